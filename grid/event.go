@@ -1,0 +1,76 @@
+package grid
+
+import (
+	"encoding/json"
+)
+
+// EventVersion is the version of the batches that this program writes. Unknown fields and kinds are skipped by readers.
+const EventVersion = 1
+
+// EventKind says what an event states.
+type EventKind string
+
+// The kinds of events.
+const (
+	Started  EventKind = "started"  // the attempt began; sent only for attempts that outlive a batch
+	Finished EventKind = "finished" // the attempt ended; always sent
+	Metrics  EventKind = "metrics"  // the latest metrics of a running attempt
+	Reopened EventKind = "reopened" // the user asked for a retry of the trial; written by the master
+	Released EventKind = "released" // the worker is done with a lease; Lease names it
+)
+
+// Event is an immutable fact about one attempt (or, for Released, about one lease).
+type Event struct {
+	Kind    EventKind `json:"k"`
+	Index   int64     `json:"i"`
+	Attempt int       `json:"a,omitempty"`
+	Run     string    `json:"r,omitempty"` // unique among all runs of the cluster, also when two share an attempt number
+	Time    int64     `json:"t"`           // when it happened, microseconds since 1970
+	Lease   uint64    `json:"l,omitempty"` // sequence of the lease in the queue
+	Result  *Result   `json:"x,omitempty"` // with Finished
+	Metrics Metric    `json:"m,omitempty"` // with Metrics
+}
+
+// Metric maps names to JSON values (numbers mostly).
+type Metric map[string]json.RawMessage
+
+// Result is how an attempt ended.
+type Result struct {
+	Class    Class    `json:"c,omitempty"` // ClassNone is success
+	ExitCode int      `json:"e,omitempty"` // exit code, or 128 + signal
+	Reason   string   `json:"y,omitempty"` // for a person: what happened, with the last lines of output
+	Started  int64    `json:"s"`           // microseconds since 1970
+	Usage    Usage    `json:"u"`
+	Metrics  Metric   `json:"m,omitempty"`
+	Log      LogRef   `json:"o,omitzero"`
+	Files    FilesRef `json:"f,omitzero"`
+}
+
+// Usage is what one attempt used.
+type Usage struct {
+	Wall   int64 `json:"w"`           // microseconds
+	CPU    int64 `json:"c"`           // microseconds, user and system, the whole tree
+	Memory int64 `json:"m,omitempty"` // peak resident bytes
+}
+
+// LogRef says where an attempt's output lies in the log stream.
+type LogRef struct {
+	First uint64 `json:"f,omitempty"` // sequence of the first message that holds some of it; 0 when there was no output
+	Last  uint64 `json:"l,omitempty"`
+	Bytes int64  `json:"b,omitempty"` // stored
+	Cut   int64  `json:"c,omitempty"` // not stored, over the limit
+}
+
+// FilesRef says what artifacts an attempt left.
+type FilesRef struct {
+	Count int   `json:"n,omitempty"`
+	Bytes int64 `json:"b,omitempty"`
+}
+
+// Batch is one message of the event stream: events of one sweep from one node, in the order in which they happened.
+type Batch struct {
+	V      int     `json:"v"`
+	Sweep  SweepID `json:"s"`
+	Node   NodeID  `json:"n"`
+	Events []Event `json:"e"`
+}

@@ -1,0 +1,30 @@
+package grid
+
+import "time"
+
+// RecordVersion is the version of the sweep record that this program writes.
+const RecordVersion = 1
+
+// Sweep is the durable record of one submission. It is small whatever the size of its space.
+type Sweep struct {
+	V       int        `json:"v"`
+	ID      SweepID    `json:"id"`
+	Project string     `json:"project"`
+	Name    string     `json:"name,omitempty"` // the user's own name for it
+	Task    Task       `json:"task"`
+	Bundle  string     `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
+	Space   Space      `json:"space"`
+	State   SweepState `json:"state"`
+
+	Priority    int       `json:"priority,omitempty"`     // higher goes first
+	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit
+	Submitted   time.Time `json:"submitted"`
+	Ended       time.Time `json:"ended,omitzero"`
+
+	// Environ is the environment of the shell that submitted the sweep, as KEY=value. It may hold secrets: it is kept only
+	// in the store, which is readable by its owner alone, and never shown.
+	Environ []string `json:"environ,omitempty"`
+}
+
+// Active reports whether trials of the sweep are to be leased.
+func (s *Sweep) Active() bool { return s.State == SweepRunning }

@@ -1,0 +1,64 @@
+package grid
+
+import (
+	"time"
+)
+
+// Task is a named command of a project with everything that an executor needs to run it. Defaults are filled in by the
+// loader, so a Task in a sweep record is complete.
+type Task struct {
+	Name    string   `json:"name"`
+	Command []string `json:"command,omitempty"` // program and arguments; empty when Shell is set
+	Shell   string   `json:"shell,omitempty"`   // one string for `/bin/sh -c`
+
+	Constants Params            `json:"constants,omitempty"` // fixed options under the grid; an axis of the same key wins
+	Setup     []string          `json:"setup,omitempty"`     // run once for each node and bundle, program and arguments
+	Image     string            `json:"image,omitempty"`     // container image; empty runs a plain process
+	Env       map[string]string `json:"env,omitempty"`       // added to the environment; $VAR and ${VAR} are expanded
+
+	Resources   Resources     `json:"resources"`
+	Timeout     time.Duration `json:"timeout,omitempty"`      // longest run of one attempt; 0 is no limit
+	IdleTimeout time.Duration `json:"idle_timeout,omitempty"` // longest silence of one attempt; 0 is no limit
+	Grace       time.Duration `json:"grace,omitempty"`        // between TERM and KILL; 0 means DefaultGrace
+	LogLimit    int64         `json:"log_limit,omitempty"`    // bytes of output kept for one attempt; 0 means DefaultLogLimit
+	Retries     Retries       `json:"retries"`
+
+	Artifacts []string   `json:"artifacts,omitempty"` // glob patterns relative to the attempt's folder, `**` allowed
+	Metrics   []Source   `json:"metrics,omitempty"`
+	Objective *Objective `json:"objective,omitempty"`
+}
+
+// DefaultGrace is how long a process tree may take to end after TERM before it is killed.
+const DefaultGrace = 10 * time.Second
+
+// DefaultLogLimit is how many bytes of one attempt's output are kept.
+const DefaultLogLimit = 256 << 20
+
+// Resources are what one attempt reserves on its node.
+type Resources struct {
+	CPUs      float64 `json:"cpus"`                 // cores; a fraction is allowed
+	Memory    int64   `json:"memory,omitempty"`     // bytes, reserved and, where cgroups allow, enforced; 0 reserves none
+	GPUs      float64 `json:"gpus,omitempty"`       // devices; a fraction shares one device
+	GPUMemory int64   `json:"gpu_memory,omitempty"` // bytes on each device
+}
+
+// Retries says how often an attempt that failed in a class is run again, for each class apart.
+type Retries map[Class]int
+
+// DefaultRetries is what a task without `retries` gets: a lost node and a failed setup are not the trial's fault.
+func DefaultRetries() Retries {
+	return Retries{ClassLost: 16, ClassSetup: 2}
+}
+
+// Source says where an attempt's metrics are read. Exactly one field is set.
+type Source struct {
+	Log   string `json:"log,omitempty"`   // a JSON list or JSON lines file under the attempt's folder; the last entry counts
+	Regex string `json:"regex,omitempty"` // named groups, matched on each line of output; the last match counts
+	JSON  string `json:"json,omitempty"`  // "stdout": the last line of stdout that is a JSON object
+}
+
+// Objective is the metric that ranks trials.
+type Objective struct {
+	Metric string `json:"metric"`
+	Goal   string `json:"goal"` // "maximize" or "minimize"
+}

@@ -1,0 +1,118 @@
+package grid
+
+// Trial is the truth about one point of a sweep, folded from events. The zero value with its Index is a pending trial.
+type Trial struct {
+	Index    int64
+	State    State  // "" counts as Pending
+	Attempt  int    // the attempt that gives State: the running one or the one whose result counts
+	Attempts int    // the highest attempt number known
+	Floor    int    // attempts up to this number ended before a retry and can't give a result any more
+	Run      string // the run behind Attempt
+	Node     NodeID
+	Result   Result        // of Attempt; the last failure while a retry is pending
+	Ended    int64         // microseconds since 1970; 0 while not ended
+	Failures map[Class]int // failed attempts since the last reopening, by class
+	Runs     []string      // runs that have finished, so that a repeated event is known
+}
+
+// Change says what an event did to a trial.
+type Change uint8
+
+// The changes. Only Done, Retry and Reopen alter what is left to do.
+const (
+	Ignored    Change = iota // a duplicate, or a fact that is older than what is known
+	Superseded               // a second result: kept as an attempt, not as the trial's result
+	Began                    // the trial is running
+	Progress                 // new metrics
+	Done                     // the trial is terminal now
+	Retry                    // the attempt failed and the policy allows another one: the trial is pending again
+	Reopen                   // a user's retry: the trial is pending again
+)
+
+// Apply folds one event into the trial and says what changed. It is deterministic: the same events in the same order give
+// the same trial whatever the clock says, and a repeated event changes nothing. The first terminal event wins.
+func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
+	switch e.Kind {
+	case Started:
+		return t.begin(node, e)
+	case Metrics:
+		return t.progress(e)
+	case Finished:
+		return t.finish(policy, node, e)
+	case Reopened:
+		return t.reopen()
+	}
+	return Ignored
+}
+
+func (t *Trial) begin(node NodeID, e *Event) Change {
+	t.Attempts = max(t.Attempts, e.Attempt)
+	if t.State.Terminal() || e.Attempt <= t.Floor || e.Attempt < t.Attempt || t.finished(e.Run) {
+		return Ignored
+	}
+	t.State, t.Attempt, t.Run, t.Node = Running, e.Attempt, e.Run, node
+	t.Result = Result{Started: e.Time}
+	t.Ended = 0
+	return Began
+}
+
+func (t *Trial) progress(e *Event) Change {
+	if t.State != Running || t.Run != e.Run {
+		return Ignored
+	}
+	t.Result.Metrics = e.Metrics
+	return Progress
+}
+
+func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
+	if e.Result == nil || t.finished(e.Run) {
+		return Ignored
+	}
+	t.Attempts = max(t.Attempts, e.Attempt)
+	t.Runs = append(t.Runs, e.Run)
+	if t.State.Terminal() || e.Attempt <= t.Floor {
+		return Superseded
+	}
+	class := e.Result.Class
+	if class != ClassNone && class != ClassCancel {
+		if t.Failures == nil {
+			t.Failures = make(map[Class]int, 1)
+		}
+		t.Failures[class]++
+	}
+	again := t.Failures[class] > 0 && t.Failures[class] <= policy[class]
+	if again && t.State == Running && t.Run != e.Run {
+		// Another attempt is already running: the failure counts, the running one stays the trial's state.
+		return Superseded
+	}
+	t.Attempt, t.Run, t.Node, t.Result, t.Ended = e.Attempt, e.Run, node, *e.Result, e.Time
+	switch {
+	case again:
+		t.State = Pending
+		return Retry
+	case class == ClassNone:
+		t.State = Succeeded
+	case class == ClassCancel:
+		t.State = Cancelled
+	default:
+		t.State = Failed
+	}
+	return Done
+}
+
+func (t *Trial) reopen() Change {
+	if t.State != Failed && t.State != Cancelled {
+		return Ignored
+	}
+	t.State, t.Floor, t.Failures = Pending, t.Attempts, nil
+	return Reopen
+}
+
+func (t *Trial) finished(run string) bool {
+	for _, r := range t.Runs {
+		if r == run {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,116 @@
+package grid
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+)
+
+// Kind tells how a Value is shown to the program and in JSON.
+type Kind uint8
+
+// The kinds of values.
+const (
+	Text   Kind = iota // a string: `--key=text`
+	Number             // Text holds the number's source text, a valid JSON number: `--key=1e-3`
+	True               // the bare flag: `--key`
+	False              // the option is left out
+)
+
+// Value is one value of an axis. Text is the scalar's source text and reaches the program unchanged, so `1e-3` stays `1e-3`.
+type Value struct {
+	Text string
+	Kind Kind
+}
+
+// MarshalJSON writes strings as JSON strings, numbers with their source text and flags as booleans.
+func (v Value) MarshalJSON() ([]byte, error) {
+	switch v.Kind {
+	case Number:
+		return []byte(v.Text), nil
+	case True:
+		return []byte("true"), nil
+	case False:
+		return []byte("false"), nil
+	}
+	return json.Marshal(v.Text)
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (v *Value) UnmarshalJSON(b []byte) error {
+	b = bytes.TrimSpace(b)
+	switch {
+	case len(b) == 0:
+		return fmt.Errorf("empty value")
+	case b[0] == '"':
+		v.Kind = Text
+		return json.Unmarshal(b, &v.Text)
+	case b[0] == 't':
+		*v = Value{Text: "true", Kind: True}
+	case b[0] == 'f':
+		*v = Value{Text: "false", Kind: False}
+	case b[0] == '-' || (b[0] >= '0' && b[0] <= '9'):
+		*v = Value{Text: string(b), Kind: Number}
+	default:
+		return fmt.Errorf("value %s is no string, number or flag", b)
+	}
+	return nil
+}
+
+// Param is one axis of a point with its value.
+type Param struct {
+	Key   string
+	Value Value
+}
+
+// Params is one point of a space: every axis once, in the order of the axes.
+type Params []Param
+
+// MarshalJSON writes an object whose keys keep the order of the axes.
+func (p Params) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i, q := range p {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		key, err := json.Marshal(q.Key)
+		if err != nil {
+			return nil, err
+		}
+		val, err := q.Value.MarshalJSON()
+		if err != nil {
+			return nil, err
+		}
+		b.Write(key)
+		b.WriteByte(':')
+		b.Write(val)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// UnmarshalJSON reads an object and keeps the order of its keys.
+func (p *Params) UnmarshalJSON(b []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(b))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return fmt.Errorf("params %.40s are no JSON object", b)
+	}
+	*p = (*p)[:0]
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return err
+		}
+		var v Value
+		if err := v.UnmarshalJSON(raw); err != nil {
+			return err
+		}
+		*p = append(*p, Param{Key: key.(string), Value: v})
+	}
+	return nil
+}
