@@ -53,4 +53,5 @@ const (
 	ClassSetup   Class = "setup"        // the task's setup step failed on this node
 	ClassLost    Class = "lost"         // its node agent died under it
 	ClassCancel  Class = "cancelled"    // the user cancelled it
+	ClassHalt    Class = "halted"       // the user stopped it to go on later, or its node stopped in good order; never counted
 )

@@ -74,13 +74,7 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 		return Superseded
 	}
 	class := e.Result.Class
-	if class != ClassNone && class != ClassCancel {
-		if t.Failures == nil {
-			t.Failures = make(map[Class]int, 1)
-		}
-		t.Failures[class]++
-	}
-	again := t.Failures[class] > 0 && t.Failures[class] <= policy[class]
+	again := t.again(policy, class)
 	if again && t.State == Running && t.Run != e.Run {
 		// Another attempt is already running: the failure counts, the running one stays the trial's state.
 		return Superseded
@@ -98,6 +92,21 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 		t.State = Failed
 	}
 	return Done
+}
+
+// again counts a failure and reports whether the trial is to run once more.
+func (t *Trial) again(policy Retries, class Class) bool {
+	switch class {
+	case ClassNone, ClassCancel:
+		return false
+	case ClassHalt:
+		return true
+	}
+	if t.Failures == nil {
+		t.Failures = make(map[Class]int, 1)
+	}
+	t.Failures[class]++
+	return t.Failures[class] <= policy[class]
 }
 
 func (t *Trial) reopen() Change {

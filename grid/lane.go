@@ -1,0 +1,33 @@
+package grid
+
+import (
+	"fmt"
+	"time"
+)
+
+// Lane names the lease queue that a sweep's leases go through: sweeps with the same resources and priority share one, so a
+// worker that pulls from a lane knows that what comes fits and that nothing more urgent waits in it.
+type Lane string
+
+// Lane gives the sweep's lane.
+func (s *Sweep) Lane() Lane {
+	r := s.Task.Resources
+	return Lane(fmt.Sprintf("p%d_c%d_m%d_g%d_v%d", s.Priority, int64(r.CPUs*1000), r.Memory, int64(r.GPUs*1000), r.GPUMemory))
+}
+
+// LeaseTarget is how much running time one lease is to cover when trials are short.
+const LeaseTarget = 500 * time.Millisecond
+
+// maxLease bounds a lease, so that a first wrong guess of a trial's length costs little.
+const maxLease = 1 << 16
+
+// LeaseSize says how many trials the next lease covers: about LeaseTarget of them, at most eight times the previous lease,
+// and near the end of a sweep small enough that all slots end together.
+func LeaseSize(average time.Duration, previous, left int64, slots int) int64 {
+	size := min(max(previous, 1)*8, maxLease)
+	if average > 0 {
+		size = min(size, int64(LeaseTarget/average))
+	}
+	share := left / int64(2*max(slots, 1))
+	return max(1, min(size, share))
+}
