@@ -1,0 +1,49 @@
+# mlfnode. `make` alone lists the targets.
+
+GO      ?= go
+BIN     := bin/mlfnode
+TIMEOUT ?= 20m
+# Packages that the race detector runs on: everything with goroutines.
+RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race fuzz lint bench dev clean install-deps python-test
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/mlfnode
+	@mkdir -p bin
+	$(GO) build -trimpath -o $(BIN) ./cmd/mlfnode
+
+demo: build ## train real models over a parameter grid on this machine and print the result table
+	$(BIN) sweep chainer
+
+install-deps:
+	@sh .ci/install
+
+test: install-deps build python-test ## install what the tests need, then run them all
+	$(GO) vet ./...
+	$(GO) test -timeout $(TIMEOUT) ./...
+
+python-test:
+	@for p in chainer bowcnn template; do \
+		echo "python tests of projects/$$p"; \
+		(cd projects/$$p && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest -q) || exit 1; \
+	done
+
+race: ## run the tests under the race detector
+	$(GO) test -race -short -timeout $(TIMEOUT) $(RACE)
+
+fuzz: ## fuzz every parser for a minute each
+	@sh .ci/fuzz 60s
+
+lint: ## gofmt and vet
+	@test -z "$$(gofmt -l cmd node cluster jetstream grid projects)" || { gofmt -l cmd node cluster jetstream grid projects; exit 1; }
+	$(GO) vet ./...
+
+bench: build ## measure rates, latencies and memory, side by side with bare loops
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/mlfnode/bench
+
+clean: ## remove what was built
+	rm -rf bin build
