@@ -1,0 +1,170 @@
+package executor_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"mlfnode/node/executor"
+)
+
+// agentVar makes the test binary an agent that runs trees until it is killed.
+const agentVar = "EXECUTOR_TEST_AGENT"
+
+func TestMain(m *testing.M) {
+	if choice, ok := os.LookupEnv(agentVar); ok {
+		os.Exit(agent(executor.Cgroups(choice)))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// tangle is a tree in many sessions, with an ignored TERM and a process that has lost its parents.
+const tangle = `exec 9>alive
+trap '' TERM
+sleep 1000 &
+setsid sleep 1000 &
+(setsid sh -c 'sleep 1000 & (sleep 1000; :) & exec sleep 1000' &)
+echo started
+while :; do sleep 1000; done`
+
+// agent runs tangles in two slots, their folder being the working directory.
+func agent(choice executor.Cgroups) int {
+	p, err := executor.NewProcess(executor.ProcessOptions{Token: "agent-test", DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for range 2 {
+		s, err := p.Slot()
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		dir, _ := os.Getwd()
+		go s.Run(context.Background(), &executor.Attempt{
+			Argv: []string{"/bin/sh", "-c", tangle}, Dir: dir, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
+		})
+	}
+	select {}
+}
+
+// TestReapAfterKill kills an agent and checks that Reap leaves nothing of what it ran.
+func TestReapAfterKill(t *testing.T) {
+	for _, choice := range choices {
+		t.Run(string(choice), func(t *testing.T) {
+			dir := t.TempDir()
+			if err := syscall.Mkfifo(filepath.Join(dir, "alive"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			alive, err := os.OpenFile(filepath.Join(dir, "alive"), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer alive.Close()
+			killAgent(t, dir, choice)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			n, err := executor.Reap(ctx, "agent-test", slog.New(slog.DiscardHandler))
+			if err != nil || n < 8 {
+				t.Errorf("reap: got %d processes, %v; want at least 8", n, err)
+			}
+			if n, err := alive.Read(make([]byte, 1)); n != 0 || err == nil || err.Error() != "EOF" {
+				t.Errorf("something is alive after Reap: read %d bytes, %v", n, err)
+			}
+			if left, _ := filepath.Glob("/sys/fs/cgroup/*/*/mlfnode-agent-test"); len(left) > 0 {
+				t.Errorf("cgroups left: %q", left)
+			}
+			if n, err := executor.Reap(ctx, "agent-test", slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+				t.Errorf("second reap: got %d, %v; want nothing to do", n, err)
+			}
+		})
+	}
+}
+
+// killAgent starts an agent, waits until its trees have grown and kills it.
+func killAgent(t *testing.T, dir string, choice executor.Cgroups) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	cmd.Env = append(os.Environ(), agentVar+"="+string(choice))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start agent: %v", err)
+	}
+	lines := bufio.NewReader(out)
+	for range 2 {
+		if line, err := lines.ReadString('\n'); line != "started\n" {
+			t.Fatalf("agent said %q, %v; want started", line, err)
+		}
+	}
+	cmd.Process.Kill()
+	// Not cmd.Wait: what the agent left behind holds the pipe.
+	cmd.Process.Wait()
+	out.Close()
+}
+
+// TestReapSparesOthers checks that a token that begins like ours is another one.
+func TestReapSparesOthers(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	cmd.Env = []string{"MLF_TOKEN=mine-too", "X=MLF_TOKEN=mine"}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if n, err := executor.Reap(t.Context(), "mine", slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+		t.Errorf("reap: got %d, %v; want 0", n, err)
+	}
+	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("process of another token: %v", err)
+	}
+}
+
+// TestReapReportsDeadline checks that a context that has ended is an error.
+func TestReapReportsDeadline(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := executor.Reap(ctx, "nobody", slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("reap with a cancelled context: got no error")
+	}
+}
+
+// TestTokenIsChecked lists tokens that can't name a cgroup.
+func TestTokenIsChecked(t *testing.T) {
+	for _, token := range []string{"", "a/b", "..", "a b", "a\n", "ä"} {
+		if _, err := executor.NewProcess(executor.ProcessOptions{Token: token}, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "token") {
+			t.Errorf("token %q: got %v, want an error", token, err)
+		}
+	}
+}
+
+// TestClosedSlot checks that a slot may be closed twice and refuses attempts.
+func TestClosedSlot(t *testing.T) {
+	s, err := newProcess(t, executor.CgroupsAuto).Slot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	}
+	o := s.Run(t.Context(), &executor.Attempt{Argv: []string{"true"}, Dir: "/"})
+	if o.Class != "start" || !bytes.Contains([]byte(o.Reason), []byte("closed")) {
+		t.Errorf("run on a closed slot: got class %q, reason %q", o.Class, o.Reason)
+	}
+}

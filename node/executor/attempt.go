@@ -1,0 +1,145 @@
+package executor
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// reapEvery is how often zombies that a running attempt has left to us are awaited, where we are their subreaper.
+const reapEvery = 10 * time.Second
+
+// refused is the outcome of an attempt whose program never ran.
+func refused(class grid.Class, reason string, code int) Outcome {
+	now := time.Now()
+	return Outcome{Class: class, Reason: reason, ExitCode: code, Start: now, End: now}
+}
+
+// attempt runs a to its end. It is called on the slot's thread.
+func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
+	if ctx.Err() != nil {
+		class, reason := verdict(context.Cause(ctx))
+		return refused(class, reason, 0)
+	}
+	if len(a.Argv) == 0 {
+		return refused(grid.ClassStart, "the command is empty; name a program", exitNotFound)
+	}
+	file, err := s.finder.find(a)
+	if err != nil {
+		reason, code := refusal(a, "", err)
+		return refused(grid.ClassStart, reason, code)
+	}
+	if err := s.cage.restrict(a.Memory); err != nil {
+		s.process.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
+	}
+	run := runVar + s.process.birth + "-" + strconv.FormatInt(s.process.attempts.Add(1), 36)
+	base := s.cage.resetPeak()
+	started := time.Now()
+	pid, err := s.spawn(a, file, s.environ(a.Env, run))
+	if err != nil {
+		reason, code := refusal(a, file, err)
+		return refused(grid.ClassStart, reason, code)
+	}
+	return s.follow(ctx, a, &tree{slot: s, main: pid, run: run, started: started}, base)
+}
+
+// environ gives the program's environment: the attempt's, with the marks by which its processes are known.
+func (s *processSlot) environ(env []string, run string) []string {
+	marked := make([]string, 0, len(env)+2)
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, tokenVar) && !strings.HasPrefix(kv, runVar) {
+			marked = append(marked, kv)
+		}
+	}
+	return append(marked, tokenVar+s.process.options.Token, run)
+}
+
+// follow sees a started program to its end and its tree out of the world.
+func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int64) Outcome {
+	if s.kin != nil {
+		defer s.kin.remove(t.main)
+		defer s.keepReaping()()
+	}
+	if a.Started != nil {
+		a.Started(t.main)
+	}
+	w := newWatch(ctx, t, a)
+	err := awaitEnd(t.main)
+	end := time.Now()
+	w.end()
+	left := 0
+	if err == nil && !t.clear() {
+		left = t.sweep(w.patience(), a.Kill)
+	}
+	var status syscall.WaitStatus
+	var usage syscall.Rusage
+	if _, err = wait(t.main, &status, &usage); err != nil {
+		return refused(grid.ClassLost, "its process was awaited by another part of this program", 0)
+	}
+	o := Outcome{Start: t.started, End: end, Leftovers: left}
+	o.Usage = s.usage(&usage, end.Sub(t.started), base)
+	o.ExitCode, o.Class, o.Reason = ending(status)
+	oom := s.cage.oomKilled()
+	switch {
+	case w.class != "":
+		o.Class, o.Reason = w.class, w.reason
+	case oom && o.Class != grid.ClassNone:
+		o.Class, o.Reason = grid.ClassMemory, starved(a.Memory, o.Usage.Memory)
+	}
+	return o
+}
+
+// keepReaping awaits zombies now and then until the function that it returns is called.
+func (s *processSlot) keepReaping() (stop func()) {
+	stopped := make(chan struct{})
+	var timer *time.Timer
+	timer = time.AfterFunc(reapEvery, func() {
+		select {
+		case <-stopped:
+		default:
+			s.kin.reapAll()
+			timer.Reset(reapEvery)
+		}
+	})
+	return func() { close(stopped); timer.Stop() }
+}
+
+func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, error) {
+	for {
+		got, err := syscall.Wait4(pid, status, 0, usage)
+		if err != syscall.EINTR {
+			return got, err
+		}
+	}
+}
+
+// usage adds up what the attempt used. The kernel's figure for a process starts at the memory of its parent, since both
+// share it until the program is loaded (exec_mmap in fs/exec.c); up to our own size it says nothing.
+func (s *processSlot) usage(r *syscall.Rusage, wall time.Duration, base int64) grid.Usage {
+	u := grid.Usage{
+		Wall:   wall.Microseconds(),
+		CPU:    micros(r.Utime) + micros(r.Stime),
+		Memory: max(s.cage.highest()-base, 0),
+	}
+	if peak := r.Maxrss << 10; peak > u.Memory && (s.cage == nil || peak > ownPeak()) {
+		u.Memory = peak
+	}
+	return u
+}
+
+func micros(t syscall.Timeval) int64 { return int64(t.Sec)*1_000_000 + int64(t.Usec) }
+
+// ownPeak is the highest resident memory of this process.
+func ownPeak() int64 {
+	var r unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &r) != nil {
+		return 0
+	}
+	return r.Maxrss << 10
+}

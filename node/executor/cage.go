@@ -1,0 +1,159 @@
+package executor
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// cage is the cgroup of one slot. A nil cage is a machine without cgroups: every method then says "unknown".
+type cage struct {
+	group  *cgroup
+	dirs   map[string]string
+	procs  string  // the file that lists what is inside
+	tid    int     // v1: the slot's thread, which sits inside
+	folder counter // v2: what children are cloned into
+
+	count   counter // v1: pids.current; v2: cgroup.events
+	peak    counter // highest memory use since it was reset
+	kills   counter // counts out-of-memory kills
+	killed  int64   // the count when it was last read
+	limit   int64   // the limit now in force
+	scratch [1024]byte
+}
+
+// newCage makes the folders of slot n. The calling goroutine must be locked to its thread: on v1 the thread moves in.
+func (g *cgroup) newCage(n int) (c *cage, err error) {
+	c = &cage{group: g, dirs: map[string]string{}, tid: unix.Gettid(), folder: absent, count: absent, peak: absent, kills: absent}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	for controller, dir := range g.dirs {
+		dir = filepath.Join(dir, "slot-"+strconv.Itoa(n))
+		if err := makeCgroup(dir); err != nil {
+			return c, err
+		}
+		c.dirs[controller] = dir
+	}
+	if err := c.enter(); err != nil {
+		return c, err
+	}
+	c.open()
+	return c, nil
+}
+
+// enter makes sure that children are born inside.
+func (c *cage) enter() error {
+	if c.group.unified {
+		c.procs = filepath.Join(c.dirs[""], "cgroup.procs")
+		fd, err := unix.Open(c.dirs[""], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open cgroup: %w", err)
+		}
+		c.folder = counter(fd)
+		return nil
+	}
+	for _, dir := range c.dirs {
+		c.procs = filepath.Join(dir, "cgroup.procs")
+		if err := writeFile(filepath.Join(dir, "tasks"), strconv.Itoa(c.tid)); err != nil {
+			return fmt.Errorf("move thread into cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// open opens the files that are read after each attempt. A file that this machine lacks stays nil.
+func (c *cage) open() {
+	if c.group.unified {
+		dir := c.dirs[""]
+		c.count = openCounter(dir, "cgroup.events", unix.O_RDONLY)
+		c.peak = openCounter(dir, "memory.peak", unix.O_RDWR)
+		c.kills = openCounter(dir, "memory.events", unix.O_RDONLY)
+		return
+	}
+	if dir, ok := c.dirs["pids"]; ok {
+		c.count = openCounter(dir, "pids.current", unix.O_RDONLY)
+	}
+	if dir, ok := c.dirs["memory"]; ok {
+		c.peak = openCounter(dir, "memory.max_usage_in_bytes", unix.O_RDWR)
+		c.kills = openCounter(dir, "memory.oom_control", unix.O_RDONLY)
+	}
+}
+
+// counter is an open file of the kernel that is read again and again.
+type counter int
+
+const absent counter = -1
+
+func openCounter(dir, name string, flag int) counter {
+	path := filepath.Join(dir, name)
+	fd, err := unix.Open(path, flag|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return absent
+	}
+	return counter(fd)
+}
+
+func (f *counter) close() {
+	if *f != absent {
+		unix.Close(int(*f))
+		*f = absent
+	}
+}
+
+// fd is what a child is cloned into; -1 where the thread itself sits inside.
+func (c *cage) fd() int {
+	if c == nil {
+		return int(absent)
+	}
+	return int(c.folder)
+}
+
+// empty reports whether nothing but the ended, not yet awaited program is inside. False may also mean "look closer".
+func (c *cage) empty() bool {
+	if c.count == absent {
+		return false
+	}
+	b := c.read(c.count)
+	if c.group.unified {
+		return bytes.Contains(b, []byte("populated 0"))
+	}
+	return len(b) == 2 && b[0] == '2' // the slot's thread and the ended program
+}
+
+// members lists the processes inside that still run.
+func (c *cage) members() []int { return alive(readPids(c.procs)) }
+
+// kill kills everything inside at once, where the kernel can do that.
+func (c *cage) kill() bool {
+	return c.group.unified && writeFile(filepath.Join(c.dirs[""], "cgroup.kill"), "1") == nil
+}
+
+func (c *cage) read(f counter) []byte {
+	n, err := unix.Pread(int(f), c.scratch[:], 0)
+	if err != nil {
+		return nil
+	}
+	return c.scratch[:n]
+}
+
+// close moves the thread out and removes the folders.
+func (c *cage) close() error {
+	for _, f := range []*counter{&c.folder, &c.count, &c.peak, &c.kills} {
+		f.close()
+	}
+	var errs []error
+	for controller, dir := range c.dirs {
+		if !c.group.unified {
+			errs = append(errs, writeFile(filepath.Join(c.group.owns[controller], "tasks"), strconv.Itoa(c.tid)))
+		}
+		errs = append(errs, removeCgroup(dir))
+	}
+	return errors.Join(errs...)
+}

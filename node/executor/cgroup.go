@@ -1,0 +1,166 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cgroups chooses how process trees are held together.
+type Cgroups string
+
+// The choices. CgroupsAuto takes the best that this machine allows; the others are for tests and for machines where the
+// best is not wanted.
+const (
+	CgroupsAuto Cgroups = ""
+	CgroupsV2   Cgroups = "v2"
+	CgroupsV1   Cgroups = "v1"
+	CgroupsOff  Cgroups = "off"
+)
+
+// v1Controllers are the v1 hierarchies that serve: memory limits and counts, pids tells cheaply that nothing is left.
+var v1Controllers = [...]string{"memory", "pids"}
+
+// cgroup is the folder of one agent, `mlfnode-<token>`, in each hierarchy that serves. Slots make theirs below it.
+//
+//	v1  <own>/mlfnode-<token>/slot-N   in memory and pids: the slot's thread sits in it, so its children are born in it
+//	v2  <own>/mlfnode-<token>/slot-N   in the unified one: children are cloned into it
+type cgroup struct {
+	unified bool
+	dirs    map[string]string // by controller; "" is v2
+	owns    map[string]string // our own cgroup in the same hierarchies, to go back to
+}
+
+// folderName is the name of the agent's folder.
+func folderName(token string) string { return "mlfnode-" + token }
+
+// openCgroup makes the agent's folders. It gives nil when this machine allows none, which is no error.
+func openCgroup(choice Cgroups, token string) *cgroup {
+	all := ownHierarchies()
+	v2, hasV2 := all[""]
+	if hasV2 && (choice == CgroupsV2 || choice == CgroupsAuto) {
+		if g := newUnified(v2, token, choice == CgroupsV2); g != nil {
+			return g
+		}
+	}
+	if choice == CgroupsV1 || choice == CgroupsAuto {
+		if g := newV1(all, token); g != nil {
+			return g
+		}
+	}
+	if hasV2 && choice == CgroupsAuto {
+		return newUnified(v2, token, true)
+	}
+	return nil
+}
+
+func newV1(all map[string]hierarchy, token string) *cgroup {
+	g := &cgroup{dirs: map[string]string{}, owns: map[string]string{}}
+	for _, controller := range v1Controllers {
+		h, ok := all[controller]
+		if !ok || h.unified {
+			continue
+		}
+		dir := filepath.Join(h.own, folderName(token))
+		if makeCgroup(dir) == nil && unix.Access(filepath.Join(dir, "tasks"), unix.W_OK) == nil {
+			g.dirs[controller], g.owns[controller] = dir, h.own
+		}
+	}
+	if len(g.dirs) == 0 {
+		return nil
+	}
+	return g
+}
+
+// newUnified makes the folder in the v2 hierarchy. Without the memory controller it only holds trees together, which is
+// taken when bare is set.
+func newUnified(h hierarchy, token string, bare bool) *cgroup {
+	dir := filepath.Join(h.own, folderName(token))
+	memory := enable(h.own) == nil
+	if !memory && !bare {
+		return nil
+	}
+	if makeCgroup(dir) != nil {
+		return nil
+	}
+	if memory {
+		enable(dir)
+	}
+	if unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) != nil || unix.Access(filepath.Join(h.own, "cgroup.procs"), unix.W_OK) != nil {
+		os.Remove(dir)
+		return nil
+	}
+	return &cgroup{unified: true, dirs: map[string]string{"": dir}, owns: map[string]string{"": h.own}}
+}
+
+// enable passes the memory controller down to the children of dir. The kernel refuses that while dir holds processes; where
+// the agent is alone in its cgroup (a service with Delegate=yes and DelegateSubgroup=, see systemd.resource-control(5)) it
+// is already allowed.
+func enable(dir string) error {
+	now, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return err
+	}
+	if slices.Contains(strings.Fields(string(now)), "memory") {
+		return nil
+	}
+	return writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+memory")
+}
+
+// close removes the agent's folders. Slots must be closed before.
+func (g *cgroup) close() error {
+	var errs []error
+	for _, dir := range g.dirs {
+		errs = append(errs, removeCgroup(dir))
+	}
+	return errors.Join(errs...)
+}
+
+func makeCgroup(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make cgroup: %w", err)
+	}
+	return nil
+}
+
+func removeCgroup(dir string) error {
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	return nil
+}
+
+// writeFile writes to a file of the kernel, which must exist and must not be truncated.
+func writeFile(path, text string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte(text)); err != nil {
+		return fmt.Errorf("write %q to %s: %w", text, path, err)
+	}
+	return nil
+}
+
+// readPids reads a cgroup.procs file, leaving out this process.
+func readPids(path string) []int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for line := range strings.Lines(string(b)) {
+		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid != os.Getpid() && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}

@@ -1,0 +1,83 @@
+// Package executor runs attempts: it starts a program, sees it through to its end and says truly how it ended.
+//
+// An Executor hands out Slots. A Slot runs one attempt at a time and keeps between attempts what is expensive to make (an
+// OS thread, a cgroup). When Slot.Run returns, the whole process tree of the attempt is gone, whatever the program did to
+// get away: no orphan outlives its attempt. What an agent that was killed itself has left behind is found by Reap at the
+// next start, by a token in the environment of every program.
+//
+// The suite in executortest holds for every implementation.
+package executor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// Executor hands out slots. It may be called from many goroutines.
+type Executor interface {
+	// Slot makes a slot. The caller closes it.
+	Slot() (Slot, error)
+}
+
+// Slot runs attempts, one at a time.
+type Slot interface {
+	// Run runs the attempt and returns when nothing of it is left running. Cancelling ctx stops it: the cause of the
+	// cancellation decides the class (see ErrCancelled, ErrHalted, ErrKill).
+	Run(ctx context.Context, a *Attempt) Outcome
+	// Close gives back what the slot holds. It must not be called during Run.
+	Close() error
+}
+
+// Attempt is one run of a program. The executor does not change it.
+type Attempt struct {
+	Argv   []string // program and arguments; a name without a slash is looked up in the PATH of Env
+	Env    []string // the complete environment, KEY=value; MLF_TOKEN and MLF_RUN are set by the executor
+	Dir    string   // absolute working directory
+	Stdout *os.File // opened by the caller, for appending; the program writes straight into it
+	Stderr *os.File // as Stdout, and may be the same file
+
+	Memory      int64         // bytes for the whole tree, enforced where cgroups allow; 0 is no limit
+	Timeout     time.Duration // longest run; 0 is no limit
+	IdleTimeout time.Duration // longest time without output; 0 is no limit
+	Grace       time.Duration // between TERM and KILL; 0 is grid.DefaultGrace
+
+	Started func(pid int)   // called once the program has been started; may be nil
+	Kill    <-chan struct{} // closing it after ctx is cancelled cuts the grace short; may be nil
+}
+
+// Outcome is how an attempt ended.
+type Outcome struct {
+	Class      grid.Class // grid.ClassNone is success: the program ended by itself with exit code 0
+	ExitCode   int        // exit code; 128 + signal; 126 or 127 when the program could not be started
+	Reason     string     // for a person; empty on success
+	Start, End time.Time
+	Usage      grid.Usage
+	Leftovers  int // processes that outlived the program and had to be stopped
+}
+
+// Causes of cancellation that Run tells apart with errors.Is; any other cause counts as ErrHalted. A cause may wrap ErrKill
+// and one of the others.
+var (
+	ErrCancelled = errors.New("cancelled")              // the user cancelled the trial: grid.ClassCancel
+	ErrHalted    = errors.New("stopped to go on later") // the node stops in good order: grid.ClassHalt
+	ErrLost      = errors.New("lease lost")             // another node may run it now: grid.ClassLost
+	ErrKill      = errors.New("killed")                 // no TERM and no grace: KILL at once
+)
+
+// Variables that every program gets, so that what it started can be told from other processes.
+const (
+	tokenVar = "MLF_TOKEN=" // the node's state folder, the same over restarts of the agent
+	runVar   = "MLF_RUN="   // this attempt alone
+)
+
+// grace is how long the tree may take to end after TERM.
+func (a *Attempt) grace() time.Duration {
+	if a.Grace <= 0 {
+		return grid.DefaultGrace
+	}
+	return a.Grace
+}

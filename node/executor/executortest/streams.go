@@ -1,0 +1,110 @@
+package executortest
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+func largeOutput(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	const size = 100 << 20
+	a := s.script("head -c 104857600 /dev/zero >&2 & head -c 104857600 /dev/zero; wait")
+	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
+	for _, name := range []string{"stdout", "stderr"} {
+		st, err := os.Stat(s.path(name))
+		if err != nil || st.Size() != size {
+			t.Errorf("%s: got %v, %v; want %d bytes", name, st, err, size)
+		}
+	}
+}
+
+func binaryOutput(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	s.expect(s.run(t.Context(), s.script(`printf '\000\001\377\200\033[31m\r\n\302'`)), grid.ClassNone, 0, "")
+	if got, want := s.read("stdout"), "\x00\x01\xff\x80\x1b[31m\r\n\xc2"; got != want {
+		t.Errorf("stdout: got %q, want %q", got, want)
+	}
+}
+
+// appending checks that what was in the files stays, also when both streams go to one file.
+func appending(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	a := s.script("echo out; echo err >&2")
+	a.Stderr = a.Stdout
+	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
+	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
+	if got, want := s.read("stdout"), "out\nerr\nout\nerr\n"; got != want {
+		t.Errorf("stdout: got %q, want %q", got, want)
+	}
+}
+
+func environment(t *testing.T, e executor.Executor) {
+	t.Setenv("MLF_OF_THE_AGENT", "1")
+	s := newStage(t, e)
+	a := s.attempt("env")
+	a.Env = append(a.Env, "A=1 2", "EMPTY=", "MLF_TOKEN=of-an-outer-node", "MLF_RUN=of-an-outer-node")
+	before := slices.Clone(a.Env)
+	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
+	lines := strings.Split(strings.TrimSpace(s.read("stdout")), "\n")
+	for _, want := range []string{"A=1 2", "EMPTY=", "HOME=" + s.dir} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("environment: got %q, want %q in it", lines, want)
+		}
+	}
+	for _, line := range lines {
+		if strings.Contains(line, "AGENT") || strings.Contains(line, "outer") {
+			t.Errorf("environment holds %q", line)
+		}
+	}
+	if !slices.Equal(before, a.Env) {
+		t.Errorf("the attempt's environment was changed: got %q, want %q", a.Env, before)
+	}
+	s.expect(s.run(t.Context(), s.attempt("/bin/sh", "-c", `test "$(pwd)" = "$HOME"`)), grid.ClassNone, 0, "")
+}
+
+// openFiles checks that a program gets its three streams and nothing else, and that its input is empty.
+func openFiles(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	s.expect(s.run(t.Context(), s.attempt("/bin/sh", "-c", "ls /proc/self/fd; cat")), grid.ClassNone, 0, "")
+	if got, want := s.read("stdout"), "0\n1\n2\n3\n"; got != want { // 3 is ls reading the folder
+		t.Errorf("open files: got %q, want %q", got, want)
+	}
+	a := s.attempt("/bin/sh", "-c", "echo lost")
+	a.Stdout, a.Stderr = nil, nil
+	if o := s.run(context.Background(), a); o.Class == grid.ClassSignal || o.Class == grid.ClassStart {
+		t.Errorf("a program without output files: got class %q, reason %q", o.Class, o.Reason)
+	}
+}
+
+func dispositions(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	s.expect(s.run(t.Context(), s.attempt("grep", "-E", "^Sig(Blk|Ign)|^ShdPnd", "/proc/self/status")), grid.ClassNone, 0, "")
+	for line := range strings.Lines(s.read("stdout")) {
+		if !strings.HasSuffix(strings.TrimSpace(line), "\t0000000000000000") {
+			t.Errorf("signals: got %q, want none blocked or ignored", line)
+		}
+	}
+}
+
+func started(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	calls, pid := 0, 0
+	a := s.script("exit 0")
+	a.Started = func(p int) { calls, pid = calls+1, p }
+	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
+	if calls != 1 || pid <= 0 {
+		t.Errorf("started: got %d calls, process id %d; want one call with an id", calls, pid)
+	}
+	a = s.attempt("./none")
+	a.Started = func(int) { calls++ }
+	s.run(t.Context(), a)
+	if calls != 1 {
+		t.Error("started was called for a program that does not exist")
+	}
+}

@@ -1,0 +1,59 @@
+package executortest
+
+import (
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+func backgroundChild(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	o := s.run(t.Context(), s.script("sleep 1000 & sleep 1000 & exit 3"))
+	s.expect(o, grid.ClassExit, 3, "")
+	if o.Leftovers != 2 {
+		t.Errorf("leftovers: got %d, want 2", o.Leftovers)
+	}
+}
+
+func sessionLeader(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	o := s.run(t.Context(), s.script("setsid sh -c 'echo >ready; exec sleep 1000' & while ! test -e ready; do :; done"))
+	s.expect(o, grid.ClassNone, 0, "")
+	if o.Leftovers != 1 {
+		t.Errorf("leftovers: got %d, want 1", o.Leftovers)
+	}
+}
+
+// daemon forks twice into a session of its own, and the orphan starts children.
+func daemon(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	o := s.run(t.Context(), s.script("(setsid sh -c '(sleep 1000 & echo >ready; sleep 1000) & exit' &); while ! test -e ready; do :; done; exit 4"))
+	s.expect(o, grid.ClassExit, 4, "")
+	if o.Leftovers < 2 {
+		t.Errorf("leftovers: got %d, want at least 2", o.Leftovers)
+	}
+}
+
+func stubbornLeftover(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	a := s.script("(trap '' TERM; echo >ready; while :; do sleep 1000; done) & while ! test -e ready; do :; done")
+	a.Grace = 50 * time.Millisecond
+	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
+}
+
+// neighbours checks that sweeping up after one attempt spares the trees of others.
+func neighbours(t *testing.T, e executor.Executor) {
+	one, two := newStage(t, e), newStage(t, e)
+	a := one.script("(setsid sh -c '(echo >ready; while ! test -e go; do sleep 0.01; done; echo >survived) &' &); while ! test -e survived; do sleep 0.01; done")
+	done := make(chan executor.Outcome, 1)
+	go func() { done <- one.run(t.Context(), a) }()
+	one.await("ready")
+	for range 20 {
+		o := two.run(t.Context(), two.script("sleep 1000 & setsid sleep 1000 & exit 0"))
+		two.expect(o, grid.ClassNone, 0, "")
+	}
+	one.write("go", "x\n", 0o600)
+	one.expect(<-done, grid.ClassNone, 0, "")
+}

@@ -1,0 +1,191 @@
+package executor
+
+import (
+	"bytes"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kin finds what an attempt has started where there are no cgroups. This process is then a subreaper: a process whose
+// parent ends becomes our child, so it can't get out of sight by forking twice.
+//
+// A process belongs to an attempt when it is in the session of the attempt's program, carries the attempt's MLF_RUN in its
+// environment, or has a parent that belongs. A program that clears its environment, leaves its session and loses its parent
+// belongs to the only attempt that runs; while others run it can't be told whose it is and is left to the last of them.
+// Cgroups need no such guess.
+type kin struct {
+	self    int
+	session int
+	loadavg counter // its last field is the process id that was given out last
+
+	mu    sync.Mutex
+	mains map[int]struct{} // programs of running attempts: their slots await them
+
+	births sync.RWMutex // read-held from before a program's start until it is in mains; held to await a stranger
+}
+
+// Scanning the ids that were given out during an attempt is cheaper than reading /proc whole, while they are few and can't
+// have wrapped round.
+const (
+	fewPids     = 256
+	shortEnough = 500 * time.Millisecond
+)
+
+func newKin() (*kin, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("become subreaper", err)
+	}
+	session, err := unix.Getsid(0)
+	if err != nil {
+		return nil, os.NewSyscallError("read own session", err)
+	}
+	return &kin{
+		self: os.Getpid(), session: session, loadavg: openCounter("/proc", "loadavg", unix.O_RDONLY),
+		mains: map[int]struct{}{},
+	}, nil
+}
+
+// bear starts a program so that it is known as one before anybody can take it for an orphan.
+func (k *kin) bear(start func() (int, error)) (int, error) {
+	k.births.RLock()
+	defer k.births.RUnlock()
+	pid, err := start()
+	if err == nil {
+		k.mu.Lock()
+		k.mains[pid] = struct{}{}
+		k.mu.Unlock()
+	}
+	return pid, err
+}
+
+func (k *kin) remove(pid int) {
+	k.mu.Lock()
+	delete(k.mains, pid)
+	k.mu.Unlock()
+}
+
+func (k *kin) isMain(pid int) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, ok := k.mains[pid]
+	return ok
+}
+
+// members lists the processes of the attempt whose program is main, without main itself, and awaits those that have ended.
+// In doubt there is a process that can't be told yet, because it is just loading another program.
+func (k *kin) members(main int, run string, started time.Time) (found []int, doubt bool) {
+	candidates := k.candidates(main, started)
+	if len(candidates) == 0 {
+		return nil, false
+	}
+	return k.related(main, run, candidates)
+}
+
+// candidates gives the processes that may belong, by their ids.
+func (k *kin) candidates(main int, started time.Time) []int {
+	last := k.lastPid()
+	if last < main || last-main > fewPids || time.Since(started) > shortEnough {
+		return processes()
+	}
+	pids := make([]int, 0, last-main)
+	for pid := main + 1; pid <= last; pid++ {
+		if _, err := unix.Getpgid(pid); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func (k *kin) lastPid() int {
+	var buf [128]byte
+	n, err := unix.Pread(int(k.loadavg), buf[:], 0)
+	if err != nil {
+		return 0
+	}
+	b := bytes.TrimSpace(buf[:n])
+	return int(number(b[bytes.LastIndexByte(b, ' ')+1:]))
+}
+
+// related picks those that belong. Parents may come after their children, so it goes on until nothing changes.
+func (k *kin) related(main int, run string, candidates []int) (found []int, doubt bool) {
+	rest := k.strangers(candidates)
+	ours := map[int]bool{main: true}
+	for grew := true; grew; {
+		grew, doubt = false, false
+		left := rest[:0]
+		for _, s := range rest {
+			mark := absentMark
+			if s.session != main && !ours[s.ppid] {
+				mark = marked(s.pid, run)
+			}
+			switch {
+			case s.session == main || ours[s.ppid] || mark == rightMark || k.lastOrphan(s):
+				ours[s.pid], grew = true, true
+				found = append(found, s.pid)
+			default:
+				doubt = doubt || (mark == noEnviron && k.isOrphan(s))
+				left = append(left, s)
+			}
+		}
+		rest = left
+	}
+	return found, doubt
+}
+
+// strangers reads the live processes among pids that are not programs of attempts, and awaits the dead.
+func (k *kin) strangers(pids []int) (rest []stat) {
+	for _, pid := range pids {
+		s, ok := readStat(pid)
+		if ok && pid != k.self && !k.isMain(pid) && !k.reap(s) && !s.dead {
+			rest = append(rest, s)
+		}
+	}
+	return rest
+}
+
+// isOrphan reports whether s became our child by losing its parent. Children that other parts of this program started are
+// in our own session.
+func (k *kin) isOrphan(s stat) bool { return s.ppid == k.self && s.session != k.session }
+
+// lastOrphan reports whether s is an orphan and only one attempt is running.
+func (k *kin) lastOrphan(s stat) bool {
+	if !k.isOrphan(s) {
+		return false
+	}
+	k.births.Lock()
+	defer k.births.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, known := k.mains[s.pid]
+	return !known && len(k.mains) == 1
+}
+
+// reap awaits an orphan that has ended.
+func (k *kin) reap(s stat) bool {
+	if !s.dead || !k.isOrphan(s) {
+		return false
+	}
+	k.births.Lock()
+	defer k.births.Unlock()
+	if k.isMain(s.pid) {
+		return false
+	}
+	var ws syscall.WaitStatus
+	pid, err := syscall.Wait4(s.pid, &ws, syscall.WNOHANG, nil)
+	return err == nil && pid == s.pid
+}
+
+// reapAll awaits every zombie that has become our child: a long attempt may leave many before it ends.
+func (k *kin) reapAll() {
+	for _, pid := range processes() {
+		if s, ok := readStat(pid); ok && s.dead && !k.isMain(pid) {
+			k.reap(s)
+		}
+	}
+}
+
+func (k *kin) close() { k.loadavg.close() }

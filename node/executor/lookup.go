@@ -1,0 +1,84 @@
+package executor
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// lookup finds the file of a program as a shell would: a name with a slash is a path relative to dir, any other name is
+// searched in the PATH of env. The error is ENOENT or EACCES.
+func lookup(name, dir string, env []string) (string, error) {
+	if name == "" {
+		return "", unix.ENOENT
+	}
+	if strings.Contains(name, "/") {
+		return absolute(name, dir), nil
+	}
+	err := error(unix.ENOENT)
+	for _, folder := range filepath.SplitList(variable(env, "PATH=")) {
+		path := filepath.Join(absolute(folder, dir), name)
+		switch runnable(path) {
+		case nil:
+			return path, nil
+		case unix.EACCES:
+			err = unix.EACCES
+		}
+	}
+	return "", err
+}
+
+// runnable reports whether path is a regular file that we may execute.
+func runnable(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return unix.ENOENT
+	}
+	if st.Mode&0o111 == 0 || unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS) != nil {
+		return unix.EACCES
+	}
+	return nil
+}
+
+func absolute(path, dir string) string {
+	if strings.HasPrefix(path, "/") {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// variable gives the value of the variable whose name, with its equals sign, is prefix.
+func variable(env []string, prefix string) string {
+	for _, kv := range env {
+		if strings.HasPrefix(kv, prefix) {
+			return kv[len(prefix):]
+		}
+	}
+	return ""
+}
+
+// finder remembers the last program that a slot looked up: the trials of a sweep mostly run the same one.
+type finder struct {
+	name, dir, path string // what was asked
+	file            string // what was found
+}
+
+func (f *finder) find(a *Attempt) (string, error) {
+	name := a.Argv[0]
+	if strings.Contains(name, "/") {
+		return absolute(name, a.Dir), nil
+	}
+	path := variable(a.Env, "PATH=")
+	if f.file != "" && f.name == name && f.dir == a.Dir && f.path == path {
+		if _, err := os.Lstat(f.file); err == nil {
+			return f.file, nil
+		}
+	}
+	file, err := lookup(name, a.Dir, a.Env)
+	if err == nil {
+		*f = finder{name: name, dir: a.Dir, path: path, file: file}
+	}
+	return file, err
+}

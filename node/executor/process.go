@@ -1,0 +1,133 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ProcessOptions are the settings of a Process executor.
+type ProcessOptions struct {
+	// Token names the agent's state folder: letters, digits, - and _. It is the same over restarts of the agent, and no two
+	// agents that run at one time on one machine have the same.
+	Token string
+	// DieWithAgent has the kernel kill the program (not what the program has started) when the agent dies.
+	DieWithAgent bool
+	// Cgroups chooses how trees are held together.
+	Cgroups Cgroups
+}
+
+func (o ProcessOptions) validate() error {
+	if o.Token == "" || strings.Trim(strings.ToLower(o.Token), "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		return fmt.Errorf("token %q must be letters, digits, - and _", o.Token)
+	}
+	return nil
+}
+
+// Process runs attempts as plain processes of this machine. Each gets its own session and, where cgroups can be written,
+// sits in its slot's cgroup. Without cgroups this process becomes a subreaper, see prctl(2); then one Process is to be
+// used at a time, and no other part of the program may start children in sessions of their own.
+type Process struct {
+	options ProcessOptions
+	log     *slog.Logger
+	null    *os.File
+	group   *cgroup // nil without cgroups
+	kin     *kin    // nil with cgroups
+	birth   string  // makes MLF_RUN unique over restarts
+
+	slots    atomic.Int64 // made so far
+	attempts atomic.Int64 // run so far
+
+	mu     sync.Mutex
+	closed bool
+}
+
+var _ Executor = (*Process)(nil)
+
+// NewProcess makes an executor. Reap is to be called before, once for each start of the agent. The caller closes it, after
+// its slots.
+func NewProcess(o ProcessOptions, log *slog.Logger) (*Process, error) {
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	// Files that this process inherited without close-on-exec are no business of the programs. Old kernels lack the call.
+	unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open input of programs: %w", err)
+	}
+	p := &Process{
+		options: o, log: log.With("component", "executor"), null: null,
+		birth: strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
+	}
+	if o.Cgroups != CgroupsOff {
+		p.group = openCgroup(o.Cgroups, o.Token)
+	}
+	if p.group == nil {
+		if p.kin, err = newKin(); err != nil {
+			return nil, errors.Join(err, null.Close())
+		}
+	}
+	p.log.Debug("process trees", "held", p.Held())
+	return p, nil
+}
+
+// Held says how process trees are held together and whether memory limits are enforced, for logs and for `doctor`.
+func (p *Process) Held() string {
+	switch {
+	case p.group == nil:
+		return "sessions and a token, no cgroups; memory limits are not enforced"
+	case p.group.unified && !p.group.limits():
+		return "cgroup v2; memory limits are not enforced"
+	case p.group.unified:
+		return "cgroup v2"
+	case !p.group.limits():
+		return "cgroup v1; memory limits are not enforced"
+	}
+	return "cgroup v1"
+}
+
+// Limits reports whether Attempt.Memory is enforced here.
+func (p *Process) Limits() bool { return p.group != nil && p.group.limits() }
+
+// Slot makes a slot. Its thread is never shared with other goroutines, so that the program's parent lives as long as the
+// slot does and the slot's cgroup holds nothing else.
+func (p *Process) Slot() (Slot, error) {
+	s := &processSlot{
+		process: p, kin: p.kin, number: int(p.slots.Add(1)),
+		work: make(chan order), done: make(chan Outcome), ended: make(chan error, 1),
+	}
+	ready := make(chan error)
+	go s.serve(ready)
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close removes what the executor made. Its slots must be closed before.
+func (p *Process) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	err := p.null.Close()
+	if p.kin != nil {
+		p.kin.close()
+	}
+	if p.group != nil {
+		err = errors.Join(err, p.group.close())
+	}
+	return err
+}

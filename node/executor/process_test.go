@@ -1,0 +1,34 @@
+package executor_test
+
+import (
+	"log/slog"
+	"testing"
+
+	"mlfnode/node/executor"
+	"mlfnode/node/executor/executortest"
+)
+
+// choices are the ways of holding trees that this machine may have.
+var choices = []executor.Cgroups{executor.CgroupsV1, executor.CgroupsV2, executor.CgroupsOff}
+
+func newProcess(t testing.TB, choice executor.Cgroups) *executor.Process {
+	t.Helper()
+	p, err := executor.NewProcess(executor.ProcessOptions{Token: "executor-test", DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatalf("make executor: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Errorf("close executor: %v", err)
+		}
+	})
+	return p
+}
+
+func TestConformance(t *testing.T) {
+	for _, choice := range choices {
+		t.Run(string(choice), func(t *testing.T) {
+			executortest.Run(t, func(t *testing.T) executor.Executor { return newProcess(t, choice) })
+		})
+	}
+}

@@ -1,0 +1,113 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reap kills every process that an earlier agent with the same token has left behind, and removes its cgroups. It returns
+// how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
+// are spared: a trial may itself run mlfnode.
+func Reap(ctx context.Context, token string, log *slog.Logger) (n int, err error) {
+	spared := lineage()
+	seen := map[int]bool{}
+	look := time.NewTimer(0)
+	defer look.Stop()
+	quiet := 0
+	for pause := firstLook; quiet < quietLooks; pause = min(2*pause, lastLook) {
+		select {
+		case <-ctx.Done():
+			return len(seen), fmt.Errorf("kill leftover processes: %w", context.Cause(ctx))
+		case <-look.C:
+		}
+		pids := leftBehind(token, spared)
+		quiet++
+		if len(pids) > 0 {
+			quiet = 0
+		}
+		for _, pid := range pids {
+			if !seen[pid] {
+				log.Info("killing a process that an earlier agent left behind", "pid", pid)
+			}
+			seen[pid] = true
+			unix.Kill(pid, unix.SIGKILL)
+			syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // it is our child when we are its subreaper
+		}
+		look.Reset(pause)
+	}
+	return len(seen), removeFolders(token)
+}
+
+// quietLooks is how many looks in a row must find nothing: a process that is just loading a program shows no environment.
+const quietLooks = 3
+
+// lineage is this process and its ancestors.
+func lineage() map[int]bool {
+	pids := map[int]bool{}
+	for pid := os.Getpid(); pid > 0 && !pids[pid]; {
+		pids[pid] = true
+		s, _ := readStat(pid)
+		pid = s.ppid
+	}
+	return pids
+}
+
+// leftBehind lists the live processes of the token: by their cgroup, by their environment, and by their parents.
+func leftBehind(token string, spared map[int]bool) (found []int) {
+	ours := map[int]bool{}
+	for _, dir := range slotFolders(token) {
+		for _, pid := range readPids(filepath.Join(dir, "cgroup.procs")) {
+			ours[pid] = true
+		}
+	}
+	var rest []stat
+	for _, pid := range processes() {
+		if s, ok := readStat(pid); ok && !s.dead && !spared[pid] {
+			rest = append(rest, s)
+		}
+	}
+	for grew := true; grew; {
+		grew = false
+		left := rest[:0]
+		for _, s := range rest {
+			if ours[s.pid] || (ours[s.ppid] && !spared[s.ppid]) || marked(s.pid, tokenVar+token) == rightMark {
+				ours[s.pid], grew = true, true
+				found = append(found, s.pid)
+				continue
+			}
+			left = append(left, s)
+		}
+		rest = left
+	}
+	return found
+}
+
+// slotFolders lists the cgroups of the token's slots in every hierarchy.
+func slotFolders(token string) (dirs []string) {
+	for _, h := range ownHierarchies() {
+		found, _ := filepath.Glob(filepath.Join(h.own, folderName(token), "slot-*"))
+		dirs = append(dirs, found...)
+	}
+	return dirs
+}
+
+func removeFolders(token string) error {
+	for _, dir := range slotFolders(token) {
+		if err := removeCgroup(dir); err != nil {
+			return err
+		}
+	}
+	for _, h := range ownHierarchies() {
+		if err := removeCgroup(filepath.Join(h.own, folderName(token))); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package executor
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+)
+
+// Exit codes of a program that could not be started, as shells give them.
+const (
+	exitNotRunnable = 126
+	exitNotFound    = 127
+)
+
+// refusal says in words why the program could not be started, and with which exit code a shell would end. file is what
+// lookup found, "" when it found nothing.
+func refusal(a *Attempt, file string, err error) (reason string, code int) {
+	name := a.Argv[0]
+	if st, serr := os.Stat(a.Dir); serr != nil || !st.IsDir() {
+		return fmt.Sprintf("its working directory %s does not exist", a.Dir), exitNotRunnable
+	}
+	if file == "" {
+		return unfound(name, err)
+	}
+	var errno unix.Errno
+	errors.As(err, &errno)
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		return missing(name, file)
+	case unix.EACCES, unix.EPERM:
+		return forbidden(name, file), exitNotRunnable
+	case unix.ENOEXEC:
+		return fmt.Sprintf("%q is no program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name, name), exitNotRunnable
+	case unix.E2BIG:
+		return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(size(a))), exitNotRunnable
+	case unix.ETXTBSY:
+		return fmt.Sprintf("%q is open for writing in another process; finish writing it first", name), exitNotRunnable
+	case unix.EAGAIN:
+		return "this machine or user may not have more processes; raise the limit (ulimit -u) or use fewer slots", exitNotRunnable
+	case unix.ENOMEM:
+		return "this machine has not enough memory for another process", exitNotRunnable
+	}
+	return fmt.Sprintf("%q could not be started: %v", name, err), exitNotRunnable
+}
+
+func unfound(name string, err error) (string, int) {
+	switch {
+	case name == "":
+		return "the command is empty; name a program", exitNotFound
+	case errors.Is(err, unix.EACCES):
+		return fmt.Sprintf("%q is in PATH but is not executable; chmod +x it, or run it with its interpreter", name), exitNotRunnable
+	}
+	return fmt.Sprintf("%q is not found in PATH", name), exitNotFound
+}
+
+// missing tells a missing program from a missing interpreter.
+func missing(name, file string) (string, int) {
+	if _, err := os.Stat(file); err != nil {
+		return fmt.Sprintf("%q does not exist", name), exitNotFound
+	}
+	interpreter := shebang(file)
+	if interpreter == "" {
+		return fmt.Sprintf("%q needs a loader that this machine does not have; it was built for another system", name), exitNotRunnable
+	}
+	hint := ""
+	if strings.HasSuffix(interpreter, "\r") {
+		hint = "; the file has Windows line ends, convert it with: sed -i 's/\\r$//' " + name
+	}
+	return fmt.Sprintf("%q names the interpreter %q in its first line, which does not exist%s", name, interpreter, hint), exitNotRunnable
+}
+
+func forbidden(name, file string) string {
+	st, err := os.Stat(file)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("%q can't be reached: %v", name, errors.Unwrap(err))
+	case st.IsDir():
+		return fmt.Sprintf("%q is a directory", name)
+	case st.Mode()&0o111 == 0:
+		return fmt.Sprintf("%q is not executable; chmod +x it, or run it with its interpreter", name)
+	case shebang(file) != "":
+		return fmt.Sprintf("%q or its interpreter %q may not be executed by this user", name, shebang(file))
+	}
+	return fmt.Sprintf("%q may not be executed by this user, or lies on a disk mounted with noexec", name)
+}
+
+// shebang gives the interpreter that the first line of a script names.
+func shebang(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	line, _ := bufio.NewReaderSize(f, 4096).ReadString('\n')
+	if !strings.HasPrefix(line, "#!") {
+		return ""
+	}
+	line = strings.TrimLeft(strings.TrimSuffix(line[2:], "\n"), " \t")
+	if end := strings.IndexAny(line, " \t"); end >= 0 {
+		line = line[:end]
+	}
+	return line
+}
+
+func size(a *Attempt) (n uint64) {
+	for _, list := range [][]string{a.Argv, a.Env} {
+		for _, s := range list {
+			n += uint64(len(s)) + 1
+		}
+	}
+	return n
+}

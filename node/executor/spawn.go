@@ -1,0 +1,38 @@
+package executor
+
+import (
+	"os"
+	"syscall"
+)
+
+// spawn starts the program. It is called on the slot's thread, so the child is born in the slot's v1 cgroup and dies with
+// that thread where the options say so.
+func (s *processSlot) spawn(a *Attempt, file string, env []string) (pid int, err error) {
+	if s.kin != nil {
+		return s.kin.bear(func() (int, error) { return s.forkExec(a, file, env) })
+	}
+	return s.forkExec(a, file, env)
+}
+
+// forkExec starts the program the portable way.
+func (s *processSlot) forkExec(a *Attempt, file string, env []string) (pid int, err error) {
+	sys := &syscall.SysProcAttr{Setsid: true}
+	if s.process.options.DieWithAgent {
+		sys.Pdeathsig = syscall.SIGKILL
+	}
+	if fd := s.cage.fd(); fd >= 0 {
+		sys.UseCgroupFD, sys.CgroupFD = true, fd
+	}
+	return syscall.ForkExec(file, a.Argv, &syscall.ProcAttr{
+		Dir: a.Dir, Env: env, Sys: sys,
+		Files: []uintptr{s.process.null.Fd(), fdOf(a.Stdout, s.process.null), fdOf(a.Stderr, s.process.null)},
+	})
+}
+
+// fdOf gives the file's descriptor; a stream that nobody wants is read-only, so that writing to it fails at once.
+func fdOf(f, otherwise *os.File) uintptr {
+	if f == nil {
+		return otherwise.Fd()
+	}
+	return f.Fd()
+}

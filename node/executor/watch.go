@@ -1,0 +1,207 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// watch stops a running attempt from outside: on cancellation, at a time limit, after too long a silence. It costs two
+// registrations for an attempt that ends by itself, and starts goroutines only when there is something to do.
+type watch struct {
+	tree    *tree
+	attempt *Attempt
+
+	mu     sync.Mutex
+	ended  bool       // the program has ended: no more signals
+	class  grid.Class // why we stopped it
+	reason string
+	hard   bool // no more grace
+
+	over    chan struct{} // closed when the program has ended
+	cutoff  chan struct{} // closed when hard is set
+	stops   []func() bool
+	stopper sync.WaitGroup
+}
+
+func newWatch(ctx context.Context, t *tree, a *Attempt) *watch {
+	w := &watch{tree: t, attempt: a}
+	if ctx.Done() == nil && a.Timeout <= 0 && a.IdleTimeout <= 0 {
+		return w
+	}
+	w.over, w.cutoff = make(chan struct{}), make(chan struct{})
+	if ctx.Done() != nil {
+		w.after(context.AfterFunc(ctx, func() { w.cancel(context.Cause(ctx)) }))
+	}
+	if a.Timeout > 0 {
+		limit := time.AfterFunc(a.Timeout, func() {
+			w.stop(grid.ClassTimeout, "ran longer than its limit of "+brief(a.Timeout), false)
+		})
+		w.after(limit.Stop)
+	}
+	if a.IdleTimeout > 0 {
+		w.stopper.Go(w.idle)
+	}
+	return w
+}
+
+func (w *watch) after(stop func() bool) { w.stops = append(w.stops, stop) }
+
+// cancel stops the attempt for the reason that the cause names.
+func (w *watch) cancel(cause error) {
+	class, reason := verdict(cause)
+	w.stop(class, reason, errors.Is(cause, ErrKill))
+}
+
+// verdict gives class and words of a cancellation.
+func verdict(cause error) (grid.Class, string) {
+	switch {
+	case errors.Is(cause, ErrCancelled):
+		return grid.ClassCancel, "cancelled"
+	case errors.Is(cause, ErrLost):
+		return grid.ClassLost, "stopped because its lease was lost"
+	}
+	return grid.ClassHalt, "stopped before its end"
+}
+
+// idle stops the attempt when its output files stop growing. It looks eight times in each limit.
+func (w *watch) idle() {
+	tick := time.NewTicker(max(w.attempt.IdleTimeout/8, time.Millisecond))
+	defer tick.Stop()
+	last, grown := w.written(), time.Now()
+	for {
+		select {
+		case <-w.over:
+			return
+		case now := <-tick.C:
+			if n := w.written(); n != last {
+				last, grown = n, now
+			}
+			if now.Sub(grown) >= w.attempt.IdleTimeout {
+				w.stop(grid.ClassIdle, fmt.Sprintf("printed nothing for %s, its limit", brief(w.attempt.IdleTimeout)), false)
+				return
+			}
+		}
+	}
+}
+
+// written gives the sizes of both output files together.
+func (w *watch) written() (n int64) {
+	for _, f := range []*os.File{w.attempt.Stdout, w.attempt.Stderr} {
+		if f == nil {
+			continue
+		}
+		if st, err := f.Stat(); err == nil {
+			n += st.Size()
+		}
+	}
+	return n
+}
+
+// stop ends the tree: TERM, grace, KILL. The first reason counts. It returns when the program has ended.
+func (w *watch) stop(class grid.Class, reason string, hard bool) {
+	if !w.claim(class, reason, hard) {
+		return
+	}
+	defer w.stopper.Done()
+	if !hard {
+		w.signal(w.tree.terminate)
+		w.wait(w.attempt.grace())
+	}
+	tick := time.NewTicker(maxForking)
+	defer tick.Stop()
+	for {
+		w.signal(w.tree.kill)
+		select {
+		case <-w.over:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// claim records why the attempt is stopped, unless it has ended or is being stopped already.
+func (w *watch) claim(class grid.Class, reason string, hard bool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended || w.class != "" {
+		return false
+	}
+	w.class, w.reason = class, reason
+	if hard {
+		w.hardenLocked()
+	}
+	w.stopper.Add(1)
+	return true
+}
+
+func (w *watch) hardenLocked() {
+	if !w.hard {
+		w.hard = true
+		close(w.cutoff)
+	}
+}
+
+// wait waits for the program's end, but no longer than the grace and no longer than the caller's patience.
+func (w *watch) wait(grace time.Duration) {
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case <-w.over:
+	case <-timer.C:
+	case <-w.attempt.Kill:
+		w.mu.Lock()
+		w.hardenLocked()
+		w.mu.Unlock()
+	}
+}
+
+// signal applies send to the whole tree while the program has not ended. Under the lock, so that it can never reach the
+// slot's next attempt.
+func (w *watch) signal(send func([]int)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ended {
+		pids, _ := w.tree.others()
+		send(append(pids, w.tree.main))
+	}
+}
+
+// end says that the program has ended. The program is not awaited yet.
+func (w *watch) end() {
+	w.mu.Lock()
+	w.ended = true
+	w.mu.Unlock()
+	for _, stop := range w.stops {
+		stop()
+	}
+	if w.over != nil {
+		close(w.over)
+	}
+	w.stopper.Wait()
+}
+
+// awaitEnd blocks until the program has ended, leaving it to be awaited.
+func awaitEnd(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// patience is how long processes that outlived the program may take to end.
+func (w *watch) patience() time.Duration {
+	if w.hard {
+		return 0
+	}
+	return w.attempt.grace()
+}
