@@ -1,0 +1,83 @@
+"""Fits a polynomial to noisy points of a sine curve: a stand-in for your own program.
+
+It shows all that mlfnode asks of a program: options on the command line, a number to
+compare trials by in $MLF_METRICS, and files to keep in a folder. Standard library only.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+
+
+def parse():
+    """Return the options; mlfnode passes each parameter as --key=value."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--degree", type=int, default=3, help="of the polynomial")
+    parser.add_argument("--noise", type=float, default=0.1, help="standard deviation of the noise")
+    parser.add_argument("--points", type=int, default=200, help="how many points to fit to")
+    parser.add_argument("--seed", type=int, default=1, help="of the noise")
+    return parser.parse_args()
+
+
+def sample(options):
+    """Return points x in [-1, 1] and noisy values of a sine curve there."""
+    noise = random.Random(options.seed)
+    xs = [2 * i / (options.points - 1) - 1 for i in range(options.points)]
+    return xs, [math.sin(math.pi * x) + noise.gauss(0, options.noise) for x in xs]
+
+
+def fit(xs, ys, degree):
+    """Return the coefficients, constant first, with the least squared error."""
+    size = degree + 1
+    rows = [[sum(x ** (i + j) for x in xs) for j in range(size)] for i in range(size)]
+    return solve(rows, [sum(y * x**i for x, y in zip(xs, ys)) for i in range(size)])
+
+
+def solve(rows, right):
+    """Solve a system of linear equations by elimination, the largest pivot first."""
+    table = [row + [value] for row, value in zip(rows, right)]
+    for column in range(len(table)):
+        pivot = max(range(column, len(table)), key=lambda row: abs(table[row][column]))
+        table[column], table[pivot] = table[pivot], table[column]
+        for row in range(len(table)):
+            if row != column:
+                factor = table[row][column] / table[column][column]
+                table[row] = [a - factor * b for a, b in zip(table[row], table[column])]
+    return [row[-1] / row[i] for i, row in enumerate(table)]
+
+
+def error(coefficients, xs):
+    """Return the root of the mean squared distance from the curve without noise."""
+    squares = [(sum(c * x**i for i, c in enumerate(coefficients)) - math.sin(math.pi * x)) ** 2 for x in xs]
+    return math.sqrt(sum(squares) / len(squares))
+
+
+def report(metrics):
+    """Print the metrics and hand them to mlfnode as a JSON line."""
+    print(json.dumps(metrics))
+    path = os.environ.get("MLF_METRICS")
+    if path:
+        with open(path, "a") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+
+def save(coefficients, folder="result"):
+    """Leave a file that project.yaml names as an artifact."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "coefficients.json"), "w") as file:
+        json.dump(coefficients, file)
+
+
+def main():
+    """Fit, measure, report and save."""
+    options = parse()
+    xs, ys = sample(options)
+    coefficients = fit(xs, ys, options.degree)
+    report({"error": error(coefficients, xs)})
+    save(coefficients)
+
+
+if __name__ == "__main__":
+    main()
