@@ -12,9 +12,6 @@ import (
 	"mlfnode/grid"
 )
 
-// reapEvery is how often zombies that a running attempt has left to us are awaited, where we are their subreaper.
-const reapEvery = 10 * time.Second
-
 // refused is the outcome of an attempt whose program never ran.
 func refused(class grid.Class, reason string, code int) Outcome {
 	now := time.Now()
@@ -64,8 +61,8 @@ func (s *processSlot) environ(env []string, run string) []string {
 func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int64) Outcome {
 	if s.kin != nil {
 		defer s.kin.remove(t.main)
-		defer s.keepReaping()()
 	}
+	care := s.newCare(t.main)
 	if a.Started != nil {
 		a.Started(t.main)
 	}
@@ -73,6 +70,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	err := awaitEnd(t.main)
 	end := time.Now()
 	w.end()
+	care.stop()
 	left := 0
 	if err == nil && !t.clear() {
 		left = t.sweep(w.patience(), a.Kill)
@@ -83,7 +81,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 		return refused(grid.ClassLost, "its process was awaited by another part of this program", 0)
 	}
 	o := Outcome{Start: t.started, End: end, Leftovers: left}
-	o.Usage = s.usage(&usage, end.Sub(t.started), base)
+	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cage.highest()-base, care.seen))
 	o.ExitCode, o.Class, o.Reason = ending(status)
 	oom := s.cage.oomKilled()
 	switch {
@@ -95,21 +93,6 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	return o
 }
 
-// keepReaping awaits zombies now and then until the function that it returns is called.
-func (s *processSlot) keepReaping() (stop func()) {
-	stopped := make(chan struct{})
-	var timer *time.Timer
-	timer = time.AfterFunc(reapEvery, func() {
-		select {
-		case <-stopped:
-		default:
-			s.kin.reapAll()
-			timer.Reset(reapEvery)
-		}
-	})
-	return func() { close(stopped); timer.Stop() }
-}
-
 func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, error) {
 	for {
 		got, err := syscall.Wait4(pid, status, 0, usage)
@@ -119,18 +102,14 @@ func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, erro
 	}
 }
 
-// usage adds up what the attempt used. The kernel's figure for a process starts at the memory of its parent, since both
-// share it until the program is loaded (exec_mmap in fs/exec.c); up to our own size it says nothing.
-func (s *processSlot) usage(r *syscall.Rusage, wall time.Duration, base int64) grid.Usage {
-	u := grid.Usage{
-		Wall:   wall.Microseconds(),
-		CPU:    micros(r.Utime) + micros(r.Stime),
-		Memory: max(s.cage.highest()-base, 0),
+// usage adds up what the attempt used; peak is the memory that others have measured. The kernel's figure for a process
+// starts at the memory of its parent, since both share it until the program is loaded (exec_mmap in fs/exec.c); up to our
+// own size it says nothing. So without cgroups the memory of a small program that ends soon stays unknown, which is 0.
+func (s *processSlot) usage(r *syscall.Rusage, wall time.Duration, peak int64) grid.Usage {
+	if own := r.Maxrss << 10; own > peak && own > ownPeak() {
+		peak = own
 	}
-	if peak := r.Maxrss << 10; peak > u.Memory && (s.cage == nil || peak > ownPeak()) {
-		u.Memory = peak
-	}
-	return u
+	return grid.Usage{Wall: wall.Microseconds(), CPU: micros(r.Utime) + micros(r.Stime), Memory: max(peak, 0)}
 }
 
 func micros(t syscall.Timeval) int64 { return int64(t.Sec)*1_000_000 + int64(t.Usec) }

@@ -15,7 +15,7 @@ type cage struct {
 	group  *cgroup
 	dirs   map[string]string
 	procs  string  // the file that lists what is inside
-	tid    int     // v1: the slot's thread, which sits inside
+	tid    int     // v1: the only thread of ours inside; 0 is none
 	folder counter // v2: what children are cloned into
 
 	count   counter // v1: pids.current; v2: cgroup.events
@@ -26,9 +26,9 @@ type cage struct {
 	scratch [1024]byte
 }
 
-// newCage makes the folders of slot n. The calling goroutine must be locked to its thread: on v1 the thread moves in.
+// newCage makes the folders of slot n.
 func (g *cgroup) newCage(n int) (c *cage, err error) {
-	c = &cage{group: g, dirs: map[string]string{}, tid: unix.Gettid(), folder: absent, count: absent, peak: absent, kills: absent}
+	c = &cage{group: g, dirs: map[string]string{}, folder: absent, count: absent, peak: absent, kills: absent}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -41,27 +41,38 @@ func (g *cgroup) newCage(n int) (c *cage, err error) {
 		}
 		c.dirs[controller] = dir
 	}
-	if err := c.enter(); err != nil {
+	if err := c.find(); err != nil {
 		return c, err
 	}
 	c.open()
 	return c, nil
 }
 
-// enter makes sure that children are born inside.
-func (c *cage) enter() error {
-	if c.group.unified {
-		c.procs = filepath.Join(c.dirs[""], "cgroup.procs")
-		fd, err := unix.Open(c.dirs[""], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return fmt.Errorf("open cgroup: %w", err)
-		}
-		c.folder = counter(fd)
-		return nil
-	}
+// find finds what lists the processes inside, and on v2 what they are cloned into.
+func (c *cage) find() error {
 	for _, dir := range c.dirs {
 		c.procs = filepath.Join(dir, "cgroup.procs")
-		if err := writeFile(filepath.Join(dir, "tasks"), strconv.Itoa(c.tid)); err != nil {
+	}
+	if !c.group.unified {
+		return nil
+	}
+	fd, err := unix.Open(c.dirs[""], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open cgroup: %w", err)
+	}
+	c.folder = counter(fd)
+	return nil
+}
+
+// admit puts one of our threads inside on v1, in place of the one before, so that its children are born there. The main thread must stay out: an
+// out-of-memory kill would take it for a process of the cgroup.
+func (c *cage) admit(tid int) error {
+	if err := c.expel(); err != nil {
+		return err
+	}
+	c.tid = tid
+	for _, dir := range c.dirs {
+		if err := writeFile(filepath.Join(dir, "tasks"), strconv.Itoa(tid)); err != nil {
 			return fmt.Errorf("move thread into cgroup: %w", err)
 		}
 	}
@@ -124,7 +135,7 @@ func (c *cage) empty() bool {
 	if c.group.unified {
 		return bytes.Contains(b, []byte("populated 0"))
 	}
-	return len(b) == 2 && b[0] == '2' // the slot's thread and the ended program
+	return c.tid != 0 && number(b) == 2 // our thread and the ended program
 }
 
 // members lists the processes inside that still run.
@@ -143,16 +154,29 @@ func (c *cage) read(f counter) []byte {
 	return c.scratch[:n]
 }
 
-// close moves the thread out and removes the folders.
+// expel moves our thread out again.
+func (c *cage) expel() error {
+	if c.tid == 0 {
+		return nil
+	}
+	var errs []error
+	for controller := range c.dirs {
+		err := writeFile(filepath.Join(c.group.owns[controller], "tasks"), strconv.Itoa(c.tid))
+		if !errors.Is(err, unix.ESRCH) { // the thread may have ended
+			errs = append(errs, err)
+		}
+	}
+	c.tid = 0
+	return errors.Join(errs...)
+}
+
+// close moves our thread out and removes the folders.
 func (c *cage) close() error {
 	for _, f := range []*counter{&c.folder, &c.count, &c.peak, &c.kills} {
 		f.close()
 	}
-	var errs []error
-	for controller, dir := range c.dirs {
-		if !c.group.unified {
-			errs = append(errs, writeFile(filepath.Join(c.group.owns[controller], "tasks"), strconv.Itoa(c.tid)))
-		}
+	errs := []error{c.expel()}
+	for _, dir := range c.dirs {
 		errs = append(errs, removeCgroup(dir))
 	}
 	return errors.Join(errs...)

@@ -139,8 +139,10 @@ func (k *kin) related(main int, run string, candidates []int) (found []int, doub
 // strangers reads the live processes among pids that are not programs of attempts, and awaits the dead.
 func (k *kin) strangers(pids []int) (rest []stat) {
 	for _, pid := range pids {
-		s, ok := readStat(pid)
-		if ok && pid != k.self && !k.isMain(pid) && !k.reap(s) && !s.dead {
+		if pid == k.self || k.isMain(pid) {
+			continue
+		}
+		if s, ok := readStat(pid); ok && !k.reap(s) && !s.dead {
 			rest = append(rest, s)
 		}
 	}

@@ -47,7 +47,7 @@ func (c *cage) restrict(limit int64) error {
 // resetPeak starts a new measurement of the highest memory use and gives the use at that moment: files that earlier
 // attempts read stay cached and are charged to the slot.
 func (c *cage) resetPeak() (base int64) {
-	if c == nil || c.peak == absent {
+	if !c.measures() {
 		return 0
 	}
 	if _, err := unix.Pwrite(int(c.peak), []byte("0"), 0); err != nil {
@@ -57,9 +57,12 @@ func (c *cage) resetPeak() (base int64) {
 	return number(c.read(c.peak))
 }
 
+// measures reports whether the peak memory use of attempts is known.
+func (c *cage) measures() bool { return c != nil && c.peak != absent }
+
 // highest gives the highest memory use since resetPeak.
 func (c *cage) highest() int64 {
-	if c == nil || c.peak == absent {
+	if !c.measures() {
 		return 0
 	}
 	return number(c.read(c.peak))

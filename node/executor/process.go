@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,6 +50,7 @@ type Process struct {
 
 	mu     sync.Mutex
 	closed bool
+	homes  map[int]struct{} // threads that sit in the cgroup of a slot
 }
 
 var _ Executor = (*Process)(nil)
@@ -66,7 +68,7 @@ func NewProcess(o ProcessOptions, log *slog.Logger) (*Process, error) {
 		return nil, fmt.Errorf("open input of programs: %w", err)
 	}
 	p := &Process{
-		options: o, log: log.With("component", "executor"), null: null,
+		options: o, log: log.With("component", "executor"), null: null, homes: map[int]struct{}{},
 		birth: strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
 	}
 	if o.Cgroups != CgroupsOff {
@@ -77,8 +79,20 @@ func NewProcess(o ProcessOptions, log *slog.Logger) (*Process, error) {
 			return nil, errors.Join(err, null.Close())
 		}
 	}
+	unignore()
 	p.log.Debug("process trees", "held", p.Held())
 	return p, nil
+}
+
+// unignore sees to it that programs start with the default action of SIGHUP and SIGINT although this process was started
+// with them ignored, as nohup and a shell's & do: an ignored signal stays ignored in children, a caught one does not. What is
+// caught goes nowhere, for good, so for this process nothing changes. Package runtime catches the other signals by itself.
+func unignore() {
+	for _, s := range []os.Signal{unix.SIGHUP, unix.SIGINT} {
+		if signal.Ignored(s) {
+			signal.Notify(make(chan os.Signal, 1), s)
+		}
+	}
 }
 
 // Held says how process trees are held together and whether memory limits are enforced, for logs and for `doctor`.
@@ -99,17 +113,12 @@ func (p *Process) Held() string {
 // Limits reports whether Attempt.Memory is enforced here.
 func (p *Process) Limits() bool { return p.group != nil && p.group.limits() }
 
-// Slot makes a slot. Its thread is never shared with other goroutines, so that the program's parent lives as long as the
-// slot does and the slot's cgroup holds nothing else.
+// Slot makes a slot. Run is fastest on the goroutine that made it, which should do little else: with cgroups v1 it stays
+// locked to its thread until it calls Close.
 func (p *Process) Slot() (Slot, error) {
-	s := &processSlot{
-		process: p, kin: p.kin, number: int(p.slots.Add(1)),
-		work: make(chan order), done: make(chan Outcome), ended: make(chan error, 1),
-	}
-	ready := make(chan error)
-	go s.serve(ready)
-	if err := <-ready; err != nil {
-		return nil, err
+	s := &processSlot{process: p, kin: p.kin}
+	if err := s.settle(int(p.slots.Add(1))); err != nil {
+		return nil, fmt.Errorf("make slot: %w", err)
 	}
 	return s, nil
 }
@@ -130,4 +139,21 @@ func (p *Process) Close() error {
 		err = errors.Join(err, p.group.close())
 	}
 	return err
+}
+
+// claim makes a thread the home of one slot.
+func (p *Process) claim(tid int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, taken := p.homes[tid]; taken {
+		return false
+	}
+	p.homes[tid] = struct{}{}
+	return true
+}
+
+func (p *Process) unclaim(tid int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.homes, tid)
 }

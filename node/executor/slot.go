@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"os"
 	"runtime"
 	"sync"
@@ -11,72 +12,89 @@ import (
 	"mlfnode/grid"
 )
 
-// processSlot is a slot of Process. All its work is done on one thread, which belongs to it for life.
+// processSlot is a slot of Process.
+//
+// With cgroups v1 an attempt must be started by a thread that sits in the slot's cgroup. That is the thread of the
+// goroutine that made the slot, which is locked to it until Close. Run on any other goroutine is handed to a thread that is
+// made for this, which costs some switches between threads for each attempt.
 type processSlot struct {
 	process *Process
 	kin     *kin
-	number  int
 	cage    *cage // nil without cgroups
+	home    int   // v1: the maker's thread while it sits in the cgroup, else 0
 	finder  finder
 
 	run   sync.Mutex // held during Run and Close
-	work  chan order
-	done  chan Outcome
-	ended chan error // what the thread's end has to say
+	guest *guest     // nil until it is needed
 	shut  bool
-}
-
-// order is what Run hands to the slot's thread.
-type order struct {
-	ctx     context.Context
-	attempt *Attempt
 }
 
 var _ Slot = (*processSlot)(nil)
 
-// serve is the slot's goroutine. It never unlocks its thread, so the thread ends with it.
-func (s *processSlot) serve(ready chan<- error) {
+// settle makes the slot's cgroup, if there are any.
+func (s *processSlot) settle(n int) (err error) {
+	if s.process.group == nil {
+		return nil
+	}
+	if s.cage, err = s.process.group.newCage(n); err != nil {
+		return err
+	}
+	if s.cage.group.unified {
+		return nil
+	}
 	runtime.LockOSThread()
-	if unix.Gettid() == os.Getpid() {
-		// The main thread can't serve: in its cgroup it would stand for the whole agent. It waits here meanwhile, which
-		// keeps the next goroutine off it, and is given back.
-		moved := make(chan error)
-		go s.serve(moved)
-		ready <- <-moved
+	tid := unix.Gettid()
+	if tid == os.Getpid() || !s.process.claim(tid) {
+		// The main thread can't serve: in the cgroup it would stand for the whole agent. Nor can one thread serve two slots.
 		runtime.UnlockOSThread()
-		return
+		return nil
 	}
-	if group := s.process.group; group != nil {
-		c, err := group.newCage(s.number)
-		if err != nil {
-			ready <- err
-			return
-		}
-		s.cage = c
+	s.home = tid
+	if err = s.cage.admit(tid); err != nil {
+		err = errors.Join(err, s.cage.close())
+		s.leaveHome()
 	}
-	ready <- nil
-	for o := range s.work {
-		s.done <- s.attempt(o.ctx, o.attempt)
-	}
-	if s.cage != nil {
-		s.ended <- s.cage.close()
-		return
-	}
-	s.ended <- nil
+	return err
 }
 
-// Run runs an attempt on the slot's thread.
+// leaveHome gives up the maker's thread, which is no longer in the cgroup.
+func (s *processSlot) leaveHome() {
+	if s.home == 0 {
+		return
+	}
+	s.process.unclaim(s.home)
+	if unix.Gettid() == s.home {
+		runtime.UnlockOSThread()
+	}
+	s.home = 0
+}
+
+// Run runs an attempt on a thread that sits in the slot's cgroup.
 func (s *processSlot) Run(ctx context.Context, a *Attempt) Outcome {
 	s.run.Lock()
 	defer s.run.Unlock()
 	if s.shut {
 		return refused(grid.ClassStart, "the slot is closed", exitNotRunnable)
 	}
-	s.work <- order{ctx, a}
-	return <-s.done
+	if s.cage == nil || s.cage.group.unified || unix.Gettid() == s.home {
+		// The program dies with the thread that started it, so that thread must not end before.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		return s.attempt(ctx, a)
+	}
+	if s.guest == nil {
+		g, err := s.newGuest()
+		s.leaveHome()
+		if err != nil {
+			return refused(grid.ClassStart, "its cgroup can't be entered: "+err.Error(), exitNotRunnable)
+		}
+		s.guest = g
+	}
+	s.guest.work <- order{ctx, a}
+	return <-s.guest.done
 }
 
-// Close ends the slot's thread and removes its cgroup.
+// Close frees the thread and removes the cgroup.
 func (s *processSlot) Close() error {
 	s.run.Lock()
 	defer s.run.Unlock()
@@ -84,6 +102,14 @@ func (s *processSlot) Close() error {
 		return nil
 	}
 	s.shut = true
-	close(s.work)
-	return <-s.ended
+	if s.guest != nil {
+		close(s.guest.work)
+		<-s.guest.ended
+	}
+	if s.cage == nil {
+		return nil
+	}
+	err := s.cage.close()
+	s.leaveHome()
+	return err
 }

@@ -42,7 +42,7 @@ func memoryUsage(t *testing.T, e executor.Executor) {
 	needPython(t)
 	s := newStage(t, e)
 	for _, size := range []int64{200, 60} {
-		o := s.run(t.Context(), s.attempt("python3", "-c", "import sys; x = b'x' * (int(sys.argv[1]) << 20)", strconv.FormatInt(size, 10)))
+		o := s.run(t.Context(), s.attempt("python3", "-c", "import sys, time; x = b'x' * (int(sys.argv[1]) << 20); time.sleep(0.4)", strconv.FormatInt(size, 10)))
 		s.expect(o, grid.ClassNone, 0, "")
 		if got := o.Usage.Memory; got < size*mebibyte || got > (size+80)*mebibyte {
 			t.Errorf("usage: got peak memory %d MiB, want about %d", got/mebibyte, size)
