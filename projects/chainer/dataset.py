@@ -1,17 +1,17 @@
-"""Handwritten digits to learn from: MNIST where its files are, else the 8x8 digits that scikit-learn ships."""
+"""Digits to learn from: MNIST where its files are, else the 8x8 digits that scikit-learn ships, else drawn ones."""
 
 import collections
-import glob
 import gzip
 import os
 import sys
 
 import numpy as np
 
+import drawn
 import mnist
 
 CLASSES = 10
-VALIDATION_SHARE = 0.25  # of the small set, which comes unsplit
+VALIDATION_SHARE = 0.25  # of the small sets, which come unsplit
 DIGITS = os.path.join("sklearn", "datasets", "data", "digits.csv.gz")
 
 # Images are rows of float32 in [0, 1], labels are int32.
@@ -42,26 +42,36 @@ def load_mnist(folder):
 
 
 def find_digits():
-    """Return the path of scikit-learn's digits file; the package itself, slow to import, is not loaded."""
-    for folder in sys.path:
-        found = glob.glob(os.path.join(glob.escape(folder), DIGITS))
-        if found:
-            return found[0]
-    raise FileNotFoundError("There are no digits to train on: give a folder with MNIST's files by --data, or install scikit-learn.")
+    """Return the path of scikit-learn's digits file or None; the package itself, slow to import, is not loaded."""
+    paths = (os.path.join(folder, DIGITS) for folder in sys.path)
+    return next((path for path in paths if os.path.exists(path)), None)
 
 
-def load_digits(seed):
-    """Return scikit-learn's digits, split by the seed."""
-    with gzip.open(find_digits(), "rt") as file:
+def read_digits(path):
+    """Return the images and labels of scikit-learn's digits file."""
+    with gzip.open(path, "rt") as file:
         table = np.loadtxt(file, delimiter=",", dtype=np.float32)
-    table = table[np.random.RandomState(seed).permutation(len(table))]
-    images, labels = table[:, :-1] / 16, table[:, -1].astype(np.int32)
-    cut = int(len(table) * VALIDATION_SHARE)
-    return Dataset("scikit-learn's 8x8 digits", images[cut:], labels[cut:], images[:cut], labels[:cut])
+    return table[:, :-1] / 16, table[:, -1].astype(np.int32)
+
+
+def split(name, images, labels, seed):
+    """Return the set shuffled by the seed, its first quarter being for validation."""
+    order = np.random.RandomState(seed).permutation(len(labels))
+    images, labels = images[order], labels[order]
+    cut = int(len(labels) * VALIDATION_SHARE)
+    return Dataset(name, images[cut:], labels[cut:], images[:cut], labels[:cut])
+
+
+def load_small(seed):
+    """Return the digits of scikit-learn where it is installed, else drawn ones."""
+    path = find_digits()
+    if path:
+        return split("scikit-learn's 8x8 handwritten digits", *read_digits(path), seed)
+    return split("digits drawn from a font, as there is neither MNIST nor scikit-learn", *drawn.draw(seed), seed)
 
 
 def load(folder, seed):
-    """Return MNIST from the named folder, $MNIST_DIR or the setup step, else scikit-learn's digits.
+    """Return MNIST from the named folder, $MNIST_DIR or the setup step, else a small set.
 
     A folder that was named but lacks a file is an error, never a silent change of data."""
     named = folder or os.environ.get("MNIST_DIR")
@@ -69,4 +79,4 @@ def load(folder, seed):
         raise FileNotFoundError(f"{named} does not hold MNIST's four files ({', '.join(mnist.FILES)}, plain or .gz).")
     if named or mnist.complete(mnist.FOLDER):
         return load_mnist(named or mnist.FOLDER)
-    return load_digits(seed)
+    return load_small(seed)

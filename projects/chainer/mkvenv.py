@@ -87,9 +87,9 @@ def imports(python, module):
     return subprocess.run([python, "-c", f"import {module}"], capture_output=True, check=False).returncode == 0
 
 
-def make_venv(python, folder, *options):
+def make_venv(python, folder):
     """Make an empty environment without pip, which Debian's Python can always do."""
-    done = subprocess.run([python, "-m", "venv", "--without-pip", *options, folder], capture_output=True, text=True, check=False)
+    done = subprocess.run([python, "-m", "venv", "--without-pip", folder], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"{python} cannot make a virtual environment. On Debian or Ubuntu: apt install python3-venv.")
 
@@ -98,7 +98,7 @@ def pip_command(python, folder):
     """Return the start of a pip command that installs into the environment.
 
     The outer pip serves where it is new enough to (22.3), else the one that Python carries."""
-    inner = os.path.join(folder, "bin", "python3")
+    inner = interpreter(folder)
     outer = [python, "-m", "pip", "--python", inner]
     if subprocess.run([*outer, "--version"], capture_output=True, check=False).returncode == 0:
         return outer
@@ -132,6 +132,18 @@ def install_all(python, folder):
     return problem
 
 
+def borrow_numpy(python, folder):
+    """Make an environment that shows the folder from which the interpreter itself imports NumPy.
+
+    Not --system-site-packages: that shows nothing of an interpreter that is a virtual environment's."""
+    make_venv(python, folder)
+    code = "import numpy, os; print(os.path.dirname(os.path.dirname(numpy.__file__)))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    site = glob.glob(os.path.join(glob.escape(folder), "lib", "python3*", "site-packages"))[0]
+    with open(os.path.join(site, "borrowed.pth"), "w") as file:
+        file.write(done.stdout)
+
+
 def build(python, folder):
     """Build the environment in the folder: from the index, else around the NumPy that is installed."""
     try:
@@ -146,31 +158,45 @@ def build(python, folder):
             f"Check the network or PIP_INDEX_URL, or install NumPy (apt install python3-numpy), then try again. pip said:\n{problem}"
         )
     print("setup: the package index can't be reached; using the installed NumPy")
-    shutil.rmtree(folder, ignore_errors=True)
-    make_venv(python, folder, "--system-site-packages")
+    shutil.rmtree(folder)
+    borrow_numpy(python, folder)
 
 
 def discard_remains(final):
-    """Remove what a crashed set-up left behind, and an environment that does not work any more."""
+    """Remove what a crashed set-up left behind, and a folder that does not work any more."""
     for left in [final, *glob.glob(glob.escape(final) + ".tmp-*")]:
         shutil.rmtree(left, ignore_errors=True)
+
+
+def build_once(final, works, build):
+    """Make the folder `final` by build(temporary folder), unless works(final) says that it is there already."""
+    with locked(final + ".lock"):
+        if works(final):
+            return
+        discard_remains(final)
+        folder = tempfile.mkdtemp(prefix=os.path.basename(final) + ".tmp-", dir=os.path.dirname(final))
+        try:
+            os.chmod(folder, 0o755)
+            build(folder)
+            os.rename(folder, final)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def interpreter(venv):
+    """Return the path of an environment's Python."""
+    return os.path.join(venv, "bin", "python3")
+
+
+def works(venv):
+    """Tell whether the environment is there and has NumPy."""
+    return os.path.exists(interpreter(venv)) and imports(interpreter(venv), "numpy")
 
 
 def ensure(python):
     """Return the environment of this Python and these requirements, built if it is not there yet."""
     final = os.path.join(cache_folder(), key_of(python))
-    inner = os.path.join(final, "bin", "python3")
-    with locked(final + ".lock"):
-        if os.path.exists(inner) and imports(inner, "numpy"):
-            return final
-        discard_remains(final)
-        folder = tempfile.mkdtemp(prefix=os.path.basename(final) + ".tmp-", dir=os.path.dirname(final))
-        try:
-            os.chmod(folder, 0o755)
-            build(python, folder)
-            os.rename(folder, final)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    build_once(final, works, lambda folder: build(python, folder))
     return final
 
 
@@ -183,7 +209,7 @@ def link(target, name):
 
 def describe(venv):
     """Say which back end the environment gives, and how to get the better one."""
-    inner = os.path.join(venv, "bin", "python3")
+    inner = interpreter(venv)
     if imports(inner, "chainer"):
         return "Chainer"
     if version_of(inner) > NEWEST_FOR_CHAINER:
@@ -192,8 +218,7 @@ def describe(venv):
 
 
 def prepare():
-    """Make `.venv` in this folder, say which back end it gives and return its interpreter."""
+    """Make `.venv` in this folder and say which back end it gives."""
     venv = ensure(pick_python())
     link(venv, LINK)
     print(f"setup: ready ({describe(venv)})")
-    return os.path.join(venv, "bin", "python3")
