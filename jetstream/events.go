@@ -1,0 +1,115 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"mlfnode/grid"
+)
+
+// Events is the stream of all that happened, the truth about every trial. It is synced, and it never drops anything by itself.
+type Events struct{ store *Store }
+
+// Stored is a batch of events with its place in the stream. A message that can't be read is an empty batch, and so is the end
+// of a stream whose last messages were removed: readers advance past both.
+type Stored struct {
+	Seq   uint64
+	Batch *grid.Batch
+}
+
+// Publish stores a batch and returns the sequence of its last message once it is on disk. A large batch becomes several
+// messages; when it fails between them some are stored. Publishing the same batch again is harmless: within eventWindow it has
+// no effect, and later the fold knows the repetition. It returns ErrFull when the limit is reached.
+func (e *Events) Publish(ctx context.Context, b *grid.Batch) (uint64, error) {
+	data, err := json.Marshal(b)
+	if err != nil {
+		return 0, fmt.Errorf("encode events of %s: %w", b.Sweep, err)
+	}
+	if len(data) > splitBytes && len(b.Events) > 1 {
+		return e.split(ctx, b)
+	}
+	// The content names itself: runs are unique, so equal messages are the same message.
+	sum := sha256.Sum256(data)
+	msg := &nats.Msg{Subject: eventSubject(b.Sweep), Data: data}
+	seq, err := e.store.publish(ctx, msg, js.WithMsgID(hex.EncodeToString(sum[:12])))
+	if hasCode(err, codeStoreFailed) {
+		return 0, &fullError{what: "events", setting: "events", limit: e.store.limits.EventBytes}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("publish events of %s: %w", b.Sweep, err)
+	}
+	return seq, nil
+}
+
+func (e *Events) split(ctx context.Context, b *grid.Batch) (uint64, error) {
+	half := *b
+	half.Events = b.Events[:len(b.Events)/2]
+	if _, err := e.Publish(ctx, &half); err != nil {
+		return 0, err
+	}
+	half.Events = b.Events[len(b.Events)/2:]
+	return e.Publish(ctx, &half)
+}
+
+// Read calls fn with the batches from sequence from on, in order, and goes on with new ones until ctx ends or fn returns an
+// error. A call brings what is there, up to 64 messages, so that they can be folded in one transaction. When the stream's
+// last messages have been removed, an empty batch with the last sequence ends what was stored when Read began.
+func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error) error {
+	t := &tail{store: e.store, stream: eventStream, subject: eventSubjects, next: max(from, 1), follow: true}
+	end := func() error {
+		if t.lastStored < t.next {
+			return nil
+		}
+		t.next = t.lastStored + 1
+		return fn([]Stored{{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}}})
+	}
+	return t.read(ctx, func(batch []entry) error {
+		stored := make([]Stored, len(batch), len(batch)+1)
+		for i := range batch {
+			stored[i] = Stored{Seq: batch[i].seq, Batch: e.decode(&batch[i])}
+		}
+		if last := batch[len(batch)-1]; last.pending == 0 && last.seq < t.lastStored {
+			stored = append(stored, Stored{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}})
+		}
+		return fn(stored)
+	}, end)
+}
+
+func (e *Events) decode(m *entry) *grid.Batch {
+	var b grid.Batch
+	err := json.Unmarshal(m.Data, &b)
+	if err == nil && b.V <= grid.EventVersion {
+		return &b
+	}
+	e.store.log.Warn("events can't be read and are skipped", "seq", m.seq, "version", b.V, "err", err)
+	return &grid.Batch{V: grid.EventVersion, Sweep: b.Sweep}
+}
+
+// Bounds gives the first sequence that is stored and the last that was given; last is 0 when nothing was ever stored.
+func (e *Events) Bounds(ctx context.Context) (first, last uint64, err error) {
+	info, err := e.store.info(ctx, eventStream)
+	if err != nil {
+		return 0, 0, err
+	}
+	return info.State.FirstSeq, info.State.LastSeq, nil
+}
+
+// PurgeSweep removes the events of a sweep.
+func (e *Events) PurgeSweep(ctx context.Context, id grid.SweepID) error {
+	return e.store.purge(ctx, eventStream, eventSubject(id))
+}
+
+func (s *Store) purge(ctx context.Context, stream, subject string) error {
+	ctx, stop := s.limited(ctx)
+	defer stop()
+	if err := s.streams[stream].Purge(ctx, js.WithPurgeSubject(subject)); err != nil {
+		return s.explain(ctx, "remove from "+stream, err)
+	}
+	return nil
+}

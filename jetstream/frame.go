@@ -1,0 +1,142 @@
+package jetstream
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// Chunk is a piece of one run's output.
+type Chunk struct {
+	Index  int64
+	Run    string
+	Stream uint8 // 1 is stdout, 2 is stderr
+	Offset int64 // in the run's stream, bytes
+	Time   int64 // when it was read, microseconds since 1970
+	Data   []byte
+}
+
+// A message of the log stream is a version byte and then chunks:
+//
+//	flags     1 byte: bit 0 is stderr; bit 1, index and run are those of the chunk before and left out
+//	index     varint
+//	run       uvarint length, bytes
+//	offset    varint
+//	time      varint, less the time of the chunk before
+//	data      uvarint length, bytes
+const (
+	frameVersion = 1
+
+	flagStderr = 1 << 0
+	flagSame   = 1 << 1
+	flagsKnown = flagStderr | flagSame
+)
+
+var errFrame = errors.New("the chunks are cut or garbled")
+
+// appendChunk adds a chunk to a message; prev is the chunk before it, nil for the first.
+func appendChunk(b []byte, c, prev *Chunk) []byte {
+	var flags byte
+	if c.Stream == 2 {
+		flags |= flagStderr
+	}
+	var before int64
+	if prev != nil {
+		before = prev.Time
+		if prev.Index == c.Index && prev.Run == c.Run {
+			flags |= flagSame
+		}
+	}
+	b = append(b, flags)
+	if flags&flagSame == 0 {
+		b = binary.AppendVarint(b, c.Index)
+		b = binary.AppendUvarint(b, uint64(len(c.Run)))
+		b = append(b, c.Run...)
+	}
+	b = binary.AppendVarint(b, c.Offset)
+	b = binary.AppendVarint(b, c.Time-before)
+	b = binary.AppendUvarint(b, uint64(len(c.Data)))
+	return append(b, c.Data...)
+}
+
+// decodeChunks is the inverse of packing. The data of the chunks points into b.
+func decodeChunks(b []byte) ([]Chunk, error) {
+	if len(b) == 0 {
+		return nil, errFrame
+	}
+	if b[0] != frameVersion {
+		return nil, fmt.Errorf("version %d is not known", b[0])
+	}
+	d := decoder{b: b[1:]}
+	var chunks []Chunk
+	for len(d.b) > 0 && !d.bad {
+		var prev Chunk
+		if len(chunks) > 0 {
+			prev = chunks[len(chunks)-1]
+		}
+		chunks = append(chunks, d.chunk(prev))
+	}
+	if d.bad {
+		return nil, errFrame
+	}
+	return chunks, nil
+}
+
+// decoder reads fields; once bad is set all that it gives is zero.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) chunk(prev Chunk) Chunk {
+	flags := d.take(1)
+	if d.bad || flags[0] > flagsKnown {
+		d.bad = true
+		return Chunk{}
+	}
+	c := Chunk{Stream: 1 + flags[0]&flagStderr, Index: prev.Index, Run: prev.Run}
+	if flags[0]&flagSame == 0 {
+		c.Index = d.varint()
+		c.Run = string(d.bytes())
+	}
+	c.Offset = d.varint()
+	c.Time = prev.Time + d.varint()
+	c.Data = d.bytes()
+	return c
+}
+
+func (d *decoder) varint() int64 {
+	v, n := binary.Varint(d.b)
+	d.skip(n)
+	return v
+}
+
+func (d *decoder) bytes() []byte {
+	v, n := binary.Uvarint(d.b)
+	d.skip(n)
+	if v > uint64(len(d.b)) {
+		d.bad = true
+		return nil
+	}
+	return d.take(int(v))
+}
+
+// skip passes a number of n bytes; n is not positive when the number is cut or too large.
+func (d *decoder) skip(n int) {
+	if n <= 0 {
+		d.bad = true
+		return
+	}
+	d.take(n)
+}
+
+// take cuts n bytes off.
+func (d *decoder) take(n int) []byte {
+	if d.bad || n < 0 || n > len(d.b) {
+		d.bad = true
+		return nil
+	}
+	head := d.b[:n:n]
+	d.b = d.b[n:]
+	return head
+}

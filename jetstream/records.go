@@ -1,0 +1,224 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"mlfnode/grid"
+)
+
+// Records keeps one small record for each sweep. What is acknowledged is on disk.
+type Records struct{ store *Store }
+
+// Record is a sweep with the revision that an Update must name.
+type Record struct {
+	Sweep *grid.Sweep
+	Rev   uint64
+}
+
+// Change is what Watch reports: a new state of a record, its removal, or that all existing records were reported.
+type Change struct {
+	ID      grid.SweepID
+	Record  Record // of a record that was created or updated
+	Deleted bool
+	Synced  bool // all records that existed when Watch began have been reported; nothing else is set
+}
+
+// removedHeader marks the message that takes the place of a removed record.
+const removedHeader = "Mlf-Removed"
+
+// Create stores the record of a new sweep. It returns ErrExists when there is one of this id.
+func (r *Records) Create(ctx context.Context, sweep *grid.Sweep) (uint64, error) {
+	rev, err := r.put(ctx, sweep, 0)
+	if !errors.Is(err, ErrConflict) {
+		return rev, err
+	}
+	// A removed record leaves a marker for a while.
+	old, lerr := r.last(ctx, recordSubject(sweep.ID))
+	if lerr != nil {
+		return 0, fmt.Errorf("create sweep %s: %w", sweep.ID, lerr)
+	}
+	if old.Header.Get(removedHeader) == "" {
+		return 0, ErrExists
+	}
+	if rev, err = r.put(ctx, sweep, old.Sequence); errors.Is(err, ErrConflict) {
+		return 0, ErrExists
+	}
+	return rev, err
+}
+
+// Update replaces the record that has revision rev. It returns ErrConflict when the record has another one.
+func (r *Records) Update(ctx context.Context, sweep *grid.Sweep, rev uint64) (uint64, error) {
+	return r.put(ctx, sweep, rev)
+}
+
+func (r *Records) put(ctx context.Context, sweep *grid.Sweep, rev uint64) (uint64, error) {
+	data, err := json.Marshal(sweep)
+	if err != nil {
+		return 0, fmt.Errorf("encode sweep %s: %w", sweep.ID, err)
+	}
+	rev, err = r.swap(ctx, recordSubject(sweep.ID), data, rev)
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. Use intervals in place of long lists",
+			sweep.ID, len(data)>>10, maxPayload>>10, err)
+	case err != nil && !errors.Is(err, ErrConflict):
+		return 0, fmt.Errorf("sweep %s: %w", sweep.ID, err)
+	}
+	return rev, err
+}
+
+// swap stores data if the subject's last message has sequence last (0: if there is none).
+func (r *Records) swap(ctx context.Context, subject string, data []byte, last uint64) (uint64, error) {
+	seq, err := r.store.publish(ctx, &nats.Msg{Subject: subject, Data: data}, js.WithExpectLastSequencePerSubject(last))
+	switch {
+	case hasCode(err, codeWrongLast):
+		return 0, ErrConflict
+	case hasCode(err, codeStoreFailed):
+		return 0, &fullError{what: "sweep records", setting: "sweeps", limit: recordBytes}
+	}
+	return seq, err
+}
+
+// last loads the last message of a subject; ErrNotFound when there is none.
+func (r *Records) last(ctx context.Context, subject string) (*js.RawStreamMsg, error) {
+	return r.store.lastOf(ctx, recordStream, subject)
+}
+
+// lastOf loads the last message of a subject; ErrNotFound when there is none.
+func (s *Store) lastOf(ctx context.Context, stream, subject string) (*js.RawStreamMsg, error) {
+	ctx, stop := s.limited(ctx)
+	defer stop()
+	msg, err := s.streams[stream].GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, js.ErrMsgNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, s.explain(ctx, "load from "+stream, err)
+	}
+	return msg, nil
+}
+
+// Load returns the record of a sweep, or ErrNotFound.
+func (r *Records) Load(ctx context.Context, id grid.SweepID) (Record, error) {
+	msg, err := r.last(ctx, recordSubject(id))
+	if errors.Is(err, ErrNotFound) || (err == nil && msg.Header.Get(removedHeader) != "") {
+		return Record{}, fmt.Errorf("sweep %s: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("load sweep %s: %w", id, err)
+	}
+	return decodeRecord(msg.Data, msg.Sequence)
+}
+
+func decodeRecord(data []byte, rev uint64) (Record, error) {
+	var s grid.Sweep
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Record{}, fmt.Errorf("read a sweep record: %w", err)
+	}
+	if s.V > grid.RecordVersion {
+		return Record{}, fmt.Errorf("the record of sweep %s is of version %d, and this program knows %d; update mlfnode", s.ID, s.V, grid.RecordVersion)
+	}
+	return Record{Sweep: &s, Rev: rev}, nil
+}
+
+// Delete removes a record; it is no error when there is none. Its number is not used again.
+func (r *Records) Delete(ctx context.Context, id grid.SweepID) error {
+	if _, err := r.Load(ctx, id); errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	marker := &nats.Msg{Subject: recordSubject(id), Header: nats.Header{removedHeader: {"1"}}}
+	if _, err := r.store.publish(ctx, marker, js.WithMsgTTL(markerAge)); err != nil {
+		return fmt.Errorf("remove sweep %s: %w", id, err)
+	}
+	return nil
+}
+
+// All returns every record, in the order of their last change. Records that can't be read are logged and left out.
+func (r *Records) All(ctx context.Context) ([]Record, error) {
+	var all []Record
+	err := r.watch(ctx, false, func(c Change) {
+		if !c.Deleted && !c.Synced {
+			all = append(all, c.Record)
+		}
+	})
+	return all, err
+}
+
+// Watch reports every existing record, then Synced, then every change, until ctx ends. fn must be quick.
+func (r *Records) Watch(ctx context.Context, fn func(Change)) error {
+	return r.watch(ctx, true, fn)
+}
+
+func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error {
+	synced := false
+	sync := func() error {
+		if !synced {
+			synced = true
+			fn(Change{Synced: true})
+		}
+		return nil
+	}
+	t := &tail{store: r.store, stream: recordStream, subject: recordSubjects, follow: follow}
+	return t.read(ctx, func(batch []entry) error {
+		for _, e := range batch {
+			if c, ok := r.change(e); ok {
+				fn(c)
+			}
+			if e.pending == 0 {
+				_ = sync()
+			}
+		}
+		return nil
+	}, sync)
+}
+
+func (r *Records) change(e entry) (Change, bool) {
+	id := grid.SweepID(lastToken(e.Subject))
+	if e.Header.Get(removedHeader) != "" {
+		return Change{ID: id, Deleted: true}, true
+	}
+	rec, err := decodeRecord(e.Data, e.seq)
+	if err != nil {
+		r.store.log.Warn("sweep record can't be read", "sweep", id, "err", err)
+		return Change{}, false
+	}
+	return Change{ID: id, Record: rec}, true
+}
+
+// NextNumber counts up the sweep numbers of a project, from 1. A number is given once, whatever happens to its sweep.
+func (r *Records) NextNumber(ctx context.Context, project string) (int, error) {
+	for {
+		n, last, err := r.number(ctx, project)
+		if err != nil {
+			return 0, err
+		}
+		_, err = r.swap(ctx, numberSubject(project), []byte(strconv.Itoa(n+1)), last)
+		if err == nil {
+			return n + 1, nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return 0, fmt.Errorf("number a sweep of %s: %w", project, err)
+		}
+	}
+}
+
+func (r *Records) number(ctx context.Context, project string) (n int, seq uint64, err error) {
+	msg, err := r.last(ctx, numberSubject(project))
+	if errors.Is(err, ErrNotFound) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("number a sweep of %s: %w", project, err)
+	}
+	if n, err = strconv.Atoi(string(msg.Data)); err != nil {
+		return 0, 0, fmt.Errorf("read the sweep number of %s: %w", project, err)
+	}
+	return n, msg.Sequence, nil
+}

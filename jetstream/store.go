@@ -1,0 +1,138 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// callLimit is the longest that one call may take when its caller sets no deadline: a flush on a busy disk takes seconds
+	// at worst.
+	callLimit = 10 * time.Second
+	// closeLimit is how long Close waits for what was published without an answer.
+	closeLimit = 2 * time.Second
+)
+
+// Store is a client of a Server. All parts may be used from many goroutines.
+type Store struct {
+	Records   *Records
+	Queue     *Queue
+	Events    *Events
+	Logs      *Logs
+	Bundles   *Objects
+	Artifacts *Objects
+
+	conn    *nats.Conn
+	js      js.JetStream
+	streams map[string]js.Stream // by name; filled by open
+	log     *slog.Logger
+	limits  Limits
+	life    func() context.Context
+	gone    chan struct{} // closed when the connection has ended for good
+}
+
+// Store connects to the server and creates or updates the streams. Close it before the server.
+func (s *Server) Store(ctx context.Context) (*Store, error) {
+	st := &Store{streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life, gone: make(chan struct{})}
+	conn, err := nats.Connect("", nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1),
+		nats.PingInterval(pingInterval), nats.ClosedHandler(func(*nats.Conn) { close(st.gone) }))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the store: %w", err)
+	}
+	st.conn = conn
+	if err := st.open(ctx); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
+func (s *Store) open(ctx context.Context) error {
+	var err error
+	if s.js, err = js.New(s.conn, js.WithDefaultTimeout(callLimit)); err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	if err := s.makeStreams(ctx); err != nil {
+		return err
+	}
+	s.Records = &Records{store: s}
+	s.Queue = newQueue(s)
+	s.Events = &Events{store: s}
+	s.Logs = &Logs{store: s}
+	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
+	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}
+	return nil
+}
+
+// Close ends the connection. What was published without an answer (renewals) is passed on first.
+func (s *Store) Close() {
+	_ = s.conn.FlushTimeout(closeLimit) // a server that is gone already makes this fail
+	s.conn.Close()
+	<-s.gone
+}
+
+// guard gives a context that also ends, with the cause, when the server can't be written or closes.
+func (s *Store) guard(ctx context.Context) (context.Context, func()) {
+	life := s.life()
+	guarded, cancel := context.WithCancelCause(ctx)
+	unhook := context.AfterFunc(life, func() { cancel(context.Cause(life)) })
+	return guarded, func() {
+		unhook()
+		cancel(nil)
+	}
+}
+
+// limited is guard for one call: it also ends after callLimit when the caller has set no deadline.
+func (s *Store) limited(ctx context.Context) (context.Context, func()) {
+	guarded, stop := s.guard(ctx)
+	if _, ok := ctx.Deadline(); ok {
+		return guarded, stop
+	}
+	timed, cancel := context.WithTimeout(guarded, callLimit)
+	return timed, func() {
+		cancel()
+		stop()
+	}
+}
+
+// explain adds the subject to an error, and puts the guard's cause in the place of a bare cancellation.
+func (s *Store) explain(ctx context.Context, verb string, err error) error {
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		err = ErrClosed
+	}
+	if cause := context.Cause(ctx); cause != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)) {
+		err = cause
+	}
+	return fmt.Errorf("%s: %w", verb, err)
+}
+
+// publish stores one message and returns its sequence once it is on disk. opts may carry a message id or an expected sequence.
+func (s *Store) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOpt) (uint64, error) {
+	ctx, stop := s.limited(ctx)
+	defer stop()
+	if len(msg.Data) > maxPayload-4096 { // headers share the limit
+		return 0, ErrTooLarge
+	}
+	ack, err := s.js.PublishMsg(ctx, msg, append(opts, js.WithRetryAttempts(0))...)
+	if err != nil {
+		return 0, s.explain(ctx, "store", err)
+	}
+	return ack.Sequence, nil
+}
+
+// Codes of nats-server's errors that matter here.
+const (
+	codeWrongLast   js.ErrorCode = 10071 // another message came first
+	codeStoreFailed js.ErrorCode = 10077 // the store refused; the description says which limit
+)
+
+func hasCode(err error, code js.ErrorCode) bool {
+	var api *js.APIError
+	return errors.As(err, &api) && api.ErrorCode == code
+}

@@ -1,0 +1,119 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	js "github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// maxPayload is NATS's own default. Larger content is split; larger messages would cost memory at both ends.
+	maxPayload = 1 << 20
+	// splitBytes is where batches of events and chunks of output are split: half of maxPayload leaves room for headers and
+	// for one oversized event, and larger messages gain nothing over the cost of a flush.
+	splitBytes = 512 << 10
+
+	// eventWindow is how long an event batch that is published again is recognised. The worker tries again every second; the
+	// fold ignores later repetitions.
+	eventWindow = 30 * time.Second
+	// shortWindow switches recognition off where repetitions are harmless (nats-server's smallest value; 0 means 2 minutes).
+	shortWindow = 100 * time.Millisecond
+
+	// queueBytes bounds the lease queue. The master keeps a few hundred leases of some 200 bytes, so this is never reached
+	// unless something is broken, and then publishing fails instead of the disk.
+	queueBytes = 64 << 20
+	// recordBytes bounds sweep records: 1,000 kept sweeps of at most maxPayload.
+	recordBytes = 2 << 30
+	// markerAge is how long the removal of a record can be seen by a watcher that lost its connection.
+	markerAge = time.Hour
+)
+
+// streams lists what the store keeps, with all settings that differ from "one replica, in files, no other limits".
+func streams(l Limits) []js.StreamConfig {
+	return []js.StreamConfig{
+		{
+			// Synced: a submitted sweep is never lost. One message per record; a new version replaces the old one.
+			Name: recordStream, Subjects: []string{recordSubjects, numberSubjects}, MaxMsgsPerSubject: 1, MaxBytes: recordBytes,
+			Discard: js.DiscardNew, Duplicates: shortWindow, AllowMsgTTL: true, AllowDirect: true,
+		},
+		{
+			// Not synced: a lost lease is leased again. Work queue: a lease leaves when it is acknowledged, so the stream is the
+			// list of what is leased.
+			Name: leaseStream, Subjects: []string{leaseSubjects}, Retention: js.WorkQueuePolicy, PersistMode: js.AsyncPersistMode,
+			MaxBytes: queueBytes, Discard: js.DiscardNew, Duplicates: shortWindow, AllowDirect: true,
+		},
+		{
+			// Synced, and never shortened by itself: events are the truth. When full, trials wait until old sweeps are removed.
+			Name: eventStream, Subjects: []string{eventSubjects}, MaxBytes: l.EventBytes, Discard: js.DiscardNew,
+			Duplicates: eventWindow, AllowDirect: true,
+		},
+		{
+			// Synced: the worker gives up its spool file once output is acknowledged. The oldest output goes first.
+			Name: logStream, Subjects: []string{logSubjects}, MaxBytes: l.LogBytes, Discard: js.DiscardOld, Duplicates: shortWindow,
+			AllowDirect: true,
+		},
+		objectStream(bundleBucket, l.BundleBytes),
+		objectStream(artifactBucket, l.ArtifactBytes),
+	}
+}
+
+// objectStream is a bucket of objects. Synced; the newest meta message of a name replaces older ones by a rollup.
+func objectStream(bucket string, limit int64) js.StreamConfig {
+	return js.StreamConfig{
+		Name: bucket, Subjects: []string{"mlf." + bucket + ".meta.>", "mlf." + bucket + ".data.>"}, MaxBytes: limit,
+		Discard: js.DiscardNew, Duplicates: shortWindow, AllowRollup: true, AllowDirect: true,
+	}
+}
+
+// makeStreams creates what is missing and brings limits up to date.
+func (s *Store) makeStreams(ctx context.Context) error {
+	for _, want := range streams(s.limits) {
+		want.Storage, want.Replicas, want.MaxMsgSize = js.FileStorage, 1, maxPayload
+		// Update first: it is the usual case, and creating a stream that exists with other limits is an error.
+		str, err := s.js.UpdateStream(ctx, want)
+		if errors.Is(err, js.ErrStreamNotFound) {
+			str, err = s.js.CreateStream(ctx, want)
+		}
+		if err != nil {
+			return fmt.Errorf("open stream %s: %w", want.Name, err)
+		}
+		s.streams[want.Name] = str
+	}
+	return nil
+}
+
+// Usage is how much one part of the store holds.
+type Usage struct {
+	Name  string
+	Bytes int64 // stored; what was removed but is not yet compacted on disk is not counted
+	Limit int64
+}
+
+// Usage tells what is kept and how much may be kept.
+func (s *Store) Usage(ctx context.Context) ([]Usage, error) {
+	var all []Usage
+	for _, c := range streams(s.limits) {
+		if c.Name == leaseStream {
+			continue
+		}
+		info, err := s.info(ctx, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, Usage{Name: c.Name, Bytes: int64(info.State.Bytes), Limit: info.Config.MaxBytes})
+	}
+	return all, nil
+}
+
+func (s *Store) info(ctx context.Context, stream string) (*js.StreamInfo, error) {
+	ctx, stop := s.limited(ctx)
+	defer stop()
+	info, err := s.streams[stream].Info(ctx)
+	if err != nil {
+		return nil, s.explain(ctx, "look at "+stream, err)
+	}
+	return info, nil
+}
