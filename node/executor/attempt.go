@@ -93,6 +93,16 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	return o
 }
 
+// awaitEnd blocks until the program has ended, leaving it to be awaited.
+func awaitEnd(pid int) error {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
 func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, error) {
 	for {
 		got, err := syscall.Wait4(pid, status, 0, usage)

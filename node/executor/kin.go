@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ type kin struct {
 	mu    sync.Mutex
 	mains map[int]struct{} // programs of running attempts: their slots await them
 
+	active atomic.Int64 // attempts that run or are being started
 	births sync.RWMutex // read-held from before a program's start until it is in mains; held to await a stranger
 }
 
@@ -51,21 +53,25 @@ func newKin() (*kin, error) {
 
 // bear starts a program so that it is known as one before anybody can take it for an orphan.
 func (k *kin) bear(start func() (int, error)) (int, error) {
+	k.active.Add(1)
 	k.births.RLock()
 	defer k.births.RUnlock()
 	pid, err := start()
-	if err == nil {
-		k.mu.Lock()
-		k.mains[pid] = struct{}{}
-		k.mu.Unlock()
+	if err != nil {
+		k.active.Add(-1)
+		return 0, err
 	}
-	return pid, err
+	k.mu.Lock()
+	k.mains[pid] = struct{}{}
+	k.mu.Unlock()
+	return pid, nil
 }
 
 func (k *kin) remove(pid int) {
 	k.mu.Lock()
 	delete(k.mains, pid)
 	k.mu.Unlock()
+	k.active.Add(-1)
 }
 
 func (k *kin) isMain(pid int) bool {
@@ -127,7 +133,7 @@ func (k *kin) related(main int, run string, candidates []int) (found []int, doub
 				ours[s.pid], grew = true, true
 				found = append(found, s.pid)
 			default:
-				doubt = doubt || (mark == noEnviron && k.isOrphan(s))
+				doubt = doubt || (mark == noEnviron && k.isOrphan(s) && !k.justBorn(s.pid))
 				left = append(left, s)
 			}
 		}
@@ -153,17 +159,17 @@ func (k *kin) strangers(pids []int) (rest []stat) {
 // in our own session.
 func (k *kin) isOrphan(s stat) bool { return s.ppid == k.self && s.session != k.session }
 
-// lastOrphan reports whether s is an orphan and only one attempt is running.
+// lastOrphan reports whether s is an orphan and only one attempt is running. The count comes first: it is cheap, and mostly
+// an unknown child is the program of another attempt that is just being started.
 func (k *kin) lastOrphan(s stat) bool {
-	if !k.isOrphan(s) {
-		return false
-	}
+	return k.isOrphan(s) && k.active.Load() == 1 && !k.justBorn(s.pid) && k.active.Load() == 1
+}
+
+// justBorn waits for programs that are being started and reports whether pid is one of them.
+func (k *kin) justBorn(pid int) bool {
 	k.births.Lock()
 	defer k.births.Unlock()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	_, known := k.mains[s.pid]
-	return !known && len(k.mains) == 1
+	return k.isMain(pid)
 }
 
 // reap awaits an orphan that has ended.

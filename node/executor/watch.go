@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"mlfnode/grid"
 )
 
@@ -186,16 +184,6 @@ func (w *watch) end() {
 		close(w.over)
 	}
 	w.stopper.Wait()
-}
-
-// awaitEnd blocks until the program has ended, leaving it to be awaited.
-func awaitEnd(pid int) error {
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // patience is how long processes that outlived the program may take to end.
