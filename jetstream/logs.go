@@ -50,19 +50,19 @@ func (p *packer) pack(chunks []Chunk) (data []byte, left []Chunk) {
 	p.buf = append(p.buf[:0], frameVersion)
 	var prev *Chunk
 	for len(chunks) > 0 {
-		c := &chunks[0]
+		c := chunks[0]
 		if p.cut.Data != nil {
-			c = &p.cut
+			c = p.cut
 		}
 		room := splitBytes - len(p.buf)
 		if len(c.Data) > room && prev != nil {
 			break
 		}
-		piece := *c
+		piece := c
 		piece.Data = c.Data[:min(len(c.Data), room)]
 		p.buf = appendChunk(p.buf, &piece, prev)
 		if len(piece.Data) < len(c.Data) {
-			p.cut = piece
+			p.cut = c
 			p.cut.Data, p.cut.Offset = c.Data[len(piece.Data):], c.Offset+int64(len(piece.Data))
 			break
 		}

@@ -23,6 +23,9 @@ const (
 	maxLeased = 1 << 16
 	// pullGrace is how long a pull waits for the answer: it comes at once unless the machine is badly overloaded.
 	pullGrace = 2 * time.Second
+	// pullLag is how long a consumer may take to learn of a stored lease, pullRecent how long after a wake that is reckoned with.
+	pullLag    = 5 * time.Millisecond
+	pullRecent = 20 * time.Millisecond
 	// presentPage is how many leases one request of Present brings.
 	presentPage = 1000
 )
@@ -61,10 +64,19 @@ type Queue struct {
 	store *Store
 
 	mu     sync.Mutex
-	shapes map[string]bool // consumers that are known to exist
+	shapes map[string]bool      // consumers that are known to exist
+	woken  map[string]time.Time // when a lease last came, by shape
 }
 
-func newQueue(s *Store) *Queue { return &Queue{store: s, shapes: map[string]bool{}} }
+func newQueue(s *Store) (*Queue, error) {
+	q := &Queue{store: s, shapes: map[string]bool{}, woken: map[string]time.Time{}}
+	_, err := q.Wake(func(shape string) { // ends with the connection
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.woken[shape] = time.Now()
+	})
+	return q, err
+}
 
 // EnsureShape makes the consumer of a shape if there is none.
 func (q *Queue) EnsureShape(ctx context.Context, shape string) error {
@@ -138,7 +150,10 @@ func (q *Queue) Pull(ctx context.Context, shape string, n int) ([]*Held, error) 
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, pullGrace)
 	defer cancel()
-	held, err := q.pull(ctx, shape, n)
+	held, err := q.pull(ctx, shape, &pullRequest{Batch: n, NoWait: true})
+	if err == nil && len(held) == 0 && q.fresh(shape) {
+		held, err = q.pull(ctx, shape, &pullRequest{Batch: n, NoWait: true, Expires: pullLag})
+	}
 	if err != nil && len(held) == 0 {
 		q.forget(shape)
 		return nil, q.store.explain(ctx, "pull leases "+shape, err)
@@ -146,18 +161,26 @@ func (q *Queue) Pull(ctx context.Context, shape string, n int) ([]*Held, error) 
 	return held, nil
 }
 
-func (q *Queue) pull(ctx context.Context, shape string, n int) ([]*Held, error) {
+// fresh tells that a lease came a moment ago. The server acknowledges a lease, and a worker is woken, shortly before the
+// consumer knows of it (once in some hundred times that can be seen), so "none there" is then asked again with some patience.
+func (q *Queue) fresh(shape string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return time.Since(q.woken[shape]) < pullRecent
+}
+
+func (q *Queue) pull(ctx context.Context, shape string, r *pullRequest) ([]*Held, error) {
 	inbox, err := q.store.conn.SubscribeSync(q.store.conn.NewInbox())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = inbox.Unsubscribe() }()
-	err = q.store.pull(leaseStream, leaseConsumer(shape), inbox.Subject, &pullRequest{Batch: n, NoWait: true})
+	err = q.store.pull(leaseStream, leaseConsumer(shape), inbox.Subject, r)
 	if err != nil {
 		return nil, err
 	}
 	var held []*Held
-	for len(held) < n {
+	for len(held) < r.Batch {
 		msg, err := inbox.NextMsgWithContext(ctx)
 		if err != nil {
 			return held, err
@@ -279,6 +302,7 @@ func (q *Queue) purge(ctx context.Context) error {
 	}
 	q.mu.Lock()
 	clear(q.shapes)
+	clear(q.woken)
 	q.mu.Unlock()
 	info, err := str.Info(ctx)
 	if err != nil {

@@ -62,7 +62,9 @@ func (s *Store) open(ctx context.Context) error {
 		return err
 	}
 	s.Records = &Records{store: s}
-	s.Queue = newQueue(s)
+	if s.Queue, err = newQueue(s); err != nil {
+		return err
+	}
 	s.Events = &Events{store: s}
 	s.Logs = &Logs{store: s}
 	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
