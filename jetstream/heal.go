@@ -68,6 +68,14 @@ func (s *Server) heal(ctx context.Context) {
 	}
 }
 
+// blame puts the state of the disk in the place of an error that it explains: nats-server's own words hide it.
+func (s *Server) blame(err error) error {
+	if bad := probe(s.dir); bad != nil {
+		return &diskError{reason: reason(bad.Error())}
+	}
+	return err
+}
+
 // probe writes and flushes healBytes in the folder.
 func probe(dir string) error {
 	name := filepath.Join(dir, "probe")

@@ -62,7 +62,7 @@ func Start(cfg Config) (*Server, error) {
 	s.alive, s.end = context.WithCancelCause(context.Background()) // ends with Close
 	if err := s.start(); err != nil {
 		s.closeServer()
-		return nil, err
+		return nil, s.blame(err)
 	}
 	ctx, stop := context.WithCancel(context.Background()) // ends with Close
 	s.stop = stop

@@ -48,7 +48,7 @@ func (s *Server) Store(ctx context.Context) (*Store, error) {
 	st.conn = conn
 	if err := st.open(ctx); err != nil {
 		st.Close()
-		return nil, err
+		return nil, s.blame(err)
 	}
 	return st, nil
 }
