@@ -21,7 +21,7 @@ FILES = {
     "product": "amazonReviewSnippets_GroundTruth.txt",
     "editorial": "nytEditorialSnippets_GroundTruth.txt",
 }
-PER_CLASS = 1200  # texts at most, so that a trial takes seconds
+TEXTS = 4800  # at most, so that a trial takes seconds
 CLEAR_RATING = 1.0  # of -4 to 4: what lies nearer to 0 is neither positive nor negative
 SHORTEST = 6  # words of a paragraph
 TOPICS = {
@@ -87,7 +87,7 @@ def by_topic():
 def pick(name, groups, seed):
     """Return an equally large random part of each class, shuffled."""
     choice = random.Random(seed)
-    size = min(PER_CLASS, *(len(texts) for texts in groups.values()))
+    size = min(TEXTS // len(groups), *(len(texts) for texts in groups.values()))
     pairs = [(text, label) for label, texts in enumerate(groups.values()) for text in choice.sample(texts, size)]
     choice.shuffle(pairs)
     texts, labels = zip(*pairs)
