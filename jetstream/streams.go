@@ -2,6 +2,9 @@ package jetstream
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -17,8 +20,8 @@ const (
 	splitBytes = 512 << 10
 
 	// eventWindow is how long an event batch that is published again is recognised. The worker tries again every second; the
-	// fold ignores later repetitions.
-	eventWindow = 30 * time.Second
+	// fold ignores later repetitions. Longer windows make starts slower: nats-server reads all messages of the window.
+	eventWindow = 5 * time.Second
 	// shortWindow switches recognition off where repetitions are harmless (nats-server's smallest value; 0 means 2 minutes).
 	shortWindow = 100 * time.Millisecond
 
@@ -68,21 +71,41 @@ func objectStream(bucket string, limit int64) js.StreamConfig {
 	}
 }
 
-// makeStreams creates what is missing and brings limits up to date.
+// settingsKey is the metadata of a stream that tells with which settings it was made.
+const settingsKey = "mlf.settings"
+
+// makeStreams creates what is missing and brings settings up to date.
 func (s *Store) makeStreams(ctx context.Context) error {
 	for _, want := range streams(s.limits) {
 		want.Storage, want.Replicas, want.MaxMsgSize = js.FileStorage, 1, maxPayload
-		// Update first: it is the usual case, and creating a stream that exists with other limits is an error.
-		str, err := s.js.UpdateStream(ctx, want)
-		if errors.Is(err, js.ErrStreamNotFound) {
-			str, err = s.js.CreateStream(ctx, want)
-		}
+		str, err := s.makeStream(ctx, want)
 		if err != nil {
 			return fmt.Errorf("open stream %s: %w", want.Name, err)
 		}
 		s.streams[want.Name] = str
 	}
 	return nil
+}
+
+// makeStream leaves a stream alone that has the settings already: updating one costs a flush.
+func (s *Store) makeStream(ctx context.Context, want js.StreamConfig) (js.Stream, error) {
+	b, err := json.Marshal(want)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(b)
+	settings := hex.EncodeToString(sum[:8])
+	want.Metadata = map[string]string{settingsKey: settings}
+	str, err := s.js.Stream(ctx, want.Name)
+	switch {
+	case errors.Is(err, js.ErrStreamNotFound):
+		return s.js.CreateStream(ctx, want)
+	case err != nil:
+		return nil, err
+	case str.CachedInfo().Config.Metadata[settingsKey] == settings:
+		return str, nil
+	}
+	return s.js.UpdateStream(ctx, want)
 }
 
 // Usage is how much one part of the store holds.
