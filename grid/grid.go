@@ -29,6 +29,11 @@ func (t TrialID) String() string {
 	return string(t.Sweep) + "/" + strconv.FormatInt(t.Index, 10)
 }
 
+// ArtifactName is the object that holds what one run of the trial left.
+func (t TrialID) ArtifactName(run string) string {
+	return t.String() + "/" + run
+}
+
 // ParseTarget reads `chainer-3` or `chainer-3/17`. The index is -1 when only a sweep is named.
 func ParseTarget(s string) (TrialID, error) {
 	sweep, index, found := strings.Cut(s, "/")

@@ -15,6 +15,7 @@ type Sweep struct {
 	Bundle  string     `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
 	Space   Space      `json:"space"`
 	State   SweepState `json:"state"`
+	Halt    bool       `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
 
 	Priority    int       `json:"priority,omitempty"`     // higher goes first
 	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit

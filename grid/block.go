@@ -1,0 +1,134 @@
+package grid
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"sync"
+
+	"github.com/expr-lang/expr/vm"
+)
+
+// maxFiltered is how many combinations exclude expressions are evaluated on: about two seconds, and a bit of memory for each.
+const maxFiltered = 10_000_000
+
+// block is a product of ranges of values, less the points that are excluded. A new space has one; extending adds more.
+type block struct {
+	lo, hi []int64 // which values of each axis
+	kept   int64   // how many combinations of the first axes are left; the others stay a formula
+	tail   int64   // how many points each of these stands for
+	start  int64   // the index of the first point
+	once   sync.Once
+	bits   *bitmap // the combinations that are left; nil without expressions
+}
+
+func (b *block) count() int64 { return b.kept * b.tail }
+
+// measure sets kept and tail for a block of which nothing is excluded yet, with the first split axes in kept.
+func (b *block) measure(split int) *flaw {
+	b.kept, b.tail = 1, 1
+	for k := range b.lo {
+		n := b.hi[k] - b.lo[k]
+		var ok bool
+		if k < split {
+			b.kept, ok = times(b.kept, n)
+		} else {
+			b.tail, ok = times(b.tail, n)
+		}
+		if !ok {
+			return tooMany()
+		}
+	}
+	if _, ok := times(b.kept, b.tail); !ok {
+		return tooMany()
+	}
+	return nil
+}
+
+func tooMany() *flaw {
+	return flawf("Give fewer values or split it into several sweeps.", "the space has more points than 64 bits can count")
+}
+
+func times(a, b int64) (int64, bool) {
+	hi, lo := bits.Mul64(uint64(a), uint64(b))
+	return int64(lo), hi == 0 && lo <= math.MaxInt64
+}
+
+// filter evaluates the expressions on every combination of the axes up to the last one that they mention.
+func (b *block) filter(dims []*dimension, r *rules) (*bitmap, int64, error) {
+	split := r.last + 1
+	n := int64(1)
+	for k := range split {
+		var ok bool
+		if n, ok = times(n, b.hi[k]-b.lo[k]); !ok || n > maxFiltered {
+			return nil, 0, flawf("Move the axes that exclude names to the top of the file, or give them fewer values.",
+				"the exclude expressions would have to look at more than %d combinations, those of all axes down to %s", maxFiltered, dims[r.last].key)
+		}
+	}
+	left := newBitmap(n)
+	e := evaluation{rules: r, env: make(map[string]any, split)}
+	digits := append([]int64(nil), b.lo[:split]...)
+	for k := range split {
+		e.env[r.names[k]] = operand(dims[k].at(digits[k]))
+	}
+	for i := range n {
+		out, err := e.excluded()
+		if err != nil {
+			return nil, 0, err
+		}
+		if !out {
+			left.set(i)
+		}
+		b.step(dims, r, digits, e.env)
+	}
+	return left, left.seal(), nil
+}
+
+// step moves on to the next combination, the last axis first.
+func (b *block) step(dims []*dimension, r *rules, digits []int64, env map[string]any) {
+	for k := len(digits) - 1; k >= 0; k-- {
+		if digits[k]++; digits[k] == b.hi[k] {
+			digits[k] = b.lo[k]
+		}
+		env[r.names[k]] = operand(dims[k].at(digits[k]))
+		if digits[k] != b.lo[k] {
+			return
+		}
+	}
+}
+
+// evaluation runs the expressions on one combination after the other.
+type evaluation struct {
+	rules *rules
+	env   map[string]any
+	vm    vm.VM
+}
+
+func (e *evaluation) excluded() (bool, error) {
+	for k, p := range e.rules.programs {
+		e.vm.MemoryBudget = excludeMemory
+		out, err := e.vm.Run(p, e.env)
+		if err != nil {
+			return false, badExpression(e.rules.sources[k], err)
+		}
+		if out == true {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// members gives the bitmap, which a space read from its record makes when it is first needed.
+func (b *block) members(dims []*dimension, r *rules) *bitmap {
+	b.once.Do(func() {
+		if b.bits != nil {
+			return
+		}
+		left, kept, err := b.filter(dims, r)
+		if err != nil || kept != b.kept {
+			panic(fmt.Sprintf("grid: the record of a space says that %d combinations are left, there are %d (%v)", b.kept, kept, err))
+		}
+		b.bits = left
+	})
+	return b.bits
+}

@@ -1,0 +1,158 @@
+package grid
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// ParseSet reads the argument of --set: `k=v`, `k=a,b,c`, `k=start:end` or `k=start:end:step`. Numbers and the flags true and
+// false are as in a parameters file. Quotes around a value, or a backslash, keep commas and colons as they are; a value with
+// colons is an interval only when all its parts are numbers.
+func ParseSet(s string) (Axis, error) {
+	a, f := parseSet(s)
+	if f != nil {
+		return Axis{}, flawf(f.hint, "--set %q does not work: %s", s, f.msg)
+	}
+	return a, nil
+}
+
+func parseSet(s string) (Axis, *flaw) {
+	key, rest, found := strings.Cut(s, "=")
+	if !found {
+		return Axis{}, flawf("Write key=value, for example lr=0.1,0.01 or epoch=5:20:5.", "it has no '='")
+	}
+	if f := checkKey(key); f != nil {
+		return Axis{}, f
+	}
+	if rest == "" {
+		return Axis{}, flawf(`For an empty text write `+key+`='""' in the shell.`, "there is no value behind '='")
+	}
+	words, f := splitWords(key, rest)
+	if f != nil {
+		return Axis{}, f
+	}
+	a := Axis{Key: key}
+	for _, w := range words {
+		parts := w.interval()
+		switch {
+		case len(parts) > 3:
+			return Axis{}, flawf(`If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`, "%s has %d numbers, and an interval has two or three", w.text, len(parts))
+		case parts != nil && len(words) > 1:
+			return Axis{}, flawf(`Give the interval alone, or put texts in quotes: `+key+`='"1:2","3:4"'.`, "the interval %s stands in a list", w.text)
+		case parts != nil:
+			a.Interval = parts
+		default:
+			a.Values = append(a.Values, w.value())
+		}
+	}
+	return a, a.check()
+}
+
+// word is one value of a --set argument.
+type word struct {
+	text    string
+	literal bool // it was quoted or holds an escape, so it is text whatever it looks like
+}
+
+func (w word) value() Value {
+	if w.literal {
+		return Value{Text: w.text}
+	}
+	return plainValue(w.text)
+}
+
+// interval gives the numbers of `1:2:3`, or nil when the word is something else.
+func (w word) interval() []json.Number {
+	if w.literal || !strings.Contains(w.text, ":") {
+		return nil
+	}
+	var numbers []json.Number
+	for part := range strings.SplitSeq(w.text, ":") {
+		if part = strings.TrimSpace(part); !isNumber(part) {
+			return nil
+		}
+		numbers = append(numbers, json.Number(part))
+	}
+	return numbers
+}
+
+// splitWords cuts at the commas that stand outside quotes.
+func splitWords(key, s string) ([]word, *flaw) {
+	var words []word
+	for {
+		w, rest, f := nextWord(strings.TrimLeft(s, " "))
+		if f != nil {
+			return nil, f
+		}
+		if w.text == "" && !w.literal {
+			return nil, flawf(`Leave one comma out, or write "" for empty text, like `+key+`='a,""'.`, "a value in the list is empty")
+		}
+		words = append(words, w)
+		if rest == "" {
+			return words, nil
+		}
+		s = rest[1:]
+	}
+}
+
+// nextWord reads one value; rest is empty or starts with the comma behind it.
+func nextWord(s string) (w word, rest string, f *flaw) {
+	if s != "" && (s[0] == '"' || s[0] == '\'') {
+		return quotedWord(s)
+	}
+	var text strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s) && strings.IndexByte(`,:\"'`, s[i+1]) >= 0:
+			w.literal = true
+			i++
+			text.WriteByte(s[i])
+		case c == ',':
+			w.text = strings.TrimRight(text.String(), " ")
+			return w, s[i:], nil
+		default:
+			text.WriteByte(c)
+		}
+	}
+	w.text = strings.TrimRight(text.String(), " ")
+	return w, "", nil
+}
+
+func quotedWord(s string) (word, string, *flaw) {
+	var text strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s) && (s[i+1] == s[0] || s[i+1] == '\\'):
+			i++
+			text.WriteByte(s[i])
+		case c == s[0]:
+			rest := strings.TrimLeft(s[i+1:], " ")
+			if rest != "" && rest[0] != ',' {
+				return word{}, "", flawf("Put a comma between values.", "text follows the closing quote")
+			}
+			return word{text: text.String(), literal: true}, rest, nil
+		default:
+			text.WriteByte(c)
+		}
+	}
+	return word{}, "", flawf(`Close it, or write \`+s[:1]+` if the value starts with a quote.`, "the quote %s is not closed", s[:1])
+}
+
+// MergeSets puts the axes of --set over those of a file: a known key gets new values in its place, a new one comes last.
+func MergeSets(axes, sets []Axis) ([]Axis, error) {
+	out := slices.Clone(axes)
+	seen := map[string]bool{}
+	for _, a := range sets {
+		if seen[a.Key] {
+			return nil, flawf("Give all its values at once, like "+a.Key+"=1,2,3.", "--set gives %s twice", a.Key)
+		}
+		seen[a.Key] = true
+		if k := slices.IndexFunc(out, func(b Axis) bool { return b.Key == a.Key }); k >= 0 {
+			out[k] = a
+		} else {
+			out = append(out, a)
+		}
+	}
+	return out, nil
+}
