@@ -1,0 +1,174 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+)
+
+// cursor is an ephemeral pull consumer with its inbox.
+type cursor struct {
+	store   *Store
+	stream  string
+	name    string
+	follow  bool
+	pending uint64
+	inbox   *nats.Subscription
+	left    int // messages that the request in flight may still bring; 0 when there is none
+}
+
+func (t *tail) cursor(ctx context.Context) (*cursor, error) {
+	info, err := t.store.info(ctx, t.stream)
+	if err != nil {
+		return nil, err
+	}
+	t.lastStored = info.State.LastSeq
+	cfg := js.ConsumerConfig{
+		AckPolicy: js.AckNonePolicy, FilterSubject: t.subject, MemoryStorage: true, InactiveThreshold: tailIdle,
+		DeliverPolicy: js.DeliverByStartSequencePolicy, OptStartSeq: max(t.next, 1), HeadersOnly: t.headers, Replicas: 1,
+	}
+	if t.next == 0 && t.since != nil {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = js.DeliverByStartTimePolicy, 0, t.since
+	}
+	c, err := t.store.js.CreateConsumer(ctx, t.stream, cfg)
+	if err != nil {
+		return nil, err
+	}
+	inbox, err := t.store.conn.SubscribeSync(t.store.conn.NewInbox())
+	if err != nil {
+		return nil, err
+	}
+	made := c.CachedInfo()
+	return &cursor{
+		store: t.store, stream: t.stream, name: made.Name, follow: t.follow, pending: made.NumPending, inbox: inbox,
+	}, nil
+}
+
+// close removes the cursor. The server would do it after tailIdle, so this is asked for without waiting for the answer.
+func (c *cursor) close() {
+	_ = c.inbox.Unsubscribe()
+	_ = c.store.conn.Publish("$JS.API.CONSUMER.DELETE."+c.stream+"."+c.name, nil)
+}
+
+// take waits for one entry and returns it with all that have arrived behind it.
+func (c *cursor) take(ctx context.Context) ([]entry, error) {
+	var batch []entry
+	for {
+		if len(batch) > 0 {
+			if n, _, err := c.inbox.Pending(); err != nil || n == 0 || len(batch) == pullMessages {
+				return batch, nil
+			}
+		}
+		e, err := c.one(ctx)
+		switch {
+		case err == nil:
+			batch = append(batch, e)
+		case len(batch) > 0 && ctx.Err() == nil:
+			return batch, nil // what is wrong will show again
+		default:
+			return nil, err
+		}
+	}
+}
+
+// one waits for the next entry, asking the server when no request is in flight.
+func (c *cursor) one(ctx context.Context) (entry, error) {
+	for {
+		if c.left == 0 {
+			if err := c.ask(); err != nil {
+				return entry{}, err
+			}
+		}
+		beat, stop := context.WithTimeoutCause(ctx, 2*pullBeat, errLost)
+		msg, err := c.inbox.NextMsgWithContext(beat)
+		if err != nil && ctx.Err() == nil && errors.Is(context.Cause(beat), errLost) {
+			err = errLost
+		}
+		stop()
+		if err != nil {
+			return entry{}, err
+		}
+		if e, ok := parse(msg); ok {
+			c.left--
+			return e, nil
+		}
+		if err := c.status(msg.Header.Get("Status")); err != nil {
+			return entry{}, err
+		}
+	}
+}
+
+// status handles a message without content: heartbeats, and the end of a request.
+func (c *cursor) status(code string) error {
+	switch code {
+	case "100": // heartbeat
+		return nil
+	case "404": // nothing there; asked without waiting
+		return errEnd
+	case "408", "409": // the request ran out or is full; a removed consumer answers 409 too, and then the next request gets 503
+		c.left = 0
+		return nil
+	}
+	return fmt.Errorf("%w (status %q)", errLost, code)
+}
+
+// pullRequest is what nats-server reads on CONSUMER.MSG.NEXT.
+type pullRequest struct {
+	Batch    int           `json:"batch"`
+	MaxBytes int           `json:"max_bytes,omitempty"`
+	Expires  time.Duration `json:"expires,omitempty"`
+	NoWait   bool          `json:"no_wait,omitempty"`
+	Beat     time.Duration `json:"idle_heartbeat,omitempty"`
+}
+
+func (c *cursor) ask() error {
+	r := pullRequest{Batch: pullMessages, MaxBytes: pullBytes, NoWait: !c.follow}
+	if c.follow {
+		r.Expires, r.Beat = pullExpiry, pullBeat
+	}
+	c.left = r.Batch
+	return c.store.pull(c.stream, c.name, c.inbox.Subject, &r)
+}
+
+// pull sends a request for messages of a consumer to an inbox.
+func (s *Store) pull(stream, consumer, inbox string, r *pullRequest) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode a pull request: %w", err)
+	}
+	return s.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+stream+"."+consumer, inbox, b)
+}
+
+// parse reads the sequence and the count behind it from the reply subject of a delivered message:
+//
+//	$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<consumer sequence>.<time>.<pending>
+//
+// A server with accounts puts a domain and an account behind ACK, and a token at the end.
+func parse(msg *nats.Msg) (entry, bool) {
+	f, ok := ackFields(msg.Reply)
+	if !ok {
+		return entry{}, false
+	}
+	seq, err1 := strconv.ParseUint(f[1], 10, 64)
+	pending, err2 := strconv.ParseUint(f[4], 10, 64)
+	return entry{Msg: msg, seq: seq, pending: pending}, err1 == nil && err2 == nil
+}
+
+// ackFields gives delivered, sequence, consumer sequence, time and pending.
+func ackFields(reply string) ([]string, bool) {
+	f := strings.Split(reply, ".")
+	if len(f) < 9 || f[0] != "$JS" || f[1] != "ACK" {
+		return nil, false
+	}
+	if len(f) >= 11 {
+		return f[6:11], true
+	}
+	return f[4:9], true
+}

@@ -1,0 +1,99 @@
+package jetstream
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestDamagedFolders truncates or garbles each file of a store in turn: it must open with what is left, or say what is wrong.
+func TestDamagedFolders(t *testing.T) {
+	origin := filepath.Join(t.TempDir(), "store")
+	fill := func() {
+		server, err := Start(Config{Dir: origin, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		s, err := server.Store(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for i := range 10 {
+			if _, err := s.Events.Publish(t.Context(), batch("a-1", i, 20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := s.Records.Create(t.Context(), sweep("a-1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill()
+	var files []string
+	err := filepath.WalkDir(origin, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && (strings.Contains(path, eventStream) || strings.Contains(path, recordStream)) {
+			rel, _ := filepath.Rel(origin, path)
+			files = append(files, rel)
+		}
+		return err
+	})
+	if err != nil || len(files) < 6 {
+		t.Fatalf("got files %v, %v", files, err)
+	}
+	for _, file := range files {
+		for name, damage := range map[string]func([]byte) []byte{
+			"half":  func(b []byte) []byte { return b[:len(b)/2] },
+			"empty": func([]byte) []byte { return nil },
+			"noise": func(b []byte) []byte {
+				for i := len(b) / 3; i < len(b); i += 5 {
+					b[i] ^= 0x5a
+				}
+				return b
+			},
+		} {
+			t.Run(filepath.Base(filepath.Dir(filepath.Dir(file)))+"/"+filepath.Base(file)+"/"+name, func(t *testing.T) {
+				openDamaged(t, origin, file, damage)
+			})
+		}
+	}
+}
+
+func openDamaged(t *testing.T, origin, file string, damage func([]byte) []byte) {
+	dir := filepath.Join(t.TempDir(), "store")
+	if err := os.CopyFS(dir, os.DirFS(origin)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, file), damage(b), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Logf("refused: %v", err)
+		return
+	}
+	defer server.Close()
+	s, err := server.Store(t.Context())
+	if err != nil {
+		t.Logf("refused: %v", err)
+		return
+	}
+	defer s.Close()
+	_, last, err := s.Events.Bounds(t.Context())
+	if err != nil {
+		t.Fatalf("bounds: %v", err)
+	}
+	have := map[string]bool{}
+	storedEvents(t, s, have)
+	records, err := s.Records.All(t.Context())
+	t.Logf("recovered %d of 10 batches (last %d), %d of 1 records, %v", len(have), last, len(records), err)
+	if _, err := s.Events.Publish(t.Context(), batch("a-1", 100, 1)); err != nil {
+		t.Errorf("publish: %v", err)
+	}
+}

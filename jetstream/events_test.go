@@ -1,0 +1,135 @@
+package jetstream
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"mlfnode/grid"
+)
+
+// collect reads events until n batches with content have come.
+func collect(t *testing.T, s *Store, from uint64, n int) (seqs []uint64, events int) {
+	t.Helper()
+	enough := errors.New("enough")
+	err := s.Events.Read(t.Context(), from, func(stored []Stored) error {
+		for _, st := range stored {
+			seqs = append(seqs, st.Seq)
+			events += len(st.Batch.Events)
+		}
+		if len(seqs) >= n {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Fatalf("read ended with %v", err)
+	}
+	return seqs, events
+}
+
+func TestEvents(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	ctx := t.Context()
+	for i := range 3 {
+		seq, err := s.Events.Publish(ctx, batch("a-1", i*10, 10))
+		if err != nil || seq != uint64(i+1) {
+			t.Fatalf("publish: got %d, %v; want %d", seq, err, i+1)
+		}
+	}
+	if seq, err := s.Events.Publish(ctx, batch("a-1", 20, 10)); err != nil || seq != 3 {
+		t.Errorf("the same batch again: got %d, %v; want 3", seq, err)
+	}
+	seqs, events := collect(t, s, 2, 2)
+	if diff := cmp.Diff([]uint64{2, 3}, seqs); diff != "" || events != 20 {
+		t.Errorf("read from 2: got %v with %d events, want 2 and 3 with 20", seqs, events)
+	}
+}
+
+func TestLargeBatchesAreSplit(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	last, err := s.Events.Publish(t.Context(), batch("a-1", 0, 20000))
+	if err != nil || last < 4 {
+		t.Fatalf("publish: got last %d, %v; want several messages", last, err)
+	}
+	seqs, events := collect(t, s, 1, int(last))
+	if events != 20000 || uint64(len(seqs)) != last {
+		t.Errorf("got %d events in %d messages, want 20000 in %d", events, len(seqs), last)
+	}
+}
+
+// TestReadersPassRemovedEvents holds that a reader reaches the stream's last sequence when sweeps were removed at its end, in
+// its middle, or all; else a rebuild of history would wait for ever.
+func TestReadersPassRemovedEvents(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Limits{})
+	ctx := t.Context()
+	for i, id := range []string{"a-1", "b-1", "a-1", "c-1"} {
+		if _, err := s.Events.Publish(ctx, batch(id, i, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(from uint64, want ...uint64) {
+		t.Helper()
+		if got, _ := collect(t, s, from, len(want)); cmp.Diff(want, got) != "" {
+			t.Errorf("read from %d: got %v, want %v", from, got, want)
+		}
+	}
+	want(1, 1, 2, 3, 4)
+	for id, left := range map[string][]uint64{"c-1": {1, 2, 3, 4}} {
+		if err := s.Events.PurgeSweep(ctx, grid.SweepID(id)); err != nil {
+			t.Fatal(err)
+		}
+		want(1, left...)
+	}
+	want(4, 4)
+	if err := s.Events.PurgeSweep(ctx, "a-1"); err != nil {
+		t.Fatal(err)
+	}
+	want(1, 2, 4)
+	if err := s.Events.PurgeSweep(ctx, "b-1"); err != nil {
+		t.Fatal(err)
+	}
+	want(1, 4)
+	if _, last, err := s.Events.Bounds(ctx); last != 4 || err != nil {
+		t.Errorf("bounds: got last %d, %v; want 4", last, err)
+	}
+}
+
+func TestUnknownEventsAreSkipped(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	future := batch("a-1", 0, 1)
+	future.V = grid.EventVersion + 1
+	if _, err := s.Events.Publish(t.Context(), future); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.js.Publish(t.Context(), eventSubject("a-1"), []byte("garbage")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Events.Publish(t.Context(), batch("a-1", 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	seqs, events := collect(t, s, 1, 3)
+	if events != 1 || len(seqs) != 3 {
+		t.Errorf("got %d events in %v, want 1 in 3 messages", events, seqs)
+	}
+}
+
+func TestFullEventsSayWhatToDo(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{EventBytes: 64 << 10})
+	var err error
+	for i := 0; err == nil && i < 100; i++ {
+		_, err = s.Events.Publish(t.Context(), batch("a-1", i*100, 100))
+	}
+	want := "the store for events is full (64 KiB). Remove old sweeps, or raise retention.events in node.yaml"
+	if !errors.Is(err, ErrFull) || err.Error() != want {
+		t.Fatalf("got %v, want %s", err, want)
+	}
+	if err := s.Events.PurgeSweep(t.Context(), "a-1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Events.Publish(t.Context(), batch("b-1", 0, 100)); err != nil {
+		t.Errorf("publish after removing: got %v, want nil", err)
+	}
+}

@@ -1,0 +1,104 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	js "github.com/nats-io/nats.go/jetstream"
+)
+
+// Present lists the sequences of all leases that are not acknowledged, held ones included.
+func (q *Queue) Present(ctx context.Context) ([]uint64, error) {
+	ctx, stop := q.store.limited(ctx)
+	defer stop()
+	var all []uint64
+	for next := uint64(1); ; next = all[len(all)-1] + 1 {
+		n := len(all)
+		var err error
+		if all, err = q.page(ctx, all, next); err != nil {
+			return nil, q.store.explain(ctx, "list leases", err)
+		}
+		if len(all) == n {
+			return all, nil
+		}
+	}
+}
+
+// page adds the sequences of up to presentPage leases from next on, by one batched direct request.
+func (q *Queue) page(ctx context.Context, all []uint64, next uint64) ([]uint64, error) {
+	inbox, err := q.store.conn.SubscribeSync(q.store.conn.NewInbox())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = inbox.Unsubscribe() }()
+	req := fmt.Sprintf(`{"seq":%d,"batch":%d,"next_by_subj":%q}`, next, presentPage, leaseSubjects)
+	if err := q.store.conn.PublishRequest("$JS.API.DIRECT.GET."+leaseStream, inbox.Subject, []byte(req)); err != nil {
+		return nil, err
+	}
+	for {
+		msg, err := inbox.NextMsgWithContext(ctx)
+		if err != nil {
+			return nil, err
+		}
+		switch status := msg.Header.Get("Status"); status {
+		case "":
+			seq, err := strconv.ParseUint(msg.Header.Get("Nats-Sequence"), 10, 64)
+			if err != nil {
+				return nil, fmt.Errorf("read the sequence of a lease: %w", err)
+			}
+			all = append(all, seq)
+		case "204", "404": // end of the batch; nothing there
+			return all, nil
+		default:
+			return nil, fmt.Errorf("%w (status %s)", errLost, status)
+		}
+	}
+}
+
+// Delete takes a lease out of the queue, held or not; it is no error when it has gone.
+func (q *Queue) Delete(ctx context.Context, seq uint64) error {
+	ctx, stop := q.store.limited(ctx)
+	defer stop()
+	err := q.store.streams[leaseStream].DeleteMsg(ctx, seq)
+	if err != nil && !errors.Is(err, js.ErrMsgNotFound) && !errors.Is(err, js.ErrMsgDeleteUnsuccessful) {
+		return q.store.explain(ctx, "delete a lease", err)
+	}
+	return nil
+}
+
+// Purge empties the queue and removes all its consumers. Sequences go on from the clock (microseconds since 1970), so that they
+// are not used twice although a crash may have lost what the queue had counted.
+func (q *Queue) Purge(ctx context.Context) error {
+	ctx, stop := q.store.limited(ctx)
+	defer stop()
+	if err := q.purge(ctx); err != nil {
+		return q.store.explain(ctx, "empty the lease queue", err)
+	}
+	return nil
+}
+
+func (q *Queue) purge(ctx context.Context) error {
+	str := q.store.streams[leaseStream]
+	names := str.ConsumerNames(ctx)
+	for name := range names.Name() {
+		if err := str.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, js.ErrConsumerNotFound) {
+			return err
+		}
+	}
+	if err := names.Err(); err != nil {
+		return err
+	}
+	q.mu.Lock()
+	clear(q.shapes)
+	clear(q.woken)
+	q.mu.Unlock()
+	info, err := str.Info(ctx)
+	if err != nil {
+		return err
+	}
+	first := max(info.State.LastSeq+1, uint64(time.Now().UnixMicro()))
+	return str.Purge(ctx, js.WithPurgeSequence(first))
+}

@@ -1,0 +1,89 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Pull takes up to n leases that are there now; none is no error. A lease that can't be read is logged and dropped.
+func (q *Queue) Pull(ctx context.Context, shape string, n int) ([]*Held, error) {
+	if err := q.EnsureShape(ctx, shape); err != nil {
+		return nil, err
+	}
+	ctx, stop := q.store.guard(ctx)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, pullGrace)
+	defer cancel()
+	held, err := q.pull(ctx, shape, &pullRequest{Batch: n, NoWait: true})
+	if err == nil && len(held) == 0 && q.fresh(shape) {
+		held, err = q.pull(ctx, shape, &pullRequest{Batch: n, NoWait: true, Expires: pullLag})
+	}
+	if err != nil && len(held) == 0 {
+		q.forget(shape)
+		return nil, q.store.explain(ctx, "pull leases "+shape, err)
+	}
+	return held, nil
+}
+
+// fresh tells that a lease came a moment ago. The server acknowledges a lease, and a worker is woken, shortly before the
+// consumer knows of it (once in some hundred times that can be seen), so "none there" is then asked again with some patience.
+func (q *Queue) fresh(shape string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return time.Since(q.woken[shape]) < pullRecent
+}
+
+func (q *Queue) pull(ctx context.Context, shape string, r *pullRequest) ([]*Held, error) {
+	inbox, err := q.store.conn.SubscribeSync(q.store.conn.NewInbox())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = inbox.Unsubscribe() }()
+	err = q.store.pull(leaseStream, leaseConsumer(shape), inbox.Subject, r)
+	if err != nil {
+		return nil, err
+	}
+	var held []*Held
+	for len(held) < r.Batch {
+		msg, err := inbox.NextMsgWithContext(ctx)
+		if err != nil {
+			return held, err
+		}
+		if h, ok := q.decode(msg, shape); ok {
+			held = append(held, h)
+			continue
+		}
+		switch status := msg.Header.Get("Status"); status {
+		case "": // a lease that can't be read
+		case "404", "408":
+			return held, nil
+		default:
+			return held, fmt.Errorf("%w (status %s)", errLost, status)
+		}
+	}
+	return held, nil
+}
+
+func (q *Queue) decode(msg *nats.Msg, shape string) (*Held, bool) {
+	fields, ok := ackFields(msg.Reply)
+	if !ok {
+		return nil, false
+	}
+	var w wireLease
+	if err := json.Unmarshal(msg.Data, &w); err != nil || w.V > leaseVersion {
+		q.store.log.Warn("lease can't be read and is dropped", "version", w.V, "err", err)
+		_ = q.store.conn.Publish(msg.Reply, []byte("+TERM"))
+		return nil, false
+	}
+	seq, _ := strconv.ParseUint(fields[1], 10, 64)
+	deliveries, _ := strconv.Atoi(fields[0])
+	return &Held{
+		Lease: Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, Nonce: w.Nonce},
+		Seq:   seq, Deliveries: deliveries, queue: q, reply: msg.Reply,
+	}, true
+}

@@ -1,0 +1,146 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"mlfnode/grid"
+)
+
+func TestRecords(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	ctx := t.Context()
+	rev, err := s.Records.Create(ctx, sweep("chainer-1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Records.Create(ctx, sweep("chainer-1")); !errors.Is(err, ErrExists) {
+		t.Errorf("second create: got %v, want ErrExists", err)
+	}
+	w := sweep("chainer-1")
+	w.State = grid.SweepPaused
+	rev2, err := s.Records.Update(ctx, w, rev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Records.Update(ctx, w, rev); !errors.Is(err, ErrConflict) {
+		t.Errorf("update of an old revision: got %v, want ErrConflict", err)
+	}
+	got, err := s.Records.Load(ctx, "chainer-1")
+	if err != nil || got.Rev != rev2 || got.Sweep.State != grid.SweepPaused {
+		t.Errorf("load: got %+v, %v; want revision %d, paused", got, err, rev2)
+	}
+	if _, err := s.Records.Load(ctx, "nope-1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("load of nothing: got %v, want ErrNotFound", err)
+	}
+	if err := s.Records.Delete(ctx, "chainer-1"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Records.Load(ctx, "chainer-1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("load after delete: got %v, want ErrNotFound", err)
+	}
+	if err := s.Records.Delete(ctx, "chainer-1"); err != nil {
+		t.Errorf("second delete: got %v, want nil", err)
+	}
+	if all, err := s.Records.All(ctx); err != nil || len(all) != 0 {
+		t.Errorf("all after delete: got %d records, %v; want none", len(all), err)
+	}
+	if _, err := s.Records.Create(ctx, sweep("chainer-1")); err != nil {
+		t.Errorf("create after delete: got %v, want nil", err)
+	}
+}
+
+func TestRecordTooLarge(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	w := sweep("big-1")
+	w.Environ = []string{"X=" + strings.Repeat("x", maxPayload)}
+	if _, err := s.Records.Create(t.Context(), w); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("create: got %v, want ErrTooLarge", err)
+	}
+}
+
+func TestNumbersAreNeverUsedAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Limits{})
+	results := make(chan int)
+	for range 4 {
+		go func() {
+			for range 5 {
+				n, err := s.Records.NextNumber(t.Context(), "my project.x")
+				if err != nil {
+					t.Errorf("number: %v", err)
+				}
+				results <- n
+			}
+		}()
+	}
+	seen := map[int]bool{}
+	for range 20 {
+		n := <-results
+		if seen[n] || n < 1 || n > 20 {
+			t.Errorf("got number %d, want each of 1 to 20 once", n)
+		}
+		seen[n] = true
+	}
+	if n, err := s.Records.NextNumber(t.Context(), "other"); n != 1 || err != nil {
+		t.Errorf("other project: got %d, %v; want 1", n, err)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	ctx, stop := context.WithCancel(t.Context())
+	for _, id := range []string{"a-1", "a.b c-2"} {
+		if _, err := s.Records.Create(ctx, sweep(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changes := make(chan string, 16)
+	done := make(chan error, 1)
+	go func() {
+		done <- s.Records.Watch(ctx, func(c Change) {
+			changes <- fmt.Sprintf("%s %v %v", c.ID, c.Deleted, c.Synced)
+		})
+	}()
+	var got []string
+	take := func(n int) {
+		for range n {
+			got = append(got, <-changes)
+		}
+	}
+	take(3)
+	if _, err := s.Records.Create(ctx, sweep("c-3")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Records.Delete(ctx, "a-1"); err != nil {
+		t.Fatal(err)
+	}
+	take(2)
+	want := []string{"a-1 false false", "a.b c-2 false false", " false true", "c-3 false false", "a-1 true false"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("changes (-want +got):\n%s", diff)
+	}
+	stop()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("watch ended with %v, want canceled", err)
+	}
+}
+
+func TestWatchOfAnEmptyStoreIsSynced(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	ctx, stop := context.WithCancel(t.Context())
+	err := s.Records.Watch(ctx, func(c Change) {
+		if !c.Synced {
+			t.Errorf("got %+v, want Synced", c)
+		}
+		stop()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("watch ended with %v, want canceled", err)
+	}
+}
