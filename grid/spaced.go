@@ -5,8 +5,6 @@ import (
 	"math"
 	"math/big"
 	"strconv"
-
-	"github.com/cockroachdb/apd/v3"
 )
 
 // spaced is n numbers at even distances from a to b, or 10 to the power of them.
@@ -85,23 +83,46 @@ func (s *spaced) at(i int64) Value {
 	return Value{Text: formatFloat(f), Kind: Number}
 }
 
+// powerBits is the precision of powers: far more than the 53 bits of a float, so that rounding twice does no harm.
+const powerBits = 192
+
+// ln10 is the natural logarithm of 10 (OEIS A002392).
+const ln10 = "2.302585092994045684017991454684364207601101488628772976033327900967572609677352480235997205"
+
 // power gives the float that is nearest to 10^x. It is the same on every machine, which math.Pow is not.
 func power(x *big.Rat) float64 {
-	if x.IsInt() {
-		f, _ := strconv.ParseFloat("1e"+x.Num().String(), 64) // within maxPower
-		return f
+	whole, rest := new(big.Int).DivMod(x.Num(), x.Denom(), new(big.Int))
+	ten := new(big.Float).SetPrec(powerBits).SetInt(pow10(int(new(big.Int).Abs(whole).Int64())))
+	y := exp10(new(big.Rat).SetFrac(rest, x.Denom()))
+	if whole.Sign() < 0 {
+		y.Quo(y, ten)
+	} else {
+		y.Mul(y, ten)
 	}
-	const digits = 30 // far more than the 17 of a float, so that rounding twice does no harm
-	exponent, _, err := apd.NewFromString(x.FloatString(digits + 3))
-	if err != nil {
-		panic("grid: " + err.Error()) // FloatString writes a decimal
-	}
-	var y apd.Decimal
-	if _, err := apd.BaseContext.WithPrecision(digits).Pow(&y, apd.New(10, 0), exponent); err != nil {
-		panic("grid: " + err.Error()) // within maxPower
-	}
-	f, _ := strconv.ParseFloat(y.String(), 64)
+	f, _ := y.Float64()
 	return f
+}
+
+// exp10 gives 10^x for x from 0 up to 1: the series of e^z for a z that is made small by halving it, then squared as often.
+func exp10(x *big.Rat) *big.Float {
+	const halvings, terms = 16, 12 // the first term left out is below 2^-190
+	z, _, err := big.ParseFloat(ln10, 10, powerBits, big.ToNearestEven)
+	if err != nil {
+		panic("grid: " + err.Error()) // ln10 is a number
+	}
+	z.Mul(z, new(big.Float).SetPrec(powerBits).SetRat(x))
+	z.SetMantExp(z, -halvings)
+	one := big.NewFloat(1).SetPrec(powerBits)
+	y := new(big.Float).Copy(one)
+	for k := int64(terms); k > 0; k-- {
+		y.Mul(y, z)
+		y.Quo(y, new(big.Float).SetInt64(k))
+		y.Add(y, one)
+	}
+	for range halvings {
+		y.Mul(y, y)
+	}
+	return y
 }
 
 func (s *spaced) find(v Value) (int64, bool) {

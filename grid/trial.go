@@ -13,6 +13,8 @@ type Trial struct {
 	Ended    int64         // microseconds since 1970; 0 while not ended
 	Failures map[Class]int // failed attempts since the last reopening, by class
 	Runs     []string      // runs that have finished, so that a repeated event is known
+	Told     int64         // time of the newest metrics of Run, so that repeated older ones are known
+	Retried  int64         // time of the last reopening, so that a repeated one is known
 }
 
 // Change says what an event did to a trial.
@@ -40,27 +42,28 @@ func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 	case Finished:
 		return t.finish(policy, node, e)
 	case Reopened:
-		return t.reopen()
+		return t.reopen(e)
 	}
 	return Ignored
 }
 
 func (t *Trial) begin(node NodeID, e *Event) Change {
 	t.Attempts = max(t.Attempts, e.Attempt)
-	if t.State.Terminal() || e.Attempt <= t.Floor || e.Attempt < t.Attempt || t.finished(e.Run) {
+	known := t.finished(e.Run) || (t.Run != "" && e.Run == t.Run)
+	if known || t.State.Terminal() || e.Attempt <= t.Floor || t.older(e, e.Time) {
 		return Ignored
 	}
 	t.State, t.Attempt, t.Run, t.Node = Running, e.Attempt, e.Run, node
 	t.Result = Result{Started: e.Time}
-	t.Ended = 0
+	t.Ended, t.Told = 0, 0
 	return Began
 }
 
 func (t *Trial) progress(e *Event) Change {
-	if t.State != Running || t.Run != e.Run {
+	if t.State != Running || t.Run != e.Run || e.Time <= t.Told {
 		return Ignored
 	}
-	t.Result.Metrics = e.Metrics
+	t.Result.Metrics, t.Told = e.Metrics, e.Time
 	return Progress
 }
 
@@ -75,8 +78,8 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 	}
 	class := e.Result.Class
 	again := t.again(policy, class)
-	if again && t.State == Running && t.Run != e.Run {
-		// Another attempt is already running: the failure counts, the running one stays the trial's state.
+	if again && t.Run != e.Run && (t.State == Running || t.older(e, e.Result.Started)) {
+		// Another attempt is already running, or a later one waits for its retry: the failure counts, the state stays.
 		return Superseded
 	}
 	t.Attempt, t.Run, t.Node, t.Result, t.Ended = e.Attempt, e.Run, node, *e.Result, e.Time
@@ -109,12 +112,18 @@ func (t *Trial) again(policy Retries, class Class) bool {
 	return t.Failures[class] <= policy[class]
 }
 
-func (t *Trial) reopen() Change {
-	if t.State != Failed && t.State != Cancelled {
+func (t *Trial) reopen(e *Event) Change {
+	if (t.State != Failed && t.State != Cancelled) || (t.Retried != 0 && e.Time == t.Retried) {
 		return Ignored
 	}
-	t.State, t.Floor, t.Failures = Pending, t.Attempts, nil
+	t.State, t.Floor, t.Failures, t.Retried = Pending, t.Attempts, nil, e.Time
 	return Reopen
+}
+
+// older reports whether the event's run comes before the one that gives the state. Of two runs with one number the later start
+// is the newer, so no repeated event can switch back.
+func (t *Trial) older(e *Event, started int64) bool {
+	return e.Attempt < t.Attempt || (e.Attempt == t.Attempt && t.Run != "" && started <= t.Result.Started)
 }
 
 func (t *Trial) finished(run string) bool {
