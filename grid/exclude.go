@@ -62,6 +62,9 @@ func (r *rules) mention(source string, options []expr.Option) error {
 	if tree, err := parser.Parse(source); err == nil {
 		uses := idents{}
 		ast.Walk(&tree.Node, uses)
+		if uses[loop] {
+			return badExpression(source, errors.New("it loops over values"))
+		}
 		if err := r.axes(source, uses); err != nil {
 			return err
 		}
@@ -94,14 +97,18 @@ func (r *rules) axes(source string, uses idents) error {
 	return nil
 }
 
-// idents collects the variables of an expression.
+// idents collects the variables of an expression, and loop if it has one.
 type idents map[string]bool
+
+const loop = "#"
 
 // Visit implements ast.Visitor.
 func (m idents) Visit(n *ast.Node) {
 	switch n := (*n).(type) {
 	case *ast.IdentifierNode:
 		m[n.Value] = true
+	case *ast.PredicateNode:
+		m[loop] = true
 	case *ast.VariableDeclaratorNode:
 		delete(m, n.Name)
 	}
