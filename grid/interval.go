@@ -124,6 +124,9 @@ func (v *interval) slice(lo, hi int64) []json.Number {
 }
 
 func notDecimal(key, part, text string) *flaw {
+	if isNumber(text) {
+		return flawf("Use a number with fewer digits.", "%s has the %s %.40s, which is out of range", key, part, text)
+	}
 	return flawf("Use a plain decimal number, like 10, -0.5 or 1e-3.", "%s has the %s %q, which is no number", key, part, text)
 }
 

@@ -176,6 +176,10 @@ func (p *parameters) numbers(key string, n *yaml.Node) []json.Number {
 // formula reads {start: , end: , step: }, {linspace: [a, b, n]} or {logspace: [a, b, n]}.
 func (p *parameters) formula(a *Axis, n *yaml.Node) {
 	const hint = "A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys."
+	if n.Style&yaml.TaggedStyle != 0 && n.Tag != "!!map" {
+		p.report(n, unknownTag(a.Key, n))
+		return
+	}
 	parts := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
@@ -191,8 +195,6 @@ func (p *parameters) formula(a *Axis, n *yaml.Node) {
 	}
 	line, log := parts["linspace"], parts["logspace"]
 	switch {
-	case n.Style&yaml.TaggedStyle != 0 && n.Tag != "!!map":
-		p.report(n, unknownTag(a.Key, n))
 	case line != nil && len(parts) == 1:
 		a.Linspace = p.spaced(a.Key, "linspace", line)
 	case log != nil && len(parts) == 1:

@@ -134,10 +134,13 @@ func tooDeep(data []byte) (line, col int, deep bool) {
 // syntaxProblem places an error of the YAML library, which knows the line only.
 func syntaxProblem(name string, data []byte, err error) Problem {
 	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 1
+	line := 0
 	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(msg); m != nil {
 		line, _ = strconv.Atoi(m[1]) // digits
 		msg = msg[len(m[0]):]
+	}
+	if regexp.MustCompile(`^did not find expected (<|node|key|'-'|',')`).MatchString(msg) {
+		line++ // yaml.v3 counts the lines of its parser's errors from 0, those of its scanner's from 1
 	}
 	lines := bytes.Split(data, []byte("\n"))
 	if at, col, ok := tabAt(lines); ok && strings.Contains(msg, "cannot start any token") {
@@ -146,7 +149,11 @@ func syntaxProblem(name string, data []byte, err error) Problem {
 	line = min(max(line, 1), len(lines))
 	text := lines[line-1]
 	col := len(text) - len(bytes.TrimLeft(text, " ")) + 1
-	return Problem{name, line, col, "this is no YAML: " + msg, "Check this line and the one before it for a missing colon, quote, bracket or space."}
+	hint := "Check this line and those before it for a missing colon, quote, bracket or space."
+	if strings.HasPrefix(msg, "unknown anchor") {
+		hint = "Mark the value that is meant with & and this name, above its first use, or put the text in quotes."
+	}
+	return Problem{name, line, col, "this is no YAML: " + msg, hint}
 }
 
 // tabAt finds the first tab in an indentation.
