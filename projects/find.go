@@ -1,0 +1,56 @@
+package projects
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Find loads the project that a user names: a path, a folder under ./projects, or an embedded example, which is extracted to
+// a folder under cache once. A plain name whose folder has no project.yaml is looked for further.
+func Find(name, cache string) (*Project, error) {
+	if name == "" {
+		return nil, fmt.Errorf("no project is named. Give a folder, or one of the examples %s", strings.Join(examples(), ", "))
+	}
+	tried := []string{name}
+	plain := name != "." && name != ".." && !strings.ContainsRune(name, filepath.Separator)
+	if plain {
+		tried = append(tried, filepath.Join("projects", name))
+	}
+	fallback := ""
+	for _, dir := range tried {
+		switch {
+		case !isFolder(dir):
+		case hasProject(dir) || !plain:
+			return Load(dir)
+		case fallback == "":
+			fallback = dir
+		}
+	}
+	switch {
+	case slices.Contains(examples(), name):
+		dir, err := extract(name, cache)
+		if err != nil {
+			return nil, err
+		}
+		return Load(dir)
+	case fallback != "":
+		return Load(fallback)
+	}
+	return nil, unknown(name, tried)
+}
+
+func unknown(name string, tried []string) error {
+	if info, err := os.Stat(name); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is a file, not a project's folder. To run one command write mlfnode sweep -- python3 %s", name, name)
+	}
+	return fmt.Errorf("there is no project %s: no folder %s, and no example of this name. The examples are %s; mlfnode new %s makes a project",
+		name, strings.Join(tried, " or "), strings.Join(examples(), " and "), CleanName(filepath.Base(name)))
+}
+
+func hasProject(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, projectFile))
+	return err == nil
+}

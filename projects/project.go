@@ -1,0 +1,259 @@
+// Package projects turns a folder into what a sweep needs: its tasks and their parameter spaces from project.yaml, and its
+// files as a bundle that is named by its content.
+package projects
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
+)
+
+// The files of a project that have a meaning.
+const (
+	projectFile    = "project.yaml"
+	parametersFile = "parameters.yml"
+)
+
+// maxFile is how many bytes a project.yaml or a parameters file may have.
+const maxFile = 1 << 20
+
+// Project is a folder with a program and its tasks. It does not change after it is loaded.
+type Project struct {
+	Name    string // as CleanName makes it; sweep ids are Name-1, Name-2, …
+	Dir     string // its folder; empty for an ad-hoc command without files
+	Default string // the task that runs when none is named; empty when there are several and none is chosen
+	Bundled bool   // the files of Dir travel to the workers
+
+	tasks []*task // in the order of the file
+	file  string  // project.yaml as messages name it; empty without one
+}
+
+// Definition is a task with the parameter space that its project gives it.
+type Definition struct {
+	Task    grid.Task
+	Axes    []grid.Axis
+	Exclude []string
+}
+
+// Load reads the project.yaml of a folder. An error about its content is of type grid.Problems and holds all that is wrong.
+func Load(dir string) (*Project, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the project's folder: %w", err)
+	}
+	defer root.Close()
+	file := filepath.Join(dir, projectFile)
+	data, err := readFile(root, projectFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, missing(root, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", file, err)
+	}
+	p, err := parse(file, data)
+	if err != nil {
+		return nil, err
+	}
+	p.Dir = dir
+	if p.Name == "" {
+		p.Name = folderName(dir)
+	}
+	return p, nil
+}
+
+// Tasks gives the names of the tasks in the order of the file.
+func (p *Project) Tasks() []string {
+	names := make([]string, len(p.tasks))
+	for i, t := range p.tasks {
+		names[i] = t.Name
+	}
+	return names
+}
+
+// Task gives the named task, or the default one for an empty name, with its parameters file read.
+func (p *Project) Task(name string) (*Definition, error) {
+	if len(p.tasks) == 0 {
+		return nil, fmt.Errorf("the project %s has no tasks. Add one to its %s:\n%s", p.Name, projectFile, smallest(p.Name))
+	}
+	if name == "" {
+		name = p.Default
+	}
+	if name == "" {
+		return nil, fmt.Errorf("the project %s has several tasks and no default. Name one of %s", p.Name, strings.Join(p.Tasks(), ", "))
+	}
+	for _, t := range p.tasks {
+		if t.Name == name {
+			axes, err := p.axes(t)
+			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude}, err
+		}
+	}
+	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name, strings.Join(p.Tasks(), ", "))
+}
+
+// axes reads the parameters file of a task.
+func (p *Project) axes(t *task) ([]grid.Axis, error) {
+	name := t.parameters
+	if name == "" && t.Name == p.Default {
+		name = parametersFile
+	}
+	if name == "" || p.file == "" {
+		return nil, nil
+	}
+	root, err := os.OpenRoot(p.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the project's folder: %w", err)
+	}
+	defer root.Close()
+	data, err := readFile(root, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && t.parameters == "":
+		return nil, nil
+	case err != nil && t.place != nil:
+		return nil, grid.Problems{grid.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, cause(err)),
+			"Give the path of a file in the project's folder, or leave the field out.")}
+	case err != nil:
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	return grid.ParseParameters(filepath.Join(p.Dir, name), data)
+}
+
+// parse reads a project.yaml that stands in messages as file.
+func parse(file string, data []byte) (*Project, error) {
+	p := &Project{Bundled: true, file: file}
+	root, err := grid.ParseYAML(file, data)
+	if err != nil || root == nil {
+		return p, err
+	}
+	s := &schema{file: file}
+	var chosen *yaml.Node
+	s.fields("the project", root, "the lines of mlfnode's template", map[string]field{
+		"name":    func(what string, n *yaml.Node) { p.Name = s.name(what, n) },
+		"default": func(what string, n *yaml.Node) { p.Default, _ = s.filled(what, n); chosen = n },
+		"tasks":   func(what string, n *yaml.Node) { p.tasks = s.tasks(n) },
+	})
+	if chosen == nil && len(p.tasks) == 1 {
+		p.Default = p.tasks[0].Name
+	}
+	if chosen != nil && p.Default != "" && !s.full() {
+		s.checkDefault(chosen, p)
+	}
+	return p, s.problems.Err()
+}
+
+func (s *schema) tasks(n *yaml.Node) (tasks []*task) {
+	s.entries("tasks", n, `{train: {command: ["python3", "main.py"]}}`, func(key, value *yaml.Node) {
+		if key.Value == "" || strings.Trim(key.Value, letters+"_.") != "" || strings.ContainsAny(key.Value, " /") {
+			s.report(key, "Use letters, digits, '-', '_' and '.'.", "the task name %q is not usable", key.Value)
+			return
+		}
+		tasks = append(tasks, s.task(key, value))
+	})
+	return tasks
+}
+
+func (s *schema) checkDefault(n *yaml.Node, p *Project) {
+	names := p.Tasks()
+	for _, name := range names {
+		if name == p.Default {
+			return
+		}
+	}
+	hint := "Add a task, or leave the field out."
+	if len(names) > 0 {
+		hint = "The tasks are " + strings.Join(names, ", ") + "."
+	}
+	s.report(n, hint, "default is %q, which is no task", p.Default)
+}
+
+func (s *schema) name(what string, n *yaml.Node) string {
+	name, ok := s.filled(what, n)
+	if ok && name != CleanName(name) {
+		s.report(n, "Use lowercase letters, digits and dashes, like "+CleanName(name)+".", "the name %q is not usable", name)
+	}
+	return name
+}
+
+// readFile reads a regular file of at most maxFile bytes, so that a pipe or a device can't block.
+func readFile(root *os.Root, name string) ([]byte, error) {
+	info, err := root.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is no regular file")
+	}
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		return nil, fmt.Errorf("it has more than %d bytes", maxFile)
+	}
+	return data, err
+}
+
+// cause drops the call and the path from a file error.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// missing explains what to write when there is no project.yaml.
+func missing(root *os.Root, dir string) error {
+	old := ""
+	if _, err := root.Stat("tasks.py"); err == nil {
+		old = fmt.Sprintf("There is a tasks.py: mlfnode import %s makes one from it. Else ", dir)
+	}
+	advice := "Write one like this:"
+	if old != "" {
+		advice = old + "write one like this:"
+	}
+	return fmt.Errorf("%s has no %s. %s\n%s", dir, projectFile, advice, smallest(folderName(dir)))
+}
+
+// smallest is a project.yaml that works.
+func smallest(name string) string {
+	return "name: " + name + "\ntasks:\n  train:\n    command: [\"python3\", \"-u\", \"main.py\"]"
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-"
+
+// CleanName makes a project's name of any text: lowercase letters, digits and single dashes, at most 40 bytes. Text without a
+// usable letter gives "project".
+func CleanName(s string) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(s) {
+		switch {
+		case b.Len() >= 40:
+		case strings.ContainsRune(letters, r) && r != '-':
+			b.WriteRune(r)
+		case b.Len() > 0 && !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	if name := strings.TrimRight(b.String(), "-"); name != "" {
+		return name
+	}
+	return "project"
+}
+
+func folderName(dir string) string {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		abs = dir
+	}
+	return CleanName(filepath.Base(abs))
+}

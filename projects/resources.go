@@ -1,0 +1,157 @@
+package projects
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
+)
+
+// maxRetries is how often one class may be retried: more is a loop that hides a broken program.
+const maxRetries = 1000
+
+func (s *schema) resources(what string, n *yaml.Node, r *grid.Resources) {
+	s.fields(what, n, "{cpus: 1, memory: 1GiB}", map[string]field{
+		"cpus": func(what string, n *yaml.Node) {
+			s.amount(what, n, &r.CPUs)
+			if r.CPUs == 0 {
+				s.report(n, "Give the cores that one trial uses, like 1 or 0.5.", "cpus is 0")
+			}
+		},
+		"memory":     func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) },
+		"gpus":       func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) },
+		"gpu_memory": func(what string, n *yaml.Node) { s.size(what, n, &r.GPUMemory) },
+	})
+}
+
+// amount reads a count that may be a fraction.
+func (s *schema) amount(what string, n *yaml.Node, to *float64) {
+	text, ok := s.filled(what, n)
+	if !ok {
+		return
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || v < 0 || v > 1e6 || math.IsNaN(v) || strings.ContainsAny(text, "xXpP_") {
+		s.report(n, "Give a number like 1 or 0.5.", "%s is %q, which is no amount", what, text)
+		return
+	}
+	*to = v
+}
+
+func (s *schema) size(what string, n *yaml.Node, to *int64) {
+	text, ok := s.filled(what, n)
+	if !ok {
+		return
+	}
+	v, err := parseSize(text)
+	if err != nil {
+		s.report(n, "Write it like 1GiB, 500MB or as bytes.", "%s is %q, which is no size", what, text)
+		return
+	}
+	*to = v
+}
+
+func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
+	text, ok := s.filled(what, n)
+	if !ok {
+		return
+	}
+	v, err := parseDuration(text)
+	if err != nil {
+		s.report(n, "Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.", "%s is %q, which is no duration", what, text)
+		return
+	}
+	*to = v
+}
+
+// parseSize reads `1GiB`, `500MB`, `1.5 GiB` or plain bytes.
+func parseSize(text string) (int64, error) {
+	m := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?:([kKMGTP])(i?))?B?$`).FindStringSubmatch(text)
+	if m == nil || (m[2] != "" && !strings.HasSuffix(text, "B")) {
+		return 0, fmt.Errorf("%q is no size", text)
+	}
+	if v, err := strconv.ParseInt(m[1], 10, 64); err == nil && m[2] == "" {
+		return v, nil
+	}
+	base := 1000.0
+	if m[3] != "" {
+		base = 1024
+	}
+	unit := math.Pow(base, float64(1+strings.Index("KMGTP", strings.ToUpper(m[2]))))
+	if m[2] == "" {
+		unit = 1
+	}
+	v, err := strconv.ParseFloat(m[1], 64)
+	if v *= unit; err != nil || v >= math.MaxInt64 || v != math.Trunc(v) && unit == 1 {
+		return 0, fmt.Errorf("%q is no size", text)
+	}
+	return int64(v), nil
+}
+
+// parseDuration reads `1d`, `1h30m`, `90s`, `500ms`, or a plain number of seconds.
+func parseDuration(text string) (time.Duration, error) {
+	if regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`).MatchString(text) {
+		text += "s"
+	}
+	if !regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(d|h|ms|m|s))+$`).MatchString(text) {
+		return 0, fmt.Errorf("%q is no duration", text)
+	}
+	units := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second, "ms": time.Millisecond}
+	total := 0.0
+	for _, m := range regexp.MustCompile(`([0-9.]+)(d|h|ms|m|s)`).FindAllStringSubmatch(text, -1) {
+		v, err := strconv.ParseFloat(m[1], 64)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no duration", text)
+		}
+		total += v * float64(units[m[2]])
+	}
+	if total >= math.MaxInt64 {
+		return 0, fmt.Errorf("%q is no duration", text)
+	}
+	return time.Duration(math.Round(total)), nil
+}
+
+// counted are the classes that `retries: N` sets: those that the program or its limits cause.
+func counted() []grid.Class {
+	return []grid.Class{grid.ClassExit, grid.ClassSignal, grid.ClassMemory, grid.ClassTimeout, grid.ClassIdle, grid.ClassStart}
+}
+
+// retries reads one number for all counted classes, or a map by class.
+func (s *schema) retries(what string, n *yaml.Node, to grid.Retries) {
+	if isText(n) {
+		if v, ok := s.count(what, n); ok {
+			for _, c := range counted() {
+				to[c] = v
+			}
+		}
+		return
+	}
+	known := map[string]field{}
+	for _, c := range append(counted(), grid.ClassSetup, grid.ClassLost) {
+		known[string(c)] = func(what string, n *yaml.Node) {
+			if v, ok := s.count(what, n); ok {
+				to[c] = v
+			}
+		}
+	}
+	s.fields(what, n, "2 or {exit: 2, oom: 0}", known)
+}
+
+func (s *schema) count(what string, n *yaml.Node) (int, bool) {
+	text, ok := s.filled(what, n)
+	if !ok {
+		return 0, false
+	}
+	v, err := strconv.Atoi(text)
+	if err != nil || v < 0 || v > maxRetries {
+		s.report(n, fmt.Sprintf("Give a whole number from 0 to %d.", maxRetries), "%s is %q, which is no number of retries", what, text)
+		return 0, false
+	}
+	return v, true
+}

@@ -1,0 +1,207 @@
+package projects
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
+)
+
+// maxAliased bounds the values that come through aliases, so that a small file can't stand for a huge one.
+const maxAliased = 100_000
+
+// schema reads the nodes of one strict YAML file and collects all that is wrong with them.
+type schema struct {
+	file     string
+	problems grid.Problems
+	aliased  int
+}
+
+// field reads the node behind one known key; what names it in messages.
+type field func(what string, n *yaml.Node)
+
+func (s *schema) report(n *yaml.Node, hint, format string, args ...any) {
+	s.problems.Add(grid.ProblemAt(s.file, n, fmt.Sprintf(format, args...), hint))
+}
+
+// target follows an alias and counts what comes through it. It gives nil when that is too much.
+func (s *schema) target(n *yaml.Node) *yaml.Node {
+	t := n
+	for t.Kind == yaml.AliasNode {
+		t = t.Alias
+	}
+	if t == n {
+		return t
+	}
+	s.aliased += 1 + len(t.Content)
+	if s.aliased > maxAliased {
+		s.report(n, "Write the values out where they are used.", "the file's aliases stand for more than %d values", maxAliased)
+		return nil
+	}
+	return t
+}
+
+// full reports whether so much is wrong that reading on is pointless.
+func (s *schema) full() bool { return len(s.problems) >= grid.MaxProblems }
+
+// entries walks a map with text keys and reports keys that are none or that come twice.
+func (s *schema) entries(what string, n *yaml.Node, example string, each func(key, value *yaml.Node)) {
+	t := s.target(n)
+	if t == nil {
+		return
+	}
+	if t.Kind != yaml.MappingNode || foreignTag(t, "!!map") {
+		s.report(n, "Write it like "+example+".", "%s is no map", what)
+		return
+	}
+	seen := map[string]int{}
+	for i := 0; i+1 < len(t.Content) && !s.full(); i += 2 {
+		key, value := t.Content[i], t.Content[i+1]
+		switch line, twice := seen[key.Value]; {
+		case key.Kind != yaml.ScalarNode || foreignTag(key, "!!str"):
+			s.report(key, "Write the key as plain text.", "a key of %s is no text", what)
+		case key.Value == "<<":
+			s.report(key, "Write the fields out.", "merge keys (<<) are not understood")
+		case twice:
+			s.report(key, "Keep one of them.", "%s has %s twice, first in line %d", what, key.Value, line)
+		default:
+			seen[key.Value] = key.Line
+			each(key, value)
+		}
+	}
+}
+
+// fields reads a map of which the keys are known.
+func (s *schema) fields(what string, n *yaml.Node, example string, known map[string]field) {
+	s.entries(what, n, example, func(key, value *yaml.Node) {
+		read := known[key.Value]
+		if read == nil {
+			s.report(key, nearest(key.Value, names(known)), "%s has the unknown field %q", what, key.Value)
+			return
+		}
+		if isNull(value) {
+			s.report(value, "Give a value, or leave the field out.", "%s has no value", key.Value)
+			return
+		}
+		read(key.Value, value)
+	})
+}
+
+// text gives a scalar as it is written.
+func (s *schema) text(what string, n *yaml.Node) (string, bool) {
+	t := s.target(n)
+	switch {
+	case t == nil:
+		return "", false
+	case t.Kind != yaml.ScalarNode || isNull(t):
+		s.report(n, "Write one text, in quotes if it has special characters.", "%s is no text", what)
+	case foreignTag(t, "!!str"):
+		s.report(n, "Leave the tag out.", "%s has the unknown tag %s", what, t.ShortTag())
+	case strings.ContainsRune(t.Value, 0):
+		s.report(n, "Take it out.", "%s holds a zero byte", what)
+	default:
+		return t.Value, true
+	}
+	return "", false
+}
+
+// filled is text that is not empty.
+func (s *schema) filled(what string, n *yaml.Node) (string, bool) {
+	v, ok := s.text(what, n)
+	if ok && strings.TrimSpace(v) == "" {
+		s.report(n, "Give a value, or leave the field out.", "%s is empty", what)
+		return "", false
+	}
+	return v, ok
+}
+
+// texts gives a list of texts, with the node of each.
+func (s *schema) texts(what string, n *yaml.Node, example string) (texts []string, nodes []*yaml.Node) {
+	t := s.target(n)
+	if t == nil {
+		return nil, nil
+	}
+	if t.Kind != yaml.SequenceNode || foreignTag(t, "!!seq") {
+		s.report(n, "Write it like "+example+".", "%s is no list", what)
+		return nil, nil
+	}
+	for _, c := range t.Content {
+		if s.full() {
+			break
+		}
+		if v, ok := s.text("a value of "+what, c); ok {
+			texts, nodes = append(texts, v), append(nodes, c)
+		}
+	}
+	return texts, nodes
+}
+
+// isText reports whether the node is a scalar, maybe through an alias.
+func isText(n *yaml.Node) bool {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n.Kind == yaml.ScalarNode
+}
+
+func foreignTag(n *yaml.Node, own string) bool {
+	return n.Style&yaml.TaggedStyle != 0 && n.ShortTag() != own
+}
+
+func isNull(n *yaml.Node) bool {
+	const quoted = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle | yaml.TaggedStyle
+	if n.Kind != yaml.ScalarNode || n.Style&quoted != 0 {
+		return false
+	}
+	return n.Value == "" || n.Value == "~" || strings.EqualFold(n.Value, "null")
+}
+
+func names[V any](known map[string]V) []string {
+	list := make([]string, 0, len(known))
+	for name := range known {
+		list = append(list, name)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// nearest gives the hint for an unknown name: the one that was probably meant, or all of them.
+func nearest(name string, known []string) string {
+	best, least := "", max(1, len(name)/3)+1
+	for _, k := range known {
+		if d := distance(strings.ToLower(name), k); d < least {
+			best, least = k, d
+		}
+	}
+	if best != "" {
+		return "Did you mean " + best + "?"
+	}
+	return "Known here: " + strings.Join(known, ", ") + "."
+}
+
+// distance counts the letters to insert, delete or replace (Levenshtein), to at most 100 letters.
+func distance(a, b string) int {
+	if len(a) > 100 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := corner
+			if a[i] != b[j] {
+				cost++
+			}
+			corner = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,222 @@
+package projects
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
+)
+
+// task is a task as project.yaml defines it.
+type task struct {
+	grid.Task
+	exclude    []string
+	parameters string
+	place      *yaml.Node // of parameters
+}
+
+func newTask(name string) *task {
+	return &task{Task: grid.Task{Name: name, Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()}}
+}
+
+func (s *schema) task(key, n *yaml.Node) *task {
+	t := newTask(key.Value)
+	what := "the task " + t.Name
+	before := len(s.problems)
+	s.fields(what, n, `{command: ["python3", "main.py"]}`, map[string]field{
+		"command":      func(what string, n *yaml.Node) { s.command(what, n, t) },
+		"parameters":   func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n },
+		"constants":    func(what string, n *yaml.Node) { s.constants(what, n, t) },
+		"setup":        func(what string, n *yaml.Node) { s.setup(what, n, t) },
+		"image":        func(what string, n *yaml.Node) { t.Image, _ = s.text(what, n) },
+		"env":          func(what string, n *yaml.Node) { s.env(what, n, t) },
+		"resources":    func(what string, n *yaml.Node) { s.resources(what, n, &t.Resources) },
+		"timeout":      func(what string, n *yaml.Node) { s.duration(what, n, &t.Timeout) },
+		"idle_timeout": func(what string, n *yaml.Node) { s.duration(what, n, &t.IdleTimeout) },
+		"grace":        func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) },
+		"log_limit":    func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) },
+		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t.Retries) },
+		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },
+		"metrics":      func(what string, n *yaml.Node) { s.metrics(what, n, t) },
+		"objective":    func(what string, n *yaml.Node) { s.objective(what, n, t) },
+		"exclude":      func(what string, n *yaml.Node) { s.exclude(what, n, t) },
+	})
+	if len(t.Command) == 0 && t.Shell == "" && len(s.problems) == before {
+		s.report(key, `Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", what)
+	}
+	return t
+}
+
+func (s *schema) command(what string, n *yaml.Node, t *task) {
+	if isText(n) {
+		t.Shell, _ = s.filled(what, n)
+		return
+	}
+	t.Command = s.program(what, n)
+}
+
+// program reads a list of program and arguments.
+func (s *schema) program(what string, n *yaml.Node) []string {
+	before := len(s.problems)
+	argv, _ := s.texts(what, n, `["python3", "main.py"]`)
+	if len(s.problems) == before && (len(argv) == 0 || strings.TrimSpace(argv[0]) == "") {
+		s.report(n, `Give the program and its arguments, like ["python3", "main.py"].`, "%s names no program", what)
+	}
+	return argv
+}
+
+func (s *schema) setup(what string, n *yaml.Node, t *task) {
+	if !isText(n) {
+		t.Setup = s.program(what, n)
+	} else if line, ok := s.filled(what, n); ok {
+		t.Setup = []string{"/bin/sh", "-c", line}
+	}
+}
+
+func (s *schema) constants(what string, n *yaml.Node, t *task) {
+	s.entries(what, n, "{out: result}", func(key, value *yaml.Node) {
+		v, problem := grid.ScalarValue(s.file, key.Value, value)
+		if problem != nil {
+			s.problems.Add(*problem)
+			return
+		}
+		if err := (grid.Axis{Key: key.Value, Values: []grid.Value{v}}).Check(); err != nil {
+			s.report(key, "", "%s", strings.TrimSuffix(err.Error(), "."))
+			return
+		}
+		t.Constants = append(t.Constants, grid.Param{Key: key.Value, Value: v})
+	})
+}
+
+func (s *schema) env(what string, n *yaml.Node, t *task) {
+	t.Env = map[string]string{}
+	valid := regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	s.entries(what, n, `{OMP_NUM_THREADS: "1"}`, func(key, value *yaml.Node) {
+		if !valid.MatchString(key.Value) {
+			s.report(key, "Use letters, digits and '_'.", "%q is no name of an environment variable", key.Value)
+		} else if v, ok := s.text(key.Value, value); ok {
+			t.Env[key.Value] = v
+		}
+	})
+}
+
+func (s *schema) artifacts(what string, n *yaml.Node, t *task) {
+	patterns, nodes := s.texts(what, n, `["result/**"]`)
+	for i, p := range patterns {
+		switch {
+		case p == "" || !doublestar.ValidatePattern(p):
+			s.report(nodes[i], "Write it like result/** or *.json.", "%q is no valid pattern", p)
+		case !relative(p):
+			s.report(nodes[i], "Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
+		}
+	}
+	t.Artifacts = patterns
+}
+
+// relative reports whether a slash path or pattern stays in the folder where it starts.
+func relative(p string) bool {
+	return p != "" && !path.IsAbs(p) && !slices.Contains(strings.Split(p, "/"), "..")
+}
+
+// inside reads the path of a file in the project.
+func (s *schema) inside(what string, n *yaml.Node) string {
+	p, ok := s.filled(what, n)
+	if ok && !relative(p) {
+		s.report(n, "Give the path from the folder itself, without leading '/' and without '..'.", "%s is %q, which leaves the folder", what, p)
+		return ""
+	}
+	return p
+}
+
+// metrics reads one source or a list of them.
+func (s *schema) metrics(what string, n *yaml.Node, t *task) {
+	list := s.target(n)
+	if list == nil {
+		return
+	}
+	nodes := []*yaml.Node{n}
+	if list.Kind == yaml.SequenceNode {
+		nodes = list.Content
+	}
+	for _, n := range nodes {
+		if s.full() {
+			return
+		}
+		t.Metrics = append(t.Metrics, s.source(what, n))
+	}
+}
+
+func (s *schema) source(what string, n *yaml.Node) (source grid.Source) {
+	before, given := len(s.problems), 0
+	s.fields(what, n, "{log: result/log}", map[string]field{
+		"log":   func(what string, n *yaml.Node) { given++; source.Log = s.inside("metrics.log", n) },
+		"regex": func(what string, n *yaml.Node) { given++; source.Regex = s.regex(n) },
+		"json": func(what string, n *yaml.Node) {
+			given++
+			var ok bool
+			if source.JSON, ok = s.text("metrics.json", n); ok && source.JSON != "stdout" {
+				s.report(n, "Write json: stdout.", "metrics.json is %q", source.JSON)
+			}
+		},
+	})
+	if given != 1 && len(s.problems) == before {
+		s.report(n, "Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
+	}
+	return source
+}
+
+func (s *schema) regex(n *yaml.Node) string {
+	text, ok := s.filled("metrics.regex", n)
+	if !ok {
+		return ""
+	}
+	re, err := regexp.Compile(text)
+	if err != nil {
+		reason := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+		s.report(n, "Use the syntax of Go's regexp package, and single quotes around it.", "the regex does not work: %s", reason)
+		return ""
+	}
+	if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
+		s.report(n, "Name each metric, like 'loss: (?P<loss>[0-9.]+)'.", "the regex has no named group")
+	}
+	return text
+}
+
+func (s *schema) objective(what string, n *yaml.Node, t *task) {
+	o := &grid.Objective{}
+	before := len(s.problems)
+	s.fields(what, n, "{metric: loss, goal: minimize}", map[string]field{
+		"metric": func(what string, n *yaml.Node) { o.Metric, _ = s.filled("objective.metric", n) },
+		"goal": func(what string, n *yaml.Node) {
+			var ok bool
+			if o.Goal, ok = s.filled("objective.goal", n); ok && o.Goal != "maximize" && o.Goal != "minimize" {
+				s.report(n, "Write maximize or minimize.", "objective.goal is %q", o.Goal)
+			}
+		},
+	})
+	if (o.Metric == "" || o.Goal == "") && len(s.problems) == before {
+		s.report(n, "Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
+	}
+	t.Objective = o
+}
+
+func (s *schema) exclude(what string, n *yaml.Node, t *task) {
+	if isText(n) {
+		if v, ok := s.filled(what, n); ok {
+			t.exclude = []string{v}
+		}
+		return
+	}
+	texts, nodes := s.texts(what, n, `["batchsize == 500 and unit > 100"]`)
+	for i, v := range texts {
+		if strings.TrimSpace(v) == "" {
+			s.report(nodes[i], "Write a condition on the axes, or leave it out.", "an exclude expression is empty")
+		}
+	}
+	t.exclude = texts
+}
