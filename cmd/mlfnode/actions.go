@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+// onSweep makes a command that takes one sweep.
+func onSweep(use, short, example string, fn func(context.Context, grid.TrialID) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Example: example, Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			return fn(c.Context(), id)
+		},
+	}
+}
+
+// act does something to a sweep and says what state it is in.
+func (a *app) act(ctx context.Context, id grid.TrialID, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
+	if id.Index >= 0 {
+		return usage("this acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
+	}
+	return a.read(ctx, func(s *node.Session) error {
+		done, err := fn(s.Client(), id.Sweep)
+		if err != nil {
+			return err
+		}
+		a.say("%s is %s", done.Sweep.Sweep, done.Sweep.State)
+		return nil
+	})
+}
+
+func (a *app) pauseCommand() *cobra.Command {
+	return onSweep("pause SWEEP", "Let no new trial start; running ones go on to their end", "  mlfnode pause chainer-1",
+		func(ctx context.Context, id grid.TrialID) error {
+			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Pause(ctx, id) })
+		})
+}
+
+func (a *app) cancelCommand() *cobra.Command {
+	return onSweep("cancel SWEEP", "End a sweep: stop running trials, run no others", "  mlfnode cancel last",
+		func(ctx context.Context, id grid.TrialID) error {
+			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id) })
+		})
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	var f followFlags
+	c := onSweep("resume SWEEP", "Go on with a sweep that was paused or interrupted", "  mlfnode resume chainer-1\n  mlfnode resume last",
+		func(ctx context.Context, id grid.TrialID) error {
+			if id.Index >= 0 {
+				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
+			}
+			return a.revive(ctx, id.Sweep, f, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Resume(ctx, id) })
+		})
+	f.add(c)
+	return c
+}
+
+func (a *app) retryCommand() *cobra.Command {
+	var f followFlags
+	var failedOnly bool
+	c := onSweep("retry SWEEP[/TRIAL]", "Run trials again that failed or were cancelled", "  mlfnode retry --failed chainer-1\n  mlfnode retry chainer-1/17",
+		func(ctx context.Context, id grid.TrialID) error {
+			q := api.Retry{Index: id.Index, FailedOnly: failedOnly}
+			return a.revive(ctx, id.Sweep, f, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Retry(ctx, id, q) })
+		})
+	c.Flags().BoolVar(&failedOnly, "failed", false, "only trials that failed")
+	f.add(c)
+	return c
+}
+
+func (a *app) extendCommand() *cobra.Command {
+	var f followFlags
+	var sets []string
+	c := onSweep("extend SWEEP --set k=v", "Add values to the axes of a sweep and run only the new points",
+		"  mlfnode extend chainer-1 --set batchsize=200 --set epoch=20,25",
+		func(ctx context.Context, id grid.TrialID) error {
+			axes, err := parseSets(sets)
+			if err != nil {
+				return asUsage(err)
+			}
+			if len(axes) == 0 {
+				return usage("extend needs values to add", fmt.Sprintf("mlfnode extend %s --set lr=0.3", id.Sweep))
+			}
+			return a.revive(ctx, id.Sweep, f, func(c *api.Client, id grid.SweepID) (api.Done, error) {
+				return c.Extend(ctx, id, api.Extend{Axes: axes})
+			})
+		})
+	c.Flags().StringArrayVar(&sets, "set", nil, "values to add: k=v, k=a,b,c or k=start:end:step (repeatable)")
+	f.add(c)
+	return c
+}
+
+// revive does something that may make a sweep run, and follows it as sweep does.
+func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
+	s, err := a.begin(ctx, f.detach)
+	if err != nil {
+		return err
+	}
+	v, err := s.Client().Sweep(ctx, id)
+	var done api.Done
+	if err == nil {
+		done, err = fn(s.Client(), v.Sweep)
+	}
+	if err != nil {
+		s.Close()
+		return err
+	}
+	if done.Sweep.State != grid.SweepRunning {
+		defer s.Close()
+		a.say("%s is %s; nothing is to be run", v.Sweep, done.Sweep.State)
+		return verdict(&done.Sweep)
+	}
+	if f.detach {
+		defer s.Close()
+		return a.detached(&done.Sweep)
+	}
+	if !f.quiet {
+		a.say("%s: %d of %d trials left", v.Sweep, done.Sweep.Pending+done.Sweep.Running, done.Sweep.Count)
+	}
+	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, v.LogNext), f)
+}
+
+// detached says how to go on with a sweep in the background.
+func (a *app) detached(v *api.Sweep) error {
+	fmt.Fprintln(a.stdout, v.Sweep)
+	a.say("%d trials run in the background; follow with: mlfnode logs -f %s", v.Count, v.Sweep)
+	return nil
+}
+
+// hostCommand is what --detach starts: a node that stays until no sweep is left to run.
+func (a *app) hostCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "host", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.attach(c.Context(), true)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			return a.hostUntilIdle(c.Context(), s)
+		},
+	}
+}
+
+// patience is how long a node in the background waits for its first sweep.
+const patience = 30 * time.Second
+
+func (a *app) hostUntilIdle(ctx context.Context, s *node.Session) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		all, err := s.Client().Sweeps(ctx)
+		if err != nil {
+			return err
+		}
+		for _, v := range all {
+			if v.State == grid.SweepRunning {
+				return s.Idle(ctx)
+			}
+		}
+		<-tick.C
+	}
+	return nil
+}
+
+// background has a node running that does not end with this terminal.
+func (a *app) background(ctx context.Context) error {
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	if node.Running(ctx, cfg) {
+		return nil
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
+		return failed(fmt.Sprintf("the state folder %s can't be made: %v", cfg.StateDir, bare(err)), "choose another one with --state")
+	}
+	log, err := os.OpenFile(filepath.Join(cfg.StateDir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return failed(fmt.Sprintf("the node's log can't be written: %v", bare(err)), "")
+	}
+	defer log.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	cmd := exec.Command(self, "host", "--state", cfg.StateDir, "--config", a.config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start a node in the background: %w", err)
+	}
+	return a.awaitNode(ctx, cfg, cmd)
+}
+
+// awaitNode waits until the node in the background answers.
+func (a *app) awaitNode(ctx context.Context, cfg node.Config, cmd *exec.Cmd) error {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			if node.Running(ctx, cfg) {
+				return nil // another terminal was faster
+			}
+			return failed("the node in the background ended at once", "its reason is in "+filepath.Join(cfg.StateDir, "node.log"))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			if node.Running(ctx, cfg) {
+				return nil
+			}
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+)
+
+func (a *app) artifactsCommand() *cobra.Command {
+	var dir string
+	c := onSweep("artifacts SWEEP[/TRIAL]", "List the files that trials left, or fetch them",
+		"  mlfnode artifacts chainer-1\n  mlfnode artifacts chainer-1/17 -o out",
+		func(ctx context.Context, id grid.TrialID) error {
+			return a.read(ctx, func(s *node.Session) error {
+				r, err := s.Client().Artifacts(ctx, id.Sweep, id.Index)
+				if err != nil {
+					return err
+				}
+				defer r.Close()
+				if dir == "" {
+					return a.listArtifacts(r)
+				}
+				return a.fetchArtifacts(r, dir)
+			})
+		})
+	c.Flags().StringVarP(&dir, "output", "o", "", "fetch the files into this folder, each trial's under its index")
+	a.jsonFlag(c)
+	return c
+}
+
+// artifact is a file as `artifacts --json` lists it.
+type artifact struct {
+	File  string `json:"file"` // under the trial's index
+	Bytes int64  `json:"bytes"`
+}
+
+func (a *app) listArtifacts(r io.Reader) error {
+	out := jsonArray{w: a.stdout}
+	t := newTable(a.stdout, "bytes", "file")
+	err := eachFile(r, func(h *tar.Header, _ io.Reader) error {
+		if a.json {
+			return out.add(artifact{h.Name, h.Size})
+		}
+		t.row(bytesText(h.Size), h.Name)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return out.end()
+	}
+	return t.end()
+}
+
+// eachFile calls fn for every file of the stream.
+func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
+	for in := tar.NewReader(r); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return failed(fmt.Sprintf("the files came in incomplete: %v", err), "run the command again")
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if err := fn(h, in); err != nil {
+			return err
+		}
+	}
+}
+
+// fetchArtifacts writes files under dir. A file that is there already is left alone and is an error.
+func (a *app) fetchArtifacts(r io.Reader, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "")
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", dir, err)
+	}
+	defer root.Close()
+	count := 0
+	err = eachFile(r, func(h *tar.Header, in io.Reader) error {
+		count++
+		return fetchFile(root, dir, h, in)
+	})
+	if err != nil {
+		return err
+	}
+	a.say("%d files in %s", count, dir)
+	return nil
+}
+
+func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
+	if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
+		return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, h.Name), bare(err)), "")
+	}
+	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fs.FileMode(h.Mode).Perm()|0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return failed(filepath.Join(dir, h.Name)+" is there already", "name an empty folder with -o")
+	}
+	if err != nil {
+		return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, h.Name), bare(err)), "")
+	}
+	_, err = io.Copy(f, in)
+	if err = errors.Join(err, f.Close()); err != nil {
+		root.Remove(h.Name)
+		return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, h.Name), bare(err)), "")
+	}
+	return nil
+}

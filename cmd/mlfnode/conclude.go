@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// reasonsShown is how many failed trials are listed with their reasons at the end of a sweep.
+const reasonsShown = 5
+
+// conclude prints the result table, the failures and a summary.
+func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags followFlags) error {
+	if v == nil {
+		return nil
+	}
+	client := f.session.Client()
+	if flags.csv != "" {
+		if err := a.writeCSVFile(ctx, client, v, flags.csv); err != nil {
+			return err
+		}
+	}
+	if flags.quiet {
+		return nil
+	}
+	if err := a.resultTable(ctx, client, v, api.TrialQuery{Limit: tableRows + 1}); err != nil {
+		return err
+	}
+	if v.Failed > 0 {
+		if err := a.reasons(ctx, client, v); err != nil {
+			return err
+		}
+	}
+	if v.Objective != nil {
+		if err := a.best(ctx, client, v); err != nil {
+			return err
+		}
+	}
+	a.say("%s", summary(v))
+	return nil
+}
+
+func (a *app) reasons(ctx context.Context, c *api.Client, v *api.Sweep) error {
+	q := api.TrialQuery{States: []grid.State{grid.Failed}, Limit: reasonsShown}
+	for t, err := range c.Trials(ctx, v.Sweep, q) {
+		if err != nil {
+			return err
+		}
+		a.say("%s failed: %s", t.Trial, oneLine(t.Reason))
+	}
+	if v.Failed > reasonsShown {
+		a.say("… and %d more: mlfnode trials %s --state failed", v.Failed-reasonsShown, v.Sweep)
+	}
+	return nil
+}
+
+// best names the best trial.
+func (a *app) best(ctx context.Context, c *api.Client, v *api.Sweep) error {
+	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
+		if err != nil {
+			return err
+		}
+		a.say("best %s: %s by %s", v.Objective.Metric, metricText(t.Metrics[v.Objective.Metric]), t.Trial)
+	}
+	return nil
+}
+
+// bestQuery selects the n best trials.
+func bestQuery(o *grid.Objective, n int64) api.TrialQuery {
+	return api.TrialQuery{States: []grid.State{grid.Succeeded}, Sort: "objective", Desc: o.Goal != "minimize", Limit: n}
+}
+
+func summary(v *api.Sweep) string {
+	text := fmt.Sprintf("%s %s: %d of %d succeeded", v.Sweep, v.State, v.Succeeded, v.Count)
+	if v.Failed > 0 {
+		text += fmt.Sprintf(", %d failed", v.Failed)
+	}
+	if v.Cancelled > 0 {
+		text += fmt.Sprintf(", %d cancelled", v.Cancelled)
+	}
+	if v.Started != nil && v.Ended != nil {
+		text += ", in " + span(v.Ended.Sub(*v.Started).Seconds())
+	}
+	return text
+}
+
+// writeCSVFile writes the table beside the file and renames it, so that the file is there whole or not at all.
+func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, path string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*.csv")
+	if err != nil {
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), "name a file in a folder that can be written")
+	}
+	err = writeCSV(ctx, tmp, c, v, api.TrialQuery{})
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Chmod(tmp.Name(), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), "")
+	}
+	return nil
+}
+
+func plural(n int64, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
+}

@@ -1,0 +1,381 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+func (a *app) sweepsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "sweeps", Short: "List sweeps", Args: cobra.NoArgs,
+		Example: "  mlfnode sweeps\n  mlfnode sweeps --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client()) })
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) sweeps(ctx context.Context, c *api.Client) error {
+	all, err := c.Sweeps(ctx)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		out := jsonArray{w: a.stdout}
+		for i := range all {
+			if err := out.add(&all[i]); err != nil {
+				return err
+			}
+		}
+		return out.end()
+	}
+	if len(all) == 0 {
+		a.say("there is no sweep yet; start one with: mlfnode sweep PROJECT")
+		return nil
+	}
+	t := newTable(a.stdout, "sweep", "state", "trials", "pending", "running", "succeeded", "failed", "cancelled", "submitted", "name")
+	for _, s := range all {
+		n := func(v int64) string { return strconv.FormatInt(v, 10) }
+		t.row(string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed), n(s.Cancelled),
+			humanize.Time(s.Submitted), s.Name)
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	return a.retention(ctx, c, all)
+}
+
+// retention says what is kept, and what hinders a sweep.
+func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) error {
+	n, err := c.Node(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.Problem != "" {
+			a.say("%s: %s", s.Sweep, oneLine(s.Problem))
+		}
+	}
+	kept := "all ended sweeps are kept"
+	if n.Retention.Sweeps > 0 {
+		kept = fmt.Sprintf("the newest %d ended sweeps are kept", n.Retention.Sweeps)
+	}
+	if n.Retention.Age > 0 {
+		kept += fmt.Sprintf(" for %s", n.Retention.Age)
+	}
+	for _, s := range n.Store {
+		if s.Name != "leases" {
+			kept += fmt.Sprintf("; %s %s of %s", s.Name, humanize.IBytes(uint64(s.Bytes)), humanize.IBytes(uint64(s.Limit)))
+		}
+	}
+	a.say("%s (node.yaml: retention)", kept)
+	return nil
+}
+
+// listFlags select and order trials.
+type listFlags struct {
+	states []string
+	sort   string
+	desc   bool
+	limit  int64
+	offset int64
+	best   int64
+	csv    string
+}
+
+func (f *listFlags) add(c *cobra.Command) {
+	c.Flags().StringSliceVar(&f.states, "state", nil, "only trials in this state: pending, running, succeeded, failed, cancelled")
+	c.Flags().StringVar(&f.sort, "sort", "index", "order by index, state, attempts, started, ended, wall, cpu, memory, objective or a metric")
+	c.Flags().BoolVar(&f.desc, "desc", false, "the largest first")
+	c.Flags().Int64Var(&f.limit, "limit", -1, "how many rows; 0 is all (default 50 in a table, else all)")
+	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to pass over")
+}
+
+// query gives the selection; table says whether rows are limited unless told.
+func (f *listFlags) query(table bool) (api.TrialQuery, error) {
+	q := api.TrialQuery{Sort: f.sort, Desc: f.desc, Limit: max(f.limit, 0), Offset: f.offset}
+	for _, s := range f.states {
+		if !slices.Contains(grid.States[:], grid.State(s)) {
+			return q, usage(fmt.Sprintf("%q is no state of a trial", s), "pending, running, succeeded, failed or cancelled")
+		}
+		q.States = append(q.States, grid.State(s))
+	}
+	if f.offset < 0 || f.limit < -1 {
+		return q, usage("--limit and --offset take numbers from 0", "")
+	}
+	if table && f.limit < 0 {
+		q.Limit = tableRows + 1
+	}
+	return q, nil
+}
+
+func (a *app) trialsCommand() *cobra.Command {
+	var f listFlags
+	c := &cobra.Command{
+		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: cobra.ExactArgs(1),
+		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17",
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			return a.read(c.Context(), func(s *node.Session) error {
+				if id.Index >= 0 {
+					return a.attempts(c.Context(), s.Client(), id)
+				}
+				return a.trials(c.Context(), s.Client(), id.Sweep, &f)
+			})
+		},
+	}
+	f.add(c)
+	a.jsonFlag(c)
+	return c
+}
+
+func target(arg string) (grid.TrialID, error) {
+	id, err := grid.ParseTarget(arg)
+	if err != nil {
+		return id, usage(err.Error(), "list sweeps with: mlfnode sweeps")
+	}
+	return id, nil
+}
+
+func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, f *listFlags) error {
+	q, err := f.query(!a.json)
+	if err != nil {
+		return err
+	}
+	v, err := c.Sweep(ctx, id)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.trialsJSON(ctx, c, v.Sweep, q)
+	}
+	t := newTable(a.stdout, append([]string{"trial", "state", "attempts", "code", "wall", "node", "reason"}, v.Keys...)...)
+	shown := int64(0)
+	for tr, err := range c.Trials(ctx, v.Sweep, q) {
+		if err != nil {
+			return err
+		}
+		if shown++; q.Limit == tableRows+1 && shown > tableRows {
+			break
+		}
+		t.row(trialRow(&v, &tr)...)
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	if q.Limit == tableRows+1 && shown > tableRows {
+		a.say("… more; all of them with --limit 0")
+	}
+	return nil
+}
+
+func trialRow(v *api.Sweep, t *api.Trial) []string {
+	code, wall := "", ""
+	if t.ExitCode != nil {
+		code, wall = strconv.Itoa(*t.ExitCode), span(t.Resources.Wall)
+	}
+	row := []string{strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempts), code, wall, string(t.Node), oneLine(t.Reason)}
+	for _, key := range v.Keys {
+		row = append(row, paramText(t.Params, key))
+	}
+	return row
+}
+
+func (a *app) trialsJSON(ctx context.Context, c *api.Client, id grid.SweepID, q api.TrialQuery) error {
+	w := bufio.NewWriterSize(a.stdout, 64<<10)
+	out := jsonArray{w: w}
+	for t, err := range c.Trials(ctx, id, q) {
+		if err != nil {
+			return err
+		}
+		if err := out.add(&t); err != nil {
+			return err
+		}
+	}
+	if err := out.end(); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) error {
+	all, err := c.Attempts(ctx, id)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(all)
+	}
+	t := newTable(a.stdout, "attempt", "outcome", "class", "code", "started", "wall", "node", "run")
+	for _, at := range all {
+		started := ""
+		if at.Started != nil {
+			started = at.Started.Local().Format(time.DateTime)
+		}
+		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), strconv.Itoa(at.ExitCode), started, span(at.Resources.Wall), string(at.Node), at.Run)
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	for _, at := range all {
+		if at.Reason != "" {
+			fmt.Fprintf(a.stdout, "attempt %d: %s\n", at.Attempt, oneLine(at.Reason))
+		}
+	}
+	return nil
+}
+
+func (a *app) resultsCommand() *cobra.Command {
+	var f listFlags
+	c := &cobra.Command{
+		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: cobra.ExactArgs(1),
+		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --csv results.csv",
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			return a.read(c.Context(), func(s *node.Session) error { return a.results(c, s.Client(), id.Sweep, &f) })
+		},
+	}
+	f.add(c)
+	c.Flags().Int64Var(&f.best, "best", 0, "the N best trials by the task's objective")
+	c.Flags().StringVar(&f.csv, "csv", "", "CSV, to a file or to the screen")
+	c.Flags().Lookup("csv").NoOptDefVal = "-"
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) results(c *cobra.Command, client *api.Client, id grid.SweepID, f *listFlags) error {
+	ctx := c.Context()
+	v, err := client.Sweep(ctx, id)
+	if err != nil {
+		return err
+	}
+	q, err := f.query(!a.json && f.csv == "")
+	if err != nil {
+		return err
+	}
+	if c.Flags().Changed("best") {
+		if f.best < 1 {
+			return usage("--best takes a number from 1", "--best 5")
+		}
+		if v.Objective == nil {
+			return usage(fmt.Sprintf("task %s has no objective to be best at", v.Task), "--sort METRIC --desc, or set objective in project.yaml")
+		}
+		q = bestQuery(v.Objective, f.best)
+	}
+	switch {
+	case a.json:
+		return a.trialsJSON(ctx, client, v.Sweep, q)
+	case f.csv == "-":
+		w := bufio.NewWriterSize(a.stdout, 64<<10)
+		if err := writeCSV(ctx, w, client, &v, q); err != nil {
+			return err
+		}
+		return w.Flush()
+	case f.csv != "":
+		return a.writeCSVFile(ctx, client, &v, f.csv)
+	}
+	return a.resultTable(ctx, client, &v, q)
+}
+
+func (a *app) logsCommand() *cobra.Command {
+	var follow, raw, onlyOut, onlyErr bool
+	var attempt int
+	c := &cobra.Command{
+		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: cobra.ExactArgs(1),
+		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs chainer-1/17 --stdout > out.txt",
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			if attempt != 0 && (id.Index < 0 || attempt < 0) {
+				return usage("--attempt takes a number from 1 and goes with one trial", "mlfnode logs chainer-1/17 --attempt 2")
+			}
+			return a.read(c.Context(), func(s *node.Session) error {
+				return a.logs(c.Context(), s.Client(), id, &logView{raw: raw, out: onlyOut, err: onlyErr},
+					api.LogQuery{Index: id.Index, Attempt: attempt, Follow: follow})
+			})
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on while it runs")
+	c.Flags().BoolVar(&raw, "raw", false, "the bytes as the program wrote them, also on a terminal")
+	c.Flags().BoolVar(&onlyOut, "stdout", false, "only standard output")
+	c.Flags().BoolVar(&onlyErr, "stderr", false, "only standard error")
+	c.Flags().IntVar(&attempt, "attempt", 0, "the output of this attempt (default: the one that counts)")
+	a.jsonFlag(c)
+	return c
+}
+
+// logView says how output is shown.
+type logView struct{ raw, out, err bool }
+
+func (l *logView) wants(stream string) bool {
+	switch {
+	case l.out == l.err:
+		return true
+	case l.out:
+		return stream == "stdout"
+	}
+	return stream == "stderr"
+}
+
+func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
+	raw := id.Index >= 0 && (view.raw || !isTerminal(a.stdout))
+	v, err := c.Sweep(ctx, id.Sweep)
+	if err != nil {
+		return err
+	}
+	shown := newLines(v.Sweep, a.colours(a.stdout), writeLines(a.stdout))
+	for o, err := range c.Logs(ctx, v.Sweep, q) {
+		if err != nil {
+			return err
+		}
+		switch {
+		case !view.wants(o.Stream):
+		case a.json:
+			if err := json.NewEncoder(a.stdout).Encode(logLine(v.Sweep, &o)); err != nil {
+				return err
+			}
+		case !raw:
+			shown.add(&o, time.Now())
+		case o.Stream == "stdout":
+			a.stdout.Write(o.Data)
+		default:
+			a.stderr.Write(o.Data)
+		}
+	}
+	shown.end()
+	return nil
+}
+
+// logLine is a piece of output as `logs --json` prints it. Bytes that are no UTF-8 are replaced.
+func logLine(id grid.SweepID, o *api.Output) any {
+	return struct {
+		Trial  string    `json:"trial"`
+		Stream string    `json:"stream"`
+		Time   time.Time `json:"time"`
+		Text   string    `json:"text"`
+	}{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Stream, o.Time, string(o.Data)}
+}

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/projects"
+)
+
+// plan is everything about a sweep that can be known before it is submitted.
+type plan struct {
+	project *projects.Project
+	task    grid.Task
+	space   grid.Space
+}
+
+// planFlags are the flags that change what is run.
+type planFlags struct {
+	sets       []string
+	parameters string
+	timeout    time.Duration
+	retries    int
+}
+
+// load finds the project and checks all of it. Nothing is stored.
+func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
+	project, err := a.project(args, command)
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	name := ""
+	if len(args) > 1 {
+		name = args[1]
+	}
+	def, err := project.Task(name)
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	axes, err := f.axes(def.Axes)
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	space, err := grid.NewSpace(axes, def.Exclude)
+	if err != nil {
+		return nil, asUsage(err)
+	}
+	p := &plan{project: project, task: def.Task, space: space}
+	f.override(&p.task)
+	return p, p.checkCommand()
+}
+
+// asUsage makes an error about the user's input wrong usage.
+func asUsage(err error) error {
+	msg, hint, found := strings.Cut(err.Error(), "\n  try: ")
+	if !found {
+		hint = ""
+	}
+	return usage(msg, hint)
+}
+
+func (a *app) project(args, command []string) (*projects.Project, error) {
+	if len(command) > 0 {
+		cwd, err := os.Getwd()
+		if err != nil {
+			return nil, fmt.Errorf("find the current folder: %w", err)
+		}
+		return projects.Adhoc(command, cwd)
+	}
+	cfg, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	return projects.Find(args[0], filepath.Join(cfg.StateDir, "examples"))
+}
+
+func (f *planFlags) axes(axes []grid.Axis) ([]grid.Axis, error) {
+	if f.parameters != "" {
+		data, err := os.ReadFile(f.parameters)
+		if err != nil {
+			return nil, fmt.Errorf("the parameter file %s can't be read: %w", f.parameters, bare(err))
+		}
+		if axes, err = grid.ParseParameters(f.parameters, data); err != nil {
+			return nil, err
+		}
+	}
+	sets, err := parseSets(f.sets)
+	if err != nil {
+		return nil, err
+	}
+	return grid.MergeSets(axes, sets)
+}
+
+// bare leaves out the operation and the path of a file error, which the message names already.
+func bare(err error) error {
+	if e, ok := err.(*fs.PathError); ok {
+		return e.Err
+	}
+	return err
+}
+
+func parseSets(texts []string) ([]grid.Axis, error) {
+	sets := make([]grid.Axis, 0, len(texts))
+	for _, text := range texts {
+		axis, err := grid.ParseSet(text)
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, axis)
+	}
+	return sets, nil
+}
+
+func (f *planFlags) override(t *grid.Task) {
+	if f.timeout > 0 {
+		t.Timeout = f.timeout
+	}
+	if f.retries < 0 {
+		return
+	}
+	for _, c := range []grid.Class{grid.ClassExit, grid.ClassSignal, grid.ClassMemory, grid.ClassTimeout, grid.ClassIdle, grid.ClassStart} {
+		t.Retries[c] = f.retries
+	}
+}
+
+// checkCommand finds out whether the program is there at all. A setup step may still bring it.
+func (p *plan) checkCommand() error {
+	if len(p.task.Command) == 0 || len(p.task.Setup) > 0 || p.task.Image != "" {
+		return nil
+	}
+	name := p.task.Command[0]
+	if strings.ContainsAny(name, "{}") || p.task.Env["PATH"] != "" {
+		return nil
+	}
+	if !strings.Contains(name, "/") {
+		if _, err := exec.LookPath(name); err != nil {
+			return usage(fmt.Sprintf("%q is not found in PATH", name), "check the name, or give the program's path")
+		}
+		return nil
+	}
+	path := name
+	if !filepath.IsAbs(name) {
+		path = filepath.Join(p.project.Dir, name)
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return usage(fmt.Sprintf("there is no program %s", name), "check the path; a relative one starts at the project's folder")
+	case info.IsDir():
+		return usage(fmt.Sprintf("%s is a folder, not a program", name), "name a program in it")
+	case info.Mode()&0o111 == 0:
+		return usage(fmt.Sprintf("%s is not executable", name), "chmod +x it, or run it with its interpreter")
+	}
+	return nil
+}
+
+// checkFits refuses a task that this machine can never run.
+func (p *plan) checkFits(cfg node.Config) error {
+	r := p.task.Resources
+	if r.CPUs > cfg.Machine.CPUs {
+		return usage(fmt.Sprintf("one trial needs %g processors, this machine has %g", r.CPUs, cfg.Machine.CPUs), "lower resources.cpus in project.yaml")
+	}
+	if r.Memory > cfg.Machine.Memory {
+		return usage(fmt.Sprintf("one trial needs %s of memory, this machine has %s", bytesText(r.Memory), bytesText(cfg.Machine.Memory)),
+			"lower resources.memory in project.yaml")
+	}
+	if r.GPUs > 0 {
+		return usage("one trial needs a GPU, and this version runs trials on processors only", "set resources.gpus to 0 in project.yaml")
+	}
+	return nil
+}
+
+// dryTrial is one trial of a dry run.
+type dryTrial struct {
+	Index   int64       `json:"index"`
+	Params  grid.Params `json:"params"`
+	Command []string    `json:"command"`
+}
+
+// dryLimit is how many commands a dry run shows unless told.
+const dryLimit = 20
+
+// dryRun shows what would run.
+func (a *app) dryRun(p *plan, limit int64) error {
+	count := p.space.Count()
+	n := min(count, limit)
+	if a.json {
+		out := struct {
+			Count  int64      `json:"count"`
+			Trials []dryTrial `json:"trials"`
+		}{Count: count, Trials: make([]dryTrial, 0, n)}
+		for i := range n {
+			params := p.space.At(i)
+			out.Trials = append(out.Trials, dryTrial{Index: i, Params: params, Command: p.task.Argv(params)})
+		}
+		return json.NewEncoder(a.stdout).Encode(out)
+	}
+	fmt.Fprintf(a.stdout, "%s, task %s: %d trials\n", p.project.Name, p.task.Name, count)
+	for i := range n {
+		fmt.Fprintf(a.stdout, "%4d  %s\n", i, sanitize([]byte(p.task.Display(p.space.At(i)))))
+	}
+	if count > n {
+		fmt.Fprintf(a.stdout, "      … %d more; --limit N shows more of them\n", count-n)
+	}
+	return nil
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// plainInterval is the shortest time between two progress lines where there is no terminal.
+const plainInterval = 5 * time.Second
+
+// progress shows how far a sweep is: on a terminal in one line at the bottom, elsewhere as a line now and then.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	quiet    bool
+	shown    string // the line on the terminal
+	last     time.Time
+}
+
+func (p *progress) update(s *api.Sweep, now time.Time) {
+	text := describe(s, now)
+	switch {
+	case p.terminal:
+		p.clear()
+		p.shown = fit(text, width(p.w)-1)
+		fmt.Fprint(p.w, p.shown)
+	case !p.quiet && now.Sub(p.last) >= plainInterval:
+		p.last = now
+		fmt.Fprintln(p.w, text)
+	}
+}
+
+// clear takes the line off the terminal, so that something else can be printed.
+func (p *progress) clear() {
+	if p.shown != "" {
+		fmt.Fprint(p.w, "\r\x1b[K")
+		p.shown = ""
+	}
+}
+
+// print shows a line of output above the progress.
+func (p *progress) print(w io.Writer, line string) {
+	shown := p.shown
+	p.clear()
+	fmt.Fprintln(w, line)
+	if shown != "" {
+		p.shown = shown
+		fmt.Fprint(p.w, shown)
+	}
+}
+
+func fit(s string, n int) string {
+	runes := []rune(s)
+	if len(runes) <= n {
+		return s
+	}
+	return string(runes[:max(n-1, 0)]) + "…"
+}
+
+// describe gives the counts, the rate and what is left.
+func describe(s *api.Sweep, now time.Time) string {
+	done := s.Succeeded + s.Failed + s.Cancelled
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %d/%d", s.Sweep, bar(done, s.Count), done, s.Count)
+	if s.Running > 0 {
+		fmt.Fprintf(&b, " · %d running", s.Running)
+	}
+	if s.Failed > 0 {
+		fmt.Fprintf(&b, " · %d failed", s.Failed)
+	}
+	if s.State == grid.SweepPaused {
+		b.WriteString(" · paused")
+	}
+	if s.Started != nil && done > 0 {
+		if spent := now.Sub(*s.Started).Seconds(); spent > 0 && s.State == grid.SweepRunning {
+			fmt.Fprintf(&b, " · %s/s", short(float64(done)/spent))
+		}
+	}
+	if s.ETA != nil && s.State == grid.SweepRunning {
+		fmt.Fprintf(&b, " · %s left", span(*s.ETA))
+	}
+	if s.Problem != "" {
+		b.WriteString(" · " + sanitize([]byte(s.Problem)))
+	}
+	return b.String()
+}
+
+const barWidth = 20
+
+func bar(done, count int64) string {
+	full := 0
+	if count > 0 {
+		full = int(float64(done) / float64(count) * barWidth)
+	}
+	return "[" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "]"
+}
+
+func short(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2g", v)
+}
+
+// span writes seconds for a person.
+func span(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}

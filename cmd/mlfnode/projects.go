@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/projects"
+)
+
+func (a *app) newCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "new NAME", Short: "Make a project from the template, ready to run", Args: cobra.ExactArgs(1),
+		Example: "  mlfnode new myproject\n  mlfnode sweep myproject",
+		RunE: func(_ *cobra.Command, args []string) error {
+			parent := filepath.Dir(args[0])
+			dir, err := projects.New(filepath.Base(args[0]), parent)
+			if err != nil {
+				return asUsage(err)
+			}
+			fmt.Fprintln(a.stdout, dir)
+			a.say("run it with: mlfnode sweep %s", dir)
+			return nil
+		},
+	}
+}
+
+func (a *app) importCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "import DIR", Short: "Make a project of an old folder (tasks.py, default.py, parameters.yml)", Args: cobra.ExactArgs(1),
+		Long: `Read an old project folder without running anything in it, and write its project.yaml.
+What could not be translated is listed.`,
+		Example: "  mlfnode import ~/mlframework/chainer",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
+				return usage(fmt.Sprintf("%s is no folder", args[0]), "name the folder that holds tasks.py")
+			}
+			r, err := projects.Import(args[0])
+			if err != nil {
+				return asUsage(err)
+			}
+			fmt.Fprintln(a.stdout, r.File)
+			for _, n := range r.Notes {
+				a.say("not translated: %s", n)
+			}
+			a.say("tasks: %v; look at them with: mlfnode sweep %s --dry-run", r.Tasks, args[0])
+			return nil
+		},
+	}
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/node"
+)
+
+// app is what all commands share: where they print, and the global flags.
+type app struct {
+	stdout, stderr io.Writer
+
+	state   string
+	config  string
+	json    bool
+	noColor bool
+	verbose bool
+}
+
+// run executes one command line and gives its exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: stdout, stderr: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return a.report(root.ExecuteContext(ctx))
+}
+
+// The groups of the help.
+const (
+	groupSweeps   = "sweeps"
+	groupResults  = "results"
+	groupProjects = "projects"
+	groupOther    = "other"
+)
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "mlfnode",
+		Short: "Run an unmodified program over a grid of parameters, and lose nothing",
+		Long: `mlfnode runs an unmodified command-line program over a grid of parameters, on this machine or a cluster,
+and loses nothing: kill it, pull the plug, go on.`,
+		Example: `  mlfnode sweep chainer
+  mlfnode sweep --set lr=0.1,0.01 --set epoch=5:20:5 -- python3 -u train.py
+  mlfnode results last --best 5`,
+		SilenceErrors: true, SilenceUsage: true,
+		SuggestionsMinimumDistance: 2,
+		Args:                       cobra.NoArgs,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	f := root.PersistentFlags()
+	f.StringVar(&a.state, "state", "", "folder for everything mlfnode keeps (default $XDG_STATE_HOME/mlfnode)")
+	f.StringVar(&a.config, "config", "", "settings file (default ~/.config/mlfnode/node.yaml)")
+	f.BoolVar(&a.noColor, "no-color", false, "no colours; the environment variable NO_COLOR does the same")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what the node does")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(err.Error(), "see: "+c.CommandPath()+" --help") })
+	for _, g := range []cobra.Group{
+		{ID: groupSweeps, Title: "Sweeps:"}, {ID: groupResults, Title: "Results:"},
+		{ID: groupProjects, Title: "Projects:"}, {ID: groupOther, Title: "Other:"},
+	} {
+		root.AddGroup(&g)
+	}
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand())
+	add(groupResults, a.sweepsCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand())
+	add(groupProjects, a.newCommand(), a.importCommand())
+	add(groupOther, a.versionCommand())
+	root.AddCommand(a.hostCommand())
+	root.SetHelpCommandGroupID(groupOther)
+	root.SetCompletionCommandGroupID(groupOther)
+	return root
+}
+
+// settings loads the configuration, with the global flags over it.
+func (a *app) settings() (node.Config, error) {
+	cfg, err := node.LoadConfig(a.config)
+	if err != nil {
+		return cfg, usage(err.Error(), "node.yaml in the source explains every setting")
+	}
+	if a.state != "" {
+		cfg.StateDir = a.state
+	}
+	cfg.Version = version().Version
+	level := slog.LevelWarn
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	return cfg, nil
+}
+
+// attach finds the node, or makes it in this process.
+func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	return node.Attach(ctx, cfg, host)
+}
+
+// read calls fn with a node that is there for reading.
+func (a *app) read(ctx context.Context, fn func(*node.Session) error) error {
+	s, err := a.attach(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return fn(s)
+}
+
+// colours reports whether w is a terminal that may be coloured.
+func (a *app) colours(w io.Writer) bool {
+	return !a.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+}
+
+func (a *app) say(format string, v ...any) { fmt.Fprintf(a.stderr, format+"\n", v...) }
+
+func (a *app) jsonFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&a.json, "json", false, "print JSON")
+}

@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/node"
+	"mlfnode/node/api"
+	"mlfnode/projects"
+)
+
+// sweepFlags are the flags of sweep.
+type sweepFlags struct {
+	planFlags
+	followFlags
+	dryRun      bool
+	limit       int64
+	name        string
+	priority    int
+	maxParallel int
+}
+
+// followFlags say what is shown while a sweep runs.
+type followFlags struct {
+	detach bool
+	quiet  bool
+	csv    string
+}
+
+func (f *followFlags) add(c *cobra.Command) {
+	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once and go on in the background")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show neither the output of trials nor progress lines")
+	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
+}
+
+func (a *app) sweepCommand() *cobra.Command {
+	var f sweepFlags
+	c := &cobra.Command{
+		Use:   "sweep PROJECT [TASK] | sweep [--set k=v]... -- PROGRAM [ARG]...",
+		Short: "Run a task of a project, or any program, over a grid of parameters",
+		Long: `Run a task of a project, or any program, over a grid of parameters.
+
+PROJECT is a folder, or the name of one under ./projects or of an example (chainer, bowcnn).
+--set takes one value, a list or an interval: k=v, k=a,b,c, k=start:end:step (the end is left out).
+Ctrl-C pauses the sweep; "mlfnode resume" goes on with it.`,
+		Example: `  mlfnode sweep chainer
+  mlfnode sweep chainer echo
+  mlfnode sweep chainer --set batchsize=50,100 --set epoch=5:20:5 --dry-run
+  mlfnode sweep --set lr=0.1,0.01 -- python3 -u train.py`,
+		RunE: func(c *cobra.Command, args []string) error {
+			args, command, err := splitArgs(c, args)
+			if err != nil {
+				return err
+			}
+			return a.sweep(c.Context(), args, command, &f)
+		},
+	}
+	fl := c.Flags()
+	fl.StringArrayVar(&f.sets, "set", nil, "values of a parameter: k=v, k=a,b,c or k=start:end:step (repeatable)")
+	fl.StringVar(&f.parameters, "parameters", "", "parameter file to use instead of the task's")
+	fl.DurationVar(&f.timeout, "timeout", 0, "longest run of one trial, as in 2h or 90s")
+	fl.IntVar(&f.retries, "retries", -1, "how often a failed trial runs again")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "show how many trials there are and the first commands, and run nothing")
+	fl.Int64Var(&f.limit, "limit", dryLimit, "how many commands --dry-run shows")
+	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
+	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first")
+	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
+	fl.Bool("local", false, "run on this machine (as long as there is no cluster, always so)")
+	f.followFlags.add(c)
+	a.jsonFlag(c)
+	return c
+}
+
+// splitArgs tells PROJECT [TASK] from the command behind the dashes.
+func splitArgs(c *cobra.Command, args []string) (project, command []string, err error) {
+	dash := c.ArgsLenAtDash()
+	if dash >= 0 {
+		project, command = args[:dash], args[dash:]
+	} else {
+		project = args
+	}
+	switch {
+	case len(project) == 0 && len(command) == 0:
+		return nil, nil, usage("sweep needs a project, or a program behind --", "mlfnode sweep chainer, or: mlfnode sweep --set lr=0.1,0.01 -- python3 train.py")
+	case len(project) > 0 && len(command) > 0:
+		return nil, nil, usage("sweep takes a project or a program behind --, not both", "mlfnode sweep --help")
+	case len(project) > 2:
+		return nil, nil, usage(fmt.Sprintf("sweep takes a project and a task, not %d arguments", len(project)), "put a program and its arguments behind --")
+	}
+	return project, command, nil
+}
+
+func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) error {
+	if f.maxParallel < 0 || f.limit < 0 {
+		return usage("--max-parallel and --limit take numbers from 0", "")
+	}
+	p, err := a.load(args, command, &f.planFlags)
+	if err != nil {
+		return err
+	}
+	if f.dryRun {
+		return a.dryRun(p, f.limit)
+	}
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	if err := p.checkFits(cfg); err != nil {
+		return err
+	}
+	bundle, err := p.pack()
+	if err != nil {
+		return asUsage(err)
+	}
+	defer bundle.remove()
+	s, err := a.begin(ctx, f.detach)
+	if err != nil {
+		return err
+	}
+	sub := api.Submit{
+		Project: p.project.Name, Name: f.name, Task: p.task, Bundle: bundle.digest, Space: p.space,
+		Priority: f.priority, MaxParallel: f.maxParallel, Environ: os.Environ(),
+	}
+	v, err := submit(ctx, s, bundle, sub)
+	if err != nil {
+		s.Close()
+		return err
+	}
+	if f.detach {
+		defer s.Close()
+		return a.detached(&v)
+	}
+	if !f.quiet {
+		a.say("%s: %s", v.Sweep, plural(v.Count, "trial"))
+	}
+	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
+}
+
+// begin finds the node or becomes it; to detach, it has one running in the background.
+func (a *app) begin(ctx context.Context, detach bool) (*node.Session, error) {
+	if detach {
+		if err := a.background(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return a.attach(ctx, true)
+}
+
+// submit stores the bundle if the node does not have it, then the sweep. A node that goes away in between is found again by
+// the next command; nothing has been promised yet.
+func submit(ctx context.Context, s *node.Session, b *bundle, sub api.Submit) (api.Sweep, error) {
+	if b.digest != "" {
+		ok, err := s.Client().HasBundle(ctx, b.digest)
+		if err != nil {
+			return api.Sweep{}, err
+		}
+		if !ok {
+			if err := b.put(ctx, s.Client()); err != nil {
+				return api.Sweep{}, err
+			}
+		}
+	}
+	return s.Client().Submit(ctx, sub)
+}
+
+// bundle is a packed project in a temporary file; without a digest there is none.
+type bundle struct {
+	digest string
+	file   *os.File
+}
+
+func (p *plan) pack() (*bundle, error) {
+	b := &bundle{}
+	if !p.project.Bundled {
+		return b, nil
+	}
+	f, err := os.CreateTemp("", "mlfnode-bundle-*")
+	if err != nil {
+		return nil, fmt.Errorf("the project can't be packed: %w", bare(err))
+	}
+	b.file = f
+	if b.digest, err = projects.Pack(p.project.Dir, f, projects.DefaultBundleLimit); err != nil {
+		b.remove()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bundle) put(ctx context.Context, c *api.Client) error {
+	if _, err := b.file.Seek(0, 0); err != nil {
+		return fmt.Errorf("read packed project: %w", err)
+	}
+	return c.PutBundle(ctx, b.digest, b.file)
+}
+
+func (b *bundle) remove() {
+	if b.file != nil {
+		b.file.Close()
+		os.Remove(b.file.Name())
+	}
+}
+
+// finish follows a sweep to its end and prints what came of it.
+func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error {
+	defer func() { f.session.Close() }()
+	v, err := f.run(ctx)
+	if f.interrupted() {
+		if err == nil || errors.Is(err, api.ErrLost) {
+			a.say("resume with: mlfnode resume %s", f.id)
+		}
+		return &failure{code: exitInterrupted}
+	}
+	if err != nil {
+		return err
+	}
+	if err := a.conclude(ctx, f, v, flags); err != nil {
+		return err
+	}
+	if err := f.hosting(ctx); err != nil {
+		return err
+	}
+	return verdict(v)
+}
+
+// verdict is the exit code that a sweep at rest deserves.
+func verdict(v *api.Sweep) error {
+	if v == nil || v.Failed > 0 || v.Cancelled > 0 {
+		return &failure{code: exitFailed}
+	}
+	return nil
+}

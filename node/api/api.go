@@ -1,0 +1,206 @@
+// Package api is what a node says over HTTP: the wire types and the client that the command line uses.
+//
+// Reads answer JSON; lists that can be long and everything that goes on (trials, output, watching) are JSON lines, so neither
+// side ever holds a whole sweep in memory. Fields are only ever added, and unknown ones are skipped, so that a client and a
+// node of neighbouring versions understand each other.
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// The paths of the API. {sweep} stands for a sweep's id or `last`.
+const (
+	PathNode      = "/v1/node"
+	PathBundles   = "/v1/bundles/" // + digest; HEAD asks, PUT stores
+	PathSweeps    = "/v1/sweeps"   // GET lists, POST submits
+	PathSweep     = "/v1/sweeps/{sweep}"
+	PathAction    = "/v1/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
+	PathTrials    = "/v1/sweeps/{sweep}/trials"
+	PathAttempts  = "/v1/sweeps/{sweep}/trials/{index}/attempts"
+	PathLogs      = "/v1/sweeps/{sweep}/logs"
+	PathWatch     = "/v1/sweeps/{sweep}/watch"
+	PathArtifacts = "/v1/sweeps/{sweep}/artifacts"
+)
+
+// Last is the sweep name that stands for the newest sweep.
+const Last = "last"
+
+// Submit asks for a new sweep. The bundle must have been stored before.
+type Submit struct {
+	Project     string     `json:"project"`
+	Name        string     `json:"name,omitempty"`
+	Task        grid.Task  `json:"task"`
+	Bundle      string     `json:"bundle,omitempty"`
+	Space       grid.Space `json:"space"`
+	Priority    int        `json:"priority,omitempty"`
+	MaxParallel int        `json:"max_parallel,omitempty"`
+	Environ     []string   `json:"environ,omitempty"` // of the submitting shell, KEY=value
+}
+
+// Sweep is a sweep with its counts, as `sweeps --json` prints it. Counts always add up to Count.
+type Sweep struct {
+	Sweep     grid.SweepID    `json:"sweep"`
+	State     grid.SweepState `json:"state"`
+	Count     int64           `json:"count"`
+	Pending   int64           `json:"pending"`
+	Running   int64           `json:"running"`
+	Succeeded int64           `json:"succeeded"`
+	Failed    int64           `json:"failed"`
+	Cancelled int64           `json:"cancelled"`
+
+	Project     string          `json:"project"`
+	Task        string          `json:"task"`
+	Name        string          `json:"name,omitempty"`
+	Priority    int             `json:"priority"`
+	MaxParallel int             `json:"max_parallel"`
+	Submitted   time.Time       `json:"submitted"`
+	Started     *time.Time      `json:"started"` // first attempt
+	Ended       *time.Time      `json:"ended"`
+	CPU         float64         `json:"cpu_seconds"` // of all results
+	ETA         *float64        `json:"eta_seconds"` // until the last trial ends; null while unknown
+	Keys        []string        `json:"keys"`        // axes
+	Metrics     []string        `json:"metrics"`     // metric names seen, in order of first appearance
+	Objective   *grid.Objective `json:"objective,omitempty"`
+	Problem     string          `json:"problem,omitempty"`  // why nothing runs although something is pending
+	LogNext     uint64          `json:"log_next,omitempty"` // position behind all output stored so far, for Watch; only for a single sweep
+}
+
+// Trial is one trial, as `trials --json` and `results --json` print it.
+type Trial struct {
+	Trial     string      `json:"trial"`
+	Index     int64       `json:"index"`
+	State     grid.State  `json:"state"`
+	Attempt   int         `json:"attempt"`  // the attempt that gives the state; 0 before the first
+	Attempts  int         `json:"attempts"` // how many are known
+	Node      grid.NodeID `json:"node"`
+	ExitCode  *int        `json:"exit_code"` // null until an attempt has ended; 128 + signal after a signal
+	Reason    string      `json:"reason"`    // what went wrong, for a person; empty after a success
+	Params    grid.Params `json:"params"`
+	Metrics   grid.Metric `json:"metrics"`
+	Started   *time.Time  `json:"started"`
+	Ended     *time.Time  `json:"ended"`
+	Resources Resources   `json:"resources"`
+}
+
+// Resources are what the attempt used.
+type Resources struct {
+	Wall   float64 `json:"wall_seconds"`
+	CPU    float64 `json:"cpu_seconds"`
+	Memory int64   `json:"peak_memory_bytes"`
+}
+
+// Attempt is one run of a trial.
+type Attempt struct {
+	Attempt   int         `json:"attempt"`
+	Run       string      `json:"run"`
+	Node      grid.NodeID `json:"node"`
+	Outcome   string      `json:"outcome"` // running, result, retried or superseded
+	Class     grid.Class  `json:"class,omitempty"`
+	ExitCode  int         `json:"exit_code"`
+	Reason    string      `json:"reason"`
+	Started   *time.Time  `json:"started"`
+	Ended     *time.Time  `json:"ended"`
+	Resources Resources   `json:"resources"`
+}
+
+// TrialQuery selects and orders trials. The zero query is every trial by index.
+type TrialQuery struct {
+	States []grid.State
+	Sort   string // index, started, ended, wall, cpu, memory, state, attempts, objective, or a metric's name
+	Desc   bool
+	Limit  int64 // 0 is no limit
+	Offset int64
+}
+
+// Output is a piece of what an attempt printed. Pieces of one stream of one run come in order.
+type Output struct {
+	Index  int64     `json:"index"`
+	Run    string    `json:"run"`
+	Stream string    `json:"stream"` // stdout, stderr, or setup for the setup step that ran for it
+	Offset int64     `json:"offset"` // of Data in the stream of this run
+	Data   []byte    `json:"data"`
+	Time   time.Time `json:"time"`
+	Seq    uint64    `json:"seq"` // position in the log, to go on from
+}
+
+// LogQuery selects output. Index -1 is the whole sweep. A single trial gives the output of its latest attempt, or of Attempt.
+type LogQuery struct {
+	Index   int64
+	Attempt int
+	Follow  bool // go on while the sweep (or the trial) is not at its end
+}
+
+// Update is one line of a watch: exactly one field is set. The last line is a Sweep at rest: nothing of it is running any more.
+type Update struct {
+	Sweep  *Sweep  `json:"sweep,omitempty"`
+	Output *Output `json:"output,omitempty"`
+	Trial  *Trial  `json:"trial,omitempty"` // a trial that failed or is run again
+}
+
+// Extend asks for new values of axes.
+type Extend struct {
+	Axes []grid.Axis `json:"axes"`
+}
+
+// Retry asks for trials to be run again.
+type Retry struct {
+	Index      int64 `json:"index"`       // one trial, or -1 for all
+	FailedOnly bool  `json:"failed_only"` // leave cancelled trials as they are
+}
+
+// Done answers an action.
+type Done struct {
+	Sweep   Sweep `json:"sweep"`
+	Changed int64 `json:"changed"` // trials reopened or added
+}
+
+// Node describes the node that answers.
+type Node struct {
+	Version   string      `json:"version"`
+	Node      grid.NodeID `json:"node"`
+	State     string      `json:"state_folder"`
+	PID       int         `json:"pid"`
+	CPUs      float64     `json:"cpus"`
+	Memory    int64       `json:"memory"`
+	Store     []Store     `json:"store"`
+	Retention Retention   `json:"retention"`
+}
+
+// Store is what one part of the store holds.
+type Store struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
+	Limit int64  `json:"limit"`
+}
+
+// Retention says what is kept.
+type Retention struct {
+	Sweeps int           `json:"sweeps"`         // finished and cancelled sweeps kept, the newest
+	Age    time.Duration `json:"age,omitempty"`  // finished and cancelled sweeps older than this go; 0 keeps them
+	Logs   int64         `json:"logs,omitempty"` // bytes of output kept, the newest
+}
+
+// Error is the body of every answer that is no success.
+type Error struct {
+	Status int    `json:"-"`
+	Msg    string `json:"error"`
+	Hint   string `json:"hint,omitempty"`
+}
+
+// Error gives the message with its hint.
+func (e *Error) Error() string {
+	if e.Hint == "" {
+		return e.Msg
+	}
+	return e.Msg + "; " + e.Hint
+}
+
+// Line is one JSON line of a stream: a value, or the error that ended the stream early.
+type Line struct {
+	Value json.RawMessage `json:"v,omitempty"`
+	Error *Error          `json:"error,omitempty"`
+}

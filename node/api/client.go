@@ -1,0 +1,282 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+)
+
+// ErrLost is returned by Client methods when the node went away in the middle: the caller may attach again and go on.
+var ErrLost = errors.New("the node went away")
+
+// Client talks to one node.
+type Client struct {
+	http *http.Client
+	base string
+}
+
+// NewClient makes a client that reaches the node through dial.
+func NewClient(dial func(ctx context.Context) (net.Conn, error)) *Client {
+	transport := &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableCompression: true,
+	}
+	return &Client{http: &http.Client{Transport: transport}, base: "http://node"}
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Node describes the node.
+func (c *Client) Node(ctx context.Context) (Node, error) {
+	return get[Node](ctx, c, PathNode, nil)
+}
+
+// HasBundle reports whether the bundle is stored.
+func (c *Client) HasBundle(ctx context.Context, digest string) (bool, error) {
+	resp, err := c.do(ctx, http.MethodHead, PathBundles+digest, nil, nil)
+	if status := (*Error)(nil); errors.As(err, &status) && status.Status == http.StatusNotFound {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, resp.Body.Close()
+}
+
+// PutBundle stores a bundle; the node checks the digest.
+func (c *Client) PutBundle(ctx context.Context, digest string, r io.Reader) error {
+	resp, err := c.do(ctx, http.MethodPut, PathBundles+digest, nil, r)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// Submit starts a sweep. When it returns, the sweep is on disk.
+func (c *Client) Submit(ctx context.Context, s Submit) (Sweep, error) {
+	return post[Sweep](ctx, c, PathSweeps, s)
+}
+
+// Sweeps lists all sweeps, the oldest first.
+func (c *Client) Sweeps(ctx context.Context) ([]Sweep, error) {
+	return get[[]Sweep](ctx, c, PathSweeps, nil)
+}
+
+// Sweep gives one sweep; id may be Last.
+func (c *Client) Sweep(ctx context.Context, id grid.SweepID) (Sweep, error) {
+	return get[Sweep](ctx, c, sweepPath(PathSweep, id), nil)
+}
+
+// Pause stops new trials; running ones go on to their end.
+func (c *Client) Pause(ctx context.Context, id grid.SweepID) (Done, error) {
+	return c.act(ctx, id, "pause", nil)
+}
+
+// Kill pauses the sweep and kills its running trials; they count as not run.
+func (c *Client) Kill(ctx context.Context, id grid.SweepID) (Done, error) {
+	return c.act(ctx, id, "kill", nil)
+}
+
+// Resume lets a paused sweep go on.
+func (c *Client) Resume(ctx context.Context, id grid.SweepID) (Done, error) {
+	return c.act(ctx, id, "resume", nil)
+}
+
+// Cancel ends a sweep: running trials are stopped, the others never run.
+func (c *Client) Cancel(ctx context.Context, id grid.SweepID) (Done, error) {
+	return c.act(ctx, id, "cancel", nil)
+}
+
+// Retry runs trials again that did not succeed.
+func (c *Client) Retry(ctx context.Context, id grid.SweepID, r Retry) (Done, error) {
+	return c.act(ctx, id, "retry", r)
+}
+
+// Extend adds values to axes; only the new points run.
+func (c *Client) Extend(ctx context.Context, id grid.SweepID, e Extend) (Done, error) {
+	return c.act(ctx, id, "extend", e)
+}
+
+// Trials streams the trials that the query selects.
+func (c *Client) Trials(ctx context.Context, id grid.SweepID, q TrialQuery) iter.Seq2[Trial, error] {
+	v := url.Values{}
+	for _, s := range q.States {
+		v.Add("state", string(s))
+	}
+	if q.Sort != "" {
+		v.Set("sort", q.Sort)
+	}
+	if q.Desc {
+		v.Set("desc", "true")
+	}
+	if q.Limit > 0 {
+		v.Set("limit", strconv.FormatInt(q.Limit, 10))
+	}
+	if q.Offset > 0 {
+		v.Set("offset", strconv.FormatInt(q.Offset, 10))
+	}
+	return stream[Trial](ctx, c, sweepPath(PathTrials, id), v)
+}
+
+// Attempts lists every known attempt of a trial, the first one first.
+func (c *Client) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
+	path := strings.Replace(sweepPath(PathAttempts, id.Sweep), "{index}", strconv.FormatInt(id.Index, 10), 1)
+	return get[[]Attempt](ctx, c, path, nil)
+}
+
+// Logs streams stored and, with Follow, live output.
+func (c *Client) Logs(ctx context.Context, id grid.SweepID, q LogQuery) iter.Seq2[Output, error] {
+	v := url.Values{"index": {strconv.FormatInt(q.Index, 10)}}
+	if q.Attempt > 0 {
+		v.Set("attempt", strconv.Itoa(q.Attempt))
+	}
+	if q.Follow {
+		v.Set("follow", "true")
+	}
+	return stream[Output](ctx, c, sweepPath(PathLogs, id), v)
+}
+
+// Watch streams what happens in a sweep until it is at rest: finished, cancelled, or paused with nothing running. Output
+// starts at log position after, 0 is the sweep's first: take Sweep.LogNext to see only what is new, and Output.Seq to go on
+// (through a Seen, since a position holds many pieces). Every piece of output comes before the last update.
+func (c *Client) Watch(ctx context.Context, id grid.SweepID, after uint64) iter.Seq2[Update, error] {
+	v := url.Values{}
+	if after > 0 {
+		v.Set("after", strconv.FormatUint(after, 10))
+	}
+	return stream[Update](ctx, c, sweepPath(PathWatch, id), v)
+}
+
+// Artifacts gives a tar stream of the files that trials left, each under a folder named by its trial's index. Index -1 is all.
+func (c *Client) Artifacts(ctx context.Context, id grid.SweepID, index int64) (io.ReadCloser, error) {
+	v := url.Values{"index": {strconv.FormatInt(index, 10)}}
+	resp, err := c.do(ctx, http.MethodGet, sweepPath(PathArtifacts, id), v, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+func (c *Client) act(ctx context.Context, id grid.SweepID, action string, body any) (Done, error) {
+	path := strings.Replace(sweepPath(PathAction, id), "{action}", action, 1)
+	return post[Done](ctx, c, path, body)
+}
+
+// do sends one request and turns every answer that is no success into an *Error.
+func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+	u := c.base + path
+	if len(q) > 0 {
+		u += "?" + q.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u, body)
+	if err != nil {
+		return nil, fmt.Errorf("make request %s %s: %w", method, path, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, lost(ctx, err)
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	answer := &Error{Status: resp.StatusCode}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(answer); err != nil || answer.Msg == "" {
+		answer.Msg = "the node answered " + resp.Status
+	}
+	return nil, answer
+}
+
+func lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return fmt.Errorf("%w: %w", ErrLost, err)
+}
+
+func sweepPath(pattern string, id grid.SweepID) string {
+	return strings.Replace(pattern, "{sweep}", url.PathEscape(string(id)), 1)
+}
+
+func get[T any](ctx context.Context, c *Client, path string, q url.Values) (T, error) {
+	resp, err := c.do(ctx, http.MethodGet, path, q, nil)
+	return decode[T](ctx, resp, err)
+}
+
+func post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		var zero T
+		return zero, fmt.Errorf("encode request %s: %w", path, err)
+	}
+	resp, err := c.do(ctx, http.MethodPost, path, nil, bytes.NewReader(b))
+	return decode[T](ctx, resp, err)
+}
+
+func decode[T any](ctx context.Context, resp *http.Response, err error) (T, error) {
+	var v T
+	if err != nil {
+		return v, err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+		return v, lost(ctx, err)
+	}
+	return v, nil
+}
+
+// stream reads JSON lines until the node closes the stream in good order with an empty line.
+func stream[T any](ctx context.Context, c *Client, path string, q url.Values) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		var zero T
+		resp, err := c.do(ctx, http.MethodGet, path, q, nil)
+		if err != nil {
+			yield(zero, err)
+			return
+		}
+		defer resp.Body.Close()
+		r := bufio.NewReaderSize(resp.Body, 64<<10)
+		for {
+			raw, err := r.ReadBytes('\n')
+			if err != nil {
+				yield(zero, lost(ctx, err))
+				return
+			}
+			if len(raw) == 1 {
+				return
+			}
+			v, err := decodeLine[T](raw)
+			if !yield(v, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+func decodeLine[T any](raw []byte) (T, error) {
+	var v T
+	var line Line
+	if err := json.Unmarshal(raw, &line); err != nil {
+		return v, fmt.Errorf("decode line %.60q: %w", raw, err)
+	}
+	if line.Error != nil {
+		return v, line.Error
+	}
+	if err := json.Unmarshal(line.Value, &v); err != nil {
+		return v, fmt.Errorf("decode line %.60q: %w", raw, err)
+	}
+	return v, nil
+}

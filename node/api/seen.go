@@ -1,0 +1,31 @@
+package api
+
+// Seen drops output that has been delivered before: after a node died, the next one stores the whole output of the attempts
+// that it lost once more, and a client that attaches again reads the last message twice. The zero value has seen nothing.
+type Seen struct {
+	next map[strand]int64
+}
+
+type strand struct{ run, name string }
+
+// seenLimit bounds the memory of Seen. Forgetting shows output twice at worst.
+const seenLimit = 1 << 14
+
+// Fresh cuts off what was seen already and reports whether anything is left.
+func (s *Seen) Fresh(o *Output) bool {
+	key := strand{o.Run, o.Stream}
+	next := s.next[key]
+	end := o.Offset + int64(len(o.Data))
+	if end <= next {
+		return false
+	}
+	if o.Offset < next {
+		o.Data = o.Data[next-o.Offset:]
+		o.Offset = next
+	}
+	if s.next == nil || len(s.next) >= seenLimit {
+		s.next = map[strand]int64{}
+	}
+	s.next[key] = end
+	return true
+}

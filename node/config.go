@@ -1,0 +1,269 @@
+package node
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// Config is one node's settings: flags over environment MLF_* over node.yaml over defaults. Node.yaml in the repository's
+// root explains each.
+type Config struct {
+	StateDir  string
+	Node      grid.NodeID
+	Machine   inventory.Machine // what trials may use
+	Retention Retention
+
+	Version  string            // of this program
+	Logger   *slog.Logger      // for what an operator wants to know
+	Executor executor.Executor // nil runs processes
+}
+
+// Retention bounds what the node keeps.
+type Retention struct {
+	Sweeps    int           // ended sweeps kept, the newest; 0 keeps all
+	Age       time.Duration // ended sweeps older than this go; 0 keeps them
+	Logs      int64         // bytes of output, the newest
+	Events    int64         // bytes of events; when full, trials wait
+	Artifacts int64         // bytes of artifacts
+	Bundles   int64         // bytes of bundles
+}
+
+func (c Config) limits() jetstream.Limits {
+	r := c.Retention
+	return jetstream.Limits{LogBytes: r.Logs, EventBytes: r.Events, ArtifactBytes: r.Artifacts, BundleBytes: r.Bundles}
+}
+
+// settings is the form of node.yaml. Sizes and durations are text there.
+type settings struct {
+	State     string  `yaml:"state"`
+	Node      string  `yaml:"node"`
+	CPUs      float64 `yaml:"cpus"`
+	Memory    string  `yaml:"memory"`
+	Retention struct {
+		Sweeps    *int   `yaml:"sweeps"`
+		Age       string `yaml:"age"`
+		Logs      string `yaml:"logs"`
+		Events    string `yaml:"events"`
+		Artifacts string `yaml:"artifacts"`
+		Bundles   string `yaml:"bundles"`
+	} `yaml:"retention"`
+}
+
+// LoadConfig reads the settings of this machine's node. An empty file means $MLF_CONFIG, else node.yaml in the user's
+// configuration folder, else /etc/mlfnode/node.yaml, else none. The error lists every problem that was found.
+func LoadConfig(file string) (Config, error) {
+	c, err := defaults()
+	if err != nil {
+		return c, err
+	}
+	s, name, err := readSettings(file)
+	if err != nil {
+		return c, err
+	}
+	var problems []error
+	set := func(key, env, value string, apply func(string) error) {
+		from := name + ", " + key
+		if v := os.Getenv(env); v != "" {
+			value, from = v, env
+		}
+		if value == "" {
+			return
+		}
+		if err := apply(value); err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", from, err))
+		}
+	}
+	set("state", "MLF_STATE", s.State, func(v string) error { c.StateDir = v; return nil })
+	set("node", "MLF_NODE", s.Node, func(v string) error { c.Node = grid.NodeID(v); return checkName(v) })
+	set("cpus", "MLF_CPUS", number(s.CPUs), func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
+	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
+	r, k := s.Retention, &c.Retention
+	set("retention.sweeps", "MLF_RETENTION_SWEEPS", integer(r.Sweeps), func(v string) (err error) { k.Sweeps, err = count(v); return })
+	set("retention.age", "MLF_RETENTION_AGE", r.Age, func(v string) (err error) { k.Age, err = duration(v); return })
+	set("retention.logs", "MLF_RETENTION_LOGS", r.Logs, size(&k.Logs))
+	set("retention.events", "MLF_RETENTION_EVENTS", r.Events, size(&k.Events))
+	set("retention.artifacts", "MLF_RETENTION_ARTIFACTS", r.Artifacts, size(&k.Artifacts))
+	set("retention.bundles", "MLF_RETENTION_BUNDLES", r.Bundles, size(&k.Bundles))
+	return c, errors.Join(problems...)
+}
+
+// DefaultRetention is what a node without settings keeps.
+func DefaultRetention() Retention {
+	return Retention{Sweeps: 1000, Logs: 10 << 30, Events: 20 << 30, Artifacts: 50 << 30, Bundles: 10 << 30}
+}
+
+func defaults() (Config, error) {
+	c := Config{Retention: DefaultRetention(), Logger: slog.New(slog.DiscardHandler)}
+	var err error
+	if c.Machine, err = inventory.Read(); err != nil {
+		return c, err
+	}
+	if c.StateDir, err = stateHome(); err != nil {
+		return c, err
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return c, fmt.Errorf("find this machine's name: %w", err)
+	}
+	name, _, _ := strings.Cut(host, ".")
+	c.Node = grid.NodeID(cleanName(name))
+	return c, nil
+}
+
+// stateHome is where state belongs by the XDG base directory specification.
+func stateHome() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "mlfnode"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find a folder for state: %w; set MLF_STATE or --state", err)
+	}
+	return filepath.Join(home, ".local", "state", "mlfnode"), nil
+}
+
+// readSettings reads the file; the name is for messages.
+func readSettings(file string) (settings, string, error) {
+	var s settings
+	if file == "" {
+		file = os.Getenv("MLF_CONFIG")
+	}
+	explicit := file != ""
+	candidates := []string{file}
+	if !explicit {
+		candidates = []string{"/etc/mlfnode/node.yaml"}
+		if dir, err := os.UserConfigDir(); err == nil {
+			candidates = append([]string{filepath.Join(dir, "mlfnode", "node.yaml")}, candidates...)
+		}
+	}
+	for _, name := range candidates {
+		b, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) && !explicit {
+			continue
+		}
+		if err != nil {
+			return s, name, fmt.Errorf("read settings: %w", err)
+		}
+		dec := yaml.NewDecoder(bytes.NewReader(b))
+		dec.KnownFields(true)
+		if err := dec.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
+			return s, name, fmt.Errorf("%s: %w", name, err)
+		}
+		return s, name, nil
+	}
+	return s, "defaults", nil
+}
+
+func number(v float64) string {
+	if v == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(v, 'g', -1, 64)
+}
+
+func integer(v *int) string {
+	if v == nil {
+		return ""
+	}
+	return strconv.Itoa(*v)
+}
+
+func positive(v string) (float64, error) {
+	f, err := strconv.ParseFloat(v, 64)
+	if err != nil || !(f > 0) || f > 1e6 {
+		return 0, fmt.Errorf("%q is no number of processors; write one above 0, as in 4", v)
+	}
+	return f, nil
+}
+
+func count(v string) (int, error) {
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%q is no number from 0", v)
+	}
+	return n, nil
+}
+
+func duration(v string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(v, "d"); ok {
+		if n, err := strconv.Atoi(days); err == nil && n >= 0 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	d, err := time.ParseDuration(v)
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is no duration; write one as in 90d or 36h", v)
+	}
+	return d, nil
+}
+
+func size(to *int64) func(string) error {
+	return func(v string) error {
+		n, err := humanize.ParseBytes(v)
+		if err != nil || n == 0 || n > 1<<60 {
+			return fmt.Errorf("%q is no size; write one as in 500MB or 10GiB", v)
+		}
+		*to = int64(n)
+		return nil
+	}
+}
+
+// cleanName makes a name that can be part of a subject and of a run.
+func cleanName(name string) string {
+	clean := strings.Map(func(r rune) rune {
+		if r == '-' || r == '_' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {
+			return r
+		}
+		return '-'
+	}, name)
+	if clean == "" {
+		return "node"
+	}
+	return clean
+}
+
+func checkName(name string) error {
+	if name != cleanName(name) {
+		return fmt.Errorf("%q is no node name; use letters, digits, - and _", name)
+	}
+	return nil
+}
+
+// identity reads the random token of the state folder, or makes it. Processes of trials carry it in their environment.
+func identity(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err == nil && len(bytes.TrimSpace(b)) == 2*tokenBytes {
+		return string(bytes.TrimSpace(b)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the node's token: %w", err)
+	}
+	token := make([]byte, tokenBytes)
+	rand.Read(token) // never fails
+	text := hex.EncodeToString(token)
+	if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("write the node's token: %w", err)
+	}
+	return text, nil
+}
+
+const tokenBytes = 8

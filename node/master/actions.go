@@ -1,0 +1,231 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// Submit stores a new sweep and returns when its record is on disk.
+func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
+	if m.cfg.Slots(s.Task.Resources) < 1 {
+		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
+			"lower `resources` in project.yaml")
+	}
+	for {
+		n, err := m.cfg.Store.Records.NextNumber(ctx, s.Project)
+		if err != nil {
+			return jetstream.Record{}, fmt.Errorf("number sweep of %s: %w", s.Project, err)
+		}
+		sweep := record(s, n)
+		rev, err := m.cfg.Store.Records.Create(ctx, sweep)
+		if errors.Is(err, jetstream.ErrExists) {
+			continue
+		}
+		if err != nil {
+			return jetstream.Record{}, fmt.Errorf("store sweep %s: %w", sweep.ID, err)
+		}
+		r := jetstream.Record{Sweep: sweep, Rev: rev}
+		m.note(jetstream.Change{ID: sweep.ID, Record: r})
+		return r, nil
+	}
+}
+
+func record(s *api.Submit, n int) *grid.Sweep {
+	return &grid.Sweep{
+		V: grid.RecordVersion, ID: grid.SweepID(fmt.Sprintf("%s-%d", s.Project, n)),
+		Project: s.Project, Name: s.Name, Task: s.Task, Bundle: s.Bundle, Space: s.Space,
+		State: grid.SweepRunning, Priority: s.Priority, MaxParallel: s.MaxParallel,
+		Submitted: time.Now().UTC(), Environ: s.Environ,
+	}
+}
+
+// Pause lets no new trial of the sweep start; with halt, running ones are killed and run again after Resume.
+func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstream.Record, error) {
+	return m.change(ctx, id, func(s *grid.Sweep) error {
+		switch s.State {
+		case grid.SweepRunning, grid.SweepPaused:
+			s.State, s.Halt = grid.SweepPaused, s.Halt || halt
+			return nil
+		}
+		return refuse(fmt.Sprintf("%s is %s and can't be paused", id, s.State), "")
+	})
+}
+
+// Resume lets a paused sweep go on. One that has finished stays as it is.
+func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record, error) {
+	return m.change(ctx, id, func(s *grid.Sweep) error {
+		switch s.State {
+		case grid.SweepRunning, grid.SweepPaused:
+			s.State, s.Halt = grid.SweepRunning, false
+		case grid.SweepCancelled:
+			return refuse(fmt.Sprintf("%s is cancelled", id), fmt.Sprintf("run what is left of it with: mlfnode retry %s", id))
+		}
+		return nil
+	})
+}
+
+// Cancel ends a sweep: running trials are stopped, the others never run.
+func (m *Master) Cancel(ctx context.Context, id grid.SweepID) (jetstream.Record, error) {
+	return m.change(ctx, id, func(s *grid.Sweep) error {
+		switch s.State {
+		case grid.SweepFinished:
+			return refuse(fmt.Sprintf("%s is finished already", id), "")
+		case grid.SweepRunning, grid.SweepPaused:
+			s.State, s.Ended = grid.SweepCancelled, time.Now().UTC()
+		}
+		return nil
+	})
+}
+
+// Extend adds values to axes of the sweep and returns how many points that adds.
+func (m *Master) Extend(ctx context.Context, id grid.SweepID, axes []grid.Axis) (jetstream.Record, int64, error) {
+	var added int64
+	r, err := m.change(ctx, id, func(s *grid.Sweep) error {
+		if s.State == grid.SweepCancelled {
+			return refuse(fmt.Sprintf("%s is cancelled and can't be extended", id), "submit a new sweep")
+		}
+		before := s.Space.Count()
+		space, err := s.Space.Extend(axes)
+		if err != nil {
+			return refuse(err.Error(), "")
+		}
+		s.Space, added = space, space.Count()-before
+		if s.State == grid.SweepFinished {
+			s.State, s.Ended = grid.SweepRunning, time.Time{}
+		}
+		return nil
+	})
+	return r, added, err
+}
+
+// reopenBatch bounds the events of one batch of a retry.
+const reopenBatch = 500
+
+// Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or cancelled ones too. It returns
+// how many it reopened.
+func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetstream.Record, int64, error) {
+	r, ok := m.Sweep(id)
+	if !ok {
+		return r, 0, unknown(id)
+	}
+	if q.Index >= 0 && r.Sweep.State == grid.SweepCancelled {
+		return r, 0, refuse(fmt.Sprintf("%s is cancelled as a whole", id),
+			fmt.Sprintf("run all that did not succeed with: mlfnode retry %s", id))
+	}
+	reopened, err := m.reopen(ctx, id, q)
+	if err != nil {
+		return r, 0, err
+	}
+	revive := reopened > 0 || (r.Sweep.State == grid.SweepCancelled && !q.FailedOnly)
+	if !revive {
+		return r, 0, nil
+	}
+	r, err = m.change(ctx, id, func(s *grid.Sweep) error {
+		if s.State != grid.SweepPaused {
+			s.State, s.Ended = grid.SweepRunning, time.Time{}
+		}
+		return nil
+	})
+	return r, reopened, err
+}
+
+// reopen writes the events of a retry and waits until history holds them, so that the sweep is not taken for complete.
+func (m *Master) reopen(ctx context.Context, id grid.SweepID, q api.Retry) (int64, error) {
+	indexes, err := m.toReopen(ctx, id, q)
+	if err != nil {
+		return 0, err
+	}
+	var last uint64
+	now := time.Now().UnixMicro()
+	for rest := indexes; len(rest) > 0; {
+		n := min(len(rest), reopenBatch)
+		batch := &grid.Batch{V: grid.EventVersion, Sweep: id}
+		for _, i := range rest[:n] {
+			batch.Events = append(batch.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: now})
+		}
+		if last, err = m.cfg.Store.Events.Publish(ctx, batch); err != nil {
+			return 0, fmt.Errorf("reopen trials of %s: %w", id, err)
+		}
+		rest = rest[n:]
+	}
+	return int64(len(indexes)), m.waitApplied(ctx, last)
+}
+
+func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ([]int64, error) {
+	states := []grid.State{grid.Failed, grid.Cancelled}
+	if q.FailedOnly {
+		states = states[:1]
+	}
+	var indexes []int64
+	for t, err := range m.cfg.History.Trials(ctx, id, history.Query{States: states}) {
+		if err != nil {
+			return nil, fmt.Errorf("find trials of %s to run again: %w", id, err)
+		}
+		if q.Index < 0 || q.Index == t.Index {
+			indexes = append(indexes, t.Index)
+		}
+	}
+	return indexes, nil
+}
+
+// finish marks a sweep as finished if it still has the size that was found complete.
+func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64) error {
+	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
+		if s.State == grid.SweepRunning && s.Space.Count() == count {
+			s.State, s.Ended = grid.SweepFinished, time.Now().UTC()
+		}
+		return nil
+	})
+	return err
+}
+
+// change updates a record by compare-and-swap: edit sees a fresh copy each time until nobody else was in between. When it
+// returns, the new record is on disk.
+func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sweep) error) (jetstream.Record, error) {
+	for {
+		r, err := m.cfg.Store.Records.Load(ctx, id)
+		if errors.Is(err, jetstream.ErrNotFound) {
+			return r, unknown(id)
+		}
+		if err != nil {
+			return r, fmt.Errorf("load sweep %s: %w", id, err)
+		}
+		before := *r.Sweep
+		if err := edit(r.Sweep); err != nil {
+			return r, err
+		}
+		if same(&before, r.Sweep) {
+			return r, nil
+		}
+		r.Rev, err = m.cfg.Store.Records.Update(ctx, r.Sweep, r.Rev)
+		if errors.Is(err, jetstream.ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return r, fmt.Errorf("store sweep %s: %w", id, err)
+		}
+		m.note(jetstream.Change{ID: id, Record: r})
+		return r, nil
+	}
+}
+
+// same reports whether an edit left what can change as it was.
+func same(a, b *grid.Sweep) bool {
+	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Space.Count() == b.Space.Count()
+}
+
+func unknown(id grid.SweepID) error {
+	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %s", id), Hint: "list them with: mlfnode sweeps"}
+}
+
+func refuse(msg, hint string) error {
+	return &api.Error{Status: http.StatusConflict, Msg: msg, Hint: hint}
+}

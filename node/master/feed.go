@@ -1,0 +1,173 @@
+package master
+
+import (
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+// lease is what the master knows of a lease that it has published.
+type lease struct {
+	lo, hi  int64
+	attempt int // of the first trial; above 1 only for a lease of one trial
+	since   time.Time
+}
+
+// feed is what is left to do of one sweep. wanted = [0,count); have = done + leased + waiting for a retry; next leases what is
+// missing. It does no I/O, and forgetting a feed and loading it anew from history loses nothing.
+type feed struct {
+	sweep  *grid.Sweep
+	count  int64
+	done   grid.Ranges // terminal
+	taken  grid.Ranges // done, leased, or in again
+	cursor int64       // everything below is taken
+	leases map[uint64]lease
+	began  map[int64]int // attempts of trials known to run
+	again  retries
+	pace   pace
+}
+
+func newFeed(s *grid.Sweep) *feed {
+	return &feed{sweep: s, count: s.Space.Count(), leases: map[uint64]lease{}, began: map[int64]int{}}
+}
+
+// load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. The
+// attempts of the latter belong to leases that no longer exist.
+func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
+	for _, r := range terminal {
+		f.done.Add(r.Lo, r.Hi)
+		f.taken.Add(r.Lo, r.Hi)
+	}
+	for i := range open {
+		f.wait(open[i].Index, open[i].Attempts+1, now)
+	}
+}
+
+// next proposes a lease: a retry that is due, else the next points that nobody has.
+func (f *feed) next(now time.Time, slots int) (lease, bool) {
+	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
+		return lease{}, false
+	}
+	if e, ok := f.again.due(now); ok {
+		return lease{lo: e.index, hi: e.index + 1, attempt: e.attempt, since: now}, true
+	}
+	gap, ok := f.taken.Gap(f.cursor, f.count)
+	if !ok {
+		f.cursor = f.count
+		return lease{}, false
+	}
+	f.cursor = gap.Lo
+	size := grid.LeaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count(), slots)
+	return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+size), attempt: 1, since: now}, true
+}
+
+// leased records that a proposed lease is in the queue.
+func (f *feed) leased(seq uint64, l lease) {
+	f.leases[seq] = l
+	if l.attempt > 1 {
+		f.again.remove(l.lo)
+		return
+	}
+	f.taken.Add(l.lo, l.hi)
+	f.cursor = l.hi
+	f.pace.size = l.hi - l.lo
+}
+
+// drop forgets a lease: what it did not bring to an end is missing again.
+func (f *feed) drop(seq uint64, now time.Time) {
+	l, ok := f.leases[seq]
+	if !ok {
+		return
+	}
+	delete(f.leases, seq)
+	var missing []grid.Range
+	f.done.Gaps(l.lo, l.hi, func(g grid.Range) { missing = append(missing, g) })
+	for _, g := range missing {
+		f.giveBack(g, l, now)
+	}
+}
+
+func (f *feed) giveBack(g grid.Range, l lease, now time.Time) {
+	if l.attempt == 1 && len(f.began) == 0 && f.again.len() == 0 && len(f.leases) == 0 {
+		f.taken.Remove(g.Lo, g.Hi)
+		f.cursor = min(f.cursor, g.Lo)
+		return
+	}
+	for i := g.Lo; i < g.Hi; i++ {
+		switch attempts := f.began[i]; {
+		case f.again.has(i) || f.covered(i):
+		case attempts > 0 || l.attempt > 1:
+			f.wait(i, max(attempts+1, l.attempt), now)
+		default:
+			f.taken.Remove(i, i+1)
+			f.cursor = min(f.cursor, i)
+		}
+	}
+}
+
+// covered reports whether some lease holds trial i.
+func (f *feed) covered(i int64) bool {
+	for _, l := range f.leases {
+		if l.lo <= i && i < l.hi {
+			return true
+		}
+	}
+	return false
+}
+
+// apply follows what the fold says about one trial.
+func (f *feed) apply(t *history.Transition, now time.Time) {
+	switch t.Change {
+	case grid.Began:
+		f.began[t.Index] = t.Attempts
+	case grid.Done:
+		delete(f.began, t.Index)
+		f.again.remove(t.Index)
+		f.done.Add(t.Index, t.Index+1)
+		f.taken.Add(t.Index, t.Index+1)
+		f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
+	case grid.Retry:
+		delete(f.began, t.Index)
+		if !f.releasedSince(t.Index, t.Attempts) {
+			f.wait(t.Index, t.Attempts+1, now.Add(backoff(t.Class, t.Attempts)))
+		}
+	case grid.Reopen:
+		f.done.Remove(t.Index, t.Index+1)
+		f.wait(t.Index, t.Attempts+1, now)
+	}
+}
+
+// releasedSince reports whether a lease for a later attempt than the failed one exists already.
+func (f *feed) releasedSince(i int64, attempts int) bool {
+	for _, l := range f.leases {
+		if l.lo <= i && i < l.hi && l.attempt > attempts {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *feed) wait(i int64, attempt int, due time.Time) {
+	f.taken.Add(i, i+1)
+	f.again.add(i, max(attempt, 2), due)
+}
+
+// complete reports whether every trial of the sweep is terminal.
+func (f *feed) complete() bool { return f.done.Count() >= f.count }
+
+// pace measures how long trials take, to size leases.
+type pace struct {
+	average time.Duration
+	size    int64 // of the last range lease
+}
+
+func (p *pace) observe(d time.Duration) {
+	d = max(d, time.Microsecond)
+	if p.average == 0 {
+		p.average = d
+		return
+	}
+	p.average += (d - p.average) / 8
+	p.average = max(p.average, time.Microsecond)
+}

@@ -1,0 +1,302 @@
+package master
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+const (
+	// queueDepth is how many leases are in the queue for each slot: one that runs and one that waits.
+	queueDepth = 2
+	// feedInterval is how often retries that wait are looked at while a sweep is active.
+	feedInterval = 100 * time.Millisecond
+	// reconcileInterval is how often the leases that the master believes in are compared with the queue.
+	reconcileInterval = 3 * time.Second
+)
+
+// state is what the loop owns. Other goroutines reach it through Master.calls only.
+type state struct {
+	m     *Master
+	feeds map[grid.SweepID]*feed
+	lanes map[grid.Lane]bool // known to the queue
+
+	followed uint64            // the last event that the feeds know of
+	suspects map[uint64]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
+}
+
+// loop is the one goroutine that decides what is leased.
+func (m *Master) loop(ctx context.Context) error {
+	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[uint64]uint64{}}
+	feedTick := time.NewTicker(feedInterval)
+	defer feedTick.Stop()
+	reconcile := time.NewTicker(reconcileInterval)
+	defer reconcile.Stop()
+	for {
+		if err := s.step(ctx, feedTick.C, reconcile.C); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
+	if len(s.feeds) == 0 {
+		feedTick, reconcile = nil, nil // nothing to wake up for
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case c := <-s.m.changes:
+		err = s.change(ctx, c)
+	case f := <-s.m.folded:
+		s.follow(f)
+		err = s.finishComplete(ctx)
+	case call := <-s.m.calls:
+		call(s)
+		return nil
+	case <-reconcile:
+		err = errors.Join(s.reconcile(ctx), s.finishComplete(ctx))
+	case <-feedTick:
+	}
+	s.report(ctx, errors.Join(err, s.feed(ctx)))
+	return nil
+}
+
+// report keeps what hinders the master for the user to see. The next tick tries again: a full disk must not end the node.
+func (s *state) report(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	problem := ""
+	if err != nil {
+		problem = err.Error()
+	}
+	if s.m.setProblem(problem) && err != nil {
+		s.m.log.Warn("master is hindered and tries again", "err", err)
+	}
+}
+
+// change follows a record: an active sweep gets a feed, an ended one loses it when its leases are back.
+func (s *state) change(ctx context.Context, c jetstream.Change) error {
+	if c.Synced || !s.m.cfg.Feed {
+		return nil
+	}
+	f := s.feeds[c.ID]
+	if c.Deleted {
+		delete(s.feeds, c.ID)
+		return nil
+	}
+	sweep := c.Record.Sweep
+	if f == nil {
+		if !sweep.Active() {
+			return nil
+		}
+		return s.open(ctx, sweep)
+	}
+	f.sweep, f.count = sweep, sweep.Space.Count()
+	s.retire(f)
+	return s.finishComplete(ctx)
+}
+
+func (s *state) open(ctx context.Context, sweep *grid.Sweep) error {
+	terminal, open, err := s.m.cfg.History.Ranges(ctx, sweep.ID)
+	if err != nil {
+		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
+	}
+	f := newFeed(sweep)
+	f.load(terminal, open, time.Now())
+	s.feeds[sweep.ID] = f
+	return s.finishComplete(ctx)
+}
+
+// retire forgets the feed of a sweep that is not active and has nothing outstanding.
+func (s *state) retire(f *feed) {
+	if !f.sweep.Active() && len(f.leases) == 0 {
+		delete(s.feeds, f.sweep.ID)
+	}
+}
+
+// follow applies what a fold changed, then closes the leases that workers are done with.
+func (s *state) follow(fd folded) {
+	s.followed = fd.last
+	now := time.Now()
+	for i := range fd.changed {
+		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
+			f.apply(&fd.changed[i], now)
+		}
+	}
+	for _, r := range fd.released {
+		if f := s.feeds[r.sweep]; f != nil {
+			f.drop(r.lease, now)
+			s.retire(f)
+		}
+	}
+}
+
+// finishComplete ends every active sweep whose trials are all terminal.
+func (s *state) finishComplete(ctx context.Context) error {
+	for _, f := range s.feeds {
+		if !f.sweep.Active() || !f.complete() {
+			continue
+		}
+		if err := s.m.finish(ctx, f.sweep.ID, f.count); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// feed tops up the queue: in each lane, the sweep that holds the least of it goes first.
+func (s *state) feed(ctx context.Context) error {
+	if !s.m.cfg.Feed {
+		return nil
+	}
+	for lane, feeds := range s.byLane() {
+		slots := s.m.cfg.Slots(feeds[0].sweep.Task.Resources)
+		for outstanding(feeds) < queueDepth*slots {
+			ok, err := s.leaseOne(ctx, lane, feeds, slots)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// byLane groups the active feeds.
+func (s *state) byLane() map[grid.Lane][]*feed {
+	lanes := map[grid.Lane][]*feed{}
+	for _, f := range s.feeds {
+		if f.sweep.Active() {
+			lane := f.sweep.Lane()
+			lanes[lane] = append(lanes[lane], f)
+		}
+	}
+	return lanes
+}
+
+func outstanding(feeds []*feed) int {
+	n := 0
+	for _, f := range feeds {
+		n += len(f.leases)
+	}
+	return n
+}
+
+// leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the lane has anything to lease.
+func (s *state) leaseOne(ctx context.Context, lane grid.Lane, feeds []*feed, slots int) (bool, error) {
+	slices.SortFunc(feeds, func(a, b *feed) int {
+		return cmp.Or(cmp.Compare(len(a.leases), len(b.leases)), a.sweep.Submitted.Compare(b.sweep.Submitted))
+	})
+	now := time.Now()
+	for _, f := range feeds {
+		l, ok := f.next(now, slots)
+		if !ok {
+			continue
+		}
+		seq, err := s.publish(ctx, lane, f, l)
+		if err != nil {
+			return false, err
+		}
+		f.leased(seq, l)
+		return true, nil
+	}
+	return false, nil
+}
+
+func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l lease) (uint64, error) {
+	if !s.lanes[lane] {
+		if err := s.m.cfg.Store.Queue.EnsureShape(ctx, string(lane)); err != nil {
+			return 0, fmt.Errorf("open lane %s: %w", lane, err)
+		}
+		s.lanes[lane] = true
+	}
+	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
+		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
+	}
+	return seq, nil
+}
+
+// reconcile drops leases that the queue no longer holds although no event has closed them. A worker closes a lease before it
+// acknowledges it, so once all events are followed that were stored when the lease was missed, it is lost.
+func (s *state) reconcile(ctx context.Context) error {
+	known := s.leases()
+	for seq := range s.suspects {
+		if known[seq] == nil {
+			delete(s.suspects, seq)
+		}
+	}
+	if len(known) == 0 {
+		return nil
+	}
+	present, err := s.m.cfg.Store.Queue.Present(ctx)
+	if err != nil {
+		return fmt.Errorf("list leases: %w", err)
+	}
+	_, last, err := s.m.cfg.Store.Events.Bounds(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the event stream: %w", err)
+	}
+	for _, seq := range present {
+		delete(known, seq)
+	}
+	for seq, f := range known {
+		s.suspect(seq, f, last)
+	}
+	return nil
+}
+
+// leases gives the feed of every lease that the master believes in.
+func (s *state) leases() map[uint64]*feed {
+	all := map[uint64]*feed{}
+	for _, f := range s.feeds {
+		for seq := range f.leases {
+			all[seq] = f
+		}
+	}
+	return all
+}
+
+func (s *state) suspect(seq uint64, f *feed, last uint64) {
+	until, ok := s.suspects[seq]
+	switch {
+	case !ok:
+		s.suspects[seq] = last
+	case s.followed >= until:
+		s.m.log.Info("lease is gone from the queue and is made again", "sweep", f.sweep.ID, "lease", seq)
+		delete(s.suspects, seq)
+		f.drop(seq, time.Now())
+		s.retire(f)
+	}
+}
+
+// Outstanding says how many leases of the sweep are in the queue or at workers.
+func (m *Master) Outstanding(ctx context.Context, id grid.SweepID) (int, error) {
+	answer := make(chan int, 1)
+	call := func(s *state) {
+		if f := s.feeds[id]; f != nil {
+			answer <- len(f.leases)
+			return
+		}
+		answer <- 0
+	}
+	select {
+	case m.calls <- call:
+		return <-answer, nil
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}

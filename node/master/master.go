@@ -1,0 +1,297 @@
+// Package master decides what runs next and keeps the truth about what ran. It tops up the shallow lease queue from the
+// active sweeps, folds the event stream into history, and takes back what is lost.
+//
+// The master is level-triggered: for each active sweep it compares what is wanted (every index) with what it has (terminal
+// trials, leases in the queue, trials that wait for a retry) and leases the difference. It keeps nothing that can't be
+// rebuilt from the records, the event stream and the queue, so it may stop or crash between any two steps.
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+// Config holds the collaborators and settings of a Master.
+type Config struct {
+	Store   *jetstream.Store
+	History *history.DB
+	Logger  *slog.Logger
+
+	// Slots says how many attempts with these resources the cluster can run at one time.
+	Slots func(grid.Resources) int
+	// Feed is false for a master that only keeps history and records, and lets nothing run.
+	Feed      bool
+	Retention Retention
+}
+
+// Retention bounds what is kept of sweeps that have ended.
+type Retention struct {
+	Sweeps int           // the newest ended sweeps that are kept; 0 keeps all
+	Age    time.Duration // ended sweeps older than this are removed; 0 keeps them
+}
+
+// Master runs the sweeps of a cluster. Make one with New.
+type Master struct {
+	cfg   Config
+	log   *slog.Logger
+	ready chan struct{} // closed when history has caught up and the records are known
+
+	changes chan jetstream.Change
+	folded  chan folded
+	calls   chan func(*state)
+
+	mu      sync.Mutex
+	sweeps  map[grid.SweepID]jetstream.Record
+	applied uint64
+	problem string
+	moved   chan struct{} // closed and replaced when applied or sweeps change
+}
+
+// New makes a Master; Run runs it.
+func New(cfg Config) *Master {
+	return &Master{
+		cfg: cfg, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
+		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
+		sweeps: map[grid.SweepID]jetstream.Record{}, moved: make(chan struct{}),
+	}
+}
+
+// Run folds events and feeds the queue until ctx ends. It returns early only when the store or history fails for good.
+func (m *Master) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if err := m.catchUp(ctx); err != nil {
+		return err
+	}
+	close(m.ready)
+	var wg sync.WaitGroup
+	start := func(what string, run func(context.Context) error) {
+		wg.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", what, err))
+			}
+		})
+	}
+	start("watch sweep records", m.watch)
+	start("fold events", m.fold)
+	start("feed the lease queue", m.loop)
+	start("remove old sweeps", m.retain)
+	wg.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// Ready is closed once the master knows all that is stored.
+func (m *Master) Ready() <-chan struct{} { return m.ready }
+
+// catchUp loads the records, and folds what is in the event stream before anything else happens.
+func (m *Master) catchUp(ctx context.Context) error {
+	records, err := m.cfg.Store.Records.All(ctx)
+	if err != nil {
+		return fmt.Errorf("load sweep records: %w", err)
+	}
+	for _, r := range records {
+		m.sweeps[r.Sweep.ID] = r
+	}
+	first, last, err := m.cfg.Store.Events.Bounds(ctx)
+	if err != nil {
+		return fmt.Errorf("look at the event stream: %w", err)
+	}
+	if at := m.cfg.History.Applied(); at > last || (first > 1 && at == 0) {
+		m.log.Warn("history does not fit the event stream and is rebuilt", "applied", at, "first", first, "last", last)
+	}
+	if m.cfg.History.Applied() > last {
+		if err := m.cfg.History.Reset(ctx); err != nil {
+			return fmt.Errorf("rebuild history: %w", err)
+		}
+	}
+	m.applied = m.cfg.History.Applied()
+	if m.applied >= last {
+		return nil
+	}
+	err = m.read(ctx, func(folded) error {
+		if m.applied >= last {
+			return errCaughtUp
+		}
+		return nil
+	})
+	if !errors.Is(err, errCaughtUp) {
+		return fmt.Errorf("catch up with the event stream: %w", err)
+	}
+	return nil
+}
+
+// errCaughtUp ends the reading of catchUp.
+var errCaughtUp = errors.New("caught up")
+
+// read folds events from where history stands and hands on what changed, until ctx ends or fn returns an error.
+func (m *Master) read(ctx context.Context, fn func(folded) error) error {
+	return m.cfg.Store.Events.Read(ctx, m.cfg.History.Applied()+1, func(stored []jetstream.Stored) error {
+		batches := make([]history.Stored, len(stored))
+		for i, s := range stored {
+			batches[i] = history.Stored{Seq: s.Seq, Batch: s.Batch}
+		}
+		changed, err := m.cfg.History.Fold(ctx, batches, m.policy)
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.applied = stored[len(stored)-1].Seq
+		m.announceLocked()
+		m.mu.Unlock()
+		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored)})
+	})
+}
+
+// folded is what one fold of events changed.
+type folded struct {
+	last     uint64 // sequence
+	changed  []history.Transition
+	released []release
+}
+
+// release closes a lease.
+type release struct {
+	sweep grid.SweepID
+	lease uint64
+}
+
+func releases(stored []jetstream.Stored) []release {
+	var all []release
+	for _, s := range stored {
+		for i := range s.Batch.Events {
+			if e := &s.Batch.Events[i]; e.Kind == grid.Released {
+				all = append(all, release{sweep: s.Batch.Sweep, lease: e.Lease})
+			}
+		}
+	}
+	return all
+}
+
+func (m *Master) fold(ctx context.Context) error {
+	return m.read(ctx, func(f folded) error {
+		select {
+		case m.folded <- f:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+}
+
+func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.sweeps[id]
+	if !ok {
+		return history.Policy{}, false
+	}
+	p := history.Policy{Retries: r.Sweep.Task.Retries}
+	if o := r.Sweep.Task.Objective; o != nil {
+		p.Metric, p.Goal = o.Metric, o.Goal
+	}
+	return p, true
+}
+
+// watch follows the records and hands changes to the loop.
+func (m *Master) watch(ctx context.Context) error {
+	return m.cfg.Store.Records.Watch(ctx, func(c jetstream.Change) {
+		m.note(c)
+		select {
+		case m.changes <- c:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// note keeps the newest revision of each record.
+func (m *Master) note(c jetstream.Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case c.Synced:
+		return
+	case c.Deleted:
+		delete(m.sweeps, c.ID)
+	case c.Record.Rev > m.sweeps[c.ID].Rev:
+		m.sweeps[c.ID] = c.Record
+	}
+	m.announceLocked()
+}
+
+func (m *Master) announceLocked() {
+	close(m.moved)
+	m.moved = make(chan struct{})
+}
+
+// Moved returns a channel that is closed when something has changed: a record, or the state of a trial.
+func (m *Master) Moved() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.moved
+}
+
+// Sweeps gives the record of every sweep, in no order.
+func (m *Master) Sweeps() []jetstream.Record {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]jetstream.Record, 0, len(m.sweeps))
+	for _, r := range m.sweeps {
+		all = append(all, r)
+	}
+	return all
+}
+
+// Sweep gives one record.
+func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.sweeps[id]
+	return r, ok
+}
+
+// Problem says what hinders the master at the moment, in words for the user; empty when nothing does.
+func (m *Master) Problem() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.problem
+}
+
+// setProblem reports whether the problem is another one than before.
+func (m *Master) setProblem(problem string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.problem == problem {
+		return false
+	}
+	m.problem = problem
+	m.announceLocked()
+	return true
+}
+
+// waitApplied blocks until history holds the event with this sequence.
+func (m *Master) waitApplied(ctx context.Context, seq uint64) error {
+	for {
+		m.mu.Lock()
+		applied, moved := m.applied, m.moved
+		m.mu.Unlock()
+		if applied >= seq {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

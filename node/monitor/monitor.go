@@ -1,0 +1,162 @@
+// Package monitor is the HTTP server of a node: the API that the command line and the web page use. It shows what records,
+// history and the log stream hold, and passes on to the master what a user wants changed.
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+	"mlfnode/node/master"
+)
+
+// Config holds the collaborators of a Monitor.
+type Config struct {
+	Master  *master.Master
+	History *history.DB
+	Store   *jetstream.Store
+	Node    api.Node // what does not change
+	Logger  *slog.Logger
+}
+
+// Monitor serves the API. Make one with New.
+type Monitor struct {
+	cfg Config
+	log *slog.Logger
+}
+
+// New makes a Monitor.
+func New(cfg Config) *Monitor {
+	return &Monitor{cfg: cfg, log: cfg.Logger.With("component", "monitor")}
+}
+
+// shutdownTime is how long answers may go on when the node stops. Streams that have no end of their own are cut then.
+const shutdownTime = 500 * time.Millisecond
+
+// Serve answers requests on l until ctx ends.
+func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
+	// Answers that are under way when ctx ends get a little more time: the requests have a context of their own.
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv := &http.Server{
+		Handler:           m.Handler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		last, cancel := context.WithTimeout(requests, shutdownTime)
+		defer cancel()
+		if srv.Shutdown(last) != nil {
+			cut()
+			srv.Close()
+		}
+	})
+	err := srv.Serve(l)
+	if !stop() {
+		<-stopped
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Handler routes the API.
+func (m *Monitor) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+api.PathNode, answer(m.node))
+	mux.HandleFunc("HEAD "+api.PathBundles+"{digest}", m.hasBundle)
+	mux.HandleFunc("PUT "+api.PathBundles+"{digest}", m.putBundle)
+	mux.HandleFunc("GET "+api.PathSweeps, answer(m.sweeps))
+	mux.HandleFunc("POST "+api.PathSweeps, answer(m.submit))
+	mux.HandleFunc("GET "+api.PathSweep, answer(m.sweep))
+	mux.HandleFunc("POST "+api.PathAction, answer(m.act))
+	mux.HandleFunc("GET "+api.PathTrials, m.trials)
+	mux.HandleFunc("GET "+api.PathAttempts, answer(m.attempts))
+	mux.HandleFunc("GET "+api.PathLogs, m.logs)
+	mux.HandleFunc("GET "+api.PathWatch, m.watch)
+	mux.HandleFunc("GET "+api.PathArtifacts, m.artifacts)
+	return mux
+}
+
+// answer turns a function that gives a value into a handler.
+func answer[T any](fn func(*http.Request) (T, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := fn(r)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(v) // the client has gone if this fails
+	}
+}
+
+// refuse answers with an error. What is no *api.Error is the node's own trouble.
+func refuse(w http.ResponseWriter, err error) {
+	e := asError(err)
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(e.Status)
+	_ = json.NewEncoder(w).Encode(e) // the client has gone if this fails
+}
+
+func asError(err error) *api.Error {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &api.Error{Status: http.StatusInternalServerError, Msg: err.Error()}
+}
+
+func badRequest(msg, hint string) error {
+	return &api.Error{Status: http.StatusBadRequest, Msg: msg, Hint: hint}
+}
+
+func (m *Monitor) node(r *http.Request) (api.Node, error) {
+	n := m.cfg.Node
+	usage, err := m.cfg.Store.Usage(r.Context())
+	if err != nil {
+		return n, err
+	}
+	for _, u := range usage {
+		n.Store = append(n.Store, api.Store{Name: u.Name, Bytes: u.Bytes, Limit: u.Limit})
+	}
+	return n, nil
+}
+
+// record finds the sweep that a request names.
+func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
+	id := grid.SweepID(r.PathValue("sweep"))
+	if id == api.Last {
+		return m.newest()
+	}
+	rec, ok := m.cfg.Master.Sweep(id)
+	if !ok {
+		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep " + string(id), Hint: "list them with: mlfnode sweeps"}
+	}
+	return rec.Sweep, nil
+}
+
+func (m *Monitor) newest() (*grid.Sweep, error) {
+	var newest *grid.Sweep
+	for _, rec := range m.cfg.Master.Sweeps() {
+		if newest == nil || rec.Sweep.Submitted.After(newest.Submitted) {
+			newest = rec.Sweep
+		}
+	}
+	if newest == nil {
+		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep yet", Hint: "start one with: mlfnode sweep PROJECT"}
+	}
+	return newest, nil
+}

@@ -1,0 +1,147 @@
+package monitor
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"mlfnode/grid"
+)
+
+func (m *Monitor) hasBundle(w http.ResponseWriter, r *http.Request) {
+	ok, err := m.cfg.Store.Bundles.Has(r.Context(), r.PathValue("digest"))
+	switch {
+	case err != nil:
+		w.WriteHeader(http.StatusInternalServerError)
+	case !ok:
+		w.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// putBundle stores a bundle under its digest and keeps nothing if the content has another one.
+func (m *Monitor) putBundle(w http.ResponseWriter, r *http.Request) {
+	digest := r.PathValue("digest")
+	if len(digest) != hex.EncodedLen(sha256.Size) {
+		refuse(w, badRequest("a bundle is named by its SHA-256 in hex", ""))
+		return
+	}
+	sum := sha256.New()
+	body := &checked{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string { return hex.EncodeToString(sum.Sum(nil)) }}
+	if err := m.cfg.Store.Bundles.Put(r.Context(), digest, body, nil); err != nil {
+		if errors.Is(err, errDigest) {
+			err = badRequest("the bundle was damaged on its way", "submit again")
+		}
+		refuse(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// errDigest makes Put fail at the end of a bundle whose content is not what its name says.
+var errDigest = errors.New("content does not have the digest of its name")
+
+// checked gives errDigest instead of the end of the stream when the digest is another one.
+type checked struct {
+	r    io.Reader
+	want string
+	sum  func() string
+}
+
+func (c *checked) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if err == io.EOF && c.sum() != c.want {
+		return n, errDigest
+	}
+	return n, err
+}
+
+// artifacts streams a tar of the files that trials left. Only the run behind a trial's state counts.
+func (m *Monitor) artifacts(w http.ResponseWriter, r *http.Request) {
+	s, err := m.record(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	prefix := string(s.ID) + "/"
+	if index := r.FormValue("index"); index != "" && index != "-1" {
+		prefix += index + "/"
+	}
+	objects, err := m.cfg.Store.Artifacts.List(r.Context(), prefix)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-tar")
+	t := tar.NewWriter(w)
+	for _, o := range objects {
+		if err := m.copyArtifact(r.Context(), t, s.ID, o.Name); err != nil {
+			m.log.Debug("artifacts could not be sent", "object", o.Name, "err", err)
+			panic(http.ErrAbortHandler) // the client sees a cut stream
+		}
+	}
+	_ = t.Close() // the client has gone if this fails
+}
+
+func (m *Monitor) copyArtifact(ctx context.Context, t *tar.Writer, id grid.SweepID, name string) error {
+	index, run, ok := splitArtifact(name)
+	if !ok {
+		return nil
+	}
+	trial, known, err := m.cfg.History.Trial(ctx, grid.TrialID{Sweep: id, Index: index})
+	if err != nil {
+		return err
+	}
+	if !known || trial.Run != run {
+		return nil
+	}
+	f, err := m.cfg.Store.Artifacts.Open(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return copyTar(t, f, index)
+}
+
+// splitArtifact is the inverse of grid.TrialID.ArtifactName, less the sweep.
+func splitArtifact(name string) (index int64, run string, ok bool) {
+	parts := strings.SplitN(name, "/", 3)
+	if len(parts) != 3 {
+		return 0, "", false
+	}
+	index, err := strconv.ParseInt(parts[1], 10, 64)
+	return index, parts[2], err == nil
+}
+
+// copyTar adds the files of one packed tar under a folder named by the trial's index.
+func copyTar(t *tar.Writer, packed io.Reader, index int64) error {
+	z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return fmt.Errorf("read artifacts: %w", err)
+	}
+	defer z.Close()
+	for in := tar.NewReader(z); ; {
+		h, err := in.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read artifacts: %w", err)
+		}
+		h.Name = strconv.FormatInt(index, 10) + "/" + h.Name
+		if err := t.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(t, in); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// clockSlack is subtracted from times when output is searched by time.
+const clockSlack = 5 * time.Second
+
+// streamName names the streams of output in the API.
+func streamName(s uint8) string {
+	switch s {
+	case 1:
+		return "stdout"
+	case 2:
+		return "stderr"
+	case 3:
+		return "setup"
+	}
+	return "stream" + strconv.Itoa(int(s))
+}
+
+// reader passes on the output of a sweep, or of one run in it, each byte once.
+type reader struct {
+	m     *Monitor
+	sweep grid.SweepID
+	run   string // "" is every run
+	index int64  // -1 is every trial
+	seen  api.Seen
+	next  uint64 // the first message that has not been read
+	emit  func(*api.Output) error
+}
+
+// read passes on what is in the range; with follow it goes on until ctx ends.
+func (r *reader) read(ctx context.Context, rng jetstream.LogRange) error {
+	rng.First = max(rng.First, r.next)
+	return r.m.cfg.Store.Logs.Read(ctx, r.sweep, rng, func(seq uint64, chunks []jetstream.Chunk) error {
+		for i := range chunks {
+			c := &chunks[i]
+			if (r.index >= 0 && c.Index != r.index) || (r.run != "" && c.Run != r.run) {
+				continue
+			}
+			o := api.Output{
+				Index: c.Index, Run: c.Run, Stream: streamName(c.Stream), Offset: c.Offset,
+				Data: c.Data, Time: time.UnixMicro(c.Time).UTC(), Seq: seq,
+			}
+			if !r.seen.Fresh(&o) {
+				continue
+			}
+			if err := r.emit(&o); err != nil {
+				return err
+			}
+		}
+		r.next = seq + 1
+		return nil
+	})
+}
+
+// until follows the output until rest is closed, then reads what had been stored by then.
+func (r *reader) until(ctx context.Context, rng jetstream.LogRange, rest <-chan struct{}) error {
+	following, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		select {
+		case <-rest:
+			stop()
+		case <-following.Done():
+		}
+	}()
+	rng.Follow = true
+	if err := r.read(following, rng); err != nil && following.Err() == nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	rng.Follow = false
+	return r.read(ctx, rng)
+}
+
+// logs streams output: stored, and with follow until the sweep or the trial is at its end.
+func (m *Monitor) logs(w http.ResponseWriter, r *http.Request) {
+	s, err := m.record(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	index, err := strconv.ParseInt(r.FormValue("index"), 10, 64)
+	if err != nil || index >= s.Space.Count() {
+		refuse(w, badRequest(fmt.Sprintf("%s has no trial %s", s.ID, r.FormValue("index")),
+			fmt.Sprintf("its trials are 0 to %d", s.Space.Count()-1)))
+		return
+	}
+	number, _ := strconv.Atoi(r.FormValue("attempt")) // absent is the latest
+	out := newLines(w)
+	rd := &reader{m: m, sweep: s.ID, index: index, emit: func(o *api.Output) error {
+		if err := out.put(o); err != nil {
+			return err
+		}
+		return out.flushIf(r.FormValue("follow") == "true")
+	}}
+	rng, err := m.logRange(r.Context(), rd, number)
+	if err == nil {
+		err = m.readLogs(r.Context(), rd, rng, r.FormValue("follow") == "true")
+	}
+	out.end(r.Context(), err)
+}
+
+func (l *lines) flushIf(now bool) error {
+	if now {
+		return l.flush()
+	}
+	return nil
+}
+
+func (m *Monitor) readLogs(ctx context.Context, rd *reader, rng *jetstream.LogRange, follow bool) error {
+	switch {
+	case follow:
+		if rng == nil {
+			rng = &jetstream.LogRange{}
+		}
+		rng.Last = 0
+		return rd.until(ctx, *rng, m.resting(ctx, rd.sweep, rd.index))
+	case rng == nil:
+		return nil
+	}
+	return rd.read(ctx, *rng)
+}
+
+// logRange finds where the output of the reader's trial lies; nil when there is none.
+func (m *Monitor) logRange(ctx context.Context, rd *reader, number int) (*jetstream.LogRange, error) {
+	if rd.index < 0 {
+		return &jetstream.LogRange{}, nil
+	}
+	attempts, err := m.cfg.History.Attempts(ctx, grid.TrialID{Sweep: rd.sweep, Index: rd.index})
+	if err != nil {
+		return nil, fmt.Errorf("find attempts: %w", err)
+	}
+	a := pick(attempts, number)
+	if a == nil && number > 0 {
+		return nil, badRequest(fmt.Sprintf("trial %d has no attempt %d", rd.index, number), "see: mlfnode trials SWEEP/TRIAL")
+	}
+	if a == nil {
+		return nil, nil
+	}
+	if number > 0 || a.Ended > 0 {
+		rd.run = a.Run
+	}
+	if a.Ended > 0 && a.Result.Log.First == 0 {
+		return nil, nil
+	}
+	if a.Result.Log.First > 0 {
+		return &jetstream.LogRange{First: a.Result.Log.First, Last: a.Result.Log.Last}, nil
+	}
+	return &jetstream.LogRange{Since: time.UnixMicro(a.Started).Add(-clockSlack)}, nil
+}
+
+// pick chooses an attempt by its number, or the one that the trial's state comes from, or the latest.
+func pick(attempts []history.Attempt, number int) *history.Attempt {
+	var latest *history.Attempt
+	for i := range attempts {
+		a := &attempts[i]
+		if number > 0 && a.Number != number {
+			continue
+		}
+		if a.Outcome == history.IsResult {
+			return a
+		}
+		if latest == nil || a.Number >= latest.Number {
+			latest = a
+		}
+	}
+	return latest
+}
+
+// restInterval is how often a sweep that nobody changes is looked at.
+const restInterval = 250 * time.Millisecond
+
+// resting returns a channel that is closed when the sweep (index -1) or the trial is at rest, or ctx ends.
+func (m *Monitor) resting(ctx context.Context, id grid.SweepID, index int64) <-chan struct{} {
+	rest := make(chan struct{})
+	go func() {
+		defer close(rest)
+		tick := time.NewTicker(restInterval)
+		defer tick.Stop()
+		for {
+			moved := m.cfg.Master.Moved()
+			if done, err := m.atRest(ctx, id, index); done || err != nil {
+				return
+			}
+			select {
+			case <-moved:
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return rest
+}
+
+// atRest reports whether nothing of the sweep, or of the trial, is running or going to run.
+func (m *Monitor) atRest(ctx context.Context, id grid.SweepID, index int64) (bool, error) {
+	rec, ok := m.cfg.Master.Sweep(id)
+	if !ok {
+		return true, nil
+	}
+	if index >= 0 {
+		t, known, err := m.cfg.History.Trial(ctx, grid.TrialID{Sweep: id, Index: index})
+		if err != nil || (known && t.State.Terminal()) {
+			return true, err
+		}
+	}
+	if rec.Sweep.Active() {
+		return false, nil
+	}
+	leases, err := m.cfg.Master.Outstanding(ctx, id)
+	if err != nil || leases > 0 {
+		return false, err
+	}
+	return true, nil
+}

@@ -1,0 +1,177 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+func (m *Monitor) sweeps(r *http.Request) ([]api.Sweep, error) {
+	records := m.cfg.Master.Sweeps()
+	all := make([]api.Sweep, 0, len(records))
+	for _, rec := range records {
+		s, err := m.view(r.Context(), rec.Sweep)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b api.Sweep) int { return a.Submitted.Compare(b.Submitted) })
+	return all, nil
+}
+
+func (m *Monitor) sweep(r *http.Request) (api.Sweep, error) {
+	s, err := m.record(r)
+	if err != nil {
+		return api.Sweep{}, err
+	}
+	v, err := m.view(r.Context(), s)
+	if err != nil {
+		return v, err
+	}
+	v.LogNext, err = m.cfg.Store.Logs.Next(r.Context())
+	return v, err
+}
+
+// view joins a record with what history counts.
+func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
+	c, err := m.cfg.History.Counts(ctx, s.ID)
+	if err != nil {
+		return api.Sweep{}, fmt.Errorf("count trials of %s: %w", s.ID, err)
+	}
+	metrics, err := m.cfg.History.MetricNames(ctx, s.ID)
+	if err != nil {
+		return api.Sweep{}, fmt.Errorf("list metrics of %s: %w", s.ID, err)
+	}
+	v := api.Sweep{
+		Sweep: s.ID, State: s.State, Count: s.Space.Count(),
+		Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
+		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
+		Submitted: s.Submitted, Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
+		Keys: s.Space.Keys(), Metrics: nonNil(metrics), Objective: s.Task.Objective,
+	}
+	v.Pending = v.Count - v.Running - v.Succeeded - v.Failed - v.Cancelled
+	if s.State == grid.SweepCancelled {
+		v.Cancelled, v.Pending = v.Cancelled+v.Pending, 0
+	}
+	if s.Active() {
+		v.ETA = eta(&v, time.Now())
+		v.Problem = m.cfg.Master.Problem()
+	}
+	return v, nil
+}
+
+// eta extrapolates from the trials done since the first one started.
+func eta(v *api.Sweep, now time.Time) *float64 {
+	done := v.Succeeded + v.Failed + v.Cancelled
+	if done == 0 || v.Started == nil {
+		return nil
+	}
+	rest := float64(v.Count-done) * now.Sub(*v.Started).Seconds() / float64(done)
+	return &rest
+}
+
+func micros(t int64) *time.Time {
+	if t == 0 {
+		return nil
+	}
+	u := time.UnixMicro(t).UTC()
+	return &u
+}
+
+func nonZero(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func nonNil[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}
+
+func seconds(us int64) float64 { return float64(us) / 1e6 }
+
+// bodyLimit bounds what a request may send, bundles apart.
+const bodyLimit = 64 << 20
+
+func decode(r *http.Request, v any) error {
+	dec := json.NewDecoder(http.MaxBytesReader(nil, r.Body, bodyLimit))
+	if err := dec.Decode(v); err != nil {
+		return badRequest("the request can't be read: "+err.Error(), "use a mlfnode of the node's version")
+	}
+	return nil
+}
+
+func (m *Monitor) submit(r *http.Request) (api.Sweep, error) {
+	var s api.Submit
+	if err := decode(r, &s); err != nil {
+		return api.Sweep{}, err
+	}
+	if s.Project == "" || s.Space.Count() < 1 {
+		return api.Sweep{}, badRequest("the submission has no project name or no point", "")
+	}
+	if s.Bundle != "" {
+		ok, err := m.cfg.Store.Bundles.Has(r.Context(), s.Bundle)
+		if err != nil {
+			return api.Sweep{}, err
+		}
+		if !ok {
+			return api.Sweep{}, badRequest("the bundle "+s.Bundle+" has not been stored", "submit again")
+		}
+	}
+	rec, err := m.cfg.Master.Submit(r.Context(), &s)
+	if err != nil {
+		return api.Sweep{}, err
+	}
+	return m.view(r.Context(), rec.Sweep)
+}
+
+func (m *Monitor) act(r *http.Request) (api.Done, error) {
+	s, err := m.record(r)
+	if err != nil {
+		return api.Done{}, err
+	}
+	ctx, master := r.Context(), m.cfg.Master
+	var changed int64
+	switch r.PathValue("action") {
+	case "pause":
+		_, err = master.Pause(ctx, s.ID, false)
+	case "kill":
+		_, err = master.Pause(ctx, s.ID, true)
+	case "resume":
+		_, err = master.Resume(ctx, s.ID)
+	case "cancel":
+		_, err = master.Cancel(ctx, s.ID)
+	case "retry":
+		var q api.Retry
+		if err = decode(r, &q); err == nil {
+			_, changed, err = master.Retry(ctx, s.ID, q)
+		}
+	case "extend":
+		var q api.Extend
+		if err = decode(r, &q); err == nil {
+			_, changed, err = master.Extend(ctx, s.ID, q.Axes)
+		}
+	default:
+		err = badRequest("a sweep has no action "+r.PathValue("action"), "")
+	}
+	if err != nil {
+		return api.Done{}, err
+	}
+	rec, _ := master.Sweep(s.ID)
+	if rec.Sweep == nil {
+		rec.Sweep = s
+	}
+	v, err := m.view(ctx, rec.Sweep)
+	return api.Done{Sweep: v, Changed: changed}, err
+}

@@ -1,0 +1,280 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// trials streams the trials that the query selects; trials that have not run yet are made up from the space.
+func (m *Monitor) trials(w http.ResponseWriter, r *http.Request) {
+	s, err := m.record(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	q, err := parseQuery(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	out := newLines(w)
+	l := &listing{m: m, sweep: s, q: q, left: q.Limit, skip: q.Offset, emit: func(t *grid.Trial) error { return out.put(wire(s, t)) }}
+	if l.left <= 0 {
+		l.left = s.Space.Count()
+	}
+	out.end(r.Context(), l.run(r.Context()))
+}
+
+func parseQuery(r *http.Request) (api.TrialQuery, error) {
+	q := api.TrialQuery{Sort: r.FormValue("sort"), Desc: r.FormValue("desc") == "true"}
+	if q.Sort == "" {
+		q.Sort = "index"
+	}
+	for _, s := range r.Form["state"] {
+		if !slices.Contains(grid.States[:], grid.State(s)) {
+			return q, badRequest(fmt.Sprintf("%q is no state of a trial", s), "states are pending, running, succeeded, failed, cancelled")
+		}
+		q.States = append(q.States, grid.State(s))
+	}
+	for name, v := range map[string]*int64{"limit": &q.Limit, "offset": &q.Offset} {
+		if text := r.FormValue(name); text != "" {
+			n, err := strconv.ParseInt(text, 10, 64)
+			if err != nil || n < 0 {
+				return q, badRequest(fmt.Sprintf("%s %q is no number from 0", name, text), "")
+			}
+			*v = n
+		}
+	}
+	return q, nil
+}
+
+// listing joins the rows of history with the trials that have none.
+type listing struct {
+	m     *Monitor
+	sweep *grid.Sweep
+	q     api.TrialQuery
+	left  int64 // how many more to emit
+	skip  int64 // how many to pass over first
+	emit  func(*grid.Trial) error
+}
+
+func (l *listing) run(ctx context.Context) error {
+	if l.q.Sort == "index" && !l.q.Desc && len(l.q.States) == 0 {
+		return l.all(ctx)
+	}
+	if wanted := l.known(); len(wanted) > 0 || len(l.q.States) == 0 {
+		if l.q.Sort == "index" && !l.q.Desc && l.wantsUnknown() {
+			return l.merged(ctx)
+		}
+		if err := l.rows(ctx, wanted); err != nil {
+			return err
+		}
+	}
+	if !l.wantsUnknown() {
+		return nil
+	}
+	return l.unknown(ctx)
+}
+
+// unknownState is the state of trials without a row.
+func (l *listing) unknownState() grid.State {
+	if l.sweep.State == grid.SweepCancelled {
+		return grid.Cancelled
+	}
+	return grid.Pending
+}
+
+func (l *listing) wants(s grid.State) bool {
+	return len(l.q.States) == 0 || slices.Contains(l.q.States, s)
+}
+
+func (l *listing) wantsUnknown() bool { return l.wants(l.unknownState()) }
+
+// known lists the states to ask history for. Rows that wait for a retry are pending there.
+func (l *listing) known() []grid.State {
+	return l.q.States
+}
+
+// all merges rows and gaps by index; the offset is an index then.
+func (l *listing) all(ctx context.Context) error {
+	next := l.skip
+	l.skip = 0
+	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{From: next, Limit: l.left}) {
+		if err != nil {
+			return err
+		}
+		if err := l.fill(&next, t.Index); err != nil || l.left == 0 {
+			return err
+		}
+		if err := l.put(&t); err != nil || l.left == 0 {
+			return err
+		}
+		next = t.Index + 1
+	}
+	return l.fill(&next, l.sweep.Space.Count())
+}
+
+// merged is all with a filter.
+func (l *listing) merged(ctx context.Context) error {
+	var next int64
+	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{}) {
+		if err != nil {
+			return err
+		}
+		if err := l.fill(&next, t.Index); err != nil || l.left == 0 {
+			return err
+		}
+		next = t.Index + 1
+		if !l.wants(state(&t)) {
+			continue
+		}
+		if err := l.put(&t); err != nil || l.left == 0 {
+			return err
+		}
+	}
+	return l.fill(&next, l.sweep.Space.Count())
+}
+
+// fill emits trials without a row from next up to end.
+func (l *listing) fill(next *int64, end int64) error {
+	if jump := min(l.skip, max(0, end-*next)); jump > 0 {
+		*next += jump
+		l.skip -= jump
+	}
+	for ; *next < end && l.left > 0; *next++ {
+		if err := l.put(&grid.Trial{Index: *next, State: l.unknownState()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rows emits trials with rows, in the order that was asked for.
+func (l *listing) rows(ctx context.Context, states []grid.State) error {
+	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip}
+	emitted := int64(0)
+	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, q) {
+		if err != nil {
+			return err
+		}
+		emitted++
+		l.skip = 0
+		if err := l.put(&t); err != nil || l.left == 0 {
+			return err
+		}
+	}
+	if emitted == 0 && l.skip > 0 {
+		return l.passOver(ctx, states)
+	}
+	return nil
+}
+
+// passOver subtracts the rows that the offset has skipped.
+func (l *listing) passOver(ctx context.Context, states []grid.State) error {
+	n := int64(0)
+	for _, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{States: states}) {
+		if err != nil {
+			return err
+		}
+		n++
+	}
+	l.skip = max(0, l.skip-n)
+	return nil
+}
+
+// unknown emits the trials without a row, by index: behind the rows, whatever the order.
+func (l *listing) unknown(ctx context.Context) error {
+	terminal, open, err := l.m.cfg.History.Ranges(ctx, l.sweep.ID)
+	if err != nil {
+		return err
+	}
+	var rows grid.Ranges
+	for _, r := range terminal {
+		rows.Add(r.Lo, r.Hi)
+	}
+	for i := range open {
+		rows.Add(open[i].Index, open[i].Index+1)
+	}
+	rows.Gaps(0, l.sweep.Space.Count(), func(g grid.Range) {
+		if err == nil && l.left > 0 {
+			err = l.fill(&g.Lo, g.Hi)
+		}
+	})
+	return err
+}
+
+func (l *listing) put(t *grid.Trial) error {
+	if l.skip > 0 {
+		l.skip--
+		return nil
+	}
+	l.left--
+	return l.emit(t)
+}
+
+func state(t *grid.Trial) grid.State {
+	if t.State == "" {
+		return grid.Pending
+	}
+	return t.State
+}
+
+// wire turns a trial into its wire form.
+func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
+	v := &api.Trial{
+		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),
+		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Reason: t.Result.Reason,
+		Params: s.Space.At(t.Index), Metrics: t.Result.Metrics,
+		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage),
+	}
+	if s.State == grid.SweepCancelled && !v.State.Terminal() {
+		v.State = grid.Cancelled
+	}
+	if v.Metrics == nil {
+		v.Metrics = grid.Metric{}
+	}
+	if t.Ended > 0 {
+		code := t.Result.ExitCode
+		v.ExitCode = &code
+	}
+	return v
+}
+
+func usage(u grid.Usage) api.Resources {
+	return api.Resources{Wall: seconds(u.Wall), CPU: seconds(u.CPU), Memory: u.Memory}
+}
+
+func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
+	s, err := m.record(r)
+	if err != nil {
+		return nil, err
+	}
+	index, err := strconv.ParseInt(r.PathValue("index"), 10, 64)
+	if err != nil || index < 0 || index >= s.Space.Count() {
+		return nil, badRequest(fmt.Sprintf("%s has no trial %s", s.ID, r.PathValue("index")),
+			fmt.Sprintf("its trials are 0 to %d", s.Space.Count()-1))
+	}
+	known, err := m.cfg.History.Attempts(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]api.Attempt, 0, len(known))
+	for i := range known {
+		all = append(all, attempt(&known[i]))
+	}
+	return all, nil
+}
+
+func attempt(a *history.Attempt) api.Attempt {
+	return api.Attempt{
+		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, ExitCode: a.Result.ExitCode,
+		Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
+	}
+}

@@ -1,0 +1,109 @@
+package monitor
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// progressInterval is the shortest time between two counts of a watch.
+const progressInterval = 100 * time.Millisecond
+
+// watch streams the output and the counts of a sweep until it is at rest.
+func (m *Monitor) watch(w http.ResponseWriter, r *http.Request) {
+	s, err := m.record(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	after, _ := strconv.ParseUint(r.FormValue("after"), 10, 64) // absent is the sweep's first output
+	v := &viewer{m: m, id: s.ID, out: newLines(w)}
+	v.out.end(r.Context(), v.run(r.Context(), after))
+}
+
+// viewer is one client that watches a sweep. Output and counts come from two goroutines.
+type viewer struct {
+	m  *Monitor
+	id grid.SweepID
+
+	mu  sync.Mutex
+	out *lines
+}
+
+func (v *viewer) run(ctx context.Context, after uint64) error {
+	if err := v.count(ctx); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	rest := v.m.resting(ctx, v.id, -1)
+	var counting sync.WaitGroup
+	counting.Go(func() {
+		if err := v.counts(ctx, rest); err != nil {
+			stop(err)
+		}
+	})
+	rd := &reader{m: v.m, sweep: v.id, index: -1, emit: v.output}
+	err := rd.until(ctx, jetstream.LogRange{First: after}, rest)
+	counting.Wait()
+	if err != nil {
+		return err
+	}
+	return v.count(ctx)
+}
+
+func (v *viewer) output(o *api.Output) error { return v.put(api.Update{Output: o}) }
+
+func (v *viewer) put(u api.Update) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err := v.out.put(u); err != nil {
+		return err
+	}
+	return v.out.flush()
+}
+
+// count sends the sweep as it is now.
+func (v *viewer) count(ctx context.Context) error {
+	rec, ok := v.m.cfg.Master.Sweep(v.id)
+	if !ok {
+		return nil
+	}
+	s, err := v.m.view(ctx, rec.Sweep)
+	if err != nil {
+		return err
+	}
+	return v.put(api.Update{Sweep: &s})
+}
+
+// counts sends the sweep when something has moved, until it is at rest.
+func (v *viewer) counts(ctx context.Context, rest <-chan struct{}) error {
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
+	for {
+		moved := v.m.cfg.Master.Moved()
+		if err := v.count(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-rest:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-rest:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

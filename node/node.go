@@ -1,0 +1,228 @@
+// Package node is one mlfnode: it reads the settings, puts the parts together and starts and stops them in order. Session is
+// how the command line finds the node of a state folder, or becomes it.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/executor"
+	"mlfnode/node/history"
+	"mlfnode/node/master"
+	"mlfnode/node/monitor"
+	"mlfnode/node/worker"
+)
+
+// Node is one node in this process. Make one with Open and end it with Close.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	closers []func()
+
+	store   *jetstream.Store
+	history *history.DB
+	master  *master.Master
+	worker  *worker.Worker
+	monitor *monitor.Monitor
+
+	failed chan error // the first part that ended by itself
+}
+
+// Open starts the node of a state folder. A quiet node folds history and answers, but runs nothing. It returns ErrInUse when
+// another process has the folder.
+//
+// This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
+// undone; Close runs these backwards.
+func Open(ctx context.Context, cfg Config, quiet bool) (n *Node, err error) {
+	lock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	n = &Node{cfg: cfg, log: cfg.Logger, failed: make(chan error, 8)}
+	n.onClose(func() { lock.Close() })
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if err := checkWritable(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	token, err := identity(filepath.Join(cfg.StateDir, "token"))
+	if err != nil {
+		return nil, err
+	}
+	// Nothing of a dead agent may still write to its spools when they are read.
+	if killed, err := executor.Reap(ctx, token, cfg.Logger); err != nil {
+		return nil, fmt.Errorf("kill what a dead node left: %w", err)
+	} else if killed > 0 {
+		cfg.Logger.Info("processes of a dead node killed", "count", killed)
+	}
+	server, err := jetstream.Start(jetstream.Config{
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Logger: cfg.Logger, Limits: cfg.limits(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("start the store: %w", err)
+	}
+	n.onClose(server.Close)
+	if n.store, err = server.Store(ctx); err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	n.onClose(n.store.Close)
+	// Leases of the node's last life are void: its attempts are reported below, and what is missing is leased anew.
+	if err := n.store.Queue.Purge(ctx); err != nil {
+		return nil, fmt.Errorf("empty the lease queue: %w", err)
+	}
+	if n.history, err = history.Open(filepath.Join(cfg.StateDir, "history.db"), cfg.Logger); err != nil {
+		return nil, fmt.Errorf("open history: %w", err)
+	}
+	n.onClose(func() { n.history.Close() })
+	exec := cfg.Executor
+	if exec == nil {
+		process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true}, cfg.Logger)
+		if err != nil {
+			return nil, fmt.Errorf("open the process executor: %w", err)
+		}
+		n.onClose(func() { process.Close() })
+		exec = process
+	}
+	n.worker, err = worker.New(worker.Config{
+		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: exec, Machine: cfg.Machine, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the worker: %w", err)
+	}
+	if err := n.worker.Recover(ctx); err != nil {
+		return nil, err
+	}
+	n.master = master.New(master.Config{
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Feed: !quiet,
+		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age},
+	})
+	n.start("master", n.master.Run)
+	select {
+	case <-n.master.Ready():
+	case err := <-n.failed:
+		return nil, err
+	}
+	if !quiet {
+		widen()
+		n.start("worker", n.worker.Run)
+		n.start("memory", settle)
+	}
+	n.monitor = monitor.New(monitor.Config{
+		Master: n.master, History: n.history, Store: n.store, Node: cfg.describe(), Logger: cfg.Logger,
+	})
+	return n, nil
+}
+
+// checkWritable finds out at once whether the folder can be written, for a clear message.
+func checkWritable(dir string) error {
+	f, err := os.CreateTemp(dir, ".probe-*")
+	if err != nil {
+		return fmt.Errorf("the state folder %s can't be written: %w", dir, errors.Unwrap(err))
+	}
+	_, err = f.Write(make([]byte, 4096))
+	err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+	if err != nil {
+		return fmt.Errorf("the state folder %s can't be written: %w", dir, err)
+	}
+	return nil
+}
+
+// start runs a part until the node closes.
+func (n *Node) start(name string, run func(context.Context) error) {
+	ctx, stop := context.WithCancel(context.Background()) // ends in Close, in its order
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := run(ctx); err != nil {
+			n.failed <- fmt.Errorf("%s: %w", name, err)
+		}
+	}()
+	n.onClose(func() {
+		stop()
+		<-ended
+	})
+}
+
+func (n *Node) onClose(fn func()) { n.closers = append(n.closers, fn) }
+
+// Close stops the node in good order: running attempts are stopped and run again later, reports are stored, files closed.
+func (n *Node) Close() {
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		n.closers[i]()
+	}
+	n.closers = nil
+}
+
+// Failed gives the error of a part that ended by itself.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// busyInterval is how often a node that hosts others' sweeps looks whether it may leave.
+const busyInterval = 100 * time.Millisecond
+
+// Busy reports whether a sweep is active, or leases are still out.
+func (n *Node) Busy(ctx context.Context) (bool, error) {
+	for _, r := range n.master.Sweeps() {
+		if r.Sweep.Active() {
+			return true, nil
+		}
+		if leases, err := n.master.Outstanding(ctx, r.Sweep.ID); err != nil || leases > 0 {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// Idle blocks until the node is not busy.
+func (n *Node) Idle(ctx context.Context) error {
+	tick := time.NewTicker(busyInterval)
+	defer tick.Stop()
+	for {
+		busy, err := n.Busy(ctx)
+		if err != nil || !busy {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case err := <-n.failed:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// serve answers on l; the returned func stops that and waits for answers that are under way.
+func (n *Node) serve(l net.Listener) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background()) // ends with the returned func
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := n.monitor.Serve(ctx, l); err != nil {
+			n.failed <- fmt.Errorf("monitor: %w", err)
+		}
+	})
+	return func() {
+		cancel()
+		serving.Wait()
+	}
+}
+
+func (c Config) describe() api.Node {
+	return api.Node{
+		Version: c.Version, Node: grid.NodeID(c.Node), State: c.StateDir, PID: os.Getpid(),
+		CPUs: c.Machine.CPUs, Memory: c.Machine.Memory,
+		Retention: api.Retention{Sweeps: c.Retention.Sweeps, Age: c.Retention.Age, Logs: c.Retention.Logs},
+	}
+}

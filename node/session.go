@@ -1,0 +1,194 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"mlfnode/node/api"
+)
+
+// Session is a way to talk to the node of a state folder: to one that another process runs, or to one in this process.
+type Session struct {
+	client *api.Client
+	dir    string
+	node   *Node // nil when another process runs it
+	quiet  bool
+
+	mu   sync.Mutex
+	stop func() // ends the serving
+}
+
+const (
+	// attachTime bounds the wait for a node that starts or stops in another process.
+	attachTime = 30 * time.Second
+	// attachInterval is how often it is tried meanwhile.
+	attachInterval = 20 * time.Millisecond
+)
+
+// Attach finds the node of the state folder, or makes one in this process: with host true a working one, that other
+// terminals reach through its unix socket; with host false a quiet one for reads and changes of records, which runs no trial.
+func Attach(ctx context.Context, cfg Config, host bool) (*Session, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, attachTime,
+		fmt.Errorf("another mlfnode has the state folder %s and does not answer; stop it, or choose another folder with --state", cfg.StateDir))
+	defer cancel()
+	tick := time.NewTicker(attachInterval)
+	defer tick.Stop()
+	for {
+		if s := reach(ctx, cfg.StateDir); s != nil {
+			return s, nil
+		}
+		s, err := become(ctx, cfg, host)
+		if !errors.Is(err, ErrInUse) {
+			return s, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Running reports whether some process runs a node that answers for the state folder.
+func Running(ctx context.Context, cfg Config) bool { return reach(ctx, cfg.StateDir) != nil }
+
+// reach gives a session with a node of another process, nil when none answers.
+func reach(ctx context.Context, dir string) *Session {
+	c, err := dial(ctx, dir)
+	if err != nil {
+		return nil
+	}
+	c.Close()
+	return &Session{dir: dir, client: api.NewClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, dir) })}
+}
+
+// become makes the node in this process.
+func become(ctx context.Context, cfg Config, host bool) (*Session, error) {
+	n, err := Open(ctx, cfg, !host)
+	if err != nil {
+		return nil, err
+	}
+	s := &Session{dir: cfg.StateDir, node: n, quiet: !host}
+	if !host {
+		// A quiet node answers this process alone: others wait for the folder, which takes milliseconds.
+		p := newPipe()
+		s.stop = n.serve(p)
+		s.client = api.NewClient(p.dial)
+		return s, nil
+	}
+	s.client = api.NewClient(func(ctx context.Context) (net.Conn, error) { return dial(ctx, cfg.StateDir) })
+	if err := s.listen(); err != nil {
+		n.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Session) listen() error {
+	l, err := listen(s.dir)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stop = s.node.serve(l)
+	return nil
+}
+
+func (s *Session) unlisten() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stop != nil {
+		s.stop()
+		s.stop = nil
+	}
+}
+
+// Client talks to the node.
+func (s *Session) Client() *api.Client { return s.client }
+
+// Hosting reports whether the working node is in this process.
+func (s *Session) Hosting() bool { return s.node != nil && !s.quiet }
+
+// Failed gives the error of a hosted node that ended by itself. It never gives anything when not hosting.
+func (s *Session) Failed() <-chan error {
+	if s.node == nil {
+		return nil
+	}
+	return s.node.Failed()
+}
+
+// Idle blocks while this process hosts sweeps that still run, those of other terminals too; it returns at once when not
+// hosting. When it returns without an error the node takes no more requests, so that no sweep can slip in before Close.
+func (s *Session) Idle(ctx context.Context) error {
+	if !s.Hosting() {
+		return nil
+	}
+	for {
+		if err := s.node.Idle(ctx); err != nil {
+			return err
+		}
+		s.unlisten()
+		busy, err := s.node.Busy(ctx)
+		if err != nil || !busy {
+			return err
+		}
+		if err := s.listen(); err != nil {
+			return err
+		}
+	}
+}
+
+// Close leaves: a hosted node stops in good order, running trials are stopped and run again later.
+func (s *Session) Close() error {
+	s.client.Close()
+	s.unlisten()
+	if s.node != nil {
+		s.node.Close()
+	}
+	return nil
+}
+
+// pipe is a listener for connections inside this process.
+type pipe struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newPipe() *pipe { return &pipe{conns: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipe) dial(ctx context.Context) (net.Conn, error) {
+	mine, theirs := net.Pipe()
+	select {
+	case p.conns <- theirs:
+		return mine, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// Accept implements net.Listener.
+func (p *pipe) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (p *pipe) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (p *pipe) Addr() net.Addr { return &net.UnixAddr{Name: "in-process", Net: "unix"} }

@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// attempt is one run of a trial in this worker.
+type attempt struct {
+	id     grid.TrialID
+	number int
+	run    string
+	task   *grid.Task
+	params grid.Params
+	spool  *spool
+
+	started time.Time
+	ref     grid.LogRef // owned by the outbox
+
+	mu        sync.Mutex
+	sources   []*source
+	announced bool
+	ended     bool      // nothing may be read from the spool any more
+	untouched bool      // the attempt left nothing in the spool
+	reported  time.Time // of the last metrics
+}
+
+// attempt runs one trial and reports how it ended. Its spool stays until the report is stored.
+func (w *Worker) attempt(s *sweep, slot executor.Slot, index int64, number int) {
+	a := &attempt{
+		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
+		task: &s.record.Task, params: s.record.Space.At(index), started: time.Now(),
+	}
+	result, reuse := w.execute(s, slot, a)
+	spool := a.spool
+	if spool != nil && reuse && a.untouched {
+		// Nothing is left to store but the result: the next attempt can have the spool at once.
+		w.spools.putUntouched(spool)
+		spool = nil
+	}
+	e := grid.Event{Kind: grid.Finished, Index: index, Attempt: number, Run: a.run, Time: time.Now().UnixMicro(), Result: result}
+	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: func() {
+		if spool != nil {
+			w.spools.put(spool, reuse)
+		}
+	}})
+}
+
+// execute prepares, runs and collects. The second value reports whether the spool may be used again.
+func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result, bool) {
+	spool, err := w.spools.take()
+	if err != nil {
+		return a.failed(grid.ClassSetup, "the attempt's folder could not be made: "+err.Error()), false
+	}
+	a.spool = spool
+	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro()}
+	if err := spool.claim(m); err != nil {
+		return a.failed(grid.ClassSetup, "the attempt's folder could not be written: "+err.Error()), true
+	}
+	if err := w.prepare(s, slot, a); err != nil {
+		if result := stopped(s.ctx, a); result != nil {
+			return result, true
+		}
+		return a.failed(grid.ClassSetup, err.Error()), true
+	}
+	return w.process(s, slot, a, m)
+}
+
+// process runs the program and collects what it left.
+func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) (*grid.Result, bool) {
+	a.sources = []*source{
+		{file: a.spool.stdout, stream: streamOut}, {file: a.spool.stderr, stream: streamErr},
+	}
+	w.watch(a)
+	out := slot.Run(s.ctx, w.command(s, a))
+	w.unwatch(a)
+	result := a.result(out)
+	if a.spool.untouched(a.started) {
+		a.mu.Lock()
+		a.ended, a.untouched = true, true
+		a.mu.Unlock()
+		return result, out.Leftovers == 0
+	}
+	// The program has ended: the next start can tell so even if this one gets no further.
+	m.Result = result
+	if err := a.spool.claim(m); err != nil {
+		w.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
+	}
+	w.collect(a, result)
+	return result, out.Leftovers == 0
+}
+
+// collect ships the rest of the output and gathers metrics and artifacts. It is also what a start after a crash does.
+func (w *Worker) collect(a *attempt, result *grid.Result) {
+	w.drain(a)
+	result.Reason = a.explain(result)
+	result.Metrics = a.readMetrics()
+	files, err := w.storeArtifacts(a)
+	if err != nil {
+		w.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
+		result.Reason = joinReason(result.Reason, "artifacts could not be stored: "+err.Error())
+	}
+	result.Files = files
+}
+
+func joinReason(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a + "\n" + b
+}
+
+// command is what the executor runs.
+func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
+	t := a.task
+	return &executor.Attempt{
+		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()), Dir: a.spool.work(),
+		Stdout: a.spool.stdout, Stderr: a.spool.stderr,
+		Memory: t.Resources.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+	}
+}
+
+// result turns what the executor saw into the attempt's result.
+func (a *attempt) result(out executor.Outcome) *grid.Result {
+	r := &grid.Result{Class: out.Class, ExitCode: out.ExitCode, Reason: out.Reason, Started: out.Start.UnixMicro(), Usage: out.Usage}
+	if out.Start.IsZero() {
+		r.Started = a.started.UnixMicro()
+	}
+	return r
+}
+
+// stopped gives the result of an attempt that did not end by itself, nil when nobody stopped it.
+func stopped(ctx context.Context, a *attempt) *grid.Result {
+	switch cause := context.Cause(ctx); {
+	case cause == nil:
+		return nil
+	case errors.Is(cause, executor.ErrCancelled):
+		return a.failed(grid.ClassCancel, "cancelled")
+	default:
+		return a.failed(grid.ClassHalt, "stopped before its end: "+cause.Error())
+	}
+}
+
+func (a *attempt) failed(c grid.Class, reason string) *grid.Result {
+	return &grid.Result{Class: c, ExitCode: -1, Reason: reason, Started: a.started.UnixMicro()}
+}
+
+// reasonLines and reasonBytes bound the output that goes into a failure's reason.
+const (
+	reasonLines = 5
+	reasonBytes = 2048
+)
+
+// explain adds the last lines of output to the reason of a failure.
+func (a *attempt) explain(r *grid.Result) string {
+	if r.Class == grid.ClassNone || r.Class == grid.ClassCancel || r.Class == grid.ClassHalt || a.spool == nil {
+		return r.Reason
+	}
+	for _, f := range []*os.File{a.spool.stderr, a.spool.stdout} {
+		if lines := lastLines(f, reasonLines, reasonBytes); lines != "" {
+			return joinReason(r.Reason, lines)
+		}
+	}
+	return r.Reason
+}

@@ -1,0 +1,62 @@
+package worker
+
+import (
+	"math"
+	"sync"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+)
+
+// capacity accounts for what running attempts have reserved of the machine.
+type capacity struct {
+	total inventory.Machine
+
+	mu     sync.Mutex
+	cpus   float64
+	memory int64
+}
+
+func newCapacity(m inventory.Machine) *capacity {
+	return &capacity{total: m, cpus: m.CPUs, memory: m.Memory}
+}
+
+// rounding forgives sums of fractions such as ten times 0.1.
+const rounding = 1e-9
+
+// reserve takes resources if they are free.
+func (c *capacity) reserve(r grid.Resources) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.CPUs > c.cpus+rounding || r.Memory > c.memory || r.GPUs > 0 {
+		return false
+	}
+	c.cpus -= r.CPUs
+	c.memory -= r.Memory
+	return true
+}
+
+func (c *capacity) release(r grid.Resources) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cpus += r.CPUs
+	c.memory += r.Memory
+}
+
+// slots says how often the resources fit into the empty machine.
+func (c *capacity) slots(r grid.Resources) int {
+	if r.GPUs > 0 {
+		return 0
+	}
+	n := math.Inf(1)
+	if r.CPUs > 0 {
+		n = math.Floor(c.total.CPUs/r.CPUs + rounding)
+	}
+	if r.Memory > 0 {
+		n = min(n, math.Floor(float64(c.total.Memory)/float64(r.Memory)))
+	}
+	return int(min(n, maxSlots))
+}
+
+// maxSlots bounds how many attempts run at one time on a node, whatever they ask for.
+const maxSlots = 4096

@@ -1,0 +1,261 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+const (
+	// flushInterval is the shortest time between two rounds of reports: each round costs disk flushes, which are shared by
+	// all that has happened since the last one.
+	flushInterval = 15 * time.Millisecond
+	// outboxBytes and outboxEvents bound what waits to be stored; attempts wait when they are reached.
+	outboxBytes  = 8 << 20
+	outboxEvents = 8192
+	// retryInterval is the wait after the store has refused a round, for example because the disk is full.
+	retryInterval = 500 * time.Millisecond
+)
+
+// outbox stores reports in rounds: output, then the events that point to it, then the acknowledgement of leases. Nothing is
+// dropped: a round that fails is tried again until it is stored.
+type outbox struct {
+	node  grid.NodeID
+	store *jetstream.Store
+	log   *slog.Logger
+	kick  chan struct{}
+
+	mu      sync.Mutex
+	queue   round
+	busy    bool          // a round is being stored
+	drained chan struct{} // closed and replaced when a round has been stored
+}
+
+// round is what one round of reports stores.
+type round struct {
+	output map[grid.SweepID][]piece
+	events map[grid.SweepID][]report
+	leases []leaseReport
+	bytes  int64
+	count  int
+}
+
+// piece is output of an attempt.
+type piece struct {
+	chunk jetstream.Chunk
+	ref   *grid.LogRef // told where the piece was stored
+}
+
+// report is an event and what to do once it is stored.
+type report struct {
+	event  grid.Event
+	ref    *grid.LogRef // for Finished: where the output is
+	stored func()
+}
+
+type leaseReport struct {
+	held   *jetstream.Held
+	stored func()
+}
+
+func newOutbox(node grid.NodeID, store *jetstream.Store, log *slog.Logger) *outbox {
+	return &outbox{node: node, store: store, log: log, kick: make(chan struct{}, 1), drained: make(chan struct{}), queue: newRound()}
+}
+
+func newRound() round {
+	return round{output: map[grid.SweepID][]piece{}, events: map[grid.SweepID][]report{}}
+}
+
+func (r *round) empty() bool { return r.count == 0 }
+
+// write queues a piece of output. It blocks while too much waits, until ctx ends.
+func (o *outbox) write(ctx context.Context, id grid.SweepID, p piece) error {
+	return o.add(ctx, func(r *round) {
+		r.output[id] = append(r.output[id], p)
+		r.bytes += int64(len(p.chunk.Data))
+	})
+}
+
+// event queues an event. It blocks while too much waits.
+func (o *outbox) event(id grid.SweepID, rep report) {
+	// An event is never given up: with no context it waits for room as long as the store refuses.
+	_ = o.add(context.Background(), func(r *round) { r.events[id] = append(r.events[id], rep) })
+}
+
+// release queues the end of a lease: the event that closes it, then its acknowledgement.
+func (o *outbox) release(h *jetstream.Held, stored func()) {
+	_ = o.add(context.Background(), func(r *round) {
+		e := grid.Event{Kind: grid.Released, Lease: h.Seq, Time: time.Now().UnixMicro()}
+		r.events[h.Sweep] = append(r.events[h.Sweep], report{event: e})
+		r.leases = append(r.leases, leaseReport{h, stored})
+	})
+}
+
+func (o *outbox) add(ctx context.Context, put func(*round)) error {
+	for {
+		o.mu.Lock()
+		if o.queue.bytes < outboxBytes && o.queue.count < outboxEvents {
+			put(&o.queue)
+			o.queue.count++
+			o.mu.Unlock()
+			o.nudge()
+			return nil
+		}
+		drained := o.drained
+		o.mu.Unlock()
+		select {
+		case <-drained:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (o *outbox) nudge() {
+	select {
+	case o.kick <- struct{}{}:
+	default:
+	}
+}
+
+// run stores rounds until ctx ends.
+func (o *outbox) run(ctx context.Context) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-o.kick:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return
+		}
+		pause.Reset(flushInterval)
+		o.flush(ctx)
+	}
+}
+
+// flush stores what has been queued.
+func (o *outbox) flush(ctx context.Context) {
+	o.mu.Lock()
+	r := o.queue
+	o.queue = newRound()
+	o.busy = true
+	o.announceLocked()
+	o.mu.Unlock()
+	o.persist(ctx, &r)
+	o.mu.Lock()
+	o.busy = false
+	o.announceLocked()
+	o.mu.Unlock()
+}
+
+func (o *outbox) announceLocked() {
+	close(o.drained)
+	o.drained = make(chan struct{})
+}
+
+func (o *outbox) persist(ctx context.Context, r *round) {
+	for id, pieces := range r.output {
+		if !o.insist(ctx, "store output", id, func() error { return o.storeOutput(ctx, id, pieces) }) {
+			return
+		}
+	}
+	for id, reports := range r.events {
+		if !o.insist(ctx, "store events", id, func() error { return o.storeEvents(ctx, id, reports) }) {
+			return
+		}
+		for _, rep := range reports {
+			if rep.stored != nil {
+				rep.stored()
+			}
+		}
+	}
+	for _, l := range r.leases {
+		if err := l.held.Ack(ctx); err != nil {
+			// The lease runs out by itself; its trials are known to be done by then.
+			o.log.Debug("lease could not be acknowledged", "sweep", l.held.Sweep, "err", err)
+		}
+		l.stored()
+	}
+}
+
+// insist tries until it works; false when ctx ends first.
+func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, try func() error) bool {
+	for warned := false; ; warned = true {
+		err := try()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if !warned {
+			o.log.Warn("reports can't be stored; trials wait until they can", "step", what, "sweep", id, "err", err)
+		}
+		wait := time.NewTimer(retryInterval)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return false
+		}
+	}
+}
+
+func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []piece) error {
+	chunks := make([]jetstream.Chunk, len(pieces))
+	for i := range pieces {
+		chunks[i] = pieces[i].chunk
+	}
+	first, last, err := o.store.Logs.Publish(ctx, id, chunks)
+	if err != nil {
+		return err
+	}
+	for i := range pieces {
+		ref := pieces[i].ref
+		if ref.First == 0 {
+			ref.First = first
+		}
+		ref.Last = last
+	}
+	return nil
+}
+
+func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, reports []report) error {
+	b := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: make([]grid.Event, len(reports))}
+	for i := range reports {
+		b.Events[i] = reports[i].event
+		if ref := reports[i].ref; ref != nil {
+			b.Events[i].Result.Log = *ref
+		}
+	}
+	_, err := o.store.Events.Publish(ctx, b)
+	return err
+}
+
+// drain waits until all that is queued is stored.
+func (o *outbox) drain(ctx context.Context) error {
+	for {
+		o.mu.Lock()
+		done := o.queue.empty() && !o.busy
+		drained := o.drained
+		o.mu.Unlock()
+		if done {
+			return nil
+		}
+		o.nudge()
+		select {
+		case <-drained:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

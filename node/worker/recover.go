@@ -1,0 +1,106 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// Recover reports what an agent that died left behind: each spool that still names an attempt gives the attempt's result if
+// it had ended, else says that the attempt was lost with its node agent; its output is stored in both cases. The processes
+// must be gone. Call it before Run, and before the master looks for what is missing.
+func (w *Worker) Recover(ctx context.Context) error {
+	dirs, err := os.ReadDir(w.spools.dir)
+	if err != nil {
+		return fmt.Errorf("list spools: %w", err)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	var reporting sync.WaitGroup
+	reporting.Go(func() { w.outbox.run(ctx) })
+	for _, d := range dirs {
+		n, _ := strconv.Atoi(d.Name())
+		w.spools.next = max(w.spools.next, n)
+		if err := w.recoverSpool(ctx, filepath.Join(w.spools.dir, d.Name())); err != nil {
+			w.log.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
+		}
+	}
+	err = w.outbox.drain(ctx)
+	stop()
+	reporting.Wait()
+	if err != nil {
+		return fmt.Errorf("store what a dead agent left: %w", err)
+	}
+	return nil
+}
+
+// recoverSpool reports one spool and removes it once the report is stored.
+func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
+	m, err := readManifest(filepath.Join(dir, "attempt.json"))
+	if err != nil || m == nil {
+		return errors.Join(err, removeTree(dir))
+	}
+	record, err := w.cfg.Store.Records.Load(ctx, m.Sweep)
+	if errors.Is(err, jetstream.ErrNotFound) {
+		return removeTree(dir)
+	}
+	if err != nil {
+		return err
+	}
+	s, err := openSpool(dir)
+	if err != nil {
+		return err
+	}
+	a := m.attempt(record.Sweep, s)
+	result := m.Result
+	if result == nil {
+		result = a.failed(grid.ClassLost, "the node agent died while it ran")
+	}
+	w.collect(a, result)
+	e := grid.Event{Kind: grid.Finished, Index: m.Index, Attempt: m.Attempt, Run: m.Run, Time: m.ended(), Result: result}
+	w.outbox.event(m.Sweep, report{event: e, ref: &a.ref, stored: func() {
+		s.close()
+		_ = removeTree(dir) // what is left is looked at again by the next start
+	}})
+	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "ended", m.Result != nil)
+	return nil
+}
+
+// readManifest gives nil for a spool that names no attempt.
+func readManifest(path string) (*manifest, error) {
+	b, err := os.ReadFile(path)
+	if err != nil || len(b) == 0 {
+		return nil, err
+	}
+	b, _, _ = bytes.Cut(b, []byte("\n"))
+	var m manifest
+	if err := json.Unmarshal(b, &m); err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	return &m, nil
+}
+
+func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
+	return &attempt{
+		id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
+		task: &s.Task, params: s.Space.At(m.Index), spool: spool, started: time.UnixMicro(m.Started),
+		sources: []*source{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}},
+	}
+}
+
+// ended is the attempt's end as far as it is known.
+func (m *manifest) ended() int64 {
+	if m.Result != nil {
+		return m.Result.Started + m.Result.Usage.Wall
+	}
+	return time.Now().UnixMicro()
+}

@@ -1,0 +1,99 @@
+package worker
+
+import (
+	"sync"
+
+	"mlfnode/node/executor"
+)
+
+// runner is a goroutine with an executor slot of its own. It keeps both between leases: a slot is fastest on the goroutine
+// that made it.
+type runner struct {
+	turns chan turn
+	ended sync.WaitGroup
+}
+
+// turn is one lease to work on, with the lane whose resources are reserved for it.
+type turn struct {
+	holding *holding
+	lane    lane
+}
+
+// runner gives an idle runner, or a new one.
+func (w *Worker) runner() *runner {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.idle); n > 0 {
+		r := w.idle[n-1]
+		w.idle = w.idle[:n-1]
+		return r
+	}
+	r := &runner{turns: make(chan turn, 1)}
+	r.ended.Go(func() { w.run(r) })
+	return r
+}
+
+// run works on one lease after the other until turns is closed. Without a slot it gives leases back and tries again.
+func (w *Worker) run(r *runner) {
+	var slot executor.Slot
+	defer func() {
+		if slot == nil {
+			return
+		}
+		if err := slot.Close(); err != nil {
+			w.log.Warn("slot could not be closed", "err", err)
+		}
+	}()
+	for t := range r.turns {
+		var err error
+		if slot == nil {
+			slot, err = w.cfg.Executor.Slot()
+		}
+		if err != nil {
+			w.log.Warn("no slot for an attempt; the lease is given back", "err", err)
+			slot = nil
+			w.leave(t.holding)
+		} else {
+			w.work(t.holding, slot)
+		}
+		w.rest(r, t)
+	}
+}
+
+// rest gives the runner's resources back and makes it idle.
+func (w *Worker) rest(r *runner, t turn) {
+	w.capacity.release(t.lane.resources)
+	w.mu.Lock()
+	w.idle = append(w.idle, r)
+	w.mu.Unlock()
+	w.running.Done()
+	w.nudge()
+}
+
+// work runs trials of the holding until none is left or the sweep is not active any more.
+func (w *Worker) work(h *holding, slot executor.Slot) {
+	for {
+		s, ok := w.sweeps.active(h.held.Sweep)
+		if !ok {
+			break
+		}
+		index, ok := h.take()
+		if !ok {
+			break
+		}
+		w.attempt(s, slot, index, h.held.Attempt+h.held.Deliveries-1)
+	}
+	w.leave(h)
+}
+
+// closeRunners ends all runners; they are idle by then.
+func (w *Worker) closeRunners() {
+	w.mu.Lock()
+	idle := w.idle
+	w.idle = nil
+	w.mu.Unlock()
+	for _, r := range idle {
+		close(r.turns)
+		r.ended.Wait()
+	}
+}

@@ -1,0 +1,53 @@
+package worker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// setupKey names what a setup step makes: it depends on the bundle and on the step itself.
+func setupKey(r *grid.Sweep) string {
+	if len(r.Task.Setup) == 0 {
+		return "bundle-" + r.Bundle
+	}
+	b, _ := json.Marshal([]any{r.Bundle, r.Task.Setup, r.Task.Env}) // strings always encode
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:12])
+}
+
+// setup runs the task's setup step in dir. What it prints is shown as setup output of the attempt that needed it.
+func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) error {
+	log, err := os.OpenFile(dir+".log", os.O_CREATE|os.O_RDWR|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return fmt.Errorf("the setup's log could not be made: %w", err)
+	}
+	defer log.Close()
+	a.sources = []*source{{file: log, stream: streamSetup}}
+	w.watch(a)
+	out := slot.Run(s.ctx, &executor.Attempt{
+		Argv: a.task.Setup, Env: a.environ(s.base, w.bundles.shared()), Dir: dir,
+		Stdout: log, Stderr: log, Grace: a.task.Grace,
+	})
+	w.unwatch(a)
+	w.pause(a)
+	if out.Class == grid.ClassNone {
+		return nil
+	}
+	reason := joinReason("the setup step failed: "+out.Reason, lastLines(log, reasonLines, reasonBytes))
+	return errors.New(reason)
+}
+
+// pause ships what the sources hold and forgets them, so that the attempt can go on with others.
+func (w *Worker) pause(a *attempt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	w.shipAll(a)
+	a.sources = nil
+}

@@ -1,0 +1,257 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// The files of a spool:
+//
+//	attempt.json   manifest: which attempt the folder belongs to; empty while it belongs to none
+//	stdout stderr  what the program wrote, straight from its descriptors
+//	work/          the attempt's folder
+//	out/           $MLF_OUT
+//	metrics        $MLF_METRICS, made by the program
+type spool struct {
+	dir      string
+	manifest *os.File
+	stdout   *os.File
+	stderr   *os.File
+	folders  [3]*os.File // work, out and dir itself, held open to be looked at
+	times    [3]unix.Timespec
+	fresh    time.Time // when the folders were last known to be clean
+}
+
+func (s *spool) work() string    { return filepath.Join(s.dir, "work") }
+func (s *spool) out() string     { return filepath.Join(s.dir, "out") }
+func (s *spool) metrics() string { return filepath.Join(s.dir, "metrics") }
+
+// manifest is what a spool says of its attempt, for the next start after a crash.
+type manifest struct {
+	Sweep   grid.SweepID `json:"sweep"`
+	Index   int64        `json:"index"`
+	Attempt int          `json:"attempt"`
+	Run     string       `json:"run"`
+	Started int64        `json:"started"`          // microseconds since 1970
+	Result  *grid.Result `json:"result,omitempty"` // once the attempt has ended
+}
+
+func openSpool(dir string) (*spool, error) {
+	s := &spool{dir: dir}
+	for _, d := range []string{dir, s.work(), s.out()} {
+		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("make spool: %w", err)
+		}
+	}
+	const appending = os.O_CREATE | os.O_RDWR | os.O_APPEND
+	files := []struct {
+		name string
+		flag int
+		file **os.File
+	}{
+		{"attempt.json", os.O_CREATE | os.O_RDWR, &s.manifest}, {"stdout", appending, &s.stdout}, {"stderr", appending, &s.stderr},
+		{"work", os.O_RDONLY, &s.folders[0]}, {"out", os.O_RDONLY, &s.folders[1]}, {".", os.O_RDONLY, &s.folders[2]},
+	}
+	for _, f := range files {
+		file, err := os.OpenFile(filepath.Join(dir, f.name), f.flag, 0o600)
+		if err != nil {
+			s.close()
+			return nil, fmt.Errorf("make spool: %w", err)
+		}
+		*f.file = file
+	}
+	return s, s.stamp()
+}
+
+// stamp remembers how the clean folders look.
+func (s *spool) stamp() error {
+	s.fresh = time.Now()
+	for i, f := range s.folders {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			return fmt.Errorf("look at spool: %w", err)
+		}
+		s.times[i] = st.Mtim
+	}
+	return nil
+}
+
+// clockTick is more than the steps of the clock that stamps folders, which are one kernel tick. A change within a step of
+// the stamp can't be told by its time.
+const clockTick = 20 * time.Millisecond
+
+// claim writes the manifest; from here on the folder speaks for the attempt. The manifest is the file's first line: what a
+// longer one has left behind it does not count.
+func (s *spool) claim(m *manifest) error {
+	b, err := json.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("encode manifest: %w", err)
+	}
+	if _, err := s.manifest.WriteAt(append(b, '\n'), 0); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return nil
+}
+
+// untouched reports whether the attempt that began at this time has left nothing in the spool. False may be a doubt.
+func (s *spool) untouched(began time.Time) bool {
+	if began.Sub(s.fresh) < clockTick {
+		return false
+	}
+	for _, f := range []*os.File{s.stdout, s.stderr} {
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) != nil || st.Size > 0 {
+			return false
+		}
+	}
+	for i, f := range s.folders {
+		var st unix.Stat_t
+		if unix.Fstat(int(f.Fd()), &st) != nil || st.Mtim != s.times[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// clean makes the spool ready for another attempt. Reports of the last one must be stored.
+func (s *spool) clean() error {
+	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr} {
+		if err := emptyFile(f); err != nil {
+			return err
+		}
+	}
+	for i, d := range []string{s.work(), s.out()} {
+		if err := s.emptyFolder(i, d); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(s.metrics()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeTree(s.metrics()); err != nil {
+			return err
+		}
+	}
+	return s.stamp()
+}
+
+// emptyFolder leaves an empty folder, and does not touch one that is empty already.
+func (s *spool) emptyFolder(i int, dir string) error {
+	f, err := os.Open(dir)
+	if err == nil {
+		names, _ := f.Readdirnames(1)
+		f.Close()
+		if len(names) == 0 {
+			return nil
+		}
+	}
+	if err := removeTree(dir); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	s.folders[i].Close()
+	s.folders[i], err = os.Open(dir)
+	return err
+}
+
+func emptyFile(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	return f.Truncate(0)
+}
+
+// removeTree removes a folder even if the program took the write permission from folders in it.
+func removeTree(dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) // what still can't be removed is reported below
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
+
+func (s *spool) close() {
+	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr, s.folders[0], s.folders[1], s.folders[2]} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// spools is the pool of spools: as many as attempts run, and a few more whose reports are on their way.
+type spools struct {
+	dir string
+
+	mu   sync.Mutex
+	free []*spool
+	next int
+}
+
+func newSpools(dir string) (*spools, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make spool folder: %w", err)
+	}
+	return &spools{dir: dir}, nil
+}
+
+// take gives a clean spool.
+func (p *spools) take() (*spool, error) {
+	p.mu.Lock()
+	if n := len(p.free); n > 0 {
+		s := p.free[n-1]
+		p.free = p.free[:n-1]
+		p.mu.Unlock()
+		return s, nil
+	}
+	p.next++
+	dir := filepath.Join(p.dir, strconv.Itoa(p.next))
+	p.mu.Unlock()
+	return openSpool(dir)
+}
+
+// putUntouched takes back a spool that needs no cleaning. Its manifest stays: a crash may report the attempt as lost, which
+// the fold knows better.
+func (p *spools) putUntouched(s *spool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free = append(p.free, s)
+}
+
+// put takes a spool back. One that can't be cleaned, or that processes may still write to, is thrown away.
+func (p *spools) put(s *spool, reuse bool) {
+	if reuse && s.clean() == nil {
+		p.mu.Lock()
+		p.free = append(p.free, s)
+		p.mu.Unlock()
+		return
+	}
+	s.close()
+	_ = removeTree(s.dir) // the next start removes what is left
+}
+
+func (p *spools) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.free {
+		s.close()
+		_ = removeTree(s.dir)
+	}
+	p.free = nil
+}

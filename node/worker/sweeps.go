@@ -1,0 +1,137 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// The causes with which running attempts are stopped to run again later.
+var (
+	errStopping = fmt.Errorf("the node stops: %w", executor.ErrHalted)
+	// errPaused is for a user who pauses and does not want to wait: nothing is left to finish in peace.
+	errPaused = fmt.Errorf("the sweep was paused: %w: %w", executor.ErrHalted, executor.ErrKill)
+)
+
+// sweeps is what the worker knows of the sweeps that may run.
+type sweeps struct {
+	mu      sync.Mutex
+	known   map[grid.SweepID]*sweep
+	stopped error // set once the worker stops
+}
+
+// sweep is one known sweep. The record is replaced as a whole; ctx ends when its running attempts are to be stopped.
+type sweep struct {
+	record *grid.Sweep
+	ctx    context.Context
+	stop   context.CancelCauseFunc
+	base   []string // environment that all its attempts share
+}
+
+func newSweeps() *sweeps { return &sweeps{known: map[grid.SweepID]*sweep{}} }
+
+// follow takes over a changed record.
+func (s *sweeps) follow(c jetstream.Change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.Synced || s.stopped != nil {
+		return
+	}
+	old := s.known[c.ID]
+	if c.Deleted {
+		if old != nil {
+			old.stop(executor.ErrCancelled)
+			delete(s.known, c.ID)
+		}
+		return
+	}
+	s.known[c.ID] = renewed(old, c.Record.Sweep)
+}
+
+// renewed keeps the context of a sweep while its attempts may go on.
+func renewed(old *sweep, r *grid.Sweep) *sweep {
+	n := &sweep{record: r}
+	if old != nil && old.ctx.Err() == nil {
+		n.ctx, n.stop, n.base = old.ctx, old.stop, old.base
+	} else {
+		// The worker owns this context: stopAll ends it.
+		n.ctx, n.stop = context.WithCancelCause(context.Background())
+		n.base = baseEnviron(r)
+	}
+	switch {
+	case r.State == grid.SweepCancelled:
+		n.stop(executor.ErrCancelled)
+	case r.State == grid.SweepPaused && r.Halt:
+		n.stop(errPaused)
+	}
+	return n
+}
+
+// active gives the sweep if trials of it may start.
+func (s *sweeps) active(id grid.SweepID) (*sweep, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	return w, w != nil && w.record.Active() && s.stopped == nil
+}
+
+// lane is a queue to pull from.
+type lane struct {
+	name      grid.Lane
+	resources grid.Resources
+	priority  int
+}
+
+// lanes lists the lanes of all active sweeps, the most urgent first.
+func (s *sweeps) lanes() []lane {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped != nil {
+		return nil
+	}
+	var all []lane
+	for _, w := range s.known {
+		if !w.leasesMayWait() {
+			continue
+		}
+		l := lane{name: w.record.Lane(), resources: w.record.Task.Resources, priority: w.record.Priority}
+		if !slices.Contains(all, l) {
+			all = append(all, l)
+		}
+	}
+	slices.SortFunc(all, func(a, b lane) int {
+		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.name, b.name))
+	})
+	return all
+}
+
+// cancelTail is how long leases of a cancelled sweep are looked for in the queue, to be given back.
+const cancelTail = time.Minute
+
+// leasesMayWait reports whether the queue may hold leases of the sweep, be it only to give them back.
+func (w *sweep) leasesMayWait() bool {
+	switch w.record.State {
+	case grid.SweepRunning, grid.SweepPaused:
+		return true
+	case grid.SweepCancelled:
+		return time.Since(w.record.Ended) < cancelTail
+	}
+	return false
+}
+
+// stopAll ends every running attempt and lets none start any more.
+func (s *sweeps) stopAll(cause error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = cause
+	for _, w := range s.known {
+		w.stop(cause)
+	}
+}

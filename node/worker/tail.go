@@ -1,0 +1,201 @@
+package worker
+
+import (
+	"context"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// The streams of output.
+const (
+	streamOut   = 1
+	streamErr   = 2
+	streamSetup = 3 // of the setup step that ran for this attempt
+)
+
+const (
+	// tailInterval is how often the output of running attempts is looked at.
+	tailInterval = 40 * time.Millisecond
+	// announceAfter is how long an attempt must run before a Started event tells of it.
+	announceAfter = 100 * time.Millisecond
+	// metricsInterval is how often metrics of running attempts are read.
+	metricsInterval = 5 * time.Second
+	// pieceSize is how much output is read at one time.
+	pieceSize = 128 << 10
+)
+
+// source is a file that an attempt writes to, and how much of it has been shipped.
+type source struct {
+	file   *os.File
+	stream uint8
+	sent   int64
+}
+
+// watch ships the attempt's output while it runs; unwatch ends that.
+func (w *Worker) watch(a *attempt) {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	w.tailing[a] = struct{}{}
+	if len(w.tailing) == 1 {
+		select {
+		case w.tailWake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (w *Worker) unwatch(a *attempt) {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	delete(w.tailing, a)
+}
+
+func (w *Worker) watched() []*attempt {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	all := make([]*attempt, 0, len(w.tailing))
+	for a := range w.tailing {
+		all = append(all, a)
+	}
+	return all
+}
+
+// tail looks after running attempts until ctx ends. It sleeps while none runs.
+func (w *Worker) tail(ctx context.Context) {
+	tick := time.NewTicker(tailInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			watched := w.watched()
+			for _, a := range watched {
+				w.lookAt(ctx, a, now)
+			}
+			if len(watched) > 0 {
+				continue
+			}
+		}
+		tick.Stop()
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.tailWake:
+			tick.Reset(tailInterval)
+		}
+	}
+}
+
+func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ended {
+		return
+	}
+	if !a.announced && now.Sub(a.started) > announceAfter {
+		a.announced = true
+		a.reported = now
+		w.outbox.event(a.id.Sweep, report{event: grid.Event{
+			Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(),
+		}})
+	}
+	for _, s := range a.sources {
+		// Only what fits at once: whatever is left comes with the next tick.
+		if _, err := w.ship(ctx, a, s); err != nil && ctx.Err() == nil {
+			w.log.Warn("output can't be read", "trial", a.id, "err", err)
+		}
+	}
+	if now.Sub(a.reported) > metricsInterval {
+		a.reported = now
+		if m := a.readMetrics(); len(m) > 0 {
+			w.outbox.event(a.id.Sweep, report{event: grid.Event{
+				Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: now.UnixMicro(), Metrics: m,
+			}})
+		}
+	}
+}
+
+// drain ships everything that an ended attempt has written.
+func (w *Worker) drain(a *attempt) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ended = true
+	w.shipAll(a)
+}
+
+// shipAll ships what the sources hold. a.mu is held.
+func (w *Worker) shipAll(a *attempt) {
+	for _, s := range a.sources {
+		for {
+			more, err := w.ship(context.Background(), a, s) // waits for the store, however long it takes
+			if err != nil {
+				w.log.Warn("output can't be read", "trial", a.id, "err", err)
+			}
+			if !more || err != nil {
+				break
+			}
+		}
+	}
+}
+
+// ship queues the next piece of a source and reports whether there may be more. What is over the limit is counted, not
+// shipped.
+func (w *Worker) ship(ctx context.Context, a *attempt, s *source) (bool, error) {
+	info, err := s.file.Stat()
+	if err != nil {
+		return false, err
+	}
+	size := info.Size()
+	if size <= s.sent {
+		return false, nil
+	}
+	room := a.room(size - s.sent)
+	if room == 0 {
+		a.ref.Cut += size - s.sent
+		s.sent = size
+		return false, nil
+	}
+	data := make([]byte, min(room, pieceSize))
+	n, err := s.file.ReadAt(data, s.sent)
+	if n == 0 && err != io.EOF {
+		return false, err
+	}
+	chunk := jetstream.Chunk{
+		Index: a.id.Index, Run: a.run, Stream: s.stream, Offset: s.sent, Time: time.Now().UnixMicro(), Data: data[:n],
+	}
+	if err := w.outbox.write(ctx, a.id.Sweep, piece{chunk: chunk, ref: &a.ref}); err != nil {
+		return false, err
+	}
+	s.sent += int64(n)
+	a.ref.Bytes += int64(n)
+	return s.sent < size, nil
+}
+
+// room says how much of n further bytes may be stored.
+func (a *attempt) room(n int64) int64 {
+	limit := a.task.LogLimit
+	if limit == 0 {
+		limit = grid.DefaultLogLimit
+	}
+	return max(0, min(n, limit-a.ref.Bytes))
+}
+
+// lastLines gives the last lines of a file, for a person.
+func lastLines(f *os.File, lines int, bytes int64) string {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return ""
+	}
+	from := max(0, info.Size()-bytes)
+	b := make([]byte, info.Size()-from)
+	n, _ := f.ReadAt(b, from) // a file that shrinks gives what is left
+	text := strings.ToValidUTF8(strings.TrimSpace(string(b[:n])), "�")
+	all := strings.Split(text, "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}

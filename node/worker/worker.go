@@ -1,0 +1,146 @@
+// Package worker runs trials on one node. It reserves resources first, pulls exactly the leases that fit, runs their trials
+// one after the other, and reports what happened in small batches: output first, events second, acknowledgement last.
+//
+// Every attempt owns a spool, a folder that holds what the attempt writes and a manifest that names it, until what it wrote
+// and how it ended are stored. So whatever moment the agent dies, the next start finds the spool and tells the truth.
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+	"mlfnode/projects"
+)
+
+// Config holds the collaborators and settings of a Worker.
+type Config struct {
+	Node     grid.NodeID
+	Dir      string // the worker's part of the state folder: spools, bundles, caches
+	Store    *jetstream.Store
+	Executor executor.Executor
+	Machine  inventory.Machine // what trials may use
+	Logger   *slog.Logger
+}
+
+// stopTime bounds the last reports of a worker that stops.
+const stopTime = 20 * time.Second
+
+// Worker runs trials. Make one with New.
+type Worker struct {
+	cfg      Config
+	log      *slog.Logger
+	runs     runs
+	spools   *spools
+	outbox   *outbox
+	bundles  *bundles
+	capacity *capacity
+	sweeps   *sweeps
+	wake     chan struct{}
+
+	mu       sync.Mutex
+	holdings map[*holding]struct{}
+	idle     []*runner
+	running  sync.WaitGroup
+
+	tailMu  sync.Mutex
+	tailing map[*attempt]struct{}
+
+	tailWake chan struct{} // says that tailing is not empty any more
+}
+
+// New makes a Worker and gives it a new incarnation, so that its runs are unlike those of any worker before it.
+func New(cfg Config) (*Worker, error) {
+	log := cfg.Logger.With("component", "worker")
+	runs, err := newRuns(cfg.Node, filepath.Join(cfg.Dir, "incarnation"))
+	if err != nil {
+		return nil, err
+	}
+	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"))
+	if err != nil {
+		return nil, err
+	}
+	cache, err := projects.NewCache(filepath.Join(cfg.Dir, "bundles"))
+	if err != nil {
+		return nil, fmt.Errorf("open bundle cache: %w", err)
+	}
+	w := &Worker{
+		cfg: cfg, log: log, runs: runs, spools: spools,
+		outbox:   newOutbox(cfg.Node, cfg.Store, log),
+		capacity: newCapacity(cfg.Machine),
+		sweeps:   newSweeps(),
+		wake:     make(chan struct{}, 1), holdings: map[*holding]struct{}{},
+		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1),
+	}
+	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
+	return w, nil
+}
+
+// Run works until ctx ends; then it stops running attempts, reports them and returns.
+func (w *Worker) Run(ctx context.Context) error {
+	stopWake, err := w.cfg.Store.Queue.Wake(func(string) { w.nudge() })
+	if err != nil {
+		return fmt.Errorf("listen for leases: %w", err)
+	}
+	defer stopWake()
+	// Reports must still go out when ctx has ended.
+	reports, stopReports := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopReports()
+	var loops, reporting sync.WaitGroup
+	reporting.Go(func() { w.outbox.run(reports) })
+	var watchErr error
+	loops.Go(func() { watchErr = w.cfg.Store.Records.Watch(ctx, w.follow) })
+	loops.Go(func() { w.renew(ctx) })
+	loops.Go(func() { w.tail(reports) })
+	w.dispatch(ctx)
+	w.sweeps.stopAll(errStopping)
+	w.finish(reports)
+	stopReports()
+	loops.Wait()
+	reporting.Wait()
+	w.closeRunners()
+	w.spools.close()
+	if ctx.Err() == nil {
+		return fmt.Errorf("watch sweep records: %w", watchErr)
+	}
+	return nil
+}
+
+// finish waits, for a bounded time, until running attempts have ended and their reports are stored.
+func (w *Worker) finish(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		w.running.Wait()
+		close(ended)
+	}()
+	<-ended
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	if err := w.outbox.drain(ctx); err != nil {
+		w.log.Warn("last reports could not be stored; the next start makes up for them", "err", err)
+	}
+}
+
+// follow keeps up with the records: what is active, what is to be stopped.
+func (w *Worker) follow(c jetstream.Change) {
+	w.sweeps.follow(c)
+	w.nudge()
+}
+
+// nudge makes the dispatcher look for work.
+func (w *Worker) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Slots says how many attempts with these resources this worker can run at one time.
+func (w *Worker) Slots(r grid.Resources) int { return w.capacity.slots(r) }
