@@ -1,0 +1,121 @@
+package history
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"mlfnode/grid"
+)
+
+// Outcome says what an attempt is to its trial.
+type Outcome string
+
+// The outcomes.
+const (
+	IsRunning    Outcome = "running"
+	IsResult     Outcome = "result"     // it gives the trial its state
+	IsRetried    Outcome = "retried"    // it failed, and the trial ran again or will
+	IsSuperseded Outcome = "superseded" // another attempt gave the result, or runs in its place
+)
+
+// Attempt is one run of a trial.
+type Attempt struct {
+	Number  int
+	Run     string
+	Node    grid.NodeID
+	Outcome Outcome
+	Started int64 // microseconds since 1970
+	Ended   int64 // 0 while not known to have ended
+	Result  grid.Result
+}
+
+// remember keeps an attempt that the trial's row says nothing about any more: one that another has replaced, or one that
+// came second.
+func (f *fold) remember(g *folding, before *grid.Trial, r *row, change grid.Change, node grid.NodeID, e *grid.Event) error {
+	id := rowID(g.sweep.Number, before.Index)
+	if change == grid.Superseded {
+		return f.d.keep(id, &Attempt{Number: e.Attempt, Run: e.Run, Node: node, Outcome: IsSuperseded, Ended: e.Time, Result: *e.Result})
+	}
+	if before.Attempt == 0 && before.Run == "" || before.Run == r.trial.Run {
+		return nil
+	}
+	a := latest(before)
+	if a.Outcome == IsRunning {
+		a.Outcome = IsSuperseded
+	}
+	return f.d.keep(id, &a)
+}
+
+func (d *DB) keep(trial int64, a *Attempt) error {
+	result, err := json.Marshal(&a.Result)
+	if err != nil {
+		return fmt.Errorf("pack attempt %d: %w", a.Number, err)
+	}
+	return d.w.exec(d.w.attempt, trial, a.Run, int64(a.Number), d.numbers[a.Node], string(a.Outcome), a.Ended, string(result))
+}
+
+// latest is the attempt that a trial's row tells of.
+func latest(t *grid.Trial) Attempt {
+	a := Attempt{Number: t.Attempt, Run: t.Run, Node: t.Node, Started: t.Result.Started, Ended: t.Ended, Result: t.Result}
+	switch {
+	case t.State == grid.Running:
+		a.Outcome = IsRunning
+	case t.State.Terminal():
+		a.Outcome = IsResult
+	default:
+		a.Outcome = IsRetried
+	}
+	return a
+}
+
+// Attempts lists every known attempt of a trial by number, then by start; none for a trial that has had no event.
+func (d *DB) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
+	t, known, err := d.Trial(ctx, id)
+	if err != nil || !known {
+		return nil, err
+	}
+	all, err := d.kept(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("load attempts of %s: %w", id, d.check(err))
+	}
+	current := latest(&t)
+	all = slices.DeleteFunc(all, func(a Attempt) bool { return a.Run == current.Run })
+	if current.Number > 0 || current.Run != "" {
+		all = append(all, current)
+	}
+	slices.SortFunc(all, func(a, b Attempt) int {
+		return cmp.Or(cmp.Compare(a.Number, b.Number), cmp.Compare(a.Started, b.Started), cmp.Compare(a.Run, b.Run))
+	})
+	return all, nil
+}
+
+func (d *DB) kept(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
+	s := d.sweep(id.Sweep)
+	if s == nil {
+		return nil, nil
+	}
+	rows, err := d.read.QueryContext(ctx, "SELECT run, number, node, outcome, ended, result FROM attempt WHERE trial = ?",
+		rowID(s.Number, id.Index))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []Attempt
+	for rows.Next() {
+		var a Attempt
+		var node int64
+		var result []byte
+		if err := rows.Scan(&a.Run, &a.Number, &node, &a.Outcome, &a.Ended, &result); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(result, &a.Result); err != nil {
+			return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		a.Node, a.Started = d.node(node), a.Result.Started
+		all = append(all, a)
+	}
+	return all, rows.Err()
+}

@@ -1,0 +1,180 @@
+package history
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"mlfnode/grid"
+)
+
+// A trial's detail is what no listing sorts by, packed. Numbers are varints; text is its length, then its bytes.
+//
+//	parts  node  attempt  run
+//	[log: first, last - first, bytes, cut]          with partLog
+//	[files: count, bytes]                           with partFiles
+//	[failure: class, exit code, reason]             with partFailure
+//	[floor, n, n × (class, failures), n, n × run]   with partPast
+const (
+	partDone    = 1 << iota // Runs is exactly Run
+	partLog                 // there is output
+	partFiles               // there are artifacts
+	partFailure             // Result is no plain success
+	partPast                // there were other attempts
+)
+
+func packDetail(b []byte, t *grid.Trial, node int64) []byte {
+	r := &t.Result
+	var parts byte
+	if len(t.Runs) == 1 && t.Runs[0] == t.Run {
+		parts |= partDone
+	}
+	if r.Log != (grid.LogRef{}) {
+		parts |= partLog
+	}
+	if r.Files != (grid.FilesRef{}) {
+		parts |= partFiles
+	}
+	if r.Class != "" || r.ExitCode != 0 || r.Reason != "" {
+		parts |= partFailure
+	}
+	if t.Floor != 0 || len(t.Failures) > 0 || (len(t.Runs) > 0 && parts&partDone == 0) {
+		parts |= partPast
+	}
+	b = packNumbers(append(b, parts), node, int64(t.Attempt))
+	b = packText(b, t.Run)
+	if parts&partLog != 0 {
+		b = packNumbers(b, int64(r.Log.First), int64(r.Log.Last-r.Log.First), r.Log.Bytes, r.Log.Cut)
+	}
+	if parts&partFiles != 0 {
+		b = packNumbers(b, int64(r.Files.Count), r.Files.Bytes)
+	}
+	if parts&partFailure != 0 {
+		b = packText(packNumbers(packText(b, string(r.Class)), int64(r.ExitCode)), r.Reason)
+	}
+	if parts&partPast != 0 {
+		b = packPast(b, t, parts)
+	}
+	return b
+}
+
+func packPast(b []byte, t *grid.Trial, parts byte) []byte {
+	b = packNumbers(b, int64(t.Floor), int64(len(t.Failures)))
+	classes := make([]grid.Class, 0, len(t.Failures))
+	for class := range t.Failures {
+		classes = append(classes, class)
+	}
+	slices.Sort(classes)
+	for _, class := range classes {
+		b = packNumbers(packText(b, string(class)), int64(t.Failures[class]))
+	}
+	runs := t.Runs
+	if parts&partDone != 0 {
+		runs = nil
+	}
+	b = packNumbers(b, int64(len(runs)))
+	for _, run := range runs {
+		b = packText(b, run)
+	}
+	return b
+}
+
+func packNumbers(b []byte, numbers ...int64) []byte {
+	for _, n := range numbers {
+		b = binary.AppendVarint(b, n)
+	}
+	return b
+}
+
+func packText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// unpackDetail fills in what packDetail has packed, and returns the number of the node.
+func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
+	p := unpacker{rest: b}
+	parts, r := p.octet(), &t.Result
+	node, t.Attempt = p.number(), int(p.number())
+	t.Run = p.text()
+	if parts&partDone != 0 {
+		t.Runs = []string{t.Run}
+	}
+	if parts&partLog != 0 {
+		r.Log.First = uint64(p.number())
+		r.Log.Last = r.Log.First + uint64(p.number())
+		r.Log.Bytes, r.Log.Cut = p.number(), p.number()
+	}
+	if parts&partFiles != 0 {
+		r.Files = grid.FilesRef{Count: int(p.number()), Bytes: p.number()}
+	}
+	if parts&partFailure != 0 {
+		r.Class, r.ExitCode, r.Reason = grid.Class(p.text()), int(p.number()), p.text()
+	}
+	if parts&partPast != 0 {
+		p.past(t)
+	}
+	if p.bad || len(p.rest) > 0 {
+		return 0, errDamaged
+	}
+	return node, nil
+}
+
+// unpacker reads a detail. Once something does not fit, it is bad and gives zeros.
+type unpacker struct {
+	rest []byte
+	bad  bool
+}
+
+func (p *unpacker) past(t *grid.Trial) {
+	t.Floor = int(p.number())
+	if n := p.length(); n > 0 {
+		t.Failures = make(map[grid.Class]int, n)
+		for range n {
+			class := grid.Class(p.text())
+			t.Failures[class] = int(p.number())
+		}
+	}
+	for range p.length() {
+		t.Runs = append(t.Runs, p.text())
+	}
+}
+
+func (p *unpacker) octet() byte {
+	if len(p.rest) == 0 {
+		p.bad = true
+		return 0
+	}
+	b := p.rest[0]
+	p.rest = p.rest[1:]
+	return b
+}
+
+func (p *unpacker) number() int64 {
+	n, size := binary.Varint(p.rest)
+	if size <= 0 {
+		p.bad, p.rest = true, nil
+		return 0
+	}
+	p.rest = p.rest[size:]
+	return n
+}
+
+// length reads how many things follow; each takes a byte at least.
+func (p *unpacker) length() int64 {
+	n := p.number()
+	if n < 0 || n > int64(len(p.rest)) {
+		p.bad, p.rest = true, nil
+		return 0
+	}
+	return n
+}
+
+func (p *unpacker) text() string {
+	n, size := binary.Uvarint(p.rest)
+	if size <= 0 || n > uint64(len(p.rest)-size) {
+		p.bad, p.rest = true, nil
+		return ""
+	}
+	s := string(p.rest[size : size+int(n)])
+	p.rest = p.rest[size+int(n):]
+	return s
+}

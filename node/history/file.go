@@ -1,0 +1,237 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"modernc.org/sqlite"
+)
+
+// schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
+const schemaVersion = 1
+
+const schema = `
+CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL);
+INSERT INTO meta VALUES (1, 0);
+CREATE TABLE node (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE sweep (number INTEGER PRIMARY KEY, id TEXT UNIQUE, summary TEXT NOT NULL);
+CREATE TABLE trial (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, attempts INTEGER NOT NULL,
+	started INTEGER NOT NULL, ended INTEGER NOT NULL, wall INTEGER NOT NULL, cpu INTEGER NOT NULL, memory INTEGER NOT NULL,
+	objective REAL, metrics TEXT, detail BLOB NOT NULL);
+CREATE INDEX trial_state ON trial (state) WHERE state <> 2;
+CREATE INDEX trial_objective ON trial (id >> 42, objective) WHERE objective IS NOT NULL;
+CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
+	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
+`
+
+// Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied
+// sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
+const (
+	writerPragmas = "&_txlock=immediate&_pragma=auto_vacuum(incremental)&_pragma=journal_mode(wal)&_pragma=synchronous(normal)" +
+		"&_pragma=cache_size(-2048)&_pragma=journal_size_limit(16777216)&_pragma=wal_autocheckpoint(2000)&_pragma=temp_store(memory)"
+	readerPragmas = "&_pragma=query_only(1)&_pragma=cache_size(-1024)&_pragma=temp_store(memory)"
+)
+
+// readers bounds the connections for reading, and idleReaders how many stay open for readerIdle.
+const (
+	readers     = 4
+	idleReaders = 1
+	readerIdle  = time.Minute
+)
+
+// errVersion means that the file has another schema.
+var errVersion = errors.New("history has another version")
+
+// Open opens the history at path, and makes it when there is none. A file that is damaged is set aside as path.damaged, one of
+// another version is removed; either way the history is empty then (Applied is 0) and has to be folded from the start of the stream.
+func Open(path string, logger *slog.Logger) (*DB, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("open history: %w", err)
+	}
+	log := logger.With("component", "history")
+	if _, err := os.Lstat(path + markSuffix); err == nil {
+		if err := setAside(path, log, errors.New("it was found damaged before")); err != nil {
+			return nil, err
+		}
+	}
+	d, err := openFile(path, log)
+	if isDamage(err) || errors.Is(err, errVersion) {
+		if err := setAside(path, log, err); err != nil {
+			return nil, err
+		}
+		d, err = openFile(path, log)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open history %s: %w", path, err)
+	}
+	return d, nil
+}
+
+func openFile(path string, log *slog.Logger) (*DB, error) {
+	if err := restrict(path); err != nil {
+		return nil, err
+	}
+	w, err := openWriter(dsn(path, writerPragmas))
+	if err != nil {
+		return nil, err
+	}
+	d := &DB{path: path, log: log, w: w}
+	if err := d.prepare(); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	if d.read, err = sql.Open("sqlite", dsn(path, readerPragmas)); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	d.read.SetMaxOpenConns(readers)
+	d.read.SetMaxIdleConns(idleReaders)
+	d.read.SetConnMaxIdleTime(readerIdle)
+	return d, nil
+}
+
+// prepare makes or checks the schema and loads what is kept in memory.
+func (d *DB) prepare() error {
+	version, err := d.w.integer("PRAGMA user_version")
+	if err != nil {
+		return err
+	}
+	tables, err := d.w.integer("SELECT count(*) FROM sqlite_schema")
+	if err != nil {
+		return err
+	}
+	switch {
+	case version == 0 && tables == 0:
+		err = d.w.transaction(func() error {
+			return d.w.script(schema + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion))
+		})
+		if err != nil {
+			return fmt.Errorf("make tables: %w", err)
+		}
+	case version != schemaVersion:
+		return errVersion
+	}
+	if err := d.w.prepare(); err != nil {
+		return err
+	}
+	return d.load()
+}
+
+// restrict makes sure that only the owner can read the file; SQLite gives its side files the same mode.
+func restrict(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Chmod(0o600); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+func dsn(path, pragmas string) string {
+	u := url.URL{Path: path}
+	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)" + pragmas
+}
+
+// The names that a history which is no longer used gets, and the mark that a running process leaves when it finds damage.
+const (
+	asideSuffix = ".damaged"
+	markSuffix  = ".is-damaged"
+)
+
+// setAside moves a history out of the way. Only the last one is kept.
+func setAside(path string, log *slog.Logger, why error) error {
+	log.Warn("history is folded anew from the event stream", "path", path, "err", why)
+	err := os.Rename(path, path+asideSuffix)
+	if errors.Is(why, errVersion) {
+		err = os.Remove(path + asideSuffix)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("set history aside: %w", err)
+	}
+	for _, suffix := range []string{"-wal", "-shm", markSuffix} {
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("set history aside: %w", err)
+		}
+	}
+	return nil
+}
+
+// errDamaged means that a row can't be understood.
+var errDamaged = errors.New("a row is damaged")
+
+// Result codes of SQLite, https://sqlite.org/rescode.html.
+const (
+	codeCorrupt = 11
+	codeNotADB  = 26
+)
+
+// isDamage reports whether the error means that the content of the file is wrong.
+func isDamage(err error) bool {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		code := e.Code() & 0xff
+		return code == codeCorrupt || code == codeNotADB
+	}
+	return errors.Is(err, errDamaged)
+}
+
+// check passes an error on; on damage it leaves a mark so that the next Open folds the history anew.
+func (d *DB) check(err error) error {
+	if !isDamage(err) {
+		return err
+	}
+	if f, merr := os.OpenFile(d.path+markSuffix, os.O_CREATE|os.O_WRONLY, 0o600); merr == nil {
+		f.Close()
+	}
+	return fmt.Errorf("history is damaged and is rebuilt at the next start: %w", err)
+}
+
+// load reads what is kept in memory.
+func (d *DB) load() error {
+	applied, err := d.w.integer("SELECT applied FROM meta")
+	if err != nil {
+		return fmt.Errorf("load applied sequence: %w", err)
+	}
+	nodes, numbers, err := d.w.nodes()
+	if err != nil {
+		return fmt.Errorf("load nodes: %w", err)
+	}
+	sweeps, err := d.w.sweeps()
+	if err != nil {
+		return fmt.Errorf("load sweeps: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.applied, d.nodes, d.numbers, d.sweeps = uint64(applied), nodes, numbers, sweeps
+	d.stale = false
+	return nil
+}
+
+// Reset forgets everything, for a fold from the start of the stream.
+func (d *DB) Reset(ctx context.Context) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := d.w.transaction(func() error {
+		return d.w.script("DELETE FROM trial; DELETE FROM attempt; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
+	})
+	if err == nil {
+		err = d.load()
+	}
+	if err != nil {
+		return fmt.Errorf("reset history: %w", d.check(err))
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+// Package history is the searchable index of what ran: an SQLite database folded from the event stream, together with the
+// last sequence applied, in one transaction. It can be thrown away and rebuilt from the stream at any time.
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"mlfnode/grid"
+)
+
+// DB is the history of one cluster. One goroutine at a time folds; any number may read meanwhile.
+type DB struct {
+	path string
+	log  *slog.Logger
+	read *sql.DB
+
+	writing sync.Mutex // held by what changes the file
+	w       *writer
+	stale   bool // what is kept in memory for writing has to be loaded again
+
+	mu      sync.Mutex
+	applied uint64
+	sweeps  map[grid.SweepID]*sweep
+	nodes   []grid.NodeID // by number, from 1
+	numbers map[grid.NodeID]int64
+}
+
+// Close closes the files.
+func (d *DB) Close() error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	return errors.Join(d.read.Close(), d.w.close())
+}
+
+// Applied is the sequence of the last event batch that has been folded.
+func (d *DB) Applied() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.applied
+}
+
+// Counts gives the counts of one sweep; they are zero for one that history does not know.
+func (d *DB) Counts(_ context.Context, id grid.SweepID) (Counts, error) {
+	if s := d.sweep(id); s != nil {
+		return s.Counts, nil
+	}
+	return Counts{}, nil
+}
+
+// MetricNames lists the metrics of a sweep in the order in which they first appeared.
+func (d *DB) MetricNames(_ context.Context, id grid.SweepID) ([]string, error) {
+	if s := d.sweep(id); s != nil {
+		return slices.Clone(s.Names), nil
+	}
+	return nil, nil
+}
+
+// sweep gives what is kept of a sweep, nil when it is not known. It is never changed.
+func (d *DB) sweep(id grid.SweepID) *sweep {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.sweeps[id]
+}
+
+// node gives the name behind a number, empty for none.
+func (d *DB) node(number int64) grid.NodeID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if number < 1 || number > int64(len(d.nodes)) {
+		return ""
+	}
+	return d.nodes[number-1]
+}
+
+// Policy is what the fold needs to know of a sweep.
+type Policy struct {
+	Retries grid.Retries
+	Metric  string // the objective's metric, empty for none
+	Goal    string // maximize or minimize
+}
+
+// Stored is a batch of events with its sequence in the stream.
+type Stored struct {
+	Seq   uint64
+	Batch *grid.Batch
+}
+
+// Transition is a change of a trial that matters for what is left to do.
+type Transition struct {
+	Sweep          grid.SweepID
+	Index          int64
+	Change         grid.Change // Began, Done, Retry or Reopen
+	State          grid.State
+	Attempts       int
+	Class          grid.Class // of the attempt behind the state
+	Started, Ended int64      // microseconds since 1970
+}

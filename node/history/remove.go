@@ -1,0 +1,106 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"mlfnode/grid"
+)
+
+// removeRows and removePages bound one transaction of Remove, so that folding goes on in between.
+const (
+	removeRows  = 10_000
+	removePages = 2_000
+)
+
+// Remove forgets a sweep. It is invisible at once; its rows go in small transactions. What a crash leaves of them, the next
+// Remove takes.
+func (d *DB) Remove(ctx context.Context, id grid.SweepID) error {
+	if err := d.hide(id); err != nil {
+		return fmt.Errorf("remove sweep %s: %w", id, d.check(err))
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		more, err := d.removeSome()
+		if err != nil {
+			return fmt.Errorf("remove sweep %s: %w", id, d.check(err))
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// hide takes the sweep's name away. The row stays, so that its number is not given to another sweep.
+func (d *DB) hide(id grid.SweepID) error {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	s := d.sweep(id)
+	if s == nil {
+		return nil
+	}
+	err := d.w.transaction(func() error {
+		return d.w.script(fmt.Sprintf("UPDATE sweep SET id = NULL, summary = '' WHERE number = %d", s.Number))
+	})
+	if err != nil {
+		d.stale = true
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.sweeps, id)
+	return nil
+}
+
+// removeSome removes a part of what is hidden and reports whether there is more to do.
+func (d *DB) removeSome() (more bool, err error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	number, err := d.w.integer("SELECT coalesce(min(number), 0) FROM sweep WHERE id IS NULL")
+	if err != nil {
+		return false, err
+	}
+	if number == 0 {
+		return d.shrink()
+	}
+	lo, hi := rowID(number, 0), rowID(number, maxIndex)
+	err = d.w.transaction(func() error {
+		for _, table := range []struct{ name, key string }{{"trial", "id"}, {"attempt", "trial"}} {
+			n, err := d.w.remove(table.name, table.key, lo, hi)
+			if err != nil || n > 0 {
+				return err
+			}
+		}
+		return d.w.script(fmt.Sprintf("DELETE FROM sweep WHERE number = %d", number))
+	})
+	return true, err
+}
+
+// remove deletes up to removeRows trials' worth of rows and returns how many.
+func (w *writer) remove(table, key string, lo, hi int64) (int64, error) {
+	last, err := w.integer(fmt.Sprintf("SELECT coalesce(max(%s), -1) FROM (SELECT %s FROM %s WHERE %s BETWEEN %d AND %d ORDER BY %s LIMIT %d)",
+		key, key, table, key, lo, hi, key, removeRows))
+	if err != nil || last < 0 {
+		return 0, err
+	}
+	return 1, w.script(fmt.Sprintf("DELETE FROM %s WHERE %s BETWEEN %d AND %d", table, key, lo, last))
+}
+
+// shrink gives free pages back to the file system.
+func (d *DB) shrink() (more bool, err error) {
+	free, err := d.w.integer("PRAGMA freelist_count")
+	if err != nil || free == 0 {
+		return false, err
+	}
+	if err := d.w.script(fmt.Sprintf("PRAGMA incremental_vacuum(%d)", removePages)); err != nil {
+		return false, err
+	}
+	left, err := d.w.integer("PRAGMA freelist_count")
+	if err == nil && left >= free {
+		return false, nil
+	}
+	return left > 0, errors.Join(err)
+}

@@ -1,0 +1,177 @@
+package history
+
+import (
+	"database/sql/driver"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"mlfnode/grid"
+)
+
+// Counts sums up the trials of a sweep that have rows. Trials without events are not in it.
+type Counts struct {
+	Running   int64 `json:"running"`
+	Succeeded int64 `json:"succeeded"`
+	Failed    int64 `json:"failed"`
+	Cancelled int64 `json:"cancelled"`
+	Retrying  int64 `json:"retrying"` // pending again after an attempt
+
+	CPU     int64 `json:"cpu"`     // microseconds, of all results
+	Wall    int64 `json:"wall"`    // microseconds, of all results
+	Started int64 `json:"started"` // the earliest start of an attempt, microseconds since 1970
+	Ended   int64 `json:"ended"`   // the latest end of an attempt, microseconds since 1970
+}
+
+// Done is the number of trials in a terminal state.
+func (c *Counts) Done() int64 { return c.Succeeded + c.Failed + c.Cancelled }
+
+// add counts a trial's row, or takes it out again with sign -1.
+func (c *Counts) add(t *grid.Trial, sign int64) {
+	switch t.State {
+	case grid.Running:
+		c.Running += sign
+		return
+	case grid.Succeeded:
+		c.Succeeded += sign
+	case grid.Failed:
+		c.Failed += sign
+	case grid.Cancelled:
+		c.Cancelled += sign
+	default:
+		c.Retrying += sign
+		return
+	}
+	c.CPU += sign * t.Result.Usage.CPU
+	c.Wall += sign * t.Result.Usage.Wall
+}
+
+// span widens the time from the first start to the last end.
+func (c *Counts) span(t *grid.Trial) {
+	if s := t.Result.Started; s > 0 && (c.Started == 0 || s < c.Started) {
+		c.Started = s
+	}
+	c.Ended = max(c.Ended, t.Ended)
+}
+
+// maxNames bounds the metric names kept for one sweep: a program that makes up names must not make the summary grow.
+const maxNames = 1000
+
+// sweep is what is kept in memory of a sweep. It is never changed once it is in DB.sweeps.
+type sweep struct {
+	Counts Counts        `json:"counts"`
+	Names  []string      `json:"names,omitempty"`
+	Known  [][2]int64    `json:"known,omitempty"` // ranges of indexes that have rows
+	ID     grid.SweepID  `json:"-"`
+	Number int64         `json:"-"`
+	known  grid.Ranges   // Known, to look up
+	bounds grid.Range    // around all of known
+	named  map[string]bool
+}
+
+func (s *sweep) clone() *sweep {
+	c := *s
+	c.known = grid.Ranges{}
+	for r := range s.islands() {
+		c.known.Add(r.Lo, r.Hi)
+	}
+	c.Names = slices.Clip(s.Names)
+	return &c
+}
+
+// islands yields the ranges of known indexes in order.
+func (s *sweep) islands() func(func(grid.Range) bool) {
+	return func(yield func(grid.Range) bool) {
+		lo := s.bounds.Lo
+		for lo < s.bounds.Hi {
+			gap, ok := s.known.Gap(lo, s.bounds.Hi)
+			if !ok {
+				gap = grid.Range{Lo: s.bounds.Hi, Hi: s.bounds.Hi}
+			}
+			if gap.Lo > lo && !yield(grid.Range{Lo: lo, Hi: gap.Lo}) {
+				return
+			}
+			lo = gap.Hi
+		}
+	}
+}
+
+func (s *sweep) learn(index int64) {
+	if s.bounds.Lo == s.bounds.Hi {
+		s.bounds = grid.Range{Lo: index, Hi: index + 1}
+	}
+	s.bounds.Lo, s.bounds.Hi = min(s.bounds.Lo, index), max(s.bounds.Hi, index+1)
+	s.known.Add(index, index+1)
+}
+
+// name notes metric names that are new, in alphabetical order where several are new at once.
+func (s *sweep) name(m grid.Metric) {
+	var fresh []string
+	for name := range m {
+		if !s.named[name] {
+			fresh = append(fresh, name)
+		}
+	}
+	if len(fresh) == 0 || len(s.Names) >= maxNames {
+		return
+	}
+	slices.Sort(fresh)
+	fresh = fresh[:min(len(fresh), maxNames-len(s.Names))]
+	named := make(map[string]bool, len(s.named)+len(fresh)) // a new one: clones share the map
+	maps.Copy(named, s.named)
+	s.named = named
+	for _, name := range fresh {
+		s.named[name] = true
+		s.Names = append(s.Names, name)
+	}
+}
+
+// save stores the summary.
+func (w *writer) save(s *sweep) error {
+	s.Known = s.Known[:0:0]
+	for r := range s.islands() {
+		s.Known = append(s.Known, [2]int64{r.Lo, r.Hi})
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return w.exec(w.summary, s.Number, string(s.ID), string(text))
+}
+
+// summary reads what save has stored.
+func summary(number int64, id grid.SweepID, text string) (*sweep, error) {
+	s := &sweep{}
+	if err := json.Unmarshal([]byte(text), s); err != nil {
+		return nil, fmt.Errorf("summary of %s: %w: %w", id, errDamaged, err)
+	}
+	s.ID, s.Number, s.named = id, number, make(map[string]bool, len(s.Names))
+	for _, name := range s.Names {
+		s.named[name] = true
+	}
+	for _, r := range s.Known {
+		s.known.Add(r[0], r[1])
+	}
+	if n := len(s.Known); n > 0 {
+		s.bounds = grid.Range{Lo: s.Known[0][0], Hi: s.Known[n-1][1]}
+	}
+	return s, nil
+}
+
+// sweeps loads every summary. Sweeps that are being removed have no id and are left out.
+func (w *writer) sweeps() (map[grid.SweepID]*sweep, error) {
+	all := map[grid.SweepID]*sweep{}
+	err := w.each("SELECT number, id, summary FROM sweep WHERE id IS NOT NULL", func(v []driver.Value) error {
+		number, ok1 := v[0].(int64)
+		id, ok2 := v[1].(string)
+		text, ok3 := v[2].(string)
+		if !ok1 || !ok2 || !ok3 {
+			return errDamaged
+		}
+		s, err := summary(number, grid.SweepID(id), text)
+		all[grid.SweepID(id)] = s
+		return err
+	})
+	return all, err
+}

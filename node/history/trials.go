@@ -1,0 +1,221 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+
+	"mlfnode/grid"
+)
+
+// Sort names what trials are ordered by: one of the constants, or the name of a metric. Trials that miss the value come last,
+// and equal ones in order of index.
+type Sort string
+
+// The orders besides metrics. The empty Sort is SortIndex.
+const (
+	SortIndex     Sort = "index"
+	SortStarted   Sort = "started"
+	SortEnded     Sort = "ended"
+	SortWall      Sort = "wall"
+	SortCPU       Sort = "cpu"
+	SortMemory    Sort = "memory"
+	SortObjective Sort = "objective"
+	SortState     Sort = "state"
+	SortAttempts  Sort = "attempts"
+)
+
+// Query selects and orders trials. The zero Query is every trial by index.
+type Query struct {
+	States []grid.State // none is all
+	Sort   Sort
+	Desc   bool
+	Limit  int64 // 0 is no limit
+	Offset int64
+	From   int64 // the least index
+}
+
+// pageRows is how many trials are read at a time. Between pages no connection and no snapshot is held, so a slow caller
+// keeps nobody waiting and the log of the file from growing.
+const pageRows = 512
+
+// Trial gives one trial; false when it has had no event.
+func (d *DB) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, error) {
+	s := d.sweep(id.Sweep)
+	if s == nil || id.Index < 0 || id.Index > maxIndex {
+		return grid.Trial{}, false, nil
+	}
+	found, err := d.rows(ctx, nil, "id = ?", rowID(s.Number, id.Index))
+	if err != nil {
+		return grid.Trial{}, false, fmt.Errorf("load trial %s: %w", id, d.check(err))
+	}
+	if len(found) == 0 {
+		return grid.Trial{}, false, nil
+	}
+	return found[0], true, nil
+}
+
+// Trials yields the trials that have rows and that the query selects. An error is yielded once and ends it. The trials of a
+// listing that goes on for long may come from different moments.
+func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[grid.Trial, error] {
+	return func(yield func(grid.Trial, error) bool) {
+		s := d.sweep(id)
+		if s == nil {
+			return
+		}
+		l := &list{d: d, q: q, sweep: s}
+		var err error
+		if q.Sort == SortIndex || q.Sort == "" {
+			err = l.byIndex(ctx, yield)
+		} else {
+			err = l.sorted(ctx, yield)
+		}
+		if err != nil {
+			yield(grid.Trial{}, fmt.Errorf("list trials of %s: %w", id, d.check(err)))
+		}
+	}
+}
+
+// list is one running Trials.
+type list struct {
+	d     *DB
+	q     Query
+	sweep *sweep
+}
+
+// where gives the condition for rows with ids in [lo,hi].
+func (l *list) where(lo, hi int64) string {
+	b := fmt.Sprintf("id BETWEEN %d AND %d", lo, hi)
+	if len(l.q.States) == 0 {
+		return b
+	}
+	if !slices.Contains(l.q.States, grid.Succeeded) {
+		b += " AND state <> 2" // lets SQLite use the index of the others
+	}
+	codes := make([]string, len(l.q.States))
+	for i, s := range l.q.States {
+		codes[i] = fmt.Sprint(stateCode(s))
+	}
+	return b + " AND state IN (" + strings.Join(codes, ", ") + ")"
+}
+
+func (l *list) bounds() (lo, hi int64) {
+	return rowID(l.sweep.Number, min(max(l.q.From, 0), maxIndex)), rowID(l.sweep.Number, maxIndex)
+}
+
+// byIndex reads page by page, each from where the last one ended.
+func (l *list) byIndex(ctx context.Context, yield func(grid.Trial, error) bool) error {
+	lo, hi := l.bounds()
+	left, skip := l.q.Limit, max(l.q.Offset, 0)
+	order := " ORDER BY id"
+	if l.q.Desc {
+		order += " DESC"
+	}
+	page := make([]grid.Trial, 0, 16)
+	for lo <= hi {
+		n := int64(pageRows)
+		if l.q.Limit > 0 {
+			n = min(n, left)
+		}
+		var err error
+		page, err = l.d.rows(ctx, page[:0], l.where(lo, hi)+order+fmt.Sprintf(" LIMIT %d OFFSET %d", n, skip))
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if !yield(page[i], nil) {
+				return nil
+			}
+		}
+		left -= int64(len(page))
+		if int64(len(page)) < n || (l.q.Limit > 0 && left == 0) {
+			return nil
+		}
+		skip = 0
+		if last := rowID(l.sweep.Number, page[len(page)-1].Index); l.q.Desc {
+			hi = last - 1
+		} else {
+			lo = last + 1
+		}
+	}
+	return nil
+}
+
+// sorted finds the ids in order first, and then reads the rows.
+func (l *list) sorted(ctx context.Context, yield func(grid.Trial, error) bool) error {
+	ids, err := l.order(ctx)
+	if err != nil {
+		return err
+	}
+	for page := range slices.Chunk(ids, pageRows) {
+		found, err := l.d.rows(ctx, nil, "id IN ("+join(page)+")")
+		if err != nil {
+			return err
+		}
+		byIndex := make(map[int64]*grid.Trial, len(found))
+		for i := range found {
+			byIndex[found[i].Index] = &found[i]
+		}
+		for _, id := range page {
+			if t := byIndex[id&maxIndex]; t != nil && !yield(*t, nil) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+func join(ids []int64) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = fmt.Sprint(id)
+	}
+	return strings.Join(texts, ", ")
+}
+
+// rows reads whole trials.
+func (d *DB) rows(ctx context.Context, dest []grid.Trial, where string, args ...any) ([]grid.Trial, error) {
+	return collect(ctx, d.read, dest, d.trialOf, "SELECT "+columns+" FROM trial WHERE "+where, args...)
+}
+
+func (d *DB) trialOf(rows *sql.Rows) (grid.Trial, error) {
+	var v [columnCount]any
+	var p [columnCount]any
+	for i := range v {
+		p[i] = &v[i]
+	}
+	if err := rows.Scan(p[:]...); err != nil {
+		return grid.Trial{}, err
+	}
+	var dv [columnCount]driver.Value
+	for i := range v {
+		dv[i] = v[i]
+	}
+	return d.trial(dv[:])
+}
+
+// querier is a connection or a transaction.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// collect appends what scan makes of each row.
+func collect[T any](ctx context.Context, q querier, dest []T, scan func(*sql.Rows) (T, error), text string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		dest = append(dest, v)
+	}
+	return dest, rows.Err()
+}
