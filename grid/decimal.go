@@ -16,6 +16,10 @@ type decimal struct {
 // maxExponent bounds the exponents of interval numbers: `1e999999999` must not become a gigabyte of digits.
 const maxExponent = 400
 
+// maxDigits bounds the values between those numbers, so that each can be read back: it leaves room for a sign, a point and an
+// exponent.
+const maxDigits = maxExponent - 20
+
 // isNumber reports whether s is a JSON number.
 func isNumber(s string) bool {
 	return s != "" && (s[0] == '-' || isDigit(s[0])) && isDigit(s[len(s)-1]) && json.Valid([]byte(s))

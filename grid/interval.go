@@ -34,6 +34,9 @@ func newInterval(key string, numbers []json.Number) (series, *flaw) {
 	if f := v.measure(key, part[1].at(scale), numbers); f != nil {
 		return nil, f
 	}
+	if v.scale > maxDigits || len(v.start.String()) > maxDigits || len(v.big(v.n-1).String()) > maxDigits {
+		return nil, flawf("Use numbers that are nearer to each other.", "%s has values of more than %d digits", key, maxDigits)
+	}
 	v.shrink()
 	return v, nil
 }
