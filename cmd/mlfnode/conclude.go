@@ -64,6 +64,9 @@ func (a *app) best(ctx context.Context, c *api.Client, v *api.Sweep) error {
 		if err != nil {
 			return err
 		}
+		if len(t.Metrics[v.Objective.Metric]) == 0 {
+			break
+		}
 		a.say("best %s: %s by %s", v.Objective.Metric, metricText(t.Metrics[v.Objective.Metric]), t.Trial)
 	}
 	return nil

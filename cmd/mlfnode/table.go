@@ -76,6 +76,9 @@ func bestIndex(ctx context.Context, c *api.Client, v *api.Sweep) (int64, error) 
 		return -1, nil
 	}
 	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
+		if err == nil && len(t.Metrics[v.Objective.Metric]) == 0 {
+			return -1, nil
+		}
 		return t.Index, err
 	}
 	return -1, nil

@@ -60,13 +60,13 @@ const maxNames = 1000
 
 // sweep is what is kept in memory of a sweep. It is never changed once it is in DB.sweeps.
 type sweep struct {
-	Counts Counts        `json:"counts"`
-	Names  []string      `json:"names,omitempty"`
-	Known  [][2]int64    `json:"known,omitempty"` // ranges of indexes that have rows
-	ID     grid.SweepID  `json:"-"`
-	Number int64         `json:"-"`
-	known  grid.Ranges   // Known, to look up
-	bounds grid.Range    // around all of known
+	Counts Counts       `json:"counts"`
+	Names  []string     `json:"names,omitempty"`
+	Known  [][2]int64   `json:"known,omitempty"` // ranges of indexes that have rows
+	ID     grid.SweepID `json:"-"`
+	Number int64        `json:"-"`
+	known  grid.Ranges  // Known, to look up
+	bounds grid.Range   // around all of known
 	named  map[string]bool
 }
 

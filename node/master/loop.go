@@ -47,7 +47,10 @@ func (m *Master) loop(ctx context.Context) error {
 
 func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
 	if len(s.feeds) == 0 {
-		feedTick, reconcile = nil, nil // nothing to wake up for
+		reconcile = nil // nothing to wake up for
+	}
+	if !s.waiting() {
+		feedTick = nil
 	}
 	var err error
 	select {
@@ -67,6 +70,16 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 	}
 	s.report(ctx, errors.Join(err, s.feed(ctx)))
 	return nil
+}
+
+// waiting reports whether time alone can make something ready to be leased: a retry, or a store that has refused.
+func (s *state) waiting() bool {
+	for _, f := range s.feeds {
+		if f.again.len() > 0 {
+			return true
+		}
+	}
+	return s.m.Problem() != ""
 }
 
 // report keeps what hinders the master for the user to see. The next tick tries again: a full disk must not end the node.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -104,11 +105,8 @@ func (s *spool) claim(m *manifest) error {
 	return nil
 }
 
-// untouched reports whether the attempt that began at this time has left nothing in the spool. False may be a doubt.
+// untouched reports whether the attempt that began at this time has left nothing in the spool.
 func (s *spool) untouched(began time.Time) bool {
-	if began.Sub(s.fresh) < clockTick {
-		return false
-	}
 	for _, f := range []*os.File{s.stdout, s.stderr} {
 		var st unix.Stat_t
 		if unix.Fstat(int(f.Fd()), &st) != nil || st.Size > 0 {
@@ -121,7 +119,25 @@ func (s *spool) untouched(began time.Time) bool {
 			return false
 		}
 	}
-	return true
+	return began.Sub(s.fresh) >= clockTick || s.lookedThrough()
+}
+
+// lookedThrough looks for entries, for a spool that was stamped too short ago to be told by its times.
+func (s *spool) lookedThrough() bool {
+	if _, err := os.Lstat(s.metrics()); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	return isEmpty(s.work()) && isEmpty(s.out())
+}
+
+func isEmpty(dir string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(1)
+	return len(names) == 0 && errors.Is(err, io.EOF)
 }
 
 // clean makes the spool ready for another attempt. Reports of the last one must be stored.
@@ -146,13 +162,8 @@ func (s *spool) clean() error {
 
 // emptyFolder leaves an empty folder, and does not touch one that is empty already.
 func (s *spool) emptyFolder(i int, dir string) error {
-	f, err := os.Open(dir)
-	if err == nil {
-		names, _ := f.Readdirnames(1)
-		f.Close()
-		if len(names) == 0 {
-			return nil
-		}
+	if isEmpty(dir) {
+		return nil
 	}
 	if err := removeTree(dir); err != nil {
 		return err
@@ -160,8 +171,11 @@ func (s *spool) emptyFolder(i int, dir string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	s.folders[i].Close()
-	s.folders[i], err = os.Open(dir)
+	f, err := os.Open(dir)
+	if err == nil {
+		s.folders[i].Close()
+		s.folders[i] = f
+	}
 	return err
 }
 
@@ -195,24 +209,30 @@ func (s *spool) close() {
 	}
 }
 
-// spools is the pool of spools: as many as attempts run, and a few more whose reports are on their way.
+// maxSpools bounds the spools, each of which holds six files open: attempts wait while so many have reports on their way.
+const maxSpools = 512
+
+// spools is the pool of spools: as many as attempts run, and some more whose reports are on their way.
 type spools struct {
 	dir string
+	out chan struct{} // a token for each spool that is taken
 
 	mu   sync.Mutex
 	free []*spool
 	next int
 }
 
-func newSpools(dir string) (*spools, error) {
+// newSpools makes a pool for so many attempts at one time.
+func newSpools(dir string, attempts int) (*spools, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make spool folder: %w", err)
 	}
-	return &spools{dir: dir}, nil
+	return &spools{dir: dir, out: make(chan struct{}, max(maxSpools, 2*attempts))}, nil
 }
 
-// take gives a clean spool.
+// take gives a clean spool. It waits while too many are out.
 func (p *spools) take() (*spool, error) {
+	p.out <- struct{}{}
 	p.mu.Lock()
 	if n := len(p.free); n > 0 {
 		s := p.free[n-1]
@@ -223,27 +243,31 @@ func (p *spools) take() (*spool, error) {
 	p.next++
 	dir := filepath.Join(p.dir, strconv.Itoa(p.next))
 	p.mu.Unlock()
-	return openSpool(dir)
+	s, err := openSpool(dir)
+	if err != nil {
+		<-p.out
+	}
+	return s, err
 }
 
 // putUntouched takes back a spool that needs no cleaning. Its manifest stays: a crash may report the attempt as lost, which
 // the fold knows better.
 func (p *spools) putUntouched(s *spool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.free = append(p.free, s)
+	p.mu.Unlock()
+	<-p.out
 }
 
 // put takes a spool back. One that can't be cleaned, or that processes may still write to, is thrown away.
 func (p *spools) put(s *spool, reuse bool) {
 	if reuse && s.clean() == nil {
-		p.mu.Lock()
-		p.free = append(p.free, s)
-		p.mu.Unlock()
+		p.putUntouched(s)
 		return
 	}
 	s.close()
 	_ = removeTree(s.dir) // the next start removes what is left
+	<-p.out
 }
 
 func (p *spools) close() {

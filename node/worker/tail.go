@@ -19,8 +19,11 @@ const (
 )
 
 const (
-	// tailInterval is how often the output of running attempts is looked at.
-	tailInterval = 40 * time.Millisecond
+	// tailInterval is how often the output of running attempts is looked at while some is written, quietInterval how often
+	// when none has been for quietAfter.
+	tailInterval  = 40 * time.Millisecond
+	quietInterval = 250 * time.Millisecond
+	quietAfter    = 3 * time.Second
 	// announceAfter is how long an attempt must run before a Started event tells of it.
 	announceAfter = 100 * time.Millisecond
 	// metricsInterval is how often metrics of running attempts are read.
@@ -41,11 +44,9 @@ func (w *Worker) watch(a *attempt) {
 	w.tailMu.Lock()
 	defer w.tailMu.Unlock()
 	w.tailing[a] = struct{}{}
-	if len(w.tailing) == 1 {
-		select {
-		case w.tailWake <- struct{}{}:
-		default:
-		}
+	select {
+	case w.tailWake <- struct{}{}:
+	default:
 	}
 }
 
@@ -67,37 +68,57 @@ func (w *Worker) watched() []*attempt {
 
 // tail looks after running attempts until ctx ends. It sleeps while none runs.
 func (w *Worker) tail(ctx context.Context) {
-	tick := time.NewTicker(tailInterval)
+	interval := tailInterval
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
+	stirred := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-w.tailWake: // something began
+			stirred = time.Now()
 		case now := <-tick.C:
-			watched := w.watched()
-			for _, a := range watched {
-				w.lookAt(ctx, a, now)
-			}
-			if len(watched) > 0 {
-				continue
+			if w.lookAround(ctx, now) {
+				stirred = now
 			}
 		}
-		tick.Stop()
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.tailWake:
-			tick.Reset(tailInterval)
+		next := tailInterval
+		switch {
+		case len(w.watched()) == 0:
+			next = 0
+		case time.Since(stirred) > quietAfter:
+			next = quietInterval
+		}
+		if next != interval {
+			interval = next
+			tick.Stop()
+			if next > 0 {
+				tick.Reset(next)
+			}
 		}
 	}
 }
 
-func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) {
+// lookAround looks at every running attempt and reports whether one has something new.
+func (w *Worker) lookAround(ctx context.Context, now time.Time) bool {
+	stirred := false
+	for _, a := range w.watched() {
+		if w.lookAt(ctx, a, now) {
+			stirred = true
+		}
+	}
+	return stirred
+}
+
+// lookAt tells of an attempt's start, ships its output and reads its metrics. It reports whether there was output.
+func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.ended {
-		return
+		return false
 	}
+	before := a.ref.Bytes
 	if !a.announced && now.Sub(a.started) > announceAfter {
 		a.announced = true
 		a.reported = now
@@ -119,6 +140,7 @@ func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) {
 			}})
 		}
 	}
+	return a.ref.Bytes > before
 }
 
 // drain ships everything that an ended attempt has written.

@@ -63,7 +63,7 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"))
+	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), newCapacity(cfg.Machine).slots(grid.Resources{CPUs: 1}))
 	if err != nil {
 		return nil, err
 	}

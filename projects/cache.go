@@ -1,0 +1,110 @@
+package projects
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+)
+
+// Cache keeps unpacked bundles, a read-only folder for each digest.
+type Cache struct {
+	dir string
+
+	mu      sync.Mutex
+	opening map[string]*sync.Mutex
+}
+
+// tempPrefix marks folders that are being filled.
+const tempPrefix = ".new-"
+
+// NewCache opens the cache in dir and removes what a crash has left half unpacked. One process at a time uses it.
+func NewCache(dir string) (*Cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make bundle cache: %w", err)
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read bundle cache: %w", err)
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n.Name(), tempPrefix) {
+			if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+				return nil, fmt.Errorf("clean bundle cache: %w", err)
+			}
+		}
+	}
+	return &Cache{dir: dir, opening: map[string]*sync.Mutex{}}, nil
+}
+
+// Open gives the unpacked folder of a digest. When it is not there, fetch writes the packed bundle; what does not have the
+// digest is refused and leaves nothing. Concurrent callers share the work.
+func (c *Cache) Open(digest string, fetch func(io.Writer) error) (string, error) {
+	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
+		return "", fmt.Errorf("%q is no digest of a bundle", digest)
+	}
+	c.mu.Lock()
+	one := c.opening[digest]
+	if one == nil {
+		one = &sync.Mutex{}
+		c.opening[digest] = one
+	}
+	c.mu.Unlock()
+	one.Lock()
+	defer one.Unlock()
+	dir := filepath.Join(c.dir, digest)
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	return dir, c.fill(dir, digest, fetch)
+}
+
+// fill unpacks beside the folder's place and then renames, so that the folder is there whole or not at all.
+func (c *Cache) fill(dir, digest string, fetch func(io.Writer) error) (err error) {
+	tmp, err := os.MkdirTemp(c.dir, tempPrefix)
+	if err != nil {
+		return fmt.Errorf("make folder for bundle: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	packed := filepath.Join(tmp, "packed")
+	if err := fetchVerified(packed, digest, fetch); err != nil {
+		return err
+	}
+	files := filepath.Join(tmp, "files")
+	if err := os.Mkdir(files, 0o755); err != nil {
+		return fmt.Errorf("make folder for bundle: %w", err)
+	}
+	f, err := os.Open(packed)
+	if err != nil {
+		return fmt.Errorf("read bundle: %w", err)
+	}
+	defer f.Close()
+	if err := Unpack(f, files); err != nil {
+		return err
+	}
+	if err := os.Rename(files, dir); err != nil {
+		return fmt.Errorf("keep bundle: %w", err)
+	}
+	return nil
+}
+
+func fetchVerified(path, digest string, fetch func(io.Writer) error) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("store bundle: %w", err)
+	}
+	sum := sha256.New()
+	err = fetch(io.MultiWriter(f, sum))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("fetch bundle: %w", err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != digest {
+		return fmt.Errorf("the bundle %s is damaged: its content has the digest %s", digest, got)
+	}
+	return nil
+}
