@@ -1,0 +1,182 @@
+package main
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// layers is the house, from the roof down: a package imports only what stands below its own line.
+var layers = [][]string{
+	{"cmd/mlfnode"},
+	{"node"},
+	{"node/monitor", "node/master", "node/worker"},
+	{"node/api", "node/executor", "node/history", "cluster", "jetstream"},
+	{"projects"},
+	{"grid"},
+}
+
+// sideways lists the imports within a line, each with its reason.
+var sideways = map[[2]string]string{
+	{"node/monitor", "node/master"}: "the monitor passes actions on to the master",
+}
+
+// closed lists imports that point down and are refused all the same.
+var closed = map[[2]string]string{
+	{"cmd/mlfnode", "jetstream"}:     "a command asks a node through its API, so that it works alike on every machine",
+	{"cmd/mlfnode", "node/history"}:  "a command asks a node through its API, so that it works alike on every machine",
+	{"cmd/mlfnode", "node/master"}:   "a command asks a node through its API, so that it works alike on every machine",
+	{"cmd/mlfnode", "node/worker"}:   "a command asks a node through its API, so that it works alike on every machine",
+	{"cmd/mlfnode", "node/monitor"}:  "a command asks a node through its API, so that it works alike on every machine",
+	{"cmd/mlfnode", "node/executor"}: "a command runs nothing itself, the worker does",
+	{"node/worker", "node/history"}:  "a worker knows nothing but its leases, so that it can run on another machine than the master",
+	{"node/worker", "node/api"}:      "a worker is told what to do by leases and records alone",
+	{"node/api", "projects"}:         "wire types speak the vocabulary of grid alone, so that any client can decode them",
+	{"node/executor", "projects"}:    "an executor gets a folder and a command, and knows no project",
+	{"jetstream", "projects"}:        "the store keeps bytes and the vocabulary of grid",
+}
+
+// owners names the one package that may import a big dependency.
+var owners = map[string]string{
+	"github.com/nats-io/":                 "jetstream",
+	"modernc.org/sqlite":                  "node/history",
+	"github.com/hashicorp/memberlist":     "cluster",
+	"github.com/NVIDIA/go-nvml":           "cluster/inventory",
+	"github.com/docker/docker":            "node/executor",
+	"golang.org/x/crypto/ssh":             "cluster/bootstrap",
+	"github.com/expr-lang/expr":           "grid",
+	"github.com/spf13/cobra":              "cmd/mlfnode",
+	"github.com/sabhiram/go-gitignore":    "projects",
+	"github.com/prometheus/client_golang": "node/monitor",
+}
+
+const module = "mlfnode/"
+
+// layer finds the line of a package; a package inside another one stands where that one stands.
+func layer(pkg string) (line int, home string) {
+	line = -1
+	for i, names := range layers {
+		for _, name := range names {
+			if (pkg == name || strings.HasPrefix(pkg, name+"/")) && len(name) > len(home) {
+				line, home = i, name
+			}
+		}
+	}
+	return line, home
+}
+
+// refuse says why a package may not import another one, "" if it may. Tests that drive the whole program stand on the roof.
+func refuse(from, path string) string {
+	for prefix, owner := range owners {
+		if strings.HasPrefix(path, prefix) && from != owner {
+			return fmt.Sprintf("%s is touched by %s only, so that it can be replaced in one place", prefix, owner)
+		}
+	}
+	to, ok := strings.CutPrefix(path, module)
+	if !ok {
+		return ""
+	}
+	fromLine, fromHome := layer(from)
+	toLine, toHome := layer(to)
+	switch {
+	case fromLine < 0 || toLine < 0:
+		return "it has no place in the house: see layers"
+	case fromHome == toHome, sideways[[2]string{fromHome, toHome}] != "":
+		return ""
+	case fromLine == toLine:
+		return "packages of one line do not know each other; pass a func, or let node wire them"
+	case fromLine > toLine:
+		return "imports point down; pass a func for the way back"
+	}
+	return closed[[2]string{fromHome, toHome}]
+}
+
+func TestArrows(t *testing.T) {
+	checked := 0
+	eachGoFile(t, func(path string) {
+		pkg := filepath.ToSlash(filepath.Dir(path))
+		test := strings.HasSuffix(path, "_test.go")
+		file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range file.Imports {
+			to, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test && (strings.HasPrefix(pkg, "cmd/mlfnode/") || pkg == "node") {
+				continue // they drive whole nodes
+			}
+			checked++
+			if why := refuse(pkg, to); why != "" {
+				t.Errorf("%s imports %s: %s", path, to, why)
+			}
+		}
+	})
+	if checked < 200 {
+		t.Errorf("got %d imports looked at, want them all", checked)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	tests := []struct {
+		from, to string
+		refused  bool
+	}{
+		{"cmd/mlfnode", "mlfnode/node", false},
+		{"cmd/mlfnode", "mlfnode/grid", false},
+		{"cmd/mlfnode", "mlfnode/jetstream", true},
+		{"cmd/mlfnode", "github.com/nats-io/nats.go", true},
+		{"node", "mlfnode/node/worker", false},
+		{"node/worker", "mlfnode/node", true},
+		{"node/worker", "mlfnode/node/master", true},
+		{"node/worker", "mlfnode/cluster/inventory", false},
+		{"node/worker", "mlfnode/node/history", true},
+		{"node/monitor", "mlfnode/node/master", false},
+		{"node/master", "mlfnode/node/monitor", true},
+		{"node/history", "modernc.org/sqlite", false},
+		{"node/master", "modernc.org/sqlite", true},
+		{"node/executor/executortest", "mlfnode/node/executor", false},
+		{"grid", "mlfnode/projects", true},
+		{"projects", "mlfnode/grid", false},
+		{"elsewhere", "mlfnode/grid", true},
+		{"grid", "strings", false},
+	}
+	for _, tt := range tests {
+		if why := refuse(tt.from, tt.to); (why != "") != tt.refused {
+			t.Errorf("%s imports %s: got %q, want refused %v", tt.from, tt.to, why, tt.refused)
+		}
+	}
+}
+
+// root is the folder of the module.
+const root = "../.."
+
+// eachGoFile calls fn for every Go file of the module, with its path under root.
+func eachGoFile(t *testing.T, fn func(path string)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "build"):
+			return fs.SkipDir
+		case d.IsDir() || filepath.Ext(path) != ".go":
+			return nil
+		}
+		rel, err := filepath.Rel(root, path)
+		if err == nil {
+			fn(rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The measures of the house style.
+const (
+	longestFile     = 800 // lines
+	medianFile      = 170
+	medianFunction  = 10
+	longFunction    = 40 // lines that nine of ten functions stay within
+	documentedNames = 96 // percent
+	largestFamily   = 3  // methods of an interface
+)
+
+// house is what the style is measured on: the product's files, parsed.
+type house struct {
+	fset  *token.FileSet
+	files map[string]*ast.File
+}
+
+func parseHouse(t *testing.T) *house {
+	t.Helper()
+	h := &house{fset: token.NewFileSet(), files: map[string]*ast.File{}}
+	eachGoFile(t, func(path string) {
+		if strings.HasSuffix(path, "_test.go") {
+			return
+		}
+		f, err := parser.ParseFile(h.fset, filepath.Join(root, path), nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.files[path] = f
+	})
+	return h
+}
+
+func (h *house) lines(n ast.Node) int {
+	return h.fset.Position(n.End()).Line - h.fset.Position(n.Pos()).Line + 1
+}
+
+func (h *house) functions() []*ast.FuncDecl {
+	var all []*ast.FuncDecl
+	for _, f := range h.files {
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && fn.Body != nil {
+				all = append(all, fn)
+			}
+		}
+	}
+	return all
+}
+
+func TestPackageComments(t *testing.T) {
+	commented := map[string]bool{}
+	for path, f := range parseHouse(t).files {
+		commented[filepath.Dir(path)] = commented[filepath.Dir(path)] || f.Doc != nil
+	}
+	for dir, ok := range commented {
+		if !ok {
+			t.Errorf("package %s has no comment", dir)
+		}
+	}
+}
+
+func TestSizes(t *testing.T) {
+	h := parseHouse(t)
+	var files, functions []int
+	for path, f := range h.files {
+		n := h.fset.File(f.Pos()).LineCount()
+		if files = append(files, n); n > longestFile {
+			t.Errorf("%s has %d lines, want at most %d", path, n, longestFile)
+		}
+	}
+	long := 0
+	for _, fn := range h.functions() {
+		n := h.lines(fn.Body) - 2 // without its braces
+		if functions = append(functions, n); n > longFunction {
+			long++
+			t.Logf("%s has %d lines", h.fset.Position(fn.Pos()), n)
+		}
+	}
+	if got := median(files); got > medianFile {
+		t.Errorf("the median file has %d lines, want at most %d", got, medianFile)
+	}
+	if got := median(functions); got > medianFunction {
+		t.Errorf("the median function has %d lines, want at most %d", got, medianFunction)
+	}
+	if long*10 > len(functions) {
+		t.Errorf("%d of %d functions are longer than %d lines, want at most a tenth", long, len(functions), longFunction)
+	}
+}
+
+func median(n []int) int {
+	slices.Sort(n)
+	return n[len(n)/2]
+}
+
+func TestDocumentedNames(t *testing.T) {
+	h := parseHouse(t)
+	names, missing := 0, []string{}
+	count := func(name *ast.Ident, docs ...*ast.CommentGroup) {
+		if !name.IsExported() {
+			return
+		}
+		names++
+		if !slices.ContainsFunc(docs, func(c *ast.CommentGroup) bool { return c != nil }) {
+			missing = append(missing, h.fset.Position(name.Pos()).String()+" "+name.Name)
+		}
+	}
+	for _, f := range h.files {
+		for _, d := range f.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if exportedReceiver(d) {
+					count(d.Name, d.Doc)
+				}
+			case *ast.GenDecl:
+				countSpecs(d, count)
+			}
+		}
+	}
+	if (names-len(missing))*100 < documentedNames*names {
+		t.Errorf("%d of %d exported names have no comment:\n%s", len(missing), names, strings.Join(missing, "\n"))
+	}
+}
+
+func countSpecs(d *ast.GenDecl, count func(*ast.Ident, ...*ast.CommentGroup)) {
+	for _, s := range d.Specs {
+		switch s := s.(type) {
+		case *ast.TypeSpec:
+			count(s.Name, d.Doc, s.Doc, s.Comment)
+		case *ast.ValueSpec:
+			for _, name := range s.Names {
+				count(name, d.Doc, s.Doc, s.Comment)
+			}
+		}
+	}
+}
+
+// exportedReceiver reports whether a function can be reached under an exported name.
+func exportedReceiver(d *ast.FuncDecl) bool {
+	if d.Recv == nil {
+		return true
+	}
+	of := d.Recv.List[0].Type
+	if star, ok := of.(*ast.StarExpr); ok {
+		of = star.X
+	}
+	name, ok := of.(*ast.Ident)
+	return !ok || name.IsExported()
+}
+
+func TestRefusedConstructs(t *testing.T) {
+	h := parseHouse(t)
+	for path, f := range h.files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.FuncDecl:
+				if n.Name.Name == "init" && n.Recv == nil {
+					t.Errorf("%s: func init: state is made by constructors", h.fset.Position(n.Pos()))
+				}
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && x.Name == "time" && n.Sel.Name == "Sleep" {
+					t.Errorf("%s: time.Sleep: select on a timer and the context", h.fset.Position(n.Pos()))
+				}
+			case *ast.InterfaceType:
+				if n.Methods.NumFields() > largestFamily {
+					t.Errorf("%s: an interface of %d methods, want at most %d", h.fset.Position(n.Pos()), n.Methods.NumFields(), largestFamily)
+				}
+			}
+			return true
+		})
+		if name := filepath.Base(filepath.Dir(path)); slices.Contains([]string{"util", "utils", "common", "helper", "helpers"}, name) {
+			t.Errorf("%s: a package is named after what it does", path)
+		}
+	}
+}
