@@ -14,12 +14,14 @@ import (
 //	[files: count, bytes]                           with partFiles
 //	[failure: class, exit code, reason]             with partFailure
 //	[floor, n, n × (class, failures), n, n × run]   with partPast
+//	[told, retried]                                 with partTold
 const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
 	partFiles               // there are artifacts
 	partFailure             // Result is no plain success
 	partPast                // there were other attempts
+	partTold                // metrics came while it ran, or it was reopened
 )
 
 func packDetail(b []byte, t *grid.Trial, node int64) []byte {
@@ -40,6 +42,9 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if t.Floor != 0 || len(t.Failures) > 0 || (len(t.Runs) > 0 && parts&partDone == 0) {
 		parts |= partPast
 	}
+	if t.Told != 0 || t.Retried != 0 {
+		parts |= partTold
+	}
 	b = packNumbers(append(b, parts), node, int64(t.Attempt))
 	b = packText(b, t.Run)
 	if parts&partLog != 0 {
@@ -53,6 +58,9 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	}
 	if parts&partPast != 0 {
 		b = packPast(b, t, parts)
+	}
+	if parts&partTold != 0 {
+		b = packNumbers(b, t.Told, t.Retried)
 	}
 	return b
 }
@@ -111,6 +119,9 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	}
 	if parts&partPast != 0 {
 		p.past(t)
+	}
+	if parts&partTold != 0 {
+		t.Told, t.Retried = p.number(), p.number()
 	}
 	if p.bad || len(p.rest) > 0 {
 		return 0, errDamaged

@@ -1,0 +1,131 @@
+package history
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/goleak"
+
+	"mlfnode/grid"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("database/sql.(*DB).connectionCleaner")) // ends at its next tick
+}
+
+// tester is what a *testing.T, a *testing.B and a *rapid.T share.
+type tester interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Context() context.Context
+}
+
+// openAt opens a history that the caller closes.
+func openAt(t tester, path string) *DB {
+	t.Helper()
+	d, err := Open(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	return d
+}
+
+// open gives an empty history that is closed at the end.
+func open(t testing.TB) *DB {
+	t.Helper()
+	d := openAt(t, filepath.Join(t.TempDir(), "history.db"))
+	t.Cleanup(func() { mustClose(t, d) })
+	return d
+}
+
+func mustClose(t tester, d *DB) {
+	t.Helper()
+	if err := d.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+}
+
+// scored is a policy that knows every sweep and has the metric loss for its objective.
+func scored(grid.SweepID) (Policy, bool) {
+	return Policy{Metric: "loss", Goal: "minimize"}, true
+}
+
+// foldEvents folds one batch of one node.
+func foldEvents(t tester, d *DB, id grid.SweepID, events ...grid.Event) []Transition {
+	t.Helper()
+	changed, err := d.Fold(t.Context(), []Stored{{Seq: d.Applied() + 1, Batch: &grid.Batch{Sweep: id, Node: "n", Events: events}}}, scored)
+	if err != nil {
+		t.Fatalf("fold: %v", err)
+	}
+	return changed
+}
+
+// finished is a first attempt that ended well, with metrics as JSON.
+func finished(index int64, metrics string) grid.Event {
+	e := grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: fmt.Sprintf("r%d", index), Time: 1000 + index}
+	e.Result = &grid.Result{Started: 1 + index, Usage: grid.Usage{Wall: 10, CPU: 5}}
+	if err := json.Unmarshal([]byte(metrics), &e.Result.Metrics); err != nil {
+		panic(err)
+	}
+	return e
+}
+
+// listing is everything that history tells of a sweep.
+type listing struct {
+	Trials   []grid.Trial
+	Attempts [][]Attempt
+	Counts   Counts
+	Names    []string
+	Terminal []grid.Range
+	Open     []int64
+}
+
+// listed reads everything of a sweep.
+func listed(t tester, d *DB, id grid.SweepID) listing {
+	t.Helper()
+	ctx := t.Context()
+	var l listing
+	for trial, err := range d.Trials(ctx, id, Query{}) {
+		if err != nil {
+			t.Fatalf("list trials: %v", err)
+		}
+		attempts, err := d.Attempts(ctx, grid.TrialID{Sweep: id, Index: trial.Index})
+		if err != nil {
+			t.Fatalf("list attempts: %v", err)
+		}
+		l.Trials, l.Attempts = append(l.Trials, trial), append(l.Attempts, attempts)
+	}
+	var err error
+	if l.Counts, err = d.Counts(ctx, id); err != nil {
+		t.Fatalf("counts: %v", err)
+	}
+	if l.Names, err = d.MetricNames(ctx, id); err != nil {
+		t.Fatalf("metric names: %v", err)
+	}
+	terminal, open, err := d.Ranges(ctx, id)
+	if err != nil {
+		t.Fatalf("ranges: %v", err)
+	}
+	l.Terminal = terminal
+	for i := range open {
+		l.Open = append(l.Open, open[i].Index)
+	}
+	return l
+}
+
+// diff compares what a file can tell apart: no metrics and none at all are the same, and so are "" and pending.
+func diff(want, got any) string {
+	return cmp.Diff(want, got, cmpopts.EquateEmpty(), cmp.Transformer("state", func(s grid.State) string {
+		if s == "" {
+			return string(grid.Pending)
+		}
+		return string(s)
+	}))
+}
