@@ -18,6 +18,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -38,6 +39,9 @@ type item struct {
 // every machine (sorted names, no times, no owners, modes 0644 and 0755). The digest is the SHA-256 of the packed bytes, in
 // hex. Left out are .git, __pycache__, *.pyc and what .mlfignore names, or .gitignore where there is no .mlfignore.
 func Pack(dir string, w io.Writer, limit int64) (digest string, err error) {
+	if real, err := filepath.EvalSymlinks(dir); err == nil { // a walk does not follow a link, not even its root
+		dir = real
+	}
 	items, err := collect(dir)
 	if err != nil {
 		return "", err
@@ -109,7 +113,7 @@ func collect(dir string) ([]item, error) {
 // examine refuses what a bundle can't hold.
 func examine(dir, name string, d fs.DirEntry) (item, error) {
 	it := item{name: name}
-	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsRune(name, '\\') {
 		return it, fmt.Errorf("the file name %q has characters that not every machine can hold; rename it, or name it in %s", name, ignoreFile)
 	}
 	info, err := d.Info()
@@ -125,20 +129,41 @@ func examine(dir, name string, d fs.DirEntry) (item, error) {
 		if err != nil {
 			return it, fmt.Errorf("%s can't be read: %w", name, bare(err))
 		}
-		if !staysInside(name, it.link) {
-			return it, fmt.Errorf("the link %s points to %s, outside the project; copy what it points to, or name it in %s", name, it.link, ignoreFile)
-		}
-		return it, nil
+		return it, checkLink(name, it.link)
 	}
 	return it, fmt.Errorf("%s is no file, folder or link and can't be packed; name it in %s", name, ignoreFile)
 }
 
-// staysInside reports whether a link leads to something in the project.
+func checkLink(name, link string) error {
+	switch {
+	case !staysInside(name, link):
+		return fmt.Errorf("the link %s points to %s, outside the project; copy what it points to, or name it in %s", name, link, ignoreFile)
+	case turnsBack(link):
+		return fmt.Errorf("the link %s points to %s, and what '..' means there depends on the links before it; write it without, or name it in %s",
+			name, link, ignoreFile)
+	}
+	return nil
+}
+
+// staysInside reports whether a link leads to something in the project, if it does not turn back.
 func staysInside(name, link string) bool {
 	if filepath.IsAbs(link) {
 		return false
 	}
 	return filepath.IsLocal(filepath.Join(filepath.Dir(name), link))
+}
+
+// turnsBack reports whether a link goes up behind a name, as in a/../b. Where that leads can't be told from the text, because
+// the name may be a link too.
+func turnsBack(link string) bool {
+	down := false
+	for part := range strings.SplitSeq(link, "/") {
+		if part == ".." && down {
+			return true
+		}
+		down = down || part != ".." && part != "." && part != ""
+	}
+	return false
 }
 
 func checkSize(items []item, limit int64) error {
@@ -156,8 +181,12 @@ func checkSize(items []item, limit int64) error {
 	for _, it := range files[:min(3, len(files))] {
 		largest = append(largest, fmt.Sprintf("%s (%s)", it.name, humanize.IBytes(uint64(it.info.Size()))))
 	}
+	size, most := humanize.IBytes(uint64(total)), humanize.IBytes(uint64(limit))
+	if size == most {
+		size, most = fmt.Sprint(total, " bytes"), fmt.Sprint(limit, " bytes")
+	}
 	return fmt.Errorf("the project's files are %s, the limit is %s; the largest are %s; name what trials don't need in %s",
-		humanize.IBytes(uint64(total)), humanize.IBytes(uint64(limit)), strings.Join(largest, ", "), ignoreFile)
+		size, most, strings.Join(largest, ", "), ignoreFile)
 }
 
 func packItem(t *tar.Writer, dir string, it *item) error {
@@ -184,18 +213,22 @@ func packItem(t *tar.Writer, dir string, it *item) error {
 
 // packContent copies the file, and fails if it is not what was listed: a torn bundle must not be stored.
 func packContent(t *tar.Writer, path string, it *item) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe that took the file's place must not block
 	if err != nil {
 		return fmt.Errorf("%s can't be read: %w", it.name, bare(err))
 	}
 	defer f.Close()
+	changed := fmt.Errorf("%s was changed while the project was packed; run the command again", it.name)
+	if info, err := f.Stat(); err != nil || !os.SameFile(info, it.info) {
+		return changed
+	}
 	n, err := io.Copy(t, io.LimitReader(f, it.info.Size()))
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", it.name, err)
 	}
 	info, err := f.Stat()
 	if err != nil || n != it.info.Size() || info.Size() != n || !info.ModTime().Equal(it.info.ModTime()) {
-		return fmt.Errorf("%s was changed while the project was packed; run the command again", it.name)
+		return changed
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package projects
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -17,10 +19,15 @@ const ignoreFile = ".mlfignore"
 func ignoreRules(dir string) (func(name string, folder bool) bool, error) {
 	var patterns *ignore.GitIgnore
 	for _, file := range []string{ignoreFile, ".gitignore"} {
-		text, err := os.ReadFile(filepath.Join(dir, file))
-		if os.IsNotExist(err) {
+		at := filepath.Join(dir, file)
+		info, err := os.Stat(at)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		if err == nil && !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s can't be read: it is no regular file", file)
+		}
+		text, err := os.ReadFile(at)
 		if err != nil {
 			return nil, fmt.Errorf("%s can't be read: %w", file, bare(err))
 		}
