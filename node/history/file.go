@@ -148,14 +148,18 @@ const (
 	markSuffix  = ".is-damaged"
 )
 
-// setAside moves a history out of the way. Only the last one is kept.
+// setAside moves a history out of the way. Only the last damaged one is kept. The mark is there until all is done: a new file
+// must not meet the log of the old one when this is interrupted.
 func setAside(path string, log *slog.Logger, why error) error {
 	log.Warn("history is folded anew from the event stream", "path", path, "err", why)
-	err := os.Rename(path, path+asideSuffix)
-	if errors.Is(why, errVersion) {
-		err = os.Remove(path + asideSuffix)
+	if err := os.WriteFile(path+markSuffix, nil, 0o600); err != nil {
+		return fmt.Errorf("set history aside: %w", err)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	move := func() error { return os.Rename(path, path+asideSuffix) }
+	if errors.Is(why, errVersion) {
+		move = func() error { return os.Remove(path) }
+	}
+	if err := move(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("set history aside: %w", err)
 	}
 	for _, suffix := range []string{"-wal", "-shm", markSuffix} {
@@ -228,6 +232,7 @@ func (d *DB) Reset(ctx context.Context) error {
 		return d.w.script("DELETE FROM trial; DELETE FROM attempt; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
 	})
 	if err == nil {
+		d.stale = true // until it is loaded
 		err = d.load()
 	}
 	if err != nil {
