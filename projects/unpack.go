@@ -13,11 +13,15 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxUnpacked bounds what a bundle may become, against one that was made to fill the disk.
-const maxUnpacked = 4 << 30
+const (
+	// maxUnpacked bounds what a bundle may become, against one that was made to fill the disk.
+	maxUnpacked = 4 << 30
+	// maxName bounds a name: no program could open a longer one (PATH_MAX).
+	maxName = 4096
+)
 
 // Unpack writes the files of a bundle into dir, an empty folder. Files become read-only. Names and links that leave dir,
-// devices, and names that come twice are refused.
+// devices, names that come twice, and names whose folder has not come before are refused.
 func Unpack(r io.Reader, dir string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -29,7 +33,7 @@ func Unpack(r io.Reader, dir string) error {
 		return fmt.Errorf("read bundle: %w", err)
 	}
 	defer z.Close()
-	u := &unpacker{root: root, left: maxUnpacked, seen: map[string]bool{}}
+	u := &unpacker{root: root, left: maxUnpacked, seen: map[string]byte{}}
 	for t := tar.NewReader(z); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -47,48 +51,51 @@ func Unpack(r io.Reader, dir string) error {
 type unpacker struct {
 	root *os.Root
 	left int64
-	seen map[string]bool
+	seen map[string]byte // the kind of each entry
 }
 
 func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	name := strings.TrimSuffix(h.Name, "/")
+	if err := u.admit(name, h); err != nil {
+		return err
+	}
+	u.seen[name] = h.Typeflag
+	err := error(nil)
+	switch h.Typeflag {
+	case tar.TypeDir:
+		err = u.root.Mkdir(name, 0o755)
+	case tar.TypeSymlink:
+		err = u.root.Symlink(h.Linkname, name)
+	default:
+		err = u.file(name, h, r)
+	}
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", name, bare(err))
+	}
+	return nil
+}
+
+// admit refuses what Pack would not have written.
+func (u *unpacker) admit(name string, h *tar.Header) error {
+	parent := path.Dir(name)
+	_, twice := u.seen[name]
 	switch {
-	case !filepath.IsLocal(name) || path.Clean(name) != name || strings.ContainsRune(name, '\\'):
+	case len(name) > maxName:
+		return fmt.Errorf("the bundle has a name of %d bytes: %q…", len(name), name[:40])
+	case !filepath.IsLocal(name) || path.Clean(name) != name || name == "." || strings.ContainsRune(name, '\\'):
 		return fmt.Errorf("the bundle has a name that leaves its folder: %q", h.Name)
-	case u.seen[name]:
+	case twice:
 		return fmt.Errorf("the bundle has the name %q twice", h.Name)
 	case len(u.seen) >= maxEntries:
 		return fmt.Errorf("the bundle has more than %d files", maxEntries)
+	case parent != "." && u.seen[parent] != tar.TypeDir: // else a link could lead the name astray
+		return fmt.Errorf("the bundle's entry %q lies in none of its folders", h.Name)
+	case h.Typeflag == tar.TypeSymlink && (!staysInside(name, h.Linkname) || turnsBack(h.Linkname)):
+		return fmt.Errorf("the bundle's link %q leaves its folder: %q", h.Name, h.Linkname)
+	case h.Typeflag != tar.TypeDir && h.Typeflag != tar.TypeSymlink && h.Typeflag != tar.TypeReg:
+		return fmt.Errorf("the bundle's entry %q is no file, folder or link", h.Name)
 	}
-	u.seen[name] = true
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return u.failed(name, u.root.MkdirAll(name, 0o755))
-	case tar.TypeSymlink:
-		if !staysInside(name, h.Linkname) {
-			return fmt.Errorf("the bundle's link %q leaves its folder: %q", h.Name, h.Linkname)
-		}
-		return u.failed(name, u.parent(name, func() error { return u.root.Symlink(h.Linkname, name) }))
-	case tar.TypeReg:
-		return u.failed(name, u.parent(name, func() error { return u.file(name, h, r) }))
-	}
-	return fmt.Errorf("the bundle's entry %q is no file, folder or link", h.Name)
-}
-
-func (u *unpacker) failed(name string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("unpack %s: %w", name, bare(err))
-}
-
-func (u *unpacker) parent(name string, fn func() error) error {
-	if dir := path.Dir(name); dir != "." {
-		if err := u.root.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	return fn()
+	return nil
 }
 
 func (u *unpacker) file(name string, h *tar.Header, r io.Reader) error {
