@@ -23,6 +23,7 @@ type feed struct {
 	taken  grid.Ranges // done, leased, or in again
 	cursor int64       // everything below is taken
 	leases map[uint64]lease
+	last   uint64        // the newest lease
 	began  map[int64]int // attempts of trials known to run
 	again  retries
 	pace   pace
@@ -64,7 +65,7 @@ func (f *feed) next(now time.Time, slots int) (lease, bool) {
 
 // leased records that a proposed lease is in the queue.
 func (f *feed) leased(seq uint64, l lease) {
-	f.leases[seq] = l
+	f.leases[seq], f.last = l, seq
 	if l.attempt > 1 {
 		f.again.remove(l.lo)
 		return

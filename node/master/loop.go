@@ -207,9 +207,11 @@ func outstanding(feeds []*feed) int {
 }
 
 // leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the lane has anything to lease.
+// Of equal ones the sweep goes first that has waited longest, so that each has its turn where the queue is shorter than the
+// list of sweeps.
 func (s *state) leaseOne(ctx context.Context, lane grid.Lane, feeds []*feed, slots int) (bool, error) {
 	slices.SortFunc(feeds, func(a, b *feed) int {
-		return cmp.Or(cmp.Compare(len(a.leases), len(b.leases)), a.sweep.Submitted.Compare(b.sweep.Submitted))
+		return cmp.Or(cmp.Compare(len(a.leases), len(b.leases)), cmp.Compare(a.last, b.last), a.sweep.Submitted.Compare(b.sweep.Submitted))
 	})
 	now := time.Now()
 	for _, f := range feeds {

@@ -1,0 +1,197 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// points makes a running sweep with a space of n points.
+func points(t testing.TB, id grid.SweepID, n int) *grid.Sweep {
+	t.Helper()
+	return &grid.Sweep{
+		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: space(t, n),
+		Task: grid.Task{Name: "test", Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()},
+	}
+}
+
+func space(t testing.TB, n int) grid.Space {
+	t.Helper()
+	axis, err := grid.ParseSet(fmt.Sprintf("i=0:%d", n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// cluster is a master over a real store and history. The test plays the workers.
+type cluster struct {
+	*Master
+	t     *testing.T
+	store *jetstream.Store
+	runs  int
+}
+
+// start runs a master that believes in so many CPUs.
+func start(t *testing.T, cpus float64) *cluster {
+	t.Helper()
+	return restart(t, t.TempDir(), cpus)
+}
+
+func restart(t *testing.T, dir string, cpus float64) *cluster {
+	t.Helper()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	store, err := server.Store(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	db, err := history.Open(filepath.Join(dir, "history.db"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	m := New(Config{
+		Store: store, History: db, Logger: log, Feed: true,
+		Slots: func(r grid.Resources) int { return int(cpus / r.CPUs) },
+	})
+	ctx, stop := context.WithCancel(context.Background()) // ends with the test
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("master ended with: %v", err)
+		}
+	})
+	<-m.Ready()
+	return &cluster{Master: m, t: t, store: store}
+}
+
+// submit stores a sweep of n points; edit may change the submission.
+func (c *cluster) submit(n int, edit func(*api.Submit)) grid.SweepID {
+	c.t.Helper()
+	s := api.Submit{Project: "t", Space: space(c.t, n), Task: points(c.t, "", 1).Task}
+	if edit != nil {
+		edit(&s)
+	}
+	r, err := c.Submit(c.t.Context(), &s)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return r.Sweep.ID
+}
+
+// on runs fn in the master's loop.
+func (c *cluster) on(fn func(*state)) {
+	c.t.Helper()
+	done := make(chan struct{})
+	c.calls <- func(s *state) {
+		defer close(done)
+		fn(s)
+	}
+	<-done
+}
+
+// until looks at the loop's state after each of its steps until ok says so.
+func (c *cluster) until(what string, ok func(*state) bool) {
+	c.t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(20 * time.Second)
+	for {
+		found := false
+		c.on(func(s *state) { found = ok(s) })
+		if found {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			c.t.Fatalf("after 20 s still not: %s", what)
+		}
+	}
+}
+
+// leased waits until the sweep has so many leases.
+func (c *cluster) leased(id grid.SweepID, want int) {
+	c.t.Helper()
+	c.until(fmt.Sprintf("%d leases of %s", want, id), func(s *state) bool {
+		f := s.feeds[id]
+		return f != nil && len(f.leases) == want
+	})
+}
+
+// pull takes one lease of the sweep's lane, which must be there.
+func (c *cluster) pull(id grid.SweepID) *jetstream.Held {
+	c.t.Helper()
+	r, ok := c.Sweep(id)
+	if !ok {
+		c.t.Fatalf("no sweep %s", id)
+	}
+	held, err := c.store.Queue.Pull(c.t.Context(), string(r.Sweep.Lane()), 1)
+	if err != nil || len(held) != 1 {
+		c.t.Fatalf("pull from the lane of %s: got %d leases, %v; want one", id, len(held), err)
+	}
+	return held[0]
+}
+
+// finish reports that all trials of a lease ended alike after they ran for so long, and closes the lease.
+func (c *cluster) finish(h *jetstream.Held, class grid.Class, took time.Duration) {
+	c.t.Helper()
+	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"}
+	now := time.Now()
+	for i := h.Lo; i < h.Hi; i++ {
+		c.runs++
+		b.Events = append(b.Events, grid.Event{
+			Kind: grid.Finished, Index: i, Attempt: h.Attempt, Run: fmt.Sprint("n.1.", c.runs), Time: now.UnixMicro(),
+			Result: &grid.Result{Class: class, Started: now.Add(-took).UnixMicro(), Usage: grid.Usage{Wall: took.Microseconds()}},
+		})
+	}
+	c.close(h, b)
+}
+
+// giveBack closes a lease of which nothing has run.
+func (c *cluster) giveBack(h *jetstream.Held) {
+	c.t.Helper()
+	c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"})
+}
+
+// close stores the events with the one that closes the lease, acknowledges it, and waits until the master knows.
+func (c *cluster) close(h *jetstream.Held, b *grid.Batch) {
+	c.t.Helper()
+	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, Time: time.Now().UnixMicro()})
+	seq, err := c.store.Events.Publish(c.t.Context(), b)
+	if err = errors.Join(err, h.Ack(c.t.Context())); err != nil {
+		c.t.Fatal(err)
+	}
+	c.until("the events are followed and the queue is fed", func(s *state) bool { return s.followed >= seq })
+}
+
+// counts gives what history says of the sweep.
+func (c *cluster) counts(id grid.SweepID) history.Counts {
+	c.t.Helper()
+	n, err := c.cfg.History.Counts(c.t.Context(), id)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return n
+}

@@ -1,0 +1,243 @@
+package master
+
+import (
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// TestSweepsOfOneLaneShareIt serves a lane lease by lease: every sweep gets its part, also where there are more sweeps than
+// leases in the queue.
+func TestSweepsOfOneLaneShareIt(t *testing.T) {
+	for _, cpus := range []float64{1, 4} {
+		c := start(t, cpus)
+		served := map[grid.SweepID]int{}
+		ids := []grid.SweepID{c.submit(1000, nil), c.submit(1000, nil), c.submit(1000, nil), c.submit(1000, nil)}
+		for _, id := range ids {
+			c.until("every sweep has a feed", func(s *state) bool { return s.feeds[id] != nil })
+		}
+		const each = 10
+		for range each * len(ids) {
+			h := c.pull(ids[0])
+			served[h.Sweep]++
+			c.finish(h, grid.ClassNone, time.Minute)
+		}
+		// What was in the queue before the other sweeps came goes first.
+		for _, id := range ids {
+			if d := served[id] - each; d < -queueDepth*int(cpus) || d > queueDepth*int(cpus) {
+				t.Errorf("%v CPUs: got %v leases served, want about %d of each sweep", cpus, served, each)
+			}
+		}
+	}
+}
+
+// TestNewSweepIsServedSoon submits a sweep beside one that has filled the queue: it waits for no more than the queue.
+func TestNewSweepIsServedSoon(t *testing.T) {
+	c := start(t, 2)
+	old := c.submit(1_000_000, nil)
+	c.leased(old, queueDepth*2)
+	fresh := c.submit(10, nil)
+	c.until("the new sweep has a feed", func(s *state) bool { return s.feeds[fresh] != nil })
+	for n := 1; ; n++ {
+		h := c.pull(old)
+		if h.Sweep == fresh {
+			return
+		}
+		if n > queueDepth*2 {
+			t.Fatalf("%d leases of the old sweep went before the new one, want at most what was in the queue, %d", n, queueDepth*2)
+		}
+		c.finish(h, grid.ClassNone, time.Minute)
+	}
+}
+
+// TestLanesAreFedApart: what waits in one lane takes no room from another, be it of more urgent sweeps or of bigger trials.
+func TestLanesAreFedApart(t *testing.T) {
+	c := start(t, 4)
+	small := c.submit(1_000_000_000, nil)
+	c.leased(small, queueDepth*4)
+	urgent := c.submit(100, func(s *api.Submit) { s.Priority = 5 })
+	big := c.submit(100, func(s *api.Submit) { s.Task.Resources.CPUs = 4 })
+	c.leased(urgent, queueDepth*4)
+	c.leased(big, queueDepth)
+	c.leased(small, queueDepth*4)
+	for _, id := range []grid.SweepID{urgent, big} {
+		if h := c.pull(id); h.Sweep != id || h.Lo != 0 {
+			t.Errorf("head of the lane of %s: got %s [%d,%d)", id, h.Sweep, h.Lo, h.Hi)
+		}
+	}
+}
+
+func TestMaxParallelBoundsLeases(t *testing.T) {
+	c := start(t, 8)
+	id := c.submit(1000, func(s *api.Submit) { s.MaxParallel = 3 })
+	other := c.submit(1000, nil)
+	for range 5 {
+		c.leased(id, 3)
+		c.leased(other, queueDepth*8-3)
+		h := c.pull(id)
+		for h.Sweep != id {
+			c.giveBack(h)
+			h = c.pull(id)
+		}
+		c.finish(h, grid.ClassExit, time.Millisecond)
+	}
+}
+
+func TestPauseActsAtOnce(t *testing.T) {
+	c := start(t, 2)
+	id := c.submit(100, nil)
+	c.leased(id, queueDepth*2)
+	running := c.pull(id)
+	r, err := c.Pause(t.Context(), id, false)
+	if err != nil || r.Sweep.State != grid.SweepPaused {
+		t.Fatalf("pause: got %v, %v", r.Sweep.State, err)
+	}
+	c.until("the loop knows", func(s *state) bool { return !s.feeds[id].sweep.Active() })
+	for range queueDepth*2 - 1 {
+		c.giveBack(c.pull(id))
+	}
+	c.leased(id, 1)
+	c.finish(running, grid.ClassNone, time.Millisecond)
+	if n, err := c.Outstanding(t.Context(), id); n != 0 || err != nil {
+		t.Errorf("outstanding leases of a paused sweep: got %d, %v, want 0", n, err)
+	}
+	if all, err := c.store.Queue.Present(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("queue: got %d leases, %v; want none", len(all), err)
+	}
+	if _, err := c.Resume(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	c.leased(id, queueDepth*2)
+	if h := c.pull(id); h.Lo != running.Hi || h.Attempt != 1 {
+		t.Errorf("after resume: got [%d,%d), attempt %d, want to go on at %d with attempt 1", h.Lo, h.Hi, h.Attempt, running.Hi)
+	}
+}
+
+func TestCancelActsAtOnce(t *testing.T) {
+	c := start(t, 2)
+	id := c.submit(100, nil)
+	c.leased(id, queueDepth*2)
+	if _, err := c.Cancel(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	c.until("the loop knows", func(s *state) bool { return !s.feeds[id].sweep.Active() })
+	c.finish(c.pull(id), grid.ClassCancel, time.Millisecond)
+	for range queueDepth*2 - 1 {
+		c.giveBack(c.pull(id))
+	}
+	if n, err := c.Outstanding(t.Context(), id); n != 0 || err != nil {
+		t.Errorf("outstanding leases of a cancelled sweep: got %d, %v, want 0", n, err)
+	}
+}
+
+// TestLostLeaseIsLeasedAgain removes a lease from the queue behind the master's back, as a crash of the store may.
+func TestLostLeaseIsLeasedAgain(t *testing.T) {
+	c := start(t, 1)
+	id := c.submit(2, nil)
+	c.leased(id, 2)
+	running := c.pull(id)
+	var lost uint64
+	c.on(func(s *state) {
+		for seq := range s.feeds[id].leases {
+			lost = max(lost, seq)
+		}
+	})
+	if err := c.store.Queue.Delete(t.Context(), lost); err != nil {
+		t.Fatal(err)
+	}
+	c.reconcile() // misses the lease; an event may still be on its way
+	c.leased(id, 2)
+	c.reconcile()
+	c.finish(running, grid.ClassNone, time.Millisecond) // the loop feeds the queue with this
+	h := c.pull(id)
+	if h.Lo != 1 || h.Hi != 2 || h.Attempt != 1 || h.Seq == lost {
+		t.Errorf("made again: got %d [%d,%d) attempt %d, want trial 1 in a new lease", h.Seq, h.Lo, h.Hi, h.Attempt)
+	}
+	c.finish(h, grid.ClassNone, time.Millisecond)
+	c.ended(id)
+	if n := c.counts(id); n.Succeeded != 2 {
+		t.Errorf("history: got %+v, want 2 succeeded", n)
+	}
+}
+
+// TestHeldLeaseIsNotLost reconciles while a worker holds a lease: it is in the queue until it is acknowledged.
+func TestHeldLeaseIsNotLost(t *testing.T) {
+	c := start(t, 1)
+	id := c.submit(1, nil)
+	c.leased(id, 1)
+	h := c.pull(id)
+	for range 3 {
+		c.reconcile()
+	}
+	var seqs []uint64
+	c.on(func(s *state) {
+		for seq := range s.feeds[id].leases {
+			seqs = append(seqs, seq)
+		}
+	})
+	if len(seqs) != 1 || seqs[0] != h.Seq {
+		t.Errorf("leases: got %v, want only the held one, %d", seqs, h.Seq)
+	}
+}
+
+// TestRestartLeasesWhatIsMissing starts a master over the folder of another one; the queue is emptied as a start does it.
+func TestRestartLeasesWhatIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	var id grid.SweepID
+	t.Run("first", func(t *testing.T) {
+		c := restart(t, dir, 1)
+		id = c.submit(3, nil)
+		h := c.pullSoon(id)
+		c.finish(h, grid.ClassNone, time.Minute)
+		c.finish(c.pullSoon(id), grid.ClassLost, time.Minute) // waits for its second attempt
+		if err := c.store.Queue.Purge(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	c := restart(t, dir, 1)
+	got := map[int64]int{}
+	for range 2 {
+		h := c.pullSoon(id)
+		got[h.Lo] = h.Attempt
+		c.finish(h, grid.ClassNone, time.Minute)
+	}
+	if len(got) != 2 || got[1] != 2 || got[2] != 1 {
+		t.Errorf("leased after the restart, by trial: got attempts %v, want trial 1 again and trial 2", got)
+	}
+	c.ended(id)
+}
+
+// pullSoon waits until the sweep has a lease and takes one.
+func (c *cluster) pullSoon(id grid.SweepID) *jetstream.Held {
+	c.t.Helper()
+	c.until("a lease of "+string(id), func(s *state) bool { return s.feeds[id] != nil && len(s.feeds[id].leases) > 0 })
+	return c.pull(id)
+}
+
+func (c *cluster) reconcile() {
+	c.t.Helper()
+	c.on(func(s *state) {
+		if err := s.reconcile(c.t.Context()); err != nil {
+			c.t.Error(err)
+		}
+	})
+}
+
+// ended waits until the sweep is marked as finished.
+func (c *cluster) ended(id grid.SweepID) {
+	c.t.Helper()
+	for {
+		moved := c.Moved()
+		if r, ok := c.Sweep(id); ok && r.Sweep.State == grid.SweepFinished {
+			return
+		}
+		select {
+		case <-moved:
+		case <-time.After(20 * time.Second):
+			c.t.Fatalf("%s is not marked as finished", id)
+		}
+	}
+}
