@@ -16,10 +16,8 @@ func (w *Worker) dispatch(ctx context.Context) {
 	tick := time.NewTicker(dispatchInterval)
 	defer tick.Stop()
 	for {
-		lanes := w.sweeps.lanes()
-		for _, l := range lanes {
-			w.fill(ctx, l)
-		}
+		lanes := w.shares.order(w.sweeps.lanes(), time.Now())
+		w.serve(ctx, lanes)
 		again := tick.C
 		if len(lanes) == 0 {
 			again = nil // nothing to look for
@@ -33,24 +31,75 @@ func (w *Worker) dispatch(ctx context.Context) {
 	}
 }
 
-// fill hands leases of one lane to runners while resources and work last.
-func (w *Worker) fill(ctx context.Context, l lane) {
-	for ctx.Err() == nil && w.capacity.reserve(l.resources) {
+// serve goes through the lanes in their order. Those that wait for room keep some from the others.
+func (w *Worker) serve(ctx context.Context, lanes []lane) {
+	var kept []lane
+	for _, l := range lanes {
+		if !l.active {
+			w.refuse(ctx, l)
+			continue
+		}
+		if w.capacity.slots(l.resources) < 1 {
+			continue // these are for another node
+		}
+		if w.fill(ctx, l, kept) == 0 {
+			w.nudge() // the lane may want more, and room may have come free meanwhile
+			return
+		}
+		if w.shares.waits(l) {
+			kept = append(kept, l)
+		}
+	}
+}
+
+// fill hands leases of one lane to runners while resources and work last. Room may come free as fast as it is filled, so it is
+// at most as many as the machine has room for: then the lanes are to be put in order anew. It returns how many were left of that.
+func (w *Worker) fill(ctx context.Context, l lane, kept []lane) int {
+	for left := w.capacity.slots(l.resources); left > 0; left-- {
+		if ctx.Err() != nil || !w.shares.admits(l, kept) || !w.capacity.reserve(l.resources) {
+			return left
+		}
 		h := w.acquire(ctx, l)
 		if h == nil {
 			w.capacity.release(l.resources)
-			return
+			return left
 		}
+		w.shares.began(l, time.Now())
 		w.running.Add(1)
 		w.runner().turns <- turn{h, l}
+	}
+	return 0
+}
+
+// refusals is how many leases are given back at one time.
+const refusals = 16
+
+// refuse gives back what is in the queue of a lane of which nothing may run. That takes no room, so a sweep is at rest soon
+// after it was paused or cancelled, however busy the node is with others.
+func (w *Worker) refuse(ctx context.Context, l lane) {
+	for ctx.Err() == nil {
+		held, err := w.cfg.Store.Queue.Pull(ctx, string(l.name), refusals)
+		if err != nil && ctx.Err() == nil {
+			w.log.Debug("queue could not be asked", "lane", l.name, "err", err)
+		}
+		for _, h := range held {
+			w.outbox.release(h, func() {})
+		}
+		if len(held) < refusals {
+			return
+		}
 	}
 }
 
 // acquire pulls a lease, or joins one of this worker that has trials to spare.
 func (w *Worker) acquire(ctx context.Context, l lane) *holding {
+	asked := time.Now()
 	held, err := w.cfg.Store.Queue.Pull(ctx, string(l.name), 1)
 	if err != nil && ctx.Err() == nil {
 		w.log.Debug("queue could not be asked", "lane", l.name, "err", err)
+	}
+	if err == nil && len(held) == 0 {
+		w.shares.foundEmpty(l, asked)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

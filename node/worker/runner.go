@@ -2,6 +2,7 @@ package worker
 
 import (
 	"sync"
+	"time"
 
 	"mlfnode/node/executor"
 )
@@ -63,6 +64,7 @@ func (w *Worker) run(r *runner) {
 // rest gives the runner's resources back and makes it idle.
 func (w *Worker) rest(r *runner, t turn) {
 	w.capacity.release(t.lane.resources)
+	w.shares.ended(t.lane, time.Now())
 	w.mu.Lock()
 	w.idle = append(w.idle, r)
 	w.mu.Unlock()

@@ -1,9 +1,9 @@
 package worker
 
 import (
-	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -87,29 +87,28 @@ type lane struct {
 	name      grid.Lane
 	resources grid.Resources
 	priority  int
+	active    bool // trials of it may run; without, leases are only to be given back
 }
 
-// lanes lists the lanes of all active sweeps, the most urgent first.
+// lanes lists the lanes whose queues may hold leases.
 func (s *sweeps) lanes() []lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopped != nil {
 		return nil
 	}
-	var all []lane
+	all := map[grid.Lane]lane{}
 	for _, w := range s.known {
 		if !w.leasesMayWait() {
 			continue
 		}
-		l := lane{name: w.record.Lane(), resources: w.record.Task.Resources, priority: w.record.Priority}
-		if !slices.Contains(all, l) {
-			all = append(all, l)
+		name := w.record.Lane()
+		all[name] = lane{
+			name: name, resources: w.record.Task.Resources, priority: w.record.Priority,
+			active: all[name].active || w.record.Active(),
 		}
 	}
-	slices.SortFunc(all, func(a, b lane) int {
-		return cmp.Or(cmp.Compare(b.priority, a.priority), cmp.Compare(a.name, b.name))
-	})
-	return all
+	return slices.Collect(maps.Values(all))
 }
 
 // cancelTail is how long leases of a cancelled sweep are looked for in the queue, to be given back.

@@ -42,6 +42,7 @@ type Worker struct {
 	outbox   *outbox
 	bundles  *bundles
 	capacity *capacity
+	shares   *shares
 	sweeps   *sweeps
 	wake     chan struct{}
 
@@ -75,6 +76,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg: cfg, log: log, runs: runs, spools: spools,
 		outbox:   newOutbox(cfg.Node, cfg.Store, log),
 		capacity: newCapacity(cfg.Machine),
+		shares:   newShares(cfg.Machine),
 		sweeps:   newSweeps(),
 		wake:     make(chan struct{}, 1), holdings: map[*holding]struct{}{},
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1),
@@ -85,7 +87,10 @@ func New(cfg Config) (*Worker, error) {
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
 func (w *Worker) Run(ctx context.Context) error {
-	stopWake, err := w.cfg.Store.Queue.Wake(func(string) { w.nudge() })
+	stopWake, err := w.cfg.Store.Queue.Wake(func(shape string) {
+		w.shares.wake(grid.Lane(shape), time.Now())
+		w.nudge()
+	})
 	if err != nil {
 		return fmt.Errorf("listen for leases: %w", err)
 	}

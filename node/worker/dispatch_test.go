@@ -1,0 +1,204 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// gate is a program that tells of each start and ends when the test says so, or when it is stopped.
+type gate struct {
+	began chan string // the name of the sweep
+	open  chan struct{}
+}
+
+func newGate() *gate { return &gate{began: make(chan string, 1000), open: make(chan struct{})} }
+
+func (g *gate) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
+	g.began <- a.Argv[0]
+	o := succeeded()
+	select {
+	case <-g.open:
+	case <-ctx.Done():
+		o.Class = grid.ClassHalt
+		if context.Cause(ctx) == executor.ErrCancelled {
+			o.Class = grid.ClassCancel
+		}
+	}
+	return o
+}
+
+func TestUrgentSweepsGoFirst(t *testing.T) {
+	g := newGate()
+	s := newStage(t, g.run)
+	s.lease(s.sweep("first-1", 1, 4, nil), 0, 1)
+	s.run()
+	receive(t, "a trial that has the whole node", g.began)
+	low := s.sweep("low-1", 8, 2, nil)
+	high := s.sweep("high-1", 8, 2, func(r *grid.Sweep) { r.Priority = 3 })
+	for i := range int64(4) {
+		s.lease(low, i, i+1)
+	}
+	for i := range int64(4) {
+		s.lease(high, i, i+1)
+	}
+	s.known(low.ID, grid.SweepRunning)
+	s.known(high.ID, grid.SweepRunning)
+	close(g.open)
+	s.released("low-1", 4)
+	var order []string
+	for range 8 {
+		order = append(order, receive(t, "a start", g.began))
+	}
+	// Two run at a time, so the last urgent one and the first other may begin together.
+	if last := slices.Index(order, "low-1"); last < 3 {
+		t.Errorf("order of starts: got %v, want the urgent sweep first", order)
+	}
+}
+
+// TestPausedLeasesComeBack pauses a sweep while another one has the whole node for a long time.
+func TestPausedLeasesComeBack(t *testing.T) {
+	for _, state := range []grid.SweepState{grid.SweepPaused, grid.SweepCancelled} {
+		t.Run(string(state), func(t *testing.T) {
+			g := newGate()
+			s := newStage(t, g.run)
+			long := s.sweep("long-1", 4, 4, nil)
+			s.lease(long, 0, 1)
+			s.run()
+			receive(t, "the long trial", g.began)
+			other := s.sweep("other-1", 40, 1, nil)
+			for i := range int64(40) {
+				s.lease(other, i, i+1)
+			}
+			s.change(other, state)
+			if got := only(s.released("other-1", 40), grid.Finished); len(got) != 0 {
+				t.Errorf("results of a sweep that is %s: got %d, want none", state, len(got))
+			}
+			close(g.open)
+			s.released("long-1", 1)
+		})
+	}
+}
+
+// TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, the next ones are not begun.
+func TestPauseLetsTrialsEnd(t *testing.T) {
+	g := newGate()
+	s := newStage(t, g.run)
+	r := s.sweep("t-1", 10, 4, nil)
+	s.lease(r, 0, 10)
+	s.run()
+	receive(t, "the first trial", g.began)
+	s.change(r, grid.SweepPaused)
+	s.known(r.ID, grid.SweepPaused)
+	close(g.open)
+	all := only(s.released(r.ID, 1), grid.Finished)
+	if len(all) != 1 || all[0].Index != 0 || all[0].Result.Class != grid.ClassNone {
+		t.Errorf("results: got %+v, want only trial 0, succeeded", all)
+	}
+}
+
+func TestCancelStopsTrials(t *testing.T) {
+	g := newGate()
+	s := newStage(t, g.run)
+	r := s.sweep("t-1", 10, 2, nil)
+	s.lease(r, 0, 10)
+	s.run()
+	receive(t, "a trial", g.began)
+	receive(t, "a second trial of the same lease", g.began)
+	s.change(r, grid.SweepCancelled)
+	all := only(s.released(r.ID, 1), grid.Finished)
+	if len(all) != 2 || all[0].Result.Class != grid.ClassCancel || all[1].Result.Class != grid.ClassCancel {
+		t.Errorf("results: got %+v, want the two running trials, cancelled", all)
+	}
+}
+
+// TestStopGivesLeasesBack ends the worker in the middle of a lease.
+func TestStopGivesLeasesBack(t *testing.T) {
+	g := newGate()
+	s := newStage(t, g.run)
+	r := s.sweep("t-1", 10, 4, nil)
+	s.lease(r, 0, 10)
+	s.run()
+	receive(t, "a trial", g.began)
+	s.stop()
+	all := only(s.released(r.ID, 1), grid.Finished)
+	if len(all) != 1 || all[0].Result.Class != grid.ClassHalt {
+		t.Errorf("results: got %+v, want the running trial, halted", all)
+	}
+	if left, err := s.store.Queue.Present(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("queue: got %d leases, %v; want none", len(left), err)
+	}
+}
+
+// TestIdleSlotsJoinALease has one wide lease for four slots: all are used, each trial runs once, unless the sweep has a limit.
+func TestIdleSlotsJoinALease(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit int
+		want  int
+	}{{"no limit", 0, 4}, {"max_parallel", 1, 1}} {
+		t.Run(c.name, func(t *testing.T) {
+			var mu sync.Mutex
+			running, most := 0, 0
+			g := newGate()
+			s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+				mu.Lock()
+				running++
+				most = max(most, running)
+				mu.Unlock()
+				o := g.run(ctx, a)
+				mu.Lock()
+				running--
+				mu.Unlock()
+				return o
+			})
+			r := s.sweep("t-1", 30, 1, func(r *grid.Sweep) { r.MaxParallel = c.limit })
+			s.lease(r, 0, 30)
+			s.run()
+			for range c.want {
+				receive(t, "a trial", g.began)
+			}
+			close(g.open)
+			all := only(s.released(r.ID, 1), grid.Finished)
+			seen := map[int64]bool{}
+			for _, e := range all {
+				seen[e.Index] = true
+			}
+			if len(all) != 30 || len(seen) != 30 || most != c.want {
+				t.Errorf("got %d results of %d trials, at most %d at a time; want 30 of 30, %d", len(all), len(seen), most, c.want)
+			}
+		})
+	}
+}
+
+// TestTrialsOfAnotherNode leaves leases in the queue that this node can never run, and is not held up by them.
+func TestTrialsOfAnotherNode(t *testing.T) {
+	g := newGate()
+	close(g.open)
+	s := newStage(t, g.run)
+	wide := s.sweep("wide-1", 1, 64, func(r *grid.Sweep) { r.Priority = 9 })
+	s.lease(wide, 0, 1)
+	r := s.sweep("t-1", 10, 1, nil)
+	s.lease(r, 0, 10)
+	s.run()
+	s.released(r.ID, 1)
+	s.stop()
+	if left, err := s.store.Queue.Present(t.Context()); err != nil || len(left) != 1 {
+		t.Errorf("queue: got %d leases, %v; want the one of the wide sweep", len(left), err)
+	}
+}
+
+// known waits until the worker has seen this state of the sweep.
+func (s *stage) known(id grid.SweepID, state grid.SweepState) {
+	s.t.Helper()
+	eventually(s.t, string(id)+" is known to be "+string(state), func() bool {
+		s.sweeps.mu.Lock()
+		defer s.sweeps.mu.Unlock()
+		w := s.sweeps.known[id]
+		return w != nil && w.record.State == state
+	})
+}

@@ -1,0 +1,230 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+func laneOf(cpus float64, memory int64, priority int) lane {
+	s := grid.Sweep{Priority: priority, Task: grid.Task{Resources: grid.Resources{CPUs: cpus, Memory: memory}}}
+	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority, active: true}
+}
+
+// node simulates a node: lanes with work without end, and trials that take as long as their lane says.
+type node struct {
+	shares *shares
+	free   *capacity
+	now    time.Time
+	work   map[grid.Lane]time.Duration // length of a trial; a lane without an entry has nothing in the queue
+	ends   []trialEnd
+	had    map[grid.Lane]time.Duration // time of the machine
+	begun  map[grid.Lane]int
+}
+
+type trialEnd struct {
+	lane lane
+	at   time.Time
+}
+
+func newNode() *node {
+	m := inventory.Machine{CPUs: 4, Memory: 8 << 30}
+	return &node{
+		shares: newShares(m), free: newCapacity(m), now: time.UnixMicro(1_700_000_000_000_000),
+		work: map[grid.Lane]time.Duration{}, had: map[grid.Lane]time.Duration{}, begun: map[grid.Lane]int{},
+	}
+}
+
+// run serves the lanes for a time, as dispatch does.
+func (n *node) run(lanes []lane, d time.Duration) {
+	for end := n.now.Add(d); n.now.Before(end); {
+		var kept []lane
+		for _, l := range n.shares.order(slices.Clone(lanes), n.now) {
+			if n.fill(l, kept) {
+				kept = append(kept, l)
+			}
+		}
+		n.next(end)
+	}
+}
+
+func (n *node) fill(l lane, kept []lane) bool {
+	for {
+		if !n.shares.admits(l, kept) || !n.free.reserve(l.resources) {
+			return n.shares.waits(l)
+		}
+		took := n.work[l.name]
+		if took == 0 {
+			n.free.release(l.resources)
+			n.shares.foundEmpty(l, n.now)
+			return false
+		}
+		n.shares.began(l, n.now)
+		n.ends = append(n.ends, trialEnd{l, n.now.Add(took)})
+		n.had[l.name] += time.Duration(float64(took) * n.shares.weight(l.resources))
+		n.begun[l.name]++
+	}
+}
+
+// next goes to the end of the trial that ends first.
+func (n *node) next(end time.Time) {
+	if len(n.ends) == 0 {
+		n.now = end
+		return
+	}
+	slices.SortStableFunc(n.ends, func(a, b trialEnd) int { return a.at.Compare(b.at) })
+	e := n.ends[0]
+	n.ends = n.ends[1:]
+	n.now = e.at
+	n.free.release(e.lane.resources)
+	n.shares.ended(e.lane, n.now)
+}
+
+func TestBigTrialsAreNotStarved(t *testing.T) {
+	small, big := laneOf(1, 0, 0), laneOf(4, 0, 0)
+	n := newNode()
+	n.work[small.name], n.work[big.name] = 70*time.Millisecond, 300*time.Millisecond
+	n.run([]lane{small, big}, 10*time.Minute)
+	total := n.had[small.name] + n.had[big.name]
+	if share := float64(n.had[big.name]) / float64(total); share < 0.45 || share > 0.55 {
+		t.Errorf("share of the big trials: got %.2f, want about half", share)
+	}
+	if total < 9*time.Minute {
+		t.Errorf("time used of 10m: got %v, want little lost by changing over", total)
+	}
+}
+
+// TestEqualLanesShare has lanes between which nothing but their names can decide who is asked first.
+func TestEqualLanesShare(t *testing.T) {
+	lanes := []lane{laneOf(1, 0, 0), laneOf(1, 1<<20, 0), laneOf(1, 2<<20, 0)}
+	n := newNode()
+	for _, l := range lanes {
+		n.work[l.name] = 500 * time.Millisecond
+	}
+	n.run(lanes, 10*time.Minute)
+	for _, l := range lanes {
+		if had := n.had[l.name]; had < 190*time.Second || had > 210*time.Second {
+			t.Errorf("%s: got %v of 10m, want a third", l.name, had)
+		}
+	}
+}
+
+func TestUrgentLaneKeepsRoom(t *testing.T) {
+	low, urgent := laneOf(1, 0, 0), laneOf(4, 0, 7)
+	n := newNode()
+	n.work[low.name] = 10 * time.Second
+	n.run([]lane{low}, 25*time.Second)
+	before := n.begun[low.name]
+	n.work[urgent.name] = 30 * time.Second
+	n.run([]lane{low, urgent}, 10*time.Minute)
+	if n.begun[urgent.name] < 18 || n.begun[low.name] != before {
+		t.Errorf("begun: got %d urgent ones and %d others, want about 20 and none while urgent ones wait",
+			n.begun[urgent.name], n.begun[low.name]-before)
+	}
+}
+
+// TestRoomThatNobodyElseCanUse lets a small lane have what a bigger, more urgent one can't use.
+func TestRoomThatNobodyElseCanUse(t *testing.T) {
+	low, urgent := laneOf(1, 0, 0), laneOf(3, 0, 7)
+	n := newNode()
+	n.work[low.name], n.work[urgent.name] = 10*time.Second, 3*time.Second
+	n.run([]lane{low, urgent}, 5*time.Minute)
+	if n.begun[urgent.name] < 95 {
+		t.Errorf("urgent trials: got %d, want about 100: the small ones must not be in their way", n.begun[urgent.name])
+	}
+	if n.begun[low.name] < 28 {
+		t.Errorf("small trials: got %d, want about 30 on the one CPU that is left", n.begun[low.name])
+	}
+}
+
+// TestNoRoomIsKeptForNothing has an urgent lane with an empty queue.
+func TestNoRoomIsKeptForNothing(t *testing.T) {
+	low, urgent := laneOf(1, 0, 0), laneOf(4, 0, 7)
+	n := newNode()
+	n.work[low.name] = time.Second
+	n.run([]lane{low}, time.Second)
+	n.run([]lane{low, urgent}, time.Minute)
+	if n.had[low.name] < 58*time.Second {
+		t.Errorf("got %v of 1m, want all but the time of one look into the urgent lane's queue", n.had[low.name])
+	}
+}
+
+// TestNothingIsSavedUp lets one lane work alone for an hour before the other comes, which is known all the time.
+func TestNothingIsSavedUp(t *testing.T) {
+	busy, late := laneOf(1, 0, 0), laneOf(1, 1<<20, 0)
+	n := newNode()
+	n.work[busy.name] = time.Second
+	n.run([]lane{busy, late}, time.Hour)
+	n.work[late.name] = time.Second
+	n.shares.wake(late.name, n.now)
+	before := n.had[busy.name]
+	n.run([]lane{busy, late}, time.Minute)
+	if got := n.had[busy.name] - before; got < 25*time.Second {
+		t.Errorf("the lane that worked before: got %v of the first minute beside the other, want about half", got)
+	}
+}
+
+// TestEveryLaneHasItsTurn tries any mixture of trials: all of the highest priority run, and use nearly the same.
+func TestEveryLaneHasItsTurn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := newNode()
+		var lanes []lane
+		for range rapid.IntRange(2, 4).Draw(t, "lanes") {
+			l := laneOf(rapid.SampledFrom([]float64{0.5, 1, 2, 3, 4}).Draw(t, "cpus"), rapid.Int64Range(0, 8).Draw(t, "GiB")<<30, 0)
+			if _, ok := n.work[l.name]; !ok {
+				n.work[l.name] = time.Duration(rapid.IntRange(200, 5000).Draw(t, "ms")) * time.Millisecond
+				lanes = append(lanes, l)
+			}
+		}
+		n.run(lanes, 3*time.Minute)
+		for _, l := range lanes {
+			if had, least := n.had[l.name], 3*time.Minute/time.Duration(len(lanes))/4; had < least {
+				t.Fatalf("%s had %v of 3m among %d lanes, want at least %v: %v", l.name, had, len(lanes), least, n.had)
+			}
+		}
+	})
+}
+
+// TestStreamOfSmallTrials runs a real worker: four small trials always run, and a thousand wait, when a big one comes.
+func TestStreamOfSmallTrials(t *testing.T) {
+	running, big := make(chan struct{}), make(chan struct{})
+	s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+		if a.Argv[0] == "big-1" {
+			close(big)
+			return succeeded()
+		}
+		select {
+		case running <- struct{}{}: // the test lets it end
+		case <-ctx.Done():
+		}
+		return succeeded()
+	})
+	s.shares.turn = time.Millisecond
+	small := s.sweep("small-1", 1000, 1, nil)
+	for i := range int64(1000) {
+		s.lease(small, i, i+1)
+	}
+	wide := s.sweep("big-1", 1, 4, nil)
+	s.run()
+	receive(t, "a small trial", running)
+	s.lease(wide, 0, 1)
+	for n := 1; ; n++ {
+		select {
+		case <-running:
+			if n == 999 {
+				t.Fatal("all small trials went before the big one")
+			}
+		case <-big:
+			return
+		case <-time.After(patience):
+			t.Fatal("neither small nor big trials run")
+		}
+	}
+}
