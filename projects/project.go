@@ -56,7 +56,7 @@ func Load(dir string) (*Project, error) {
 		return nil, missing(root, dir)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", file, err)
+		return nil, fmt.Errorf("read %s: %w", file, bare(err))
 	}
 	p, err := parse(file, data)
 	if err != nil {
@@ -117,10 +117,10 @@ func (p *Project) axes(t *task) ([]grid.Axis, error) {
 	case errors.Is(err, fs.ErrNotExist) && t.parameters == "":
 		return nil, nil
 	case err != nil && t.place != nil:
-		return nil, grid.Problems{grid.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, cause(err)),
+		return nil, grid.Problems{grid.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, bare(err)),
 			"Give the path of a file in the project's folder, or leave the field out.")}
 	case err != nil:
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, fmt.Errorf("read %s: %w", name, bare(err))
 	}
 	return grid.ParseParameters(filepath.Join(p.Dir, name), data)
 }
@@ -134,7 +134,7 @@ func parse(file string, data []byte) (*Project, error) {
 	}
 	s := &schema{file: file}
 	var chosen *yaml.Node
-	s.fields("the project", root, "the lines of mlfnode's template", map[string]field{
+	s.fields("the project", root, `{name: example, tasks: {train: {command: ["python3", "main.py"]}}}`, map[string]field{
 		"name":    func(what string, n *yaml.Node) { p.Name = s.name(what, n) },
 		"default": func(what string, n *yaml.Node) { p.Default, _ = s.filled(what, n); chosen = n },
 		"tasks":   func(what string, n *yaml.Node) { p.tasks = s.tasks(n) },
@@ -200,15 +200,6 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 		return nil, fmt.Errorf("it has more than %d bytes", maxFile)
 	}
 	return data, err
-}
-
-// cause drops the call and the path from a file error.
-func cause(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
 }
 
 // missing explains what to write when there is no project.yaml.

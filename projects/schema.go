@@ -36,7 +36,11 @@ func (s *schema) target(n *yaml.Node) *yaml.Node {
 	if t == n {
 		return t
 	}
+	before := s.aliased
 	s.aliased += 1 + len(t.Content)
+	if before > maxAliased {
+		return nil // and that was said
+	}
 	if s.aliased > maxAliased {
 		s.report(n, "Write the values out where they are used.", "the file's aliases stand for more than %d values", maxAliased)
 		return nil

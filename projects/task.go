@@ -80,13 +80,17 @@ func (s *schema) setup(what string, n *yaml.Node, t *task) {
 
 func (s *schema) constants(what string, n *yaml.Node, t *task) {
 	s.entries(what, n, "{out: result}", func(key, value *yaml.Node) {
+		if !isText(value) {
+			s.report(value, "Give one value; several belong into the file that parameters names.", "the constant %s has more than one value", key.Value)
+			return
+		}
 		v, problem := grid.ScalarValue(s.file, key.Value, value)
 		if problem != nil {
 			s.problems.Add(*problem)
 			return
 		}
 		if err := (grid.Axis{Key: key.Value, Values: []grid.Value{v}}).Check(); err != nil {
-			s.report(key, "", "%s", strings.TrimSuffix(err.Error(), "."))
+			s.report(key, "", "%s", err) // it ends with a hint of its own
 			return
 		}
 		t.Constants = append(t.Constants, grid.Param{Key: key.Value, Value: v})
