@@ -10,7 +10,8 @@ type Sweep struct {
 	V       int        `json:"v"`
 	ID      SweepID    `json:"id"`
 	Project string     `json:"project"`
-	Name    string     `json:"name,omitempty"` // the user's own name for it
+	Name    string     `json:"name,omitempty"`  // the user's own name for it
+	Token   string     `json:"token,omitempty"` // of the submission, so that one that is sent twice makes one sweep
 	Task    Task       `json:"task"`
 	Bundle  string     `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
 	Space   Space      `json:"space"`

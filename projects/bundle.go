@@ -37,12 +37,13 @@ type item struct {
 
 // Pack writes the project's files to w as a bundle: a tar, compressed with zstd, that is the same for the same content on
 // every machine (sorted names, no times, no owners, modes 0644 and 0755). The digest is the SHA-256 of the packed bytes, in
-// hex. Left out are .git, __pycache__, *.pyc and what .mlfignore names, or .gitignore where there is no .mlfignore.
-func Pack(dir string, w io.Writer, limit int64) (digest string, err error) {
+// hex. Left out are .git, __pycache__, *.pyc, the folders except, and what .mlfignore names, or .gitignore where there is no
+// .mlfignore.
+func Pack(dir string, w io.Writer, limit int64, except ...string) (digest string, err error) {
 	if real, err := filepath.EvalSymlinks(dir); err == nil { // a walk does not follow a link, not even its root
 		dir = real
 	}
-	items, err := collect(dir)
+	items, err := collect(dir, except)
 	if err != nil {
 		return "", err
 	}
@@ -69,10 +70,13 @@ func Pack(dir string, w io.Writer, limit int64) (digest string, err error) {
 }
 
 // collect lists what belongs into the bundle, in order of names.
-func collect(dir string) ([]item, error) {
+func collect(dir string, except []string) ([]item, error) {
 	ignored, err := ignoreRules(dir)
 	if err != nil {
 		return nil, err
+	}
+	without := func(path string) bool {
+		return slices.ContainsFunc(except, func(folder string) bool { return sameFolder(path, folder) })
 	}
 	var items []item
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -87,7 +91,7 @@ func collect(dir string) ([]item, error) {
 			return err
 		}
 		name = filepath.ToSlash(name)
-		if ignored(name, d.IsDir()) {
+		if ignored(name, d.IsDir()) || d.IsDir() && without(path) {
 			if d.IsDir() {
 				return fs.SkipDir
 			}

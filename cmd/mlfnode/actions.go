@@ -19,7 +19,7 @@ import (
 // onSweep makes a command that takes one sweep.
 func onSweep(use, short, example string, fn func(context.Context, grid.TrialID) error) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Example: example, Args: cobra.ExactArgs(1),
+		Use: use, Short: short, Example: example, Args: oneArgument,
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
 			if err != nil {
@@ -109,17 +109,18 @@ func (a *app) extendCommand() *cobra.Command {
 
 // revive does something that may make a sweep run, and follows it as sweep does.
 func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
-	s, err := a.begin(ctx, f.detach)
-	if err != nil {
+	if err := a.knownState(); err != nil {
 		return err
 	}
-	v, err := s.Client().Sweep(ctx, id)
+	var v api.Sweep
 	var done api.Done
-	if err == nil {
-		done, err = fn(s.Client(), v.Sweep)
-	}
+	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
+		if v, err = c.Sweep(ctx, id); err == nil {
+			done, err = fn(c, v.Sweep)
+		}
+		return err
+	})
 	if err != nil {
-		s.Close()
 		return err
 	}
 	if done.Sweep.State != grid.SweepRunning {
@@ -147,7 +148,7 @@ func (a *app) detached(v *api.Sweep) error {
 // hostCommand is what --detach starts: a node that stays until no sweep is left to run.
 func (a *app) hostCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "host", Hidden: true, Args: cobra.NoArgs,
+		Use: "host", Hidden: true, Args: noArgument,
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.attach(c.Context(), true)
 			if err != nil {

@@ -48,18 +48,23 @@ type artifact struct {
 func (a *app) listArtifacts(r io.Reader) error {
 	out := jsonArray{w: a.stdout}
 	t := newTable(a.stdout, "bytes", "file")
+	files := 0
 	err := eachFile(r, func(h *tar.Header, _ io.Reader) error {
+		files++
 		if a.json {
 			return out.add(artifact{h.Name, h.Size})
 		}
 		t.row(bytesText(h.Size), h.Name)
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if a.json {
+	case a.json:
 		return out.end()
+	case files == 0:
+		a.say("no trial left a file yet; project.yaml names them in artifacts, and what a program writes to $MLF_OUT is kept too")
+		return nil
 	}
 	return t.end()
 }

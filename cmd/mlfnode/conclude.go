@@ -20,7 +20,7 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 	}
 	client := f.session.Client()
 	if flags.csv != "" {
-		if err := a.writeCSVFile(ctx, client, v, flags.csv); err != nil {
+		if err := a.writeCSVFile(ctx, client, v, flags.csv, api.TrialQuery{}); err != nil {
 			return err
 		}
 	}
@@ -92,12 +92,12 @@ func summary(v *api.Sweep) string {
 }
 
 // writeCSVFile writes the table beside the file and renames it, so that the file is there whole or not at all.
-func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, path string) error {
+func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*.csv")
 	if err != nil {
 		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), "name a file in a folder that can be written")
 	}
-	err = writeCSV(ctx, tmp, c, v, api.TrialQuery{})
+	err = writeCSV(ctx, tmp, c, v, q)
 	if e := tmp.Close(); err == nil {
 		err = e
 	}

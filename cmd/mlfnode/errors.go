@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"mlfnode/node/api"
 )
 
@@ -63,8 +65,33 @@ func explain(err error) *failure {
 		return &failure{code: exitInterrupted}
 	case errors.Is(err, api.ErrLost):
 		return &failure{exitFailed, "the node went away in the middle", "run the command again"}
-	case strings.HasPrefix(err.Error(), "unknown command"), strings.Contains(err.Error(), "arg(s)"):
-		return &failure{exitUsage, err.Error(), "mlfnode --help"}
 	}
 	return &failure{exitFailed, err.Error(), ""}
+}
+
+// oneArgument refuses a command line without exactly one argument.
+func oneArgument(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return usage(fmt.Sprintf("%s needs one argument, not %d: %s", c.Name(), len(args), c.Use), c.CommandPath()+" --help")
+}
+
+func noArgument(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usage(fmt.Sprintf("%s takes no arguments, and %q is one", c.Name(), args[0]), c.CommandPath()+" --help")
+}
+
+// unknownCommand refuses the first argument of the program, which is no command, and names those that resemble it.
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := c.CommandPath() + " --help"
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = fmt.Sprintf("%s %s, or: %s", c.CommandPath(), strings.Join(like, " or "), hint)
+	}
+	return usage(fmt.Sprintf("there is no command %q", args[0]), hint)
 }

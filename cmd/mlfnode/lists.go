@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -19,10 +20,14 @@ import (
 
 func (a *app) sweepsCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "sweeps", Short: "List sweeps", Args: cobra.NoArgs,
+		Use: "sweeps", Short: "List sweeps", Args: noArgument,
 		Example: "  mlfnode sweeps\n  mlfnode sweeps --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client()) })
+			err := a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client()) })
+			if errors.Is(err, errNoState) {
+				return a.listSweeps(nil)
+			}
+			return err
 		},
 	}
 	a.jsonFlag(c)
@@ -34,6 +39,14 @@ func (a *app) sweeps(ctx context.Context, c *api.Client) error {
 	if err != nil {
 		return err
 	}
+	if err := a.listSweeps(all); err != nil || a.json || len(all) == 0 {
+		return err
+	}
+	return a.retention(ctx, c, all)
+}
+
+// listSweeps prints sweeps, the newest last.
+func (a *app) listSweeps(all []api.Sweep) error {
 	if a.json {
 		out := jsonArray{w: a.stdout}
 		for i := range all {
@@ -53,10 +66,7 @@ func (a *app) sweeps(ctx context.Context, c *api.Client) error {
 		t.row(string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed), n(s.Cancelled),
 			humanize.Time(s.Submitted), s.Name)
 	}
-	if err := t.end(); err != nil {
-		return err
-	}
-	return a.retention(ctx, c, all)
+	return t.end()
 }
 
 // retention says what is kept, and what hinders a sweep.
@@ -126,7 +136,7 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 func (a *app) trialsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: cobra.ExactArgs(1),
+		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: oneArgument,
 		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
@@ -166,7 +176,7 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, f *lis
 	if a.json {
 		return a.trialsJSON(ctx, c, v.Sweep, q)
 	}
-	t := newTable(a.stdout, append([]string{"trial", "state", "attempts", "code", "wall", "node", "reason"}, v.Keys...)...)
+	t := newTable(a.stdout, append([]string{"trial", "state", "attempts", "exit", "wall", "node", "reason"}, v.Keys...)...)
 	shown := int64(0)
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
@@ -225,7 +235,7 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		enc.SetIndent("", "  ")
 		return enc.Encode(all)
 	}
-	t := newTable(a.stdout, "attempt", "outcome", "class", "code", "started", "wall", "node", "run")
+	t := newTable(a.stdout, "attempt", "outcome", "class", "exit", "started", "wall", "node", "run")
 	for _, at := range all {
 		started := ""
 		if at.Started != nil {
@@ -247,7 +257,7 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 func (a *app) resultsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: cobra.ExactArgs(1),
+		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: oneArgument,
 		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --csv results.csv",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
@@ -294,7 +304,7 @@ func (a *app) results(c *cobra.Command, client *api.Client, id grid.SweepID, f *
 		}
 		return w.Flush()
 	case f.csv != "":
-		return a.writeCSVFile(ctx, client, &v, f.csv)
+		return a.writeCSVFile(ctx, client, &v, f.csv, q)
 	}
 	return a.resultTable(ctx, client, &v, q)
 }
@@ -303,7 +313,7 @@ func (a *app) logsCommand() *cobra.Command {
 	var follow, raw, onlyOut, onlyErr bool
 	var attempt int
 	c := &cobra.Command{
-		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: cobra.ExactArgs(1),
+		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: oneArgument,
 		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs chainer-1/17 --stdout > out.txt",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])

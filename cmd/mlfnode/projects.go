@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +13,7 @@ import (
 
 func (a *app) newCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "new NAME", Short: "Make a project from the template, ready to run", Args: cobra.ExactArgs(1),
+		Use: "new NAME", Short: "Make a project from the template, ready to run", Args: oneArgument,
 		Example: "  mlfnode new myproject\n  mlfnode sweep myproject",
 		RunE: func(_ *cobra.Command, args []string) error {
 			parent := filepath.Dir(args[0])
@@ -29,7 +30,7 @@ func (a *app) newCommand() *cobra.Command {
 
 func (a *app) importCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "import DIR", Short: "Make a project of an old folder (tasks.py, default.py, parameters.yml)", Args: cobra.ExactArgs(1),
+		Use: "import DIR", Short: "Make a project of an old folder (tasks.py, default.py, parameters.yml)", Args: oneArgument,
 		Long: `Read an old project folder without running anything in it, and write its project.yaml.
 What could not be translated is listed.`,
 		Example: "  mlfnode import ~/mlframework/chainer",
@@ -45,7 +46,7 @@ What could not be translated is listed.`,
 			for _, n := range r.Notes {
 				a.say("not translated: %s", n)
 			}
-			a.say("tasks: %v; look at them with: mlfnode sweep %s --dry-run", r.Tasks, args[0])
+			a.say("tasks: %s; look at them with: mlfnode sweep %s --dry-run", strings.Join(r.Tasks, ", "), args[0])
 			return nil
 		},
 	}

@@ -14,7 +14,8 @@ import (
 
 // app is what all commands share: where they print, and the global flags.
 type app struct {
-	stdout, stderr io.Writer
+	stdout *screen
+	stderr io.Writer
 
 	state   string
 	config  string
@@ -25,7 +26,7 @@ type app struct {
 
 // run executes one command line and gives its exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr}
+	a := &app{stdout: &screen{w: stdout}, stderr: stderr}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -52,7 +53,7 @@ and loses nothing: kill it, pull the plug, go on.`,
   mlfnode results last --best 5`,
 		SilenceErrors: true, SilenceUsage: true,
 		SuggestionsMinimumDistance: 2,
-		Args:                       cobra.NoArgs,
+		Args:                       unknownCommand,
 		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	f := root.PersistentFlags()
@@ -60,7 +61,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 	f.StringVar(&a.config, "config", "", "settings file (default ~/.config/mlfnode/node.yaml)")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours; the environment variable NO_COLOR does the same")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what the node does")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(err.Error(), "see: "+c.CommandPath()+" --help") })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(err.Error(), c.CommandPath()+" --help") })
 	for _, g := range []cobra.Group{
 		{ID: groupSweeps, Title: "Sweeps:"}, {ID: groupResults, Title: "Results:"},
 		{ID: groupProjects, Title: "Projects:"}, {ID: groupOther, Title: "Other:"},
@@ -99,25 +100,6 @@ func (a *app) settings() (node.Config, error) {
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
 	return cfg, nil
-}
-
-// attach finds the node, or makes it in this process.
-func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
-	cfg, err := a.settings()
-	if err != nil {
-		return nil, err
-	}
-	return node.Attach(ctx, cfg, host)
-}
-
-// read calls fn with a node that is there for reading.
-func (a *app) read(ctx context.Context, fn func(*node.Session) error) error {
-	s, err := a.attach(ctx, false)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	return fn(s)
 }
 
 // colours reports whether w is a terminal that may be coloured.

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
-	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/projects"
 )
@@ -112,22 +112,21 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err := p.checkFits(cfg); err != nil {
 		return err
 	}
-	bundle, err := p.pack()
+	bundle, err := p.pack(cfg.StateDir)
 	if err != nil {
 		return asUsage(err)
 	}
 	defer bundle.remove()
-	s, err := a.begin(ctx, f.detach)
-	if err != nil {
-		return err
-	}
 	sub := api.Submit{
-		Project: p.project.Name, Name: f.name, Task: p.task, Bundle: bundle.digest, Space: p.space,
+		Token: rand.Text(), Project: p.project.Name, Name: f.name, Task: p.task, Bundle: bundle.digest, Space: p.space,
 		Priority: f.priority, MaxParallel: f.maxParallel, Environ: os.Environ(),
 	}
-	v, err := submit(ctx, s, bundle, sub)
+	var v api.Sweep
+	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
+		v, err = submit(ctx, c, bundle, sub)
+		return err
+	})
 	if err != nil {
-		s.Close()
 		return err
 	}
 	if f.detach {
@@ -140,31 +139,21 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
 }
 
-// begin finds the node or becomes it; to detach, it has one running in the background.
-func (a *app) begin(ctx context.Context, detach bool) (*node.Session, error) {
-	if detach {
-		if err := a.background(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return a.attach(ctx, true)
-}
-
-// submit stores the bundle if the node does not have it, then the sweep. A node that goes away in between is found again by
-// the next command; nothing has been promised yet.
-func submit(ctx context.Context, s *node.Session, b *bundle, sub api.Submit) (api.Sweep, error) {
+// submit stores the bundle if the node does not have it, then the sweep. It may run twice: the token tells the node which
+// sweep it has already.
+func submit(ctx context.Context, c *api.Client, b *bundle, sub api.Submit) (api.Sweep, error) {
 	if b.digest != "" {
-		ok, err := s.Client().HasBundle(ctx, b.digest)
+		ok, err := c.HasBundle(ctx, b.digest)
 		if err != nil {
 			return api.Sweep{}, err
 		}
 		if !ok {
-			if err := b.put(ctx, s.Client()); err != nil {
+			if err := b.put(ctx, c); err != nil {
 				return api.Sweep{}, err
 			}
 		}
 	}
-	return s.Client().Submit(ctx, sub)
+	return c.Submit(ctx, sub)
 }
 
 // bundle is a packed project in a temporary file; without a digest there is none.
@@ -173,7 +162,8 @@ type bundle struct {
 	file   *os.File
 }
 
-func (p *plan) pack() (*bundle, error) {
+// pack packs the project's files. What mlfnode keeps is not one of them, wherever it is.
+func (p *plan) pack(state string) (*bundle, error) {
 	b := &bundle{}
 	if !p.project.Bundled {
 		return b, nil
@@ -183,7 +173,7 @@ func (p *plan) pack() (*bundle, error) {
 		return nil, fmt.Errorf("the project can't be packed: %w", bare(err))
 	}
 	b.file = f
-	if b.digest, err = projects.Pack(p.project.Dir, f, projects.DefaultBundleLimit); err != nil {
+	if b.digest, err = projects.Pack(p.project.Dir, f, projects.DefaultBundleLimit, state); err != nil {
 		b.remove()
 		return nil, err
 	}
@@ -217,7 +207,7 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 	if err != nil {
 		return err
 	}
-	if err := a.conclude(ctx, f, v, flags); err != nil {
+	if err := f.whole(ctx, func(a *app) error { return a.conclude(ctx, f, v, flags) }); err != nil {
 		return err
 	}
 	if err := f.hosting(ctx); err != nil {

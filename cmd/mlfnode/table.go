@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -49,9 +50,10 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 	if err != nil {
 		return err
 	}
-	head := append([]string{"trial"}, v.Keys...)
-	head = append(append(head, "state"), v.Metrics...)
-	t := newTable(a.stdout, append(head, "wall", "cpu", "memory", "node")...)
+	head := append(append([]string{"trial"}, v.Keys...), "state")
+	tail := []string{"wall", "cpu", "memory", "node"}
+	head = append(head, metricHeads(v.Metrics, head, tail)...)
+	t := newTable(a.stdout, append(head, tail...)...)
 	shown := int64(0)
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
@@ -69,6 +71,18 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 		fmt.Fprintf(a.stdout, "… of %d trials; all of them with: mlfnode results %s --limit 0\n", v.Count, v.Sweep)
 	}
 	return nil
+}
+
+// metricHeads gives the column names of metrics. One that an axis or a fixed column has too gets a prefix: a program that is
+// given --epoch may well report an epoch, and a table with two columns of one name can't be read by a program.
+func metricHeads(metrics []string, taken ...[]string) []string {
+	heads := slices.Clone(metrics)
+	for i, name := range heads {
+		if slices.Contains(slices.Concat(taken...), name) {
+			heads[i] = "metric:" + name
+		}
+	}
+	return heads
 }
 
 func bestIndex(ctx context.Context, c *api.Client, v *api.Sweep) (int64, error) {
@@ -154,9 +168,9 @@ func timeText(t *time.Time) string {
 func writeCSV(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep, q api.TrialQuery) error {
 	out := csv.NewWriter(w)
 	head := append([]string{"trial", "index", "state", "attempt", "attempts", "node", "exit_code", "reason"}, v.Keys...)
-	head = append(head, v.Metrics...)
-	head = append(head, "started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_bytes")
-	if err := out.Write(head); err != nil {
+	tail := []string{"started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}
+	head = append(head, metricHeads(v.Metrics, head, tail)...)
+	if err := out.Write(append(head, tail...)); err != nil {
 		return err
 	}
 	for t, err := range c.Trials(ctx, v.Sweep, q) {

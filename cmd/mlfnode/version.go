@@ -41,7 +41,7 @@ func version() versions {
 
 func (a *app) versionCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "version", Short: "Print versions", Args: cobra.NoArgs, Example: "  mlfnode version --json",
+		Use: "version", Short: "Print versions", Args: noArgument, Example: "  mlfnode version --json",
 		RunE: func(*cobra.Command, []string) error {
 			v := version()
 			if a.json {

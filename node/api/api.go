@@ -31,6 +31,7 @@ const Last = "last"
 
 // Submit asks for a new sweep. The bundle must have been stored before.
 type Submit struct {
+	Token       string     `json:"token,omitempty"` // names this submission: the same one again gives the same sweep
 	Project     string     `json:"project"`
 	Name        string     `json:"name,omitempty"`
 	Task        grid.Task  `json:"task"`

@@ -56,9 +56,9 @@ func (c *Client) HasBundle(ctx context.Context, digest string) (bool, error) {
 	return true, resp.Body.Close()
 }
 
-// PutBundle stores a bundle; the node checks the digest.
+// PutBundle stores a bundle; the node checks the digest. It leaves r open, so that it can be sent again.
 func (c *Client) PutBundle(ctx context.Context, digest string, r io.Reader) error {
-	resp, err := c.do(ctx, http.MethodPut, PathBundles+digest, nil, r)
+	resp, err := c.do(ctx, http.MethodPut, PathBundles+digest, nil, io.NopCloser(r))
 	if err != nil {
 		return err
 	}

@@ -13,11 +13,15 @@ import (
 	"mlfnode/node/history"
 )
 
-// Submit stores a new sweep and returns when its record is on disk.
+// Submit stores a new sweep and returns when its record is on disk. A submission that was stored already, told by its token,
+// is answered with its sweep.
 func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
 	if m.cfg.Slots(s.Task.Resources) < 1 {
 		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
 			"lower `resources` in project.yaml")
+	}
+	if r, ok := m.submitted(s.Token); ok {
+		return r, nil
 	}
 	for {
 		n, err := m.cfg.Store.Records.NextNumber(ctx, s.Project)
@@ -38,10 +42,19 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 	}
 }
 
+func (m *Master) submitted(token string) (jetstream.Record, bool) {
+	for _, r := range m.Sweeps() {
+		if token != "" && r.Sweep.Token == token {
+			return r, true
+		}
+	}
+	return jetstream.Record{}, false
+}
+
 func record(s *api.Submit, n int) *grid.Sweep {
 	return &grid.Sweep{
 		V: grid.RecordVersion, ID: grid.SweepID(fmt.Sprintf("%s-%d", s.Project, n)),
-		Project: s.Project, Name: s.Name, Task: s.Task, Bundle: s.Bundle, Space: s.Space,
+		Project: s.Project, Name: s.Name, Token: s.Token, Task: s.Task, Bundle: s.Bundle, Space: s.Space,
 		State: grid.SweepRunning, Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: time.Now().UTC(), Environ: s.Environ,
 	}
@@ -223,7 +236,7 @@ func same(a, b *grid.Sweep) bool {
 }
 
 func unknown(id grid.SweepID) error {
-	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %s", id), Hint: "list them with: mlfnode sweeps"}
+	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %q", id), Hint: "list them with: mlfnode sweeps"}
 }
 
 func refuse(msg, hint string) error {

@@ -6,9 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"mlfnode/grid"
@@ -143,7 +145,7 @@ func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
 	}
 	rec, ok := m.cfg.Master.Sweep(id)
 	if !ok {
-		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep " + string(id), Hint: "list them with: mlfnode sweeps"}
+		return nil, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %q", id), Hint: "list them with: mlfnode sweeps"}
 	}
 	return rec.Sweep, nil
 }
@@ -159,4 +161,23 @@ func (m *Monitor) newest() (*grid.Sweep, error) {
 		return nil, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep yet", Hint: "start one with: mlfnode sweep PROJECT"}
 	}
 	return newest, nil
+}
+
+// trialIndex reads the index of a trial of s; "" and -1 are all trials, which is -1.
+func trialIndex(s *grid.Sweep, text string) (int64, error) {
+	if text == "" || text == "-1" {
+		return -1, nil
+	}
+	index, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && index >= 0 && index < s.Space.Count() {
+		return index, nil
+	}
+	trials := "trials"
+	if s.Space.Count() == 1 {
+		trials = "trial"
+	}
+	return 0, &api.Error{
+		Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has %d %s, and no trial %s", s.ID, s.Space.Count(), trials, text),
+		Hint: fmt.Sprintf("list them with: mlfnode trials %s", s.ID),
+	}
 }

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 )
 
 func (m *Monitor) hasBundle(w http.ResponseWriter, r *http.Request) {
@@ -71,15 +74,21 @@ func (m *Monitor) artifacts(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	index, err := trialIndex(s, r.FormValue("index"))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
 	prefix := string(s.ID) + "/"
-	if index := r.FormValue("index"); index != "" && index != "-1" {
-		prefix += index + "/"
+	if index >= 0 {
+		prefix += strconv.FormatInt(index, 10) + "/"
 	}
 	objects, err := m.cfg.Store.Artifacts.List(r.Context(), prefix)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
+	slices.SortStableFunc(objects, byIndex)
 	w.Header().Set("Content-Type", "application/x-tar")
 	t := tar.NewWriter(w)
 	for _, o := range objects {
@@ -119,6 +128,13 @@ func splitArtifact(name string) (index int64, run string, ok bool) {
 	}
 	index, err := strconv.ParseInt(parts[1], 10, 64)
 	return index, parts[2], err == nil
+}
+
+// byIndex orders artifacts by the index of their trial.
+func byIndex(a, b jetstream.ObjectInfo) int {
+	i, _, _ := splitArtifact(a.Name)
+	j, _, _ := splitArtifact(b.Name)
+	return cmp.Compare(i, j)
 }
 
 // copyTar adds the files of one packed tar under a folder named by the trial's index.

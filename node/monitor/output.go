@@ -94,10 +94,9 @@ func (m *Monitor) logs(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	index, err := strconv.ParseInt(r.FormValue("index"), 10, 64)
-	if err != nil || index >= s.Space.Count() {
-		refuse(w, badRequest(fmt.Sprintf("%s has no trial %s", s.ID, r.FormValue("index")),
-			fmt.Sprintf("its trials are 0 to %d", s.Space.Count()-1)))
+	index, err := trialIndex(s, r.FormValue("index"))
+	if err != nil {
+		refuse(w, err)
 		return
 	}
 	number, _ := strconv.Atoi(r.FormValue("attempt")) // absent is the latest

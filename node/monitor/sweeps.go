@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 
 	"mlfnode/grid"
@@ -155,6 +156,9 @@ func (m *Monitor) act(r *http.Request) (api.Done, error) {
 	case "retry":
 		var q api.Retry
 		if err = decode(r, &q); err == nil {
+			_, err = trialIndex(s, strconv.FormatInt(q.Index, 10))
+		}
+		if err == nil {
 			_, changed, err = master.Retry(ctx, s.ID, q)
 		}
 	case "extend":

@@ -256,10 +256,9 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 	if err != nil {
 		return nil, err
 	}
-	index, err := strconv.ParseInt(r.PathValue("index"), 10, 64)
-	if err != nil || index < 0 || index >= s.Space.Count() {
-		return nil, badRequest(fmt.Sprintf("%s has no trial %s", s.ID, r.PathValue("index")),
-			fmt.Sprintf("its trials are 0 to %d", s.Space.Count()-1))
+	index, err := trialIndex(s, r.PathValue("index"))
+	if err != nil {
+		return nil, err
 	}
 	known, err := m.cfg.History.Attempts(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
 	if err != nil {

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+// reattachments bounds how often a command looks for a node again that went away in the middle. A node leaves in good order
+// when its terminal's work is done, so meeting several that leave is bad luck already.
+const reattachments = 10
+
+// errNoState is the answer of read when nothing was ever stored; looking makes no state.
+var errNoState = failed("there is no sweep yet", "mlfnode sweep PROJECT")
+
+// knownState gives errNoState where no state folder is.
+func (a *app) knownState() error {
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(cfg.StateDir); errors.Is(err, fs.ErrNotExist) {
+		return errNoState
+	}
+	return nil
+}
+
+// attach finds the node, or makes it in this process.
+func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	return node.Attach(ctx, cfg, host)
+}
+
+// read calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with
+// another one, unless it has printed something already.
+func (a *app) read(ctx context.Context, fn func(*node.Session) error) error {
+	if err := a.knownState(); err != nil {
+		return err
+	}
+	before := a.stdout.written
+	return again(func() error {
+		s, err := a.attach(ctx, false)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return fn(s)
+	}, func(err error) bool { return a.stdout.written == before })
+}
+
+// begin finds the node or becomes it, and calls fn with it; to detach, it has one running in the background. It gives the
+// session that fn succeeded with. fn is called again when the node goes away in the middle, so it must bear that.
+func (a *app) begin(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
+	var s *node.Session
+	err := again(func() error {
+		var err error
+		if detach {
+			err = a.background(ctx)
+		}
+		if err == nil {
+			s, err = a.attach(ctx, true)
+		}
+		if err != nil {
+			return err
+		}
+		if err = fn(s.Client()); err != nil {
+			s.Close()
+		}
+		return err
+	}, func(error) bool { return true })
+	return s, err
+}
+
+// again calls fn until the node does not go away in its middle.
+func again(fn func() error, may func(error) bool) error {
+	for n := 0; ; n++ {
+		err := fn()
+		if !errors.Is(err, api.ErrLost) || n == reattachments || !may(err) {
+			return err
+		}
+	}
+}
+
+// whole calls fn with an app that prints nothing until fn is done, so that fn can be called again when the node goes away in
+// its middle.
+func (f *follower) whole(ctx context.Context, fn func(*app) error) error {
+	var out, complaints bytes.Buffer
+	err := again(func() error {
+		out.Reset()
+		complaints.Reset()
+		quiet := *f.app
+		quiet.stdout, quiet.stderr = &screen{w: &out}, &complaints
+		err := fn(&quiet)
+		if errors.Is(err, api.ErrLost) {
+			if e := f.again(ctx); e != nil {
+				return e
+			}
+		}
+		return err
+	}, func(error) bool { return true })
+	if err != nil {
+		return err
+	}
+	if _, err := out.WriteTo(f.app.stdout); err != nil {
+		return err
+	}
+	_, err = complaints.WriteTo(f.app.stderr)
+	return err
+}
+
+// screen is where results go. It knows how much has been written.
+type screen struct {
+	w       io.Writer
+	written int64
+}
+
+// Write implements io.Writer.
+func (s *screen) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.written += int64(n)
+	return n, err
+}

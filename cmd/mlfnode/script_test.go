@@ -1,0 +1,53 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"mlfnode": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) },
+	})
+}
+
+// TestScripts holds the command line, with the exact text that a user sees.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:      "testdata/script",
+		Deadline: time.Now().Add(time.Minute),
+		Setup: func(e *testscript.Env) error {
+			home := filepath.Join(e.WorkDir, "home")
+			for key, value := range map[string]string{
+				"HOME": home, "XDG_STATE_HOME": filepath.Join(home, "state"), "XDG_CONFIG_HOME": filepath.Join(home, "config"),
+				"XDG_CACHE_HOME": filepath.Join(home, "cache"), "MLF_NODE": "here", "MLF_CPUS": "2",
+			} {
+				e.Setenv(key, value)
+			}
+			e.Defer(func() { killUnder(e.WorkDir) })
+			return os.MkdirAll(home, 0o755)
+		},
+	})
+}
+
+// killUnder ends the background nodes that a script which failed has left.
+func killUnder(dir string) {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, line := range lines {
+		args, err := os.ReadFile(line)
+		if err != nil || !bytes.Contains(args, []byte("\x00host\x00--state\x00"+dir)) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended in between
+		}
+	}
+}
