@@ -1,20 +1,28 @@
 package worker
 
 import (
-	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
 )
 
 // metricsBytes bounds how much of a file is read for metrics: of a longer one only the end counts.
 const metricsBytes = 16 << 20
+
+// maxMetrics bounds the metrics of one attempt, names and values together: an event that does not fit one message could never
+// be stored, and would hold up all reports behind it.
+const maxMetrics = 64 << 10
 
 // readMetrics gathers the attempt's metrics from all its sources, $MLF_METRICS last. Later values win.
 func (a *attempt) readMetrics() grid.Metric {
@@ -30,14 +38,36 @@ func (a *attempt) readMetrics() grid.Metric {
 		}
 	}
 	mergeLines(m, readEnd(a.spool.metrics()))
+	shorten(m)
 	if len(m) == 0 {
 		return nil
 	}
 	return m
 }
 
+// shorten leaves out what is over maxMetrics, the largest values first.
+func shorten(m grid.Metric) {
+	total := 0
+	for name, v := range m {
+		total += len(name) + len(v)
+	}
+	if total <= maxMetrics {
+		return
+	}
+	names := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b)+len(m[b]), len(a)+len(m[a])), cmp.Compare(a, b))
+	})
+	for _, name := range names {
+		if total <= maxMetrics {
+			return
+		}
+		total -= len(name) + len(m[name])
+		delete(m, name)
+	}
+}
+
 func readEnd(path string) []byte {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
 	if err != nil {
 		return nil // not written (yet)
 	}
@@ -94,7 +124,7 @@ func mergeObject(m grid.Metric, b []byte) bool {
 	}
 	for key, v := range o {
 		if len(v) > 0 && v[0] != '{' && v[0] != '[' && v[0] != 'n' {
-			m[key] = v
+			m[key] = bytes.ToValidUTF8(v, []byte("\uFFFD"))
 		}
 	}
 	return true
@@ -116,24 +146,30 @@ func tolerant(b []byte) []byte {
 	})
 }
 
-// longestLine bounds the lines that a regular expression is matched on.
+// longestLine bounds the lines that a regular expression is matched on; longer ones are passed over.
 const longestLine = 1 << 20
 
-// mergeRegex matches named groups on each line; the last match of a name counts.
+// mergeRegex matches named groups on each line; the last match of a name counts. A carriage return ends a line too: that is how
+// progress bars write.
 func mergeRegex(m grid.Metric, expr string, files ...*os.File) {
 	re, err := regexp.Compile(expr)
 	if err != nil {
 		return // checked when the project is loaded
 	}
 	for _, f := range files {
-		lines := bufio.NewScanner(bytes.NewReader(readEndOf(f)))
-		lines.Buffer(make([]byte, 0, 64<<10), longestLine)
-		for lines.Scan() {
-			match := re.FindSubmatch(lines.Bytes())
-			for i, name := range re.SubexpNames() {
-				if match != nil && name != "" && match[i] != nil {
-					m[name] = scalar(match[i])
-				}
+		for line := range bytes.FieldsFuncSeq(readEndOf(f), func(c rune) bool { return c == '\n' || c == '\r' }) {
+			if len(line) <= longestLine {
+				mergeMatches(m, re, line)
+			}
+		}
+	}
+}
+
+func mergeMatches(m grid.Metric, re *regexp.Regexp, line []byte) {
+	for _, match := range re.FindAllSubmatch(line, -1) {
+		for i, name := range re.SubexpNames() {
+			if name != "" && match[i] != nil {
+				m[name] = scalar(match[i])
 			}
 		}
 	}
