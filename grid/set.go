@@ -42,6 +42,9 @@ func parseSet(s string) (Axis, *flaw) {
 			return Axis{}, flawf(`Give the interval alone, or put texts in quotes: `+key+`='"1:2","3:4"'.`, "the interval %s stands in a list", w.text)
 		case parts != nil:
 			a.Interval = parts
+		case w.unfinished():
+			return Axis{}, flawf(`Write start:end or start:end:step, like `+key+`=5:20:5. If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`,
+				"the interval %s lacks a number", w.text)
 		default:
 			a.Values = append(a.Values, w.value())
 		}
@@ -75,6 +78,22 @@ func (w word) interval() []json.Number {
 		numbers = append(numbers, json.Number(part))
 	}
 	return numbers
+}
+
+// unfinished reports whether the word is an interval but for a number that is missing, like `1:` and `:5:2`.
+func (w word) unfinished() bool {
+	numbers, gaps := 0, 0
+	for part := range strings.SplitSeq(w.text, ":") {
+		switch part = strings.TrimSpace(part); {
+		case part == "":
+			gaps++
+		case isNumber(part):
+			numbers++
+		default:
+			return false
+		}
+	}
+	return !w.literal && numbers > 0 && gaps > 0
 }
 
 // splitWords cuts at the commas that stand outside quotes.

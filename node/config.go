@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -52,14 +53,15 @@ func (c Config) limits() jetstream.Limits {
 	return jetstream.Limits{LogBytes: r.Logs, EventBytes: r.Events, ArtifactBytes: r.Artifacts, BundleBytes: r.Bundles}
 }
 
-// settings is the form of node.yaml. Sizes and durations are text there.
+// settings is the form of node.yaml. Every value is read as text, so that a wrong one is explained like one in the
+// environment.
 type settings struct {
-	State     string  `yaml:"state"`
-	Node      string  `yaml:"node"`
-	CPUs      float64 `yaml:"cpus"`
-	Memory    string  `yaml:"memory"`
+	State     string `yaml:"state"`
+	Node      string `yaml:"node"`
+	CPUs      string `yaml:"cpus"`
+	Memory    string `yaml:"memory"`
 	Retention struct {
-		Sweeps    *int   `yaml:"sweeps"`
+		Sweeps    string `yaml:"sweeps"`
 		Age       string `yaml:"age"`
 		Logs      string `yaml:"logs"`
 		Events    string `yaml:"events"`
@@ -94,10 +96,10 @@ func LoadConfig(file string) (Config, error) {
 	}
 	set("state", "MLF_STATE", s.State, func(v string) error { c.StateDir = v; return nil })
 	set("node", "MLF_NODE", s.Node, func(v string) error { c.Node = grid.NodeID(v); return checkName(v) })
-	set("cpus", "MLF_CPUS", number(s.CPUs), func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
+	set("cpus", "MLF_CPUS", s.CPUs, func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
 	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
 	r, k := s.Retention, &c.Retention
-	set("retention.sweeps", "MLF_RETENTION_SWEEPS", integer(r.Sweeps), func(v string) (err error) { k.Sweeps, err = count(v); return })
+	set("retention.sweeps", "MLF_RETENTION_SWEEPS", r.Sweeps, func(v string) (err error) { k.Sweeps, err = count(v); return })
 	set("retention.age", "MLF_RETENTION_AGE", r.Age, func(v string) (err error) { k.Age, err = duration(v); return })
 	set("retention.logs", "MLF_RETENTION_LOGS", r.Logs, size(&k.Logs))
 	set("retention.events", "MLF_RETENTION_EVENTS", r.Events, size(&k.Events))
@@ -161,30 +163,50 @@ func readSettings(file string) (settings, string, error) {
 			continue
 		}
 		if err != nil {
-			return s, name, fmt.Errorf("read settings: %w", err)
+			return s, name, fmt.Errorf("the settings file %s can't be read: %w", name, bare(err))
 		}
 		dec := yaml.NewDecoder(bytes.NewReader(b))
 		dec.KnownFields(true)
 		if err := dec.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
-			return s, name, fmt.Errorf("%s: %w", name, err)
+			return s, name, explainYAML(name, err)
 		}
 		return s, name, nil
 	}
 	return s, "defaults", nil
 }
 
-func number(v float64) string {
-	if v == 0 {
-		return ""
+// The forms of what yaml.v3 says about a file that it can't decode.
+var (
+	unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type .*$`)
+	wrongKind    = regexp.MustCompile(`^line (\d+): cannot unmarshal .*$`)
+	syntaxFault  = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+)
+
+// explainYAML says where the file is wrong and how, a line for each problem.
+func explainYAML(name string, err error) error {
+	lines := []string{err.Error()}
+	if e := (*yaml.TypeError)(nil); errors.As(err, &e) {
+		lines = e.Errors
 	}
-	return strconv.FormatFloat(v, 'g', -1, 64)
+	var problems []error
+	for _, line := range lines {
+		text := unknownField.ReplaceAllString(line, name+":$1: there is no setting $2")
+		text = wrongKind.ReplaceAllString(text, name+":$1: the value does not fit the setting")
+		text = syntaxFault.ReplaceAllString(text, name+":$1: this is no YAML: $2")
+		if text == line {
+			text = name + ": " + line
+		}
+		problems = append(problems, errors.New(text))
+	}
+	return errors.Join(problems...)
 }
 
-func integer(v *int) string {
-	if v == nil {
-		return ""
+// bare leaves out the operation and the path of a file error, which the message names already.
+func bare(err error) error {
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return e.Err
 	}
-	return strconv.Itoa(*v)
+	return err
 }
 
 func positive(v string) (float64, error) {

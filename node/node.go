@@ -4,7 +4,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -43,12 +42,12 @@ type Node struct {
 //
 // This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
 // undone; Close runs these backwards.
-func Open(ctx context.Context, cfg Config, quiet bool) (n *Node, err error) {
+func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
 		return nil, err
 	}
-	n = &Node{cfg: cfg, log: cfg.Logger, failed: make(chan error, 8)}
+	n := &Node{cfg: cfg, log: cfg.Logger, failed: make(chan error, 8)}
 	n.onClose(func() { lock.Close() })
 	defer func() {
 		if err != nil {
@@ -130,12 +129,14 @@ func Open(ctx context.Context, cfg Config, quiet bool) (n *Node, err error) {
 func checkWritable(dir string) error {
 	f, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
-		return fmt.Errorf("the state folder %s can't be written: %w", dir, errors.Unwrap(err))
+		return fmt.Errorf("the state folder %s can't be written: %w", dir, bare(err))
 	}
 	_, err = f.Write(make([]byte, 4096))
-	err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-	if err != nil {
-		return fmt.Errorf("the state folder %s can't be written: %w", dir, err)
+	closed, removed := f.Close(), os.Remove(f.Name())
+	for _, err := range []error{err, closed, removed} {
+		if err != nil {
+			return fmt.Errorf("the state folder %s can't be written: %w", dir, bare(err))
+		}
 	}
 	return nil
 }

@@ -190,8 +190,8 @@ func (a *app) background(ctx context.Context) error {
 	if node.Running(ctx, cfg) {
 		return nil
 	}
-	if err := os.MkdirAll(cfg.StateDir, 0o700); err != nil {
-		return failed(fmt.Sprintf("the state folder %s can't be made: %v", cfg.StateDir, bare(err)), "choose another one with --state")
+	if err := makeState(cfg.StateDir); err != nil {
+		return err
 	}
 	log, err := os.OpenFile(filepath.Join(cfg.StateDir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {

@@ -91,7 +91,7 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 // fetchArtifacts writes files under dir. A file that is there already is left alone and is an error.
 func (a *app) fetchArtifacts(r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "")
+		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "another folder with -o")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -112,19 +112,26 @@ func (a *app) fetchArtifacts(r io.Reader, dir string) error {
 
 func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
 	if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
-		return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, h.Name), bare(err)), "")
+		return unwritten(dir, h.Name, err)
 	}
 	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fs.FileMode(h.Mode).Perm()|0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return failed(filepath.Join(dir, h.Name)+" is there already", "name an empty folder with -o")
 	}
 	if err != nil {
-		return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, h.Name), bare(err)), "")
+		return unwritten(dir, h.Name, err)
 	}
 	_, err = io.Copy(f, in)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
 		root.Remove(h.Name)
-		return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, h.Name), bare(err)), "")
+		return unwritten(dir, h.Name, err)
 	}
 	return nil
+}
+
+func unwritten(dir, name string, err error) error {
+	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), bare(err)), "a folder on another disk with -o")
 }

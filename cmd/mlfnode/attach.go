@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -37,7 +38,17 @@ func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := makeState(cfg.StateDir); err != nil {
+		return nil, err
+	}
 	return node.Attach(ctx, cfg, host)
+}
+
+func makeState(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return failed(fmt.Sprintf("the state folder %s can't be made: %v", dir, bare(err)), "choose another one with --state")
+	}
+	return nil
 }
 
 // read calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with

@@ -93,9 +93,10 @@ func summary(v *api.Sweep) string {
 
 // writeCSVFile writes the table beside the file and renames it, so that the file is there whole or not at all.
 func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
+	hint := fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s --csv=FILE", v.State, v.Sweep)
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*.csv")
 	if err != nil {
-		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), "name a file in a folder that can be written")
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), hint)
 	}
 	err = writeCSV(ctx, tmp, c, v, q)
 	if e := tmp.Close(); err == nil {
@@ -109,7 +110,7 @@ func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, pat
 	}
 	if err != nil {
 		os.Remove(tmp.Name())
-		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), "")
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), hint)
 	}
 	return nil
 }

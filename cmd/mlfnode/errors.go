@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"mlfnode/node/api"
 )
@@ -65,8 +68,27 @@ func explain(err error) *failure {
 		return &failure{code: exitInterrupted}
 	case errors.Is(err, api.ErrLost):
 		return &failure{exitFailed, "the node went away in the middle", "run the command again"}
+	case errors.Is(err, syscall.ENOSPC):
+		return &failure{exitFailed, err.Error(), "make room on that disk, or keep state on another one with --state"}
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return &failure{exitFailed, err.Error(), "keep state in a folder of your own with --state"}
 	}
 	return &failure{exitFailed, err.Error(), ""}
+}
+
+// badFlag explains a flag that is unknown or has a value it does not take.
+func badFlag(c *cobra.Command, err error) error {
+	msg := err.Error()
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		f := invalid.GetFlag()
+		kind, ok := map[string]string{"int": "a whole number", "int64": "a whole number", "duration": "a duration like 90s or 2h", "bool": "true or false"}[f.Value.Type()]
+		if !ok {
+			kind = "a " + f.Value.Type()
+		}
+		msg = fmt.Sprintf("--%s takes %s, not %q", f.Name, kind, invalid.GetValue())
+	}
+	return usage(msg, c.CommandPath()+" --help")
 }
 
 // oneArgument refuses a command line without exactly one argument.

@@ -125,7 +125,7 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 		q.States = append(q.States, grid.State(s))
 	}
 	if f.offset < 0 || f.limit < -1 {
-		return q, usage("--limit and --offset take numbers from 0", "")
+		return q, usage("--limit and --offset take numbers from 0", "--limit 0 shows all")
 	}
 	if table && f.limit < 0 {
 		q.Limit = tableRows + 1
@@ -143,11 +143,15 @@ func (a *app) trialsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			q, err := f.query(!a.json)
+			if err != nil {
+				return err
+			}
 			return a.read(c.Context(), func(s *node.Session) error {
 				if id.Index >= 0 {
 					return a.attempts(c.Context(), s.Client(), id)
 				}
-				return a.trials(c.Context(), s.Client(), id.Sweep, &f)
+				return a.trials(c.Context(), s.Client(), id.Sweep, q)
 			})
 		},
 	}
@@ -164,11 +168,7 @@ func target(arg string) (grid.TrialID, error) {
 	return id, nil
 }
 
-func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, f *listFlags) error {
-	q, err := f.query(!a.json)
-	if err != nil {
-		return err
-	}
+func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.TrialQuery) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return err
@@ -264,7 +264,14 @@ func (a *app) resultsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.read(c.Context(), func(s *node.Session) error { return a.results(c, s.Client(), id.Sweep, &f) })
+			if c.Flags().Changed("best") && f.best < 1 {
+				return usage("--best takes a number from 1", "--best 5")
+			}
+			q, err := f.query(!a.json && f.csv == "")
+			if err != nil {
+				return err
+			}
+			return a.read(c.Context(), func(s *node.Session) error { return a.results(c.Context(), s.Client(), id.Sweep, q, &f) })
 		},
 	}
 	f.add(c)
@@ -275,20 +282,12 @@ func (a *app) resultsCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) results(c *cobra.Command, client *api.Client, id grid.SweepID, f *listFlags) error {
-	ctx := c.Context()
+func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
 	v, err := client.Sweep(ctx, id)
 	if err != nil {
 		return err
 	}
-	q, err := f.query(!a.json && f.csv == "")
-	if err != nil {
-		return err
-	}
-	if c.Flags().Changed("best") {
-		if f.best < 1 {
-			return usage("--best takes a number from 1", "--best 5")
-		}
+	if f.best > 0 {
 		if v.Objective == nil {
 			return usage(fmt.Sprintf("task %s has no objective to be best at", v.Task), "--sort METRIC --desc, or set objective in project.yaml")
 		}

@@ -85,7 +85,7 @@ func (f *planFlags) axes(axes []grid.Axis) ([]grid.Axis, error) {
 	if f.parameters != "" {
 		data, err := os.ReadFile(f.parameters)
 		if err != nil {
-			return nil, fmt.Errorf("the parameter file %s can't be read: %w", f.parameters, bare(err))
+			return nil, fmt.Errorf("the parameter file %s can't be read: %w\n  try: a path from the folder you are in", f.parameters, bare(err))
 		}
 		if axes, err = grid.ParseParameters(f.parameters, data); err != nil {
 			return nil, err

@@ -61,7 +61,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 	f.StringVar(&a.config, "config", "", "settings file (default ~/.config/mlfnode/node.yaml)")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours; the environment variable NO_COLOR does the same")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what the node does")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(err.Error(), c.CommandPath()+" --help") })
+	root.SetFlagErrorFunc(badFlag)
 	for _, g := range []cobra.Group{
 		{ID: groupSweeps, Title: "Sweeps:"}, {ID: groupResults, Title: "Results:"},
 		{ID: groupProjects, Title: "Projects:"}, {ID: groupOther, Title: "Other:"},
@@ -88,7 +88,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 func (a *app) settings() (node.Config, error) {
 	cfg, err := node.LoadConfig(a.config)
 	if err != nil {
-		return cfg, usage(err.Error(), "node.yaml in the source explains every setting")
+		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
 	}
 	if a.state != "" {
 		cfg.StateDir = a.state

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -96,7 +97,7 @@ func splitArgs(c *cobra.Command, args []string) (project, command []string, err 
 
 func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) error {
 	if f.maxParallel < 0 || f.limit < 0 {
-		return usage("--max-parallel and --limit take numbers from 0", "")
+		return usage("--max-parallel and --limit take numbers from 0", "leave it out for no limit")
 	}
 	p, err := a.load(args, command, &f.planFlags)
 	if err != nil {
@@ -114,7 +115,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	}
 	bundle, err := p.pack(cfg.StateDir)
 	if err != nil {
-		return asUsage(err)
+		return err
 	}
 	defer bundle.remove()
 	sub := api.Submit{
@@ -170,14 +171,22 @@ func (p *plan) pack(state string) (*bundle, error) {
 	}
 	f, err := os.CreateTemp("", "mlfnode-bundle-*")
 	if err != nil {
-		return nil, fmt.Errorf("the project can't be packed: %w", bare(err))
+		return nil, packFailed(err)
 	}
 	b.file = f
 	if b.digest, err = projects.Pack(p.project.Dir, f, projects.DefaultBundleLimit, state); err != nil {
 		b.remove()
-		return nil, err
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil, packFailed(syscall.ENOSPC)
+		}
+		return nil, asUsage(err)
 	}
 	return b, nil
+}
+
+// packFailed is about the temporary file, not about the project.
+func packFailed(err error) error {
+	return failed(fmt.Sprintf("the project can't be packed: %v", bare(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
 }
 
 func (b *bundle) put(ctx context.Context, c *api.Client) error {

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// smallDisk mounts a file system of some bytes for the test.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("mount a small disk: %v", err)
+		}
+		t.Skipf("needs to mount a small disk, which only root may: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill leaves no room on the disk of dir, and gives the file to remove.
+func fill(t *testing.T, dir string) string {
+	t.Helper()
+	ballast := filepath.Join(dir, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, n := range []int{1 << 16, 1 << 12, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, n))
+		}
+	}
+	if !strings.Contains(err.Error(), syscall.ENOSPC.Error()) {
+		t.Fatal(err)
+	}
+	return ballast
+}
+
+// command runs one command line and gives its exit code and what it complained of.
+func command(t *testing.T, line string) (code int, stderr string) {
+	t.Helper()
+	var complaints bytes.Buffer
+	code = run(context.Background(), words(line), &bytes.Buffer{}, &complaints)
+	return code, complaints.String()
+}
+
+func TestFullDiskForState(t *testing.T) {
+	disk := smallDisk(t, "16m")
+	t.Chdir(t.TempDir())
+	t.Setenv("XDG_STATE_HOME", filepath.Join(disk, "state"))
+	ballast := fill(t, disk)
+	code, got := command(t, "sweep --set a=1 -- true")
+	if code != exitFailed || !strings.Contains(got, "no space left on device") || !strings.Contains(got, "  try: ") {
+		t.Errorf("on a full disk: got exit code %d and %q", code, got)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if code, got := command(t, "sweep --quiet --set a=1 -- true"); code != 0 {
+		t.Errorf("with room again: got exit code %d and %q", code, got)
+	}
+	if code, got := command(t, "results true-1"); code != 0 {
+		t.Errorf("the first sweep is no longer there: got exit code %d and %q", code, got)
+	}
+}
+
+func TestFullDiskForBundle(t *testing.T) {
+	disk := smallDisk(t, "1m")
+	fill(t, disk)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	write(t, dir, map[string]string{"prog.py": strings.Repeat("# a line of a program\n", 10)})
+	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
+	t.Setenv("TMPDIR", disk)
+	before := listing(t, disk)
+	code, got := command(t, "sweep --set a=1 -- python3 prog.py")
+	want := "mlfnode: the project can't be packed: no space left on device\n  try: make room in " + disk + ", or set TMPDIR to another folder\n"
+	if code != exitFailed || got != want {
+		t.Errorf("got exit code %d and %q, want %q", code, got, want)
+	}
+	if after := listing(t, disk); len(after) != len(before) {
+		t.Errorf("got %v left behind", after)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "state")); err == nil {
+		t.Error("a state folder was made")
+	}
+}
+
+func TestFullDiskForResults(t *testing.T) {
+	disk := smallDisk(t, "1m")
+	fill(t, disk)
+	dir := t.TempDir()
+	t.Chdir(dir)
+	t.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state"))
+	write(t, dir, map[string]string{"prog.sh": `echo x > "$MLF_OUT/file"`})
+	before := listing(t, disk)
+	code, got := command(t, "sweep --quiet --csv "+disk+"/out.csv --set a=1 -- sh prog.sh")
+	want := "mlfnode: the table can't be written to " + disk + "/out.csv: no space left on device\n" +
+		"  try: the sweep is finished; write the table elsewhere with: mlfnode results prog-1 --csv=FILE\n"
+	if code != exitFailed || got != want {
+		t.Errorf("table: got exit code %d and %q, want %q", code, got, want)
+	}
+	code, got = command(t, "artifacts prog-1 -o "+disk)
+	want = "mlfnode: " + disk + "/0/file can't be written: no space left on device\n  try: a folder on another disk with -o\n"
+	if code != exitFailed || got != want {
+		t.Errorf("artifacts: got exit code %d and %q, want %q", code, got, want)
+	}
+	if after := listing(t, disk); len(after) > len(before)+1 { // the folder 0
+		t.Errorf("got %v left behind", after)
+	}
+	if code, got := command(t, "results prog-1 --csv=out.csv"); code != 0 {
+		t.Errorf("the results are lost: got exit code %d and %q", code, got)
+	}
+}
