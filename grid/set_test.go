@@ -31,7 +31,6 @@ func TestParseSet(t *testing.T) {
 		{`empty=""`, "empty="},
 		{"eq=a=b", "eq=a=b"},
 		{"mac=00:11:22", "mac=00:11:22"},
-		{"open=5:", "open=5:"},
 		{"null=null", "null=null"},
 	} {
 		a, err := ParseSet(c.set)
@@ -59,6 +58,8 @@ func TestBadSet(t *testing.T) {
 		{"n=5:1", `--set "n=5:1" does not work: n has no values because step 1 leads away from 5 to 1. Swap start and end, or change the sign of the step.`},
 		{"n=3:3", `--set "n=3:3" does not work: n has no values because its interval starts and ends at 3. The end is not part of an interval, so make it larger, or give the one value alone.`},
 		{"n=1:2:3:4", `--set "n=1:2:3:4" does not work: 1:2:3:4 has 4 numbers, and an interval has two or three. If it is text, put it in quotes: n='"1:2:3:4"'.`},
+		{"open=5:", `--set "open=5:" does not work: the interval 5: lacks a number. Write start:end or start:end:step, like open=5:20:5. If it is text, put it in quotes: open='"5:"'.`},
+		{"open=:5:1", `--set "open=:5:1" does not work: the interval :5:1 lacks a number. Write start:end or start:end:step, like open=5:20:5. If it is text, put it in quotes: open='":5:1"'.`},
 		{"n=1:2,5", `--set "n=1:2,5" does not work: the interval 1:2 stands in a list. Give the interval alone, or put texts in quotes: n='"1:2","3:4"'.`},
 		{`s="a`, `--set "s=\"a" does not work: the quote " is not closed. Close it, or write \" if the value starts with a quote.`},
 		{`s="a"b`, `--set "s=\"a\"b" does not work: text follows the closing quote. Put a comma between values.`},
