@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -21,29 +22,25 @@ type Report struct {
 	Notes []string // what was not translated, with its place
 }
 
-// The statements that matter in the Python files of an old project.
+// The statements that matter in tasks.py.
 var (
-	defLine   = regexp.MustCompile(`^def\s+(\w+)\s*\(`)
-	cmdLine   = regexp.MustCompile(`^\s+cmd\s*=\s*`)
-	yamlCall  = regexp.MustCompile(`yaml2Matrix\(\s*["']([^"']+)["']`)
-	baseLine  = regexp.MustCompile(`^\s*base_pars\s*=\s*`)
-	taskCall  = regexp.MustCompile(`\b(\w+)\.(?:delay|apply_async|s|signature)\(`)
-	echoStyle = regexp.MustCompile(`range\(\s*\d+\s*\)`)
+	defLine  = regexp.MustCompile(`^def\s+(\w+)\s*\(`)
+	taskLine = regexp.MustCompile(`^@(?:\w+\.)?(?:shared_)?task\b`)
+	cmdLine  = regexp.MustCompile(`^\s+cmd\s*=\s*`)
 )
+
+// oldFunction is a function of tasks.py.
+type oldFunction struct {
+	name string
+	line int
+	task bool // by its decorator
+}
 
 // oldTask is a task found in tasks.py.
 type oldTask struct {
 	name    string
 	command []string
 	shell   string
-}
-
-// oldDriver is what a driver script (default.py, run_training.py, …) submits.
-type oldDriver struct {
-	file       string
-	parameters string
-	base       [][2]any
-	calls      []string
 }
 
 // importer collects what an old folder says. It reads the Python files as text and runs nothing.
@@ -67,15 +64,20 @@ func Import(dir string) (*Report, error) {
 	if _, err := os.Lstat(filepath.Join(abs, projectFile)); err == nil {
 		return nil, fmt.Errorf("%s is there already; nothing was changed", im.report.File)
 	}
-	text, err := os.ReadFile(filepath.Join(abs, "tasks.py"))
+	root, err := os.OpenRoot(abs)
+	if err != nil {
+		return nil, fmt.Errorf("%s can't be read: %w", dir, bare(err))
+	}
+	defer root.Close()
+	text, err := readPython(root, "tasks.py")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s has no tasks.py, so it is no old project; for a new one use: mlfnode new NAME", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tasks.py can't be read: %w", bare(err))
 	}
-	im.readTasks(string(text))
-	if err := im.readDrivers(); err != nil {
+	im.readTasks(text)
+	if err := im.readDrivers(root); err != nil {
 		return nil, err
 	}
 	if len(im.tasks) == 0 {
@@ -88,48 +90,80 @@ func (im *importer) note(file string, line int, format string, v ...any) {
 	im.report.Notes = append(im.report.Notes, fmt.Sprintf("%s:%d: %s", file, line, fmt.Sprintf(format, v...)))
 }
 
+// readPython gives a file with the line ends that Python gives it.
+func readPython(root *os.Root, name string) (string, error) {
+	data, err := readFile(root, name)
+	return strings.ReplaceAll(string(data), "\r\n", "\n"), err
+}
+
 func (im *importer) readTasks(text string) {
-	function := ""
+	function := oldFunction{}
 	lines := strings.Split(text, "\n")
+	marked := false // by a decorator
 	for i, line := range lines {
 		if m := defLine.FindStringSubmatch(line); m != nil {
-			function = m[1]
+			im.left(function)
+			function, marked = oldFunction{m[1], i + 1, marked}, false
 		}
+		marked = marked || taskLine.MatchString(line)
 		at := cmdLine.FindStringIndex(line)
-		if at == nil || function == "" {
+		if at == nil || function.name == "" {
 			continue
 		}
-		v, _, err := literal(strings.Join(lines[i:], "\n")[at[1]:])
-		t := oldTask{name: function}
+		t := oldTask{name: function.name}
+		v, err := statement(strings.Join(lines[i:], "\n")[at[1]:])
 		if err == nil {
 			err = im.command(&t, v)
 		}
-		if err != nil {
-			im.note("tasks.py", i+1, "the command of task %s is computed, not written down; fill in `command`", function)
-			t.command = []string{"echo", "fill in the command of " + function}
-		}
-		if !slices.ContainsFunc(im.tasks, func(o oldTask) bool { return o.name == function }) {
-			im.tasks = append(im.tasks, t)
-			im.report.Tasks = append(im.report.Tasks, function)
-		}
+		im.add(t, i+1, err)
 	}
+	im.left(function)
+}
+
+// left notes a task that runs no command but does its work in Python.
+func (im *importer) left(f oldFunction) {
+	if f.task && !slices.Contains(im.report.Tasks, f.name) {
+		im.note("tasks.py", f.line, "the task %s has no line cmd = [...] and was left out", f.name)
+	}
+}
+
+// add keeps the first command of a task; err says why it is none.
+func (im *importer) add(t oldTask, line int, err error) {
+	switch {
+	case slices.Contains(im.report.Tasks, t.name):
+		if err == nil { // else options are appended to the command, as old tasks do
+			im.note("tasks.py", line, "the task %s has a second command; the first was taken", t.name)
+		}
+		return
+	case err != nil:
+		im.note("tasks.py", line, "the command of task %s is computed, not written down; fill in `command`", t.name)
+		t.command, t.shell = []string{"echo", "fill in the command of " + t.name}, ""
+	}
+	im.tasks = append(im.tasks, t)
+	im.report.Tasks = append(im.report.Tasks, t.name)
 }
 
 // command translates a list or a string. The old paths began at the framework's folder, the new ones at the project's.
 func (im *importer) command(t *oldTask, v any) error {
 	switch v := v.(type) {
 	case string:
+		if !usable(v) || strings.TrimSpace(v) == "" {
+			return errors.New("no command")
+		}
 		t.shell = strings.ReplaceAll(modernPython(v), " "+im.prefix, " ")
 		return nil
 	case []any:
 		for _, e := range v {
 			s, ok := e.(string)
-			if !ok {
+			if !ok || !usable(s) {
 				return errors.New("not a string")
 			}
 			t.command = append(t.command, strings.TrimPrefix(s, im.prefix))
 		}
-		if len(t.command) > 0 && t.command[0] == "python" {
+		if len(t.command) == 0 || strings.TrimSpace(t.command[0]) == "" {
+			return errors.New("no program")
+		}
+		if t.command[0] == "python" {
 			t.command[0] = "python3"
 		}
 		return nil
@@ -137,93 +171,14 @@ func (im *importer) command(t *oldTask, v any) error {
 	return errors.New("neither list nor string")
 }
 
+// usable reports whether YAML and a program's arguments can hold the text.
+func usable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
 func modernPython(shell string) string {
 	if rest, ok := strings.CutPrefix(shell, "python "); ok {
 		return "python3 " + rest
 	}
 	return shell
-}
-
-// readDrivers looks at every other Python file of the folder.
-func (im *importer) readDrivers() error {
-	files, err := filepath.Glob(filepath.Join(im.dir, "*.py"))
-	if err != nil {
-		return fmt.Errorf("list %s: %w", im.dir, err)
-	}
-	for _, path := range files {
-		name := filepath.Base(path)
-		if name == "tasks.py" || name == "celery.py" || name == "__init__.py" {
-			continue
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return fmt.Errorf("%s can't be read: %w", name, bare(err))
-		}
-		im.readDriver(name, string(text))
-	}
-	return nil
-}
-
-func (im *importer) readDriver(name, text string) {
-	d := oldDriver{file: name}
-	lines := strings.Split(text, "\n")
-	submits := false
-	for i, line := range lines {
-		if m := taskCall.FindStringSubmatch(line); m != nil {
-			submits = true
-			d.calls = append(d.calls, m[1])
-		}
-		if m := yamlCall.FindStringSubmatch(line); m != nil {
-			d.parameters = strings.TrimPrefix(m[1], im.prefix)
-		}
-		if at := baseLine.FindStringIndex(line); at != nil {
-			v, _, err := literal(strings.Join(lines[i:], "\n")[at[1]:])
-			pairs, ok := v.([][2]any)
-			if err != nil || !ok {
-				im.note(name, i+1, "base_pars is computed, not written down; fill in `constants`")
-				continue
-			}
-			d.base = im.constants(name, i+1, pairs)
-		}
-		if submits && d.parameters == "" && echoStyle.MatchString(line) {
-			im.note(name, i+1, "a loop submits tasks with computed arguments; put its values into a parameter file")
-		}
-	}
-	if d.parameters != "" || d.base != nil || submits {
-		im.drivers = append(im.drivers, d)
-	}
-}
-
-// constants keeps the pairs that can be options.
-func (im *importer) constants(file string, line int, pairs [][2]any) (kept [][2]any) {
-	for _, p := range pairs {
-		key, ok := p[0].(string)
-		switch v := p[1].(type) {
-		case string, source:
-			if ok && v != source("None") {
-				kept = append(kept, p)
-				continue
-			}
-		}
-		im.note(file, line, "the constant %v is no plain value and was left out", p[0])
-		_ = key
-	}
-	return kept
-}
-
-// driver finds what is submitted for a task: the driver that calls it, else the one that is not tied to another.
-func (im *importer) driver(task string) *oldDriver {
-	var loose *oldDriver
-	for i := range im.drivers {
-		d := &im.drivers[i]
-		if slices.Contains(d.calls, task) && (d.parameters != "" || d.base != nil) {
-			return d
-		}
-		if len(d.calls) == 0 && loose == nil {
-			loose = d
-		}
-	}
-	return loose
 }
 
 // write makes project.yaml. It appears whole or not at all.
@@ -280,9 +235,6 @@ func (im *importer) task(t *oldTask, d *oldDriver) *yaml.Node {
 	}
 	if d.parameters != "" {
 		put(n, "parameters", scalar(d.parameters))
-		if _, err := os.Stat(filepath.Join(im.dir, d.parameters)); err != nil {
-			im.note(d.file, 1, "the parameter file %s is not there", d.parameters)
-		}
 	}
 	if len(d.base) > 0 {
 		constants := mapping()

@@ -1,9 +1,11 @@
 package projects
 
 import (
-	"fmt"
+	"errors"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // literal reads one Python literal (string, number, list, tuple, dict, True, False, None) off the front of text. Lists and
@@ -12,6 +14,19 @@ func literal(text string) (v any, rest string, err error) {
 	p := &pyReader{s: text}
 	v, err = p.value(0)
 	return v, p.s, err
+}
+
+// statement reads the literal that is the whole right side of an assignment, at the front of text.
+func statement(text string) (any, error) {
+	v, rest, err := literal(text)
+	if err != nil {
+		return nil, err
+	}
+	line, _, _ := strings.Cut(rest, "\n")
+	if line = strings.TrimLeft(line, " \t;"); line != "" && line[0] != '#' {
+		return nil, errors.New("expression")
+	}
+	return v, nil
 }
 
 // source is the text of a number or a name.
@@ -36,7 +51,7 @@ func (p *pyReader) space() {
 func (p *pyReader) value(depth int) (any, error) {
 	p.space()
 	if p.s == "" || depth > deepest {
-		return nil, fmt.Errorf("no literal")
+		return nil, errors.New("no literal")
 	}
 	switch p.s[0] {
 	case '[':
@@ -46,10 +61,14 @@ func (p *pyReader) value(depth int) (any, error) {
 	case '{':
 		return p.dict(depth)
 	}
-	if strings.ContainsRune(`'"`, rune(p.s[0])) || isPrefixed(p.s) {
-		return p.strings()
+	if p.atString() {
+		return p.strings(depth)
 	}
 	return p.word()
+}
+
+func (p *pyReader) atString() bool {
+	return p.s != "" && (p.s[0] == '"' || p.s[0] == '\'' || isPrefixed(p.s))
 }
 
 // isPrefixed reports whether a string with a prefix such as u"" or r"" begins. Formatted strings are no literals.
@@ -57,16 +76,21 @@ func isPrefixed(s string) bool {
 	return len(s) > 1 && strings.ContainsRune("uUbBrR", rune(s[0])) && (s[1] == '"' || s[1] == '\'')
 }
 
+// list reads up to end. A value in parentheses without a comma is no tuple but the value.
 func (p *pyReader) list(end byte, depth int) (any, error) {
 	p.s = p.s[1:]
 	all := []any{}
+	commas := 0
 	for {
 		p.space()
 		if p.s == "" {
-			return nil, fmt.Errorf("list without end")
+			return nil, errors.New("list without end")
 		}
 		if p.s[0] == end {
 			p.s = p.s[1:]
+			if end == ')' && len(all) == 1 && commas == 0 {
+				return all[0], nil
+			}
 			return all, nil
 		}
 		v, err := p.value(depth + 1)
@@ -74,22 +98,26 @@ func (p *pyReader) list(end byte, depth int) (any, error) {
 			return nil, err
 		}
 		all = append(all, v)
-		if err := p.comma(end); err != nil {
+		found, err := p.comma(end)
+		if err != nil {
 			return nil, err
+		}
+		if found {
+			commas++
 		}
 	}
 }
 
-func (p *pyReader) comma(end byte) error {
+func (p *pyReader) comma(end byte) (found bool, err error) {
 	p.space()
 	switch {
 	case strings.HasPrefix(p.s, ","):
 		p.s = p.s[1:]
-		return nil
+		return true, nil
 	case p.s != "" && p.s[0] == end:
-		return nil
+		return false, nil
 	}
-	return fmt.Errorf("expression")
+	return false, errors.New("expression")
 }
 
 func (p *pyReader) dict(depth int) (any, error) {
@@ -98,7 +126,7 @@ func (p *pyReader) dict(depth int) (any, error) {
 	for {
 		p.space()
 		if p.s == "" {
-			return nil, fmt.Errorf("dict without end")
+			return nil, errors.New("dict without end")
 		}
 		if p.s[0] == '}' {
 			p.s = p.s[1:]
@@ -110,7 +138,7 @@ func (p *pyReader) dict(depth int) (any, error) {
 		}
 		p.space()
 		if !strings.HasPrefix(p.s, ":") {
-			return nil, fmt.Errorf("expression")
+			return nil, errors.New("expression")
 		}
 		p.s = p.s[1:]
 		v, err := p.value(depth + 1)
@@ -118,24 +146,32 @@ func (p *pyReader) dict(depth int) (any, error) {
 			return nil, err
 		}
 		all = append(all, [2]any{key, v})
-		if err := p.comma('}'); err != nil {
+		if _, err := p.comma('}'); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// strings reads adjacent string literals, which Python joins.
-func (p *pyReader) strings() (any, error) {
+// strings reads adjacent string literals, which Python joins, also over lines when they lie in brackets.
+func (p *pyReader) strings(depth int) (any, error) {
 	var b strings.Builder
-	for p.s != "" && (p.s[0] == '"' || p.s[0] == '\'' || isPrefixed(p.s)) {
+	for {
 		part, err := p.one()
 		if err != nil {
 			return nil, err
 		}
 		b.WriteString(part)
-		p.space()
+		end := p.s
+		if depth > 0 {
+			p.space()
+		} else {
+			p.s = strings.TrimLeft(p.s, " \t")
+		}
+		if !p.atString() {
+			p.s = end
+			return b.String(), nil
+		}
 	}
-	return b.String(), nil
 }
 
 func (p *pyReader) one() (string, error) {
@@ -158,18 +194,72 @@ func (p *pyReader) one() (string, error) {
 			if raw {
 				return rest[:i], nil
 			}
-			return unescape(rest[:i]), nil
+			return unescape(rest[:i])
+		case rest[i] == '\n' && len(quote) == 1:
+			return "", errors.New("string without end")
 		}
 	}
-	return "", fmt.Errorf("string without end")
+	return "", errors.New("string without end")
 }
 
-func unescape(s string) string {
-	text, err := strconv.Unquote(`"` + strings.NewReplacer(`"`, `\"`, `\'`, `'`, "\n", `\n`).Replace(strings.ReplaceAll(s, `\"`, `"`)) + `"`)
-	if err != nil {
-		return s
+// The letters behind a backslash that stand for one character, and these characters in the same order.
+// See "String and Bytes literals" in the Python Language Reference.
+const (
+	escapes = `\'"abfnrtv`
+	escaped = "\\'\"\a\b\f\n\r\t\v"
+)
+
+// numbered are escapes by a number: an octal one, or one with so many hexadecimal digits.
+var numbered = regexp.MustCompile(`^\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))`)
+
+// unescape reads escapes as Python does: an unknown one keeps its backslash. Bytes above 0x7f, which Python 2 and 3 read
+// differently, and characters by name are not understood.
+func unescape(s string) (string, error) {
+	var b strings.Builder
+	for s != "" {
+		at := strings.IndexByte(s, '\\')
+		if at < 0 || at+1 == len(s) {
+			b.WriteString(s)
+			break
+		}
+		b.WriteString(s[:at])
+		s = s[at:]
+		letter := strings.IndexByte(escapes, s[1])
+		m := numbered.FindStringSubmatch(s)
+		switch {
+		case s[1] == '\n': // the line goes on
+			s = s[2:]
+		case letter >= 0:
+			b.WriteByte(escaped[letter])
+			s = s[2:]
+		case m != nil:
+			r, ok := character(m)
+			if !ok {
+				return "", errors.New("escape of a byte")
+			}
+			b.WriteRune(r)
+			s = s[len(m[0]):]
+		case strings.IndexByte("xuUN", s[1]) >= 0:
+			return "", errors.New("escape that is not understood")
+		default:
+			b.WriteByte('\\')
+			s = s[1:]
+		}
 	}
-	return text
+	return b.String(), nil
+}
+
+// character gives what a numbered escape stands for.
+func character(m []string) (rune, bool) {
+	base, wide := 16, m[3]+m[4] != ""
+	if m[1] != "" {
+		base = 8
+	}
+	v, err := strconv.ParseUint(m[1]+m[2]+m[3]+m[4], base, 32)
+	if err != nil || v > utf8.MaxRune || !wide && v >= utf8.RuneSelf {
+		return 0, false
+	}
+	return rune(v), utf8.ValidRune(rune(v))
 }
 
 // word reads a number or one of the names that are literals.
@@ -181,8 +271,9 @@ func (p *pyReader) word() (any, error) {
 		n = len(p.s)
 	}
 	w := p.s[:n]
-	if _, err := strconv.ParseFloat(w, 64); err != nil && w != "True" && w != "False" && w != "None" {
-		return nil, fmt.Errorf("expression")
+	_, err := strconv.ParseFloat(w, 64)
+	if number := err == nil && strings.ContainsAny(w, "0123456789"); !number && w != "True" && w != "False" && w != "None" {
+		return nil, errors.New("expression")
 	}
 	p.s = p.s[n:]
 	return source(w), nil

@@ -1,0 +1,153 @@
+package projects
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"mlfnode/grid"
+)
+
+// The statements that matter in a driver script.
+var (
+	yamlCall = regexp.MustCompile(`\byaml2Matrix\(\s*(?:["']([^"']+)["']\s*[,)])?`)
+	baseLine = regexp.MustCompile(`^\s*base_pars\s*=\s*`)
+	taskCall = regexp.MustCompile(`\b(\w+)\.(?:delay|apply_async|s|signature)\(`)
+)
+
+// oldDriver is what a driver script (default.py, run_training.py, …) submits.
+type oldDriver struct {
+	file       string
+	parameters string
+	base       [][2]any
+	calls      []string
+	submits    int // the line of the first call, from 1
+	reads      int // the line that names the parameter file
+}
+
+// readDrivers looks at every other Python file of the folder.
+func (im *importer) readDrivers(root *os.Root) error {
+	files, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return fmt.Errorf("list %s: %w", im.dir, bare(err))
+	}
+	for _, file := range files {
+		name := file.Name()
+		if filepath.Ext(name) != ".py" || name == "tasks.py" || name == "celery.py" || name == "__init__.py" {
+			continue
+		}
+		text, err := readPython(root, name)
+		if err != nil {
+			return fmt.Errorf("%s can't be read: %w", name, bare(err))
+		}
+		im.readDriver(name, text)
+	}
+	return nil
+}
+
+func (im *importer) readDriver(name, text string) {
+	d := oldDriver{file: name}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
+		}
+		if m := taskCall.FindStringSubmatch(line); m != nil {
+			d.calls = append(d.calls, m[1])
+			if d.submits == 0 {
+				d.submits = i + 1
+			}
+		}
+		if m := yamlCall.FindStringSubmatch(line); m != nil {
+			d.reads = i + 1
+			d.parameters = im.parameters(name, i+1, m[1])
+		}
+		if at := baseLine.FindStringIndex(line); at != nil {
+			v, err := statement(strings.Join(lines[i:], "\n")[at[1]:])
+			pairs, ok := v.([][2]any)
+			if err != nil || !ok {
+				im.note(name, i+1, "base_pars is computed, not written down; fill in `constants`")
+				continue
+			}
+			d.base = im.constants(name, i+1, pairs)
+		}
+	}
+	if d.submits > 0 && d.reads == 0 {
+		im.note(name, d.submits, "tasks are submitted with computed arguments; put their values into a parameter file")
+	}
+	if d.parameters != "" || d.base != nil || d.submits > 0 {
+		im.drivers = append(im.drivers, d)
+	}
+}
+
+// parameters translates the path of a parameter file; it is empty when the line computes it.
+func (im *importer) parameters(file string, line int, path string) string {
+	name := strings.TrimPrefix(path, im.prefix)
+	switch {
+	case name == "":
+		im.note(file, line, "the parameter file is computed, not written down; fill in `parameters`")
+		return ""
+	case !relative(name) || !usable(name) || strings.TrimSpace(name) == "":
+		im.note(file, line, "the parameter file %s is outside the project; copy it and fill in `parameters`", name)
+		return ""
+	}
+	if _, err := os.Stat(filepath.Join(im.dir, name)); err != nil {
+		im.note(file, line, "the parameter file %s is not there", name)
+	}
+	return name
+}
+
+// constants keeps the pairs that can be options; of equal keys the last one counts, as in Python.
+func (im *importer) constants(file string, line int, pairs [][2]any) (kept [][2]any) {
+	for _, p := range pairs {
+		if !isConstant(p) {
+			im.note(file, line, "the constant %v is no plain value and was left out", p[0])
+			continue
+		}
+		if i := slices.IndexFunc(kept, func(o [2]any) bool { return o[0] == p[0] }); i >= 0 {
+			kept[i] = p
+			continue
+		}
+		kept = append(kept, p)
+	}
+	return kept
+}
+
+func isConstant(p [2]any) bool {
+	key, ok := p[0].(string)
+	if !ok || key == "<<" {
+		return false
+	}
+	v := grid.Value{}
+	switch value := p[1].(type) {
+	case string:
+		v.Text = value
+	case source:
+		if value == "None" {
+			return false
+		}
+		v.Text = string(value)
+	default:
+		return false
+	}
+	return grid.Axis{Key: key, Values: []grid.Value{v}}.Check() == nil
+}
+
+// driver finds what is submitted for a task: the driver that calls it, else the one that is not tied to another.
+func (im *importer) driver(task string) *oldDriver {
+	var loose *oldDriver
+	for i := range im.drivers {
+		d := &im.drivers[i]
+		if slices.Contains(d.calls, task) && (d.parameters != "" || d.base != nil) {
+			return d
+		}
+		if len(d.calls) == 0 && loose == nil {
+			loose = d
+		}
+	}
+	return loose
+}
