@@ -168,3 +168,16 @@ func TestPackFolderBehindLink(t *testing.T) {
 		t.Errorf("through the link: got %s, want %s", got, digest)
 	}
 }
+
+func TestPackExcept(t *testing.T) {
+	dir := tree{"main.py": ":", "state/history.db": ":1", "sub/state/kept": ":2", "sub": "dir", "sub/state": "dir"}.folder(t)
+	var b bytes.Buffer
+	_, err := Pack(dir, &b, DefaultBundleLimit, filepath.Join(dir, "state"), filepath.Join(dir, "none"))
+	check(t, err)
+	out := t.TempDir()
+	check(t, Unpack(&b, out))
+	want := tree{"main.py": ":", "sub": "dir", "sub/state": "dir", "sub/state/kept": ":2"}
+	if diff := cmp.Diff(want, readTree(t, out)); diff != "" {
+		t.Errorf("wrong content (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,145 @@
+package projects
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"mlfnode/grid"
+)
+
+func TestTaskRefuses(t *testing.T) {
+	const one = "tasks: {train: {command: [a]}}\n"
+	const given = "tasks:\n  train:\n    command: [a]\n    parameters: p.yml\n"
+	for _, c := range []struct {
+		name  string
+		files tree
+		task  string
+		want  string
+	}{
+		{"no tasks", tree{"project.yaml": named("a")}, "", "the project a has no tasks. Add one to its project.yaml:\n" +
+			"name: a\ntasks:\n  train:\n    command: [\"python3\", \"-u\", \"main.py\"]"},
+		{"no default", tree{"project.yaml": ":name: a\ntasks: {b: {command: [x]}, a: {command: [x]}}\n"}, "",
+			"the project a has several tasks and no default. Name one of b, a"},
+		{"unknown", tree{"project.yaml": ":name: a\ntasks: {b: {command: [x]}, a: {command: [x]}}\n"}, "c", "the project a has no task c. Its tasks are b, a"},
+		{"no such file", tree{"project.yaml": ":" + given}, "",
+			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: no such file or directory. Give the path of a file in the project's folder, or leave the field out."},
+		{"a folder", tree{"project.yaml": ":" + given, "p.yml": "dir"}, "",
+			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: it is no regular file. Give the path of a file in the project's folder, or leave the field out."},
+		{"leads outside", tree{"project.yaml": ":" + given, "p.yml": "-> /etc/passwd"}, "",
+			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: path escapes from parent. Give the path of a file in the project's folder, or leave the field out."},
+		{"too large", tree{"project.yaml": ":" + given, "p.yml": ":" + strings.Repeat("# x\n", 1<<18+1)}, "",
+			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: it has more than 1048576 bytes. Give the path of a file in the project's folder, or leave the field out."},
+		{"default file is a folder", tree{"project.yaml": ":" + one, "parameters.yml": "dir"}, "", "read parameters.yml: it is no regular file"},
+		{"faulty file", tree{"project.yaml": ":" + given, "p.yml": ":lr: [0.1, null]\n"}, "",
+			`DIR/p.yml:1:11: lr has no value (null). Give a value, write "" for empty text, or leave the key out.`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := c.files.folder(t)
+			p, err := Load(dir)
+			check(t, err)
+			_, err = p.Task(c.task)
+			wantError(t, err, strings.ReplaceAll(c.want, "DIR", dir))
+		})
+	}
+}
+
+func TestAdhoc(t *testing.T) {
+	cwd := tree{"Train Nets.py": ":", "sub/eval.py": ":", "data": "dir"}.folder(t)
+	for _, c := range []struct {
+		argv    []string
+		name    string
+		bundled bool
+	}{
+		{[]string{"python3", "-u", "Train Nets.py", "--a=1"}, "train-nets", true},
+		{[]string{"python3", "sub/eval.py"}, "eval", true},
+		{[]string{"./sub/eval.py"}, "eval", true},
+		{[]string{"/usr/bin/env.sh", "x"}, "env", false},
+		{[]string{"echo", "data"}, "echo", false},
+		{[]string{"cat", "../outside"}, "cat", false},
+		{[]string{"cat", filepath.Join(cwd, "sub/eval.py")}, "cat", false},
+		{[]string{"ÄÖ"}, "project", false},
+		{[]string{"sh", "-c", "echo 'a b'", ""}, "sh", false},
+	} {
+		p, err := Adhoc(c.argv, cwd)
+		check(t, err)
+		d, err := p.Task("")
+		check(t, err)
+		want := plain(c.name, c.argv...)
+		if diff := cmp.Diff(&want, d); diff != "" {
+			t.Errorf("%q: wrong task (-want +got):\n%s", c.argv, diff)
+		}
+		dir := ""
+		if c.bundled {
+			dir = cwd
+		}
+		if p.Name != c.name || p.Bundled != c.bundled || p.Dir != dir {
+			t.Errorf("%q: got %s, bundled %v, folder %q, want %s, %v, %q", c.argv, p.Name, p.Bundled, p.Dir, c.name, c.bundled, dir)
+		}
+	}
+}
+
+func TestAdhocKeepsArguments(t *testing.T) {
+	argv := []string{"echo", "a"}
+	p, err := Adhoc(argv, t.TempDir())
+	check(t, err)
+	argv[1] = "b"
+	d, err := p.Task("")
+	check(t, err)
+	if got := d.Task.Command[1]; got != "a" {
+		t.Errorf("got %s, want the argument that was given", got)
+	}
+}
+
+func TestAdhocRefuses(t *testing.T) {
+	home := tree{"train.py": ":"}.folder(t)
+	t.Setenv("HOME", home)
+	const none = "there is no command. Write it behind two dashes, as in mlfnode sweep --set lr=0.1,0.01 -- python3 prog.py"
+	for _, c := range []struct {
+		argv []string
+		want string
+	}{
+		{nil, none},
+		{[]string{""}, none},
+		{[]string{"echo", "a\x00b"}, `the argument "a\x00b" holds a zero byte, which no program's argument can hold. Take it out`},
+		{[]string{"python3", "train.py"}, "all files of your home folder would travel to the workers, because train.py lies in it. Move train.py to a folder of its own and run the command there"},
+	} {
+		_, err := Adhoc(c.argv, home)
+		wantError(t, err, c.want)
+	}
+	if _, err := Adhoc([]string{"echo"}, home); err != nil {
+		t.Errorf("a command without files in the home folder: %v", err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	check(t, os.Symlink(home, link))
+	if _, err := Adhoc([]string{"python3", "train.py"}, link); err == nil {
+		t.Error("the home folder behind a link was taken, want it refused")
+	}
+}
+
+func TestCleanName(t *testing.T) {
+	for text, want := range map[string]string{"": "project", "Chainer": "chainer", "My  Nets!": "my-nets", "-a-": "a", "ünïcode": "n-code", "日本": "project",
+		strings.Repeat("ab", 30): strings.Repeat("ab", 20), strings.Repeat("a", 39) + "-b": strings.Repeat("a", 39)} {
+		if got := CleanName(text); got != want {
+			t.Errorf("%q: got %s, want %s", text, got, want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		name := CleanName(rapid.String().Draw(t, "text"))
+		if name != CleanName(name) || name == "" || len(name) > 40 || strings.Trim(name, letters) != "" {
+			t.Fatalf("got %q", name)
+		}
+	})
+}
+
+// The problems of a file can be told from other errors.
+func TestProblemsType(t *testing.T) {
+	_, err := parse("project.yaml", []byte("nmae: x\n"))
+	if problems, ok := err.(grid.Problems); !ok || len(problems) != 1 || problems[0].Line != 1 {
+		t.Errorf("got %#v, want one problem in line 1", err)
+	}
+}
