@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -128,7 +129,7 @@ func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) bool {
 	}
 	for _, s := range a.sources {
 		// Only what fits at once: whatever is left comes with the next tick.
-		if _, err := w.ship(ctx, a, s); err != nil && ctx.Err() == nil {
+		if _, err := w.ship(ctx, a, s, false); err != nil && ctx.Err() == nil {
 			w.log.Warn("output can't be read", "trial", a.id, "err", err)
 		}
 	}
@@ -155,7 +156,7 @@ func (w *Worker) drain(a *attempt) {
 func (w *Worker) shipAll(a *attempt) {
 	for _, s := range a.sources {
 		for {
-			more, err := w.ship(context.Background(), a, s) // waits for the store, however long it takes
+			more, err := w.ship(context.Background(), a, s, true) // waits for the store, however long it takes
 			if err != nil {
 				w.log.Warn("output can't be read", "trial", a.id, "err", err)
 			}
@@ -167,8 +168,9 @@ func (w *Worker) shipAll(a *attempt) {
 }
 
 // ship queues the next piece of a source and reports whether there may be more. What is over the limit is counted, not
-// shipped.
-func (w *Worker) ship(ctx context.Context, a *attempt, s *source) (bool, error) {
+// shipped. A piece ends between two characters, so that one that is shown beside another stream's is never torn; only an ended
+// source gives away the half of a character at its end.
+func (w *Worker) ship(ctx context.Context, a *attempt, s *source, ended bool) (bool, error) {
 	info, err := s.file.Stat()
 	if err != nil {
 		return false, err
@@ -178,15 +180,20 @@ func (w *Worker) ship(ctx context.Context, a *attempt, s *source) (bool, error) 
 		return false, nil
 	}
 	room := a.room(size - s.sent)
-	if room == 0 {
-		a.ref.Cut += size - s.sent
-		s.sent = size
-		return false, nil
-	}
 	data := make([]byte, min(room, pieceSize))
 	n, err := s.file.ReadAt(data, s.sent)
-	if n == 0 && err != io.EOF {
+	if n == 0 && room > 0 && err != io.EOF {
 		return false, err
+	}
+	if !ended || s.sent+int64(n) < size {
+		n = whole(data[:n])
+	}
+	if n == 0 {
+		if room < size-s.sent {
+			a.ref.Cut += size - s.sent
+			s.sent = size
+		}
+		return false, nil
 	}
 	chunk := jetstream.Chunk{
 		Index: a.id.Index, Run: a.run, Stream: s.stream, Offset: s.sent, Time: time.Now().UnixMicro(), Data: data[:n],
@@ -199,8 +206,25 @@ func (w *Worker) ship(ctx context.Context, a *attempt, s *source) (bool, error) 
 	return s.sent < size, nil
 }
 
-// room says how much of n further bytes may be stored.
+// whole is the length of b without the beginning of a character at its end.
+func whole(b []byte) int {
+	for i := len(b) - 1; i >= max(0, len(b)-utf8.UTFMax+1); i-- {
+		if !utf8.RuneStart(b[i]) {
+			continue
+		}
+		if !utf8.FullRune(b[i:]) {
+			return i
+		}
+		break
+	}
+	return len(b)
+}
+
+// room says how much of n further bytes may be stored: none once something was cut, so that what is stored has no gap.
 func (a *attempt) room(n int64) int64 {
+	if a.ref.Cut > 0 {
+		return 0
+	}
 	limit := a.task.LogLimit
 	if limit == 0 {
 		limit = grid.DefaultLogLimit

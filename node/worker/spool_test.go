@@ -1,0 +1,207 @@
+package worker
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"mlfnode/grid"
+)
+
+func newPool(t *testing.T) *spools {
+	t.Helper()
+	p, err := newSpools(filepath.Join(t.TempDir(), "spool"), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.close)
+	return p
+}
+
+func (p *spools) mustTake(t *testing.T) *spool {
+	t.Helper()
+	s, err := p.take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestManifestSurvives(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "1")
+	s, err := openSpool(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := &manifest{
+		Sweep: "a-rather-long-name-1", Index: 123456789, Attempt: 3, Run: "node.1.zz", Started: 1_700_000_000_000_000,
+		Result: &grid.Result{Class: grid.ClassExit, ExitCode: 3, Reason: "exit code 3\nlast line", Started: 1_700_000_000_000_000},
+	}
+	short := &manifest{Sweep: "a-1", Attempt: 1, Run: "n.1.1", Started: 1}
+	for _, m := range []*manifest{long, short, long} { // a shorter one leaves the end of the longer one behind it
+		if err := s.claim(m); err != nil {
+			t.Fatal(err)
+		}
+		s.close()
+		got, err := readManifest(filepath.Join(dir, "attempt.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(m, got); diff != "" {
+			t.Errorf("manifest (-want +got):\n%s", diff)
+		}
+		if s, err = openSpool(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer s.close()
+	if err := s.clean(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readManifest(filepath.Join(dir, "attempt.json")); got != nil || err != nil {
+		t.Errorf("manifest of a clean spool: got %+v, %v, want none", got, err)
+	}
+}
+
+func TestDamagedManifest(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "attempt.json")
+	for text, want := range map[string]bool{"": true, `{"sweep":"a-1","ind`: false, "\x00\x00\x00": false, `{"sweep":"a-1"}` + "\nrest": true} {
+		write(t, file, text)
+		if _, err := readManifest(file); (err == nil) != want {
+			t.Errorf("manifest %q: got %v, want it to be accepted: %t", text, err, want)
+		}
+	}
+}
+
+// TestTouchedSpools has programs that leave something: each is seen, also by a spool that was cleaned a moment ago.
+func TestTouchedSpools(t *testing.T) {
+	for name, program := range map[string]func(t *testing.T, s *spool){
+		"stdout":  func(t *testing.T, s *spool) { s.stdout.WriteString("x") },
+		"stderr":  func(t *testing.T, s *spool) { s.stderr.WriteString("x") },
+		"file":    func(t *testing.T, s *spool) { write(t, filepath.Join(s.work(), "x"), "") },
+		"out":     func(t *testing.T, s *spool) { write(t, filepath.Join(s.out(), "x"), "") },
+		"metrics": func(t *testing.T, s *spool) { write(t, s.metrics(), "") },
+		"removed folder": func(t *testing.T, s *spool) {
+			if err := os.Remove(s.work()); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		for _, age := range []time.Duration{0, time.Hour} {
+			p := newPool(t)
+			s := p.mustTake(t)
+			began := s.fresh.Add(age)
+			if !s.untouched(began) {
+				t.Errorf("%s: a new spool counts as touched", name)
+			}
+			program(t, s)
+			if s.untouched(began) {
+				t.Errorf("%s, %v after the spool was cleaned: got untouched", name, age)
+			}
+			p.put(s, true)
+			again := p.mustTake(t)
+			if again != s {
+				t.Errorf("%s: the cleaned spool is not used again", name)
+			}
+			if names := entries(t, again); !again.untouched(again.fresh) || len(names) != 0 {
+				t.Errorf("%s: cleaned spool holds %v", name, names)
+			}
+			p.put(again, true)
+		}
+	}
+}
+
+// entries lists what a program has left.
+func entries(t *testing.T, s *spool) []string {
+	t.Helper()
+	var names []string
+	for _, pattern := range []string{"work/*", "out/*", "metrics"} {
+		found, err := filepath.Glob(filepath.Join(s.dir, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, found...)
+	}
+	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr} {
+		if info, err := f.Stat(); err != nil || info.Size() > 0 {
+			names = append(names, f.Name())
+		}
+	}
+	return names
+}
+
+func TestUntouchedSpoolIsUsedAgain(t *testing.T) {
+	p := newPool(t)
+	first := p.mustTake(t)
+	p.putUntouched(first)
+	if second := p.mustTake(t); second != first {
+		t.Errorf("got spool %s, want %s again", second.dir, first.dir)
+	}
+	other := p.mustTake(t)
+	if other == first {
+		t.Error("one spool was given twice")
+	}
+	p.put(other, true)
+	p.put(first, true)
+}
+
+// TestSpoolOfLeftoversIsThrownAway has processes that may still write to it.
+func TestSpoolOfLeftoversIsThrownAway(t *testing.T) {
+	p := newPool(t)
+	s := p.mustTake(t)
+	write(t, filepath.Join(s.work(), "x"), "x")
+	if err := os.Chmod(s.work(), 0o500); err != nil {
+		t.Fatal(err)
+	}
+	p.put(s, false)
+	if _, err := os.Stat(s.dir); !os.IsNotExist(err) {
+		t.Errorf("thrown away spool: got %v, want it gone", err)
+	}
+	if again := p.mustTake(t); again == s {
+		t.Error("a spool that was thrown away is used again")
+	}
+}
+
+// TestSpoolsAreBounded takes as many as there may be; the next one waits until one comes back.
+func TestSpoolsAreBounded(t *testing.T) {
+	p := newPool(t)
+	p.out = make(chan struct{}, 2)
+	first, _ := p.mustTake(t), p.mustTake(t)
+	taken := make(chan *spool)
+	go func() {
+		s, _ := p.take()
+		taken <- s
+	}()
+	select {
+	case <-taken:
+		t.Fatal("got a third spool of two")
+	default:
+	}
+	p.put(first, true)
+	if s := receive(t, "a spool that came back", taken); s != first {
+		t.Errorf("got %v, want the spool that came back", s)
+	}
+}
+
+func TestSpoolsOnAFullDisk(t *testing.T) {
+	p := newPool(t)
+	p.out = make(chan struct{}, 1)
+	if err := os.Remove(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // what could not be made must not count as taken
+		if s, err := p.take(); err == nil {
+			t.Fatalf("got spool %s in a folder that is gone", s.dir)
+		}
+	}
+}
