@@ -11,19 +11,40 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/klauspost/compress/zstd"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 )
 
-// storeArtifacts packs everything under $MLF_OUT and the files that the task's patterns name.
+// storeArtifacts packs everything under $MLF_OUT and the files that the task's patterns name. While the disk can't be written
+// it waits, as other reports do.
 func (w *Worker) storeArtifacts(a *attempt) (grid.FilesRef, error) {
 	files, err := a.artifacts()
 	if err != nil || len(files) == 0 {
 		return grid.FilesRef{}, err
 	}
+	for {
+		// Artifacts of an ended attempt are stored even while the node stops.
+		ref, err := w.putArtifacts(context.Background(), a, files)
+		if !errors.Is(err, jetstream.ErrDisk) {
+			return ref, err
+		}
+		w.log.Debug("artifacts wait for the disk", "trial", a.id, "err", err)
+		wait := time.NewTimer(retryInterval)
+		select {
+		case <-wait.C:
+		case <-w.outbox.closed:
+			wait.Stop()
+			return grid.FilesRef{}, errClosed // with the attempt's report, these are left to the next start
+		}
+	}
+}
+
+func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (grid.FilesRef, error) {
 	r, pack := io.Pipe()
 	var ref grid.FilesRef
 	packed := make(chan error, 1)
@@ -33,8 +54,7 @@ func (w *Worker) storeArtifacts(a *attempt) (grid.FilesRef, error) {
 		pack.CloseWithError(err)
 		packed <- err
 	}()
-	// Artifacts of an ended attempt are stored even while the node stops.
-	err = w.cfg.Store.Artifacts.Put(context.Background(), a.id.ArtifactName(a.run), r, nil)
+	err := w.cfg.Store.Artifacts.Put(ctx, a.id.ArtifactName(a.run), r, nil)
 	r.CloseWithError(errors.New("store gave up"))
 	if packErr := <-packed; err == nil {
 		err = packErr

@@ -83,7 +83,7 @@ func (w *Worker) refuse(ctx context.Context, l lane) {
 			w.log.Debug("queue could not be asked", "lane", l.name, "err", err)
 		}
 		for _, h := range held {
-			w.outbox.release(h, func() {})
+			w.outbox.release(h, h.Ack, func() {})
 		}
 		if len(held) < refusals {
 			return
@@ -93,18 +93,11 @@ func (w *Worker) refuse(ctx context.Context, l lane) {
 
 // acquire pulls a lease, or joins one of this worker that has trials to spare.
 func (w *Worker) acquire(ctx context.Context, l lane) *holding {
-	asked := time.Now()
-	held, err := w.cfg.Store.Queue.Pull(ctx, string(l.name), 1)
-	if err != nil && ctx.Err() == nil {
-		w.log.Debug("queue could not be asked", "lane", l.name, "err", err)
-	}
-	if err == nil && len(held) == 0 {
-		w.shares.foundEmpty(l, asked)
-	}
+	held := w.pull(ctx, l)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(held) > 0 {
-		h := &holding{held: held[0], next: held[0].Lo, runners: 1}
+	if held != nil {
+		h := &holding{held: held, next: held.Lo, runners: 1}
 		w.holdings[h] = struct{}{}
 		return h
 	}
@@ -116,12 +109,47 @@ func (w *Worker) acquire(ctx context.Context, l lane) *holding {
 	return nil
 }
 
+// pull takes the next lease of a lane. One that this worker holds already comes again when the store was opened anew or when
+// renewing it took too long: its trials are not to be run twice at one time, so only the fresh right to it is kept.
+func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
+	for {
+		asked := time.Now()
+		held, err := w.cfg.Store.Queue.Pull(ctx, string(l.name), 1)
+		switch {
+		case err != nil:
+			if ctx.Err() == nil {
+				w.log.Debug("queue could not be asked", "lane", l.name, "err", err)
+			}
+			return nil
+		case len(held) == 0:
+			w.shares.foundEmpty(l, asked)
+			return nil
+		}
+		if !w.renewed(held[0]) {
+			return held[0]
+		}
+	}
+}
+
+// renewed reports whether the lease is one that this worker holds, and keeps the fresh right to it.
+func (w *Worker) renewed(held *jetstream.Held) bool {
+	for _, h := range w.held() {
+		if h.held.Seq == held.Seq {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.again = held
+			return true
+		}
+	}
+	return false
+}
+
 // leave takes a runner off the holding; the last one gives the lease back.
 func (w *Worker) leave(h *holding) {
 	if !h.leave() {
 		return
 	}
-	w.outbox.release(h.held, func() {
+	w.outbox.release(h.held, func(ctx context.Context) error { return h.right().Ack(ctx) }, func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.holdings, h)
@@ -139,7 +167,7 @@ func (w *Worker) renew(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, h := range w.held() {
-			if err := h.held.Renew(); err != nil {
+			if err := h.right().Renew(); err != nil {
 				w.log.Debug("lease could not be renewed", "sweep", h.held.Sweep, "err", err)
 			}
 		}
@@ -161,8 +189,19 @@ type holding struct {
 	held *jetstream.Held
 
 	mu      sync.Mutex
+	again   *jetstream.Held // the same lease, when it came once more
 	next    int64
 	runners int
+}
+
+// right is what the queue goes by: the newest delivery of the lease.
+func (h *holding) right() *jetstream.Held {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.again != nil {
+		return h.again
+	}
+	return h.held
 }
 
 // take gives the next trial.

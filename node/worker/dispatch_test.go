@@ -175,6 +175,29 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 	}
 }
 
+// TestHeldLeaseComesAgain lets the queue deliver a lease once more whose trial runs, as it does after the store was opened anew.
+func TestHeldLeaseComesAgain(t *testing.T) {
+	g := newGate()
+	s := newStage(t, g.run)
+	r := s.sweep("t-1", 1, 1, nil)
+	s.lease(r, 0, 1)
+	s.run()
+	receive(t, "the trial", g.began)
+	h := s.Worker.held()[0]
+	if err := h.held.Return(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the lease came again", func() bool { return h.right() != h.held })
+	close(g.open)
+	if all := only(s.released(r.ID, 1), grid.Finished); len(all) != 1 || len(g.began) != 0 {
+		t.Errorf("got %d results and %d further starts, want one result", len(all), len(g.began))
+	}
+	s.stop()
+	if left, err := s.store.Queue.Present(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("queue: got %d leases, %v; want none", len(left), err)
+	}
+}
+
 // TestTrialsOfAnotherNode leaves leases in the queue that this node can never run, and is not held up by them.
 func TestTrialsOfAnotherNode(t *testing.T) {
 	g := newGate()

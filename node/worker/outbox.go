@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -33,7 +34,12 @@ type outbox struct {
 	queue   round
 	busy    bool          // a round is being stored
 	drained chan struct{} // closed and replaced when a round has been stored
+	refused bool          // the store has refused the round
+	closed  chan struct{} // closed once nothing more is taken
 }
+
+// errClosed says that a worker that stops takes no more reports, because the store refuses them.
+var errClosed = errors.New("reports can't be stored, and the node stops")
 
 // round is what one round of reports stores.
 type round struct {
@@ -59,11 +65,15 @@ type report struct {
 
 type leaseReport struct {
 	held   *jetstream.Held
+	ack    func(context.Context) error
 	stored func()
 }
 
 func newOutbox(node grid.NodeID, store *jetstream.Store, log *slog.Logger) *outbox {
-	return &outbox{node: node, store: store, log: log, kick: make(chan struct{}, 1), drained: make(chan struct{}), queue: newRound()}
+	return &outbox{
+		node: node, store: store, log: log, kick: make(chan struct{}, 1), queue: newRound(),
+		drained: make(chan struct{}), closed: make(chan struct{}),
+	}
 }
 
 func newRound() round {
@@ -82,21 +92,24 @@ func (o *outbox) write(ctx context.Context, id grid.SweepID, p piece) error {
 
 // event queues an event. It blocks while too much waits.
 func (o *outbox) event(id grid.SweepID, rep report) {
-	// An event is never given up: with no context it waits for room as long as the store refuses.
+	// With no context it waits for room as long as the store refuses. When the node stops meanwhile, the spool keeps it.
 	_ = o.add(context.Background(), func(r *round) { r.events[id] = append(r.events[id], rep) })
 }
 
-// release queues the end of a lease: the event that closes it, then its acknowledgement.
-func (o *outbox) release(h *jetstream.Held, stored func()) {
+// release queues the end of a lease: the event that closes it, then its acknowledgement by ack.
+func (o *outbox) release(h *jetstream.Held, ack func(context.Context) error, stored func()) {
 	_ = o.add(context.Background(), func(r *round) {
 		e := grid.Event{Kind: grid.Released, Lease: h.Seq, Time: time.Now().UnixMicro()}
 		r.events[h.Sweep] = append(r.events[h.Sweep], report{event: e})
-		r.leases = append(r.leases, leaseReport{h, stored})
+		r.leases = append(r.leases, leaseReport{h, ack, stored})
 	})
 }
 
 func (o *outbox) add(ctx context.Context, put func(*round)) error {
 	for {
+		if o.over() {
+			return errClosed // later reports must not overtake one that was left out
+		}
 		o.mu.Lock()
 		if o.queue.bytes < outboxBytes && o.queue.count < outboxEvents {
 			put(&o.queue)
@@ -109,9 +122,32 @@ func (o *outbox) add(ctx context.Context, put func(*round)) error {
 		o.mu.Unlock()
 		select {
 		case <-drained:
+		case <-o.closed:
+			return errClosed
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+}
+
+// giveUp lets those return that wait for room, if the store refuses what has been queued.
+func (o *outbox) giveUp() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.refused || o.over() {
+		return
+	}
+	o.log.Warn("reports can't be stored while the node stops; the next start makes up for them")
+	close(o.closed)
+}
+
+// over reports whether giveUp has closed the outbox.
+func (o *outbox) over() bool {
+	select {
+	case <-o.closed:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -179,7 +215,7 @@ func (o *outbox) persist(ctx context.Context, r *round) {
 		}
 	}
 	for _, l := range r.leases {
-		if err := l.held.Ack(ctx); err != nil {
+		if err := l.ack(ctx); err != nil {
 			// The lease runs out by itself; its trials are known to be done by then.
 			o.log.Debug("lease could not be acknowledged", "sweep", l.held.Sweep, "err", err)
 		}
@@ -191,6 +227,7 @@ func (o *outbox) persist(ctx context.Context, r *round) {
 func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, try func() error) bool {
 	for warned := false; ; warned = true {
 		err := try()
+		o.note(err != nil)
 		if err == nil {
 			return true
 		}
@@ -208,6 +245,12 @@ func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, try f
 			return false
 		}
 	}
+}
+
+func (o *outbox) note(refused bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.refused = refused
 }
 
 func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []piece) error {

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"mlfnode/grid"
 )
@@ -24,13 +25,13 @@ func newRuns(node grid.NodeID, file string) (runs, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return runs{}, fmt.Errorf("read incarnation: %w", err)
 	}
-	n, _ := strconv.ParseInt(strings.TrimSpace(string(old)), 36, 64) // a damaged file counts as none: see the pid below
+	n, err := strconv.ParseInt(strings.TrimSpace(string(old)), 36, 64)
+	if err != nil && len(old) > 0 {
+		n = time.Now().Unix() // a damaged file: higher than any count, and so is what follows
+	}
 	incarnation := strconv.FormatInt(n+1, 36)
 	if err := writeSynced(file, incarnation); err != nil {
 		return runs{}, fmt.Errorf("write incarnation: %w", err)
-	}
-	if n == 0 && len(old) > 0 {
-		incarnation += "_" + strconv.Itoa(os.Getpid())
 	}
 	return runs{prefix: string(node) + "." + incarnation + ".", next: new(atomic.Int64)}, nil
 }

@@ -65,8 +65,13 @@ func logger(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.O
 // newStage makes a worker that does not run yet.
 func newStage(t *testing.T, p program) *stage {
 	t.Helper()
-	dir := t.TempDir()
-	s := &stage{t: t, store: openStore(t, filepath.Join(dir, "jetstream")), dir: dir}
+	return stageOver(t, filepath.Join(t.TempDir(), "jetstream"), p)
+}
+
+// stageOver makes a worker whose store has this folder.
+func stageOver(t *testing.T, store string, p program) *stage {
+	t.Helper()
+	s := &stage{t: t, store: openStore(t, store), dir: t.TempDir()}
 	s.Worker = s.worker(p)
 	return s
 }
@@ -81,6 +86,7 @@ func (s *stage) worker(p program) *Worker {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(w.spools.close)
+	w.stopTime = 100 * time.Millisecond
 	return w
 }
 

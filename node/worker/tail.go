@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"strings"
@@ -157,7 +158,7 @@ func (w *Worker) shipAll(a *attempt) {
 	for _, s := range a.sources {
 		for {
 			more, err := w.ship(context.Background(), a, s, true) // waits for the store, however long it takes
-			if err != nil {
+			if err != nil && !errors.Is(err, errClosed) {
 				w.log.Warn("output can't be read", "trial", a.id, "err", err)
 			}
 			if !more || err != nil {

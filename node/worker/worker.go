@@ -30,7 +30,7 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
-// stopTime bounds the last reports of a worker that stops.
+// stopTime bounds the last reports of a worker that stops, and how long it waits for a store that refuses them.
 const stopTime = 20 * time.Second
 
 // Worker runs trials. Make one with New.
@@ -45,6 +45,7 @@ type Worker struct {
 	shares   *shares
 	sweeps   *sweeps
 	wake     chan struct{}
+	stopTime time.Duration
 
 	mu       sync.Mutex
 	holdings map[*holding]struct{}
@@ -78,7 +79,7 @@ func New(cfg Config) (*Worker, error) {
 		capacity: newCapacity(cfg.Machine),
 		shares:   newShares(cfg.Machine),
 		sweeps:   newSweeps(),
-		wake:     make(chan struct{}, 1), holdings: map[*holding]struct{}{},
+		wake:     make(chan struct{}, 1), stopTime: stopTime, holdings: map[*holding]struct{}{},
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1),
 	}
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
@@ -118,15 +119,25 @@ func (w *Worker) Run(ctx context.Context) error {
 	return nil
 }
 
-// finish waits, for a bounded time, until running attempts have ended and their reports are stored.
+// finish waits until running attempts have ended, and for a bounded time until their reports are stored. While the store
+// refuses reports, attempts that have ended can't hand theirs over either: then they leave them to the next start.
 func (w *Worker) finish(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() {
 		w.running.Wait()
 		close(ended)
 	}()
-	<-ended
-	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	tick := time.NewTicker(w.stopTime)
+	defer tick.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-ended:
+			waiting = false
+		case <-tick.C:
+			w.outbox.giveUp()
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.stopTime)
 	defer cancel()
 	if err := w.outbox.drain(ctx); err != nil {
 		w.log.Warn("last reports could not be stored; the next start makes up for them", "err", err)
