@@ -16,7 +16,7 @@ import (
 )
 
 // schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
-const schemaVersion = 2
+const schemaVersion = 3
 
 const schema = `
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL);
@@ -27,7 +27,7 @@ CREATE TABLE trial (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, attempts INT
 	started INTEGER NOT NULL, ended INTEGER NOT NULL, wall INTEGER NOT NULL, cpu INTEGER NOT NULL, memory INTEGER NOT NULL,
 	objective REAL, metrics TEXT, detail BLOB NOT NULL);
 CREATE INDEX trial_state ON trial (state) WHERE state <> 2;
-CREATE INDEX trial_objective ON trial (id >> 42, objective) WHERE objective IS NOT NULL;
+CREATE TABLE block (id INTEGER NOT NULL, value INTEGER NOT NULL, lo, hi, PRIMARY KEY (id, value)) WITHOUT ROWID;
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
 `
@@ -229,7 +229,7 @@ func (d *DB) Reset(ctx context.Context) error {
 		return err
 	}
 	err := d.w.transaction(func() error {
-		return d.w.script("DELETE FROM trial; DELETE FROM attempt; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
+		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM attempt; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
 	})
 	if err == nil {
 		d.stale = true // until it is loaded

@@ -230,6 +230,9 @@ func (f *fold) store(g *folding) error {
 		return nil
 	}
 	slices.SortFunc(g.dirty, func(a, b *row) int { return int(a.trial.Index - b.trial.Index) })
+	if err := f.bound(g); err != nil {
+		return err
+	}
 	rest := g.dirty
 	for i, n := range insertRows {
 		for len(rest) >= n {

@@ -1,8 +1,10 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -11,37 +13,141 @@ import (
 	"mlfnode/grid"
 )
 
+// maxBest bounds how far into an order the blocks are used. Behind that most of them would be read anyway.
+const maxBest = 2000
+
 // order finds the ids of the selected rows in the order that was asked for.
 func (l *list) order(ctx context.Context) ([]int64, error) {
-	if l.q.Sort == SortObjective && (len(l.q.States) == 0 || slices.Contains(l.q.States, grid.Succeeded)) {
-		return l.byObjective(ctx)
+	value, ok := l.sweep.value(l.q.Sort)
+	if ok && l.q.Limit > 0 && l.q.Limit <= maxBest && l.q.Offset <= maxBest && !l.few() {
+		return l.best(ctx, value)
 	}
 	expr, args := l.expression()
 	return l.ids(ctx, l.where(l.bounds()), expr+l.direction()+" NULLS LAST, id", l.q.Limit, l.q.Offset, args...)
 }
 
-// byObjective walks the index of objectives, and then takes the rows without one.
-func (l *list) byObjective(ctx context.Context) ([]int64, error) {
-	measured := fmt.Sprintf("id >> %d = %d AND objective IS NOT NULL AND ", indexBits, l.sweep.Number)
-	where := l.where(l.bounds())
-	ids, err := l.ids(ctx, measured+where, "objective"+l.direction()+", id", l.q.Limit, l.q.Offset)
-	if err != nil || (l.q.Limit > 0 && int64(len(ids)) >= l.q.Limit) {
-		return ids, err
+// few reports whether the index of states leads to so few rows that sorting them all is cheap.
+func (l *list) few() bool {
+	if len(l.q.States) == 0 || slices.Contains(l.q.States, grid.Succeeded) {
+		return false
 	}
-	skip := int64(0)
-	if len(ids) == 0 && l.q.Offset > 0 {
-		n, err := collect(ctx, l.d.read, nil, number, "SELECT count(*) FROM trial WHERE "+measured+where)
-		if err != nil {
+	c := &l.sweep.Counts
+	n := map[grid.State]int64{grid.Pending: c.Retrying, grid.Running: c.Running, grid.Failed: c.Failed, grid.Cancelled: c.Cancelled}
+	wanted := int64(0)
+	for _, s := range l.q.States {
+		wanted += n[s]
+	}
+	return wanted*10 < c.Done()+c.Running+c.Retrying
+}
+
+// candidate is a row with the value that it is sorted by, or a block with its best possible value: an int64, a float64, a
+// string, or a []byte behind all of them.
+type candidate struct {
+	id    int64
+	value any
+}
+
+// best reads the blocks in the order of their best possible value, until no other can hold anything better than what was
+// found. Rows that miss the value come last, by index.
+func (l *list) best(ctx context.Context, value int64) ([]int64, error) {
+	offset := max(l.q.Offset, 0)
+	n := int(l.q.Limit + offset)
+	blocks, err := l.blocks(ctx, value)
+	if err != nil {
+		return nil, err
+	}
+	var found []candidate
+	// A block has one row with its best value when nothing has changed since, so n blocks suffice as a rule.
+	for use := n; ; use *= 4 {
+		use = min(use, len(blocks))
+		if found, err = l.among(ctx, blocks[:use], n); err != nil {
 			return nil, err
 		}
-		skip = max(0, l.q.Offset-n[0])
+		if use == len(blocks) || (len(found) == n && !l.better(blocks[use], found[n-1])) {
+			break
+		}
 	}
-	limit := l.q.Limit
-	if limit > 0 {
-		limit -= int64(len(ids))
+	ids := make([]int64, 0, l.q.Limit)
+	for _, c := range found[min(offset, int64(len(found))):] {
+		ids = append(ids, c.id)
 	}
-	rest, err := l.ids(ctx, where+" AND objective IS NULL", "id", limit, skip)
+	if len(found) == n {
+		return ids, nil
+	}
+	expr, args := l.expression()
+	rest, err := l.ids(ctx, l.where(l.bounds())+" AND "+expr+" IS NULL", "id",
+		l.q.Limit-int64(len(ids)), offset-int64(len(found)), args...)
 	return append(ids, rest...), err
+}
+
+// blocks gives the blocks that have the value, the most promising first.
+func (l *list) blocks(ctx context.Context, value int64) ([]candidate, error) {
+	lo, hi := l.bounds()
+	side := "lo"
+	if l.q.Desc {
+		side = "hi"
+	}
+	return collect(ctx, l.d.read, nil, scanCandidate, fmt.Sprintf("SELECT id, %s FROM block WHERE id BETWEEN %d AND %d AND value = %d ORDER BY %s%s, id",
+		side, lo>>blockBits, hi>>blockBits, value, side, l.direction()))
+}
+
+// among gives the first n rows of some blocks. The plus signs keep SQLite from looking for rows in other ways.
+func (l *list) among(ctx context.Context, blocks []candidate, n int) ([]candidate, error) {
+	first := make([]int64, len(blocks))
+	for i, b := range blocks {
+		first[i] = b.id << blockBits
+	}
+	slices.Sort(first)
+	list, err := json.Marshal(first)
+	if err != nil {
+		return nil, err
+	}
+	lo, _ := l.bounds()
+	expr, args := l.expression()
+	text := fmt.Sprintf("SELECT trial.id, %s AS v FROM json_each(?) AS b CROSS JOIN trial ON trial.id BETWEEN b.value AND b.value + %d WHERE +trial.id >= %d",
+		expr, 1<<blockBits-1, lo)
+	if len(l.q.States) > 0 {
+		text += " AND +state IN (" + l.codes() + ")"
+	}
+	found, err := collect(ctx, l.d.read, nil, scanCandidate, text+fmt.Sprintf(" ORDER BY v%s NULLS LAST, trial.id LIMIT %d", l.direction(), n),
+		append(args, string(list))...)
+	missing := slices.IndexFunc(found, func(c candidate) bool { return c.value == nil })
+	if missing >= 0 {
+		found = found[:missing]
+	}
+	return found, err
+}
+
+// better reports whether a block may hold a row that goes before the given one.
+func (l *list) better(block, row candidate) bool {
+	c := compare(block.value, row.value)
+	if l.q.Desc {
+		c = -c
+	}
+	return c < 0 || (c == 0 && block.id < row.id>>blockBits)
+}
+
+// compare orders values as SQLite does.
+func compare(a, b any) int {
+	rank := func(v any) (class int, number float64, text string) {
+		switch v := v.(type) {
+		case int64:
+			return 0, float64(v), ""
+		case float64:
+			return 0, v, ""
+		case string:
+			return 1, 0, v
+		}
+		return 2, 0, ""
+	}
+	ac, an, at := rank(a)
+	bc, bn, bt := rank(b)
+	return cmp.Or(cmp.Compare(ac, bc), cmp.Compare(an, bn), cmp.Compare(at, bt))
+}
+
+func scanCandidate(rows *sql.Rows) (c candidate, err error) {
+	err = rows.Scan(&c.id, &c.value)
+	return c, err
 }
 
 func (l *list) direction() string {

@@ -68,8 +68,11 @@ func (d *DB) removeSome() (more bool, err error) {
 	}
 	lo, hi := rowID(number, 0), rowID(number, maxIndex)
 	err = d.w.transaction(func() error {
-		for _, table := range []struct{ name, key string }{{"trial", "id"}, {"attempt", "trial"}} {
-			n, err := d.w.remove(table.name, table.key, lo, hi)
+		for _, table := range []struct {
+			name, key string
+			bits      int
+		}{{"trial", "id", 0}, {"attempt", "trial", 0}, {"block", "id", blockBits}} {
+			n, err := d.w.remove(table.name, table.key, lo>>table.bits, hi>>table.bits)
 			if err != nil || n > 0 {
 				return err
 			}

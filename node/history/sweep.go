@@ -60,14 +60,14 @@ const maxNames = 1000
 
 // sweep is what is kept in memory of a sweep. It is never changed once it is in DB.sweeps.
 type sweep struct {
-	Counts Counts       `json:"counts"`
-	Names  []string     `json:"names,omitempty"`
-	Known  [][2]int64   `json:"known,omitempty"` // ranges of indexes that have rows
-	ID     grid.SweepID `json:"-"`
-	Number int64        `json:"-"`
-	known  grid.Ranges  // Known, to look up
-	bounds grid.Range   // around all of known
-	named  map[string]bool
+	Counts Counts         `json:"counts"`
+	Names  []string       `json:"names,omitempty"`
+	Known  [][2]int64     `json:"known,omitempty"` // ranges of indexes that have rows
+	ID     grid.SweepID   `json:"-"`
+	Number int64          `json:"-"`
+	known  grid.Ranges    // Known, to look up
+	bounds grid.Range     // around all of known
+	named  map[string]int // places in Names
 }
 
 func (s *sweep) clone() *sweep {
@@ -109,7 +109,7 @@ func (s *sweep) learn(index int64) {
 func (s *sweep) name(m grid.Metric) {
 	var fresh []string
 	for name := range m {
-		if !s.named[name] {
+		if _, ok := s.named[name]; !ok {
 			fresh = append(fresh, name)
 		}
 	}
@@ -118,11 +118,11 @@ func (s *sweep) name(m grid.Metric) {
 	}
 	slices.Sort(fresh)
 	fresh = fresh[:min(len(fresh), maxNames-len(s.Names))]
-	named := make(map[string]bool, len(s.named)+len(fresh)) // a new one: clones share the map
+	named := make(map[string]int, len(s.named)+len(fresh)) // a new one: clones share the map
 	maps.Copy(named, s.named)
 	s.named = named
 	for _, name := range fresh {
-		s.named[name] = true
+		s.named[name] = len(s.Names)
 		s.Names = append(s.Names, name)
 	}
 }
@@ -146,9 +146,9 @@ func summary(number int64, id grid.SweepID, text string) (*sweep, error) {
 	if err := json.Unmarshal([]byte(text), s); err != nil {
 		return nil, fmt.Errorf("summary of %s: %w: %w", id, errDamaged, err)
 	}
-	s.ID, s.Number, s.named = id, number, make(map[string]bool, len(s.Names))
-	for _, name := range s.Names {
-		s.named[name] = true
+	s.ID, s.Number, s.named = id, number, make(map[string]int, len(s.Names))
+	for i, name := range s.Names {
+		s.named[name] = i
 	}
 	for _, r := range s.Known {
 		s.known.Add(r[0], r[1])

@@ -96,11 +96,15 @@ func (l *list) where(lo, hi int64) string {
 	if !slices.Contains(l.q.States, grid.Succeeded) {
 		b += " AND state <> 2" // lets SQLite use the index of the others
 	}
-	codes := make([]string, len(l.q.States))
+	return b + " AND state IN (" + l.codes() + ")"
+}
+
+func (l *list) codes() string {
+	codes := make([]int64, len(l.q.States))
 	for i, s := range l.q.States {
-		codes[i] = fmt.Sprint(stateCode(s))
+		codes[i] = stateCode(s)
 	}
-	return b + " AND state IN (" + strings.Join(codes, ", ") + ")"
+	return join(codes)
 }
 
 func (l *list) bounds() (lo, hi int64) {

@@ -24,6 +24,7 @@ type writer struct {
 	applied  driver.Stmt
 	summary  driver.Stmt
 	attempt  driver.Stmt
+	bound    driver.Stmt
 	node     driver.Stmt
 	begin    driver.Stmt
 	commit   driver.Stmt
@@ -73,6 +74,8 @@ func (w *writer) prepare() error {
 		{&w.applied, "UPDATE meta SET applied = ?"},
 		{&w.summary, "INSERT OR REPLACE INTO sweep (number, id, summary) VALUES (?, ?, ?)"},
 		{&w.attempt, "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES (?, ?, ?, ?, ?, ?, ?)"},
+		{&w.bound, "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
+			" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi"},
 		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
 		{&w.find, "SELECT " + columns + " FROM trial WHERE id = ?"},
 	} {
@@ -92,7 +95,7 @@ func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
 
 func (w *writer) close() error {
 	var errs []error
-	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.node, w.begin, w.commit, w.rollback)
+	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.node, w.begin, w.commit, w.rollback)
 	for _, s := range stmts {
 		if s != nil {
 			errs = append(errs, s.Close())

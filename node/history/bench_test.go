@@ -1,0 +1,141 @@
+package history
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+
+	"mlfnode/grid"
+)
+
+// benchTrials is the size of the sweep, and benchBatch how many trials one batch tells of.
+const (
+	benchTrials = 1_000_000
+	benchBatch  = 500
+)
+
+// benchStream gives batches that end the trials from index on, with the figures of a small training.
+func benchStream(r *rand.Rand, index int64) []Stored {
+	var part []Stored
+	for range 4 {
+		b := &grid.Batch{Sweep: "s-1", Node: grid.NodeID("node-" + strconv.Itoa(r.IntN(8)))}
+		for range benchBatch {
+			wall := int64(r.ExpFloat64() * 1e6)
+			e := grid.Event{Kind: grid.Finished, Index: index, Attempt: 1, Run: fmt.Sprintf("%s.3.%d", b.Node, index), Time: 2e15 + index*100 + wall}
+			e.Result = &grid.Result{
+				Started: e.Time - wall, Usage: grid.Usage{Wall: wall, CPU: wall * 9 / 10, Memory: 1e7 + r.Int64N(1e6)},
+				Metrics: grid.Metric{"accuracy": float(r.Float64()), "loss": float(r.ExpFloat64())},
+				Log:     grid.LogRef{First: uint64(index), Last: uint64(index) + 1, Bytes: 100},
+			}
+			if r.IntN(100) == 0 {
+				e.Result.Class, e.Result.ExitCode, e.Result.Reason, e.Result.Metrics = grid.ClassExit, 1, "exit code 1", nil
+			}
+			b.Events = append(b.Events, e)
+			index++
+		}
+		part = append(part, Stored{Seq: uint64(index / benchBatch), Batch: b})
+	}
+	return part
+}
+
+func float(f float64) json.RawMessage { return strconv.AppendFloat(nil, f, 'g', 6, 64) }
+
+// foldBench folds the whole sweep; only the folding itself is timed.
+func foldBench(b *testing.B, d *DB) {
+	b.Helper()
+	r := rand.New(rand.NewPCG(1, 2))
+	for index := int64(0); index < benchTrials; index += 4 * benchBatch {
+		b.StopTimer()
+		part := benchStream(r, index)
+		b.StartTimer()
+		if _, err := d.Fold(b.Context(), part, scored); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkFold folds a sweep of a million trials.
+func BenchmarkFold(b *testing.B) {
+	for range b.N {
+		b.StopTimer()
+		path := filepath.Join(b.TempDir(), "history.db")
+		d := openAt(b, path)
+		foldBench(b, d)
+		mustClose(b, d)
+		if info, err := os.Stat(path); err == nil {
+			b.ReportMetric(float64(info.Size())/benchTrials, "bytes/row")
+		}
+	}
+	b.ReportMetric(float64(b.N)*benchTrials/b.Elapsed().Seconds(), "rows/s")
+}
+
+// BenchmarkFoldOne folds trials one at a time, as they come from a sweep of long trials.
+func BenchmarkFoldOne(b *testing.B) {
+	d := openAt(b, filepath.Join(b.TempDir(), "history.db"))
+	defer mustClose(b, d)
+	index := int64(0)
+	for b.Loop() {
+		foldEvents(b, d, "s-1", finished(index, `{"accuracy": 0.5, "loss": 2.5}`))
+		index++
+	}
+}
+
+// BenchmarkList times the listings of such a sweep.
+func BenchmarkList(b *testing.B) {
+	d := openAt(b, filepath.Join(b.TempDir(), "history.db"))
+	defer mustClose(b, d)
+	foldBench(b, d)
+	for _, c := range []struct {
+		name string
+		q    Query
+		want int
+	}{
+		{"index", Query{Limit: 50}, 50},
+		{"index/last", Query{Limit: 50, Desc: true}, 50},
+		{"index/offset", Query{Limit: 50, Offset: benchTrials / 2}, 50},
+		{"failed", Query{States: []grid.State{grid.Failed}, Limit: 50}, 50},
+		{"succeeded", Query{States: []grid.State{grid.Succeeded}, Limit: 50}, 50},
+		{"running", Query{States: []grid.State{grid.Running}, Limit: 50}, 0},
+		{"best", Query{Sort: SortObjective, States: []grid.State{grid.Succeeded}, Limit: 10}, 10},
+		{"wall", Query{Sort: SortWall, Limit: 50}, 50},
+		{"wall/desc", Query{Sort: SortWall, Desc: true, Limit: 50}, 50},
+		{"wall/succeeded", Query{Sort: SortWall, Desc: true, States: []grid.State{grid.Succeeded}, Limit: 50}, 50},
+		{"wall/failed", Query{Sort: SortWall, Desc: true, States: []grid.State{grid.Failed}, Limit: 50}, 50},
+		{"ended", Query{Sort: SortEnded, Desc: true, Limit: 50}, 50},
+		{"state", Query{Sort: SortState, Limit: 50}, 50},
+		{"metric", Query{Sort: "accuracy", Desc: true, Limit: 50}, 50},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				n := 0
+				for _, err := range d.Trials(b.Context(), "s-1", c.q) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					n++
+				}
+				if n != c.want {
+					b.Fatalf("got %d trials, want %d", n, c.want)
+				}
+			}
+		})
+	}
+	b.Run("counts", func(b *testing.B) {
+		for b.Loop() {
+			if c, err := d.Counts(b.Context(), "s-1"); err != nil || c.Done() != benchTrials {
+				b.Fatalf("got %d done, %v, want %d", c.Done(), err, benchTrials)
+			}
+		}
+	})
+	b.Run("ranges", func(b *testing.B) {
+		for b.Loop() {
+			if _, open, err := d.Ranges(b.Context(), "s-1"); err != nil || len(open) > 0 {
+				b.Fatalf("got %d open, %v, want none", len(open), err)
+			}
+		}
+	})
+}
