@@ -98,17 +98,20 @@ func killWriter(t *testing.T, dir string, acked map[string]bool) {
 	}
 	after := time.Duration(20+rand.IntN(400)) * time.Millisecond
 	var timer *time.Timer
+	var said []string // by a writer that fails
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if strings.HasPrefix(lines.Text(), "+") {
 			acked[lines.Text()] = true
+		} else {
+			said = append(said, lines.Text())
 		}
 		if timer == nil { // counts from the first acknowledgement
 			timer = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		}
 	}
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != -1 {
-		t.Fatalf("the writer ended by itself: %v", err)
+		t.Fatalf("the writer ended by itself: %v\n%s", err, strings.Join(said, "\n"))
 	}
 }
 

@@ -19,7 +19,7 @@ type cursor struct {
 	stream  string
 	name    string
 	follow  bool
-	pending uint64
+	pending uint64 // how many messages the server says are to come
 	inbox   *nats.Subscription
 	left    int // messages that the request in flight may still bring; 0 when there is none
 }
@@ -97,6 +97,7 @@ func (c *cursor) one(ctx context.Context) (entry, error) {
 		}
 		if e, ok := parse(msg); ok {
 			c.left--
+			c.pending = e.pending
 			return e, nil
 		}
 		if err := c.status(msg.Header.Get("Status")); err != nil {
@@ -108,7 +109,10 @@ func (c *cursor) one(ctx context.Context) (entry, error) {
 // status handles a message without content: heartbeats, and the end of a request.
 func (c *cursor) status(code string) error {
 	switch code {
-	case "100": // heartbeat
+	case "100": // a heartbeat, which the server sends when it looked for a message and found none
+		if c.pending > 0 {
+			return errNone
+		}
 		return nil
 	case "404": // nothing there; asked without waiting
 		return errEnd

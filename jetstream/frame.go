@@ -10,7 +10,7 @@ import (
 type Chunk struct {
 	Index  int64
 	Run    string
-	Stream uint8 // 1 is stdout, 2 is stderr
+	Stream uint8 // 1 is stdout, 2 is stderr, 3 is what the setup step prints
 	Offset int64 // in the run's stream, bytes
 	Time   int64 // when it was read, microseconds since 1970
 	Data   []byte
@@ -18,7 +18,7 @@ type Chunk struct {
 
 // A message of the log stream is a version byte and then chunks:
 //
-//	flags     1 byte: bit 0 is stderr; bit 1, index and run are those of the chunk before and left out
+//	flags     1 byte: bit 0 is stderr; bit 1, index and run are those of the chunk before and left out; bit 2 is setup
 //	index     varint
 //	run       uvarint length, bytes
 //	offset    varint
@@ -29,7 +29,8 @@ const (
 
 	flagStderr = 1 << 0
 	flagSame   = 1 << 1
-	flagsKnown = flagStderr | flagSame
+	flagSetup  = 1 << 2
+	flagsKnown = flagStderr | flagSame | flagSetup
 )
 
 var errFrame = errors.New("the chunks are cut or garbled")
@@ -37,8 +38,11 @@ var errFrame = errors.New("the chunks are cut or garbled")
 // appendChunk adds a chunk to a message; prev is the chunk before it, nil for the first.
 func appendChunk(b []byte, c, prev *Chunk) []byte {
 	var flags byte
-	if c.Stream == 2 {
+	switch c.Stream {
+	case 2:
 		flags |= flagStderr
+	case 3:
+		flags |= flagSetup
 	}
 	var before int64
 	if prev != nil {
@@ -94,7 +98,7 @@ func (d *decoder) chunk(prev Chunk) Chunk {
 		d.bad = true
 		return Chunk{}
 	}
-	c := Chunk{Stream: 1 + flags[0]&flagStderr, Index: prev.Index, Run: prev.Run}
+	c := Chunk{Stream: 1 + flags[0]&flagStderr + flags[0]&flagSetup>>1, Index: prev.Index, Run: prev.Run}
 	if flags[0]&flagSame == 0 {
 		c.Index = d.varint()
 		c.Run = string(d.bytes())

@@ -46,10 +46,13 @@ type entry struct {
 var (
 	errLost = errors.New("the cursor is gone")
 	errEnd  = errors.New("nothing more is stored")
+	// errNone says that the server has no message for a cursor although it counts some as pending. After a kill its count can
+	// include messages that were never whole on disk.
+	errNone = errors.New("what is counted as stored is not there")
 )
 
 // read calls fn with what is there, in order, at least one entry a call. empty is called (when not nil) each time a cursor is
-// made behind which nothing is stored. Without follow it ends when it has read what is stored; with follow it goes on until
+// made behind which nothing is stored, or turns out to be so. Without follow it ends when it has read what is stored; with follow it goes on until
 // ctx ends or a func returns an error.
 func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() error) error {
 	for {
@@ -76,7 +79,7 @@ func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() er
 // transient tells errors of the connection and the cursor from those of the reader's func.
 func transient(err error) bool {
 	return errors.Is(err, errLost) || errors.Is(err, ErrDisk) || errors.Is(err, nats.ErrNoResponders) ||
-		errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrJetStreamNotEnabled)
+		errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound) || errors.Is(err, js.ErrJetStreamNotEnabled)
 }
 
 // once reads with one cursor.
@@ -100,6 +103,15 @@ func (t *tail) once(ctx context.Context, fn func([]entry) error, empty func() er
 	}
 	for {
 		batch, err := c.take(ctx)
+		if errors.Is(err, errNone) {
+			c.pending = 0
+			if empty != nil {
+				if err := empty(); err != nil {
+					return err
+				}
+			}
+			continue
+		}
 		if err != nil {
 			return t.store.explain(ctx, "read "+t.stream, err)
 		}

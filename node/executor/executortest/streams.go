@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -86,7 +87,10 @@ func dispositions(t *testing.T, e executor.Executor) {
 	s := newStage(t, e)
 	s.expect(s.run(t.Context(), s.attempt("grep", "-E", "^Sig(Blk|Ign)|^ShdPnd", "/proc/self/status")), grid.ClassNone, 0, "")
 	for line := range strings.Lines(s.read("stdout")) {
-		if !strings.HasSuffix(strings.TrimSpace(line), "\t0000000000000000") {
+		_, mask, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		bits, err := strconv.ParseUint(mask, 16, 64)
+		// Signals 32 and 33 belong to the C library, and Go hands them on as it got them: a shell's timeout ignores one.
+		if err != nil || bits&^(1<<31|1<<32) != 0 {
 			t.Errorf("signals: got %q, want none blocked or ignored", line)
 		}
 	}
