@@ -86,7 +86,7 @@ func (c *cursor) one(ctx context.Context) (entry, error) {
 				return entry{}, err
 			}
 		}
-		beat, stop := context.WithTimeoutCause(ctx, 2*pullBeat, errLost)
+		beat, stop := context.WithTimeoutCause(ctx, pullLost, errLost)
 		msg, err := c.inbox.NextMsgWithContext(beat)
 		if err != nil && ctx.Err() == nil && errors.Is(context.Cause(beat), errLost) {
 			err = errLost

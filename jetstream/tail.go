@@ -15,7 +15,9 @@ const (
 	pullBytes    = 2 << 20
 	// pullExpiry is how long one request waits for new messages, pullBeat how often the server then says that it is there.
 	pullExpiry = 30 * time.Second
-	pullBeat   = 5 * time.Second
+	pullBeat   = 500 * time.Millisecond
+	// pullLost is how long a cursor may be silent.
+	pullLost = 10 * time.Second
 	// tailIdle is how long the server keeps the cursor of a reader that does not ask.
 	tailIdle = time.Minute
 	// tailRetry is the pause before a cursor that was lost (a reopened server) is made anew.
