@@ -57,70 +57,82 @@ func (c *cursor) close() {
 	_ = c.store.conn.Publish("$JS.API.CONSUMER.DELETE."+c.stream+"."+c.name, nil)
 }
 
-// take waits for one entry and returns it with all that have arrived behind it.
+// take waits for one entry and returns it with all that have arrived behind it. With entries it can return an error too, which
+// says what came after them.
 func (c *cursor) take(ctx context.Context) ([]entry, error) {
 	var batch []entry
-	for {
-		if len(batch) > 0 {
-			if n, _, err := c.inbox.Pending(); err != nil || n == 0 || len(batch) == pullMessages {
-				return batch, nil
-			}
+	for len(batch) == 0 || len(batch) < pullMessages && c.arrived() {
+		e, ok, err := c.receive(ctx)
+		if err != nil {
+			return batch, err
 		}
-		e, err := c.one(ctx)
-		switch {
-		case err == nil:
+		if ok {
 			batch = append(batch, e)
-		case len(batch) > 0 && ctx.Err() == nil:
-			return batch, nil // what is wrong will show again
-		default:
-			return nil, err
+		}
+	}
+	return batch, nil
+}
+
+// one waits for one entry.
+func (c *cursor) one(ctx context.Context) (entry, error) {
+	for {
+		if e, ok, err := c.receive(ctx); ok || err != nil {
+			return e, err
 		}
 	}
 }
 
-// one waits for the next entry, asking the server when no request is in flight.
-func (c *cursor) one(ctx context.Context) (entry, error) {
-	for {
-		if c.left == 0 {
-			if err := c.ask(); err != nil {
-				return entry{}, err
-			}
-		}
-		beat, stop := context.WithTimeoutCause(ctx, pullLost, errLost)
-		msg, err := c.inbox.NextMsgWithContext(beat)
-		if err != nil && ctx.Err() == nil && errors.Is(context.Cause(beat), errLost) {
-			err = errLost
-		}
-		stop()
-		if err != nil {
-			return entry{}, err
-		}
-		if e, ok := parse(msg); ok {
-			c.left--
-			c.pending = e.pending
-			return e, nil
-		}
-		if err := c.status(msg.Header.Get("Status")); err != nil {
-			return entry{}, err
+// arrived tells that a message is here, which need not be an entry.
+func (c *cursor) arrived() bool {
+	n, _, err := c.inbox.Pending()
+	return err == nil && n > 0
+}
+
+// receive waits for the next message, asking the server when no request is in flight, and tells whether it is an entry.
+func (c *cursor) receive(ctx context.Context) (e entry, ok bool, err error) {
+	if c.left == 0 {
+		if err := c.ask(); err != nil {
+			return entry{}, false, err
 		}
 	}
+	beat, stop := context.WithTimeoutCause(ctx, 2*pullBeat, errLost)
+	defer stop()
+	msg, err := c.inbox.NextMsgWithContext(beat)
+	if err != nil {
+		if ctx.Err() == nil && errors.Is(context.Cause(beat), errLost) {
+			err = errLost
+		}
+		return entry{}, false, err
+	}
+	if e, ok = parse(msg); !ok {
+		return e, false, c.status(msg.Header)
+	}
+	c.left--
+	c.pending = e.pending
+	return e, true, nil
 }
 
 // status handles a message without content: heartbeats, and the end of a request.
-func (c *cursor) status(code string) error {
-	switch code {
+func (c *cursor) status(h nats.Header) error {
+	switch code := h.Get("Status"); code {
 	case "100": // a heartbeat, which the server sends when it looked for a message and found none
 		if c.pending > 0 {
-			return errNone
+			return fmt.Errorf("%w (%d messages behind it were removed or can't be read)", errLost, c.pending)
 		}
 		return nil
 	case "404": // nothing there; asked without waiting
 		return errEnd
-	case "408", "409": // the request ran out or is full; a removed consumer answers 409 too, and then the next request gets 503
-		c.left = 0
+	case "408", "409": // a request ended; a removed consumer answers 409 too, and then the next request gets 503
+		// It need not be the request in flight: the server reports one that brought all its messages, too.
+		unused, err := strconv.Atoi(h.Get("Nats-Pending-Messages"))
+		if err != nil {
+			unused = c.left
+		}
+		c.left = max(c.left-unused, 0)
 		return nil
+	default:
+		return fmt.Errorf("%w (status %q)", errLost, code)
 	}
-	return fmt.Errorf("%w (status %q)", errLost, code)
 }
 
 // pullRequest is what nats-server reads on CONSUMER.MSG.NEXT.

@@ -15,9 +15,7 @@ const (
 	pullBytes    = 2 << 20
 	// pullExpiry is how long one request waits for new messages, pullBeat how often the server then says that it is there.
 	pullExpiry = 30 * time.Second
-	pullBeat   = 500 * time.Millisecond
-	// pullLost is how long a cursor may be silent.
-	pullLost = 10 * time.Second
+	pullBeat   = 2 * time.Second
 	// tailIdle is how long the server keeps the cursor of a reader that does not ask.
 	tailIdle = time.Minute
 	// tailRetry is the pause before a cursor that was lost (a reopened server) is made anew.
@@ -48,13 +46,10 @@ type entry struct {
 var (
 	errLost = errors.New("the cursor is gone")
 	errEnd  = errors.New("nothing more is stored")
-	// errNone says that the server has no message for a cursor although it counts some as pending. After a kill its count can
-	// include messages that were never whole on disk.
-	errNone = errors.New("what is counted as stored is not there")
 )
 
 // read calls fn with what is there, in order, at least one entry a call. empty is called (when not nil) each time a cursor is
-// made behind which nothing is stored, or turns out to be so. Without follow it ends when it has read what is stored; with follow it goes on until
+// made behind which nothing is stored. Without follow it ends when it has read what is stored; with follow it goes on until
 // ctx ends or a func returns an error.
 func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() error) error {
 	for {
@@ -81,7 +76,8 @@ func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() er
 // transient tells errors of the connection and the cursor from those of the reader's func.
 func transient(err error) bool {
 	return errors.Is(err, errLost) || errors.Is(err, ErrDisk) || errors.Is(err, nats.ErrNoResponders) ||
-		errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound) || errors.Is(err, js.ErrJetStreamNotEnabled)
+		errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound) ||
+		errors.Is(err, js.ErrJetStreamNotEnabled)
 }
 
 // once reads with one cursor.
@@ -105,25 +101,18 @@ func (t *tail) once(ctx context.Context, fn func([]entry) error, empty func() er
 	}
 	for {
 		batch, err := c.take(ctx)
-		if errors.Is(err, errNone) {
-			c.pending = 0
-			if empty != nil {
-				if err := empty(); err != nil {
-					return err
-				}
+		if len(batch) > 0 {
+			if err := fn(batch); err != nil {
+				return err
 			}
-			continue
+			last := batch[len(batch)-1]
+			t.next = last.seq + 1
+			if last.pending == 0 && !t.follow {
+				return errEnd
+			}
 		}
 		if err != nil {
 			return t.store.explain(ctx, "read "+t.stream, err)
-		}
-		if err := fn(batch); err != nil {
-			return err
-		}
-		last := batch[len(batch)-1]
-		t.next = last.seq + 1
-		if last.pending == 0 && !t.follow {
-			return errEnd
 		}
 	}
 }

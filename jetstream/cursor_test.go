@@ -1,0 +1,99 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+// eventCursor makes a cursor at the start of the event stream that waits for new messages.
+func eventCursor(t *testing.T, s *Store) *cursor {
+	t.Helper()
+	reader := &tail{store: s, stream: eventStream, subject: eventSubjects, next: 1, follow: true}
+	c, err := reader.cursor(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.close)
+	return c
+}
+
+func publishEvents(t *testing.T, s *Store, first, n int) {
+	t.Helper()
+	for i := range n {
+		if _, err := s.Events.Publish(t.Context(), batch("a-1", first+i, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// wantTake takes entries at once, until the one with sequence last.
+func wantTake(t *testing.T, c *cursor, last uint64) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	defer stop()
+	for {
+		batch, err := c.take(ctx)
+		if err != nil {
+			t.Fatalf("take with messages up to %d stored: got %d entries, %v", last, len(batch), err)
+		}
+		if batch[len(batch)-1].seq == last {
+			return
+		}
+	}
+}
+
+// TestEntriesInHandDoNotWait leaves the server's report that a request is used up behind the last message.
+func TestEntriesInHandDoNotWait(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	publishEvents(t, s, 0, 10)
+	c := eventCursor(t, s)
+	wantTake(t, c, 10)
+	publishEvents(t, s, 10, pullMessages-10)
+	deadline := time.After(5 * time.Second)
+	for n := 0; n < pullMessages-10+1; n, _, _ = c.inbox.Pending() {
+		select {
+		case <-deadline:
+			t.Fatalf("%d messages came, want %d and a status", n, pullMessages-10)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	wantTake(t, c, pullMessages)
+	if c.left != 0 && c.left != pullMessages {
+		t.Errorf("after a whole request %d messages are awaited, want a new request's %d at most", c.left, pullMessages)
+	}
+	publishEvents(t, s, pullMessages, 3)
+	wantTake(t, c, pullMessages+3)
+}
+
+// TestRequestsDoNotPileUp reads many requests' worth and counts what waits at the server.
+func TestRequestsDoNotPileUp(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	publishEvents(t, s, 0, 8*pullMessages+1)
+	c := eventCursor(t, s)
+	wantTake(t, c, 8*pullMessages+1)
+	consumer, err := s.js.Consumer(t.Context(), eventStream, c.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := consumer.CachedInfo().NumWaiting; n != 1 {
+		t.Errorf("%d requests wait at the server, want 1", n)
+	}
+}
+
+// TestRemovedMessagesAreNotAwaited removes what the server counted when it made the cursor.
+func TestRemovedMessagesAreNotAwaited(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	publishEvents(t, s, 0, 5)
+	c := eventCursor(t, s)
+	if err := s.Events.PurgeSweep(t.Context(), "a-1"); err != nil {
+		t.Fatal(err)
+	}
+	if batch, err := c.take(t.Context()); !errors.Is(err, errLost) {
+		t.Errorf("take: got %d entries, %v; want %v", len(batch), err, errLost)
+	}
+	if seqs, _ := collect(t, s, 1, 1); len(seqs) != 1 || seqs[0] != 5 {
+		t.Errorf("read anew: got %v, want 5, the last that was given", seqs)
+	}
+}
