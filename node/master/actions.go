@@ -123,7 +123,7 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, axes []grid.Axis) 
 const reopenBatch = 500
 
 // Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or cancelled ones too. It returns
-// how many it reopened.
+// how many it reopened. Trials of a cancelled sweep that are still being stopped are waited for.
 func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetstream.Record, int64, error) {
 	r, ok := m.Sweep(id)
 	if !ok {
@@ -132,6 +132,11 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	if q.Index >= 0 && r.Sweep.State == grid.SweepCancelled {
 		return r, 0, refuse(fmt.Sprintf("%s is cancelled as a whole", id),
 			fmt.Sprintf("run all that did not succeed with: mlfnode retry %s", id))
+	}
+	if r.Sweep.State == grid.SweepCancelled {
+		if err := m.settle(ctx, id); err != nil {
+			return r, 0, err
+		}
 	}
 	reopened, err := m.reopen(ctx, id, q)
 	if err != nil {

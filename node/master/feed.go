@@ -27,6 +27,8 @@ type feed struct {
 	began  map[int64]int // attempts of trials known to run
 	again  retries
 	pace   pace
+
+	settled []chan struct{} // closed when a cancelled sweep has no lease left
 }
 
 func newFeed(s *grid.Sweep) *feed {
@@ -152,6 +154,14 @@ func (f *feed) releasedSince(i int64, attempts int) bool {
 func (f *feed) wait(i int64, attempt int, due time.Time) {
 	f.taken.Add(i, i+1)
 	f.again.add(i, max(attempt, 2), due)
+}
+
+// settle wakes those who wait for the end of a cancelled sweep's leases.
+func (f *feed) settle() {
+	for _, settled := range f.settled {
+		close(settled)
+	}
+	f.settled = nil
 }
 
 // complete reports whether every trial of the sweep is terminal.

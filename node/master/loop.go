@@ -103,7 +103,7 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 	}
 	f := s.feeds[c.ID]
 	if c.Deleted {
-		delete(s.feeds, c.ID)
+		s.forget(c.ID)
 		return nil
 	}
 	sweep := c.Record.Sweep
@@ -114,6 +114,9 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 		return s.open(ctx, sweep)
 	}
 	f.sweep, f.count = sweep, sweep.Space.Count()
+	if sweep.Active() {
+		f.settle()
+	}
 	s.retire(f)
 	return s.finishComplete(ctx)
 }
@@ -132,7 +135,14 @@ func (s *state) open(ctx context.Context, sweep *grid.Sweep) error {
 // retire forgets the feed of a sweep that is not active and has nothing outstanding.
 func (s *state) retire(f *feed) {
 	if !f.sweep.Active() && len(f.leases) == 0 {
-		delete(s.feeds, f.sweep.ID)
+		s.forget(f.sweep.ID)
+	}
+}
+
+func (s *state) forget(id grid.SweepID) {
+	if f := s.feeds[id]; f != nil {
+		f.settle()
+		delete(s.feeds, id)
 	}
 }
 
@@ -295,6 +305,31 @@ func (s *state) suspect(seq uint64, f *feed, last uint64) {
 		delete(s.suspects, seq)
 		f.drop(seq, time.Now())
 		s.retire(f)
+	}
+}
+
+// settle waits until workers have given back all they held of a cancelled sweep. An attempt that is still being stopped would
+// otherwise end behind a retry, and cancel the trial once more.
+func (m *Master) settle(ctx context.Context, id grid.SweepID) error {
+	settled := make(chan struct{})
+	call := func(s *state) {
+		f := s.feeds[id]
+		if r, ok := m.Sweep(id); f == nil || !ok || r.Sweep.State != grid.SweepCancelled {
+			close(settled)
+			return
+		}
+		f.settled = append(f.settled, settled)
+	}
+	select {
+	case m.calls <- call:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-settled:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

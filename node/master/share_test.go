@@ -241,3 +241,32 @@ func (c *cluster) ended(id grid.SweepID) {
 		}
 	}
 }
+
+// TestRetryWaitsForWhatIsBeingStopped retries a cancelled sweep while a worker still holds a lease of it.
+func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
+	c := start(t, 1)
+	id := c.submit(1, nil)
+	c.leased(id, 1)
+	h := c.pull(id)
+	if _, err := c.Cancel(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	retried := make(chan int64, 1)
+	go func() {
+		_, n, err := c.Retry(t.Context(), id, api.Retry{Index: -1})
+		if err != nil {
+			t.Errorf("retry: %v", err)
+		}
+		retried <- n
+	}()
+	c.until("the retry waits", func(s *state) bool { return len(s.feeds[id].settled) == 1 })
+	c.finish(h, grid.ClassCancel, time.Second)
+	if n := <-retried; n != 1 {
+		t.Errorf("retry reopened %d trials, want the one that was being stopped", n)
+	}
+	c.leased(id, 1)
+	c.finish(c.pull(id), grid.ClassNone, time.Second)
+	if n := c.counts(id); n.Succeeded != 1 {
+		t.Errorf("got %+v, want the trial to have succeeded", n)
+	}
+}
