@@ -37,8 +37,11 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	}
 	run := runVar + s.process.birth + "-" + strconv.FormatInt(s.process.attempts.Add(1), 36)
 	base := s.cage.resetPeak()
-	started := time.Now()
-	pid, err := s.spawn(a, file, s.environ(a.Env, run))
+	pid, started, err := s.launch(ctx, a, file, s.environ(a.Env, run))
+	if err != nil && ctx.Err() != nil {
+		class, reason := verdict(context.Cause(ctx))
+		return refused(class, reason, 0)
+	}
 	if err != nil {
 		reason, code := refusal(a, file, err)
 		return refused(grid.ClassStart, reason, code)

@@ -1,9 +1,32 @@
 package executor
 
 import (
+	"context"
+	"errors"
 	"os"
 	"syscall"
+	"time"
 )
+
+// busyWait bounds how long a program that is open for writing is waited for. Whoever has just written it may hold it for a
+// moment longer than it seems: a process that is born meanwhile has a copy of each open file until it runs its own program.
+const busyWait = time.Second
+
+// launch starts the program and says when that was.
+func (s *processSlot) launch(ctx context.Context, a *Attempt, file string, env []string) (pid int, started time.Time, err error) {
+	deadline := time.Now().Add(busyWait)
+	for pause := time.Millisecond; ; pause *= 2 {
+		started = time.Now()
+		if pid, err = s.spawn(a, file, env); !errors.Is(err, syscall.ETXTBSY) || started.After(deadline) {
+			return pid, started, err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return 0, started, context.Cause(ctx)
+		}
+	}
+}
 
 // spawn starts the program. It is called on the slot's thread, so the child is born in the slot's v1 cgroup and dies with
 // that thread where the options say so.

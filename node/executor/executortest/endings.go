@@ -1,11 +1,13 @@
 package executortest
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -69,6 +71,31 @@ func refusals(t *testing.T, e executor.Executor) {
 		t.Errorf("output of programs that never ran: got %q", out)
 	}
 	s.expect(s.run(t.Context(), s.script("exit 0")), grid.ClassNone, 0, "")
+}
+
+// openForWriting runs a program that is still being written: what ends soon is waited for.
+func openForWriting(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	s.write("prog.sh", "#!/bin/sh\nexit 3\n", 0o755)
+	hold := func() *os.File {
+		f, err := os.OpenFile(s.path("prog.sh"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	f := hold()
+	soon := time.AfterFunc(50*time.Millisecond, func() { f.Close() })
+	s.expect(s.run(t.Context(), s.attempt("./prog.sh")), grid.ClassExit, 3, "exit code 3")
+	if soon.Stop() {
+		t.Error("the program ran before its file was closed")
+	}
+	f = hold()
+	defer f.Close()
+	s.expect(s.run(t.Context(), s.attempt("./prog.sh")), grid.ClassStart, 126, `"./prog.sh" is open for writing in another process; finish writing it first`)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(50*time.Millisecond, func() { cancel(executor.ErrCancelled) })
+	s.expect(s.run(ctx, s.attempt("./prog.sh")), grid.ClassCancel, 0, "")
 }
 
 // lookups checks that names are searched in the attempt's own PATH and relative paths start at its folder.

@@ -38,7 +38,7 @@ const patience = 60 * time.Second
 func Run(t *testing.T, factory Factory) {
 	tests := map[string]func(*testing.T, executor.Executor){
 		"exit codes": exitCodes, "signals": signals,
-		"refusals": refusals, "lookup": lookups, "huge arguments": hugeArguments,
+		"refusals": refusals, "open for writing": openForWriting, "lookup": lookups, "huge arguments": hugeArguments,
 		"background child": backgroundChild, "session leader": sessionLeader, "daemon": daemon, "stubborn leftover": stubbornLeftover,
 		"timeout": timeout, "timeout of a stubborn tree": stubbornTree, "idle timeout": idleTimeout, "idle timeout of a busy program": busyProgram,
 		"cancel before start": cancelBefore, "cancel": cancelRunning, "causes": causes, "kill during grace": killDuringGrace,
