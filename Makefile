@@ -7,7 +7,7 @@ TIMEOUT ?= 20m
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz lint bench dev clean install-deps python-test
+.PHONY: help build demo test race fuzz lint bench clean install-deps python-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -20,6 +20,9 @@ import (
 // attempt gets its own copy of smaller ones.
 const largeFile = 16 << 20
 
+// setupDone is the ending of the file that says that the setup of this name is whole.
+const setupDone = ".ok"
+
 // bundles prepares projects on this node: unpacked once for each digest, set up once for each digest and setup step.
 type bundles struct {
 	dir   string
@@ -107,17 +110,22 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, key string, setup fun
 		return list(pristine, pristine)
 	}
 	dir := filepath.Join(b.dir, "setups", key)
-	if _, err := os.Stat(dir + ".ok"); err != nil {
+	if _, err := os.Stat(dir + setupDone); err != nil {
 		if err := copyProject(pristine, dir); err != nil {
 			return nil, fmt.Errorf("the setup folder could not be made: %w", err)
 		}
 		if err := setup(dir); err != nil {
 			return nil, err
 		}
-		if err := writeSynced(dir+".ok", "set up\n"); err != nil {
+		err := syncAll(dir)
+		if err == nil {
+			err = writeSynced(dir+setupDone, "set up\n")
+		}
+		if err != nil {
 			return nil, fmt.Errorf("the setup could not be noted: %w", err)
 		}
 	}
+	used(dir + setupDone)
 	return list(dir, pristine)
 }
 
@@ -139,6 +147,7 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("the project's bundle could not be unpacked: %w", err)
 	}
+	used(dir)
 	return dir, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -65,9 +66,14 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), newCapacity(cfg.Machine).slots(grid.Resources{CPUs: 1}))
+	room := newCapacity(cfg.Machine)
+	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), room.slots(grid.Resources{CPUs: 1}))
 	if err != nil {
 		return nil, err
+	}
+	boot, _ := os.ReadFile(bootID) // without one, bundles are kept
+	if err := tidy(cfg.Dir, string(boot), time.Now()); err != nil {
+		return nil, fmt.Errorf("remove old bundles: %w", err)
 	}
 	cache, err := projects.NewCache(filepath.Join(cfg.Dir, "bundles"))
 	if err != nil {
@@ -76,7 +82,7 @@ func New(cfg Config) (*Worker, error) {
 	w := &Worker{
 		cfg: cfg, log: log, runs: runs, spools: spools,
 		outbox:   newOutbox(cfg.Node, cfg.Store, log),
-		capacity: newCapacity(cfg.Machine),
+		capacity: room,
 		shares:   newShares(cfg.Machine),
 		sweeps:   newSweeps(),
 		wake:     make(chan struct{}, 1), stopTime: stopTime, holdings: map[*holding]struct{}{},
