@@ -138,7 +138,7 @@ func stateHome() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("find a folder for state: %w; set MLF_STATE or --state", err)
+		return "", fmt.Errorf("find a folder for state: %w; set MLF_STATE or --state-dir", err)
 	}
 	return filepath.Join(home, ".local", "state", "mlfnode"), nil
 }

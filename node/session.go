@@ -33,7 +33,7 @@ const (
 // terminals reach through its unix socket; with host false a quiet one for reads and changes of records, which runs no trial.
 func Attach(ctx context.Context, cfg Config, host bool) (*Session, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, attachTime,
-		fmt.Errorf("another mlfnode has the state folder %s and does not answer; stop it, or choose another folder with --state", cfg.StateDir))
+		fmt.Errorf("another mlfnode has the state folder %s and does not answer; stop it, or choose another folder with --state-dir", cfg.StateDir))
 	defer cancel()
 	tick := time.NewTicker(attachInterval)
 	defer tick.Stop()

@@ -39,6 +39,20 @@ type source struct {
 	file   *os.File
 	stream uint8
 	sent   int64
+	gone   int64 // of what was sent, how much is no longer in the file
+}
+
+// size is how much the program has written. One that opens /dev/stdout or /dev/stderr anew, as `echo > /dev/stderr` in a shell
+// does, empties the file: what was sent before stays sent, and what comes is read from the file's start.
+func (s *source) size() (int64, error) {
+	info, err := s.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	if info.Size() < s.sent-s.gone {
+		s.gone = s.sent
+	}
+	return s.gone + info.Size(), nil
 }
 
 // watch ships the attempt's output while it runs; unwatch ends that.
@@ -172,17 +186,13 @@ func (w *Worker) shipAll(a *attempt) {
 // shipped. A piece ends between two characters, so that one that is shown beside another stream's is never torn; only an ended
 // source gives away the half of a character at its end.
 func (w *Worker) ship(ctx context.Context, a *attempt, s *source, ended bool) (bool, error) {
-	info, err := s.file.Stat()
-	if err != nil {
+	size, err := s.size()
+	if err != nil || size <= s.sent {
 		return false, err
-	}
-	size := info.Size()
-	if size <= s.sent {
-		return false, nil
 	}
 	room := a.room(size - s.sent)
 	data := make([]byte, min(room, pieceSize))
-	n, err := s.file.ReadAt(data, s.sent)
+	n, err := s.file.ReadAt(data, s.sent-s.gone)
 	if n == 0 && room > 0 && err != io.EOF {
 		return false, err
 	}

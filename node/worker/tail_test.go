@@ -59,6 +59,33 @@ func TestOutputIsStoredAsItIs(t *testing.T) {
 	}
 }
 
+// TestOutputAfterTheFileWasEmptied plays a shell's `echo > /dev/stderr`.
+func TestOutputAfterTheFileWasEmptied(t *testing.T) {
+	var s *stage
+	s = newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+		io.WriteString(a.Stderr, "the first line\n")
+		eventually(t, "the first line is stored", func() bool {
+			next, err := s.store.Logs.Next(ctx)
+			return err == nil && next > 1
+		})
+		if err := a.Stderr.Truncate(0); err != nil {
+			t.Errorf("empty the file: %v", err)
+		}
+		io.WriteString(a.Stderr, "then\n")
+		return succeeded()
+	})
+	r := s.sweep("t-1", 1, 1, nil)
+	s.lease(r, 0, 1)
+	s.run()
+	e := s.finished(r.ID, 1)[0]
+	if got, want := s.output(r.ID, e.Run, streamErr), "the first line\nthen\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if e.Result.Log.Bytes != 20 {
+		t.Errorf("got %d bytes stored, want 20", e.Result.Log.Bytes)
+	}
+}
+
 // TestPiecesEndBetweenCharacters looks at each stored piece of a long text whose characters have all widths.
 func TestPiecesEndBetweenCharacters(t *testing.T) {
 	for shift := range 4 {
