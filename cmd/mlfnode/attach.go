@@ -46,7 +46,7 @@ func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
 
 func makeState(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return failed(fmt.Sprintf("the state folder %s can't be made: %v", dir, bare(err)), "choose another one with --state")
+		return failed(fmt.Sprintf("the state folder %s can't be made: %v", dir, bare(err)), "choose another one with --state-dir")
 	}
 	return nil
 }

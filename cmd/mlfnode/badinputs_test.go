@@ -200,15 +200,15 @@ func badInputs() []badInput {
 				"  try: --limit 0 shows all\n"},
 
 		// state folders that can't be
-		{name: "state a file", files: map[string]string{"prog": ""}, args: "sweep --state prog --set a=1 -- true", code: exitFailed,
+		{name: "state a file", files: map[string]string{"prog": ""}, args: "sweep --state-dir prog --set a=1 -- true", code: exitFailed,
 			want: "mlfnode: the state folder prog can't be made: not a directory\n" +
-				"  try: choose another one with --state\n"},
-		{name: "state where none can be", args: "sweep --state /proc/none --set a=1 -- true", code: exitFailed,
+				"  try: choose another one with --state-dir\n"},
+		{name: "state where none can be", args: "sweep --state-dir /proc/none --set a=1 -- true", code: exitFailed,
 			want: "mlfnode: the state folder /proc/none can't be made: no such file or directory\n" +
-				"  try: choose another one with --state\n"},
-		{name: "state where none can be, in the background", args: "sweep --detach --state /proc/none --set a=1 -- true", code: exitFailed,
+				"  try: choose another one with --state-dir\n"},
+		{name: "state where none can be, in the background", args: "sweep --detach --state-dir /proc/none --set a=1 -- true", code: exitFailed,
 			want: "mlfnode: the state folder /proc/none can't be made: no such file or directory\n" +
-				"  try: choose another one with --state\n"},
+				"  try: choose another one with --state-dir\n"},
 
 		// commands that are not there
 		{name: "no program", args: "sweep --set a=1 -- no-such-program",

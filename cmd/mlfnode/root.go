@@ -57,7 +57,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	f := root.PersistentFlags()
-	f.StringVar(&a.state, "state", "", "folder for everything mlfnode keeps (default $XDG_STATE_HOME/mlfnode)")
+	f.StringVar(&a.state, "state-dir", "", "folder for everything mlfnode keeps (default $XDG_STATE_HOME/mlfnode)")
 	f.StringVar(&a.config, "config", "", "settings file (default ~/.config/mlfnode/node.yaml)")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours; the environment variable NO_COLOR does the same")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what the node does")

@@ -43,7 +43,7 @@ func killUnder(dir string) {
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, line := range lines {
 		args, err := os.ReadFile(line)
-		if err != nil || !bytes.Contains(args, []byte("\x00host\x00--state\x00"+dir)) {
+		if err != nil || !bytes.Contains(args, []byte("\x00host\x00--state-dir\x00"+dir)) {
 			continue
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line))); err == nil {

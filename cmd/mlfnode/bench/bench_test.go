@@ -275,7 +275,7 @@ func BenchmarkIdle(b *testing.B) {
 	}
 	for b.Loop() {
 		ctx, stop := context.WithCancel(b.Context())
-		cmd := exec.CommandContext(ctx, program, "--state", b.TempDir(), "sweep", "-q", "--", "sleep", "60")
+		cmd := exec.CommandContext(ctx, program, "--state-dir", b.TempDir(), "sweep", "-q", "--", "sleep", "60")
 		cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 		if err := cmd.Start(); err != nil {
 			b.Fatal(err)
