@@ -29,6 +29,52 @@ func TestWriter(t *testing.T) {
 	}
 }
 
+// openerEnv makes the test binary a process that opens the folder with other settings each time until it is killed.
+const openerEnv = "MLF_TEST_OPENER"
+
+// TestOpener is the process that TestKillAtStart kills.
+func TestOpener(t *testing.T) {
+	dir := os.Getenv(openerEnv)
+	if dir == "" {
+		t.Skip("runs as a child of TestKillAtStart")
+	}
+	fmt.Println("+ready")
+	for i := range int64(1000) {
+		server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Limits: Limits{EventBytes: 1<<30 + i, LogBytes: 1<<30 + i}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := server.Store(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+		server.Close()
+	}
+}
+
+// TestKillAtStart kills a process that makes streams or changes their settings, in new folders and in one that holds events.
+func TestKillAtStart(t *testing.T) {
+	rounds := 30
+	if testing.Short() {
+		rounds = 6
+	}
+	used := t.TempDir()
+	fill(t, used, 5)
+	for range rounds {
+		for _, dir := range []string{t.TempDir(), used} {
+			killChild(t, "TestOpener", openerEnv+"="+dir, time.Duration(rand.IntN(40))*time.Millisecond, func(string) {})
+			stored(t, dir)
+		}
+	}
+	have := stored(t, used)
+	for i := range 5 {
+		if line := fmt.Sprintf("+event %d %d", i+1, i); !have[line] {
+			t.Errorf("stored before the kills and lost: %s", line)
+		}
+	}
+}
+
 // writeRound stores one of each kind and says on stdout what was acknowledged, one line each.
 func writeRound(t *testing.T, s *Store) {
 	ctx := t.Context()
@@ -87,8 +133,16 @@ func TestKillLosesNothing(t *testing.T) {
 // killWriter lets a process write for a while and adds what it acknowledged.
 func killWriter(t *testing.T, dir string, acked map[string]bool) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestWriter$")
-	cmd.Env = append(os.Environ(), writerEnv+"="+dir)
+	after := time.Duration(20+rand.IntN(400)) * time.Millisecond
+	killChild(t, "TestWriter", writerEnv+"="+dir, after, func(line string) { acked[line] = true })
+}
+
+// killChild runs a test of this binary as a process and kills it some time after its first line that starts with a plus. said
+// gets these lines.
+func killChild(t *testing.T, test, env string, after time.Duration, said func(line string)) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+test+"$")
+	cmd.Env = append(os.Environ(), env)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -96,22 +150,21 @@ func killWriter(t *testing.T, dir string, acked map[string]bool) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	after := time.Duration(20+rand.IntN(400)) * time.Millisecond
 	var timer *time.Timer
-	var said []string // by a writer that fails
+	var other []string // by a child that fails
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "+") {
-			acked[lines.Text()] = true
-		} else {
-			said = append(said, lines.Text())
+		if !strings.HasPrefix(lines.Text(), "+") {
+			other = append(other, lines.Text())
+			continue
 		}
-		if timer == nil { // counts from the first acknowledgement
+		said(lines.Text())
+		if timer == nil {
 			timer = time.AfterFunc(after, func() { _ = cmd.Process.Kill() })
 		}
 	}
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != -1 {
-		t.Fatalf("the writer ended by itself: %v\n%s", err, strings.Join(said, "\n"))
+		t.Fatalf("the process ended by itself: %v\n%s", err, strings.Join(other, "\n"))
 	}
 }
 

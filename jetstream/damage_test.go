@@ -8,30 +8,33 @@ import (
 	"testing"
 )
 
-// TestDamagedFolders truncates or garbles each file of a store in turn: it must open with what is left, or say what is wrong.
-func TestDamagedFolders(t *testing.T) {
-	origin := filepath.Join(t.TempDir(), "store")
-	fill := func() {
-		server, err := Start(Config{Dir: origin, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer server.Close()
-		s, err := server.Store(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		for i := range 10 {
-			if _, err := s.Events.Publish(t.Context(), batch("a-1", i, 20)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := s.Records.Create(t.Context(), sweep("a-1")); err != nil {
+// fill makes a store with n batches of events and one record.
+func fill(t *testing.T, dir string, n int) {
+	t.Helper()
+	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	s, err := server.Store(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for i := range n {
+		if _, err := s.Events.Publish(t.Context(), batch("a-1", i, 20)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	fill()
+	if _, err := s.Records.Create(t.Context(), sweep("a-1")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamagedFolders truncates or garbles each file of a store in turn: it must open with what is left, or say what is wrong.
+func TestDamagedFolders(t *testing.T) {
+	origin := filepath.Join(t.TempDir(), "store")
+	fill(t, origin, 10)
 	var files []string
 	err := filepath.WalkDir(origin, func(path string, d os.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && (strings.Contains(path, eventStream) || strings.Contains(path, recordStream)) {
@@ -95,5 +98,49 @@ func openDamaged(t *testing.T, origin, file string, damage func([]byte) []byte) 
 	t.Logf("recovered %d of 10 batches (last %d), %d of 1 records, %v", len(have), last, len(records), err)
 	if _, err := s.Events.Publish(t.Context(), batch("a-1", 100, 1)); err != nil {
 		t.Errorf("publish: %v", err)
+	}
+}
+
+// TestHalfMadeStreams opens folders as a kill leaves them in the middle of making a stream or of changing its settings.
+func TestHalfMadeStreams(t *testing.T) {
+	for name, kill := range map[string]func(t *testing.T, events string) (left int){
+		"no settings": func(t *testing.T, events string) int {
+			for _, file := range []string{"meta.inf", "meta.sum", "msgs/1.blk"} {
+				remove(t, filepath.Join(events, file))
+			}
+			return 0
+		},
+		"no checksum": func(t *testing.T, events string) int {
+			remove(t, filepath.Join(events, "meta.sum"))
+			return 3
+		},
+		"checksum of the settings before": func(t *testing.T, events string) int {
+			if err := os.WriteFile(filepath.Join(events, "meta.sum"), []byte("0123456789abcdef"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			return 3
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			fill(t, dir, 3)
+			want := kill(t, filepath.Join(dir, "jetstream", "$G", "streams", eventStream))
+			have := map[string]bool{}
+			s := open(t, dir, Limits{})
+			storedEvents(t, s, have)
+			if len(have) != want {
+				t.Errorf("got %d batches %v, want %d", len(have), have, want)
+			}
+			if _, err := s.Events.Publish(t.Context(), batch("a-1", 100, 1)); err != nil {
+				t.Errorf("publish: %v", err)
+			}
+		})
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
 	}
 }

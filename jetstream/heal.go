@@ -96,6 +96,9 @@ func (s *Server) reopen() error {
 	case <-s.suspect:
 	default:
 	}
+	if err := mend(s.opts.StoreDir); err != nil {
+		return err
+	}
 	err := s.nats.EnableJetStream(&server.JetStreamConfig{
 		StoreDir: s.opts.StoreDir, SyncAlways: s.opts.SyncAlways, MaxMemory: s.opts.JetStreamMaxMemory,
 		MaxStore: s.opts.JetStreamMaxStore, Strict: true,

@@ -45,8 +45,8 @@ type Server struct {
 	end   context.CancelCauseFunc
 }
 
-// Start opens the folder and recovers what it holds. It returns ErrInUse when another process has it, and an error that names
-// the stream when one can't be read; nothing is changed in either case.
+// Start opens the folder and recovers what it holds, also after a kill. It returns ErrInUse when another process has it, and an
+// error that names the stream when one can't be read; no message is changed in either case.
 func Start(cfg Config) (*Server, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the store's folder: %w", err)
@@ -96,6 +96,9 @@ func options(dir string) *server.Options {
 
 // start runs nats-server up to the point where it serves.
 func (s *Server) start() error {
+	if err := mend(s.opts.StoreDir); err != nil {
+		return err
+	}
 	ns, err := server.NewServer(s.opts)
 	if err != nil {
 		return fmt.Errorf("set up the NATS server: %w", err)
