@@ -84,14 +84,14 @@ func openForWriting(t *testing.T, e executor.Executor) {
 		}
 		return f
 	}
-	f := hold()
-	soon := time.AfterFunc(50*time.Millisecond, func() { f.Close() })
+	first := hold()
+	soon := time.AfterFunc(50*time.Millisecond, func() { first.Close() })
 	s.expect(s.run(t.Context(), s.attempt("./prog.sh")), grid.ClassExit, 3, "exit code 3")
 	if soon.Stop() {
 		t.Error("the program ran before its file was closed")
 	}
-	f = hold()
-	defer f.Close()
+	second := hold()
+	defer second.Close()
 	s.expect(s.run(t.Context(), s.attempt("./prog.sh")), grid.ClassStart, 126, `"./prog.sh" is open for writing in another process; finish writing it first`)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(50*time.Millisecond, func() { cancel(executor.ErrCancelled) })
