@@ -22,8 +22,8 @@ const (
 	// pullGrace is how long a pull waits for the answer: it comes at once unless the machine is badly overloaded.
 	pullGrace = 2 * time.Second
 	// pullLag is how long a consumer may take to learn of a stored lease, pullRecent how long after a wake that is reckoned with.
-	pullLag    = 5 * time.Millisecond
-	pullRecent = 20 * time.Millisecond
+	pullLag    = 10 * time.Millisecond
+	pullRecent = 50 * time.Millisecond
 	// presentPage is how many leases one request of Present brings.
 	presentPage = 1000
 )
