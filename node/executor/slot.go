@@ -47,7 +47,10 @@ func (s *processSlot) settle(n int) (err error) {
 	if tid == os.Getpid() || !s.process.claim(tid) {
 		// The main thread can't serve: in the cgroup it would stand for the whole agent. Nor can one thread serve two slots.
 		runtime.UnlockOSThread()
-		return nil
+		if s.guest, err = s.newGuest(); err != nil {
+			err = errors.Join(err, s.cage.close())
+		}
+		return err
 	}
 	s.home = tid
 	if err = s.cage.admit(tid); err != nil {

@@ -34,11 +34,19 @@ func (w *Worker) runner() *runner {
 	return r
 }
 
+// warm keeps a runner ready, so that the first trial need not wait for a slot.
+func (w *Worker) warm() {
+	r := w.runner()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.idle = append(w.idle, r)
+}
+
 // run works on one lease after the other until turns is closed. Without a slot it gives leases back and tries again.
 func (w *Worker) run(r *runner) {
-	var slot executor.Slot
+	slot, err := w.cfg.Executor.Slot()
 	defer func() {
-		if slot == nil {
+		if err != nil {
 			return
 		}
 		if err := slot.Close(); err != nil {
@@ -46,13 +54,11 @@ func (w *Worker) run(r *runner) {
 		}
 	}()
 	for t := range r.turns {
-		var err error
-		if slot == nil {
+		if err != nil {
 			slot, err = w.cfg.Executor.Slot()
 		}
 		if err != nil {
 			w.log.Warn("no slot for an attempt; the lease is given back", "err", err)
-			slot = nil
 			w.leave(t.holding)
 		} else {
 			w.work(t.holding, slot)

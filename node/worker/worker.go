@@ -111,6 +111,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	loops.Go(func() { watchErr = w.cfg.Store.Records.Watch(ctx, w.follow) })
 	loops.Go(func() { w.renew(ctx) })
 	loops.Go(func() { w.tail(reports) })
+	w.warm()
 	w.dispatch(ctx)
 	w.sweeps.stopAll(errStopping)
 	w.finish(reports)
