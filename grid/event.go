@@ -34,10 +34,13 @@ type Event struct {
 // Metric maps names to JSON values (numbers mostly).
 type Metric map[string]json.RawMessage
 
+// NoExit is the exit code of an attempt whose program never ran, or whose end nobody saw.
+const NoExit = -1
+
 // Result is how an attempt ended.
 type Result struct {
 	Class    Class    `json:"c,omitempty"` // ClassNone is success
-	ExitCode int      `json:"e,omitempty"` // exit code, or 128 + signal
+	ExitCode int      `json:"e,omitempty"` // exit code, 128 + signal, or NoExit
 	Reason   string   `json:"y,omitempty"` // for a person: what happened, with the last lines of output
 	Started  int64    `json:"s"`           // microseconds since 1970
 	Usage    Usage    `json:"u"`

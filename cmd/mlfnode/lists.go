@@ -197,11 +197,13 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 }
 
 func trialRow(v *api.Sweep, t *api.Trial) []string {
-	code, wall := "", ""
-	if t.ExitCode != nil {
-		code, wall = strconv.Itoa(*t.ExitCode), span(t.Resources.Wall)
+	wall := ""
+	if t.Ended != nil {
+		wall = span(t.Resources.Wall)
 	}
-	row := []string{strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempts), code, wall, string(t.Node), oneLine(t.Reason)}
+	row := []string{
+		strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempts), exitText(t.ExitCode), wall, string(t.Node), oneLine(t.Reason),
+	}
 	for _, key := range v.Keys {
 		row = append(row, paramText(t.Params, key))
 	}
@@ -241,7 +243,7 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		if at.Started != nil {
 			started = at.Started.Local().Format(time.DateTime)
 		}
-		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), strconv.Itoa(at.ExitCode), started, span(at.Resources.Wall), string(at.Node), at.Run)
+		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started, span(at.Resources.Wall), string(at.Node), at.Run)
 	}
 	if err := t.end(); err != nil {
 		return err

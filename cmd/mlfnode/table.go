@@ -185,14 +185,18 @@ func writeCSV(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep, q a
 	return out.Error()
 }
 
-func csvRow(v *api.Sweep, t *api.Trial) []string {
-	code := ""
-	if t.ExitCode != nil {
-		code = strconv.Itoa(*t.ExitCode)
+// exitText is empty where there is no exit code.
+func exitText(code *int) string {
+	if code == nil {
+		return ""
 	}
+	return strconv.Itoa(*code)
+}
+
+func csvRow(v *api.Sweep, t *api.Trial) []string {
 	row := []string{
 		t.Trial, strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempt), strconv.Itoa(t.Attempts),
-		string(t.Node), code, t.Reason,
+		string(t.Node), exitText(t.ExitCode), t.Reason,
 	}
 	for _, key := range v.Keys {
 		row = append(row, paramText(t.Params, key))

@@ -78,7 +78,7 @@ type Trial struct {
 	Attempt   int         `json:"attempt"`  // the attempt that gives the state; 0 before the first
 	Attempts  int         `json:"attempts"` // how many are known
 	Node      grid.NodeID `json:"node"`
-	ExitCode  *int        `json:"exit_code"` // null until an attempt has ended; 128 + signal after a signal
+	ExitCode  *int        `json:"exit_code"` // 128 + signal after a signal; null until an attempt has ended, and where no program did
 	Reason    string      `json:"reason"`    // what went wrong, for a person; empty after a success
 	Params    grid.Params `json:"params"`
 	Metrics   grid.Metric `json:"metrics"`
@@ -101,7 +101,7 @@ type Attempt struct {
 	Node      grid.NodeID `json:"node"`
 	Outcome   string      `json:"outcome"` // running, result, retried or superseded
 	Class     grid.Class  `json:"class,omitempty"`
-	ExitCode  int         `json:"exit_code"`
+	ExitCode  *int        `json:"exit_code"` // as in Trial
 	Reason    string      `json:"reason"`
 	Started   *time.Time  `json:"started"`
 	Ended     *time.Time  `json:"ended"`

@@ -22,7 +22,7 @@ func refused(class grid.Class, reason string, code int) Outcome {
 func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	if ctx.Err() != nil {
 		class, reason := verdict(context.Cause(ctx))
-		return refused(class, reason, 0)
+		return refused(class, reason, grid.NoExit)
 	}
 	if len(a.Argv) == 0 {
 		return refused(grid.ClassStart, "the command is empty; name a program", exitNotFound)
@@ -40,7 +40,7 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	pid, started, err := s.launch(ctx, a, file, s.environ(a.Env, run))
 	if err != nil && ctx.Err() != nil {
 		class, reason := verdict(context.Cause(ctx))
-		return refused(class, reason, 0)
+		return refused(class, reason, grid.NoExit)
 	}
 	if err != nil {
 		reason, code := refusal(a, file, err)
@@ -81,7 +81,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	var status syscall.WaitStatus
 	var usage syscall.Rusage
 	if _, err = wait(t.main, &status, &usage); err != nil {
-		return refused(grid.ClassLost, "its process was awaited by another part of this program", 0)
+		return refused(grid.ClassLost, "its process was awaited by another part of this program", grid.NoExit)
 	}
 	o := Outcome{Start: t.started, End: end, Leftovers: left}
 	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cage.highest()-base, care.seen))

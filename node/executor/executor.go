@@ -52,7 +52,7 @@ type Attempt struct {
 // Outcome is how an attempt ended.
 type Outcome struct {
 	Class      grid.Class // grid.ClassNone is success: the program ended by itself with exit code 0
-	ExitCode   int        // exit code; 128 + signal; 126 or 127 when the program could not be started
+	ExitCode   int        // exit code; 128 + signal; 126 or 127 when the program could not be started; grid.NoExit
 	Reason     string     // for a person; empty on success
 	Start, End time.Time
 	Usage      grid.Usage

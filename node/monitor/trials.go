@@ -241,10 +241,18 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 		v.Metrics = grid.Metric{}
 	}
 	if t.Ended > 0 {
-		code := t.Result.ExitCode
-		v.ExitCode = &code
+		v.ExitCode = exitCode(&t.Result)
 	}
 	return v
+}
+
+// exitCode is nil where there is none.
+func exitCode(r *grid.Result) *int {
+	if r.ExitCode == grid.NoExit {
+		return nil
+	}
+	code := r.ExitCode
+	return &code
 }
 
 func usage(u grid.Usage) api.Resources {
@@ -273,7 +281,7 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 
 func attempt(a *history.Attempt) api.Attempt {
 	return api.Attempt{
-		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, ExitCode: a.Result.ExitCode,
-		Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
+		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class,
+		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
 	}
 }

@@ -148,7 +148,7 @@ func stopped(ctx context.Context, a *attempt) *grid.Result {
 }
 
 func (a *attempt) failed(c grid.Class, reason string) *grid.Result {
-	return &grid.Result{Class: c, ExitCode: -1, Reason: reason, Started: a.started.UnixMicro()}
+	return &grid.Result{Class: c, ExitCode: grid.NoExit, Reason: reason, Started: a.started.UnixMicro()}
 }
 
 // reasonLines and reasonBytes bound the output that goes into a failure's reason.

@@ -95,7 +95,7 @@ func openForWriting(t *testing.T, e executor.Executor) {
 	s.expect(s.run(t.Context(), s.attempt("./prog.sh")), grid.ClassStart, 126, `"./prog.sh" is open for writing in another process; finish writing it first`)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(50*time.Millisecond, func() { cancel(executor.ErrCancelled) })
-	s.expect(s.run(ctx, s.attempt("./prog.sh")), grid.ClassCancel, 0, "")
+	s.expect(s.run(ctx, s.attempt("./prog.sh")), grid.ClassCancel, grid.NoExit, "cancelled")
 }
 
 // lookups checks that names are searched in the attempt's own PATH and relative paths start at its folder.
