@@ -60,6 +60,10 @@ func (w *Worker) watch(a *attempt) {
 	w.tailMu.Lock()
 	defer w.tailMu.Unlock()
 	w.tailing[a] = struct{}{}
+	if !w.drowsy {
+		return
+	}
+	w.drowsy = false
 	select {
 	case w.tailWake <- struct{}{}:
 	default:
@@ -70,6 +74,21 @@ func (w *Worker) unwatch(a *attempt) {
 	w.tailMu.Lock()
 	defer w.tailMu.Unlock()
 	delete(w.tailing, a)
+}
+
+// doze says how long tail waits before its next look, 0 for until it is woken. Waking it costs a short trial much of its time,
+// so it stays awake for a while when there is nothing to look at.
+func (w *Worker) doze(quiet bool) time.Duration {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	w.drowsy = quiet
+	switch {
+	case !quiet:
+		return tailInterval
+	case len(w.tailing) == 0:
+		return 0
+	}
+	return quietInterval
 }
 
 func (w *Worker) watched() []*attempt {
@@ -99,14 +118,7 @@ func (w *Worker) tail(ctx context.Context) {
 				stirred = now
 			}
 		}
-		next := tailInterval
-		switch {
-		case len(w.watched()) == 0:
-			next = 0
-		case time.Since(stirred) > quietAfter:
-			next = quietInterval
-		}
-		if next != interval {
+		if next := w.doze(time.Since(stirred) > quietAfter); next != interval {
 			interval = next
 			tick.Stop()
 			if next > 0 {

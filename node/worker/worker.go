@@ -55,8 +55,9 @@ type Worker struct {
 
 	tailMu  sync.Mutex
 	tailing map[*attempt]struct{}
+	drowsy  bool // tail looks seldom or not at all, and wants to be woken by the next attempt
 
-	tailWake chan struct{} // says that tailing is not empty any more
+	tailWake chan struct{}
 }
 
 // New makes a Worker and gives it a new incarnation, so that its runs are unlike those of any worker before it.
