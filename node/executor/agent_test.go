@@ -34,8 +34,7 @@ const tangle = `exec 9>alive
 trap '' TERM
 sleep 1000 &
 setsid sleep 1000 &
-(setsid sh -c 'sleep 1000 & (sleep 1000; :) & exec sleep 1000' &)
-echo started
+(setsid sh -c 'sleep 1000 & (sleep 1000; :) & echo started; exec sleep 1000' &)
 while :; do sleep 1000; done`
 
 // agent runs tangles in two slots, their folder being the working directory.
