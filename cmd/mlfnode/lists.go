@@ -112,6 +112,7 @@ func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.sort, "sort", "index", "order by index, state, attempts, started, ended, wall, cpu, memory, objective or a metric")
 	c.Flags().BoolVar(&f.desc, "desc", false, "the largest first")
 	c.Flags().Int64Var(&f.limit, "limit", -1, "how many rows; 0 is all (default 50 in a table, else all)")
+	hideDefault(c.Flags(), "limit")
 	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to pass over")
 }
 

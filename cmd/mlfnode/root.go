@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"mlfnode/node"
 )
@@ -112,3 +113,6 @@ func (a *app) say(format string, v ...any) { fmt.Fprintf(a.stderr, format+"\n", 
 func (a *app) jsonFlag(c *cobra.Command) {
 	c.Flags().BoolVar(&a.json, "json", false, "print JSON")
 }
+
+// hideDefault keeps a default out of the help that only stands for "not given".
+func hideDefault(f *pflag.FlagSet, name string) { f.Lookup(name).DefValue = "0" }
