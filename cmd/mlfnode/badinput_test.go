@@ -35,7 +35,7 @@ func TestBadInput(t *testing.T) {
 			t.Setenv("MLF_MEMORY", "1GiB")
 			before := listing(t, dir)
 			var stdout, stderr bytes.Buffer
-			code := run(context.Background(), words(tt.args), &stdout, &stderr)
+			code := run(context.Background(), &interrupts{}, words(tt.args), &stdout, &stderr)
 			want := tt.code
 			if want == 0 {
 				want = exitUsage

@@ -54,7 +54,7 @@ func fill(t *testing.T, dir string) string {
 func command(t *testing.T, line string) (code int, stderr string) {
 	t.Helper()
 	var complaints bytes.Buffer
-	code = run(context.Background(), words(line), &bytes.Buffer{}, &complaints)
+	code = run(context.Background(), &interrupts{}, words(line), &bytes.Buffer{}, &complaints)
 	return code, complaints.String()
 }
 

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"mlfnode/grid"
@@ -36,12 +34,11 @@ func (a *app) follower(s *node.Session, id grid.SweepID, quiet bool, after uint6
 	return f
 }
 
-// run follows to the end and gives the sweep at rest. The user's signals pause and then kill it.
+// run follows to the end and gives the sweep at rest. The user's signals pause and then kill it, also one that came before.
 func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer signal.Stop(signals)
-	ctx, stop := context.WithCancel(ctx)
+	signals, release := f.app.interrupts.take()
+	defer release()
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go f.obey(ctx, signals)
 	for {
@@ -128,8 +125,6 @@ func (f *follower) hosting(ctx context.Context) error {
 	if !f.session.Hosting() || f.interrupted() {
 		return nil
 	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
 	notice := time.AfterFunc(time.Second, func() {
 		f.app.say("%s has ended; this terminal stays while sweeps of other terminals run (Ctrl-C leaves)", f.id)
 	})

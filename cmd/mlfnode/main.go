@@ -7,6 +7,7 @@ import (
 )
 
 func main() {
-	// Signals are handled where something can be done about them; the process's life is the context's.
-	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	i := &interrupts{}
+	ctx := i.listen(context.Background())
+	os.Exit(run(ctx, i, os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,16 +24,22 @@ type app struct {
 	json    bool
 	noColor bool
 	verbose bool
+
+	interrupts *interrupts
 }
 
-// run executes one command line and gives its exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: &screen{w: stdout}, stderr: stderr}
+// run executes one command line and gives its exit code. ctx is what the interrupts end.
+func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Writer) int {
+	a := &app{stdout: &screen{w: stdout}, stderr: stderr, interrupts: i}
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	return a.report(root.ExecuteContext(ctx))
+	err := root.ExecuteContext(ctx)
+	if f := (*failure)(nil); ctx.Err() != nil && err != nil && !(errors.As(err, &f) && f.msg == "") {
+		return exitInterrupted // what went wrong went wrong for that
+	}
+	return a.report(err)
 }
 
 // The groups of the help.

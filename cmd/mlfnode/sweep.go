@@ -114,7 +114,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err := p.checkFits(cfg); err != nil {
 		return err
 	}
-	bundle, err := p.pack(cfg.StateDir)
+	bundle, err := p.pack(ctx, cfg.StateDir)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ type bundle struct {
 }
 
 // pack packs the project's files. What mlfnode keeps is not one of them, wherever it is.
-func (p *plan) pack(state string) (*bundle, error) {
+func (p *plan) pack(ctx context.Context, state string) (*bundle, error) {
 	b := &bundle{}
 	if !p.project.Bundled {
 		return b, nil
@@ -175,7 +175,7 @@ func (p *plan) pack(state string) (*bundle, error) {
 		return nil, packFailed(err)
 	}
 	b.file = f
-	if b.digest, err = projects.Pack(p.project.Dir, f, projects.DefaultBundleLimit, state); err != nil {
+	if b.digest, err = projects.Pack(p.project.Dir, interruptible{ctx, f}, projects.DefaultBundleLimit, state); err != nil {
 		b.remove()
 		if errors.Is(err, syscall.ENOSPC) {
 			return nil, packFailed(syscall.ENOSPC)

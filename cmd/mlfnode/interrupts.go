@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// interrupts brings signals to whoever takes them. The first that nobody takes ends the command's context, so that what is half
+// done is cleaned up; the second ends the process at once. The zero value brings none.
+type interrupts struct {
+	mu    sync.Mutex
+	taker chan os.Signal
+	first os.Signal // that nobody took
+}
+
+// listen gives the command's context. It listens as long as the process lives, so that none dies of a signal while it ends in
+// good order. Signals that this process was started to ignore (nohup, a shell's &) stay ignored.
+func (i *interrupts) listen(ctx context.Context) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	signals := make(chan os.Signal, 4)
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	go func() {
+		for s := range signals {
+			i.pass(s, cancel)
+		}
+	}()
+	return ctx
+}
+
+// pass hands a signal to the taker. Without one it calls cancel, and the next time it lets the signal have its way.
+func (i *interrupts) pass(s os.Signal, cancel func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case i.taker != nil:
+		select {
+		case i.taker <- s:
+		default: // it has more than it can do already
+		}
+	case i.first == nil:
+		i.first = s
+		cancel()
+	default:
+		signal.Reset(s)
+		_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // there are no others on this system
+	}
+}
+
+// take gives a channel that gets the signals until release is called, with the first if it came too early.
+func (i *interrupts) take() (signals <-chan os.Signal, release func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.taker = make(chan os.Signal, 4)
+	if i.first != nil {
+		i.taker <- i.first
+	}
+	return i.taker, func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.taker = nil
+	}
+}
+
+// interruptible is a writer that fails once ctx has ended.
+type interruptible struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+// Write implements io.Writer.
+func (i interruptible) Write(p []byte) (int, error) {
+	if i.ctx.Err() != nil {
+		return 0, context.Cause(i.ctx)
+	}
+	return i.w.Write(p)
+}
