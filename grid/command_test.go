@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"mlfnode/grid/gridtest"
 )
 
 func number(key, text string) Param { return Param{key, Value{text, Number}} }
@@ -68,10 +70,7 @@ func TestShellKeepsValues(t *testing.T) {
 }
 
 func TestDisplayIsOneLineThatRuns(t *testing.T) {
-	bash, err := exec.LookPath("bash")
-	if err != nil {
-		t.Skip("no bash here, which reads every form of quotes")
-	}
+	bash := gridtest.Program(t, "bash") // reads every form of quotes
 	rapid.Check(t, func(t *rapid.T) {
 		value := strings.ReplaceAll(rapid.String().Draw(t, "value"), "\x00", "")
 		task := Task{Command: []string{"printf", "%s.", value, "{v}"}}

@@ -13,25 +13,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/grid/gridtest"
 )
 
-// mount puts a small tmpfs on a folder, for tests of a full disk.
-func mount(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+size); err != nil {
-		t.Skipf("a small file system can't be mounted here, which takes root: %v", err)
-	}
-	t.Cleanup(func() { // nats-server keeps a file open when it can't make a stream, so the mount may be in use
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return dir
-}
+// inUse unmounts a disk although nats-server keeps a file open when it can't make a stream.
+const inUse = unix.MNT_DETACH
 
 func TestFullDisk(t *testing.T) {
-	dir := mount(t, "24m")
+	dir := gridtest.SmallDisk(t, "24m", inUse)
 	s := open(t, filepath.Join(dir, "store"), Limits{})
 	ctx := t.Context()
 	if _, err := s.Records.Create(ctx, sweep("before-1")); err != nil {
@@ -116,7 +106,7 @@ func insist(t *testing.T, try func() error) {
 }
 
 func TestStartOnAFullDisk(t *testing.T) {
-	dir := mount(t, "1m")
+	dir := gridtest.SmallDisk(t, "1m", inUse)
 	fill, err := os.Create(filepath.Join(dir, "ballast"))
 	if err != nil {
 		t.Fatal(err)

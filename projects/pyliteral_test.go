@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"mlfnode/grid/gridtest"
 )
 
 // quoted writes a string as Python would.
@@ -79,10 +81,7 @@ func TestLiteralStrings(t *testing.T) {
 
 // Python says whether a literal was read right.
 func TestLiteralAsPython(t *testing.T) {
-	python, err := exec.LookPath("python3")
-	if err != nil {
-		t.Skip("there is no python3 to compare with")
-	}
+	python := gridtest.Program(t, "python3")
 	const script = "import ast, sys\nfor line in sys.stdin.read().split('\\x1e')[:-1]:\n" +
 		"    sys.stdout.buffer.write((ast.literal_eval(line) + '\\x1e').encode())\n"
 	var in, want strings.Builder

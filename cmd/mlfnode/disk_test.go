@@ -10,25 +10,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// smallDisk mounts a file system of some bytes for the test.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount a small disk: %v", err)
-		}
-		t.Skipf("needs to mount a small disk, which only root may: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
+	"mlfnode/grid/gridtest"
+)
 
 // fill leaves no room on the disk of dir, and gives the file to remove.
 func fill(t *testing.T, dir string) string {
@@ -59,7 +43,7 @@ func command(t *testing.T, line string) (code int, stderr string) {
 }
 
 func TestFullDiskForState(t *testing.T) {
-	disk := smallDisk(t, "16m")
+	disk := gridtest.SmallDisk(t, "16m", unix.MNT_DETACH)
 	t.Chdir(t.TempDir())
 	t.Setenv("XDG_STATE_HOME", filepath.Join(disk, "state"))
 	ballast := fill(t, disk)
@@ -79,7 +63,7 @@ func TestFullDiskForState(t *testing.T) {
 }
 
 func TestFullDiskForBundle(t *testing.T) {
-	disk := smallDisk(t, "1m")
+	disk := gridtest.SmallDisk(t, "1m", unix.MNT_DETACH)
 	fill(t, disk)
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -101,7 +85,7 @@ func TestFullDiskForBundle(t *testing.T) {
 }
 
 func TestFullDiskForResults(t *testing.T) {
-	disk := smallDisk(t, "1m")
+	disk := gridtest.SmallDisk(t, "1m", unix.MNT_DETACH)
 	fill(t, disk)
 	dir := t.TempDir()
 	t.Chdir(dir)

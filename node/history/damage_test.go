@@ -7,9 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 )
 
 // spoil runs a statement on a closed history.
@@ -193,27 +192,9 @@ func TestInterruptedSetAside(t *testing.T) {
 	}
 }
 
-// mount puts a small tmpfs on a folder, for tests of a full disk.
-func mount(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+size); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("a small file system can't be mounted here, which takes root: %v", err)
-		}
-		t.Skipf("a small file system can't be mounted here, which takes root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return dir
-}
-
 // TestFullDisk fills the disk while it folds: nothing of the failed fold is seen, and with room it goes on.
 func TestFullDisk(t *testing.T) {
-	dir := mount(t, "3m")
+	dir := gridtest.SmallDisk(t, "3m", 0)
 	d := openAt(t, filepath.Join(dir, "history.db"))
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 2<<20), 0o600); err != nil {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 )
@@ -20,16 +21,7 @@ func mount(t *testing.T) string {
 	if raceDetector {
 		t.Skip("nats-server itself races with its clients when JetStream is opened anew, which the race detector takes for a fault here")
 	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size=96m"); err != nil {
-		t.Skipf("a small file system can't be mounted here, which takes root: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return dir
+	return gridtest.SmallDisk(t, "96m", unix.MNT_DETACH)
 }
 
 // fill writes until the disk is full, and gives a func that makes room again.

@@ -2,28 +2,20 @@ package executortest
 
 import (
 	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"sync"
 	"testing"
 
 	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 	"mlfnode/node/executor"
 )
 
 const mebibyte = 1 << 20
 
-// needPython skips a test that only Python's precise use of memory and time can do.
-func needPython(t *testing.T) {
-	t.Helper()
-	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("needs python3")
-	}
-}
-
 func cpuUsage(t *testing.T, e executor.Executor) {
-	needPython(t)
+	gridtest.Program(t, "python3") // its use of memory and time is precise
 	s := newStage(t, e)
 	burn := "import time\nwhile time.process_time() < 0.3: pass"
 	o := s.run(t.Context(), s.attempt("python3", "-c", burn))
@@ -39,7 +31,7 @@ func cpuUsage(t *testing.T, e executor.Executor) {
 }
 
 func memoryUsage(t *testing.T, e executor.Executor) {
-	needPython(t)
+	gridtest.Program(t, "python3") // its use of memory and time is precise
 	s := newStage(t, e)
 	for _, size := range []int64{200, 60} {
 		o := s.run(t.Context(), s.attempt("python3", "-c", "import sys, time; x = b'x' * (int(sys.argv[1]) << 20); time.sleep(0.4)", strconv.FormatInt(size, 10)))
@@ -55,7 +47,7 @@ func needLimits(t *testing.T, e executor.Executor) {
 	if l, ok := e.(Limiter); ok && !l.Limits() {
 		t.Skip("memory limits are not enforced on this machine")
 	}
-	needPython(t)
+	gridtest.Program(t, "python3") // its use of memory and time is precise
 }
 
 func memoryLimit(t *testing.T, e executor.Executor) {
