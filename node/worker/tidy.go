@@ -25,17 +25,19 @@ func tidy(dir, boot string, now time.Time) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	keep := now.Add(-keepUnused)
 	if string(was) != boot {
-		keep = now.Add(time.Hour) // nothing
+		if err := removeTree(filepath.Join(dir, "bundles")); err != nil {
+			return err
+		}
+		if err := writeSynced(filepath.Join(dir, "boot"), boot); err != nil {
+			return err
+		}
 	}
+	keep := now.Add(-keepUnused)
 	if err := removeUnused(filepath.Join(dir, "bundles"), "", keep); err != nil {
 		return err
 	}
-	if err := removeUnused(filepath.Join(dir, "setups"), setupDone, now.Add(-keepUnused)); err != nil {
-		return err
-	}
-	return writeSynced(filepath.Join(dir, "boot"), boot)
+	return removeUnused(filepath.Join(dir, "setups"), setupDone, keep)
 }
 
 // removeUnused removes the folders that were not used since keep, each with its log. Where a file with the ending mark stands
