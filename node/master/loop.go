@@ -320,10 +320,8 @@ func (m *Master) settle(ctx context.Context, id grid.SweepID) error {
 		}
 		f.settled = append(f.settled, settled)
 	}
-	select {
-	case m.calls <- call:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := m.inLoop(ctx, call); err != nil {
+		return err
 	}
 	select {
 	case <-settled:
@@ -343,10 +341,18 @@ func (m *Master) Outstanding(ctx context.Context, id grid.SweepID) (int, error) 
 		}
 		answer <- 0
 	}
+	if err := m.inLoop(ctx, call); err != nil {
+		return 0, err
+	}
+	return <-answer, nil
+}
+
+// inLoop has the loop run call.
+func (m *Master) inLoop(ctx context.Context, call func(*state)) error {
 	select {
 	case m.calls <- call:
-		return <-answer, nil
+		return nil
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
