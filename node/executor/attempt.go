@@ -18,11 +18,16 @@ func refused(class grid.Class, reason string, code int) Outcome {
 	return Outcome{Class: class, Reason: reason, ExitCode: code, Start: now, End: now}
 }
 
+// unstarted is the outcome of an attempt that was stopped before its program ran.
+func unstarted(ctx context.Context) Outcome {
+	class, reason := verdict(context.Cause(ctx))
+	return refused(class, reason, grid.NoExit)
+}
+
 // attempt runs a to its end. It is called on the slot's thread.
 func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	if ctx.Err() != nil {
-		class, reason := verdict(context.Cause(ctx))
-		return refused(class, reason, grid.NoExit)
+		return unstarted(ctx)
 	}
 	if len(a.Argv) == 0 {
 		return refused(grid.ClassStart, "the command is empty; name a program", exitNotFound)
@@ -39,8 +44,7 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	base := s.cage.resetPeak()
 	pid, started, err := s.launch(ctx, a, file, s.environ(a.Env, run))
 	if err != nil && ctx.Err() != nil {
-		class, reason := verdict(context.Cause(ctx))
-		return refused(class, reason, grid.NoExit)
+		return unstarted(ctx)
 	}
 	if err != nil {
 		reason, code := refusal(a, file, err)
