@@ -36,6 +36,16 @@ func usage(msg, hint string) error { return &failure{exitUsage, msg, hint} }
 // failed is everything else that the user can do something about.
 func failed(msg, hint string) error { return &failure{exitFailed, msg, hint} }
 
+// interruption takes the place of an error after a signal has ended ctx: what went wrong went wrong for that. A failure
+// without words is no error, but the exit code that the command came to.
+func interruption(ctx context.Context, err error) error {
+	var f *failure
+	if err == nil || ctx.Err() == nil || (errors.As(err, &f) && f.msg == "") {
+		return err
+	}
+	return &failure{code: exitInterrupted}
+}
+
 // report prints an error for the user and gives the exit code.
 func (a *app) report(err error) int {
 	if err == nil {

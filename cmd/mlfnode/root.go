@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -35,11 +34,7 @@ func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Wr
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if f := (*failure)(nil); ctx.Err() != nil && err != nil && !(errors.As(err, &f) && f.msg == "") {
-		return exitInterrupted // what went wrong went wrong for that
-	}
-	return a.report(err)
+	return a.report(interruption(ctx, root.ExecuteContext(ctx)))
 }
 
 // The groups of the help.
