@@ -32,6 +32,18 @@ func (g *gate) run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	return o
 }
 
+// begun runs a worker that has one lease of n trials, of so many processors each, and returns when the first has begun.
+func begun(t *testing.T, n int, cpus float64) (*gate, *stage, *grid.Sweep) {
+	t.Helper()
+	g := newGate()
+	s := newStage(t, g.run)
+	r := s.sweep("t-1", n, cpus, nil)
+	s.lease(r, 0, int64(n))
+	s.run()
+	receive(t, "the first trial", g.began)
+	return g, s, r
+}
+
 func TestUrgentSweepsGoFirst(t *testing.T) {
 	g := newGate()
 	s := newStage(t, g.run)
@@ -86,12 +98,7 @@ func TestPausedLeasesComeBack(t *testing.T) {
 
 // TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, the next ones are not begun.
 func TestPauseLetsTrialsEnd(t *testing.T) {
-	g := newGate()
-	s := newStage(t, g.run)
-	r := s.sweep("t-1", 10, 4, nil)
-	s.lease(r, 0, 10)
-	s.run()
-	receive(t, "the first trial", g.began)
+	g, s, r := begun(t, 10, 4)
 	s.change(r, grid.SweepPaused)
 	s.known(r.ID, grid.SweepPaused)
 	close(g.open)
@@ -102,12 +109,7 @@ func TestPauseLetsTrialsEnd(t *testing.T) {
 }
 
 func TestCancelStopsTrials(t *testing.T) {
-	g := newGate()
-	s := newStage(t, g.run)
-	r := s.sweep("t-1", 10, 2, nil)
-	s.lease(r, 0, 10)
-	s.run()
-	receive(t, "a trial", g.began)
+	g, s, r := begun(t, 10, 2)
 	receive(t, "a second trial of the same lease", g.began)
 	s.change(r, grid.SweepCancelled)
 	all := only(s.released(r.ID, 1), grid.Finished)
@@ -118,12 +120,7 @@ func TestCancelStopsTrials(t *testing.T) {
 
 // TestStopGivesLeasesBack ends the worker in the middle of a lease.
 func TestStopGivesLeasesBack(t *testing.T) {
-	g := newGate()
-	s := newStage(t, g.run)
-	r := s.sweep("t-1", 10, 4, nil)
-	s.lease(r, 0, 10)
-	s.run()
-	receive(t, "a trial", g.began)
+	_, s, r := begun(t, 10, 4)
 	s.stop()
 	all := only(s.released(r.ID, 1), grid.Finished)
 	if len(all) != 1 || all[0].Result.Class != grid.ClassHalt {
@@ -177,12 +174,7 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 
 // TestHeldLeaseComesAgain lets the queue deliver a lease once more whose trial runs, as it does after the store was opened anew.
 func TestHeldLeaseComesAgain(t *testing.T) {
-	g := newGate()
-	s := newStage(t, g.run)
-	r := s.sweep("t-1", 1, 1, nil)
-	s.lease(r, 0, 1)
-	s.run()
-	receive(t, "the trial", g.began)
+	g, s, r := begun(t, 1, 1)
 	h := s.Worker.held()[0]
 	if err := h.held.Return(); err != nil {
 		t.Fatal(err)

@@ -119,15 +119,20 @@ func sweepOf(command []string, flags ...string) []string {
 	return append(append([]string{"sweep"}, flags...), command...)
 }
 
+// waiting opens a terminal with a sweep, which gets this name, whose only trial waits until open is called.
+func (h *home) waiting(id grid.SweepID) (t *terminal, open func()) {
+	h.t.Helper()
+	command, open := h.gate(string(id))
+	t = h.open(sweepOf(command, "--set", "a=1")...)
+	t.see(string(id) + "/0 | waiting")
+	return t, open
+}
+
 // The first terminal's sweep ends earlier than that of the second, which it hosts: it stays until that is done too.
 func TestSecondTerminal(t *testing.T) {
 	h := newHome(t, "MLF_CPUS=2")
-	gate1, open1 := h.gate("one")
-	gate2, open2 := h.gate("two")
-	first := h.open(sweepOf(gate1, "--set", "a=1")...)
-	first.see("sh-1/0 | waiting")
-	second := h.open(sweepOf(gate2, "--set", "a=1")...)
-	second.see("sh-2/0 | waiting")
+	first, open1 := h.waiting("sh-1")
+	second, open2 := h.waiting("sh-2")
 	follow := h.open("logs", "-f", "sh-2")
 	follow.see("sh-2/0 | waiting")
 	if got := h.must("sweeps", "--json"); strings.Count(got, `"state":"running"`) != 2 {
@@ -148,12 +153,8 @@ func TestSecondTerminal(t *testing.T) {
 // The terminal that hosts the node is killed: the other one takes over, and nothing is shown twice.
 func TestTakeover(t *testing.T) {
 	h := newHome(t, "MLF_CPUS=2")
-	gate1, open1 := h.gate("one")
-	gate2, open2 := h.gate("two")
-	first := h.open(sweepOf(gate1, "--set", "a=1")...)
-	first.see("sh-1/0 | waiting")
-	second := h.open(sweepOf(gate2, "--set", "a=1")...)
-	second.see("sh-2/0 | waiting")
+	first, open1 := h.waiting("sh-1")
+	second, open2 := h.waiting("sh-2")
 	first.signal(syscall.SIGKILL)
 	<-first.ended
 	open1()
