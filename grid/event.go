@@ -30,6 +30,7 @@ type Event struct {
 	Lease   uint64    `json:"l,omitempty"` // sequence of the lease in the queue
 	Result  *Result   `json:"x,omitempty"` // with Finished
 	Metrics Metric    `json:"m,omitempty"` // with Metrics
+	Final   bool      `json:"z,omitempty"` // with Fenced: the trial is set aside, and does not run again
 }
 
 // Metric maps names to JSON values (numbers mostly).

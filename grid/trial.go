@@ -44,7 +44,7 @@ func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 	case Reopened:
 		return t.reopen(e)
 	case Fenced:
-		return t.fence(policy, e)
+		return t.fence(e)
 	}
 	return Ignored
 }
@@ -100,19 +100,21 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 }
 
 // fence ends the running attempt for everybody: the trial goes on without it, and what the attempt still reports is superseded.
-func (t *Trial) fence(policy Retries, e *Event) Change {
+// Whether the trial runs again is part of the event, so that the fold needs no settings.
+func (t *Trial) fence(e *Event) Change {
 	if e.Result == nil || t.State != Running || t.Run != e.Run {
 		return Ignored
 	}
 	started, metrics := t.Result.Started, t.Result.Metrics
 	t.Floor, t.Result, t.Ended = max(t.Floor, t.Attempt), *e.Result, e.Time
 	t.Result.Started, t.Result.Metrics = started, metrics
-	if t.again(policy, e.Result.Class) {
-		t.State = Pending
-		return Retry
+	t.count(e.Result.Class)
+	if e.Final {
+		t.State = Failed
+		return Done
 	}
-	t.State = Failed
-	return Done
+	t.State = Pending
+	return Retry
 }
 
 // again counts a failure and reports whether the trial is to run once more.
@@ -123,11 +125,15 @@ func (t *Trial) again(policy Retries, class Class) bool {
 	case ClassHalt:
 		return true
 	}
+	t.count(class)
+	return t.Failures[class] <= policy[class]
+}
+
+func (t *Trial) count(class Class) {
 	if t.Failures == nil {
 		t.Failures = make(map[Class]int, 1)
 	}
 	t.Failures[class]++
-	return t.Failures[class] <= policy[class]
 }
 
 func (t *Trial) reopen(e *Event) Change {

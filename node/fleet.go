@@ -52,7 +52,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	if err != nil {
 		return fmt.Errorf("start gossip: %w", err)
 	}
-	n.onClose(f.cluster.Close)
+	n.onClose(func() { n.leave(f.cluster) })
 	f.watcher = inventory.NewWatcher(seen, func(m inventory.Machine) {
 		f.cluster.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
 	})
@@ -60,6 +60,22 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	n.start("inventory", f.watcher.Run)
 	n.start("tell", n.tell)
 	return nil
+}
+
+// leaveTime bounds the goodbye.
+const leaveTime = time.Second
+
+// leave says goodbye to the others, unless this node is back in a moment.
+func (n *Node) leave(c *cluster.Cluster) {
+	defer c.Close()
+	if n.handover {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.Background(), leaveTime) // the node ends
+	defer stop()
+	if err := c.Leave(ctx); err != nil {
+		n.log.Debug("no other node was told that this one leaves", "err", err)
+	}
 }
 
 // bind is the address to listen on.

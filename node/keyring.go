@@ -76,12 +76,12 @@ func (n *Node) applyKeys(keys [][]byte) error {
 	return nil
 }
 
-// followKeyring fetches the keyring whenever the master has another one.
-func (n *Node) followKeyring(ctx context.Context) error {
+// followKeyring fetches the keyring whenever the master has another one, until ctx ends.
+func (n *Node) followKeyring(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-n.stale:
 		}
 		if err := n.fetchKeyring(ctx); err != nil && ctx.Err() == nil {

@@ -43,6 +43,7 @@ type Node struct {
 	stale     chan struct{}    // holds a token when the master has another gossip keyring
 	rotating  sync.Mutex       // held while the gossip key changes
 
+	handover    bool // another agent goes on in a moment; set before Close
 	onceWorking sync.Once
 	atWork      chan struct{} // closed once a node of a cluster takes trials
 

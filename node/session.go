@@ -13,10 +13,11 @@ import (
 
 // Session is a way to talk to the node of a state folder: to one that another process runs, or to one in this process.
 type Session struct {
-	client *api.Client
-	dir    string
-	node   *Node // nil when another process runs it
-	quiet  bool
+	client  *api.Client
+	dir     string
+	node    *Node // nil when another process runs it
+	quiet   bool
+	contact *Contact // of a master that is reached over the network
 
 	mu   sync.Mutex
 	stop func() // ends the serving
@@ -51,6 +52,20 @@ func Attach(ctx context.Context, cfg Config, host bool) (*Session, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// At gives the session with the node that answers for the state folder, and what it is; nil when none answers.
+func At(ctx context.Context, cfg Config) (*Session, api.Node) {
+	s := reach(ctx, cfg.StateDir)
+	if s == nil {
+		return nil, api.Node{}
+	}
+	about, err := s.client.Node(ctx)
+	if err != nil {
+		s.Close()
+		return nil, api.Node{}
+	}
+	return s, about
 }
 
 // Running reports whether some process runs a node that answers for the state folder.

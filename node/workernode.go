@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"sync"
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/trust"
@@ -89,6 +90,9 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 		}
 		return err
 	}
+	var following sync.WaitGroup
+	following.Go(func() { n.followKeyring(ctx) })
+	defer following.Wait()
 	widen()
 	n.announce()
 	return n.worker.Run(ctx)
@@ -113,7 +117,6 @@ func (n *Node) openWorker(ctx context.Context) error {
 	n.mu.Lock()
 	n.worker = w
 	n.mu.Unlock()
-	n.start("keyring", n.followKeyring)
 	return w.Recover(ctx)
 }
 

@@ -26,10 +26,53 @@ func (a *app) knownState() error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(cfg.StateDir); errors.Is(err, fs.ErrNotExist) {
-		return errNoState
+	if _, err := os.Stat(cfg.StateDir); !errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if contact, err := a.contact(); err != nil || contact != nil {
+		return err
+	}
+	return errNoState
+}
+
+// contact gives the cluster that the user has chosen, nil for none.
+func (a *app) contact() (*node.Contact, error) {
+	if a.local {
+		return nil, nil
+	}
+	return node.FindContact(a.master)
+}
+
+// find gives a session with the node that commands are for, without starting one: the node of this machine's state folder,
+// unless it is a worker; then, or when none runs, the master of the cluster that the user has chosen. Nil is neither.
+func (a *app) find(ctx context.Context, cfg node.Config) (*node.Session, error) {
+	if a.master == "" || a.local {
+		s, about := node.At(ctx, cfg)
+		if s != nil && about.Role != "worker" {
+			return s, nil
+		}
+		if s != nil {
+			s.Close()
+		}
+	}
+	contact, err := a.contact()
+	if err != nil || contact == nil {
+		return nil, err
+	}
+	return node.Reach(ctx, contact)
+}
+
+// standsAlone reports whether commands are for this machine alone.
+func (a *app) standsAlone(ctx context.Context, cfg node.Config) (bool, error) {
+	if a.master == "" || a.local {
+		s, about := node.At(ctx, cfg)
+		if s != nil {
+			defer s.Close()
+			return about.Role == "", nil
+		}
+	}
+	contact, err := a.contact()
+	return contact == nil, err
 }
 
 // attach finds the node, or makes it in this process.
@@ -37,6 +80,9 @@ func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
 	cfg, err := a.settings()
 	if err != nil {
 		return nil, err
+	}
+	if s, err := a.find(ctx, cfg); s != nil || err != nil {
+		return s, err
 	}
 	if err := makeState(cfg.StateDir); err != nil {
 		return nil, err
@@ -75,7 +121,7 @@ func (a *app) begin(ctx context.Context, detach bool, fn func(*api.Client) error
 	err := again(func() error {
 		var err error
 		if detach {
-			err = a.background(ctx)
+			err = a.detachable(ctx)
 		}
 		if err == nil {
 			s, err = a.attach(ctx, true)
@@ -89,6 +135,19 @@ func (a *app) begin(ctx context.Context, detach bool, fn func(*api.Client) error
 		return err
 	}, func(error) bool { return true })
 	return s, err
+}
+
+// detachable sees to it that a node runs which outlives this command.
+func (a *app) detachable(ctx context.Context) error {
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	local, err := a.standsAlone(ctx, cfg)
+	if err != nil || !local {
+		return err
+	}
+	return a.background(ctx)
 }
 
 // again calls fn until the node does not go away in its middle.

@@ -61,6 +61,9 @@ func (f *follower) again(ctx context.Context) error {
 		return err
 	default:
 	}
+	if f.session.Remote() {
+		return f.session.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials go on)") })
+	}
 	f.session.Close()
 	s, err := f.app.attach(ctx, true)
 	if err != nil {

@@ -20,6 +20,8 @@ type app struct {
 
 	state   string
 	config  string
+	master  string
+	local   bool
 	json    bool
 	noColor bool
 	verbose bool
@@ -42,6 +44,7 @@ const (
 	groupSweeps   = "sweeps"
 	groupResults  = "results"
 	groupProjects = "projects"
+	groupCluster  = "cluster"
 	groupOther    = "other"
 )
 
@@ -62,12 +65,15 @@ and loses nothing: kill it, pull the plug, go on.`,
 	f := root.PersistentFlags()
 	f.StringVar(&a.state, "state-dir", "", "folder for everything mlfnode keeps (default $XDG_STATE_HOME/mlfnode)")
 	f.StringVar(&a.config, "config", "", "settings file (default ~/.config/mlfnode/node.yaml)")
+	f.StringVar(&a.master, "master", os.Getenv("MLF_MASTER"), "talk to the cluster of this master, HOST or HOST:PORT (default what you joined or chose)")
+	f.Lookup("master").DefValue = ""
+	f.BoolVar(&a.local, "local", false, "use this machine alone, whatever cluster it is in")
 	f.BoolVar(&a.noColor, "no-color", false, "no colours; the environment variable NO_COLOR does the same")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log what the node does")
 	root.SetFlagErrorFunc(badFlag)
 	for _, g := range []cobra.Group{
 		{ID: groupSweeps, Title: "Sweeps:"}, {ID: groupResults, Title: "Results:"},
-		{ID: groupProjects, Title: "Projects:"}, {ID: groupOther, Title: "Other:"},
+		{ID: groupProjects, Title: "Projects:"}, {ID: groupCluster, Title: "Cluster:"}, {ID: groupOther, Title: "Other:"},
 	} {
 		root.AddGroup(&g)
 	}
@@ -80,6 +86,8 @@ and loses nothing: kill it, pull the plug, go on.`,
 	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand())
 	add(groupResults, a.sweepsCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand())
 	add(groupProjects, a.newCommand(), a.importCommand())
+	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),
+		a.forgetCommand(), a.tokenCommand())
 	add(groupOther, a.versionCommand())
 	root.AddCommand(a.hostCommand())
 	root.SetHelpCommandGroupID(groupOther)

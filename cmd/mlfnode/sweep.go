@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ type sweepFlags struct {
 	dryRun      bool
 	limit       int64
 	name        string
+	env         []string
 	priority    int
 	maxParallel int
 }
@@ -71,7 +73,7 @@ Ctrl-C pauses the sweep; "mlfnode resume" goes on with it.`,
 	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
 	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first")
 	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
-	fl.Bool("local", false, "run on this machine (as long as there is no cluster, always so)")
+	fl.StringArrayVar(&f.env, "env", nil, "in a cluster: NAME or NAME=VALUE for the environment of trials (repeatable)")
 	f.followFlags.add(c)
 	a.jsonFlag(c)
 	return c
@@ -111,8 +113,18 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err != nil {
 		return err
 	}
-	if err := p.checkFits(cfg); err != nil {
+	local, err := a.standsAlone(ctx, cfg)
+	if err != nil {
 		return err
+	}
+	environ, err := f.environ(local)
+	if err != nil {
+		return err
+	}
+	if local {
+		if err := p.checkFits(cfg); err != nil {
+			return err
+		}
 	}
 	bundle, err := p.pack(ctx, cfg.StateDir)
 	if err != nil {
@@ -121,7 +133,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	defer bundle.remove()
 	sub := api.Submit{
 		Token: rand.Text(), Project: p.project.Name, Name: f.name, Task: p.task, Bundle: bundle.digest, Space: p.space,
-		Priority: f.priority, MaxParallel: f.maxParallel, Environ: os.Environ(),
+		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ,
 	}
 	var v api.Sweep
 	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
@@ -139,6 +151,29 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		a.say("%s: %s", v.Sweep, plural(v.Count, "trial"))
 	}
 	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
+}
+
+// environ is what trials find in their environment: on one machine that of this shell, in a cluster that of each node's agent
+// with what the flags add.
+func (f *sweepFlags) environ(local bool) ([]string, error) {
+	if local {
+		return os.Environ(), nil
+	}
+	var env []string
+	for _, kv := range f.env {
+		name, _, given := strings.Cut(kv, "=")
+		value, known := os.LookupEnv(name)
+		switch {
+		case name == "":
+			return nil, usage(fmt.Sprintf("--env %q names no variable", kv), "--env NAME or --env NAME=VALUE")
+		case !given && !known:
+			return nil, usage(fmt.Sprintf("there is no variable %s in your environment", name), "give its value: --env "+name+"=VALUE")
+		case !given:
+			kv = name + "=" + value
+		}
+		env = append(env, kv)
+	}
+	return env, nil
 }
 
 // submit stores the bundle if the node does not have it, then the sweep. It may run twice: the token tells the node which

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -57,21 +56,41 @@ type Master struct {
 	told   []func(*state)
 	kick   chan struct{}
 
-	mu      sync.Mutex
-	sweeps  map[grid.SweepID]jetstream.Record
-	applied uint64
-	problem string
-	moved   chan struct{} // closed and replaced when applied or sweeps change
+	mu        sync.Mutex
+	retention Retention
+	crashes   int // how many nodes may die under a trial
+	sweeps    map[grid.SweepID]jetstream.Record
+	applied   uint64
+	problem   string
+	moved     chan struct{} // closed and replaced when applied or sweeps change
 }
 
 // New makes a Master; Run runs it.
 func New(cfg Config) *Master {
-	return &Master{
-		cfg: cfg, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
+	m := &Master{
+		cfg: cfg, retention: cfg.Retention, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
 		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}}, kick: make(chan struct{}, 1),
 		sweeps: map[grid.SweepID]jetstream.Record{}, moved: make(chan struct{}),
 	}
+	if cfg.Nodes != nil {
+		m.crashes = cfg.Nodes.CrashLimit
+	}
+	return m
+}
+
+// Retain changes what is kept, and how many nodes may die under a trial.
+func (m *Master) Retain(r Retention, crashes int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.retention, m.crashes = r, crashes
+}
+
+// crashLimit is how many nodes may die under a trial before it is set aside.
+func (m *Master) crashLimit() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.crashes
 }
 
 // Run folds events and feeds the queue until ctx ends. It returns early only when the store or history fails for good.
@@ -209,13 +228,6 @@ func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
 		return history.Policy{}, false
 	}
 	p := history.Policy{Retries: r.Sweep.Task.Retries}
-	if m.cfg.Nodes != nil {
-		p.Retries = maps.Clone(p.Retries)
-		if p.Retries == nil {
-			p.Retries = grid.Retries{}
-		}
-		p.Retries[grid.ClassCrash] = m.cfg.Nodes.CrashLimit - 1
-	}
 	if o := r.Sweep.Task.Objective; o != nil {
 		p.Metric, p.Goal = o.Metric, o.Goal
 	}

@@ -43,11 +43,14 @@ func (m *Master) outdated(now time.Time) []jetstream.Record {
 		}
 	}
 	slices.SortFunc(ended, func(a, b jetstream.Record) int { return b.Sweep.Ended.Compare(a.Sweep.Ended) })
+	m.mu.Lock()
+	retention := m.retention
+	m.mu.Unlock()
 	keep := len(ended)
-	if n := m.cfg.Retention.Sweeps; n > 0 {
+	if n := retention.Sweeps; n > 0 {
 		keep = min(keep, n)
 	}
-	if age := m.cfg.Retention.Age; age > 0 {
+	if age := retention.Age; age > 0 {
 		for keep > 0 && now.Sub(ended[keep-1].Sweep.Ended) > age {
 			keep--
 		}

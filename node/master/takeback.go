@@ -55,13 +55,14 @@ func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, lo, hi int
 		if t.Node != node || t.Index < lo || t.Index >= hi {
 			continue
 		}
-		result := &grid.Result{Class: class, ExitCode: grid.NoExit, Reason: how}
-		if class == grid.ClassCrash {
-			result.Reason = s.crashed(ctx, f, &t, how)
+		e := grid.Event{
+			Kind: grid.Fenced, Index: t.Index, Attempt: t.Attempt, Run: t.Run, Time: now,
+			Result: &grid.Result{Class: class, ExitCode: grid.NoExit, Reason: how},
 		}
-		batch.Events = append(batch.Events, grid.Event{
-			Kind: grid.Fenced, Index: t.Index, Attempt: t.Attempt, Run: t.Run, Time: now, Result: result,
-		})
+		if crashes := t.Failures[grid.ClassCrash] + 1; class == grid.ClassCrash && crashes >= s.m.crashLimit() {
+			e.Final, e.Result.Reason = true, s.setAside(ctx, f, &t, how)
+		}
+		batch.Events = append(batch.Events, e)
 	}
 	if len(batch.Events) == 0 {
 		return nil
@@ -72,24 +73,24 @@ func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, lo, hi int
 	return nil
 }
 
-// crashed is the reason of an attempt whose node died. A trial under which too many nodes have died is set aside with it.
-func (s *state) crashed(ctx context.Context, f *feed, t *grid.Trial, how string) string {
-	limit := s.m.cfg.Nodes.CrashLimit
-	if t.Failures[grid.ClassCrash]+1 < limit {
-		return how
+// setAside is the reason of a trial under which so many nodes have died that it runs no more.
+func (s *state) setAside(ctx context.Context, f *feed, t *grid.Trial, how string) string {
+	id := grid.TrialID{Sweep: f.sweep.ID, Index: t.Index}
+	attempts, err := s.m.cfg.History.Attempts(ctx, id)
+	if err != nil {
+		s.m.log.Warn("earlier attempts of a trial could not be read", "trial", id, "err", err)
 	}
 	var before []string
-	attempts, err := s.m.cfg.History.Attempts(ctx, grid.TrialID{Sweep: f.sweep.ID, Index: t.Index})
 	for _, a := range attempts {
-		if err == nil && a.Result.Class == grid.ClassCrash && !slices.Contains(before, string(a.Node)) {
+		if a.Result.Class == grid.ClassCrash && !slices.Contains(before, string(a.Node)) {
 			before = append(before, string(a.Node))
 		}
 	}
-	if len(before) == 0 {
-		return how
+	if len(before) > 0 {
+		how += ", as did " + strings.Join(before, " and ") + " before"
 	}
-	return fmt.Sprintf("%s; it is set aside, since nodes died under it %d times (before: %s). Run it again with: mlfnode retry %s/%d",
-		how, limit, strings.Join(before, ", "), f.sweep.ID, t.Index)
+	return fmt.Sprintf("%s; the trial is set aside, since nodes died under it %d times. Run it again with: mlfnode retry %s",
+		how, t.Failures[grid.ClassCrash]+1, f.sweep.ID)
 }
 
 // reborn compares what a node holds at the begin of a life with what it held before: what it no longer knows of is taken out of

@@ -48,6 +48,8 @@ func (c *capacity) slots(r grid.Resources) int {
 	if r.GPUs > 0 {
 		return 0
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := math.Inf(1)
 	if r.CPUs > 0 {
 		n = math.Floor(c.total.CPUs/r.CPUs + rounding)
@@ -60,3 +62,19 @@ func (c *capacity) slots(r grid.Resources) int {
 
 // maxSlots bounds how many attempts run at one time on a node, whatever they ask for.
 const maxSlots = 4096
+
+// resize changes what there is. Attempts that run keep what they have reserved: free may be less than nothing for a while.
+func (c *capacity) resize(m inventory.Machine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cpus += m.CPUs - c.total.CPUs
+	c.memory += m.Memory - c.total.Memory
+	c.total.CPUs, c.total.Memory = m.CPUs, m.Memory
+}
+
+// Resize changes what trials may use of the machine.
+func (w *Worker) Resize(m inventory.Machine) {
+	w.capacity.resize(m)
+	w.shares.resize(m)
+	w.nudge()
+}

@@ -45,6 +45,13 @@ func newShares(total inventory.Machine) *shares {
 	return &shares{total: total, turn: turnTime, lanes: map[grid.Lane]*share{}}
 }
 
+// resize changes what there is to share.
+func (s *shares) resize(total inventory.Machine) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.total = total
+}
+
 // order sorts the lanes, and forgets others that run nothing.
 func (s *shares) order(all []lane, now time.Time) []lane {
 	s.mu.Lock()

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
+)
+
+func (a *app) masterCommand() *cobra.Command {
+	var f nodeFlags
+	c := &cobra.Command{
+		Use: "master", Short: "Run this node as the master of a cluster, in the foreground", Args: noArgument,
+		Long: `Run this node as the master of a cluster, in the foreground. The first start makes the cluster.
+
+Other machines join with what "mlfnode token" prints. Sweeps are submitted from any of them, or from here.`,
+		Example: "  mlfnode master\n  mlfnode master --advertise 10.0.0.5 --no-worker",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.daemon(c.Context(), &f, node.OpenMaster)
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&f.noWorker, "no-worker", false, "run no trials here")
+	return c
+}
+
+func (a *app) joinCommand() *cobra.Command {
+	var f nodeFlags
+	c := &cobra.Command{
+		Use: "join", Short: "Join a cluster and run its trials, in the foreground", Args: noArgument,
+		Long: `Join a cluster and run its trials, in the foreground.
+
+The token is what "mlfnode token" prints on the master. It is taken from MLF_CLUSTER_TOKEN or --token-file, or asked for on the
+terminal; a node that has joined needs none any more.`,
+		Example: "  mlfnode join --seed hostA\n  mlfnode join --seed 10.0.0.5:7420 --node gpu3 --token-file token.txt",
+		RunE:    func(c *cobra.Command, _ []string) error { return a.join(c.Context(), &f) },
+	}
+	f.add(c)
+	c.Flags().StringVar(&f.seed, "seed", "", "the master: HOST or HOST:PORT of its API")
+	c.Flags().StringVar(&f.node, "node", "", "name of this node (default the host name)")
+	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file with the token; - is standard input")
+	return c
+}
+
+// nodeFlags are the flags of master and join.
+type nodeFlags struct {
+	advertise string
+	noWorker  bool
+	seed      string
+	node      string
+	tokenFile string
+}
+
+func (f *nodeFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.advertise, "advertise", "", "IP address under which others reach this node (default by the route to the seed)")
+}
+
+// nodeSettings loads the settings of a node that runs in the foreground, with the flags over them.
+func (a *app) nodeSettings(f *nodeFlags) (node.Config, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return cfg, err
+	}
+	if !a.verbose {
+		cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	}
+	for _, err := range []error{cfg.SetAdvertise(f.advertise), cfg.SetNode(f.node)} {
+		if err != nil {
+			return cfg, usage(err.Error(), "mlfnode "+"join --help")
+		}
+	}
+	if f.seed != "" {
+		cfg.Cluster.Seed = f.seed
+	}
+	cfg.Cluster.Worker = cfg.Cluster.Worker && !f.noWorker
+	return cfg, makeState(cfg.StateDir)
+}
+
+func (a *app) join(ctx context.Context, f *nodeFlags) error {
+	cfg, err := a.nodeSettings(f)
+	if err != nil {
+		return err
+	}
+	name, joined, err := node.Joined(cfg)
+	if err != nil {
+		return err
+	}
+	if joined && f.node != "" && string(name) != f.node {
+		return usage(fmt.Sprintf("this machine has joined as %q", name), "leave --node out, or use another --state-dir")
+	}
+	if !joined {
+		if err := a.enter(ctx, cfg, f); err != nil {
+			return err
+		}
+	}
+	return a.daemon(ctx, f, node.OpenWorker)
+}
+
+// enter makes this machine a node of the cluster, and keeps the contact of the person who does it.
+func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) error {
+	if cfg.Cluster.Seed == "" {
+		return usage("join needs the master", "mlfnode join --seed HOST")
+	}
+	token, err := a.token(f.tokenFile)
+	if err != nil {
+		return err
+	}
+	contact, err := node.Join(ctx, cfg, cfg.Cluster.Seed, token)
+	if errors.Is(err, node.ErrInUse) {
+		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
+	}
+	if err != nil {
+		return err
+	}
+	if contact.Token == "" {
+		return nil
+	}
+	if err := node.SaveContext(contact); err != nil {
+		a.say("mlfnode: your contact could not be saved, so commands do not find the cluster yet: %v", err)
+	}
+	return nil
+}
+
+// tokenVariable holds a token, which must not stand in arguments: other users can read those.
+const tokenVariable = "MLF_CLUSTER_TOKEN"
+
+// token gets the token from the file, the environment or the terminal.
+func (a *app) token(file string) (trust.Token, error) {
+	text, err := a.tokenText(file)
+	if err != nil {
+		return trust.Token{}, err
+	}
+	t, err := trust.ParseToken(text)
+	if err != nil {
+		return t, usage(err.Error(), "make a new one on the master with: mlfnode token")
+	}
+	return t, nil
+}
+
+func (a *app) tokenText(file string) (string, error) {
+	text := os.Getenv(tokenVariable)
+	switch {
+	case file == "-":
+		line, err := bufio.NewReader(io.LimitReader(os.Stdin, 4096)).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", fmt.Errorf("read the token: %w", err)
+		}
+		return line, nil
+	case file != "":
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return "", usage(fmt.Sprintf("the token file %s can't be read: %v", file, bare(err)), "")
+		}
+		return string(b), nil
+	case text != "":
+		// Programs of trials must not find it in their environment.
+		return text, os.Unsetenv(tokenVariable)
+	case !isTerminal(os.Stdin):
+		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
+	}
+	fmt.Fprint(a.stderr, "token: ")
+	b, err := term.ReadPassword(int(os.Stdin.Fd()))
+	fmt.Fprintln(a.stderr)
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// daemon runs a node until a signal ends it. SIGHUP rereads node.yaml.
+func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
+	cfg, err := a.nodeSettings(f)
+	if err != nil {
+		return err
+	}
+	signals, release := a.interrupts.take()
+	defer release()
+	n, err := open(ctx, cfg)
+	if errors.Is(err, node.ErrInUse) {
+		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
+	}
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version", cfg.Version)
+	for {
+		select {
+		case err := <-n.Failed():
+			return err
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				cfg.Logger.Info("node ends", "signal", sig.String())
+				return nil
+			}
+			a.reload(n, f)
+		}
+	}
+}
+
+// reload reads node.yaml anew. What is wrong with it is logged, and the node goes on as it was.
+func (a *app) reload(n *node.Node, f *nodeFlags) {
+	cfg, err := a.nodeSettings(f)
+	if err != nil {
+		slog.New(slog.NewTextHandler(a.stderr, nil)).Error("node.yaml is not taken over", "err", err)
+		return
+	}
+	n.Reload(cfg)
+}

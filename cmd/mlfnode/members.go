@@ -1,0 +1,192 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+func (a *app) membersCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "members", Short: "List the nodes of the cluster and how they are", Args: noArgument,
+		Long:    "List the nodes of the cluster and how they are, as this node sees them. It works with the master down, too.",
+		Example: "  mlfnode members\n  mlfnode members --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, err := a.members(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.listMembers(all)
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) gpusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "gpus", Short: "List the GPUs of the cluster and how they are used", Args: noArgument,
+		Example: "  mlfnode gpus\n  mlfnode gpus --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, err := a.members(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.listGPUs(all)
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+// members asks the node of this machine, which knows them also when the master is down, else the master.
+func (a *app) members(ctx context.Context) ([]api.Member, error) {
+	s, err := a.nearest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.Client().Members(ctx)
+}
+
+// nearest gives a session with the node of this machine, or with the master.
+func (a *app) nearest(ctx context.Context) (*node.Session, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return nil, err
+	}
+	if a.master == "" {
+		if s, about := node.At(ctx, cfg); s != nil && about.Role != "" {
+			return s, nil
+		} else if s != nil {
+			s.Close()
+		}
+	}
+	contact, err := node.FindContact(a.master)
+	if err != nil {
+		return nil, err
+	}
+	if contact == nil {
+		return nil, failed("no node of a cluster runs on this machine", "start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
+	}
+	return node.Reach(ctx, contact)
+}
+
+func (a *app) listMembers(all []api.Member) error {
+	if a.json {
+		return a.printJSON(all)
+	}
+	t := newTable(a.stdout, "node", "state", "roles", "cpus", "memory", "gpus", "running", "load", "address", "version", "")
+	for i := range all {
+		m := &all[i]
+		t.row(string(m.Node), memberState(m), strings.Join(m.Roles, ","), strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory),
+			strconv.Itoa(m.GPUs), strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64), m.Address, m.Version, oneLine(m.Reason))
+	}
+	return t.end()
+}
+
+// memberState is the state of a node with what is special about it.
+func memberState(m *api.Member) string {
+	switch {
+	case m.Quarantined:
+		return m.State + ", quarantined"
+	case m.Drained:
+		return m.State + ", drained"
+	}
+	return m.State
+}
+
+func (a *app) listGPUs(all []api.Member) error {
+	devices := []api.GPU{}
+	for i := range all {
+		if all[i].State == "alive" || all[i].State == "suspect" {
+			devices = append(devices, all[i].Devices...)
+			if all[i].Problem != "" {
+				a.say("%s: %s", all[i].Node, all[i].Problem)
+			}
+		}
+	}
+	if a.json {
+		return a.printJSON(devices)
+	}
+	if len(devices) == 0 {
+		a.say("no node has a GPU")
+		return nil
+	}
+	t := newTable(a.stdout, "node", "gpu", "name", "memory", "used", "busy", "temperature", "uuid", "")
+	for _, g := range devices {
+		t.row(string(g.Node), strconv.Itoa(g.Index), g.Name, bytesText(g.Memory), bytesText(g.Used), known(g.Utilization, "%"),
+			known(g.Temperature, " °C"), g.UUID, g.Problem)
+	}
+	return t.end()
+}
+
+// known is a figure with its unit, empty for one that the driver does not tell.
+func known(v int, unit string) string {
+	if v < 0 {
+		return ""
+	}
+	return strconv.Itoa(v) + unit
+}
+
+func (a *app) printJSON(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(a.stdout, "%s\n", b)
+	return err
+}
+
+func (a *app) drainCommand() *cobra.Command {
+	var reason string
+	c := &cobra.Command{
+		Use: "drain NODE", Short: "Give a node no more trials; running ones go on to their end", Args: oneArgument,
+		Example: "  mlfnode drain hostB --reason \"new disk\"",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error {
+				return client.Drain(c.Context(), grid.NodeID(args[0]), reason)
+			})
+		},
+	}
+	c.Flags().StringVar(&reason, "reason", "", "why, for others to see in members")
+	return c
+}
+
+func (a *app) undrainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "undrain NODE", Short: "Let a node that was drained or quarantined take trials again", Args: oneArgument,
+		Example: "  mlfnode undrain hostB",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error { return client.Undrain(c.Context(), grid.NodeID(args[0])) })
+		},
+	}
+}
+
+func (a *app) forgetCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "forget NODE", Short: "Take a node out of the cluster for good; its credentials are worth nothing any more", Args: oneArgument,
+		Example: "  mlfnode forget hostB",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })
+		},
+	}
+}
+
+// onMaster calls fn with the master of a cluster.
+func (a *app) onMaster(ctx context.Context, fn func(*api.Client) error) error {
+	s, err := a.attach(ctx, false)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return fn(s.Client())
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+func (a *app) tokenCommand() *cobra.Command {
+	var ask api.NewToken
+	c := &cobra.Command{
+		Use: "token", Short: "Make a token that lets a machine join or a person use the cluster", Args: noArgument,
+		Long: `Make a token and print what to type elsewhere. It is done on the master.
+
+A node token lets machines join, and gives who joins the role --user. An operator token is for a person, on a laptop say, who may
+do everything about sweeps; a viewer token is for reading. The token names the cluster's authority, so nobody can pretend to be
+the master.`,
+		Example: "  mlfnode token\n  mlfnode token --uses 1 --expires 1h\n  mlfnode token --role operator --note \"Ada's laptop\"",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !c.Flags().Changed("expires") && ask.Role != "node" {
+				ask.Expires = 0
+			}
+			return a.makeToken(c, ask)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&ask.Role, "role", "node", "what the token is for: node, operator or viewer")
+	f.DurationVar(&ask.Expires, "expires", 24*time.Hour, "how long it is good, as in 1h; 0 is for ever, the default of other roles than node")
+	f.IntVar(&ask.Uses, "uses", 0, "how many machines may join with it; 0 is any number")
+	f.StringVar(&ask.User, "user", "", "role of who joins with a node token: operator, viewer or none (default operator)")
+	f.StringVar(&ask.Note, "note", "", "what to show in the list of tokens")
+	a.jsonFlag(c)
+	c.AddCommand(a.tokenListCommand(), a.tokenRevokeCommand(), a.tokenUseCommand(), a.tokenRotateCommand())
+	return c
+}
+
+func (a *app) makeToken(c *cobra.Command, ask api.NewToken) error {
+	var t api.TokenMade
+	err := a.onMaster(c.Context(), func(client *api.Client) (err error) {
+		t, err = client.MakeToken(c.Context(), ask)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(t)
+	}
+	what, command := "On the machine that is to join, type:", "join --seed "
+	if t.Role != "node" {
+		what, command = "On the other machine, type:", "token use --master "
+	}
+	good := "It is good until it is revoked"
+	if !t.Expires.IsZero() {
+		good = "It is good until " + t.Expires.Local().Format("2 January 15:04")
+	}
+	a.say("%s\n", what)
+	_, err = fmt.Fprintf(a.stdout, "%s=%s mlfnode %s%s\n", tokenVariable, t.Token, command, t.Master)
+	a.say("\n%s. End it with: mlfnode token revoke %s", good, t.ID)
+	return err
+}
+
+func (a *app) tokenListCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "list", Short: "List tokens, without their secrets", Args: noArgument, Example: "  mlfnode token list",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error {
+				all, err := client.Tokens(c.Context())
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.printJSON(all)
+				}
+				return a.listTokens(all)
+			})
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) listTokens(all []api.TokenKnown) error {
+	t := newTable(a.stdout, "id", "role", "state", "made", "expires", "used", "note")
+	for _, k := range all {
+		expires, used := "never", ""
+		if !k.Expires.IsZero() {
+			expires = humanize.Time(k.Expires)
+		}
+		if k.Role == "node" {
+			used = fmt.Sprint(k.Used)
+		}
+		if k.Uses > 0 {
+			used = fmt.Sprintf("%d of %d", k.Used, k.Uses)
+		}
+		t.row(k.ID, k.Role, k.State, humanize.Time(k.Made), expires, used, k.Note)
+	}
+	return t.end()
+}
+
+func (a *app) tokenRevokeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke ID", Short: "End a token, and what people got who joined with it", Args: oneArgument, Example: "  mlfnode token revoke 1a2b3c4d",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error { return client.RevokeToken(c.Context(), args[0]) })
+		},
+	}
+}
+
+func (a *app) tokenUseCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "use", Short: "Save a token, so that your commands go to its cluster", Args: noArgument,
+		Long: `Save an operator or viewer token with the address of its master. From then on your commands go to that cluster; --local keeps
+one on this machine. The token is taken from MLF_CLUSTER_TOKEN or --token-file, or asked for on the terminal.`,
+		Example: "  mlfnode token use --master hostA",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if a.master == "" {
+				return usage("token use needs the master", "mlfnode token use --master HOST")
+			}
+			token, err := a.token(file)
+			if err != nil {
+				return err
+			}
+			contact, err := node.Introduce(c.Context(), a.master, token)
+			if err != nil {
+				return err
+			}
+			if err := node.SaveContext(contact); err != nil {
+				return err
+			}
+			a.say("saved; your commands go to %s now", contact.Master[0])
+			return nil
+		},
+	}
+	c.Flags().StringVar(&file, "token-file", "", "file with the token; - is standard input")
+	return c
+}
+
+func (a *app) tokenRotateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument, Example: "  mlfnode token rotate",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) })
+		},
+	}
+}

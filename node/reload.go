@@ -1,0 +1,51 @@
+package node
+
+import (
+	"mlfnode/cluster"
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/node/master"
+)
+
+// Name is the name of the node.
+func (n *Node) Name() grid.NodeID { return n.fleet.cluster.Node() }
+
+// Address is where others reach the node's gossip, HOST:PORT.
+func (n *Node) Address() string {
+	own := n.local()
+	return joinAddress(own.Address, own.Port)
+}
+
+// SetAdvertise takes over an address under which others reach this node; "" changes nothing.
+func (c *Config) SetAdvertise(text string) error {
+	if text == "" {
+		return nil
+	}
+	return address(&c.Cluster.Advertise)(text)
+}
+
+// SetNode takes over a name for this node; "" changes nothing.
+func (c *Config) SetNode(text string) error {
+	if text == "" {
+		return nil
+	}
+	c.Node = grid.NodeID(text)
+	return checkName(text)
+}
+
+// Reload takes over what can be changed while the node runs: what trials may use of the machine, what is kept, and the crash
+// limit. The rest needs a restart, which is logged.
+func (n *Node) Reload(cfg Config) {
+	old := &n.cfg
+	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir {
+		n.log.Warn("state, bind and ports are taken over at the next start only")
+	}
+	if w := n.working(); w != nil {
+		w.Resize(inventory.Machine{CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory})
+	}
+	n.fleet.cluster.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
+	if n.master != nil {
+		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
+	}
+	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
+}
