@@ -3,7 +3,9 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -100,12 +102,17 @@ func (c *Calls) request(ctx context.Context, verb string, ask, answer any) error
 	return nil
 }
 
-// serve answers the calls of one verb. What can't be read gets no answer.
+// serve answers the calls of one verb. What can't be read gets no answer, and neither does what wants its answer elsewhere than
+// where the node listens: then it is not the node's, but an answer that somebody has sent here.
 func serve[T any](c *Calls, verb string, fn func(grid.NodeID, *T) any) (stop func(), err error) {
 	sub, err := c.store.conn.Subscribe("mlf.call.*."+verb, func(m *nats.Msg) {
 		ask := new(T)
-		if err := json.Unmarshal(m.Data, ask); err != nil {
-			c.store.log.Warn("call can't be read", "node", writer(m.Subject), "err", err)
+		err := json.Unmarshal(m.Data, ask)
+		if err == nil && !strings.HasPrefix(m.Reply, inbox(writer(m.Subject))+".") {
+			err = errors.New("it wants its answer elsewhere")
+		}
+		if err != nil {
+			c.store.log.Warn("call is not taken", "verb", verb, "node", writer(m.Subject), "err", err)
 			return
 		}
 		data, err := json.Marshal(fn(writer(m.Subject), ask))

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -23,8 +24,11 @@ func (s *Server) Disconnections(fn func(grid.NodeID)) (stop func(), err error) {
 				User string `json:"user"`
 			} `json:"client"`
 		}
-		if json.Unmarshal(m.Data, &event) == nil && event.Client.User != "" && event.Client.User != ownUser {
-			fn(grid.NodeID(event.Client.User))
+		if json.Unmarshal(m.Data, &event) != nil {
+			return
+		}
+		if node, ok := strings.CutPrefix(event.Client.User, nodeUser); ok {
+			fn(grid.NodeID(node))
 		}
 	})
 	if err == nil {

@@ -31,10 +31,11 @@ const (
 	maxClients = 4096
 )
 
-// Users of connections inside this process.
+// Users of connections: those inside this process, and what is before the name of a node.
 const (
 	ownUser    = "mlfnode"
 	systemUser = "system"
+	nodeUser   = "node:"
 )
 
 // door lets clients in: those of this process by a secret that never leaves it, nodes by their certificate. A node may use the
@@ -57,7 +58,7 @@ func (d *door) Check(c server.ClientAuthentication) bool {
 	if err != nil {
 		return false
 	}
-	c.RegisterUser(&server.User{Username: string(node), Permissions: permissions(node)})
+	c.RegisterUser(&server.User{Username: nodeUser + string(node), Permissions: permissions(node)})
 	return true
 }
 
@@ -77,13 +78,15 @@ func (d *door) inside(c server.ClientAuthentication) bool {
 
 // permissions are what a node may do. It reads records and bundles, takes leases, and writes events, output, artifacts and
 // calls under its own name. It can't make, change or empty streams, see what others write, or listen to their answers.
+//
+// The server does not check where a client wants its answers. So a node may read back nothing that nodes write: it could have the
+// answer stored in another node's name.
 func permissions(node grid.NodeID) *server.Permissions {
 	own := token(string(node))
 	return &server.Permissions{
 		Publish: &server.SubjectPermission{Allow: []string{
 			"$JS.API.STREAM.INFO.*",
 			"$JS.API.DIRECT.GET." + recordStream + ".>", "$JS.API.DIRECT.GET." + bundleBucket + ".>",
-			"$JS.API.DIRECT.GET." + artifactBucket + "." + metaOf(artifactBucket, own) + ">",
 			"$JS.API.CONSUMER.CREATE." + recordStream + ".>", "$JS.API.CONSUMER.CREATE." + bundleBucket + ".>",
 			"$JS.API.CONSUMER.MSG.NEXT." + recordStream + ".*", "$JS.API.CONSUMER.MSG.NEXT." + bundleBucket + ".*",
 			"$JS.API.CONSUMER.MSG.NEXT." + leaseStream + ".*", "$JS.ACK." + leaseStream + ".>",

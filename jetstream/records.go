@@ -185,6 +185,9 @@ func (r *Records) change(e entry) (Change, bool) {
 		return Change{ID: id, Deleted: true}, true
 	}
 	rec, err := decodeRecord(e.Data, e.seq)
+	if err == nil && rec.Sweep.ID != id {
+		err = fmt.Errorf("it is the record of %s", rec.Sweep.ID)
+	}
 	if err != nil {
 		r.store.log.Warn("sweep record can't be read", "sweep", id, "err", err)
 		return Change{}, false

@@ -122,7 +122,8 @@ func (s *Server) Addr() net.Addr { return s.nats.Addr() }
 
 // inside connects a client of this process.
 func (s *Server) inside(user string, opts ...nats.Option) (*nats.Conn, error) {
-	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(pingInterval))
+	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(pingInterval),
+		nats.CustomInboxPrefix(inbox(s.node)))
 	if s.secret != "" {
 		opts = append(opts, nats.UserInfo(user, s.secret))
 	}
@@ -131,7 +132,7 @@ func (s *Server) inside(user string, opts ...nats.Option) (*nats.Conn, error) {
 
 // connections selects the open connections of a node.
 func connections(node grid.NodeID) *server.ConnzOptions {
-	return &server.ConnzOptions{Username: true, User: string(node)}
+	return &server.ConnzOptions{Username: true, User: nodeUser + string(node)}
 }
 
 // start runs nats-server up to the point where it serves.

@@ -19,9 +19,12 @@ import (
 // Put stores what r gives under the name and replaces an object of that name once it is whole. Memory is bounded by one chunk.
 // It returns ErrFull when the limit is reached; then, and on any error, nothing of it is kept.
 func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[string]string) error {
-	old, err := o.Has(ctx, name)
-	if err != nil {
-		return err
+	old := false // on another node's server names are used once, and may not be looked up
+	if !o.store.remote {
+		var err error
+		if old, err = o.Has(ctx, name); err != nil {
+			return err
+		}
 	}
 	u := upload{o: o, subject: dataSubject(o.bucket, name) + "." + nuid.Next()}
 	desc, tail, err := u.send(ctx, r)
@@ -33,7 +36,7 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 		o.discard(ctx, &u)
 		return fmt.Errorf("store %s in %s: %w", name, o.bucket, o.full(err))
 	}
-	if !old || o.store.remote {
+	if !old {
 		return nil
 	}
 	if err := o.replaced(ctx, name, desc.Upload); err != nil {

@@ -60,7 +60,7 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 		return
 	}
 	m.changed = append(m.changed, Transition{Sweep: id, Index: t.Index, Change: change, State: t.State,
-		Attempts: t.Attempts, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended})
+		Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended})
 }
 
 // listing gives the trials by index and counts them anew.
@@ -114,6 +114,11 @@ func anyRun(t *rapid.T, run string) []from {
 			m.event.Metrics = anyMetrics(t)
 			events = append(events, m)
 		}
+	}
+	if rapid.IntRange(0, 4).Draw(t, "fenced") == 0 {
+		f := next(grid.Fenced)
+		f.node, f.event.Result, f.event.Final = "", anyResult(t, at), rapid.Bool().Draw(t, "final")
+		events = append(events, f)
 	}
 	if rapid.IntRange(0, 9).Draw(t, "ends") > 0 {
 		f := next(grid.Finished)
