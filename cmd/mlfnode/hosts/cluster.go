@@ -15,7 +15,8 @@ import (
 type Cluster struct {
 	*Stage
 	Master *Host
-	Token  string // a token with which more nodes can join
+	Token  string   // a token with which more nodes can join
+	Tokens []string // all that NewToken has made
 }
 
 // tokenForm is what `mlfnode token` prints among the text that explains it.
@@ -48,6 +49,7 @@ func (c *Cluster) NewToken(args ...string) string {
 	if token == "" {
 		c.t.Fatalf("mlfnode token printed no token:\n%s", said)
 	}
+	c.Tokens = append(c.Tokens, token)
 	return token
 }
 
@@ -127,6 +129,25 @@ func (h *Host) AwaitState(of, want string, limit time.Duration) {
 		}
 		return err
 	})
+}
+
+// AwaitAlive waits until every node that has an agent calls every other such node alive.
+func (c *Cluster) AwaitAlive(limit time.Duration) {
+	c.t.Helper()
+	var up []string
+	for _, h := range c.Hosts {
+		if h.Agent != nil {
+			up = append(up, h.Name)
+		}
+	}
+	for _, h := range c.Hosts {
+		if h.Agent == nil {
+			continue
+		}
+		for _, of := range up {
+			h.AwaitState(of, "alive", limit)
+		}
+	}
 }
 
 // awaitMembers waits until the host's node calls n nodes alive.

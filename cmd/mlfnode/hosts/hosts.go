@@ -115,6 +115,18 @@ func (s *Stage) Outsider(name string) *Host {
 	return h
 }
 
+// Host gives the host of that name.
+func (s *Stage) Host(name string) *Host {
+	s.t.Helper()
+	for _, h := range s.Hosts {
+		if h.Name == name {
+			return h
+		}
+	}
+	s.t.Fatalf("there is no host %s", name)
+	return nil
+}
+
 // close powers all hosts off. Logs of programs are kept until here, so that a failed test can show them.
 func (s *Stage) close() {
 	for _, h := range s.Hosts {

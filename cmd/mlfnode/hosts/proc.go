@@ -119,12 +119,21 @@ func Await(t testing.TB, limit time.Duration, ok func() error) {
 	}
 }
 
-// showLogs shows what the host's programs have printed, for a failed test.
-func (h *Host) showLogs() {
+// Logs is what each program has printed that Start has started on the host, also before a power cut.
+func (h *Host) Logs() []string {
 	files, _ := filepath.Glob(filepath.Join(h.temp(), "output-*")) // the pattern is right
+	var logs []string
 	for _, file := range files {
 		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
-			h.stage.t.Logf("%s, %s:\n%s", h.Name, filepath.Base(file), tail(string(text)))
+			logs = append(logs, string(text))
 		}
+	}
+	return logs
+}
+
+// showLogs shows what the host's programs have printed, for a failed test.
+func (h *Host) showLogs() {
+	for _, text := range h.Logs() {
+		h.stage.t.Logf("printed on %s:\n%s", h.Name, tail(text))
 	}
 }
