@@ -38,7 +38,7 @@ func TestChaos(t *testing.T) {
 	seed := setting(t, "CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))
 	count, number := setting(t, "CHAOS_TRIALS", scale(150, 2000)), setting(t, "CHAOS_FAULTS", scale(6, 30))
 	t.Logf("CHAOS_SEED=%d, %d trials, %d faults", seed, count, number)
-	p := newPlay(t, clusterSize, hosts.Options{Disk: "256m"})
+	p := newPlay(t, clusterSize, hosts.Options{Disk: "256m", Lossy: true})
 	c := &chaos{play: p, random: rand.New(rand.NewPCG(uint64(seed), 0))}
 	c.perform(c.Hosts[1], count, 10, 100*time.Millisecond)
 	for i := range number {

@@ -48,13 +48,13 @@ var faults = []fault{
 		p.Relaunch(h)
 	}},
 	{name: "power cut of a worker", play: func(p *play) { p.busyWorker().PowerCut() }},
-	{name: "power cut of the master", play: func(p *play) {
+	{name: "power cut of the master, which loses what is not synced", options: hosts.Options{Disk: "256m", Lossy: true}, play: func(p *play) {
 		p.Master.PowerCut()
 		wait(time.Second)
 		p.Master.Boot()
 		p.Relaunch(p.Master)
 	}},
-	{name: "power cut of everything", play: func(p *play) {
+	{name: "power cut of everything, which loses what is not synced", options: hosts.Options{Disk: "256m", Lossy: true}, play: func(p *play) {
 		for _, h := range p.Hosts {
 			h.PowerCut()
 		}

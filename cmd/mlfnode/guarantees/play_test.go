@@ -84,8 +84,8 @@ func newPlay(t *testing.T, n int, o hosts.Options) *play {
 func (p *play) submit(from *hosts.Host, count int, script string, args ...string) {
 	p.t.Helper()
 	p.count, p.ledger = count, p.newFile("ledger")
-	line := []string{"sweep", "--detach", "--json", "--set", fmt.Sprintf("i=0:%d", count), "--", "bash", "-c", script, "trial", p.mark, p.ledger}
-	p.sweep = submittedAs(p.t, from.Must(append(line, args...)...))
+	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--", "bash", "-c", script, "trial", p.mark, p.ledger}
+	p.sweep = grid.SweepID(strings.TrimSpace(from.Must(append(line, args...)...)))
 }
 
 // newFile names a file that all hosts see.
@@ -111,17 +111,6 @@ func (p *play) hold(from *hosts.Host, count int) (open func()) {
 			p.t.Fatal(err)
 		}
 	}
-}
-
-// submittedAs reads the sweep's id from what `sweep --json` printed.
-func submittedAs(t *testing.T, said string) grid.SweepID {
-	t.Helper()
-	_, rest, ok := strings.Cut(said, `"sweep":"`)
-	id, _, ok2 := strings.Cut(rest, `"`)
-	if !ok || !ok2 {
-		t.Fatalf("sweep --detach --json printed %q", said)
-	}
-	return grid.SweepID(id)
 }
 
 // turn is one line of the ledger.

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Host is one host of a stage. Its methods end the test when the host itself does not do as it should.
@@ -66,7 +68,8 @@ func newBootID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x\n", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// PowerCut takes the host from the network and kills everything on it at the same moment. Nobody is told.
+// PowerCut takes the host from the network and kills everything on it at the same moment. Nobody is told. With Options.Lossy its
+// disk loses what was not synced.
 func (h *Host) PowerCut() {
 	h.stage.t.Helper()
 	h.mu.Lock()
@@ -78,11 +81,21 @@ func (h *Host) PowerCut() {
 	}
 	h.stage.fabric.unplug(h.number)
 	groups := cgroupsOf(p.init.Process.Pid)
+	lossy := h.stage.options.Lossy
+	if lossy {
+		for _, q := range processesBeside(p.init.Process.Pid) {
+			_ = unix.Kill(q.PID, unix.SIGSTOP) // it may have ended
+		}
+		h.snapshot()
+	}
 	p.off()
 	for _, q := range procs {
 		<-q.ended
 	}
 	removeCgroups(groups)
+	if lossy {
+		h.lose()
+	}
 }
 
 // Command prepares mlfnode with these arguments, for Go and Output.

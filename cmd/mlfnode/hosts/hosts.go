@@ -28,6 +28,7 @@ type Options struct {
 	Program string   // the mlfnode binary under test
 	Env     []string // more of the environment of everything that runs on the hosts, KEY=value
 	Disk    string   // size of a disk of its own for each host's state, as in "64m"; empty takes the machine's disk
+	Lossy   bool     // that disk is a real one: a power cut loses what was not synced
 	Debian  bool     // the host's own name resolves to 127.0.1.1, as Debian's installer sets it up
 }
 
@@ -46,7 +47,7 @@ type Stage struct {
 // left out, or fails where CI=true.
 func New(t testing.TB, n int, o Options) *Stage {
 	t.Helper()
-	needs(t)
+	needs(t, o)
 	s := &Stage{t: t, options: o, Dir: t.TempDir(), fabric: newFabric()}
 	t.Cleanup(s.close)
 	removeDeadDisks(t)
@@ -63,13 +64,17 @@ func New(t testing.TB, n int, o Options) *Stage {
 }
 
 // needs leaves the test out where the machine can't carry a stage.
-func needs(t testing.TB) {
+func needs(t testing.TB, o Options) {
 	t.Helper()
 	gridtest.Root(t, "test hosts in namespaces")
 	for _, name := range []string{"ip", "mount", "sh"} {
 		gridtest.Program(t, name)
 	}
 	gridtest.Device(t, tunDevice)
+	if o.Lossy {
+		gridtest.Program(t, "mkfs.ext4")
+		gridtest.Device(t, "/dev/loop-control")
+	}
 }
 
 // furnish makes the files of a host that stay over its reboots.
@@ -81,7 +86,7 @@ func (s *Stage) furnish(h *Host) {
 		}
 	}
 	if s.options.Disk != "" {
-		s.mountDisk(filepath.Join(h.Home, "state"))
+		h.makeDisk()
 		if err := os.MkdirAll(h.StateDir(), 0o700); err != nil {
 			s.t.Fatal(err)
 		}

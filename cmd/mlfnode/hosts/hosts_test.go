@@ -445,3 +445,23 @@ func TestFillDisk(t *testing.T) {
 		t.Errorf("after a reboot the disk has %q", r.Stdout)
 	}
 }
+
+// A power cut of a real disk loses what no program has synced, and only that.
+func TestPowerCutLosesWhatWasNotSynced(t *testing.T) {
+	s := New(t, 2, Options{Disk: "16m", Lossy: true})
+	h := s.Hosts[0]
+	for range 3 {
+		r := h.Run(h.Program("/bin/sh", "-c", "cd "+h.StateDir()+" && echo kept > synced && sync synced && sync . && echo gone > other && cat synced other"))
+		if r.Stdout != "kept\ngone\n" {
+			t.Fatalf("got %q, %q", r.Stdout, r.Stderr)
+		}
+		h.PowerCut()
+		h.Boot()
+		r = h.Run(h.Program("/bin/sh", "-c", "cd "+h.StateDir()+" && cat synced other"))
+		if r.Stdout != "kept\n" {
+			t.Errorf("after a power cut: got %q, want only what was synced", r.Stdout)
+		}
+	}
+	h.FillDisk()
+	h.FreeDisk()
+}
