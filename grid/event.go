@@ -17,6 +17,7 @@ const (
 	Metrics  EventKind = "metrics"  // the latest metrics of a running attempt
 	Reopened EventKind = "reopened" // the user asked for a retry of the trial; written by the master
 	Released EventKind = "released" // the worker is done with a lease; Lease names it
+	Fenced   EventKind = "fenced"   // the attempt has lost its lease, and Result says why; written by the master
 )
 
 // Event is an immutable fact about one attempt (or, for Released, about one lease).

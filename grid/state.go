@@ -51,7 +51,8 @@ const (
 	ClassIdle    Class = "idle_timeout" // it printed nothing for `idle_timeout`
 	ClassStart   Class = "start"        // the program could not be started at all
 	ClassSetup   Class = "setup"        // the task's setup step failed on this node
-	ClassLost    Class = "lost"         // its node agent died under it
+	ClassLost    Class = "lost"         // its node agent died under it, or its lease was lost
+	ClassCrash   Class = "crash"        // its whole node died under it
 	ClassCancel  Class = "cancelled"    // the user cancelled it
 	ClassHalt    Class = "halted"       // the user stopped it to go on later, or its node stopped in good order; never counted
 )

@@ -43,6 +43,8 @@ func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 		return t.finish(policy, node, e)
 	case Reopened:
 		return t.reopen(e)
+	case Fenced:
+		return t.fence(policy, e)
 	}
 	return Ignored
 }
@@ -94,6 +96,22 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 	default:
 		t.State = Failed
 	}
+	return Done
+}
+
+// fence ends the running attempt for everybody: the trial goes on without it, and what the attempt still reports is superseded.
+func (t *Trial) fence(policy Retries, e *Event) Change {
+	if e.Result == nil || t.State != Running || t.Run != e.Run {
+		return Ignored
+	}
+	started, metrics := t.Result.Started, t.Result.Metrics
+	t.Floor, t.Result, t.Ended = max(t.Floor, t.Attempt), *e.Result, e.Time
+	t.Result.Started, t.Result.Metrics = started, metrics
+	if t.again(policy, e.Result.Class) {
+		t.State = Pending
+		return Retry
+	}
+	t.State = Failed
 	return Done
 }
 

@@ -54,6 +54,9 @@ func (t *tail) cursor(ctx context.Context) (*cursor, error) {
 // close removes the cursor. The server would do it after tailIdle, so this is asked for without waiting for the answer.
 func (c *cursor) close() {
 	_ = c.inbox.Unsubscribe()
+	if c.store.remote {
+		return // a node may not remove cursors, since all are alike to the server
+	}
 	_ = c.store.conn.Publish("$JS.API.CONSUMER.DELETE."+c.stream+"."+c.name, nil)
 }
 

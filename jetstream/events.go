@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
@@ -36,7 +37,7 @@ func (e *Events) Publish(ctx context.Context, b *grid.Batch) (uint64, error) {
 	}
 	// The content names itself: runs are unique, so equal messages are the same message.
 	sum := sha256.Sum256(data)
-	msg := &nats.Msg{Subject: eventSubject(b.Sweep), Data: data}
+	msg := &nats.Msg{Subject: eventSubject(b.Node, b.Sweep), Data: data}
 	seq, err := e.store.publish(ctx, msg, js.WithMsgID(hex.EncodeToString(sum[:12])))
 	if hasCode(err, codeStoreFailed) {
 		return 0, &fullError{what: "events", setting: "events", limit: e.store.limits.EventBytes}
@@ -84,11 +85,27 @@ func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error)
 func (e *Events) decode(m *entry) *grid.Batch {
 	var b grid.Batch
 	err := json.Unmarshal(m.Data, &b)
+	if node := writer(m.Subject); err == nil && node != b.Node {
+		err = fmt.Errorf("node %s writes in the name of %s", node, b.Node)
+	}
 	if err == nil && b.V <= grid.EventVersion {
+		e.own(&b, m.seq)
 		return &b
 	}
 	e.store.log.Warn("events can't be read and are skipped", "seq", m.seq, "version", b.V, "err", err)
 	return &grid.Batch{V: grid.EventVersion, Sweep: b.Sweep}
+}
+
+// own leaves out what a node may not state: facts about runs of others, and what only the master decides.
+func (e *Events) own(b *grid.Batch, seq uint64) {
+	all := len(b.Events)
+	b.Events = slices.DeleteFunc(b.Events, func(v grid.Event) bool {
+		decided := v.Kind == grid.Reopened || v.Kind == grid.Fenced
+		return !writes(b.Node, v.Run) || (decided && b.Node != "")
+	})
+	if n := all - len(b.Events); n > 0 {
+		e.store.log.Warn("events that their node may not write are skipped", "seq", seq, "node", b.Node, "count", n)
+	}
 }
 
 // Bounds gives the first sequence that is stored and the last that was given; last is 0 when nothing was ever stored.
@@ -102,7 +119,7 @@ func (e *Events) Bounds(ctx context.Context) (first, last uint64, err error) {
 
 // PurgeSweep removes the events of a sweep.
 func (e *Events) PurgeSweep(ctx context.Context, id grid.SweepID) error {
-	return e.store.purge(ctx, eventStream, eventSubject(id))
+	return e.store.purge(ctx, eventStream, eventsOf(id))
 }
 
 func (s *Store) purge(ctx context.Context, stream, subject string) error {

@@ -104,7 +104,7 @@ func TestUnknownEventsAreSkipped(t *testing.T) {
 	if _, err := s.Events.Publish(t.Context(), future); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.js.Publish(t.Context(), eventSubject("a-1"), []byte("garbage")); err != nil {
+	if _, err := s.js.Publish(t.Context(), eventSubject("n1", "a-1"), []byte("garbage")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Events.Publish(t.Context(), batch("a-1", 1, 1)); err != nil {

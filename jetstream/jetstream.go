@@ -19,13 +19,17 @@ import (
 	"log/slog"
 
 	"github.com/dustin/go-humanize"
+
+	"mlfnode/grid"
 )
 
 // Config says where and how a Server keeps its folder.
 type Config struct {
 	Dir    string // made with mode 0700 when missing; held by one Server at a time
+	Node   grid.NodeID
 	Logger *slog.Logger
-	Limits Limits // zero fields get their default
+	Limits Limits  // zero fields get their default
+	Listen *Listen // for the other nodes of a cluster; nil keeps everything in this process
 }
 
 // Limits bound what is kept, in bytes.

@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,12 +11,18 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 )
 
-// Present lists the sequences of all leases that are not acknowledged, held ones included.
-func (q *Queue) Present(ctx context.Context) ([]uint64, error) {
+// Queued is a lease in the queue, held or not.
+type Queued struct {
+	Lease
+	Seq uint64
+}
+
+// Present lists all leases that are not acknowledged, held ones included. One that can't be read has its sequence only.
+func (q *Queue) Present(ctx context.Context) ([]Queued, error) {
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
-	var all []uint64
-	for next := uint64(1); ; next = all[len(all)-1] + 1 {
+	var all []Queued
+	for next := uint64(1); ; next = all[len(all)-1].Seq + 1 {
 		n := len(all)
 		var err error
 		if all, err = q.page(ctx, all, next); err != nil {
@@ -27,8 +34,8 @@ func (q *Queue) Present(ctx context.Context) ([]uint64, error) {
 	}
 }
 
-// page adds the sequences of up to presentPage leases from next on, by one batched direct request.
-func (q *Queue) page(ctx context.Context, all []uint64, next uint64) ([]uint64, error) {
+// page adds up to presentPage leases from next on, by one batched direct request.
+func (q *Queue) page(ctx context.Context, all []Queued, next uint64) ([]Queued, error) {
 	inbox, err := q.store.conn.SubscribeSync(q.store.conn.NewInbox())
 	if err != nil {
 		return nil, err
@@ -49,13 +56,22 @@ func (q *Queue) page(ctx context.Context, all []uint64, next uint64) ([]uint64, 
 			if err != nil {
 				return nil, fmt.Errorf("read the sequence of a lease: %w", err)
 			}
-			all = append(all, seq)
+			all = append(all, Queued{Seq: seq, Lease: decodeLease(msg.Data, lastToken(msg.Header.Get("Nats-Subject")))})
 		case "204", "404": // end of the batch; nothing there
 			return all, nil
 		default:
 			return nil, fmt.Errorf("%w (status %s)", errLost, status)
 		}
 	}
+}
+
+// decodeLease gives a lease without content for what can't be read.
+func decodeLease(data []byte, shape string) Lease {
+	var w wireLease
+	if err := json.Unmarshal(data, &w); err != nil || w.V > leaseVersion {
+		return Lease{}
+	}
+	return Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, Nonce: w.Nonce}
 }
 
 // Delete takes a lease out of the queue, held or not; it is no error when it has gone.

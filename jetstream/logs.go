@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -28,7 +29,7 @@ func (l *Logs) Publish(ctx context.Context, sweep grid.SweepID, chunks []Chunk) 
 	for len(chunks) > 0 {
 		var data []byte
 		data, chunks = p.pack(chunks)
-		last, err = l.store.publish(ctx, &nats.Msg{Subject: logSubject(sweep), Data: data})
+		last, err = l.store.publish(ctx, &nats.Msg{Subject: logSubject(l.store.node, sweep), Data: data})
 		if err != nil {
 			return 0, 0, fmt.Errorf("publish output of %s: %w", sweep, err)
 		}
@@ -75,7 +76,7 @@ func (p *packer) pack(chunks []Chunk) (data []byte, left []Chunk) {
 // stored. It asks for output when fn has taken the previous one, so a slow reader costs neither memory nor other readers. The
 // chunks' data is valid until fn returns. What can't be read is logged and skipped.
 func (l *Logs) Read(ctx context.Context, sweep grid.SweepID, r LogRange, fn func(seq uint64, chunks []Chunk) error) error {
-	t := &tail{store: l.store, stream: logStream, subject: logSubject(sweep), next: r.First, follow: r.Follow}
+	t := &tail{store: l.store, stream: logStream, subject: logsOf(sweep), next: r.First, follow: r.Follow}
 	if !r.Since.IsZero() {
 		t.since = &r.Since
 	}
@@ -101,6 +102,8 @@ func (l *Logs) pass(e *entry, fn func(uint64, []Chunk) error) error {
 		l.store.log.Warn("output can't be read and is skipped", "seq", e.seq, "err", err)
 		return nil
 	}
+	node := writer(e.Subject)
+	chunks = slices.DeleteFunc(chunks, func(c Chunk) bool { return !writes(node, c.Run) })
 	return fn(e.seq, chunks)
 }
 
@@ -115,5 +118,5 @@ func (l *Logs) Next(ctx context.Context) (uint64, error) {
 
 // PurgeSweep removes the output of a sweep.
 func (l *Logs) PurgeSweep(ctx context.Context, id grid.SweepID) error {
-	return l.store.purge(ctx, logStream, logSubject(id))
+	return l.store.purge(ctx, logStream, logsOf(id))
 }

@@ -12,10 +12,14 @@ import (
 //	mlf.sweep.<sweep>                    one sweep record
 //	mlf.number.<project>                 the last sweep number of a project
 //	mlf.lease.<shape>                    leases, and mlf.wake.<shape>, which is not stored
-//	mlf.event.<sweep>                    batches of events
-//	mlf.log.<sweep>                      chunks of output
-//	mlf.<bucket>.meta.<name>             one object; the parts of the name are tokens of the subject
-//	mlf.<bucket>.data.<name>.<upload>    its chunks
+//	mlf.event.<node>.<sweep>             batches of events
+//	mlf.log.<node>.<sweep>               chunks of output
+//	mlf.<bucket>.meta.<node>.<name>      one object; the parts of the name are tokens of the subject
+//	mlf.<bucket>.data.<node>.<name>.<upload>    its chunks
+//	mlf.call.<node>.<verb>               a node asks the master; not stored
+//
+// The node is the one that writes. The server lets a worker publish under its own name only, so what is stored under a name
+// comes from that node. Under the empty name writes the master alone.
 const (
 	recordStream = "records"
 	leaseStream  = "leases"
@@ -29,16 +33,47 @@ const (
 	numberSubjects = "mlf.number.*"
 	leaseSubjects  = "mlf.lease.*"
 	wakeSubjects   = "mlf.wake.*"
-	eventSubjects  = "mlf.event.*"
-	logSubjects    = "mlf.log.*"
+	eventSubjects  = "mlf.event.*.*"
+	logSubjects    = "mlf.log.*.*"
 )
 
 func recordSubject(id grid.SweepID) string { return "mlf.sweep." + token(string(id)) }
 func numberSubject(project string) string  { return "mlf.number." + token(project) }
 func leaseSubject(shape string) string     { return "mlf.lease." + token(shape) }
 func wakeSubject(shape string) string      { return "mlf.wake." + token(shape) }
-func eventSubject(id grid.SweepID) string  { return "mlf.event." + token(string(id)) }
-func logSubject(id grid.SweepID) string    { return "mlf.log." + token(string(id)) }
+
+func eventSubject(node grid.NodeID, id grid.SweepID) string {
+	return "mlf.event." + token(string(node)) + "." + token(string(id))
+}
+
+func logSubject(node grid.NodeID, id grid.SweepID) string {
+	return "mlf.log." + token(string(node)) + "." + token(string(id))
+}
+
+func callSubject(node grid.NodeID, verb string) string {
+	return "mlf.call." + token(string(node)) + "." + token(verb)
+}
+
+// anyNode stands for every node in the subjects above.
+const anyNode = "*"
+
+func eventsOf(id grid.SweepID) string { return "mlf.event." + anyNode + "." + token(string(id)) }
+func logsOf(id grid.SweepID) string   { return "mlf.log." + anyNode + "." + token(string(id)) }
+
+// writer gives the node that wrote under a subject of events, of output or of calls.
+func writer(subject string) grid.NodeID {
+	parts := strings.Split(subject, ".")
+	if len(parts) < 4 {
+		return ""
+	}
+	return grid.NodeID(untoken(parts[2]))
+}
+
+// writes reports whether a node may speak for a run. Runs are named after their node; the master speaks for all.
+func writes(node grid.NodeID, run string) bool {
+	of, _, named := strings.Cut(run, ".")
+	return node == "" || !named || of == string(node)
+}
 
 // leaseConsumer is the shared consumer of a shape.
 func leaseConsumer(shape string) string { return "shape_" + token(shape) }
@@ -48,15 +83,34 @@ func lastToken(subject string) string {
 	return untoken(subject[strings.LastIndexByte(subject, '.')+1:])
 }
 
-func metaSubject(bucket, name string) string { return "mlf." + bucket + ".meta." + tokens(name) }
-func dataSubject(bucket, name string) string { return "mlf." + bucket + ".data." + tokens(name) }
+func metaSubject(bucket, name string) string { return metaOf(bucket, owner(name)) + tokens(name) }
+func dataSubject(bucket, name string) string { return dataOf(bucket, owner(name)) + tokens(name) }
 
-// under matches everything below a prefix of objects; prefix is empty or ends with a slash.
-func under(subject func(bucket, name string) string, bucket, prefix string) string {
-	if prefix == "" {
-		return strings.TrimSuffix(subject(bucket, ""), "=") + ">"
+func metaOf(bucket, owner string) string { return "mlf." + bucket + ".meta." + owner + "." }
+func dataOf(bucket, owner string) string { return "mlf." + bucket + ".data." + owner + "." }
+
+// owner is the token of the node that an object belongs to: artifacts are named after their run, and runs after their node.
+// Other objects belong to the master.
+func owner(name string) string {
+	node, _, ok := strings.Cut(name[strings.LastIndexByte(name, '/')+1:], ".")
+	if !ok {
+		node = ""
 	}
-	return subject(bucket, strings.TrimSuffix(prefix, "/")) + ".>"
+	return token(node)
+}
+
+// under matches everything below a prefix of objects, whoever owns it; prefix is empty or ends with a slash.
+func under(subjects func(bucket, owner string) string, bucket, prefix string) string {
+	if prefix == "" {
+		return subjects(bucket, anyNode) + ">"
+	}
+	return subjects(bucket, anyNode) + tokens(strings.TrimSuffix(prefix, "/")) + ".>"
+}
+
+// objectName gives the name of the object with this meta subject.
+func objectName(bucket, subject string) string {
+	_, name, _ := strings.Cut(subject[len("mlf."+bucket+".meta."):], ".")
+	return untokens(name)
 }
 
 // tokens turns a name with slashes into tokens of a subject.

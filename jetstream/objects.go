@@ -65,18 +65,17 @@ func (o *Objects) Delete(ctx context.Context, name string) error {
 
 // DeleteAll removes every object below the prefix, which ends with a slash, and what crashes have left there.
 func (o *Objects) DeleteAll(ctx context.Context, prefix string) error {
-	if err := o.store.purge(ctx, o.bucket, under(metaSubject, o.bucket, prefix)); err != nil {
+	if err := o.store.purge(ctx, o.bucket, under(metaOf, o.bucket, prefix)); err != nil {
 		return err
 	}
-	return o.store.purge(ctx, o.bucket, under(dataSubject, o.bucket, prefix))
+	return o.store.purge(ctx, o.bucket, under(dataOf, o.bucket, prefix))
 }
 
 // List describes all objects whose names begin with prefix, in the order in which they were stored. The prefix is empty or
 // ends with a slash: then only what is below it is looked at.
 func (o *Objects) List(ctx context.Context, prefix string) ([]ObjectInfo, error) {
-	t := &tail{store: o.store, stream: o.bucket, subject: under(metaSubject, o.bucket, prefix), headers: true}
+	t := &tail{store: o.store, stream: o.bucket, subject: under(metaOf, o.bucket, prefix), headers: true}
 	var all []ObjectInfo
-	skip := len("mlf." + o.bucket + ".meta.")
 	err := t.read(ctx, func(batch []entry) error {
 		for _, e := range batch {
 			desc, err := decodeObject(e.Header)
@@ -84,7 +83,7 @@ func (o *Objects) List(ctx context.Context, prefix string) ([]ObjectInfo, error)
 				o.store.log.Warn("description of an object can't be read", "seq", e.seq, "err", err)
 				continue
 			}
-			all = append(all, desc.info(untokens(e.Subject[skip:])))
+			all = append(all, desc.info(objectName(o.bucket, e.Subject)))
 		}
 		return nil
 	}, nil)

@@ -56,8 +56,9 @@ type wireLease struct {
 //	    ▲                │
 //	    └─ Return, or AckWait without Renew
 //
-// It is not synced to disk: after a crash leases may be missing, which the reconciler makes good. Its consumers live in memory
-// and are made when first used.
+// It is not synced to disk: after a crash leases may be missing, which the reconciler makes good. Its consumers are made when
+// first used. Those of a cluster are kept in files, so that workers go on with their leases when the master has restarted; what
+// they had last may be delivered once more then. Those of a single node live in memory.
 type Queue struct {
 	store *Store
 
@@ -76,16 +77,16 @@ func newQueue(s *Store) (*Queue, error) {
 	return q, err
 }
 
-// EnsureShape makes the consumer of a shape if there is none.
+// EnsureShape makes the consumer of a shape if there is none. Nodes leave that to the master.
 func (q *Queue) EnsureShape(ctx context.Context, shape string) error {
-	if q.known(shape) {
+	if q.store.remote || q.known(shape) {
 		return nil
 	}
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
 	_, err := q.store.js.CreateOrUpdateConsumer(ctx, leaseStream, js.ConsumerConfig{
 		Durable: leaseConsumer(shape), FilterSubject: leaseSubject(shape), AckPolicy: js.AckExplicitPolicy, AckWait: AckWait,
-		MaxAckPending: maxLeased, MaxDeliver: -1, MemoryStorage: true, Replicas: 1,
+		MaxAckPending: maxLeased, MaxDeliver: -1, MemoryStorage: !q.store.shared, Replicas: 1,
 		InactiveThreshold: 0, // stays until Purge
 	})
 	if err != nil {

@@ -48,7 +48,14 @@ func present(t testing.TB, q *Queue) []uint64 {
 	if err != nil {
 		t.Fatalf("present: %v", err)
 	}
-	return all
+	var seqs []uint64
+	for _, l := range all {
+		if l.Shape == "" || l.Hi <= l.Lo {
+			t.Fatalf("present: got a lease without content: %+v", l)
+		}
+		seqs = append(seqs, l.Seq)
+	}
+	return seqs
 }
 
 func TestQueue(t *testing.T) {

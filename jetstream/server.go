@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,7 +13,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
 )
 
 const (
@@ -27,10 +31,12 @@ const (
 	pingInterval = 10 * time.Minute
 )
 
-// Server is an embedded NATS server with JetStream in one folder. It listens nowhere.
+// Server is an embedded NATS server with JetStream in one folder. It listens where Config says, else nowhere.
 type Server struct {
 	log    *slog.Logger
+	node   grid.NodeID
 	dir    string
+	secret string // lets connections of this process in; empty when everything is of this process
 	limits Limits
 	lock   *os.File
 	nats   *server.Server
@@ -56,8 +62,11 @@ func Start(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		log: cfg.Logger.With("component", "jetstream"), dir: cfg.Dir, limits: cfg.Limits.withDefaults(), lock: lock,
+		log: cfg.Logger.With("component", "jetstream"), node: cfg.Node, dir: cfg.Dir, limits: cfg.Limits.withDefaults(), lock: lock,
 		opts: options(cfg.Dir), suspect: make(chan struct{}, 1),
+	}
+	if cfg.Listen != nil {
+		s.listen(cfg.Listen)
 	}
 	s.alive, s.end = context.WithCancelCause(context.Background()) // ends with Close
 	if err := s.start(); err != nil {
@@ -92,6 +101,37 @@ func options(dir string) *server.Options {
 		JetStream: true, StoreDir: dir, SyncAlways: true, JetStreamMaxMemory: storeMemory, JetStreamMaxStore: storeBytes,
 		MaxPayload: maxPayload, PingInterval: pingInterval, MaxClosedClients: 1, MaxTracedMsgLen: 64,
 	}
+}
+
+// listen has the server take connections of other nodes.
+func (s *Server) listen(l *Listen) {
+	s.secret = rand.Text()
+	o := s.opts
+	o.DontListen, o.Host, o.Port = false, l.Host, l.Port
+	if l.Port == 0 {
+		o.Port = server.RANDOM_PORT
+	}
+	o.TLSConfig, o.TLS, o.TLSVerify, o.TLSHandshakeFirst, o.TLSTimeout = l.TLS, true, true, true, doorTime.Seconds()
+	o.AuthTimeout, o.PingInterval, o.MaxPingsOut = doorTime.Seconds(), livePing, livePingOut
+	o.MaxConn, o.MaxPending, o.Cluster.NoAdvertise = maxClients, clientBytes, true
+	o.CustomClientAuthentication = &door{secret: s.secret, peer: l.Peer, system: func() *server.Account { return s.nats.SystemAccount() }}
+}
+
+// Addr is where the server listens; nil when it does not.
+func (s *Server) Addr() net.Addr { return s.nats.Addr() }
+
+// inside connects a client of this process.
+func (s *Server) inside(user string, opts ...nats.Option) (*nats.Conn, error) {
+	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(pingInterval))
+	if s.secret != "" {
+		opts = append(opts, nats.UserInfo(user, s.secret))
+	}
+	return nats.Connect("", opts...)
+}
+
+// connections selects the open connections of a node.
+func connections(node grid.NodeID) *server.ConnzOptions {
+	return &server.ConnzOptions{Username: true, User: string(node)}
 }
 
 // start runs nats-server up to the point where it serves.

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
+
+	"mlfnode/grid"
 )
 
 const (
@@ -27,7 +29,11 @@ type Store struct {
 	Logs      *Logs
 	Bundles   *Objects
 	Artifacts *Objects
+	Calls     *Calls
 
+	node    grid.NodeID // in whose name this store writes
+	remote  bool        // the server is another node's: its settings are not ours to change
+	shared  bool        // the server has other clients, which outlive it
 	conn    *nats.Conn
 	js      js.JetStream
 	streams map[string]js.Stream // by name; filled by open
@@ -39,9 +45,11 @@ type Store struct {
 
 // Store connects to the server and creates or updates the streams. Close it before the server.
 func (s *Server) Store(ctx context.Context) (*Store, error) {
-	st := &Store{streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life, gone: make(chan struct{})}
-	conn, err := nats.Connect("", nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1),
-		nats.PingInterval(pingInterval), nats.ClosedHandler(func(*nats.Conn) { close(st.gone) }))
+	st := &Store{
+		node: s.node, shared: s.secret != "", streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
+		gone: make(chan struct{}),
+	}
+	conn, err := s.inside(ownUser, nats.ClosedHandler(func(*nats.Conn) { close(st.gone) }))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the store: %w", err)
 	}
@@ -61,6 +69,11 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.makeStreams(ctx); err != nil {
 		return err
 	}
+	return s.parts()
+}
+
+// parts gives each kind of content its type.
+func (s *Store) parts() (err error) {
 	s.Records = &Records{store: s}
 	if s.Queue, err = newQueue(s); err != nil {
 		return err
@@ -69,6 +82,7 @@ func (s *Store) open(ctx context.Context) error {
 	s.Logs = &Logs{store: s}
 	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
 	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}
+	s.Calls = &Calls{store: s}
 	return nil
 }
 

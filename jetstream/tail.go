@@ -54,12 +54,19 @@ var (
 func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() error) error {
 	for {
 		err := t.once(ctx, fn, empty)
+		var own readerError
+		if errors.As(err, &own) {
+			err = own.error
+			if !errors.Is(err, errEnd) {
+				return err
+			}
+		}
 		switch {
 		case err == nil || errors.Is(err, errEnd):
 			return nil
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case !t.follow || !transient(err):
+		case !t.follow || !t.transient(err):
 			return err
 		}
 		t.store.log.Debug("reader begins again", "stream", t.stream, "next", t.next, "err", err)
@@ -73,9 +80,16 @@ func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() er
 	}
 }
 
-// transient tells errors of the connection and the cursor from those of the reader's func.
-func transient(err error) bool {
-	return errors.Is(err, errLost) || errors.Is(err, ErrDisk) || errors.Is(err, nats.ErrNoResponders) ||
+// readerError is an error of the reader's func, which ends the reading.
+type readerError struct{ error }
+
+// transient tells errors of the connection and the cursor that pass from others. Another node's server may be away for any time
+// and in any way.
+func (t *tail) transient(err error) bool {
+	if errors.Is(err, ErrClosed) {
+		return false
+	}
+	return t.store.remote || errors.Is(err, errLost) || errors.Is(err, ErrDisk) || errors.Is(err, nats.ErrNoResponders) ||
 		errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound) ||
 		errors.Is(err, js.ErrJetStreamNotEnabled)
 }
@@ -92,7 +106,7 @@ func (t *tail) once(ctx context.Context, fn func([]entry) error, empty func() er
 	if c.pending == 0 {
 		if empty != nil {
 			if err := empty(); err != nil {
-				return err
+				return readerError{err}
 			}
 		}
 		if !t.follow {
@@ -103,7 +117,7 @@ func (t *tail) once(ctx context.Context, fn func([]entry) error, empty func() er
 		batch, err := c.take(ctx)
 		if len(batch) > 0 {
 			if err := fn(batch); err != nil {
-				return err
+				return readerError{err}
 			}
 			last := batch[len(batch)-1]
 			t.next = last.seq + 1

@@ -33,7 +33,7 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 		o.discard(ctx, &u)
 		return fmt.Errorf("store %s in %s: %w", name, o.bucket, o.full(err))
 	}
-	if !old {
+	if !old || o.store.remote {
 		return nil
 	}
 	if err := o.replaced(ctx, name, desc.Upload); err != nil {
@@ -53,9 +53,10 @@ func (o *Objects) full(err error) error {
 	return &fullError{what: o.bucket, setting: o.setting, limit: limit}
 }
 
-// discard removes the chunks of an upload that failed, also when ctx has ended.
+// discard removes the chunks of an upload that failed, also when ctx has ended. On another node's server they stay until what is
+// below their name is removed: a node may not empty streams.
 func (o *Objects) discard(ctx context.Context, u *upload) {
-	if u.chunks == 0 {
+	if u.chunks == 0 || o.store.remote {
 		return
 	}
 	if err := o.store.purge(context.WithoutCancel(ctx), o.bucket, u.subject); err != nil {

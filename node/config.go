@@ -32,6 +32,7 @@ type Config struct {
 	Node      grid.NodeID
 	Machine   inventory.Machine // what trials may use
 	Retention Retention
+	Cluster   Cluster
 
 	Version  string            // of this program
 	Logger   *slog.Logger      // for what an operator wants to know
@@ -56,10 +57,13 @@ func (c Config) limits() jetstream.Limits {
 // settings is the form of node.yaml. Every value is read as text, so that a wrong one is explained like one in the
 // environment.
 type settings struct {
-	State     string `yaml:"state"`
-	Node      string `yaml:"node"`
-	CPUs      string `yaml:"cpus"`
-	Memory    string `yaml:"memory"`
+	State  string `yaml:"state"`
+	Node   string `yaml:"node"`
+	CPUs   string `yaml:"cpus"`
+	Memory string `yaml:"memory"`
+
+	clusterSettings `yaml:",inline"`
+
 	Retention struct {
 		Sweeps    string `yaml:"sweeps"`
 		Age       string `yaml:"age"`
@@ -98,6 +102,7 @@ func LoadConfig(file string) (Config, error) {
 	set("node", "MLF_NODE", s.Node, func(v string) error { c.Node = grid.NodeID(v); return checkName(v) })
 	set("cpus", "MLF_CPUS", s.CPUs, func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
 	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
+	c.Cluster.read(&s.clusterSettings, set)
 	r, k := s.Retention, &c.Retention
 	set("retention.sweeps", "MLF_RETENTION_SWEEPS", r.Sweeps, func(v string) (err error) { k.Sweeps, err = count(v); return })
 	set("retention.age", "MLF_RETENTION_AGE", r.Age, func(v string) (err error) { k.Age, err = duration(v); return })
@@ -114,7 +119,7 @@ func DefaultRetention() Retention {
 }
 
 func defaults() (Config, error) {
-	c := Config{Retention: DefaultRetention(), Logger: slog.New(slog.DiscardHandler)}
+	c := Config{Retention: DefaultRetention(), Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler)}
 	var err error
 	if c.Machine, err = inventory.Read(); err != nil {
 		return c, err

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
@@ -22,32 +23,44 @@ import (
 	"mlfnode/node/worker"
 )
 
-// Node is one node in this process. Make one with Open and end it with Close.
+// Node is one node in this process. Make one with Open, OpenMaster or OpenWorker and end it with Close.
 type Node struct {
 	cfg     Config
 	log     *slog.Logger
 	closers []func()
 
-	store   *jetstream.Store
-	history *history.DB
-	master  *master.Master
-	worker  *worker.Worker
-	monitor *monitor.Monitor
+	executor executor.Executor
+	server   *jetstream.Server // of a master
+	store    *jetstream.Store
+	history  *history.DB
+	master   *master.Master
+	worker   *worker.Worker
+	monitor  *monitor.Monitor
 
+	authority *trust.Authority // of a master
+	fleet     *fleet           // of a node in a cluster
+	known     *known           // of a worker
+	stale     chan struct{}    // holds a token when the master has another gossip keyring
+	rotating  sync.Mutex       // held while the gossip key changes
+
+	onceWorking sync.Once
+	atWork      chan struct{} // closed once a node of a cluster takes trials
+
+	mu     sync.Mutex // guards store and worker of a node that is still looking for its master
 	failed chan error // the first part that ended by itself
 }
 
-// Open starts the node of a state folder. A quiet node folds history and answers, but runs nothing. It returns ErrInUse when
-// another process has the folder.
-//
-// This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
-// undone; Close runs these backwards.
-func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
+// begin takes the state folder and ends what a dead agent has left running: nothing of it may still write to its spools when
+// they are read.
+func begin(ctx context.Context, cfg Config) (_ *Node, err error) {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, failed: make(chan error, 8)}
+	n := &Node{
+		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1),
+		atWork: make(chan struct{}),
+	}
 	n.onClose(func() { lock.Close() })
 	defer func() {
 		if err != nil {
@@ -61,14 +74,45 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	// Nothing of a dead agent may still write to its spools when they are read.
 	if killed, err := executor.Reap(ctx, token, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("kill what a dead node left: %w", err)
 	} else if killed > 0 {
 		cfg.Logger.Info("processes of a dead node killed", "count", killed)
 	}
+	if n.executor != nil {
+		return n, nil
+	}
+	process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true}, cfg.Logger)
+	if err != nil {
+		return nil, fmt.Errorf("open the process executor: %w", err)
+	}
+	n.onClose(func() { process.Close() })
+	n.executor = process
+	return n, nil
+}
+
+// trustDir is the folder of the node's credentials.
+func (n *Node) trustDir() string { return trustDir(n.cfg.StateDir) }
+
+func trustDir(state string) string { return filepath.Join(state, "trust") }
+
+// Open starts the node of a state folder that stands alone. A quiet node folds history and answers, but runs nothing. It
+// returns ErrInUse when another process has the folder.
+//
+// This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
+// undone; Close runs these backwards.
+func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
+	n, err := begin(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
 	server, err := jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir, "jetstream"), Logger: cfg.Logger, Limits: cfg.limits(),
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: cfg.limits(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the store: %w", err)
@@ -86,17 +130,8 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, fmt.Errorf("open history: %w", err)
 	}
 	n.onClose(func() { n.history.Close() })
-	exec := cfg.Executor
-	if exec == nil {
-		process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true}, cfg.Logger)
-		if err != nil {
-			return nil, fmt.Errorf("open the process executor: %w", err)
-		}
-		n.onClose(func() { process.Close() })
-		exec = process
-	}
 	n.worker, err = worker.New(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: exec, Machine: cfg.Machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the worker: %w", err)

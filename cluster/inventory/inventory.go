@@ -1,4 +1,9 @@
-// Package inventory says what hardware this machine has for trials: processors and memory.
+// Package inventory says what hardware this machine has for trials: processors, memory and GPUs.
+//
+// Read looks once; a Watcher keeps looking, so that others get fresh figures without waiting. Limits of the process's own
+// container count. GPUs come from NVIDIA's management library, which is opened at run time, or from the program nvidia-smi in
+// builds without cgo. A machine without a driver has no GPUs, and that is no error; a driver that is there and does not work
+// is told in GPUProblem.
 package inventory
 
 import (
@@ -7,21 +12,62 @@ import (
 	"os"
 	"runtime"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// Machine is what trials may use of this machine.
+// Machine is what trials may use of this machine, and what it is.
 type Machine struct {
-	CPUs   float64 // cores
-	Memory int64   // bytes
+	CPUs   float64 `json:"cpus"`           // cores
+	Memory int64   `json:"memory"`         // bytes
+	GPUs   []GPU   `json:"gpus,omitempty"` // by index
+
+	Driver     string `json:"driver,omitempty"`      // version of the GPU driver
+	CUDA       string `json:"cuda,omitempty"`        // newest CUDA version that the driver serves
+	GPUProblem string `json:"gpu_problem,omitempty"` // why the GPUs can't be read though a driver is there
+
+	Hostname string `json:"hostname,omitempty"`
+	OS       string `json:"os,omitempty"` // name and version of the distribution
+	Arch     string `json:"arch,omitempty"`
+	Kernel   string `json:"kernel,omitempty"`
 }
 
-// Read looks at the machine this process runs on. Limits of the process's own container count.
+// Unknown stands for a figure of a GPU that its driver does not tell.
+const Unknown = -1
+
+// GPU is one GPU and its use when it was read.
+type GPU struct {
+	Index       int    `json:"index"`
+	UUID        string `json:"uuid"` // what CUDA_VISIBLE_DEVICES takes
+	Name        string `json:"name"`
+	Memory      int64  `json:"memory"`      // bytes
+	MemoryUsed  int64  `json:"memory_used"` // bytes
+	Utilization int    `json:"utilization"` // percent; Unknown in MIG mode
+	Temperature int    `json:"temperature"` // degrees Celsius, or Unknown
+	Processes   int    `json:"processes"`   // programs that compute on it, of all containers, or Unknown
+	MIG         bool   `json:"mig,omitempty"`
+	Problem     string `json:"problem,omitempty"` // why it can't be used; "" when all is well
+}
+
+// Read looks at the machine this process runs on. It may take seconds when a GPU driver must wake up first.
 func Read() (Machine, error) {
+	g := newDevices()
+	defer g.close()
+	return read(g)
+}
+
+// read looks at the machine, with GPUs from a source that may stay open.
+func read(g *devices) (Machine, error) {
 	memory, err := totalMemory("/proc/meminfo")
 	if err != nil {
 		return Machine{}, fmt.Errorf("read memory size: %w", err)
 	}
-	return Machine{CPUs: float64(runtime.NumCPU()), Memory: memory}, nil
+	m := Machine{CPUs: float64(runtime.NumCPU()), Memory: memory, Arch: runtime.GOARCH}
+	containerLimits("/").apply(&m)
+	m.Hostname, m.Kernel = names()
+	m.OS = distribution("/etc/os-release")
+	g.read(&m)
+	return m, nil
 }
 
 // totalMemory reads the line `MemTotal:  1234 kB` (proc_meminfo(5)).
@@ -42,4 +88,27 @@ func totalMemory(path string) (int64, error) {
 		return kib << 10, nil
 	}
 	return 0, fmt.Errorf("%s has no line MemTotal", path)
+}
+
+// names gives the host's name and the kernel's release, as uname(2) tells them.
+func names() (host, kernel string) {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return "", ""
+	}
+	return unix.ByteSliceToString(u.Nodename[:]), unix.ByteSliceToString(u.Release[:])
+}
+
+// distribution reads PRETTY_NAME of os-release(5). Without it, it is what Go calls the system.
+func distribution(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return runtime.GOOS
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
+			return strings.Trim(name, `"'`)
+		}
+	}
+	return runtime.GOOS
 }

@@ -24,6 +24,14 @@ const (
 	PathLogs      = "/v1/sweeps/{sweep}/logs"
 	PathWatch     = "/v1/sweeps/{sweep}/watch"
 	PathArtifacts = "/v1/sweeps/{sweep}/artifacts"
+
+	PathMembers      = "/v1/members"
+	PathMemberAction = "/v1/members/{node}/actions/{action}" // drain, undrain, forget
+	PathChallenge    = "/v1/join/challenge"
+	PathJoin         = "/v1/join"
+	PathTokens       = "/v1/tokens" // GET lists, POST makes
+	PathToken        = "/v1/tokens/{id}"
+	PathKeyring      = "/v1/keyring" // POST changes the gossip key
 )
 
 // Last is the sweep name that stands for the newest sweep.
@@ -163,6 +171,8 @@ type Done struct {
 type Node struct {
 	Version   string      `json:"version"`
 	Node      grid.NodeID `json:"node"`
+	Role      string      `json:"role,omitempty"`   // master or worker; empty for one that stands alone
+	Master    string      `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
 	State     string      `json:"state_folder"`
 	PID       int         `json:"pid"`
 	CPUs      float64     `json:"cpus"`

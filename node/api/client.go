@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"mlfnode/grid"
 )
@@ -23,8 +25,9 @@ var ErrLost = errors.New("the node went away")
 
 // Client talks to one node.
 type Client struct {
-	http *http.Client
-	base string
+	http   *http.Client
+	base   string
+	bearer string // shown with each request when set
 }
 
 // NewClient makes a client that reaches the node through dial.
@@ -34,6 +37,34 @@ func NewClient(dial func(ctx context.Context) (net.Conn, error)) *Client {
 		DisableCompression: true,
 	}
 	return &Client{http: &http.Client{Transport: transport}, base: "http://node"}
+}
+
+// dialTime bounds the connecting to one address of a master.
+const dialTime = 5 * time.Second
+
+// NewRemote makes a client of a master at one of the addresses, HOST:PORT, tried in turn. cfg makes sure that it is the right
+// one; bearer is shown to it, and may be empty.
+func NewRemote(addresses []string, cfg *tls.Config, bearer string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var refusals []error
+		for _, address := range addresses {
+			conn, err := dialTLS(ctx, address, cfg)
+			if err == nil {
+				return conn, nil
+			}
+			refusals = append(refusals, err)
+		}
+		return nil, errors.Join(refusals...)
+	}
+	transport := &http.Transport{DialTLSContext: dial, DisableCompression: true}
+	return &Client{http: &http.Client{Transport: transport}, base: "https://master", bearer: bearer}
+}
+
+func dialTLS(ctx context.Context, address string, cfg *tls.Config) (net.Conn, error) {
+	ctx, stop := context.WithTimeout(ctx, dialTime)
+	defer stop()
+	d := tls.Dialer{Config: cfg}
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // Close drops idle connections.
@@ -184,6 +215,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	req, err := http.NewRequestWithContext(ctx, method, u, body)
 	if err != nil {
 		return nil, fmt.Errorf("make request %s %s: %w", method, path, err)
+	}
+	if c.bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+c.bearer)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

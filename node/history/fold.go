@@ -190,7 +190,7 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 	}
 	f.changed = append(f.changed, Transition{
 		Sweep: g.sweep.ID, Index: t.Index, Change: change, State: t.State, Attempts: t.Attempts,
-		Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended,
+		Node: t.Node, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended,
 	})
 }
 

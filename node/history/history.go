@@ -97,6 +97,7 @@ type Transition struct {
 	Change         grid.Change // Began, Done, Retry or Reopen
 	State          grid.State
 	Attempts       int
+	Node           grid.NodeID
 	Class          grid.Class // of the attempt behind the state
 	Started, Ended int64      // microseconds since 1970
 }

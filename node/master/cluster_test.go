@@ -37,8 +37,8 @@ func space(t testing.TB, n int) grid.Space {
 	return s
 }
 
-// cluster is a master over a real store and history. The test plays the workers.
-type cluster struct {
+// stage is a master over a real store and history. The test plays the workers.
+type stage struct {
 	*Master
 	t     *testing.T
 	store *jetstream.Store
@@ -46,12 +46,12 @@ type cluster struct {
 }
 
 // start runs a master that believes in so many CPUs.
-func start(t *testing.T, cpus float64) *cluster {
+func start(t *testing.T, cpus float64) *stage {
 	t.Helper()
 	return restart(t, t.TempDir(), cpus)
 }
 
-func restart(t *testing.T, dir string, cpus float64) *cluster {
+func restart(t *testing.T, dir string, cpus float64) *stage {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: log})
@@ -83,11 +83,11 @@ func restart(t *testing.T, dir string, cpus float64) *cluster {
 		}
 	})
 	<-m.Ready()
-	return &cluster{Master: m, t: t, store: store}
+	return &stage{Master: m, t: t, store: store}
 }
 
 // submit stores a sweep of n points; edit may change the submission.
-func (c *cluster) submit(n int, edit func(*api.Submit)) grid.SweepID {
+func (c *stage) submit(n int, edit func(*api.Submit)) grid.SweepID {
 	c.t.Helper()
 	s := api.Submit{Project: "t", Space: space(c.t, n), Task: points(c.t, "", 1).Task}
 	if edit != nil {
@@ -101,7 +101,7 @@ func (c *cluster) submit(n int, edit func(*api.Submit)) grid.SweepID {
 }
 
 // on runs fn in the master's loop.
-func (c *cluster) on(fn func(*state)) {
+func (c *stage) on(fn func(*state)) {
 	c.t.Helper()
 	done := make(chan struct{})
 	c.calls <- func(s *state) {
@@ -112,7 +112,7 @@ func (c *cluster) on(fn func(*state)) {
 }
 
 // until looks at the loop's state after each of its steps until ok says so.
-func (c *cluster) until(what string, ok func(*state) bool) {
+func (c *stage) until(what string, ok func(*state) bool) {
 	c.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
@@ -132,7 +132,7 @@ func (c *cluster) until(what string, ok func(*state) bool) {
 }
 
 // leased waits until the sweep has so many leases.
-func (c *cluster) leased(id grid.SweepID, want int) {
+func (c *stage) leased(id grid.SweepID, want int) {
 	c.t.Helper()
 	c.until(fmt.Sprintf("%d leases of %s", want, id), func(s *state) bool {
 		f := s.feeds[id]
@@ -141,7 +141,7 @@ func (c *cluster) leased(id grid.SweepID, want int) {
 }
 
 // pull takes one lease of the sweep's lane, which must be there.
-func (c *cluster) pull(id grid.SweepID) *jetstream.Held {
+func (c *stage) pull(id grid.SweepID) *jetstream.Held {
 	c.t.Helper()
 	r, ok := c.Sweep(id)
 	if !ok {
@@ -155,7 +155,7 @@ func (c *cluster) pull(id grid.SweepID) *jetstream.Held {
 }
 
 // finish reports that all trials of a lease ended alike after they ran for so long, and closes the lease.
-func (c *cluster) finish(h *jetstream.Held, class grid.Class, took time.Duration) {
+func (c *stage) finish(h *jetstream.Held, class grid.Class, took time.Duration) {
 	c.t.Helper()
 	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"}
 	now := time.Now()
@@ -170,13 +170,13 @@ func (c *cluster) finish(h *jetstream.Held, class grid.Class, took time.Duration
 }
 
 // giveBack closes a lease of which nothing has run.
-func (c *cluster) giveBack(h *jetstream.Held) {
+func (c *stage) giveBack(h *jetstream.Held) {
 	c.t.Helper()
 	c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"})
 }
 
 // close stores the events with the one that closes the lease, acknowledges it, and waits until the master knows.
-func (c *cluster) close(h *jetstream.Held, b *grid.Batch) {
+func (c *stage) close(h *jetstream.Held, b *grid.Batch) {
 	c.t.Helper()
 	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, Time: time.Now().UnixMicro()})
 	seq, err := c.store.Events.Publish(c.t.Context(), b)
@@ -187,7 +187,7 @@ func (c *cluster) close(h *jetstream.Held, b *grid.Batch) {
 }
 
 // counts gives what history says of the sweep.
-func (c *cluster) counts(id grid.SweepID) history.Counts {
+func (c *stage) counts(id grid.SweepID) history.Counts {
 	c.t.Helper()
 	n, err := c.cfg.History.Counts(c.t.Context(), id)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/history"
 )
 
@@ -35,16 +36,27 @@ func newFeed(s *grid.Sweep) *feed {
 	return &feed{sweep: s, count: s.Space.Count(), leases: map[uint64]lease{}, began: map[int64]int{}}
 }
 
-// load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. The
-// attempts of the latter belong to leases that no longer exist.
+// load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. Those of
+// the latter that no restored lease covers belong to leases that no longer exist.
 func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 	for _, r := range terminal {
 		f.done.Add(r.Lo, r.Hi)
 		f.taken.Add(r.Lo, r.Hi)
 	}
 	for i := range open {
-		f.wait(open[i].Index, open[i].Attempts+1, now)
+		if index := open[i].Index; f.covered(index) {
+			f.began[index] = open[i].Attempts
+		} else {
+			f.wait(index, open[i].Attempts+1, now)
+		}
 	}
+}
+
+// restore takes over a lease that is in the queue.
+func (f *feed) restore(l *jetstream.Queued, now time.Time) {
+	f.leases[l.Seq] = lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, since: now}
+	f.taken.Add(l.Lo, l.Hi)
+	f.last = max(f.last, l.Seq)
 }
 
 // next proposes a lease: a retry that is due, else the next points that nobody has.

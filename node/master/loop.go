@@ -27,13 +27,20 @@ type state struct {
 	feeds map[grid.SweepID]*feed
 	lanes map[grid.Lane]bool // known to the queue
 
+	health *health
+
 	followed uint64            // the last event that the feeds know of
 	suspects map[uint64]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
 }
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
-	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[uint64]uint64{}}
+	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[uint64]uint64{}, health: newHealth()}
+	if m.cfg.Nodes != nil {
+		if err := s.restore(ctx); err != nil {
+			return err
+		}
+	}
 	feedTick := time.NewTicker(feedInterval)
 	defer feedTick.Stop()
 	reconcile := time.NewTicker(reconcileInterval)
@@ -64,6 +71,10 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 	case call := <-s.m.calls:
 		call(s)
 		return nil
+	case <-s.m.kick:
+		s.listen()
+	case <-s.m.ledger.changed:
+		err = s.pass(ctx)
 	case <-reconcile:
 		err = errors.Join(s.reconcile(ctx), s.finishComplete(ctx))
 	case <-feedTick:
@@ -111,7 +122,7 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 		if !sweep.Active() {
 			return nil
 		}
-		return s.open(ctx, sweep)
+		return s.open(ctx, sweep, nil)
 	}
 	f.sweep, f.count = sweep, sweep.Space.Count()
 	if sweep.Active() {
@@ -121,12 +132,17 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 	return s.finishComplete(ctx)
 }
 
-func (s *state) open(ctx context.Context, sweep *grid.Sweep) error {
+// open begins to feed a sweep, of which these leases are in the queue already.
+func (s *state) open(ctx context.Context, sweep *grid.Sweep, leases []jetstream.Queued) error {
 	terminal, open, err := s.m.cfg.History.Ranges(ctx, sweep.ID)
 	if err != nil {
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
+	for i := range leases {
+		f.restore(&leases[i], time.Now())
+		s.m.ledger.add(leases[i].Seq)
+	}
 	f.load(terminal, open, time.Now())
 	s.feeds[sweep.ID] = f
 	return s.finishComplete(ctx)
@@ -143,7 +159,15 @@ func (s *state) forget(id grid.SweepID) {
 	if f := s.feeds[id]; f != nil {
 		f.settle()
 		delete(s.feeds, id)
+		s.health.forget(id)
 	}
+}
+
+// drop forgets a lease: what it did not bring to an end is missing again.
+func (s *state) drop(f *feed, seq uint64, now time.Time) {
+	s.m.ledger.remove(seq)
+	f.drop(seq, now)
+	s.retire(f)
 }
 
 // follow applies what a fold changed, then closes the leases that workers are done with.
@@ -153,13 +177,29 @@ func (s *state) follow(fd folded) {
 	for i := range fd.changed {
 		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
 			f.apply(&fd.changed[i], now)
+			s.health.note(&fd.changed[i])
 		}
 	}
 	for _, r := range fd.released {
-		if f := s.feeds[r.sweep]; f != nil {
-			f.drop(r.lease, now)
-			s.retire(f)
+		// A node that has lost a lease has no say in it any more.
+		if holder := s.m.ledger.holder(r.lease); holder != "" && holder != r.node {
+			continue
 		}
+		if f := s.feeds[r.sweep]; f != nil {
+			s.drop(f, r.lease, now)
+		}
+	}
+	s.quarantine()
+}
+
+// quarantine lets no more trials run on nodes that turned out to be broken.
+func (s *state) quarantine() {
+	if s.m.cfg.Nodes == nil {
+		return
+	}
+	for node, reason := range s.health.broken() {
+		s.m.log.Warn("node is quarantined", "node", node, "reason", reason)
+		s.m.cfg.Nodes.Quarantine(node, reason)
 	}
 }
 
@@ -234,17 +274,15 @@ func (s *state) leaseOne(ctx context.Context, lane grid.Lane, feeds []*feed, slo
 			return false, err
 		}
 		f.leased(seq, l)
+		s.m.ledger.add(seq)
 		return true, nil
 	}
 	return false, nil
 }
 
 func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l lease) (uint64, error) {
-	if !s.lanes[lane] {
-		if err := s.m.cfg.Store.Queue.EnsureShape(ctx, string(lane)); err != nil {
-			return 0, fmt.Errorf("open lane %s: %w", lane, err)
-		}
-		s.lanes[lane] = true
+	if err := s.ensure(ctx, lane); err != nil {
+		return 0, err
 	}
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane),
@@ -253,6 +291,18 @@ func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l lease) (
 		return 0, fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
 	}
 	return seq, nil
+}
+
+// ensure makes a lane known to the queue.
+func (s *state) ensure(ctx context.Context, lane grid.Lane) error {
+	if s.lanes[lane] {
+		return nil
+	}
+	if err := s.m.cfg.Store.Queue.EnsureShape(ctx, string(lane)); err != nil {
+		return fmt.Errorf("open lane %s: %w", lane, err)
+	}
+	s.lanes[lane] = true
+	return nil
 }
 
 // reconcile drops leases that the queue no longer holds although no event has closed them. A worker closes a lease before it
@@ -275,8 +325,8 @@ func (s *state) reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the event stream: %w", err)
 	}
-	for _, seq := range present {
-		delete(known, seq)
+	for i := range present {
+		delete(known, present[i].Seq)
 	}
 	for seq, f := range known {
 		s.suspect(seq, f, last)
@@ -303,8 +353,7 @@ func (s *state) suspect(seq uint64, f *feed, last uint64) {
 	case s.followed >= until:
 		s.m.log.Info("lease is gone from the queue and is made again", "sweep", f.sweep.ID, "lease", seq)
 		delete(s.suspects, seq)
-		f.drop(seq, time.Now())
-		s.retire(f)
+		s.drop(f, seq, time.Now())
 	}
 }
 
@@ -345,6 +394,33 @@ func (m *Master) Outstanding(ctx context.Context, id grid.SweepID) (int, error) 
 		return 0, err
 	}
 	return <-answer, nil
+}
+
+// tell has the loop run call, without waiting for it.
+func (m *Master) tell(call func(*state)) {
+	m.tellMu.Lock()
+	m.told = append(m.told, call)
+	m.tellMu.Unlock()
+	m.Kick()
+}
+
+// Kick has the loop look for what may run: more nodes may be there.
+func (m *Master) Kick() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+// listen runs what the loop was told.
+func (s *state) listen() {
+	s.m.tellMu.Lock()
+	told := s.m.told
+	s.m.told = nil
+	s.m.tellMu.Unlock()
+	for _, call := range told {
+		call(s)
+	}
 }
 
 // inLoop has the loop run call.

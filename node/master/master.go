@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ type Config struct {
 	// Feed is false for a master that only keeps history and records, and lets nothing run.
 	Feed      bool
 	Retention Retention
+	// Nodes are the other nodes of a cluster; nil for a node that stands alone, whose leases end with it.
+	Nodes *Nodes
 }
 
 // Retention bounds what is kept of sweeps that have ended.
@@ -47,6 +50,12 @@ type Master struct {
 	changes chan jetstream.Change
 	folded  chan folded
 	calls   chan func(*state)
+	ledger  *ledger
+	peers   *peers
+
+	tellMu sync.Mutex
+	told   []func(*state)
+	kick   chan struct{}
 
 	mu      sync.Mutex
 	sweeps  map[grid.SweepID]jetstream.Record
@@ -60,6 +69,7 @@ func New(cfg Config) *Master {
 	return &Master{
 		cfg: cfg, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
+		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}}, kick: make(chan struct{}, 1),
 		sweeps: map[grid.SweepID]jetstream.Record{}, moved: make(chan struct{}),
 	}
 }
@@ -83,6 +93,7 @@ func (m *Master) Run(ctx context.Context) error {
 	start("watch sweep records", m.watch)
 	start("fold events", m.fold)
 	start("feed the lease queue", m.loop)
+	start("watch nodes", m.watchNodes)
 	start("remove old sweeps", m.retain)
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
@@ -164,6 +175,7 @@ type folded struct {
 type release struct {
 	sweep grid.SweepID
 	lease uint64
+	node  grid.NodeID
 }
 
 func releases(stored []jetstream.Stored) []release {
@@ -171,7 +183,7 @@ func releases(stored []jetstream.Stored) []release {
 	for _, s := range stored {
 		for i := range s.Batch.Events {
 			if e := &s.Batch.Events[i]; e.Kind == grid.Released {
-				all = append(all, release{sweep: s.Batch.Sweep, lease: e.Lease})
+				all = append(all, release{sweep: s.Batch.Sweep, lease: e.Lease, node: s.Batch.Node})
 			}
 		}
 	}
@@ -197,6 +209,13 @@ func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
 		return history.Policy{}, false
 	}
 	p := history.Policy{Retries: r.Sweep.Task.Retries}
+	if m.cfg.Nodes != nil {
+		p.Retries = maps.Clone(p.Retries)
+		if p.Retries == nil {
+			p.Retries = grid.Retries{}
+		}
+		p.Retries[grid.ClassCrash] = m.cfg.Nodes.CrashLimit - 1
+	}
 	if o := r.Sweep.Task.Objective; o != nil {
 		p.Metric, p.Goal = o.Metric, o.Goal
 	}

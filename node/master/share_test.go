@@ -211,13 +211,13 @@ func TestRestartLeasesWhatIsMissing(t *testing.T) {
 }
 
 // pullSoon waits until the sweep has a lease and takes one.
-func (c *cluster) pullSoon(id grid.SweepID) *jetstream.Held {
+func (c *stage) pullSoon(id grid.SweepID) *jetstream.Held {
 	c.t.Helper()
 	c.until("a lease of "+string(id), func(s *state) bool { return s.feeds[id] != nil && len(s.feeds[id].leases) > 0 })
 	return c.pull(id)
 }
 
-func (c *cluster) reconcile() {
+func (c *stage) reconcile() {
 	c.t.Helper()
 	c.on(func(s *state) {
 		if err := s.reconcile(c.t.Context()); err != nil {
@@ -227,7 +227,7 @@ func (c *cluster) reconcile() {
 }
 
 // ended waits until the sweep is marked as finished.
-func (c *cluster) ended(id grid.SweepID) {
+func (c *stage) ended(id grid.SweepID) {
 	c.t.Helper()
 	for {
 		moved := c.Moved()

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"time"
 
+	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
@@ -27,6 +28,15 @@ type Config struct {
 	Store   *jetstream.Store
 	Node    api.Node // what does not change
 	Logger  *slog.Logger
+
+	// Members lists the nodes of the cluster; nil on a node that stands alone.
+	Members func() []api.Member
+	// The rest is for a master; nil on others.
+	Authority *trust.Authority
+	Address   string                                   // HOST:PORT of the API, for who joins
+	Meet      func() JoinReply                         // where a machine that joins finds the others
+	Forget    func(context.Context, grid.NodeID) error // takes a node out of the cluster
+	Rotate    func(context.Context) error              // gives the cluster a new gossip key
 }
 
 // Monitor serves the API. Make one with New.
@@ -40,19 +50,35 @@ func New(cfg Config) *Monitor {
 	return &Monitor{cfg: cfg, log: cfg.Logger.With("component", "monitor")}
 }
 
+// Bounds of what a client may keep busy without saying anything.
+const (
+	headerTime  = 10 * time.Second
+	idleTime    = 2 * time.Minute
+	headerBytes = 32 << 10
+)
+
 // shutdownTime is how long answers may go on when the node stops. Streams that have no end of their own are cut then.
 const shutdownTime = 500 * time.Millisecond
 
-// Serve answers requests on l until ctx ends.
+// Serve answers the requests of this node's owner on l until ctx ends.
 func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
+	return m.serve(ctx, l, m.Handler())
+}
+
+// ServeOthers answers requests of anybody on l, which speaks TLS, as far as their tokens allow, until ctx ends.
+func (m *Monitor) ServeOthers(ctx context.Context, l net.Listener) error {
+	return m.serve(ctx, l, m.guarded(m.Handler()))
+}
+
+func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	// Answers that are under way when ctx ends get a little more time: the requests have a context of their own.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	srv := &http.Server{
-		Handler:           m.Handler(),
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return requests },
-		ErrorLog:          slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+		Handler:           h,
+		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerBytes,
+		BaseContext: func(net.Listener) context.Context { return requests },
+		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -78,6 +104,18 @@ func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
 func (m *Monitor) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+api.PathNode, answer(m.node))
+	mux.HandleFunc("GET "+api.PathMembers, answer(m.members))
+	if m.cfg.Master == nil {
+		mux.HandleFunc("/", m.elsewhere)
+		return mux
+	}
+	mux.HandleFunc("POST "+api.PathMemberAction, answer(m.actOnMember))
+	mux.HandleFunc("POST "+api.PathChallenge, answer(m.challenge))
+	mux.HandleFunc("POST "+api.PathJoin, answer(m.join))
+	mux.HandleFunc("GET "+api.PathTokens, answer(m.tokens))
+	mux.HandleFunc("POST "+api.PathTokens, answer(m.makeToken))
+	mux.HandleFunc("DELETE "+api.PathToken, answer(m.revoke))
+	mux.HandleFunc("POST "+api.PathKeyring, answer(m.rotate))
 	mux.HandleFunc("HEAD "+api.PathBundles+"{digest}", m.hasBundle)
 	mux.HandleFunc("PUT "+api.PathBundles+"{digest}", m.putBundle)
 	mux.HandleFunc("GET "+api.PathSweeps, answer(m.sweeps))
@@ -90,6 +128,11 @@ func (m *Monitor) Handler() http.Handler {
 	mux.HandleFunc("GET "+api.PathWatch, m.watch)
 	mux.HandleFunc("GET "+api.PathArtifacts, m.artifacts)
 	return mux
+}
+
+// elsewhere is the answer of a worker to what only a master knows.
+func (m *Monitor) elsewhere(w http.ResponseWriter, _ *http.Request) {
+	refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
 }
 
 // answer turns a function that gives a value into a handler.
@@ -127,6 +170,9 @@ func badRequest(msg, hint string) error {
 
 func (m *Monitor) node(r *http.Request) (api.Node, error) {
 	n := m.cfg.Node
+	if m.cfg.Store == nil {
+		return n, nil
+	}
 	usage, err := m.cfg.Store.Usage(r.Context())
 	if err != nil {
 		return n, err

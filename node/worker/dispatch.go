@@ -16,7 +16,10 @@ func (w *Worker) dispatch(ctx context.Context) {
 	tick := time.NewTicker(dispatchInterval)
 	defer tick.Stop()
 	for {
-		lanes := w.shares.order(w.sweeps.lanes(), time.Now())
+		var lanes []lane
+		if !w.draining.Load() {
+			lanes = w.shares.order(w.sweeps.lanes(), time.Now())
+		}
 		w.serve(ctx, lanes)
 		again := tick.C
 		if len(lanes) == 0 {
@@ -99,6 +102,7 @@ func (w *Worker) acquire(ctx context.Context, l lane) *holding {
 	if held != nil {
 		h := &holding{held: held, next: held.Lo, runners: 1}
 		w.holdings[h] = struct{}{}
+		w.tellSoon()
 		return h
 	}
 	for h := range w.holdings {
@@ -149,11 +153,18 @@ func (w *Worker) leave(h *holding) {
 	if !h.leave() {
 		return
 	}
-	w.outbox.release(h.held, func(ctx context.Context) error { return h.right().Ack(ctx) }, func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.holdings, h)
-	})
+	h.end()
+	if h.gone() {
+		w.forget(h)
+		return
+	}
+	w.outbox.release(h.held, func(ctx context.Context) error { return h.right().Ack(ctx) }, func() { w.forget(h) })
+}
+
+func (w *Worker) forget(h *holding) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.holdings, h)
 }
 
 // renew keeps the leases of this worker while it works on them.
@@ -167,6 +178,9 @@ func (w *Worker) renew(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, h := range w.held() {
+			if h.gone() {
+				continue
+			}
 			if err := h.right().Renew(); err != nil {
 				w.log.Debug("lease could not be renewed", "sweep", h.held.Sweep, "err", err)
 			}
@@ -192,6 +206,10 @@ type holding struct {
 	again   *jetstream.Held // the same lease, when it came once more
 	next    int64
 	runners int
+	lost    bool // the lease is not ours any more
+
+	parent, own *sweep // what own was made from, and the sweep as the holding's trials see it
+	cancel      context.CancelCauseFunc
 }
 
 // right is what the queue goes by: the newest delivery of the lease.
@@ -224,7 +242,7 @@ func (h *holding) join(s *sweeps) bool {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.runners == 0 || h.held.Hi-h.next < 1 {
+	if h.lost || h.runners == 0 || h.held.Hi-h.next < 1 {
 		return false
 	}
 	h.runners++

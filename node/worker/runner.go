@@ -85,6 +85,9 @@ func (w *Worker) work(h *holding, slot executor.Slot) {
 		if !ok {
 			break
 		}
+		if s, ok = h.under(s); !ok {
+			break
+		}
 		index, ok := h.take()
 		if !ok {
 			break

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/cluster/inventory"
@@ -29,6 +30,13 @@ type Config struct {
 	Executor executor.Executor
 	Machine  inventory.Machine // what trials may use
 	Logger   *slog.Logger
+
+	// Beats is set on a node of a cluster: the master is told what this worker holds, and may take it back.
+	Beats bool
+	// Keys names the gossip keyring that this node has; may be nil.
+	Keys func() uint64
+	// Orders is told what the master answers to each beat; may be nil. It must be quick.
+	Orders func(*jetstream.Orders)
 }
 
 // stopTime bounds the last reports of a worker that stops, and how long it waits for a store that refuses them.
@@ -47,6 +55,9 @@ type Worker struct {
 	sweeps   *sweeps
 	wake     chan struct{}
 	stopTime time.Duration
+	beatNow  chan struct{}
+	draining atomic.Bool // no more leases are taken
+	handover atomic.Bool // this agent ends and another one goes on
 
 	mu       sync.Mutex
 	holdings map[*holding]struct{}
@@ -87,7 +98,7 @@ func New(cfg Config) (*Worker, error) {
 		shares:   newShares(cfg.Machine),
 		sweeps:   newSweeps(),
 		wake:     make(chan struct{}, 1), stopTime: stopTime, holdings: map[*holding]struct{}{},
-		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1),
+		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
 	return w, nil
@@ -112,6 +123,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	loops.Go(func() { watchErr = w.cfg.Store.Records.Watch(ctx, w.follow) })
 	loops.Go(func() { w.renew(ctx) })
 	loops.Go(func() { w.tail(reports) })
+	var beating sync.WaitGroup
+	if w.cfg.Beats {
+		beating.Go(func() { w.beat(reports) })
+	}
 	w.warm()
 	w.dispatch(ctx)
 	w.sweeps.stopAll(errStopping)
@@ -119,6 +134,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	stopReports()
 	loops.Wait()
 	reporting.Wait()
+	beating.Wait()
 	w.closeRunners()
 	w.spools.close()
 	if ctx.Err() == nil {
@@ -168,3 +184,8 @@ func (w *Worker) nudge() {
 
 // Slots says how many attempts with these resources this worker can run at one time.
 func (w *Worker) Slots(r grid.Resources) int { return w.capacity.slots(r) }
+
+// Slots says how many attempts with these resources a worker with so much to give can run at one time.
+func Slots(cpus float64, memory int64, r grid.Resources) int {
+	return newCapacity(inventory.Machine{CPUs: cpus, Memory: memory}).slots(r)
+}

@@ -1,0 +1,257 @@
+// Package cluster knows which nodes there are, which of them are alive, and what each one tells about itself.
+//
+// The nodes gossip (SWIM with Lifeguard, by hashicorp/memberlist): each one probes some others twice a second, and what one
+// learns spreads to all in about a second. There is no master in this; `members` works on any node. A member is alive; suspect
+// when a probe was not answered; dead when nobody heard of it in time; left when it said goodbye. From suspect it comes back by
+// answering, from dead or left by joining again. What a node tells travels in two ways: the few bytes that others decide by go
+// with the news that it is alive, and all else (GPUs, long texts, load) is exchanged between pairs of nodes now and then.
+//
+// Gossip never changes a trial. It tells the master's judge quickly that a node may be dead; the judge asks for a second
+// sign before it takes leases back.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"mlfnode/grid"
+)
+
+// Config says how a node takes part. All fields but Advertise, Keys and Label are needed.
+type Config struct {
+	Node      grid.NodeID
+	Bind      string       // address to listen on, TCP and UDP; 0.0.0.0 or :: for all
+	Port      int          // 0: any free one
+	Advertise string       // address that others reach this node at; empty: Bind, or ChooseAddress("") when that is no certain one
+	Keys      [][]byte     // 16, 24 or 32 bytes each, the primary first; none is allowed on loopback only, and then nothing is encrypted
+	Label     string       // id of the cluster, at most 255 bytes: nodes with another one are not heard
+	Self      Self         // what this node tells at first
+	Logger    *slog.Logger // what memberlist says goes to debug
+
+	wrap func(memberlist.NodeAwareTransport) memberlist.NodeAwareTransport // for tests that lose packets
+}
+
+// Cluster is this node's part in the gossip. Its methods may be called from any goroutine.
+type Cluster struct {
+	log     *slog.Logger
+	node    grid.NodeID
+	address string // host:port that others reach this node at
+	ml      *memberlist.Memberlist
+	ring    *keys
+	look    *mirror
+	told    *told
+	table   *table
+
+	wake     chan struct{}
+	watchful atomic.Int64 // until then, in Unix nanoseconds, a member may become suspect at any moment
+	door     door
+
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	running sync.WaitGroup
+
+	mu    sync.Mutex
+	seeds []string // addresses that once let this node in
+	gone  bool     // it left or closed
+}
+
+// Start listens and is a cluster of one until it joins others or they join it.
+func Start(cfg Config) (*Cluster, error) {
+	advertise, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{
+		log: cfg.Logger.With("component", "cluster"), node: cfg.Node,
+		told: newTold(cfg.Self), table: newTable(cfg.Node), wake: make(chan struct{}, 1),
+	}
+	c.life, c.end = context.WithCancel(context.Background()) // ends with Close
+	if c.ring, err = newKeys(cfg.Keys); err != nil {
+		return nil, err
+	}
+	if err := c.listen(cfg, advertise); err != nil {
+		c.end()
+		return nil, err
+	}
+	c.observe()
+	c.running.Go(c.run)
+	c.running.Go(c.tell)
+	c.running.Go(c.heal)
+	return c, nil
+}
+
+// check refuses what can't work, and chooses the address that others are told.
+func (cfg *Config) check() (advertise string, err error) {
+	bind, err := netip.ParseAddr(cfg.Bind)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("bind address of the gossip: %w", err)
+	case cfg.Node == "" || len(cfg.Node) > maxName:
+		return "", fmt.Errorf("node name %q: it needs 1 to %d bytes", cfg.Node, maxName)
+	case len(cfg.Label) > memberlist.LabelMaxSize:
+		return "", fmt.Errorf("cluster label: it has %d bytes, want at most %d", len(cfg.Label), memberlist.LabelMaxSize)
+	case len(cfg.Keys) == 0 && !bind.IsLoopback():
+		return "", fmt.Errorf("gossip on %s without a key: only a loopback address may go unencrypted", cfg.Bind)
+	}
+	for _, key := range cfg.Keys {
+		if err := memberlist.ValidateKey(key); err != nil {
+			return "", fmt.Errorf("gossip key: %w", err)
+		}
+	}
+	return cfg.advertise(bind)
+}
+
+func (cfg *Config) advertise(bind netip.Addr) (string, error) {
+	switch {
+	case cfg.Advertise == "" && !bind.IsUnspecified():
+		return bind.String(), nil
+	case cfg.Advertise == "":
+		chosen, err := ChooseAddress("")
+		return chosen.String(), err
+	}
+	told, err := netip.ParseAddr(cfg.Advertise)
+	if err != nil {
+		return "", fmt.Errorf("advertised address of the gossip: %w. Give an IP address that the other nodes reach", err)
+	}
+	if told.IsUnspecified() || told.IsMulticast() {
+		return "", fmt.Errorf("advertised address of the gossip: other nodes can't reach %s", told)
+	}
+	return told.String(), nil
+}
+
+// listen opens the port and starts memberlist on it.
+func (c *Cluster) listen(cfg Config, advertise string) error {
+	mc := settings()
+	mc.Name, mc.Label, mc.Keyring = string(cfg.Node), cfg.Label, c.ring.ring
+	mc.BindAddr, mc.BindPort, mc.AdvertiseAddr = cfg.Bind, cfg.Port, advertise
+	mc.Logger = memberlistLog(c.log)
+	port, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+		BindAddrs: []string{cfg.Bind}, BindPort: cfg.Port, Logger: mc.Logger,
+	})
+	if err != nil {
+		return fmt.Errorf("open the gossip port: %w", err)
+	}
+	mc.BindPort = port.GetAutoBindPort()
+	mc.AdvertisePort = mc.BindPort
+	c.address = net.JoinHostPort(advertise, strconv.Itoa(mc.BindPort))
+	if c.look, err = newMirror(mc); err != nil {
+		port.Shutdown()
+		return err
+	}
+	var network memberlist.NodeAwareTransport = port
+	if cfg.wrap != nil {
+		network = cfg.wrap(port)
+	}
+	mc.Transport = c.look.over(network)
+	hear := &ears{c: c}
+	mc.Delegate, mc.Events, mc.Alive, mc.Conflict, mc.Merge = hear, hear, hear, hear, hear
+	mc.DisableTcpPingsForNode = hear.unanswered
+	if c.ml, err = memberlist.Create(mc); err != nil {
+		port.Shutdown()
+		c.look.close()
+		return fmt.Errorf("start the gossip: %w", err)
+	}
+	return nil
+}
+
+// settings are memberlist's for a LAN, but faster: a death is known to all in about 3 s in place of 6 to 10 s.
+func settings() *memberlist.Config {
+	mc := memberlist.DefaultLANConfig()
+	mc.ProbeInterval, mc.ProbeTimeout = 500*time.Millisecond, 200*time.Millisecond
+	mc.SuspicionMult, mc.SuspicionMaxTimeoutMult = 3, 3
+	mc.GossipInterval = 100 * time.Millisecond
+	// A machine that comes back with another address takes its name back once it is known to be dead.
+	mc.DeadNodeReclaimTime = time.Nanosecond
+	return mc
+}
+
+// Port is the port this node listens on.
+func (c *Cluster) Port() int { return c.look.port }
+
+// Node is this node's name.
+func (c *Cluster) Node() grid.NodeID { return c.node }
+
+// Members lists all known members by name, this node among them: the alive and suspect ones, those that died in the last hour
+// and those that left in the last ten minutes.
+func (c *Cluster) Members() []Member { return c.table.members(time.Now()) }
+
+// Watch calls a func with each member that is known now, and then with each one whose state changes or whose agent was
+// restarted (Started differs). Calls come from one goroutine, one after the other. The func may take its time, but no other
+// change is seen meanwhile: what happens to a member while a func runs is one change. The returned func ends it; one call may
+// still be under way then.
+func (c *Cluster) Watch(fn func(Member)) (stop func()) {
+	stop = c.table.watch(fn)
+	c.nudge()
+	return stop
+}
+
+// Refused reports whether a node's machine answers and its agent is gone: its gossip port refuses connections. It is false for
+// a node that is not known, for one whose machine is silent, and when the context ends first.
+func (c *Cluster) Refused(ctx context.Context, node grid.NodeID) bool {
+	m, ok := c.table.find(node)
+	if !ok || node == c.node {
+		return false
+	}
+	return refused(ctx, m.gossip())
+}
+
+// Update changes what this node tells. The func gets a copy to change and must not call the Cluster. Others hear of it within
+// about a second; changes that come faster are told as one, and the last is always told. In a big cluster the number of running
+// attempts alone is told more rarely, so that the news of a death is not held up.
+func (c *Cluster) Update(change func(*Self)) {
+	c.told.change(change)
+	c.nudge()
+}
+
+// Leave says goodbye, so that others know this node as left and not as dead. It returns when one of them was told, or when the
+// context ends. Close must still be called.
+func (c *Cluster) Leave(ctx context.Context) error {
+	c.mu.Lock()
+	gone := c.gone
+	c.gone = true
+	c.mu.Unlock()
+	if gone || c.door.taken() != nil {
+		return nil // a goodbye in a name that belongs to another node would take that one out
+	}
+	patience := leaveLimit
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, max(time.Until(deadline), time.Millisecond))
+	}
+	left := make(chan error, 1)
+	c.running.Go(func() { left <- c.ml.Leave(patience) })
+	select {
+	case err := <-left:
+		if err != nil {
+			return errors.New("leave the cluster: nobody could be told")
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("leave the cluster: %w", context.Cause(ctx))
+	}
+}
+
+// leaveLimit is the longest that a goodbye takes: gossip goes out ten times a second.
+const leaveLimit = 2 * time.Second
+
+// Close stops to take part, without a goodbye. It returns when every goroutine has ended.
+func (c *Cluster) Close() {
+	c.mu.Lock()
+	c.gone = true
+	c.mu.Unlock()
+	c.end()
+	c.running.Wait()
+	if err := c.ml.Shutdown(); err != nil {
+		c.log.Debug("shutdown of the gossip", "err", err)
+	}
+	c.look.close()
+}

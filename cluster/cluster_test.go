@@ -1,0 +1,240 @@
+package cluster
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mlfnode/cluster/inventory"
+)
+
+func TestMembersKnowEachOther(t *testing.T) {
+	nodes := startMany(t, 3, nil)
+	nodes[1].Update(func(s *Self) {
+		s.Drained, s.Reason, s.Load = true, strings.Repeat("since the fan is broken ", 30), 1.5
+		s.Inventory = &inventory.Machine{CPUs: 2, GPUs: []inventory.GPU{{UUID: "GPU-1", Name: "A100"}}}
+	})
+	for _, c := range nodes {
+		eventually(t, 3*time.Second, "n01 is drained", func() bool {
+			m, _ := c.table.find("n01")
+			return m.Drained && strings.HasPrefix(m.Reason, "since the fan")
+		})
+	}
+	// An exchange of states brings the rest, as every half minute.
+	join(t, nodes[1], nodes[2])
+	eventually(t, 3*time.Second, "n02 knows the GPU of n01", func() bool {
+		m, _ := nodes[2].table.find("n01")
+		return m.Inventory != nil && m.Inventory.GPUs[0].UUID == "GPU-1" && m.Load == 1.5 && len(m.Reason) == 720
+	})
+	list := nodes[0].Members()
+	if len(list) != 3 || list[0].Node != "n00" || list[2].Node != "n02" || list[1].Version != "1.0.0" || !list[1].Has(Worker) {
+		t.Errorf("got members %+v", list)
+	}
+}
+
+// TestDeathAndReturn kills an agent (no goodbye), and starts it again at once after it was declared dead.
+func TestDeathAndReturn(t *testing.T) {
+	nodes := startMany(t, 3, nil)
+	var seen changes
+	stop := nodes[0].Watch(seen.add)
+	defer stop()
+	eventually(t, time.Second, "the watcher met all", func() bool { return seen.count(Alive) == 3 })
+	cfg := config("n02")
+	cfg.Bind = strings.Split(nodes[2].address, ":")[0]
+
+	killed := time.Now()
+	nodes[2].Close()
+	eventually(t, 2*time.Second, "its port refuses", func() bool { return nodes[0].Refused(short(t), "n02") })
+	eventually(t, 10*time.Second, "n02 is dead", func() bool { return stateOf(nodes[0], "n02") == Dead })
+	t.Logf("dead after %s", time.Since(killed).Round(time.Millisecond))
+	if nodes[0].Refused(short(t), "n01") || nodes[0].Refused(short(t), "nobody") {
+		t.Error("got a refusal of a node that listens, or that is not known")
+	}
+
+	back := start(t, cfg)
+	join(t, back, nodes[1])
+	eventually(t, time.Second, "n02 is alive again", func() bool { return stateOf(nodes[0], "n02") == Alive })
+	want := []string{"alive", "suspect", "dead", "alive"}
+	eventually(t, time.Second, "the watcher saw it", func() bool { return slices.Equal(seen.of("n02"), want) })
+}
+
+// TestQuickRestart starts an agent again before anybody missed it: another life of a member that was alive all the time.
+func TestQuickRestart(t *testing.T) {
+	nodes := startMany(t, 3, nil)
+	before, _ := nodes[0].table.find("n02")
+	var seen changes
+	defer nodes[0].Watch(seen.add)()
+	cfg := config("n02")
+	cfg.Bind = strings.Split(nodes[2].address, ":")[0]
+	nodes[2].Close()
+	join(t, start(t, cfg), nodes[1])
+	eventually(t, 2*time.Second, "n02 lives another life", func() bool {
+		m, _ := nodes[0].table.find("n02")
+		return m.State == Alive && m.Started.After(before.Started)
+	})
+	eventually(t, time.Second, "the watcher is told", func() bool { return len(seen.of("n02")) >= 2 })
+	if slices.Contains(seen.of("n02"), "dead") {
+		t.Errorf("got states %q", seen.of("n02"))
+	}
+}
+
+func TestLeave(t *testing.T) {
+	nodes := startMany(t, 3, nil)
+	if err := nodes[2].Leave(short(t)); err != nil {
+		t.Fatal(err)
+	}
+	nodes[2].Update(func(s *Self) { s.Running++ }) // must not bring it back
+	nodes[2].Close()
+	for _, c := range nodes[:2] {
+		eventually(t, 2*time.Second, "n02 left", func() bool { return stateOf(c, "n02") == Left })
+	}
+	moved := start(t, config("n02")) // with another address
+	join(t, moved, nodes[0])
+	eventually(t, 2*time.Second, "n02 is back", func() bool { return stateOf(nodes[1], "n02") == Alive })
+}
+
+func TestNameTaken(t *testing.T) {
+	nodes := startMany(t, 2, nil)
+	second := start(t, config("n01"))
+	err := second.Join(short(t), []string{nodes[0].address})
+	if !errors.Is(err, ErrNameTaken) || !strings.Contains(err.Error(), nodes[1].address) {
+		t.Fatalf("got error %v, want the holder of the name", err)
+	}
+	if err := second.Leave(short(t)); err != nil { // must not speak for the holder
+		t.Error(err)
+	}
+	second.Close()
+	if m, _ := nodes[0].table.find("n01"); m.State != Alive || m.gossip() != nodes[1].address {
+		t.Errorf("got %s at %s for n01, want the first one alive", m.State, m.gossip())
+	}
+}
+
+// TestMovedMachine lets a machine die and come back with another address.
+func TestMovedMachine(t *testing.T) {
+	nodes := startMany(t, 3, nil)
+	nodes[2].Close()
+	moved := start(t, config("n02"))
+	eventually(t, 15*time.Second, "it is taken in", func() bool { return moved.Join(short(t), []string{nodes[0].address}) == nil })
+	eventually(t, 5*time.Second, "n01 knows its address", func() bool {
+		m, _ := nodes[1].table.find("n02")
+		return m.State == Alive && m.gossip() == moved.address
+	})
+}
+
+// TestUDPBlocked keeps members alive over TCP alone.
+func TestUDPBlocked(t *testing.T) {
+	var loss atomic.Int32
+	nodes := startMany(t, 4, func(cfg *Config) { under(cfg, &loss, new(atomic.Bool)) })
+	var seen changes
+	defer nodes[0].Watch(seen.add)()
+	loss.Store(100)
+	wait(t, 8*time.Second)
+	for _, c := range nodes {
+		if count(c, Alive) != 4 {
+			t.Errorf("%s got %d alive members, want 4: %q", c.node, count(c, Alive), seen.list)
+		}
+	}
+}
+
+// TestPartitionHeals splits a cluster for good and joins the halves again.
+func TestPartitionHeals(t *testing.T) {
+	var severed atomic.Bool
+	nodes := startMany(t, 3, func(cfg *Config) {
+		under(cfg, new(atomic.Int32), map[bool]*atomic.Bool{true: &severed, false: new(atomic.Bool)}[cfg.Node == "n02"])
+	})
+	severed.Store(true)
+	eventually(t, 20*time.Second, "each side takes the other for dead", func() bool {
+		return stateOf(nodes[0], "n02") == Dead && count(nodes[2], Dead) == 2
+	})
+	severed.Store(false)
+	eventually(t, 20*time.Second, "all are together again", func() bool { return count(nodes[0], Alive) == 3 && count(nodes[2], Alive) == 3 })
+}
+
+// TestFalseDeaths loses every tenth packet.
+func TestFalseDeaths(t *testing.T) {
+	var loss atomic.Int32
+	nodes := startMany(t, 10, func(cfg *Config) { under(cfg, &loss, new(atomic.Bool)) })
+	var seen changes
+	for _, c := range nodes {
+		defer c.Watch(seen.add)()
+	}
+	loss.Store(10)
+	patience := 20 * time.Second
+	if testing.Short() {
+		patience = 5 * time.Second
+	}
+	wait(t, patience)
+	t.Logf("10 members, 10 %% loss, %s: %d suspicions seen by all nodes together", patience, seen.count(Suspect))
+	if n := seen.count(Dead); n != 0 {
+		t.Errorf("got %d false deaths", n)
+	}
+}
+
+func TestFortyMembers(t *testing.T) {
+	nodes := startMany(t, 40, nil)
+	killed := time.Now()
+	nodes[39].Close()
+	var first time.Duration
+	known := func() (n int) {
+		for _, c := range nodes[:39] {
+			if stateOf(c, "n39") == Dead {
+				n++
+			}
+		}
+		return n
+	}
+	eventually(t, 20*time.Second, "n39 is dead for one", func() bool { return known() > 0 })
+	first = time.Since(killed)
+	eventually(t, 20*time.Second, "n39 is dead for all", func() bool { return known() == 39 })
+	t.Logf("40 members: a death is known after %s to the first, %s to the last", first.Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
+}
+
+func wait(t *testing.T, d time.Duration) {
+	t.Helper()
+	if !rest(t.Context(), d) {
+		t.Fatal("the test ended")
+	}
+}
+
+func TestStartRefusals(t *testing.T) {
+	tests := map[string]func(*Config){
+		"only a loopback address may go unencrypted": func(c *Config) { c.Keys, c.Bind = nil, "0.0.0.0" },
+		"bind address of the gossip":                 func(c *Config) { c.Bind = "here" },
+		"node name":                                  func(c *Config) { c.Node = "" },
+		"gossip key":                                 func(c *Config) { c.Keys = [][]byte{[]byte("short")} },
+		"Give an IP address":                         func(c *Config) { c.Advertise = "host.example" },
+		"can't reach 0.0.0.0":                        func(c *Config) { c.Advertise = "0.0.0.0" },
+		"cluster label":                              func(c *Config) { c.Label = strings.Repeat("x", 256) },
+	}
+	for want, change := range tests {
+		cfg := config("n")
+		change(&cfg)
+		if c, err := Start(cfg); err == nil {
+			c.Close()
+			t.Errorf("started, want an error with %q", want)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("got error %q, want %q in it", err, want)
+		}
+	}
+}
+
+func TestJoinErrors(t *testing.T) {
+	c := start(t, config("n"))
+	tests := map[string]string{
+		c.address:              "it is this node itself",
+		freshAddress() + ":1":  "nothing listens on that port",
+		"nowhere.invalid:7422": "look up its address",
+		"host-without-port":    "want HOST:PORT",
+	}
+	for seed, want := range tests {
+		if err := c.Join(short(t), []string{seed}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("join by %s: got error %v, want %q in it", seed, err, want)
+		}
+	}
+	if err := c.Join(short(t), nil); err == nil {
+		t.Error("joined without a seed")
+	}
+}

@@ -1,0 +1,104 @@
+package inventory
+
+import (
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// limits is what the cgroup of this process, and those above it, let it use. Zero is no limit.
+type limits struct {
+	cpus   float64
+	memory int64
+}
+
+func (l limits) apply(m *Machine) {
+	if l.cpus > 0 {
+		m.CPUs = min(m.CPUs, l.cpus)
+	}
+	if l.memory > 0 {
+		m.Memory = min(m.Memory, l.memory)
+	}
+}
+
+// narrow takes the tighter of two limits.
+func (l *limits) narrow(cpus float64, memory int64) {
+	if cpus > 0 && (l.cpus == 0 || cpus < l.cpus) {
+		l.cpus = cpus
+	}
+	if memory > 0 && (l.memory == 0 || memory < l.memory) {
+		l.memory = memory
+	}
+}
+
+// containerLimits reads the limits of both cgroup versions, under a root folder that tests choose (cgroups(7)).
+func containerLimits(root string) limits {
+	var l limits
+	text, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
+	if err != nil {
+		return l
+	}
+	for line := range strings.Lines(string(text)) {
+		// hierarchy:controllers:path; version 2 names no controllers.
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		if parts[1] == "" {
+			eachGroup(filepath.Join(root, "sys/fs/cgroup"), parts[2], l.version2)
+		}
+		for controller := range strings.SplitSeq(parts[1], ",") {
+			if controller == "cpu" || controller == "memory" {
+				eachGroup(filepath.Join(root, "sys/fs/cgroup", controller), parts[2], l.version1)
+			}
+		}
+	}
+	return l
+}
+
+// eachGroup visits a group and those above it. A container often sees its own group as the top one, whatever its path says.
+func eachGroup(mount, group string, visit func(dir string)) {
+	for group = path.Clean("/" + group); ; group = path.Dir(group) {
+		visit(filepath.Join(mount, group))
+		if group == "/" {
+			return
+		}
+	}
+}
+
+func (l *limits) version2(dir string) {
+	quota, period, _ := strings.Cut(readLine(dir, "cpu.max"), " ")
+	l.narrow(quotient(quota, period), bytes(readLine(dir, "memory.max")))
+}
+
+func (l *limits) version1(dir string) {
+	l.narrow(quotient(readLine(dir, "cpu.cfs_quota_us"), readLine(dir, "cpu.cfs_period_us")), bytes(readLine(dir, "memory.limit_in_bytes")))
+}
+
+// quotient is cores from microseconds of time in a period, 0 for none: "max" and -1 are no limit.
+func quotient(quota, period string) float64 {
+	q, err := strconv.ParseFloat(quota, 64)
+	p, perr := strconv.ParseFloat(period, 64)
+	if err != nil || perr != nil || q <= 0 || p <= 0 {
+		return 0
+	}
+	return q / p
+}
+
+func bytes(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+func readLine(dir, name string) string {
+	text, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}

@@ -1,0 +1,12 @@
+//go:build !cgo
+
+package inventory
+
+// devices reads GPUs through nvidia-smi, which needs no library in this process.
+type devices struct{}
+
+func newDevices() *devices { return &devices{} }
+
+func (*devices) close() {}
+
+func (*devices) read(m *Machine) { readSMI(m) }

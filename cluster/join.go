@@ -1,0 +1,228 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// ErrNameTaken is what Join returns when another node of the cluster has this node's name. If it was this machine under another
+// address, the name is free again as soon as the others know that it is dead, which takes some seconds.
+var ErrNameTaken = errors.New("this node's name is taken")
+
+const (
+	// dialLimit bounds the attempt to reach one address.
+	dialLimit = 3 * time.Second
+	// healEvery is how often a node tries to find members again that it lost.
+	healEvery = 5 * time.Second
+)
+
+// Join makes this node a member of the cluster that one of the seeds (HOST:PORT of a gossip port) belongs to; the first that
+// answers will do. The error says for each seed why it did not. It returns ErrNameTaken when the cluster does not want this
+// node; close it then. Later a node finds its way back on its own, also after a long partition.
+func (c *Cluster) Join(ctx context.Context, seeds []string) error {
+	c.door.open()
+	var refusals []error
+	for _, seed := range seeds {
+		err := c.joinSeed(ctx, seed)
+		if err == nil {
+			c.door.pass()
+			c.remember(seed)
+			c.nudge()
+			return nil
+		}
+		if taken := c.door.taken(); taken != nil {
+			return taken
+		}
+		if refusals = append(refusals, fmt.Errorf("join by %s: %w", seed, err)); ctx.Err() != nil {
+			break
+		}
+	}
+	if len(refusals) == 0 {
+		return errors.New("join a cluster: no seed is given")
+	}
+	return errors.Join(refusals...)
+}
+
+func (c *Cluster) remember(seed string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seeds = []string{seed}
+}
+
+// joinSeed tries every address of a seed.
+func (c *Cluster) joinSeed(ctx context.Context, seed string) error {
+	host, port, err := net.SplitHostPort(seed)
+	if err != nil {
+		return fmt.Errorf("%w; want HOST:PORT", err)
+	}
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return fmt.Errorf("look up its address: %w", err)
+	}
+	var last error
+	for _, ip := range addresses {
+		if last = c.joinAddress(ctx, net.JoinHostPort(ip.Unmap().String(), port)); last == nil {
+			return nil
+		}
+	}
+	return last
+}
+
+func (c *Cluster) joinAddress(ctx context.Context, address string) error {
+	if address == c.address {
+		return errors.New("it is this node itself")
+	}
+	if err := reach(ctx, address); err != nil {
+		return err
+	}
+	result := make(chan error, 1)
+	c.running.Go(func() {
+		_, err := c.ml.Join([]string{address})
+		result <- err
+	})
+	select {
+	case err := <-result:
+		return explain(err)
+	case <-ctx.Done():
+		return fmt.Errorf("it does not answer: %w", context.Cause(ctx))
+	case <-c.life.Done():
+		return errors.New("this node is closed")
+	}
+}
+
+// reach finds out early, and within the context, that nobody listens.
+func reach(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, dialLimit)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	switch {
+	case err == nil:
+		return conn.Close()
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return errors.New("the machine answers, but nothing listens on that port: is mlfnode running there?")
+	case errors.Is(err, context.DeadlineExceeded):
+		return errors.New("no answer: is the machine up, and does its firewall let the port through, for TCP and UDP?")
+	}
+	return err
+}
+
+// explain says what an answer that was none means. memberlist gives its reasons as text.
+func explain(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case strings.Contains(err.Error(), "No installed keys could decrypt"), strings.Contains(err.Error(), "encryption"):
+		return errors.New("it has another gossip key: was this node taken out of the cluster, or the key changed while it was away?")
+	case strings.Contains(err.Error(), io.EOF.Error()), strings.Contains(err.Error(), "connection reset"):
+		return errors.New("it closed the connection: it belongs to another cluster, or the port is not that of the gossip")
+	}
+	return err
+}
+
+// refused reports whether an address actively refuses a connection.
+func refused(ctx context.Context, address string) bool {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// heal looks for members that were lost: after a partition nobody probes the dead any more, so both halves would stay apart.
+func (c *Cluster) heal() {
+	for rest(c.life, healEvery/2+rand.N(healEvery)) {
+		if lost := c.lost(); len(lost) > 0 && !c.departed() {
+			// An error is the normal case: what is dead stays so.
+			if err := c.joinAddress(c.life, lost[rand.IntN(len(lost))]); err != nil {
+				c.log.Debug("lost member not found", "err", err)
+			}
+		}
+	}
+}
+
+// lost lists addresses of dead members, and the seed when nobody is there.
+func (c *Cluster) lost() []string {
+	var dead []string
+	others := 0
+	for _, m := range c.Members() {
+		switch {
+		case m.State == Dead:
+			dead = append(dead, m.gossip())
+		case m.State == Alive && m.Node != c.node:
+			others++
+		}
+	}
+	if others > 0 {
+		return dead
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append(dead, c.seeds...)
+}
+
+// door is what this node knows about its name being taken.
+type door struct {
+	mu        sync.Mutex
+	holder    string // address of the node that has the name, during a Join
+	inside    bool   // some cluster took this node in
+	strangers map[string]time.Time
+}
+
+func (d *door) open() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holder = ""
+}
+
+func (d *door) pass() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holder, d.inside = "", true
+}
+
+func (d *door) shut(holder string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.holder = holder
+}
+
+// taken is the error of a node that never got in because of its name.
+func (d *door) taken() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.holder == "" || d.inside {
+		return nil
+	}
+	return fmt.Errorf("%w by the node at %s: give this one another name, or wait some seconds if that was this machine before", ErrNameTaken, d.holder)
+}
+
+const (
+	// warnAgain is how often one conflict is logged, and maxStrangers how many are told apart.
+	warnAgain    = time.Minute
+	maxStrangers = 100
+)
+
+// strange reports whether a node that uses a taken name is worth a line in the log.
+func (d *door) strange(n *memberlist.Node) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now, key := time.Now(), n.Name+" "+n.Address()
+	if last, ok := d.strangers[key]; ok && now.Sub(last) < warnAgain {
+		return false
+	}
+	if d.strangers == nil || len(d.strangers) >= maxStrangers {
+		d.strangers = map[string]time.Time{}
+	}
+	d.strangers[key] = now
+	return true
+}

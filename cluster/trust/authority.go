@@ -1,0 +1,181 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// Authority is the CA of a cluster, with its tokens and its registry of nodes. Only the master has one. It may be used from
+// many goroutines; what it is asked to change is on disk when the call returns, and unchanged when the call fails.
+type Authority struct {
+	dir     string
+	clock   func() time.Time
+	key     *ecdsa.PrivateKey
+	ca      *x509.Certificate
+	pin     Pin
+	keyring *Keyring
+	nonces  *nonces
+	tokens  *table[tokenRecord]
+	nodes   *table[nodeRecord]
+
+	joining sync.Mutex // one join at a time, from the look at the name to its record
+
+	selfMu sync.Mutex
+	self   grid.NodeID // this master, once it has a certificate
+}
+
+// OpenAuthority opens the CA in the folder, or makes one where none is. A CA that was half made when the process was killed
+// is made anew, unless something was issued: then it says what is missing. A nil clock is time.Now. The caller holds the lock
+// of the state folder.
+func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
+	if clock == nil {
+		clock = time.Now
+	}
+	if err := openFolder(dir); err != nil {
+		return nil, err
+	}
+	if missing(filepath.Join(dir, caCertFile)) {
+		if err := makeAuthority(dir, clock()); err != nil {
+			return nil, err
+		}
+	}
+	return loadAuthority(dir, clock)
+}
+
+// makeAuthority writes all files of an authority. The CA's certificate comes last: nothing can be issued before it is there,
+// and from then on every other file is.
+func makeAuthority(dir string, now time.Time) error {
+	if what := issued(dir); what != "" {
+		return fmt.Errorf("%s is missing, but %s is there, so this machine is or was part of a cluster; "+
+			"restore the file from a backup, or use another state folder to found a new cluster", filepath.Join(dir, caCertFile), what)
+	}
+	if now.Year() < 2000 {
+		return fmt.Errorf("this machine's clock says %s; set it before a cluster is founded", now.Format(time.DateOnly))
+	}
+	key, err := newKey()
+	if err != nil {
+		return err
+	}
+	text, err := keyPEM(key)
+	if err != nil {
+		return err
+	}
+	der, err := signCA(key, now)
+	if err != nil {
+		return fmt.Errorf("sign the cluster's CA: %w", err)
+	}
+	for _, write := range []func() error{
+		func() error { return writePrivate(filepath.Join(dir, caKeyFile), text) },
+		func() error { return saveKeys(dir, [][]byte{NewGossipKey()}) },
+		func() error { return makeTable(filepath.Join(dir, tokensFile)) },
+		func() error { return makeTable(filepath.Join(dir, nodesFile)) },
+		func() error { return writePrivate(filepath.Join(dir, caCertFile), certPEM(der)) },
+	} {
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// issued names what shows that an authority without its certificate was in use, "" if nothing does. A file that can't be
+// read counts: better ask than forget a cluster.
+func issued(dir string) string {
+	if !missing(filepath.Join(dir, nodeCertFile)) {
+		return nodeCertFile
+	}
+	for _, name := range []string{tokensFile, nodesFile} {
+		path := filepath.Join(dir, name)
+		if missing(path) {
+			continue
+		}
+		if t, err := openTable[struct{}](path); err != nil || len(t.all()) > 0 {
+			return name
+		}
+	}
+	return ""
+}
+
+func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error) {
+	a = &Authority{dir: dir, clock: clock, nonces: newNonces(clock)}
+	if a.ca, err = readCert(filepath.Join(dir, caCertFile)); err != nil {
+		return nil, err
+	}
+	key := filepath.Join(dir, caKeyFile)
+	if missing(key) {
+		return nil, fmt.Errorf("%s is missing, so this machine can't be the master of its cluster; "+
+			"restore the file from a backup, or use another state folder to found a new cluster", key)
+	}
+	if a.key, err = readKey(key); err != nil {
+		return nil, err
+	}
+	if !a.ca.IsCA || !a.key.PublicKey.Equal(a.ca.PublicKey) {
+		return nil, fmt.Errorf("%s and %s in %s don't belong together; restore both from a backup", caCertFile, caKeyFile, dir)
+	}
+	a.pin = PinOf(a.ca)
+	if a.keyring, err = LoadKeyring(dir); err != nil {
+		return nil, err
+	}
+	if a.tokens, err = openTable[tokenRecord](filepath.Join(dir, tokensFile)); err != nil {
+		return nil, err
+	}
+	if a.nodes, err = openTable[nodeRecord](filepath.Join(dir, nodesFile)); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// CA is the authority's own certificate.
+func (a *Authority) CA() *x509.Certificate { return a.ca }
+
+// Pin is the hash by which others know this CA.
+func (a *Authority) Pin() Pin { return a.pin }
+
+// Keyring holds the keys of gossip, which a join hands out.
+func (a *Authority) Keyring() *Keyring { return a.keyring }
+
+// IssueSelf gives this master its own certificate, in the authority's folder: the one that is there if it is for that name,
+// else a new one. ErrNameTaken means that a worker has the name.
+func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
+	if err := CheckNodeName(node); err != nil {
+		return nil, err
+	}
+	a.joining.Lock()
+	defer a.joining.Unlock()
+	id, err := LoadIdentity(a.dir)
+	if err != nil || id.Node != node || id.Role != Master || PinOf(id.CA) != a.pin || a.Known(node, id.Leaf()) != nil {
+		if id, err = a.issueSelf(node); err != nil {
+			return nil, err
+		}
+	}
+	id.Clock = a.clock
+	a.selfMu.Lock()
+	a.self = node
+	a.selfMu.Unlock()
+	return id, nil
+}
+
+func (a *Authority) issueSelf(node grid.NodeID) (*Identity, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	der, err := a.signNode(node, Master, &key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	id, err := newIdentity(der, a.ca, key)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.register(node, Master, fingerprint(&key.PublicKey)); err != nil {
+		return nil, err
+	}
+	return id, SaveIdentity(a.dir, id)
+}

@@ -1,0 +1,176 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net/url"
+	"time"
+
+	"mlfnode/grid"
+)
+
+const (
+	caLifetime = 20 * 365 * 24 * time.Hour // longer than any cluster; a node's certificate ends with it
+	clockSlack = 24 * time.Hour            // certificates are dated back, for machines whose clock is behind
+)
+
+// The kinds of PEM blocks in our files.
+const (
+	pemCertificate = "CERTIFICATE"
+	pemKey         = "PRIVATE KEY"
+)
+
+// Pin is the SHA-256 of a CA certificate's DER form. Who knows it needs to trust nobody to recognise the cluster.
+type Pin [sha256.Size]byte
+
+// PinOf gives the pin of a CA.
+func PinOf(ca *x509.Certificate) Pin { return sha256.Sum256(ca.Raw) }
+
+// String gives the pin in hexadecimal digits.
+func (p Pin) String() string { return hex.EncodeToString(p[:]) }
+
+func newKey() (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make a key: %w", err)
+	}
+	return key, nil
+}
+
+// newSerial gives 127 random bits, as RFC 5280 (20 octets, positive) allows.
+func newSerial() *big.Int {
+	b := make([]byte, 16)
+	rand.Read(b) // never fails
+	b[0] &= 0x7f
+	return new(big.Int).SetBytes(b)
+}
+
+// signCA makes the certificate of a new authority. Its name is random, so that a node can tell clusters apart.
+func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
+	serial := newSerial()
+	t := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: fmt.Sprintf("mlfnode cluster %.8x", serial.Bytes())},
+		NotBefore:             now.Add(-clockSlack),
+		NotAfter:              now.Add(caLifetime),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+	}
+	return x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
+}
+
+// signNode makes the certificate of a node. Only a master's is good for serving.
+func (a *Authority) signNode(node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
+	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	if role == Master {
+		usage = append(usage, x509.ExtKeyUsageServerAuth)
+	}
+	t := &x509.Certificate{
+		SerialNumber:          newSerial(),
+		Subject:               pkix.Name{CommonName: string(node)},
+		NotBefore:             a.clock().Add(-clockSlack),
+		NotAfter:              a.ca.NotAfter,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           usage,
+		BasicConstraintsValid: true,
+		URIs:                  []*url.URL{nodeURI(node, role)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, a.ca, key, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("sign the certificate of %s: %w", node, err)
+	}
+	return der, nil
+}
+
+func nodeURI(node grid.NodeID, role NodeRole) *url.URL {
+	return &url.URL{Scheme: "mlfnode", Host: "node", Path: "/" + string(node), RawQuery: "role=" + string(role)}
+}
+
+// nodeOf reads the name and the role in a node's certificate.
+func nodeOf(cert *x509.Certificate) (grid.NodeID, NodeRole, error) {
+	if len(cert.URIs) != 1 || len(cert.URIs[0].Path) < 2 {
+		return "", "", fmt.Errorf("the certificate %.80q names no node", cert.Subject.CommonName)
+	}
+	u := cert.URIs[0]
+	node := grid.NodeID(u.Path[1:])
+	for _, role := range []NodeRole{Master, Worker} {
+		if u.String() == nodeURI(node, role).String() && CheckNodeName(node) == nil && !cert.IsCA {
+			return node, role, nil
+		}
+	}
+	return "", "", fmt.Errorf("the certificate %.80q names no node", cert.Subject.CommonName)
+}
+
+// fingerprint is the SHA-256 of the certificate's public key, in hexadecimal digits.
+func fingerprint(key *ecdsa.PublicKey) string {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return "" // a key off its curve, which no certificate holds
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+func certPEM(der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: pemCertificate, Bytes: der})
+}
+
+func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("encode a key: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: pemKey, Bytes: der}), nil
+}
+
+// parseCert reads PEM text that is one certificate.
+func parseCert(text []byte) (*x509.Certificate, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != pemCertificate || len(rest) > 0 {
+		return nil, fmt.Errorf("it is not one certificate in PEM form")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+// parseKey reads PEM text that is one private key of ours.
+func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != pemKey || len(rest) > 0 {
+		return nil, fmt.Errorf("it is not one private key in PEM form")
+	}
+	any, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("it holds no private key")
+	}
+	key, ok := any.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("it holds a key of another kind")
+	}
+	return key, nil
+}
+
+func readCert(path string) (*x509.Certificate, error) { return readPEM(path, parseCert) }
+func readKey(path string) (*ecdsa.PrivateKey, error)  { return readPEM(path, parseKey) }
+
+func readPEM[T any](path string, parse func([]byte) (T, error)) (T, error) {
+	b, err := readPrivate(path)
+	if err != nil {
+		var none T
+		return none, err
+	}
+	v, err := parse(b)
+	if err != nil {
+		return v, fmt.Errorf("%s is damaged; restore it from a backup: %w", path, err)
+	}
+	return v, nil
+}

@@ -1,0 +1,156 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
+)
+
+// Context is how a person reaches a cluster, kept in a file of theirs.
+type Context struct {
+	Master []string    `yaml:"master"`          // addresses of the API, HOST:PORT, tried in turn
+	CA     string      `yaml:"ca"`              // PEM
+	Token  string      `yaml:"token,omitempty"` // <id>.<secret>
+	Role   Role        `yaml:"role,omitempty"`  // what the token allows
+	Node   grid.NodeID `yaml:"node,omitempty"`  // the node through which the person joined
+}
+
+// largestContext bounds the file.
+const largestContext = 64 << 10
+
+// LoadContext reads a context file, strictly. It returns ErrNoContext when there is none, and refuses one that holds a token
+// and that others can read.
+func LoadContext(path string) (Context, error) {
+	b, mode, err := readRegular(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Context{}, ErrNoContext
+	case err != nil:
+		return Context{}, fmt.Errorf("read the context: %w", err)
+	case len(b) > largestContext:
+		return Context{}, fmt.Errorf("%s is too large for a context", path)
+	}
+	c, err := parseContext(b)
+	if err != nil {
+		return Context{}, fmt.Errorf("%s can't be used: %w; mend it, or remove it and run mlfnode token use", path, err)
+	}
+	if c.Token != "" && mode&0o077 != 0 {
+		return Context{}, exposed(path, mode)
+	}
+	return c, nil
+}
+
+func parseContext(b []byte) (Context, error) {
+	var c Context
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(&c); err != nil {
+		return Context{}, hideValues(err)
+	}
+	if err := dec.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		return Context{}, errors.New("a second document follows the first")
+	}
+	return c, c.Validate()
+}
+
+// The parts of yaml.v3's messages that quote nothing but names of fields.
+var (
+	yamlLine  = regexp.MustCompile(`line \d+`)
+	yamlField = regexp.MustCompile(`^line \d+: field [A-Za-z0-9_-]{1,40} not found`)
+)
+
+// hideValues says where the YAML is wrong without quoting it, for a value may be the secret.
+func hideValues(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("it is empty")
+	}
+	var wrong *yaml.TypeError
+	if errors.As(err, &wrong) {
+		if s := yamlField.FindString(wrong.Errors[0]); s != "" {
+			return errors.New(strings.Replace(s, "field", "the field", 1) + " among those of a context")
+		}
+		if s := yamlLine.FindString(wrong.Errors[0]); s != "" {
+			return errors.New(s + " does not fit a context")
+		}
+	}
+	if s := yamlLine.FindString(err.Error()); s != "" {
+		return errors.New(s + " is no YAML")
+	}
+	return errors.New("it is no YAML")
+}
+
+// Validate reports every problem at once.
+func (c Context) Validate() error {
+	var problems []error
+	if len(c.Master) == 0 {
+		problems = append(problems, errors.New("master names no address"))
+	}
+	for _, m := range c.Master {
+		if m == "" || strings.ContainsAny(m, " \t\r\n/@") {
+			problems = append(problems, fmt.Errorf("master has the address %.80q, which is not HOST:PORT", m))
+		}
+	}
+	if _, err := c.Authority(); err != nil {
+		problems = append(problems, err)
+	}
+	if _, ok := parseBearer(c.Token); c.Token != "" && !ok {
+		problems = append(problems, errors.New("token is not <id>.<secret>"))
+	}
+	if c.Role != "" && c.Role != RoleOperator && c.Role != RoleViewer {
+		problems = append(problems, fmt.Errorf("role is %.40q, which is not operator or viewer", string(c.Role)))
+	}
+	if c.Node != "" {
+		if err := CheckNodeName(c.Node); err != nil {
+			problems = append(problems, fmt.Errorf("node: %w", err))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// Authority is the CA of the cluster.
+func (c Context) Authority() (*x509.Certificate, error) {
+	ca, err := parseCert([]byte(c.CA))
+	if err != nil || !ca.IsCA {
+		return nil, errors.New("ca is not one CA certificate in PEM form")
+	}
+	return ca, nil
+}
+
+// SetAuthority stores the CA of the cluster.
+func (c *Context) SetAuthority(ca *x509.Certificate) { c.CA = string(certPEM(ca.Raw)) }
+
+// TLS is for dialling the master of the context's cluster, and nobody else.
+func (c Context) TLS() (*tls.Config, error) {
+	ca, err := c.Authority()
+	if err != nil {
+		return nil, err
+	}
+	return PinOf(ca).Client(), nil
+}
+
+// SaveContext writes a context file, 0600, whole or not at all.
+func SaveContext(path string, c Context) error {
+	if err := c.Validate(); err != nil {
+		return fmt.Errorf("save the context: %w", err)
+	}
+	b, err := yaml.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("save the context: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("save the context: %w", err)
+	}
+	return writePrivate(path, b)
+}

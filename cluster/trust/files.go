@@ -1,0 +1,133 @@
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// The files of the trust folder.
+const (
+	caCertFile   = "ca.crt"
+	caKeyFile    = "ca.key"      // master
+	nodeCertFile = "node.crt"    // its presence is what makes an identity
+	nodeKeyFile  = "node.key"    //
+	joinKeyFile  = "join.key"    // the key of a join that has not ended yet
+	keyringFile  = "keyring.json"
+	tokensFile   = "tokens.json" // master
+	nodesFile    = "nodes.json"  // master
+)
+
+// largestFile bounds what is read. A registry of 10,000 nodes takes about 3 MB.
+const largestFile = 64 << 20
+
+// partPrefix begins the names of files that are being written.
+const partPrefix = ".part-"
+
+// openFolder makes the folder private, and removes what was being written when a process was killed.
+func openFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("make the trust folder: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("look at the trust folder: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 { // each file is checked on its own
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return fmt.Errorf("make the trust folder private: %w", err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), partPrefix) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("clean the trust folder: %w", err)
+	}
+	return syncFolder(filepath.Dir(dir))
+}
+
+// readPrivate reads a file that nobody else may read. A secret that others could read is not one, so the mode is not quietly
+// mended: the owner should know.
+func readPrivate(path string) ([]byte, error) {
+	b, mode, err := readRegular(path)
+	if err == nil && mode&0o077 != 0 {
+		return nil, exposed(path, mode)
+	}
+	return b, err
+}
+
+func exposed(path string, mode fs.FileMode) error {
+	return fmt.Errorf("%s can be read by other users (mode %04o), and it holds a secret; if nobody has read it, run: chmod 600 %s",
+		path, mode, path)
+}
+
+// readRegular reads a whole file and gives its permissions. It does not wait for a writer, should the file be a pipe.
+func readRegular(path string) ([]byte, fs.FileMode, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case !info.Mode().IsRegular():
+		return nil, 0, fmt.Errorf("%s is no regular file", path)
+	case info.Size() > largestFile:
+		return nil, 0, fmt.Errorf("%s is too large to be ours", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, largestFile))
+	return b, info.Mode().Perm(), err
+}
+
+// writePrivate replaces a file, 0600. A kill or a power cut at any moment leaves the old content or the new one, and after
+// the return it is the new one.
+func writePrivate(path string, data []byte) error {
+	dir, name := filepath.Split(path)
+	f, err := os.CreateTemp(dir, partPrefix+name+"-*") // 0600
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
+	}
+	return syncFolder(dir)
+}
+
+// removeFile makes sure that a file is gone, after a power cut as well.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func syncFolder(dir string) error {
+	f, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return fmt.Errorf("sync a folder: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync the folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+func missing(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}

@@ -1,0 +1,155 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"slices"
+
+	"mlfnode/grid"
+)
+
+// JoinRequest is a machine's answer to a challenge.
+type JoinRequest struct {
+	TokenID string      `json:"token"`
+	Node    grid.NodeID `json:"node"`
+	CSR     []byte      `json:"csr"` // DER, by which the machine shows that it has the key; only the key counts
+	Nonce   []byte      `json:"nonce"`
+	Proof   []byte      `json:"proof"`
+}
+
+// JoinAnswer is what makes a machine a node.
+type JoinAnswer struct {
+	Certificate []byte   `json:"certificate"`      // DER
+	CA          []byte   `json:"ca"`               // DER
+	Keyring     [][]byte `json:"keyring"`          // of gossip, the primary key first
+	Access      string   `json:"access,omitempty"` // <id>.<secret> for the person who joined, if the token gives one
+	Role        Role     `json:"role,omitempty"`   // what Access lets the person do
+}
+
+// largestCSR is ample for a key on P-256 and a name.
+const largestCSR = 4 << 10
+
+// proofOf shows that somebody who has the token's secret wants this very key under this very name, now:
+// HMAC-SHA256(SHA-256(secret), "mlf-join-1" || nonce || SHA-256(csr) || node). Nonces are of one length.
+func proofOf(hash [sha256.Size]byte, nonce, csr []byte, node grid.NodeID) []byte {
+	csrHash := sha256.Sum256(csr)
+	h := hmac.New(sha256.New, hash[:])
+	h.Write([]byte("mlf-join-1"))
+	h.Write(nonce)
+	h.Write(csrHash[:])
+	h.Write([]byte(node))
+	return h.Sum(nil)
+}
+
+// Join makes a machine a node. Whatever it asks for, it becomes a worker under the name that the proof covers.
+//
+// It returns ErrReplay, ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest; nothing has changed
+// then. The same key may join again, which costs the token no further use and ends the access token that it got before.
+func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
+	if err := a.checkProof(r); err != nil {
+		return JoinAnswer{}, err
+	}
+	key, err := requestedKey(r.CSR)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	der, err := a.signNode(r.Node, Worker, key)
+	if err != nil {
+		return JoinAnswer{}, err
+	}
+	a.joining.Lock()
+	defer a.joining.Unlock()
+	print := fingerprint(key)
+	if err := checkName(a.nodes.all(), r.Node, Worker, print); err != nil {
+		return JoinAnswer{}, err
+	}
+	answer := JoinAnswer{Certificate: der, CA: a.ca.Raw, Keyring: a.keyring.Keys()}
+	if answer.Access, answer.Role, err = a.useToken(r.TokenID, r.Node, print); err != nil {
+		return JoinAnswer{}, err
+	}
+	// A kill here costs nothing: the machine tries again with the same key, which has paid.
+	if err := a.register(r.Node, Worker, print); err != nil {
+		return JoinAnswer{}, err
+	}
+	return answer, nil
+}
+
+// checkProof judges everything that can be judged without changing anything, the cheap things first. What it says about the
+// token is said to who has its secret.
+func (a *Authority) checkProof(r JoinRequest) error {
+	if err := CheckNodeName(r.Node); err != nil {
+		return fmt.Errorf("the %w: %w", ErrBadRequest, err)
+	}
+	if len(r.CSR) > largestCSR {
+		return fmt.Errorf("the %w: its signing request has %d bytes", ErrBadRequest, len(r.CSR))
+	}
+	made, err := a.nonces.check(r.Nonce, r.TokenID)
+	if err != nil {
+		return err
+	}
+	record, known := a.tokens.all()[r.TokenID]
+	var hash [sha256.Size]byte
+	whole := copy(hash[:], record.Hash) == len(hash)
+	proved := hmac.Equal(r.Proof, proofOf(hash, r.Nonce, r.CSR, r.Node))
+	if !proved || !known || !whole {
+		return fmt.Errorf("the %w", ErrBadToken)
+	}
+	if err := a.nonces.spend(r.Nonce, made); err != nil {
+		return err
+	}
+	return record.checkJoin(r.TokenID, a.clock())
+}
+
+// requestedKey gives the key of a signing request that was signed with it. Names and extensions in it don't matter.
+func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
+	csr, err := x509.ParseCertificateRequest(der)
+	if err != nil {
+		return nil, fmt.Errorf("the %w: its signing request can't be read", ErrBadRequest)
+	}
+	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
+	if !ok || key.Curve != elliptic.P256() {
+		return nil, fmt.Errorf("the %w: its key is not on the curve P-256", ErrBadRequest)
+	}
+	if err := csr.CheckSignature(); err != nil {
+		return nil, fmt.Errorf("the %w: its signing request is not signed with its key", ErrBadRequest)
+	}
+	return key, nil
+}
+
+// useToken counts a use of the token for that key, and makes the access token that comes with it.
+func (a *Authority) useToken(id string, node grid.NodeID, print string) (access string, role Role, err error) {
+	now := a.clock()
+	err = a.tokens.change(func(all map[string]tokenRecord) error {
+		r, ok := all[id]
+		if !ok {
+			return fmt.Errorf("the %w", ErrBadToken)
+		}
+		if err := r.checkJoin(id, now); err != nil {
+			return err
+		}
+		if !slices.Contains(r.Keys, print) {
+			if r.Uses > 0 && len(r.Keys) >= r.Uses {
+				return fmt.Errorf("the %w: it has been used as often as it may (%s); ask for a new one", ErrExpired, id)
+			}
+			r.Keys = append(slices.Clone(r.Keys), print)
+			all[id] = r
+		}
+		for child, c := range all {
+			if c.Parent == id && c.Node == node {
+				delete(all, child)
+			}
+		}
+		if role = r.User; role == RoleNone {
+			role = ""
+			return nil
+		}
+		child := tokenRecord{Role: role, Note: "given to who joined " + string(node), Created: now.UTC(), Parent: id, Node: node}
+		access = a.addToken(all, child).Bearer()
+		return nil
+	})
+	return access, role, err
+}

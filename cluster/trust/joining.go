@@ -1,0 +1,111 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// JoinClient is a machine that wants to join: dial with TLS, ask for the challenge of TokenID, send Request, and Accept the
+// answer. After a failure all of it may be tried again.
+type JoinClient struct {
+	dir   string
+	token Token
+	node  grid.NodeID
+	key   *ecdsa.PrivateKey
+	csr   []byte
+}
+
+// NewJoin prepares to join under that name. The machine's key is made here and stays in the folder, also for a new try after a
+// kill: the master may have given the name to it already.
+func NewJoin(dir string, token Token, node grid.NodeID) (*JoinClient, error) {
+	if err := CheckNodeName(node); err != nil {
+		return nil, err
+	}
+	if err := openFolder(dir); err != nil {
+		return nil, err
+	}
+	if !missing(filepath.Join(dir, caKeyFile)) {
+		return nil, fmt.Errorf("%s belongs to the master of a cluster; to join another one, use another state folder", dir)
+	}
+	key, err := joinKey(dir, token.Pin, node)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pkix.Name{CommonName: string(node)}}, key)
+	if err != nil {
+		return nil, fmt.Errorf("make a signing request: %w", err)
+	}
+	return &JoinClient{dir: dir, token: token, node: node, key: key, csr: csr}, nil
+}
+
+// joinKey gives the key that this cluster may know already: a member's own, else that of a join that did not end, else a new
+// one. A half-written or exposed key of an unfinished join is replaced; nobody depends on it.
+func joinKey(dir string, pin Pin, node grid.NodeID) (*ecdsa.PrivateKey, error) {
+	if id, err := LoadIdentity(dir); err == nil && PinOf(id.CA) == pin && id.Node == node {
+		return id.Cert.PrivateKey.(*ecdsa.PrivateKey), nil
+	}
+	path := filepath.Join(dir, joinKeyFile)
+	if key, err := readKey(path); err == nil {
+		return key, nil
+	}
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	text, err := keyPEM(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, writePrivate(path, text)
+}
+
+// TokenID is what the master is asked a challenge for.
+func (j *JoinClient) TokenID() string { return j.token.ID }
+
+// TLS makes sure that the server is a master of the token's cluster before anything is sent.
+func (j *JoinClient) TLS() *tls.Config { return j.token.Pin.Client() }
+
+// Request answers the master's challenge.
+func (j *JoinClient) Request(c Challenge) JoinRequest {
+	return JoinRequest{
+		TokenID: j.token.ID, Node: j.node, CSR: j.csr, Nonce: c.Nonce,
+		Proof: proofOf(j.token.hash(), c.Nonce, j.csr, j.node),
+	}
+}
+
+// Accept checks the master's answer and stores it: from then on LoadIdentity and LoadKeyring find this node's.
+func (j *JoinClient) Accept(a JoinAnswer) (*Identity, error) {
+	ca, err := x509.ParseCertificate(a.CA)
+	if err != nil {
+		return nil, fmt.Errorf("read the CA that the master sent: %w", err)
+	}
+	if PinOf(ca) != j.token.Pin {
+		return nil, fmt.Errorf("the %w than the token's", ErrWrongCA)
+	}
+	id, err := newIdentity(a.Certificate, ca, j.key)
+	if err != nil {
+		return nil, err
+	}
+	if err := verify([]*x509.Certificate{id.Leaf()}, ca, x509.ExtKeyUsageClientAuth, time.Now()); err != nil {
+		return nil, err
+	}
+	if id.Node != j.node || id.Role != Worker {
+		return nil, errors.New("the master sent the certificate of another node")
+	}
+	if err := checkKeys(a.Keyring); err != nil {
+		return nil, fmt.Errorf("read the keyring that the master sent: %w", err)
+	}
+	if err := id.save(j.dir, a.Keyring); err != nil {
+		return nil, err
+	}
+	return id, removeFile(filepath.Join(j.dir, joinKeyFile))
+}

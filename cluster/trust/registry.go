@@ -1,0 +1,149 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// nodeRecord is what nodes.json has of a node.
+type nodeRecord struct {
+	Key       string    `json:"key"` // fingerprint
+	Role      NodeRole  `json:"role"`
+	Joined    time.Time `json:"joined"`
+	Forgotten time.Time `json:"forgotten,omitzero"`
+	Drain     Drain     `json:"drain,omitzero"`
+}
+
+// Drain says whether a node takes no new trials, why, and who wanted that.
+type Drain struct {
+	On     bool   `json:"on"`
+	Reason string `json:"reason,omitempty"`
+	By     string `json:"by,omitempty"`
+}
+
+// NodeInfo describes a node of the registry.
+type NodeInfo struct {
+	Node      grid.NodeID `json:"node"`
+	Key       string      `json:"key"` // SHA-256 of its public key
+	Role      NodeRole    `json:"role"`
+	Joined    time.Time   `json:"joined"`
+	Forgotten time.Time   `json:"forgotten,omitzero"`
+	Drain     Drain       `json:"drain,omitzero"`
+}
+
+// mostNodes bounds the registry, forgotten ones included, should somebody join without end.
+const mostNodes = 10_000
+
+// checkName says whether the key may have that name. A master may take the name of one, its own lost certificate's.
+func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, print string) error {
+	r, ok := all[string(node)]
+	switch {
+	case !ok && len(all) >= mostNodes:
+		return fmt.Errorf("the cluster has %d nodes, and no room for more; mlfnode forget NAME on the master makes some", len(all))
+	case !ok, !r.Forgotten.IsZero(), r.Key == print && r.Role == role, r.Role == Master && role == Master:
+		return nil
+	}
+	return fmt.Errorf("the name %s %w, which joined on %s; choose another name with --node, or, if that machine is gone, "+
+		"run mlfnode forget %s on the master", node, ErrNameTaken, stamp(r.Joined), node)
+}
+
+// register gives a name to a key.
+func (a *Authority) register(node grid.NodeID, role NodeRole, print string) error {
+	now := a.clock().UTC()
+	return a.nodes.change(func(all map[string]nodeRecord) error {
+		if err := checkName(all, node, role, print); err != nil {
+			return err
+		}
+		r := nodeRecord{Key: print, Role: role, Joined: now}
+		if old, ok := all[string(node)]; ok && old.Forgotten.IsZero() {
+			r.Drain = old.Drain
+		}
+		all[string(node)] = r
+		return nil
+	})
+}
+
+// Known says whether the certificate's key is the one that the registry has for the node, and ErrUnknownNode if not: the node
+// was forgotten, or its name is another machine's now. It does not wait for the disk.
+func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
+	r, ok := a.nodes.all()[string(node)]
+	key, isOurs := cert.PublicKey.(*ecdsa.PublicKey)
+	name, role, err := nodeOf(cert)
+	switch {
+	case ok && !r.Forgotten.IsZero():
+		return fmt.Errorf("%.63q %w: it was forgotten on %s; it can join again with a token", node, ErrUnknownNode, stamp(r.Forgotten))
+	case !ok || !isOurs || err != nil || name != node:
+		return fmt.Errorf("%.63q %w", node, ErrUnknownNode)
+	case r.Key != fingerprint(key) || r.Role != role:
+		return fmt.Errorf("%.63q %w with this key: another machine has the name now", node, ErrUnknownNode)
+	}
+	return nil
+}
+
+// Forget takes the name away from a node's key, so that its certificate is worth nothing from the next connection on and the
+// name is free. Access tokens that were given out when it joined are revoked. A node may join again with a new token. The
+// master does not forget itself.
+func (a *Authority) Forget(node grid.NodeID) error {
+	a.selfMu.Lock()
+	self := a.self
+	a.selfMu.Unlock()
+	if node == self {
+		return fmt.Errorf("%s is this master itself, which can't be forgotten", node)
+	}
+	a.joining.Lock()
+	defer a.joining.Unlock()
+	now := a.clock().UTC()
+	err := a.edit(node, func(r *nodeRecord) { *r = nodeRecord{Key: r.Key, Role: r.Role, Joined: r.Joined, Forgotten: now} })
+	if err != nil {
+		return err
+	}
+	return a.tokens.change(func(all map[string]tokenRecord) error {
+		revoke(all, now, func(_ string, r tokenRecord) bool { return r.Node == node })
+		return nil
+	})
+}
+
+// edit changes the record of a node that is in the cluster.
+func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
+	return a.nodes.change(func(all map[string]nodeRecord) error {
+		r, ok := all[string(node)]
+		if !ok || !r.Forgotten.IsZero() {
+			return fmt.Errorf("%.63q %w; mlfnode members lists them", node, ErrUnknownNode)
+		}
+		fn(&r)
+		all[string(node)] = r
+		return nil
+	})
+}
+
+// SetDrain records whether a node takes new trials. ErrUnknownNode means that there is no such node.
+func (a *Authority) SetDrain(node grid.NodeID, d Drain) error {
+	return a.edit(node, func(r *nodeRecord) { r.Drain = d })
+}
+
+// Drains gives the nodes that take no new trials.
+func (a *Authority) Drains() map[grid.NodeID]Drain {
+	drains := map[grid.NodeID]Drain{}
+	for name, r := range a.nodes.all() {
+		if r.Drain.On {
+			drains[grid.NodeID(name)] = r.Drain
+		}
+	}
+	return drains
+}
+
+// Nodes lists the registry by name, forgotten nodes included.
+func (a *Authority) Nodes() []NodeInfo {
+	var list []NodeInfo
+	for name, r := range a.nodes.all() {
+		list = append(list, NodeInfo{grid.NodeID(name), r.Key, r.Role, r.Joined, r.Forgotten, r.Drain})
+	}
+	slices.SortFunc(list, func(x, y NodeInfo) int { return strings.Compare(string(x.Node), string(y.Node)) })
+	return list
+}

@@ -1,0 +1,114 @@
+package trust
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+)
+
+// The text of a token: mlf1.<pin, 64 hexadecimal digits>.<id, 10 hexadecimal digits>.<secret, 43 characters of base64url>.
+const (
+	tokenPrefix = "mlf1"
+	idBytes     = 5 // short enough to type; a token is made anew when its identifier is in use
+	secretBytes = 32
+)
+
+var (
+	tokenID   = regexp.MustCompile(`^[0-9a-f]{10}$`)
+	secretLen = base64.RawURLEncoding.EncodedLen(secretBytes)
+	tokenLen  = len(tokenPrefix) + 1 + 2*sha256.Size + 1 + 2*idBytes + 1 + secretLen
+	secrets   = base64.RawURLEncoding.Strict() // one text for one secret
+)
+
+// Token is what a person types elsewhere: which cluster, which token, and its secret. It prints without the secret.
+type Token struct {
+	Pin Pin
+	ID  string
+
+	secret [secretBytes]byte
+}
+
+// Text is the whole token, secret included. Whoever has it has the token's role.
+func (t Token) Text() string { return tokenPrefix + "." + t.Pin.String() + "." + t.Bearer() }
+
+// Bearer is what `Authorization: Bearer` takes: <id>.<secret>.
+func (t Token) Bearer() string { return t.ID + "." + secrets.EncodeToString(t.secret[:]) }
+
+// String leaves the secret out.
+func (t Token) String() string { return "token " + t.ID }
+
+// GoString leaves the secret out.
+func (t Token) GoString() string { return t.String() }
+
+// LogValue leaves the secret out.
+func (t Token) LogValue() slog.Value { return slog.StringValue(t.ID) }
+
+// hash is what the authority keeps of a secret. It is also the key of the proof when a machine joins.
+func (t Token) hash() [sha256.Size]byte { return sha256.Sum256(t.secret[:]) }
+
+// ParseToken reads the text of a token; white space around it doesn't matter. Its errors never quote the text.
+func ParseToken(text string) (Token, error) {
+	var t Token
+	text = strings.TrimSpace(text)
+	parts := strings.Split(text, ".")
+	switch {
+	case text == "":
+		return t, errors.New("the token is empty; mlfnode token prints one on the master")
+	case strings.ContainsAny(text, " \t\r\n"):
+		return t, errors.New("the token holds white space in the middle; paste it as one line")
+	case parts[0] != tokenPrefix && len(parts) == 2 && tokenID.MatchString(parts[0]):
+		return t, fmt.Errorf("this is the part of a token that goes to the API; the whole token begins with %s.", tokenPrefix)
+	case parts[0] != tokenPrefix && strings.HasPrefix(parts[0], "mlf") && len(parts) > 1:
+		return t, errors.New("the token is of a form that this mlfnode does not know; install the master's version")
+	case parts[0] != tokenPrefix:
+		return t, fmt.Errorf("this is no token; one begins with %s.", tokenPrefix)
+	case len(text) < tokenLen:
+		return t, fmt.Errorf("the token was cut off: it has %d characters of %d; paste it whole", len(text), tokenLen)
+	case len(text) > tokenLen:
+		return t, fmt.Errorf("the token is too long: it has %d characters, not %d; paste it alone", len(text), tokenLen)
+	case len(parts) != 4:
+		return t, errDamagedToken
+	}
+	return t, t.decode(parts[1], parts[2], parts[3])
+}
+
+var errDamagedToken = errors.New("the token is damaged; copy it again, or make a new one with mlfnode token on the master")
+
+func (t *Token) decode(pin, id, secret string) error {
+	b, err := hex.DecodeString(pin)
+	if err != nil || len(b) != len(t.Pin) || pin != strings.ToLower(pin) || !tokenID.MatchString(id) {
+		return errDamagedToken
+	}
+	s, ok := decodeSecret(secret)
+	if !ok {
+		return errDamagedToken
+	}
+	t.Pin, t.ID, t.secret = Pin(b), id, s
+	return nil
+}
+
+func decodeSecret(text string) (secret [secretBytes]byte, ok bool) {
+	if len(text) != secretLen || strings.ContainsAny(text, "\r\n") { // which base64 skips
+		return secret, false
+	}
+	b, err := secrets.DecodeString(text)
+	if err != nil || len(b) != secretBytes {
+		return secret, false
+	}
+	return [secretBytes]byte(b), true
+}
+
+// parseBearer reads <id>.<secret>.
+func parseBearer(text string) (Token, bool) {
+	id, secret, found := strings.Cut(text, ".")
+	if !found || !tokenID.MatchString(id) {
+		return Token{}, false
+	}
+	s, ok := decodeSecret(secret)
+	return Token{ID: id, secret: s}, ok
+}

@@ -1,0 +1,96 @@
+// Package trust decides who belongs to a cluster: its certificate authority, the tokens that let machines and people in, the
+// certificates of nodes and the keys of gossip.
+//
+// The first master makes an Authority, a CA of the cluster's own. Everybody else knows that CA by its hash, the Pin, which
+// is part of each token. A connection is verified by the chain to the pinned CA and by the name and role in the certificate's
+// URI, `mlfnode://node/<name>?role=master|worker`; host names and addresses mean nothing. A machine joins by a challenge and
+// a response, so that neither its private key nor the token's secret ever travels. A person shows `<id>.<secret>` over TLS.
+//
+// Certificates are not revoked by lists: the registry of nodes says which key a name has (Authority.Known), and a name that
+// is forgotten has none. Everything on disk is in one folder, 0700, in files of 0600 that are replaced whole and synced
+// before an answer depends on them. The one process that has the lock of the state folder may use it.
+//
+// Nothing here listens or dials. Whoever does takes the TLS configurations from here and passes on the wire types.
+package trust
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"mlfnode/grid"
+)
+
+// NodeRole is what a certificate says that its node does.
+type NodeRole string
+
+// The roles of nodes.
+const (
+	Master NodeRole = "master" // serves the API and NATS
+	Worker NodeRole = "worker" // runs trials
+)
+
+// Role is what a token lets its bearer do.
+type Role string
+
+// The roles of tokens.
+const (
+	RoleNode     Role = "node"     // join machines, nothing else
+	RoleOperator Role = "operator" // everything about sweeps and nodes
+	RoleViewer   Role = "viewer"   // read
+	RoleNone     Role = "none"     // only in TokenSpec.User: whoever joins gets no access token
+)
+
+// ParseRole reads the role of a token as users write it.
+func ParseRole(text string) (Role, error) {
+	switch r := Role(text); r {
+	case RoleNode, RoleOperator, RoleViewer:
+		return r, nil
+	}
+	return "", fmt.Errorf("%q is no role; use node, operator or viewer", text)
+}
+
+// What callers tell apart.
+var (
+	// ErrBadToken is a token that this cluster does not know, or a wrong secret; which of both is never told.
+	ErrBadToken = errors.New("token is not known to this cluster")
+	// ErrExpired is a known token after its time, or one that has been used as often as it may.
+	ErrExpired = errors.New("token is no longer good")
+	// ErrRevoked is a known token that was revoked.
+	ErrRevoked = errors.New("token was revoked")
+	// ErrWrongRole is a known token that is for something else.
+	ErrWrongRole = errors.New("token is for something else")
+	// ErrUnknownToken is an identifier that no token has.
+	ErrUnknownToken = errors.New("no token has this identifier")
+	// ErrNameTaken is the name of a node that another key holds.
+	ErrNameTaken = errors.New("is taken by another machine")
+	// ErrReplay is an answer to a challenge that was answered before, has run out, or was never asked.
+	ErrReplay = errors.New("challenge can't be answered any more")
+	// ErrBadRequest is a request that no joining machine of ours makes.
+	ErrBadRequest = errors.New("request to join is malformed")
+	// ErrUnknownNode is a name that is not in the registry, or a key that is not the name's.
+	ErrUnknownNode = errors.New("is not a node of this cluster")
+	// ErrWrongCA is a peer whose certificate another authority has signed.
+	ErrWrongCA = errors.New("peer belongs to another cluster")
+	// ErrNoCertificate is a connection whose peer showed no certificate.
+	ErrNoCertificate = errors.New("peer showed no certificate")
+	// ErrNoIdentity is a folder without a node's certificate.
+	ErrNoIdentity = errors.New("this machine has not joined a cluster")
+	// ErrNoContext is a user without a context file.
+	ErrNoContext = errors.New("no cluster was chosen")
+)
+
+// nodeName is what fits into a subject, a run's name, a URI and a DNS label.
+var nodeName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
+
+// CheckNodeName says whether a node may have that name.
+func CheckNodeName(node grid.NodeID) error {
+	if nodeName.MatchString(string(node)) {
+		return nil
+	}
+	name := string(node)
+	if len(name) > 80 {
+		name = name[:80] + "…"
+	}
+	return fmt.Errorf("%q is no node name; use letters, digits, - and _, at most 63", name)
+}

@@ -1,0 +1,123 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"mlfnode/grid"
+)
+
+// Calls are what nodes ask the master. They are not stored: who gets no answer asks again.
+type Calls struct{ store *Store }
+
+// The verbs of calls.
+const (
+	callBeat    = "beat"
+	callKeyring = "keyring"
+)
+
+// BeatInterval is how often a node tells the master that it is there; BeatLimit is how long one may be silent.
+const (
+	BeatInterval = 500 * time.Millisecond
+	BeatLimit    = 2 * time.Second
+)
+
+// Beat is what a node tells the master again and again. It states, it never asks for a change, so losing one costs nothing.
+type Beat struct {
+	V          int            `json:"v"`
+	Start      string         `json:"start"` // names the life of the agent: another one each time it starts
+	Held       []HeldLease    `json:"held,omitempty"`
+	Running    int            `json:"running"`
+	Keys       uint64         `json:"keys,omitempty"`       // which gossip keyring the node has
+	Restarting bool           `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
+	Leaving    bool           `json:"leaving,omitempty"`    // the agent ends and gives back what it held
+	Versions   map[string]int `json:"versions,omitempty"`   // of wire types that the node knows
+}
+
+// HeldLease is a lease in a node's hands. Of two nodes that claim one, the later delivery holds it.
+type HeldLease struct {
+	Seq        uint64 `json:"s"`
+	Deliveries int    `json:"d"`
+}
+
+// Orders are the master's answer to a Beat: what is so now, whatever was said before.
+type Orders struct {
+	V          int      `json:"v"`
+	Lost       []uint64 `json:"lost,omitempty"`       // leases that the node no longer holds: what runs under them is to stop
+	Drain      bool     `json:"drain,omitempty"`      // take no more leases
+	Quarantine bool     `json:"quarantine,omitempty"` // with Drain: because trials fail there
+	Reason     string   `json:"reason,omitempty"`     // why, for people
+	Keys       uint64   `json:"keys,omitempty"`       // which gossip keyring is in force; another one than the node has is to be asked for
+}
+
+// wireVersion is the version of beats and orders.
+const wireVersion = 1
+
+// Beat sends a beat and gives the master's orders.
+func (c *Calls) Beat(ctx context.Context, b Beat) (Orders, error) {
+	b.V = wireVersion
+	var o Orders
+	return o, c.request(ctx, callBeat, b, &o)
+}
+
+// ServeBeats has fn answer beats until stop is called. fn must be quick.
+func (c *Calls) ServeBeats(fn func(grid.NodeID, *Beat) Orders) (stop func(), err error) {
+	return serve(c, callBeat, func(node grid.NodeID, b *Beat) any {
+		o := fn(node, b)
+		o.V = wireVersion
+		return o
+	})
+}
+
+// Keyring asks for the gossip keys, the primary first.
+func (c *Calls) Keyring(ctx context.Context) (keys [][]byte, err error) {
+	return keys, c.request(ctx, callKeyring, struct{}{}, &keys)
+}
+
+// ServeKeyring has fn answer requests for the gossip keys until stop is called.
+func (c *Calls) ServeKeyring(fn func(grid.NodeID) [][]byte) (stop func(), err error) {
+	return serve(c, callKeyring, func(node grid.NodeID, _ *struct{}) any { return fn(node) })
+}
+
+func (c *Calls) request(ctx context.Context, verb string, ask, answer any) error {
+	data, err := json.Marshal(ask)
+	if err != nil {
+		return fmt.Errorf("encode a %s: %w", verb, err)
+	}
+	ctx, stop := c.store.limited(ctx)
+	defer stop()
+	msg, err := c.store.conn.RequestWithContext(ctx, callSubject(c.store.node, verb), data)
+	if err != nil {
+		return c.store.explain(ctx, "ask the master for "+verb, err)
+	}
+	if err := json.Unmarshal(msg.Data, answer); err != nil {
+		return fmt.Errorf("read the answer to a %s: %w", verb, err)
+	}
+	return nil
+}
+
+// serve answers the calls of one verb. What can't be read gets no answer.
+func serve[T any](c *Calls, verb string, fn func(grid.NodeID, *T) any) (stop func(), err error) {
+	sub, err := c.store.conn.Subscribe("mlf.call.*."+verb, func(m *nats.Msg) {
+		ask := new(T)
+		if err := json.Unmarshal(m.Data, ask); err != nil {
+			c.store.log.Warn("call can't be read", "node", writer(m.Subject), "err", err)
+			return
+		}
+		data, err := json.Marshal(fn(writer(m.Subject), ask))
+		if err == nil {
+			err = m.Respond(data)
+		}
+		if err != nil {
+			c.store.log.Debug("call could not be answered", "node", writer(m.Subject), "err", err)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen for %s calls: %w", verb, err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}

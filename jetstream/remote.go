@@ -1,0 +1,120 @@
+package jetstream
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+
+	"mlfnode/grid"
+)
+
+// Remote says how a node reaches the Server of its master.
+type Remote struct {
+	Node   grid.NodeID
+	Dial   func(ctx context.Context) (net.Conn, error) // to where the master is now
+	TLS    *tls.Config                                 // with the node's certificate
+	Logger *slog.Logger
+	// Connected is called with each change of the connection, false first when it ends; may be nil.
+	Connected func(bool)
+}
+
+const (
+	// redialInterval is the pause between two tries to reach the master, with some jitter so that a restarted one is not overrun.
+	redialInterval = 200 * time.Millisecond
+	redialJitter   = 100 * time.Millisecond
+	dialLimit      = 3 * time.Second
+)
+
+// Connect opens a Store on the Server of another node. It waits until the master has been reached, or ctx ends. Later the
+// connection comes back by itself whenever it was lost; calls in between fail, and readers go on where they stopped.
+func Connect(ctx context.Context, r Remote) (*Store, error) {
+	log := r.Logger.With("component", "jetstream")
+	alive, end := context.WithCancelCause(context.Background()) // ends with Close
+	st := &Store{
+		node: r.Node, remote: true, streams: map[string]js.Stream{}, log: log, limits: Limits{}.withDefaults(),
+		life: func() context.Context { return alive }, gone: make(chan struct{}),
+	}
+	told := r.Connected
+	if told == nil {
+		told = func(bool) {}
+	}
+	var once sync.Once
+	reached := make(chan struct{})
+	up := func(*nats.Conn) { once.Do(func() { close(reached) }); told(true) }
+	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{alive, r.Dial}), nats.Name(string(r.Node)),
+		nats.Secure(r.TLS), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(inbox(r.Node)),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
+		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
+		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
+		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { told(false) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats client", "err", err) }),
+		nats.ClosedHandler(func(*nats.Conn) { end(ErrClosed); close(st.gone) }))
+	if err != nil {
+		end(ErrClosed)
+		return nil, fmt.Errorf("connect to the master: %w", err)
+	}
+	st.conn = conn
+	if err := st.openRemote(ctx, reached); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
+// openRemote waits for the connection and looks the streams up.
+func (s *Store) openRemote(ctx context.Context, reached <-chan struct{}) error {
+	select {
+	case <-reached:
+	case <-ctx.Done():
+		return fmt.Errorf("reach the master: %w", context.Cause(ctx))
+	}
+	for {
+		err := s.lookUp(ctx)
+		if err == nil {
+			return nil
+		}
+		s.log.Debug("streams of the master can't be opened yet", "err", err)
+		wait := time.NewTimer(tailRetry)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return fmt.Errorf("open the master's store: %w", context.Cause(ctx))
+		}
+	}
+}
+
+func (s *Store) lookUp(ctx context.Context) (err error) {
+	if s.js, err = js.New(s.conn, js.WithDefaultTimeout(callLimit)); err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	ctx, stop := context.WithTimeout(ctx, callLimit)
+	defer stop()
+	for _, cfg := range streams(s.limits) {
+		if s.streams[cfg.Name], err = s.js.Stream(ctx, cfg.Name); err != nil {
+			return fmt.Errorf("open stream %s: %w", cfg.Name, err)
+		}
+	}
+	return s.parts()
+}
+
+// dialer lets nats.go connect to wherever the master is at the moment.
+type dialer struct {
+	life context.Context // of the store: nats.go gives none
+	dial func(context.Context) (net.Conn, error)
+}
+
+// Dial implements nats.CustomDialer; the address stands for the master and says nothing.
+func (d *dialer) Dial(string, string) (net.Conn, error) {
+	ctx, stop := context.WithTimeout(d.life, dialLimit)
+	defer stop()
+	return d.dial(ctx)
+}

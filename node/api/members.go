@@ -1,0 +1,138 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// Member is one node as gossip sees it, as `members --json` prints it.
+type Member struct {
+	Node        grid.NodeID `json:"node"`
+	State       string      `json:"state"` // alive, suspect, dead or left
+	Since       time.Time   `json:"since"`
+	Address     string      `json:"address"` // of its gossip port
+	Version     string      `json:"version"`
+	Roles       []string    `json:"roles"`
+	Local       bool        `json:"local"` // the node that answers
+	CPUs        float64     `json:"cpus"`
+	Memory      int64       `json:"memory_bytes"`
+	GPUs        int         `json:"gpus"`
+	Load        float64     `json:"load"` // over one minute
+	Running     int         `json:"running"`
+	Drained     bool        `json:"drained"`
+	Quarantined bool        `json:"quarantined"`
+	Reason      string      `json:"reason"` // why it is drained
+	Devices     []GPU       `json:"devices"`
+	Driver      string      `json:"driver,omitempty"`
+	Problem     string      `json:"problem,omitempty"` // why its GPUs can't be used
+}
+
+// GPU is one device of a member, as `gpus --json` prints it.
+type GPU struct {
+	Node        grid.NodeID `json:"node"`
+	Index       int         `json:"index"`
+	UUID        string      `json:"uuid"`
+	Name        string      `json:"name"`
+	Memory      int64       `json:"memory_bytes"`
+	Used        int64       `json:"memory_used_bytes"`
+	Utilization int         `json:"utilization_percent"`
+	Temperature int         `json:"temperature_celsius"`
+	Processes   int         `json:"processes"`
+	Problem     string      `json:"problem,omitempty"`
+}
+
+// Drain asks a node to take no more trials.
+type Drain struct {
+	Reason string `json:"reason"`
+}
+
+// NewToken asks for a token.
+type NewToken struct {
+	Role    string        `json:"role"`
+	Expires time.Duration `json:"expires"` // from now; 0 is never
+	Uses    int           `json:"uses"`    // joins; 0 is any number
+	User    string        `json:"user"`    // role of who joins with it
+	Note    string        `json:"note"`
+}
+
+// TokenMade is a new token with what else is needed to use it.
+type TokenMade struct {
+	ID      string    `json:"id"`
+	Token   string    `json:"token"`
+	Role    string    `json:"role"`
+	Expires time.Time `json:"expires,omitzero"`
+	Master  string    `json:"master"` // HOST:PORT of the API
+}
+
+// TokenKnown is a token in a list, without its secret.
+type TokenKnown struct {
+	ID      string    `json:"id"`
+	Role    string    `json:"role"`
+	State   string    `json:"state"` // good, expired, revoked or used up
+	Note    string    `json:"note,omitempty"`
+	Made    time.Time `json:"made"`
+	Expires time.Time `json:"expires,omitzero"`
+	Used    int       `json:"used"`
+	Uses    int       `json:"uses,omitempty"`
+}
+
+// Members lists the nodes by name.
+func (c *Client) Members(ctx context.Context) ([]Member, error) {
+	return get[[]Member](ctx, c, PathMembers, nil)
+}
+
+// Drain lets running trials of a node end and gives it no more.
+func (c *Client) Drain(ctx context.Context, node grid.NodeID, reason string) error {
+	return c.member(ctx, node, "drain", Drain{Reason: reason})
+}
+
+// Undrain lets a node take trials again, also one that was quarantined.
+func (c *Client) Undrain(ctx context.Context, node grid.NodeID) error {
+	return c.member(ctx, node, "undrain", nil)
+}
+
+// Forget takes a node's certificate its worth and frees its name.
+func (c *Client) Forget(ctx context.Context, node grid.NodeID) error {
+	return c.member(ctx, node, "forget", nil)
+}
+
+func (c *Client) member(ctx context.Context, node grid.NodeID, action string, body any) error {
+	path := strings.Replace(PathMemberAction, "{node}", url.PathEscape(string(node)), 1)
+	_, err := post[struct{}](ctx, c, strings.Replace(path, "{action}", action, 1), body)
+	return err
+}
+
+// MakeToken makes a token.
+func (c *Client) MakeToken(ctx context.Context, t NewToken) (TokenMade, error) {
+	return post[TokenMade](ctx, c, PathTokens, t)
+}
+
+// Tokens lists the tokens, the newest first.
+func (c *Client) Tokens(ctx context.Context) ([]TokenKnown, error) {
+	return get[[]TokenKnown](ctx, c, PathTokens, nil)
+}
+
+// RevokeToken ends a token and what was given out through it.
+func (c *Client) RevokeToken(ctx context.Context, id string) error {
+	resp, err := c.do(ctx, http.MethodDelete, strings.Replace(PathToken, "{id}", url.PathEscape(id), 1), nil, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// RotateKeyring gives the cluster a new gossip key.
+func (c *Client) RotateKeyring(ctx context.Context) error {
+	_, err := post[struct{}](ctx, c, PathKeyring, nil)
+	return err
+}
+
+// Post sends a request that this package has no method for; answer is decoded into a T.
+func Post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
+	return post[T](ctx, c, path, body)
+}

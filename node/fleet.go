@@ -1,0 +1,171 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/cluster/inventory"
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// protocol is the version of the wire formats that this program speaks: of beats, events and leases.
+const protocol = 1
+
+// tellInterval is how often a node looks whether what it tells others has changed.
+const tellInterval = 2 * time.Second
+
+// fleet is this node's part in a cluster: its gossip and what it tells there.
+type fleet struct {
+	cluster *cluster.Cluster
+	keyring *trust.Keyring
+	watcher *inventory.Watcher
+}
+
+// gossip starts the node's membership, with these roles and ports of a master.
+func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluster.Role, ports Ports) error {
+	cfg := &n.cfg
+	pin := trust.PinOf(id.CA)
+	f := &fleet{keyring: keyring}
+	seen := cfg.Machine
+	self := cluster.Self{
+		Version: cfg.Version, Protocol: protocol, Roles: roles, APIPort: ports.API, NATSPort: ports.NATS,
+		CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory, GPUs: len(seen.GPUs), Load: load(), Inventory: &seen,
+	}
+	var err error
+	f.cluster, err = cluster.Start(cluster.Config{
+		Node: id.Node, Bind: cfg.Cluster.bind(), Port: cfg.Cluster.Ports.Gossip, Advertise: cfg.Cluster.Advertise,
+		Keys: keyring.Keys(), Label: hex.EncodeToString(pin[:8]), Self: self, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return fmt.Errorf("start gossip: %w", err)
+	}
+	n.onClose(f.cluster.Close)
+	f.watcher = inventory.NewWatcher(seen, func(m inventory.Machine) {
+		f.cluster.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
+	})
+	n.fleet = f
+	n.start("inventory", f.watcher.Run)
+	n.start("tell", n.tell)
+	return nil
+}
+
+// bind is the address to listen on.
+func (c *Cluster) bind() string {
+	if c.Bind == "" {
+		return "0.0.0.0"
+	}
+	return c.Bind
+}
+
+// tell keeps what others hear of this node up to date.
+func (n *Node) tell(ctx context.Context) error {
+	tick := time.NewTicker(tellInterval)
+	defer tick.Stop()
+	for {
+		running := 0
+		if w := n.working(); w != nil {
+			running = w.Running()
+		}
+		n.fleet.cluster.Update(func(s *cluster.Self) { s.Running, s.Load = running, load() })
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// obey has gossip tell what the master says of this node, and keeps up with the keyring.
+func (n *Node) obey(o *jetstream.Orders) {
+	n.fleet.cluster.Update(func(s *cluster.Self) {
+		s.Drained, s.Quarantined, s.Reason = o.Drain && !o.Quarantine, o.Quarantine, o.Reason
+	})
+	if o.Keys != 0 && o.Keys != keysID(n.fleet.keyring.Keys()) {
+		select {
+		case n.stale <- struct{}{}:
+		default: // it is being looked at already
+		}
+	}
+}
+
+// keysID names a keyring: what others may know of it.
+func keysID(keys [][]byte) uint64 {
+	sum := sha256.Sum256(bytes.Join(keys, nil))
+	return max(binary.BigEndian.Uint64(sum[:]), 1)
+}
+
+// load is the load average of the last minute; 0 where the system does not tell.
+func load() float64 {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	v, _ := strconv.ParseFloat(first, 64) // 0 for what can't be read
+	return v
+}
+
+// members is what gossip knows, in the form of the API.
+func (n *Node) members() []api.Member {
+	all := []api.Member{}
+	for _, m := range n.fleet.cluster.Members() {
+		all = append(all, member(&m, m.Node == n.fleet.cluster.Node()))
+	}
+	return all
+}
+
+func member(m *cluster.Member, local bool) api.Member {
+	v := api.Member{
+		Node: m.Node, State: string(m.State), Since: m.Since.UTC(), Address: net.JoinHostPort(m.Address, strconv.Itoa(m.Port)),
+		Version: m.Version, Roles: []string{}, Local: local, CPUs: m.CPUs, Memory: m.Memory, GPUs: m.GPUs, Load: m.Load,
+		Running: m.Running, Drained: m.Drained, Quarantined: m.Quarantined, Reason: m.Reason, Devices: []api.GPU{},
+	}
+	for _, r := range m.Roles {
+		v.Roles = append(v.Roles, string(r))
+	}
+	if m.Inventory == nil {
+		return v
+	}
+	v.Driver, v.Problem = m.Inventory.Driver, m.Inventory.GPUProblem
+	for _, g := range m.Inventory.GPUs {
+		v.Devices = append(v.Devices, api.GPU{
+			Node: m.Node, Index: g.Index, UUID: g.UUID, Name: g.Name, Memory: g.Memory, Used: g.MemoryUsed,
+			Utilization: g.Utilization, Temperature: g.Temperature, Processes: g.Processes, Problem: g.Problem,
+		})
+	}
+	return v
+}
+
+// gossipAddresses lists where nodes that are there gossip, for others to join.
+func (n *Node) gossipAddresses() []string {
+	var all []string
+	for _, m := range n.fleet.cluster.Members() {
+		if m.There() {
+			all = append(all, net.JoinHostPort(m.Address, strconv.Itoa(m.Port)))
+		}
+	}
+	return all
+}
+
+// local is this node as gossip tells of it.
+func (n *Node) local() cluster.Member {
+	for _, m := range n.fleet.cluster.Members() {
+		if m.Node == n.fleet.cluster.Node() {
+			return m
+		}
+	}
+	return cluster.Member{Node: grid.NodeID(n.cfg.Node)}
+}

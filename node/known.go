@@ -1,0 +1,99 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// known is where a node has met its cluster, kept in cluster.json of the state folder: what it needs to find the others again.
+type known struct {
+	API    []string `json:"api"`    // HOST:PORT of the master, the last one first
+	NATS   []string `json:"nats"`   // likewise
+	Gossip []string `json:"gossip"` // of members
+}
+
+const (
+	knownFile = "cluster.json"
+	// knownGossip bounds the remembered members: any one of them leads to all.
+	knownGossip = 16
+	// rejoinInterval is how often a node that sees nobody tries the members that it has known.
+	rejoinInterval = 3 * time.Second
+)
+
+func loadKnown(state string) (*known, error) {
+	var k known
+	b, err := os.ReadFile(filepath.Join(state, knownFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("this node has credentials but does not know where its cluster is; join again with: mlfnode join --seed HOST")
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &k)
+	}
+	if err != nil || len(k.API) == 0 || len(k.NATS) == 0 {
+		return nil, fmt.Errorf("read where the cluster is: %w", errors.Join(err, errors.New(knownFile+" is damaged; join again")))
+	}
+	return &k, nil
+}
+
+func (k *known) save(state string) error {
+	b, err := json.Marshal(k)
+	if err != nil {
+		return fmt.Errorf("encode where the cluster is: %w", err)
+	}
+	file := filepath.Join(state, knownFile)
+	if err := os.WriteFile(file+".new", append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("remember where the cluster is: %w", bare(err))
+	}
+	return os.Rename(file+".new", file)
+}
+
+// rejoin brings this node together with the others whenever it sees none of them, and remembers who is there.
+func (n *Node) rejoin(ctx context.Context) error {
+	tick := time.NewTicker(rejoinInterval)
+	defer tick.Stop()
+	k := known{}
+	if n.known != nil {
+		k = *n.known
+	} else if old, err := loadKnown(n.cfg.StateDir); err == nil {
+		k = *old
+	}
+	for {
+		there := n.gossipAddresses()
+		if len(there) <= 1 && len(k.Gossip) > 0 {
+			if err := n.fleet.cluster.Join(ctx, k.Gossip); err != nil {
+				n.log.Debug("no other node answers", "err", err)
+			}
+			there = n.gossipAddresses()
+		}
+		k.remember(n, there)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// remember saves the members when they have changed.
+func (k *known) remember(n *Node, there []string) {
+	own := n.local()
+	there = slices.DeleteFunc(there, func(a string) bool { return a == joinAddress(own.Address, own.Port) })
+	there = there[:min(len(there), knownGossip)]
+	if len(there) == 0 || slices.Equal(there, k.Gossip) {
+		return
+	}
+	k.Gossip = there
+	if len(k.API) == 0 { // of a master itself
+		k.API, k.NATS = []string{joinAddress(own.Address, own.APIPort)}, []string{joinAddress(own.Address, own.NATSPort)}
+	}
+	if err := k.save(n.cfg.StateDir); err != nil {
+		n.log.Warn("members could not be remembered", "err", err)
+	}
+}

@@ -1,0 +1,157 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+// bury takes back all that a dead node held: its running attempts are fenced, its leases leave the queue, and what they did
+// not bring to an end is leased anew. What can't be stored now is taken back when the leases run out.
+func (s *state) bury(ctx context.Context, node grid.NodeID, how string) {
+	class := grid.ClassCrash
+	if strings.HasSuffix(how, " left") {
+		class = grid.ClassHalt
+	}
+	seqs := s.m.ledger.of(node)
+	for _, f := range s.feeds {
+		if err := s.fence(ctx, f, node, 0, f.count, class, how); err != nil {
+			s.m.log.Warn("attempts of a dead node could not be fenced", "node", node, "sweep", f.sweep.ID, "err", err)
+		}
+	}
+	s.takeBack(ctx, seqs)
+}
+
+// takeBack removes leases from the queue and makes what is missing ready to be leased.
+func (s *state) takeBack(ctx context.Context, seqs []uint64) {
+	feeds := s.leases()
+	for _, seq := range seqs {
+		f := feeds[seq]
+		if f == nil {
+			continue
+		}
+		if err := s.m.cfg.Store.Queue.Delete(ctx, seq); err != nil {
+			s.m.log.Warn("lease could not be taken back and runs out by itself", "sweep", f.sweep.ID, "lease", seq, "err", err)
+			continue
+		}
+		s.drop(f, seq, time.Now())
+	}
+}
+
+// fence ends the running attempts of a node among the trials [lo,hi) of a sweep.
+func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, lo, hi int64, class grid.Class, how string) error {
+	batch := &grid.Batch{V: grid.EventVersion, Sweep: f.sweep.ID}
+	now := time.Now().UnixMicro()
+	for t, err := range s.m.cfg.History.Trials(ctx, f.sweep.ID, history.Query{States: []grid.State{grid.Running}}) {
+		if err != nil {
+			return fmt.Errorf("find running trials: %w", err)
+		}
+		if t.Node != node || t.Index < lo || t.Index >= hi {
+			continue
+		}
+		result := &grid.Result{Class: class, ExitCode: grid.NoExit, Reason: how}
+		if class == grid.ClassCrash {
+			result.Reason = s.crashed(ctx, f, &t, how)
+		}
+		batch.Events = append(batch.Events, grid.Event{
+			Kind: grid.Fenced, Index: t.Index, Attempt: t.Attempt, Run: t.Run, Time: now, Result: result,
+		})
+	}
+	if len(batch.Events) == 0 {
+		return nil
+	}
+	if _, err := s.m.cfg.Store.Events.Publish(ctx, batch); err != nil {
+		return fmt.Errorf("fence attempts: %w", err)
+	}
+	return nil
+}
+
+// crashed is the reason of an attempt whose node died. A trial under which too many nodes have died is set aside with it.
+func (s *state) crashed(ctx context.Context, f *feed, t *grid.Trial, how string) string {
+	limit := s.m.cfg.Nodes.CrashLimit
+	if t.Failures[grid.ClassCrash]+1 < limit {
+		return how
+	}
+	var before []string
+	attempts, err := s.m.cfg.History.Attempts(ctx, grid.TrialID{Sweep: f.sweep.ID, Index: t.Index})
+	for _, a := range attempts {
+		if err == nil && a.Result.Class == grid.ClassCrash && !slices.Contains(before, string(a.Node)) {
+			before = append(before, string(a.Node))
+		}
+	}
+	if len(before) == 0 {
+		return how
+	}
+	return fmt.Sprintf("%s; it is set aside, since nodes died under it %d times (before: %s). Run it again with: mlfnode retry %s/%d",
+		how, limit, strings.Join(before, ", "), f.sweep.ID, t.Index)
+}
+
+// reborn compares what a node holds at the begin of a life with what it held before: what it no longer knows of is taken out of
+// the queue. The reconciler finds it missing there, and leases it anew once the node's last reports have been followed.
+func (s *state) reborn(node grid.NodeID, held []jetstream.HeldLease) {
+	ctx := context.Background() // a call of the store bounds itself
+	for _, seq := range s.m.ledger.of(node) {
+		if slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return h.Seq == seq }) {
+			continue
+		}
+		if err := s.m.cfg.Store.Queue.Delete(ctx, seq); err != nil {
+			s.m.log.Warn("lease of an agent's last life could not be deleted and runs out by itself", "node", node, "lease", seq, "err", err)
+		}
+	}
+	s.report(ctx, s.reconcile(ctx))
+}
+
+// pass fences the attempts of nodes whose leases have run out and gone to others.
+func (s *state) pass(ctx context.Context) error {
+	feeds := s.leases()
+	for _, p := range s.m.ledger.passings() {
+		f := feeds[p.lease]
+		if f == nil {
+			continue
+		}
+		l := f.leases[p.lease]
+		how := fmt.Sprintf("its lease ran out, since node %s was not heard of; node %s has it now", p.from, p.to)
+		s.m.log.Info("lease went to another node", "sweep", f.sweep.ID, "lease", p.lease, "from", p.from, "to", p.to)
+		if err := s.fence(ctx, f, p.from, l.lo, l.hi, grid.ClassLost, how); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restore takes over the leases that are in the queue when the master starts: other nodes may be working on them.
+func (s *state) restore(ctx context.Context) error {
+	present, err := s.m.cfg.Store.Queue.Present(ctx)
+	if err != nil {
+		return fmt.Errorf("list leases: %w", err)
+	}
+	bySweep := map[grid.SweepID][]jetstream.Queued{}
+	for _, l := range present {
+		if _, ok := s.m.Sweep(l.Sweep); ok {
+			bySweep[l.Sweep] = append(bySweep[l.Sweep], l)
+			continue
+		}
+		if err := s.m.cfg.Store.Queue.Delete(ctx, l.Seq); err != nil {
+			return fmt.Errorf("delete a lease of a removed sweep: %w", err)
+		}
+	}
+	for id, leases := range bySweep {
+		r, _ := s.m.Sweep(id)
+		if err := s.open(ctx, r.Sweep, leases); err != nil {
+			return err
+		}
+		for _, l := range leases {
+			if err := s.ensure(ctx, grid.Lane(l.Shape)); err != nil {
+				return err
+			}
+		}
+	}
+	s.m.ledger.complete()
+	return nil
+}

@@ -1,0 +1,202 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strconv"
+	"syscall"
+
+	"mlfnode/cluster"
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+	"mlfnode/node/master"
+	"mlfnode/node/monitor"
+	"mlfnode/node/worker"
+)
+
+// OpenMaster starts the master of a cluster, which it makes if there is none in the state folder. It returns ErrInUse when
+// another process has the folder.
+//
+// Like Open this is wiring, in the order in which the parts depend on each other.
+func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
+	n, err := begin(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if n.authority, err = trust.OpenAuthority(n.trustDir(), nil); err != nil {
+		return nil, fmt.Errorf("open the cluster's authority: %w", err)
+	}
+	id, err := n.authority.IssueSelf(cfg.Node)
+	if err != nil {
+		return nil, fmt.Errorf("certify this node: %w", err)
+	}
+	if err := n.openServer(ctx, id); err != nil {
+		return nil, err
+	}
+	if n.history, err = history.Open(filepath.Join(cfg.StateDir, "history.db"), cfg.Logger); err != nil {
+		return nil, fmt.Errorf("open history: %w", err)
+	}
+	n.onClose(func() { n.history.Close() })
+	roles := []cluster.Role{cluster.Master}
+	if cfg.Cluster.Worker {
+		roles = append(roles, cluster.Worker)
+	}
+	ports := cfg.Cluster.Ports
+	ports.NATS = n.server.Addr().(*net.TCPAddr).Port
+	door, err := listenTCP(net.JoinHostPort(cfg.Cluster.Bind, strconv.Itoa(ports.API)))
+	if err != nil {
+		return nil, err
+	}
+	n.onClose(func() { door.Close() })
+	if err := n.gossip(id, n.authority.Keyring(), roles, ports); err != nil {
+		return nil, err
+	}
+	stopKeyring, err := n.store.Calls.ServeKeyring(func(grid.NodeID) [][]byte { return n.authority.Keyring().Keys() })
+	if err != nil {
+		return nil, err
+	}
+	n.onClose(stopKeyring)
+	if cfg.Cluster.Worker {
+		if err := n.openWorker(ctx); err != nil {
+			return nil, err
+		}
+	}
+	n.master = master.New(master.Config{
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, Feed: true, Nodes: n.nodes(),
+		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age},
+	})
+	n.start("master", n.master.Run)
+	select {
+	case <-n.master.Ready():
+	case err := <-n.failed:
+		return nil, err
+	}
+	n.onClose(n.fleet.cluster.Watch(func(cluster.Member) { n.master.Kick() }))
+	if cfg.Cluster.Worker {
+		widen()
+		n.start("worker", n.worker.Run)
+	}
+	n.start("memory", settle)
+	n.start("seeds", n.rejoin)
+	n.monitor = monitor.New(n.monitored(ports))
+	return n, n.open(tls.NewListener(door, id.APIServer(n.authority.Known)))
+}
+
+// openServer starts the store, for this process and for the nodes.
+func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
+	cfg := &n.cfg
+	n.server, err = jetstream.Start(jetstream.Config{
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: cfg.limits(),
+		Listen: &jetstream.Listen{
+			Host: cfg.Cluster.bind(), Port: cfg.Cluster.Ports.NATS, TLS: id.NATSServer(n.authority.Known),
+			Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
+				node, _, err := trust.PeerOf(s)
+				return node, err
+			},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("start the store: %w", explainPort(err, cfg.Cluster.Ports.NATS))
+	}
+	n.onClose(n.server.Close)
+	if n.store, err = n.server.Store(ctx); err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	n.onClose(n.store.Close)
+	return nil
+}
+
+func listenTCP(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		_, text, _ := net.SplitHostPort(address)
+		number, _ := strconv.Atoi(text)
+		return nil, fmt.Errorf("listen for the API: %w", explainPort(err, number))
+	}
+	return l, nil
+}
+
+// explainPort says what to do about a port that is taken.
+func explainPort(err error, port int) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("port %d is in use by another program; stop it, or set ports in node.yaml", port)
+	}
+	return err
+}
+
+// open serves the owner on the socket and others on the door.
+func (n *Node) open(door net.Listener) error {
+	l, err := listen(n.cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	n.onClose(n.serve(l))
+	n.start("API", func(ctx context.Context) error { return n.monitor.ServeOthers(ctx, door) })
+	return nil
+}
+
+// nodes is what the master is told about the cluster's nodes.
+func (n *Node) nodes() *master.Nodes {
+	return &master.Nodes{
+		Members: n.fleet.cluster.Members, Refused: n.fleet.cluster.Refused, Disconnections: n.server.Disconnections,
+		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
+		Drain: func(node grid.NodeID) (bool, bool, string) {
+			d := n.authority.Drains()[node]
+			return d.On, d.By == quarantined, d.Reason
+		},
+		Quarantine: func(node grid.NodeID, reason string) {
+			if err := n.authority.SetDrain(node, trust.Drain{On: true, Reason: reason, By: quarantined}); err != nil {
+				n.log.Error("node could not be quarantined", "node", node, "err", err)
+			}
+		},
+	}
+}
+
+// quarantined is who drains a node that is broken.
+const quarantined = "master"
+
+// slots says how many attempts with these resources the nodes that take trials can run at one time.
+func (n *Node) slots(r grid.Resources) int {
+	total := 0
+	for _, m := range n.fleet.cluster.Members() {
+		if m.There() && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined {
+			total += worker.Slots(m.CPUs, m.Memory, r)
+		}
+	}
+	return total
+}
+
+// forget takes a node out of the cluster: its certificate is worth nothing any more, its connection ends, and the others
+// gossip with a key that it does not have.
+func (n *Node) forget(ctx context.Context, node grid.NodeID) error {
+	if err := n.authority.Forget(node); err != nil {
+		return err
+	}
+	n.server.Kick(node)
+	return n.rotate(ctx)
+}
+
+// monitored is what the API of a master shows and does.
+func (n *Node) monitored(ports Ports) monitor.Config {
+	info := n.cfg.describe()
+	info.Role = string(trust.Master)
+	return monitor.Config{
+		Master: n.master, History: n.history, Store: n.store, Node: info, Logger: n.cfg.Logger,
+		Members: n.members, Authority: n.authority, Forget: n.forget, Rotate: n.rotate,
+		Address: net.JoinHostPort(n.local().Address, strconv.Itoa(ports.API)),
+		Meet: func() monitor.JoinReply {
+			return monitor.JoinReply{NATSPort: ports.NATS, GossipPort: n.fleet.cluster.Port(), Members: n.gossipAddresses()}
+		},
+	}
+}

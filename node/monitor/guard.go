@@ -1,0 +1,84 @@
+package monitor
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/node/api"
+)
+
+// access is what a request may do.
+type access uint8
+
+const (
+	mayNothing access = iota
+	mayRead
+	mayAct
+	mayOwn // of the master: whoever reaches the socket in the state folder
+)
+
+// needs says what a request asks for. Tokens, keys and the registry of nodes are for the owner; joining needs a token of its
+// own, which the authority judges.
+func needs(r *http.Request) access {
+	path := r.URL.Path
+	switch {
+	case path == api.PathChallenge || path == api.PathJoin:
+		return mayNothing
+	case strings.HasPrefix(path, api.PathTokens), path == api.PathKeyring, strings.HasSuffix(path, "/actions/forget"):
+		return mayOwn
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		return mayRead
+	}
+	return mayAct
+}
+
+// errNoToken is the answer to a request without a token.
+var errNoToken = errors.New("this needs a token")
+
+// guarded lets through what the request's token allows.
+func (m *Monitor) guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		need := needs(r)
+		if need == mayNothing {
+			r.Body = http.MaxBytesReader(w, r.Body, strangerBytes)
+			next.ServeHTTP(w, r)
+			return
+		}
+		have, err := m.granted(r)
+		switch {
+		case err != nil:
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: "ask who runs the master for a new one, made with: mlfnode token --role operator"})
+		case have < need && need == mayOwn:
+			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this is done on the master itself", Hint: "log in there and run the command again"})
+		case have < need:
+			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is for reading only", Hint: "use one made with: mlfnode token --role operator"})
+		default:
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// strangerBytes bounds what is read from somebody who has shown no token.
+const strangerBytes = 64 << 10
+
+func (m *Monitor) granted(r *http.Request) (access, error) {
+	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok {
+		return mayNothing, errNoToken
+	}
+	grant, err := m.cfg.Authority.CheckAccess(bearer)
+	if err != nil {
+		m.log.Info("access refused", "from", r.RemoteAddr, "token", grant.ID, "err", err)
+		return mayNothing, err
+	}
+	switch grant.Role {
+	case trust.RoleOperator:
+		return mayAct, nil
+	case trust.RoleViewer:
+		return mayRead, nil
+	}
+	return mayNothing, errNoToken
+}

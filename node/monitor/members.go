@@ -1,0 +1,51 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+func (m *Monitor) members(*http.Request) ([]api.Member, error) {
+	if m.cfg.Members == nil {
+		return nil, errAlone
+	}
+	return m.cfg.Members(), nil
+}
+
+// errAlone is the answer of a node that is in no cluster.
+var errAlone = &api.Error{
+	Status: http.StatusConflict, Msg: "this node is in no cluster", Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
+}
+
+// actOnMember drains a node, lets it take trials again, or forgets it.
+func (m *Monitor) actOnMember(r *http.Request) (struct{}, error) {
+	var none struct{}
+	if m.cfg.Authority == nil {
+		return none, errAlone
+	}
+	node := grid.NodeID(r.PathValue("node"))
+	var err error
+	switch action := r.PathValue("action"); action {
+	case "drain":
+		var d api.Drain
+		if err := decode(r, &d); err != nil {
+			return none, err
+		}
+		err = m.cfg.Authority.SetDrain(node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
+	case "undrain":
+		err = m.cfg.Authority.SetDrain(node, trust.Drain{})
+	case "forget":
+		err = m.cfg.Forget(r.Context(), node)
+	default:
+		err = badRequest("a node has no action "+action, "")
+	}
+	if errors.Is(err, trust.ErrUnknownNode) {
+		return none, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
+	}
+	return none, err
+}

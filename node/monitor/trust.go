@@ -1,0 +1,121 @@
+package monitor
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/node/api"
+)
+
+// JoinReply is the master's answer to a machine that joins: its credentials, and where it finds the others.
+type JoinReply struct {
+	trust.JoinAnswer
+	NATSPort   int      `json:"nats_port"`
+	GossipPort int      `json:"gossip_port"`
+	Members    []string `json:"members"` // gossip addresses of nodes that are there
+}
+
+// ChallengeAsk asks for the challenge of a token.
+type ChallengeAsk struct {
+	Token string `json:"token"`
+}
+
+func (m *Monitor) challenge(r *http.Request) (trust.Challenge, error) {
+	if m.cfg.Authority == nil {
+		return trust.Challenge{}, errAlone
+	}
+	var ask ChallengeAsk
+	if err := decode(r, &ask); err != nil {
+		return trust.Challenge{}, err
+	}
+	return m.cfg.Authority.Challenge(ask.Token), nil
+}
+
+func (m *Monitor) join(r *http.Request) (JoinReply, error) {
+	if m.cfg.Authority == nil {
+		return JoinReply{}, errAlone
+	}
+	var ask trust.JoinRequest
+	if err := decode(r, &ask); err != nil {
+		return JoinReply{}, err
+	}
+	answer, err := m.cfg.Authority.Join(ask)
+	if err != nil {
+		m.log.Warn("join refused", "from", r.RemoteAddr, "node", ask.Node, "token", ask.TokenID, "err", err)
+		return JoinReply{}, refusal(err)
+	}
+	m.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID)
+	reply := m.cfg.Meet()
+	reply.JoinAnswer = answer
+	return reply, nil
+}
+
+// refusal says why a machine may not join, and what to do.
+func refusal(err error) error {
+	hint := "make a new token on the master with: mlfnode token"
+	status := http.StatusForbidden
+	switch {
+	case errors.Is(err, trust.ErrNameTaken):
+		hint = "choose another name with --node NAME, or free it on the master with: mlfnode forget NAME"
+		status = http.StatusConflict
+	case errors.Is(err, trust.ErrReplay):
+		hint = "try again"
+	case errors.Is(err, trust.ErrBadRequest):
+		hint, status = "use a mlfnode of the master's version", http.StatusBadRequest
+	}
+	return &api.Error{Status: status, Msg: err.Error(), Hint: hint}
+}
+
+func (m *Monitor) makeToken(r *http.Request) (api.TokenMade, error) {
+	if m.cfg.Authority == nil {
+		return api.TokenMade{}, errAlone
+	}
+	var ask api.NewToken
+	if err := decode(r, &ask); err != nil {
+		return api.TokenMade{}, err
+	}
+	t, err := m.cfg.Authority.MakeToken(trust.TokenSpec{
+		Role: trust.Role(ask.Role), Expires: ask.Expires, Uses: ask.Uses, User: trust.Role(ask.User), Note: ask.Note,
+	})
+	if err != nil {
+		return api.TokenMade{}, badRequest(err.Error(), "mlfnode token --help")
+	}
+	made := api.TokenMade{ID: t.ID, Token: t.Text(), Role: ask.Role, Master: m.cfg.Address}
+	if ask.Expires > 0 {
+		made.Expires = time.Now().Add(ask.Expires).UTC().Truncate(time.Second)
+	}
+	return made, nil
+}
+
+func (m *Monitor) tokens(*http.Request) ([]api.TokenKnown, error) {
+	if m.cfg.Authority == nil {
+		return nil, errAlone
+	}
+	all := []api.TokenKnown{}
+	for _, t := range m.cfg.Authority.Tokens() {
+		all = append(all, api.TokenKnown{
+			ID: t.ID, Role: string(t.Role), State: t.State, Note: t.Note, Made: t.Created, Expires: t.Expires, Used: t.Used, Uses: t.Uses,
+		})
+	}
+	return all, nil
+}
+
+func (m *Monitor) revoke(r *http.Request) (struct{}, error) {
+	if m.cfg.Authority == nil {
+		return struct{}{}, errAlone
+	}
+	err := m.cfg.Authority.Revoke(r.PathValue("id"))
+	if errors.Is(err, trust.ErrUnknownToken) {
+		err = &api.Error{Status: http.StatusNotFound, Msg: err.Error(), Hint: "list them with: mlfnode token list"}
+	}
+	return struct{}{}, err
+}
+
+func (m *Monitor) rotate(r *http.Request) (struct{}, error) {
+	if m.cfg.Rotate == nil {
+		return struct{}{}, errAlone
+	}
+	return struct{}{}, m.cfg.Rotate(r.Context())
+}

@@ -1,0 +1,154 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+const (
+	// beatPause is the shortest time between two beats: leases that come in short succession are told together.
+	beatPause = 20 * time.Millisecond
+	// beatPatience is how long the answer to a beat is waited for.
+	beatPatience = time.Second
+	// lastBeats bounds the farewell of a node that leaves.
+	lastBeats = 500 * time.Millisecond
+)
+
+// beat tells the master what this worker holds, and obeys, until ctx ends. It says farewell then.
+func (w *Worker) beat(ctx context.Context) {
+	tick := time.NewTicker(jetstream.BeatInterval)
+	defer tick.Stop()
+	for {
+		w.report(ctx)
+		pause := time.NewTimer(beatPause)
+		select {
+		case <-ctx.Done():
+		case <-pause.C:
+		}
+		pause.Stop()
+		select {
+		case <-ctx.Done():
+			w.farewell()
+			return
+		case <-tick.C:
+		case <-w.beatNow:
+		}
+	}
+}
+
+// report sends one beat.
+func (w *Worker) report(ctx context.Context) {
+	ctx, stop := context.WithTimeout(ctx, beatPatience)
+	defer stop()
+	orders, err := w.cfg.Store.Calls.Beat(ctx, w.state())
+	if err != nil {
+		if ctx.Err() == nil {
+			w.log.Debug("master does not answer", "err", err)
+		}
+		return
+	}
+	w.obey(&orders)
+}
+
+// farewell tells the master that this agent ends.
+func (w *Worker) farewell() {
+	ctx, stop := context.WithTimeout(context.Background(), lastBeats) // the worker's own context has ended
+	defer stop()
+	b := w.state()
+	b.Restarting = w.handover.Load()
+	b.Leaving = !b.Restarting
+	if _, err := w.cfg.Store.Calls.Beat(ctx, b); err != nil {
+		w.log.Debug("master was not told that this node leaves", "err", err)
+	}
+}
+
+// state is what a beat says.
+func (w *Worker) state() jetstream.Beat {
+	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running()}
+	if w.cfg.Keys != nil {
+		b.Keys = w.cfg.Keys()
+	}
+	for _, h := range w.held() {
+		if right := h.right(); !h.gone() {
+			b.Held = append(b.Held, jetstream.HeldLease{Seq: right.Seq, Deliveries: right.Deliveries})
+		}
+	}
+	return b
+}
+
+// Running says how many attempts run now.
+func (w *Worker) Running() int {
+	w.tailMu.Lock()
+	defer w.tailMu.Unlock()
+	return len(w.tailing)
+}
+
+// obey follows the master's orders.
+func (w *Worker) obey(o *jetstream.Orders) {
+	for _, h := range w.held() {
+		if slices.Contains(o.Lost, h.held.Seq) {
+			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.held.Sweep, "lease", h.held.Seq)
+			h.lose()
+		}
+	}
+	if w.draining.Swap(o.Drain) != o.Drain {
+		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)
+		w.nudge()
+	}
+	if w.cfg.Orders != nil {
+		w.cfg.Orders(o)
+	}
+}
+
+// tellSoon has the next beat go out soon: this worker holds a lease of which the master does not know.
+func (w *Worker) tellSoon() {
+	select {
+	case w.beatNow <- struct{}{}:
+	default:
+	}
+}
+
+// lose stops what runs under the holding. It is not reported or given back: it belongs to somebody else.
+func (h *holding) lose() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.lost = true
+	if h.cancel != nil {
+		h.cancel(executor.ErrLost)
+	}
+}
+
+// gone reports whether the lease is lost.
+func (h *holding) gone() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lost
+}
+
+// under gives the sweep as the trials of this holding see it: they stop when the lease is lost, too.
+func (h *holding) under(s *sweep) (*sweep, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lost {
+		return nil, false
+	}
+	if h.parent != s {
+		own := *s
+		own.ctx, h.cancel = context.WithCancelCause(s.ctx)
+		h.parent, h.own = s, &own
+	}
+	return h.own, true
+}
+
+// end lets go of the contexts of a holding on which nobody works any more.
+func (h *holding) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.cancel != nil {
+		h.cancel(nil)
+	}
+}

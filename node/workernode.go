@@ -1,0 +1,145 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"mlfnode/cluster"
+	"mlfnode/cluster/trust"
+	"mlfnode/jetstream"
+	"mlfnode/node/monitor"
+	"mlfnode/node/worker"
+)
+
+// OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity when it has not, and ErrInUse when another
+// process has the state folder. The master need not be there: the node works as soon as it is.
+func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
+	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
+	if err != nil {
+		return nil, err
+	}
+	cfg.Node = id.Node
+	n, err := begin(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if n.known, err = loadKnown(cfg.StateDir); err != nil {
+		return nil, err
+	}
+	keyring, err := trust.LoadKeyring(n.trustDir())
+	if err != nil {
+		return nil, fmt.Errorf("load the gossip keyring: %w", err)
+	}
+	if n.cfg.Cluster.Advertise == "" {
+		address, err := cluster.ChooseAddress(n.known.API[0])
+		if err != nil {
+			return nil, fmt.Errorf("choose the address of this node: %w", err)
+		}
+		n.cfg.Cluster.Advertise = address.String()
+	}
+	if err := n.gossip(id, keyring, []cluster.Role{cluster.Worker}, Ports{}); err != nil {
+		return nil, err
+	}
+	n.start("seeds", n.rejoin)
+	n.start("work", func(ctx context.Context) error { return n.work(ctx, id) })
+	info := n.cfg.describe()
+	info.Role, info.Master = string(trust.Worker), n.known.API[0]
+	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.members})
+	l, err := listen(cfg.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	n.onClose(n.serve(l))
+	return n, nil
+}
+
+// work connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
+func (n *Node) work(ctx context.Context, id *trust.Identity) error {
+	store, err := jetstream.Connect(ctx, jetstream.Remote{
+		Node: id.Node, TLS: id.Client(), Logger: n.cfg.Logger, Dial: n.dialMaster,
+		Connected: func(up bool) {
+			if up {
+				n.log.Info("connected to the master")
+			} else {
+				n.log.Warn("connection to the master is lost; trials go on")
+			}
+		},
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	n.mu.Lock()
+	n.store = store
+	n.mu.Unlock()
+	if err := n.openWorker(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	widen()
+	n.announce()
+	return n.worker.Run(ctx)
+}
+
+// announce says, once, that this node works.
+func (n *Node) announce() { n.onceWorking.Do(func() { close(n.atWork) }) }
+
+// Working is closed once the node takes trials.
+func (n *Node) Working() <-chan struct{} { return n.atWork }
+
+// openWorker makes the worker and has it report what its last life left.
+func (n *Node) openWorker(ctx context.Context) error {
+	cfg := &n.cfg
+	w, err := worker.New(worker.Config{
+		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
+		Beats: true, Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
+	})
+	if err != nil {
+		return fmt.Errorf("make the worker: %w", err)
+	}
+	n.mu.Lock()
+	n.worker = w
+	n.mu.Unlock()
+	n.start("keyring", n.followKeyring)
+	return w.Recover(ctx)
+}
+
+// working gives the worker, nil while there is none.
+func (n *Node) working() *worker.Worker {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.worker
+}
+
+// dialMaster connects to the NATS port of the master: where gossip sees it, else where it was known to be.
+func (n *Node) dialMaster(ctx context.Context) (net.Conn, error) {
+	var candidates []string
+	for _, m := range n.fleet.cluster.Members() {
+		if m.There() && m.Has(cluster.Master) && m.NATSPort > 0 {
+			candidates = append(candidates, net.JoinHostPort(m.Address, strconv.Itoa(m.NATSPort)))
+		}
+	}
+	var refusals []error
+	for _, address := range append(candidates, n.known.NATS...) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", address)
+		if err == nil {
+			return conn, nil
+		}
+		refusals = append(refusals, err)
+	}
+	return nil, errors.Join(refusals...)
+}
