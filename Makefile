@@ -7,7 +7,7 @@ TIMEOUT ?= 20m
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz lint bench clean install-deps python-test
+.PHONY: help build demo test chaos race fuzz lint bench clean install-deps python-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ python-test:
 		echo "python tests of projects/$$p"; \
 		(cd projects/$$p && PYTHONDONTWRITEBYTECODE=1 python3 -m unittest -q) || exit 1; \
 	done
+
+chaos: ## break a cluster of five hosts 30 times at random; CHAOS_SEED=N plays a run again
+	LONG=1 $(GO) test -count=1 -v -timeout 30m -run '^TestChaos$$' ./cmd/mlfnode/guarantees
 
 race: ## run the tests under the race detector
 	$(GO) test -race -short -timeout $(TIMEOUT) $(RACE)

@@ -20,6 +20,22 @@ func Program(t testing.TB, name string) string {
 	return path
 }
 
+// Root leaves the test out unless it runs as root, which it needs for what is named.
+func Root(t testing.TB, what string) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, what+" need root", os.ErrPermission)
+	}
+}
+
+// Device leaves the test out unless a device of this name is there.
+func Device(t testing.TB, path string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		missing(t, "needs "+path, err)
+	}
+}
+
 // SmallDisk mounts a file system in memory, of so many bytes as in "24m", until the test ends. flags are those of umount(2):
 // with 0 the test fails if something in it is still open.
 func SmallDisk(t testing.TB, size string, flags int) string {

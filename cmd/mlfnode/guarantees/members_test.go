@@ -1,0 +1,159 @@
+package guarantees
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cmd/mlfnode/hosts"
+)
+
+// TestMembersEverywhere asks each node who is there, with the master and without it.
+func TestMembersEverywhere(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{Debian: true})
+	for _, h := range p.Hosts {
+		all, err := h.Members()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range all {
+			want := p.Hosts[i]
+			if m.Node != want.Name || m.State != "alive" || !strings.HasPrefix(m.Address, want.Addr) || m.Version == "" || m.CPUs != slotsOfHost || m.Memory <= 0 {
+				t.Errorf("%s says of %s: %+v", h.Name, want.Name, m)
+			}
+			if slices.Contains(m.Roles, "master") != (want == p.Master) || !slices.Contains(m.Roles, "worker") {
+				t.Errorf("%s says that the roles of %s are %v", h.Name, want.Name, m.Roles)
+			}
+		}
+	}
+	p.Master.PowerCut()
+	for _, h := range p.Hosts[1:] {
+		h.AwaitState("host1", "dead", hosts.Patience)
+		h.AwaitState("host2", "alive", hosts.Patience)
+		if shown := h.Must("members"); !strings.Contains(shown, "host1") || !strings.Contains(shown, "dead") {
+			t.Errorf("%s shows\n%s", h.Name, shown)
+		}
+		h.Must("gpus")
+		var gpus []any
+		if text := h.Must("gpus", "--json"); json.Unmarshal([]byte(text), &gpus) != nil {
+			t.Errorf("gpus --json: got %q", text)
+		}
+	}
+	p.Hosts[2].Agent.Signal(unix.SIGTERM)
+	if code := p.Hosts[2].Agent.Exit(hosts.Patience); code != 0 {
+		t.Errorf("an agent that was told to leave: got exit code %d, want 0", code)
+	}
+	p.Hosts[1].AwaitState("host3", "left", 2*time.Second)
+}
+
+// TestDrain lets running trials end and takes no more, until it is undone.
+func TestDrain(t *testing.T) {
+	p := newPlay(t, 2, hosts.Options{})
+	open := p.hold(p.Master, 8) // twice what fits
+	p.awaitBegun(4)
+	p.Hosts[1].Must("drain", "host2")
+	open()
+	p.checkWhole()
+	for _, r := range p.turns() {
+		if r.host == "host2" && !r.ended && len(p.running("host2")) > slotsOfHost {
+			t.Errorf("host2 took trial %d although it is drained", r.index)
+		}
+	}
+	hosts.Await(t, hosts.Patience, func() error {
+		all, err := p.Master.Members()
+		if err != nil || len(all) != 2 || !all[1].Drained {
+			return fmt.Errorf("members say %+v, %v, want host2 drained", all, err)
+		}
+		return nil
+	})
+	p.Master.Must("drain", "host1")
+	open = p.hold(p.Master, 2)
+	wait(2 * time.Second)
+	if n := p.begun(); n != 0 {
+		t.Errorf("%d trials have begun on drained nodes", n)
+	}
+	p.Hosts[1].Must("undrain", "host2")
+	p.awaitBegun(2)
+	open()
+	p.finish(settle)
+}
+
+// TestQuarantine breaks a node so that no trial can start there. It is set aside, and says why; the others do the work.
+func TestQuarantine(t *testing.T) {
+	p := newPlay(t, 2, hosts.Options{Disk: smallDisk})
+	broken := p.Hosts[1]
+	broken.FillDisk()
+	p.perform(p.Master, 12, 2, 50*time.Millisecond)
+	p.checkWhole()
+	for _, tr := range p.trials(p.client(p.Master)) {
+		if string(tr.Node) != p.Master.Name {
+			t.Errorf("trial %d has its result from %s", tr.Index, tr.Node)
+		}
+	}
+	broken.FreeDisk()
+}
+
+// TestForgetAndReturn takes a dead node off the list; it has to join anew.
+func TestForgetAndReturn(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	h := p.Hosts[2]
+	h.PowerCut()
+	p.Master.AwaitState(h.Name, "dead", hosts.Patience)
+	p.Master.Must("forget", h.Name)
+	p.Master.AwaitState(h.Name, "", hosts.Patience)
+	h.Boot()
+	old := p.Relaunch(h)
+	if code := old.Exit(hosts.Patience); code == 0 {
+		t.Errorf("a forgotten node came back by itself:\n%s", old.Output())
+	}
+	p.Join(h)
+	p.allAlive()
+}
+
+// TestKeysRotate changes the key of gossip while the cluster runs. Nobody is lost, and the old key is of no use.
+func TestKeysRotate(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	before := p.keys(p.Hosts[1])
+	p.Master.Must("token", "rotate")
+	hosts.Await(t, hosts.Patience, func() error {
+		want := p.keys(p.Master)
+		if want == before {
+			return errors.New("the key is the old one")
+		}
+		for _, h := range p.Hosts[1:] {
+			if p.keys(h) != want {
+				return fmt.Errorf("%s has another keyring than the master", h.Name)
+			}
+		}
+		return nil
+	})
+	p.allAlive()
+	p.Hosts[2].PowerCut() // and one that was away meanwhile
+	p.Master.AwaitState("host3", "dead", hosts.Patience)
+	p.Master.Must("token", "rotate")
+	p.Hosts[2].Boot()
+	p.Relaunch(p.Hosts[2])
+	p.allAlive()
+}
+
+// TestUDPBlockedJoin forms a cluster where UDP passes nowhere.
+func TestUDPBlockedJoin(t *testing.T) {
+	p := newPlay(t, 1, hosts.Options{})
+	for _, name := range []string{"other2", "other3"} {
+		p.SetWeather(hosts.Weather{NoUDP: true})
+		h := p.Outsider(name)
+		h.SetWeather(hosts.Weather{NoUDP: true})
+		p.Join(h)
+	}
+	p.allAlive()
+	wait(scale(5*time.Second, 30*time.Second))
+	p.allAlive()
+	p.perform(p.Hosts[2], 8, 2, 50*time.Millisecond)
+	p.checkWhole()
+}

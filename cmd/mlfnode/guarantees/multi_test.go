@@ -1,0 +1,392 @@
+package guarantees
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cmd/mlfnode/hosts"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// clusterSize is the number of hosts of the plays below.
+const clusterSize = 5
+
+// fault is one way to break a cluster while a sweep runs, and to mend it again.
+type fault struct {
+	name    string
+	options hosts.Options
+	play    func(p *play)
+}
+
+// outage is how long something stays broken that does not mend itself: longer than it takes to be called dead.
+func outage() time.Duration { return scale(7*time.Second, 30*time.Second) }
+
+var faults = []fault{
+	{name: "kill -9 of a worker", play: func(p *play) { p.busyWorker().Agent.Kill() }},
+	{name: "kill -9 of a worker that starts again", play: func(p *play) {
+		h := p.busyWorker()
+		h.Agent.Kill()
+		p.Relaunch(h)
+	}},
+	{name: "kill -9 of the master", play: func(p *play) {
+		p.Master.Agent.Kill()
+		wait(time.Second)
+		p.Relaunch(p.Master)
+	}},
+	{name: "kill -9 of the master and a worker", play: func(p *play) {
+		h := p.busyWorker()
+		h.Agent.Kill()
+		p.Master.Agent.Kill()
+		wait(time.Second)
+		p.Relaunch(p.Master)
+		p.Relaunch(h)
+	}},
+	{name: "power cut of a worker", play: func(p *play) { p.busyWorker().PowerCut() }},
+	{name: "power cut of the master, which loses what is not synced", options: hosts.Options{Disk: "256m", Lossy: true}, play: func(p *play) {
+		p.Master.PowerCut()
+		wait(time.Second)
+		p.Master.Boot()
+		p.Relaunch(p.Master)
+	}},
+	{name: "power cut of everything, which loses what is not synced", options: hosts.Options{Disk: "256m", Lossy: true}, play: func(p *play) {
+		for _, h := range p.Hosts {
+			h.PowerCut()
+		}
+		for _, h := range p.Hosts {
+			h.Boot()
+			p.Relaunch(h)
+		}
+	}},
+	{name: "a worker that pauses", play: func(p *play) {
+		h := p.busyWorker()
+		h.Stop()
+		wait(outage())
+		h.Cont()
+	}},
+	{name: "a master that pauses", play: func(p *play) {
+		p.Master.Stop()
+		wait(outage())
+		p.Master.Cont()
+	}},
+	{name: "partition of a worker and the master", play: func(p *play) {
+		h := p.busyWorker()
+		h.Partition(p.Master)
+		wait(outage())
+		h.Heal(p.Master)
+	}},
+	{name: "partition one way, from a worker", play: func(p *play) {
+		h := p.busyWorker()
+		h.CutTo(p.Master)
+		wait(outage())
+		h.Heal(p.Master)
+	}},
+	{name: "partition one way, from the master", play: func(p *play) {
+		h := p.busyWorker()
+		p.Master.CutTo(h)
+		wait(outage())
+		h.Heal(p.Master)
+	}},
+	{name: "a worker off the network", play: func(p *play) {
+		h := p.busyWorker()
+		h.LinkDown()
+		wait(outage())
+		h.LinkUp()
+	}},
+	{name: "20 % loss and 200 ms delay", play: func(p *play) {
+		p.SetWeather(hosts.Weather{Loss: 0.1, Delay: 100 * time.Millisecond}) // each way: a fifth is lost there and back
+		p.finish(settle)
+		p.SetWeather(hosts.Weather{})
+	}},
+	{name: "UDP blocked", play: func(p *play) {
+		p.SetWeather(hosts.Weather{NoUDP: true})
+		p.finish(settle)
+		p.allAlive()
+	}},
+	{name: "a worker's clock an hour ahead", play: func(p *play) { p.busyWorker().ClockJump(time.Hour) }},
+	{name: "the master's clock an hour ahead and back", play: func(p *play) {
+		p.Master.ClockJump(time.Hour)
+		p.awaitBegun(p.count * 3 / 4)
+		p.Master.ClockJump(-time.Hour)
+	}},
+	{name: "disk of a worker full", options: hosts.Options{Disk: smallDisk}, play: func(p *play) {
+		h := p.busyWorker()
+		h.FillDisk()
+		wait(outage())
+		h.FreeDisk()
+	}},
+	{name: "disk of the master full", options: hosts.Options{Disk: smallDisk}, play: func(p *play) {
+		p.Master.FillDisk()
+		wait(outage())
+		p.Master.FreeDisk()
+	}},
+	{name: "frames that arrive twice", play: func(p *play) { p.SetWeather(hosts.Weather{Duplicate: 0.3}) }},
+}
+
+// smallDisk holds the state of a node with room for a sweep.
+const smallDisk = "96m"
+
+// TestClusterNoLostTrial breaks a cluster of five hosts in one way after the other while a sweep runs, and counts: one result
+// for each index, whole logs, and no process left.
+func TestClusterNoLostTrial(t *testing.T) {
+	for _, f := range faults {
+		t.Run(strings.ReplaceAll(f.name, " ", "_"), func(t *testing.T) {
+			p := newPlay(t, clusterSize, f.options)
+			p.perform(p.Hosts[1], 60, 8, 100*time.Millisecond)
+			p.awaitBegun(15)
+			f.play(p)
+			p.checkWhole()
+		})
+	}
+}
+
+// TestClusterOneResult pauses a host until its trials run elsewhere, and lets it go on: what ends late is superseded.
+func TestClusterOneResult(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	open := p.hold(p.Master, 4)
+	p.awaitBegun(4)
+	h := p.busyWorker()
+	lost := p.running(h.Name)
+	h.Stop()
+	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
+	open()
+	h.Cont()
+	p.checkWhole()
+	c := p.client(p.Master)
+	for _, index := range lost {
+		attempts, err := c.Attempts(t.Context(), grid.TrialID{Sweep: p.sweep, Index: index})
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := slices.ContainsFunc(attempts, func(a api.Attempt) bool {
+			return a.Outcome != "result" && string(a.Node) == h.Name && strings.Contains(a.Reason, h.Name)
+		})
+		if !named {
+			t.Errorf("trial %d: no attempt says that it was lost with %s: %+v", index, h.Name, attempts)
+		}
+	}
+}
+
+// awaitElsewhere waits until trials run on other hosts than the one that they were on, and gives when the last one began.
+func (p *play) awaitElsewhere(trials []int64, from string, since time.Time, limit time.Duration) (last time.Time) {
+	p.t.Helper()
+	hosts.Await(p.t, limit, func() error {
+		last = time.Time{}
+		for _, index := range trials {
+			began := time.Time{}
+			for _, r := range p.turns() {
+				if r.index == index && r.host != from && !r.ended && r.at.After(since) {
+					began = r.at
+					break
+				}
+			}
+			if began.IsZero() {
+				return fmt.Errorf("trial %d does not run elsewhere than on %s", index, from)
+			}
+			if began.After(last) {
+				last = began
+			}
+		}
+		return nil
+	})
+	return last
+}
+
+// TestClusterTrueState ends programs in every way there is, on another host than the master and the one that asks.
+func TestClusterTrueState(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	p.Master.Must("drain", "host1")
+	p.Master.Must("drain", "host3")
+	cases := []struct {
+		how    string
+		script string
+		state  grid.State
+		code   int
+		reason string
+	}{
+		{"success", "exit 0", grid.Succeeded, 0, ""},
+		{"exit code", "echo last words >&2; exit 3", grid.Failed, 3, "last words"},
+		{"signal", "kill -SEGV $$", grid.Failed, 139, "SIGSEGV"},
+		{"kill", "kill -KILL $$", grid.Failed, 137, "SIGKILL"},
+	}
+	for _, c := range cases {
+		r := p.Hosts[2].Try("sweep", "-q", "--retries", "0", "--", "sh", "-c", c.script)
+		p.sweep = "last"
+		all := p.trials(p.client(p.Hosts[2]))
+		if len(all) != 1 {
+			t.Fatalf("%s: got %d trials, want 1; %s", c.how, len(all), r.Stderr)
+		}
+		tr := all[0]
+		if tr.State != c.state || tr.ExitCode == nil || *tr.ExitCode != c.code || !strings.Contains(tr.Reason, c.reason) || tr.Node != "host2" {
+			t.Errorf("%s: got %s on %s, code %v, reason %q; want %s on host2, %d, …%s…", c.how, tr.State, tr.Node, tr.ExitCode, tr.Reason, c.state, c.code, c.reason)
+		}
+	}
+}
+
+// TestClusterCrashLimit has a trial take down each host that runs it: it is set aside, with the reason, and the others end.
+func TestClusterCrashLimit(t *testing.T) {
+	p := newPlay(t, clusterSize, hosts.Options{})
+	p.Master.Must("drain", "host1")
+	down := map[string]bool{}
+	deadly := p.newFile("deadly")
+	p.submit(p.Master, 6, `mark=$1 ledger=$2 deadly=$3
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
+case $MLF_TRIAL in */0) echo "$HOSTNAME" >>"$deadly"; sleep 300 ;; esac
+sleep 0.5`, deadly)
+	hosts.Await(t, 2*time.Minute, func() error {
+		for _, r := range p.turns() {
+			if h := p.Host(r.host); r.index == 0 && !down[r.host] {
+				down[r.host] = true
+				h.PowerCut()
+			}
+		}
+		for _, tr := range p.trials(p.client(p.Master)) {
+			if tr.Index == 0 && tr.State == grid.Failed {
+				return nil
+			}
+		}
+		return fmt.Errorf("the trial has taken down %d hosts and is not set aside", len(down))
+	})
+	if len(down) != 3 {
+		t.Errorf("the trial took down %d hosts, want 3", len(down))
+	}
+	p.finish(settle)
+	for _, tr := range p.trials(p.client(p.Master)) {
+		if want := tr.Index != 0; (tr.State == grid.Succeeded) != want {
+			t.Errorf("trial %d is %s: %s", tr.Index, tr.State, tr.Reason)
+		}
+		if tr.Index == 0 && !strings.Contains(tr.Reason, "3 nodes") {
+			t.Errorf("the reason for setting it aside is %q, want the number of nodes in it", tr.Reason)
+		}
+	}
+}
+
+// TestClusterNoOrphan ends trials in every way but their own, and looks for what they have started.
+func TestClusterNoOrphan(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	begin := func() {
+		p.perform(p.Master, 4, 1000, 100*time.Millisecond)
+		p.awaitBegun(4)
+	}
+	begin()
+	p.Hosts[1].Must("cancel", string(p.sweep))
+	p.checkNothingRuns()
+
+	begin() // an agent that dies for good
+	h := p.busyWorker()
+	h.Agent.Kill()
+	hosts.Await(t, orphanLimit, func() error {
+		if left := marked(h, p.mark); left > 0 {
+			return fmt.Errorf("%d processes of trials are left on %s without its agent", left, h.Name)
+		}
+		return nil
+	})
+	p.Relaunch(h)
+	p.allAlive()
+	p.Hosts[1].Must("cancel", string(p.sweep))
+	p.checkNothingRuns()
+
+	begin() // a worker that is called dead stops what it no longer holds
+	h = p.busyWorker()
+	lost := p.running(h.Name)
+	h.Partition(p.Master)
+	for _, other := range p.Hosts {
+		h.Partition(other)
+	}
+	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
+	for _, other := range p.Hosts {
+		h.Heal(other)
+	}
+	hosts.Await(t, orphanLimit, func() error {
+		for _, index := range lost {
+			if n := marked(h, fmt.Sprintf("--i=%d", index)); n > 0 {
+				return fmt.Errorf("%s still runs trial %d, which is another host's", h.Name, index)
+			}
+		}
+		return nil
+	})
+	p.Hosts[1].Must("cancel", string(p.sweep))
+	p.checkNothingRuns()
+
+	begin() // a node that leaves
+	h = p.busyWorker()
+	h.Agent.Signal(unix.SIGTERM)
+	if code := h.Agent.Exit(hosts.Patience); code != 0 {
+		t.Errorf("an agent that was told to leave: got exit code %d, want 0", code)
+	}
+	if left := h.Processes(); len(left) > 0 {
+		t.Errorf("a node has left, and on its host run %v", left)
+	}
+	p.Hosts[0].Must("cancel", string(p.sweep))
+	p.checkNothingRuns()
+}
+
+// marked counts processes on a host with the mark in their command line.
+func marked(h *hosts.Host, mark string) int {
+	n := 0
+	for _, p := range h.Processes() {
+		if strings.Contains(p.Command, mark) {
+			n++
+		}
+	}
+	return n
+}
+
+// TestClusterNoLostOutput cuts a worker off from the master while its trial prints, kills the master too, and reads all bytes.
+func TestClusterNoLostOutput(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	p.Master.Must("drain", "host1")
+	const lines = 20000
+	p.lines = 0
+	p.submit(p.Hosts[2], 4, `ledger=$2
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
+for ((n = 0; n < 20000; n++)); do printf '%06d %s\n' $n "0123456789012345678901234567890123456789"; ((n % 1000)) || sleep 0.3; done
+printf 'no newline'`)
+	p.awaitBegun(4)
+	for _, h := range p.Hosts[1:] {
+		h.Partition(p.Master)
+	}
+	p.Master.Agent.Kill()
+	wait(2 * time.Second) // shorter than it takes to be called dead by a master that does not run
+	p.Relaunch(p.Master)
+	for _, h := range p.Hosts[1:] {
+		h.Heal(p.Master)
+	}
+	p.finish(settle)
+	var want strings.Builder
+	for n := range lines {
+		fmt.Fprintf(&want, "%06d 0123456789012345678901234567890123456789\n", n)
+	}
+	want.WriteString("no newline")
+	c := p.client(p.Hosts[1])
+	for index := range int64(4) {
+		if got := output(t, c, index)["stdout"]; got != want.String() {
+			t.Errorf("trial %d: got %d bytes of output, want %d", index, len(got), want.Len())
+		}
+	}
+}
+
+// TestClusterRunsChainer runs the example project on five hosts, asked from a worker, with its output shown there.
+func TestClusterRunsChainer(t *testing.T) {
+	p := newPlay(t, clusterSize, hosts.Options{})
+	shown := p.Hosts[3].Must("sweep", "chainer", "echo")
+	if !strings.Contains(shown, "succeeded") || !strings.Contains(shown, "chainer-1/0 | ") {
+		t.Errorf("got\n%s\nwant the output of trials and the table", tail(shown))
+	}
+	p.sweep = "chainer-1"
+	on := map[string]bool{}
+	for _, tr := range p.trials(p.client(p.Hosts[4])) {
+		if tr.State != grid.Succeeded {
+			t.Errorf("trial %d is %s: %s", tr.Index, tr.State, tr.Reason)
+		}
+		on[string(tr.Node)] = true
+	}
+	if len(on) < 2 {
+		t.Errorf("all trials ran on %v, want several hosts", on)
+	}
+}

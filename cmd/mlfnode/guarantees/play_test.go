@@ -1,0 +1,397 @@
+package guarantees
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/cmd/mlfnode/hosts"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// long reports whether the long forms of the tests are wanted, with LONG=1.
+func long() bool { return os.Getenv("LONG") == "1" }
+
+// scale gives a measure of the long form, or of the short one.
+func scale[T any](short, longer T) T {
+	if long() {
+		return longer
+	}
+	return short
+}
+
+// slotsOfHost is how many trials a host of a play runs at a time.
+const slotsOfHost = 2
+
+// settle is how long a cluster may take, after everything has been mended, to bring a sweep to its end.
+const settle = 2 * time.Minute
+
+// player is a trial of some lines, each with its name, that tells a ledger outside of the cluster when and where it began and
+// ended. A process that got away from it, with the mark in its command line, would stay for five minutes.
+const player = `mark=$1 ledger=$2 lines=$3 pause=$4
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
+setsid sh -c "sleep 300; : $mark" >/dev/null 2>&1 &
+for ((n = 1; n <= lines; n++)); do
+	echo "$MLF_TRIAL line $n"
+	sleep "$pause"
+done
+echo "$MLF_TRIAL said it all" >&2
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ end" >>"$ledger"`
+
+// gated is a trial that ends when a file is there.
+const gated = `mark=$1 ledger=$2 gate=$3
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
+until [ -e "$gate" ]; do sleep 0.1; done
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ end" >>"$ledger"`
+
+// play is a cluster on which a sweep runs while things break.
+type play struct {
+	*hosts.Cluster
+	t      *testing.T
+	mark   string // in the command line of everything that trials start
+	ledger string
+	sweep  grid.SweepID
+	count  int
+	lines  int
+}
+
+// newPlay starts a cluster of five hosts, or as many as are wanted.
+func newPlay(t *testing.T, n int, o hosts.Options) *play {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a cluster takes its time, and its programs are not those that -race looks at")
+	}
+	o.Program = program
+	o.Env = append([]string{"MLF_CPUS=" + strconv.Itoa(slotsOfHost)}, o.Env...)
+	p := &play{t: t, Cluster: hosts.NewCluster(t, n, o)}
+	p.mark = strings.ReplaceAll(newMark(t), "/", "-")
+	t.Cleanup(p.checkAgents)
+	return p
+}
+
+// submit starts a sweep of count trials from a host, in the background. The command gets the mark and the ledger, then args.
+func (p *play) submit(from *hosts.Host, count int, script string, args ...string) {
+	p.t.Helper()
+	p.count, p.ledger = count, p.newFile("ledger")
+	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--", "bash", "-c", script, "trial", p.mark, p.ledger}
+	p.sweep = grid.SweepID(strings.TrimSpace(from.Must(append(line, args...)...)))
+}
+
+// newFile names a file that all hosts see.
+func (p *play) newFile(kind string) string {
+	return filepath.Join(p.Dir, fmt.Sprintf("%s-%d", kind, time.Now().UnixNano()))
+}
+
+// perform has a sweep of count players run, each of some lines with a pause after each.
+func (p *play) perform(from *hosts.Host, count, lines int, pause time.Duration) {
+	p.t.Helper()
+	p.lines = lines
+	p.submit(from, count, player, strconv.Itoa(lines), strconv.FormatFloat(pause.Seconds(), 'f', 3, 64))
+}
+
+// hold has a sweep of count trials run that all end when open is called.
+func (p *play) hold(from *hosts.Host, count int) (open func()) {
+	p.t.Helper()
+	p.lines = 0
+	gate := p.newFile("gate")
+	p.submit(from, count, gated, gate)
+	return func() {
+		if err := os.WriteFile(gate, nil, 0o600); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// turn is one line of the ledger.
+type turn struct {
+	at    time.Time
+	host  string
+	index int64
+	pid   string
+	ended bool
+}
+
+// turns reads the ledger.
+func (p *play) turns() []turn {
+	p.t.Helper()
+	text, err := os.ReadFile(p.ledger)
+	if err != nil && !os.IsNotExist(err) {
+		p.t.Fatal(err)
+	}
+	var all []turn
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) != 5 {
+			p.t.Fatalf("the ledger has the line %q", line)
+		}
+		seconds, err := strconv.ParseFloat(f[0], 64)
+		if err != nil {
+			p.t.Fatalf("the ledger has the line %q", line)
+		}
+		_, number, _ := strings.Cut(f[2], "/")
+		index, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			p.t.Fatalf("the ledger has the line %q", line)
+		}
+		all = append(all, turn{at: time.UnixMicro(int64(seconds * 1e6)), host: f[1], index: index, pid: f[3], ended: f[4] == "end"})
+	}
+	return all
+}
+
+// begun counts the trials that have begun.
+func (p *play) begun() int {
+	seen := map[int64]bool{}
+	for _, r := range p.turns() {
+		seen[r.index] = true
+	}
+	return len(seen)
+}
+
+// awaitBegun waits until so many trials have begun.
+func (p *play) awaitBegun(n int) {
+	p.t.Helper()
+	hosts.Await(p.t, hosts.Patience, func() error {
+		if got := p.begun(); got < n {
+			return fmt.Errorf("%d trials have begun, want %d", got, n)
+		}
+		return nil
+	})
+}
+
+// running gives the trials that have begun on a host and not ended there.
+func (p *play) running(host string) []int64 {
+	now := map[int64]bool{}
+	for _, r := range p.turns() {
+		if r.host == host {
+			now[r.index] = !r.ended
+		}
+	}
+	var list []int64
+	for index, yes := range now {
+		if yes {
+			list = append(list, index)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// busyWorker gives a host that runs trials and is not the master.
+func (p *play) busyWorker() *hosts.Host {
+	p.t.Helper()
+	var busy *hosts.Host
+	hosts.Await(p.t, hosts.Patience, func() error {
+		for _, h := range p.Hosts {
+			if h != p.Master && len(p.running(h.Name)) > 0 {
+				busy = h
+				return nil
+			}
+		}
+		return errors.New("no worker runs a trial")
+	})
+	return busy
+}
+
+// client asks the node of a host through its socket.
+func (p *play) client(h *hosts.Host) *api.Client {
+	c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(h.StateDir(), "node.sock"))
+	})
+	p.t.Cleanup(c.Close)
+	return c
+}
+
+// finish waits until the sweep has ended.
+func (p *play) finish(limit time.Duration) {
+	p.t.Helper()
+	c := p.client(p.Master)
+	hosts.Await(p.t, limit, func() error {
+		v, err := c.Sweep(p.t.Context(), p.sweep)
+		if err == nil && v.State != grid.SweepFinished {
+			err = fmt.Errorf("%s is %s: %d pending, %d running, %d succeeded, %d failed; %s", p.sweep, v.State, v.Pending, v.Running, v.Succeeded, v.Failed, v.Problem)
+		}
+		return err
+	})
+}
+
+// checkWhole fails unless the sweep has ended with one result per index, whole logs, and nothing left running.
+func (p *play) checkWhole() {
+	p.t.Helper()
+	p.finish(settle)
+	c := p.client(p.Master)
+	checkResults(p.t, p.trials(c), p.count, grid.Succeeded)
+	p.checkOutput(c, p.checkOneResult(c))
+	p.checkNothingRuns()
+}
+
+func (p *play) trials(c *api.Client) []api.Trial {
+	p.t.Helper()
+	var all []api.Trial
+	for tr, err := range c.Trials(p.t.Context(), p.sweep, api.TrialQuery{}) {
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		all = append(all, tr)
+	}
+	return all
+}
+
+// checkOneResult fails unless every trial has one result among its attempts, and gives the runs that they come from.
+func (p *play) checkOneResult(c *api.Client) map[int64]string {
+	p.t.Helper()
+	runs := map[int64]string{}
+	again := 0
+	for i := range int64(p.count) {
+		attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: i})
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		results := 0
+		for _, a := range attempts {
+			if a.Outcome == "result" {
+				results++
+				runs[i] = a.Run
+			}
+		}
+		if results != 1 {
+			p.t.Errorf("trial %d: got %d results among its attempts %+v, want 1", i, results, attempts)
+		}
+		if len(attempts) > 1 {
+			again++
+		}
+	}
+	p.t.Logf("%s: %d of %d trials ran more than once", p.sweep, again, p.count)
+	return runs
+}
+
+// checkOutput fails unless the output of each result is whole, each piece once and in order.
+func (p *play) checkOutput(c *api.Client, runs map[int64]string) {
+	p.t.Helper()
+	type key struct {
+		index  int64
+		stream string
+	}
+	got := map[key]*bytes.Buffer{}
+	for o, err := range c.Logs(p.t.Context(), p.sweep, api.LogQuery{Index: -1}) {
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if o.Run != runs[o.Index] {
+			continue
+		}
+		k := key{o.Index, o.Stream}
+		if got[k] == nil {
+			got[k] = &bytes.Buffer{}
+		}
+		if o.Offset != int64(got[k].Len()) {
+			p.t.Errorf("trial %d, %s: a piece at %d comes where %d is next", o.Index, o.Stream, o.Offset, got[k].Len())
+		}
+		got[k].Write(o.Data)
+	}
+	if p.lines == 0 {
+		return
+	}
+	for i := range int64(p.count) {
+		for stream, want := range p.said(i) {
+			b := got[key{i, stream}]
+			if b == nil || b.String() != want {
+				p.t.Errorf("trial %d, %s: got %q, want %q", i, stream, b, want)
+			}
+		}
+	}
+}
+
+// said is what a player says.
+func (p *play) said(index int64) map[string]string {
+	name := grid.TrialID{Sweep: p.sweep, Index: index}.String()
+	var b strings.Builder
+	for n := range p.lines {
+		fmt.Fprintf(&b, "%s line %d\n", name, n+1)
+	}
+	return map[string]string{"stdout": b.String(), "stderr": name + " said it all\n"}
+}
+
+// orphanLimit is how long what a dead agent has left behind may run: its keeper waits ten seconds for another agent.
+const orphanLimit = 20 * time.Second
+
+// checkNothingRuns fails unless everything that trials have started is gone.
+func (p *play) checkNothingRuns() {
+	p.t.Helper()
+	hosts.Await(p.t, orphanLimit, func() error {
+		if left := processes(p.t, p.mark); len(left) > 0 {
+			return fmt.Errorf("%d processes of trials are left: %v", len(left), left)
+		}
+		return nil
+	})
+}
+
+// checkAgents fails if an agent has panicked, or has logged what is secret.
+func (p *play) checkAgents() {
+	for _, h := range p.Hosts {
+		for _, text := range h.Logs() {
+			for _, bad := range []string{"panic:", "fatal error:", "DATA RACE", "goroutine 1 ["} {
+				if i := strings.Index(text, bad); i >= 0 {
+					p.t.Errorf("%s: a program has printed %s", h.Name, text[i:min(len(text), i+2000)])
+				}
+			}
+			for _, secret := range p.secrets() {
+				if strings.Contains(text, secret) {
+					p.t.Errorf("%s: a program has printed a secret", h.Name)
+				}
+			}
+		}
+	}
+}
+
+// allAlive waits until every host that is on calls every node alive.
+func (p *play) allAlive() {
+	p.t.Helper()
+	p.AwaitAlive(hosts.Patience)
+}
+
+// wait lets time pass: these tests are about time.
+func wait(d time.Duration) {
+	timer := time.NewTimer(d)
+	<-timer.C
+}
+
+// keys is the gossip keyring of a host, as its node keeps it.
+func (p *play) keys(h *hosts.Host) string {
+	p.t.Helper()
+	text, err := os.ReadFile(filepath.Join(h.StateDir(), "trust", "keyring.json"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// secretText is what may be a secret in a file: a long word of base64 or hexadecimal digits.
+var secretText = regexp.MustCompile(`[A-Za-z0-9+/_-]{32,}=*`)
+
+// secrets are the words that no program may print: the secrets of tokens, private keys and the gossip keyring. What is public is
+// in certificates.
+func (p *play) secrets() []string {
+	var words []string
+	for _, token := range p.Tokens {
+		words = append(words, token[strings.LastIndexByte(token, '.')+1:])
+	}
+	for _, h := range p.Hosts {
+		for _, name := range []string{"ca.key", "node.key", "keyring.json"} {
+			text, _ := os.ReadFile(filepath.Join(h.StateDir(), "trust", name)) // most have no key of the CA
+			words = append(words, secretText.FindAllString(string(text), -1)...)
+		}
+	}
+	return words
+}

@@ -1,0 +1,174 @@
+package hosts
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Cluster is a stage on which every host runs a node: host1 is the master, the others have joined it.
+type Cluster struct {
+	*Stage
+	Master *Host
+	Token  string   // a token with which more nodes can join
+	Tokens []string // all that NewToken has made
+}
+
+// tokenForm is what `mlfnode token` prints among the text that explains it.
+var tokenForm = regexp.MustCompile(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`)
+
+// NewCluster makes n hosts and starts a cluster on them. It returns when every node calls every other one alive.
+func NewCluster(t testing.TB, n int, o Options) *Cluster {
+	t.Helper()
+	c := &Cluster{Stage: New(t, n, o)}
+	c.Master = c.Hosts[0]
+	c.Master.Launch("master")
+	c.Master.awaitMembers(1)
+	c.Token = c.NewToken("--role", "node")
+	var joins sync.WaitGroup
+	for _, h := range c.Hosts[1:] {
+		joins.Go(func() { c.Join(h) })
+	}
+	joins.Wait()
+	for _, h := range c.Hosts {
+		h.awaitMembers(n)
+	}
+	return c
+}
+
+// NewToken makes a token on the master.
+func (c *Cluster) NewToken(args ...string) string {
+	c.t.Helper()
+	said := c.Master.Must(append([]string{"token"}, args...)...)
+	token := tokenForm.FindString(said)
+	if token == "" {
+		c.t.Fatalf("mlfnode token printed no token:\n%s", said)
+	}
+	c.Tokens = append(c.Tokens, token)
+	return token
+}
+
+// Join starts a node on a host, which joins the master.
+func (c *Cluster) Join(h *Host) *Proc {
+	c.t.Helper()
+	cmd := h.Command("join", "--seed", c.Master.Name)
+	cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+c.Token)
+	h.Agent = h.StartCommand(cmd)
+	return h.Agent
+}
+
+// Launch starts the host's node agent, and remembers it.
+func (h *Host) Launch(args ...string) *Proc {
+	h.stage.t.Helper()
+	h.Agent = h.Start(args...)
+	return h.Agent
+}
+
+// Relaunch starts the node agent of a host again, as the host's service would. No token is needed any more.
+func (c *Cluster) Relaunch(h *Host) *Proc {
+	c.t.Helper()
+	if h == c.Master {
+		return h.Launch("master")
+	}
+	return h.Launch("join", "--seed", c.Master.Name)
+}
+
+// Member is what one node says of another, as `mlfnode members --json` prints it.
+type Member struct {
+	Node        string   `json:"node"`
+	State       string   `json:"state"` // alive, suspect, dead or left
+	Address     string   `json:"address"`
+	Version     string   `json:"version"`
+	Roles       []string `json:"roles"`
+	CPUs        float64  `json:"cpus"`
+	Memory      int64    `json:"memory_bytes"`
+	Running     int      `json:"running"`
+	Drained     bool     `json:"drained"`
+	Quarantined bool     `json:"quarantined"`
+	Reason      string   `json:"reason"`
+}
+
+// Members asks the host's node who is there.
+func (h *Host) Members() ([]Member, error) {
+	r := h.Try("members", "--json")
+	if r.Code != 0 {
+		return nil, fmt.Errorf("%s: mlfnode members: exit code %d: %s", h.Name, r.Code, tail(r.Stderr))
+	}
+	var all []Member
+	if err := json.Unmarshal([]byte(r.Stdout), &all); err != nil {
+		return nil, fmt.Errorf("%s: mlfnode members: %w:\n%s", h.Name, err, tail(r.Stdout))
+	}
+	return all, nil
+}
+
+// State is what the host's node says of the state of another one; empty if it does not know it.
+func (h *Host) State(of string) (string, error) {
+	all, err := h.Members()
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(all, func(m Member) bool { return m.Node == of })
+	if i < 0 {
+		return "", nil
+	}
+	return all[i].State, nil
+}
+
+// AwaitState waits until the host's node says that another one is in this state.
+func (h *Host) AwaitState(of, want string, limit time.Duration) {
+	h.stage.t.Helper()
+	Await(h.stage.t, limit, func() error {
+		got, err := h.State(of)
+		if err == nil && got != want {
+			err = fmt.Errorf("%s says that %s is %q, want %q", h.Name, of, got, want)
+		}
+		return err
+	})
+}
+
+// AwaitAlive waits until every node that has an agent calls every other such node alive.
+func (c *Cluster) AwaitAlive(limit time.Duration) {
+	c.t.Helper()
+	var up []string
+	for _, h := range c.Hosts {
+		if h.Agent != nil {
+			up = append(up, h.Name)
+		}
+	}
+	for _, h := range c.Hosts {
+		if h.Agent == nil {
+			continue
+		}
+		for _, of := range up {
+			h.AwaitState(of, "alive", limit)
+		}
+	}
+}
+
+// awaitMembers waits until the host's node calls n nodes alive.
+func (h *Host) awaitMembers(n int) {
+	h.stage.t.Helper()
+	Await(h.stage.t, Patience, func() error {
+		if h.Agent != nil {
+			select {
+			case <-h.Agent.Ended():
+				h.stage.t.Fatalf("%s: the node has ended:\n%s", h.Name, tail(h.Agent.Output()))
+			default:
+			}
+		}
+		all, err := h.Members()
+		if err != nil {
+			return err
+		}
+		all = slices.DeleteFunc(all, func(m Member) bool { return m.State != "alive" })
+		if len(all) != n {
+			return errors.Join(fmt.Errorf("%s: %d nodes are alive, want %d", h.Name, len(all), n))
+		}
+		return nil
+	})
+}

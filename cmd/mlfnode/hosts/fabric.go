@@ -1,0 +1,160 @@
+package hosts
+
+import (
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Weather is what happens to the frames that a host sends. The zero value is fair weather.
+type Weather struct {
+	Loss      float64       // share of frames that vanish
+	Duplicate float64       // share of frames that arrive twice
+	Delay     time.Duration // how long each frame takes
+	NoUDP     bool          // UDP vanishes, as behind a strict firewall
+}
+
+// fabric is the switch between the hosts. It knows each host's hardware address, so it has nothing to learn.
+type fabric struct {
+	mu    sync.Mutex
+	ports map[int]*port
+	// weather and cut outlive a host's reboot, like everything that is not the host's.
+	weather map[int]Weather
+	cut     map[[2]int]bool // frames from the one to the other vanish
+	down    map[int]bool
+}
+
+// port is where a host's cable ends.
+type port struct {
+	tap  *os.File
+	late chan parcel
+	done sync.WaitGroup
+}
+
+// parcel is a frame under way.
+type parcel struct {
+	to    *port
+	frame []byte
+	due   time.Time
+}
+
+// mostLate bounds the frames of one host that are under way; more are lost, as on a line that is full.
+const mostLate = 1 << 13
+
+func newFabric() *fabric {
+	return &fabric{ports: map[int]*port{}, weather: map[int]Weather{}, cut: map[[2]int]bool{}, down: map[int]bool{}}
+}
+
+// macOf is a locally administered address, see IEEE 802.
+func macOf(number int) net.HardwareAddr {
+	return net.HardwareAddr{0x02, 0x77, 0, 0, byte(number >> 8), byte(number)}
+}
+
+func (f *fabric) plug(number int, tap *os.File) {
+	p := &port{tap: tap, late: make(chan parcel, mostLate)}
+	f.mu.Lock()
+	f.ports[number] = p
+	f.mu.Unlock()
+	p.done.Add(2)
+	go f.carry(number, p)
+	go p.deliver()
+}
+
+// unplug returns when no frame of the host is on its way any more.
+func (f *fabric) unplug(number int) {
+	f.mu.Lock()
+	p := f.ports[number]
+	delete(f.ports, number)
+	f.mu.Unlock()
+	if p == nil {
+		return
+	}
+	_ = p.tap.Close() // the interface goes with it
+	p.done.Wait()
+}
+
+func (f *fabric) close() {
+	f.mu.Lock()
+	numbers := make([]int, 0, len(f.ports))
+	for n := range f.ports {
+		numbers = append(numbers, n)
+	}
+	f.mu.Unlock()
+	for _, n := range numbers {
+		f.unplug(n)
+	}
+}
+
+// carry passes on what one host sends until its cable is pulled.
+func (f *fabric) carry(from int, p *port) {
+	defer p.done.Done()
+	defer close(p.late)
+	buf := make([]byte, 1<<16)
+	for {
+		n, err := p.tap.Read(buf)
+		if err != nil {
+			return
+		}
+		if n < headerLen {
+			continue
+		}
+		f.pass(from, p, buf[:n])
+	}
+}
+
+func (f *fabric) pass(from int, p *port, frame []byte) {
+	to, w := f.route(from, frame)
+	for _, other := range to {
+		for range copies(w) {
+			if w.Delay == 0 {
+				_, _ = other.tap.Write(frame) // a full queue loses frames
+				continue
+			}
+			select {
+			case p.late <- parcel{to: other, frame: append([]byte(nil), frame...), due: time.Now().Add(w.Delay)}:
+			default:
+			}
+		}
+	}
+}
+
+// route gives the ports that a frame is for, and the weather on the way.
+func (f *fabric) route(from int, frame []byte) (to []*port, w Weather) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w = f.weather[from]
+	if f.down[from] || w.NoUDP && isUDP(frame) {
+		return nil, w
+	}
+	for number, other := range f.ports {
+		if number != from && !f.down[number] && !f.cut[[2]int{from, number}] && isFor(frame, number) {
+			to = append(to, other)
+		}
+	}
+	return to, w
+}
+
+// copies is how often a frame arrives.
+func copies(w Weather) int {
+	switch {
+	case w.Loss > 0 && rand.Float64() < w.Loss:
+		return 0
+	case w.Duplicate > 0 && rand.Float64() < w.Duplicate:
+		return 2
+	}
+	return 1
+}
+
+// deliver hands over what is late, in the order in which it was sent.
+func (p *port) deliver() {
+	defer p.done.Done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for parcel := range p.late {
+		timer.Reset(time.Until(parcel.due))
+		<-timer.C
+		_, _ = parcel.to.tap.Write(parcel.frame) // it may be unplugged by now
+	}
+}

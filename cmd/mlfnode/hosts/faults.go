@@ -1,0 +1,86 @@
+package hosts
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// SetWeather says what happens to frames that the host sends from now on.
+func (h *Host) SetWeather(w Weather) {
+	f := h.stage.fabric
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.weather[h.number] = w
+}
+
+// SetWeather says what happens to the frames of all hosts from now on.
+func (s *Stage) SetWeather(w Weather) {
+	for _, h := range s.Hosts {
+		h.SetWeather(w)
+	}
+}
+
+// LinkDown takes the host from the network. Its programs go on and are not told.
+func (h *Host) LinkDown() { h.setDown(true) }
+
+// LinkUp is the way back from LinkDown.
+func (h *Host) LinkUp() { h.setDown(false) }
+
+func (h *Host) setDown(down bool) {
+	f := h.stage.fabric
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.down[h.number] = down
+}
+
+// CutTo loses everything that the host sends to another one. The other direction stays as it is.
+func (h *Host) CutTo(other *Host) { h.setCut(other, true) }
+
+// Partition loses everything between two hosts, both ways.
+func (h *Host) Partition(other *Host) {
+	h.setCut(other, true)
+	other.setCut(h, true)
+}
+
+// Heal is the way back from CutTo and Partition, both ways.
+func (h *Host) Heal(other *Host) {
+	h.setCut(other, false)
+	other.setCut(h, false)
+}
+
+func (h *Host) setCut(other *Host, cut bool) {
+	f := h.stage.fabric
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cut[[2]int{h.number, other.number}] = cut
+}
+
+// Stop pauses all processes of the host, as a laptop's lid does, or a virtual machine that is moved. The network stays.
+func (h *Host) Stop() { h.signal(unix.SIGSTOP) }
+
+// Cont is the way back from Stop.
+func (h *Host) Cont() { h.signal(unix.SIGCONT) }
+
+func (h *Host) signal(sig unix.Signal) {
+	for _, p := range h.Processes() {
+		_ = unix.Kill(p.PID, sig) // it may have ended
+	}
+}
+
+// ClockJump sets the wall clock of the host's mlfnode processes, those that run and those to come, ahead by d, or back. The
+// monotonic clock goes on as it is, and so does the machine's own clock.
+func (h *Host) ClockJump(d time.Duration) {
+	h.stage.t.Helper()
+	h.mu.Lock()
+	h.skew = d
+	h.mu.Unlock()
+	for _, p := range h.Processes() {
+		if !p.is(h.stage.options.Program) {
+			continue
+		}
+		if err := setClock(p.PID, d); err != nil && alive(p.PID) {
+			h.stage.t.Fatalf("set the clock of %s: %v", h.Name, err)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package hosts
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is one host of a stage. Its methods end the test when the host itself does not do as it should.
+type Host struct {
+	Name string // its host name, which all hosts resolve
+	Addr string // its address
+	Home string // its user's home, with its state folder
+	// Agent is the node agent, once Cluster or Launch has started one.
+	Agent *Proc
+
+	stage  *Stage
+	number int
+
+	mu    sync.Mutex
+	power *power  // nil while it is off
+	procs []*Proc // everything that Start has started
+	skew  time.Duration
+}
+
+// StateDir is the state folder of the host's node.
+func (h *Host) StateDir() string { return filepath.Join(h.Home, "state", "mlfnode") }
+
+func (h *Host) etc() string  { return filepath.Join(h.Home, "etc") }
+func (h *Host) temp() string { return filepath.Join(h.Home, "tmp") }
+
+func (h *Host) write(name, content string) {
+	h.stage.t.Helper()
+	if err := os.WriteFile(filepath.Join(h.etc(), name), []byte(content), 0o644); err != nil {
+		h.stage.t.Fatal(err)
+	}
+}
+
+// Boot powers the host on. It has a new boot id and runs nothing.
+func (h *Host) Boot() {
+	h.stage.t.Helper()
+	h.write("boot_id", newBootID())
+	p, err := powerOn(h.Name, h.etc())
+	if err != nil {
+		h.stage.t.Fatalf("boot %s: %v", h.Name, err)
+	}
+	h.mu.Lock()
+	h.power, h.skew = p, 0
+	h.mu.Unlock()
+	if err := h.plugIn(p); err != nil {
+		h.stage.t.Fatalf("connect %s: %v", h.Name, err)
+	}
+}
+
+// newBootID has the form of /proc/sys/kernel/random/boot_id.
+func newBootID() string {
+	var b [16]byte
+	rand.Read(b[:]) // it never fails, see crypto/rand
+	return fmt.Sprintf("%x-%x-%x-%x-%x\n", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// PowerCut takes the host from the network and kills everything on it at the same moment. Nobody is told. With Options.Lossy its
+// disk loses what was not synced.
+func (h *Host) PowerCut() {
+	h.stage.t.Helper()
+	h.mu.Lock()
+	p, procs := h.power, h.procs
+	h.power, h.procs, h.Agent = nil, nil, nil
+	h.mu.Unlock()
+	if p == nil {
+		return
+	}
+	h.stage.fabric.unplug(h.number)
+	groups := cgroupsOf(p.init.Process.Pid)
+	lossy := h.stage.options.Lossy
+	if lossy {
+		for _, q := range processesBeside(p.init.Process.Pid) {
+			_ = unix.Kill(q.PID, unix.SIGSTOP) // it may have ended
+		}
+		h.snapshot()
+	}
+	p.off()
+	for _, q := range procs {
+		<-q.ended
+	}
+	removeCgroups(groups)
+	if lossy {
+		h.lose()
+	}
+}
+
+// Command prepares mlfnode with these arguments, for Go and Output.
+func (h *Host) Command(args ...string) *exec.Cmd { return h.Program(h.stage.options.Program, args...) }
+
+// Program prepares any program of the machine, for Go and Output.
+func (h *Host) Program(path string, args ...string) *exec.Cmd {
+	cmd := exec.Command(path, args...)
+	cmd.Dir = h.Home
+	cmd.Env = append([]string{
+		"HOME=" + h.Home, "XDG_STATE_HOME=" + filepath.Join(h.Home, "state"), "XDG_CONFIG_HOME=" + filepath.Join(h.Home, "config"),
+		"TMPDIR=" + h.temp(), "PATH=" + os.Getenv("PATH"), "NO_COLOR=1",
+	}, h.stage.options.Env...)
+	return cmd
+}
+
+// Go starts a command inside the host. The caller waits for it.
+func (h *Host) Go(cmd *exec.Cmd) error {
+	h.mu.Lock()
+	p, skew := h.power, h.skew
+	h.mu.Unlock()
+	if p == nil {
+		return errors.New(h.Name + " is off")
+	}
+	if err := p.do(cmd.Start); err != nil {
+		return err
+	}
+	if skew == 0 {
+		return nil
+	}
+	return setClock(cmd.Process.Pid, skew)
+}
+
+// Result is how a command ended.
+type Result struct {
+	Stdout, Stderr string
+	Code           int // exit code, -1 after a signal
+}
+
+// Try runs mlfnode to its end.
+func (h *Host) Try(args ...string) Result { return h.Run(h.Command(args...)) }
+
+// Run runs a command to its end.
+func (h *Host) Run(cmd *exec.Cmd) Result {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := h.Go(cmd); err != nil {
+		return Result{Stderr: err.Error(), Code: -1}
+	}
+	_ = cmd.Wait() // the exit code says it all
+	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
+}
+
+// Must runs mlfnode, which has to succeed, and gives what it prints.
+func (h *Host) Must(args ...string) string {
+	h.stage.t.Helper()
+	r := h.Try(args...)
+	if r.Code != 0 {
+		h.stage.t.Fatalf("%s: mlfnode %s: exit code %d\n%s%s", h.Name, strings.Join(args, " "), r.Code, tail(r.Stdout), tail(r.Stderr))
+	}
+	return r.Stdout
+}
+
+func tail(s string) string {
+	const most = 4000
+	if len(s) > most {
+		return "…" + s[len(s)-most:]
+	}
+	return s
+}

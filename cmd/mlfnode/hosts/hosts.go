@@ -1,0 +1,149 @@
+// Package hosts gives tests a few hosts on one machine, to run the real program on and to break.
+//
+// A Host is a set of kernel namespaces: it has its own processes, network interface, address, host name, /etc/hosts and home. It
+// shares the machine's files, so that a test reads what a host wrote, and a trial on any host can tell the test what it does
+// through a file. The hosts of a Stage are joined by a switch that runs in the test's own process (see fabric), where frames
+// are lost, late, doubled or refused as the test says.
+//
+// Nothing of a stage has a name outside of the test's process: no bridge, no named namespace, no firewall rule. When that
+// process ends in whatever way, the kernel kills the hosts with all their processes, and the rest goes with them. So stages
+// never meet each other, and a killed test leaves only files in the folder for temporary ones. The one exception are small
+// disks, see Options.
+package hosts
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid/gridtest"
+)
+
+// Options say what the hosts of a stage are like.
+type Options struct {
+	Program string   // the mlfnode binary under test
+	Env     []string // more of the environment of everything that runs on the hosts, KEY=value
+	Disk    string   // size of a disk of its own for each host's state, as in "64m"; empty takes the machine's disk
+	Lossy   bool     // that disk is a real one: a power cut loses what was not synced
+	Debian  bool     // the host's own name resolves to 127.0.1.1, as Debian's installer sets it up
+}
+
+// Stage is a network with hosts.
+type Stage struct {
+	Hosts []*Host // host1 is Hosts[0]
+	Dir   string  // a folder that all hosts see, removed at the end of the test
+
+	t       testing.TB
+	options Options
+	fabric  *fabric
+	disks   []string
+}
+
+// New makes n hosts, host1 to hostN at 10.77.0.1 to 10.77.0.N, and removes them when the test ends. Without root the test is
+// left out, or fails where CI=true.
+func New(t testing.TB, n int, o Options) *Stage {
+	t.Helper()
+	needs(t, o)
+	s := &Stage{t: t, options: o, Dir: t.TempDir(), fabric: newFabric()}
+	t.Cleanup(s.close)
+	removeDeadDisks(t)
+	for i := range n {
+		h := &Host{Name: fmt.Sprintf("host%d", i+1), Addr: fmt.Sprintf("10.77.0.%d", i+1), stage: s, number: i}
+		h.Home = filepath.Join(s.Dir, h.Name)
+		s.Hosts = append(s.Hosts, h)
+	}
+	for _, h := range s.Hosts {
+		s.furnish(h)
+		h.Boot()
+	}
+	return s
+}
+
+// needs leaves the test out where the machine can't carry a stage.
+func needs(t testing.TB, o Options) {
+	t.Helper()
+	gridtest.Root(t, "test hosts in namespaces")
+	for _, name := range []string{"ip", "mount", "sh"} {
+		gridtest.Program(t, name)
+	}
+	gridtest.Device(t, tunDevice)
+	if o.Lossy {
+		gridtest.Program(t, "mkfs.ext4")
+		gridtest.Device(t, "/dev/loop-control")
+	}
+}
+
+// furnish makes the files of a host that stay over its reboots.
+func (s *Stage) furnish(h *Host) {
+	s.t.Helper()
+	for _, dir := range []string{h.Home, h.etc(), h.StateDir(), h.temp()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if s.options.Disk != "" {
+		h.makeDisk()
+		if err := os.MkdirAll(h.StateDir(), 0o700); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	h.write("hosts", s.names(h))
+	h.write("resolv.conf", "") // no name server: an unknown name is unknown at once
+}
+
+// names is /etc/hosts as a host has it.
+func (s *Stage) names(of *Host) string {
+	var b strings.Builder
+	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
+	for _, h := range s.Hosts {
+		addr := h.Addr
+		if h == of && s.options.Debian {
+			addr = "127.0.1.1"
+		}
+		fmt.Fprintf(&b, "%s %s\n", addr, h.Name)
+	}
+	return b.String()
+}
+
+// Outsider adds a host that is no part of what New made: it knows all names and has an address of the same network.
+func (s *Stage) Outsider(name string) *Host {
+	s.t.Helper()
+	number := len(s.Hosts)
+	h := &Host{Name: name, Addr: fmt.Sprintf("10.77.0.%d", number+1), stage: s, number: number, Home: filepath.Join(s.Dir, name)}
+	s.Hosts = append(s.Hosts, h)
+	s.furnish(h)
+	h.Boot()
+	return h
+}
+
+// Host gives the host of that name.
+func (s *Stage) Host(name string) *Host {
+	s.t.Helper()
+	for _, h := range s.Hosts {
+		if h.Name == name {
+			return h
+		}
+	}
+	s.t.Fatalf("there is no host %s", name)
+	return nil
+}
+
+// close powers all hosts off. Logs of programs are kept until here, so that a failed test can show them.
+func (s *Stage) close() {
+	for _, h := range s.Hosts {
+		if s.t.Failed() {
+			h.showLogs()
+		}
+		h.PowerCut()
+	}
+	s.fabric.close()
+	for _, dir := range s.disks {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			s.t.Errorf("unmount the disk of a host: %v", err)
+		}
+	}
+}

@@ -1,0 +1,161 @@
+package hosts
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// power is a host that is on: the first process of its namespaces, and a thread of ours inside them. What that thread starts
+// is born there, as a child of the test with an ordinary process id.
+//
+// The first process dies when the thread ends (PR_SET_PDEATHSIG), and when it dies the kernel kills all other processes of the
+// host. So a host never outlives the test.
+type power struct {
+	init  *exec.Cmd
+	calls chan func()
+	gone  chan struct{} // the first process, and with it everything, is gone
+	once  sync.Once
+}
+
+// first is what the first process does: set the scene, then reap whatever is orphaned, for which the kernel needs no more than
+// that SIGCHLD is ignored.
+const first = `set -e
+mount --make-rprivate /
+mount -t proc proc /proc
+mount --bind "$1/hosts" /etc/hosts
+mount --bind "$1/resolv.conf" /etc/resolv.conf
+mount --bind "$1/boot_id" /proc/sys/kernel/random/boot_id
+ip link set lo up
+echo ready
+trap "" CHLD
+exec sleep infinity`
+
+func powerOn(name, etc string) (*power, error) {
+	p := &power{calls: make(chan func()), gone: make(chan struct{})}
+	began := make(chan error, 1)
+	go onOwnThread(func() { p.live(name, etc, began) })
+	if err := <-began; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// live is the whole life of the thread inside.
+func (p *power) live(name, etc string, began chan<- error) {
+	err := p.begin(etc)
+	if err == nil {
+		err = enter(p.init.Process.Pid)
+	}
+	if err == nil {
+		err = unix.Sethostname([]byte(name))
+	}
+	if began <- err; err != nil {
+		return
+	}
+	for fn := range p.calls {
+		fn()
+	}
+}
+
+func (p *power) begin(etc string) error {
+	p.init = exec.Command("/bin/sh", "-c", first, "host", etc)
+	p.init.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	var complaints strings.Builder
+	p.init.Stderr = &complaints
+	out, err := p.init.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := p.init.Start(); err != nil {
+		return err
+	}
+	said, err := bufio.NewReader(out).ReadString('\n')
+	go func() {
+		defer close(p.gone)
+		_ = p.init.Wait() // it is always killed
+	}()
+	if err != nil {
+		<-p.gone
+		return fmt.Errorf("set the scene: %s%s", said, complaints.String())
+	}
+	return nil
+}
+
+// enter moves the calling thread into the namespaces of a process.
+func enter(pid int) error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // a thread that shares its folder may not change its view of files
+		return fmt.Errorf("unshare: %w", err)
+	}
+	for name, flag := range map[string]int{"net": unix.CLONE_NEWNET, "uts": unix.CLONE_NEWUTS, "ipc": unix.CLONE_NEWIPC, "pid": unix.CLONE_NEWPID} {
+		if err := setns(pid, name, flag); err != nil {
+			return err
+		}
+	}
+	return setns(pid, "mnt", unix.CLONE_NEWNS) // the last one: /proc is another one afterwards
+}
+
+func setns(pid int, name string, flag int) error {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Setns(int(f.Fd()), flag); err != nil {
+		return fmt.Errorf("enter the %s namespace: %w", name, err)
+	}
+	return nil
+}
+
+// do has fn run on the thread inside. fn must not wait for anything that takes long.
+func (p *power) do(fn func() error) (err error) {
+	done := make(chan struct{})
+	call := func() {
+		defer close(done)
+		err = fn()
+	}
+	select {
+	case p.calls <- call:
+		<-done
+		return err
+	case <-p.gone:
+		return errors.New("the host is off")
+	}
+}
+
+// off kills everything, and returns when all of it is gone.
+func (p *power) off() {
+	p.once.Do(func() {
+		_ = p.init.Process.Kill() // it can't have ended by itself
+		<-p.gone
+		close(p.calls)
+	})
+}
+
+// onOwnThread runs fn on a thread that ends with it, and waits. It is never the process's first thread, which can't end and whose
+// namespaces others look at.
+func onOwnThread(fn func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
+		if unix.Gettid() != unix.Getpid() {
+			fn()
+			return
+		}
+		onOwnThread(fn) // this one holds the first thread meanwhile
+		runtime.UnlockOSThread()
+	}()
+	<-done
+}

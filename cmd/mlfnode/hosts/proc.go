@@ -1,0 +1,139 @@
+package hosts
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Patience is how long the methods of this package wait for something that should happen soon, on a machine that may be busy.
+const Patience = 60 * time.Second
+
+// Proc is mlfnode in the background on a host. What it prints goes to a file.
+type Proc struct {
+	Args []string
+	File string // what it has printed
+
+	t     testing.TB
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// Start starts mlfnode in the background.
+func (h *Host) Start(args ...string) *Proc { return h.StartCommand(h.Command(args...)) }
+
+// StartCommand starts a command in the background.
+func (h *Host) StartCommand(cmd *exec.Cmd) *Proc {
+	h.stage.t.Helper()
+	f, err := os.CreateTemp(h.temp(), "output-")
+	if err != nil {
+		h.stage.t.Fatal(err)
+	}
+	defer f.Close()
+	cmd.Stdout, cmd.Stderr = f, f
+	p := &Proc{Args: cmd.Args[1:], File: f.Name(), t: h.stage.t, cmd: cmd, ended: make(chan struct{})}
+	if err := h.Go(cmd); err != nil {
+		h.stage.t.Fatalf("%s: start %s: %v", h.Name, p, err)
+	}
+	go func() {
+		defer close(p.ended)
+		_ = cmd.Wait() // the exit code says it all
+	}()
+	h.mu.Lock()
+	h.procs = append(h.procs, p)
+	h.mu.Unlock()
+	return p
+}
+
+func (p *Proc) String() string { return filepath.Base(p.cmd.Path) + " " + strings.Join(p.Args, " ") }
+
+// PID is its process id, as the machine sees it.
+func (p *Proc) PID() int { return p.cmd.Process.Pid }
+
+// Output is what it has printed so far.
+func (p *Proc) Output() string {
+	text, err := os.ReadFile(p.File)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// See waits until it has printed the text.
+func (p *Proc) See(text string) {
+	p.t.Helper()
+	Await(p.t, Patience, func() error {
+		out := p.Output()
+		if strings.Contains(out, text) {
+			return nil
+		}
+		return fmt.Errorf("%s: got\n%s\nwant %q in it", p, tail(out), text)
+	})
+}
+
+// Signal sends it a signal. It may have ended.
+func (p *Proc) Signal(sig unix.Signal) { _ = p.cmd.Process.Signal(sig) }
+
+// Kill kills it, and returns when it is gone. What it has started is not killed.
+func (p *Proc) Kill() {
+	p.Signal(unix.SIGKILL)
+	<-p.ended
+}
+
+// Ended is closed when it has ended.
+func (p *Proc) Ended() <-chan struct{} { return p.ended }
+
+// Exit waits for its end and gives the exit code, -1 after a signal.
+func (p *Proc) Exit(limit time.Duration) int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(limit):
+		p.t.Fatalf("%s does not end within %v:\n%s", p, limit, tail(p.Output()))
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Await asks again and again until ok gives nil, and ends the test with its last error when the time is over.
+func Await(t testing.TB, limit time.Duration, ok func() error) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	over := time.After(limit)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			t.Fatalf("not within %v: %v", limit, err)
+		}
+	}
+}
+
+// Logs is what each program has printed that Start has started on the host, also before a power cut.
+func (h *Host) Logs() []string {
+	files, _ := filepath.Glob(filepath.Join(h.temp(), "output-*")) // the pattern is right
+	var logs []string
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err == nil && len(text) > 0 {
+			logs = append(logs, string(text))
+		}
+	}
+	return logs
+}
+
+// showLogs shows what the host's programs have printed, for a failed test.
+func (h *Host) showLogs() {
+	for _, text := range h.Logs() {
+		h.stage.t.Logf("printed on %s:\n%s", h.Name, tail(text))
+	}
+}

@@ -1,0 +1,108 @@
+package hosts
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is a process on a host.
+type Process struct {
+	PID     int    // as the machine sees it
+	Command string // its command line
+}
+
+func (p Process) is(program string) bool {
+	path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+	return err == nil && path == program
+}
+
+// Processes lists what runs on the host, without the first process, which is a part of the stage, and without those that have
+// ended and were not waited for yet.
+func (h *Host) Processes() []Process {
+	h.mu.Lock()
+	p := h.power
+	h.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	return processesBeside(p.init.Process.Pid)
+}
+
+func processesBeside(first int) []Process {
+	var found []Process
+	home, err := pidNamespace(first)
+	if err != nil {
+		return nil
+	}
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is right
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil || pid == first {
+			continue
+		}
+		if ns, err := pidNamespace(pid); err != nil || ns != home {
+			continue
+		}
+		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err == nil && len(line) > 0 {
+			found = append(found, Process{PID: pid, Command: string(bytes.TrimSpace(bytes.ReplaceAll(line, []byte{0}, []byte{' '})))})
+		}
+	}
+	return found
+}
+
+func pidNamespace(pid int) (string, error) { return os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", pid)) }
+
+func alive(pid int) bool { return unix.Kill(pid, 0) == nil }
+
+// cgroupsOf gives the folders that agents on the host have made to hold their trials. They outlive a power cut, unlike on a real
+// machine.
+func cgroupsOf(first int) []string {
+	var dirs []string
+	for _, p := range processesBeside(first) {
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/cgroup", p.PID)) // the pattern is right
+		for _, file := range files {
+			text, _ := os.ReadFile(file) // it may have ended
+			dirs = append(dirs, agentFolders(string(text))...)
+		}
+	}
+	return dirs
+}
+
+// agentFolders reads /proc/<pid>/cgroup, see cgroups(7).
+func agentFolders(text string) []string {
+	var dirs []string
+	for line := range strings.Lines(text) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		at := strings.Index(parts[2], "/mlfnode-")
+		if at < 0 {
+			continue
+		}
+		end := len(parts[2])
+		if more := strings.IndexByte(parts[2][at+1:], '/'); more >= 0 {
+			end = at + 1 + more
+		}
+		for _, controller := range append(strings.Split(parts[1], ","), "unified", "") {
+			dirs = append(dirs, filepath.Join("/sys/fs/cgroup", controller, parts[2][:end]))
+		}
+	}
+	return dirs
+}
+
+func removeCgroups(dirs []string) {
+	for _, dir := range dirs {
+		slots, _ := filepath.Glob(filepath.Join(dir, "*/")) // the pattern is right
+		for _, slot := range append(slots, dir) {
+			_ = unix.Rmdir(slot) // most are not there in every hierarchy
+		}
+	}
+}
