@@ -77,7 +77,7 @@ func (a *app) nodeSettings(f *nodeFlags) (node.Config, error) {
 	}
 	for _, err := range []error{cfg.SetAdvertise(f.advertise), cfg.SetNode(f.node)} {
 		if err != nil {
-			return cfg, usage(err.Error(), "mlfnode "+"join --help")
+			return cfg, usage(err.Error(), "mlfnode join --help")
 		}
 	}
 	if f.seed != "" {
@@ -111,6 +111,9 @@ func (a *app) join(ctx context.Context, f *nodeFlags) error {
 func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) error {
 	if cfg.Cluster.Seed == "" {
 		return usage("join needs the master", "mlfnode join --seed HOST")
+	}
+	if _, err := node.WithPort(cfg.Cluster.Seed, node.DefaultAPIPort); err != nil {
+		return usage(err.Error(), "mlfnode join --seed HOST")
 	}
 	token, err := a.token(f.tokenFile)
 	if err != nil {

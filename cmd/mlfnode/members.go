@@ -183,9 +183,16 @@ func (a *app) forgetCommand() *cobra.Command {
 
 // onMaster calls fn with the master of a cluster.
 func (a *app) onMaster(ctx context.Context, fn func(*api.Client) error) error {
-	s, err := a.attach(ctx, false)
+	cfg, err := a.settings()
 	if err != nil {
 		return err
+	}
+	s, err := a.find(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	if s == nil {
+		return failed("no master runs on this machine, and you are in no cluster", "start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
 	}
 	defer s.Close()
 	return fn(s.Client())
