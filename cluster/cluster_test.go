@@ -127,7 +127,7 @@ func TestMovedMachine(t *testing.T) {
 // TestUDPBlocked keeps members alive over TCP alone.
 func TestUDPBlocked(t *testing.T) {
 	var loss atomic.Int32
-	nodes := startMany(t, 4, func(cfg *Config) { under(cfg, &loss, new(atomic.Bool)) })
+	nodes := startMany(t, 4, func(cfg *Config) { under(cfg, &loss, new(atomic.Pointer[string])) })
 	var seen changes
 	defer nodes[0].Watch(seen.add)()
 	loss.Store(100)
@@ -141,22 +141,21 @@ func TestUDPBlocked(t *testing.T) {
 
 // TestPartitionHeals splits a cluster for good and joins the halves again.
 func TestPartitionHeals(t *testing.T) {
-	var severed atomic.Bool
-	nodes := startMany(t, 3, func(cfg *Config) {
-		under(cfg, new(atomic.Int32), map[bool]*atomic.Bool{true: &severed, false: new(atomic.Bool)}[cfg.Node == "n02"])
-	})
-	severed.Store(true)
+	var away atomic.Pointer[string]
+	nodes := startMany(t, 3, func(cfg *Config) { under(cfg, new(atomic.Int32), &away) })
+	host := strings.Split(nodes[2].address, ":")[0]
+	away.Store(&host)
 	eventually(t, 20*time.Second, "each side takes the other for dead", func() bool {
 		return stateOf(nodes[0], "n02") == Dead && count(nodes[2], Dead) == 2
 	})
-	severed.Store(false)
+	away.Store(nil)
 	eventually(t, 20*time.Second, "all are together again", func() bool { return count(nodes[0], Alive) == 3 && count(nodes[2], Alive) == 3 })
 }
 
 // TestFalseDeaths loses every tenth packet.
 func TestFalseDeaths(t *testing.T) {
 	var loss atomic.Int32
-	nodes := startMany(t, 10, func(cfg *Config) { under(cfg, &loss, new(atomic.Bool)) })
+	nodes := startMany(t, 10, func(cfg *Config) { under(cfg, &loss, new(atomic.Pointer[string])) })
 	var seen changes
 	for _, c := range nodes {
 		defer c.Watch(seen.add)()

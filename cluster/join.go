@@ -121,7 +121,7 @@ func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case strings.Contains(err.Error(), "No installed keys could decrypt"), strings.Contains(err.Error(), "encryption"):
+	case strings.Contains(err.Error(), "installed keys could decrypt"), strings.Contains(err.Error(), "encrypt"):
 		return errors.New("it has another gossip key: was this node taken out of the cluster, or the key changed while it was away?")
 	case strings.Contains(err.Error(), io.EOF.Error()), strings.Contains(err.Error(), "connection reset"):
 		return errors.New("it closed the connection: it belongs to another cluster, or the port is not that of the gossip")
