@@ -29,6 +29,10 @@ func TestMembersKnowEachOther(t *testing.T) {
 		m, _ := nodes[2].table.find("n01")
 		return m.Inventory != nil && m.Inventory.GPUs[0].UUID == "GPU-1" && m.Load == 1.5 && len(m.Reason) == 720
 	})
+	eventually(t, time.Second, "n01 knows its own GPU", func() bool {
+		m, _ := nodes[1].table.find("n01")
+		return m.Inventory != nil && m.Load == 1.5
+	})
 	list := nodes[0].Members()
 	if len(list) != 3 || list[0].Node != "n00" || list[2].Node != "n02" || list[1].Version != "1.0.0" || !list[1].Has(Worker) {
 		t.Errorf("got members %+v", list)
@@ -107,6 +111,9 @@ func TestNameTaken(t *testing.T) {
 		t.Error(err)
 	}
 	second.Close()
+	if err := nodes[0].door.taken(); err != nil {
+		t.Errorf("the first node gives way: %v", err)
+	}
 	if m, _ := nodes[0].table.find("n01"); m.State != Alive || m.gossip() != nodes[1].address {
 		t.Errorf("got %s at %s for n01, want the first one alive", m.State, m.gossip())
 	}

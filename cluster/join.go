@@ -31,6 +31,7 @@ const (
 // node; close it then. Later a node finds its way back on its own, also after a long partition.
 func (c *Cluster) Join(ctx context.Context, seeds []string) error {
 	c.door.open()
+	defer c.door.close()
 	var refusals []error
 	for _, seed := range seeds {
 		err := c.joinSeed(ctx, seed)
@@ -173,7 +174,8 @@ func (c *Cluster) lost() []string {
 // door is what this node knows about its name being taken.
 type door struct {
 	mu        sync.Mutex
-	holder    string // address of the node that has the name, during a Join
+	trying    bool   // a Join is under way
+	holder    string // address of the node that had the name then
 	inside    bool   // some cluster took this node in
 	strangers map[string]time.Time
 }
@@ -181,7 +183,13 @@ type door struct {
 func (d *door) open() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.holder = ""
+	d.trying, d.holder = true, ""
+}
+
+func (d *door) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trying = false
 }
 
 func (d *door) pass() {
@@ -193,7 +201,9 @@ func (d *door) pass() {
 func (d *door) shut(holder string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.holder = holder
+	if d.trying { // a node that comes later and wants this one's name is the one to give way
+		d.holder = holder
+	}
 }
 
 // taken is the error of a node that never got in because of its name.
