@@ -29,6 +29,10 @@ func TestMembersKnowEachOther(t *testing.T) {
 		m, _ := nodes[2].table.find("n01")
 		return m.Inventory != nil && m.Inventory.GPUs[0].UUID == "GPU-1" && m.Load == 1.5 && len(m.Reason) == 720
 	})
+	eventually(t, time.Second, "n01 knows its own GPU", func() bool {
+		m, _ := nodes[1].table.find("n01")
+		return m.Inventory != nil && m.Load == 1.5
+	})
 	list := nodes[0].Members()
 	if len(list) != 3 || list[0].Node != "n00" || list[2].Node != "n02" || list[1].Version != "1.0.0" || !list[1].Has(Worker) {
 		t.Errorf("got members %+v", list)
@@ -107,6 +111,9 @@ func TestNameTaken(t *testing.T) {
 		t.Error(err)
 	}
 	second.Close()
+	if err := nodes[0].door.taken(); err != nil {
+		t.Errorf("the first node gives way: %v", err)
+	}
 	if m, _ := nodes[0].table.find("n01"); m.State != Alive || m.gossip() != nodes[1].address {
 		t.Errorf("got %s at %s for n01, want the first one alive", m.State, m.gossip())
 	}
@@ -127,7 +134,7 @@ func TestMovedMachine(t *testing.T) {
 // TestUDPBlocked keeps members alive over TCP alone.
 func TestUDPBlocked(t *testing.T) {
 	var loss atomic.Int32
-	nodes := startMany(t, 4, func(cfg *Config) { under(cfg, &loss, new(atomic.Bool)) })
+	nodes := startMany(t, 4, func(cfg *Config) { under(cfg, &loss, new(atomic.Pointer[string])) })
 	var seen changes
 	defer nodes[0].Watch(seen.add)()
 	loss.Store(100)
@@ -141,22 +148,21 @@ func TestUDPBlocked(t *testing.T) {
 
 // TestPartitionHeals splits a cluster for good and joins the halves again.
 func TestPartitionHeals(t *testing.T) {
-	var severed atomic.Bool
-	nodes := startMany(t, 3, func(cfg *Config) {
-		under(cfg, new(atomic.Int32), map[bool]*atomic.Bool{true: &severed, false: new(atomic.Bool)}[cfg.Node == "n02"])
-	})
-	severed.Store(true)
+	var away atomic.Pointer[string]
+	nodes := startMany(t, 3, func(cfg *Config) { under(cfg, new(atomic.Int32), &away) })
+	host := strings.Split(nodes[2].address, ":")[0]
+	away.Store(&host)
 	eventually(t, 20*time.Second, "each side takes the other for dead", func() bool {
 		return stateOf(nodes[0], "n02") == Dead && count(nodes[2], Dead) == 2
 	})
-	severed.Store(false)
+	away.Store(nil)
 	eventually(t, 20*time.Second, "all are together again", func() bool { return count(nodes[0], Alive) == 3 && count(nodes[2], Alive) == 3 })
 }
 
 // TestFalseDeaths loses every tenth packet.
 func TestFalseDeaths(t *testing.T) {
 	var loss atomic.Int32
-	nodes := startMany(t, 10, func(cfg *Config) { under(cfg, &loss, new(atomic.Bool)) })
+	nodes := startMany(t, 10, func(cfg *Config) { under(cfg, &loss, new(atomic.Pointer[string])) })
 	var seen changes
 	for _, c := range nodes {
 		defer c.Watch(seen.add)()

@@ -39,9 +39,7 @@ func (e *ears) LocalState(join bool) []byte {
 	if join && e.c.look.looking.Load() {
 		return nil
 	}
-	s, serial := e.c.told.now()
-	own := newDetail(e.c.node, e.c.told.started, s, serial)
-	return encodeDetails(append([]*detail{own}, e.c.table.details()...))
+	return encodeDetails(append([]*detail{e.c.told.detail(e.c.node)}, e.c.table.details()...))
 }
 
 // MergeRemoteState is what the other node sent.

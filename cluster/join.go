@@ -31,6 +31,7 @@ const (
 // node; close it then. Later a node finds its way back on its own, also after a long partition.
 func (c *Cluster) Join(ctx context.Context, seeds []string) error {
 	c.door.open()
+	defer c.door.close()
 	var refusals []error
 	for _, seed := range seeds {
 		err := c.joinSeed(ctx, seed)
@@ -121,7 +122,7 @@ func explain(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case strings.Contains(err.Error(), "No installed keys could decrypt"), strings.Contains(err.Error(), "encryption"):
+	case strings.Contains(err.Error(), "installed keys could decrypt"), strings.Contains(err.Error(), "encrypt"):
 		return errors.New("it has another gossip key: was this node taken out of the cluster, or the key changed while it was away?")
 	case strings.Contains(err.Error(), io.EOF.Error()), strings.Contains(err.Error(), "connection reset"):
 		return errors.New("it closed the connection: it belongs to another cluster, or the port is not that of the gossip")
@@ -173,7 +174,8 @@ func (c *Cluster) lost() []string {
 // door is what this node knows about its name being taken.
 type door struct {
 	mu        sync.Mutex
-	holder    string // address of the node that has the name, during a Join
+	trying    bool   // a Join is under way
+	holder    string // address of the node that had the name then
 	inside    bool   // some cluster took this node in
 	strangers map[string]time.Time
 }
@@ -181,7 +183,13 @@ type door struct {
 func (d *door) open() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.holder = ""
+	d.trying, d.holder = true, ""
+}
+
+func (d *door) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trying = false
 }
 
 func (d *door) pass() {
@@ -193,7 +201,9 @@ func (d *door) pass() {
 func (d *door) shut(holder string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.holder = holder
+	if d.trying { // a node that comes later and wants this one's name is the one to give way
+		d.holder = holder
+	}
 }
 
 // taken is the error of a node that never got in because of its name.

@@ -32,7 +32,7 @@ var content = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|meta:\(.*\)`)
 
 func (l *lines) Write(p []byte) (int, error) {
 	line := strings.TrimSpace(string(p))
-	if strings.Contains(line, mirrorAddress) || strings.Contains(line, "[100::1]") {
+	if strings.Contains(line, mirrorAddress) {
 		return len(p), nil
 	}
 	for _, words := range foreign {

@@ -124,7 +124,7 @@ func (blank) Shutdown() error                                     { return nil }
 type silent struct{}
 
 func (silent) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (silent) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (silent) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.ParseIP("100::1"), Port: 1} }
 func (silent) SetDeadline(time.Time) error      { return nil }
 func (silent) SetReadDeadline(time.Time) error  { return nil }
 func (silent) SetWriteDeadline(time.Time) error { return nil }

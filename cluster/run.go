@@ -55,6 +55,7 @@ func (c *Cluster) observe() []Member {
 		c.log.Warn("the members can't be looked at", "err", err)
 		return nil
 	}
+	c.table.receive([]*detail{c.told.detail(c.node)})
 	changed := c.table.apply(picture, time.Now())
 	for _, m := range changed {
 		c.note(m)

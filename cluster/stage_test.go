@@ -153,27 +153,37 @@ func (r *changes) count(state State) int {
 // weather is a network that loses things on the way out.
 type weather struct {
 	memberlist.NodeAwareTransport
-	loss    *atomic.Int32 // percent of the packets
-	severed *atomic.Bool  // no streams either
+	own  string
+	loss *atomic.Int32           // percent of the packets
+	away *atomic.Pointer[string] // host that is cut off from all others, or nil
+}
+
+// lost reports whether nothing gets to a host:port.
+func (w weather) lost(to string) bool {
+	away := w.away.Load()
+	return away != nil && (w.own == *away || strings.HasPrefix(to, *away+":"))
 }
 
 func (w weather) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
-	if rand.Int32N(100) < w.loss.Load() || w.severed.Load() {
+	if rand.Int32N(100) < w.loss.Load() || w.lost(a.Addr) {
 		return time.Now(), nil
 	}
 	return w.NodeAwareTransport.WriteToAddress(b, a)
 }
 
 func (w weather) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	if w.severed.Load() {
-		return nil, errors.New("the network is severed")
+	if w.lost(a.Addr) {
+		return nil, errors.New("the host is cut off")
 	}
 	return w.NodeAwareTransport.DialAddressTimeout(a, timeout)
 }
 
 // under gives a node its weather.
-func under(cfg *Config, loss *atomic.Int32, severed *atomic.Bool) {
-	cfg.wrap = func(t memberlist.NodeAwareTransport) memberlist.NodeAwareTransport { return weather{t, loss, severed} }
+func under(cfg *Config, loss *atomic.Int32, away *atomic.Pointer[string]) {
+	own := cfg.Bind
+	cfg.wrap = func(t memberlist.NodeAwareTransport) memberlist.NodeAwareTransport {
+		return weather{t, own, loss, away}
+	}
 }
 
 // short is a context for what should be quick.

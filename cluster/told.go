@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"mlfnode/grid"
 )
 
 const (
@@ -42,6 +44,12 @@ func (t *told) change(fn func(*Self)) {
 	case t.changed <- struct{}{}:
 	default:
 	}
+}
+
+// detail is the record of this node, to be passed on.
+func (t *told) detail(node grid.NodeID) *detail {
+	s, serial := t.now()
+	return newDetail(node, t.started, s, serial)
 }
 
 func (t *told) now() (Self, uint64) {

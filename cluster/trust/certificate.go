@@ -9,7 +9,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"net/url"
 	"time"
@@ -137,7 +139,7 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 func parseCert(text []byte) (*x509.Certificate, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != pemCertificate || len(rest) > 0 {
-		return nil, fmt.Errorf("it is not one certificate in PEM form")
+		return nil, errors.New("it is not one certificate in PEM form")
 	}
 	return x509.ParseCertificate(block.Bytes)
 }
@@ -146,30 +148,39 @@ func parseCert(text []byte) (*x509.Certificate, error) {
 func parseKey(text []byte) (*ecdsa.PrivateKey, error) {
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != pemKey || len(rest) > 0 {
-		return nil, fmt.Errorf("it is not one private key in PEM form")
+		return nil, errors.New("it is not one private key in PEM form")
 	}
-	any, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("it holds no private key")
+		return nil, errors.New("it holds no private key")
 	}
-	key, ok := any.(*ecdsa.PrivateKey)
+	key, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok {
-		return nil, fmt.Errorf("it holds a key of another kind")
+		return nil, errors.New("it holds a key of another kind")
 	}
 	return key, nil
 }
 
-func readCert(path string) (*x509.Certificate, error) { return readPEM(path, parseCert) }
-func readKey(path string) (*ecdsa.PrivateKey, error)  { return readPEM(path, parseKey) }
+// readCert reads a certificate, which is public.
+func readCert(path string) (*x509.Certificate, error) {
+	b, _, err := readRegular(path)
+	return decoded(path, b, err, parseCert)
+}
 
-func readPEM[T any](path string, parse func([]byte) (T, error)) (T, error) {
+// readKey reads a key that nobody else may read.
+func readKey(path string) (*ecdsa.PrivateKey, error) {
 	b, err := readPrivate(path)
-	if err != nil {
-		var none T
-		return none, err
+	return decoded(path, b, err, parseKey)
+}
+
+func decoded[T any](path string, text []byte, err error, parse func([]byte) (T, error)) (v T, _ error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return v, fmt.Errorf("%s is missing; restore it from a backup: %w", path, fs.ErrNotExist)
 	}
-	v, err := parse(b)
 	if err != nil {
+		return v, err
+	}
+	if v, err = parse(text); err != nil {
 		return v, fmt.Errorf("%s is damaged; restore it from a backup: %w", path, err)
 	}
 	return v, nil

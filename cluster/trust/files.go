@@ -14,10 +14,10 @@ import (
 // The files of the trust folder.
 const (
 	caCertFile   = "ca.crt"
-	caKeyFile    = "ca.key"      // master
-	nodeCertFile = "node.crt"    // its presence is what makes an identity
-	nodeKeyFile  = "node.key"    //
-	joinKeyFile  = "join.key"    // the key of a join that has not ended yet
+	caKeyFile    = "ca.key"   // master
+	nodeCertFile = "node.crt" // its presence is what makes an identity
+	nodeKeyFile  = "node.key" //
+	joinKeyFile  = "join.key" // the key of a join that has not ended yet
 	keyringFile  = "keyring.json"
 	tokensFile   = "tokens.json" // master
 	nodesFile    = "nodes.json"  // master

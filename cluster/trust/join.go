@@ -63,16 +63,16 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	}
 	a.joining.Lock()
 	defer a.joining.Unlock()
-	print := fingerprint(key)
-	if err := checkName(a.nodes.all(), r.Node, Worker, print); err != nil {
+	digest := fingerprint(key)
+	if err := checkName(a.nodes.all(), r.Node, Worker, digest); err != nil {
 		return JoinAnswer{}, err
 	}
 	answer := JoinAnswer{Certificate: der, CA: a.ca.Raw, Keyring: a.keyring.Keys()}
-	if answer.Access, answer.Role, err = a.useToken(r.TokenID, r.Node, print); err != nil {
+	if answer.Access, answer.Role, err = a.useToken(r.TokenID, r.Node, digest); err != nil {
 		return JoinAnswer{}, err
 	}
 	// A kill here costs nothing: the machine tries again with the same key, which has paid.
-	if err := a.register(r.Node, Worker, print); err != nil {
+	if err := a.register(r.Node, Worker, digest); err != nil {
 		return JoinAnswer{}, err
 	}
 	return answer, nil
@@ -121,7 +121,7 @@ func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 }
 
 // useToken counts a use of the token for that key, and makes the access token that comes with it.
-func (a *Authority) useToken(id string, node grid.NodeID, print string) (access string, role Role, err error) {
+func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access string, role Role, err error) {
 	now := a.clock()
 	err = a.tokens.change(func(all map[string]tokenRecord) error {
 		r, ok := all[id]
@@ -131,11 +131,11 @@ func (a *Authority) useToken(id string, node grid.NodeID, print string) (access 
 		if err := r.checkJoin(id, now); err != nil {
 			return err
 		}
-		if !slices.Contains(r.Keys, print) {
+		if !slices.Contains(r.Keys, digest) {
 			if r.Uses > 0 && len(r.Keys) >= r.Uses {
 				return fmt.Errorf("the %w: it has been used as often as it may (%s); ask for a new one", ErrExpired, id)
 			}
-			r.Keys = append(slices.Clone(r.Keys), print)
+			r.Keys = append(slices.Clone(r.Keys), digest)
 			all[id] = r
 		}
 		for child, c := range all {

@@ -41,12 +41,12 @@ type NodeInfo struct {
 const mostNodes = 10_000
 
 // checkName says whether the key may have that name. A master may take the name of one, its own lost certificate's.
-func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, print string) error {
+func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, digest string) error {
 	r, ok := all[string(node)]
 	switch {
 	case !ok && len(all) >= mostNodes:
 		return fmt.Errorf("the cluster has %d nodes, and no room for more; mlfnode forget NAME on the master makes some", len(all))
-	case !ok, !r.Forgotten.IsZero(), r.Key == print && r.Role == role, r.Role == Master && role == Master:
+	case !ok, !r.Forgotten.IsZero(), r.Key == digest && r.Role == role, r.Role == Master && role == Master:
 		return nil
 	}
 	return fmt.Errorf("the name %s %w, which joined on %s; choose another name with --node, or, if that machine is gone, "+
@@ -54,13 +54,13 @@ func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, print
 }
 
 // register gives a name to a key.
-func (a *Authority) register(node grid.NodeID, role NodeRole, print string) error {
+func (a *Authority) register(node grid.NodeID, role NodeRole, digest string) error {
 	now := a.clock().UTC()
 	return a.nodes.change(func(all map[string]nodeRecord) error {
-		if err := checkName(all, node, role, print); err != nil {
+		if err := checkName(all, node, role, digest); err != nil {
 			return err
 		}
-		r := nodeRecord{Key: print, Role: role, Joined: now}
+		r := nodeRecord{Key: digest, Role: role, Joined: now}
 		if old, ok := all[string(node)]; ok && old.Forgotten.IsZero() {
 			r.Drain = old.Drain
 		}

@@ -3,9 +3,8 @@ package trust
 import (
 	"cmp"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -62,9 +61,9 @@ func (s *TokenSpec) validate() error {
 	}
 	switch {
 	case s.Expires < 0 || s.Uses < 0:
-		return fmt.Errorf("a token can't expire in the past or be used less than once")
+		return errors.New("a token can't expire in the past or be used less than once")
 	case s.Role != RoleNode && (s.Uses != 0 || s.User != ""):
-		return fmt.Errorf("only node tokens are for a number of uses, and give who joins a role")
+		return errors.New("only node tokens are for a number of uses, and give who joins a role")
 	case s.Role == RoleNode && s.User != RoleOperator && s.User != RoleViewer && s.User != RoleNone:
 		return fmt.Errorf("%q is no role for who joins; use operator, viewer or none", s.User)
 	case len(s.Note) > longestNote:
@@ -192,44 +191,4 @@ func revoke(all map[string]tokenRecord, now time.Time, which func(string, tokenR
 			all[id] = r
 		}
 	}
-}
-
-// Grant is what a bearer may do.
-type Grant struct {
-	ID   string // of the token
-	Role Role   // operator or viewer
-	Note string
-	Node grid.NodeID // where the token was given out, if at a join
-}
-
-// CheckAccess judges `Authorization: Bearer <id>.<secret>`, without waiting for the disk. It returns ErrBadToken for an unknown
-// token or a wrong secret, and only with the right secret ErrExpired, ErrRevoked, or ErrWrongRole for a node token.
-func (a *Authority) CheckAccess(bearer string) (Grant, error) {
-	t, ok := parseBearer(bearer)
-	r, known := a.tokens.all()[t.ID]
-	if !r.owns(t.hash()) || !known || !ok {
-		return Grant{}, fmt.Errorf("the %w", ErrBadToken)
-	}
-	if err := r.check(t.ID, a.clock()); err != nil {
-		return Grant{}, err
-	}
-	if r.Role != RoleOperator && r.Role != RoleViewer {
-		return Grant{}, fmt.Errorf("the %w: a node token lets machines join, and nothing else (%s)", ErrWrongRole, t.ID)
-	}
-	return Grant{ID: t.ID, Role: r.Role, Note: r.Note, Node: r.Node}, nil
-}
-
-// owns compares in constant time. The empty record, which stands for an unknown token, owns nothing.
-func (r tokenRecord) owns(hash [sha256.Size]byte) bool {
-	var kept [sha256.Size]byte
-	n := copy(kept[:], r.Hash)
-	return subtle.ConstantTimeCompare(kept[:], hash[:]) == 1 && n == len(kept)
-}
-
-// checkJoin says whether machines may still join with the token; its uses are counted when one does.
-func (r tokenRecord) checkJoin(id string, now time.Time) error {
-	if r.Role != RoleNode {
-		return fmt.Errorf("the %w: it has the role %s, and machines join with a node token (%s)", ErrWrongRole, r.Role, id)
-	}
-	return r.check(id, now)
 }

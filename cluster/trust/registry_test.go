@@ -1,0 +1,88 @@
+package trust
+
+import (
+	"testing"
+
+	"mlfnode/grid"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestForget(t *testing.T) {
+	a, _, h := newAuthority(t)
+	token := makeToken(t, a, TokenSpec{Role: RoleNode})
+	dir := t.TempDir()
+	old, answer, err := join(a, dir, token, "w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, "drain", a.SetDrain("w1", Drain{On: true}), nil)
+	wantErr(t, "forget", a.Forget("w1"), nil)
+	wantErr(t, "known", a.Known("w1", old.Leaf()), ErrUnknownNode)
+	wantText(t, "known", a.Known("w1", old.Leaf()), "it was forgotten on")
+	wantErr(t, "forget again", a.Forget("w1"), ErrUnknownNode)
+	wantErr(t, "forget nobody", a.Forget("w9"), ErrUnknownNode)
+	wantErr(t, "drain", a.SetDrain("w1", Drain{On: true}), ErrUnknownNode)
+	_, err = a.CheckAccess(answer.Access)
+	wantErr(t, "the access token of the join", err, ErrRevoked)
+
+	b := openAuthority(t, a.dir, h.clock)
+	wantErr(t, "after a restart", b.Known("w1", old.Leaf()), ErrUnknownNode)
+	fresh, _, err := join(b, t.TempDir(), token, "w1") // another machine
+	if err != nil || b.Known("w1", fresh.Leaf()) != nil || len(b.Drains()) != 0 {
+		t.Errorf("got %v, drains %v, want the free name without its old drain", err, b.Drains())
+	}
+	wantText(t, "the old machine", b.Known("w1", old.Leaf()), "another machine has the name now")
+	wantErr(t, "forget", b.Forget("w1"), nil)
+	again, _, err := join(b, dir, token, "w1") // the old machine, with its old key
+	if err != nil || b.Known("w1", again.Leaf()) != nil {
+		t.Errorf("got %v, want the old machine back", err)
+	}
+}
+
+func TestKnown(t *testing.T) {
+	a, boss, _ := newAuthority(t)
+	w1, _ := mustJoin(t, a, "w1")
+	w2, _ := mustJoin(t, a, "w2")
+	for _, c := range []struct {
+		node grid.NodeID
+		id   *Identity
+		good bool
+	}{{"boss", boss, true}, {"w1", w1, true}, {"w2", w2, true}, {"w1", w2, false}, {"boss", w1, false}, {"w9", w1, false}, {"", w1, false}} {
+		if err := a.Known(c.node, c.id.Leaf()); (err == nil) != c.good {
+			t.Errorf("%s with the certificate of %s: got %v, want good %v", c.node, c.id.Node, err, c.good)
+		}
+	}
+	wantErr(t, "the CA itself", a.Known("w1", a.CA()), ErrUnknownNode)
+}
+
+func TestDrains(t *testing.T) {
+	a, _, h := newAuthority(t)
+	mustJoin(t, a, "w1")
+	want := map[grid.NodeID]Drain{"w1": {On: true, Reason: "new disk", By: "eva"}, "boss": {On: true}}
+	for node, d := range want {
+		wantErr(t, "drain", a.SetDrain(node, d), nil)
+	}
+	if d := cmp.Diff(want, openAuthority(t, a.dir, h.clock).Drains()); d != "" {
+		t.Errorf("drains after a restart (-want +got):\n%s", d)
+	}
+	wantErr(t, "undrain", a.SetDrain("boss", Drain{}), nil)
+	delete(want, "boss")
+	if d := cmp.Diff(want, a.Drains()); d != "" {
+		t.Errorf("drains (-want +got):\n%s", d)
+	}
+	nodes := a.Nodes()
+	if len(nodes) != 2 || nodes[0].Node != "boss" || nodes[0].Role != Master || nodes[1].Drain != want["w1"] {
+		t.Errorf("got nodes %+v", nodes)
+	}
+}
+
+// The registry does not grow without end, whoever has a token.
+func TestRegistryBound(t *testing.T) {
+	all := map[string]nodeRecord{"w": {Key: "k", Role: Worker}}
+	for i := range mostNodes {
+		all["n"+string(rune('A'+i%26))+string(rune('0'+i/26))] = nodeRecord{}
+	}
+	wantText(t, "one more", checkName(all, "more", Worker, "x"), "no room for more")
+	wantErr(t, "one that is there", checkName(all, "w", Worker, "k"), nil)
+}
