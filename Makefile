@@ -7,7 +7,7 @@ TIMEOUT ?= 20m
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test chaos race fuzz lint bench clean install-deps python-test
+.PHONY: help build demo test chaos race fuzz lint bench dev clean install-deps python-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ lint: ## gofmt and vet
 
 bench: build ## measure rates, latencies and memory, side by side with bare loops
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/mlfnode/bench
+
+dev: build ## run a cluster of three nodes on this machine, in a temporary folder
+	@sh .ci/dev
 
 clean: ## remove what was built
 	rm -rf bin build

@@ -33,7 +33,7 @@ func Joined(cfg Config) (grid.NodeID, bool, error) {
 // Join makes this machine a node of the cluster whose master is at seed, HOST or HOST:PORT. It stores the node's credentials in
 // the state folder, and gives the contact for the person who joined; that has no token if the node's token gives none.
 func Join(ctx context.Context, cfg Config, seed string, token trust.Token) (trust.Context, error) {
-	address, err := WithPort(seed, DefaultAPIPort)
+	address, err := WithPort(seed, cfg.Cluster.Ports.API)
 	if err != nil {
 		return trust.Context{}, err
 	}

@@ -112,7 +112,7 @@ func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) error {
 	if cfg.Cluster.Seed == "" {
 		return usage("join needs the master", "mlfnode join --seed HOST")
 	}
-	if _, err := node.WithPort(cfg.Cluster.Seed, node.DefaultAPIPort); err != nil {
+	if _, err := node.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
 		return usage(err.Error(), "mlfnode join --seed HOST")
 	}
 	token, err := a.token(f.tokenFile)
