@@ -78,6 +78,13 @@ func (m *Machine) command(name string, args ...string) *exec.Cmd {
 	return exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
 }
 
+// For gives the machine to a part of the test: what goes wrong ends that part.
+func (m *Machine) For(t testing.TB) *Machine {
+	part := *m
+	part.t = t
+	return &part
+}
+
 func (m *Machine) waitUp() {
 	m.t.Helper()
 	m.Until(bootTime, "the machine is up", func() bool {
