@@ -170,17 +170,16 @@ func (i *installation) chooseProgram() error {
 
 // linger has the user's services run without a login. Where that is not allowed the installation goes on, and says so.
 func (i *installation) linger(ctx context.Context) {
-	if out, err := run(ctx, "loginctl", "show-user", i.owner, "-p", "Linger", "--value"); err == nil && out == "yes" {
-		return
+	if out, err := run(ctx, "loginctl", "show-user", i.owner, "-p", "Linger", "--value"); err != nil || out != "yes" {
+		if _, err := run(ctx, "loginctl", "--no-ask-password", "enable-linger"); err != nil {
+			i.note("the service ends when %s logs out, because lingering could not be enabled (%v). Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
+			return
+		}
+		i.marks.Linger = i.owner
 	}
-	if _, err := run(ctx, "loginctl", "--no-ask-password", "enable-linger"); err != nil {
-		i.note("the service ends when %s logs out, because lingering could not be enabled (%v). Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
-		return
-	}
-	i.marks.Linger = i.owner
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	_ = until(ctx, func() (bool, error) { // the user's systemd may have to start first; ready says if it does not
+	_ = until(ctx, func() (bool, error) { // the user's systemd may only be starting; ready says if it does not
 		_, err := i.systemctl(ctx, "show", "-p", "Version")
 		return err == nil, nil
 	})

