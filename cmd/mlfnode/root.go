@@ -80,7 +80,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand())
 	add(groupResults, a.sweepsCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand())
 	add(groupProjects, a.newCommand(), a.importCommand())
-	add(groupOther, a.versionCommand())
+	add(groupOther, a.serviceCommand(), a.doctorCommand(), a.versionCommand())
 	root.AddCommand(a.hostCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)

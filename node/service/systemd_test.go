@@ -121,9 +121,7 @@ func verify(t *testing.T, m *servicetest.Machine) {
 	}
 	lines := strings.Split(m.Run("systemd-analyze security --no-pager mlfnode.service"), "\n")
 	t.Log(lines[len(lines)-1])
-	if m.Run("systemd --version | sed -n 's/^systemd \\([0-9]*\\).*/\\1/p'") >= "253" {
-		t.Log(property(m, "Type"))
-	}
+	t.Log("systemd", m.Run("systemctl show --value -p Version"), "type", property(m, "Type"))
 }
 
 // keeperStarts looks at what a keeper inherits, which is what trials get.

@@ -125,12 +125,15 @@ func (m *Machine) Run(script string) string {
 	return out
 }
 
+// join puts a script into a cgroup of the machine, since some services of its want to know where who asks belongs.
+const join = "echo $$ >/sys/fs/cgroup/init.scope/cgroup.procs 2>/dev/null; "
+
 // Try runs a shell script as root on the machine and gives its output and how it ended.
 func (m *Machine) Try(script string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandTime) // a test that has ended still shuts down
 	defer cancel()
 	c := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(m.leader), "--mount", "--uts", "--ipc", "--net", "--pid",
-		"--root", "--wd", "--", "/bin/sh", "-c", script)
+		"--root", "--wd", "--", "/bin/sh", "-c", join+script)
 	c.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "USER=root", "LANG=C.UTF-8"}
 	c.WaitDelay = time.Second // something that went on in the background may hold the output
 	out, err := c.CombinedOutput()
