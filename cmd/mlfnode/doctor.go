@@ -18,7 +18,7 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	seed := ""
 	c := &cobra.Command{
-		Use: "doctor", Short: "Check whether this host is fit to be a node, and say what to mend", Args: noArgument,
+		Use: "doctor", Short: "Check whether this machine is fit to be a node, and say what to mend", Args: noArgument,
 		Long: `doctor looks at ports, clock, disk, memory, cgroups, names, the GPU's driver, the service and, with --seed, at the way to the
 master. Each finding names its cause and its cure. The exit code is 1 if any of them keeps the node from working.`,
 		Example: "  mlfnode doctor\n  mlfnode doctor --seed hostA --json",

@@ -14,7 +14,7 @@ import (
 
 func (a *app) serviceCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "service", Short: "Install, remove or show this host's node as a service", Args: unknownCommand,
+		Use: "service", Short: "Install, remove or show the service of this machine's node", Args: unknownCommand,
 		Long: `service makes this host's node a service of systemd: it starts with the machine, is restarted whenever it ends, and
 running trials go on while it is restarted.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },

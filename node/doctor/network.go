@@ -114,9 +114,9 @@ func (h Host) greet(ctx context.Context, address string) error {
 	// verify it with.
 	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, VerifyConnection: h.verify})
 	err = c.HandshakeContext(ctx)
-	var alert tls.AlertError
+	var alert *net.OpError
 	switch timeout := net.Error(nil); {
-	case errors.As(err, &alert):
+	case errors.As(err, &alert) && alert.Op == "remote error": // crypto/tls has no better mark for an alert of the other side
 		return nil // it speaks TLS, and wants to know who we are
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return errSilent
