@@ -121,12 +121,15 @@ func Introduce(ctx context.Context, master string, token trust.Token) (trust.Con
 	return c, nil
 }
 
+// Client talks to the master of the contact.
+func (c *Contact) Client() *api.Client { return api.NewRemote(c.masters, c.tls, c.bearer) }
+
 // reachTime bounds the first call to a master.
 const reachTime = 10 * time.Second
 
 // Reach opens a session with the master of the contact.
 func Reach(ctx context.Context, c *Contact) (*Session, error) {
-	s := &Session{client: api.NewRemote(c.masters, c.tls, c.bearer), contact: c}
+	s := &Session{client: c.Client(), contact: c}
 	ctx, stop := context.WithTimeout(ctx, reachTime)
 	defer stop()
 	if _, err := s.client.Node(ctx); err != nil {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -28,6 +29,21 @@ func Joined(cfg Config) (grid.NodeID, bool, error) {
 		return "", false, err
 	}
 	return id.Node, true, nil
+}
+
+// Credentials tells whether the state folder is a master's, and what the certificates of its cluster chain to; nil where this
+// machine is in none.
+func Credentials(cfg Config) (master bool, roots *x509.CertPool, err error) {
+	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
+	if errors.Is(err, trust.ErrNoIdentity) {
+		return false, nil, nil
+	}
+	if err != nil {
+		return false, nil, err
+	}
+	roots = x509.NewCertPool()
+	roots.AddCert(id.CA)
+	return id.Role == trust.Master, roots, nil
 }
 
 // Join makes this machine a node of the cluster whose master is at seed, HOST or HOST:PORT. It stores the node's credentials in

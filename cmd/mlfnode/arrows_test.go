@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"cmd/mlfnode"},
 	{"node"},
 	{"node/monitor", "node/master", "node/worker"},
-	{"node/api", "node/executor", "node/history", "cluster", "jetstream"},
+	{"node/api", "node/executor", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
 	{"projects"},
 	{"grid"},
 }
@@ -45,6 +45,7 @@ var closed = map[[2]string]string{
 var owners = map[string]string{
 	"github.com/nats-io/":                 "jetstream",
 	"modernc.org/sqlite":                  "node/history",
+	"github.com/coreos/go-systemd":        "node/service",
 	"github.com/hashicorp/memberlist":     "cluster",
 	"github.com/NVIDIA/go-nvml":           "cluster/inventory",
 	"github.com/docker/docker":            "node/executor",

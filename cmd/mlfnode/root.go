@@ -88,7 +88,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 	add(groupProjects, a.newCommand(), a.importCommand())
 	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),
 		a.forgetCommand(), a.tokenCommand())
-	add(groupOther, a.versionCommand())
+	add(groupOther, a.serviceCommand(), a.doctorCommand(), a.versionCommand())
 	root.AddCommand(a.hostCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)

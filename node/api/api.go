@@ -32,6 +32,7 @@ const (
 	PathTokens       = "/v1/tokens" // GET lists, POST makes
 	PathToken        = "/v1/tokens/{id}"
 	PathKeyring      = "/v1/keyring" // POST changes the gossip key
+	PathReach        = "/v1/reach"   // POST has the master try to reach who asks
 )
 
 // Last is the sweep name that stands for the newest sweep.
@@ -175,6 +176,7 @@ type Node struct {
 	Master    string      `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
 	State     string      `json:"state_folder"`
 	PID       int         `json:"pid"`
+	Time      time.Time   `json:"time"` // by its clock, when it answered
 	CPUs      float64     `json:"cpus"`
 	Memory    int64       `json:"memory"`
 	Store     []Store     `json:"store"`

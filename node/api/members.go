@@ -51,6 +51,13 @@ type Drain struct {
 	Reason string `json:"reason"`
 }
 
+// Reach asks the master to try a port of the machine that the request comes from. Over UDP it sends the word, some times.
+type Reach struct {
+	Network string `json:"network"` // tcp or udp
+	Port    int    `json:"port"`
+	Word    string `json:"word,omitempty"`
+}
+
 // NewToken asks for a token.
 type NewToken struct {
 	Role    string        `json:"role"`
@@ -129,6 +136,13 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 // RotateKeyring gives the cluster a new gossip key.
 func (c *Client) RotateKeyring(ctx context.Context) error {
 	_, err := post[struct{}](ctx, c, PathKeyring, nil)
+	return err
+}
+
+// Reach has the master try to reach this machine. An error says why it could not; over UDP there is none, and the word arrives or
+// not.
+func (c *Client) Reach(ctx context.Context, r Reach) error {
+	_, err := post[struct{}](ctx, c, PathReach, r)
 	return err
 }
 

@@ -116,6 +116,7 @@ func (m *Monitor) Handler() http.Handler {
 	mux.HandleFunc("POST "+api.PathTokens, answer(m.makeToken))
 	mux.HandleFunc("DELETE "+api.PathToken, answer(m.revoke))
 	mux.HandleFunc("POST "+api.PathKeyring, answer(m.rotate))
+	mux.HandleFunc("POST "+api.PathReach, answer(m.reach))
 	mux.HandleFunc("HEAD "+api.PathBundles+"{digest}", m.hasBundle)
 	mux.HandleFunc("PUT "+api.PathBundles+"{digest}", m.putBundle)
 	mux.HandleFunc("GET "+api.PathSweeps, answer(m.sweeps))
@@ -170,6 +171,7 @@ func badRequest(msg, hint string) error {
 
 func (m *Monitor) node(r *http.Request) (api.Node, error) {
 	n := m.cfg.Node
+	n.Time = time.Now().UTC()
 	if m.cfg.Store == nil {
 		return n, nil
 	}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/node"
+	"mlfnode/node/doctor"
+	"mlfnode/node/service"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	seed := ""
+	c := &cobra.Command{
+		Use: "doctor", Short: "Check whether this machine is fit to be a node, and say what to mend", Args: noArgument,
+		Long: `doctor looks at ports, clock, disk, memory, cgroups, names, the GPU's driver, the service and, with --seed, at the way to the
+master. Each finding names its cause and its cure. The exit code is 1 if any of them keeps the node from working.`,
+		Example: "  mlfnode doctor\n  mlfnode doctor --seed hostA --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			h, err := a.patient(c.Context(), seed)
+			if err != nil {
+				return err
+			}
+			return a.showFindings(doctor.Check(c.Context(), h))
+		},
+	}
+	c.Flags().StringVar(&seed, "seed", "", "the master to look at, as `HOST` or HOST:PORT")
+	a.jsonFlag(c)
+	return c
+}
+
+// patient is this host as its settings describe it.
+func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
+	cfg, err := a.settings()
+	if err != nil {
+		return doctor.Host{}, err
+	}
+	h := doctor.Host{
+		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: ports(&cfg), Seed: seed,
+		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPU: cfg.Machine.GPUProblem,
+		Limits: doctor.Limits(), Service: serviceFacts(ctx), Running: node.Running(ctx, cfg),
+	}
+	a.askMaster(&h)
+	if h.Master, h.Roots, err = node.Credentials(cfg); err != nil {
+		return h, err
+	}
+	if seed == "" {
+		seed, h.Seed = cfg.Cluster.Seed, cfg.Cluster.Seed
+	}
+	if host, port, err := net.SplitHostPort(seed); err == nil {
+		if h.Seed = host; port != "" {
+			h.Ports.API, err = strconv.Atoi(port)
+		}
+		if err != nil {
+			return h, usage(fmt.Sprintf("--seed %s: %q is no port", seed, port), "--seed HOST or --seed HOST:PORT")
+		}
+	}
+	return h, nil
+}
+
+// serviceFacts looks for a service of the system first, then for one of this user.
+func serviceFacts(ctx context.Context) *doctor.Service {
+	f := &doctor.Service{Systemd: true}
+	for _, user := range []bool{false, true} {
+		s, err := service.Status(ctx, service.Home{User: user})
+		if errors.Is(err, service.ErrNoSystemd) {
+			f.Systemd = false
+			return f
+		}
+		if err == nil && s.Installed {
+			f.Installed, f.Active, f.User, f.Linger = true, s.Active == "active", user, s.Linger
+			return f
+		}
+	}
+	return f
+}
+
+func (a *app) showFindings(found []doctor.Finding) error {
+	ill := 0
+	for _, f := range found {
+		if f.State == doctor.Bad {
+			ill++
+		}
+	}
+	if err := a.printFindings(found); err != nil {
+		return err
+	}
+	if ill > 0 {
+		return &failure{code: exitFailed}
+	}
+	return nil
+}
+
+// printFindings prints a line for each finding, and below it what to do. Cures are to be copied, so nothing of them is cut.
+func (a *app) printFindings(found []doctor.Finding) error {
+	if a.json {
+		return json.NewEncoder(a.stdout).Encode(found)
+	}
+	wide := 0
+	for _, f := range found {
+		wide = max(wide, len(f.Name))
+	}
+	for _, f := range found {
+		fmt.Fprintf(a.stdout, "%-4s  %-*s  %s\n", f.State, wide, f.Name, oneLine(f.Cause))
+		if f.Cure != "" {
+			fmt.Fprintf(a.stdout, "%-*s    try: %s\n", wide+4, "", oneLine(f.Cure))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"mlfnode/node"
+	"mlfnode/node/api"
+	"mlfnode/node/doctor"
+)
+
+// mirror asks the master about this host: what time it is there, and whether it gets through to us. It is nil without a contact.
+type mirror struct {
+	client *api.Client
+	node   string
+	agent  bool // our agent has the ports
+}
+
+// askMaster fills in what only the master can say.
+func (a *app) askMaster(h *doctor.Host) {
+	contact, err := a.contact()
+	if err != nil || contact == nil {
+		return // then the host is looked at alone
+	}
+	m := &mirror{client: contact.Client(), node: string(h.Node), agent: h.Running}
+	h.Ask, h.Back = m.ask, m.back
+}
+
+func (m *mirror) ask(ctx context.Context) (doctor.Answer, error) {
+	about, err := m.client.Node(ctx)
+	return doctor.Answer{Time: about.Time, Version: about.Version}, err
+}
+
+// back has the master try a port. Where no agent listens there, this process does for as long.
+func (m *mirror) back(ctx context.Context, network, port string) error {
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return err
+	}
+	switch {
+	case network == "udp" && m.agent:
+		return m.seen(ctx)
+	case network == "udp":
+		return m.word(ctx, number)
+	case !m.agent:
+		l, err := net.Listen("tcp", net.JoinHostPort("", port))
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+	}
+	return m.client.Reach(ctx, api.Reach{Network: network, Port: number})
+}
+
+// seen asks whether the master's gossip, which goes by UDP, has our agent as alive.
+func (m *mirror) seen(ctx context.Context) error {
+	all, err := m.client.Members(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if string(all[i].Node) == m.node && all[i].State != "alive" {
+			return fmt.Errorf("its gossip has this node as %s", all[i].State)
+		}
+	}
+	return nil
+}
+
+// word waits for what the master sends.
+func (m *mirror) word(ctx context.Context, port int) error {
+	l, err := net.ListenPacket("udp", net.JoinHostPort("", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	word := rand.Text()
+	if err := m.client.Reach(ctx, api.Reach{Network: "udp", Port: port, Word: word}); err != nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := l.SetReadDeadline(deadline); err != nil {
+			return err
+		}
+	}
+	b := make([]byte, 512)
+	for {
+		n, _, err := l.ReadFrom(b)
+		if err != nil {
+			return errors.New("packets do not arrive")
+		}
+		if string(b[:n]) == word {
+			return nil
+		}
+	}
+}
+
+// ports are the ports of the settings in doctor's form.
+func ports(cfg *node.Config) doctor.Ports {
+	p := cfg.Cluster.Ports
+	return doctor.Ports{API: p.API, NATS: p.NATS, Gossip: p.Gossip}
+}

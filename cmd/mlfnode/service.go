@@ -1,0 +1,166 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/node/service"
+)
+
+func (a *app) serviceCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "service", Short: "Install, remove or show the service of this machine's node", Args: unknownCommand,
+		Long: `service makes this host's node a service of systemd: it starts with the machine, is restarted whenever it ends, and
+running trials go on while it is restarted.`,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(a.serviceInstallCommand(), a.serviceUninstallCommand(), a.serviceStatusCommand())
+	return c
+}
+
+func userFlag(c *cobra.Command, h *service.Home) {
+	c.Flags().BoolVar(&h.User, "user", false, "as a service of this user, which needs no root")
+}
+
+func (a *app) serviceInstallCommand() *cobra.Command {
+	var o service.Options
+	role := string(service.Worker)
+	c := &cobra.Command{
+		Use: "install", Short: "Install and start the service, or bring it up to date", Args: noArgument,
+		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A missing node.yaml is
+written; one that is there is left as it is. Installing again brings everything up to date; running trials go on meanwhile.`,
+		Example: "  mlfnode service install --role master\n  mlfnode service install --seed hostA\n  mlfnode service install --user --seed hostA --no-start",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if o.Role = service.Role(role); o.Role != service.Master && o.Role != service.Worker {
+				return usage(fmt.Sprintf("there is no role %q", role), "--role master or --role worker")
+			}
+			if o.Role == service.Master && o.Seed != "" {
+				return usage("a master joins nobody, and --seed names whom to join", "leave out --seed, or --role worker")
+			}
+			o.ConfigFile, o.StateDir = a.config, a.state
+			r, err := service.Install(c.Context(), o)
+			a.showReport(r)
+			return explainService(err, o)
+		},
+	}
+	userFlag(c, &o.Home)
+	c.Flags().StringVar(&role, "role", role, "master or worker")
+	c.Flags().StringVar(&o.Seed, "seed", "", "the master that a worker joins, as `HOST` or HOST:PORT")
+	c.Flags().BoolVar(&o.NoStart, "no-start", false, "install without starting; it starts with the machine")
+	return c
+}
+
+func (a *app) showReport(r service.Report) {
+	if r.Unit == "" {
+		return
+	}
+	fmt.Fprintf(a.stdout, "unit      %s\nprogram   %s\nsettings  %s\nstate     %s\n", r.Unit, r.Program, r.Config, r.State)
+	if r.Started {
+		fmt.Fprintln(a.stdout, "the service is active")
+	}
+	for _, n := range r.Notes {
+		a.say("note: %s", n)
+	}
+}
+
+// explainService says what to try.
+func explainService(err error, o service.Options) error {
+	var start *service.StartError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, service.ErrNoSystemd):
+		var args []string
+		if o.Seed != "" {
+			args = []string{"--seed", o.Seed}
+		}
+		return failed(err.Error(), service.WithoutSystemd(o.Role, args...))
+	case errors.As(err, &start):
+		return failed(start.Error(), "mend the cause, systemd goes on trying; or: mlfnode service uninstall"+userSuffix(o.User))
+	case errors.Is(err, fs.ErrPermission) && !o.User:
+		return failed(err.Error(), "the same command with sudo, or with --user for a service of yours")
+	}
+	return err
+}
+
+func userSuffix(user bool) string {
+	if user {
+		return " --user"
+	}
+	return ""
+}
+
+func (a *app) serviceUninstallCommand() *cobra.Command {
+	var h service.Home
+	purge := false
+	c := &cobra.Command{
+		Use: "uninstall", Short: "Stop the service and remove what install has made", Args: noArgument,
+		Long: `uninstall stops the service and the trials of this node and removes everything that install has made. What the node has
+stored, and settings that were changed, stay unless --purge is given.`,
+		Example: "  mlfnode service uninstall\n  mlfnode service uninstall --purge",
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := service.Uninstall(c.Context(), h, purge)
+			for _, path := range r.Removed {
+				fmt.Fprintln(a.stdout, "removed", path)
+			}
+			for _, what := range r.Kept {
+				fmt.Fprintln(a.stdout, "kept   ", what)
+			}
+			if err == nil && len(r.Removed)+len(r.Kept) == 0 {
+				fmt.Fprintln(a.stdout, "no service is installed")
+			}
+			return explainService(err, service.Options{Home: h, Role: service.Worker})
+		},
+	}
+	userFlag(c, &h)
+	c.Flags().BoolVar(&purge, "purge", false, "remove the state folder and changed settings as well")
+	return c
+}
+
+func (a *app) serviceStatusCommand() *cobra.Command {
+	var h service.Home
+	c := &cobra.Command{
+		Use: "status", Short: "Show the service", Args: noArgument, Example: "  mlfnode service status --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := service.Status(c.Context(), h)
+			if err != nil {
+				return explainService(err, service.Options{Home: h, Role: service.Worker})
+			}
+			if a.json {
+				return json.NewEncoder(a.stdout).Encode(s)
+			}
+			a.showService(s)
+			return nil
+		},
+	}
+	userFlag(c, &h)
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) showService(s service.State) {
+	if !s.Installed {
+		fmt.Fprintf(a.stdout, "no service is installed; install one with: mlfnode service install%s\n", userSuffix(s.User))
+		return
+	}
+	enabled := map[bool]string{true: "enabled", false: "disabled"}[s.Enabled]
+	if s.User && !s.Linger {
+		enabled += ", only while its user is logged in"
+	}
+	lines := [][2]string{
+		{"unit", s.File + " (" + enabled + ")"}, {"runs", s.Program}, {"state", s.Active + " (" + s.Detail + ")"}, {"since", s.Since},
+		{"says", s.Text}, {"process", fmt.Sprint(s.PID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"ended", s.Result},
+		{"trials in", strings.Join(s.Keepers, " ")},
+	}
+	for _, l := range lines {
+		if l[1] == "" || (l[0] == "process" && s.PID == 0) || (l[0] == "ended" && s.Result == "success") {
+			continue
+		}
+		fmt.Fprintf(a.stdout, "%-10s%s\n", l[0], oneLine(l[1]))
+	}
+}

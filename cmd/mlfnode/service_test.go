@@ -1,0 +1,75 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"mlfnode/node/service"
+	"mlfnode/node/service/servicetest"
+)
+
+// TestServiceWithoutSystemd wants a machine without systemd to be told what to do instead.
+func TestServiceWithoutSystemd(t *testing.T) {
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		t.Skip("left out: this machine runs systemd, and would get a service")
+	}
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", "")
+	var out, complaint bytes.Buffer
+	code := run(context.Background(), &interrupts{}, []string{"service", "install", "--user", "--seed", "hostA"}, &out, &complaint)
+	if code != exitFailed || !strings.HasPrefix(complaint.String(), "mlfnode: this host is not run by systemd\n  try: start it by hand") ||
+		!strings.Contains(complaint.String(), "setsid nohup mlfnode join --seed hostA >>mlfnode.log 2>&1 </dev/null &\n") {
+		t.Errorf("got exit code %d and\n%s", code, complaint.String())
+	}
+	if left, _ := os.ReadDir(home); out.Len() > 0 || len(left) > 0 {
+		t.Errorf("got output %q and files %v, want neither", out.String(), left)
+	}
+}
+
+// TestServiceCommands runs the whole program on a machine with systemd.
+func TestServiceCommands(t *testing.T) {
+	m := servicetest.Boot(t)
+	bin := filepath.Join(t.TempDir(), "mlfnode")
+	c := exec.Command("go", "build", "-o", bin, ".")
+	c.Env = append(c.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("build mlfnode: %v\n%s", err, out)
+	}
+	m.Copy(bin, "/opt/mlf/mlfnode")
+	m.Run("ln -s /opt/mlf/mlfnode /usr/bin/mlfnode")
+
+	if got := m.Run("mlfnode service status"); got != "no service is installed; install one with: mlfnode service install" {
+		t.Errorf("before: got %q", got)
+	}
+	want := "unit      /etc/systemd/system/mlfnode.service\nprogram   /opt/mlf/mlfnode\nsettings  /etc/mlfnode/node.yaml\nstate     /var/lib/mlfnode"
+	if got := m.Run("mlfnode service install --role master --no-start"); got != want {
+		t.Errorf("install: got\n%s\nwant\n%s", got, want)
+	}
+	if got := m.Run("mlfnode service status"); !strings.Contains(got, "mlfnode.service (enabled)\n") || !strings.Contains(got, "state     inactive (dead)") {
+		t.Errorf("status: got\n%s", got)
+	}
+	var s service.State
+	if err := json.Unmarshal([]byte(m.Run("mlfnode service status --json")), &s); err != nil || s.Program != "/opt/mlf/mlfnode master --config /etc/mlfnode/node.yaml" {
+		t.Errorf("status --json: got %+v, %v", s, err)
+	}
+	if got, err := m.Try("mlfnode doctor"); err == nil || !strings.Contains(got, "the service is installed and not active") {
+		t.Errorf("doctor: got %v\n%s", err, got)
+	}
+	if got, err := m.Try("setpriv --reuid nobody --clear-groups mlfnode service uninstall"); err == nil || !strings.Contains(got, "try: the same command with sudo") {
+		t.Errorf("without rights: got %v, %s", err, got)
+	}
+	want = "removed /etc/systemd/system/mlfnode.service\nremoved /etc/mlfnode/node.yaml\nremoved /etc/mlfnode\nremoved /var/lib/mlfnode"
+	if got := m.Run("mlfnode service uninstall"); got != want {
+		t.Errorf("uninstall: got\n%s\nwant\n%s", got, want)
+	}
+	if got := m.Run("mlfnode service uninstall"); got != "no service is installed" {
+		t.Errorf("uninstall again: got %q", got)
+	}
+}

@@ -1,0 +1,184 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// want checks a finding; a bad one has a cure.
+func want(t *testing.T, got Finding, state State, cause, cure string) {
+	t.Helper()
+	if got.State != state || !strings.Contains(got.Cause, cause) || !strings.Contains(got.Cure, cure) {
+		t.Errorf("got %s: %s: %s; try %s\nwant %s, %q, %q", got.Name, got.State, got.Cause, got.Cure, state, cause, cure)
+	}
+	if (got.State == OK) != (got.Cure == "") {
+		t.Errorf("%s is %s, with the cure %q", got.Name, got.State, got.Cure)
+	}
+}
+
+func TestJudgements(t *testing.T) {
+	tests := []struct {
+		name  string
+		got   Finding
+		state State
+		cause string
+		cure  string
+	}{
+		{"room", judgeRoom("/s", 50<<30), OK, "50 GiB free for /s", ""},
+		{"little room", judgeRoom("/s", 5<<30), Warn, "5.0 GiB", "--state-dir"},
+		{"no room", judgeRoom("/s", 1), Bad, "1 B", "make room"},
+		{"inodes", judgeInodes("/s", 1e7, 1e6), OK, "1000000 files more", ""},
+		{"few inodes", judgeInodes("/s", 1e7, 5e4), Warn, "50000 files", "small files"},
+		{"no inodes", judgeInodes("/s", 1e7, 7), Bad, "7 files", "small files"},
+		{"endless inodes", judgeInodes("/s", 0, 0), OK, "no limit", ""},
+		{"fast disk", judgeSync("/s", time.Millisecond), OK, "takes 1ms", ""},
+		{"slow disk", judgeSync("/s", 90*time.Millisecond), Warn, "90ms", "solid-state"},
+		{"hopeless disk", judgeSync("/s", time.Second), Bad, "1s", "network file system"},
+		{"memory", judgeMemory("MemTotal: 9 kB\nMemAvailable:  2097152 kB\n"), OK, "2.0 GiB available", ""},
+		{"little memory", judgeMemory("MemAvailable: 1024 kB\n"), Warn, "1.0 MiB", "ps -eo"},
+		{"files", judgeFiles(1<<20, true), OK, "1048576", ""},
+		{"endless files", judgeFiles(1<<63, true), OK, "no limit", ""},
+		{"few files", judgeFiles(20000, true), Warn, "65536 may be needed", "service install"},
+		{"enough for a worker", judgeFiles(20000, false), OK, "20000", ""},
+		{"limits", Host{Limits: "memory"}.limits(), OK, "enforced: memory", ""},
+		{"no limits", Host{}.limits(), Warn, "no limit of memory", "as root or as a service"},
+		{"gpu", Host{}.gpu(), OK, "no problem", ""},
+		{"broken gpu", Host{GPU: "Driver/library version mismatch"}.gpu(), Bad, "mismatch", "nvidia-smi"},
+		{"no systemd", judgeService(Service{}), Warn, "not run by systemd", "says what to do instead"},
+		{"no service", judgeService(Service{Systemd: true}), Warn, "is no service", "mlfnode service install"},
+		{"no linger", judgeService(Service{Systemd: true, Installed: true, Active: true, User: true}), Warn, "does not linger", "enable-linger"},
+		{"dead service", judgeService(Service{Systemd: true, Installed: true}), Bad, "not active", "journalctl"},
+		{"service", judgeService(Service{Systemd: true, Installed: true, Active: true}), OK, "active", ""},
+		{"name", judgeOwnName("a", []string{"10.0.0.1"}, nil, ""), OK, "a is 10.0.0.1", ""},
+		{"loopback name", judgeOwnName("a", []string{"127.0.1.1", "::1"}, nil, ""), Warn, "no other host can reach", "advertise"},
+		{"nameless", judgeOwnName("a", nil, errors.New("no such host"), ""), Warn, "has no address", "/etc/hosts"},
+		{"advertised", judgeOwnName("a", []string{"127.0.1.1"}, nil, "10.0.0.9"), OK, "10.0.0.9", ""},
+		{"clock", judgeClock(-900 * time.Millisecond), OK, "agrees", ""},
+		{"clock ahead", judgeClock(5 * time.Second), Warn, "5s ahead of the master's", "timedatectl"},
+		{"clock behind", judgeClock(-time.Hour), Bad, "1h0m0s behind the master's", "chronyd"},
+		{"one version", judgeVersions("v1.2.3", "v1.2.3"), OK, "both have v1.2.3", ""},
+		{"next version", judgeVersions("v1.2.3", "v1.3.0"), OK, "the master v1.3.0", ""},
+		{"far version", judgeVersions("v1.2.3", "v1.4.0"), Bad, "more than one minor version", "install the master's"},
+		{"other age", judgeVersions("v1.2.3", "v2.2.3"), Bad, "apart", "update"},
+		{"made by hand", judgeVersions("devel", "v1.2.3"), Warn, "can't be compared", "install"},
+		{"reached back", judgeBack("tcp", "7422", nil), OK, "reaches port 7422", ""},
+		{"not reached back", judgeBack("tcp", "7422", syscall.ETIMEDOUT), Bad, "timed out", "ufw allow 7422/tcp"},
+		{"no datagram back", judgeBack("udp", "7422", syscall.ETIMEDOUT), Warn, "does not reach", "--dport 7422"},
+		{"no right to listen", Host{}.judgePort(port{"api port", "tcp", 99, "ports.api"}, syscall.EACCES), Bad, "may not listen", "from 1024 on"},
+		{"foreign address", Host{Bind: "10.1.1.1"}.judgePort(port{}, syscall.EADDRNOTAVAIL), Bad, "10.1.1.1 is no address", "bind:"},
+		{"not listening", Host{Running: true}.judgePort(port{}, nil), Bad, "does not listen", "log"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) { want(t, tt.got, tt.state, tt.cause, tt.cure) })
+	}
+}
+
+func TestPorts(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	held := l.Addr().(*net.TCPAddr).Port
+	h := Host{Bind: "127.0.0.1", Ports: Ports{Gossip: held, API: held, NATS: held}, Master: true}
+	me := fmt.Sprintf("process %d (", os.Getpid())
+	found := h.ports()
+	if len(found) != 4 {
+		t.Fatalf("got %d findings, want those of 4 ports", len(found))
+	}
+	want(t, found[0], Bad, "held by "+me, "ports.gossip")
+	want(t, found[1], OK, "free", "")
+	want(t, found[2], Bad, me, "ports.api")
+	want(t, found[3], Bad, me, "ports.nats")
+
+	u, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	h = Host{Bind: "127.0.0.1", Ports: Ports{Gossip: u.LocalAddr().(*net.UDPAddr).Port}}
+	want(t, h.ports()[1], Bad, me, "ports.gossip")
+}
+
+func TestPermissions(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	h := Host{StateDir: dir}
+	want(t, h.permissions()[0], OK, "will be made", "")
+	if err := os.MkdirAll(filepath.Join(dir, "trust"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, mode := range map[string]os.FileMode{"node.key": 0o600, "tokens.json": 0o644, "ca.crt": 0o644} {
+		if err := os.WriteFile(filepath.Join(dir, "trust", name), nil, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found := h.permissions()
+	if len(found) != 2 {
+		t.Fatalf("got %+v, want the folder and one secret", found)
+	}
+	want(t, found[0], OK, dir, "")
+	want(t, found[1], Bad, "mode 0644", "chmod 0600 "+filepath.Join(dir, "trust", "tokens.json"))
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	want(t, h.permissions()[0], Bad, "mode 0755", "chmod 0700 "+dir)
+	if os.Getuid() == 0 {
+		if err := os.Chown(dir, 12345, 0); err != nil {
+			t.Fatal(err)
+		}
+		want(t, h.permissions()[0], Bad, "number 12345", "chown -R 0 "+dir)
+	}
+}
+
+func TestLimitsUnder(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"a/b", "memory/c"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a/b/cgroup.controllers"), []byte("cpu memory pids\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for cgroups, want := range map[string]string{"0::/a/b\n": "memory", "5:memory:/c\n0::/\n": "memory", "0::/missing\n": "", "3:cpu:/c\n": "", "": ""} {
+		if got := limitsUnder(dir, cgroups); got != want {
+			t.Errorf("%q: got %q, want %q", cgroups, got, want)
+		}
+	}
+}
+
+// TestCheck examines this host as the worker of a master that answers, and wants one finding of each kind.
+func TestCheck(t *testing.T) {
+	h := serving(t)
+	h.StateDir, h.Version, h.Limits, h.Service = t.TempDir(), "v1.2.3", "memory", &Service{Systemd: true, Installed: true, Active: true}
+	h.Ask = func(context.Context) (Answer, error) {
+		return Answer{Time: time.Now().Add(-time.Hour), Version: "v1.2.9"}, nil
+	}
+	h.Back = func(_ context.Context, network, _ string) error {
+		return map[string]error{"udp": errors.New("silence")}[network]
+	}
+	got := map[string]State{}
+	for _, f := range Check(t.Context(), h) {
+		got[f.Name] = f.State
+	}
+	for name, want := range map[string]State{
+		"disk room": got["disk room"], "disk speed": got["disk speed"], "memory": got["memory"], "open files": got["open files"], "own name": got["own name"],
+		"cgroups": OK, "gpu driver": OK, "service": OK, "seed name": OK, "master's api": OK, "master's nats": OK, "master's gossip": OK,
+		"master's gossip, udp": OK, "clock": Bad, "versions": OK, "back from master, tcp": OK, "back from master, udp": Warn,
+	} {
+		if got[name] != want || got[name] == "" {
+			t.Errorf("%s: got %q, want %q", name, got[name], want)
+		}
+	}
+	h.Seed = "no-such-host.invalid"
+	found := Check(t.Context(), h)
+	want(t, found[len(found)-1], Bad, "no-such-host.invalid has no address", "/etc/hosts")
+}

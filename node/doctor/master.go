@@ -1,0 +1,97 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	skewNoticed = 2 * time.Second // a date over HTTP is exact to a second
+	skewHarmful = time.Minute     // certificates and tokens then begin or end at the wrong time
+)
+
+// master asks the master for its time and version.
+func (h Host) master(ctx context.Context) []Finding {
+	ask := h.Ask
+	if ask == nil {
+		ask = h.askDate
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	began := time.Now()
+	a, err := ask(ctx)
+	if err != nil {
+		return []Finding{warn("clock", "the master does not tell its time: "+err.Error(), "look at the findings about reaching it")}
+	}
+	took := time.Since(began)
+	found := []Finding{judgeClock(began.Add(took / 2).Sub(a.Time))}
+	if a.Version != "" {
+		found = append(found, judgeVersions(h.Version, a.Version))
+	}
+	return found
+}
+
+// askDate takes the date from the head of any answer, be it a refusal.
+func (h Host) askDate(ctx context.Context) (Answer, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.at(h.Ports.API)+"/", nil)
+	if err != nil {
+		return Answer{}, err
+	}
+	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, VerifyConnection: h.verify}}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return Answer{}, fmt.Errorf("read its date: %w", err)
+	}
+	return Answer{Time: date.Add(time.Second / 2)}, nil // it was cut to the second
+}
+
+func judgeClock(ahead time.Duration) Finding {
+	cause := fmt.Sprintf("this host's clock is %v %s the master's", ahead.Abs().Round(100*time.Millisecond), map[bool]string{true: "ahead of", false: "behind"}[ahead > 0])
+	cure := "sudo timedatectl set-ntp true (or start chronyd) on both hosts"
+	switch {
+	case ahead.Abs() > skewHarmful:
+		return bad("clock", cause, cure)
+	case ahead.Abs() > skewNoticed:
+		return warn("clock", cause, cure)
+	}
+	return fine("clock", "agrees with the master's")
+}
+
+// judgeVersions knows that nodes of neighbouring minor versions work together.
+func judgeVersions(ours, masters string) Finding {
+	cause := fmt.Sprintf("this host has %s, the master %s", ours, masters)
+	cure := "install the master's version here, or update the master first"
+	major, minor, ok1 := release(ours)
+	otherMajor, otherMinor, ok2 := release(masters)
+	switch {
+	case ours == masters:
+		return fine("versions", "both have "+ours)
+	case !ok1 || !ok2:
+		return warn("versions", cause+", which can't be compared", cure)
+	case major != otherMajor || minor-otherMinor > 1 || otherMinor-minor > 1:
+		return bad("versions", cause+", more than one minor version apart", cure)
+	}
+	return fine("versions", cause)
+}
+
+// release reads v1.2.3 and anything that goes on behind it.
+func release(version string) (major, minor int, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(version, "v"), ".")
+	if len(parts) < 2 {
+		return 0, 0, false
+	}
+	major, err1 := strconv.Atoi(parts[0])
+	minor, err2 := strconv.Atoi(parts[1])
+	return major, minor, err1 == nil && err2 == nil
+}

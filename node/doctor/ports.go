@@ -1,0 +1,114 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// port is one that a node listens on.
+type port struct {
+	name    string
+	network string
+	number  int
+	setting string // of node.yaml
+}
+
+// ports looks whether the node's ports can be listened on.
+func (h Host) ports() []Finding {
+	wanted := []port{{"gossip port", "tcp", h.Ports.Gossip, "ports.gossip"}, {"gossip port", "udp", h.Ports.Gossip, "ports.gossip"}}
+	if h.Master {
+		wanted = append(wanted, port{"api port", "tcp", h.Ports.API, "ports.api"}, port{"nats port", "tcp", h.Ports.NATS, "ports.nats"})
+	}
+	found := make([]Finding, len(wanted))
+	for i, p := range wanted {
+		found[i] = h.judgePort(p, tryListen(p.network, net.JoinHostPort(h.Bind, strconv.Itoa(p.number))))
+	}
+	return found
+}
+
+// tryListen listens for a moment.
+func tryListen(network, address string) error {
+	if network == "udp" {
+		c, err := net.ListenPacket("udp", address)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func (h Host) judgePort(p port, err error) Finding {
+	label := fmt.Sprintf("%s %d/%s", p.name, p.number, p.network)
+	switch {
+	case err == nil && h.Running:
+		return bad(label, "the node runs and does not listen on it", "look into the node's log; its settings may name another port")
+	case err == nil:
+		return fine(label, "free")
+	case errors.Is(err, syscall.EADDRINUSE):
+		who := holder(p.network, p.number)
+		if h.Running && (who == "" || strings.Contains(who, "mlfnode")) {
+			return fine(label, "held by this node")
+		}
+		if who == "" {
+			who = "another program"
+		}
+		return bad(label, "held by "+who, fmt.Sprintf("end that program, or set %s in node.yaml", p.setting))
+	case errors.Is(err, syscall.EACCES):
+		return bad(label, "this user may not listen on it", fmt.Sprintf("choose a port from 1024 on with %s in node.yaml", p.setting))
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return bad(label, h.Bind+" is no address of this host", "mend `bind:` in node.yaml; `ip addr` lists the addresses")
+	}
+	return bad(label, err.Error(), fmt.Sprintf("choose another port with %s in node.yaml", p.setting))
+}
+
+// holder says which process holds a port, "" where that can't be seen.
+func holder(network string, number int) string {
+	for _, table := range []string{network, network + "6"} {
+		b, err := os.ReadFile("/proc/net/" + table)
+		if err != nil {
+			continue
+		}
+		if inode := socketInode(string(b), network, number); inode != "" {
+			return owner("socket:[" + inode + "]")
+		}
+	}
+	return ""
+}
+
+// listening is the state of a socket that listens, in /proc/net/tcp (proc_pid_net(5)); a UDP socket that waits says 07.
+var listening = map[string]string{"tcp": "0A", "udp": "07"}
+
+// socketInode finds the inode of a socket in lines as `0: 00000000:1CFE 00000000:0000 0A … uid timeout inode …`.
+func socketInode(table, network string, number int) string {
+	for line := range strings.Lines(table) {
+		f := strings.Fields(line)
+		if len(f) > 9 && f[3] == listening[network] && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) {
+			return f[9]
+		}
+	}
+	return ""
+}
+
+// owner finds the process that has a socket open.
+func owner(socket string) string {
+	files, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, file := range files {
+		if to, err := os.Readlink(file); err == nil && to == socket {
+			dir := filepath.Dir(filepath.Dir(file))
+			name, _ := os.ReadFile(filepath.Join(dir, "comm"))
+			return fmt.Sprintf("process %s (%s)", filepath.Base(dir), strings.TrimSpace(string(name)))
+		}
+	}
+	return ""
+}

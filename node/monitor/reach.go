@@ -1,0 +1,51 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"mlfnode/node/api"
+)
+
+const (
+	// reachTime bounds the try to connect back.
+	reachTime = 3 * time.Second
+	// reachWords is how often a word is sent, since packets get lost; reachWord bounds it.
+	reachWords = 3
+	reachWord  = 64
+)
+
+// reach tries a port of the machine that asks, and of no other: a node wants to know whether the master gets through to it.
+func (m *Monitor) reach(r *http.Request) (struct{}, error) {
+	var none struct{}
+	var ask api.Reach
+	if err := decode(r, &ask); err != nil {
+		return none, err
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > reachWord || (ask.Network != "tcp" && ask.Network != "udp") {
+		return none, badRequest("there is nothing to be reached like that", "")
+	}
+	ctx, stop := context.WithTimeout(r.Context(), reachTime)
+	defer stop()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, ask.Network, net.JoinHostPort(host, strconv.Itoa(ask.Port)))
+	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err
+		}
+		return none, &api.Error{Status: http.StatusBadGateway, Msg: err.Error()}
+	}
+	defer conn.Close()
+	if ask.Network == "udp" {
+		for range reachWords {
+			_, _ = conn.Write([]byte(ask.Word)) // what does not get through is for the other side to notice
+		}
+	}
+	return none, nil
+}

@@ -1,0 +1,90 @@
+package service_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"mlfnode/node/service"
+)
+
+// listenNotify stands in for systemd's end of the line.
+func listenNotify(t *testing.T) func() string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	return func() string {
+		b := make([]byte, 4096)
+		n, err := c.Read(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b[:n])
+	}
+}
+
+func TestNotifier(t *testing.T) {
+	next := listenNotify(t)
+	var n service.Notifier
+	steps := []struct {
+		name, want string
+		err        error
+	}{
+		{"ready", "READY=1\nSTATUS=up and running", n.Ready("up\nand running")},
+		{"status", "STATUS=3 trials", n.Status("3 trials")},
+		{"reloading", "RELOADING=1\nMONOTONIC_USEC=", n.Reloading()},
+		{"stopping", "STOPPING=1\nSTATUS=leaving", n.Stopping("leaving")},
+	}
+	for _, s := range steps {
+		if got := next(); s.err != nil || !strings.HasPrefix(got, s.want) {
+			t.Errorf("%s: got %q, %v, want %q", s.name, got, s.err, s.want)
+		}
+	}
+}
+
+func TestNotifierWatchdog(t *testing.T) {
+	next := listenNotify(t)
+	t.Setenv("WATCHDOG_USEC", "3000")
+	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
+	ctx, cancel := context.WithCancel(t.Context())
+	calls, done := 0, make(chan error)
+	go func() {
+		done <- service.Notifier{}.Run(ctx, func() error {
+			if calls++; calls == 2 {
+				return errors.New("the loop\nhangs")
+			}
+			return nil
+		})
+	}()
+	for _, want := range []string{"WATCHDOG=1", "STATUS=not healthy: the loop hangs", "WATCHDOG=1"} {
+		if got := next(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNotifierAlone has no systemd: everything is silent, and the watchdog waits for its end.
+func TestNotifierAlone(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	t.Setenv("WATCHDOG_USEC", "")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var n service.Notifier
+	if err := errors.Join(n.Ready("x"), n.Status("x"), n.Reloading(), n.Stopping("x"), n.Run(ctx, nil)); err != nil {
+		t.Error(err)
+	}
+}

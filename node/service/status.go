@@ -1,0 +1,60 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// State describes the service of this host. Without an installation only Installed, false, is known.
+type State struct {
+	Installed bool     `json:"installed"`
+	User      bool     `json:"user"`              // whether it is a service of the calling user
+	File      string   `json:"file,omitempty"`    // the unit's file
+	Enabled   bool     `json:"enabled"`           // whether it starts with the machine, or the user's first login
+	Active    string   `json:"active,omitempty"`  // active, activating, reloading, deactivating, inactive or failed
+	Detail    string   `json:"detail,omitempty"`  // systemd's finer word: running, auto-restart, …
+	Text      string   `json:"text,omitempty"`    // what the node says of itself
+	PID       int      `json:"pid,omitempty"`     // of the agent
+	Since     string   `json:"since,omitempty"`   // when it became active
+	Restarts  int      `json:"restarts"`          // that systemd has made by itself
+	Result    string   `json:"result,omitempty"`  // how it ended last: success, exit-code, signal, watchdog, …
+	Program   string   `json:"program,omitempty"` // its command line
+	Linger    bool     `json:"linger"`            // user services: whether it runs without a login
+	Keepers   []string `json:"keepers"`           // scopes with trials
+}
+
+// Status asks systemd about the service. It needs no rights.
+func Status(ctx context.Context, h Home) (State, error) {
+	s := State{User: h.User, Keepers: []string{}}
+	if err := h.ready(ctx); err != nil {
+		return s, err
+	}
+	l, err := h.layout()
+	if err != nil {
+		return s, err
+	}
+	if _, err := os.Stat(l.unit); err != nil {
+		return s, nil
+	}
+	p, err := h.properties(ctx, "ActiveState", "SubState", "StatusText", "MainPID", "ActiveEnterTimestamp", "NRestarts", "Result", "UnitFileState", "ExecStart")
+	if err != nil {
+		return s, fmt.Errorf("ask systemd about the service: %w", err)
+	}
+	s.Installed, s.File, s.Enabled = true, l.unit, p["UnitFileState"] == "enabled"
+	s.Active, s.Detail, s.Text, s.Since, s.Result = p["ActiveState"], p["SubState"], p["StatusText"], p["ActiveEnterTimestamp"], p["Result"]
+	s.PID, _ = strconv.Atoi(p["MainPID"])
+	s.Restarts, _ = strconv.Atoi(p["NRestarts"])
+	_, argv, _ := strings.Cut(p["ExecStart"], "argv[]=")
+	s.Program, _, _ = strings.Cut(argv, " ;")
+	if scopes, err := h.scopes(ctx); err == nil {
+		s.Keepers = append(s.Keepers, scopes...)
+	}
+	if h.User {
+		out, err := run(ctx, "loginctl", "show-user", l.owner, "-p", "Linger", "--value")
+		s.Linger = err == nil && out == "yes"
+	}
+	return s, nil
+}
