@@ -1,6 +1,10 @@
 package node
 
 import (
+	"context"
+	"fmt"
+	"time"
+
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
@@ -48,4 +52,30 @@ func (n *Node) Reload(cfg Config) {
 		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
 	}
 	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
+}
+
+// healthLimit is how long the parts of a healthy node may take to answer.
+const healthLimit = 10 * time.Second
+
+// Healthy returns an error when a part of the node does not answer any more. It is what a watchdog asks.
+func (n *Node) Healthy() error {
+	n.fleet.cluster.Members()
+	n.working()
+	if n.master == nil {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(context.Background(), healthLimit) // a watchdog has no context
+	defer stop()
+	if _, err := n.master.Outstanding(ctx, ""); err != nil {
+		return fmt.Errorf("the master does not answer itself: %w", err)
+	}
+	return nil
+}
+
+// Handover lets running trials go on when the node closes: its next agent takes them back.
+func (n *Node) Handover() {
+	n.handover = true
+	if w := n.working(); w != nil {
+		w.Handover()
+	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
+	"mlfnode/node/service"
 )
 
 func (a *app) masterCommand() *cobra.Command {
@@ -198,17 +199,36 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 	}
 	defer n.Close()
 	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version", cfg.Version)
+	tell := service.Notifier{}
+	a.warn(tell.Ready("node " + string(n.Name()) + " at " + n.Address()))
+	watched, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go func() { a.warn(tell.Run(watched, n.Healthy)) }()
 	for {
 		select {
 		case err := <-n.Failed():
 			return err
 		case sig := <-signals:
-			if sig != syscall.SIGHUP {
-				cfg.Logger.Info("node ends", "signal", sig.String())
-				return nil
+			if sig == syscall.SIGHUP {
+				a.warn(tell.Reloading())
+				a.reload(n, f)
+				a.warn(tell.Ready("node.yaml was read again"))
+				continue
 			}
-			a.reload(n, f)
+			if sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx)) {
+				n.Handover()
+			}
+			cfg.Logger.Info("node ends", "signal", sig.String())
+			a.warn(tell.Stopping("the node ends"))
+			return nil
 		}
+	}
+}
+
+// warn says what went wrong beside the work.
+func (a *app) warn(err error) {
+	if err != nil {
+		a.say("mlfnode: %v", err)
 	}
 }
 
