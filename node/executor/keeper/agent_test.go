@@ -1,0 +1,5 @@
+package keeper
+
+const agentVar = "KEEPER_TEST_AGENT"
+
+func agent(string) int { return 0 }
