@@ -149,11 +149,16 @@ func (w *Worker) leave(h *holding) {
 	if !h.leave() {
 		return
 	}
-	w.outbox.release(h.held, func(ctx context.Context) error { return h.right().Ack(ctx) }, func() {
+	forget := func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.holdings, h)
-	})
+	}
+	if h.isLeft() {
+		forget()
+		return
+	}
+	w.outbox.release(h.held, func(ctx context.Context) error { return h.right().Ack(ctx) }, forget)
 }
 
 // renew keeps the leases of this worker while it works on them.
@@ -192,6 +197,7 @@ type holding struct {
 	again   *jetstream.Held // the same lease, when it came once more
 	next    int64
 	runners int
+	left    bool // the next agent has it: it is neither acknowledged nor returned
 }
 
 // right is what the queue goes by: the newest delivery of the lease.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/cluster/inventory"
@@ -28,6 +29,7 @@ type Config struct {
 	Store    *jetstream.Store
 	Executor executor.Executor
 	Machine  inventory.Machine // what trials may use
+	Adopt    Adopter           // what outlived the last agent; nil when nothing can
 	Logger   *slog.Logger
 }
 
@@ -58,6 +60,9 @@ type Worker struct {
 	drowsy  bool // tail looks seldom or not at all, and wants to be woken by the next attempt
 
 	tailWake chan struct{}
+
+	adoptions []*adoption // found by Recover, for Run
+	handover  atomic.Bool // Run leaves what runs to the next agent
 }
 
 // New makes a Worker and gives it a new incarnation, so that its runs are unlike those of any worker before it.
@@ -113,8 +118,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	loops.Go(func() { w.renew(ctx) })
 	loops.Go(func() { w.tail(reports) })
 	w.warm()
+	w.goOn()
 	w.dispatch(ctx)
-	w.sweeps.stopAll(errStopping)
+	w.sweeps.stopAll(w.parting())
 	w.finish(reports)
 	stopReports()
 	loops.Wait()
