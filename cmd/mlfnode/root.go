@@ -81,7 +81,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 	add(groupResults, a.sweepsCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand())
 	add(groupProjects, a.newCommand(), a.importCommand())
 	add(groupOther, a.versionCommand())
-	root.AddCommand(a.hostCommand())
+	root.AddCommand(a.hostCommand(), a.keeperCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	return root

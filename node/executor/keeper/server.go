@@ -23,6 +23,7 @@ type server struct {
 	listener *net.UnixListener
 	over     chan struct{}  // closed when the keeper is to end
 	serving  sync.WaitGroup // connections
+	working  sync.WaitGroup // slots
 
 	mu       sync.Mutex
 	why      error    // why it ends; nil while it goes on
@@ -48,6 +49,12 @@ func (k *server) run() {
 	<-k.over
 	k.listener.Close()
 	accepting.Wait()
+	k.working.Wait()
+	k.mu.Lock()
+	if k.now != nil {
+		k.now.conn.Close() // only now: the ends of its runs have been told
+	}
+	k.mu.Unlock()
 	k.serving.Wait()
 	k.patience.Stop()
 }

@@ -103,16 +103,6 @@ func (k *server) attach(s *session) (old *session, ok bool) {
 
 // heed does what the agent says until it goes.
 func (k *server) heed(s *session) {
-	stopped := make(chan struct{})
-	defer close(stopped)
-	k.serving.Go(func() {
-		select {
-		case <-k.over:
-			// Answers to the agent's slots are on their way. It knows that they end; what comes here now is of no use.
-			_ = s.conn.CloseRead()
-		case <-stopped:
-		}
-	})
 	r := bufio.NewReader(s.conn)
 	for {
 		m, err := readFrame(r)

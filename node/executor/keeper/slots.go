@@ -52,6 +52,7 @@ func (k *server) register(s *slot) bool {
 	}
 	s.by = k.now
 	k.slots[s.number] = s
+	k.working.Add(1)
 	return true
 }
 
@@ -59,6 +60,7 @@ func (k *server) unregister(s *slot) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.slots, s.number)
+	k.working.Done()
 }
 
 // serve runs one attempt after the other. A run is collected by the next one: the agent asks for it when it has noted the
