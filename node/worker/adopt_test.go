@@ -145,10 +145,10 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 		present, err := a.store.Queue.Present(t.Context())
 		return err == nil && len(present) == 0
 	})
+	a.stop()
 	if a.capacity.cpus != 4 {
 		t.Errorf("free processors: got %v, want all", a.capacity.cpus)
 	}
-	a.stop()
 	if left, _ := os.ReadDir(filepath.Join(a.dir, "spool")); len(left) > 0 {
 		t.Errorf("spools left: %v", left)
 	}

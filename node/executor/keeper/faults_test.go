@@ -36,6 +36,7 @@ func TestKilledKeeper(t *testing.T) {
 // TestKilledKeeperWithManySlots has all slots ask for another keeper at one time.
 func TestKilledKeeperWithManySlots(t *testing.T) {
 	c := started(t, options(t))
+	victim := c.link.self
 	var running sync.WaitGroup
 	for i := range 20 {
 		s, dir := slotOf(t, c), t.TempDir()
@@ -46,7 +47,7 @@ func TestKilledKeeperWithManySlots(t *testing.T) {
 		})
 		eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	}
-	c.link.self.kill()
+	victim.kill()
 	running.Wait()
 }
 
