@@ -16,6 +16,25 @@ type Held struct {
 	reply string
 }
 
+// Ticket is what a lease can be restored from by the next process of the same worker.
+type Ticket struct {
+	Lease
+	Seq        uint64
+	Deliveries int
+	Reply      string // where the queue hears about it
+}
+
+// Ticket gives what Restore needs.
+func (h *Held) Ticket() Ticket {
+	return Ticket{Lease: h.Lease, Seq: h.Seq, Deliveries: h.Deliveries, Reply: h.reply}
+}
+
+// Restore takes up a lease that an earlier process of this worker held. Whether the queue still knows it shows only later: a
+// lease that has gone to another worker, or was purged, is renewed and acknowledged without effect.
+func (q *Queue) Restore(t Ticket) *Held {
+	return &Held{Lease: t.Lease, Seq: t.Seq, Deliveries: t.Deliveries, queue: q, reply: t.Reply}
+}
+
 // Ack takes the lease out of the queue: everything about it is reported. It returns when the server has done so.
 func (h *Held) Ack(ctx context.Context) error { return h.request(ctx, "+ACK", "acknowledge") }
 

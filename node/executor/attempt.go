@@ -18,8 +18,8 @@ func refused(class grid.Class, reason string, code int) Outcome {
 	return Outcome{Class: class, Reason: reason, ExitCode: code, Start: now, End: now}
 }
 
-// unstarted is the outcome of an attempt that was stopped before its program ran.
-func unstarted(ctx context.Context) Outcome {
+// Unstarted is the outcome of an attempt that was stopped, by the end of ctx, before its program ran.
+func Unstarted(ctx context.Context) Outcome {
 	class, reason := verdict(context.Cause(ctx))
 	return refused(class, reason, grid.NoExit)
 }
@@ -27,7 +27,7 @@ func unstarted(ctx context.Context) Outcome {
 // attempt runs a to its end. It is called on the slot's thread.
 func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	if ctx.Err() != nil {
-		return unstarted(ctx)
+		return Unstarted(ctx)
 	}
 	if len(a.Argv) == 0 {
 		return refused(grid.ClassStart, "the command is empty; name a program", exitNotFound)
@@ -44,7 +44,7 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	base := s.cage.resetPeak()
 	pid, started, err := s.launch(ctx, a, file, s.environ(a.Env, run))
 	if err != nil && ctx.Err() != nil {
-		return unstarted(ctx)
+		return Unstarted(ctx)
 	}
 	if err != nil {
 		reason, code := refusal(a, file, err)

@@ -45,6 +45,9 @@ type Attempt struct {
 	IdleTimeout time.Duration // longest time without output; 0 is no limit
 	Grace       time.Duration // between TERM and KILL; 0 is grid.DefaultGrace
 
+	Name   string // names the run for good, for an executor whose programs outlive this process; empty: it is not to outlive it
+	Record string // absolute path of a file for the Outcome, written by such an executor when nobody is there to be told
+
 	Started func(pid int)   // called once the program has been started; may be nil
 	Kill    <-chan struct{} // closing it after ctx is cancelled cuts the grace short; may be nil
 }
@@ -56,7 +59,8 @@ type Outcome struct {
 	Reason     string     // for a person; empty on success
 	Start, End time.Time
 	Usage      grid.Usage
-	Leftovers  int // processes that outlived the program and had to be stopped
+	Leftovers  int  // processes that outlived the program and had to be stopped
+	Left       bool // it has not ended: the program goes on without us, see ErrLeave; nothing else is set
 }
 
 // Causes of cancellation that Run tells apart with errors.Is; any other cause counts as ErrHalted. A cause may wrap ErrKill
@@ -66,6 +70,9 @@ var (
 	ErrHalted    = errors.New("stopped to go on later") // the node stops in good order: grid.ClassHalt
 	ErrLost      = errors.New("lease lost")             // another node may run it now: grid.ClassLost
 	ErrKill      = errors.New("killed")                 // no TERM and no grace: KILL at once
+	// ErrLeave has Run return at once and leave the program to the next agent. An executor whose programs end with this
+	// process, and an attempt without a name, take it for ErrHalted.
+	ErrLeave = errors.New("left to the next node agent")
 )
 
 // Variables that every program gets, so that what it started can be told from other processes.

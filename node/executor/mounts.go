@@ -57,12 +57,23 @@ func below(point, root, path string) string {
 	return point
 }
 
+// OwnCgroups is what the kernel says of the cgroups of this process, see cgroups(7); empty where it says nothing.
+func OwnCgroups() string {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
 // ownHierarchies reads the hierarchies of this process.
-func ownHierarchies() map[string]hierarchy {
-	cgroups, err1 := os.ReadFile("/proc/self/cgroup")
-	mounts, err2 := os.ReadFile("/proc/self/mountinfo")
-	if err1 != nil || err2 != nil {
+func ownHierarchies() map[string]hierarchy { return hierarchiesOf(OwnCgroups()) }
+
+// hierarchiesOf gives the hierarchies of a process of this machine whose cgroups are these.
+func hierarchiesOf(cgroups string) map[string]hierarchy {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || cgroups == "" {
 		return nil
 	}
-	return hierarchies(string(cgroups), string(mounts))
+	return hierarchies(cgroups, string(mounts))
 }

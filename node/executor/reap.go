@@ -16,6 +16,12 @@ import (
 // how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
 // are spared: a trial may itself run mlfnode.
 func Reap(ctx context.Context, token string, log *slog.Logger) (n int, err error) {
+	return ReapIn(ctx, token, OwnCgroups(), log)
+}
+
+// ReapIn is Reap for an agent that ran in other cgroups than this process: cgroups is what OwnCgroups gave there.
+func ReapIn(ctx context.Context, token, cgroups string, log *slog.Logger) (n int, err error) {
+	all := hierarchiesOf(cgroups)
 	spared := lineage()
 	seen := map[int]bool{}
 	look := time.NewTimer(0)
@@ -27,7 +33,7 @@ func Reap(ctx context.Context, token string, log *slog.Logger) (n int, err error
 			return len(seen), fmt.Errorf("kill leftover processes: %w", context.Cause(ctx))
 		case <-look.C:
 		}
-		pids := leftBehind(token, spared)
+		pids := leftBehind(all, token, spared)
 		quiet++
 		if len(pids) > 0 {
 			quiet = 0
@@ -42,7 +48,7 @@ func Reap(ctx context.Context, token string, log *slog.Logger) (n int, err error
 		}
 		look.Reset(pause)
 	}
-	return len(seen), removeFolders(token)
+	return len(seen), removeFolders(all, token)
 }
 
 // quietLooks is how many looks in a row must find nothing: a process that is just loading a program shows no environment.
@@ -60,9 +66,9 @@ func lineage() map[int]bool {
 }
 
 // leftBehind lists the live processes of the token: by their cgroup, by their environment, and by their parents.
-func leftBehind(token string, spared map[int]bool) (found []int) {
+func leftBehind(all map[string]hierarchy, token string, spared map[int]bool) (found []int) {
 	ours := map[int]bool{}
-	for _, dir := range slotFolders(token) {
+	for _, dir := range slotFolders(all, token) {
 		for _, pid := range readPids(filepath.Join(dir, "cgroup.procs")) {
 			ours[pid] = true
 		}
@@ -90,21 +96,21 @@ func leftBehind(token string, spared map[int]bool) (found []int) {
 }
 
 // slotFolders lists the cgroups of the token's slots in every hierarchy.
-func slotFolders(token string) (dirs []string) {
-	for _, h := range ownHierarchies() {
+func slotFolders(all map[string]hierarchy, token string) (dirs []string) {
+	for _, h := range all {
 		found, _ := filepath.Glob(filepath.Join(h.own, folderName(token), "slot-*"))
 		dirs = append(dirs, found...)
 	}
 	return dirs
 }
 
-func removeFolders(token string) error {
-	for _, dir := range slotFolders(token) {
+func removeFolders(all map[string]hierarchy, token string) error {
+	for _, dir := range slotFolders(all, token) {
 		if err := removeCgroup(dir); err != nil {
 			return err
 		}
 	}
-	for _, h := range ownHierarchies() {
+	for _, h := range all {
 		if err := removeCgroup(filepath.Join(h.own, folderName(token))); err != nil {
 			return err
 		}

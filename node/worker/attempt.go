@@ -19,6 +19,7 @@ type attempt struct {
 	task   *grid.Task
 	params grid.Params
 	spool  *spool
+	lease  *ticket
 
 	started time.Time
 	ref     grid.LogRef // owned by the outbox
@@ -32,12 +33,16 @@ type attempt struct {
 }
 
 // attempt runs one trial and reports how it ended. Its spool stays until the report is stored.
-func (w *Worker) attempt(s *sweep, slot executor.Slot, index int64, number int) {
+func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, number int) {
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, params: s.record.Space.At(index), started: time.Now(),
+		task: &s.record.Task, params: s.record.Space.At(index), started: time.Now(), lease: ticketOf(h.held),
 	}
 	result, reuse := w.execute(s, slot, a)
+	if result == nil {
+		h.leftOn()
+		return
+	}
 	spool := a.spool
 	if spool != nil && reuse && a.untouched {
 		// Nothing is left to store but the result: the next attempt can have the spool at once.
@@ -52,14 +57,15 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, index int64, number int) 
 	}})
 }
 
-// execute prepares, runs and collects. The second value reports whether the spool may be used again.
+// execute prepares, runs and collects. The second value reports whether the spool may be used again. Without a result the
+// program goes on under the next agent.
 func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result, bool) {
 	spool, err := w.spools.take()
 	if err != nil {
 		return a.failed(grid.ClassSetup, "the attempt's folder could not be made: "+err.Error()), false
 	}
 	a.spool = spool
-	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro()}
+	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease}
 	if err := spool.claim(m); err != nil {
 		return a.failed(grid.ClassSetup, "the attempt's folder could not be written: "+err.Error()), true
 	}
@@ -80,6 +86,10 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 	w.watch(a)
 	out := slot.Run(s.ctx, w.command(s, a))
 	w.unwatch(a)
+	if out.Left {
+		w.leaveOn(a)
+		return nil, false
+	}
 	result := a.result(out)
 	if a.spool.untouched(a.started) {
 		a.mu.Lock()
@@ -123,6 +133,7 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()), Dir: a.spool.work(),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr,
 		Memory: t.Resources.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+		Name: a.run, Record: a.spool.record(),
 	}
 }
 

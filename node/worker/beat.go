@@ -129,19 +129,20 @@ func (h *holding) gone() bool {
 	return h.lost
 }
 
-// under gives the sweep as the trials of this holding see it: they stop when the lease is lost, too.
+// under gives the sweep as the trials of this holding see it: they stop when the lease is lost, too. It reports false when that
+// is so already.
 func (h *holding) under(s *sweep) (*sweep, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lost {
-		return nil, false
-	}
 	if h.parent != s {
 		own := *s
 		own.ctx, h.cancel = context.WithCancelCause(s.ctx)
 		h.parent, h.own = s, &own
 	}
-	return h.own, true
+	if h.lost {
+		h.cancel(executor.ErrLost)
+	}
+	return h.own, !h.lost
 }
 
 // end lets go of the contexts of a holding on which nobody works any more.

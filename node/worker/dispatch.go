@@ -154,7 +154,7 @@ func (w *Worker) leave(h *holding) {
 		return
 	}
 	h.end()
-	if h.gone() {
+	if h.gone() || h.isLeft() {
 		w.forget(h)
 		return
 	}
@@ -206,6 +206,7 @@ type holding struct {
 	again   *jetstream.Held // the same lease, when it came once more
 	next    int64
 	runners int
+	left    bool // the next agent has it: it is neither acknowledged nor returned
 	lost    bool // the lease is not ours any more
 
 	parent, own *sweep // what own was made from, and the sweep as the holding's trials see it

@@ -17,8 +17,9 @@ import (
 )
 
 // Recover reports what an agent that died left behind: each spool that still names an attempt gives the attempt's result if
-// it had ended, else says that the attempt was lost with its node agent; its output is stored in both cases. The processes
-// must be gone. Call it before Run, and before the master looks for what is missing.
+// it had ended, else says that the attempt was lost with its node agent; its output is stored in both cases. An attempt that
+// Config.Adopt knows to run is taken back: Run goes on with it. The processes of all others must be gone. Call it before Run,
+// and before the master looks for what is missing.
 func (w *Worker) Recover(ctx context.Context) error {
 	dirs, err := os.ReadDir(w.spools.dir)
 	if err != nil {
@@ -33,6 +34,9 @@ func (w *Worker) Recover(ctx context.Context) error {
 		if err := w.recoverSpool(ctx, filepath.Join(w.spools.dir, d.Name())); err != nil {
 			w.log.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
 		}
+	}
+	if w.cfg.Adopt != nil {
+		w.cfg.Adopt.Disown()
 	}
 	err = w.outbox.drain(ctx)
 	stop()
@@ -61,17 +65,21 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 		return err
 	}
 	a := m.attempt(record.Sweep, s)
-	result := m.Result
-	if result == nil {
+	result, goesOn := w.adopt(a, m, record)
+	if goesOn {
+		return nil
+	}
+	ended := time.Now().UnixMicro()
+	if result != nil {
+		ended = result.Started + result.Usage.Wall
+	} else {
 		result = a.failed(grid.ClassLost, "the node agent died while it ran")
 	}
+	w.note(a, m, result)
 	w.collect(a, result)
-	e := grid.Event{Kind: grid.Finished, Index: m.Index, Attempt: m.Attempt, Run: m.Run, Time: m.ended(), Result: result}
-	w.outbox.event(m.Sweep, report{event: e, ref: &a.ref, stored: func() {
-		s.close()
-		_ = removeTree(dir) // what is left is looked at again by the next start
-	}})
-	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "ended", m.Result != nil)
+	e := grid.Event{Kind: grid.Finished, Index: m.Index, Attempt: m.Attempt, Run: m.Run, Time: ended, Result: result}
+	w.outbox.event(m.Sweep, report{event: e, ref: &a.ref, stored: s.discard})
+	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
 	return nil
 }
 
@@ -95,12 +103,4 @@ func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
 		task: &s.Task, params: s.Space.At(m.Index), spool: spool, started: time.UnixMicro(m.Started),
 		sources: []*source{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}},
 	}
-}
-
-// ended is the attempt's end as far as it is known.
-func (m *manifest) ended() int64 {
-	if m.Result != nil {
-		return m.Result.Started + m.Result.Usage.Wall
-	}
-	return time.Now().UnixMicro()
 }

@@ -92,7 +92,7 @@ func (w *Worker) work(h *holding, slot executor.Slot) {
 		if !ok {
 			break
 		}
-		w.attempt(s, slot, index, h.held.Attempt+h.held.Deliveries-1)
+		w.attempt(s, slot, h, index, h.held.Attempt+h.held.Deliveries-1)
 	}
 	w.leave(h)
 }

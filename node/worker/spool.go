@@ -24,6 +24,7 @@ import (
 //	work/          the attempt's folder
 //	out/           $MLF_OUT
 //	metrics        $MLF_METRICS, made by the program
+//	outcome.json   how it ended, written by its keeper when no agent was there
 type spool struct {
 	dir      string
 	manifest *os.File
@@ -37,6 +38,7 @@ type spool struct {
 func (s *spool) work() string    { return filepath.Join(s.dir, "work") }
 func (s *spool) out() string     { return filepath.Join(s.dir, "out") }
 func (s *spool) metrics() string { return filepath.Join(s.dir, "metrics") }
+func (s *spool) record() string  { return filepath.Join(s.dir, "outcome.json") }
 
 // manifest is what a spool says of its attempt, for the next start after a crash.
 type manifest struct {
@@ -46,6 +48,7 @@ type manifest struct {
 	Run     string       `json:"run"`
 	Started int64        `json:"started"`          // microseconds since 1970
 	Result  *grid.Result `json:"result,omitempty"` // once the attempt has ended
+	Lease   *ticket      `json:"lease,omitempty"`  // by what right it runs, for an attempt that outlives its agent
 }
 
 func openSpool(dir string) (*spool, error) {

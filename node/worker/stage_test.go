@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -14,9 +15,16 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/keeper"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain makes the test binary a keeper, or the tests.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == keeper.Command {
+		os.Exit(keeper.Main(os.Args[2:], nil, os.Stderr))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is the longest that a test waits for one thing.
 const patience = 20 * time.Second

@@ -29,6 +29,7 @@ type Config struct {
 	Store    *jetstream.Store
 	Executor executor.Executor
 	Machine  inventory.Machine // what trials may use
+	Adopt    Adopter           // what outlived the last agent; nil when nothing can
 	Logger   *slog.Logger
 
 	// Beats is set on a node of a cluster: the master is told what this worker holds, and may take it back.
@@ -69,6 +70,8 @@ type Worker struct {
 	drowsy  bool // tail looks seldom or not at all, and wants to be woken by the next attempt
 
 	tailWake chan struct{}
+
+	adoptions []*adoption // found by Recover, for Run
 }
 
 // New makes a Worker and gives it a new incarnation, so that its runs are unlike those of any worker before it.
@@ -128,8 +131,9 @@ func (w *Worker) Run(ctx context.Context) error {
 		beating.Go(func() { w.beat(reports) })
 	}
 	w.warm()
+	w.goOn()
 	w.dispatch(ctx)
-	w.sweeps.stopAll(errStopping)
+	w.sweeps.stopAll(w.parting())
 	w.finish(reports)
 	stopReports()
 	loops.Wait()

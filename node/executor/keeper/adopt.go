@@ -1,0 +1,123 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// kept is a run that an earlier agent has begun.
+type kept struct {
+	link *link
+	held held
+	over chan struct{} // closed when outcome is set
+
+	once      sync.Once
+	outcome   executor.Outcome
+	asked     bool // guarded by the client
+	collected bool // guarded by the link
+}
+
+func (k *kept) end(o executor.Outcome) {
+	k.once.Do(func() {
+		k.outcome = o
+		close(k.over)
+	})
+}
+
+// takeOver makes this agent the one of the keeper in p, or removes what is left of a dead one.
+func (c *Client) takeOver(ctx context.Context, p place) error {
+	log := c.log.With("keeper", p.id)
+	l, err := connect(p, c.o.Token, c.log)
+	if err != nil {
+		log.Info("what a keeper has left is removed", "why", err)
+		var self process
+		if err := p.load(processFile, &self); err != nil && !errors.Is(err, os.ErrNotExist) {
+			log.Warn("it can't be told which process it was", "err", err)
+		}
+		return clear(ctx, p, self, c.o.Token, log)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.earlier = append(c.earlier, l)
+	for _, k := range l.kept {
+		c.adopted[k.held.Name] = k
+	}
+	log.Info("keeper taken over", "pid", l.self.PID, "runs", len(l.kept))
+	return nil
+}
+
+// Adopted gives a way to wait for a run of an earlier agent, by the name that its Attempt had. The func blocks until the
+// run has ended, which may be at once, and gives its true outcome; ending ctx stops the run as it does in Slot.Run. ok is
+// false when no keeper has the run: then it is not running.
+func (c *Client) Adopted(name string) (resume func(context.Context) executor.Outcome, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := c.adopted[name]
+	if k == nil {
+		return nil, false
+	}
+	k.asked = true
+	return k.resume, true
+}
+
+// Collected says that the outcome of an adopted run is safe: the keeper forgets it, and ends after the last.
+func (c *Client) Collected(name string) {
+	c.mu.Lock()
+	k := c.adopted[name]
+	delete(c.adopted, name)
+	c.mu.Unlock()
+	if k != nil {
+		k.collect()
+	}
+}
+
+// Disown stops and forgets the runs of earlier agents that nobody has asked for.
+func (c *Client) Disown() {
+	c.mu.Lock()
+	var unknown []*kept
+	for name, k := range c.adopted {
+		if !k.asked {
+			unknown = append(unknown, k)
+			delete(c.adopted, name)
+		}
+	}
+	c.mu.Unlock()
+	for _, k := range unknown {
+		c.log.Info("a run that nobody knows is stopped", "keeper", k.link.place.id, "run", k.held.Name)
+		_ = k.link.send(&message{Kind: kindStop, ID: k.held.ID, Cause: causeLost, Kill: true})
+		k.collect()
+	}
+}
+
+// collect has the keeper forget the run. Noted first: the keeper may end at once.
+func (k *kept) collect() {
+	k.link.mu.Lock()
+	k.collected = true
+	k.link.mu.Unlock()
+	_ = k.link.send(&message{Kind: kindCollect, ID: k.held.ID})
+}
+
+// resume waits for the run's end.
+func (k *kept) resume(ctx context.Context) executor.Outcome {
+	left := make(chan struct{})
+	stopping := newStopping(ctx, k.link, k.held.ID, nil, func() { close(left) })
+	defer stopping.end()
+	select {
+	case <-k.over:
+		return k.outcome
+	case <-left:
+		return executor.Outcome{Left: true}
+	case <-k.link.ended:
+	}
+	select {
+	case <-k.over: // it was the last message
+		return k.outcome
+	default:
+		return k.link.lost(time.Now())
+	}
+}

@@ -1,0 +1,253 @@
+package keeper
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// agentVar makes the test binary an agent that runs scripts until it is killed. Its value is a folder.
+const (
+	agentVar    = "KEEPER_TEST_AGENT"
+	patienceVar = "KEEPER_TEST_PATIENCE"
+)
+
+// agent runs the script of every folder below runs, and says so when all have begun.
+func agent(dir string) int {
+	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
+	o := Options{Dir: filepath.Join(dir, "keepers"), Token: "keeper-test-" + filepath.Base(dir), Patience: patience, Logger: slog.New(slog.DiscardHandler)}
+	c, err := Open(context.Background(), o)
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	runs, _ := filepath.Glob(filepath.Join(dir, "runs", "*"))
+	var begun sync.WaitGroup
+	for _, run := range runs {
+		begun.Add(1)
+		go runScript(c, run, begun.Done)
+	}
+	begun.Wait()
+	fmt.Println("begun")
+	select {}
+}
+
+func runScript(c *Client, dir string, begun func()) {
+	s, err := c.Slot()
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	text, _ := os.ReadFile(filepath.Join(dir, "script"))
+	a := &executor.Attempt{
+		Argv: []string{"/bin/sh", "-c", string(text)}, Env: os.Environ(), Dir: dir, Started: func(int) { begun() },
+		Name: filepath.Base(dir), Record: filepath.Join(dir, "outcome.json"), Grace: time.Second, Memory: 64 << 20,
+	}
+	if strings.HasPrefix(a.Name, "unnamed") {
+		a.Name = ""
+	}
+	a.Stdout, _ = os.OpenFile(filepath.Join(dir, "stdout"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	a.Stderr = a.Stdout
+	s.Run(context.Background(), a)
+}
+
+// life is one or more agents of one state folder, of which the first is a process that is killed.
+type life struct {
+	*testing.T
+	dir string
+	o   Options
+}
+
+// killed runs the scripts under an agent and kills it when all have begun.
+func killed(t *testing.T, patience time.Duration, scripts map[string]string) *life {
+	t.Helper()
+	l := &life{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "keeper-test-"))}
+	l.o = Options{Dir: filepath.Join(l.dir, "keepers"), Token: "keeper-test-" + filepath.Base(l.dir), Patience: patience, Logger: logTo(t)}
+	for name, text := range scripts {
+		if err := os.MkdirAll(l.run(name, ""), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(l.run(name, "script"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	cmd.Env = append(os.Environ(), agentVar+"="+l.dir, patienceVar+"="+patience.String())
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	if line != "begun\n" {
+		t.Fatalf("agent said %q, %v", line, err)
+	}
+	return l
+}
+
+func (l *life) run(name, file string) string { return filepath.Join(l.dir, "runs", name, file) }
+
+func (l *life) read(name, file string) string {
+	l.Helper()
+	b, err := os.ReadFile(l.run(name, file))
+	if err != nil {
+		l.Fatal(err)
+	}
+	return string(b)
+}
+
+// goOn lets the scripts go on.
+func (l *life) goOn(names ...string) {
+	l.Helper()
+	for _, name := range names {
+		if err := os.WriteFile(l.run(name, "go"), nil, 0o600); err != nil {
+			l.Fatal(err)
+		}
+	}
+}
+
+// open makes the next agent, which ends with the test.
+func (l *life) open() *Client {
+	l.Helper()
+	c := open(l.T, l.o)
+	l.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			l.Errorf("close: %v", err)
+		}
+		nothingLeft(l.T, l.o)
+	})
+	return c
+}
+
+// resumed waits for a run of an earlier agent.
+func (l *life) resumed(c *Client, name string) executor.Outcome {
+	l.Helper()
+	resume, ok := c.Adopted(name)
+	if !ok {
+		l.Fatalf("run %s: nobody has it", name)
+	}
+	o := make(chan executor.Outcome, 1)
+	go func() { o <- resume(context.Background()) }()
+	return receive(l.T, "the end of "+name, o)
+}
+
+const (
+	wait = "echo one; while ! test -e go; do sleep 0.01; done; echo two; "
+	tree = "echo one; (setsid sh -c 'sleep 1000 & (sleep 1000; :)' &); sleep 1000 & "
+)
+
+// TestKilledAgent kills an agent with kill -9 under running programs, and has the next one take them over.
+func TestKilledAgent(t *testing.T) {
+	l := killed(t, 0, map[string]string{
+		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "memory": wait + "exec tail /dev/zero",
+		"leftover": wait + tree + "exit 3", "early": wait + "exit 5", "stopped": wait, "unnamed": wait,
+	})
+	l.goOn("early")
+	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
+	o, ok, err := executor.ReadRecord(l.run("early", "outcome.json"), "early")
+	if err != nil || !ok {
+		t.Fatalf("record: got %v, %v; want one", ok, err)
+	}
+	expect(t, o, grid.ClassExit, 5, "exit code 5")
+	c := l.open()
+	if _, ok := c.Adopted("unnamed"); ok {
+		t.Error("a run without a name has outlived its agent")
+	}
+	l.goOn("good", "bad", "signal", "memory", "leftover")
+	expect(t, l.resumed(c, "good"), grid.ClassNone, 0, "")
+	expect(t, l.resumed(c, "bad"), grid.ClassExit, 7, "exit code 7")
+	expect(t, l.resumed(c, "signal"), grid.ClassSignal, 137, "SIGKILL")
+	if left := l.resumed(c, "leftover"); left.ExitCode != 3 || left.Leftovers < 1 {
+		t.Errorf("outcome: got %+v, want exit code 3 and leftovers", left)
+	}
+	expect(t, l.resumed(c, "early"), grid.ClassExit, 5, "exit code 5")
+	if c.earlier[0].hold.Limits {
+		expect(t, l.resumed(c, "memory"), grid.ClassMemory, 137, "ran out of memory")
+	}
+	if got := l.read("bad", "stdout"); got != "one\ntwo\n" {
+		t.Errorf("output: got %q, want all of it", got)
+	}
+	l.stopped(c)
+	for _, name := range []string{"good", "bad", "signal", "leftover", "early", "stopped", "memory"} {
+		c.Collected(name)
+	}
+	c.Disown()
+	eventually(t, "the keeper to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+}
+
+// stopped cancels an adopted run.
+func (l *life) stopped(c *Client) {
+	l.Helper()
+	resume, _ := c.Adopted("stopped")
+	ctx, cancel := context.WithCancelCause(l.Context())
+	cancel(executor.ErrLeave)
+	if o := resume(ctx); !o.Left {
+		l.Errorf("a look at a running attempt: got %+v, want it left", o)
+	}
+	ctx, cancel = context.WithCancelCause(l.Context())
+	cancel(executor.ErrCancelled)
+	expect(l.T, resume(ctx), grid.ClassCancel, 143, "cancelled")
+}
+
+// TestNobodyComes kills an agent for good.
+func TestNobodyComes(t *testing.T) {
+	l := killed(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
+	eventually(t, "the keeper to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	nothingLeft(t, l.o)
+	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")
+	if err != nil || !ok {
+		t.Fatalf("record: got %v, %v; want one", ok, err)
+	}
+	expect(t, o, grid.ClassLost, 137, "no other took it over within 300ms")
+	if _, ok := l.open().Adopted("a"); ok {
+		t.Error("a run was adopted that has ended")
+	}
+}
+
+// TestAgentAndKeeperKilled kills both, one after the other.
+func TestAgentAndKeeperKilled(t *testing.T) {
+	l := killed(t, 0, map[string]string{"a": tree + "wait", "early": "exit 5"})
+	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
+	places, err := placesIn(l.o.Dir)
+	if err != nil || len(places) != 1 {
+		t.Fatalf("keepers: got %v, %v; want one", places, err)
+	}
+	var self process
+	if err := places[0].load(processFile, &self); err != nil {
+		t.Fatal(err)
+	}
+	self.kill()
+	c := l.open()
+	nothingLeft(t, l.o)
+	if _, ok := c.Adopted("a"); ok {
+		t.Error("a run was adopted whose keeper is dead")
+	}
+	if o, ok, _ := executor.ReadRecord(l.run("early", "outcome.json"), "early"); !ok || o.ExitCode != 5 {
+		t.Errorf("record: got %+v, %v; want exit code 5", o, ok)
+	}
+}
+
+// TestUnknownRunsAreStopped has an agent that asks for nothing.
+func TestUnknownRunsAreStopped(t *testing.T) {
+	l := killed(t, 0, map[string]string{"a": tree + "wait", "b": wait})
+	c := l.open()
+	c.Disown()
+	eventually(t, "the keeper to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	nothingLeft(t, l.o)
+}

@@ -1,0 +1,291 @@
+package keeper
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// TestKilledKeeper kills a keeper under a running attempt. The agent's slot goes on with another keeper.
+func TestKilledKeeper(t *testing.T) {
+	o := options(t)
+	c := started(t, o)
+	s, dir := slotOf(t, c), t.TempDir()
+	done := background(s, t.Context(), script(t, dir, "a", tree+"echo x >ready; wait"))
+	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
+	c.link.self.kill()
+	expect(t, receive(t, "the outcome", done), grid.ClassLost, grid.NoExit, "its keeper died")
+	nothingLeft(t, o)
+	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
+		t.Errorf("run after it: got %+v, want exit code 4", got)
+	}
+}
+
+// TestKilledKeeperWithManySlots has all slots ask for another keeper at one time.
+func TestKilledKeeperWithManySlots(t *testing.T) {
+	c := started(t, options(t))
+	victim := c.link.self
+	var running sync.WaitGroup
+	for i := range 20 {
+		s, dir := slotOf(t, c), t.TempDir()
+		a, b := script(t, dir, fmt.Sprint("a", i), "echo x >ready; sleep 1000"), script(t, dir, fmt.Sprint("b", i), "exit 4")
+		running.Go(func() {
+			expect(t, s.Run(t.Context(), a), grid.ClassLost, grid.NoExit, "its keeper died")
+			expect(t, s.Run(t.Context(), b), grid.ClassExit, 4, "")
+		})
+		eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
+	}
+	victim.kill()
+	running.Wait()
+}
+
+// TestSignals sends a keeper what terminals and systems send.
+func TestSignals(t *testing.T) {
+	c := started(t, options(t))
+	s, dir := slotOf(t, c), t.TempDir()
+	done := background(s, t.Context(), script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
+	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
+	for range 3 {
+		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGHUP} {
+			if err := syscall.Kill(c.link.self.PID, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, receive(t, "the outcome", done), grid.ClassExit, 3, "")
+	a := script(t, dir, "b", "echo x >again; sleep 1000")
+	done = background(s, t.Context(), a)
+	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "again")) })
+	if err := syscall.Kill(c.link.self.PID, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, receive(t, "the outcome", done), grid.ClassHalt, 143, "stopped before its end")
+}
+
+// TestNewerAgentTakesOver has two agents in one folder at one time, which the state folder's lock prevents.
+func TestNewerAgentTakesOver(t *testing.T) {
+	o := options(t)
+	older := open(t, o)
+	defer older.Close()
+	s, dir := slotOf(t, older), t.TempDir()
+	done := background(s, t.Context(), script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
+	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
+	newer := started(t, o)
+	expect(t, receive(t, "the outcome", done), grid.ClassLost, grid.NoExit, "another node agent took its keeper over")
+	resume, ok := newer.Adopted("a")
+	if !ok {
+		t.Fatal("the newer agent does not know the run")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, resume(t.Context()), grid.ClassExit, 3, "")
+	newer.Collected("a")
+}
+
+// TestLeave leaves a run by the end of its context.
+func TestLeave(t *testing.T) {
+	o := options(t)
+	first := open(t, o)
+	s, err := first.Slot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := background(s, ctx, script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
+	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
+	cancel(fmt.Errorf("upgrade: %w", executor.ErrLeave))
+	if got := receive(t, "the outcome", done); !got.Left {
+		t.Errorf("outcome: got %+v, want it left", got)
+	}
+	if got := s.Run(ctx, script(t, dir, "b", "exit 0")); got.Left || got.Class != grid.ClassHalt {
+		t.Errorf("outcome of a run that never began: got %+v, want it halted", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	first.Leave()
+	next := started(t, o)
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	resume, ok := next.Adopted("a")
+	if !ok {
+		t.Fatal("the next agent does not know the run")
+	}
+	expect(t, resume(t.Context()), grid.ClassExit, 3, "")
+	next.Collected("a")
+}
+
+// TestManySlots runs many attempts at one time and one after the other.
+func TestManySlots(t *testing.T) {
+	c := started(t, options(t))
+	const slots, runs = 200, 3
+	var running sync.WaitGroup
+	for i := range slots {
+		s, dir := slotOf(t, c), t.TempDir()
+		a := script(t, dir, fmt.Sprint(i), fmt.Sprintf("echo %d; exit %d", i, i%100))
+		running.Go(func() {
+			for range runs {
+				if o := s.Run(t.Context(), a); o.ExitCode != i%100 {
+					t.Errorf("slot %d: got %+v", i, o)
+				}
+			}
+			b, _ := os.ReadFile(filepath.Join(dir, "stdout"))
+			if want := strings.Repeat(fmt.Sprintln(i), runs); string(b) != want {
+				t.Errorf("output of slot %d: got %q, want %q", i, b, want)
+			}
+		})
+	}
+	running.Wait()
+	t.Logf("the keeper has %d KiB resident", resident(t, c.link.self.PID))
+}
+
+// TestGarbage says many wrong things to a keeper that works meanwhile.
+func TestGarbage(t *testing.T) {
+	c := started(t, options(t))
+	s, dir := slotOf(t, c), t.TempDir()
+	huge := binary.BigEndian.AppendUint32(nil, 1<<31)
+	for _, text := range []string{
+		"", "x", "GET / HTTP/1.1\r\n\r\n", string(huge) + "\x00\x00\x00\x00", "\x00\x00\x00\x02\xff\xff\xff\xff{}", "\x00\x00\x00\x02\x00\x00\x00\x00{}",
+		"\x00\x00\x00\x02\x00\x00\x00\x00[]", frame(t, &message{Kind: "nothing"}), frame(t, &message{Kind: kindRun, ID: 1}),
+		frame(t, &message{Kind: kindHello, V: version, Oldest: oldest, Token: "another"}), frame(t, &message{Kind: kindSlot, Slot: 1}),
+		frame(t, &message{Kind: kindSlot, Slot: 77}) + "garbage garbage garbage",
+		frame(t, &message{Kind: kindSlot, Slot: 78}) + frame(t, &message{Kind: kindRun, ID: 1, Order: &order{Argc: 5}}, []string{"a"}),
+	} {
+		conn := dial(t, c)
+		_, _ = io.WriteString(conn, text)
+		_ = conn.CloseWrite()
+		_, _ = io.Copy(io.Discard, conn)
+		conn.Close()
+		if o := s.Run(t.Context(), script(t, dir, "", "exit 6")); o.ExitCode != 6 {
+			t.Errorf("run after %q: got %+v", text, o)
+		}
+	}
+	quiet := dial(t, c) // says nothing until the keeper ends
+	t.Cleanup(func() { quiet.Close() })
+}
+
+func dial(t *testing.T, c *Client) *net.UnixConn {
+	t.Helper()
+	conn, err := c.link.place.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func frame(t *testing.T, m *message, body ...[]string) string {
+	t.Helper()
+	b, err := appendFrame(nil, m, body...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// TestVersions has agents of other versions talk to this keeper.
+func TestVersions(t *testing.T) {
+	c := started(t, options(t))
+	old := dial(t, c)
+	defer old.Close()
+	if _, err := io.WriteString(old, frame(t, &message{Kind: kindHello, V: version + 9, Oldest: version + 1, Token: c.o.Token})); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := readFrame(old); err != nil || m.Kind != kindRefused || !strings.Contains(m.Reason, "versions") {
+		t.Errorf("an agent that understands newer versions alone: got %+v, %v; want a refusal", m, err)
+	}
+	newer := dial(t, c) // which the keeper leaves at once, since it has nothing to hand over
+	defer func() {
+		newer.Close()
+		eventually(t, "the keeper to end", func() bool { places, _ := placesIn(c.o.Dir); return len(places) == 0 })
+	}()
+	hello := fmt.Sprintf(`{"k":"hello","v":99,"oldest":1,"token":%q,"new":{"field":[1]}}`, c.o.Token)
+	prefix := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(len(hello))), 3)
+	if _, err := newer.Write(append(append(prefix, hello...), "\x02xy"...)); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := readFrame(newer); err != nil || m.Kind != kindWelcome || m.V != version {
+		t.Errorf("a newer agent: got %+v, %v; want a welcome", m, err)
+	}
+}
+
+// TestIdentity checks that a process is not taken for a later one with its number.
+func TestIdentity(t *testing.T) {
+	start, ok := startOf(os.Getpid())
+	self := process{PID: os.Getpid(), Start: start, Boot: bootID()}
+	if !ok || !self.alive() {
+		t.Fatalf("this process: got start %d, %v; want it alive", start, ok)
+	}
+	for _, other := range []process{
+		{PID: self.PID, Start: start + 1, Boot: self.Boot}, {PID: self.PID, Start: start, Boot: "another"}, {},
+	} {
+		if other.alive() {
+			t.Errorf("process %+v is taken for this one", other)
+		}
+		other.kill() // must spare us
+	}
+}
+
+// TestLongPath has a state folder whose path fits into no socket address.
+func TestLongPath(t *testing.T) {
+	o := options(t)
+	o.Dir = filepath.Join(o.Dir, strings.Repeat("long/", 40))
+	c := started(t, o)
+	expect(t, slotOf(t, c).Run(t.Context(), script(t, t.TempDir(), "a", "exit 2")), grid.ClassExit, 2, "")
+}
+
+// TestKeeperThatCannotStart says why.
+func TestKeeperThatCannotStart(t *testing.T) {
+	o := options(t)
+	o.Program = "/bin/false"
+	c := open(t, o)
+	if err := c.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "it ended at once") {
+		t.Errorf("start: got %v", err)
+	}
+	nothingLeft(t, o)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Slot(); err == nil {
+		t.Error("a closed client gives slots")
+	}
+}
+
+func FuzzFrame(f *testing.F) {
+	good, _ := appendFrame(nil, &message{Kind: kindRun, ID: 3, Order: &order{Name: "n", Argc: 1}}, []string{"a", ""}, []string{"B=c"})
+	f.Add(good)
+	f.Add([]byte("\x00\x00\x00\x02\x00\x00\x00\x01{}\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if m, err := readFrame(bytes.NewReader(b)); err == nil && m == nil {
+			t.Error("neither a message nor an error")
+		}
+		all, err := row(b)
+		if err != nil {
+			return
+		}
+		n := 0
+		for _, s := range all {
+			n += len(s)
+		}
+		if n > len(b) {
+			t.Errorf("strings of %d bytes from %d", n, len(b))
+		}
+	})
+}

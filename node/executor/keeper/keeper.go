@@ -1,0 +1,119 @@
+// Package keeper lets attempts outlive the node agent. A keeper is a small process of its own: it runs attempts with
+// executor.Process on behalf of the agent, and goes on when the agent is replaced, crashes or is killed. The next agent
+// takes over what the keeper still runs, with the true outcome of each.
+//
+// The agent holds a Client, which is an executor.Executor. It starts a keeper for what it runs itself; keepers of earlier
+// agents are taken over by Open, begin nothing new and end with their last run. Programs write straight into the files
+// that the agent has opened, and each slot has a connection and a thread of its own, so a run costs one round trip.
+//
+//	         ┌───────── keeper 7 ─────────┐
+//	agent ──►│ slot ──fork──► program     │──► stdout, stderr
+//	         └────────────────────────────┘
+//	agent gone:    runs go on; what ends is noted in its Attempt.Record
+//	agent back:    the new agent is told of all runs, and of their ends
+//	nobody comes:  after Options.Patience everything is killed and the keeper ends
+//	keeper gone:   the kernel kills the programs, the agent the rest
+//
+// No message tells a keeper anything that the user of its agent may not do anyway; its socket is for that user alone.
+package keeper
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// Command is the name of the hidden command that makes this program a keeper.
+const Command = "keeper"
+
+// DefaultPatience is how long a keeper waits for an agent: longer than a restart by systemd takes, and shorter than anybody
+// wants programs to run that nobody looks after.
+const DefaultPatience = 10 * time.Second
+
+// The keeper holds little, so its memory is mostly what the garbage collector lets it be.
+const collectAt = 50
+
+// Main is the keeper's whole life, from the arguments after Command to the exit status. Signals brings SIGINT, SIGHUP and
+// SIGTERM, of which only the last ends it, in good order; with the others a terminal or a session means to reach somebody
+// else. What it has to say goes to stderr.
+func Main(args []string, signals <-chan os.Signal, stderr io.Writer) int {
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	f := flag.NewFlagSet(Command, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	dir := f.String("dir", "", "folder of the state folder's keepers")
+	id := f.Int("id", 0, "number of this keeper")
+	if err := f.Parse(args); err != nil || *dir == "" || *id <= 0 {
+		fmt.Fprintln(stderr, "a keeper is started by a node agent, with --dir and --id")
+		return 2
+	}
+	debug.SetGCPercent(collectAt)
+	ctx, stop := context.WithCancelCause(context.Background()) // this is a main function
+	defer stop(nil)
+	go func() {
+		for s := range signals {
+			if s == syscall.SIGTERM {
+				stop(errTerminated)
+			}
+		}
+	}()
+	if err := serve(ctx, placeOf(*dir, *id), log.With("keeper", *id)); err != nil {
+		log.Error("keeper ended", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// Why a keeper ends.
+var (
+	errTerminated = fmt.Errorf("the keeper was told to end: %w", executor.ErrHalted)
+	errOrphaned   = fmt.Errorf("no agent came: %w: %w", executor.ErrLost, executor.ErrKill)
+	errDone       = errors.New("nothing is left to keep")
+)
+
+// serve keeps until there is nothing more to keep, nobody to keep it for, or ctx ends.
+func serve(ctx context.Context, p place, log *slog.Logger) error {
+	var set settings
+	if err := p.load(settingsFile, &set); err != nil {
+		return err
+	}
+	exec, err := executor.NewProcess(executor.ProcessOptions{
+		Token: p.token(set.Token), DieWithAgent: true, Cgroups: executor.Cgroups(set.Cgroups),
+	}, log)
+	if err != nil {
+		return err
+	}
+	defer exec.Close()
+	start, _ := startOf(os.Getpid())
+	self := process{V: version, PID: os.Getpid(), Start: start, Boot: bootID(), Cgroups: executor.OwnCgroups()}
+	if err := p.save(processFile, self); err != nil {
+		return err
+	}
+	k := newServer(set, exec, log)
+	if k.listener, err = p.listen(); err != nil {
+		return err
+	}
+	debug.FreeOSMemory() // what the start of the program has used
+	defer context.AfterFunc(ctx, func() { k.end(context.Cause(ctx)) })()
+	log.Info("keeping", "pid", self.PID, "trees", exec.Held())
+	k.run()
+	log.Info("ended", "why", k.why)
+	if err := exec.Close(); err != nil {
+		log.Warn("cgroups left", "err", err)
+	}
+	return os.RemoveAll(p.dir)
+}
+
+// arguments are those of the hidden command.
+func (p place) arguments(dir string) []string {
+	return []string{Command, "--dir", dir, "--id", strconv.Itoa(p.id)}
+}

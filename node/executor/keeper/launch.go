@@ -1,0 +1,120 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	// launchTime bounds the start of a keeper, launchLook is how often it is looked for meanwhile.
+	launchTime = 20 * time.Second
+	launchLook = 2 * time.Millisecond
+)
+
+// launch starts a keeper and introduces this agent to it.
+func (c *Client) launch(ctx context.Context) (*link, error) {
+	p, err := c.newPlace()
+	if err != nil {
+		return nil, err
+	}
+	l, err := c.launchIn(ctx, p)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start a keeper: %w", err), os.RemoveAll(p.dir))
+	}
+	c.log.Info("keeper started", "keeper", p.id, "pid", l.self.PID, "trees", l.hold.Held)
+	return l, nil
+}
+
+// newPlace makes the folder of the next keeper. Numbers are not used twice: an old keeper that is late to end must not take
+// a new one's folder for its own.
+func (c *Client) newPlace() (place, error) {
+	all, err := placesIn(c.o.Dir)
+	if err != nil {
+		return place{}, err
+	}
+	file := filepath.Join(c.o.Dir, "last")
+	text, _ := os.ReadFile(file)
+	last, _ := strconv.Atoi(strings.TrimSpace(string(text))) // without the file it is 0
+	if n := len(all); n > 0 {
+		last = max(last, all[n-1].id)
+	}
+	p := placeOf(c.o.Dir, last+1)
+	if err := os.WriteFile(file, strconv.AppendInt(nil, int64(p.id), 10), 0o600); err != nil {
+		return place{}, fmt.Errorf("number the keeper: %w", err)
+	}
+	if err := os.Mkdir(p.dir, 0o700); err != nil {
+		return place{}, fmt.Errorf("make the keeper's folder: %w", err)
+	}
+	set := settings{V: version, Token: c.o.Token, Patience: c.o.Patience, Cgroups: string(c.o.Cgroups)}
+	return p, p.save(settingsFile, set)
+}
+
+func (c *Client) launchIn(ctx context.Context, p place) (*link, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, launchTime, fmt.Errorf("it did not answer within %s", launchTime))
+	defer cancel()
+	log, err := os.OpenFile(filepath.Join(p.dir, logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	argv := append(append([]string{}, c.o.Wrap...), c.o.Program)
+	argv = append(argv, p.arguments(c.o.Dir)...)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, c.o.Env
+	cmd.Dir = "/" // it keeps no folder from being unmounted
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	exited := make(chan struct{})
+	go func() { // ends with the keeper, which may be after this Client: somebody must await it
+		defer close(exited)
+		_ = cmd.Wait()
+	}()
+	l, err := c.await(ctx, p, exited)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		<-exited
+	}
+	return l, err
+}
+
+// await waits until the keeper answers.
+func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*link, error) {
+	tick := time.NewTicker(launchLook)
+	defer tick.Stop()
+	for {
+		l, err := connect(p, c.o.Token, c.log)
+		if err == nil {
+			return l, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, err
+		}
+		select {
+		case <-tick.C:
+		case <-exited:
+			return nil, errors.New(c.lastWords(p))
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// lastWords says why a keeper ended at once.
+func (c *Client) lastWords(p place) string {
+	b, _ := os.ReadFile(filepath.Join(p.dir, logFile))
+	words := strings.TrimSpace(string(b))
+	if words == "" {
+		return "it ended at once"
+	}
+	return "it ended at once: " + words[strings.LastIndexByte(words, '\n')+1:]
+}

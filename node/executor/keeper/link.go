@@ -1,0 +1,245 @@
+package keeper
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// link is the agent's control connection to one keeper.
+type link struct {
+	place place
+	token string
+	self  process // which process the keeper is
+	hold  holdings
+	log   *slog.Logger
+	conn  *net.UnixConn
+
+	ended chan struct{} // closed when the connection has ended
+	// cleared is closed when after that nothing of the keeper is left, or when it is another agent's affair.
+	cleared chan struct{}
+
+	mu      sync.Mutex
+	buf     []byte
+	slots   map[*net.UnixConn]struct{}
+	last    uint64           // number of the newest slot
+	kept    map[uint64]*kept // of an earlier agent, by run
+	why     string           // what became of runs when the connection ended
+	leaving bool             // the connection is ours to end
+}
+
+// Why a run was lost.
+const (
+	keeperDied  = "its keeper died"
+	keeperTaken = "another node agent took its keeper over"
+)
+
+// connect introduces this agent to a keeper.
+func connect(p place, token string, log *slog.Logger) (*link, error) {
+	conn, err := p.dial()
+	if err != nil {
+		return nil, err
+	}
+	l := &link{
+		place: p, token: token, log: log.With("keeper", p.id), conn: conn, why: keeperDied,
+		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[*net.UnixConn]struct{}{}, kept: map[uint64]*kept{},
+	}
+	r := bufio.NewReader(conn)
+	if err := l.introduce(r); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	for i := range l.hold.Runs {
+		h := &l.hold.Runs[i]
+		l.kept[h.ID] = &kept{link: l, held: *h, over: make(chan struct{})}
+		if h.Outcome != nil {
+			l.kept[h.ID].end(*h.Outcome)
+		}
+	}
+	go l.listen(r)
+	return l, nil
+}
+
+// introduce says hello and waits for the answer.
+func (l *link) introduce(r *bufio.Reader) error {
+	if !ownUser(l.conn) {
+		return errors.New("the socket belongs to another user")
+	}
+	if err := l.send(&message{Kind: kindHello, V: version, Oldest: oldest, Token: l.token}); err != nil {
+		return err
+	}
+	_ = l.conn.SetReadDeadline(time.Now().Add(greetTime))
+	defer func() { _ = l.conn.SetReadDeadline(time.Time{}) }()
+	m, err := readFrame(r)
+	switch {
+	case err != nil:
+		return err
+	case m.Kind == kindRefused:
+		return fmt.Errorf("it refuses: %s", m.Reason)
+	case m.Kind != kindWelcome || m.Hold == nil || m.V < oldest || m.Oldest > version:
+		return errFrame
+	}
+	l.hold = *m.Hold
+	return l.place.load(processFile, &l.self)
+}
+
+func (l *link) send(m *message) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	buf, err := appendFrame(l.buf[:0], m)
+	if err != nil {
+		return err
+	}
+	l.buf = buf
+	_ = l.conn.SetWriteDeadline(time.Now().Add(sendTime))
+	_, err = l.conn.Write(buf)
+	return err
+}
+
+// listen hears what the keeper says until the connection ends; then it sees to what is left.
+func (l *link) listen(r *bufio.Reader) {
+	for {
+		m, err := readFrame(r)
+		if err != nil {
+			break
+		}
+		switch m.Kind {
+		case kindEnded:
+			if k := l.keptRun(m.ID); k != nil && m.Outcome != nil {
+				k.end(*m.Outcome)
+			}
+		case kindTaken:
+			l.mu.Lock()
+			l.why, l.leaving = keeperTaken, true
+			l.mu.Unlock()
+		}
+	}
+	leaving := l.hangUp()
+	if !leaving && !l.finished() {
+		l.log.Warn("the keeper died; what it ran is lost")
+	}
+	if !leaving {
+		// Without a deadline: nothing of the keeper may run on when its runs are called lost.
+		if err := clear(context.Background(), l.place, l.self, l.token, l.log); err != nil {
+			l.log.Warn("not everything of a dead keeper could be removed", "err", err)
+		}
+	}
+	close(l.cleared)
+}
+
+// hangUp ends all connections to the keeper and reports whether that was our own wish.
+func (l *link) hangUp() (leaving bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.conn.Close()
+	for c := range l.slots {
+		c.Close()
+	}
+	close(l.ended)
+	return l.leaving
+}
+
+// finished reports whether the keeper had nothing more to do: then it ended by itself.
+func (l *link) finished() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range l.kept {
+		if !k.collected {
+			return false
+		}
+	}
+	return len(l.kept) > 0 || len(l.hold.Runs) == 0 && l.last == 0
+}
+
+func (l *link) isDead() bool {
+	select {
+	case <-l.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// lost is the outcome of a run whose keeper is no longer ours. It waits until nothing of it runs here.
+func (l *link) lost(began time.Time) executor.Outcome {
+	<-l.cleared
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return lostOutcome(l.why, began)
+}
+
+// leave ends the connections and nothing else.
+func (l *link) leave() {
+	l.mu.Lock()
+	l.leaving = true
+	l.mu.Unlock()
+	l.conn.Close()
+	<-l.cleared
+}
+
+// quitTime bounds how long a keeper may take to stop what it runs beyond the longest grace, which is each attempt's own.
+const quitTime = time.Minute
+
+// quit has the keeper stop everything and waits for its end.
+func (l *link) quit() error {
+	if err := l.send(&message{Kind: kindQuit}); err != nil && !l.isDead() {
+		l.log.Debug("keeper could not be asked to end", "err", err)
+		l.conn.Close()
+	}
+	limit := time.NewTimer(quitTime)
+	defer limit.Stop()
+	select {
+	case <-l.cleared:
+		return nil
+	case <-limit.C:
+		l.self.kill()
+	}
+	<-l.cleared
+	return fmt.Errorf("keeper %d had to be killed", l.place.id)
+}
+
+func (l *link) keptRun(id uint64) *kept {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.kept[id]
+}
+
+const (
+	endLook = 5 * time.Millisecond
+	// endTime is how long a keeper whose socket is closed may take to stop what it runs and end by itself.
+	endTime = 30 * time.Second
+)
+
+// clear sees a keeper that does not answer any more out of the world, with what it ran.
+func clear(ctx context.Context, p place, self process, token string, log *slog.Logger) error {
+	limit := time.Now().Add(endTime)
+	tick := time.NewTicker(endLook)
+	defer tick.Stop()
+	for self.alive() {
+		if time.Now().After(limit) {
+			log.Warn("the keeper does not end; it is killed")
+			self.kill()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	cgroups := self.Cgroups
+	if cgroups == "" {
+		cgroups = executor.OwnCgroups()
+	}
+	if _, err := executor.ReapIn(ctx, p.token(token), cgroups, log); err != nil {
+		return err
+	}
+	return os.RemoveAll(p.dir)
+}

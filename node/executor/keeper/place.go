@@ -1,0 +1,179 @@
+package keeper
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// place is the folder of one keeper:
+//
+//	settings.json   what the agent wants of it, written before it starts
+//	process.json    which process it is, written by the keeper
+//	socket          0600
+//	log             what it has to say
+//
+// The keeper removes the folder at its end. An agent removes that of a keeper that died.
+type place struct {
+	dir string
+	id  int
+}
+
+func placeOf(dir string, id int) place { return place{filepath.Join(dir, strconv.Itoa(id)), id} }
+
+// placesIn lists the folders of keepers, the oldest first.
+func placesIn(dir string) ([]place, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list keepers: %w", err)
+	}
+	var all []place
+	for _, e := range entries {
+		if id, err := strconv.Atoi(e.Name()); err == nil && id > 0 && e.IsDir() {
+			all = append(all, placeOf(dir, id))
+		}
+	}
+	slices.SortFunc(all, func(a, b place) int { return a.id - b.id })
+	return all, nil
+}
+
+// token is that of the keeper's executor.
+func (p place) token(token string) string { return token + "-" + strconv.Itoa(p.id) }
+
+// settings is what an agent wants of its keeper.
+type settings struct {
+	V        int           `json:"v"`
+	Token    string        `json:"token"` // of the state folder
+	Patience time.Duration `json:"patience"`
+	Cgroups  string        `json:"cgroups,omitempty"`
+}
+
+// process says which process a keeper is, so that it can't be taken for a later one with its number.
+type process struct {
+	V       int    `json:"v"`
+	PID     int    `json:"pid"`
+	Start   uint64 `json:"start"` // clock ticks since the start of the machine
+	Boot    string `json:"boot"`
+	Cgroups string `json:"cgroups"` // where its programs' cgroups are
+}
+
+func (p place) save(name string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode %s of keeper %d: %w", name, p.id, err)
+	}
+	tmp := filepath.Join(p.dir, name+".new")
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write %s of keeper %d: %w", name, p.id, err)
+	}
+	return os.Rename(tmp, filepath.Join(p.dir, name))
+}
+
+func (p place) load(name string, v any) error {
+	b, err := os.ReadFile(filepath.Join(p.dir, name))
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s of keeper %d: %w", name, p.id, err)
+	}
+	return nil
+}
+
+const (
+	settingsFile = "settings.json"
+	processFile  = "process.json"
+	socketFile   = "socket"
+	logFile      = "log"
+)
+
+// alive reports whether it is this very process that runs under its number.
+func (p process) alive() bool {
+	start, ok := startOf(p.PID)
+	return ok && start == p.Start && p.Boot == bootID()
+}
+
+// kill ends the process, and no other that has got its number meanwhile.
+func (p process) kill() {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if p.alive() { // it was when the descriptor was its own already
+		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	}
+}
+
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, start times alone must do
+	return strings.TrimSpace(string(b))
+}
+
+// startOf gives the start time of a live process: field 22 of proc_pid_stat(5), counted from the name in parentheses.
+func startOf(pid int) (start uint64, ok bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, false
+	}
+	text := string(b)
+	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
+		return 0, false
+	}
+	start, err = strconv.ParseUint(f[19], 10, 64)
+	return start, err == nil
+}
+
+// socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for the final zero.
+const socketLimit = 107
+
+// withSocket calls fn with a path of the keeper's socket that is short enough for a socket address.
+func (p place) withSocket(fn func(*net.UnixAddr) error) error {
+	path := filepath.Join(p.dir, socketFile)
+	if len(path) > socketLimit {
+		f, err := os.Open(p.dir)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		path = fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketFile)
+	}
+	return fn(&net.UnixAddr{Name: path, Net: "unix"})
+}
+
+// listen opens the keeper's socket for this user only.
+func (p place) listen() (l *net.UnixListener, err error) {
+	old := unix.Umask(0o177)
+	defer unix.Umask(old)
+	err = p.withSocket(func(a *net.UnixAddr) error {
+		l, err = net.ListenUnix("unix", a)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen on the keeper's socket: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // the path may be one through /proc; the folder goes whole
+	return l, nil
+}
+
+// dial connects to the keeper.
+func (p place) dial() (c *net.UnixConn, err error) {
+	err = p.withSocket(func(a *net.UnixAddr) error {
+		c, err = net.DialUnix("unix", nil, a)
+		return err
+	})
+	return c, err
+}

@@ -1,0 +1,241 @@
+package keeper
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// clientSlot is the agent's side of a slot. When its keeper dies, the next run has another one.
+type clientSlot struct {
+	client *Client
+
+	run  sync.Mutex // held during Run and Close
+	shut bool
+	line *slotLine // nil when there is none to use
+	buf  []byte
+}
+
+// slotLine is the connection of a slot.
+type slotLine struct {
+	link *link
+	conn *net.UnixConn
+	in   *bufio.Reader
+	slot uint64
+	runs uint64 // begun
+}
+
+var _ executor.Slot = (*clientSlot)(nil)
+
+// Slot makes a slot. It starts the keeper if there is none.
+func (c *Client) Slot() (executor.Slot, error) {
+	s := &clientSlot{client: c}
+	if err := s.connect(); err != nil {
+		return nil, fmt.Errorf("make slot: %w", err)
+	}
+	return s, nil
+}
+
+// connect opens the slot's connection.
+func (s *clientSlot) connect() error {
+	l, err := s.client.keeper(context.Background()) // bounded by launchTime
+	if err != nil {
+		return err
+	}
+	conn, err := l.place.dial()
+	if err != nil {
+		return err
+	}
+	line := &slotLine{link: l, conn: conn, in: bufio.NewReader(conn)}
+	if line.slot = l.admit(conn); line.slot == 0 {
+		conn.Close()
+		return errors.New(keeperDied)
+	}
+	if err := line.open(); err != nil {
+		line.close()
+		return err
+	}
+	s.line = line
+	return nil
+}
+
+// admit gives the connection a number, 0 when the link has ended.
+func (l *link) admit(conn *net.UnixConn) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.isDead() {
+		return 0
+	}
+	l.slots[conn] = struct{}{}
+	l.last++
+	return l.last
+}
+
+func (l *slotLine) open() error {
+	b, err := appendFrame(nil, &message{Kind: kindSlot, V: version, Slot: l.slot})
+	if err != nil {
+		return err
+	}
+	if _, err := l.conn.Write(b); err != nil {
+		return err
+	}
+	m, err := readFrame(l.in)
+	switch {
+	case err != nil:
+		return err
+	case m.Kind == kindRefused:
+		return errors.New(m.Reason)
+	}
+	return nil
+}
+
+func (l *slotLine) close() {
+	l.conn.Close()
+	l.link.mu.Lock()
+	defer l.link.mu.Unlock()
+	delete(l.link.slots, l.conn)
+}
+
+// Run has the keeper run an attempt.
+func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
+	s.run.Lock()
+	defer s.run.Unlock()
+	began := time.Now()
+	if s.shut {
+		return refused("the slot is closed", began)
+	}
+	if ctx.Err() != nil {
+		return executor.Unstarted(ctx)
+	}
+	if s.line == nil || s.line.link.isDead() {
+		s.drop()
+		if err := s.connect(); err != nil {
+			return refused("its keeper could not be started: "+err.Error(), began)
+		}
+	}
+	l := s.line
+	l.runs++
+	id := runID(l.slot, l.runs)
+	if err := s.order(id, a); err != nil {
+		if errors.Is(err, errTooLong) {
+			return refused(err.Error(), began)
+		}
+		s.drop()
+		return l.link.lost(began)
+	}
+	stopping := l.stopping(ctx, id, a)
+	o, err := l.await(id, a)
+	left := stopping.end()
+	if err != nil || left {
+		s.drop()
+	}
+	switch {
+	case err == nil:
+		return o
+	case left:
+		return executor.Outcome{Left: true}
+	}
+	return l.link.lost(began)
+}
+
+var errTooLong = errors.New("the argument list is too long: arguments and environment take more than 16 MiB; pass large values in a file")
+
+// order sends the attempt with its files.
+func (s *clientSlot) order(id uint64, a *executor.Attempt) (err error) {
+	o := &order{
+		Name: a.Name, Record: a.Record, Dir: a.Dir, Argc: len(a.Argv),
+		Memory: a.Memory, Timeout: a.Timeout, Idle: a.IdleTimeout, Grace: a.Grace, Tell: a.Started != nil,
+	}
+	var fds []int
+	o.Stdout, fds = attach(fds, a.Stdout)
+	o.Stderr, fds = attach(fds, a.Stderr)
+	s.buf, err = appendFrame(s.buf[:0], &message{Kind: kindRun, ID: id, Order: o}, a.Argv, a.Env)
+	if err != nil {
+		return err
+	}
+	if len(s.buf) > maxBody {
+		s.buf = nil
+		return errTooLong
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = syscall.UnixRights(fds...)
+	}
+	n, _, err := s.line.conn.WriteMsgUnix(s.buf, oob, nil)
+	if err == nil && n < len(s.buf) {
+		_, err = s.line.conn.Write(s.buf[n:])
+	}
+	return err
+}
+
+// attach adds a file to those that go with the frame and gives its number.
+func attach(fds []int, f *os.File) (int, []int) {
+	if f == nil {
+		return 0, fds
+	}
+	fds = append(fds, int(f.Fd()))
+	return len(fds), fds
+}
+
+// await waits for the outcome.
+func (l *slotLine) await(id uint64, a *executor.Attempt) (executor.Outcome, error) {
+	for {
+		m, err := readFrame(l.in)
+		if err != nil {
+			return executor.Outcome{}, err
+		}
+		switch {
+		case m.ID != id:
+		case m.Kind == kindBegan && a.Started != nil:
+			a.Started(m.PID)
+		case m.Kind == kindEnded && m.Outcome != nil:
+			return *m.Outcome, nil
+		}
+	}
+}
+
+// drop gives up the connection, without which the slot's last run is not collected.
+func (s *clientSlot) drop() {
+	if s.line != nil {
+		s.line.close()
+		s.line = nil
+	}
+}
+
+// Close frees the slot in the keeper.
+func (s *clientSlot) Close() error {
+	s.run.Lock()
+	defer s.run.Unlock()
+	if s.shut || s.line == nil {
+		s.shut = true
+		return nil
+	}
+	s.shut = true
+	if b, err := appendFrame(nil, &message{Kind: kindBye}); err == nil {
+		_, _ = s.line.conn.Write(b) // a keeper that is gone has nothing to collect
+	}
+	s.drop()
+	return nil
+}
+
+// refused is the outcome of an attempt that no keeper has taken.
+func refused(reason string, began time.Time) executor.Outcome {
+	return executor.Outcome{Class: grid.ClassStart, ExitCode: notRunnable, Reason: reason, Start: began, End: time.Now()}
+}
+
+// notRunnable is what shells give for a program that can't be started.
+const notRunnable = 126
+
+// lostOutcome is that of a run whose end nobody saw.
+func lostOutcome(reason string, began time.Time) executor.Outcome {
+	return executor.Outcome{Class: grid.ClassLost, ExitCode: grid.NoExit, Reason: reason, Start: began, End: time.Now()}
+}

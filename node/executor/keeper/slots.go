@@ -1,0 +1,120 @@
+package keeper
+
+import (
+	"net"
+	"os"
+
+	"mlfnode/node/executor"
+)
+
+// slot is a slot of the executor with the connection over which the agent uses it.
+type slot struct {
+	number uint64
+	by     *session
+	line   *line
+	exec   executor.Slot
+
+	last  uint64   // the run that began last; guarded by the server
+	early *message // a stop for a run that has not come yet; guarded by the server
+}
+
+// openSlot serves a slot on the goroutine of its connection, until it is closed or the agent is gone.
+func (k *server) openSlot(c *net.UnixConn, m *message) {
+	l, err := newLine(c)
+	if err != nil {
+		k.log.Warn("slot not opened", "err", err)
+		return
+	}
+	defer l.close()
+	exec, err := k.exec.Slot()
+	if err != nil {
+		_ = l.send(&message{Kind: kindRefused, Reason: err.Error()})
+		return
+	}
+	defer exec.Close()
+	s := &slot{number: m.Slot, line: l, exec: exec}
+	if !k.register(s) {
+		_ = l.send(&message{Kind: kindRefused, Reason: "this keeper takes no new attempts"})
+		return
+	}
+	defer k.unregister(s)
+	if l.send(&message{Kind: kindReady}) == nil {
+		k.serve(s)
+	}
+}
+
+// register takes a slot on. Only the agent that started the keeper may have slots.
+func (k *server) register(s *slot) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.why != nil || k.first == nil || k.now != k.first || k.slots[s.number] != nil {
+		return false
+	}
+	s.by = k.now
+	k.slots[s.number] = s
+	k.working.Add(1)
+	return true
+}
+
+func (k *server) unregister(s *slot) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.slots, s.number)
+	k.working.Done()
+}
+
+// serve runs one attempt after the other. A run is collected by the next one: the agent asks for it when it has noted the
+// outcome of the last.
+func (k *server) serve(s *slot) {
+	for {
+		m, body, files, err := s.line.receive()
+		if err != nil {
+			return
+		}
+		switch {
+		case m.Kind == kindBye:
+			closeAll(files)
+			k.collect(s.last)
+			return
+		case m.Kind == kindRun && m.Order != nil:
+			k.collect(s.last)
+			k.perform(s, m, body, files)
+		default:
+			closeAll(files)
+		}
+	}
+}
+
+// perform runs an attempt to its end.
+func (k *server) perform(s *slot, m *message, body []byte, files []*os.File) {
+	defer closeAll(files)
+	o := m.Order
+	row, err := row(body)
+	if err != nil || o.Argc < 0 || o.Argc > len(row) {
+		k.log.Warn("an attempt can't be read", "run", o.Name)
+		s.line.hangUp()
+		return
+	}
+	r, ctx := k.begin(s, m)
+	defer r.stop(nil)
+	a := &executor.Attempt{
+		Argv: row[:o.Argc], Env: row[o.Argc:], Dir: o.Dir, Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr),
+		Memory: o.Memory, Timeout: o.Timeout, IdleTimeout: o.Idle, Grace: o.Grace, Kill: r.kill,
+		Started: func(pid int) {
+			k.mu.Lock()
+			r.pid = pid
+			k.mu.Unlock()
+			if o.Tell {
+				_ = s.line.send(&message{Kind: kindBegan, ID: m.ID, PID: pid})
+			}
+		},
+	}
+	k.ended(s, r, s.exec.Run(ctx, a))
+}
+
+func file(files []*os.File, n int) *os.File {
+	if n < 1 || n > len(files) {
+		return nil
+	}
+	return files[n-1]
+}

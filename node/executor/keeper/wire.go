@@ -1,0 +1,227 @@
+package keeper
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// version is the version of the protocol that this program speaks; oldest is the oldest one that it understands. A newer
+// agent talks to an older keeper all the time: that is what keepers are for. So fields and kinds are only ever added, and
+// who does not know one skips it.
+const (
+	version = 1
+	oldest  = 1
+)
+
+// kind says what a message is for.
+type kind string
+
+// The messages. There is one control connection for each agent, on which anything may come at any time, and one connection
+// for each slot, on which a run is answered by its end.
+//
+//	agent ── hello ──► keeper     first on a control connection
+//	agent ◄─ welcome ─ keeper     or refused, or taken (another agent has come)
+//	agent ── stop ───► keeper     ends a run
+//	agent ── collect ► keeper     the outcome of a run is safe, the keeper may forget it
+//	agent ── quit ───► keeper     stop everything and end
+//	agent ◄─ ended ─── keeper     a run of an earlier agent has ended
+//
+//	agent ── slot ───► keeper     first on a slot's connection; answered by ready or refused
+//	agent ── run ────► keeper     with the output files; what the slot ran before is thereby collected
+//	agent ◄─ began ─── keeper     only where it was asked for
+//	agent ◄─ ended ─── keeper
+//	agent ── bye ────► keeper     the slot is closed; an end without it is the death of the agent
+const (
+	kindHello   kind = "hello"
+	kindWelcome kind = "welcome"
+	kindRefused kind = "refused"
+	kindTaken   kind = "taken"
+	kindStop    kind = "stop"
+	kindCollect kind = "collect"
+	kindQuit    kind = "quit"
+	kindSlot    kind = "slot"
+	kindReady   kind = "ready"
+	kindRun     kind = "run"
+	kindBegan   kind = "began"
+	kindEnded   kind = "ended"
+	kindBye     kind = "bye"
+)
+
+// message is the head of every frame. Which fields count depends on the kind.
+type message struct {
+	Kind   kind   `json:"k"`
+	V      int    `json:"v,omitempty"`      // hello, welcome: what the sender speaks
+	Oldest int    `json:"oldest,omitempty"` // hello, welcome: the oldest that it understands
+	Token  string `json:"token,omitempty"`  // hello
+	Slot   uint64 `json:"slot,omitempty"`   // slot: its number
+	ID     uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended: the run, see runID
+	PID    int    `json:"pid,omitempty"`    // began
+	Reason string `json:"reason,omitempty"` // refused
+
+	Cause cause `json:"cause,omitempty"` // stop
+	Kill  bool  `json:"kill,omitempty"`  // stop: without grace
+
+	Hold    *holdings         `json:"hold,omitempty"`    // welcome
+	Order   *order            `json:"order,omitempty"`   // run
+	Outcome *executor.Outcome `json:"outcome,omitempty"` // ended
+}
+
+// holdings is what a keeper tells an agent of itself.
+type holdings struct {
+	Held   string `json:"held"`   // how trees are held together, for logs
+	Limits bool   `json:"limits"` // memory limits are enforced
+	Runs   []held `json:"runs,omitempty"`
+}
+
+// held is a run that the keeper has not been told to forget.
+type held struct {
+	ID      uint64            `json:"id"`
+	Name    string            `json:"name"`
+	PID     int               `json:"pid,omitempty"`
+	Start   uint64            `json:"start,omitempty"`   // of the process, in clock ticks since the machine's start: tells it from a later one with its id
+	Outcome *executor.Outcome `json:"outcome,omitempty"` // once it has ended
+}
+
+// order is an attempt. Arguments and environment are in the frame's body; the output files come beside the frame.
+type order struct {
+	Name    string        `json:"name,omitempty"`
+	Record  string        `json:"record,omitempty"`
+	Dir     string        `json:"dir"`
+	Argc    int           `json:"argc"` // how many of the body's strings are arguments
+	Memory  int64         `json:"memory,omitempty"`
+	Timeout time.Duration `json:"timeout,omitempty"`
+	Idle    time.Duration `json:"idle,omitempty"`
+	Grace   time.Duration `json:"grace,omitempty"`
+	Stdout  int           `json:"stdout,omitempty"` // number of the file that came with the frame, from 1; 0 is none
+	Stderr  int           `json:"stderr,omitempty"`
+	Tell    bool          `json:"tell,omitempty"` // send began
+}
+
+// cause is why a run is stopped.
+type cause string
+
+const (
+	causeCancel cause = "cancelled"
+	causeLost   cause = "lost"
+	causeHalt   cause = "halted"
+)
+
+func causeOf(err error) cause {
+	switch {
+	case errors.Is(err, executor.ErrCancelled):
+		return causeCancel
+	case errors.Is(err, executor.ErrLost):
+		return causeLost
+	}
+	return causeHalt
+}
+
+// err is the cause as the executor knows it.
+func (c cause) err(kill bool) error {
+	err := executor.ErrHalted
+	switch c {
+	case causeCancel:
+		err = executor.ErrCancelled
+	case causeLost:
+		err = executor.ErrLost
+	}
+	if kill {
+		return fmt.Errorf("%w: %w", err, executor.ErrKill)
+	}
+	return err
+}
+
+// slotShift splits run numbers: the number of the slot above, a count in the slot below. So a stop that overtakes its run
+// can be told from one that comes too late.
+const slotShift = 40
+
+func runID(slot, n uint64) uint64 { return slot<<slotShift | n }
+
+// A frame is the lengths of head and body as two big-endian 32-bit numbers, the head as JSON and the body, which is a row of
+// strings, each after its length as a varint. Both lengths are bounded, so garbage on the socket costs no memory. The kernel
+// takes less than 8 MiB of arguments and environment (MAX_ARG_STRLEN and bprm_stack_limits in fs/exec.c).
+const (
+	prefixSize = 8
+	maxHead    = 4 << 20
+	maxBody    = 16 << 20
+)
+
+var errFrame = errors.New("the frame is none of this protocol")
+
+// appendFrame adds a frame to buf.
+func appendFrame(buf []byte, m *message, body ...[]string) ([]byte, error) {
+	head, err := json.Marshal(m)
+	if err != nil {
+		return buf, fmt.Errorf("encode %s: %w", m.Kind, err)
+	}
+	at := len(buf)
+	buf = append(buf, make([]byte, prefixSize)...)
+	buf = append(buf, head...)
+	for _, list := range body {
+		for _, s := range list {
+			buf = append(binary.AppendUvarint(buf, uint64(len(s))), s...)
+		}
+	}
+	binary.BigEndian.PutUint32(buf[at:], uint32(len(head)))
+	binary.BigEndian.PutUint32(buf[at+4:], uint32(len(buf)-at-prefixSize-len(head)))
+	return buf, nil
+}
+
+// lengths reads the beginning of a frame.
+func lengths(prefix []byte) (head, body int, err error) {
+	h, b := binary.BigEndian.Uint32(prefix), binary.BigEndian.Uint32(prefix[4:])
+	if h < 2 || h > maxHead || b > maxBody {
+		return 0, 0, errFrame
+	}
+	return int(h), int(b), nil
+}
+
+// readFrame reads one frame and not a byte more.
+func readFrame(r io.Reader) (*message, error) {
+	var prefix [prefixSize]byte
+	if _, err := io.ReadFull(r, prefix[:]); err != nil {
+		return nil, err
+	}
+	head, body, err := lengths(prefix[:])
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, head)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, r, int64(body)); err != nil {
+		return nil, err
+	}
+	return decode(b)
+}
+
+func decode(head []byte) (*message, error) {
+	m := new(message)
+	if err := json.Unmarshal(head, m); err != nil {
+		return nil, fmt.Errorf("%w: %w", errFrame, err)
+	}
+	return m, nil
+}
+
+// row reads the strings of a body. They share one piece of memory.
+func row(body []byte) ([]string, error) {
+	text := string(body)
+	var all []string
+	for at := 0; at < len(body); {
+		n, size := binary.Uvarint(body[at:])
+		if size <= 0 || n > uint64(len(body)-at-size) {
+			return nil, errFrame
+		}
+		at += size
+		all = append(all, text[at:at+int(n)])
+		at += int(n)
+	}
+	return all, nil
+}

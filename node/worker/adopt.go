@@ -1,0 +1,245 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// Adopter knows what earlier agents have left running. Runs go by their names, which are those that the executor was given.
+type Adopter interface {
+	// Adopted gives a way to wait for a run that an earlier agent began. The func blocks until the run has ended, which may be
+	// at once, and gives its outcome; ending ctx stops the run as it does in executor.Slot, executor.ErrLeave included. ok is
+	// false when nobody has the run: then it is not running.
+	Adopted(run string) (resume func(ctx context.Context) executor.Outcome, ok bool)
+	// Collected says that the outcome of an adopted run is noted.
+	Collected(run string)
+	// Disown stops the runs that nobody has asked for.
+	Disown()
+}
+
+// ticket is the lease of an attempt in its manifest.
+type ticket struct {
+	Seq        uint64 `json:"seq"`
+	Lo         int64  `json:"lo"`
+	Hi         int64  `json:"hi"`
+	Attempt    int    `json:"attempt"`
+	Deliveries int    `json:"deliveries"`
+	Shape      string `json:"shape"`
+	Reply      string `json:"reply"`
+}
+
+func ticketOf(h *jetstream.Held) *ticket {
+	t := h.Ticket()
+	return &ticket{
+		Seq: t.Seq, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Deliveries: t.Deliveries, Shape: t.Shape, Reply: t.Reply,
+	}
+}
+
+// adoption is an attempt of an earlier agent that goes on under this one.
+type adoption struct {
+	attempt  *attempt
+	manifest *manifest
+	sweep    *sweep
+	lane     lane
+	holding  *holding // nil when its lease is not known
+	resume   func(context.Context) executor.Outcome
+}
+
+// adopt finds out how the attempt of a spool stands: its result, nil if nobody knows one, or that it goes on. In that case
+// its resources are reserved and its lease is held from here on.
+func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *grid.Result, goesOn bool) {
+	if m.Result != nil {
+		return m.Result, false
+	}
+	if w.cfg.Adopt != nil {
+		if resume, ok := w.cfg.Adopt.Adopted(m.Run); ok {
+			out := glance(resume)
+			if !out.Left {
+				return a.result(out), false
+			}
+			w.adoptions = append(w.adoptions, w.takeBack(a, m, r, resume))
+			w.log.Info("attempt goes on", "trial", a.id, "attempt", a.number)
+			return nil, true
+		}
+	}
+	switch out, ok, err := executor.ReadRecord(a.spool.record(), m.Run); {
+	case err != nil:
+		w.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
+	case ok:
+		return a.result(out), false
+	}
+	return nil, false
+}
+
+// glance asks for the outcome of a run without waiting for its end.
+func glance(resume func(context.Context) executor.Outcome) executor.Outcome {
+	ctx, leave := context.WithCancelCause(context.Background())
+	leave(executor.ErrLeave)
+	return resume(ctx)
+}
+
+// takeBack gives a running attempt its place in this worker. The machine may have become too small for it meanwhile: then
+// nothing else begins until it has ended.
+func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
+	s := w.sweeps.adopt(r)
+	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: lane{
+		name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority, active: true,
+	}}
+	w.capacity.take(ad.lane.resources)
+	w.shares.began(ad.lane, time.Now())
+	a.lease = m.Lease
+	if m.Lease != nil {
+		ad.holding = w.retake(m.Sweep, m.Lease)
+	}
+	return ad
+}
+
+// retake holds the lease of an attempt that goes on. Its other trials are not begun here, for some of them may have ended: they
+// are leased anew when this one is given back.
+func (w *Worker) retake(id grid.SweepID, t *ticket) *holding {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for h := range w.holdings {
+		if h.held.Seq == t.Seq {
+			h.runners++
+			return h
+		}
+	}
+	held := w.cfg.Store.Queue.Restore(jetstream.Ticket{
+		Lease: jetstream.Lease{Sweep: id, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Shape: t.Shape},
+		Seq:   t.Seq, Deliveries: t.Deliveries, Reply: t.Reply,
+	})
+	if err := held.Renew(); err != nil {
+		w.log.Debug("lease could not be renewed", "sweep", id, "err", err)
+	}
+	h := &holding{held: held, next: t.Hi, runners: 1}
+	w.holdings[h] = struct{}{}
+	return h
+}
+
+// adopt makes a sweep known before the records are watched, because an attempt of it goes on.
+func (s *sweeps) adopt(r jetstream.Record) *sweep {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := r.Sweep.ID
+	if s.known[id] == nil {
+		s.known[id] = renewed(nil, r.Sweep)
+	}
+	return s.known[id]
+}
+
+// take reserves resources whether they are free or not.
+func (c *capacity) take(r grid.Resources) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cpus -= r.CPUs
+	c.memory -= r.Memory
+}
+
+// goOn sees the attempts of earlier agents to their ends.
+func (w *Worker) goOn() {
+	for _, ad := range w.adoptions {
+		w.running.Add(1)
+		go func() {
+			defer w.running.Done()
+			w.conclude(ad)
+			w.capacity.release(ad.lane.resources)
+			w.shares.ended(ad.lane, time.Now())
+			if ad.holding != nil {
+				w.leave(ad.holding)
+			}
+			w.nudge()
+		}()
+	}
+	w.adoptions = nil
+}
+
+// conclude waits for the end of an adopted attempt and reports it. Its output is stored once more from its beginning, since
+// nobody knows how much of it was: readers drop what they have.
+func (w *Worker) conclude(ad *adoption) {
+	a := ad.attempt
+	s := ad.sweep
+	if ad.holding != nil {
+		s, _ = ad.holding.under(s)
+	}
+	w.watch(a)
+	out := ad.resume(s.ctx)
+	w.unwatch(a)
+	if out.Left {
+		w.leaveOn(a)
+		if ad.holding != nil {
+			ad.holding.leftOn()
+		}
+		return
+	}
+	result := a.result(out)
+	w.note(a, ad.manifest, result)
+	w.collect(a, result)
+	e := grid.Event{
+		Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: time.Now().UnixMicro(), Result: result,
+	}
+	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: a.spool.discard})
+}
+
+// note writes a result into the spool, so that it is safe there and its keeper may forget it.
+func (w *Worker) note(a *attempt, m *manifest, result *grid.Result) {
+	if result.Class == grid.ClassLost {
+		result.Started = a.started.UnixMicro()
+	}
+	if m.Result == nil {
+		m.Result = result
+		if err := a.spool.claim(m); err != nil {
+			w.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
+			return // whoever holds it keeps it for the next start
+		}
+	}
+	if w.cfg.Adopt != nil {
+		w.cfg.Adopt.Collected(a.run)
+	}
+}
+
+// discard removes a spool whose report is stored.
+func (s *spool) discard() {
+	s.close()
+	_ = removeTree(s.dir) // what is left is looked at again by the next start
+}
+
+// errLeaving is the cause with which running attempts are left to the next agent.
+var errLeaving = fmt.Errorf("the node agent is replaced: %w", executor.ErrLeave)
+
+// Handover has Run, when its context ends, leave running attempts to the next agent instead of stopping them, as far as the
+// executor can do that. What they have printed so far is stored; their spools and leases stay.
+func (w *Worker) Handover() { w.handover.Store(true) }
+
+// parting is the cause with which Run's end ends attempts.
+func (w *Worker) parting() error {
+	if w.handover.Load() {
+		return errLeaving
+	}
+	return errStopping
+}
+
+// leaveOn lets go of an attempt that goes on without this worker.
+func (w *Worker) leaveOn(a *attempt) {
+	w.drain(a)
+	a.spool.close()
+	w.log.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
+}
+
+// leftOn notes that an attempt of the lease goes on without this worker.
+func (h *holding) leftOn() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.left = true
+}
+
+func (h *holding) isLeft() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.left
+}

@@ -1,0 +1,284 @@
+package worker
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor/keeper"
+)
+
+// agents is a row of workers over one store and one folder, each with the keepers that the last one has left.
+type agents struct {
+	*stage
+	options keeper.Options
+	client  *keeper.Client
+}
+
+func newAgents(t *testing.T) *agents {
+	t.Helper()
+	s := &stage{t: t, store: openStore(t, filepath.Join(t.TempDir(), "jetstream")), dir: t.TempDir()}
+	return &agents{stage: s, options: keeper.Options{
+		Dir: filepath.Join(s.dir, "keepers"), Logger: logger(t),
+		Token: fmt.Sprintf("worker-test-%d-%x", os.Getpid(), time.Now().UnixNano()),
+	}}
+}
+
+// next makes the next agent: it takes over keepers and reports what ended, and does not run yet.
+func (a *agents) next() {
+	a.t.Helper()
+	client, err := keeper.Open(a.t.Context(), a.options)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.client = client
+	a.t.Cleanup(func() { client.Close() })
+	a.Worker, err = New(Config{
+		Node: "n", Dir: a.dir, Store: a.store, Executor: client, Adopt: client,
+		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(a.t),
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if err := a.Recover(a.t.Context()); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// part has the agent leave what runs, and end.
+func (a *agents) part() {
+	a.t.Helper()
+	a.Handover()
+	a.stop()
+	a.client.Leave()
+}
+
+// scripted is a sweep of shell scripts that tell of their start by a file in the folder $MARKS.
+func (a *agents) scripted(n int, text string, edit func(*grid.Sweep)) (*grid.Sweep, string) {
+	a.t.Helper()
+	marks := a.t.TempDir()
+	return a.sweep("t-1", n, 1, func(r *grid.Sweep) {
+		r.Task.Command = []string{"/bin/sh", "-c", text, "sh"}
+		r.Environ = append(r.Environ, "MARKS="+marks)
+		if edit != nil {
+			edit(r)
+		}
+	}), marks
+}
+
+func (a *agents) await(path string) {
+	a.t.Helper()
+	eventually(a.t, "file "+filepath.Base(path), func() bool {
+		_, err := os.Stat(path)
+		return err == nil
+	})
+}
+
+// shown joins the stored output of a run as readers do: what was stored twice counts once.
+func (a *agents) shown(id grid.SweepID, r *grid.Result, run string) string {
+	a.t.Helper()
+	var text []byte
+	err := a.store.Logs.Read(a.t.Context(), id, jetstream.LogRange{}, func(seq uint64, chunks []jetstream.Chunk) error {
+		for _, c := range chunks {
+			if c.Run != run || c.Stream != streamOut || seq < r.Log.First {
+				continue
+			}
+			if c.Offset > int64(len(text)) {
+				a.t.Errorf("output of %s: got a piece at %d, want one at %d", run, c.Offset, len(text))
+			}
+			if end := c.Offset + int64(len(c.Data)); end > int64(len(text)) {
+				text = append(text, c.Data[int64(len(text))-c.Offset:]...)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return string(text)
+}
+
+const untilGo = `echo "one of $MLF_TRIAL"; echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done; echo two; echo left >$MLF_OUT/model; exit 7`
+
+// TestAttemptGoesOnUnderTheNextAgent replaces the agent twice while an attempt runs.
+func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
+	a := newAgents(t)
+	r, marks := a.scripted(1, untilGo, nil)
+	a.next()
+	a.lease(r, 0, 1)
+	a.run()
+	a.await(filepath.Join(marks, "began"))
+	for range 2 {
+		a.part()
+		a.next()
+		if got := a.capacity.cpus; got != 3 {
+			t.Errorf("free processors: got %v, want 3 beside the attempt that goes on", got)
+		}
+		a.run()
+	}
+	if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.released(r.ID, 1)
+	all := a.finished(r.ID, 1)
+	if len(all) != 1 {
+		t.Fatalf("results: got %d, want one", len(all))
+	}
+	res := all[0].Result
+	if res.Class != grid.ClassExit || res.ExitCode != 7 || res.Files.Count != 1 {
+		t.Errorf("result: got %+v, want exit code 7 and one file", res)
+	}
+	if got, want := a.shown(r.ID, res, all[0].Run), "one of t-1/0\ntwo\n"; got != want {
+		t.Errorf("output: got %q, want %q", got, want)
+	}
+	if res.Log.Bytes != int64(len("one of t-1/0\ntwo\n")) {
+		t.Errorf("output: got %d bytes, want each counted once", res.Log.Bytes)
+	}
+	eventually(t, "the lease to be acknowledged", func() bool {
+		present, err := a.store.Queue.Present(t.Context())
+		return err == nil && len(present) == 0
+	})
+	a.stop()
+	if a.capacity.cpus != 4 {
+		t.Errorf("free processors: got %v, want all", a.capacity.cpus)
+	}
+	if left, _ := os.ReadDir(filepath.Join(a.dir, "spool")); len(left) > 0 {
+		t.Errorf("spools left: %v", left)
+	}
+}
+
+// TestAttemptThatEndedWhileNobodyWasThere is reported with its true outcome, by its keeper or by what that has written.
+func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
+	for _, keeperGone := range []bool{false, true} {
+		t.Run("keeper gone "+strconv.FormatBool(keeperGone), func(t *testing.T) {
+			a := newAgents(t)
+			r, marks := a.scripted(1, "echo $PPID >$MARKS/keeper.new; mv $MARKS/keeper.new $MARKS/keeper;"+untilGo, nil)
+			a.next()
+			a.lease(r, 0, 1)
+			a.run()
+			a.await(filepath.Join(marks, "began"))
+			a.part()
+			if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			a.await(filepath.Join(a.dir, "spool", "1", "outcome.json"))
+			if keeperGone {
+				killFrom(t, filepath.Join(marks, "keeper"))
+			}
+			a.next()
+			all := a.finished(r.ID, 1)
+			if res := all[0].Result; res.Class != grid.ClassExit || res.ExitCode != 7 || !strings.Contains(res.Reason, "exit code 7") {
+				t.Errorf("result: got %+v, want exit code 7", res)
+			}
+		})
+	}
+}
+
+// TestAdoptedAttemptObeysItsSweep cancels the sweep of an adopted attempt, once while no agent is there.
+func TestAdoptedAttemptObeysItsSweep(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		t.Run("away "+strconv.FormatBool(away), func(t *testing.T) {
+			a := newAgents(t)
+			r, marks := a.scripted(1, untilGo, nil)
+			a.next()
+			a.lease(r, 0, 1)
+			a.run()
+			a.await(filepath.Join(marks, "began"))
+			a.part()
+			if away {
+				a.change(r, grid.SweepCancelled)
+			}
+			a.next()
+			a.run()
+			if !away {
+				a.change(r, grid.SweepCancelled)
+			}
+			if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassCancel {
+				t.Errorf("result: got %+v, want it cancelled", res)
+			}
+			a.released(r.ID, 1)
+		})
+	}
+}
+
+// TestAgentStopsWhatItHasAdopted has the second agent leave without a handover.
+func TestAgentStopsWhatItHasAdopted(t *testing.T) {
+	a := newAgents(t)
+	r, marks := a.scripted(1, untilGo, nil)
+	a.next()
+	a.lease(r, 0, 1)
+	a.run()
+	a.await(filepath.Join(marks, "began"))
+	a.part()
+	a.next()
+	a.run()
+	a.stop()
+	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassHalt {
+		t.Errorf("result: got %+v, want it halted", res)
+	}
+}
+
+// TestOtherTrialsOfALeaseAreGivenBack leaves one trial of a lease of three running.
+func TestOtherTrialsOfALeaseAreGivenBack(t *testing.T) {
+	a := newAgents(t)
+	r, marks := a.scripted(3, untilGo, func(r *grid.Sweep) { r.MaxParallel = 1 })
+	a.next()
+	a.lease(r, 0, 3)
+	a.run()
+	a.await(filepath.Join(marks, "began"))
+	a.part()
+	a.next()
+	a.run()
+	if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.released(r.ID, 1)
+	if all := a.finished(r.ID, 1); len(all) != 1 || all[0].Index != 0 {
+		t.Errorf("results: got %+v, want the one of trial 0", all)
+	}
+}
+
+// TestKeeperDiesUnderAnAdoptedAttempt is the end of both.
+func TestKeeperDiesUnderAnAdoptedAttempt(t *testing.T) {
+	a := newAgents(t)
+	r, marks := a.scripted(1, "echo $PPID >$MARKS/keeper;"+untilGo, nil)
+	a.next()
+	a.lease(r, 0, 1)
+	a.run()
+	a.await(filepath.Join(marks, "began"))
+	a.part()
+	a.next()
+	a.run()
+	killFrom(t, filepath.Join(marks, "keeper"))
+	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassLost || !strings.Contains(res.Reason, "its keeper died") {
+		t.Errorf("result: got %+v, want it lost with its keeper", res)
+	}
+	a.released(r.ID, 1)
+}
+
+// killFrom kills the process whose number is in a file.
+func killFrom(t *testing.T, file string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+}
