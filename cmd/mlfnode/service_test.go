@@ -37,9 +37,7 @@ func TestServiceWithoutSystemd(t *testing.T) {
 func TestServiceCommands(t *testing.T) {
 	m := servicetest.Boot(t)
 	bin := filepath.Join(t.TempDir(), "mlfnode")
-	c := exec.Command("go", "build", "-o", bin, ".")
-	c.Env = append(c.Environ(), "CGO_ENABLED=0")
-	if out, err := c.CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("build mlfnode: %v\n%s", err, out)
 	}
 	m.Copy(bin, "/opt/mlf/mlfnode")

@@ -69,7 +69,8 @@ Restart=always
 RestartSec=100ms
 `
 	if u.version >= restartBackoff {
-		text += "RestartSteps=10\nRestartMaxDelaySec=10\n"
+		text += "# Systemd counts restarts for as long as the machine is up; keepers wait ten seconds for another agent.\n" +
+			"RestartSteps=10\nRestartMaxDelaySec=2\n"
 	}
 	return text + `# The agent is asked to end. Trials run under keepers, in scopes of their own, which the agent ends itself, or leaves alone
 # when it is restarted; what else is left in the unit then is killed.
