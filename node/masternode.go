@@ -25,7 +25,7 @@ import (
 //
 // Like Open this is wiring, in the order in which the parts depend on each other.
 func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
-	n, err := begin(ctx, cfg)
+	n, err := begin(ctx, cfg, true)
 	if err != nil {
 		return nil, err
 	}

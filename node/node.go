@@ -4,11 +4,13 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,9 +19,11 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/keeper"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
 	"mlfnode/node/monitor"
+	"mlfnode/node/service"
 	"mlfnode/node/worker"
 )
 
@@ -30,6 +34,7 @@ type Node struct {
 	closers []func()
 
 	executor executor.Executor
+	adopter  worker.Adopter    // of a node in a cluster
 	server   *jetstream.Server // of a master
 	store    *jetstream.Store
 	history  *history.DB
@@ -52,8 +57,8 @@ type Node struct {
 }
 
 // begin takes the state folder and ends what a dead agent has left running: nothing of it may still write to its spools when
-// they are read.
-func begin(ctx context.Context, cfg Config) (_ *Node, err error) {
+// they are read. On a lasting node programs outlive the agent, and those of the last agent go on.
+func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
 		return nil, err
@@ -80,17 +85,61 @@ func begin(ctx context.Context, cfg Config) (_ *Node, err error) {
 	} else if killed > 0 {
 		cfg.Logger.Info("processes of a dead node killed", "count", killed)
 	}
-	if n.executor != nil {
-		return n, nil
+	if lasting {
+		return n, n.openKeeper(ctx, token)
 	}
-	process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true}, cfg.Logger)
+	return n, n.openProcess(ctx, token)
+}
+
+// openProcess has programs die with this process. What keepers of a node that was in a cluster still run is stopped.
+func (n *Node) openProcess(ctx context.Context, token string) error {
+	if _, err := os.Stat(n.keepers()); err == nil {
+		left, err := keeper.Open(ctx, keeper.Options{Dir: n.keepers(), Token: token, Logger: n.log})
+		if err == nil {
+			err = left.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("stop what an earlier node left running: %w", err)
+		}
+	}
+	if n.executor != nil {
+		return nil
+	}
+	process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true}, n.log)
 	if err != nil {
-		return nil, fmt.Errorf("open the process executor: %w", err)
+		return fmt.Errorf("open the process executor: %w", err)
 	}
 	n.onClose(func() { process.Close() })
 	n.executor = process
-	return n, nil
+	return nil
 }
+
+// openKeeper has programs outlive this process, and takes over those of the last one.
+func (n *Node) openKeeper(ctx context.Context, token string) error {
+	if n.executor != nil {
+		return nil
+	}
+	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6])) // without systemd a keeper is a session of its own
+	client, err := keeper.Open(ctx, keeper.Options{
+		Dir: n.keepers(), Token: token, Wrap: wrap, Patience: n.cfg.Cluster.Patience, Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("take over what the last agent left running: %w", err)
+	}
+	n.executor, n.adopter = client, client
+	n.onClose(func() {
+		if n.handover {
+			client.Leave()
+			return
+		}
+		if err := client.Close(); err != nil {
+			n.log.Warn("keepers could not be stopped", "err", err)
+		}
+	})
+	return nil
+}
+
+func (n *Node) keepers() string { return filepath.Join(n.cfg.StateDir, "keepers") }
 
 // trustDir is the folder of the node's credentials.
 func (n *Node) trustDir() string { return trustDir(n.cfg.StateDir) }
@@ -103,7 +152,7 @@ func trustDir(state string) string { return filepath.Join(state, "trust") }
 // This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
 // undone; Close runs these backwards.
 func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
-	n, err := begin(ctx, cfg)
+	n, err := begin(ctx, cfg, false)
 	if err != nil {
 		return nil, err
 	}

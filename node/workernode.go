@@ -23,7 +23,7 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	cfg.Node = id.Node
-	n, err := begin(ctx, cfg)
+	n, err := begin(ctx, cfg, true)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	cfg := &n.cfg
 	w, err := worker.New(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
-		Beats: true, Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
+		Adopt: n.adopter, Beats: true, Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
 	})
 	if err != nil {
 		return fmt.Errorf("make the worker: %w", err)
