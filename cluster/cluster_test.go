@@ -180,22 +180,26 @@ func TestFalseDeaths(t *testing.T) {
 }
 
 func TestFortyMembers(t *testing.T) {
-	nodes := startMany(t, 40, nil)
+	n := 40
+	if testing.Short() {
+		n = 12 // under the race detector, 40 starve a small machine, and a starved member looks dead
+	}
+	nodes := startMany(t, n, nil)
+	last := nodes[n-1].node
 	killed := time.Now()
-	nodes[39].Close()
-	var first time.Duration
+	nodes[n-1].Close()
 	known := func() (n int) {
-		for _, c := range nodes[:39] {
-			if stateOf(c, "n39") == Dead {
+		for _, c := range nodes[:len(nodes)-1] {
+			if stateOf(c, last) == Dead {
 				n++
 			}
 		}
 		return n
 	}
-	eventually(t, 20*time.Second, "n39 is dead for one", func() bool { return known() > 0 })
-	first = time.Since(killed)
-	eventually(t, 20*time.Second, "n39 is dead for all", func() bool { return known() == 39 })
-	t.Logf("40 members: a death is known after %s to the first, %s to the last", first.Round(time.Millisecond), time.Since(killed).Round(time.Millisecond))
+	eventually(t, 20*time.Second, "it is dead for one", func() bool { return known() > 0 })
+	first := since(killed)
+	eventually(t, 20*time.Second, "it is dead for all", func() bool { return known() == n-1 })
+	t.Logf("%d members: a death is known after %s to the first, %s to the last", n, first, since(killed))
 }
 
 func wait(t *testing.T, d time.Duration) {
