@@ -39,6 +39,26 @@ func TestMembersKnowEachOther(t *testing.T) {
 	}
 }
 
+// TestUpdatesArePaced changes something many times a second.
+func TestUpdatesArePaced(t *testing.T) {
+	nodes := startMany(t, 2, nil)
+	seen := map[int]bool{}
+	begun := time.Now()
+	for i := range 100 {
+		nodes[1].Update(func(s *Self) { s.Slots = i + 10 })
+		m, _ := nodes[0].table.find("n01")
+		seen[m.Slots] = true
+		wait(t, 20*time.Millisecond)
+	}
+	eventually(t, 4*time.Second, "the last one is told", func() bool {
+		m, _ := nodes[0].table.find("n01")
+		return m.Slots == 109
+	})
+	if most := int(time.Since(begun)/pace) + 2; len(seen) > most {
+		t.Errorf("got %d different values in %s, want at most %d", len(seen), since(begun), most)
+	}
+}
+
 // TestDeathAndReturn kills an agent (no goodbye), and starts it again at once after it was declared dead.
 func TestDeathAndReturn(t *testing.T) {
 	nodes := startMany(t, 3, nil)
@@ -71,6 +91,7 @@ func TestQuickRestart(t *testing.T) {
 	before, _ := nodes[0].table.find("n02")
 	var seen changes
 	defer nodes[0].Watch(seen.add)()
+	eventually(t, time.Second, "the watcher met all", func() bool { return seen.count(Alive) == 3 })
 	cfg := config("n02")
 	cfg.Bind = strings.Split(nodes[2].address, ":")[0]
 	nodes[2].Close()
