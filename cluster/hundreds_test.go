@@ -144,6 +144,7 @@ func simulate(t *testing.T, e *ether, n int) []*simulated {
 				t.Fatal(err)
 			}
 		}
+		synctest.Wait() // the first takes a state over after it answered
 	}
 	for i, s := range all {
 		if got := s.ml.NumMembers(); got != n {

@@ -10,9 +10,12 @@ const (
 	lookEvery = 250 * time.Millisecond
 	lookShare = 4 * time.Millisecond
 	// lookOften is the pace while somebody is suspect or may become so.
-	lookOften = 50 * time.Millisecond
-	// lookIdle is the rest after a look, in times of what it took, so that looking costs a twentieth of a core at most.
-	lookIdle = 20
+	lookOften = 100 * time.Millisecond
+	// lookIdle is the rest after a look, in times of what it took, so that looking costs a hundredth of a core at most. It has
+	// bounds, for news that come in a bunch and for a machine that is too busy.
+	lookIdle = 100
+	restMin  = 10 * time.Millisecond
+	restMax  = time.Second
 )
 
 // nudge asks for a look.
@@ -28,7 +31,7 @@ func (c *Cluster) run() {
 	for {
 		begun := time.Now()
 		c.table.deliver(c.observe())
-		if !rest(c.life, max(lookIdle*time.Since(begun), 5*time.Millisecond)) {
+		if !rest(c.life, min(max(lookIdle*time.Since(begun), restMin), restMax)) {
 			return
 		}
 		select {

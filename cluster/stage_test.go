@@ -73,8 +73,13 @@ func startMany(t *testing.T, n int, change func(*Config)) []*Cluster {
 	for _, c := range nodes[1:] {
 		join(t, c, nodes[0])
 	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("members of %s: alive %d, suspect %d, dead %d", nodes[0].node, count(nodes[0], Alive), count(nodes[0], Suspect), count(nodes[0], Dead))
+		}
+	}()
 	for _, c := range nodes {
-		eventually(t, 20*time.Second, fmt.Sprintf("%s knows %d alive members", c.node, n), func() bool { return count(c, Alive) == n })
+		eventually(t, time.Minute, fmt.Sprintf("%s knows %d alive members", c.node, n), func() bool { return count(c, Alive) == n })
 	}
 	return nodes
 }
