@@ -289,3 +289,15 @@ func FuzzFrame(f *testing.F) {
 		}
 	})
 }
+
+// TestWrap starts the keeper through another program, as systemd-run does.
+func TestWrap(t *testing.T) {
+	o := options(t)
+	o.Wrap = []string{"nice", "-n", "3"}
+	c := started(t, o)
+	dir := t.TempDir()
+	expect(t, slotOf(t, c).Run(t.Context(), script(t, dir, "a", "nice")), grid.ClassNone, 0, "")
+	if b, err := os.ReadFile(filepath.Join(dir, "stdout")); err != nil || strings.TrimSpace(string(b)) == "0" {
+		t.Errorf("niceness of the program: got %q, %v; want that of the wrapped keeper", b, err)
+	}
+}
