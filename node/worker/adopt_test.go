@@ -282,4 +282,3 @@ func killFrom(t *testing.T, file string) {
 		t.Fatal(err)
 	}
 }
-

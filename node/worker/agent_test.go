@@ -71,7 +71,7 @@ func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a.store = openStore(t, filepath.Join(a.dir, "jetstream"))
+	a.reopen()
 	a.next()
 	a.run()
 	for _, e := range a.finished(r.ID, 2) {
@@ -86,6 +86,25 @@ func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	if all := a.finished(r.ID, 2); len(all) != 2 {
 		t.Errorf("results: got %d, want 2", len(all))
 	}
+}
+
+// reopen opens the store once the last agent has let go of it: a process that it was just starting when it was killed has its
+// files for a moment longer.
+func (a *agents) reopen() {
+	a.t.Helper()
+	var server *jetstream.Server
+	eventually(a.t, "the store to be free", func() (ok bool) {
+		var err error
+		server, err = jetstream.Start(jetstream.Config{Dir: filepath.Join(a.dir, "jetstream"), Logger: logger(a.t)})
+		return err == nil
+	})
+	a.t.Cleanup(server.Close)
+	store, err := server.Store(a.t.Context())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.store = store
+	a.t.Cleanup(store.Close)
 }
 
 // prepare stores a sweep of n trials, each with a lease, in the store of the agents to come. The trials tell again and again

@@ -32,7 +32,7 @@ func (k *kept) end(o executor.Outcome) {
 // takeOver makes this agent the one of the keeper in p, or removes what is left of a dead one.
 func (c *Client) takeOver(ctx context.Context, p place) error {
 	log := c.log.With("keeper", p.id)
-	l, err := connect(p, c.o.Token, c.log)
+	l, err := connect(p, false, c.o.Token, c.log)
 	if err != nil {
 		log.Info("what a keeper has left is removed", "why", err)
 		var self process
