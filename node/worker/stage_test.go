@@ -18,10 +18,13 @@ import (
 	"mlfnode/node/executor/keeper"
 )
 
-// TestMain makes the test binary a keeper, or the tests.
+// TestMain makes the test binary a keeper, an agent, or the tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == keeper.Command {
 		os.Exit(keeper.Main(os.Args[2:], nil, os.Stderr))
+	}
+	if dir, ok := os.LookupEnv(agentVar); ok {
+		os.Exit(agent(dir))
 	}
 	goleak.VerifyTestMain(m)
 }

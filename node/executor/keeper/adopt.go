@@ -32,7 +32,7 @@ func (k *kept) end(o executor.Outcome) {
 // takeOver makes this agent the one of the keeper in p, or removes what is left of a dead one.
 func (c *Client) takeOver(ctx context.Context, p place) error {
 	log := c.log.With("keeper", p.id)
-	l, err := connect(p, c.o.Token, c.log)
+	l, err := connect(p, false, c.o.Token, c.log)
 	if err != nil {
 		log.Info("what a keeper has left is removed", "why", err)
 		var self process
@@ -102,8 +102,11 @@ func (k *kept) collect() {
 	_ = k.link.send(&message{Kind: kindCollect, ID: k.held.ID})
 }
 
-// resume waits for the run's end.
+// resume waits for the run's end. What has ended is not left, whatever ctx says.
 func (k *kept) resume(ctx context.Context) executor.Outcome {
+	if k.isOver() {
+		return k.outcome
+	}
 	left := make(chan struct{})
 	stopping := newStopping(ctx, k.link, k.held.ID, nil, func() { close(left) })
 	defer stopping.end()
@@ -114,10 +117,17 @@ func (k *kept) resume(ctx context.Context) executor.Outcome {
 		return executor.Outcome{Left: true}
 	case <-k.link.ended:
 	}
-	select {
-	case <-k.over: // it was the last message
+	if k.isOver() { // it was the last message
 		return k.outcome
+	}
+	return k.link.lost(time.Now())
+}
+
+func (k *kept) isOver() bool {
+	select {
+	case <-k.over:
+		return true
 	default:
-		return k.link.lost(time.Now())
+		return false
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
@@ -288,4 +289,54 @@ func FuzzFrame(f *testing.F) {
 			t.Errorf("strings of %d bytes from %d", n, len(b))
 		}
 	})
+}
+
+// TestWrap starts the keeper through another program, as systemd-run does.
+func TestWrap(t *testing.T) {
+	o := options(t)
+	o.Wrap = []string{"nice", "-n", "3"}
+	c := started(t, o)
+	dir := t.TempDir()
+	expect(t, slotOf(t, c).Run(t.Context(), script(t, dir, "a", "nice")), grid.ClassNone, 0, "")
+	if b, err := os.ReadFile(filepath.Join(dir, "stdout")); err != nil || strings.TrimSpace(string(b)) == "0" {
+		t.Errorf("niceness of the program: got %q, %v; want that of the wrapped keeper", b, err)
+	}
+}
+
+// TestLateCallOfAKilledAgent has the call of an agent that was killed heard after that of the next one.
+func TestLateCallOfAKilledAgent(t *testing.T) {
+	set := settings{Token: "t", Patience: time.Minute}
+	p, err := executor.NewProcess(executor.ProcessOptions{Token: token(t), Cgroups: executor.CgroupsV1}, logTo(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	k := newServer(set, p, logTo(t))
+	defer k.patience.Stop()
+	k.runs[1] = &run{id: 1, name: "a", stop: func(error) {}}
+	next, late := pipe(t, 2), pipe(t, 1)
+	if _, ok := k.attach(next, false); !ok || k.now != next {
+		t.Fatal("the next agent was not taken")
+	}
+	if _, ok := k.attach(late, false); ok || k.now != next {
+		t.Error("a killed agent has taken over from the one after it")
+	}
+}
+
+// pipe is the session of an agent that listens to nothing.
+func pipe(t *testing.T, nth int) *session {
+	t.Helper()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fds[1]) })
+	f := os.NewFile(uintptr(fds[0]), "agent")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &session{conn: c.(*net.UnixConn), nth: nth}
 }

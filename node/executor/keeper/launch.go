@@ -92,7 +92,7 @@ func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*l
 	tick := time.NewTicker(launchLook)
 	defer tick.Stop()
 	for {
-		l, err := connect(p, c.o.Token, c.log)
+		l, err := connect(p, true, c.o.Token, c.log)
 		if err == nil {
 			return l, nil
 		}

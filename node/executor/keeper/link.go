@@ -42,8 +42,8 @@ const (
 	keeperTaken = "another node agent took its keeper over"
 )
 
-// connect introduces this agent to a keeper.
-func connect(p place, token string, log *slog.Logger) (*link, error) {
+// connect introduces this agent to a keeper, its own or that of an earlier agent.
+func connect(p place, own bool, token string, log *slog.Logger) (*link, error) {
 	conn, err := p.dial()
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func connect(p place, token string, log *slog.Logger) (*link, error) {
 		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[*net.UnixConn]struct{}{}, kept: map[uint64]*kept{},
 	}
 	r := bufio.NewReader(conn)
-	if err := l.introduce(r); err != nil {
+	if err := l.introduce(r, own); err != nil {
 		conn.Close()
 		return nil, err
 	}
@@ -69,11 +69,11 @@ func connect(p place, token string, log *slog.Logger) (*link, error) {
 }
 
 // introduce says hello and waits for the answer.
-func (l *link) introduce(r *bufio.Reader) error {
+func (l *link) introduce(r *bufio.Reader, own bool) error {
 	if !ownUser(l.conn) {
 		return errors.New("the socket belongs to another user")
 	}
-	if err := l.send(&message{Kind: kindHello, V: version, Oldest: oldest, Token: l.token}); err != nil {
+	if err := l.send(&message{Kind: kindHello, V: version, Oldest: oldest, Token: l.token, Own: own}); err != nil {
 		return err
 	}
 	_ = l.conn.SetReadDeadline(time.Now().Add(greetTime))

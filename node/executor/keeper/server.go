@@ -60,7 +60,7 @@ func (k *server) run() {
 }
 
 func (k *server) accept() {
-	for {
+	for n := 1; ; n++ {
 		c, err := k.listener.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -73,7 +73,7 @@ func (k *server) accept() {
 			}
 			continue
 		}
-		k.serving.Go(func() { k.greet(c) })
+		k.serving.Go(func() { k.greet(c, n) })
 	}
 }
 
@@ -85,8 +85,8 @@ const (
 	acceptPause = 100 * time.Millisecond
 )
 
-// greet finds out who calls.
-func (k *server) greet(c *net.UnixConn) {
+// greet finds out who calls, as the nth.
+func (k *server) greet(c *net.UnixConn, n int) {
 	defer c.Close()
 	if !ownUser(c) {
 		k.log.Warn("another user called")
@@ -110,7 +110,7 @@ func (k *server) greet(c *net.UnixConn) {
 	_ = c.SetReadDeadline(time.Time{})
 	switch m.Kind {
 	case kindHello:
-		k.attend(c, m)
+		k.attend(c, n, m)
 	case kindSlot:
 		k.openSlot(c, m)
 	}

@@ -13,6 +13,7 @@ import (
 // session is an agent's control connection, as the keeper sees it.
 type session struct {
 	conn *net.UnixConn
+	nth  int // in the order of connections
 
 	mu  sync.Mutex // held to send
 	buf []byte
@@ -38,13 +39,13 @@ func (s *session) sendLocked(m *message) {
 }
 
 // attend serves an agent until it goes.
-func (k *server) attend(c *net.UnixConn, hello *message) {
-	s := &session{conn: c}
+func (k *server) attend(c *net.UnixConn, nth int, hello *message) {
+	s := &session{conn: c, nth: nth}
 	if why := k.refusal(hello); why != "" {
 		s.send(&message{Kind: kindRefused, V: version, Oldest: oldest, Reason: why})
 		return
 	}
-	old, ok := k.attach(s)
+	old, ok := k.attach(s, hello.Own)
 	if !ok {
 		return
 	}
@@ -68,19 +69,24 @@ func (k *server) refusal(hello *message) string {
 	return ""
 }
 
-// attach makes s the agent, tells it of the runs, and gives the agent that it takes over from.
-func (k *server) attach(s *session) (old *session, ok bool) {
+// attach makes s the agent, tells it of the runs, and gives the agent that it takes over from. An agent that was killed just
+// after its call may be heard later than the next one: it must not take over from that.
+func (k *server) attach(s *session, own bool) (old *session, ok bool) {
 	s.mu.Lock() // so that what happens from here on is told after the welcome
 	defer s.mu.Unlock()
 	k.mu.Lock()
-	if k.why != nil {
+	if k.why != nil || k.now != nil && k.now.nth > s.nth {
 		k.mu.Unlock()
 		return nil, false
 	}
 	k.patience.Stop()
 	old, k.now = k.now, s
-	if k.first == nil {
+	switch {
+	case k.first != nil:
+	case own:
 		k.first = s
+	default: // the agent that started this keeper has not lived to call
+		k.first = new(session)
 	}
 	for _, slot := range k.slots {
 		slot.line.hangUp() // of the earlier agent; what it runs goes on

@@ -59,6 +59,7 @@ type message struct {
 	V      int    `json:"v,omitempty"`      // hello, welcome: what the sender speaks
 	Oldest int    `json:"oldest,omitempty"` // hello, welcome: the oldest that it understands
 	Token  string `json:"token,omitempty"`  // hello
+	Own    bool   `json:"own,omitempty"`    // hello: this agent has started the keeper
 	Slot   uint64 `json:"slot,omitempty"`   // slot: its number
 	ID     uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended: the run, see runID
 	PID    int    `json:"pid,omitempty"`    // began

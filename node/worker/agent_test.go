@@ -1,0 +1,144 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor/keeper"
+)
+
+// agentVar makes the test binary a node agent that works until it is killed. Its value is a folder.
+const agentVar = "WORKER_TEST_AGENT"
+
+func agent(dir string) int {
+	if err := work(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// work is a node with a store and a worker, without a master.
+func work(dir string) error {
+	ctx, log := context.Background(), slog.New(slog.DiscardHandler)
+	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: log})
+	if err != nil {
+		return err
+	}
+	store, err := server.Store(ctx)
+	if err != nil {
+		return err
+	}
+	client, err := keeper.Open(ctx, keeper.Options{Dir: filepath.Join(dir, "keepers"), Token: filepath.Base(dir), Logger: log})
+	if err != nil {
+		return err
+	}
+	w, err := New(Config{
+		Node: "n", Dir: dir, Store: store, Executor: client, Adopt: client, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.Recover(ctx); err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// TestAttemptSurvivesAKilledAgent kills the whole node agent, its store too, three times under running attempts.
+func TestAttemptSurvivesAKilledAgent(t *testing.T) {
+	a := newAgents(t)
+	a.dir = filepath.Join(t.TempDir(), a.options.Token)
+	a.options.Dir = filepath.Join(a.dir, "keepers")
+	a.store.Close()
+	r, marks := a.prepare(2)
+	for range 3 {
+		a.killedAfter(func() {
+			for i := range 2 {
+				a.await(filepath.Join(marks, fmt.Sprintf("began-%d", i)))
+				_ = os.Remove(filepath.Join(marks, fmt.Sprintf("began-%d", i)))
+			}
+		})
+	}
+	if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.reopen()
+	a.next()
+	a.run()
+	for _, e := range a.finished(r.ID, 2) {
+		if e.Result.Class != grid.ClassExit || e.Result.ExitCode != 7 {
+			t.Errorf("result: got %+v, want exit code 7", e.Result)
+		}
+		if got, want := a.shown(r.ID, e.Result, e.Run), fmt.Sprintf("one of t-1/%d\ntwo\n", e.Index); got != want {
+			t.Errorf("output: got %q, want %q", got, want)
+		}
+	}
+	a.stop()
+	if all := a.finished(r.ID, 2); len(all) != 2 {
+		t.Errorf("results: got %d, want 2", len(all))
+	}
+}
+
+// reopen opens the store once the last agent has let go of it: a process that it was just starting when it was killed has its
+// files for a moment longer.
+func (a *agents) reopen() {
+	a.t.Helper()
+	var server *jetstream.Server
+	eventually(a.t, "the store to be free", func() (ok bool) {
+		var err error
+		server, err = jetstream.Start(jetstream.Config{Dir: filepath.Join(a.dir, "jetstream"), Logger: logger(a.t)})
+		return err == nil
+	})
+	a.t.Cleanup(server.Close)
+	store, err := server.Store(a.t.Context())
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.store = store
+	a.t.Cleanup(store.Close)
+}
+
+// prepare stores a sweep of n trials, each with a lease, in the store of the agents to come. The trials tell again and again
+// that they run, until there is a file that lets them end.
+func (a *agents) prepare(n int) (*grid.Sweep, string) {
+	a.t.Helper()
+	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(a.dir, "jetstream"), Logger: logger(a.t)})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer server.Close()
+	if a.store, err = server.Store(a.t.Context()); err != nil {
+		a.t.Fatal(err)
+	}
+	defer a.store.Close()
+	r, marks := a.scripted(n, `echo "one of $MLF_TRIAL"; while ! test -e $MARKS/go; do echo x >$MARKS/began-${MLF_TRIAL#*/}; sleep 0.02; done; echo two; exit 7`, nil)
+	for i := range int64(n) {
+		a.lease(r, i, i+1)
+	}
+	return r, marks
+}
+
+// killedAfter runs an agent as a process of its own until the func returns, and kills it.
+func (a *agents) killedAfter(until func()) {
+	a.t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
+	cmd.Env = append(os.Environ(), agentVar+"="+a.dir)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	until()
+}
