@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mlfnode/node"
 	"mlfnode/node/service"
 )
 
@@ -29,12 +31,14 @@ func userFlag(c *cobra.Command, h *service.Home) {
 
 func (a *app) serviceInstallCommand() *cobra.Command {
 	var o service.Options
+	var tokenFile string
 	role := string(service.Worker)
 	c := &cobra.Command{
 		Use: "install", Short: "Install and start the service, or bring it up to date", Args: noArgument,
 		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A missing node.yaml is
-written; one that is there is left as it is. Installing again brings everything up to date; running trials go on meanwhile.`,
-		Example: "  mlfnode service install --role master\n  mlfnode service install --seed hostA\n  mlfnode service install --user --seed hostA --no-start",
+written; one that is there is left as it is. A worker that has not joined a cluster does it now, with the token in
+MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal. Installing again brings everything up to date; running trials go on meanwhile.`,
+		Example: "  mlfnode service install --role master\n  mlfnode service install --seed hostA --token-file token.txt\n  mlfnode service install --user --seed hostA --no-start",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Role = service.Role(role); o.Role != service.Master && o.Role != service.Worker {
 				return usage(fmt.Sprintf("there is no role %q", role), "--role master or --role worker")
@@ -43,6 +47,7 @@ written; one that is there is left as it is. Installing again brings everything 
 				return usage("a master joins nobody, and --seed names whom to join", "leave out --seed, or --role worker")
 			}
 			o.ConfigFile, o.StateDir = a.config, a.state
+			o.Join = func(ctx context.Context, config, state string) error { return a.joinFor(ctx, config, state, o.Seed, tokenFile) }
 			r, err := service.Install(c.Context(), o)
 			a.showReport(r)
 			return explainService(err, o)
@@ -51,8 +56,25 @@ written; one that is there is left as it is. Installing again brings everything 
 	userFlag(c, &o.Home)
 	c.Flags().StringVar(&role, "role", role, "master or worker")
 	c.Flags().StringVar(&o.Seed, "seed", "", "the master that a worker joins, as `HOST` or HOST:PORT")
+	c.Flags().StringVar(&tokenFile, "token-file", "", "file with the token of a worker that has not joined yet; - is standard input")
 	c.Flags().BoolVar(&o.NoStart, "no-start", false, "install without starting; it starts with the machine")
 	return c
+}
+
+// joinFor makes the machine a node that the service then runs.
+func (a *app) joinFor(ctx context.Context, config, state, seed, tokenFile string) error {
+	cfg, err := node.LoadConfig(config)
+	if err != nil {
+		return err
+	}
+	cfg.StateDir = state
+	if seed != "" {
+		cfg.Cluster.Seed = seed
+	}
+	if err := makeState(state); err != nil {
+		return err
+	}
+	return a.enter(ctx, cfg, &nodeFlags{tokenFile: tokenFile})
 }
 
 func (a *app) showReport(r service.Report) {

@@ -33,6 +33,10 @@ type Options struct {
 	Seed       string   // the master that a worker joins, as HOST or HOST:PORT
 	Args       []string // more arguments of `mlfnode master` or `mlfnode join`
 	NoStart    bool     // install and enable, but leave it to the next boot to start
+
+	// Join makes this machine a node with the settings of the file and the state folder. It is called before a worker is started
+	// that has not joined a cluster; nil leaves that to the user.
+	Join func(ctx context.Context, config, state string) error
 }
 
 // Report says what an installation has done.
@@ -68,6 +72,11 @@ func Install(ctx context.Context, o Options) (Report, error) {
 	}
 	if err := i.write(ctx); err != nil {
 		return Report{}, err
+	}
+	if i.Role == Worker && i.Join != nil && !joined(i.state) {
+		if err := i.Join(ctx, i.config, i.state); err != nil {
+			return i.report, err
+		}
 	}
 	if err := i.activate(ctx); err != nil {
 		return i.report, err
