@@ -47,7 +47,9 @@ MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal. Installing again br
 				return usage("a master joins nobody, and --seed names whom to join", "leave out --seed, or --role worker")
 			}
 			o.ConfigFile, o.StateDir = a.config, a.state
-			o.Join = func(ctx context.Context, config, state string) error { return a.joinFor(ctx, config, state, o.Seed, tokenFile) }
+			o.Join = func(ctx context.Context, config, state string) error {
+				return a.joinFor(ctx, config, state, o.Seed, tokenFile)
+			}
 			r, err := service.Install(c.Context(), o)
 			a.showReport(r)
 			return explainService(err, o)
