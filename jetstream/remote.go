@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,6 +24,8 @@ type Remote struct {
 	Logger *slog.Logger
 	// Connected is called with each change of the connection, false first when it ends; may be nil.
 	Connected func(bool)
+	// Refused is called each time that the master does not take the node's certificate; may be nil.
+	Refused func()
 }
 
 const (
@@ -53,7 +56,7 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
 		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
-		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
+		nats.IgnoreAuthErrorAbort(), nats.ReconnectErrHandler(r.failed), nats.ConnectHandler(up), nats.ReconnectHandler(up),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { told(false) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats client", "err", err) }),
 		nats.ClosedHandler(func(*nats.Conn) { end(ErrClosed); close(st.gone) }))
@@ -67,6 +70,14 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		return nil, err
 	}
 	return st, nil
+}
+
+// failed looks at a try to connect that failed.
+func (r *Remote) failed(_ *nats.Conn, err error) {
+	r.Logger.Debug("master can't be reached", "err", err)
+	if r.Refused != nil && err != nil && strings.Contains(err.Error(), "tls: bad certificate") { // crypto/tls has no type for it
+		r.Refused()
+	}
 }
 
 // openRemote waits for the connection and looks the streams up.
