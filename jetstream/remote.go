@@ -51,12 +51,12 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 	var once sync.Once
 	reached := make(chan struct{})
 	up := func(*nats.Conn) { once.Do(func() { close(reached) }); told(true) }
-	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{alive, r.Dial}), nats.Name(string(r.Node)),
+	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{life: alive, Remote: r}), nats.Name(string(r.Node)),
 		nats.Secure(r.TLS), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(inbox(r.Node)),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
 		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
-		nats.IgnoreAuthErrorAbort(), nats.ReconnectErrHandler(r.failed), nats.ConnectHandler(up), nats.ReconnectHandler(up),
+		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) { told(false) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats client", "err", err) }),
 		nats.ClosedHandler(func(*nats.Conn) { end(ErrClosed); close(st.gone) }))
@@ -70,14 +70,6 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		return nil, err
 	}
 	return st, nil
-}
-
-// failed looks at a try to connect that failed.
-func (r *Remote) failed(_ *nats.Conn, err error) {
-	r.Logger.Debug("master can't be reached", "err", err)
-	if r.Refused != nil && err != nil && strings.Contains(err.Error(), "tls: bad certificate") { // crypto/tls has no type for it
-		r.Refused()
-	}
 }
 
 // openRemote waits for the connection and looks the streams up.
@@ -117,15 +109,43 @@ func (s *Store) lookUp(ctx context.Context) (err error) {
 	return s.parts()
 }
 
-// dialer lets nats.go connect to wherever the master is at the moment.
+// dialer lets nats.go connect to wherever the master is at the moment. It does the TLS handshake itself, to see what the master
+// thinks of it.
 type dialer struct {
+	Remote
 	life context.Context // of the store: nats.go gives none
-	dial func(context.Context) (net.Conn, error)
 }
 
 // Dial implements nats.CustomDialer; the address stands for the master and says nothing.
 func (d *dialer) Dial(string, string) (net.Conn, error) {
 	ctx, stop := context.WithTimeout(d.life, dialLimit)
 	defer stop()
-	return d.dial(ctx)
+	raw, err := d.Remote.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, d.TLS)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return &judged{conn, d.Refused}, nil
+}
+
+// SkipTLSHandshake has nats.go leave the handshake to Dial.
+func (d *dialer) SkipTLSHandshake() bool { return true }
+
+// judged is a connection whose other side says, by its first word after the handshake, whether it takes the certificate.
+type judged struct {
+	net.Conn
+	refused func()
+}
+
+// Read implements net.Conn.
+func (j *judged) Read(p []byte) (int, error) {
+	n, err := j.Conn.Read(p)
+	if err != nil && j.refused != nil && strings.Contains(err.Error(), "tls: bad certificate") { // crypto/tls has no type for it
+		j.refused()
+	}
+	return n, err
 }
