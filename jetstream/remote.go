@@ -57,7 +57,7 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
 		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
 		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
-		nats.DisconnectErrHandler(func(*nats.Conn, error) { told(false) }),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { st.session.cut(); told(false) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats client", "err", err) }),
 		nats.ClosedHandler(func(*nats.Conn) { end(ErrClosed); close(st.gone) }))
 	if err != nil {
