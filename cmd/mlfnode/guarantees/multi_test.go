@@ -169,14 +169,16 @@ func TestClusterNoLostTrial(t *testing.T) {
 		name    string
 		options hosts.Options
 		faults  []fault
+		retries int
 	}{
-		{"agents", hosts.Options{}, agentFaults},
-		{"network", hosts.Options{}, networkFaults},
-		{"power, and what was not synced is lost", hosts.Options{Disk: "256m", Lossy: true}, powerFaults},
-		{"disks", hosts.Options{Disk: smallDisk}, diskFaults},
+		{"agents", hosts.Options{}, agentFaults, 0},
+		{"network", hosts.Options{}, networkFaults, 0},
+		{"power, and what was not synced is lost", hosts.Options{Disk: "256m", Lossy: true}, powerFaults, 0},
+		{"disks", hosts.Options{Disk: smallDisk}, diskFaults, 8}, // a trial that can't write fails
 	} {
 		t.Run(strings.ReplaceAll(group.name, " ", "_"), func(t *testing.T) {
 			p := newPlay(t, clusterSize, group.options)
+			p.retries = group.retries
 			for _, f := range group.faults {
 				began := time.Now()
 				t.Logf("%s:", f.name)
