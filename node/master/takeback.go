@@ -40,6 +40,7 @@ func (s *state) takeBack(ctx context.Context, seqs []uint64) {
 			s.m.log.Warn("lease could not be taken back and runs out by itself", "sweep", f.sweep.ID, "lease", seq, "err", err)
 			continue
 		}
+		f.suspect(seq, time.Now())
 		s.drop(f, seq, time.Now())
 	}
 }
