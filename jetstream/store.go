@@ -41,7 +41,6 @@ type Store struct {
 	limits  Limits
 	life    func() context.Context
 	gone    chan struct{} // closed when the connection has ended for good
-	session session       // of a remote store
 }
 
 // Store connects to the server and creates or updates the streams. Close it before the server.
@@ -105,12 +104,9 @@ func (s *Store) guard(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// limited is guard for one call: it also ends when the connection is lost, and after callLimit when the caller has set no deadline.
+// limited is guard for one call: it also ends after callLimit when the caller has set no deadline.
 func (s *Store) limited(ctx context.Context) (context.Context, func()) {
 	guarded, stop := s.guard(ctx)
-	if s.remote {
-		guarded, stop = s.session.join(guarded, stop)
-	}
 	if _, ok := ctx.Deadline(); ok {
 		return guarded, stop
 	}

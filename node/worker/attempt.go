@@ -44,7 +44,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, 
 		return
 	}
 	spool := a.spool
-	if result.Class == grid.ClassLost && !a.announced {
+	if result.Class == grid.ClassLost && !a.told() {
 		// Nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more.
 		if spool != nil {
 			w.spools.put(spool, reuse)
@@ -94,12 +94,21 @@ func (w *Worker) announce(ctx context.Context, a *attempt) {
 	ctx, stop := context.WithTimeout(ctx, announceTime)
 	defer stop()
 	told := make(chan struct{})
+	a.mu.Lock()
 	a.announced, a.reported = true, a.started
+	a.mu.Unlock()
 	w.outbox.event(a.id.Sweep, report{event: a.began(), stored: func() { close(told) }})
 	select {
 	case <-told:
 	case <-ctx.Done(): // the store is away; the trial need not wait for it
 	}
+}
+
+// told reports whether anybody has heard of the attempt.
+func (a *attempt) told() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.announced
 }
 
 // began is the event that tells of the attempt's start.
