@@ -151,6 +151,9 @@ func masterOn(t *testing.T, m *servicetest.Machine, program string) *post {
 		t.Fatalf("install: got\n%s", out)
 	}
 	t.Logf("a master is ready %v after its installation began", time.Since(began).Round(time.Millisecond))
+	if got := m.Run("journalctl -o cat -q -u mlfnode.service"); strings.Contains(got, "level=WARN") || strings.Contains(got, "level=ERROR") {
+		t.Errorf("a node starts and complains:\n%s", got)
+	}
 	return &post{Machine: m, t: t}
 }
 
