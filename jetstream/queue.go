@@ -24,6 +24,8 @@ const (
 	// pullLag is how long a consumer may take to learn of a stored lease, pullRecent how long after a wake that is reckoned with.
 	pullLag    = 10 * time.Millisecond
 	pullRecent = 50 * time.Millisecond
+	// wakePause is the shortest time between two wake calls of a shape in a cluster.
+	wakePause = 10 * time.Millisecond
 	// presentPage is how many leases one request of Present brings.
 	presentPage = 1000
 )
@@ -65,10 +67,17 @@ type Queue struct {
 	mu     sync.Mutex
 	shapes map[string]bool      // consumers that are known to exist
 	woken  map[string]time.Time // when a lease last came, by shape
+	calls  map[string]*wakeCall
+}
+
+// wakeCall is what has been said about one shape.
+type wakeCall struct {
+	last time.Time
+	soon bool // another one goes out when the pause is over
 }
 
 func newQueue(s *Store) (*Queue, error) {
-	q := &Queue{store: s, shapes: map[string]bool{}, woken: map[string]time.Time{}}
+	q := &Queue{store: s, shapes: map[string]bool{}, woken: map[string]time.Time{}, calls: map[string]*wakeCall{}}
 	_, err := q.Wake(func(shape string) { // ends with the connection
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -128,8 +137,38 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	return seq, nil
 }
 
-// wake tells workers that there is a lease. It is a hint: who misses it looks again later.
-func (q *Queue) wake(shape string) { _ = q.store.conn.Publish(wakeSubject(shape), nil) }
+// wake tells workers that there is a lease. It is a hint: who misses it looks again later. In a cluster each call goes to every
+// node, so there are not many in a row: the first goes out at once, and one for all that follow after a pause.
+func (q *Queue) wake(shape string) {
+	if !q.store.shared && !q.store.remote {
+		q.call(shape)
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := q.calls[shape]
+	if c == nil {
+		c = &wakeCall{}
+		q.calls[shape] = c
+	}
+	left := wakePause - time.Since(c.last)
+	switch {
+	case c.soon:
+	case left <= 0:
+		c.last = time.Now()
+		q.call(shape)
+	default:
+		c.soon = true
+		time.AfterFunc(left, func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			c.soon, c.last = false, time.Now()
+			q.call(shape)
+		})
+	}
+}
+
+func (q *Queue) call(shape string) { _ = q.store.conn.Publish(wakeSubject(shape), nil) }
 
 // Wake calls fn whenever a lease has been put into a queue or returned, until stop is called. fn must not block.
 func (q *Queue) Wake(fn func(shape string)) (stop func(), err error) {

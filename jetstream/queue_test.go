@@ -252,3 +252,29 @@ func work(ctx context.Context, t *testing.T, q *Queue, acked func(lo int64)) {
 		}
 	}
 }
+
+// TestRestoredLease hands a held lease to the next process of its worker by its ticket.
+func TestRestoredLease(t *testing.T) {
+	q := open(t, t.TempDir(), Limits{}).Queue
+	mustPublish(t, q, lease("s", 0))
+	first := mustPull(t, q, "s", 1, 1)[0]
+	h := q.Restore(first.Ticket())
+	if h.Lease != first.Lease || h.Seq != first.Seq || h.Deliveries != first.Deliveries {
+		t.Errorf("restored: got %+v, want %+v", h, first)
+	}
+	if err := h.Renew(); err != nil {
+		t.Errorf("renew: %v", err)
+	}
+	if err := h.Ack(t.Context()); err != nil {
+		t.Errorf("acknowledge: %v", err)
+	}
+	if left := present(t, q); len(left) > 0 {
+		t.Errorf("leases after the acknowledgement: got %v, want none", left)
+	}
+	if err := q.Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Renew(); err != nil {
+		t.Errorf("renew a lease that is gone: %v", err)
+	}
+}

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -36,10 +37,10 @@ const (
 // connection comes back by itself whenever it was lost; calls in between fail, and readers go on where they stopped.
 func Connect(ctx context.Context, r Remote) (*Store, error) {
 	log := r.Logger.With("component", "jetstream")
-	alive, end := context.WithCancelCause(context.Background()) // ends with Close
+	line := newLine()
 	st := &Store{
 		node: r.Node, remote: true, streams: map[string]js.Stream{}, log: log, limits: Limits{}.withDefaults(),
-		life: func() context.Context { return alive }, gone: make(chan struct{}),
+		life: line.life, gone: make(chan struct{}),
 	}
 	told := r.Connected
 	if told == nil {
@@ -47,18 +48,25 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 	}
 	var once sync.Once
 	reached := make(chan struct{})
-	up := func(*nats.Conn) { once.Do(func() { close(reached) }); told(true) }
-	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{alive, r.Dial}), nats.Name(string(r.Node)),
+	up := func(*nats.Conn) {
+		line.connected()
+		once.Do(func() { close(reached) })
+		told(true)
+	}
+	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{line.closing, r.Dial}), nats.Name(string(r.Node)),
 		nats.Secure(r.TLS), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(inbox(r.Node)),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
 		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
 		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
-		nats.DisconnectErrHandler(func(*nats.Conn, error) { told(false) }),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) {
+			line.lost(errNoMaster)
+			told(false)
+		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats client", "err", err) }),
-		nats.ClosedHandler(func(*nats.Conn) { end(ErrClosed); close(st.gone) }))
+		nats.ClosedHandler(func(*nats.Conn) { line.close(); close(st.gone) }))
 	if err != nil {
-		end(ErrClosed)
+		line.close()
 		return nil, fmt.Errorf("connect to the master: %w", err)
 	}
 	st.conn = conn
@@ -67,6 +75,49 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		return nil, err
 	}
 	return st, nil
+}
+
+// errNoMaster is what calls get while there is no connection.
+var errNoMaster = errors.New("there is no connection to the master")
+
+// line is the life of a connection that comes and goes: what waits for an answer on one that is lost waits no longer.
+type line struct {
+	closing context.Context // ends with the store
+	end     context.CancelCauseFunc
+
+	mu    sync.Mutex
+	alive context.Context
+	cut   context.CancelCauseFunc
+}
+
+func newLine() *line {
+	l := &line{}
+	l.closing, l.end = context.WithCancelCause(context.Background()) // ends with Close
+	l.connected()
+	return l
+}
+
+func (l *line) connected() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut != nil {
+		l.cut(errNoMaster)
+	}
+	l.alive, l.cut = context.WithCancelCause(l.closing)
+}
+
+func (l *line) lost(cause error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cut(cause)
+}
+
+func (l *line) close() { l.end(ErrClosed) }
+
+func (l *line) life() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alive
 }
 
 // openRemote waits for the connection and looks the streams up.

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"slices"
 	"sync"
 
 	"mlfnode/grid"
@@ -111,6 +112,13 @@ func (l *ledger) of(node grid.NodeID) []uint64 {
 		}
 	}
 	return all
+}
+
+// void lists the leases that a node held in an earlier life and does not hold any more.
+func (l *ledger) void(node grid.NodeID, held []jetstream.HeldLease) []uint64 {
+	return slices.DeleteFunc(l.of(node), func(seq uint64) bool {
+		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return h.Seq == seq })
+	})
 }
 
 // holder is the node that holds a lease, "" while nobody has said so.

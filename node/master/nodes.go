@@ -195,7 +195,9 @@ func (m *Master) watchNodes(ctx context.Context) error {
 // beat takes over what a node says and gives it its orders.
 func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 	if m.peers.heard(node, b, time.Now()) {
-		m.tell(func(s *state) { s.reborn(node, b.Held) })
+		if void := m.ledger.void(node, b.Held); len(void) > 0 {
+			m.tell(func(s *state) { s.void(node, void) })
+		}
 	}
 	o := jetstream.Orders{Lost: m.ledger.claim(node, b.Held), Keys: m.cfg.Nodes.Keys()}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)

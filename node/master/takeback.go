@@ -93,14 +93,11 @@ func (s *state) setAside(ctx context.Context, f *feed, t *grid.Trial, how string
 		how, t.Failures[grid.ClassCrash]+1, f.sweep.ID)
 }
 
-// reborn compares what a node holds at the begin of a life with what it held before: what it no longer knows of is taken out of
-// the queue. The reconciler finds it missing there, and leases it anew once the node's last reports have been followed.
-func (s *state) reborn(node grid.NodeID, held []jetstream.HeldLease) {
+// void takes leases out of the queue of which a node knows nothing any more, because its agent has begun a new life. The reconciler
+// finds them missing there, and leases them anew once the node's last reports have been followed.
+func (s *state) void(node grid.NodeID, seqs []uint64) {
 	ctx := context.Background() // a call of the store bounds itself
-	for _, seq := range s.m.ledger.of(node) {
-		if slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return h.Seq == seq }) {
-			continue
-		}
+	for _, seq := range seqs {
 		if err := s.m.cfg.Store.Queue.Delete(ctx, seq); err != nil {
 			s.m.log.Warn("lease of an agent's last life could not be deleted and runs out by itself", "node", node, "lease", seq, "err", err)
 		}
