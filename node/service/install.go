@@ -134,6 +134,9 @@ func (i *installation) settle() error {
 		i.state = state
 	} else if !fresh && state != i.state {
 		i.args = append(i.args, "--state-dir", i.state)
+		if !i.User || i.StateDir != "" {
+			i.note("commands on this host find the node when %s says `state: %s`, or with --state-dir", i.config, i.state)
+		}
 	}
 	if i.Role == Worker {
 		seed := setting(text, "seed")
