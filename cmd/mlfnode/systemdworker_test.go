@@ -24,8 +24,9 @@ func TestWorkerService(t *testing.T) {
 	older, newer := buildRelease(t, "1.4.0"), buildRelease(t, "1.5.0")
 	m, w := servicetest.Boot(t), servicetest.Boot(t)
 	servicetest.Link(t, m, w)
-	m.Run("hostname hostA; mkdir -p /etc/mlfnode && printf 'state: /var/lib/mlfnode\nworker: false\nadvertise: 10.88.0.1\n' > /etc/mlfnode/node.yaml")
-	w.Run("hostname hostB")
+	m.Run("hostname hostA; mkdir -p /etc/mlfnode && printf 'state: /var/lib/mlfnode\nworker: false\nadvertise: 10.88.0.1\n' > /etc/mlfnode/node.yaml && chmod 600 /etc/mlfnode/node.yaml")
+	w.Run("hostname hostB; mkdir -p /root/download /root/.config")
+	before := w.Run(everything)
 	masterOn(t, m, newer)
 	joinAs(t, m, w, older)
 	members(t, m, map[string]string{"hostA": "1.5.0", "hostB": "1.4.0"})
@@ -48,7 +49,12 @@ func TestWorkerService(t *testing.T) {
 	survives("upgrade", w, aside+"mlfnode service install >&2")
 	members(t, m, map[string]string{"hostA": "1.5.0", "hostB": "1.5.0"})
 	t.Run("stop", func(t *testing.T) { stopWorker(t, m.For(t), w.For(t)) })
-	t.Run("user", func(t *testing.T) { userWorker(t, m.For(t), w, older) })
+	t.Log(w.Run("mlfnode service uninstall --purge && rm -rf /root/download/* /tmp/ran"))
+	nothingLeft(t, w)
+	if after := w.Run(everything); after != before {
+		t.Errorf("the host is not as before; it was\n%s\nand is\n%s", before, after)
+	}
+	t.Run("user", func(t *testing.T) { userWorker(t, m.For(t), older) })
 }
 
 // joinAs installs a worker with a program, and waits until it takes trials.
@@ -109,8 +115,7 @@ func stopWorker(t *testing.T, m, w *servicetest.Machine) {
 }
 
 // userWorker has a person without rights run a worker beside the master.
-func userWorker(t *testing.T, m, other *servicetest.Machine, program string) {
-	other.Run("mlfnode service uninstall --purge")
+func userWorker(t *testing.T, m *servicetest.Machine, program string) {
 	m.Run("useradd -m -s /bin/sh ada && loginctl enable-linger ada && rm -rf /tmp/ran")
 	m.Copy(program, "/home/ada/bin/mlfnode")
 	const ada = "setpriv --reuid ada --regid ada --init-groups env -i HOME=/home/ada USER=ada PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/$(id -u ada) "
@@ -132,7 +137,8 @@ func userWorker(t *testing.T, m, other *servicetest.Machine, program string) {
 	p.ended(1, m)
 	t.Logf("\n%s", m.Run("mlfnode members"))
 	m.Run(ada + "/home/ada/bin/mlfnode service uninstall --user --purge")
-	if out := m.Run("find /home/ada -name '*mlfnode*' -not -path '/home/ada/bin/*'; ps -u ada -o args= 2>/dev/null | grep mlfnode; true"); out != "" {
+	const left = "find /home/ada -path '*mlfnode*' -not -path '/home/ada/bin/*'; for p in /proc/[0-9]*; do readlink $p/exe; done | grep /home/ada; true"
+	if out := m.Run(left); out != "/home/ada/.config/mlfnode\n/home/ada/.config/mlfnode/node.yaml" { // which was hers before
 		t.Errorf("got left:\n%s", out)
 	}
 }
