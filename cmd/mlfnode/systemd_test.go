@@ -176,6 +176,7 @@ func TestMasterService(t *testing.T) {
 			p.ended(1, p.Machine)
 		})
 	}
+	t.Run("cgroups", func(t *testing.T) { cgroupsOfTrials(t, m.For(t)) })
 	survives("restart", "systemctl restart mlfnode")
 	survives("kill", "kill -9 AGENT")
 	m.Copy(newer, aside+"newer")
@@ -198,6 +199,29 @@ func TestMasterService(t *testing.T) {
 	if after := m.Run(everything); after != before {
 		t.Errorf("the host is not as before; it was\n%s\nand is\n%s", before, after)
 	}
+}
+
+// cgroupsOfTrials looks at where a keeper and its trials are: in a scope whose own cgroup holds no process, so that the kernel lets
+// it have controllers of memory for its trials.
+func cgroupsOfTrials(t *testing.T, m *servicetest.Machine) {
+	p := &post{Machine: m, t: t}
+	p.submit(1, 1)
+	if got := m.Run("cat /proc/" + keeperOn(m) + "/cgroup"); !strings.HasSuffix(got, ".scope/keeper") || strings.Contains(got, "mlfnode.service") {
+		t.Errorf("the keeper is in %s, want a cgroup of its own in a scope", got)
+	}
+	if got := m.Run("cat /proc/$(find /tmp/ran -type f -printf %f)/cgroup"); !strings.Contains(got, ".scope/mlfnode-") {
+		t.Errorf("the trial is in %s, want a cgroup of its own in a scope", got)
+	}
+	if got := m.Run("cat /sys/fs/cgroup/system.slice/mlfnode-keeper-*.scope/cgroup.procs"); got != "" {
+		t.Errorf("the scope's own cgroup holds the processes %s, want none", got)
+	}
+	m.Run("mlfnode cancel " + p.sweep)
+	nothingRuns(t, m)
+}
+
+// keeperOn gives the process of the machine's one keeper.
+func keeperOn(m *servicetest.Machine) string {
+	return m.Run(`sed 's/.*"pid":\([0-9]*\).*/\1/' /var/lib/mlfnode/keepers/*/process.json`)
 }
 
 // everything lists what an installation may leave: files, units and programs that run.
@@ -225,7 +249,7 @@ func nothingLeft(t *testing.T, m *servicetest.Machine) {
 func keeperDies(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(2, 2)
-	m.Run("kill -9 $(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/' /var/lib/mlfnode/keepers/*/process.json)")
+	m.Run("kill -9 " + keeperOn(m))
 	p.ended(2, m)
 	for _, tr := range p.trials() {
 		if out := m.Run("mlfnode trials " + tr.Trial); tr.Attempts != 2 {
