@@ -2,6 +2,8 @@
 
 GO      ?= go
 BIN     := bin/mlfnode
+# go-nvml calls functions of NVIDIA's library that are marked as old.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 TIMEOUT ?= 20m
 # Packages that the race detector runs on: everything with goroutines.
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
@@ -24,7 +26,8 @@ install-deps:
 
 test: install-deps build python-test ## install what the tests need, then run them all
 	$(GO) vet ./...
-	$(GO) test -timeout $(TIMEOUT) ./...
+	$(GO) test -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v /guarantees)
+	$(GO) test -timeout $(TIMEOUT) ./cmd/mlfnode/guarantees # alone, since it looks at the clock
 
 python-test:
 	@for p in chainer bowcnn template; do \

@@ -35,6 +35,7 @@ type Beat struct {
 	Held       []HeldLease    `json:"held,omitempty"`
 	Running    int            `json:"running"`
 	Keys       uint64         `json:"keys,omitempty"`       // which gossip keyring the node has
+	Draining   bool           `json:"draining,omitempty"`   // the node takes no more leases
 	Restarting bool           `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
 	Leaving    bool           `json:"leaving,omitempty"`    // the agent ends and gives back what it held
 	Versions   map[string]int `json:"versions,omitempty"`   // of wire types that the node knows

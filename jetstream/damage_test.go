@@ -138,6 +138,30 @@ func TestHalfMadeStreams(t *testing.T) {
 	}
 }
 
+// TestLostLeases opens a folder whose lease queue a power cut has left empty: it is begun anew, and the rest is there.
+func TestLostLeases(t *testing.T) {
+	for _, lost := range [][]string{{"meta.inf"}, {"meta.sum"}, {"meta.inf", "meta.sum", "msgs/1.blk"}} {
+		t.Run(strings.Join(lost, " "), func(t *testing.T) {
+			dir := t.TempDir()
+			fill(t, dir, 3)
+			for _, file := range lost {
+				path := filepath.Join(dir, "jetstream", "$G", "streams", leaseStream, file)
+				if err := os.WriteFile(path, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := open(t, dir, Limits{})
+			if _, err := s.Queue.Publish(t.Context(), Lease{Sweep: "a-1", Hi: 1, Attempt: 1, Shape: "x"}); err != nil {
+				t.Errorf("lease: %v", err)
+			}
+			have := map[string]bool{}
+			if storedEvents(t, s, have); len(have) != 3 {
+				t.Errorf("got %d batches, want 3", len(have))
+			}
+		})
+	}
+}
+
 func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {

@@ -18,6 +18,9 @@ import (
 // mend brings the folders of streams in order that a kill has left half made or half changed, which nats-server refuses. It
 // writes a stream's settings and then their checksum, each whole or not at all: so without settings the stream was never used,
 // and settings that are whole are good without their checksum.
+//
+// The lease queue is not synced, so a power cut may leave anything of it. Without whole settings it is begun anew: the master makes
+// leases again that are gone.
 func mend(dir string) error {
 	if err := removeProbes(dir); err != nil {
 		return fmt.Errorf("clean the store: %w", err)
@@ -33,6 +36,8 @@ func mend(dir string) error {
 			err = removeUnused(folder)
 		case err == nil && complete(settings, filepath.Base(folder)):
 			err = writeChecksum(folder, settings)
+		case err == nil && filepath.Base(folder) == leaseStream:
+			err = os.RemoveAll(folder)
 		}
 		if err != nil {
 			return fmt.Errorf("mend stream %s: %w", filepath.Base(folder), err)

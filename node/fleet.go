@@ -134,13 +134,28 @@ func load() float64 {
 	return v
 }
 
-// members is what gossip knows, in the form of the API.
+// members is what gossip knows, in the form of the API. A master leaves out those that it was told to forget, of which gossip
+// remembers that they died.
 func (n *Node) members() []api.Member {
-	all := []api.Member{}
+	all, forgotten := []api.Member{}, n.forgotten()
 	for _, m := range n.fleet.cluster.Members() {
+		if forgotten[m.Node] && !m.There() {
+			continue
+		}
 		all = append(all, member(&m, m.Node == n.fleet.cluster.Node()))
 	}
 	return all
+}
+
+func (n *Node) forgotten() map[grid.NodeID]bool {
+	names := map[grid.NodeID]bool{}
+	if n.authority == nil {
+		return names
+	}
+	for _, known := range n.authority.Nodes() {
+		names[known.Node] = !known.Forgotten.IsZero()
+	}
+	return names
 }
 
 func member(m *cluster.Member, local bool) api.Member {

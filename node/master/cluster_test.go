@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,6 +44,7 @@ type stage struct {
 	t     *testing.T
 	store *jetstream.Store
 	runs  int
+	end   func()
 }
 
 // start runs a master that believes in so many CPUs.
@@ -53,37 +55,45 @@ func start(t *testing.T, cpus float64) *stage {
 
 func restart(t *testing.T, dir string, cpus float64) *stage {
 	t.Helper()
+	return perform(t, dir, cpus, nil)
+}
+
+// perform is restart with the nodes of a cluster.
+func perform(t *testing.T, dir string, cpus float64, nodes *Nodes) *stage {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(server.Close)
 	store, err := server.Store(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(store.Close)
 	db, err := history.Open(filepath.Join(dir, "history.db"), log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
 	m := New(Config{
 		Store: store, History: db, Logger: log, Feed: true,
-		Slots: func(r grid.Resources) int { return int(cpus / r.CPUs) },
+		Slots: func(r grid.Resources) int { return int(cpus / r.CPUs) }, Nodes: nodes,
 	})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
-	t.Cleanup(func() {
+	s := &stage{Master: m, t: t, store: store}
+	s.end = sync.OnceFunc(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Errorf("master ended with: %v", err)
 		}
+		db.Close()
+		store.Close()
+		server.Close()
 	})
+	t.Cleanup(s.end)
 	<-m.Ready()
-	return &stage{Master: m, t: t, store: store}
+	return s
 }
 
 // submit stores a sweep of n points; edit may change the submission.

@@ -24,8 +24,9 @@ type feed struct {
 	taken  grid.Ranges // done, leased, or in again
 	cursor int64       // everything below is taken
 	leases map[uint64]lease
-	last   uint64        // the newest lease
-	began  map[int64]int // attempts of trials known to run
+	last   uint64         // the newest lease
+	began  map[int64]int  // attempts of trials known to run
+	passed map[int64]bool // trials whose attempt was fenced while another node has their lease already
 	again  retries
 	pace   pace
 
@@ -33,7 +34,7 @@ type feed struct {
 }
 
 func newFeed(s *grid.Sweep) *feed {
-	return &feed{sweep: s, count: s.Space.Count(), leases: map[uint64]lease{}, began: map[int64]int{}}
+	return &feed{sweep: s, count: s.Space.Count(), leases: map[uint64]lease{}, began: map[int64]int{}, passed: map[int64]bool{}}
 }
 
 // load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. Those of
@@ -87,6 +88,23 @@ func (f *feed) leased(seq uint64, l lease) {
 	f.taken.Add(l.lo, l.hi)
 	f.cursor = l.hi
 	f.pace.size = l.hi - l.lo
+}
+
+// suspects is how many trials of a lease a node may have begun without a word of it.
+const suspects = 16
+
+// suspect has the trials of a dead node's lease that it may have been running leased one by one, as further attempts: their
+// begin is told before they run. So one that takes its node down at once is found out.
+func (f *feed) suspect(seq uint64, now time.Time) {
+	l, left := f.leases[seq], suspects
+	f.done.Gaps(l.lo, l.hi, func(g grid.Range) {
+		for i := g.Lo; i < g.Hi && left > 0; i++ {
+			if !f.again.has(i) {
+				f.wait(i, max(f.began[i], l.attempt)+1, now)
+				left--
+			}
+		}
+	})
 }
 
 // drop forgets a lease: what it did not bring to an end is missing again.
@@ -144,6 +162,11 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
 	case grid.Retry:
 		delete(f.began, t.Index)
+		if f.passed[t.Index] {
+			delete(f.passed, t.Index)
+			f.began[t.Index] = t.Attempts
+			return
+		}
 		if !f.releasedSince(t.Index, t.Attempts) {
 			f.wait(t.Index, t.Attempts+1, now.Add(backoff(t.Class, t.Attempts)))
 		}

@@ -209,3 +209,36 @@ func TestTaskThatFitsNowhere(t *testing.T) {
 	c.finish(c.pullSoon(small), grid.ClassNone, time.Millisecond)
 	c.leased(small, queueDepth*2)
 }
+
+// TestSuspectsAreLeasedOneByOne takes a lease back from a dead node: what it may have begun comes as further attempts.
+func TestSuspectsAreLeasedOneByOne(t *testing.T) {
+	f, now := newFeed(points(t, "t-1", 100)), time.Now()
+	f.leased(1, lease{lo: 0, hi: 100, attempt: 1, since: now})
+	f.done.Add(0, 10)
+	f.suspect(1, now)
+	f.drop(1, now)
+	var got []lease
+	for seq := uint64(2); ; seq++ {
+		l, ok := f.next(now, 4)
+		if !ok {
+			break
+		}
+		f.leased(seq, l)
+		got = append(got, l)
+	}
+	for i, l := range got[:suspects] {
+		if l.lo != 10+int64(i) || l.hi != l.lo+1 || l.attempt != 2 {
+			t.Errorf("lease %d: got [%d,%d) attempt %d, want trial %d for the second time", i, l.lo, l.hi, l.attempt, 10+i)
+		}
+	}
+	next := int64(10 + suspects)
+	for _, l := range got[suspects:] {
+		if l.lo != next || l.attempt != 1 {
+			t.Errorf("got [%d,%d) attempt %d, want the others as they were", l.lo, l.hi, l.attempt)
+		}
+		next = l.hi
+	}
+	if next != 100 {
+		t.Errorf("leased up to %d, want 100", next)
+	}
+}

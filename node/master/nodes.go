@@ -50,6 +50,7 @@ type peer struct {
 	gone       time.Time // when its connection ended; zero while it has one, or has had none
 	refused    time.Time // when its agent was found dead while its machine answered
 	restarting time.Time // when it said that it would be back
+	draining   bool
 	leaving    bool
 	dead       bool
 }
@@ -75,7 +76,7 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 		p.byID[node] = known
 	}
 	reborn = known.start != b.Start || known.dead
-	*known = peer{start: b.Start, keys: b.Keys, beat: now, leaving: b.Leaving}
+	*known = peer{start: b.Start, keys: b.Keys, beat: now, draining: b.Draining, leaving: b.Leaving}
 	if b.Restarting {
 		known.restarting = now
 	}
@@ -144,11 +145,36 @@ func (p *peers) behind(keys uint64, now time.Time) bool {
 	return false
 }
 
+// obeys reports whether a node drains as it should, or is not heard of.
+func (p *peers) obeys(node grid.NodeID, drain bool, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.byID[node]
+	return known == nil || known.dead || known.silent(now) || known.draining == drain
+}
+
+// obeyTime is how long a node may take to follow an order, before whoever gave it is told that it will.
+const obeyTime = 3 * time.Second
+
+// DrainFollowed waits until a node that is heard of takes no more leases, or takes them again.
+func (m *Master) DrainFollowed(ctx context.Context, node grid.NodeID, drain bool) {
+	ctx, stop := context.WithTimeout(ctx, obeyTime)
+	defer stop()
+	m.await(ctx, func() bool { return m.peers.obeys(node, drain, time.Now()) })
+}
+
 // KeysFollowed waits until all nodes that are heard of have the gossip keyring, or ctx ends.
 func (m *Master) KeysFollowed(ctx context.Context, keys uint64) {
-	tick := time.NewTicker(lifeInterval)
+	m.await(ctx, func() bool { return !m.peers.behind(keys, time.Now()) })
+}
+
+// awaitInterval is how often it is looked whether nodes have followed.
+const awaitInterval = 20 * time.Millisecond
+
+func (m *Master) await(ctx context.Context, done func() bool) {
+	tick := time.NewTicker(awaitInterval)
 	defer tick.Stop()
-	for m.peers.behind(keys, time.Now()) {
+	for !done() {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

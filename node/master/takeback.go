@@ -21,7 +21,7 @@ func (s *state) bury(ctx context.Context, node grid.NodeID, how string) {
 	}
 	seqs := s.m.ledger.of(node)
 	for _, f := range s.feeds {
-		if err := s.fence(ctx, f, node, 0, f.count, class, how); err != nil {
+		if _, err := s.fence(ctx, f, node, 0, f.count, class, how); err != nil {
 			s.m.log.Warn("attempts of a dead node could not be fenced", "node", node, "sweep", f.sweep.ID, "err", err)
 		}
 	}
@@ -40,17 +40,18 @@ func (s *state) takeBack(ctx context.Context, seqs []uint64) {
 			s.m.log.Warn("lease could not be taken back and runs out by itself", "sweep", f.sweep.ID, "lease", seq, "err", err)
 			continue
 		}
+		f.suspect(seq, time.Now())
 		s.drop(f, seq, time.Now())
 	}
 }
 
-// fence ends the running attempts of a node among the trials [lo,hi) of a sweep.
-func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, lo, hi int64, class grid.Class, how string) error {
+// fence ends the running attempts of a node among the trials [lo,hi) of a sweep, and gives their indexes.
+func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, lo, hi int64, class grid.Class, how string) ([]int64, error) {
 	batch := &grid.Batch{V: grid.EventVersion, Sweep: f.sweep.ID}
 	now := time.Now().UnixMicro()
 	for t, err := range s.m.cfg.History.Trials(ctx, f.sweep.ID, history.Query{States: []grid.State{grid.Running}}) {
 		if err != nil {
-			return fmt.Errorf("find running trials: %w", err)
+			return nil, fmt.Errorf("find running trials: %w", err)
 		}
 		if t.Node != node || t.Index < lo || t.Index >= hi {
 			continue
@@ -65,12 +66,16 @@ func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, lo, hi int
 		batch.Events = append(batch.Events, e)
 	}
 	if len(batch.Events) == 0 {
-		return nil
+		return nil, nil
 	}
 	if _, err := s.m.cfg.Store.Events.Publish(ctx, batch); err != nil {
-		return fmt.Errorf("fence attempts: %w", err)
+		return nil, fmt.Errorf("fence attempts: %w", err)
 	}
-	return nil
+	indexes := make([]int64, len(batch.Events))
+	for i := range batch.Events {
+		indexes[i] = batch.Events[i].Index
+	}
+	return indexes, nil
 }
 
 // setAside is the reason of a trial under which so many nodes have died that it runs no more.
@@ -116,8 +121,12 @@ func (s *state) pass(ctx context.Context) error {
 		l := f.leases[p.lease]
 		how := fmt.Sprintf("its lease ran out, since node %s was not heard of; node %s has it now", p.from, p.to)
 		s.m.log.Info("lease went to another node", "sweep", f.sweep.ID, "lease", p.lease, "from", p.from, "to", p.to)
-		if err := s.fence(ctx, f, p.from, l.lo, l.hi, grid.ClassLost, how); err != nil {
+		fenced, err := s.fence(ctx, f, p.from, l.lo, l.hi, grid.ClassLost, how)
+		if err != nil {
 			return err
+		}
+		for _, i := range fenced {
+			f.passed[i] = true // the node that has the lease runs it already
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -36,9 +37,9 @@ func (m *Monitor) actOnMember(r *http.Request) (struct{}, error) {
 		if err := decode(r, &d); err != nil {
 			return none, err
 		}
-		err = m.cfg.Authority.SetDrain(node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
+		err = m.drain(r.Context(), node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
 	case "undrain":
-		err = m.cfg.Authority.SetDrain(node, trust.Drain{})
+		err = m.drain(r.Context(), node, trust.Drain{})
 	case "forget":
 		err = m.cfg.Forget(r.Context(), node)
 	default:
@@ -48,4 +49,13 @@ func (m *Monitor) actOnMember(r *http.Request) (struct{}, error) {
 		return none, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
 	}
 	return none, err
+}
+
+// drain gives a node an order, and returns once it follows.
+func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d trust.Drain) error {
+	if err := m.cfg.Authority.SetDrain(node, d); err != nil {
+		return err
+	}
+	m.cfg.Master.DrainFollowed(ctx, node, d.On)
+	return nil
 }

@@ -44,6 +44,13 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, 
 		return
 	}
 	spool := a.spool
+	if result.Class == grid.ClassLost && !a.told() {
+		// Nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more.
+		if spool != nil {
+			w.spools.put(spool, reuse)
+		}
+		return
+	}
 	if spool != nil && reuse && a.untouched {
 		// Nothing is left to store but the result: the next attempt can have the spool at once.
 		w.spools.putUntouched(spool)
@@ -78,10 +85,44 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result
 	return w.process(s, slot, a, m)
 }
 
+// announceTime bounds the wait for the word that an attempt begins.
+const announceTime = time.Second
+
+// announce tells that the attempt begins, before it does. An attempt that comes after another may be of a trial that takes its
+// node down, so fast that nobody would ever hear what it was.
+func (w *Worker) announce(ctx context.Context, a *attempt) {
+	ctx, stop := context.WithTimeout(ctx, announceTime)
+	defer stop()
+	told := make(chan struct{})
+	a.mu.Lock()
+	a.announced, a.reported = true, a.started
+	a.mu.Unlock()
+	w.outbox.event(a.id.Sweep, report{event: a.began(), stored: func() { close(told) }})
+	select {
+	case <-told:
+	case <-ctx.Done(): // the store is away; the trial need not wait for it
+	}
+}
+
+// told reports whether anybody has heard of the attempt.
+func (a *attempt) told() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.announced
+}
+
+// began is the event that tells of the attempt's start.
+func (a *attempt) began() grid.Event {
+	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro()}
+}
+
 // process runs the program and collects what it left.
 func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) (*grid.Result, bool) {
 	a.sources = []*source{
 		{file: a.spool.stdout, stream: streamOut}, {file: a.spool.stderr, stream: streamErr},
+	}
+	if a.number > 1 {
+		w.announce(s.ctx, a)
 	}
 	w.watch(a)
 	out := slot.Run(s.ctx, w.command(s, a))

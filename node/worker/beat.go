@@ -68,7 +68,7 @@ func (w *Worker) farewell() {
 
 // state is what a beat says.
 func (w *Worker) state() jetstream.Beat {
-	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running()}
+	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load()}
 	if w.cfg.Keys != nil {
 		b.Keys = w.cfg.Keys()
 	}
@@ -98,13 +98,14 @@ func (w *Worker) obey(o *jetstream.Orders) {
 	if w.draining.Swap(o.Drain) != o.Drain {
 		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)
 		w.nudge()
+		w.tellSoon() // somebody waits for it
 	}
 	if w.cfg.Orders != nil {
 		w.cfg.Orders(o)
 	}
 }
 
-// tellSoon has the next beat go out soon: this worker holds a lease of which the master does not know.
+// tellSoon has the next beat go out soon: it says something that the master does not know.
 func (w *Worker) tellSoon() {
 	select {
 	case w.beatNow <- struct{}{}:

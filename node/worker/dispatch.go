@@ -59,7 +59,7 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 // at most as many as the machine has room for: then the lanes are to be put in order anew. It returns how many were left of that.
 func (w *Worker) fill(ctx context.Context, l lane, kept []lane) int {
 	for left := w.capacity.slots(l.resources); left > 0; left-- {
-		if ctx.Err() != nil || !w.shares.admits(l, kept) || !w.capacity.reserve(l.resources) {
+		if ctx.Err() != nil || w.draining.Load() || !w.shares.admits(l, kept) || !w.capacity.reserve(l.resources) {
 			return left
 		}
 		h := w.acquire(ctx, l)

@@ -150,9 +150,7 @@ func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) bool {
 	if !a.announced && now.Sub(a.started) > announceAfter {
 		a.announced = true
 		a.reported = now
-		w.outbox.event(a.id.Sweep, report{event: grid.Event{
-			Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(),
-		}})
+		w.outbox.event(a.id.Sweep, report{event: a.began()})
 	}
 	for _, s := range a.sources {
 		// Only what fits at once: whatever is left comes with the next tick.

@@ -152,6 +152,7 @@ func TestClusterOneResult(t *testing.T) {
 	p.awaitBegun(4)
 	h := p.busyWorker()
 	lost := p.running(h.Name)
+	p.awaitTold(4)
 	h.Stop()
 	p.awaitElsewhere(lost, h.Name, time.Now(), hosts.Patience)
 	open()
@@ -217,7 +218,7 @@ func TestClusterTrueState(t *testing.T) {
 	for _, c := range cases {
 		r := p.Hosts[2].Try("sweep", "-q", "--retries", "0", "--", "sh", "-c", c.script)
 		p.sweep = "last"
-		all := p.trials(p.client(p.Hosts[2]))
+		all := p.trials(p.client(p.Master))
 		if len(all) != 1 {
 			t.Fatalf("%s: got %d trials, want 1; %s", c.how, len(all), r.Stderr)
 		}
@@ -363,7 +364,7 @@ printf 'no newline'`)
 		fmt.Fprintf(&want, "%06d 0123456789012345678901234567890123456789\n", n)
 	}
 	want.WriteString("no newline")
-	c := p.client(p.Hosts[1])
+	c := p.client(p.Master)
 	for index := range int64(4) {
 		if got := output(t, c, index)["stdout"]; got != want.String() {
 			t.Errorf("trial %d: got %d bytes of output, want %d", index, len(got), want.Len())
@@ -380,7 +381,7 @@ func TestClusterRunsChainer(t *testing.T) {
 	}
 	p.sweep = "chainer-1"
 	on := map[string]bool{}
-	for _, tr := range p.trials(p.client(p.Hosts[4])) {
+	for _, tr := range p.trials(p.client(p.Master)) {
 		if tr.State != grid.Succeeded {
 			t.Errorf("trial %d is %s: %s", tr.Index, tr.State, tr.Reason)
 		}

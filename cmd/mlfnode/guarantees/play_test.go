@@ -169,6 +169,19 @@ func (p *play) awaitBegun(n int) {
 	})
 }
 
+// awaitTold waits until the master knows of n trials that they run: a node tells of those that take more than a moment.
+func (p *play) awaitTold(n int64) {
+	p.t.Helper()
+	c := p.client(p.Master)
+	hosts.Await(p.t, hosts.Patience, func() error {
+		v, err := c.Sweep(p.t.Context(), p.sweep)
+		if err == nil && v.Running < n {
+			err = fmt.Errorf("the master knows of %d running trials, want %d", v.Running, n)
+		}
+		return err
+	})
+}
+
 // running gives the trials that have begun on a host and not ended there.
 func (p *play) running(host string) []int64 {
 	now := map[int64]bool{}

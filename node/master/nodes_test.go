@@ -1,0 +1,346 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+// world is what a master is told about its nodes. The test decides who is alive.
+type world struct {
+	mu          sync.Mutex
+	states      map[grid.NodeID]cluster.State
+	refusing    map[grid.NodeID]bool
+	quarantined map[grid.NodeID]string
+	ended       func(grid.NodeID)
+}
+
+func newWorld() *world {
+	return &world{states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}}
+}
+
+func (w *world) set(node grid.NodeID, s cluster.State) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.states[node] = s
+}
+
+func (w *world) nodes() *Nodes {
+	return &Nodes{
+		CrashLimit: 3, Keys: func() uint64 { return 1 },
+		Members: func() (all []cluster.Member) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for node, s := range w.states {
+				all = append(all, cluster.Member{Node: node, State: s})
+			}
+			return all
+		},
+		Refused: func(_ context.Context, node grid.NodeID) bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.refusing[node]
+		},
+		Disconnections: func(fn func(grid.NodeID)) (func(), error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.ended = fn
+			return func() {}, nil
+		},
+		Drain: func(node grid.NodeID) (bool, bool, string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			reason, ok := w.quarantined[node]
+			return ok, ok, reason
+		},
+		Quarantine: func(node grid.NodeID, reason string) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.quarantined[node] = reason
+		},
+	}
+}
+
+// cut ends the connection of a node, whose machine then refuses new ones.
+func (w *world) cut(node grid.NodeID) {
+	w.mu.Lock()
+	w.refusing[node] = true
+	ended := w.ended
+	w.mu.Unlock()
+	ended(node)
+}
+
+// says has a node beat with what it holds.
+func (c *stage) says(node grid.NodeID, start string, held ...*jetstream.Held) jetstream.Orders {
+	b := &jetstream.Beat{Start: start}
+	for _, h := range held {
+		b.Held = append(b.Held, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries})
+	}
+	return c.beat(node, b)
+}
+
+// begins reports that a node has begun the first trial of a lease, and gives the run's name.
+func (c *stage) begins(node grid.NodeID, h *jetstream.Held) string {
+	c.t.Helper()
+	c.runs++
+	run := fmt.Sprintf("%s.1.%d", node, c.runs)
+	c.tells(node, h, grid.Event{Kind: grid.Started, Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run})
+	return run
+}
+
+// tells publishes an event of a node and waits until it is followed.
+func (c *stage) tells(node grid.NodeID, h *jetstream.Held, e grid.Event) {
+	c.t.Helper()
+	e.Time = time.Now().UnixMicro()
+	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: node, Events: []grid.Event{e}}
+	seq, err := c.store.Events.Publish(c.t.Context(), b)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.until("the event is followed", func(s *state) bool { return s.followed >= seq })
+}
+
+func (c *stage) attempts(id grid.SweepID, index int64) []history.Attempt {
+	c.t.Helper()
+	all, err := c.cfg.History.Attempts(c.t.Context(), grid.TrialID{Sweep: id, Index: index})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return all
+}
+
+// pulled waits for a lease of the sweep.
+func (c *stage) pulled(id grid.SweepID) *jetstream.Held {
+	c.t.Helper()
+	var h *jetstream.Held
+	c.until("a lease of "+string(id), func(*state) bool {
+		r, _ := c.Sweep(id)
+		held, err := c.store.Queue.Pull(c.t.Context(), string(r.Sweep.Lane()), 1)
+		if err == nil && len(held) == 1 {
+			h = held[0]
+		}
+		return h != nil
+	})
+	return h
+}
+
+// TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased anew at once, the attempt names
+// the node, and when the node is back it is told that it holds nothing.
+func TestDeadNode(t *testing.T) {
+	for name, die := range map[string]func(*world){
+		"silent in gossip and connection": func(w *world) { w.set("b", cluster.Dead) },
+		"killed agent":                    func(w *world) { w.cut("b") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			w.set("b", cluster.Alive)
+			c := perform(t, t.TempDir(), 1, w.nodes())
+			id := c.submit(1, nil)
+			h := c.pulled(id)
+			if o := c.says("b", "1", h); len(o.Lost) > 0 {
+				t.Fatalf("a node that holds its lease was told: %v", o.Lost)
+			}
+			run := c.begins("b", h)
+			began := time.Now()
+			die(w)
+			again := c.pulled(id)
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("the trial was leased anew after %v, want it within 3 s", took)
+			}
+			if again.Seq == h.Seq || again.Lo != 0 || again.Attempt != 2 {
+				t.Errorf("lease: got %+v, want a new one for attempt 2 of trial 0", again.Lease)
+			}
+			all := c.attempts(id, 0)
+			if len(all) != 1 || all[0].Node != "b" || all[0].Result.Class != grid.ClassCrash || !strings.Contains(all[0].Result.Reason, "node b") {
+				t.Errorf("attempts: got %+v, want one that crashed with node b", all)
+			}
+			if o := c.says("b", "1", h); !slices.Equal(o.Lost, []uint64{h.Seq}) {
+				t.Errorf("the node is back: got lost leases %v, want %d", o.Lost, h.Seq)
+			}
+			c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+			if n := c.counts(id); n.Succeeded != 0 {
+				t.Errorf("the late result was counted: %+v", n)
+			}
+			c.finish(again, grid.ClassNone, time.Millisecond)
+			if n := c.counts(id); n.Succeeded != 1 {
+				t.Errorf("counts: got %+v, want one success", n)
+			}
+		})
+	}
+}
+
+// TestOneSignalIsNotDeath leaves leases where they are when only one of the two signals is there.
+func TestOneSignalIsNotDeath(t *testing.T) {
+	w := newWorld()
+	w.set("b", cluster.Dead) // but its beats come
+	w.set("c", cluster.Alive)
+	c := perform(t, t.TempDir(), 2, w.nodes())
+	id := c.submit(2, nil)
+	b, d := c.pulled(id), c.pulled(id)
+	c.says("c", "1", d) // and is silent from now on, alive in gossip
+	deadline := time.Now().Add(jetstream.BeatLimit + time.Second)
+	c.until("some time has passed", func(*state) bool {
+		if o := c.says("b", "1", b); len(o.Lost) > 0 {
+			t.Fatal("a node that beats lost its lease")
+		}
+		return time.Now().After(deadline)
+	})
+	if o := c.says("c", "1", d); len(o.Lost) > 0 {
+		t.Errorf("a node that gossip has as alive lost its lease")
+	}
+}
+
+// TestRestartingNodeKeepsItsLeases lets an agent end with the promise to be back, and come back.
+func TestRestartingNodeKeepsItsLeases(t *testing.T) {
+	w := newWorld()
+	w.set("b", cluster.Alive)
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	h := c.pulled(c.submit(1, nil))
+	c.beat("b", &jetstream.Beat{Start: "1", Restarting: true, Held: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1}}})
+	w.cut("b")
+	deadline := time.Now().Add(2 * time.Second)
+	c.until("some time has passed", func(*state) bool { return time.Now().After(deadline) })
+	if o := c.says("b", "2", h); len(o.Lost) > 0 {
+		t.Errorf("got lost leases %v, want none", o.Lost)
+	}
+}
+
+// TestNewLifeGivesUpOldLeases has an agent come back that knows nothing of what the last one held.
+func TestNewLifeGivesUpOldLeases(t *testing.T) {
+	c := perform(t, t.TempDir(), 1, newWorld().nodes())
+	id := c.submit(1, nil)
+	h := c.pulled(id)
+	c.says("b", "1", h)
+	c.begins("b", h)
+	c.says("b", "2")
+	if again := c.pulled(id); again.Seq == h.Seq || again.Attempt != 2 {
+		t.Errorf("lease: got %+v, want a new one for attempt 2", again.Lease)
+	}
+}
+
+// TestLeaseThatRanOut goes to another node: the first one's attempt is fenced, and the first one is told.
+func TestLeaseThatRanOut(t *testing.T) {
+	c := perform(t, t.TempDir(), 1, newWorld().nodes())
+	id := c.submit(1, nil)
+	h := c.pulled(id)
+	c.says("b", "1", h)
+	c.begins("b", h)
+	if err := h.Return(); err != nil { // stands for AckWait
+		t.Fatal(err)
+	}
+	again := c.pulled(id)
+	if again.Seq != h.Seq || again.Deliveries != 2 {
+		t.Fatalf("delivery: got %+v", again)
+	}
+	c.says("d", "1", again)
+	c.until("the attempt is fenced", func(*state) bool {
+		all := c.attempts(id, 0)
+		return len(all) == 1 && all[0].Result.Class == grid.ClassLost && strings.Contains(all[0].Result.Reason, "node b")
+	})
+	if o := c.says("b", "1", h); !slices.Equal(o.Lost, []uint64{h.Seq}) {
+		t.Errorf("first holder: got lost leases %v, want %d", o.Lost, h.Seq)
+	}
+	if o := c.says("d", "1", again); len(o.Lost) > 0 {
+		t.Errorf("second holder: got lost leases %v, want none", o.Lost)
+	}
+	// What the first one gives back now is not its to give.
+	c.tells("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq})
+	c.leased(id, 1)
+}
+
+// TestCrashLimit sets a trial aside under which three nodes have died, with their names.
+func TestCrashLimit(t *testing.T) {
+	w := newWorld()
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	id := c.submit(1, nil)
+	for _, node := range []grid.NodeID{"a", "b", "d"} {
+		h := c.pulled(id)
+		c.says(node, "1", h)
+		c.begins(node, h)
+		w.cut(node)
+	}
+	c.until("the trial is set aside", func(*state) bool { return c.counts(id).Failed == 1 })
+	trial, _, err := c.cfg.History.Trial(t.Context(), grid.TrialID{Sweep: id, Index: 0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"node d died", "as did a and b before", "set aside", "3 times", "mlfnode retry"} {
+		if !strings.Contains(strings.ReplaceAll(trial.Result.Reason, "agent of node d died", "node d died"), want) {
+			t.Errorf("reason %q does not say %q", trial.Result.Reason, want)
+		}
+	}
+}
+
+// TestRestartedMaster finds the leases that others hold, and nobody loses one.
+func TestRestartedMaster(t *testing.T) {
+	dir := t.TempDir()
+	c := perform(t, dir, 2, newWorld().nodes())
+	id := c.submit(3, nil)
+	h, other := c.pulled(id), c.pulled(id)
+	c.says("b", "1", h, other)
+	c.begins("b", h)
+	c.end()
+	c = perform(t, dir, 2, newWorld().nodes())
+	if o := c.says("b", "1", h, other); len(o.Lost) > 0 {
+		t.Errorf("got lost leases %v, want none", o.Lost)
+	}
+	c.leased(id, 3)
+	for range 3 {
+		c.finish(c.pulled(id), grid.ClassNone, time.Millisecond)
+	}
+	c.until("the sweep ends", func(*state) bool {
+		r, _ := c.Sweep(id)
+		return r.Sweep.State == grid.SweepFinished
+	})
+	if o := c.says("b", "1", h); !slices.Equal(o.Lost, []uint64{h.Seq}) {
+		t.Errorf("a lease that is no more: got lost %v, want %d", o.Lost, h.Seq)
+	}
+}
+
+// TestQuarantine drains a node on which trials fail at their start while they run elsewhere, and no other.
+func TestQuarantine(t *testing.T) {
+	failed := func(node grid.NodeID, sweep grid.SweepID) *history.Transition {
+		return &history.Transition{Sweep: sweep, Node: node, Change: grid.Retry, Class: grid.ClassStart}
+	}
+	began := func(node grid.NodeID, sweep grid.SweepID) *history.Transition {
+		return &history.Transition{Sweep: sweep, Node: node, Change: grid.Began}
+	}
+	for name, test := range map[string]struct {
+		seen []*history.Transition
+		want []grid.NodeID
+	}{
+		"broken node":              {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, []grid.NodeID{"b"}},
+		"evidence that comes late": {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), began("a", "s")}, []grid.NodeID{"b"}},
+		"broken program":           {[]*history.Transition{failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s")}, nil},
+		"alone":                    {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
+		"not in a row":             {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), began("b", "s"), failed("b", "s")}, nil},
+		"of several sweeps":        {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "r"), failed("b", "s")}, nil},
+		"other sweep ran":          {[]*history.Transition{began("a", "r"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
+	} {
+		h := newHealth()
+		got := map[grid.NodeID]string{}
+		for _, seen := range test.seen {
+			h.note(seen)
+			for node, reason := range h.broken() {
+				got[node] = reason
+			}
+		}
+		for _, node := range test.want {
+			if !strings.Contains(got[node], "3 trials of s in a row failed at their start here, and ran on a") {
+				t.Errorf("%s: got reason %q", name, got[node])
+			}
+		}
+		if len(got) != len(test.want) {
+			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}

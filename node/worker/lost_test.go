@@ -1,0 +1,74 @@
+package worker
+
+import (
+	"context"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+)
+
+// TestLostAttemptIsNotTold has a lease lost as soon as its trial begins: nobody has heard of the attempt, and nobody does.
+func TestLostAttemptIsNotTold(t *testing.T) {
+	began := make(chan struct{}, 1)
+	s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+		if a.Argv[0] == "next-1" {
+			return succeeded()
+		}
+		began <- struct{}{}
+		<-ctx.Done()
+		o := succeeded()
+		o.Class = grid.ClassLost
+		return o
+	})
+	r := s.sweep("lost-1", 1, 1, nil)
+	seq := s.lease(r, 0, 1)
+	s.run()
+	receive(t, "the trial", began)
+	s.obey(&jetstream.Orders{Lost: []uint64{seq}})
+	eventually(t, "the lease is let go", func() bool { return len(s.Worker.held()) == 0 })
+	next := s.sweep("next-1", 1, 1, nil)
+	s.lease(next, 0, 1)
+	s.released("next-1", 1)
+	s.stop()
+	_, last, err := s.store.Events.Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.store.Events.Read(t.Context(), 1, func(stored []jetstream.Stored) error {
+		for _, b := range stored {
+			if b.Batch.Sweep == r.ID {
+				t.Errorf("got %s of the lost trial, want nothing", kinds(b.Batch.Events))
+			}
+		}
+		if stored[len(stored)-1].Seq >= last {
+			return errEnough
+		}
+		return nil
+	})
+	if err != errEnough {
+		t.Error(err)
+	}
+}
+
+// TestFurtherAttemptIsToldBeforeItRuns looks at the events while the second attempt of a trial begins.
+func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
+	var s *stage
+	s = newStage(t, func(context.Context, *executor.Attempt) executor.Outcome {
+		if _, last, err := s.store.Events.Bounds(t.Context()); err != nil || last != 1 {
+			t.Errorf("events when the program starts: got %d, %v; want one", last, err)
+		}
+		return succeeded()
+	})
+	r := s.sweep("t-1", 1, 1, nil)
+	_, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.run()
+	all := s.released(r.ID, 1)
+	if len(only(all, grid.Started)) != 1 || len(only(all, grid.Finished)) != 1 {
+		t.Errorf("got events %s, want one start and one end", kinds(all))
+	}
+}
