@@ -100,9 +100,34 @@ func newUnified(h hierarchy, token string, bare bool) *cgroup {
 	return &cgroup{unified: true, dirs: map[string]string{"": dir}, owns: map[string]string{"": h.own}}
 }
 
-// enable passes the memory controller down to the children of dir. The kernel refuses that while dir holds processes; where
-// the agent is alone in its cgroup (a service with Delegate=yes and DelegateSubgroup=, see systemd.resource-control(5)) it
-// is already allowed.
+// asideName is the cgroup that StepAside makes.
+const asideName = "keeper"
+
+// StepAside moves this process into a cgroup below its own, if it is alone in that one. Its own is then free of processes, so
+// that the kernel lets it pass the memory controller down to the cgroups of attempts, which are made beside the new one ("no
+// internal process constraint", Documentation/admin-guide/cgroup-v2.rst). It is for a process that has a cgroup to itself, as one
+// that systemd-run --scope with Delegate=yes has started. Where it is not alone, or may not do so, nothing changes.
+func StepAside() {
+	h, ok := ownHierarchies()[""]
+	if !ok {
+		return
+	}
+	procs := filepath.Join(h.own, "cgroup.procs")
+	b, err := os.ReadFile(procs)
+	if err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
+		return
+	}
+	aside := filepath.Join(h.own, asideName)
+	if makeCgroup(aside) != nil {
+		return
+	}
+	if writeFile(filepath.Join(aside, "cgroup.procs"), strconv.Itoa(os.Getpid())) != nil {
+		_ = removeCgroup(aside) // it is empty
+	}
+}
+
+// enable passes the memory controller down to the children of dir. The kernel refuses that while dir holds processes, see
+// StepAside.
 func enable(dir string) error {
 	now, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
 	if err != nil {

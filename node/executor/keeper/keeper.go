@@ -86,6 +86,7 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 	if err := p.load(settingsFile, &set); err != nil {
 		return err
 	}
+	executor.StepAside()
 	exec, err := executor.NewProcess(executor.ProcessOptions{
 		Token: p.token(set.Token), DieWithAgent: true, Cgroups: executor.Cgroups(set.Cgroups),
 	}, log)
