@@ -167,3 +167,48 @@ func TestNoAsideAmongOthers(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestAsideUnderSystemd has systemd make the scopes. It is run on a machine with systemd by TestKeeperDividesItsScope of package
+// node, which gives the controller to this machine's slices.
+func TestAsideUnderSystemd(t *testing.T) {
+	if os.Getenv("KEEPER_TEST_SYSTEMD") == "" {
+		t.Skip("not on a machine that was made for this")
+	}
+	for _, c := range []struct {
+		delegate, self, slot string
+	}{
+		{"yes", ".self", standIn},
+		{"no", ".scope", ""}, // it is systemd's to divide
+	} {
+		for _, killed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("delegate=%s/killed=%v", c.delegate, killed), func(t *testing.T) {
+				o := options(t)
+				unit := o.Token + ".scope"
+				s := &scope{t, "/sys/fs/cgroup/system.slice/" + unit}
+				o.Cgroups = executor.CgroupsV2 + ":" + standIn
+				o.Wrap = []string{"systemd-run", "--scope", "--quiet", "--collect", "--unit=" + unit, "-p", "Delegate=" + c.delegate, "--"}
+				client := open(t, o)
+				stay := slotOf(t, client)
+				program, self := s.works(client)
+				if !strings.HasSuffix(self, c.self) || !strings.Contains(self, "/system.slice/"+unit) || !strings.Contains(program, "/system.slice/"+unit+"/mlfnode-") {
+					t.Errorf("got keeper in %q, program in %q; want …%s and a slot of the scope", self, program, c.self)
+				}
+				if got := s.read("mlfnode-" + o.Token + "-1/slot-1/cgroup.controllers"); got != c.slot {
+					t.Errorf("slot: got controllers %q, want %q", got, c.slot)
+				}
+				if killed {
+					client.link.self.kill()
+					<-client.link.cleared
+				}
+				if err := stay.Close(); err != nil {
+					t.Error(err)
+				}
+				if err := client.Close(); err != nil {
+					t.Error(err)
+				}
+				eventually(t, "systemd to remove the scope", func() bool { return !exists(s.dir) })
+				nothingLeft(t, o)
+			})
+		}
+	}
+}
