@@ -14,9 +14,9 @@ RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./g
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build bin/mlfnode
+build: ## build bin/mlfnode; RELEASE=1.4.0 names its version
 	@mkdir -p bin
-	$(GO) build -trimpath -o $(BIN) ./cmd/mlfnode
+	$(GO) build -trimpath $(if $(RELEASE),-ldflags "-X main.release=$(RELEASE)") -o $(BIN) ./cmd/mlfnode
 
 demo: build ## train real models over a parameter grid on this machine and print the result table
 	$(BIN) sweep chainer

@@ -10,7 +10,11 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Pull takes up to n leases that are there now; none is no error. A lease that can't be read is logged and dropped.
+// laterLease is how long a lease of a newer version is kept from its next taker, which may be this node again.
+const laterLease = 2 * time.Second
+
+// Pull takes up to n leases that are there now; none is no error. A lease that can't be read is logged and dropped, one of a
+// newer version is left to nodes that know it.
 func (q *Queue) Pull(ctx context.Context, shape string, n int) ([]*Held, error) {
 	if err := q.EnsureShape(ctx, shape); err != nil {
 		return nil, err
@@ -49,7 +53,7 @@ func (q *Queue) pull(ctx context.Context, shape string, r *pullRequest) ([]*Held
 		return nil, err
 	}
 	var held []*Held
-	for len(held) < r.Batch {
+	for range r.Batch { // a lease that can't be read counts: nothing follows for it
 		msg, err := inbox.NextMsgWithContext(ctx)
 		if err != nil {
 			return held, err
@@ -75,9 +79,14 @@ func (q *Queue) decode(msg *nats.Msg, shape string) (*Held, bool) {
 		return nil, false
 	}
 	var w wireLease
-	if err := json.Unmarshal(msg.Data, &w); err != nil || w.V > leaseVersion {
-		q.store.log.Warn("lease can't be read and is dropped", "version", w.V, "err", err)
+	if err := json.Unmarshal(msg.Data, &w); err != nil {
+		q.store.log.Warn("lease can't be read and is dropped", "err", err)
 		_ = q.store.conn.Publish(msg.Reply, []byte("+TERM"))
+		return nil, false
+	}
+	if w.V > leaseVersion {
+		q.store.log.Info("lease is left to newer nodes; update mlfnode", "version", w.V)
+		_ = q.store.conn.Publish(msg.Reply, fmt.Appendf(nil, `-NAK {"delay": %d}`, laterLease))
 		return nil, false
 	}
 	seq, _ := strconv.ParseUint(fields[1], 10, 64)

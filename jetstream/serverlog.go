@@ -46,9 +46,22 @@ func (l *serverLog) Noticef(string, ...any) {}
 func (l *serverLog) Debugf(string, ...any)  {}
 func (l *serverLog) Tracef(string, ...any)  {}
 
+// meant begins what nats-server says of settings that are meant so: that clients which do not begin with TLS are refused, and
+// that it finds no address of this machine to tell to clients, which are told none anyway.
+var meant = [...]string{`Clients that are not using "TLS Handshake First" option`, `Address %q can not be resolved properly`}
+
+func isMeant(format string) bool {
+	for _, text := range meant {
+		if strings.HasPrefix(format, text) {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *serverLog) Warnf(format string, v ...any) {
 	msg := fmt.Sprintf(format, v...)
-	if l.client(msg) || strings.Contains(msg, "TLS Handshake First") { // that is how it is meant to be
+	if isMeant(format) || l.client(msg) {
 		return
 	}
 	l.log.Warn("nats server", "msg", msg)
@@ -57,7 +70,7 @@ func (l *serverLog) Warnf(format string, v ...any) {
 // Errorf is called with locks of nats-server held, so it must not block.
 func (l *serverLog) Errorf(format string, v ...any) {
 	msg := fmt.Sprintf(format, v...)
-	if l.client(msg) {
+	if isMeant(format) || l.client(msg) {
 		return
 	}
 	l.log.Error("nats server", "msg", msg)

@@ -75,7 +75,7 @@ type settings struct {
 }
 
 // LoadConfig reads the settings of this machine's node. An empty file means $MLF_CONFIG, else node.yaml in the user's
-// configuration folder, else /etc/mlfnode/node.yaml, else none. The error lists every problem that was found.
+// configuration folder, else /etc/mlfnode/node.yaml where it may be read, else none. The error lists every problem that was found.
 func LoadConfig(file string) (Config, error) {
 	c, err := defaults()
 	if err != nil {
@@ -164,8 +164,8 @@ func readSettings(file string) (settings, string, error) {
 	}
 	for _, name := range candidates {
 		b, err := os.ReadFile(name)
-		if errors.Is(err, fs.ErrNotExist) && !explicit {
-			continue
+		if !explicit && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
+			continue // those of the system's node are for root alone, and a user's own node is another one
 		}
 		if err != nil {
 			return s, name, fmt.Errorf("the settings file %s can't be read: %w", name, bare(err))

@@ -164,6 +164,9 @@ func member(m *cluster.Member, local bool) api.Member {
 		Version: m.Version, Roles: []string{}, Local: local, CPUs: m.CPUs, Memory: m.Memory, GPUs: m.GPUs, Load: m.Load,
 		Running: m.Running, Drained: m.Drained, Quarantined: m.Quarantined, Reason: m.Reason, Devices: []api.GPU{},
 	}
+	if !m.There() {
+		v.Load, v.Running = 0, 0 // what it said last is over
+	}
 	for _, r := range m.Roles {
 		v.Roles = append(v.Roles, string(r))
 	}

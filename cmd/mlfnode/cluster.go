@@ -102,39 +102,40 @@ func (a *app) join(ctx context.Context, f *nodeFlags) error {
 	}
 	again := node.Refused(cfg) && (f.tokenFile != "" || os.Getenv(tokenVariable) != "")
 	if !joined || again {
-		if err := a.enter(ctx, cfg, f); err != nil {
+		if _, err := a.enter(ctx, cfg, f); err != nil {
 			return err
 		}
 	}
 	return a.daemon(ctx, f, node.OpenWorker)
 }
 
-// enter makes this machine a node of the cluster, and keeps the contact of the person who does it.
-func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) error {
+// enter makes this machine a node of the cluster, and keeps the contact of the person who does it, in the file that it names.
+func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access string, err error) {
 	if cfg.Cluster.Seed == "" {
-		return usage("join needs the master", "mlfnode join --seed HOST")
+		return "", usage("join needs the master", "mlfnode join --seed HOST")
 	}
 	if _, err := node.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
-		return usage(err.Error(), "mlfnode join --seed HOST")
+		return "", usage(err.Error(), "mlfnode join --seed HOST")
 	}
 	token, err := a.token(f.tokenFile)
 	if err != nil {
-		return err
+		return "", err
 	}
 	contact, err := node.Join(ctx, cfg, cfg.Cluster.Seed, token)
 	if errors.Is(err, node.ErrInUse) {
-		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
+		return "", failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
 	if contact.Token == "" {
-		return nil
+		return "", nil
 	}
 	if err := node.SaveContext(contact); err != nil {
 		a.say("mlfnode: your contact could not be saved, so commands do not find the cluster yet: %v", err)
+		return "", nil
 	}
-	return nil
+	return node.ContextFile()
 }
 
 // tokenVariable holds a token, which must not stand in arguments: other users can read those.

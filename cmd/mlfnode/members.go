@@ -87,11 +87,18 @@ func (a *app) listMembers(all []api.Member) error {
 	t := newTable(a.stdout, "node", "state", "roles", "cpus", "memory", "gpus", "running", "load", "address", "version", "")
 	for i := range all {
 		m := &all[i]
+		running, load := "", "" // of a node that is not there nothing is known
+		if isThere(m) {
+			running, load = strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64)
+		}
 		t.row(string(m.Node), memberState(m), strings.Join(m.Roles, ","), strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory),
-			strconv.Itoa(m.GPUs), strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64), m.Address, m.Version, oneLine(m.Reason))
+			strconv.Itoa(m.GPUs), running, load, m.Address, m.Version, oneLine(m.Reason))
 	}
 	return t.end()
 }
+
+// isThere reports whether the node may be at work.
+func isThere(m *api.Member) bool { return m.State == "alive" || m.State == "suspect" }
 
 // memberState is the state of a node with what is special about it.
 func memberState(m *api.Member) string {
@@ -107,7 +114,7 @@ func memberState(m *api.Member) string {
 func (a *app) listGPUs(all []api.Member) error {
 	devices := []api.GPU{}
 	for i := range all {
-		if all[i].State == "alive" || all[i].State == "suspect" {
+		if isThere(&all[i]) {
 			devices = append(devices, all[i].Devices...)
 			if all[i].Problem != "" {
 				a.say("%s: %s", all[i].Node, all[i].Problem)

@@ -47,7 +47,7 @@ MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal. Installing again br
 				return usage("a master joins nobody, and --seed names whom to join", "leave out --seed, or --role worker")
 			}
 			o.ConfigFile, o.StateDir = a.config, a.state
-			o.Join = func(ctx context.Context, config, state string) error {
+			o.Join = func(ctx context.Context, config, state string) (string, error) {
 				return a.joinFor(ctx, config, state, o.Seed, tokenFile)
 			}
 			r, err := service.Install(c.Context(), o)
@@ -63,18 +63,18 @@ MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal. Installing again br
 	return c
 }
 
-// joinFor makes the machine a node that the service then runs.
-func (a *app) joinFor(ctx context.Context, config, state, seed, tokenFile string) error {
+// joinFor makes the machine a node that the service then runs, and names the file with the user's access to the cluster.
+func (a *app) joinFor(ctx context.Context, config, state, seed, tokenFile string) (access string, err error) {
 	cfg, err := node.LoadConfig(config)
 	if err != nil {
-		return err
+		return "", err
 	}
 	cfg.StateDir = state
 	if seed != "" {
 		cfg.Cluster.Seed = seed
 	}
 	if err := makeState(state); err != nil {
-		return err
+		return "", err
 	}
 	return a.enter(ctx, cfg, &nodeFlags{tokenFile: tokenFile})
 }

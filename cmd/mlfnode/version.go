@@ -17,19 +17,18 @@ type versions struct {
 	Platform string `json:"platform"`
 }
 
+// release is the version of a release, as in 1.4.0. The linker sets it: go build -ldflags "-X main.release=1.4.0", which is
+// what `make build RELEASE=1.4.0` does. Without it the version comes from what Go knows of the source.
+var release string
+
 func version() versions {
-	v := versions{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v := versions{Version: release, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return v
+		info = &debug.BuildInfo{}
 	}
-	if info.Main.Version != "" && info.Main.Version != "(devel)" {
-		v.Version = info.Main.Version
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 && v.Version == "devel" {
-			v.Version = "devel-" + s.Value[:12]
-		}
+	if v.Version == "" {
+		v.Version = sourceVersion(info)
 	}
 	for _, d := range info.Deps {
 		if d.Path == "github.com/nats-io/nats-server/v2" {
@@ -37,6 +36,22 @@ func version() versions {
 		}
 	}
 	return v
+}
+
+// shownRevision is how much of a commit's hash is shown.
+const shownRevision = 12
+
+// sourceVersion names what was built: a version of the module, else the commit, else nothing more than that it is no release.
+func sourceVersion(info *debug.BuildInfo) string {
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= shownRevision {
+			return "devel-" + s.Value[:shownRevision]
+		}
+	}
+	return "devel"
 }
 
 func (a *app) versionCommand() *cobra.Command {

@@ -34,9 +34,10 @@ type Options struct {
 	Args       []string // more arguments of `mlfnode master` or `mlfnode join`
 	NoStart    bool     // install and enable, but leave it to the next boot to start
 
-	// Join makes this machine a node with the settings of the file and the state folder. It is called before a worker is started
-	// that has not joined a cluster; nil leaves that to the user.
-	Join func(ctx context.Context, config, state string) error
+	// Join makes this machine a node with the settings of the file and the state folder, and names the file, if any, in which it
+	// has put the user's access to the cluster. It is called before a worker is started that has not joined a cluster; nil leaves
+	// that to the user.
+	Join func(ctx context.Context, config, state string) (access string, err error)
 }
 
 // Report says what an installation has done.
@@ -73,10 +74,8 @@ func Install(ctx context.Context, o Options) (Report, error) {
 	if err := i.write(ctx); err != nil {
 		return Report{}, err
 	}
-	if i.Role == Worker && i.Join != nil && !joined(i.state) {
-		if err := i.Join(ctx, i.config, i.state); err != nil {
-			return i.report, err
-		}
+	if err := i.join(ctx); err != nil {
+		return i.report, err
 	}
 	if err := i.activate(ctx); err != nil {
 		return i.report, err
@@ -134,6 +133,9 @@ func (i *installation) settle() error {
 		i.state = state
 	} else if !fresh && state != i.state {
 		i.args = append(i.args, "--state-dir", i.state)
+		if !i.User || i.StateDir != "" {
+			i.note("commands on this host find the node when %s says `state: %s`, or with --state-dir", i.config, i.state)
+		}
 	}
 	if i.Role == Worker {
 		seed := setting(text, "seed")
@@ -212,6 +214,23 @@ func (i *installation) write(ctx context.Context) error {
 	if err := os.MkdirAll(i.state, 0o700); err != nil {
 		return fmt.Errorf("make the state folder: %w", err)
 	}
+	return i.writeUnit(ctx)
+}
+
+// join makes the machine a node, if it is none yet.
+func (i *installation) join(ctx context.Context) error {
+	if i.Role != Worker || i.Join == nil || joined(i.state) {
+		return nil
+	}
+	access, err := i.Join(ctx, i.config, i.state)
+	if err != nil || access == "" {
+		return err
+	}
+	i.marks.Access = access
+	return i.writeUnit(ctx)
+}
+
+func (i *installation) writeUnit(ctx context.Context) error {
 	u := unit{
 		home: i.Home, role: i.Role, version: i.version(ctx), command: append([]string{i.report.Program}, i.args...),
 		state: i.state, owner: i.owner, marks: i.marks,

@@ -61,7 +61,7 @@ func TestQuote(t *testing.T) {
 }
 
 func TestMarks(t *testing.T) {
-	m := marks{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b", Digest: "12", Linger: "ada", State: "/var/lib/m n"}
+	m := marks{Program: "/usr/local/bin/mlfnode", Config: "/etc/a=b", Digest: "12", Linger: "ada", State: "/var/lib/m n", Access: "/root/.config/mlfnode/context.yaml"}
 	if diff := cmp.Diff(m, readMarks("[Unit]\nState=no\n"+m.text())); diff != "" {
 		t.Error(diff)
 	}

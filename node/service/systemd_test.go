@@ -308,7 +308,11 @@ func readyWaitedFor(t *testing.T, m *servicetest.Machine) {
 // settingsThatAreThere installs over somebody's node.yaml, in a folder whose name needs quotes.
 func settingsThatAreThere(t *testing.T, m *servicetest.Machine) {
 	m.Run(`mkdir -p '/srv/my $HOME 100%'; echo 'cpus: 2' > '/srv/my $HOME 100%/node.yaml'`)
-	m.Run(`/root/download/standin install --seed hostB:99 --config '/srv/my $HOME 100%/node.yaml' --state-dir '/srv/a "b"'`)
+	var r service.Report
+	decode(t, m.Run(`/root/download/standin install --seed hostB:99 --config '/srv/my $HOME 100%/node.yaml' --state-dir '/srv/a "b"'`), &r)
+	if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "says `state: /srv/a \"b\"`") {
+		t.Errorf("got notes %q, want one on how commands find the node", r.Notes)
+	}
 	if got, want := note(m, "started"), `join /srv/my $HOME 100%/node.yaml [] /root`; got != want {
 		t.Errorf("got agent %q, want %q", got, want)
 	}

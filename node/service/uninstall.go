@@ -82,6 +82,7 @@ func (r *removal) clear(m marks) {
 	r.remove(r.unit)
 	r.remove(r.unit + ".d") // drop-ins
 	r.remove(m.Program)
+	r.clearAccess(m.Access)
 	r.clearConfig(m)
 	if r.purge {
 		r.remove(m.State)
@@ -108,8 +109,25 @@ func (r *removal) clearConfig(m marks) {
 		return
 	}
 	r.remove(m.Config)
-	if os.Remove(filepath.Dir(m.Config)) == nil { // only when it is empty
-		r.Removed = append(r.Removed, filepath.Dir(m.Config))
+	r.removeEmpty(filepath.Dir(m.Config))
+}
+
+// clearAccess removes what lets the user talk to the cluster. It is of use without the service, too.
+func (r *removal) clearAccess(file string) {
+	if _, err := os.Stat(file); err != nil {
+		return
+	}
+	if !r.purge {
+		r.Kept = append(r.Kept, file+": it is your access to the cluster, which --purge removes")
+		return
+	}
+	r.remove(file)
+	r.removeEmpty(filepath.Dir(file))
+}
+
+func (r *removal) removeEmpty(dir string) {
+	if os.Remove(dir) == nil {
+		r.Removed = append(r.Removed, dir)
 	}
 }
 

@@ -115,16 +115,17 @@ type marks struct {
 	Digest  string // of node.yaml as it was written, in hex
 	Linger  string // the user whose lingering was enabled
 	State   string // the state folder
+	Access  string // the file with the user's access to the cluster
 }
 
 // fields names the marks as they stand in the file.
 func (m *marks) fields() map[string]*string {
-	return map[string]*string{"Program": &m.Program, "Config": &m.Config, "ConfigDigest": &m.Digest, "Linger": &m.Linger, "State": &m.State}
+	return map[string]*string{"Program": &m.Program, "Config": &m.Config, "ConfigDigest": &m.Digest, "Linger": &m.Linger, "State": &m.State, "Access": &m.Access}
 }
 
 func (m *marks) text() string {
 	text := "# What the installation made, and `mlfnode service uninstall` removes.\n[X-Mlfnode]\n"
-	for _, key := range []string{"Program", "Config", "ConfigDigest", "Linger", "State"} {
+	for _, key := range []string{"Program", "Config", "ConfigDigest", "Linger", "State", "Access"} {
 		if v := *m.fields()[key]; v != "" {
 			text += key + "=" + v + "\n"
 		}

@@ -1,6 +1,7 @@
 package servicetest_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -23,4 +24,16 @@ func TestMachine(t *testing.T) {
 		t.Errorf("got %q, %v, want the output and an exit status", out, err)
 	}
 	m.Shutdown()
+}
+
+func TestLink(t *testing.T) {
+	a, b := servicetest.Boot(t), servicetest.Boot(t)
+	servicetest.Link(t, a, b)
+	const ask = `bash -c 'exec 3<>/dev/tcp/%s/1' 2>&1`
+	for i, m := range []*servicetest.Machine{b, a} {
+		out, err := m.Try(fmt.Sprintf(ask, servicetest.Address(i+1)))
+		if err == nil || !strings.Contains(out, "refused") {
+			t.Errorf("got %v, %s; want to be refused by the other machine", err, out)
+		}
+	}
 }

@@ -1,0 +1,92 @@
+package guarantees
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/cmd/mlfnode/hosts"
+)
+
+// buildRelease builds the program as a release, as `make build RELEASE=…` does.
+func buildRelease(t *testing.T, release string) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "mlfnode")
+	build := exec.Command("go", "build", "-ldflags", "-X main.release="+release, "-o", bin, "mlfnode/cmd/mlfnode")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build release %s: %v\n%s", release, err, out)
+	}
+	return bin
+}
+
+// TestClusterOfTwoVersions runs a sweep on nodes of three versions, asks each of them who is there, and gives a worker and
+// the master another version, an older one too, while trials run.
+func TestClusterOfTwoVersions(t *testing.T) {
+	p := newPlay(t, 1, hosts.Options{})
+	older, newer := buildRelease(t, "1.4.0"), buildRelease(t, "1.5.0")
+	for name, bin := range map[string]string{"older": older, "newer": newer} {
+		h := p.Outsider(name)
+		cmd := h.Program(bin, "join", "--seed", p.Master.Name)
+		cmd.Env = append(cmd.Env, "MLF_CLUSTER_TOKEN="+p.Token)
+		h.Agent = h.StartCommand(cmd)
+	}
+	p.allAlive()
+	p.showVersions(map[string]string{"older": "1.4.0", "newer": "1.5.0"})
+	p.Master.Must("drain", p.Master.Name)
+	p.perform(p.Host("older"), 24, 3, 50*time.Millisecond)
+	p.checkWhole()
+	on := map[string]int{}
+	for _, r := range p.turns() {
+		on[r.host]++
+	}
+	if on["older"] == 0 || on["newer"] == 0 {
+		t.Errorf("trials ran on %v, want both", on)
+	}
+
+	p.upgrade(p.Host("older"), newer, "join", "--seed", p.Master.Name)
+	p.upgrade(p.Master, older, "master")
+	p.showVersions(map[string]string{"host1": "1.4.0", "older": "1.5.0", "newer": "1.5.0"})
+	p.upgrade(p.Master, newer, "master")
+	p.showVersions(map[string]string{"host1": "1.5.0", "older": "1.5.0", "newer": "1.5.0"})
+	p.perform(p.Host("newer"), 12, 2, 50*time.Millisecond)
+	p.checkWhole()
+}
+
+// upgrade starts the host's agent anew with another program, while trials run.
+func (p *play) upgrade(h *hosts.Host, program string, args ...string) {
+	p.t.Helper()
+	p.perform(p.Host("newer"), 8, 10, 100*time.Millisecond)
+	p.awaitBegun(2)
+	h.Agent.Kill()
+	h.Agent = h.StartCommand(h.Program(program, args...))
+	p.checkWhole()
+	p.allAlive()
+}
+
+// showVersions wants every node to show these versions.
+func (p *play) showVersions(want map[string]string) {
+	p.t.Helper()
+	for _, h := range p.Hosts {
+		hosts.Await(p.t, hosts.Patience, func() error { return wrongVersion(h, want) })
+	}
+	p.t.Logf("\n%s", p.Hosts[1].Must("members"))
+}
+
+func wrongVersion(h *hosts.Host, want map[string]string) error {
+	all, err := h.Members()
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if v := want[m.Node]; v != "" && m.Version != v {
+			return fmt.Errorf("%s says that %s is of version %s, want %s", h.Name, m.Node, m.Version, v)
+		}
+	}
+	if shown := h.Must("members"); !strings.Contains(shown, "version") {
+		return fmt.Errorf("members show no versions:\n%s", shown)
+	}
+	return nil
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/node/api"
+	"mlfnode/node/service/servicetest"
+)
+
+// tokenForm is what `mlfnode token` prints among the text that explains it.
+var tokenForm = regexp.MustCompile(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`)
+
+// TestWorkerService takes the service of a worker through its life while trials run there: first that of another machine than the
+// master's, then that of a person on the master's machine.
+func TestWorkerService(t *testing.T) {
+	if testing.Short() {
+		t.Skip("machines take their time, and their program is not the one that -race looks at")
+	}
+	older, newer := buildRelease(t, "1.4.0"), buildRelease(t, "1.5.0")
+	m, w := servicetest.Boot(t), servicetest.Boot(t)
+	servicetest.Link(t, m, w)
+	m.Run("hostname hostA; mkdir -p /etc/mlfnode && printf 'state: /var/lib/mlfnode\nworker: false\nadvertise: 10.88.0.1\n' > /etc/mlfnode/node.yaml && chmod 600 /etc/mlfnode/node.yaml")
+	w.Run("hostname hostB; mkdir -p /root/download /root/.config")
+	before := w.Run(everything)
+	masterOn(t, m, newer)
+	joinAs(t, m, w, older)
+	members(t, m, map[string]string{"hostA": "1.5.0", "hostB": "1.4.0"})
+
+	survives := func(name string, of *servicetest.Machine, script string) {
+		t.Run(name, func(t *testing.T) {
+			p := &post{Machine: m.For(t), t: t}
+			p.Machine = m.For(t)
+			w.Run("rm -rf /tmp/ran")
+			p.submit(2, 2)
+			replaced(t, of.For(t), script)
+			p.ended(1, w.For(t))
+		})
+	}
+	survives("restart", w, "systemctl restart mlfnode")
+	survives("kill", w, "kill -9 AGENT")
+	survives("restart of the master", m, "systemctl restart mlfnode")
+	survives("kill of the master", m, "kill -9 AGENT")
+	w.Copy(newer, aside+"mlfnode")
+	survives("upgrade", w, aside+"mlfnode service install >&2")
+	members(t, m, map[string]string{"hostA": "1.5.0", "hostB": "1.5.0"})
+	t.Run("stop", func(t *testing.T) { stopWorker(t, m.For(t), w.For(t)) })
+	t.Log(w.Run("mlfnode service uninstall --purge && rm -rf /root/download/* /tmp/ran"))
+	nothingLeft(t, w)
+	if after := w.Run(everything); after != before {
+		t.Errorf("the host is not as before; it was\n%s\nand is\n%s", before, after)
+	}
+	t.Run("user", func(t *testing.T) { userWorker(t, m.For(t), older) })
+}
+
+// joinAs installs a worker with a program, and waits until it takes trials.
+func joinAs(t *testing.T, m, w *servicetest.Machine, program string) {
+	t.Helper()
+	w.Copy(program, aside+"mlfnode")
+	token := tokenForm.FindString(m.Run("mlfnode token --uses 1"))
+	began := time.Now()
+	out := w.Run(fmt.Sprintf("MLF_CLUSTER_TOKEN=%s %smlfnode service install --role worker --seed 10.88.0.1", token, aside))
+	t.Logf("a worker is ready %v after its installation began", time.Since(began).Round(time.Millisecond))
+	if !strings.Contains(out, "the service is active") {
+		t.Fatalf("install: got\n%s", out)
+	}
+	if _, secret, _ := strings.Cut(token, "."); strings.Contains(w.Run("cat /etc/mlfnode/node.yaml /etc/systemd/system/mlfnode.service; journalctl -q"), secret) {
+		t.Error("the token is in a file or in the journal")
+	}
+	if got := w.Run("tr '\\0' '\\n' < /proc/" + agent(w) + "/environ"); strings.Contains(got, token) {
+		t.Error("the token is in the environment of the service")
+	}
+}
+
+// members wants these nodes, alive, with these versions, as each of them sees it.
+func members(t *testing.T, m *servicetest.Machine, want map[string]string) {
+	t.Helper()
+	m.Until(soon, fmt.Sprintf("the members are %v", want), func() bool {
+		var all []api.Member
+		read(t, m.Run("mlfnode members --json"), &all)
+		n := 0
+		for _, v := range all {
+			if v.State == "alive" && want[string(v.Node)] == v.Version {
+				n++
+			}
+		}
+		return n == len(want)
+	})
+	t.Logf("\n%s", m.Run("mlfnode members"))
+}
+
+// stopWorker stops the only worker: its trials stop at once and wait. Started again, it brings them to their end.
+func stopWorker(t *testing.T, m, w *servicetest.Machine) {
+	p := &post{Machine: m, t: t}
+	w.Run("rm -rf /tmp/ran")
+	p.submit(2, 2)
+	began := time.Now()
+	w.Run("systemctl stop mlfnode")
+	t.Logf("stopped after %v", time.Since(began).Round(time.Millisecond))
+	nothingLeft(t, w)
+	m.Until(soon, "members say that it has left", func() bool {
+		var all []api.Member
+		read(t, m.Run("mlfnode members --json"), &all)
+		return slices.ContainsFunc(all, func(v api.Member) bool { return v.Node == "hostB" && v.State == "left" })
+	})
+	m.Until(soon, "no trial is said to run", func() bool {
+		return !slices.ContainsFunc(p.trials(), func(v api.Trial) bool { return v.State == "running" })
+	})
+	w.Run("systemctl start mlfnode")
+	p.ended(2, w)
+}
+
+// userWorker has a person without rights run a worker beside the master.
+func userWorker(t *testing.T, m *servicetest.Machine, program string) {
+	m.Run("useradd -m -s /bin/sh ada && loginctl enable-linger ada && rm -rf /tmp/ran")
+	m.Copy(program, "/home/ada/bin/mlfnode")
+	const ada = "setpriv --reuid ada --regid ada --init-groups env -i HOME=/home/ada USER=ada PATH=/usr/bin:/bin XDG_RUNTIME_DIR=/run/user/$(id -u ada) "
+	if out, err := m.Try(ada + "/home/ada/bin/mlfnode sweeps"); err != nil || !strings.Contains(out, "there is no sweep yet") {
+		t.Errorf("somebody who may not read the settings of the system's node: got %v, %s", err, out)
+	}
+	m.Run("mkdir -p /home/ada/.config/mlfnode && printf 'node: ada\nports: {gossip: 7522}\n' > /home/ada/.config/mlfnode/node.yaml && chown -R ada: /home/ada")
+	token := tokenForm.FindString(m.Run("mlfnode token"))
+	t.Log(m.Run(ada + "MLF_CLUSTER_TOKEN=" + token + " /home/ada/bin/mlfnode service install --user --seed 127.0.0.1"))
+
+	p := &post{Machine: m, t: t}
+	p.submit(2, 2)
+	const pid = ada + "systemctl --user show mlfnode --value -p MainPID"
+	for _, script := range []string{"systemctl --user restart mlfnode", "systemctl --user kill -s KILL mlfnode"} {
+		old := m.Run(pid)
+		m.Run(ada + script)
+		m.Until(soon, "another agent runs", func() bool { now := m.Run(pid); return now != old && now != "0" })
+	}
+	p.ended(1, m)
+	t.Logf("\n%s", m.Run("mlfnode members"))
+	m.Run(ada + "/home/ada/bin/mlfnode service uninstall --user --purge")
+	const left = "find /home/ada -path '*mlfnode*' -not -path '/home/ada/bin/*'; for p in /proc/[0-9]*; do readlink $p/exe; done | grep /home/ada; true"
+	if out := m.Run(left); out != "/home/ada/.config/mlfnode\n/home/ada/.config/mlfnode/node.yaml" { // which was hers before
+		t.Errorf("got left:\n%s", out)
+	}
+}

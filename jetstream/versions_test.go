@@ -1,0 +1,199 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+
+	"mlfnode/grid"
+)
+
+// unheard adds to a message what only a newer program knows of.
+const unheard = `"unheard":{"of":[1,2]},"later":"field"`
+
+// beats has the master answer beats, and gives what it has heard.
+func beats(t *testing.T, s *Store, answer Orders) <-chan Beat {
+	t.Helper()
+	heard := make(chan Beat, 4)
+	stop, err := s.Calls.ServeBeats(func(_ grid.NodeID, b *Beat) Orders {
+		heard <- *b
+		return answer
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	return heard
+}
+
+// TestBeatsOfOtherVersions has the master hear of a node of an older and of a newer version.
+func TestBeatsOfOtherVersions(t *testing.T) {
+	l := newLab(t)
+	heard := beats(t, l.store, Orders{Drain: true, Reason: "why"})
+	w := l.connect("w")
+	for name, c := range map[string]struct {
+		text string
+		want Beat
+	}{
+		"older, without what was added later": {`{"v":1,"start":"x","running":1}`, Beat{V: 1, Start: "x", Running: 1}},
+		"older, without a version":            {`{"start":"x","held":[{"s":7,"d":2}]}`, Beat{Start: "x", Held: []HeldLease{{Seq: 7, Deliveries: 2}}}},
+		"newer, with unknown fields":          {`{"v":2,"start":"x","held":[{"s":7,"d":2,` + unheard + `}],` + unheard + `}`, Beat{V: 2, Start: "x", Held: []HeldLease{{Seq: 7, Deliveries: 2}}}},
+		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Beat{V: 9, Start: "x", Versions: map[string]int{"beat": 9, "unheard": 1}}},
+	} {
+		ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+		msg, err := w.conn.RequestWithContext(ctx, callSubject("w", callBeat), []byte(c.text))
+		stop()
+		if err != nil {
+			t.Errorf("%s: no answer: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(c.want, <-heard); diff != "" {
+			t.Errorf("%s: heard (-want +got):\n%s", name, diff)
+		}
+		if got := string(msg.Data); !strings.Contains(got, `"drain":true`) || !strings.Contains(got, `"reason":"why"`) {
+			t.Errorf("%s: got answer %s", name, got)
+		}
+	}
+}
+
+// TestUnknownCallsAreLeftUnanswered has a newer node ask what this master does not know. Its beats go on.
+func TestUnknownCallsAreLeftUnanswered(t *testing.T) {
+	l := newLab(t)
+	beats(t, l.store, Orders{Reason: "still there"})
+	w := l.connect("w")
+	ctx, stop := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer stop()
+	if msg, err := w.conn.RequestWithContext(ctx, callSubject("w", "unheard"), []byte("{}")); err == nil {
+		t.Errorf("got answer %s, want none", msg.Data)
+	}
+	if o, err := w.Calls.Beat(t.Context(), Beat{Start: "x"}); err != nil || o.Reason != "still there" {
+		t.Errorf("got %+v, %v", o, err)
+	}
+}
+
+// TestOrdersOfOtherVersions has a node get the orders of an older and of a newer master.
+func TestOrdersOfOtherVersions(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	var answer string
+	sub, err := s.conn.Subscribe(callSubject(s.node, callBeat), func(m *nats.Msg) { _ = m.Respond([]byte(answer)) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	for text, want := range map[string]Orders{
+		`{}`:                                 {},
+		`{"v":1,"lost":[3]}`:                 {V: 1, Lost: []uint64{3}},
+		`{"v":9,"lost":[3],` + unheard + `}`: {V: 9, Lost: []uint64{3}},
+	} {
+		answer = text
+		got, err := s.Calls.Beat(t.Context(), Beat{Start: "x"})
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: got %v (-want +got):\n%s", text, err, diff)
+		}
+	}
+}
+
+// put stores a raw message, as a program of another version would.
+func put(t *testing.T, s *Store, subject, text string) {
+	t.Helper()
+	if _, err := s.js.Publish(t.Context(), subject, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestLeasesOfOtherVersions holds that unknown fields do no harm, and that a lease of a newer version is neither run nor lost.
+func TestLeasesOfOtherVersions(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	if err := s.Queue.EnsureShape(t.Context(), "c1"); err != nil {
+		t.Fatal(err)
+	}
+	text := func(v int) string {
+		b, err := json.Marshal(wireLease{V: v, Sweep: "a-1", Lo: 0, Hi: 5, Attempt: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSuffix(string(b), "}") + "," + unheard + "}"
+	}
+	put(t, s, leaseSubject("c1"), text(leaseVersion+1))
+	put(t, s, leaseSubject("c1"), text(leaseVersion))
+	held := mustPull(t, s.Queue, "c1", 2, 1)
+	if got := held[0].Lease; got.Sweep != "a-1" || got.Hi != 5 {
+		t.Errorf("got lease %+v", got)
+	}
+	for range 3 { // it does not come again and again either
+		if more, err := s.Queue.Pull(t.Context(), "c1", 1); err != nil || len(more) > 0 {
+			t.Errorf("got %v, %v, want no other lease", more, err)
+		}
+	}
+	all, err := s.Queue.Present(t.Context())
+	if err != nil || len(all) != 2 {
+		t.Errorf("in the queue: got %v, %v, want both", all, err)
+	}
+}
+
+// TestEventsOfOtherVersions holds that what a newer node adds to its events is passed over, and the rest counts.
+func TestEventsOfOtherVersions(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	put(t, s, eventSubject("n1", "a-1"), `{"v":1,"s":"a-1","n":"n1",`+unheard+`,"e":[`+
+		`{"k":"unheard","i":1,"r":"n1-1-1","t":1,`+unheard+`},`+
+		`{"k":"finished","i":2,"a":1,"r":"n1-1-2","t":2,`+unheard+`,"x":{"c":"brand-new class","s":1,"u":{"w":5,`+unheard+`},`+unheard+`}}]}`)
+	put(t, s, eventSubject("n1", "a-1"), `{"v":99,"s":"a-1","n":"n1","e":"of another form"}`)
+	if _, err := s.Events.Publish(t.Context(), batch("a-1", 3, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var got []grid.Event
+	_ = s.Events.Read(ctx, 1, func(stored []Stored) error {
+		for _, st := range stored {
+			got = append(got, st.Batch.Events...)
+			if st.Seq == 3 {
+				stop()
+			}
+		}
+		return nil
+	})
+	if len(got) != 3 || got[0].Kind != "unheard" || got[1].Result == nil || got[1].Result.Usage.Wall != 5 || got[2].Index != 3 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// TestRecordsOfOtherVersions holds that a sweep of a newer version is left out, with the reason, and hides no other.
+func TestRecordsOfOtherVersions(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	put(t, s, recordSubject("a-1"), `{"v":99,"id":"a-1","state":{"of":"another form"}}`)
+	put(t, s, recordSubject("a-2"), `{"v":2,"id":"a-2","project":"p"}`)
+	put(t, s, recordSubject("a-3"), `{"v":1,"id":"a-3","project":"p","state":"running",`+unheard+`}`)
+	all, err := s.Records.All(t.Context())
+	if err != nil || len(all) != 1 || all[0].Sweep.ID != "a-3" || all[0].Sweep.Project != "p" {
+		t.Errorf("all: got %+v, %v, want a-3 alone", all, err)
+	}
+	if _, err := s.Records.Load(t.Context(), "a-2"); err == nil || !strings.Contains(err.Error(), "update mlfnode") {
+		t.Errorf("load: got %v, want to be told to update", err)
+	}
+}
+
+// TestOutputOfOtherVersionsIsSkipped holds that a message of another form hides no other.
+func TestOutputOfOtherVersionsIsSkipped(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	put(t, s, logSubject("n1", "a-1"), string([]byte{frameVersion + 1, 1, 2, 3}))
+	if _, _, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Index: 4, Run: "n1-1-2", Stream: 1, Data: []byte("text")}}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	var got []Chunk
+	_ = s.Logs.Read(ctx, "a-1", LogRange{Follow: true}, func(_ uint64, chunks []Chunk) error {
+		got = append(got, chunks...)
+		stop()
+		return nil
+	})
+	if len(got) != 1 || string(got[0].Data) != "text" {
+		t.Errorf("got %+v, want the one that can be read", got)
+	}
+}
