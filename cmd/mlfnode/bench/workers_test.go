@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	crowd       = 200     // workers
-	crowdPoints = 200_000 // trials
+	crowd       = 200    // workers
+	crowdPoints = 20_000 // trials
 )
 
 // crowdMaster is the real program as a master that runs no trials itself, with the workers in this process.
