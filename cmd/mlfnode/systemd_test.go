@@ -22,15 +22,15 @@ const (
 	aside = "/root/download/"
 )
 
-// counting is a trial that notes its process and prints a hundred lines in ten seconds, and fails in its own way. What it has
+// counting is a trial that notes its process and prints sixty lines in six seconds, and fails in its own way. What it has
 // started would stay for longer.
 const counting = `mkdir -p /tmp/ran/$MLF_TRIAL; touch /tmp/ran/$MLF_TRIAL/$$; setsid sleep 300 >/dev/null 2>&1 & ` +
-	`n=0; while [ $n -lt 100 ]; do echo line $n; n=$((n+1)); sleep 0.1; done; exit 3`
+	`n=0; while [ $n -lt 60 ]; do echo line $n; n=$((n+1)); sleep 0.1; done; exit 3`
 
 // wholeOutput is what a trial has printed at its end.
 func wholeOutput() string {
 	var b strings.Builder
-	for n := range 100 {
+	for n := range 60 {
 		fmt.Fprintf(&b, "line %d\n", n)
 	}
 	return strings.TrimSpace(b.String())
@@ -292,8 +292,14 @@ func reloadSettings(t *testing.T, m *servicetest.Machine) {
 		t.Errorf("got agent %s, want %s to go on", got, pid)
 	}
 	t.Logf("\n%s\n%s", m.Run("mlfnode members"), m.Run("mlfnode service status"))
-	m.Run("printf 'cpus: nonsense\\n' >> /etc/mlfnode/node.yaml && systemctl reload mlfnode")
-	m.Run("sed -i '/cpus: nonsense/d;/^cpus/d' /etc/mlfnode/node.yaml && systemctl reload mlfnode")
+	m.Run("printf 'memory: nonsense\\n' >> /etc/mlfnode/node.yaml && systemctl reload mlfnode")
+	m.Until(soon, "the node says that its settings are wrong", func() bool {
+		return strings.Contains(m.Run("mlfnode service status"), "node.yaml is wrong")
+	})
+	if got := m.Run("journalctl -o cat -q -n 20 -u mlfnode.service"); !strings.Contains(got, `\"nonsense\" is no size`) {
+		t.Errorf("the journal does not say what is wrong:\n%s", got)
+	}
+	m.Run("sed -i '/^memory/d;/^cpus/d' /etc/mlfnode/node.yaml && systemctl reload mlfnode")
 	p.ended(1, m)
 	if got := agent(m); got != pid {
 		t.Errorf("got agent %s, want %s to go on after wrong settings", got, pid)
