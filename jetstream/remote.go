@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ type Remote struct {
 	Logger *slog.Logger
 	// Connected is called with each change of the connection, false first when it ends; may be nil.
 	Connected func(bool)
+	// Refused is called each time that the master does not take the node's certificate; may be nil.
+	Refused func()
 }
 
 const (
@@ -53,7 +56,7 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		once.Do(func() { close(reached) })
 		told(true)
 	}
-	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{line.closing, r.Dial}), nats.Name(string(r.Node)),
+	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{Remote: r, life: line.closing}), nats.Name(string(r.Node)),
 		nats.Secure(r.TLS), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(inbox(r.Node)),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
@@ -157,15 +160,43 @@ func (s *Store) lookUp(ctx context.Context) (err error) {
 	return s.parts()
 }
 
-// dialer lets nats.go connect to wherever the master is at the moment.
+// dialer lets nats.go connect to wherever the master is at the moment. It does the TLS handshake itself, to see what the master
+// thinks of it.
 type dialer struct {
+	Remote
 	life context.Context // of the store: nats.go gives none
-	dial func(context.Context) (net.Conn, error)
 }
 
 // Dial implements nats.CustomDialer; the address stands for the master and says nothing.
 func (d *dialer) Dial(string, string) (net.Conn, error) {
 	ctx, stop := context.WithTimeout(d.life, dialLimit)
 	defer stop()
-	return d.dial(ctx)
+	raw, err := d.Remote.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, d.TLS)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return &judged{conn, d.Refused}, nil
+}
+
+// SkipTLSHandshake has nats.go leave the handshake to Dial.
+func (d *dialer) SkipTLSHandshake() bool { return true }
+
+// judged is a connection whose other side says, by its first word after the handshake, whether it takes the certificate.
+type judged struct {
+	net.Conn
+	refused func()
+}
+
+// Read implements net.Conn.
+func (j *judged) Read(p []byte) (int, error) {
+	n, err := j.Conn.Read(p)
+	if err != nil && j.refused != nil && strings.Contains(err.Error(), "tls: bad certificate") { // crypto/tls has no type for it
+		j.refused()
+	}
+	return n, err
 }

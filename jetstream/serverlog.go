@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 )
 
 // serverLog passes on what nats-server has to say at warning level and above.
@@ -12,8 +13,33 @@ type serverLog struct {
 	log     *slog.Logger
 	suspect chan<- struct{} // told of errors without blocking
 
-	mu   sync.Mutex
-	last string // the latest fatal message
+	mu     sync.Mutex
+	last   string    // the latest fatal message
+	told   time.Time // when a client's fault was last logged
+	untold int       // how many there were since
+}
+
+// clientMark is in messages about one connection: nats-server puts the client's number into them.
+const clientMark = " - cid:"
+
+// clientInterval is how often faults of clients are logged: whoever knocks at the door must not be able to fill the disk.
+const clientInterval = time.Minute
+
+// client logs what is wrong with a connection, now and then, and reports whether the message is about one.
+func (l *serverLog) client(msg string) bool {
+	if !strings.Contains(msg, clientMark) {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Sub(l.told) < clientInterval {
+		l.untold++
+		return true
+	}
+	l.log.Warn("connection is refused or misused", "msg", msg, "more", l.untold)
+	l.told, l.untold = now, 0
+	return true
 }
 
 func (l *serverLog) Noticef(string, ...any) {}
@@ -34,18 +60,20 @@ func isMeant(format string) bool {
 }
 
 func (l *serverLog) Warnf(format string, v ...any) {
-	if isMeant(format) {
+	msg := fmt.Sprintf(format, v...)
+	if isMeant(format) || l.client(msg) {
 		return
 	}
-	l.log.Warn("nats server", "msg", fmt.Sprintf(format, v...))
+	l.log.Warn("nats server", "msg", msg)
 }
 
 // Errorf is called with locks of nats-server held, so it must not block.
 func (l *serverLog) Errorf(format string, v ...any) {
-	if isMeant(format) {
+	msg := fmt.Sprintf(format, v...)
+	if isMeant(format) || l.client(msg) {
 		return
 	}
-	l.log.Error("nats server", "msg", fmt.Sprintf(format, v...))
+	l.log.Error("nats server", "msg", msg)
 	select {
 	case l.suspect <- struct{}{}:
 	default:

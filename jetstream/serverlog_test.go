@@ -3,8 +3,26 @@ package jetstream
 import (
 	"bytes"
 	"log/slog"
+	"strings"
 	"testing"
 )
+
+// TestClientsCanNotFillTheLog has a thousand connections refused, and an error of the server's own.
+func TestClientsCanNotFillTheLog(t *testing.T) {
+	var text bytes.Buffer
+	suspect := make(chan struct{}, 1)
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&text, nil)), suspect: suspect}
+	for i := range 1000 {
+		l.Errorf("10.0.0.9:4%03d - cid:%d - TLS handshake error: %s", i, i, "bad certificate")
+	}
+	if n := strings.Count(text.String(), "\n"); n != 1 || len(suspect) != 0 {
+		t.Errorf("got %d lines and %d suspicions, want one line", n, len(suspect))
+	}
+	l.Errorf("Filestore write: %s", "no space left on device")
+	if n := strings.Count(text.String(), "\n"); n != 2 || len(suspect) != 1 {
+		t.Errorf("got %d lines and %d suspicions, want two and one", n, len(suspect))
+	}
+}
 
 // TestServerLogIsQuietAboutWhatIsMeant holds that a healthy start complains of nothing, and that a real complaint is passed on.
 func TestServerLogIsQuietAboutWhatIsMeant(t *testing.T) {

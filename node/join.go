@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -86,6 +87,7 @@ func Join(ctx context.Context, cfg Config, seed string, token trust.Token) (trus
 	if err := k.save(cfg.StateDir); err != nil {
 		return trust.Context{}, err
 	}
+	_ = os.Remove(filepath.Join(trustDir(cfg.StateDir), refusedFile)) // if it stays, a token is asked once more
 	c := trust.Context{Master: []string{address}, Token: reply.Access, Role: reply.Role, Node: id.Node}
 	c.SetAuthority(id.CA)
 	return c, nil

@@ -47,11 +47,30 @@ func (k *known) save(state string) error {
 	if err != nil {
 		return fmt.Errorf("encode where the cluster is: %w", err)
 	}
-	file := filepath.Join(state, knownFile)
-	if err := os.WriteFile(file+".new", append(b, '\n'), 0o600); err != nil {
+	if err := replaceFile(filepath.Join(state, knownFile), append(b, '\n')); err != nil {
 		return fmt.Errorf("remember where the cluster is: %w", bare(err))
 	}
-	return os.Rename(file+".new", file)
+	return nil
+}
+
+// replaceFile gives a file new content, so that a power cut at any moment leaves the old or the new.
+func replaceFile(file string, content []byte) error {
+	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // rejoin brings this node together with the others whenever it sees none of them, and remembers who is there.

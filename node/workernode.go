@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
+	"mlfnode/node/api"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
 )
@@ -62,17 +66,82 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 	return n, nil
 }
 
-// work connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
+// errForgotten ends an agent whose master does not take its certificate any more.
+var errForgotten = &api.Error{
+	Msg: "the master does not know this node any more: it was forgotten", Hint: "join again with a token, made on the master with: mlfnode token",
+}
+
+// refusals is how often in a row the master must refuse a node before the node believes it.
+const refusals = 8
+
+// welcome watches how the master takes this node's connections.
+type welcome struct {
+	n       *Node
+	leave   context.CancelCauseFunc
+	mu      sync.Mutex
+	refused int
+}
+
+func (w *welcome) connected(up bool) {
+	if !up {
+		w.n.log.Warn("connection to the master is lost; trials go on")
+		return
+	}
+	w.mu.Lock()
+	w.refused = 0
+	w.mu.Unlock()
+	w.n.log.Info("connected to the master")
+	w.n.noteRefused(false)
+}
+
+func (w *welcome) refusedOnce() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.refused++; w.refused == refusals {
+		w.n.noteRefused(true)
+		w.leave(errForgotten)
+	}
+}
+
+// refusedFile is in the trust folder of a node that the master has refused: a token, if there is one, is for joining again.
+const refusedFile = "refused"
+
+func (n *Node) noteRefused(refused bool) {
+	path := filepath.Join(n.trustDir(), refusedFile)
+	err := os.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if refused {
+		err = os.WriteFile(path, nil, 0o600)
+	}
+	if err != nil {
+		n.log.Warn("it could not be noted what the master thinks of this node", "err", err)
+	}
+}
+
+// Refused reports whether the master refused this node when it was last asked.
+func Refused(cfg Config) bool {
+	_, err := os.Stat(filepath.Join(trustDir(cfg.StateDir), refusedFile))
+	return err == nil
+}
+
+// work is attend until the node ends, or the master does not want it.
 func (n *Node) work(ctx context.Context, id *trust.Identity) error {
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	err := n.attend(ctx, id, &welcome{n: n, leave: leave})
+	if cause := context.Cause(ctx); errors.Is(cause, errForgotten) {
+		return cause
+	}
+	return err
+}
+
+// attend connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
+func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error {
 	store, err := jetstream.Connect(ctx, jetstream.Remote{
 		Node: id.Node, TLS: id.Client(), Logger: n.cfg.Logger, Dial: n.dialMaster,
-		Connected: func(up bool) {
-			if up {
-				n.log.Info("connected to the master")
-			} else {
-				n.log.Warn("connection to the master is lost; trials go on")
-			}
-		},
+		Connected: w.connected, Refused: w.refusedOnce,
 	})
 	if ctx.Err() != nil {
 		return nil

@@ -100,7 +100,8 @@ func (a *app) join(ctx context.Context, f *nodeFlags) error {
 	if joined && f.node != "" && string(name) != f.node {
 		return usage(fmt.Sprintf("this machine has joined as %q", name), "leave --node out, or use another --state-dir")
 	}
-	if !joined {
+	again := node.Refused(cfg) && (f.tokenFile != "" || os.Getenv(tokenVariable) != "")
+	if !joined || again {
 		if _, err := a.enter(ctx, cfg, f); err != nil {
 			return err
 		}

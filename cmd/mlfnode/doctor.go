@@ -41,10 +41,11 @@ func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
 	if err != nil {
 		return doctor.Host{}, err
 	}
+	facts := serviceFacts(ctx)
 	h := doctor.Host{
 		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: ports(&cfg), Seed: seed,
 		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPU: cfg.Machine.GPUProblem,
-		Limits: doctor.Limits(), Service: serviceFacts(ctx), Running: node.Running(ctx, cfg),
+		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
 	a.askMaster(&h)
 	if h.Master, h.Roots, err = node.Credentials(cfg); err != nil {

@@ -140,17 +140,28 @@ func TestPermissions(t *testing.T) {
 
 func TestLimitsUnder(t *testing.T) {
 	dir := t.TempDir()
-	for _, sub := range []string{"a/b", "memory/c"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+	for file, text := range map[string]string{
+		"cgroup.controllers": "cpu memory pids\n", "memory/c/tasks": "",
+		"shell/cgroup.type": "domain\n", "shell/cgroup.controllers": "memory\n", "shell/cgroup.procs": fmt.Sprintf("1\n%d\n", os.Getpid()),
+		"alone/cgroup.type": "domain\n", "alone/cgroup.controllers": "cpu memory\n", "alone/cgroup.procs": fmt.Sprintf("%d\n", os.Getpid()),
+		"passed/cgroup.type": "domain\n", "passed/cgroup.controllers": "memory\n", "passed/cgroup.subtree_control": "pids memory\n",
+		"none/cgroup.type": "domain\n", "none/cgroup.controllers": "pids\n", "none/cgroup.procs": fmt.Sprintf("%d\n", os.Getpid()),
+	} {
+		path := filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "a/b/cgroup.controllers"), []byte("cpu memory pids\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for cgroups, want := range map[string]string{"0::/a/b\n": "memory", "5:memory:/c\n0::/\n": "memory", "0::/missing\n": "", "3:cpu:/c\n": "", "": ""} {
-		if got := limitsUnder(dir, cgroups); got != want {
-			t.Errorf("%q: got %q, want %q", cgroups, got, want)
+	for _, c := range []struct{ cgroups, scopes, want string }{
+		{"0::/\n", "", "memory"}, {"0::/alone\n", "", "memory"}, {"0::/passed\n", "", "memory"}, {"0::/none\n", "", ""},
+		{"0::/shell\n", "", ""}, {"0::/shell\n", "/", "memory"}, {"0::/shell\n", "/none", ""}, {"0::/missing\n", "", ""},
+		{"5:memory:/c\n0::/none\n", "", "memory"}, {"3:cpu:/c\n", "", ""}, {"", "", ""},
+	} {
+		if got := limitsUnder(dir, c.cgroups, c.scopes); got != c.want {
+			t.Errorf("%q with scopes in %q: got %q, want %q", c.cgroups, c.scopes, got, c.want)
 		}
 	}
 }

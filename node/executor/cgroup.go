@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +16,8 @@ import (
 type Cgroups string
 
 // The choices. CgroupsAuto takes the best that this machine allows; the others are for tests and for machines where the
-// best is not wanted.
+// best is not wanted. A colon and a name after CgroupsV2 have that controller stand in for memory, on machines whose v2
+// hierarchy lacks it: what is done to enable one is the same.
 const (
 	CgroupsAuto Cgroups = ""
 	CgroupsV2   Cgroups = "v2"
@@ -36,6 +36,19 @@ type cgroup struct {
 	unified bool
 	dirs    map[string]string // by controller; "" is v2
 	owns    map[string]string // our own cgroup in the same hierarchies, to go back to
+	aside   *aside            // v2: how this process made room for limits; nil where it did not have to
+}
+
+// memoryController is what limits come from.
+const memoryController = "memory"
+
+// split gives the choice and the v2 controller that goes with it.
+func (c Cgroups) split() (choice Cgroups, controller string) {
+	name, controller, found := strings.Cut(string(c), ":")
+	if !found {
+		controller = memoryController
+	}
+	return Cgroups(name), controller
 }
 
 // folderName is the name of the agent's folder.
@@ -44,9 +57,10 @@ func folderName(token string) string { return "mlfnode-" + token }
 // openCgroup makes the agent's folders. It gives nil when this machine allows none, which is no error.
 func openCgroup(choice Cgroups, token string) *cgroup {
 	all := ownHierarchies()
+	choice, controller := choice.split()
 	v2, hasV2 := all[""]
 	if hasV2 && (choice == CgroupsV2 || choice == CgroupsAuto) {
-		if g := newUnified(v2, token, choice == CgroupsV2); g != nil {
+		if g := newUnified(v2, token, controller, choice == CgroupsV2); g != nil {
 			return g
 		}
 	}
@@ -56,7 +70,7 @@ func openCgroup(choice Cgroups, token string) *cgroup {
 		}
 	}
 	if hasV2 && choice == CgroupsAuto {
-		return newUnified(v2, token, true)
+		return newUnified(v2, token, controller, true)
 	}
 	return nil
 }
@@ -79,64 +93,31 @@ func newV1(all map[string]hierarchy, token string) *cgroup {
 	return g
 }
 
-// newUnified makes the folder in the v2 hierarchy. Without the memory controller it only holds trees together, which is
-// taken when bare is set.
-func newUnified(h hierarchy, token string, bare bool) *cgroup {
-	dir := filepath.Join(h.own, folderName(token))
-	memory := enable(h.own) == nil
-	if !memory && !bare {
-		return nil
+// newUnified makes the folder in the v2 hierarchy. Without the controller it only holds trees together, which is taken when
+// bare is set.
+func newUnified(h hierarchy, token, controller string, bare bool) *cgroup {
+	g := &cgroup{unified: true, dirs: map[string]string{"": filepath.Join(h.own, folderName(token))}, owns: map[string]string{"": h.own}}
+	err := enable(h.own, controller)
+	if errors.Is(err, unix.EBUSY) {
+		g.aside, err = stepAside(h.own, token, controller)
 	}
+	if (err == nil || bare) && g.settle(err == nil, controller) {
+		return g
+	}
+	_ = g.close() // nothing is in it; what can't be removed does no harm
+	return nil
+}
+
+// settle makes the folder of a v2 group and reports whether slots can be made in it.
+func (g *cgroup) settle(limited bool, controller string) bool {
+	dir := g.dirs[""]
 	if makeCgroup(dir) != nil {
-		return nil
+		return false
 	}
-	if memory {
-		enable(dir)
+	if limited {
+		_ = enable(dir, controller) // limits looks whether it is there
 	}
-	if unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) != nil || unix.Access(filepath.Join(h.own, "cgroup.procs"), unix.W_OK) != nil {
-		os.Remove(dir)
-		return nil
-	}
-	return &cgroup{unified: true, dirs: map[string]string{"": dir}, owns: map[string]string{"": h.own}}
-}
-
-// asideName is the cgroup that StepAside makes.
-const asideName = "keeper"
-
-// StepAside moves this process into a cgroup below its own, if it is alone in that one. Its own is then free of processes, so
-// that the kernel lets it pass the memory controller down to the cgroups of attempts, which are made beside the new one ("no
-// internal process constraint", Documentation/admin-guide/cgroup-v2.rst). It is for a process that has a cgroup to itself, as one
-// that systemd-run --scope with Delegate=yes has started. Where it is not alone, or may not do so, nothing changes.
-func StepAside() {
-	h, ok := ownHierarchies()[""]
-	if !ok {
-		return
-	}
-	procs := filepath.Join(h.own, "cgroup.procs")
-	b, err := os.ReadFile(procs)
-	if err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(os.Getpid()) {
-		return
-	}
-	aside := filepath.Join(h.own, asideName)
-	if makeCgroup(aside) != nil {
-		return
-	}
-	if writeFile(filepath.Join(aside, "cgroup.procs"), strconv.Itoa(os.Getpid())) != nil {
-		_ = removeCgroup(aside) // it is empty
-	}
-}
-
-// enable passes the memory controller down to the children of dir. The kernel refuses that while dir holds processes, see
-// StepAside.
-func enable(dir string) error {
-	now, err := os.ReadFile(filepath.Join(dir, "cgroup.subtree_control"))
-	if err != nil {
-		return err
-	}
-	if slices.Contains(strings.Fields(string(now)), "memory") {
-		return nil
-	}
-	return writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+memory")
+	return unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) == nil && unix.Access(filepath.Join(g.owns[""], "cgroup.procs"), unix.W_OK) == nil
 }
 
 // close removes the agent's folders. Slots must be closed before.
@@ -145,7 +126,7 @@ func (g *cgroup) close() error {
 	for _, dir := range g.dirs {
 		errs = append(errs, removeCgroup(dir))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.aside.back())...)
 }
 
 func makeCgroup(dir string) error {

@@ -9,7 +9,7 @@ import (
 // hierarchy is one mounted cgroup hierarchy: where it is and where in it this process lives.
 type hierarchy struct {
 	unified bool   // cgroup v2
-	own     string // folder of this process's cgroup, or of the one that StepAside has left
+	own     string // folder of this process's cgroup
 }
 
 // hierarchies finds the cgroup hierarchies of this process by controller; v2 is under "". Hybrid machines have both kinds.
@@ -39,11 +39,7 @@ func addMount(found map[string]hierarchy, own map[string]string, line string) {
 	root, point := l[3], l[4]
 	switch r[0] {
 	case "cgroup2":
-		dir := below(point, root, own[""])
-		if filepath.Base(dir) == asideName {
-			dir = filepath.Dir(dir)
-		}
-		found[""] = hierarchy{unified: true, own: dir}
+		found[""] = hierarchy{unified: true, own: below(point, root, own[""])}
 	case "cgroup":
 		for option := range strings.SplitSeq(r[2], ",") {
 			if path, ok := own[option]; ok {

@@ -29,10 +29,6 @@ func TestHierarchies(t *testing.T) {
 			map[string]hierarchy{"": {unified: true, own: "/sys/fs/cgroup/system.slice/mlfnode.service"}},
 		},
 		{
-			"v2, stepped aside", "0::/system.slice/mlfnode-keeper-1.scope/keeper\n", "25 24 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
-			map[string]hierarchy{"": {unified: true, own: "/sys/fs/cgroup/system.slice/mlfnode-keeper-1.scope"}},
-		},
-		{
 			"container", "4:memory:/docker/abc\n", "35 31 0:32 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n",
 			map[string]hierarchy{"memory": {own: "/sys/fs/cgroup/memory"}},
 		},

@@ -114,6 +114,9 @@ func removeFolders(all map[string]hierarchy, token string) error {
 		if err := removeCgroup(filepath.Join(h.own, folderName(token))); err != nil {
 			return err
 		}
+		if h.unified {
+			asideOf(h.own, token, memoryController).clear()
+		}
 	}
 	return nil
 }

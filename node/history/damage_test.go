@@ -216,7 +216,7 @@ func TestFullDisk(t *testing.T) {
 	if err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if exists(d.path + markSuffix) {
+	if exists(d.path+markSuffix) || !IsFull(err) {
 		t.Error("a full disk was taken for damage")
 	}
 	for range 3 {

@@ -175,7 +175,9 @@ var errDamaged = errors.New("a row is damaged")
 
 // Result codes of SQLite, https://sqlite.org/rescode.html.
 const (
+	codeIO      = 10
 	codeCorrupt = 11
+	codeFull    = 13
 	codeNotADB  = 26
 )
 
@@ -187,6 +189,16 @@ func isDamage(err error) bool {
 		return code == codeCorrupt || code == codeNotADB
 	}
 	return errors.Is(err, errDamaged)
+}
+
+// IsFull reports whether the error means that there was no room, or that the disk could not be written for now.
+func IsFull(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	code := e.Code() & 0xff
+	return code == codeFull || code == codeIO
 }
 
 // check passes an error on; on damage it leaves a mark so that the next Open folds the history anew.

@@ -171,7 +171,7 @@ func (m *Master) read(ctx context.Context, fn func(folded) error) error {
 		for i, s := range stored {
 			batches[i] = history.Stored{Seq: s.Seq, Batch: s.Batch}
 		}
-		changed, err := m.cfg.History.Fold(ctx, batches, m.policy)
+		changed, err := m.insist(ctx, batches)
 		if err != nil {
 			return err
 		}
@@ -181,6 +181,29 @@ func (m *Master) read(ctx context.Context, fn func(folded) error) error {
 		m.mu.Unlock()
 		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored)})
 	})
+}
+
+// foldRetry is the wait before events are folded again for which there was no room.
+const foldRetry = 500 * time.Millisecond
+
+// insist folds, and waits while the disk is full: the events are safe, and must not end the node.
+func (m *Master) insist(ctx context.Context, batches []history.Stored) ([]history.Transition, error) {
+	for {
+		changed, err := m.cfg.History.Fold(ctx, batches, m.policy)
+		if !history.IsFull(err) {
+			return changed, err
+		}
+		if m.setProblem(err.Error()) {
+			m.log.Warn("events can't be folded now; the master tries again", "err", err)
+		}
+		wait := time.NewTimer(foldRetry)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // folded is what one fold of events changed.

@@ -186,7 +186,8 @@ func (a *assault) confusedDeputy() error {
 			return fmt.Errorf("a worker can't write its own artifact: %w", err)
 		}
 		for _, target := range []string{
-			"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." + string(a.sweep), "mlf.sweep.forged-1", "mlf.lease.forged",
+			"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." + string(a.sweep), "mlf.sweep.forged-1", "mlf.sweep." + string(a.sweep), "mlf.lease.forged",
+			"mlf.call." + a.victim.Name + ".beat",
 		} {
 			for _, ask := range []string{"$JS.API.DIRECT.GET.artifacts." + own, "$JS.API.STREAM.INFO.records", "mlf.call." + a.worker.Name + ".beat"} {
 				if err := c.PublishRequest(ask, target, nil); err != nil {

@@ -38,8 +38,10 @@ const slotsOfHost = 2
 const settle = 2 * time.Minute
 
 // player is a trial of some lines, each with its name, that tells a ledger outside of the cluster when and where it began and
-// ended. A process that got away from it, with the mark in its command line, would stay for five minutes.
-const player = `mark=$1 ledger=$2 lines=$3 pause=$4
+// ended. It fails when it can't write. A process that got away from it, with the mark in its command line, would stay for five
+// minutes.
+const player = `set -e
+mark=$1 ledger=$2 lines=$3 pause=$4
 echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $$ begin" >>"$ledger"
 setsid sh -c "sleep 300; : $mark" >/dev/null 2>&1 &
 for ((n = 1; n <= lines; n++)); do
@@ -64,6 +66,8 @@ type play struct {
 	sweep  grid.SweepID
 	count  int
 	lines  int
+
+	retries int // of trials that fail
 }
 
 // newPlay starts a cluster of five hosts, or as many as are wanted.
@@ -84,7 +88,7 @@ func newPlay(t *testing.T, n int, o hosts.Options) *play {
 func (p *play) submit(from *hosts.Host, count int, script string, args ...string) {
 	p.t.Helper()
 	p.count, p.ledger = count, p.newFile("ledger")
-	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--", "bash", "-c", script, "trial", p.mark, p.ledger}
+	line := []string{"sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", count), "--retries", strconv.Itoa(p.retries), "--", "bash", "-c", script, "trial", p.mark, p.ledger}
 	p.sweep = grid.SweepID(strings.TrimSpace(from.Must(append(line, args...)...)))
 }
 

@@ -48,7 +48,8 @@ type Stage struct {
 func New(t testing.TB, n int, o Options) *Stage {
 	t.Helper()
 	needs(t, o)
-	s := &Stage{t: t, options: o, Dir: t.TempDir(), fabric: newFabric()}
+	s := &Stage{t: t, options: o, fabric: newFabric()}
+	s.makeDir()
 	t.Cleanup(s.close)
 	removeDeadDisks(t)
 	for i := range n {
@@ -61,6 +62,21 @@ func New(t testing.TB, n int, o Options) *Stage {
 		h.Boot()
 	}
 	return s
+}
+
+// makeDir makes the folder. It has a short name, whatever the test is called: there are sockets in it, whose paths are limited.
+func (s *Stage) makeDir() {
+	s.t.Helper()
+	dir, err := os.MkdirTemp("", "stage-")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.Dir = dir
+	s.t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			s.t.Errorf("remove the folder of the stage: %v", err)
+		}
+	})
 }
 
 // needs leaves the test out where the machine can't carry a stage.

@@ -86,7 +86,11 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 	if err := p.load(settingsFile, &set); err != nil {
 		return err
 	}
-	executor.StepAside()
+	start, _ := startOf(os.Getpid())
+	self := process{V: version, PID: os.Getpid(), Start: start, Boot: bootID(), Cgroups: executor.OwnCgroups()} // before the executor moves it
+	if err := p.save(processFile, self); err != nil {
+		return err
+	}
 	exec, err := executor.NewProcess(executor.ProcessOptions{
 		Token: p.token(set.Token), DieWithAgent: true, Cgroups: executor.Cgroups(set.Cgroups),
 	}, log)
@@ -94,11 +98,6 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 		return err
 	}
 	defer exec.Close()
-	start, _ := startOf(os.Getpid())
-	self := process{V: version, PID: os.Getpid(), Start: start, Boot: bootID(), Cgroups: executor.OwnCgroups()}
-	if err := p.save(processFile, self); err != nil {
-		return err
-	}
 	k := newServer(set, exec, log)
 	if k.listener, err = p.listen(); err != nil {
 		return err

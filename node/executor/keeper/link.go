@@ -34,6 +34,7 @@ type link struct {
 	kept    map[uint64]*kept // of an earlier agent, by run
 	why     string           // what became of runs when the connection ended
 	leaving bool             // the connection is ours to end
+	asked   bool             // the keeper's end is our wish
 }
 
 // Why a run was lost.
@@ -147,10 +148,13 @@ func (l *link) hangUp() (leaving bool) {
 	return l.leaving
 }
 
-// finished reports whether the keeper had nothing more to do: then it ended by itself.
+// finished reports whether the keeper was asked to end or had nothing more to do: then it ended by itself.
 func (l *link) finished() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.asked {
+		return true
+	}
 	for _, k := range l.kept {
 		if !k.collected {
 			return false
@@ -190,6 +194,9 @@ const quitTime = time.Minute
 
 // quit has the keeper stop everything and waits for its end.
 func (l *link) quit() error {
+	l.mu.Lock()
+	l.asked = true
+	l.mu.Unlock()
 	if err := l.send(&message{Kind: kindQuit}); err != nil && !l.isDead() {
 		l.log.Debug("keeper could not be asked to end", "err", err)
 		l.conn.Close()

@@ -30,6 +30,7 @@ type Machine struct {
 	leader  int // the machine's init, as this machine knows it
 	groups  []string
 	ended   chan struct{}
+	restore func() // undoes PassDown; nil where there is nothing to undo
 }
 
 var machines atomic.Int64
@@ -197,6 +198,9 @@ func (m *Machine) Shutdown() {
 	for _, g := range m.groups {
 		removeGroup(g)
 	}
+	if m.restore != nil {
+		m.restore()
+	}
 }
 
 // removeGroup removes a cgroup and those within. What is still busy stays; nothing runs there.
@@ -208,4 +212,36 @@ func removeGroup(dir string) {
 		}
 	}
 	_ = syscall.Rmdir(dir)
+}
+
+// PassDown has the kernel pass a controller of the v2 hierarchy down to the units of the system, as systemd does with those that
+// it knows. Not ok where this machine has no such controller to pass.
+func (m *Machine) PassDown(controller string) (ok bool) {
+	m.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", m.leader))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	_, path, _ := strings.Cut(string(b), "0::")
+	mount := "/sys/fs/cgroup"
+	if _, err := os.Stat(mount + "/unified/cgroup.procs"); err == nil {
+		mount += "/unified"
+	}
+	control := filepath.Join(mount, "cgroup.subtree_control")
+	before, err := os.ReadFile(control)
+	if err != nil || os.WriteFile(control, []byte("+"+controller), 0) != nil {
+		return false
+	}
+	if !strings.Contains(string(before), controller) {
+		m.restore = func() { _ = os.WriteFile(control, []byte("-"+controller), 0) }
+	}
+	dir := mount
+	for part := range strings.SplitSeq(strings.Trim(filepath.Dir(strings.TrimSpace(path)), "/"), "/") { // init is in a scope of its own
+		dir = filepath.Join(dir, part)
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	m.Run("echo +" + controller + " >/sys/fs/cgroup/system.slice/cgroup.subtree_control")
+	return true
 }
