@@ -59,7 +59,7 @@ func (p *post) submit(count, begun int) {
 	p.t.Helper()
 	p.count = count
 	p.Run("rm -rf /tmp/ran")
-	p.sweep = p.Run(fmt.Sprintf("mlfnode sweep --detach --retries 0 --set i=0:%d -- sh -c '%s' 2>/dev/null", count, counting))
+	p.sweep = p.Run(fmt.Sprintf("mlfnode sweep --detach --retries 0 --set i=0:%d -- sh -c '%s' 2>/tmp/complaint || { cat /tmp/complaint; false; }", count, counting))
 	p.Until(soon, "trials print", func() bool {
 		n := 0
 		for _, tr := range p.trials() {
