@@ -128,8 +128,18 @@ func stopWorker(t *testing.T, m, w *servicetest.Machine) {
 	m.Until(soon, "no trial is said to run", func() bool {
 		return !slices.ContainsFunc(p.trials(), func(v api.Trial) bool { return v.State == "running" })
 	})
+	later := m.Run("mlfnode sweep --detach -- true 2>/dev/null") // nobody is there to run it, and it waits
 	w.Run("systemctl start mlfnode")
 	p.ended(2, w)
+	m.Until(soon, "the sweep that has waited ends", func() bool {
+		var all []api.Trial
+		read(t, m.Run("mlfnode trials --json "+later), &all)
+		return len(all) == 1 && all[0].State == "succeeded"
+	})
+	if out, err := m.Try("mlfnode drain hostB && mlfnode sweep --detach -- true"); err != nil {
+		t.Errorf("a sweep while the only worker is drained: got %v, %s", err, out)
+	}
+	m.Run("mlfnode undrain hostB")
 }
 
 // userWorker has a person without rights run a worker beside the master.
