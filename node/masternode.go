@@ -150,7 +150,7 @@ func (n *Node) open(door net.Listener) error {
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
 		Members: n.fleet.cluster.Members, Refused: n.fleet.cluster.Refused, Disconnections: n.server.Disconnections,
-		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
+		Fits: n.fits, CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.authority.Drains()[node]
 			return d.On, d.By == quarantined, d.Reason
@@ -175,6 +175,22 @@ func (n *Node) slots(r grid.Resources) int {
 		}
 	}
 	return total
+}
+
+// fits reports whether one of the nodes that are known can run an attempt with these resources, be it there now or not. While
+// none is known, as in the first moments of a master that runs no trials, nothing is too large.
+func (n *Node) fits(r grid.Resources) bool {
+	known := false
+	for _, m := range n.fleet.cluster.Members() {
+		if !m.Has(cluster.Worker) {
+			continue
+		}
+		known = true
+		if worker.Slots(m.CPUs, m.Memory, r) > 0 {
+			return true
+		}
+	}
+	return !known
 }
 
 // forget takes a node out of the cluster: its certificate is worth nothing any more, its connection ends, and the others

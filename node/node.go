@@ -52,7 +52,7 @@ type Node struct {
 	onceWorking sync.Once
 	atWork      chan struct{} // closed once a node of a cluster takes trials
 
-	mu     sync.Mutex // guards store and worker of a node that is still looking for its master
+	mu     sync.Mutex // guards store and worker of a node that is still looking for its master, and what Reload changes in cfg
 	failed chan error // the first part that ended by itself
 }
 

@@ -44,14 +44,24 @@ func (n *Node) Reload(cfg Config) {
 	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir {
 		n.log.Warn("state, bind and ports are taken over at the next start only")
 	}
-	if w := n.working(); w != nil {
-		w.Resize(inventory.Machine{CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory})
-	}
+	n.mu.Lock()
+	n.cfg.Machine.CPUs, n.cfg.Machine.Memory = cfg.Machine.CPUs, cfg.Machine.Memory // for a worker that is yet to be made
+	n.mu.Unlock()
+	n.resize()
 	n.fleet.cluster.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
 	if n.master != nil {
 		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
 	}
 	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
+}
+
+// resize has the worker, once there is one, use what the settings say.
+func (n *Node) resize() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.worker != nil {
+		n.worker.Resize(inventory.Machine{CPUs: n.cfg.Machine.CPUs, Memory: n.cfg.Machine.Memory})
+	}
 }
 
 // healthLimit is how long the parts of a healthy node may take to answer.

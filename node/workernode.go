@@ -176,8 +176,11 @@ func (n *Node) Working() <-chan struct{} { return n.atWork }
 // openWorker makes the worker and has it report what its last life left.
 func (n *Node) openWorker(ctx context.Context) error {
 	cfg := &n.cfg
+	n.mu.Lock()
+	machine := cfg.Machine
+	n.mu.Unlock()
 	w, err := worker.New(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Beats: true, Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
 	})
 	if err != nil {
@@ -186,6 +189,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	n.mu.Lock()
 	n.worker = w
 	n.mu.Unlock()
+	n.resize() // the settings may have been read again since
 	return w.Recover(ctx)
 }
 

@@ -213,8 +213,7 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 		case sig := <-signals:
 			if sig == syscall.SIGHUP {
 				a.warn(tell.Reloading())
-				a.reload(n, f)
-				a.warn(tell.Ready("node.yaml was read again"))
+				a.warn(tell.Ready(a.reload(n, f)))
 				continue
 			}
 			if sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx)) {
@@ -234,12 +233,13 @@ func (a *app) warn(err error) {
 	}
 }
 
-// reload reads node.yaml anew. What is wrong with it is logged, and the node goes on as it was.
-func (a *app) reload(n *node.Node, f *nodeFlags) {
+// reload reads node.yaml anew and says what came of it. What is wrong with it is logged, and the node goes on as it was.
+func (a *app) reload(n *node.Node, f *nodeFlags) (status string) {
 	cfg, err := a.nodeSettings(f)
 	if err != nil {
 		slog.New(slog.NewTextHandler(a.stderr, nil)).Error("node.yaml is not taken over", "err", err)
-		return
+		return "node.yaml is wrong and was not taken over; the log says why"
 	}
 	n.Reload(cfg)
+	return "node.yaml was read again"
 }

@@ -48,6 +48,7 @@ func TestWorkerService(t *testing.T) {
 	w.Copy(newer, aside+"mlfnode")
 	survives("upgrade", w, aside+"mlfnode service install >&2")
 	members(t, m, map[string]string{"hostA": "1.5.0", "hostB": "1.5.0"})
+	t.Run("reload without a master", func(t *testing.T) { reloadAlone(t, m.For(t), w.For(t)) })
 	t.Run("stop", func(t *testing.T) { stopWorker(t, m.For(t), w.For(t)) })
 	t.Log(w.Run("mlfnode service uninstall --purge && rm -rf /root/download/* /tmp/ran"))
 	nothingLeft(t, w)
@@ -93,6 +94,23 @@ func members(t *testing.T, m *servicetest.Machine, want map[string]string) {
 	t.Logf("\n%s", m.Run("mlfnode members"))
 }
 
+// reloadAlone changes node.yaml of a worker that has yet to find its master.
+func reloadAlone(t *testing.T, m, w *servicetest.Machine) {
+	m.Run("systemctl stop mlfnode")
+	w.Run("systemctl restart mlfnode && printf 'cpus: 1\n' >> /etc/mlfnode/node.yaml && systemctl reload mlfnode")
+	w.Until(soon, "the worker has read its settings", func() bool { return strings.Contains(w.Run("mlfnode service status"), "was read again") })
+	m.Run("systemctl start mlfnode")
+	w.Run("rm -rf /tmp/ran")
+	p := &post{Machine: m, t: t}
+	p.submit(3, 1)
+	if n := runs(w); n != 1 {
+		t.Errorf("%d trials run on the one processor of the settings, want 1", n)
+	}
+	m.Run("mlfnode cancel " + p.sweep)
+	nothingRuns(t, w)
+	w.Run("sed -i '/^cpus/d' /etc/mlfnode/node.yaml && systemctl reload mlfnode")
+}
+
 // stopWorker stops the only worker: its trials stop at once and wait. Started again, it brings them to their end.
 func stopWorker(t *testing.T, m, w *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
@@ -110,8 +128,18 @@ func stopWorker(t *testing.T, m, w *servicetest.Machine) {
 	m.Until(soon, "no trial is said to run", func() bool {
 		return !slices.ContainsFunc(p.trials(), func(v api.Trial) bool { return v.State == "running" })
 	})
+	later := m.Run("mlfnode sweep --detach -- true 2>/dev/null") // nobody is there to run it, and it waits
 	w.Run("systemctl start mlfnode")
 	p.ended(2, w)
+	m.Until(soon, "the sweep that has waited ends", func() bool {
+		var all []api.Trial
+		read(t, m.Run("mlfnode trials --json "+later), &all)
+		return len(all) == 1 && all[0].State == "succeeded"
+	})
+	if out, err := m.Try("mlfnode drain hostB && mlfnode sweep --detach -- true"); err != nil {
+		t.Errorf("a sweep while the only worker is drained: got %v, %s", err, out)
+	}
+	m.Run("mlfnode undrain hostB")
 }
 
 // userWorker has a person without rights run a worker beside the master.

@@ -16,7 +16,7 @@ import (
 // Submit stores a new sweep and returns when its record is on disk. A submission that was stored already, told by its token,
 // is answered with its sweep.
 func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
-	if m.cfg.Slots(s.Task.Resources) < 1 {
+	if !m.fits(s.Task.Resources) {
 		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
 			"lower `resources` in project.yaml")
 	}
@@ -40,6 +40,14 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 		m.note(jetstream.Change{ID: sweep.ID, Record: r})
 		return r, nil
 	}
+}
+
+// fits reports whether a node could ever run such a task. In a cluster a sweep may wait for nodes that are away.
+func (m *Master) fits(r grid.Resources) bool {
+	if m.cfg.Nodes != nil && m.cfg.Nodes.Fits != nil {
+		return m.cfg.Nodes.Fits(r)
+	}
+	return m.cfg.Slots(r) > 0
 }
 
 func (m *Master) submitted(token string) (jetstream.Record, bool) {

@@ -19,6 +19,8 @@ type Nodes struct {
 	Refused func(ctx context.Context, node grid.NodeID) bool
 	// Disconnections calls fn when the connection of a node has ended.
 	Disconnections func(fn func(grid.NodeID)) (stop func(), err error)
+	// Fits reports whether a node that is known, there or not, can run an attempt with these resources; true while none is known.
+	Fits func(grid.Resources) bool
 	// Drain says whether a node may take leases, whether that is because it is broken, and why in words.
 	Drain func(grid.NodeID) (drain, broken bool, reason string)
 	// Quarantine drains a node that is broken.
@@ -48,7 +50,7 @@ type peer struct {
 	keys       uint64 // the keyring that it has
 	beat       time.Time
 	gone       time.Time // when its connection ended; zero while it has one, or has had none
-	refused    time.Time // when its agent was found dead while its machine answered
+	refused    time.Time // when its agent was found dead while its machine answered; zero if it was not, the last time
 	restarting time.Time // when it said that it would be back
 	draining   bool
 	leaving    bool
@@ -95,7 +97,8 @@ func (p *peers) lost(node grid.NodeID, now time.Time) bool {
 	return true
 }
 
-// refuse notes that the agent was found dead; false when the node has been heard of again.
+// refuse notes whether the agent was found dead: one whose successor listens already is not. It gives false when the node has
+// been heard of again.
 func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,6 +106,7 @@ func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting b
 	if known == nil || known.gone.IsZero() || known.dead {
 		return false
 	}
+	known.refused = time.Time{}
 	if refused {
 		known.refused = now
 	}

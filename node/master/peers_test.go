@@ -39,6 +39,10 @@ func TestDyingNeedsTwoSignals(t *testing.T) {
 		{name: "did not restart", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: restartLimit + later, want: "neither"},
 		{name: "connection ended", gossip: cluster.Alive, before: func(p *peers, now time.Time) { p.lost("n", now) }, after: later},
 		{name: "connection ended, machine refuses", gossip: cluster.Alive, before: refusing, after: restartGrace + time.Millisecond, want: "refuses"},
+		{name: "another agent listens by now", gossip: cluster.Alive, before: func(p *peers, now time.Time) {
+			refusing(p, now)
+			p.refuse("n", false, now)
+		}, after: restartGrace + time.Millisecond},
 		{name: "machine refuses a moment ago", gossip: cluster.Alive, before: refusing, after: restartGrace / 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
