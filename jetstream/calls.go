@@ -55,6 +55,9 @@ type Orders struct {
 	Quarantine bool     `json:"quarantine,omitempty"` // with Drain: because trials fail there
 	Reason     string   `json:"reason,omitempty"`     // why, for people
 	Keys       uint64   `json:"keys,omitempty"`       // which gossip keyring is in force; another one than the node has is to be asked for
+
+	// Pace is how long the node is to wait between two reports, in nanoseconds; shorter than the node's own pause it means nothing.
+	Pace time.Duration `json:"pace,omitempty"`
 }
 
 // wireVersion is the version of beats and orders.

@@ -24,8 +24,11 @@ func (q *Queue) Pull(ctx context.Context, shape string, n int) ([]*Held, error) 
 	ctx, cancel := context.WithTimeout(ctx, pullGrace)
 	defer cancel()
 	held, err := q.pull(ctx, shape, &pullRequest{Batch: n, NoWait: true})
-	if err == nil && len(held) == 0 && q.fresh(shape) {
+	if woken, ok := q.fresh(shape); ok && err == nil && len(held) == 0 {
 		held, err = q.pull(ctx, shape, &pullRequest{Batch: n, NoWait: true, Expires: pullLag})
+		if len(held) == 0 {
+			q.stale(shape, woken)
+		}
 	}
 	if err != nil && len(held) == 0 {
 		q.forget(shape)
@@ -36,14 +39,28 @@ func (q *Queue) Pull(ctx context.Context, shape string, n int) ([]*Held, error) 
 
 // fresh tells that a lease came a moment ago. The server acknowledges a lease, and a worker is woken, shortly before the
 // consumer knows of it (once in some hundred times that can be seen), so "none there" is then asked again with some patience.
-func (q *Queue) fresh(shape string) bool {
+func (q *Queue) fresh(shape string) (woken time.Time, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return time.Since(q.woken[shape]) < pullRecent
+	woken = q.woken[shape]
+	return woken, time.Since(woken) < pullRecent
 }
 
+// stale notes that patience has brought nothing: the lease of that wake is somebody else's.
+func (q *Queue) stale(shape string, woken time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.woken[shape].Equal(woken) {
+		delete(q.woken, shape)
+	}
+}
+
+// pull asks once. The inbox is for this request alone: the server may keep a request that found another one's lease gone, and drops it
+// when nobody listens any more; else it would give a lease to nobody. A channel of its own keeps the inbox small, where nats.go
+// would make room for 65,536 messages.
 func (q *Queue) pull(ctx context.Context, shape string, r *pullRequest) ([]*Held, error) {
-	inbox, err := q.store.conn.SubscribeSync(q.store.conn.NewInbox())
+	answers := make(chan *nats.Msg, r.Batch+1)
+	inbox, err := q.store.conn.ChanSubscribe(q.store.conn.NewInbox(), answers)
 	if err != nil {
 		return nil, err
 	}
@@ -54,9 +71,11 @@ func (q *Queue) pull(ctx context.Context, shape string, r *pullRequest) ([]*Held
 	}
 	var held []*Held
 	for range r.Batch { // a lease that can't be read counts: nothing follows for it
-		msg, err := inbox.NextMsgWithContext(ctx)
-		if err != nil {
-			return held, err
+		var msg *nats.Msg
+		select {
+		case msg = <-answers:
+		case <-ctx.Done():
+			return held, ctx.Err()
 		}
 		if h, ok := q.decode(msg, shape); ok {
 			held = append(held, h)

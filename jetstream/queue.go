@@ -24,8 +24,10 @@ const (
 	// pullLag is how long a consumer may take to learn of a stored lease, pullRecent how long after a wake that is reckoned with.
 	pullLag    = 10 * time.Millisecond
 	pullRecent = 50 * time.Millisecond
-	// wakePause is the shortest time between two wake calls of a shape in a cluster.
+	// wakePause is the shortest time between two wake calls of a shape in a cluster. With many nodes it is longer, wakeCost for
+	// each: every call goes to all of them, and those that have room then ask the queue.
 	wakePause = 10 * time.Millisecond
+	wakeCost  = 250 * time.Microsecond
 	// presentPage is how many leases one request of Present brings.
 	presentPage = 1000
 )
@@ -68,6 +70,7 @@ type Queue struct {
 	shapes map[string]bool      // consumers that are known to exist
 	woken  map[string]time.Time // when a lease last came, by shape
 	calls  map[string]*wakeCall
+	nodes  int // that are woken
 }
 
 // wakeCall is what has been said about one shape.
@@ -151,7 +154,7 @@ func (q *Queue) wake(shape string) {
 		c = &wakeCall{}
 		q.calls[shape] = c
 	}
-	left := wakePause - time.Since(c.last)
+	left := max(wakePause, time.Duration(q.nodes)*wakeCost) - time.Since(c.last)
 	switch {
 	case c.soon:
 	case left <= 0:
@@ -166,6 +169,13 @@ func (q *Queue) wake(shape string) {
 			q.call(shape)
 		})
 	}
+}
+
+// Nodes tells the queue how many nodes listen for leases.
+func (q *Queue) Nodes(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.nodes = n
 }
 
 func (q *Queue) call(shape string) { _ = q.store.conn.Publish(wakeSubject(shape), nil) }

@@ -278,3 +278,64 @@ func TestRestoredLease(t *testing.T) {
 		t.Errorf("renew a lease that is gone: %v", err)
 	}
 }
+
+// TestCompetingPulls has many ask for each lease. Those who get nothing must not stand in the way of who asks next.
+func TestCompetingPulls(t *testing.T) {
+	l := newLab(t)
+	if err := l.store.Queue.EnsureShape(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+	const rounds, burst = 40, 5
+	got := make(chan *Held, burst)
+	var pulling sync.WaitGroup
+	defer pulling.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	for i := range 8 {
+		w := l.connect(fmt.Sprint("w", i))
+		pulling.Go(func() {
+			for ctx.Err() == nil {
+				held, _ := w.Queue.Pull(ctx, "s", 1)
+				for _, h := range held {
+					got <- h
+				}
+			}
+		})
+	}
+	for range rounds {
+		for i := range burst {
+			mustPublish(t, l.store.Queue, lease("s", int64(i)))
+		}
+		for range burst {
+			select {
+			case h := <-got:
+				if err := h.Ack(t.Context()); err != nil {
+					t.Error(err)
+				}
+			case <-time.After(AckWait / 2):
+				t.Fatal("a lease went to nobody")
+			}
+		}
+	}
+}
+
+// TestWakesOfManyNodes publishes leases in a row: the first wakes at once, and what follows wakes seldom when many nodes listen.
+func TestWakesOfManyNodes(t *testing.T) {
+	l := newLab(t)
+	q := l.store.Queue
+	q.Nodes(800) // 200 ms
+	woken := make(chan time.Time, 100)
+	stop, err := q.Wake(func(string) { woken <- time.Now() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	begin := time.Now()
+	for i := range 20 {
+		mustPublish(t, q, lease("s", int64(i)))
+	}
+	first, second := <-woken, <-woken
+	if first.Sub(begin) > 100*time.Millisecond || second.Sub(first) < 150*time.Millisecond {
+		t.Errorf("woken after %v and %v, want at once and after 200 ms", first.Sub(begin), second.Sub(begin))
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -51,6 +52,7 @@ type Master struct {
 	calls   chan func(*state)
 	ledger  *ledger
 	peers   *peers
+	pace    atomic.Int64 // how long nodes are to wait between reports
 
 	tellMu sync.Mutex
 	told   []func(*state)

@@ -42,6 +42,11 @@ const (
 	// refusalInterval is how often the gossip port of a node without a connection is tried, refusalTime how long.
 	refusalInterval = 200 * time.Millisecond
 	refusalTime     = 10 * time.Second
+	// reportCost is how long a report of a node keeps the store busy: a flush of the disk for its output and one for its events.
+	// Nodes at work report so seldom that the store has that time for each of them in turn; with up to ten of them that
+	// changes nothing. Beyond slowestPace, output would not be live.
+	reportCost  = 1500 * time.Microsecond
+	slowestPace = 500 * time.Millisecond
 )
 
 // peer is one node as its beats and its connection show it.
@@ -52,6 +57,7 @@ type peer struct {
 	gone       time.Time // when its connection ended; zero while it has one, or has had none
 	refused    time.Time // when its agent was found dead while its machine answered; zero if it was not, the last time
 	restarting time.Time // when it said that it would be back
+	busy       bool      // it held leases
 	draining   bool
 	leaving    bool
 	dead       bool
@@ -78,7 +84,7 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 		p.byID[node] = known
 	}
 	reborn = known.start != b.Start || known.dead
-	*known = peer{start: b.Start, keys: b.Keys, beat: now, draining: b.Draining, leaving: b.Leaving}
+	*known = peer{start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving}
 	if b.Restarting {
 		known.restarting = now
 	}
@@ -135,6 +141,25 @@ func (p *peers) dying(now time.Time, gossip map[grid.NodeID]cluster.State) map[g
 		known.dead = true
 	}
 	return dead
+}
+
+// paceOf is the time between two reports of each of so many nodes at work.
+func paceOf(busy int) time.Duration { return min(time.Duration(busy)*reportCost, slowestPace) }
+
+// count gives how many nodes are heard of, and how many of them hold leases.
+func (p *peers) count(now time.Time) (there, busy int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, known := range p.byID {
+		if known.dead || known.silent(now) {
+			continue
+		}
+		there++
+		if known.busy {
+			busy++
+		}
+	}
+	return there, busy
 }
 
 // behind reports whether a node that is heard of has another keyring.
@@ -229,7 +254,7 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 			m.tell(func(s *state) { s.void(node, void) })
 		}
 	}
-	o := jetstream.Orders{Lost: m.ledger.claim(node, b.Held), Keys: m.cfg.Nodes.Keys()}
+	o := jetstream.Orders{Lost: m.ledger.claim(node, b.Held), Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load())}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)
 	return o
 }
@@ -259,6 +284,9 @@ func (m *Master) judge(ctx context.Context, now time.Time) {
 	for _, member := range m.cfg.Nodes.Members() {
 		gossip[member.Node] = member.State
 	}
+	there, busy := m.peers.count(now)
+	m.pace.Store(int64(paceOf(busy)))
+	m.cfg.Store.Queue.Nodes(there)
 	for node, how := range m.peers.dying(now, gossip) {
 		m.log.Warn("node is dead; what it held goes to others", "node", node, "how", how)
 		m.tell(func(s *state) { s.bury(ctx, node, how) })

@@ -83,3 +83,21 @@ func TestDrainFollowed(t *testing.T) {
 		t.Error("the node drains, and it is not noted")
 	}
 }
+
+// TestPace counts the nodes that share the store: those that are heard of and hold leases.
+func TestPace(t *testing.T) {
+	p, now := heardOf(jetstream.Beat{})
+	held := []jetstream.HeldLease{{Seq: 1, Deliveries: 1}}
+	for _, node := range []grid.NodeID{"busy-1", "busy-2", "silent"} {
+		p.heard(node, &jetstream.Beat{Held: held}, now)
+	}
+	p.lost("silent", now)
+	if there, busy := p.count(now); there != 3 || busy != 2 {
+		t.Errorf("got %d nodes, %d at work; want 3 and 2", there, busy)
+	}
+	for busy, want := range map[int]time.Duration{0: 0, 1: reportCost, 10: 15 * time.Millisecond, 200: 300 * time.Millisecond, 4000: slowestPace} {
+		if got := paceOf(busy); got != want {
+			t.Errorf("pace of %d: got %v, want %v", busy, got, want)
+		}
+	}
+}

@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	// beatPause is the shortest time between two beats: leases that come in short succession are told together.
+	// beatPause is the shortest time between two beats: leases that come in short succession are told together. The master's pace
+	// can make it longer.
 	beatPause = 20 * time.Millisecond
 	// beatPatience is how long the answer to a beat is waited for.
 	beatPatience = time.Second
@@ -24,7 +25,7 @@ func (w *Worker) beat(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		w.report(ctx)
-		pause := time.NewTimer(beatPause)
+		pause := time.NewTimer(max(beatPause, w.outbox.pace()))
 		select {
 		case <-ctx.Done():
 		case <-pause.C:
@@ -90,11 +91,11 @@ func (w *Worker) Running() int {
 // obey follows the master's orders.
 func (w *Worker) obey(o *jetstream.Orders) {
 	for _, h := range w.held() {
-		if slices.Contains(o.Lost, h.held.Seq) {
+		if slices.Contains(o.Lost, h.held.Seq) && h.lose() {
 			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.held.Sweep, "lease", h.held.Seq)
-			h.lose()
 		}
 	}
+	w.outbox.setPace(o.Pace)
 	if w.draining.Swap(o.Drain) != o.Drain {
 		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)
 		w.nudge()
@@ -113,14 +114,16 @@ func (w *Worker) tellSoon() {
 	}
 }
 
-// lose stops what runs under the holding. It is not reported or given back: it belongs to somebody else.
-func (h *holding) lose() {
+// lose stops what runs under the holding. It is not reported or given back: it belongs to somebody else. It reports whether
+// anything runs: a lease that this worker has brought to an end is not held by it any more as soon as the master knows.
+func (h *holding) lose() (runs bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.lost = true
 	if h.cancel != nil {
 		h.cancel(executor.ErrLost)
 	}
+	return h.runners > 0
 }
 
 // gone reports whether the lease is lost.

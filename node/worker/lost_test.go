@@ -72,3 +72,14 @@ func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 		t.Errorf("got events %s, want one start and one end", kinds(all))
 	}
 }
+
+// TestClosedLeaseIsNotLost hears that a lease is lost on which nobody works any more: the master knew first that it is closed.
+func TestClosedLeaseIsNotLost(t *testing.T) {
+	h := &holding{held: &jetstream.Held{Lease: jetstream.Lease{Hi: 1}}, runners: 1}
+	if h.leave(); h.lose() {
+		t.Error("got that something runs, want nothing")
+	}
+	if h = (&holding{runners: 1}); !h.lose() {
+		t.Error("got that nothing runs, want something")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -13,8 +14,10 @@ import (
 
 const (
 	// flushInterval is the shortest time between two rounds of reports: each round costs disk flushes, which are shared by
-	// all that has happened since the last one.
+	// all that has happened since the last one. The disk is the master's, so with many nodes at work it sets a slower pace;
+	// paceLimit bounds that, since people look at the output.
 	flushInterval = 15 * time.Millisecond
+	paceLimit     = 500 * time.Millisecond
 	// outboxBytes and outboxEvents bound what waits to be stored; attempts wait when they are reached.
 	outboxBytes  = 8 << 20
 	outboxEvents = 8192
@@ -29,6 +32,7 @@ type outbox struct {
 	store *jetstream.Store
 	log   *slog.Logger
 	kick  chan struct{}
+	slow  atomic.Int64 // the master's pace
 
 	mu      sync.Mutex
 	queue   round
@@ -173,10 +177,15 @@ func (o *outbox) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		pause.Reset(flushInterval)
+		pause.Reset(max(flushInterval, o.pace()))
 		o.flush(ctx)
 	}
 }
+
+// pace is the time between two rounds that the master wants.
+func (o *outbox) pace() time.Duration { return time.Duration(o.slow.Load()) }
+
+func (o *outbox) setPace(d time.Duration) { o.slow.Store(int64(min(max(d, 0), paceLimit))) }
 
 // flush stores what has been queued.
 func (o *outbox) flush(ctx context.Context) {

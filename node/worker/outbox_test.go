@@ -243,3 +243,28 @@ func TestFullDiskLosesNoReport(t *testing.T) {
 		t.Errorf("results: got %d, want %d", len(results), reports+1)
 	}
 }
+
+// TestPace has the master slow the reports down: the first goes out at once, and those that follow together.
+func TestPace(t *testing.T) {
+	p := post(t, filepath.Join(t.TempDir(), "jetstream"))
+	const pace = 200 * time.Millisecond
+	p.setPace(pace)
+	stored := make(chan time.Time, 3)
+	tell := func() { stored <- time.Now() }
+	begin := time.Now()
+	p.finish("t-1", 0, "", tell)
+	first := receive(t, "the first report", stored)
+	if took := first.Sub(begin); took > pace/2 {
+		t.Errorf("the first report took %v", took)
+	}
+	p.finish("t-1", 1, "", tell)
+	p.finish("t-1", 2, "", tell)
+	second, third := receive(t, "the second report", stored), receive(t, "the third report", stored)
+	if took := second.Sub(begin); took < pace || third.Sub(second) > pace/2 {
+		t.Errorf("got reports after %v and %v, want both after %v", took, third.Sub(begin), pace)
+	}
+	p.setPace(time.Hour)
+	if got := p.pace(); got != paceLimit {
+		t.Errorf("pace: got %v, want at most %v", got, paceLimit)
+	}
+}
