@@ -1,187 +1,194 @@
 package bench
 
 import (
-	"bytes"
+	"bufio"
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/trust"
-	"mlfnode/node"
-	"mlfnode/node/executor/executortest"
 )
 
 const (
-	crowd       = 200    // workers
-	crowdPoints = 20_000 // trials
+	crowd       = 200     // workers, of two slots each
+	crowdPoints = 300_000 // trials
+	crowdIdle   = 10 * time.Second
 )
 
-// crowdMaster is the real program as a master that runs no trials itself, with the workers in this process.
-type crowdMaster struct {
-	b       *testing.B
-	program string
-	dir     string
-	env     []string
-	ports   node.Ports
-	cmd     *exec.Cmd
-
-	mu    sync.Mutex
-	nodes []*node.Node
-}
-
-// BenchmarkTwoHundredWorkers is the rate of trials and the memory of one master with two hundred workers. They are whole nodes but
-// for their programs: each has its own certificate, gossip and connection, and its attempts end at once.
-func BenchmarkTwoHundredWorkers(b *testing.B) {
+// BenchmarkWorkers is the rate of trials whose programs end at once, and what that costs one master, with 1 to 200 workers. The master is
+// one process; the workers are real ones with a connection each, and share another process. There is no gossip: what that costs is measured in
+// cluster. All run on this machine, so the rate is what the master and all workers together reach on its processors.
+func BenchmarkWorkers(b *testing.B) {
 	if testing.Short() {
-		b.Skip("it takes a minute")
+		b.Skip("it takes minutes")
 	}
-	m := startMaster(b)
-	alone := residentOf(b, m.cmd.Process.Pid)
-	b.Cleanup(m.leave)
-	begin := time.Now()
-	m.fill()
-	b.Logf("%d nodes at work after %v", crowd, time.Since(begin).Round(time.Millisecond))
-	for b.Loop() {
-		used := cpuTime(b, m.cmd.Process.Pid)
-		begin := time.Now()
-		m.must("sweep", "-q", "--set", fmt.Sprintf("i=0:%d", crowdPoints), "--", "true")
-		took := time.Since(begin)
-		b.ReportMetric(crowdPoints/took.Seconds(), "trials/s")
-		b.ReportMetric(float64((cpuTime(b, m.cmd.Process.Pid)-used).Microseconds())/crowdPoints, "master-cpu-us/trial")
-		b.ReportMetric(float64(alone)/(1<<20), "master-alone-MB")
-		b.ReportMetric(float64(residentOf(b, m.cmd.Process.Pid))/(1<<20), "master-MB")
-		b.ReportMetric(0, "ns/op")
-	}
-}
-
-func startMaster(b *testing.B) *crowdMaster {
-	m := &crowdMaster{b: b, dir: b.TempDir(), ports: node.Ports{API: freePort(b), NATS: freePort(b), Gossip: freePort(b)}}
-	m.program = filepath.Join(m.dir, "program")
-	if out, err := exec.Command("go", "build", "-o", m.program, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
-		b.Fatalf("build: %v %s", err, out)
-	}
-	m.env = append(os.Environ(), "MLF_STATE="+filepath.Join(m.dir, "m"), "XDG_CONFIG_HOME="+filepath.Join(m.dir, "config"), "MLF_BIND=127.0.0.1", "MLF_ADVERTISE=127.0.0.1",
-		"MLF_PORTS_API="+strconv.Itoa(m.ports.API), "MLF_PORTS_NATS="+strconv.Itoa(m.ports.NATS), "MLF_PORTS_GOSSIP="+strconv.Itoa(m.ports.Gossip))
-	m.cmd = m.command("master", "--no-worker")
-	log := &bytes.Buffer{}
-	m.cmd.Stderr = log
-	if err := m.cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		_ = m.cmd.Process.Signal(syscall.SIGTERM)
-		if err := m.cmd.Wait(); err != nil || b.Failed() {
-			b.Logf("master: %v\n%s", err, log)
-		}
-	})
-	m.await("the master", func() bool { return m.command("members").Run() == nil })
-	return m
-}
-
-func freePort(b *testing.B) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
-func (m *crowdMaster) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(m.program, args...)
-	cmd.Env = m.env
-	return cmd
-}
-
-func (m *crowdMaster) must(args ...string) string {
-	m.b.Helper()
-	out, err := m.command(args...).CombinedOutput()
-	if err != nil {
-		m.b.Fatalf("mlfnode %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-func (m *crowdMaster) await(what string, ok func() bool) {
-	m.b.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for over := time.Now().Add(2 * time.Minute); !ok(); <-tick.C {
-		if time.Now().After(over) {
-			m.b.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-// fill has all workers join, and waits until they work and most of them call each other alive.
-func (m *crowdMaster) fill() {
-	text := regexp.MustCompile(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`).FindString(m.must("token"))
-	token, err := trust.ParseToken(text)
-	if err != nil {
-		m.b.Fatal(err)
-	}
-	var joining sync.WaitGroup
-	turns := make(chan struct{}, 8)
-	for i := range crowd {
-		joining.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			m.join(i, token)
+	dir := b.TempDir()
+	enrol(b, dir)
+	for _, n := range []int{1, 10, 50, crowd} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			for b.Loop() {
+				measureCrowd(b, dir, n)
+			}
 		})
 	}
-	joining.Wait()
-	m.await("members", func() bool { return strings.Count(m.must("members"), "alive") > crowd*2/3 })
 }
 
-func (m *crowdMaster) join(i int, token trust.Token) {
-	cfg := node.Config{
-		StateDir: filepath.Join(m.dir, strconv.Itoa(i)), Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34}, Executor: executortest.Instant{},
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Cluster: node.DefaultCluster(), Retention: node.DefaultRetention(),
+func measureCrowd(b *testing.B, dir string, n int) {
+	m := startPart(b, "master", filepath.Join(dir, "m"))
+	defer m.end()
+	address := m.hear()
+	m.ask("settle")
+	b.ReportMetric(m.resident(), "master-alone-MB")
+	w := startPart(b, "workers", dir, address, strconv.Itoa(n))
+	defer w.end()
+	w.hear()
+	m.ask("nodes %d", n)
+	idle(b, m, w, n)
+	b.ReportMetric(firstResult(b, m).Seconds()*1000, "ms-first-result")
+	masterUsed, workersUsed, stored := m.cpu(), w.cpu(), m.number("events")
+	took := m.sweep(crowdPoints)
+	b.ReportMetric(float64(m.number("events")-stored), "event-batches")
+	b.ReportMetric(crowdPoints/took.Seconds(), "trials/s")
+	b.ReportMetric(float64((m.cpu()-masterUsed).Microseconds())/crowdPoints, "master-cpu-us/trial")
+	b.ReportMetric(float64((w.cpu()-workersUsed).Microseconds())/crowdPoints, "workers-cpu-us/trial")
+	b.ReportMetric(m.peak(), "master-peak-MB")
+	b.ReportMetric(w.resident()/float64(n), "MB/worker")
+	b.ReportMetric(0, "ns/op")
+}
+
+// idle measures what connected workers cost that have nothing to do.
+func idle(b *testing.B, m, w *part, n int) {
+	beats, masterUsed, workersUsed := m.number("beats"), m.cpu(), w.cpu()
+	<-time.After(crowdIdle)
+	seconds := crowdIdle.Seconds()
+	b.ReportMetric(float64(m.number("beats")-beats)/seconds, "beats/s")
+	b.ReportMetric((m.cpu()-masterUsed).Seconds()/seconds*100, "master-idle-%cpu")
+	b.ReportMetric((w.cpu()-workersUsed).Seconds()/seconds*100/float64(n), "worker-idle-%cpu")
+	m.ask("settle")
+	b.ReportMetric(m.resident(), "master-idle-MB")
+}
+
+// firstResult is the shortest time from the submission of a single trial to the end of its sweep.
+func firstResult(b *testing.B, m *part) time.Duration {
+	b.Helper()
+	best := m.sweep(1)
+	for range 4 {
+		best = min(best, m.sweep(1))
 	}
-	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports.Gossip = "127.0.0.1", "127.0.0.1", 0
-	err := cfg.SetNode(fmt.Sprintf("w%03d", i))
-	if err == nil {
-		err = os.Mkdir(cfg.StateDir, 0o700)
-	}
-	if err == nil {
-		_, err = node.Join(m.b.Context(), cfg, fmt.Sprintf("127.0.0.1:%d", m.ports.API), token)
-	}
+	return best
+}
+
+// enrol makes a cluster's authority and has all workers join it.
+func enrol(b *testing.B, dir string) {
+	authority, err := trust.OpenAuthority(filepath.Join(dir, "m", "trust"), nil)
 	if err != nil {
-		m.b.Errorf("join %d: %v", i, err)
-		return
+		b.Fatal(err)
 	}
-	n, err := node.OpenWorker(m.b.Context(), cfg)
+	token, err := authority.MakeToken(trust.TokenSpec{Role: trust.RoleNode})
 	if err != nil {
-		m.b.Errorf("open worker %d: %v", i, err)
-		return
+		b.Fatal(err)
 	}
-	m.mu.Lock()
-	m.nodes = append(m.nodes, n)
-	m.mu.Unlock()
-	select {
-	case <-n.Working():
-	case err := <-n.Failed():
-		m.b.Errorf("worker %d: %v", i, err)
+	for i := range crowd {
+		join, err := trust.NewJoin(filepath.Join(dir, string(crowdName(i)), "trust"), token, crowdName(i))
+		if err != nil {
+			b.Fatal(err)
+		}
+		answer, err := authority.Join(join.Request(authority.Challenge(join.TokenID())))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := join.Accept(answer); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 
-// leave closes all workers at one time: each of them says goodbye.
-func (m *crowdMaster) leave() {
-	var closing sync.WaitGroup
-	for _, n := range m.nodes {
-		closing.Go(n.Close)
+// part is a process of the crowd.
+type part struct {
+	b   *testing.B
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func startPart(b *testing.B, name string, args ...string) *part {
+	p := &part{b: b, cmd: exec.Command(os.Args[0], args...)}
+	p.cmd.Env = append(os.Environ(), partVar+"="+name)
+	p.cmd.Stderr = os.Stderr
+	var err error
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		b.Fatal(err)
 	}
-	closing.Wait()
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	p.out = bufio.NewScanner(out)
+	if err := p.cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
+// hear waits for a line of the part.
+func (p *part) hear() string {
+	p.b.Helper()
+	if !p.out.Scan() {
+		p.b.Fatalf("the part %s says nothing: %v", p.cmd.Args, p.out.Err())
+	}
+	return p.out.Text()
+}
+
+func (p *part) ask(format string, args ...any) string {
+	p.b.Helper()
+	if _, err := fmt.Fprintf(p.in, format+"\n", args...); err != nil {
+		p.b.Fatal(err)
+	}
+	return p.hear()
+}
+
+func (p *part) number(format string, args ...any) int64 {
+	p.b.Helper()
+	n, err := strconv.ParseInt(p.ask(format, args...), 10, 64)
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	return n
+}
+
+func (p *part) sweep(n int64) time.Duration {
+	p.b.Helper()
+	return time.Duration(p.number("sweep %d", n))
+}
+
+func (p *part) end() {
+	p.in.Close()
+	if err := p.cmd.Wait(); err != nil {
+		p.b.Errorf("part %s: %v", p.cmd.Args, err)
+	}
+}
+
+func (p *part) cpu() time.Duration { return cpuTime(p.b, p.cmd.Process.Pid) }
+
+// resident is in MB.
+func (p *part) resident() float64 { return float64(residentOf(p.b, p.cmd.Process.Pid)) / (1 << 20) }
+
+// peak is the largest resident size so far, in MB: VmHWM of proc_pid_status(5).
+func (p *part) peak() float64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "VmHWM:")
+	var kib int64
+	if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
+		p.b.Fatalf("no VmHWM: %v", err)
+	}
+	return float64(kib) / 1024
 }
