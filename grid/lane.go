@@ -22,12 +22,13 @@ const LeaseTarget = 500 * time.Millisecond
 const maxLease = 1 << 16
 
 // LeaseSize says how many trials the next lease covers: about LeaseTarget of them, at most eight times the previous lease,
-// and near the end of a sweep small enough that all slots end together.
+// and near the end of a sweep small enough that all slots end together. It is one until a trial has ended: they may take hours, and
+// no other node can help with what is in a lease.
 func LeaseSize(average time.Duration, previous, left int64, slots int) int64 {
-	size := min(max(previous, 1)*8, maxLease)
-	if average > 0 {
-		size = min(size, int64(LeaseTarget/average))
+	if average == 0 {
+		return 1
 	}
+	size := min(max(previous, 1)*8, maxLease, int64(LeaseTarget/average))
 	share := left / int64(2*max(slots, 1))
 	return max(1, min(size, share))
 }

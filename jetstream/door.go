@@ -2,7 +2,7 @@ package jetstream
 
 import (
 	"crypto/subtle"
-	"crypto/tls"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -10,67 +10,37 @@ import (
 	"mlfnode/grid"
 )
 
-// Listen says how the other nodes of a cluster reach a Server.
-type Listen struct {
-	Host string // address to listen on; empty is every address
-	Port int    // 0 takes a free one; see Server.Addr
-	TLS  *tls.Config
-	// Peer says which node a client is by its certificate. An error refuses the client.
-	Peer func(tls.ConnectionState) (grid.NodeID, error)
-}
-
 const (
-	// doorTime is how long a client may take to show its certificate: enough for a slow line, too short to pile up.
-	doorTime = 3 * time.Second
 	// livePing is how often a connection to another node is tried, so that one that is half open ends within some seconds.
 	livePing    = 2 * time.Second
 	livePingOut = 3
 	// clientBytes bounds what waits for one slow client: a reader asks for at most pullBytes at a time.
 	clientBytes = 16 << 20
-	// maxClients bounds connections; a node has one.
-	maxClients = 4096
 )
 
-// Users of connections: those inside this process, and what is before the name of a node.
+// Users of connections: those of this process, and what is before the name of a node.
 const (
-	ownUser    = "mlfnode"
-	systemUser = "system"
-	nodeUser   = "node:"
+	ownUser  = "mlfnode"
+	nodeUser = "node:"
 )
 
-// door lets clients in: those of this process by a secret that never leaves it, nodes by their certificate. A node may use the
-// subjects that it needs and no others.
-type door struct {
-	secret string
-	peer   func(tls.ConnectionState) (grid.NodeID, error)
-	system func() *server.Account
-}
+// door lets clients in by secrets that never leave this process: its own, with all rights, and those that the gate opens for nodes,
+// which may use the subjects that they need and no others.
+type door struct{ own, gate string }
 
 var _ server.Authentication = (*door)(nil)
 
 // Check implements server.Authentication.
 func (d *door) Check(c server.ClientAuthentication) bool {
-	state := c.GetTLSConnectionState()
-	if state == nil {
-		return d.inside(c)
-	}
-	node, err := d.peer(*state)
-	if err != nil {
-		return false
-	}
-	c.RegisterUser(&server.User{Username: nodeUser + string(node), Permissions: permissions(node)})
-	return true
-}
-
-// inside lets this process in, with all rights.
-func (d *door) inside(c server.ClientAuthentication) bool {
 	opts := c.GetOpts()
-	if subtle.ConstantTimeCompare([]byte(opts.Password), []byte(d.secret)) != 1 {
-		return false
-	}
+	node, ok := strings.CutPrefix(opts.Username, nodeUser)
 	u := &server.User{Username: opts.Username}
-	if opts.Username == systemUser {
-		u.Account = d.system()
+	secret := d.own
+	if ok {
+		u.Permissions, secret = permissions(grid.NodeID(node)), d.gate
+	}
+	if subtle.ConstantTimeCompare([]byte(opts.Password), []byte(secret)) != 1 {
+		return false
 	}
 	c.RegisterUser(u)
 	return true
@@ -79,8 +49,7 @@ func (d *door) inside(c server.ClientAuthentication) bool {
 // permissions are what a node may do. It reads records and bundles, takes leases, and writes events, output, artifacts and
 // calls under its own name. It can't make, change or empty streams, see what others write, or listen to their answers.
 //
-// The server does not check where a client wants its answers. So a node may read back nothing that nodes write: it could have the
-// answer stored in another node's name.
+// The server does not check where a client wants its answers, which the filter does.
 func permissions(node grid.NodeID) *server.Permissions {
 	own := token(string(node))
 	return &server.Permissions{

@@ -56,8 +56,8 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		once.Do(func() { close(reached) })
 		told(true)
 	}
-	conn, err := nats.Connect("tls://master", nats.SetCustomDialer(&dialer{Remote: r, life: line.closing}), nats.Name(string(r.Node)),
-		nats.Secure(r.TLS), nats.TLSHandshakeFirst(), nats.CustomInboxPrefix(inbox(r.Node)),
+	conn, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{Remote: r, life: line.closing}), nats.Name(string(r.Node)),
+		nats.CustomInboxPrefix(inbox(r.Node)),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
 		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
@@ -182,9 +182,6 @@ func (d *dialer) Dial(string, string) (net.Conn, error) {
 	}
 	return &judged{conn, d.Refused}, nil
 }
-
-// SkipTLSHandshake has nats.go leave the handshake to Dial.
-func (d *dialer) SkipTLSHandshake() bool { return true }
 
 // judged is a connection whose other side says, by its first word after the handshake, whether it takes the certificate.
 type judged struct {

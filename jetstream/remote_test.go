@@ -219,7 +219,7 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := make(chan error, 64)
-	nc, err := nats.Connect(fmt.Sprintf("tls://127.0.0.1:%d", l.port), nats.Secure(l.tls("b")), nats.TLSHandshakeFirst(),
+	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{Remote: l.remote("b"), life: t.Context()}),
 		nats.CustomInboxPrefix("_INBOX.b"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +246,7 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 		"$JS.API.CONSUMER.CREATE.logs.x", "$JS.API.CONSUMER.CREATE.leases.x", "$JS.API.CONSUMER.DURABLE.CREATE.leases.x",
 		"$JS.API.CONSUMER.DELETE.leases.shape_c1", "$JS.API.CONSUMER.MSG.NEXT.events.x", "$JS.API.ACCOUNT.PURGE.$G", "$SYS.REQ.SERVER.PING",
 	} {
-		if err := nc.Publish(subject, []byte("x")); err != nil {
+		if err := nc.Publish(subject, []byte("{}")); err != nil {
 			t.Errorf("publish %s: %v", subject, err)
 		}
 		expect("publish " + subject)

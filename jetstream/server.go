@@ -45,6 +45,7 @@ type Server struct {
 	suspect chan struct{} // nats-server reported an error
 	stop    context.CancelFunc
 	tending sync.WaitGroup
+	gate    *gate // nil when it does not listen
 
 	mu    sync.Mutex
 	alive context.Context // ends, with the cause, when JetStream can't be written, and when the server closes
@@ -65,10 +66,13 @@ func Start(cfg Config) (*Server, error) {
 		log: cfg.Logger.With("component", "jetstream"), node: cfg.Node, dir: cfg.Dir, limits: cfg.Limits.withDefaults(), lock: lock,
 		opts: options(cfg.Dir), suspect: make(chan struct{}, 1),
 	}
-	if cfg.Listen != nil {
-		s.listen(cfg.Listen)
-	}
 	s.alive, s.end = context.WithCancelCause(context.Background()) // ends with Close
+	if cfg.Listen != nil {
+		if err := s.listen(cfg.Listen); err != nil {
+			s.closeServer()
+			return nil, err
+		}
+	}
 	if err := s.start(); err != nil {
 		s.closeServer()
 		return nil, s.blame(err)
@@ -76,6 +80,9 @@ func Start(cfg Config) (*Server, error) {
 	ctx, stop := context.WithCancel(context.Background()) // ends with Close
 	s.stop = stop
 	s.tending.Go(func() { s.tend(ctx) })
+	if s.gate != nil {
+		s.tending.Go(s.gate.serve)
+	}
 	return s, nil
 }
 
@@ -103,36 +110,35 @@ func options(dir string) *server.Options {
 	}
 }
 
-// listen has the server take connections of other nodes.
-func (s *Server) listen(l *Listen) {
-	s.secret = rand.Text()
-	o := s.opts
-	o.DontListen, o.Host, o.Port = false, l.Host, l.Port
-	if l.Port == 0 {
-		o.Port = server.RANDOM_PORT
+// listen opens the gate for other nodes.
+func (s *Server) listen(l *Listen) error {
+	gate, err := openGate(*l, s.InProcessConn, s.log)
+	if err != nil {
+		return err
 	}
-	o.TLSConfig, o.TLS, o.TLSVerify, o.TLSHandshakeFirst, o.TLSTimeout = l.TLS, true, true, true, doorTime.Seconds()
-	o.AuthTimeout, o.PingInterval, o.MaxPingsOut = doorTime.Seconds(), livePing, livePingOut
-	o.MaxConn, o.MaxPending, o.Cluster.NoAdvertise = maxClients, clientBytes, true
-	o.CustomClientAuthentication = &door{secret: s.secret, peer: l.Peer, system: func() *server.Account { return s.nats.SystemAccount() }}
+	s.gate, s.secret = gate, rand.Text()
+	o := s.opts
+	o.AuthTimeout, o.PingInterval, o.MaxPingsOut, o.MaxPending = doorTime.Seconds(), livePing, livePingOut, clientBytes
+	o.CustomClientAuthentication = &door{own: s.secret, gate: gate.secret}
+	return nil
 }
 
 // Addr is where the server listens; nil when it does not.
-func (s *Server) Addr() net.Addr { return s.nats.Addr() }
+func (s *Server) Addr() net.Addr {
+	if s.gate == nil {
+		return nil
+	}
+	return s.gate.socket.Addr()
+}
 
 // inside connects a client of this process.
-func (s *Server) inside(user string, opts ...nats.Option) (*nats.Conn, error) {
+func (s *Server) inside(opts ...nats.Option) (*nats.Conn, error) {
 	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(pingInterval),
 		nats.CustomInboxPrefix(inbox(s.node)))
 	if s.secret != "" {
-		opts = append(opts, nats.UserInfo(user, s.secret))
+		opts = append(opts, nats.UserInfo(ownUser, s.secret))
 	}
 	return nats.Connect("", opts...)
-}
-
-// connections selects the open connections of a node.
-func connections(node grid.NodeID) *server.ConnzOptions {
-	return &server.ConnzOptions{Username: true, User: nodeUser + string(node)}
 }
 
 // start runs nats-server up to the point where it serves.
@@ -171,12 +177,18 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.nats.InProcessConn
 // Close ends the server. It returns when everything is flushed and every goroutine has ended.
 func (s *Server) Close() {
 	s.stop()
+	if s.gate != nil {
+		s.gate.close()
+	}
 	s.tending.Wait()
 	s.closeServer()
 }
 
 func (s *Server) closeServer() {
 	s.end(ErrClosed)
+	if s.gate != nil {
+		s.gate.close()
+	}
 	if s.nats != nil {
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()

@@ -49,7 +49,7 @@ func (s *Server) Store(ctx context.Context) (*Store, error) {
 		node: s.node, shared: s.secret != "", streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
 		gone: make(chan struct{}),
 	}
-	conn, err := s.inside(ownUser, nats.ClosedHandler(func(*nats.Conn) { close(st.gone) }))
+	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { close(st.gone) }))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the store: %w", err)
 	}

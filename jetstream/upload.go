@@ -114,10 +114,11 @@ func (o *Objects) describe(ctx context.Context, name string, desc wireObject, bo
 	if len(head) > maxPayload-splitBytes-4096 {
 		return ErrTooLarge
 	}
-	_, err = o.store.publish(ctx, &nats.Msg{
-		Subject: metaSubject(o.bucket, name), Data: body,
-		Header: nats.Header{objectHeader: {string(head)}, js.MsgRollup: {js.MsgRollupSubject}},
-	})
+	h := nats.Header{objectHeader: {string(head)}}
+	if !o.store.remote { // what a node stores has a name that was never used
+		h.Set(js.MsgRollup, js.MsgRollupSubject)
+	}
+	_, err = o.store.publish(ctx, &nats.Msg{Subject: metaSubject(o.bucket, name), Data: body, Header: h})
 	return err
 }
 

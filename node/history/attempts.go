@@ -3,9 +3,11 @@ package history
 import (
 	"cmp"
 	"context"
+	"database/sql/driver"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"mlfnode/grid"
 )
@@ -37,7 +39,15 @@ type Attempt struct {
 func (f *fold) remember(g *folding, before *grid.Trial, r *row, change grid.Change, node grid.NodeID, e *grid.Event) error {
 	id := rowID(g.sweep.Number, before.Index)
 	if change == grid.Superseded {
-		return f.d.keep(id, &Attempt{Number: e.Attempt, Run: e.Run, Node: node, Outcome: IsSuperseded, Ended: e.Time, Result: *e.Result})
+		a := Attempt{Number: e.Attempt, Run: e.Run, Node: node, Outcome: IsSuperseded, Ended: e.Time, Result: *e.Result}
+		why, err := f.fenced(id, before, e.Run)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			a.Result.Reason = strings.TrimSpace(why + "\n" + a.Result.Reason)
+		}
+		return f.d.keep(id, &a)
 	}
 	if before.Attempt == 0 && before.Run == "" || before.Run == r.trial.Run {
 		return nil
@@ -47,6 +57,23 @@ func (f *fold) remember(g *folding, before *grid.Trial, r *row, change grid.Chan
 		a.Outcome = IsSuperseded
 	}
 	return f.d.keep(id, &a)
+}
+
+// fenced gives why a run lost its lease, "" for one that did not. What it says of its end later does not take the place of that.
+func (f *fold) fenced(trial int64, t *grid.Trial, run string) (why string, err error) {
+	if t.Run == run {
+		return t.Result.Reason, nil
+	}
+	err = f.d.w.each("SELECT result FROM attempt WHERE trial = ? AND run = ?", func(v []driver.Value) error {
+		var known grid.Result
+		text, _ := v[0].(string)
+		if err := json.Unmarshal([]byte(text), &known); err != nil {
+			return fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		why = known.Reason
+		return nil
+	}, trial, run)
+	return why, err
 }
 
 func (d *DB) keep(trial int64, a *Attempt) error {

@@ -159,10 +159,10 @@ func TestDeadNode(t *testing.T) {
 			if again.Seq == h.Seq || again.Lo != 0 || again.Attempt != 2 {
 				t.Errorf("lease: got %+v, want a new one for attempt 2 of trial 0", again.Lease)
 			}
-			all := c.attempts(id, 0)
-			if len(all) != 1 || all[0].Node != "b" || all[0].Result.Class != grid.ClassCrash || !strings.Contains(all[0].Result.Reason, "node b") {
-				t.Errorf("attempts: got %+v, want one that crashed with node b", all)
-			}
+			c.until("the attempt crashed with node b", func(*state) bool {
+				all := c.attempts(id, 0)
+				return len(all) == 1 && all[0].Node == "b" && all[0].Result.Class == grid.ClassCrash && strings.Contains(all[0].Result.Reason, "node b")
+			})
 			if o := c.says("b", "1", h); !slices.Equal(o.Lost, []uint64{h.Seq}) {
 				t.Errorf("the node is back: got lost leases %v, want %d", o.Lost, h.Seq)
 			}

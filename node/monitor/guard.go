@@ -2,8 +2,11 @@ package monitor
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
@@ -71,7 +74,7 @@ func (m *Monitor) granted(r *http.Request) (access, error) {
 	}
 	grant, err := m.cfg.Authority.CheckAccess(bearer)
 	if err != nil {
-		m.log.Info("access refused", "from", r.RemoteAddr, "token", grant.ID, "err", err)
+		m.knocks.refused(m.log, "access refused", r, err)
 		return mayNothing, err
 	}
 	switch grant.Role {
@@ -81,4 +84,25 @@ func (m *Monitor) granted(r *http.Request) (access, error) {
 		return mayRead, nil
 	}
 	return mayNothing, errNoToken
+}
+
+// knockInterval is how often refusals are logged: whoever knocks must not be able to fill the disk.
+const knockInterval = 10 * time.Second
+
+// knocks counts refusals that are not logged. The zero value is ready.
+type knocks struct {
+	mu     sync.Mutex
+	logged time.Time
+	more   int
+}
+
+func (k *knocks) refused(log *slog.Logger, what string, r *http.Request, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Since(k.logged) < knockInterval {
+		k.more++
+		return
+	}
+	log.Warn(what, "from", r.RemoteAddr, "err", err, "more", k.more)
+	k.logged, k.more = time.Now(), 0
 }

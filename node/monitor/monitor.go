@@ -41,8 +41,9 @@ type Config struct {
 
 // Monitor serves the API. Make one with New.
 type Monitor struct {
-	cfg Config
-	log *slog.Logger
+	cfg    Config
+	log    *slog.Logger
+	knocks knocks
 }
 
 // New makes a Monitor.

@@ -43,7 +43,7 @@ func (m *Monitor) join(r *http.Request) (JoinReply, error) {
 	}
 	answer, err := m.cfg.Authority.Join(ask)
 	if err != nil {
-		m.log.Warn("join refused", "from", r.RemoteAddr, "node", ask.Node, "token", ask.TokenID, "err", err)
+		m.knocks.refused(m.log, "join refused", r, err)
 		return JoinReply{}, refusal(err)
 	}
 	m.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID)

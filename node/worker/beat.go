@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 )
@@ -80,6 +82,26 @@ func (w *Worker) state() jetstream.Beat {
 	}
 	return b
 }
+
+// leastFree is how much of the disk must be free for trials to begin: what they write, and how they end, has to fit.
+const leastFree = 4 << 20
+
+// full reports whether the disk has no room for further trials, on a node of a cluster: others have. A node that stands alone
+// tries, and says what does not fit.
+func (w *Worker) full() bool {
+	var st unix.Statfs_t
+	if !w.cfg.Beats || unix.Statfs(w.cfg.Dir, &st) != nil {
+		return false
+	}
+	full := int64(st.Bavail)*st.Bsize < leastFree
+	if w.crammed.Swap(full) != full {
+		w.log.Warn("room on the disk for trials", "full", full, "dir", w.cfg.Dir)
+	}
+	return full
+}
+
+// Full reports whether the worker takes no trials because its disk is full.
+func (w *Worker) Full() bool { return w.crammed.Load() }
 
 // Running says how many attempts run now.
 func (w *Worker) Running() int {

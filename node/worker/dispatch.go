@@ -17,12 +17,12 @@ func (w *Worker) dispatch(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		var lanes []lane
-		if !w.draining.Load() {
+		if !w.draining.Load() && !w.full() {
 			lanes = w.shares.order(w.sweeps.lanes(), time.Now())
 		}
 		w.serve(ctx, lanes)
 		again := tick.C
-		if len(lanes) == 0 {
+		if len(lanes) == 0 && !w.Full() {
 			again = nil // nothing to look for
 		}
 		select {

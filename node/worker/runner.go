@@ -78,9 +78,9 @@ func (w *Worker) rest(r *runner, t turn) {
 	w.nudge()
 }
 
-// work runs trials of the holding until none is left or the sweep is not active any more.
+// work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none.
 func (w *Worker) work(h *holding, slot executor.Slot) {
-	for {
+	for !w.draining.Load() && !w.full() {
 		s, ok := w.sweeps.active(h.held.Sweep)
 		if !ok {
 			break

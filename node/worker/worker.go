@@ -58,6 +58,7 @@ type Worker struct {
 	stopTime time.Duration
 	beatNow  chan struct{}
 	draining atomic.Bool // no more leases are taken
+	crammed  atomic.Bool // the disk is full
 	handover atomic.Bool // this agent ends and another one goes on
 
 	mu       sync.Mutex

@@ -174,20 +174,35 @@ func bearer(token string) string {
 // bus connects to the master's NATS server with a certificate.
 func (a *assault) bus(cfg *tls.Config, more ...nats.Option) (*nats.Conn, error) {
 	options := append([]nats.Option{
-		nats.SetCustomDialer(dialFrom{a.mallory, a.at(a.Master, natsPort)}), nats.Secure(cfg), nats.TLSHandshakeFirst(), nats.NoReconnect(),
+		nats.SetCustomDialer(dialFrom{a.mallory, a.at(a.Master, natsPort), cfg}), nats.NoReconnect(),
 		nats.Timeout(5 * time.Second), nats.CustomInboxPrefix("_INBOX." + a.worker.Name),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), // the attacks look at LastError
 	}, more...)
-	return nats.Connect("tls://"+a.at(a.Master, natsPort), options...)
+	return nats.Connect("nats://"+a.at(a.Master, natsPort), options...)
 }
 
 type dialFrom struct {
 	host *hosts.Host
 	addr string
+	tls  *tls.Config
 }
 
-// Dial implements nats.CustomDialer.
-func (d dialFrom) Dial(network, _ string) (net.Conn, error) { return d.host.Dial(network, d.addr) }
+// Dial implements nats.CustomDialer. The port speaks TLS from the first byte on.
+func (d dialFrom) Dial(network, _ string) (net.Conn, error) {
+	raw, err := d.host.Dial(network, d.addr)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, d.tls)
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return nil, err
+	}
+	if err := conn.Handshake(); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
 
 // asWorker runs fn on a connection that shows the stolen certificate.
 func (a *assault) asWorker(fn func(c *nats.Conn) error) error {

@@ -39,6 +39,7 @@ func TestChaos(t *testing.T) {
 	count, number := setting(t, "CHAOS_TRIALS", scale(150, 2000)), setting(t, "CHAOS_FAULTS", scale(6, 30))
 	t.Logf("CHAOS_SEED=%d, %d trials, %d faults", seed, count, number)
 	p := newPlay(t, clusterSize, hosts.Options{Disk: "256m", Lossy: true})
+	p.retries = 3 // of trials that could not write because the disk was full
 	c := &chaos{play: p, random: rand.New(rand.NewPCG(uint64(seed), 0))}
 	c.perform(c.Hosts[1], count, 10, 100*time.Millisecond)
 	for i := range number {

@@ -180,23 +180,29 @@ func (a *assault) slowHeaders() error {
 // write: a server that answers there forges what the worker likes, a sweep record for one.
 func (a *assault) confusedDeputy() error {
 	before := a.stored()
+	own := "mlf.artifacts.meta." + a.worker.Name + "." + string(a.sweep) + ".0.x"
 	err := a.asWorker(func(c *nats.Conn) error {
-		own := "mlf.artifacts.meta." + a.worker.Name + "." + string(a.sweep) + ".0.x"
 		if _, err := c.Request(own, []byte(`{"forged":true}`), 5*time.Second); err != nil {
 			return fmt.Errorf("a worker can't write its own artifact: %w", err)
 		}
-		for _, target := range []string{
-			"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." + string(a.sweep), "mlf.sweep.forged-1", "mlf.sweep." + string(a.sweep), "mlf.lease.forged",
-			"mlf.call." + a.victim.Name + ".beat",
-		} {
-			for _, ask := range []string{"$JS.API.DIRECT.GET.artifacts." + own, "$JS.API.STREAM.INFO.records", "mlf.call." + a.worker.Name + ".beat"} {
-				if err := c.PublishRequest(ask, target, nil); err != nil {
+		return nil
+	})
+	for _, target := range []string{
+		"mlf.event." + a.victim.Name + "." + string(a.sweep), "mlf.log." + a.victim.Name + "." + string(a.sweep), "mlf.sweep.forged-1",
+		"mlf.sweep." + string(a.sweep), "mlf.lease.forged", "mlf.number.bash", "mlf.call." + a.victim.Name + ".beat",
+	} {
+		for _, ask := range []string{"$JS.API.DIRECT.GET.artifacts." + own, "$JS.API.STREAM.INFO.records", "mlf.call." + a.worker.Name + ".beat", own} {
+			err = errors.Join(err, a.asWorker(func(c *nats.Conn) error {
+				if err := c.PublishRequest(ask, target, []byte("{}")); err != nil {
 					return err
 				}
-			}
+				if c.FlushTimeout(5*time.Second) == nil {
+					return fmt.Errorf("the answer of %s may go to %s", ask, target)
+				}
+				return nil
+			}))
 		}
-		return c.FlushTimeout(5 * time.Second)
-	})
+	}
 	if err != nil {
 		return err
 	}
