@@ -74,6 +74,7 @@ func Start(cfg Config) (*Server, error) {
 		}
 	}
 	if err := s.start(); err != nil {
+		s.closeGate()
 		s.closeServer()
 		return nil, s.blame(err)
 	}
@@ -177,18 +178,19 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.nats.InProcessConn
 // Close ends the server. It returns when everything is flushed and every goroutine has ended.
 func (s *Server) Close() {
 	s.stop()
-	if s.gate != nil {
-		s.gate.close()
-	}
+	s.closeGate() // serve ends with it
 	s.tending.Wait()
 	s.closeServer()
 }
 
-func (s *Server) closeServer() {
-	s.end(ErrClosed)
+func (s *Server) closeGate() {
 	if s.gate != nil {
 		s.gate.close()
 	}
+}
+
+func (s *Server) closeServer() {
+	s.end(ErrClosed)
 	if s.nats != nil {
 		s.nats.Shutdown()
 		s.nats.WaitForShutdown()

@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// tokenVariable holds a token where none may stand in arguments.
-const tokenVariable = "MLF_CLUSTER_TOKEN"
+// TokenVariable is the environment variable that holds a token. None may stand in arguments, which other users can read.
+const TokenVariable = "MLF_CLUSTER_TOKEN"
 
 // Contact is how a person reaches the master of a cluster.
 type Contact struct {
@@ -53,7 +53,7 @@ func FindContact(master string) (*Contact, error) {
 		if err != nil {
 			return nil, err
 		}
-		if text := os.Getenv(tokenVariable); text != "" {
+		if text := os.Getenv(TokenVariable); text != "" {
 			return withToken(address, text)
 		}
 		master = address
@@ -89,7 +89,7 @@ func FindContact(master string) (*Contact, error) {
 func withToken(address, text string) (*Contact, error) {
 	t, err := trust.ParseToken(text)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", tokenVariable, err)
+		return nil, fmt.Errorf("%s: %w", TokenVariable, err)
 	}
 	return &Contact{masters: []string{address}, tls: t.Pin.Client(), bearer: t.Bearer()}, nil
 }

@@ -100,7 +100,7 @@ func (a *app) join(ctx context.Context, f *nodeFlags) error {
 	if joined && f.node != "" && string(name) != f.node {
 		return usage(fmt.Sprintf("this machine has joined as %q", name), "leave --node out, or use another --state-dir")
 	}
-	again := node.Refused(cfg) && (f.tokenFile != "" || os.Getenv(tokenVariable) != "")
+	again := node.Refused(cfg) && (f.tokenFile != "" || os.Getenv(node.TokenVariable) != "")
 	if !joined || again {
 		if _, err := a.enter(ctx, cfg, f); err != nil {
 			return err
@@ -138,9 +138,6 @@ func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access 
 	return node.ContextFile()
 }
 
-// tokenVariable holds a token, which must not stand in arguments: other users can read those.
-const tokenVariable = "MLF_CLUSTER_TOKEN"
-
 // token gets the token from the file, the environment or the terminal.
 func (a *app) token(file string) (trust.Token, error) {
 	text, err := a.tokenText(file)
@@ -155,7 +152,7 @@ func (a *app) token(file string) (trust.Token, error) {
 }
 
 func (a *app) tokenText(file string) (string, error) {
-	text := os.Getenv(tokenVariable)
+	text := os.Getenv(node.TokenVariable)
 	switch {
 	case file == "-":
 		line, err := bufio.NewReader(io.LimitReader(os.Stdin, 4096)).ReadString('\n')
@@ -171,7 +168,7 @@ func (a *app) tokenText(file string) (string, error) {
 		return string(b), nil
 	case text != "":
 		// Programs of trials must not find it in their environment.
-		return text, os.Unsetenv(tokenVariable)
+		return text, os.Unsetenv(node.TokenVariable)
 	case !isTerminal(os.Stdin):
 		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
 	}

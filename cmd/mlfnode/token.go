@@ -60,7 +60,7 @@ func (a *app) makeToken(c *cobra.Command, ask api.NewToken) error {
 		good = "It is good until " + t.Expires.Local().Format("2 January 15:04")
 	}
 	a.say("%s\n", what)
-	_, err = fmt.Fprintf(a.stdout, "%s=%s mlfnode %s%s\n", tokenVariable, t.Token, command, t.Master)
+	_, err = fmt.Fprintf(a.stdout, "%s=%s mlfnode %s%s\n", node.TokenVariable, t.Token, command, t.Master)
 	a.say("\n%s. End it with: mlfnode token revoke %s", good, t.ID)
 	return err
 }
