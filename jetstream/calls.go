@@ -30,15 +30,14 @@ const (
 
 // Beat is what a node tells the master again and again. It states, it never asks for a change, so losing one costs nothing.
 type Beat struct {
-	V          int            `json:"v"`
-	Start      string         `json:"start"` // names the life of the agent: another one each time it starts
-	Held       []HeldLease    `json:"held,omitempty"`
-	Running    int            `json:"running"`
-	Keys       uint64         `json:"keys,omitempty"`       // which gossip keyring the node has
-	Draining   bool           `json:"draining,omitempty"`   // the node takes no more leases
-	Restarting bool           `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
-	Leaving    bool           `json:"leaving,omitempty"`    // the agent ends and gives back what it held
-	Versions   map[string]int `json:"versions,omitempty"`   // of wire types that the node knows
+	V          int         `json:"v"`
+	Start      string      `json:"start"` // names the life of the agent: another one each time it starts
+	Held       []HeldLease `json:"held,omitempty"`
+	Running    int         `json:"running"`
+	Keys       uint64      `json:"keys,omitempty"`       // which gossip keyring the node has
+	Draining   bool        `json:"draining,omitempty"`   // the node takes no more leases
+	Restarting bool        `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
+	Leaving    bool        `json:"leaving,omitempty"`    // the agent ends and gives back what it held
 }
 
 // HeldLease is a lease in a node's hands. Of two nodes that claim one, the later delivery holds it.

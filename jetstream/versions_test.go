@@ -43,7 +43,7 @@ func TestBeatsOfOtherVersions(t *testing.T) {
 		"older, without what was added later": {`{"v":1,"start":"x","running":1}`, Beat{V: 1, Start: "x", Running: 1}},
 		"older, without a version":            {`{"start":"x","held":[{"s":7,"d":2}]}`, Beat{Start: "x", Held: []HeldLease{{Seq: 7, Deliveries: 2}}}},
 		"newer, with unknown fields":          {`{"v":2,"start":"x","held":[{"s":7,"d":2,` + unheard + `}],` + unheard + `}`, Beat{V: 2, Start: "x", Held: []HeldLease{{Seq: 7, Deliveries: 2}}}},
-		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Beat{V: 9, Start: "x", Versions: map[string]int{"beat": 9, "unheard": 1}}},
+		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Beat{V: 9, Start: "x"}},
 	} {
 		ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
 		msg, err := w.conn.RequestWithContext(ctx, callSubject("w", callBeat), []byte(c.text))

@@ -43,12 +43,6 @@ func ownUnit() (unit string, user bool) {
 	return own(string(b))
 }
 
-// Supervised reports whether this process is part of a service of systemd.
-func Supervised() bool {
-	unit, _ := ownUnit()
-	return unit != ""
-}
-
 // Restarting reports whether systemd is restarting the service that this process belongs to, so that it will be back in a
 // moment. It is meant for the moment when SIGTERM arrives, and is false when nothing is known within two seconds.
 //

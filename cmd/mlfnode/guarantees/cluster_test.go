@@ -55,8 +55,6 @@ func newHome(t *testing.T, extra ...string) *home {
 	return &home{t: t, dir: dir, env: append(env, extra...)}
 }
 
-func (h *home) state() string { return filepath.Join(h.dir, "state", "mlfnode") }
-
 func (h *home) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(program, args...)
 	cmd.Env, cmd.Dir = h.env, h.dir
