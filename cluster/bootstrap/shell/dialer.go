@@ -1,0 +1,133 @@
+package shell
+
+import (
+	"context"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+)
+
+// Options is how a Dialer goes about it.
+type Options struct {
+	Key        string   // a private key to try first, "" for none
+	AcceptNew  bool     // trust the host keys of machines that were never seen; a changed one is never trusted
+	ConfigFile string   // "" for the user's
+	KnownHosts string   // "" for the user's
+	Prompt     Prompter // asks the user, nil where there is no terminal
+}
+
+// Prompter asks the user. A Dialer asks one question at a time.
+type Prompter interface {
+	// Confirm asks a question that is answered with yes or no.
+	Confirm(ctx context.Context, question string) (bool, error)
+	// Secret asks for what must not be shown, without a line's end.
+	Secret(ctx context.Context, question string) ([]byte, error)
+}
+
+// Dialer connects to machines, as OpenSSH's client would: with its configuration, keys, agent and known hosts. It may be used
+// by many at once.
+type Dialer struct {
+	options Options
+	home    string
+	config  *config
+	keys    *keyring
+	slots   *slots
+	hosts   sync.Mutex // held while a host key is checked and asked about
+
+	agentConn net.Conn // nil without an agent
+	agent     agent.Agent
+}
+
+// NewDialer reads the configuration. Errors are a *Problem for a key or configuration that cannot be used.
+func NewDialer(o Options) (*Dialer, error) {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return nil, &Problem{Cause: "there is no home folder to look for .ssh in", Cure: "set HOME"}
+	}
+	c, err := loadConfig(o.ConfigFile, home)
+	if err != nil {
+		return nil, configProblem(o.ConfigFile, err)
+	}
+	if o.Prompt != nil {
+		o.Prompt = &oneByOne{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
+	}
+	d := &Dialer{options: o, home: home, config: c, slots: newSlots(),
+		keys: &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}}}
+	if o.Key != "" {
+		if key := d.keys.at(o.Key); key.err != nil {
+			return nil, keyFileProblem(o.Key, key.err)
+		}
+	}
+	d.openAgent()
+	return d, nil
+}
+
+// openAgent connects to the agent. One that is gone is as good as none.
+func (d *Dialer) openAgent() {
+	socket := os.Getenv("SSH_AUTH_SOCK")
+	if socket == "" {
+		return
+	}
+	if conn, err := net.Dial("unix", socket); err == nil {
+		d.agentConn, d.agent = conn, agent.NewClient(conn)
+	}
+}
+
+// agentKeys lists the keys of the agent.
+func (d *Dialer) agentKeys() []ssh.Signer {
+	if d.agent == nil {
+		return nil
+	}
+	signers, err := d.agent.Signers()
+	if err != nil {
+		return nil
+	}
+	return signers
+}
+
+// Address is the name or address that a target stands for after ssh's configuration: where other programs find the machine.
+func (d *Dialer) Address(t Target) string {
+	r, err := d.route(t)
+	if err != nil {
+		return t.Host
+	}
+	return r.host
+}
+
+// Close gives up the agent. Connections stay.
+func (d *Dialer) Close() {
+	if d.agentConn != nil {
+		_ = d.agentConn.Close() // nothing was written that could be lost
+	}
+}
+
+// oneByOne lets one question at a time through to the user.
+type oneByOne struct {
+	Prompter
+	turn chan struct{}
+}
+
+// Confirm implements Prompter.
+func (o *oneByOne) Confirm(ctx context.Context, question string) (bool, error) {
+	select {
+	case o.turn <- struct{}{}:
+		defer func() { <-o.turn }()
+		return o.Prompter.Confirm(ctx, question)
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// Secret implements Prompter.
+func (o *oneByOne) Secret(ctx context.Context, question string) ([]byte, error) {
+	select {
+	case o.turn <- struct{}{}:
+		defer func() { <-o.turn }()
+		return o.Prompter.Secret(ctx, question)
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}

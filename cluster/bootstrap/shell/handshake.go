@@ -1,0 +1,237 @@
+package shell
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+const (
+	// handshakeLimit bounds a handshake, without the time that a person takes to answer.
+	handshakeLimit = 10 * time.Second
+	// retryLimit bounds the pauses between tries with a server that drops connections, as with MaxStartups it does while others
+	// come in. Waiting for a turn, or for an answer of the user, uses up none of it.
+	retryLimit = 15 * time.Second
+	firstPause = 200 * time.Millisecond
+	// jumpDepth is how many jump hosts may stand before a machine.
+	jumpDepth = 8
+)
+
+// Dial connects to a machine and is let in. The error is a *Problem, or the cause of ctx's end.
+func (d *Dialer) Dial(ctx context.Context, t Target) (*Connection, error) {
+	c, err := d.dial(ctx, t, nil, jumpDepth)
+	if errors.Is(err, errCircle) {
+		return nil, jumpLoopProblem(t)
+	}
+	return c, err
+}
+
+// errCircle is given by dial for jump hosts that need one another.
+var errCircle = errors.New("pass jump hosts: too many")
+
+// dial goes by way of the jump hosts given, or else of those that the configuration names.
+func (d *Dialer) dial(ctx context.Context, t Target, jumps []Target, depth int) (*Connection, error) {
+	r, err := d.route(t)
+	if err != nil {
+		return nil, err
+	}
+	if depth == 0 {
+		return nil, errCircle
+	}
+	if jumps == nil {
+		jumps = r.jumps
+	}
+	if len(jumps) == 0 {
+		return d.reach(ctx, r, nil)
+	}
+	last, before := jumps[len(jumps)-1], jumps[:len(jumps)-1]
+	if len(before) == 0 {
+		before = nil // the first goes its own way
+	}
+	jump, err := d.dial(ctx, last, before, depth-1)
+	if err != nil {
+		return nil, jumpFailed(r, last, err)
+	}
+	c, err := d.reach(ctx, r, jump)
+	if err != nil {
+		_ = jump.Close() // the error to tell is the machine's
+		return nil, err
+	}
+	return c, nil
+}
+
+func jumpFailed(r route, jump Target, err error) error {
+	var p *Problem
+	if errors.As(err, &p) {
+		return jumpProblem(r, route{name: jump.Host}, err)
+	}
+	return err
+}
+
+// reach connects and shakes hands, again and again while the server drops connections.
+func (d *Dialer) reach(ctx context.Context, r route, jump *Connection) (*Connection, error) {
+	paused := time.Duration(0)
+	for pause := firstPause; ; pause *= 2 {
+		c, err := d.once(ctx, r, jump)
+		if !errors.Is(err, errDropped) {
+			return c, err
+		}
+		wait := pause/2 + rand.N(pause)
+		if paused += wait; paused > retryLimit {
+			return nil, droppedProblem(r)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// errDropped is given by once for a connection that ended before the handshake did.
+var errDropped = errors.New("shake hands: connection dropped")
+
+// once makes one try.
+func (d *Dialer) once(ctx context.Context, r route, jump *Connection) (*Connection, error) {
+	leave, err := d.slots.enter(ctx, r.knownAs()+" "+r.address())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	conn, err := connect(ctx, r, jump)
+	if err != nil {
+		return nil, err
+	}
+	k, err := loadKnown(r)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	clock := newPatience(handshakeLimit, func() { _ = conn.Close() })
+	release := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	a := &attempt{d: d, ctx: ctx, route: r, clock: clock}
+	counted := &countedConn{Conn: conn}
+	sc, channels, requests, err := ssh.NewClientConn(counted, r.address(), a.config(k))
+	clock.stop()
+	if err == nil && release() {
+		return newConnection(r, ssh.NewClient(sc, channels, requests), counted, jump), nil
+	}
+	_ = conn.Close() // the handshake's error is the one to tell
+	switch {
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case clock.ended.Load():
+		return nil, hungProblem(r, handshakeLimit)
+	case a.problem == nil && isDrop(err):
+		return nil, errDropped
+	}
+	return nil, a.outcome(err)
+}
+
+func isDrop(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// connect opens the way to a machine, through the jump host when there is one.
+func connect(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
+	limited, cancel := context.WithTimeout(ctx, r.connectTime)
+	defer cancel()
+	var conn net.Conn
+	var err error
+	if jump == nil {
+		conn, err = (&net.Dialer{}).DialContext(limited, "tcp", r.address())
+	} else {
+		conn, err = jump.client.DialContext(limited, "tcp", r.address())
+	}
+	switch {
+	case err == nil:
+		return conn, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case limited.Err() != nil:
+		return nil, networkProblem(r, limited.Err())
+	case jump != nil:
+		return nil, jumpProblem(r, jump.route, jumpReason(err))
+	}
+	return nil, networkProblem(r, err)
+}
+
+// jumpReason takes the words of the jump host out of a refusal.
+func jumpReason(err error) error {
+	var refused *ssh.OpenChannelError
+	if errors.As(err, &refused) {
+		return errors.New(refused.Message)
+	}
+	return err
+}
+
+// patience ends a handshake that takes too long.
+type patience struct {
+	limit time.Duration
+	timer *time.Timer
+	ended atomic.Bool
+}
+
+func newPatience(limit time.Duration, end func()) *patience {
+	p := &patience{limit: limit}
+	p.timer = time.AfterFunc(limit, func() {
+		p.ended.Store(true)
+		end()
+	})
+	return p
+}
+
+func (p *patience) stop()  { p.timer.Stop() }
+func (p *patience) start() { p.timer.Reset(p.limit) }
+
+// slots bound how many handshakes go on at once, together and with each server: sshd drops connections beyond a few
+// (MaxStartups 10:30:100), and others use it too.
+type slots struct {
+	all chan struct{}
+
+	mu   sync.Mutex
+	each map[string]chan struct{} // one for each server of a cluster, so few that they are kept
+}
+
+const (
+	handshakes     = 8
+	handshakesEach = 2
+)
+
+func newSlots() *slots {
+	return &slots{all: make(chan struct{}, handshakes), each: map[string]chan struct{}{}}
+}
+
+// enter waits for a turn at a server. The server's own comes first, so that one that is slow does not hold up others.
+func (s *slots) enter(ctx context.Context, server string) (leave func(), err error) {
+	s.mu.Lock()
+	if s.each[server] == nil {
+		s.each[server] = make(chan struct{}, handshakesEach)
+	}
+	turns := []chan struct{}{s.each[server], s.all}
+	s.mu.Unlock()
+	var taken []chan struct{}
+	leave = func() {
+		for _, turn := range slices.Backward(taken) {
+			<-turn
+		}
+	}
+	for _, turn := range turns {
+		select {
+		case turn <- struct{}{}:
+			taken = append(taken, turn)
+		case <-ctx.Done():
+			leave()
+			return nil, context.Cause(ctx)
+		}
+	}
+	return leave, nil
+}

@@ -1,0 +1,166 @@
+package shell
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// passphraseTries is how often OpenSSH asks for a passphrase.
+const passphraseTries = 3
+
+// defaultKeys are the files that OpenSSH tries when none is named.
+var defaultKeys = [...]string{"id_ed25519", "id_ecdsa", "id_rsa"}
+
+// keyring holds the keys of files, each read once, and unlocked once for all machines.
+type keyring struct {
+	prompt Prompter
+
+	mu   sync.Mutex
+	keys map[string]*fileKey
+}
+
+// fileKey is a private key in a file. What is encrypted is opened when a machine has said that it would take the key.
+type fileKey struct {
+	path   string
+	prompt Prompter
+	data   []byte
+	public ssh.PublicKey
+	err    error // why it is no key
+
+	mu     sync.Mutex
+	signer ssh.Signer
+	failed error // why it could not be opened
+}
+
+// at gives the key of a file.
+func (k *keyring) at(path string) *fileKey {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys[path] == nil {
+		k.keys[path] = readKey(path, k.prompt)
+	}
+	return k.keys[path]
+}
+
+func readKey(path string, prompt Prompter) *fileKey {
+	key := &fileKey{path: path, prompt: prompt}
+	if key.data, key.err = os.ReadFile(path); key.err != nil {
+		return key
+	}
+	signer, err := ssh.ParsePrivateKey(key.data)
+	var locked *ssh.PassphraseMissingError
+	switch {
+	case err == nil:
+		key.signer, key.public = signer, signer.PublicKey()
+	case errors.As(err, &locked):
+		if key.public = locked.PublicKey; key.public == nil {
+			key.public, _ = readPublic(path + ".pub") // old formats hide it; without that file it is opened to be offered
+		}
+	default:
+		// The public half alone names a key of the agent.
+		if key.public, err = readPublic(path); err != nil {
+			key.err = errNoKey
+		}
+		key.failed = errNoKey
+	}
+	return key
+}
+
+var errNoKey = errors.New("read key: not a private key")
+
+func readPublic(path string) (ssh.PublicKey, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	key, _, _, _, err := ssh.ParseAuthorizedKey(data)
+	return key, err
+}
+
+// open gives what signs, and asks for the passphrase the first time.
+func (k *fileKey) open(ctx context.Context) (ssh.Signer, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.signer != nil || k.failed != nil {
+		return k.signer, k.failed
+	}
+	if k.prompt == nil {
+		return nil, encryptedProblem(k.path)
+	}
+	for range passphraseTries {
+		phrase, err := k.prompt.Secret(ctx, "passphrase of the key "+k.path)
+		if err != nil {
+			if ctx.Err() == nil {
+				k.failed = err // the user will not say it to the next machine either
+			}
+			return nil, err
+		}
+		k.signer, err = ssh.ParsePrivateKeyWithPassphrase(k.data, phrase)
+		clear(phrase)
+		if err == nil {
+			return k.signer, nil
+		}
+		k.signer = nil
+	}
+	k.failed = passphraseProblem(k.path)
+	return nil, k.failed
+}
+
+// unusable says why a key that was read signs nothing, as one that is no more than a public half.
+func (k *fileKey) unusable() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if errors.Is(k.failed, errNoKey) {
+		return errNoKey
+	}
+	return nil
+}
+
+// lazySigner offers a key of a file for one connection.
+type lazySigner struct {
+	key  *fileKey
+	open func() (ssh.Signer, error)
+}
+
+var _ ssh.AlgorithmSigner = lazySigner{}
+
+// PublicKey implements ssh.Signer.
+func (l lazySigner) PublicKey() ssh.PublicKey { return l.key.public }
+
+// Sign implements ssh.Signer.
+func (l lazySigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
+	return l.SignWithAlgorithm(rand, data, "")
+}
+
+// SignWithAlgorithm implements ssh.AlgorithmSigner.
+func (l lazySigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	signer, err := l.open()
+	if err != nil {
+		return nil, err
+	}
+	if s, ok := signer.(ssh.AlgorithmSigner); ok && algorithm != "" {
+		return s.SignWithAlgorithm(rand, data, algorithm)
+	}
+	return signer.Sign(rand, data)
+}
+
+// keyFiles lists the files to try for a machine, in order; named are those that its user spoke of.
+func (d *Dialer) keyFiles(r route) (named, defaults []string) {
+	if d.options.Key != "" {
+		named = append(named, d.options.Key)
+	}
+	named = append(named, r.identities...)
+	if len(r.identities) > 0 {
+		return named, nil
+	}
+	for _, name := range defaultKeys {
+		defaults = append(defaults, filepath.Join(d.home, ".ssh", name))
+	}
+	return named, defaults
+}

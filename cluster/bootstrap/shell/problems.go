@@ -1,0 +1,199 @@
+package shell
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/knownhosts"
+)
+
+func changedProblem(r route, key ssh.PublicKey, want []knownhosts.KnownKey) *Problem {
+	w := want[0]
+	if i := slices.IndexFunc(want, func(k knownhosts.KnownKey) bool { return k.Key.Type() == key.Type() }); i >= 0 {
+		w = want[i] // the line that ought to match
+	}
+	return &Problem{
+		Cause: fmt.Sprintf("the host key of %s is not the known one: it shows %s, and %s:%d says %s. It was set up anew, or somebody "+
+			"stands in between", r, fingerprint(key), w.Filename, w.Line, fingerprint(w.Key)),
+		Cure: fmt.Sprintf("if it was set up anew, forget the old key with `ssh-keygen -R %s -f %s` and try again",
+			Quote(knownhosts.Normalize(r.knownAs())), Quote(w.Filename)),
+	}
+}
+
+func revokedProblem(r route, key ssh.PublicKey, line knownhosts.KnownKey) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the host key of %s is revoked by %s:%d, %s", r, line.Filename, line.Line, fingerprint(key)),
+		Cure: "give the machine a new host key; do not use it before"}
+}
+
+func unknownProblem(r route, key ssh.PublicKey) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the host key of %s is not known, and there is no terminal to ask whether %s is right", r, fingerprint(key)),
+		Cure: fmt.Sprintf("run `%s` once and compare the fingerprint, or add --accept-new to trust machines that are new", r.command())}
+}
+
+func refusedProblem(r route, key ssh.PublicKey) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the host key of %s was not accepted, %s", r, fingerprint(key)),
+		Cure: "compare it with what `ssh-keygen -l -f` says of the file in /etc/ssh there"}
+}
+
+func certificateProblem(r route, err error) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the host certificate of %s does not hold (%s)", r, strings.TrimPrefix(err.Error(), "ssh: ")),
+		Cure: "have the host key signed again for that name, or correct the @cert-authority line of the known hosts"}
+}
+
+func unreadableProblem(err error) *Problem {
+	return &Problem{Cause: "the known hosts cannot be read, " + err.Error(), Cure: "make the file readable"}
+}
+
+func rememberProblem(file string, err error) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the host key could not be added to %s (%v)", file, bare(err)),
+		Cure: "make the file writable"}
+}
+
+// networkProblem says why a machine could not be connected to.
+func networkProblem(r route, err error) *Problem {
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		return &Problem{Cause: fmt.Sprintf("there is no machine %s, the name %s was not found", r.name, r.host),
+			Cure: "correct the name, or add it to ~/.ssh/config with a HostName"}
+	case errors.As(err, &dns):
+		return &Problem{Cause: fmt.Sprintf("the name %s could not be looked up (%s)", r.host, dns.Err), Cure: "check the network and its name server"}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &Problem{Cause: fmt.Sprintf("%s refuses connections on port %d", r.host, r.port),
+			Cure: "start the ssh server there, or give the right port"}
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return &Problem{Cause: fmt.Sprintf("there is no way through the network to %s", r), Cure: "check the network and whether the machine is on"}
+	case isTimeout(err):
+		return &Problem{Cause: fmt.Sprintf("%s did not answer on port %d within %v", r.host, r.port, r.connectTime),
+			Cure: "check that the machine is on and that no firewall drops the port"}
+	}
+	return &Problem{Cause: fmt.Sprintf("%s cannot be connected to (%v)", r, bare(err)), Cure: "check the network"}
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+// bare takes the repeated frames off an error of the system: `open /a: permission denied` names what the text names already.
+func bare(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+func hungProblem(r route, limit time.Duration) *Problem {
+	return &Problem{Cause: fmt.Sprintf("%s took the connection and then said nothing for %v", r, limit),
+		Cure: fmt.Sprintf("check that port %d is an ssh server and that the machine is not overloaded", r.port)}
+}
+
+func droppedProblem(r route) *Problem {
+	return &Problem{Cause: fmt.Sprintf("%s closes connections before the ssh handshake's end, for %v", r, retryLimit),
+		Cure: "see the log of the ssh server there; MaxStartups may be low, or this address blocked"}
+}
+
+func handshakeProblem(r route, err error) *Problem {
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "ssh: handshake failed: "), "ssh: ")
+	return &Problem{Cause: fmt.Sprintf("there is no ssh connection to %s (%s)", r, text),
+		Cure: fmt.Sprintf("see what `%s` says", r.command())}
+}
+
+func tooManyProblem(r route, tried []string) *Problem {
+	return &Problem{Cause: fmt.Sprintf("%s allows no more tries to let %s in, tried %s", r, r.user, strings.Join(tried, ", ")),
+		Cure: "name the right key with -i, or with IdentityFile and IdentitiesOnly yes in ~/.ssh/config"}
+}
+
+func keysProblem(r route, tried []string, left int, taken []string) *Problem {
+	what := "no key was there to try"
+	if len(tried) > 0 {
+		what = "tried " + strings.Join(tried, ", ")
+	}
+	if left > 0 {
+		what += fmt.Sprintf(" and left out %d more", left)
+	}
+	return &Problem{Cause: fmt.Sprintf("%s lets %s in with none of the keys here, %s; it takes %s", r, r.user, what, strings.Join(taken, ", ")),
+		Cure: fmt.Sprintf("run `ssh-copy-id%s` once, or name the key with -i or an IdentityFile in ~/.ssh/config", strings.TrimPrefix(r.command(), "ssh"))}
+}
+
+func passwordProblem(r route) *Problem {
+	return &Problem{Cause: fmt.Sprintf("%s lets %s in by password only, and there is no terminal to ask for it", r, r.user),
+		Cure: "run this in a terminal, or have the ssh server there take keys"}
+}
+
+func wrongPasswordProblem(r route) *Problem {
+	return &Problem{Cause: fmt.Sprintf("%s did not take the password of %s", r, r.user), Cure: "try again"}
+}
+
+// keyFileProblem says what is wrong with a file that should hold a private key.
+func keyFileProblem(file string, err error) *Problem {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return &Problem{Cause: "there is no key file " + file, Cure: "correct the name, or make a key with `ssh-keygen -f " + Quote(file) + "`"}
+	case errors.As(err, new(syscall.Errno)):
+		return &Problem{Cause: fmt.Sprintf("the key file %s cannot be read (%v)", file, bare(err)), Cure: "let yourself read it with `chmod u+r " + Quote(file) + "`"}
+	}
+	return &Problem{Cause: file + " holds no private key that ssh knows", Cure: "name the private half of a key, as ssh-keygen makes it"}
+}
+
+func encryptedProblem(file string) *Problem {
+	return &Problem{Cause: "the key " + file + " is encrypted, and there is no terminal to ask for its passphrase",
+		Cure: "run `ssh-add " + Quote(file) + "` first"}
+}
+
+func passphraseProblem(file string) *Problem {
+	return &Problem{Cause: "the passphrase does not open the key " + file, Cure: "try again, or run `ssh-add " + Quote(file) + "` first"}
+}
+
+func jumpProblem(r, jump route, err error) *Problem {
+	var p *Problem
+	if errors.As(err, &p) {
+		return &Problem{Cause: fmt.Sprintf("the jump host %s of %s cannot be passed, %s", jump.name, r.name, p.Cause), Cure: p.Cure}
+	}
+	return &Problem{Cause: fmt.Sprintf("the jump host %s cannot reach %s (%v)", jump.name, r.address(), err),
+		Cure: fmt.Sprintf("see what `%s` says", r.command())}
+}
+
+func jumpLoopProblem(t Target) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s go round in a circle", t.Host), Cure: "mend ProxyJump in ~/.ssh/config"}
+}
+
+func lostProblem(r route) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the connection to %s was lost", r), Cure: "check the machine and the network, then try again"}
+}
+
+func muteShellProblem(r route, said string) *Problem {
+	said = strings.TrimSpace(said)
+	if said == "" {
+		said = "nothing"
+	}
+	return &Problem{Cause: fmt.Sprintf("the login shell of %s on %s runs no programs, it said %q", r.user, r, said),
+		Cure: fmt.Sprintf("give the user a shell there, as with `chsh -s /bin/sh %s`", r.user)}
+}
+
+func sessionProblem(r route, err error) *Problem {
+	return &Problem{Cause: fmt.Sprintf("%s starts no program (%v)", r, err), Cure: "see the log of the ssh server there"}
+}
+
+func configProblem(file string, err error) *Problem {
+	var p *Problem
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, fs.ErrNotExist):
+		return &Problem{Cause: "there is no configuration of ssh " + file, Cure: "correct the name"}
+	case errors.As(err, &path):
+		file = path.Path // the user's own, when none was named
+	}
+	return &Problem{Cause: fmt.Sprintf("the configuration of ssh %s cannot be read (%v)", file, bare(err)), Cure: "make it readable"}
+}

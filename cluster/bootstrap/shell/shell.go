@@ -1,0 +1,104 @@
+// Package shell runs shell programs on machines: on others over ssh, as OpenSSH's client would reach them (Dialer), and on this
+// one (Local).
+//
+// A program is text for /bin/sh, whatever the login shell of the user is. What start-up files and banners of that shell print
+// is no part of the program's output.
+package shell
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// Machine is where programs run.
+type Machine interface {
+	// Run runs a program of /bin/sh until it ends. Its standard input is stdin, nil for none; its standard output goes to
+	// stdout, nil discards it. The error is an *ExitError when the program ran and did not end with 0, and a *Problem when the
+	// machine was lost or could run nothing. When ctx ends, Run returns; the program may go on. Programs may run side by side.
+	Run(ctx context.Context, program string, stdin io.Reader, stdout io.Writer) error
+	// Close ends the connection.
+	Close() error
+}
+
+// Problem is what keeps a machine from being used, for its user: what is wrong, and what to do about it.
+type Problem struct {
+	Cause string `json:"cause"`
+	Cure  string `json:"cure,omitempty"`
+}
+
+// Error gives the cause.
+func (p *Problem) Error() string { return p.Cause }
+
+// ExitError is returned by Run for a program that did not end with 0.
+type ExitError struct {
+	Code   int    // exit code; 128 and more for a signal, as in a shell
+	Stderr string // the last of what it wrote to standard error
+}
+
+// Error gives the program's own words.
+func (e *ExitError) Error() string {
+	if said := strings.TrimSpace(e.Stderr); said != "" {
+		return said
+	}
+	return fmt.Sprintf("exit code %d", e.Code)
+}
+
+// Output runs a program and gives what it printed.
+func Output(ctx context.Context, m Machine, program string, stdin io.Reader) (string, error) {
+	var out bytes.Buffer
+	err := m.Run(ctx, program, stdin, &out)
+	return out.String(), err
+}
+
+// Local is this machine.
+type Local struct{}
+
+var _ Machine = Local{}
+
+// closeDelay is how long Run waits for output of what a program has left behind.
+const closeDelay = time.Second
+
+// Run implements Machine.
+func (Local) Run(ctx context.Context, program string, stdin io.Reader, stdout io.Writer) error {
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", program)
+	complaints := &tail{}
+	c.Stdin, c.Stdout, c.Stderr, c.WaitDelay = stdin, stdout, complaints, closeDelay
+	err := c.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case errors.As(err, &exit):
+		return &ExitError{Code: exit.ExitCode(), Stderr: complaints.String()}
+	}
+	return err
+}
+
+// Close implements Machine.
+func (Local) Close() error { return nil }
+
+// Quote makes one word of the shell's language from any text without NUL.
+func Quote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
+
+// tail keeps the last of what is written to it.
+type tail struct{ kept []byte }
+
+// tailSize is how much of a program's complaints is kept.
+const tailSize = 8 << 10
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p...)
+	if n := len(t.kept) - tailSize; n > 0 {
+		t.kept = append(t.kept[:0], t.kept[n:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.kept) }
