@@ -1,0 +1,124 @@
+package bootstrap
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+const (
+	// awaitLimit is how long a node that has been started may take until the others see it alive and it takes trials.
+	awaitLimit = 20 * time.Second
+	// awaitPause is how often that is looked at.
+	awaitPause = 150 * time.Millisecond
+)
+
+// alive is what `mlfnode members --json` prints of a node, as far as it is of use here.
+type alive struct {
+	Node    string `json:"node"`
+	State   string `json:"state"`
+	Address string `json:"address"` // of its gossip
+}
+
+// await waits until every node that was started is seen alive and takes trials. The master is asked who is alive, or, where it
+// is no machine of ours, each worker.
+func (r *run) await(ctx context.Context, boss *machine, workers []*machine) {
+	all := workers
+	if boss != nil {
+		all = append([]*machine{boss}, workers...)
+	}
+	ctx, stop := context.WithTimeout(ctx, awaitLimit)
+	defer stop()
+	r.each(all, func(m *machine) {
+		asked := boss
+		if asked == nil {
+			asked = m
+		}
+		r.step(m, Wait, func() (string, error) {
+			if err := m.arrive(ctx, asked); err != nil || asked == m {
+				return "", err
+			}
+			// Others may hear of it all the same, by ways around; they would lose it with them.
+			_, err := asked.ask(ctx, ActionReach, Order{Reach: []string{m.gossip}}, nil)
+			return "", err
+		})
+	})
+}
+
+// arrive waits until the machine's node works and the one that is asked sees it alive.
+func (m *machine) arrive(ctx context.Context, asked *machine) error {
+	tick := time.NewTicker(awaitPause)
+	defer tick.Stop()
+	why := fmt.Errorf("it was not asked in time")
+	for {
+		if why = m.arrived(ctx, asked); why == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return &shell.Problem{Cause: "the node was started and is not at work: " + why.Error(), Cure: "look at " + m.logs() + " there"}
+		}
+	}
+}
+
+func (m *machine) arrived(ctx context.Context, asked *machine) error {
+	if !m.seen.Working {
+		if _, err := m.ask(ctx, ActionLook, Order{}, nil); err != nil {
+			return err
+		}
+		if !m.seen.Working {
+			return fmt.Errorf("it has no connection to the master yet")
+		}
+	}
+	all, err := asked.members(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		if a.Node == m.Name && a.State != "alive" {
+			return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
+		}
+		if a.Node == m.Name {
+			m.gossip = a.Address
+			return nil
+		}
+	}
+	return fmt.Errorf("%s does not see it", asked.Name)
+}
+
+// sight is how a node sees the others, for all that want to know it at about the same time.
+type sight struct {
+	mu  sync.Mutex
+	at  time.Time
+	all []alive
+}
+
+// members asks the machine's node how it sees the others.
+func (m *machine) members(ctx context.Context) ([]alive, error) {
+	m.sight.mu.Lock()
+	defer m.sight.mu.Unlock()
+	if time.Since(m.sight.at) < awaitPause {
+		return m.sight.all, nil
+	}
+	var all []alive
+	if err := m.command(ctx, &all, "members", "--json"); err != nil {
+		return nil, err
+	}
+	m.sight.at, m.sight.all = time.Now(), all
+	return all, nil
+}
+
+// logs says where the node's words are.
+func (m *machine) logs() string {
+	switch m.seen.Service {
+	case ServiceSystem:
+		return "journalctl -u mlfnode"
+	case ServiceUser:
+		return "journalctl --user -u mlfnode"
+	}
+	return m.facts.Place.Log()
+}

@@ -1,0 +1,145 @@
+package bootstrap
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// Builds finds the program that fits a machine: the running one, or one that lies beside it, as `make release` builds them. It
+// reads each of them once.
+type Builds struct {
+	self string // path of the running program
+
+	mu   sync.Mutex
+	read map[string]*build
+}
+
+// build is a program that can be shipped.
+type build struct {
+	path   string
+	digest string // SHA-256, hex
+	size   int
+	packed []byte // by gzip
+	arch   string // in Go's words
+	glibc  string // the least version that it needs; "" for a static one
+}
+
+// NewBuilds starts from the program at this path.
+func NewBuilds(self string) *Builds { return &Builds{self: self, read: map[string]*build{}} }
+
+// fitting gives the program for a machine, or the problem that there is none.
+func (b *Builds) fitting(f *Facts) (*build, error) {
+	for _, path := range b.candidates(f.arch()) {
+		p, err := b.open(path)
+		if os.IsNotExist(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if p.arch == f.arch() && runs(p.glibc, f.Glibc) {
+			return p, nil
+		}
+	}
+	what := f.arch()
+	if what == runtime.GOARCH {
+		what = fmt.Sprintf("%s that does without glibc %s", what, or(f.Glibc, "at all"))
+	}
+	return nil, &shell.Problem{Cause: "there is no mlfnode here for " + what,
+		Cure: fmt.Sprintf("put mlfnode-linux-%s beside %s; `make release` builds it", f.arch(), b.self)}
+}
+
+// candidates are where a program for the architecture may lie, the best first.
+func (b *Builds) candidates(arch string) []string {
+	name, dir := "mlfnode-linux-"+arch, filepath.Dir(b.self)
+	return []string{b.self, filepath.Join(dir, name), filepath.Join(dir, "release", name)}
+}
+
+// open reads a program, once.
+func (b *Builds) open(path string) (*build, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.read[path]; p != nil {
+		return p, nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	p := &build{path: path, size: len(content)}
+	sum := sha256.Sum256(content)
+	p.digest = hex.EncodeToString(sum[:])
+	if p.arch, p.glibc, err = needs(content); err != nil {
+		return nil, fmt.Errorf("read the program %s: %w", path, err)
+	}
+	var packed bytes.Buffer
+	w, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(content); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	p.packed, b.read[path] = packed.Bytes(), p
+	return p, nil
+}
+
+// plain is the program as it is, for a machine without gzip.
+func (b *build) plain() (io.Reader, error) { return gzip.NewReader(bytes.NewReader(b.packed)) }
+
+// needs finds out what a program runs on.
+func needs(content []byte) (arch, glibc string, err error) {
+	f, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return "", "", err
+	}
+	arch = map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}[f.Machine]
+	symbols, err := f.ImportedSymbols()
+	if err != nil {
+		return arch, "", nil // a static program imports nothing
+	}
+	for _, s := range symbols {
+		if v, ok := strings.CutPrefix(s.Version, "GLIBC_"); ok && !runs(v, glibc) {
+			glibc = v
+		}
+	}
+	return arch, glibc, nil
+}
+
+// runs reports whether a program that needs one version of glibc runs on another; "" is none.
+func runs(needed, there string) bool {
+	if needed == "" {
+		return true
+	}
+	if there == "" {
+		return false
+	}
+	a, b := strings.Split(needed, "."), strings.Split(there, ".")
+	for i := range a {
+		n, _ := strconv.Atoi(a[i])
+		m := 0
+		if i < len(b) {
+			m, _ = strconv.Atoi(b[i])
+		}
+		if n != m {
+			return n < m
+		}
+	}
+	return true
+}

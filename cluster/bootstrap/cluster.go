@@ -1,0 +1,194 @@
+package bootstrap
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Role is what a machine does in the cluster.
+type Role string
+
+// The roles. A machine can have both, or none: then it is looked at and gets the files, and runs no node.
+const (
+	Master Role = "master"
+	Worker Role = "worker"
+)
+
+// LocalAddress is the address of the machine on which `up` runs.
+const LocalAddress = "local"
+
+// DefaultRoot is the folder on each machine without a setting, relative to the user's home.
+const DefaultRoot = "mlfnode"
+
+// Cluster says which machines make a cluster and what each of them does: the content of cluster.yaml. It holds no secrets.
+type Cluster struct {
+	Root     string    `yaml:"root,omitempty"`     // the folder on each machine, relative to the user's home
+	Project  string    `yaml:"project,omitempty"`  // pushed to each machine: a folder or the name of an example
+	Key      string    `yaml:"key,omitempty"`      // file of the ssh key
+	Attach   string    `yaml:"attach,omitempty"`   // HOST or HOST:PORT of a master that runs already; then no host is one
+	Settings yaml.Node `yaml:"settings,omitempty"` // settings of node.yaml for all nodes
+	Hosts    []Host    `yaml:"hosts"`
+}
+
+// Host is one machine.
+type Host struct {
+	Address  string    `yaml:"address"`            // [USER@]HOST[:PORT], or local
+	Name     string    `yaml:"name,omitempty"`     // of its node; the default comes from the address
+	Roles    []Role    `yaml:"roles,flow"`         //
+	Settings yaml.Node `yaml:"settings,omitempty"` // of its node.yaml, over those of all
+}
+
+// Is reports whether the machine has the role.
+func (h *Host) Is(r Role) bool { return slices.Contains(h.Roles, r) }
+
+// Local reports whether it is the machine on which `up` runs.
+func (h *Host) Local() bool { return h.Address == LocalAddress }
+
+// set gives or takes a role.
+func (h *Host) set(r Role, on bool) {
+	h.Roles = slices.DeleteFunc(h.Roles, func(other Role) bool { return other == r })
+	if on {
+		h.Roles = append(h.Roles, r)
+	}
+	slices.Sort(h.Roles)
+}
+
+// host is the address without user and port.
+func (h *Host) host() string {
+	_, rest, found := strings.Cut(h.Address, "@")
+	if !found {
+		rest = h.Address
+	}
+	if inner, ok := strings.CutPrefix(rest, "["); ok {
+		inner, _, _ = strings.Cut(inner, "]")
+		return inner
+	}
+	if strings.Count(rest, ":") == 1 {
+		rest, _, _ = strings.Cut(rest, ":")
+	}
+	return rest
+}
+
+// complete fills in what was left to defaults: the folder and the names of nodes. self names this machine.
+func (c *Cluster) complete(self string) {
+	if c.Root == "" {
+		c.Root = DefaultRoot
+	}
+	taken := map[string]bool{}
+	for i := range c.Hosts {
+		taken[c.Hosts[i].Name] = true
+	}
+	for i := range c.Hosts {
+		if h := &c.Hosts[i]; h.Name == "" {
+			h.Name = freeName(h, self, taken)
+			taken[h.Name] = true
+		}
+	}
+}
+
+// freeName makes a name from the address: its first label, or all of an IP address.
+func freeName(h *Host, self string, taken map[string]bool) string {
+	text := h.host()
+	if h.Local() {
+		text = self
+	}
+	if _, err := netip.ParseAddr(text); err != nil {
+		text, _, _ = strings.Cut(text, ".")
+	}
+	name := cleanName(text)
+	for n := 2; taken[name]; n++ {
+		name = fmt.Sprintf("%s-%d", cleanName(text), n)
+	}
+	return name
+}
+
+// cleanName keeps what a node's name may have.
+func cleanName(text string) string {
+	name := strings.Map(func(r rune) rune {
+		if r == '-' || r == '_' || (r >= '0' && r <= '9') || (r >= 'a' && r <= 'z') || (r >= 'A' && r <= 'Z') {
+			return r
+		}
+		return '-'
+	}, text)
+	if name == "" {
+		return "node"
+	}
+	return name
+}
+
+// Validate lists everything that is wrong, nil for nothing.
+func (c *Cluster) Validate() error {
+	var problems []error
+	add := func(format string, v ...any) { problems = append(problems, fmt.Errorf(format, v...)) }
+	if len(c.Hosts) == 0 {
+		add("there are no hosts; name some with -a, or this machine with -m local or -w local")
+	}
+	if c.Root != "" && !below(c.Root) {
+		add("the folder %q is no folder below the home folder; write one as in -r mlfnode", c.Root)
+	}
+	masters, working := 0, 0
+	names, addresses := map[string]bool{}, map[string]bool{}
+	for i := range c.Hosts {
+		h := &c.Hosts[i]
+		if h.Is(Master) {
+			masters++
+		}
+		working += len(h.Roles)
+		if addresses[h.Address] {
+			add("the host %s is named twice", h.Address)
+		}
+		if addresses[h.Address] = true; h.Name != "" && names[h.Name] {
+			add("two hosts have the name %q", h.Name)
+		}
+		names[h.Name] = true
+		problems = append(problems, h.problems()...)
+	}
+	problems = append(problems, c.judgeRoles(masters, working)...)
+	return errors.Join(problems...)
+}
+
+// below reports whether a path leads into a folder below the one it starts from.
+func below(folder string) bool {
+	clean := path.Clean(folder)
+	return !path.IsAbs(folder) && clean != "." && path.Clean("/"+folder) == "/"+clean
+}
+
+// problems of one host alone.
+func (h *Host) problems() []error {
+	var problems []error
+	add := func(format string, v ...any) { problems = append(problems, fmt.Errorf(format, v...)) }
+	if h.host() == "" || strings.ContainsAny(h.Address, " ,/\t") {
+		add("%q is no address of a host; write [USER@]HOST[:PORT]", h.Address)
+	}
+	if h.Name != "" && h.Name != cleanName(h.Name) {
+		add("%q is no name of a node; use letters, digits, - and _", h.Name)
+	}
+	for _, r := range h.Roles {
+		if r != Master && r != Worker {
+			add("host %s: there is no role %q; write master or worker", h.Address, r)
+		}
+	}
+	return problems
+}
+
+func (c *Cluster) judgeRoles(masters, working int) []error {
+	switch {
+	case len(c.Hosts) == 0:
+		return nil
+	case masters > 1:
+		return []error{fmt.Errorf("%d hosts are master; a cluster has one", masters)}
+	case masters == 1 && c.Attach != "":
+		return []error{fmt.Errorf("there is a master among the hosts, and -b attaches to another one; choose one of them")}
+	case masters == 0 && c.Attach == "":
+		return []error{fmt.Errorf("no host is the master; choose one with -m local or -m N, or attach to a running one with -b HOST")}
+	case working == 0:
+		return []error{fmt.Errorf("no host runs anything; choose workers with -w")}
+	}
+	return nil
+}

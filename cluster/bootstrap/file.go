@@ -1,0 +1,98 @@
+package bootstrap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"gopkg.in/yaml.v3"
+)
+
+// DefaultFile is where `up` writes the cluster, and where the other commands look for it.
+const DefaultFile = "cluster.yaml"
+
+// ErrNoFile is returned by Load where there is no file.
+var ErrNoFile = errors.New("there is no such file")
+
+// Load reads a cluster.yaml. Unknown keys and values that do not fit are refused with the line; whether the cluster makes sense
+// says Validate. It returns ErrNoFile where there is none.
+func Load(file string) (*Cluster, error) {
+	b, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, ErrNoFile
+	case err != nil:
+		return nil, fmt.Errorf("read the cluster: %w", err)
+	}
+	c := &Cluster{}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(c); err != nil && !errors.Is(err, io.EOF) {
+		return nil, explainYAML(file, err)
+	}
+	return c, nil
+}
+
+// The forms of what yaml.v3 says about a file that it can't decode.
+var (
+	unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type .*$`)
+	wrongKind    = regexp.MustCompile(`^line (\d+): cannot unmarshal .*$`)
+	syntaxFault  = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+)
+
+// explainYAML says where the file is wrong and how, a line for each problem.
+func explainYAML(file string, err error) error {
+	lines := []string{err.Error()}
+	if e := (*yaml.TypeError)(nil); errors.As(err, &e) {
+		lines = e.Errors
+	}
+	var problems []error
+	for _, line := range lines {
+		text := unknownField.ReplaceAllString(line, file+":$1: there is no key $2; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings")
+		text = wrongKind.ReplaceAllString(text, file+":$1: the value does not fit the key")
+		text = syntaxFault.ReplaceAllString(text, file+":$1: this is no YAML: $2")
+		if text == line {
+			text = file + ": " + line
+		}
+		problems = append(problems, errors.New(text))
+	}
+	return errors.Join(problems...)
+}
+
+// heading stands at the top of a file that up has written.
+const heading = `# The cluster of this folder, written by ` + "`mlfnode up`" + ` and read again by up -f, down, push, restart and status.
+# Edit it by hand as you like; comments of yours stay as long as up is given no other flags than -f. It holds no secrets.
+#
+#   address: [USER@]HOST[:PORT], or local for the machine on which you type
+#   roles: master, worker, both, or none; one host is the master, unless attach names one that runs already
+#   settings: any of node.yaml, for all nodes or for one
+`
+
+// Save writes the file in one step.
+func Save(file string, c *Cluster) error {
+	var b bytes.Buffer
+	b.WriteString(heading)
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(c), enc.Close()); err != nil {
+		return fmt.Errorf("write the cluster: %w", err)
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), ".cluster-*")
+	if err != nil {
+		return fmt.Errorf("write the cluster: %w", err)
+	}
+	defer os.Remove(f.Name()) // it is gone when all went well
+	_, err = f.Write(b.Bytes())
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), file)
+	}
+	if err != nil {
+		return fmt.Errorf("write the cluster: %w", err)
+	}
+	return nil
+}

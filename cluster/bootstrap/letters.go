@@ -1,0 +1,132 @@
+package bootstrap
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Letters are the flags of `mlfnode up` that describe a cluster, named after their letters. Nil ones were not given.
+type Letters struct {
+	Hosts   *string // -a: [USER@]HOST[:PORT],…
+	Key     *string // -i
+	Root    *string // -r
+	Project *string // -d
+	Master  *string // -m: local or N
+	Workers *string // -w: local,N,…
+	Attach  *string // -b
+}
+
+// Apply changes c as the flags say: each takes the place of what the file said about the same thing.
+func (l *Letters) Apply(c *Cluster) error {
+	for to, from := range map[*string]*string{&c.Key: l.Key, &c.Root: l.Root, &c.Project: l.Project} {
+		if from != nil {
+			*to = *from
+		}
+	}
+	if l.Hosts != nil {
+		if err := c.rename(*l.Hosts); err != nil {
+			return err
+		}
+	}
+	if l.Attach != nil {
+		c.Attach = *l.Attach
+		c.unset(Master)
+	}
+	if l.Master != nil {
+		if l.Attach == nil {
+			c.Attach = ""
+		}
+		if err := c.assign(Master, "-m", []string{*l.Master}); err != nil {
+			return err
+		}
+	}
+	if l.Workers != nil {
+		if err := c.assign(Worker, "-w", strings.Split(*l.Workers, ",")); err != nil {
+			return err
+		}
+	}
+	c.dropIdleLocal()
+	return nil
+}
+
+// rename takes over the list of -a. Hosts that were there already keep what else the file says of them, this machine as well.
+func (c *Cluster) rename(list string) error {
+	var hosts []Host
+	for _, address := range strings.Split(list, ",") {
+		address = strings.TrimSpace(address)
+		switch {
+		case address == "":
+			return fmt.Errorf("-a %s: there is an empty place in the list; write HOST,HOST", list)
+		case address == LocalAddress:
+			return fmt.Errorf("-a lists other machines; this one takes part with -m local or -w local")
+		}
+		i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Address == address })
+		if i < 0 {
+			hosts = append(hosts, Host{Address: address})
+			continue
+		}
+		hosts = append(hosts, c.Hosts[i])
+	}
+	if i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Local() }); i >= 0 {
+		hosts = append(hosts, c.Hosts[i])
+	}
+	c.Hosts = hosts
+	return nil
+}
+
+func (c *Cluster) unset(r Role) {
+	for i := range c.Hosts {
+		c.Hosts[i].set(r, false)
+	}
+}
+
+// assign gives the role to the hosts with these numbers and to nobody else.
+func (c *Cluster) assign(r Role, flag string, numbers []string) error {
+	c.unset(r)
+	for _, text := range numbers {
+		h, err := c.numbered(flag, strings.TrimSpace(text))
+		if err != nil {
+			return err
+		}
+		h.set(r, true)
+	}
+	return nil
+}
+
+// numbered finds a host by its number in -a, from 1, or this machine by its word.
+func (c *Cluster) numbered(flag, text string) (*Host, error) {
+	if text == LocalAddress {
+		return c.local(), nil
+	}
+	var others []*Host
+	for i := range c.Hosts {
+		if h := &c.Hosts[i]; !h.Local() {
+			others = append(others, h)
+		}
+	}
+	n, err := strconv.Atoi(text)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s takes `local` or the number of a host in -a, not %q", flag, text)
+	case n < 1 || n > len(others):
+		return nil, fmt.Errorf("%s %d: there is no host with that number; -a has %d, and the first is 1", flag, n, len(others))
+	}
+	return others[n-1], nil
+}
+
+// local finds this machine, or adds it.
+func (c *Cluster) local() *Host {
+	i := slices.IndexFunc(c.Hosts, func(h Host) bool { return h.Local() })
+	if i < 0 {
+		i = len(c.Hosts)
+		c.Hosts = append(c.Hosts, Host{Address: LocalAddress})
+	}
+	return &c.Hosts[i]
+}
+
+// dropIdleLocal leaves out this machine when it does nothing any more; others without a role are still looked at.
+func (c *Cluster) dropIdleLocal() {
+	c.Hosts = slices.DeleteFunc(c.Hosts, func(h Host) bool { return h.Local() && len(h.Roles) == 0 })
+}

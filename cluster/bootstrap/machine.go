@@ -1,0 +1,138 @@
+package bootstrap
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// machine is one machine under work.
+type machine struct {
+	*Host
+	shell   shell.Machine
+	reached string // host name or address by which this machine reached it
+	facts   *Facts
+	seen    *Seen  // what its deputy saw last
+	gossip  string // address of its gossip, once others have seen it
+	sight   sight  // of its node
+	again   bool   // start it anew although nothing differs
+}
+
+// shipped is the program that puts mlfnode in its place: beside it first, and in one step once it is whole. DIGEST, PROGRAM and
+// UNPACK are filled in.
+const shipped = `
+umask 077
+set -e
+dir=$(dirname PROGRAM)
+mkdir -p "$dir"
+rm -f "$dir"/.ship-*
+new=$dir/.ship-$$
+trap 'rm -f "$new"' EXIT
+UNPACK >"$new"
+got=$(sha256sum "$new" | cut -d' ' -f1)
+[ "$got" = DIGEST ] || { echo "the program arrived damaged" >&2; exit 1; }
+chmod 755 "$new"
+mv -f "$new" PROGRAM
+`
+
+// ship puts the program on the machine, unless the same one is there.
+func (m *machine) ship(ctx context.Context, b *build) (sent bool, err error) {
+	if m.facts.Digest == b.digest {
+		return false, nil
+	}
+	unpack, content := "cat", io.Reader(nil)
+	if m.facts.Gzip {
+		unpack, content = "gzip -dc", bytes.NewReader(b.packed)
+	} else if content, err = b.plain(); err != nil {
+		return false, err
+	}
+	program := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Place.Program()), "UNPACK", unpack).Replace(shipped)
+	err = m.shell.Run(ctx, program, content, nil)
+	var exit *shell.ExitError
+	if errors.As(err, &exit) {
+		return false, m.refusal(exit)
+	}
+	if err == nil {
+		m.facts.Digest = b.digest
+	}
+	return err == nil, err
+}
+
+// refusal explains why the program could not be written.
+func (m *machine) refusal(e *shell.ExitError) *shell.Problem {
+	root := m.facts.Place.Root
+	if strings.Contains(e.Stderr, "No space left") {
+		return &shell.Problem{Cause: "the disk of " + root + " is full", Cure: "make room on it, or choose a folder on another one with -r"}
+	}
+	return &shell.Problem{Cause: fmt.Sprintf("the program can't be put into %s: %s", root, lastLine(e.Error())), Cure: "look at the folder there, or choose another one with -r"}
+}
+
+func problem(cause, cure string) *shell.Problem { return &shell.Problem{Cause: cause, Cure: cure} }
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
+// cannotExecute is the exit code of a shell for a file that it may not run.
+const cannotExecute = 126
+
+// ask has the machine's deputy do something. more follows the order on its standard input. A problem that the deputy reports is
+// the error; the reply is given all the same.
+func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reader) (*Reply, error) {
+	o.Version, o.Root = WireVersion, m.facts.Place.Root
+	line, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	stdin := io.Reader(bytes.NewReader(append(line, '\n')))
+	if more != nil {
+		stdin = io.MultiReader(stdin, more)
+	}
+	out, err := shell.Output(ctx, m.shell, "exec "+shell.Quote(m.facts.Place.Program())+" "+DeputyCommand+" "+action, stdin)
+	var exit *shell.ExitError
+	if errors.As(err, &exit) {
+		if exit.Code == cannotExecute {
+			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Place.Root + " may be run, as on a disk that is mounted with noexec",
+				Cure: "choose a folder on another disk with -r"}
+		}
+		return nil, &shell.Problem{Cause: "mlfnode does not run there: " + lastLine(exit.Error()),
+			Cure: "log in and try: " + m.facts.Place.Program() + " version"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r := &Reply{}
+	if err := json.Unmarshal([]byte(lastLine(out)), r); err != nil {
+		return nil, &shell.Problem{Cause: "mlfnode answered there what this one does not understand: " + clip(out), Cure: "run up again, so that both are of one version"}
+	}
+	if r.Seen != nil {
+		m.seen = r.Seen
+	}
+	if r.Problem != nil {
+		return r, r.Problem
+	}
+	return r, nil
+}
+
+// command runs a command of mlfnode on the machine, for its node, and decodes what it prints as JSON.
+func (m *machine) command(ctx context.Context, to any, args ...string) error {
+	words := []string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State(), "--config", m.facts.Place.Config()}
+	for i := range words {
+		words[i] = shell.Quote(words[i])
+	}
+	out, err := shell.Output(ctx, m.shell, "exec "+strings.Join(append(words, args...), " "), nil)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(out), to); err != nil {
+		return fmt.Errorf("read what mlfnode %s printed: %w", args[0], err)
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package bootstrap
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// probe looks at a machine before anything of ours is there. It changes nothing but for a file that it makes and removes to see
+// whether that is possible. Each line that it prints is key=value; what a machine does not tell is left out.
+const probe = `
+say() { [ -z "$2" ] || printf '%s=%s\n' "$1" "$2"; }
+home=$HOME
+root=$home/ROOT
+say os "$(uname -s)"
+say arch "$(uname -m)"
+say user "$(id -un)"
+say uid "$(id -u)"
+say host "$(uname -n)"
+say home "$home"
+say time "$(date +%s)"
+say glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/.* //')"
+say ssh "$SSH_CONNECTION"
+[ ! -d /run/systemd/system ] || say systemd yes
+if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo yes; fi
+say docker "$(docker version --format '{{.Server.Version}}' 2>/dev/null)"
+[ ! -e /proc/driver/nvidia/version ] || say nvidia "$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')"
+dir=$root
+while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
+say there "$dir"
+say free "$(df -Pk "$dir" 2>/dev/null | awk 'NR==2 {print $4}')"
+try=$dir/.mlfnode-$$
+if (umask 077; env echo x >"$try") 2>/dev/null; then say writable yes; else say refused "$( (env echo x >"$try") 2>&1 | sed 's/.*: //' | tail -n 1)"; fi
+rm -f "$try" 2>/dev/null
+say gzip "$(command -v gzip)"
+if [ -x "$root/bin/mlfnode" ]; then say digest "$(sha256sum "$root/bin/mlfnode" 2>/dev/null | cut -d' ' -f1)"; fi
+say end yes
+`
+
+// Facts are what the probe has found on a machine.
+type Facts struct {
+	OS      string        `json:"os"`         // as uname says: Linux
+	Arch    string        `json:"arch"`       // as uname says: x86_64, aarch64
+	User    string        `json:"user"`       //
+	Root    bool          `json:"root"`       // that user is root
+	Sudo    bool          `json:"sudo"`       // sudo asks no password
+	Host    string        `json:"host"`       // its own name
+	Home    string        `json:"home"`       //
+	Glibc   string        `json:"glibc"`      // version; "" for another C library
+	Systemd bool          `json:"systemd"`    // it is run by systemd
+	Docker  string        `json:"docker"`     // version of an engine that this user may use
+	GPUs    int           `json:"gpus"`       // that its NVIDIA driver shows
+	Ahead   time.Duration `json:"ahead_ns"`   // of this machine's clock, exact to a second
+	Free    int64         `json:"free_bytes"` // on the disk of the folder
+	Digest  string        `json:"digest"`     // of the program that is there; "" for none
+	Client  string        `json:"client"`     // address from which ssh came
+	Server  string        `json:"server"`     // address to which ssh came
+	Gzip    bool          `json:"gzip"`       //
+	Refused string        `json:"refused"`    // why no file can be made
+	Place   Place         `json:"place"`      //
+	there   string        // the nearest folder on the way to the place
+}
+
+// examine runs the probe for the folder root below the home folder.
+func examine(ctx context.Context, m shell.Machine, root string) (*Facts, error) {
+	began := time.Now()
+	text, err := shell.Output(ctx, m, strings.Replace(probe, "$home/ROOT", "$home/"+shell.Quote(root), 1), nil)
+	if err != nil {
+		return nil, err
+	}
+	f := readFacts(text, began.Add(time.Since(began)/2))
+	if f == nil {
+		return nil, &shell.Problem{Cause: "the machine answered something else than what it was asked: " + clip(text),
+			Cure: "log in with ssh and try: sh -c 'uname -a; df -Pk $HOME'"}
+	}
+	f.Place = Place{Root: path.Join(f.Home, root)}
+	return f, nil
+}
+
+// clip shortens what others have printed.
+func clip(text string) string {
+	const most = 200
+	if text = strings.Join(strings.Fields(text), " "); len(text) > most {
+		return text[:most] + "…"
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// readFacts reads the lines of the probe; nil if they are not whole. now is this machine's time when they were made.
+func readFacts(text string, now time.Time) *Facts {
+	said := map[string]string{}
+	lines := bufio.NewScanner(strings.NewReader(text))
+	for lines.Scan() {
+		if key, value, ok := strings.Cut(lines.Text(), "="); ok {
+			said[key] = strings.TrimSpace(value)
+		}
+	}
+	if said["end"] == "" || !path.IsAbs(said["home"]) {
+		return nil
+	}
+	f := &Facts{
+		OS: said["os"], Arch: said["arch"], User: said["user"], Root: said["uid"] == "0", Sudo: said["sudo"] != "", Host: said["host"],
+		Home: said["home"], Glibc: said["glibc"], Systemd: said["systemd"] != "", Docker: said["docker"], Digest: said["digest"],
+		Gzip: said["gzip"] != "", there: said["there"],
+	}
+	if said["writable"] == "" {
+		f.Refused = or(said["refused"], "no file can be made there")
+	}
+	f.GPUs, _ = strconv.Atoi(said["nvidia"])
+	if free, err := strconv.ParseInt(said["free"], 10, 64); err == nil {
+		f.Free = free << 10
+	}
+	if at, err := strconv.ParseInt(said["time"], 10, 64); err == nil {
+		f.Ahead = time.Unix(at, 0).Sub(now).Round(time.Second)
+	}
+	if way := strings.Fields(said["ssh"]); len(way) == 4 { // client address, its port, server address, its port: ssh(1)
+		f.Client, f.Server = way[0], way[2]
+	}
+	return f
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}

@@ -1,0 +1,137 @@
+package bootstrap
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Files is a project's files as they are pushed: a folder that holds nothing else, and what is in it.
+type Files struct {
+	Project string // its name on the machines
+	dir     string
+	files   map[string]File
+}
+
+// ReadFiles lists what is in a folder. Nothing in it may change while it is pushed.
+func ReadFiles(project, dir string) (*Files, error) {
+	f := &Files{Project: project, dir: dir, files: map[string]File{}}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err == nil {
+			f.files[filepath.ToSlash(rel)], err = describe(path, d)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the project %s: %w", project, err)
+	}
+	return f, nil
+}
+
+func describe(path string, d fs.DirEntry) (File, error) {
+	if d.Type()&fs.ModeSymlink != 0 {
+		to, err := os.Readlink(path)
+		return File{Link: to}, err
+	}
+	info, err := d.Info()
+	if err != nil {
+		return File{}, err
+	}
+	content, err := os.Open(path)
+	if err != nil {
+		return File{}, err
+	}
+	defer content.Close()
+	sum := sha256.New()
+	_, err = io.Copy(sum, content)
+	return File{SHA256: hex.EncodeToString(sum.Sum(nil)), Exec: info.Mode()&0o100 != 0}, err
+}
+
+// tar packs the files of these names.
+func (f *Files) tar(names []string) (io.Reader, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, name := range names {
+		if err := f.add(w, name); err != nil {
+			return nil, fmt.Errorf("pack %s: %w", name, err)
+		}
+	}
+	return &b, w.Close()
+}
+
+func (f *Files) add(w *tar.Writer, name string) error {
+	file, ok := f.files[name]
+	if !ok {
+		return fmt.Errorf("there is no such file in the project")
+	}
+	h := &tar.Header{Name: name, Mode: 0o644, Typeflag: tar.TypeReg}
+	if file.Link != "" {
+		h.Typeflag, h.Linkname = tar.TypeSymlink, file.Link
+		return w.WriteHeader(h)
+	}
+	if file.Exec {
+		h.Mode = 0o755
+	}
+	content, err := os.ReadFile(filepath.Join(f.dir, filepath.FromSlash(name)))
+	if err != nil {
+		return err
+	}
+	h.Size = int64(len(content))
+	if err := w.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err = w.Write(content)
+	return err
+}
+
+// push brings the project's files to the machine: those that are missing there or differ.
+func (r *run) push(ctx context.Context, m *machine) (string, error) {
+	o := Order{Push: &Push{Project: r.Files.Project, Files: r.Files.files}}
+	reply, err := m.ask(ctx, ActionReceive, o, nil)
+	if err != nil || len(reply.Missing) == 0 {
+		return doneIn(reply), err
+	}
+	slices.Sort(reply.Missing)
+	content, err := r.Files.tar(reply.Missing)
+	if err != nil {
+		return "", err
+	}
+	o.Push.Tar = true
+	reply, err = m.ask(ctx, ActionReceive, o, content)
+	return doneIn(reply), err
+}
+
+func doneIn(r *Reply) string {
+	if r == nil {
+		return ""
+	}
+	return strings.Join(r.Done, ", ")
+}
+
+// Names lists the files, for --dry-run.
+func (f *Files) Names() []string { return slices.Sorted(maps.Keys(f.files)) }
+
+// PushAll brings the project's files to all machines. The program goes along where it is not there yet.
+func PushAll(ctx context.Context, o Options) []Outcome {
+	r := newRun(o)
+	defer r.close()
+	r.each(r.machines, func(m *machine) { r.prepare(ctx, m) })
+	return r.results()
+}
+
+// Close removes the folder.
+func (f *Files) Close() error { return os.RemoveAll(f.dir) }

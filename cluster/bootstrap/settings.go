@@ -1,0 +1,130 @@
+package bootstrap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"gopkg.in/yaml.v3"
+)
+
+// own are the settings of node.yaml that follow from the cluster, so that nobody may set them.
+var own = []string{"state", "node", "seed", "worker"}
+
+// nodeHeading stands at the top of each node.yaml that up writes.
+const nodeHeading = "# Written by `mlfnode up`, which writes it anew: edit cluster.yaml instead.\n"
+
+// nodeConfig is the host's node.yaml, all but its seed.
+func (c *Cluster) nodeConfig(h *Host, p Place) (string, error) {
+	all := &yaml.Node{Kind: yaml.MappingNode}
+	put(all, "state", p.State())
+	put(all, "node", h.Name)
+	if h.Is(Master) {
+		put(all, "worker", fmt.Sprint(h.Is(Worker)))
+	}
+	for _, from := range []*yaml.Node{&c.Settings, &h.Settings} {
+		if err := errors.Join(refuseOwn(from), merge(all, from)); err != nil {
+			return "", err
+		}
+	}
+	var b bytes.Buffer
+	b.WriteString(nodeHeading)
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(all); err != nil {
+		return "", fmt.Errorf("write node.yaml: %w", err)
+	}
+	return b.String(), enc.Close()
+}
+
+// refuseOwn refuses settings that follow from the cluster.
+func refuseOwn(settings *yaml.Node) error {
+	for _, key := range own {
+		if at := find(settings, key); at != nil {
+			return fmt.Errorf("line %d: %s follows from the hosts and their roles and is no setting here", at.Line, key)
+		}
+	}
+	return nil
+}
+
+// merge puts settings over others; in maps, key by key.
+func merge(into, from *yaml.Node) error {
+	if from.IsZero() || from.Tag == "!!null" {
+		return nil
+	}
+	if from.Kind != yaml.MappingNode {
+		return fmt.Errorf("line %d: settings are written as in node.yaml, a line `key: value` for each", from.Line)
+	}
+	for i := 0; i+1 < len(from.Content); i += 2 {
+		key, value := from.Content[i], from.Content[i+1]
+		at := find(into, key.Value)
+		switch {
+		case at == nil:
+			into.Content = append(into.Content, plain(key), clone(value))
+		case at.Kind == yaml.MappingNode && value.Kind == yaml.MappingNode:
+			if err := merge(at, value); err != nil {
+				return err
+			}
+		default:
+			*at = *clone(value)
+		}
+	}
+	return nil
+}
+
+// clone copies a value, so that merging into it leaves the cluster alone.
+func clone(n *yaml.Node) *yaml.Node {
+	c := *n
+	c.Content = nil
+	for _, inner := range n.Content {
+		c.Content = append(c.Content, clone(inner))
+	}
+	return &c
+}
+
+func plain(key *yaml.Node) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Value: key.Value} }
+
+func put(into *yaml.Node, key, value string) {
+	into.Content = append(into.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: key}, scalar(value))
+}
+
+// scalar writes a value so that YAML reads text as text and true as true.
+func scalar(value string) *yaml.Node {
+	n := &yaml.Node{}
+	if value == "true" || value == "false" {
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: value}
+	}
+	n.SetString(value)
+	return n
+}
+
+func find(in *yaml.Node, key string) *yaml.Node {
+	for i := 0; i+1 < len(in.Content); i += 2 {
+		if in.Content[i].Value == key {
+			return in.Content[i+1]
+		}
+	}
+	return nil
+}
+
+// ports are those that the cluster's nodes use, read from the settings that its master has.
+type ports struct {
+	API    int `yaml:"api"`
+	NATS   int `yaml:"nats"`
+	Gossip int `yaml:"gossip"`
+}
+
+// ports gives the ports of a host's node.
+func (c *Cluster) ports(h *Host) (ports, error) {
+	text, err := c.nodeConfig(h, Place{Root: "/"})
+	if err != nil {
+		return ports{}, err
+	}
+	s := struct {
+		Ports ports `yaml:"ports"`
+	}{ports{API: 7420, NATS: 7421, Gossip: 7422}}
+	if err := yaml.Unmarshal([]byte(text), &s); err != nil {
+		return ports{}, fmt.Errorf("read the ports of %s: %w", h.Name, err)
+	}
+	return s.Ports, nil
+}

@@ -1,0 +1,368 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// Step is one thing that is done on each machine.
+type Step string
+
+// The steps, in their order.
+const (
+	Connect Step = "connect" // by ssh
+	Check   Step = "check"   // whether the machine can take part
+	Ship    Step = "ship"    // the program
+	Send    Step = "push"    // the project
+	Start   Step = "start"   // settings, joining, the service
+	Wait    Step = "wait"    // until the others see it alive, and it takes trials
+)
+
+// Event is progress on one machine.
+type Event struct {
+	Host   string        `json:"host"` // its name
+	Step   Step          `json:"step"`
+	Done   bool          `json:"done"`             // false: it begins
+	Detail string        `json:"detail,omitempty"` // what came of it, in a few words; "" for nothing to do
+	Took   time.Duration `json:"took_ns,omitempty"`
+	Err    error         `json:"-"`
+}
+
+// Options are what Up and its kin work with.
+type Options struct {
+	Cluster *Cluster
+	// Dial connects to a machine; reached is how other machines may find it.
+	Dial   func(ctx context.Context, address string) (m shell.Machine, reached string, err error)
+	Builds *Builds
+	Self   string      // name of this machine
+	Tell   func(Event) // may be called from several goroutines at a time
+	DryRun bool        // look and change nothing
+	Files  *Files      // pushed to each machine; nil for no project
+	// Welcome gives the person who runs up access to the cluster of a master that has come up: addresses are where its API may
+	// be reached, and token makes a token for an operator. It returns what to note.
+	Welcome func(ctx context.Context, addresses []string, token func() (string, error)) string
+	// Token gives a token with which workers join a master that up has not started.
+	Token func(ctx context.Context) (string, error)
+}
+
+// Outcome is what came of one machine.
+type Outcome struct {
+	Host    string         `json:"host"`
+	Address string         `json:"address"`
+	Roles   []Role         `json:"roles"`
+	Reached []string       `json:"reached"` // host names and addresses by which it was reached
+	OK      bool           `json:"ok"`
+	Changed []string       `json:"changed"` // what was done; empty: there was nothing to do
+	Service string         `json:"service,omitempty"`
+	Problem *shell.Problem `json:"problem,omitempty"`
+	Notes   []string       `json:"notes,omitempty"`
+	Facts   *Facts         `json:"facts,omitempty"`
+	Seen    *Seen          `json:"seen,omitempty"`
+	Member  string         `json:"member,omitempty"` // after Status: alive, suspect, dead or left
+}
+
+// run is Up, Down or another of them under way.
+type run struct {
+	Options
+	mu       sync.Mutex
+	outcomes map[string]*Outcome
+	machines []*machine
+	token    sync.Mutex // one token is made at a time
+}
+
+func newRun(o Options) *run {
+	o.Cluster.complete(o.Self)
+	r := &run{Options: o, outcomes: map[string]*Outcome{}}
+	for i := range o.Cluster.Hosts {
+		h := &o.Cluster.Hosts[i]
+		r.machines = append(r.machines, &machine{Host: h})
+		r.outcomes[h.Name] = &Outcome{Host: h.Name, Address: h.Address, Roles: h.Roles, OK: true, Changed: []string{}}
+	}
+	return r
+}
+
+// close ends the connections.
+func (r *run) close() {
+	for _, m := range r.machines {
+		if m.shell != nil {
+			_ = m.shell.Close() // nothing is under way
+		}
+	}
+}
+
+// results lists the outcomes in the order of the hosts.
+func (r *run) results() []Outcome {
+	var all []Outcome
+	for _, m := range r.machines {
+		if m.facts != nil {
+			r.outcomes[m.Name].Reached = m.ways()
+		}
+		all = append(all, *r.outcomes[m.Name])
+	}
+	return all
+}
+
+// well reports whether nothing has gone wrong on the machine so far.
+func (r *run) well(m *machine) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.outcomes[m.Name].OK
+}
+
+// each does something on all machines side by side, leaving out those that have failed.
+func (r *run) each(all []*machine, fn func(*machine)) {
+	var work sync.WaitGroup
+	for _, m := range all {
+		if r.well(m) {
+			work.Go(func() { fn(m) })
+		}
+	}
+	work.Wait()
+}
+
+// step does one step on a machine, tells of it, and reports whether it went well.
+func (r *run) step(m *machine, s Step, fn func() (detail string, err error)) bool {
+	began := time.Now()
+	r.Tell(Event{Host: m.Name, Step: s})
+	detail, err := fn()
+	r.mu.Lock()
+	o := r.outcomes[m.Name]
+	if detail != "" && err == nil && s != Connect && s != Check && s != Wait {
+		o.Changed = append(o.Changed, detail)
+	}
+	if err != nil {
+		o.OK, o.Problem = false, ProblemOf(err)
+	}
+	r.mu.Unlock()
+	r.Tell(Event{Host: m.Name, Step: s, Done: true, Detail: detail, Took: time.Since(began), Err: err})
+	return err == nil
+}
+
+func (r *run) note(m *machine, notes ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.outcomes[m.Name]
+	o.Notes = append(o.Notes, notes...)
+}
+
+// ProblemOf makes a problem of any error.
+func ProblemOf(err error) *shell.Problem {
+	var p *shell.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	return &shell.Problem{Cause: err.Error()}
+}
+
+// Up makes the machines the cluster that o describes, changing only what is missing. A machine that fails does not stop the
+// others; the outcomes say which did.
+func Up(ctx context.Context, o Options) []Outcome {
+	r := newRun(o)
+	defer r.close()
+	r.each(r.machines, func(m *machine) { r.prepare(ctx, m) })
+	if o.DryRun {
+		return r.results()
+	}
+	boss, workers := r.roles()
+	if boss != nil {
+		r.each([]*machine{boss}, func(m *machine) { r.start(ctx, m, nil) })
+		if !r.well(boss) {
+			r.orphan(workers, boss)
+			return r.results()
+		}
+	}
+	r.each(workers, func(m *machine) { r.start(ctx, m, boss) })
+	r.await(ctx, boss, workers)
+	if boss != nil && r.Welcome != nil {
+		r.welcome(ctx, boss)
+	}
+	return r.results()
+}
+
+// ways are the host names and addresses by which this machine may reach another one.
+func (m *machine) ways() []string {
+	if m.Local() {
+		return []string{"127.0.0.1"}
+	}
+	var ways []string
+	for _, host := range []string{m.reached, m.facts.Server} {
+		if host != "" && !slices.Contains(ways, host) {
+			ways = append(ways, host)
+		}
+	}
+	return ways
+}
+
+// welcome notes with the master what came of the person's access.
+func (r *run) welcome(ctx context.Context, boss *machine) {
+	p, err := r.Cluster.ports(boss.Host)
+	if err != nil {
+		return // wanted has failed for the same reason
+	}
+	var addresses []string
+	for _, host := range boss.ways() {
+		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(p.API)))
+	}
+	said := r.Welcome(ctx, addresses, func() (string, error) { return r.makeToken(ctx, boss, "--role", "operator", "--note", "up") })
+	if said != "" {
+		r.note(boss, said)
+	}
+}
+
+// roles gives the machine that is the master, nil if that is elsewhere, and those that only work.
+func (r *run) roles() (boss *machine, workers []*machine) {
+	for _, m := range r.machines {
+		switch {
+		case m.Is(Master):
+			boss = m
+		case m.Is(Worker):
+			workers = append(workers, m)
+		}
+	}
+	return boss, workers
+}
+
+// orphan says of workers that they can't start without their master.
+func (r *run) orphan(workers []*machine, boss *machine) {
+	for _, m := range workers {
+		if r.well(m) {
+			r.step(m, Start, func() (string, error) {
+				return "", &shell.Problem{Cause: "its master " + boss.Name + " did not come up", Cure: "mend that first, and run up again"}
+			})
+		}
+	}
+}
+
+// prepare brings a machine to where its node can be started.
+func (r *run) prepare(ctx context.Context, m *machine) {
+	_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
+		r.step(m, Check, func() (string, error) { return "", r.check(ctx, m) }) &&
+		r.step(m, Ship, func() (string, error) { return r.ship(ctx, m) }) &&
+		(r.Files == nil || r.DryRun || r.step(m, Send, func() (string, error) { return r.push(ctx, m) }))
+}
+
+func (r *run) connect(ctx context.Context, m *machine) (err error) {
+	m.shell, m.reached, err = r.Dial(ctx, m.Address)
+	return err
+}
+
+func (r *run) check(ctx context.Context, m *machine) (err error) {
+	if m.facts, err = examine(ctx, m.shell, r.Cluster.Root); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.outcomes[m.Name].Facts = m.facts
+	r.mu.Unlock()
+	problem, notes := m.facts.judge()
+	r.note(m, notes...)
+	if problem != nil {
+		return problem
+	}
+	return nil
+}
+
+func (r *run) ship(ctx context.Context, m *machine) (string, error) {
+	b, err := r.Builds.fitting(m.facts)
+	if err != nil {
+		return "", err
+	}
+	if r.DryRun {
+		if m.facts.Digest == b.digest {
+			return "", nil
+		}
+		return "would ship mlfnode", nil
+	}
+	sent, err := m.ship(ctx, b)
+	if !sent {
+		return "", err
+	}
+	return fmt.Sprintf("shipped mlfnode (%d MB)", b.size/1_000_000), nil
+}
+
+// start has the machine's deputy start the node. boss is the machine of its master, nil for the master itself and where the
+// master is elsewhere.
+func (r *run) start(ctx context.Context, m, boss *machine) {
+	r.step(m, Start, func() (string, error) {
+		w, err := r.wanted(m, boss)
+		if err != nil {
+			return "", err
+		}
+		reply, err := m.ask(ctx, ActionStart, Order{Wanted: w}, nil)
+		if err == nil && m.Is(Worker) && !m.Is(Master) && !m.seen.Joined {
+			if w.Token, err = r.joinToken(ctx, boss); err == nil {
+				reply, err = m.ask(ctx, ActionStart, Order{Wanted: w}, nil)
+			}
+		}
+		if err != nil {
+			return "", err
+		}
+		r.note(m, reply.Notes...)
+		r.mu.Lock()
+		r.outcomes[m.Name].Service = m.seen.Service
+		r.mu.Unlock()
+		return strings.Join(reply.Done, ", "), nil
+	})
+}
+
+// wanted is what the machine is to be.
+func (r *run) wanted(m, boss *machine) (*Wanted, error) {
+	config, err := r.Cluster.nodeConfig(m.Host, m.facts.Place)
+	if err != nil {
+		return nil, err
+	}
+	w := &Wanted{Role: string(Worker), Config: config, Restart: m.again}
+	if m.Is(Master) {
+		w.Role = string(Master)
+		return w, nil
+	}
+	if boss == nil {
+		w.Seeds = []string{r.Cluster.Attach}
+		return w, nil
+	}
+	p, err := r.Cluster.ports(boss.Host)
+	if err != nil {
+		return nil, err
+	}
+	w.NATS, w.Gossip = p.NATS, p.Gossip
+	ways := boss.ways()
+	if boss.Local() && !m.Local() {
+		ways = []string{m.facts.Client} // where this machine is seen from there
+	}
+	for _, host := range ways {
+		w.Seeds = append(w.Seeds, net.JoinHostPort(host, strconv.Itoa(p.API)))
+	}
+	return w, nil
+}
+
+// tokenMade is what `mlfnode token --json` prints, as far as it is of use here.
+type tokenMade struct {
+	Token string `json:"token"`
+}
+
+// joinToken makes a token on the master that lets one machine join, or gives the one for a master elsewhere.
+func (r *run) joinToken(ctx context.Context, boss *machine) (string, error) {
+	r.token.Lock()
+	defer r.token.Unlock()
+	if boss == nil {
+		return r.Token(ctx)
+	}
+	return r.makeToken(ctx, boss, "--uses", "1", "--expires", "15m", "--user", "none", "--note", "up")
+}
+
+func (r *run) makeToken(ctx context.Context, boss *machine, flags ...string) (string, error) {
+	var t tokenMade
+	err := boss.command(ctx, &t, append([]string{"token", "--json"}, flags...)...)
+	if err != nil {
+		return "", &shell.Problem{Cause: "the master makes no token: " + lastLine(err.Error()), Cure: "try on it: " + boss.facts.Place.Program() + " token --state-dir " + boss.facts.Place.State()}
+	}
+	return t.Token, nil
+}
