@@ -57,7 +57,7 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.start("work", func(ctx context.Context) error { return n.work(ctx, id) })
 	info := n.cfg.describe()
 	info.Role, info.Master = string(trust.Worker), n.known.API[0]
-	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.members})
+	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.members, Working: n.takesTrials})
 	l, err := listen(cfg.StateDir)
 	if err != nil {
 		return nil, err
@@ -172,6 +172,16 @@ func (n *Node) announce() { n.onceWorking.Do(func() { close(n.atWork) }) }
 
 // Working is closed once the node takes trials.
 func (n *Node) Working() <-chan struct{} { return n.atWork }
+
+// takesTrials reports whether the node has come to take trials.
+func (n *Node) takesTrials() bool {
+	select {
+	case <-n.atWork:
+		return true
+	default:
+		return false
+	}
+}
 
 // openWorker makes the worker and has it report what its last life left.
 func (n *Node) openWorker(ctx context.Context) error {

@@ -181,13 +181,14 @@ func (a *app) tokenText(file string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// daemon runs a node until a signal ends it. SIGHUP rereads node.yaml.
+// daemon runs a node until a signal ends it. SIGHUP rereads node.yaml; SIGUSR2 ends the agent alone, because another one follows
+// in a moment and takes over its trials.
 func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
 	cfg, err := a.nodeSettings(f)
 	if err != nil {
 		return err
 	}
-	signals, release := a.interrupts.take()
+	signals, release := a.interrupts.take(syscall.SIGUSR2)
 	defer release()
 	n, err := open(ctx, cfg)
 	if errors.Is(err, node.ErrInUse) {
@@ -213,7 +214,7 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 				a.warn(tell.Ready(a.reload(n, f)))
 				continue
 			}
-			if sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx)) {
+			if sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx)) {
 				n.Handover()
 			}
 			cfg.Logger.Info("node ends", "signal", sig.String())

@@ -12,9 +12,10 @@ import (
 // interrupts brings signals to whoever takes them. The first that nobody takes ends the command's context, so that what is half
 // done is cleaned up; the second ends the process at once. The zero value brings none.
 type interrupts struct {
-	mu    sync.Mutex
-	taker chan os.Signal
-	first os.Signal // that nobody took
+	mu      sync.Mutex
+	signals chan os.Signal // from the system; nil in the zero value
+	taker   chan os.Signal
+	first   os.Signal // that nobody took
 }
 
 // listen gives the command's context. It listens as long as the process lives, so that none dies of a signal while it ends in
@@ -22,6 +23,7 @@ type interrupts struct {
 func (i *interrupts) listen(ctx context.Context) context.Context {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 4)
+	i.signals = signals
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(s) {
 			signal.Notify(signals, s)
@@ -54,15 +56,22 @@ func (i *interrupts) pass(s os.Signal, cancel func()) {
 	}
 }
 
-// take gives a channel that gets the signals until release is called, with the first if it came too early.
-func (i *interrupts) take() (signals <-chan os.Signal, release func()) {
+// take gives a channel that gets the signals until release is called, with the first if it came too early. Extra ones are
+// signals that this taker wants, too; they keep their usual effect for everybody else.
+func (i *interrupts) take(extra ...os.Signal) (signals <-chan os.Signal, release func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.taker = make(chan os.Signal, 4)
 	if i.first != nil {
 		i.taker <- i.first
 	}
+	if i.signals != nil && len(extra) > 0 {
+		signal.Notify(i.signals, extra...)
+	}
 	return i.taker, func() {
+		if len(extra) > 0 {
+			signal.Reset(extra...)
+		}
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		i.taker = nil

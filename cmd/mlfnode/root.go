@@ -89,7 +89,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),
 		a.forgetCommand(), a.tokenCommand())
 	add(groupOther, a.serviceCommand(), a.doctorCommand(), a.versionCommand())
-	root.AddCommand(a.hostCommand(), a.keeperCommand())
+	root.AddCommand(a.hostCommand(), a.keeperCommand(), a.deputyCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	return root

@@ -176,7 +176,8 @@ type Node struct {
 	Master    string      `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
 	State     string      `json:"state_folder"`
 	PID       int         `json:"pid"`
-	Time      time.Time   `json:"time"` // by its clock, when it answered
+	Time      time.Time   `json:"time"`    // by its clock, when it answered
+	Working   bool        `json:"working"` // it takes trials, or needs nothing more to be a master that runs none
 	CPUs      float64     `json:"cpus"`
 	Memory    int64       `json:"memory"`
 	Store     []Store     `json:"store"`

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,31 @@ type port struct {
 	network string
 	number  int
 	setting string // of node.yaml
+}
+
+// Taken is a port of the node that it can't listen on.
+type Taken struct {
+	Port string // as 7422/tcp
+	PID  int    // of the process that holds it, 0 where that is not so or can't be seen
+	Finding
+}
+
+// TakenPorts lists the ports of a node with the settings of h that it could not listen on now. A node that runs holds its own.
+func TakenPorts(h Host) []Taken {
+	h.Running = false
+	var taken []Taken
+	for _, f := range h.ports() {
+		if f.State != Bad {
+			continue
+		}
+		_, port, _ := strings.Cut(f.Name, " port ")
+		t := Taken{Port: port, Finding: f}
+		if _, err := fmt.Sscanf(f.Cause, "held by process %d", &t.PID); err != nil {
+			t.PID = 0
+		}
+		taken = append(taken, t)
+	}
+	return taken
 }
 
 // ports looks whether the node's ports can be listened on.
@@ -56,7 +82,7 @@ func (h Host) judgePort(p port, err error) Finding {
 	case err == nil:
 		return fine(label, "free")
 	case errors.Is(err, syscall.EADDRINUSE):
-		who := holder(p.network, p.number)
+		who := holder(p.network, h.Bind, p.number)
 		if h.Running && (who == "" || strings.Contains(who, "mlfnode")) {
 			return fine(label, "held by this node")
 		}
@@ -72,14 +98,14 @@ func (h Host) judgePort(p port, err error) Finding {
 	return bad(label, err.Error(), fmt.Sprintf("choose another port with %s in node.yaml", p.setting))
 }
 
-// holder says which process holds a port, "" where that can't be seen.
-func holder(network string, number int) string {
+// holder says which process holds a port of an address, "" where that can't be seen.
+func holder(network, bind string, number int) string {
 	for _, table := range []string{network, network + "6"} {
 		b, err := os.ReadFile("/proc/net/" + table)
 		if err != nil {
 			continue
 		}
-		if inode := socketInode(string(b), network, number); inode != "" {
+		if inode := socketInode(string(b), network, bind, number); inode != "" {
 			return owner("socket:[" + inode + "]")
 		}
 	}
@@ -90,14 +116,25 @@ func holder(network string, number int) string {
 var listening = map[string]string{"tcp": "0A", "udp": "07"}
 
 // socketInode finds the inode of a socket in lines as `0: 00000000:1CFE 00000000:0000 0A … uid timeout inode …`.
-func socketInode(table, network string, number int) string {
+func socketInode(table, network, bind string, number int) string {
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
-		if len(f) > 9 && f[3] == listening[network] && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) {
+		if len(f) > 9 && f[3] == listening[network] && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", number)) && inTheWay(f[1], bind) {
 			return f[9]
 		}
 	}
 	return ""
+}
+
+// inTheWay reports whether a socket on an address, as `0100007F:1CFE`, keeps others from the address bind. Several programs may
+// have one port of several addresses; what stands in the way of IPv6 is not told apart.
+func inTheWay(local, bind string) bool {
+	ip := net.ParseIP(bind).To4()
+	host, _, _ := strings.Cut(local, ":")
+	if ip == nil || ip.IsUnspecified() || strings.Trim(host, "0") == "" || len(host) > 8 {
+		return true
+	}
+	return host == fmt.Sprintf("%08X", binary.NativeEndian.Uint32(ip))
 }
 
 // owner finds the process that has a socket open.

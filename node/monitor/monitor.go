@@ -31,6 +31,8 @@ type Config struct {
 
 	// Members lists the nodes of the cluster; nil on a node that stands alone.
 	Members func() []api.Member
+	// Working reports whether the node takes trials; nil where it does as soon as it answers.
+	Working func() bool
 	// The rest is for a master; nil on others.
 	Authority *trust.Authority
 	Address   string                                   // HOST:PORT of the API, for who joins
@@ -172,7 +174,7 @@ func badRequest(msg, hint string) error {
 
 func (m *Monitor) node(r *http.Request) (api.Node, error) {
 	n := m.cfg.Node
-	n.Time = time.Now().UTC()
+	n.Time, n.Working = time.Now().UTC(), m.cfg.Working == nil || m.cfg.Working()
 	if m.cfg.Store == nil {
 		return n, nil
 	}

@@ -32,6 +32,7 @@ type Options struct {
 	StateDir   string   // the state folder
 	Seed       string   // the master that a worker joins, as HOST or HOST:PORT
 	Args       []string // more arguments of `mlfnode master` or `mlfnode join`
+	InPlace    bool     // the program is run from where it lies, wherever that is
 	NoStart    bool     // install and enable, but leave it to the next boot to start
 
 	// Join makes this machine a node with the settings of the file and the state folder, and names the file, if any, in which it
@@ -173,7 +174,7 @@ func (i *installation) chooseProgram() error {
 		return fmt.Errorf("find the program: %w", err)
 	}
 	i.Program, i.report.Program = program, program
-	if !i.stable(program, i.layout) {
+	if !i.InPlace && !i.stable(program, i.layout) {
 		i.report.Program = i.layout.program
 	}
 	return nil
@@ -182,7 +183,14 @@ func (i *installation) chooseProgram() error {
 // linger has the user's services run without a login. Where that is not allowed the installation goes on, and says so.
 func (i *installation) linger(ctx context.Context) {
 	if out, err := run(ctx, "loginctl", "show-user", i.owner, "-p", "Linger", "--value"); err != nil || out != "yes" {
-		if _, err := run(ctx, "loginctl", "--no-ask-password", "enable-linger"); err != nil {
+		_, err := run(ctx, "loginctl", "--no-ask-password", "enable-linger")
+		if err != nil { // sudo that asks for no password may do it instead
+			_, sudo := run(ctx, "sudo", "-n", "loginctl", "enable-linger", i.owner)
+			if sudo == nil {
+				err = nil
+			}
+		}
+		if err != nil {
 			i.note("the service ends when %s logs out, because lingering could not be enabled (%v). Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
 			return
 		}

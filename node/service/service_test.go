@@ -120,3 +120,22 @@ func TestWithoutSystemd(t *testing.T) {
 		}
 	}
 }
+
+func TestInPlace(t *testing.T) {
+	dir := t.TempDir()
+	program := dir + "/mlfnode"
+	if err := replace(program, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, inPlace := range []bool{true, false} {
+		i, err := newInstallation(Options{
+			Home: Home{User: true}, Role: Master, Program: program, ConfigFile: dir + "/node.yaml", StateDir: dir + "/state", InPlace: inPlace,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := i.report.Program == program; got != inPlace {
+			t.Errorf("in place %v: it runs %s", inPlace, i.report.Program)
+		}
+	}
+}

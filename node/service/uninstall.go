@@ -156,7 +156,13 @@ func (r *removal) unlinger(ctx context.Context, owner string) {
 		r.Kept = append(r.Kept, "lingering of "+owner+": other services of this user are enabled")
 		return
 	}
-	if _, err := run(ctx, "loginctl", "--no-ask-password", "disable-linger"); err != nil {
+	_, err = run(ctx, "loginctl", "--no-ask-password", "disable-linger")
+	if err != nil {
+		if _, sudo := run(ctx, "sudo", "-n", "loginctl", "disable-linger", owner); sudo == nil {
+			err = nil
+		}
+	}
+	if err != nil {
 		r.failed = append(r.failed, fmt.Errorf("take back lingering: %w", err))
 	}
 }

@@ -1,0 +1,185 @@
+package deputy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/node"
+	"mlfnode/node/service"
+)
+
+// Supervise is the action that keeps a node running on a machine without systemd. A deputy starts it; it is no part of the wire.
+const Supervise = "supervise"
+
+// startPatience is how long a node may take until it answers.
+const startPatience = 20 * time.Second
+
+// launchService has systemd run the node. An installation that is there is started anew, which leaves trials alone.
+func (w *work) launchService(ctx context.Context, r record) error {
+	report, err := service.Install(ctx, service.Options{
+		Home: service.Home{User: r.Service == bootstrap.ServiceUser}, Role: service.Role(r.Role), InPlace: true,
+		Program: w.Program(), ConfigFile: w.Config(), StateDir: w.State(),
+	})
+	w.reply.Notes = append(w.reply.Notes, report.Notes...)
+	var start *service.StartError
+	if errors.As(err, &start) {
+		return &shell.Problem{
+			Cause: "the node does not start, " + start.Cause.Error() + "; the last lines of its log:\n" + start.Journal,
+			Cure:  "mend what the log says, then do it again; systemd goes on trying meanwhile",
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return w.awaitAgent(ctx, 0)
+}
+
+// launchBackground starts the supervisor, or has the one that is there start itself and the agent anew.
+func (w *work) launchBackground(ctx context.Context, _ record) error {
+	old := w.agentPID(ctx)
+	if pid := supervisor(w.Place); pid > 0 {
+		if err := unix.Kill(pid, unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("have the node start anew: %w", err)
+		}
+	} else if err := w.startSupervisor(); err != nil {
+		return fmt.Errorf("start the node: %w", err)
+	}
+	return w.awaitAgent(ctx, old)
+}
+
+// startSupervisor starts a session of its own, which keeps nothing of the one that this process is in.
+func (w *work) startSupervisor() error {
+	log, err := openLog(w.Place)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	keepFiles()
+	c := exec.Command(w.Program(), bootstrap.DeputyCommand, Supervise, "--root", w.Root)
+	c.Dir, c.Stdout, c.Stderr, c.Env = w.Root, log, log, quietEnvironment()
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	return c.Process.Release()
+}
+
+// keepFiles keeps open files from programs that this process starts, those too that it was started with.
+func keepFiles() {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
+	}
+}
+
+// quietEnvironment is what this process has, without what belongs to its session and without secrets.
+func quietEnvironment() []string {
+	var kept []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "SSH_") && !strings.HasPrefix(v, node.TokenVariable+"=") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// logSize is how large a log may be when a node starts; a larger one is put aside.
+const logSize = 10 << 20
+
+// openLog opens the log for appending.
+func openLog(p bootstrap.Place) (*os.File, error) {
+	if info, err := os.Stat(p.Log()); err == nil && info.Size() > logSize {
+		if err := os.Rename(p.Log(), p.Log()+".1"); err != nil {
+			return nil, fmt.Errorf("put the full log aside: %w", err)
+		}
+	}
+	return os.OpenFile(p.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+}
+
+// awaitAgent waits until an agent answers that runs the program as it lies there, and is another one than before.
+func (w *work) awaitAgent(ctx context.Context, old int) error {
+	program, err := os.Stat(w.Program())
+	if err != nil {
+		return fmt.Errorf("look for the program: %w", err)
+	}
+	up := until(ctx, startPatience, func() bool {
+		pid := w.agentPID(ctx)
+		if pid == 0 || pid == old {
+			return false
+		}
+		runs, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/exe")
+		return err == nil && os.SameFile(runs, program)
+	})
+	if up {
+		return nil
+	}
+	return &shell.Problem{
+		Cause: fmt.Sprintf("the node does not start within %v; the last lines of its log:\n%s", startPatience, lastLines(w.Log(), shownLines)),
+		Cure:  "mend what the log says, then do it again; the whole log is " + w.Log(),
+	}
+}
+
+// shownLines is how much of a log is shown.
+const shownLines = 10
+
+// lastLines gives the last lines of a file.
+func lastLines(file string, n int) string {
+	const most = 8 << 10
+	f, err := os.Open(file)
+	if err != nil {
+		return "(there is no log)"
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > most {
+		_, _ = f.Seek(-most, io.SeekEnd) // else it starts at the top
+	}
+	b, _ := io.ReadAll(io.LimitReader(f, most))
+	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-n):], []byte("\n")))
+}
+
+// supervisor gives the process of the supervisor that has the lock of the root folder, 0 when there is none.
+func supervisor(p bootstrap.Place) int {
+	f, err := os.Open(supervisorLock(p))
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
+		return 0
+	}
+	b, _ := io.ReadAll(io.LimitReader(f, 32))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
+}
+
+// removeFile removes a file that may be missing.
+func removeFile(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// inside reports whether a path lies in a folder.
+func inside(folder, file string) bool {
+	rel, err := filepath.Rel(folder, file)
+	return err == nil && filepath.IsLocal(rel)
+}

@@ -1,0 +1,147 @@
+package deputy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/cluster/bootstrap"
+)
+
+// machine is one of a test: a root folder, and the real program in it.
+type machine struct {
+	bootstrap.Place
+	t    *testing.T
+	home string
+}
+
+// program builds mlfnode once for the whole test.
+func program(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "mlfnode")
+	if out, err := exec.Command("go", "build", "-o", file, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
+		t.Fatalf("build the program: %v\n%s", err, out)
+	}
+	return file
+}
+
+func newMachine(t *testing.T, program string) *machine {
+	t.Helper()
+	home := t.TempDir()
+	m := &machine{Place: bootstrap.Place{Root: filepath.Join(home, "mlfnode")}, t: t, home: home}
+	m.ship(program)
+	t.Cleanup(func() { m.act(bootstrap.ActionStop, bootstrap.Order{}) })
+	return m
+}
+
+// ship puts the program in its place, as a new file.
+func (m *machine) ship(program string) {
+	m.t.Helper()
+	b, err := os.ReadFile(program)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(m.Program()), 0o700)
+	}
+	if err == nil {
+		err = replace(m.Program(), b, 0o755)
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// command runs the machine's program.
+func (m *machine) command(args ...string) *exec.Cmd {
+	c := exec.Command(m.Program(), args...)
+	c.Env = append(os.Environ(), "HOME="+m.home, "XDG_CONFIG_HOME="+m.home+"/config", "XDG_RUNTIME_DIR="+m.home)
+	c.WaitDelay = time.Second
+	return c
+}
+
+// act gives an order to the machine's deputy.
+func (m *machine) act(action string, o bootstrap.Order, rest ...byte) bootstrap.Reply {
+	m.t.Helper()
+	if _, err := os.Stat(m.Program()); err != nil {
+		return bootstrap.Reply{} // it was purged
+	}
+	o.Version, o.Root = bootstrap.WireVersion, m.Root
+	line, err := json.Marshal(o)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	c := m.command(bootstrap.DeputyCommand, action)
+	var complaints bytes.Buffer
+	c.Stdin, c.Stderr = bytes.NewReader(append(append(line, '\n'), rest...)), &complaints
+	out, err := c.Output()
+	var r bootstrap.Reply
+	if err == nil {
+		err = json.Unmarshal(out, &r)
+	}
+	if err != nil {
+		m.t.Fatalf("%s: %v\n%s%s", action, err, out, complaints.String())
+	}
+	return r
+}
+
+// mustAct fails the test when the reply has a problem.
+func (m *machine) mustAct(action string, o bootstrap.Order, rest ...byte) bootstrap.Reply {
+	m.t.Helper()
+	r := m.act(action, o, rest...)
+	if r.Problem != nil {
+		log, _ := os.ReadFile(m.Log())
+		m.t.Fatalf("%s: got %s (%s)\n%s", action, r.Problem.Cause, r.Problem.Cure, log)
+	}
+	return r
+}
+
+// run runs a command of mlfnode with the machine's node.
+func (m *machine) run(args ...string) string {
+	m.t.Helper()
+	out, err := m.command(append(args, "--config", m.Config(), "--state-dir", m.State())...).CombinedOutput()
+	if err != nil {
+		m.t.Fatalf("mlfnode %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// freePorts finds ports that are free on an address.
+func freePorts(t *testing.T, address string, n int) []int {
+	t.Helper()
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", address+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+// settings gives node.yaml for a node on a loopback address.
+func settings(address, name string, ports []int) string {
+	return fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name, address, ports[0], ports[1], ports[2])
+}
+
+// await waits until ok.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	if !until(context.Background(), 30*time.Second, ok) {
+		t.Fatalf("%s: it did not happen in 30 s", what)
+	}
+}
+
+func wantDone(t *testing.T, r bootstrap.Reply, want ...string) {
+	t.Helper()
+	if got := strings.Join(r.Done, ", "); got != strings.Join(want, ", ") {
+		t.Errorf("got done %q, want %q", got, strings.Join(want, ", "))
+	}
+}

@@ -1,0 +1,103 @@
+package deputy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+func lockFile(p bootstrap.Place) string       { return filepath.Join(p.Root, ".lock") }
+func supervisorLock(p bootstrap.Place) string { return filepath.Join(p.Root, "supervisor.lock") }
+func recordFile(p bootstrap.Place) string     { return filepath.Join(p.Root, "up.json") }
+
+// lock takes the root folder for this action, and makes it.
+func (w *work) lock(ctx context.Context) (unlock func(), err error) {
+	if err := os.MkdirAll(w.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of the node: %w", err)
+	}
+	f, err := os.OpenFile(lockFile(w.Place), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the lock: %w", err)
+	}
+	if !until(ctx, lockPatience, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
+		f.Close()
+		return nil, &shell.Problem{Cause: "another mlfnode is at work in " + w.Root, Cure: "wait until it is done, then do it again"}
+	}
+	return func() { f.Close() }, nil
+}
+
+// replace writes a file so that it is there whole or as it was.
+func replace(file string, content []byte, mode fs.FileMode) error {
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = tmp.Write(content)
+	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		_ = os.Remove(tmp.Name()) // the first error counts
+	}
+	return err
+}
+
+func digestOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// digestFile gives the digest of a file, "" for one that can't be read.
+func digestFile(file string) string {
+	f, err := os.Open(file)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return ""
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// record is what start has started. Its digests are written once that runs.
+type record struct {
+	Role    string `json:"role"`
+	Service string `json:"service"`
+	Program string `json:"program,omitempty"` // digests
+	Config  string `json:"config,omitempty"`
+}
+
+// readRecord gives the record, an empty one if there is none.
+func readRecord(p bootstrap.Place) record {
+	var r record
+	if b, err := os.ReadFile(recordFile(p)); err == nil {
+		_ = json.Unmarshal(b, &r) // a damaged one is as good as none
+	}
+	return r
+}
+
+func (w *work) writeRecord(r record) error {
+	b, err := json.Marshal(r)
+	if err == nil {
+		err = replace(recordFile(w.Place), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("record what was started: %w", err)
+	}
+	return nil
+}

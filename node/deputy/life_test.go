@@ -1,0 +1,267 @@
+package deputy
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/bootstrap"
+)
+
+// TestLife takes a master and a worker through everything that up and down do to them.
+func TestLife(t *testing.T) {
+	file := program(t)
+	ports := freePorts(t, "127.0.0.61", 3)
+	master, worker := newMachine(t, file), newMachine(t, file)
+	one := bootstrap.Order{Wanted: &bootstrap.Wanted{Role: "master", Config: settings("127.0.0.61", "one", ports) + "worker: false\n"}}
+	seen := master.mustAct(bootstrap.ActionLook, one).Seen
+	if seen.CanService != bootstrap.ServiceBackground {
+		t.Skipf("this machine has %s services, and this test is for one without", seen.CanService)
+	}
+	if seen.Digest != digestFile(file) || seen.Active || seen.Joined {
+		t.Errorf("got %+v of a machine with nothing but the program", seen)
+	}
+	r := master.mustAct(bootstrap.ActionStart, one)
+	wantDone(t, r, "wrote node.yaml", "started")
+	if s := r.Seen; !s.Active || !s.Working || s.Stale || s.Role != "master" || s.Service != bootstrap.ServiceBackground || s.Running != s.Release {
+		t.Errorf("got %+v of a master that was started", s)
+	}
+	wantDone(t, master.mustAct(bootstrap.ActionStart, one))
+
+	two := bootstrap.Order{Wanted: &bootstrap.Wanted{
+		Role: "worker", Config: settings("127.0.0.62", "two", ports), NATS: ports[1], Gossip: ports[2],
+		Seeds: []string{"127.0.0.63:" + strconv.Itoa(ports[0]), "127.0.0.61:" + strconv.Itoa(ports[0])},
+	}}
+	if r = worker.mustAct(bootstrap.ActionStart, two); r.Seen.Joined || r.Seen.Active {
+		t.Errorf("got %+v of a worker without a token, want it neither joined nor started", r.Seen)
+	}
+	two.Wanted.Token = token(t, master)
+	r = worker.mustAct(bootstrap.ActionStart, two)
+	wantDone(t, r, "joined", "started")
+	if s := r.Seen; !s.Joined || s.Node != "two" || !s.Active || !strings.Contains(s.Config, "seed: 127.0.0.61:") {
+		t.Errorf("got %+v of a worker that was started", s)
+	}
+	await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two))
+
+	t.Run("trials survive", func(t *testing.T) { survive(t, master, worker, two) })
+	t.Run("cut off", func(t *testing.T) { cutOff(t, worker, two) })
+	t.Run("supervisor killed", func(t *testing.T) { orphan(t, worker, two) })
+	t.Run("forgotten", func(t *testing.T) { forgotten(t, master, worker, two) })
+	t.Run("other cluster", func(t *testing.T) { otherCluster(t, master, worker, one, two) })
+	t.Run("hung", func(t *testing.T) { hung(t, worker, two) })
+	t.Run("stop", func(t *testing.T) { stopAll(t, master, worker) })
+}
+
+func token(t *testing.T, master *machine) string {
+	t.Helper()
+	var made struct{ Token string }
+	if err := json.Unmarshal([]byte(master.run("token", "--json")), &made); err != nil {
+		t.Fatal(err)
+	}
+	return made.Token
+}
+
+// survive restarts the agent in all ways there are, under a trial that goes on.
+func survive(t *testing.T, master, worker *machine, two bootstrap.Order) {
+	began := filepath.Join(t.TempDir(), "began")
+	c := master.command("sweep", "--config", master.Config(), "--state-dir", master.State(), "--set", "x=1",
+		"--", "/bin/sh", "-c", "echo $$ >>"+began+"; exec sleep 600")
+	c.Dir = t.TempDir()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	}()
+	var first []byte
+	await(t, "the trial begins", func() bool { first, _ = os.ReadFile(began); return len(first) > 0 })
+	same := func(what string) {
+		t.Helper()
+		await(t, "the worker works after "+what, func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+		now, _ := os.ReadFile(began)
+		if _, err := os.Stat("/proc/" + strings.TrimSpace(string(first))); err != nil || string(now) != string(first) {
+			t.Fatalf("after %s: got programs %q (%v), want the first one, %q, alone and alive", what, now, err, first)
+		}
+	}
+	two.Wanted.Restart = true
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "restarted")
+	same("a restart")
+	two.Wanted.Restart = false
+	b, err := os.ReadFile(worker.Program())
+	if err == nil {
+		err = replace(worker.Program(), append(b, "newer"...), 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := worker.mustAct(bootstrap.ActionLook, two).Seen; !s.Stale {
+		t.Errorf("got stale false after another program was shipped, want true")
+	}
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "restarted")
+	same("another program")
+	two.Wanted.Config += "patience: 20s\n"
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "wrote node.yaml", "restarted")
+	same("other settings")
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two))
+}
+
+// cutOff kills deputies at any moment of a restart.
+func cutOff(t *testing.T, worker *machine, two bootstrap.Order) {
+	o := two
+	o.Version, o.Root, o.Wanted.Restart = bootstrap.WireVersion, worker.Root, true
+	line, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		c := worker.command(bootstrap.DeputyCommand, bootstrap.ActionStart)
+		c.Stdin = strings.NewReader(string(line) + "\n")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(time.Duration(rand.IntN(700))*time.Millisecond, func() { _ = c.Process.Kill() })
+		_ = c.Wait() // it was killed, or done before
+		kill.Stop()
+	}
+	o.Wanted.Restart = false
+	if s := worker.mustAct(bootstrap.ActionStart, o).Seen; !s.Active || s.Stale {
+		t.Errorf("got %+v after deputies were killed, want an active node", s)
+	}
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, o))
+	if got := len(agents(worker.Place)); got != 1 {
+		t.Errorf("got %d agents, want 1", got)
+	}
+}
+
+// orphan kills the supervisor.
+func orphan(t *testing.T, worker *machine, two bootstrap.Order) {
+	pid := supervisor(worker.Place)
+	p, err := os.FindProcess(pid)
+	if err == nil {
+		err = p.Kill()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the supervisor is gone", func() bool { return supervisor(worker.Place) == 0 })
+	if s := worker.mustAct(bootstrap.ActionStart, two).Seen; !s.Active || s.Service != bootstrap.ServiceBackground || s.PID == pid {
+		t.Errorf("got %+v after the supervisor was killed, want another one", s)
+	}
+	if got := len(agents(worker.Place)); got != 1 {
+		t.Errorf("got %d agents, want 1", got)
+	}
+}
+
+// forgotten has the master forget the worker, which then joins again.
+func forgotten(t *testing.T, master, worker *machine, two bootstrap.Order) {
+	worker.mustAct(bootstrap.ActionStop, bootstrap.Order{})
+	master.run("forget", "two")
+	two.Wanted.Token = ""
+	worker.act(bootstrap.ActionStart, two) // the agent only finds out now
+	await(t, "the worker is refused", func() bool { return !worker.mustAct(bootstrap.ActionLook, two).Seen.Joined })
+	if r := worker.mustAct(bootstrap.ActionStart, two); r.Seen.Joined || r.Seen.Node != "two" {
+		t.Errorf("got %+v of a worker that was forgotten, want it not joined", r.Seen)
+	}
+	two.Wanted.Token = token(t, master)
+	if r := worker.mustAct(bootstrap.ActionStart, two); !r.Seen.Joined || !r.Seen.Active {
+		t.Errorf("got %+v of a worker that joined again", r.Seen)
+	}
+	await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+}
+
+// otherCluster makes the master anew under the worker.
+func otherCluster(t *testing.T, master, worker *machine, one, two bootstrap.Order) {
+	file := filepath.Join(t.TempDir(), "kept")
+	if err := os.Link(master.Program(), file); err != nil {
+		t.Fatal(err)
+	}
+	master.mustAct(bootstrap.ActionStop, bootstrap.Order{Purge: true})
+	master.ship(file)
+	master.mustAct(bootstrap.ActionStart, one)
+	two.Wanted.Token = ""
+	if r := worker.mustAct(bootstrap.ActionStart, two); r.Seen.Joined {
+		t.Errorf("got %+v of a worker of another cluster, want it not joined", r.Seen)
+	}
+	two.Wanted.Token = token(t, master)
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "joined", "started")
+	await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+}
+
+// hung stops a node whose agent does nothing any more.
+func hung(t *testing.T, worker *machine, two bootstrap.Order) {
+	for _, p := range agents(worker.Place) {
+		if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	r := worker.mustAct(bootstrap.ActionStop, bootstrap.Order{})
+	if took := time.Since(began); len(r.Seen.Left) > 0 || took > 8*time.Second {
+		t.Errorf("got %q left after %v, want nothing after some seconds", r.Seen.Left, took)
+	}
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "started")
+}
+
+func stopAll(t *testing.T, master, worker *machine) {
+	began := time.Now()
+	r := worker.mustAct(bootstrap.ActionStop, bootstrap.Order{})
+	if wantDone(t, r, "stopped"); len(r.Seen.Left) > 0 || r.Seen.Active || time.Since(began) > 6*time.Second {
+		t.Errorf("got %+v after %v, want nothing left within 5 s", r.Seen, time.Since(began))
+	}
+	wantDone(t, worker.mustAct(bootstrap.ActionStop, bootstrap.Order{}))
+	r = master.mustAct(bootstrap.ActionStop, bootstrap.Order{Purge: true})
+	wantDone(t, r, "stopped", "removed "+master.Root)
+	if _, err := os.Stat(master.Root); !os.IsNotExist(err) {
+		t.Errorf("got %v for the root folder after a purge, want it gone", err)
+	}
+	for _, m := range []*machine{master, worker} {
+		if left := processes(m.Place); len(left) > 0 {
+			t.Errorf("got processes %+v, want none left", left)
+		}
+	}
+}
+
+func TestStartProblems(t *testing.T) {
+	file := program(t)
+	m := newMachine(t, file)
+	ports := freePorts(t, "127.0.0.64", 3)
+	l, err := net.Listen("tcp", "127.0.0.64:"+strconv.Itoa(ports[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	config := settings("127.0.0.64", "m", ports)
+	tests := []struct {
+		name string
+		want bootstrap.Wanted
+		text string
+	}{
+		{"port", bootstrap.Wanted{Role: "master", Config: config}, "port " + strconv.Itoa(ports[1]) + "/tcp is held by process " + strconv.Itoa(os.Getpid()) + " ("},
+		{"settings", bootstrap.Wanted{Role: "master", Config: "cpus: many\n"}, m.Config() + ", cpus"},
+		{"seed", bootstrap.Wanted{Role: "worker", Config: config, Seeds: []string{"127.0.0.64:" + strconv.Itoa(ports[0])}},
+			"this machine can't reach the master's port " + strconv.Itoa(ports[0]) + "/tcp at 127.0.0.64 (refused)"},
+		{"role", bootstrap.Wanted{Role: "king"}, "names no role"},
+	}
+	for _, tt := range tests {
+		r := m.act(bootstrap.ActionStart, bootstrap.Order{Wanted: &tt.want})
+		if r.Problem == nil || !strings.Contains(r.Problem.Cause, tt.text) {
+			t.Errorf("%s: got %+v, want %q", tt.name, r.Problem, tt.text)
+		}
+	}
+	if left := processes(m.Place); len(left) > 0 {
+		t.Errorf("got processes %+v, want none", left)
+	}
+	if r := m.act("dance", bootstrap.Order{}); r.Problem == nil || !strings.Contains(r.Problem.Cause, `knows no action "dance"`) {
+		t.Errorf("got %+v for an unknown action", r.Problem)
+	}
+}

@@ -1,0 +1,93 @@
+package deputy
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/bootstrap"
+)
+
+// process is one that runs the node's program.
+type process struct {
+	pid  int
+	args []string
+}
+
+// runs reports whether it was started as a command of mlfnode.
+func (p process) runs(commands ...string) bool {
+	return len(p.args) > 1 && slices.Contains(commands, p.args[1])
+}
+
+// processes lists this user's processes that run the program, or one that lay in its place, but for this one and its ancestors.
+func processes(p bootstrap.Place) []process {
+	program, err := filepath.EvalSymlinks(p.Program())
+	if err != nil {
+		program = p.Program()
+	}
+	own := lineage()
+	var found []process
+	links, _ := filepath.Glob("/proc/[0-9]*/exe")
+	for _, link := range links {
+		exe, err := os.Readlink(link)
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+		if exe = strings.TrimSuffix(exe, " (deleted)"); err != nil || exe != program && exe != p.Program() || slices.Contains(own, pid) {
+			continue
+		}
+		if info, err := os.Stat(filepath.Dir(link)); err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
+			continue
+		}
+		line, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
+		found = append(found, process{pid, strings.Split(string(line), "\x00")})
+	}
+	return found
+}
+
+// agents lists those that run the node itself.
+func agents(p bootstrap.Place) []process {
+	return slices.DeleteFunc(processes(p), func(q process) bool {
+		return !q.runs("master", "join") || !slices.Contains(q.args, p.State())
+	})
+}
+
+// lineage is this process and its ancestors.
+func lineage() []int {
+	var pids []int
+	for pid := os.Getpid(); pid > 1; {
+		pids = append(pids, pid)
+		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		_, rest, _ := strings.Cut(string(stat), ") ") // a name may hold parentheses; ours does not
+		fields := strings.Fields(rest)
+		if len(fields) < 2 {
+			break
+		}
+		pid, _ = strconv.Atoi(fields[1])
+	}
+	return pids
+}
+
+// end has processes end by a signal, and kills those that have not after a while.
+func end(ctx context.Context, list func() []process, signal unix.Signal, patience time.Duration) {
+	for _, p := range list() {
+		_ = unix.Kill(p.pid, signal) // it may be gone
+	}
+	if until(ctx, patience, func() bool { return len(list()) == 0 }) {
+		return
+	}
+	until(ctx, killPatience, func() bool {
+		for _, p := range list() {
+			_ = unix.Kill(p.pid, unix.SIGKILL)
+		}
+		return len(list()) == 0
+	})
+}
+
+// killPatience is how long a killed process may take to be gone.
+const killPatience = time.Second

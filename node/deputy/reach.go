@@ -1,0 +1,121 @@
+package deputy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/node"
+)
+
+// dialTime bounds each try to reach the master.
+const dialTime = 2 * time.Second
+
+// chooseSeed finds the address at which this machine reaches the master, and tries the master's other ports there. An address
+// that is in use is kept as long as it serves.
+func (w *work) chooseSeed(ctx context.Context) (string, error) {
+	seeds := slices.Clone(w.order.Wanted.Seeds)
+	if len(seeds) == 0 {
+		return "", errors.New("the order names no address of the master")
+	}
+	if old := w.currentSeed(); slices.Contains(seeds, old) {
+		seeds = slices.Insert(slices.DeleteFunc(seeds, func(s string) bool { return s == old }), 0, old)
+	}
+	failed := make([]error, 0, len(seeds))
+	for _, seed := range seeds {
+		address, err := node.WithPort(seed, node.DefaultAPIPort)
+		if err != nil {
+			return "", err
+		}
+		if err := tryDial(ctx, address); err != nil {
+			failed = append(failed, unreachable(address, err))
+			continue
+		}
+		return address, w.reachRest(ctx, address)
+	}
+	return "", failed[0]
+}
+
+func (w *work) currentSeed() string {
+	var c struct {
+		Seed string `yaml:"seed"`
+	}
+	if b, err := os.ReadFile(w.Config()); err == nil {
+		_ = yaml.Unmarshal(b, &c) // one that can't be read has no seed
+	}
+	return c.Seed
+}
+
+// reachRest tries the ports of the master that a worker needs besides the API.
+func (w *work) reachRest(ctx context.Context, address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	for _, port := range []int{w.order.Wanted.NATS, w.order.Wanted.Gossip} {
+		if port == 0 {
+			continue
+		}
+		at := net.JoinHostPort(host, strconv.Itoa(port))
+		if err := tryDial(ctx, at); err != nil {
+			return unreachable(at, err)
+		}
+	}
+	return nil
+}
+
+// reachBack tries the gossip of other nodes. TCP alone is tried: UDP has no answer to wait for, and gossip does without.
+func (w *work) reachBack(ctx context.Context) error {
+	for _, address := range w.order.Reach {
+		if err := tryDial(ctx, address); err != nil {
+			host, port, _ := net.SplitHostPort(address)
+			why := err.Error()
+			if errors.Is(err, os.ErrDeadlineExceeded) || os.IsTimeout(err) {
+				why = "timed out"
+			}
+			return &shell.Problem{Cause: fmt.Sprintf("the master can't reach this machine's port %s/tcp at %s (%s)", port, host, why),
+				Cure: fmt.Sprintf("open the port for TCP and UDP in this machine's firewall, as with: sudo ufw allow %s", port)}
+		}
+	}
+	return nil
+}
+
+func tryDial(ctx context.Context, address string) error {
+	d := net.Dialer{Timeout: dialTime}
+	c, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// unreachable says which port of the master can't be reached, why, and what to do.
+func unreachable(address string, err error) *shell.Problem {
+	host, port, _ := net.SplitHostPort(address)
+	why, cure := err.Error(), "on the master: mlfnode doctor"
+	var dns *net.DNSError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &dns):
+		why, cure = "the name has no address", "give the master's address instead of its name, or add the name to /etc/hosts on this machine"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		why = "timed out"
+		cure = fmt.Sprintf("open the port in the master's firewall, as with: sudo ufw allow %s/tcp; or check that %s is an address that this machine reaches", port, host)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		why = "refused"
+		cure = fmt.Sprintf("see on the master whether its node runs and listens there (ss -ltn), or whether a firewall rejects port %s", port)
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		why, cure = "no way leads there", "ip route get "+strings.Trim(host, "[]")+" on this machine shows which network is missing"
+	}
+	return &shell.Problem{Cause: fmt.Sprintf("this machine can't reach the master's port %s/tcp at %s (%s)", port, host, why), Cure: cure}
+}

@@ -1,0 +1,227 @@
+package deputy
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"mlfnode/cluster/bootstrap"
+)
+
+// receive takes over the files of a project.
+func (w *work) receive(context.Context) error {
+	p := w.order.Push
+	if p == nil || p.Project == "" || p.Project != path.Base(p.Project) || strings.HasPrefix(p.Project, ".") {
+		return errors.New("the order names no project")
+	}
+	in := &intake{dir: filepath.Join(w.Projects(), p.Project), push: p}
+	if err := in.check(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(in.dir, 0o700); err != nil {
+		return fmt.Errorf("make the project's folder: %w", err)
+	}
+	root, err := os.OpenRoot(in.dir)
+	if err != nil {
+		return fmt.Errorf("open the project's folder: %w", err)
+	}
+	defer root.Close()
+	in.root = root
+	removed, err := in.clear(filepath.Join(w.Projects(), "."+p.Project+".pushed"))
+	if err != nil {
+		return err
+	}
+	if removed > 0 {
+		w.did("removed %s", files(removed))
+	}
+	if p.Tar {
+		n, err := in.take(w.rest)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			w.did("pushed %s", files(n))
+		}
+	}
+	w.reply.Missing = in.missing()
+	return nil
+}
+
+func files(n int) string {
+	if n == 1 {
+		return "1 file"
+	}
+	return fmt.Sprintf("%d files", n)
+}
+
+// intake is a push under way. Its root keeps every path inside the project's folder, whatever links lie there.
+type intake struct {
+	dir  string
+	root *os.Root
+	push *bootstrap.Push
+}
+
+// check refuses names and links that lead out of the project.
+func (in *intake) check() error {
+	for name, f := range in.push.Files {
+		if !local(name) {
+			return fmt.Errorf("the file name %q leads out of the project", name)
+		}
+		if f.Link != "" && (path.IsAbs(f.Link) || !local(path.Join(path.Dir(name), f.Link))) {
+			return fmt.Errorf("the link %q leads out of the project, to %q", name, f.Link)
+		}
+	}
+	return nil
+}
+
+func local(name string) bool {
+	return filepath.IsLocal(filepath.FromSlash(name)) && path.Clean(name) == name && name != "."
+}
+
+// clear removes what an earlier push brought and this one does not name, and remembers what this one brings.
+func (in *intake) clear(list string) (removed int, err error) {
+	var earlier []string
+	b, err := os.ReadFile(list)
+	if err == nil {
+		_ = json.Unmarshal(b, &earlier) // a damaged list removes nothing
+	}
+	for _, name := range earlier {
+		if _, named := in.push.Files[name]; named || !local(name) {
+			continue
+		}
+		err := in.root.Remove(filepath.FromSlash(name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return removed, fmt.Errorf("remove a file that is no longer pushed: %w", err)
+		}
+		if err == nil {
+			removed++
+		}
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if in.root.Remove(filepath.FromSlash(dir)) != nil {
+				break // it holds something else
+			}
+		}
+	}
+	names := make([]string, 0, len(in.push.Files))
+	for name := range in.push.Files {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if b, err = json.Marshal(names); err == nil {
+		err = replace(list, b, 0o600)
+	}
+	if err != nil {
+		return removed, fmt.Errorf("list what is pushed: %w", err)
+	}
+	return removed, nil
+}
+
+// missing lists files that are not there as they should be.
+func (in *intake) missing() []string {
+	var missing []string
+	for name, f := range in.push.Files {
+		if !in.has(filepath.FromSlash(name), f) {
+			missing = append(missing, name)
+		}
+	}
+	slices.Sort(missing)
+	return missing
+}
+
+func (in *intake) has(name string, f bootstrap.File) bool {
+	info, err := in.root.Lstat(name)
+	switch {
+	case err != nil:
+		return false
+	case f.Link != "":
+		to, err := in.root.Readlink(name)
+		return err == nil && to == f.Link
+	case !info.Mode().IsRegular() || (info.Mode()&0o100 != 0) != f.Exec:
+		return false
+	}
+	file, err := in.root.Open(name)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, file)
+	return err == nil && hex.EncodeToString(h.Sum(nil)) == f.SHA256
+}
+
+// take takes over the files of a tar.
+func (in *intake) take(r io.Reader) (n int, err error) {
+	t := tar.NewReader(r)
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			_, err := io.Copy(io.Discard, r) // what fills the last block, or else who sends it would fail
+			return n, err
+		}
+		if err != nil {
+			return n, fmt.Errorf("read the files that are pushed: %w", err)
+		}
+		f, named := in.push.Files[h.Name]
+		if !named {
+			return n, fmt.Errorf("the tar holds %q, which the order does not name", h.Name)
+		}
+		if err := in.put(h.Name, f, t); err != nil {
+			return n, fmt.Errorf("take over %s: %w", h.Name, err)
+		}
+		n++
+	}
+}
+
+// put writes one file beside its place and moves it there once it is whole.
+func (in *intake) put(name string, f bootstrap.File, r io.Reader) error {
+	name = filepath.FromSlash(name)
+	if err := in.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	draft := filepath.Join(filepath.Dir(name), ".mlfnode-push")
+	if err := in.root.Remove(draft); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // of a push that was cut off
+	}
+	err := in.draft(draft, f, r)
+	if err == nil {
+		err = in.root.Rename(draft, name)
+	}
+	if err != nil {
+		_ = in.root.Remove(draft) // the first error counts
+	}
+	return err
+}
+
+func (in *intake) draft(draft string, f bootstrap.File, r io.Reader) error {
+	if f.Link != "" {
+		return in.root.Symlink(f.Link, draft)
+	}
+	mode := fs.FileMode(0o600)
+	if f.Exec {
+		mode = 0o700
+	}
+	file, err := in.root.OpenFile(draft, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	_, err = io.Copy(io.MultiWriter(file, h), r)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != f.SHA256 {
+		return errors.New("it was changed on its way")
+	}
+	return nil
+}

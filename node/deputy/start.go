@@ -1,0 +1,226 @@
+package deputy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
+	"mlfnode/node/doctor"
+)
+
+// start makes the machine what is wanted.
+func (w *work) start(ctx context.Context) error {
+	want := w.order.Wanted
+	if want == nil || want.Role != string(trust.Master) && want.Role != string(trust.Worker) {
+		return errors.New("the order names no role for this machine")
+	}
+	if err := w.foreign(ctx); err != nil {
+		return err
+	}
+	if err := w.configure(ctx); err != nil {
+		return err
+	}
+	cfg, err := w.settings(w.Config())
+	if err != nil {
+		return w.wrongSettings(err, w.Config())
+	}
+	if err := w.checkPorts(cfg); err != nil {
+		return err
+	}
+	ready, err := w.enter(ctx, cfg)
+	if err == nil && ready {
+		err = w.run(ctx)
+	}
+	seen := w.see(ctx)
+	seen.Joined = seen.Joined && (ready || err != nil)
+	w.reply.Seen = &seen
+	return err
+}
+
+// configure writes node.yaml if it differs from what is wanted.
+func (w *work) configure(ctx context.Context) error {
+	text, err := w.wantedConfig(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.tryConfig(text); err != nil {
+		return err
+	}
+	old, err := os.ReadFile(w.Config())
+	info, statErr := os.Stat(w.Config())
+	if err == nil && statErr == nil && string(old) == text && info.Mode().Perm() == 0o600 {
+		return nil
+	}
+	if err := replace(w.Config(), []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write the settings: %w", err)
+	}
+	if string(old) != text {
+		w.did("wrote node.yaml")
+	}
+	return nil
+}
+
+// wantedConfig gives node.yaml with the seed of a worker.
+func (w *work) wantedConfig(ctx context.Context) (string, error) {
+	want := w.order.Wanted
+	if want.Role != string(trust.Worker) {
+		return want.Config, nil
+	}
+	seed, err := w.chooseSeed(ctx)
+	if err != nil {
+		return "", err
+	}
+	text := strings.TrimRight(want.Config, "\n")
+	if text != "" {
+		text += "\n"
+	}
+	return text + "seed: " + seed + "\n", nil
+}
+
+// tryConfig checks settings before they replace those that are there.
+func (w *work) tryConfig(text string) error {
+	file := filepath.Join(w.Root, ".wanted.yaml")
+	if err := replace(file, []byte(text), 0o600); err != nil {
+		return fmt.Errorf("write the settings: %w", err)
+	}
+	defer os.Remove(file)
+	if _, err := w.settings(file); err != nil {
+		return w.wrongSettings(err, file)
+	}
+	return nil
+}
+
+func (w *work) wrongSettings(err error, file string) error {
+	return &shell.Problem{Cause: strings.ReplaceAll(err.Error(), file, w.Config()), Cure: "mend the settings that this machine is given; the node.yaml that comes with mlfnode explains each"}
+}
+
+// checkPorts looks whether the node's ports are free, or its own.
+func (w *work) checkPorts(cfg node.Config) error {
+	for _, t := range w.takenPorts(cfg, w.order.Wanted.Role == string(trust.Master)) {
+		return portProblem(t)
+	}
+	return nil
+}
+
+// takenPorts lists the node's ports that are neither free nor its own.
+func (w *work) takenPorts(cfg node.Config, master bool) []doctor.Taken {
+	mine := map[int]bool{}
+	for _, p := range processes(w.Place) {
+		mine[p.pid] = true
+	}
+	c := cfg.Cluster
+	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
+	return slices.DeleteFunc(doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master}), func(t doctor.Taken) bool {
+		return t.PID > 0 && mine[t.PID]
+	})
+}
+
+func portProblem(t doctor.Taken) *shell.Problem {
+	t.Cure = strings.ReplaceAll(t.Cure, " in node.yaml", " under settings in cluster.yaml")
+	if strings.HasPrefix(t.Cause, "held by") {
+		return &shell.Problem{Cause: "port " + t.Port + " is " + t.Cause, Cure: t.Cure}
+	}
+	return &shell.Problem{Cause: "port " + t.Port + " can't be listened on: " + t.Cause, Cure: t.Cure}
+}
+
+// enter makes a worker a node of the cluster, if it is none yet; false says that it takes a token for that.
+func (w *work) enter(ctx context.Context, cfg node.Config) (ready bool, err error) {
+	want := w.order.Wanted
+	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
+	joined := err == nil
+	switch {
+	case err != nil && !errors.Is(err, trust.ErrNoIdentity):
+		return false, err
+	case joined && string(id.Role) != want.Role:
+		return false, &shell.Problem{Cause: fmt.Sprintf("this machine is a %s of a cluster, and is to be a %s", id.Role, want.Role),
+			Cure: "take it down with --purge first, which removes what it has stored"}
+	case want.Role == string(trust.Master):
+		return true, nil
+	case joined && w.accepted(ctx, cfg, id):
+		return true, nil
+	case want.Token == "":
+		return false, nil
+	}
+	token, err := trust.ParseToken(want.Token)
+	if err != nil {
+		return false, err
+	}
+	return true, w.join(ctx, cfg, token)
+}
+
+// accepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
+// given the benefit of the doubt.
+func (w *work) accepted(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
+	if node.Refused(cfg) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	d := tls.Dialer{Config: trust.PinOf(id.CA).Client()}
+	c, err := d.DialContext(ctx, "tcp", cfg.Cluster.Seed)
+	if err == nil {
+		_ = c.Close() // nothing was sent
+	}
+	return !errors.Is(err, trust.ErrWrongCA)
+}
+
+// joinPatience is how long a join waits for an agent that the master has refused to let go of the state folder.
+const joinPatience = 15 * time.Second
+
+// join gets credentials. The agent with the old ones, if there is one, ends first.
+func (w *work) join(ctx context.Context, cfg node.Config, token trust.Token) error {
+	w.stopBackground(ctx)
+	var err error
+	until(ctx, joinPatience, func() bool {
+		_, err = node.Join(ctx, cfg, cfg.Cluster.Seed, token)
+		return !errors.Is(err, node.ErrInUse)
+	})
+	if err != nil {
+		return err
+	}
+	w.did("joined")
+	w.order.Wanted.Restart = true
+	return nil
+}
+
+// run starts the node, or starts it anew where it runs something else than lies there.
+func (w *work) run(ctx context.Context) error {
+	seen := w.see(ctx)
+	if seen.Active && seen.Service != "" && !seen.Stale && !w.order.Wanted.Restart {
+		return nil
+	}
+	r := record{Role: w.order.Wanted.Role, Service: seen.Service}
+	if r.Service == "" {
+		r.Service = seen.CanService
+	}
+	if err := w.writeRecord(r); err != nil {
+		return err
+	}
+	launch := w.launchService
+	if r.Service == bootstrap.ServiceBackground {
+		launch = w.launchBackground
+	}
+	if err := launch(ctx, r); err != nil {
+		return err
+	}
+	r.Program, r.Config = digestFile(w.Program()), digestFile(w.Config())
+	if err := w.writeRecord(r); err != nil {
+		return err
+	}
+	if seen.Active {
+		w.did("restarted")
+		return nil
+	}
+	w.did("started")
+	return nil
+}

@@ -1,0 +1,159 @@
+package deputy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/node/doctor"
+	"mlfnode/node/executor"
+	"mlfnode/node/service"
+)
+
+// stopPatience is how long a node may take to end in good order. Killed trials are run again by the next node, as ended ones are.
+const stopPatience = 3 * time.Second
+
+// stop ends everything that start has started.
+func (w *work) stop(ctx context.Context) error {
+	if !w.marked() { // so nothing is put there, either
+		return w.stopAll(ctx)
+	}
+	return w.locked(w.stopAll)(ctx)
+}
+
+func (w *work) stopAll(ctx context.Context) error {
+	was := w.see(ctx)
+	var failed []error
+	if was.Service == bootstrap.ServiceSystem || was.Service == bootstrap.ServiceUser {
+		_, err := service.Uninstall(ctx, service.Home{User: was.Service == bootstrap.ServiceUser}, false)
+		failed = append(failed, err)
+	}
+	left := len(processes(w.Place)) > 0
+	w.stopBackground(ctx)
+	end(ctx, func() []process { return processes(w.Place) }, unix.SIGTERM, time.Second)
+	failed = append(failed, w.reap(ctx), removeFile(recordFile(w.Place)))
+	if was.Service != "" || was.Active || left {
+		w.did("stopped")
+	}
+	seen := w.see(ctx)
+	seen.Left = w.left(seen)
+	if err := errors.Join(failed...); err != nil {
+		w.reply.Seen = &seen
+		return err
+	}
+	if w.order.Purge && len(seen.Left) == 0 {
+		if err := w.purge(); err != nil {
+			return err
+		}
+		seen = w.see(ctx)
+	}
+	w.reply.Seen = &seen
+	return nil
+}
+
+// stopBackground ends the supervisor, which ends the agent.
+func (w *work) stopBackground(ctx context.Context) {
+	pid := supervisor(w.Place)
+	if pid == 0 {
+		return
+	}
+	_ = unix.Kill(pid, unix.SIGTERM) // it may be gone
+	if until(ctx, stopPatience, func() bool { return supervisor(w.Place) == 0 }) {
+		return
+	}
+	supervising := func() []process {
+		return slices.DeleteFunc(processes(w.Place), func(p process) bool { return p.pid != pid })
+	}
+	end(ctx, supervising, unix.SIGKILL, killPatience)
+	end(ctx, func() []process { return agents(w.Place) }, unix.SIGKILL, killPatience)
+}
+
+// reap kills trials that have lost their keepers.
+func (w *work) reap(ctx context.Context) error {
+	b, err := os.ReadFile(filepath.Join(w.State(), "token"))
+	if err != nil {
+		return nil // no node has run here
+	}
+	token := strings.TrimSpace(string(b))
+	keepers, _ := os.ReadDir(filepath.Join(w.State(), "keepers"))
+	tokens := []string{token}
+	for _, k := range keepers {
+		tokens = append(tokens, token+"-"+k.Name())
+	}
+	for _, t := range tokens {
+		if _, err := executor.Reap(ctx, t, slog.New(slog.DiscardHandler)); err != nil {
+			return fmt.Errorf("end trials: %w", err)
+		}
+	}
+	return nil
+}
+
+// left lists what should be gone.
+func (w *work) left(seen bootstrap.Seen) []string {
+	var left []string
+	for _, p := range processes(w.Place) {
+		left = append(left, fmt.Sprintf("process %d (%s)", p.pid, strings.TrimSpace(strings.Join(p.args, " "))))
+	}
+	if seen.Service != "" {
+		left = append(left, "the service "+service.Unit)
+	}
+	cfg, err := w.settings(w.Config())
+	if err != nil || seen.Config == "" {
+		return left
+	}
+	ports := doctor.Ports{API: cfg.Cluster.Ports.API, NATS: cfg.Cluster.Ports.NATS, Gossip: cfg.Cluster.Ports.Gossip}
+	for _, t := range doctor.TakenPorts(doctor.Host{Ports: ports, Bind: cfg.Cluster.Bind, Master: true}) {
+		if strings.Contains(t.Cause, "(mlfnode)") {
+			left = append(left, "port "+t.Port+" "+t.Cause)
+		}
+	}
+	return left
+}
+
+// ours are the names of what lies in a root folder.
+func ours(p bootstrap.Place) []string {
+	return []string{
+		filepath.Dir(p.Program()), p.Config(), p.State(), p.Log(), p.Log() + ".1", p.Projects(), recordFile(p), supervisorLock(p),
+		filepath.Join(p.Root, ".wanted.yaml"), lockFile(p),
+	}
+}
+
+// purge removes the root folder, but nothing that is not the node's.
+func (w *work) purge() error {
+	if home, err := os.UserHomeDir(); err == nil && inside(w.Root, home) {
+		return fmt.Errorf("the folder %s holds the home folder and is not removed", w.Root)
+	}
+	if _, err := os.Stat(w.Root); err != nil || !w.marked() {
+		return nil
+	}
+	drafts, _ := filepath.Glob(filepath.Join(w.Root, ".new-*"))
+	for _, path := range append(drafts, ours(w.Place)...) {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove what the node has stored: %w", err)
+		}
+	}
+	if err := os.Remove(w.Root); err != nil {
+		w.reply.Notes = append(w.reply.Notes, w.Root+" was kept, because it holds other files, too")
+	}
+	w.did("removed %s", w.Root)
+	return nil
+}
+
+// marked reports whether the root folder is a node's.
+func (w *work) marked() bool {
+	for _, file := range []string{w.Program(), supervisorLock(w.Place), filepath.Join(w.State(), "token")} {
+		if _, err := os.Stat(file); err == nil {
+			return true
+		}
+	}
+	return false
+}
