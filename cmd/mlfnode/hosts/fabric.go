@@ -24,6 +24,7 @@ type fabric struct {
 	weather map[int]Weather
 	cut     map[[2]int]bool // frames from the one to the other vanish
 	down    map[int]bool
+	rules   map[rule]bool // what a firewall drops
 }
 
 // port is where a host's cable ends.
@@ -44,7 +45,7 @@ type parcel struct {
 const mostLate = 1 << 13
 
 func newFabric() *fabric {
-	return &fabric{ports: map[int]*port{}, weather: map[int]Weather{}, cut: map[[2]int]bool{}, down: map[int]bool{}}
+	return &fabric{ports: map[int]*port{}, weather: map[int]Weather{}, cut: map[[2]int]bool{}, down: map[int]bool{}, rules: map[rule]bool{}}
 }
 
 // macOf is a locally administered address, see IEEE 802.
@@ -129,7 +130,7 @@ func (f *fabric) route(from int, frame []byte) (to []*port, w Weather) {
 		return nil, w
 	}
 	for number, other := range f.ports {
-		if number != from && !f.down[number] && !f.cut[[2]int{from, number}] && isFor(frame, number) {
+		if number != from && !f.down[number] && !f.cut[[2]int{from, number}] && isFor(frame, number) && !f.dropsLocked(from, number, frame) {
 			to = append(to, other)
 		}
 	}

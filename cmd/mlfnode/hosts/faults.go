@@ -76,7 +76,7 @@ func (h *Host) ClockJump(d time.Duration) {
 	h.skew = d
 	h.mu.Unlock()
 	for _, p := range h.Processes() {
-		if !p.is(h.stage.options.Program) {
+		if !p.is(h.program()) && !p.isShipped() {
 			continue
 		}
 		if err := setClock(p.PID, d); err != nil && alive(p.PID) {

@@ -12,6 +12,7 @@ const (
 	typeOffset     = 12
 	protocolOffset = headerLen + 9
 	typeIPv4       = 0x0800
+	protocolTCP    = 6
 	protocolUDP    = 17
 )
 
@@ -22,4 +23,18 @@ func isFor(frame []byte, number int) bool {
 
 func isUDP(frame []byte) bool {
 	return binary.BigEndian.Uint16(frame[typeOffset:]) == typeIPv4 && len(frame) > protocolOffset && frame[protocolOffset] == protocolUDP
+}
+
+// destination gives where in a host an IPv4 packet goes. Later fragments, which do not say, are for no port.
+func destination(frame []byte) (protocol byte, port uint16, ok bool) {
+	if binary.BigEndian.Uint16(frame[typeOffset:]) != typeIPv4 || len(frame) <= protocolOffset {
+		return 0, 0, false
+	}
+	protocol = frame[protocolOffset]
+	ports := headerLen + int(frame[headerLen]&0xf)*4
+	fragment := binary.BigEndian.Uint16(frame[headerLen+6:]) & 0x1fff
+	if protocol != protocolTCP && protocol != protocolUDP || fragment != 0 || len(frame) < ports+4 {
+		return 0, 0, false
+	}
+	return protocol, binary.BigEndian.Uint16(frame[ports+2:]), true
 }

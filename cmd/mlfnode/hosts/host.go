@@ -26,6 +26,12 @@ type Host struct {
 	stage  *Stage
 	number int
 
+	// What SSH and Laptop have made of it.
+	machine *SSHD
+	sshd    *Proc
+	user    string            // who works at this laptop
+	files   map[string]string // as they were at the Snapshot
+
 	mu    sync.Mutex
 	power *power  // nil while it is off
 	procs []*Proc // everything that Start has started
@@ -59,6 +65,7 @@ func (h *Host) Boot() {
 	if err := h.plugIn(p); err != nil {
 		h.stage.t.Fatalf("connect %s: %v", h.Name, err)
 	}
+	h.resettle()
 }
 
 // newBootID has the form of /proc/sys/kernel/random/boot_id.
@@ -99,11 +106,14 @@ func (h *Host) PowerCut() {
 }
 
 // Command prepares mlfnode with these arguments, for Go and Output.
-func (h *Host) Command(args ...string) *exec.Cmd { return h.Program(h.stage.options.Program, args...) }
+func (h *Host) Command(args ...string) *exec.Cmd { return h.Program(h.program(), args...) }
 
 // Program prepares any program of the machine, for Go and Output.
 func (h *Host) Program(path string, args ...string) *exec.Cmd {
 	cmd := exec.Command(path, args...)
+	if h.user != "" {
+		return h.As(h.user, cmd)
+	}
 	cmd.Dir = h.Home
 	cmd.Env = append([]string{
 		"HOME=" + h.Home, "XDG_STATE_HOME=" + filepath.Join(h.Home, "state"), "XDG_CONFIG_HOME=" + filepath.Join(h.Home, "config"),

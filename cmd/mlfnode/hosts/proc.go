@@ -37,7 +37,12 @@ func (h *Host) StartCommand(cmd *exec.Cmd) *Proc {
 	}
 	defer f.Close()
 	cmd.Stdout, cmd.Stderr = f, f
-	p := &Proc{Args: cmd.Args[1:], File: f.Name(), t: h.stage.t, cmd: cmd, ended: make(chan struct{})}
+	return h.launch(cmd, f.Name())
+}
+
+func (h *Host) launch(cmd *exec.Cmd, output string) *Proc {
+	h.stage.t.Helper()
+	p := &Proc{Args: cmd.Args[1:], File: output, t: h.stage.t, cmd: cmd, ended: make(chan struct{})}
 	if err := h.Go(cmd); err != nil {
 		h.stage.t.Fatalf("%s: start %s: %v", h.Name, p, err)
 	}

@@ -22,16 +22,30 @@ func (p Process) is(program string) bool {
 	return err == nil && path == program
 }
 
+// isShipped reports whether it is mlfnode from wherever it was put on the host.
+func (p Process) isShipped() bool {
+	path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID))
+	return err == nil && filepath.Base(path) == "mlfnode"
+}
+
+// first is the first process of the host, 0 while it is off.
+func (h *Host) first() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.power == nil {
+		return 0
+	}
+	return h.power.init.Process.Pid
+}
+
 // Processes lists what runs on the host, without the first process, which is a part of the stage, and without those that have
 // ended and were not waited for yet.
 func (h *Host) Processes() []Process {
-	h.mu.Lock()
-	p := h.power
-	h.mu.Unlock()
-	if p == nil {
+	first := h.first()
+	if first == 0 {
 		return nil
 	}
-	return processesBeside(p.init.Process.Pid)
+	return processesBeside(first)
 }
 
 func processesBeside(first int) []Process {

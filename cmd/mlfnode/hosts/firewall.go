@@ -1,0 +1,130 @@
+package hosts
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// rule is something that a firewall drops: what one host sends to a port of another.
+type rule struct {
+	from, to int // to is anyHost for all others
+	protocol byte
+	port     uint16
+}
+
+const anyHost = -1
+
+// Block loses, from now on, what the host sends to a port of another one, or of all others where that is nil. network is tcp or
+// udp. Nobody is told, as behind most firewalls.
+func (h *Host) Block(other *Host, network string, port int) { h.setBlock(other, network, port, true) }
+
+// Unblock is the way back from Block, with the same arguments.
+func (h *Host) Unblock(other *Host, network string, port int) {
+	h.setBlock(other, network, port, false)
+}
+
+func (h *Host) setBlock(other *Host, network string, port int, block bool) {
+	h.stage.t.Helper()
+	protocol, known := map[string]byte{"tcp": protocolTCP, "udp": protocolUDP}[network]
+	if !known {
+		h.stage.t.Fatalf("block %s: want tcp or udp", network)
+	}
+	r := rule{from: h.number, to: anyHost, protocol: protocol, port: uint16(port)}
+	if other != nil {
+		r.to = other.number
+	}
+	f := h.stage.fabric
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.rules[r] = block
+}
+
+// dropsLocked reports whether a rule is against a frame from the one host to the other.
+func (f *fabric) dropsLocked(from, to int, frame []byte) bool {
+	protocol, port, ok := destination(frame)
+	if !ok {
+		return false
+	}
+	return f.rules[rule{from, to, protocol, port}] || f.rules[rule{from, anyHost, protocol, port}]
+}
+
+// Port is a port of a host.
+type Port struct {
+	Network string // tcp or udp
+	Number  int
+}
+
+func (p Port) String() string { return p.Network + " " + strconv.Itoa(p.Number) }
+
+// Listening gives the ports at which programs on the host listen, at whatever address, in order.
+func (h *Host) Listening() []Port {
+	h.stage.t.Helper()
+	first := h.first()
+	var ports []Port
+	for file, state := range map[string]string{"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", first, file))
+		if err != nil && !os.IsNotExist(err) { // without IPv6 there are only two
+			h.stage.t.Fatal(err)
+		}
+		for _, n := range portsIn(string(text), state) {
+			ports = append(ports, Port{strings.TrimSuffix(file, "6"), n})
+		}
+	}
+	slices.SortFunc(ports, func(a, b Port) int { return strings.Compare(a.String(), b.String()) })
+	return slices.Compact(ports)
+}
+
+// portsIn reads /proc/net/tcp and its like, see proc(5): number, local address, remote address, state.
+func portsIn(text, state string) (ports []int) {
+	for line := range strings.Lines(text) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || fields[3] != state {
+			continue
+		}
+		_, hex, _ := strings.Cut(fields[1], ":")
+		if n, err := strconv.ParseUint(hex, 16, 16); err == nil {
+			ports = append(ports, int(n))
+		}
+	}
+	return ports
+}
+
+// Hold has a program on the host that listens at a TCP port, takes every connection and never says a word. It is both a port
+// that something else holds and, on port 22, a server that hangs.
+func (h *Host) Hold(port int) *Proc {
+	h.stage.t.Helper()
+	var held *os.File
+	err := h.Inside(func() error {
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err != nil {
+			return err
+		}
+		defer l.Close()
+		held, err = l.(*net.TCPListener).File()
+		return err
+	})
+	if err != nil {
+		h.stage.t.Fatalf("%s: hold port %d: %v", h.Name, port, err)
+	}
+	defer held.Close()
+	cmd := h.Program("/bin/sleep", "infinity") // it inherits the socket; the kernel takes the connections
+	cmd.ExtraFiles = []*os.File{held}
+	return h.StartCommand(cmd)
+}
+
+// Left lists what runs on the host beside OpenSSH's server and what Start and Hold have started: what others have left there.
+func (h *Host) Left() []Process {
+	h.mu.Lock()
+	procs := slices.Clone(h.procs)
+	h.mu.Unlock()
+	return slices.DeleteFunc(h.Processes(), func(p Process) bool {
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.PID)) // it may have ended
+		own := slices.ContainsFunc(procs, func(q *Proc) bool { return q.PID() == p.PID })
+		return own || strings.HasPrefix(filepath.Base(exe), "sshd")
+	})
+}

@@ -1,0 +1,174 @@
+package hosts
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"mlfnode/grid/gridtest"
+)
+
+// Laptop adds an Outsider at which DefaultUser works: its commands run as that user, with a home that has the stage's key pair as
+// ~/.ssh/id_ed25519 and knows no hosts. mlfnode is on its PATH. There is no ssh agent.
+func (s *Stage) Laptop(name string) *Host {
+	s.t.Helper()
+	gridtest.Program(s.t, "ssh")
+	key := s.publicKey()
+	h := s.Outsider(name)
+	if err := h.furnishMachine(SSHD{}.withDefaults(), key); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Chmod(h.etc(), 0o711); err != nil { // the program under test is there
+		s.t.Fatal(err)
+	}
+	if err := h.settle(); err != nil {
+		s.t.Fatal(err)
+	}
+	h.user = DefaultUser
+	for _, ending := range []string{"", ".pub"} {
+		text, err := os.ReadFile(s.keyFile() + ending)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		h.WriteFile(".ssh/id_ed25519"+ending, string(text))
+	}
+	h.Snapshot()
+	return h
+}
+
+func (s *Stage) keyFile() string { return filepath.Join(s.Dir, "key") }
+
+// publicKey gives the public half of the stage's own key, and makes the key the first time.
+func (s *Stage) publicKey() string {
+	s.t.Helper()
+	gridtest.Program(s.t, "ssh-keygen")
+	if _, err := os.Stat(s.keyFile()); err != nil {
+		if err := makeKey(s.keyFile(), "ed25519", ""); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(s.keyFile() + ".pub")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return keyText(text)
+}
+
+// makeKey writes a new key pair to a file and to that name with .pub, in the place of what is there.
+func makeKey(file, kind, passphrase string) error {
+	for _, old := range []string{file, file + ".pub"} {
+		if err := os.RemoveAll(old); err != nil {
+			return err
+		}
+	}
+	// Few rounds, as the passphrase protects nothing here.
+	out, err := exec.Command("ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-a", "1", "-C", "", "-f", file).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("make a key: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// keyText gives kind and key of a line of a .pub file, without the comment.
+func keyText(line []byte) string {
+	fields := strings.Fields(string(line))
+	return strings.Join(fields[:min(2, len(fields))], " ")
+}
+
+// WriteFile writes a file in the home of the laptop's user, who alone may read it.
+func (h *Host) WriteFile(name, content string) {
+	h.stage.t.Helper()
+	path := filepath.Join(h.UserHome(h.user), name)
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		err = os.WriteFile(path, []byte(content), 0o600)
+	}
+	if err == nil {
+		err = h.own(h.user, h.UserHome(h.user))
+	}
+	if err != nil {
+		h.stage.t.Fatal(err)
+	}
+}
+
+// NewKey makes a key pair of a kind as ~/.ssh/name on a laptop, locked with the passphrase if there is one, and gives its public
+// half.
+func (h *Host) NewKey(name, kind, passphrase string) string {
+	h.stage.t.Helper()
+	path := filepath.Join(h.UserHome(h.user), ".ssh", name)
+	if err := makeKey(path, kind, passphrase); err != nil {
+		h.stage.t.Fatal(err)
+	}
+	if err := h.own(h.user, filepath.Dir(path)); err != nil {
+		h.stage.t.Fatal(err)
+	}
+	text, err := os.ReadFile(path + ".pub")
+	if err != nil {
+		h.stage.t.Fatal(err)
+	}
+	return keyText(text)
+}
+
+// KeyAgent starts an ssh agent on a laptop which knows the keys of these names in ~/.ssh, and gives the value of SSH_AUTH_SOCK for
+// commands that shall ask it.
+func (h *Host) KeyAgent(names ...string) (socket string) {
+	h.stage.t.Helper()
+	home := h.UserHome(h.user)
+	socket = filepath.Join(home, ".ssh", "agent")
+	h.StartCommand(h.Program("ssh-agent", "-D", "-a", socket))
+	Await(h.stage.t, Patience, func() error { _, err := os.Stat(socket); return err })
+	for _, name := range names {
+		cmd := h.Program("ssh-add", filepath.Join(home, ".ssh", name))
+		cmd.Env = append(cmd.Env, "SSH_AUTH_SOCK="+socket)
+		if r := h.Run(cmd); r.Code != 0 {
+			h.stage.t.Fatalf("add a key to the agent: %s", r.Stderr)
+		}
+	}
+	return socket
+}
+
+// Trust writes the true keys of the hosts, and of no others, to the laptop's ~/.ssh/known_hosts, by name and by address. Where none
+// are given, it takes all that have a server.
+func (s *Stage) Trust(laptop *Host, of ...*Host) {
+	s.t.Helper()
+	if len(of) == 0 {
+		of = s.Hosts
+	}
+	var b strings.Builder
+	for _, h := range of {
+		if h.sshd == nil {
+			continue
+		}
+		names := h.Name + "," + h.Addr
+		if port := h.machine.Port; port != 22 {
+			names = fmt.Sprintf("[%s]:%d,[%s]:%[2]d", h.Name, port, h.Addr)
+		}
+		for _, key := range h.HostKeys() {
+			fmt.Fprintf(&b, "%s %s\n", names, key)
+		}
+	}
+	laptop.WriteFile(".ssh/known_hosts", b.String())
+}
+
+// As makes a command run as a user of the host, in his home and with the environment of a login.
+func (h *Host) As(user string, cmd *exec.Cmd) *exec.Cmd {
+	h.stage.t.Helper()
+	uid, err := h.uid(user)
+	if err != nil {
+		h.stage.t.Fatal(err)
+	}
+	home := h.UserHome(user)
+	cmd.Dir = home
+	cmd.Env = append([]string{
+		"HOME=" + home, "USER=" + user, "LOGNAME=" + user, "SHELL=/bin/bash", "LANG=C.UTF-8", "TERM=xterm",
+		"PATH=/usr/local/bin:/usr/bin:/bin:" + h.etc(), "NO_COLOR=1",
+	}, h.stage.options.Env...)
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
+	return cmd
+}

@@ -1,0 +1,123 @@
+package hosts
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// logs are files that OpenSSH and sudo write at each login.
+var logs = []string{"/run/sshd", "/run/sudo", "/run/utmp", "/var/lib/sudo", "/var/log"}
+
+// Snapshot remembers the host's files as they are, for FilesChanged. SSH does so, too.
+func (h *Host) Snapshot() {
+	h.stage.t.Helper()
+	h.files = h.allFiles()
+}
+
+// FilesChanged lists what is not as it was at the Snapshot, a line each: "made PATH", "changed PATH" or "removed PATH". It looks
+// at the homes and all system folders, without the paths that are left out, each with what is under it.
+func (h *Host) FilesChanged(except ...string) []string {
+	h.stage.t.Helper()
+	now := h.allFiles()
+	paths := maps.Clone(now)
+	maps.Copy(paths, h.files)
+	var lines []string
+	for _, path := range slices.Sorted(maps.Keys(paths)) {
+		before, was := h.files[path]
+		after, is := now[path]
+		switch {
+		case slices.ContainsFunc(except, func(dir string) bool { return under(path, dir) }), before == after:
+		case !is || after == gone:
+			lines = append(lines, "removed "+path)
+		case was || h.ofMachine(path):
+			lines = append(lines, "changed "+path)
+		default:
+			lines = append(lines, "made "+path)
+		}
+	}
+	return lines
+}
+
+// ofMachine reports whether a file of the host comes from the machine that the test runs on.
+func (h *Host) ofMachine(path string) bool {
+	for _, dir := range []string{"/tmp", "/dev/shm", "/run", h.stage.Dir} {
+		if under(path, dir) {
+			return false
+		}
+	}
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+func under(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// allFiles gives, for each file that somebody on the host has or had in his hands, what it is like.
+func (h *Host) allFiles() map[string]string {
+	h.stage.t.Helper()
+	upper := filepath.Join(h.etc(), "upper")
+	found := map[string]string{}
+	for _, dir := range []string{"/tmp", "/dev/shm", "/run", filepath.Join(h.Home, "home")} {
+		h.look(dir, "", found)
+	}
+	h.look(upper, upper, found)
+	return found
+}
+
+// look adds what is in a folder of the host. Names are without the prefix.
+func (h *Host) look(dir, prefix string, found map[string]string) {
+	h.stage.t.Helper()
+	root := fmt.Sprintf("/proc/%d/root", h.first())
+	err := filepath.WalkDir(root+dir, func(path string, d fs.DirEntry, err error) error {
+		name := strings.TrimPrefix(path, root+prefix)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), path == root+dir: // it has just gone
+			return nil
+		case err != nil:
+			return err
+		case slices.Contains(logs, name), prefix == "" && name == h.stage.Dir, filepath.Dir(name) == "/" && name[1] == '.': // workdir
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+		case prefix == "" || !d.IsDir() || !h.ofMachine(name): // overlayfs has a folder of its own for each in which there is a change
+			found[name] = fingerprint(path, d)
+		}
+		return nil
+	})
+	if err != nil {
+		h.stage.t.Fatalf("%s: look at its files: %v", h.Name, err)
+	}
+}
+
+// gone is the fingerprint of a file of the machine that was removed on the host.
+const gone = "gone"
+
+// fingerprint is what two versions of a file differ in.
+func fingerprint(path string, d fs.DirEntry) string {
+	info, err := d.Info()
+	if err != nil {
+		return err.Error()
+	}
+	text := info.Mode().String()
+	stat, _ := info.Sys().(*syscall.Stat_t) // always, on Linux
+	switch {
+	case info.Mode()&fs.ModeCharDevice != 0 && stat.Rdev == 0: // what overlayfs puts in its place
+		return gone
+	case info.Mode()&fs.ModeSymlink != 0:
+		target, _ := os.Readlink(path) // it may have gone
+		return text + target
+	case info.Mode().IsRegular():
+		content, _ := os.ReadFile(path) // it may have gone
+		return fmt.Sprintf("%s %x", text, sha256.Sum256(content))
+	}
+	return text
+}

@@ -1,0 +1,153 @@
+package hosts
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// settleScript gives the host system folders, accounts and temporary folders of its own. What anybody changes there, the machine that
+// the test runs on does not see: the changes lie in a file system in memory over its own files (overlayfs), and go at a reboot.
+//
+// The stage's folder, which may be under one of those, shows through. So does the program under test, for root.
+const settleScript = `set -e
+stage=$1 etc=$2 program=$3
+cd "$stage"
+[ -z "$program" ] || mount --bind "$program" "$etc/mlfnode"
+mount -t tmpfs -o mode=0700 upper "$etc/upper"
+for dir in etc usr var opt root home srv; do
+	[ -d "/$dir" ] || continue
+	mkdir "$etc/upper/$dir" "$etc/upper/.$dir"
+	chmod --reference="/$dir" "$etc/upper/$dir"
+	mount -t overlay -o "lowerdir=/$dir,upperdir=$etc/upper/$dir,workdir=$etc/upper/.$dir" overlay "/$dir"
+done
+mount -t tmpfs -o mode=1777 tmp /tmp
+mount -t tmpfs -o mode=1777 shm /dev/shm
+mount -t tmpfs -o mode=0755 run /run
+mkdir -p -m 0755 /run/sshd "$stage"
+mkdir -p -m 1777 /run/lock
+mount -c --rbind . "$stage"
+cd "$etc"
+mount --bind hosts /etc/hosts
+mount --bind resolv.conf /etc/resolv.conf
+cp passwd group /etc/
+install -m 0640 shadow /etc/shadow
+install -m 0440 sudoers /etc/sudoers
+rm -rf /etc/sudoers.d /etc/ssh /etc/profile.d /var/mail
+cp -p programs/* /usr/local/bin/ 2>/dev/null || :
+`
+
+// furnishMachine makes the files from which settle makes the machine.
+func (h *Host) furnishMachine(o SSHD, key string) error {
+	h.machine = &o
+	for _, dir := range []string{filepath.Join(h.etc(), "upper"), filepath.Join(h.etc(), "programs"), filepath.Join(h.Home, "home")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{h.stage.Dir, h.Home} { // users go through these to their homes
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	for _, u := range h.accounts() {
+		if err := h.makeHome(u, key); err != nil {
+			return err
+		}
+	}
+	return errors.Join(h.writeAccounts(), h.writePrograms(), h.put("mlfnode", ""), h.put("settle", settleScript+h.ownLines()))
+}
+
+// writePrograms writes what is found before the programs of the machine.
+func (h *Host) writePrograms() error {
+	programs := map[string]string{}
+	for _, u := range h.accounts() {
+		if u.ShellScript != "" {
+			programs[filepath.Base(u.shell())] = u.ShellScript
+		}
+	}
+	if m := h.machine; m.Machine != "" || m.System != "" {
+		programs["uname"] = fmt.Sprintf("#!/bin/sh\n/usr/bin/uname \"$@\" | sed 's/%s/%s/;s/Linux/%s/'\n",
+			"x86_64\\|aarch64", orElse(m.Machine, "&"), orElse(m.System, "&"))
+	}
+	if ahead := h.machine.Ahead; ahead != 0 {
+		programs["date"] = fmt.Sprintf("#!/bin/sh\nexec /usr/bin/date -d \"@$(($(/usr/bin/date +%%s) + %d))\" \"$@\"\n", int(ahead.Seconds()))
+	}
+	for name, text := range h.machine.Programs {
+		programs[name] = text
+	}
+	for name, text := range programs {
+		if err := os.WriteFile(filepath.Join(h.etc(), "programs", name), []byte(text), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
+
+// ownLines are the lines of settle that are this host's own.
+func (h *Host) ownLines() string {
+	var b strings.Builder
+	missing := h.machine.Missing
+	if h.machine.NoSudo {
+		missing = append([]string{"sudo", "sudoedit"}, missing...)
+	}
+	for _, u := range h.accounts() {
+		uid, _ := h.uid(u.name()) // it has an account
+		home := h.UserHome(u.name())
+		if u.HomeSize != "" {
+			fmt.Fprintf(&b, "cd %s\nmount -t tmpfs -o size=%s,uid=%d,gid=%d,mode=0700 home %[1]s\ncp -a . %[1]s\n", home, u.HomeSize, uid, uid)
+		}
+		if u.HomeFull {
+			fmt.Fprintf(&b, "cat /dev/zero >%s/ballast 2>/dev/null || :\n", home)
+		}
+		if u.HomeMount != "" {
+			fmt.Fprintf(&b, "mount --bind %s %[1]s\nmount -o remount,bind,%s %[1]s\n", home, u.HomeMount)
+		}
+	}
+	for _, name := range missing {
+		fmt.Fprintf(&b, "rm -f /usr/local/sbin/%s /usr/local/bin/%[1]s /usr/sbin/%[1]s /usr/bin/%[1]s /sbin/%[1]s /bin/%[1]s\n", name)
+	}
+	return b.String()
+}
+
+// settle runs that on the host, which has just been booted.
+func (h *Host) settle() error {
+	program := h.stage.options.Program
+	r := h.Run(exec.Command("/bin/sh", filepath.Join(h.etc(), "settle"), h.stage.Dir, h.etc(), program))
+	if r.Code != 0 {
+		return fmt.Errorf("make %s a machine of its own: %s", h.Name, r.Stderr)
+	}
+	return nil
+}
+
+// resettle does at a later boot what SSH and Laptop have done at the first.
+func (h *Host) resettle() {
+	h.stage.t.Helper()
+	if h.machine == nil {
+		return
+	}
+	if err := h.settle(); err != nil {
+		h.stage.t.Fatal(err)
+	}
+	if h.sshd != nil {
+		h.StartSSH()
+	}
+}
+
+// program is where the host has the mlfnode under test.
+func (h *Host) program() string {
+	if h.machine == nil {
+		return h.stage.options.Program
+	}
+	return filepath.Join(h.etc(), "mlfnode")
+}

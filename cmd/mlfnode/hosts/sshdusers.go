@@ -1,0 +1,172 @@
+package hosts
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// User is an account on a host.
+type User struct {
+	Name        string   // DefaultUser where it is empty
+	Shell       string   // the login shell, /bin/bash where it is empty
+	ShellScript string   // the login shell is this script instead
+	Password    string   // what sshd and sudo take; empty for none
+	Keys        []string // public keys that may log in; nil for the stage's own, see Stage.Laptop
+	StartUp     string   // what ~/.bashrc and ~/.profile do
+	Sudo        Sudo     // what sudo lets the user do
+	HomeSize    string   // the home is a small disk, as in "1m", which a reboot empties
+	HomeFull    bool     // with no room on it
+	HomeMount   string   // how the home is mounted, as in "ro" or "noexec"
+}
+
+// Sudo is what a user may do as root.
+type Sudo string
+
+// The kinds of Sudo.
+const (
+	SudoNothing    Sudo = ""         // sudo asks for a password, and refuses
+	SudoFreely     Sudo = "freely"   // without a password
+	SudoByPassword Sudo = "password" // with the user's password
+)
+
+func (u User) name() string {
+	if u.Name == "" {
+		return DefaultUser
+	}
+	return u.Name
+}
+
+func (u User) shell() string {
+	switch {
+	case u.ShellScript != "":
+		return "/usr/local/bin/shell-of-" + u.name()
+	case u.Shell != "":
+		return u.Shell
+	}
+	return "/bin/bash"
+}
+
+// Each host has user ids of its own, as the homes of all hosts are on one disk and nobody shall read another host's.
+const (
+	firstUser = 1000
+	mostUsers = 100 // of a host
+)
+
+// UserHome is the home of an account. It is on the machine's disk, under the same path on all hosts of the stage, unless the
+// account has a small disk, which only the host itself sees.
+func (h *Host) UserHome(name string) string { return filepath.Join(h.Home, "home", name) }
+
+// uid gives the user id of an account.
+func (h *Host) uid(name string) (int, error) {
+	if name == "root" {
+		return 0, nil
+	}
+	for i, u := range h.machine.Users {
+		if u.name() == name {
+			return firstUser + h.number*mostUsers + i, nil
+		}
+	}
+	return 0, fmt.Errorf("%s has no account on %s", name, h.Name)
+}
+
+// accounts are those of the machine, root's among them.
+func (h *Host) accounts() []User {
+	for _, u := range h.machine.Users {
+		if u.name() == "root" {
+			return h.machine.Users
+		}
+	}
+	return append([]User{{Name: "root"}}, h.machine.Users...)
+}
+
+// writeAccounts writes passwd(5), group(5), shadow(5) and sudoers(5) of the host.
+func (h *Host) writeAccounts() error {
+	passwd, group, shadow := "", "", ""
+	sudoers := "Defaults env_reset\nDefaults secure_path=\"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"\nroot ALL=(ALL:ALL) ALL\n"
+	for _, u := range h.accounts() {
+		uid, err := h.uid(u.name())
+		if err != nil {
+			return err
+		}
+		hash, err := passwordHash(u.Password)
+		if err != nil {
+			return err
+		}
+		passwd += fmt.Sprintf("%s:x:%d:%d::%s:%s\n", u.name(), uid, uid, h.UserHome(u.name()), u.shell())
+		group += fmt.Sprintf("%s:x:%d:\n", u.name(), uid)
+		shadow += fmt.Sprintf("%s:%s:19000:0:99999:7:::\n", u.name(), hash)
+		sudoers += u.sudoLine()
+	}
+	passwd += "daemon:x:1:1::/:/usr/sbin/nologin\nsshd:x:105:65534::/run/sshd:/usr/sbin/nologin\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
+	group += "daemon:x:1:\ntty:x:5:\nshadow:x:42:\nutmp:x:43:\nsystemd-journal:x:101:\nnogroup:x:65534:\n"
+	shadow += "daemon:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\nnobody:*:19000:0:99999:7:::\n"
+	return errors.Join(h.put("passwd", passwd), h.put("group", group), h.put("shadow", shadow), h.put("sudoers", sudoers))
+}
+
+func (h *Host) put(name, content string) error {
+	return os.WriteFile(filepath.Join(h.etc(), name), []byte(content), 0o644)
+}
+
+func (u User) sudoLine() string {
+	switch u.Sudo {
+	case SudoFreely:
+		return u.name() + " ALL=(ALL:ALL) NOPASSWD: ALL\n"
+	case SudoByPassword:
+		return u.name() + " ALL=(ALL:ALL) ALL\n"
+	}
+	return ""
+}
+
+// passwordHash is the second field of shadow(5). A star lets nobody in by password, and everybody by key.
+func passwordHash(password string) (string, error) {
+	if password == "" {
+		return "*", nil
+	}
+	cmd := exec.Command("openssl", "passwd", "-6", "-stdin")
+	cmd.Stdin = strings.NewReader(password + "\n")
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("hash a password: %w", err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// makeHome makes a user's home as it is before the first login.
+func (h *Host) makeHome(u User, key string) error {
+	keys := u.Keys
+	if keys == nil {
+		keys = []string{key}
+	}
+	home := h.UserHome(u.name())
+	if err := os.MkdirAll(filepath.Join(home, ".ssh"), 0o700); err != nil {
+		return err
+	}
+	files := map[string]string{".ssh/authorized_keys": strings.Join(keys, "\n") + "\n"}
+	if u.StartUp != "" {
+		files[".bashrc"], files[".profile"] = u.StartUp+"\n", u.StartUp+"\n"
+	}
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(home, name), []byte(content), 0o600); err != nil {
+			return err
+		}
+	}
+	return h.own(u.name(), home)
+}
+
+// own gives a folder with all that is in it to a user.
+func (h *Host) own(name, dir string) error {
+	uid, err := h.uid(name)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, uid)
+	})
+}
