@@ -1,0 +1,134 @@
+package gpusetup
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// spec is a file that tells engines how to give the GPUs to a container (Container Device Interface).
+type spec struct {
+	written int64 // seconds of the Unix epoch
+	version string
+	path    string
+}
+
+// readSpecs reads lines such as "1747900000 0.5.0 /var/run/cdi/nvidia.yaml".
+func readSpecs(lines []string) []spec {
+	var all []spec
+	for _, line := range lines {
+		f := strings.Split(line, " ")
+		if len(f) != 3 {
+			continue
+		}
+		if n, err := strconv.ParseInt(f[0], 10, 64); err == nil {
+			all = append(all, spec{n, f[1], f[2]})
+		}
+	}
+	return all
+}
+
+// devices are the names that the toolkit finds in the specifications: "0", "GPU-…", "MIG-…", "0:1", "all".
+func (h *host) devices() []string {
+	var all []string
+	for _, line := range h.part["devices"] {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "nvidia.com/gpu="); ok {
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+// judgeCDI says whether the specifications fit the driver, the GPUs and the engine.
+func judgeCDI(h host, _ Options) Finding {
+	if f, ok := h.without(); ok {
+		return f
+	}
+	switch {
+	case h.toolkit() == "":
+		return Finding{Verdict: Skip, Note: "the toolkit is not installed yet"}
+	case len(h.specs) == 0:
+		return Finding{Verdict: Fix, Cause: "there is no CDI specification of the GPUs"}
+	case h.refreshOff():
+		return Finding{Verdict: Fix, Cause: "the CDI specification is not written anew after an update of the driver"}
+	case h.stale():
+		return Finding{Verdict: Fix, Cause: "the CDI specification is older than the driver"}
+	case len(h.unnamed()) > 0:
+		return Finding{Verdict: Fix, Cause: "the CDI specification does not name " + strings.Join(h.unnamed(), ", ")}
+	}
+	return h.fits()
+}
+
+// fits looks for what no refresh would change.
+func (h *host) fits() Finding {
+	f := Finding{Verdict: OK, Note: fmt.Sprintf("CDI %s names %s", h.specs[0].version, count(len(h.listed), "device"))}
+	for _, s := range h.specs {
+		if !older(s.version, "0.7.0") && older(h.info.ServerVersion, "26.1") {
+			f.Verdict, f.Cause = Warn, fmt.Sprintf("Docker %s does not understand the CDI %s of %s; its containers get GPUs through the runtime", h.info.ServerVersion, s.version, s.path)
+			f.Cure = "nothing, or update Docker to 26.1 or newer"
+		}
+	}
+	if len(h.specs) > 1 {
+		f.Verdict, f.Cause = Warn, fmt.Sprintf("%s and %s both describe the GPUs", h.specs[0].path, h.specs[1].path)
+		f.Cure = "remove " + h.specs[0].path + ", which nothing keeps up to date"
+	}
+	return f
+}
+
+// refreshOff reports a toolkit with units that keep the specification fresh, but are not enabled.
+func (h *host) refreshOff() bool {
+	if older(h.toolkit(), "1.18") || !h.systemd {
+		return false
+	}
+	return h.value("units", "nvidia-cdi-refresh.path") == "disabled" || h.value("units", "nvidia-cdi-refresh.service") == "disabled"
+}
+
+// stale reports specifications that were all written before the module of the driver was.
+func (h *host) stale() bool {
+	changed, err := strconv.ParseInt(h.value("module", "changed"), 10, 64)
+	return err == nil && !slices.ContainsFunc(h.specs, func(s spec) bool { return s.written >= changed })
+}
+
+// unnamed lists what nvidia-smi knows and the specifications do not. A GPU cut into MIG devices goes by those. Old
+// specifications name devices by index alone, so that only their number can be compared.
+func (h *host) unnamed() []string {
+	names := h.devices()
+	if h.wsl && slices.Contains(names, "all") {
+		return nil // WSL2 has one device file for all its GPUs
+	}
+	byUUID := slices.ContainsFunc(names, func(n string) bool { return strings.Contains(n, "-") })
+	var missing []string
+	for i, g := range h.listed {
+		whole := !g.part && i+1 < len(h.listed) && h.listed[i+1].part
+		if whole || slices.Contains(names, g.uuid) || (!byUUID && i < len(names)) {
+			continue
+		}
+		missing = append(missing, g.uuid)
+	}
+	return missing
+}
+
+func fixCDI(host, Options) (string, map[string]string) { return cdiProgram, nil }
+
+// namesUUIDs reports specifications by which a device can be had by its UUID, as tasks ask for it.
+func (h *host) namesUUIDs() bool {
+	names := h.devices()
+	return slices.ContainsFunc(h.listed, func(g listed) bool { return slices.Contains(names, g.uuid) })
+}
+
+// injection is how containers get their GPUs on this machine.
+func (h *host) injection() string {
+	inFile, known := h.registered()
+	fresh := len(h.specs) > 0 && len(h.unnamed()) == 0 && !h.stale()
+	understood := !slices.ContainsFunc(h.specs, func(s spec) bool { return !older(s.version, "0.7.0") && older(h.info.ServerVersion, "26.1") })
+	switch {
+	case !h.works() || h.toolkit() == "":
+		return "none"
+	case h.hasCDI() && fresh && understood && h.namesUUIDs():
+		return "cdi"
+	case h.engine == serving && inFile && known:
+		return "runtime"
+	}
+	return "none"
+}

@@ -1,0 +1,149 @@
+package gpusetup
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// engine is what answers, or would answer, to the name of docker.
+type engine string
+
+const (
+	absent   engine = ""         // no container engine that we know
+	serving  engine = "docker"   // a Docker server of this machine, with its usual configuration file
+	snap     engine = "snap"     // Docker from the snap store
+	desktop  engine = "desktop"  // Docker Desktop: the server is in a virtual machine
+	rootless engine = "rootless" // a server of one user
+	podman   engine = "podman"   // Podman under Docker's name
+	client   engine = "client"   // Docker's client alone
+	silent   engine = "silent"   // a server is installed, but does not answer
+	remote   engine = "remote"   // the client is told to use a server elsewhere
+	refused  engine = "refused"  // the server may not be asked by this user
+)
+
+// info is what matters in the answer of docker info.
+type info struct {
+	ServerVersion      string
+	OperatingSystem    string
+	SecurityOptions    []string
+	ContainersRunning  int
+	LiveRestoreEnabled bool
+	CgroupDriver       string
+	DefaultRuntime     string
+	CDISpecDirs        []string
+	ServerErrors       []string
+	Runtimes           map[string]struct{ Path string }
+	Host               json.RawMessage // Podman's way to begin its answer
+}
+
+func (h *host) readDocker() {
+	path := h.value("docker", "path")
+	known := json.Unmarshal([]byte(h.text("info")), &h.info) == nil
+	says := strings.ToLower(h.value("docker", "says"))
+	h.engine = h.which(path, says, known)
+	h.daemon = parseDaemon(h.text("daemon"))
+}
+
+// which finds out what docker is on this machine.
+func (h *host) which(path, says string, known bool) engine {
+	server := h.info.ServerVersion != ""
+	switch {
+	case path == "":
+		return absent
+	case strings.Contains(says, "podman") || strings.HasSuffix(path, "/podman") || len(h.info.Host) > 0:
+		return podman
+	case strings.Contains(path, "/snap/") || strings.HasPrefix(h.value("docker", "called"), "/snap/") || strings.HasSuffix(path, "/snap"):
+		return snap
+	case h.info.OperatingSystem == "Docker Desktop":
+		return desktop
+	case strings.Contains(strings.Join(h.info.SecurityOptions, " "), "rootless"):
+		return rootless
+	case elsewhere(h.value("docker", "host")):
+		return remote
+	case known && server:
+		return serving
+	case strings.Contains(h.complaint(), "permission denied"):
+		return refused
+	case h.value("docker", "server") == "yes":
+		return silent
+	}
+	return client
+}
+
+func elsewhere(address string) bool {
+	return address != "" && !strings.HasPrefix(address, "unix://")
+}
+
+// judgeEngine says whether containers can be had, and what would keep the toolkit from them.
+func judgeEngine(h host, _ Options) Finding {
+	plain := "; tasks run as plain processes"
+	switch h.engine {
+	case absent:
+		return Finding{Verdict: OK, Note: "no container engine" + plain}
+	case client:
+		return Finding{Verdict: OK, Note: "Docker's client, but no server" + plain}
+	case remote:
+		return Finding{Verdict: Warn, Note: "no Docker server of this machine is used" + plain, Cause: "DOCKER_HOST names a server elsewhere: " + h.value("docker", "host"),
+			Cure: "unset DOCKER_HOST in the start-up files of this user to use the Docker of this machine"}
+	case podman:
+		return Finding{Verdict: Warn, Note: "Podman" + plain, Cause: "docker is Podman here, with which mlfnode runs no containers",
+			Cure: "nothing, if plain processes will do; else remove podman-docker and install Docker"}
+	}
+	if f, ok := h.unusable(); ok {
+		return f
+	}
+	f := Finding{Verdict: OK, Note: fmt.Sprintf("Docker %s, %s running", h.info.ServerVersion, count(h.info.ContainersRunning, "container"))}
+	if older(h.info.ServerVersion, "19.3") {
+		f.Verdict, f.Cause, f.Cure = Stop, "Docker "+h.info.ServerVersion+" is too old to give GPUs to containers", "update Docker to 19.03 or newer, better 28"
+	}
+	return f
+}
+
+// unusable names the kinds of Docker whose configuration is not ours to write.
+func (h *host) unusable() (Finding, bool) {
+	f := Finding{Verdict: Stop}
+	switch h.engine {
+	case snap:
+		f.Cause = "Docker comes from the snap store, where it is shut off from the toolkit"
+		f.Cure = "remove the snap (snap remove docker) and install Docker from docker.com or the distribution"
+	case desktop:
+		f.Cause = "this is Docker Desktop, whose server runs in a virtual machine without the GPUs"
+		f.Cure = "install Docker Engine instead, or use Docker Desktop on Windows with WSL2"
+	case rootless:
+		f.Cause = "Docker runs rootless, and its configuration belongs to its user"
+		f.Cure = `as that user, with the toolkit installed, run nvidia-ctk runtime configure --runtime=docker --config="$HOME/.config/docker/daemon.json" ` +
+			`and systemctl --user restart docker; as root, nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place`
+	case refused:
+		f.Cause = "the user " + h.user + " may not talk to Docker, and cannot become root without a password"
+		f.Cure = "add the user to the group docker, or allow sudo without a password"
+	case silent:
+		f.Cause = "Docker is installed, but its server does not answer" + because(h.complaint())
+		f.Cure = "start it (systemctl start docker) and read its log (journalctl -u docker)"
+	default:
+		return Finding{}, false
+	}
+	return f, true
+}
+
+// complaint is why Docker's client has no answer of its server. Older clients say it in their answer.
+func (h *host) complaint() string {
+	if len(h.info.ServerErrors) > 0 {
+		return h.info.ServerErrors[0]
+	}
+	return strings.TrimSpace(h.text("complaint"))
+}
+
+func because(complaint string) string {
+	if complaint == "" {
+		return ""
+	}
+	return " (" + complaint + ")"
+}
+
+// withDocker tells a machine where the toolkit has something to do.
+func (h *host) withDocker() bool { return h.engine == serving }
+
+// hasCDI reports an engine that takes CDI devices: since 28.2 always, and since 25 where it was turned on. Only engines that
+// have it on tell where they look for specifications.
+func (h *host) hasCDI() bool { return h.engine == serving && len(h.info.CDISpecDirs) > 0 }

@@ -1,0 +1,119 @@
+// Package gpusetup makes a machine with NVIDIA GPUs ready for containers: it probes, judges, fixes and probes again.
+//
+// One program (probe.sh) gathers everything there is to know, as anyone and without changing anything. A table of checks
+// (table.go) judges what it found; each judge is a pure function of the probe's text. Where a judge says that something can be
+// fixed, a second program does it as root, and the judge sees the machine again. Nothing is done twice: on a machine that is
+// ready, every check says so at once. The driver is never installed: that is the choice of the machine's owner.
+package gpusetup
+
+import (
+	"time"
+)
+
+// DefaultVersion is the version of the NVIDIA container toolkit that is installed unless another one is asked for.
+const DefaultVersion = "1.19.1"
+
+// DefaultImage is what the last check runs nvidia-smi in: any small image with glibc does, the toolkit brings the program.
+const DefaultImage = "debian:12-slim"
+
+// Options say what may be done to a machine. The zero value fixes what can be fixed without disturbing anybody.
+type Options struct {
+	DryRun        bool          // change nothing, and tell which programs would be run
+	Reboot        bool          // the machine may be started anew where only that helps; only with a drained node
+	RestartDocker bool          // Docker may be restarted although containers run and would end
+	Sudo          string        // what makes a program run as root for a user who is not; "" for "sudo -n"
+	Version       string        // toolkit to have, "1.19.1"; "" for DefaultVersion or anything newer than minVersion that is there
+	Image         string        // image for the last check; "" for DefaultImage, "-" for no such check
+	Site          string        // where NVIDIA's packages are, or a mirror of them; "" for NVIDIA's own site
+	LockWait      time.Duration // how long to wait for another installation to end; 0 for five minutes
+
+	now   func() time.Time // the clock that the machine's is compared with; time.Now when nil
+	place place
+}
+
+// place moves a machine's files elsewhere, for tests.
+type place struct{ root, prelude, pause string }
+
+// Verdict is what a judge says.
+type Verdict string
+
+// The verdicts of a check. Stop means that no later fix is tried.
+const (
+	OK   Verdict = "ok"
+	Fix  Verdict = "fix"
+	Warn Verdict = "warn"
+	Stop Verdict = "stop"
+	Skip Verdict = "skip"
+)
+
+// Finding is the answer of a judge, for the machine's user: what is, what is wrong with it, and what to do.
+type Finding struct {
+	Verdict Verdict `json:"verdict"`
+	Note    string  `json:"note,omitempty"` // what is there, or why the check was skipped
+	Cause   string  `json:"cause,omitempty"`
+	Cure    string  `json:"cure,omitempty"`
+}
+
+// Check is one line of the report.
+type Check struct {
+	Name string `json:"name"`
+	Finding
+	Program string `json:"program,omitempty"` // what fixed it, or would, for /bin/sh
+	As      string `json:"as,omitempty"`      // what the program is run by to run as root, "" for the user's own rights
+	Fixed   bool   `json:"fixed,omitempty"`
+}
+
+// Step tells what is being done to a machine, as it happens: a program before it runs, and each verdict.
+type Step struct {
+	Check   string  `json:"check"`
+	Verdict Verdict `json:"verdict,omitempty"` // "" when something begins
+	Text    string  `json:"text"`
+	Program string  `json:"program,omitempty"`
+}
+
+// Outcome is the verdict on a whole machine.
+type Outcome string
+
+// The outcomes. Only Stopped asks something of the user before the machine's GPUs can be used at all as they should.
+const (
+	Ready     Outcome = "ready"
+	Plain     Outcome = "ready for plain processes"
+	NoGPU     Outcome = "no GPU: the node works as a CPU node"
+	Fixable   Outcome = "not ready: gpu-setup can fix it"
+	Rebooting Outcome = "rebooting: run gpu-setup again when the machine is back"
+	Stopped   Outcome = "stopped"
+)
+
+// Report is everything about one machine.
+type Report struct {
+	Outcome Outcome  `json:"outcome"`
+	DryRun  bool     `json:"dry_run,omitempty"`
+	Facts   Facts    `json:"facts"`
+	Checks  []Check  `json:"checks"`
+	Changed []string `json:"changed,omitempty"` // names of checks whose fix was run
+}
+
+// GPU is one device as the driver names it.
+type GPU struct {
+	Index   string `json:"index"`
+	UUID    string `json:"uuid"`
+	Model   string `json:"model"`
+	Memory  string `json:"memory_mib,omitempty"`
+	MIG     string `json:"mig,omitempty"`
+	Compute string `json:"compute_mode,omitempty"`
+}
+
+// Facts are worth keeping about a node.
+type Facts struct {
+	System    string    `json:"system"` // "Ubuntu 24.04.2 LTS"
+	Arch      string    `json:"arch"`
+	Kernel    string    `json:"kernel"`
+	GPUs      []GPU     `json:"gpus"`
+	Driver    string    `json:"driver,omitempty"`
+	CUDA      string    `json:"cuda,omitempty"` // newest version the driver can serve
+	Engine    string    `json:"engine,omitempty"`
+	Toolkit   string    `json:"toolkit,omitempty"`
+	Injection string    `json:"injection"` // how containers get GPUs: "cdi", "runtime" or "none"
+	Plain     bool      `json:"plain"`     // processes without a container can use the GPUs
+	Checked   time.Time `json:"checked"`
+}

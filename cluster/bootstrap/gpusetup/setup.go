@@ -1,0 +1,187 @@
+package gpusetup
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"time"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// Setup probes one machine, fixes what o allows, and reports. An error means that the machine could not be asked; everything
+// that is wrong with the machine itself is in the report. Each step is told as it happens; tell may be nil.
+func Setup(ctx context.Context, m shell.Machine, o Options, tell func(Step)) (Report, error) {
+	if tell == nil {
+		tell = func(Step) {}
+	}
+	s := &setup{m: m, o: o.filled(), tell: tell, report: Report{DryRun: o.DryRun}}
+	if err := s.look(ctx); err != nil {
+		return s.report, err
+	}
+	for _, c := range table() {
+		if err := s.check(ctx, c); err != nil {
+			return s.report, err
+		}
+		if s.over {
+			break
+		}
+	}
+	s.conclude()
+	return s.report, nil
+}
+
+// filled gives the options with their defaults; Version stays "" where anything recent will do.
+func (o Options) filled() Options {
+	o.Sudo = cmp.Or(o.Sudo, "sudo -n")
+	o.Image = cmp.Or(o.Image, DefaultImage)
+	o.Site = cmp.Or(o.Site, "https://nvidia.github.io/libnvidia-container")
+	o.LockWait = cmp.Or(o.LockWait, 5*time.Minute)
+	o.place.pause = cmp.Or(o.place.pause, "0.5")
+	if o.now == nil {
+		o.now = time.Now
+	}
+	return o
+}
+
+// setup is one run on one machine.
+type setup struct {
+	m       shell.Machine
+	o       Options
+	h       host // what the last probe found
+	tell    func(Step)
+	report  Report
+	stopped bool // a check said Stop: no fix from here on
+	pending bool // a dry run found something to fix
+	over    bool // no further check makes sense
+	reboot  bool
+}
+
+// look probes the machine.
+func (s *setup) look(ctx context.Context) error {
+	text, err := shell.Output(ctx, s.m, s.o.program(probeProgram, nil), nil)
+	if err != nil {
+		return fmt.Errorf("probe the machine: %w", err)
+	}
+	s.h = parse(text)
+	if !s.h.complete {
+		return fmt.Errorf("probe the machine: its answer ends early, after %d lines", s.h.lines)
+	}
+	s.h.skew = s.h.clock.Sub(s.o.now())
+	return nil
+}
+
+// check judges one thing, and fixes it where that is possible and allowed.
+func (s *setup) check(ctx context.Context, c check) error {
+	line := Check{Name: c.name, Finding: c.judge(s.h, s.o)}
+	var err error
+	if line.Verdict == Fix {
+		line, err = s.fix(ctx, c, line)
+	}
+	if err == nil && line.Verdict != Stop && c.trial != nil && !s.stopped {
+		line, err = s.try(ctx, c, line)
+	}
+	s.stopped = s.stopped || line.Verdict == Stop
+	s.over = s.over || (c.last != nil && c.last(s.h, line.Finding))
+	s.report.Checks = append(s.report.Checks, line)
+	s.tell(Step{Check: line.Name, Verdict: line.Verdict, Text: cmp.Or(line.Cause, line.Note), Program: line.Program})
+	return err
+}
+
+// fix runs the fix of a check and judges again.
+func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
+	body, vars := c.fix(s.h, s.o)
+	line.Program, line.As = s.o.program(body, vars), s.as()
+	if s.o.DryRun || s.stopped {
+		s.pending = true
+		return line, nil
+	}
+	if s.h.root == "no" {
+		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and only root could change that", Cure: "log in as root, or allow the user " + s.h.user + " sudo without a password"}
+		return line, nil
+	}
+	s.tell(Step{Check: c.name, Text: line.Cause, Program: line.Program})
+	s.report.Changed = append(s.report.Changed, c.name)
+	said, err := shell.Output(ctx, s.m, s.by(line.As, line.Program), nil)
+	if exit, ok := asExit(err); ok {
+		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and the fix did not work: " + exit.Error(), Cure: cmp.Or(c.cure, triage)}
+		return line, s.look(ctx)
+	}
+	if err != nil {
+		return line, fmt.Errorf("fix %s: %w", c.name, err)
+	}
+	if c.reboots {
+		s.reboot, s.over = true, true
+		line.Finding, line.Fixed = Finding{Verdict: OK, Note: "the machine is starting anew"}, true
+		return line, nil
+	}
+	return s.again(ctx, c, line, said)
+}
+
+// triage is what to do about a fix that failed, for want of something better.
+const triage = "run the program of this check by hand to see more, put right what it complains of, and run gpu-setup again"
+
+// again probes and judges after a fix.
+func (s *setup) again(ctx context.Context, c check, line Check, said string) (Check, error) {
+	if said != "" {
+		s.tell(Step{Check: c.name, Text: said})
+	}
+	if err := s.look(ctx); err != nil {
+		return line, err
+	}
+	line.Finding = c.judge(s.h, s.o)
+	if line.Verdict == Fix {
+		line.Verdict, line.Cause, line.Cure = Stop, "the fix ended well and changed nothing: "+line.Cause, triage
+	}
+	line.Fixed = line.Verdict != Stop
+	return line, nil
+}
+
+// try runs the trial of a check that is best judged by doing it, and judges what came of it.
+func (s *setup) try(ctx context.Context, c check, line Check) (Check, error) {
+	body, vars, needed := c.trial(s.h, s.o)
+	if !needed {
+		return line, nil
+	}
+	line.Program = s.o.program(body, vars)
+	if s.h.root != "no" {
+		line.As = s.as()
+	}
+	if s.o.DryRun {
+		line.Finding = Finding{Verdict: Skip, Note: "a dry run starts no containers"}
+		return line, nil
+	}
+	s.tell(Step{Check: c.name, Text: "trying", Program: line.Program})
+	text, err := shell.Output(ctx, s.m, s.by(line.As, line.Program), nil)
+	if exit, ok := asExit(err); ok {
+		line.Finding, err = Finding{Verdict: Stop, Cause: "the trial broke off: " + exit.Error(), Cure: triage}, nil
+		return line, err
+	}
+	if err != nil {
+		return line, fmt.Errorf("try %s: %w", c.name, err)
+	}
+	line.Finding = c.tried(s.h, text)
+	return line, nil
+}
+
+// conclude gives the verdict on the whole machine.
+func (s *setup) conclude() {
+	s.report.Facts = s.h.facts(s.o.now())
+	s.report.Outcome = s.outcome()
+}
+
+func (s *setup) outcome() Outcome {
+	switch {
+	case s.reboot:
+		return Rebooting
+	case s.h.bare():
+		return NoGPU
+	case s.stopped:
+		return Stopped
+	case s.pending:
+		return Fixable
+	case s.h.engine == serving && s.report.Facts.Injection != "none":
+		return Ready
+	}
+	return Plain
+}

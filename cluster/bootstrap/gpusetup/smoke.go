@@ -1,0 +1,86 @@
+package gpusetup
+
+import (
+	"strings"
+)
+
+// judgeSmoke says whether a trial can be made at all.
+func judgeSmoke(h host, o Options) Finding {
+	if f, ok := h.without(); ok {
+		return f
+	}
+	switch {
+	case o.Image == "-":
+		return Finding{Verdict: Skip, Note: "no image to try"}
+	case h.wsl:
+		return Finding{Verdict: Skip, Note: "WSL2 gives every container all GPUs, so that one cannot be told from another"}
+	case h.injection() == "none":
+		return Finding{Verdict: Skip, Note: "containers cannot get GPUs yet"}
+	}
+	return Finding{Verdict: OK}
+}
+
+// trySmoke runs nvidia-smi in a container for each GPU. systemd forgets the devices of containers when it reloads
+// (nvidia-container-toolkit#48), so that is tried too, but only while nobody else's containers run.
+func trySmoke(h host, o Options) (string, map[string]string, bool) {
+	if judgeSmoke(h, o).Verdict != OK {
+		return "", nil, false
+	}
+	vars := map[string]string{"IMAGE": o.Image, "UUIDS": strings.Join(h.tryable(), " "), "INJECTION": h.injection(), "RELOAD": "0"}
+	if h.root != "no" && h.info.ContainersRunning == 0 && h.systemd {
+		vars["RELOAD"] = "1"
+	}
+	return smokeProgram, vars, true
+}
+
+// tryable are the GPUs that are not cut into MIG devices.
+func (h *host) tryable() []string {
+	var all []string
+	for i, g := range h.listed {
+		if !g.part && (i+1 == len(h.listed) || !h.listed[i+1].part) {
+			all = append(all, g.uuid)
+		}
+	}
+	return all
+}
+
+// judgeTrial reads what the trial saw: "inside UUID WHAT" and "reloaded UUID WHAT" for what nvidia-smi showed in the container
+// of a GPU, before and after systemd reloaded; "start UUID COMPLAINT" for one that did not start.
+func judgeTrial(h host, text string) Finding {
+	seen := map[string]string{}
+	for line := range strings.SplitSeq(text, "\n") {
+		if strings.HasPrefix(line, "image missing") {
+			return Finding{Verdict: Skip, Note: "the image to try is not there and cannot be pulled"}
+		}
+		if f := strings.SplitN(line, " ", 3); len(f) == 3 {
+			seen[f[0]+" "+f[1]] = strings.TrimSpace(seen[f[0]+" "+f[1]] + " " + f[2])
+		}
+	}
+	gpus := h.tryable()
+	for _, uuid := range gpus {
+		if f, ok := judgeOne(uuid, seen["start "+uuid], seen["inside "+uuid], seen["reloaded "+uuid]); !ok {
+			return f
+		}
+	}
+	return Finding{Verdict: OK, Note: "nvidia-smi in a container saw each of " + count(len(gpus), "GPU")}
+}
+
+func judgeOne(uuid, complaint, inside, reloaded string) (Finding, bool) {
+	switch {
+	case complaint != "":
+		return Finding{Verdict: Stop, Cause: "a container with " + uuid + " did not start: " + complaint, Cure: triage}, false
+	case inside != uuid:
+		return Finding{Verdict: Stop, Cause: "a container for " + uuid + " saw " + or(inside, "no GPU"), Cure: triage}, false
+	case reloaded != "" && reloaded != uuid:
+		return Finding{Verdict: Warn, Cause: "a container lost " + uuid + " when systemd was reloaded: " + reloaded,
+			Cure: `update Docker to 28.2 or newer, or give it "exec-opts": ["native.cgroupdriver=cgroupfs"]`}, false
+	}
+	return Finding{}, true
+}
+
+func or(text, otherwise string) string {
+	if text == "" {
+		return otherwise
+	}
+	return text
+}
