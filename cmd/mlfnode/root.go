@@ -87,7 +87,8 @@ and loses nothing: kill it, pull the plug, go on.`,
 	add(groupResults, a.sweepsCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand())
 	add(groupProjects, a.newCommand(), a.importCommand())
 	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),
-		a.forgetCommand(), a.tokenCommand())
+		a.forgetCommand(), a.tokenCommand(), a.upCommand(), a.downCommand(), a.pushCommand(), a.restartCommand(), a.statusCommand(),
+		a.gpuSetupCommand())
 	add(groupOther, a.serviceCommand(), a.doctorCommand(), a.versionCommand())
 	root.AddCommand(a.hostCommand(), a.keeperCommand(), a.deputyCommand())
 	root.SetHelpCommandGroupID(groupOther)

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
+)
+
+// welcomeTime bounds a try to reach the master.
+const welcomeTime = 5 * time.Second
+
+// welcome lets this user's commands go to the cluster that has come up, unless they do already.
+func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() (string, error)) string {
+	if a.welcomed(ctx, addresses) {
+		return ""
+	}
+	text, err := makeToken()
+	if err != nil {
+		return "commands do not find the cluster yet: " + err.Error()
+	}
+	token, err := trust.ParseToken(text)
+	if err != nil {
+		return "commands do not find the cluster yet: " + err.Error()
+	}
+	why := errors.New("it has no address")
+	for _, address := range addresses {
+		var c trust.Context
+		if c, why = introduce(ctx, address, token); why == nil {
+			if why = node.SaveContext(c); why == nil {
+				return "commands of this user go to this cluster now"
+			}
+		}
+	}
+	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or type commands on the master: %s", why, strings.Join(addresses, " or "))
+}
+
+func introduce(ctx context.Context, address string, token trust.Token) (trust.Context, error) {
+	ctx, stop := context.WithTimeout(ctx, welcomeTime)
+	defer stop()
+	return node.Introduce(ctx, address, token)
+}
+
+// welcomed reports whether commands go to a master at one of the addresses, and are heard there.
+func (a *app) welcomed(ctx context.Context, addresses []string) bool {
+	file, err := node.ContextFile()
+	if err != nil {
+		return false
+	}
+	known, err := trust.LoadContext(file)
+	if err != nil || !slices.ContainsFunc(known.Master, func(m string) bool { return slices.Contains(addresses, m) }) {
+		return false
+	}
+	contact, err := node.FindContact("")
+	if err != nil || contact == nil {
+		return false
+	}
+	ctx, stop := context.WithTimeout(ctx, welcomeTime)
+	defer stop()
+	s, err := node.Reach(ctx, contact)
+	if err != nil {
+		return false
+	}
+	s.Close()
+	return true
+}
+
+// farewell takes back what welcome did, once the master is down.
+func (a *app) farewell(all []bootstrap.Outcome) error {
+	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
+	if i < 0 || !all[i].OK {
+		return nil
+	}
+	file, err := node.ContextFile()
+	if err != nil {
+		return nil // then there is no context
+	}
+	known, err := trust.LoadContext(file)
+	if errors.Is(err, trust.ErrNoContext) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, m := range known.Master {
+		if host, _, _ := net.SplitHostPort(m); slices.Contains(all[i].Reached, host) {
+			if err := os.Remove(file); err != nil {
+				return err
+			}
+			_ = os.Remove(filepath.Dir(file)) // other files may be in it
+			return nil
+		}
+	}
+	return nil
+}
+
+// expandHome gives ~/ its meaning, which a shell does not do in a file.
+func expandHome(path string) string {
+	rest, ok := strings.CutPrefix(path, "~/")
+	home, err := os.UserHomeDir()
+	if !ok || err != nil {
+		return path
+	}
+	return filepath.Join(home, rest)
+}
+
+// asker asks on the terminal, below the view.
+type asker struct {
+	a *app
+	v *view
+}
+
+// prompter asks what ssh wants to know, nil where there is no terminal.
+func (a *app) prompter(v *view) shell.Prompter {
+	if !isTerminal(os.Stdin) || !isTerminal(a.stderr) {
+		return nil
+	}
+	return &asker{a, v}
+}
+
+// Confirm implements shell.Prompter.
+func (k *asker) Confirm(_ context.Context, question string) (bool, error) {
+	k.v.pause()
+	fmt.Fprint(k.a.stderr, question+" (yes/no) ")
+	line, err := readLine(os.Stdin)
+	return strings.EqualFold(line, "yes"), err
+}
+
+// Secret implements shell.Prompter.
+func (k *asker) Secret(_ context.Context, question string) ([]byte, error) {
+	k.v.pause()
+	fmt.Fprint(k.a.stderr, question)
+	b, err := term.ReadPassword(int(os.Stdin.Fd()))
+	fmt.Fprintln(k.a.stderr)
+	return b, err
+}
+
+// readLine reads a line byte by byte, so that what follows is left to the next question.
+func readLine(f *os.File) (string, error) {
+	var line []byte
+	for b := make([]byte, 1); ; {
+		n, err := f.Read(b)
+		if n == 0 || b[0] == '\n' {
+			return strings.TrimSpace(string(line)), err
+		}
+		line = append(line, b[0])
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/gpusetup"
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// gpuReport is what `gpu-setup --json` prints of a host.
+type gpuReport struct {
+	Host string `json:"host"`
+	gpusetup.Report
+	Problem *shell.Problem `json:"problem,omitempty"`
+}
+
+func (a *app) gpuSetupCommand() *cobra.Command {
+	var o gpusetup.Options
+	r := &remote{}
+	c := &cobra.Command{
+		Use: "gpu-setup HOST…", Short: "Set up the NVIDIA container toolkit on hosts, over ssh", Args: someArguments,
+		Long: `gpu-setup looks at each host step by step, from the hardware to Docker, mends what is missing for GPUs in containers, and looks
+again. It works on Ubuntu and Debian, as root or with a sudo that asks no password. The driver must be there already. Docker is not
+restarted under running containers, and no machine is rebooted, unless a flag says so. Programs that run without containers need none of this.`,
+		Example: "  mlfnode gpu-setup hostA --dry-run\n  mlfnode gpu-setup ada@hostA hostB --restart-docker",
+		RunE:    func(c *cobra.Command, args []string) error { return a.gpuSetup(c.Context(), r, o, args) },
+	}
+	f := c.Flags()
+	key := f.StringP("key", "i", "", "private key for ssh, a `FILE` (default as ssh finds it)")
+	c.PreRun = func(*cobra.Command, []string) { r.key = *key }
+	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know")
+	f.BoolVar(&o.DryRun, "dry-run", false, "look, and print what would be run")
+	f.BoolVar(&o.RestartDocker, "restart-docker", false, "restart Docker also when that ends running containers")
+	f.BoolVar(&o.Reboot, "reboot", false, "reboot where nothing else helps; drain the node first")
+	f.StringVar(&o.Image, "image", "", "`IMAGE` of the trial container (default "+gpusetup.DefaultImage+"); - leaves the trial out")
+	f.StringVar(&o.Version, "toolkit", "", "`VERSION` of the toolkit to install, as in "+gpusetup.DefaultVersion)
+	a.jsonFlag(c)
+	return c
+}
+
+func someArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usage(c.Name()+" needs a host", c.CommandPath()+" --help")
+	}
+	return nil
+}
+
+func (a *app) gpuSetup(ctx context.Context, r *remote, o gpusetup.Options, hosts []string) error {
+	over, done, err := a.overSSH(r, &bootstrap.Cluster{Key: r.key})
+	if err != nil {
+		return err
+	}
+	defer done()
+	reports := make([]gpuReport, len(hosts))
+	var work sync.WaitGroup
+	for i, host := range hosts {
+		work.Go(func() { reports[i] = setUpOne(ctx, &over, host, o) })
+	}
+	work.Wait()
+	if a.json {
+		err = a.printJSON(reports)
+	} else {
+		a.showGPUReports(reports)
+	}
+	for _, r := range reports {
+		if err == nil && (r.Problem != nil || r.Outcome == gpusetup.Stopped) {
+			err = &failure{code: exitFailed}
+		}
+	}
+	return err
+}
+
+func setUpOne(ctx context.Context, over *bootstrap.Options, host string, o gpusetup.Options) gpuReport {
+	r := gpuReport{Host: host}
+	m, _, err := over.Dial(ctx, host)
+	if err == nil {
+		defer m.Close()
+		r.Report, err = gpusetup.Setup(ctx, m, o, nil)
+	}
+	if err != nil {
+		r.Problem = bootstrap.ProblemOf(err)
+	}
+	return r
+}
+
+func (a *app) showGPUReports(all []gpuReport) {
+	for _, r := range all {
+		if r.Problem != nil {
+			a.sayProblem(r.Host, r.Problem)
+			continue
+		}
+		for i := range r.Checks {
+			a.showCheck(r.Host, &r.Checks[i], r.DryRun)
+		}
+		fmt.Fprintf(a.stdout, "%s: %s\n", r.Host, r.Outcome)
+	}
+}
+
+func (a *app) showCheck(host string, c *gpusetup.Check, dry bool) {
+	verdict, text := string(c.Verdict), c.Note
+	if c.Cause != "" {
+		text = c.Cause
+	}
+	if c.Fixed {
+		verdict = "mended"
+	}
+	fmt.Fprintf(a.stdout, "%s: %-6s %-13s %s\n", host, verdict, c.Name, oneLine(text))
+	if c.Cure != "" && !c.Fixed {
+		fmt.Fprintf(a.stdout, "  try: %s\n", oneLine(c.Cure))
+	}
+	if dry && c.Program != "" {
+		fmt.Fprintf(a.stdout, "  would run as root:\n    %s\n", strings.ReplaceAll(strings.TrimSpace(c.Program), "\n", "\n    "))
+	}
+}

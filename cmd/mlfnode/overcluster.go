@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/cluster/bootstrap"
+)
+
+// overCluster makes a command that does something on all machines of the cluster in cluster.yaml.
+func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
+	r, show := &remote{}, a.showOutcomes
+	if c.Name() == "status" {
+		show = a.showStatus
+	}
+	r.add(a, c)
+	if c.Args == nil {
+		c.Args = r.fileArgument
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		began := time.Now()
+		cluster, err := r.cluster()
+		if err != nil {
+			return err
+		}
+		o, done, err := a.overSSH(r, cluster)
+		if err != nil {
+			return err
+		}
+		defer done()
+		all, err := act(c.Context(), o, args)
+		if err != nil {
+			return explainProblem(err)
+		}
+		return a.settle(c.Context(), all, began, show)
+	}
+	return c
+}
+
+func (a *app) downCommand() *cobra.Command {
+	purge := false
+	c := &cobra.Command{
+		Use: "down", Short: "Stop everything that up has started",
+		Long: `down stops the nodes on all machines of cluster.yaml and makes sure that no process, unit or port is left. Files stay unless
+--purge is given. A machine that can't be reached does not stop the others; run it again for that one.`,
+		Example: "  mlfnode down\n  mlfnode down --purge",
+	}
+	c.Flags().BoolVar(&purge, "purge", false, "remove the folder on each machine as well, with all results in it")
+	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
+		all := bootstrap.Down(ctx, o, purge)
+		a.warn(a.farewell(all))
+		return all, nil
+	})
+}
+
+func (a *app) pushCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "push", Short: "Bring the project's changed files to all machines",
+		Long: `push brings the files of the cluster's project to the folder "projects" on each machine: those that are new or changed. Files
+of an earlier push that are gone here are removed there, and nothing else is. A sweep does not need this: it carries its files along.`,
+		Example: "  mlfnode push",
+	}
+	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
+		if o.Cluster.Project == "" {
+			return nil, usage("the cluster has no project", "write `project: NAME` into cluster.yaml, or: mlfnode up -f -d NAME")
+		}
+		if o.Files, err = a.files(o.Cluster.Project); err != nil {
+			return nil, err
+		}
+		defer o.Files.Close()
+		return bootstrap.PushAll(ctx, o), nil
+	})
+}
+
+func (a *app) restartCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one by one", Args: cobra.ArbitraryArgs,
+		Long: `restart brings this program and the settings of cluster.yaml to the machines and starts their nodes anew, one by one, the master
+last. Running trials go on meanwhile. It ends with the first node that does not come back.`,
+		Example: "  mlfnode restart\n  mlfnode restart hostB",
+	}
+	return a.overCluster(c, bootstrap.Restart)
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "status", Short: "Show the machines of the cluster, their services and what is wrong", Example: "  mlfnode status\n  mlfnode status --json",
+	}
+	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
+		return bootstrap.Status(ctx, o), nil
+	})
+}

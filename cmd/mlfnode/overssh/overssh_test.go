@@ -1,0 +1,151 @@
+// Package overssh shows that `mlfnode up` and its kin do what they promise, on hosts with real OpenSSH servers.
+package overssh
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cmd/mlfnode/hosts"
+)
+
+// program is the mlfnode under test.
+var program string
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "mlfnode-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "mlfnode")
+	if out, err := exec.CommandContext(context.Background(), "go", "build", "-o", program, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build mlfnode: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// lab is n hosts that can be logged in to, and a laptop that knows them.
+type lab struct {
+	*hosts.Stage
+	t      *testing.T
+	laptop *hosts.Host
+}
+
+func newLab(t *testing.T, n int, how ...hosts.SSHD) *lab {
+	t.Helper()
+	s := hosts.New(t, n, hosts.Options{Program: program})
+	for i, h := range s.Hosts {
+		o := hosts.SSHD{}
+		if i < len(how) {
+			o = how[i]
+		}
+		h.SSH(o)
+	}
+	l := &lab{Stage: s, t: t, laptop: s.Laptop("laptop")}
+	s.Trust(l.laptop)
+	return l
+}
+
+// nothingLeft fails when a host still has a process, a port or a changed file outside of the folder.
+func (l *lab) nothingLeft(root string) {
+	l.t.Helper()
+	for _, h := range l.Hosts {
+		if h == l.laptop {
+			continue
+		}
+		hosts.Await(l.t, 5*time.Second, func() error { // the server's own processes for a connection end a moment after it
+			if left := h.Left(); len(left) > 0 {
+				return fmt.Errorf("%s: processes are left: %v", h.Name, left)
+			}
+			return nil
+		})
+		for _, p := range h.Listening() {
+			if p.Number >= 7420 && p.Number <= 7422 {
+				l.t.Errorf("%s: something listens on %v", h.Name, p)
+			}
+		}
+		if changed := h.FilesChanged(filepath.Join(h.UserHome(hosts.DefaultUser), root)); len(changed) > 0 {
+			l.t.Errorf("%s: files outside of %s: %v", h.Name, root, changed)
+		}
+	}
+}
+
+// members is how many nodes the laptop sees alive.
+func (l *lab) members() int {
+	l.t.Helper()
+	var all []struct{ State string }
+	if err := json.Unmarshal([]byte(l.laptop.Must("members", "--json")), &all); err != nil {
+		l.t.Fatal(err)
+	}
+	n := 0
+	for _, m := range all {
+		if m.State == "alive" {
+			n++
+		}
+	}
+	return n
+}
+
+// TestTheOldExample is the example of the old system, word for word.
+func TestTheOldExample(t *testing.T) {
+	l := newLab(t, 3)
+	began := time.Now()
+	out := l.laptop.Must("up", "-a", "host1,host2,host3", "-r", "ML", "-d", "chainer", "-m", "1", "-w", "2,3")
+	t.Logf("up took %v:\n%s", time.Since(began), out)
+	if n := l.members(); n != 3 {
+		t.Errorf("%d nodes are alive, want 3", n)
+	}
+	r := l.laptop.Try("sweep", "chainer", "echo")
+	if r.Code != 0 {
+		t.Fatalf("sweep: exit code %d\n%s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	for _, node := range []string{"host2", "host3"} {
+		if !strings.Contains(r.Stdout+r.Stderr, node) {
+			t.Errorf("no output from %s:\n%s%s", node, r.Stdout, r.Stderr)
+		}
+	}
+	began = time.Now()
+	if out = l.laptop.Must("up", "-f"); strings.Count(out, "unchanged") != 3 {
+		t.Errorf("a second up changed something:\n%s", out)
+	}
+	t.Logf("a second up took %v", time.Since(began))
+	began = time.Now()
+	out = l.laptop.Must("down")
+	t.Logf("down took %v:\n%s", time.Since(began), out)
+	l.nothingLeft("ML")
+}
+
+// TestKilledUp kills up at random moments; the next one makes a working cluster, and down leaves nothing.
+func TestKilledUp(t *testing.T) {
+	l := newLab(t, 3)
+	for i := range 10 {
+		up := l.laptop.Start("up", "-a", "host1,host2,host3", "-r", "ML", "-m", "1", "-w", "2,3")
+		wait(time.Duration(100+350*i) * time.Millisecond)
+		up.Signal(unix.SIGKILL)
+		<-up.Ended()
+		l.laptop.Must("up", "-f")
+		if n := l.members(); n != 3 {
+			t.Errorf("after kill %d: %d nodes are alive, want 3", i, n)
+		}
+		l.laptop.Must("down", "--purge")
+		l.nothingLeft("")
+	}
+}
+
+// wait lets time pass, which is what the moments of kills are made of.
+func wait(d time.Duration) { <-time.After(d) }

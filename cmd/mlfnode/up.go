@@ -1,0 +1,254 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/projects"
+)
+
+// remote are the flags of commands that work on a whole cluster over ssh.
+type remote struct {
+	file      string
+	key       string // of gpu-setup, which has no cluster
+	acceptNew bool
+	dryRun    bool
+	tokenFile string
+	letters   map[string]*string
+}
+
+func (r *remote) add(a *app, c *cobra.Command) {
+	f := c.Flags()
+	f.StringVarP(&r.file, "file", "f", "", "read the cluster from this `FILE`")
+	f.Lookup("file").NoOptDefVal = bootstrap.DefaultFile
+	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know; changed keys are refused all the same")
+	a.jsonFlag(c)
+}
+
+func (a *app) upCommand() *cobra.Command {
+	r := &remote{letters: map[string]*string{}}
+	c := &cobra.Command{
+		Use: "up", Short: "Bring up a whole cluster over ssh", Args: r.fileArgument,
+		Long: `up makes machines that you can reach by ssh a cluster: it looks whether they are fit, puts mlfnode there, has a master and
+workers started as services, and waits until they are at work. Nothing needs to be installed there before, no root either.
+
+What is there already is left alone, so run it again after a problem: only what is missing is done. The cluster is kept in
+cluster.yaml, which -f and the other commands read. A letter given beside -f takes the place of what the file says.`,
+		Example: `  mlfnode up -a hostA,hostB,hostC -r ML -d chainer -m 1 -w 2,3
+  mlfnode up -a ada@hostA,hostB:2222 -i ~/.ssh/id_ed25519 -m local -w local,1,2
+  mlfnode up -a hostD -w 1 -b hostA     attach a worker to a master that runs already
+  mlfnode up -f`,
+		RunE: func(c *cobra.Command, _ []string) error { return a.up(c, r) },
+	}
+	r.add(a, c)
+	for _, l := range []struct{ letter, name, text string }{
+		{"a", "hosts", "other machines, `[USER@]HOST[:PORT],…`; the first has number 1"},
+		{"i", "key", "private key for ssh, a `FILE` (default as ssh finds it)"},
+		{"r", "root", "`FOLDER` on each machine, below the home folder (default mlfnode)"},
+		{"d", "project", "`PROJECT` whose files go to each machine, too"},
+		{"m", "master-host", "the master: `local`, or the number of a host"},
+		{"w", "workers", "the workers: `local`, numbers of hosts, or both, as in local,1,2"},
+		{"b", "attach", "attach the workers to this running master, `HOST` or HOST:PORT"},
+	} {
+		r.letters[l.letter] = c.Flags().StringP(l.name, l.letter, "", l.text)
+	}
+	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "look at the machines and say what would be done")
+	c.Flags().StringVar(&r.tokenFile, "token-file", "", "with -b: file with the token of that master; - is standard input")
+	return c
+}
+
+// fileArgument takes the file of -f as a word of its own, too.
+func (r *remote) fileArgument(c *cobra.Command, args []string) error {
+	if c.Flags().Changed("file") && r.file == bootstrap.DefaultFile && len(args) == 1 {
+		r.file = args[0]
+		return nil
+	}
+	return noArgument(c, args)
+}
+
+// given are the letters on the command line.
+func (r *remote) given(c *cobra.Command) (l bootstrap.Letters, any bool) {
+	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master, "w": &l.Workers, "b": &l.Attach}
+	for letter, value := range r.letters {
+		if c.Flags().ShorthandLookup(letter).Changed {
+			*to[letter], any = value, true
+		}
+	}
+	return l, any
+}
+
+// cluster reads the file that the commands after up are for.
+func (r *remote) cluster() (*bootstrap.Cluster, error) {
+	if r.file == "" {
+		r.file = bootstrap.DefaultFile
+	}
+	c, err := bootstrap.Load(r.file)
+	switch {
+	case errors.Is(err, bootstrap.ErrNoFile):
+		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
+	case err != nil:
+		return nil, usage(err.Error(), "mlfnode up --help")
+	}
+	return c, explainCluster(c.Validate())
+}
+
+func explainCluster(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usage(err.Error(), "mlfnode up --help")
+}
+
+// described is the cluster that up is for: the file's, the letters', or both.
+func (r *remote) described(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
+	letters, any := r.given(c)
+	cluster := &bootstrap.Cluster{}
+	switch {
+	case r.file != "":
+		var err error
+		if cluster, err = bootstrap.Load(r.file); errors.Is(err, bootstrap.ErrNoFile) {
+			return nil, false, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one")
+		} else if err != nil {
+			return nil, false, usage(err.Error(), "mlfnode up --help")
+		}
+	case !any:
+		return nil, false, usage("up needs to know the machines", "mlfnode up -a HOST,HOST -m 1 -w 2, or mlfnode up -f for the cluster in cluster.yaml")
+	default:
+		r.file = bootstrap.DefaultFile
+	}
+	if err := letters.Apply(cluster); err != nil {
+		return nil, false, usage(err.Error(), "mlfnode up --help")
+	}
+	return cluster, any, explainCluster(cluster.Validate())
+}
+
+func (a *app) up(c *cobra.Command, r *remote) error {
+	began := time.Now()
+	cluster, changed, err := r.described(c)
+	if err != nil {
+		return err
+	}
+	o, done, err := a.overSSH(r, cluster)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if o.Files, err = a.files(cluster.Project); err != nil {
+		return err
+	}
+	if o.Files != nil {
+		defer o.Files.Close()
+	}
+	if changed && !r.dryRun {
+		// Before anything is started, so that down finds it however up ends.
+		if err := r.keep(a, cluster); err != nil {
+			return err
+		}
+	}
+	o.Welcome = a.welcome
+	o.Token = func(context.Context) (string, error) { return a.tokenText(r.tokenFile) }
+	return a.settle(c.Context(), bootstrap.Up(c.Context(), o), began, a.showOutcomes)
+}
+
+// keep writes the file, and puts one with another cluster aside.
+func (r *remote) keep(a *app, cluster *bootstrap.Cluster) error {
+	old, err := os.ReadFile(r.file)
+	if err := bootstrap.Save(r.file, cluster); err != nil {
+		return err
+	}
+	now, again := os.ReadFile(r.file)
+	if err != nil || again != nil || string(old) == string(now) {
+		return nil
+	}
+	if err := os.WriteFile(r.file+".old", old, 0o644); err != nil {
+		return fmt.Errorf("keep the last cluster: %w", err)
+	}
+	a.say("the last %s is %[1]s.old now; what runs on its hosts ends with: mlfnode down -f %[1]s.old", r.file)
+	return nil
+}
+
+// files gives the files of a project, nil for none.
+func (a *app) files(project string) (*bootstrap.Files, error) {
+	if project == "" {
+		return nil, nil
+	}
+	p, err := a.project([]string{project}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return packFiles(p)
+}
+
+// packFiles copies what a bundle of the project would hold.
+func packFiles(p *projects.Project) (*bootstrap.Files, error) {
+	dir, err := os.MkdirTemp("", "mlfnode-push-")
+	if err != nil {
+		return nil, fmt.Errorf("copy the project: %w", err)
+	}
+	f, err := bundled(p, dir)
+	if err != nil {
+		_ = os.RemoveAll(dir) // what went wrong is said
+	}
+	return f, err
+}
+
+func bundled(p *projects.Project, dir string) (*bootstrap.Files, error) {
+	pack, err := os.CreateTemp("", "mlfnode-push-*")
+	if err != nil {
+		return nil, fmt.Errorf("pack the project: %w", err)
+	}
+	defer os.Remove(pack.Name())
+	defer pack.Close()
+	if _, err := projects.Pack(p.Dir, pack, projects.DefaultBundleLimit); err != nil {
+		return nil, err
+	}
+	if _, err := pack.Seek(0, 0); err != nil {
+		return nil, err
+	}
+	if err := projects.Unpack(pack, dir); err != nil {
+		return nil, err
+	}
+	return bootstrap.ReadFiles(p.Name, dir)
+}
+
+// overSSH prepares the work on the machines of a cluster. done releases what it needs.
+func (a *app) overSSH(r *remote, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return o, nil, fmt.Errorf("find this program: %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return o, nil, fmt.Errorf("find this machine's name: %w", err)
+	}
+	view := a.newView()
+	d, err := shell.NewDialer(shell.Options{Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: a.prompter(view)})
+	if err != nil {
+		return o, nil, explainProblem(err)
+	}
+	o = bootstrap.Options{
+		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell,
+		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
+			if address == bootstrap.LocalAddress {
+				return shell.Local{}, "", nil
+			}
+			t, err := shell.ParseTarget(address)
+			if err != nil {
+				return nil, "", err
+			}
+			m, err := d.Dial(ctx, t)
+			if err != nil {
+				return nil, "", err // not a nil *Connection in an interface
+			}
+			return m, d.Address(t), nil
+		},
+	}
+	return o, func() { d.Close() }, nil
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// view shows what is going on at the machines: on a terminal a table that changes, elsewhere a line for each step that ended.
+type view struct {
+	w        io.Writer
+	terminal bool
+
+	mu    sync.Mutex
+	rows  []*viewRow
+	drawn int // lines on the terminal
+}
+
+type viewRow struct {
+	host, now string
+	failed    bool
+}
+
+func (a *app) newView() *view { return &view{w: a.stderr, terminal: isTerminal(a.stderr)} }
+
+// tell is for bootstrap.Options.
+func (v *view) tell(e bootstrap.Event) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r := v.row(e.Host)
+	text := string(e.Step) + " …"
+	if e.Done {
+		text = fmt.Sprintf("%-8s%s", e.Step, outcomeOf(&e))
+	}
+	r.now, r.failed = text, e.Err != nil
+	switch {
+	case v.terminal:
+		v.draw()
+	case e.Done:
+		fmt.Fprintf(v.w, "%-12s %s  (%.1f s)\n", e.Host, oneLine(text), e.Took.Seconds())
+	}
+}
+
+func outcomeOf(e *bootstrap.Event) string {
+	switch {
+	case e.Err != nil:
+		return "FAILED: " + strings.ReplaceAll(e.Err.Error(), "\n", " ")
+	case e.Detail != "":
+		return e.Detail
+	}
+	return "ok"
+}
+
+func (v *view) row(host string) *viewRow {
+	for _, r := range v.rows {
+		if r.host == host {
+			return r
+		}
+	}
+	r := &viewRow{host: host}
+	v.rows = append(v.rows, r)
+	return r
+}
+
+// draw writes the table over the last one.
+func (v *view) draw() {
+	var b strings.Builder
+	if v.drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", v.drawn)
+	}
+	for _, r := range v.rows {
+		fmt.Fprintf(&b, "\r\x1b[K%s\n", fit(fmt.Sprintf("%-12s %s", r.host, oneLine(r.now)), width(v.w)-1))
+	}
+	v.drawn = len(v.rows)
+	_, _ = io.WriteString(v.w, b.String()) // a terminal that is gone is noticed by its signal
+}
+
+// pause leaves the table as it is, so that something can be printed or asked below it.
+func (v *view) pause() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.drawn = 0
+}
+
+// settle prints what came of the machines, and fails if one of them has a problem.
+func (a *app) settle(ctx context.Context, all []bootstrap.Outcome, began time.Time, show func([]bootstrap.Outcome) error) error {
+	if ctx.Err() != nil {
+		a.say("interrupted; the same command goes on from here, and mlfnode down takes back what was done")
+		return ctx.Err()
+	}
+	ill := 0
+	for i := range all {
+		if !all[i].OK {
+			ill++
+		}
+	}
+	var err error
+	if a.json {
+		err = a.printJSON(map[string]any{"hosts": all, "ok": ill == 0, "took_ns": time.Since(began)})
+	} else {
+		err = show(all)
+	}
+	if err == nil && ill > 0 {
+		err = &failure{code: exitFailed}
+	}
+	return err
+}
+
+func (a *app) showOutcomes(all []bootstrap.Outcome) error {
+	t := newTable(a.stdout, "host", "address", "roles", "service", "state")
+	for i := range all {
+		o := &all[i]
+		state := "unchanged"
+		switch {
+		case !o.OK:
+			state = "FAILED"
+		case len(o.Changed) > 0:
+			state = strings.Join(o.Changed, ", ")
+		}
+		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, state)
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	a.sayNotes(all)
+	return nil
+}
+
+// showStatus prints a line for each machine as it was seen.
+func (a *app) showStatus(all []bootstrap.Outcome) error {
+	t := newTable(a.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
+	for i := range all {
+		o := &all[i]
+		seen, gpus := &bootstrap.Seen{}, ""
+		if o.Seen != nil {
+			seen = o.Seen
+		}
+		if o.Facts != nil {
+			gpus = fmt.Sprint(o.Facts.GPUs)
+		}
+		state := "FAILED"
+		switch {
+		case o.OK && seen.Stale:
+			state = "at work; the program or its settings have changed since its start"
+		case o.OK && seen.Working:
+			state = "at work"
+		case o.OK:
+			state = "runs nothing"
+		}
+		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, o.Member, seen.Running, gpus, state)
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	a.sayNotes(all)
+	return nil
+}
+
+// sayNotes prints what a person should know and mend.
+func (a *app) sayNotes(all []bootstrap.Outcome) {
+	for i := range all {
+		o := &all[i]
+		for _, n := range o.Notes {
+			a.say("%s: note: %s", o.Host, oneLine(n))
+		}
+		if o.Problem != nil {
+			a.sayProblem(o.Host, o.Problem)
+		}
+	}
+}
+
+func rolesText(roles []bootstrap.Role) string {
+	var words []string
+	for _, r := range roles {
+		words = append(words, string(r))
+	}
+	return strings.Join(words, ",")
+}
+
+// sayProblem prints a problem as other errors are printed. A cause may have lines, as of a log.
+func (a *app) sayProblem(host string, p *shell.Problem) {
+	a.say("%s: %s", host, strings.ReplaceAll(strings.TrimSpace(p.Cause), "\n", "\n  "))
+	if p.Cure != "" {
+		a.say("  try: %s", p.Cure)
+	}
+}
+
+// explainProblem turns a problem into a failure with its hint.
+func explainProblem(err error) error {
+	var p *shell.Problem
+	if errors.As(err, &p) {
+		return failed(p.Cause, p.Cure)
+	}
+	return err
+}
