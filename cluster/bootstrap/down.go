@@ -35,6 +35,9 @@ func Down(ctx context.Context, o Options, purge bool) []Outcome {
 // glance finds out where things lie on a machine, whatever else is wrong with it.
 func (r *run) glance(ctx context.Context, m *machine) (err error) {
 	m.facts, err = examine(ctx, m.shell, r.Cluster.Root)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.outcomes[m.Name].Facts = m.facts
 	return err
 }
 

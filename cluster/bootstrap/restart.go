@@ -75,11 +75,23 @@ func (r *run) restart(ctx context.Context, m, boss *machine) bool {
 	}
 	m.again = true
 	r.start(ctx, m, boss)
-	asked := boss
-	if asked == nil {
-		asked = m
+	if boss != nil {
+		return r.well(m) && r.returned(ctx, m, boss)
 	}
-	return r.well(m) && r.step(m, Wait, func() (string, error) {
+	if !r.well(m) || !r.returned(ctx, m, m) {
+		return false
+	}
+	r.each(r.machines, func(other *machine) { // a master that comes back meets the others anew
+		if other != m && other.seen != nil && m.Is(Master) {
+			r.returned(ctx, other, m)
+		}
+	})
+	return true
+}
+
+// returned waits until the node works again, and the one that is asked sees it.
+func (r *run) returned(ctx context.Context, m, asked *machine) bool {
+	return r.step(m, Wait, func() (string, error) {
 		ctx, stop := context.WithTimeout(ctx, awaitLimit)
 		defer stop()
 		return "", m.arrive(ctx, asked)
