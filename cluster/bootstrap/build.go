@@ -7,7 +7,6 @@ import (
 	"debug/elf"
 	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -29,12 +28,12 @@ type Builds struct {
 
 // build is a program that can be shipped.
 type build struct {
-	path   string
-	digest string // SHA-256, hex
-	size   int
-	packed []byte // by gzip
-	arch   string // in Go's words
-	glibc  string // the least version that it needs; "" for a static one
+	path    string
+	content []byte
+	digest  string                 // SHA-256, hex
+	packed  func() ([]byte, error) // the content by gzip, made when it is first shipped
+	arch    string                 // in Go's words
+	glibc   string                 // the least version that it needs; "" for a static one
 }
 
 // NewBuilds starts from the program at this path.
@@ -79,12 +78,18 @@ func (b *Builds) open(path string) (*build, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &build{path: path, size: len(content)}
+	p := &build{path: path, content: content, packed: sync.OnceValues(func() ([]byte, error) { return pack(content) })}
 	sum := sha256.Sum256(content)
 	p.digest = hex.EncodeToString(sum[:])
 	if p.arch, p.glibc, err = needs(content); err != nil {
 		return nil, fmt.Errorf("read the program %s: %w", path, err)
 	}
+	b.read[path] = p
+	return p, nil
+}
+
+// pack compresses a program for its way.
+func pack(content []byte) ([]byte, error) {
 	var packed bytes.Buffer
 	w, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
 	if err != nil {
@@ -96,12 +101,8 @@ func (b *Builds) open(path string) (*build, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	p.packed, b.read[path] = packed.Bytes(), p
-	return p, nil
+	return packed.Bytes(), nil
 }
-
-// plain is the program as it is, for a machine without gzip.
-func (b *build) plain() (io.Reader, error) { return gzip.NewReader(bytes.NewReader(b.packed)) }
 
 // needs finds out what a program runs on.
 func needs(content []byte) (arch, glibc string, err error) {

@@ -46,14 +46,15 @@ func (m *machine) ship(ctx context.Context, b *build) (sent bool, err error) {
 	if m.facts.Digest == b.digest {
 		return false, nil
 	}
-	unpack, content := "cat", io.Reader(nil)
+	unpack, content := "cat", b.content
 	if m.facts.Gzip {
-		unpack, content = "gzip -dc", bytes.NewReader(b.packed)
-	} else if content, err = b.plain(); err != nil {
-		return false, err
+		unpack = "gzip -dc"
+		if content, err = b.packed(); err != nil {
+			return false, fmt.Errorf("pack the program: %w", err)
+		}
 	}
 	program := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Place.Program()), "UNPACK", unpack).Replace(shipped)
-	err = m.shell.Run(ctx, program, content, nil)
+	err = m.shell.Run(ctx, program, bytes.NewReader(content), nil)
 	var exit *shell.ExitError
 	if errors.As(err, &exit) {
 		return false, m.refusal(exit)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -121,9 +120,6 @@ func doneIn(r *Reply) string {
 	}
 	return strings.Join(r.Done, ", ")
 }
-
-// Names lists the files, for --dry-run.
-func (f *Files) Names() []string { return slices.Sorted(maps.Keys(f.files)) }
 
 // PushAll brings the project's files to all machines. The program goes along where it is not there yet.
 func PushAll(ctx context.Context, o Options) []Outcome {

@@ -285,7 +285,7 @@ func (r *run) ship(ctx context.Context, m *machine) (string, error) {
 	if !sent {
 		return "", err
 	}
-	return fmt.Sprintf("shipped mlfnode (%d MB)", b.size/1_000_000), nil
+	return fmt.Sprintf("shipped mlfnode (%d MB)", len(b.content)/1_000_000), nil
 }
 
 // start has the machine's deputy start the node. boss is the machine of its master, nil for the master itself and where the

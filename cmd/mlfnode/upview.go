@@ -23,10 +23,7 @@ type view struct {
 	drawn int // lines on the terminal
 }
 
-type viewRow struct {
-	host, now string
-	failed    bool
-}
+type viewRow struct{ host, now string }
 
 func (a *app) newView() *view { return &view{w: a.stderr, terminal: isTerminal(a.stderr)} }
 
@@ -39,7 +36,7 @@ func (v *view) tell(e bootstrap.Event) {
 	if e.Done {
 		text = fmt.Sprintf("%-8s%s", e.Step, outcomeOf(&e))
 	}
-	r.now, r.failed = text, e.Err != nil
+	r.now = text
 	switch {
 	case v.terminal:
 		v.draw()

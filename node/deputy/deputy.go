@@ -133,15 +133,11 @@ func (w *work) settings(file string) (node.Config, error) {
 
 // problemOf gives an error with its cure, where it has one.
 func problemOf(err error) *shell.Problem {
-	var p *shell.Problem
 	var refusal *api.Error
-	switch {
-	case errors.As(err, &p):
-		return p
-	case errors.As(err, &refusal):
+	if errors.As(err, &refusal) {
 		return &shell.Problem{Cause: refusal.Msg, Cure: refusal.Hint}
 	}
-	return &shell.Problem{Cause: err.Error()}
+	return bootstrap.ProblemOf(err)
 }
 
 // tries is how often what is waited for is looked at.
