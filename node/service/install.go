@@ -183,14 +183,7 @@ func (i *installation) chooseProgram() error {
 // linger has the user's services run without a login. Where that is not allowed the installation goes on, and says so.
 func (i *installation) linger(ctx context.Context) {
 	if out, err := run(ctx, "loginctl", "show-user", i.owner, "-p", "Linger", "--value"); err != nil || out != "yes" {
-		_, err := run(ctx, "loginctl", "--no-ask-password", "enable-linger")
-		if err != nil { // sudo that asks for no password may do it instead
-			_, sudo := run(ctx, "sudo", "-n", "loginctl", "enable-linger", i.owner)
-			if sudo == nil {
-				err = nil
-			}
-		}
-		if err != nil {
+		if err := setLinger(ctx, "enable-linger", i.owner); err != nil {
 			i.note("the service ends when %s logs out, because lingering could not be enabled (%v). Have an administrator run: loginctl enable-linger %[1]s", i.owner, err)
 			return
 		}
@@ -202,6 +195,19 @@ func (i *installation) linger(ctx context.Context) {
 		_, err := i.systemctl(ctx, "show", "-p", "Version")
 		return err == nil, nil
 	})
+}
+
+// setLinger has loginctl do this about lingering of the calling user. Sudo that asks for no password may be allowed what the user
+// is not. The error is what loginctl said without it.
+func setLinger(ctx context.Context, what, owner string) error {
+	_, err := run(ctx, "loginctl", "--no-ask-password", what)
+	if err == nil {
+		return nil
+	}
+	if _, sudo := run(ctx, "sudo", "-n", "loginctl", what, owner); sudo == nil {
+		return nil
+	}
+	return err
 }
 
 func (i *installation) note(format string, v ...any) {

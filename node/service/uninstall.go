@@ -156,13 +156,7 @@ func (r *removal) unlinger(ctx context.Context, owner string) {
 		r.Kept = append(r.Kept, "lingering of "+owner+": other services of this user are enabled")
 		return
 	}
-	_, err = run(ctx, "loginctl", "--no-ask-password", "disable-linger")
-	if err != nil {
-		if _, sudo := run(ctx, "sudo", "-n", "loginctl", "disable-linger", owner); sudo == nil {
-			err = nil
-		}
-	}
-	if err != nil {
+	if err := setLinger(ctx, "disable-linger", owner); err != nil {
 		r.failed = append(r.failed, fmt.Errorf("take back lingering: %w", err))
 	}
 }
