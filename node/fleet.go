@@ -115,10 +115,7 @@ func (n *Node) obey(o *jetstream.Orders) {
 		}
 	})
 	if o.Keys != 0 && o.Keys != keysID(n.fleet.keyring.Keys()) {
-		select {
-		case n.stale <- struct{}{}:
-		default: // it is being looked at already
-		}
+		nudge(n.stale)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"mlfnode/cluster"
 )
 
 // known is where a node has met its cluster, kept in cluster.json of the state folder: what it needs to find the others again.
@@ -73,30 +75,67 @@ func replaceFile(file string, content []byte) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// rejoin brings this node together with the others whenever it sees none of them, and remembers who is there.
+// rejoin brings this node together with the others whenever it sees none of them, and with the master whenever that one is back;
+// and it remembers who is there.
 func (n *Node) rejoin(ctx context.Context) error {
 	tick := time.NewTicker(rejoinInterval)
 	defer tick.Stop()
+	changed := make(chan struct{}, 1)
+	defer n.fleet.cluster.Watch(func(cluster.Member) { nudge(changed) })()
 	k := known{}
 	if n.known != nil {
 		k = *n.known
 	} else if old, err := loadKnown(n.cfg.StateDir); err == nil {
 		k = *old
 	}
+	back := false
 	for {
+		master := n.masterGossip()
+		if back = back && len(master) > 0; back {
+			back = !n.meet(ctx, master) // its gossip may start after all else
+		}
 		there := n.gossipAddresses()
 		if len(there) <= 1 && len(k.Gossip) > 0 {
-			if err := n.fleet.cluster.Join(ctx, k.Gossip); err != nil {
-				n.log.Debug("no other node answers", "err", err)
-			}
+			n.meet(ctx, k.Gossip)
 			there = n.gossipAddresses()
 		}
 		k.remember(n, there)
 		select {
 		case <-tick.C:
+		case <-changed:
+		case <-n.back:
+			back = true
 		case <-ctx.Done():
 			return nil
 		}
+	}
+}
+
+// meet reports whether one of the others answers.
+func (n *Node) meet(ctx context.Context, others []string) bool {
+	err := n.fleet.cluster.Join(ctx, others)
+	if err != nil {
+		n.log.Debug("no other node answers", "err", err)
+	}
+	return err == nil
+}
+
+// masterGossip is where the master gossips, as far as this node has heard of one.
+func (n *Node) masterGossip() []string {
+	var all []string
+	for _, m := range n.fleet.cluster.Members() {
+		if m.There() && m.Has(cluster.Master) && m.Node != n.fleet.cluster.Node() {
+			all = append(all, joinAddress(m.Address, m.Port))
+		}
+	}
+	return all
+}
+
+// nudge puts one into a channel that holds one, unless it is there.
+func nudge(to chan<- struct{}) {
+	select {
+	case to <- struct{}{}:
+	default:
 	}
 }
 

@@ -46,6 +46,7 @@ type Node struct {
 	fleet     *fleet           // of a node in a cluster
 	known     *known           // of a worker
 	stale     chan struct{}    // holds a token when the master has another gossip keyring
+	back      chan struct{}    // holds a token when a worker has met its master again
 	rotating  sync.Mutex       // held while the gossip key changes
 
 	handover    bool // another agent goes on in a moment; set before Close
@@ -65,7 +66,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1),
-		atWork: make(chan struct{}),
+		back: make(chan struct{}, 1), atWork: make(chan struct{}),
 	}
 	n.onClose(func() { lock.Close() })
 	defer func() {

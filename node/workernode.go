@@ -91,6 +91,7 @@ func (w *welcome) connected(up bool) {
 	w.refused = 0
 	w.mu.Unlock()
 	w.n.log.Info("connected to the master")
+	nudge(w.n.back) // a master that was away in a moment has another life, which may not have heard of this node
 	w.n.noteRefused(false)
 }
 

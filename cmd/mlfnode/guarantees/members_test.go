@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -97,6 +100,21 @@ func TestQuarantine(t *testing.T) {
 		}
 	}
 	broken.FreeDisk()
+}
+
+// TestMasterMeetsNodesAnew restarts the master before anybody misses it, and without what it knew of the others: they think that
+// they know it, and it does not know them.
+func TestMasterMeetsNodesAnew(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	p.Master.Agent.Signal(unix.SIGKILL)
+	<-p.Master.Agent.Ended()
+	if err := os.Remove(filepath.Join(p.Master.StateDir(), "cluster.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	p.Relaunch(p.Master)
+	for _, h := range p.Hosts {
+		p.Master.AwaitState(h.Name, "alive", 8*time.Second)
+	}
 }
 
 // TestForgetAndReturn takes a dead node off the list; it has to join anew.
