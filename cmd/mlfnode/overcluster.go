@@ -17,7 +17,7 @@ func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o boot
 	}
 	r.add(a, c)
 	if c.Args == nil {
-		c.Args = r.fileArgument
+		c.Args = noArgument
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		began := time.Now()

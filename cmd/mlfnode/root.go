@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -33,10 +34,34 @@ type app struct {
 func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Writer) int {
 	a := &app{stdout: &screen{w: stdout}, stderr: stderr, interrupts: i}
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(joinOptional(root, args))
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	return a.report(interruption(ctx, root.ExecuteContext(ctx)))
+}
+
+// joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
+func joinOptional(root *cobra.Command, args []string) []string {
+	c, _, err := root.Find(args)
+	if err != nil {
+		return args // it is said when it runs
+	}
+	optional := map[string]bool{}
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.NoOptDefVal != "" && f.Value.Type() == "string" {
+			optional["--"+f.Name], optional["-"+f.Shorthand] = true, f.Shorthand != ""
+		}
+	})
+	var joined []string
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if optional[arg] && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
+			i++
+			arg += "=" + args[i]
+		}
+		joined = append(joined, arg)
+	}
+	return joined
 }
 
 // The groups of the help.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ func (r *remote) add(a *app, c *cobra.Command) {
 func (a *app) upCommand() *cobra.Command {
 	r := &remote{letters: map[string]*string{}}
 	c := &cobra.Command{
-		Use: "up", Short: "Bring up a whole cluster over ssh", Args: r.fileArgument,
+		Use: "up", Short: "Bring up a whole cluster over ssh", Args: noArgument,
 		Long: `up makes machines that you can reach by ssh a cluster: it looks whether they are fit, puts mlfnode there, has a master and
 workers started as services, and waits until they are at work. Nothing needs to be installed there before, no root either.
 
@@ -64,15 +65,6 @@ cluster.yaml, which -f and the other commands read. A letter given beside -f tak
 	return c
 }
 
-// fileArgument takes the file of -f as a word of its own, too.
-func (r *remote) fileArgument(c *cobra.Command, args []string) error {
-	if c.Flags().Changed("file") && r.file == bootstrap.DefaultFile && len(args) == 1 {
-		r.file = args[0]
-		return nil
-	}
-	return noArgument(c, args)
-}
-
 // given are the letters on the command line.
 func (r *remote) given(c *cobra.Command) (l bootstrap.Letters, any bool) {
 	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master, "w": &l.Workers, "b": &l.Attach}
@@ -86,17 +78,21 @@ func (r *remote) given(c *cobra.Command) (l bootstrap.Letters, any bool) {
 
 // cluster reads the file that the commands after up are for.
 func (r *remote) cluster() (*bootstrap.Cluster, error) {
-	if r.file == "" {
-		r.file = bootstrap.DefaultFile
-	}
-	c, err := bootstrap.Load(r.file)
-	switch {
-	case errors.Is(err, bootstrap.ErrNoFile):
-		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
-	case err != nil:
-		return nil, usage(err.Error(), "mlfnode up --help")
+	r.file = cmp.Or(r.file, bootstrap.DefaultFile)
+	c, err := r.load()
+	if err != nil {
+		return nil, err
 	}
 	return c, explainCluster(c.Validate())
+}
+
+// load reads the file as it is: up may have letters that complete it.
+func (r *remote) load() (*bootstrap.Cluster, error) {
+	c, err := bootstrap.Load(r.file)
+	if errors.Is(err, bootstrap.ErrNoFile) {
+		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
+	}
+	return c, explainCluster(err)
 }
 
 func explainCluster(err error) error {
@@ -113,18 +109,16 @@ func (r *remote) described(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
 	switch {
 	case r.file != "":
 		var err error
-		if cluster, err = bootstrap.Load(r.file); errors.Is(err, bootstrap.ErrNoFile) {
-			return nil, false, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one")
-		} else if err != nil {
-			return nil, false, usage(err.Error(), "mlfnode up --help")
+		if cluster, err = r.load(); err != nil {
+			return nil, false, err
 		}
 	case !any:
 		return nil, false, usage("up needs to know the machines", "mlfnode up -a HOST,HOST -m 1 -w 2, or mlfnode up -f for the cluster in cluster.yaml")
 	default:
 		r.file = bootstrap.DefaultFile
 	}
-	if err := letters.Apply(cluster); err != nil {
-		return nil, false, usage(err.Error(), "mlfnode up --help")
+	if err := explainCluster(letters.Apply(cluster)); err != nil {
+		return nil, false, err
 	}
 	return cluster, any, explainCluster(cluster.Validate())
 }
