@@ -60,7 +60,7 @@ func (a *app) gpuSetup(ctx context.Context, r *remote, o gpusetup.Options, hosts
 	reports := make([]gpuReport, len(hosts))
 	var work sync.WaitGroup
 	for i, host := range hosts {
-		work.Go(func() { reports[i] = setUpOne(ctx, &over, host, o) })
+		work.Go(func() { reports[i] = a.setUpOne(ctx, &over, host, o) })
 	}
 	work.Wait()
 	if a.json {
@@ -76,12 +76,16 @@ func (a *app) gpuSetup(ctx context.Context, r *remote, o gpusetup.Options, hosts
 	return err
 }
 
-func setUpOne(ctx context.Context, over *bootstrap.Options, host string, o gpusetup.Options) gpuReport {
+func (a *app) setUpOne(ctx context.Context, over *bootstrap.Options, host string, o gpusetup.Options) gpuReport {
 	r := gpuReport{Host: host}
 	m, _, err := over.Dial(ctx, host)
 	if err == nil {
 		defer m.Close()
-		r.Report, err = gpusetup.Setup(ctx, m, o, nil)
+		r.Report, err = gpusetup.Setup(ctx, m, o, func(s gpusetup.Step) {
+			if s.Verdict == "" { // it may take minutes; verdicts are in the report
+				a.say("%s: %s: %s …", host, s.Check, oneLine(s.Text))
+			}
+		})
 	}
 	if err != nil {
 		r.Problem = bootstrap.ProblemOf(err)

@@ -100,7 +100,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and only root could change that", Cure: "log in as root, or allow the user " + s.h.user + " sudo without a password"}
 		return line, nil
 	}
-	s.tell(Step{Check: c.name, Text: line.Cause, Program: line.Program})
+	s.tell(Step{Check: c.name, Text: "mending, since " + line.Cause, Program: line.Program})
 	s.report.Changed = append(s.report.Changed, c.name)
 	said, err := shell.Output(ctx, s.m, s.by(line.As, line.Program), nil)
 	if exit, ok := asExit(err); ok {
@@ -151,7 +151,7 @@ func (s *setup) try(ctx context.Context, c check, line Check) (Check, error) {
 		line.Finding = Finding{Verdict: Skip, Note: "a dry run starts no containers"}
 		return line, nil
 	}
-	s.tell(Step{Check: c.name, Text: "trying", Program: line.Program})
+	s.tell(Step{Check: c.name, Text: "a trial container", Program: line.Program})
 	text, err := shell.Output(ctx, s.m, s.by(line.As, line.Program), nil)
 	if exit, ok := asExit(err); ok {
 		line.Finding, err = Finding{Verdict: Stop, Cause: "the trial broke off: " + exit.Error(), Cure: triage}, nil

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -179,6 +180,22 @@ func TestFreshMachineBecomesReady(t *testing.T) {
 	s.expect(s.setup(Options{}), Ready)
 	if again := changes(s.calls()); len(again) > 0 || s.digest() != before {
 		t.Errorf("got changes %q in the second run, want none", again)
+	}
+}
+
+// TestLongStepsAreTold says what is under way before it is done: an installation takes minutes.
+func TestLongStepsAreTold(t *testing.T) {
+	s := newStage(t)
+	var begun []string
+	done := map[string]bool{}
+	_, err := Setup(t.Context(), shell.Local{}, s.options(Options{}), func(p Step) {
+		done[p.Check] = done[p.Check] || p.Verdict != ""
+		if p.Verdict == "" && p.Program != "" && !done[p.Check] {
+			begun = append(begun, p.Check)
+		}
+	})
+	if want := []string{"toolkit", "configuration", "cdi", "trial"}; err != nil || !slices.Equal(begun, want) {
+		t.Errorf("got %q, %v as begun, want %q", begun, err, want)
 	}
 }
 
