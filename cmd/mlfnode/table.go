@@ -26,18 +26,31 @@ const (
 )
 
 // table prints rows in aligned columns.
-type table struct{ w *tabwriter.Writer }
+type table struct {
+	w     *tabwriter.Writer
+	whole int // cell that is not cut, the last one; 0 for none
+}
 
 func newTable(w io.Writer, head ...string) *table {
-	t := &table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
 	t.row(head...)
+	return t
+}
+
+// newTextTable has text for people in its last column, which is not cut.
+func newTextTable(w io.Writer, head ...string) *table {
+	t := newTable(w, head...)
+	t.whole = len(head) - 1
 	return t
 }
 
 func (t *table) row(cells ...string) {
 	clean := make([]string, len(cells))
 	for i, c := range cells {
-		clean[i] = fit(strings.ReplaceAll(sanitize([]byte(c)), "\t", " "), cellWidth)
+		clean[i] = strings.ReplaceAll(sanitize([]byte(c)), "\t", " ")
+		if i == 0 || i != t.whole {
+			clean[i] = fit(clean[i], cellWidth)
+		}
 	}
 	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(clean, "\t"), "\t "))
 }

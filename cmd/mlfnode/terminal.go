@@ -14,12 +14,18 @@ func isTerminal(w io.Writer) bool {
 
 // width is the number of columns of a terminal, 80 when it does not say.
 func width(w io.Writer) int {
+	columns, _ := size(w)
+	return columns
+}
+
+// size is the number of columns and lines of a terminal, 80 and 24 when it does not say.
+func size(w io.Writer) (columns, lines int) {
 	if f, ok := file(w); ok {
-		if n, _, err := term.GetSize(int(f.Fd())); err == nil && n > 0 {
-			return n
+		if columns, lines, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 && lines > 0 {
+			return columns, lines
 		}
 	}
-	return 80
+	return 80, 24
 }
 
 // file gives the file behind w.

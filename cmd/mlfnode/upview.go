@@ -23,7 +23,14 @@ type view struct {
 	drawn int // lines on the terminal
 }
 
-type viewRow struct{ host, now string }
+// viewRow is what is known of one machine.
+type viewRow struct {
+	host   string
+	step   bootstrap.Step
+	busy   bool // the step is under way
+	failed bool
+	text   string
+}
 
 func (a *app) newView() *view { return &view{w: a.stderr, terminal: isTerminal(a.stderr)} }
 
@@ -32,16 +39,15 @@ func (v *view) tell(e bootstrap.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.row(e.Host)
-	text := string(e.Step) + " …"
+	r.step, r.busy, r.failed, r.text = e.Step, !e.Done, e.Err != nil, string(e.Step)+" …"
 	if e.Done {
-		text = fmt.Sprintf("%-8s%s", e.Step, outcomeOf(&e))
+		r.text = fmt.Sprintf("%-8s%s", e.Step, outcomeOf(&e))
 	}
-	r.now = text
 	switch {
 	case v.terminal:
-		v.draw()
+		v.draw(size(v.w))
 	case e.Done:
-		fmt.Fprintf(v.w, "%-12s %s  (%.1f s)\n", e.Host, oneLine(text), e.Took.Seconds())
+		fmt.Fprintf(v.w, "%-12s %s  (%.1f s)\n", e.Host, oneLine(r.text), e.Took.Seconds())
 	}
 }
 
@@ -67,16 +73,65 @@ func (v *view) row(host string) *viewRow {
 }
 
 // draw writes the table over the last one.
-func (v *view) draw() {
+func (v *view) draw(columns, lines int) {
 	var b strings.Builder
 	if v.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA", v.drawn)
+		fmt.Fprintf(&b, "\x1b[%dA\r\x1b[J", v.drawn)
 	}
-	for _, r := range v.rows {
-		fmt.Fprintf(&b, "\r\x1b[K%s\n", fit(fmt.Sprintf("%-12s %s", r.host, oneLine(r.now)), width(v.w)-1))
+	shown := v.lines(max(lines-1, 2)) // the cursor has the last line
+	for _, line := range shown {
+		b.WriteString(fit(line, columns-1) + "\n")
 	}
-	v.drawn = len(v.rows)
+	v.drawn = len(shown)
 	_, _ = io.WriteString(v.w, b.String()) // a terminal that is gone is noticed by its signal
+}
+
+// lines is the table. A terminal cannot be written to above its first line, so that one that is too low for all machines shows
+// how many are where, then those that have failed and those that are busy.
+func (v *view) lines(most int) []string {
+	chosen, lines := v.rows, []string(nil)
+	if len(v.rows) > most {
+		lines = []string{v.summary()}
+		chosen = v.chosen(most - 1)
+	}
+	for _, r := range chosen {
+		lines = append(lines, fmt.Sprintf("%-12s %s", r.host, oneLine(r.text)))
+	}
+	return lines
+}
+
+// chosen are at most so many rows, those first that ask for attention.
+func (v *view) chosen(most int) []*viewRow {
+	var failed, busy []*viewRow
+	for _, r := range v.rows {
+		if r.failed {
+			failed = append(failed, r)
+		} else if r.busy {
+			busy = append(busy, r)
+		}
+	}
+	all := append(failed[:min(len(failed), most/2)], busy...)
+	return all[:min(len(all), most)]
+}
+
+// summary counts the machines at each step.
+func (v *view) summary() string {
+	var steps []bootstrap.Step
+	at, failed := map[bootstrap.Step]int{}, 0
+	for _, r := range v.rows {
+		if r.failed {
+			failed++
+			continue
+		}
+		if at[r.step]++; at[r.step] == 1 {
+			steps = append(steps, r.step)
+		}
+	}
+	parts := []string{fmt.Sprintf("%d failed", failed)}
+	for _, s := range steps {
+		parts = append(parts, fmt.Sprintf("%s %d", s, at[s]))
+	}
+	return fmt.Sprintf("%d hosts: %s", len(v.rows), strings.Join(parts, ", "))
 }
 
 // pause leaves the table as it is, so that something can be printed or asked below it.
@@ -111,7 +166,7 @@ func (a *app) settle(ctx context.Context, all []bootstrap.Outcome, began time.Ti
 }
 
 func (a *app) showOutcomes(all []bootstrap.Outcome) error {
-	t := newTable(a.stdout, "host", "address", "roles", "service", "state")
+	t := newTextTable(a.stdout, "host", "address", "roles", "service", "state")
 	for i := range all {
 		o := &all[i]
 		state := "unchanged"
@@ -132,7 +187,7 @@ func (a *app) showOutcomes(all []bootstrap.Outcome) error {
 
 // showStatus prints a line for each machine as it was seen.
 func (a *app) showStatus(all []bootstrap.Outcome) error {
-	t := newTable(a.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
+	t := newTextTable(a.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
 	for i := range all {
 		o := &all[i]
 		seen, gpus := &bootstrap.Seen{}, ""

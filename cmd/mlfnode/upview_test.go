@@ -1,0 +1,68 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"mlfnode/cluster/bootstrap"
+)
+
+// TestViewOfManyHosts keeps within a terminal that has fewer lines than there are hosts: above its first line nothing can be
+// written over.
+func TestViewOfManyHosts(t *testing.T) {
+	const columns, lines, hosts = 60, 12, 200
+	var out bytes.Buffer
+	v := &view{w: &out}
+	up := regexp.MustCompile(`\x1b\[(\d+)A`)
+	for i := range hosts {
+		name := fmt.Sprintf("host%d", i)
+		v.tell(bootstrap.Event{Host: name, Step: bootstrap.Connect})
+		if i%2 == 0 {
+			v.tell(bootstrap.Event{Host: name, Step: bootstrap.Connect, Done: true, Err: errors.New(strings.Repeat("no answer ", 20))})
+		}
+		out.Reset()
+		v.draw(columns, lines)
+		text := up.ReplaceAllString(strings.ReplaceAll(out.String(), "\r\x1b[J", ""), "")
+		if n := strings.Count(text, "\n"); n >= lines {
+			t.Fatalf("%d hosts: got %d lines, want less than %d", i+1, n, lines)
+		}
+		for line := range strings.Lines(text) {
+			if len([]rune(line)) > columns {
+				t.Errorf("got a line of %d columns, want at most %d: %q", len([]rune(line)), columns, line)
+			}
+		}
+		if m := up.FindStringSubmatch(out.String()); i > 0 && m == nil {
+			t.Fatalf("%d hosts: the table is not written over the last one", i+1)
+		} else if m != nil {
+			if n, _ := strconv.Atoi(m[1]); n >= lines {
+				t.Fatalf("%d hosts: the cursor goes up %d lines of %d", i+1, n, lines)
+			}
+		}
+	}
+	all := v.lines(lines - 1)
+	if want := "200 hosts: 100 failed, connect 100"; all[0] != want {
+		t.Errorf("got the summary %q, want %q", all[0], want)
+	}
+	if text := strings.Join(all, "\n"); !strings.Contains(text, "FAILED: no answer") || !strings.Contains(text, "host1        connect …") {
+		t.Errorf("want failed and busy hosts in\n%s", text)
+	}
+}
+
+// TestTextIsWhole does not cut what is for people to read.
+func TestTextIsWhole(t *testing.T) {
+	var out bytes.Buffer
+	long := strings.Repeat("word ", 20) + "end"
+	table := newTextTable(&out, "host", "state")
+	table.row(long, long)
+	if err := table.end(); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.HasSuffix(got, "  "+long+"\n") || strings.Count(got, "end") != 1 {
+		t.Errorf("got\n%s\nwant the state whole and the host cut", got)
+	}
+}
