@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"mlfnode/cluster/bootstrap/shell"
 )
 
 // Role is what a machine does in the cluster.
@@ -59,20 +61,13 @@ func (h *Host) set(r Role, on bool) {
 	slices.Sort(h.Roles)
 }
 
-// host is the address without user and port.
+// host is the address without user and port; "" for one that is none.
 func (h *Host) host() string {
-	_, rest, found := strings.Cut(h.Address, "@")
-	if !found {
-		rest = h.Address
+	t, err := shell.ParseTarget(h.Address)
+	if err != nil {
+		return ""
 	}
-	if inner, ok := strings.CutPrefix(rest, "["); ok {
-		inner, _, _ = strings.Cut(inner, "]")
-		return inner
-	}
-	if strings.Count(rest, ":") == 1 {
-		rest, _, _ = strings.Cut(rest, ":")
-	}
-	return rest
+	return t.Host
 }
 
 // complete fills in what was left to defaults: the folder and the names of nodes. self names this machine.
@@ -163,8 +158,8 @@ func below(folder string) bool {
 func (h *Host) problems() []error {
 	var problems []error
 	add := func(format string, v ...any) { problems = append(problems, fmt.Errorf(format, v...)) }
-	if h.host() == "" || strings.ContainsAny(h.Address, " ,/\t") {
-		add("%q is no address of a host; write [USER@]HOST[:PORT]", h.Address)
+	if _, err := shell.ParseTarget(h.Address); err != nil {
+		problems = append(problems, err)
 	}
 	if h.Name != "" && h.Name != cleanName(h.Name) {
 		add("%q is no name of a node; use letters, digits, - and _", h.Name)

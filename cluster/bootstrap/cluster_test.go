@@ -108,7 +108,7 @@ func TestBadClusters(t *testing.T) {
 		{"", []string{"-a=A", "-m=1", "-r=/opt/ML"}, "the folder \"/opt/ML\" is no folder below the home folder; write one as in -r mlfnode"},
 		{"", []string{"-a=A", "-m=1", "-r=../ML"}, "the folder \"../ML\" is no folder below the home folder; write one as in -r mlfnode"},
 		{"", []string{"-a=A", "-m=1", "-r=."}, "the folder \".\" is no folder below the home folder; write one as in -r mlfnode"},
-		{"", []string{"-a=user@", "-m=1"}, "\"user@\" is no address of a host; write [USER@]HOST[:PORT]"},
+		{"", []string{"-a=user@", "-m=1"}, "\"user@\" names no machine; write [user@]host[:port]"},
 		{"hosts:\n  - address: A\n    roles: [boss]\n", []string{"-b=x"}, "host A: there is no role \"boss\"; write master or worker"},
 		{"hosts:\n  - {address: A, name: x y, roles: [master]}\n", nil, "\"x y\" is no name of a node; use letters, digits, - and _"},
 		{"hosts:\n  - {address: A, name: x, roles: [master]}\n  - {address: B, name: x, roles: [worker]}\n", nil, "two hosts have the name \"x\""},
