@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/node/durable"
 )
 
 // known is where a node has met its cluster, kept in cluster.json of the state folder: what it needs to find the others again.
@@ -49,30 +50,10 @@ func (k *known) save(state string) error {
 	if err != nil {
 		return fmt.Errorf("encode where the cluster is: %w", err)
 	}
-	if err := replaceFile(filepath.Join(state, knownFile), append(b, '\n')); err != nil {
+	if err := durable.WriteFile(filepath.Join(state, knownFile), append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("remember where the cluster is: %w", bare(err))
 	}
 	return nil
-}
-
-// replaceFile gives a file new content, so that a power cut at any moment leaves the old or the new.
-func replaceFile(file string, content []byte) error {
-	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), file); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(file))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // rejoin brings this node together with the others whenever it sees none of them, and with the master whenever that one is back;

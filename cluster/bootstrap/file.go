@@ -7,8 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
+
+	"mlfnode/node/durable"
 
 	"gopkg.in/yaml.v3"
 )
@@ -82,16 +83,7 @@ func Save(file string, c *Cluster) error {
 	if err := errors.Join(enc.Encode(c), enc.Close()); err != nil {
 		return fmt.Errorf("write the cluster: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), ".cluster-*")
-	if err != nil {
-		return fmt.Errorf("write the cluster: %w", err)
-	}
-	defer os.Remove(f.Name()) // it is gone when all went well
-	_, err = f.Write(b.Bytes())
-	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
+	if err := durable.WriteFile(file, b.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write the cluster: %w", err)
 	}
 	return nil

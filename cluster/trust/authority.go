@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 )
 
 // Authority is the CA of a cluster, with its tokens and its registry of nodes. Only the master has one. It may be used from
@@ -71,11 +72,11 @@ func makeAuthority(dir string, now time.Time) error {
 		return fmt.Errorf("sign the cluster's CA: %w", err)
 	}
 	for _, write := range []func() error{
-		func() error { return writePrivate(filepath.Join(dir, caKeyFile), text) },
+		func() error { return durable.WriteFile(filepath.Join(dir, caKeyFile), text, 0o600) },
 		func() error { return saveKeys(dir, [][]byte{NewGossipKey()}) },
 		func() error { return makeTable(filepath.Join(dir, tokensFile)) },
 		func() error { return makeTable(filepath.Join(dir, nodesFile)) },
-		func() error { return writePrivate(filepath.Join(dir, caCertFile), certPEM(der)) },
+		func() error { return durable.WriteFile(filepath.Join(dir, caCertFile), certPEM(der), 0o600) },
 	} {
 		if err := write(); err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 )
 
 // Context is how a person reaches a cluster, kept in a file of theirs.
@@ -152,5 +153,5 @@ func SaveContext(path string, c Context) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("save the context: %w", err)
 	}
-	return writePrivate(path, b)
+	return durable.WriteFile(path, b, 0o600)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 )
 
 // keepFiles copies some files of one folder into a new one.
@@ -113,7 +114,7 @@ func TestCutFiles(t *testing.T) {
 // What was being written when the process was killed is no file, and goes.
 func TestHalfWrittenFiles(t *testing.T) {
 	a, _, _ := newAuthority(t)
-	part := filepath.Join(a.dir, partPrefix+tokensFile+"-123")
+	part := filepath.Join(a.dir, durable.PartPrefix+tokensFile+"-123")
 	if err := os.WriteFile(part, []byte(`{"version":1,"entr`), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -7,8 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
+
+	"mlfnode/node/durable"
 )
 
 // The files of the trust folder.
@@ -26,9 +27,6 @@ const (
 // largestFile bounds what is read. A registry of 10,000 nodes takes about 3 MB.
 const largestFile = 64 << 20
 
-// partPrefix begins the names of files that are being written.
-const partPrefix = ".part-"
-
 // openFolder makes the folder private, and removes what was being written when a process was killed.
 func openFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -43,16 +41,10 @@ func openFolder(dir string) error {
 			return fmt.Errorf("make the trust folder private: %w", err)
 		}
 	}
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), partPrefix) {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
-		}
-	}
-	if err != nil {
+	if err := durable.Clean(dir); err != nil {
 		return fmt.Errorf("clean the trust folder: %w", err)
 	}
-	return syncFolder(filepath.Dir(dir))
+	return durable.SyncFolder(filepath.Dir(dir))
 }
 
 // readPrivate reads a file that nobody else may read. A secret that others could read is not one, so the mode is not quietly
@@ -88,43 +80,6 @@ func readRegular(path string) ([]byte, fs.FileMode, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(f, largestFile))
 	return b, info.Mode().Perm(), err
-}
-
-// writePrivate replaces a file, 0600. A kill or a power cut at any moment leaves the old content or the new one, and after
-// the return it is the new one.
-func writePrivate(path string, data []byte) error {
-	dir, name := filepath.Split(path)
-	f, err := os.CreateTemp(dir, partPrefix+name+"-*") // 0600
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(f.Name())))
-	}
-	return syncFolder(dir)
-}
-
-// removeFile makes sure that a file is gone, after a power cut as well.
-func removeFile(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(dir string) error {
-	f, err := os.Open(filepath.Clean(dir))
-	if err != nil {
-		return fmt.Errorf("sync a folder: %w", err)
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("sync the folder %s: %w", dir, err)
-	}
-	return nil
 }
 
 func missing(path string) bool {

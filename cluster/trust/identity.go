@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 )
 
 // Identity is what a node shows to others: its certificate with its key, and the CA by which it knows them.
@@ -87,14 +88,14 @@ func (id *Identity) save(dir string, keys [][]byte) error {
 	}
 	crt := filepath.Join(dir, nodeCertFile)
 	if old, err := LoadIdentity(dir); err != nil || PinOf(old.CA) != PinOf(id.CA) || !key.Equal(old.Cert.PrivateKey) {
-		if err := removeFile(crt); err != nil {
+		if err := durable.Remove(crt); err != nil {
 			return err
 		}
 	}
-	if err := writePrivate(filepath.Join(dir, caCertFile), certPEM(id.CA.Raw)); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, caCertFile), certPEM(id.CA.Raw), 0o600); err != nil {
 		return err
 	}
-	if err := writePrivate(filepath.Join(dir, nodeKeyFile), text); err != nil {
+	if err := durable.WriteFile(filepath.Join(dir, nodeKeyFile), text, 0o600); err != nil {
 		return err
 	}
 	if keys != nil {
@@ -102,5 +103,5 @@ func (id *Identity) save(dir string, keys [][]byte) error {
 			return err
 		}
 	}
-	return writePrivate(crt, certPEM(id.Leaf().Raw))
+	return durable.WriteFile(crt, certPEM(id.Leaf().Raw), 0o600)
 }

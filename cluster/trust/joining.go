@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 )
 
 // JoinClient is a machine that wants to join: dial with TLS, ask for the challenge of TokenID, send Request, and Accept the
@@ -65,7 +66,7 @@ func joinKey(dir string, pin Pin, node grid.NodeID) (*ecdsa.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	return key, writePrivate(path, text)
+	return key, durable.WriteFile(path, text, 0o600)
 }
 
 // TokenID is what the master is asked a challenge for.
@@ -107,5 +108,5 @@ func (j *JoinClient) Accept(a JoinAnswer) (*Identity, error) {
 	if err := id.save(j.dir, a.Keyring); err != nil {
 		return nil, err
 	}
-	return id, removeFile(filepath.Join(j.dir, joinKeyFile))
+	return id, durable.Remove(filepath.Join(j.dir, joinKeyFile))
 }

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"sync"
 	"sync/atomic"
+
+	"mlfnode/node/durable"
 )
 
 // fileVersion is the form of our JSON files. A newer form is refused: writing it back would lose what we don't know.
@@ -87,7 +89,7 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return writePrivate(path, append(b, '\n'))
+	return durable.WriteFile(path, append(b, '\n'), 0o600)
 }
 
 func newer(path string) error {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"mlfnode/node/durable"
 )
 
 // setting finds the value of a top-level setting in a node.yaml. It reads no YAML beyond a plain `key: value`, which is all
@@ -52,19 +54,10 @@ func readIfThere(file string) (string, error) {
 	return string(b), err
 }
 
-// replace writes a file in one step, so that nobody ever reads half of it and a program that runs can be replaced.
-func replace(file string, content []byte, mode fs.FileMode) error {
+// place writes a file that may be the first in its folder.
+func place(file string, content []byte, mode fs.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // it is gone when all went well
-	_, err = f.Write(content)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
+	return durable.WriteFile(file, content, mode)
 }

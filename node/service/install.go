@@ -249,7 +249,7 @@ func (i *installation) writeUnit(ctx context.Context) error {
 		home: i.Home, role: i.Role, version: i.version(ctx), command: append([]string{i.report.Program}, i.args...),
 		state: i.state, owner: i.owner, marks: i.marks,
 	}
-	if err := replace(i.unit, []byte(u.text()), 0o644); err != nil {
+	if err := place(i.unit, []byte(u.text()), 0o644); err != nil {
 		return fmt.Errorf("write the unit: %w", err)
 	}
 	return nil
@@ -275,7 +275,7 @@ func (i *installation) writeProgram() error {
 		return err
 	}
 	i.marks.Program = i.report.Program
-	return replace(i.report.Program, b, 0o755)
+	return place(i.report.Program, b, 0o755)
 }
 
 // writeConfig writes the settings where there are none. They may come to hold secrets, so only their owner reads them.
@@ -289,7 +289,7 @@ func (i *installation) writeConfig() error {
 	}
 	text := []byte(newConfig(i.state, seed))
 	i.marks.Config, i.marks.Digest = i.config, digestOf(text)
-	return replace(i.config, text, 0o600)
+	return place(i.config, text, 0o600)
 }
 
 // activate makes systemd read the unit, enables it and starts it.

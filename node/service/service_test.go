@@ -124,7 +124,7 @@ func TestWithoutSystemd(t *testing.T) {
 func TestInPlace(t *testing.T) {
 	dir := t.TempDir()
 	program := dir + "/mlfnode"
-	if err := replace(program, nil, 0o755); err != nil {
+	if err := place(program, nil, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for _, inPlace := range []bool{true, false} {

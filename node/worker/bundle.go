@@ -12,6 +12,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/projects"
 )
@@ -119,7 +120,7 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, key string, setup fun
 		}
 		err := syncAll(dir)
 		if err == nil {
-			err = writeSynced(dir+setupDone, "set up\n")
+			err = durable.WriteFile(dir+setupDone, []byte("set up\n"), 0o600)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("the setup could not be noted: %w", err)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"mlfnode/node/durable"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -21,6 +23,9 @@ const (
 // tidy removes bundles and setups that no trial has asked for in a long time. After a start of the machine it removes all
 // bundles: they are not synced when they are unpacked, so a power cut can have left files without content.
 func tidy(dir, boot string, now time.Time) error {
+	if err := durable.Clean(dir); err != nil {
+		return err
+	}
 	was, err := os.ReadFile(filepath.Join(dir, "boot"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -29,7 +34,7 @@ func tidy(dir, boot string, now time.Time) error {
 		if err := removeTree(filepath.Join(dir, "bundles")); err != nil {
 			return err
 		}
-		if err := writeSynced(filepath.Join(dir, "boot"), boot); err != nil {
+		if err := durable.WriteFile(filepath.Join(dir, "boot"), []byte(boot), 0o600); err != nil {
 			return err
 		}
 	}

@@ -117,6 +117,36 @@ func TestMasterMeetsNodesAnew(t *testing.T) {
 	}
 }
 
+// TestIncarnationSurvivesPowerCut cuts the power of a node that has just been restarted: its next life must not name its runs as
+// that one did, or reports of two attempts would be taken for one.
+func TestIncarnationSurvivesPowerCut(t *testing.T) {
+	p := newPlay(t, 2, hosts.Options{Disk: "256m", Lossy: true})
+	h := p.Hosts[1]
+	seen := map[string]bool{}
+	begins := func() {
+		p.Relaunch(h)
+		hosts.Await(t, hosts.Patience, func() error {
+			about, err := p.client(h).Node(t.Context())
+			if err == nil && !about.Working {
+				err = fmt.Errorf("%s is not at work", h.Name)
+			}
+			return err
+		})
+		text, err := os.ReadFile(filepath.Join(h.StateDir(), "incarnation"))
+		if now := string(text); err != nil || seen[now] {
+			t.Errorf("got the incarnation %q, %v, after %v", now, err, seen)
+		}
+		seen[string(text)] = true
+	}
+	for range 3 {
+		h.Agent.Kill()
+		begins()
+		h.PowerCut()
+		h.Boot()
+		begins()
+	}
+}
+
 // TestForgetAndReturn takes a dead node off the list; it has to join anew.
 func TestForgetAndReturn(t *testing.T) {
 	p := newPlay(t, 3, hosts.Options{})

@@ -324,7 +324,8 @@ func (p *play) checkOutput(c *api.Client, runs map[int64]string) {
 		for stream, want := range p.said(i) {
 			b := got[key{i, stream}]
 			if b == nil || b.String() != want {
-				p.t.Errorf("trial %d, %s: got %q, want %q", i, stream, b, want)
+				attempts, err := c.Attempts(p.t.Context(), grid.TrialID{Sweep: p.sweep, Index: i})
+				p.t.Errorf("trial %d, %s: got %q, want %q of the run %s; its attempts are %+v, %v", i, stream, b, want, runs[i], attempts, err)
 			}
 		}
 	}

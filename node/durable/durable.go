@@ -1,0 +1,78 @@
+// Package durable replaces and removes small files so that a kill or a power cut at any moment leaves what was there or what is
+// new, and after the return it is the new. A rename alone does not do that: it is lost until its folder is synced.
+package durable
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// PartPrefix begins the names of files that are being written, beside the file that they are to replace. A kill leaves them.
+const PartPrefix = ".part-"
+
+// WriteFile gives a file new content and these permissions, whatever the umask. A program that runs can be replaced. The error
+// names the file.
+func WriteFile(path string, content []byte, mode fs.FileMode) error {
+	dir, name := filepath.Split(path)
+	part, err := os.CreateTemp(filepath.Clean(dir), PartPrefix+name+"-*") // 0600
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, bare(err))
+	}
+	_, err = part.Write(content)
+	if err = errors.Join(err, part.Chmod(mode), part.Sync(), part.Close()); err == nil {
+		err = os.Rename(part.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(part.Name()) // the first error counts
+		return fmt.Errorf("write %s: %w", path, bare(err))
+	}
+	return SyncFolder(dir)
+}
+
+// Remove makes sure that a file is gone.
+func Remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return SyncFolder(filepath.Dir(path))
+}
+
+// Clean removes what kills have left in a folder while WriteFile was at work. Nobody else may write to it.
+func Clean(dir string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), PartPrefix) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
+}
+
+// SyncFolder brings what was made, renamed and removed in a folder onto the disk, but not the content of its files.
+func SyncFolder(dir string) error {
+	f, err := os.Open(filepath.Clean(dir))
+	if err != nil {
+		return fmt.Errorf("sync a folder: %w", err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync the folder %s: %w", dir, err)
+	}
+	return nil
+}
+
+// bare takes the name of the part out of an error: nobody knows it.
+func bare(err error) error {
+	var atPath *fs.PathError
+	var atLink *os.LinkError
+	switch {
+	case errors.As(err, &atPath):
+		return atPath.Err
+	case errors.As(err, &atLink):
+		return atLink.Err
+	}
+	return err
+}
