@@ -53,6 +53,9 @@ type adoption struct {
 // adopt finds out how the attempt of a spool stands: its result, nil if nobody knows one, or that it goes on. In that case
 // its resources are reserved and its lease is held from here on.
 func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *grid.Result, goesOn bool) {
+	if m.outlived(w.boot) {
+		return nil, false
+	}
 	if m.Result != nil {
 		return m.Result, false
 	}
@@ -192,8 +195,7 @@ func (w *Worker) note(a *attempt, m *manifest, result *grid.Result) {
 		result.Started = a.started.UnixMicro()
 	}
 	if m.Result == nil {
-		m.Result = result
-		if err := a.spool.claim(m); err != nil {
+		if err := a.note(m, result); err != nil {
 			w.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
 			return // whoever holds it keeps it for the next start
 		}

@@ -72,7 +72,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result
 		return a.failed(grid.ClassSetup, "the attempt's folder could not be made: "+err.Error()), false
 	}
 	a.spool = spool
-	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease}
+	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease, Boot: w.boot}
 	if err := spool.claim(m); err != nil {
 		return a.failed(grid.ClassSetup, "the attempt's folder could not be written: "+err.Error()), true
 	}
@@ -139,8 +139,7 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 		return result, out.Leftovers == 0
 	}
 	// The program has ended: the next start can tell so even if this one gets no further.
-	m.Result = result
-	if err := a.spool.claim(m); err != nil {
+	if err := a.note(m, result); err != nil {
 		w.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
 	}
 	w.collect(a, result)

@@ -17,7 +17,7 @@ import (
 )
 
 // Recover reports what an agent that died left behind: each spool that still names an attempt gives the attempt's result if
-// it had ended, else says that the attempt was lost with its node agent; its output is stored in both cases. An attempt that
+// it had ended, else says that the attempt was lost with its node agent or its machine; its output is stored in both cases. An attempt that
 // Config.Adopt knows to run is taken back: Run goes on with it. The processes of all others must be gone. Call it before Run,
 // and before the master looks for what is missing.
 func (w *Worker) Recover(ctx context.Context) error {
@@ -72,6 +72,8 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 	ended := time.Now().UnixMicro()
 	if result != nil {
 		ended = result.Started + result.Usage.Wall
+	} else if m.Result = nil; m.outlived(w.boot) {
+		result = a.failed(grid.ClassLost, "the machine went down before its report was stored")
 	} else {
 		result = a.failed(grid.ClassLost, "the node agent died while it ran")
 	}

@@ -5,7 +5,9 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -104,6 +106,59 @@ func TestRecoverTellsOfALostAttempt(t *testing.T) {
 		t.Errorf("event %s of run %s of trial %d, result (-want +got):\n%s", e.Kind, e.Run, e.Index, diff)
 	}
 	gone(t, dir)
+}
+
+// TestRecoverAfterThePowerWent trusts no result that may have reached the disk without its output.
+func TestRecoverAfterThePowerWent(t *testing.T) {
+	boot, err := os.ReadFile(bootID)
+	if err != nil {
+		t.Skip("this system does not name its starts")
+	}
+	now := strings.TrimSpace(string(boot))
+	for _, c := range []struct {
+		name   string
+		boot   string
+		synced bool
+		class  grid.Class
+	}{
+		{"the agent died alone", now, false, grid.ClassNone},
+		{"the machine went down", "earlier", false, grid.ClassLost},
+		{"the machine went down later", "earlier", true, grid.ClassNone},
+		{"an older agent", "", false, grid.ClassNone},
+	} {
+		s := newStage(t, nil)
+		r := s.sweep("t-1", 10, 1, nil)
+		result := &grid.Result{Started: began, Usage: grid.Usage{Wall: wall}}
+		s.spool(1, &manifest{Sweep: r.ID, Index: 3, Attempt: 1, Run: "n.1.1", Started: began, Result: result, Boot: c.boot, Synced: c.synced}, "")
+		_, all := s.recover(r.ID)
+		if len(all) != 1 || all[0].Result.Class != c.class {
+			t.Errorf("%s: got %+v, want one of class %q", c.name, all, c.class)
+		}
+	}
+}
+
+// TestLongAttemptsAreSynced notes so, of an attempt that left files of every kind.
+func TestLongAttemptsAreSynced(t *testing.T) {
+	for took, synced := range map[time.Duration]bool{time.Second: false, time.Minute: true} {
+		dir := filepath.Join(t.TempDir(), "1")
+		sp, err := openSpool(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sp.close()
+		if err := os.MkdirAll(filepath.Join(sp.out(), "a", "b"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(sp.out(), "a", "b", "model"), "weights")
+		write(t, sp.metrics(), "{}")
+		a := &attempt{spool: sp, task: &grid.Task{}}
+		if err := a.note(&manifest{Sweep: "a-1", Run: "n.1.1"}, &grid.Result{Usage: grid.Usage{Wall: took.Microseconds()}}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readManifest(filepath.Join(dir, "attempt.json")); err != nil || got.Synced != synced || got.Result == nil {
+			t.Errorf("after %v: got %+v, %v, want synced %t", took, got, err, synced)
+		}
+	}
 }
 
 // TestRecoverOfASpoolThatSaysNothing has spools that name no attempt, one that can't be read, and one of a removed sweep.

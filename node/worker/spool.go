@@ -49,6 +49,8 @@ type manifest struct {
 	Started int64        `json:"started"`          // microseconds since 1970
 	Result  *grid.Result `json:"result,omitempty"` // once the attempt has ended
 	Lease   *ticket      `json:"lease,omitempty"`  // by what right it runs, for an attempt that outlives its agent
+	Boot    string       `json:"boot,omitempty"`   // start of the machine in which it ran
+	Synced  bool         `json:"synced,omitempty"` // the result is on the disk with all that belongs to it
 }
 
 func openSpool(dir string) (*spool, error) {

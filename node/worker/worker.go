@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,6 +62,8 @@ type Worker struct {
 	crammed  atomic.Bool // the disk is full
 	handover atomic.Bool // this agent ends and another one goes on
 
+	boot string // names this start of the machine, "" where it has no name
+
 	mu       sync.Mutex
 	holdings map[*holding]struct{}
 	idle     []*runner
@@ -87,7 +90,7 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, _ := os.ReadFile(bootID) // without one, bundles are kept
+	boot, _ := os.ReadFile(bootID) // without one, bundles and results are kept
 	if err := tidy(cfg.Dir, string(boot), time.Now()); err != nil {
 		return nil, fmt.Errorf("remove old bundles: %w", err)
 	}
@@ -96,7 +99,7 @@ func New(cfg Config) (*Worker, error) {
 		return nil, fmt.Errorf("open bundle cache: %w", err)
 	}
 	w := &Worker{
-		cfg: cfg, log: log, runs: runs, spools: spools,
+		cfg: cfg, log: log, runs: runs, spools: spools, boot: strings.TrimSpace(string(boot)),
 		outbox:   newOutbox(cfg.Node, cfg.Store, log),
 		capacity: room,
 		shares:   newShares(cfg.Machine),
