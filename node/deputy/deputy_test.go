@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node/durable"
 )
 
 // machine is one of a test: a root folder, and the real program in it.
@@ -50,7 +51,7 @@ func (m *machine) ship(program string) {
 		err = os.MkdirAll(filepath.Dir(m.Program()), 0o700)
 	}
 	if err == nil {
-		err = replace(m.Program(), b, 0o755)
+		err = durable.WriteFile(m.Program(), b, 0o755)
 	}
 	if err != nil {
 		m.t.Fatal(err)

@@ -5,10 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -16,6 +14,7 @@ import (
 
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/node/durable"
 )
 
 func lockFile(p bootstrap.Place) string       { return filepath.Join(p.Root, ".lock") }
@@ -36,23 +35,6 @@ func (w *work) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, &shell.Problem{Cause: "another mlfnode is at work in " + w.Root, Cure: "wait until it is done, then do it again"}
 	}
 	return func() { f.Close() }, nil
-}
-
-// replace writes a file so that it is there whole or as it was.
-func replace(file string, content []byte, mode fs.FileMode) error {
-	tmp, err := os.CreateTemp(filepath.Dir(file), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = tmp.Write(content)
-	err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name()) // the first error counts
-	}
-	return err
 }
 
 func digestOf(b []byte) string {
@@ -94,7 +76,7 @@ func readRecord(p bootstrap.Place) record {
 func (w *work) writeRecord(r record) error {
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = replace(recordFile(w.Place), b, 0o600)
+		err = durable.WriteFile(recordFile(w.Place), b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("record what was started: %w", err)

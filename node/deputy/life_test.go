@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node/durable"
 )
 
 // TestLife takes a master and a worker through everything that up and down do to them.
@@ -99,7 +100,7 @@ func survive(t *testing.T, master, worker *machine, two bootstrap.Order) {
 	two.Wanted.Restart = false
 	b, err := os.ReadFile(worker.Program())
 	if err == nil {
-		err = replace(worker.Program(), append(b, "newer"...), 0o755)
+		err = durable.WriteFile(worker.Program(), append(b, "newer"...), 0o755)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node/durable"
 )
 
 // receive takes over the files of a project.
@@ -119,7 +120,7 @@ func (in *intake) clear(list string) (removed int, err error) {
 	}
 	slices.Sort(names)
 	if b, err = json.Marshal(names); err == nil {
-		err = replace(list, b, 0o600)
+		err = durable.WriteFile(list, b, 0o600)
 	}
 	if err != nil {
 		return removed, fmt.Errorf("list what is pushed: %w", err)

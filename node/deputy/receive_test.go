@@ -216,8 +216,8 @@ func TestPurge(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(mixed, "thesis"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if r := order(mixed); len(r.Notes) != 1 {
-		t.Errorf("got notes %q, want one about what was kept", r.Notes)
+	if r := order(mixed); len(r.Notes) != 1 || !slices.Equal(r.Done, []string{"removed the node from " + mixed}) {
+		t.Errorf("got %q with notes %q, want the node removed, and a note about what was kept", r.Done, r.Notes)
 	}
 	if left, _ := os.ReadDir(mixed); len(left) != 1 {
 		t.Errorf("got %v, want what is not the node's alone", left)

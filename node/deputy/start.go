@@ -5,9 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +15,9 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
+	"mlfnode/node/api"
 	"mlfnode/node/doctor"
+	"mlfnode/node/durable"
 )
 
 // start makes the machine what is wanted.
@@ -27,14 +29,18 @@ func (w *work) start(ctx context.Context) error {
 	if err := w.foreign(ctx); err != nil {
 		return err
 	}
-	if err := w.configure(ctx); err != nil {
+	text, err := w.wantedConfig(ctx)
+	if err != nil {
 		return err
 	}
-	cfg, err := w.settings(w.Config())
+	cfg, err := w.tryConfig(text)
 	if err != nil {
-		return w.wrongSettings(err, w.Config())
+		return err
 	}
 	if err := w.checkPorts(cfg); err != nil {
+		return err
+	}
+	if err := w.configure(text); err != nil {
 		return err
 	}
 	ready, err := w.enter(ctx, cfg)
@@ -48,20 +54,13 @@ func (w *work) start(ctx context.Context) error {
 }
 
 // configure writes node.yaml if it differs from what is wanted.
-func (w *work) configure(ctx context.Context) error {
-	text, err := w.wantedConfig(ctx)
-	if err != nil {
-		return err
-	}
-	if err := w.tryConfig(text); err != nil {
-		return err
-	}
+func (w *work) configure(text string) error {
 	old, err := os.ReadFile(w.Config())
 	info, statErr := os.Stat(w.Config())
 	if err == nil && statErr == nil && string(old) == text && info.Mode().Perm() == 0o600 {
 		return nil
 	}
-	if err := replace(w.Config(), []byte(text), 0o600); err != nil {
+	if err := durable.WriteFile(w.Config(), []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write the settings: %w", err)
 	}
 	if string(old) != text {
@@ -87,17 +86,18 @@ func (w *work) wantedConfig(ctx context.Context) (string, error) {
 	return text + "seed: " + seed + "\n", nil
 }
 
-// tryConfig checks settings before they replace those that are there.
-func (w *work) tryConfig(text string) error {
+// tryConfig reads settings before they replace those that are there.
+func (w *work) tryConfig(text string) (node.Config, error) {
 	file := filepath.Join(w.Root, ".wanted.yaml")
-	if err := replace(file, []byte(text), 0o600); err != nil {
-		return fmt.Errorf("write the settings: %w", err)
+	if err := durable.WriteFile(file, []byte(text), 0o600); err != nil {
+		return node.Config{}, fmt.Errorf("write the settings: %w", err)
 	}
 	defer os.Remove(file)
-	if _, err := w.settings(file); err != nil {
-		return w.wrongSettings(err, file)
+	cfg, err := w.settings(file)
+	if err != nil {
+		return cfg, w.wrongSettings(err, file)
 	}
-	return nil
+	return cfg, nil
 }
 
 func (w *work) wrongSettings(err error, file string) error {
@@ -114,15 +114,26 @@ func (w *work) checkPorts(cfg node.Config) error {
 
 // takenPorts lists the node's ports that are neither free nor its own.
 func (w *work) takenPorts(cfg node.Config, master bool) []doctor.Taken {
+	_, others := w.ports(cfg, master)
+	return others
+}
+
+// ports lists the node's ports that are not free: those that its own processes hold, and the rest.
+func (w *work) ports(cfg node.Config, master bool) (own, others []doctor.Taken) {
 	mine := map[int]bool{}
 	for _, p := range processes(w.Place) {
 		mine[p.pid] = true
 	}
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
-	return slices.DeleteFunc(doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master}), func(t doctor.Taken) bool {
-		return t.PID > 0 && mine[t.PID]
-	})
+	for _, t := range doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master}) {
+		if mine[t.PID] {
+			own = append(own, t)
+		} else {
+			others = append(others, t)
+		}
+	}
+	return own, others
 }
 
 func portProblem(t doctor.Taken) *shell.Problem {
@@ -185,6 +196,13 @@ func (w *work) join(ctx context.Context, cfg node.Config, token trust.Token) err
 		_, err = node.Join(ctx, cfg, cfg.Cluster.Seed, token)
 		return !errors.Is(err, node.ErrInUse)
 	})
+	var refusal *api.Error
+	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+		w.reply.Taken = true
+		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for those who join by hand
+		return &shell.Problem{Cause: cause,
+			Cure: fmt.Sprintf("give this one another name, with `name:` in cluster.yaml; or, if that machine is gone, free it on the master: mlfnode forget %s", cfg.Node)}
+	}
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/node/doctor"
+	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/service"
 )
@@ -31,7 +32,7 @@ func (w *work) stop(ctx context.Context) error {
 }
 
 func (w *work) stopAll(ctx context.Context) error {
-	was := w.see(ctx)
+	was, held := w.see(ctx), w.held()
 	var failed []error
 	if was.Service == bootstrap.ServiceSystem || was.Service == bootstrap.ServiceUser {
 		_, err := service.Uninstall(ctx, service.Home{User: was.Service == bootstrap.ServiceUser}, false)
@@ -45,7 +46,7 @@ func (w *work) stopAll(ctx context.Context) error {
 		w.did("stopped")
 	}
 	seen := w.see(ctx)
-	seen.Left = w.left(seen)
+	seen.Left = w.left(seen, held)
 	if err := errors.Join(failed...); err != nil {
 		w.reply.Seen = &seen
 		return err
@@ -98,7 +99,7 @@ func (w *work) reap(ctx context.Context) error {
 }
 
 // left lists what should be gone.
-func (w *work) left(seen bootstrap.Seen) []string {
+func (w *work) left(seen bootstrap.Seen, held []doctor.Taken) []string {
 	var left []string
 	for _, p := range processes(w.Place) {
 		left = append(left, fmt.Sprintf("process %d (%s)", p.pid, strings.TrimSpace(strings.Join(p.args, " "))))
@@ -106,17 +107,36 @@ func (w *work) left(seen bootstrap.Seen) []string {
 	if seen.Service != "" {
 		left = append(left, "the service "+service.Unit)
 	}
-	cfg, err := w.settings(w.Config())
-	if err != nil || seen.Config == "" {
-		return left
-	}
-	ports := doctor.Ports{API: cfg.Cluster.Ports.API, NATS: cfg.Cluster.Ports.NATS, Gossip: cfg.Cluster.Ports.Gossip}
-	for _, t := range doctor.TakenPorts(doctor.Host{Ports: ports, Bind: cfg.Cluster.Bind, Master: true}) {
-		if strings.Contains(t.Cause, "(mlfnode)") {
-			left = append(left, "port "+t.Port+" "+t.Cause)
-		}
+	for _, t := range w.stillTaken(held) {
+		left = append(left, "port "+t.Port+", "+t.Cause)
 	}
 	return left
+}
+
+// held lists the ports that the node holds.
+func (w *work) held() []doctor.Taken {
+	cfg, err := w.settings(w.Config())
+	if err != nil {
+		return nil // no node runs with them
+	}
+	own, _ := w.ports(cfg, true)
+	return own
+}
+
+// stillTaken lists the ports that the node held and that are not free, but for those that another program was seen to have taken.
+func (w *work) stillTaken(held []doctor.Taken) (still []doctor.Taken) {
+	cfg, err := w.settings(w.Config())
+	if err != nil || len(held) == 0 {
+		return nil
+	}
+	own, others := w.ports(cfg, true)
+	for _, t := range append(own, others...) {
+		was := slices.ContainsFunc(held, func(h doctor.Taken) bool { return h.Port == t.Port })
+		if was && (t.PID == 0 || slices.Contains(own, t)) {
+			still = append(still, t)
+		}
+	}
+	return still
 }
 
 // ours are the names of what lies in a root folder.
@@ -135,7 +155,7 @@ func (w *work) purge() error {
 	if _, err := os.Stat(w.Root); err != nil || !w.marked() {
 		return nil
 	}
-	drafts, _ := filepath.Glob(filepath.Join(w.Root, ".new-*"))
+	drafts, _ := filepath.Glob(filepath.Join(w.Root, durable.PartPrefix+"*"))
 	for _, path := range append(drafts, ours(w.Place)...) {
 		if err := os.RemoveAll(path); err != nil {
 			return fmt.Errorf("remove what the node has stored: %w", err)
@@ -143,6 +163,8 @@ func (w *work) purge() error {
 	}
 	if err := os.Remove(w.Root); err != nil {
 		w.reply.Notes = append(w.reply.Notes, w.Root+" was kept, because it holds other files, too")
+		w.did("removed the node from %s", w.Root)
+		return nil
 	}
 	w.did("removed %s", w.Root)
 	return nil
