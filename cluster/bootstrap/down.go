@@ -46,6 +46,10 @@ const remains = `rm -f ROOT/bin/.ship-*; rmdir ROOT/bin ROOT 2>/dev/null; true`
 
 func (r *run) stop(ctx context.Context, m *machine, purge bool) {
 	r.step(m, Stop, func() (string, error) {
+		if first := r.first(m); first != nil {
+			r.note(m, "what it had is "+first.Name+"'s, which it shares its folder with")
+			return "", nil
+		}
 		if m.facts.Digest == "" {
 			return "", m.shell.Run(ctx, strings.ReplaceAll(remains, "ROOT", shell.Quote(m.facts.Place.Root)), nil, nil)
 		}

@@ -35,6 +35,12 @@ dir=$root
 while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
 say there "$dir"
 say free "$(df -Pk "$dir" 2>/dev/null | awk 'NR==2 {print $4}')"
+boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
+say boot "$boot"
+case $(df -P "$dir/." 2>/dev/null | awk 'NR==2 {print $1}') in # a disk of the network is the same one on each machine
+*:*) say disk "$(df -P "$dir/." | awk 'NR==2 {print $1}') $(stat -Lc %i "$dir" 2>/dev/null)" ;;
+*) say disk "$boot $(stat -Lc %d:%i "$dir" 2>/dev/null)" ;;
+esac
 try=$dir/.mlfnode-$$
 if (umask 077; env echo x >"$try") 2>/dev/null; then say writable yes; else say refused "$( (env echo x >"$try") 2>&1 | sed 's/.*: //' | tail -n 1)"; fi
 rm -f "$try" 2>/dev/null
@@ -59,6 +65,8 @@ type Facts struct {
 	Ahead   time.Duration `json:"ahead_ns"`   // of this machine's clock, exact to a second
 	Free    int64         `json:"free_bytes"` // on the disk of the folder
 	Digest  string        `json:"digest"`     // of the program that is there; "" for none
+	Boot    string        `json:"boot"`       // what tells the machine from others, until it is started anew
+	Disk    string        `json:"disk"`       // what tells its place on a disk from others, on all machines
 	Client  string        `json:"client"`     // address from which ssh came
 	Server  string        `json:"server"`     // address to which ssh came
 	Gzip    bool          `json:"gzip"`       //
@@ -107,7 +115,7 @@ func readFacts(text string, now time.Time) *Facts {
 	f := &Facts{
 		OS: said["os"], Arch: said["arch"], User: said["user"], Root: said["uid"] == "0", Sudo: said["sudo"] != "", Host: said["host"],
 		Home: said["home"], Glibc: said["glibc"], Systemd: said["systemd"] != "", Docker: said["docker"], Digest: said["digest"],
-		Gzip: said["gzip"] != "", there: said["there"],
+		Gzip: said["gzip"] != "", Boot: said["boot"], Disk: said["disk"], there: said["there"],
 	}
 	if said["writable"] == "" {
 		f.Refused = or(said["refused"], "no file can be made there")

@@ -169,6 +169,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 	r := newRun(o)
 	defer r.close()
 	r.each(r.machines, func(m *machine) { r.prepare(ctx, m) })
+	r.twins()
 	if o.DryRun {
 		return r.results()
 	}
