@@ -18,9 +18,10 @@ const (
 
 // alive is what `mlfnode members --json` prints of a node, as far as it is of use here.
 type alive struct {
-	Node    string `json:"node"`
-	State   string `json:"state"`
-	Address string `json:"address"` // of its gossip
+	Node    string    `json:"node"`
+	State   string    `json:"state"`
+	Address string    `json:"address"` // of its gossip
+	Since   time.Time `json:"since"`   // when its state or its agent began
 }
 
 // await waits until every node that was started is seen alive and takes trials. The master is asked who is alive, or, where it
@@ -82,12 +83,26 @@ func (m *machine) arrived(ctx context.Context, asked *machine) error {
 		if a.Node == m.Name && a.State != "alive" {
 			return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
 		}
+		if a.Node == m.Name && m.again && a.Since.Equal(m.since) {
+			return fmt.Errorf("%s sees the agent that ran before", asked.Name)
+		}
 		if a.Node == m.Name {
 			m.gossip = a.Address
 			return nil
 		}
 	}
 	return fmt.Errorf("%s does not see it", asked.Name)
+}
+
+// sinceWhen gives the time since which the node that is asked sees this machine's as it is; the zero time if that is not known.
+func (m *machine) sinceWhen(ctx context.Context, asked *machine) time.Time {
+	all, _ := asked.members(ctx) // a node that is down sees nobody
+	for _, a := range all {
+		if a.Node == m.Name {
+			return a.Since
+		}
+	}
+	return time.Time{}
 }
 
 // sight is how a node sees the others, for all that want to know it at about the same time.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"mlfnode/cluster/bootstrap/shell"
 )
@@ -18,10 +19,11 @@ type machine struct {
 	shell   shell.Machine
 	reached string // host name or address by which this machine reached it
 	facts   *Facts
-	seen    *Seen  // what its deputy saw last
-	gossip  string // address of its gossip, once others have seen it
-	sight   sight  // of its node
-	again   bool   // start it anew although nothing differs
+	seen    *Seen     // what its deputy saw last
+	gossip  string    // address of its gossip, once others have seen it
+	sight   sight     // of its node
+	again   bool      // start it anew although nothing differs
+	since   time.Time // when what ran before began, as others saw it
 }
 
 // shipped is the program that puts mlfnode in its place: beside it first, and in one step once it is whole. DIGEST, PROGRAM and

@@ -1,6 +1,7 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -74,7 +75,7 @@ func (r *run) restart(ctx context.Context, m, boss *machine) bool {
 		r.orphan([]*machine{m}, boss)
 		return false
 	}
-	m.again = true
+	m.again, m.since = true, m.sinceWhen(ctx, cmp.Or(boss, m))
 	r.start(ctx, m, boss)
 	if boss != nil {
 		return r.well(m) && r.returned(ctx, m, boss)
@@ -84,6 +85,7 @@ func (r *run) restart(ctx context.Context, m, boss *machine) bool {
 	}
 	r.each(r.machines, func(other *machine) { // a master that comes back meets the others anew
 		if other != m && other.seen != nil && m.Is(Master) {
+			other.seen.Working = false // so that it is asked again
 			r.returned(ctx, other, m)
 		}
 	})
