@@ -33,7 +33,9 @@ umask 077
 set -e
 dir=$(dirname PROGRAM)
 mkdir -p "$dir"
-rm -f "$dir"/.ship-*
+for old in "$dir"/.ship-*; do # of a run that was killed
+	kill -0 "${old##*-}" 2>/dev/null || rm -f "$old"
+done
 new=$dir/.ship-$$
 trap 'rm -f "$new"' EXIT
 UNPACK >"$new"
