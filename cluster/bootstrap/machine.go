@@ -100,7 +100,9 @@ func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reade
 	if more != nil {
 		stdin = io.MultiReader(stdin, more)
 	}
-	out, err := shell.Output(ctx, m.shell, "exec "+shell.Quote(m.facts.Place.Program())+" "+DeputyCommand+" "+action, stdin)
+	out, err := within(ctx, limitOf(action), "its mlfnode", func(ctx context.Context) (string, error) {
+		return shell.Output(ctx, m.shell, unset+shell.Quote(m.facts.Place.Program())+" "+DeputyCommand+" "+action, stdin)
+	})
 	var exit *shell.ExitError
 	if errors.As(err, &exit) {
 		if exit.Code == cannotExecute {
@@ -128,11 +130,7 @@ func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reade
 
 // command runs a command of mlfnode on the machine, for its node, and decodes what it prints as JSON.
 func (m *machine) command(ctx context.Context, to any, args ...string) error {
-	words := []string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State(), "--config", m.facts.Place.Config()}
-	for i := range words {
-		words[i] = shell.Quote(words[i])
-	}
-	out, err := shell.Output(ctx, m.shell, "exec "+strings.Join(append(words, args...), " "), nil)
+	out, err := m.run(ctx, args...)
 	if err != nil {
 		return err
 	}
@@ -141,3 +139,17 @@ func (m *machine) command(ctx context.Context, to any, args ...string) error {
 	}
 	return nil
 }
+
+// run runs a command of mlfnode on the machine, for its node, and gives what it prints.
+func (m *machine) run(ctx context.Context, args ...string) (string, error) {
+	words := []string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State(), "--config", m.facts.Place.Config()}
+	for i := range words {
+		words[i] = shell.Quote(words[i])
+	}
+	return within(ctx, commandLimit, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
+		return shell.Output(ctx, m.shell, unset+strings.Join(append(words, args...), " "), nil)
+	})
+}
+
+// unset keeps what start-up files say of other clusters and other settings from the mlfnode that is started for this one.
+const unset = `for v in $(env | sed -n 's/^\(MLF_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done; exec `

@@ -16,6 +16,7 @@ import (
 // whether that is possible. Each line that it prints is key=value; what a machine does not tell is left out.
 const probe = `
 say() { [ -z "$2" ] || printf '%s=%s\n' "$1" "$2"; }
+soon() { if command -v timeout >/dev/null; then timeout 5 "$@"; else "$@"; fi; }
 home=$HOME
 root=$home/ROOT
 say os "$(uname -s)"
@@ -28,9 +29,9 @@ say time "$(date +%s)"
 say glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/.* //')"
 say ssh "$SSH_CONNECTION"
 [ ! -d /run/systemd/system ] || say systemd yes
-if [ "$(id -u)" = 0 ]; then say sudo root; elif sudo -n true 2>/dev/null; then say sudo yes; fi
-say docker "$(docker version --format '{{.Server.Version}}' 2>/dev/null)"
-[ ! -e /proc/driver/nvidia/version ] || say nvidia "$(nvidia-smi -L 2>/dev/null | grep -c '^GPU')"
+if [ "$(id -u)" = 0 ]; then say sudo root; elif soon sudo -n true </dev/null 2>/dev/null; then say sudo yes; fi
+say docker "$(soon docker version --format '{{.Server.Version}}' 2>/dev/null)"
+[ ! -e /proc/driver/nvidia/version ] || say nvidia "$(soon nvidia-smi -L 2>/dev/null | grep -c '^GPU')"
 dir=$root
 while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
 say there "$dir"
@@ -78,7 +79,9 @@ type Facts struct {
 // examine runs the probe for the folder root below the home folder.
 func examine(ctx context.Context, m shell.Machine, root string) (*Facts, error) {
 	began := time.Now()
-	text, err := shell.Output(ctx, m, strings.Replace(probe, "$home/ROOT", "$home/"+shell.Quote(root), 1), nil)
+	text, err := within(ctx, probeLimit, "it", func(ctx context.Context) (string, error) {
+		return shell.Output(ctx, m, strings.Replace(probe, "$home/ROOT", "$home/"+shell.Quote(root), 1), nil)
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,42 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// How long a machine may take to answer. What hangs is a disk of the network or a driver as a rule, and nothing would end it.
+const (
+	probeLimit   = 30 * time.Second // each program that is known to hang has 5 s of it
+	commandLimit = 30 * time.Second
+	orderLimit   = 3 * time.Minute  // a start waits for another order, the join, the service and the node
+	stopLimit    = 10 * time.Minute // it may remove all results
+)
+
+// limitOf is how long an order may take, 0 for as long as the line takes.
+func limitOf(action string) time.Duration {
+	switch action {
+	case ActionReceive:
+		return 0
+	case ActionStop:
+		return stopLimit
+	}
+	return orderLimit
+}
+
+// within does something that is given up after a while.
+func within[T any](ctx context.Context, limit time.Duration, who string, fn func(context.Context) (T, error)) (T, error) {
+	if limit == 0 {
+		return fn(ctx)
+	}
+	limited, stop := context.WithTimeout(ctx, limit)
+	defer stop()
+	v, err := fn(limited)
+	if err != nil && ctx.Err() == nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
+		err = problem(fmt.Sprintf("%s gave no answer within %v", who, limit),
+			"log in and look what hangs there, as a disk of the network or a driver: df; nvidia-smi -L; docker version")
+	}
+	return v, err
+}
