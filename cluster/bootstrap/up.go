@@ -299,9 +299,7 @@ func (r *run) start(ctx context.Context, m, boss *machine) {
 		}
 		reply, err := m.ask(ctx, ActionStart, Order{Wanted: w}, nil)
 		if err == nil && m.Is(Worker) && !m.Is(Master) && !m.seen.Joined {
-			if w.Token, err = r.joinToken(ctx, boss); err == nil {
-				reply, err = m.ask(ctx, ActionStart, Order{Wanted: w}, nil)
-			}
+			reply, err = r.join(ctx, m, boss, w)
 		}
 		if err != nil {
 			return "", err
