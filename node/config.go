@@ -99,6 +99,11 @@ func LoadConfig(file string) (Config, error) {
 		}
 	}
 	set("state", "MLF_STATE", s.State, func(v string) error { c.StateDir = v; return nil })
+	if c.StateDir == "" {
+		if c.StateDir, err = stateHome(); err != nil {
+			return c, err
+		}
+	}
 	set("node", "MLF_NODE", s.Node, func(v string) error { c.Node = grid.NodeID(v); return checkName(v) })
 	set("cpus", "MLF_CPUS", s.CPUs, func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
 	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
@@ -124,9 +129,6 @@ func defaults() (Config, error) {
 	if c.Machine, err = inventory.Read(); err != nil {
 		return c, err
 	}
-	if c.StateDir, err = stateHome(); err != nil {
-		return c, err
-	}
 	host, err := os.Hostname()
 	if err != nil {
 		return c, fmt.Errorf("find this machine's name: %w", err)
@@ -143,7 +145,7 @@ func stateHome() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("find a folder for state: %w; set MLF_STATE or --state-dir", err)
+		return "", fmt.Errorf("find a folder for state: %w; set that, MLF_STATE, or state in node.yaml", err)
 	}
 	return filepath.Join(home, ".local", "state", "mlfnode"), nil
 }

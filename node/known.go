@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,30 @@ func loadKnown(state string) (*known, error) {
 		return nil, fmt.Errorf("read where the cluster is: %w", errors.Join(err, errors.New(knownFile+" is damaged; join again")))
 	}
 	return &k, nil
+}
+
+// knownAddresses bounds the remembered addresses of the master.
+const knownAddresses = 4
+
+// meetAt has the master looked for at the seed of the settings first, when that is another one than where it was met: it has moved,
+// and its ports are taken to be those of the settings.
+func (k *known) meetAt(c *Cluster) error {
+	if c.Seed == "" {
+		return nil
+	}
+	address, err := WithPort(c.Seed, c.Ports.API)
+	if err != nil || slices.Contains(k.API, address) {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(address) // WithPort has made it
+	add := func(to *[]string, most int, address string) {
+		*to = append([]string{address}, *to...)
+		*to = (*to)[:min(len(*to), most)]
+	}
+	add(&k.API, knownAddresses, address)
+	add(&k.NATS, knownAddresses, joinAddress(host, c.Ports.NATS))
+	add(&k.Gossip, knownGossip, joinAddress(host, c.Ports.Gossip))
+	return nil
 }
 
 func (k *known) save(state string) error {

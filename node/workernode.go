@@ -39,6 +39,9 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.known, err = loadKnown(cfg.StateDir); err != nil {
 		return nil, err
 	}
+	if err := n.known.meetAt(&n.cfg.Cluster); err != nil {
+		return nil, err
+	}
 	keyring, err := trust.LoadKeyring(n.trustDir())
 	if err != nil {
 		return nil, fmt.Errorf("load the gossip keyring: %w", err)

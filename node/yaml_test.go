@@ -2,6 +2,7 @@ package node
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -64,5 +65,52 @@ func TestWithPort(t *testing.T) {
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: got %q, %v; want %q", text, got, err, want)
 		}
+	}
+}
+
+// TestNoHome starts from a settings file alone, as a service of the system may.
+func TestNoHome(t *testing.T) {
+	for _, name := range []string{"HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "MLF_STATE"} {
+		t.Setenv(name, "")
+	}
+	file := filepath.Join(t.TempDir(), "node.yaml")
+	if err := os.WriteFile(file, []byte("state: /srv/node\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := LoadConfig(file); err != nil || c.StateDir != "/srv/node" {
+		t.Errorf("got %q, %v, want the folder of the settings", c.StateDir, err)
+	}
+	want := "find a folder for state: $HOME is not defined; set that, MLF_STATE, or state in node.yaml"
+	if _, err := LoadConfig("/dev/null"); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// TestMeetAt moves the master to where the settings have it.
+func TestMeetAt(t *testing.T) {
+	c := DefaultCluster()
+	k := known{API: []string{"old:7420"}, NATS: []string{"old:7421"}, Gossip: []string{"old:7422", "other:7422"}}
+	for _, c.Seed = range []string{"", "old", "new:7520", "new:7520", "newer"} {
+		if err := k.meetAt(&c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := known{API: []string{"newer:7420", "new:7520", "old:7420"}, NATS: []string{"newer:7421", "new:7421", "old:7421"},
+		Gossip: []string{"newer:7422", "new:7422", "old:7422", "other:7422"}}
+	if !reflect.DeepEqual(k, want) {
+		t.Errorf("got  %+v\nwant %+v", k, want)
+	}
+	for range 2 * knownGossip {
+		c.Seed += "x"
+		if err := k.meetAt(&c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(k.API) != knownAddresses || len(k.NATS) != knownAddresses || len(k.Gossip) != knownGossip {
+		t.Errorf("got %d, %d and %d addresses, want at most %d and %d", len(k.API), len(k.NATS), len(k.Gossip), knownAddresses, knownGossip)
+	}
+	c.Seed = "new:port"
+	if k.meetAt(&c) == nil {
+		t.Error("got no error for a seed that is no address")
 	}
 }
