@@ -9,16 +9,22 @@ import (
 )
 
 // join has a machine join the cluster of boss and start its node. A name that belongs to credentials that are gone, as those of a
-// machine that was set up anew, is freed first.
+// machine that was set up anew, is freed first; one that the machine gives up, afterwards.
 func (r *run) join(ctx context.Context, m, boss *machine, w *Wanted) (*Reply, error) {
 	reply, err := r.joinOnce(ctx, m, boss, w)
-	if reply == nil || !reply.Taken || boss == nil {
+	if reply == nil || boss == nil {
 		return reply, err
 	}
-	if err := m.free(ctx, boss); err != nil {
-		return nil, err
+	if reply.Taken {
+		if err := m.free(ctx, boss); err != nil {
+			return nil, err
+		}
+		return r.joinOnce(ctx, m, boss, w)
 	}
-	return r.joinOnce(ctx, m, boss, w)
+	if reply.Renamed != "" && err == nil {
+		err = boss.forget(ctx, reply.Renamed)
+	}
+	return reply, err
 }
 
 func (r *run) joinOnce(ctx context.Context, m, boss *machine, w *Wanted) (_ *Reply, err error) {

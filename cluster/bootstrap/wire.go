@@ -87,6 +87,8 @@ type Reply struct {
 	Seen    *Seen          `json:"seen,omitempty"`    // what is there now: after look, start and stop
 	Done    []string       `json:"done,omitempty"`    // what was changed, in a few words each: "joined", "restarted", "pushed 3 files"
 	Missing []string       `json:"missing,omitempty"` // files that receive lacks
+	// Renamed is the name that the machine had in this cluster until now, if it has joined by another one.
+	Renamed string `json:"renamed,omitempty"`
 	// Taken: the machine may not join, because its name is held by another key.
 	Taken bool `json:"taken,omitempty"`
 }

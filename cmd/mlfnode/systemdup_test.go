@@ -47,3 +47,26 @@ func TestUpUnderSystemd(t *testing.T) {
 		})
 	}
 }
+
+// TestRenamedUnderSystemd gives a worker that systemd runs another name, for which it joins again.
+func TestRenamedUnderSystemd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
+	m := servicetest.Boot(t)
+	m.Copy(buildRelease(t, "1.0.0"), "/usr/bin/mlfnode")
+	m.Run("mkdir /srv/m; printf 'state: /srv/m\nnode: m\nworker: false\nbind: 127.0.0.2\nadvertise: 127.0.0.2\n' >/srv/m.yaml")
+	m.Run("systemd-run -q --unit m mlfnode master --config /srv/m.yaml")
+	m.Until(soon, "the master is there", func() bool { return m.Run("mlfnode members --config /srv/m.yaml 2>/dev/null || true") != "" })
+	for _, name := range []string{"one", "another"} {
+		m.Run("printf 'root: ML\nattach: 127.0.0.2\nsettings: {bind: 127.0.0.3, advertise: 127.0.0.3}\nhosts: [{address: local, name: " + name + ", roles: [worker]}]\n' >/srv/c.yaml")
+		out := m.Run("mlfnode token --json --config /srv/m.yaml | sed -n 's/.*\"token\": *\"\\([^\"]*\\)\".*/\\1/p' >/srv/token; mlfnode up -f /srv/c.yaml --token-file /srv/token 2>&1")
+		if !strings.Contains(out, "joined, started") {
+			t.Errorf("%s did not join:\n%s", name, out)
+		}
+		if out := m.Run("mlfnode members --config /srv/m.yaml"); !strings.Contains(out, name) {
+			t.Errorf("the master does not see %s:\n%s", name, out)
+		}
+	}
+	m.Run("mlfnode down -f /srv/c.yaml --purge")
+}

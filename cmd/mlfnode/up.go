@@ -147,7 +147,10 @@ func (a *app) up(c *cobra.Command, r *remote) error {
 		}
 	}
 	o.Welcome = a.welcome
-	o.Token = func(context.Context) (string, error) { return a.tokenText(r.tokenFile) }
+	o.Token = func(context.Context) (string, error) {
+		t, err := a.token(r.tokenFile)
+		return t.Text(), err
+	}
 	return a.settle(c.Context(), bootstrap.Up(c.Context(), o), began, a.showOutcomes)
 }
 

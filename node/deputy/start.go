@@ -157,7 +157,10 @@ func (w *work) enter(ctx context.Context, cfg node.Config) (ready bool, err erro
 			Cure: "take it down with --purge first, which removes what it has stored"}
 	case want.Role == string(trust.Master):
 		return true, nil
-	case joined && w.accepted(ctx, cfg, id):
+	}
+	accepted := joined && w.accepted(ctx, cfg, id)
+	switch {
+	case accepted && id.Node == cfg.Node:
 		return true, nil
 	case want.Token == "":
 		return false, nil
@@ -166,7 +169,13 @@ func (w *work) enter(ctx context.Context, cfg node.Config) (ready bool, err erro
 	if err != nil {
 		return false, err
 	}
-	return true, w.join(ctx, cfg, token)
+	if err := w.join(ctx, cfg, token); err != nil {
+		return true, err
+	}
+	if accepted {
+		w.reply.Renamed = string(id.Node)
+	}
+	return true, nil
 }
 
 // accepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
@@ -190,8 +199,10 @@ const joinPatience = 15 * time.Second
 
 // join gets credentials. The agent with the old ones, if there is one, ends first.
 func (w *work) join(ctx context.Context, cfg node.Config, token trust.Token) error {
-	w.stopBackground(ctx)
-	var err error
+	err := w.endAgent(ctx, w.see(ctx).Service)
+	if err != nil {
+		return err
+	}
 	until(ctx, joinPatience, func() bool {
 		_, err = node.Join(ctx, cfg, cfg.Cluster.Seed, token)
 		return !errors.Is(err, node.ErrInUse)

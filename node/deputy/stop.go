@@ -33,13 +33,8 @@ func (w *work) stop(ctx context.Context) error {
 
 func (w *work) stopAll(ctx context.Context) error {
 	was, held := w.see(ctx), w.held()
-	var failed []error
-	if was.Service == bootstrap.ServiceSystem || was.Service == bootstrap.ServiceUser {
-		_, err := service.Uninstall(ctx, service.Home{User: was.Service == bootstrap.ServiceUser}, false)
-		failed = append(failed, err)
-	}
-	left := len(processes(w.Place)) > 0
-	w.stopBackground(ctx)
+	left := was.Service == "" && len(processes(w.Place)) > 0
+	failed := []error{w.endAgent(ctx, was.Service)}
 	end(ctx, func() []process { return processes(w.Place) }, unix.SIGTERM, time.Second)
 	failed = append(failed, w.reap(ctx), removeFile(recordFile(w.Place)))
 	if was.Service != "" || was.Active || left {
@@ -59,6 +54,16 @@ func (w *work) stopAll(ctx context.Context) error {
 	}
 	w.reply.Seen = &seen
 	return nil
+}
+
+// endAgent ends the agent that is kept running in this way, and takes its service away.
+func (w *work) endAgent(ctx context.Context, how string) error {
+	w.stopBackground(ctx)
+	if how != bootstrap.ServiceSystem && how != bootstrap.ServiceUser {
+		return nil
+	}
+	_, err := service.Uninstall(ctx, service.Home{User: how == bootstrap.ServiceUser}, false)
+	return err
 }
 
 // stopBackground ends the supervisor, which ends the agent.
