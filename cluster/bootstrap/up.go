@@ -174,6 +174,11 @@ func Up(ctx context.Context, o Options) []Outcome {
 		return r.results()
 	}
 	boss, workers := r.roles()
+	r.each(r.machines, func(m *machine) {
+		if len(m.Roles) == 0 { // it may have had one
+			r.stop(ctx, m, false)
+		}
+	})
 	if boss != nil {
 		r.each([]*machine{boss}, func(m *machine) { r.start(ctx, m, nil) })
 		if !r.well(boss) {
