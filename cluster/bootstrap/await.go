@@ -55,8 +55,12 @@ func (m *machine) arrive(ctx context.Context, asked *machine) error {
 	defer tick.Stop()
 	why := fmt.Errorf("it was not asked in time")
 	for {
-		if why = m.arrived(ctx, asked); why == nil {
+		err := m.arrived(ctx, asked)
+		if err == nil {
 			return nil
+		}
+		if ctx.Err() == nil {
+			why = err
 		}
 		select {
 		case <-tick.C:

@@ -33,6 +33,8 @@ func (r *run) askMembers(ctx context.Context) {
 		for _, a := range all {
 			if o := r.outcomes[a.Node]; o != nil {
 				o.Member = a.State
+			} else if a.State == "alive" {
+				r.note(m, a.Node+" is in the cluster, too, and none of these hosts")
 			}
 		}
 		return
