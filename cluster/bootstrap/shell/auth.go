@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -17,23 +18,25 @@ import (
 // keysMost is how many keys a machine is offered: sshd counts each among six tries (MaxAuthTries), and one is left for a password.
 const keysMost = 5
 
-// passwordTries is how often OpenSSH asks for a password.
-const passwordTries = 3
-
 // attempt is one handshake: what was tried to be let in, and what the machine would take.
 type attempt struct {
 	d     *Dialer
 	ctx   context.Context
 	route route
+	conn  *countedConn
 	clock *patience
 
 	keys    []offer
 	listed  bool // keys is filled
 	tried   []string
 	taken   []string
-	asked   bool
-	problem error // the first that a callback met
-	file    error // what is wrong with a file of the configuration
+	hostKey string // that the machine has shown
+	asked   bool   // a person was, now or for an earlier connection
+	sent    int    // the number of the password that was sent and not yet judged, 0 for none
+	tries   int    // how often a person's answers were sent
+	passed  int    // how many methods the machine was content with, where it wants several
+	problem error  // the first that a callback met
+	file    error  // what is wrong with a file of the configuration
 }
 
 // offer is a key to try.
@@ -44,38 +47,61 @@ type offer struct {
 
 // config gives the handshake its callbacks.
 func (a *attempt) config(k *known) *ssh.ClientConfig {
-	c := &ssh.ClientConfig{
+	return &ssh.ClientConfig{
 		User:              a.route.user,
 		HostKeyAlgorithms: k.algorithms(),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+			a.hostKey = string(key.Marshal())
 			return a.slowly(func() error { return a.d.checkHost(a.ctx, a.route, key) })
 		},
 		AuthCallback: a.next,
 	}
-	if a.d.options.Prompt != nil {
-		c.Auth = append(c.Auth, ssh.RetryableAuthMethod(ssh.PasswordCallback(a.password), passwordTries),
-			ssh.RetryableAuthMethod(ssh.KeyboardInteractive(a.answer), passwordTries))
-	}
-	return c
 }
 
-// next offers the keys, one at a time: one that cannot be opened then keeps no other from its turn. After them comes what config
-// lists.
+// methods are the ways to be let in, in the order in which they are tried.
+var methods = [...]string{"publickey", "password", "keyboard-interactive"}
+
+// next gives what to try next: the keys, one at a time, so that one that cannot be opened keeps no other from its turn, and after
+// them what a person answers.
 func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
-	a.taken = c.AllowedMethods
-	if !slices.Contains(a.taken, "publickey") {
-		return nil, nil
+	if a.conn.ended.Load() {
+		return nil, io.ErrUnexpectedEOF // nothing was refused
 	}
+	if n := len(c.PartialSuccessMethods); n > a.passed {
+		a.passed, a.tries, a.sent = n, 0, 0
+	}
+	a.judged()
+	a.taken = c.AllowedMethods
+	for _, name := range methods {
+		if !slices.Contains(a.taken, name) {
+			continue
+		}
+		if m := a.method(name); m != nil {
+			return m, nil
+		}
+	}
+	return nil, nil
+}
+
+func (a *attempt) method(name string) ssh.AuthMethod {
+	if name == "publickey" {
+		return a.nextKey()
+	}
+	return a.byPerson(name)
+}
+
+// nextKey gives the next of the keys, nil after the last.
+func (a *attempt) nextKey() ssh.AuthMethod {
 	if !a.listed {
 		a.listed = true
 		a.list()
 	}
 	n := len(a.tried)
 	if n >= len(a.keys) || n >= keysMost {
-		return nil, nil
+		return nil
 	}
 	a.tried = append(a.tried, a.keys[n].name)
-	return ssh.PublicKeys(a.keys[n].signer), nil
+	return ssh.PublicKeys(a.keys[n].signer)
 }
 
 // slowly runs what may wait for a person: the machine's time does not pass meanwhile.
@@ -156,40 +182,13 @@ func (a *attempt) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 	return lazySigner{key: key, open: open}
 }
 
-// password asks for the password of the user.
-func (a *attempt) password() (secret string, err error) {
-	err = a.slowly(func() error {
-		a.asked = true
-		answer, err := a.d.options.Prompt.Secret(a.ctx, "password of "+a.route.user+" on "+a.route.String())
-		secret = string(answer)
-		return err
-	})
-	return secret, err
-}
-
-// answer passes on the questions of the machine.
-func (a *attempt) answer(_, instruction string, questions []string, _ []bool) ([]string, error) {
-	answers := make([]string, 0, len(questions))
-	err := a.slowly(func() error {
-		for _, q := range questions {
-			a.asked = true
-			answer, err := a.d.options.Prompt.Secret(a.ctx, a.route.user+" on "+a.route.String()+", "+instruction+q)
-			if err != nil {
-				return err
-			}
-			answers = append(answers, string(answer))
-		}
-		return nil
-	})
-	return answers, err
-}
-
 // outcome says why a handshake that came to an answer failed.
 func (a *attempt) outcome(err error) error {
+	a.judged()
 	switch {
 	case a.problem != nil:
 		return a.problem
-	case strings.Contains(err.Error(), "Too many authentication failures"):
+	case !a.asked && strings.Contains(err.Error(), "Too many authentication failures"):
 		return tooManyProblem(a.route, a.tried)
 	case a.file != nil:
 		return a.file

@@ -34,6 +34,7 @@ type Dialer struct {
 	home    string
 	config  *config
 	keys    *keyring
+	wallet  *wallet
 	slots   *slots
 	hosts   sync.Mutex // held while a host key is checked and asked about
 
@@ -54,7 +55,7 @@ func NewDialer(o Options) (*Dialer, error) {
 	if o.Prompt != nil {
 		o.Prompt = &oneByOne{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
 	}
-	d := &Dialer{options: o, home: home, config: c, slots: newSlots(),
+	d := &Dialer{options: o, home: home, config: c, slots: newSlots(), wallet: &wallet{each: map[login]*password{}},
 		keys: &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}}}
 	if o.Key != "" {
 		if key := d.keys.at(o.Key); key.err != nil {

@@ -117,8 +117,8 @@ func (d *Dialer) once(ctx context.Context, r route, jump *Connection) (*Connecti
 	}
 	clock := newPatience(handshakeLimit, func() { _ = conn.Close() })
 	release := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	a := &attempt{d: d, ctx: ctx, route: r, clock: clock}
 	counted := &countedConn{Conn: conn}
+	a := &attempt{d: d, ctx: ctx, route: r, conn: counted, clock: clock}
 	sc, channels, requests, err := ssh.NewClientConn(counted, r.address(), a.config(k))
 	clock.stop()
 	if err == nil && release() {

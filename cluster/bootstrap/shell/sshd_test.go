@@ -36,6 +36,7 @@ type server struct {
 	hosts  map[string]ssh.PublicKey
 	user   ssh.PublicKey
 	key    string // file of the private key that is let in
+	shadow string // file that stands in the place of /etc/shadow, "" for none
 }
 
 // sshd starts a server with host keys of the kinds given and further lines of configuration.
@@ -63,6 +64,21 @@ func sshdPrepared(t *testing.T, kinds []string, prepare func(*server), lines ...
 	return s
 }
 
+// sshdByPassword starts a server that lets root in by a password alone.
+func sshdByPassword(t *testing.T, password string, lines ...string) *server {
+	t.Helper()
+	hash := exec.Command(gridtest.Program(t, "openssl"), "passwd", "-6", "-stdin")
+	hash.Stdin = strings.NewReader(password + "\n")
+	hashed, err := hash.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sshdPrepared(t, []string{"ed25519"}, func(s *server) {
+		s.shadow = filepath.Join(s.dir, "shadow")
+		write(t, s.shadow, "root:"+strings.TrimSpace(string(hashed))+":19000:0:99999:7:::\n")
+	}, append(lines, "PubkeyAuthentication no", "KbdInteractiveAuthentication no")...)
+}
+
 func (s *server) start(kinds []string, prepare func(*server), lines []string) {
 	t := s.t
 	config := []string{"ListenAddress 127.0.0.1", fmt.Sprint("Port ", s.port), "AuthorizedKeysFile " + filepath.Join(s.dir, "authorized"),
@@ -76,6 +92,9 @@ func (s *server) start(kinds []string, prepare func(*server), lines []string) {
 	file := filepath.Join(s.dir, "config")
 	write(t, file, strings.Join(append(lines, config...), "\n")+"\n")
 	run := exec.Command(s.binary, "-D", "-e", "-f", file)
+	if s.shadow != "" {
+		run = exec.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" /etc/shadow && exec "$0" -D -e -f "$2"`, s.binary, s.shadow, file)
+	}
 	log := &bytes.Buffer{}
 	said, err := run.StderrPipe()
 	if err != nil {
@@ -218,6 +237,7 @@ func open(t *testing.T, d *Dialer, target Target) *Connection {
 type person struct {
 	yes    bool
 	secret string
+	slips  int // how many wrong answers come first
 
 	mu    sync.Mutex
 	asked []string
@@ -236,6 +256,11 @@ func (u *person) Confirm(_ context.Context, question string) (bool, error) {
 
 func (u *person) Secret(_ context.Context, question string) ([]byte, error) {
 	u.note(question)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.asked) <= u.slips {
+		return []byte("a slip"), nil
+	}
 	return []byte(u.secret), nil
 }
 
