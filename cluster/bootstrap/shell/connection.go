@@ -25,7 +25,7 @@ type Connection struct {
 	route    route
 	client   *ssh.Client
 	conn     *countedConn
-	jump     *Connection // nil without
+	leave    func() error // gives up the jump host, nil without
 	sessions chan struct{}
 	done     chan struct{} // closed by Close
 	once     sync.Once
@@ -34,24 +34,24 @@ type Connection struct {
 
 var _ Machine = (*Connection)(nil)
 
-func newConnection(r route, client *ssh.Client, conn *countedConn, jump *Connection) *Connection {
-	c := &Connection{route: r, client: client, conn: conn, jump: jump, sessions: make(chan struct{}, sessionsMax), done: make(chan struct{})}
+func newConnection(r route, client *ssh.Client, conn *countedConn) *Connection {
+	c := &Connection{route: r, client: client, conn: conn, sessions: make(chan struct{}, sessionsMax), done: make(chan struct{})}
 	c.keeping.Go(c.keep)
 	return c
 }
 
-// Close ends the connection, and those to the jump hosts before it. Programs that run get a *Problem.
+// Close ends the connection, and those to the jump hosts before it that no other goes through. Programs that run get a *Problem.
 func (c *Connection) Close() error {
 	var err error
 	c.once.Do(func() {
 		close(c.done)
 		err = c.client.Close()
 		c.keeping.Wait()
-		if c.jump != nil {
-			err = errors.Join(err, c.jump.Close())
-		}
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF) {
 			err = nil // it was lost before
+		}
+		if c.leave != nil {
+			err = errors.Join(err, c.leave())
 		}
 	})
 	return err

@@ -36,6 +36,7 @@ type Dialer struct {
 	keys    *keyring
 	wallet  *wallet
 	slots   *slots
+	jumps   *jumps
 	hosts   sync.Mutex // held while a host key is checked and asked about
 
 	agentConn net.Conn // nil without an agent
@@ -55,7 +56,7 @@ func NewDialer(o Options) (*Dialer, error) {
 	if o.Prompt != nil {
 		o.Prompt = &oneByOne{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
 	}
-	d := &Dialer{options: o, home: home, config: c, slots: newSlots(), wallet: &wallet{each: map[login]*password{}},
+	d := &Dialer{options: o, home: home, config: c, slots: newSlots(), wallet: &wallet{each: map[login]*password{}}, jumps: &jumps{each: map[string]*passage{}},
 		keys: &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}}}
 	if o.Key != "" {
 		if key := d.keys.at(o.Key); key.err != nil {

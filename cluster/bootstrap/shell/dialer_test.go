@@ -148,7 +148,7 @@ Host *
 		t.Errorf("address = %s; want 127.0.0.1", got)
 	}
 	write(t, filepath.Join(jump.dir, "authorized"), "")
-	_, err = d.Dial(limited(t), Target{Host: "gpu1"})
+	_, err = dialer(t, Options{ConfigFile: config, KnownHosts: known}).Dial(limited(t), Target{Host: "gpu1"})
 	want := "the jump host bastion of gpu1 cannot be passed, bastion (" + jump.address() + ") lets root in with none of the keys here, tried " + jump.key
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error = %v\nwant %s", err, want)

@@ -22,59 +22,37 @@ const (
 	// come in. Waiting for a turn, or for an answer of the user, uses up none of it.
 	retryLimit = 15 * time.Second
 	firstPause = 200 * time.Millisecond
-	// jumpDepth is how many jump hosts may stand before a machine.
-	jumpDepth = 8
 )
 
 // Dial connects to a machine and is let in. The error is a *Problem, or the cause of ctx's end.
 func (d *Dialer) Dial(ctx context.Context, t Target) (*Connection, error) {
-	c, err := d.dial(ctx, t, nil, jumpDepth)
-	if errors.Is(err, errCircle) {
-		return nil, jumpLoopProblem(t)
-	}
-	return c, err
-}
-
-// errCircle is given by dial for jump hosts that need one another.
-var errCircle = errors.New("pass jump hosts: too many")
-
-// dial goes by way of the jump hosts given, or else of those that the configuration names.
-func (d *Dialer) dial(ctx context.Context, t Target, jumps []Target, depth int) (*Connection, error) {
 	r, err := d.route(t)
 	if err != nil {
 		return nil, err
 	}
-	if depth == 0 {
-		return nil, errCircle
+	way, err := d.way(r, jumpDepth)
+	if errors.Is(err, errCircle) {
+		return nil, jumpLoopProblem(t)
 	}
-	if jumps == nil {
-		jumps = r.jumps
-	}
-	if len(jumps) == 0 {
-		return d.reach(ctx, r, nil)
-	}
-	last, before := jumps[len(jumps)-1], jumps[:len(jumps)-1]
-	if len(before) == 0 {
-		before = nil // the first goes its own way
-	}
-	jump, err := d.dial(ctx, last, before, depth-1)
 	if err != nil {
-		return nil, jumpFailed(r, last, err)
+		return nil, err
+	}
+	return d.reachBy(ctx, r, way)
+}
+
+// reachBy reaches a machine by way of jump hosts.
+func (d *Dialer) reachBy(ctx context.Context, r route, way []route) (*Connection, error) {
+	jump, leave, err := d.pass(ctx, r, way)
+	if err != nil {
+		return nil, err
 	}
 	c, err := d.reach(ctx, r, jump)
 	if err != nil {
-		_ = jump.Close() // the error to tell is the machine's
+		_ = leave() // the error to tell is the machine's
 		return nil, err
 	}
+	c.leave = leave
 	return c, nil
-}
-
-func jumpFailed(r route, jump Target, err error) error {
-	var p *Problem
-	if errors.As(err, &p) {
-		return jumpProblem(r, route{name: jump.Host}, err)
-	}
-	return err
 }
 
 // reach connects and shakes hands, again and again while the server drops connections.
@@ -122,7 +100,7 @@ func (d *Dialer) once(ctx context.Context, r route, jump *Connection) (*Connecti
 	sc, channels, requests, err := ssh.NewClientConn(counted, r.address(), a.config(k))
 	clock.stop()
 	if err == nil && release() {
-		return newConnection(r, ssh.NewClient(sc, channels, requests), counted, jump), nil
+		return newConnection(r, ssh.NewClient(sc, channels, requests), counted), nil
 	}
 	_ = conn.Close() // the handshake's error is the one to tell
 	switch {
@@ -156,6 +134,10 @@ func connect(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 		return conn, nil
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case jump != nil && limited.Err() != nil:
+		return nil, silentJumpProblem(r, jump.route)
+	case jump != nil && jump.lost():
+		return nil, jumpProblem(r, jump.route, lostProblem(jump.route))
 	case limited.Err() != nil:
 		return nil, networkProblem(r, limited.Err())
 	case jump != nil:

@@ -163,6 +163,11 @@ func jumpProblem(r, jump route, err error) *Problem {
 		Cure: fmt.Sprintf("see what `%s` says", r.command())}
 }
 
+func silentJumpProblem(r, jump route) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the jump host %s did not get through to %s within %v", jump.name, r.address(), r.connectTime),
+		Cure: fmt.Sprintf("check that %s is on and reached from %s, and that %s itself still answers", r.host, jump.name, jump.name)}
+}
+
 func jumpLoopProblem(t Target) *Problem {
 	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s go round in a circle", t.Host), Cure: "mend ProxyJump in ~/.ssh/config"}
 }
