@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kevinburke/ssh_config"
@@ -129,6 +130,24 @@ func (c *config) first(host, option string) string {
 		}
 	}
 	return ""
+}
+
+// whichever gives the first of options that shut out one another, its name in small letters, with its value as it stands there.
+func (c *config) whichever(host string, options ...string) (option, value string) {
+	for _, f := range c.files {
+		for _, block := range f.Hosts {
+			if !block.Matches(host) {
+				continue
+			}
+			for _, node := range block.Nodes {
+				line, ok := node.(*ssh_config.KV)
+				if ok && slices.ContainsFunc(options, func(o string) bool { return strings.EqualFold(o, line.Key) }) {
+					return strings.ToLower(line.Key), line.Value
+				}
+			}
+		}
+	}
+	return "", ""
 }
 
 // every gives all values of an option that may be given more than once.

@@ -106,8 +106,17 @@ func (d *Dialer) once(ctx context.Context, r route, jump *Connection) (*Connecti
 	switch {
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
+	case clock.ended.Load() && r.proxy != "" && counted.received.Load() == 0:
+		return nil, silentProxyProblem(r, handshakeLimit)
 	case clock.ended.Load():
 		return nil, hungProblem(r, handshakeLimit)
+	}
+	if p, ok := conn.(*proxyConn); ok && counted.received.Load() == 0 {
+		if said, failed := p.failure(); failed {
+			return nil, proxyProblem(r, said)
+		}
+	}
+	switch {
 	case a.problem == nil && isDrop(err):
 		return nil, errDropped
 	}
@@ -118,8 +127,15 @@ func isDrop(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// connect opens the way to a machine, through the jump host when there is one.
+// connect opens the way to a machine, through the jump host when there is one, or by the command that the configuration has for it.
 func connect(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
+	if jump == nil && r.proxy != "" {
+		p, err := startProxy(r)
+		if err != nil {
+			return nil, err // not a nil *proxyConn in an interface
+		}
+		return p, nil
+	}
 	limited, cancel := context.WithTimeout(ctx, r.connectTime)
 	defer cancel()
 	var conn net.Conn

@@ -168,6 +168,16 @@ func silentJumpProblem(r, jump route) *Problem {
 		Cure: fmt.Sprintf("check that %s is on and reached from %s, and that %s itself still answers", r.host, jump.name, jump.name)}
 }
 
+func proxyProblem(r route, said string) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the ProxyCommand of %s gives no connection, it said %q: %s", r.name, said, r.proxy),
+		Cure: fmt.Sprintf("mend it in ~/.ssh/config; see what `%s` says", r.command())}
+}
+
+func silentProxyProblem(r route, limit time.Duration) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the ProxyCommand of %s said nothing for %v: %s", r.name, limit, r.proxy),
+		Cure: fmt.Sprintf("see whether `%s` gets there", r.command())}
+}
+
 func jumpLoopProblem(t Target) *Problem {
 	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s go round in a circle", t.Host), Cure: "mend ProxyJump in ~/.ssh/config"}
 }

@@ -36,7 +36,7 @@ func TestProblems(t *testing.T) {
 	write(t, changed, "# mine\n"+name+authorized(otherKey))
 	write(t, revoked, "@revoked * "+authorized(s.hosts["ed25519"]))
 	jumps := filepath.Join(dir, "jumps")
-	write(t, jumps, fmt.Sprintf("Host a\nProxyJump b\nHost b\nProxyJump a\nHost c\nProxyCommand nc\nHost d\nProxyJump root@%s\nHostName 127.0.0.1\nPort 1\n",
+	write(t, jumps, fmt.Sprintf("Host a\nProxyJump b\nHost b\nProxyJump a\nHost c\nProxyCommand sh -c 'echo no %%h:%%p >&2; exit 3'\nHost e\nProxyCommand sleep 60\nHost d\nProxyJump root@%s\nHostName 127.0.0.1\nPort 1\n",
 		s.address()))
 	host, port := fingerprint(s.hosts["ed25519"]), s.port
 	closed := Target{Host: "127.0.0.1", Port: freePort(t)}
@@ -62,8 +62,10 @@ func TestProblems(t *testing.T) {
 		{"no file of known hosts", Options{Key: s.key, KnownHosts: dir}, s.target(),
 			"the known hosts cannot be read, read " + dir + ": is a directory", "make the file readable"},
 		{"circle", Options{ConfigFile: jumps}, Target{Host: "a"}, "the jump hosts of a go round in a circle", "mend ProxyJump in ~/.ssh/config"},
-		{"proxy command", Options{ConfigFile: jumps}, Target{Host: "c"}, "ssh's configuration has a ProxyCommand for c, and that is not supported",
-			"write it as a ProxyJump in ~/.ssh/config"},
+		{"proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "c"}, `the ProxyCommand of c gives no connection, it said "no c:22": sh -c 'echo no c:22 >&2; exit 3'`,
+			"mend it in ~/.ssh/config; see what `ssh me@c` says"},
+		{"silent proxy command", Options{ConfigFile: jumps}, Target{User: "me", Host: "e"}, "the ProxyCommand of e said nothing for 10s: sleep 60",
+			"see whether `ssh me@e` gets there"},
 		{"beyond the jump host", Options{ConfigFile: jumps, Key: s.key, KnownHosts: s.know("ed25519")}, Target{Host: "d"},
 			"the jump host 127.0.0.1 cannot reach 127.0.0.1:1 (Connection refused)", "see what `ssh -p 1 "},
 		{"no configuration", Options{ConfigFile: filepath.Join(dir, "no")}, closed, "there is no configuration of ssh " + filepath.Join(dir, "no"),

@@ -21,6 +21,7 @@ type route struct {
 	identities  []string
 	only        bool // offer no other keys than those named
 	jumps       []Target
+	proxy       string   // the command that gives the connection, "" for none
 	known       []string // files of known hosts; new ones go to the first
 	acceptNew   bool     // trust host keys that were never seen
 	connectTime time.Duration
@@ -53,20 +54,28 @@ func (d *Dialer) route(t Target) (route, error) {
 		r.acceptNew = true
 	}
 	r.acceptNew = r.acceptNew || d.options.AcceptNew
-	if c := get("ProxyCommand"); c != "" && !strings.EqualFold(c, "none") && get("ProxyJump") == "" {
-		return r, &Problem{Cause: "ssh's configuration has a ProxyCommand for " + t.Host + ", and that is not supported",
-			Cure: "write it as a ProxyJump in ~/.ssh/config"}
-	}
-	var err error
-	r.jumps, err = parseJumps(get("ProxyJump"), t)
+	err := d.proxied(&r, t)
 	return r, err
+}
+
+// proxied finds out by way of what a machine is reached. With OpenSSH the first of both options counts, and a ProxyJump of none
+// shuts out others of its kind only.
+func (d *Dialer) proxied(r *route, t Target) (err error) {
+	option, value := d.config.whichever(t.Host, "ProxyJump", "ProxyCommand")
+	if option == "proxyjump" && strings.EqualFold(value, "none") {
+		option, value = d.config.whichever(t.Host, "ProxyCommand")
+	}
+	switch {
+	case option == "proxyjump":
+		r.jumps, err = parseJumps(strings.Trim(value, `"`), t)
+	case !strings.EqualFold(value, "none"):
+		r.proxy = strings.NewReplacer("%%", "%", "%h", r.host, "%n", r.name, "%p", strconv.Itoa(r.port), "%r", r.user).Replace(value)
+	}
+	return err
 }
 
 // parseJumps reads a list of jump hosts.
 func parseJumps(list string, t Target) ([]Target, error) {
-	if list == "" || strings.EqualFold(list, "none") {
-		return nil, nil
-	}
 	var jumps []Target
 	for _, text := range strings.Split(list, ",") {
 		jump, err := ParseTarget(strings.TrimSpace(text))
