@@ -26,6 +26,8 @@ type attempt struct {
 	conn  *countedConn
 	clock *patience
 
+	certificates []userCertificate
+
 	keys    []offer
 	listed  bool // keys is filled
 	tried   []string
@@ -118,7 +120,8 @@ func (a *attempt) slowly(f func() error) error {
 // list finds the keys to offer: those named, those of the agent, those of the default files.
 func (a *attempt) list() {
 	named, defaults := a.d.keyFiles(a.route)
-	held := a.d.agentKeys()
+	held := a.d.agents.keys(a.route.agent)
+	a.findCertificates(slices.Concat(named, defaults))
 	add := func(files []string) {
 		for _, path := range files {
 			if s := a.fileSigner(path, held); s != nil {
@@ -135,8 +138,14 @@ func (a *attempt) list() {
 	add(defaults)
 }
 
-// add offers a key unless it is there.
+// add offers a key, after its certificates.
 func (a *attempt) add(s ssh.Signer, name string) {
+	a.certified(s)
+	a.offer(s, name)
+}
+
+// offer offers a key unless it is there.
+func (a *attempt) offer(s ssh.Signer, name string) {
 	if !slices.ContainsFunc(a.keys, func(o offer) bool { return sameKey(o.signer.PublicKey(), s.PublicKey()) }) {
 		a.keys = append(a.keys, offer{signer: s, name: name})
 	}

@@ -2,12 +2,8 @@ package shell
 
 import (
 	"context"
-	"net"
 	"os"
 	"sync"
-
-	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 )
 
 // Options is how a Dialer goes about it.
@@ -35,12 +31,10 @@ type Dialer struct {
 	config  *config
 	keys    *keyring
 	wallet  *wallet
+	agents  *agents
 	slots   *slots
 	jumps   *jumps
 	hosts   sync.Mutex // held while a host key is checked and asked about
-
-	agentConn net.Conn // nil without an agent
-	agent     agent.Agent
 }
 
 // NewDialer reads the configuration. Errors are a *Problem for a key or configuration that cannot be used.
@@ -57,37 +51,14 @@ func NewDialer(o Options) (*Dialer, error) {
 		o.Prompt = &oneByOne{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
 	}
 	d := &Dialer{options: o, home: home, config: c, slots: newSlots(), wallet: &wallet{each: map[login]*password{}}, jumps: &jumps{each: map[string]*passage{}},
-		keys: &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}}}
+		agents: &agents{each: map[string]heldAgent{}},
+		keys:   &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}}}
 	if o.Key != "" {
 		if key := d.keys.at(o.Key); key.err != nil {
 			return nil, keyFileProblem(o.Key, key.err)
 		}
 	}
-	d.openAgent()
 	return d, nil
-}
-
-// openAgent connects to the agent. One that is gone is as good as none.
-func (d *Dialer) openAgent() {
-	socket := os.Getenv("SSH_AUTH_SOCK")
-	if socket == "" {
-		return
-	}
-	if conn, err := net.Dial("unix", socket); err == nil {
-		d.agentConn, d.agent = conn, agent.NewClient(conn)
-	}
-}
-
-// agentKeys lists the keys of the agent.
-func (d *Dialer) agentKeys() []ssh.Signer {
-	if d.agent == nil {
-		return nil
-	}
-	signers, err := d.agent.Signers()
-	if err != nil {
-		return nil
-	}
-	return signers
 }
 
 // Address is the name or address that a target stands for after ssh's configuration: where other programs find the machine.
@@ -99,12 +70,8 @@ func (d *Dialer) Address(t Target) string {
 	return r.host
 }
 
-// Close gives up the agent. Connections stay.
-func (d *Dialer) Close() {
-	if d.agentConn != nil {
-		_ = d.agentConn.Close() // nothing was written that could be lost
-	}
-}
+// Close gives up the agents. Connections stay.
+func (d *Dialer) Close() { d.agents.close() }
 
 // oneByOne lets one question at a time through to the user.
 type oneByOne struct {

@@ -13,18 +13,20 @@ import (
 
 // route is how a machine is reached, after the configuration.
 type route struct {
-	name        string // as the user gave it
-	user        string
-	host        string
-	port        int
-	alias       string // what known_hosts calls it, "" for its address
-	identities  []string
-	only        bool // offer no other keys than those named
-	jumps       []Target
-	proxy       string   // the command that gives the connection, "" for none
-	known       []string // files of known hosts; new ones go to the first
-	acceptNew   bool     // trust host keys that were never seen
-	connectTime time.Duration
+	name         string // as the user gave it
+	user         string
+	host         string
+	port         int
+	alias        string // what known_hosts calls it, "" for its address
+	identities   []string
+	certificates []string // files that are named
+	agent        string   // socket, "" for none
+	only         bool     // offer no other keys than those named
+	jumps        []Target
+	proxy        string   // the command that gives the connection, "" for none
+	known        []string // files of known hosts; new ones go to the first
+	acceptNew    bool     // trust host keys that were never seen
+	connectTime  time.Duration
 }
 
 // connectLimit bounds a connection; a machine that is up answers in milliseconds, one lost packet costs a second.
@@ -48,6 +50,12 @@ func (d *Dialer) route(t Target) (route, error) {
 			r.identities = append(r.identities, d.expand(file, r))
 		}
 	}
+	for _, file := range d.config.every(t.Host, "CertificateFile") {
+		if !strings.EqualFold(file, "none") {
+			r.certificates = append(r.certificates, d.expand(file, r))
+		}
+	}
+	r.agent = d.agentSocket(get("IdentityAgent"), r)
 	r.known = d.knownFiles(get("UserKnownHostsFile"), r)
 	switch strings.ToLower(get("StrictHostKeyChecking")) {
 	case "accept-new", "no", "off": // the last two trust changed keys as well, which goes too far

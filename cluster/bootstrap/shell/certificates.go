@@ -1,0 +1,39 @@
+package shell
+
+import (
+	"slices"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// findCertificates reads those that the configuration names, and those that lie beside the files of keys.
+func (a *attempt) findCertificates(keyFiles []string) {
+	paths := slices.Clone(a.route.certificates)
+	for _, file := range keyFiles {
+		paths = append(paths, file+"-cert.pub")
+	}
+	for _, path := range paths {
+		key, err := readPublic(path)
+		if cert, ok := key.(*ssh.Certificate); err == nil && ok { // as with OpenSSH, others are passed over
+			a.certificates = append(a.certificates, userCertificate{cert, path})
+		}
+	}
+}
+
+// userCertificate is what an authority has signed for a key of the user.
+type userCertificate struct {
+	*ssh.Certificate
+	path string
+}
+
+// certified offers a key with each certificate that there is for it.
+func (a *attempt) certified(s ssh.Signer) {
+	for _, c := range a.certificates {
+		if !sameKey(c.Key, s.PublicKey()) {
+			continue
+		}
+		if signer, err := ssh.NewCertSigner(c.Certificate, s); err == nil {
+			a.offer(signer, c.path)
+		}
+	}
+}
