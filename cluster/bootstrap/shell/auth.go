@@ -60,9 +60,6 @@ func (a *attempt) config(k *known) *ssh.ClientConfig {
 	}
 }
 
-// methods are the ways to be let in, in the order in which they are tried.
-var methods = [...]string{"publickey", "password", "keyboard-interactive"}
-
 // next gives what to try next: the keys, one at a time, so that one that cannot be opened keeps no other from its turn, and after
 // them what a person answers.
 func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
@@ -74,7 +71,7 @@ func (a *attempt) next(c *ssh.ClientAuthContext) (ssh.AuthMethod, error) {
 	}
 	a.judged()
 	a.taken = c.AllowedMethods
-	for _, name := range methods {
+	for _, name := range a.route.methods {
 		if !slices.Contains(a.taken, name) {
 			continue
 		}
@@ -199,13 +196,15 @@ func (a *attempt) outcome(err error) error {
 		return a.problem
 	case !a.asked && strings.Contains(err.Error(), "Too many authentication failures"):
 		return tooManyProblem(a.route, a.tried)
+	case len(a.taken) > 0 && !slices.ContainsFunc(a.taken, func(m string) bool { return slices.Contains(a.route.methods, m) }):
+		return methodsProblem(a.route, a.taken)
 	case a.file != nil:
 		return a.file
 	case a.asked:
 		return wrongPasswordProblem(a.route)
 	case len(a.taken) == 0:
 		return handshakeProblem(a.route, err)
-	case !slices.Contains(a.taken, "publickey") && a.d.options.Prompt == nil &&
+	case !(slices.Contains(a.taken, "publickey") && slices.Contains(a.route.methods, "publickey")) && a.d.options.Prompt == nil &&
 		(slices.Contains(a.taken, "password") || slices.Contains(a.taken, "keyboard-interactive")):
 		return passwordProblem(a.route)
 	}

@@ -50,9 +50,11 @@ func NewDialer(o Options) (*Dialer, error) {
 	if o.Prompt != nil {
 		o.Prompt = &oneByOne{Prompter: o.Prompt, turn: make(chan struct{}, 1)}
 	}
-	d := &Dialer{options: o, home: home, config: c, slots: newSlots(), wallet: &wallet{each: map[login]*password{}}, jumps: &jumps{each: map[string]*passage{}},
+	d := &Dialer{options: o, home: home, config: c, slots: newSlots(),
+		keys:   &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}},
+		wallet: &wallet{each: map[login]*password{}},
 		agents: &agents{each: map[string]heldAgent{}},
-		keys:   &keyring{prompt: o.Prompt, keys: map[string]*fileKey{}}}
+		jumps:  &jumps{each: map[string]*passage{}}}
 	if o.Key != "" {
 		if key := d.keys.at(o.Key); key.err != nil {
 			return nil, keyFileProblem(o.Key, key.err)

@@ -125,6 +125,15 @@ func keysProblem(r route, tried []string, left int, taken []string) *Problem {
 		Cure: fmt.Sprintf("run `ssh-copy-id%s` once, or name the key with -i or an IdentityFile in ~/.ssh/config", strings.TrimPrefix(r.command(), "ssh"))}
 }
 
+func methodsProblem(r route, taken []string) *Problem {
+	ours := "none"
+	if len(r.methods) > 0 {
+		ours = strings.Join(r.methods, ", ")
+	}
+	return &Problem{Cause: fmt.Sprintf("%s takes %s, and of the ways to be let in ssh's configuration allows %s", r, strings.Join(taken, ", "), ours),
+		Cure: "mend PreferredAuthentications, or the Authentication option that says no, in ~/.ssh/config"}
+}
+
 func passwordProblem(r route) *Problem {
 	return &Problem{Cause: fmt.Sprintf("%s lets %s in by password only, and there is no terminal to ask for it", r, r.user),
 		Cure: "run this in a terminal, or have the ssh server there take keys"}

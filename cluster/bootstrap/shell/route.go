@@ -22,6 +22,7 @@ type route struct {
 	certificates []string // files that are named
 	agent        string   // socket, "" for none
 	only         bool     // offer no other keys than those named
+	methods      []string // the ways to be let in, in the order in which they are tried
 	jumps        []Target
 	proxy        string   // the command that gives the connection, "" for none
 	known        []string // files of known hosts; new ones go to the first
@@ -55,6 +56,7 @@ func (d *Dialer) route(t Target) (route, error) {
 			r.certificates = append(r.certificates, d.expand(file, r))
 		}
 	}
+	r.methods = d.methods(t.Host)
 	r.agent = d.agentSocket(get("IdentityAgent"), r)
 	r.known = d.knownFiles(get("UserKnownHostsFile"), r)
 	switch strings.ToLower(get("StrictHostKeyChecking")) {
