@@ -140,3 +140,15 @@ func TestPasswordStays(t *testing.T) {
 		}
 	}
 }
+
+// A question of the machine is answered with what was typed before only where it asks for the password.
+func TestPasswordQuestions(t *testing.T) {
+	for question, want := range map[string]bool{
+		"Password: ": true, "(root@gpu1) Password: ": true, "Password for root@gpu1:": true, "password:": true,
+		"One-time password: ": false, "New password: ": false, "Verification code: ": false, "Password and code: ": false,
+	} {
+		if got := passwordQuestion.MatchString(question); got != want {
+			t.Errorf("%q asks for the password: %t; want %t", question, got, want)
+		}
+	}
+}
