@@ -131,20 +131,54 @@ func (a *app) prompter(v *view) shell.Prompter {
 }
 
 // Confirm implements shell.Prompter.
-func (k *asker) Confirm(_ context.Context, question string) (bool, error) {
+func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
 	k.v.pause()
 	fmt.Fprint(k.a.stderr, question+" (yes/no) ")
-	line, err := readLine(os.Stdin)
+	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })
 	return strings.EqualFold(line, "yes"), err
 }
 
 // Secret implements shell.Prompter.
-func (k *asker) Secret(_ context.Context, question string) ([]byte, error) {
+func (k *asker) Secret(ctx context.Context, question string) ([]byte, error) {
 	k.v.pause()
-	fmt.Fprint(k.a.stderr, question)
-	b, err := term.ReadPassword(int(os.Stdin.Fd()))
+	fmt.Fprint(k.a.stderr, secretQuestion(question))
+	stdin := int(os.Stdin.Fd())
+	shown, err := term.GetState(stdin)
+	if err != nil {
+		return nil, err
+	}
+	b, err := answerOr(ctx, func() ([]byte, error) { return term.ReadPassword(stdin) })
+	_ = term.Restore(stdin, shown) // as ReadPassword does, if it comes to an end
 	fmt.Fprintln(k.a.stderr)
 	return b, err
+}
+
+// answerOr waits for an answer, or for the end of what it is asked for: who types has pressed Ctrl-C then.
+func answerOr[T any](ctx context.Context, read func() (T, error)) (answer T, err error) {
+	type given struct {
+		answer T
+		err    error
+	}
+	done := make(chan given, 1)
+	go func() { // a read from a terminal can't be broken off: it ends with the next line, or with the program
+		answer, err := read()
+		done <- given{answer, err}
+	}()
+	select {
+	case r := <-done:
+		return r.answer, r.err
+	case <-ctx.Done():
+		return answer, context.Cause(ctx)
+	}
+}
+
+// secretQuestion is a question as it is shown. The machine may have asked it.
+func secretQuestion(text string) string {
+	text = oneLine(text)
+	if !strings.HasSuffix(text, ":") && !strings.HasSuffix(text, "?") {
+		text += ":"
+	}
+	return text + " "
 }
 
 // readLine reads a line byte by byte, so that what follows is left to the next question.

@@ -53,6 +53,8 @@ func (v *view) tell(e bootstrap.Event) {
 
 func outcomeOf(e *bootstrap.Event) string {
 	switch {
+	case errors.Is(e.Err, context.Canceled):
+		return "interrupted"
 	case e.Err != nil:
 		return "FAILED: " + strings.ReplaceAll(e.Err.Error(), "\n", " ")
 	case e.Detail != "":

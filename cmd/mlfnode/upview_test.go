@@ -66,3 +66,16 @@ func TestTextIsWhole(t *testing.T) {
 		t.Errorf("got\n%s\nwant the state whole and the host cut", got)
 	}
 }
+
+// TestSecretQuestion shows questions that machines ask without what would change the terminal.
+func TestSecretQuestion(t *testing.T) {
+	for text, want := range map[string]string{
+		"password of ada on host1":          "password of ada on host1: ",
+		"ada on host1, Password: ":          "ada on host1, Password: ",
+		"ada on host1, Token\x1b[2J\ncode?": "ada on host1, Token · code? ",
+	} {
+		if got := secretQuestion(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}

@@ -165,10 +165,13 @@ func connect(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 // jumpReason takes the words of the jump host out of a refusal.
 func jumpReason(err error) error {
 	var refused *ssh.OpenChannelError
-	if errors.As(err, &refused) {
-		return errors.New(refused.Message)
+	switch {
+	case !errors.As(err, &refused):
+		return err
+	case refused.Reason == ssh.Prohibited:
+		return errors.New("it passes no connections on, see AllowTcpForwarding of its ssh server")
 	}
-	return err
+	return errors.New(refused.Message)
 }
 
 // patience ends a handshake that takes too long.

@@ -198,3 +198,14 @@ func TestJumpSilent(t *testing.T) {
 		}
 	}
 }
+
+// TestJumpForbidden names what keeps a jump host from being one.
+func TestJumpForbidden(t *testing.T) {
+	last, jump := sshd(t, []string{"ed25519"}), sshd(t, []string{"ed25519"}, "AllowTcpForwarding no")
+	o, _ := behind(t, Options{}, last, jump)
+	_, err := dialer(t, o).Dial(limited(t), Target{Host: "gpu0"})
+	want := fmt.Sprintf("the jump host jump0 cannot reach %s (it passes no connections on, see AllowTcpForwarding of its ssh server)", last.address())
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}

@@ -1,0 +1,25 @@
+package overssh
+
+import (
+	"testing"
+	"time"
+
+	"mlfnode/cmd/mlfnode/hosts"
+)
+
+// TestInterruptedQuestion presses Ctrl-C where a password is asked for: that ends up, and the terminal shows what is typed again.
+func TestInterruptedQuestion(t *testing.T) {
+	l := newLab(t, 1, hosts.SSHD{Config: "PubkeyAuthentication no", Users: []hosts.User{{Password: "secret"}}})
+	cmd := l.laptop.Program("/bin/sh", "-c", "trap : INT; mlfnode up -a host1 -r ML -m 1; echo \"ended with $?\"; read line; echo \"read $line\"")
+	term := l.laptop.OnTerminal(cmd)
+	term.Expect("password of ada on host1: ")
+	began := time.Now()
+	term.Press("\x03")
+	term.Expect("ended with 130")
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("up ended %v after Ctrl-C", took)
+	}
+	term.Type("shown")
+	term.Expect("shown\nread shown")
+	term.Close(hosts.Patience)
+}
