@@ -103,24 +103,30 @@ func (d *Dialer) once(ctx context.Context, r route, jump *Connection) (*Connecti
 		return newConnection(r, ssh.NewClient(sc, channels, requests), counted), nil
 	}
 	_ = conn.Close() // the handshake's error is the one to tell
-	switch {
-	case ctx.Err() != nil:
+	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
-	case clock.ended.Load() && r.proxy != "" && counted.received.Load() == 0:
-		return nil, silentProxyProblem(r, handshakeLimit)
-	case clock.ended.Load():
-		return nil, hungProblem(r, handshakeLimit)
 	}
-	if p, ok := conn.(*proxyConn); ok && counted.received.Load() == 0 {
+	return nil, a.failure(err)
+}
+
+// failure says why a handshake failed; its connection is closed.
+func (a *attempt) failure(err error) error {
+	late, silent := a.clock.ended.Load(), a.conn.received.Load() == 0
+	if p, ok := a.conn.Conn.(*proxyConn); ok && silent {
+		if late {
+			return silentProxyProblem(a.route, handshakeLimit)
+		}
 		if said, failed := p.failure(); failed {
-			return nil, proxyProblem(r, said)
+			return proxyProblem(a.route, said)
 		}
 	}
 	switch {
+	case late:
+		return hungProblem(a.route, handshakeLimit)
 	case a.problem == nil && isDrop(err):
-		return nil, errDropped
+		return errDropped
 	}
-	return nil, a.outcome(err)
+	return a.outcome(err)
 }
 
 func isDrop(err error) bool {
