@@ -42,7 +42,7 @@ func (r *run) glance(ctx context.Context, m *machine) (err error) {
 }
 
 // remains removes what a run of up left that was killed before the program was in its place.
-const remains = `rm -f ROOT/bin/.ship-*; rmdir ROOT/bin ROOT 2>/dev/null; true`
+const remains = `rm -f ROOT/bin/.ship-* ROOT/bin/.digest; rmdir ROOT/bin ROOT 2>/dev/null; true`
 
 func (r *run) stop(ctx context.Context, m *machine, purge bool) {
 	r.step(m, Stop, func() (string, error) {

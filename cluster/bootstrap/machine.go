@@ -43,6 +43,7 @@ got=$(sha256sum "$new" | cut -d' ' -f1)
 [ "$got" = DIGEST ] || { echo "the program arrived damaged" >&2; exit 1; }
 chmod 755 "$new"
 mv -f "$new" PROGRAM
+echo DIGEST "$(stat -Lc '%s %z %i' PROGRAM 2>/dev/null)" >"$dir"/.digest
 `
 
 // ship puts the program on the machine, unless the same one is there.

@@ -46,7 +46,12 @@ try=$dir/.mlfnode-$$
 if (umask 077; env echo x >"$try") 2>/dev/null; then say writable yes; else say refused "$( (env echo x >"$try") 2>&1 | sed 's/.*: //' | tail -n 1)"; fi
 rm -f "$try" 2>/dev/null
 say gzip "$(command -v gzip)"
-if [ -x "$root/bin/mlfnode" ]; then say digest "$(sha256sum "$root/bin/mlfnode" 2>/dev/null | cut -d' ' -f1)"; fi
+if [ -x "$root/bin/mlfnode" ]; then
+	digest='' was='' is=$(stat -Lc '%s %z %i' "$root/bin/mlfnode" 2>/dev/null) # size, time of its last change, inode
+	[ ! -r "$root/bin/.digest" ] || read -r digest was <"$root/bin/.digest"
+	[ -n "$is" ] && [ "$is" = "$was" ] || digest=$(sha256sum "$root/bin/mlfnode" 2>/dev/null | cut -d' ' -f1)
+	say digest "$digest"
+fi
 say end yes
 `
 

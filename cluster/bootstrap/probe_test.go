@@ -130,8 +130,15 @@ func TestShip(t *testing.T) {
 		if err != nil || again.Digest != b.digest {
 			t.Errorf("got digest %q, %v, want %q", again.Digest, err, b.digest)
 		}
-		if left, _ := os.ReadDir(filepath.Dir(f.Place.Program())); len(left) != 1 {
-			t.Errorf("got %v, want the program alone", left)
+		if left, _ := os.ReadDir(filepath.Dir(f.Place.Program())); len(left) != 2 {
+			t.Errorf("got %v, want the program and its digest alone", left)
+		}
+		if err := os.WriteFile(f.Place.Program(), []byte("damaged"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		again, err = examine(context.Background(), shell.Local{}, filepath.Base(f.Place.Root))
+		if err != nil || len(again.Digest) != len(b.digest) || again.Digest == b.digest {
+			t.Errorf("got digest %q, %v of a damaged program, want its own", again.Digest, err)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type work struct {
 	rest    io.Reader // what follows the order
 	release string
 	reply   bootstrap.Reply
+	program digested // Place.Program as it was last looked at
 }
 
 // Serve reads one order, acts, and prints the reply. Its error says that no reply could be given.

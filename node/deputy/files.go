@@ -56,6 +56,24 @@ func digestFile(file string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
+// digested is a file with its digest.
+type digested struct {
+	info os.FileInfo // nil for none
+	sum  string
+}
+
+// programDigest gives the digest of the program, "" for none. It is some 50 MB, and so read again only when it is another file.
+func (w *work) programDigest() string {
+	info, err := os.Stat(w.Program())
+	if err != nil {
+		return ""
+	}
+	if last := w.program.info; last == nil || !os.SameFile(last, info) || !last.ModTime().Equal(info.ModTime()) || last.Size() != info.Size() {
+		w.program = digested{info, digestFile(w.Program())}
+	}
+	return w.program.sum
+}
+
 // record is what start has started. Its digests are written once that runs.
 type record struct {
 	Role    string `json:"role"`

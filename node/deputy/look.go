@@ -43,7 +43,7 @@ const askPatience = time.Second
 
 // see looks at the machine.
 func (w *work) see(ctx context.Context) bootstrap.Seen {
-	s := bootstrap.Seen{Digest: digestFile(w.Program()), CanService: bootstrap.ServiceBackground}
+	s := bootstrap.Seen{Digest: w.programDigest(), CanService: bootstrap.ServiceBackground}
 	if s.Digest != "" {
 		s.Release = w.release
 	}

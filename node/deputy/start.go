@@ -242,7 +242,7 @@ func (w *work) run(ctx context.Context) error {
 	if err := launch(ctx, r); err != nil {
 		return err
 	}
-	r.Program, r.Config = digestFile(w.Program()), digestFile(w.Config())
+	r.Program, r.Config = w.programDigest(), digestFile(w.Config())
 	if err := w.writeRecord(r); err != nil {
 		return err
 	}
