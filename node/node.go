@@ -18,6 +18,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/keeper"
 	"mlfnode/node/history"
@@ -76,6 +77,10 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	}()
 	if err := checkWritable(cfg.StateDir); err != nil {
 		return nil, err
+	}
+	// Now, as nothing of this node writes there yet: it would lose what it has under way.
+	if err := durable.Clean(cfg.StateDir); err != nil {
+		return nil, fmt.Errorf("remove what a dead node had begun to write: %w", err)
 	}
 	token, err := identity(filepath.Join(cfg.StateDir, "token"))
 	if err != nil {

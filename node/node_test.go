@@ -20,6 +20,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/durable"
 )
 
 // config gives settings with a state folder of the test's own.
@@ -378,5 +379,18 @@ func TestHistoryIsRebuiltFromTheStream(t *testing.T) {
 	after := list(t, attach(t, cfg).Client(), s.Sweep, api.TrialQuery{})
 	if diff := cmp.Diff(before, after); diff != "" {
 		t.Errorf("rebuilt history differs (-before +after):\n%s", diff)
+	}
+}
+
+// TestUnfinishedFilesAreRemoved clears away what a life that was killed had begun to write, before this one writes anything.
+func TestUnfinishedFilesAreRemoved(t *testing.T) {
+	cfg := config(t)
+	part := filepath.Join(cfg.StateDir, durable.PartPrefix+"cluster.json-1")
+	if err := os.WriteFile(part, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	attach(t, cfg)
+	if _, err := os.Stat(part); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("got %v for the file, want it gone", err)
 	}
 }

@@ -23,9 +23,6 @@ const (
 // tidy removes bundles and setups that no trial has asked for in a long time. After a start of the machine it removes all
 // bundles: they are not synced when they are unpacked, so a power cut can have left files without content.
 func tidy(dir, boot string, now time.Time) error {
-	if err := durable.Clean(dir); err != nil {
-		return err
-	}
 	was, err := os.ReadFile(filepath.Join(dir, "boot"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

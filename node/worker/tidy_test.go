@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"mlfnode/node/durable"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -70,5 +72,21 @@ func TestTidy(t *testing.T) {
 				t.Errorf("what is left (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestTidyLeavesOthersFiles holds that what the node writes at the same time, as where its cluster is, is none of the worker's
+// business.
+func TestTidyLeavesOthersFiles(t *testing.T) {
+	dir := t.TempDir()
+	part := filepath.Join(dir, durable.PartPrefix+"cluster.json-1")
+	if err := os.WriteFile(part, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := tidy(dir, "b1", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(part); err != nil {
+		t.Errorf("got %v for a file that the node writes, want it left alone", err)
 	}
 }
