@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/cluster/trust"
@@ -141,35 +139,7 @@ func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
 // Secret implements shell.Prompter.
 func (k *asker) Secret(ctx context.Context, question string) ([]byte, error) {
 	k.v.pause()
-	fmt.Fprint(k.a.stderr, secretQuestion(question))
-	stdin := int(os.Stdin.Fd())
-	shown, err := term.GetState(stdin)
-	if err != nil {
-		return nil, err
-	}
-	b, err := answerOr(ctx, func() ([]byte, error) { return term.ReadPassword(stdin) })
-	_ = term.Restore(stdin, shown) // as ReadPassword does, if it comes to an end
-	fmt.Fprintln(k.a.stderr)
-	return b, err
-}
-
-// answerOr waits for an answer, or for the end of what it is asked for: who types has pressed Ctrl-C then.
-func answerOr[T any](ctx context.Context, read func() (T, error)) (answer T, err error) {
-	type given struct {
-		answer T
-		err    error
-	}
-	done := make(chan given, 1)
-	go func() { // a read from a terminal can't be broken off: it ends with the next line, or with the program
-		answer, err := read()
-		done <- given{answer, err}
-	}()
-	select {
-	case r := <-done:
-		return r.answer, r.err
-	case <-ctx.Done():
-		return answer, context.Cause(ctx)
-	}
+	return k.a.askSecret(ctx, secretQuestion(question))
 }
 
 // secretQuestion is a question as it is shown. The machine may have asked it.

@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
@@ -117,7 +116,7 @@ func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access 
 	if _, err := node.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
 		return "", usage(err.Error(), "mlfnode join --seed HOST")
 	}
-	token, err := a.token(f.tokenFile)
+	token, err := a.token(ctx, f.tokenFile)
 	if err != nil {
 		return "", err
 	}
@@ -139,8 +138,8 @@ func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access 
 }
 
 // token gets the token from the file, the environment or the terminal.
-func (a *app) token(file string) (trust.Token, error) {
-	text, err := a.tokenText(file)
+func (a *app) token(ctx context.Context, file string) (trust.Token, error) {
+	text, err := a.tokenText(ctx, file)
 	if err != nil {
 		return trust.Token{}, err
 	}
@@ -151,7 +150,7 @@ func (a *app) token(file string) (trust.Token, error) {
 	return t, nil
 }
 
-func (a *app) tokenText(file string) (string, error) {
+func (a *app) tokenText(ctx context.Context, file string) (string, error) {
 	text := os.Getenv(node.TokenVariable)
 	switch {
 	case file == "-":
@@ -172,9 +171,7 @@ func (a *app) tokenText(file string) (string, error) {
 	case !isTerminal(os.Stdin):
 		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
 	}
-	fmt.Fprint(a.stderr, "token: ")
-	b, err := term.ReadPassword(int(os.Stdin.Fd()))
-	fmt.Fprintln(a.stderr)
+	b, err := a.askSecret(ctx, "token: ")
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)
 	}

@@ -123,7 +123,7 @@ one on this machine. The token is taken from MLF_CLUSTER_TOKEN or --token-file, 
 			if a.master == "" {
 				return usage("token use needs the master", "mlfnode token use --master HOST")
 			}
-			token, err := a.token(file)
+			token, err := a.token(c.Context(), file)
 			if err != nil {
 				return err
 			}

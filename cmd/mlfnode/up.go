@@ -147,8 +147,8 @@ func (a *app) up(c *cobra.Command, r *remote) error {
 		}
 	}
 	o.Welcome = a.welcome
-	o.Token = func(context.Context) (string, error) {
-		t, err := a.token(r.tokenFile)
+	o.Token = func(ctx context.Context) (string, error) {
+		t, err := a.token(ctx, r.tokenFile)
 		return t.Text(), err
 	}
 	return a.settle(c.Context(), bootstrap.Up(c.Context(), o), began, a.showOutcomes)
