@@ -2,11 +2,11 @@ package bootstrap
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
-
-	"mlfnode/cluster/bootstrap/shell"
 )
 
 const (
@@ -51,11 +51,19 @@ func (r *run) await(ctx context.Context, boss *machine, workers []*machine) {
 
 // arrive waits until the machine's node works and the one that is asked sees it alive.
 func (m *machine) arrive(ctx context.Context, asked *machine) error {
+	if why := retry(ctx, func() error { return m.arrived(ctx, asked) }); why != nil {
+		return problem("the node was started and is not at work: "+why.Error(), "look at "+m.logs()+" there")
+	}
+	return nil
+}
+
+// retry looks again and again until ok has no error, and gives the last one that came before the end of ctx.
+func retry(ctx context.Context, ok func() error) error {
 	tick := time.NewTicker(awaitPause)
 	defer tick.Stop()
-	why := fmt.Errorf("it was not asked in time")
+	why := errors.New("it was not asked in time")
 	for {
-		err := m.arrived(ctx, asked)
+		err := ok()
 		if err == nil {
 			return nil
 		}
@@ -65,7 +73,7 @@ func (m *machine) arrive(ctx context.Context, asked *machine) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return &shell.Problem{Cause: "the node was started and is not at work: " + why.Error(), Cure: "look at " + m.logs() + " there"}
+			return why
 		}
 	}
 }
@@ -79,34 +87,40 @@ func (m *machine) arrived(ctx context.Context, asked *machine) error {
 			return fmt.Errorf("it has no connection to the master yet")
 		}
 	}
-	all, err := asked.members(ctx)
-	if err != nil {
+	a, err := asked.sees(ctx, m.Name)
+	switch {
+	case err != nil:
 		return err
+	case a == nil:
+		return fmt.Errorf("%s does not see it", asked.Name)
+	case a.State != "alive":
+		return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
+	case m.again && a.Since.Equal(m.since):
+		return fmt.Errorf("%s sees the agent that ran before", asked.Name)
 	}
-	for _, a := range all {
-		if a.Node == m.Name && a.State != "alive" {
-			return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
-		}
-		if a.Node == m.Name && m.again && a.Since.Equal(m.since) {
-			return fmt.Errorf("%s sees the agent that ran before", asked.Name)
-		}
-		if a.Node == m.Name {
-			m.gossip = a.Address
-			return nil
-		}
+	m.gossip = a.Address
+	return nil
+}
+
+// sees gives how the machine's node sees the node of a name, nil for one that it does not know.
+func (m *machine) sees(ctx context.Context, name string) (*alive, error) {
+	all, err := m.members(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return fmt.Errorf("%s does not see it", asked.Name)
+	if i := slices.IndexFunc(all, func(a alive) bool { return a.Node == name }); i >= 0 {
+		return &all[i], nil
+	}
+	return nil, nil
 }
 
 // sinceWhen gives the time since which the node that is asked sees this machine's as it is; the zero time if that is not known.
 func (m *machine) sinceWhen(ctx context.Context, asked *machine) time.Time {
-	all, _ := asked.members(ctx) // a node that is down sees nobody
-	for _, a := range all {
-		if a.Node == m.Name {
-			return a.Since
-		}
+	a, err := asked.sees(ctx, m.Name)
+	if err != nil || a == nil { // a node that is down sees nobody
+		return time.Time{}
 	}
-	return time.Time{}
+	return a.Since
 }
 
 // sight is how a node sees the others, for all that want to know it at about the same time.

@@ -3,9 +3,6 @@ package bootstrap
 import (
 	"context"
 	"fmt"
-	"time"
-
-	"mlfnode/cluster/bootstrap/shell"
 )
 
 // join has a machine join the cluster of boss and start its node. A name that belongs to credentials that are gone, as those of a
@@ -38,40 +35,27 @@ func (r *run) joinOnce(ctx context.Context, m, boss *machine, w *Wanted) (_ *Rep
 func (m *machine) free(ctx context.Context, boss *machine) error {
 	limited, stop := context.WithTimeout(ctx, awaitLimit)
 	defer stop()
-	tick := time.NewTicker(awaitPause)
-	defer tick.Stop()
-	for {
-		holder, err := boss.living(limited, m.Name)
-		if err == nil && holder == "" {
-			return boss.forget(ctx, m.Name)
-		}
-		select {
-		case <-tick.C: // one that was killed is seen as alive for a while
-		case <-limited.Done():
-			if err != nil {
-				return err
-			}
-			return problem(fmt.Sprintf("the name %s is that of another node, which is alive at %s", m.Name, holder),
-				"give one of them another name, with `name:` in cluster.yaml")
-		}
+	// One that was killed is seen as alive for a while.
+	if err := retry(limited, func() error { return boss.missing(limited, m.Name) }); err != nil {
+		return err
 	}
+	return boss.forget(ctx, m.Name)
 }
 
-// living gives the address of the node of a name if the machine's node sees it alive, or is not sure; "" otherwise.
-func (m *machine) living(ctx context.Context, name string) (address string, err error) {
-	all, err := m.members(ctx)
-	for _, a := range all {
-		if a.Node == name && (a.State == "alive" || a.State == "suspect") {
-			return a.Address, err
-		}
+// missing has no error when the machine's node is sure that there is no living one of that name.
+func (m *machine) missing(ctx context.Context, name string) error {
+	a, err := m.sees(ctx, name)
+	if err != nil || a == nil || a.State != "alive" && a.State != "suspect" {
+		return err
 	}
-	return "", err
+	return problem(fmt.Sprintf("the name %s is that of another node, which is alive at %s", name, a.Address),
+		"give one of them another name, with `name:` in cluster.yaml")
 }
 
 // forget has the machine, a master, take a name away from its key.
 func (m *machine) forget(ctx context.Context, name string) error {
 	if _, err := m.run(ctx, "forget", name); err != nil {
-		return &shell.Problem{Cause: fmt.Sprintf("the name %s can't be freed: %s", name, lastLine(err.Error())), Cure: "try on " + m.Name + ": mlfnode forget " + name}
+		return problem(fmt.Sprintf("the name %s can't be freed: %s", name, lastLine(err.Error())), "try on "+m.Name+": mlfnode forget "+name)
 	}
 	return nil
 }
