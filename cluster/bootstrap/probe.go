@@ -35,11 +35,12 @@ say docker "$(soon docker version --format '{{.Server.Version}}' 2>/dev/null)"
 dir=$root
 while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
 say there "$dir"
-say free "$(df -Pk "$dir" 2>/dev/null | awk 'NR==2 {print $4}')"
+set -- $(df -Pk "$dir/." 2>/dev/null | awk 'NR==2 {print $1, $4}')
+say free "$2"
 boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
 say boot "$boot"
-case $(df -P "$dir/." 2>/dev/null | awk 'NR==2 {print $1}') in # a disk of the network is the same one on each machine
-*:*) say disk "$(df -P "$dir/." | awk 'NR==2 {print $1}') $(stat -Lc %i "$dir" 2>/dev/null)" ;;
+case $1 in # a disk of the network is the same one on each machine
+*:*) say disk "$1 $(stat -Lc %i "$dir" 2>/dev/null)" ;;
 *) say disk "$boot $(stat -Lc %d:%i "$dir" 2>/dev/null)" ;;
 esac
 try=$dir/.mlfnode-$$
