@@ -89,7 +89,7 @@ func (w *work) wantedConfig(ctx context.Context) (string, error) {
 // tryConfig reads settings before they replace those that are there.
 func (w *work) tryConfig(text string) (node.Config, error) {
 	file := filepath.Join(w.Root, ".wanted.yaml")
-	if err := durable.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return node.Config{}, fmt.Errorf("write the settings: %w", err)
 	}
 	defer os.Remove(file)

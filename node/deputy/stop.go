@@ -33,7 +33,7 @@ func (w *work) stop(ctx context.Context) error {
 
 func (w *work) stopAll(ctx context.Context) error {
 	was, held := w.see(ctx), w.held()
-	left := was.Service == "" && len(processes(w.Place)) > 0
+	left := len(processes(w.Place)) > 0
 	failed := []error{w.endAgent(ctx, was.Service)}
 	end(ctx, func() []process { return processes(w.Place) }, unix.SIGTERM, time.Second)
 	failed = append(failed, w.reap(ctx), removeFile(recordFile(w.Place)))
@@ -129,19 +129,16 @@ func (w *work) held() []doctor.Taken {
 }
 
 // stillTaken lists the ports that the node held and that are not free, but for those that another program was seen to have taken.
-func (w *work) stillTaken(held []doctor.Taken) (still []doctor.Taken) {
+func (w *work) stillTaken(held []doctor.Taken) []doctor.Taken {
 	cfg, err := w.settings(w.Config())
 	if err != nil || len(held) == 0 {
 		return nil
 	}
 	own, others := w.ports(cfg, true)
-	for _, t := range append(own, others...) {
-		was := slices.ContainsFunc(held, func(h doctor.Taken) bool { return h.Port == t.Port })
-		if was && (t.PID == 0 || slices.Contains(own, t)) {
-			still = append(still, t)
-		}
-	}
-	return still
+	unseen := slices.DeleteFunc(others, func(t doctor.Taken) bool { return t.PID > 0 })
+	return slices.DeleteFunc(append(own, unseen...), func(t doctor.Taken) bool {
+		return !slices.ContainsFunc(held, func(h doctor.Taken) bool { return h.Port == t.Port })
+	})
 }
 
 // ours are the names of what lies in a root folder.
