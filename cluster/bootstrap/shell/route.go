@@ -46,16 +46,7 @@ func (d *Dialer) route(t Target) (route, error) {
 	if s, err := strconv.Atoi(get("ConnectTimeout")); err == nil && s > 0 {
 		r.connectTime = time.Duration(s) * time.Second
 	}
-	for _, file := range d.config.every(t.Host, "IdentityFile") {
-		if !strings.EqualFold(file, "none") {
-			r.identities = append(r.identities, d.expand(file, r))
-		}
-	}
-	for _, file := range d.config.every(t.Host, "CertificateFile") {
-		if !strings.EqualFold(file, "none") {
-			r.certificates = append(r.certificates, d.expand(file, r))
-		}
-	}
+	r.identities, r.certificates = d.files("IdentityFile", r), d.files("CertificateFile", r)
 	r.methods = d.methods(t.Host)
 	r.agent = d.agentSocket(get("IdentityAgent"), r)
 	r.known = d.knownFiles(get("UserKnownHostsFile"), r)
@@ -66,6 +57,16 @@ func (d *Dialer) route(t Target) (route, error) {
 	r.acceptNew = r.acceptNew || d.options.AcceptNew
 	err := d.proxied(&r, t)
 	return r, err
+}
+
+// files gives those that an option names, once or more often.
+func (d *Dialer) files(option string, r route) (files []string) {
+	for _, file := range d.config.every(r.name, option) {
+		if !strings.EqualFold(file, "none") {
+			files = append(files, d.expand(file, r))
+		}
+	}
+	return files
 }
 
 // proxied finds out by way of what a machine is reached. With OpenSSH the first of both options counts, and a ProxyJump of none
