@@ -38,7 +38,7 @@ const (
 	SweepFinished  SweepState = "finished"
 )
 
-// Class says why an attempt did not succeed. Retries are counted for each class apart.
+// Class says why an attempt did not succeed. Retries are counted for each class apart; FailureOf says what follows from each.
 type Class string
 
 // The failure classes. ClassNone marks a success.
@@ -51,6 +51,7 @@ const (
 	ClassIdle    Class = "idle_timeout" // it printed nothing for `idle_timeout`
 	ClassStart   Class = "start"        // the program could not be started at all
 	ClassSetup   Class = "setup"        // the task's setup step failed on this node
+	ClassNode    Class = "node"         // its node could not run it: it lacked processes, files, disk, memory, or what runs its programs
 	ClassLost    Class = "lost"         // its node agent died under it, or its lease was lost
 	ClassCrash   Class = "crash"        // its whole node died under it
 	ClassCancel  Class = "cancelled"    // the user cancelled it

@@ -45,11 +45,6 @@ type Resources struct {
 // Retries says how often an attempt that failed in a class is run again, for each class apart.
 type Retries map[Class]int
 
-// DefaultRetries is what a task without `retries` gets: a lost node and a failed setup are not the trial's fault.
-func DefaultRetries() Retries {
-	return Retries{ClassLost: 16, ClassSetup: 2}
-}
-
 // Source says where an attempt's metrics are read. Exactly one field is set.
 type Source struct {
 	Log   string `json:"log,omitempty"`   // a JSON list or JSON lines file under the attempt's folder; the last entry counts

@@ -79,7 +79,7 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 		return Superseded
 	}
 	class := e.Result.Class
-	again := t.again(policy, class)
+	again := t.again(policy, e.Result)
 	if again && t.Run != e.Run && (t.State == Running || t.older(e, e.Result.Started)) {
 		// Another attempt is already running, or a later one waits for its retry: the failure counts, the state stays.
 		return Superseded
@@ -117,16 +117,18 @@ func (t *Trial) fence(e *Event) Change {
 	return Retry
 }
 
-// again counts a failure and reports whether the trial is to run once more.
-func (t *Trial) again(policy Retries, class Class) bool {
-	switch class {
-	case ClassNone, ClassCancel:
+// again counts a failure and reports whether the trial is to run once more. Trouble of a node that kept the program from running
+// counts for nothing, however often it happens.
+func (t *Trial) again(policy Retries, r *Result) bool {
+	if r.Class == ClassNone || r.Class == ClassCancel {
 		return false
-	case ClassHalt:
+	}
+	f := FailureOf(r.Class)
+	if f.Always || f.Owner == OwnerNode && r.Usage.Wall == 0 {
 		return true
 	}
-	t.count(class)
-	return t.Failures[class] <= policy[class]
+	t.count(r.Class)
+	return t.Failures[r.Class] <= policy.limit(&f)
 }
 
 func (t *Trial) count(class Class) {

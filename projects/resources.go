@@ -117,23 +117,18 @@ func parseDuration(text string) (time.Duration, error) {
 	return time.Duration(math.Round(total)), nil
 }
 
-// counted are the classes that `retries: N` sets: those that the program or its limits cause.
-func counted() []grid.Class {
-	return []grid.Class{grid.ClassExit, grid.ClassSignal, grid.ClassMemory, grid.ClassTimeout, grid.ClassIdle, grid.ClassStart}
-}
-
 // retries reads one number for all counted classes, or a map by class.
 func (s *schema) retries(what string, n *yaml.Node, to grid.Retries) {
 	if isText(n) {
 		if v, ok := s.count(what, n); ok {
-			for _, c := range counted() {
+			for _, c := range grid.CountedClasses() {
 				to[c] = v
 			}
 		}
 		return
 	}
 	known := map[string]field{}
-	for _, c := range append(counted(), grid.ClassSetup, grid.ClassLost) {
+	for _, c := range grid.SettableClasses() {
 		known[string(c)] = func(what string, n *yaml.Node) {
 			if v, ok := s.count(what, n); ok {
 				to[c] = v

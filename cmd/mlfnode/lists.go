@@ -250,8 +250,12 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		return err
 	}
 	for _, at := range all {
-		if at.Reason != "" {
-			fmt.Fprintf(a.stdout, "attempt %d: %s\n", at.Attempt, oneLine(at.Reason))
+		if at.Reason == "" {
+			continue
+		}
+		fmt.Fprintf(a.stdout, "attempt %d: %s\n", at.Attempt, oneLine(at.Reason))
+		if hint := grid.FailureOf(at.Class).Hint; hint != "" {
+			fmt.Fprintf(a.stdout, "  %s\n", hint)
 		}
 	}
 	return nil

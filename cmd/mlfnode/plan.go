@@ -125,7 +125,7 @@ func (f *planFlags) override(t *grid.Task) {
 	if f.retries < 0 {
 		return
 	}
-	for _, c := range []grid.Class{grid.ClassExit, grid.ClassSignal, grid.ClassMemory, grid.ClassTimeout, grid.ClassIdle, grid.ClassStart} {
+	for _, c := range grid.CountedClasses() {
 		t.Retries[c] = f.retries
 	}
 }

@@ -168,7 +168,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 			return
 		}
 		if !f.releasedSince(t.Index, t.Attempts) {
-			f.wait(t.Index, t.Attempts+1, now.Add(backoff(t.Class, t.Attempts)))
+			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)))
 		}
 	case grid.Reopen:
 		f.done.Remove(t.Index, t.Index+1)

@@ -3,29 +3,7 @@ package master
 import (
 	"container/heap"
 	"time"
-
-	"mlfnode/grid"
 )
-
-// maxBackoff bounds the wait before any attempt.
-const maxBackoff = time.Minute
-
-// backoff is the wait before the attempt that follows the given number of attempts; it doubles each time. A trial that is not
-// to blame runs again at once.
-func backoff(c grid.Class, attempts int) time.Duration {
-	var base time.Duration
-	switch c {
-	case grid.ClassLost, grid.ClassHalt:
-		return 0
-	case grid.ClassSetup:
-		base = 2 * time.Second
-	case grid.ClassStart, grid.ClassMemory:
-		base = time.Second
-	default:
-		base = 100 * time.Millisecond
-	}
-	return min(base<<min(max(attempts-1, 0), 16), maxBackoff)
-}
 
 // retries are the trials that wait for a further attempt, the one that is due first on top. The zero value is empty.
 type retries struct {

@@ -31,7 +31,7 @@ func attempts(t *testing.T, policy grid.Retries, classes ...grid.Class) ([]grid.
 	now := time.UnixMicro(1_700_000_000_000_000)
 	var ran []grid.Class
 	for seq := uint64(1); ; seq++ {
-		now = now.Add(2 * maxBackoff) // whatever waits is due
+		now = now.Add(2 * grid.MaxBackoff) // whatever waits is due
 		l, ok := f.next(now, 1)
 		if !ok {
 			return ran, trial.State
@@ -142,18 +142,18 @@ func TestBackoff(t *testing.T) {
 		{grid.ClassIdle, []time.Duration{100 * ms, 200 * ms, 400 * ms}},
 		{grid.ClassMemory, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
 		{grid.ClassStart, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
-		{grid.ClassSetup, []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, maxBackoff}},
+		{grid.ClassSetup, []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, grid.MaxBackoff}},
 	} {
 		for i, want := range c.want {
-			if got := backoff(c.class, i+1); got != want {
+			if got := grid.FailureOf(c.class).Wait(i + 1); got != want {
 				t.Errorf("%s after %d attempts: got %v, want %v", c.class, i+1, got, want)
 			}
 		}
 	}
 	for _, class := range failures {
 		for _, n := range []int{-1, 0, 60, 64, 1000, math.MaxInt} {
-			if got := backoff(class, n); got < 0 || got > maxBackoff {
-				t.Errorf("%s after %d attempts: got %v, want 0 to %v", class, n, got, maxBackoff)
+			if got := grid.FailureOf(class).Wait(n); got < 0 || got > grid.MaxBackoff {
+				t.Errorf("%s after %d attempts: got %v, want 0 to %v", class, n, got, grid.MaxBackoff)
 			}
 		}
 	}
