@@ -23,9 +23,11 @@ type Sweep struct {
 	Submitted   time.Time `json:"submitted"`
 	Ended       time.Time `json:"ended,omitzero"`
 
-	// Environ is the environment of the shell that submitted the sweep, as KEY=value. It may hold secrets: it is kept only
-	// in the store, which is readable by its owner alone, and never shown.
-	Environ []string `json:"environ,omitempty"`
+	// Environ is the environment of the shell that submitted the sweep, as KEY=value; empty means that of each node.
+	// EnvironAdded is what the user added to either. Both may hold secrets: they are kept only in the store, which is
+	// readable by its owner alone, and never shown.
+	Environ      []string `json:"environ,omitempty"`
+	EnvironAdded []string `json:"environ_added,omitempty"`
 }
 
 // Active reports whether trials of the sweep are to be leased.

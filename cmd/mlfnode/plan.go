@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,25 +131,48 @@ func (f *planFlags) override(t *grid.Task) {
 	}
 }
 
-// checkCommand finds out whether the program is there at all. A setup step may still bring it.
+// checkCommand finds out whether a program of the project's own is there at all. A setup step may still bring it. Programs
+// from elsewhere are the business of the machine that runs the trials, see checkProgram.
 func (p *plan) checkCommand() error {
+	name, ok := p.program()
+	if !ok || !strings.Contains(name, "/") || filepath.IsAbs(name) {
+		return nil
+	}
+	return checkFile(name, filepath.Join(p.project.Dir, name))
+}
+
+// checkProgram finds out whether this machine, which is to run the trials, has the program.
+func (p *plan) checkProgram(added []string) error {
+	name, ok := p.program()
+	switch {
+	case !ok:
+		return nil
+	case filepath.IsAbs(name):
+		return checkFile(name, name)
+	case strings.Contains(name, "/") || setsPath(added):
+		return nil
+	}
+	if _, err := exec.LookPath(name); err != nil {
+		return usage(fmt.Sprintf("%q is not found in PATH", name), "check the name, or give the program's path")
+	}
+	return nil
+}
+
+// program is the name of the program that each trial runs; ok is false where that can't be told before.
+func (p *plan) program() (name string, ok bool) {
 	if len(p.task.Command) == 0 || len(p.task.Setup) > 0 || p.task.Image != "" {
-		return nil
+		return "", false
 	}
-	name := p.task.Command[0]
-	if strings.ContainsAny(name, "{}") || p.task.Env["PATH"] != "" {
-		return nil
-	}
-	if !strings.Contains(name, "/") {
-		if _, err := exec.LookPath(name); err != nil {
-			return usage(fmt.Sprintf("%q is not found in PATH", name), "check the name, or give the program's path")
-		}
-		return nil
-	}
-	path := name
-	if !filepath.IsAbs(name) {
-		path = filepath.Join(p.project.Dir, name)
-	}
+	name = p.task.Command[0]
+	return name, !strings.ContainsAny(name, "{}") && p.task.Env["PATH"] == ""
+}
+
+func setsPath(environ []string) bool {
+	return slices.ContainsFunc(environ, func(kv string) bool { return strings.HasPrefix(kv, "PATH=") })
+}
+
+// checkFile refuses a path that can't be run.
+func checkFile(name, path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:

@@ -73,7 +73,7 @@ Ctrl-C pauses the sweep; "mlfnode resume" goes on with it.`,
 	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
 	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first")
 	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
-	fl.StringArrayVar(&f.env, "env", nil, "in a cluster: NAME or NAME=VALUE for the environment of trials (repeatable)")
+	fl.StringArrayVar(&f.env, "env", nil, "NAME or NAME=VALUE to add to the environment of trials (repeatable)")
 	f.followFlags.add(c)
 	a.jsonFlag(c)
 	return c
@@ -117,11 +117,16 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err != nil {
 		return err
 	}
-	environ, err := f.environ(local)
+	added, err := f.addedEnviron()
 	if err != nil {
 		return err
 	}
+	var environ []string // in a cluster that of each node
 	if local {
+		environ = os.Environ()
+		if err := p.checkProgram(added); err != nil {
+			return err
+		}
 		if err := p.checkFits(cfg); err != nil {
 			return err
 		}
@@ -133,7 +138,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	defer bundle.remove()
 	sub := api.Submit{
 		Token: rand.Text(), Project: p.project.Name, Name: f.name, Task: p.task, Bundle: bundle.digest, Space: p.space,
-		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ,
+		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ, EnvironAdded: added,
 	}
 	var v api.Sweep
 	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
@@ -153,12 +158,9 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
 }
 
-// environ is what trials find in their environment: on one machine that of this shell, in a cluster that of each node's agent
-// with what the flags add.
-func (f *sweepFlags) environ(local bool) ([]string, error) {
-	if local {
-		return os.Environ(), nil
-	}
+// addedEnviron is what --env adds to the environment that trials have without it: on one machine that of this shell, in a
+// cluster that of each node's agent.
+func (f *sweepFlags) addedEnviron() ([]string, error) {
 	var env []string
 	for _, kv := range f.env {
 		name, _, given := strings.Cut(kv, "=")

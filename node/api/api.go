@@ -48,7 +48,9 @@ type Submit struct {
 	Space       grid.Space `json:"space"`
 	Priority    int        `json:"priority,omitempty"`
 	MaxParallel int        `json:"max_parallel,omitempty"`
-	Environ     []string   `json:"environ,omitempty"` // of the submitting shell, KEY=value
+	Environ     []string   `json:"environ,omitempty"` // of the submitting shell, KEY=value; empty: that of each node
+	// EnvironAdded overrides single variables of either, KEY=value.
+	EnvironAdded []string `json:"environ_added,omitempty"`
 }
 
 // Sweep is a sweep with its counts, as `sweeps --json` prints it. Counts always add up to Count.

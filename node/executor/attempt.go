@@ -3,7 +3,6 @@ package executor
 import (
 	"context"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -32,7 +31,9 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	if len(a.Argv) == 0 {
 		return refused(grid.ClassStart, "the command is empty; name a program", exitNotFound)
 	}
-	file, err := s.finder.find(a)
+	run := runVar + s.process.birth + "-" + strconv.FormatInt(s.process.attempts.Add(1), 36)
+	env := s.environ(a.Env, run)
+	file, err := s.finder.find(a, env)
 	if err != nil {
 		reason, code := refusal(a, "", err)
 		return refused(grid.ClassStart, reason, code)
@@ -40,9 +41,8 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	if err := s.cage.restrict(a.Memory); err != nil {
 		s.process.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
 	}
-	run := runVar + s.process.birth + "-" + strconv.FormatInt(s.process.attempts.Add(1), 36)
 	base := s.cage.resetPeak()
-	pid, started, err := s.launch(ctx, a, file, s.environ(a.Env, run))
+	pid, started, err := s.launch(ctx, a, file, env)
 	if err != nil && ctx.Err() != nil {
 		return Unstarted(ctx)
 	}
@@ -53,15 +53,9 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	return s.follow(ctx, a, &tree{slot: s, main: pid, run: run, started: started}, base)
 }
 
-// environ gives the program's environment: the attempt's, with the marks by which its processes are known.
+// environ gives the program's environment: the attempt's, each name once, with the marks by which its processes are known.
 func (s *processSlot) environ(env []string, run string) []string {
-	marked := make([]string, 0, len(env)+2)
-	for _, kv := range env {
-		if !strings.HasPrefix(kv, tokenVar) && !strings.HasPrefix(kv, runVar) {
-			marked = append(marked, kv)
-		}
-	}
-	return append(marked, tokenVar+s.process.options.Token, run)
+	return grid.MergeEnviron(env, []string{tokenVar + s.process.options.Token, run})
 }
 
 // follow sees a started program to its end and its tree out of the world.

@@ -35,7 +35,7 @@ type Slot interface {
 // Attempt is one run of a program. The executor does not change it.
 type Attempt struct {
 	Argv   []string // program and arguments; a name without a slash is looked up in the PATH of Env
-	Env    []string // the complete environment, KEY=value; MLF_TOKEN and MLF_RUN are set by the executor
+	Env    []string // the complete environment, KEY=value; of entries with one name the last counts; MLF_TOKEN and MLF_RUN are set by the executor
 	Dir    string   // absolute working directory
 	Stdout *os.File // opened by the caller, for appending; the program writes straight into it
 	Stderr *os.File // as Stdout, and may be the same file

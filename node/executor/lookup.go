@@ -65,18 +65,19 @@ type finder struct {
 	file            string // what was found
 }
 
-func (f *finder) find(a *Attempt) (string, error) {
+// find looks the program of a up in env, the complete environment of the attempt.
+func (f *finder) find(a *Attempt, env []string) (string, error) {
 	name := a.Argv[0]
 	if strings.Contains(name, "/") {
 		return absolute(name, a.Dir), nil
 	}
-	path := variable(a.Env, "PATH=")
+	path := variable(env, "PATH=")
 	if f.file != "" && f.name == name && f.dir == a.Dir && f.path == path {
 		if _, err := os.Lstat(f.file); err == nil {
 			return f.file, nil
 		}
 	}
-	file, err := lookup(name, a.Dir, a.Env)
+	file, err := lookup(name, a.Dir, env)
 	if err == nil {
 		*f = finder{name: name, dir: a.Dir, path: path, file: file}
 	}

@@ -64,7 +64,7 @@ func record(s *api.Submit, n int) *grid.Sweep {
 		V: grid.RecordVersion, ID: grid.SweepID(fmt.Sprintf("%s-%d", s.Project, n)),
 		Project: s.Project, Name: s.Name, Token: s.Token, Task: s.Task, Bundle: s.Bundle, Space: s.Space,
 		State: grid.SweepRunning, Priority: s.Priority, MaxParallel: s.MaxParallel,
-		Submitted: time.Now().UTC(), Environ: s.Environ,
+		Submitted: time.Now().UTC(), Environ: s.Environ, EnvironAdded: s.EnvironAdded,
 	}
 }
 

@@ -9,28 +9,9 @@ import (
 	"mlfnode/grid"
 )
 
-// baseEnviron is what all attempts of a sweep share: the environment of the shell that submitted it, or else this node's,
-// and the task's own variables.
+// baseEnviron is what all attempts of a sweep share.
 func baseEnviron(s *grid.Sweep) []string {
-	from := s.Environ
-	if len(from) == 0 {
-		from = os.Environ()
-	}
-	base := make([]string, 0, len(from)+len(s.Task.Env))
-	known := map[string]string{}
-	for _, kv := range from {
-		key, value, ok := strings.Cut(kv, "=")
-		if !ok || ownVariable(key) {
-			continue
-		}
-		known[key] = value
-		base = append(base, kv)
-	}
-	for key, value := range s.Task.Env {
-		expanded := os.Expand(value, func(name string) string { return known[name] })
-		base = append(base, key+"="+expanded)
-	}
-	return base
+	return s.Environment(os.Environ(), func(name string) bool { return !ownVariable(name) })
 }
 
 // ownVariable reports whether the variable is set anew for each attempt.
@@ -38,7 +19,7 @@ func ownVariable(key string) bool {
 	return strings.HasPrefix(key, "MLF_") || key == "PWD" || key == "OLDPWD"
 }
 
-// environ is the complete environment of the attempt. Later entries win over earlier ones.
+// environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (a *attempt) environ(base []string, cache string) []string {
 	params, err := json.Marshal(a.params)
 	if err != nil {

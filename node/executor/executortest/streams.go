@@ -69,6 +69,39 @@ func environment(t *testing.T, e executor.Executor) {
 	s.expect(s.run(t.Context(), s.attempt("/bin/sh", "-c", `test "$(pwd)" = "$HOME"`)), grid.ClassNone, 0, "")
 }
 
+// environmentTwice checks that of several entries with one name the last counts and is the only one: getenv(3) and
+// interpreters take the first, shells the last, and programs are looked up in the PATH that they get.
+func environmentTwice(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	s.write("system/raw", "#!/bin/sh\necho the first PATH\n", 0o755)
+	s.write("own/raw", "#!/bin/sh\nexec cat /proc/self/environ\n", 0o755)
+	a := s.attempt("raw")
+	a.Env = []string{
+		"PATH=" + s.path("system") + ":/usr/bin:/bin", "THREADS=8", "ONCE=1", "EMPTY=x", "THREADS=4", "MULTI=a\nTHREADS=9", "MLF_RUN=outer", "A==",
+		"PATH=" + s.path("own") + ":/usr/bin:/bin", "EMPTY=", "THREADS=1", "MLF_TOKEN=outer", "MLF_TOKEN=outer", "A=b=c",
+	}
+	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
+	entries := strings.Split(strings.TrimSuffix(s.read("stdout"), "\x00"), "\x00")
+	count := map[string]int{}
+	for _, kv := range entries {
+		name, _, _ := strings.Cut(kv, "=")
+		count[name]++
+	}
+	for name, n := range count {
+		if n != 1 {
+			t.Errorf("variable %s: got %d entries, want one", name, n)
+		}
+	}
+	for _, want := range []string{"PATH=" + s.path("own") + ":/usr/bin:/bin", "THREADS=1", "ONCE=1", "EMPTY=", "MULTI=a\nTHREADS=9", "A=b=c"} {
+		if !slices.Contains(entries, want) {
+			t.Errorf("environment: got %q, want %q in it", entries, want)
+		}
+	}
+	if slices.Contains(entries, "MLF_TOKEN=outer") || slices.Contains(entries, "MLF_RUN=outer") || count["MLF_TOKEN"] == 0 {
+		t.Errorf("environment: got %q, want the executor's own marks", entries)
+	}
+}
+
 // openFiles checks that a program gets its three streams and nothing else, and that its input is empty.
 func openFiles(t *testing.T, e executor.Executor) {
 	s := newStage(t, e)

@@ -1,0 +1,59 @@
+package grid
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestMergeEnviron(t *testing.T) {
+	for _, c := range []struct{ lists, want string }{
+		{"", ""},
+		{"A=1 B=2", "A=1 B=2"},
+		{"A=1 B=2 A=3", "A=3 B=2"},
+		{"A=1 B=2|A=3|B=", "A=3 B="},
+		{"A=1|A=2|A", "A"},
+		{"A==|A=x=y AB=1", "A=x=y AB=1"},
+	} {
+		var lists [][]string
+		for list := range strings.SplitSeq(c.lists, "|") {
+			lists = append(lists, strings.Fields(list))
+		}
+		before := strings.Join(lists[0], " ")
+		got := strings.Join(MergeEnviron(lists...), " ")
+		if got != c.want {
+			t.Errorf("merge %q: got %q, want %q", c.lists, got, c.want)
+		}
+		if after := strings.Join(lists[0], " "); after != before {
+			t.Errorf("merge %q changed its argument: got %q, want %q", c.lists, after, before)
+		}
+	}
+}
+
+// TestSweepEnvironment checks who wins: the shell or else the node, then the task, then what the user added.
+func TestSweepEnvironment(t *testing.T) {
+	node := []string{"PATH=/usr/bin", "HOME=/root", "THREADS=8", "MLF_NODE=w1"}
+	shell := []string{"PATH=/home/bin", "THREADS=4", "MLF_STATE=/s"}
+	keep := func(name string) bool { return !strings.HasPrefix(name, "MLF_") }
+	for _, c := range []struct {
+		name                string
+		shell, added, wants []string
+		task                map[string]string
+	}{
+		{"of the node", nil, nil, []string{"PATH=/usr/bin", "HOME=/root", "THREADS=8"}, nil},
+		{"added to the node's", nil, []string{"X=1"}, []string{"PATH=/usr/bin", "HOME=/root", "THREADS=8", "X=1"}, nil},
+		{"of the shell", shell, nil, []string{"PATH=/home/bin", "THREADS=4"}, nil},
+		{"added to the shell's", shell, []string{"THREADS=2", "X="}, []string{"PATH=/home/bin", "THREADS=2", "X="}, nil},
+		{"of the task", shell, nil, []string{"PATH=/conda:/home/bin", "THREADS=1"}, map[string]string{"PATH": "/conda:$PATH", "THREADS": "1"}},
+		{"all three", nil, []string{"THREADS=2", "D=/d"}, []string{"PATH=/conda:/usr/bin", "HOME=/root", "THREADS=2", "D=/d", "T=/d/t"},
+			map[string]string{"PATH": "/conda:${PATH}", "THREADS": "1", "T": "$D/t"}},
+	} {
+		s := &Sweep{Environ: c.shell, EnvironAdded: c.added, Task: Task{Env: c.task}}
+		got := s.Environment(node, keep)
+		slices.Sort(got)
+		slices.Sort(c.wants)
+		if !slices.Equal(got, c.wants) {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.wants)
+		}
+	}
+}
