@@ -142,6 +142,20 @@ func (s *Store) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOp
 	return ack.Sequence, nil
 }
 
+// Unavailable reports whether an operation of a Store failed because the server can't be reached or can't write now. That passes:
+// the operation may be tried again until it does.
+func Unavailable(err error) bool {
+	for _, passing := range []error{
+		ErrDisk, errNoMaster, errLost, nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrNoResponders, nats.ErrTimeout,
+		js.ErrNoStreamResponse, js.ErrJetStreamNotEnabled, context.DeadlineExceeded,
+	} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
+
 // Codes of nats-server's errors that matter here.
 const (
 	codeWrongLast   js.ErrorCode = 10071 // another message came first

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
@@ -46,8 +47,12 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 }
 
 func (o *Objects) full(err error) error {
-	if !hasCode(err, codeStoreFailed) {
+	var refused *js.APIError
+	if !errors.As(err, &refused) || refused.ErrorCode != codeStoreFailed {
 		return err
+	}
+	if !strings.Contains(refused.Description, server.ErrMaxBytes.Error()) {
+		return &diskError{reason: reason(refused.Description)}
 	}
 	limit := o.store.limits.ArtifactBytes
 	if o.bucket == bundleBucket {
@@ -118,7 +123,16 @@ func (o *Objects) describe(ctx context.Context, name string, desc wireObject, bo
 	if !o.store.remote { // what a node stores has a name that was never used
 		h.Set(js.MsgRollup, js.MsgRollupSubject)
 	}
-	_, err = o.store.publish(ctx, &nats.Msg{Subject: metaSubject(o.bucket, name), Data: body, Header: h})
+	msg := &nats.Msg{Subject: metaSubject(o.bucket, name), Data: body, Header: h}
+	if !o.store.remote {
+		_, err = o.store.publish(ctx, msg)
+		return err
+	}
+	// An upload whose answer was lost is sent again: the first that was whole counts.
+	_, err = o.store.publish(ctx, msg, js.WithExpectLastSequencePerSubject(0))
+	if hasCode(err, codeWrongLast) {
+		return nil
+	}
 	return err
 }
 

@@ -63,7 +63,7 @@ func (a *app) listArtifacts(r io.Reader) error {
 	case a.json:
 		return out.end()
 	case files == 0:
-		a.say("no trial left a file yet; project.yaml names them in artifacts, and what a program writes to $MLF_OUT is kept too")
+		a.say("no file of a trial is stored yet; project.yaml names them in artifacts, and what a program writes to $MLF_OUT is kept too. A trial whose files could not be stored says so in: mlfnode trials SWEEP")
 		return nil
 	}
 	return t.end()

@@ -182,7 +182,13 @@ func (w *Worker) conclude(ad *adoption) {
 	}
 	result := a.result(out)
 	w.note(a, ad.manifest, result)
-	w.collect(a, result)
+	if !w.collect(context.Background(), a, result) {
+		a.spool.close()
+		if ad.holding != nil {
+			ad.holding.leftOn()
+		}
+		return
+	}
 	e := grid.Event{
 		Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: time.Now().UnixMicro(), Result: result,
 	}

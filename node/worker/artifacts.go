@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -20,29 +21,82 @@ import (
 	"mlfnode/jetstream"
 )
 
-// storeArtifacts packs everything under $MLF_OUT and the files that the task's patterns name. While the disk can't be written
-// it waits, as other reports do.
-func (w *Worker) storeArtifacts(a *attempt) (grid.FilesRef, error) {
+// fullPatience is how long artifacts wait for room in a store that has reached its limit, all of a node's together: then the
+// trials that follow are reported without theirs, and say so, until some fit again. Somebody must remove sweeps or raise the
+// limit, and a sweep can't stand still for as long as nobody does.
+const fullPatience = 5 * time.Minute
+
+// errUploadLeft says that the next start has to store artifacts, because the node stops and the store does not take them.
+var errUploadLeft = errors.New("the artifacts are left to the next start")
+
+// uploads is what the artifacts of a node know of the store.
+type uploads struct {
+	patience time.Duration
+	left     chan struct{} // closed once nothing waits for the store any more
+	leave    func()
+
+	mu   *sync.Mutex
+	full time.Time // since when the store has been full, zero while it is not
+}
+
+func newUploads() uploads {
+	left := make(chan struct{})
+	return uploads{patience: fullPatience, left: left, leave: sync.OnceFunc(func() { close(left) }), mu: &sync.Mutex{}}
+}
+
+// giveUp lets those return that wait for the store.
+func (u *uploads) giveUp() { u.leave() }
+
+// hopeless reports whether the store has been full for too long, as far as the result of this try tells.
+func (u *uploads) hopeless(err error) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch {
+	case err == nil:
+		u.full = time.Time{}
+	case jetstream.Unavailable(err): // it comes back, and tells nothing of how full it is
+	case u.full.IsZero():
+		u.full = time.Now()
+	default:
+		return time.Since(u.full) >= u.patience
+	}
+	return false
+}
+
+// storeArtifacts packs everything under $MLF_OUT and the files that the task's patterns name. As long as the store does not take
+// them, because the master is away or the disk is full, it waits: the spool keeps them, and the attempt is reported after them.
+// It returns errUploadLeft when ctx or the worker ends first, and jetstream.ErrFull after fullPatience.
+func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef, error) {
 	files, err := a.artifacts()
 	if err != nil || len(files) == 0 {
 		return grid.FilesRef{}, err
 	}
-	for {
-		// Artifacts of an ended attempt are stored even while the node stops.
-		ref, err := w.putArtifacts(context.Background(), a, files)
-		if !errors.Is(err, jetstream.ErrDisk) {
+	for warned := false; ; warned = true {
+		ref, err := w.putArtifacts(ctx, a, files)
+		var unpacked *packError
+		if w.uploads.hopeless(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
 			return ref, err
 		}
-		w.log.Debug("artifacts wait for the disk", "trial", a.id, "err", err)
+		if !warned {
+			w.log.Warn("artifacts can't be stored yet; their trial waits", "trial", a.id, "err", err)
+		}
 		wait := time.NewTimer(retryInterval)
 		select {
 		case <-wait.C:
-		case <-w.outbox.closed:
-			wait.Stop()
-			return grid.FilesRef{}, errClosed // with the attempt's report, these are left to the next start
+			continue
+		case <-w.uploads.left:
+		case <-ctx.Done():
 		}
+		wait.Stop()
+		return grid.FilesRef{}, errUploadLeft
 	}
 }
+
+// packError says that the files can't be read, which trying again does not change.
+type packError struct{ error }
+
+// errGaveUp ends the packing of artifacts that the store does not take.
+var errGaveUp = errors.New("the store gave up")
 
 func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (grid.FilesRef, error) {
 	r, pack := io.Pipe()
@@ -55,9 +109,9 @@ func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (g
 		packed <- err
 	}()
 	err := w.cfg.Store.Artifacts.Put(ctx, a.id.ArtifactName(a.run), r, nil)
-	r.CloseWithError(errors.New("store gave up"))
-	if packErr := <-packed; err == nil {
-		err = packErr
+	r.CloseWithError(errGaveUp)
+	if packErr := <-packed; packErr != nil && !errors.Is(packErr, errGaveUp) {
+		return grid.FilesRef{}, &packError{packErr}
 	}
 	return ref, err
 }

@@ -67,8 +67,11 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, 
 // execute prepares, runs and collects. The second value reports whether the spool may be used again. Without a result the
 // program goes on under the next agent.
 func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result, bool) {
-	spool, err := w.spools.take()
+	spool, err := w.spools.take(s.ctx)
 	if err != nil {
+		if result := stopped(s.ctx, a); result != nil {
+			return result, false
+		}
 		return a.failed(grid.ClassSetup, "the attempt's folder could not be made: "+err.Error()), false
 	}
 	a.spool = spool
@@ -142,21 +145,32 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 	if err := a.note(m, result); err != nil {
 		w.log.Warn("result could not be noted in the spool", "trial", a.id, "err", err)
 	}
-	w.collect(a, result)
+	// What an ended attempt leaves is stored even while the node stops.
+	if !w.collect(context.Background(), a, result) {
+		a.spool.close()
+		return nil, false
+	}
 	return result, out.Leftovers == 0
 }
 
-// collect ships the rest of the output and gathers metrics and artifacts. It is also what a start after a crash does.
-func (w *Worker) collect(a *attempt, result *grid.Result) {
+// collect ships the rest of the output and gathers metrics and artifacts. It is also what a start after a crash does. It reports
+// false when the spool, which then keeps them for the next start, is all that has the artifacts: the attempt is not to be
+// reported yet.
+func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) bool {
 	w.drain(a)
 	result.Reason = a.explain(result)
 	result.Metrics = a.readMetrics()
-	files, err := w.storeArtifacts(a)
+	files, err := w.storeArtifacts(ctx, a)
+	if errors.Is(err, errUploadLeft) {
+		w.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
+		return false
+	}
 	if err != nil {
 		w.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
 		result.Reason = joinReason(result.Reason, "artifacts could not be stored: "+err.Error())
 	}
 	result.Files = files
+	return true
 }
 
 func joinReason(a, b string) string {

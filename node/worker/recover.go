@@ -53,7 +53,7 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 	if err != nil || m == nil {
 		return errors.Join(err, removeTree(dir))
 	}
-	record, err := w.cfg.Store.Records.Load(ctx, m.Sweep)
+	record, err := w.load(ctx, m.Sweep)
 	if errors.Is(err, jetstream.ErrNotFound) {
 		return removeTree(dir)
 	}
@@ -78,11 +78,32 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 		result = a.failed(grid.ClassLost, "the node agent died while it ran")
 	}
 	w.note(a, m, result)
-	w.collect(a, result)
+	if !w.collect(ctx, a, result) {
+		s.close()
+		return context.Cause(ctx)
+	}
 	e := grid.Event{Kind: grid.Finished, Index: m.Index, Attempt: m.Attempt, Run: m.Run, Time: ended, Result: result}
 	w.outbox.event(m.Sweep, report{event: e, ref: &a.ref, stored: s.discard})
 	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
 	return nil
+}
+
+// load reads the record of a sweep. It waits for a store that is away: a spool that is passed over now would have to wait for
+// another start.
+func (w *Worker) load(ctx context.Context, id grid.SweepID) (record jetstream.Record, err error) {
+	for {
+		record, err = w.cfg.Store.Records.Load(ctx, id)
+		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrNotFound) || !jetstream.Unavailable(err) {
+			return record, err
+		}
+		w.log.Debug("record can't be read yet", "sweep", id, "err", err)
+		wait := time.NewTimer(retryInterval)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+		}
+	}
 }
 
 // readManifest gives nil for a spool that names no attempt.

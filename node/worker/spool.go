@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -235,9 +236,13 @@ func newSpools(dir string, attempts int) (*spools, error) {
 	return &spools{dir: dir, out: make(chan struct{}, max(maxSpools, 2*attempts))}, nil
 }
 
-// take gives a clean spool. It waits while too many are out.
-func (p *spools) take() (*spool, error) {
-	p.out <- struct{}{}
+// take gives a clean spool. It waits while too many are out, until ctx ends.
+func (p *spools) take(ctx context.Context) (*spool, error) {
+	select {
+	case p.out <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	p.mu.Lock()
 	if n := len(p.free); n > 0 {
 		s := p.free[n-1]

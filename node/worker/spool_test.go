@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -23,7 +25,7 @@ func newPool(t *testing.T) *spools {
 
 func (p *spools) mustTake(t *testing.T) *spool {
 	t.Helper()
-	s, err := p.take()
+	s, err := p.take(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +181,7 @@ func TestSpoolsAreBounded(t *testing.T) {
 	first, _ := p.mustTake(t), p.mustTake(t)
 	taken := make(chan *spool)
 	go func() {
-		s, _ := p.take()
+		s, _ := p.take(t.Context())
 		taken <- s
 	}()
 	select {
@@ -193,6 +195,27 @@ func TestSpoolsAreBounded(t *testing.T) {
 	}
 }
 
+// TestSpoolIsWaitedForUntilTheAttemptIsStopped has no spool come back.
+func TestSpoolIsWaitedForUntilTheAttemptIsStopped(t *testing.T) {
+	p := newPool(t)
+	p.out = make(chan struct{}, 1)
+	p.mustTake(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	given := make(chan error, 1)
+	go func() {
+		_, err := p.take(ctx)
+		given <- err
+	}()
+	cause := errors.New("enough")
+	cancel(cause)
+	if err := receive(t, "the end of the wait", given); err != cause {
+		t.Errorf("got %v, want %v", err, cause)
+	}
+	if got := len(p.out); got != 1 {
+		t.Errorf("spools out: got %d, want 1", got)
+	}
+}
+
 func TestSpoolsOnAFullDisk(t *testing.T) {
 	p := newPool(t)
 	p.out = make(chan struct{}, 1)
@@ -200,7 +223,7 @@ func TestSpoolsOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 { // what could not be made must not count as taken
-		if s, err := p.take(); err == nil {
+		if s, err := p.take(t.Context()); err == nil {
 			t.Fatalf("got spool %s in a folder that is gone", s.dir)
 		}
 	}

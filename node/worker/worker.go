@@ -41,8 +41,13 @@ type Config struct {
 	Orders func(*jetstream.Orders)
 }
 
-// stopTime bounds the last reports of a worker that stops, and how long it waits for a store that refuses them.
-const stopTime = 20 * time.Second
+const (
+	// stopTime bounds the last reports of a worker that stops.
+	stopTime = 20 * time.Second
+	// refusedTime is how long a worker that stops waits for a store that refuses its reports. Nothing is lost by giving up: the
+	// spools keep them for the next start, while whoever stopped the node waits for its end.
+	refusedTime = 5 * time.Second
+)
 
 // Worker runs trials. Make one with New.
 type Worker struct {
@@ -57,6 +62,7 @@ type Worker struct {
 	sweeps   *sweeps
 	wake     chan struct{}
 	stopTime time.Duration
+	uploads  uploads // artifacts on their way to the store
 	beatNow  chan struct{}
 	draining atomic.Bool // no more leases are taken
 	crammed  atomic.Bool // the disk is full
@@ -104,7 +110,7 @@ func New(cfg Config) (*Worker, error) {
 		capacity: room,
 		shares:   newShares(cfg.Machine),
 		sweeps:   newSweeps(),
-		wake:     make(chan struct{}, 1), stopTime: stopTime, holdings: map[*holding]struct{}{},
+		wake:     make(chan struct{}, 1), stopTime: stopTime, uploads: newUploads(), holdings: map[*holding]struct{}{},
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
@@ -159,7 +165,7 @@ func (w *Worker) finish(ctx context.Context) {
 		w.running.Wait()
 		close(ended)
 	}()
-	tick := time.NewTicker(w.stopTime)
+	tick := time.NewTicker(min(w.stopTime, refusedTime))
 	defer tick.Stop()
 	for waiting := true; waiting; {
 		select {
@@ -167,7 +173,11 @@ func (w *Worker) finish(ctx context.Context) {
 			waiting = false
 		case <-tick.C:
 			w.outbox.giveUp()
+			w.uploads.giveUp()
 		}
+	}
+	if w.outbox.over() {
+		return // it takes nothing more, and what it holds is refused
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.stopTime)
 	defer cancel()
