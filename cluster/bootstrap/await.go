@@ -138,7 +138,11 @@ func (m *machine) members(ctx context.Context) ([]alive, error) {
 		return m.sight.all, nil
 	}
 	var all []alive
-	if err := m.command(ctx, &all, "members", "--json"); err != nil {
+	err := m.command(ctx, &all, "members", "--json")
+	if err == nil {
+		err = checkMembers(all)
+	}
+	if err != nil {
 		return nil, err
 	}
 	m.sight.at, m.sight.all = time.Now(), all

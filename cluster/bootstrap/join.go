@@ -54,7 +54,7 @@ func (m *machine) missing(ctx context.Context, name string) error {
 
 // forget has the machine, a master, take a name away from its key.
 func (m *machine) forget(ctx context.Context, name string) error {
-	if _, err := m.run(ctx, "forget", name); err != nil {
+	if _, err := m.run(ctx, "forget", "--", name); err != nil {
 		return problem(fmt.Sprintf("the name %s can't be freed: %s", name, lastLine(err.Error())), "try on "+m.Name+": mlfnode forget "+name)
 	}
 	return nil

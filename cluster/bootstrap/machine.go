@@ -116,15 +116,18 @@ func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reade
 	if err != nil {
 		return nil, err
 	}
-	r := &Reply{}
-	if err := json.Unmarshal([]byte(lastLine(out)), r); err != nil {
-		return nil, &shell.Problem{Cause: "mlfnode answered there what this one does not understand: " + clip(out), Cure: "run up again, so that both are of one version"}
+	r, err := readReply(out)
+	if err != nil {
+		return nil, err
 	}
 	if r.Seen != nil {
 		m.seen = r.Seen
 	}
-	if r.Problem != nil {
+	switch {
+	case r.Problem != nil:
 		return r, r.Problem
+	case r.Seen == nil && (action == ActionLook || action == ActionStart):
+		return nil, problem("mlfnode there does not say what it sees", "run up again, so that both are of one version")
 	}
 	return r, nil
 }
@@ -143,12 +146,12 @@ func (m *machine) command(ctx context.Context, to any, args ...string) error {
 
 // run runs a command of mlfnode on the machine, for its node, and gives what it prints.
 func (m *machine) run(ctx context.Context, args ...string) (string, error) {
-	words := []string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State(), "--config", m.facts.Place.Config()}
-	for i := range words {
+	words := append([]string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State(), "--config", m.facts.Place.Config()}, args...)
+	for i := range words { // each of them: some come from other machines
 		words[i] = shell.Quote(words[i])
 	}
 	return within(ctx, commandLimit, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
-		return shell.Output(ctx, m.shell, unset+strings.Join(append(words, args...), " "), nil)
+		return shell.Output(ctx, m.shell, unset+strings.Join(words, " "), nil)
 	})
 }
 

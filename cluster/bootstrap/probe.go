@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid/printable"
 )
 
 // probe looks at a machine before anything of ours is there. It changes nothing but for a file that it makes and removes to see
@@ -103,10 +104,7 @@ func examine(ctx context.Context, m shell.Machine, root string) (*Facts, error) 
 // clip shortens what others have printed.
 func clip(text string) string {
 	const most = 200
-	if text = strings.Join(strings.Fields(text), " "); len(text) > most {
-		return text[:most] + "…"
-	}
-	return fmt.Sprintf("%q", text)
+	return fmt.Sprintf("%q", printable.Clip(strings.Join(strings.Fields(printable.Clip(text, longestCause)), " "), most))
 }
 
 // readFacts reads the lines of the probe; nil if they are not whole. now is this machine's time when they were made.
@@ -118,7 +116,7 @@ func readFacts(text string, now time.Time) *Facts {
 			said[key] = strings.TrimSpace(value)
 		}
 	}
-	if said["end"] == "" || !path.IsAbs(said["home"]) {
+	if said["end"] == "" {
 		return nil
 	}
 	f := &Facts{
@@ -138,6 +136,9 @@ func readFacts(text string, now time.Time) *Facts {
 	}
 	if way := strings.Fields(said["ssh"]); len(way) == 4 { // client address, its port, server address, its port: ssh(1)
 		f.Client, f.Server = way[0], way[2]
+	}
+	if !f.clean() {
+		return nil
 	}
 	return f
 }

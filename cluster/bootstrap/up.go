@@ -154,13 +154,13 @@ func (r *run) note(m *machine, notes ...string) {
 	o.Notes = append(o.Notes, notes...)
 }
 
-// ProblemOf makes a problem of any error.
+// ProblemOf makes a problem of any error, safe to show: the words may be a machine's.
 func ProblemOf(err error) *shell.Problem {
 	var p *shell.Problem
-	if errors.As(err, &p) {
-		return p
+	if !errors.As(err, &p) {
+		p = &shell.Problem{Cause: err.Error()}
 	}
-	return &shell.Problem{Cause: err.Error()}
+	return cleanProblem(&shell.Problem{Cause: p.Cause, Cure: p.Cure})
 }
 
 // Up makes the machines the cluster that o describes, changing only what is missing. A machine that fails does not stop the

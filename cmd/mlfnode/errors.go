@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -20,6 +21,9 @@ const (
 	exitUsage       = 2
 	exitInterrupted = 130
 )
+
+// longestMessage bounds an error that is shown; it may hold the problems of a long file.
+const longestMessage = 64 << 10
 
 // failure ends the command with an exit code. An empty message means that everything has been said.
 type failure struct {
@@ -53,7 +57,8 @@ func (a *app) report(err error) int {
 	}
 	f := explain(err)
 	if f.msg != "" {
-		for i, line := range strings.Split(strings.TrimRight(f.msg, "\n"), "\n") {
+		// What another machine has said may be in it.
+		for i, line := range strings.Split(printable.Text(f.msg, longestMessage), "\n") {
 			if i == 0 {
 				line = "mlfnode: " + line
 			}
@@ -61,7 +66,7 @@ func (a *app) report(err error) int {
 		}
 	}
 	if f.hint != "" {
-		fmt.Fprintln(a.stderr, "  try: "+f.hint)
+		fmt.Fprintln(a.stderr, "  try: "+printable.Text(f.hint, longestMessage))
 	}
 	return f.code
 }

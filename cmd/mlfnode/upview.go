@@ -11,6 +11,7 @@ import (
 
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid/printable"
 )
 
 // view shows what is going on at the machines: on a terminal a table that changes, elsewhere a line for each step that ended.
@@ -240,9 +241,9 @@ func rolesText(roles []bootstrap.Role) string {
 
 // sayProblem prints a problem as other errors are printed. A cause may have lines, as of a log.
 func (a *app) sayProblem(host string, p *shell.Problem) {
-	a.say("%s: %s", host, strings.ReplaceAll(strings.TrimSpace(p.Cause), "\n", "\n  "))
+	a.say("%s: %s", host, strings.ReplaceAll(printable.Text(p.Cause, longestMessage), "\n", "\n  "))
 	if p.Cure != "" {
-		a.say("  try: %s", p.Cure)
+		a.say("  try: %s", oneLine(p.Cure))
 	}
 }
 

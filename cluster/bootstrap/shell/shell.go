@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"mlfnode/grid/printable"
 )
 
 // Machine is where programs run.
@@ -49,11 +51,36 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("exit code %d", e.Code)
 }
 
-// Output runs a program and gives what it printed.
+// outputLimit is how much a program may print for Output. The longest answer there is names every file of a project.
+const outputLimit = 64 << 20
+
+// Output runs a program and gives what it printed. One that prints without end is given up.
 func Output(ctx context.Context, m Machine, program string, stdin io.Reader) (string, error) {
-	var out bytes.Buffer
-	err := m.Run(ctx, program, stdin, &out)
-	return out.String(), err
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	out := &boundedText{left: outputLimit, full: func() {
+		stop(&Problem{Cause: "the machine prints without end", Cure: "log in and see what its start-up files and mlfnode print"})
+	}}
+	err := m.Run(ctx, program, stdin, out)
+	return out.text.String(), err
+}
+
+// boundedText keeps what is written to it up to a limit, and calls full once when that is reached.
+type boundedText struct {
+	text bytes.Buffer
+	left int
+	full func()
+}
+
+// Write implements io.Writer.
+func (b *boundedText) Write(p []byte) (int, error) {
+	if len(p) > b.left {
+		b.left = 0
+		b.full()
+		return len(p), nil
+	}
+	b.left -= len(p)
+	return b.text.Write(p)
 }
 
 // Local is this machine.
@@ -101,4 +128,5 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string { return string(t.kept) }
+// String gives it as text that is safe to show.
+func (t *tail) String() string { return printable.Text(string(t.kept), tailSize) }

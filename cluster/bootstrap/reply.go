@@ -1,0 +1,156 @@
+package bootstrap
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/grid/printable"
+)
+
+// What a machine says is bounded: it may be broken, or in the hands of somebody else.
+const (
+	longestCause = 8 << 10 // it may hold the last lines of a log
+	longestText  = 1 << 10
+	mostTexts    = 64 // notes, changes, leftovers
+	longestHome  = 4 << 10
+)
+
+// readReply decodes what a machine's deputy has printed. What is more than text for people must be what it claims to be; text is
+// made safe to show.
+func readReply(out string) (*Reply, error) {
+	r := &Reply{}
+	err := json.Unmarshal([]byte(lastLine(out)), r)
+	if err == nil {
+		err = r.check()
+	}
+	if err != nil {
+		return nil, &shell.Problem{Cause: fmt.Sprintf("mlfnode answered there what this one does not understand (%s): %s", clip(err.Error()), clip(out)),
+			Cure: "run up again, so that both are of one version"}
+	}
+	cleanProblem(r.Problem)
+	cleanAll(&r.Notes)
+	cleanAll(&r.Done)
+	if s := r.Seen; s != nil {
+		s.Release, s.Running = cleanLine(s.Release), cleanLine(s.Running)
+		cleanAll(&s.Left)
+		s.Problems = s.Problems[:min(len(s.Problems), mostTexts)]
+		for i := range s.Problems {
+			cleanProblem(&s.Problems[i])
+		}
+	}
+	return r, nil
+}
+
+// check refuses a reply whose names, digests and kinds are none.
+func (r *Reply) check() error {
+	problems := []error{checkName(r.Renamed)}
+	for _, name := range r.Missing {
+		if name == "" || !printable.Plain(name) {
+			problems = append(problems, errors.New("it names a file that has no name"))
+			break
+		}
+	}
+	if s := r.Seen; s != nil {
+		problems = append(problems, checkName(s.Node), checkDigest(s.Digest),
+			checkWord("role", s.Role, string(Master), string(Worker)),
+			checkWord("service", s.Service, ServiceSystem, ServiceUser, ServiceBackground),
+			checkWord("service", s.CanService, ServiceSystem, ServiceUser, ServiceBackground))
+	}
+	return errors.Join(problems...)
+}
+
+// checkName refuses what is no name of a node; an empty one stands for none.
+func checkName(name string) error {
+	if name == "" {
+		return nil
+	}
+	return trust.CheckNodeName(grid.NodeID(name))
+}
+
+func checkDigest(text string) error {
+	if b, err := hex.DecodeString(text); text != "" && (err != nil || len(b) != 32) {
+		return fmt.Errorf("%s is no digest", clip(text))
+	}
+	return nil
+}
+
+func checkWord(what, word string, known ...string) error {
+	if word != "" && !slices.Contains(known, word) {
+		return fmt.Errorf("there is no %s %s", what, clip(word))
+	}
+	return nil
+}
+
+// checkEndpoint refuses what is not IP:PORT.
+func checkEndpoint(text string) error {
+	host, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = netip.ParseAddr(host)
+	}
+	if n, e := strconv.Atoi(port); err != nil || e != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("%s is no address with a port", clip(text))
+	}
+	return nil
+}
+
+func cleanLine(text string) string {
+	return printable.Line([]byte(printable.Clip(strings.ReplaceAll(strings.TrimSpace(text), "\n", " "), longestText)))
+}
+
+func cleanAll(texts *[]string) {
+	*texts = (*texts)[:min(len(*texts), mostTexts)]
+	for i := range *texts {
+		(*texts)[i] = cleanLine((*texts)[i])
+	}
+}
+
+// cleanProblem makes a problem safe to show.
+func cleanProblem(p *shell.Problem) *shell.Problem {
+	if p != nil {
+		p.Cause, p.Cure = printable.Text(p.Cause, longestCause), cleanLine(p.Cure)
+	}
+	return p
+}
+
+// checkMembers refuses members with names or addresses that are none, so that those can be passed on, and makes their states safe to show.
+func checkMembers(all []alive) error {
+	for i := range all {
+		a := &all[i]
+		err := trust.CheckNodeName(grid.NodeID(a.Node))
+		if err == nil && a.Address != "" {
+			err = checkEndpoint(a.Address)
+		}
+		if err != nil {
+			return fmt.Errorf("read the members of its cluster: %w", err)
+		}
+		a.State = cleanLine(a.State)
+	}
+	return nil
+}
+
+// clean makes what the probe has found safe to show and to use; false says that it can't be a machine's answer.
+func (f *Facts) clean() bool {
+	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Docker, &f.Refused, &f.there} {
+		*text = cleanLine(*text)
+	}
+	for _, address := range []*string{&f.Client, &f.Server} {
+		if _, err := netip.ParseAddr(*address); err != nil {
+			*address = "" // as if it had not said
+		}
+	}
+	if checkDigest(f.Digest) != nil {
+		f.Digest = "" // then the program is shipped
+	}
+	return path.IsAbs(f.Home) && printable.Plain(f.Home) && len(f.Home) <= longestHome
+}

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// TestWordsOfMachinesAreSafeToShow has problems and notes of a remote machine shown that would take over the terminal.
+func TestWordsOfMachinesAreSafeToShow(t *testing.T) {
+	for _, evil := range []string{"x \x1b]52;c;cm0gLXJmIH4=\a\x1b[2J", "a\u009b2Jb", "one\ntwo\x1b[1A", "\x00\b\b"} {
+		var out, errs bytes.Buffer
+		a := &app{stdout: &screen{w: &out}, stderr: &errs}
+		p := &shell.Problem{Cause: evil, Cure: evil}
+		a.sayNotes([]bootstrap.Outcome{{Host: "evil", Problem: p, Notes: []string{evil}}})
+		a.report(explainProblem(p))
+		a.report(p)
+		v := &view{w: &errs}
+		v.tell(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Err: p})
+		v.tell(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Detail: evil})
+		if got := out.String() + errs.String(); strings.ContainsAny(got, "\x00\b\x1b\a\u009b") {
+			t.Errorf("%q reaches the terminal: %q", evil, got)
+		}
+	}
+}
