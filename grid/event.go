@@ -27,11 +27,15 @@ type Event struct {
 	Attempt int       `json:"a,omitempty"`
 	Run     string    `json:"r,omitempty"` // unique among all runs of the cluster, also when two share an attempt number
 	Time    int64     `json:"t"`           // when it happened, microseconds since 1970
-	Lease   uint64    `json:"l,omitempty"` // sequence of the lease in the queue
+	Lease   uint64    `json:"l,omitempty"` // with Released: sequence of the lease in the queue, for masters that know no LeaseID
+	LeaseID LeaseID   `json:"d,omitempty"` // with Released: the lease
 	Result  *Result   `json:"x,omitempty"` // with Finished
 	Metrics Metric    `json:"m,omitempty"` // with Metrics
 	Final   bool      `json:"z,omitempty"` // with Fenced: the trial is set aside, and does not run again
 }
+
+// LeaseID names a lease. It is never used twice, unlike a sequence of the queue, of which a crash can lose the newest.
+type LeaseID string
 
 // Metric maps names to JSON values (numbers mostly).
 type Metric map[string]json.RawMessage

@@ -42,18 +42,22 @@ type Beat struct {
 
 // HeldLease is a lease in a node's hands. Of two nodes that claim one, the later delivery holds it.
 type HeldLease struct {
-	Seq        uint64 `json:"s"`
-	Deliveries int    `json:"d"`
+	Seq        uint64       `json:"s"`
+	Deliveries int          `json:"d"`
+	ID         grid.LeaseID `json:"i,omitempty"` // "" from a node that goes by sequences
 }
 
 // Orders are the master's answer to a Beat: what is so now, whatever was said before.
 type Orders struct {
-	V          int      `json:"v"`
-	Lost       []uint64 `json:"lost,omitempty"`       // leases that the node no longer holds: what runs under them is to stop
-	Drain      bool     `json:"drain,omitempty"`      // take no more leases
-	Quarantine bool     `json:"quarantine,omitempty"` // with Drain: because trials fail there
-	Reason     string   `json:"reason,omitempty"`     // why, for people
-	Keys       uint64   `json:"keys,omitempty"`       // which gossip keyring is in force; another one than the node has is to be asked for
+	V int `json:"v"`
+	// Stop are leases that the node no longer holds: what runs under them is to stop. Lost are the same for those that the node told
+	// without an ID.
+	Stop       []grid.LeaseID `json:"stop,omitempty"`
+	Lost       []uint64       `json:"lost,omitempty"`
+	Drain      bool           `json:"drain,omitempty"`      // take no more leases
+	Quarantine bool           `json:"quarantine,omitempty"` // with Drain: because trials fail there
+	Reason     string         `json:"reason,omitempty"`     // why, for people
+	Keys       uint64         `json:"keys,omitempty"`       // which gossip keyring is in force; another one than the node has is to be asked for
 
 	// Pace is how long the node is to wait between two reports, in nanoseconds; shorter than the node's own pause it means nothing.
 	Pace time.Duration `json:"pace,omitempty"`

@@ -17,7 +17,7 @@ type Queued struct {
 	Seq uint64
 }
 
-// Present lists all leases that are not acknowledged, held ones included. One that can't be read has its sequence only.
+// Present lists all leases that are not acknowledged, held ones included. One that can't be read has no content.
 func (q *Queue) Present(ctx context.Context) ([]Queued, error) {
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
@@ -56,7 +56,7 @@ func (q *Queue) page(ctx context.Context, all []Queued, next uint64) ([]Queued, 
 			if err != nil {
 				return nil, fmt.Errorf("read the sequence of a lease: %w", err)
 			}
-			all = append(all, Queued{Seq: seq, Lease: decodeLease(msg.Data, lastToken(msg.Header.Get("Nats-Subject")))})
+			all = append(all, Queued{Seq: seq, Lease: decodeLease(msg.Data, lastToken(msg.Header.Get("Nats-Subject")), seq)})
 		case "204", "404": // end of the batch; nothing there
 			return all, nil
 		default:
@@ -65,13 +65,13 @@ func (q *Queue) page(ctx context.Context, all []Queued, next uint64) ([]Queued, 
 	}
 }
 
-// decodeLease gives a lease without content for what can't be read.
-func decodeLease(data []byte, shape string) Lease {
+// decodeLease gives a lease with an ID alone for what can't be read.
+func decodeLease(data []byte, shape string, seq uint64) Lease {
 	var w wireLease
 	if err := json.Unmarshal(data, &w); err != nil || w.V > leaseVersion {
-		return Lease{}
+		return Lease{ID: idOf("", seq)}
 	}
-	return Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, Nonce: w.Nonce}
+	return Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, ID: idOf(w.ID, seq)}
 }
 
 // Delete takes a lease out of the queue, held or not; it is no error when it has gone.

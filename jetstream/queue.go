@@ -2,9 +2,13 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -41,7 +45,7 @@ type Lease struct {
 	Lo, Hi  int64
 	Attempt int
 	Shape   string // names the queue: leases of one shape need the same resources
-	Nonce   string // free for the publisher; when set, publishing the same lease again within 100 ms has no effect
+	ID      grid.LeaseID
 }
 
 // wireLease is a lease in the stream. The shape is in the subject.
@@ -51,7 +55,7 @@ type wireLease struct {
 	Lo      int64        `json:"l"`
 	Hi      int64        `json:"h"`
 	Attempt int          `json:"a"`
-	Nonce   string       `json:"n,omitempty"`
+	ID      grid.LeaseID `json:"n,omitempty"`
 }
 
 // Queue is the lease queue: a work-queue stream with one subject and one shared consumer for each shape.
@@ -65,6 +69,8 @@ type wireLease struct {
 // they had last may be delivered once more then. Those of a single node live in memory.
 type Queue struct {
 	store *Store
+	life  string        // of this process, in the IDs of its leases
+	count atomic.Uint64 // of those
 
 	mu     sync.Mutex
 	shapes map[string]bool      // consumers that are known to exist
@@ -80,7 +86,7 @@ type wakeCall struct {
 }
 
 func newQueue(s *Store) (*Queue, error) {
-	q := &Queue{store: s, shapes: map[string]bool{}, woken: map[string]time.Time{}, calls: map[string]*wakeCall{}}
+	q := &Queue{store: s, life: strings.ToLower(rand.Text()[:lifeLength]), shapes: map[string]bool{}, woken: map[string]time.Time{}, calls: map[string]*wakeCall{}}
 	_, err := q.Wake(func(shape string) { // ends with the connection
 		q.mu.Lock()
 		defer q.mu.Unlock()
@@ -122,17 +128,32 @@ func (q *Queue) forget(shape string) {
 	delete(q.shapes, shape)
 }
 
-// Publish puts a lease into its queue and wakes workers.
+// lifeLength is how many random characters, of 5 bits each, name a process.
+const lifeLength = 10
+
+// NewID gives an ID that no lease has had.
+func (q *Queue) NewID() grid.LeaseID {
+	return grid.LeaseID(q.life + "." + strconv.FormatUint(q.count.Add(1), 36))
+}
+
+// idOf gives the ID of a lease that was read: one of an older master is named by its sequence.
+func idOf(id grid.LeaseID, seq uint64) grid.LeaseID {
+	if id == "" {
+		return grid.LeaseID("#" + strconv.FormatUint(seq, 10))
+	}
+	return id
+}
+
+// Publish puts a lease into its queue, under a new ID if it has none, and wakes workers.
 func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
-	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, Nonce: l.Nonce})
+	if l.ID == "" {
+		l.ID = q.NewID()
+	}
+	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}
-	var opts []js.PublishOpt
-	if l.Nonce != "" {
-		opts = append(opts, js.WithMsgID(l.Nonce))
-	}
-	seq, err := q.store.publish(ctx, &nats.Msg{Subject: leaseSubject(l.Shape), Data: data}, opts...)
+	seq, err := q.store.publish(ctx, &nats.Msg{Subject: leaseSubject(l.Shape), Data: data})
 	if err != nil {
 		return 0, fmt.Errorf("publish a lease: %w", err)
 	}

@@ -66,8 +66,9 @@ func TestQueue(t *testing.T) {
 	second := mustPublish(t, q, lease("p-1_c1.5", 10))
 	other := mustPublish(t, q, lease("big", 20))
 	held := mustPull(t, q, "p-1_c1.5", 5, 2)
-	if got, want := held[0].Lease, lease("p-1_c1.5", 0); got != want {
-		t.Errorf("lease: got %+v, want %+v", got, want)
+	got, want := held[0].Lease, lease("p-1_c1.5", 0)
+	if want.ID = got.ID; got != want || got.ID == "" || got.ID == held[1].ID {
+		t.Errorf("lease: got %+v, want %+v with an ID of its own", got, want)
 	}
 	if held[0].Seq != first || held[0].Deliveries != 1 {
 		t.Errorf("held: got sequence %d, deliveries %d; want %d, 1", held[0].Seq, held[0].Deliveries, first)

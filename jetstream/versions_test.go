@@ -122,8 +122,8 @@ func TestLeasesOfOtherVersions(t *testing.T) {
 	put(t, s, leaseSubject("c1"), text(leaseVersion+1))
 	put(t, s, leaseSubject("c1"), text(leaseVersion))
 	held := mustPull(t, s.Queue, "c1", 2, 1)
-	if got := held[0].Lease; got.Sweep != "a-1" || got.Hi != 5 {
-		t.Errorf("got lease %+v", got)
+	if got := held[0].Lease; got.Sweep != "a-1" || got.Hi != 5 || got.ID != "#2" {
+		t.Errorf("got lease %+v, want one that is named by its place, since its master gave it no name", got)
 	}
 	for range 3 { // it does not come again and again either
 		if more, err := s.Queue.Pull(t.Context(), "c1", 1); err != nil || len(more) > 0 {

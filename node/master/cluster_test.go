@@ -188,7 +188,7 @@ func (c *stage) giveBack(h *jetstream.Held) {
 // close stores the events with the one that closes the lease, acknowledges it, and waits until the master knows.
 func (c *stage) close(h *jetstream.Held, b *grid.Batch) {
 	c.t.Helper()
-	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, Time: time.Now().UnixMicro()})
+	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()})
 	seq, err := c.store.Events.Publish(c.t.Context(), b)
 	if err = errors.Join(err, h.Ack(c.t.Context())); err != nil {
 		c.t.Fatal(err)

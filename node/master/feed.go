@@ -13,6 +13,7 @@ type lease struct {
 	lo, hi  int64
 	attempt int // of the first trial; above 1 only for a lease of one trial
 	since   time.Time
+	seq     uint64 // in the queue
 }
 
 // feed is what is left to do of one sweep. wanted = [0,count); have = done + leased + waiting for a retry; next leases what is
@@ -23,8 +24,8 @@ type feed struct {
 	done   grid.Ranges // terminal
 	taken  grid.Ranges // done, leased, or in again
 	cursor int64       // everything below is taken
-	leases map[uint64]lease
-	last   uint64         // the newest lease
+	leases map[grid.LeaseID]lease
+	last   uint64         // sequence of the newest lease
 	began  map[int64]int  // attempts of trials known to run
 	passed map[int64]bool // trials whose attempt was fenced while another node has their lease already
 	again  retries
@@ -34,7 +35,7 @@ type feed struct {
 }
 
 func newFeed(s *grid.Sweep) *feed {
-	return &feed{sweep: s, count: s.Space.Count(), leases: map[uint64]lease{}, began: map[int64]int{}, passed: map[int64]bool{}}
+	return &feed{sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, passed: map[int64]bool{}}
 }
 
 // load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. Those of
@@ -55,7 +56,7 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 
 // restore takes over a lease that is in the queue.
 func (f *feed) restore(l *jetstream.Queued, now time.Time) {
-	f.leases[l.Seq] = lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, since: now}
+	f.leases[l.ID] = lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, since: now, seq: l.Seq}
 	f.taken.Add(l.Lo, l.Hi)
 	f.last = max(f.last, l.Seq)
 }
@@ -79,8 +80,8 @@ func (f *feed) next(now time.Time, slots int) (lease, bool) {
 }
 
 // leased records that a proposed lease is in the queue.
-func (f *feed) leased(seq uint64, l lease) {
-	f.leases[seq], f.last = l, seq
+func (f *feed) leased(id grid.LeaseID, l lease) {
+	f.leases[id], f.last = l, l.seq
 	if l.attempt > 1 {
 		f.again.remove(l.lo)
 		return
@@ -95,8 +96,8 @@ const suspects = 16
 
 // suspect has the trials of a dead node's lease that it may have been running leased one by one, as further attempts: their
 // begin is told before they run. So one that takes its node down at once is found out.
-func (f *feed) suspect(seq uint64, now time.Time) {
-	l, left := f.leases[seq], suspects
+func (f *feed) suspect(id grid.LeaseID, now time.Time) {
+	l, left := f.leases[id], suspects
 	f.done.Gaps(l.lo, l.hi, func(g grid.Range) {
 		for i := g.Lo; i < g.Hi && left > 0; i++ {
 			if !f.again.has(i) {
@@ -108,12 +109,12 @@ func (f *feed) suspect(seq uint64, now time.Time) {
 }
 
 // drop forgets a lease: what it did not bring to an end is missing again.
-func (f *feed) drop(seq uint64, now time.Time) {
-	l, ok := f.leases[seq]
+func (f *feed) drop(id grid.LeaseID, now time.Time) {
+	l, ok := f.leases[id]
 	if !ok {
 		return
 	}
-	delete(f.leases, seq)
+	delete(f.leases, id)
 	var missing []grid.Range
 	f.done.Gaps(l.lo, l.hi, func(g grid.Range) { missing = append(missing, g) })
 	for _, g := range missing {

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -37,7 +38,7 @@ func TestLeaseSizeFollowsTheLengthOfTrials(t *testing.T) {
 				if !ok {
 					t.Fatal("nothing to lease")
 				}
-				f.leased(seq, l)
+				f.leased(numbered(seq), l)
 				got = append(got, l.hi-l.lo)
 			}
 			if !slices.Equal(got, c.sizes) {
@@ -56,7 +57,7 @@ func TestLeaseSizeShrinksTowardsTheEnd(t *testing.T) {
 		if !ok {
 			break
 		}
-		f.leased(seq, l)
+		f.leased(numbered(seq), l)
 		got = append(got, l.hi-l.lo)
 	}
 	if got[0] != 125 || got[len(got)-1] != 1 || !slices.IsSortedFunc(got, func(a, b int64) int { return int(b - a) }) {
@@ -113,7 +114,7 @@ func TestFeedLosesNothing(t *testing.T) {
 			if ok && (len(f.leases) == 0 || rapid.Bool().Draw(rt, "lease")) {
 				seq++
 				disjoint(rt, f, l)
-				f.leased(seq, l)
+				f.leased(numbered(seq), l)
 				if m := sweep.MaxParallel; m > 0 && len(f.leases) > m {
 					rt.Fatalf("leases: got %d with max_parallel %d", len(f.leases), m)
 				}
@@ -149,7 +150,7 @@ func disjoint(t *rapid.T, f *feed, l lease) {
 	t.Helper()
 	for seq, o := range f.leases {
 		if l.lo < o.hi && o.lo < l.hi {
-			t.Fatalf("lease [%d,%d) overlaps lease %d [%d,%d)", l.lo, l.hi, seq, o.lo, o.hi)
+			t.Fatalf("lease [%d,%d) overlaps lease %s [%d,%d)", l.lo, l.hi, seq, o.lo, o.hi)
 		}
 	}
 	for i := l.lo; i < l.hi; i++ {
@@ -213,17 +214,17 @@ func TestTaskThatFitsNowhere(t *testing.T) {
 // TestSuspectsAreLeasedOneByOne takes a lease back from a dead node: what it may have begun comes as further attempts.
 func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 	f, now := newFeed(points(t, "t-1", 100)), time.Now()
-	f.leased(1, lease{lo: 0, hi: 100, attempt: 1, since: now})
+	f.leased("1", lease{lo: 0, hi: 100, attempt: 1, since: now})
 	f.done.Add(0, 10)
-	f.suspect(1, now)
-	f.drop(1, now)
+	f.suspect("1", now)
+	f.drop("1", now)
 	var got []lease
 	for seq := uint64(2); ; seq++ {
 		l, ok := f.next(now, 4)
 		if !ok {
 			break
 		}
-		f.leased(seq, l)
+		f.leased(numbered(seq), l)
 		got = append(got, l)
 	}
 	for i, l := range got[:suspects] {
@@ -242,3 +243,6 @@ func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 		t.Errorf("leased up to %d, want 100", next)
 	}
 }
+
+// numbered names a lease.
+func numbered(n uint64) grid.LeaseID { return grid.LeaseID(fmt.Sprint(n)) }

@@ -13,9 +13,8 @@ import (
 type ledger struct {
 	mu      sync.Mutex
 	ready   bool // all leases of the queue are known
-	newest  uint64
-	leases  map[uint64]claim
-	early   map[uint64]claim // of leases that the loop has published but not yet added
+	leases  map[grid.LeaseID]claim
+	bySeq   map[uint64]grid.LeaseID // for nodes that go by sequences
 	passed  []passing
 	changed chan struct{} // holds a token when passed is not empty
 }
@@ -24,32 +23,43 @@ type ledger struct {
 type claim struct {
 	node       grid.NodeID
 	deliveries int
+	seq        uint64 // in the queue; 0 while it is being published
 }
 
 // passing is a lease that went from one node to another because the first was not heard of.
 type passing struct {
-	lease    uint64
+	lease    grid.LeaseID
 	from, to grid.NodeID
 }
 
 func newLedger() *ledger {
-	return &ledger{leases: map[uint64]claim{}, early: map[uint64]claim{}, changed: make(chan struct{}, 1)}
+	return &ledger{leases: map[grid.LeaseID]claim{}, bySeq: map[uint64]grid.LeaseID{}, changed: make(chan struct{}, 1)}
 }
 
-// add makes a lease known.
-func (l *ledger) add(seq uint64) {
+// add makes a lease known. It comes before the lease is published, so that no node claims one that is not known.
+func (l *ledger) add(id grid.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.leases[seq] = l.early[seq]
-	delete(l.early, seq)
-	l.newest = max(l.newest, seq)
+	l.leases[id] = claim{}
 }
 
-// remove forgets a lease: whoever says that he holds it is told that he does not.
-func (l *ledger) remove(seq uint64) {
+// published notes where in the queue a lease lies.
+func (l *ledger) published(id grid.LeaseID, seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.leases, seq)
+	c := l.leases[id]
+	c.seq = seq
+	l.leases[id], l.bySeq[seq] = c, id
+}
+
+// remove forgets a lease: a node that says that it holds it is told that it does not.
+func (l *ledger) remove(id grid.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if seq := l.leases[id].seq; l.bySeq[seq] == id {
+		delete(l.bySeq, seq)
+	}
+	delete(l.leases, id)
 }
 
 // complete says that all leases of the queue are known. Until then nobody is told that he has lost one.
@@ -60,28 +70,43 @@ func (l *ledger) complete() {
 }
 
 // claim takes over what a node says it holds, and gives what it does not.
-func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease) (lost []uint64) {
+func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease) (stop []grid.LeaseID, lost []uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range held {
-		mine := claim{node: node, deliveries: h.Deliveries}
-		now, known := l.leases[h.Seq]
-		switch {
-		case !l.ready:
-		case !known && h.Seq > l.newest:
-			l.early[h.Seq] = mine
-		case !known:
+		if l.holdsLocked(node, &h) || !l.ready {
+			continue
+		}
+		if h.ID == "" {
 			lost = append(lost, h.Seq)
-		case now.node == "" || now.node == node:
-			l.leases[h.Seq] = mine
-		case h.Deliveries > now.deliveries:
-			l.leases[h.Seq] = mine
-			l.passLocked(passing{lease: h.Seq, from: now.node, to: node})
-		default:
-			lost = append(lost, h.Seq)
+		} else {
+			stop = append(stop, h.ID)
 		}
 	}
-	return lost
+	return stop, lost
+}
+
+// holdsLocked notes a node's claim to a lease, and reports whether it is right.
+func (l *ledger) holdsLocked(node grid.NodeID, h *jetstream.HeldLease) bool {
+	id := h.ID
+	if id == "" {
+		id = l.bySeq[h.Seq]
+	}
+	now, known := l.leases[id]
+	if !known {
+		return false
+	}
+	mine := claim{node: node, deliveries: h.Deliveries, seq: now.seq}
+	switch {
+	case now.node == "" || now.node == node:
+		l.leases[id] = mine
+	case h.Deliveries > now.deliveries:
+		l.leases[id] = mine
+		l.passLocked(passing{lease: id, from: now.node, to: node})
+	default:
+		return false
+	}
+	return true
 }
 
 func (l *ledger) passLocked(p passing) {
@@ -102,28 +127,43 @@ func (l *ledger) passings() []passing {
 }
 
 // of lists the leases that a node holds.
-func (l *ledger) of(node grid.NodeID) []uint64 {
+func (l *ledger) of(node grid.NodeID) []grid.LeaseID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var all []uint64
-	for seq, c := range l.leases {
+	var all []grid.LeaseID
+	for id, c := range l.leases {
 		if c.node == node {
-			all = append(all, seq)
+			all = append(all, id)
 		}
 	}
 	return all
 }
 
 // void lists the leases that a node held in an earlier life and does not hold any more.
-func (l *ledger) void(node grid.NodeID, held []jetstream.HeldLease) []uint64 {
-	return slices.DeleteFunc(l.of(node), func(seq uint64) bool {
-		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return h.Seq == seq })
+func (l *ledger) void(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
+	return slices.DeleteFunc(l.of(node), func(id grid.LeaseID) bool {
+		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return l.named(&h) == id })
 	})
 }
 
-// holder is the node that holds a lease, "" while nobody has said so.
-func (l *ledger) holder(seq uint64) grid.NodeID {
+// named gives the ID of a lease that a node tells of, "" for one that is not known by its sequence.
+func (l *ledger) named(h *jetstream.HeldLease) grid.LeaseID {
+	if h.ID != "" {
+		return h.ID
+	}
+	return l.at(h.Seq)
+}
+
+// at gives the lease with this sequence in the queue.
+func (l *ledger) at(seq uint64) grid.LeaseID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.leases[seq].node
+	return l.bySeq[seq]
+}
+
+// holder is the node that holds a lease, "" while nobody has said so.
+func (l *ledger) holder(id grid.LeaseID) grid.NodeID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leases[id].node
 }

@@ -29,13 +29,13 @@ type state struct {
 
 	health *health
 
-	followed uint64            // the last event that the feeds know of
-	suspects map[uint64]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
+	followed uint64                  // the last event that the feeds know of
+	suspects map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
 }
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
-	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[uint64]uint64{}, health: newHealth()}
+	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth()}
 	if m.cfg.Nodes != nil {
 		if err := s.restore(ctx); err != nil {
 			return err
@@ -141,7 +141,8 @@ func (s *state) open(ctx context.Context, sweep *grid.Sweep, leases []jetstream.
 	f := newFeed(sweep)
 	for i := range leases {
 		f.restore(&leases[i], time.Now())
-		s.m.ledger.add(leases[i].Seq)
+		s.m.ledger.add(leases[i].ID)
+		s.m.ledger.published(leases[i].ID, leases[i].Seq)
 	}
 	f.load(terminal, open, time.Now())
 	s.feeds[sweep.ID] = f
@@ -164,9 +165,9 @@ func (s *state) forget(id grid.SweepID) {
 }
 
 // drop forgets a lease: what it did not bring to an end is missing again.
-func (s *state) drop(f *feed, seq uint64, now time.Time) {
-	s.m.ledger.remove(seq)
-	f.drop(seq, now)
+func (s *state) drop(f *feed, id grid.LeaseID, now time.Time) {
+	s.m.ledger.remove(id)
+	f.drop(id, now)
 	s.retire(f)
 }
 
@@ -182,11 +183,15 @@ func (s *state) follow(fd folded) {
 	}
 	for _, r := range fd.released {
 		// A node that has lost a lease has no say in it any more.
-		if holder := s.m.ledger.holder(r.lease); holder != "" && holder != r.node {
+		id := r.lease
+		if id == "" {
+			id = s.m.ledger.at(r.seq)
+		}
+		if holder := s.m.ledger.holder(id); holder != "" && holder != r.node {
 			continue
 		}
 		if f := s.feeds[r.sweep]; f != nil {
-			s.drop(f, r.lease, now)
+			s.drop(f, id, now)
 		}
 	}
 	s.quarantine()
@@ -269,28 +274,33 @@ func (s *state) leaseOne(ctx context.Context, lane grid.Lane, feeds []*feed, slo
 		if !ok {
 			continue
 		}
-		seq, err := s.publish(ctx, lane, f, l)
+		id, err := s.publish(ctx, lane, f, &l)
 		if err != nil {
 			return false, err
 		}
-		f.leased(seq, l)
-		s.m.ledger.add(seq)
+		f.leased(id, l)
 		return true, nil
 	}
 	return false, nil
 }
 
-func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l lease) (uint64, error) {
+// publish puts a lease into the queue and notes where it lies.
+func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l *lease) (grid.LeaseID, error) {
 	if err := s.ensure(ctx, lane); err != nil {
-		return 0, err
+		return "", err
 	}
+	id := s.m.cfg.Store.Queue.NewID()
+	s.m.ledger.add(id)
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
-		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane),
+		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane), ID: id,
 	})
 	if err != nil {
-		return 0, fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
+		s.m.ledger.remove(id)
+		return "", fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
 	}
-	return seq, nil
+	l.seq = seq
+	s.m.ledger.published(id, seq)
+	return id, nil
 }
 
 // ensure makes a lane known to the queue.
@@ -309,9 +319,9 @@ func (s *state) ensure(ctx context.Context, lane grid.Lane) error {
 // acknowledges it, so once all events are followed that were stored when the lease was missed, it is lost.
 func (s *state) reconcile(ctx context.Context) error {
 	known := s.leases()
-	for seq := range s.suspects {
-		if known[seq] == nil {
-			delete(s.suspects, seq)
+	for id := range s.suspects {
+		if known[id] == nil {
+			delete(s.suspects, id)
 		}
 	}
 	if len(known) == 0 {
@@ -326,34 +336,34 @@ func (s *state) reconcile(ctx context.Context) error {
 		return fmt.Errorf("look at the event stream: %w", err)
 	}
 	for i := range present {
-		delete(known, present[i].Seq)
+		delete(known, present[i].ID)
 	}
-	for seq, f := range known {
-		s.suspect(seq, f, last)
+	for id, f := range known {
+		s.suspect(id, f, last)
 	}
 	return nil
 }
 
 // leases gives the feed of every lease that the master believes in.
-func (s *state) leases() map[uint64]*feed {
-	all := map[uint64]*feed{}
+func (s *state) leases() map[grid.LeaseID]*feed {
+	all := map[grid.LeaseID]*feed{}
 	for _, f := range s.feeds {
-		for seq := range f.leases {
-			all[seq] = f
+		for id := range f.leases {
+			all[id] = f
 		}
 	}
 	return all
 }
 
-func (s *state) suspect(seq uint64, f *feed, last uint64) {
-	until, ok := s.suspects[seq]
+func (s *state) suspect(id grid.LeaseID, f *feed, last uint64) {
+	until, ok := s.suspects[id]
 	switch {
 	case !ok:
-		s.suspects[seq] = last
+		s.suspects[id] = last
 	case s.followed >= until:
-		s.m.log.Info("lease is gone from the queue and is made again", "sweep", f.sweep.ID, "lease", seq)
-		delete(s.suspects, seq)
-		s.drop(f, seq, time.Now())
+		s.m.log.Info("lease is gone from the queue and is made again", "sweep", f.sweep.ID, "lease", id)
+		delete(s.suspects, id)
+		s.drop(f, id, time.Now())
 	}
 }
 

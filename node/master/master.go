@@ -218,7 +218,8 @@ type folded struct {
 // release closes a lease.
 type release struct {
 	sweep grid.SweepID
-	lease uint64
+	lease grid.LeaseID
+	seq   uint64 // of a lease without an ID, which a node of an older version has told
 	node  grid.NodeID
 }
 
@@ -227,7 +228,7 @@ func releases(stored []jetstream.Stored) []release {
 	for _, s := range stored {
 		for i := range s.Batch.Events {
 			if e := &s.Batch.Events[i]; e.Kind == grid.Released {
-				all = append(all, release{sweep: s.Batch.Sweep, lease: e.Lease, node: s.Batch.Node})
+				all = append(all, release{sweep: s.Batch.Sweep, lease: e.LeaseID, seq: e.Lease, node: s.Batch.Node})
 			}
 		}
 	}

@@ -254,7 +254,8 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 			m.tell(func(s *state) { s.void(node, void) })
 		}
 	}
-	o := jetstream.Orders{Lost: m.ledger.claim(node, b.Held), Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load())}
+	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load())}
+	o.Stop, o.Lost = m.ledger.claim(node, b.Held)
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)
 	return o
 }

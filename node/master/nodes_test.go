@@ -83,7 +83,7 @@ func (w *world) cut(node grid.NodeID) {
 func (c *stage) says(node grid.NodeID, start string, held ...*jetstream.Held) jetstream.Orders {
 	b := &jetstream.Beat{Start: start}
 	for _, h := range held {
-		b.Held = append(b.Held, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries})
+		b.Held = append(b.Held, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID})
 	}
 	return c.beat(node, b)
 }
@@ -146,8 +146,8 @@ func TestDeadNode(t *testing.T) {
 			c := perform(t, t.TempDir(), 1, w.nodes())
 			id := c.submit(1, nil)
 			h := c.pulled(id)
-			if o := c.says("b", "1", h); len(o.Lost) > 0 {
-				t.Fatalf("a node that holds its lease was told: %v", o.Lost)
+			if o := c.says("b", "1", h); len(o.Stop) > 0 {
+				t.Fatalf("a node that holds its lease was told: %v", o.Stop)
 			}
 			run := c.begins("b", h)
 			began := time.Now()
@@ -163,8 +163,8 @@ func TestDeadNode(t *testing.T) {
 				all := c.attempts(id, 0)
 				return len(all) == 1 && all[0].Node == "b" && all[0].Result.Class == grid.ClassCrash && strings.Contains(all[0].Result.Reason, "node b")
 			})
-			if o := c.says("b", "1", h); !slices.Equal(o.Lost, []uint64{h.Seq}) {
-				t.Errorf("the node is back: got lost leases %v, want %d", o.Lost, h.Seq)
+			if o := c.says("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
+				t.Errorf("the node is back: got lost leases %v, want %s", o.Stop, h.ID)
 			}
 			c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
 			if n := c.counts(id); n.Succeeded != 0 {
@@ -189,12 +189,12 @@ func TestOneSignalIsNotDeath(t *testing.T) {
 	c.says("c", "1", d) // and is silent from now on, alive in gossip
 	deadline := time.Now().Add(jetstream.BeatLimit + time.Second)
 	c.until("some time has passed", func(*state) bool {
-		if o := c.says("b", "1", b); len(o.Lost) > 0 {
+		if o := c.says("b", "1", b); len(o.Stop) > 0 {
 			t.Fatal("a node that beats lost its lease")
 		}
 		return time.Now().After(deadline)
 	})
-	if o := c.says("c", "1", d); len(o.Lost) > 0 {
+	if o := c.says("c", "1", d); len(o.Stop) > 0 {
 		t.Errorf("a node that gossip has as alive lost its lease")
 	}
 }
@@ -205,12 +205,12 @@ func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 	w.set("b", cluster.Alive)
 	c := perform(t, t.TempDir(), 1, w.nodes())
 	h := c.pulled(c.submit(1, nil))
-	c.beat("b", &jetstream.Beat{Start: "1", Restarting: true, Held: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1}}})
+	c.beat("b", &jetstream.Beat{Start: "1", Restarting: true, Held: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
 	w.cut("b")
 	deadline := time.Now().Add(2 * time.Second)
 	c.until("some time has passed", func(*state) bool { return time.Now().After(deadline) })
-	if o := c.says("b", "2", h); len(o.Lost) > 0 {
-		t.Errorf("got lost leases %v, want none", o.Lost)
+	if o := c.says("b", "2", h); len(o.Stop) > 0 {
+		t.Errorf("got lost leases %v, want none", o.Stop)
 	}
 }
 
@@ -246,14 +246,14 @@ func TestLeaseThatRanOut(t *testing.T) {
 		all := c.attempts(id, 0)
 		return len(all) == 1 && all[0].Result.Class == grid.ClassLost && strings.Contains(all[0].Result.Reason, "node b")
 	})
-	if o := c.says("b", "1", h); !slices.Equal(o.Lost, []uint64{h.Seq}) {
-		t.Errorf("first holder: got lost leases %v, want %d", o.Lost, h.Seq)
+	if o := c.says("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
+		t.Errorf("first holder: got lost leases %v, want %s", o.Stop, h.ID)
 	}
-	if o := c.says("d", "1", again); len(o.Lost) > 0 {
-		t.Errorf("second holder: got lost leases %v, want none", o.Lost)
+	if o := c.says("d", "1", again); len(o.Stop) > 0 {
+		t.Errorf("second holder: got lost leases %v, want none", o.Stop)
 	}
 	// What the first one gives back now is not its to give.
-	c.tells("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq})
+	c.tells("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID})
 	c.leased(id, 1)
 }
 
@@ -290,8 +290,8 @@ func TestRestartedMaster(t *testing.T) {
 	c.begins("b", h)
 	c.end()
 	c = perform(t, dir, 2, newWorld().nodes())
-	if o := c.says("b", "1", h, other); len(o.Lost) > 0 {
-		t.Errorf("got lost leases %v, want none", o.Lost)
+	if o := c.says("b", "1", h, other); len(o.Stop) > 0 {
+		t.Errorf("got lost leases %v, want none", o.Stop)
 	}
 	c.leased(id, 3)
 	for range 3 {
@@ -301,8 +301,8 @@ func TestRestartedMaster(t *testing.T) {
 		r, _ := c.Sweep(id)
 		return r.Sweep.State == grid.SweepFinished
 	})
-	if o := c.says("b", "1", h); !slices.Equal(o.Lost, []uint64{h.Seq}) {
-		t.Errorf("a lease that is no more: got lost %v, want %d", o.Lost, h.Seq)
+	if o := c.says("b", "1", h); !slices.Equal(o.Stop, []grid.LeaseID{h.ID}) {
+		t.Errorf("a lease that is no more: got lost %v, want %s", o.Stop, h.ID)
 	}
 }
 

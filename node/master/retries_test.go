@@ -39,7 +39,7 @@ func attempts(t *testing.T, policy grid.Retries, classes ...grid.Class) ([]grid.
 		if l.attempt != len(ran)+1 {
 			t.Fatalf("attempt number: got %d, want %d", l.attempt, len(ran)+1)
 		}
-		f.leased(seq, l)
+		f.leased(numbered(seq), l)
 		class := grid.ClassNone
 		if len(ran) < len(classes) {
 			class = classes[len(ran)]
@@ -51,7 +51,7 @@ func attempts(t *testing.T, policy grid.Retries, classes ...grid.Class) ([]grid.
 		}
 		change := trial.Apply(policy, "n", &e)
 		f.apply(&history.Transition{Change: change, State: trial.State, Attempts: trial.Attempts, Class: class}, now)
-		f.drop(seq, now)
+		f.drop(numbered(seq), now)
 		if len(ran) > 100 {
 			t.Fatal("the trial runs for ever")
 		}
@@ -170,9 +170,9 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 			f := newFeed(points(t, "t-1", 3))
 			now := time.UnixMicro(1_700_000_000_000_000)
 			first, _ := f.next(now, 4)
-			f.leased(1, first)
+			f.leased("1", first)
 			f.apply(&history.Transition{Index: 0, Change: grid.Retry, Attempts: 1, Class: c.class}, now)
-			f.drop(1, now)
+			f.drop("1", now)
 			if c.wait > 0 {
 				other, ok := f.next(now.Add(c.wait-time.Microsecond), 4)
 				if want := (lease{lo: 1, hi: 2, attempt: 1}); !ok || !sameLease(other, want) {

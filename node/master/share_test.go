@@ -141,8 +141,8 @@ func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	running := c.pull(id)
 	var lost uint64
 	c.on(func(s *state) {
-		for seq := range s.feeds[id].leases {
-			lost = max(lost, seq)
+		for _, l := range s.feeds[id].leases {
+			lost = max(lost, l.seq)
 		}
 	})
 	if err := c.store.Queue.Delete(t.Context(), lost); err != nil {
@@ -174,8 +174,8 @@ func TestHeldLeaseIsNotLost(t *testing.T) {
 	}
 	var seqs []uint64
 	c.on(func(s *state) {
-		for seq := range s.feeds[id].leases {
-			seqs = append(seqs, seq)
+		for _, l := range s.feeds[id].leases {
+			seqs = append(seqs, l.seq)
 		}
 	})
 	if len(seqs) != 1 || seqs[0] != h.Seq {

@@ -19,29 +19,29 @@ func (s *state) bury(ctx context.Context, node grid.NodeID, how string) {
 	if strings.HasSuffix(how, " left") {
 		class = grid.ClassHalt
 	}
-	seqs := s.m.ledger.of(node)
+	held := s.m.ledger.of(node)
 	for _, f := range s.feeds {
 		if _, err := s.fence(ctx, f, node, 0, f.count, class, how); err != nil {
 			s.m.log.Warn("attempts of a dead node could not be fenced", "node", node, "sweep", f.sweep.ID, "err", err)
 		}
 	}
-	s.takeBack(ctx, seqs)
+	s.takeBack(ctx, held)
 }
 
 // takeBack removes leases from the queue and makes what is missing ready to be leased.
-func (s *state) takeBack(ctx context.Context, seqs []uint64) {
+func (s *state) takeBack(ctx context.Context, held []grid.LeaseID) {
 	feeds := s.leases()
-	for _, seq := range seqs {
-		f := feeds[seq]
+	for _, id := range held {
+		f := feeds[id]
 		if f == nil {
 			continue
 		}
-		if err := s.m.cfg.Store.Queue.Delete(ctx, seq); err != nil {
-			s.m.log.Warn("lease could not be taken back and runs out by itself", "sweep", f.sweep.ID, "lease", seq, "err", err)
+		if err := s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq); err != nil {
+			s.m.log.Warn("lease could not be taken back and runs out by itself", "sweep", f.sweep.ID, "lease", id, "err", err)
 			continue
 		}
-		f.suspect(seq, time.Now())
-		s.drop(f, seq, time.Now())
+		f.suspect(id, time.Now())
+		s.drop(f, id, time.Now())
 	}
 }
 
@@ -100,11 +100,16 @@ func (s *state) setAside(ctx context.Context, f *feed, t *grid.Trial, how string
 
 // void takes leases out of the queue of which a node knows nothing any more, because its agent has begun a new life. The reconciler
 // finds them missing there, and leases them anew once the node's last reports have been followed.
-func (s *state) void(node grid.NodeID, seqs []uint64) {
+func (s *state) void(node grid.NodeID, held []grid.LeaseID) {
 	ctx := context.Background() // a call of the store bounds itself
-	for _, seq := range seqs {
-		if err := s.m.cfg.Store.Queue.Delete(ctx, seq); err != nil {
-			s.m.log.Warn("lease of an agent's last life could not be deleted and runs out by itself", "node", node, "lease", seq, "err", err)
+	feeds := s.leases()
+	for _, id := range held {
+		f := feeds[id]
+		if f == nil {
+			continue
+		}
+		if err := s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq); err != nil {
+			s.m.log.Warn("lease of an agent's last life could not be deleted and runs out by itself", "node", node, "lease", id, "err", err)
 		}
 	}
 	s.report(ctx, s.reconcile(ctx))

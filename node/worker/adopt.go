@@ -24,19 +24,20 @@ type Adopter interface {
 
 // ticket is the lease of an attempt in its manifest.
 type ticket struct {
-	Seq        uint64 `json:"seq"`
-	Lo         int64  `json:"lo"`
-	Hi         int64  `json:"hi"`
-	Attempt    int    `json:"attempt"`
-	Deliveries int    `json:"deliveries"`
-	Shape      string `json:"shape"`
-	Reply      string `json:"reply"`
+	ID         grid.LeaseID `json:"id,omitempty"` // "" from an agent that knew sequences only
+	Seq        uint64       `json:"seq"`
+	Lo         int64        `json:"lo"`
+	Hi         int64        `json:"hi"`
+	Attempt    int          `json:"attempt"`
+	Deliveries int          `json:"deliveries"`
+	Shape      string       `json:"shape"`
+	Reply      string       `json:"reply"`
 }
 
 func ticketOf(h *jetstream.Held) *ticket {
 	t := h.Ticket()
 	return &ticket{
-		Seq: t.Seq, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Deliveries: t.Deliveries, Shape: t.Shape, Reply: t.Reply,
+		ID: t.ID, Seq: t.Seq, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Deliveries: t.Deliveries, Shape: t.Shape, Reply: t.Reply,
 	}
 }
 
@@ -108,13 +109,13 @@ func (w *Worker) retake(id grid.SweepID, t *ticket) *holding {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for h := range w.holdings {
-		if h.held.Seq == t.Seq {
+		if h.held.Seq == t.Seq && h.held.ID == t.ID {
 			h.runners++
 			return h
 		}
 	}
 	held := w.cfg.Store.Queue.Restore(jetstream.Ticket{
-		Lease: jetstream.Lease{Sweep: id, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Shape: t.Shape},
+		Lease: jetstream.Lease{Sweep: id, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Shape: t.Shape, ID: t.ID},
 		Seq:   t.Seq, Deliveries: t.Deliveries, Reply: t.Reply,
 	})
 	if err := held.Renew(); err != nil {

@@ -77,7 +77,7 @@ func (w *Worker) state() jetstream.Beat {
 	}
 	for _, h := range w.held() {
 		if right := h.right(); !h.gone() {
-			b.Held = append(b.Held, jetstream.HeldLease{Seq: right.Seq, Deliveries: right.Deliveries})
+			b.Held = append(b.Held, jetstream.HeldLease{Seq: right.Seq, Deliveries: right.Deliveries, ID: right.ID})
 		}
 	}
 	return b
@@ -113,8 +113,9 @@ func (w *Worker) Running() int {
 // obey follows the master's orders.
 func (w *Worker) obey(o *jetstream.Orders) {
 	for _, h := range w.held() {
-		if slices.Contains(o.Lost, h.held.Seq) && h.lose() {
-			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.held.Sweep, "lease", h.held.Seq)
+		stop := slices.Contains(o.Stop, h.held.ID) || slices.Contains(o.Lost, h.held.Seq) // an older master goes by sequences
+		if stop && h.lose() {
+			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.held.Sweep, "lease", h.held.ID)
 		}
 	}
 	w.outbox.setPace(o.Pace)

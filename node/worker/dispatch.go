@@ -138,7 +138,7 @@ func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
 // renewed reports whether the lease is one that this worker holds, and keeps the fresh right to it.
 func (w *Worker) renewed(held *jetstream.Held) bool {
 	for _, h := range w.held() {
-		if h.held.Seq == held.Seq {
+		if h.held.ID == held.ID || (h.held.ID == "" && h.held.Seq == held.Seq) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.again = held

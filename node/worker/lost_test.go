@@ -26,7 +26,7 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 	seq := s.lease(r, 0, 1)
 	s.run()
 	receive(t, "the trial", began)
-	s.obey(&jetstream.Orders{Lost: []uint64{seq}})
+	s.obey(&jetstream.Orders{Lost: []uint64{seq}}) // as an older master says it
 	eventually(t, "the lease is let go", func() bool { return len(s.Worker.held()) == 0 })
 	next := s.sweep("next-1", 1, 1, nil)
 	s.lease(next, 0, 1)

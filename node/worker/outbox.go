@@ -103,7 +103,7 @@ func (o *outbox) event(id grid.SweepID, rep report) {
 // release queues the end of a lease: the event that closes it, then its acknowledgement by ack.
 func (o *outbox) release(h *jetstream.Held, ack func(context.Context) error, stored func()) {
 	_ = o.add(context.Background(), func(r *round) {
-		e := grid.Event{Kind: grid.Released, Lease: h.Seq, Time: time.Now().UnixMicro()}
+		e := grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()}
 		r.events[h.Sweep] = append(r.events[h.Sweep], report{event: e})
 		r.leases = append(r.leases, leaseReport{h, ack, stored})
 	})

@@ -1,0 +1,85 @@
+package master
+
+import (
+	"slices"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// TestSequenceOfTwoLeases has sequences of the queue given out twice, as after a kill of the master that has lost the newest of
+// them. Whoever holds the old lease is told so, who holds the new one keeps it, and what one gives back is not the other's.
+func TestSequenceOfTwoLeases(t *testing.T) {
+	known := func(ids ...grid.LeaseID) *ledger {
+		l := newLedger()
+		for _, id := range ids {
+			l.add(id)
+			l.published(id, 501)
+		}
+		l.complete()
+		return l
+	}
+	old := jetstream.HeldLease{Seq: 501, Deliveries: 1, ID: "before.1"}
+	fresh := jetstream.HeldLease{Seq: 501, Deliveries: 1, ID: "after.1"}
+	t.Run("old holder first", func(t *testing.T) {
+		l := known()
+		if stop, _ := l.claim("a", []jetstream.HeldLease{old}); !slices.Equal(stop, []grid.LeaseID{old.ID}) {
+			t.Errorf("old holder: got %v, want that it is lost", stop)
+		}
+		l.add("after.1")
+		l.published("after.1", 501)
+		if stop, _ := l.claim("b", []jetstream.HeldLease{fresh}); len(stop) > 0 || l.holder("after.1") != "b" {
+			t.Errorf("new holder: got %v lost and holder %q, want b to hold it", stop, l.holder("after.1"))
+		}
+	})
+	t.Run("new holder first", func(t *testing.T) {
+		l := known("after.1")
+		l.claim("b", []jetstream.HeldLease{fresh})
+		if stop, _ := l.claim("a", []jetstream.HeldLease{old}); !slices.Equal(stop, []grid.LeaseID{old.ID}) || l.holder("after.1") != "b" {
+			t.Errorf("old holder: got %v lost, holder of the new one %q", stop, l.holder("after.1"))
+		}
+	})
+	t.Run("one node holds both", func(t *testing.T) {
+		l := known("after.1")
+		if stop, _ := l.claim("a", []jetstream.HeldLease{old, fresh}); !slices.Equal(stop, []grid.LeaseID{old.ID}) {
+			t.Errorf("got %v lost, want the old one alone", stop)
+		}
+		if void := l.void("a", []jetstream.HeldLease{old}); !slices.Equal(void, []grid.LeaseID{"after.1"}) {
+			t.Errorf("a life that knows the old one alone: got %v void, want the new one", void)
+		}
+	})
+	t.Run("removed", func(t *testing.T) {
+		l := known("before.1", "after.1")
+		l.remove("before.1")
+		if l.at(501) != "after.1" {
+			t.Errorf("got %q at the sequence, want the new lease", l.at(501))
+		}
+	})
+	t.Run("node that goes by sequences", func(t *testing.T) {
+		l := known("after.1")
+		held := []jetstream.HeldLease{{Seq: 501, Deliveries: 1}, {Seq: 7, Deliveries: 1}}
+		if stop, lost := l.claim("b", held); len(stop) > 0 || !slices.Equal(lost, []uint64{7}) || l.holder("after.1") != "b" {
+			t.Errorf("got %v and %v lost, holder %q", stop, lost, l.holder("after.1"))
+		}
+	})
+	t.Run("not all is known yet", func(t *testing.T) {
+		l := newLedger()
+		if stop, lost := l.claim("a", []jetstream.HeldLease{old, {Seq: 7}}); len(stop)+len(lost) > 0 {
+			t.Errorf("got %v and %v lost, want nothing said", stop, lost)
+		}
+	})
+}
+
+// TestReleaseOfAnotherLease closes a lease whose sequence another one has by now: that one stays.
+func TestReleaseOfAnotherLease(t *testing.T) {
+	c := perform(t, t.TempDir(), 1, newWorld().nodes())
+	id := c.submit(1, nil)
+	h := c.pulled(id)
+	c.tells("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: "before.1"})
+	c.leased(id, 1)
+	c.tells("b", h, grid.Event{Kind: grid.Released, Lease: h.Seq}) // of an older node, which knows no better
+	if again := c.pulled(id); again.ID == h.ID {
+		t.Errorf("got lease %s once more", h.ID)
+	}
+}
