@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/executortest"
 )
 
 // agentVar makes the test binary an agent that runs trees until it is killed.
@@ -34,7 +35,7 @@ const tangle = `exec 9>alive
 trap '' TERM
 sleep 1000 &
 setsid sleep 1000 &
-(setsid sh -c 'sleep 1000 & (sleep 1000; :) & echo started; exec sleep 1000' &)
+(setsid sh -c '` + executortest.Nest + `sleep 1000 & (sleep 1000; :) & echo started; exec sleep 1000' &)
 while :; do sleep 1000; done`
 
 // agent runs tangles in two slots, their folder being the working directory.
@@ -81,8 +82,10 @@ func TestReapAfterKill(t *testing.T) {
 			if n, err := alive.Read(make([]byte, 1)); n != 0 || err == nil || err.Error() != "EOF" {
 				t.Errorf("something is alive after Reap: read %d bytes, %v", n, err)
 			}
-			if left, _ := filepath.Glob("/sys/fs/cgroup/*/*/mlfnode-agent-test"); len(left) > 0 {
-				t.Errorf("cgroups left: %q", left)
+			for _, place := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup/*/*", "/sys/fs/cgroup/*/*/*"} {
+				if left, _ := filepath.Glob(place + "/mlfnode-agent-test"); len(left) > 0 {
+					t.Errorf("cgroups left: %q", left)
+				}
 			}
 			if n, err := executor.Reap(ctx, "agent-test", slog.New(slog.DiscardHandler)); n != 0 || err != nil {
 				t.Errorf("second reap: got %d, %v; want nothing to do", n, err)

@@ -81,6 +81,9 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	if _, err = wait(t.main, &status, &usage); err != nil {
 		return refused(grid.ClassLost, "its process was awaited by another part of this program", grid.NoExit)
 	}
+	if err := s.cage.tidy(); err != nil {
+		s.process.log.Warn("cgroups that a program made are left", "err", err)
+	}
 	o := Outcome{Start: t.started, End: end, Leftovers: left}
 	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cage.highest()-base, care.seen))
 	o.ExitCode, o.Class, o.Reason = ending(status)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,6 @@ import (
 type cage struct {
 	group  *cgroup
 	dirs   map[string]string
-	procs  string  // the file that lists what is inside
 	tid    int     // v1: the only thread of ours inside; 0 is none
 	folder counter // v2: what children are cloned into
 
@@ -35,24 +35,28 @@ func (g *cgroup) newCage(n int) (c *cage, err error) {
 		}
 	}()
 	for controller, dir := range g.dirs {
-		dir = filepath.Join(dir, "slot-"+strconv.Itoa(n))
-		if err := makeCgroup(dir); err != nil {
-			return c, err
-		}
-		c.dirs[controller] = dir
+		c.dirs[controller] = filepath.Join(dir, "slot-"+strconv.Itoa(n))
 	}
-	if err := c.find(); err != nil {
-		return c, err
-	}
-	c.open()
-	return c, nil
+	return c, c.enter()
 }
 
-// find finds what lists the processes inside, and on v2 what they are cloned into.
-func (c *cage) find() error {
+// enter makes the folders and opens what is used of them.
+func (c *cage) enter() error {
 	for _, dir := range c.dirs {
-		c.procs = filepath.Join(dir, "cgroup.procs")
+		if err := makeCgroup(dir); err != nil {
+			return err
+		}
 	}
+	c.killed, c.limit = 0, 0
+	if err := c.find(); err != nil {
+		return err
+	}
+	c.open()
+	return nil
+}
+
+// find finds what processes are cloned into on v2.
+func (c *cage) find() error {
 	if !c.group.unified {
 		return nil
 	}
@@ -138,8 +142,18 @@ func (c *cage) empty() bool {
 	return c.tid != 0 && number(b) == 2 // our thread and the ended program
 }
 
-// members lists the processes inside that still run.
-func (c *cage) members() []int { return alive(readPids(c.procs)) }
+// vacant reports whether nothing is inside, for a look that has listed nobody: a process can move from one cgroup below to
+// another while they are read. On v1 nobody keeps that account.
+func (c *cage) vacant() bool { return !c.group.unified || c.count == absent || c.empty() }
+
+// members lists the processes inside that still run, in cgroups below too.
+func (c *cage) members() (pids []int) {
+	for _, dir := range c.dirs {
+		pids = append(pids, treePids(dir)...)
+	}
+	slices.Sort(pids)
+	return alive(slices.Compact(pids))
+}
 
 // kill kills everything inside at once, where the kernel can do that.
 func (c *cage) kill() bool {
@@ -177,7 +191,7 @@ func (c *cage) close() error {
 	}
 	errs := []error{c.expel()}
 	for _, dir := range c.dirs {
-		errs = append(errs, removeCgroup(dir))
+		errs = append(errs, removeCgroupTree(dir))
 	}
 	return errors.Join(errs...)
 }

@@ -124,7 +124,7 @@ func (g *cgroup) settle(limited bool, controller string) bool {
 func (g *cgroup) close() error {
 	var errs []error
 	for _, dir := range g.dirs {
-		errs = append(errs, removeCgroup(dir))
+		errs = append(errs, removeCgroupTree(dir))
 	}
 	return errors.Join(append(errs, g.aside.back())...)
 }

@@ -68,8 +68,8 @@ func lineage() map[int]bool {
 // leftBehind lists the live processes of the token: by their cgroup, by their environment, and by their parents.
 func leftBehind(all map[string]hierarchy, token string, spared map[int]bool) (found []int) {
 	ours := map[int]bool{}
-	for _, dir := range slotFolders(all, token) {
-		for _, pid := range readPids(filepath.Join(dir, "cgroup.procs")) {
+	for _, h := range all {
+		for _, pid := range treePids(filepath.Join(h.own, folderName(token))) {
 			ours[pid] = true
 		}
 	}
@@ -95,23 +95,9 @@ func leftBehind(all map[string]hierarchy, token string, spared map[int]bool) (fo
 	return found
 }
 
-// slotFolders lists the cgroups of the token's slots in every hierarchy.
-func slotFolders(all map[string]hierarchy, token string) (dirs []string) {
-	for _, h := range all {
-		found, _ := filepath.Glob(filepath.Join(h.own, folderName(token), "slot-*"))
-		dirs = append(dirs, found...)
-	}
-	return dirs
-}
-
 func removeFolders(all map[string]hierarchy, token string) error {
-	for _, dir := range slotFolders(all, token) {
-		if err := removeCgroup(dir); err != nil {
-			return err
-		}
-	}
 	for _, h := range all {
-		if err := removeCgroup(filepath.Join(h.own, folderName(token))); err != nil {
+		if err := removeCgroupTree(filepath.Join(h.own, folderName(token))); err != nil {
 			return err
 		}
 		if h.unified {

@@ -18,8 +18,8 @@ type tree struct {
 // others lists what runs beside the program. In doubt there may be more, and another look soon tells.
 func (t *tree) others() (pids []int, doubt bool) {
 	if t.slot.cage != nil {
-		pids = t.slot.cage.members()
-		return slices.DeleteFunc(pids, func(pid int) bool { return pid == t.main }), false
+		pids = slices.DeleteFunc(t.slot.cage.members(), func(pid int) bool { return pid == t.main })
+		return pids, len(pids) == 0 && !t.slot.cage.vacant()
 	}
 	return t.slot.kin.members(t.main, t.run, t.started)
 }
@@ -74,7 +74,7 @@ func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 			deadline, hard = time.Time{}, nil
 		}
 		pids, doubt := t.others()
-		if len(pids) == 0 && (!doubt || time.Since(begun) > maxDoubt) {
+		if len(pids) == 0 && (!doubt || t.slot.cage == nil && time.Since(begun) > maxDoubt) {
 			return len(seen)
 		}
 		var fresh []int

@@ -39,7 +39,7 @@ func Run(t *testing.T, factory Factory) {
 	tests := map[string]func(*testing.T, executor.Executor){
 		"exit codes": exitCodes, "signals": signals,
 		"refusals": refusals, "open for writing": openForWriting, "lookup": lookups, "huge arguments": hugeArguments,
-		"background child": backgroundChild, "session leader": sessionLeader, "daemon": daemon, "stubborn leftover": stubbornLeftover,
+		"background child": backgroundChild, "session leader": sessionLeader, "daemon": daemon, "nested cgroups": nestedCgroups, "stubborn leftover": stubbornLeftover,
 		"timeout": timeout, "timeout of a stubborn tree": stubbornTree, "idle timeout": idleTimeout, "idle timeout of a busy program": busyProgram,
 		"cancel before start": cancelBefore, "cancel": cancelRunning, "causes": causes, "kill during grace": killDuringGrace,
 		"kill at once": killAtOnce, "exit code 0 after cancel": politeEnd, "stopped program": stoppedProgram,

@@ -1,6 +1,9 @@
 package executortest
 
 import (
+	"context"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +37,38 @@ func daemon(t *testing.T, e executor.Executor) {
 	if o.Leftovers < 2 {
 		t.Errorf("leftovers: got %d, want at least 2", o.Leftovers)
 	}
+}
+
+// Nest is the part of a shell script that moves the shell into a cgroup two levels below its own, in every hierarchy in which
+// an executor has put it into a cgroup of a slot, as container runtimes and nested agents do.
+const Nest = `for p in $(cut -d: -f3- /proc/self/cgroup | sort -u); do
+	case $p in */slot-*) ;; *) continue ;; esac
+	for m in /sys/fs/cgroup /sys/fs/cgroup/*; do
+		[ -e "$m$p/cgroup.procs" ] && mkdir -p "$m$p/sub/deeper" && echo $$ >"$m$p/sub/deeper/cgroup.procs"
+	done
+done
+`
+
+// nestedCgroups leaves a process in a cgroup that the program has made below its own, and the next attempt finds none of it.
+func nestedCgroups(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	s.write("nest.sh", Nest+"ls -d /sys/fs/cgroup/*/*/slot-*/sub /sys/fs/cgroup/*/*/*/slot-*/sub 2>/dev/null; echo >ready; exec sleep 1000\n", 0o755)
+	for range 3 {
+		o := s.run(t.Context(), s.script("setsid sh nest.sh & while ! test -e ready; do :; done; rm ready; exit 4"))
+		s.expect(o, grid.ClassExit, 4, "")
+		if o.Leftovers != 1 {
+			t.Errorf("leftovers: got %d, want 1", o.Leftovers)
+		}
+		for dir := range strings.FieldsSeq(s.read("stdout")) {
+			if _, err := os.Stat(dir); err == nil {
+				t.Errorf("a cgroup of the attempt is left: %s", dir)
+			}
+		}
+	}
+	// The same tree, stopped.
+	ctx, cancel := context.WithCancelCause(t.Context())
+	o := s.runThen(ctx, s.script("setsid sh nest.sh & while ! test -e ready; do :; done; exec sleep 1000"), func() { cancel(executor.ErrCancelled) })
+	s.expect(o, grid.ClassCancel, 143, "cancelled")
 }
 
 func stubbornLeftover(t *testing.T, e executor.Executor) {
