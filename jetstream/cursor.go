@@ -25,6 +25,9 @@ type cursor struct {
 }
 
 func (t *tail) cursor(ctx context.Context) (*cursor, error) {
+	if err := checkSubject(t.subject); err != nil {
+		return nil, err
+	}
 	info, err := t.store.info(ctx, t.stream)
 	if err != nil {
 		return nil, err

@@ -101,7 +101,8 @@ func (e *Events) own(b *grid.Batch, seq uint64) {
 	all := len(b.Events)
 	b.Events = slices.DeleteFunc(b.Events, func(v grid.Event) bool {
 		decided := v.Kind == grid.Reopened || v.Kind == grid.Fenced
-		return !writes(b.Node, v.Run) || (decided && b.Node != "")
+		foreign := !writes(b.Node, v.Run) && v.Kind != grid.Released // which is about a lease, not a run
+		return foreign || (decided && b.Node != "")
 	})
 	if n := all - len(b.Events); n > 0 {
 		e.store.log.Warn("events that their node may not write are skipped", "seq", seq, "node", b.Node, "count", n)
@@ -123,6 +124,9 @@ func (e *Events) PurgeSweep(ctx context.Context, id grid.SweepID) error {
 }
 
 func (s *Store) purge(ctx context.Context, stream, subject string) error {
+	if err := checkSubject(subject); err != nil {
+		return err
+	}
 	ctx, stop := s.limited(ctx)
 	defer stop()
 	if err := s.streams[stream].Purge(ctx, js.WithPurgeSubject(subject)); err != nil {

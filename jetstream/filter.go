@@ -20,6 +20,7 @@ func (e refusedError) Error() string { return e.what }
 // Bounds of what a node may send, as nats-server has them.
 const (
 	longestLine   = 4096
+	longestPrefix = 256 // of a request's subject, before the subject that it is about
 	longestHeader = 64 << 10
 	longestAPI    = 64 << 10 // of a request that is looked into
 )
@@ -136,6 +137,9 @@ func (f *filter) publish(verb string, args [][]byte, numbers int) error {
 		return refusedError{"a message without its sizes"}
 	}
 	subject := args[0]
+	if len(subject) > maxSubject+longestPrefix {
+		return refusedError{"a subject that is too long"}
+	}
 	if len(args) == 2+numbers && !bytes.HasPrefix(args[1], f.inbox) {
 		return refusedError{fmt.Sprintf("a request whose answer is to go to %.100q", args[1])}
 	}

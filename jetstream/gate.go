@@ -46,6 +46,7 @@ type gate struct {
 	room   chan struct{}
 
 	running sync.WaitGroup
+	ending  chan struct{} // closed by close
 
 	mu     sync.Mutex
 	open   map[net.Conn]grid.NodeID // "" before the certificate
@@ -62,12 +63,14 @@ func openGate(l Listen, inside func() (net.Conn, error), log *slog.Logger) (*gat
 	}
 	return &gate{
 		log: log, listen: l, socket: socket, inside: inside, secret: rand.Text(), room: make(chan struct{}, maxClients),
+		ending: make(chan struct{}),
 		open: map[net.Conn]grid.NodeID{}, ended: map[int]func(grid.NodeID){},
 	}, nil
 }
 
 // serve takes connections until close.
 func (g *gate) serve() {
+	pause := time.Duration(0)
 	for {
 		g.room <- struct{}{}
 		conn, err := g.socket.Accept()
@@ -77,15 +80,38 @@ func (g *gate) serve() {
 		if err != nil || !g.enter(conn) {
 			<-g.room
 			if err != nil {
-				g.log.Warn("connection could not be taken", "err", err)
+				pause = g.backOff(pause, err)
 			}
 			continue
 		}
+		pause = 0
 		g.running.Go(func() {
 			defer func() { <-g.room }()
 			g.attend(conn)
 		})
 	}
+}
+
+// acceptPause and acceptPauses bound the wait after a connection that could not be taken, as when no file is left: net/http's.
+const (
+	acceptPause  = 5 * time.Millisecond
+	acceptPauses = time.Second
+)
+
+// backOff waits after a failure to take a connection, twice as long each time, and gives the wait. It says so when the wait begins,
+// and not each time.
+func (g *gate) backOff(last time.Duration, err error) time.Duration {
+	if last == 0 {
+		g.log.Warn("connections can't be taken; trying again", "err", err)
+	}
+	pause := min(max(acceptPause, 2*last), acceptPauses)
+	wait := time.NewTimer(pause)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-g.ending:
+	}
+	return pause
 }
 
 // enter notes a connection; false when the gate is closed.
@@ -200,6 +226,7 @@ func (g *gate) watch(fn func(grid.NodeID)) (stop func()) {
 
 // close ends everything, and returns when it has.
 func (g *gate) close() {
+	close(g.ending)
 	g.socket.Close()
 	g.mu.Lock()
 	g.closed = true

@@ -75,6 +75,8 @@ var (
 	ErrDisk = errors.New("the disk that holds the store can't be written")
 	// ErrTooLarge is returned for content that does not fit one message.
 	ErrTooLarge = errors.New("too large for the store")
+	// ErrName is returned for a name that is too long for anything that is stored.
+	ErrName = errors.New("the name is too long")
 	// ErrClosed is returned by operations of a closed Store or Server.
 	ErrClosed = errors.New("the store is closed")
 )

@@ -69,10 +69,22 @@ func writer(subject string) grid.NodeID {
 	return grid.NodeID(untoken(parts[2]))
 }
 
+// maxSubject bounds a subject. The longest that this package makes, of an artifact's chunks, has some 400 bytes. nats-server ends a
+// connection on which a line is longer than controlLine.
+const maxSubject = 1024
+
+// checkSubject refuses a subject whose names are too long to be anything that was stored.
+func checkSubject(subject string) error {
+	if len(subject) > maxSubject {
+		return fmt.Errorf("%w (%d bytes): %.60s…", ErrName, len(subject), subject)
+	}
+	return nil
+}
+
 // writes reports whether a node may speak for a run. Runs are named after their node; the master speaks for all.
 func writes(node grid.NodeID, run string) bool {
 	of, _, named := strings.Cut(run, ".")
-	return node == "" || !named || of == string(node)
+	return node == "" || (named && of == string(node))
 }
 
 // leaseConsumer is the shared consumer of a shape.

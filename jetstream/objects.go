@@ -25,6 +25,7 @@ type Objects struct {
 	store   *Store
 	bucket  string
 	setting string
+	uploads uploads
 }
 
 // ObjectInfo describes one object.
@@ -55,10 +56,14 @@ func (o *Objects) Has(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
-// Delete removes an object, and what a crash may have left of uploads of this name; it is no error when there is nothing.
+// Delete removes an object, and what a crash may have left of uploads of this name; it is no error when there is nothing. Uploads
+// that are under way go on.
 func (o *Objects) Delete(ctx context.Context, name string) error {
 	if err := o.store.purge(ctx, o.bucket, metaSubject(o.bucket, name)); err != nil {
 		return err
+	}
+	if o.uploads.of(name) > 0 {
+		return o.replaced(ctx, name)
 	}
 	return o.store.purge(ctx, o.bucket, dataSubject(o.bucket, name)+".*")
 }

@@ -93,6 +93,9 @@ func (r *Records) last(ctx context.Context, subject string) (*js.RawStreamMsg, e
 
 // lastOf loads the last message of a subject; ErrNotFound when there is none.
 func (s *Store) lastOf(ctx context.Context, stream, subject string) (*js.RawStreamMsg, error) {
+	if err := checkSubject(subject); err != nil {
+		return nil, err
+	}
 	ctx, stop := s.limited(ctx)
 	defer stop()
 	msg, err := s.streams[stream].GetLastMsgForSubject(ctx, subject)

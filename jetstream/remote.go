@@ -43,7 +43,7 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 	line := newLine()
 	st := &Store{
 		node: r.Node, remote: true, streams: map[string]js.Stream{}, log: log, limits: Limits{}.withDefaults(),
-		life: line.life, gone: make(chan struct{}),
+		life: line.life, gone: make(chan struct{}), lost: make(chan struct{}),
 	}
 	told := r.Connected
 	if told == nil {
@@ -67,7 +67,7 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 			told(false)
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats client", "err", err) }),
-		nats.ClosedHandler(func(*nats.Conn) { line.close(); close(st.gone) }))
+		nats.ClosedHandler(func(*nats.Conn) { line.close(); st.ended() }))
 	if err != nil {
 		line.close()
 		return nil, fmt.Errorf("connect to the master: %w", err)

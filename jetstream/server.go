@@ -27,6 +27,9 @@ const (
 	// storeBytes is what nats-server compares the sum of all limits with. Limits are per stream here, so it must only be out
 	// of the way; the default would be three quarters of the free disk, which refuses to open on a nearly full one.
 	storeBytes = 1 << 60
+	// controlLine is the longest line of the protocol that a connection may send. nats-server ends a connection that sends a longer
+	// one, and all of the master's store goes through one; the names in a line are bounded by maxSubject.
+	controlLine = 32 << 10
 	// pingInterval keeps an idle node quiet: an in-process connection can't go dead unnoticed.
 	pingInterval = 10 * time.Minute
 )
@@ -107,7 +110,7 @@ func options(dir string) *server.Options {
 	return &server.Options{
 		ServerName: "mlfnode", DontListen: true, NoSigs: true, NoLog: true, DisableJetStreamBanner: true,
 		JetStream: true, StoreDir: dir, SyncAlways: true, JetStreamMaxMemory: storeMemory, JetStreamMaxStore: storeBytes,
-		MaxPayload: maxPayload, PingInterval: pingInterval, MaxClosedClients: 1, MaxTracedMsgLen: 64,
+		MaxPayload: maxPayload, MaxControlLine: controlLine, PingInterval: pingInterval, MaxClosedClients: 1, MaxTracedMsgLen: 64,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -41,15 +42,29 @@ type Store struct {
 	limits  Limits
 	life    func() context.Context
 	gone    chan struct{} // closed when the connection has ended for good
+	asked   atomic.Bool   // Close was called
+	lost    chan struct{} // closed when the connection has ended for good without Close
 }
+
+// ended is called when the connection has ended for good.
+func (s *Store) ended() {
+	if !s.asked.Load() {
+		close(s.lost)
+	}
+	close(s.gone)
+}
+
+// Lost is closed when the connection has ended for good although nobody closed the store, as it does when the server refuses what
+// was sent on it. Nothing of the store works any more then, and nothing brings it back.
+func (s *Store) Lost() <-chan struct{} { return s.lost }
 
 // Store connects to the server and creates or updates the streams. Close it before the server.
 func (s *Server) Store(ctx context.Context) (*Store, error) {
 	st := &Store{
 		node: s.node, shared: s.secret != "", streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
-		gone: make(chan struct{}),
+		gone: make(chan struct{}), lost: make(chan struct{}),
 	}
-	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { close(st.gone) }))
+	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the store: %w", err)
 	}
@@ -88,6 +103,7 @@ func (s *Store) parts() (err error) {
 
 // Close ends the connection. What was published without an answer (renewals) is passed on first.
 func (s *Store) Close() {
+	s.asked.Store(true)
 	_ = s.conn.FlushTimeout(closeLimit) // a server that is gone already makes this fail
 	s.conn.Close()
 	<-s.gone
@@ -132,6 +148,9 @@ func (s *Store) explain(ctx context.Context, verb string, err error) error {
 func (s *Store) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOpt) (uint64, error) {
 	ctx, stop := s.limited(ctx)
 	defer stop()
+	if err := checkSubject(msg.Subject); err != nil {
+		return 0, err
+	}
 	if len(msg.Data) > maxPayload-4096 { // headers share the limit
 		return 0, ErrTooLarge
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -27,7 +28,10 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 			return err
 		}
 	}
-	u := upload{o: o, subject: dataSubject(o.bucket, name) + "." + nuid.Next()}
+	id := nuid.Next()
+	u := upload{o: o, subject: dataSubject(o.bucket, name) + "." + id}
+	beside := o.uploads.begin(name, id)
+	defer o.uploads.end(name, id)
 	desc, tail, err := u.send(ctx, r)
 	if err == nil {
 		desc.Meta = meta
@@ -37,10 +41,10 @@ func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[st
 		o.discard(ctx, &u)
 		return fmt.Errorf("store %s in %s: %w", name, o.bucket, o.full(err))
 	}
-	if !old {
+	if !old && !beside() {
 		return nil
 	}
-	if err := o.replaced(ctx, name, desc.Upload); err != nil {
+	if err := o.replaced(ctx, name); err != nil {
 		o.store.log.Warn("old chunks could not be removed", "object", name, "err", err)
 	}
 	return nil
@@ -104,7 +108,7 @@ func (u *upload) send(ctx context.Context, r io.Reader) (wireObject, []byte, err
 		}
 		if end {
 			desc.SHA256 = hex.EncodeToString(sum.Sum(nil))
-			desc.Upload = u.subject[strings.LastIndexByte(u.subject, '.')+1:]
+			desc.Upload = uploadOf(u.subject)
 			return desc, nil, nil
 		}
 	}
@@ -136,8 +140,57 @@ func (o *Objects) describe(ctx context.Context, name string, desc wireObject, bo
 	return err
 }
 
-// replaced removes chunks of the name that are not of the given upload.
-func (o *Objects) replaced(ctx context.Context, name, upload string) error {
+// uploads are the uploads of this store that are under way, so that one does not take the chunks of another for old ones. The zero
+// value has none.
+type uploads struct {
+	mu     sync.Mutex
+	active map[string]map[string]bool // ids by name of the object
+	beside map[string]bool            // names of which more than one was under way at a time
+}
+
+// begin notes an upload. The func tells whether there was another one of the name meanwhile.
+func (u *uploads) begin(name, id string) (beside func() bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.active == nil {
+		u.active, u.beside = map[string]map[string]bool{}, map[string]bool{}
+	}
+	if u.active[name] == nil {
+		u.active[name] = map[string]bool{}
+	}
+	u.active[name][id] = true
+	u.beside[name] = u.beside[name] || len(u.active[name]) > 1
+	return func() bool {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		return u.beside[name]
+	}
+}
+
+func (u *uploads) end(name, id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if delete(u.active[name], id); len(u.active[name]) == 0 {
+		delete(u.active, name)
+		delete(u.beside, name)
+	}
+}
+
+// of counts the uploads of a name.
+func (u *uploads) of(name string) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.active[name])
+}
+
+func (u *uploads) has(name, id string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.active[name][id]
+}
+
+// replaced removes chunks of the name that belong neither to what is stored now nor to an upload that is under way.
+func (o *Objects) replaced(ctx context.Context, name string) error {
 	ctx, stop := o.store.limited(ctx)
 	defer stop()
 	str := o.store.streams[o.bucket]
@@ -145,12 +198,37 @@ func (o *Objects) replaced(ctx context.Context, name, upload string) error {
 	if err != nil {
 		return o.store.explain(ctx, "look for old chunks", err)
 	}
+	var ended []string
 	for subject := range info.State.Subjects {
-		if !strings.HasSuffix(subject, "."+upload) {
-			if err := str.Purge(ctx, js.WithPurgeSubject(subject)); err != nil {
-				return o.store.explain(ctx, "remove old chunks", err)
-			}
+		if !o.uploads.has(name, uploadOf(subject)) {
+			ended = append(ended, subject)
+		}
+	}
+	if len(ended) == 0 {
+		return nil
+	}
+	current := "" // read now: what has ended before has been described before
+	switch msg, err := o.store.lastOf(ctx, o.bucket, metaSubject(o.bucket, name)); {
+	case errors.Is(err, ErrNotFound):
+	case err != nil:
+		return err
+	default:
+		desc, err := decodeObject(msg.Header)
+		if err != nil {
+			return err
+		}
+		current = desc.Upload
+	}
+	for _, subject := range ended {
+		if uploadOf(subject) == current {
+			continue
+		}
+		if err := str.Purge(ctx, js.WithPurgeSubject(subject)); err != nil {
+			return o.store.explain(ctx, "remove old chunks", err)
 		}
 	}
 	return nil
 }
+
+// uploadOf gives the upload that a subject of chunks names.
+func uploadOf(subject string) string { return subject[strings.LastIndexByte(subject, '.')+1:] }

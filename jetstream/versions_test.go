@@ -140,8 +140,8 @@ func TestLeasesOfOtherVersions(t *testing.T) {
 func TestEventsOfOtherVersions(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	put(t, s, eventSubject("n1", "a-1"), `{"v":1,"s":"a-1","n":"n1",`+unheard+`,"e":[`+
-		`{"k":"unheard","i":1,"r":"n1-1-1","t":1,`+unheard+`},`+
-		`{"k":"finished","i":2,"a":1,"r":"n1-1-2","t":2,`+unheard+`,"x":{"c":"brand-new class","s":1,"u":{"w":5,`+unheard+`},`+unheard+`}}]}`)
+		`{"k":"unheard","i":1,"r":"n1.1.1","t":1,`+unheard+`},`+
+		`{"k":"finished","i":2,"a":1,"r":"n1.1.2","t":2,`+unheard+`,"x":{"c":"brand-new class","s":1,"u":{"w":5,`+unheard+`},`+unheard+`}}]}`)
 	put(t, s, eventSubject("n1", "a-1"), `{"v":99,"s":"a-1","n":"n1","e":"of another form"}`)
 	if _, err := s.Events.Publish(t.Context(), batch("a-1", 3, 1)); err != nil {
 		t.Fatal(err)

@@ -114,6 +114,7 @@ func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 		return fmt.Errorf("open the store: %w", err)
 	}
 	n.onClose(n.store.Close)
+	n.start("store", watchStore(n.store))
 	return nil
 }
 

@@ -5,6 +5,7 @@ package node
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -56,6 +57,9 @@ type Node struct {
 
 	mu     sync.Mutex // guards store and worker of a node that is still looking for its master, and what Reload changes in cfg
 	failed chan error // the first part that ended by itself
+
+	onceBroken sync.Once
+	broken     chan struct{} // closed when a part has ended by itself
 }
 
 // begin takes the state folder and ends what a dead agent has left running: nothing of it may still write to its spools when
@@ -67,7 +71,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1),
-		back: make(chan struct{}, 1), atWork: make(chan struct{}),
+		back: make(chan struct{}, 1), atWork: make(chan struct{}), broken: make(chan struct{}),
 	}
 	n.onClose(func() { lock.Close() })
 	defer func() {
@@ -178,6 +182,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	n.onClose(n.store.Close)
+	n.start("store", watchStore(n.store))
 	// Leases of the node's last life are void: its attempts are reported below, and what is missing is leased anew.
 	if err := n.store.Queue.Purge(ctx); err != nil {
 		return nil, fmt.Errorf("empty the lease queue: %w", err)
@@ -239,13 +244,35 @@ func (n *Node) start(name string, run func(context.Context) error) {
 	go func() {
 		defer close(ended)
 		if err := run(ctx); err != nil {
-			n.failed <- fmt.Errorf("%s: %w", name, err)
+			n.fail(fmt.Errorf("%s: %w", name, err))
 		}
 	}()
 	n.onClose(func() {
 		stop()
 		<-ended
 	})
+}
+
+// watchStore gives a part that fails when the store's connection has ended for good: nothing of the node works any more then, and
+// whoever runs it has to start it anew.
+func watchStore(store *jetstream.Store) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-store.Lost():
+			return errStoreLost
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// errStoreLost ends a node.
+var errStoreLost = errors.New("the connection to the store was closed for good; start the node again")
+
+// fail notes that a part has ended by itself. Clients lose their connection, so that none waits for a node that does nothing.
+func (n *Node) fail(err error) {
+	n.failed <- err
+	n.onceBroken.Do(func() { close(n.broken) })
 }
 
 func (n *Node) onClose(fn func()) { n.closers = append(n.closers, fn) }
@@ -302,7 +329,14 @@ func (n *Node) serve(l net.Listener) (stop func()) {
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		if err := n.monitor.Serve(ctx, l); err != nil {
-			n.failed <- fmt.Errorf("monitor: %w", err)
+			n.fail(fmt.Errorf("monitor: %w", err))
+		}
+	})
+	serving.Go(func() {
+		select {
+		case <-n.broken:
+			cancel()
+		case <-ctx.Done():
 		}
 	})
 	return func() {

@@ -135,7 +135,7 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
 	err := n.attend(ctx, id, &welcome{n: n, leave: leave})
-	if cause := context.Cause(ctx); errors.Is(cause, errForgotten) {
+	if cause := context.Cause(ctx); errors.Is(cause, errForgotten) || errors.Is(cause, errStoreLost) {
 		return cause
 	}
 	return err
@@ -154,6 +154,15 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error
 		return err
 	}
 	defer store.Close()
+	var following sync.WaitGroup
+	defer following.Wait()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	following.Go(func() {
+		if err := watchStore(store)(ctx); err != nil {
+			w.leave(err)
+		}
+	})
 	n.mu.Lock()
 	n.store = store
 	n.mu.Unlock()
@@ -163,9 +172,7 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error
 		}
 		return err
 	}
-	var following sync.WaitGroup
 	following.Go(func() { n.followKeyring(ctx) })
-	defer following.Wait()
 	widen()
 	n.announce()
 	return n.worker.Run(ctx)
