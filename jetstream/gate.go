@@ -64,7 +64,7 @@ func openGate(l Listen, inside func() (net.Conn, error), log *slog.Logger) (*gat
 	return &gate{
 		log: log, listen: l, socket: socket, inside: inside, secret: rand.Text(), room: make(chan struct{}, maxClients),
 		ending: make(chan struct{}),
-		open: map[net.Conn]grid.NodeID{}, ended: map[int]func(grid.NodeID){},
+		open:   map[net.Conn]grid.NodeID{}, ended: map[int]func(grid.NodeID){},
 	}, nil
 }
 

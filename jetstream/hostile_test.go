@@ -241,4 +241,3 @@ func (h *held) Read(p []byte) (int, error) {
 	h.given += n
 	return n, err
 }
-

@@ -44,6 +44,8 @@ var errNoToken = errors.New("this needs a token")
 func (m *Monitor) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		need := needs(r)
+		read := http.NewResponseController(w)
+		_ = read.SetReadDeadline(time.Now().Add(m.strangerTime)) // the server's connections have deadlines
 		if need == mayNothing {
 			r.Body = http.MaxBytesReader(w, r.Body, strangerBytes)
 			next.ServeHTTP(w, r)
@@ -59,13 +61,19 @@ func (m *Monitor) guarded(next http.Handler) http.Handler {
 		case have < need:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is for reading only", Hint: "use one made with: mlfnode token --role operator"})
 		default:
+			strangerOf(r.Context()).admit()
+			_ = read.SetReadDeadline(time.Time{})
 			next.ServeHTTP(w, r)
 		}
 	})
 }
 
-// strangerBytes bounds what is read from somebody who has shown no token.
-const strangerBytes = 64 << 10
+// Bounds of what somebody who has shown no token may have read and keep open.
+const (
+	strangerBytes = 64 << 10
+	strangerTime  = 10 * time.Second // for one request to be sent
+	maxStrangers  = 256              // connections
+)
 
 func (m *Monitor) granted(r *http.Request) (access, error) {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")

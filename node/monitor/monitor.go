@@ -46,11 +46,16 @@ type Monitor struct {
 	cfg    Config
 	log    *slog.Logger
 	knocks knocks
+
+	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
+	strangers    *strangers
 }
 
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
-	return &Monitor{cfg: cfg, log: cfg.Logger.With("component", "monitor")}
+	return &Monitor{
+		cfg: cfg, log: cfg.Logger.With("component", "monitor"), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
+	}
 }
 
 // Bounds of what a client may keep busy without saying anything.
@@ -65,15 +70,15 @@ const shutdownTime = 500 * time.Millisecond
 
 // Serve answers the requests of this node's owner on l until ctx ends.
 func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
-	return m.serve(ctx, l, m.Handler())
+	return m.serve(ctx, l, m.Handler(), nil)
 }
 
 // ServeOthers answers requests of anybody on l, which speaks TLS, as far as their tokens allow, until ctx ends.
 func (m *Monitor) ServeOthers(ctx context.Context, l net.Listener) error {
-	return m.serve(ctx, l, m.guarded(m.Handler()))
+	return m.serve(ctx, l, m.guarded(m.Handler()), m.strangers)
 }
 
-func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, strangers *strangers) error {
 	// Answers that are under way when ctx ends get a little more time: the requests have a context of their own.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -82,6 +87,9 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler) err
 		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerBytes,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
+	}
+	if strangers != nil {
+		strangers.watch(srv)
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

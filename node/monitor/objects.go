@@ -20,8 +20,19 @@ import (
 	"mlfnode/jetstream"
 )
 
+// isDigest reports whether text is a SHA-256 in hex, as bundles are named.
+func isDigest(text string) bool {
+	sum, err := hex.DecodeString(text)
+	return err == nil && len(sum) == sha256.Size && strings.ToLower(text) == text
+}
+
 func (m *Monitor) hasBundle(w http.ResponseWriter, r *http.Request) {
-	ok, err := m.cfg.Store.Bundles.Has(r.Context(), r.PathValue("digest"))
+	digest := r.PathValue("digest")
+	if !isDigest(digest) {
+		w.WriteHeader(http.StatusNotFound)
+		return
+	}
+	ok, err := m.cfg.Store.Bundles.Has(r.Context(), digest)
 	switch {
 	case err != nil:
 		w.WriteHeader(http.StatusInternalServerError)
@@ -30,11 +41,20 @@ func (m *Monitor) hasBundle(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// putBundle stores a bundle under its digest and keeps nothing if the content has another one.
+// putBundle stores a bundle under its digest and keeps nothing if the content has another one. A bundle that is there already is
+// not read again: its name says what is in it.
 func (m *Monitor) putBundle(w http.ResponseWriter, r *http.Request) {
 	digest := r.PathValue("digest")
-	if len(digest) != hex.EncodedLen(sha256.Size) {
-		refuse(w, badRequest("a bundle is named by its SHA-256 in hex", ""))
+	if !isDigest(digest) {
+		refuse(w, badRequest("a bundle is named by its SHA-256, 64 hex digits in lower case", ""))
+		return
+	}
+	if ok, err := m.cfg.Store.Bundles.Has(r.Context(), digest); err != nil {
+		refuse(w, err)
+		return
+	} else if ok {
+		w.Header().Set("Connection", "close") // the content is not waited for
+		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	sum := sha256.New()

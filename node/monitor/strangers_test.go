@@ -1,0 +1,179 @@
+package monitor
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"testing"
+	"time"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/master"
+)
+
+// front is a master's API on a port, with the token of an operator.
+type front struct {
+	*Monitor
+	address string
+	token   string
+}
+
+func newFront(t *testing.T, edit func(*Monitor)) *front {
+	t.Helper()
+	authority, err := trust.OpenAuthority(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := authority.MakeToken(trust.TokenSpec{Role: trust.RoleOperator})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	m := New(Config{
+		Logger: log, Authority: authority,
+		Master: master.New(master.Config{Logger: log, Slots: func(grid.Resources) int { return 1 }}),
+	})
+	if edit != nil {
+		edit(m)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background()) // ends with the test
+	ended := make(chan error, 1)
+	go func() { ended <- m.ServeOthers(ctx, l) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the API ended with: %v", err)
+		}
+	})
+	return &front{Monitor: m, address: l.Addr().String(), token: token.Bearer()}
+}
+
+// get asks with the operator's token, on a connection of its own.
+func (f *front) get(t *testing.T, path string) (int, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.address+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+f.token)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	return resp.StatusCode, resp.Body.Close()
+}
+
+// halves are requests of which the rest never comes, by what they are.
+func halves() map[string]string {
+	part := func(line, headers string) string {
+		return line + " HTTP/1.1\r\nHost: x\r\n" + headers
+	}
+	return map[string]string{
+		"nothing at all":              "",
+		"half a header":               part("POST "+api.PathJoin, "Content-Le"),
+		"half a body to join":         part("POST "+api.PathJoin, "Content-Length: 1000\r\n\r\n{"),
+		"half a body to ask":          part("POST "+api.PathChallenge, "Content-Length: 60000\r\n\r\n{\"tok"),
+		"chunks that never end":       part("POST "+api.PathJoin, "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"),
+		"a bundle without a token":    part("PUT "+api.PathBundles+"x", "Content-Length: 100000000\r\n\r\nabc"),
+		"a sweep with a wrong token":  part("POST "+api.PathSweeps, "Authorization: Bearer nonsense\r\nContent-Length: 1000\r\n\r\n{"),
+		"a read that brings a body":   part("GET "+api.PathSweeps, "Content-Length: 1000\r\n\r\n{"),
+		"an answer that is not taken": part("GET "+api.PathSweeps, "\r\n"),
+	}
+}
+
+// TestHalfSentRequestsEnd sends parts of requests and waits: each connection ends.
+func TestHalfSentRequestsEnd(t *testing.T) {
+	f := newFront(t, func(m *Monitor) { m.strangerTime = 100 * time.Millisecond })
+	for name, text := range halves() {
+		if name == "nothing at all" || name == "half a header" || name == "an answer that is not taken" {
+			continue // the server's own bounds, which tests of net/http hold; and the bound of connections, see below
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := knock(t, f.address, text)
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := io.Copy(io.Discard, conn); err != nil {
+				t.Errorf("the connection is still open: %v", err)
+			}
+		})
+	}
+}
+
+func knock(t *testing.T, address, text string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if _, err := io.WriteString(conn, text); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// TestStrangersAreBounded opens many more connections without a token than may stay: the oldest end, whatever they have sent, and
+// an operator is served meanwhile.
+func TestStrangersAreBounded(t *testing.T) {
+	f := newFront(t, func(m *Monitor) { m.strangers = newStrangers(16) })
+	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.PathSweeps, f.token))
+	if line, err := bufio.NewReader(known).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
+		t.Fatalf("an operator got %q, %v", line, err)
+	}
+	var all []net.Conn
+	for range 15 {
+		for _, text := range halves() {
+			all = append(all, knock(t, f.address, text))
+		}
+		if status, err := f.get(t, api.PathSweeps); err != nil || status != http.StatusOK {
+			t.Errorf("an operator beside %d strangers got %d, %v", len(all), status, err)
+		}
+	}
+	for _, conn := range all[:len(all)-16] {
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.Copy(io.Discard, conn); err != nil && err.(net.Error).Timeout() {
+			t.Fatal("an old connection of a stranger is still open")
+		}
+	}
+	// One that has shown a token is no stranger, however long it says nothing.
+	if _, err := fmt.Fprintf(known, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.PathSweeps, f.token); err != nil {
+		t.Error(err)
+	}
+	_ = known.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if n, err := known.Read(make([]byte, 100)); n == 0 {
+		t.Errorf("the operator's connection was ended: %v", err)
+	}
+}
+
+// TestDigestsAreChecked asks for bundles by names that are no digests: nothing is looked up, and the store goes on.
+func TestDigestsAreChecked(t *testing.T) {
+	f := newFront(t, nil) // without a store: to look anything up would panic
+	for _, name := range []string{"x", "%2e%2e%2fx", "ABCDEF", fmt.Sprintf("%064d", 0) + "0", fmt.Sprintf("%063dA", 0), fmt.Sprintf("%063dg", 0), fmt.Sprintf("%04080d", 0)} {
+		for method, want := range map[string]int{http.MethodHead: http.StatusNotFound, http.MethodPut: http.StatusBadRequest} {
+			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.address+api.PathBundles+name, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+f.token)
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s of %.80s: got %d, want %d", method, name, resp.StatusCode, want)
+			}
+		}
+	}
+}
