@@ -43,9 +43,9 @@ tasks:
     parameters: grid/values.yml
     constants: {out: result, "n": 010, on: yes, flag: true, off: false, text: "1", empty: ""}
     setup: ["sh", "setup.sh"]
-    image: python:3.12
+    image: ""
     env: {OMP_NUM_THREADS: "1", HOME_OF: $HOME, NOTHING: ""}
-    resources: {cpus: 0.5, memory: 1.5GiB, gpus: 0.25, gpu_memory: 500MB}
+    resources: {cpus: 0.5, memory: 1.5GiB, gpus: 0, gpu_memory: 0}
     timeout: 1d2h3m4s5ms
     idle_timeout: 90
     grace: 0.5s
@@ -70,9 +70,9 @@ func TestLoad(t *testing.T) {
 		d.Task.Constants = grid.Params{{Key: "out", Value: grid.Value{Text: "result"}}, {Key: "n", Value: grid.Value{Text: "010"}},
 			{Key: "on", Value: grid.Value{Text: "yes"}}, {Key: "flag", Value: grid.Value{Text: "true", Kind: grid.True}},
 			{Key: "off", Value: grid.Value{Text: "false", Kind: grid.False}}, {Key: "text", Value: grid.Value{Text: "1"}}, {Key: "empty"}}
-		d.Task.Setup, d.Task.Image = []string{"sh", "setup.sh"}, "python:3.12"
+		d.Task.Setup = []string{"sh", "setup.sh"}
 		d.Task.Env = map[string]string{"OMP_NUM_THREADS": "1", "HOME_OF": "$HOME", "NOTHING": ""}
-		d.Task.Resources = grid.Resources{CPUs: 0.5, Memory: 3 << 29, GPUs: 0.25, GPUMemory: 500e6}
+		d.Task.Resources = grid.Resources{CPUs: 0.5, Memory: 3 << 29}
 		d.Task.Timeout = 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond
 		d.Task.IdleTimeout, d.Task.Grace, d.Task.LogLimit = 90*time.Second, 500*time.Millisecond, 10_000
 		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassMemory: 0, grid.ClassLost: 3, grid.ClassSetup: 2}

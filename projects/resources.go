@@ -16,7 +16,8 @@ import (
 // maxRetries is how often one class may be retried: more is a loop that hides a broken program.
 const maxRetries = 1000
 
-func (s *schema) resources(what string, n *yaml.Node, r *grid.Resources) {
+func (s *schema) resources(what string, n *yaml.Node, t *task) {
+	r := &t.Resources
 	s.fields(what, n, "{cpus: 1, memory: 1GiB}", map[string]field{
 		"cpus": func(what string, n *yaml.Node) {
 			s.amount(what, n, &r.CPUs)
@@ -25,8 +26,8 @@ func (s *schema) resources(what string, n *yaml.Node, r *grid.Resources) {
 			}
 		},
 		"memory":     func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) },
-		"gpus":       func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) },
-		"gpu_memory": func(what string, n *yaml.Node) { s.size(what, n, &r.GPUMemory) },
+		"gpus":       func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs); t.places[what] = n },
+		"gpu_memory": func(what string, n *yaml.Node) { s.size(what, n, &r.GPUMemory); t.places[what] = n },
 	})
 }
 

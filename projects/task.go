@@ -17,11 +17,12 @@ type task struct {
 	grid.Task
 	exclude    []string
 	parameters string
-	place      *yaml.Node // of parameters
+	place      *yaml.Node            // of parameters
+	places     map[string]*yaml.Node // of fields that this version may not obey
 }
 
 func newTask(name string) *task {
-	return &task{Task: grid.Task{Name: name, Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()}}
+	return &task{places: map[string]*yaml.Node{}, Task: grid.Task{Name: name, Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()}}
 }
 
 func (s *schema) task(key, n *yaml.Node) *task {
@@ -33,9 +34,9 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"parameters":   func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n },
 		"constants":    func(what string, n *yaml.Node) { s.constants(what, n, t) },
 		"setup":        func(what string, n *yaml.Node) { s.setup(what, n, t) },
-		"image":        func(what string, n *yaml.Node) { t.Image, _ = s.text(what, n) },
+		"image":        func(what string, n *yaml.Node) { t.Image, _ = s.text(what, n); t.places[what] = n },
 		"env":          func(what string, n *yaml.Node) { s.env(what, n, t) },
-		"resources":    func(what string, n *yaml.Node) { s.resources(what, n, &t.Resources) },
+		"resources":    func(what string, n *yaml.Node) { s.resources(what, n, t) },
 		"timeout":      func(what string, n *yaml.Node) { s.duration(what, n, &t.Timeout) },
 		"idle_timeout": func(what string, n *yaml.Node) { s.duration(what, n, &t.IdleTimeout) },
 		"grace":        func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) },

@@ -84,8 +84,11 @@ func badInputs() []badInput {
 			want: "mlfnode: one trial needs 64 GiB of memory, this machine has 1.0 GiB\n" +
 				"  try: lower resources.memory in project.yaml\n"},
 		{name: "gpu", files: project("    command: [\"true\"]\n    resources: {gpus: 1}\n"), args: "sweep p",
-			want: "mlfnode: one trial needs a GPU, and this version runs trials on processors only\n" +
-				"  try: set resources.gpus to 0 in project.yaml\n"},
+			want: "mlfnode: p/project.yaml:4:23: gpus asks for GPUs, and this version gives out none: trials share what their node has. Leave the field out, and let the program choose its device itself.\n"},
+		{name: "gpu memory", files: project("    command: [\"true\"]\n    resources: {gpu_memory: 1GiB}\n"), args: "sweep p",
+			want: "mlfnode: p/project.yaml:4:29: gpu_memory asks for memory of a GPU, and this version gives out none. Leave the field out, and let the program choose its device itself.\n"},
+		{name: "image", files: project("    command: [\"true\"]\n    image: python:3.12\n"), args: "sweep p --dry-run",
+			want: "mlfnode: p/project.yaml:4:12: image asks for a container, and this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step.\n"},
 		{name: "bad regex", files: project("    command: [\"true\"]\n    metrics: {regex: \"(loss\"}\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:4:22: the regex does not work: missing closing ): `(loss`. Use the syntax of Go's regexp package, and single quotes around it.\n"},
 		{name: "bad goal", files: project("    command: [\"true\"]\n    objective: {metric: loss, goal: small}\n"), args: "sweep p",

@@ -195,9 +195,6 @@ func (p *plan) checkFits(cfg node.Config) error {
 		return usage(fmt.Sprintf("one trial needs %s of memory, this machine has %s", bytesText(r.Memory), bytesText(cfg.Machine.Memory)),
 			"lower resources.memory in project.yaml")
 	}
-	if r.GPUs > 0 {
-		return usage("one trial needs a GPU, and this version runs trials on processors only", "set resources.gpus to 0 in project.yaml")
-	}
 	return nil
 }
 

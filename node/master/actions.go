@@ -16,6 +16,9 @@ import (
 // Submit stores a new sweep and returns when its record is on disk. A submission that was stored already, told by its token,
 // is answered with its sweep.
 func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
+	if unmet := s.Task.Unmet(); len(unmet) > 0 {
+		return jetstream.Record{}, refuse(unmet[0].Msg, unmet[0].Hint)
+	}
 	if !m.fits(s.Task.Resources) {
 		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
 			"lower `resources` in project.yaml")
