@@ -1,21 +1,93 @@
 package grid
 
-import "strings"
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+)
 
 // Argv gives the program and arguments of one point. Constants come first, then the parameters; a parameter with the key of a
 // constant takes its place. Every option is `--key=value`, `--key` for a true flag and nothing for a false one. `{key}` in the
 // command is replaced by the value, and that key is not appended; any other brace stays, doubled ones too. A shell command
-// becomes `/bin/sh -c script` with every value quoted as its place in the script asks; `${key}` there is the shell's own.
+// becomes `/bin/sh -c script`; there, and in the script of a command like `bash -c script`, a value is quoted as its place asks,
+// so that it is never read as code, and `${key}` is the shell's own. A command that CheckCommand refuses becomes one that says
+// why and fails.
 func (t *Task) Argv(p Params) []string {
 	c := t.command(p)
+	argv, err := c.argv(t)
+	if err != nil {
+		return []string{"/bin/sh", "-c", "echo " + quote(err.Error()) + " >&2; exit 2"}
+	}
+	return argv
+}
+
+// CheckCommand refuses a command with a placeholder for a key, or a constant, at a place where no shell can be kept from
+// reading a value as code, and one that takes no further options although a key is to be appended.
+func (t *Task) CheckCommand(keys []string) error {
+	p := make(Params, len(keys))
+	for i, k := range keys {
+		p[i] = Param{Key: k, Value: Value{Text: "x"}}
+	}
+	_, err := t.command(p).argv(t)
+	return err
+}
+
+func (c *command) argv(t *Task) ([]string, error) {
 	if t.Shell != "" {
-		return []string{"/bin/sh", "-c", c.script(t.Shell)}
+		filled, err := c.fill(strings.TrimRight(t.Shell, " \t\n"), true, syntax.LangBash, syntax.LangPOSIX)
+		return []string{"/bin/sh", "-c", filled}, err
 	}
 	argv := make([]string, 0, len(t.Command)+len(c.params))
-	for _, element := range t.Command {
-		argv = append(argv, c.expand(element))
+	script := -1
+	if slices.ContainsFunc(t.Command, func(s string) bool { return strings.IndexByte(s, '{') >= 0 }) {
+		script = scriptArgument(t.Command)
 	}
-	return append(argv, c.options()...)
+	for i, element := range t.Command {
+		if i != script {
+			argv = append(argv, c.expand(element))
+			continue
+		}
+		filled, err := c.fill(element, false, syntax.LangBash, syntax.LangPOSIX)
+		if err != nil {
+			return nil, err
+		}
+		argv = append(argv, filled)
+	}
+	return append(argv, c.options()...), nil
+}
+
+// fill puts values into a shell script and, with append, the other options behind its last command.
+func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
+	s := readScript(text, func(key string) bool { return c.place(key) >= 0 }, dialects...)
+	if s.err != nil && len(s.holes) > 0 {
+		return "", flawf("Mend the script, or give the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.holes[0].key, s.err)
+	}
+	for _, h := range s.holes {
+		if h.flaw != nil {
+			return "", h.flaw
+		}
+		if h.place != inText {
+			c.used[c.place(h.key)] = true
+		}
+	}
+	options := ""
+	if append {
+		for _, o := range c.options() {
+			options += " " + quote(o)
+		}
+	}
+	if options != "" && s.end != nil {
+		key, _, _ := strings.Cut(strings.TrimPrefix(c.options()[0], "--"), "=")
+		return "", flawf(fmt.Sprintf(s.end.hint, key), "%s", s.end.msg)
+	}
+	return s.fill(func(key string) string { return clean(c.params[c.place(key)].Value).Text }, options), nil
+}
+
+// place gives the place of a parameter, or -1.
+func (c *command) place(key string) int {
+	return slices.IndexFunc(c.params, func(p Param) bool { return p.Key == key })
 }
 
 // Display gives the command of one point as a line that a person can read and paste into a shell.
@@ -81,28 +153,6 @@ func (c *command) expand(element string) string {
 		}
 		b.WriteString(element[:n])
 		element = element[n:]
-	}
-	return b.String()
-}
-
-// script fills a shell script in and puts the other options behind its last command.
-func (c *command) script(shell string) string {
-	var b strings.Builder
-	var state shellState
-	shell = strings.TrimRight(shell, " \t\n")
-	for rest := shell; len(rest) > 0; {
-		if k, length := c.placeholder(rest); k >= 0 && !strings.HasSuffix(shell[:len(shell)-len(rest)], "{") && !strings.HasSuffix(shell[:len(shell)-len(rest)], "$") {
-			c.used[k] = true
-			b.WriteString(state.embed(clean(c.params[k].Value).Text))
-			rest, state.word = rest[length:], true
-			continue
-		}
-		n := state.next(rest)
-		b.WriteString(rest[:n])
-		rest = rest[n:]
-	}
-	for _, o := range c.options() {
-		b.WriteString(" " + quote(o))
 	}
 	return b.String()
 }

@@ -3,12 +3,14 @@ package grid
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // ParseSet reads the argument of --set: `k=v`, `k=a,b,c`, `k=start:end` or `k=start:end:step`. Numbers and the flags true and
-// false are as in a parameters file. Quotes around a value, or a backslash, keep commas and colons as they are; a value with
-// colons is an interval only when all its parts are numbers.
+// false are as in a parameters file. Quotes around a value, a pair of brackets, or a backslash, keep commas and colons as they
+// are; a value with colons is an interval only when all its parts are numbers. A list `k=[a,b]`, a formula
+// `k={logspace: [-4,-1,4]}` and `k=!!python/tuple [1,4]` mean what they mean in a parameters file.
 func ParseSet(s string) (Axis, error) {
 	a, f := parseSet(s)
 	if f != nil {
@@ -28,6 +30,9 @@ func parseSet(s string) (Axis, *flaw) {
 	if rest == "" {
 		return Axis{}, flawf(`For an empty text write `+key+`='""' in the shell.`, "there is no value behind '='")
 	}
+	if isFlow(rest) {
+		return flowAxis(key, rest)
+	}
 	words, f := splitWords(key, rest)
 	if f != nil {
 		return Axis{}, f
@@ -42,6 +47,8 @@ func parseSet(s string) (Axis, *flaw) {
 			return Axis{}, flawf(`Give the interval alone, or put texts in quotes: `+key+`='"1:2","3:4"'.`, "the interval %s stands in a list", w.text)
 		case parts != nil:
 			a.Interval = parts
+		case len(words) > 1 && w.isList():
+			return Axis{}, flawf(`For texts write `+key+`='"`+w.text+`","[…]"', for single values leave the brackets out.`, "the list %s stands in a list", w.text)
 		case w.unfinished():
 			return Axis{}, flawf(`Write start:end or start:end:step, like `+key+`=5:20:5. If it is text, put it in quotes: `+key+`='"`+w.text+`"'.`,
 				"the interval %s lacks a number", w.text)
@@ -49,7 +56,20 @@ func parseSet(s string) (Axis, *flaw) {
 			a.Values = append(a.Values, w.value())
 		}
 	}
-	return a, a.check()
+	f = a.check()
+	if f != nil && len(a.Interval) == 2 {
+		f.hint += ` If it is text, put it in quotes: ` + key + `='"` + rest + `"'.`
+	}
+	return a, f
+}
+
+// LooksLikeTime reports whether the argument of --set is an interval that a person may have meant as a time of day or a
+// duration, like t=9:30.
+func LooksLikeTime(set string) bool {
+	_, value, _ := strings.Cut(set, "=")
+	hours, minutes, found := strings.Cut(value, ":")
+	h, err := strconv.Atoi(hours)
+	return found && err == nil && h >= 1 && h <= 24 && isNumber(hours) && strings.Contains(" 00 15 30 45 ", " "+minutes+" ")
 }
 
 // word is one value of a --set argument.
@@ -127,6 +147,15 @@ func nextWord(s string) (w word, rest string, f *flaw) {
 			w.literal = true
 			i++
 			text.WriteByte(s[i])
+		case strings.IndexByte("[({", c) >= 0:
+			n, closed := bracketed(s[i:])
+			if strings.Contains(s[i:i+n], `\`) {
+				n = 1 // its escapes say what they keep
+			} else if !closed && strings.IndexByte(s[i:], ',') >= 0 {
+				return w, "", flawf("Close it, or put the text in quotes: '\"...\"'.", "the bracket %c is not closed before a comma", c)
+			}
+			text.WriteString(s[i : i+n])
+			i += n - 1
 		case c == ',':
 			w.text = strings.TrimRight(text.String(), " ")
 			return w, s[i:], nil

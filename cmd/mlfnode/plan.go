@@ -49,12 +49,21 @@ func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 	if err != nil {
 		return nil, asUsage(err)
 	}
+	for _, set := range f.sets {
+		if grid.LooksLikeTime(set) {
+			key, value, _ := strings.Cut(set, "=")
+			a.say("note: --set %s is the interval of numbers from %s; for the text write %s='\"%s\"'", set, strings.Replace(value, ":", " up to ", 1), key, value)
+		}
+	}
 	space, err := grid.NewSpace(axes, def.Exclude)
 	if err != nil {
 		return nil, asUsage(err)
 	}
 	p := &plan{project: project, task: def.Task, space: space}
 	f.override(&p.task)
+	if err := p.task.CheckCommand(space.Keys()); err != nil {
+		return nil, asUsage(err)
+	}
 	return p, p.checkCommand()
 }
 

@@ -49,11 +49,15 @@ func (a *app) sweepCommand() *cobra.Command {
 
 PROJECT is a folder, or the name of one under ./projects or of an example (chainer, bowcnn).
 --set takes one value, a list or an interval: k=v, k=a,b,c, k=start:end:step (the end is left out).
+Brackets and quotes keep commas together: k=(3,3),(5,5), k='"a,b",c'. A list or formula is as in parameters.yml:
+k=[0.1,0.2], k='{logspace: [-4,-1,4]}'; for a text that looks like one, quote it: k='"[64,128]","[32]"'.
+Every parameter is appended to the command as --key=value, unless the command names it: {key} is replaced by the value.
 Ctrl-C pauses the sweep; "mlfnode resume" goes on with it.`,
 		Example: `  mlfnode sweep chainer
   mlfnode sweep chainer echo
   mlfnode sweep chainer --set batchsize=50,100 --set epoch=5:20:5 --dry-run
-  mlfnode sweep --set lr=0.1,0.01 -- python3 -u train.py`,
+  mlfnode sweep --set lr=0.1,0.01 -- python3 -u train.py
+  mlfnode sweep --set lr=0.1,0.01 -- python3 -u train.py optimizer.lr={lr}`,
 		RunE: func(c *cobra.Command, args []string) error {
 			args, command, err := splitArgs(c, args)
 			if err != nil {

@@ -19,6 +19,9 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 	if unmet := s.Task.Unmet(); len(unmet) > 0 {
 		return jetstream.Record{}, refuse(unmet[0].Msg, unmet[0].Hint)
 	}
+	if err := s.Task.CheckCommand(s.Space.Keys()); err != nil {
+		return jetstream.Record{}, refuse(err.Error(), "")
+	}
 	if !m.fits(s.Task.Resources) {
 		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
 			"lower `resources` in project.yaml")

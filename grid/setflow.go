@@ -1,0 +1,77 @@
+package grid
+
+import (
+	"regexp"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// bracketed gives the length of the text up to the bracket that closes the first one. Without one the length is 1.
+func bracketed(s string) (n int, closed bool) {
+	var open []byte
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case (c == '"' || c == '\'') && strings.IndexByte("[({,: ", s[i-1]) >= 0: // i > 0: the first is a bracket
+			if end := strings.IndexByte(s[i+1:], c); end >= 0 {
+				i += end + 1
+			}
+		case c == '[':
+			open = append(open, ']')
+		case c == '(':
+			open = append(open, ')')
+		case c == '{':
+			open = append(open, '}')
+		case c == ']' || c == ')' || c == '}':
+			if open[len(open)-1] != c {
+				return 1, false
+			}
+			if open = open[:len(open)-1]; len(open) == 0 {
+				return i + 1, true
+			}
+		}
+	}
+	return 1, false
+}
+
+// formula is how a map begins that parameters.yml knows, or nearly so.
+var formula = regexp.MustCompile(`^\{\s*["']?(start|end|stop|step|lin\w*|log\w*|\w*space)["']?\s*:`)
+
+// isFlow reports whether the whole of a --set is a list, a formula or a tagged value as a parameters file has them. A list
+// needs a comma, since a single text in brackets, like [NH4+], is more likely to be meant as it is.
+func isFlow(s string) bool {
+	if strings.HasPrefix(s, "!!") || formula.MatchString(s) {
+		return true
+	}
+	return !strings.Contains(s, `\`) && (word{text: strings.TrimSpace(s)}).isList()
+}
+
+// isList reports whether the word is a list in brackets: of several values, or of one number.
+func (w word) isList() bool {
+	if w.literal || !strings.HasPrefix(w.text, "[") {
+		return false
+	}
+	n, closed := bracketed(w.text)
+	inner := w.text[1:max(n-1, 1)]
+	return closed && n == len(w.text) && (strings.Contains(inner, ",") || isNumber(strings.TrimSpace(inner)))
+}
+
+// flowAxis reads what stands behind a key as a parameters file has it.
+func flowAxis(key, text string) (Axis, *flaw) {
+	quoted := `If it is text, put it in quotes: ` + key + `='"` + text + `"'.`
+	if problem := checkYAML("", []byte(text)); problem != nil {
+		return Axis{}, flawf(problem.Hint, "%s", problem.Msg)
+	}
+	doc, err := nextDocument(yaml.NewDecoder(strings.NewReader(text)))
+	if err != nil {
+		return Axis{}, flawf(quoted, "%s is no list and no formula of parameters.yml", text)
+	}
+	p := parameters{seen: map[string]int{}}
+	a := Axis{Key: key}
+	p.values(&a, doc.Content[0])
+	if len(p.problems) > 0 {
+		first := p.problems[0]
+		return Axis{}, flawf(strings.TrimSpace(first.Hint+" "+quoted), "%s", first.Msg)
+	}
+	return a, a.check()
+}

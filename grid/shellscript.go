@@ -1,0 +1,418 @@
+package grid
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+)
+
+// script is a shell script with the placeholders that stand in it, read by a parser of the shell's language: how a value has
+// to be written depends on where it stands.
+type script struct {
+	text  string // the script with a word of letters, its mark, in the place of each placeholder
+	holes []hole
+	tail  int   // offset in text behind the last command, where further options go
+	end   *flaw // why no option can be put there, if so
+	err   error // the script can't be parsed
+}
+
+// hole is one placeholder of a script.
+type hole struct {
+	key   string
+	mark  string
+	place place
+	here  bool  // it stands in a here-document, the lines of which no value may imitate
+	bare  bool  // the value must not be without quotes even if no character asks for them
+	flaw  *flaw // why no value can be put in safely
+	found bool
+}
+
+// place says which quotes are open around a placeholder.
+type place uint8
+
+const (
+	inWord   place = iota // none
+	inDouble              // double quotes
+	inSingle              // single quotes
+	inHere                // the text of a here-document
+	inText                // a comment, or behind a backslash: it is no placeholder there
+)
+
+// readScript finds the placeholders of the keys. dialects are the languages that the script may be run as: a place counts only
+// if all that can parse it agree.
+func readScript(text string, known func(key string) bool, dialects ...syntax.LangVariant) *script {
+	s := mark(text, known)
+	var first *script
+	for _, d := range dialects {
+		read := &script{text: s.text, holes: append([]hole(nil), s.holes...), tail: len(s.text)}
+		read.parse(d)
+		switch {
+		case first == nil || first.err != nil:
+			first = read
+		case read.err == nil:
+			first.agree(read)
+		}
+	}
+	return first
+}
+
+// mark replaces `{key}` by words that are nowhere else in the script. `${key}` and `{{key}}` are none.
+func mark(text string, known func(string) bool) *script {
+	s := &script{}
+	stem := "mlfvalue"
+	for strings.Contains(text, stem) {
+		stem += "q"
+	}
+	var b strings.Builder
+	for i := 0; i < len(text); {
+		end := strings.IndexByte(text[i:], '}')
+		if text[i] == '{' && end > 0 && known(text[i+1:i+end]) && (i == 0 || text[i-1] != '{' && text[i-1] != '$') {
+			h := hole{key: text[i+1 : i+end], mark: fmt.Sprintf("%s%dz", stem, len(s.holes))}
+			s.holes = append(s.holes, h)
+			b.WriteString(h.mark)
+			i += end + 1
+			continue
+		}
+		b.WriteByte(text[i])
+		i++
+	}
+	s.text = b.String()
+	return s
+}
+
+func (s *script) parse(d syntax.LangVariant) {
+	file, err := syntax.NewParser(syntax.Variant(d), syntax.KeepComments(true)).Parse(strings.NewReader(s.text), "")
+	if err != nil {
+		s.err = err
+		return
+	}
+	var stack []syntax.Node
+	syntax.Walk(file, func(n syntax.Node) bool {
+		if n == nil {
+			stack = stack[:len(stack)-1]
+			return true
+		}
+		stack = append(stack, n)
+		switch n := n.(type) {
+		case *syntax.Lit:
+			s.locate(stack, n.Value)
+		case *syntax.SglQuoted:
+			s.locate(stack, n.Value)
+		case *syntax.Comment:
+			s.locate(stack, n.Text)
+		}
+		return true
+	})
+	for i := range s.holes {
+		if h := &s.holes[i]; !h.found {
+			h.flaw = h.refuse("in a place that is not understood", "Give the value to a program as an argument.")
+		}
+	}
+	s.findTail(file)
+}
+
+// agree refuses the placeholders that another dialect reads in another way.
+func (s *script) agree(o *script) {
+	for i := range s.holes {
+		h, g := &s.holes[i], &o.holes[i]
+		h.bare = h.bare || g.bare
+		switch {
+		case h.flaw == nil && g.flaw != nil:
+			h.flaw = g.flaw
+		case h.flaw == nil && (h.place != g.place || h.here != g.here):
+			h.flaw = h.refuse("where shells differ in how they read it", "Write it in another way, or run the script with bash.")
+		}
+	}
+	if s.tail != o.tail && s.end == nil {
+		s.end = o.end
+	}
+}
+
+// locate notes the place of the placeholders in the text of the innermost node of the stack.
+func (s *script) locate(stack []syntax.Node, text string) {
+	for i := range s.holes {
+		h := &s.holes[i]
+		at := strings.Index(text, h.mark)
+		if at < 0 {
+			continue
+		}
+		if h.found {
+			h.flaw = h.refuse("in a place that is read twice", "Give the value to a program as an argument.")
+			continue
+		}
+		h.found = true
+		before := text[:at]
+		h.classify(stack, before)
+		slashes := len(before) - len(strings.TrimRight(before, `\`))
+		if h.place != inSingle && h.place != inText && slashes%2 == 1 {
+			h.place, h.flaw = inText, nil
+		}
+		if rest := s.text[strings.Index(s.text, h.mark)+len(h.mark):]; rest != "" && (rest[0] == '<' || rest[0] == '>') {
+			h.bare = true // a number there would be that of a file descriptor
+		}
+	}
+}
+
+func (h *hole) refuse(where, hint string) *flaw {
+	return flawf(hint, "the command has {%s} %s", h.key, where)
+}
+
+// classify goes from the script down to the text that holds the placeholder. before is what stands before it in that text.
+func (h *hole) classify(stack []syntax.Node, before string) {
+	deny := func(where, hint string) {
+		if h.flaw == nil {
+			h.flaw = h.refuse(where, hint)
+		}
+	}
+	const asArgument = "Give the value to a program as an argument, or assign it to a variable first: v={%s}."
+	name := fmt.Sprintf(asArgument, h.key)
+	for i, n := range stack {
+		var next syntax.Node
+		if i+1 < len(stack) {
+			next = stack[i+1]
+		}
+		switch n := n.(type) {
+		case *syntax.Comment:
+			h.place, h.flaw = inText, nil
+			return
+		case *syntax.CmdSubst:
+			h.place = inWord
+			if n.Backquotes {
+				deny("in backquotes, where quotes can't keep its value from being run as code", "Write $(...) in the place of the backquotes.")
+			}
+		case *syntax.ProcSubst:
+			h.place = inWord
+		case *syntax.DblQuoted:
+			h.place = inDouble
+			if n.Dollar {
+				deny(`in $"..."`, `Write "..." without the dollar sign.`)
+			}
+		case *syntax.SglQuoted:
+			h.place = inSingle
+			if n.Dollar {
+				deny("in $'...', which not every shell knows", "Write '...' without the dollar sign.")
+			}
+			if h.here {
+				deny("in quotes within a here-document", "Use double quotes there.")
+			}
+		case *syntax.Redirect:
+			h.redirect(n, next, deny)
+		case *syntax.ParamExp:
+			if n.Short {
+				deny("right behind the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
+			} else {
+				deny("in ${...}, where its value could be run as code", name)
+			}
+		case *syntax.ArithmExp, *syntax.ArithmCmd, *syntax.LetClause, *syntax.CStyleLoop, *syntax.ArrayElem:
+			if e, ok := n.(*syntax.ArrayElem); !ok || next != syntax.Node(e.Value) {
+				deny("in arithmetic, where its value could be run as code", "Let a program do the arithmetic, like expr {"+h.key+"} + 1.")
+			}
+		case *syntax.Assign:
+			if n.Value == nil || next != syntax.Node(n.Value) {
+				if _, array := next.(*syntax.ArrayExpr); !array {
+					deny("in the name of a variable", "Names can't be values of a sweep.")
+				}
+			}
+		case *syntax.FuncDecl:
+			if l, ok := next.(*syntax.Lit); ok && strings.Contains(l.Value, h.mark) {
+				deny("in the name of a function", "Names can't be values of a sweep.")
+			}
+		case *syntax.WordIter:
+			if next == syntax.Node(n.Name) {
+				deny("in the name of a variable", "Names can't be values of a sweep.")
+			}
+		case *syntax.ExtGlob:
+			deny("in a pattern", name)
+		case *syntax.BinaryTest:
+			if n.Op >= syntax.TsEql && n.Op <= syntax.TsGtr {
+				deny("in arithmetic, where its value could be run as code", "Write [ ... ] in the place of [[ ... ]].")
+			}
+		case *syntax.UnaryTest:
+			if n.Op == syntax.TsVarSet || n.Op == syntax.TsRefVar {
+				deny("in the name of a variable", "Names can't be values of a sweep.")
+			}
+		case *syntax.DeclClause:
+			h.declare(n, next, deny)
+		case *syntax.CallExpr:
+			h.call(n, next, deny)
+		case *syntax.Word:
+			h.behindName(n.Parts, next, before)
+		}
+	}
+	if d, ok := stack[len(stack)-2].(*syntax.DblQuoted); ok && before == "" && shortBefore(d.Parts, stack[len(stack)-1]) {
+		deny("right behind the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
+	}
+}
+
+// redirect looks at `> word` and at here-documents.
+func (h *hole) redirect(r *syntax.Redirect, next syntax.Node, deny func(where, hint string)) {
+	isHere := r.Op == syntax.Hdoc || r.Op == syntax.DashHdoc
+	switch {
+	case r.N != nil && next == syntax.Node(r.N):
+		deny("in the number of a redirection", "Write the number out.")
+	case isHere && next == syntax.Node(r.Word):
+		deny("in the delimiter of a here-document", "Write a fixed word there.")
+	case isHere:
+		h.place, h.here = inHere, true
+		for _, part := range r.Word.Parts {
+			if l, ok := part.(*syntax.Lit); !ok || strings.Contains(l.Value, `\`) {
+				deny("in a here-document with a quoted delimiter, where the shell puts nothing in",
+					"Take the quotes off the delimiter (and write \\$ for a dollar sign of the text), or read the value from $MLF_PARAMS.")
+			}
+		}
+	}
+}
+
+// declare looks at declare, export and their like: an option can make an assignment arithmetic.
+func (h *hole) declare(d *syntax.DeclClause, next syntax.Node, deny func(where, hint string)) {
+	for _, a := range d.Args {
+		if a.Naked && next == syntax.Node(a) {
+			deny("in the name of a variable", "Names can't be values of a sweep.")
+		}
+		if option := a.Value; a.Naked && option != nil && strings.HasPrefix(option.Lit(), "-") && strings.ContainsAny(option.Lit(), "in") {
+			deny("in a declaration that evaluates its value", "Assign it with v={"+h.key+"} alone.")
+		}
+	}
+}
+
+// call looks at the arguments of a command: some are programs themselves.
+func (h *hole) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint string)) {
+	words := make([]string, len(c.Args))
+	at := -1
+	for i, w := range c.Args {
+		words[i] = w.Lit()
+		if next == syntax.Node(w) {
+			at = i
+		}
+	}
+	if at < 0 {
+		return
+	}
+	if at == 0 {
+		h.bare = true // it could be a reserved word, or an assignment
+	}
+	if k := scriptArgument(words); k >= 0 && at == k {
+		deny("in a script within the script, which would read its value as code",
+			`Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
+	}
+	switch command := words[0]; {
+	case at == 0:
+	case command == "eval" || command == "let" || command == "trap" || command == "alias" || command == "unset" || command == "read":
+		deny("in the arguments of "+command+", which would read its value as code", "Assign it to a variable first: v={"+h.key+"}.")
+	case (command == "test" || command == "[" || command == "printf") && strings.HasPrefix(words[at-1], "-") && strings.ContainsAny(words[at-1], "vR") &&
+		len(words[at-1]) == 2:
+		deny("in the name of a variable", "Names can't be values of a sweep.")
+	}
+}
+
+// behindName notes that a placeholder follows $name or $1 without quotes: its value must not lengthen the name.
+func (h *hole) behindName(parts []syntax.WordPart, next syntax.Node, before string) {
+	if before == "" && shortBefore(parts, next) {
+		h.bare = true
+	}
+}
+
+func shortBefore(parts []syntax.WordPart, n syntax.Node) bool {
+	for i, p := range parts {
+		if syntax.Node(p) == n && i > 0 {
+			e, ok := parts[i-1].(*syntax.ParamExp)
+			return ok && e.Short
+		}
+	}
+	return false
+}
+
+// shells are the programs that take a script behind -c.
+const shells = " sh bash dash ash ksh mksh zsh "
+
+// scriptArgument gives the place of the script in a command line such as `bash -e -c SCRIPT`, or -1. Words that are not known
+// before the command runs are empty.
+func scriptArgument(words []string) int {
+	for i, w := range words {
+		if w == "" || !strings.Contains(shells, " "+path.Base(w)+" ") {
+			continue
+		}
+		for k := i + 1; k+1 < len(words) && len(words[k]) > 1 && (words[k][0] == '-' || words[k][0] == '+'); k++ {
+			option := words[k]
+			switch {
+			case strings.HasPrefix(option, "--"):
+			case strings.Contains(option, "c"):
+				for k++; k+1 < len(words) && len(words[k]) > 1 && words[k][0] == '-'; k++ { // options may follow -c
+				}
+				return k
+			case strings.HasSuffix(option, "o") || strings.HasSuffix(option, "O"):
+				k++
+			}
+		}
+	}
+	return -1
+}
+
+// findTail finds the end of the last command's arguments.
+func (s *script) findTail(f *syntax.File) {
+	const hint = "Name the parameters in the command, like {%s}, or end it with the command that takes them."
+	if len(f.Stmts) == 0 {
+		return
+	}
+	last := f.Stmts[len(f.Stmts)-1]
+	for {
+		b, ok := last.Cmd.(*syntax.BinaryCmd)
+		if !ok || last.Background {
+			break
+		}
+		last = b.Y
+	}
+	if t, ok := last.Cmd.(*syntax.TimeClause); ok && t.Stmt != nil {
+		last = t.Stmt
+	}
+	c, ok := last.Cmd.(*syntax.CallExpr)
+	if !ok || len(c.Args) == 0 || last.Background {
+		s.end = flawf(hint, "the command ends with something that takes no options, and parameters are to be appended to it")
+		return
+	}
+	s.tail = int(c.Args[len(c.Args)-1].End().Offset())
+}
+
+// fill puts values in and options behind the last command. Values of here-documents become variables, since no quotes keep a
+// value from looking like the line that ends the document.
+func (s *script) fill(value func(key string) string, options string) string {
+	var first strings.Builder
+	pairs := make([]string, 0, 2*len(s.holes))
+	for i, h := range s.holes {
+		text := value(h.key)
+		variable := ""
+		if h.here && h.place != inText {
+			variable = fmt.Sprintf("${%s}", h.mark)
+			fmt.Fprintf(&first, "%s='%s'\n", h.mark, strings.ReplaceAll(text, "'", `'\''`))
+		}
+		pairs = append(pairs, h.mark, s.holes[i].embed(text, variable))
+	}
+	r := strings.NewReplacer(pairs...)
+	return first.String() + r.Replace(s.text[:s.tail]) + options + r.Replace(s.text[s.tail:])
+}
+
+// embed writes a value as its place asks.
+func (h *hole) embed(value, variable string) string {
+	switch {
+	case h.place == inText:
+		return "{" + h.key + "}"
+	case variable != "" && h.place == inWord:
+		return `"` + variable + `"`
+	case variable != "":
+		return variable
+	case h.place == inSingle:
+		return strings.ReplaceAll(value, "'", `'\''`)
+	case h.place == inDouble:
+		return strings.NewReplacer(`\`, `\\`, `"`, `\"`, `$`, `\$`, "`", "\\`").Replace(value)
+	case !h.bare && isPlainWord(value):
+		return value
+	}
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+}
+
+// isPlainWord reports whether a shell takes the value as it is wherever a part of a word may stand.
+func isPlainWord(s string) bool {
+	return isSafe(s) && !strings.ContainsAny(s, ",=") && !strings.Contains(s, "..")
+}
