@@ -30,7 +30,7 @@ import (
 type Config struct {
 	StateDir  string
 	Node      grid.NodeID
-	Machine   inventory.Machine // what trials may use
+	Machine   inventory.Machine // what trials may use; settings know no GPUs, which the node itself looks for
 	Retention Retention
 	Cluster   Cluster
 
@@ -74,7 +74,8 @@ type settings struct {
 	} `yaml:"retention"`
 }
 
-// LoadConfig reads the settings of this machine's node. An empty file means $MLF_CONFIG, else node.yaml in the user's
+// LoadConfig reads the settings of this machine's node. It touches no hardware: every command reads them, and so does an agent whose
+// programs wait for it. An empty file means $MLF_CONFIG, else node.yaml in the user's
 // configuration folder, else /etc/mlfnode/node.yaml where it may be read, else none. The error lists every problem that was found.
 func LoadConfig(file string) (Config, error) {
 	c, err := defaults()
@@ -98,7 +99,7 @@ func LoadConfig(file string) (Config, error) {
 			problems = append(problems, fmt.Errorf("%s: %w", from, err))
 		}
 	}
-	set("state", "MLF_STATE", s.State, func(v string) error { c.StateDir = v; return nil })
+	set("state", "MLF_STATE", s.State, func(v string) (err error) { c.StateDir, err = StatePath(v); return })
 	if c.StateDir == "" {
 		if c.StateDir, err = stateHome(); err != nil {
 			return c, err
@@ -126,7 +127,7 @@ func DefaultRetention() Retention {
 func defaults() (Config, error) {
 	c := Config{Retention: DefaultRetention(), Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler)}
 	var err error
-	if c.Machine, err = inventory.Read(); err != nil {
+	if c.Machine, err = inventory.Size(); err != nil {
 		return c, err
 	}
 	host, err := os.Hostname()

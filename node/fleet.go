@@ -65,10 +65,10 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 // leaveTime bounds the goodbye.
 const leaveTime = time.Second
 
-// leave says goodbye to the others, unless this node is back in a moment.
+// leave says goodbye to the others, if this node is not to be back in a moment.
 func (n *Node) leave(c *cluster.Cluster) {
 	defer c.Close()
-	if n.handover {
+	if !n.stopping.Load() {
 		return
 	}
 	ctx, stop := context.WithTimeout(context.Background(), leaveTime) // the node ends

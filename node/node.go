@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/cluster/trust"
@@ -51,7 +52,7 @@ type Node struct {
 	back      chan struct{}    // holds a token when a worker has met its master again
 	rotating  sync.Mutex       // held while the gossip key changes
 
-	handover    bool // another agent goes on in a moment; set before Close
+	stopping    atomic.Bool // somebody asked for the end of this node: Close ends its programs, too
 	onceWorking sync.Once
 	atWork      chan struct{} // closed once a node of a cluster takes trials
 
@@ -79,6 +80,15 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
+	token, err := identity(filepath.Join(cfg.StateDir, "token"))
+	if err != nil {
+		return nil, err
+	}
+	if lasting { // before anything that may go wrong: programs must not wait in vain for an agent whose disk is full
+		if err := n.openKeeper(ctx, token); err != nil {
+			return nil, err
+		}
+	}
 	if err := checkWritable(cfg.StateDir); err != nil {
 		return nil, err
 	}
@@ -86,17 +96,13 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	if err := durable.Clean(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("remove what a dead node had begun to write: %w", err)
 	}
-	token, err := identity(filepath.Join(cfg.StateDir, "token"))
-	if err != nil {
-		return nil, err
-	}
 	if killed, err := executor.Reap(ctx, token, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("kill what a dead node left: %w", err)
 	} else if killed > 0 {
 		cfg.Logger.Info("processes of a dead node killed", "count", killed)
 	}
 	if lasting {
-		return n, n.openKeeper(ctx, token)
+		return n, nil
 	}
 	return n, n.openProcess(ctx, token)
 }
@@ -138,7 +144,7 @@ func (n *Node) openKeeper(ctx context.Context, token string) error {
 	}
 	n.executor, n.adopter = client, client
 	n.onClose(func() {
-		if n.handover {
+		if !n.stopping.Load() {
 			client.Leave()
 			return
 		}
@@ -277,7 +283,9 @@ func (n *Node) fail(err error) {
 
 func (n *Node) onClose(fn func()) { n.closers = append(n.closers, fn) }
 
-// Close stops the node in good order: running attempts are stopped and run again later, reports are stored, files closed.
+// Close ends the node in good order: reports are stored, files closed. The running attempts of a node that stands alone are stopped
+// and run again later. Those of a node in a cluster go on and wait for its next agent, whatever has brought this one to its end: an
+// error at the start, a part that failed, a restart. Only after Stop they are stopped, too.
 func (n *Node) Close() {
 	for i := len(n.closers) - 1; i >= 0; i-- {
 		n.closers[i]()

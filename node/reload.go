@@ -82,10 +82,12 @@ func (n *Node) Healthy() error {
 	return nil
 }
 
-// Handover lets running trials go on when the node closes: its next agent takes them back.
-func (n *Node) Handover() {
-	n.handover = true
-	if w := n.working(); w != nil {
-		w.Handover()
+// Stop says that the end of this node was asked for, so that Close ends its programs. Without it they wait for the node's next agent.
+func (n *Node) Stop() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stopping.Store(true)
+	if n.worker != nil {
+		n.worker.Relinquish(false)
 	}
 }

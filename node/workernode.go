@@ -103,6 +103,7 @@ func (w *welcome) refusedOnce() {
 	defer w.mu.Unlock()
 	if w.refused++; w.refused == refusals {
 		w.n.noteRefused(true)
+		w.n.Stop() // no agent comes after this one
 		w.leave(errForgotten)
 	}
 }
@@ -209,6 +210,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	}
 	n.mu.Lock()
 	n.worker = w
+	w.Relinquish(!n.stopping.Load())
 	n.mu.Unlock()
 	n.resize() // the settings may have been read again since
 	return w.Recover(ctx)

@@ -1,13 +1,15 @@
 // Package inventory says what hardware this machine has for trials: processors, memory and GPUs.
 //
-// Read looks once; a Watcher keeps looking, so that others get fresh figures without waiting. Limits of the process's own
-// container count. GPUs come from NVIDIA's management library, which is opened at run time, or from the program nvidia-smi in
+// Size looks at what is known without asking a driver, so that settings can be read on any machine at any time; Read adds the GPUs,
+// and gives up on a driver that does not answer. A Watcher keeps looking, so that others get fresh figures without waiting. Limits of
+// the process's own container count. GPUs come from NVIDIA's management library, which is opened at run time, or from the program nvidia-smi in
 // builds without cgo. A machine without a driver has no GPUs, and that is no error; a driver that is there and does not work
 // is told in GPUProblem.
 package inventory
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"runtime"
@@ -49,15 +51,8 @@ type GPU struct {
 	Problem     string `json:"problem,omitempty"` // why it can't be used; "" when all is well
 }
 
-// Read looks at the machine this process runs on. It may take seconds when a GPU driver must wake up first.
-func Read() (Machine, error) {
-	g := newDevices()
-	defer g.close()
-	return read(g)
-}
-
-// read looks at the machine, with GPUs from a source that may stay open.
-func read(g *devices) (Machine, error) {
+// Size gives the processors, the memory and the names of the machine this process runs on. It touches no driver and takes no time.
+func Size() (Machine, error) {
 	memory, err := totalMemory("/proc/meminfo")
 	if err != nil {
 		return Machine{}, fmt.Errorf("read memory size: %w", err)
@@ -66,8 +61,42 @@ func read(g *devices) (Machine, error) {
 	containerLimits("/").apply(&m)
 	m.Hostname, m.Kernel = names()
 	m.OS = distribution("/etc/os-release")
-	g.read(&m)
 	return m, nil
+}
+
+// silence is what is said of a driver that does not answer.
+const silence = "the GPU driver does not answer; look at the kernel's log (dmesg), and restart the machine if it stays so"
+
+// Read looks at the whole machine. A GPU driver that must wake up first takes seconds. One that hangs is given up at the end of
+// ctx, which GPUProblem says; the goroutine that asked it stays until it answers.
+func Read(ctx context.Context) (Machine, error) {
+	m, err := Size()
+	if err != nil {
+		return m, err
+	}
+	answer := make(chan Machine, 1)
+	go func(m Machine) {
+		g := newDevices()
+		defer g.close()
+		g.read(ctx, &m)
+		answer <- m
+	}(m)
+	select {
+	case full := <-answer:
+		return full, nil
+	case <-ctx.Done():
+		m.GPUProblem = silence
+		return m, nil
+	}
+}
+
+// read looks at the machine, with GPUs from a source that stays open.
+func read(ctx context.Context, g *devices) (Machine, error) {
+	m, err := Size()
+	if err == nil {
+		g.read(ctx, &m)
+	}
+	return m, err
 }
 
 // totalMemory reads the line `MemTotal:  1234 kB` (proc_meminfo(5)).

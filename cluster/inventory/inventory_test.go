@@ -16,7 +16,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestRead(t *testing.T) {
-	m, err := Read()
+	m, err := Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,21 +101,21 @@ func TestWatcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var looks, told atomic.Int32
 		w := NewWatcher(Machine{CPUs: 1}, func(Machine) { told.Add(1) })
-		w.read = func(*devices) (Machine, error) {
+		w.read = func(context.Context, *devices) (Machine, error) {
 			if n := looks.Add(1); n%2 == 0 {
 				return Machine{}, os.ErrNotExist
 			}
 			return Machine{CPUs: 1 + float64(looks.Load())}, nil
 		}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- w.Run(ctx) }()
 		if got := w.Latest().CPUs; got != 1 {
 			t.Errorf("at first: got %v CPUs, want 1", got)
 		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Run(ctx) }()
 		time.Sleep(4*refresh + time.Second) // the fake clock of the bubble
-		if looks.Load() != 4 || told.Load() != 2 || w.Latest().CPUs != 4 {
-			t.Errorf("got %d looks, %d calls and %v CPUs, want 4, 2 and those of the third", looks.Load(), told.Load(), w.Latest().CPUs)
+		if looks.Load() != 5 || told.Load() != 3 || w.Latest().CPUs != 6 {
+			t.Errorf("got %d looks, %d calls and %v CPUs, want 5, 3 and those of the fifth", looks.Load(), told.Load(), w.Latest().CPUs)
 		}
 		stop()
 		if err := <-ended; err != nil {

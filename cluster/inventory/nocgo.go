@@ -2,6 +2,8 @@
 
 package inventory
 
+import "context"
+
 // devices reads GPUs through nvidia-smi, which needs no library in this process.
 type devices struct{}
 
@@ -9,4 +11,4 @@ func newDevices() *devices { return &devices{} }
 
 func (*devices) close() {}
 
-func (*devices) read(m *Machine) { readSMI(m) }
+func (*devices) read(ctx context.Context, m *Machine) { readSMI(ctx, m) }

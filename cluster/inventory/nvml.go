@@ -3,6 +3,7 @@
 package inventory
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -26,12 +27,12 @@ func (d *devices) close() {
 }
 
 // read fills in what the library tells. Where there is no library, as in some containers, nvidia-smi is asked.
-func (d *devices) read(m *Machine) {
+func (d *devices) read(ctx context.Context, m *Machine) {
 	err := d.ask(m)
 	switch {
 	case err == nil:
 	case errors.Is(err, nvml.ERROR_LIBRARY_NOT_FOUND):
-		readSMI(m)
+		readSMI(ctx, m)
 	case errors.Is(err, nvml.ERROR_DRIVER_NOT_LOADED):
 		m.GPUs, m.GPUProblem = nil, "the NVIDIA driver is installed but not loaded; load it (modprobe nvidia) or restart the machine"
 	case errors.Is(err, nvml.ERROR_LIB_RM_VERSION_MISMATCH):

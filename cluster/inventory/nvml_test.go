@@ -35,7 +35,7 @@ func TestNVML(t *testing.T) {
 	server := dgx()
 	d := &devices{lib: server}
 	var m Machine
-	d.read(&m)
+	d.read(t.Context(), &m)
 	if len(m.GPUs) != 8 || m.GPUProblem != "" || m.Driver == "" || m.CUDA == "" {
 		t.Fatalf("got %+v", m)
 	}
@@ -50,7 +50,7 @@ func TestNVML(t *testing.T) {
 		t.Errorf("lost: got %+v", g)
 	}
 	t.Logf("driver %s, CUDA %s, %+v", m.Driver, m.CUDA, m.GPUs[0])
-	d.read(&Machine{})
+	d.read(t.Context(), &Machine{})
 	if n := len(server.InitCalls()); n != 1 {
 		t.Errorf("got %d starts of the library for two reads, want 1", n)
 	}
@@ -73,7 +73,7 @@ func TestNVMLProblems(t *testing.T) {
 		server := dgx()
 		server.InitFunc = func() nvml.Return { return ret }
 		var m Machine
-		(&devices{lib: server}).read(&m)
+		(&devices{lib: server}).read(t.Context(), &m)
 		if len(m.GPUs) != 0 || (m.GPUProblem == "") != (want == "") || !strings.Contains(m.GPUProblem, want) {
 			t.Errorf("%d: got %+v, want %q", ret, m, want)
 		}
@@ -85,15 +85,15 @@ func TestNVMLBeginsAnew(t *testing.T) {
 	server := dgx()
 	d := &devices{lib: server}
 	defer d.close()
-	d.read(&Machine{})
+	d.read(t.Context(), &Machine{})
 	server.DeviceGetCountFunc = func() (int, nvml.Return) { return 0, nvml.ERROR_UNINITIALIZED }
 	var m Machine
-	if d.read(&m); m.GPUProblem == "" {
+	if d.read(t.Context(), &m); m.GPUProblem == "" {
 		t.Error("got no problem")
 	}
 	server.DeviceGetCountFunc = func() (int, nvml.Return) { return 8, nvml.SUCCESS }
 	m = Machine{}
-	if d.read(&m); len(m.GPUs) != 8 || m.GPUProblem != "" {
+	if d.read(t.Context(), &m); len(m.GPUs) != 8 || m.GPUProblem != "" {
 		t.Errorf("got %+v", m)
 	}
 }

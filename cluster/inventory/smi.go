@@ -9,28 +9,40 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // mismatch is the state of a machine whose driver was updated under a running kernel module.
 const mismatch = "the NVIDIA driver and its library have different versions, as after an update of the driver; restart the machine or reload the module"
 
-// smiLimit bounds one run of nvidia-smi, which hangs on some broken GPUs. A driver without persistence mode takes seconds.
-const smiLimit = 15 * time.Second
+const (
+	// smiLimit bounds one look with nvidia-smi, which hangs on some broken GPUs. A driver without persistence mode takes seconds.
+	smiLimit = 15 * time.Second
+	// smiDelay is how long after its end its output is waited for: what it has started may hold that open.
+	smiDelay = time.Second
+)
 
 // smiGPU is what is asked of each GPU, in the order of the answer's columns (nvidia-smi --help-query-gpu).
 const smiGPU = "index,uuid,name,memory.total,memory.used,utilization.gpu,temperature.gpu,mig.mode.current,driver_version"
 
-// readSMI fills in what nvidia-smi tells. Without that program there are no GPUs.
-func readSMI(m *Machine) {
+// readSMI fills in what nvidia-smi tells before ctx ends. Without that program there are no GPUs.
+func readSMI(ctx context.Context, m *Machine) {
 	path, err := exec.LookPath("nvidia-smi")
 	if err != nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), smiLimit) // a read has no other end
+	ctx, cancel := context.WithTimeout(ctx, smiLimit)
 	defer cancel()
 	ask := func(args ...string) (string, error) {
-		out, err := exec.CommandContext(ctx, path, args...).Output()
+		cmd := exec.CommandContext(ctx, path, args...)
+		cmd.WaitDelay = smiDelay
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a wrapper's children end with it
+		cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+		out, err := cmd.Output()
+		if ctx.Err() != nil {
+			return "", errors.New(silence)
+		}
 		return string(out), smiError(string(out), err)
 	}
 	if err := askSMI(m, ask); err != nil {

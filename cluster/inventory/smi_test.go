@@ -92,21 +92,21 @@ func TestReadSMI(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("PATH", dir)
 	var m Machine
-	if readSMI(&m); m.GPUProblem != "" || m.GPUs != nil {
+	if readSMI(t.Context(), &m); m.GPUProblem != "" || m.GPUs != nil {
 		t.Errorf("without the program: got %+v", m)
 	}
 	script := "#!/bin/sh\ncase $1 in --query-gpu*) printf '%s' '" + smiList + "';; --query-compute*) ;; *) echo 'CUDA Version: 12.4';; esac\n"
 	if err := os.WriteFile(filepath.Join(dir, "nvidia-smi"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if readSMI(&m); len(m.GPUs) != 3 || m.CUDA != "12.4" || m.GPUProblem != "" {
+	if readSMI(t.Context(), &m); len(m.GPUs) != 3 || m.CUDA != "12.4" || m.GPUProblem != "" {
 		t.Errorf("got %+v", m)
 	}
 	script = "#!/bin/sh\necho 'Failed to initialize NVML: Driver/library version mismatch'\nexit 18\n"
 	if err := os.WriteFile(filepath.Join(dir, "nvidia-smi"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if readSMI(&m); m.GPUs != nil || m.GPUProblem != mismatch {
+	if readSMI(t.Context(), &m); m.GPUs != nil || m.GPUProblem != mismatch {
 		t.Errorf("got %+v", m)
 	}
 }

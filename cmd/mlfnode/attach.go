@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"mlfnode/node"
 	"mlfnode/node/api"
@@ -92,9 +93,19 @@ func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
 
 func makeState(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return failed(fmt.Sprintf("the state folder %s can't be made: %v", dir, bare(err)), "choose another one with --state-dir")
+		return failed(fmt.Sprintf("the state folder %s can't be made: %v", fromHere(dir), bare(err)), "choose another one with --state-dir")
 	}
 	return nil
+}
+
+// fromHere shortens a path below the current folder.
+func fromHere(path string) string {
+	if here, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
+			return rel
+		}
+	}
+	return path
 }
 
 // read calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with

@@ -179,7 +179,7 @@ func (a *app) tokenText(ctx context.Context, file string) (string, error) {
 }
 
 // daemon runs a node until a signal ends it. SIGHUP rereads node.yaml; SIGUSR2 ends the agent alone, because another one follows
-// in a moment and takes over its trials.
+// in a moment and takes over its trials. So it is whenever the agent ends by itself: trials end only when somebody asked for that.
 func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
 	cfg, err := a.nodeSettings(f)
 	if err != nil {
@@ -211,8 +211,9 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 				a.warn(tell.Ready(a.reload(n, f)))
 				continue
 			}
-			if sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx)) {
-				n.Handover()
+			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx))
+			if !replaced {
+				n.Stop()
 			}
 			cfg.Logger.Info("node ends", "signal", sig.String())
 			a.warn(tell.Stopping("the node ends"))

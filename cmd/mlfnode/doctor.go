@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"mlfnode/cluster/inventory"
 	"mlfnode/node"
 	"mlfnode/node/doctor"
 	"mlfnode/node/service"
@@ -35,6 +37,20 @@ master. Each finding names its cause and its cure. The exit code is 1 if any of 
 	return c
 }
 
+// gpuLimit bounds doctor's look at the GPUs.
+const gpuLimit = 10 * time.Second
+
+// gpuProblem says what is wrong with the driver of this machine's GPUs.
+func gpuProblem(ctx context.Context) string {
+	ctx, stop := context.WithTimeout(ctx, gpuLimit)
+	defer stop()
+	m, err := inventory.Read(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return m.GPUProblem
+}
+
 // patient is this host as its settings describe it.
 func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
 	cfg, err := a.settings()
@@ -44,7 +60,7 @@ func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
 	facts := serviceFacts(ctx)
 	h := doctor.Host{
 		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: ports(&cfg), Seed: seed,
-		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPU: cfg.Machine.GPUProblem,
+		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPU: gpuProblem(ctx),
 		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
 	a.askMaster(&h)

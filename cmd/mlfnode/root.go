@@ -128,7 +128,9 @@ func (a *app) settings() (node.Config, error) {
 		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
 	}
 	if a.state != "" {
-		cfg.StateDir = a.state
+		if cfg.StateDir, err = node.StatePath(a.state); err != nil {
+			return cfg, usage("--state-dir: "+err.Error(), "")
+		}
 	}
 	cfg.Version = version().Version
 	level := slog.LevelWarn

@@ -223,7 +223,11 @@ var errLeaving = fmt.Errorf("the node agent is replaced: %w", executor.ErrLeave)
 
 // Handover has Run, when its context ends, leave running attempts to the next agent instead of stopping them, as far as the
 // executor can do that. What they have printed so far is stored; their spools and leases stay.
-func (w *Worker) Handover() { w.handover.Store(true) }
+func (w *Worker) Handover() { w.Relinquish(true) }
+
+// Relinquish says whether running attempts are left to the next agent when Run's context ends, as after Handover, or stopped, as
+// by default.
+func (w *Worker) Relinquish(leave bool) { w.handover.Store(leave) }
 
 // parting is the cause with which Run's end ends attempts.
 func (w *Worker) parting() error {

@@ -1,0 +1,29 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// StatePath gives the absolute path of a state folder as people write it: a relative one is below the current folder, and ~ is the
+// home of the user. Keepers, which run in another folder, and commands from elsewhere must mean the same one.
+func StatePath(text string) (string, error) {
+	path := text
+	if rest, ok := strings.CutPrefix(text, "~"); ok {
+		if rest != "" && rest[0] != '/' {
+			return "", fmt.Errorf("%q names another user's home; write the path in full", text)
+		}
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("find the folder %s: %w; write the path in full", text, err)
+		}
+		path = filepath.Join(home, rest)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("find the folder %s: %w; write the path in full", text, err)
+	}
+	return path, nil
+}
