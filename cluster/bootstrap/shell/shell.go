@@ -129,4 +129,10 @@ func (t *tail) Write(p []byte) (int, error) {
 }
 
 // String gives it as text that is safe to show.
-func (t *tail) String() string { return printable.Text(string(t.kept), tailSize) }
+func (t *tail) String() string {
+	text := printable.Text(string(t.kept), tailSize)
+	if text != "" && t.kept[len(t.kept)-1] == '\n' {
+		text += "\n"
+	}
+	return text
+}
