@@ -22,6 +22,7 @@ type alive struct {
 	State   string    `json:"state"`
 	Address string    `json:"address"` // of its gossip
 	Since   time.Time `json:"since"`   // when its state or its agent began
+	Running int       `json:"running"` // trials
 }
 
 // await waits until every node that was started is seen alive and takes trials. The master is asked who is alive, or, where it

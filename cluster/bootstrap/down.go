@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"mlfnode/cluster/bootstrap/shell"
@@ -11,25 +12,119 @@ import (
 // Stop is the step of Down.
 const Stop Step = "stop"
 
-// Down stops everything that Up has started, first the workers, then the master. Files stay unless purge is set. A machine that
-// can't be reached does not stop the others.
-func Down(ctx context.Context, o Options, purge bool) []Outcome {
+// Stopping says what Down is to stop, and how.
+type Stopping struct {
+	Hosts []string // names or addresses; none is all
+	Purge bool     // remove what lies there, too
+	Yes   bool     // even results, without asking
+}
+
+// Down stops what Up has started, first the workers, then the master. Files stay unless a purge is asked for. A machine that can't be
+// reached does not stop the others.
+func Down(ctx context.Context, o Options, s Stopping) ([]Outcome, error) {
 	r := newRun(o)
 	defer r.close()
-	r.each(r.machines, func(m *machine) {
-		_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
-			r.step(m, Check, func() (string, error) { return "", r.glance(ctx, m) })
+	if err := r.named(s.Hosts); err != nil {
+		return nil, err
+	}
+	all := r.machines
+	r.each(all, func(m *machine) {
+		if s.chosen(m) {
+			_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
+				r.step(m, Check, func() (string, error) { return "", r.glance(ctx, m) })
+		}
 	})
+	if len(s.Hosts) > 0 {
+		r.machines = slices.DeleteFunc(slices.Clone(all), func(m *machine) bool { return !s.chosen(m) })
+	}
+	losses := r.survey(ctx)
+	if s.Purge && !s.Yes && len(losses) > 0 {
+		if err := r.Agree(ctx, losses); err != nil {
+			return nil, err
+		}
+	}
 	boss, _ := r.roles()
 	r.each(r.machines, func(m *machine) {
 		if m != boss {
-			r.stop(ctx, m, purge)
+			r.stop(ctx, m, Order{Purge: s.Purge})
 		}
 	})
 	if boss != nil {
-		r.each([]*machine{boss}, func(m *machine) { r.stop(ctx, m, purge) })
+		r.each([]*machine{boss}, func(m *machine) { r.stop(ctx, m, Order{Purge: s.Purge}) })
 	}
-	return r.results()
+	return r.results(), nil
+}
+
+// chosen reports whether the machine is to be stopped.
+func (s *Stopping) chosen(m *machine) bool {
+	return len(s.Hosts) == 0 || slices.Contains(s.Hosts, m.Name) || slices.Contains(s.Hosts, m.Address)
+}
+
+// swept is what `mlfnode sweeps --json` prints of a sweep, as far as it is of use here.
+type swept struct {
+	Running int64 `json:"running"`
+}
+
+// survey looks what runs and what is kept on the machines. It notes what is running, and gives what a purge would lose.
+func (r *run) survey(ctx context.Context) (losses []string) {
+	kept := map[*machine]string{}
+	r.each(r.machines, func(m *machine) {
+		if m.facts == nil || m.facts.Digest == "" {
+			return
+		}
+		if _, err := m.ask(ctx, ActionLook, Order{}, nil); err != nil || m.seen == nil {
+			return // a node that can't be asked can be stopped all the same
+		}
+		if m.seen.Active {
+			if a, err := m.sees(ctx, m.Name); err == nil && a != nil && a.Running > 0 {
+				r.note(m, fmt.Sprintf("%s, which %s again when there is a node for %s", count(a.Running, "trial was running", "trials were running"),
+					plural(a.Running, "begins", "begin"), plural(a.Running, "it", "them")))
+			}
+		}
+		if text := m.kept(ctx); text != "" {
+			r.mu.Lock()
+			kept[m] = text
+			r.mu.Unlock()
+		}
+	})
+	for _, m := range r.machines {
+		if text := kept[m]; text != "" {
+			losses = append(losses, m.Name+": "+text)
+		}
+	}
+	return losses
+}
+
+// kept says which results the machine's node keeps, "" for none. Only a master keeps some.
+func (m *machine) kept(ctx context.Context) string {
+	if m.seen.Role != string(Master) {
+		return ""
+	}
+	var all []swept
+	if !m.seen.Active || m.command(ctx, &all, "sweeps", "--json") != nil {
+		return "the results of its cluster"
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	running := int64(0)
+	for _, s := range all {
+		running += s.Running
+	}
+	text := count(len(all), "sweep", "sweeps") + " with all results"
+	if running > 0 {
+		text += ", and " + count(int(running), "trial is running", "trials are running")
+	}
+	return text
+}
+
+func count(n int, one, many string) string { return fmt.Sprintf("%d %s", n, plural(n, one, many)) }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
 }
 
 // glance finds out where things lie on a machine, whatever else is wrong with it.
@@ -44,7 +139,7 @@ func (r *run) glance(ctx context.Context, m *machine) (err error) {
 // remains removes what a run of up left that was killed before the program was in its place.
 const remains = `rm -f ROOT/bin/.ship-* ROOT/bin/.digest; rmdir ROOT/bin ROOT 2>/dev/null; true`
 
-func (r *run) stop(ctx context.Context, m *machine, purge bool) {
+func (r *run) stop(ctx context.Context, m *machine, o Order) {
 	r.step(m, Stop, func() (string, error) {
 		if first := r.first(m); first != nil {
 			r.note(m, "what it had is "+first.Name+"'s, which it shares its folder with")
@@ -53,7 +148,7 @@ func (r *run) stop(ctx context.Context, m *machine, purge bool) {
 		if m.facts.Digest == "" {
 			return "", m.shell.Run(ctx, strings.ReplaceAll(remains, "ROOT", shell.Quote(m.facts.Place.Root)), nil, nil)
 		}
-		reply, err := m.ask(ctx, ActionStop, Order{Purge: purge}, nil)
+		reply, err := m.ask(ctx, ActionStop, o, nil)
 		if err != nil {
 			return "", err
 		}

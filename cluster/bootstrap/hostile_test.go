@@ -75,7 +75,7 @@ func wholeReply() *Reply {
 
 func replyText(t testing.TB, r *Reply) string {
 	b, err := json.Marshal(r)
-	if err != nil {
+	if err != nil { // it is made of texts and numbers
 		t.Fatal(err)
 	}
 	return "Welcome to gpu1!\n" + string(b) + "\n"
@@ -300,7 +300,11 @@ func TestRepliesThatSayNothing(t *testing.T) {
 			},
 		}
 		ctx, stop := context.WithTimeout(t.Context(), 2*time.Second) // for the one that is waited for
-		for _, all := range [][]Outcome{Up(ctx, o), Down(ctx, o, true), Status(ctx, o)} {
+		down, err := Down(ctx, o, Stopping{Purge: true})
+		if err != nil {
+			t.Errorf("%s: down: %v", said, err)
+		}
+		for _, all := range [][]Outcome{Up(ctx, o), down, Status(ctx, o)} {
 			if len(all) != 1 {
 				t.Errorf("%s: got %+v", said, all)
 			}

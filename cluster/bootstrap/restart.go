@@ -39,10 +39,8 @@ func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) 
 // choose finds the machines by name or address, workers first. Machines without a role have nothing to restart.
 func (r *run) choose(names []string) ([]*machine, error) {
 	var chosen []*machine
-	for _, name := range names {
-		if !slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name }) {
-			return nil, &shell.Problem{Cause: fmt.Sprintf("there is no host %q in the cluster", name), Cure: "one of: " + strings.Join(r.names(), ", ")}
-		}
+	if err := r.named(names); err != nil {
+		return nil, err
 	}
 	boss, workers := r.roles()
 	if boss != nil {
@@ -54,6 +52,16 @@ func (r *run) choose(names []string) ([]*machine, error) {
 		}
 	}
 	return chosen, nil
+}
+
+// named refuses names that are no machine's.
+func (r *run) named(names []string) error {
+	for _, name := range names {
+		if !slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name }) {
+			return &shell.Problem{Cause: fmt.Sprintf("there is no host %q in the cluster", name), Cure: "one of: " + strings.Join(r.names(), ", ")}
+		}
+	}
+	return nil
 }
 
 func (r *run) names() []string {

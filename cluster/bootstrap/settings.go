@@ -11,8 +11,8 @@ import (
 // own are the settings of node.yaml that follow from the cluster, so that nobody may set them.
 var own = []string{"state", "node", "seed", "worker"}
 
-// nodeHeading stands at the top of each node.yaml that up writes.
-const nodeHeading = "# Written by `mlfnode up`, which writes it anew: edit cluster.yaml instead.\n"
+// NodeHeading stands at the top of each node.yaml that up writes.
+const NodeHeading = "# Written by `mlfnode up`, which writes it anew: edit cluster.yaml instead.\n"
 
 // nodeConfig is the host's node.yaml, all but its seed.
 func (c *Cluster) nodeConfig(h *Host, p Place) (string, error) {
@@ -28,7 +28,7 @@ func (c *Cluster) nodeConfig(h *Host, p Place) (string, error) {
 		}
 	}
 	var b bytes.Buffer
-	b.WriteString(nodeHeading)
+	b.WriteString(NodeHeading)
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
 	if err := enc.Encode(all); err != nil {

@@ -50,6 +50,8 @@ type Options struct {
 	// Welcome gives the person who runs up access to the cluster of a master that has come up: addresses are where its API may
 	// be reached, and token makes a token for an operator. It returns what to note.
 	Welcome func(ctx context.Context, addresses []string, token func() (string, error)) string
+	// Agree is asked before results are removed, with a line for each loss. Its error is that of Down, which has changed nothing then.
+	Agree func(ctx context.Context, losses []string) error
 	// Token gives a token with which workers join a master that up has not started.
 	Token func(ctx context.Context) (string, error)
 }
@@ -176,7 +178,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 	boss, workers := r.roles()
 	r.each(r.machines, func(m *machine) {
 		if len(m.Roles) == 0 { // it may have had one
-			r.stop(ctx, m, false)
+			r.stop(ctx, m, Order{})
 		}
 	})
 	if boss != nil {

@@ -136,6 +136,24 @@ func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
 	return strings.EqualFold(line, "yes"), err
 }
 
+// agree asks whether results may go.
+func (k *asker) agree(ctx context.Context, losses []string) error {
+	k.v.pause()
+	k.a.say("this removes for good:")
+	for _, l := range losses {
+		k.a.say("  %s", oneLine(l))
+	}
+	if !isTerminal(os.Stdin) || !isTerminal(k.a.stderr) {
+		return failed("results would be removed, and there is no terminal to ask on; nothing was changed",
+			"mlfnode down --purge --yes, or mlfnode down, which keeps all files")
+	}
+	yes, err := k.Confirm(ctx, "Remove it?")
+	if err == nil && !yes {
+		return failed("nothing was changed", "mlfnode down, which keeps all files")
+	}
+	return err
+}
+
 // Secret implements shell.Prompter.
 func (k *asker) Secret(ctx context.Context, question string) ([]byte, error) {
 	k.v.pause()

@@ -40,18 +40,22 @@ func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o boot
 }
 
 func (a *app) downCommand() *cobra.Command {
-	purge := false
+	var order bootstrap.Stopping
 	c := &cobra.Command{
-		Use: "down", Short: "Stop everything that up has started",
-		Long: `down stops the nodes on all machines of cluster.yaml and makes sure that no process, unit or port is left. Files stay unless
---purge is given. A machine that can't be reached does not stop the others; run it again for that one.`,
-		Example: "  mlfnode down\n  mlfnode down --purge",
+		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
+		Long: `down stops the nodes on the machines of cluster.yaml, or on those that are named, and makes sure that no process, unit or port is
+left. It says which trials were running; they begin again on the nodes that are left, or when the cluster is up again. Files stay
+unless --purge is given: that removes what mlfnode has put into the folder on each machine, and nothing else. Before results go it
+asks; in a script, --yes agrees. A machine that can't be reached does not stop the others; run it again for that one.`,
+		Example: "  mlfnode down\n  mlfnode down hostB\n  mlfnode down --purge",
 	}
-	c.Flags().BoolVar(&purge, "purge", false, "remove the folder on each machine as well, with all results in it")
-	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
-		all := bootstrap.Down(ctx, o, purge)
+	c.Flags().BoolVar(&order.Purge, "purge", false, "remove what mlfnode keeps on each machine as well, with all results")
+	c.Flags().BoolVarP(&order.Yes, "yes", "y", false, "with --purge: do not ask before results are removed")
+	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
+		order.Hosts = args
+		all, err := bootstrap.Down(ctx, o, order)
 		a.warn(a.farewell(all))
-		return all, nil
+		return all, err
 	})
 }
 

@@ -39,7 +39,7 @@ func TestUpUnderSystemd(t *testing.T) {
 			if out := do("mlfnode trials last --json"); !strings.Contains(strings.ReplaceAll(out, " ", ""), `"attempts":1`) {
 				t.Errorf("the trial did not survive:\n%s", out)
 			}
-			do("mlfnode down --purge")
+			do("mlfnode down --purge --yes")
 			left := m.Run("ls -l /proc/[0-9]*/exe 2>/dev/null | grep ML/bin/mlfnode; find / -xdev -name \"mlfnode*\" -not -path \"/proc/*\" -not -path \"/tmp/*\" -not -path /usr/bin/mlfnode; ls /var/lib/systemd/linger; ls -d ~" + as.user + "/ML 2>/dev/null; true")
 			if left != "" {
 				t.Errorf("left: %s", left)
@@ -68,5 +68,5 @@ func TestRenamedUnderSystemd(t *testing.T) {
 			t.Errorf("the master does not see %s:\n%s", name, out)
 		}
 	}
-	m.Run("mlfnode down -f /srv/c.yaml --purge")
+	m.Run("mlfnode down -f /srv/c.yaml --purge --yes")
 }

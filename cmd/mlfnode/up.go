@@ -231,7 +231,7 @@ func (a *app) overSSH(r *remote, cluster *bootstrap.Cluster) (o bootstrap.Option
 		return o, nil, explainProblem(err)
 	}
 	o = bootstrap.Options{
-		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell,
+		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell, Agree: (&asker{a, view}).agree,
 		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
 			if address == bootstrap.LocalAddress {
 				return shell.Local{}, "", nil

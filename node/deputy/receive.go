@@ -39,7 +39,7 @@ func (w *work) receive(context.Context) error {
 	}
 	defer root.Close()
 	in.root = root
-	removed, err := in.clear(filepath.Join(w.Projects(), "."+p.Project+".pushed"))
+	removed, err := in.clear(pushedList(w.Place, p.Project))
 	if err != nil {
 		return err
 	}
@@ -90,42 +90,63 @@ func local(name string) bool {
 	return filepath.IsLocal(filepath.FromSlash(name)) && path.Clean(name) == name && name != "."
 }
 
-// clear removes what an earlier push brought and this one does not name, and remembers what this one brings.
-func (in *intake) clear(list string) (removed int, err error) {
-	var earlier []string
-	b, err := os.ReadFile(list)
-	if err == nil {
-		_ = json.Unmarshal(b, &earlier) // a damaged list removes nothing
+// pushedList is the file that names what pushes have brought of a project, beside its folder.
+func pushedList(p bootstrap.Place, project string) string {
+	return filepath.Join(p.Projects(), "."+project+".pushed")
+}
+
+// readPushed gives the names in a list of what was pushed; a damaged list has none.
+func readPushed(list string) []string {
+	var names []string
+	if b, err := os.ReadFile(list); err == nil {
+		_ = json.Unmarshal(b, &names)
 	}
-	for _, name := range earlier {
-		if _, named := in.push.Files[name]; named || !local(name) {
+	return slices.DeleteFunc(names, func(name string) bool { return !local(name) })
+}
+
+// clear removes what an earlier push brought and this one does not name, and remembers what pushes have brought: what lay there
+// before, as it should be, is somebody else's.
+func (in *intake) clear(list string) (removed int, err error) {
+	var brought []string
+	for _, name := range readPushed(list) {
+		if _, named := in.push.Files[name]; named {
+			brought = append(brought, name)
 			continue
 		}
-		err := in.root.Remove(filepath.FromSlash(name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		gone, err := removePushed(in.root, name)
+		if err != nil {
 			return removed, fmt.Errorf("remove a file that is no longer pushed: %w", err)
 		}
-		if err == nil {
+		if gone {
 			removed++
 		}
-		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-			if in.root.Remove(filepath.FromSlash(dir)) != nil {
-				break // it holds something else
-			}
-		}
 	}
-	names := make([]string, 0, len(in.push.Files))
-	for name := range in.push.Files {
-		names = append(names, name)
+	if in.push.Tar { // else nothing is brought now
+		brought = append(brought, in.missing()...)
 	}
-	slices.Sort(names)
-	if b, err = json.Marshal(names); err == nil {
+	slices.Sort(brought)
+	b, err := json.Marshal(slices.Compact(brought))
+	if err == nil {
 		err = durable.WriteFile(list, b, 0o600)
 	}
 	if err != nil {
 		return removed, fmt.Errorf("list what is pushed: %w", err)
 	}
 	return removed, nil
+}
+
+// removePushed removes a file, and the folders that are empty after that.
+func removePushed(root *os.Root, name string) (gone bool, err error) {
+	err = root.Remove(filepath.FromSlash(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+		if root.Remove(filepath.FromSlash(dir)) != nil {
+			break // it holds something else
+		}
+	}
+	return err == nil, nil
 }
 
 // missing lists files that are not there as they should be.

@@ -29,6 +29,9 @@ func (w *work) start(ctx context.Context) error {
 	if err := w.foreign(ctx); err != nil {
 		return err
 	}
+	if err := w.strangeFiles(); err != nil {
+		return err
+	}
 	text, err := w.wantedConfig(ctx)
 	if err != nil {
 		return err
@@ -51,6 +54,27 @@ func (w *work) start(ctx context.Context) error {
 	seen.Joined = seen.Joined && (ready || err != nil)
 	w.reply.Seen = &seen
 	return err
+}
+
+// strangeFiles refuses a root folder with files of somebody else in the places of the node's own, which those would replace, and
+// a purge remove.
+func (w *work) strangeFiles() error {
+	for _, file := range []string{"token", "trust", "lock"} {
+		if _, err := os.Lstat(filepath.Join(w.State(), file)); err == nil {
+			return nil // a node's
+		}
+	}
+	strange := ""
+	if entries, _ := os.ReadDir(w.State()); len(entries) > 0 {
+		strange = w.State()
+	}
+	if b, err := os.ReadFile(w.Config()); err == nil && !strings.HasPrefix(string(b), bootstrap.NodeHeading) && readRecord(w.Place) == (record{}) {
+		strange = w.Config()
+	}
+	if strange == "" {
+		return nil
+	}
+	return &shell.Problem{Cause: strange + " is there already, and mlfnode has not made it", Cure: "move it elsewhere, or choose another folder with -r"}
 }
 
 // configure writes node.yaml if it differs from what is wanted.

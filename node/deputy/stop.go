@@ -15,7 +15,6 @@ import (
 
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/node/doctor"
-	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/service"
 )
@@ -139,37 +138,6 @@ func (w *work) stillTaken(held []doctor.Taken) []doctor.Taken {
 	return slices.DeleteFunc(append(own, unseen...), func(t doctor.Taken) bool {
 		return !slices.ContainsFunc(held, func(h doctor.Taken) bool { return h.Port == t.Port })
 	})
-}
-
-// ours are the names of what lies in a root folder.
-func ours(p bootstrap.Place) []string {
-	return []string{
-		filepath.Dir(p.Program()), p.Config(), p.State(), p.Log(), p.Log() + ".1", p.Projects(), recordFile(p), supervisorLock(p),
-		filepath.Join(p.Root, ".wanted.yaml"), lockFile(p),
-	}
-}
-
-// purge removes the root folder, but nothing that is not the node's.
-func (w *work) purge() error {
-	if home, err := os.UserHomeDir(); err == nil && inside(w.Root, home) {
-		return fmt.Errorf("the folder %s holds the home folder and is not removed", w.Root)
-	}
-	if _, err := os.Stat(w.Root); err != nil || !w.marked() {
-		return nil
-	}
-	drafts, _ := filepath.Glob(filepath.Join(w.Root, durable.PartPrefix+"*"))
-	for _, path := range append(drafts, ours(w.Place)...) {
-		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("remove what the node has stored: %w", err)
-		}
-	}
-	if err := os.Remove(w.Root); err != nil {
-		w.reply.Notes = append(w.reply.Notes, w.Root+" was kept, because it holds other files, too")
-		w.did("removed the node from %s", w.Root)
-		return nil
-	}
-	w.did("removed %s", w.Root)
-	return nil
 }
 
 // marked reports whether the root folder is a node's.

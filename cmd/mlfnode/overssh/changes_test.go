@@ -21,7 +21,7 @@ func TestHostIsWiped(t *testing.T) {
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -48,7 +48,7 @@ func TestMasterIsWiped(t *testing.T) {
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -62,7 +62,7 @@ func TestOneMachineTwice(t *testing.T) {
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -70,7 +70,7 @@ func TestOneMachineTwice(t *testing.T) {
 func TestEnvironmentOfLogin(t *testing.T) {
 	l := newLab(t, 1, user(hosts.User{StartUp: "export MLF_MASTER=elsewhere\n"}))
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1", "-w", "1")
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -83,7 +83,7 @@ func TestHungPrograms(t *testing.T) {
 	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("up took %v", took)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -105,7 +105,7 @@ func TestTwoUps(t *testing.T) {
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -123,9 +123,9 @@ func TestAnotherOnesNode(t *testing.T) {
 		l.laptop.WriteFile("mine.yaml", "settings:\n  ports: {api: 7520, nats: 7521, gossip: 7522}\n"+mine)
 		l.laptop.Must("up", "-f", "mine.yaml")
 		l.laptop.WriteFile("mine.yaml", mine)
-		l.laptop.Must("down", "-f", "mine.yaml", "--purge")
+		l.laptop.Must("down", "-f", "mine.yaml", "--purge", "--yes")
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -143,6 +143,6 @@ func TestFolderIsALink(t *testing.T) {
 	l.laptop.Must("sweep", "--set", "i=1:2", "--", "echo", "{i}")
 	wantLine(t, l.laptop.Must("restart"), "host1", "restarted")
 	wantLine(t, l.laptop.Must("up", "-f"), "host1", "unchanged")
-	wantLine(t, l.laptop.Must("down", "--purge"), "host1", "stopped")
+	wantLine(t, l.laptop.Must("down", "--purge", "--yes"), "host1", "stopped")
 	l.nothingLeft("scratch")
 }

@@ -25,7 +25,7 @@ func TestRoleIsTaken(t *testing.T) {
 	out = l.laptop.Must("up", "-f", "-w", "2,3")
 	wantLine(t, out, "host1", "unchanged")
 	wantLine(t, out, "host2", "started")
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -45,7 +45,7 @@ func TestPortsAreChanged(t *testing.T) {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
 	l.laptop.Must("sweep", "--set", "i=1:4", "--", "echo", "{i}")
-	l.laptop.Must("down", "-f", "lab.yaml", "--purge")
+	l.laptop.Must("down", "-f", "lab.yaml", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -70,6 +70,6 @@ func TestNodesAreRenamed(t *testing.T) {
 		t.Errorf("status: exit code %d, want 0 and a note:\n%s", r.Code, r.Stderr)
 	}
 	l.laptop.WriteFile("lab.yaml", "root: ML\nhosts: [{address: host2, roles: [worker]}, {address: host1, roles: [master]}]\n")
-	l.laptop.Must("down", "-f", "lab.yaml", "--purge")
+	l.laptop.Must("down", "-f", "lab.yaml", "--purge", "--yes")
 	l.nothingLeft("")
 }

@@ -90,7 +90,7 @@ func TestRestartOverSSH(t *testing.T) {
 	if want := "mlfnode: there is no host \"nosuch\" in the cluster\n  try: one of: host1, host2, host3\n"; r.Code != 1 || r.Stderr != want {
 		t.Errorf("got %d, %q, want %q", r.Code, r.Stderr, want)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -181,14 +181,14 @@ func TestOnATerminal(t *testing.T) {
 	if code, screen := up.Close(hosts.Patience); code != 0 || !strings.Contains(screen, "joined, started") {
 		t.Errorf("exit code %d, want 0 and a table:\n%s", code, screen)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	up = l.laptop.OnTerminal(l.laptop.Command("up", "-f"))
 	up.Expect("ship")
 	up.Press("\x03")
 	if code, screen := up.Close(hosts.Patience); code != 130 {
 		t.Errorf("exit code %d, want 130:\n%s", code, screen)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 

@@ -142,7 +142,7 @@ func TestKilledUp(t *testing.T) {
 		if n := l.members(); n != 3 {
 			t.Errorf("after kill %d: %d nodes are alive, want 3", i, n)
 		}
-		l.laptop.Must("down", "--purge")
+		l.laptop.Must("down", "--purge", "--yes")
 		l.nothingLeft("")
 	}
 }

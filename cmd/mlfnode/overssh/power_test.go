@@ -31,7 +31,7 @@ func TestMachinesAreStartedAnew(t *testing.T) {
 		}
 		return nil
 	})
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
 
@@ -48,6 +48,6 @@ func TestFollowedThroughRestart(t *testing.T) {
 	if n := len(l.trials("succeeded")); n != 12 {
 		t.Errorf("%d trials succeeded, want 12", n)
 	}
-	l.laptop.Must("down", "--purge")
+	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("")
 }
