@@ -30,7 +30,7 @@ func BenchmarkSpaceAt(b *testing.B) {
 			n := s.Count()
 			b.ReportAllocs()
 			for i := int64(0); b.Loop(); i += 7919 {
-				s.At(i % n)
+				mustAt(s, i%n)
 			}
 		})
 	}

@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"fmt"
 	"math"
 	"math/bits"
 	"sync"
@@ -20,6 +19,7 @@ type block struct {
 	start  int64   // the index of the first point
 	once   sync.Once
 	bits   *bitmap // the combinations that are left; nil without expressions
+	broken error   // the record says something else than the expressions
 }
 
 func (b *block) count() int64 { return b.kept * b.tail }
@@ -118,17 +118,18 @@ func (e *evaluation) excluded() (bool, error) {
 	return false, nil
 }
 
-// members gives the bitmap, which a space read from its record makes when it is first needed.
-func (b *block) members(dims []*dimension, r *rules) *bitmap {
+// members gives the bitmap, which a space read from its record makes when it is first needed. It is an error when the record says
+// something else than the expressions: it was tampered with, or a program of another version understands expressions otherwise.
+func (b *block) members(dims []*dimension, r *rules) (*bitmap, error) {
 	b.once.Do(func() {
 		if b.bits != nil {
 			return
 		}
 		left, kept, err := b.filter(dims, r)
-		if err != nil || kept != b.kept {
-			panic(fmt.Sprintf("grid: the record of a space says that %d combinations are left, there are %d (%v)", b.kept, kept, err))
+		if err == nil && kept != b.kept {
+			err = flawf("Submit the sweep again.", "the sweep's record says that exclude leaves %d combinations, there are %d", b.kept, kept)
 		}
-		b.bits = left
+		b.bits, b.broken = left, err
 	})
-	return b.bits
+	return b.bits, b.broken
 }

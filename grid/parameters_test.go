@@ -246,8 +246,8 @@ func checkAxes(t *testing.T, axes []Axis) {
 			t.Fatalf("space of %+v: %v", a, err)
 		}
 		for _, i := range []int64{0, s.Count() / 2, s.Count() - 1} {
-			if back, ok := s.Index(s.At(i)); !ok || back != i {
-				t.Fatalf("index of point %d %q: got %d, %v", i, s.At(i), back, ok)
+			if back, ok := s.Index(mustAt(s, i)); !ok || back != i {
+				t.Fatalf("index of point %d %q: got %d, %v", i, mustAt(s, i), back, ok)
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func TestTrillionPointsCostNothing(t *testing.T) {
 	if got := s.Count(); got != 1e12 {
 		t.Errorf("count: got %d, want 10^12", got)
 	}
-	if got, want := text(s.At(999_999_999_999)), `[{"a" {"999999999" '\x01'}} {"b" {"99.9" '\x01'}}]`; got != want {
+	if got, want := text(mustAt(s, 999_999_999_999)), `[{"a" {"999999999" '\x01'}} {"b" {"99.9" '\x01'}}]`; got != want {
 		t.Errorf("last point: got %s, want %s", got, want)
 	}
 }
@@ -48,7 +48,7 @@ func TestLargeSpacesHaveInverse(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		i := rapid.Int64Range(0, s.Count()-1).Draw(t, "i")
-		p := s.At(i)
+		p := mustAt(s, i)
 		if back, ok := reread(t, s).Index(p); !ok || back != i {
 			t.Fatalf("index of point %d %q: got %d, %v", i, p, back, ok)
 		}
@@ -129,7 +129,7 @@ func TestFormulaTexts(t *testing.T) {
 		s := mustSpace(t, []Axis{c.axis})
 		var got []string
 		for i := range s.Count() {
-			got = append(got, s.At(i)[0].Value.Text)
+			got = append(got, mustAt(s, i)[0].Value.Text)
 		}
 		if strings.Join(got, " ") != c.want {
 			t.Errorf("%v: got %s, want %s", c.axis, strings.Join(got, " "), c.want)
@@ -142,7 +142,7 @@ func TestPowersAreClose(t *testing.T) {
 	s := mustSpace(t, []Axis{{Key: "a", Logspace: []json.Number{"-300", "300", "4001"}}})
 	for i := range s.Count() {
 		var got float64
-		if _, err := fmt.Sscan(s.At(i)[0].Value.Text, &got); err != nil {
+		if _, err := fmt.Sscan(mustAt(s, i)[0].Value.Text, &got); err != nil {
 			t.Fatal(err)
 		}
 		want := math.Pow(10, -300+600*float64(i)/4000)
@@ -159,8 +159,8 @@ func TestZeroSpaceHasOnePoint(t *testing.T) {
 	}
 	for name, s := range map[string]Space{"zero": {}, "no axes": mustSpace(t, nil), "from {}": read} {
 		i, ok := s.Index(nil)
-		if s.Count() != 1 || len(s.At(0)) != 0 || i != 0 || !ok {
-			t.Errorf("%s: got %d points, %v, index %d %v, want one without params", name, s.Count(), s.At(0), i, ok)
+		if s.Count() != 1 || len(mustAt(s, 0)) != 0 || i != 0 || !ok {
+			t.Errorf("%s: got %d points, %v, index %d %v, want one without params", name, s.Count(), mustAt(s, 0), i, ok)
 		}
 		if _, err := s.Extend([]Axis{interval3("a", "0", "2")}); err == nil {
 			t.Errorf("%s: extend by an unknown axis: got no error", name)
@@ -168,18 +168,26 @@ func TestZeroSpaceHasOnePoint(t *testing.T) {
 	}
 }
 
-func TestAtPanicsOutOfRange(t *testing.T) {
-	s := mustSpace(t, []Axis{interval3("a", "0", "3")})
-	for _, i := range []int64{-1, 3, math.MaxInt64} {
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Errorf("At(%d): got no panic", i)
-				}
-			}()
-			s.At(i)
-		}()
+func TestAtOutOfRange(t *testing.T) {
+	for _, s := range []Space{mustSpace(t, []Axis{interval3("a", "0", "3")}), mustSpace(t, []Axis{interval3("a", "0", "4")}, "a == 3")} {
+		for _, i := range []int64{math.MinInt64, -1, 3, math.MaxInt64} {
+			if p, err := s.At(i); err == nil {
+				t.Errorf("At(%d) of %d points: got %v, want an error", i, s.Count(), p)
+			}
+		}
 	}
+	if p, err := (Space{}).At(1); err == nil {
+		t.Errorf("second point of a space without axes: got %v, want an error", p)
+	}
+}
+
+// mustAt is At of a point that is there.
+func mustAt(s Space, i int64) Params {
+	p, err := s.At(i)
+	if err != nil {
+		panic(err)
+	}
+	return p
 }
 
 func TestDamagedSpaceRecord(t *testing.T) {

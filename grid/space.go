@@ -126,25 +126,30 @@ func (s Space) Count() int64 {
 	return last.start + last.count()
 }
 
-// At gives the point with index i, which is from 0 up to Count: At panics on any other index.
-func (s Space) At(i int64) Params {
+// At gives the point with index i. It is an error when i is not from 0 up to Count, and when the space was read from a record that
+// contradicts itself.
+func (s Space) At(i int64) (Params, error) {
 	if i < 0 || i >= s.Count() {
-		panic(fmt.Sprintf("grid: index %d of a space of %d points", i, s.Count()))
+		return nil, fmt.Errorf("the space has %d points, and no point %d", s.Count(), i)
 	}
 	p := make(Params, len(s.dims))
 	if len(s.dims) == 0 {
-		return p
+		return p, nil
 	}
 	b := s.blocks[s.blockOf(i)]
 	i -= b.start
 	if s.rules != nil {
-		head := b.members(s.dims, s.rules).pick(i / b.tail)
+		left, err := b.members(s.dims, s.rules)
+		if err != nil {
+			return nil, err
+		}
+		head := left.pick(i / b.tail)
 		s.fill(p, b, s.split(), len(p), i%b.tail)
 		s.fill(p, b, 0, s.split(), head)
-		return p
+		return p, nil
 	}
 	s.fill(p, b, 0, len(p), i)
-	return p
+	return p, nil
 }
 
 func (s Space) blockOf(i int64) int {
@@ -215,8 +220,8 @@ func (s Space) indexIn(b *block, at []int64) (int64, bool) {
 		}
 	}
 	if s.rules != nil {
-		left := b.members(s.dims, s.rules)
-		if !left.has(head) {
+		left, err := b.members(s.dims, s.rules)
+		if err != nil || !left.has(head) {
 			return 0, false
 		}
 		head = left.rank(head)

@@ -86,7 +86,7 @@ func checkPoints(t *rapid.T, s Space, want []Params) {
 	}
 	seen := map[string]bool{}
 	for i, w := range want {
-		got := s.At(int64(i))
+		got := mustAt(s, int64(i))
 		if text(got) != text(w) {
 			t.Fatalf("point %d: got %q, want %q", i, got, w)
 		}
@@ -109,7 +109,7 @@ func TestSpaceIsOrderedProduct(t *testing.T) {
 		checkPoints(t, s, want)
 		checkPoints(t, reread(t, s), want)
 		for i := range int64(len(want)) {
-			p := s.At(i)
+			p := mustAt(s, i)
 			for k, j := 0, len(p)-1; k < j; k, j = k+1, j-1 {
 				p[k], p[j] = p[j], p[k]
 			}
@@ -170,7 +170,7 @@ func TestExtendKeepsIndexes(t *testing.T) {
 			}
 			checkSame(t, next, want)
 			for i := range s.Count() {
-				if got, want := text(next.At(i)), text(s.At(i)); got != want {
+				if got, want := text(mustAt(next, i)), text(mustAt(s, i)); got != want {
 					t.Fatalf("point %d after extending: got %s, want %s", i, got, want)
 				}
 			}
@@ -246,7 +246,7 @@ func checkSame(t *rapid.T, s Space, want []Params) {
 		left[text(p)] = true
 	}
 	for i := range s.Count() {
-		p := s.At(i)
+		p := mustAt(s, i)
 		if !left[text(p)] {
 			t.Fatalf("point %d: %q is there twice or not wanted", i, p)
 		}

@@ -227,14 +227,21 @@ func (a *app) dryRun(p *plan, limit int64) error {
 			Trials []dryTrial `json:"trials"`
 		}{Count: count, Trials: make([]dryTrial, 0, n)}
 		for i := range n {
-			params := p.space.At(i)
+			params, err := p.space.At(i)
+			if err != nil {
+				return err
+			}
 			out.Trials = append(out.Trials, dryTrial{Index: i, Params: params, Command: p.task.Argv(params)})
 		}
 		return json.NewEncoder(a.stdout).Encode(out)
 	}
 	fmt.Fprintf(a.stdout, "%s, task %s: %d trials\n", p.project.Name, p.task.Name, count)
 	for i := range n {
-		fmt.Fprintf(a.stdout, "%4d  %s\n", i, sanitize([]byte(p.task.Display(p.space.At(i)))))
+		params, err := p.space.At(i)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(a.stdout, "%4d  %s\n", i, sanitize([]byte(p.task.Display(params))))
 	}
 	if count > n {
 		fmt.Fprintf(a.stdout, "      … %d more; --limit N shows more of them\n", count-n)

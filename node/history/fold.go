@@ -143,8 +143,11 @@ func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
 	if e.Kind == grid.Released {
 		return nil
 	}
-	if e.Index < 0 || e.Index > maxIndex {
-		f.d.log.Warn("event of an impossible trial is skipped", "sweep", g.sweep.ID, "trial", e.Index, "node", node)
+	if e.Index < 0 || e.Index > maxIndex || (g.policy.Count > 0 && e.Index >= g.policy.Count) {
+		if f.d.strange(g.sweep.ID) {
+			f.d.log.Warn("events of trials that the sweep does not have are skipped", "sweep", g.sweep.ID, "trial", e.Index,
+				"trials", g.policy.Count, "node", node)
+		}
 		return nil
 	}
 	r, err := f.load(g, e.Index)
@@ -174,6 +177,24 @@ func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
 	f.note(g, t, change)
 	return nil
 }
+
+// strange reports whether it is the first time in this life that a sweep has an event about a trial that it does not have: one line
+// of log is enough for each.
+func (d *DB) strange(id grid.SweepID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.told[id] || len(d.told) >= maxTold {
+		return false
+	}
+	if d.told == nil {
+		d.told = map[grid.SweepID]bool{}
+	}
+	d.told[id] = true
+	return true
+}
+
+// maxTold bounds the sweeps that are remembered for that.
+const maxTold = 10_000
 
 // note follows what a change means for the sweep and for the caller.
 func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {

@@ -28,6 +28,7 @@ type DB struct {
 	sweeps  map[grid.SweepID]*sweep
 	nodes   []grid.NodeID // by number, from 1
 	numbers map[grid.NodeID]int64
+	told    map[grid.SweepID]bool // sweeps of which strange events were logged
 }
 
 // Close closes the files.
@@ -79,6 +80,7 @@ func (d *DB) node(number int64) grid.NodeID {
 
 // Policy is what the fold needs to know of a sweep.
 type Policy struct {
+	Count   int64 // how many trials the sweep has: events about others are skipped; 0 is not known
 	Retries grid.Retries
 	Metric  string // the objective's metric, empty for none
 	Goal    string // maximize or minimize

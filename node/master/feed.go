@@ -42,11 +42,13 @@ func newFeed(s *grid.Sweep) *feed {
 // the latter that no restored lease covers belong to leases that no longer exist.
 func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 	for _, r := range terminal {
-		f.done.Add(r.Lo, r.Hi)
-		f.taken.Add(r.Lo, r.Hi)
+		f.done.Add(r.Lo, min(r.Hi, f.count)) // what lies behind is no trial of this sweep
+		f.taken.Add(r.Lo, min(r.Hi, f.count))
 	}
 	for i := range open {
-		if index := open[i].Index; f.covered(index) {
+		if index := open[i].Index; index >= f.count {
+			continue
+		} else if f.covered(index) {
 			f.began[index] = open[i].Attempts
 		} else {
 			f.wait(index, open[i].Attempts+1, now)
@@ -152,6 +154,9 @@ func (f *feed) covered(i int64) bool {
 
 // apply follows what the fold says about one trial.
 func (f *feed) apply(t *history.Transition, now time.Time) {
+	if t.Index < 0 || t.Index >= f.count {
+		return
+	}
 	switch t.Change {
 	case grid.Began:
 		f.began[t.Index] = t.Attempts

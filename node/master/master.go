@@ -253,7 +253,7 @@ func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
 	if !ok {
 		return history.Policy{}, false
 	}
-	p := history.Policy{Retries: r.Sweep.Task.Retries}
+	p := history.Policy{Retries: r.Sweep.Task.Retries, Count: r.Sweep.Space.Count()}
 	if o := r.Sweep.Task.Objective; o != nil {
 		p.Metric, p.Goal = o.Metric, o.Goal
 	}

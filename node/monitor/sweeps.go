@@ -57,7 +57,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 		Submitted: s.Submitted, Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
 		Keys: s.Space.Keys(), Metrics: nonNil(metrics), Objective: s.Task.Objective,
 	}
-	v.Pending = v.Count - v.Running - v.Succeeded - v.Failed - v.Cancelled
+	v.Pending = max(0, v.Count-v.Running-v.Succeeded-v.Failed-v.Cancelled)
 	if s.State == grid.SweepCancelled {
 		v.Cancelled, v.Pending = v.Cancelled+v.Pending, 0
 	}

@@ -211,6 +211,9 @@ func (l *listing) unknown(ctx context.Context) error {
 }
 
 func (l *listing) put(t *grid.Trial) error {
+	if t.Index >= l.sweep.Space.Count() {
+		return nil // an event that an earlier version has taken in, about no trial of this sweep
+	}
 	if l.skip > 0 {
 		l.skip--
 		return nil
@@ -228,10 +231,14 @@ func state(t *grid.Trial) grid.State {
 
 // wire turns a trial into its wire form.
 func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
+	params, err := s.Space.At(t.Index)
+	if err != nil {
+		params = grid.Params{} // a trial is listed also where its sweep's record contradicts itself
+	}
 	v := &api.Trial{
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),
 		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Reason: t.Result.Reason,
-		Params: s.Space.At(t.Index), Metrics: t.Result.Metrics,
+		Params: params, Metrics: t.Result.Metrics,
 		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage),
 	}
 	if s.State == grid.SweepCancelled && !v.State.Terminal() {

@@ -36,9 +36,19 @@ type attempt struct {
 func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, number int) {
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, params: s.record.Space.At(index), started: time.Now(), lease: ticketOf(h.held),
+		task: &s.record.Task, started: time.Now(), lease: ticketOf(h.held),
 	}
-	result, reuse := w.execute(s, slot, a)
+	var result *grid.Result
+	var reuse bool
+	switch params, err := s.record.Space.At(index); {
+	case err != nil:
+		result = a.failed(grid.ClassStart, "the trial's parameters can't be told: "+err.Error())
+	case len(a.task.Command) == 0 && a.task.Shell == "":
+		result = a.failed(grid.ClassStart, "the task has no command")
+	default:
+		a.params = params
+		result, reuse = w.execute(s, slot, a)
+	}
 	if result == nil {
 		h.leftOn()
 		return

@@ -89,7 +89,7 @@ func (w *Worker) work(h *holding, slot executor.Slot) {
 			break
 		}
 		index, ok := h.take()
-		if !ok {
+		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
 			break
 		}
 		w.attempt(s, slot, h, index, h.held.Attempt+h.held.Deliveries-1)

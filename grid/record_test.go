@@ -1,0 +1,96 @@
+package grid
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestRecordsThatContradictThemselves reads spaces whose records say something else than their axes and expressions do: each is
+// refused, or gives an error for each of its points, at once or later, and never a panic.
+func TestRecordsThatContradictThemselves(t *testing.T) {
+	axis := `{"key":"a","values":[1,2,3,4]}`
+	for name, record := range map[string]string{
+		"more are kept than the expressions leave": `{"axes":[` + axis + `],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":3}]}`,
+		"fewer are kept": `{"axes":[` + axis + `],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[4],"kept":1}]}`,
+		"a second block is wrong": `{"axes":[` + axis + `],"exclude":["a > 2"],"blocks":[{"lo":[3],"hi":[4],"kept":1},` +
+			`{"lo":[0],"hi":[3],"kept":1}]}`,
+		"too many to look at":                 `{"axes":[{"key":"a","interval":[0,20000000]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[20000000],"kept":3}]}`,
+		"an expression that fails on a value": `{"axes":[{"key":"a","values":[1,"x"]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[2],"kept":2}]}`,
+		"with an axis behind them": `{"axes":[` + axis + `,{"key":"b","interval":[0,1000000000]}],"exclude":["a == 1"],` +
+			`"blocks":[{"lo":[0,0],"hi":[4,1000000000],"kept":4}]}`,
+	} {
+		var s Space
+		if err := json.Unmarshal([]byte(record), &s); err != nil {
+			continue
+		}
+		if s.Count() == 0 {
+			t.Errorf("%s: no point", name)
+			continue
+		}
+		for range 2 {
+			for _, i := range []int64{0, s.Count() - 1} {
+				if p, err := s.At(i); err == nil {
+					t.Errorf("%s: point %d is %v, want an error", name, i, p)
+				} else if strings.Contains(err.Error(), "grid:") {
+					t.Errorf("%s: %v is not for people", name, err)
+				}
+			}
+		}
+		if _, ok := s.Index(Params{{Key: "a", Value: Value{Text: "1", Kind: Number}}}); ok {
+			t.Errorf("%s: the point of a space that contradicts itself was found", name)
+		}
+	}
+}
+
+// FuzzSweepRecord reads records as a node does, and asks for all that a node asks of one.
+func FuzzSweepRecord(f *testing.F) {
+	for _, space := range []string{
+		`{}`, `{"axes":[{"key":"a","values":[1,"x",true]}]}`, `{"axes":[{"key":"a","interval":[0,9]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[9],"kept":3}]}`,
+		`{"axes":[{"key":"a","interval":[0,9]}],"exclude":["a > 2"],"blocks":[{"lo":[0],"hi":[9],"kept":5}]}`,
+		`{"axes":[{"key":"a","linspace":[0,1,11]},{"key":"b","logspace":[-3,1,5]},{"key":"b","values":[7]}],"blocks":[{"lo":[0,0],"hi":[11,6],"kept":1}]}`,
+		`{"axes":[{"key":"a","values":[1]}],"blocks":[{"lo":[0],"hi":[1],"kept":1},{"lo":[0],"hi":[1],"kept":1}]}`,
+	} {
+		f.Add(fmt.Sprintf(`{"v":1,"id":"a-1","project":"a","state":"running","task":{"name":"t","command":["x","{a}"],"shell":"","resources":{"cpus":1},
+			"constants":{"c":1e400,"a":null}},"space":%s}`, space))
+	}
+	f.Add(`{"v":1,"id":"a-1","task":{"shell":"echo {a}","retries":{"x":-1},"resources":{"cpus":-1e308,"gpus":1e308},"timeout":-1},"priority":-5}`)
+	f.Add(`null`)
+	f.Fuzz(func(t *testing.T, text string) {
+		var s Sweep
+		if json.Unmarshal([]byte(text), &s) != nil {
+			return
+		}
+		_ = s.Lane()
+		_ = s.Active()
+		n := s.Space.Count()
+		for _, i := range []int64{-1, 0, 1, n / 2, n - 1, n} {
+			p, err := s.Space.At(i)
+			if err == nil && (i < 0 || i >= n) {
+				t.Fatalf("point %d of %d: %v", i, n, p)
+			}
+			if err != nil {
+				continue
+			}
+			if argv := s.Task.Argv(p); len(argv) < len(s.Task.Command) {
+				t.Fatalf("argv of point %d: %q", i, argv)
+			}
+			if s.Task.Shell != "" || len(s.Task.Command) > 0 {
+				_ = s.Task.Display(p)
+			}
+			if _, err := json.Marshal(p); err != nil {
+				t.Fatalf("point %d can't be written: %v", i, err)
+			}
+		}
+		_, _ = s.Space.Extend([]Axis{{Key: "a", Values: []Value{{Text: "5", Kind: Number}}}})
+		b, err := json.Marshal(&s)
+		if err != nil {
+			t.Fatalf("a record that was read can't be written: %v", err)
+		}
+		var again Sweep
+		if err := json.Unmarshal(b, &again); err != nil {
+			t.Fatalf("a record that was written can't be read: %v\n%s", err, b)
+		}
+	})
+}

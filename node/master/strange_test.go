@@ -1,0 +1,76 @@
+package master
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// TestEventsOutsideOfTheSpace has a node report trials that the sweep does not have: they end nothing, count for nothing, and the
+// sweep's own trials are run as ever.
+func TestEventsOutsideOfTheSpace(t *testing.T) {
+	for name, indexes := range map[string][]int64{
+		"as many as the sweep has": {100, 101, 102}, "the next one": {3}, "far away": {1 << 41, 1<<41 + 2, 1<<42 - 1},
+		"negative": {-1, -2, -1 << 60}, "beyond any index": {1 << 42, 1<<63 - 1}, "beside good ones": {0, 3, 4, 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := start(t, 4)
+			id := c.submit(3, nil)
+			c.leased(id, 3)
+			now := time.Now().UnixMicro()
+			b := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "evil"}
+			good := int64(0)
+			for n, i := range indexes {
+				run := fmt.Sprint("evil.1.", n)
+				b.Events = append(b.Events,
+					grid.Event{Kind: grid.Started, Index: i, Attempt: 1, Run: run, Time: now},
+					grid.Event{Kind: grid.Finished, Index: i, Attempt: 1, Run: run, Time: now + 1, Result: &grid.Result{Started: now}},
+					grid.Event{Kind: grid.Started, Index: i + 1000, Attempt: 1, Run: run + "x", Time: now})
+				if i >= 0 && i < 3 {
+					good++
+				}
+			}
+			seq, err := c.store.Events.Publish(t.Context(), b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.until("the events are followed", func(s *state) bool { return s.followed >= seq })
+			c.on(func(s *state) {
+				f := s.feeds[id]
+				if f.complete() || f.done.Count() != good || len(f.began) != 0 || f.again.len() != 0 {
+					t.Errorf("the feed: %d of 3 done, began %v, %d wait; want only the sweep's own", f.done.Count(), f.began, f.again.len())
+				}
+			})
+			if n := c.counts(id); n.Done() != good || n.Running != 0 {
+				t.Errorf("history counts %+v, want %d ended", n, good)
+			}
+			for range 3 {
+				c.finish(c.pull(id), grid.ClassNone, time.Millisecond)
+			}
+			c.finished(id)
+			if n := c.counts(id); n.Succeeded != 3 {
+				t.Errorf("in the end history counts %+v, want 3 succeeded", n)
+			}
+		})
+	}
+}
+
+// TestFeedLoadsOnlyItsOwn loads what an earlier version may have taken in.
+func TestFeedLoadsOnlyItsOwn(t *testing.T) {
+	f := newFeed(points(t, "t-1", 10))
+	f.load([]grid.Range{{Lo: 2, Hi: 4}, {Lo: 8, Hi: 500}, {Lo: 1000, Hi: 2000}}, []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}}, time.Now())
+	if f.complete() || f.done.Count() != 4 || f.again.len() != 1 {
+		t.Errorf("done %d, waiting %d, complete %v; want 4, 1 and not", f.done.Count(), f.again.len(), f.complete())
+	}
+}
+
+// finished waits until the record says that the sweep is finished.
+func (c *stage) finished(id grid.SweepID) {
+	c.t.Helper()
+	c.until(fmt.Sprintf("%s is finished", id), func(*state) bool {
+		r, _ := c.Sweep(id)
+		return r.Sweep.State == grid.SweepFinished
+	})
+}
