@@ -35,8 +35,7 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	env := s.environ(a.Env, run)
 	file, err := s.finder.find(a, env)
 	if err != nil {
-		reason, code := refusal(a, "", err)
-		return refused(grid.ClassStart, reason, code)
+		return refusal(a, "", err)
 	}
 	if err := s.cage.restrict(a.Memory); err != nil {
 		s.process.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
@@ -47,8 +46,7 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 		return Unstarted(ctx)
 	}
 	if err != nil {
-		reason, code := refusal(a, file, err)
-		return refused(grid.ClassStart, reason, code)
+		return refusal(a, file, err)
 	}
 	return s.follow(ctx, a, &tree{slot: s, main: pid, run: run, started: started}, base)
 }

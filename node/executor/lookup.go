@@ -9,7 +9,7 @@ import (
 )
 
 // lookup finds the file of a program as a shell would: a name with a slash is a path relative to dir, any other name is
-// searched in the PATH of env. The error is ENOENT or EACCES.
+// searched in the PATH of env. The error is ENOENT or EACCES, or what kept a folder of PATH from being looked at.
 func lookup(name, dir string, env []string) (string, error) {
 	if name == "" {
 		return "", unix.ENOENT
@@ -20,11 +20,13 @@ func lookup(name, dir string, env []string) (string, error) {
 	err := error(unix.ENOENT)
 	for _, folder := range filepath.SplitList(variable(env, "PATH=")) {
 		path := filepath.Join(absolute(folder, dir), name)
-		switch runnable(path) {
-		case nil:
+		switch e := runnable(path); {
+		case e == nil:
 			return path, nil
-		case unix.EACCES:
-			err = unix.EACCES
+		case e != unix.ENOENT && shortage(e.(unix.Errno)) != "":
+			err = e // the program may be there, and this machine can't tell
+		case e == unix.EACCES && err == unix.ENOENT:
+			err = e
 		}
 	}
 	return "", err
@@ -33,7 +35,9 @@ func lookup(name, dir string, env []string) (string, error) {
 // runnable reports whether path is a regular file that we may execute.
 func runnable(path string) error {
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if err := unix.Stat(path, &st); err != nil && shortage(err.(unix.Errno)) != "" {
+		return err
+	} else if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return unix.ENOENT
 	}
 	if st.Mode&0o111 == 0 || unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS) != nil {

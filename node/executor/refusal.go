@@ -9,6 +9,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
 )
 
 // Exit codes of a program that could not be started, as shells give them.
@@ -17,13 +19,43 @@ const (
 	exitNotFound    = 127
 )
 
-// refusal says in words why the program could not be started, and with which exit code a shell would end. file is what
-// lookup found, "" when it found nothing.
-func refusal(a *Attempt, file string, err error) (reason string, code int) {
-	name := a.Argv[0]
-	if st, serr := os.Stat(a.Dir); serr != nil || !st.IsDir() {
-		return fmt.Sprintf("its working directory %s does not exist", a.Dir), exitNotRunnable
+// refusal is the outcome of an attempt whose program could not be started, with the exit code that a shell would give. file is what
+// lookup found, "" when it found nothing. What lies in the program or its arguments is the trial's; all else is what this machine
+// lacks or suffers, and another one may well run it.
+func refusal(a *Attempt, file string, err error) Outcome {
+	var errno unix.Errno
+	errors.As(err, &errno)
+	if why := shortage(errno); why != "" {
+		return refused(grid.ClassNode, why, exitNotRunnable)
 	}
+	if st, err := os.Stat(a.Dir); err != nil || !st.IsDir() {
+		return refused(grid.ClassStart, fmt.Sprintf("its working directory %s does not exist", a.Dir), exitNotRunnable)
+	}
+	reason, code := unstartable(a, file, err)
+	return refused(grid.ClassStart, reason, code)
+}
+
+// shortage says what a machine lacks that gives this error for a new process; "" for an error that is about the program.
+func shortage(errno unix.Errno) string {
+	switch errno {
+	case 0, unix.ENOENT, unix.ENOTDIR, unix.EACCES, unix.EPERM, unix.ENOEXEC, unix.E2BIG, unix.ETXTBSY, unix.EINVAL, unix.ELOOP,
+		unix.ENAMETOOLONG, unix.EISDIR, unix.ELIBBAD:
+		return ""
+	case unix.EAGAIN:
+		return "this machine or user may not have more processes; raise the limit (ulimit -u, or pids.max of the cgroup) or use fewer slots"
+	case unix.ENOMEM:
+		return "this machine has not enough memory for another process"
+	case unix.EMFILE, unix.ENFILE:
+		return "too many files are open; raise the limit (ulimit -n) or use fewer slots"
+	case unix.ENOSPC, unix.EDQUOT:
+		return "the disk is full, or the user's quota of it"
+	}
+	return fmt.Sprintf("this machine could not start it: %v", errno)
+}
+
+// unstartable says in words what is wrong with the program.
+func unstartable(a *Attempt, file string, err error) (reason string, code int) {
+	name := a.Argv[0]
 	if file == "" {
 		return unfound(name, err)
 	}
@@ -40,10 +72,6 @@ func refusal(a *Attempt, file string, err error) (reason string, code int) {
 		return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(size(a))), exitNotRunnable
 	case unix.ETXTBSY:
 		return fmt.Sprintf("%q is open for writing in another process; finish writing it first", name), exitNotRunnable
-	case unix.EAGAIN:
-		return "this machine or user may not have more processes; raise the limit (ulimit -u) or use fewer slots", exitNotRunnable
-	case unix.ENOMEM:
-		return "this machine has not enough memory for another process", exitNotRunnable
 	}
 	return fmt.Sprintf("%q could not be started: %v", name, err), exitNotRunnable
 }

@@ -89,7 +89,7 @@ func (s *processSlot) Run(ctx context.Context, a *Attempt) Outcome {
 		g, err := s.newGuest()
 		s.leaveHome()
 		if err != nil {
-			return refused(grid.ClassStart, "its cgroup can't be entered: "+err.Error(), exitNotRunnable)
+			return refused(grid.ClassNode, "its cgroup can't be entered: "+err.Error(), exitNotRunnable)
 		}
 		s.guest = g
 	}

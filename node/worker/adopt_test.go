@@ -257,7 +257,7 @@ func TestKeeperDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a.next()
 	a.run()
 	killFrom(t, filepath.Join(marks, "keeper"))
-	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassLost || !strings.Contains(res.Reason, "its keeper died") {
+	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassNode || !strings.Contains(res.Reason, "its keeper died") {
 		t.Errorf("result: got %+v, want it lost with its keeper", res)
 	}
 	a.released(r.ID, 1)

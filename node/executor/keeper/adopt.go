@@ -3,6 +3,8 @@ package keeper
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -32,7 +34,10 @@ func (k *kept) end(o executor.Outcome) {
 // takeOver makes this agent the one of the keeper in p, or removes what is left of a dead one.
 func (c *Client) takeOver(ctx context.Context, p place) error {
 	log := c.log.With("keeper", p.id)
-	l, err := connect(p, false, c.o.Token, c.log)
+	l, err := c.reach(ctx, p, log)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		log.Info("what a keeper has left is removed", "why", err)
 		var self process
@@ -49,6 +54,34 @@ func (c *Client) takeOver(ctx context.Context, p place) error {
 	}
 	log.Info("keeper taken over", "pid", l.self.PID, "runs", len(l.kept))
 	return nil
+}
+
+// takeTime bounds the wait for a keeper that lives and does not answer.
+const takeTime = 2 * time.Minute
+
+var errSilent = fmt.Errorf("it lives and did not answer within %s", takeTime)
+
+// reach introduces this agent to the keeper of an earlier one. As long as that process lives it is not given up: one that is stopped
+// or swapped out, as on a machine on which agents get restarted, answers late, and what it runs must not die of that.
+func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, error) {
+	ctx, stop := context.WithTimeoutCause(ctx, takeTime, errSilent)
+	defer stop()
+	slow := time.AfterFunc(greetTime, func() { log.Warn("the keeper does not answer; it is waited for", "limit", takeTime) })
+	defer slow.Stop()
+	tick := time.NewTicker(endLook)
+	defer tick.Stop()
+	for {
+		l, err := connect(ctx, p, false, c.o.Token, c.log)
+		var self process
+		if err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil || p.load(processFile, &self) != nil || !self.alive() {
+			return l, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // Adopted gives a way to wait for a run of an earlier agent, by the name that its Attempt had. The func blocks until the

@@ -27,7 +27,7 @@ func TestKilledKeeper(t *testing.T) {
 	done := background(s, t.Context(), script(t, dir, "a", tree+"echo x >ready; wait"))
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	c.link.self.kill()
-	expect(t, receive(t, "the outcome", done), grid.ClassLost, grid.NoExit, "its keeper died")
+	expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its keeper died")
 	nothingLeft(t, o)
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
 		t.Errorf("run after it: got %+v, want exit code 4", got)
@@ -43,7 +43,7 @@ func TestKilledKeeperWithManySlots(t *testing.T) {
 		s, dir := slotOf(t, c), t.TempDir()
 		a, b := script(t, dir, fmt.Sprint("a", i), "echo x >ready; sleep 1000"), script(t, dir, fmt.Sprint("b", i), "exit 4")
 		running.Go(func() {
-			expect(t, s.Run(t.Context(), a), grid.ClassLost, grid.NoExit, "its keeper died")
+			expect(t, s.Run(t.Context(), a), grid.ClassNode, grid.NoExit, "its keeper died")
 			expect(t, s.Run(t.Context(), b), grid.ClassExit, 4, "")
 		})
 		eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -92,11 +93,11 @@ func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*l
 	tick := time.NewTicker(launchLook)
 	defer tick.Stop()
 	for {
-		l, err := connect(p, true, c.o.Token, c.log)
+		l, err := connect(ctx, p, true, c.o.Token, c.log)
 		if err == nil {
 			return l, nil
 		}
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+		if errors.Is(err, errRefuses) || ctx.Err() != nil {
 			return nil, err
 		}
 		select {
@@ -109,12 +110,24 @@ func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*l
 	}
 }
 
-// lastWords says why a keeper ended at once.
+// lastWords says why a keeper ended at once: the error that it has logged, else all of its last lines.
 func (c *Client) lastWords(p place) string {
 	b, _ := os.ReadFile(filepath.Join(p.dir, logFile))
-	words := strings.TrimSpace(string(b))
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	for _, line := range slices.Backward(lines) {
+		if _, cause, ok := strings.Cut(line, ` err=`); ok && strings.Contains(line, "level=ERROR") {
+			if text, err := strconv.Unquote(cause); err == nil {
+				cause = text
+			}
+			return "it ended at once: " + cause
+		}
+	}
+	words := strings.Join(lines[max(len(lines)-lastLines, 0):], "; ")
 	if words == "" {
 		return "it ended at once"
 	}
-	return "it ended at once: " + words[strings.LastIndexByte(words, '\n')+1:]
+	return "it ended at once: " + words
 }
+
+// lastLines is how much of a keeper's log is shown when it names no error.
+const lastLines = 3

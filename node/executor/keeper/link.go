@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"mlfnode/grid"
 	"mlfnode/node/executor"
 )
 
@@ -43,8 +44,11 @@ const (
 	keeperTaken = "another node agent took its keeper over"
 )
 
-// connect introduces this agent to a keeper, its own or that of an earlier agent.
-func connect(p place, own bool, token string, log *slog.Logger) (*link, error) {
+// errRefuses is a keeper's answer that is final.
+var errRefuses = errors.New("it refuses")
+
+// connect introduces this agent to a keeper, its own or that of an earlier agent, and waits for its answer until ctx ends.
+func connect(ctx context.Context, p place, own bool, token string, log *slog.Logger) (*link, error) {
 	conn, err := p.dial()
 	if err != nil {
 		return nil, err
@@ -54,8 +58,11 @@ func connect(p place, own bool, token string, log *slog.Logger) (*link, error) {
 		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[*net.UnixConn]struct{}{}, kept: map[uint64]*kept{},
 	}
 	r := bufio.NewReader(conn)
-	if err := l.introduce(r, own); err != nil {
+	if err := l.introduce(ctx, r, own); err != nil {
 		conn.Close()
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
 		return nil, err
 	}
 	for i := range l.hold.Runs {
@@ -70,23 +77,26 @@ func connect(p place, own bool, token string, log *slog.Logger) (*link, error) {
 }
 
 // introduce says hello and waits for the answer.
-func (l *link) introduce(r *bufio.Reader, own bool) error {
+func (l *link) introduce(ctx context.Context, r *bufio.Reader, own bool) error {
 	if !ownUser(l.conn) {
-		return errors.New("the socket belongs to another user")
+		return fmt.Errorf("%w: the socket belongs to another user", errRefuses)
 	}
+	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetReadDeadline(time.Now()) })
+	defer func() {
+		stop()
+		_ = l.conn.SetReadDeadline(time.Time{})
+	}()
 	if err := l.send(&message{Kind: kindHello, V: version, Oldest: oldest, Token: l.token, Own: own}); err != nil {
 		return err
 	}
-	_ = l.conn.SetReadDeadline(time.Now().Add(greetTime))
-	defer func() { _ = l.conn.SetReadDeadline(time.Time{}) }()
 	m, err := readFrame(r)
 	switch {
 	case err != nil:
 		return err
 	case m.Kind == kindRefused:
-		return fmt.Errorf("it refuses: %s", m.Reason)
+		return fmt.Errorf("%w: %s", errRefuses, m.Reason)
 	case m.Kind != kindWelcome || m.Hold == nil || m.V < oldest || m.Oldest > version:
-		return errFrame
+		return fmt.Errorf("%w: %w", errRefuses, errFrame)
 	}
 	l.hold = *m.Hold
 	return l.place.load(processFile, &l.self)
@@ -177,7 +187,11 @@ func (l *link) lost(began time.Time) executor.Outcome {
 	<-l.cleared
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return lostOutcome(l.why, began)
+	class := grid.ClassLost
+	if l.why == keeperDied {
+		class = grid.ClassNode
+	}
+	return lostOutcome(class, l.why, began)
 }
 
 // leave ends the connections and nothing else.

@@ -31,14 +31,15 @@ type server struct {
 	first    *session // the agent that started the keeper, which alone begins runs
 	slots    map[uint64]*slot
 	runs     map[uint64]*run
-	patience *time.Timer
+	patience *countdown
 }
 
 func newServer(set settings, exec *executor.Process, log *slog.Logger) *server {
 	k := &server{
 		settings: set, exec: exec, log: log, over: make(chan struct{}), slots: map[uint64]*slot{}, runs: map[uint64]*run{},
 	}
-	k.patience = time.AfterFunc(set.Patience, k.expire)
+	k.patience = &countdown{over: k.expire}
+	k.patience.Reset(set.Patience)
 	return k
 }
 

@@ -80,16 +80,23 @@ func (l *link) admit(conn *net.UnixConn) uint64 {
 	return l.last
 }
 
+// openTime bounds the wait for a keeper's answer to a new slot: one that is short of open files can't even hear of it.
+const openTime = 15 * time.Second
+
 func (l *slotLine) open() error {
 	b, err := appendFrame(nil, &message{Kind: kindSlot, V: version, Slot: l.slot})
 	if err != nil {
 		return err
 	}
+	_ = l.conn.SetDeadline(time.Now().Add(openTime))
+	defer func() { _ = l.conn.SetDeadline(time.Time{}) }()
 	if _, err := l.conn.Write(b); err != nil {
 		return err
 	}
 	m, err := readFrame(l.in)
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("the keeper did not answer within %s", openTime)
 	case err != nil:
 		return err
 	case m.Kind == kindRefused:
@@ -111,7 +118,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	defer s.run.Unlock()
 	began := time.Now()
 	if s.shut {
-		return refused("the slot is closed", began)
+		return refused(grid.ClassStart, "the slot is closed", began)
 	}
 	if ctx.Err() != nil {
 		return executor.Unstarted(ctx)
@@ -119,7 +126,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	if s.line == nil || s.line.link.isDead() {
 		s.drop()
 		if err := s.connect(); err != nil {
-			return refused("its keeper could not be started: "+err.Error(), began)
+			return refused(grid.ClassNode, "its keeper could not be started: "+err.Error(), began)
 		}
 	}
 	l := s.line
@@ -127,7 +134,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	id := runID(l.slot, l.runs)
 	if err := s.order(id, a); err != nil {
 		if errors.Is(err, errTooLong) {
-			return refused(err.Error(), began)
+			return refused(grid.ClassStart, err.Error(), began)
 		}
 		s.drop()
 		return l.link.lost(began)
@@ -228,14 +235,16 @@ func (s *clientSlot) Close() error {
 }
 
 // refused is the outcome of an attempt that no keeper has taken.
-func refused(reason string, began time.Time) executor.Outcome {
-	return executor.Outcome{Class: grid.ClassStart, ExitCode: notRunnable, Reason: reason, Start: began, End: time.Now()}
+func refused(class grid.Class, reason string, began time.Time) executor.Outcome {
+	return executor.Outcome{Class: class, ExitCode: notRunnable, Reason: reason, Start: began, End: time.Now()}
 }
 
 // notRunnable is what shells give for a program that can't be started.
 const notRunnable = 126
 
 // lostOutcome is that of a run whose end nobody saw.
-func lostOutcome(reason string, began time.Time) executor.Outcome {
-	return executor.Outcome{Class: grid.ClassLost, ExitCode: grid.NoExit, Reason: reason, Start: began, End: time.Now()}
+func lostOutcome(class grid.Class, reason string, began time.Time) executor.Outcome {
+	end := time.Now()
+	wall := max(end.Sub(began).Microseconds(), 1)
+	return executor.Outcome{Class: class, ExitCode: grid.NoExit, Reason: reason, Start: began, End: end, Usage: grid.Usage{Wall: wall}}
 }

@@ -3,7 +3,9 @@ package keeper
 import (
 	"net"
 	"os"
+	"time"
 
+	"mlfnode/grid"
 	"mlfnode/node/executor"
 )
 
@@ -108,6 +110,10 @@ func (k *server) perform(s *slot, m *message, body []byte, files []*os.File) {
 				_ = s.line.send(&message{Kind: kindBegan, ID: m.ID, PID: pid})
 			}
 		},
+	}
+	if max(o.Stdout, o.Stderr) > len(files) { // the kernel had no number for them
+		k.ended(s, r, refused(grid.ClassNode, "its output files could not be passed on: the keeper has too many open files; raise the limit (ulimit -n)", time.Now()))
+		return
 	}
 	k.ended(s, r, s.exec.Run(ctx, a))
 }

@@ -1,0 +1,139 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// keeperOf gives the process of the only keeper.
+func (l *life) keeperOf() process {
+	l.Helper()
+	places, err := placesIn(l.o.Dir)
+	if err != nil || len(places) != 1 {
+		l.Fatalf("keepers: got %v, %v; want one", places, err)
+	}
+	var self process
+	if err := places[0].load(processFile, &self); err != nil {
+		l.Fatal(err)
+	}
+	return self
+}
+
+// TestSlowKeeperIsTakenBack has a keeper stand still, as when it is swapped out, while its agent is replaced: longer than it waits for
+// an agent, and longer than it once had to answer. What it runs goes on to its end.
+func TestSlowKeeperIsTakenBack(t *testing.T) {
+	t.Parallel()
+	l := killed(t, time.Second, map[string]string{"a": wait + "exit 7", "b": wait + "exit 0"})
+	self := l.keeperOf()
+	if err := syscall.Kill(self.PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		<-time.After(greetTime + time.Second)
+		_ = syscall.Kill(self.PID, syscall.SIGCONT)
+	}()
+	c := l.open()
+	l.goOn("a", "b")
+	expect(t, l.resumed(c, "a"), grid.ClassExit, 7, "exit code 7")
+	expect(t, l.resumed(c, "b"), grid.ClassNone, 0, "")
+}
+
+func TestCountdownCountsOnlyWhatRan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		over := make(chan time.Time, 4)
+		c := &countdown{over: func() { over <- time.Now() }}
+		began := time.Now()
+		c.Reset(10 * time.Second)
+		if got := (<-over).Sub(began); got != 10*time.Second {
+			t.Errorf("got over after %v, want 10s", got)
+		}
+		c.Reset(10 * time.Second)
+		c.Stop()
+		time.Sleep(time.Minute) // the fake clock of the bubble
+		if len(over) != 0 {
+			t.Error("over although it was stopped")
+		}
+		c.Reset(10 * time.Second)
+		for range 100 { // each time the process stands still for an hour within a step
+			c.mu.Lock()
+			life := c.life
+			c.begun = c.begun.Add(-time.Hour)
+			c.timer.Stop()
+			c.mu.Unlock()
+			c.tick(life)
+		}
+		if len(over) != 0 || c.left != countSteps {
+			t.Errorf("got %d of %d steps left, over %d times; want them all", c.left, countSteps, len(over))
+		}
+		c.Reset(time.Second)
+		<-over
+		if time.Sleep(time.Minute); len(over) != 0 {
+			t.Error("over twice")
+		}
+	})
+}
+
+// TestKeeperShortOfFiles takes the files from a keeper: no attempt may begin without its output, and none is the trial's failure.
+func TestKeeperShortOfFiles(t *testing.T) {
+	o := options(t)
+	c := started(t, o)
+	dir := t.TempDir()
+	s := slotOf(t, c)
+	expect(t, s.Run(t.Context(), script(t, dir, "warm", "exit 0")), grid.ClassNone, 0, "")
+	pid := c.link.self.PID
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := func(n int) {
+		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(n), Max: 4096}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for missing := range 4 { // from no file at all to one less than it needs
+		limit(len(open) - 2 + missing)
+		o := s.Run(t.Context(), script(t, dir, fmt.Sprint("short", missing), "echo ran"))
+		if o.Class != grid.ClassNode && o.Class != grid.ClassNone {
+			t.Errorf("%d files short: got class %q (%s), want the node's", 4-missing, o.Class, o.Reason)
+		}
+		ran, err := os.ReadFile(filepath.Join(dir, "stdout"))
+		if err != nil || o.Class == grid.ClassNone && !strings.HasSuffix(string(ran), "ran\n") {
+			t.Errorf("a run that succeeded has the output %q, %v", ran, err)
+		}
+	}
+	limit(1024)
+	expect(t, s.Run(t.Context(), script(t, dir, "again", "exit 5")), grid.ClassExit, 5, "exit code 5")
+}
+
+// TestWhyAKeeperDidNotStart reads the cause out of what a keeper and what started it have printed.
+func TestWhyAKeeperDidNotStart(t *testing.T) {
+	c := &Client{}
+	for text, want := range map[string]string{
+		"": "it ended at once",
+		"time=1 level=ERROR msg=\"keeper ended\" keeper=1 err=\"listen on the keeper's socket: no space left on device\"\nmlfnode: the keeper ended with status 1\n": "it ended at once: listen on the keeper's socket: no space left on device",
+		"time=1 level=ERROR msg=\"keeper ended\" keeper=1 err=denied\nmlfnode: the keeper ended with status 1\n":                                                     "it ended at once: denied",
+		"time=1 level=INFO msg=keeping err=no\nFailed to start transient scope unit: Unit mlfnode-keeper-1.scope was already loaded.\n":                              "it ended at once: time=1 level=INFO msg=keeping err=no; Failed to start transient scope unit: Unit mlfnode-keeper-1.scope was already loaded.",
+		"1\n2\n3\n4\n": "it ended at once: 2; 3; 4",
+	} {
+		p := placeOf(t.TempDir(), 1)
+		if err := os.Mkdir(p.dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(p.dir, logFile), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.lastWords(p); got != want {
+			t.Errorf("got  %q\nwant %q", got, want)
+		}
+	}
+}
