@@ -149,6 +149,9 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 		a.mu.Lock()
 		a.ended, a.untouched = true, true
 		a.mu.Unlock()
+		if len(a.task.Metrics) > 0 {
+			a.addMetrics(result)
+		}
 		return result, out.Leftovers == 0
 	}
 	// The program has ended: the next start can tell so even if this one gets no further.
@@ -169,7 +172,7 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) bool {
 	w.drain(a)
 	result.Reason = a.explain(result)
-	result.Metrics = a.readMetrics()
+	a.addMetrics(result)
 	files, err := w.storeArtifacts(ctx, a)
 	if errors.Is(err, errUploadLeft) {
 		w.log.Warn("artifacts can't be stored while the node stops; the next start stores them", "trial", a.id)
@@ -181,6 +184,17 @@ func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) b
 	}
 	result.Files = files
 	return true
+}
+
+// addMetrics reads the metrics. What a successful trial should have left and did not is no failure, and is said.
+func (a *attempt) addMetrics(r *grid.Result) {
+	var notes []string
+	r.Metrics, notes = a.gatherMetrics()
+	if r.Class == grid.ClassNone {
+		for _, note := range notes {
+			r.Reason = joinReason(r.Reason, note)
+		}
+	}
 }
 
 func joinReason(a, b string) string {

@@ -26,23 +26,53 @@ const maxMetrics = 64 << 10
 
 // readMetrics gathers the attempt's metrics from all its sources, $MLF_METRICS last. Later values win.
 func (a *attempt) readMetrics() grid.Metric {
-	m := grid.Metric{}
+	m, _ := a.gatherMetrics()
+	return m
+}
+
+// gatherMetrics is readMetrics with a note for each source that the task names and that gave nothing.
+func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
+	m = grid.Metric{}
 	for _, s := range a.task.Metrics {
+		before := len(m)
+		found := grid.Metric{}
+		note := ""
 		switch {
 		case s.Log != "":
-			mergeLog(m, readEnd(filepath.Join(a.spool.work(), s.Log)))
+			var text []byte
+			if text, note = readLog(filepath.Join(a.spool.work(), s.Log)); note == "" && !mergeLog(found, text) {
+				note = "it holds no JSON object, no list of them and no CSV table with a header"
+			}
+			note = prefixed("metrics.log "+s.Log+": ", note)
 		case s.Regex != "":
-			mergeRegex(m, s.Regex, a.spool.stdout, a.spool.stderr)
+			if mergeRegex(found, s.Regex, a.spool.stdout, a.spool.stderr); len(found) == 0 {
+				note = "metrics.regex: no line of the output matches " + s.Regex
+			}
 		case s.JSON != "":
-			mergeLastObject(m, readEndOf(a.spool.stdout))
+			if mergeLastObject(found, readEndOf(a.spool.stdout)); len(found) == 0 {
+				note = "metrics.json: no JSON object is on stdout"
+			}
+		}
+		maps.Copy(m, found)
+		if len(found) == 0 && len(m) == before && note != "" {
+			notes = append(notes, note)
 		}
 	}
-	mergeLines(m, readEnd(a.spool.metrics()))
+	if text := readEnd(a.spool.metrics()); !mergeAll(m, text) && len(bytes.TrimSpace(text)) > 0 {
+		notes = append(notes, "$MLF_METRICS: it holds no JSON object and no CSV table with a header")
+	}
 	shorten(m)
 	if len(m) == 0 {
-		return nil
+		m = nil
 	}
-	return m
+	return m, notes
+}
+
+func prefixed(prefix, text string) string {
+	if text == "" {
+		return ""
+	}
+	return prefix + text
 }
 
 // shorten leaves out what is over maxMetrics, the largest values first.
@@ -83,67 +113,6 @@ func readEndOf(f *os.File) []byte {
 	from := max(0, info.Size()-metricsBytes)
 	b, _ := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from)) // what could be read counts
 	return b
-}
-
-// mergeLog reads a list of objects (Chainer's LogReport) or one object on each line; the last one counts.
-func mergeLog(m grid.Metric, b []byte) {
-	b = bytes.TrimSpace(b)
-	if len(b) == 0 || b[0] != '[' {
-		mergeLastObject(m, b)
-		return
-	}
-	var list []json.RawMessage
-	if json.Unmarshal(tolerant(b), &list) == nil && len(list) > 0 {
-		mergeObject(m, list[len(list)-1])
-	}
-}
-
-// mergeLines merges every line, so that a program may report different names at different times.
-func mergeLines(m grid.Metric, b []byte) {
-	for line := range bytes.Lines(b) {
-		mergeObject(m, line)
-	}
-}
-
-// mergeLastObject takes the last line that is a JSON object.
-func mergeLastObject(m grid.Metric, b []byte) {
-	for len(b) > 0 {
-		i := bytes.LastIndexByte(bytes.TrimRight(b, "\n"), '\n') + 1
-		if line := bytes.TrimSpace(b[i:]); len(line) > 0 && line[0] == '{' && mergeObject(m, line) {
-			return
-		}
-		b = b[:i]
-	}
-}
-
-// mergeObject takes the numbers, strings and flags of an object; nested values are left out.
-func mergeObject(m grid.Metric, b []byte) bool {
-	var o map[string]json.RawMessage
-	if json.Unmarshal(tolerant(b), &o) != nil {
-		return false
-	}
-	for key, v := range o {
-		if len(v) > 0 && v[0] != '{' && v[0] != '[' && v[0] != 'n' {
-			m[key] = bytes.ToValidUTF8(v, []byte("\uFFFD"))
-		}
-	}
-	return true
-}
-
-// notFinite finds the words that Python writes for numbers that JSON does not have. Strings are matched first, to be skipped.
-var notFinite = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b`)
-
-// tolerant turns NaN and Infinity into strings.
-func tolerant(b []byte) []byte {
-	if !bytes.Contains(b, []byte("NaN")) && !bytes.Contains(b, []byte("Infinity")) {
-		return b
-	}
-	return notFinite.ReplaceAllFunc(b, func(w []byte) []byte {
-		if w[0] == '"' {
-			return w
-		}
-		return []byte(strconv.Quote(string(w)))
-	})
 }
 
 // longestLine bounds the lines that a regular expression is matched on; longer ones are passed over.

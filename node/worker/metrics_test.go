@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,7 +61,25 @@ func TestMetrics(t *testing.T) {
 			`{"a": "NaN", "b": "Infinity", "c": "-Infinity", "d": 1}`},
 		{"such words in strings", nil, map[string]string{"metrics": `{"NaN": "a NaN, \"Infinity\"", "b": NaN}`},
 			`{"NaN": "a NaN, \"Infinity\"", "b": "NaN"}`},
-		{"nested", nil, map[string]string{"metrics": `{"a": 1, "b": {"c": NaN}, "d": [1, 2], "e": null, "f": true}`}, `{"a": 1, "f": true}`},
+		{"nested", nil, map[string]string{"metrics": `{"a": 1, "b": {"c": NaN, "d": {"e": 2}}, "d": [1, 2], "e": null, "f": true}`},
+			`{"a": 1, "b.c": "NaN", "b.d.e": 2, "f": true}`},
+		{"nan and inf in any spelling", nil, map[string]string{"metrics": `{"a": nan, "b": -NaN, "c": inf, "d": -Inf, "e": +infinity, "f": -NAN(ind), "g": 1}`},
+			`{"a": "nan", "b": "-NaN", "c": "inf", "d": "-Inf", "e": "+infinity", "f": "-NAN(ind)", "g": 1}`},
+		{"bad values", nil, map[string]string{"metrics": `{"a": 0.25, "b": tensor(0.5, device='x'), "c": undefined, "d": None, "e": 0x10, "f": 1_000, "g": [1, {"}": 2}], "h": "x" + 1, "i": {"j": nonsense, "k": 3}, "l": .5, "m": +1, "n": 1., "z": 1}`},
+			`{"a": 0.25, "i.k": 3, "l": 0.5, "m": 1, "n": 1, "z": 1}`},
+		{"a bad value at the end of a line", nil, map[string]string{"metrics": "{\"a\": oops\n, \"b\": 1\n}\n"}, `{"b": 1}`},
+		{"numbers as text", nil, map[string]string{"metrics": `{"a": "0.25", "b": " 1e-3 ", "c": "007", "d": "12e45678", "e": "0.5x", "f": "", "g": "true"}`},
+			`{"a": 0.25, "b": 1e-3, "c": "007", "d": "12e45678", "e": "0.5x", "f": "", "g": "true"}`},
+		{"a byte order mark", nil, map[string]string{"metrics": "\ufeff{\"a\": 1}\n"}, `{"a": 1}`},
+		{"indented", nil, map[string]string{"metrics": "{\n  \"a\": 1,\n  \"b\": {\n    \"c\": 2\n  }\n}\n"}, `{"a": 1, "b.c": 2}`},
+		{"several, indented, with Windows' ends of lines", nil, map[string]string{"metrics": "{\r\n\t\"a\": 1\r\n}\r\n{\r\n\t\"b\": 2\r\n}\r\n"}, `{"a": 1, "b": 2}`},
+		{"a list of objects", nil, map[string]string{"metrics": "[\n  {\"a\": 1},\n  {\"a\": 2, \"b\": 3}\n]\n"}, `{"a": 2, "b": 3}`},
+		{"two objects on a line", nil, map[string]string{"metrics": `{"a": 1} {"b": 2}`}, `{"a": 1, "b": 2}`},
+		{"dicts of Python", nil, map[string]string{"metrics": "{'a': 0.5, 'it\\'s': nan, \"b\": True, 'c': None, 'd': {'e': 'x, y'}}\n"}, `{"a": 0.5, "it's": "nan", "b": true, "d.e": "x, y"}`},
+		{"dicts beside JSON", nil, map[string]string{"metrics": "{'a': 1}\n{\"b\": 2}\n"}, `{"b": 2}`},
+		{"behind a progress bar", nil, map[string]string{"metrics": "\r 50%|###  |\r100%|#####|\r{\"a\": 1}\n"}, `{"a": 1}`},
+		{"a table", nil, map[string]string{"metrics": "epoch,acc\n1,0.5\n2,0.25\n"}, `{"epoch": 2, "acc": 0.25}`},
+		{"an object that never ends", nil, map[string]string{"metrics": "{\"a\": 1}\n{\n\"b\": {\n{\n\"c\": [\n"}, `{"a": 1}`},
 		{"wrong types", nil, map[string]string{"metrics": "[1, 2]\n3\n\"text\"\nnull\ntrue\nplain text\n{\"a\": 1}\n"}, `{"a": 1}`},
 		{"not UTF-8", nil, map[string]string{"metrics": "{\"a\": \"x\xff\"}\n"}, `{"a": "x�"}`},
 		{"a NUL", nil, map[string]string{"metrics": "\x00\x00{\"a\": 1}\n{\"b\": 2}\n"}, `{"b": 2}`},
@@ -73,6 +92,23 @@ func TestMetrics(t *testing.T) {
 		{"log as a list, torn", log, map[string]string{"work/result/log": `[{"epoch": 1}, {"epo`}, ""},
 		{"log as an empty list", log, map[string]string{"work/result/log": `[]`}, ""},
 		{"log as a list of numbers", log, map[string]string{"work/result/log": `[1, 2]`}, ""},
+		{"log of one indented object", log, map[string]string{"work/result/log": "{\n    \"eval_loss\": 0.25,\n    \"grad\": nan,\n    \"model\": {\n        \"size\": 3\n    }\n}\n"},
+			`{"eval_loss": 0.25, "grad": "nan", "model.size": 3}`},
+		{"log of two indented objects", log, map[string]string{"work/result/log": "{\n\"a\": 1\n}\n{\n\"a\": 2\n}\n"}, `{"a": 2}`},
+		{"log with a byte order mark", log, map[string]string{"work/result/log": "\ufeff[{\"a\": 1}]"}, `{"a": 1}`},
+		{"log of a list with bad values", log, map[string]string{"work/result/log": `[{"a": 1}, {"a": nan, "b": [1, "]"], "c": -inf, "d": 2}]`}, `{"a": "nan", "c": "-inf", "d": 2}`},
+		{"log of dicts", log, map[string]string{"work/result/log": "{'loss': 0.5}\n{'loss': 0.25, 'epoch': 2}\n"}, `{"loss": 0.25, "epoch": 2}`},
+		{"log that starts with words", log, map[string]string{"work/result/log": "# my log\n{\"a\": 1}\nbye\n"}, `{"a": 1}`},
+		{"CSV", log, map[string]string{"work/result/log": "epoch,accuracy\n1,0.1\n2,0.4\n"}, `{"epoch": 2, "accuracy": 0.4}`},
+		{"CSV with empty fields", log, map[string]string{"work/result/log": "epoch,step,train_loss,val_loss\n0,9,0.5,\n0,9,,0.75\n1,19,0.25,\n"},
+			`{"epoch": 1, "step": 19, "train_loss": 0.25, "val_loss": 0.75}`},
+		{"CSV with semicolons", log, map[string]string{"work/result/log": "\ufeff\"acc\";loss;phase\r\n0,5;nan;train\r\n0,25;-inf;test\r\n"}, `{"acc": 0.25, "loss": "-inf", "phase": "test"}`},
+		{"CSV with tabs", log, map[string]string{"work/result/log": "# a\tb c\n1\t2\n3\t4\n"}, `{"a": 3, "b c": 4}`},
+		{"CSV, torn", log, map[string]string{"work/result/log": "a,b,c\n1,2,3\n4,5"}, `{"a": 1, "b": 2, "c": 3}`},
+		{"CSV of one column", log, map[string]string{"work/result/log": "loss\n0.5\n0.25\n"}, `{"loss": 0.25}`},
+		{"CSV without a header", log, map[string]string{"work/result/log": "1,0.5\n2,0.25\n"}, ""},
+		{"CSV without a row", log, map[string]string{"work/result/log": "a,b\n"}, ""},
+		{"text", log, map[string]string{"work/result/log": "it went well\nnothing more\n"}, ""},
 		{"empty log", log, map[string]string{"work/result/log": ""}, ""},
 		{"missing log", log, nil, ""},
 
@@ -90,6 +126,11 @@ func TestMetrics(t *testing.T) {
 		{"last object of stdout", last, map[string]string{"stdout": "{\"a\": 1}\n{\"b\": 2}\nbye\n\n"}, `{"b": 2}`},
 		{"last object of stdout, torn", last, map[string]string{"stdout": "{\"a\": 1}\n{\"b\": "}, `{"a": 1}`},
 		{"last object of stdout, indented", last, map[string]string{"stdout": "  {\"a\": 1}  \n[1]\n"}, `{"a": 1}`},
+		{"last object of stdout, over lines", last, map[string]string{"stdout": "{\"a\": 1}\n{\n  \"b\": {\n    \"c\": 2\n  },\n  \"d\": [\n    {\n      \"x\": 1\n    }\n  ]\n}\nbye\n"}, `{"b.c": 2}`},
+		{"behind a progress bar on stdout", last, map[string]string{"stdout": "\r 10%|#   | 1/10\r100%|####| 10/10 {\"a\": 1, \"b\": inf}\n"}, `{"a": 1, "b": "inf"}`},
+		{"over lines behind a progress bar", last, map[string]string{"stdout": "\r100%|####| 10/10\r{\n \"a\": 1\n}\n"}, `{"a": 1}`},
+		{"a dict on stdout", last, map[string]string{"stdout": "{'loss': 0.25, 'epoch': 1.0}\n"}, `{"loss": 0.25, "epoch": 1.0}`},
+		{"a dict behind an object", last, map[string]string{"stdout": "{\"loss\": 0.25}\nNamespace\n{'lr': 1}\n"}, `{"loss": 0.25}`},
 		{"no object on stdout", last, map[string]string{"stdout": "1\n[2]\n\n"}, ""},
 
 		{"later sources win", []grid.Source{{Log: "log"}, {JSON: "stdout"}}, map[string]string{
@@ -184,7 +225,7 @@ func FuzzMetrics(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		m := grid.Metric{}
 		mergeLog(m, []byte(text))
-		mergeLines(m, []byte(text))
+		mergeAll(m, []byte(text))
 		mergeLastObject(m, []byte(text))
 		b, err := json.Marshal(m)
 		if err != nil || !utf8.Valid(b) {
@@ -202,4 +243,58 @@ func variable(env []string, name string) string {
 		}
 	}
 	return value
+}
+
+// TestMetricsNotes: what a task names and its program did not leave is said.
+func TestMetricsNotes(t *testing.T) {
+	log := []grid.Source{{Log: "out/log.csv"}}
+	for _, c := range []struct {
+		name    string
+		sources []grid.Source
+		files   map[string]string
+		want    string
+	}{
+		{"nothing named", nil, nil, ""},
+		{"all there", log, map[string]string{"work/out/log.csv": "a,b\n1,2\n"}, ""},
+		{"not written", log, nil, "metrics.log out/log.csv: the program did not write it"},
+		{"a folder", log, map[string]string{"work/out/log.csv/x": ""}, "metrics.log out/log.csv: it is no regular file"},
+		{"empty", log, map[string]string{"work/out/log.csv": "\n"}, "metrics.log out/log.csv: it is empty"},
+		{"of another kind", log, map[string]string{"work/out/log.csv": "hello\n"}, "metrics.log out/log.csv: it holds no JSON object, no list of them and no CSV table with a header"},
+		{"no match", []grid.Source{{Regex: "acc=(?P<acc>.*)"}}, map[string]string{"stdout": "x\n"}, "metrics.regex: no line of the output matches acc=(?P<acc>.*)"},
+		{"no object", []grid.Source{{JSON: "stdout"}}, map[string]string{"stdout": "x\n"}, "metrics.json: no JSON object is on stdout"},
+		{"one of two", []grid.Source{{JSON: "stdout"}, {Log: "l"}}, map[string]string{"stdout": `{"a": 1}`}, "metrics.log l: the program did not write it"},
+		{"$MLF_METRICS", nil, map[string]string{"metrics": "0.5\n"}, "$MLF_METRICS: it holds no JSON object and no CSV table with a header"},
+	} {
+		a := left(t, c.sources, c.files)
+		r := &grid.Result{}
+		if a.addMetrics(r); r.Reason != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, r.Reason, c.want)
+		}
+		failed := &grid.Result{Class: grid.ClassExit, Reason: "exit code 1"}
+		if a.addMetrics(failed); failed.Reason != "exit code 1" {
+			t.Errorf("%s, failed: got %q, want its cause alone", c.name, failed.Reason)
+		}
+	}
+}
+
+// TestMetricsOfLongFiles: what never ends, and what is long, is read in time that grows with its length alone.
+func TestMetricsOfLongFiles(t *testing.T) {
+	row := strings.Repeat("x", 100)
+	table := "step,loss,pad\n" + strings.Repeat("1,0.5,"+row+"\n", metricsBytes/100) + "2,0.25,y\n"
+	for name, text := range map[string]string{
+		"braces": strings.Repeat("{\n", 1<<18), "keys": strings.Repeat("{\"a\": {\n", 1<<16), "ends": strings.Repeat("}\n", 1<<18),
+		"pairs": strings.Repeat("{ }}\n", 1<<17), "texts": strings.Repeat("{\"a\n", 1<<17),
+	} {
+		m := grid.Metric{}
+		begun := time.Now()
+		mergeLog(m, []byte(text))
+		mergeAll(m, []byte(text))
+		if took := time.Since(begun); took > 30*time.Second {
+			t.Errorf("%s: took %v for %d bytes", name, took, len(text))
+		}
+	}
+	a := left(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": table})
+	if m := a.readMetrics(); string(m["loss"]) != "0.25" || string(m["step"]) != "2" {
+		t.Errorf("a table over the limit: got %v, want its last row by the names of its first line", texts(m))
+	}
 }

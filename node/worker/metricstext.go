@@ -1,0 +1,311 @@
+package worker
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// longestObject bounds an object that is written over several lines.
+const longestObject = 1 << 20
+
+// readLog reads the end of a file that a project names, for the header of a table its first line, too. The note says why there
+// is nothing.
+func readLog(path string) (text []byte, note string) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "the program did not write it"
+	}
+	if err != nil {
+		return nil, "it can't be read: " + bareError(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, "it is no regular file"
+	}
+	text = readEndOf(f)
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, "it is empty"
+	}
+	if info.Size() > metricsBytes {
+		text = withHead(f, text)
+	}
+	return text, ""
+}
+
+// withHead puts the first line of a file in the place of the line that the end of it begins in.
+func withHead(f *os.File, end []byte) []byte {
+	head := make([]byte, 64<<10)
+	n, _ := f.ReadAt(head, 0) // what could be read counts
+	i, k := bytes.IndexByte(head[:n], '\n'), bytes.IndexByte(end, '\n')
+	if i < 0 || k < 0 {
+		return end
+	}
+	return append(head[:i+1:i+1], end[k+1:]...)
+}
+
+func bareError(err error) string {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		err = e.Err
+	}
+	return err.Error()
+}
+
+func trimMark(b []byte) []byte { return bytes.TrimSpace(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))) }
+
+// mergeLog reads a list of objects (Chainer's LogReport), objects (on lines of their own, or over several) or a CSV table; the
+// last one counts, of a table the last value of each column. It reports whether there was anything.
+func mergeLog(m grid.Metric, b []byte) bool {
+	b = trimMark(b)
+	if len(b) > 0 && b[0] == '[' {
+		if last, ok := lastOfList(b); ok {
+			maps.Copy(m, last)
+			return true
+		}
+	}
+	return mergeLastObject(m, b) || mergeTable(m, b)
+}
+
+// mergeAll merges every object of $MLF_METRICS, so that a program may report different names at different times.
+func mergeAll(m grid.Metric, text []byte) bool {
+	text = trimMark(text)
+	found := false
+	for _, python := range []bool{false, true} {
+		b := text
+		// Text that begins like an object and never ends must not be read to the end again and again.
+		for budget := 4*len(b) + longestObject; len(b) > 0 && budget > 0; {
+			line, rest, _ := bytes.Cut(b, []byte("\n"))
+			begin := line
+			if i := bytes.LastIndexByte(bytes.TrimRight(line, "\r"), '\r'); i >= 0 { // behind a progress bar
+				begin = line[i+1:]
+			}
+			if begin = bytes.TrimLeft(begin, " \t["); len(begin) == 0 || begin[0] != '{' {
+				b = rest
+				continue
+			}
+			start := b[len(line)-len(begin):]
+			o, n, ok := oneObject(start[:min(len(start), longestObject+len(begin))], python)
+			budget -= n
+			if !ok {
+				b = rest
+				continue
+			}
+			maps.Copy(m, o)
+			found = true
+			b = bytes.TrimLeft(start[n:], " \t,;]")
+		}
+		if found {
+			return true
+		}
+	}
+	return mergeTable(m, text)
+}
+
+func oneObject(b []byte, python bool) (grid.Metric, int, bool) {
+	o := grid.Metric{}
+	n, ok := looseObject(b, python, func(name string, v json.RawMessage) { o[name] = v })
+	return o, n, ok
+}
+
+// lastOfList reads a whole list and gives its last element, which is an object; false where the list does not end.
+func lastOfList(b []byte) (last grid.Metric, ok bool) {
+	rest := bytes.TrimSpace(b[1:])
+	for len(rest) > 0 {
+		switch {
+		case rest[0] == ']':
+			return last, last != nil
+		case rest[0] == '{':
+			o, n, ok := oneObject(rest, false)
+			if !ok {
+				return nil, false
+			}
+			last, rest = o, rest[n:]
+		default: // an element of another kind
+			r := looseReader{b: rest}
+			for r.at < len(rest) && rest[r.at] != ',' && rest[r.at] != ']' {
+				r.at++
+			}
+			last, rest = nil, rest[r.at:]
+		}
+		rest = bytes.TrimSpace(rest)
+		if len(rest) > 0 && rest[0] == ',' {
+			rest = bytes.TrimSpace(rest[1:])
+		}
+	}
+	return nil, false
+}
+
+// mergeLastObject takes the last JSON object that ends a line, also one over several lines or behind a progress bar. Where there
+// is none it takes the last dict that Python printed.
+func mergeLastObject(m grid.Metric, b []byte) bool {
+	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
+	for _, python := range []bool{false, true} {
+		budget := 4*len(b) + longestObject
+		for end := len(b); end > 0 && budget > 0; {
+			begin := bytes.LastIndexByte(b[:end], '\n') + 1
+			line := bytes.TrimRight(b[begin:end], " \t\r\n,")
+			if len(line) > 0 && line[len(line)-1] == '}' {
+				if o := objectBefore(b[:begin+len(line)], begin, python, &budget); o != nil {
+					maps.Copy(m, o)
+					return true
+				}
+			}
+			end = max(begin-1, 0)
+		}
+	}
+	return false
+}
+
+// Bounds on where the beginning of an object is looked for.
+const (
+	braceTries = 16   // braces of one line
+	lineTries  = 4096 // lines
+)
+
+// objectBefore finds the object that ends with b: it begins in the last line, from begin on, or at the start of a line before.
+func objectBefore(b []byte, begin int, python bool, budget *int) grid.Metric {
+	try := func(at int) grid.Metric {
+		o, n, ok := oneObject(b[at:], python)
+		*budget -= n
+		if !ok || at+n != len(b) {
+			return nil
+		}
+		return o
+	}
+	at := begin
+	for range braceTries {
+		i := bytes.IndexByte(b[at:], '{')
+		if i < 0 {
+			break
+		}
+		if o := try(at + i); o != nil {
+			return o
+		}
+		at += i + 1
+	}
+	tried := 0
+	for end := begin; end > 0 && len(b)-end < longestObject && tried < lineTries && *budget > 0; {
+		end--
+		start := bytes.LastIndexByte(b[:end], '\n') + 1
+		line := b[start:end]
+		*budget -= len(line) + 1
+		first := bytes.TrimLeft(line, " \t")
+		if i := bytes.LastIndexByte(bytes.TrimRight(line, "\r"), '\r'); i >= 0 {
+			first = line[i+1:]
+		}
+		if open := bytes.TrimRight(first, " \t\r"); len(open) > 0 && (open[0] == '{' || open[len(open)-1] == '{' && bytes.IndexByte(open, ':') < 0) {
+			tried++
+			if o := try(end - len(first) + bytes.IndexByte(first, '{')); o != nil {
+				return o
+			}
+		}
+		end = start
+	}
+	return nil
+}
+
+// plainName is the name of the only column of a table.
+var plainName = regexp.MustCompile(`^[A-Za-z_][\w./-]*$`)
+
+// decimalComma is a number of a table that semicolons or tabs divide: a comma may stand for the point there.
+var decimalComma = regexp.MustCompile(`^[+-]?\d+,\d+([eE][+-]?\d+)?$`)
+
+// mergeTable reads a CSV table: its first line has the names. Of each column the last value counts that is not empty, since some
+// programs write training and validation into rows of their own.
+func mergeTable(m grid.Metric, b []byte) bool {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	header := strings.TrimRight(strings.TrimLeft(string(line), "# "), "\r")
+	comma := delimiter(header)
+	names, err := readRow(header, comma)
+	if err != nil || !areNames(names) {
+		return false
+	}
+	rows := csv.NewReader(bytes.NewReader(b[min(len(line)+1, len(b)):]))
+	rows.Comma, rows.FieldsPerRecord, rows.LazyQuotes, rows.ReuseRecord = comma, -1, true, true
+	found := grid.Metric{}
+	words := false
+	for {
+		row, err := rows.Read()
+		if row == nil || (err != nil && !errors.Is(err, csv.ErrFieldCount)) {
+			break
+		}
+		if len(row) != len(names) && !(len(row) == len(names)+1 && strings.TrimSpace(row[len(names)]) == "") {
+			continue // torn, or no row of this table
+		}
+		for i, name := range names {
+			if v := field(row[i], comma); v != nil {
+				found[name] = v
+				words = words || !isNumberMetric(v)
+			}
+		}
+	}
+	if len(names) == 1 && (words || !plainName.MatchString(names[0])) {
+		return false // any text has one column
+	}
+	maps.Copy(m, found)
+	return len(found) > 0
+}
+
+// delimiter is what divides the header most often.
+func delimiter(header string) rune {
+	best := ','
+	for _, c := range ";\t" {
+		if strings.Count(header, string(c)) > strings.Count(header, string(best)) {
+			best = c
+		}
+	}
+	return best
+}
+
+func readRow(line string, comma rune) ([]string, error) {
+	r := csv.NewReader(strings.NewReader(line))
+	r.Comma, r.LazyQuotes = comma, true
+	names, err := r.Read()
+	for i := range names {
+		names[i] = strings.TrimSpace(names[i])
+	}
+	return names, err
+}
+
+// areNames reports whether a line may be a header: names that are no numbers, each once.
+func areNames(names []string) bool {
+	seen := map[string]bool{}
+	for _, n := range names {
+		if _, err := strconv.ParseFloat(n, 64); err == nil || n == "" || seen[n] || len(n) > 200 {
+			return false
+		}
+		seen[n] = true
+	}
+	return len(names) > 0
+}
+
+func field(text string, comma rune) json.RawMessage {
+	text = strings.TrimSpace(strings.ToValidUTF8(text, "\uFFFD"))
+	if text == "" {
+		return nil
+	}
+	if comma != ',' && decimalComma.MatchString(text) {
+		text = strings.Replace(text, ",", ".", 1)
+	}
+	if v := wordMetric(text, false); v != nil && text != "true" && text != "false" {
+		return v
+	}
+	return textMetric(text)
+}
+
+func isNumberMetric(v json.RawMessage) bool {
+	return len(v) > 0 && (v[0] == '-' || v[0] >= '0' && v[0] <= '9')
+}
