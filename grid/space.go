@@ -109,6 +109,15 @@ func (s Space) Keys() []string {
 	return keys
 }
 
+// Axes gives the axes as they were given. Those that an extended space got later follow the one of the same key.
+func (s Space) Axes() []Axis {
+	var all []Axis
+	for _, d := range s.dims {
+		all = append(all, d.axes...)
+	}
+	return all
+}
+
 // Exclude gives the exclude expressions.
 func (s Space) Exclude() []string {
 	if s.rules == nil {

@@ -21,10 +21,7 @@ type blockRecord struct {
 
 // MarshalJSON writes the axes as they were given, never their points.
 func (s Space) MarshalJSON() ([]byte, error) {
-	r := spaceRecord{Exclude: s.Exclude()}
-	for _, d := range s.dims {
-		r.Axes = append(r.Axes, d.axes...)
-	}
+	r := spaceRecord{Axes: s.Axes(), Exclude: s.Exclude()}
 	if s.rules != nil || len(s.blocks) > 1 {
 		for _, b := range s.blocks {
 			r.Blocks = append(r.Blocks, blockRecord{Lo: b.lo, Hi: b.hi, Kept: b.kept})

@@ -1,6 +1,9 @@
 package grid
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // RecordVersion is the version of the sweep record that this program writes.
 const RecordVersion = 1
@@ -9,6 +12,7 @@ const RecordVersion = 1
 type Sweep struct {
 	V       int        `json:"v"`
 	ID      SweepID    `json:"id"`
+	Number  int64      `json:"number,omitempty"` // counts the submissions to a master, whatever its clock says; 0 in older records
 	Project string     `json:"project"`
 	Name    string     `json:"name,omitempty"`  // the user's own name for it
 	Token   string     `json:"token,omitempty"` // of the submission, so that one that is sent twice makes one sweep
@@ -22,12 +26,19 @@ type Sweep struct {
 	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit
 	Submitted   time.Time `json:"submitted"`
 	Ended       time.Time `json:"ended,omitzero"`
+	Problem     string    `json:"problem,omitempty"` // why the master has cancelled it
 
 	// Environ is the environment of the shell that submitted the sweep, as KEY=value; empty means that of each node.
 	// EnvironAdded is what the user added to either. Both may hold secrets: they are kept only in the store, which is
 	// readable by its owner alone, and never shown.
 	Environ      []string `json:"environ,omitempty"`
 	EnvironAdded []string `json:"environ_added,omitempty"`
+}
+
+// Compare orders sweeps by submission, the oldest first. The number decides: clocks are set back, and sweeps of one moment have one
+// time. Records without a number are older than those with one.
+func (s *Sweep) Compare(t *Sweep) int {
+	return cmp.Or(cmp.Compare(s.Number, t.Number), s.Submitted.Compare(t.Submitted), cmp.Compare(s.ID, t.ID))
 }
 
 // Active reports whether trials of the sweep are to be leased.

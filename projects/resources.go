@@ -13,9 +13,6 @@ import (
 	"mlfnode/grid"
 )
 
-// maxRetries is how often one class may be retried: more is a loop that hides a broken program.
-const maxRetries = 1000
-
 func (s *schema) resources(what string, n *yaml.Node, t *task) {
 	r := &t.Resources
 	s.fields(what, n, "{cpus: 1, memory: 1GiB}", map[string]field{
@@ -145,8 +142,8 @@ func (s *schema) count(what string, n *yaml.Node) (int, bool) {
 		return 0, false
 	}
 	v, err := strconv.Atoi(text)
-	if err != nil || v < 0 || v > maxRetries {
-		s.report(n, fmt.Sprintf("Give a whole number from 0 to %d.", maxRetries), "%s is %q, which is no number of retries", what, text)
+	if err != nil || v < 0 || v > grid.MaxRetries {
+		s.report(n, fmt.Sprintf("Give a whole number from 0 to %d.", grid.MaxRetries), "%s is %q, which is no number of retries", what, text)
 		return 0, false
 	}
 	return v, true

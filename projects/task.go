@@ -1,12 +1,8 @@
 package projects
 
 import (
-	"path"
-	"regexp"
-	"slices"
 	"strings"
 
-	"github.com/bmatcuk/doublestar/v4"
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
@@ -100,10 +96,9 @@ func (s *schema) constants(what string, n *yaml.Node, t *task) {
 
 func (s *schema) env(what string, n *yaml.Node, t *task) {
 	t.Env = map[string]string{}
-	valid := regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	s.entries(what, n, `{OMP_NUM_THREADS: "1"}`, func(key, value *yaml.Node) {
-		if !valid.MatchString(key.Value) {
-			s.report(key, "Use letters, digits and '_'.", "%q is no name of an environment variable", key.Value)
+		if err := grid.CheckVariable(key.Value); err != nil {
+			s.report(key, "", "%s", err) // it ends with a hint of its own
 		} else if v, ok := s.text(key.Value, value); ok {
 			t.Env[key.Value] = v
 		}
@@ -113,20 +108,15 @@ func (s *schema) env(what string, n *yaml.Node, t *task) {
 func (s *schema) artifacts(what string, n *yaml.Node, t *task) {
 	patterns, nodes := s.texts(what, n, `["result/**"]`)
 	for i, p := range patterns {
-		switch {
-		case p == "" || !doublestar.ValidatePattern(p):
-			s.report(nodes[i], "Write it like result/** or *.json.", "%q is no valid pattern", p)
-		case !relative(p):
-			s.report(nodes[i], "Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
+		if err := grid.CheckPattern(p); err != nil {
+			s.report(nodes[i], "", "%s", err)
 		}
 	}
 	t.Artifacts = patterns
 }
 
 // relative reports whether a slash path or pattern stays in the folder where it starts.
-func relative(p string) bool {
-	return p != "" && !path.IsAbs(p) && !slices.Contains(strings.Split(p, "/"), "..")
-}
+func relative(p string) bool { return grid.Relative(p) }
 
 // inside reads the path of a file in the project.
 func (s *schema) inside(what string, n *yaml.Node) string {
@@ -180,14 +170,9 @@ func (s *schema) regex(n *yaml.Node) string {
 	if !ok {
 		return ""
 	}
-	re, err := regexp.Compile(text)
-	if err != nil {
-		reason := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
-		s.report(n, "Use the syntax of Go's regexp package, and single quotes around it.", "the regex does not work: %s", reason)
+	if err := grid.CheckRegex(text); err != nil {
+		s.report(n, "", "%s", err)
 		return ""
-	}
-	if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
-		s.report(n, "Name each metric, like 'loss: (?P<loss>[0-9.]+)'.", "the regex has no named group")
 	}
 	return text
 }

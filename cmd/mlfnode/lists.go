@@ -64,9 +64,17 @@ func (a *app) listSweeps(all []api.Sweep) error {
 	for _, s := range all {
 		n := func(v int64) string { return strconv.FormatInt(v, 10) }
 		t.row(string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed), n(s.Cancelled),
-			humanize.Time(s.Submitted), s.Name)
+			ago(s.Submitted), s.Name)
 	}
 	return t.end()
+}
+
+// ago says how long ago something was that lies in the past, whatever the clocks of two machines, or of one that was set back, say.
+func ago(t time.Time) string {
+	if now := time.Now(); t.After(now) {
+		t = now
+	}
+	return humanize.Time(t)
 }
 
 // retention says what is kept, and what hinders a sweep.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -61,7 +62,7 @@ func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 	}
 	p := &plan{project: project, task: def.Task, space: space}
 	f.override(&p.task)
-	if err := p.task.CheckCommand(space.Keys()); err != nil {
+	if err := errors.Join(p.task.Check(), p.task.CheckCommand(space.Keys())); err != nil { // as the master does again
 		return nil, asUsage(err)
 	}
 	return p, p.checkCommand()

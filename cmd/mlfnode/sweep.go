@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"mlfnode/grid"
 	"mlfnode/node/api"
 	"mlfnode/projects"
 )
@@ -106,6 +107,9 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if f.maxParallel < 0 || f.limit < 0 {
 		return usage("--max-parallel and --limit take numbers from 0", "leave it out for no limit")
 	}
+	if err := grid.CheckLabel("the name", f.name); err != nil {
+		return asUsage(err)
+	}
 	p, err := a.load(args, command, &f.planFlags)
 	if err != nil {
 		return err
@@ -196,7 +200,15 @@ func submit(ctx context.Context, c *api.Client, b *bundle, sub api.Submit) (api.
 			}
 		}
 	}
-	return c.Submit(ctx, sub)
+	v, err := c.Submit(ctx, sub)
+	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle && b.digest != "" {
+		// It went with the last sweep that used it, a moment ago.
+		if err := b.put(ctx, c); err != nil {
+			return api.Sweep{}, err
+		}
+		v, err = c.Submit(ctx, sub)
+	}
+	return v, err
 }
 
 // bundle is a packed project in a temporary file; without a digest there is none.

@@ -98,7 +98,7 @@ func (a *app) listTokens(all []api.TokenKnown) error {
 		if k.Uses > 0 {
 			used = fmt.Sprintf("%d of %d", k.Used, k.Uses)
 		}
-		t.row(k.ID, k.Role, k.State, humanize.Time(k.Made), expires, used, k.Note)
+		t.row(k.ID, k.Role, k.State, ago(k.Made), expires, used, k.Note)
 	}
 	return t.end()
 }

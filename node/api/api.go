@@ -38,19 +38,18 @@ const (
 // Last is the sweep name that stands for the newest sweep.
 const Last = "last"
 
-// Submit asks for a new sweep. The bundle must have been stored before.
+// Submit is a new sweep. The bundle must have been stored before. Over the wire it is a Submission.
 type Submit struct {
-	Token       string     `json:"token,omitempty"` // names this submission: the same one again gives the same sweep
-	Project     string     `json:"project"`
-	Name        string     `json:"name,omitempty"`
-	Task        grid.Task  `json:"task"`
-	Bundle      string     `json:"bundle,omitempty"`
-	Space       grid.Space `json:"space"`
-	Priority    int        `json:"priority,omitempty"`
-	MaxParallel int        `json:"max_parallel,omitempty"`
-	Environ     []string   `json:"environ,omitempty"` // of the submitting shell, KEY=value; empty: that of each node
-	// EnvironAdded overrides single variables of either, KEY=value.
-	EnvironAdded []string `json:"environ_added,omitempty"`
+	Token        string // names this submission: the same one again gives the same sweep
+	Project      string
+	Name         string
+	Task         grid.Task
+	Bundle       string
+	Space        grid.Space
+	Priority     int
+	MaxParallel  int
+	Environ      []string // of the submitting shell, KEY=value; empty: that of each node
+	EnvironAdded []string // overrides single variables of either, KEY=value
 }
 
 // Sweep is a sweep with its counts, as `sweeps --json` prints it. Counts always add up to Count.
@@ -203,9 +202,13 @@ type Retention struct {
 // Error is the body of every answer that is no success.
 type Error struct {
 	Status int    `json:"-"`
+	Code   string `json:"code,omitempty"` // one of the codes below, where a program may do something about it
 	Msg    string `json:"error"`
 	Hint   string `json:"hint,omitempty"`
 }
+
+// CodeNoBundle is the code of the refusal of a submission whose bundle is not stored: it has been removed meanwhile, or never was.
+const CodeNoBundle = "no_bundle"
 
 // Error gives the message with its hint.
 func (e *Error) Error() string {

@@ -98,7 +98,7 @@ func (c *Client) PutBundle(ctx context.Context, digest string, r io.Reader) erro
 
 // Submit starts a sweep. When it returns, the sweep is on disk.
 func (c *Client) Submit(ctx context.Context, s Submit) (Sweep, error) {
-	return post[Sweep](ctx, c, PathSweeps, s)
+	return post[Sweep](ctx, c, PathSweeps, s.submission())
 }
 
 // Sweeps lists all sweeps, the oldest first.

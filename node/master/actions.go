@@ -26,8 +26,19 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
 			"lower `resources` in project.yaml")
 	}
-	if r, ok := m.submitted(s.Token); ok {
+	// One at a time: a submission that is sent once more while the first is on its way to the disk is the same sweep, and a bundle
+	// is not removed between the look for it and the record that names it.
+	select {
+	case m.submitting <- struct{}{}:
+		defer func() { <-m.submitting }()
+	case <-ctx.Done():
+		return jetstream.Record{}, context.Cause(ctx)
+	}
+	if r, ok := m.submitted(ctx, s.Token); ok {
 		return r, nil
+	}
+	if err := m.hasBundle(ctx, s.Bundle); err != nil {
+		return jetstream.Record{}, err
 	}
 	for {
 		n, err := m.cfg.Store.Records.NextNumber(ctx, s.Project)
@@ -35,17 +46,33 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 			return jetstream.Record{}, fmt.Errorf("number sweep of %s: %w", s.Project, err)
 		}
 		sweep := record(s, n)
+		sweep.Number = m.newestNumber() + 1
 		rev, err := m.cfg.Store.Records.Create(ctx, sweep)
 		if errors.Is(err, jetstream.ErrExists) {
 			continue
 		}
 		if err != nil {
+			m.doubtful(s.Token, sweep.ID)
 			return jetstream.Record{}, fmt.Errorf("store sweep %s: %w", sweep.ID, err)
 		}
 		r := jetstream.Record{Sweep: sweep, Rev: rev}
 		m.note(jetstream.Change{ID: sweep.ID, Record: r})
 		return r, nil
 	}
+}
+
+// hasBundle refuses a submission whose bundle is not stored.
+func (m *Master) hasBundle(ctx context.Context, digest string) error {
+	if digest == "" {
+		return nil
+	}
+	ok, err := m.cfg.Store.Bundles.Has(ctx, digest)
+	if err == nil && !ok {
+		err = &api.Error{
+			Status: http.StatusConflict, Code: api.CodeNoBundle, Msg: "the bundle " + digest + " has not been stored", Hint: "submit again",
+		}
+	}
+	return err
 }
 
 // fits reports whether a node could ever run such a task. In a cluster a sweep may wait for nodes that are away.
@@ -56,13 +83,43 @@ func (m *Master) fits(r grid.Resources) bool {
 	return m.cfg.Slots(r) > 0
 }
 
-func (m *Master) submitted(token string) (jetstream.Record, bool) {
+// submitted finds the sweep of a submission's token.
+func (m *Master) submitted(ctx context.Context, token string) (jetstream.Record, bool) {
+	if token == "" {
+		return jetstream.Record{}, false
+	}
 	for _, r := range m.Sweeps() {
-		if token != "" && r.Sweep.Token == token {
+		if r.Sweep.Token == token {
+			return r, true
+		}
+	}
+	// A record whose storing failed may have been stored, and nobody has been told yet.
+	if id := m.doubts[token]; id != "" {
+		if r, err := m.cfg.Store.Records.Load(ctx, id); err == nil && r.Sweep.Token == token {
+			m.note(jetstream.Change{ID: id, Record: r})
 			return r, true
 		}
 	}
 	return jetstream.Record{}, false
+}
+
+// maxDoubts bounds the submissions that are remembered of which nobody knows whether they were stored.
+const maxDoubts = 1000
+
+func (m *Master) doubtful(token string, id grid.SweepID) {
+	if len(m.doubts) >= maxDoubts {
+		clear(m.doubts)
+	}
+	m.doubts[token] = id
+}
+
+// newestNumber is the highest number of a sweep.
+func (m *Master) newestNumber() int64 {
+	var newest int64
+	for _, r := range m.Sweeps() {
+		newest = max(newest, r.Sweep.Number)
+	}
+	return newest
 }
 
 func record(s *api.Submit, n int) *grid.Sweep {
@@ -110,6 +167,18 @@ func (m *Master) Cancel(ctx context.Context, id grid.SweepID) (jetstream.Record,
 		}
 		return nil
 	})
+}
+
+// failSweep ends a sweep whose record says something that nobody can do.
+func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) error {
+	m.log.Error("sweep is cancelled", "sweep", id, "reason", why)
+	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
+		if s.Active() {
+			s.State, s.Ended, s.Problem = grid.SweepCancelled, time.Now().UTC(), why
+		}
+		return nil
+	})
+	return err
 }
 
 // Extend adds values to axes of the sweep and returns how many points that adds.

@@ -146,6 +146,9 @@ func (s *state) open(ctx context.Context, sweep *grid.Sweep, leases []jetstream.
 	}
 	f.load(terminal, open, time.Now())
 	s.feeds[sweep.ID] = f
+	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
+		return s.m.failSweep(ctx, sweep.ID, "the sweep's record can't be obeyed: "+err.Error())
+	}
 	return s.finishComplete(ctx)
 }
 
@@ -245,7 +248,7 @@ func (s *state) feed(ctx context.Context) error {
 func (s *state) byLane() map[grid.Lane][]*feed {
 	lanes := map[grid.Lane][]*feed{}
 	for _, f := range s.feeds {
-		if f.sweep.Active() {
+		if f.sweep.Active() && f.sweep.Task.Resources.Check() == nil {
 			lane := f.sweep.Lane()
 			lanes[lane] = append(lanes[lane], f)
 		}

@@ -54,6 +54,9 @@ type Master struct {
 	peers   *peers
 	pace    atomic.Int64 // how long nodes are to wait between reports
 
+	submitting chan struct{}           // held by a submission, and by the removal of a bundle
+	doubts     map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
+
 	tellMu sync.Mutex
 	told   []func(*state)
 	kick   chan struct{}
@@ -74,6 +77,7 @@ func New(cfg Config) *Master {
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
 		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}}, kick: make(chan struct{}, 1),
 		sweeps: map[grid.SweepID]jetstream.Record{}, moved: make(chan struct{}),
+		submitting: make(chan struct{}, 1), doubts: map[string]grid.SweepID{},
 	}
 	if cfg.Nodes != nil {
 		m.crashes = cfg.Nodes.CrashLimit

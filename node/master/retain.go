@@ -90,6 +90,12 @@ func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
 	if s.Bundle == "" {
 		return nil
 	}
+	select {
+	case m.submitting <- struct{}{}:
+		defer func() { <-m.submitting }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 	for _, r := range m.Sweeps() {
 		if r.Sweep.ID != s.ID && r.Sweep.Bundle == s.Bundle {
 			return nil

@@ -212,7 +212,7 @@ func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
 func (m *Monitor) newest() (*grid.Sweep, error) {
 	var newest *grid.Sweep
 	for _, rec := range m.cfg.Master.Sweeps() {
-		if newest == nil || rec.Sweep.Submitted.After(newest.Submitted) {
+		if newest == nil || rec.Sweep.Compare(newest) > 0 {
 			newest = rec.Sweep
 		}
 	}

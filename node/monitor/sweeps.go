@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
 
 func (m *Monitor) sweeps(r *http.Request) ([]api.Sweep, error) {
 	records := m.cfg.Master.Sweeps()
+	slices.SortFunc(records, func(a, b jetstream.Record) int { return a.Sweep.Compare(b.Sweep) })
 	all := make([]api.Sweep, 0, len(records))
 	for _, rec := range records {
 		s, err := m.view(r.Context(), rec.Sweep)
@@ -23,7 +25,6 @@ func (m *Monitor) sweeps(r *http.Request) ([]api.Sweep, error) {
 		}
 		all = append(all, s)
 	}
-	slices.SortFunc(all, func(a, b api.Sweep) int { return a.Submitted.Compare(b.Submitted) })
 	return all, nil
 }
 
@@ -61,6 +62,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	if s.State == grid.SweepCancelled {
 		v.Cancelled, v.Pending = v.Cancelled+v.Pending, 0
 	}
+	v.Problem = s.Problem
 	if s.Active() {
 		v.ETA = eta(&v, time.Now())
 		v.Problem = m.cfg.Master.Problem()
@@ -114,23 +116,18 @@ func decode(r *http.Request, v any) error {
 }
 
 func (m *Monitor) submit(r *http.Request) (api.Sweep, error) {
-	var s api.Submit
-	if err := decode(r, &s); err != nil {
+	var q api.Submission
+	if err := decode(r, &q); err != nil {
 		return api.Sweep{}, err
 	}
-	if s.Project == "" || s.Space.Count() < 1 {
-		return api.Sweep{}, badRequest("the submission has no project name or no point", "")
+	s, err := q.Check()
+	if err != nil {
+		return api.Sweep{}, badRequest(err.Error(), "")
 	}
-	if s.Bundle != "" {
-		ok, err := m.cfg.Store.Bundles.Has(r.Context(), s.Bundle)
-		if err != nil {
-			return api.Sweep{}, err
-		}
-		if !ok {
-			return api.Sweep{}, badRequest("the bundle "+s.Bundle+" has not been stored", "submit again")
-		}
+	if s.Bundle != "" && !isDigest(s.Bundle) {
+		return api.Sweep{}, badRequest("a bundle is named by its SHA-256, 64 hex digits in lower case", "")
 	}
-	rec, err := m.cfg.Master.Submit(r.Context(), &s)
+	rec, err := m.cfg.Master.Submit(r.Context(), s)
 	if err != nil {
 		return api.Sweep{}, err
 	}

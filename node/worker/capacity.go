@@ -45,7 +45,7 @@ func (c *capacity) release(r grid.Resources) {
 
 // slots says how often the resources fit into the empty machine.
 func (c *capacity) slots(r grid.Resources) int {
-	if r.GPUs > 0 {
+	if r.GPUs > 0 || r.CPUs < 0 || r.Memory < 0 { // less than nothing is in no record that was checked
 		return 0
 	}
 	c.mu.Lock()

@@ -1,0 +1,226 @@
+package grid
+
+import (
+	"math"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// Bounds of what a submission may name.
+const (
+	maxProject = 40
+	maxLabel   = 200 // the user's own name of a sweep, a task's name
+	maxAmount  = 1e6 // processors or devices of one trial
+
+	// MaxRetries is how often one class may be retried: more is a loop that hides a broken program.
+	MaxRetries = 1000
+)
+
+var (
+	projectName  = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
+	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+// CheckProject says why a name can't be a project's: sweep ids, subjects of the store and folders are made of it.
+func CheckProject(name string) error {
+	if len(name) > maxProject || !projectName.MatchString(name) {
+		return flawf("Use letters, digits and dashes, at most 40.", "%.60q is no name of a project", name)
+	}
+	return nil
+}
+
+// CheckLabel says why a text can't be a name for people, which what stands for: it is one short line. An empty one is no error.
+func CheckLabel(what, text string) error {
+	switch {
+	case !utf8.ValidString(text):
+		return flawf("Write it as UTF-8.", "%s is not valid UTF-8", what)
+	case utf8.RuneCountInString(text) > maxLabel:
+		return flawf("Use at most 200.", "%s has %d characters", what, utf8.RuneCountInString(text))
+	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }):
+		return flawf("Take them out.", "%s %.60q holds control characters", what, text)
+	}
+	return nil
+}
+
+// CheckVariable says why a name can't be that of an environment variable.
+func CheckVariable(name string) error {
+	if !variableName.MatchString(name) {
+		return flawf("Use letters, digits and '_'.", "%q is no name of an environment variable", name)
+	}
+	return nil
+}
+
+// Relative reports whether a slash path or pattern stays in the folder where it starts.
+func Relative(p string) bool {
+	return p != "" && !path.IsAbs(p) && !slices.Contains(strings.Split(p, "/"), "..")
+}
+
+// CheckPattern says why a text is no pattern of files below a trial's folder.
+func CheckPattern(p string) error {
+	switch {
+	case p == "" || !doublestar.ValidatePattern(p):
+		return flawf("Write it like result/** or *.json.", "%q is no valid pattern", p)
+	case !Relative(p):
+		return flawf("Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
+	}
+	return nil
+}
+
+// CheckRegex says why a text is no regular expression that gives metrics.
+func CheckRegex(text string) error {
+	re, err := regexp.Compile(text)
+	if err != nil {
+		reason := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+		return flawf("Use the syntax of Go's regexp package, and single quotes around it.", "the regex does not work: %s", reason)
+	}
+	if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
+		return flawf("Name each metric, like 'loss: (?P<loss>[0-9.]+)'.", "the regex has no named group")
+	}
+	return nil
+}
+
+// Check says why a task can't be run by anybody. A project's loader finds the same with its place; this is for what comes from
+// elsewhere, over the API mostly.
+func (t *Task) Check() error {
+	if t.Name == "" {
+		return flawf("Give it one.", "the task has no name")
+	}
+	for _, check := range []func() error{
+		func() error { return CheckLabel("the task's name", t.Name) },
+		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkTimes, t.Retries.Check, t.checkResults,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *Task) checkCommand() error {
+	const hint = `Give the program and its arguments, like ["python3", "main.py"].`
+	switch {
+	case len(t.Command) == 0 && strings.TrimSpace(t.Shell) == "":
+		return flawf(hint, "the task has no command")
+	case len(t.Command) > 0 && t.Shell != "":
+		return flawf("Give one of them.", "the task has both a program and a line for the shell")
+	case len(t.Command) > 0 && strings.TrimSpace(t.Command[0]) == "":
+		return flawf(hint, "command names no program")
+	case len(t.Setup) > 0 && strings.TrimSpace(t.Setup[0]) == "":
+		return flawf(hint, "setup names no program")
+	}
+	for what, texts := range map[string][]string{"command": append(slices.Clone(t.Command), t.Shell), "setup": t.Setup, "image": {t.Image}} {
+		if slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsRune(s, 0) }) {
+			return flawf("Take it out.", "%s holds a zero byte", what)
+		}
+	}
+	return nil
+}
+
+func (t *Task) checkConstants() error {
+	seen := map[string]bool{}
+	for _, c := range t.Constants {
+		if err := (Axis{Key: c.Key, Values: []Value{c.Value}}).Check(); err != nil {
+			return err
+		}
+		if seen[c.Key] {
+			return flawf("Keep one of them.", "the constant %s is given twice", c.Key)
+		}
+		seen[c.Key] = true
+	}
+	return nil
+}
+
+func (t *Task) checkEnv() error {
+	for name, value := range t.Env {
+		if err := CheckVariable(name); err != nil {
+			return err
+		}
+		if strings.ContainsRune(value, 0) {
+			return flawf("Take it out.", "%s holds a zero byte", name)
+		}
+	}
+	return nil
+}
+
+// Check says why no trial can reserve so much.
+func (r Resources) Check() error {
+	if !(r.CPUs > 0) {
+		return flawf("Give the cores that one trial uses, like 1 or 0.5.", "cpus is %g", r.CPUs)
+	}
+	for what, v := range map[string]float64{"cpus": r.CPUs, "gpus": r.GPUs, "memory": float64(r.Memory), "gpu_memory": float64(r.GPUMemory)} {
+		whole := what == "memory" || what == "gpu_memory"
+		if v < 0 || math.IsNaN(v) || (v > maxAmount && !whole) {
+			return flawf("Give a number like 1 or 0.5.", "%s is %g, which is no amount", what, v)
+		}
+	}
+	return nil
+}
+
+func (t *Task) checkTimes() error {
+	for what, d := range map[string]time.Duration{"timeout": t.Timeout, "idle_timeout": t.IdleTimeout, "grace": t.Grace} {
+		if d < 0 {
+			return flawf("Write it like 2h, 1h30m, 90s or 1d.", "%s is %s, which is no duration", what, d)
+		}
+	}
+	if t.LogLimit < 0 {
+		return flawf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is no size", t.LogLimit)
+	}
+	return nil
+}
+
+// Check says why a policy of retries names what there is not.
+func (r Retries) Check() error {
+	for class, n := range r {
+		if !slices.Contains(SettableClasses(), class) {
+			return flawf("", "retries names %.60q, which is no class of failures that a task may set", string(class))
+		}
+		if n < 0 || n > MaxRetries {
+			return flawf("Give a whole number from 0 to 1000.", "retries of %s is %d", class, n)
+		}
+	}
+	return nil
+}
+
+func (t *Task) checkResults() error {
+	for _, p := range t.Artifacts {
+		if err := CheckPattern(p); err != nil {
+			return err
+		}
+	}
+	for i := range t.Metrics {
+		if err := t.Metrics[i].check(); err != nil {
+			return err
+		}
+	}
+	if o := t.Objective; o != nil && (o.Metric == "" || (o.Goal != "maximize" && o.Goal != "minimize")) {
+		return flawf("Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
+	}
+	return nil
+}
+
+func (s *Source) check() error {
+	given := 0
+	for _, text := range []string{s.Log, s.Regex, s.JSON} {
+		if text != "" {
+			given++
+		}
+	}
+	switch {
+	case given != 1:
+		return flawf("Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
+	case s.Log != "" && (!Relative(s.Log) || strings.ContainsRune(s.Log, 0)):
+		return flawf("Give the path from the folder itself, without leading '/' and without '..'.", "metrics.log is %q, which leaves the folder", s.Log)
+	case s.JSON != "" && s.JSON != "stdout":
+		return flawf("Write json: stdout.", "metrics.json is %q", s.JSON)
+	case s.Regex != "":
+		return CheckRegex(s.Regex)
+	}
+	return nil
+}

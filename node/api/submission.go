@@ -1,0 +1,140 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// Submission is the body of a request for a new sweep. It says what is wanted, in the words of project.yaml, and not how the store
+// keeps it: the master makes the space and the record. Client.Submit makes one of a Submit.
+//
+// The names are those that older versions sent, so that a client and a master of neighbouring versions understand each other.
+type Submission struct {
+	Token        string    `json:"token,omitempty"`
+	Project      string    `json:"project"`
+	Name         string    `json:"name,omitempty"`
+	Task         TaskSpec  `json:"task"`
+	Bundle       string    `json:"bundle,omitempty"`
+	Space        SpaceSpec `json:"space"`
+	Priority     int       `json:"priority,omitempty"`
+	MaxParallel  int       `json:"max_parallel,omitempty"`
+	Environ      []string  `json:"environ,omitempty"`
+	EnvironAdded []string  `json:"environ_added,omitempty"`
+}
+
+// SpaceSpec is the space of a new sweep: all combinations of the axes' values, less those that are excluded.
+type SpaceSpec struct {
+	Axes    []grid.Axis `json:"axes,omitempty"`
+	Exclude []string    `json:"exclude,omitempty"`
+}
+
+// TaskSpec is the task of a new sweep.
+type TaskSpec struct {
+	Name        string            `json:"name"`
+	Command     []string          `json:"command,omitempty"`
+	Shell       string            `json:"shell,omitempty"`
+	Constants   grid.Params       `json:"constants,omitempty"`
+	Setup       []string          `json:"setup,omitempty"`
+	Image       string            `json:"image,omitempty"`
+	Env         map[string]string `json:"env,omitempty"`
+	Resources   grid.Resources    `json:"resources"`
+	Timeout     Duration          `json:"timeout,omitempty"`
+	IdleTimeout Duration          `json:"idle_timeout,omitempty"`
+	Grace       Duration          `json:"grace,omitempty"`
+	LogLimit    int64             `json:"log_limit,omitempty"`
+	Retries     grid.Retries      `json:"retries"`
+	Artifacts   []string          `json:"artifacts,omitempty"`
+	Metrics     []grid.Source     `json:"metrics,omitempty"`
+	Objective   *grid.Objective   `json:"objective,omitempty"`
+}
+
+// Duration is a length of time. It is read as text, like "1h30m", or as nanoseconds, and written as nanoseconds.
+type Duration time.Duration
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) != nil {
+		var n int64
+		if err := json.Unmarshal(b, &n); err != nil {
+			return fmt.Errorf("%.60s is no duration: write it like \"1h30m\"", b)
+		}
+		*d = Duration(n)
+		return nil
+	}
+	v, err := time.ParseDuration(text)
+	if err != nil {
+		return fmt.Errorf("%.60q is no duration: write it like \"1h30m\"", text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Spec gives the task as a request has it.
+func Spec(t *grid.Task) TaskSpec {
+	return TaskSpec{
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Image: t.Image, Env: t.Env,
+		Resources: t.Resources, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
+		LogLimit: t.LogLimit, Retries: t.Retries, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+	}
+}
+
+// Task is the inverse of Spec.
+func (t *TaskSpec) Task() grid.Task {
+	return grid.Task{
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Image: t.Image, Env: t.Env,
+		Resources: t.Resources, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
+		LogLimit: t.LogLimit, Retries: t.Retries, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+	}
+}
+
+// submission is the request for s.
+func (s *Submit) submission() *Submission {
+	return &Submission{
+		Token: s.Token, Project: s.Project, Name: s.Name, Task: Spec(&s.Task), Bundle: s.Bundle,
+		Space:    SpaceSpec{Axes: s.Space.Axes(), Exclude: s.Space.Exclude()},
+		Priority: s.Priority, MaxParallel: s.MaxParallel, Environ: s.Environ, EnvironAdded: s.EnvironAdded,
+	}
+}
+
+// Bounds of what a submission may hold beside its task and its space.
+const (
+	maxToken    = 128
+	maxPriority = 1_000_000
+)
+
+// Check gives what the request asks for, with its space made of the axes, or says what is wrong with it. It is what a client checks
+// before it asks, and what the master checks again.
+func (q *Submission) Check() (*Submit, error) {
+	s := &Submit{
+		Token: q.Token, Project: q.Project, Name: q.Name, Task: q.Task.Task(), Bundle: q.Bundle,
+		Priority: q.Priority, MaxParallel: q.MaxParallel, Environ: q.Environ, EnvironAdded: q.EnvironAdded,
+	}
+	if err := errors.Join(grid.CheckProject(s.Project), grid.CheckLabel("the sweep's name", s.Name), s.Task.Check()); err != nil {
+		return nil, err
+	}
+	switch {
+	case len(s.Token) > maxToken || strings.ContainsFunc(s.Token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		return nil, errors.New("the token of the submission is not up to 128 printable characters")
+	case s.Priority < -maxPriority || s.Priority > maxPriority:
+		return nil, fmt.Errorf("the priority is %d, and it goes from -%d to %d", s.Priority, maxPriority, maxPriority)
+	case s.MaxParallel < 0:
+		return nil, fmt.Errorf("max_parallel is %d. Leave it out for no limit", s.MaxParallel)
+	}
+	for _, kv := range append(s.Environ[:len(s.Environ):len(s.Environ)], s.EnvironAdded...) {
+		if strings.ContainsRune(kv, 0) {
+			return nil, errors.New("a variable of the environment holds a zero byte")
+		}
+	}
+	var err error
+	s.Space, err = grid.NewSpace(q.Space.Axes, q.Space.Exclude)
+	if err != nil {
+		return nil, err
+	}
+	return s, s.Task.CheckCommand(s.Space.Keys())
+}
