@@ -7,15 +7,26 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/private"
 )
 
 // ErrInUse is returned by Open when another process has the state folder.
 var ErrInUse = errors.New("the state folder is in use by another mlfnode")
 
+// MakeState makes the state folder, for this user alone, and reports whether others had rights to it, which it takes away. Who may
+// write to it, or to the socket in it, may run programs as this user; who may read it has the keys of the cluster.
+func MakeState(dir string) (mended bool, err error) {
+	if mended, err = private.Folder(dir, "lock", "token", "trust", "examples", socketName); err != nil {
+		return false, fmt.Errorf("make state folder: %w", err)
+	}
+	return mended, nil
+}
+
 // lockState takes the state folder for this process. The lock ends with the process, however that ends.
 func lockState(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make state folder: %w", err)
+	if _, err := MakeState(dir); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

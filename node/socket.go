@@ -2,10 +2,13 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+
+	"mlfnode/node/private"
 )
 
 // socketName is the unix socket in the state folder through which other terminals reach the node.
@@ -28,7 +31,7 @@ func withSocket(dir string, fn func(path string) error) error {
 	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), socketName))
 }
 
-// listen opens the socket for this user only. The caller holds the lock, so a socket that is there is a dead one.
+// listen opens the socket for this user (and root) only. The caller holds the lock, so a socket that is there is a dead one.
 func listen(dir string) (net.Listener, error) {
 	if err := os.Remove(filepath.Join(dir, socketName)); err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("remove dead socket: %w", err)
@@ -44,7 +47,11 @@ func listen(dir string) (net.Listener, error) {
 	}
 	// The path that was bound may be one through /proc: the file is removed by its own name instead.
 	l.SetUnlinkOnClose(false)
-	return unlinking{l, filepath.Join(dir, socketName)}, nil
+	if err := private.Seal(dir, socketName); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("close the node's socket to others: %w", err)
+	}
+	return unlinking{private.Listener{UnixListener: l}, filepath.Join(dir, socketName)}, nil
 }
 
 // unlinking removes the socket's file with the listener.
@@ -67,5 +74,10 @@ func dial(ctx context.Context, dir string) (net.Conn, error) {
 		c, err = d.DialContext(ctx, "unix", path)
 		return err
 	})
+	// Another user who listens there would be told what trials are to run with.
+	if u, ok := c.(*net.UnixConn); err == nil && ok && os.Geteuid() != 0 && !private.IsTrusted(u) {
+		c.Close()
+		return nil, errors.New("the node's socket belongs to another user")
+	}
 	return c, err
 }

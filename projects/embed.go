@@ -48,7 +48,7 @@ func extract(name, cache string) (string, error) {
 	if isFolder(dir) {
 		return dir, nil
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := os.MkdirAll(cache, 0o700); err != nil { // the state folder may be made with it
 		return "", fmt.Errorf("make the cache folder: %w", err)
 	}
 	temp, err := os.MkdirTemp(cache, "."+name+"-")

@@ -190,7 +190,7 @@ func (a *app) background(ctx context.Context) error {
 	if node.Running(ctx, cfg) {
 		return nil
 	}
-	if err := makeState(cfg.StateDir); err != nil {
+	if err := a.makeState(cfg.StateDir); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(filepath.Join(cfg.StateDir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)

@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/private"
 )
 
 // reattachments bounds how often a command looks for a node again that went away in the middle. A node leaves in good order
@@ -85,15 +87,22 @@ func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
 	if s, err := a.find(ctx, cfg); s != nil || err != nil {
 		return s, err
 	}
-	if err := makeState(cfg.StateDir); err != nil {
+	if err := a.makeState(cfg.StateDir); err != nil {
 		return nil, err
 	}
 	return node.Attach(ctx, cfg, host)
 }
 
-func makeState(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return failed(fmt.Sprintf("the state folder %s can't be made: %v", fromHere(dir), bare(err)), "choose another one with --state-dir")
+// makeState makes the state folder, or refuses one that others have rights to.
+func (a *app) makeState(dir string) error {
+	mended, err := node.MakeState(dir)
+	switch {
+	case errors.Is(err, private.ErrExposed):
+		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this is one: chmod 700 "+fromHere(dir))
+	case err != nil:
+		return failed(fmt.Sprintf("the state folder %s can't be made: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
+	case mended:
+		a.say("mlfnode: other users had rights to the state folder %s; it is yours alone now", fromHere(dir))
 	}
 	return nil
 }

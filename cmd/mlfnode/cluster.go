@@ -84,7 +84,7 @@ func (a *app) nodeSettings(f *nodeFlags) (node.Config, error) {
 		cfg.Cluster.Seed = f.seed
 	}
 	cfg.Cluster.Worker = cfg.Cluster.Worker && !f.noWorker
-	return cfg, makeState(cfg.StateDir)
+	return cfg, a.makeState(cfg.StateDir)
 }
 
 func (a *app) join(ctx context.Context, f *nodeFlags) error {

@@ -73,7 +73,7 @@ func (a *app) joinFor(ctx context.Context, config, state, seed, tokenFile string
 	if seed != "" {
 		cfg.Cluster.Seed = seed
 	}
-	if err := makeState(state); err != nil {
+	if err := a.makeState(state); err != nil {
 		return "", err
 	}
 	return a.enter(ctx, cfg, &nodeFlags{tokenFile: tokenFile})

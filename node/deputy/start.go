@@ -18,6 +18,7 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/doctor"
 	"mlfnode/node/durable"
+	"mlfnode/node/private"
 )
 
 // start makes the machine what is wanted.
@@ -29,7 +30,7 @@ func (w *work) start(ctx context.Context) error {
 	if err := w.foreign(ctx); err != nil {
 		return err
 	}
-	if err := w.strangeFiles(); err != nil {
+	if err := errors.Join(w.strangeFiles(), w.closeFolders()); err != nil {
 		return err
 	}
 	text, err := w.wantedConfig(ctx)
@@ -54,6 +55,23 @@ func (w *work) start(ctx context.Context) error {
 	seen.Joined = seen.Joined && (ready || err != nil)
 	w.reply.Seen = &seen
 	return err
+}
+
+// closeFolders takes the right to write to the root folder and to the program's from others, who could put another program there.
+func (w *work) closeFolders() error {
+	for _, dir := range []string{w.Root, filepath.Dir(w.Program())} {
+		mended, err := private.Unshared(dir)
+		if errors.Is(err, private.ErrExposed) {
+			return &shell.Problem{Cause: err.Error(), Cure: "choose another folder with -r"}
+		}
+		if err != nil {
+			return fmt.Errorf("look who may write to %s: %w", dir, err)
+		}
+		if mended {
+			w.reply.Notes = append(w.reply.Notes, "other users could write to "+dir+"; they can't any more")
+		}
+	}
+	return nil
 }
 
 // strangeFiles refuses a root folder with files of somebody else in the places of the node's own, which those would replace, and

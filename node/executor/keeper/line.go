@@ -134,14 +134,3 @@ func (l *line) send(m *message) error {
 func (l *line) hangUp() { _ = unix.Shutdown(l.fd, unix.SHUT_RD) }
 
 func (l *line) close() { l.file.Close() }
-
-// ownUser reports whether the other end belongs to the user of this process.
-func ownUser(c *net.UnixConn) bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	var cred *unix.Ucred
-	cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	return err == nil && cerr == nil && cred.Uid == uint32(os.Geteuid())
-}

@@ -13,6 +13,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/private"
 )
 
 // link is the agent's control connection to one keeper.
@@ -78,7 +79,7 @@ func connect(ctx context.Context, p place, own bool, token string, log *slog.Log
 
 // introduce says hello and waits for the answer.
 func (l *link) introduce(ctx context.Context, r *bufio.Reader, own bool) error {
-	if !ownUser(l.conn) {
+	if !private.IsOwn(l.conn) {
 		return fmt.Errorf("%w: the socket belongs to another user", errRefuses)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetReadDeadline(time.Now()) })

@@ -13,6 +13,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/private"
 )
 
 // server is the state of a keeper.
@@ -89,7 +90,7 @@ const (
 // greet finds out who calls, as the nth.
 func (k *server) greet(c *net.UnixConn, n int) {
 	defer c.Close()
-	if !ownUser(c) {
+	if !private.IsOwn(c) {
 		k.log.Warn("another user called")
 		return
 	}
