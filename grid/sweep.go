@@ -22,6 +22,9 @@ type Sweep struct {
 	State   SweepState `json:"state"`
 	Halt    bool       `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
 
+	// Reopened is the sequence of the last event that had a trial run again. The sweep is not finished before it is followed.
+	Reopened uint64 `json:"reopened,omitempty"`
+
 	Priority    int       `json:"priority,omitempty"`     // higher goes first
 	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit
 	Submitted   time.Time `json:"submitted"`

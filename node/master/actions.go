@@ -221,15 +221,19 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 			return r, 0, err
 		}
 	}
-	reopened, err := m.reopen(ctx, id, q)
+	reopened, last, err := m.reopen(ctx, id, q)
 	if err != nil {
 		return r, 0, err
 	}
 	revive := reopened > 0 || (r.Sweep.State == grid.SweepCancelled && !q.FailedOnly)
 	if !revive {
-		return r, 0, nil
+		if reopened, err = m.forgotten(ctx, r.Sweep); reopened == 0 || err != nil {
+			return r, 0, err
+		}
 	}
+	// The record is written in any case: the loop may be about to finish the sweep, since it has not followed the events yet.
 	r, err = m.change(ctx, id, func(s *grid.Sweep) error {
+		s.Reopened = max(s.Reopened, last)
 		if s.State != grid.SweepPaused {
 			s.State, s.Ended = grid.SweepRunning, time.Time{}
 		}
@@ -238,13 +242,26 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	return r, reopened, err
 }
 
-// reopen writes the events of a retry and waits until history holds them, so that the sweep is not taken for complete.
-func (m *Master) reopen(ctx context.Context, id grid.SweepID, q api.Retry) (int64, error) {
+// forgotten counts the trials of a finished sweep that have no result. There are none, unless an earlier version has finished the
+// sweep beside a retry.
+func (m *Master) forgotten(ctx context.Context, s *grid.Sweep) (int64, error) {
+	if s.State != grid.SweepFinished {
+		return 0, nil
+	}
+	c, err := m.cfg.History.Counts(ctx, s.ID)
+	if err != nil {
+		return 0, fmt.Errorf("count trials of %s: %w", s.ID, err)
+	}
+	return max(0, s.Space.Count()-c.Done()), nil
+}
+
+// reopen writes the events of a retry and waits until history holds them. It gives how many trials it has reopened, and the sequence
+// of the last event.
+func (m *Master) reopen(ctx context.Context, id grid.SweepID, q api.Retry) (reopened int64, last uint64, err error) {
 	indexes, err := m.toReopen(ctx, id, q)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	var last uint64
 	now := time.Now().UnixMicro()
 	for rest := indexes; len(rest) > 0; {
 		n := min(len(rest), reopenBatch)
@@ -253,11 +270,11 @@ func (m *Master) reopen(ctx context.Context, id grid.SweepID, q api.Retry) (int6
 			batch.Events = append(batch.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: now})
 		}
 		if last, err = m.cfg.Store.Events.Publish(ctx, batch); err != nil {
-			return 0, fmt.Errorf("reopen trials of %s: %w", id, err)
+			return 0, 0, fmt.Errorf("reopen trials of %s: %w", id, err)
 		}
 		rest = rest[n:]
 	}
-	return int64(len(indexes)), m.waitApplied(ctx, last)
+	return int64(len(indexes)), last, m.waitApplied(ctx, last)
 }
 
 func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ([]int64, error) {
@@ -277,10 +294,11 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ([]
 	return indexes, nil
 }
 
-// finish marks a sweep as finished if it still has the size that was found complete.
-func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64) error {
+// finish marks a sweep as finished if it still has the size that was found complete, by all events up to followed, and nobody has had
+// trials of it run again behind that.
+func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, followed uint64) error {
 	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
-		if s.State == grid.SweepRunning && s.Space.Count() == count {
+		if s.State == grid.SweepRunning && s.Space.Count() == count && s.Reopened <= followed {
 			s.State, s.Ended = grid.SweepFinished, time.Now().UTC()
 		}
 		return nil
@@ -320,7 +338,7 @@ func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sw
 
 // same reports whether an edit left what can change as it was.
 func same(a, b *grid.Sweep) bool {
-	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Space.Count() == b.Space.Count()
+	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Space.Count() == b.Space.Count()
 }
 
 func unknown(id grid.SweepID) error {

@@ -142,6 +142,17 @@ func (f *feed) giveBack(g grid.Range, l lease, now time.Time) {
 	}
 }
 
+// runsUnder reports whether a trial of the lease was seen to run.
+func (f *feed) runsUnder(id grid.LeaseID) bool {
+	l := f.leases[id]
+	for i := range f.began {
+		if l.lo <= i && i < l.hi {
+			return true
+		}
+	}
+	return false
+}
+
 // covered reports whether some lease holds trial i.
 func (f *feed) covered(i int64) bool {
 	for _, l := range f.leases {

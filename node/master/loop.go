@@ -31,11 +31,13 @@ type state struct {
 
 	followed uint64                  // the last event that the feeds know of
 	suspects map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
+	unheld   map[grid.LeaseID]int    // leases of sweeps that are not active and that no node holds: in how many rounds they were seen
 }
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
 	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth()}
+	s.followed, s.unheld = m.caughtUp, map[grid.LeaseID]int{}
 	if m.cfg.Nodes != nil {
 		if err := s.restore(ctx); err != nil {
 			return err
@@ -217,7 +219,7 @@ func (s *state) finishComplete(ctx context.Context) error {
 		if !f.sweep.Active() || !f.complete() {
 			continue
 		}
-		if err := s.m.finish(ctx, f.sweep.ID, f.count); err != nil {
+		if err := s.m.finish(ctx, f.sweep.ID, f.count, s.followed); err != nil {
 			return err
 		}
 	}
@@ -327,7 +329,8 @@ func (s *state) reconcile(ctx context.Context) error {
 			delete(s.suspects, id)
 		}
 	}
-	if len(known) == 0 {
+	s.dropUnheld(ctx)
+	if known = s.leases(); len(known) == 0 {
 		return nil
 	}
 	present, err := s.m.cfg.Store.Queue.Present(ctx)
@@ -345,6 +348,39 @@ func (s *state) reconcile(ctx context.Context) error {
 		s.suspect(id, f, last)
 	}
 	return nil
+}
+
+// How many rounds of reconcile a lease that nobody holds is left to the nodes: they give back what they find in the queue, and tell
+// what they hold twice a second. One under which a trial was seen to run may be held by a node that is cut off.
+const (
+	unheldRounds  = 2
+	unheldRunning = 10
+)
+
+// dropUnheld takes leases of paused and cancelled sweeps out of the queue that no node holds. Nodes do that too, and sooner; but there
+// may be none. A node that stands alone has its own worker, which does it.
+func (s *state) dropUnheld(ctx context.Context) {
+	seen := map[grid.LeaseID]int{}
+	for id, f := range s.leases() {
+		if s.m.cfg.Nodes == nil || f.sweep.Active() || s.m.ledger.holder(id) != "" {
+			continue
+		}
+		limit := unheldRounds
+		if f.runsUnder(id) {
+			if limit = unheldRunning; f.sweep.State == grid.SweepPaused {
+				continue // its running trials go on to their ends
+			}
+		}
+		if seen[id] = s.unheld[id] + 1; seen[id] < limit {
+			continue
+		}
+		if err := s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq); err != nil {
+			s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
+			continue
+		}
+		s.drop(f, id, time.Now())
+	}
+	s.unheld = seen
 }
 
 // leases gives the feed of every lease that the master believes in.

@@ -57,6 +57,8 @@ type Master struct {
 	submitting chan struct{}           // held by a submission, and by the removal of a bundle
 	doubts     map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
 
+	caughtUp uint64 // the last event that history held when the loop began
+
 	tellMu sync.Mutex
 	told   []func(*state)
 	kick   chan struct{}
@@ -106,6 +108,7 @@ func (m *Master) Run(ctx context.Context) error {
 	if err := m.catchUp(ctx); err != nil {
 		return err
 	}
+	m.caughtUp = m.applied
 	close(m.ready)
 	var wg sync.WaitGroup
 	start := func(what string, run func(context.Context) error) {

@@ -33,6 +33,8 @@ type sweep struct {
 	ctx    context.Context
 	stop   context.CancelCauseFunc
 	base   []string // environment that all its attempts share
+
+	cancelled time.Time // when this worker heard that it is cancelled: the master's clock may say another time
 }
 
 func newSweeps() *sweeps { return &sweeps{known: map[grid.SweepID]*sweep{}} }
@@ -64,6 +66,15 @@ func renewed(old *sweep, r *grid.Sweep) *sweep {
 		// The worker owns this context: stopAll ends it.
 		n.ctx, n.stop = context.WithCancelCause(context.Background())
 		n.base = baseEnviron(r)
+	}
+	if old != nil {
+		n.cancelled = old.cancelled
+	}
+	switch {
+	case r.State != grid.SweepCancelled:
+		n.cancelled = time.Time{}
+	case n.cancelled.IsZero():
+		n.cancelled = time.Now()
 	}
 	switch {
 	case r.State == grid.SweepCancelled:
@@ -111,7 +122,8 @@ func (s *sweeps) lanes() []lane {
 	return slices.Collect(maps.Values(all))
 }
 
-// cancelTail is how long leases of a cancelled sweep are looked for in the queue, to be given back.
+// cancelTail is how long leases of a cancelled sweep are looked for in the queue, to be given back, from when this worker has heard of
+// it. What is left then the master deletes.
 const cancelTail = time.Minute
 
 // leasesMayWait reports whether the queue may hold leases of the sweep, be it only to give them back.
@@ -120,7 +132,7 @@ func (w *sweep) leasesMayWait() bool {
 	case grid.SweepRunning, grid.SweepPaused:
 		return true
 	case grid.SweepCancelled:
-		return time.Since(w.record.Ended) < cancelTail
+		return time.Since(w.cancelled) < cancelTail
 	}
 	return false
 }

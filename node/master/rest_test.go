@@ -1,0 +1,174 @@
+package master
+
+import (
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// TestRetryBesideTheEnd has trials run again in the moment in which the sweep's last trial ends, while the loop has not yet followed
+// that: they run, and the sweep is finished when they have ended.
+func TestRetryBesideTheEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		classes []grid.Class // of all trials, the last one ends beside the retry
+		retry   api.Retry
+		again   int64
+	}{
+		"one of two":           {[]grid.Class{grid.ClassExit, grid.ClassNone}, api.Retry{Index: 0}, 1},
+		"all that failed":      {[]grid.Class{grid.ClassExit, grid.ClassSignal, grid.ClassNone}, api.Retry{Index: -1, FailedOnly: true}, 2},
+		"the last one itself":  {[]grid.Class{grid.ClassNone, grid.ClassExit}, api.Retry{Index: 1}, 1},
+		"one that was stopped": {[]grid.Class{grid.ClassCancel, grid.ClassNone}, api.Retry{Index: -1}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := start(t, 4)
+			id := m.submit(len(c.classes), nil)
+			m.leased(id, len(c.classes))
+			last := len(c.classes) - 1
+			var held *jetstream.Held
+			for i, class := range c.classes {
+				h := m.pull(id)
+				if i == last {
+					held = h
+					break
+				}
+				m.finish(h, class, time.Second)
+			}
+			busy, release := make(chan struct{}), make(chan struct{})
+			m.calls <- func(*state) { close(busy); <-release }
+			<-busy
+			now := time.Now().UnixMicro()
+			seq, err := m.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+				{Kind: grid.Finished, Index: held.Lo, Attempt: 1, Run: "n.1.99", Time: now, Result: &grid.Result{Class: c.classes[last], Started: now}},
+				{Kind: grid.Released, Lease: held.Seq, LeaseID: held.ID, Time: now},
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := held.Ack(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.waitApplied(t.Context(), seq); err != nil {
+				t.Fatal(err)
+			}
+			if _, n, err := m.Retry(t.Context(), id, c.retry); err != nil || n != c.again {
+				t.Fatalf("retry: got %d, %v; want %d", n, err, c.again)
+			}
+			close(release)
+			m.leased(id, int(c.again))
+			for range c.again {
+				if r, _ := m.Sweep(id); r.Sweep.State != grid.SweepRunning {
+					t.Fatalf("the sweep is %s although a trial of it is to run", r.Sweep.State)
+				}
+				m.finish(m.pull(id), grid.ClassNone, time.Second)
+			}
+			m.finished(id)
+			if n := m.counts(id); n.Done() != int64(len(c.classes)) {
+				t.Errorf("in the end %+v", n)
+			}
+		})
+	}
+}
+
+// TestRetryOfAForgottenTrial: a sweep that an earlier version has finished with a trial that never ran again.
+func TestRetryOfAForgottenTrial(t *testing.T) {
+	c := start(t, 4)
+	s := points(t, "old-1", 3)
+	s.State = grid.SweepFinished
+	if _, err := c.store.Records.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	c.until("the record is known", func(*state) bool { _, ok := c.Sweep("old-1"); return ok })
+	if _, n, err := c.Retry(t.Context(), "old-1", api.Retry{Index: -1}); err != nil || n != 3 {
+		t.Fatalf("retry: got %d, %v; want 3", n, err)
+	}
+	c.leased("old-1", 3)
+}
+
+// TestFinishAfterARestart restarts the master between a retry and the end of its trial.
+func TestFinishAfterARestart(t *testing.T) {
+	dir := t.TempDir()
+	c := restart(t, dir, 4)
+	id := c.submit(1, nil)
+	c.leased(id, 1)
+	c.finish(c.pull(id), grid.ClassExit, time.Second)
+	c.finished(id)
+	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: 0}); err != nil {
+		t.Fatal(err)
+	}
+	c.leased(id, 1)
+	h := c.pull(id)
+	now := time.Now().UnixMicro()
+	if _, err := c.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+		{Kind: grid.Finished, Index: 0, Attempt: h.Attempt, Run: "n.1.77", Time: now, Result: &grid.Result{Started: now}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	c.end() // whether it has followed the end or not
+	c = restart(t, dir, 4)
+	c.finished(id)
+}
+
+// TestRestWithoutAWorker pauses and cancels sweeps of a cluster in which no node takes trials, or in which one is away: the leases
+// that nobody holds go, those that somebody holds stay.
+func TestRestWithoutAWorker(t *testing.T) {
+	for name, c := range map[string]struct {
+		cancel  bool
+		held    bool // one of the leases is a node's
+		began   bool // a trial of one of them was seen to run, and its node is not heard of
+		rounds  int
+		outside int // leases that are out in the end
+	}{
+		"cancelled": {cancel: true, rounds: unheldRounds}, "paused": {rounds: unheldRounds},
+		"cancelled, one is held": {cancel: true, held: true, rounds: 2 * unheldRunning, outside: 1},
+		"paused, one is held":    {held: true, rounds: 2 * unheldRunning, outside: 1},
+		"cancelled, one runs":    {cancel: true, began: true, rounds: unheldRunning},
+		"paused, one runs":       {began: true, rounds: 2 * unheldRunning, outside: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := perform(t, t.TempDir(), 2, newWorld().nodes())
+			id := m.submit(10, nil)
+			m.leased(id, queueDepth*2)
+			h := m.pull(id)
+			if c.held {
+				m.ledger.claim("n", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Deliveries: 1}})
+			}
+			if c.began {
+				seq, err := m.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+					{Kind: grid.Started, Index: h.Lo, Attempt: 1, Run: "n.1.1", Time: time.Now().UnixMicro()},
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.until("the start is followed", func(s *state) bool { return s.followed >= seq })
+			}
+			var err error
+			if c.cancel {
+				_, err = m.Cancel(t.Context(), id)
+			} else {
+				_, err = m.Pause(t.Context(), id, false)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.until("the loop knows", func(s *state) bool { return !s.feeds[id].sweep.Active() })
+			for range c.rounds {
+				m.reconcile()
+			}
+			if n, err := m.Outstanding(t.Context(), id); n != c.outside || err != nil {
+				t.Errorf("leases out: got %d, %v; want %d", n, err, c.outside)
+			}
+			if all, err := m.store.Queue.Present(t.Context()); err != nil || len(all) != c.outside {
+				t.Errorf("in the queue: got %d, %v; want %d", len(all), err, c.outside)
+			}
+			if c.cancel && c.outside == 0 {
+				if _, _, err := m.Retry(t.Context(), id, api.Retry{Index: -1}); err != nil {
+					t.Errorf("retry of the cancelled sweep: %v", err)
+				}
+				m.leased(id, queueDepth*2)
+			}
+		})
+	}
+}
