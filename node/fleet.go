@@ -107,11 +107,14 @@ func (n *Node) tell(ctx context.Context) error {
 // obey has gossip tell what the master says of this node, and keeps up with the keyring.
 func (n *Node) obey(o *jetstream.Orders) {
 	w := n.working()
-	crammed := w != nil && w.Full()
+	full, trouble := false, ""
+	if w != nil {
+		full, trouble = w.Full(), w.Trouble()
+	}
 	n.fleet.cluster.Update(func(s *cluster.Self) {
 		s.Drained, s.Quarantined, s.Reason = o.Drain && !o.Quarantine, o.Quarantine, o.Reason
-		if crammed && !o.Drain {
-			s.Drained, s.Reason = true, "its disk is full: "+n.cfg.StateDir
+		if trouble != "" && !o.Drain {
+			s.Drained, s.Reason = full, trouble
 		}
 	})
 	if o.Keys != 0 && o.Keys != keysID(n.fleet.keyring.Keys()) {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"mlfnode/cluster"
@@ -73,7 +75,7 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, Feed: true, Nodes: n.nodes(),
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, Feed: true, Nodes: n.nodes(), Trouble: n.trouble,
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age},
 	})
 	n.start("master", n.master.Run)
@@ -176,6 +178,21 @@ func (n *Node) slots(r grid.Resources) int {
 		}
 	}
 	return total
+}
+
+// trouble says why trials run nowhere although nodes that take some are there.
+func (n *Node) trouble() string {
+	var all []string
+	for _, m := range n.fleet.cluster.Members() {
+		if !m.There() || !m.Has(cluster.Worker) {
+			continue
+		}
+		if m.Reason == "" && !m.Drained && !m.Quarantined {
+			return ""
+		}
+		all = append(all, fmt.Sprintf("%s: %s", m.Node, cmp.Or(m.Reason, "drained")))
+	}
+	return strings.Join(all, "; ")
 }
 
 // fits reports whether one of the nodes that are known can run an attempt with these resources, be it there now or not. While

@@ -207,7 +207,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, err
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Feed: !quiet,
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Feed: !quiet, Trouble: n.worker.Trouble,
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age},
 	})
 	n.start("master", n.master.Run)

@@ -31,6 +31,8 @@ type Config struct {
 	// Feed is false for a master that only keeps history and records, and lets nothing run.
 	Feed      bool
 	Retention Retention
+	// Trouble says what keeps trials from running wherever they may; "" when nothing does. It may be nil.
+	Trouble func() string
 	// Nodes are the other nodes of a cluster; nil for a node that stands alone, whose leases end with it.
 	Nodes *Nodes
 }
@@ -327,8 +329,12 @@ func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
 // Problem says what hinders the master at the moment, in words for the user; empty when nothing does.
 func (m *Master) Problem() string {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.problem
+	problem := m.problem
+	m.mu.Unlock()
+	if problem == "" && m.cfg.Trouble != nil {
+		problem = m.cfg.Trouble()
+	}
+	return problem
 }
 
 // setProblem reports whether the problem is another one than before.

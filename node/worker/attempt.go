@@ -48,6 +48,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, 
 	default:
 		a.params = params
 		result, reuse = w.execute(s, slot, a)
+		w.judge(a, result)
 	}
 	if result == nil {
 		h.leftOn()
@@ -82,18 +83,18 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result
 		if result := stopped(s.ctx, a); result != nil {
 			return result, false
 		}
-		return a.failed(grid.ClassSetup, "the attempt's folder could not be made: "+err.Error()), false
+		return a.failed(grid.ClassNode, "the attempt's folder could not be made: "+err.Error()), false
 	}
 	a.spool = spool
 	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease, Boot: w.boot}
 	if err := spool.claim(m); err != nil {
-		return a.failed(grid.ClassSetup, "the attempt's folder could not be written: "+err.Error()), true
+		return a.failed(grid.ClassNode, "the attempt's folder could not be written: "+err.Error()), true
 	}
 	if err := w.prepare(s, slot, a); err != nil {
 		if result := stopped(s.ctx, a); result != nil {
 			return result, true
 		}
-		return a.failed(grid.ClassSetup, err.Error()), true
+		return a.unprepared(err), true
 	}
 	return w.process(s, slot, a, m)
 }
@@ -145,6 +146,7 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 		return nil, false
 	}
 	result := a.result(out)
+	w.blameDisk(a, result)
 	if a.spool.untouched(a.started) {
 		a.mu.Lock()
 		a.ended, a.untouched = true, true
@@ -211,7 +213,7 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()), Dir: a.spool.work(),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr,
 		Memory: t.Resources.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
-		Name: a.run, Record: a.spool.record(),
+		Name: a.run, Record: a.spool.record(), Started: w.begun(a),
 	}
 }
 

@@ -86,11 +86,10 @@ func (w *Worker) state() jetstream.Beat {
 // leastFree is how much of the disk must be free for trials to begin: what they write, and how they end, has to fit.
 const leastFree = 4 << 20
 
-// full reports whether the disk has no room for further trials, on a node of a cluster: others have. A node that stands alone
-// tries, and says what does not fit.
+// full reports whether the disk has no room for further trials: what has begun may end, and nothing begins.
 func (w *Worker) full() bool {
 	var st unix.Statfs_t
-	if !w.cfg.Beats || unix.Statfs(w.cfg.Dir, &st) != nil {
+	if unix.Statfs(w.cfg.Dir, &st) != nil {
 		return false
 	}
 	full := int64(st.Bavail)*st.Bsize < leastFree

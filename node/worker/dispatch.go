@@ -62,8 +62,13 @@ func (w *Worker) fill(ctx context.Context, l lane, kept []lane) int {
 		if ctx.Err() != nil || w.draining.Load() || !w.shares.admits(l, kept) || !w.capacity.reserve(l.resources) {
 			return left
 		}
+		if !w.trouble.admits(time.Now()) {
+			w.capacity.release(l.resources)
+			return left
+		}
 		h := w.acquire(ctx, l)
 		if h == nil {
+			w.trouble.giveUp()
 			w.capacity.release(l.resources)
 			return left
 		}

@@ -54,11 +54,12 @@ func (w *Worker) run(r *runner) {
 		}
 	}()
 	for t := range r.turns {
+		began := time.Now()
 		if err != nil {
 			slot, err = w.cfg.Executor.Slot()
 		}
 		if err != nil {
-			w.log.Warn("no slot for an attempt; the lease is given back", "err", err)
+			w.inTrouble(began, "no slot for an attempt: "+err.Error())
 			w.leave(t.holding)
 		} else {
 			w.work(t.holding, slot)
@@ -78,9 +79,11 @@ func (w *Worker) rest(r *runner, t turn) {
 	w.nudge()
 }
 
-// work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none.
+// work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none. The first one
+// was let through by the dispatcher, whatever trouble the node has.
 func (w *Worker) work(h *holding, slot executor.Slot) {
-	for !w.draining.Load() && !w.full() {
+	tried := false
+	for !w.draining.Load() && !w.full() && (!tried || w.trouble.is() == "") {
 		s, ok := w.sweeps.active(h.held.Sweep)
 		if !ok {
 			break
@@ -92,7 +95,11 @@ func (w *Worker) work(h *holding, slot executor.Slot) {
 		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
 			break
 		}
+		tried = true
 		w.attempt(s, slot, h, index, h.held.Attempt+h.held.Deliveries-1)
+	}
+	if !tried {
+		w.trouble.giveUp()
 	}
 	w.leave(h)
 }

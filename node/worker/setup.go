@@ -40,8 +40,33 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 	if out.Class == grid.ClassNone {
 		return nil
 	}
-	reason := joinReason("the setup step failed: "+out.Reason, lastLines(log, reasonLines, reasonBytes))
-	return errors.New(reason)
+	result := a.result(out)
+	w.blameDisk(a, result)
+	reason := joinReason("the setup step failed: "+result.Reason, lastLines(log, reasonLines, reasonBytes))
+	return &setupError{class: result.Class, reason: reason, wall: out.Usage.Wall}
+}
+
+// setupError is the failure of a setup step.
+type setupError struct {
+	class  grid.Class // of the step's program
+	reason string
+	wall   int64
+}
+
+func (e *setupError) Error() string { return e.reason }
+
+// unprepared is the result of an attempt whose folder could not be filled. It is the setup's failure, or else the node's.
+func (a *attempt) unprepared(err error) *grid.Result {
+	var failed *setupError
+	switch {
+	case errors.As(err, &failed) && failed.class != grid.ClassNode:
+		r := a.failed(grid.ClassSetup, err.Error())
+		r.Usage.Wall = failed.wall
+		return r
+	case failed != nil || nodeError(err):
+		return a.failed(grid.ClassNode, err.Error())
+	}
+	return a.failed(grid.ClassSetup, err.Error())
 }
 
 // pause ships what the sources hold and forgets them, so that the attempt can go on with others.

@@ -66,6 +66,7 @@ type Worker struct {
 	beatNow  chan struct{}
 	draining atomic.Bool // no more leases are taken
 	crammed  atomic.Bool // the disk is full
+	trouble  trouble     // what keeps the node from running trials
 	handover atomic.Bool // this agent ends and another one goes on
 
 	boot string // names this start of the machine, "" where it has no name

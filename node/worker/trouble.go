@@ -1,0 +1,206 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+const (
+	// troublePause is how long a node that could not run a trial begins none. It doubles while that goes on, up to longestPause.
+	troublePause = 250 * time.Millisecond
+	longestPause = 30 * time.Second
+)
+
+// trouble keeps a node that can't run trials from burning through them: it is always free, so it would take most of them. After a
+// failure of the node itself nothing begins for a while. Then one attempt is tried; when it runs, all is as before, and when it fails,
+// the next pause is twice as long. The zero value is a node without trouble.
+type trouble struct {
+	mu      sync.Mutex
+	level   int // failed tries in a row; 0 is no trouble
+	reason  string
+	since   time.Time // of the last failure
+	until   time.Time // nothing begins before
+	probing bool      // an attempt has been let through to find out
+}
+
+// admits reports whether an attempt may begin. In trouble it lets one through when the pause is over; whoever has asked must begin it,
+// or call giveUp.
+func (t *trouble) admits(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.level == 0 {
+		return true
+	}
+	if t.probing || now.Before(t.until) {
+		return false
+	}
+	t.probing = true
+	return true
+}
+
+// giveUp takes back that an attempt was let through.
+func (t *trouble) giveUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.probing = false
+}
+
+// is says what the trouble is; "" for none.
+func (t *trouble) is() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.reason
+}
+
+// wait is how long nothing begins from now on.
+func (t *trouble) wait(now time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return max(t.until.Sub(now), 0)
+}
+
+// failed notes that the node could not run an attempt. What was under way when it was noted the last time says nothing new. It
+// reports whether the trouble is of a moment ago.
+func (t *trouble) failed(began, now time.Time, reason string) (news bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.level > 0 && !t.probing && began.Before(t.since) {
+		return false
+	}
+	pause := min(troublePause<<min(t.level, 16), longestPause)
+	t.level++
+	t.probing, t.since, t.until, t.reason = false, now, now.Add(pause), reason
+	return t.level == 1
+}
+
+// ran notes that an attempt has run which began at this time, and reports whether that ends a trouble.
+func (t *trouble) ran(began time.Time) (ended bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.level == 0 || began.Before(t.since) {
+		return false
+	}
+	t.level, t.probing, t.reason = 0, false, ""
+	return true
+}
+
+// judge has the node's trouble follow from how an attempt has ended, which a stop does not tell.
+func (w *Worker) judge(a *attempt, result *grid.Result) {
+	if result == nil { // it goes on under the next agent
+		w.trouble.giveUp()
+		return
+	}
+	f := grid.FailureOf(result.Class)
+	switch {
+	case result.Class == grid.ClassNode:
+		w.inTrouble(a.started, result.Reason)
+	case result.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart:
+		if w.trouble.ran(a.started) {
+			w.log.Info("this node can run trials again")
+		}
+	default: // nobody knows whether it would have run
+		w.trouble.giveUp()
+	}
+}
+
+// inTrouble has the node pause, because it could not run what began at this time.
+func (w *Worker) inTrouble(began time.Time, reason string) {
+	reason, _, _ = strings.Cut(reason, "\n")
+	if w.trouble.failed(began, time.Now(), reason) {
+		w.log.Warn("this node can't run trials at the moment", "why", reason)
+		w.tellSoon()
+	}
+	time.AfterFunc(w.trouble.wait(time.Now()), w.nudge)
+}
+
+// begun ends the trouble of a node as soon as a program runs: a trial may take days.
+func (w *Worker) begun(a *attempt) func(int) {
+	if w.trouble.is() == "" {
+		return nil
+	}
+	return func(int) {
+		if w.trouble.ran(a.started) {
+			w.log.Info("this node can run trials again")
+			w.nudge()
+		}
+	}
+}
+
+// Trouble says what keeps this node from running trials at the moment; "" when nothing does.
+func (w *Worker) Trouble() string {
+	if w.Full() {
+		return "its disk is full: " + w.cfg.Dir
+	}
+	return w.trouble.is()
+}
+
+// nodeError reports whether an error of preparing an attempt is the node's: files that can't be made or read, or a store that does
+// not answer. What the project itself is the reason of is not.
+func nodeError(err error) bool {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, jetstream.ErrNotFound):
+		return false // a project that is not there is nowhere
+	case errors.As(err, &errno), errors.Is(err, fs.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
+		return true
+	}
+	return errors.Is(err, jetstream.ErrDisk) || errors.Is(err, jetstream.ErrClosed)
+}
+
+// probeSize is how much a probe writes.
+const probeSize = 4 << 10
+
+// noRoom reports whether the disk of the state folder is full, or what this user may have of it.
+func (w *Worker) noRoom() bool {
+	var st unix.Statfs_t
+	if unix.Statfs(w.cfg.Dir, &st) == nil && int64(st.Bavail)*st.Bsize < leastFree {
+		return true
+	}
+	f, err := os.CreateTemp(w.cfg.Dir, ".probe-*")
+	if err == nil {
+		_, err = f.Write(make([]byte, probeSize))
+		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+	}
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+}
+
+// blameDisk makes the failure of a program the node's when the disk is full at its end: what it could not write is most likely the
+// reason. A trial whose own files fill half of the disk has itself to blame.
+func (w *Worker) blameDisk(a *attempt, result *grid.Result) {
+	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || !w.noRoom() {
+		return
+	}
+	var st unix.Statfs_t
+	if own := sizeOf(a.spool.dir); unix.Statfs(w.cfg.Dir, &st) == nil && own > int64(st.Blocks)*st.Bsize/2 {
+		result.Reason = joinReason(result.Reason, "the disk is full, more than half of it with what this attempt wrote")
+		return
+	}
+	result.Class = grid.ClassNode
+	result.Reason = fmt.Sprintf("the disk of the node was full when it ended: %s (%s)", w.cfg.Dir, result.Reason)
+}
+
+// sizeOf adds up the files of a folder.
+func sizeOf(dir string) (total int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			total += info.Size()
+		}
+		return nil
+	})
+	return total
+}
