@@ -6,8 +6,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"mlfnode/cluster/trust"
@@ -22,6 +25,9 @@ type Contact struct {
 	masters []string
 	tls     *tls.Config
 	bearer  string
+
+	file    string // where it was kept, "" for one that was given
+	context trust.Context
 }
 
 // ContextFile is where this user's context is kept.
@@ -83,7 +89,7 @@ func FindContact(master string) (*Contact, error) {
 		return nil, &api.Error{Msg: "this machine has joined a cluster, but you have no token for it",
 			Hint: "make one on the master with: mlfnode token --role operator"}
 	}
-	return &Contact{masters: c.Master, tls: cfg, bearer: c.Token}, nil
+	return &Contact{masters: c.Master, tls: cfg, bearer: c.Token, file: file, context: c}, nil
 }
 
 func withToken(address, text string) (*Contact, error) {
@@ -124,24 +130,103 @@ func Introduce(ctx context.Context, master string, token trust.Token) (trust.Con
 // Client talks to the master of the contact.
 func (c *Contact) Client() *api.Client { return api.NewRemote(c.masters, c.tls, c.bearer) }
 
-// reachTime bounds the first call to a master.
-const reachTime = 10 * time.Second
+// OfSame reports whether the contact is with the cluster to which the state folder belongs.
+func (c *Contact) OfSame(dir string) bool {
+	ca, err := c.context.Authority()
+	return err == nil && trust.IsAuthority(trustDir(dir), ca)
+}
+
+// reachTime bounds the first call to a master. A machine that answers for one that is not there is asked again for restartTime,
+// for a master that is restarted is back in less.
+const (
+	reachTime   = 10 * time.Second
+	restartTime = 5 * time.Second
+)
 
 // Reach opens a session with the master of the contact.
 func Reach(ctx context.Context, c *Contact) (*Session, error) {
+	return reachMaster(ctx, c, 0, func() {})
+}
+
+// ReachAgain is Reach for a master that may be on its way: it waits some seconds for one that is being restarted, and calls notice
+// once that takes longer.
+func ReachAgain(ctx context.Context, c *Contact, notice func()) (*Session, error) {
+	if c.context.Down != nil {
+		return Reach(ctx, c)
+	}
+	return reachMaster(ctx, c, restartTime, notice)
+}
+
+func reachMaster(ctx context.Context, c *Contact, wait time.Duration, notice func()) (*Session, error) {
 	s := &Session{client: c.Client(), contact: c}
 	ctx, stop := context.WithTimeout(ctx, reachTime)
 	defer stop()
-	if _, err := s.client.Node(ctx); err != nil {
+	say := time.AfterFunc(noticeTime, notice)
+	defer say.Stop()
+	tick := time.NewTicker(patientTry)
+	defer tick.Stop()
+	for begun := time.Now(); ; {
+		_, err := s.client.Node(ctx)
+		if err == nil {
+			c.used()
+			return s, nil
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) && time.Since(begun) < wait {
+			select {
+			case <-tick.C:
+				continue
+			case <-ctx.Done():
+			}
+		}
 		s.client.Close()
-		return nil, explainReach(c.masters[0], err)
+		if cause := context.Cause(ctx); errors.Is(cause, context.Canceled) {
+			return nil, cause
+		}
+		return nil, c.explain(explainReach(c.masters[0], err))
 	}
-	return s, nil
 }
 
-// patience is how long a session waits for a master that went away, and how often it tries.
+// used remembers that the contact is good: a cluster that was down is up again, and this is when it was last used.
+func (c *Contact) used() {
+	if c.file == "" {
+		return
+	}
+	if c.context.Down != nil {
+		c.context.Down = nil
+		_ = trust.SaveContext(c.file, c.context) // then it is found out once more
+	}
+	now := time.Now()
+	_ = os.Chtimes(c.file, now, now) // it is for people only
+}
+
+// explain says of a cluster that the user has chosen once what became of it.
+func (c *Contact) explain(err error) error {
+	var what *api.Error
+	if c.file == "" || !errors.As(err, &what) || what.Status != 0 {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(c.masters[0])
+	const alone = "--local runs on this machine alone"
+	if d := c.context.Down; d != nil {
+		up := "mlfnode up -f"
+		if d.File != "" {
+			up += " " + d.File
+		}
+		return &api.Error{
+			Msg:  fmt.Sprintf("the cluster of %s was taken down on %s, and keeps its sweeps and results until it is up again", host, d.At.Local().Format("2 January 2006 15:04")),
+			Hint: fmt.Sprintf("start it with: %s; %s", up, alone),
+		}
+	}
+	last := ""
+	if info, err := os.Stat(c.file); err == nil {
+		last = " (last used " + info.ModTime().Local().Format("2 January 2006 15:04") + ")"
+	}
+	return &api.Error{Msg: what.Msg + last, Hint: what.Hint + "; " + alone}
+}
+
+// patience is how long a session waits for a master that went away, be it that its machine is started anew, and how often it tries.
 const (
-	patience      = 10 * time.Minute
+	patience      = time.Hour
 	patientTry    = 500 * time.Millisecond
 	patientNotice = 2 * time.Second
 )
@@ -161,7 +246,7 @@ func (s *Session) Await(ctx context.Context, notice func()) error {
 		switch {
 		case err == nil:
 			return nil
-		case errors.As(err, &refusal) && refusal.Status != 0:
+		case errors.As(err, &refusal) && refusal.Status != 0 && refusal.Status < http.StatusInternalServerError:
 			return err
 		}
 		select {
@@ -172,5 +257,6 @@ func (s *Session) Await(ctx context.Context, notice func()) error {
 	}
 }
 
-// Remote reports whether the session is with the master of a cluster on another machine or of another user.
-func (s *Session) Remote() bool { return s.contact != nil }
+// InCluster reports whether the session is with a node of a cluster: this process only watches what runs there, and never takes
+// its place.
+func (s *Session) InCluster() bool { return s.contact != nil || s.cluster }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,10 +15,14 @@ import (
 // ErrInUse is returned by Open when another process has the state folder.
 var ErrInUse = errors.New("the state folder is in use by another mlfnode")
 
+// lockName is the file in the state folder whose lock says that a process has the folder. It names the machine: on a shared disk
+// others can't see the process.
+const lockName = "lock"
+
 // MakeState makes the state folder, for this user alone, and reports whether others had rights to it, which it takes away. Who may
 // write to it, or to the socket in it, may run programs as this user; who may read it has the keys of the cluster.
 func MakeState(dir string) (mended bool, err error) {
-	if mended, err = private.Folder(dir, "lock", "token", "trust", "examples", socketName); err != nil {
+	if mended, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName); err != nil {
 		return false, fmt.Errorf("make state folder: %w", err)
 	}
 	return mended, nil
@@ -28,12 +33,15 @@ func lockState(dir string) (*os.File, error) {
 	if _, err := MakeState(dir); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {
+		if host, err := os.Hostname(); err == nil && f.Truncate(0) == nil {
+			_, _ = f.WriteAt([]byte(host+"\n"), 0) // on a full disk nobody is told
+		}
 		return f, nil
 	}
 	f.Close()
@@ -41,4 +49,17 @@ func lockState(dir string) (*os.File, error) {
 		return nil, ErrInUse
 	}
 	return nil, fmt.Errorf("lock state folder: %w", err)
+}
+
+// lastHost is the machine that has locked the folder last, "" when it is this one or not known.
+func lastHost(dir string) string {
+	b, err := os.ReadFile(filepath.Join(dir, lockName))
+	if err != nil {
+		return ""
+	}
+	host, _, _ := strings.Cut(string(b), "\n")
+	if own, err := os.Hostname(); err != nil || host == own {
+		return ""
+	}
+	return host
 }

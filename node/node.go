@@ -163,11 +163,14 @@ func (n *Node) trustDir() string { return trustDir(n.cfg.StateDir) }
 func trustDir(state string) string { return filepath.Join(state, "trust") }
 
 // Open starts the node of a state folder that stands alone. A quiet node folds history and answers, but runs nothing. It
-// returns ErrInUse when another process has the folder.
+// returns ErrInUse when another process has the folder, and ErrOfCluster for one that belongs to a cluster.
 //
 // This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
 // undone; Close runs these backwards.
 func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
+	if RoleOf(cfg.StateDir) != "" {
+		return nil, ErrOfCluster
+	}
 	n, err := begin(ctx, cfg, false)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ func config(t *testing.T) node.Config {
 
 func attach(t *testing.T, cfg node.Config) *node.Session {
 	t.Helper()
-	s, err := node.Attach(t.Context(), cfg, true)
+	s, err := node.Attach(t.Context(), cfg, true, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -354,7 +354,7 @@ func TestSecondSessionReachesTheFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.Close()
-	third, err := node.Attach(t.Context(), cfg, false)
+	third, err := node.Attach(t.Context(), cfg, false, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}

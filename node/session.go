@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ type Session struct {
 	node    *Node // nil when another process runs it
 	quiet   bool
 	contact *Contact // of a master that is reached over the network
+	cluster bool     // with a node of a cluster on this machine
 
 	mu   sync.Mutex
 	stop func() // ends the serving
@@ -32,10 +32,17 @@ const (
 
 // Attach finds the node of the state folder, or makes one in this process: with host true a working one, that other
 // terminals reach through its unix socket; with host false a quiet one for reads and changes of records, which runs no trial.
-func Attach(ctx context.Context, cfg Config, host bool) (*Session, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, attachTime,
-		fmt.Errorf("another mlfnode has the state folder %s and does not answer; stop it, or choose another folder with --state-dir", cfg.StateDir))
+//
+// It waits, up to attachTime, for a node that another process starts or stops; notice is called once that takes longer. It
+// returns ErrOfCluster for a folder of a cluster's node: see Await.
+func Attach(ctx context.Context, cfg Config, host bool, notice func()) (*Session, error) {
+	if RoleOf(cfg.StateDir) != "" {
+		return nil, ErrOfCluster
+	}
+	ctx, cancel := context.WithTimeout(ctx, attachTime)
 	defer cancel()
+	say := time.AfterFunc(noticeTime, notice)
+	defer say.Stop()
 	tick := time.NewTicker(attachInterval)
 	defer tick.Stop()
 	for {
@@ -46,9 +53,15 @@ func Attach(ctx context.Context, cfg Config, host bool) (*Session, error) {
 		if !errors.Is(err, ErrInUse) {
 			return s, err
 		}
+		if holder(cfg.StateDir) == 0 && lastHost(cfg.StateDir) != "" {
+			return nil, inUse(cfg.StateDir) // what runs on another machine can't be reached, however long one waits
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return nil, inUse(cfg.StateDir)
+			}
 			return nil, context.Cause(ctx)
 		}
 	}

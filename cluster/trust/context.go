@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -26,6 +27,14 @@ type Context struct {
 	Token  string      `yaml:"token,omitempty"` // <id>.<secret>
 	Role   Role        `yaml:"role,omitempty"`  // what the token allows
 	Node   grid.NodeID `yaml:"node,omitempty"`  // the node through which the person joined
+
+	Down *Down `yaml:"down,omitempty"` // set once the person has taken the cluster down
+}
+
+// Down says that a cluster was taken down. Its machines keep what it has, and the context is good when it is up again.
+type Down struct {
+	At   time.Time `yaml:"at"`
+	File string    `yaml:"file,omitempty"` // the cluster.yaml with which it can be brought up again
 }
 
 // largestContext bounds the file.

@@ -1,6 +1,7 @@
 package trust
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -80,6 +81,27 @@ func readRegular(path string) ([]byte, fs.FileMode, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(f, largestFile))
 	return b, info.Mode().Perm(), err
+}
+
+// RoleIn tells whose credentials the folder holds: a master's, a worker's, or "" for nobody's.
+func RoleIn(dir string) NodeRole {
+	there := func(file string) bool {
+		_, err := os.Lstat(filepath.Join(dir, file))
+		return err == nil
+	}
+	switch {
+	case there(caKeyFile):
+		return Master
+	case there(nodeCertFile):
+		return Worker
+	}
+	return ""
+}
+
+// IsAuthority reports whether the credentials in the folder are of the cluster with this CA.
+func IsAuthority(dir string, ca *x509.Certificate) bool {
+	own, err := readCert(filepath.Join(dir, caCertFile))
+	return err == nil && own.Equal(ca)
 }
 
 func missing(path string) bool {

@@ -22,7 +22,10 @@ const welcomeTime = 5 * time.Second
 
 // welcome lets this user's commands go to the cluster that has come up, unless they do already.
 func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() (string, error)) string {
-	if a.welcomed(ctx, addresses) {
+	if known, was := a.welcomed(ctx, addresses); known {
+		if was {
+			return "commands of this user go to this cluster again"
+		}
 		return ""
 	}
 	text, err := makeToken()
@@ -51,32 +54,33 @@ func introduce(ctx context.Context, address string, token trust.Token) (trust.Co
 	return node.Introduce(ctx, address, token)
 }
 
-// welcomed reports whether commands go to a master at one of the addresses, and are heard there.
-func (a *app) welcomed(ctx context.Context, addresses []string) bool {
+// welcomed reports whether commands go to a master at one of the addresses, and are heard there; and whether it was down before.
+func (a *app) welcomed(ctx context.Context, addresses []string) (known, wasDown bool) {
 	file, err := node.ContextFile()
 	if err != nil {
-		return false
+		return false, false
 	}
-	known, err := trust.LoadContext(file)
-	if err != nil || !slices.ContainsFunc(known.Master, func(m string) bool { return slices.Contains(addresses, m) }) {
-		return false
+	c, err := trust.LoadContext(file)
+	if err != nil || !slices.ContainsFunc(c.Master, func(m string) bool { return slices.Contains(addresses, m) }) {
+		return false, false
 	}
 	contact, err := node.FindContact("")
 	if err != nil || contact == nil {
-		return false
+		return false, false
 	}
 	ctx, stop := context.WithTimeout(ctx, welcomeTime)
 	defer stop()
 	s, err := node.Reach(ctx, contact)
 	if err != nil {
-		return false
+		return false, false
 	}
 	s.Close()
-	return true
+	return true, c.Down != nil
 }
 
-// farewell takes back what welcome did, once the master is down.
-func (a *app) farewell(all []bootstrap.Outcome) error {
+// farewell notes, once the master is down, that the cluster of this user's context can be brought up with the file. After a purge it
+// takes back what welcome did.
+func (a *app) farewell(all []bootstrap.Outcome, purged bool, with string) error {
 	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
 	if i < 0 || !all[i].OK {
 		return nil
@@ -94,6 +98,13 @@ func (a *app) farewell(all []bootstrap.Outcome) error {
 	}
 	for _, m := range known.Master {
 		if host, _, _ := net.SplitHostPort(m); slices.Contains(all[i].Reached, host) {
+			if !purged {
+				if path, err := filepath.Abs(with); err == nil {
+					with = path
+				}
+				known.Down = &trust.Down{At: time.Now().Truncate(time.Second), File: with}
+				return node.SaveContext(known)
+			}
 			if err := os.Remove(file); err != nil {
 				return err
 			}

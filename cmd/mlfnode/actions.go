@@ -202,7 +202,7 @@ func (a *app) background(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	cmd := exec.Command(self, "host", "--state-dir", cfg.StateDir, "--config", a.config)
+	cmd := exec.Command(self, "host", "--state-dir", cfg.StateDir, "--config", a.config, "--local")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

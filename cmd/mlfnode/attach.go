@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/private"
@@ -32,10 +33,40 @@ func (a *app) knownState() error {
 	if _, err := os.Stat(cfg.StateDir); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if contact, err := a.contact(); err != nil || contact != nil {
+	if d, err := a.destination(&cfg); err != nil || !d.alone() {
 		return err
 	}
 	return errNoState
+}
+
+// destination is what a command is for: the cluster of this machine's folder, the cluster that the user has chosen, or, with
+// neither, this machine alone.
+type destination struct {
+	role    trust.NodeRole // of this machine in its cluster
+	contact *node.Contact
+}
+
+func (d *destination) alone() bool { return d.role == "" && d.contact == nil }
+
+// destination finds it. What --local means to a machine that belongs to a cluster, settings has seen to.
+func (a *app) destination(cfg *node.Config) (destination, error) {
+	d := destination{}
+	if a.master == "" || a.local {
+		d.role = node.RoleOf(cfg.StateDir)
+	}
+	contact, err := a.contact()
+	switch {
+	case d.role == trust.Master && (err != nil || contact == nil || contact.OfSame(cfg.StateDir)):
+		return d, nil // its owner needs no token
+	case err != nil:
+		return d, err
+	case d.role == trust.Worker && contact == nil:
+		master := node.MasterOf(cfg.StateDir)
+		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it", master),
+			fmt.Sprintf("mlfnode token use --master %s; --local runs on this machine alone", master))
+	}
+	d.contact = contact
+	return d, nil
 }
 
 // contact gives the cluster that the user has chosen, nil for none.
@@ -46,51 +77,57 @@ func (a *app) contact() (*node.Contact, error) {
 	return node.FindContact(a.master)
 }
 
-// find gives a session with the node that commands are for, without starting one: the node of this machine's state folder,
-// unless it is a worker; then, or when none runs, the master of the cluster that the user has chosen. Nil is neither.
-func (a *app) find(ctx context.Context, cfg node.Config) (*node.Session, error) {
-	if a.master == "" || a.local {
-		s, about := node.At(ctx, cfg)
-		if s != nil && about.Role != "worker" {
-			return s, nil
-		}
-		if s != nil {
-			s.Close()
-		}
-	}
-	contact, err := a.contact()
-	if err != nil || contact == nil {
-		return nil, err
-	}
-	return node.Reach(ctx, contact)
-}
-
 // standsAlone reports whether commands are for this machine alone.
-func (a *app) standsAlone(ctx context.Context, cfg node.Config) (bool, error) {
-	if a.master == "" || a.local {
-		s, about := node.At(ctx, cfg)
-		if s != nil {
-			defer s.Close()
-			return about.Role == "", nil
-		}
-	}
-	contact, err := a.contact()
-	return contact == nil, err
+func (a *app) standsAlone(cfg *node.Config) (bool, error) {
+	d, err := a.destination(cfg)
+	return d.alone(), err
 }
 
-// attach finds the node, or makes it in this process.
+// attach finds the node that commands are for. On a machine that is in no cluster it is made in this process where none runs: with
+// host true one that works, else one for reads.
 func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
 	cfg, err := a.settings()
 	if err != nil {
 		return nil, err
 	}
-	if s, err := a.find(ctx, cfg); s != nil || err != nil {
-		return s, err
-	}
-	if err := a.makeState(cfg.StateDir); err != nil {
+	d, err := a.destination(&cfg)
+	if err != nil {
 		return nil, err
 	}
-	return node.Attach(ctx, cfg, host)
+	if d.alone() {
+		if err := a.makeState(cfg.StateDir); err != nil {
+			return nil, err
+		}
+		return node.Attach(ctx, cfg, host, func() { a.say("another mlfnode has the state folder %s; waiting for it", fromHere(cfg.StateDir)) })
+	}
+	return a.inCluster(ctx, &cfg, &d)
+}
+
+// inCluster gives a session with the master. It waits some seconds for one that is being restarted.
+func (a *app) inCluster(ctx context.Context, cfg *node.Config, d *destination) (*node.Session, error) {
+	if d.contact == nil {
+		return a.own(ctx, cfg, d.role)
+	}
+	if d.role == trust.Master {
+		if s, _ := node.At(ctx, *cfg); s != nil {
+			return s, nil
+		}
+	}
+	return node.ReachAgain(ctx, d.contact, func() { a.say("the master does not answer; waiting for it") })
+}
+
+// own gives a session with this machine's node in its cluster.
+func (a *app) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*node.Session, error) {
+	s, err := node.Await(ctx, *cfg, func() { a.say("the %s of this machine does not answer; waiting for it", role) })
+	if !errors.Is(err, node.ErrDown) {
+		return s, err
+	}
+	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
+	if a.state != "" {
+		start += " --state-dir " + a.state
+	}
+	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, fromHere(cfg.StateDir)),
+		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone", start))
 }
 
 // makeState makes the state folder, or refuses one that others have rights to.
@@ -163,8 +200,8 @@ func (a *app) detachable(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	local, err := a.standsAlone(ctx, cfg)
-	if err != nil || !local {
+	alone, err := a.standsAlone(&cfg)
+	if err != nil || !alone {
 		return err
 	}
 	return a.background(ctx)

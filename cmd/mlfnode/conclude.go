@@ -18,7 +18,7 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 	if v == nil {
 		return nil
 	}
-	client := f.session.Client()
+	client := f.node().Client()
 	if flags.csv != "" {
 		if err := a.writeCSVFile(ctx, client, v, flags.csv, api.TrialQuery{}); err != nil {
 			return err

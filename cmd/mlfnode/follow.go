@@ -3,9 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"mlfnode/grid"
@@ -13,11 +13,13 @@ import (
 	"mlfnode/node/api"
 )
 
-// follower shows a sweep until it is at rest. When the node goes away, be it that another terminal ran it, this process takes
-// over and goes on where the output stopped.
+// follower shows a sweep until it is at rest. What a signal does depends on where the trials run: a sweep of the node in this process
+// is paused and then killed; one in a cluster, or of a node that another process has, goes on.
+//
+// When the node goes away, a follower in a cluster waits for it. On a machine that is in none, the node was another terminal's: this
+// process takes over and goes on where the output stopped.
 type follower struct {
 	app      *app
-	session  *node.Session
 	id       grid.SweepID
 	quiet    bool // no output of trials
 	after    uint64
@@ -25,57 +27,91 @@ type follower struct {
 	lines    *lines
 	progress *progress
 	stops    atomic.Int32 // how often the user wanted to stop
+	release  func()       // gives the signals back
+
+	mu      sync.Mutex
+	session *node.Session
 }
 
 func (a *app) follower(s *node.Session, id grid.SweepID, quiet bool, after uint64) *follower {
-	f := &follower{app: a, session: s, id: id, quiet: quiet, after: after}
+	f := &follower{app: a, session: s, id: id, quiet: quiet, after: after, release: func() {}}
 	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: quiet}
 	f.lines = newLines(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })
 	return f
 }
 
-// run follows to the end and gives the sweep at rest. The user's signals pause and then kill it, also one that came before.
+// node is the session with the node that has the sweep now.
+func (f *follower) node() *node.Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.session
+}
+
+// close leaves the node, and gives the signals back.
+func (f *follower) close() {
+	f.node().Close()
+	f.release()
+}
+
+// run follows to the end and gives the sweep at rest. It obeys the user's signals, also one that came before; when one has come,
+// until close.
 func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
-	signals, release := f.app.interrupts.take()
-	defer release()
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	go f.obey(ctx, signals)
+	signals, release := f.app.interrupts.take(syscall.SIGPIPE)
+	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	over := make(chan struct{})
+	f.release = sync.OnceFunc(func() {
+		close(over)
+		release()
+	})
+	go f.obey(ctx, stop, signals, over)
+	defer func() {
+		stop(nil)
+		if !f.interrupted() {
+			f.release()
+		}
+	}()
 	for {
 		last, err := f.watch(ctx)
 		f.lines.end()
 		f.progress.clear()
-		if !errors.Is(err, api.ErrLost) || f.stops.Load() > 0 {
-			return last, err
+		if errors.Is(err, api.ErrLost) && !f.interrupted() {
+			err = f.again(ctx)
+			if err == nil {
+				continue
+			}
 		}
-		if err := f.again(ctx); err != nil {
-			return last, err
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
 		}
+		return last, err
 	}
 }
 
-// again finds the node that took over, or becomes it.
+// again finds the node that took over, or becomes it; in a cluster it waits for the master.
 func (f *follower) again(ctx context.Context) error {
+	s := f.node()
 	select {
-	case err := <-f.session.Failed():
+	case err := <-s.Failed():
 		return err
 	default:
 	}
-	if f.session.Remote() {
-		return f.session.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials go on)") })
+	if s.InCluster() {
+		return s.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials go on)") })
 	}
-	f.session.Close()
-	s, err := f.app.attach(ctx, true)
+	s.Close()
+	next, err := f.app.attach(ctx, true)
 	if err != nil {
 		return err
 	}
-	f.session = s
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.session = next
 	return nil
 }
 
 func (f *follower) watch(ctx context.Context) (*api.Sweep, error) {
 	var last *api.Sweep
-	for u, err := range f.session.Client().Watch(ctx, f.id, f.after) {
+	for u, err := range f.node().Client().Watch(ctx, f.id, f.after) {
 		if err != nil {
 			return last, err
 		}
@@ -99,40 +135,19 @@ func (f *follower) output(o *api.Output, now time.Time) {
 	}
 }
 
-// obey pauses at the first signal and kills at the second. A terminal that goes away, or a machine that goes down, does not
-// wait.
-func (f *follower) obey(ctx context.Context, signals <-chan os.Signal) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case sig := <-signals:
-			n := f.stops.Add(1)
-			client := f.session.Client()
-			if n > 1 || sig != os.Interrupt {
-				_, _ = client.Kill(ctx, f.id) // it may have ended in between
-				continue
-			}
-			if _, err := client.Pause(ctx, f.id); err == nil {
-				f.progress.print(f.app.stderr, fmt.Sprintf("%s is paused; running trials go on to their end, Ctrl-C again kills them", f.id))
-			}
-		}
-	}
-}
-
 // interrupted reports whether the user stopped the sweep.
 func (f *follower) interrupted() bool { return f.stops.Load() > 0 }
 
 // hosting keeps this process up while it hosts sweeps of other terminals. A signal leaves at once: their terminals take over.
 func (f *follower) hosting(ctx context.Context) error {
-	if !f.session.Hosting() || f.interrupted() {
+	if !f.node().Hosting() || f.interrupted() {
 		return nil
 	}
 	notice := time.AfterFunc(time.Second, func() {
 		f.app.say("%s has ended; this terminal stays while sweeps of other terminals run (Ctrl-C leaves)", f.id)
 	})
 	defer notice.Stop()
-	if err := f.session.Idle(ctx); err != nil && ctx.Err() == nil {
+	if err := f.node().Idle(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -51,9 +51,14 @@ func (i *interrupts) pass(s os.Signal, cancel func()) {
 		i.first = s
 		cancel()
 	default:
-		signal.Reset(s)
-		_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // there are no others on this system
+		i.obey(s)
 	}
+}
+
+// obey lets a signal have its usual effect, which is the end of this process.
+func (*interrupts) obey(s os.Signal) {
+	signal.Reset(s)
+	_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // there are no others on this system
 }
 
 // take gives a channel that gets the signals until release is called, with the first if it came too early. Extra ones are

@@ -63,21 +63,23 @@ func (a *app) nearest(ctx context.Context) (*node.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.master == "" {
+	d, err := a.destination(&cfg)
+	if d.role != "" {
 		if s, about := node.At(ctx, cfg); s != nil && about.Role != "" {
 			return s, nil
 		} else if s != nil {
 			s.Close()
 		}
 	}
-	contact, err := node.FindContact(a.master)
-	if err != nil {
+	switch {
+	case d.role != "" && (err != nil || d.contact == nil):
+		return a.own(ctx, &cfg, d.role)
+	case err != nil:
 		return nil, err
-	}
-	if contact == nil {
+	case d.alone():
 		return nil, failed("no node of a cluster runs on this machine", "start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
 	}
-	return node.Reach(ctx, contact)
+	return a.inCluster(ctx, &cfg, &d)
 }
 
 func (a *app) listMembers(all []api.Member) error {
@@ -194,12 +196,16 @@ func (a *app) onMaster(ctx context.Context, fn func(*api.Client) error) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.find(ctx, cfg)
+	d, err := a.destination(&cfg)
 	if err != nil {
 		return err
 	}
-	if s == nil {
+	if d.alone() {
 		return failed("no master runs on this machine, and you are in no cluster", "start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
+	}
+	s, err := a.inCluster(ctx, &cfg, &d)
+	if err != nil {
+		return err
 	}
 	defer s.Close()
 	return fn(s.Client())

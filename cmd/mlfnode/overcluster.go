@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -46,7 +47,9 @@ func (a *app) downCommand() *cobra.Command {
 		Long: `down stops the nodes on the machines of cluster.yaml, or on those that are named, and makes sure that no process, unit or port is
 left. It says which trials were running; they begin again on the nodes that are left, or when the cluster is up again. Files stay
 unless --purge is given: that removes what mlfnode has put into the folder on each machine, and nothing else. Before results go it
-asks; in a script, --yes agrees. A machine that can't be reached does not stop the others; run it again for that one.`,
+asks; in a script, --yes agrees. A machine that can't be reached does not stop the others; run it again for that one.
+
+Your commands go on to be for this cluster, and say that it is down, until it is up again or --purge has made an end of it.`,
 		Example: "  mlfnode down\n  mlfnode down hostB\n  mlfnode down --purge",
 	}
 	c.Flags().BoolVar(&order.Purge, "purge", false, "remove what mlfnode keeps on each machine as well, with all results")
@@ -54,7 +57,7 @@ asks; in a script, --yes agrees. A machine that can't be reached does not stop t
 	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
 		order.Hosts = args
 		all, err := bootstrap.Down(ctx, o, order)
-		a.warn(a.farewell(all))
+		a.warn(a.farewell(all, order.Purge, cmp.Or(c.Flag("file").Value.String(), bootstrap.DefaultFile)))
 		return all, err
 	})
 }

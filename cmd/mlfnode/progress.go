@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"time"
 
 	"mlfnode/grid"
@@ -18,15 +19,19 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	quiet    bool
-	shown    string // the line on the terminal
-	last     time.Time
+
+	mu    sync.Mutex
+	shown string // the line on the terminal
+	last  time.Time
 }
 
 func (p *progress) update(s *api.Sweep, now time.Time) {
 	text := describe(s, now)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	switch {
 	case p.terminal:
-		p.clear()
+		p.clearLocked()
 		p.shown = fit(text, width(p.w)-1)
 		fmt.Fprint(p.w, p.shown)
 	case !p.quiet && now.Sub(p.last) >= plainInterval:
@@ -37,6 +42,12 @@ func (p *progress) update(s *api.Sweep, now time.Time) {
 
 // clear takes the line off the terminal, so that something else can be printed.
 func (p *progress) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clearLocked()
+}
+
+func (p *progress) clearLocked() {
 	if p.shown != "" {
 		fmt.Fprint(p.w, "\r\x1b[K")
 		p.shown = ""
@@ -45,8 +56,10 @@ func (p *progress) clear() {
 
 // print shows a line of output above the progress.
 func (p *progress) print(w io.Writer, line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	shown := p.shown
-	p.clear()
+	p.clearLocked()
 	fmt.Fprintln(w, line)
 	if shown != "" {
 		p.shown = shown

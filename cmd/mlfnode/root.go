@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -131,6 +132,9 @@ func (a *app) settings() (node.Config, error) {
 		if cfg.StateDir, err = node.StatePath(a.state); err != nil {
 			return cfg, usage("--state-dir: "+err.Error(), "")
 		}
+	}
+	if a.local && node.RoleOf(cfg.StateDir) != "" {
+		cfg.StateDir = filepath.Join(cfg.StateDir, "local") // the folder itself is the cluster's
 	}
 	cfg.Version = version().Version
 	level := slog.LevelWarn

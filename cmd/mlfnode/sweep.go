@@ -53,7 +53,8 @@ PROJECT is a folder, or the name of one under ./projects or of an example (chain
 Brackets and quotes keep commas together: k=(3,3),(5,5), k='"a,b",c'. A list or formula is as in parameters.yml:
 k=[0.1,0.2], k='{logspace: [-4,-1,4]}'; for a text that looks like one, quote it: k='"[64,128]","[32]"'.
 Every parameter is appended to the command as --key=value, unless the command names it: {key} is replaced by the value.
-Ctrl-C pauses the sweep; "mlfnode resume" goes on with it.`,
+Ctrl-C pauses the sweep; "mlfnode resume" goes on with it. In a cluster the sweep goes on without this command, also when its
+terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode cancel" stop it.`,
 		Example: `  mlfnode sweep chainer
   mlfnode sweep chainer echo
   mlfnode sweep chainer --set batchsize=50,100 --set epoch=5:20:5 --dry-run
@@ -121,7 +122,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err != nil {
 		return err
 	}
-	local, err := a.standsAlone(ctx, cfg)
+	local, err := a.standsAlone(&cfg)
 	if err != nil {
 		return err
 	}
@@ -259,9 +260,15 @@ func (b *bundle) remove() {
 
 // finish follows a sweep to its end and prints what came of it.
 func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error {
-	defer func() { f.session.Close() }()
+	defer f.close()
 	v, err := f.run(ctx)
-	if f.interrupted() {
+	switch {
+	case errors.Is(err, errDetached):
+		return &failure{code: exitInterrupted}
+	case errors.Is(err, errUnrecorded):
+		f.unstored()
+		return &failure{code: exitInterrupted}
+	case f.interrupted():
 		if err == nil || errors.Is(err, api.ErrLost) {
 			a.say("resume with: mlfnode resume %s", f.id)
 		}

@@ -293,7 +293,7 @@ func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, reports []rep
 	return err
 }
 
-// drain waits until all that is queued is stored.
+// drain waits until all that is queued is stored, or giveUp has closed the outbox.
 func (o *outbox) drain(ctx context.Context) error {
 	for {
 		o.mu.Lock()
@@ -306,6 +306,8 @@ func (o *outbox) drain(ctx context.Context) error {
 		o.nudge()
 		select {
 		case <-drained:
+		case <-o.closed:
+			return errClosed // what is left is refused
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -7,6 +7,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -177,12 +178,11 @@ func (w *Worker) finish(ctx context.Context) {
 			w.uploads.giveUp()
 		}
 	}
-	if w.outbox.over() {
-		return // it takes nothing more, and what it holds is refused
-	}
+	hurry := time.AfterFunc(min(w.stopTime, refusedTime), w.outbox.giveUp)
+	defer hurry.Stop()
 	ctx, cancel := context.WithTimeout(ctx, w.stopTime)
 	defer cancel()
-	if err := w.outbox.drain(ctx); err != nil {
+	if err := w.outbox.drain(ctx); err != nil && !errors.Is(err, errClosed) {
 		w.log.Warn("last reports could not be stored; the next start makes up for them", "err", err)
 	}
 }

@@ -42,7 +42,7 @@ func open(b *testing.B, instant bool) *node.Session {
 	if instant {
 		cfg.Executor = executortest.Instant{}
 	}
-	s, err := node.Attach(b.Context(), cfg, true)
+	s, err := node.Attach(b.Context(), cfg, true, func() {})
 	if err != nil {
 		b.Fatal(err)
 	}

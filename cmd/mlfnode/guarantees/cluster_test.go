@@ -116,7 +116,7 @@ func (h *home) read(fn func(c *api.Client)) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	s, err := node.Attach(context.Background(), cfg, false)
+	s, err := node.Attach(context.Background(), cfg, false, func() {})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+const (
+	// orderTime bounds the wait for the node's answer to a pause or a kill.
+	orderTime = 5 * time.Second
+	// restTime is how long a sweep that was killed may take to be at rest. Then the node ends, which stops its trials as well and
+	// gives them the same time.
+	restTime = 20 * time.Second
+)
+
+var (
+	// errDetached ends the watching of a sweep that goes on.
+	errDetached = errors.New("the sweep goes on without this command")
+	// errUnrecorded ends the watching of a sweep whose end can't be recorded.
+	errUnrecorded = errors.New("the sweep could not be stopped in good order")
+)
+
+// obey does what signals ask for, until over is closed; stop ends the watching. Alone, Ctrl-C pauses and the second one kills; a
+// terminal that is gone, a machine that goes down and output that nobody reads kill at once. Whoever insists after that ends the
+// process.
+func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signals <-chan os.Signal, over <-chan struct{}) {
+	answers := make(chan error, 4)
+	killing := false
+	var rest <-chan time.Time
+	for {
+		select {
+		case <-over:
+			return
+		case sig := <-signals:
+			if sig == syscall.SIGPIPE && !outputClosed() {
+				continue // it was a connection
+			}
+			n, insists := f.stops.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // others come more than once by themselves
+			switch {
+			case !f.node().Hosting() && n == 1:
+				go func() {
+					f.detach()
+					stop(errDetached)
+				}()
+			case !f.node().Hosting() && insists:
+				f.app.interrupts.obey(sig)
+			case !f.node().Hosting():
+			case killing && insists:
+				f.abandon(sig)
+			case killing:
+			case n == 1 && sig == os.Interrupt:
+				go f.pause(ctx)
+			default:
+				killing, rest = true, time.After(restTime)
+				go func() { answers <- f.order(ctx, f.node().Client().Kill) }()
+			}
+		case err := <-answers:
+			if err == nil {
+				continue
+			}
+			f.progress.print(f.app.stderr, fmt.Sprintf("%s can't be stopped in good order: %v", f.id, err))
+			stop(errUnrecorded)
+		case <-rest:
+			rest = nil
+			stop(errUnrecorded)
+		}
+	}
+}
+
+// order has the node do something to the sweep. That the sweep has ended meanwhile is no error.
+func (f *follower) order(ctx context.Context, act func(context.Context, grid.SweepID) (api.Done, error)) error {
+	ctx, stop := context.WithTimeoutCause(ctx, orderTime, errors.New("the node does not answer"))
+	defer stop()
+	_, err := act(ctx, f.id)
+	var refusal *api.Error
+	if errors.As(err, &refusal) && refusal.Status < http.StatusInternalServerError || errors.Is(err, api.ErrLost) {
+		return nil
+	}
+	return err
+}
+
+// pause lets no new trial begin.
+func (f *follower) pause(ctx context.Context) {
+	text := "%s is paused; running trials go on to their end, Ctrl-C again kills them"
+	if err := f.order(ctx, f.node().Client().Pause); err != nil {
+		text = "%s can't be paused: " + oneLine(err.Error()) + "; Ctrl-C again stops it"
+	}
+	f.progress.print(f.app.stderr, fmt.Sprintf(text, f.id))
+}
+
+// detach says how to go on with a sweep that this process only watches.
+func (f *follower) detach() {
+	where := "in the cluster"
+	if !f.node().InCluster() {
+		where = "in another terminal"
+	}
+	f.progress.print(f.app.stderr, fmt.Sprintf("%s goes on %s; follow it with: mlfnode logs -f %s", f.id, where, f.id))
+	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %s", f.id, f.id))
+}
+
+// abandon ends this process at once.
+func (f *follower) abandon(sig os.Signal) {
+	f.unstored()
+	f.app.interrupts.obey(sig)
+}
+
+// unstored says what a stop in bad order leaves behind.
+func (f *follower) unstored() {
+	f.app.say("how the last trials of %s ended is not recorded; go on with: mlfnode resume %s", f.id, f.id)
+}
+
+// outputClosed reports whether nobody reads standard output or standard error any more.
+func outputClosed() bool {
+	fds := []unix.PollFd{{Fd: 1}, {Fd: 2}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && (fds[0].Revents|fds[1].Revents)&(unix.POLLERR|unix.POLLHUP) != 0
+}

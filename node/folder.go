@@ -1,0 +1,119 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/node/api"
+)
+
+// A state folder belongs to a cluster from the moment that it holds credentials: the authority of a master or the certificate of a
+// worker. Only OpenMaster and OpenWorker make a node of such a folder; everything else waits for the node that they run.
+
+// ErrOfCluster is returned by Open and Attach for a folder that belongs to a cluster.
+var ErrOfCluster = errors.New("the state folder belongs to a node of a cluster")
+
+// ErrDown is returned by Await when nobody runs the node.
+var ErrDown = errors.New("the node is down")
+
+// RoleOf tells as what a state folder belongs to a cluster, "" where it belongs to none.
+func RoleOf(dir string) trust.NodeRole { return trust.RoleIn(trustDir(dir)) }
+
+// MasterOf gives the address of the master that the worker of the folder has last known, "" where nobody knows.
+func MasterOf(dir string) string {
+	k, err := loadKnown(dir)
+	if err != nil {
+		return ""
+	}
+	return k.API[0]
+}
+
+const (
+	// downTime bounds the wait for the node of a cluster while no process has its folder: a service starts one that has ended
+	// in less.
+	downTime = 5 * time.Second
+	// noticeTime is how long a wait is not worth a word.
+	noticeTime = time.Second
+)
+
+// Await gives a session with the node of a folder that belongs to a cluster. It waits for one that is being started, and calls
+// notice once that takes longer; it returns ErrDown when nobody starts it.
+func Await(ctx context.Context, cfg Config, notice func()) (*Session, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, attachTime, ErrDown)
+	defer cancel()
+	say := time.AfterFunc(noticeTime, notice)
+	defer say.Stop()
+	tick := time.NewTicker(attachInterval)
+	defer tick.Stop()
+	for vacant := time.Now(); ; {
+		if s := reach(ctx, cfg.StateDir); s != nil {
+			s.cluster = true
+			return s, nil
+		}
+		if holder(cfg.StateDir) != 0 {
+			vacant = time.Now()
+		} else if time.Since(vacant) > downTime {
+			return nil, ErrDown
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// unseen is the holder of a folder that is not a process of this machine that can be seen.
+const unseen = -1
+
+// holder gives the process that has locked the folder, 0 for none, unseen for one that can't be told. Trying the lock itself would
+// keep a node from starting at that moment.
+func holder(dir string) int {
+	var st unix.Stat_t
+	if unix.Stat(filepath.Join(dir, lockName), &st) != nil {
+		return 0
+	}
+	f, err := os.Open("/proc/locks")
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// 1: FLOCK  ADVISORY  WRITE 1234 00:2d:5678 0 EOF
+		w := strings.Fields(lines.Text())
+		if len(w) < 6 || w[1] != "FLOCK" || w[5] != file {
+			continue
+		}
+		if pid, err := strconv.Atoi(w[4]); err == nil && pid > 0 {
+			return pid
+		}
+		return unseen
+	}
+	return 0
+}
+
+// inUse says who has a folder whose node does not answer.
+func inUse(dir string) error {
+	who := "another mlfnode"
+	switch pid := holder(dir); {
+	case pid > 0:
+		who = fmt.Sprintf("process %d", pid)
+	case lastHost(dir) != "":
+		who = "an mlfnode on " + lastHost(dir)
+	}
+	return &api.Error{
+		Msg:  fmt.Sprintf("%s has the state folder %s and does not answer", who, dir),
+		Hint: "stop it, or choose another folder with --state-dir",
+	}
+}
