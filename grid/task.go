@@ -13,6 +13,8 @@ type Task struct {
 
 	Constants Params            `json:"constants,omitempty"` // fixed options under the grid; an axis of the same key wins
 	Setup     []string          `json:"setup,omitempty"`     // run once for each node and bundle, program and arguments
+	Share     []string          `json:"share,omitempty"`     // patterns of read-only files that attempts see in place instead of copies
+	Links     []Link            `json:"links,omitempty"`     // what they see in place of what lies outside of the project
 	Image     string            `json:"image,omitempty"`     // container image; empty runs a plain process
 	Env       map[string]string `json:"env,omitempty"`       // added to the environment; $VAR and ${VAR} are expanded
 

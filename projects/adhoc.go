@@ -9,7 +9,8 @@ import (
 )
 
 // Adhoc makes a project of one command without a project.yaml. It is named after the first argument that is a file under cwd,
-// else after the program. The files of cwd travel with it only when an argument names one of them.
+// else after the program. The files of cwd travel with it, unless the program is known to read none, or cwd is a folder that
+// holds far more than a program's files and no argument names one of them: Note says so then.
 func Adhoc(argv []string, cwd string) (*Project, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return nil, errors.New("there is no command. Write it behind two dashes, as in mlfnode sweep --set lr=0.1,0.01 -- python3 prog.py")
@@ -19,17 +20,61 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 			return nil, fmt.Errorf("the argument %q holds a zero byte, which no program's argument can hold. Take it out", a)
 		}
 	}
+	if a := above(argv, cwd); a != "" {
+		return nil, fmt.Errorf("%s lies outside of the folder you are in, which is all that trials get. Go to the folder that holds both, or give the absolute path", a)
+	}
 	p := &Project{Name: programName(argv[0])}
-	if file := firstFile(argv, cwd); file != "" {
-		if err := checkFolder(cwd, file); err != nil {
-			return nil, err
+	file := firstFile(argv, cwd)
+	what := notAProject(cwd)
+	switch {
+	case file != "":
+		if what == "your home folder" || what == "the root folder" {
+			return nil, fmt.Errorf("all files of %s would travel to the workers, because %s lies in it. Move %s to a folder of its own and run the command there", what, file, file)
 		}
 		p.Name, p.Dir, p.Bundled = programName(file), cwd, true
+	case readsNothing(argv):
+	case what != "":
+		p.Note = "trials start in an empty folder, because " + what + " does not travel to them; run a command that needs files in a folder of its own"
+	default:
+		p.Dir, p.Bundled, p.Lenient = cwd, true, true
 	}
 	t := newTask(p.Name)
 	t.Command = append([]string(nil), argv...)
 	p.Default, p.tasks = t.Name, []*task{t}
 	return p, nil
+}
+
+// readsNothing reports whether the command is one that never reads a file of its folder, so that copies of it would be made for
+// nothing.
+func readsNothing(argv []string) bool {
+	program := argv[0]
+	if strings.ContainsRune(program, '/') {
+		if dir := filepath.Dir(program); dir != "/bin" && dir != "/usr/bin" && dir != "/usr/local/bin" {
+			return false
+		}
+	}
+	switch filepath.Base(program) {
+	case "true", "false", "echo", "printf", "sleep", "seq", "nproc", "uname", "whoami":
+		return true
+	}
+	return false
+}
+
+// above gives an argument, or the value behind its '=', that names something above cwd.
+func above(argv []string, cwd string) string {
+	for _, a := range argv {
+		path := a
+		if strings.HasPrefix(a, "-") {
+			_, path, _ = strings.Cut(a, "=")
+		}
+		if clean := filepath.Clean(path); clean != ".." && !strings.HasPrefix(clean, "../") || path == "" {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(cwd, path)); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // programName is the base name without its extension.
@@ -51,19 +96,20 @@ func firstFile(argv []string, cwd string) string {
 	return ""
 }
 
-// checkFolder refuses to send a whole home folder or file system to the workers.
-func checkFolder(cwd, file string) error {
-	what := ""
-	if home, err := os.UserHomeDir(); err == nil && sameFolder(cwd, home) {
-		what = "your home folder"
-	}
+// notAProject names a folder that is no program's own; empty for others.
+func notAProject(cwd string) string {
 	if sameFolder(cwd, string(filepath.Separator)) {
-		what = "the root folder"
+		return "the root folder"
 	}
-	if what == "" {
-		return nil
+	if home, err := os.UserHomeDir(); err == nil && sameFolder(cwd, home) {
+		return "your home folder"
 	}
-	return fmt.Errorf("all files of %s would travel to the workers, because %s lies in it. Move %s to a folder of its own and run the command there", what, file, file)
+	for _, dir := range []string{"/tmp", "/var/tmp", "/dev/shm", "/home", "/usr", "/etc", "/var", "/opt", "/mnt", "/media", "/srv", "/run", "/bin", "/usr/bin"} {
+		if sameFolder(cwd, dir) {
+			return "the folder " + dir
+		}
+	}
+	return ""
 }
 
 func sameFolder(a, b string) bool {

@@ -2,21 +2,18 @@ package projects
 
 import (
 	"archive/tar"
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
-	"github.com/dustin/go-humanize"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
@@ -26,6 +23,10 @@ const (
 	DefaultBundleLimit = 512 << 20
 	// maxEntries bounds the files and folders of a bundle.
 	maxEntries = 100_000
+	// maxBuffered is the size up to which a file is read before its header is written, so that it can be read again when it changes.
+	maxBuffered = 4 << 20
+	// maxReads is how often a file that changes is read in the hope that two readings agree.
+	maxReads = 5
 )
 
 // item is one file, folder or link of a project.
@@ -35,19 +36,20 @@ type item struct {
 	link string
 }
 
-// Pack writes the project's files to w as a bundle: a tar, compressed with zstd, that is the same for the same content on
-// every machine (sorted names, no times, no owners, modes 0644 and 0755). The digest is the SHA-256 of the packed bytes, in
-// hex. Left out are .git, __pycache__, *.pyc, the folders except, and what .mlfignore names, or .gitignore where there is no
-// .mlfignore.
+// Pack writes what List finds in a folder, without the folders except, as a bundle.
 func Pack(dir string, w io.Writer, limit int64, except ...string) (digest string, err error) {
-	if real, err := filepath.EvalSymlinks(dir); err == nil { // a walk does not follow a link, not even its root
-		dir = real
-	}
-	items, err := collect(dir, except)
+	f, err := List(dir, ListOptions{Except: except})
 	if err != nil {
 		return "", err
 	}
-	if err := checkSize(items, limit); err != nil {
+	return f.Pack(w, limit)
+}
+
+// Pack writes the files to w as a bundle: a tar, compressed with zstd, that is the same on every machine for files of the same
+// content, modes and times (sorted names, no owners). The digest is the SHA-256 of the packed bytes, in hex. A file that changes
+// meanwhile is packed as it was at one moment; Notes tells of it.
+func (f *Files) Pack(w io.Writer, limit int64) (digest string, err error) {
+	if err := f.CheckSize(limit); err != nil {
 		return "", err
 	}
 	sum := sha256.New()
@@ -56,185 +58,159 @@ func Pack(dir string, w io.Writer, limit int64, except ...string) (digest string
 	if err != nil {
 		return "", fmt.Errorf("start compression: %w", err)
 	}
-	t := tar.NewWriter(z)
-	for i := range items {
-		if err := packItem(t, dir, &items[i]); err != nil {
+	p := &packer{files: f, tar: tar.NewWriter(z)}
+	for i := range f.items {
+		if err := p.item(&f.items[i]); err != nil {
 			z.Close()
 			return "", err
 		}
 	}
-	if err := errors.Join(t.Close(), z.Close()); err != nil {
+	if err := errors.Join(p.tar.Close(), z.Close()); err != nil {
 		return "", fmt.Errorf("write bundle: %w", err)
 	}
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// collect lists what belongs into the bundle, in order of names.
-func collect(dir string, except []string) ([]item, error) {
-	ignored, err := ignoreRules(dir)
-	if err != nil {
-		return nil, err
-	}
-	without := func(path string) bool {
-		return slices.ContainsFunc(except, func(folder string) bool { return sameFolder(path, folder) })
-	}
-	var items []item
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return fmt.Errorf("%s can't be read: %w", path, bare(err))
-		}
-		if path == dir {
-			return nil
-		}
-		name, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		name = filepath.ToSlash(name)
-		if ignored(name, d.IsDir()) || d.IsDir() && without(path) {
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		it, err := examine(dir, name, d)
-		if err != nil {
-			return err
-		}
-		if len(items) >= maxEntries {
-			return fmt.Errorf("the project %s has more than %d files; name what is not needed in %s", dir, maxEntries, ignoreFile)
-		}
-		items = append(items, it)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	slices.SortFunc(items, func(a, b item) int { return strings.Compare(a.name, b.name) })
-	return items, nil
+// packer writes a tar.
+type packer struct {
+	files  *Files
+	tar    *tar.Writer
+	buffer bytes.Buffer
 }
 
-// examine refuses what a bundle can't hold.
-func examine(dir, name string, d fs.DirEntry) (item, error) {
-	it := item{name: name}
-	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsRune(name, '\\') {
-		return it, fmt.Errorf("the file name %q has characters that not every machine can hold; rename it, or name it in %s", name, ignoreFile)
-	}
-	info, err := d.Info()
-	if err != nil {
-		return it, fmt.Errorf("%s can't be read: %w", name, bare(err))
-	}
-	it.info = info
-	switch {
-	case info.IsDir(), info.Mode().IsRegular():
-		return it, nil
-	case info.Mode().Type() == fs.ModeSymlink:
-		it.link, err = os.Readlink(filepath.Join(dir, name))
-		if err != nil {
-			return it, fmt.Errorf("%s can't be read: %w", name, bare(err))
-		}
-		return it, checkLink(name, it.link)
-	}
-	return it, fmt.Errorf("%s is no file, folder or link and can't be packed; name it in %s", name, ignoreFile)
-}
-
-func checkLink(name, link string) error {
-	switch {
-	case !staysInside(name, link):
-		return fmt.Errorf("the link %s points to %s, outside the project; copy what it points to, or name it in %s", name, link, ignoreFile)
-	case turnsBack(link):
-		return fmt.Errorf("the link %s points to %s, and what '..' means there depends on the links before it; write it without, or name it in %s",
-			name, link, ignoreFile)
-	}
-	return nil
-}
-
-// staysInside reports whether a link leads to something in the project, if it does not turn back.
-func staysInside(name, link string) bool {
-	if filepath.IsAbs(link) {
-		return false
-	}
-	return filepath.IsLocal(filepath.Join(filepath.Dir(name), link))
-}
-
-// turnsBack reports whether a link goes up behind a name, as in a/../b. Where that leads can't be told from the text, because
-// the name may be a link too.
-func turnsBack(link string) bool {
-	down := false
-	for part := range strings.SplitSeq(link, "/") {
-		if part == ".." && down {
-			return true
-		}
-		down = down || part != ".." && part != "." && part != ""
-	}
-	return false
-}
-
-func checkSize(items []item, limit int64) error {
-	var total int64
-	files := slices.Clone(items)
-	files = slices.DeleteFunc(files, func(it item) bool { return !it.info.Mode().IsRegular() })
-	for _, it := range files {
-		total += it.info.Size()
-	}
-	if total <= limit {
-		return nil
-	}
-	slices.SortFunc(files, func(a, b item) int { return int(max(-1, min(1, b.info.Size()-a.info.Size()))) })
-	var largest []string
-	for _, it := range files[:min(3, len(files))] {
-		largest = append(largest, fmt.Sprintf("%s (%s)", it.name, humanize.IBytes(uint64(it.info.Size()))))
-	}
-	size, most := humanize.IBytes(uint64(total)), humanize.IBytes(uint64(limit))
-	if size == most {
-		size, most = fmt.Sprint(total, " bytes"), fmt.Sprint(limit, " bytes")
-	}
-	return fmt.Errorf("the project's files are %s, the limit is %s; the largest are %s; name what trials don't need in %s",
-		size, most, strings.Join(largest, ", "), ignoreFile)
-}
-
-func packItem(t *tar.Writer, dir string, it *item) error {
-	h := &tar.Header{Name: it.name, Mode: 0o644, Format: tar.FormatPAX, ModTime: time.Unix(0, 0)}
+func (p *packer) item(it *item) error {
+	h := &tar.Header{Name: it.name, Format: tar.FormatPAX}
 	switch {
 	case it.info.IsDir():
-		h.Typeflag, h.Name, h.Mode = tar.TypeDir, it.name+"/", 0o755
+		h.Typeflag, h.Name = tar.TypeDir, it.name+"/"
 	case it.link != "":
-		h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, it.link, 0o777
+		h.Typeflag, h.Linkname = tar.TypeSymlink, it.link
 	default:
-		h.Typeflag, h.Size = tar.TypeReg, it.info.Size()
-		if it.info.Mode()&0o111 != 0 {
-			h.Mode = 0o755
-		}
+		return p.file(it)
 	}
-	if err := t.WriteHeader(h); err != nil {
-		return fmt.Errorf("pack %s: %w", it.name, err)
-	}
-	if h.Typeflag != tar.TypeReg {
-		return nil
-	}
-	return packContent(t, filepath.Join(dir, it.name), it)
+	return p.header(h, it, it.info)
 }
 
-// packContent copies the file, and fails if it is not what was listed: a torn bundle must not be stored.
-func packContent(t *tar.Writer, path string, it *item) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe that took the file's place must not block
-	if err != nil {
-		return fmt.Errorf("%s can't be read: %w", it.name, bare(err))
+func (p *packer) header(h *tar.Header, it *item, info fs.FileInfo) error {
+	h.Mode, h.ModTime = int64(info.Mode().Perm()), info.ModTime()
+	if err := p.tar.WriteHeader(h); err != nil {
+		return fmt.Errorf("pack %s: %w", it.name, err)
+	}
+	return nil
+}
+
+// file packs a regular file as it is now, whatever it was when it was listed. One that was removed or replaced by something else is
+// left out.
+func (p *packer) file(it *item) error {
+	f, err := os.OpenFile(filepath.Join(p.files.dir, it.name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO), errors.Is(err, unix.ENOTDIR):
+		p.note("%s was removed while the folder was packed and is left out", it.name)
+		return nil
+	case err != nil:
+		return unreadable(it.name, true, err)
 	}
 	defer f.Close()
-	changed := fmt.Errorf("%s was changed while the project was packed; run the command again", it.name)
-	if info, err := f.Stat(); err != nil || !os.SameFile(info, it.info) {
-		return changed
+	info, err := f.Stat()
+	if err != nil {
+		return unreadable(it.name, true, err)
 	}
-	n, err := io.Copy(t, io.LimitReader(f, it.info.Size()))
+	if !info.Mode().IsRegular() {
+		p.note("%s was replaced while the folder was packed and is left out", it.name)
+		return nil
+	}
+	if info.Size() <= maxBuffered {
+		return p.small(f, it, info)
+	}
+	return p.large(f, it, info)
+}
+
+func (p *packer) note(format string, args ...any) {
+	p.files.Notes = append(p.files.Notes, fmt.Sprintf(format, args...))
+}
+
+// small reads the file until nothing changed meanwhile, or two readings begin with the same bytes.
+func (p *packer) small(f *os.File, it *item, info fs.FileInfo) error {
+	last, read := []byte(nil), false
+	for range maxReads {
+		p.buffer.Reset()
+		if _, err := io.Copy(&p.buffer, io.NewSectionReader(f, 0, info.Size())); err != nil {
+			return fmt.Errorf("pack %s: %w", it.name, err)
+		}
+		now, err := f.Stat()
+		if err != nil {
+			return unreadable(it.name, true, err)
+		}
+		content := p.buffer.Bytes()
+		still := unchanged(info, now)
+		if still || read && bytes.HasPrefix(content, last) {
+			if !still {
+				content = last
+			}
+			if n := int64(len(content)); now.Size() != n {
+				p.growing(it, n)
+			}
+			h := &tar.Header{Name: it.name, Typeflag: tar.TypeReg, Size: int64(len(content)), Format: tar.FormatPAX}
+			if err := p.header(h, it, info); err != nil {
+				return err
+			}
+			_, err := p.tar.Write(content)
+			return err
+		}
+		last, read = bytes.Clone(content), true
+		info = now
+	}
+	return changing(it)
+}
+
+// large copies the file while it is read, and reads it once more if it changed meanwhile.
+func (p *packer) large(f *os.File, it *item, info fs.FileInfo) error {
+	h := &tar.Header{Name: it.name, Typeflag: tar.TypeReg, Size: info.Size(), Format: tar.FormatPAX}
+	if err := p.header(h, it, info); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(p.tar, sum), io.NewSectionReader(f, 0, info.Size()))
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", it.name, err)
 	}
-	info, err := f.Stat()
-	if err != nil || n != it.info.Size() || info.Size() != n || !info.ModTime().Equal(it.info.ModTime()) {
-		return changed
+	now, err := f.Stat()
+	if err != nil || n != info.Size() {
+		return changing(it)
+	}
+	if unchanged(info, now) {
+		return nil
+	}
+	if same, err := sameBytes(f, n, sum); err != nil || !same {
+		return changing(it)
+	}
+	if now.Size() != n {
+		p.growing(it, n)
 	}
 	return nil
+}
+
+// clockTick is more than the steps of the clock that stamps files: a change within a step of the last one can't be told by its time.
+const clockTick = 20 * time.Millisecond
+
+// unchanged reports whether a file was surely not written between two looks at it.
+func unchanged(before, after fs.FileInfo) bool {
+	return after.Size() == before.Size() && after.ModTime().Equal(before.ModTime()) && time.Since(after.ModTime()).Abs() > clockTick
+}
+
+func sameBytes(f *os.File, n int64, want hash.Hash) (bool, error) {
+	again := sha256.New()
+	m, err := io.Copy(again, io.NewSectionReader(f, 0, n))
+	return m == n && bytes.Equal(again.Sum(nil), want.Sum(nil)), err
+}
+
+func (p *packer) growing(it *item, n int64) {
+	p.note("%s was being written while the folder was packed; its first %d bytes travel", it.name, n)
+}
+
+func changing(it *item) error {
+	return fmt.Errorf("%s changes all the time while the folder is packed; name it in %s if trials don't need it, or stop what writes it",
+		it.name, ignoreFile)
 }
 
 // bare leaves out the operation and the path of a file error, which the message names already.

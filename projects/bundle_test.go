@@ -3,6 +3,7 @@ package projects
 import (
 	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,35 +29,70 @@ func packed(t *testing.T, dir string) tree {
 	t.Helper()
 	bundle, _ := pack(t, dir)
 	out := t.TempDir()
-	check(t, Unpack(bytes.NewReader(bundle), out))
+	check(t, unpack(bundle, out))
 	return readTree(t, out)
+}
+
+// aged sets the times of all that is in a folder.
+func aged(t reporter, dir string, at time.Time) {
+	t.Helper()
+	check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		at = at.Add(1234567891) // each its own
+		return SetTime(path, at)
+	}))
 }
 
 func TestPackDeterministic(t *testing.T) {
 	content := tree{"main.py": ":print(1)\n", "run.sh": "x:#!/bin/sh\n", "data/a": ":1", "data/b": ":2", "empty": "dir", "last": "-> data/a"}
-	one, digest := pack(t, content.folder(t))
+	old := syscall.Umask(0o022)
+	defer syscall.Umask(old)
+	past := time.Date(1999, 12, 31, 23, 59, 58, 123456789, time.UTC)
+	first := content.folder(t)
+	aged(t, first, past)
+	one, digest := pack(t, first)
 	// The digest is written down so that a new version of a library that packs otherwise does not go unnoticed: then every
 	// project would be stored and unpacked again.
-	if want := "d425536f97ce4d96ab0c40d00c7a77e9ed497f2fcd9201a4cb321d02a877d4ef"; digest != want {
+	if want := "cdb896a3ccc3ff6642a2e8d6c769f45a019c8eb46ae1e2e4ff98968895217e24"; digest != want {
 		t.Errorf("got digest %s, want %s", digest, want)
 	}
-
 	dir := t.TempDir()
-	old := syscall.Umask(0o077)
 	content.make(t, dir, true)
-	syscall.Umask(old)
-	past := time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC)
-	check(t, os.Chtimes(filepath.Join(dir, "main.py"), past, past))
-	check(t, os.Chtimes(dir, past, past))
+	aged(t, dir, past)
 	two, again := pack(t, dir)
 	if again != digest || !bytes.Equal(one, two) {
-		t.Errorf("the same files, written in another order with another umask and time, gave %s, want %s", again, digest)
+		t.Errorf("the same files, written in another order, gave %s, want %s", again, digest)
+	}
+
+	// Without the times, a new checkout is the same.
+	aged(t, dir, past.Add(time.Hour))
+	three, other := pack(t, dir)
+	if other == digest {
+		t.Error("other times gave the same digest")
+	}
+	before, err := Unpack(bytes.NewReader(one), t.TempDir())
+	check(t, err)
+	after, err := Unpack(bytes.NewReader(three), t.TempDir())
+	check(t, err)
+	if before != after {
+		t.Errorf("digest of the contents: got %s and %s for files that differ in times only", before, after)
 	}
 }
 
 func TestPackDigestFollowsContent(t *testing.T) {
 	content := tree{"main.py": ":print(1)\n", "sub": "dir", "last": "-> main.py"}
-	_, base := pack(t, content.folder(t))
+	at := time.Unix(1e9, 0)
+	digests := func(tr tree) (string, string) {
+		dir := tr.folder(t)
+		aged(t, dir, at)
+		bundle, digest := pack(t, dir)
+		contents, err := Unpack(bytes.NewReader(bundle), t.TempDir())
+		check(t, err)
+		return digest, contents
+	}
+	base, contents := digests(content)
 	for name, change := range map[string]tree{
 		"content":      {"main.py": ":print(2)\n", "sub": "dir", "last": "-> main.py"},
 		"mode":         {"main.py": "x:print(1)\n", "sub": "dir", "last": "-> main.py"},
@@ -64,7 +100,7 @@ func TestPackDigestFollowsContent(t *testing.T) {
 		"empty folder": {"main.py": ":print(1)\n", "last": "-> main.py"},
 		"link":         {"main.py": ":print(1)\n", "sub": "dir", "last": "-> sub"},
 	} {
-		if _, got := pack(t, change.folder(t)); got == base {
+		if got, inside := digests(change); got == base || inside == contents {
 			t.Errorf("another %s gave the same digest", name)
 		}
 	}
@@ -104,7 +140,7 @@ func TestPackUnpackSameTree(t *testing.T) {
 		check(t, err)
 		tr.make(t, from, rapid.Bool().Draw(t, "backwards"))
 		bundle, digest := pack(t, from)
-		check(t, Unpack(bytes.NewReader(bundle), to))
+		check(t, unpack(bundle, to))
 		if diff := cmp.Diff(tr, readTree(t, to)); diff != "" {
 			t.Fatalf("the tree changed on its way (-want +got):\n%s", diff)
 		}
@@ -122,8 +158,7 @@ func TestPackIgnore(t *testing.T) {
 	}{
 		{name: "always", absent: ".git/config sub/.git/config __pycache__/a sub/__pycache__/b a.pyc sub/b.pyc", kept: "main.py sub/main.py gitlike"},
 		{name: "gitignore", git: "*.log\nresult/\n", absent: "a.log sub/b.log result/model sub/result/model", kept: "main.py result.txt"},
-		{name: "mlfignore wins", mlf: "*.tmp\n", git: "*.log\n", absent: "a.tmp", kept: "a.log main.py"},
-		{name: "empty mlfignore wins", mlf: "\n", git: "*.log\n", kept: "a.log main.py"},
+		{name: "mlfignore on top", mlf: "*.tmp\n!b.log\n", git: "*.log\n", absent: "a.tmp a.log", kept: "b.log main.py"},
 		{name: "negation", mlf: "*.npz\n!small.npz\n", absent: "big.npz sub/big.npz", kept: "small.npz sub/small.npz"},
 		{name: "rooted", mlf: "/data\n", absent: "data/a", kept: "sub/data/a"},
 		{name: "comment and CRLF", mlf: "# notes\r\n*.log\r\n\r\n", absent: "a.log", kept: "main.py"},
@@ -175,7 +210,7 @@ func TestPackExcept(t *testing.T) {
 	_, err := Pack(dir, &b, DefaultBundleLimit, filepath.Join(dir, "state"), filepath.Join(dir, "none"))
 	check(t, err)
 	out := t.TempDir()
-	check(t, Unpack(&b, out))
+	check(t, unpack(b.Bytes(), out))
 	want := tree{"main.py": ":", "sub": "dir", "sub/state": "dir", "sub/state/kept": ":2"}
 	if diff := cmp.Diff(want, readTree(t, out)); diff != "" {
 		t.Errorf("wrong content (-want +got):\n%s", diff)

@@ -12,7 +12,7 @@ import (
 	"sync"
 )
 
-// Cache keeps unpacked bundles, a read-only folder for each digest.
+// Cache keeps unpacked bundles, a folder for each digest, which nobody may change.
 type Cache struct {
 	dir string
 
@@ -22,6 +22,9 @@ type Cache struct {
 
 // tempPrefix marks folders that are being filled.
 const tempPrefix = ".new-"
+
+// ContentsSuffix ends the name of the file beside an unpacked bundle that holds the digest of its contents.
+const ContentsSuffix = ".contents"
 
 // NewCache opens the cache in dir and removes what a crash has left half unpacked. One process at a time uses it.
 func NewCache(dir string) (*Cache, error) {
@@ -34,7 +37,7 @@ func NewCache(dir string) (*Cache, error) {
 	}
 	for _, n := range names {
 		if strings.HasPrefix(n.Name(), tempPrefix) {
-			if err := os.RemoveAll(filepath.Join(dir, n.Name())); err != nil {
+			if err := RemoveTree(filepath.Join(dir, n.Name())); err != nil {
 				return nil, fmt.Errorf("clean bundle cache: %w", err)
 			}
 		}
@@ -42,11 +45,11 @@ func NewCache(dir string) (*Cache, error) {
 	return &Cache{dir: dir, opening: map[string]*sync.Mutex{}}, nil
 }
 
-// Open gives the unpacked folder of a digest. When it is not there, fetch writes the packed bundle; what does not have the
+// Open gives the unpacked folder of a digest, and the digest of its contents, which does not depend on times. When it is not there, fetch writes the packed bundle; what does not have the
 // digest is refused and leaves nothing. Concurrent callers share the work.
-func (c *Cache) Open(digest string, fetch func(io.Writer) error) (string, error) {
+func (c *Cache) Open(digest string, fetch func(io.Writer) error) (dir, contents string, err error) {
 	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
-		return "", fmt.Errorf("%q is no digest of a bundle", digest)
+		return "", "", fmt.Errorf("%q is no digest of a bundle", digest)
 	}
 	c.mu.Lock()
 	one := c.opening[digest]
@@ -57,40 +60,49 @@ func (c *Cache) Open(digest string, fetch func(io.Writer) error) (string, error)
 	c.mu.Unlock()
 	one.Lock()
 	defer one.Unlock()
-	dir := filepath.Join(c.dir, digest)
+	dir = filepath.Join(c.dir, digest)
 	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
+		if known, err := os.ReadFile(dir + ContentsSuffix); err == nil && len(known) == 2*sha256.Size {
+			return dir, string(known), nil
+		}
+		if err := RemoveTree(dir); err != nil { // an older program unpacked it, without modes and times
+			return "", "", fmt.Errorf("unpack bundle again: %w", err)
+		}
 	}
-	return dir, c.fill(dir, digest, fetch)
+	contents, err = c.fill(dir, digest, fetch)
+	return dir, contents, err
 }
 
 // fill unpacks beside the folder's place and then renames, so that the folder is there whole or not at all.
-func (c *Cache) fill(dir, digest string, fetch func(io.Writer) error) (err error) {
+func (c *Cache) fill(dir, digest string, fetch func(io.Writer) error) (contents string, err error) {
 	tmp, err := os.MkdirTemp(c.dir, tempPrefix)
 	if err != nil {
-		return fmt.Errorf("make folder for bundle: %w", err)
+		return "", fmt.Errorf("make folder for bundle: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	defer func() { err = errors.Join(err, RemoveTree(tmp)) }()
 	packed := filepath.Join(tmp, "packed")
 	if err := fetchVerified(packed, digest, fetch); err != nil {
-		return err
+		return "", err
 	}
 	files := filepath.Join(tmp, "files")
 	if err := os.Mkdir(files, 0o755); err != nil {
-		return fmt.Errorf("make folder for bundle: %w", err)
+		return "", fmt.Errorf("make folder for bundle: %w", err)
 	}
 	f, err := os.Open(packed)
 	if err != nil {
-		return fmt.Errorf("read bundle: %w", err)
+		return "", fmt.Errorf("read bundle: %w", err)
 	}
 	defer f.Close()
-	if err := Unpack(f, files); err != nil {
-		return err
+	if contents, err = Unpack(f, files); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(dir+ContentsSuffix, []byte(contents), 0o600); err != nil {
+		return "", fmt.Errorf("keep bundle: %w", err)
 	}
 	if err := os.Rename(files, dir); err != nil {
-		return fmt.Errorf("keep bundle: %w", err)
+		return "", fmt.Errorf("keep bundle: %w", err)
 	}
-	return nil
+	return contents, nil
 }
 
 func fetchVerified(path, digest string, fetch func(io.Writer) error) error {

@@ -45,7 +45,7 @@ func TestCacheOpen(t *testing.T) {
 	content := tree{"main.py": ":print(1)\n", "sub": "dir", "sub/run": "x:true"}
 	bundle, digest := pack(t, content.folder(t))
 	c, dir := newCache(t)
-	got, err := c.Open(digest, fetching(bundle))
+	got, contents, err := c.Open(digest, fetching(bundle))
 	check(t, err)
 	if want := filepath.Join(dir, digest); got != want {
 		t.Errorf("got folder %s, want %s", got, want)
@@ -54,18 +54,18 @@ func TestCacheOpen(t *testing.T) {
 		t.Errorf("wrong content (-want +got):\n%s", diff)
 	}
 	unwanted := func(io.Writer) error { return errors.New("fetched again") }
-	if again, err := c.Open(digest, unwanted); err != nil || again != got {
+	if again, same, err := c.Open(digest, unwanted); err != nil || again != got || same != contents {
 		t.Errorf("second time: got %s, %v, want %s", again, err, got)
 	}
 	later, err := NewCache(dir)
 	check(t, err)
-	if again, err := later.Open(digest, unwanted); err != nil || again != got {
+	if again, same, err := later.Open(digest, unwanted); err != nil || again != got || same != contents {
 		t.Errorf("after a restart: got %s, %v, want %s", again, err, got)
 	}
 	names, err := os.ReadDir(dir)
 	check(t, err)
-	if len(names) != 1 {
-		t.Errorf("got %d folders in the cache, want 1: %v", len(names), names)
+	if len(names) != 2 {
+		t.Errorf("got %d entries in the cache, want the folder and the digest of its contents: %v", len(names), names)
 	}
 }
 
@@ -74,7 +74,7 @@ func TestCacheRefusesHostileBundles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c, dir := newCache(t)
 			sum := sha256.Sum256(bad.bundle)
-			_, err := c.Open(hex.EncodeToString(sum[:]), fetching(bad.bundle))
+			_, _, err := c.Open(hex.EncodeToString(sum[:]), fetching(bad.bundle))
 			wantError(t, err, bad.want)
 			wantEmpty(t, dir)
 		})
@@ -99,10 +99,10 @@ func TestCacheRefusesOtherContent(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cache, dir := newCache(t)
-			_, err := cache.Open(digest, c.fetch)
+			_, _, err := cache.Open(digest, c.fetch)
 			wantError(t, err, c.want)
 			wantEmpty(t, dir)
-			if _, err := cache.Open(digest, fetching(bundle)); err != nil {
+			if _, _, err := cache.Open(digest, fetching(bundle)); err != nil {
 				t.Errorf("the right bundle afterwards: got %v, want no error", err)
 			}
 		})
@@ -112,7 +112,7 @@ func TestCacheRefusesOtherContent(t *testing.T) {
 func TestCacheRefusesNames(t *testing.T) {
 	c, dir := newCache(t)
 	for _, digest := range []string{"", "..", "../../etc", "abcd", strings.Repeat("g", 64), strings.Repeat("0", 66)} {
-		_, err := c.Open(digest, func(io.Writer) error { return errors.New("fetched") })
+		_, _, err := c.Open(digest, func(io.Writer) error { return errors.New("fetched") })
 		wantError(t, err, fmt.Sprintf("%q is no digest of a bundle", digest))
 	}
 	wantEmpty(t, dir)
@@ -138,7 +138,7 @@ func TestCacheOpenTogether(t *testing.T) {
 	var group sync.WaitGroup
 	for range 16 {
 		group.Go(func() {
-			dir, err := c.Open(digest, slow)
+			dir, _, err := c.Open(digest, slow)
 			if err != nil {
 				failed.Add(1)
 				return
@@ -149,7 +149,7 @@ func TestCacheOpenTogether(t *testing.T) {
 		})
 	}
 	<-begun
-	if _, err := c.Open(otherDigest, fetching(other)); err != nil { // would never return if it had to wait for the slow one
+	if _, _, err := c.Open(otherDigest, fetching(other)); err != nil { // would never return if it had to wait for the slow one
 		t.Errorf("another digest meanwhile: %v", err)
 	}
 	close(release)
@@ -178,7 +178,7 @@ func TestCacheVictim(t *testing.T) {
 	var size int64
 	_, err = fmt.Fscanf(in, "%s %d\n", &digest, &size)
 	check(t, err)
-	_, err = c.Open(digest, func(w io.Writer) error {
+	_, _, err = c.Open(digest, func(w io.Writer) error {
 		_, err := io.CopyN(w, in, size)
 		fmt.Print(".")
 		_, rest := io.Copy(w, in)
@@ -204,7 +204,7 @@ func TestCacheKilled(t *testing.T) {
 					t.Fatalf("%s was left of the killed process", name)
 				}
 			}
-			got, err := c.Open(digest, fetching(bundle))
+			got, _, err := c.Open(digest, fetching(bundle))
 			check(t, err)
 			if diff := cmp.Diff(content, readTree(t, got)); diff != "" {
 				t.Errorf("wrong content (-want +got):\n%s", diff)

@@ -31,6 +31,8 @@ type Project struct {
 	Dir     string // its folder; empty for an ad-hoc command without files
 	Default string // the task that runs when none is named; empty when there are several and none is chosen
 	Bundled bool   // the files of Dir travel to the workers
+	Lenient bool   // what can't be packed is left out: nobody said that the files of Dir are needed
+	Note    string // why the files of an ad-hoc command's folder do not travel; empty when they do or need not
 
 	tasks []*task // in the order of the file
 	file  string  // project.yaml as messages name it; empty without one
@@ -41,6 +43,7 @@ type Definition struct {
 	Task    grid.Task
 	Axes    []grid.Axis
 	Exclude []string
+	Include []string // patterns of files that travel although ignore files name them
 }
 
 // Load reads the project.yaml of a folder. An error about its content is of type grid.Problems and holds all that is wrong.
@@ -95,7 +98,7 @@ func (p *Project) Task(name string) (*Definition, error) {
 				return nil, err
 			}
 			axes, err := p.axes(t)
-			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude}, err
+			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Include: t.include}, err
 		}
 	}
 	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name, strings.Join(p.Tasks(), ", "))
@@ -260,3 +263,6 @@ func folderName(dir string) string {
 	}
 	return CleanName(filepath.Base(abs))
 }
+
+// File reports whether the project has a project.yaml.
+func (p *Project) File() bool { return p.file != "" }

@@ -2,6 +2,7 @@ package projects
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -9,7 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestPackMissingFolder(t *testing.T) {
@@ -19,9 +21,6 @@ func TestPackMissingFolder(t *testing.T) {
 }
 
 func TestPackRefuses(t *testing.T) {
-	device := func(mode uint32, dev int) func(string) error {
-		return func(path string) error { return syscall.Mknod(path, mode|0o600, dev) }
-	}
 	link := func(target string) func(string) error {
 		return func(path string) error { return os.Symlink(target, path) }
 	}
@@ -31,13 +30,10 @@ func TestPackRefuses(t *testing.T) {
 		make func(path string) error
 		want string
 	}{
-		{"abs", link("/etc/passwd"), "the link abs points to /etc/passwd, outside the project; copy what it points to, or name it in .mlfignore"},
-		{"up", link("../up"), "the link up points to ../up, outside the project; copy what it points to, or name it in .mlfignore"},
-		{"sub/up", link("../../x"), "the link sub/up points to ../../x, outside the project; copy what it points to, or name it in .mlfignore"},
+		{"abs", link("/etc/passwd"), "the link abs points to /etc/passwd, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
+		{"up", link("../up"), "the link up points to ../up, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
+		{"sub/up", link("../../x"), "the link sub/up points to ../../x, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
 		{"round", link("sub/../x"), "the link round points to sub/../x, and what '..' means there depends on the links before it; write it without, or name it in .mlfignore"},
-		{"pipe", func(path string) error { return syscall.Mkfifo(path, 0o600) }, "pipe is no file, folder or link and can't be packed; name it in .mlfignore"},
-		{"socket", device(syscall.S_IFSOCK, 0), "socket is no file, folder or link and can't be packed; name it in .mlfignore"},
-		{"null", device(syscall.S_IFCHR, 1<<8|3), "null is no file, folder or link and can't be packed; name it in .mlfignore"},
 		{"a\xffb", file, `the file name "a\xffb" has characters that not every machine can hold; rename it, or name it in .mlfignore`},
 		{"a\nb", file, `the file name "a\nb" has characters that not every machine can hold; rename it, or name it in .mlfignore`},
 		{`a\b`, file, `the file name "a\\b" has characters that not every machine can hold; rename it, or name it in .mlfignore`},
@@ -72,6 +68,8 @@ func TestPackRefusesIgnoreFile(t *testing.T) {
 	wantError(t, err, ".gitignore can't be read: it is no regular file")
 }
 
+const tooLarge = "name what trials don't need in .mlfignore, or keep large data outside of the folder and name its path under share in project.yaml"
+
 func TestPackSizeLimit(t *testing.T) {
 	dir := tree{"a": ":" + strings.Repeat("a", 3<<10), "b/big": ":" + strings.Repeat("b", 9<<10), "c": ":" + strings.Repeat("c", 2<<10),
 		"d": ":d", ".mlfignore": ":skipped\n", "skipped": ":" + strings.Repeat("s", 1<<20)}.folder(t)
@@ -81,43 +79,133 @@ func TestPackSizeLimit(t *testing.T) {
 	}
 	var b bytes.Buffer
 	_, err := Pack(dir, &b, size-1)
-	wantError(t, err, "the project's files are 14345 bytes, the limit is 14344 bytes; the largest are b/big (9.0 KiB), a (3.0 KiB), c (2.0 KiB); name what trials don't need in .mlfignore")
+	wantError(t, err, "the project's files are 14345 bytes, the limit is 14344 bytes; the largest are b/big (9.0 KiB), a (3.0 KiB), c (2.0 KiB); "+tooLarge)
 	if b.Len() > 0 {
 		t.Errorf("got %d bytes of a bundle, want none", b.Len())
 	}
 	_, err = Pack(tree{"one": ":12"}.folder(t), io.Discard, 1)
-	wantError(t, err, "the project's files are 2 B, the limit is 1 B; the largest are one (2 B); name what trials don't need in .mlfignore")
+	wantError(t, err, "the project's files are 2 B, the limit is 1 B; the largest are one (2 B); "+tooLarge)
 }
 
-// A file that does not stay as it was listed would give a torn bundle.
+// A file that does not stay as it was listed is packed as it is when its turn comes.
 func TestPackWhileFilesChange(t *testing.T) {
-	noise := make([]byte, 4<<20) // more than the packer buffers, so that the change comes between listing and reading
+	noise := make([]byte, 6<<20) // more than the packer buffers, so that the change comes between listing and reading
 	rng := rand.NewChaCha8([32]byte{1})
 	rng.Read(noise)
-	const changed = "victim was changed while the project was packed; run the command again"
 	for _, c := range []struct {
 		name   string
 		change func(path string) error
-		want   string
+		want   string // of the file; empty when it is left out
+		note   string
 	}{
-		{"vanishes", os.Remove, "victim can't be read: no such file or directory"},
-		{"grows", func(path string) error { return os.WriteFile(path, []byte("before and after"), 0o600) }, changed},
-		{"shrinks", func(path string) error { return os.Truncate(path, 1) }, changed},
-		{"same size", func(path string) error {
-			return os.Chtimes(path, time.Time{}, time.Date(2001, 1, 1, 0, 0, 0, 0, time.UTC))
-		}, changed},
-		{"becomes a folder", func(path string) error { return replace(path, os.Mkdir(path+".new", 0o700)) }, changed},
-		{"becomes a pipe", func(path string) error { return replace(path, syscall.Mkfifo(path+".new", 0o600)) }, changed},
-		{"becomes a link", func(path string) error { return replace(path, os.Symlink("/etc/passwd", path+".new")) }, changed},
+		{"vanishes", os.Remove, "", "victim was removed while the folder was packed and is left out"},
+		{"grows", func(path string) error { return os.WriteFile(path, []byte("before and after"), 0o600) }, ":before and after", ""},
+		{"shrinks", func(path string) error { return os.Truncate(path, 1) }, ":b", ""},
+		{"is replaced", func(path string) error { return replace(path, os.WriteFile(path+".new", []byte("new"), 0o600)) }, ":new", ""},
+		{"becomes a folder", func(path string) error { return replace(path, os.Mkdir(path+".new", 0o700)) }, "", "victim was replaced while the folder was packed and is left out"},
+		{"becomes a pipe", func(path string) error { return replace(path, syscall.Mkfifo(path+".new", 0o600)) }, "", "victim was replaced while the folder was packed and is left out"},
+		{"becomes a link", func(path string) error { return replace(path, os.Symlink("/etc/passwd", path+".new")) }, "", "victim was removed while the folder was packed and is left out"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := tree{"early": ":" + string(noise), "victim": ":before"}.folder(t)
-			w := &trigger{do: func() error { return c.change(filepath.Join(dir, "victim")) }}
-			_, err := Pack(dir, w, DefaultBundleLimit)
+			f, err := List(dir, ListOptions{})
+			check(t, err)
+			var bundle bytes.Buffer
+			w := &trigger{w: &bundle, do: func() error { return c.change(filepath.Join(dir, "victim")) }}
+			_, err = f.Pack(w, DefaultBundleLimit)
+			check(t, err)
 			if !w.done {
 				t.Fatal("nothing was written before the end, so the change came too late")
 			}
-			wantError(t, err, c.want)
+			out := t.TempDir()
+			check(t, unpack(bundle.Bytes(), out))
+			if got := readTree(t, out)["victim"]; got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if got := strings.Join(f.Notes, "\n"); got != c.note {
+				t.Errorf("got the notes %q, want %q", got, c.note)
+			}
+		})
+	}
+}
+
+// A log that another run writes all the time is packed up to some point.
+func TestPackWhileFilesGrow(t *testing.T) {
+	for name, size := range map[string]int{"small log": 1000, "large log": 20 << 20} {
+		t.Run(name, func(t *testing.T) {
+			dir := tree{"file": ":" + strings.Repeat("0123456789", size/10)}.folder(t)
+			log, err := os.OpenFile(filepath.Join(dir, "file"), os.O_WRONLY|os.O_APPEND, 0)
+			check(t, err)
+			stop, stopped := make(chan struct{}), make(chan error)
+			go func() {
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						stopped <- log.Close()
+						return
+					default:
+						fmt.Fprintf(log, "%09d\n", i)
+					}
+				}
+			}()
+			var bundle bytes.Buffer
+			_, err = Pack(dir, &bundle, DefaultBundleLimit)
+			close(stop)
+			check(t, <-stopped)
+			check(t, err)
+			out := t.TempDir()
+			check(t, unpack(bundle.Bytes(), out))
+			now, err := os.ReadFile(filepath.Join(dir, "file"))
+			check(t, err)
+			got, err := os.ReadFile(filepath.Join(out, "file"))
+			check(t, err)
+			if len(got) < size/10*10 || !bytes.HasPrefix(now, got) {
+				t.Errorf("got %d bytes, want a beginning of the file", len(got))
+			}
+		})
+	}
+}
+
+// A large file whose beginning is written while it is read would be torn.
+func TestPackRefusesFileThatChanges(t *testing.T) {
+	noise := make([]byte, 20<<20)
+	rng := rand.NewChaCha8([32]byte{1})
+	rng.Read(noise)
+	dir := tree{"file": ":" + string(noise)}.folder(t)
+	file, err := os.OpenFile(filepath.Join(dir, "file"), os.O_WRONLY, 0)
+	check(t, err)
+	defer file.Close()
+	_, err = Pack(dir, &trigger{w: io.Discard, do: func() error { _, err := file.Write([]byte("new")); return err }}, DefaultBundleLimit)
+	wantError(t, err, "file changes all the time while the folder is packed; name it in .mlfignore if trials don't need it, or stop what writes it")
+}
+
+// What is no file, folder or link stays where it is, and nothing is refused for it.
+func TestPackLeavesOddFiles(t *testing.T) {
+	device := func(mode uint32, dev int) func(string) error {
+		return func(path string) error { return syscall.Mknod(path, mode|0o600, dev) }
+	}
+	for _, c := range []struct {
+		name string
+		make func(path string) error
+		want string
+	}{
+		{"pipe", func(path string) error { return syscall.Mkfifo(path, 0o600) }, "a pipe"},
+		{"socket", device(syscall.S_IFSOCK, 0), "a socket"},
+		{"null", device(syscall.S_IFCHR, 1<<8|3), "a device"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := tree{"main.py": ":", "sub": "dir"}.folder(t)
+			if err := c.make(filepath.Join(dir, "sub", c.name)); err != nil {
+				t.Skipf("this machine can't make it: %v", err)
+			}
+			f, err := List(dir, ListOptions{})
+			check(t, err)
+			if diff := cmp.Diff([]Left{{Name: "sub/" + c.name, Why: c.want}}, f.Left); diff != "" {
+				t.Errorf("what is left out (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tree{"main.py": ":", "sub": "dir"}, packed(t, dir)); diff != "" {
+				t.Errorf("wrong content (-want +got):\n%s", diff)
+			}
 		})
 	}
 }
@@ -135,6 +223,7 @@ func replace(path string, err error) error {
 
 // trigger does something at the first write.
 type trigger struct {
+	w    io.Writer
 	do   func() error
 	done bool
 }
@@ -146,7 +235,7 @@ func (w *trigger) Write(p []byte) (int, error) {
 			return 0, err
 		}
 	}
-	return len(p), nil
+	return w.w.Write(p)
 }
 
 func TestPackFullDisk(t *testing.T) {

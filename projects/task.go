@@ -12,6 +12,7 @@ import (
 type task struct {
 	grid.Task
 	exclude    []string
+	include    []string
 	parameters string
 	place      *yaml.Node            // of parameters
 	places     map[string]*yaml.Node // of fields that this version may not obey
@@ -30,6 +31,8 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"parameters":   func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n },
 		"constants":    func(what string, n *yaml.Node) { s.constants(what, n, t) },
 		"setup":        func(what string, n *yaml.Node) { s.setup(what, n, t) },
+		"share":        func(what string, n *yaml.Node) { t.Share = s.sharing(what, n) },
+		"include":      func(what string, n *yaml.Node) { t.include = s.patterns(what, n) },
 		"image":        func(what string, n *yaml.Node) { t.Image, _ = s.text(what, n); t.places[what] = n },
 		"env":          func(what string, n *yaml.Node) { s.env(what, n, t) },
 		"resources":    func(what string, n *yaml.Node) { s.resources(what, n, t) },
@@ -103,6 +106,47 @@ func (s *schema) env(what string, n *yaml.Node, t *task) {
 			t.Env[key.Value] = v
 		}
 	})
+}
+
+// patterns reads patterns of files in the form of an ignore file.
+func (s *schema) patterns(what string, n *yaml.Node) []string {
+	texts, nodes := s.texts(what, n, `[".git", "gen/**"]`)
+	for i, p := range texts {
+		s.pattern(what, p, nodes[i])
+	}
+	return texts
+}
+
+func (s *schema) pattern(what, text string, n *yaml.Node) {
+	p, ok := parsePattern(text)
+	switch {
+	case !ok, p.never, p.negative:
+		s.report(n, "Write the name of a file or folder, or a pattern like data/** as in .gitignore.", "%s has %q, which names no file", what, text)
+	case strings.ContainsAny(text, "\n\r"):
+		s.report(n, "Give each pattern in an entry of its own.", "%s has a line end in %q", what, text)
+	case !relative(strings.TrimPrefix(text, "/")):
+		s.report(n, "Patterns start at the project's folder: no '..'.", "the pattern %q of %s leaves the project", text, what)
+	}
+}
+
+// sharing reads patterns of files in the project and paths outside of it.
+func (s *schema) sharing(what string, n *yaml.Node) []string {
+	texts, nodes := s.texts(what, n, `["data/**", "/mnt/imagenet"]`)
+	for i, p := range texts {
+		if !isOutside(p) {
+			if strings.HasPrefix(p, "~") {
+				s.report(nodes[i], "Write the absolute path.", "%s has %q, and '~' means another folder on each machine", what, p)
+				continue
+			}
+			s.pattern(what, p, nodes[i])
+			continue
+		}
+		texts[i] = strings.TrimSuffix(p, "/**")
+		if strings.ContainsAny(texts[i], "*?[\\\n") {
+			s.report(nodes[i], "Name the folder.", "%s has the pattern %q, and patterns name files in the project only", what, p)
+		}
+	}
+	return texts
 }
 
 func (s *schema) artifacts(what string, n *yaml.Node, t *task) {

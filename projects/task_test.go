@@ -58,12 +58,16 @@ func TestAdhoc(t *testing.T) {
 		{[]string{"python3", "-u", "Train Nets.py", "--a=1"}, "train-nets", true},
 		{[]string{"python3", "sub/eval.py"}, "eval", true},
 		{[]string{"./sub/eval.py"}, "eval", true},
-		{[]string{"/usr/bin/env.sh", "x"}, "env", false},
+		{[]string{"/usr/bin/env.sh", "x"}, "env", true},
 		{[]string{"echo", "data"}, "echo", false},
-		{[]string{"cat", "../outside"}, "cat", false},
-		{[]string{"cat", filepath.Join(cwd, "sub/eval.py")}, "cat", false},
-		{[]string{"ÄÖ"}, "project", false},
-		{[]string{"sh", "-c", "echo 'a b'", ""}, "sh", false},
+		{[]string{"/bin/true"}, "true", false},
+		{[]string{"./true"}, "true", true},
+		{[]string{"cat", "../no-such-file"}, "cat", true},
+		{[]string{"cat", filepath.Join(cwd, "sub/eval.py")}, "cat", true},
+		{[]string{"ÄÖ"}, "project", true},
+		{[]string{"sh", "-c", "echo 'a b'", ""}, "sh", true},
+		{[]string{"python3", "-m", "sub.eval"}, "python3", true},
+		{[]string{"make", "train"}, "make", true},
 	} {
 		p, err := Adhoc(c.argv, cwd)
 		check(t, err)
@@ -80,6 +84,32 @@ func TestAdhoc(t *testing.T) {
 		if p.Name != c.name || p.Bundled != c.bundled || p.Dir != dir {
 			t.Errorf("%q: got %s, bundled %v, folder %q, want %s, %v, %q", c.argv, p.Name, p.Bundled, p.Dir, c.name, c.bundled, dir)
 		}
+	}
+}
+
+// A folder that holds everything a user has does not travel because a command was typed there.
+func TestAdhocInFolderOfEverything(t *testing.T) {
+	home := tree{"train.py": ":"}.folder(t)
+	t.Setenv("HOME", home)
+	for dir, what := range map[string]string{home: "your home folder", "/": "the root folder", "/tmp": "the folder /tmp"} {
+		p, err := Adhoc([]string{"python3", "-m", "pkg"}, dir)
+		check(t, err)
+		if want := "trials start in an empty folder, because " + what + " does not travel to them; run a command that needs files in a folder of its own"; p.Bundled || p.Note != want {
+			t.Errorf("%s: got bundled %v and %q, want the note %q", dir, p.Bundled, p.Note, want)
+		}
+		if p, err := Adhoc([]string{"true"}, dir); err != nil || p.Bundled || p.Note != "" {
+			t.Errorf("%s: true: got %+v, %v, want no files and no word about it", dir, p, err)
+		}
+	}
+}
+
+// What lies above the folder can't travel, and a trial would find something else there.
+func TestAdhocRefusesAbove(t *testing.T) {
+	outer := tree{"train.py": ":", "in/x": ":"}.folder(t)
+	for _, argv := range [][]string{{"python3", "../train.py"}, {"../train.py"}, {"ls", ".."}, {"x", "--data=../in"}, {"x", "in/../../train.py"}} {
+		_, err := Adhoc(argv, filepath.Join(outer, "in"))
+		at, _ := strings.CutPrefix(argv[len(argv)-1], "--data=")
+		wantError(t, err, at+" lies outside of the folder you are in, which is all that trials get. Go to the folder that holds both, or give the absolute path")
 	}
 }
 

@@ -1,6 +1,7 @@
 package projects
 
 import (
+	"bytes"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -72,6 +73,12 @@ func (tr tree) folder(t *testing.T) string {
 	dir := t.TempDir()
 	tr.make(t, dir, false)
 	return dir
+}
+
+// unpack unpacks a bundle.
+func unpack(bundle []byte, dir string) error {
+	_, err := Unpack(bytes.NewReader(bundle), dir)
+	return err
 }
 
 // readTree is the inverse of make.

@@ -2,15 +2,22 @@ package projects
 
 import (
 	"archive/tar"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -20,30 +27,31 @@ const (
 	maxName = 4096
 )
 
-// Unpack writes the files of a bundle into dir, an empty folder. Files become read-only. Names and links that leave dir,
-// devices, names that come twice, and names whose folder has not come before are refused.
-func Unpack(r io.Reader, dir string) error {
+// Unpack writes the files of a bundle into dir, an empty folder, with their modes and times. Names and links that leave dir,
+// devices, names that come twice, and names whose folder has not come before are refused. The digest is of all but the times, so
+// that it stays the same when a folder is checked out anew.
+func Unpack(r io.Reader, dir string) (contents string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("open %s: %w", dir, err)
+		return "", fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer root.Close()
 	z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
 	if err != nil {
-		return fmt.Errorf("read bundle: %w", err)
+		return "", fmt.Errorf("read bundle: %w", err)
 	}
 	defer z.Close()
-	u := &unpacker{root: root, left: maxUnpacked, seen: map[string]byte{}}
+	u := &unpacker{root: root, left: maxUnpacked, seen: map[string]byte{}, sum: sha256.New()}
 	for t := tar.NewReader(z); ; {
 		h, err := t.Next()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return hex.EncodeToString(u.sum.Sum(nil)), u.finish(dir)
 		}
 		if err != nil {
-			return fmt.Errorf("read bundle: %w", err)
+			return "", fmt.Errorf("read bundle: %w", err)
 		}
 		if err := u.entry(h, t); err != nil {
-			return err
+			return "", err
 		}
 	}
 }
@@ -52,6 +60,8 @@ type unpacker struct {
 	root *os.Root
 	left int64
 	seen map[string]byte // the kind of each entry
+	sum  hash.Hash       // of the contents
+	late []*tar.Header   // folders and links, whose modes and times are set when all is there
 }
 
 func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
@@ -60,11 +70,14 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 		return err
 	}
 	u.seen[name] = h.Typeflag
+	fmt.Fprintf(u.sum, "%q %c %o %q %d\n", name, h.Typeflag, h.Mode&0o777, h.Linkname, h.Size)
 	err := error(nil)
 	switch h.Typeflag {
 	case tar.TypeDir:
-		err = u.root.Mkdir(name, 0o755)
+		u.late = append(u.late, h)
+		err = u.root.Mkdir(name, 0o700)
 	case tar.TypeSymlink:
+		u.late = append(u.late, h)
 		err = u.root.Symlink(h.Linkname, name)
 	default:
 		err = u.file(name, h, r)
@@ -102,14 +115,47 @@ func (u *unpacker) file(name string, h *tar.Header, r io.Reader) error {
 	if u.left -= h.Size; u.left < 0 || h.Size < 0 {
 		return fmt.Errorf("the bundle is larger than %d bytes", int64(maxUnpacked))
 	}
-	mode := os.FileMode(0o444)
-	if h.Mode&0o111 != 0 {
-		mode = 0o555
-	}
-	f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, r)
+	if _, err = io.Copy(io.MultiWriter(f, u.sum), r); err == nil {
+		err = errors.Join(f.Chmod(os.FileMode(h.Mode).Perm()), u.root.Chtimes(name, time.Time{}, h.ModTime))
+	}
 	return errors.Join(err, f.Close())
+}
+
+// finish sets modes and times of folders, those that lie deeper first.
+func (u *unpacker) finish(dir string) error {
+	for _, h := range slices.Backward(u.late) {
+		name := strings.TrimSuffix(h.Name, "/")
+		err := SetTime(filepath.Join(dir, name), h.ModTime)
+		if h.Typeflag == tar.TypeDir {
+			err = errors.Join(u.root.Chmod(name, os.FileMode(h.Mode).Perm()), err)
+		}
+		if err != nil {
+			return fmt.Errorf("unpack %s: %w", name, bare(err))
+		}
+	}
+	return nil
+}
+
+// SetTime sets the time of the last change of a file, folder or link, to the nanosecond. It does not follow a link.
+func SetTime(path string, t time.Time) error {
+	ts := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(t.UnixNano())}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// RemoveTree removes a folder even if folders in it have no write permission.
+func RemoveTree(dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) // what still can't be removed is reported below
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }

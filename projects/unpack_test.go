@@ -3,11 +3,14 @@ package projects
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
@@ -105,7 +108,7 @@ func TestUnpackRefuses(t *testing.T) {
 			around := t.TempDir()
 			dir := filepath.Join(around, "in", "here")
 			check(t, os.MkdirAll(dir, 0o700))
-			wantError(t, Unpack(bytes.NewReader(c.bundle), dir), c.want)
+			wantError(t, unpack(c.bundle, dir), c.want)
 			for found := range readTree(t, around) {
 				if found != "in" && found != "in/here" && !strings.HasPrefix(found, "in/here/") {
 					t.Errorf("%s was left outside", found)
@@ -122,7 +125,7 @@ func TestUnpackBoundsSum(t *testing.T) {
 	root, err := os.OpenRoot(t.TempDir())
 	check(t, err)
 	defer root.Close()
-	u := &unpacker{root: root, left: 10, seen: map[string]byte{}}
+	u := &unpacker{root: root, left: 10, seen: map[string]byte{}, sum: sha256.New()}
 	entry := func(name, text string) error {
 		return u.entry(&tar.Header{Typeflag: tar.TypeReg, Name: name, Size: int64(len(text))}, strings.NewReader(text))
 	}
@@ -133,7 +136,7 @@ func TestUnpackBoundsSum(t *testing.T) {
 }
 
 func TestUnpackBoundsEntries(t *testing.T) {
-	u := &unpacker{seen: map[string]byte{}, left: 10}
+	u := &unpacker{seen: map[string]byte{}, left: 10, sum: sha256.New()}
 	for i := range maxEntries {
 		u.seen[strconv.Itoa(i)] = tar.TypeReg
 	}
@@ -147,7 +150,7 @@ func TestUnpackTruncated(t *testing.T) {
 	bundle, _ := pack(t, content.folder(t))
 	for n := 1; n < len(bundle); n++ {
 		dir := t.TempDir()
-		if err := Unpack(bytes.NewReader(bundle[:n]), dir); err != nil {
+		if err := unpack(bundle[:n], dir); err != nil {
 			continue
 		}
 		if diff := cmp.Diff(content, readTree(t, dir)); diff != "" {
@@ -156,15 +159,39 @@ func TestUnpackTruncated(t *testing.T) {
 	}
 }
 
-func TestUnpackModes(t *testing.T) {
-	bundle := archive(t, reg("plain"), fold("deep/"), tar.Header{Typeflag: tar.TypeReg, Name: "deep/program", Mode: 0o6777})
-	dir := t.TempDir()
-	check(t, Unpack(bytes.NewReader(bundle), dir))
-	for name, want := range map[string]os.FileMode{"plain": 0o444, "deep/program": 0o555} {
-		info, err := os.Stat(filepath.Join(dir, name))
+// A bundle carries modes and times, to the nanosecond; nobody but the owner of the files becomes more by it.
+func TestPackUnpackModesAndTimes(t *testing.T) {
+	dir := tree{"plain": ":1", "secret": ":2", "tool": "x:3", "group": ":4", "locked/a": ":5", "none": ":6", "deep/er/b": ":7", "link": "-> plain", "empty": "dir"}.folder(t)
+	for name, mode := range map[string]os.FileMode{
+		"plain": 0o644, "secret": 0o600, "tool": 0o751, "group": 0o664, "locked/a": 0o444, "locked": 0o555, "none": 0o200, "deep": 0o700, "deep/er": 0o2775, "empty": 0o777,
+	} {
+		check(t, os.Chmod(filepath.Join(dir, name), mode))
+	}
+	check(t, os.Chmod(filepath.Join(dir, "none"), 0o400))
+	aged(t, dir, time.Date(2001, 2, 3, 4, 5, 6, 987654321, time.UTC))
+	bundle, _ := pack(t, dir)
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	out := t.TempDir()
+	check(t, unpack(bundle, out))
+	t.Cleanup(func() { check(t, RemoveTree(out)) })
+	for name := range readTree(t, dir) {
+		was, err := os.Lstat(filepath.Join(dir, name))
 		check(t, err)
-		if got := info.Mode(); got != want {
-			t.Errorf("%s: got mode %v, want %v", name, got, want)
+		is, err := os.Lstat(filepath.Join(out, name))
+		check(t, err)
+		if was.Mode().Perm() != is.Mode().Perm() || was.Mode().Type() != is.Mode().Type() || !was.ModTime().Equal(is.ModTime()) {
+			t.Errorf("%s: got %v %v, want %v %v", name, is.Mode(), is.ModTime(), was.Mode(), was.ModTime())
 		}
+	}
+}
+
+func TestUnpackDropsSpecialBits(t *testing.T) {
+	dir := t.TempDir()
+	check(t, unpack(archive(t, tar.Header{Typeflag: tar.TypeReg, Name: "program", Mode: 0o6777, Size: 1}), dir))
+	info, err := os.Stat(filepath.Join(dir, "program"))
+	check(t, err)
+	if got := info.Mode(); got != 0o777 {
+		t.Errorf("got mode %v, want 0777", got)
 	}
 }

@@ -1,0 +1,78 @@
+package projects
+
+import (
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// git runs the git program in a folder. Whoever owns the repository, its settings run no program of theirs.
+func git(dir string, args ...string) (string, error) {
+	cmd := exec.Command("git", append([]string{"-c", "safe.directory=*", "-c", "core.fsmonitor=false"}, args...)...)
+	cmd.Dir = dir
+	for _, kv := range os.Environ() {
+		switch name, _, _ := strings.Cut(kv, "="); name {
+		case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX": // of a hook, for another repository
+		default:
+			cmd.Env = append(cmd.Env, kv)
+		}
+	}
+	out, err := cmd.Output()
+	return string(out), err
+}
+
+// globalIgnore is the file of patterns for all of a user's repositories: core.excludesFile, or its default.
+func globalIgnore(top string) string {
+	if out, err := git(top, "config", "--type=path", "--get", "core.excludesFile"); err == nil {
+		file := strings.TrimSuffix(out, "\n")
+		if file != "" && !filepath.IsAbs(file) {
+			file = filepath.Join(top, file)
+		}
+		return file
+	}
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if config == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
+		config = filepath.Join(home, ".config")
+	}
+	return filepath.Join(config, "git", "ignore")
+}
+
+// tracks reports whether git tracks a file of the walk. The first call asks git, since most folders need no answer.
+func (r *repository) tracks(name string) bool {
+	return r != nil && r.ask() && r.tracked[r.name(name)]
+}
+
+// tracksIn reports whether git tracks a file in a folder of the walk.
+func (r *repository) tracksIn(folder string) bool {
+	return r != nil && r.ask() && r.folders[r.name(folder)]
+}
+
+func (r *repository) ask() bool {
+	if r.asked {
+		return r.problem == nil
+	}
+	r.asked = true
+	out, err := git(filepath.Join(r.top, r.prefix), "ls-files", "-z", "--cached", "--full-name", "--", ".")
+	if err != nil {
+		r.problem = err
+		return false
+	}
+	r.tracked, r.folders = map[string]bool{}, map[string]bool{}
+	for name := range strings.SplitSeq(out, "\x00") {
+		if name == "" {
+			continue
+		}
+		r.tracked[name] = true
+		for dir := path.Dir(name); dir != "." && !r.folders[dir]; dir = path.Dir(dir) {
+			r.folders[dir] = true
+		}
+		r.folders[""] = true
+	}
+	return true
+}

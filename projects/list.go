@@ -1,0 +1,521 @@
+package projects
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
+
+	"mlfnode/grid"
+)
+
+// ListOptions say what belongs to a project's files besides what ignore files say.
+type ListOptions struct {
+	Except  []string // folders that stay out, wherever they are
+	Include []string // patterns of files that travel although they are ignored
+	Share   []string // patterns of what trials see in place, and paths outside of the project
+	Lenient bool     // what can't be packed is left out instead of refused
+}
+
+// Files are the files of a project that travel, and what is left out.
+type Files struct {
+	Count int         // regular files
+	Bytes int64       // their size
+	Left  []Left      // what is left out, in order of names
+	Links []grid.Link // links to outside that trials see in place
+	Notes []string    // what else is worth knowing, as whole sentences
+	dir   string      // where they lie
+	items []item      // in order of names
+	kinds map[string]fs.FileMode
+}
+
+// ByDefault is why git's own data and what Python makes again are left out.
+const ByDefault = "by default"
+
+// Left is a file or folder that does not travel.
+type Left struct {
+	Name  string // a folder's ends with a slash
+	Bytes int64
+	More  bool   // it is larger than Bytes: not all of it was counted
+	Why   string // the ignore file that names it, or what it is
+	Rule  string // the pattern and its line; empty when no ignore file names it
+}
+
+// List finds what of a folder travels to the workers. In a git repository that is what git would say: files that it tracks, and those
+// that no ignore file names. The patterns of .mlfignore come on top of those of git, options.Include on top of both.
+func List(dir string, o ListOptions) (*Files, error) {
+	if real, err := filepath.EvalSymlinks(dir); err == nil { // a walk does not follow a link, not even its root
+		dir = real
+	}
+	dir, err := filepath.Abs(dir) // links to outside are kept as absolute paths
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", dir, err)
+	}
+	l := &lister{
+		dir: dir, o: o, include: newNameSet(o.Include), share: newNameSet(SharePatterns(o.Share)), budget: maxCounted,
+		files: &Files{dir: dir, kinds: map[string]fs.FileMode{}},
+	}
+	if err := l.outside(); err != nil {
+		return nil, err
+	}
+	r, c, out, err := findRepository(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.folder("", r, c, nil, out); err != nil {
+		return nil, err
+	}
+	f := l.files
+	slices.SortFunc(f.items, func(a, b item) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(f.Left, func(a, b Left) int { return strings.Compare(a.Name, b.Name) })
+	for i := range f.items {
+		f.kinds[f.items[i].name] = f.items[i].info.Mode()
+		if f.items[i].info.Mode().IsRegular() {
+			f.Count++
+			f.Bytes += f.items[i].info.Size()
+		}
+	}
+	if r != nil && r.problem != nil {
+		f.Notes = append(f.Notes, "git could not tell which files it tracks, so that ignored ones among them are left out: "+r.problem.Error())
+	}
+	return f, nil
+}
+
+// Has reports whether a file, folder or link of this name travels.
+func (f *Files) Has(name string) bool {
+	name = path.Clean(filepath.ToSlash(name))
+	if _, ok := f.kinds[name]; ok {
+		return true
+	}
+	return slices.ContainsFunc(f.Links, func(l grid.Link) bool { return l.Path == name || strings.HasPrefix(name, l.Path+"/") })
+}
+
+// LeftOut gives what is left out and holds the name, nil when it is not for that that the name does not travel.
+func (f *Files) LeftOut(name string) *Left {
+	name = path.Clean(filepath.ToSlash(name))
+	for i := range f.Left {
+		l := &f.Left[i]
+		if name == strings.TrimSuffix(l.Name, "/") || strings.HasSuffix(l.Name, "/") && strings.HasPrefix(name, l.Name) {
+			return l
+		}
+	}
+	return nil
+}
+
+// SharePatterns gives the entries of share that name something in the project.
+func SharePatterns(share []string) (patterns []string) {
+	for _, s := range share {
+		if !isOutside(s) {
+			patterns = append(patterns, s)
+		}
+	}
+	return patterns
+}
+
+// isOutside reports whether an entry of share is a path outside of the project: an absolute one, or one that goes up.
+func isOutside(share string) bool {
+	return filepath.IsAbs(share) || share == ".." || strings.HasPrefix(share, "../")
+}
+
+// lister walks a project.
+type lister struct {
+	dir     string
+	o       ListOptions
+	include nameSet
+	share   nameSet
+	roots   []string // absolute paths that share names
+	budget  int      // how many more files that stay out are counted
+	files   *Files
+}
+
+// maxCounted bounds the files that are looked at only to tell how much is left out.
+const maxCounted = 20_000
+
+func (l *lister) outside() error {
+	for _, s := range l.o.Share {
+		if !isOutside(s) {
+			continue
+		}
+		if !filepath.IsAbs(s) {
+			s = filepath.Join(l.dir, s)
+		}
+		if _, err := os.Stat(s); err != nil {
+			return fmt.Errorf("share names %s, which can't be read: %w; correct the path", s, bare(err))
+		}
+		l.roots = append(l.roots, filepath.Clean(s))
+		l.files.Links = append(l.files.Links, grid.Link{To: filepath.Clean(s)})
+	}
+	return nil
+}
+
+// folder lists a folder of the walk. r and c are the repository and the rules that count for it, own those of .mlfignore; out tells
+// why the folder itself is left out, and then only what git tracks and what is included travels.
+func (l *lister) folder(dir string, r *repository, c, own chain, out *cause) error {
+	at := filepath.Join(l.dir, dir)
+	if dir != "" && isRepository(at) { // its files are its own
+		r = &repository{top: at, at: dir}
+		var err error
+		if c, err = r.rules(); err != nil {
+			return err
+		}
+	}
+	for _, file := range []string{gitIgnoreFile, ignoreFile} {
+		name := path.Join(dir, file)
+		base := dir
+		if file == gitIgnoreFile {
+			base = r.folder(dir)
+		}
+		read, err := readRules(filepath.Join(at, file), name, base)
+		switch {
+		case err != nil:
+			return err
+		case file == gitIgnoreFile:
+			c = c.with(read)
+		default:
+			own = own.with(read)
+		}
+	}
+	entries, err := os.ReadDir(at)
+	if err != nil {
+		if l.o.Lenient && dir != "" {
+			l.leave(dir, true, "it can't be read", "")
+			return nil
+		}
+		return unreadable(cmp.Or(dir, l.dir), dir != "", err)
+	}
+	for _, e := range entries {
+		if err := l.entry(path.Join(dir, e.Name()), e, r, c, own, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// folder is a folder of the walk as the repository names it.
+func (r *repository) folder(dir string) string {
+	if r != nil && r.at != "" && dir == r.at {
+		return ""
+	}
+	return r.name(dir)
+}
+
+func unreadable(name string, named bool, err error) error {
+	if !named || errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s can't be read: %w", name, bare(err))
+	}
+	return fmt.Errorf("%s can't be read: %w; name it in %s if trials don't need it", name, bare(err), ignoreFile)
+}
+
+func (l *lister) entry(name string, d fs.DirEntry, r *repository, c, own chain, out *cause) error {
+	if d.IsDir() && slices.ContainsFunc(l.o.Except, func(e string) bool { return sameFolder(filepath.Join(l.dir, name), e) }) {
+		return nil
+	}
+	out = l.judge(name, d.IsDir(), r, c, own, out)
+	if !d.IsDir() {
+		if out != nil {
+			l.leaveFor(name, d, out)
+			return nil
+		}
+		return l.add(name, d)
+	}
+	if l.include.has(name, true) {
+		return l.everything(name, d)
+	}
+	if out != nil && !(l.include.reaches(name) || out.tracked(r, name)) {
+		l.leaveFor(name, d, out)
+		return nil
+	}
+	items, left := len(l.files.items), len(l.files.Left)
+	if err := l.add(name, d); err != nil {
+		return err
+	}
+	if len(l.files.items) == items { // left out after all
+		return nil
+	}
+	if err := l.folder(name, r, c, own, out); err != nil {
+		return err
+	}
+	if len(l.files.items) > items+1 || len(l.files.Left) == left {
+		return nil
+	}
+	// Nothing in it travels. A folder that hides itself, as virtual environments and caches do, is left out as a whole.
+	hidden := l.files.Left[left].Why
+	if out != nil || slices.ContainsFunc(l.files.Left[left:], func(x Left) bool { return x.Name == name+"/"+gitIgnoreFile && x.Why == x.Name }) {
+		l.files.items = l.files.items[:items]
+		one := Left{Name: name + "/", Why: hidden, Rule: l.files.Left[left].Rule}
+		for _, x := range l.files.Left[left:] {
+			one.Bytes += x.Bytes
+			one.More = one.More || x.More
+		}
+		l.files.Left = append(l.files.Left[:left], one)
+	}
+	return nil
+}
+
+// tracked reports whether git tracks what is in the folder, or the folder is a submodule.
+func (out *cause) tracked(r *repository, folder string) bool {
+	return !out.own && (r.tracks(folder) || r.tracksIn(folder))
+}
+
+// judge gives the reason why a file or folder stays out, nil when it travels; out is why its folder does.
+func (l *lister) judge(name string, folder bool, r *repository, c, own chain, out *cause) *cause {
+	if l.include.has(name, folder) {
+		return nil
+	}
+	if out == nil || !out.own {
+		rules, p := own.decide(name, folder)
+		switch {
+		case p != nil && !p.negative:
+			return &cause{rules: rules, pattern: p, own: true}
+		case p != nil && out == nil:
+			return nil
+		}
+	}
+	if out == nil {
+		if rules, p := c.decide(r.name(name), folder); p != nil && !p.negative {
+			out = &cause{rules: rules, pattern: p}
+		} else if always(name) {
+			out = &cause{}
+		}
+	}
+	if out != nil && !out.own && !folder && r.tracks(name) {
+		return nil
+	}
+	return out
+}
+
+// everything lists a folder that is included, with all that is in it.
+func (l *lister) everything(name string, d fs.DirEntry) error {
+	items := len(l.files.items)
+	if err := l.add(name, d); err != nil || len(l.files.items) == items {
+		return err
+	}
+	entries, err := os.ReadDir(filepath.Join(l.dir, name))
+	if err != nil {
+		return unreadable(name, true, err)
+	}
+	for _, e := range entries {
+		inside := path.Join(name, e.Name())
+		if e.IsDir() {
+			err = l.everything(inside, e)
+		} else {
+			err = l.add(inside, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add lists one file, folder or link, after a look at whether a bundle can hold it.
+func (l *lister) add(name string, d fs.DirEntry) error {
+	it, why, err := l.examine(name, d)
+	switch {
+	case err != nil && l.o.Lenient:
+		l.leave(name, d.IsDir(), why, "")
+		return nil
+	case err != nil:
+		return err
+	case why != "":
+		l.leave(name, d.IsDir(), why, "")
+		return nil
+	case it == nil:
+		return nil
+	}
+	if len(l.files.items) >= maxEntries {
+		return l.tooMany()
+	}
+	l.files.items = append(l.files.items, *it)
+	return nil
+}
+
+// examine gives nothing for a link to outside that is shared, a reason for what is left out in any case, and an error with a short
+// reason for what a bundle can't hold.
+func (l *lister) examine(name string, d fs.DirEntry) (*item, string, error) {
+	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsRune(name, '\\') {
+		return nil, "its name", fmt.Errorf("the file name %q has characters that not every machine can hold; rename it, or name it in %s", name, ignoreFile)
+	}
+	info, err := d.Info()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "", nil // gone since the folder was read
+	}
+	if err != nil {
+		return nil, "it can't be read", unreadable(name, true, err)
+	}
+	it := &item{name: name, info: info}
+	if info.IsDir() || info.Mode().IsRegular() {
+		return it, "", nil
+	}
+	if info.Mode().Type() != fs.ModeSymlink {
+		return nil, oddKind(info.Mode()), nil
+	}
+	it.link, err = os.Readlink(filepath.Join(l.dir, name))
+	if err != nil {
+		return nil, "it can't be read", unreadable(name, true, err)
+	}
+	if l.shares(it) {
+		return nil, "", nil
+	}
+	if err := checkLink(name, it.link); err != nil {
+		return nil, "a link to outside", err
+	}
+	return it, "", nil
+}
+
+func oddKind(m fs.FileMode) string {
+	switch m.Type() {
+	case fs.ModeSocket:
+		return "a socket"
+	case fs.ModeNamedPipe:
+		return "a pipe"
+	}
+	return "a device"
+}
+
+// shares reports whether a link leads outside to something that share names, and keeps it for the trials.
+func (l *lister) shares(it *item) bool {
+	if staysInside(it.name, it.link) {
+		return false
+	}
+	to := it.link
+	if !filepath.IsAbs(to) {
+		folder, err := filepath.EvalSymlinks(filepath.Dir(filepath.Join(l.dir, it.name)))
+		if err != nil {
+			return false
+		}
+		to = filepath.Join(folder, to)
+	}
+	to = filepath.Clean(to)
+	named := l.share.has(it.name, true) || slices.ContainsFunc(l.roots, func(root string) bool {
+		return to == root || strings.HasPrefix(to, strings.TrimSuffix(root, "/")+"/")
+	})
+	for folder := path.Dir(it.name); !named && folder != "."; folder = path.Dir(folder) {
+		named = l.share.has(folder, true)
+	}
+	if named {
+		l.files.Links = append(l.files.Links, grid.Link{Path: it.name, To: to})
+	}
+	return named
+}
+
+func checkLink(name, link string) error {
+	switch {
+	case !staysInside(name, link):
+		return fmt.Errorf("the link %s points to %s, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in %s",
+			name, link, ignoreFile)
+	case turnsBack(link):
+		return fmt.Errorf("the link %s points to %s, and what '..' means there depends on the links before it; write it without, or name it in %s",
+			name, link, ignoreFile)
+	}
+	return nil
+}
+
+// staysInside reports whether a link leads to something in the project, if it does not turn back.
+func staysInside(name, link string) bool {
+	if filepath.IsAbs(link) {
+		return false
+	}
+	return filepath.IsLocal(filepath.Join(filepath.Dir(name), link))
+}
+
+// turnsBack reports whether a link goes up behind a name, as in a/../b. Where that leads can't be told from the text, because
+// the name may be a link too.
+func turnsBack(link string) bool {
+	down := false
+	for part := range strings.SplitSeq(link, "/") {
+		if part == ".." && down {
+			return true
+		}
+		down = down || part != ".." && part != "." && part != ""
+	}
+	return false
+}
+
+func (l *lister) leaveFor(name string, d fs.DirEntry, out *cause) {
+	if out.rules == nil {
+		l.leave(name, d.IsDir(), ByDefault, "")
+		return
+	}
+	l.leave(name, d.IsDir(), out.file, fmt.Sprintf("%q in line %d", out.pattern.text, out.pattern.line))
+}
+
+// leave notes what stays out.
+func (l *lister) leave(name string, folder bool, why, rule string) {
+	left := Left{Name: name, Why: why, Rule: rule}
+	if folder {
+		left.Name += "/"
+	}
+	_ = filepath.WalkDir(filepath.Join(l.dir, name), func(_ string, d fs.DirEntry, err error) error {
+		if l.budget--; l.budget < 0 {
+			left.More = folder
+			return fs.SkipAll
+		}
+		if err != nil || !d.Type().IsRegular() {
+			return nil
+		}
+		if info, err := d.Info(); err == nil {
+			left.Bytes += info.Size()
+		}
+		return nil
+	})
+	l.files.Left = append(l.files.Left, left)
+}
+
+func (l *lister) tooMany() error {
+	counts, most := map[string]int{}, ""
+	for i := range l.files.items {
+		first, _, _ := strings.Cut(l.files.items[i].name, "/")
+		if counts[first]++; counts[first] > counts[most] {
+			most = first
+		}
+	}
+	return fmt.Errorf("the project %s has more than %d files, most of them in %s; name what is not needed in %s", l.dir, maxEntries, most, ignoreFile)
+}
+
+// CheckSize refuses more than a bundle may hold, and names what is large.
+func (f *Files) CheckSize(limit int64) error {
+	if f.Bytes <= limit {
+		return nil
+	}
+	files := slices.DeleteFunc(slices.Clone(f.items), func(it item) bool { return !it.info.Mode().IsRegular() })
+	slices.SortStableFunc(files, func(a, b item) int { return cmp.Compare(b.info.Size(), a.info.Size()) })
+	var largest []string
+	for _, it := range files[:min(3, len(files))] {
+		largest = append(largest, fmt.Sprintf("%s (%s)", it.name, humanize.IBytes(uint64(it.info.Size()))))
+	}
+	size, most := humanize.IBytes(uint64(f.Bytes)), humanize.IBytes(uint64(limit))
+	if size == most {
+		size, most = fmt.Sprint(f.Bytes, " bytes"), fmt.Sprint(limit, " bytes")
+	}
+	return fmt.Errorf("the project's files are %s, the limit is %s; the largest are %s; name what trials don't need in %s, "+
+		"or keep large data outside of the folder and name its path under share in project.yaml", size, most, strings.Join(largest, ", "), ignoreFile)
+}
+
+// Shared are the files in a project that trials see in place. A nil one has none.
+type Shared struct{ names nameSet }
+
+// NewShared reads the patterns among the entries of share; nil when there are none.
+func NewShared(share []string) *Shared {
+	if names := newNameSet(SharePatterns(share)); len(names) > 0 {
+		return &Shared{names}
+	}
+	return nil
+}
+
+// Has reports whether a file, or a folder with all that is in it, is shared. It is asked from the outermost folder inwards.
+func (s *Shared) Has(name string, folder bool) bool {
+	return s != nil && (s.names.has(name, folder) || folder && s.names.hasAll(name))
+}
+
+// Empty reports whether nothing travels.
+func (f *Files) Empty() bool { return f == nil || len(f.items) == 0 }
