@@ -2,10 +2,8 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,10 +14,6 @@ import (
 	"mlfnode/node/executor"
 	"mlfnode/projects"
 )
-
-// largeFile is the size from which a bundle's file is shown to attempts as a link to the read-only copy in the cache: every
-// attempt gets its own copy of smaller ones.
-const largeFile = 16 << 20
 
 // setupDone is the ending of the file that says that the setup of this name is whole.
 const setupDone = ".ok"
@@ -32,6 +26,7 @@ type bundles struct {
 
 	mu       sync.Mutex
 	prepared map[string]*prepared
+	locks    map[string]chan struct{} // of the folders of setups
 }
 
 // prepared is a project that attempts can be given. done is closed when entries and err are final.
@@ -41,31 +36,21 @@ type prepared struct {
 	err     error
 }
 
-// entry is a file, folder or link that an attempt's folder gets.
-type entry struct {
-	path string // relative
-	mode fs.FileMode
-	from string // file to copy or to link to
-	link string // target of a symlink
-}
-
 // shared is the folder that setup steps and programs of all sweeps may keep things in: $MLF_CACHE.
 func (b *bundles) shared() string { return filepath.Join(b.dir, "cache") }
 
 // prepare fills the attempt's folder with the project, after unpacking it and running its setup if this node has not yet.
 func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	r := s.record
-	if r.Bundle == "" && len(r.Task.Setup) == 0 {
+	if r.Bundle == "" && len(r.Task.Setup) == 0 && len(r.Task.Links) == 0 {
 		return nil
 	}
 	p, err := w.bundles.of(s.ctx, r, func(dir string) error { return w.setup(s, slot, a, dir) })
 	if err != nil {
 		return err
 	}
-	for i := range p.entries {
-		if err := p.entries[i].place(a.spool.work()); err != nil {
-			return fmt.Errorf("the attempt's folder could not be filled: %w", err)
-		}
+	if err := fillFolder(a.spool.work(), p.entries); err != nil {
+		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
 	}
 	return nil
 }
@@ -73,7 +58,7 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 // of gives the prepared project of a sweep. The first caller prepares it, others wait. A failure is not kept: the attempt
 // that comes after it tries again.
 func (b *bundles) of(ctx context.Context, r *grid.Sweep, setup func(dir string) error) (*prepared, error) {
-	key := setupKey(r)
+	key := setupKey(r.Bundle, &r.Task)
 	b.mu.Lock()
 	p := b.prepared[key]
 	mine := p == nil
@@ -83,7 +68,7 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, setup func(dir string) 
 	}
 	b.mu.Unlock()
 	if mine {
-		p.entries, p.err = b.make(ctx, r, key, setup)
+		p.entries, p.err = b.make(ctx, r, setup)
 		if p.err != nil {
 			b.mu.Lock()
 			delete(b.prepared, key)
@@ -99,44 +84,83 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, setup func(dir string) 
 	}
 }
 
-func (b *bundles) make(ctx context.Context, r *grid.Sweep, key string, setup func(string) error) ([]entry, error) {
+func (b *bundles) make(ctx context.Context, r *grid.Sweep, setup func(string) error) ([]entry, error) {
 	if err := os.MkdirAll(b.shared(), 0o700); err != nil {
 		return nil, fmt.Errorf("the cache folder could not be made: %w", err)
 	}
-	pristine, err := b.unpack(ctx, r)
+	dir, contents, err := b.unpack(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if len(r.Task.Setup) == 0 {
-		return list(pristine, pristine)
+	links, err := outside(r.Task.Links)
+	if err != nil {
+		return nil, err
+	}
+	share := projects.NewShared(r.Task.Share)
+	if len(r.Task.Setup) > 0 || share != nil {
+		if dir, err = b.setUp(ctx, dir, setupKey(contents, &r.Task), r, setup); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := listFolder(dir, share)
+	return append(entries, links...), err
+}
+
+// setUp gives a copy of the project's folder in which the setup step has run and what attempts share can't be written. The files
+// have the times that they had when it ran, so that what it built stays newer than what it was built from.
+func (b *bundles) setUp(ctx context.Context, pristine, key string, r *grid.Sweep, setup func(string) error) (string, error) {
+	one := b.lock(key) // another bundle may have the same contents
+	select {
+	case one <- struct{}{}:
+		defer func() { <-one }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
 	}
 	dir := filepath.Join(b.dir, "setups", key)
 	if _, err := os.Stat(dir + setupDone); err != nil {
 		if err := copyProject(pristine, dir); err != nil {
-			return nil, fmt.Errorf("the setup folder could not be made: %w", err)
+			return "", fmt.Errorf("the setup folder could not be made: %w", err)
 		}
-		if err := setup(dir); err != nil {
-			return nil, err
+		if len(r.Task.Setup) > 0 {
+			if err := setup(dir); err != nil {
+				return "", err
+			}
 		}
-		err := syncAll(dir)
+		err := protect(dir, projects.NewShared(r.Task.Share))
+		if err == nil {
+			err = syncAll(dir)
+		}
 		if err == nil {
 			err = durable.WriteFile(dir+setupDone, []byte("set up\n"), 0o600)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the setup could not be noted: %w", err)
+			return "", fmt.Errorf("the setup could not be noted: %w", err)
 		}
 	}
 	used(dir + setupDone)
-	return list(dir, pristine)
+	return dir, nil
 }
 
-// unpack gives the folder of the sweep's bundle, an empty one when it has none.
-func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (string, error) {
+// lock gives what only one at a time may hold to make the folder of a setup.
+func (b *bundles) lock(key string) chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.locks == nil {
+		b.locks = map[string]chan struct{}{}
+	}
+	if b.locks[key] == nil {
+		b.locks[key] = make(chan struct{}, 1)
+	}
+	return b.locks[key]
+}
+
+// unpack gives the folder of the sweep's bundle, an empty one when it has none, and the digest of its contents.
+func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (dir, contents string, err error) {
 	if r.Bundle == "" {
 		dir := filepath.Join(b.dir, "empty")
-		return dir, os.MkdirAll(dir, 0o700)
+		return dir, "", os.MkdirAll(dir, 0o700)
 	}
-	dir, err := b.cache.Open(r.Bundle, func(w io.Writer) error {
+	dir, contents, err = b.cache.Open(r.Bundle, func(w io.Writer) error {
 		f, err := b.store.Open(ctx, r.Bundle)
 		if err != nil {
 			return err
@@ -146,13 +170,13 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (string, error) {
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("the project's bundle could not be unpacked: %w", err)
+		return "", "", fmt.Errorf("the project's bundle could not be unpacked: %w", err)
 	}
 	used(dir)
-	return dir, nil
+	return dir, contents, nil
 }
 
-// copyProject makes dir anew with the project's files, writable, for a setup step to work in.
+// copyProject makes dir anew with the project's files, for a setup step to work in.
 func copyProject(pristine, dir string) error {
 	if err := removeTree(dir); err != nil {
 		return err
@@ -160,89 +184,9 @@ func copyProject(pristine, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	entries, err := list(pristine, pristine)
+	entries, err := listFolder(pristine, nil)
 	if err != nil {
 		return err
 	}
-	for i := range entries {
-		if err := entries[i].place(dir); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// list walks dir. A folder that the pristine project does not have was made by the setup: it is shown as a link, so that a
-// virtual environment is not copied for every attempt.
-func list(dir, pristine string) ([]entry, error) {
-	var entries []entry
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == dir {
-			return err
-		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		e := entry{path: rel, mode: info.Mode(), from: path}
-		switch {
-		case d.Type() == fs.ModeSymlink:
-			e.link, err = os.Readlink(path)
-		case d.IsDir() && !exists(filepath.Join(pristine, rel)):
-			e.link, e.mode = path, fs.ModeSymlink
-			entries = append(entries, e)
-			return fs.SkipDir
-		}
-		entries = append(entries, e)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the project's files: %w", err)
-	}
-	return entries, nil
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-// place puts the entry into a folder.
-func (e *entry) place(dir string) error {
-	path := filepath.Join(dir, e.path)
-	switch {
-	case e.mode.IsDir():
-		return os.Mkdir(path, 0o755)
-	case e.mode.Type() == fs.ModeSymlink:
-		return os.Symlink(e.link, path)
-	case !e.mode.IsRegular():
-		return nil
-	}
-	info, err := os.Stat(e.from)
-	if err != nil {
-		return err
-	}
-	if info.Size() >= largeFile {
-		return os.Symlink(e.from, path)
-	}
-	return copyFile(e.from, path, 0o644|e.mode.Perm()&0o111)
-}
-
-// copyFile lets the kernel share blocks where the file system can.
-func copyFile(from, to string, perm fs.FileMode) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, perm)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
+	return fillFolder(dir, entries)
 }

@@ -12,12 +12,12 @@ import (
 	"mlfnode/node/executor"
 )
 
-// setupKey names what a setup step makes: it depends on the bundle and on the step itself.
-func setupKey(r *grid.Sweep) string {
-	if len(r.Task.Setup) == 0 {
-		return "bundle-" + r.Bundle
+// setupKey names what a setup step makes: it depends on the project's contents, on the step itself and on what is shared.
+func setupKey(contents string, t *grid.Task) string {
+	if len(t.Setup) == 0 && len(t.Share) == 0 && len(t.Links) == 0 {
+		return "bundle-" + contents
 	}
-	b, _ := json.Marshal([]any{r.Bundle, r.Task.Setup, r.Task.Env}) // strings always encode
+	b, _ := json.Marshal([]any{contents, t.Setup, t.Env, t.Share, t.Links}) // strings always encode
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:12])
 }
@@ -35,6 +35,11 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 		Argv: a.task.Setup, Env: a.environ(s.base, w.bundles.shared()), Dir: dir,
 		Stdout: log, Stderr: log, Grace: a.task.Grace,
 	})
+	if out.Class == grid.ClassNone {
+		if advice := copyAdvice(dir, a.task.Share); advice != "" {
+			fmt.Fprintln(log, advice) // at worst nobody is told
+		}
+	}
 	w.unwatch(a)
 	w.pause(a)
 	if out.Class == grid.ClassNone {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/projects"
 )
 
 // The files of a spool:
@@ -194,18 +195,7 @@ func emptyFile(f *os.File) error {
 }
 
 // removeTree removes a folder even if the program took the write permission from folders in it.
-func removeTree(dir string) error {
-	if err := os.RemoveAll(dir); err == nil {
-		return nil
-	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) // what still can't be removed is reported below
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
-}
+func removeTree(dir string) error { return projects.RemoveTree(dir) }
 
 func (s *spool) close() {
 	for _, f := range []*os.File{s.manifest, s.stdout, s.stderr, s.folders[0], s.folders[1], s.folders[2]} {

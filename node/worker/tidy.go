@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/node/durable"
+	"mlfnode/projects"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,7 +62,7 @@ func removeUnused(dir, mark string, keep time.Time) error {
 		if err != nil || !e.IsDir() || info.ModTime().After(keep) {
 			continue
 		}
-		err = os.RemoveAll(path + ".log")
+		err = errors.Join(os.RemoveAll(path+".log"), os.RemoveAll(path+projects.ContentsSuffix))
 		if mark != "" { // before the folder, so that a half removed one is not taken for whole
 			err = errors.Join(err, os.RemoveAll(path+mark))
 		}

@@ -1,0 +1,217 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/projects"
+)
+
+// entry is a file, folder or link that an attempt's folder gets.
+type entry struct {
+	path string // relative
+	mode fs.FileMode
+	time time.Time // of its last change
+	size int64
+	from string // file to copy
+	link string // target of a symlink
+}
+
+// listFolder lists what an attempt's folder gets of dir, each folder before what is in it. What share names is shown as a link to
+// where it is, a folder as one link.
+func listFolder(dir string, share *projects.Shared) ([]entry, error) {
+	var entries []entry
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		e := entry{path: rel, mode: info.Mode(), time: info.ModTime(), size: info.Size(), from: path}
+		switch {
+		case d.Type() == fs.ModeSymlink:
+			e.link, err = os.Readlink(path)
+		case !d.IsDir() && !d.Type().IsRegular():
+			return nil // a socket or a pipe that the setup left
+		case share.Has(rel, d.IsDir()):
+			e.link, e.mode = path, fs.ModeSymlink
+			if d.IsDir() {
+				err = fs.SkipDir
+			}
+		}
+		entries = append(entries, e)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the project's files: %w", err)
+	}
+	return entries, nil
+}
+
+// outside lists what attempts see of the outside of the project. It must be there on this node.
+func outside(links []grid.Link) ([]entry, error) {
+	var entries []entry
+	for _, l := range links {
+		info, err := os.Stat(l.To)
+		if err != nil {
+			return nil, fmt.Errorf("the project shares %s, which this node can't read: %w", l.To, err)
+		}
+		if l.Path == "" {
+			continue
+		}
+		if !filepath.IsLocal(l.Path) {
+			return nil, fmt.Errorf("the project's link %q leaves its folder", l.Path)
+		}
+		entries = append(entries, entry{path: l.Path, mode: fs.ModeSymlink, time: info.ModTime(), link: l.To})
+	}
+	return entries, nil
+}
+
+// fillFolder puts the entries into dir, each as a copy of its own with its mode and time.
+func fillFolder(dir string, entries []entry) error {
+	for i := range entries {
+		if err := entries[i].place(dir); err != nil {
+			return err
+		}
+	}
+	for i := range slices.Backward(entries) { // filling a folder changes its time, and may not be allowed by its mode
+		if e := &entries[i]; e.mode.IsDir() {
+			path := filepath.Join(dir, e.path)
+			if err := errors.Join(os.Chmod(path, e.mode.Perm()), projects.SetTime(path, e.time)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// place puts the entry into a folder; a folder's mode and time come later.
+func (e *entry) place(dir string) error {
+	path := filepath.Join(dir, e.path)
+	switch {
+	case e.mode.IsDir():
+		return os.Mkdir(path, 0o700)
+	case e.mode.Type() == fs.ModeSymlink:
+		err := os.Symlink(e.link, path)
+		if errors.Is(err, fs.ErrNotExist) { // nothing else in its folder travels
+			err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.Symlink(e.link, path))
+		}
+		if err != nil {
+			return err
+		}
+		return projects.SetTime(path, e.time)
+	}
+	return e.copy(path)
+}
+
+// copy writes a file that shares nothing with the original but, where the file system can, blocks on the disk until one of them changes.
+func (e *entry) copy(to string) (err error) {
+	in, err := os.Open(e.from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	if !cloned(out, in, e.size) {
+		_, err = io.Copy(out, in) // in the kernel
+	}
+	if err == nil {
+		err = out.Chmod(e.mode.Perm())
+	}
+	if err = errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return projects.SetTime(to, e.time)
+}
+
+// minCloned is the size from which a file is worth the attempt to share blocks.
+const minCloned = 64 << 10
+
+// cannotClone is set once the file system has said that files can't share blocks. All folders of attempts are on one.
+var cannotClone atomic.Bool
+
+// cloned makes out share the blocks of in until one of them is written.
+func cloned(out, in *os.File, size int64) bool {
+	if size < minCloned || cannotClone.Load() {
+		return false
+	}
+	err := unix.IoctlFileClone(int(out.Fd()), int(in.Fd()))
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EXDEV) {
+		cannotClone.Store(true)
+	}
+	return err == nil
+}
+
+// protect takes the write permission from what attempts share, so that a program that tries to change it fails instead of
+// changing what other trials see. (It can't keep root from it.)
+func protect(dir string, share *projects.Shared) error {
+	entries, err := listFolder(dir, share)
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		if entries[i].from == "" || entries[i].link != entries[i].from {
+			continue
+		}
+		err := filepath.WalkDir(entries[i].from, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.Type() == fs.ModeSymlink {
+				return err
+			}
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			return os.Chmod(path, info.Mode().Perm()&^0o222)
+		})
+		if err != nil {
+			return fmt.Errorf("protect what is shared: %w", err)
+		}
+	}
+	return nil
+}
+
+const (
+	// manyFiles and manyBytes are a folder of which copies take so long that its user should know.
+	manyFiles = 3000
+	manyBytes = 300 << 20
+)
+
+// copyAdvice is what to tell after a setup step that leaves so much that copies of it take long.
+func copyAdvice(dir string, share []string) string {
+	entries, err := listFolder(dir, projects.NewShared(share))
+	if err != nil {
+		return ""
+	}
+	files, bytes := 0, int64(0)
+	for i := range entries {
+		if entries[i].mode.IsRegular() {
+			files++
+			bytes += entries[i].size
+		}
+	}
+	if files < manyFiles && bytes < manyBytes {
+		return ""
+	}
+	return fmt.Sprintf("mlfnode: the setup step leaves %d files, %s, and each trial gets a copy; "+
+		"name what trials only read under share in project.yaml, and they see it in place", files, humanize.IBytes(uint64(bytes)))
+}
