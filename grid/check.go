@@ -94,7 +94,7 @@ func (t *Task) Check() error {
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
-		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkTimes, t.Retries.Check, t.checkResults,
+		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkTimes, t.Retries.Check, t.checkResults, t.checkShare,
 	} {
 		if err := check(); err != nil {
 			return err

@@ -53,7 +53,6 @@ var owners = map[string]string{
 	"github.com/kevinburke/ssh_config":    "cluster/bootstrap/shell",
 	"github.com/expr-lang/expr":           "grid",
 	"github.com/spf13/cobra":              "cmd/mlfnode",
-	"github.com/sabhiram/go-gitignore":    "projects",
 	"github.com/prometheus/client_golang": "node/monitor",
 }
 

@@ -34,6 +34,9 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 		if err := a.reasons(ctx, client, v); err != nil {
 			return err
 		}
+		if err := a.hintLeftOut(ctx, client, v, flags.files); err != nil {
+			return err
+		}
 	}
 	if v.Objective != nil {
 		if err := a.best(ctx, client, v); err != nil {

@@ -22,6 +22,7 @@ type plan struct {
 	project *projects.Project
 	task    grid.Task
 	space   grid.Space
+	files   *projects.Files // that travel; nil when none do
 }
 
 // planFlags are the flags that change what is run.
@@ -62,6 +63,9 @@ func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 	}
 	p := &plan{project: project, task: def.Task, space: space}
 	f.override(&p.task)
+	if err := a.list(p, def.Include); err != nil {
+		return nil, err
+	}
 	if err := errors.Join(p.task.Check(), p.task.CheckCommand(space.Keys())); err != nil { // as the master does again
 		return nil, asUsage(err)
 	}
@@ -148,7 +152,10 @@ func (p *plan) checkCommand() error {
 	if !ok || !strings.Contains(name, "/") || filepath.IsAbs(name) {
 		return nil
 	}
-	return checkFile(name, filepath.Join(p.project.Dir, name))
+	if err := checkFile(name, filepath.Join(p.project.Dir, name)); err != nil {
+		return err
+	}
+	return p.checkTravels(name)
 }
 
 // checkProgram finds out whether this machine, which is to run the trials, has the program.

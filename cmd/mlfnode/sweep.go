@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,6 +32,7 @@ type followFlags struct {
 	detach bool
 	quiet  bool
 	csv    string
+	files  *projects.Files // that travelled, for hints about those that did not
 }
 
 func (f *followFlags) add(c *cobra.Command) {
@@ -116,6 +116,9 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		return err
 	}
 	if f.dryRun {
+		if !f.quiet {
+			a.sayPacked(p)
+		}
 		return a.dryRun(p, f.limit)
 	}
 	cfg, err := a.settings()
@@ -140,7 +143,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 			return err
 		}
 	}
-	bundle, err := p.pack(ctx, cfg.StateDir)
+	bundle, err := a.pack(ctx, p, f.quiet)
 	if err != nil {
 		return err
 	}
@@ -164,6 +167,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if !f.quiet {
 		a.say("%s: %s", v.Sweep, plural(v.Count, "trial"))
 	}
+	f.files = p.files
 	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
 }
 
@@ -216,27 +220,6 @@ func submit(ctx context.Context, c *api.Client, b *bundle, sub api.Submit) (api.
 type bundle struct {
 	digest string
 	file   *os.File
-}
-
-// pack packs the project's files. What mlfnode keeps is not one of them, wherever it is.
-func (p *plan) pack(ctx context.Context, state string) (*bundle, error) {
-	b := &bundle{}
-	if !p.project.Bundled {
-		return b, nil
-	}
-	f, err := os.CreateTemp("", "mlfnode-bundle-*")
-	if err != nil {
-		return nil, packFailed(err)
-	}
-	b.file = f
-	if b.digest, err = projects.Pack(p.project.Dir, interruptible{ctx, f}, projects.DefaultBundleLimit, state); err != nil {
-		b.remove()
-		if errors.Is(err, syscall.ENOSPC) {
-			return nil, packFailed(syscall.ENOSPC)
-		}
-		return nil, asUsage(err)
-	}
-	return b, nil
 }
 
 // packFailed is about the temporary file, not about the project.

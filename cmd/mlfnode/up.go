@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -209,10 +211,23 @@ func bundled(p *projects.Project, dir string) (*bootstrap.Files, error) {
 	if _, err := pack.Seek(0, 0); err != nil {
 		return nil, err
 	}
-	if err := projects.Unpack(pack, dir); err != nil {
+	if _, err := projects.Unpack(pack, dir); err != nil {
+		return nil, err
+	}
+	if err := makeFoldersWritable(dir); err != nil {
 		return nil, err
 	}
 	return bootstrap.ReadFiles(p.Name, dir)
+}
+
+// makeFoldersWritable lets the folder be removed by whoever made it.
+func makeFoldersWritable(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o755)
+	})
 }
 
 // overSSH prepares the work on the machines of a cluster. done releases what it needs.

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/dustin/go-humanize"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/projects"
+)
+
+// list finds the files that travel with the sweep. What mlfnode keeps is not among them, wherever it is.
+func (a *app) list(p *plan, include []string) error {
+	if !p.project.Bundled {
+		return nil
+	}
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	p.files, err = projects.List(p.project.Dir, projects.ListOptions{
+		Except: []string{cfg.StateDir}, Include: include, Share: p.task.Share, Lenient: p.project.Lenient,
+	})
+	if err == nil {
+		err = p.files.CheckSize(projects.DefaultBundleLimit)
+	}
+	if err != nil {
+		return asUsage(err)
+	}
+	p.task.Links = p.files.Links
+	return nil
+}
+
+// pack packs the files that travel, and tells of it unless quiet.
+func (a *app) pack(ctx context.Context, p *plan, quiet bool) (*bundle, error) {
+	b := &bundle{}
+	if p.files.Empty() {
+		if !quiet {
+			a.sayPacked(p)
+		}
+		return b, nil
+	}
+	f, err := os.CreateTemp("", "mlfnode-bundle-*")
+	if err != nil {
+		return nil, packFailed(err)
+	}
+	b.file = f
+	if b.digest, err = p.files.Pack(interruptible{ctx, f}, projects.DefaultBundleLimit); err != nil {
+		b.remove()
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil, packFailed(syscall.ENOSPC)
+		}
+		return nil, asUsage(err)
+	}
+	if !quiet {
+		a.sayPacked(p)
+	}
+	return b, nil
+}
+
+// leftShown is how many of the files and folders that stay out are named.
+const leftShown = 4
+
+// sayPacked tells what travels to the trials and what stays out.
+func (a *app) sayPacked(p *plan) {
+	if p.project.Note != "" {
+		a.say("note: %s", p.project.Note)
+	}
+	if p.files == nil {
+		return
+	}
+	if line := packedLine(p.files); line != "" {
+		a.say("%s", sanitize([]byte(line)))
+	}
+	for _, note := range p.files.Notes {
+		a.say("note: %s", note)
+	}
+}
+
+// packedLine is empty when there is nothing to tell.
+func packedLine(f *projects.Files) string {
+	left := slices.DeleteFunc(slices.Clone(f.Left), func(l projects.Left) bool {
+		return l.Why == projects.ByDefault && path.Base(l.Name) != ".git" // Python makes it again
+	})
+	if f.Empty() && len(left) == 0 {
+		return ""
+	}
+	line := fmt.Sprintf("packed %s, %s", plural(int64(f.Count), "file"), humanize.Bytes(uint64(f.Bytes)))
+	if len(left) == 0 {
+		return line
+	}
+	slices.SortStableFunc(left, func(a, b projects.Left) int { return cmp.Compare(b.Bytes, a.Bytes) })
+	var named []string
+	for _, l := range left[:min(leftShown, len(left))] {
+		size := ""
+		if strings.HasSuffix(l.Name, "/") || l.Bytes > 0 {
+			size = " " + humanize.Bytes(uint64(l.Bytes))
+		}
+		if l.More {
+			size = " over" + size
+		}
+		named = append(named, fmt.Sprintf("%s%s (%s)", l.Name, size, l.Why))
+	}
+	line += "; left out: " + strings.Join(named, ", ")
+	if more := len(left) - leftShown; more > 0 {
+		line += fmt.Sprintf(", and %d more", more)
+	}
+	return line
+}
+
+// checkTravels refuses a program of the project that is here and does not travel to the trials.
+func (p *plan) checkTravels(name string) error {
+	if p.files == nil || p.files.Has(name) {
+		return nil
+	}
+	left := p.files.LeftOut(name)
+	if left == nil {
+		return nil
+	}
+	why := left.Why
+	if left.Rule != "" {
+		why = fmt.Sprintf("%s names it, with %s", left.Why, left.Rule)
+	}
+	hint := fmt.Sprintf("add `include: [%q]` to the task in project.yaml, or have its setup step make it", left.Name)
+	if !p.project.File() {
+		hint = fmt.Sprintf("give its absolute path if each node has it, or write a project.yaml (mlfnode new) whose task has `include: [%q]`", left.Name)
+	}
+	return usage(fmt.Sprintf("%s is here, but does not travel to the trials: %s", name, why), hint)
+}
+
+// hintLeftOut tells when the reason of a failure names a file that stayed out.
+func (a *app) hintLeftOut(ctx context.Context, c *api.Client, v *api.Sweep, f *projects.Files) error {
+	if f == nil || len(f.Left) == 0 {
+		return nil
+	}
+	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}, Limit: reasonsShown}) {
+		if err != nil {
+			return err
+		}
+		for _, l := range f.Left {
+			if l.Why != projects.ByDefault && names(t.Reason, l.Name) {
+				a.say("note: %s was left out (%s), which may be why; `include` in project.yaml brings what ignore files name", l.Name, l.Why)
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// names reports whether a text names a file or something in a folder, as a path or as a Python module.
+func names(text, file string) bool {
+	module := strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(file, "/"), ".py"), "/", ".")
+	for _, name := range []string{file, strings.TrimSuffix(file, "/"), module} {
+		for rest := text; ; {
+			before, after, found := strings.Cut(rest, name)
+			if !found {
+				break
+			}
+			if !endsInName(before) && (strings.HasSuffix(name, "/") || !beginsWithName(after)) {
+				return true
+			}
+			rest = after
+		}
+	}
+	return false
+}
+
+func endsInName(s string) bool {
+	s = strings.TrimSuffix(s, "./")
+	return s != "" && strings.ContainsRune(nameLetters+"/", rune(s[len(s)-1]))
+}
+
+func beginsWithName(s string) bool { return s != "" && strings.ContainsRune(nameLetters, rune(s[0])) }
+
+const nameLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
