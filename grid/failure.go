@@ -21,6 +21,8 @@ type Failure struct {
 	Owner Owner
 	// Retries is how often a trial runs again after a failure of the class when its task does not say.
 	Retries int
+	// Elsewhere is the same in a cluster, where another node may well be able to run the trial.
+	Elsewhere int
 	// Backoff is the wait before the first of these retries. It doubles with each further attempt, up to MaxBackoff.
 	Backoff time.Duration
 	// Counted is set for the classes that `retries: N` sets; Settable for those that `retries: {class: N}` may set.
@@ -51,7 +53,7 @@ var failures = [...]Failure{
 	{Class: ClassMemory, Owner: OwnerTrial, Backoff: time.Second, Counted: true, Settable: true, Hint: "raise resources.memory of the task"},
 	{Class: ClassTimeout, Owner: OwnerTrial, Backoff: 100 * time.Millisecond, Counted: true, Settable: true, Hint: "raise timeout of the task"},
 	{Class: ClassIdle, Owner: OwnerTrial, Backoff: 100 * time.Millisecond, Counted: true, Settable: true, Hint: "raise idle_timeout of the task"},
-	{Class: ClassStart, Owner: OwnerTrial, Backoff: time.Second, Counted: true, Settable: true, AtStart: true},
+	{Class: ClassStart, Owner: OwnerTrial, Elsewhere: 2, Backoff: time.Second, Counted: true, Settable: true, AtStart: true},
 	{Class: ClassSetup, Owner: OwnerTrial, Retries: 2, Backoff: 2 * time.Second, Settable: true, AtStart: true, Hint: "correct the task's setup step, and submit the sweep again"},
 	{Class: ClassLost, Owner: OwnerInfrastructure, Retries: 16, Settable: true},
 	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Hint: "see what the node says of itself: mlfnode members"},
@@ -93,6 +95,20 @@ func DefaultRetries() Retries {
 		if f := &failures[i]; f.Settable && f.Retries > 0 {
 			all[f.Class] = f.Retries
 		}
+	}
+	return all
+}
+
+// InCluster gives the retries with what a task that says nothing of a class gets in a cluster.
+func (r Retries) InCluster() Retries {
+	all := Retries{}
+	for i := range failures {
+		if f := &failures[i]; f.Elsewhere > 0 {
+			all[f.Class] = f.Elsewhere
+		}
+	}
+	for c, n := range r {
+		all[c] = n
 	}
 	return all
 }

@@ -46,6 +46,9 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 			return jetstream.Record{}, fmt.Errorf("number sweep of %s: %w", s.Project, err)
 		}
 		sweep := record(s, n)
+		if m.cfg.Nodes != nil {
+			sweep.Task.Retries = sweep.Task.Retries.InCluster()
+		}
 		sweep.Number = m.newestNumber() + 1
 		rev, err := m.cfg.Store.Records.Create(ctx, sweep)
 		if errors.Is(err, jetstream.ErrExists) {

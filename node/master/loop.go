@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 )
@@ -207,10 +208,24 @@ func (s *state) quarantine() {
 	if s.m.cfg.Nodes == nil {
 		return
 	}
+	s.health.works = s.m.takesTrials
 	for node, reason := range s.health.broken() {
 		s.m.log.Warn("node is quarantined", "node", node, "reason", reason)
 		s.m.cfg.Nodes.Quarantine(node, reason)
 	}
+}
+
+// takesTrials reports whether a node is there and may take trials, so that another one can be done without.
+func (m *Master) takesTrials(node grid.NodeID) bool {
+	if drained, _, _ := m.cfg.Nodes.Drain(node); drained {
+		return false
+	}
+	for _, member := range m.cfg.Nodes.Members() {
+		if member.Node == node {
+			return member.State == cluster.Alive
+		}
+	}
+	return true // gossip has not heard of it yet, and its reports have come
 }
 
 // finishComplete ends every active sweep whose trials are all terminal.

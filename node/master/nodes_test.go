@@ -314,17 +314,31 @@ func TestQuarantine(t *testing.T) {
 	began := func(node grid.NodeID, sweep grid.SweepID) *history.Transition {
 		return &history.Transition{Sweep: sweep, Node: node, Change: grid.Began}
 	}
+	failedAt := func(node grid.NodeID, index int64) *history.Transition {
+		return &history.Transition{Sweep: "s", Index: index, Node: node, Change: grid.Retry, Class: grid.ClassStart}
+	}
+	lastAt := func(node grid.NodeID, index int64) *history.Transition {
+		return &history.Transition{Sweep: "s", Index: index, Node: node, Change: grid.Done, Class: grid.ClassStart}
+	}
+	begun := func(node grid.NodeID, index int64) *history.Transition {
+		return &history.Transition{Sweep: "s", Index: index, Node: node, Change: grid.Began}
+	}
 	for name, test := range map[string]struct {
 		seen []*history.Transition
 		want []grid.NodeID
 	}{
-		"broken node":              {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, []grid.NodeID{"b"}},
-		"evidence that comes late": {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), began("a", "s")}, []grid.NodeID{"b"}},
-		"broken program":           {[]*history.Transition{failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s")}, nil},
-		"alone":                    {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
-		"not in a row":             {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), began("b", "s"), failed("b", "s")}, nil},
-		"of several sweeps":        {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "r"), failed("b", "s")}, nil},
-		"other sweep ran":          {[]*history.Transition{began("a", "r"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
+		"broken node":                            {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, []grid.NodeID{"b"}},
+		"evidence that comes late":               {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), began("a", "s")}, []grid.NodeID{"b"}},
+		"broken program":                         {[]*history.Transition{failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s"), failed("a", "s"), failed("b", "s")}, nil},
+		"alone":                                  {[]*history.Transition{failed("b", "s"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
+		"not in a row":                           {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "s"), began("b", "s"), failed("b", "s")}, nil},
+		"of several sweeps":                      {[]*history.Transition{began("a", "s"), failed("b", "s"), failed("b", "r"), failed("b", "s")}, nil},
+		"other trials ran":                       {[]*history.Transition{begun("a", 1), begun("a", 2), failedAt("b", 3), failedAt("b", 4), failedAt("b", 5)}, nil},
+		"one trial that ran elsewhere":           {[]*history.Transition{failedAt("b", 3), begun("a", 3), failedAt("b", 4), failedAt("b", 5)}, nil},
+		"the same trials ran":                    {[]*history.Transition{failedAt("b", 3), failedAt("b", 4), begun("a", 3), failedAt("b", 5), begun("a", 4), begun("c", 9), begun("a", 5)}, []grid.NodeID{"b"}},
+		"ran here in between":                    {[]*history.Transition{failedAt("b", 3), begun("a", 3), failedAt("b", 4), begun("a", 4), begun("b", 6), failedAt("b", 5), begun("a", 5)}, nil},
+		"failed for good, and retried by a user": {[]*history.Transition{lastAt("b", 3), lastAt("b", 4), lastAt("b", 5), begun("a", 3), begun("a", 4), begun("a", 5)}, []grid.NodeID{"b"}},
+		"other sweep ran":                        {[]*history.Transition{began("a", "r"), failed("b", "s"), failed("b", "s"), failed("b", "s")}, nil},
 	} {
 		h := newHealth()
 		got := map[grid.NodeID]string{}
@@ -341,6 +355,58 @@ func TestQuarantine(t *testing.T) {
 		}
 		if len(got) != len(test.want) {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// TestQuarantineLeavesANode has two nodes fail at what the other one runs: one of them must go on. And one sweep over programs of
+// which some do not exist takes no node.
+func TestQuarantineLeavesANode(t *testing.T) {
+	h := newHealth()
+	gone := map[grid.NodeID]bool{"c": true}
+	h.works = func(node grid.NodeID) bool { return !gone[node] }
+	note := func(node grid.NodeID, index int64, change grid.Change, class grid.Class) {
+		h.note(&history.Transition{Sweep: "s", Index: index, Node: node, Change: change, Class: class})
+	}
+	took := 0
+	see := func() {
+		for node := range h.broken() {
+			gone[node] = true
+			took++
+		}
+	}
+	for i := range int64(3) { // c is not there any more
+		note("a", i, grid.Retry, grid.ClassStart)
+		note("c", i, grid.Done, grid.ClassNone)
+		see()
+	}
+	if took != 0 {
+		t.Errorf("the last node that works was taken: %v", gone)
+	}
+	h = newHealth()
+	h.works = func(node grid.NodeID) bool { return !gone[node] }
+	for i := range int64(3) {
+		note("a", i, grid.Retry, grid.ClassStart)
+		note("b", 10+i, grid.Retry, grid.ClassStart)
+	}
+	for i := range int64(3) { // without what they ran being told as of the nodes themselves
+		h.trials["s"][i].ran["b"] = true
+		h.trials["s"][10+i].ran["a"] = true
+	}
+	for range 3 {
+		see()
+	}
+	if took != 1 {
+		t.Errorf("got %v, want one of two nodes to go on", gone)
+	}
+	h = newHealth()
+	for i, node := range []grid.NodeID{"a", "b", "c"} {
+		note(node, int64(i), grid.Done, grid.ClassNone)
+	}
+	for i := range int64(12) {
+		note([]grid.NodeID{"a", "b", "c"}[i%3], 10+i, grid.Done, grid.ClassStart)
+		if broken := h.broken(); len(broken) > 0 {
+			t.Errorf("a program that is nowhere: got %v", broken)
 		}
 	}
 }

@@ -7,25 +7,34 @@ import (
 	"mlfnode/node/history"
 )
 
-// strikeLimit is how many attempts in a row must fail at their start on a node before it is quarantined.
-const strikeLimit = 3
+const (
+	// strikeLimit is how many attempts in a row must fail at their start on a node before it is quarantined.
+	strikeLimit = 3
+	// rememberedTrials bounds the trials of a sweep of which it is remembered where they failed at their start.
+	rememberedTrials = 4096
+)
 
-// health tells broken nodes from broken programs. A node is to blame when attempts fail at their start there, one after the
-// other, while those of the same sweep run on another node. A program that can't be started anywhere is not the node's fault.
+// health tells broken nodes from broken programs. A node is to blame when trials fail at their start there, one after the other, that
+// run on another node: the very same trials, for the others of a sweep may run another program. A program that can't be started
+// anywhere is not the node's fault.
 type health struct {
-	strikes map[grid.NodeID]strikes
-	able    map[grid.SweepID]map[grid.NodeID]bool // where attempts of a sweep have run
+	strikes map[grid.NodeID]*strikes
+	trials  map[grid.SweepID]map[int64]*places
+	works   func(grid.NodeID) bool // reports whether a node takes trials; nil takes that for given
 }
 
-// strikes are failures in a row.
+// places is where a trial has run, and where it failed at its start.
+type places struct{ ran, failed map[grid.NodeID]bool }
+
+// strikes are failures in a row on a node.
 type strikes struct {
 	sweep  grid.SweepID
-	count  int
-	reason string
+	trials []int64
+	reason grid.Class
 }
 
 func newHealth() *health {
-	return &health{strikes: map[grid.NodeID]strikes{}, able: map[grid.SweepID]map[grid.NodeID]bool{}}
+	return &health{strikes: map[grid.NodeID]*strikes{}, trials: map[grid.SweepID]map[int64]*places{}}
 }
 
 // note follows one change of a trial.
@@ -33,22 +42,42 @@ func (h *health) note(t *history.Transition) {
 	if t.Node == "" || t.Change == grid.Reopen {
 		return
 	}
-	failed := t.Change != grid.Began && (t.Class == grid.ClassStart || t.Class == grid.ClassSetup)
+	p := h.trials[t.Sweep][t.Index]
+	if p == nil {
+		p = &places{ran: map[grid.NodeID]bool{}, failed: map[grid.NodeID]bool{}}
+	}
+	f := grid.FailureOf(t.Class)
 	switch {
-	case failed:
-		s := h.strikes[t.Node]
-		if s.sweep != t.Sweep {
-			s = strikes{sweep: t.Sweep}
-		}
-		s.count++
-		s.reason = string(t.Class)
-		h.strikes[t.Node] = s
-	case t.Change == grid.Began || t.Class == grid.ClassNone || t.Class == grid.ClassExit:
+	case t.Change == grid.Began || t.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart:
 		delete(h.strikes, t.Node)
-		if h.able[t.Sweep] == nil {
-			h.able[t.Sweep] = map[grid.NodeID]bool{}
+		p.ran[t.Node] = true
+	case f.AtStart:
+		s := h.strikes[t.Node]
+		if s == nil || s.sweep != t.Sweep {
+			s = &strikes{sweep: t.Sweep}
+			h.strikes[t.Node] = s
 		}
-		h.able[t.Sweep][t.Node] = true
+		s.trials, s.reason = append(s.trials, t.Index), t.Class
+		s.trials = s.trials[max(len(s.trials)-rememberedTrials, 0):]
+		p.failed[t.Node] = true
+	default:
+		return // it says nothing of the program
+	}
+	h.remember(t, p)
+}
+
+// remember keeps where a trial ran and failed while that may still tell something: until it has ended, or longer where it failed at
+// its start, since somebody may have it run again.
+func (h *health) remember(t *history.Transition, p *places) {
+	all := h.trials[t.Sweep]
+	if all == nil {
+		all = map[int64]*places{}
+		h.trials[t.Sweep] = all
+	}
+	if t.Change == grid.Done && len(p.failed) == 0 {
+		delete(all, t.Index)
+	} else if all[t.Index] != nil || len(all) < rememberedTrials {
+		all[t.Index] = p
 	}
 }
 
@@ -56,13 +85,23 @@ func (h *health) note(t *history.Transition) {
 func (h *health) broken() map[grid.NodeID]string {
 	found := map[grid.NodeID]string{}
 	for node, s := range h.strikes {
-		if s.count < strikeLimit {
-			continue
-		}
-		for other := range h.able[s.sweep] {
-			if other != node {
-				found[node] = fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", s.count, s.sweep, s.reason, other)
+		proofs := map[grid.NodeID]int{}
+		for _, index := range s.trials {
+			if p := h.trials[s.sweep][index]; p != nil {
+				for other := range p.ran {
+					proofs[other]++
+				}
 			}
+		}
+		proven, other := 0, grid.NodeID("")
+		for by, n := range proofs {
+			if by != node && found[by] == "" && (h.works == nil || h.works(by)) {
+				proven += n
+				other = max(other, by)
+			}
+		}
+		if proven >= strikeLimit {
+			found[node] = fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), s.sweep, s.reason, other)
 		}
 	}
 	for node := range found {
@@ -72,4 +111,4 @@ func (h *health) broken() map[grid.NodeID]string {
 }
 
 // forget drops what is known of a sweep that has ended.
-func (h *health) forget(id grid.SweepID) { delete(h.able, id) }
+func (h *health) forget(id grid.SweepID) { delete(h.trials, id) }
