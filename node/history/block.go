@@ -3,6 +3,7 @@ package history
 import (
 	"database/sql/driver"
 	"encoding/json"
+	"math"
 	"slices"
 	"strconv"
 
@@ -65,7 +66,19 @@ func (b *bound) addMetric(raw json.RawMessage) {
 		b.add(1)
 	case 'f':
 		b.add(0)
-	case '"', '[', '{':
+	case '"':
+		var word string
+		v, special := 0.0, false
+		if json.Unmarshal(raw, &word) == nil {
+			v, special = grid.Special(word)
+		}
+		switch {
+		case !special:
+			b.texts = true
+		case !math.IsNaN(v):
+			b.add(v)
+		}
+	case '[', '{':
 		b.texts = true
 	default:
 		f, _ := strconv.ParseFloat(string(raw), 64) // too great a number is infinite in SQLite, too

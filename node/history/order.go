@@ -23,7 +23,7 @@ func (l *list) order(ctx context.Context) ([]int64, error) {
 		return l.best(ctx, value)
 	}
 	expr, args := l.expression()
-	return l.ids(ctx, l.where(l.bounds()), expr+l.direction()+" NULLS LAST, id", l.q.Limit, l.q.Offset, args...)
+	return l.ids(ctx, l.where(l.bounds()), l.orderBy(expr)+", id", l.q.Limit, l.q.Offset, slices.Concat(args, args)...)
 }
 
 // few reports whether the index of states leads to so few rows that sorting them all is cheap.
@@ -109,7 +109,7 @@ func (l *list) among(ctx context.Context, blocks []candidate, n int) ([]candidat
 	if len(l.q.States) > 0 {
 		text += " AND +state IN (" + l.codes() + ")"
 	}
-	found, err := collect(ctx, l.d.read, nil, scanCandidate, text+fmt.Sprintf(" ORDER BY v%s NULLS LAST, trial.id LIMIT %d", l.direction(), n),
+	found, err := collect(ctx, l.d.read, nil, scanCandidate, text+fmt.Sprintf(" ORDER BY %s, trial.id LIMIT %d", l.orderBy("v"), n),
 		append(args, string(list))...)
 	missing := slices.IndexFunc(found, func(c candidate) bool { return c.value == nil })
 	if missing >= 0 {
@@ -123,6 +123,9 @@ func (l *list) better(block, row candidate) bool {
 	c := compare(block.value, row.value)
 	if l.q.Desc {
 		c = -c
+		if _, text := row.value.(string); text {
+			c = -1 // text comes behind numbers, and the bound of a block with text says nothing of which
+		}
 	}
 	return c < 0 || (c == 0 && block.id < row.id>>blockBits)
 }
@@ -150,6 +153,12 @@ func scanCandidate(rows *sql.Rows) (c candidate, err error) {
 	return c, err
 }
 
+// orderBy orders by an expression: numbers first, then texts, then what is missing, in both directions. What is no number has no
+// place in an order of numbers.
+func (l *list) orderBy(expr string) string {
+	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr, l.direction())
+}
+
 func (l *list) direction() string {
 	if l.q.Desc {
 		return " DESC"
@@ -166,10 +175,16 @@ func (l *list) expression() (string, []any) {
 		return string(l.q.Sort), nil
 	}
 	if strings.ContainsFunc(string(l.q.Sort), func(r rune) bool { return r < ' ' || r == '"' || r == '\\' || r > '~' }) {
-		return "(SELECT atom FROM json_each(metrics) WHERE key = ?)", []any{string(l.q.Sort)}
+		return fmt.Sprintf(special, "atom", "json_each(metrics) WHERE key = ?"), []any{string(l.q.Sort)}
 	}
-	return "json_extract(metrics, ?)", []any{`$."` + string(l.q.Sort) + `"`}
+	return fmt.Sprintf(special, "v", "(SELECT json_extract(metrics, ?) AS v)"), []any{`$."` + string(l.q.Sort) + `"`}
 }
+
+// special reads the words of grid.Special: infinity is a number, and what is not a number counts as missing.
+const special = `(SELECT CASE WHEN typeof(%[1]s) <> 'text' THEN %[1]s
+	WHEN lower(ltrim(%[1]s, '+-')) IN ('nan', 'nan(ind)', 'nan(snan)') THEN NULL
+	WHEN lower(%[1]s) IN ('inf', '+inf', 'infinity', '+infinity') THEN 9e999
+	WHEN lower(%[1]s) IN ('-inf', '-infinity') THEN -9e999 ELSE %[1]s END FROM %[2]s)`
 
 func (l *list) ids(ctx context.Context, where, order string, limit, offset int64, args ...any) ([]int64, error) {
 	if limit <= 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func keyOf(t *grid.Trial, by Sort) sortKey {
 	case SortAttempts:
 		return sortKey{number: float64(t.Attempts)}
 	case SortObjective:
-		if k := keyOf(t, "loss"); k.kind == isNumber && string(t.Result.Metrics["loss"]) != "true" && string(t.Result.Metrics["loss"]) != "false" {
+		if k := keyOf(t, "loss"); k.kind == isNumber && !strings.ContainsAny(string(t.Result.Metrics["loss"])[:1], `tf"`) {
 			return k
 		}
 		return sortKey{kind: isMissing}
@@ -61,7 +62,13 @@ func keyOf(t *grid.Trial, by Sort) sortKey {
 	case bool:
 		return sortKey{number: map[bool]float64{true: 1}[v]}
 	case string:
-		return sortKey{kind: isText, text: v}
+		f, special := grid.Special(v)
+		if !special {
+			return sortKey{kind: isText, text: v}
+		}
+		if !math.IsNaN(f) {
+			return sortKey{number: f}
+		}
 	}
 	return sortKey{kind: isMissing}
 }
@@ -73,11 +80,11 @@ func selected(trials []grid.Trial, q Query) []int64 {
 	})
 	slices.SortFunc(trials, func(a, b grid.Trial) int {
 		ka, kb := keyOf(&a, q.Sort), keyOf(&b, q.Sort)
-		c := cmp.Or(ka.kind-kb.kind, strings.Compare(ka.text, kb.text), cmp.Compare(ka.number, kb.number))
-		if q.Desc && ka.kind != isMissing && kb.kind != isMissing {
+		c := cmp.Or(strings.Compare(ka.text, kb.text), cmp.Compare(ka.number, kb.number))
+		if q.Desc {
 			c = -c
 		}
-		return cmp.Or(c, cmp.Compare(a.Index, b.Index))
+		return cmp.Or(ka.kind-kb.kind, c, cmp.Compare(a.Index, b.Index))
 	})
 	var want []int64
 	for _, t := range trials[min(q.Offset, int64(len(trials))):] {
@@ -91,7 +98,7 @@ func selected(trials []grid.Trial, q Query) []int64 {
 
 // anyEnds gives events that end trials in many blocks, some of them twice, with values of all kinds.
 func anyEnds(t *rapid.T) []grid.Event {
-	value := rapid.SampledFrom([]string{"1", "-2.5", "1e-3", "0.1", "7", "true", "false", `"x"`, `""`, `"best"`, "null"})
+	value := rapid.SampledFrom([]string{"1", "-2.5", "1e-3", "0.1", "7", "true", "false", `"x"`, `""`, `"best"`, "null", `"NaN"`, `"-nan"`, `"inf"`, `"-Infinity"`, `"nancy"`})
 	number := rapid.Int64Range(0, 6)
 	spread := rapid.Int64Range(1, 2<<blockBits).Draw(t, "spread")
 	var events []grid.Event

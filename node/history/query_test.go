@@ -56,7 +56,28 @@ func TestByIndex(t *testing.T) {
 	}
 }
 
-// TestMetricKinds sorts numbers before texts and leaves what is missing to the end, with names that need care in SQL.
+// TestNotANumberLast: NaN comes last in both directions however it is spelt, and infinities are numbers.
+func TestNotANumberLast(t *testing.T) {
+	d := open(t)
+	var events []grid.Event
+	for i, value := range []string{`"NaN"`, "1", `"nan"`, `"-inf"`, "3", `"-NAN"`, `"Infinity"`, "2", `"+inf"`, `"nan(ind)"`} {
+		events = append(events, finished(int64(i), fmt.Sprintf(`{"loss": %s}`, value)))
+	}
+	foldEvents(t, d, "a-1", events...)
+	for q, want := range map[*Query][]int64{
+		{}:                     {3, 1, 7, 4, 6, 8, 0, 2, 5, 9},
+		{Desc: true}:           {6, 8, 4, 7, 1, 3, 0, 2, 5, 9},
+		{Limit: 2}:             {3, 1},
+		{Desc: true, Limit: 4}: {6, 8, 4, 7},
+	} {
+		q.Sort = "loss"
+		if delta := diff(want, indexes(t, d, *q)); delta != "" {
+			t.Errorf("%+v (-want +got):\n%s", *q, delta)
+		}
+	}
+}
+
+// TestMetricKinds sorts numbers before texts in both directions and leaves what is missing to the end, with names that need care in SQL.
 func TestMetricKinds(t *testing.T) {
 	for _, name := range []string{"loss", "validation/main/accuracy", "a.b", "a[0]", `q"uote`, `back\slash`, "ünï", "<html>", "it's", "$", "new\nline"} {
 		d := open(t)
@@ -71,9 +92,9 @@ func TestMetricKinds(t *testing.T) {
 		foldEvents(t, d, "a-1", append(events, finished(8, "{}"))...)
 		for q, want := range map[*Query][]int64{
 			{}:                     {5, 1, 4, 6, 0, 7, 2, 3, 8},
-			{Desc: true}:           {2, 7, 0, 6, 4, 1, 5, 3, 8},
+			{Desc: true}:           {6, 4, 1, 5, 2, 7, 0, 3, 8},
 			{Limit: 2}:             {5, 1},
-			{Desc: true, Limit: 3}: {2, 7, 0},
+			{Desc: true, Limit: 3}: {6, 4, 1},
 			{Limit: 3, Offset: 5}:  {7, 2, 3},
 		} {
 			q.Sort = Sort(name)
