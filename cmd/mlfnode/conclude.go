@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
@@ -53,7 +54,7 @@ func (a *app) reasons(ctx context.Context, c *api.Client, v *api.Sweep) error {
 		if err != nil {
 			return err
 		}
-		a.say("%s failed: %s", t.Trial, oneLine(t.Reason))
+		a.say("%s failed: %s", t.Trial, strings.Join(reasonLines(t.Reason), " · "))
 	}
 	if v.Failed > reasonsShown {
 		a.say("… and %d more: mlfnode trials %s --state failed", v.Failed-reasonsShown, v.Sweep)
@@ -73,6 +74,22 @@ func (a *app) best(ctx context.Context, c *api.Client, v *api.Sweep) error {
 		a.say("best %s: %s by %s", v.Objective.Metric, metricText(t.Metrics[v.Objective.Metric]), t.Trial)
 	}
 	return nil
+}
+
+// knowsObjective fails when no trial that succeeded has a number for the objective: then none of them is the best.
+func (a *app) knowsObjective(ctx context.Context, c *api.Client, v *api.Sweep) error {
+	if v.Objective == nil {
+		return nil // the node says so
+	}
+	best, err := bestIndex(ctx, c, v)
+	if err != nil || best >= 0 {
+		return err
+	}
+	hint := "no trial has reported any metric; see the notes of: mlfnode results " + string(v.Sweep)
+	if len(v.Metrics) > 0 {
+		hint = "the metrics are " + strings.Join(v.Metrics[:min(len(v.Metrics), 12)], ", ") + "; name one under objective in project.yaml, or use --sort"
+	}
+	return failed(fmt.Sprintf("no trial of %s that succeeded has a number for %s, the objective of task %s", v.Sweep, v.Objective.Metric, v.Task), hint)
 }
 
 // bestQuery selects the n best trials.

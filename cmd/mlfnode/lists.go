@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -117,7 +118,7 @@ type listFlags struct {
 
 func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.states, "state", nil, "only trials in this state: pending, running, succeeded, failed, cancelled")
-	c.Flags().StringVar(&f.sort, "sort", "index", "order by index, state, attempts, started, ended, wall, cpu, memory, objective or a metric")
+	c.Flags().StringVar(&f.sort, "sort", "index", "order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
 	c.Flags().BoolVar(&f.desc, "desc", false, "the largest first")
 	c.Flags().Int64Var(&f.limit, "limit", -1, "how many rows; 0 is all (default 50 in a table, else all)")
 	hideDefault(c.Flags(), "limit")
@@ -185,7 +186,10 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 	if a.json {
 		return a.trialsJSON(ctx, c, v.Sweep, q)
 	}
-	t := newTable(a.stdout, append([]string{"trial", "state", "attempts", "exit", "wall", "node", "reason"}, v.Keys...)...)
+	head := []string{"trial", "state", "attempts", "exit", "wall", "node", "reason"}
+	keys, _ := columnNames(&v, head)
+	t := newTable(a.stdout, append(head, keys...)...)
+	t.whole = len(head) - 1
 	shown := int64(0)
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
@@ -205,13 +209,16 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 	return nil
 }
 
+// reasonWidth is where a reason is cut in a table.
+const reasonWidth = 160
+
 func trialRow(v *api.Sweep, t *api.Trial) []string {
 	wall := ""
-	if t.Ended != nil {
+	if t.Ended != nil || t.State == grid.Running && t.Started != nil {
 		wall = span(t.Resources.Wall)
 	}
 	row := []string{
-		strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempts), exitText(t.ExitCode), wall, string(t.Node), oneLine(t.Reason),
+		strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempts), exitText(t.ExitCode), wall, string(t.Node), fit(cause(t.Reason), reasonWidth),
 	}
 	for _, key := range v.Keys {
 		row = append(row, paramText(t.Params, key))
@@ -272,12 +279,15 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 func (a *app) resultsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: oneArgument,
+		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: func(c *cobra.Command, args []string) error { return oneArgument(c, f.sweepOf(args)) },
 		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --csv results.csv",
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(args[0])
+			id, err := target(f.sweepOf(args)[0])
 			if err != nil {
 				return err
+			}
+			if len(args) == 0 {
+				f.csv = "-"
 			}
 			if c.Flags().Changed("best") && f.best < 1 {
 				return usage("--best takes a number from 1", "--best 5")
@@ -297,6 +307,14 @@ func (a *app) resultsCommand() *cobra.Command {
 	return c
 }
 
+// sweepOf gives the argument that names the sweep. It may stand behind --csv, which takes a file or stands alone.
+func (f *listFlags) sweepOf(args []string) []string {
+	if len(args) == 0 && f.csv != "" && f.csv != "-" && !strings.ContainsAny(f.csv, "./") {
+		return []string{f.csv}
+	}
+	return args
+}
+
 func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
 	v, err := client.Sweep(ctx, id)
 	if err != nil {
@@ -307,6 +325,11 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 			return usage(fmt.Sprintf("task %s has no objective to be best at", v.Task), "--sort METRIC --desc, or set objective in project.yaml")
 		}
 		q = bestQuery(v.Objective, f.best)
+	}
+	if q.Sort == "objective" {
+		if err := a.knowsObjective(ctx, client, &v); err != nil {
+			return err
+		}
 	}
 	switch {
 	case a.json:

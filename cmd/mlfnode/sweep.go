@@ -260,13 +260,27 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 	if err != nil {
 		return err
 	}
-	if err := f.whole(ctx, func(a *app) error { return a.conclude(ctx, f, v, flags) }); err != nil {
+	var unranked *failure // the sweep was to find its best trial, and can't tell
+	err = f.whole(ctx, func(a *app) error {
+		if err := a.conclude(ctx, f, v, flags); err != nil || v == nil || v.Succeeded == 0 {
+			return err
+		}
+		err := a.knowsObjective(ctx, f.session.Client(), v)
+		if errors.As(err, &unranked) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if err := f.hosting(ctx); err != nil {
 		return err
 	}
-	return verdict(v)
+	if err := verdict(v); err != nil || unranked == nil {
+		return err
+	}
+	return unranked
 }
 
 // verdict is the exit code that a sweep at rest deserves.

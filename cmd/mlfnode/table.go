@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,11 +65,12 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 	if err != nil {
 		return err
 	}
-	head := append(append([]string{"trial"}, v.Keys...), "state")
-	tail := []string{"wall", "cpu", "memory", "node"}
-	head = append(head, metricHeads(v.Metrics, head, tail)...)
+	head, tail := []string{"trial"}, []string{"wall", "cpu", "memory", "node"}
+	keys, metrics := columnNames(v, append(head, "state"), tail)
+	head = append(append(append(head, keys...), "state"), metrics...)
 	t := newTable(a.stdout, append(head, tail...)...)
 	shown := int64(0)
+	var without missing
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
@@ -76,26 +79,71 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 			break
 		}
 		t.row(resultRow(v, &tr, tr.Index == best)...)
+		without.add(&tr)
 	}
 	if err := t.end(); err != nil {
 		return err
 	}
+	without.say(a)
 	if q.Limit == tableRows+1 && shown > tableRows {
 		fmt.Fprintf(a.stdout, "… of %d trials; all of them with: mlfnode results %s --limit 0\n", v.Count, v.Sweep)
 	}
 	return nil
 }
 
-// metricHeads gives the column names of metrics. One that an axis or a fixed column has too gets a prefix: a program that is
-// given --epoch may well report an epoch, and a table with two columns of one name can't be read by a program.
-func metricHeads(metrics []string, taken ...[]string) []string {
-	heads := slices.Clone(metrics)
-	for i, name := range heads {
-		if slices.Contains(slices.Concat(taken...), name) {
-			heads[i] = "metric:" + name
-		}
+// columnNames gives the columns of parameters and metrics names that no other column has: a table with two columns of one name
+// can't be read by a program. A parameter that has the name of a fixed column gets a prefix, and so does a metric that has the
+// name of one or of a parameter: a program that is given --epoch may well report an epoch.
+func columnNames(v *api.Sweep, fixed ...[]string) (keys, metrics []string) {
+	taken := map[string]bool{}
+	for _, name := range slices.Concat(fixed...) {
+		taken[name] = true
 	}
-	return heads
+	unique := func(names []string, prefix string) []string {
+		heads := make([]string, len(names))
+		for i, name := range names {
+			if !taken[name] {
+				heads[i] = name
+			}
+		}
+		for _, name := range heads {
+			taken[name] = taken[name] || name != ""
+		}
+		for i, name := range names {
+			for ; heads[i] == "" && name != ""; name = prefix + name {
+				if !taken[name] {
+					heads[i], taken[name] = name, true
+				}
+			}
+		}
+		return heads
+	}
+	return unique(v.Keys, "parameter:"), unique(v.Metrics, "metric:")
+}
+
+// missing counts the trials that succeeded without all that their task asks for.
+type missing struct {
+	count int64
+	trial string
+	what  string // of the first
+}
+
+func (m *missing) add(t *api.Trial) {
+	if t.State != grid.Succeeded || t.Reason == "" {
+		return
+	}
+	if m.count++; m.count == 1 {
+		m.trial, m.what = t.Trial, t.Reason
+	}
+}
+
+func (m *missing) say(a *app) {
+	switch {
+	case m.count == 1:
+		a.say("note: %s: %s", m.trial, oneLine(m.what))
+	case m.count > 1:
+		a.say("note: %d trials succeeded and left something out; %s: %s", m.count, m.trial, oneLine(m.what))
+	}
 }
 
 func bestIndex(ctx context.Context, c *api.Client, v *api.Sweep) (int64, error) {
@@ -103,7 +151,7 @@ func bestIndex(ctx context.Context, c *api.Client, v *api.Sweep) (int64, error) 
 		return -1, nil
 	}
 	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
-		if err == nil && len(t.Metrics[v.Objective.Metric]) == 0 {
+		if f, e := strconv.ParseFloat(string(t.Metrics[v.Objective.Metric]), 64); err == nil && (e != nil || math.IsInf(f, 0) || math.IsNaN(f)) {
 			return -1, nil
 		}
 		return t.Index, err
@@ -166,8 +214,40 @@ func bytesText(n int64) string {
 	return humanize.IBytes(uint64(n))
 }
 
-func oneLine(s string) string {
-	return sanitize([]byte(strings.ReplaceAll(strings.TrimSpace(s), "\n", " · ")))
+// oneLine joins the lines of a text, each as it would be shown.
+func oneLine(s string) string { return strings.Join(shownLines(s), " · ") }
+
+// shownLines are the lines of a text as they would be shown, without the empty ones.
+func shownLines(s string) []string {
+	var lines []string
+	for line := range strings.SplitSeq(s, "\n") {
+		if line = strings.TrimSpace(sanitize([]byte(line))); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// progressBar is a line as tqdm and its like draw it.
+var progressBar = regexp.MustCompile(`^(.{0,60}: *)?\d{1,3}%[|\s[]`)
+
+// reasonLines are the lines of the reason of a failure, which has its cause in the first line and the last output behind it,
+// without the progress bars among that.
+func reasonLines(reason string) []string {
+	lines := shownLines(reason)
+	if len(lines) == 0 {
+		return nil
+	}
+	return append(lines[:1], slices.DeleteFunc(lines[1:], progressBar.MatchString)...)
+}
+
+// cause shortens the reason of a failure to its cause and the last line of output.
+func cause(reason string) string {
+	lines := reasonLines(reason)
+	if len(lines) > 2 {
+		lines = []string{lines[0], lines[len(lines)-1]}
+	}
+	return strings.Join(lines, " · ")
 }
 
 func timeText(t *time.Time) string {
@@ -180,10 +260,10 @@ func timeText(t *time.Time) string {
 // writeCSV writes every column there is, a row for each trial.
 func writeCSV(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep, q api.TrialQuery) error {
 	out := csv.NewWriter(w)
-	head := append([]string{"trial", "index", "state", "attempt", "attempts", "node", "exit_code", "reason"}, v.Keys...)
+	head := []string{"trial", "index", "state", "attempt", "attempts", "node", "exit_code", "reason"}
 	tail := []string{"started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}
-	head = append(head, metricHeads(v.Metrics, head, tail)...)
-	if err := out.Write(append(head, tail...)); err != nil {
+	keys, metrics := columnNames(v, head, tail)
+	if err := out.Write(slices.Concat(head, keys, metrics, tail)); err != nil {
 		return err
 	}
 	for t, err := range c.Trials(ctx, v.Sweep, q) {

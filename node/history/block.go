@@ -31,7 +31,7 @@ func (s *sweep) value(by Sort) (int64, bool) {
 	if n, ok := s.named[string(by)]; ok {
 		return int64(len(bounded) + n), true
 	}
-	return -1, len(s.Names) < maxNames
+	return -1, len(s.Names) < MaxNames
 }
 
 // bound is what one fold learns of one value in one block. Values that differ less than float64 can tell count as equal.

@@ -136,7 +136,7 @@ func TestRunAgainMovesInOrder(t *testing.T) {
 func TestMoreMetricsThanNames(t *testing.T) {
 	d := open(t)
 	metrics := grid.Metric{}
-	for i := range maxNames {
+	for i := range MaxNames {
 		metrics[fmt.Sprint("m", i)] = json.RawMessage("1")
 	}
 	full := finished(0, "{}")

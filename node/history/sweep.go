@@ -55,8 +55,8 @@ func (c *Counts) span(t *grid.Trial) {
 	c.Ended = max(c.Ended, t.Ended)
 }
 
-// maxNames bounds the metric names kept for one sweep: a program that makes up names must not make the summary grow.
-const maxNames = 1000
+// MaxNames bounds the metric names kept for one sweep: a program that makes up names must not make the summary grow.
+const MaxNames = 1000
 
 // sweep is what is kept in memory of a sweep. It is never changed once it is in DB.sweeps.
 type sweep struct {
@@ -113,11 +113,11 @@ func (s *sweep) name(m grid.Metric) {
 			fresh = append(fresh, name)
 		}
 	}
-	if len(fresh) == 0 || len(s.Names) >= maxNames {
+	if len(fresh) == 0 || len(s.Names) >= MaxNames {
 		return
 	}
 	slices.Sort(fresh)
-	fresh = fresh[:min(len(fresh), maxNames-len(s.Names))]
+	fresh = fresh[:min(len(fresh), MaxNames-len(s.Names))]
 	named := make(map[string]int, len(s.named)+len(fresh)) // a new one: clones share the map
 	maps.Copy(named, s.named)
 	s.named = named

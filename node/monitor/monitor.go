@@ -10,7 +10,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"mlfnode/cluster/trust"
@@ -204,9 +206,35 @@ func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
 	}
 	rec, ok := m.cfg.Master.Sweep(id)
 	if !ok {
+		if s, err := m.called(string(id)); s != nil || err != nil {
+			return s, err
+		}
 		return nil, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no sweep %q", id), Hint: "list them with: mlfnode sweeps"}
 	}
 	return rec.Sweep, nil
+}
+
+// called finds the sweep that its user has given a name of their own; nil for none.
+func (m *Monitor) called(name string) (*grid.Sweep, error) {
+	var found []*grid.Sweep
+	for _, rec := range m.cfg.Master.Sweeps() {
+		if rec.Sweep.Name == name && name != "" {
+			found = append(found, rec.Sweep)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, nil
+	case 1:
+		return found[0], nil
+	}
+	ids := make([]string, len(found))
+	for i, s := range found {
+		ids[i] = string(s.ID)
+	}
+	slices.Sort(ids)
+	return nil, &api.Error{Status: http.StatusConflict, Msg: fmt.Sprintf("%d sweeps are named %q", len(found), name),
+		Hint: "name one by its id: " + strings.Join(ids[:min(len(ids), 12)], ", ")}
 }
 
 func (m *Monitor) newest() (*grid.Sweep, error) {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
@@ -24,8 +25,13 @@ func (m *Monitor) trials(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	parameter, err := m.chooseSort(r.Context(), s, &q)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
 	out := newLines(w)
-	l := &listing{m: m, sweep: s, q: q, left: q.Limit, skip: q.Offset, emit: func(t *grid.Trial) error { return out.put(wire(s, t)) }}
+	l := &listing{m: m, sweep: s, q: q, parameter: parameter, left: q.Limit, skip: q.Offset, emit: func(t *grid.Trial) error { return out.put(wire(s, t)) }}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
@@ -63,10 +69,19 @@ type listing struct {
 	left  int64 // how many more to emit
 	skip  int64 // how many to pass over first
 	emit  func(*grid.Trial) error
+
+	parameter string // the key to sort by instead of q.Sort; empty for none
 }
 
 func (l *listing) run(ctx context.Context) error {
-	if l.q.Sort == "index" && !l.q.Desc && len(l.q.States) == 0 {
+	switch {
+	case l.parameter != "":
+		return l.byParameter(ctx, l.parameter)
+	case l.q.Sort == "index" && l.q.Desc:
+		return l.descending(ctx)
+	case l.q.Sort == string(history.SortState):
+		return l.byState(ctx)
+	case l.q.Sort == "index" && len(l.q.States) == 0:
 		return l.all(ctx)
 	}
 	if wanted := l.known(); len(wanted) > 0 || len(l.q.States) == 0 {
@@ -250,7 +265,19 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	if t.Ended > 0 {
 		v.ExitCode = exitCode(&t.Result)
 	}
+	v.Resources.Wall = elapsed(v.Resources.Wall, t.Result.Started, t.Ended, v.State == grid.Running)
 	return v
+}
+
+// elapsed is how long an attempt has run in seconds: also of one that is still running, and of one that nobody saw the end of.
+func elapsed(wall float64, started, ended int64, running bool) float64 {
+	if running {
+		ended = time.Now().UnixMicro()
+	}
+	if wall > 0 || started == 0 || ended <= started {
+		return wall
+	}
+	return seconds(ended - started)
 }
 
 // exitCode is nil where there is none.
@@ -287,8 +314,10 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 }
 
 func attempt(a *history.Attempt) api.Attempt {
-	return api.Attempt{
+	v := api.Attempt{
 		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class,
 		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
 	}
+	v.Resources.Wall = elapsed(v.Resources.Wall, a.Started, a.Ended, a.Outcome == history.IsRunning)
+	return v
 }

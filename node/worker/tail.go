@@ -253,16 +253,25 @@ func (a *attempt) room(n int64) int64 {
 	return max(0, min(n, limit-a.ref.Bytes))
 }
 
-// lastLines gives the last lines of a file, for a person.
+// lastLines gives the last lines of a file, for a person. Of a line that was written over, as progress bars do, the last state
+// counts: all that came before would push the lines out that say what happened.
 func lastLines(f *os.File, lines int, bytes int64) string {
 	info, err := f.Stat()
 	if err != nil || info.Size() == 0 {
 		return ""
 	}
-	from := max(0, info.Size()-bytes)
+	from := max(0, info.Size()-overwritten*bytes)
 	b := make([]byte, info.Size()-from)
 	n, _ := f.ReadAt(b, from) // a file that shrinks gives what is left
-	text := strings.ToValidUTF8(strings.TrimSpace(string(b[:n])), "�")
-	all := strings.Split(text, "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
+	all := strings.Split(strings.ToValidUTF8(strings.TrimSpace(string(b[:n])), "�"), "\n")
+	all = all[max(0, len(all)-lines):]
+	for i, line := range all {
+		line = strings.TrimRight(line, "\r")
+		all[i] = line[strings.LastIndexByte(line, '\r')+1:]
+	}
+	text := strings.Join(all, "\n")
+	return strings.TrimSpace(strings.ToValidUTF8(text[max(0, len(text)-int(bytes)):], ""))
 }
+
+// overwritten is how much more of a file than is shown is looked at.
+const overwritten = 32

@@ -1,0 +1,36 @@
+package monitor
+
+import (
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+// TestElapsed: how long an attempt has run is known while it runs, and when nobody saw its end.
+func TestElapsed(t *testing.T) {
+	begun := time.Now().Add(-time.Minute).UnixMicro()
+	ended := begun + 33e6
+	s := &grid.Sweep{ID: "t-1"}
+	for _, c := range []struct {
+		name     string
+		trial    grid.Trial
+		attempt  history.Attempt
+		min, max float64
+	}{
+		{"running", grid.Trial{State: grid.Running, Result: grid.Result{Started: begun}}, history.Attempt{Outcome: history.IsRunning, Started: begun}, 60, 90},
+		{"lost", grid.Trial{State: grid.Pending, Ended: ended, Result: grid.Result{Class: grid.ClassLost, Started: begun}},
+			history.Attempt{Outcome: history.IsRetried, Started: begun, Ended: ended, Result: grid.Result{Class: grid.ClassLost}}, 33, 33},
+		{"measured", grid.Trial{State: grid.Succeeded, Ended: ended, Result: grid.Result{Started: begun, Usage: grid.Usage{Wall: 5e6}}},
+			history.Attempt{Outcome: history.IsResult, Started: begun, Ended: ended, Result: grid.Result{Usage: grid.Usage{Wall: 5e6}}}, 5, 5},
+		{"not begun", grid.Trial{}, history.Attempt{}, 0, 0},
+	} {
+		if got := wire(s, &c.trial).Resources.Wall; got < c.min || got > c.max {
+			t.Errorf("trial, %s: got %v s, want %v to %v", c.name, got, c.min, c.max)
+		}
+		if got := attempt(&c.attempt).Resources.Wall; got < c.min || got > c.max {
+			t.Errorf("attempt, %s: got %v s, want %v to %v", c.name, got, c.min, c.max)
+		}
+	}
+}
