@@ -16,6 +16,7 @@ import (
 var (
 	yamlCall = regexp.MustCompile(`\byaml2Matrix\(\s*(?:["']([^"']+)["']\s*[,)])?`)
 	baseLine = regexp.MustCompile(`^\s*base_pars\s*=\s*`)
+	baseItem = regexp.MustCompile(`^\s*base_pars\[["']([^"'\\]+)["']\]\s*=\s*`)
 	taskCall = regexp.MustCompile(`\b(\w+)\.(?:delay|apply_async|s|signature)\(`)
 )
 
@@ -75,9 +76,21 @@ func (im *importer) readDriver(name, text string) {
 			}
 			d.base = im.constants(name, i+1, pairs)
 		}
+		if m := baseItem.FindStringSubmatchIndex(line); m != nil {
+			v, err := statement(line[m[1]:])
+			if err != nil {
+				im.note(name, i+1, "the constant %s is computed, not written down; fill it in under `constants`", line[m[2]:m[3]])
+				continue
+			}
+			d.base = im.constants(name, i+1, append(d.base, [2]any{line[m[2]:m[3]], v}))
+		}
 	}
 	if d.submits > 0 && d.reads == 0 {
-		im.note(name, d.submits, "tasks are submitted with computed arguments; put their values into a parameter file")
+		if values := arguments(lines, d.submits-1); values != "" {
+			im.note(name, d.submits, "tasks are submitted with computed arguments, %s; put these values into a parameter file", values)
+		} else {
+			im.note(name, d.submits, "tasks are submitted with computed arguments; put their values into a parameter file")
+		}
 	}
 	if d.parameters != "" || d.base != nil || d.submits > 0 {
 		im.drivers = append(im.drivers, d)
@@ -86,7 +99,10 @@ func (im *importer) readDriver(name, text string) {
 
 // parameters translates the path of a parameter file; it is empty when the line computes it.
 func (im *importer) parameters(file string, line int, path string) string {
-	name := strings.TrimPrefix(path, im.prefix)
+	name := path
+	if usable(path) {
+		name = im.localPath(path)
+	}
 	switch {
 	case name == "":
 		im.note(file, line, "the parameter file is computed, not written down; fill in `parameters`")

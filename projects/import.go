@@ -26,7 +26,6 @@ type Report struct {
 var (
 	defLine  = regexp.MustCompile(`^def\s+(\w+)\s*\(`)
 	taskLine = regexp.MustCompile(`^@(?:\w+\.)?(?:shared_)?task\b`)
-	cmdLine  = regexp.MustCompile(`^\s+cmd\s*=\s*`)
 )
 
 // oldFunction is a function of tasks.py.
@@ -97,50 +96,23 @@ func readPython(root *os.Root, name string) (string, error) {
 }
 
 func (im *importer) readTasks(text string) {
-	function := oldFunction{}
 	lines := strings.Split(text, "\n")
+	function := oldFunction{}
+	begin := 0
 	marked := false // by a decorator
+	end := func(at int) {
+		if function.name != "" && !im.function(function, lines, begin, at) && function.task {
+			im.note("tasks.py", function.line, "the task %s has no line cmd = [...] and was left out; put what it does into a program of its own", function.name)
+		}
+	}
 	for i, line := range lines {
 		if m := defLine.FindStringSubmatch(line); m != nil {
-			im.left(function)
-			function, marked = oldFunction{m[1], i + 1, marked}, false
+			end(i)
+			function, marked, begin = oldFunction{m[1], i + 1, marked}, false, i+1
 		}
 		marked = marked || taskLine.MatchString(line)
-		at := cmdLine.FindStringIndex(line)
-		if at == nil || function.name == "" {
-			continue
-		}
-		t := oldTask{name: function.name}
-		v, err := statement(strings.Join(lines[i:], "\n")[at[1]:])
-		if err == nil {
-			err = im.command(&t, v)
-		}
-		im.add(t, i+1, err)
 	}
-	im.left(function)
-}
-
-// left notes a task that runs no command but does its work in Python.
-func (im *importer) left(f oldFunction) {
-	if f.task && !slices.Contains(im.report.Tasks, f.name) {
-		im.note("tasks.py", f.line, "the task %s has no line cmd = [...] and was left out", f.name)
-	}
-}
-
-// add keeps the first command of a task; err says why it is none.
-func (im *importer) add(t oldTask, line int, err error) {
-	switch {
-	case slices.Contains(im.report.Tasks, t.name):
-		if err == nil { // else options are appended to the command, as old tasks do
-			im.note("tasks.py", line, "the task %s has a second command; the first was taken", t.name)
-		}
-		return
-	case err != nil:
-		im.note("tasks.py", line, "the command of task %s is computed, not written down; fill in `command`", t.name)
-		t.command, t.shell = []string{"echo", "fill in the command of " + t.name}, ""
-	}
-	im.tasks = append(im.tasks, t)
-	im.report.Tasks = append(im.report.Tasks, t.name)
+	end(len(lines))
 }
 
 // command translates a list or a string. The old paths began at the framework's folder, the new ones at the project's.
@@ -150,7 +122,7 @@ func (im *importer) command(t *oldTask, v any) error {
 		if !usable(v) || strings.TrimSpace(v) == "" {
 			return errors.New("no command")
 		}
-		t.shell = strings.ReplaceAll(modernPython(v), " "+im.prefix, " ")
+		t.shell = pathWord.ReplaceAllStringFunc(strings.ReplaceAll(modernPython(v), " "+im.prefix, " "), im.localPath)
 		return nil
 	case []any:
 		for _, e := range v {
@@ -158,7 +130,7 @@ func (im *importer) command(t *oldTask, v any) error {
 			if !ok || !usable(s) {
 				return errors.New("not a string")
 			}
-			t.command = append(t.command, strings.TrimPrefix(s, im.prefix))
+			t.command = append(t.command, im.localPath(s))
 		}
 		if len(t.command) == 0 || strings.TrimSpace(t.command[0]) == "" {
 			return errors.New("no program")
@@ -170,6 +142,9 @@ func (im *importer) command(t *oldTask, v any) error {
 	}
 	return errors.New("neither list nor string")
 }
+
+// pathWord is a path in a shell command.
+var pathWord = regexp.MustCompile(`[\w.~+-]*(?:/[\w.~+-]+)+`)
 
 // usable reports whether YAML and a program's arguments can hold the text.
 func usable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

@@ -70,10 +70,10 @@ func TestImport(t *testing.T) {
 	r, err := Import(dir)
 	check(t, err)
 	want := &Report{File: filepath.Join(dir, "project.yaml"), Tasks: []string{"train", "report"}, Notes: []string{
-		"tasks.py:8: the task echo has no line cmd = [...] and was left out",
+		"tasks.py:8: the task echo has no line cmd = [...] and was left out; put what it does into a program of its own",
 		"default.py:6: the constant seed is no plain value and was left out",
 		"default.py:6: the constant sizes is no plain value and was left out",
-		"test_echo.py:7: tasks are submitted with computed arguments; put their values into a parameter file",
+		"test_echo.py:7: tasks are submitted with computed arguments, n = 5, 6, 8, 11, 15; put these values into a parameter file",
 	}}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("wrong report (-want +got):\n%s", diff)
@@ -136,7 +136,16 @@ func TestImportNotes(t *testing.T) {
 		{"Latin-1", "def t(self):\n    cmd = ['\xe4']\n", "", []string{computed}},
 		{"never ends", "def t(self):\n    cmd = ['a',\n", "", []string{computed}},
 		{"second command", plain + "    if gpu:\n        cmd = ['b']\n", "",
-			[]string{"tasks.py:4: the task t has a second command; the first was taken"}},
+			[]string{"tasks.py:4: the task t has another command here, under a condition; the one of line 2 was taken"}},
+		{"a command before", "def t(self):\n    cmd = 'echo hostname=$(hostname)'\n    run(cmd)\n    cmd = ['a']\n    cmd.append(x)\n", "",
+			[]string{"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 4 was taken"}},
+		{"a command behind", plain + "    for k in p:\n        cmd += ['--' + k]\n    run(cmd)\n    cmd = 'rm -r tmp'\n", "",
+			[]string{"tasks.py:6: the task t has another command here, which gets no parameters; the one of line 2 was taken"}},
+		{"a computed command behind one", "def t(self):\n    cmd = 'hostname'\n    cmd = ['a', file]\n    cmd.extend(x)\n", "", []string{
+			"tasks.py:3: the command of task t is computed, not written down; fill in `command`",
+			"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 3 was taken"}},
+		{"constants one by one", plain, "base_pars = {}\nbase_pars['a'] = 1\nbase_pars[\"b\"] = x\n",
+			[]string{"default.py:3: the constant b is computed, not written down; fill it in under `constants`"}},
 		{"options appended", plain + "    cmd = cmd + ['--k', v]\n", "", nil},
 		{"computed constants", plain, "base_pars = dict(a=1)\n", []string{"default.py:1: base_pars is computed, not written down; fill in `constants`"}},
 		{"changed constants", plain, "\nbase_pars = {'a': 1} if x else {}\n", []string{"default.py:2: base_pars is computed, not written down; fill in `constants`"}},
@@ -149,7 +158,13 @@ func TestImportNotes(t *testing.T) {
 			[]string{"default.py:1: the parameter file ../shared.yml is outside the project; copy it and fill in `parameters`"}},
 		{"file not there", plain, "\n\nm = yaml2Matrix('none.yml')\n", []string{"default.py:3: the parameter file none.yml is not there"}},
 		{"loop", plain, "for n in range(5):\n    t.apply_async(n)\n",
+			[]string{"default.py:2: tasks are submitted with computed arguments, n = 0, 1, 2, 3, 4; put these values into a parameter file"}},
+		{"products", plain, "n = 2\nfor i in range(1, 8, 3):\n    m = n * i\n    t.delay({'m': m})\n",
+			[]string{"default.py:4: tasks are submitted with computed arguments, m = 2, 8, 14; put these values into a parameter file"}},
+		{"a loop over something else", plain, "for n in sizes:\n    t.delay(n)\n",
 			[]string{"default.py:2: tasks are submitted with computed arguments; put their values into a parameter file"}},
+		{"a loop that calls", plain, "n = 1\nfor i in range(3):\n    n = next(n)\n    t.delay(n)\n",
+			[]string{"default.py:4: tasks are submitted with computed arguments; put their values into a parameter file"}},
 		{"Windows", "def t(self):\r\n    cmd = ['a',\r\n        'b']\r\n", "base_pars = {'a': 1}\r\n", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {

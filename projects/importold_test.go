@@ -1,0 +1,90 @@
+package projects
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestImportOfTheOldTemplate: in the projects that were made from the old template, a task first reports the machine's name by
+// the same name that then holds the program, paths begin at the folder above, and the folder may have been renamed since.
+func TestImportOfTheOldTemplate(t *testing.T) {
+	for _, folder := range []string{"mnist", "mnist-copy"} {
+		dir := filepath.Join(t.TempDir(), folder)
+		files := tree{
+			"__init__.py": ":", "celery.py": ":" + runs, "net/train_mnist.py": ":" + runs,
+			"tasks.py": ":" + runs + `from mnist.celery import app
+from lib.worker_functions import *
+
+@app.task(bind=True, acks_late=True)
+def echo(self, n):
+    i = 0
+    while i < n:
+        self.update_state(state="MSG", meta={"message": {"out": "i=" + str(i)}})
+        i += 1
+    return {"n": n, "i": i - 1}
+
+@app.task(bind=True, acks_late=True)
+def train(self, pars_json):
+    cmd = "echo hostname=$(hostname)"
+    runCommand(self, cmd)
+    pars = json.loads(pars_json)
+    cmd = ["python", "mnist/net/train_mnist.py"]
+    for key in pars:
+        cmd.append("--" + key)
+        cmd.append(pars[key])
+    self.update_state(state="MSG", meta={"message": {"out": "Command: " + " ".join(cmd)}})
+    return runCommand(self, cmd)
+`,
+			"default.py": ":" + runs + `from mnist.tasks import *
+import lib.master_functions as mf
+paramatrix = mf.yaml2Matrix("mnist/parameters.yml")
+base_pars = {"out": "result"}
+base_pars["frequency"] = -1
+for pars in paramatrix:
+    p = base_pars.copy()
+    p.update(pars)
+    res = train.delay(json.dumps(p))
+`,
+			"test_echo.py": ":" + runs + `from mnist.tasks import *
+n = 5
+for c in range(0, 5):
+    n = n + c
+    res = echo.delay(n)
+`,
+			"parameters.yml": ":epoch: !!python/tuple [5, 20, 5]\nunit: [1000]\n",
+		}
+		files.make(t, dir, false)
+		r, err := Import(dir)
+		check(t, err)
+		want := []string{
+			"tasks.py:6: the task echo has no line cmd = [...] and was left out; put what it does into a program of its own",
+			"tasks.py:15: the task train has another command here, which gets no parameters; the one of line 18 was taken",
+			"test_echo.py:6: tasks are submitted with computed arguments, n = 5, 6, 8, 11, 15; put these values into a parameter file",
+		}
+		if diff := cmp.Diff(want, r.Notes); diff != "" {
+			t.Errorf("%s: wrong notes (-want +got):\n%s", folder, diff)
+		}
+		file := ":# Made by `mlfnode import` from tasks.py; look it over.\nname: " + folder + `
+default: train
+tasks:
+  train:
+    command: [python3, net/train_mnist.py]
+    parameters: parameters.yml
+    constants:
+      out: result
+      frequency: -1
+`
+		if diff := cmp.Diff(file, readTree(t, dir)["project.yaml"]); diff != "" {
+			t.Errorf("%s: wrong file (-want +got):\n%s", folder, diff)
+		}
+		p, err := Load(dir)
+		check(t, err)
+		d, err := p.Task("")
+		check(t, err)
+		if len(d.Axes) != 2 {
+			t.Errorf("%s: got %d axes, want those of the parameter file", folder, len(d.Axes))
+		}
+	}
+}

@@ -1,0 +1,270 @@
+package projects
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The statements of a function that say which command it runs.
+var (
+	assignment = regexp.MustCompile(`^(\s+)(\w+)\s*=\s*([^=].*)?$`)
+	growth     = regexp.MustCompile(`^\s+(\w+)(?:\s*\+=|\.(?:append|extend|insert)\()`)
+)
+
+// candidate is an assignment of a name that may hold the command.
+type candidate struct {
+	line   int // from 0
+	indent int
+	value  any // nil for one that is computed
+}
+
+// function finds the command of one function, whose lines go from begin up to end. A name may get several commands one after
+// the other, as in the old template, where the first one reports the machine's name. The one that counts is what the name holds
+// when the parameters are appended to it, else the last one. It gives false for a function without a command.
+func (im *importer) function(f oldFunction, lines []string, begin, end int) bool {
+	name := commandName(lines[begin:end])
+	var all []candidate
+	chosen := -1
+	grown := false
+	for i := begin; i < end; i++ {
+		m := assignment.FindStringSubmatch(lines[i])
+		switch {
+		case m != nil && m[2] == name && regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\b`).MatchString(code(m[3])):
+			grown = true // name = name + options
+		case m != nil && m[2] == name:
+			c := candidate{line: i, indent: len(m[1])}
+			at := strings.Index(lines[i], "=") + 1
+			if v, err := statement(strings.TrimLeft(strings.Join(lines[i:end], "\n")[at:], " \t")); err == nil {
+				c.value = v
+			}
+			all = append(all, c)
+			// What stands under a condition does not take the place of what always happens.
+			if !grown && (chosen < 0 || c.indent <= all[chosen].indent) {
+				chosen = len(all) - 1
+			}
+		case growth.FindStringSubmatch(lines[i]) != nil && growth.FindStringSubmatch(lines[i])[1] == name:
+			grown = true
+		}
+	}
+	if chosen < 0 {
+		return false
+	}
+	im.take(f, all, chosen)
+	return true
+}
+
+// take keeps the chosen command of a task and notes the others.
+func (im *importer) take(f oldFunction, all []candidate, chosen int) {
+	t := oldTask{name: f.name}
+	c := all[chosen]
+	if c.value == nil || im.command(&t, c.value) != nil {
+		im.note("tasks.py", c.line+1, "the command of task %s is computed, not written down; fill in `command`", t.name)
+		t.command, t.shell = []string{"echo", "fill in the command of " + t.name}, ""
+	}
+	for i, o := range all {
+		switch {
+		case i == chosen:
+		case o.indent > c.indent:
+			im.note("tasks.py", o.line+1, "the task %s has another command here, under a condition; the one of line %d was taken", t.name, c.line+1)
+		default:
+			im.note("tasks.py", o.line+1, "the task %s has another command here, which gets no parameters; the one of line %d was taken", t.name, c.line+1)
+		}
+	}
+	if !slices.Contains(im.report.Tasks, t.name) {
+		im.tasks = append(im.tasks, t)
+		im.report.Tasks = append(im.report.Tasks, t.name)
+	}
+}
+
+// commandName is the name that holds the command: cmd, unless another list or string is what the options are appended to.
+func commandName(lines []string) string {
+	grown := ""
+	for _, line := range lines {
+		m := assignment.FindStringSubmatch(line)
+		if m != nil && m[2] == "cmd" {
+			return "cmd"
+		}
+		if g := growth.FindStringSubmatch(line); g != nil && grown == "" {
+			grown = g[1]
+		}
+	}
+	for _, line := range lines {
+		if m := assignment.FindStringSubmatch(line); m != nil && m[2] == grown {
+			if v, err := statement(m[3]); err == nil {
+				if list, ok := v.([]any); ok && len(list) > 0 {
+					return grown
+				}
+			}
+		}
+	}
+	return "cmd"
+}
+
+// code is a line of Python without its strings and its comment.
+func code(line string) string {
+	line = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'`).ReplaceAllString(line, `""`)
+	line, _, _ = strings.Cut(line, "#")
+	return line
+}
+
+// localPath gives a path of the old framework as the project has it. The old ones begin at the folder above the project, or
+// where that was mounted, and the project's folder may have another name by now.
+func (im *importer) localPath(p string) string {
+	if rest, found := strings.CutPrefix(p, im.prefix); found {
+		return rest
+	}
+	clean := filepath.ToSlash(filepath.Clean(p))
+	if !strings.Contains(p, "/") || im.isFile(clean) {
+		return p
+	}
+	if filepath.IsAbs(p) {
+		if _, err := os.Stat(p); err == nil {
+			return p // of this machine
+		}
+	}
+	for rest := clean; ; {
+		_, after, found := strings.Cut(rest, "/")
+		if !found {
+			return p
+		}
+		if rest = after; im.isFile(rest) {
+			return rest
+		}
+	}
+}
+
+func (im *importer) isFile(name string) bool {
+	if !filepath.IsLocal(name) {
+		return false
+	}
+	info, err := os.Stat(filepath.Join(im.dir, name))
+	return err == nil && info.Mode().IsRegular()
+}
+
+// The statements of a loop that counts.
+var (
+	rangeLoop = regexp.MustCompile(`^(\s*)for\s+(\w+)\s+in\s+x?range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*(-?\d+)\s*)?\)\s*:`)
+	setNumber = regexp.MustCompile(`^\s*(\w+)\s*=\s*(-?\d+)\s*(?:#.*)?$`)
+	addNumber = regexp.MustCompile(`^\s*(\w+)\s*([+*-])=\s*(-?\w+)\s*(?:#.*)?$`)
+	sumNumber = regexp.MustCompile(`^\s*(\w+)\s*=\s*(\w+)\s*([+*-])\s*(-?\w+)\s*(?:#.*)?$`)
+	callWords = regexp.MustCompile(`[A-Za-z_]\w*`)
+)
+
+// mostTurns bounds a loop that is followed.
+const mostTurns = 1000
+
+// arguments follows a loop over a range that computes what a task is called with, and gives "n = 5, 6, 8". It is empty where
+// the loop does anything else. Nothing runs: the loop's few statements are read.
+func arguments(lines []string, call int) string {
+	top := -1
+	var m []string
+	for i := call - 1; i >= 0 && top < 0; i-- {
+		if strings.TrimSpace(lines[i]) != "" && indentOf(lines[i]) < indentOf(lines[call]) {
+			if m = rangeLoop.FindStringSubmatch(lines[i]); m == nil {
+				return ""
+			}
+			top = i
+		}
+	}
+	if top < 0 {
+		return ""
+	}
+	known := map[string]int64{}
+	for _, line := range lines[:top] {
+		if s := setNumber.FindStringSubmatch(line); s != nil {
+			known[s[1]], _ = strconv.ParseInt(s[2], 10, 64) // digits
+		}
+	}
+	lo, hi, step := int64(0), number64(m[3]), int64(1)
+	if m[4] != "" {
+		lo, hi = hi, number64(m[4])
+	}
+	if m[5] != "" {
+		step = number64(m[5])
+	}
+	var name string
+	var values []string
+	for v := lo; step > 0 && v < hi || step < 0 && v > hi; v += step {
+		if len(values) > mostTurns {
+			return ""
+		}
+		known[m[2]] = v
+		for i := top + 1; i <= call; i++ {
+			if i == call {
+				_, inside, _ := strings.Cut(taskCall.ReplaceAllString(lines[i], "\x00"), "\x00")
+				for _, w := range callWords.FindAllString(code(inside), -1) {
+					if n, ok := known[w]; ok && (name == "" || name == w) {
+						name = w
+						values = append(values, strconv.FormatInt(n, 10))
+						break
+					}
+				}
+				continue
+			}
+			if !compute(known, lines[i]) {
+				return ""
+			}
+		}
+	}
+	if name == "" {
+		return ""
+	}
+	return name + " = " + strings.Join(values, ", ")
+}
+
+// compute follows one statement; false for one that may change a name in a way that is not understood.
+func compute(known map[string]int64, line string) bool {
+	value := func(w string) (int64, bool) {
+		if n, err := strconv.ParseInt(w, 10, 64); err == nil {
+			return n, true
+		}
+		n, ok := known[w]
+		return n, ok
+	}
+	target, left, operator, right := "", "", "", ""
+	switch {
+	case addNumber.MatchString(line):
+		s := addNumber.FindStringSubmatch(line)
+		target, left, operator, right = s[1], s[1], s[2], s[3]
+	case sumNumber.MatchString(line):
+		s := sumNumber.FindStringSubmatch(line)
+		target, left, operator, right = s[1], s[2], s[3], s[4]
+	case setNumber.MatchString(line):
+		s := setNumber.FindStringSubmatch(line)
+		known[s[1]] = number64(s[2])
+		return true
+	default:
+		m := assignment.FindStringSubmatch(line)
+		if m == nil {
+			return true
+		}
+		_, changes := known[m[2]]
+		return !changes
+	}
+	a, okA := value(left)
+	b, okB := value(right)
+	if !okA || !okB {
+		delete(known, target)
+		return true
+	}
+	switch operator {
+	case "+":
+		known[target] = a + b
+	case "-":
+		known[target] = a - b
+	default:
+		known[target] = a * b
+	}
+	return true
+}
+
+func number64(s string) int64 {
+	n, _ := strconv.ParseInt(s, 10, 64) // digits
+	return n
+}
+
+func indentOf(line string) int { return len(line) - len(strings.TrimLeft(line, " \t")) }
