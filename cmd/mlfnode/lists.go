@@ -361,8 +361,18 @@ func (a *app) logsCommand() *cobra.Command {
 				return usage("--attempt takes a number from 1 and goes with one trial", "mlfnode logs chainer-1/17 --attempt 2")
 			}
 			return a.read(c.Context(), func(s *node.Session) error {
-				return a.logs(c.Context(), s.Client(), id, &logView{raw: raw, out: onlyOut, err: onlyErr},
-					api.LogQuery{Index: id.Index, Attempt: attempt, Follow: follow})
+				view := &logView{raw: raw, out: onlyOut, err: onlyErr}
+				q := api.LogQuery{Index: id.Index, Attempt: attempt, Follow: follow}
+				for {
+					err := a.logs(c.Context(), s.Client(), id, view, q)
+					if !follow || !s.InCluster() || !errors.Is(err, api.ErrLost) {
+						return err
+					}
+					// What has been shown already is read once more, and passed over.
+					if err := s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
+						return err
+					}
+				}
 			})
 		},
 	}
@@ -375,8 +385,12 @@ func (a *app) logsCommand() *cobra.Command {
 	return c
 }
 
-// logView says how output is shown.
-type logView struct{ raw, out, err bool }
+// logView says how output is shown, and what has been.
+type logView struct {
+	raw, out, err bool
+	seen          api.Seen
+	lines         *lines // with the starts of lines whose rest is to come
+}
 
 func (l *logView) wants(stream string) bool {
 	switch {
@@ -394,13 +408,16 @@ func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *lo
 	if err != nil {
 		return err
 	}
-	shown := newLines(v.Sweep, a.colours(a.stdout), writeLines(a.stdout))
+	if view.lines == nil {
+		view.lines = newLines(v.Sweep, a.colours(a.stdout), writeLines(a.stdout))
+	}
+	shown := view.lines
 	for o, err := range c.Logs(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
 		}
 		switch {
-		case !view.wants(o.Stream):
+		case !view.wants(o.Stream) || q.Follow && !view.seen.Fresh(&o):
 		case a.json:
 			if err := json.NewEncoder(a.stdout).Encode(logLine(v.Sweep, &o)); err != nil {
 				return err

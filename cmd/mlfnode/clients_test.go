@@ -1,0 +1,385 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
+)
+
+// clientPatience is the longest that a test waits for one thing.
+const clientPatience = 30 * time.Second
+
+// testCluster is a master in this process. Its commands are given --state-dir, so that they are its owner's.
+type testCluster struct {
+	t     *testing.T
+	state string
+	gate  string // trials run until this file is there
+	node  *node.Node
+}
+
+// newTestCluster makes the folder of a master that does not run.
+func newTestCluster(t *testing.T) *testCluster {
+	t.Helper()
+	home := t.TempDir()
+	for key, value := range map[string]string{"HOME": home, "XDG_CONFIG_HOME": home + "/config", "XDG_STATE_HOME": home + "/state", "MLF_CPUS": "4"} {
+		t.Setenv(key, value)
+	}
+	t.Chdir(home)
+	c := &testCluster{t: t, state: filepath.Join(t.TempDir(), "master"), gate: filepath.Join(t.TempDir(), "gate")}
+	c.start()
+	c.stop()
+	return c
+}
+
+func (c *testCluster) start() {
+	c.t.Helper()
+	cfg, err := node.LoadConfig("")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cfg.StateDir, cfg.Node = c.state, "m"
+	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = "127.0.0.1", "127.0.0.1", node.Ports{}
+	if c.node, err = node.OpenMaster(c.t.Context(), cfg); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		if c.node != nil {
+			c.node.Stop()
+		}
+		c.stop()
+	})
+}
+
+// stop ends the master's agent; its programs go on.
+func (c *testCluster) stop() {
+	if c.node != nil {
+		c.node.Close()
+		c.node = nil
+	}
+}
+
+// sweep gives the command line of a sweep, sh-1, of three trials that run until the gate is open.
+func (c *testCluster) sweep(flags ...string) []string {
+	args := append([]string{"sweep", "--set", "i=0:3"}, flags...)
+	return append(args, "--", "sh", "-c", "echo begun >>"+c.gate+".begun; until [ -e "+c.gate+" ]; do sleep 0.05; done")
+}
+
+// awaitBegun waits until the three trials run.
+func (c *testCluster) awaitBegun() {
+	c.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(clientPatience); ; {
+		if b, _ := os.ReadFile(c.gate + ".begun"); bytes.Count(b, []byte("begun")) == 3 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit:
+			c.t.Fatal("the trials do not begin")
+		}
+	}
+}
+
+// end lets the trials end.
+func (c *testCluster) end() {
+	c.t.Helper()
+	if err := os.WriteFile(c.gate, nil, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// checkOnce wants that no trial was stopped or run twice.
+func (c *testCluster) checkOnce() {
+	c.t.Helper()
+	if b, _ := os.ReadFile(c.gate + ".begun"); bytes.Count(b, []byte("begun")) != 3 {
+		c.t.Errorf("trials began %d times, want 3", bytes.Count(b, []byte("begun")))
+	}
+}
+
+// client is a command that runs in this process.
+type client struct {
+	t          *testing.T
+	name       string
+	interrupts *interrupts
+	cancel     func()
+	out, err   *shown
+	code       chan int
+}
+
+// shown is what a command prints, for a test that waits for it.
+type shown struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	grown chan struct{}
+}
+
+func (s *shown) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text.Write(p)
+	close(s.grown)
+	s.grown = make(chan struct{})
+	return len(p), nil
+}
+
+func (s *shown) now() (string, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String(), s.grown
+}
+
+func open(t *testing.T, args ...string) *client {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background()) // ends with the test
+	c := &client{
+		t: t, name: strings.Join(args, " "), interrupts: &interrupts{}, cancel: cancel,
+		out: &shown{grown: make(chan struct{})}, err: &shown{grown: make(chan struct{})}, code: make(chan int, 1),
+	}
+	go func() { c.code <- run(ctx, c.interrupts, args, c.out, c.err) }()
+	t.Cleanup(cancel)
+	return c
+}
+
+// see waits until the command has said something.
+func (c *client) see(text string) {
+	c.t.Helper()
+	limit := time.After(clientPatience)
+	for {
+		said, grown := c.err.now()
+		if strings.Contains(said, text) {
+			return
+		}
+		select {
+		case <-grown:
+		case <-limit:
+			c.t.Fatalf("%s: got %q, want %q in it", c.name, said, text)
+		}
+	}
+}
+
+// exit waits for the end of the command, and gives all that it printed.
+func (c *client) exit(code int) string {
+	c.t.Helper()
+	select {
+	case got := <-c.code:
+		out, _ := c.out.now()
+		said, _ := c.err.now()
+		if got != code {
+			c.t.Errorf("%s: got exit code %d, want %d\n%s%s", c.name, got, code, out, said)
+		}
+		return out + said
+	case <-time.After(clientPatience):
+		said, _ := c.err.now()
+		c.t.Fatalf("%s does not end:\n%s", c.name, said)
+	}
+	panic("unreachable")
+}
+
+func (c *testCluster) open(args ...string) *client {
+	return open(c.t, append([]string{"--state-dir", c.state}, args...)...)
+}
+
+// context is that of a user who has a token, for a master that is said to be at the address.
+func (c *testCluster) context(address string) trust.Context {
+	c.t.Helper()
+	var made struct{ Token string }
+	if err := json.Unmarshal([]byte(c.open("token", "--role", "operator", "--json").exit(0)), &made); err != nil {
+		c.t.Fatal(err)
+	}
+	token, err := trust.ParseToken(made.Token)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ca, err := os.ReadFile(filepath.Join(c.state, "trust", "ca.crt"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return trust.Context{Master: []string{address}, CA: string(ca), Token: token.Bearer()}
+}
+
+// TestFolderOfAClusterIsNotTaken types every kind of command on the machine of a master that is down: each says so, none becomes
+// the node, and none has anything to do with the folder when the master comes back while they wait.
+func TestFolderOfAClusterIsNotTaken(t *testing.T) {
+	c := newTestCluster(t)
+	commands := [][]string{
+		{"sweeps"}, {"results", "last"}, {"trials", "last"}, {"logs", "last"}, {"artifacts", "last"}, {"members"}, {"gpus"},
+		{"pause", "last"}, {"cancel", "last"}, {"resume", "last"}, {"retry", "last"}, {"drain", "m"}, {"token"},
+		{"sweep", "-q", "--", "true"}, {"sweep", "-d", "--", "true"}, {"host"},
+	}
+	var all []*client
+	for _, args := range commands {
+		all = append(all, c.open(args...))
+	}
+	for _, cl := range all {
+		if said := cl.exit(1); !strings.Contains(said, "the master of this machine is down") || !strings.Contains(said, "try: start it with: mlfnode master --state-dir ") {
+			t.Errorf("%s: got\n%s\nwant that the master is down", cl.name, said)
+		}
+	}
+	waiting := []*client{c.open("sweeps"), c.open("members"), c.open("sweep", "-d", "--", "true")}
+	for _, w := range waiting {
+		w.see("waiting for it")
+	}
+	c.start()
+	for _, w := range waiting {
+		w.exit(0)
+	}
+}
+
+// TestFolderOfAWorkerIsNotTaken has the machine of a worker whose user has no token.
+func TestFolderOfAWorkerIsNotTaken(t *testing.T) {
+	c := newTestCluster(t)
+	if err := os.Remove(filepath.Join(c.state, "trust", "ca.key")); err != nil { // what tells a master's folder
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"sweeps"}, {"sweep", "-q", "--", "true"}, {"resume", "last"}} {
+		if said := c.open(args...).exit(1); !strings.Contains(said, "this machine is a worker of the cluster of") {
+			t.Errorf("%v: got\n%s", args, said)
+		}
+	}
+	if _, err := node.Attach(t.Context(), node.Config{StateDir: c.state}, false, func() {}); err != node.ErrOfCluster {
+		t.Errorf("attach: got %v, want %v", err, node.ErrOfCluster)
+	}
+}
+
+// TestSignalsToAWatcher has a sweep of a cluster followed by commands that get each signal: the sweep goes on, and the commands say
+// how to go on with it.
+func TestSignalsToAWatcher(t *testing.T) {
+	c := newTestCluster(t)
+	c.start()
+	first := c.open(c.sweep()...)
+	c.awaitBegun()
+	watchers := map[syscall.Signal]*client{syscall.SIGINT: first, syscall.SIGTERM: c.open("resume", "sh-1"), syscall.SIGHUP: c.open("resume", "sh-1", "-q")}
+	watchers[syscall.SIGTERM].see("3 of 3 trials left")
+	for sig, w := range watchers {
+		w.interrupts.pass(sig, w.cancel)
+		said := w.exit(exitInterrupted)
+		for _, want := range []string{
+			"sh-1 goes on in the cluster; follow it with: mlfnode logs -f sh-1\n", "pause it with: mlfnode pause sh-1, end it with: mlfnode cancel sh-1\n",
+		} {
+			if !strings.Contains(said, want) && w.name != watchers[syscall.SIGHUP].name { // it may not have come to follow yet
+				t.Errorf("%v: got\n%s\nwant %q in it", sig, said, want)
+			}
+		}
+	}
+	if got := c.open("sweeps", "--json").exit(0); !strings.Contains(got, `"state":"running"`) {
+		t.Errorf("sweeps: got %s, want it running", got)
+	}
+	last := c.open("resume", "sh-1")
+	last.see("3 of 3 trials left")
+	c.end()
+	if said := last.exit(0); !strings.Contains(said, "sh-1 finished: 3 of 3 succeeded") {
+		t.Errorf("got\n%s", said)
+	}
+	c.checkOnce()
+}
+
+// TestRestartOfTheMasterEndsNoClient restarts the master under followers of all kinds, on its own machine with and without a
+// context of its cluster.
+func TestRestartOfTheMasterEndsNoClient(t *testing.T) {
+	c := newTestCluster(t)
+	c.start()
+	c.open(c.sweep("-d")...).exit(0)
+	c.awaitBegun()
+	followers := []*client{c.open("resume", "sh-1"), c.open("logs", "-f", "sh-1")}
+	followers[0].see("3 of 3 trials left")
+	if err := node.SaveContext(c.context("127.0.0.1:1")); err != nil {
+		t.Fatal(err)
+	}
+	withContext := c.open("resume", "sh-1")
+	withContext.see("3 of 3 trials left")
+	for range 2 {
+		c.stop()
+		followers[0].see("waiting for it (trials go on)")
+		c.start()
+	}
+	c.end()
+	for _, f := range append(followers, withContext) {
+		f.exit(0)
+	}
+	c.checkOnce()
+}
+
+// TestClusterThatIsNotThere has a user whose cluster is away, or was taken down: commands say so and leave this machine alone; with
+// --local they are for this machine.
+func TestClusterThatIsNotThere(t *testing.T) {
+	c := newTestCluster(t)
+	c.start()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	context := c.context(address)
+	c.stop()
+	state := filepath.Join(os.Getenv("XDG_STATE_HOME"), "mlfnode")
+	for _, down := range []*trust.Down{nil, {At: time.Now(), File: "/lab/cluster.yaml"}} {
+		context.Down = down
+		if err := node.SaveContext(context); err != nil {
+			t.Fatal(err)
+		}
+		wants := []string{"can't be reached", "(last used ", "--local runs on this machine alone"}
+		if down != nil {
+			wants = []string{"the cluster of 127.0.0.1 was taken down on ", "start it with: mlfnode up -f /lab/cluster.yaml; --local runs on this machine alone"}
+		}
+		var all []*client
+		for _, args := range [][]string{{"sweeps"}, {"results", "last"}, {"logs", "last"}, {"members"}, {"cancel", "last"}, {"sweep", "-q", "--", "true"}, {"sweep", "-d", "--", "true"}} {
+			all = append(all, open(t, args...))
+		}
+		for _, cl := range all {
+			said := cl.exit(1)
+			for _, want := range wants {
+				if !strings.Contains(said, want) {
+					t.Errorf("%s: got\n%s\nwant %q in it", cl.name, said, want)
+				}
+			}
+		}
+		if _, err := os.Stat(state); err == nil {
+			t.Fatalf("a command for the cluster has made %s", state)
+		}
+	}
+	open(t, "sweep", "-q", "--local", "--", "true").exit(0)
+	if got := open(t, "sweeps", "--local", "--json").exit(0); !strings.Contains(got, `"sweep":"true-1"`) {
+		t.Errorf("sweeps --local: got %s", got)
+	}
+}
+
+// TestLocalBesideACluster runs a sweep alone on the machine of a master: it has a folder of its own.
+func TestLocalBesideACluster(t *testing.T) {
+	c := newTestCluster(t)
+	c.start()
+	c.open("sweep", "-q", "--local", "--", "true").exit(0)
+	if got := c.open("sweeps", "--local", "--json").exit(0); !strings.Contains(got, `"succeeded":1`) {
+		t.Errorf("alone: got %s", got)
+	}
+	if got := c.open("sweeps", "--json").exit(0); strings.Contains(got, "true-1") {
+		t.Errorf("in the cluster: got %s, want nothing", got)
+	}
+}
+
+// TestFolderOfAnotherMachine waits for nobody on a shared disk whose lock another machine holds.
+func TestFolderOfAnotherMachine(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "lock"), []byte("gpu2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", t.TempDir())
+	if got := open(t, "sweeps", "--state-dir", dir, "--json").exit(0); got != "[]\n" {
+		t.Errorf("a folder that gpu2 has left: got %s", got)
+	}
+}
