@@ -29,7 +29,9 @@ type Sweep struct {
 	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit
 	Submitted   time.Time `json:"submitted"`
 	Ended       time.Time `json:"ended,omitzero"`
-	Problem     string    `json:"problem,omitempty"` // why the master has cancelled it
+	Paused      time.Time `json:"paused,omitzero"`    // since when, with SweepPaused
+	Removing    bool      `json:"removing,omitempty"` // all of it is being removed: nothing changes it any more
+	Problem     string    `json:"problem,omitempty"`  // why the master has cancelled it
 
 	// Environ is the environment of the shell that submitted the sweep, as KEY=value; empty means that of each node.
 	// EnvironAdded is what the user added to either. Both may hold secrets: they are kept only in the store, which is

@@ -59,7 +59,7 @@ func permissions(node grid.NodeID) *server.Permissions {
 			"$JS.API.CONSUMER.CREATE." + recordStream + ".>", "$JS.API.CONSUMER.CREATE." + bundleBucket + ".>",
 			"$JS.API.CONSUMER.MSG.NEXT." + recordStream + ".*", "$JS.API.CONSUMER.MSG.NEXT." + bundleBucket + ".*",
 			"$JS.API.CONSUMER.MSG.NEXT." + leaseStream + ".*", "$JS.ACK." + leaseStream + ".>",
-			"mlf.event." + own + ".*", "mlf.log." + own + ".*", "mlf.call." + own + ".*", wakeSubjects,
+			"mlf.event." + own + ".*", "mlf.log." + own + ".*", "mlf.metric." + own + ".*", "mlf.call." + own + ".*", wakeSubjects,
 			metaOf(artifactBucket, own) + ">", dataOf(artifactBucket, own) + ">",
 		}},
 		Subscribe: &server.SubjectPermission{Allow: []string{inbox(node) + ".>", wakeSubjects}},

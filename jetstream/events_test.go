@@ -122,7 +122,7 @@ func TestFullEventsSayWhatToDo(t *testing.T) {
 	for i := 0; err == nil && i < 100; i++ {
 		_, err = s.Events.Publish(t.Context(), batch("a-1", i*100, 100))
 	}
-	want := "the store for events is full (64 KiB). Remove old sweeps, or raise retention.events in node.yaml"
+	want := "the store for events is full (64 KiB). Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.events in node.yaml"
 	if !errors.Is(err, ErrFull) || err.Error() != want {
 		t.Fatalf("got %v, want %s", err, want)
 	}

@@ -241,3 +241,39 @@ func (h *held) Read(p []byte) (int, error) {
 	h.given += n
 	return n, err
 }
+
+// TestProgressIsTheNodesOwn has nodes tell metrics: each for its own runs, and nothing else.
+func TestProgressIsTheNodesOwn(t *testing.T) {
+	l := newLab(t)
+	told := make(chan *grid.Batch, 10)
+	stop, err := l.store.Progress.Serve(func(b *grid.Batch) { told <- b })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	s := l.connect("a")
+	metrics := func(run string) grid.Event {
+		return grid.Event{Kind: grid.Metrics, Index: 1, Attempt: 1, Run: run, Time: 1, Metrics: grid.Metric{"x": []byte("1")}}
+	}
+	for _, b := range []*grid.Batch{
+		{V: 1, Sweep: "s-1", Node: "b", Events: []grid.Event{metrics("b.1.1")}},
+		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("b.1.1"), {Kind: grid.Finished, Run: "a.1.1", Result: &grid.Result{}}}},
+		{V: 99, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.1")}},
+		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.2"), {Kind: grid.Fenced, Run: "a.1.2"}}},
+	} {
+		if err := s.Progress.Publish(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case b := <-told:
+		if len(b.Events) != 1 || b.Events[0].Run != "a.1.2" {
+			t.Errorf("got %+v, want the metrics of the node's own run alone", b)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing was told")
+	}
+	if info, err := l.store.info(t.Context(), eventStream); err != nil || info.State.Msgs != 0 {
+		t.Errorf("stored events: %d, %v; want none", info.State.Msgs, err)
+	}
+}

@@ -88,7 +88,7 @@ type fullError struct {
 }
 
 func (e *fullError) Error() string {
-	return fmt.Sprintf("the store for %s is full (%s). Remove old sweeps, or raise retention.%s in node.yaml",
+	return fmt.Sprintf("the store for %s is full (%s). Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
 		e.what, humanize.IBytes(uint64(e.limit)), e.setting)
 }
 

@@ -16,6 +16,7 @@ import (
 //	mlf.log.<node>.<sweep>               chunks of output
 //	mlf.<bucket>.meta.<node>.<name>      one object; the parts of the name are tokens of the subject
 //	mlf.<bucket>.data.<node>.<name>.<upload>    its chunks
+//	mlf.metric.<node>.<sweep>            metrics of running attempts; not stored
 //	mlf.call.<node>.<verb>               a node asks the master; not stored
 //
 // The node is the one that writes. The server lets a worker publish under its own name only, so what is stored under a name
@@ -35,6 +36,8 @@ const (
 	wakeSubjects   = "mlf.wake.*"
 	eventSubjects  = "mlf.event.*.*"
 	logSubjects    = "mlf.log.*.*"
+
+	progressSubjects = "mlf.metric.*.*"
 )
 
 func recordSubject(id grid.SweepID) string { return "mlf.sweep." + token(string(id)) }
@@ -44,6 +47,10 @@ func wakeSubject(shape string) string      { return "mlf.wake." + token(shape) }
 
 func eventSubject(node grid.NodeID, id grid.SweepID) string {
 	return "mlf.event." + token(string(node)) + "." + token(string(id))
+}
+
+func progressSubject(node grid.NodeID, id grid.SweepID) string {
+	return "mlf.metric." + token(string(node)) + "." + token(string(id))
 }
 
 func logSubject(node grid.NodeID, id grid.SweepID) string {

@@ -31,6 +31,7 @@ type Store struct {
 	Bundles   *Objects
 	Artifacts *Objects
 	Calls     *Calls
+	Progress  *Progress
 
 	node    grid.NodeID // in whose name this store writes
 	remote  bool        // the server is another node's: its settings are not ours to change
@@ -98,6 +99,7 @@ func (s *Store) parts() (err error) {
 	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
 	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}
 	s.Calls = &Calls{store: s}
+	s.Progress = &Progress{store: s}
 	return nil
 }
 

@@ -108,6 +108,9 @@ func (s *Store) makeStream(ctx context.Context, want js.StreamConfig) (js.Stream
 	return s.js.UpdateStream(ctx, want)
 }
 
+// BundlePart is the name of the bundles' part of the store in Usage.
+const BundlePart = bundleBucket
+
 // Usage is how much one part of the store holds.
 type Usage struct {
 	Name  string
@@ -129,6 +132,12 @@ func (s *Store) Usage(ctx context.Context) ([]Usage, error) {
 		all = append(all, Usage{Name: c.Name, Bytes: int64(info.State.Bytes), Limit: info.Config.MaxBytes})
 	}
 	return all, nil
+}
+
+// Tight reports whether a part that takes nothing more when it is full has little room left: less than a twentieth, or than some
+// messages take.
+func (u Usage) Tight() bool {
+	return u.Name != logStream && u.Limit > 0 && u.Limit-u.Bytes < max(u.Limit/20, min(maxPayload, u.Limit/4))
 }
 
 func (s *Store) info(ctx context.Context, stream string) (*js.StreamInfo, error) {

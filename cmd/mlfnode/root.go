@@ -109,7 +109,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand())
+	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand(), a.removeCommand())
 	add(groupResults, a.sweepsCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand())
 	add(groupProjects, a.newCommand(), a.importCommand())
 	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),

@@ -15,9 +15,9 @@ import (
 // The paths of the API. {sweep} stands for a sweep's id or `last`.
 const (
 	PathNode      = "/v1/node"
-	PathBundles   = "/v1/bundles/" // + digest; HEAD asks, PUT stores
-	PathSweeps    = "/v1/sweeps"   // GET lists, POST submits
-	PathSweep     = "/v1/sweeps/{sweep}"
+	PathBundles   = "/v1/bundles/"                        // + digest; HEAD asks, PUT stores
+	PathSweeps    = "/v1/sweeps"                          // GET lists, POST submits
+	PathSweep     = "/v1/sweeps/{sweep}"                  // DELETE removes it
 	PathAction    = "/v1/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
 	PathTrials    = "/v1/sweeps/{sweep}/trials"
 	PathAttempts  = "/v1/sweeps/{sweep}/trials/{index}/attempts"
@@ -71,10 +71,11 @@ type Sweep struct {
 	Submitted   time.Time       `json:"submitted"`
 	Started     *time.Time      `json:"started"` // first attempt
 	Ended       *time.Time      `json:"ended"`
-	CPU         float64         `json:"cpu_seconds"` // of all results
-	ETA         *float64        `json:"eta_seconds"` // until the last trial ends; null while unknown
-	Keys        []string        `json:"keys"`        // axes
-	Metrics     []string        `json:"metrics"`     // metric names seen, in order of first appearance
+	Paused      *time.Time      `json:"paused,omitempty"` // since when
+	CPU         float64         `json:"cpu_seconds"`      // of all results
+	ETA         *float64        `json:"eta_seconds"`      // until the last trial ends; null while unknown
+	Keys        []string        `json:"keys"`             // axes
+	Metrics     []string        `json:"metrics"`          // metric names seen, in order of first appearance
 	Objective   *grid.Objective `json:"objective,omitempty"`
 	Problem     string          `json:"problem,omitempty"`  // why nothing runs although something is pending
 	LogNext     uint64          `json:"log_next,omitempty"` // position behind all output stored so far, for Watch; only for a single sweep

@@ -131,6 +131,15 @@ func (c *Client) Cancel(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "cancel", nil)
 }
 
+// Remove takes a sweep that does not run out of the store, with its events, output, artifacts and results.
+func (c *Client) Remove(ctx context.Context, id grid.SweepID) error {
+	resp, err := c.do(ctx, http.MethodDelete, sweepPath(PathSweep, id), nil, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
 // Retry runs trials again that did not succeed.
 func (c *Client) Retry(ctx context.Context, id grid.SweepID, r Retry) (Done, error) {
 	return c.act(ctx, id, "retry", r)

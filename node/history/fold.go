@@ -75,6 +75,11 @@ func (f *fold) run(stored []Stored) error {
 			return fmt.Errorf("batch %d of %s: %w", s.Seq, s.Batch.Sweep, err)
 		}
 	}
+	return f.flush()
+}
+
+// flush stores what has changed.
+func (f *fold) flush() error {
 	for id, g := range f.sweeps {
 		if err := f.store(g); err != nil {
 			return fmt.Errorf("store trials of %s: %w", id, err)

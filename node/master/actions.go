@@ -28,12 +28,11 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 	}
 	// One at a time: a submission that is sent once more while the first is on its way to the disk is the same sweep, and a bundle
 	// is not removed between the look for it and the record that names it.
-	select {
-	case m.submitting <- struct{}{}:
-		defer func() { <-m.submitting }()
-	case <-ctx.Done():
-		return jetstream.Record{}, context.Cause(ctx)
+	unlock, err := m.lockSubmissions(ctx)
+	if err != nil {
+		return jetstream.Record{}, err
 	}
+	defer unlock()
 	if r, ok := m.submitted(ctx, s.Token); ok {
 		return r, nil
 	}
@@ -139,6 +138,9 @@ func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstre
 	return m.change(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepRunning, grid.SweepPaused:
+			if s.State == grid.SweepRunning {
+				s.Paused = time.Now().UTC()
+			}
 			s.State, s.Halt = grid.SweepPaused, s.Halt || halt
 			return nil
 		}
@@ -151,7 +153,7 @@ func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record,
 	return m.change(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepRunning, grid.SweepPaused:
-			s.State, s.Halt = grid.SweepRunning, false
+			s.State, s.Halt, s.Paused = grid.SweepRunning, false, time.Time{}
 		case grid.SweepCancelled:
 			return refuse(fmt.Sprintf("%s is cancelled", id), fmt.Sprintf("run what is left of it with: mlfnode retry %s", id))
 		}
@@ -320,6 +322,9 @@ func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sw
 		if err != nil {
 			return r, fmt.Errorf("load sweep %s: %w", id, err)
 		}
+		if r.Sweep.Removing {
+			return r, refuse(fmt.Sprintf("%s is being removed", id), "")
+		}
 		before := *r.Sweep
 		if err := edit(r.Sweep); err != nil {
 			return r, err
@@ -341,7 +346,7 @@ func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sw
 
 // same reports whether an edit left what can change as it was.
 func same(a, b *grid.Sweep) bool {
-	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Space.Count() == b.Space.Count()
+	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Removing == b.Removing && a.Space.Count() == b.Space.Count()
 }
 
 func unknown(id grid.SweepID) error {

@@ -93,7 +93,7 @@ func (s *state) waiting() bool {
 			return true
 		}
 	}
-	return s.m.Problem() != ""
+	return s.m.hindered()
 }
 
 // report keeps what hinders the master for the user to see. The next tick tries again: a full disk must not end the node.

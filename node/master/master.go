@@ -7,6 +7,7 @@
 package master
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,6 +60,8 @@ type Master struct {
 	submitting chan struct{}           // held by a submission, and by the removal of a bundle
 	doubts     map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
 
+	retainNow chan struct{} // has retain look at once
+
 	caughtUp uint64 // the last event that history held when the loop began
 
 	tellMu sync.Mutex
@@ -71,6 +74,7 @@ type Master struct {
 	sweeps    map[grid.SweepID]jetstream.Record
 	applied   uint64
 	problem   string
+	room      string        // which part of the store is nearly full, and what to do
 	moved     chan struct{} // closed and replaced when applied or sweeps change
 }
 
@@ -81,7 +85,7 @@ func New(cfg Config) *Master {
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
 		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}}, kick: make(chan struct{}, 1),
 		sweeps: map[grid.SweepID]jetstream.Record{}, moved: make(chan struct{}),
-		submitting: make(chan struct{}, 1), doubts: map[string]grid.SweepID{},
+		submitting: make(chan struct{}, 1), retainNow: make(chan struct{}, 1), doubts: map[string]grid.SweepID{},
 	}
 	if cfg.Nodes != nil {
 		m.crashes = cfg.Nodes.CrashLimit
@@ -122,6 +126,7 @@ func (m *Master) Run(ctx context.Context) error {
 	}
 	start("watch sweep records", m.watch)
 	start("fold events", m.fold)
+	start("take metrics", m.takeProgress)
 	start("feed the lease queue", m.loop)
 	start("watch nodes", m.watchNodes)
 	start("remove old sweeps", m.retain)
@@ -329,12 +334,36 @@ func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
 // Problem says what hinders the master at the moment, in words for the user; empty when nothing does.
 func (m *Master) Problem() string {
 	m.mu.Lock()
-	problem := m.problem
+	problem := cmp.Or(m.problem, m.room)
 	m.mu.Unlock()
 	if problem == "" && m.cfg.Trouble != nil {
 		problem = m.cfg.Trouble()
 	}
 	return problem
+}
+
+// hindered reports whether something failed that is tried again.
+func (m *Master) hindered() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.problem != ""
+}
+
+// roomProblem says that the store is nearly full, and what to do.
+func (m *Master) roomProblem() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.room
+}
+
+func (m *Master) setRoomProblem(problem string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if (m.room == "") != (problem == "") {
+		m.log.Warn("room in the store", "problem", problem)
+		defer m.announceLocked()
+	}
+	m.room = problem
 }
 
 // setProblem reports whether the problem is another one than before.

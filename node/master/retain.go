@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,42 +11,90 @@ import (
 	"mlfnode/jetstream"
 )
 
-// retainInterval is how often old sweeps are looked for, besides each start.
-const retainInterval = 10 * time.Minute
+const (
+	// retainInterval is how often old sweeps are looked for, besides each start.
+	retainInterval = 10 * time.Minute
+	// roomInterval is how often it is looked whether a part of the store is nearly full. Then old sweeps are looked for at once.
+	roomInterval = 5 * time.Second
+)
 
-// retain removes ended sweeps that the retention no longer covers.
+// retain removes ended sweeps that the retention no longer covers, and what belongs to no sweep.
 func (m *Master) retain(ctx context.Context) error {
 	if !m.cfg.Feed {
 		return nil
 	}
-	tick := time.NewTicker(retainInterval)
+	tick, room := time.NewTicker(retainInterval), time.NewTicker(roomInterval)
 	defer tick.Stop()
+	defer room.Stop()
+	m.removeOutdated(ctx)
+	m.removeOrphans(ctx, 0) // whoever has sent a bundle to an earlier life of the master sends it again
 	for {
-		for _, r := range m.outdated(time.Now()) {
-			if err := m.remove(ctx, r.Sweep); err != nil && ctx.Err() == nil {
-				m.log.Warn("old sweep could not be removed and is tried again later", "sweep", r.Sweep.ID, "err", err)
-			}
-		}
 		select {
-		case <-tick.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-m.retainNow:
+			m.removeOutdated(ctx)
+		case <-tick.C:
+			m.removeOutdated(ctx)
+			m.removeOrphans(ctx, orphanAge)
+		case <-room.C:
+			m.makeRoom(ctx)
 		}
 	}
 }
 
-// outdated lists the ended sweeps beyond the retention.
-func (m *Master) outdated(now time.Time) []jetstream.Record {
-	var ended []jetstream.Record
-	for _, r := range m.Sweeps() {
-		if s := r.Sweep.State; s == grid.SweepFinished || s == grid.SweepCancelled {
-			ended = append(ended, r)
+func (m *Master) removeOutdated(ctx context.Context) {
+	for _, r := range m.outdated(time.Now()) {
+		if err := m.removeEnded(ctx, r.Sweep.ID); err != nil && ctx.Err() == nil {
+			m.log.Warn("old sweep could not be removed and is tried again later", "sweep", r.Sweep.ID, "err", err)
 		}
 	}
-	slices.SortFunc(ended, func(a, b jetstream.Record) int { return b.Sweep.Ended.Compare(a.Sweep.Ended) })
+}
+
+// makeRoom removes what may go when a part of the store is nearly full, and says what a person can do when that was not enough.
+func (m *Master) makeRoom(ctx context.Context) {
+	tight := m.tight(ctx)
+	if len(tight) > 0 && (m.roomProblem() == "" || len(m.outdated(time.Now())) > 0) {
+		m.removeOutdated(ctx)
+		m.removeOrphans(ctx, orphanFresh)
+		tight = m.tight(ctx)
+	}
+	problem := ""
+	if len(tight) > 0 {
+		u := tight[0]
+		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB), and when it is full trials wait. Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
+			u.Name, u.Bytes/1e6, u.Limit/1e6, u.Name)
+	}
+	m.setRoomProblem(problem)
+}
+
+// tight lists the parts of the store that are nearly full.
+func (m *Master) tight(ctx context.Context) []jetstream.Usage {
+	usage, err := m.cfg.Store.Usage(ctx)
+	if err != nil {
+		return nil // the store says elsewhere what is wrong with it
+	}
+	return slices.DeleteFunc(usage, func(u jetstream.Usage) bool { return !u.Tight() })
+}
+
+// outdated lists the sweeps beyond the retention: ended ones by number and age, paused ones by age, and those whose removal was
+// interrupted.
+func (m *Master) outdated(now time.Time) []jetstream.Record {
 	m.mu.Lock()
 	retention := m.retention
 	m.mu.Unlock()
+	var ended, old []jetstream.Record
+	for _, r := range m.Sweeps() {
+		switch s := r.Sweep; {
+		case s.Removing:
+			old = append(old, r)
+		case s.State == grid.SweepFinished || s.State == grid.SweepCancelled:
+			ended = append(ended, r)
+		case s.State == grid.SweepPaused && retention.Age > 0 && now.Sub(pausedSince(s)) > retention.Age:
+			old = append(old, r)
+		}
+	}
+	slices.SortFunc(ended, func(a, b jetstream.Record) int { return b.Sweep.Ended.Compare(a.Sweep.Ended) })
 	keep := len(ended)
 	if n := retention.Sweeps; n > 0 {
 		keep = min(keep, n)
@@ -55,7 +104,68 @@ func (m *Master) outdated(now time.Time) []jetstream.Record {
 			keep--
 		}
 	}
-	return ended[keep:]
+	return append(old, ended[keep:]...)
+}
+
+// pausedSince is when a sweep was paused. Older records do not say it.
+func pausedSince(s *grid.Sweep) time.Time {
+	if s.Paused.IsZero() {
+		return s.Submitted
+	}
+	return s.Paused
+}
+
+// Remove takes a sweep that does not run, with everything that belongs to it, out of the store. When it returns, all of it is gone. A
+// removal that is interrupted goes on later.
+func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
+	r, ok := m.Sweep(id)
+	if !ok {
+		return unknown(id)
+	}
+	switch {
+	case r.Sweep.Active():
+		return refuse(fmt.Sprintf("%s is running, and only sweeps at rest are removed", id), fmt.Sprintf("end it first with: mlfnode cancel %s", id))
+	case r.Sweep.State == grid.SweepPaused:
+		if out, err := m.Outstanding(ctx, id); err != nil {
+			return err
+		} else if out > 0 && m.cfg.Feed {
+			return refuse(fmt.Sprintf("trials of %s go on to their end although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
+		}
+	case r.Sweep.State == grid.SweepCancelled && m.cfg.Feed:
+		if err := m.settle(ctx, id); err != nil {
+			return err
+		}
+	}
+	err := m.removeEnded(ctx, id)
+	if err != nil {
+		select {
+		case m.retainNow <- struct{}{}:
+		default:
+		}
+	}
+	return err
+}
+
+// removeEnded marks the record, so that nobody has the sweep run again meanwhile and an interrupted removal goes on, and removes all.
+func (m *Master) removeEnded(ctx context.Context, id grid.SweepID) error {
+	r, ok := m.Sweep(id)
+	if !ok {
+		return nil // somebody was faster
+	}
+	if !r.Sweep.Removing {
+		var err error
+		r, err = m.change(ctx, id, func(s *grid.Sweep) error {
+			if s.Active() {
+				return refuse(fmt.Sprintf("%s runs again", id), "")
+			}
+			s.Removing = true
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return m.remove(ctx, r.Sweep)
 }
 
 // remove takes everything of a sweep out of the store. The record goes last, so that a crash in between is made good by the
@@ -81,7 +191,7 @@ func (m *Master) remove(ctx context.Context, s *grid.Sweep) error {
 		return fmt.Errorf("remove record of %s: %w", s.ID, err)
 	}
 	m.note(jetstream.Change{ID: s.ID, Deleted: true})
-	m.log.Info("old sweep removed", "sweep", s.ID)
+	m.log.Info("sweep removed", "sweep", s.ID)
 	return nil
 }
 
@@ -90,12 +200,11 @@ func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
 	if s.Bundle == "" {
 		return nil
 	}
-	select {
-	case m.submitting <- struct{}{}:
-		defer func() { <-m.submitting }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	unlock, err := m.lockSubmissions(ctx)
+	if err != nil {
+		return err
 	}
+	defer unlock()
 	for _, r := range m.Sweeps() {
 		if r.Sweep.ID != s.ID && r.Sweep.Bundle == s.Bundle {
 			return nil
@@ -103,6 +212,77 @@ func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
 	}
 	if err := m.cfg.Store.Bundles.Delete(ctx, s.Bundle); err != nil {
 		return fmt.Errorf("remove bundle of %s: %w", s.ID, err)
+	}
+	return nil
+}
+
+// lockSubmissions keeps submissions out until unlock is called.
+func (m *Master) lockSubmissions(ctx context.Context) (unlock func(), err error) {
+	select {
+	case m.submitting <- struct{}{}:
+		return func() { <-m.submitting }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// How old a bundle without a sweep must be to be removed: its submission follows within moments, and sends it again when it has gone.
+const (
+	orphanAge   = time.Hour
+	orphanFresh = time.Minute // when room is short
+)
+
+// removeOrphans removes what belongs to no sweep: events, output and artifacts of sweeps without a record, and bundles of that age.
+func (m *Master) removeOrphans(ctx context.Context, age time.Duration) {
+	removed, err := m.cfg.Store.PurgeUnknown(ctx, func(id grid.SweepID) bool {
+		_, ok := m.Sweep(id)
+		return ok
+	})
+	if len(removed) > 0 {
+		m.log.Warn("what nodes have stored for sweeps that are not there is removed", "count", len(removed), "first", removed[0])
+	}
+	if err := errors.Join(err, m.removeBundles(ctx, age)); err != nil && ctx.Err() == nil {
+		m.log.Warn("what belongs to no sweep could not be removed and is tried again later", "err", err)
+	}
+}
+
+// removeBundles removes bundles that no sweep names and that are older than age.
+func (m *Master) removeBundles(ctx context.Context, age time.Duration) error {
+	all, err := m.cfg.Store.Bundles.List(ctx, "")
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	unlock, err := m.lockSubmissions(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	named, err := m.cfg.Store.Records.Bundles(ctx)
+	if err != nil {
+		return fmt.Errorf("find bundles that no sweep uses: %w", err)
+	}
+	for _, b := range all {
+		if named[b.Name] || time.Since(b.Stored) < age {
+			continue
+		}
+		if err := m.cfg.Store.Bundles.Delete(ctx, b.Name); err != nil {
+			return fmt.Errorf("remove bundle %s: %w", b.Name, err)
+		}
+		m.log.Info("bundle that no sweep uses removed", "bundle", b.Name, "bytes", b.Size)
+	}
+	return nil
+}
+
+// FreeBundles removes bundles that no sweep uses when there is little room for another one.
+func (m *Master) FreeBundles(ctx context.Context) error {
+	usage, err := m.cfg.Store.Usage(ctx)
+	if err != nil {
+		return err
+	}
+	for _, u := range usage {
+		if u.Name == jetstream.BundlePart && u.Bytes > u.Limit/2 {
+			return m.removeBundles(ctx, orphanFresh)
+		}
 	}
 	return nil
 }

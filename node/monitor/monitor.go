@@ -135,6 +135,7 @@ func (m *Monitor) Handler() http.Handler {
 	mux.HandleFunc("GET "+api.PathSweeps, answer(m.sweeps))
 	mux.HandleFunc("POST "+api.PathSweeps, answer(m.submit))
 	mux.HandleFunc("GET "+api.PathSweep, answer(m.sweep))
+	mux.HandleFunc("DELETE "+api.PathSweep, answer(m.remove))
 	mux.HandleFunc("POST "+api.PathAction, answer(m.act))
 	mux.HandleFunc("GET "+api.PathTrials, m.trials)
 	mux.HandleFunc("GET "+api.PathAttempts, answer(m.attempts))
@@ -205,7 +206,7 @@ func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
 		return m.newest()
 	}
 	rec, ok := m.cfg.Master.Sweep(id)
-	if !ok {
+	if !ok || rec.Sweep.Removing {
 		if s, err := m.called(string(id)); s != nil || err != nil {
 			return s, err
 		}
@@ -218,7 +219,7 @@ func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
 func (m *Monitor) called(name string) (*grid.Sweep, error) {
 	var found []*grid.Sweep
 	for _, rec := range m.cfg.Master.Sweeps() {
-		if rec.Sweep.Name == name && name != "" {
+		if rec.Sweep.Name == name && name != "" && !rec.Sweep.Removing {
 			found = append(found, rec.Sweep)
 		}
 	}
@@ -240,6 +241,9 @@ func (m *Monitor) called(name string) (*grid.Sweep, error) {
 func (m *Monitor) newest() (*grid.Sweep, error) {
 	var newest *grid.Sweep
 	for _, rec := range m.cfg.Master.Sweeps() {
+		if rec.Sweep.Removing {
+			continue
+		}
 		if newest == nil || rec.Sweep.Compare(newest) > 0 {
 			newest = rec.Sweep
 		}

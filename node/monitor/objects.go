@@ -57,6 +57,9 @@ func (m *Monitor) putBundle(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
+	if err := m.cfg.Master.FreeBundles(r.Context()); err != nil {
+		m.log.Warn("bundles that no sweep uses could not be removed", "err", err)
+	}
 	sum := sha256.New()
 	body := &checked{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string { return hex.EncodeToString(sum.Sum(nil)) }}
 	if err := m.cfg.Store.Bundles.Put(r.Context(), digest, body, nil); err != nil {

@@ -19,6 +19,9 @@ func (m *Monitor) sweeps(r *http.Request) ([]api.Sweep, error) {
 	slices.SortFunc(records, func(a, b jetstream.Record) int { return a.Sweep.Compare(b.Sweep) })
 	all := make([]api.Sweep, 0, len(records))
 	for _, rec := range records {
+		if rec.Sweep.Removing {
+			continue
+		}
 		s, err := m.view(r.Context(), rec.Sweep)
 		if err != nil {
 			return nil, err
@@ -55,7 +58,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 		Sweep: s.ID, State: s.State, Count: s.Space.Count(),
 		Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
 		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
-		Submitted: s.Submitted, Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
+		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
 		Keys: s.Space.Keys(), Metrics: nonNil(metrics), Objective: s.Task.Objective,
 	}
 	v.Pending = max(0, v.Count-v.Running-v.Succeeded-v.Failed-v.Cancelled)
@@ -132,6 +135,19 @@ func (m *Monitor) submit(r *http.Request) (api.Sweep, error) {
 		return api.Sweep{}, err
 	}
 	return m.view(r.Context(), rec.Sweep)
+}
+
+// remove takes a sweep that does not run out of the store. A sweep of which an interrupted removal has left something is found, too.
+func (m *Monitor) remove(r *http.Request) (struct{}, error) {
+	id := grid.SweepID(r.PathValue("sweep"))
+	if rec, ok := m.cfg.Master.Sweep(id); !ok || !rec.Sweep.Removing {
+		s, err := m.record(r)
+		if err != nil {
+			return struct{}{}, err
+		}
+		id = s.ID
+	}
+	return struct{}{}, m.cfg.Master.Remove(r.Context(), id)
 }
 
 func (m *Monitor) act(r *http.Request) (api.Done, error) {

@@ -29,7 +29,10 @@ type attempt struct {
 	announced bool
 	ended     bool      // nothing may be read from the spool any more
 	untouched bool      // the attempt left nothing in the spool
-	reported  time.Time // of the last metrics
+	reported  time.Time // when metrics were last read
+	metrics   grid.Metric
+	changed   time.Time // when metrics became what they are
+	sent      time.Time // when they were last told
 }
 
 // attempt runs one trial and reports how it ended. Its spool stays until the report is stored.

@@ -1,9 +1,12 @@
 package worker
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"strings"
 	"time"
@@ -28,8 +31,9 @@ const (
 	quietAfter    = 3 * time.Second
 	// announceAfter is how long an attempt must run before a Started event tells of it.
 	announceAfter = 100 * time.Millisecond
-	// metricsInterval is how often metrics of running attempts are read.
+	// metricsInterval is how often metrics of running attempts are read, metricsAgain how often those that stay as they are are told.
 	metricsInterval = 5 * time.Second
+	metricsAgain    = time.Minute
 	// pieceSize is how much output is read at one time.
 	pieceSize = 128 << 10
 )
@@ -158,15 +162,31 @@ func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) bool {
 			w.log.Warn("output can't be read", "trial", a.id, "err", err)
 		}
 	}
-	if now.Sub(a.reported) > metricsInterval {
+	if a.announced && now.Sub(a.reported) > metricsInterval {
 		a.reported = now
-		if m := a.readMetrics(); len(m) > 0 {
-			w.outbox.event(a.id.Sweep, report{event: grid.Event{
-				Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: now.UnixMicro(), Metrics: m,
-			}})
-		}
+		w.tellMetrics(a, now)
 	}
 	return a.ref.Bytes > before
+}
+
+// tellMetrics tells the master the metrics of a running attempt when they have changed, and else from time to time, since what was
+// told may have been lost. Nothing of it is stored but by history. a.mu is held.
+func (w *Worker) tellMetrics(a *attempt, now time.Time) {
+	m := a.readMetrics()
+	changed := !maps.EqualFunc(m, a.metrics, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
+	if len(m) == 0 || (!changed && now.Sub(a.sent) < metricsAgain) {
+		return
+	}
+	if changed {
+		a.metrics, a.changed = m, now
+	}
+	a.sent = now
+	err := w.cfg.Store.Progress.Publish(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: w.cfg.Node, Events: []grid.Event{{
+		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.changed.UnixMicro(), Metrics: m,
+	}}})
+	if err != nil {
+		w.log.Debug("metrics could not be told", "trial", a.id, "err", err)
+	}
 }
 
 // drain ships everything that an ended attempt has written.

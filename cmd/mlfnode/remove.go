@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+// removeFlags are the flags of remove.
+type removeFlags struct {
+	older string
+	yes   bool
+}
+
+func (a *app) removeCommand() *cobra.Command {
+	var f removeFlags
+	c := &cobra.Command{
+		Use: "remove SWEEP... | remove --older AGE", Short: "Remove sweeps for good, and free what they keep",
+		Long: `Remove sweeps for good: their results, output, artifacts and events, and their project's files unless another sweep
+uses them. A running sweep is not removed; cancel it first. It asks on a terminal; in a script, --yes agrees.`,
+		Example: "  mlfnode remove chainer-1 chainer-2\n  mlfnode remove --older 30d\n  mlfnode remove last --yes",
+		RunE: func(c *cobra.Command, args []string) error {
+			age, err := f.check(args)
+			if err != nil {
+				return err
+			}
+			return a.read(c.Context(), func(s *node.Session) error { return a.remove(c.Context(), s.Client(), args, age, f.yes) })
+		},
+	}
+	c.Flags().StringVar(&f.older, "older", "", "all sweeps that ended, or were paused, longer ago than this, as in 30d or 36h")
+	c.Flags().BoolVarP(&f.yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+// check gives the age that --older means, 0 without it.
+func (f *removeFlags) check(args []string) (time.Duration, error) {
+	switch {
+	case f.older == "" && len(args) == 0:
+		return 0, usage("remove needs a sweep, or an age", "mlfnode remove chainer-1, or: mlfnode remove --older 30d")
+	case f.older == "":
+		return 0, nil
+	case len(args) > 0:
+		return 0, usage("remove takes sweeps or --older, not both", "mlfnode remove --older "+f.older)
+	}
+	if days, ok := strings.CutSuffix(f.older, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 15); err == nil && n > 0 {
+			return time.Duration(n) * 24 * time.Hour, nil
+		}
+	}
+	age, err := time.ParseDuration(f.older)
+	if err != nil || age <= 0 {
+		return 0, usage(fmt.Sprintf("--older %q is no age", f.older), "write it as in 30d or 36h")
+	}
+	return age, nil
+}
+
+// remove removes the sweeps that the arguments name, or those that are at rest for so long. Nothing is removed when one of them can't be.
+func (a *app) remove(ctx context.Context, c *api.Client, args []string, age time.Duration, yes bool) error {
+	chosen, err := a.removable(ctx, c, args, age)
+	if err != nil {
+		return err
+	}
+	if len(chosen) == 0 {
+		a.say("no sweep ended longer ago than that")
+		return nil
+	}
+	if !yes {
+		if err := a.agreeToRemove(ctx, chosen); err != nil {
+			return err
+		}
+	}
+	for _, v := range chosen {
+		if err := c.Remove(ctx, v.Sweep); err != nil {
+			return err
+		}
+		a.say("%s is removed", v.Sweep)
+	}
+	return nil
+}
+
+func (a *app) removable(ctx context.Context, c *api.Client, args []string, age time.Duration) ([]api.Sweep, error) {
+	if age > 0 {
+		return atRestFor(ctx, c, age)
+	}
+	var chosen []api.Sweep
+	seen := map[grid.SweepID]bool{}
+	for _, arg := range args {
+		id, err := target(arg)
+		if err != nil {
+			return nil, err
+		}
+		if id.Index >= 0 {
+			return nil, usage("remove acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
+		}
+		v, err := c.Sweep(ctx, id.Sweep)
+		if err != nil {
+			return nil, err
+		}
+		if v.State == grid.SweepRunning {
+			return nil, failed(fmt.Sprintf("%s is running, and only sweeps at rest are removed", v.Sweep), fmt.Sprintf("end it first with: mlfnode cancel %s", v.Sweep))
+		}
+		if !seen[v.Sweep] {
+			seen[v.Sweep] = true
+			chosen = append(chosen, v)
+		}
+	}
+	return chosen, nil
+}
+
+// atRestFor lists the sweeps that ended, or were paused, longer ago than age, by the node's clock.
+func atRestFor(ctx context.Context, c *api.Client, age time.Duration) ([]api.Sweep, error) {
+	all, err := c.Sweeps(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := c.Node(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var old []api.Sweep
+	for _, v := range all {
+		since := v.Ended
+		if v.State == grid.SweepPaused {
+			if since = v.Paused; since == nil {
+				since = &v.Submitted // of an older version, which did not note it
+			}
+		}
+		if v.State != grid.SweepRunning && since != nil && n.Time.Sub(*since) > age {
+			old = append(old, v)
+		}
+	}
+	return old, nil
+}
+
+// agreeToRemove asks on the terminal.
+func (a *app) agreeToRemove(ctx context.Context, chosen []api.Sweep) error {
+	for _, v := range chosen {
+		left := ""
+		if open := v.Pending + v.Running; open > 0 {
+			left = fmt.Sprintf(", %s never ran", plural(open, "trial"))
+		}
+		a.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left, ago(v.Submitted))
+	}
+	if !isTerminal(os.Stdin) || !isTerminal(a.stderr) {
+		return usage("sweeps would be removed for good, and there is no terminal to ask on; nothing was removed", "run it again with --yes")
+	}
+	fmt.Fprintf(a.stderr, "Remove %s for good? (yes/no) ", plural(int64(len(chosen)), "sweep"))
+	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })
+	if err == nil && !strings.EqualFold(strings.TrimSpace(line), "yes") {
+		return failed("nothing was removed", "")
+	}
+	return err
+}
