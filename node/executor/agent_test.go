@@ -23,6 +23,9 @@ import (
 // agentVar makes the test binary an agent that runs trees until it is killed.
 const agentVar = "EXECUTOR_TEST_AGENT"
 
+// tokenVar is the token of such an agent, which no other test on this machine has.
+const tokenVar = "EXECUTOR_TEST_TOKEN"
+
 func TestMain(m *testing.M) {
 	if choice, ok := os.LookupEnv(agentVar); ok {
 		os.Exit(agent(executor.Cgroups(choice)))
@@ -40,7 +43,7 @@ while :; do sleep 1000; done`
 
 // agent runs tangles in two slots, their folder being the working directory.
 func agent(choice executor.Cgroups) int {
-	p, err := executor.NewProcess(executor.ProcessOptions{Token: "agent-test", DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
+	p, err := executor.NewProcess(executor.ProcessOptions{Token: os.Getenv(tokenVar), DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -63,7 +66,7 @@ func agent(choice executor.Cgroups) int {
 func TestReapAfterKill(t *testing.T) {
 	for _, choice := range choices {
 		t.Run(string(choice), func(t *testing.T) {
-			dir := t.TempDir()
+			dir, token := t.TempDir(), fmt.Sprintf("agent-test-%d", os.Getpid())
 			if err := syscall.Mkfifo(filepath.Join(dir, "alive"), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -72,10 +75,10 @@ func TestReapAfterKill(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer alive.Close()
-			killAgent(t, dir, choice)
+			killAgent(t, dir, token, choice)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			n, err := executor.Reap(ctx, "agent-test", slog.New(slog.DiscardHandler))
+			n, err := executor.Reap(ctx, token, slog.New(slog.DiscardHandler))
 			if err != nil || n < 8 {
 				t.Errorf("reap: got %d processes, %v; want at least 8", n, err)
 			}
@@ -83,11 +86,11 @@ func TestReapAfterKill(t *testing.T) {
 				t.Errorf("something is alive after Reap: read %d bytes, %v", n, err)
 			}
 			for _, place := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup/*/*", "/sys/fs/cgroup/*/*/*"} {
-				if left, _ := filepath.Glob(place + "/mlfnode-agent-test"); len(left) > 0 {
+				if left, _ := filepath.Glob(place + "/mlfnode-" + token); len(left) > 0 {
 					t.Errorf("cgroups left: %q", left)
 				}
 			}
-			if n, err := executor.Reap(ctx, "agent-test", slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+			if n, err := executor.Reap(ctx, token, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
 				t.Errorf("second reap: got %d, %v; want nothing to do", n, err)
 			}
 		})
@@ -95,11 +98,11 @@ func TestReapAfterKill(t *testing.T) {
 }
 
 // killAgent starts an agent, waits until its trees have grown and kills it.
-func killAgent(t *testing.T, dir string, choice executor.Cgroups) {
+func killAgent(t *testing.T, dir, token string, choice executor.Cgroups) {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
-	cmd.Env = append(os.Environ(), agentVar+"="+string(choice))
+	cmd.Env = append(os.Environ(), agentVar+"="+string(choice), tokenVar+"="+token)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

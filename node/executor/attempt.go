@@ -41,14 +41,20 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 		s.process.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
 	}
 	base := s.cage.resetPeak()
-	pid, started, err := s.launch(ctx, a, file, env)
+	out, err := s.process.newOutput(a)
+	if err != nil {
+		reason, code := refusal(a, file, err)
+		return refused(grid.ClassStart, reason, code)
+	}
+	defer out.close()
+	pid, started, err := s.launch(ctx, a, file, env, out)
 	if err != nil && ctx.Err() != nil {
 		return Unstarted(ctx)
 	}
 	if err != nil {
 		return refusal(a, file, err)
 	}
-	return s.follow(ctx, a, &tree{slot: s, main: pid, run: run, started: started}, base)
+	return s.follow(ctx, a, &tree{slot: s, main: pid, run: run, started: started, out: out}, base)
 }
 
 // environ gives the program's environment: the attempt's, each name once, with the marks by which its processes are known.
@@ -66,7 +72,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 		a.Started(t.main)
 	}
 	w := newWatch(ctx, t, a)
-	err := awaitEnd(t.main)
+	err := t.out.await(t.main)
 	end := time.Now()
 	w.end()
 	care.stop()
@@ -74,6 +80,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	if err == nil && !t.clear() {
 		left = t.sweep(w.patience(), a.Kill)
 	}
+	t.out.finish()
 	var status syscall.WaitStatus
 	var usage syscall.Rusage
 	if _, err = wait(t.main, &status, &usage); err != nil {
@@ -83,6 +90,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 		s.process.log.Warn("cgroups that a program made are left", "err", err)
 	}
 	o := Outcome{Start: t.started, End: end, Leftovers: left}
+	t.out.count(&o)
 	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cage.highest()-base, care.seen))
 	o.ExitCode, o.Class, o.Reason = ending(status)
 	oom := s.cage.oomKilled()

@@ -37,8 +37,12 @@ type Attempt struct {
 	Argv   []string // program and arguments; a name without a slash is looked up in the PATH of Env
 	Env    []string // the complete environment, KEY=value; of entries with one name the last counts; MLF_TOKEN and MLF_RUN are set by the executor
 	Dir    string   // absolute working directory
-	Stdout *os.File // opened by the caller, for appending; the program writes straight into it
+	Stdout *os.File // opened by the caller, for appending; the program gets a pipe that ends in it
 	Stderr *os.File // as Stdout, and may be the same file
+
+	// OutputLimit is how many bytes of both streams together are stored; 0 is no limit. The rest is counted, and only its
+	// last lines are kept.
+	OutputLimit int64
 
 	Memory      int64         // bytes for the whole tree, enforced where cgroups allow; 0 is no limit
 	Timeout     time.Duration // longest run; 0 is no limit
@@ -59,8 +63,12 @@ type Outcome struct {
 	Reason     string     // for a person; empty on success
 	Start, End time.Time
 	Usage      grid.Usage
-	Leftovers  int  // processes that outlived the program and had to be stopped
-	Left       bool // it has not ended: the program goes on without us, see ErrLeave; nothing else is set
+	Cut        int64 // bytes of output that are not stored: over the limit, or because the files could not be written
+	// Kept is, when output was cut, how much of Stdout and of Stderr was stored before. Tail is the last of what was cut.
+	Kept      [2]int64
+	Tail      [2]string
+	Leftovers int  // processes that outlived the program and had to be stopped
+	Left      bool // it has not ended: the program goes on without us, see ErrLeave; nothing else is set
 }
 
 // Causes of cancellation that Run tells apart with errors.Is; any other cause counts as ErrHalted. A cause may wrap ErrKill

@@ -41,9 +41,11 @@ type Process struct {
 	options ProcessOptions
 	log     *slog.Logger
 	null    *os.File
-	group   *cgroup // nil without cgroups
-	kin     *kin    // nil with cgroups
-	birth   string  // makes MLF_RUN unique over restarts
+	group   *cgroup       // nil without cgroups
+	kin     *kin          // nil with cgroups
+	birth   string        // makes MLF_RUN unique over restarts
+	stall   time.Duration // how long a program waits for its output files
+	noPidfd bool          // for tests: as on a kernel that tells the end of a program by wait alone
 
 	slots    atomic.Int64 // made so far
 	attempts atomic.Int64 // run so far
@@ -68,7 +70,7 @@ func NewProcess(o ProcessOptions, log *slog.Logger) (*Process, error) {
 		return nil, fmt.Errorf("open input of programs: %w", err)
 	}
 	p := &Process{
-		options: o, log: log.With("component", "executor"), null: null, homes: map[int]struct{}{},
+		options: o, log: log.With("component", "executor"), null: null, homes: map[int]struct{}{}, stall: stallTime,
 		birth: strconv.FormatInt(time.Now().UnixNano(), 36) + "-" + strconv.Itoa(os.Getpid()),
 	}
 	if o.Cgroups != CgroupsOff {

@@ -1,7 +1,9 @@
 package executor_test
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 
 	"mlfnode/node/executor"
@@ -13,7 +15,7 @@ var choices = []executor.Cgroups{executor.CgroupsV1, executor.CgroupsV2, executo
 
 func newProcess(t testing.TB, choice executor.Cgroups) *executor.Process {
 	t.Helper()
-	p, err := executor.NewProcess(executor.ProcessOptions{Token: "executor-test", DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
+	p, err := executor.NewProcess(executor.ProcessOptions{Token: fmt.Sprintf("executor-test-%d", os.Getpid()), DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatalf("make executor: %v", err)
 	}

@@ -3,7 +3,6 @@ package executor
 import (
 	"context"
 	"errors"
-	"os"
 	"syscall"
 	"time"
 )
@@ -13,11 +12,11 @@ import (
 const busyWait = time.Second
 
 // launch starts the program and says when that was.
-func (s *processSlot) launch(ctx context.Context, a *Attempt, file string, env []string) (pid int, started time.Time, err error) {
+func (s *processSlot) launch(ctx context.Context, a *Attempt, file string, env []string, out *output) (pid int, started time.Time, err error) {
 	deadline := time.Now().Add(busyWait)
 	for pause := time.Millisecond; ; pause *= 2 {
 		started = time.Now()
-		if pid, err = s.spawn(a, file, env); !errors.Is(err, syscall.ETXTBSY) || started.After(deadline) {
+		if pid, err = s.spawn(a, file, env, out); !errors.Is(err, syscall.ETXTBSY) || started.After(deadline) {
 			return pid, started, err
 		}
 		select {
@@ -30,16 +29,19 @@ func (s *processSlot) launch(ctx context.Context, a *Attempt, file string, env [
 
 // spawn starts the program. It is called on the slot's thread, so the child is born in the slot's v1 cgroup and dies with
 // that thread where the options say so.
-func (s *processSlot) spawn(a *Attempt, file string, env []string) (pid int, err error) {
+func (s *processSlot) spawn(a *Attempt, file string, env []string, out *output) (pid int, err error) {
 	if s.kin != nil {
-		return s.kin.bear(func() (int, error) { return s.forkExec(a, file, env) })
+		return s.kin.bear(func() (int, error) { return s.forkExec(a, file, env, out) })
 	}
-	return s.forkExec(a, file, env)
+	return s.forkExec(a, file, env, out)
 }
 
 // forkExec starts the program the portable way.
-func (s *processSlot) forkExec(a *Attempt, file string, env []string) (pid int, err error) {
+func (s *processSlot) forkExec(a *Attempt, file string, env []string, out *output) (pid int, err error) {
 	sys := &syscall.SysProcAttr{Setsid: true}
+	if !s.process.noPidfd {
+		sys.PidFD = &out.pidfd
+	}
 	if s.process.options.DieWithAgent {
 		sys.Pdeathsig = syscall.SIGKILL
 	}
@@ -48,14 +50,14 @@ func (s *processSlot) forkExec(a *Attempt, file string, env []string) (pid int, 
 	}
 	return syscall.ForkExec(file, a.Argv, &syscall.ProcAttr{
 		Dir: a.Dir, Env: env, Sys: sys,
-		Files: []uintptr{s.process.null.Fd(), fdOf(a.Stdout, s.process.null), fdOf(a.Stderr, s.process.null)},
+		Files: []uintptr{s.process.null.Fd(), s.descriptor(out.stdout), s.descriptor(out.stderr)},
 	})
 }
 
-// fdOf gives the file's descriptor; a stream that nobody wants is read-only, so that writing to it fails at once.
-func fdOf(f, otherwise *os.File) uintptr {
-	if f == nil {
-		return otherwise.Fd()
+// descriptor gives fd; a stream that nobody wants is read-only, so that writing to it fails at once.
+func (s *processSlot) descriptor(fd int) uintptr {
+	if fd < 0 {
+		return s.process.null.Fd()
 	}
-	return f.Fd()
+	return uintptr(fd)
 }

@@ -13,6 +13,7 @@ type tree struct {
 	main    int    // the program; not awaited yet, so its id can't be given to another process
 	run     string // MLF_RUN=…
 	started time.Time
+	out     *output
 }
 
 // others lists what runs beside the program. In doubt there may be more, and another look soon tells.
@@ -60,6 +61,14 @@ const (
 	maxDoubt   = 50 * time.Millisecond // loading a program takes less
 )
 
+// maxDoubt is how long a process is looked for that is not seen. One that moves between cgroups is killed with the cgroup.
+func (t *tree) maxDoubt() time.Duration {
+	if t.slot.cage != nil {
+		return maxOrphan + time.Second
+	}
+	return maxDoubt
+}
+
 // sweep ends what outlived the program and returns how many that were once they are gone.
 func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 	seen := map[int]bool{}
@@ -73,8 +82,9 @@ func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 		case <-hard:
 			deadline, hard = time.Time{}, nil
 		}
+		t.out.carry() // a process that waits for room in its pipe could not end
 		pids, doubt := t.others()
-		if len(pids) == 0 && (!doubt || t.slot.cage == nil && time.Since(begun) > maxDoubt) {
+		if len(pids) == 0 && (!doubt || time.Since(begun) > t.maxDoubt()) {
 			return len(seen)
 		}
 		var fresh []int

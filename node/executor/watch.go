@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -69,17 +68,17 @@ func verdict(cause error) (grid.Class, string) {
 	return grid.ClassHalt, "stopped before its end"
 }
 
-// idle stops the attempt when its output files stop growing. It looks eight times in each limit.
+// idle stops the attempt when it prints nothing more. It looks eight times in each limit.
 func (w *watch) idle() {
 	tick := time.NewTicker(max(w.attempt.IdleTimeout/8, time.Millisecond))
 	defer tick.Stop()
-	last, grown := w.written(), time.Now()
+	last, grown := w.tree.out.seen.Load(), time.Now()
 	for {
 		select {
 		case <-w.over:
 			return
 		case now := <-tick.C:
-			if n := w.written(); n != last {
+			if n := w.tree.out.seen.Load(); n != last {
 				last, grown = n, now
 			}
 			if now.Sub(grown) >= w.attempt.IdleTimeout {
@@ -88,19 +87,6 @@ func (w *watch) idle() {
 			}
 		}
 	}
-}
-
-// written gives the sizes of both output files together.
-func (w *watch) written() (n int64) {
-	for _, f := range []*os.File{w.attempt.Stdout, w.attempt.Stderr} {
-		if f == nil {
-			continue
-		}
-		if st, err := f.Stat(); err == nil {
-			n += st.Size()
-		}
-	}
-	return n
 }
 
 // stop ends the tree: TERM, grace, KILL. The first reason counts. It returns when the program has ended.

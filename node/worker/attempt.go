@@ -26,6 +26,7 @@ type attempt struct {
 
 	mu        sync.Mutex
 	sources   []*source
+	cut       *cutOutput // nil when nothing was cut
 	announced bool
 	ended     bool      // nothing may be read from the spool any more
 	untouched bool      // the attempt left nothing in the spool
@@ -214,7 +215,7 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 	t := a.task
 	return &executor.Attempt{
 		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()), Dir: a.spool.work(),
-		Stdout: a.spool.stdout, Stderr: a.spool.stderr,
+		Stdout: a.spool.stdout, Stderr: a.spool.stderr, OutputLimit: a.outputLimit(),
 		Memory: t.Resources.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
 		Name: a.run, Record: a.spool.record(), Started: w.begun(a),
 	}
@@ -222,6 +223,7 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 
 // result turns what the executor saw into the attempt's result.
 func (a *attempt) result(out executor.Outcome) *grid.Result {
+	a.cutOff(&out)
 	r := &grid.Result{Class: out.Class, ExitCode: out.ExitCode, Reason: out.Reason, Started: out.Start.UnixMicro(), Usage: out.Usage}
 	if out.Start.IsZero() {
 		r.Started = a.started.UnixMicro()

@@ -122,9 +122,11 @@ func readManifest(path string) (*manifest, error) {
 
 func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
 	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: nobody needs them any more
-	return &attempt{
+	a := &attempt{
 		id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
 		task: &s.Task, params: params, spool: spool, started: time.UnixMicro(m.Started),
 		sources: []*source{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}},
 	}
+	a.bound(m.Cut)
+	return a
 }

@@ -17,7 +17,7 @@ const syncAfter = 10 * time.Second
 
 // note writes how the attempt ended into its spool.
 func (a *attempt) note(m *manifest, result *grid.Result) error {
-	m.Result = result
+	m.Result, m.Cut = result, a.cut
 	if err := a.spool.claim(m); err != nil {
 		return err
 	}

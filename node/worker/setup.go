@@ -33,7 +33,7 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 	w.watch(a)
 	out := slot.Run(s.ctx, &executor.Attempt{
 		Argv: a.task.Setup, Env: a.environ(s.base, w.bundles.shared()), Dir: dir,
-		Stdout: log, Stderr: log, Grace: a.task.Grace,
+		Stdout: log, Stderr: log, OutputLimit: a.outputLimit(), Grace: a.task.Grace,
 	})
 	if out.Class == grid.ClassNone {
 		if advice := copyAdvice(dir, a.task.Share); advice != "" {
@@ -41,7 +41,7 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 		}
 	}
 	w.unwatch(a)
-	w.pause(a)
+	w.pause(a, out.Cut)
 	if out.Class == grid.ClassNone {
 		return nil
 	}
@@ -74,10 +74,11 @@ func (a *attempt) unprepared(err error) *grid.Result {
 	return a.failed(grid.ClassSetup, err.Error())
 }
 
-// pause ships what the sources hold and forgets them, so that the attempt can go on with others.
-func (w *Worker) pause(a *attempt) {
+// pause ships what the sources hold and forgets them, so that the attempt can go on with others. The executor has cut some.
+func (w *Worker) pause(a *attempt, cut int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	w.shipAll(a)
+	a.ref.Cut += cut
 	a.sources = nil
 }

@@ -22,7 +22,7 @@ import (
 // The files of a spool:
 //
 //	attempt.json   manifest: which attempt the folder belongs to; empty while it belongs to none
-//	stdout stderr  what the program wrote, straight from its descriptors
+//	stdout stderr  what the program wrote, through its executor
 //	work/          the attempt's folder
 //	out/           $MLF_OUT
 //	metrics        $MLF_METRICS, made by the program
@@ -50,6 +50,7 @@ type manifest struct {
 	Run     string       `json:"run"`
 	Started int64        `json:"started"`          // microseconds since 1970
 	Result  *grid.Result `json:"result,omitempty"` // once the attempt has ended
+	Cut     *cutOutput   `json:"cut,omitempty"`    // of the output of an attempt that has ended
 	Lease   *ticket      `json:"lease,omitempty"`  // by what right it runs, for an attempt that outlives its agent
 	Boot    string       `json:"boot,omitempty"`   // start of the machine in which it ran
 	Synced  bool         `json:"synced,omitempty"` // the result is on the disk with all that belongs to it

@@ -44,19 +44,26 @@ type source struct {
 	stream uint8
 	sent   int64
 	gone   int64 // of what was sent, how much is no longer in the file
+
+	bounded bool // only what is before end is output
+	end     int64
 }
 
-// size is how much the program has written. One that opens /dev/stdout or /dev/stderr anew, as `echo > /dev/stderr` in a shell
-// does, empties the file: what was sent before stays sent, and what comes is read from the file's start.
+// size is how much the program has written. One that writes straight into the file, which a keeper of an earlier version has it
+// do, can empty it: what was sent before stays sent, and what comes is read from the file's start.
 func (s *source) size() (int64, error) {
 	info, err := s.file.Stat()
 	if err != nil {
 		return 0, err
 	}
-	if info.Size() < s.sent-s.gone {
+	size := info.Size()
+	if s.bounded {
+		size = min(size, s.end)
+	}
+	if size < s.sent-s.gone {
 		s.gone = s.sent
 	}
-	return s.gone + info.Size(), nil
+	return s.gone + size, nil
 }
 
 // watch ships the attempt's output while it runs; unwatch ends that.
@@ -195,6 +202,9 @@ func (w *Worker) drain(a *attempt) {
 	defer a.mu.Unlock()
 	a.ended = true
 	w.shipAll(a)
+	if a.cut != nil {
+		a.ref.Cut += a.cut.Bytes
+	}
 }
 
 // shipAll ships what the sources hold. a.mu is held.
@@ -226,11 +236,11 @@ func (w *Worker) ship(ctx context.Context, a *attempt, s *source, ended bool) (b
 	if n == 0 && room > 0 && err != io.EOF {
 		return false, err
 	}
-	if !ended || s.sent+int64(n) < size {
+	if !ended || s.sent+int64(n) < size || s.bounded {
 		n = whole(data[:n])
 	}
 	if n == 0 {
-		if room < size-s.sent {
+		if room < size-s.sent || s.bounded {
 			a.ref.Cut += size - s.sent
 			s.sent = size
 		}
@@ -266,11 +276,15 @@ func (a *attempt) room(n int64) int64 {
 	if a.ref.Cut > 0 {
 		return 0
 	}
-	limit := a.task.LogLimit
-	if limit == 0 {
-		limit = grid.DefaultLogLimit
+	return max(0, min(n, a.logLimit()-a.ref.Bytes))
+}
+
+// logLimit is how many bytes of output are stored.
+func (a *attempt) logLimit() int64 {
+	if a.task.LogLimit == 0 {
+		return grid.DefaultLogLimit
 	}
-	return max(0, min(n, limit-a.ref.Bytes))
+	return a.task.LogLimit
 }
 
 // lastLines gives the last lines of a file, for a person. Of a line that was written over, as progress bars do, the last state

@@ -44,6 +44,7 @@ func Run(t *testing.T, factory Factory) {
 		"cancel before start": cancelBefore, "cancel": cancelRunning, "causes": causes, "kill during grace": killDuringGrace,
 		"kill at once": killAtOnce, "exit code 0 after cancel": politeEnd, "stopped program": stoppedProgram,
 		"large output": largeOutput, "binary output": binaryOutput, "appending": appending,
+		"output by name": outputByName, "output at the end": outputAtTheEnd, "output that others hold": heldOutput, "output limit": outputLimit,
 		"environment": environment, "environment names a variable twice": environmentTwice, "open files": openFiles, "signal dispositions": dispositions, "started": started,
 		"cpu": cpuUsage, "memory": memoryUsage, "memory limit": memoryLimit, "memory limit is lifted": memoryLifted,
 		"no leaks": noLeaks, "neighbours": neighbours,

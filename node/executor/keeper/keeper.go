@@ -3,11 +3,12 @@
 // takes over what the keeper still runs, with the true outcome of each.
 //
 // The agent holds a Client, which is an executor.Executor. It starts a keeper for what it runs itself; keepers of earlier
-// agents are taken over by Open, begin nothing new and end with their last run. Programs write straight into the files
-// that the agent has opened, and each slot has a connection and a thread of its own, so a run costs one round trip.
+// agents are taken over by Open, begin nothing new and end with their last run. Programs write into pipes of the keeper, which
+// carries what they print into the files that the agent has opened: nothing of it passes through the agent. Each slot has a
+// connection and a thread of its own, so a run costs one round trip.
 //
 //	         ┌───────── keeper 7 ─────────┐
-//	agent ──►│ slot ──fork──► program     │──► stdout, stderr
+//	agent ──►│ slot ──fork──► program ──► │──► files stdout, stderr
 //	         └────────────────────────────┘
 //	agent gone:    runs go on; what ends is noted in its Attempt.Record
 //	agent back:    the new agent is told of all runs, and of their ends

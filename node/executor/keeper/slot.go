@@ -160,11 +160,13 @@ var errTooLong = errors.New("the argument list is too long: arguments and enviro
 func (s *clientSlot) order(id uint64, a *executor.Attempt) (err error) {
 	o := &order{
 		Name: a.Name, Record: a.Record, Dir: a.Dir, Argc: len(a.Argv),
-		Memory: a.Memory, Timeout: a.Timeout, Idle: a.IdleTimeout, Grace: a.Grace, Tell: a.Started != nil,
+		Memory: a.Memory, Timeout: a.Timeout, Idle: a.IdleTimeout, Grace: a.Grace, Limit: a.OutputLimit, Tell: a.Started != nil,
 	}
 	var fds []int
 	o.Stdout, fds = attach(fds, a.Stdout)
-	o.Stderr, fds = attach(fds, a.Stderr)
+	if o.Stderr = o.Stdout; a.Stderr != a.Stdout {
+		o.Stderr, fds = attach(fds, a.Stderr)
+	}
 	s.buf, err = appendFrame(s.buf[:0], &message{Kind: kindRun, ID: id, Order: o}, a.Argv, a.Env)
 	if err != nil {
 		return err

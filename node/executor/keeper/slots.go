@@ -101,7 +101,7 @@ func (k *server) perform(s *slot, m *message, body []byte, files []*os.File) {
 	defer r.stop(nil)
 	a := &executor.Attempt{
 		Argv: row[:o.Argc], Env: row[o.Argc:], Dir: o.Dir, Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr),
-		Memory: o.Memory, Timeout: o.Timeout, IdleTimeout: o.Idle, Grace: o.Grace, Kill: r.kill,
+		Memory: o.Memory, Timeout: o.Timeout, IdleTimeout: o.Idle, Grace: o.Grace, OutputLimit: o.Limit, Kill: r.kill,
 		Started: func(pid int) {
 			k.mu.Lock()
 			r.pid = pid

@@ -101,7 +101,8 @@ type order struct {
 	Grace   time.Duration `json:"grace,omitempty"`
 	Stdout  int           `json:"stdout,omitempty"` // number of the file that came with the frame, from 1; 0 is none
 	Stderr  int           `json:"stderr,omitempty"`
-	Tell    bool          `json:"tell,omitempty"` // send began
+	Limit   int64         `json:"limit,omitempty"` // of output that is stored, in bytes
+	Tell    bool          `json:"tell,omitempty"`  // send began
 }
 
 // cause is why a run is stopped.
