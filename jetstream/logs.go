@@ -107,6 +107,15 @@ func (l *Logs) pass(e *entry, fn func(uint64, []Chunk) error) error {
 	return fn(e.seq, chunks)
 }
 
+// First gives the sequence of the oldest message that is still there; older ones were removed.
+func (l *Logs) First(ctx context.Context) (uint64, error) {
+	info, err := l.store.info(ctx, logStream)
+	if err != nil {
+		return 0, err
+	}
+	return info.State.FirstSeq, nil
+}
+
 // Next gives the sequence that the next message of any sweep will get.
 func (l *Logs) Next(ctx context.Context) (uint64, error) {
 	info, err := l.store.info(ctx, logStream)

@@ -190,7 +190,7 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 	keys, _ := columnNames(&v, head)
 	t := newTable(a.stdout, append(head, keys...)...)
 	t.whole = len(head) - 1
-	shown := int64(0)
+	shown, lost := int64(0), lostOutput{}
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
@@ -198,6 +198,7 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 		if shown++; q.Limit == tableRows+1 && shown > tableRows {
 			break
 		}
+		lost.add(&tr)
 		t.row(trialRow(&v, &tr)...)
 	}
 	if err := t.end(); err != nil {
@@ -206,6 +207,7 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 	if q.Limit == tableRows+1 && shown > tableRows {
 		a.say("… more; all of them with --limit 0")
 	}
+	lost.tell(a)
 	return nil
 }
 
@@ -265,6 +267,9 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		return err
 	}
 	for _, at := range all {
+		if text := outputText(&at.Output); text != "" {
+			fmt.Fprintf(a.stdout, "attempt %d: %s\n", at.Attempt, text)
+		}
 		if at.Reason == "" {
 			continue
 		}
@@ -417,6 +422,10 @@ func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *lo
 			return err
 		}
 		switch {
+		case o.Cut > 0 || o.Gone > 0:
+			if err := a.tellMissing(v.Sweep, &o, raw, shown); err != nil {
+				return err
+			}
 		case !view.wants(o.Stream) || q.Follow && !view.seen.Fresh(&o):
 		case a.json:
 			if err := json.NewEncoder(a.stdout).Encode(logLine(v.Sweep, &o)); err != nil {

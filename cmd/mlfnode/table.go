@@ -69,7 +69,7 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 	keys, metrics := columnNames(v, append(head, "state"), tail)
 	head = append(append(append(head, keys...), "state"), metrics...)
 	t := newTable(a.stdout, append(head, tail...)...)
-	shown := int64(0)
+	shown, lost := int64(0), lostOutput{}
 	var without missing
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
@@ -78,6 +78,7 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 		if shown++; q.Limit == tableRows+1 && shown > tableRows {
 			break
 		}
+		lost.add(&tr)
 		t.row(resultRow(v, &tr, tr.Index == best)...)
 		without.add(&tr)
 	}
@@ -88,6 +89,7 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 	if q.Limit == tableRows+1 && shown > tableRows {
 		fmt.Fprintf(a.stdout, "… of %d trials; all of them with: mlfnode results %s --limit 0\n", v.Count, v.Sweep)
 	}
+	lost.tell(a)
 	return nil
 }
 

@@ -96,7 +96,24 @@ type Trial struct {
 	Started   *time.Time  `json:"started"`
 	Ended     *time.Time  `json:"ended"`
 	Resources Resources   `json:"resources"`
+	Output    Printed     `json:"output"`
 }
+
+// Printed says how much of an attempt's output is kept, once it has ended.
+type Printed struct {
+	Bytes int64 `json:"bytes"`          // stored when it ended
+	Cut   int64 `json:"cut"`            // bytes that were never stored: over log_limit, or the disk was full
+	Gone  Gone  `json:"gone,omitempty"` // removed since, because all output was over retention.logs
+}
+
+// Gone says how much of what was stored has been removed; empty is nothing.
+type Gone string
+
+// The degrees of removal. The beginning goes first.
+const (
+	PartGone Gone = "part"
+	AllGone  Gone = "all"
+)
 
 // Resources are what the attempt used.
 type Resources struct {
@@ -117,6 +134,7 @@ type Attempt struct {
 	Started   *time.Time  `json:"started"`
 	Ended     *time.Time  `json:"ended"`
 	Resources Resources   `json:"resources"`
+	Output    Printed     `json:"output"`
 }
 
 // TrialQuery selects and orders trials. The zero query is every trial by index.
@@ -137,6 +155,10 @@ type Output struct {
 	Data   []byte    `json:"data"`
 	Time   time.Time `json:"time"`
 	Seq    uint64    `json:"seq"` // position in the log, to go on from
+
+	// A piece without data tells at the end of Logs what is missing of a run: Cut and Gone as in Printed, in bytes.
+	Cut  int64 `json:"cut,omitempty"`
+	Gone int64 `json:"gone,omitempty"`
 }
 
 // LogQuery selects output. Index -1 is the whole sweep. A single trial gives the output of its latest attempt, or of Attempt.

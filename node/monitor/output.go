@@ -111,6 +111,9 @@ func (m *Monitor) logs(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = m.readLogs(r.Context(), rd, rng, r.FormValue("follow") == "true")
 	}
+	if err == nil {
+		err = m.tellMissing(r.Context(), rd, number)
+	}
 	out.end(r.Context(), err)
 }
 

@@ -31,7 +31,12 @@ func (m *Monitor) trials(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := newLines(w)
-	l := &listing{m: m, sweep: s, q: q, parameter: parameter, left: q.Limit, skip: q.Offset, emit: func(t *grid.Trial) error { return out.put(wire(s, t)) }}
+	first := m.firstLog(r.Context())
+	l := &listing{m: m, sweep: s, q: q, parameter: parameter, left: q.Limit, skip: q.Offset, emit: func(t *grid.Trial) error {
+		v := wire(s, t)
+		v.Output = printed(t.Result.Log, first)
+		return out.put(v)
+	}}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
@@ -307,8 +312,10 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 		return nil, err
 	}
 	all := make([]api.Attempt, 0, len(known))
+	first := m.firstLog(r.Context())
 	for i := range known {
 		all = append(all, attempt(&known[i]))
+		all[i].Output = printed(known[i].Result.Log, first)
 	}
 	return all, nil
 }

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// lostOutput collects what is not kept of the output of the trials in a table, to be said below it.
+type lostOutput struct {
+	cut, gone []int64 // indexes
+	bytes     int64   // cut
+}
+
+func (m *lostOutput) add(t *api.Trial) {
+	if t.Output.Cut > 0 {
+		m.cut = append(m.cut, t.Index)
+		m.bytes += t.Output.Cut
+	}
+	if t.Output.Gone != "" {
+		m.gone = append(m.gone, t.Index)
+	}
+}
+
+// tell says what is missing, if anything is.
+func (m *lostOutput) tell(a *app) {
+	if len(m.cut) > 0 {
+		a.say("output of %s was cut: %s are not stored (log_limit of the task, or a full disk)", someTrials(m.cut), bytesText(m.bytes))
+	}
+	if len(m.gone) > 0 {
+		a.say("output of %s is gone, all or the beginning of it: the oldest output goes when all of it is over retention.logs", someTrials(m.gone))
+	}
+}
+
+// trialsNamed is how many trials are named before the rest is only counted.
+const trialsNamed = 5
+
+func someTrials(all []int64) string {
+	names := make([]string, 0, trialsNamed)
+	for _, i := range all[:min(len(all), trialsNamed)] {
+		names = append(names, strconv.FormatInt(i, 10))
+	}
+	text := "trials " + strings.Join(names, ", ")
+	if len(all) == 1 {
+		text = "trial " + names[0]
+	}
+	if more := len(all) - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// missingText says what is not there of an attempt's output.
+func missingText(cut, gone int64) string {
+	var parts []string
+	if gone > 0 {
+		parts = append(parts, fmt.Sprintf("%s of older output are gone: the oldest goes when all output is over retention.logs", bytesText(gone)))
+	}
+	if cut > 0 {
+		parts = append(parts, fmt.Sprintf("%s more were printed and cut: they are over log_limit of the task, or the disk was full", bytesText(cut)))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// outputText says it of an attempt in a list.
+func outputText(p *api.Printed) string {
+	gone := int64(0)
+	if p.Gone == api.AllGone {
+		gone = p.Bytes
+	}
+	text := missingText(p.Cut, gone)
+	if p.Gone == api.PartGone {
+		text = strings.TrimSuffix("the beginning of its output is gone: the oldest goes when all output is over retention.logs; "+text, "; ")
+	}
+	return text
+}
+
+// tellMissing shows what is not there of a trial's output: among its lines, or beside the bytes that the program wrote.
+func (a *app) tellMissing(id grid.SweepID, o *api.Output, raw bool, shown *lines) error {
+	switch {
+	case a.json:
+		return json.NewEncoder(a.stdout).Encode(missingLine(id, o))
+	case raw:
+		a.say("%s/%d: %s", id, o.Index, missingText(o.Cut, o.Gone))
+	default:
+		shown.end()
+		shown.emit(fmt.Sprintf("%s/%d … %s", id, o.Index, missingText(o.Cut, o.Gone)))
+	}
+	return nil
+}
+
+// missingLine is what `logs --json` prints of it.
+func missingLine(id grid.SweepID, o *api.Output) any {
+	return struct {
+		Trial string `json:"trial"`
+		Cut   int64  `json:"cut_bytes"`
+		Gone  int64  `json:"gone_bytes"`
+	}{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Cut, o.Gone}
+}
