@@ -43,8 +43,7 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	base := s.cage.resetPeak()
 	out, err := s.process.newOutput(a)
 	if err != nil {
-		reason, code := refusal(a, file, err)
-		return refused(grid.ClassStart, reason, code)
+		return refusal(a, file, err)
 	}
 	defer out.close()
 	pid, started, err := s.launch(ctx, a, file, env, out)
