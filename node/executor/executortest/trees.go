@@ -52,7 +52,14 @@ done
 // nestedCgroups leaves a process in a cgroup that the program has made below its own, and the next attempt finds none of it.
 func nestedCgroups(t *testing.T, e executor.Executor) {
 	s := newStage(t, e)
-	s.write("nest.sh", Nest+"ls -d /sys/fs/cgroup/*/*/slot-*/sub /sys/fs/cgroup/*/*/*/slot-*/sub 2>/dev/null; echo >ready; exec sleep 1000\n", 0o755)
+	s.write("nest.sh", Nest+`for p in $(cut -d: -f3- /proc/self/cgroup | sort -u); do
+	case $p in */sub/deeper) ;; *) continue ;; esac
+	for m in /sys/fs/cgroup /sys/fs/cgroup/*; do
+		[ -e "$m$p" ] && echo "$m$p"
+	done
+done
+echo >ready; exec sleep 1000
+`, 0o755)
 	for range 3 {
 		o := s.run(t.Context(), s.script("setsid sh nest.sh & while ! test -e ready; do :; done; rm ready; exit 4"))
 		s.expect(o, grid.ClassExit, 4, "")
