@@ -125,6 +125,15 @@ func (n *Node) noteRefused(refused bool) {
 	}
 }
 
+// Leave has a node that does not run take its credentials for worth nothing, as if its master had refused it: the next time it
+// joins it needs a token.
+func Leave(cfg Config) error {
+	if err := os.WriteFile(filepath.Join(trustDir(cfg.StateDir), refusedFile), nil, 0o600); err != nil {
+		return fmt.Errorf("leave the cluster: %w", err)
+	}
+	return nil
+}
+
 // Refused reports whether the master refused this node when it was last asked.
 func Refused(cfg Config) bool {
 	_, err := os.Stat(filepath.Join(trustDir(cfg.StateDir), refusedFile))

@@ -52,7 +52,19 @@ func Down(ctx context.Context, o Options, s Stopping) ([]Outcome, error) {
 	if boss != nil {
 		r.each([]*machine{boss}, func(m *machine) { r.stop(ctx, m, Order{Purge: s.Purge}) })
 	}
-	return r.results(), nil
+	return r.results(), r.unrecord()
+}
+
+// unrecord forgets the machines that were stopped among those of the last run of Up.
+func (r *run) unrecord() error {
+	if r.Applied == nil || r.Record == nil {
+		return nil
+	}
+	c := *r.Applied
+	c.Hosts = slices.DeleteFunc(slices.Clone(c.Hosts), func(h Host) bool {
+		return slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Address == h.Address && r.well(m) })
+	})
+	return r.Record(&c)
 }
 
 // chosen reports whether the machine is to be stopped.
@@ -76,10 +88,7 @@ func (r *run) survey(ctx context.Context) (losses []string) {
 			return // a node that can't be asked can be stopped all the same
 		}
 		if m.seen.Active {
-			if a, err := m.sees(ctx, m.Name); err == nil && a != nil && a.Running > 0 {
-				r.note(m, fmt.Sprintf("%s, which %s again when there is a node for %s", count(a.Running, "trial was running", "trials were running"),
-					plural(a.Running, "begins", "begin"), plural(a.Running, "it", "them")))
-			}
+			r.noteRunning(ctx, m)
 		}
 		if text := m.kept(ctx); text != "" {
 			r.mu.Lock()
@@ -93,6 +102,14 @@ func (r *run) survey(ctx context.Context) (losses []string) {
 		}
 	}
 	return losses
+}
+
+// noteRunning notes which trials end with the machine's node.
+func (r *run) noteRunning(ctx context.Context, m *machine) {
+	if a, err := m.sees(ctx, m.Name); err == nil && a != nil && a.Running > 0 {
+		r.note(m, fmt.Sprintf("%s, which %s again when there is a node for %s", count(a.Running, "trial was running", "trials were running"),
+			plural(a.Running, "begins", "begin"), plural(a.Running, "it", "them")))
+	}
 }
 
 // kept says which results the machine's node keeps, "" for none. Only a master keeps some.

@@ -1,13 +1,16 @@
 package bootstrap
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"mlfnode/cluster/bootstrap/shell"
 )
@@ -20,17 +23,33 @@ type fakes struct {
 	down    map[string]bool // its node does not answer
 	roles   map[string]string
 	asked   []string // "a stop", …
+	ran     []string // other commands
+
+	digest   string            // of the program that they have
+	config   string            // their node.yaml
+	clusters map[string]string // digest of the authority
+	unjoined map[string]bool
+	lost     map[string]bool // can't be reached
 }
 
 func (f *fakes) machine(name string) shell.Machine {
 	return fakeMachine(func(program, stdin string) (string, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		r := Reply{Seen: &Seen{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name], Joined: true, Service: ServiceBackground}}
+		seen := &Seen{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name], Joined: !f.unjoined[name], Service: ServiceBackground,
+			Node: name, Cluster: f.clusters[name], Config: f.config}
+		if f.down[name] {
+			seen.Service = ""
+		}
+		r := Reply{Seen: seen}
 		for _, action := range []string{ActionLook, ActionStart, ActionStop, ActionReach} {
 			if strings.Contains(program, "deputy "+action) {
-				if f.asked = append(f.asked, name+" "+action); action == ActionStop {
-					r = Reply{Done: []string{"stopped"}}
+				f.asked = append(f.asked, name+" "+action)
+				switch action {
+				case ActionStart:
+					seen.Joined, seen.Active, seen.Working = true, true, true
+				case ActionStop:
+					r.Done = []string{"stopped"}
 					if strings.Contains(stdin, `"purge":true`) {
 						r.Done = append(r.Done, "removed")
 					}
@@ -40,13 +59,19 @@ func (f *fakes) machine(name string) shell.Machine {
 		}
 		switch {
 		case strings.Contains(program, "say os"):
-			return answer("home=/home/"+name, "boot="+name, "disk="+name, "digest="+strings.Repeat("ab", 32)), nil
+			return answer("home=/home/"+name, "boot="+name, "disk="+name, "digest="+cmp.Or(f.digest, strings.Repeat("ab", 32)),
+				fmt.Sprintf("time=%d", time.Now().Unix())), nil
 		case strings.Contains(program, "'sweeps'"):
 			return f.sweeps, nil
 		case strings.Contains(program, "'members'"):
 			return f.members, nil
 		}
-		return "", errors.New("unknown program")
+		_, command, _ := strings.Cut(program, "/node.yaml' ")
+		f.ran = append(f.ran, name+" "+command)
+		if strings.Contains(command, "'token'") {
+			return `{"token":"mlf1.x"}`, nil
+		}
+		return "", nil
 	})
 }
 
@@ -56,6 +81,9 @@ func (f *fakes) options() Options {
 		Cluster: &Cluster{Hosts: []Host{{Address: "a", Roles: []Role{Master}}, {Address: "b", Roles: []Role{Worker}}, {Address: "c", Roles: []Role{Worker}}}},
 		Builds:  NewBuilds(self), Self: "laptop", Tell: func(Event) {},
 		Dial: func(_ context.Context, address string) (shell.Machine, string, error) {
+			if f.lost[address] {
+				return nil, "", errNoRoute
+			}
 			return f.machine(address), address, nil
 		},
 	}

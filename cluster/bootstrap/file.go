@@ -75,7 +75,36 @@ const heading = `# The cluster of this folder, written by ` + "`mlfnode up`" + `
 `
 
 // Save writes the file in one step.
-func Save(file string, c *Cluster) error {
+func Save(file string, c *Cluster) error { return saveUnder(heading, file, c) }
+
+// appliedHeading stands at the top of a file with the machines of the last run of up.
+const appliedHeading = "# Written by `mlfnode up`: the machines that it has brought up last. `mlfnode up -f` and `down` stop those that are no longer in\n" +
+	"# the cluster's file beside it. Not for editing.\n"
+
+// AppliedFile is where the machines of the last run of up are kept, beside the file of the cluster.
+func AppliedFile(file string) string { return file + ".applied" }
+
+// LoadApplied reads what SaveApplied has kept, nil for nothing.
+func LoadApplied(file string) (*Cluster, error) {
+	c, err := Load(AppliedFile(file))
+	if errors.Is(err, ErrNoFile) {
+		return nil, nil
+	}
+	return c, err
+}
+
+// SaveApplied keeps the machines of a run of up; with no hosts in c, nothing is kept.
+func SaveApplied(file string, c *Cluster) error {
+	if len(c.Hosts) > 0 {
+		return saveUnder(appliedHeading, AppliedFile(file), c)
+	}
+	if err := os.Remove(AppliedFile(file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forget the machines of the last run: %w", err)
+	}
+	return nil
+}
+
+func saveUnder(heading, file string, c *Cluster) error {
 	var b bytes.Buffer
 	b.WriteString(heading)
 	enc := yaml.NewEncoder(&b)

@@ -22,6 +22,8 @@ type machine struct {
 	seen    *Seen     // what its deputy saw last
 	gossip  string    // address of its gossip, once others have seen it
 	sight   sight     // of its node
+	removed bool      // from the cluster, and to be stopped
+	stopped bool      // for that
 	again   bool      // start it anew although nothing differs
 	since   time.Time // when what ran before began, as others saw it
 }

@@ -24,6 +24,8 @@ const (
 	longestText  = 1 << 10
 	mostTexts    = 64 // notes, changes, leftovers
 	longestHome  = 4 << 10
+	// longestConfig is more than a node.yaml can usefully have.
+	longestConfig = 256 << 10
 )
 
 // readReply decodes what a machine's deputy has printed. What is more than text for people must be what it claims to be; text is
@@ -44,6 +46,9 @@ func readReply(out string) (*Reply, error) {
 	if s := r.Seen; s != nil {
 		s.Release, s.Running = cleanLine(s.Release), cleanLine(s.Running)
 		cleanAll(&s.Left)
+		if len(s.Config) > longestConfig {
+			s.Config = ""
+		}
 		s.Problems = s.Problems[:min(len(s.Problems), mostTexts)]
 		for i := range s.Problems {
 			cleanProblem(&s.Problems[i])
@@ -62,7 +67,7 @@ func (r *Reply) check() error {
 		}
 	}
 	if s := r.Seen; s != nil {
-		problems = append(problems, checkName(s.Node), checkDigest(s.Digest),
+		problems = append(problems, checkName(s.Node), checkDigest(s.Digest), checkDigest(s.Cluster),
 			checkWord("role", s.Role, string(Master), string(Worker)),
 			checkWord("service", s.Service, ServiceSystem, ServiceUser, ServiceBackground),
 			checkWord("service", s.CanService, ServiceSystem, ServiceUser, ServiceBackground))

@@ -6,7 +6,7 @@ import "fmt"
 // network. Two nodes would take the place of each other there.
 func (r *run) twins() {
 	for _, m := range r.machines {
-		if first := r.first(m); first != nil && r.well(m) {
+		if first := r.first(m); first != nil && !m.removed && r.well(m) {
 			r.step(m, Check, func() (string, error) { return "", m.twin(first) })
 		}
 	}

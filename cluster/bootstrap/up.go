@@ -46,7 +46,12 @@ type Options struct {
 	Self   string      // name of this machine
 	Tell   func(Event) // may be called from several goroutines at a time
 	DryRun bool        // look and change nothing
-	Files  *Files      // pushed to each machine; nil for no project
+	Take   bool        // have machines of another cluster leave that for this one
+	// Applied are the machines of the last run of Up, nil for none: those that the cluster no longer has are stopped. Record keeps
+	// what is to be Applied the next time; nil is for a run that is not remembered.
+	Applied *Cluster
+	Record  func(*Cluster) error
+	Files   *Files // pushed to each machine; nil for no project
 	// Welcome gives the person who runs up access to the cluster of a master that has come up: addresses are where its API may
 	// be reached, and token makes a token for an operator. It returns what to note.
 	Welcome func(ctx context.Context, addresses []string, token func() (string, error)) string
@@ -166,18 +171,28 @@ func ProblemOf(err error) *shell.Problem {
 }
 
 // Up makes the machines the cluster that o describes, changing only what is missing. A machine that fails does not stop the
-// others; the outcomes say which did.
+// others; the outcomes say which did. Machines that the cluster no longer has are stopped.
 func Up(ctx context.Context, o Options) []Outcome {
 	r := newRun(o)
 	defer r.close()
-	r.each(r.machines, func(m *machine) { r.prepare(ctx, m) })
+	r.addRemoved()
+	r.each(r.machines, func(m *machine) { r.approach(ctx, m) })
 	r.twins()
-	if o.DryRun {
+	boss, workers := r.roles()
+	if !r.agrees(boss) {
 		return r.results()
 	}
-	boss, workers := r.roles()
+	if o.DryRun {
+		r.foresee(boss)
+		return r.results()
+	}
+	if err := r.record(); err != nil { // before anything is started, so that what is can be found
+		r.fail(boss, workers, err)
+		return r.results()
+	}
+	r.each(r.machines, func(m *machine) { r.furnish(ctx, m) })
 	r.each(r.machines, func(m *machine) {
-		if len(m.Roles) == 0 { // it may have had one
+		if len(m.Roles) == 0 && !m.removed { // it may have had one
 			r.stop(ctx, m, Order{})
 		}
 	})
@@ -190,6 +205,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 	}
 	r.each(workers, func(m *machine) { r.start(ctx, m, boss) })
 	r.await(ctx, boss, workers)
+	r.dismiss(ctx, boss)
 	if boss != nil && r.Welcome != nil {
 		r.welcome(ctx, boss)
 	}
@@ -252,10 +268,36 @@ func (r *run) orphan(workers []*machine, boss *machine) {
 
 // prepare brings a machine to where its node can be started.
 func (r *run) prepare(ctx context.Context, m *machine) {
+	if r.approach(ctx, m); r.well(m) {
+		r.furnish(ctx, m)
+	}
+}
+
+// approach finds out whether a machine can take part, and what is there. It changes nothing.
+func (r *run) approach(ctx context.Context, m *machine) {
+	check := r.check
+	if m.removed {
+		check = r.glance
+	}
 	_ = r.step(m, Connect, func() (string, error) { return "", r.connect(ctx, m) }) &&
-		r.step(m, Check, func() (string, error) { return "", r.check(ctx, m) }) &&
-		r.step(m, Ship, func() (string, error) { return r.ship(ctx, m) }) &&
-		(r.Files == nil || r.DryRun || r.step(m, Send, func() (string, error) { return r.push(ctx, m) }))
+		r.step(m, Check, func() (string, error) {
+			if err := check(ctx, m); err != nil {
+				return "", err
+			}
+			if m.facts.Digest != "" { // a program that does not run is replaced
+				_, _ = m.ask(ctx, ActionLook, Order{}, nil)
+			}
+			return "", nil
+		})
+}
+
+// furnish brings the program to a machine, and the project.
+func (r *run) furnish(ctx context.Context, m *machine) {
+	if m.removed {
+		return
+	}
+	_ = r.step(m, Ship, func() (string, error) { return r.ship(ctx, m) }) &&
+		(r.Files == nil || r.step(m, Send, func() (string, error) { return r.push(ctx, m) }))
 }
 
 func (r *run) connect(ctx context.Context, m *machine) (err error) {
@@ -282,12 +324,6 @@ func (r *run) ship(ctx context.Context, m *machine) (string, error) {
 	b, err := r.Builds.fitting(m.facts)
 	if err != nil {
 		return "", err
-	}
-	if r.DryRun {
-		if m.facts.Digest == b.digest {
-			return "", nil
-		}
-		return "would ship mlfnode", nil
 	}
 	sent, err := m.ship(ctx, b)
 	if !sent {
@@ -325,7 +361,7 @@ func (r *run) wanted(m, boss *machine) (*Wanted, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Wanted{Role: string(Worker), Config: config, Restart: m.again}
+	w := &Wanted{Role: string(Worker), Config: config, Restart: m.again, Take: r.Take}
 	if m.Is(Master) {
 		w.Role = string(Master)
 		return w, nil

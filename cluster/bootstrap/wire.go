@@ -47,6 +47,8 @@ type Order struct {
 	Root    string  `json:"root"` // Place.Root
 	Wanted  *Wanted `json:"wanted,omitempty"`
 	Purge   bool    `json:"purge,omitempty"`
+	// Leave has a worker that is stopped leave its cluster for good: it takes a token to come back.
+	Leave bool `json:"leave,omitempty"`
 	// Reach are addresses of other nodes' gossip, HOST:PORT.
 	Reach []string `json:"reach,omitempty"`
 	Push  *Push    `json:"push,omitempty"`
@@ -62,6 +64,8 @@ type Wanted struct {
 	Token  string   `json:"token,omitempty"` // with which a worker joins; of no use to one that has joined
 	// Restart has the node restarted although nothing differs.
 	Restart bool `json:"restart,omitempty"`
+	// Take has the machine leave another cluster, whose trials it ends, for this one.
+	Take bool `json:"take,omitempty"`
 }
 
 // Push names the files of a project that are to be in Place.Projects()/Project. With no tar after it, the reply says which are
@@ -108,6 +112,7 @@ type Seen struct {
 	Joined  bool   `json:"joined"`            // it has credentials of a cluster
 	Node    string `json:"node,omitempty"`    // the name in those
 	Role    string `json:"role,omitempty"`    // the role in those
+	Cluster string `json:"cluster,omitempty"` // digest of the authority that has issued those, hex
 	Service string `json:"service,omitempty"` // how the node is kept running; "" for not at all
 	// CanService is the best way there is on this machine.
 	CanService string `json:"can_service"`

@@ -26,14 +26,28 @@ func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o boot
 		if err != nil {
 			return err
 		}
+		applied, err := bootstrap.LoadApplied(r.file)
+		if err != nil {
+			return err
+		}
+		left := cluster.Left(applied)
+		if c.Name() == "down" {
+			cluster.Hosts, left = append(cluster.Hosts, left...), nil
+		}
 		o, done, err := a.overSSH(r, cluster)
 		if err != nil {
 			return err
 		}
 		defer done()
+		if c.Name() == "down" {
+			o.Applied, o.Record = applied, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
+		}
 		all, err := act(c.Context(), o, args)
 		if err != nil {
 			return explainProblem(err)
+		}
+		for i := range left {
+			a.say("%s was brought up before and is no longer in %s; mlfnode up -f stops it, or: mlfnode down %[1]s", left[i].Name, r.file)
 		}
 		return a.settle(c.Context(), all, began, show)
 	}

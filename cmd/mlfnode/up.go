@@ -23,6 +23,7 @@ type remote struct {
 	key       string // of gpu-setup, which has no cluster
 	acceptNew bool
 	dryRun    bool
+	take      bool
 	tokenFile string
 	letters   map[string]*string
 }
@@ -43,7 +44,9 @@ func (a *app) upCommand() *cobra.Command {
 workers started as services, and waits until they are at work. Nothing needs to be installed there before, no root either.
 
 What is there already is left alone, so run it again after a problem: only what is missing is done. The cluster is kept in
-cluster.yaml, which -f and the other commands read. A letter given beside -f takes the place of what the file says.`,
+cluster.yaml, which -f and the other commands read. A letter given beside -f takes the place of what the file says. With -f, machines
+that were brought up before and are no longer in the file are stopped, and their trials go to the others. A change of roles that the
+machines can't make is refused before anything is changed; --dry-run says what would be done, and fails where it would be refused.`,
 		Example: `  mlfnode up -a hostA,hostB,hostC -r ML -d chainer -m 1 -w 2,3
   mlfnode up -a ada@hostA,hostB:2222 -i ~/.ssh/id_ed25519 -m local -w local,1,2
   mlfnode up -a hostD -w 1 -b hostA     attach a worker to a master that runs already
@@ -63,6 +66,7 @@ cluster.yaml, which -f and the other commands read. A letter given beside -f tak
 		r.letters[l.letter] = c.Flags().StringP(l.name, l.letter, "", l.text)
 	}
 	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "look at the machines and say what would be done")
+	c.Flags().BoolVar(&r.take, "take", false, "take machines away from another cluster, whose trials there end")
 	c.Flags().StringVar(&r.tokenFile, "token-file", "", "with -b: file with the token of that master; - is standard input")
 	return c
 }
@@ -127,6 +131,7 @@ func (r *remote) described(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
 
 func (a *app) up(c *cobra.Command, r *remote) error {
 	began := time.Now()
+	again := r.file != ""
 	cluster, changed, err := r.described(c)
 	if err != nil {
 		return err
@@ -148,6 +153,12 @@ func (a *app) up(c *cobra.Command, r *remote) error {
 			return err
 		}
 	}
+	if again {
+		if o.Applied, err = bootstrap.LoadApplied(r.file); err != nil {
+			return err
+		}
+	}
+	o.Take, o.Record = r.take, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
 	o.Welcome = a.welcome
 	o.Token = func(ctx context.Context) (string, error) {
 		t, err := a.token(ctx, r.tokenFile)

@@ -58,7 +58,15 @@ func TestLife(t *testing.T) {
 	t.Run("supervisor killed", func(t *testing.T) { orphan(t, worker, two) })
 	t.Run("forgotten", func(t *testing.T) { forgotten(t, master, worker, two) })
 	t.Run("other cluster", func(t *testing.T) { otherCluster(t, master, worker, one, two) })
+	t.Run("other role", func(t *testing.T) { otherRole(t, worker, two) })
 	t.Run("hung", func(t *testing.T) { hung(t, worker, two) })
+	t.Run("another master", func(t *testing.T) {
+		await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+		anotherMaster(t, newMachine(t, file), worker, two)
+		two.Wanted.Token = token(t, master)
+		master.run("forget", "two")
+		wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "wrote node.yaml", "joined", "started")
+	})
 	t.Run("stop", func(t *testing.T) { stopAll(t, master, worker) })
 }
 
@@ -196,6 +204,43 @@ func otherCluster(t *testing.T, master, worker *machine, one, two bootstrap.Orde
 	two.Wanted.Token = token(t, master)
 	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "joined", "started")
 	await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+}
+
+// unchanged fails unless the order is refused for the reason, with the settings left as they are.
+func unchanged(t *testing.T, m *machine, o bootstrap.Order, cause string) {
+	t.Helper()
+	before, _ := os.ReadFile(m.Config())
+	r := m.act(bootstrap.ActionStart, o)
+	if r.Problem == nil || !strings.Contains(r.Problem.Cause, cause) {
+		t.Errorf("got %+v, want %q", r.Problem, cause)
+	}
+	if after, _ := os.ReadFile(m.Config()); string(after) != string(before) || !m.mustAct(bootstrap.ActionLook, o).Seen.Working {
+		t.Errorf("the node was changed by an order that was refused:\n%s", after)
+	}
+}
+
+// otherRole has the worker become a master.
+func otherRole(t *testing.T, worker *machine, two bootstrap.Order) {
+	wanted := *two.Wanted
+	wanted.Role = "master"
+	unchanged(t, worker, bootstrap.Order{Wanted: &wanted}, "this machine is the worker two of its cluster, and is to be a master")
+}
+
+// anotherMaster has the worker join another cluster, which it does when that is meant, and come back.
+func anotherMaster(t *testing.T, other, worker *machine, two bootstrap.Order) {
+	ports := freePorts(t, "127.0.0.65", 3)
+	other.mustAct(bootstrap.ActionStart, bootstrap.Order{Wanted: &bootstrap.Wanted{Role: "master", Config: settings("127.0.0.65", "third", ports) + "worker: false\n"}})
+	wanted := *two.Wanted
+	wanted.Seeds, wanted.NATS, wanted.Gossip = []string{"127.0.0.65:" + strconv.Itoa(ports[0])}, ports[1], ports[2]
+	wanted.Token = token(t, other)
+	unchanged(t, worker, bootstrap.Order{Wanted: &wanted}, "is the node two of another cluster, whose master is at 127.0.0.61:")
+	wanted.Take = true
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, bootstrap.Order{Wanted: &wanted}), "wrote node.yaml", "joined", "started")
+	await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+	r := worker.mustAct(bootstrap.ActionStop, bootstrap.Order{Leave: true})
+	if r.Seen.Joined {
+		t.Errorf("got %+v after it has left, want it not joined", r.Seen)
+	}
 }
 
 // hung stops a node whose agent does nothing any more.

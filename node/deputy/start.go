@@ -41,7 +41,7 @@ func (w *work) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.checkPorts(cfg); err != nil {
+	if err := errors.Join(w.fits(ctx, cfg), w.checkPorts(cfg)); err != nil {
 		return err
 	}
 	if err := w.configure(text); err != nil {
@@ -194,9 +194,6 @@ func (w *work) enter(ctx context.Context, cfg node.Config) (ready bool, err erro
 	switch {
 	case err != nil && !errors.Is(err, trust.ErrNoIdentity):
 		return false, err
-	case joined && string(id.Role) != want.Role:
-		return false, &shell.Problem{Cause: fmt.Sprintf("this machine is a %s of a cluster, and is to be a %s", id.Role, want.Role),
-			Cure: "take it down with --purge first, which removes what it has stored"}
 	case want.Role == string(trust.Master):
 		return true, nil
 	}
@@ -220,12 +217,31 @@ func (w *work) enter(ctx context.Context, cfg node.Config) (ready bool, err erro
 	return true, nil
 }
 
-// accepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
-// given the benefit of the doubt.
-func (w *work) accepted(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
-	if node.Refused(cfg) {
-		return false
+// fits refuses a machine whose credentials are for another role or another cluster, before anything is written.
+func (w *work) fits(ctx context.Context, cfg node.Config) error {
+	want := w.order.Wanted
+	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
+	switch {
+	case errors.Is(err, trust.ErrNoIdentity):
+		return nil
+	case err != nil:
+		return err
+	case string(id.Role) != want.Role:
+		return bootstrap.OtherRole(string(id.Node), string(id.Role), want.Role)
+	case want.Role == string(trust.Master), want.Take, node.Refused(cfg), !w.foreignTo(ctx, cfg, id):
+		return nil
 	}
+	old := w.currentSeed()
+	for _, seed := range want.Seeds { // the master that this machine has had was made anew
+		if address, err := node.WithPort(seed, node.DefaultAPIPort); err == nil && address == old {
+			return nil
+		}
+	}
+	return bootstrap.OtherCluster(string(id.Node), old)
+}
+
+// foreignTo reports whether the master is known to be of another cluster than the credentials.
+func (w *work) foreignTo(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	d := tls.Dialer{Config: trust.PinOf(id.CA).Client()}
@@ -233,7 +249,13 @@ func (w *work) accepted(ctx context.Context, cfg node.Config, id *trust.Identity
 	if err == nil {
 		_ = c.Close() // nothing was sent
 	}
-	return !errors.Is(err, trust.ErrWrongCA)
+	return errors.Is(err, trust.ErrWrongCA)
+}
+
+// accepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
+// given the benefit of the doubt.
+func (w *work) accepted(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
+	return !node.Refused(cfg) && !w.foreignTo(ctx, cfg, id)
 }
 
 // joinPatience is how long a join waits for an agent that the master has refused to let go of the state folder.

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor"
 	"mlfnode/node/service"
@@ -44,6 +46,11 @@ func (w *work) stopAll(ctx context.Context) error {
 	if err := errors.Join(failed...); err != nil {
 		w.reply.Seen = &seen
 		return err
+	}
+	if w.order.Leave && seen.Role == string(trust.Worker) {
+		if err := node.Leave(node.Config{StateDir: w.State()}); err != nil {
+			return err
+		}
 	}
 	if w.order.Purge && len(seen.Left) == 0 {
 		if err := w.purge(); err != nil {

@@ -1,0 +1,236 @@
+package bootstrap
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// OtherRole says that a machine has another role than it is to have.
+func OtherRole(node, has, wanted string) *shell.Problem {
+	p := &shell.Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, and is to be a %s", has, node, wanted)}
+	if has == string(Master) {
+		p.Cure = "leave it the master, for it keeps the results; README, \"Moving the master\", says how another machine takes them over"
+	} else {
+		p.Cure = fmt.Sprintf("a worker keeps no results, so make it new: mlfnode down %s --purge, then up again; to move the master, see README, \"Moving the master\"", node)
+	}
+	return p
+}
+
+// OtherCluster says that a machine is a node of another cluster.
+func OtherCluster(node, master string) *shell.Problem {
+	at := ""
+	if master != "" {
+		at = ", whose master is at " + cleanLine(master)
+	}
+	return problem(fmt.Sprintf("this machine is the node %s of another cluster%s; its trials would end", node, at),
+		"leave it out; or use another folder there with -r, and other ports; or take it away from that cluster with --take")
+}
+
+// agrees reports whether no machine has another role than it is to have: else nothing is done on any of them, for a half of a
+// change of roles is a cluster without a master. Machines of other clusters are refused one by one.
+func (r *run) agrees(boss *machine) bool {
+	agreed := true
+	for _, m := range r.machines {
+		if !r.well(m) || m.seen == nil || m.seen.Role == "" || len(m.Roles) == 0 {
+			continue
+		}
+		wanted := Worker
+		if m.Is(Master) {
+			wanted = Master
+		}
+		switch {
+		case m.seen.Role != string(wanted):
+			agreed = false
+			r.step(m, Check, func() (string, error) { return "", OtherRole(m.seen.Node, m.seen.Role, string(wanted)) })
+		case wanted == Worker && boss != nil && r.foreign(m, boss):
+			r.step(m, Check, func() (string, error) { return "", OtherCluster(m.seen.Node, seedOf(m.seen.Config)) })
+		}
+	}
+	if !agreed {
+		for _, m := range r.machines {
+			r.note(m, "nothing was changed, since not all machines can have the roles that they are to have")
+		}
+	}
+	return agreed
+}
+
+// foreign reports whether a worker is known to be of another cluster than the master is, or will make. One whose master was made
+// anew at the same place comes back to it.
+func (r *run) foreign(m, boss *machine) bool {
+	if r.Take || !m.seen.Joined || m.seen.Cluster == "" || boss.facts == nil || boss.seen != nil && boss.seen.Cluster == m.seen.Cluster {
+		return false
+	}
+	if boss.seen == nil && boss.facts.Digest != "" {
+		return false // it could not be asked; the deputy looks again
+	}
+	w, err := r.wanted(m, boss)
+	return err == nil && !slices.Contains(w.Seeds, seedOf(m.seen.Config))
+}
+
+// seedOf gives the line seed of a node.yaml.
+func seedOf(config string) string {
+	var c struct {
+		Seed string `yaml:"seed"`
+	}
+	_ = yaml.Unmarshal([]byte(config), &c) // one that can't be read has no seed
+	return c.Seed
+}
+
+// foresee says for each machine what a run that changes something would do.
+func (r *run) foresee(boss *machine) {
+	r.each(r.machines, func(m *machine) {
+		r.step(m, Plan, func() (string, error) {
+			would, err := r.would(m, boss)
+			if len(would) == 0 || err != nil {
+				return "", err
+			}
+			return "would " + strings.Join(would, ", "), nil
+		})
+	})
+}
+
+// Plan is the step of a dry run.
+const Plan Step = "plan"
+
+// would lists what is to be done on a machine.
+func (r *run) would(m, boss *machine) (would []string, err error) {
+	seen := m.seen
+	if seen == nil {
+		seen = &Seen{}
+	}
+	runs := seen.Service != "" || seen.Active
+	if m.removed || len(m.Roles) == 0 {
+		if m.removed && m.facts.Digest != "" {
+			return []string{"stop it, for it is no longer in the cluster"}, nil
+		}
+		if runs {
+			would = append(would, "stop it")
+		}
+		return would, nil
+	}
+	b, err := r.Builds.fitting(m.facts)
+	if err != nil {
+		return nil, err
+	}
+	w, err := r.wanted(m, boss)
+	if err != nil {
+		return nil, err
+	}
+	ships, writes := m.facts.Digest != b.digest, !w.agrees(seen.Config)
+	joins := m.Is(Worker) && !m.Is(Master) && (!seen.Joined || seen.Node != m.Name || boss != nil && boss.seen != nil && boss.seen.Cluster != seen.Cluster)
+	if ships {
+		would = append(would, "ship mlfnode")
+	}
+	if writes {
+		would = append(would, "write node.yaml")
+	}
+	if joins {
+		would = append(would, "join")
+	}
+	switch {
+	case !runs && len(seen.Problems) > 0 && !writes:
+		return nil, &seen.Problems[0] // it would not start
+	case !runs || !seen.Active:
+		would = append(would, "start")
+	case ships || writes || joins || seen.Stale:
+		would = append(would, "restart")
+	}
+	return would, nil
+}
+
+// agrees reports whether a node.yaml is what is wanted, whichever of the seeds was chosen.
+func (w *Wanted) agrees(config string) bool {
+	if w.Role == string(Master) {
+		return config == w.Config
+	}
+	text := strings.TrimRight(w.Config, "\n") + "\n"
+	seed := seedOf(config)
+	return config == text+"seed: "+seed+"\n" && (slices.Contains(w.Seeds, seed) || len(w.Seeds) == 1 && strings.HasPrefix(seed, w.Seeds[0]))
+}
+
+// addRemoved adds the machines that were brought up the last time and are not in the cluster any more.
+func (r *run) addRemoved() {
+	for _, h := range r.Cluster.Left(r.Applied) {
+		r.machines = append(r.machines, &machine{Host: &h, removed: true})
+		r.outcomes[h.Name] = &Outcome{Host: h.Name, Address: h.Address, OK: true, Changed: []string{}}
+	}
+}
+
+// Left lists the hosts that were brought up the last time, nil for none, and that the cluster does not have, neither by address
+// nor by name: a host under another address keeps its node's name.
+func (c *Cluster) Left(applied *Cluster) []Host {
+	if applied == nil || applied.Root != cmp.Or(c.Root, DefaultRoot) {
+		return nil
+	}
+	var left []Host
+	for _, h := range applied.Hosts {
+		has := func(o Host) bool { return o.Address == h.Address || cmp.Or(o.Name, freeName(&o, "", nil)) == h.Name }
+		if h.Name != "" && !slices.ContainsFunc(c.Hosts, has) {
+			h.Roles = nil
+			left = append(left, h)
+		}
+	}
+	return left
+}
+
+// record remembers the machines of the cluster, and of those that it no longer has the ones that may still run something.
+func (r *run) record() error {
+	if r.Record == nil {
+		return nil
+	}
+	c := &Cluster{Root: r.Cluster.Root, Key: r.Cluster.Key, Attach: r.Cluster.Attach}
+	for _, m := range r.machines {
+		if !m.removed || !m.stopped {
+			h := *m.Host
+			h.Settings = yaml.Node{}
+			c.Hosts = append(c.Hosts, h)
+		}
+	}
+	return r.Record(c)
+}
+
+// dismiss stops the machines that the cluster no longer has, and has the master forget them. Their trials go to other nodes.
+func (r *run) dismiss(ctx context.Context, boss *machine) {
+	r.each(r.machines, func(m *machine) {
+		if !m.removed {
+			return
+		}
+		if r.first(m) != nil { // it is one of the cluster's machines, by another name
+			m.stopped = true
+			return
+		}
+		if m.seen != nil && m.seen.Active {
+			r.noteRunning(ctx, m)
+		}
+		worker := m.seen != nil && m.seen.Role == string(Worker)
+		if r.stop(ctx, m, Order{Leave: worker}); !r.well(m) {
+			return
+		}
+		m.stopped = true
+		r.note(m, "it is no longer in the cluster, and was stopped; its files stay in "+m.facts.Place.Root)
+		if worker && boss != nil && r.well(boss) && m.seen.Cluster == boss.seen.Cluster {
+			if err := boss.forget(ctx, m.seen.Node); err != nil {
+				r.note(m, ProblemOf(err).Cause)
+			}
+		}
+	})
+	if err := r.record(); err != nil && boss != nil {
+		r.note(boss, ProblemOf(err).Cause)
+	}
+}
+
+// fail has all machines that are well have the same problem.
+func (r *run) fail(boss *machine, workers []*machine, err error) {
+	all := workers
+	if boss != nil {
+		all = append([]*machine{boss}, workers...)
+	}
+	r.each(all, func(m *machine) { r.step(m, Start, func() (string, error) { return "", err }) })
+}
