@@ -17,7 +17,7 @@ var layers = [][]string{
 	{"node"},
 	{"node/monitor", "node/master", "node/worker"},
 	{"node/api", "node/executor", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
-	{"projects", "node/durable", "node/private"},
+	{"projects", "node/durable", "node/private", "node/processid"},
 	{"grid"},
 }
 

@@ -2,6 +2,7 @@ package deputy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +22,7 @@ import (
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/node"
+	"mlfnode/node/processid"
 	"mlfnode/node/service"
 )
 
@@ -52,8 +55,8 @@ func (w *work) launchService(ctx context.Context, r record) error {
 // launchBackground starts the supervisor, or has the one that is there start itself and the agent anew.
 func (w *work) launchBackground(ctx context.Context, _ record) error {
 	old := w.agentPID(ctx)
-	if pid := supervisor(w.Place); pid > 0 {
-		if err := unix.Kill(pid, unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
+	if own, _ := supervisor(w.Place); own.PID > 0 {
+		if err := own.Signal(unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("have the node start anew: %w", err)
 		}
 	} else if err := w.startSupervisor(); err != nil {
@@ -155,19 +158,50 @@ func lastLines(file string, n int) string {
 	return string(bytes.Join(lines[max(0, len(lines)-n):], []byte("\n")))
 }
 
-// supervisor gives the process of the supervisor that has the lock of the root folder, 0 when there is none.
-func supervisor(p bootstrap.Place) int {
+// supervisor gives the process of the supervisor that has the lock of the root folder, the zero ID when there is none. Elsewhere
+// names the machine on which one runs that shares the folder with this one, "" for none: its number means nothing here.
+func supervisor(p bootstrap.Place) (own processid.ID, elsewhere string) {
 	f, err := os.Open(supervisorLock(p))
 	if err != nil {
-		return 0
+		return own, ""
 	}
 	defer f.Close()
 	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
-		return 0
+		return own, ""
 	}
-	b, _ := io.ReadAll(io.LimitReader(f, 32))
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-	return pid
+	b, _ := io.ReadAll(io.LimitReader(f, 1<<10))
+	line, host, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	id, err := processid.Parse(line)
+	if err != nil {
+		return own, "" // it is being written
+	}
+	if id.Boot == "" { // of a version that wrote the number alone
+		return supervising(p, id.PID), ""
+	}
+	if !id.Alive() {
+		return own, cmp.Or(host, "another machine")
+	}
+	return id, ""
+}
+
+// supervising names the process with a number, if that is a supervisor of the root folder.
+func supervising(p bootstrap.Place, pid int) processid.ID {
+	id, _ := processid.Of(pid)
+	line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	if args := strings.Split(string(line), "\x00"); !slices.Contains(args, Supervise) || !slices.Contains(args, p.Root) {
+		return processid.ID{}
+	}
+	return id
+}
+
+// elsewhere refuses a root folder whose node another machine runs.
+func (w *work) elsewhere() error {
+	_, host := supervisor(w.Place)
+	if host == "" {
+		return nil
+	}
+	return &shell.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", w.Root, host),
+		Cure: "do it there; or choose another folder for this machine with -r, on a disk of its own"}
 }
 
 // removeFile removes a file that may be missing.

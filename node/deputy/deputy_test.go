@@ -129,7 +129,7 @@ func freePorts(t *testing.T, address string, n int) []int {
 
 // settings gives node.yaml for a node on a loopback address.
 func settings(address, name string, ports []int) string {
-	return fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name, address, ports[0], ports[1], ports[2])
+	return bootstrap.NodeHeading + fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name, address, ports[0], ports[1], ports[2])
 }
 
 // await waits until ok.

@@ -154,15 +154,12 @@ func cutOff(t *testing.T, worker *machine, two bootstrap.Order) {
 
 // orphan kills the supervisor.
 func orphan(t *testing.T, worker *machine, two bootstrap.Order) {
-	pid := supervisor(worker.Place)
-	p, err := os.FindProcess(pid)
-	if err == nil {
-		err = p.Kill()
-	}
-	if err != nil {
+	own, _ := supervisor(worker.Place)
+	pid := own.PID
+	if err := own.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the supervisor is gone", func() bool { return supervisor(worker.Place) == 0 })
+	await(t, "the supervisor is gone", func() bool { return !own.Alive() })
 	if s := worker.mustAct(bootstrap.ActionStart, two).Seen; !s.Active || s.Service != bootstrap.ServiceBackground || s.PID == pid {
 		t.Errorf("got %+v after the supervisor was killed, want another one", s)
 	}
@@ -246,7 +243,7 @@ func anotherMaster(t *testing.T, other, worker *machine, two bootstrap.Order) {
 // hung stops a node whose agent does nothing any more.
 func hung(t *testing.T, worker *machine, two bootstrap.Order) {
 	for _, p := range agents(worker.Place) {
-		if err := unix.Kill(p.pid, unix.SIGSTOP); err != nil {
+		if err := unix.Kill(p.PID, unix.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -83,8 +83,8 @@ func (w *work) seeService(ctx context.Context, s *bootstrap.Seen) {
 			s.Service, s.PID, s.Linger = s.CanService, state.PID, state.Linger
 		}
 	}
-	if pid := supervisor(w.Place); pid > 0 {
-		s.Service, s.PID = bootstrap.ServiceBackground, pid
+	if own, _ := supervisor(w.Place); own.PID > 0 {
+		s.Service, s.PID = bootstrap.ServiceBackground, own.PID
 	}
 }
 

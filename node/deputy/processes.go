@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node/processid"
 )
 
 // process is one that runs the node's program.
 type process struct {
-	pid  int
+	processid.ID
 	args []string
 }
 
@@ -45,7 +46,9 @@ func processes(p bootstrap.Place) []process {
 			continue
 		}
 		line, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
-		found = append(found, process{pid, strings.Split(string(line), "\x00")})
+		if id, ok := processid.Of(pid); ok {
+			found = append(found, process{id, strings.Split(string(line), "\x00")})
+		}
 	}
 	return found
 }
@@ -76,14 +79,14 @@ func lineage() []int {
 // end has processes end by a signal, and kills those that have not after a while.
 func end(ctx context.Context, list func() []process, signal unix.Signal, patience time.Duration) {
 	for _, p := range list() {
-		_ = unix.Kill(p.pid, signal) // it may be gone
+		_ = p.Signal(signal) // it may be gone
 	}
 	if until(ctx, patience, func() bool { return len(list()) == 0 }) {
 		return
 	}
 	until(ctx, killPatience, func() bool {
 		for _, p := range list() {
-			_ = unix.Kill(p.pid, unix.SIGKILL)
+			_ = p.Signal(unix.SIGKILL)
 		}
 		return len(list()) == 0
 	})

@@ -30,7 +30,7 @@ func (w *work) start(ctx context.Context) error {
 	if err := w.foreign(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(w.strangeFiles(), w.closeFolders()); err != nil {
+	if err := errors.Join(w.elsewhere(), w.strangeFiles(), w.closeFolders()); err != nil {
 		return err
 	}
 	text, err := w.wantedConfig(ctx)
@@ -164,7 +164,7 @@ func (w *work) takenPorts(cfg node.Config, master bool) []doctor.Taken {
 func (w *work) ports(cfg node.Config, master bool) (own, others []doctor.Taken) {
 	mine := map[int]bool{}
 	for _, p := range processes(w.Place) {
-		mine[p.pid] = true
+		mine[p.PID] = true
 	}
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}

@@ -33,6 +33,9 @@ func (w *work) stop(ctx context.Context) error {
 }
 
 func (w *work) stopAll(ctx context.Context) error {
+	if err := w.elsewhere(); err != nil {
+		return err
+	}
 	was, held := w.see(ctx), w.held()
 	left := len(processes(w.Place)) > 0
 	failed := []error{w.endAgent(ctx, was.Service)}
@@ -51,6 +54,7 @@ func (w *work) stopAll(ctx context.Context) error {
 		if err := node.Leave(node.Config{StateDir: w.State()}); err != nil {
 			return err
 		}
+		seen.Joined = false
 	}
 	if w.order.Purge && len(seen.Left) == 0 {
 		if err := w.purge(); err != nil {
@@ -74,18 +78,16 @@ func (w *work) endAgent(ctx context.Context, how string) error {
 
 // stopBackground ends the supervisor, which ends the agent.
 func (w *work) stopBackground(ctx context.Context) {
-	pid := supervisor(w.Place)
-	if pid == 0 {
+	own, _ := supervisor(w.Place)
+	if own.PID == 0 {
 		return
 	}
-	_ = unix.Kill(pid, unix.SIGTERM) // it may be gone
-	if until(ctx, stopPatience, func() bool { return supervisor(w.Place) == 0 }) {
+	_ = own.Signal(unix.SIGTERM) // it may be gone
+	if until(ctx, stopPatience, func() bool { return !own.Alive() }) {
 		return
 	}
-	supervising := func() []process {
-		return slices.DeleteFunc(processes(w.Place), func(p process) bool { return p.pid != pid })
-	}
-	end(ctx, supervising, unix.SIGKILL, killPatience)
+	_ = own.Signal(unix.SIGKILL)
+	until(ctx, killPatience, func() bool { return !own.Alive() })
 	end(ctx, func() []process { return agents(w.Place) }, unix.SIGKILL, killPatience)
 }
 
@@ -113,7 +115,7 @@ func (w *work) reap(ctx context.Context) error {
 func (w *work) left(seen bootstrap.Seen, held []doctor.Taken) []string {
 	var left []string
 	for _, p := range processes(w.Place) {
-		left = append(left, fmt.Sprintf("process %d (%s)", p.pid, strings.TrimSpace(strings.Join(p.args, " "))))
+		left = append(left, fmt.Sprintf("process %d (%s)", p.PID, strings.TrimSpace(strings.Join(p.args, " "))))
 	}
 	if seen.Service != "" {
 		left = append(left, "the service "+service.Unit)

@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node/processid"
 )
 
 const (
@@ -85,9 +85,12 @@ func (w *watch) lock(ctx context.Context) (*os.File, error) {
 		f.Close()
 		return nil, errors.New("another supervisor keeps it running")
 	}
-	err = f.Truncate(0)
+	host, err := os.Hostname()
 	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = f.WriteAt([]byte(processid.Self().String()+"\n"+host+"\n"), 0)
 	}
 	if err != nil {
 		f.Close()

@@ -17,6 +17,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/processid"
 )
 
 // TestKilledKeeper kills a keeper under a running attempt. The agent's slot goes on with another keeper.
@@ -229,13 +230,13 @@ func TestVersions(t *testing.T) {
 
 // TestIdentity checks that a process is not taken for a later one with its number.
 func TestIdentity(t *testing.T) {
-	start, ok := startOf(os.Getpid())
-	self := process{PID: os.Getpid(), Start: start, Boot: bootID()}
+	own, ok := processid.Of(os.Getpid())
+	self := process{PID: own.PID, Start: own.Start, Boot: own.Boot}
 	if !ok || !self.alive() {
-		t.Fatalf("this process: got start %d, %v; want it alive", start, ok)
+		t.Fatalf("this process: got start %d, %v; want it alive", own.Start, ok)
 	}
 	for _, other := range []process{
-		{PID: self.PID, Start: start + 1, Boot: self.Boot}, {PID: self.PID, Start: start, Boot: "another"}, {},
+		{PID: self.PID, Start: own.Start + 1, Boot: self.Boot}, {PID: self.PID, Start: own.Start, Boot: "another"}, {},
 	} {
 		if other.alive() {
 			t.Errorf("process %+v is taken for this one", other)

@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/processid"
 )
 
 // Command is the name of the hidden command that makes this program a keeper.
@@ -87,8 +88,8 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 	if err := p.load(settingsFile, &set); err != nil {
 		return err
 	}
-	start, _ := startOf(os.Getpid())
-	self := process{V: version, PID: os.Getpid(), Start: start, Boot: bootID(), Cgroups: executor.OwnCgroups()} // before the executor moves it
+	own := processid.Self()
+	self := process{V: version, PID: own.PID, Start: own.Start, Boot: own.Boot, Cgroups: executor.OwnCgroups()} // before the executor moves it
 	if err := p.save(processFile, self); err != nil {
 		return err
 	}

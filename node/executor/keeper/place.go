@@ -9,10 +9,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/processid"
 )
 
 // place is the folder of one keeper:
@@ -100,42 +101,12 @@ const (
 )
 
 // alive reports whether it is this very process that runs under its number.
-func (p process) alive() bool {
-	start, ok := startOf(p.PID)
-	return ok && start == p.Start && p.Boot == bootID()
-}
+func (p process) alive() bool { return p.named().Alive() }
 
 // kill ends the process, and no other that has got its number meanwhile.
-func (p process) kill() {
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if err != nil {
-		return
-	}
-	defer unix.Close(fd)
-	if p.alive() { // it was when the descriptor was its own already
-		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-	}
-}
+func (p process) kill() { _ = p.named().Signal(unix.SIGKILL) } // it may be gone
 
-func bootID() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without one, start times alone must do
-	return strings.TrimSpace(string(b))
-}
-
-// startOf gives the start time of a live process: field 22 of proc_pid_stat(5), counted from the name in parentheses.
-func startOf(pid int) (start uint64, ok bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, false
-	}
-	text := string(b)
-	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
-		return 0, false
-	}
-	start, err = strconv.ParseUint(f[19], 10, 64)
-	return start, err == nil
-}
+func (p process) named() processid.ID { return processid.ID{PID: p.PID, Start: p.Start, Boot: p.Boot} }
 
 // socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for the final zero.
 const socketLimit = 107

@@ -14,6 +14,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/executor"
 	"mlfnode/node/private"
+	"mlfnode/node/processid"
 )
 
 // server is the state of a keeper.
@@ -180,7 +181,8 @@ func (r *run) kept() bool { return r.name != "" && !r.dropped }
 func (r *run) held() held {
 	h := held{ID: r.id, Name: r.name, PID: r.pid, Outcome: r.outcome}
 	if r.outcome == nil && r.pid != 0 {
-		h.Start, _ = startOf(r.pid)
+		program, _ := processid.Of(r.pid)
+		h.Start = program.Start
 	}
 	return h
 }
