@@ -53,7 +53,7 @@ type Options struct {
 	Record  func(*Cluster) error
 	Files   *Files // pushed to each machine; nil for no project
 	// Welcome gives the person who runs up access to the cluster of a master that has come up: addresses are where its API may
-	// be reached, and token makes a token for an operator. It returns what to note.
+	// be reached, and token makes a token for an admin. It returns what to note.
 	Welcome func(ctx context.Context, addresses []string, token func() (string, error)) string
 	// Agree is asked before results are removed, with a line for each loss. Its error is that of Down, which has changed nothing then.
 	Agree func(ctx context.Context, losses []string) error
@@ -236,7 +236,7 @@ func (r *run) welcome(ctx context.Context, boss *machine) {
 	for _, host := range boss.ways() {
 		addresses = append(addresses, net.JoinHostPort(host, strconv.Itoa(p.API)))
 	}
-	said := r.Welcome(ctx, addresses, func() (string, error) { return r.makeToken(ctx, boss, "--role", "operator", "--note", "up") })
+	said := r.Welcome(ctx, addresses, func() (string, error) { return r.makeToken(ctx, boss, "--role", "admin", "--note", "up") })
 	if said != "" {
 		r.note(boss, said)
 	}

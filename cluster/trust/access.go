@@ -12,7 +12,7 @@ import (
 // Grant is what a bearer may do.
 type Grant struct {
 	ID   string // of the token
-	Role Role   // operator or viewer
+	Role Role   // admin, operator or viewer
 	Note string
 	Node grid.NodeID // where the token was given out, if at a join
 }
@@ -28,7 +28,7 @@ func (a *Authority) CheckAccess(bearer string) (Grant, error) {
 	if err := r.check(t.ID, a.clock()); err != nil {
 		return Grant{}, err
 	}
-	if r.Role != RoleOperator && r.Role != RoleViewer {
+	if !r.Role.forPeople() {
 		return Grant{}, fmt.Errorf("the %w: a node token lets machines join, and nothing else (%s)", ErrWrongRole, t.ID)
 	}
 	return Grant{ID: t.ID, Role: r.Role, Note: r.Note, Node: r.Node}, nil

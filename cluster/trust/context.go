@@ -118,8 +118,8 @@ func (c Context) Validate() error {
 	if _, ok := parseBearer(c.Token); c.Token != "" && !ok {
 		problems = append(problems, errors.New("token is not <id>.<secret>"))
 	}
-	if c.Role != "" && c.Role != RoleOperator && c.Role != RoleViewer {
-		problems = append(problems, fmt.Errorf("role is %.40q, which is not operator or viewer", string(c.Role)))
+	if c.Role != "" && !c.Role.forPeople() {
+		problems = append(problems, fmt.Errorf("role is %.40q, which is not admin, operator or viewer", string(c.Role)))
 	}
 	if c.Node != "" {
 		if err := CheckNodeName(c.Node); err != nil {

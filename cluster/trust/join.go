@@ -48,7 +48,7 @@ func proofOf(hash [sha256.Size]byte, nonce, csr []byte, node grid.NodeID) []byte
 // Join makes a machine a node. Whatever it asks for, it becomes a worker under the name that the proof covers.
 //
 // It returns ErrReplay, ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest; nothing has changed
-// then. The same key may join again, which costs the token no further use and ends the access token that it got before.
+// then. The same key may join again by the same name, which costs the token no further use and ends the access token that it got before.
 func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	if err := a.checkProof(r); err != nil {
 		return JoinAnswer{}, err
@@ -120,7 +120,7 @@ func requestedKey(der []byte) (*ecdsa.PublicKey, error) {
 	return key, nil
 }
 
-// useToken counts a use of the token for that key, and makes the access token that comes with it.
+// useToken counts a use of the token for that key and name, and makes the access token that comes with it.
 func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access string, role Role, err error) {
 	now := a.clock()
 	err = a.tokens.change(func(all map[string]tokenRecord) error {
@@ -131,11 +131,13 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 		if err := r.checkJoin(id, now); err != nil {
 			return err
 		}
-		if !slices.Contains(r.Keys, digest) {
+		// A use is a key by a name: one key must not take many names. Older records have the key alone.
+		use := digest + " " + string(node)
+		if !slices.Contains(r.Keys, use) && !slices.Contains(r.Keys, digest) {
 			if r.Uses > 0 && len(r.Keys) >= r.Uses {
 				return fmt.Errorf("the %w: it has been used as often as it may (%s); ask for a new one", ErrExpired, id)
 			}
-			r.Keys = append(slices.Clone(r.Keys), digest)
+			r.Keys = append(slices.Clone(r.Keys), use)
 			all[id] = r
 		}
 		for child, c := range all {

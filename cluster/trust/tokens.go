@@ -22,7 +22,7 @@ type tokenRecord struct {
 	Expires time.Time   `json:"expires,omitzero"`
 	Revoked time.Time   `json:"revoked,omitzero"`
 	Uses    int         `json:"uses,omitempty"`   // how many machines may join, 0 for any number
-	Keys    []string    `json:"keys,omitempty"`   // fingerprints of the machines that did
+	Keys    []string    `json:"keys,omitempty"`   // fingerprint and name of the machines that did
 	Parent  string      `json:"parent,omitempty"` // the token that was joined with, for an access token
 	Node    grid.NodeID `json:"node,omitempty"`   // the node that joined, for an access token
 }

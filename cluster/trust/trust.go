@@ -36,6 +36,7 @@ type Role string
 // The roles of tokens.
 const (
 	RoleNode     Role = "node"     // join machines, nothing else
+	RoleAdmin    Role = "admin"    // what an operator may, and tokens, keys and which nodes there are
 	RoleOperator Role = "operator" // everything about sweeps and nodes
 	RoleViewer   Role = "viewer"   // read
 	RoleNone     Role = "none"     // only in TokenSpec.User: whoever joins gets no access token
@@ -44,11 +45,14 @@ const (
 // ParseRole reads the role of a token as users write it.
 func ParseRole(text string) (Role, error) {
 	switch r := Role(text); r {
-	case RoleNode, RoleOperator, RoleViewer:
+	case RoleNode, RoleAdmin, RoleOperator, RoleViewer:
 		return r, nil
 	}
-	return "", fmt.Errorf("%q is no role; use node, operator or viewer", text)
+	return "", fmt.Errorf("%q is no role; use node, operator, viewer or admin", text)
 }
+
+// forPeople reports whether a token of the role lets a person use the cluster.
+func (r Role) forPeople() bool { return r == RoleAdmin || r == RoleOperator || r == RoleViewer }
 
 // What callers tell apart.
 var (

@@ -40,6 +40,7 @@ func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() 
 	for _, address := range addresses {
 		var c trust.Context
 		if c, why = introduce(ctx, address, token); why == nil {
+			c.Role = trust.RoleAdmin
 			if why = node.SaveContext(c); why == nil {
 				return "commands of this user go to this cluster now"
 			}
@@ -61,7 +62,7 @@ func (a *app) welcomed(ctx context.Context, addresses []string) (known, wasDown 
 		return false, false
 	}
 	c, err := trust.LoadContext(file)
-	if err != nil || !slices.ContainsFunc(c.Master, func(m string) bool { return slices.Contains(addresses, m) }) {
+	if err != nil || c.Role != trust.RoleAdmin || !slices.ContainsFunc(c.Master, func(m string) bool { return slices.Contains(addresses, m) }) {
 		return false, false
 	}
 	contact, err := node.FindContact("")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"mlfnode/cluster/bootstrap"
 	"mlfnode/node"
 )
 
@@ -124,7 +125,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 
 // settings loads the configuration, with the global flags over it.
 func (a *app) settings() (node.Config, error) {
-	cfg, err := node.LoadConfig(a.config)
+	cfg, err := node.LoadConfig(a.configFile())
 	if err != nil {
 		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
 	}
@@ -143,6 +144,23 @@ func (a *app) settings() (node.Config, error) {
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
 	return cfg, nil
+}
+
+// configFile is the settings file that was named; else, for a program that up has put into its folder on a machine, the node.yaml
+// of the node there: ROOT/node.yaml for ROOT/bin/mlfnode. "" is for the usual places.
+func (a *app) configFile() string {
+	if a.config != "" || a.state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
+		return a.config
+	}
+	self, err := os.Executable()
+	if err != nil || filepath.Base(filepath.Dir(self)) != "bin" {
+		return ""
+	}
+	file := filepath.Join(filepath.Dir(filepath.Dir(self)), "node.yaml")
+	if b, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(b), bootstrap.NodeHeading) {
+		return "" // it is somebody else's, as in a source tree
+	}
+	return file
 }
 
 // colours reports whether w is a terminal that may be coloured.

@@ -15,10 +15,11 @@ func (a *app) tokenCommand() *cobra.Command {
 	var ask api.NewToken
 	c := &cobra.Command{
 		Use: "token", Short: "Make a token that lets a machine join or a person use the cluster", Args: noArgument,
-		Long: `Make a token and print what to type elsewhere. It is done on the master.
+		Long: `Make a token and print what to type elsewhere. It is done on the master's machine, where mlfnode up was typed, or with an admin
+token.
 
 A node token lets machines join, and gives who joins the role --user. An operator token is for a person, on a laptop say, who may
-do everything about sweeps; a viewer token is for reading. The token names the cluster's authority, so nobody can pretend to be
+do everything about sweeps; a viewer token is for reading, and an admin token for tokens and nodes, too. The token names the cluster's authority, so nobody can pretend to be
 the master.`,
 		Example: "  mlfnode token\n  mlfnode token --uses 1 --expires 1h\n  mlfnode token --role operator --note \"Ada's laptop\"",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -29,7 +30,7 @@ the master.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&ask.Role, "role", "node", "what the token is for: node, operator or viewer")
+	f.StringVar(&ask.Role, "role", "node", "what the token is for: node, operator, viewer or admin")
 	f.DurationVar(&ask.Expires, "expires", 24*time.Hour, "how long it is good, as in 1h; 0 is for ever, the default of other roles than node")
 	f.IntVar(&ask.Uses, "uses", 0, "how many machines may join with it; 0 is any number")
 	f.StringVar(&ask.User, "user", "", "role of who joins with a node token: operator, viewer or none (default operator)")
@@ -116,7 +117,7 @@ func (a *app) tokenUseCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "use", Short: "Save a token, so that your commands go to its cluster", Args: noArgument,
-		Long: `Save an operator or viewer token with the address of its master. From then on your commands go to that cluster; --local keeps
+		Long: `Save an operator, viewer or admin token with the address of its master. From then on your commands go to that cluster; --local keeps
 one on this machine. The token is taken from MLF_CLUSTER_TOKEN or --token-file, or asked for on the terminal.`,
 		Example: "  mlfnode token use --master hostA",
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -19,7 +19,7 @@ const (
 	mayNothing access = iota
 	mayRead
 	mayAct
-	mayOwn // of the master: whoever reaches the socket in the state folder
+	mayOwn // whoever reaches the socket in the master's state folder, or has an admin token
 )
 
 // needs says what a request asks for. Tokens, keys and the registry of nodes are for the owner; joining needs a token of its
@@ -57,7 +57,8 @@ func (m *Monitor) guarded(next http.Handler) http.Handler {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: "ask who runs the master for a new one, made with: mlfnode token --role operator"})
 		case have < need && need == mayOwn:
-			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this is done on the master itself", Hint: "log in there and run the command again"})
+			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this takes the right of an admin, as who has run mlfnode up has",
+				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})
 		case have < need:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is for reading only", Hint: "use one made with: mlfnode token --role operator"})
 		default:
@@ -86,6 +87,8 @@ func (m *Monitor) granted(r *http.Request) (access, error) {
 		return mayNothing, err
 	}
 	switch grant.Role {
+	case trust.RoleAdmin:
+		return mayOwn, nil
 	case trust.RoleOperator:
 		return mayAct, nil
 	case trust.RoleViewer:
