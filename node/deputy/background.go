@@ -169,14 +169,16 @@ func supervisor(p bootstrap.Place) (own processid.ID, elsewhere string) {
 	if unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) == nil {
 		return own, ""
 	}
-	b, _ := io.ReadAll(io.LimitReader(f, 1<<10))
-	line, host, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	id, err := processid.Parse(line)
-	if err != nil {
+	b, _ := io.ReadAll(io.LimitReader(f, 32))
+	number, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || number < 1 {
 		return own, "" // it is being written
 	}
-	if id.Boot == "" { // of a version that wrote the number alone
-		return supervising(p, id.PID), ""
+	b, _ = os.ReadFile(supervisorID(p)) // one that can't be read is as good as none
+	line, host, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
+	id, err := processid.Parse(line)
+	if err != nil || id.PID != number { // the supervisor is of a version that left nothing but its number
+		return supervising(p, number), ""
 	}
 	if !id.Alive() {
 		return own, cmp.Or(host, "another machine")

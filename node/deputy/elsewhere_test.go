@@ -27,14 +27,14 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 	}()
 	mine, _ := processid.Of(c.Process.Pid)
 	tests := []struct {
-		name, lock string
-		host       string // "" for no refusal
+		name, id string
+		host     string // "" for no refusal
 	}{
-		{"a number alone", fmt.Sprintln(mine.PID), ""},
+		{"a number alone", "", ""},
+		{"another number", processid.ID{PID: mine.PID + 1, Start: mine.Start, Boot: "b00"}.String() + "\ngpu1\n", ""},
 		{"another start", processid.ID{PID: mine.PID, Start: mine.Start + 7, Boot: mine.Boot}.String() + "\ngpu1\n", "gpu1"},
 		{"another machine", processid.ID{PID: mine.PID, Start: mine.Start, Boot: "b00"}.String() + "\ngpu2\n", "gpu2"},
 		{"without a host", processid.ID{PID: mine.PID, Start: mine.Start, Boot: "b00"}.String() + "\n", "another machine"},
-		{"nothing yet", "", ""},
 		{"damaged", "x y z\n", ""},
 	}
 	for _, tt := range tests {
@@ -45,7 +45,10 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer f.Close()
-			if _, err := f.WriteString(tt.lock); err != nil {
+			if _, err := fmt.Fprintln(f, mine.PID); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(supervisorID(w.Place), []byte(tt.id), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {

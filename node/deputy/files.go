@@ -19,6 +19,7 @@ import (
 
 func lockFile(p bootstrap.Place) string       { return filepath.Join(p.Root, ".lock") }
 func supervisorLock(p bootstrap.Place) string { return filepath.Join(p.Root, "supervisor.lock") }
+func supervisorID(p bootstrap.Place) string   { return filepath.Join(p.Root, "supervisor.id") }
 func recordFile(p bootstrap.Place) string     { return filepath.Join(p.Root, "up.json") }
 
 // lock takes the root folder for this action, and makes it.

@@ -18,7 +18,7 @@ func ours(p bootstrap.Place) []string {
 	bin := filepath.Dir(p.Program())
 	return []string{
 		p.Program(), filepath.Join(bin, ".digest"), filepath.Join(bin, ".ship-*"), filepath.Join(bin, durable.PartPrefix+"*"),
-		p.Config(), p.State(), p.Log(), p.Log() + ".1", recordFile(p), supervisorLock(p), lockFile(p),
+		p.Config(), p.State(), p.Log(), p.Log() + ".1", recordFile(p), supervisorLock(p), supervisorID(p), lockFile(p),
 		filepath.Join(p.Root, ".wanted.yaml"), filepath.Join(p.Root, durable.PartPrefix+"*"),
 	}
 }

@@ -8,12 +8,14 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node/durable"
 	"mlfnode/node/processid"
 )
 
@@ -86,11 +88,14 @@ func (w *watch) lock(ctx context.Context) (*os.File, error) {
 		return nil, errors.New("another supervisor keeps it running")
 	}
 	host, err := os.Hostname()
+	if err == nil { // first, so that the number is never there without what tells whose it is
+		err = durable.WriteFile(supervisorID(w.Place), []byte(processid.Self().String()+"\n"+host+"\n"), 0o600)
+	}
 	if err == nil {
 		err = f.Truncate(0)
 	}
 	if err == nil {
-		_, err = f.WriteAt([]byte(processid.Self().String()+"\n"+host+"\n"), 0)
+		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	if err != nil {
 		f.Close()

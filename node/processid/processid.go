@@ -50,22 +50,19 @@ func (id ID) Signal(signal unix.Signal) error {
 	return unix.PidfdSendSignal(fd, signal, nil, 0)
 }
 
-// String gives it as Parse reads it: the number first, as files that hold nothing but a number have it.
+// String gives it as Parse reads it.
 func (id ID) String() string { return fmt.Sprintf("%d %d %s", id.PID, id.Start, id.Boot) }
 
-// Parse reads what String gives. A number alone gives an ID without the rest, which is never alive.
+// Parse reads what String gives.
 func Parse(text string) (ID, error) {
 	f := strings.Fields(text)
-	if len(f) != 1 && len(f) != 3 {
+	if len(f) != 3 {
 		return ID{}, fmt.Errorf("read a process: %q is none", text)
 	}
 	var id ID
 	var err error
 	if id.PID, err = strconv.Atoi(f[0]); err != nil || id.PID < 1 {
 		return ID{}, fmt.Errorf("read a process: %q is none", text)
-	}
-	if len(f) == 1 {
-		return id, nil
 	}
 	if id.Start, err = strconv.ParseUint(f[1], 10, 64); err != nil {
 		return ID{}, fmt.Errorf("read a process: %q is none", text)
