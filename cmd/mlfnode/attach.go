@@ -174,6 +174,19 @@ func (a *app) read(ctx context.Context, fn func(*node.Session) error) error {
 // begin finds the node or becomes it, and calls fn with it; to detach, it has one running in the background. It gives the
 // session that fn succeeded with. fn is called again when the node goes away in the middle, so it must bear that.
 func (a *app) begin(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
+	if !detach {
+		cfg, err := a.settings()
+		if err != nil {
+			return nil, err
+		}
+		d, err := a.destination(&cfg)
+		if err == nil {
+			err = a.notInside(&cfg, &d)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	var s *node.Session
 	err := again(func() error {
 		var err error

@@ -4,16 +4,21 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mlfnode/cluster/trust"
+	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 )
 
@@ -152,13 +157,13 @@ func open(t *testing.T, args ...string) *client {
 	return c
 }
 
-// see waits until the command has said something.
-func (c *client) see(text string) {
+// see waits until the command has said one of these texts.
+func (c *client) see(text ...string) {
 	c.t.Helper()
 	limit := time.After(clientPatience)
 	for {
 		said, grown := c.err.now()
-		if strings.Contains(said, text) {
+		if slices.ContainsFunc(text, func(t string) bool { return strings.Contains(said, t) }) {
 			return
 		}
 		select {
@@ -381,5 +386,55 @@ func TestFolderOfAnotherMachine(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	if got := open(t, "sweeps", "--state-dir", dir, "--json").exit(0); got != "[]\n" {
 		t.Errorf("a folder that gpu2 has left: got %s", got)
+	}
+}
+
+// TestSweepInsideATrial has trials that run sweeps themselves: one on the node of the trial is refused with a word, since both would
+// wait for each other, and one that is detached or has a node of its own runs.
+func TestSweepInsideATrial(t *testing.T) {
+	c := newTestCluster(t)
+	c.start()
+	for state, cluster := range map[string]bool{c.state: true, filepath.Join(t.TempDir(), "alone"): false} {
+		t.Setenv("MLF_TRIAL", "outer-1/0")
+		t.Setenv("MLF_OUT", filepath.Join(state, "spool", "1", "out"))
+		inner := func(args ...string) *client { return open(t, append([]string{"--state-dir", state}, args...)...) }
+		for _, args := range [][]string{{"sweep", "-q", "--", "true"}, {"resume", "last"}, {"retry", "last"}} {
+			if args[0] != "sweep" && !cluster {
+				continue // there is nothing to resume yet
+			}
+			if said := inner(args...).exit(1); !strings.Contains(said, "this runs inside trial outer-1/0") || !strings.Contains(said, "try: -d submits it") {
+				t.Errorf("%v in %s: got\n%s", args, state, said)
+			}
+		}
+		if cluster { // alone, the node in the background would outlive the test
+			inner("sweep", "-d", "--", "true").exit(0)
+		}
+		open(t, "--local", "--state-dir", t.TempDir()+"/own", "sweep", "-q", "--", "true").exit(0)
+	}
+}
+
+// TestStopOnAFullDisk stops a sweep whose state is on a full disk: what can't be recorded is said, and the process ends soon.
+func TestStopOnAFullDisk(t *testing.T) {
+	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}} {
+		t.Run(fmt.Sprint(signals), func(t *testing.T) {
+			disk := gridtest.SmallDisk(t, "32m", unix.MNT_DETACH)
+			t.Setenv("HOME", t.TempDir())
+			t.Chdir(t.TempDir())
+			cl := open(t, "--local", "--state-dir", filepath.Join(disk, "state"), "sweep", "--set", "i=0:2000", "--", "sh", "-c", "echo hello; sleep 0.2")
+			cl.see("/2000")
+			fill(t, disk)
+			cl.see("can't be stored", "disk is full")
+			for i, sig := range signals {
+				cl.interrupts.pass(sig, cl.cancel)
+				if sig == syscall.SIGINT && i == 0 {
+					cl.see("sh-1 can't be paused: ", "sh-1 is paused") // there may be room for so little
+				}
+			}
+			said := cl.exit(exitInterrupted)
+			if !strings.Contains(said, "how the last trials of sh-1 ended is not recorded; go on with: mlfnode resume sh-1") &&
+				!strings.Contains(said, "resume with: mlfnode resume sh-1") { // all could be recorded
+				t.Errorf("got\n%s", said)
+			}
+		})
 	}
 }

@@ -20,7 +20,7 @@ const (
 	orderTime = 5 * time.Second
 	// restTime is how long a sweep that was killed may take to be at rest. Then the node ends, which stops its trials as well and
 	// gives them the same time.
-	restTime = 20 * time.Second
+	restTime = 10 * time.Second
 )
 
 var (
