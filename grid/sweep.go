@@ -31,7 +31,7 @@ type Sweep struct {
 	Ended       time.Time `json:"ended,omitzero"`
 	Paused      time.Time `json:"paused,omitzero"`    // since when, with SweepPaused
 	Removing    bool      `json:"removing,omitempty"` // all of it is being removed: nothing changes it any more
-	Problem     string    `json:"problem,omitempty"`  // why the master has cancelled it
+	Problem     string    `json:"problem,omitempty"`  // why the master has paused or cancelled it
 
 	// Environ is the environment of the shell that submitted the sweep, as KEY=value; empty means that of each node.
 	// EnvironAdded is what the user added to either. Both may hold secrets: they are kept only in the store, which is

@@ -45,6 +45,9 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 		}
 	}
 	a.say("%s", summary(v))
+	if v.Problem != "" {
+		a.say("%s: %s", v.Sweep, oneLine(v.Problem))
+	}
 	return nil
 }
 

@@ -153,7 +153,7 @@ func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record,
 	return m.change(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepRunning, grid.SweepPaused:
-			s.State, s.Halt, s.Paused = grid.SweepRunning, false, time.Time{}
+			s.State, s.Halt, s.Paused, s.Problem = grid.SweepRunning, false, time.Time{}, ""
 		case grid.SweepCancelled:
 			return refuse(fmt.Sprintf("%s is cancelled", id), fmt.Sprintf("run what is left of it with: mlfnode retry %s", id))
 		}

@@ -29,6 +29,7 @@ type state struct {
 	lanes map[grid.Lane]bool // known to the queue
 
 	health *health
+	setups map[grid.SweepID]*setups
 
 	followed uint64                  // the last event that the feeds know of
 	suspects map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
@@ -37,7 +38,7 @@ type state struct {
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
-	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth()}
+	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth(), setups: map[grid.SweepID]*setups{}}
 	s.followed, s.unheld = m.caughtUp, map[grid.LeaseID]int{}
 	if m.cfg.Nodes != nil {
 		if err := s.restore(ctx); err != nil {
@@ -70,7 +71,7 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 		err = s.change(ctx, c)
 	case f := <-s.m.folded:
 		s.follow(f)
-		err = s.finishComplete(ctx)
+		err = errors.Join(s.pauseBroken(ctx), s.finishComplete(ctx))
 	case call := <-s.m.calls:
 		call(s)
 		return nil
@@ -167,6 +168,7 @@ func (s *state) forget(id grid.SweepID) {
 		f.settle()
 		delete(s.feeds, id)
 		s.health.forget(id)
+		delete(s.setups, id)
 	}
 }
 
@@ -184,7 +186,11 @@ func (s *state) follow(fd folded) {
 	for i := range fd.changed {
 		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
 			f.apply(&fd.changed[i], now)
+			if fd.changed[i].Change == grid.Began && len(f.sweep.Task.Setup) > 0 {
+				continue // what runs may be its setup step
+			}
 			s.health.note(&fd.changed[i])
+			s.noteSetup(&fd.changed[i])
 		}
 	}
 	for _, r := range fd.released {

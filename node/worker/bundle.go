@@ -2,11 +2,13 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -24,6 +26,8 @@ type bundles struct {
 	cache *projects.Cache
 	store *jetstream.Objects
 
+	active func(grid.SweepID) bool // reports whether trials of a sweep may begin; nil: they may
+
 	mu       sync.Mutex
 	prepared map[string]*prepared
 	locks    map[string]chan struct{} // of the folders of setups
@@ -34,6 +38,9 @@ type prepared struct {
 	done    chan struct{}
 	entries []entry
 	err     error
+
+	failures int       // of its setup step on this node, in a row
+	again    time.Time // before that, a setup step that failed does not run again; guarded by bundles
 }
 
 // shared is the folder that setup steps and programs of all sweeps may keep things in: $MLF_CACHE.
@@ -55,32 +62,105 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	return nil
 }
 
-// of gives the prepared project of a sweep. The first caller prepares it, others wait. A failure is not kept: the attempt
-// that comes after it tries again.
+// of gives the prepared project of a sweep. The first caller prepares it, others wait. A setup step that fails is the failure of the
+// attempt that ran it, and of no other: it is remembered, and those who come or wait meanwhile go on to do so until it may be tried
+// again, by one of them, or the sweep is not active any more. What else goes wrong is not kept.
 func (b *bundles) of(ctx context.Context, r *grid.Sweep, setup func(dir string) error) (*prepared, error) {
 	key := setupKey(r.Bundle, &r.Task)
-	b.mu.Lock()
-	p := b.prepared[key]
-	mine := p == nil
-	if mine {
-		p = &prepared{done: make(chan struct{})}
-		b.prepared[key] = p
-	}
-	b.mu.Unlock()
-	if mine {
-		p.entries, p.err = b.make(ctx, r, setup)
-		if p.err != nil {
-			b.mu.Lock()
-			delete(b.prepared, key)
-			b.mu.Unlock()
+	for {
+		p, mine := b.claim(key)
+		if mine {
+			p.entries, p.err = b.make(ctx, r, setup)
+			b.settle(key, p)
+			close(p.done)
+			return p, p.err
 		}
-		close(p.done)
+		select {
+		case <-p.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if p.failures == 0 {
+			return p, p.err
+		}
+		if err := b.awaitAgain(ctx, r.ID, p); err != nil {
+			return nil, err
+		}
 	}
-	select {
-	case <-p.done:
-		return p, p.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+}
+
+// claim gives what is prepared or being prepared under this key, or has the caller prepare it.
+func (b *bundles) claim(key string) (p *prepared, mine bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := b.prepared[key]
+	if old != nil && (old.again.IsZero() || time.Now().Before(old.again)) {
+		return old, false
+	}
+	p = &prepared{done: make(chan struct{})}
+	if old != nil {
+		p.failures = old.failures
+	}
+	b.prepared[key] = p
+	return p, true
+}
+
+const (
+	// setupPause is the wait before a setup step that failed runs again on this node. It doubles each time, up to longestSetupPause.
+	setupPause        = 2 * time.Second
+	longestSetupPause = time.Minute
+	// setupLook is how often it is looked whether it may run again.
+	setupLook = 100 * time.Millisecond
+)
+
+// settle remembers the failure of a setup step, and forgets any other.
+func (b *bundles) settle(key string, p *prepared) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var failed *setupError
+	switch {
+	case p.err == nil:
+		p.failures = 0
+	case errors.As(p.err, &failed) && failed.class != grid.ClassNode:
+		p.again = time.Now().Add(min(setupPause<<min(p.failures, 16), longestSetupPause))
+		p.failures++
+	default:
+		p.failures = 0
+		delete(b.prepared, key)
+	}
+}
+
+// errInactive is for an attempt that has waited for a setup until its sweep was paused or had ended.
+var errInactive = errors.New("the sweep was stopped before the trial began")
+
+// awaitAgain waits until a setup step that failed may run again.
+func (b *bundles) awaitAgain(ctx context.Context, id grid.SweepID, p *prepared) error {
+	tick := time.NewTicker(setupLook)
+	defer tick.Stop()
+	for {
+		if b.active != nil && !b.active(id) {
+			return errInactive
+		}
+		b.mu.Lock()
+		over := time.Now().After(p.again)
+		b.mu.Unlock()
+		if over {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// retry lets the setup of a sweep run again at once, if it failed: its user has changed the sweep, or had it go on.
+func (b *bundles) retry(r *grid.Sweep) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.prepared[setupKey(r.Bundle, &r.Task)]; p != nil && !p.again.IsZero() {
+		p.again = time.Now()
 	}
 }
 

@@ -68,6 +68,8 @@ func (a *attempt) unprepared(err error) *grid.Result {
 		r := a.failed(grid.ClassSetup, err.Error())
 		r.Usage.Wall = failed.wall
 		return r
+	case errors.Is(err, errInactive):
+		return a.failed(grid.ClassHalt, err.Error())
 	case failed != nil || nodeError(err):
 		return a.failed(grid.ClassNode, err.Error())
 	}

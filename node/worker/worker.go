@@ -116,6 +116,7 @@ func New(cfg Config) (*Worker, error) {
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
+	w.bundles.active = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
 	return w, nil
 }
 
@@ -190,6 +191,9 @@ func (w *Worker) finish(ctx context.Context) {
 // follow keeps up with the records: what is active, what is to be stopped.
 func (w *Worker) follow(c jetstream.Change) {
 	w.sweeps.follow(c)
+	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
+		w.bundles.retry(c.Record.Sweep)
+	}
 	w.nudge()
 }
 

@@ -1,0 +1,104 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+// setupLimit is how often the setup step of a sweep may fail, without any success, before the sweep is paused: a misspelt package is
+// misspelt for all of its trials.
+const setupLimit = 3
+
+// setups are the failures of a sweep's setup step since a trial of it last ran.
+type setups struct {
+	count int
+	nodes []grid.NodeID
+	last  grid.TrialID // that was to run
+}
+
+// noteSetup follows one change of a trial.
+func (s *state) noteSetup(t *history.Transition) {
+	f := grid.FailureOf(t.Class)
+	switch {
+	case t.Change == grid.Reopen:
+	case t.Change != grid.Began && t.Class == grid.ClassSetup:
+		b := s.setups[t.Sweep]
+		if b == nil {
+			b = &setups{}
+			s.setups[t.Sweep] = b
+		}
+		b.count, b.last = b.count+1, grid.TrialID{Sweep: t.Sweep, Index: t.Index}
+		if !slices.Contains(b.nodes, t.Node) {
+			b.nodes = append(b.nodes, t.Node)
+		}
+	case t.Change == grid.Began || t.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart:
+		delete(s.setups, t.Sweep)
+	}
+}
+
+// pauseBroken pauses the sweeps whose setup step fails on each node that takes trials, or too often.
+func (s *state) pauseBroken(ctx context.Context) error {
+	for id, b := range s.setups {
+		if b.count < setupLimit && !s.failsEverywhere(b) {
+			continue
+		}
+		f := s.feeds[id]
+		if f == nil || !f.sweep.Active() {
+			delete(s.setups, id)
+			continue
+		}
+		why := s.whySetup(ctx, b)
+		s.m.log.Warn("sweep is paused: its setup step fails", "sweep", id, "failures", b.count, "nodes", b.nodes)
+		_, err := s.m.change(ctx, id, func(r *grid.Sweep) error {
+			if r.State == grid.SweepRunning {
+				r.State, r.Paused, r.Problem = grid.SweepPaused, time.Now().UTC(), why
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		delete(s.setups, id)
+	}
+	return nil
+}
+
+// failsEverywhere reports whether there are several nodes and the step has failed on all of them.
+func (s *state) failsEverywhere(b *setups) bool {
+	if s.m.cfg.Nodes == nil || len(b.nodes) < 2 {
+		return false
+	}
+	for _, m := range s.m.cfg.Nodes.Members() {
+		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(b.nodes, m.Node) {
+			return false
+		}
+	}
+	return true
+}
+
+// whySetup is what the user of a sweep is told, with what the last failure has left.
+func (s *state) whySetup(ctx context.Context, b *setups) string {
+	names := make([]string, len(b.nodes))
+	for i, n := range b.nodes {
+		names[i] = string(n)
+	}
+	reason := ""
+	attempts, err := s.m.cfg.History.Attempts(ctx, b.last)
+	if err != nil {
+		s.m.log.Warn("the attempts of a trial could not be read", "trial", b.last, "err", err)
+	}
+	for _, a := range attempts {
+		if a.Result.Class == grid.ClassSetup {
+			reason = ": " + strings.TrimPrefix(a.Result.Reason, "the setup step failed: ")
+		}
+	}
+	return fmt.Sprintf("paused, since its setup step failed %d times (on %s)%s\nits whole output: mlfnode logs %s; to try again: mlfnode resume %s",
+		b.count, strings.Join(names, ", "), reason, b.last, b.last.Sweep)
+}
