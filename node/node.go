@@ -121,12 +121,17 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 	if n.executor != nil {
 		return nil
 	}
+	cgroups := executor.OwnCgroups() // before the executor moves this process
 	process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true}, n.log)
 	if err != nil {
 		return fmt.Errorf("open the process executor: %w", err)
 	}
-	n.onClose(func() { process.Close() })
-	n.executor = process
+	guarded, dismiss := newGuarded(process, n.cfg.StateDir, cgroups, n.log)
+	n.onClose(func() {
+		process.Close()
+		dismiss()
+	})
+	n.executor = guarded
 	return nil
 }
 

@@ -22,3 +22,16 @@ func (a *app) keeperCommand() *cobra.Command {
 		},
 	}
 }
+
+// reapCommand is what the guardian of a node without keepers becomes when that node has died.
+func (a *app) reapCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: node.ReapCommand, Hidden: true, DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if status := node.ReapOrphans(args, a.stderr); status != 0 {
+				return failed(fmt.Sprintf("what a dead node left could not be ended (status %d)", status), "")
+			}
+			return nil
+		},
+	}
+}

@@ -117,7 +117,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 		a.forgetCommand(), a.tokenCommand(), a.upCommand(), a.downCommand(), a.pushCommand(), a.restartCommand(), a.statusCommand(),
 		a.gpuSetupCommand())
 	add(groupOther, a.serviceCommand(), a.doctorCommand(), a.versionCommand())
-	root.AddCommand(a.hostCommand(), a.keeperCommand(), a.deputyCommand())
+	root.AddCommand(a.hostCommand(), a.keeperCommand(), a.reapCommand(), a.deputyCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	return root

@@ -125,6 +125,20 @@ func (p *Process) Slot() (Slot, error) {
 	return s, nil
 }
 
+// StartHelper calls start, which starts a process of the node's own and gives its id: a process that belongs to no attempt
+// although it is in a session of its own.
+func (p *Process) StartHelper(start func() (pid int, err error)) error {
+	if p.kin == nil {
+		_, err := start()
+		return err
+	}
+	_, err := p.kin.bear(start)
+	if err == nil {
+		p.kin.active.Add(-1) // it is known as no orphan, and is no attempt
+	}
+	return err
+}
+
 // Close removes what the executor made. Its slots must be closed before.
 func (p *Process) Close() error {
 	p.mu.Lock()

@@ -1,0 +1,131 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// ReapCommand is the name of the hidden command that ends what a dead node has left running.
+const ReapCommand = "reap"
+
+const (
+	// reapTime bounds that command.
+	reapTime = time.Minute
+	// dismissTime bounds the wait for a guardian that is no longer needed.
+	dismissTime = time.Second
+)
+
+// guarded is the executor of a node whose programs are to end with it. The kernel kills the programs themselves when the node
+// dies (PR_SET_PDEATHSIG), whatever kills it; what they have started is killed by the guardian.
+type guarded struct {
+	*executor.Process
+	guard func() error // starts the guardian, the first time
+}
+
+// Slot makes a slot, with a guardian for what it will run.
+func (g *guarded) Slot() (executor.Slot, error) {
+	if err := g.guard(); err != nil {
+		return nil, fmt.Errorf("make slot: %w", err)
+	}
+	return g.Process.Slot()
+}
+
+// guardScript waits, as a shell since that takes hardly any memory, until the node says that all is well or is gone; in that case
+// it becomes this program. The program is named by a descriptor: its file may be another one by then.
+const guardScript = `trap '' HUP INT TERM; cd /; if read -r _; then exit 0; fi; exec /proc/self/fd/3 "$@"`
+
+// newGuarded makes the executor. The returned func says that the node ends in good order.
+func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger) (_ *guarded, dismiss func()) {
+	var mu sync.Mutex
+	var line *os.File // the guardian reads what the node writes here; only the node has it open
+	ended := make(chan struct{})
+	guard := func() error {
+		mu.Lock()
+		defer mu.Unlock()
+		if line != nil {
+			return nil
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		self, err := os.Open("/proc/self/exe")
+		if err != nil {
+			return errors.Join(err, w.Close())
+		}
+		defer self.Close()
+		cmd := exec.Command("/bin/sh", "-c", guardScript, "guardian", ReapCommand, "--dir", stateDir, "--cgroups", cgroups)
+		cmd.Stdin, cmd.ExtraFiles = r, []*os.File{self}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal that goes away must not reach it
+		err = p.StartHelper(func() (int, error) {
+			if err := cmd.Start(); err != nil {
+				return 0, err
+			}
+			return cmd.Process.Pid, nil
+		})
+		if err != nil { // what a node that dies hard has started then waits for the next one
+			log.Warn("what programs start may outlive this node if it is killed", "err", err)
+			close(ended)
+		} else {
+			go func() { // ends with the guardian
+				defer close(ended)
+				_ = cmd.Wait()
+			}()
+		}
+		line = w
+		return nil
+	}
+	return &guarded{p, guard}, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if line == nil {
+			return
+		}
+		_, _ = line.WriteString("\n") // a guardian that is gone needs no word
+		line.Close()
+		select {
+		case <-ended:
+		case <-time.After(dismissTime):
+		}
+	}
+}
+
+// ReapOrphans is the hidden command: it ends what the dead node of a state folder has left, from its arguments to the exit status.
+// When another node has the folder by now, that one has done so.
+func ReapOrphans(args []string, stderr io.Writer) int {
+	f := flag.NewFlagSet(ReapCommand, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	dir := f.String("dir", "", "state folder of the node")
+	cgroups := f.String("cgroups", "", "the cgroups in which it ran")
+	if err := f.Parse(args); err != nil || *dir == "" {
+		return 2
+	}
+	lock, err := lockState(*dir)
+	if err != nil {
+		return 0
+	}
+	defer lock.Close()
+	token, err := identity(filepath.Join(*dir, "token"))
+	if err != nil {
+		return 1
+	}
+	ctx, stop := context.WithTimeout(context.Background(), reapTime) // this is a main function
+	defer stop()
+	if _, err := executor.ReapIn(ctx, token, *cgroups, slog.New(slog.DiscardHandler)); err != nil {
+		return 1
+	}
+	return 0
+}
