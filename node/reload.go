@@ -82,6 +82,13 @@ func (n *Node) Healthy() error {
 	return nil
 }
 
+// Hurry kills the programs that Close waits for.
+func (n *Node) Hurry() {
+	if w := n.working(); w != nil {
+		w.Hurry()
+	}
+}
+
 // Stop says that the end of this node was asked for, so that Close ends its programs. Without it they wait for the node's next agent.
 func (n *Node) Stop() {
 	n.mu.Lock()

@@ -438,3 +438,34 @@ func TestStopOnAFullDisk(t *testing.T) {
 		})
 	}
 }
+
+// TestTerminalIsGone closes a terminal under a process that has it open.
+func TestTerminalIsGone(t *testing.T) {
+	mine, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(mine.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(mine.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	fds := terminals{int(theirs.Fd())}
+	if fds.gone() {
+		t.Error("got that an open terminal is gone")
+	}
+	mine.Close()
+	if !fds.gone() {
+		t.Error("got that a closed terminal is there")
+	}
+	if (terminals)(nil).gone() {
+		t.Error("got that a terminal is gone of a process that never had one")
+	}
+}

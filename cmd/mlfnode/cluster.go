@@ -178,7 +178,7 @@ func (a *app) tokenText(ctx context.Context, file string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// daemon runs a node until a signal ends it. SIGHUP rereads node.yaml; SIGUSR2 ends the agent alone, because another one follows
+// daemon runs a node until a signal ends it, which a second one hastens. SIGHUP rereads node.yaml, unless the terminal is gone; SIGUSR2 ends the agent alone, because another one follows
 // in a moment and takes over its trials. So it is whenever the agent ends by itself: trials end only when somebody asked for that.
 func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
 	cfg, err := a.nodeSettings(f)
@@ -187,6 +187,7 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 	}
 	signals, release := a.interrupts.take(syscall.SIGUSR2)
 	defer release()
+	terminals := openTerminals()
 	n, err := open(ctx, cfg)
 	if errors.Is(err, node.ErrInUse) {
 		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
@@ -194,6 +195,8 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 	if err != nil {
 		return err
 	}
+	stopped := make(chan struct{})
+	defer close(stopped)
 	defer n.Close()
 	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version", cfg.Version)
 	tell := service.Notifier{}
@@ -206,7 +209,7 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 		case err := <-n.Failed():
 			return err
 		case sig := <-signals:
-			if sig == syscall.SIGHUP {
+			if sig == syscall.SIGHUP && !terminals.gone() {
 				a.warn(tell.Reloading())
 				a.warn(tell.Ready(a.reload(n, f)))
 				continue
@@ -214,6 +217,7 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx))
 			if !replaced {
 				n.Stop()
+				go a.hasten(n, signals, stopped)
 			}
 			cfg.Logger.Info("node ends", "signal", sig.String())
 			a.warn(tell.Stopping("the node ends"))

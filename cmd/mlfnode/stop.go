@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
 	"mlfnode/grid"
+	"mlfnode/node"
 	"mlfnode/node/api"
 )
 
@@ -124,4 +127,43 @@ func outputClosed() bool {
 	fds := []unix.PollFd{{Fd: 1}, {Fd: 2}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0 && (fds[0].Revents|fds[1].Revents)&(unix.POLLERR|unix.POLLHUP) != 0
+}
+
+// hasten has a node that stops kill its programs when one insists, and ends this process at the next try.
+func (a *app) hasten(n *node.Node, signals <-chan os.Signal, stopped <-chan struct{}) {
+	for insisted := false; ; {
+		var sig os.Signal
+		select {
+		case sig = <-signals:
+		case <-stopped:
+			return
+		}
+		switch {
+		case sig != os.Interrupt && sig != syscall.SIGTERM:
+		case !insisted:
+			insisted = true
+			a.say("mlfnode: programs are killed; once more ends this process without waiting for them")
+			n.Hurry()
+		default:
+			a.interrupts.obey(sig)
+		}
+	}
+}
+
+// terminals are the descriptors of a process's input and output that are terminals.
+type terminals []int
+
+func openTerminals() terminals {
+	var all terminals
+	for _, fd := range []int{0, 2} {
+		if term.IsTerminal(fd) {
+			all = append(all, fd)
+		}
+	}
+	return all
+}
+
+// gone reports whether one of them has been hung up.
+func (t terminals) gone() bool {
+	return slices.ContainsFunc(t, func(fd int) bool { return !term.IsTerminal(fd) })
 }

@@ -217,7 +217,7 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()), Dir: a.spool.work(),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr, OutputLimit: a.outputLimit(),
 		Memory: t.Resources.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
-		Name: a.run, Record: a.spool.record(), Started: w.begun(a),
+		Name: a.run, Record: a.spool.record(), Started: w.begun(a), Kill: w.hurried,
 	}
 }
 

@@ -217,3 +217,33 @@ func (s *stage) known(id grid.SweepID, state grid.SweepState) {
 		return w != nil && w.record.State == state
 	})
 }
+
+// TestHurry stops a worker whose program takes its whole grace: it is told to be killed.
+func TestHurry(t *testing.T) {
+	began := make(chan struct{})
+	s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+		close(began)
+		<-ctx.Done()
+		<-a.Kill
+		o := succeeded()
+		o.Class = grid.ClassHalt
+		return o
+	})
+	r := s.sweep("t-1", 1, 1, nil)
+	s.lease(r, 0, 1)
+	s.run()
+	receive(t, "the trial", began)
+	stopped := make(chan struct{})
+	go func() {
+		s.stop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		t.Fatal("the worker has not waited for its program")
+	default:
+	}
+	s.Hurry()
+	s.Hurry()
+	receive(t, "the worker to stop", stopped)
+}

@@ -63,7 +63,9 @@ type Worker struct {
 	sweeps   *sweeps
 	wake     chan struct{}
 	stopTime time.Duration
-	uploads  uploads // artifacts on their way to the store
+	uploads  uploads       // artifacts on their way to the store
+	hurried  chan struct{} // closed by Hurry
+	hurry    func()
 	beatNow  chan struct{}
 	draining atomic.Bool // no more leases are taken
 	crammed  atomic.Bool // the disk is full
@@ -115,10 +117,15 @@ func New(cfg Config) (*Worker, error) {
 		wake:     make(chan struct{}, 1), stopTime: stopTime, uploads: newUploads(), holdings: map[*holding]struct{}{},
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
+	w.hurried = make(chan struct{})
+	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
 	w.bundles.active = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
 	return w, nil
 }
+
+// Hurry cuts the grace short that attempts have once Run's context has ended: their programs are killed.
+func (w *Worker) Hurry() { w.hurry() }
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
 func (w *Worker) Run(ctx context.Context) error {
