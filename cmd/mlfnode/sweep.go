@@ -49,6 +49,8 @@ func (a *app) sweepCommand() *cobra.Command {
 		Long: `Run a task of a project, or any program, over a grid of parameters.
 
 PROJECT is a folder, or the name of one under ./projects or of an example (chainer, bowcnn).
+With a program behind --, the folder you are in travels to the trials; each trial gets a copy. What .gitignore and .mlfignore
+files name stays here; include and share in project.yaml say otherwise.
 --set takes one value, a list or an interval: k=v, k=a,b,c, k=start:end:step (the end is left out).
 Brackets and quotes keep commas together: k=(3,3),(5,5), k='"a,b",c'. A list or formula is as in parameters.yml:
 k=[0.1,0.2], k='{logspace: [-4,-1,4]}'; for a text that looks like one, quote it: k='"[64,128]","[32]"'.

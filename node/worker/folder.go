@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -128,21 +131,42 @@ func (e *entry) copy(to string) (err error) {
 		return err
 	}
 	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	perm := e.mode.Perm()
+	created := perm
+	if perm&umask() != 0 || perm&0o200 == 0 {
+		created = 0o600
+	}
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, created)
 	if err != nil {
 		return err
 	}
-	if !cloned(out, in, e.size) {
-		_, err = io.Copy(out, in) // in the kernel
+	switch {
+	case e.size < minCloned: // faster than within the kernel
+		_, err = io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, max(512, e.size+1)))
+	case !cloned(out, in):
+		_, err = io.Copy(out, in) // within the kernel
 	}
-	if err == nil {
-		err = out.Chmod(e.mode.Perm())
+	if err == nil && created != perm {
+		err = out.Chmod(perm)
 	}
 	if err = errors.Join(err, out.Close()); err != nil {
 		return err
 	}
 	return projects.SetTime(to, e.time)
 }
+
+// umask is what this process takes from the modes of the files that it makes. Nothing here changes it.
+var umask = sync.OnceValue(func() fs.FileMode {
+	text, _ := os.ReadFile("/proc/self/status")
+	for line := range strings.Lines(string(text)) {
+		if octal, ok := strings.CutPrefix(line, "Umask:"); ok {
+			if n, err := strconv.ParseUint(strings.TrimSpace(octal), 8, 32); err == nil {
+				return fs.FileMode(n)
+			}
+		}
+	}
+	return 0o777 // unknown: each mode is set
+})
 
 // minCloned is the size from which a file is worth the attempt to share blocks.
 const minCloned = 64 << 10
@@ -151,8 +175,8 @@ const minCloned = 64 << 10
 var cannotClone atomic.Bool
 
 // cloned makes out share the blocks of in until one of them is written.
-func cloned(out, in *os.File, size int64) bool {
-	if size < minCloned || cannotClone.Load() {
+func cloned(out, in *os.File) bool {
+	if cannotClone.Load() {
 		return false
 	}
 	err := unix.IoctlFileClone(int(out.Fd()), int(in.Fd()))

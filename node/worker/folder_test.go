@@ -135,8 +135,6 @@ func spoil(t *testing.T, dir string) (changed int) {
 // TestAttemptsGetCopies: whatever a program does to what is in its folder, no other attempt sees it: large files, read-only ones,
 // what a setup step made, and what lies deep in folders that it made.
 func TestAttemptsGetCopies(t *testing.T) {
-	old := syscall.Umask(0o077)
-	defer syscall.Umask(old)
 	s := newStage(t, nil)
 	project := sample(t)
 	steps := 0
