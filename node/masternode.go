@@ -226,7 +226,7 @@ func (n *Node) monitored(ports Ports) monitor.Config {
 	info := n.cfg.describe()
 	info.Role = string(trust.Master)
 	return monitor.Config{
-		Master: n.master, History: n.history, Store: n.store, Node: info, Logger: n.cfg.Logger,
+		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
 		Members: n.members, Authority: n.authority, Forget: n.forget, Rotate: n.rotate,
 		Address: net.JoinHostPort(n.local().Address, strconv.Itoa(ports.API)),
 		Meet: func() monitor.JoinReply {

@@ -230,7 +230,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		n.start("memory", settle)
 	}
 	n.monitor = monitor.New(monitor.Config{
-		Master: n.master, History: n.history, Store: n.store, Node: cfg.describe(), Logger: cfg.Logger,
+		Master: n.master, History: n.history.Listings(), Store: n.store, Node: cfg.describe(), Logger: cfg.Logger,
 	})
 	return n, nil
 }

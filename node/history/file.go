@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"modernc.org/sqlite"
@@ -40,7 +41,7 @@ const (
 	readerPragmas = "&_pragma=query_only(1)&_pragma=cache_size(-1024)&_pragma=temp_store(memory)"
 )
 
-// readers bounds the connections for reading, and idleReaders how many stay open for readerIdle.
+// readers bounds the connections for reading, of the master and for listings each, and idleReaders how many stay open for readerIdle.
 const (
 	readers     = 4
 	idleReaders = 1
@@ -84,16 +85,21 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{path: path, log: log, w: w}
+	d := &DB{index: &index{path: path, log: log, w: w, sorting: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}}
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
 	if d.read, err = sql.Open("sqlite", dsn(path, readerPragmas)); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	d.read.SetMaxOpenConns(readers)
-	d.read.SetMaxIdleConns(idleReaders)
-	d.read.SetConnMaxIdleTime(readerIdle)
+	if d.listings, err = sql.Open("sqlite", dsn(path, readerPragmas)); err != nil {
+		return nil, errors.Join(err, d.read.Close(), w.close())
+	}
+	for _, pool := range []*sql.DB{d.read, d.listings} { // they open nothing before they are asked
+		pool.SetMaxOpenConns(readers)
+		pool.SetMaxIdleConns(idleReaders)
+		pool.SetConnMaxIdleTime(readerIdle)
+	}
 	return d, nil
 }
 

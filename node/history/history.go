@@ -13,11 +13,22 @@ import (
 	"mlfnode/grid"
 )
 
-// DB is the history of one cluster. One goroutine at a time folds; any number may read meanwhile.
+// DB is the history of one cluster. One goroutine at a time folds; any number may read meanwhile. The handle that Open gives is the
+// master's; what people ask for is read through the one of Listings, so that the master never waits for it.
 type DB struct {
+	*index
+	read  *sql.DB
+	costs chan struct{} // held by a query that sorts all of a sweep; nil on the master's handle
+}
+
+// index is what all handles of one history share.
+type index struct {
 	path string
 	log  *slog.Logger
-	read *sql.DB
+
+	listings *sql.DB       // connections for listings
+	sorting  chan struct{} // bounds the listings that sort at one time
+	orders   orders
 
 	writing sync.Mutex // held by what changes the file
 	w       *writer
@@ -31,11 +42,17 @@ type DB struct {
 	told    map[grid.SweepID]bool // sweeps of which strange events were logged
 }
 
-// Close closes the files.
+// Listings gives a handle to read for people: over connections of its own, with few sorts at one time, each of them bounded in time.
+func (d *DB) Listings() *DB {
+	return &DB{index: d.index, read: d.listings, costs: d.sorting}
+}
+
+// Close closes the files. It is called on the handle that Open gave.
 func (d *DB) Close() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	return errors.Join(d.read.Close(), d.w.close())
+	d.orders.clear()
+	return errors.Join(d.read.Close(), d.listings.Close(), d.w.close())
 }
 
 // Applied is the sequence of the last event batch that has been folded.

@@ -22,8 +22,7 @@ func (l *list) order(ctx context.Context) ([]int64, error) {
 	if ok && l.q.Limit > 0 && l.q.Limit <= maxBest && l.q.Offset <= maxBest && !l.few() {
 		return l.best(ctx, value)
 	}
-	expr, args := l.expression()
-	return l.ids(ctx, l.where(l.bounds()), l.orderBy(expr)+", id", l.q.Limit, l.q.Offset, slices.Concat(args, args)...)
+	return l.sortedIDs(ctx)
 }
 
 // few reports whether the index of states leads to so few rows that sorting them all is cheap.

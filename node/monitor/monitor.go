@@ -176,6 +176,9 @@ func asError(err error) *api.Error {
 	if errors.As(err, &e) {
 		return e
 	}
+	if errors.Is(err, history.ErrSlow) {
+		return &api.Error{Status: http.StatusServiceUnavailable, Msg: history.ErrSlow.Error()}
+	}
 	return &api.Error{Status: http.StatusInternalServerError, Msg: err.Error()}
 }
 

@@ -143,23 +143,30 @@ func (l *listing) all(ctx context.Context) error {
 
 // merged is all with a filter.
 func (l *listing) merged(ctx context.Context) error {
-	var next int64
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{}) {
+	rows, next := l.m.cfg.History.Known(l.sweep.ID), int64(0)
+	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{States: l.known()}) {
 		if err != nil {
 			return err
 		}
-		if err := l.fill(&next, t.Index); err != nil || l.left == 0 {
+		if err := l.gaps(rows, next, t.Index); err != nil || l.left == 0 {
 			return err
 		}
 		next = t.Index + 1
-		if !l.wants(state(&t)) {
-			continue
-		}
 		if err := l.put(&t); err != nil || l.left == 0 {
 			return err
 		}
 	}
-	return l.fill(&next, l.sweep.Space.Count())
+	return l.gaps(rows, next, l.sweep.Space.Count())
+}
+
+// gaps emits the trials of [from,end) without a row.
+func (l *listing) gaps(rows *grid.Ranges, from, end int64) (err error) {
+	for gap, ok := rows.Gap(from, end); ok && err == nil && l.left > 0; gap, ok = rows.Gap(gap.Hi, end) {
+		hi := gap.Hi
+		err = l.fill(&gap.Lo, hi)
+		gap.Hi = hi
+	}
+	return err
 }
 
 // fill emits trials without a row from next up to end.
@@ -198,36 +205,24 @@ func (l *listing) rows(ctx context.Context, states []grid.State) error {
 
 // passOver subtracts the rows that the offset has skipped.
 func (l *listing) passOver(ctx context.Context, states []grid.State) error {
-	n := int64(0)
-	for _, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{States: states}) {
-		if err != nil {
-			return err
-		}
-		n++
+	c, err := l.m.cfg.History.Counts(ctx, l.sweep.ID)
+	if err != nil {
+		return err
 	}
-	l.skip = max(0, l.skip-n)
+	rows := map[grid.State]int64{
+		grid.Pending: c.Retrying, grid.Running: c.Running, grid.Succeeded: c.Succeeded, grid.Failed: c.Failed, grid.Cancelled: c.Cancelled,
+	}
+	for s, n := range rows {
+		if len(states) == 0 || slices.Contains(states, s) {
+			l.skip -= min(l.skip, n)
+		}
+	}
 	return nil
 }
 
 // unknown emits the trials without a row, by index: behind the rows, whatever the order.
-func (l *listing) unknown(ctx context.Context) error {
-	terminal, open, err := l.m.cfg.History.Ranges(ctx, l.sweep.ID)
-	if err != nil {
-		return err
-	}
-	var rows grid.Ranges
-	for _, r := range terminal {
-		rows.Add(r.Lo, r.Hi)
-	}
-	for i := range open {
-		rows.Add(open[i].Index, open[i].Index+1)
-	}
-	rows.Gaps(0, l.sweep.Space.Count(), func(g grid.Range) {
-		if err == nil && l.left > 0 {
-			err = l.fill(&g.Lo, g.Hi)
-		}
-	})
-	return err
+func (l *listing) unknown(context.Context) error {
+	return l.gaps(l.m.cfg.History.Known(l.sweep.ID), 0, l.sweep.Space.Count())
 }
 
 func (l *listing) put(t *grid.Trial) error {
