@@ -22,6 +22,9 @@ type Sweep struct {
 	State   SweepState `json:"state"`
 	Halt    bool       `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
 
+	// Updates give trials newer files than those of the submission; of several for one trial the last counts.
+	Updates []Update `json:"updates,omitempty"`
+
 	// Reopened is the sequence of the last event that had a trial run again. The sweep is not finished before it is followed.
 	Reopened uint64 `json:"reopened,omitempty"`
 

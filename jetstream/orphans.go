@@ -106,12 +106,18 @@ func (r *Records) Bundles(ctx context.Context) (map[string]bool, error) {
 				continue
 			}
 			var s struct {
-				Bundle string `json:"bundle"`
+				Bundle  string `json:"bundle"`
+				Updates []struct {
+					Bundle string `json:"bundle"`
+				} `json:"updates"`
 			}
 			if err := json.Unmarshal(e.Data, &s); err != nil {
 				return fmt.Errorf("read the record of %s: %w", lastToken(e.Subject), err)
 			}
 			named[s.Bundle] = true
+			for _, u := range s.Updates {
+				named[u.Bundle] = true
+			}
 		}
 		return nil
 	}, nil)

@@ -46,6 +46,7 @@ type Lease struct {
 	Attempt int
 	Shape   string // names the queue: leases of one shape need the same resources
 	ID      grid.LeaseID
+	Updates int // of the sweep when this was leased: whoever knows of fewer must not run it with older files
 }
 
 // wireLease is a lease in the stream. The shape is in the subject.
@@ -56,6 +57,7 @@ type wireLease struct {
 	Hi      int64        `json:"h"`
 	Attempt int          `json:"a"`
 	ID      grid.LeaseID `json:"n,omitempty"`
+	Updates int          `json:"u,omitempty"`
 }
 
 // Queue is the lease queue: a work-queue stream with one subject and one shared consumer for each shape.
@@ -149,7 +151,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.ID == "" {
 		l.ID = q.NewID()
 	}
-	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID})
+	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}

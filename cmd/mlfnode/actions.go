@@ -66,7 +66,7 @@ func (a *app) resumeCommand() *cobra.Command {
 			if id.Index >= 0 {
 				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
 			}
-			return a.revive(ctx, id.Sweep, f, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Resume(ctx, id) })
+			return a.revive(ctx, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
 		})
 	f.add(c)
 	return c
@@ -74,12 +74,22 @@ func (a *app) resumeCommand() *cobra.Command {
 
 func (a *app) retryCommand() *cobra.Command {
 	var f followFlags
-	var failedOnly bool
-	c := onSweep("retry SWEEP[/TRIAL]", "Run trials again that failed or were cancelled", "  mlfnode retry --failed chainer-1\n  mlfnode retry chainer-1/17",
+	var failedOnly, update bool
+	c := onSweep("retry SWEEP[/TRIAL]", "Run trials again that failed or were cancelled", "  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
 			q := api.Retry{Index: id.Index, FailedOnly: failedOnly}
-			return a.revive(ctx, id.Sweep, f, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Retry(ctx, id, q) })
+			if update {
+				return a.revive(ctx, id.Sweep, f, a.updated(ctx, q, f.quiet))
+			}
+			return a.revive(ctx, id.Sweep, f, a.asSubmitted("--update packs them again", func(c *api.Client, id grid.SweepID) (api.Done, error) {
+				return c.Retry(ctx, id, q)
+			}))
 		})
+	c.Long = c.Short + `.
+
+They run the files as they were when the sweep was submitted, whatever has changed in the folder since. With --update
+the project's folder is packed again, and these trials run the files as they are now; run it in that folder, or above it.`
+	c.Flags().BoolVar(&update, "update", false, "run the files as they are now, not as they were submitted")
 	c.Flags().BoolVar(&failedOnly, "failed", false, "only trials that failed")
 	f.add(c)
 	return c
@@ -98,9 +108,9 @@ func (a *app) extendCommand() *cobra.Command {
 			if len(axes) == 0 {
 				return usage("extend needs values to add", fmt.Sprintf("mlfnode extend %s --set lr=0.3", id.Sweep))
 			}
-			return a.revive(ctx, id.Sweep, f, func(c *api.Client, id grid.SweepID) (api.Done, error) {
+			return a.revive(ctx, id.Sweep, f, a.asSubmitted("to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
 				return c.Extend(ctx, id, api.Extend{Axes: axes})
-			})
+			}))
 		})
 	c.Flags().StringArrayVar(&sets, "set", nil, "values to add: k=v, k=a,b,c or k=start:end:step (repeatable)")
 	f.add(c)
@@ -108,7 +118,7 @@ func (a *app) extendCommand() *cobra.Command {
 }
 
 // revive does something that may make a sweep run, and follows it as sweep does.
-func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
+func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error)) error {
 	if err := a.knownState(); err != nil {
 		return err
 	}
@@ -116,7 +126,7 @@ func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn fun
 	var done api.Done
 	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
 		if v, err = c.Sweep(ctx, id); err == nil {
-			done, err = fn(c, v.Sweep)
+			done, err = fn(c, v)
 		}
 		return err
 	})

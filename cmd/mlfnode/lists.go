@@ -255,13 +255,17 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		enc.SetIndent("", "  ")
 		return enc.Encode(all)
 	}
-	t := newTable(a.stdout, "attempt", "outcome", "class", "exit", "started", "wall", "node", "run")
+	head := []string{"attempt", "outcome", "class", "exit", "started", "wall", "node", "run"}
+	if slices.ContainsFunc(all, func(at api.Attempt) bool { return at.Bundle != "" }) {
+		head = append(head, "files")
+	}
+	t := newTable(a.stdout, head...)
 	for _, at := range all {
 		started := ""
 		if at.Started != nil {
 			started = at.Started.Local().Format(time.DateTime)
 		}
-		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started, span(at.Resources.Wall), string(at.Node), at.Run)
+		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started, span(at.Resources.Wall), string(at.Node), at.Run, at.Bundle)
 	}
 	if err := t.end(); err != nil {
 		return err

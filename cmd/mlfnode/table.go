@@ -86,6 +86,9 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 		return err
 	}
 	without.say(a)
+	if n := len(v.Bundles); n > 1 {
+		a.say("note: these trials ran %d versions of the files: %s; --json says which ran which", n, strings.Join(v.Bundles, ", "))
+	}
 	if q.Limit == tableRows+1 && shown > tableRows {
 		fmt.Fprintf(a.stdout, "… of %d trials; all of them with: mlfnode results %s --limit 0\n", v.Count, v.Sweep)
 	}

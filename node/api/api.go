@@ -77,6 +77,7 @@ type Sweep struct {
 	Keys        []string        `json:"keys"`             // axes
 	Metrics     []string        `json:"metrics"`          // metric names seen, in order of first appearance
 	Objective   *grid.Objective `json:"objective,omitempty"`
+	Bundles     []string        `json:"bundles,omitempty"`  // short digests of the files that its trials run, those of the submission first
 	Problem     string          `json:"problem,omitempty"`  // why nothing runs although something is pending
 	LogNext     uint64          `json:"log_next,omitempty"` // position behind all output stored so far, for Watch; only for a single sweep
 }
@@ -97,6 +98,7 @@ type Trial struct {
 	Ended     *time.Time  `json:"ended"`
 	Resources Resources   `json:"resources"`
 	Output    Printed     `json:"output"`
+	Bundle    string      `json:"bundle,omitempty"` // short digest of the files that it ran, where the sweep has more than one
 }
 
 // Printed says how much of an attempt's output is kept, once it has ended.
@@ -135,6 +137,7 @@ type Attempt struct {
 	Ended     *time.Time  `json:"ended"`
 	Resources Resources   `json:"resources"`
 	Output    Printed     `json:"output"`
+	Bundle    string      `json:"bundle,omitempty"` // as in Trial
 }
 
 // TrialQuery selects and orders trials. The zero query is every trial by index.
@@ -184,6 +187,8 @@ type Extend struct {
 type Retry struct {
 	Index      int64 `json:"index"`       // one trial, or -1 for all
 	FailedOnly bool  `json:"failed_only"` // leave cancelled trials as they are
+
+	Bundle string `json:"bundle,omitempty"` // digest of the files to run instead of those of the submission; stored before
 }
 
 // Done answers an action.

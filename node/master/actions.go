@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -226,7 +227,17 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 			return r, 0, err
 		}
 	}
-	reopened, last, err := m.reopen(ctx, id, q)
+	indexes, err := m.toReopen(ctx, id, q)
+	if err != nil {
+		return r, 0, err
+	}
+	now := time.Now()
+	if q.Bundle != "" && len(indexes) > 0 {
+		if err := m.update(ctx, id, grid.NewUpdate(q.Bundle, now, indexes)); err != nil {
+			return r, 0, err
+		}
+	}
+	reopened, last, err := m.reopen(ctx, id, indexes, now)
 	if err != nil {
 		return r, 0, err
 	}
@@ -260,14 +271,34 @@ func (m *Master) forgotten(ctx context.Context, s *grid.Sweep) (int64, error) {
 	return max(0, s.Space.Count()-c.Done()), nil
 }
 
+// update gives trials newer files. It is stored before they are reopened, so that no attempt that follows runs the older ones.
+func (m *Master) update(ctx context.Context, id grid.SweepID, u grid.Update) error {
+	if len(u.Trials) > grid.MaxUpdateRanges {
+		return refuse(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials), id, grid.MaxUpdateRanges),
+			"start a new sweep with the changed files")
+	}
+	unlock, err := m.lockSubmissions(ctx) // a bundle is not removed between the look for it and the record that names it
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := m.hasBundle(ctx, u.Bundle); err != nil {
+		return err
+	}
+	_, err = m.change(ctx, id, func(s *grid.Sweep) error {
+		if len(s.Updates) >= grid.MaxUpdates {
+			return refuse(fmt.Sprintf("%s has been updated %d times, and that is the most", id, len(s.Updates)), "start a new sweep with the changed files")
+		}
+		s.Updates = append(slices.Clone(s.Updates), u)
+		return nil
+	})
+	return err
+}
+
 // reopen writes the events of a retry and waits until history holds them. It gives how many trials it has reopened, and the sequence
 // of the last event.
-func (m *Master) reopen(ctx context.Context, id grid.SweepID, q api.Retry) (reopened int64, last uint64, err error) {
-	indexes, err := m.toReopen(ctx, id, q)
-	if err != nil {
-		return 0, 0, err
-	}
-	now := time.Now().UnixMicro()
+func (m *Master) reopen(ctx context.Context, id grid.SweepID, indexes []int64, at time.Time) (reopened int64, last uint64, err error) {
+	now := at.UnixMicro()
 	for rest := indexes; len(rest) > 0; {
 		n := min(len(rest), reopenBatch)
 		batch := &grid.Batch{V: grid.EventVersion, Sweep: id}
@@ -346,7 +377,7 @@ func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sw
 
 // same reports whether an edit left what can change as it was.
 func same(a, b *grid.Sweep) bool {
-	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Removing == b.Removing && a.Space.Count() == b.Space.Count()
+	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Removing == b.Removing && len(a.Updates) == len(b.Updates) && a.Space.Count() == b.Space.Count()
 }
 
 func unknown(id grid.SweepID) error {

@@ -317,8 +317,12 @@ func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l *lease) 
 	}
 	id := s.m.cfg.Store.Queue.NewID()
 	s.m.ledger.add(id)
+	updates := len(f.sweep.Updates)
+	if r, ok := s.m.Sweep(f.sweep.ID); ok {
+		updates = len(r.Sweep.Updates) // a retry may have stored one that the loop has not followed yet
+	}
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
-		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane), ID: id,
+		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane), ID: id, Updates: updates,
 	})
 	if err != nil {
 		s.m.ledger.remove(id)

@@ -195,9 +195,10 @@ func (m *Master) remove(ctx context.Context, s *grid.Sweep) error {
 	return nil
 }
 
-// removeBundle removes the sweep's bundle unless another sweep uses it.
+// removeBundle removes the sweep's bundles that no other sweep uses.
 func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
-	if s.Bundle == "" {
+	bundles := s.Bundles()
+	if len(bundles) == 0 {
 		return nil
 	}
 	unlock, err := m.lockSubmissions(ctx)
@@ -206,12 +207,15 @@ func (m *Master) removeBundle(ctx context.Context, s *grid.Sweep) error {
 	}
 	defer unlock()
 	for _, r := range m.Sweeps() {
-		if r.Sweep.ID != s.ID && r.Sweep.Bundle == s.Bundle {
-			return nil
+		if r.Sweep.ID != s.ID {
+			used := r.Sweep.Bundles()
+			bundles = slices.DeleteFunc(bundles, func(b string) bool { return slices.Contains(used, b) })
 		}
 	}
-	if err := m.cfg.Store.Bundles.Delete(ctx, s.Bundle); err != nil {
-		return fmt.Errorf("remove bundle of %s: %w", s.ID, err)
+	for _, b := range bundles {
+		if err := m.cfg.Store.Bundles.Delete(ctx, b); err != nil {
+			return fmt.Errorf("remove bundle of %s: %w", s.ID, err)
+		}
 	}
 	return nil
 }

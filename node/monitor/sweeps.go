@@ -59,7 +59,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 		Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
 		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
-		Keys: s.Space.Keys(), Metrics: nonNil(metrics), Objective: s.Task.Objective,
+		Keys: s.Space.Keys(), Metrics: nonNil(metrics), Objective: s.Task.Objective, Bundles: shortDigests(s),
 	}
 	v.Pending = max(0, v.Count-v.Running-v.Succeeded-v.Failed-v.Cancelled)
 	if s.State == grid.SweepCancelled {
@@ -72,6 +72,17 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	}
 	return v, nil
 }
+
+// shortDigests names the files of a sweep for a person.
+func shortDigests(s *grid.Sweep) []string {
+	all := s.Bundles()
+	for i := range all {
+		all[i] = shortDigest(all[i])
+	}
+	return all
+}
+
+func shortDigest(digest string) string { return digest[:min(len(digest), 12)] }
 
 // eta extrapolates from the trials done since the first one started.
 func eta(v *api.Sweep, now time.Time) *float64 {
@@ -170,6 +181,9 @@ func (m *Monitor) act(r *http.Request) (api.Done, error) {
 		var q api.Retry
 		if err = decode(r, &q); err == nil {
 			_, err = trialIndex(s, strconv.FormatInt(q.Index, 10))
+		}
+		if err == nil && q.Bundle != "" && !isDigest(q.Bundle) {
+			err = badRequest("the bundle of the retry is not named by a SHA-256 digest", "use a mlfnode of the node's version")
 		}
 		if err == nil {
 			_, changed, err = master.Retry(ctx, s.ID, q)

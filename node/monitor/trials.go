@@ -266,6 +266,11 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 		v.ExitCode = exitCode(&t.Result)
 	}
 	v.Resources.Wall = elapsed(v.Resources.Wall, t.Result.Started, t.Ended, v.State == grid.Running)
+	if len(s.Updates) > 0 && t.Attempt > t.Floor {
+		v.Bundle = shortDigest(s.BundleAt(t.Index, t.Retried)) // both times are of the master's clock
+	} else if len(s.Updates) > 0 && t.Attempt > 0 {
+		v.Bundle = shortDigest(s.BundleAt(t.Index, t.Result.Started))
+	}
 	return v
 }
 
@@ -309,8 +314,12 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 	all := make([]api.Attempt, 0, len(known))
 	first := m.firstLog(r.Context())
 	for i := range known {
-		all = append(all, attempt(&known[i]))
-		all[i].Output = printed(known[i].Result.Log, first)
+		v := attempt(&known[i])
+		if len(s.Updates) > 0 {
+			v.Bundle = shortDigest(s.BundleAt(index, known[i].Started))
+		}
+		v.Output = printed(known[i].Result.Log, first)
+		all = append(all, v)
 	}
 	return all, nil
 }

@@ -49,6 +49,11 @@ func (b *bundles) shared() string { return filepath.Join(b.dir, "cache") }
 // prepare fills the attempt's folder with the project, after unpacking it and running its setup if this node has not yet.
 func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	r := s.record
+	if bundle := r.BundleOf(a.id.Index); bundle != r.Bundle {
+		updated := *r
+		updated.Bundle = bundle
+		r = &updated
+	}
 	if r.Bundle == "" && len(r.Task.Setup) == 0 && len(r.Task.Links) == 0 {
 		return nil
 	}

@@ -91,6 +91,9 @@ func (w *Worker) work(h *holding, slot executor.Slot) {
 		if s, ok = h.under(s); !ok {
 			break
 		}
+		if len(s.record.Updates) < h.held.Updates { // so may its files be: the trial is leased again
+			break
+		}
 		index, ok := h.take()
 		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
 			break

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/projects"
+)
+
+// asSubmitted does something that makes a sweep run, and says which files it runs: those of the submission, not those that lie in
+// the folder by now.
+func (a *app) asSubmitted(hint string, fn func(*api.Client, grid.SweepID) (api.Done, error)) func(*api.Client, api.Sweep) (api.Done, error) {
+	return func(c *api.Client, v api.Sweep) (api.Done, error) {
+		done, err := fn(c, v.Sweep)
+		if err != nil || done.Sweep.State != grid.SweepRunning || len(done.Sweep.Bundles) == 0 {
+			return done, err
+		}
+		files := "the files as submitted on " + done.Sweep.Submitted.Local().Format(time.DateTime)
+		if n := len(done.Sweep.Bundles); n > 1 {
+			files += ", or as a retry has updated them"
+		}
+		a.say("%s runs %s, not as they are now; %s", v.Sweep, files, hint)
+		return done, nil
+	}
+}
+
+// updated has trials run again with the files as they are now.
+func (a *app) updated(ctx context.Context, q api.Retry, quiet bool) func(*api.Client, api.Sweep) (api.Done, error) {
+	return func(c *api.Client, v api.Sweep) (api.Done, error) {
+		p, include, err := a.folderOf(&v)
+		if err != nil {
+			return api.Done{}, err
+		}
+		if err := a.list(p, include); err != nil {
+			return api.Done{}, err
+		}
+		b, err := a.pack(ctx, p, quiet)
+		if err != nil {
+			return api.Done{}, err
+		}
+		defer b.remove()
+		if b.digest == "" {
+			return api.Done{}, usage(fmt.Sprintf("no file of %s travels to the trials of %s", p.project.Dir, v.Sweep), "run the command in the project's folder")
+		}
+		known, err := c.HasBundle(ctx, b.digest)
+		if err == nil && !known {
+			err = b.put(ctx, c)
+		}
+		if err != nil {
+			return api.Done{}, err
+		}
+		q.Bundle = b.digest
+		done, err := c.Retry(ctx, v.Sweep, q)
+		if err == nil && done.Changed > 0 {
+			a.say("%s: %s run with the files of %s as they are now; command and parameters stay as submitted", v.Sweep, plural(done.Changed, "trial"), p.project.Dir)
+		}
+		return done, err
+	}
+}
+
+// folderOf finds the folder of a sweep's project: the one that the user is in, or that its name leads to.
+func (a *app) folderOf(v *api.Sweep) (*plan, []string, error) {
+	if len(v.Bundles) == 0 {
+		return nil, nil, usage(fmt.Sprintf("%s was submitted without files, so there is nothing to update", v.Sweep), "mlfnode retry --failed "+string(v.Sweep))
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return nil, nil, fmt.Errorf("find the current folder: %w", err)
+	}
+	elsewhere := usage(fmt.Sprintf("the folder of the project %s is not found from here", v.Project), "run the command in that folder")
+	_, err = os.Stat(filepath.Join(cwd, "project.yaml"))
+	if err != nil && v.Task == v.Project {
+		if folder, err := projects.Load(filepath.Join(cwd, v.Project)); err != nil || folder.Name != v.Project {
+			return &plan{project: &projects.Project{Name: v.Project, Dir: cwd, Bundled: true, Lenient: true}}, nil, nil // an ad-hoc command
+		}
+	}
+	for _, dir := range []string{cwd, filepath.Join(cwd, v.Project), filepath.Join(cwd, "projects", v.Project)} {
+		folder, err := projects.Load(dir)
+		if err != nil || folder.Name != v.Project {
+			continue
+		}
+		def, err := folder.Task(v.Task)
+		if err != nil {
+			return nil, nil, asUsage(err)
+		}
+		return &plan{project: folder, task: def.Task}, def.Include, nil
+	}
+	return nil, nil, elsewhere
+}

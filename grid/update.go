@@ -1,0 +1,71 @@
+package grid
+
+import (
+	"slices"
+	"sort"
+	"time"
+)
+
+// MaxUpdates bounds the updates of one sweep, and MaxUpdateRanges the ranges of trials in each, so that a record stays small.
+const (
+	MaxUpdates      = 100
+	MaxUpdateRanges = 10_000
+)
+
+// Update gives some trials of a sweep newer files than those of its submission, from their next attempts on.
+type Update struct {
+	Bundle string     `json:"bundle"` // SHA-256 of the files, in hex
+	At     time.Time  `json:"at"`     // by the master's clock, which also times the reopening of the trials
+	Trials [][2]int64 `json:"trials"` // ranges [lo,hi), ascending
+}
+
+// NewUpdate makes an update of trials, which are given in ascending order.
+func NewUpdate(bundle string, at time.Time, trials []int64) Update {
+	u := Update{Bundle: bundle, At: at}
+	for _, i := range trials {
+		if n := len(u.Trials); n > 0 && u.Trials[n-1][1] == i {
+			u.Trials[n-1][1]++
+			continue
+		}
+		u.Trials = append(u.Trials, [2]int64{i, i + 1})
+	}
+	return u
+}
+
+func (u *Update) has(index int64) bool {
+	k := sort.Search(len(u.Trials), func(k int) bool { return u.Trials[k][1] > index })
+	return k < len(u.Trials) && u.Trials[k][0] <= index
+}
+
+// BundleOf gives the bundle of a trial's next attempt: that of the last update of it, else that of the submission.
+func (s *Sweep) BundleOf(index int64) string {
+	return s.bundle(index, func(*Update) bool { return true })
+}
+
+// BundleAt gives the bundle of an attempt of the trial that began at the time, in microseconds since 1970.
+func (s *Sweep) BundleAt(index, began int64) string {
+	return s.bundle(index, func(u *Update) bool { return u.At.UnixMicro() <= began })
+}
+
+func (s *Sweep) bundle(index int64, counts func(*Update) bool) string {
+	for k := len(s.Updates) - 1; k >= 0; k-- {
+		if u := &s.Updates[k]; counts(u) && u.has(index) {
+			return u.Bundle
+		}
+	}
+	return s.Bundle
+}
+
+// Bundles lists all bundles that the sweep needs, that of the submission first.
+func (s *Sweep) Bundles() []string {
+	var all []string
+	if s.Bundle != "" {
+		all = append(all, s.Bundle)
+	}
+	for i := range s.Updates {
+		if b := s.Updates[i].Bundle; !slices.Contains(all, b) {
+			all = append(all, b)
+		}
+	}
+	return all
+}
