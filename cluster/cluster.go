@@ -52,6 +52,7 @@ type Cluster struct {
 	told    *told
 	table   *table
 
+	route    atomic.Pointer[route] // nil for none
 	wake     chan struct{}
 	watchful atomic.Int64 // until then, in Unix nanoseconds, a member may become suspect at any moment
 	door     door
@@ -152,7 +153,7 @@ func (c *Cluster) listen(cfg Config, advertise string) error {
 	if cfg.wrap != nil {
 		network = cfg.wrap(port)
 	}
-	mc.Transport = c.look.over(network)
+	mc.Transport = c.look.over(rerouted{network, &c.route})
 	hear := &ears{c: c}
 	mc.Delegate, mc.Events, mc.Alive, mc.Conflict, mc.Merge = hear, hear, hear, hear, hear
 	mc.DisableTcpPingsForNode = hear.unanswered

@@ -81,6 +81,9 @@ func Join(ctx context.Context, cfg Config, seed string, token trust.Token) (trus
 	}
 	host, _, _ := net.SplitHostPort(address)
 	k := known{API: []string{address}, NATS: []string{joinAddress(host, reply.NATSPort)}, Gossip: reply.Members}
+	if at := reachedAt(ctx, host, reply.GossipPort); at != "" {
+		k.Reached = []string{at}
+	}
 	if len(k.Gossip) == 0 {
 		k.Gossip = []string{joinAddress(host, reply.GossipPort)}
 	}

@@ -21,6 +21,8 @@ type known struct {
 	API    []string `json:"api"`    // HOST:PORT of the master, the last one first
 	NATS   []string `json:"nats"`   // likewise
 	Gossip []string `json:"gossip"` // of members
+	// Reached is the master's gossip at the address by which this node joined, which the master need not advertise.
+	Reached []string `json:"reached,omitempty"`
 }
 
 const (
@@ -67,6 +69,7 @@ func (k *known) meetAt(c *Cluster) error {
 	add(&k.API, knownAddresses, address)
 	add(&k.NATS, knownAddresses, joinAddress(host, c.Ports.NATS))
 	add(&k.Gossip, knownGossip, joinAddress(host, c.Ports.Gossip))
+	k.Reached = []string{joinAddress(host, c.Ports.Gossip)}
 	return nil
 }
 
@@ -95,8 +98,12 @@ func (n *Node) rejoin(ctx context.Context) error {
 		k = *old
 	}
 	back := false
+	var road roadToMaster
 	for {
 		master := n.masterGossip()
+		if len(master) == 0 {
+			road.look(ctx, n, k.Reached)
+		}
 		if back = back && len(master) > 0; back {
 			back = !n.meet(ctx, master) // its gossip may start after all else
 		}

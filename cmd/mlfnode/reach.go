@@ -62,12 +62,21 @@ func (m *mirror) seen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return alive(all, m.node)
+}
+
+// alive has no error when a node is among the members, and alive. One that gossip does not see gets no trials.
+func alive(all []api.Member, node string) error {
 	for i := range all {
-		if string(all[i].Node) == m.node && all[i].State != "alive" {
+		if string(all[i].Node) != node {
+			continue
+		}
+		if all[i].State != "alive" {
 			return fmt.Errorf("its gossip has this node as %s", all[i].State)
 		}
+		return nil
 	}
-	return nil
+	return errors.New("its gossip does not see this node, which gets no trials then")
 }
 
 // word waits for what the master sends.
