@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mlfnode/node/durable"
 	"mlfnode/node/private"
 )
 
@@ -22,7 +23,7 @@ const lockName = "lock"
 // MakeState makes the state folder, for this user alone, and reports whether others had rights to it, which it takes away. Who may
 // write to it, or to the socket in it, may run programs as this user; who may read it has the keys of the cluster.
 func MakeState(dir string) (mended bool, err error) {
-	if mended, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName); err != nil {
+	if mended, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName, durable.PartPrefix+"*"); err != nil {
 		return false, fmt.Errorf("make state folder: %w", err)
 	}
 	return mended, nil

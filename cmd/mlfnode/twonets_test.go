@@ -31,7 +31,7 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 		return cfg
 	}
 	cfg := settings("m", "127.0.0.1", "127.77.1.1") // nobody listens there
-	l, err := net.Listen("tcp", "127.0.0.1:0") // for a port that is free
+	l, err := net.Listen("tcp", "127.0.0.1:0")      // for a port that is free
 	if err != nil {
 		t.Fatal(err)
 	}

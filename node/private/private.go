@@ -18,7 +18,7 @@ import (
 var ErrExposed = errors.New("is open to other users")
 
 // Folder makes a folder for this user alone, or makes the one that is there so, and reports whether that changed it. A folder
-// with rights for others that holds anything else than the named files is not touched, for it may be a home or a shared folder:
+// with rights for others that holds files, and none that fits one of the patterns, is not touched, for it may be a home or a shared folder:
 // then, and when it belongs to another user, the error wraps ErrExposed.
 func Folder(dir string, own ...string) (mended bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -65,7 +65,12 @@ func Unshared(dir string) (mended bool, err error) {
 // holdsOnly reports whether a folder is empty, or is one that a node has used: it has one of the files.
 func holdsOnly(dir string, own []string) bool {
 	entries, err := os.ReadDir(dir)
-	return err == nil && (len(entries) == 0 || slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return slices.Contains(own, e.Name()) }))
+	return err == nil && (len(entries) == 0 || slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
+		return slices.ContainsFunc(own, func(pattern string) bool {
+			ok, _ := filepath.Match(pattern, e.Name()) // the patterns are the caller's
+			return ok
+		})
+	}))
 }
 
 func owner(info fs.FileInfo) int {
