@@ -18,6 +18,10 @@ const (
 	Reopened EventKind = "reopened" // the user asked for a retry of the trial; written by the master
 	Released EventKind = "released" // the worker is done with a lease; Lease names it
 	Fenced   EventKind = "fenced"   // the attempt has lost its lease, and Result says why; written by the master
+
+	// Reconnected says that the attempt, on a node that was away, goes on and gives the trial its state. All others up to Floor are
+	// fenced by it. Written by the master; Result says why and when the attempt began, and Node where it runs.
+	Reconnected EventKind = "reconnected"
 )
 
 // Event is an immutable fact about one attempt (or, for Released, about one lease).
@@ -29,9 +33,12 @@ type Event struct {
 	Time    int64     `json:"t"`           // when it happened, microseconds since 1970
 	Lease   uint64    `json:"l,omitempty"` // with Released: sequence of the lease in the queue, for masters that know no LeaseID
 	LeaseID LeaseID   `json:"d,omitempty"` // with Released: the lease
-	Result  *Result   `json:"x,omitempty"` // with Finished
+	Result  *Result   `json:"x,omitempty"` // with Finished, Fenced and Reconnected
 	Metrics Metric    `json:"m,omitempty"` // with Metrics
 	Final   bool      `json:"z,omitempty"` // with Fenced: the trial is set aside, and does not run again
+	Away    bool      `json:"w,omitempty"` // with Fenced: the node is not heard of; the attempt may turn out to live, and its result counts
+	Floor   int       `json:"f,omitempty"` // with Reconnected: the highest attempt number that was given to another run
+	Node    NodeID    `json:"n,omitempty"` // with Reconnected
 }
 
 // LeaseID names a lease. It is never used twice, unlike a sequence of the queue, of which a crash can lose the newest.

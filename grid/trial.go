@@ -1,5 +1,10 @@
 package grid
 
+import (
+	"maps"
+	"slices"
+)
+
 // Trial is the truth about one point of a sweep, folded from events. The zero value with its Index is a pending trial.
 type Trial struct {
 	Index    int64
@@ -15,6 +20,14 @@ type Trial struct {
 	Runs     []string      // runs that have finished, so that a repeated event is known
 	Told     int64         // time of the newest metrics of Run, so that repeated older ones are known
 	Retried  int64         // time of the last reopening, so that a repeated one is known
+	Away     []AwayRun     // runs on nodes that are not heard of, which may come back
+}
+
+// AwayRun is a run whose node is not heard of. It was counted as a failure of its class, unless it comes back.
+type AwayRun struct {
+	Run     string
+	Attempt int
+	Class   Class
 }
 
 // Change says what an event did to a trial.
@@ -29,6 +42,8 @@ const (
 	Done                     // the trial is terminal now
 	Retry                    // the attempt failed and the policy allows another one: the trial is pending again
 	Reopen                   // a user's retry: the trial is pending again
+	Reconnect                // the trial is running, by an attempt that was taken for lost
+	Dropped                  // an attempt that was taken for lost is, and can't give a result any more
 )
 
 // Apply folds one event into the trial and says what changed. It is deterministic: the same events in the same order give
@@ -45,13 +60,15 @@ func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 		return t.reopen(e)
 	case Fenced:
 		return t.fence(e)
+	case Reconnected:
+		return t.reconnect(e)
 	}
 	return Ignored
 }
 
 func (t *Trial) begin(node NodeID, e *Event) Change {
 	t.Attempts = max(t.Attempts, e.Attempt)
-	known := t.finished(e.Run) || (t.Run != "" && e.Run == t.Run)
+	known := t.finished(e.Run) || (t.Run != "" && e.Run == t.Run) || t.away(e.Run) >= 0
 	if known || t.State.Terminal() || e.Attempt <= t.Floor || t.older(e, e.Time) {
 		return Ignored
 	}
@@ -75,10 +92,20 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 	}
 	t.Attempts = max(t.Attempts, e.Attempt)
 	t.Runs = append(t.Runs, e.Run)
-	if t.State.Terminal() || e.Attempt <= t.Floor {
-		return Superseded
-	}
 	class := e.Result.Class
+	current := t.State == Running && t.Run == e.Run
+	away := t.away(e.Run)
+	switch {
+	case t.State.Terminal(), e.Attempt <= t.Floor && !current && away < 0:
+		return Superseded
+	case away >= 0 && (class == ClassLost || class == ClassHalt):
+		// It ended because its node was away, as was counted already.
+		t.Away = without(t.Away, away)
+		t.Floor = max(t.Floor, e.Attempt)
+		return Superseded
+	case away >= 0:
+		t.takeBack(away)
+	}
 	again := t.again(policy, e.Result)
 	if again && t.Run != e.Run && (t.State == Running || t.older(e, e.Result.Started)) {
 		// Another attempt is already running, or a later one waits for its retry: the failure counts, the state stays.
@@ -96,25 +123,81 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 	default:
 		t.State = Failed
 	}
+	t.Away = nil
 	return Done
 }
 
 // fence ends the running attempt for everybody: the trial goes on without it, and what the attempt still reports is superseded.
-// Whether the trial runs again is part of the event, so that the fold needs no settings.
+// When its node is only away, the trial goes on without it too, but its result counts if it comes before another one's. Whether
+// the trial runs again is part of the event, so that the fold needs no settings.
 func (t *Trial) fence(e *Event) Change {
+	if i := t.away(e.Run); i >= 0 && !e.Away {
+		t.Floor = max(t.Floor, t.Away[i].Attempt)
+		t.Away = without(t.Away, i)
+		return Dropped
+	}
 	if e.Result == nil || t.State != Running || t.Run != e.Run {
 		return Ignored
 	}
 	started, metrics := t.Result.Started, t.Result.Metrics
-	t.Floor, t.Result, t.Ended = max(t.Floor, t.Attempt), *e.Result, e.Time
+	t.Result, t.Ended = *e.Result, e.Time
 	t.Result.Started, t.Result.Metrics = started, metrics
 	t.count(e.Result.Class)
+	if e.Away && !e.Final {
+		t.Away = append(t.Away[:len(t.Away):len(t.Away)], AwayRun{Run: e.Run, Attempt: t.Attempt, Class: e.Result.Class})
+	} else {
+		t.Floor = max(t.Floor, t.Attempt)
+	}
 	if e.Final {
-		t.State = Failed
+		t.State, t.Away = Failed, nil
 		return Done
 	}
 	t.State = Pending
 	return Retry
+}
+
+// reconnect has an attempt that was taken for lost give the trial its state again. Whatever ran in its place is fenced.
+func (t *Trial) reconnect(e *Event) Change {
+	away := t.away(e.Run)
+	current := t.State == Running && t.Run == e.Run
+	if e.Result == nil || t.State.Terminal() || t.finished(e.Run) || (away < 0 && (current || e.Attempt <= t.Floor)) {
+		return Ignored
+	}
+	if away >= 0 {
+		t.takeBack(away)
+	}
+	t.Floor = max(t.Floor, t.Attempts, e.Floor)
+	t.Attempts = max(t.Attempts, e.Attempt, t.Floor)
+	t.State, t.Attempt, t.Run, t.Node = Running, e.Attempt, e.Run, e.Node
+	t.Result, t.Ended, t.Told = Result{Started: e.Result.Started}, 0, 0
+	return Reconnect
+}
+
+// away is where a run stands in Away; -1 for one that is not there.
+func (t *Trial) away(run string) int {
+	for i := range t.Away {
+		if t.Away[i].Run == run {
+			return i
+		}
+	}
+	return -1
+}
+
+// takeBack has a run that was away not count as a failure.
+func (t *Trial) takeBack(i int) {
+	class := t.Away[i].Class
+	failures := maps.Clone(t.Failures)
+	if failures[class] > 1 {
+		failures[class]--
+	} else {
+		delete(failures, class)
+	}
+	t.Failures, t.Away = failures, without(t.Away, i)
+}
+
+// without gives a list without one of its runs. The old list stays as it is: copies of the trial have it.
+func without(list []AwayRun, i int) []AwayRun {
+	return slices.Delete(slices.Clone(list), i, i+1)
 }
 
 // again counts a failure and reports whether the trial is to run once more. Trouble of a node that kept the program from running
@@ -142,7 +225,7 @@ func (t *Trial) reopen(e *Event) Change {
 	if (t.State != Failed && t.State != Cancelled) || (t.Retried != 0 && e.Time == t.Retried) {
 		return Ignored
 	}
-	t.State, t.Floor, t.Failures, t.Retried = Pending, t.Attempts, nil, e.Time
+	t.State, t.Floor, t.Failures, t.Retried, t.Away = Pending, t.Attempts, nil, e.Time, nil
 	return Reopen
 }
 

@@ -56,6 +56,9 @@ func (f *fold) remember(g *folding, before *grid.Trial, r *row, change grid.Chan
 	if a.Outcome == IsRunning {
 		a.Outcome = IsSuperseded
 	}
+	if change == grid.Reconnect && a.Outcome == IsSuperseded {
+		a.Ended, a.Result.Class, a.Result.ExitCode, a.Result.Reason = e.Time, grid.ClassHalt, grid.NoExit, e.Result.Reason
+	}
 	return f.d.keep(id, &a)
 }
 

@@ -15,6 +15,7 @@ import (
 //	[failure: class, exit code, reason]             with partFailure
 //	[floor, n, n × (class, failures), n, n × run]   with partPast
 //	[told, retried]                                 with partTold
+//	[n, n × (run, attempt, class)]                  with partAway
 const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
@@ -22,6 +23,7 @@ const (
 	partFailure             // Result is no plain success
 	partPast                // there were other attempts
 	partTold                // metrics came while it ran, or it was reopened
+	partAway                // runs are on nodes that are not heard of
 )
 
 func packDetail(b []byte, t *grid.Trial, node int64) []byte {
@@ -45,6 +47,9 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if t.Told != 0 || t.Retried != 0 {
 		parts |= partTold
 	}
+	if len(t.Away) > 0 {
+		parts |= partAway
+	}
 	b = packNumbers(append(b, parts), node, int64(t.Attempt))
 	b = packText(b, t.Run)
 	if parts&partLog != 0 {
@@ -61,6 +66,12 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	}
 	if parts&partTold != 0 {
 		b = packNumbers(b, t.Told, t.Retried)
+	}
+	if parts&partAway != 0 {
+		b = packNumbers(b, int64(len(t.Away)))
+		for _, a := range t.Away {
+			b = packText(packNumbers(packText(b, a.Run), int64(a.Attempt)), string(a.Class))
+		}
 	}
 	return b
 }
@@ -122,6 +133,11 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	}
 	if parts&partTold != 0 {
 		t.Told, t.Retried = p.number(), p.number()
+	}
+	if parts&partAway != 0 {
+		for range p.length() {
+			t.Away = append(t.Away, grid.AwayRun{Run: p.text(), Attempt: int(p.number()), Class: grid.Class(p.text())})
+		}
 	}
 	if p.bad || len(p.rest) > 0 {
 		return 0, errDamaged

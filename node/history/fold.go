@@ -207,7 +207,7 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 	case grid.Progress:
 		g.sweep.name(t.Result.Metrics)
 		return
-	case grid.Began, grid.Done, grid.Retry:
+	case grid.Began, grid.Done, grid.Retry, grid.Reconnect:
 		g.sweep.Counts.span(t)
 		g.sweep.name(t.Result.Metrics)
 	case grid.Reopen:
