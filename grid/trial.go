@@ -173,6 +173,9 @@ func (t *Trial) reconnect(e *Event) Change {
 	return Reconnect
 }
 
+// IsAway reports whether a run is on a node that is not heard of, and may come back.
+func (t *Trial) IsAway(run string) bool { return t.away(run) >= 0 }
+
 // away is where a run stands in Away; -1 for one that is not there.
 func (t *Trial) away(run string) int {
 	for i := range t.Away {

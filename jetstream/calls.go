@@ -38,6 +38,9 @@ type Beat struct {
 	Draining   bool        `json:"draining,omitempty"`   // the node takes no more leases
 	Restarting bool        `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
 	Leaving    bool        `json:"leaving,omitempty"`    // the agent ends and gives back what it held
+
+	// Outlive is how long the node's programs go on without an agent; 0 when it does not say so.
+	Outlive time.Duration `json:"outlive,omitempty"`
 }
 
 // HeldLease is a lease in a node's hands. Of two nodes that claim one, the later delivery holds it.
@@ -45,6 +48,19 @@ type HeldLease struct {
 	Seq        uint64       `json:"s"`
 	Deliveries int          `json:"d"`
 	ID         grid.LeaseID `json:"i,omitempty"` // "" from a node that goes by sequences
+
+	// What the lease is for, and what runs under it, for a master that has taken it back or has lost it.
+	Sweep grid.SweepID `json:"w,omitempty"`
+	Runs  []HeldRun    `json:"r,omitempty"`
+}
+
+// HeldRun is an attempt that runs under a lease.
+type HeldRun struct {
+	Index   int64         `json:"x"`
+	Attempt int           `json:"a"`
+	Run     string        `json:"r"`
+	Started int64         `json:"t"` // microseconds since 1970, by the node's clock
+	Age     time.Duration `json:"g"` // how long it has run
 }
 
 // Orders are the master's answer to a Beat: what is so now, whatever was said before.
@@ -52,12 +68,15 @@ type Orders struct {
 	V int `json:"v"`
 	// Stop are leases that the node no longer holds: what runs under them is to stop. Lost are the same for those that the node told
 	// without an ID.
-	Stop       []grid.LeaseID `json:"stop,omitempty"`
-	Lost       []uint64       `json:"lost,omitempty"`
-	Drain      bool           `json:"drain,omitempty"`      // take no more leases
-	Quarantine bool           `json:"quarantine,omitempty"` // with Drain: because trials fail there
-	Reason     string         `json:"reason,omitempty"`     // why, for people
-	Keys       uint64         `json:"keys,omitempty"`       // which gossip keyring is in force; another one than the node has is to be asked for
+	Stop []grid.LeaseID `json:"stop,omitempty"`
+	Lost []uint64       `json:"lost,omitempty"`
+	// Finish are leases of which what runs may go on, but no further trial is to begin.
+	Finish []grid.LeaseID `json:"finish,omitempty"`
+
+	Drain      bool   `json:"drain,omitempty"`      // take no more leases
+	Quarantine bool   `json:"quarantine,omitempty"` // with Drain: because trials fail there
+	Reason     string `json:"reason,omitempty"`     // why, for people
+	Keys       uint64 `json:"keys,omitempty"`       // which gossip keyring is in force; another one than the node has is to be asked for
 
 	// Pace is how long the node is to wait between two reports, in nanoseconds; shorter than the node's own pause it means nothing.
 	Pace time.Duration `json:"pace,omitempty"`

@@ -74,6 +74,20 @@ func decodeLease(data []byte, shape string, seq uint64) Lease {
 	return Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, ID: idOf(w.ID, seq), Updates: w.Updates}
 }
 
+// Delivered gives the last sequence that the queue of a shape has handed out; 0 when it has handed out none.
+func (q *Queue) Delivered(ctx context.Context, shape string) (uint64, error) {
+	ctx, stop := q.store.limited(ctx)
+	defer stop()
+	c, err := q.store.streams[leaseStream].Consumer(ctx, leaseConsumer(shape))
+	if errors.Is(err, js.ErrConsumerNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, q.store.explain(ctx, "look at the lease queue "+shape, err)
+	}
+	return c.CachedInfo().Delivered.Stream, nil
+}
+
 // Delete takes a lease out of the queue, held or not; it is no error when it has gone.
 func (q *Queue) Delete(ctx context.Context, seq uint64) error {
 	ctx, stop := q.store.limited(ctx)

@@ -18,9 +18,11 @@ import (
 )
 
 const (
-	// AckWait is how long a lease stays with a worker that does not renew it. A live worker renews each quarter of it; a dead
-	// one is usually noticed earlier, by other signals.
-	AckWait = 10 * time.Second
+	// AckWait is how long a lease of a node that stands alone stays with a worker that does not renew it. A live worker renews each
+	// quarter of it. In a cluster the queue never gives a lease to a second node by itself: the master knows better who is there,
+	// and takes leases back.
+	AckWait        = 10 * time.Second
+	clusterAckWait = 10 * 24 * time.Hour
 	// maxLeased bounds the leases of one shape in the hands of workers. The default, 1,000, would cap a large cluster.
 	maxLeased = 1 << 16
 	// pullGrace is how long a pull waits for the answer: it comes at once unless the machine is badly overloaded.
@@ -64,7 +66,7 @@ type wireLease struct {
 //
 //	published ──Pull──► held ──Ack──► gone
 //	    ▲                │
-//	    └─ Return, or AckWait without Renew
+//	    └─ Return, or (standing alone) AckWait without Renew
 //
 // It is not synced to disk: after a crash leases may be missing, which the reconciler makes good. Its consumers are made when
 // first used. Those of a cluster are kept in files, so that workers go on with their leases when the master has restarted; what
@@ -104,8 +106,12 @@ func (q *Queue) EnsureShape(ctx context.Context, shape string) error {
 	}
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
+	wait := AckWait
+	if q.store.shared {
+		wait = clusterAckWait
+	}
 	_, err := q.store.js.CreateOrUpdateConsumer(ctx, leaseStream, js.ConsumerConfig{
-		Durable: leaseConsumer(shape), FilterSubject: leaseSubject(shape), AckPolicy: js.AckExplicitPolicy, AckWait: AckWait,
+		Durable: leaseConsumer(shape), FilterSubject: leaseSubject(shape), AckPolicy: js.AckExplicitPolicy, AckWait: wait,
 		MaxAckPending: maxLeased, MaxDeliver: -1, MemoryStorage: !q.store.shared, Replicas: 1,
 		InactiveThreshold: 0, // stays until Purge
 	})

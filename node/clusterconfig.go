@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mlfnode/node/master"
 )
 
 // Cluster are the settings of a node that has others beside it.
@@ -18,6 +20,8 @@ type Cluster struct {
 	Worker     bool          // a master runs trials too
 	CrashLimit int           // nodes that may die under a trial before it is set aside
 	Patience   time.Duration // how long running trials wait for an agent that has gone
+	LostAfter  time.Duration // silence of a node after which its trials also start elsewhere
+	Reconcile  master.Reconcile
 }
 
 // Ports are where a node listens. A worker listens for gossip only.
@@ -39,6 +43,7 @@ func DefaultCluster() Cluster {
 	return Cluster{
 		Ports:  Ports{API: DefaultAPIPort, NATS: DefaultNATSPort, Gossip: DefaultGossipPort},
 		Worker: true, CrashLimit: 3, Patience: 10 * time.Second,
+		LostAfter: 3 * time.Second, Reconcile: master.LongestRunning,
 	}
 }
 
@@ -55,6 +60,8 @@ type clusterSettings struct {
 	Worker     string `yaml:"worker"`
 	CrashLimit string `yaml:"crash_limit"`
 	Patience   string `yaml:"patience"`
+	LostAfter  string `yaml:"lost_after"`
+	Reconcile  string `yaml:"reconcile"`
 }
 
 // read takes over the settings; set applies one with its name in the file and in the environment.
@@ -78,6 +85,27 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 		return err
 	})
 	set("patience", "MLF_PATIENCE", s.Patience, func(v string) (err error) { c.Patience, err = duration(v); return })
+	set("lost_after", "MLF_LOST_AFTER", s.LostAfter, func(v string) (err error) {
+		if c.LostAfter, err = duration(v); err == nil && c.LostAfter < leastLostAfter {
+			err = fmt.Errorf("%q is too short to tell silence from a busy network; write at least %v", v, leastLostAfter)
+		}
+		return err
+	})
+	set("reconcile", "MLF_RECONCILE", s.Reconcile, func(v string) error {
+		switch c.Reconcile = master.Reconcile(v); c.Reconcile {
+		case master.LongestRunning, master.KeepOriginal, master.KeepReplacement:
+			return nil
+		}
+		return fmt.Errorf("%q is no way to reconcile; write %s, %s or %s", v, master.LongestRunning, master.KeepOriginal, master.KeepReplacement)
+	})
+}
+
+// leastLostAfter is about as long as the nodes need to agree that one is silent.
+const leastLostAfter = 2 * time.Second
+
+// outage is what a master makes of nodes that it does not hear of.
+func (c *Cluster) outage() master.Outage {
+	return master.Outage{LostAfter: c.LostAfter, Patience: c.Patience, Reconcile: c.Reconcile}
 }
 
 func address(to *string) func(string) error {

@@ -153,6 +153,7 @@ func (n *Node) open(door net.Listener) error {
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
 		Members: n.fleet.cluster.Members, Refused: n.fleet.cluster.Refused, Disconnections: n.server.Disconnections,
+		Self: n.cfg.Node, Outage: n.cfg.Cluster.outage(), Linked: n.linked(),
 		Fits: n.fits, CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.authority.Drains()[node]
@@ -163,6 +164,20 @@ func (n *Node) nodes() *master.Nodes {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
+	}
+}
+
+// linked tells whether this machine's own link is up.
+func (n *Node) linked() func() bool {
+	link := cluster.NewLink(n.local().Address)
+	return func() bool {
+		var others []string
+		for _, m := range n.fleet.cluster.Members() {
+			if m.Node != n.cfg.Node {
+				others = append(others, m.Address)
+			}
+		}
+		return link.Up(others)
 	}
 }
 

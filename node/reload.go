@@ -37,8 +37,8 @@ func (c *Config) SetNode(text string) error {
 	return checkName(text)
 }
 
-// Reload takes over what can be changed while the node runs: what trials may use of the machine, what is kept, and the crash
-// limit. The rest needs a restart, which is logged.
+// Reload takes over what can be changed while the node runs: what trials may use of the machine, what is kept, the crash limit,
+// and what is made of lost nodes. The rest needs a restart, which is logged.
 func (n *Node) Reload(cfg Config) {
 	old := &n.cfg
 	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir {
@@ -51,6 +51,7 @@ func (n *Node) Reload(cfg Config) {
 	n.fleet.cluster.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
 	if n.master != nil {
 		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
+		n.master.SetOutage(cfg.Cluster.outage())
 	}
 	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/trust"
@@ -212,7 +213,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	n.mu.Unlock()
 	w, err := worker.New(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: machine, Logger: cfg.Logger,
-		Adopt: n.adopter, Beats: true, Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
+		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
 	})
 	if err != nil {
 		return fmt.Errorf("make the worker: %w", err)
@@ -223,6 +224,14 @@ func (n *Node) openWorker(ctx context.Context) error {
 	n.mu.Unlock()
 	n.resize() // the settings may have been read again since
 	return w.Recover(ctx)
+}
+
+// outlive is how long programs go on without an agent.
+func (n *Node) outlive() time.Duration {
+	if n.adopter == nil {
+		return 0
+	}
+	return n.cfg.Cluster.Patience
 }
 
 // working gives the worker, nil while there is none.

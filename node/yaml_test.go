@@ -6,6 +6,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"mlfnode/node/master"
 )
 
 // TestNodeYAML holds that the node.yaml of the repository names every setting, with its variable, and shows the defaults.
@@ -112,5 +115,35 @@ func TestMeetAt(t *testing.T) {
 	c.Seed = "new:port"
 	if k.meetAt(&c) == nil {
 		t.Error("got no error for a seed that is no address")
+	}
+}
+
+// TestOutageSettings reads what is made of lost nodes, and explains what makes no sense.
+func TestOutageSettings(t *testing.T) {
+	for _, c := range []struct {
+		text, want string
+	}{
+		{"lost_after: 90s\nreconcile: keep_original\n", ""},
+		{"lost_after: 2s\nreconcile: keep_replacement\n", ""},
+		{"lost_after: 1s\n", "lost_after: \"1s\" is too short"},
+		{"lost_after: soon\n", "lost_after: \"soon\" is no duration"},
+		{"reconcile: newest\n", "reconcile: \"newest\" is no way to reconcile; write longest_running, keep_original or keep_replacement"},
+	} {
+		file := filepath.Join(t.TempDir(), "node.yaml")
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadConfig(file)
+		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
+		}
+		if o := got.Cluster.outage(); err == nil && (!strings.Contains(c.text, string(o.Reconcile)) || o.LostAfter < leastLostAfter) {
+			t.Errorf("%q: got %+v", c.text, o)
+		}
+	}
+	t.Setenv("MLF_LOST_AFTER", "1m")
+	t.Setenv("MLF_RECONCILE", "keep_original")
+	if c, err := LoadConfig("/dev/null"); err != nil || c.Cluster.LostAfter != time.Minute || c.Cluster.Reconcile != master.KeepOriginal {
+		t.Errorf("environment: got %+v, %v", c.Cluster, err)
 	}
 }

@@ -51,6 +51,7 @@ tasks:
     grace: 0.5s
     log_limit: 10 kB
     retries: {exit: 2, oom: 0, lost: 3}
+    replace: false
     artifacts: ["result/**", "*.json"]
     metrics: [{log: result/log}, {regex: 'loss (?P<loss>\d+)'}, {json: stdout}]
     objective: {metric: validation/main/accuracy, goal: maximize}
@@ -59,6 +60,7 @@ tasks:
     command: echo {n} | tee out
     setup: pip install -r requirements.txt
     retries: 2
+    replace: true
     exclude: n > 1
     metrics: {log: log}
 `
@@ -76,6 +78,7 @@ func TestLoad(t *testing.T) {
 		d.Task.Timeout = 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond
 		d.Task.IdleTimeout, d.Task.Grace, d.Task.LogLimit = 90*time.Second, 500*time.Millisecond, 10_000
 		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassMemory: 0, grid.ClassLost: 3, grid.ClassSetup: 2}
+		d.Task.NoReplace = true
 		d.Task.Artifacts = []string{"result/**", "*.json"}
 		d.Task.Metrics = []grid.Source{{Log: "result/log"}, {Regex: `loss (?P<loss>\d+)`}, {JSON: "stdout"}}
 		d.Task.Objective = &grid.Objective{Metric: "validation/main/accuracy", Goal: "maximize"}

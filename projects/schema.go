@@ -143,7 +143,17 @@ func (s *schema) texts(what string, n *yaml.Node, example string) (texts []strin
 	return texts, nodes
 }
 
+// truth reads true or false.
+func (s *schema) truth(what string, n *yaml.Node, otherwise bool) bool {
+	v := otherwise
+	if t := s.target(n); t != nil && (t.Kind != yaml.ScalarNode || t.ShortTag() != "!!bool" || t.Decode(&v) != nil) {
+		s.report(n, "Write true or false.", "%s is neither true nor false", what)
+	}
+	return v
+}
+
 // isText reports whether the node is a scalar, maybe through an alias.
+
 func isText(n *yaml.Node) bool {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias

@@ -41,6 +41,7 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"grace":        func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) },
 		"log_limit":    func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) },
 		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t.Retries) },
+		"replace":      func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) },
 		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },
 		"metrics":      func(what string, n *yaml.Node) { s.metrics(what, n, t) },
 		"objective":    func(what string, n *yaml.Node) { s.objective(what, n, t) },

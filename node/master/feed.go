@@ -13,7 +13,11 @@ type lease struct {
 	lo, hi  int64
 	attempt int // of the first trial; above 1 only for a lease of one trial
 	since   time.Time
-	seq     uint64 // in the queue
+	seq     uint64 // in the queue; 0 for one that is not there
+
+	// detached is a lease that the queue has lost or has had taken away, while a node works on it.
+	detached bool
+	idle     time.Time // since when it is known to have been handed out, and nobody says to hold it
 }
 
 // feed is what is left to do of one sweep. wanted = [0,count); have = done + leased + waiting for a retry; next leases what is
@@ -27,7 +31,7 @@ type feed struct {
 	leases map[grid.LeaseID]lease
 	last   uint64         // sequence of the newest lease
 	began  map[int64]int  // attempts of trials known to run
-	passed map[int64]bool // trials whose attempt was fenced while another node has their lease already
+	away   map[int64]bool // trials of which an attempt is on a node that is not heard of
 	again  retries
 	pace   pace
 
@@ -35,7 +39,7 @@ type feed struct {
 }
 
 func newFeed(s *grid.Sweep) *feed {
-	return &feed{sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, passed: map[int64]bool{}}
+	return &feed{sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{}}
 }
 
 // load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. Those of
@@ -46,6 +50,9 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 		f.taken.Add(r.Lo, min(r.Hi, f.count))
 	}
 	for i := range open {
+		if len(open[i].Away) > 0 {
+			f.away[open[i].Index] = true
+		}
 		if index := open[i].Index; index >= f.count {
 			continue
 		} else if f.covered(index) {
@@ -153,6 +160,23 @@ func (f *feed) runsUnder(id grid.LeaseID) bool {
 	return false
 }
 
+// adopt takes over a lease of trials [lo,hi) that a node works on although the queue does not have it. Some of them may be
+// leased once more by now.
+func (f *feed) adopt(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {
+	f.leases[id] = lease{lo: lo, hi: hi, attempt: attempt, since: now, detached: true}
+}
+
+// over lists the other leases that hold trial i.
+func (f *feed) over(i int64, but grid.LeaseID) []grid.LeaseID {
+	var all []grid.LeaseID
+	for id, l := range f.leases {
+		if id != but && l.lo <= i && i < l.hi {
+			all = append(all, id)
+		}
+	}
+	return all
+}
+
 // covered reports whether some lease holds trial i.
 func (f *feed) covered(i int64) bool {
 	for _, l := range f.leases {
@@ -179,14 +203,13 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
 	case grid.Retry:
 		delete(f.began, t.Index)
-		if f.passed[t.Index] {
-			delete(f.passed, t.Index)
-			f.began[t.Index] = t.Attempts
-			return
-		}
 		if !f.releasedSince(t.Index, t.Attempts) {
 			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)))
 		}
+	case grid.Reconnect:
+		f.began[t.Index] = t.Attempts
+		f.taken.Add(t.Index, t.Index+1)
+		f.again.remove(t.Index)
 	case grid.Reopen:
 		f.done.Remove(t.Index, t.Index+1)
 		f.wait(t.Index, t.Attempts+1, now)

@@ -3,6 +3,7 @@ package master
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -14,26 +15,22 @@ type ledger struct {
 	mu      sync.Mutex
 	ready   bool // all leases of the queue are known
 	leases  map[grid.LeaseID]claim
-	bySeq   map[uint64]grid.LeaseID // for nodes that go by sequences
-	passed  []passing
-	changed chan struct{} // holds a token when passed is not empty
+	bySeq   map[uint64]grid.LeaseID      // for nodes that go by sequences
+	stopped map[grid.LeaseID]grid.NodeID // not known any more, and what runs under them is to stop
 }
 
-// claim is a node's word that it holds a lease; the queue has then delivered it so many times.
+// claim is a node's word that it holds a lease.
 type claim struct {
 	node       grid.NodeID
-	deliveries int
-	seq        uint64 // in the queue; 0 while it is being published
-}
-
-// passing is a lease that went from one node to another because the first was not heard of.
-type passing struct {
-	lease    grid.LeaseID
-	from, to grid.NodeID
+	deliveries int    // by the queue
+	seq        uint64 // in the queue; 0 while it is being published, and of one that is not there
+	told       time.Time
+	runs       []jetstream.HeldRun // as of told
+	finish     bool                // no further trial of it is to begin
 }
 
 func newLedger() *ledger {
-	return &ledger{leases: map[grid.LeaseID]claim{}, bySeq: map[uint64]grid.LeaseID{}, changed: make(chan struct{}, 1)}
+	return &ledger{leases: map[grid.LeaseID]claim{}, bySeq: map[uint64]grid.LeaseID{}, stopped: map[grid.LeaseID]grid.NodeID{}}
 }
 
 // add makes a lease known. It comes before the lease is published, so that no node claims one that is not known.
@@ -52,6 +49,33 @@ func (l *ledger) published(id grid.LeaseID, seq uint64) {
 	l.leases[id], l.bySeq[seq] = c, id
 }
 
+// assign makes a lease known, or has a known one that nobody claims, as held by a node that has not said so yet.
+func (l *ledger) assign(id grid.LeaseID, node grid.NodeID, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c := l.leases[id]; c.node == "" {
+		c.node, c.told = node, now
+		l.leases[id] = c
+	}
+}
+
+// adopt makes a lease known that a node holds and that the queue does not have. What runs under it may go on.
+func (l *ledger) adopt(node grid.NodeID, h *jetstream.HeldLease, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leases[h.ID] = claim{node: node, deliveries: h.Deliveries, told: now, runs: h.Runs, finish: true}
+	delete(l.stopped, h.ID)
+}
+
+// unclaim forgets who holds a lease.
+func (l *ledger) unclaim(id grid.LeaseID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if c, known := l.leases[id]; known {
+		l.leases[id] = claim{seq: c.seq}
+	}
+}
+
 // remove forgets a lease: a node that says that it holds it is told that it does not.
 func (l *ledger) remove(id grid.LeaseID) {
 	l.mu.Lock()
@@ -62,68 +86,75 @@ func (l *ledger) remove(id grid.LeaseID) {
 	delete(l.leases, id)
 }
 
-// complete says that all leases of the queue are known. Until then nobody is told that he has lost one.
+// stop has a node, when it says that it holds a lease that is not known, be told to stop what runs under it.
+func (l *ledger) stop(id grid.LeaseID, node grid.NodeID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stopped[id] = node
+}
+
+// complete says that all leases of the queue are known. Until then nobody is told that it has lost one.
 func (l *ledger) complete() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ready = true
 }
 
-// claim takes over what a node says it holds, and gives what it does not.
-func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease) (stop []grid.LeaseID, lost []uint64) {
+// starting reports whether leases of the queue may still be unknown.
+func (l *ledger) starting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.ready
+}
+
+// claim takes over what a node says it holds, and puts what it does not into its orders. It gives the leases of which is to be
+// decided whether what runs under them goes on: they are not known, as after the node was away.
+func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Orders, now time.Time) (open []jetstream.HeldLease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range held {
-		if l.holdsLocked(node, &h) || !l.ready {
-			continue
+		id := h.ID
+		if id == "" {
+			id = l.bySeq[h.Seq]
 		}
-		if h.ID == "" {
-			lost = append(lost, h.Seq)
-		} else {
-			stop = append(stop, h.ID)
+		c, known := l.leases[id]
+		switch {
+		case known && (c.node == "" || c.node == node || longer(h.Runs, c.runs, now.Sub(c.told))):
+			c.node, c.deliveries, c.told, c.runs = node, h.Deliveries, now, h.Runs
+			l.leases[id] = c
+			if c.finish {
+				o.Finish = append(o.Finish, h.ID)
+			}
+		case !l.ready:
+		case h.ID == "":
+			o.Lost = append(o.Lost, h.Seq)
+		case !known && len(h.Runs) > 0 && l.stopped[id] != node:
+			open = append(open, h)
+		default:
+			o.Stop = append(o.Stop, h.ID)
 		}
 	}
-	return stop, lost
+	for id, of := range l.stopped {
+		if of == node && !slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return h.ID == id }) {
+			delete(l.stopped, id) // it has stopped
+		}
+	}
+	return open
 }
 
-// holdsLocked notes a node's claim to a lease, and reports whether it is right.
-func (l *ledger) holdsLocked(node grid.NodeID, h *jetstream.HeldLease) bool {
-	id := h.ID
-	if id == "" {
-		id = l.bySeq[h.Seq]
-	}
-	now, known := l.leases[id]
-	if !known {
-		return false
-	}
-	mine := claim{node: node, deliveries: h.Deliveries, seq: now.seq}
-	switch {
-	case now.node == "" || now.node == node:
-		l.leases[id] = mine
-	case h.Deliveries > now.deliveries:
-		l.leases[id] = mine
-		l.passLocked(passing{lease: id, from: now.node, to: node})
-	default:
-		return false
-	}
-	return true
-}
+// handover is how much longer an attempt must have run than that of a lease's holder to be taken for the first one.
+const handover = time.Second
 
-func (l *ledger) passLocked(p passing) {
-	l.passed = append(l.passed, p)
-	select {
-	case l.changed <- struct{}{}:
-	default:
+// longer reports whether a node has worked on a lease longer than its holder, which told so some time ago. The queue has handed
+// the lease out twice then, as it may when the master was killed, and the second node was heard of first.
+func longer(mine, holders []jetstream.HeldRun, ago time.Duration) bool {
+	oldest := func(runs []jetstream.HeldRun) (age time.Duration) {
+		for i := range runs {
+			age = max(age, runs[i].Age)
+		}
+		return age
 	}
-}
-
-// passings gives what has passed since the last call.
-func (l *ledger) passings() []passing {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	all := l.passed
-	l.passed = nil
-	return all
+	return oldest(mine) > oldest(holders)+ago+handover
 }
 
 // of lists the leases that a node holds.
@@ -162,8 +193,11 @@ func (l *ledger) at(seq uint64) grid.LeaseID {
 }
 
 // holder is the node that holds a lease, "" while nobody has said so.
-func (l *ledger) holder(id grid.LeaseID) grid.NodeID {
+func (l *ledger) holder(id grid.LeaseID) grid.NodeID { return l.get(id).node }
+
+// get gives what is known of a lease.
+func (l *ledger) get(id grid.LeaseID) claim {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.leases[id].node
+	return l.leases[id]
 }

@@ -3,10 +3,18 @@ package master
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 )
+
+// claimed has a node tell what it holds, and gives what it is told to stop.
+func claimed(l *ledger, node grid.NodeID, held ...jetstream.HeldLease) (stop []grid.LeaseID, lost []uint64) {
+	var o jetstream.Orders
+	l.claim(node, held, &o, time.Now())
+	return o.Stop, o.Lost
+}
 
 // TestSequenceOfTwoLeases has sequences of the queue given out twice, as after a kill of the master that has lost the newest of
 // them. Whoever holds the old lease is told so, who holds the new one keeps it, and what one gives back is not the other's.
@@ -24,25 +32,25 @@ func TestSequenceOfTwoLeases(t *testing.T) {
 	fresh := jetstream.HeldLease{Seq: 501, Deliveries: 1, ID: "after.1"}
 	t.Run("old holder first", func(t *testing.T) {
 		l := known()
-		if stop, _ := l.claim("a", []jetstream.HeldLease{old}); !slices.Equal(stop, []grid.LeaseID{old.ID}) {
+		if stop, _ := claimed(l, "a", old); !slices.Equal(stop, []grid.LeaseID{old.ID}) {
 			t.Errorf("old holder: got %v, want that it is lost", stop)
 		}
 		l.add("after.1")
 		l.published("after.1", 501)
-		if stop, _ := l.claim("b", []jetstream.HeldLease{fresh}); len(stop) > 0 || l.holder("after.1") != "b" {
+		if stop, _ := claimed(l, "b", fresh); len(stop) > 0 || l.holder("after.1") != "b" {
 			t.Errorf("new holder: got %v lost and holder %q, want b to hold it", stop, l.holder("after.1"))
 		}
 	})
 	t.Run("new holder first", func(t *testing.T) {
 		l := known("after.1")
-		l.claim("b", []jetstream.HeldLease{fresh})
-		if stop, _ := l.claim("a", []jetstream.HeldLease{old}); !slices.Equal(stop, []grid.LeaseID{old.ID}) || l.holder("after.1") != "b" {
+		claimed(l, "b", fresh)
+		if stop, _ := claimed(l, "a", old); !slices.Equal(stop, []grid.LeaseID{old.ID}) || l.holder("after.1") != "b" {
 			t.Errorf("old holder: got %v lost, holder of the new one %q", stop, l.holder("after.1"))
 		}
 	})
 	t.Run("one node holds both", func(t *testing.T) {
 		l := known("after.1")
-		if stop, _ := l.claim("a", []jetstream.HeldLease{old, fresh}); !slices.Equal(stop, []grid.LeaseID{old.ID}) {
+		if stop, _ := claimed(l, "a", old, fresh); !slices.Equal(stop, []grid.LeaseID{old.ID}) {
 			t.Errorf("got %v lost, want the old one alone", stop)
 		}
 		if void := l.void("a", []jetstream.HeldLease{old}); !slices.Equal(void, []grid.LeaseID{"after.1"}) {
@@ -59,13 +67,26 @@ func TestSequenceOfTwoLeases(t *testing.T) {
 	t.Run("node that goes by sequences", func(t *testing.T) {
 		l := known("after.1")
 		held := []jetstream.HeldLease{{Seq: 501, Deliveries: 1}, {Seq: 7, Deliveries: 1}}
-		if stop, lost := l.claim("b", held); len(stop) > 0 || !slices.Equal(lost, []uint64{7}) || l.holder("after.1") != "b" {
+		if stop, lost := claimed(l, "b", held...); len(stop) > 0 || !slices.Equal(lost, []uint64{7}) || l.holder("after.1") != "b" {
 			t.Errorf("got %v and %v lost, holder %q", stop, lost, l.holder("after.1"))
+		}
+	})
+	t.Run("handed out twice, and the second node is heard of first", func(t *testing.T) {
+		l := known("after.1")
+		claimed(l, "b", fresh)
+		first := fresh
+		first.Runs = []jetstream.HeldRun{{Run: "a.1.1", Age: time.Minute}}
+		if stop, _ := claimed(l, "a", first); len(stop) > 0 || l.holder("after.1") != "a" {
+			t.Errorf("first node: got %v lost, holder %q; want it to keep the lease", stop, l.holder("after.1"))
+		}
+		fresh.Runs = []jetstream.HeldRun{{Run: "b.1.1", Age: time.Second}}
+		if stop, _ := claimed(l, "b", fresh); !slices.Equal(stop, []grid.LeaseID{"after.1"}) || l.holder("after.1") != "a" {
+			t.Errorf("second node: got %v lost, holder %q", stop, l.holder("after.1"))
 		}
 	})
 	t.Run("not all is known yet", func(t *testing.T) {
 		l := newLedger()
-		if stop, lost := l.claim("a", []jetstream.HeldLease{old, {Seq: 7}}); len(stop)+len(lost) > 0 {
+		if stop, lost := claimed(l, "a", old, jetstream.HeldLease{Seq: 7}); len(stop)+len(lost) > 0 {
 			t.Errorf("got %v and %v lost, want nothing said", stop, lost)
 		}
 	})

@@ -31,9 +31,11 @@ type state struct {
 	health *health
 	setups map[grid.SweepID]*setups
 
-	followed uint64                  // the last event that the feeds know of
-	suspects map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
-	unheld   map[grid.LeaseID]int    // leases of sweeps that are not active and that no node holds: in how many rounds they were seen
+	followed  uint64                  // the last event that the feeds know of
+	published uint64                  // the last event of this loop that decides about attempts
+	handed    map[grid.Lane]uint64    // how far the queue has handed out leases, as of this reconciliation
+	suspects  map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
+	unheld    map[grid.LeaseID]int    // leases of sweeps that are not active and that no node holds: in how many rounds they were seen
 }
 
 // loop is the one goroutine that decides what is leased.
@@ -77,8 +79,6 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 		return nil
 	case <-s.m.kick:
 		s.listen()
-	case <-s.m.ledger.changed:
-		err = s.pass(ctx)
 	case <-reconcile:
 		err = errors.Join(s.reconcile(ctx), s.finishComplete(ctx))
 	case <-feedTick:
@@ -148,6 +148,9 @@ func (s *state) open(ctx context.Context, sweep *grid.Sweep, leases []jetstream.
 		s.m.ledger.add(leases[i].ID)
 		s.m.ledger.published(leases[i].ID, leases[i].Seq)
 	}
+	if s.m.cfg.Nodes != nil && s.m.ledger.starting() {
+		s.expect(f, open)
+	}
 	f.load(terminal, open, time.Now())
 	s.feeds[sweep.ID] = f
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
@@ -186,6 +189,9 @@ func (s *state) follow(fd folded) {
 	for i := range fd.changed {
 		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
 			f.apply(&fd.changed[i], now)
+			if t := &fd.changed[i]; t.Change == grid.Done {
+				s.conclude(f, t.Index, t.Node, now)
+			}
 			if fd.changed[i].Change == grid.Began && len(f.sweep.Task.Setup) > 0 {
 				continue // what runs may be its setup step
 			}
@@ -358,6 +364,7 @@ func (s *state) reconcile(ctx context.Context) error {
 	if known = s.leases(); len(known) == 0 {
 		return nil
 	}
+	s.handed = map[grid.Lane]uint64{}
 	present, err := s.m.cfg.Store.Queue.Present(ctx)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
@@ -367,12 +374,19 @@ func (s *state) reconcile(ctx context.Context) error {
 		return fmt.Errorf("look at the event stream: %w", err)
 	}
 	for i := range present {
-		delete(known, present[i].ID)
+		if id := present[i].ID; known[id] == nil {
+			err = errors.Join(err, s.orphan(ctx, &present[i]))
+		} else if !s.abandoned(ctx, known[id], id, time.Now()) {
+			delete(known, id)
+		}
 	}
 	for id, f := range known {
+		if f.leases[id].detached && !s.abandoned(ctx, f, id, time.Now()) {
+			continue
+		}
 		s.suspect(id, f, last)
 	}
-	return nil
+	return err
 }
 
 // How many rounds of reconcile a lease that nobody holds is left to the nodes: they give back what they find in the queue, and tell
@@ -399,7 +413,7 @@ func (s *state) dropUnheld(ctx context.Context) {
 		if seen[id] = s.unheld[id] + 1; seen[id] < limit {
 			continue
 		}
-		if err := s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq); err != nil {
+		if err := s.delete(ctx, f, id); err != nil {
 			s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 			continue
 		}

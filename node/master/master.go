@@ -56,6 +56,7 @@ type Master struct {
 	ledger  *ledger
 	peers   *peers
 	pace    atomic.Int64 // how long nodes are to wait between reports
+	away    string       // why this master takes itself for the one that is away; owned by watchNodes
 
 	submitting chan struct{}           // held by a submission, and by the removal of a bundle
 	doubts     map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
@@ -71,6 +72,7 @@ type Master struct {
 	mu        sync.Mutex
 	retention Retention
 	crashes   int // how many nodes may die under a trial
+	outages   Outage
 	sweeps    map[grid.SweepID]jetstream.Record
 	applied   uint64
 	problem   string
@@ -88,7 +90,7 @@ func New(cfg Config) *Master {
 		submitting: make(chan struct{}, 1), retainNow: make(chan struct{}, 1), doubts: map[string]grid.SweepID{},
 	}
 	if cfg.Nodes != nil {
-		m.crashes = cfg.Nodes.CrashLimit
+		m.crashes, m.outages = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
 	}
 	return m
 }
@@ -106,6 +108,21 @@ func (m *Master) crashLimit() int {
 	defer m.mu.Unlock()
 	return m.crashes
 }
+
+// SetOutage changes what is made of nodes that are not heard of.
+func (m *Master) SetOutage(o Outage) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.outages = o
+}
+
+func (m *Master) outage() Outage {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.outages
+}
+
+func (m *Master) reconcile() Reconcile { return m.outage().Reconcile }
 
 // Run folds events and feeds the queue until ctx ends. It returns early only when the store or history fails for good.
 func (m *Master) Run(ctx context.Context) error {
@@ -376,6 +393,13 @@ func (m *Master) setProblem(problem string) bool {
 	m.problem = problem
 	m.announceLocked()
 	return true
+}
+
+// Applied is the last event that history holds.
+func (m *Master) Applied() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.applied
 }
 
 // waitApplied blocks until history holds the event with this sequence.

@@ -2,7 +2,6 @@ package master
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"time"
 
@@ -29,19 +28,23 @@ type Nodes struct {
 	Keys func() uint64
 	// CrashLimit is how many nodes may die under a trial before it is set aside.
 	CrashLimit int
+	Outage     Outage
+	// Self is the master's own node.
+	Self grid.NodeID
+	// Linked reports whether this machine's own link is up; nil when that can't be told.
+	Linked func() bool
 }
 
 const (
 	// lifeInterval is how often the signs of life are looked at.
 	lifeInterval = 100 * time.Millisecond
-	// restartGrace is how long an agent that died may take to be back before its leases go to others. A service manager starts
-	// one within a few hundred milliseconds.
+	// restartGrace is how long an agent may take, after it has taken over what its predecessor left, until it is heard of.
 	restartGrace = time.Second
 	// restartLimit is how long one may take that said that it would be back.
 	restartLimit = 15 * time.Second
-	// refusalInterval is how often the gossip port of a node without a connection is tried, refusalTime how long.
+	// refusalInterval is how often the gossip port of a node without a connection is tried, and refusalTime how long one try takes.
 	refusalInterval = 200 * time.Millisecond
-	refusalTime     = 10 * time.Second
+	refusalTime     = time.Second
 	// reportCost is how long a report of a node keeps the store busy: a flush of the disk for its output and one for its events.
 	// Nodes at work report so seldom that the store has that time for each of them in turn; with up to ten of them that
 	// changes nothing. Beyond slowestPace, output would not be live.
@@ -56,10 +59,13 @@ type peer struct {
 	beat       time.Time
 	gone       time.Time // when its connection ended; zero while it has one, or has had none
 	refused    time.Time // when its agent was found dead while its machine answered; zero if it was not, the last time
+	returned   time.Time // when another agent was found to listen in its place
 	restarting time.Time // when it said that it would be back
 	busy       bool      // it held leases
 	draining   bool
 	leaving    bool
+	outlive    time.Duration // how long its programs go on without an agent; 0 when it does not say so
+	expected   bool          // it has not been heard of in this life of the master
 	dead       bool
 }
 
@@ -84,7 +90,9 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 		p.byID[node] = known
 	}
 	reborn = known.start != b.Start || known.dead
-	*known = peer{start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving}
+	*known = peer{
+		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
+	}
 	if b.Restarting {
 		known.restarting = now
 	}
@@ -112,35 +120,39 @@ func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting b
 	if known == nil || known.gone.IsZero() || known.dead {
 		return false
 	}
-	known.refused = time.Time{}
-	if refused {
-		known.refused = now
+	switch {
+	case refused:
+		known.refused, known.returned = now, time.Time{}
+	case !known.refused.IsZero():
+		known.refused, known.returned = time.Time{}, now
 	}
 	return true
 }
 
-// dying gives the nodes that have died since the last call, by both signals, and how each went.
-func (p *peers) dying(now time.Time, gossip map[grid.NodeID]cluster.State) map[grid.NodeID]string {
+// loss is how a node went.
+type loss struct {
+	how  string
+	left bool // in good order: it has said what became of its attempts
+}
+
+// dying gives the nodes that have been lost since the last call. Silence counts from since at the earliest; nobody is judged
+// while this node is the one that is away, but those who said that they leave.
+func (p *peers) dying(now, since time.Time, away bool, gossip map[grid.NodeID]cluster.State, o *Outage) map[grid.NodeID]loss {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	dead := map[grid.NodeID]string{}
+	lost := map[grid.NodeID]loss{}
 	for node, known := range p.byID {
 		if known.dead || !known.silent(now) || now.Sub(known.restarting) < restartLimit {
 			continue
 		}
-		switch state := gossip[node]; {
-		case state == cluster.Left || known.leaving:
-			dead[node] = fmt.Sprintf("node %s left", node)
-		case state == cluster.Dead:
-			dead[node] = fmt.Sprintf("node %s died: neither gossip nor its connection heard of it", node)
-		case !known.refused.IsZero() && now.Sub(known.gone) > restartGrace:
-			dead[node] = fmt.Sprintf("the agent of node %s died: its connection ended, and its machine refuses new ones", node)
-		default:
+		how, left := known.judged(node, now, since, gossip[node], o)
+		if how == "" || (away && !left) {
 			continue
 		}
 		known.dead = true
+		lost[node] = loss{how, left}
 	}
-	return dead
+	return lost
 }
 
 // paceOf is the time between two reports of each of so many nodes at work.
@@ -237,37 +249,42 @@ func (m *Master) watchNodes(ctx context.Context) error {
 	defer stopEnds()
 	tick := time.NewTicker(lifeInterval)
 	defer tick.Stop()
+	var p presence
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case now := <-tick.C:
-			m.judge(ctx, now)
+		case <-tick.C:
+			now := time.Now() // a tick may have waited while this process was stopped
+			m.judge(ctx, &p, now)
 		}
 	}
 }
 
 // beat takes over what a node says and gives it its orders.
 func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
-	if m.peers.heard(node, b, time.Now()) {
+	now := time.Now()
+	if m.peers.heard(node, b, now) {
 		if void := m.ledger.void(node, b.Held); len(void) > 0 {
 			m.tell(func(s *state) { s.void(node, void) })
 		}
 	}
 	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load())}
-	o.Stop, o.Lost = m.ledger.claim(node, b.Held)
+	if open := m.ledger.claim(node, b.Held, &o, now); len(open) > 0 && !b.Leaving && !b.Restarting {
+		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
+	}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)
 	return o
 }
 
 // ask tries the gossip port of a node whose connection has ended, until the node is heard of again or judged.
 func (m *Master) ask(ctx context.Context, node grid.NodeID) {
-	ctx, stop := context.WithTimeout(ctx, refusalTime)
-	defer stop()
 	tick := time.NewTicker(refusalInterval)
 	defer tick.Stop()
 	for {
-		refused := m.cfg.Nodes.Refused(ctx, node)
+		try, stop := context.WithTimeout(ctx, refusalTime)
+		refused := m.cfg.Nodes.Refused(try, node)
+		stop()
 		if !m.peers.refuse(node, refused, time.Now()) {
 			return
 		}
@@ -279,8 +296,8 @@ func (m *Master) ask(ctx context.Context, node grid.NodeID) {
 	}
 }
 
-// judge has the loop take back what dead nodes held.
-func (m *Master) judge(ctx context.Context, now time.Time) {
+// judge has the loop take back what lost nodes held.
+func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 	gossip := map[grid.NodeID]cluster.State{}
 	for _, member := range m.cfg.Nodes.Members() {
 		gossip[member.Node] = member.State
@@ -288,8 +305,28 @@ func (m *Master) judge(ctx context.Context, now time.Time) {
 	there, busy := m.peers.count(now)
 	m.pace.Store(int64(paceOf(busy)))
 	m.cfg.Store.Queue.Nodes(there)
-	for node, how := range m.peers.dying(now, gossip) {
-		m.log.Warn("node is dead; what it held goes to others", "node", node, "how", how)
-		m.tell(func(s *state) { s.bury(ctx, node, how) })
+	others, silent := m.peers.others(m.cfg.Nodes.Self, now)
+	linked := silent == 0 || m.cfg.Nodes.Linked == nil || m.cfg.Nodes.Linked()
+	why := p.away(now, linked, others, silent)
+	m.noteAway(why)
+	o := m.outage()
+	for node, l := range m.peers.dying(now, p.since, why != "", gossip, &o) {
+		if node == m.cfg.Nodes.Self && !l.left {
+			continue
+		}
+		m.log.Warn("node is lost; what it held goes to others", "node", node, "how", l.how)
+		m.tell(func(s *state) { s.lose(ctx, node, l) })
 	}
+}
+
+// noteAway logs when this master begins or ends to take itself for the one that is away.
+func (m *Master) noteAway(why string) {
+	if m.away == why {
+		return
+	}
+	if m.away = why; why != "" {
+		m.log.Warn("this master takes itself for the one that is away, and gives no trials of others to others", "why", why)
+		return
+	}
+	m.log.Info("this master hears of the others again")
 }

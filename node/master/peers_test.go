@@ -18,32 +18,44 @@ func heardOf(b jetstream.Beat) (*peers, time.Time) {
 	return p, now
 }
 
-// TestDyingNeedsTwoSignals calls a node dead only when its connection and its machine both say so.
-func TestDyingNeedsTwoSignals(t *testing.T) {
-	const later = jetstream.BeatLimit + time.Millisecond
+// testOutage has short times, as far as they are settings.
+var testOutage = Outage{LostAfter: 3 * time.Second, Patience: 5 * time.Second, Reconcile: LongestRunning}
+
+// TestWhatIsLost tells a machine that is silent, an agent that has died, and a connection that is cut apart.
+func TestWhatIsLost(t *testing.T) {
+	const ms = time.Millisecond
+	later := testOutage.LostAfter + ms
 	for _, c := range []struct {
 		name   string
 		beat   jetstream.Beat
 		gossip cluster.State
-		before func(p *peers, now time.Time)
+		before func(p *peers, now time.Time) // what happens until it is looked
 		after  time.Duration
-		want   string // part of how it went; empty for alive
+		want   string // part of how it went; empty for one that is waited for
 	}{
 		{name: "beats", gossip: cluster.Dead},
 		{name: "silent, gossip hears of it", gossip: cluster.Alive, after: later},
 		{name: "silent, gossip suspects it", gossip: cluster.Suspect, after: later},
+		{name: "cut off from the master alone", gossip: cluster.Alive, after: cutLimit + ms, want: "cut off"},
 		{name: "silent and dead", gossip: cluster.Dead, after: later, want: "neither gossip nor"},
+		{name: "silent and dead for a moment", gossip: cluster.Dead, after: testOutage.LostAfter - ms},
 		{name: "left", gossip: cluster.Left, after: later, want: "left"},
 		{name: "said goodbye", beat: jetstream.Beat{Leaving: true}, gossip: cluster.Alive, after: later, want: "left"},
 		{name: "silent and dead, said that it restarts", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: later},
 		{name: "did not restart", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: restartLimit + later, want: "neither"},
 		{name: "connection ended", gossip: cluster.Alive, before: func(p *peers, now time.Time) { p.lost("n", now) }, after: later},
-		{name: "connection ended, machine refuses", gossip: cluster.Alive, before: refusing, after: restartGrace + time.Millisecond, want: "refuses"},
-		{name: "another agent listens by now", gossip: cluster.Alive, before: func(p *peers, now time.Time) {
-			refusing(p, now)
-			p.refuse("n", false, now)
-		}, after: restartGrace + time.Millisecond},
-		{name: "machine refuses a moment ago", gossip: cluster.Alive, before: refusing, after: restartGrace / 2},
+		{name: "agent died", gossip: cluster.Dead, before: refusing(later), after: later},
+		{name: "agent died, and nobody comes", gossip: cluster.Dead, before: refusing(5*time.Second + restartGrace + ms),
+			after: 5*time.Second + restartGrace + ms, want: "the agent of node n died"},
+		{name: "agent died, and its programs wait longer", beat: jetstream.Beat{Outlive: time.Minute}, gossip: cluster.Dead,
+			before: refusing(30 * time.Second), after: 30 * time.Second},
+		{name: "agent died, and its programs wait no longer", beat: jetstream.Beat{Outlive: time.Minute}, gossip: cluster.Dead,
+			before: refusing(time.Minute + restartGrace + ms), after: time.Minute + restartGrace + ms, want: "within 1m0s"},
+		{name: "agent died, then its machine", gossip: cluster.Dead, before: refusing(time.Second), after: later, want: "neither gossip nor"},
+		{name: "another agent listens by now", gossip: cluster.Dead, before: func(p *peers, now time.Time) {
+			refusing(later)(p, now)
+			p.refuse("n", false, now.Add(later))
+		}, after: later + restartGrace},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p, now := heardOf(c.beat)
@@ -51,20 +63,88 @@ func TestDyingNeedsTwoSignals(t *testing.T) {
 				c.before(p, now)
 			}
 			states := map[grid.NodeID]cluster.State{"n": c.gossip}
-			got := p.dying(now.Add(c.after), states)["n"]
+			if away := p.dying(now.Add(c.after), time.Time{}, true, states, &testOutage); len(away) > 0 && !away["n"].left {
+				t.Fatalf("while the master is away: got %v", away)
+			}
+			got := p.dying(now.Add(c.after), time.Time{}, false, states, &testOutage)["n"].how
+			if c.want == "left" {
+				got = c.want // said already
+			}
 			if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
-			if again := p.dying(now.Add(c.after), states); got != "" && len(again) != 0 {
+			if again := p.dying(now.Add(c.after), time.Time{}, false, states, &testOutage); got != "" && len(again) != 0 {
 				t.Errorf("it died again: %v", again)
 			}
 		})
 	}
 }
 
-func refusing(p *peers, now time.Time) {
-	p.lost("n", now)
-	p.refuse("n", true, now)
+// refusing ends the agent of n at once, on a machine that refuses connections from then on until after.
+func refusing(after time.Duration) func(p *peers, now time.Time) {
+	return func(p *peers, now time.Time) {
+		p.lost("n", now)
+		p.refuse("n", true, now.Add(after))
+	}
+}
+
+// TestSilenceCountsFromTheMastersReturn judges nobody for what was not heard while the master itself was away.
+func TestSilenceCountsFromTheMastersReturn(t *testing.T) {
+	p, now := heardOf(jetstream.Beat{})
+	states := map[grid.NodeID]cluster.State{"n": cluster.Dead}
+	back := now.Add(time.Hour)
+	if lost := p.dying(back.Add(testOutage.LostAfter), back, false, states, &testOutage); len(lost) > 0 {
+		t.Errorf("got %v", lost)
+	}
+	if lost := p.dying(back.Add(testOutage.LostAfter+1), back, false, states, &testOutage); len(lost) != 1 {
+		t.Errorf("got %v, want n lost now", lost)
+	}
+}
+
+// TestMasterIsAway finds out that it is the master that was away.
+func TestMasterIsAway(t *testing.T) {
+	start := time.Now()
+	for _, c := range []struct {
+		name           string
+		looks          []time.Duration // since the start
+		linked         bool
+		others, silent int
+		want           string
+	}{
+		{name: "all is well", looks: []time.Duration{0, lifeInterval}, linked: true, others: 4},
+		{name: "first look", looks: []time.Duration{time.Hour}, linked: true, others: 1, silent: 1},
+		{name: "stopped", looks: []time.Duration{0, 30 * time.Second}, linked: true, others: 4, want: "stopped"},
+		{name: "a bit late", looks: []time.Duration{0, stallLimit}, linked: true, others: 4},
+		{name: "own link", looks: []time.Duration{0, lifeInterval}, others: 1, silent: 1, want: "link"},
+		{name: "one of one", looks: []time.Duration{0, lifeInterval}, linked: true, others: 1, silent: 1},
+		{name: "one of two", looks: []time.Duration{0, lifeInterval}, linked: true, others: 2, silent: 1},
+		{name: "two of two", looks: []time.Duration{0, lifeInterval}, linked: true, others: 2, silent: 2, want: "most nodes"},
+		{name: "two of four", looks: []time.Duration{0, lifeInterval}, linked: true, others: 4, silent: 2},
+		{name: "three of four", looks: []time.Duration{0, lifeInterval}, linked: true, others: 4, silent: 3, want: "most nodes"},
+		{name: "most for good", looks: steps(majorityLimit + time.Second), linked: true, others: 4, silent: 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var p presence
+			why := ""
+			for _, at := range c.looks {
+				why = p.away(start.Add(at), c.linked, c.others, c.silent)
+			}
+			if (why == "") != (c.want == "") || !strings.Contains(why, c.want) {
+				t.Errorf("got %q, want %q", why, c.want)
+			}
+			if last := start.Add(c.looks[len(c.looks)-1]); why != "" && !p.since.Equal(last) {
+				t.Errorf("silence counts from %v, want the last look", p.since.Sub(start))
+			}
+		})
+	}
+}
+
+// steps are looks of a master that is never late.
+func steps(until time.Duration) (all []time.Duration) {
+	for at := time.Duration(0); at <= until; at += stallLimit / 2 {
+		all = append(all, at)
+	}
+	return all
 }
 
 // TestDrainFollowed waits for a node that is heard of until it drains, and for no other.

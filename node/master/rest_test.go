@@ -133,7 +133,7 @@ func TestRestWithoutAWorker(t *testing.T) {
 			m.leased(id, queueDepth*2)
 			h := m.pull(id)
 			if c.held {
-				m.ledger.claim("n", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Deliveries: 1}})
+				claimed(m.ledger, "n", jetstream.HeldLease{Seq: h.Seq, ID: h.ID, Deliveries: 1})
 			}
 			if c.began {
 				seq, err := m.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{

@@ -12,21 +12,29 @@ import (
 	"mlfnode/node/history"
 )
 
-// bury takes back all that a dead node held: its running attempts are fenced, its leases leave the queue, and what they did
-// not bring to an end is leased anew. What can't be stored now is taken back when the leases run out.
-func (s *state) bury(ctx context.Context, node grid.NodeID, how string) {
+// lose takes back what a lost node held, for others to run: its leases leave the queue, and what they did not bring to an end is
+// leased anew. Its running attempts are fenced; unless the node left, only until it is back with them. Trials of which a second
+// run would do harm wait for the node. What can't be stored now is taken back when the node is back.
+func (s *state) lose(ctx context.Context, node grid.NodeID, l loss) {
 	class := grid.ClassCrash
-	if strings.HasSuffix(how, " left") {
+	if l.left {
 		class = grid.ClassHalt
 	}
 	held := s.m.ledger.of(node)
 	for _, f := range s.feeds {
-		if _, err := s.fence(ctx, f, node, 0, f.count, class, how); err != nil {
-			s.m.log.Warn("attempts of a dead node could not be fenced", "node", node, "sweep", f.sweep.ID, "err", err)
+		if !l.left && f.waits() {
+			held = slices.DeleteFunc(held, func(id grid.LeaseID) bool { _, ok := f.leases[id]; return ok })
+			continue
+		}
+		if err := s.fence(ctx, f, node, class, l); err != nil {
+			s.m.log.Warn("attempts of a lost node could not be fenced", "node", node, "sweep", f.sweep.ID, "err", err)
 		}
 	}
 	s.takeBack(ctx, held)
 }
+
+// waits reports whether trials of the sweep wait for their node, however long.
+func (f *feed) waits() bool { return f.sweep.Task.NoReplace && f.sweep.State != grid.SweepCancelled }
 
 // takeBack removes leases from the queue and makes what is missing ready to be leased.
 func (s *state) takeBack(ctx context.Context, held []grid.LeaseID) {
@@ -36,8 +44,8 @@ func (s *state) takeBack(ctx context.Context, held []grid.LeaseID) {
 		if f == nil {
 			continue
 		}
-		if err := s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq); err != nil {
-			s.m.log.Warn("lease could not be taken back and runs out by itself", "sweep", f.sweep.ID, "lease", id, "err", err)
+		if err := s.delete(ctx, f, id); err != nil {
+			s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
 			continue
 		}
 		f.suspect(id, time.Now())
@@ -45,37 +53,46 @@ func (s *state) takeBack(ctx context.Context, held []grid.LeaseID) {
 	}
 }
 
-// fence ends the running attempts of a node among the trials [lo,hi) of a sweep, and gives their indexes.
-func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, lo, hi int64, class grid.Class, how string) ([]int64, error) {
+// delete takes a lease out of the queue, if it is there.
+func (s *state) delete(ctx context.Context, f *feed, id grid.LeaseID) error {
+	if f.leases[id].detached {
+		return nil
+	}
+	return s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq)
+}
+
+// fence ends the running attempts of a node that was lost.
+func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, class grid.Class, l loss) error {
 	batch := &grid.Batch{V: grid.EventVersion, Sweep: f.sweep.ID}
 	now := time.Now().UnixMicro()
 	for t, err := range s.m.cfg.History.Trials(ctx, f.sweep.ID, history.Query{States: []grid.State{grid.Running}}) {
 		if err != nil {
-			return nil, fmt.Errorf("find running trials: %w", err)
+			return fmt.Errorf("find running trials: %w", err)
 		}
-		if t.Node != node || t.Index < lo || t.Index >= hi {
+		if t.Node != node {
 			continue
 		}
 		e := grid.Event{
-			Kind: grid.Fenced, Index: t.Index, Attempt: t.Attempt, Run: t.Run, Time: now,
-			Result: &grid.Result{Class: class, ExitCode: grid.NoExit, Reason: how},
+			Kind: grid.Fenced, Index: t.Index, Attempt: t.Attempt, Run: t.Run, Time: now, Away: !l.left,
+			Result: &grid.Result{Class: class, ExitCode: grid.NoExit, Reason: l.how},
 		}
 		if crashes := t.Failures[grid.ClassCrash] + 1; class == grid.ClassCrash && crashes >= s.m.crashLimit() {
-			e.Final, e.Result.Reason = true, s.setAside(ctx, f, &t, how)
+			e.Final, e.Result.Reason = true, s.setAside(ctx, f, &t, l.how)
 		}
 		batch.Events = append(batch.Events, e)
 	}
 	if len(batch.Events) == 0 {
-		return nil, nil
+		return nil
 	}
-	if _, err := s.m.cfg.Store.Events.Publish(ctx, batch); err != nil {
-		return nil, fmt.Errorf("fence attempts: %w", err)
+	seq, err := s.m.cfg.Store.Events.Publish(ctx, batch)
+	if err != nil {
+		return fmt.Errorf("fence attempts: %w", err)
 	}
-	indexes := make([]int64, len(batch.Events))
+	s.published = seq
 	for i := range batch.Events {
-		indexes[i] = batch.Events[i].Index
+		f.away[batch.Events[i].Index] = true
 	}
-	return indexes, nil
+	return nil
 }
 
 // setAside is the reason of a trial under which so many nodes have died that it runs no more.
@@ -108,33 +125,12 @@ func (s *state) void(node grid.NodeID, held []grid.LeaseID) {
 		if f == nil {
 			continue
 		}
-		if err := s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq); err != nil {
-			s.m.log.Warn("lease of an agent's last life could not be deleted and runs out by itself", "node", node, "lease", id, "err", err)
+		s.m.ledger.unclaim(id)
+		if err := s.delete(ctx, f, id); err != nil {
+			s.m.log.Warn("lease of an agent's last life could not be deleted", "node", node, "lease", id, "err", err)
 		}
 	}
 	s.report(ctx, s.reconcile(ctx))
-}
-
-// pass fences the attempts of nodes whose leases have run out and gone to others.
-func (s *state) pass(ctx context.Context) error {
-	feeds := s.leases()
-	for _, p := range s.m.ledger.passings() {
-		f := feeds[p.lease]
-		if f == nil {
-			continue
-		}
-		l := f.leases[p.lease]
-		how := fmt.Sprintf("its lease ran out, since node %s was not heard of; node %s has it now", p.from, p.to)
-		s.m.log.Info("lease went to another node", "sweep", f.sweep.ID, "lease", p.lease, "from", p.from, "to", p.to)
-		fenced, err := s.fence(ctx, f, p.from, l.lo, l.hi, grid.ClassLost, how)
-		if err != nil {
-			return err
-		}
-		for _, i := range fenced {
-			f.passed[i] = true // the node that has the lease runs it already
-		}
-	}
-	return nil
 }
 
 // restore takes over the leases that are in the queue when the master starts: other nodes may be working on them.
@@ -153,8 +149,11 @@ func (s *state) restore(ctx context.Context) error {
 			return fmt.Errorf("delete a lease of a removed sweep: %w", err)
 		}
 	}
-	for id, leases := range bySweep {
-		r, _ := s.m.Sweep(id)
+	for _, r := range s.m.Sweeps() {
+		leases := bySweep[r.Sweep.ID]
+		if len(leases) == 0 && !r.Sweep.Active() {
+			continue
+		}
 		if err := s.open(ctx, r.Sweep, leases); err != nil {
 			return err
 		}
@@ -166,4 +165,85 @@ func (s *state) restore(ctx context.Context) error {
 	}
 	s.m.ledger.complete()
 	return nil
+}
+
+// expect has trials that run, by what history knows, belong to the nodes where they do: those say with their first beats whether
+// that is still so. The queue may have lost their leases, or may hand them out once more.
+func (s *state) expect(f *feed, open []grid.Trial) {
+	now := time.Now()
+	for i := range open {
+		t := &open[i]
+		if t.State != grid.Running {
+			continue
+		}
+		s.m.peers.expect(t.Node, now)
+		over := f.over(t.Index, "")
+		for _, id := range over {
+			s.m.ledger.assign(id, t.Node, now)
+		}
+		if len(over) > 0 {
+			continue
+		}
+		id := grid.LeaseID("run " + t.Run) // until the node names it
+		s.m.ledger.add(id)
+		s.m.ledger.assign(id, t.Node, now)
+		f.adopt(id, t.Index, t.Index+1, t.Attempt, now)
+		f.taken.Add(t.Index, t.Index+1)
+	}
+}
+
+// claimLimit is how long a lease may be out of the queue without a node that says to hold it.
+const claimLimit = 10 * time.Second
+
+// abandoned reports whether nobody works on a lease that was handed out: it was lost on its way to a node, or in the node. It is
+// taken out of the queue then.
+func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now time.Time) bool {
+	l, c := f.leases[id], s.m.ledger.get(id)
+	switch {
+	case s.m.cfg.Nodes == nil:
+		return false
+	case c.node != "":
+		if now.Sub(c.told) < claimLimit || !s.m.peers.hears(c.node, now) {
+			return false
+		}
+		s.m.ledger.unclaim(id)
+	case l.detached:
+		return true
+	case now.Sub(l.since) < claimLimit || !s.delivered(ctx, f, l.seq):
+		return false
+	case l.idle.IsZero():
+		l.idle = now
+		f.leases[id] = l
+		return false
+	case now.Sub(l.idle) < claimLimit:
+		return false
+	}
+	s.m.log.Info("lease was handed out, and nobody holds it", "sweep", f.sweep.ID, "lease", id)
+	if err := s.delete(ctx, f, id); err != nil {
+		s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
+		return false
+	}
+	return true
+}
+
+// delivered reports whether the queue has handed out what lies at a sequence.
+func (s *state) delivered(ctx context.Context, f *feed, seq uint64) bool {
+	lane := f.sweep.Lane()
+	last, known := s.handed[lane]
+	if !known {
+		var err error
+		if last, err = s.m.cfg.Store.Queue.Delivered(ctx, string(lane)); err != nil {
+			s.m.log.Debug("queue could not be asked", "sweep", f.sweep.ID, "err", err)
+		}
+		s.handed[lane] = last
+	}
+	return seq <= last
+}
+
+// orphan deletes a lease of which this master knows nothing: a node that pulls it could not keep it.
+func (s *state) orphan(ctx context.Context, l *jetstream.Queued) error {
+	if s.m.cfg.Nodes == nil || l.Sweep == "" {
+		return nil // of a newer version
+	}
+	return s.m.cfg.Store.Queue.Delete(ctx, l.Seq)
 }

@@ -99,6 +99,7 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 	a.lease = m.Lease
 	if m.Lease != nil {
 		ad.holding = w.retake(m.Sweep, m.Lease)
+		ad.holding.began(a)
 	}
 	return ad
 }
@@ -155,6 +156,7 @@ func (w *Worker) goOn() {
 			w.capacity.release(ad.lane.resources)
 			w.shares.ended(ad.lane, time.Now())
 			if ad.holding != nil {
+				ad.holding.ended(ad.attempt)
 				w.leave(ad.holding)
 			}
 			w.nudge()

@@ -42,6 +42,8 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, 
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
 		task: &s.record.Task, started: time.Now(), lease: ticketOf(h.held),
 	}
+	h.began(a)
+	defer h.ended(a)
 	var result *grid.Result
 	var reuse bool
 	switch params, err := s.record.Space.At(index); {

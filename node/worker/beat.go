@@ -71,13 +71,15 @@ func (w *Worker) farewell() {
 
 // state is what a beat says.
 func (w *Worker) state() jetstream.Beat {
-	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load()}
+	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive}
 	if w.cfg.Keys != nil {
 		b.Keys = w.cfg.Keys()
 	}
 	for _, h := range w.held() {
 		if right := h.right(); !h.gone() {
-			b.Held = append(b.Held, jetstream.HeldLease{Seq: right.Seq, Deliveries: right.Deliveries, ID: right.ID})
+			b.Held = append(b.Held, jetstream.HeldLease{
+				Seq: right.Seq, Deliveries: right.Deliveries, ID: right.ID, Sweep: right.Sweep, Runs: h.running(),
+			})
 		}
 	}
 	return b
@@ -115,6 +117,9 @@ func (w *Worker) obey(o *jetstream.Orders) {
 		stop := slices.Contains(o.Stop, h.held.ID) || slices.Contains(o.Lost, h.held.Seq) // an older master goes by sequences
 		if stop && h.lose() {
 			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.held.Sweep, "lease", h.held.ID)
+		}
+		if slices.Contains(o.Finish, h.held.ID) {
+			h.beginNone()
 		}
 	}
 	w.outbox.setPace(o.Pace)

@@ -213,6 +213,7 @@ type holding struct {
 	runners int
 	left    bool // the next agent has it: it is neither acknowledged nor returned
 	lost    bool // the lease is not ours any more
+	runs    map[*attempt]struct{}
 
 	parent, own *sweep // what own was made from, and the sweep as the holding's trials see it
 	cancel      context.CancelCauseFunc
@@ -226,6 +227,42 @@ func (h *holding) right() *jetstream.Held {
 		return h.again
 	}
 	return h.held
+}
+
+// began notes an attempt that runs under the lease, and ended one whose report is on its way.
+func (h *holding) began(a *attempt) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.runs == nil {
+		h.runs = map[*attempt]struct{}{}
+	}
+	h.runs[a] = struct{}{}
+}
+
+func (h *holding) ended(a *attempt) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.runs, a)
+}
+
+// running lists what runs under the lease.
+func (h *holding) running() []jetstream.HeldRun {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []jetstream.HeldRun
+	for a := range h.runs {
+		all = append(all, jetstream.HeldRun{
+			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Age: time.Since(a.started),
+		})
+	}
+	return all
+}
+
+// beginNone has no further trial of the lease begin.
+func (h *holding) beginNone() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.next = h.held.Hi
 }
 
 // take gives the next trial.

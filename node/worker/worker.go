@@ -36,6 +36,8 @@ type Config struct {
 
 	// Beats is set on a node of a cluster: the master is told what this worker holds, and may take it back.
 	Beats bool
+	// Outlive is how long attempts go on without an agent; 0 when they end with it.
+	Outlive time.Duration
 	// Keys names the gossip keyring that this node has; may be nil.
 	Keys func() uint64
 	// Orders is told what the master answers to each beat; may be nil. It must be quick.

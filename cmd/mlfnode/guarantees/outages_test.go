@@ -1,0 +1,203 @@
+package guarantees
+
+import (
+	"fmt"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cmd/mlfnode/hosts"
+	"mlfnode/grid"
+)
+
+// absence is something that is away for a while and comes back, with all its programs alive.
+type absence struct {
+	name  string
+	times int
+	away  func(p *play, worker *hosts.Host)
+}
+
+// during has a fault last for so long.
+func during(begin, end func(p *play, worker *hosts.Host), span time.Duration) func(*play, *hosts.Host) {
+	return func(p *play, worker *hosts.Host) {
+		begin(p, worker)
+		wait(span)
+		end(p, worker)
+	}
+}
+
+func masterLink(span time.Duration) func(*play, *hosts.Host) {
+	return during(func(p *play, _ *hosts.Host) { p.Master.LinkDown() }, func(p *play, _ *hosts.Host) { p.Master.LinkUp() }, span)
+}
+
+// masterCable is masterLink with a machine that sees that its cable is out.
+func masterCable(span time.Duration) func(*play, *hosts.Host) {
+	carrier := func(p *play, state string) {
+		p.t.Helper()
+		if r := p.Master.Run(exec.Command("ip", "link", "set", "eth0", "carrier", state)); r.Code != 0 {
+			p.t.Fatalf("carrier %s: %s", state, r.Stderr)
+		}
+	}
+	return during(func(p *play, _ *hosts.Host) { carrier(p, "off") }, func(p *play, _ *hosts.Host) { carrier(p, "on") }, span)
+}
+
+func workerLink(span time.Duration) func(*play, *hosts.Host) {
+	return during(func(_ *play, w *hosts.Host) { w.LinkDown() }, func(_ *play, w *hosts.Host) { w.LinkUp() }, span)
+}
+
+func toMaster(span time.Duration) func(*play, *hosts.Host) {
+	return during(func(p *play, w *hosts.Host) { w.CutTo(p.Master) }, func(p *play, w *hosts.Host) { w.Heal(p.Master) }, span)
+}
+
+func fromMaster(span time.Duration) func(*play, *hosts.Host) {
+	return during(func(p *play, w *hosts.Host) { p.Master.CutTo(w) }, func(p *play, w *hosts.Host) { w.Heal(p.Master) }, span)
+}
+
+// flapping takes a link down and up again, once in a second.
+func flapping(link func(time.Duration) func(*play, *hosts.Host), span time.Duration) func(*play, *hosts.Host) {
+	return func(p *play, worker *hosts.Host) {
+		for over := time.Now().Add(span); time.Now().Before(over); wait(time.Second / 2) {
+			link(time.Second/2)(p, worker)
+		}
+	}
+}
+
+// stopped has agents stand still, on each of some hosts. Their programs go on.
+func stopped(which func(p *play, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*play, *hosts.Host) {
+	each := func(do func(*hosts.Host)) func(p *play, worker *hosts.Host) {
+		return func(p *play, worker *hosts.Host) {
+			for _, h := range which(p, worker) {
+				do(h)
+			}
+		}
+	}
+	return during(each(func(h *hosts.Host) { h.Agent.Signal(unix.SIGSTOP) }), each(func(h *hosts.Host) { h.Agent.Signal(unix.SIGCONT) }), span)
+}
+
+func theMaster(p *play, _ *hosts.Host) []*hosts.Host      { return p.Hosts[:1] }
+func theWorker(_ *play, worker *hosts.Host) []*hosts.Host { return []*hosts.Host{worker} }
+func allNodes(p *play, _ *hosts.Host) []*hosts.Host       { return p.Hosts }
+
+// killed has an agent die, and start again after a while.
+func killed(which func(p *play, worker *hosts.Host) []*hosts.Host, span time.Duration) func(*play, *hosts.Host) {
+	return during(func(p *play, worker *hosts.Host) { which(p, worker)[0].Agent.Kill() },
+		func(p *play, worker *hosts.Host) { p.Relaunch(which(p, worker)[0]) }, span)
+}
+
+// absences are those of the short form; the long form has the whole table.
+func absences() []absence {
+	const s = time.Second
+	if !long() {
+		return []absence{
+			{"the master's link", 1, masterLink(9 * s)},
+			{"the master's cable", 1, masterCable(5 * s)},
+			{"a worker's link", 2, workerLink(7 * s)},
+			{"a worker's link, flapping", 1, flapping(workerLink, 8*s)},
+			{"what a worker sends to the master", 1, toMaster(6 * s)},
+			{"a worker's agent, killed", 4, killed(theWorker, s)},
+			{"a worker's agent, stopped", 1, stopped(theWorker, 7*s)},
+			{"the master's agent, stopped", 1, stopped(theMaster, 7*s)},
+			{"all agents, stopped", 1, stopped(allNodes, 7*s)},
+		}
+	}
+	var all []absence
+	for _, span := range []time.Duration{5 * s, 9 * s, 20 * s, 60 * s} {
+		for _, times := range []int{1, 5} {
+			all = append(all,
+				absence{fmt.Sprintf("the master's link for %v", span), times, masterLink(span)},
+				absence{fmt.Sprintf("a worker's link for %v", span), times, workerLink(span)})
+		}
+		all = append(all,
+			absence{fmt.Sprintf("the master's cable for %v", span), 1, masterCable(span)},
+			absence{fmt.Sprintf("what a worker sends to the master for %v", span), 1, toMaster(span)},
+			absence{fmt.Sprintf("what the master sends to a worker for %v", span), 1, fromMaster(span)})
+	}
+	for _, span := range []time.Duration{s, 3 * s, 9 * s} {
+		all = append(all,
+			absence{fmt.Sprintf("a worker's agent, killed, for %v", span), 3, killed(theWorker, span)},
+			absence{fmt.Sprintf("the master's agent, killed, for %v", span), 3, killed(theMaster, span)})
+	}
+	return append(all,
+		absence{"the master's link, flapping", 1, flapping(masterLink, time.Minute)},
+		absence{"a worker's link, flapping", 1, flapping(workerLink, time.Minute)},
+		absence{"the master's agent, stopped", 1, stopped(theMaster, 30*s)},
+		absence{"a worker's agent, stopped", 1, stopped(theWorker, 30*s)},
+		absence{"all agents, stopped", 1, stopped(allNodes, 30*s)})
+}
+
+// TestOutages has parts of a cluster be away and come back while trials run whose programs live all the time. There is room
+// for a second run of each elsewhere. No trial fails, none is lost, and each one's first attempt gives the result.
+func TestOutages(t *testing.T) {
+	p := newPlay(t, 3, hosts.Options{})
+	for _, a := range absences() {
+		began := time.Now()
+		p.t = t
+		open := p.hold(p.Master, 4)
+		p.awaitBegun(4)
+		p.awaitTold(4)
+		first := p.first()
+		worker := p.busyWorker()
+		for range a.times {
+			a.away(p, worker)
+			p.allAlive()
+		}
+		p.awaitFirst(a.name, first)
+		open()
+		p.finish(settle)
+		p.checkFirst(a.name, first)
+		t.Logf("%s, %d times: %v in all", a.name, a.times, time.Since(began).Round(time.Second))
+	}
+	p.checkNothingRuns()
+}
+
+// first gives where each trial began first, and as which process.
+func (p *play) first() map[int64]turn {
+	p.t.Helper()
+	all := map[int64]turn{}
+	for _, r := range p.turns() {
+		if _, known := all[r.index]; !known {
+			all[r.index] = r
+		}
+	}
+	return all
+}
+
+// awaitFirst waits until each trial runs by its first attempt alone.
+func (p *play) awaitFirst(name string, first map[int64]turn) {
+	p.t.Helper()
+	c := p.client(p.Master)
+	hosts.Await(p.t, hosts.Patience, func() error {
+		for _, tr := range p.trials(c) {
+			if tr.State != grid.Running || tr.Attempt != 1 || string(tr.Node) != first[tr.Index].host {
+				return fmt.Errorf("%s: trial %d is %s with attempt %d on %s, want attempt 1 on %s; %s",
+					name, tr.Index, tr.State, tr.Attempt, tr.Node, first[tr.Index].host, tr.Reason)
+			}
+		}
+		running := 0
+		for _, h := range p.Hosts {
+			running += marked(h, p.ledger)
+		}
+		if running != len(first) {
+			return fmt.Errorf("%s: %d programs of trials run, want %d", name, running, len(first))
+		}
+		return nil
+	})
+}
+
+// checkFirst fails unless each trial succeeded by the process that began it first.
+func (p *play) checkFirst(name string, first map[int64]turn) {
+	p.t.Helper()
+	ended := map[string]bool{}
+	for _, r := range p.turns() {
+		ended[r.host+" "+r.pid] = ended[r.host+" "+r.pid] || r.ended
+	}
+	for _, tr := range p.trials(p.client(p.Master)) {
+		f := first[tr.Index]
+		if tr.State != grid.Succeeded || tr.Attempt != 1 || string(tr.Node) != f.host || !ended[f.host+" "+f.pid] {
+			p.t.Errorf("%s: trial %d is %s by attempt %d on %s, and its first program ended by itself: %v; want success by the first on %s; %s",
+				name, tr.Index, tr.State, tr.Attempt, tr.Node, ended[f.host+" "+f.pid], f.host, tr.Reason)
+		}
+	}
+}

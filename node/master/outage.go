@@ -1,0 +1,154 @@
+package master
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// Outage says what a master makes of nodes that it does not hear of.
+type Outage struct {
+	LostAfter time.Duration // silence of a node after which its trials also start elsewhere
+	Patience  time.Duration // how long programs wait for an agent that has died, on a node that does not say so itself
+	Reconcile Reconcile
+}
+
+const (
+	// cutLimit is how long a node may be cut off from the master alone: gossip hears of it, so it works.
+	cutLimit = 10 * time.Second
+	// unheardLimit is how long a master that has just started waits for nodes that it knows from history.
+	unheardLimit = 15 * time.Second
+	// refusalFresh is how long a refused connection says that the machine answers.
+	refusalFresh = time.Second
+	// stallLimit is how late the master may look at the nodes before it takes itself for the one that was away: it was stopped, or
+	// its machine slept.
+	stallLimit = time.Second
+	// majorityLimit is how long a master that hears of a minority of the others alone takes itself for the one that is cut off. Some
+	// of them may be dead after all, and be it that all were in one rack.
+	majorityLimit = time.Minute
+)
+
+// presence finds out whether it is this node that is away. Silence of the others counts from the end of that.
+type presence struct {
+	looked   time.Time
+	boot     time.Duration // of the clock that goes on while the machine sleeps, when it was looked
+	since    time.Time     // when this node was last known to be away
+	minority time.Time     // since when most others are silent
+}
+
+// away reports whether this node takes itself for the one that is away, and why.
+func (p *presence) away(now time.Time, linked bool, others, silent int) (why string) {
+	boot := bootTime()
+	late := max(now.Sub(p.looked), boot-p.boot)
+	first := p.looked.IsZero()
+	p.looked, p.boot = now, boot
+	most := others >= 2 && 2*silent > others
+	if !most {
+		p.minority = time.Time{}
+	} else if p.minority.IsZero() {
+		p.minority = now
+	}
+	switch {
+	case first:
+	case late > stallLimit:
+		why = "this agent was stopped, or its machine slept"
+	case !linked:
+		why = "this machine's own link is down"
+	case most && now.Sub(p.minority) < majorityLimit:
+		why = "most nodes fell silent at once"
+	}
+	if why != "" {
+		p.since = now
+	}
+	return why
+}
+
+// bootTime is the time since the start of the machine, sleep included; 0 where the system does not tell.
+func bootTime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return time.Duration(ts.Nano())
+}
+
+// others counts the nodes that a master should hear of, itself left out, and how many of them it does not. One whose machine
+// refuses connections is heard of: it is there without an agent.
+func (p *peers) others(self grid.NodeID, now time.Time) (all, silent int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for node, known := range p.byID {
+		if node == self || known.dead || known.leaving || now.Sub(known.restarting) < restartLimit {
+			continue
+		}
+		all++
+		if known.silent(now) && !known.answers(now) {
+			silent++
+		}
+	}
+	return all, silent
+}
+
+// answers reports whether the machine has just said that no agent listens there.
+func (p *peer) answers(now time.Time) bool {
+	return !p.refused.IsZero() && now.Sub(p.refused) < refusalFresh
+}
+
+// expect notes a node of which nothing has been heard in this life of the master, though it may run trials.
+func (p *peers) expect(node grid.NodeID, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.byID[node] == nil {
+		p.byID[node] = &peer{beat: now, expected: true}
+	}
+}
+
+// hears reports whether a node has been heard of of late, and is not about to restart.
+func (p *peers) hears(node grid.NodeID, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.byID[node]
+	return known != nil && !known.dead && !known.silent(now) && now.Sub(known.restarting) >= restartLimit
+}
+
+// judged says how a node that is not heard of stands: it left, its agent died, it is silent as a whole, or its connection is cut.
+// It is "" for one that is waited for. Silence counts from since at the earliest.
+func (p *peer) judged(node grid.NodeID, now, since time.Time, gossip cluster.State, o *Outage) (how string, left bool) {
+	quiet := now.Sub(later(p.beat, since))
+	lostAfter := max(o.LostAfter, jetstream.BeatLimit)
+	switch {
+	case gossip == cluster.Left || p.leaving:
+		return "node " + string(node) + " left", true
+	case now.Sub(p.returned) < cutLimit: // another agent begins
+	case p.answers(now):
+		outlive := p.outlive
+		if outlive == 0 {
+			outlive = o.Patience
+		}
+		if now.Sub(later(p.gone, since)) > outlive+restartGrace {
+			return "the agent of node " + string(node) + " died, and no other took its programs over within " + outlive.String(), false
+		}
+	case p.expected:
+		if quiet > max(lostAfter, unheardLimit) {
+			return "node " + string(node) + " died: it was not heard of since the master started", false
+		}
+	case gossip == cluster.Dead:
+		if quiet > lostAfter {
+			return "node " + string(node) + " died: neither gossip nor its connection heard of it", false
+		}
+	case quiet > max(lostAfter, cutLimit):
+		return "node " + string(node) + " is cut off from the master", false
+	}
+	return "", false
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

@@ -1,0 +1,209 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// Reconcile says which attempt of a trial goes on when a node that was away is back with one that runs, while its replacement
+// runs elsewhere. The other is stopped, and does not count as a failure.
+type Reconcile string
+
+// The ways to reconcile.
+const (
+	LongestRunning  Reconcile = "longest_running"
+	KeepOriginal    Reconcile = "keep_original"
+	KeepReplacement Reconcile = "keep_replacement"
+)
+
+// prefers reports whether of two attempts of a trial the first one goes on.
+func (r Reconcile) prefers(a, b *jetstream.HeldRun) bool {
+	original := a.Attempt < b.Attempt
+	switch r {
+	case KeepOriginal:
+		return original
+	case KeepReplacement:
+		return !original
+	}
+	if a.Age == b.Age {
+		return original
+	}
+	return a.Age > b.Age
+}
+
+// reconnect decides about leases that a node works on and that the master has taken back, or has lost by a crash: of each
+// attempt that runs under one whether it goes on. A lease under which one goes on is held from here on, and begins nothing
+// more. What can't be decided now is asked again by the node's next beat.
+func (s *state) reconnect(ctx context.Context, node grid.NodeID, open []jetstream.HeldLease) {
+	if s.m.Applied() < s.published {
+		return // history does not know yet what was decided last
+	}
+	now := time.Now()
+	for i := range open {
+		h := &open[i]
+		if s.m.ledger.holder(h.ID) == node {
+			continue // an earlier beat had it decided
+		}
+		b := &back{s: s, node: node, lease: h, f: s.feeds[h.Sweep]}
+		if err := b.decide(ctx, now); err != nil {
+			s.m.log.Warn("attempts of a node that is back wait", "node", node, "sweep", h.Sweep, "err", err)
+			return
+		}
+		b.settle(now)
+	}
+}
+
+// back is a lease of a node that was away.
+type back struct {
+	s     *state
+	node  grid.NodeID
+	lease *jetstream.HeldLease
+	f     *feed // nil when nothing of the sweep is left to do
+
+	goOn   []jetstream.HeldRun
+	rivals []grid.LeaseID // of the trials in goOn, whose leases end
+	batch  grid.Batch
+}
+
+// decide looks at each attempt, and stores what follows for history.
+func (b *back) decide(ctx context.Context, now time.Time) error {
+	if b.f == nil {
+		return nil
+	}
+	b.batch = grid.Batch{V: grid.EventVersion, Sweep: b.f.sweep.ID}
+	for i := range b.lease.Runs {
+		run := &b.lease.Runs[i]
+		if run.Index < 0 || run.Index >= b.f.count || !strings.HasPrefix(run.Run, string(b.node)+".") {
+			continue
+		}
+		if err := b.look(ctx, run, now); err != nil {
+			return err
+		}
+	}
+	if len(b.batch.Events) == 0 {
+		return nil
+	}
+	seq, err := b.s.m.cfg.Store.Events.Publish(ctx, &b.batch)
+	if err != nil {
+		return fmt.Errorf("store which attempts go on: %w", err)
+	}
+	b.s.published = seq
+	return nil
+}
+
+// look decides about one attempt.
+func (b *back) look(ctx context.Context, run *jetstream.HeldRun, now time.Time) error {
+	t, _, err := b.s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: b.f.sweep.ID, Index: run.Index})
+	if err != nil {
+		return fmt.Errorf("look at trial %d: %w", run.Index, err)
+	}
+	current := t.State == grid.Running && t.Run == run.Run
+	if t.State.Terminal() || (run.Attempt <= t.Floor && !current && !t.IsAway(run.Run)) {
+		return nil
+	}
+	floor := t.Attempts
+	var rivals []grid.LeaseID
+	for _, id := range b.f.over(run.Index, b.lease.ID) {
+		l, c := b.f.leases[id], b.s.m.ledger.get(id)
+		switch {
+		case l.hi-l.lo > 1 && !l.detached:
+			continue // its other trials go on; what it has of this one is superseded
+		case c.node != "" && c.node != b.node:
+			rival := jetstream.HeldRun{Index: run.Index, Attempt: l.attempt + max(c.deliveries, 1) - 1}
+			for _, r := range c.runs {
+				if r.Index == run.Index {
+					rival = r
+					rival.Age += now.Sub(c.told)
+				}
+			}
+			if !b.s.m.reconcile().prefers(run, &rival) {
+				b.fence(run, c.node, now)
+				return nil
+			}
+			floor = max(floor, rival.Attempt)
+		default:
+			floor = max(floor, l.attempt)
+		}
+		rivals = append(rivals, id)
+	}
+	b.goOn, b.rivals = append(b.goOn, *run), append(b.rivals, rivals...)
+	if current {
+		return nil
+	}
+	b.batch.Events = append(b.batch.Events, grid.Event{
+		Kind: grid.Reconnected, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(), Floor: floor, Node: b.node,
+		Result: &grid.Result{ExitCode: grid.NoExit, Started: run.Started,
+			Reason: fmt.Sprintf("stopped: node %s is back, and attempt %d goes on there", b.node, run.Attempt)},
+	})
+	return nil
+}
+
+// fence has an attempt not give the result any more, since the one of another node goes on.
+func (b *back) fence(run *jetstream.HeldRun, other grid.NodeID, now time.Time) {
+	b.batch.Events = append(b.batch.Events, grid.Event{
+		Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
+		Result: &grid.Result{Class: grid.ClassHalt, ExitCode: grid.NoExit, Reason: "stopped: the trial goes on at node " + string(other)},
+	})
+}
+
+// settle has the lease held or stopped.
+func (b *back) settle(now time.Time) {
+	s, id := b.s, b.lease.ID
+	if len(b.goOn) == 0 {
+		s.m.log.Info("what runs under a lease of a node that was away is stopped", "node", b.node, "sweep", b.lease.Sweep, "lease", id)
+		s.m.ledger.stop(id, b.node)
+		return
+	}
+	lo, hi, attempt := b.goOn[0].Index, b.goOn[0].Index+1, b.goOn[0].Attempt
+	for _, run := range b.goOn {
+		s.m.log.Info("attempt of a node that was away goes on", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
+		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, run.Attempt)
+		b.f.taken.Add(run.Index, run.Index+1)
+		b.f.again.remove(run.Index)
+		b.f.began[run.Index] = max(b.f.began[run.Index], run.Attempt)
+		delete(b.f.away, run.Index)
+	}
+	delete(s.suspects, id)
+	b.f.adopt(id, lo, hi, attempt, now)
+	s.m.ledger.adopt(b.node, b.lease, now)
+	for _, rival := range b.rivals {
+		s.revoke(b.f, rival, now)
+	}
+}
+
+// revoke ends a lease whose trial goes on, or has ended, elsewhere.
+func (s *state) revoke(f *feed, id grid.LeaseID, now time.Time) {
+	l, ok := f.leases[id]
+	if !ok {
+		return
+	}
+	if holder := s.m.ledger.holder(id); holder != "" {
+		s.m.ledger.stop(id, holder)
+	}
+	if l.seq > 0 {
+		ctx := context.Background() // a call of the store bounds itself
+		if err := s.m.cfg.Store.Queue.Delete(ctx, l.seq); err != nil {
+			s.m.log.Warn("lease could not be deleted, and its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
+		}
+	}
+	delete(s.suspects, id)
+	s.drop(f, id, now)
+}
+
+// conclude ends what still runs, or waits to run, of a trial that has its result while a node was away.
+func (s *state) conclude(f *feed, index int64, by grid.NodeID, now time.Time) {
+	if !f.away[index] {
+		return
+	}
+	delete(f.away, index)
+	for _, id := range f.over(index, "") {
+		if l := f.leases[id]; l.hi-l.lo == 1 && s.m.ledger.holder(id) != by {
+			s.revoke(f, id, now)
+		}
+	}
+}

@@ -1,0 +1,354 @@
+package master
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// works has a node beat: it holds a lease, and a run of its first trial that is so old goes on.
+func (c *stage) works(node grid.NodeID, h *jetstream.Held, run string, age time.Duration) jetstream.Orders {
+	return c.beat(node, &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, age)}})
+}
+
+func (c *stage) heldLease(h *jetstream.Held, run string, age time.Duration) jetstream.HeldLease {
+	return jetstream.HeldLease{
+		Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID, Sweep: h.Sweep,
+		Runs: []jetstream.HeldRun{{
+			Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run, Started: time.Now().Add(-age).UnixMicro(), Age: age,
+		}},
+	}
+}
+
+// lost has a node that works on a lease go silent, until its trial waits to be leased, or is leased, once more.
+func (c *stage) lost(w *world, node grid.NodeID, h *jetstream.Held, others ...func() jetstream.Orders) {
+	c.t.Helper()
+	w.set(node, cluster.Dead)
+	c.until(fmt.Sprintf("node %s is lost", node), func(s *state) bool {
+		for _, beat := range others {
+			beat()
+		}
+		f := s.feeds[h.Sweep]
+		_, held := f.leases[h.ID]
+		return !held && c.Applied() >= s.published && s.published > 0
+	})
+	w.set(node, cluster.Alive)
+}
+
+// trial gives what history knows of a trial.
+func (c *stage) trial(id grid.SweepID, index int64) grid.Trial {
+	c.t.Helper()
+	t, _, err := c.cfg.History.Trial(c.t.Context(), grid.TrialID{Sweep: id, Index: index})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return t
+}
+
+// goesOn waits until a run gives a trial its state, and its node may keep its lease; others that hold one are told to stop.
+func (c *stage) goesOn(id grid.SweepID, run string, beat func() jetstream.Orders) {
+	c.t.Helper()
+	c.until("run "+run+" goes on", func(s *state) bool {
+		if o := beat(); len(o.Stop) > 0 {
+			c.t.Fatalf("the node of %s was told to stop %v", run, o.Stop)
+		}
+		t := c.trial(id, 0)
+		return t.State == grid.Running && t.Run == run && len(s.feeds[id].leases) == 1
+	})
+}
+
+// stops waits until a node is told to stop what it holds.
+func (c *stage) stops(h *jetstream.Held, beat func() jetstream.Orders) {
+	c.t.Helper()
+	c.until("the node is told to stop", func(*state) bool { return slices.Equal(beat().Stop, []grid.LeaseID{h.ID}) })
+}
+
+// TestNodeIsBackWithItsAttempt has a node be silent while its attempt goes on, and be back at each stage of the replacement. One
+// attempt goes on, the other one is stopped, neither counts as a failure, and there is one result.
+func TestNodeIsBackWithItsAttempt(t *testing.T) {
+	const young, old = time.Second, time.Minute
+	for _, test := range []struct {
+		name      string
+		reconcile Reconcile
+		replaced  string        // how far the replacement is: "", "pulled" or "running"
+		age       time.Duration // of the replacement; the attempt itself is a minute old, or a second
+		own       time.Duration
+		original  bool // goes on
+	}{
+		{name: "nothing ran elsewhere", reconcile: LongestRunning, own: old, original: true},
+		{name: "nothing ran elsewhere, and replacements are kept", reconcile: KeepReplacement, own: old, original: true},
+		{name: "replacement was pulled", reconcile: LongestRunning, replaced: "pulled", own: old, original: true},
+		{name: "original ran longest", reconcile: LongestRunning, replaced: "running", age: young, own: old, original: true},
+		{name: "replacement ran longest", reconcile: LongestRunning, replaced: "running", age: 2 * old, own: old},
+		{name: "original is kept", reconcile: KeepOriginal, replaced: "running", age: old, own: young, original: true},
+		{name: "replacement is kept", reconcile: KeepReplacement, replaced: "running", age: young, own: old},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld()
+			w.outage.Reconcile = test.reconcile
+			c := perform(t, t.TempDir(), 1, w.nodes())
+			id := c.submit(1, nil)
+			h := c.pulled(id)
+			c.works("b", h, "", 0)
+			run := c.begins("b", h)
+			original := func() jetstream.Orders { return c.works("b", h, run, test.own) }
+			c.lost(w, "b", h)
+			if n := c.trial(id, 0).Failures[grid.ClassCrash]; n != 1 {
+				t.Errorf("while the node is lost %d crashes count, want 1", n)
+			}
+			var again *jetstream.Held
+			var other string
+			replacement := func() jetstream.Orders { return jetstream.Orders{} }
+			switch test.replaced {
+			case "pulled":
+				again = c.pulled(id)
+				c.says("d", "1", again)
+				replacement = func() jetstream.Orders { return c.says("d", "1", again) }
+			case "running":
+				again = c.pulled(id)
+				c.works("d", again, "d.1.9", 0)
+				other = c.begins("d", again)
+				replacement = func() jetstream.Orders { return c.works("d", again, other, test.age) }
+				replacement()
+			}
+			if !test.original {
+				c.stops(h, original)
+				c.goesOn(id, other, replacement)
+				c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+				c.goesOn(id, other, replacement)
+				c.tells("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Started: 1}})
+			} else {
+				c.goesOn(id, run, original)
+				if again != nil {
+					c.stops(again, replacement)
+				}
+				if other != "" {
+					c.tells("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+					c.goesOn(id, run, original)
+				}
+				if f := c.trial(id, 0).Failures; len(f) > 0 {
+					t.Errorf("on the trial's record: %v, want nothing", f)
+				}
+				c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+			}
+			c.ended(id)
+			if n := c.counts(id); n.Succeeded != 1 || n.Failed != 0 {
+				t.Errorf("counts: got %+v, want one success", n)
+			}
+		})
+	}
+}
+
+// TestManyOutages has a node be lost and back more often than nodes may die under a trial: that counts for nothing, since the
+// attempt goes on each time.
+func TestManyOutages(t *testing.T) {
+	w := newWorld()
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	id := c.submit(1, nil)
+	h := c.pulled(id)
+	c.works("b", h, "", 0)
+	run := c.begins("b", h)
+	for range w.nodes().CrashLimit + 1 {
+		c.lost(w, "b", h, func() jetstream.Orders { return c.says("d", "1") })
+		again := c.pulled(id)
+		c.works("d", again, c.begins("d", again), time.Millisecond)
+		c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+	}
+	if trial := c.trial(id, 0); len(trial.Failures) > 0 || trial.Attempt != 1 {
+		t.Errorf("got %v on the record and attempt %d, want nothing and the first", trial.Failures, trial.Attempt)
+	}
+}
+
+// TestResultOfALostNode counts if it comes first: the replacement is stopped, wherever it stands.
+func TestResultOfALostNode(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		t.Run(fmt.Sprintf("replacement runs: %v", running), func(t *testing.T) {
+			w := newWorld()
+			c := perform(t, t.TempDir(), 1, w.nodes())
+			id := c.submit(2, func(s *api.Submit) { s.MaxParallel = 1 })
+			h := c.pulled(id)
+			c.works("b", h, "", 0)
+			run := c.begins("b", h)
+			c.lost(w, "b", h)
+			var again *jetstream.Held
+			var other string
+			if running {
+				again = c.pulled(id)
+				c.works("d", again, "", 0)
+				other = c.begins("d", again)
+			}
+			c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+			if running {
+				c.stops(again, func() jetstream.Orders { return c.works("d", again, other, time.Second) })
+				c.tells("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+			}
+			if next := c.pulled(id); next.Lo != 1 {
+				t.Errorf("got a lease of trial %d, want the other trial", next.Lo)
+			}
+			if trial := c.trial(id, 0); trial.State != grid.Succeeded || trial.Run != run {
+				t.Errorf("got %s by %s, want success by %s", trial.State, trial.Run, run)
+			}
+		})
+	}
+}
+
+// TestHarmfulSecondRun waits for the node, however long it is away, and runs the trial again only once the attempt is known to
+// have ended.
+func TestHarmfulSecondRun(t *testing.T) {
+	w := newWorld()
+	c := perform(t, t.TempDir(), 2, w.nodes())
+	id := c.submit(1, func(s *api.Submit) { s.Task.NoReplace = true })
+	other := c.submit(1, nil)
+	h, o := c.pulled(id), c.pulled(other)
+	if h.Sweep != id {
+		h, o = o, h
+	}
+	both := func(run string) jetstream.Orders {
+		return c.beat("b", &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
+	}
+	both("b.1.7")
+	run := c.begins("b", h)
+	c.begins("b", o)
+	c.lost(w, "b", o)
+	c.leased(id, 1)
+	if trial := c.trial(id, 0); trial.State != grid.Running || trial.Run != run {
+		t.Errorf("while its node is lost the trial is %s by %s, want running by %s", trial.State, trial.Run, run)
+	}
+	if o := both(run); slices.Contains(o.Stop, h.ID) {
+		t.Errorf("the node is back and was told to stop it")
+	}
+	c.beat("b", &jetstream.Beat{Start: "2"}) // its machine has restarted
+	c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
+	var again *jetstream.Held
+	c.until("the trial is leased again", func(*state) bool {
+		held, err := c.store.Queue.Pull(t.Context(), "p0_c1_m0", 1)
+		if r, _ := c.Sweep(id); err == nil && len(held) == 0 {
+			held, err = c.store.Queue.Pull(t.Context(), string(r.Sweep.Lane()), 1)
+		}
+		if err == nil && len(held) == 1 && held[0].Sweep == id {
+			again = held[0]
+		}
+		return again != nil
+	})
+	if again.Attempt != 2 {
+		t.Errorf("got attempt %d, want 2", again.Attempt)
+	}
+}
+
+// TestQueueLostLeases has a master start whose queue has lost the lease of an attempt that goes on: it waits for the node, which
+// keeps it, and nothing runs twice.
+func TestQueueLostLeases(t *testing.T) {
+	dir := t.TempDir()
+	c := perform(t, dir, 1, newWorld().nodes())
+	id := c.submit(1, nil)
+	h := c.pulled(id)
+	c.works("b", h, "", 0)
+	run := c.begins("b", h)
+	if err := c.store.Queue.Delete(t.Context(), h.Seq); err != nil {
+		t.Fatal(err)
+	}
+	c.end()
+	w := newWorld()
+	w.set("b", cluster.Alive)
+	c = perform(t, dir, 1, w.nodes())
+	c.leased(id, 1)
+	c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+	c.reconcile()
+	c.reconcile()
+	c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+	if held, err := c.store.Queue.Pull(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
+		t.Errorf("got %v, %v from the queue, want nothing", held, err)
+	}
+	c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
+	c.ended(id)
+}
+
+// TestQueueHandsOutTwice has the queue give a lease to another node while the first one works on it, which the master knows or
+// reads in history. The first one keeps it.
+func TestQueueHandsOutTwice(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted: %v", restarted), func(t *testing.T) {
+			dir := t.TempDir()
+			c := perform(t, dir, 1, newWorld().nodes())
+			id := c.submit(1, nil)
+			h := c.pulled(id)
+			c.works("b", h, "", 0)
+			run := c.begins("b", h)
+			if err := h.Return(); err != nil {
+				t.Fatal(err)
+			}
+			if restarted {
+				c.end()
+				c = perform(t, dir, 1, newWorld().nodes())
+			}
+			again := c.pulled(id)
+			if again.ID != h.ID {
+				t.Fatalf("delivery: got %+v", again)
+			}
+			c.stops(h, func() jetstream.Orders { return c.works("d", again, "d.1.1", 0) })
+			c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+			c.tells("d", again, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID}) // not its to give
+			c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+		})
+	}
+}
+
+// TestAbandonedLease takes back what was handed out and that no node says to hold, also when one held it before.
+func TestAbandonedLease(t *testing.T) {
+	for _, claimed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("claimed once: %v", claimed), func(t *testing.T) {
+			c := perform(t, t.TempDir(), 1, newWorld().nodes())
+			id := c.submit(3, nil)
+			h := c.pulled(id)
+			if claimed {
+				c.says("b", "1", h)
+			}
+			look := func(later time.Duration) (gone bool) {
+				if claimed {
+					c.says("b", "1")
+					c.peers.heard("b", &jetstream.Beat{Start: "1"}, time.Now().Add(later))
+				}
+				c.on(func(s *state) {
+					s.handed = map[grid.Lane]uint64{}
+					gone = s.abandoned(t.Context(), s.feeds[id], h.ID, time.Now().Add(later))
+				})
+				return gone
+			}
+			if look(0) {
+				t.Fatal("it is taken back at once")
+			}
+			if !look(claimLimit+time.Second) && !look(3*claimLimit) {
+				t.Error("it is not taken back")
+			}
+			c.on(func(s *state) {
+				for other, l := range s.feeds[id].leases {
+					if other != h.ID && s.abandoned(t.Context(), s.feeds[id], other, time.Now().Add(time.Hour)) {
+						t.Errorf("lease of trial %d waits in the queue, and is taken for abandoned", l.lo)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestOrphanLeaseIsDeleted finds a lease in the queue that was published and not noted.
+func TestOrphanLeaseIsDeleted(t *testing.T) {
+	c := perform(t, t.TempDir(), 1, newWorld().nodes())
+	id := c.submit(1, nil)
+	h := c.pulled(id)
+	if _, err := c.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: id, Lo: 0, Hi: 1, Attempt: 1, Shape: h.Shape}); err != nil {
+		t.Fatal(err)
+	}
+	c.reconcile()
+	present, err := c.store.Queue.Present(t.Context())
+	if err != nil || len(present) != 1 || present[0].ID != h.ID {
+		t.Errorf("got %v, %v in the queue, want the lease that is known", present, err)
+	}
+}
