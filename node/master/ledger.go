@@ -142,8 +142,8 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 	return open
 }
 
-// handover is how much longer an attempt must have run than that of a lease's holder to be taken for the first one.
-const handover = time.Second
+// headStart is how much longer an attempt must have run than that of a lease's holder to be taken for the first one.
+const headStart = time.Second
 
 // longer reports whether a node has worked on a lease longer than its holder, which told so some time ago. The queue has handed
 // the lease out twice then, as it may when the master was killed, and the second node was heard of first.
@@ -154,7 +154,7 @@ func longer(mine, holders []jetstream.HeldRun, ago time.Duration) bool {
 		}
 		return age
 	}
-	return oldest(mine) > oldest(holders)+ago+handover
+	return oldest(mine) > oldest(holders)+ago+headStart
 }
 
 // of lists the leases that a node holds.

@@ -435,10 +435,10 @@ func (s *state) leases() map[grid.LeaseID]*feed {
 
 func (s *state) suspect(id grid.LeaseID, f *feed, last uint64) {
 	until, ok := s.suspects[id]
-	switch {
-	case !ok:
-		s.suspects[id] = last
-	case s.followed >= until:
+	if !ok {
+		until, s.suspects[id] = last, last
+	}
+	if s.followed >= until {
 		s.m.log.Info("lease is gone from the queue and is made again", "sweep", f.sweep.ID, "lease", id)
 		delete(s.suspects, id)
 		s.drop(f, id, time.Now())

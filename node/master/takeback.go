@@ -192,8 +192,13 @@ func (s *state) expect(f *feed, open []grid.Trial) {
 	}
 }
 
-// claimLimit is how long a lease may be out of the queue without a node that says to hold it.
-const claimLimit = 10 * time.Second
+// A node tells what it holds at once, and again twice a second. So a lease of which its holder says no more is not held any more
+// after claimLimit, and one that was handed out is lost when nobody has said to hold it after idleLimit. What it runs if it is cut
+// off just then goes on when it is back.
+const (
+	claimLimit = 10 * time.Second
+	idleLimit  = 2 * time.Second
+)
 
 // abandoned reports whether nobody works on a lease that was handed out: it was lost on its way to a node, or in the node. It is
 // taken out of the queue then.
@@ -209,13 +214,13 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 		s.m.ledger.unclaim(id)
 	case l.detached:
 		return true
-	case now.Sub(l.since) < claimLimit || !s.delivered(ctx, f, l.seq):
+	case now.Sub(l.since) < idleLimit || !s.delivered(ctx, f, l.seq):
 		return false
 	case l.idle.IsZero():
 		l.idle = now
 		f.leases[id] = l
 		return false
-	case now.Sub(l.idle) < claimLimit:
+	case now.Sub(l.idle) < idleLimit:
 		return false
 	}
 	s.m.log.Info("lease was handed out, and nobody holds it", "sweep", f.sweep.ID, "lease", id)
