@@ -39,6 +39,10 @@ type Beat struct {
 	Restarting bool        `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
 	Leaving    bool        `json:"leaving,omitempty"`    // the agent ends and gives back what it held
 
+	// Mark is that of the newest orders. A beat may arrive long after it was sent, when a connection was cut for a while: its mark
+	// tells how old what it says may be.
+	Mark uint64 `json:"mark,omitempty"`
+
 	// Outlive is how long the node's programs go on without an agent; 0 when it does not say so.
 	Outlive time.Duration `json:"outlive,omitempty"`
 }
@@ -70,6 +74,9 @@ type Orders struct {
 	// without an ID.
 	Stop []grid.LeaseID `json:"stop,omitempty"`
 	Lost []uint64       `json:"lost,omitempty"`
+	// Mark is for the next beats; another one each time that the node was not heard of for a while.
+	Mark uint64 `json:"mark,omitempty"`
+
 	// Finish are leases of which what runs may go on, but no further trial is to begin.
 	Finish []grid.LeaseID `json:"finish,omitempty"`
 

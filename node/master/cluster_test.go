@@ -44,6 +44,7 @@ type stage struct {
 	t     *testing.T
 	store *jetstream.Store
 	runs  int
+	marks map[grid.NodeID]uint64 // of the newest orders to each node
 	end   func()
 }
 

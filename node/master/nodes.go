@@ -65,6 +65,7 @@ type peer struct {
 	draining   bool
 	leaving    bool
 	outlive    time.Duration // how long its programs go on without an agent; 0 when it does not say so
+	mark       uint64        // what beats carry that were sent since it was heard of again
 	expected   bool          // it has not been heard of in this life of the master
 	dead       bool
 }
@@ -76,12 +77,14 @@ func (p *peer) silent(now time.Time) bool {
 
 // peers are the nodes that have been heard of in this life of the master.
 type peers struct {
-	mu   sync.Mutex
-	byID map[grid.NodeID]*peer
+	mu    sync.Mutex
+	byID  map[grid.NodeID]*peer
+	marks uint64 // the newest one; they begin at the time of this life's start
 }
 
-// heard notes a beat. It reports whether the node's agent has begun a new life.
-func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (reborn bool) {
+// heard notes a beat. It reports whether the node's agent has begun a new life, and gives the mark of beats that are no leftovers
+// of a time in which the node was not heard of.
+func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (reborn bool, mark uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
@@ -90,13 +93,18 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 		p.byID[node] = known
 	}
 	reborn = known.start != b.Start || known.dead
+	if mark = known.mark; mark == 0 || reborn || known.silent(now) {
+		p.marks++
+		mark = p.marks
+	}
 	*known = peer{
+		mark:  mark,
 		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
 	}
 	if b.Restarting {
 		known.restarting = now
 	}
-	return reborn
+	return reborn, mark
 }
 
 // lost notes that a connection has ended, and reports whether that says something of the node: not if it was heard of later.
@@ -264,13 +272,14 @@ func (m *Master) watchNodes(ctx context.Context) error {
 // beat takes over what a node says and gives it its orders.
 func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 	now := time.Now()
-	if m.peers.heard(node, b, now) {
+	reborn, mark := m.peers.heard(node, b, now)
+	if reborn {
 		if void := m.ledger.void(node, b.Held); len(void) > 0 {
 			m.tell(func(s *state) { s.void(node, void) })
 		}
 	}
-	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load())}
-	if open := m.ledger.claim(node, b.Held, &o, now); len(open) > 0 && !b.Leaving && !b.Restarting {
+	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark}
+	if open := m.ledger.claim(node, b.Held, &o, now); len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
 		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
 	}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)

@@ -86,7 +86,10 @@ func (c *stage) says(node grid.NodeID, start string, held ...*jetstream.Held) je
 	for _, h := range held {
 		b.Held = append(b.Held, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID})
 	}
-	return c.beat(node, b)
+	b.Mark = c.marks[node]
+	o := c.beat(node, b)
+	c.mark(node, o)
+	return o
 }
 
 // begins reports that a node has begun the first trial of a lease, and gives the run's name.

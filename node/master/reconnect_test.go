@@ -14,7 +14,17 @@ import (
 
 // works has a node beat: it holds a lease, and a run of its first trial that is so old goes on.
 func (c *stage) works(node grid.NodeID, h *jetstream.Held, run string, age time.Duration) jetstream.Orders {
-	return c.beat(node, &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, age)}})
+	o := c.beat(node, &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
+	c.mark(node, o)
+	return o
+}
+
+// mark has the next beats of a node be no leftovers.
+func (c *stage) mark(node grid.NodeID, o jetstream.Orders) {
+	if c.marks == nil {
+		c.marks = map[grid.NodeID]uint64{}
+	}
+	c.marks[node] = o.Mark
 }
 
 func (c *stage) heldLease(h *jetstream.Held, run string, age time.Duration) jetstream.HeldLease {
@@ -98,7 +108,13 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			h := c.pulled(id)
 			c.works("b", h, "", 0)
 			run := c.begins("b", h)
-			original := func() jetstream.Orders { return c.works("b", h, run, test.own) }
+			leftover := jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, 0)}, Mark: c.marks["b"]}
+			original := func() jetstream.Orders {
+				if o := c.beat("b", &leftover); test.original && len(o.Stop) > 0 {
+					t.Errorf("a beat from before the outage has the attempt stopped")
+				}
+				return c.works("b", h, run, test.own)
+			}
 			c.lost(w, "b", h)
 			if n := c.trial(id, 0).Failures[grid.ClassCrash]; n != 1 {
 				t.Errorf("while the node is lost %d crashes count, want 1", n)
@@ -211,7 +227,7 @@ func TestHarmfulSecondRun(t *testing.T) {
 		h, o = o, h
 	}
 	both := func(run string) jetstream.Orders {
-		return c.beat("b", &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
+		return c.beat("b", &jetstream.Beat{Start: "1", Mark: c.marks["b"], Held: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
 	}
 	both("b.1.7")
 	run := c.begins("b", h)

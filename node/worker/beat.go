@@ -71,7 +71,7 @@ func (w *Worker) farewell() {
 
 // state is what a beat says.
 func (w *Worker) state() jetstream.Beat {
-	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive}
+	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load()}
 	if w.cfg.Keys != nil {
 		b.Keys = w.cfg.Keys()
 	}
@@ -123,6 +123,9 @@ func (w *Worker) obey(o *jetstream.Orders) {
 		}
 	}
 	w.outbox.setPace(o.Pace)
+	if w.mark.Swap(o.Mark) != o.Mark {
+		w.tellSoon() // the master waits for what is so now
+	}
 	if w.draining.Swap(o.Drain) != o.Drain {
 		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)
 		w.nudge()

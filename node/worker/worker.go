@@ -69,10 +69,11 @@ type Worker struct {
 	hurried  chan struct{} // closed by Hurry
 	hurry    func()
 	beatNow  chan struct{}
-	draining atomic.Bool // no more leases are taken
-	crammed  atomic.Bool // the disk is full
-	trouble  trouble     // what keeps the node from running trials
-	handover atomic.Bool // this agent ends and another one goes on
+	draining atomic.Bool   // no more leases are taken
+	mark     atomic.Uint64 // of the newest orders
+	crammed  atomic.Bool   // the disk is full
+	trouble  trouble       // what keeps the node from running trials
+	handover atomic.Bool   // this agent ends and another one goes on
 
 	boot string // names this start of the machine, "" where it has no name
 
