@@ -50,6 +50,7 @@ type TaskSpec struct {
 	Grace       Duration          `json:"grace,omitempty"`
 	LogLimit    int64             `json:"log_limit,omitempty"`
 	Retries     grid.Retries      `json:"retries"`
+	NoReplace   bool              `json:"no_replace,omitempty"`
 	Artifacts   []string          `json:"artifacts,omitempty"`
 	Metrics     []grid.Source     `json:"metrics,omitempty"`
 	Objective   *grid.Objective   `json:"objective,omitempty"`
@@ -82,7 +83,7 @@ func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Env: t.Env,
 		Resources: t.Resources, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -91,7 +92,7 @@ func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Env: t.Env,
 		Resources: t.Resources, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
