@@ -22,6 +22,16 @@ type Options struct {
 	Patience time.Duration    // how long a keeper waits for an agent; 0 is DefaultPatience
 	Cgroups  executor.Cgroups // as in executor.ProcessOptions
 	Logger   *slog.Logger
+
+	own bool // Program is this program
+}
+
+// program is what is started: this very program where its file is gone, as while an upgrade puts another one in its place.
+func (o *Options) program() string {
+	if _, err := os.Stat(o.Program); o.own && errors.Is(err, os.ErrNotExist) {
+		return fmt.Sprintf("/proc/%d/exe", os.Getpid())
+	}
+	return o.Program
 }
 
 func (o *Options) complete() error {
@@ -33,7 +43,7 @@ func (o *Options) complete() error {
 		if err != nil {
 			return fmt.Errorf("find this program: %w", err)
 		}
-		o.Program = self
+		o.Program, o.own = self, true
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the keepers' folder: %w", err)

@@ -66,7 +66,7 @@ func (c *Client) launchIn(ctx context.Context, p place) (*link, error) {
 		return nil, err
 	}
 	defer log.Close()
-	argv := append(append([]string{}, c.o.Wrap...), c.o.Program)
+	argv := append(append([]string{}, c.o.Wrap...), c.o.program())
 	argv = append(argv, p.arguments(c.o.Dir)...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, c.o.Env

@@ -137,3 +137,17 @@ func TestWhyAKeeperDidNotStart(t *testing.T) {
 		}
 	}
 }
+
+// TestKeeperStartsWhileTheProgramIsReplaced takes the program's file away, as an upgrade may do for a moment.
+func TestKeeperStartsWhileTheProgramIsReplaced(t *testing.T) {
+	o := options(t)
+	o.Program = ""
+	c := open(t, o)
+	c.o.Program = filepath.Join(t.TempDir(), "gone")
+	dir := t.TempDir()
+	expect(t, slotOf(t, c).Run(t.Context(), script(t, dir, "a", "exit 3")), grid.ClassExit, 3, "exit code 3")
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, o)
+}
