@@ -174,7 +174,7 @@ func TestPackUnpackModesAndTimes(t *testing.T) {
 	defer syscall.Umask(old)
 	out := t.TempDir()
 	check(t, unpack(bundle, out))
-	t.Cleanup(func() { check(t, RemoveTree(out)) })
+	t.Cleanup(func() { check(t, RemoveTree(out)); check(t, RemoveTree(dir)) })
 	for name := range readTree(t, dir) {
 		was, err := os.Lstat(filepath.Join(dir, name))
 		check(t, err)

@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/node/durable"
+	"mlfnode/projects"
 )
 
 // ours are the files and folders of the node's own in a root folder, by patterns. The folders bin and projects are not among them:
@@ -40,7 +41,7 @@ func (w *work) purge() error {
 			return err
 		}
 		for _, path := range paths {
-			if err := os.RemoveAll(path); err != nil {
+			if err := projects.RemoveTree(path); err != nil { // copies of read-only folders are read-only
 				return fmt.Errorf("remove what the node has stored: %w", err)
 			}
 		}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"mlfnode/projects"
 )
 
 // Removal says what an uninstallation has done.
@@ -139,7 +141,7 @@ func (r *removal) remove(path string) {
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		return
 	}
-	if err := os.RemoveAll(path); err != nil {
+	if err := projects.RemoveTree(path); err != nil { // copies of read-only folders are read-only
 		r.failed = append(r.failed, err)
 		return
 	}

@@ -136,6 +136,7 @@ func spoil(t *testing.T, dir string) (changed int) {
 // what a setup step made, and what lies deep in folders that it made.
 func TestAttemptsGetCopies(t *testing.T) {
 	s := newStage(t, nil)
+	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
 	project := sample(t)
 	steps := 0
 	setup := func(dir string) error {
@@ -184,6 +185,7 @@ func TestAttemptsGetCopies(t *testing.T) {
 // TestShareInPlace: what the project shares is seen in place and has no write permission; all else is copied.
 func TestShareInPlace(t *testing.T) {
 	s := newStage(t, nil)
+	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
 	outside := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(outside, "a"), []byte("outside"), 0o644))
 	project := sample(t)
@@ -244,6 +246,7 @@ func TestShareInPlace(t *testing.T) {
 // what it was built from; without a setup an attempt sees the new times.
 func TestTouchedProjectKeepsSetup(t *testing.T) {
 	s := newStage(t, nil)
+	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) }) // it holds read-only folders
 	project := sample(t)
 	steps := 0
 	setup := func(dir string) error {
