@@ -69,7 +69,6 @@ func (k *known) meetAt(c *Cluster) error {
 	add(&k.API, knownAddresses, address)
 	add(&k.NATS, knownAddresses, joinAddress(host, c.Ports.NATS))
 	add(&k.Gossip, knownGossip, joinAddress(host, c.Ports.Gossip))
-	k.Reached = []string{joinAddress(host, c.Ports.Gossip)}
 	return nil
 }
 
