@@ -86,6 +86,33 @@ func (a *app) sayPacked(p *plan) {
 	}
 }
 
+// packed is what a dry run tells with --json of the files that travel.
+type packed struct {
+	Files   int       `json:"files"`
+	Bytes   int64     `json:"bytes"`
+	LeftOut []leftOut `json:"left_out"`
+	Notes   []string  `json:"notes,omitempty"`
+}
+
+// leftOut is a file or folder that does not travel. Its size is at least that.
+type leftOut struct {
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"`
+	Why   string `json:"why"`
+}
+
+// packedOf is nil where no folder is packed.
+func packedOf(f *projects.Files) *packed {
+	if f == nil {
+		return nil
+	}
+	p := &packed{Files: f.Count, Bytes: f.Bytes, LeftOut: make([]leftOut, 0, len(f.Left)), Notes: f.Notes}
+	for _, l := range f.Left {
+		p.LeftOut = append(p.LeftOut, leftOut{Name: l.Name, Bytes: l.Bytes, Why: l.Why})
+	}
+	return p
+}
+
 // packedLine is empty when there is nothing to tell.
 func packedLine(f *projects.Files) string {
 	left := slices.DeleteFunc(slices.Clone(f.Left), func(l projects.Left) bool {

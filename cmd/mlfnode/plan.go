@@ -233,7 +233,8 @@ func (a *app) dryRun(p *plan, limit int64) error {
 		out := struct {
 			Count  int64      `json:"count"`
 			Trials []dryTrial `json:"trials"`
-		}{Count: count, Trials: make([]dryTrial, 0, n)}
+			Packed *packed    `json:"packed,omitempty"`
+		}{Count: count, Trials: make([]dryTrial, 0, n), Packed: packedOf(p.files)}
 		for i := range n {
 			params, err := p.space.At(i)
 			if err != nil {

@@ -118,7 +118,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		return err
 	}
 	if f.dryRun {
-		if !f.quiet {
+		if !f.quiet && !a.json {
 			a.sayPacked(p)
 		}
 		return a.dryRun(p, f.limit)
