@@ -101,7 +101,7 @@ type Trial struct {
 	Bundle    string      `json:"bundle,omitempty"` // short digest of the files that it ran, where the sweep has more than one
 }
 
-// Printed says how much of an attempt's output is kept, once it has ended.
+// Printed says how much of an attempt's output is kept, once it has ended: Bytes and Cut together are what the program wrote.
 type Printed struct {
 	Bytes int64 `json:"bytes"`          // stored when it ended
 	Cut   int64 `json:"cut"`            // bytes that were never stored: over log_limit, or the disk was full
