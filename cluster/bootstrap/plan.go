@@ -16,9 +16,9 @@ import (
 func OtherRole(node, has, wanted string) *shell.Problem {
 	p := &shell.Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, and is to be a %s", has, node, wanted)}
 	if has == string(Master) {
-		p.Cure = "leave it the master, for it keeps the results; README, \"Moving the master\", says how another machine takes them over"
+		p.Cure = "leave it the master, because it keeps the results; docs/clusters.md, \"Moving the master\", explains how to move them to another machine"
 	} else {
-		p.Cure = fmt.Sprintf("a worker keeps no results, so make it new: mlfnode down %s --purge, then up again; to move the master, see README, \"Moving the master\"", node)
+		p.Cure = fmt.Sprintf("a worker keeps no results, so set it up again: mlfnode down %s --purge, then mlfnode up; to move the master, see docs/clusters.md, \"Moving the master\"", node)
 	}
 	return p
 }

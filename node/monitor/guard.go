@@ -57,7 +57,7 @@ func (m *Monitor) guarded(next http.Handler) http.Handler {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: "ask who runs the master for a new one, made with: mlfnode token --role operator"})
 		case have < need && need == mayOwn:
-			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this takes the right of an admin, as who has run mlfnode up has",
+			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
 				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})
 		case have < need:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is for reading only", Hint: "use one made with: mlfnode token --role operator"})
