@@ -46,7 +46,11 @@ func (c *command) argv(t *Task) ([]string, error) {
 	}
 	for i, element := range t.Command {
 		if i != script {
-			argv = append(argv, c.expand(element))
+			filled := c.expand(element)
+			if err := c.checkElement(t.Command, i, element, filled); err != nil {
+				return nil, err
+			}
+			argv = append(argv, filled)
 			continue
 		}
 		filled, err := c.fill(element, false, syntax.LangBash, syntax.LangPOSIX)
@@ -55,7 +59,38 @@ func (c *command) argv(t *Task) ([]string, error) {
 		}
 		argv = append(argv, filled)
 	}
-	return append(argv, c.options()...), nil
+	options := c.options()
+	if len(options) > 0 && readingOf(t.Command, len(t.Command)) == asWords {
+		if err := checkPlain(options...); err != nil {
+			return nil, err
+		}
+	}
+	return append(argv, options...), nil
+}
+
+// checkElement refuses a value in an argument that the program gives to a shell.
+func (c *command) checkElement(words []string, at int, element, filled string) error {
+	if element == filled {
+		return nil
+	}
+	switch readingOf(words, at) {
+	case asCode:
+		return flawf("Give the value to a program as an argument, or run the script with sh -c.", "the command has a parameter in the arguments of %s, which would read its value as code",
+			words[commandAt(words)])
+	case asWords:
+		return checkPlain(c.valuesIn(element)...)
+	}
+	return nil
+}
+
+// checkPlain refuses what another shell, perhaps on another machine, would not take as one word of text.
+func checkPlain(values ...string) error {
+	for _, v := range values {
+		if !isSafe(v) {
+			return flawf("Use values of letters, digits and any of _@%+:,./-= there.", "another shell reads the command's arguments again, and would read %s as more than text", quoteVisible(v))
+		}
+	}
+	return nil
 }
 
 // fill puts values into a shell script and, with append, the other options behind its last command.
@@ -68,12 +103,22 @@ func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant)
 		if h.flaw != nil {
 			return "", h.flaw
 		}
+		if h.plain && h.place != inText {
+			if err := checkPlain(clean(c.params[c.place(h.key)].Value).Text); err != nil {
+				return "", err
+			}
+		}
 		if h.place != inText {
 			c.used[c.place(h.key)] = true
 		}
 	}
 	options := ""
 	if append {
+		if s.plain {
+			if err := checkPlain(c.options()...); err != nil {
+				return "", err
+			}
+		}
 		for _, o := range c.options() {
 			options += " " + quote(o)
 		}
@@ -137,6 +182,16 @@ func (c *command) placeholder(s string) (place, length int) {
 }
 
 func (c *command) expand(element string) string {
+	return c.replace(element, func(string) {})
+}
+
+// valuesIn gives the values that are put into an argument.
+func (c *command) valuesIn(element string) (values []string) {
+	c.replace(element, func(v string) { values = append(values, v) })
+	return values
+}
+
+func (c *command) replace(element string, each func(value string)) string {
 	if strings.IndexByte(element, '{') < 0 {
 		return element
 	}
@@ -147,7 +202,9 @@ func (c *command) expand(element string) string {
 			n = 2
 		} else if k, length := c.placeholder(element); k >= 0 {
 			c.used[k] = true
-			b.WriteString(clean(c.params[k].Value).Text)
+			value := clean(c.params[k].Value).Text
+			each(value)
+			b.WriteString(value)
 			element = element[length:]
 			continue
 		}

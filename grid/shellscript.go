@@ -15,6 +15,7 @@ type script struct {
 	holes []hole
 	tail  int   // offset in text behind the last command, where further options go
 	end   *flaw // why no option can be put there, if so
+	plain bool  // that command has another shell split the options again
 	err   error // the script can't be parsed
 }
 
@@ -24,6 +25,7 @@ type hole struct {
 	mark  string
 	place place
 	here  bool  // it stands in a here-document, the lines of which no value may imitate
+	plain bool  // another shell splits the value again, so that it must not have special characters
 	bare  bool  // the value must not be without quotes even if no character asks for them
 	flaw  *flaw // why no value can be put in safely
 	found bool
@@ -117,7 +119,7 @@ func (s *script) parse(d syntax.LangVariant) {
 func (s *script) agree(o *script) {
 	for i := range s.holes {
 		h, g := &s.holes[i], &o.holes[i]
-		h.bare = h.bare || g.bare
+		h.bare, h.plain = h.bare || g.bare, h.plain || g.plain
 		switch {
 		case h.flaw == nil && g.flaw != nil:
 			h.flaw = g.flaw
@@ -125,7 +127,8 @@ func (s *script) agree(o *script) {
 			h.flaw = h.refuse("where shells differ in how they read it", "Write it in another way, or run the script with bash.")
 		}
 	}
-	if s.tail != o.tail && s.end == nil {
+	s.plain = s.plain || o.plain
+	if (s.tail != o.tail || o.end != nil) && s.end == nil {
 		s.end = o.end
 	}
 }
@@ -197,8 +200,16 @@ func (h *hole) classify(stack []syntax.Node, before string) {
 			if h.here {
 				deny("in quotes within a here-document", "Use double quotes there.")
 			}
+		case *syntax.BinaryCmd:
+			if (n.Op == syntax.Pipe || n.Op == syntax.PipeAll) && next == syntax.Node(n.X) && runsInputIn(n.Y) {
+				h.denyInput(deny)
+			}
 		case *syntax.Redirect:
 			h.redirect(n, next, deny)
+			input := n.Hdoc != nil || n.Op == syntax.WordHdoc || n.Op == syntax.RdrIn && isSubstitution(n.Word)
+			if owner, ok := stack[i-1].(*syntax.Stmt); ok && input && owner.Cmd != nil && runsInputIn(owner.Cmd) {
+				h.denyInput(deny)
+			}
 		case *syntax.ParamExp:
 			if n.Short {
 				deny("right behind the name of a variable", "Put that name in braces, like ${name}{"+h.key+"}.")
@@ -279,10 +290,9 @@ func (h *hole) declare(d *syntax.DeclClause, next syntax.Node, deny func(where, 
 
 // call looks at the arguments of a command: some are programs themselves.
 func (h *hole) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint string)) {
-	words := make([]string, len(c.Args))
+	words := literals(c.Args)
 	at := -1
 	for i, w := range c.Args {
-		words[i] = w.Lit()
 		if next == syntax.Node(w) {
 			at = i
 		}
@@ -297,14 +307,35 @@ func (h *hole) call(c *syntax.CallExpr, next syntax.Node, deny func(where, hint 
 		deny("in a script within the script, which would read its value as code",
 			`Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
 	}
+	switch readingOf(words, at) {
+	case asCode:
+		deny("in the arguments of "+words[commandAt(words)]+", which would read its value as code", "Assign it to a variable first: v={"+h.key+"}.")
+	case asWords:
+		h.plain = true
+	}
 	switch command := words[0]; {
 	case at == 0:
-	case command == "eval" || command == "let" || command == "trap" || command == "alias" || command == "unset" || command == "read":
-		deny("in the arguments of "+command+", which would read its value as code", "Assign it to a variable first: v={"+h.key+"}.")
 	case (command == "test" || command == "[" || command == "printf") && strings.HasPrefix(words[at-1], "-") && strings.ContainsAny(words[at-1], "vR") &&
 		len(words[at-1]) == 2:
 		deny("in the name of a variable", "Names can't be values of a sweep.")
 	}
+	if runsFile(words) && isSubstitution(c.Args[at]) {
+		h.denyInput(deny)
+	}
+}
+
+// denyInput refuses a placeholder in text that a shell is given to run.
+func (h *hole) denyInput(deny func(where, hint string)) {
+	deny("in text that another command runs as a script", `Give the value to that script as an argument, like sh -s -- {`+h.key+`} and "$1" in it.`)
+}
+
+func isSubstitution(w *syntax.Word) bool {
+	for _, p := range w.Parts {
+		if _, ok := p.(*syntax.ProcSubst); ok {
+			return true
+		}
+	}
+	return false
 }
 
 // behindName notes that a placeholder follows $name or $1 without quotes: its value must not lengthen the name.
@@ -325,7 +356,7 @@ func shortBefore(parts []syntax.WordPart, n syntax.Node) bool {
 }
 
 // shells are the programs that take a script behind -c.
-const shells = " sh bash dash ash ksh mksh zsh "
+const shells = " sh bash rbash dash ash ksh ksh93 rksh mksh lksh oksh yash posh zsh "
 
 // scriptArgument gives the place of the script in a command line such as `bash -e -c SCRIPT`, or -1. Words that are not known
 // before the command runs are empty.
@@ -373,6 +404,12 @@ func (s *script) findTail(f *syntax.File) {
 		return
 	}
 	s.tail = int(c.Args[len(c.Args)-1].End().Offset())
+	switch words := literals(c.Args); readingOf(words, len(words)) {
+	case asCode:
+		s.end = flawf(hint, "the command ends with %s, which reads as code what is appended to it", words[commandAt(words)])
+	case asWords:
+		s.plain = true
+	}
 }
 
 // fill puts values in and options behind the last command. Values of here-documents become variables, since no quotes keep a

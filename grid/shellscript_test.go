@@ -48,6 +48,13 @@ var accepted = []struct{ script, before, after string }{
 	{"sed s/a/a/ <<EOF | cat\n{v}.\nEOF\n", "", ".\n"},
 	{"x=$(cat <<EOF\n{v}.\nEOF\n); printf %s \"$x\"", "", "."},
 	{`sh -c 'printf %s "$1"' sh {v}`, "", ""},
+	{`sh -s -- {v} <<'E'
+printf %s "$1"
+E
+`, "", ""},
+	{`printf '%s\n' {v} | grep -e '' -e sh -e bash | (x=$(cat; echo .); printf %s "$x")`, "", "\n."},
+	{`env A=1 nice printf %s {v}`, "", ""},
+	{`printf %s {v} | cat - /dev/null | dd 2> /dev/null`, "", ""},
 }
 
 // refused are scripts in which no quotes keep a value from being read as code, or as a name.
@@ -60,7 +67,12 @@ var refused = []string{
 	"cat <<EOF\n$((1 + {v}))\nEOF", "cat <<EOF\n${NOPE:-{v}}\nEOF",
 	`eval echo {v}`, `eval "echo {v}"`, `trap '{v}' EXIT`, `alias x={v}`, `unset {v}`, `read {v}`,
 	`sh -c 'echo {v}'`, `bash -ec "echo {v}"`, `exec /bin/sh -c "echo {v}"`, `env A=1 bash -o pipefail -c 'echo {v}'`, `nice sh -c 'echo "{v}"'`,
-	`echo $'{v}'`, `echo $"{v}"`, `{v}=1`, `x{v}=1; echo`, `{v}() { :; }; echo`, `for {v} in a; do :; done; echo`, `echo "$x{v}"`, `echo $x{v}`, `set -- a; echo "$1{v}"`,
+	"sh <<EOF\necho {v}\nEOF", "bash -s <<EOF\necho \"{v}\"\nEOF", "cat <<EOF | sh\necho {v}\nEOF", `bash <<< "echo {v}"`, `echo "echo {v}" | sh`, `echo {v} | tee log | (cd .; sudo -n bash -es)`,
+	"source /dev/stdin <<EOF\necho {v}\nEOF", `source <(echo "echo {v}")`, `. <(echo {v})`, `bash <(echo {v})`, `sh < <(echo {v})`, "ssh host <<EOF\n{v}\nEOF",
+	"docker exec -i c sh <<EOF\n{v}\nEOF", "ssh host 'bash -s' <<EOF\n{v}\nEOF", "sbatch <<EOF\n{v}\nEOF", "env A=1 dash <<EOF\n{v}\nEOF", "bash - <<EOF\n{v}\nEOF",
+	`command eval "echo {v}"`, `builtin eval {v}`, `\eval {v}`, `"eval" {v}`, `'ev'al {v}`, `command trap "{v}" EXIT`, `mapfile -C "echo {v}" -c 1 a < /etc/passwd`, `complete -C {v} y`,
+	`su -c "echo {v}"`, `su root -c "echo {v}"`, `flock lock -c "echo {v}"`, `script -qc "echo {v}" /dev/null`, `env X=1 su -c {v}`, `runuser --command="{v}" root`, `csh -c {v}`, `fish -c 'echo {v}'`,
+	`rbash -c 'echo {v}'`, `echo $'{v}'`, `echo $"{v}"`, `{v}=1`, `x{v}=1; echo`, `{v}() { :; }; echo`, `for {v} in a; do :; done; echo`, `echo "$x{v}"`, `echo $x{v}`, `set -- a; echo "$1{v}"`,
 	`echo "{v}`, `echo {v})`, `if {v}`,
 }
 
@@ -176,6 +188,43 @@ func TestOptionsBehindLastCommand(t *testing.T) {
 		}
 		if err := task.CheckCommand(nil); err != nil {
 			t.Errorf("%q without parameters: got %v, want it to run", c.shell, err)
+		}
+	}
+}
+
+// TestReadAgain: where another shell splits the arguments again, plain values go through and others are refused.
+func TestReadAgain(t *testing.T) {
+	for _, task := range []Task{
+		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"}, {Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},
+		{Command: []string{"ssh", "host", "train {v}"}}, {Command: []string{"ssh", "host", "train"}}, {Command: []string{"env", "A=1", "ssh", "host", "train", "{v}"}},
+	} {
+		if err := task.CheckCommand([]string{"v"}); err != nil {
+			t.Errorf("%v: got %v, want it to run with plain values", task, err)
+		}
+		for _, value := range []string{"0.1", "a,b", "x=/data/a-b_c@d:e"} {
+			if argv := task.Argv(Params{plain("v", value)}); !strings.Contains(strings.Join(argv, " "), value) || strings.Contains(argv[len(argv)-1], "exit 2") {
+				t.Errorf("%v with %q: got %q", task, value, argv)
+			}
+		}
+		for _, value := range []string{"$(touch ran)", "`touch ran`", "a b", "x;touch ran", "*", "'"} {
+			if argv := task.Argv(Params{plain("v", value)}); !strings.Contains(argv[len(argv)-1], "exit 2") {
+				t.Errorf("%v with %q: got %q, want a refusal", task, value, argv)
+			}
+		}
+	}
+	for _, command := range [][]string{{"su", "-c", "echo {v}"}, {"sudo", "-n", "su", "root", "-c", "{v}"}, {"csh", "-c", "echo {v}"}, {"fish", "--command={v}"}, {"flock", "lock", "-c", "{v}"}, {"script", "-qc", "{v}", "log"}} {
+		if err := (&Task{Command: command}).CheckCommand([]string{"v"}); err == nil {
+			t.Errorf("%q: got no error, want a refusal", command)
+		}
+	}
+	for _, shell := range []string{"eval train", "x=1; command eval train"} {
+		if err := (&Task{Shell: shell}).CheckCommand([]string{"k"}); err == nil {
+			t.Errorf("%q with options: got no error, want a refusal", shell)
+		}
+	}
+	for _, command := range [][]string{{"python3", "script", "-c", "x={v}"}, {"prog", "watch", "{v}"}, {"python3", "ssh", "{v}"}, {"flock", "lock", "prog", "{v}"}} {
+		if argv := (&Task{Command: command}).Argv(Params{plain("v", "a $b")}); !strings.Contains(argv[len(argv)-1], "a $b") {
+			t.Errorf("%q: got %q, want the value as it is", command, argv)
 		}
 	}
 }

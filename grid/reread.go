@@ -1,0 +1,185 @@
+package grid
+
+import (
+	"path"
+	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
+)
+
+// reading says what a command makes of one of its words.
+type reading uint8
+
+const (
+	asText  reading = iota // it takes the word as it is
+	asWords                // another shell, perhaps on another machine, splits it into words: only what has no special characters is safe
+	asCode                 // it runs the word
+)
+
+// Commands that read their words or their input as code. Those of callers run the command that stands behind their options.
+const (
+	callers       = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt taskset srun mpirun xargs "
+	carriers      = " docker podman kubectl ssh apptainer singularity chroot nsenter unshare busybox "
+	evaluators    = " eval let trap alias unset read mapfile readarray complete compgen bind "
+	optionRunners = " su runuser sg flock script "
+	foreignShells = " csh tcsh fish nu elvish xonsh pwsh rc es "
+	resplitters   = " ssh rsh mosh pdsh parallel watch sbatch tmux screen "
+	inputRunners  = " at batch sbatch qsub bsub rsh ssh source . "
+)
+
+func among(set, word string) bool {
+	return word != "" && !strings.ContainsRune(word, ' ') && strings.Contains(set, " "+path.Base(word)+" ")
+}
+
+// commandAt gives the place of the command proper, behind env, sudo, timeout and the like.
+func commandAt(words []string) int {
+	i := 0
+	for i < len(words) && among(callers, words[i]) {
+		for i++; i < len(words) && (strings.HasPrefix(words[i], "-") || strings.Contains(words[i], "=") || words[i] != "" && isDigit(words[i][0])); i++ {
+		}
+	}
+	return i
+}
+
+// readingOf says what a command line makes of the word at a place; that behind its last word is for options that are appended.
+// Words that are not known before the command runs are empty.
+func readingOf(words []string, at int) reading {
+	c := commandAt(words)
+	if c >= len(words) || at <= c {
+		return asText
+	}
+	if k := scriptArgument(words); k >= 0 && at == k {
+		return asCode
+	}
+	switch name := words[c]; {
+	case among(evaluators, name):
+		return asCode
+	case among(optionRunners, name) || among(foreignShells, name):
+		if at == scriptOption(words, c+1, at) {
+			return asCode
+		}
+	case among(resplitters, name):
+		if name == "parallel" && at < len(words) && containsBehind(words[:at], c, ":::") {
+			return asText // it quotes these itself
+		}
+		return asWords
+	}
+	return asText
+}
+
+func containsBehind(words []string, c int, prefix string) bool {
+	for _, w := range words[c:] {
+		if strings.HasPrefix(w, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// scriptOption gives the place of a script behind -c, --command or --command=, or -1; at is what is asked about.
+func scriptOption(words []string, from, at int) int {
+	for k := from; k < len(words); k++ {
+		w := words[k]
+		switch {
+		case strings.HasPrefix(w, "--"):
+			if w == "--command" && at == k+1 || strings.HasPrefix(w, "--command=") && at == k {
+				return at
+			}
+		case strings.HasPrefix(w, "-") && strings.ContainsAny(w, "cC") && (at == k || at == k+1):
+			return at
+		}
+	}
+	return -1
+}
+
+// runsInput reports whether a command reads its standard input as a script.
+func runsInput(words []string) bool {
+	c := commandAt(words)
+	if c >= len(words) {
+		return false
+	}
+	if among(carriers, words[c]) {
+		for i := c + 1; i < len(words); i++ {
+			for _, inner := range [][]string{words[i:], strings.Fields(words[i])} {
+				if len(inner) > 0 && (among(shells, inner[0]) || among(foreignShells, inner[0])) && runsInput(inner) {
+					return true
+				}
+			}
+		}
+	}
+	name, operands := words[c], []string{}
+	for _, w := range words[c+1:] {
+		switch {
+		case w == "-s" && among(shells, name):
+			return true
+		case !strings.HasPrefix(w, "-") || w == "-":
+			operands = append(operands, w)
+		case strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.Contains(w, "c") && (among(shells, name) || among(foreignShells, name)):
+			return false
+		}
+	}
+	switch {
+	case among(shells, name) || among(foreignShells, name) || among(inputRunners, name):
+	default:
+		return false
+	}
+	if len(operands) == 0 {
+		return true
+	}
+	first := operands[0]
+	fromInput := first == "-" || strings.HasPrefix(first, "/dev/stdin") || strings.HasPrefix(first, "/dev/fd/") || strings.HasPrefix(first, "/proc/self/fd/")
+	return fromInput || (name == "at" || among(" ssh rsh ", name)) && len(operands) == 1
+}
+
+// runsInputIn reports whether any command of a part of a script does.
+func runsInputIn(n syntax.Node) bool {
+	found := false
+	syntax.Walk(n, func(n syntax.Node) bool {
+		if c, ok := n.(*syntax.CallExpr); ok && runsInput(literals(c.Args)) {
+			found = true
+		}
+		return !found
+	})
+	return found
+}
+
+// runsFile reports whether a command runs the files that it is given, as in `source <(…)`.
+func runsFile(words []string) bool {
+	c := commandAt(words)
+	return c < len(words) && (among(shells, words[c]) || among(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
+}
+
+// literals gives the words of a command without their quotes; what holds an expansion is empty.
+func literals(args []*syntax.Word) []string {
+	words := make([]string, len(args))
+	for i, w := range args {
+		words[i], _ = literal(w.Parts)
+	}
+	return words
+}
+
+func literal(parts []syntax.WordPart) (string, bool) {
+	var b strings.Builder
+	for _, p := range parts {
+		switch p := p.(type) {
+		case *syntax.Lit:
+			for i := 0; i < len(p.Value); i++ {
+				if p.Value[i] == '\\' && i+1 < len(p.Value) {
+					i++
+				}
+				b.WriteByte(p.Value[i])
+			}
+		case *syntax.SglQuoted:
+			b.WriteString(p.Value)
+		case *syntax.DblQuoted:
+			inner, ok := literal(p.Parts)
+			if !ok {
+				return "", false
+			}
+			b.WriteString(inner)
+		default:
+			return "", false
+		}
+	}
+	return b.String(), true
+}
