@@ -169,10 +169,25 @@ func (s *Server) start() error {
 
 // checkStreams finds streams that nats-server could not recover: it only logs them, and would make new ones in their place.
 func (s *Server) checkStreams() error {
-	if h := s.nats.Healthz(nil); h.Error != "" {
-		return fmt.Errorf("the store in %s is damaged: %s. Restore the folder, or move it away to begin anew", s.dir, h.Error)
+	return damage(s.dir, func() []server.HealthzError { return s.nats.Healthz(&server.HealthzOptions{Details: true}).Errors })
+}
+
+// healthTries is how often nats-server is asked for its health. It gives itself a millisecond to see that it has started, and on a
+// busy machine says now and then that it has not.
+const healthTries = 100
+
+// damage asks for the health of the streams in a folder, and says what is wrong with them.
+func damage(dir string, health func() []server.HealthzError) error {
+	var errs []server.HealthzError
+	for range healthTries {
+		if errs = health(); len(errs) == 0 {
+			return nil
+		}
+		if errs[0].Type != server.HealthzErrorConn {
+			return fmt.Errorf("the store in %s is damaged: %s. Restore the folder, or move it away to begin anew", dir, errs[0].Error)
+		}
 	}
-	return nil
+	return fmt.Errorf("the NATS server does not get ready: %s", errs[0].Error)
 }
 
 // InProcessConn connects a client in this process; it makes a Server what nats.InProcessServer wants.

@@ -1,0 +1,47 @@
+package jetstream
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// TestSlowIsNotDamaged has nats-server answer late that it has started, as on a busy machine: nobody is told to move a store away
+// that is whole, and one that is damaged is still found.
+func TestSlowIsNotDamaged(t *testing.T) {
+	slow := server.HealthzError{Type: server.HealthzErrorConn, Error: "startup did not complete"}
+	broken := server.HealthzError{Type: server.HealthzErrorStream, Error: "stream 'records' could not be recovered"}
+	for name, c := range map[string]struct {
+		answers []server.HealthzError // one for each question; then none
+		always  bool                  // the last one again and again
+		want    string
+	}{
+		"whole":            {},
+		"slow":             {answers: []server.HealthzError{slow, slow, slow}},
+		"damaged":          {answers: []server.HealthzError{broken}, want: "is damaged: stream 'records'"},
+		"slow and damaged": {answers: []server.HealthzError{slow, broken}, want: "is damaged: stream 'records'"},
+		"never ready":      {answers: []server.HealthzError{slow}, always: true, want: "does not get ready"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := damage("folder", func() []server.HealthzError {
+				if len(c.answers) == 0 {
+					return nil
+				}
+				now := c.answers[:1]
+				if !c.always {
+					c.answers = c.answers[1:]
+				}
+				return now
+			})
+			switch {
+			case c.want == "" && err != nil:
+				t.Errorf("got %v, want nothing", err)
+			case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+				t.Errorf("got %v, want %q", err, c.want)
+			case c.always && strings.Contains(err.Error(), "damaged"):
+				t.Errorf("a store that may be whole is called damaged: %v", err)
+			}
+		})
+	}
+}
