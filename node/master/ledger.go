@@ -170,10 +170,13 @@ func (l *ledger) of(node grid.NodeID) []grid.LeaseID {
 	return all
 }
 
-// void lists the leases that a node held in an earlier life and does not hold any more.
+// void lists the leases that a node held in an earlier life and does not hold any more. One that is known by its attempt is held as
+// long as the attempt runs.
 func (l *ledger) void(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
 	return slices.DeleteFunc(l.of(node), func(id grid.LeaseID) bool {
-		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return l.named(&h) == id })
+		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool {
+			return l.named(&h) == id || slices.ContainsFunc(h.Runs, func(r jetstream.HeldRun) bool { return leaseOfRun(r.Run) == id })
+		})
 	})
 }
 

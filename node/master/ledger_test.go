@@ -104,3 +104,18 @@ func TestReleaseOfAnotherLease(t *testing.T) {
 		t.Errorf("got lease %s once more", h.ID)
 	}
 }
+
+// TestFirstWordOfAHolder has a node that was expected to run an attempt say so for the first time, under the ID of the lease: what
+// stands for that lease until then is not void, or the trial would be leased once more.
+func TestFirstWordOfAHolder(t *testing.T) {
+	l := newLedger()
+	for _, run := range []string{"b.1.1", "b.1.2", "c.1.1"} {
+		l.add(leaseOfRun(run))
+		l.assign(leaseOfRun(run), grid.NodeID(run[:1]), time.Now())
+	}
+	l.complete()
+	held := jetstream.HeldLease{Seq: 7, Deliveries: 1, ID: "before.1", Runs: []jetstream.HeldRun{{Run: "b.1.1", Attempt: 1}}}
+	if void := l.void("b", []jetstream.HeldLease{held}); !slices.Equal(void, []grid.LeaseID{leaseOfRun("b.1.2")}) {
+		t.Errorf("got %v void, want that of the attempt alone which the node does not run any more", void)
+	}
+}

@@ -184,13 +184,16 @@ func (s *state) expect(f *feed, open []grid.Trial) {
 		if len(over) > 0 {
 			continue
 		}
-		id := grid.LeaseID("run " + t.Run) // until the node names it
+		id := leaseOfRun(t.Run) // until the node names it
 		s.m.ledger.add(id)
 		s.m.ledger.assign(id, t.Node, now)
 		f.adopt(id, t.Index, t.Index+1, t.Attempt, now)
 		f.taken.Add(t.Index, t.Index+1)
 	}
 }
+
+// leaseOfRun names the lease of an attempt that goes on, while its own ID is not known.
+func leaseOfRun(run string) grid.LeaseID { return grid.LeaseID("run " + run) }
 
 // A node tells what it holds at once, and again twice a second. So a lease of which its holder says no more is not held any more
 // after claimLimit, and one that was handed out is lost when nobody has said to hold it after idleLimit. What it runs if it is cut
