@@ -83,7 +83,9 @@ func (s *remoteStage) begin() {
 	if s.server, err = jetstream.Start(s.cfg); err != nil {
 		s.t.Fatal(err)
 	}
-	s.cfg.Listen.Port = s.server.Addr().(*net.TCPAddr).Port
+	if s.cfg.Listen.Port == 0 { // the worker reads it from now on
+		s.cfg.Listen.Port = s.server.Addr().(*net.TCPAddr).Port
+	}
 	if s.store, err = s.server.Store(context.Background()); err != nil {
 		s.t.Fatal(err)
 	}
