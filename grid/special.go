@@ -6,7 +6,7 @@ import (
 )
 
 // Special reads the words that programs write for numbers that JSON does not have, in any case and with any sign: nan, inf,
-// infinity. A metric with such a value is stored as text.
+// infinity, also as C libraries write them: nan(0x8000), 1.#INF. A metric with such a value is stored as text.
 func Special(word string) (v float64, ok bool) {
 	w := strings.ToLower(word)
 	sign := 1
@@ -15,10 +15,10 @@ func Special(word string) (v float64, ok bool) {
 	} else {
 		w = strings.TrimPrefix(w, "+")
 	}
-	switch w {
-	case "nan", "nan(ind)", "nan(snan)":
+	switch {
+	case w == "nan", strings.HasPrefix(w, "nan(") && strings.IndexByte(w, ')') == len(w)-1, w == "1.#ind", w == "1.#qnan", w == "1.#snan":
 		return math.NaN(), true
-	case "inf", "infinity":
+	case w == "inf", w == "infinity", w == "1.#inf":
 		return math.Inf(sign), true
 	}
 	return 0, false

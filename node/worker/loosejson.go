@@ -2,7 +2,9 @@ package worker
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -186,16 +188,25 @@ func (r *looseReader) string(quote byte) bool {
 	return false
 }
 
+// decimalText is a number that a text holds. Leading zeros make it no number: they belong to names.
+var decimalText = regexp.MustCompile(`^([+-]?)(?:(0|[1-9]\d*)(\.\d*)?|(\.\d+))([eE][+-]?\d+)?$`)
+
 // textMetric keeps a text, or the number that it is: many programs write their numbers as text.
 func textMetric(s string) json.RawMessage {
-	if t := strings.TrimSpace(s); json.Valid([]byte(t)) && t != "" && (t[0] == '-' || t[0] >= '0' && t[0] <= '9') {
-		if f, err := strconv.ParseFloat(t, 64); err == nil && !math.IsInf(f, 0) {
+	t := strings.TrimSpace(s)
+	if f, err := strconv.ParseFloat(t, 64); err == nil && decimalText.MatchString(t) {
+		if json.Valid([]byte(t)) {
 			return json.RawMessage(t)
 		}
+		out, _ := json.Marshal(f)
+		return out
 	}
 	out, _ := json.Marshal(s) // strings always encode
 	return out
 }
+
+// wrapped is how Python shows a number of NumPy, PyTorch and their like.
+var wrapped = regexp.MustCompile(`^(?:[A-Za-z_][\w.]*\.)?(?:b?float\d*|u?int\d*|bool_?|[Tt]ensor|[Aa]rray|Decimal)\(\s*'?([^\s,()'\[\]{}]+)'?\s*(?:,[^()]*)?\)$`)
 
 // wordMetric gives what a word without quotes stands for, nil for nothing.
 func wordMetric(w string, python bool) json.RawMessage {
@@ -207,6 +218,14 @@ func wordMetric(w string, python bool) json.RawMessage {
 			return json.RawMessage(strings.ToLower(w))
 		}
 		return nil
+	}
+	if python {
+		if inner := wrapped.FindStringSubmatch(w); inner != nil {
+			return wordMetric(inner[1], false)
+		}
+	}
+	if f, err := strconv.ParseFloat(w, 64); errors.Is(err, strconv.ErrRange) && math.IsInf(f, 0) && decimalText.MatchString(w) {
+		w = strconv.FormatFloat(f, 'g', -1, 64) // beyond what a number of a computer can be
 	}
 	if json.Valid([]byte(w)) && w != "" && (w[0] == '-' || w[0] >= '0' && w[0] <= '9') {
 		return json.RawMessage(w)

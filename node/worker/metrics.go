@@ -43,6 +43,9 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 			if text, note = readLog(filepath.Join(a.spool.work(), s.Log)); note == "" && !mergeLog(found, text) {
 				note = "it holds no JSON object, no list of them and no CSV table with a header"
 			}
+			if note == "" && len(found) == 0 {
+				note = "it holds no number and no text under a name (lists are left out)"
+			}
 			note = prefixed("metrics.log "+s.Log+": ", note)
 		case s.Regex != "":
 			if mergeRegex(found, s.Regex, a.spool.stdout, a.spool.stderr); len(found) == 0 {
@@ -58,8 +61,15 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 			notes = append(notes, note)
 		}
 	}
-	if text := readEnd(a.spool.metrics()); !mergeAll(m, text) && len(bytes.TrimSpace(text)) > 0 {
-		notes = append(notes, "$MLF_METRICS: it holds no JSON object and no CSV table with a header")
+	if text := readEnd(a.spool.metrics()); len(bytes.TrimSpace(text)) > 0 {
+		found := grid.Metric{}
+		switch ok := mergeAll(found, text); {
+		case !ok:
+			notes = append(notes, "$MLF_METRICS: it holds no JSON object and no CSV table with a header")
+		case len(found) == 0:
+			notes = append(notes, "$MLF_METRICS: it holds no number and no text under a name (lists are left out)")
+		}
+		maps.Copy(m, found)
 	}
 	shorten(m)
 	if len(m) == 0 {

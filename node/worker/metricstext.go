@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 
 	"golang.org/x/sys/unix"
 
@@ -64,7 +65,21 @@ func bareError(err error) string {
 	return err.Error()
 }
 
-func trimMark(b []byte) []byte { return bytes.TrimSpace(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))) }
+// trimMark removes the byte order mark and white space around the text, and reads UTF-16, which some programs write on request.
+func trimMark(b []byte) []byte {
+	if len(b) > 1 && (b[0] == 0xff && b[1] == 0xfe || b[0] == 0xfe && b[1] == 0xff) {
+		low := 0 // where the low byte of a pair stands
+		if b[0] == 0xfe {
+			low = 1
+		}
+		units := make([]uint16, 0, len(b)/2)
+		for i := 2; i+1 < len(b); i += 2 {
+			units = append(units, uint16(b[i+low])|uint16(b[i+1-low])<<8)
+		}
+		b = []byte(string(utf16.Decode(units)))
+	}
+	return bytes.TrimSpace(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")))
+}
 
 // mergeLog reads a list of objects (Chainer's LogReport), objects (on lines of their own, or over several) or a CSV table; the
 // last one counts, of a table the last value of each column. It reports whether there was anything.
@@ -151,7 +166,7 @@ func lastOfList(b []byte) (last grid.Metric, ok bool) {
 // mergeLastObject takes the last JSON object that ends a line, also one over several lines or behind a progress bar. Where there
 // is none it takes the last dict that Python printed.
 func mergeLastObject(m grid.Metric, b []byte) bool {
-	b = bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))
+	b = trimMark(b)
 	for _, python := range []bool{false, true} {
 		budget := 4*len(b) + longestObject
 		for end := len(b); end > 0 && budget > 0; {
@@ -226,7 +241,20 @@ var decimalComma = regexp.MustCompile(`^[+-]?\d+,\d+([eE][+-]?\d+)?$`)
 // mergeTable reads a CSV table: its first line has the names. Of each column the last value counts that is not empty, since some
 // programs write training and validation into rows of their own.
 func mergeTable(m grid.Metric, b []byte) bool {
-	line, _, _ := bytes.Cut(b, []byte("\n"))
+	for len(b) > 0 {
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		if mergeTableAt(m, b, line) {
+			return true
+		}
+		if !bytes.HasPrefix(line, []byte("#")) { // a comment above the header
+			return false
+		}
+		b = rest
+	}
+	return false
+}
+
+func mergeTableAt(m grid.Metric, b, line []byte) bool {
 	header := strings.TrimRight(strings.TrimLeft(string(line), "# "), "\r")
 	comma := delimiter(header)
 	names, err := readRow(header, comma)
@@ -246,6 +274,9 @@ func mergeTable(m grid.Metric, b []byte) bool {
 			continue // torn, or no row of this table
 		}
 		for i, name := range names {
+			if name == "" {
+				continue // row names, as pandas and R write them
+			}
 			if v := field(row[i], comma); v != nil {
 				found[name] = v
 				words = words || !isNumberMetric(v)
@@ -280,10 +311,13 @@ func readRow(line string, comma rune) ([]string, error) {
 	return names, err
 }
 
-// areNames reports whether a line may be a header: names that are no numbers, each once.
+// areNames reports whether a line may be a header: names that are no numbers, each once. The first of several may be empty.
 func areNames(names []string) bool {
 	seen := map[string]bool{}
-	for _, n := range names {
+	for i, n := range names {
+		if n == "" && i == 0 && len(names) > 1 {
+			continue
+		}
 		if _, err := strconv.ParseFloat(n, 64); err == nil || n == "" || seen[n] || len(n) > 200 {
 			return false
 		}
