@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
@@ -236,7 +237,16 @@ func mapping() *yaml.Node { return &yaml.Node{Kind: yaml.MappingNode} }
 func scalar(s string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(s)
+	if n.Tag == "!!str" && !fitsBlock(s) {
+		n.Style = yaml.DoubleQuotedStyle
+	}
 	return n
+}
+
+// fitsBlock reports whether text can stand in YAML without escapes: what a block of lines begins with counts as its indentation,
+// and readers change some ends of lines.
+func fitsBlock(s string) bool {
+	return strings.TrimLeftFunc(s, unicode.IsSpace) == s && !strings.ContainsFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsGraphic(r) })
 }
 
 func put(m *yaml.Node, key string, v *yaml.Node) { m.Content = append(m.Content, scalar(key), v) }

@@ -213,7 +213,7 @@ func TestImportRefuses(t *testing.T) {
 // Whatever stands in the old files, what Import writes can be loaded.
 func TestImportLoads(t *testing.T) {
 	root := t.TempDir()
-	text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b", "#", "*x", "!x", "1e5", "a\nb\n"}))
+	text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", " ", "~", "null", "true", "<<", "- a", "a: b", "#", "*x", "!x", "1e5", "a\nb\n", "\t", "\ta", "\ta\nb", " a\n b", "\n a", "a\r\nb", "a\tb\n", "\u0085", "a\u2028b\n", "\ufeffa\nb", "\x7f\n"}))
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp(root, "old")
 		check(t, err)
