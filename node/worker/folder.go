@@ -51,6 +51,7 @@ func listFolder(dir string, share *projects.Shared) ([]entry, error) {
 		switch {
 		case d.Type() == fs.ModeSymlink:
 			e.link, err = os.Readlink(path)
+			e.link = inward(dir, rel, e.link)
 		case !d.IsDir() && !d.Type().IsRegular():
 			return nil // a socket or a pipe that the setup left
 		case share.Has(rel, d.IsDir()):
@@ -66,6 +67,28 @@ func listFolder(dir string, share *projects.Shared) ([]entry, error) {
 		return nil, fmt.Errorf("list the project's files: %w", err)
 	}
 	return entries, nil
+}
+
+// inward makes an absolute link of a setup step into its own folder lead into the folder that the link is copied to. Otherwise
+// what one attempt writes through it would be seen by all others.
+func inward(dir, name, link string) string {
+	if !filepath.IsAbs(link) {
+		return link
+	}
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		real = dir
+	}
+	for _, root := range []string{dir, real} {
+		to, err := filepath.Rel(root, filepath.Clean(link))
+		if err != nil || !filepath.IsLocal(to) {
+			continue
+		}
+		if relative, err := filepath.Rel(filepath.Dir(name), to); err == nil {
+			return relative
+		}
+	}
+	return link
 }
 
 // outside lists what attempts see of the outside of the project. It must be there on this node.

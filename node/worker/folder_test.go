@@ -182,6 +182,47 @@ func TestAttemptsGetCopies(t *testing.T) {
 	}
 }
 
+// TestLinksOfSetupStayInside: absolute links that a setup step makes into its own folder lead each attempt into a copy of its own.
+func TestLinksOfSetupStayInside(t *testing.T) {
+	s := newStage(t, nil)
+	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
+	setup := func(dir string) error {
+		must(t, os.MkdirAll(filepath.Join(dir, "env/lib/deep"), 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, "env/lib/file"), []byte("as it was"), 0o644))
+		real, err := filepath.EvalSymlinks(dir)
+		must(t, err)
+		for name, to := range map[string]string{
+			"all": filepath.Join(dir, "env"), "env/lib/deep/one": filepath.Join(dir, "env/lib/file"), "self": dir, "real": filepath.Join(real, "env"),
+			"unclean": dir + "/./env//lib/../", "away": "/usr/bin/env", "gone": filepath.Join(dir, "none"), "beside": dir + "x",
+		} {
+			must(t, os.Symlink(to, filepath.Join(dir, name)))
+		}
+		return nil
+	}
+	r := s.submitted(sample(t), grid.Task{Setup: []string{"step"}})
+	for i := range 2 {
+		folder := s.folder(r, setup)
+		for _, name := range []string{"all/lib/file", "env/lib/deep/one", "self/env/lib/file", "real/lib/file", "unclean/lib/file"} {
+			text, err := os.ReadFile(filepath.Join(folder, name))
+			must(t, err)
+			if i == 1 && string(text) != "as it was" {
+				t.Errorf("%s: got %q, want what the setup step wrote", name, text)
+			}
+		}
+		for _, name := range []string{"all/lib/file", "env/lib/deep/one", "self/env/lib/file", "real/lib/file", "unclean/lib/file"} {
+			must(t, os.WriteFile(filepath.Join(folder, name), []byte("changed"), 0o644))
+		}
+		for name, want := range map[string]string{"away": "/usr/bin/env", "gone": "none"} {
+			if got, err := os.Readlink(filepath.Join(folder, name)); err != nil || got != want {
+				t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
+			}
+		}
+		if got, err := os.Readlink(filepath.Join(folder, "beside")); err != nil || !filepath.IsAbs(got) {
+			t.Errorf("beside: got %q, %v, want the link as it is", got, err)
+		}
+	}
+}
+
 // TestShareInPlace: what the project shares is seen in place and has no write permission; all else is copied.
 func TestShareInPlace(t *testing.T) {
 	s := newStage(t, nil)
