@@ -15,6 +15,7 @@ import (
 // The statements that matter in a driver script.
 var (
 	yamlCall = regexp.MustCompile(`\byaml2Matrix\(\s*(?:["']([^"']+)["']\s*[,)])?`)
+	yamlName = regexp.MustCompile(`\byaml2Matrix\(\s*(\w+)\s*[,)]`)
 	baseLine = regexp.MustCompile(`^\s*base_pars\s*=\s*`)
 	baseItem = regexp.MustCompile(`^\s*base_pars\[["']([^"'\\]+)["']\]\s*=\s*`)
 	taskCall = regexp.MustCompile(`\b(\w+)\.(?:delay|apply_async|s|signature)\(`)
@@ -65,6 +66,9 @@ func (im *importer) readDriver(name, text string) {
 		}
 		if m := yamlCall.FindStringSubmatch(line); m != nil {
 			d.reads = i + 1
+			if v := yamlName.FindStringSubmatch(line); v != nil && m[1] == "" {
+				m[1] = assignedText(lines, v[1])
+			}
 			d.parameters = im.parameters(name, i+1, m[1])
 		}
 		if at := baseLine.FindStringIndex(line); at != nil {
@@ -95,6 +99,25 @@ func (im *importer) readDriver(name, text string) {
 	if d.parameters != "" || d.base != nil || d.submits > 0 {
 		im.drivers = append(im.drivers, d)
 	}
+}
+
+// assignedText is the text of a variable that is assigned once, written down; empty for others.
+func assignedText(lines []string, name string) (text string) {
+	line := regexp.MustCompile(`^\s*` + regexp.QuoteMeta(name) + `\s*[+]?=([^=].*)$`)
+	times := 0
+	for _, l := range lines {
+		if m := line.FindStringSubmatch(l); m != nil {
+			times++
+			v, err := statement(m[1])
+			if text, _ = v.(string); err != nil {
+				text = ""
+			}
+		}
+	}
+	if times != 1 {
+		return ""
+	}
+	return text
 }
 
 // parameters translates the path of a parameter file; it is empty when the line computes it.

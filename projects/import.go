@@ -25,8 +25,9 @@ type Report struct {
 
 // The statements that matter in tasks.py.
 var (
-	defLine  = regexp.MustCompile(`^def\s+(\w+)\s*\(`)
-	taskLine = regexp.MustCompile(`^@(?:\w+\.)?(?:shared_)?task\b`)
+	defLine   = regexp.MustCompile(`^(?:async\s+)?def\s+(\w+)\s*\(`)
+	classLine = regexp.MustCompile(`^class\s`)
+	taskLine  = regexp.MustCompile(`^@(?:\w+\.)?(?:shared_)?task\b`)
 )
 
 // oldFunction is a function of tasks.py.
@@ -110,6 +111,10 @@ func (im *importer) readTasks(text string) {
 		if m := defLine.FindStringSubmatch(line); m != nil {
 			end(i)
 			function, marked, begin = oldFunction{m[1], i + 1, marked}, false, i+1
+		}
+		if classLine.MatchString(line) { // its methods are no tasks
+			end(i)
+			function, marked = oldFunction{}, false
 		}
 		marked = marked || taskLine.MatchString(line)
 	}

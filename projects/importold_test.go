@@ -2,6 +2,7 @@ package projects
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -85,6 +86,42 @@ tasks:
 		check(t, err)
 		if len(d.Axes) != 2 {
 			t.Errorf("%s: got %d axes, want those of the parameter file", folder, len(d.Axes))
+		}
+	}
+}
+
+// TestImportAppendedOptions: what a task appends to its command before the parameters belongs to the command.
+func TestImportAppendedOptions(t *testing.T) {
+	const adds = ": the task t adds to its command here, behind parameters or under a condition; look at `command`"
+	for _, c := range []struct {
+		name, body, want string
+		notes            []string
+	}{
+		{"append", "    cmd = ['python']\n    cmd.append('a.py')\n    cmd.append(\n        '--fixed')\n    for k in p:\n        cmd.append(k)\n", "python3 a.py --fixed", nil},
+		{"extend and add", "    cmd = ['a']\n    cmd.extend(['b', 'c'])\n    cmd += ['d',\n            'e']  # more\n    cmd += args(p)\n", "a b c d e", nil},
+		{"text", "    cmd = 'python a.py'\n    cmd += ' --x'\n    cmd += ' --k=' + k\n", "/bin/sh -c python3 a.py --x", nil},
+		{"a report first", "    cmd = ['echo']\n    cmd.append('hello')\n    run(cmd)\n    cmd = ['a']\n    cmd.append('b')\n    cmd.append(p)\n", "a b",
+			[]string{"tasks.py:2: the task t has another command here, which gets no parameters; the one of line 5 was taken"}},
+		{"under a condition", "    cmd = ['a']\n    if gpu:\n        cmd.append('--gpu')\n    cmd.extend(p)\n", "a", []string{"tasks.py:4" + adds}},
+		{"behind the parameters", "    cmd = ['a']\n    cmd.extend(p)\n    cmd.append('--last')\n", "a", []string{"tasks.py:4" + adds}},
+		{"of another kind", "    cmd = 'a'\n    cmd.append('--last')\n", "/bin/sh -c a", []string{"tasks.py:3" + adds}},
+		{"a class behind", "    cmd = ['a']\n    cmd.extend(p)\nclass C:\n    def f(self):\n        cmd = ['b']\n", "a", nil},
+	} {
+		dir := tree{"tasks.py": ":def t(self, p):\n" + c.body, "default.py": ":FILE = 'p.yml'\nm = yaml2Matrix(FILE)\nt.delay(m)\n", "p.yml": ":k: 1\n"}.folder(t)
+		r, err := Import(dir)
+		check(t, err)
+		if diff := cmp.Diff(c.notes, r.Notes); diff != "" {
+			t.Errorf("%s: wrong notes (-want +got):\n%s", c.name, diff)
+		}
+		p, err := Load(dir)
+		check(t, err)
+		d, err := p.Task("t")
+		check(t, err)
+		if got := strings.Join(d.Task.Argv(nil), " "); got != c.want {
+			t.Errorf("%s: got the command %q, want %q", c.name, got, c.want)
+		}
+		if len(d.Axes) != 1 {
+			t.Errorf("%s: got %d axes, want that of the file that a variable names", c.name, len(d.Axes))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 var (
 	assignment = regexp.MustCompile(`^(\s+)(\w+)\s*=\s*([^=].*)?$`)
 	growth     = regexp.MustCompile(`^\s+(\w+)(?:\s*\+=|\.(?:append|extend|insert)\()`)
+	growthOf   = regexp.MustCompile(`^\s+\w+\s*(\+=|\.append\(|\.extend\()`)
 )
 
 // candidate is an assignment of a name that may hold the command.
@@ -47,7 +48,13 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 				chosen = len(all) - 1
 			}
 		case growth.FindStringSubmatch(lines[i]) != nil && growth.FindStringSubmatch(lines[i])[1] == name:
-			grown = true
+			more, ok := written(strings.Join(lines[i:end], "\n"))
+			switch {
+			case !ok || len(all) == 0:
+				grown = true
+			case grown || indentOf(lines[i]) != all[len(all)-1].indent || !all[len(all)-1].add(more):
+				im.note("tasks.py", i+1, "the task %s adds to its command here, behind parameters or under a condition; look at `command`", f.name)
+			}
 		}
 	}
 	if chosen < 0 {
@@ -55,6 +62,46 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 	}
 	im.take(f, all, chosen)
 	return true
+}
+
+// written reads what a line appends to the command, if that is written down: a list, or text for a command that is text.
+func written(text string) (v any, ok bool) {
+	m := growthOf.FindStringSubmatchIndex(text)
+	if m == nil {
+		return nil, false
+	}
+	operator, right := text[m[2]:m[3]], text[m[1]:]
+	if operator == "+=" {
+		v, err := statement(right)
+		return v, err == nil
+	}
+	v, rest, err := literal(right)
+	if err != nil || !strings.HasPrefix(strings.TrimLeft(rest, " \t\n"), ")") {
+		return nil, false
+	}
+	if operator == ".append(" {
+		v = []any{v}
+	}
+	return v, true
+}
+
+// add puts it behind what the command has so far; false where the two are of different kinds.
+func (c *candidate) add(more any) bool {
+	switch v := c.value.(type) {
+	case []any:
+		if list, ok := more.([]any); ok {
+			c.value = append(slices.Clone(v), list...)
+			return true
+		}
+	case string:
+		if text, ok := more.(string); ok {
+			c.value = v + text
+			return true
+		}
+	case nil:
+		return true // its note says that it is to be filled in
+	}
+	return false
 }
 
 // take keeps the chosen command of a task and notes the others.
