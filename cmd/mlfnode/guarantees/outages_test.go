@@ -47,12 +47,36 @@ func workerLink(span time.Duration) func(*play, *hosts.Host) {
 	return during(func(_ *play, w *hosts.Host) { w.LinkDown() }, func(_ *play, w *hosts.Host) { w.LinkUp() }, span)
 }
 
+// toMaster loses what a worker sends to the master. What it sent last is sent again up to some seconds after the end, by TCP's
+// rules, so the end waits for that.
 func toMaster(span time.Duration) func(*play, *hosts.Host) {
-	return during(func(p *play, w *hosts.Host) { w.CutTo(p.Master) }, func(p *play, w *hosts.Host) { w.Heal(p.Master) }, span)
+	return during(func(p *play, w *hosts.Host) { w.CutTo(p.Master) }, reunite, span)
 }
 
 func fromMaster(span time.Duration) func(*play, *hosts.Host) {
-	return during(func(p *play, w *hosts.Host) { p.Master.CutTo(w) }, func(p *play, w *hosts.Host) { w.Heal(p.Master) }, span)
+	return during(func(p *play, w *hosts.Host) { p.Master.CutTo(w) }, reunite, span)
+}
+
+// reunite restores both directions, and waits until the worker has obeyed an order that the master gave afterwards.
+func reunite(p *play, w *hosts.Host) {
+	p.t.Helper()
+	w.Heal(p.Master)
+	c := p.client(p.Master)
+	for _, word := range []string{"drain", "undrain"} {
+		p.Master.Must(word, w.Name)
+		hosts.Await(p.t, hosts.Patience, func() error {
+			all, err := c.Members(p.t.Context())
+			if err != nil {
+				return err
+			}
+			for _, m := range all {
+				if string(m.Node) == w.Name && m.Drained == (word == "drain") {
+					return nil
+				}
+			}
+			return fmt.Errorf("%s has not obeyed: %s; members: %+v", w.Name, word, all)
+		})
+	}
 }
 
 // flapping takes a link down and up again, once in a second.
