@@ -127,7 +127,7 @@ func (b *block) members(dims []*dimension, r *rules) (*bitmap, error) {
 		}
 		left, kept, err := b.filter(dims, r)
 		if err == nil && kept != b.kept {
-			err = flawf("Submit the sweep again.", "the sweep's record says that exclude leaves %d combinations, there are %d", b.kept, kept)
+			err = flawf("Submit the sweep again.", "the sweep's record says that exclude leaves %d combinations, but it leaves %d", b.kept, kept)
 		}
 		b.bits, b.broken = left, err
 	})

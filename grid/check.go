@@ -31,7 +31,7 @@ var (
 // CheckProject says why a name can't be a project's: sweep ids, subjects of the store and folders are made of it.
 func CheckProject(name string) error {
 	if len(name) > maxProject || !projectName.MatchString(name) {
-		return flawf("Use letters, digits and dashes, at most 40.", "%.60q is no name of a project", name)
+		return flawf("Use letters, digits and dashes, at most 40.", "%.60q is not a valid project name", name)
 	}
 	return nil
 }
@@ -44,7 +44,7 @@ func CheckLabel(what, text string) error {
 	case utf8.RuneCountInString(text) > maxLabel:
 		return flawf("Use at most 200.", "%s has %d characters", what, utf8.RuneCountInString(text))
 	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }):
-		return flawf("Take them out.", "%s %.60q holds control characters", what, text)
+		return flawf("Take them out.", "%s %.60q contains control characters", what, text)
 	}
 	return nil
 }
@@ -52,7 +52,7 @@ func CheckLabel(what, text string) error {
 // CheckVariable says why a name can't be that of an environment variable.
 func CheckVariable(name string) error {
 	if !variableName.MatchString(name) {
-		return flawf("Use letters, digits and '_'.", "%q is no name of an environment variable", name)
+		return flawf("Use letters, digits and '_'.", "%q is not a valid name of an environment variable", name)
 	}
 	return nil
 }
@@ -66,7 +66,7 @@ func Relative(p string) bool {
 func CheckPattern(p string) error {
 	switch {
 	case p == "" || !doublestar.ValidatePattern(p):
-		return flawf("Write it like result/** or *.json.", "%q is no valid pattern", p)
+		return flawf("Write it like result/** or *.json.", "%q is not a valid pattern", p)
 	case !Relative(p):
 		return flawf("Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
 	}
@@ -117,7 +117,7 @@ func (t *Task) checkCommand() error {
 	}
 	for what, texts := range map[string][]string{"command": append(slices.Clone(t.Command), t.Shell), "setup": t.Setup, "image": {t.Image}} {
 		if slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsRune(s, 0) }) {
-			return flawf("Take it out.", "%s holds a zero byte", what)
+			return flawf("Take it out.", "%s contains a zero byte", what)
 		}
 	}
 	return nil
@@ -143,7 +143,7 @@ func (t *Task) checkEnv() error {
 			return err
 		}
 		if strings.ContainsRune(value, 0) {
-			return flawf("Take it out.", "%s holds a zero byte", name)
+			return flawf("Take it out.", "%s contains a zero byte", name)
 		}
 	}
 	return nil
@@ -157,7 +157,7 @@ func (r Resources) Check() error {
 	for what, v := range map[string]float64{"cpus": r.CPUs, "gpus": r.GPUs, "memory": float64(r.Memory), "gpu_memory": float64(r.GPUMemory)} {
 		whole := what == "memory" || what == "gpu_memory"
 		if v < 0 || math.IsNaN(v) || (v > maxAmount && !whole) {
-			return flawf("Give a number like 1 or 0.5.", "%s is %g, which is no amount", what, v)
+			return flawf("Give a number like 1 or 0.5.", "%s is %g, which is not a valid number", what, v)
 		}
 	}
 	return nil
@@ -166,11 +166,11 @@ func (r Resources) Check() error {
 func (t *Task) checkTimes() error {
 	for what, d := range map[string]time.Duration{"timeout": t.Timeout, "idle_timeout": t.IdleTimeout, "grace": t.Grace} {
 		if d < 0 {
-			return flawf("Write it like 2h, 1h30m, 90s or 1d.", "%s is %s, which is no duration", what, d)
+			return flawf("Write it like 2h, 1h30m, 90s or 1d.", "%s is %s, which is not a duration", what, d)
 		}
 	}
 	if t.LogLimit < 0 {
-		return flawf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is no size", t.LogLimit)
+		return flawf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is not a size", t.LogLimit)
 	}
 	return nil
 }
@@ -179,7 +179,7 @@ func (t *Task) checkTimes() error {
 func (r Retries) Check() error {
 	for class, n := range r {
 		if !slices.Contains(SettableClasses(), class) {
-			return flawf("", "retries names %.60q, which is no class of failures that a task may set", string(class))
+			return flawf("", "retries names %.60q, which is not a failure class that a task may set", string(class))
 		}
 		if n < 0 || n > MaxRetries {
 			return flawf("Give a whole number from 0 to 1000.", "retries of %s is %d", class, n)

@@ -97,7 +97,7 @@ func checkPlain(values ...string) error {
 func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
 	s := readScript(text, func(key string) bool { return c.place(key) >= 0 }, dialects...)
 	if s.err != nil && len(s.holes) > 0 {
-		return "", flawf("Mend the script, or give the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.holes[0].key, s.err)
+		return "", flawf("Correct the script, or pass the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.holes[0].key, s.err)
 	}
 	for _, h := range s.holes {
 		if h.flaw != nil {

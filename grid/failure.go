@@ -56,7 +56,7 @@ var failures = [...]Failure{
 	{Class: ClassStart, Owner: OwnerTrial, Elsewhere: 2, Backoff: time.Second, Counted: true, Settable: true, AtStart: true},
 	{Class: ClassSetup, Owner: OwnerTrial, Retries: 2, Backoff: 2 * time.Second, Settable: true, AtStart: true, Hint: "correct the task's setup step, and submit the sweep again"},
 	{Class: ClassLost, Owner: OwnerInfrastructure, Retries: 16, Settable: true},
-	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Hint: "see what the node says of itself: mlfnode members"},
+	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Hint: "see what the node reports: mlfnode members"},
 	{Class: ClassCrash, Owner: OwnerNode},
 	{Class: ClassCancel, Owner: OwnerUser},
 	{Class: ClassHalt, Owner: OwnerUser, Always: true},

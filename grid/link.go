@@ -27,9 +27,9 @@ func (t *Task) checkShare() error {
 	for _, l := range t.Links {
 		switch {
 		case strings.ContainsRune(l.Path+l.To, 0):
-			return flawf("Take it out.", "a shared link holds a zero byte")
+			return flawf("Take it out.", "a shared link contains a zero byte")
 		case !filepath.IsAbs(l.To):
-			return flawf("Give the absolute path.", "the task shares %q, which is no absolute path", l.To)
+			return flawf("Give the absolute path.", "the task shares %q, which is not an absolute path", l.To)
 		case l.Path != "" && (!filepath.IsLocal(l.Path) || filepath.Clean(l.Path) != l.Path || l.Path == "."):
 			return flawf("Name a file in the project.", "the shared link %q leaves the project's folder", l.Path)
 		}

@@ -64,7 +64,7 @@ func flowAxis(key, text string) (Axis, *flaw) {
 	}
 	doc, err := nextDocument(yaml.NewDecoder(strings.NewReader(text)))
 	if err != nil {
-		return Axis{}, flawf(quoted, "%s is no list and no formula of parameters.yml", text)
+		return Axis{}, flawf(quoted, "%s is neither a list nor a formula of parameters.yml", text)
 	}
 	p := parameters{seen: map[string]int{}}
 	a := Axis{Key: key}

@@ -400,7 +400,7 @@ func (s *script) findTail(f *syntax.File) {
 	}
 	c, ok := last.Cmd.(*syntax.CallExpr)
 	if !ok || len(c.Args) == 0 || last.Background {
-		s.end = flawf(hint, "the command ends with something that takes no options, and parameters are to be appended to it")
+		s.end = flawf(hint, "the command ends with something that takes no options, but parameters must be appended to it")
 		return
 	}
 	s.tail = int(c.Args[len(c.Args)-1].End().Offset())

@@ -139,7 +139,7 @@ func (s Space) Count() int64 {
 // contradicts itself.
 func (s Space) At(i int64) (Params, error) {
 	if i < 0 || i >= s.Count() {
-		return nil, fmt.Errorf("the space has %d points, and no point %d", s.Count(), i)
+		return nil, fmt.Errorf("the space has %d points, so there is no point %d", s.Count(), i)
 	}
 	p := make(Params, len(s.dims))
 	if len(s.dims) == 0 {

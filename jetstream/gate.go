@@ -102,7 +102,7 @@ const (
 // and not each time.
 func (g *gate) backOff(last time.Duration, err error) time.Duration {
 	if last == 0 {
-		g.log.Warn("connections can't be taken; trying again", "err", err)
+		g.log.Warn("connections can't be accepted; trying again", "err", err)
 	}
 	pause := min(max(acceptPause, 2*last), acceptPauses)
 	wait := time.NewTimer(pause)

@@ -228,7 +228,7 @@ func positive(v string) (float64, error) {
 func count(v string) (int, error) {
 	n, err := strconv.Atoi(v)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%q is no number from 0", v)
+		return 0, fmt.Errorf("%q is not a whole number of at least 0", v)
 	}
 	return n, nil
 }
@@ -241,7 +241,7 @@ func duration(v string) (time.Duration, error) {
 	}
 	d, err := time.ParseDuration(v)
 	if err != nil || d < 0 {
-		return 0, fmt.Errorf("%q is no duration; write one as in 90d or 36h", v)
+		return 0, fmt.Errorf("%q is not a duration; write one as in 90d or 36h", v)
 	}
 	return d, nil
 }
@@ -250,7 +250,7 @@ func size(to *int64) func(string) error {
 	return func(v string) error {
 		n, err := humanize.ParseBytes(v)
 		if err != nil || n == 0 || n > 1<<60 {
-			return fmt.Errorf("%q is no size; write one as in 500MB or 10GiB", v)
+			return fmt.Errorf("%q is not a size; write one as in 500MB or 10GiB", v)
 		}
 		*to = int64(n)
 		return nil

@@ -113,7 +113,7 @@ func inUse(dir string) error {
 		who = "an mlfnode on " + lastHost(dir)
 	}
 	return &api.Error{
-		Msg:  fmt.Sprintf("%s has the state folder %s and does not answer", who, dir),
+		Msg:  fmt.Sprintf("%s uses the state folder %s and does not answer", who, dir),
 		Hint: "stop it, or choose another folder with --state-dir",
 	}
 }

@@ -77,7 +77,7 @@ func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger)
 			return cmd.Process.Pid, nil
 		})
 		if err != nil { // what a node that dies hard has started then waits for the next one
-			log.Warn("what programs start may outlive this node if it is killed", "err", err)
+			log.Warn("processes that programs start may outlive this node if it is killed", "err", err)
 			close(ended)
 		} else {
 			go func() { // ends with the guardian

@@ -281,7 +281,7 @@ func watchStore(store *jetstream.Store) func(context.Context) error {
 }
 
 // errStoreLost ends a node.
-var errStoreLost = errors.New("the connection to the store was closed for good; start the node again")
+var errStoreLost = errors.New("the connection to the store is closed; start the node again")
 
 // fail notes that a part has ended by itself. Clients lose their connection, so that none waits for a node that does nothing.
 func (n *Node) fail(err error) {

@@ -42,7 +42,7 @@ func (r *roadToMaster) look(ctx context.Context, n *Node, reached []string) bool
 		return n.meet(ctx, reached[i:i+1])
 	}
 	n.fleet.cluster.Reroute(advertised, reached[i])
-	r.say(n, fmt.Sprintf("the master advertises %s, which this machine does not reach; gossip goes to %s, by which it has joined "+
+	r.say(n, fmt.Sprintf("the master advertises %s, which this machine cannot reach; gossip goes to %s, the address that it joined by "+
 		"(`advertise` in the master's node.yaml chooses the address)", advertised, reached[i]))
 	return n.meet(ctx, reached[i:i+1])
 }

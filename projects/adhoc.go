@@ -17,11 +17,11 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	}
 	for _, a := range argv {
 		if strings.ContainsRune(a, 0) {
-			return nil, fmt.Errorf("the argument %q holds a zero byte, which no program's argument can hold. Take it out", a)
+			return nil, fmt.Errorf("the argument %q contains a zero byte, which no program's argument can hold. Take it out", a)
 		}
 	}
 	if a := above(argv, cwd); a != "" {
-		return nil, fmt.Errorf("%s lies outside of the folder you are in, which is all that trials get. Go to the folder that holds both, or give the absolute path", a)
+		return nil, fmt.Errorf("%s lies outside of the folder you are in, which is all that trials get. Go to the folder that contains both, or give the absolute path", a)
 	}
 	p := &Project{Name: programName(argv[0])}
 	file := firstFile(argv, cwd)
@@ -34,7 +34,7 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 		p.Name, p.Dir, p.Bundled = programName(file), cwd, true
 	case readsNothing(argv):
 	case what != "":
-		p.Note = "trials start in an empty folder, because " + what + " does not travel to them; run a command that needs files in a folder of its own"
+		p.Note = "trials start in an empty folder, because " + what + " does not travel to them; to give a command files, run it in a folder of its own"
 	default:
 		p.Dir, p.Bundled, p.Lenient = cwd, true, true
 	}

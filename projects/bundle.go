@@ -209,7 +209,7 @@ func (p *packer) growing(it *item, n int64) {
 }
 
 func changing(it *item) error {
-	return fmt.Errorf("%s changes all the time while the folder is packed; name it in %s if trials don't need it, or stop what writes it",
+	return fmt.Errorf("%s keeps changing while the folder is packed; name it in %s if trials don't need it, or stop the program that writes it",
 		it.name, ignoreFile)
 }
 

@@ -49,7 +49,7 @@ func NewCache(dir string) (*Cache, error) {
 // digest is refused and leaves nothing. Concurrent callers share the work.
 func (c *Cache) Open(digest string, fetch func(io.Writer) error) (dir, contents string, err error) {
 	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
-		return "", "", fmt.Errorf("%q is no digest of a bundle", digest)
+		return "", "", fmt.Errorf("%q is not the digest of a bundle", digest)
 	}
 	c.mu.Lock()
 	one := c.opening[digest]

@@ -113,7 +113,7 @@ func TestCacheRefusesNames(t *testing.T) {
 	c, dir := newCache(t)
 	for _, digest := range []string{"", "..", "../../etc", "abcd", strings.Repeat("g", 64), strings.Repeat("0", 66)} {
 		_, _, err := c.Open(digest, func(io.Writer) error { return errors.New("fetched") })
-		wantError(t, err, fmt.Sprintf("%q is no digest of a bundle", digest))
+		wantError(t, err, fmt.Sprintf("%q is not the digest of a bundle", digest))
 	}
 	wantEmpty(t, dir)
 }

@@ -72,7 +72,7 @@ func readRules(at, file, base string) (*rules, error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s can't be read: it is no regular file", file)
+		return nil, fmt.Errorf("%s can't be read: it is not a regular file", file)
 	}
 	text, err := os.ReadFile(at)
 	if err != nil {

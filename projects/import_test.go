@@ -200,7 +200,7 @@ func TestImportRefuses(t *testing.T) {
 
 	dir = tree{"tasks.py": "dir"}.folder(t)
 	_, err = Import(dir)
-	wantError(t, err, "tasks.py can't be read: it is no regular file")
+	wantError(t, err, "tasks.py can't be read: it is not a regular file")
 
 	dir = tree{"tasks.py": ":def t():\n    cmd = ['a']\n", "project.yaml": ":name: mine\n"}.folder(t)
 	_, err = Import(dir)

@@ -85,7 +85,7 @@ func List(dir string, o ListOptions) (*Files, error) {
 		}
 	}
 	if r != nil && r.problem != nil {
-		f.Notes = append(f.Notes, "git could not tell which files it tracks, so that ignored ones among them are left out: "+r.problem.Error())
+		f.Notes = append(f.Notes, "git could not list the files that it tracks, so tracked files that are ignored are left out: "+r.problem.Error())
 	}
 	return f, nil
 }
@@ -343,7 +343,7 @@ func (l *lister) add(name string, d fs.DirEntry) error {
 // reason for what a bundle can't hold.
 func (l *lister) examine(name string, d fs.DirEntry) (*item, string, error) {
 	if !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) || strings.ContainsRune(name, '\\') {
-		return nil, "its name", fmt.Errorf("the file name %q has characters that not every machine can hold; rename it, or name it in %s", name, ignoreFile)
+		return nil, "its name", fmt.Errorf("the file name %q has characters that not every machine supports; rename it, or name it in %s", name, ignoreFile)
 	}
 	info, err := d.Info()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -414,7 +414,7 @@ func checkLink(name, link string) error {
 		return fmt.Errorf("the link %s points to %s, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in %s",
 			name, link, ignoreFile)
 	case turnsBack(link):
-		return fmt.Errorf("the link %s points to %s, and what '..' means there depends on the links before it; write it without, or name it in %s",
+		return fmt.Errorf("the link %s points to %s, and what '..' means there depends on the links before it; write it without '..', or name it in %s",
 			name, link, ignoreFile)
 	}
 	return nil

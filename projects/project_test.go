@@ -161,8 +161,8 @@ func TestLoadNoFile(t *testing.T) {
 		make func(path string) error
 		want string
 	}{
-		"folder":       {func(path string) error { return os.Mkdir(path, 0o700) }, "it is no regular file"},
-		"pipe":         {func(path string) error { return syscall.Mkfifo(path, 0o600) }, "it is no regular file"},
+		"folder":       {func(path string) error { return os.Mkdir(path, 0o700) }, "it is not a regular file"},
+		"pipe":         {func(path string) error { return syscall.Mkfifo(path, 0o600) }, "it is not a regular file"},
 		"link outside": {func(path string) error { return os.Symlink("/etc/passwd", path) }, "path escapes from parent"},
 	} {
 		t.Run(name, func(t *testing.T) {

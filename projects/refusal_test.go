@@ -33,10 +33,10 @@ func TestPackRefuses(t *testing.T) {
 		{"abs", link("/etc/passwd"), "the link abs points to /etc/passwd, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
 		{"up", link("../up"), "the link up points to ../up, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
 		{"sub/up", link("../../x"), "the link sub/up points to ../../x, outside the project; copy what it points to, name the link in share if every node has what it points to, or name it in .mlfignore"},
-		{"round", link("sub/../x"), "the link round points to sub/../x, and what '..' means there depends on the links before it; write it without, or name it in .mlfignore"},
-		{"a\xffb", file, `the file name "a\xffb" has characters that not every machine can hold; rename it, or name it in .mlfignore`},
-		{"a\nb", file, `the file name "a\nb" has characters that not every machine can hold; rename it, or name it in .mlfignore`},
-		{`a\b`, file, `the file name "a\\b" has characters that not every machine can hold; rename it, or name it in .mlfignore`},
+		{"round", link("sub/../x"), "the link round points to sub/../x, and what '..' means there depends on the links before it; write it without '..', or name it in .mlfignore"},
+		{"a\xffb", file, `the file name "a\xffb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
+		{"a\nb", file, `the file name "a\nb" has characters that not every machine supports; rename it, or name it in .mlfignore`},
+		{`a\b`, file, `the file name "a\\b" has characters that not every machine supports; rename it, or name it in .mlfignore`},
 	} {
 		t.Run(strings.ToValidUTF8(c.name, "?"), func(t *testing.T) {
 			dir := tree{"main.py": ":", "sub": "dir"}.folder(t)
@@ -60,12 +60,12 @@ func TestPackRefuses(t *testing.T) {
 func TestPackRefusesIgnoreFile(t *testing.T) {
 	dir := tree{"main.py": ":", ".mlfignore": "dir"}.folder(t)
 	_, err := Pack(dir, io.Discard, DefaultBundleLimit)
-	wantError(t, err, ".mlfignore can't be read: it is no regular file")
+	wantError(t, err, ".mlfignore can't be read: it is not a regular file")
 
 	pipe := tree{"main.py": ":"}.folder(t)
 	check(t, syscall.Mkfifo(filepath.Join(pipe, ".gitignore"), 0o600))
 	_, err = Pack(pipe, io.Discard, DefaultBundleLimit)
-	wantError(t, err, ".gitignore can't be read: it is no regular file")
+	wantError(t, err, ".gitignore can't be read: it is not a regular file")
 }
 
 const tooLarge = "name what trials don't need in .mlfignore, or keep large data outside of the folder and name its path under share in project.yaml"
@@ -176,7 +176,7 @@ func TestPackRefusesFileThatChanges(t *testing.T) {
 	check(t, err)
 	defer file.Close()
 	_, err = Pack(dir, &trigger{w: io.Discard, do: func() error { _, err := file.Write([]byte("new")); return err }}, DefaultBundleLimit)
-	wantError(t, err, "file changes all the time while the folder is packed; name it in .mlfignore if trials don't need it, or stop what writes it")
+	wantError(t, err, "file keeps changing while the folder is packed; name it in .mlfignore if trials don't need it, or stop the program that writes it")
 }
 
 // What is no file, folder or link stays where it is, and nothing is refused for it.

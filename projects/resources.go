@@ -36,7 +36,7 @@ func (s *schema) amount(what string, n *yaml.Node, to *float64) {
 	}
 	v, err := strconv.ParseFloat(text, 64)
 	if err != nil || v < 0 || v > 1e6 || math.IsNaN(v) || strings.ContainsAny(text, "xXpP_") {
-		s.report(n, "Give a number like 1 or 0.5.", "%s is %q, which is no amount", what, text)
+		s.report(n, "Give a number like 1 or 0.5.", "%s is %q, which is not a valid number", what, text)
 		return
 	}
 	*to = v
@@ -49,7 +49,7 @@ func (s *schema) size(what string, n *yaml.Node, to *int64) {
 	}
 	v, err := parseSize(text)
 	if err != nil {
-		s.report(n, "Write it like 1GiB, 500MB or as bytes.", "%s is %q, which is no size", what, text)
+		s.report(n, "Write it like 1GiB, 500MB or as bytes.", "%s is %q, which is not a size", what, text)
 		return
 	}
 	*to = v
@@ -62,7 +62,7 @@ func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
 	}
 	v, err := parseDuration(text)
 	if err != nil {
-		s.report(n, "Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.", "%s is %q, which is no duration", what, text)
+		s.report(n, "Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.", "%s is %q, which is not a duration", what, text)
 		return
 	}
 	*to = v
@@ -72,7 +72,7 @@ func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
 func parseSize(text string) (int64, error) {
 	m := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?(?:([kKMGTP])(i?))?B?$`).FindStringSubmatch(text)
 	if m == nil || (m[2] != "" && !strings.HasSuffix(text, "B")) {
-		return 0, fmt.Errorf("%q is no size", text)
+		return 0, fmt.Errorf("%q is not a size", text)
 	}
 	if v, err := strconv.ParseInt(m[1], 10, 64); err == nil && m[2] == "" {
 		return v, nil
@@ -87,7 +87,7 @@ func parseSize(text string) (int64, error) {
 	}
 	v, err := strconv.ParseFloat(m[1], 64)
 	if v *= unit; err != nil || v >= math.MaxInt64 || v != math.Trunc(v) && unit == 1 {
-		return 0, fmt.Errorf("%q is no size", text)
+		return 0, fmt.Errorf("%q is not a size", text)
 	}
 	return int64(v), nil
 }
@@ -98,19 +98,19 @@ func parseDuration(text string) (time.Duration, error) {
 		text += "s"
 	}
 	if !regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(d|h|ms|m|s))+$`).MatchString(text) {
-		return 0, fmt.Errorf("%q is no duration", text)
+		return 0, fmt.Errorf("%q is not a duration", text)
 	}
 	units := map[string]time.Duration{"d": 24 * time.Hour, "h": time.Hour, "m": time.Minute, "s": time.Second, "ms": time.Millisecond}
 	total := 0.0
 	for _, m := range regexp.MustCompile(`([0-9.]+)(d|h|ms|m|s)`).FindAllStringSubmatch(text, -1) {
 		v, err := strconv.ParseFloat(m[1], 64)
 		if err != nil {
-			return 0, fmt.Errorf("%q is no duration", text)
+			return 0, fmt.Errorf("%q is not a duration", text)
 		}
 		total += v * float64(units[m[2]])
 	}
 	if total >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is no duration", text)
+		return 0, fmt.Errorf("%q is not a duration", text)
 	}
 	return time.Duration(math.Round(total)), nil
 }
@@ -143,7 +143,7 @@ func (s *schema) count(what string, n *yaml.Node) (int, bool) {
 	}
 	v, err := strconv.Atoi(text)
 	if err != nil || v < 0 || v > grid.MaxRetries {
-		s.report(n, fmt.Sprintf("Give a whole number from 0 to %d.", grid.MaxRetries), "%s is %q, which is no number of retries", what, text)
+		s.report(n, fmt.Sprintf("Give a whole number from 0 to %d.", grid.MaxRetries), "%s is %q, which is not a number of retries", what, text)
 		return 0, false
 	}
 	return v, true

@@ -105,7 +105,7 @@ func (s *schema) text(what string, n *yaml.Node) (string, bool) {
 	case foreignTag(t, "!!str"):
 		s.report(n, "Leave the tag out.", "%s has the unknown tag %s", what, t.ShortTag())
 	case strings.ContainsRune(t.Value, 0):
-		s.report(n, "Take it out.", "%s holds a zero byte", what)
+		s.report(n, "Take it out.", "%s contains a zero byte", what)
 	default:
 		return t.Value, true
 	}

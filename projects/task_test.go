@@ -29,12 +29,12 @@ func TestTaskRefuses(t *testing.T) {
 		{"no such file", tree{"project.yaml": ":" + given}, "",
 			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: no such file or directory. Give the path of a file in the project's folder, or leave the field out."},
 		{"a folder", tree{"project.yaml": ":" + given, "p.yml": "dir"}, "",
-			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: it is no regular file. Give the path of a file in the project's folder, or leave the field out."},
+			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: it is not a regular file. Give the path of a file in the project's folder, or leave the field out."},
 		{"leads outside", tree{"project.yaml": ":" + given, "p.yml": "-> /etc/passwd"}, "",
 			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: path escapes from parent. Give the path of a file in the project's folder, or leave the field out."},
 		{"too large", tree{"project.yaml": ":" + given, "p.yml": ":" + strings.Repeat("# x\n", 1<<18+1)}, "",
 			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: it has more than 1048576 bytes. Give the path of a file in the project's folder, or leave the field out."},
-		{"default file is a folder", tree{"project.yaml": ":" + one, "parameters.yml": "dir"}, "", "read parameters.yml: it is no regular file"},
+		{"default file is a folder", tree{"project.yaml": ":" + one, "parameters.yml": "dir"}, "", "read parameters.yml: it is not a regular file"},
 		{"faulty file", tree{"project.yaml": ":" + given, "p.yml": ":lr: [0.1, null]\n"}, "",
 			`DIR/p.yml:1:11: lr has no value (null). Give a value, write "" for empty text, or leave the key out.`},
 	} {
@@ -94,7 +94,7 @@ func TestAdhocInFolderOfEverything(t *testing.T) {
 	for dir, what := range map[string]string{home: "your home folder", "/": "the root folder", "/tmp": "the folder /tmp"} {
 		p, err := Adhoc([]string{"python3", "-m", "pkg"}, dir)
 		check(t, err)
-		if want := "trials start in an empty folder, because " + what + " does not travel to them; run a command that needs files in a folder of its own"; p.Bundled || p.Note != want {
+		if want := "trials start in an empty folder, because " + what + " does not travel to them; to give a command files, run it in a folder of its own"; p.Bundled || p.Note != want {
 			t.Errorf("%s: got bundled %v and %q, want the note %q", dir, p.Bundled, p.Note, want)
 		}
 		if p, err := Adhoc([]string{"true"}, dir); err != nil || p.Bundled || p.Note != "" {
@@ -109,7 +109,7 @@ func TestAdhocRefusesAbove(t *testing.T) {
 	for _, argv := range [][]string{{"python3", "../train.py"}, {"../train.py"}, {"ls", ".."}, {"x", "--data=../in"}, {"x", "in/../../train.py"}} {
 		_, err := Adhoc(argv, filepath.Join(outer, "in"))
 		at, _ := strings.CutPrefix(argv[len(argv)-1], "--data=")
-		wantError(t, err, at+" lies outside of the folder you are in, which is all that trials get. Go to the folder that holds both, or give the absolute path")
+		wantError(t, err, at+" lies outside of the folder you are in, which is all that trials get. Go to the folder that contains both, or give the absolute path")
 	}
 }
 
@@ -135,7 +135,7 @@ func TestAdhocRefuses(t *testing.T) {
 	}{
 		{nil, none},
 		{[]string{""}, none},
-		{[]string{"echo", "a\x00b"}, `the argument "a\x00b" holds a zero byte, which no program's argument can hold. Take it out`},
+		{[]string{"echo", "a\x00b"}, `the argument "a\x00b" contains a zero byte, which no program's argument can hold. Take it out`},
 		{[]string{"python3", "train.py"}, "all files of your home folder would travel to the workers, because train.py lies in it. Move train.py to a folder of its own and run the command there"},
 	} {
 		_, err := Adhoc(c.argv, home)

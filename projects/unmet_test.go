@@ -23,9 +23,9 @@ tasks:
 	check(t, err)
 	file := p.file
 	const device = "Leave the field out, and let the program choose its device itself."
-	const image = ": image asks for a container, and this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step."
-	const gpus = ": gpus asks for GPUs, and this version gives out none: trials share what their node has. " + device
-	const memory = ": gpu_memory asks for memory of a GPU, and this version gives out none. " + device
+	const image = ": image asks for a container, but this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step."
+	const gpus = ": gpus asks for GPUs, but this version does not allocate any: trials share what their node has. " + device
+	const memory = ": gpu_memory asks for memory of a GPU, but this version does not allocate any. " + device
 	for name, want := range map[string]string{
 		"image":  file + ":3:32" + image,
 		"gpus":   file + ":4:42" + gpus,

@@ -129,7 +129,7 @@ func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reade
 	case r.Problem != nil:
 		return r, r.Problem
 	case r.Seen == nil && (action == ActionLook || action == ActionStart):
-		return nil, problem("mlfnode there does not say what it sees", "run up again, so that both are of one version")
+		return nil, problem("mlfnode on that machine does not report its state", "run up again, so that both have the same version")
 	}
 	return r, nil
 }

@@ -14,7 +14,7 @@ import (
 
 // OtherRole says that a machine has another role than it is to have.
 func OtherRole(node, has, wanted string) *shell.Problem {
-	p := &shell.Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, and is to be a %s", has, node, wanted)}
+	p := &shell.Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, but cluster.yaml makes it a %s", has, node, wanted)}
 	if has == string(Master) {
 		p.Cure = "leave it the master, because it keeps the results; docs/clusters.md, \"Moving the master\", explains how to move them to another machine"
 	} else {
@@ -55,7 +55,7 @@ func (r *run) agrees(boss *machine) bool {
 	}
 	if !agreed {
 		for _, m := range r.machines {
-			r.note(m, "nothing was changed, since not all machines can have the roles that they are to have")
+			r.note(m, "nothing was changed, because not all machines can take their roles")
 		}
 	}
 	return agreed
@@ -108,7 +108,7 @@ func (r *run) would(m, boss *machine) (would []string, err error) {
 	runs := seen.Service != "" || seen.Active
 	if m.removed || len(m.Roles) == 0 {
 		if m.removed && m.facts.Digest != "" {
-			return []string{"stop it, for it is no longer in the cluster"}, nil
+			return []string{"stop it, because it is no longer in the cluster"}, nil
 		}
 		if runs {
 			would = append(would, "stop it")

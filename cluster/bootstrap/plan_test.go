@@ -43,8 +43,8 @@ func TestSwappedRoles(t *testing.T) {
 		o.DryRun = dry
 		all := Up(t.Context(), o)
 		said := problems(all)
-		if len(said) != 2 || !strings.Contains(said["a"], "is the worker a of its cluster, and is to be a master") ||
-			!strings.Contains(said["b"], "is the master b of its cluster, and is to be a worker\nleave it the master") {
+		if len(said) != 2 || !strings.Contains(said["a"], "is the worker a of its cluster, but cluster.yaml makes it a master") ||
+			!strings.Contains(said["b"], "is the master b of its cluster, but cluster.yaml makes it a worker\nleave it the master") {
 			t.Errorf("got %q", said)
 		}
 		if strings.Contains(said["b"], "purge") {
@@ -53,7 +53,7 @@ func TestSwappedRoles(t *testing.T) {
 		if started := f.did(ActionStart); len(started) > 0 || len(f.did(ActionStop)) > 0 {
 			t.Errorf("dry run %v: %q were started", dry, started)
 		}
-		if !slices.Contains(all[2].Notes, "nothing was changed, since not all machines can have the roles that they are to have") {
+		if !slices.Contains(all[2].Notes, "nothing was changed, because not all machines can take their roles") {
 			t.Errorf("got notes %q of the third host", all[2].Notes)
 		}
 	}
@@ -121,7 +121,7 @@ func TestHostsTakenOut(t *testing.T) {
 	dry := o
 	dry.DryRun = true
 	all := Up(t.Context(), dry)
-	if i := slices.IndexFunc(all, func(o Outcome) bool { return o.Host == "c" }); i < 0 || strings.Join(all[i].Changed, "") != "would stop it, for it is no longer in the cluster" {
+	if i := slices.IndexFunc(all, func(o Outcome) bool { return o.Host == "c" }); i < 0 || strings.Join(all[i].Changed, "") != "would stop it, because it is no longer in the cluster" {
 		t.Errorf("a dry run gives %+v", all)
 	}
 	if len(f.did(ActionStop)) > 0 || kept != nil {

@@ -37,8 +37,8 @@ func readReply(out string) (*Reply, error) {
 		err = r.check()
 	}
 	if err != nil {
-		return nil, &shell.Problem{Cause: fmt.Sprintf("mlfnode answered there what this one does not understand (%s): %s", clip(err.Error()), clip(out)),
-			Cure: "run up again, so that both are of one version"}
+		return nil, &shell.Problem{Cause: fmt.Sprintf("mlfnode on that machine sent an answer that this one does not understand (%s): %s", clip(err.Error()), clip(out)),
+			Cure: "run up again, so that both have the same version"}
 	}
 	cleanProblem(r.Problem)
 	cleanAll(&r.Notes)
@@ -62,7 +62,7 @@ func (r *Reply) check() error {
 	problems := []error{checkName(r.Renamed)}
 	for _, name := range r.Missing {
 		if name == "" || !printable.Plain(name) {
-			problems = append(problems, errors.New("it names a file that has no name"))
+			problems = append(problems, errors.New("it lists a file without a valid name"))
 			break
 		}
 	}
@@ -85,7 +85,7 @@ func checkName(name string) error {
 
 func checkDigest(text string) error {
 	if b, err := hex.DecodeString(text); text != "" && (err != nil || len(b) != 32) {
-		return fmt.Errorf("%s is no digest", clip(text))
+		return fmt.Errorf("%s is not a digest", clip(text))
 	}
 	return nil
 }
@@ -104,7 +104,7 @@ func checkEndpoint(text string) error {
 		_, err = netip.ParseAddr(host)
 	}
 	if n, e := strconv.Atoi(port); err != nil || e != nil || n < 1 || n > 65535 {
-		return fmt.Errorf("%s is no address with a port", clip(text))
+		return fmt.Errorf("%s is not an address with a port", clip(text))
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 var own = []string{"state", "node", "seed", "worker"}
 
 // NodeHeading stands at the top of each node.yaml that up writes.
-const NodeHeading = "# Written by `mlfnode up`, which writes it anew: edit cluster.yaml instead.\n"
+const NodeHeading = "# Written by `mlfnode up`, which overwrites it: edit cluster.yaml instead.\n"
 
 // nodeConfig is the host's node.yaml, all but its seed.
 func (c *Cluster) nodeConfig(h *Host, p Place) (string, error) {

@@ -48,7 +48,7 @@ func ParseRole(text string) (Role, error) {
 	case RoleNode, RoleAdmin, RoleOperator, RoleViewer:
 		return r, nil
 	}
-	return "", fmt.Errorf("%q is no role; use node, operator, viewer or admin", text)
+	return "", fmt.Errorf("%q is not a role; use node, operator, viewer or admin", text)
 }
 
 // forPeople reports whether a token of the role lets a person use the cluster.

@@ -156,7 +156,7 @@ func (k *asker) agree(ctx context.Context, losses []string) error {
 		k.a.say("  %s", oneLine(l))
 	}
 	if !isTerminal(os.Stdin) || !isTerminal(k.a.stderr) {
-		return failed("results would be removed, and there is no terminal to ask on; nothing was changed",
+		return failed("this removes results, and there is no terminal to confirm it on; nothing was changed",
 			"mlfnode down --purge --yes, or mlfnode down, which keeps all files")
 	}
 	yes, err := k.Confirm(ctx, "Remove it?")

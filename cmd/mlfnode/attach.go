@@ -98,7 +98,7 @@ func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
 		if err := a.makeState(cfg.StateDir); err != nil {
 			return nil, err
 		}
-		return node.Attach(ctx, cfg, host, func() { a.say("another mlfnode has the state folder %s; waiting for it", fromHere(cfg.StateDir)) })
+		return node.Attach(ctx, cfg, host, func() { a.say("another mlfnode uses the state folder %s; waiting for it", fromHere(cfg.StateDir)) })
 	}
 	return a.inCluster(ctx, &cfg, &d)
 }
@@ -139,7 +139,7 @@ func (a *app) makeState(dir string) error {
 	case err != nil:
 		return failed(fmt.Sprintf("the state folder %s can't be made: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
 	case mended:
-		a.say("mlfnode: other users had rights to the state folder %s; it is yours alone now", fromHere(dir))
+		a.say("mlfnode: other users had access to the state folder %s; now only you have", fromHere(dir))
 	}
 	return nil
 }

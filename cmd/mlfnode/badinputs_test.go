@@ -72,11 +72,11 @@ func badInputs() []badInput {
 		{name: "no command", files: project("    timeout: 2h\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:2:3: the task t has no command. Add a line like command: [\"python3\", \"-u\", \"main.py\"].\n"},
 		{name: "bad duration", files: project("    command: [\"true\"]\n    timeout: 2 hours\n"), args: "sweep p",
-			want: "mlfnode: p/project.yaml:4:14: timeout is \"2 hours\", which is no duration. Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.\n"},
+			want: "mlfnode: p/project.yaml:4:14: timeout is \"2 hours\", which is not a duration. Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.\n"},
 		{name: "bad memory", files: project("    command: [\"true\"]\n    resources: {memory: lots}\n"), args: "sweep p",
-			want: "mlfnode: p/project.yaml:4:25: memory is \"lots\", which is no size. Write it like 1GiB, 500MB or as bytes.\n"},
+			want: "mlfnode: p/project.yaml:4:25: memory is \"lots\", which is not a size. Write it like 1GiB, 500MB or as bytes.\n"},
 		{name: "negative cpus", files: project("    command: [\"true\"]\n    resources: {cpus: -1}\n"), args: "sweep p",
-			want: "mlfnode: p/project.yaml:4:23: cpus is \"-1\", which is no amount. Give a number like 1 or 0.5.\n"},
+			want: "mlfnode: p/project.yaml:4:23: cpus is \"-1\", which is not a valid number. Give a number like 1 or 0.5.\n"},
 		{name: "too many cpus", files: project("    command: [\"true\"]\n    resources: {cpus: 64}\n"), args: "sweep p",
 			want: "mlfnode: one trial needs 64 processors, this machine has 2\n" +
 				"  try: lower resources.cpus in project.yaml\n"},
@@ -84,11 +84,11 @@ func badInputs() []badInput {
 			want: "mlfnode: one trial needs 64 GiB of memory, this machine has 1.0 GiB\n" +
 				"  try: lower resources.memory in project.yaml\n"},
 		{name: "gpu", files: project("    command: [\"true\"]\n    resources: {gpus: 1}\n"), args: "sweep p",
-			want: "mlfnode: p/project.yaml:4:23: gpus asks for GPUs, and this version gives out none: trials share what their node has. Leave the field out, and let the program choose its device itself.\n"},
+			want: "mlfnode: p/project.yaml:4:23: gpus asks for GPUs, but this version does not allocate any: trials share what their node has. Leave the field out, and let the program choose its device itself.\n"},
 		{name: "gpu memory", files: project("    command: [\"true\"]\n    resources: {gpu_memory: 1GiB}\n"), args: "sweep p",
-			want: "mlfnode: p/project.yaml:4:29: gpu_memory asks for memory of a GPU, and this version gives out none. Leave the field out, and let the program choose its device itself.\n"},
+			want: "mlfnode: p/project.yaml:4:29: gpu_memory asks for memory of a GPU, but this version does not allocate any. Leave the field out, and let the program choose its device itself.\n"},
 		{name: "image", files: project("    command: [\"true\"]\n    image: python:3.12\n"), args: "sweep p --dry-run",
-			want: "mlfnode: p/project.yaml:4:12: image asks for a container, and this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step.\n"},
+			want: "mlfnode: p/project.yaml:4:12: image asks for a container, but this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step.\n"},
 		{name: "bad regex", files: project("    command: [\"true\"]\n    metrics: {regex: \"(loss\"}\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:4:22: the regex does not work: missing closing ): `(loss`. Use the syntax of Go's regexp package, and single quotes around it.\n"},
 		{name: "bad goal", files: project("    command: [\"true\"]\n    objective: {metric: loss, goal: small}\n"), args: "sweep p",
@@ -186,8 +186,8 @@ func badInputs() []badInput {
 
 		{name: "bad retention", files: map[string]string{"node.yaml": "node: a b\nretention:\n  sweeps: -1\n  age: old\n"}, args: "sweeps --config node.yaml",
 			want: "mlfnode: node.yaml, node: \"a b\" is no node name; use letters, digits, - and _\n" +
-				"node.yaml, retention.sweeps: \"-1\" is no number from 0\n" +
-				"node.yaml, retention.age: \"old\" is no duration; write one as in 90d or 36h\n" +
+				"node.yaml, retention.sweeps: \"-1\" is not a whole number of at least 0\n" +
+				"node.yaml, retention.age: \"old\" is not a duration; write one as in 90d or 36h\n" +
 				"  try: the node.yaml that comes with mlfnode explains every setting\n"},
 		{name: "flag without value", args: "sweep --priority",
 			want: "mlfnode: flag needs an argument: --priority\n" +
@@ -235,7 +235,7 @@ func badInputs() []badInput {
 		{name: "home folder", files: map[string]string{"prog.py": "", "home": "-> ."}, args: "sweep --set a=1 -- python3 prog.py",
 			want: "mlfnode: all files of your home folder would travel to the workers, because prog.py lies in it. Move prog.py to a folder of its own and run the command there\n"},
 		{name: "control character", files: map[string]string{"prog.py": "", "a\nb": ""}, args: "sweep --set a=1 -- python3 prog.py",
-			want: "mlfnode: the file name \"a\\nb\" has characters that not every machine can hold; rename it, or name it in .mlfignore\n"},
+			want: "mlfnode: the file name \"a\\nb\" has characters that not every machine supports; rename it, or name it in .mlfignore\n"},
 
 		// projects
 		{name: "new there", files: map[string]string{"p/": ""}, args: "new p",

@@ -29,7 +29,7 @@ func (a *app) reapCommand() *cobra.Command {
 		Use: node.ReapCommand, Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if status := node.ReapOrphans(args, a.stderr); status != 0 {
-				return failed(fmt.Sprintf("what a dead node left could not be ended (status %d)", status), "")
+				return failed(fmt.Sprintf("the processes of a dead node could not be stopped (status %d)", status), "")
 			}
 			return nil
 		},

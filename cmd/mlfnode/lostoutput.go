@@ -29,10 +29,10 @@ func (m *lostOutput) add(t *api.Trial) {
 // tell says what is missing, if anything is.
 func (m *lostOutput) tell(a *app) {
 	if len(m.cut) > 0 {
-		a.say("output of %s was cut: %s are not stored (log_limit of the task, or a full disk)", someTrials(m.cut), bytesText(m.bytes))
+		a.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", someTrials(m.cut), bytesText(m.bytes))
 	}
 	if len(m.gone) > 0 {
-		a.say("output of %s is gone, all or the beginning of it: the oldest output goes when all of it is over retention.logs", someTrials(m.gone))
+		a.say("output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs", someTrials(m.gone))
 	}
 }
 
@@ -58,10 +58,10 @@ func someTrials(all []int64) string {
 func missingText(cut, gone int64) string {
 	var parts []string
 	if gone > 0 {
-		parts = append(parts, fmt.Sprintf("%s of older output are gone: the oldest goes when all output is over retention.logs", bytesText(gone)))
+		parts = append(parts, fmt.Sprintf("%s of older output were removed: the oldest output is removed when the total exceeds retention.logs", bytesText(gone)))
 	}
 	if cut > 0 {
-		parts = append(parts, fmt.Sprintf("%s more were printed and cut: they are over log_limit of the task, or the disk was full", bytesText(cut)))
+		parts = append(parts, fmt.Sprintf("%s more were printed and cut: they exceed log_limit of the task, or the disk was full", bytesText(cut)))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -74,7 +74,7 @@ func outputText(p *api.Printed) string {
 	}
 	text := missingText(p.Cut, gone)
 	if p.Gone == api.PartGone {
-		text = strings.TrimSuffix("the beginning of its output is gone: the oldest goes when all output is over retention.logs; "+text, "; ")
+		text = strings.TrimSuffix("the beginning of its output was removed: the oldest output is removed when the total exceeds retention.logs; "+text, "; ")
 	}
 	return text
 }

@@ -25,6 +25,6 @@ func (a *app) notInside(cfg *node.Config, d *destination) error {
 	} else if node.RoleOf(state) == "" {
 		return nil
 	}
-	return failed(fmt.Sprintf("this runs inside trial %s: a sweep here waits for the slots that trials like it hold, and they for the sweep", trial),
-		`-d submits it and returns at once; --local --state-dir "$(mktemp -d)" runs it apart, beside the trials`)
+	return failed(fmt.Sprintf("this runs inside trial %s: the sweep would wait for a slot that this trial holds, and the trial for the sweep", trial),
+		`-d submits it and returns at once; --local --state-dir "$(mktemp -d)" runs it on a separate node`)
 }

@@ -175,7 +175,7 @@ func (a *app) hintLeftOut(ctx context.Context, c *api.Client, v *api.Sweep, f *p
 		}
 		for _, l := range f.Left {
 			if l.Why != projects.ByDefault && names(t.Reason, l.Name) {
-				a.say("note: %s was left out (%s), which may be why; `include` in project.yaml brings what ignore files name", l.Name, l.Why)
+				a.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files", l.Name, l.Why)
 				return nil
 			}
 		}

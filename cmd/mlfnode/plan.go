@@ -54,7 +54,7 @@ func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 	for _, set := range f.sets {
 		if grid.LooksLikeTime(set) {
 			key, value, _ := strings.Cut(set, "=")
-			a.say("note: --set %s is the interval of numbers from %s; for the text write %s='\"%s\"'", set, strings.Replace(value, ":", " up to ", 1), key, value)
+			a.say("note: --set %s is an interval of numbers, from %s; for the text write %s='\"%s\"'", set, strings.Replace(value, ":", " up to ", 1), key, value)
 		}
 	}
 	space, err := grid.NewSpace(axes, def.Exclude)

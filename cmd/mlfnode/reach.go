@@ -76,7 +76,7 @@ func alive(all []api.Member, node string) error {
 		}
 		return nil
 	}
-	return errors.New("its gossip does not see this node, which gets no trials then")
+	return errors.New("its gossip does not see this node, so this node gets no trials")
 }
 
 // word waits for what the master sends.

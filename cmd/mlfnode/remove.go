@@ -58,7 +58,7 @@ func (f *removeFlags) check(args []string) (time.Duration, error) {
 	}
 	age, err := time.ParseDuration(f.older)
 	if err != nil || age <= 0 {
-		return 0, usage(fmt.Sprintf("--older %q is no age", f.older), "write it as in 30d or 36h")
+		return 0, usage(fmt.Sprintf("--older %q is not an age", f.older), "write it as in 30d or 36h")
 	}
 	return age, nil
 }
@@ -70,7 +70,7 @@ func (a *app) remove(ctx context.Context, c *api.Client, args []string, age time
 		return err
 	}
 	if len(chosen) == 0 {
-		a.say("no sweep ended longer ago than that")
+		a.say("no sweep is older than that")
 		return nil
 	}
 	if !yes {
@@ -151,7 +151,7 @@ func (a *app) agreeToRemove(ctx context.Context, chosen []api.Sweep) error {
 		a.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left, ago(v.Submitted))
 	}
 	if !isTerminal(os.Stdin) || !isTerminal(a.stderr) {
-		return usage("sweeps would be removed for good, and there is no terminal to ask on; nothing was removed", "run it again with --yes")
+		return usage("this removes sweeps for good, and there is no terminal to confirm it on; nothing was removed", "run it again with --yes")
 	}
 	fmt.Fprintf(a.stderr, "Remove %s for good? (yes/no) ", plural(int64(len(chosen)), "sweep"))
 	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })

@@ -30,7 +30,7 @@ var (
 	// errDetached ends the watching of a sweep that goes on.
 	errDetached = errors.New("the sweep goes on without this command")
 	// errUnrecorded ends the watching of a sweep whose end can't be recorded.
-	errUnrecorded = errors.New("the sweep could not be stopped in good order")
+	errUnrecorded = errors.New("the sweep could not be stopped cleanly")
 )
 
 // obey does what signals ask for, until over is closed; stop ends the watching. Alone, Ctrl-C pauses and the second one kills; a
@@ -71,7 +71,7 @@ func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signa
 			if err == nil {
 				continue
 			}
-			f.progress.print(f.app.stderr, fmt.Sprintf("%s can't be stopped in good order: %v", f.id, err))
+			f.progress.print(f.app.stderr, fmt.Sprintf("%s can't be stopped cleanly: %v", f.id, err))
 			stop(errUnrecorded)
 		case <-rest:
 			rest = nil
@@ -94,7 +94,7 @@ func (f *follower) order(ctx context.Context, act func(context.Context, grid.Swe
 
 // pause lets no new trial begin.
 func (f *follower) pause(ctx context.Context) {
-	text := "%s is paused; running trials go on to their end, Ctrl-C again kills them"
+	text := "%s is paused; running trials continue to their end, Ctrl-C again kills them"
 	if err := f.order(ctx, f.node().Client().Pause); err != nil {
 		text = "%s can't be paused: " + oneLine(err.Error()) + "; Ctrl-C again stops it"
 	}
@@ -142,7 +142,7 @@ func (a *app) hasten(n *node.Node, signals <-chan os.Signal, stopped <-chan stru
 		case sig != os.Interrupt && sig != syscall.SIGTERM:
 		case !insisted:
 			insisted = true
-			a.say("mlfnode: programs are killed; once more ends this process without waiting for them")
+			a.say("mlfnode: killing programs; press Ctrl-C again to end this process without waiting for them")
 			n.Hurry()
 		default:
 			a.interrupts.obey(sig)

@@ -292,7 +292,7 @@ func reloadSettings(t *testing.T, m *servicetest.Machine) {
 	m.Until(soon, "the node says that its settings are wrong", func() bool {
 		return strings.Contains(m.Run("mlfnode service status"), "node.yaml is wrong")
 	})
-	if got := m.Run("journalctl -o cat -q -n 20 -u mlfnode.service"); !strings.Contains(got, `\"nonsense\" is no size`) {
+	if got := m.Run("journalctl -o cat -q -n 20 -u mlfnode.service"); !strings.Contains(got, `\"nonsense\" is not a size`) {
 		t.Errorf("the journal does not say what is wrong:\n%s", got)
 	}
 	m.Run("sed -i '/^memory/d;/^cpus/d' /etc/mlfnode/node.yaml && systemctl reload mlfnode")

@@ -65,14 +65,14 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	if json.Unmarshal(b, &text) != nil {
 		var n int64
 		if err := json.Unmarshal(b, &n); err != nil {
-			return fmt.Errorf("%.60s is no duration: write it like \"1h30m\"", b)
+			return fmt.Errorf("%.60s is not a duration: write it like \"1h30m\"", b)
 		}
 		*d = Duration(n)
 		return nil
 	}
 	v, err := time.ParseDuration(text)
 	if err != nil {
-		return fmt.Errorf("%.60q is no duration: write it like \"1h30m\"", text)
+		return fmt.Errorf("%.60q is not a duration: write it like \"1h30m\"", text)
 	}
 	*d = Duration(v)
 	return nil
@@ -123,15 +123,15 @@ func (q *Submission) Check() (*Submit, error) {
 	}
 	switch {
 	case len(s.Token) > maxToken || strings.ContainsFunc(s.Token, func(r rune) bool { return r <= ' ' || r > '~' }):
-		return nil, errors.New("the token of the submission is not up to 128 printable characters")
+		return nil, errors.New("the submission's token must have at most 128 printable characters")
 	case s.Priority < -maxPriority || s.Priority > maxPriority:
-		return nil, fmt.Errorf("the priority is %d, and it goes from -%d to %d", s.Priority, maxPriority, maxPriority)
+		return nil, fmt.Errorf("the priority is %d; it must be from -%d to %d", s.Priority, maxPriority, maxPriority)
 	case s.MaxParallel < 0:
 		return nil, fmt.Errorf("max_parallel is %d. Leave it out for no limit", s.MaxParallel)
 	}
 	for _, kv := range append(s.Environ[:len(s.Environ):len(s.Environ)], s.EnvironAdded...) {
 		if strings.ContainsRune(kv, 0) {
-			return nil, errors.New("a variable of the environment holds a zero byte")
+			return nil, errors.New("an environment variable contains a zero byte")
 		}
 	}
 	var err error

@@ -220,7 +220,7 @@ func unchanged(t *testing.T, m *machine, o bootstrap.Order, cause string) {
 func otherRole(t *testing.T, worker *machine, two bootstrap.Order) {
 	wanted := *two.Wanted
 	wanted.Role = "master"
-	unchanged(t, worker, bootstrap.Order{Wanted: &wanted}, "this machine is the worker two of its cluster, and is to be a master")
+	unchanged(t, worker, bootstrap.Order{Wanted: &wanted}, "this machine is the worker two of its cluster, but cluster.yaml makes it a master")
 }
 
 // anotherMaster has the worker join another cluster, which it does when that is meant, and come back.

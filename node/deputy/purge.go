@@ -27,7 +27,7 @@ func ours(p bootstrap.Place) []string {
 // purge removes what mlfnode has put into the root folder, and nothing else; then the folders that are empty.
 func (w *work) purge() error {
 	if home, err := os.UserHomeDir(); err == nil && inside(w.Root, home) {
-		return fmt.Errorf("the folder %s holds the home folder and is not removed", w.Root)
+		return fmt.Errorf("the folder %s contains the home folder and is not removed", w.Root)
 	}
 	if _, err := os.Stat(w.Root); err != nil || !w.marked() {
 		return nil
@@ -48,7 +48,7 @@ func (w *work) purge() error {
 	}
 	_ = os.Remove(filepath.Dir(w.Program())) // it may hold programs of the user
 	if err := os.Remove(w.Root); err != nil {
-		w.reply.Notes = append(w.reply.Notes, w.Root+" was kept, because it holds other files, too")
+		w.reply.Notes = append(w.reply.Notes, w.Root+" was kept, because it contains other files as well")
 		w.did("removed the node from %s", w.Root)
 		return nil
 	}

@@ -68,7 +68,7 @@ func (w *work) closeFolders() error {
 			return fmt.Errorf("look who may write to %s: %w", dir, err)
 		}
 		if mended {
-			w.reply.Notes = append(w.reply.Notes, "other users could write to "+dir+"; they can't any more")
+			w.reply.Notes = append(w.reply.Notes, "other users could write to "+dir+"; they no longer can")
 		}
 	}
 	return nil
@@ -92,7 +92,7 @@ func (w *work) strangeFiles() error {
 	if strange == "" {
 		return nil
 	}
-	return &shell.Problem{Cause: strange + " is there already, and mlfnode has not made it", Cure: "move it elsewhere, or choose another folder with -r"}
+	return &shell.Problem{Cause: strange + " is already there, and mlfnode did not create it", Cure: "move it elsewhere, or choose another folder with -r"}
 }
 
 // configure writes node.yaml if it differs from what is wanted.

@@ -86,7 +86,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 		return refused(grid.ClassLost, "its process was awaited by another part of this program", grid.NoExit)
 	}
 	if err := s.cage.tidy(); err != nil {
-		s.process.log.Warn("cgroups that a program made are left", "err", err)
+		s.process.log.Warn("cgroups that a program created could not be removed", "err", err)
 	}
 	o := Outcome{Start: t.started, End: end, Leftovers: left}
 	t.out.count(&o)

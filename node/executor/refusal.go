@@ -42,9 +42,9 @@ func shortage(errno unix.Errno) string {
 		unix.ENAMETOOLONG, unix.EISDIR, unix.ELIBBAD:
 		return ""
 	case unix.EAGAIN:
-		return "this machine or user may not have more processes; raise the limit (ulimit -u, or pids.max of the cgroup) or use fewer slots"
+		return "this machine or user has reached its limit of processes; raise the limit (ulimit -u, or pids.max of the cgroup) or use fewer slots"
 	case unix.ENOMEM:
-		return "this machine has not enough memory for another process"
+		return "this machine does not have enough memory for another process"
 	case unix.EMFILE, unix.ENFILE:
 		return "too many files are open; raise the limit (ulimit -n) or use fewer slots"
 	case unix.ENOSPC, unix.EDQUOT:

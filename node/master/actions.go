@@ -72,7 +72,7 @@ func (m *Master) hasBundle(ctx context.Context, digest string) error {
 	ok, err := m.cfg.Store.Bundles.Has(ctx, digest)
 	if err == nil && !ok {
 		err = &api.Error{
-			Status: http.StatusConflict, Code: api.CodeNoBundle, Msg: "the bundle " + digest + " has not been stored", Hint: "submit again",
+			Status: http.StatusConflict, Code: api.CodeNoBundle, Msg: "the bundle " + digest + " is not stored", Hint: "submit again",
 		}
 	}
 	return err

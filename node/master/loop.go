@@ -154,7 +154,7 @@ func (s *state) open(ctx context.Context, sweep *grid.Sweep, leases []jetstream.
 	f.load(terminal, open, time.Now())
 	s.feeds[sweep.ID] = f
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
-		return s.m.failSweep(ctx, sweep.ID, "the sweep's record can't be obeyed: "+err.Error())
+		return s.m.failSweep(ctx, sweep.ID, "the sweep's record is not valid: "+err.Error())
 	}
 	return s.finishComplete(ctx)
 }
@@ -439,7 +439,7 @@ func (s *state) suspect(id grid.LeaseID, f *feed, last uint64) {
 		until, s.suspects[id] = last, last
 	}
 	if s.followed >= until {
-		s.m.log.Info("lease is gone from the queue and is made again", "sweep", f.sweep.ID, "lease", id)
+		s.m.log.Info("lease is missing in the queue and is created again", "sweep", f.sweep.ID, "lease", id)
 		delete(s.suspects, id)
 		s.drop(f, id, time.Now())
 	}

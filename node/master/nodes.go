@@ -323,7 +323,7 @@ func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 		if node == m.cfg.Nodes.Self && !l.left {
 			continue
 		}
-		m.log.Warn("node is lost; what it held goes to others", "node", node, "how", l.how)
+		m.log.Warn("node is lost; its leases are taken back", "node", node, "how", l.how)
 		m.tell(func(s *state) { s.lose(ctx, node, l) })
 	}
 }
@@ -334,8 +334,8 @@ func (m *Master) noteAway(why string) {
 		return
 	}
 	if m.away = why; why != "" {
-		m.log.Warn("this master takes itself for the one that is away, and gives no trials of others to others", "why", why)
+		m.log.Warn("this master considers itself disconnected, and takes back no trials of other nodes", "why", why)
 		return
 	}
-	m.log.Info("this master hears of the others again")
+	m.log.Info("this master hears from the other nodes again")
 }

@@ -130,15 +130,15 @@ func (p *peer) judged(node grid.NodeID, now, since time.Time, gossip cluster.Sta
 			outlive = o.Patience
 		}
 		if now.Sub(later(p.gone, since)) > outlive+restartGrace {
-			return "the agent of node " + string(node) + " died, and no other took its programs over within " + outlive.String(), false
+			return "the agent of node " + string(node) + " died, and no other agent took over its programs within " + outlive.String(), false
 		}
 	case p.expected:
 		if quiet > max(lostAfter, unheardLimit) {
-			return "node " + string(node) + " died: it was not heard of since the master started", false
+			return "node " + string(node) + " died: it has not been heard from since the master started", false
 		}
 	case gossip == cluster.Dead:
 		if quiet > lostAfter {
-			return "node " + string(node) + " died: neither gossip nor its connection heard of it", false
+			return "node " + string(node) + " died: it is silent in gossip and on its connection", false
 		}
 	case quiet > max(lostAfter, cutLimit):
 		return "node " + string(node) + " is cut off from the master", false

@@ -37,12 +37,12 @@ func TestWhatIsLost(t *testing.T) {
 		{name: "silent, gossip hears of it", gossip: cluster.Alive, after: later},
 		{name: "silent, gossip suspects it", gossip: cluster.Suspect, after: later},
 		{name: "cut off from the master alone", gossip: cluster.Alive, after: cutLimit + ms, want: "cut off"},
-		{name: "silent and dead", gossip: cluster.Dead, after: later, want: "neither gossip nor"},
+		{name: "silent and dead", gossip: cluster.Dead, after: later, want: "silent in gossip"},
 		{name: "silent and dead for a moment", gossip: cluster.Dead, after: testOutage.LostAfter - ms},
 		{name: "left", gossip: cluster.Left, after: later, want: "left"},
 		{name: "said goodbye", beat: jetstream.Beat{Leaving: true}, gossip: cluster.Alive, after: later, want: "left"},
 		{name: "silent and dead, said that it restarts", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: later},
-		{name: "did not restart", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: restartLimit + later, want: "neither"},
+		{name: "did not restart", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: restartLimit + later, want: "silent in gossip"},
 		{name: "connection ended", gossip: cluster.Alive, before: func(p *peers, now time.Time) { p.lost("n", now) }, after: later},
 		{name: "agent died", gossip: cluster.Dead, before: refusing(later), after: later},
 		{name: "agent died, and nobody comes", gossip: cluster.Dead, before: refusing(5*time.Second + restartGrace + ms),
@@ -51,7 +51,7 @@ func TestWhatIsLost(t *testing.T) {
 			before: refusing(30 * time.Second), after: 30 * time.Second},
 		{name: "agent died, and its programs wait no longer", beat: jetstream.Beat{Outlive: time.Minute}, gossip: cluster.Dead,
 			before: refusing(time.Minute + restartGrace + ms), after: time.Minute + restartGrace + ms, want: "within 1m0s"},
-		{name: "agent died, then its machine", gossip: cluster.Dead, before: refusing(time.Second), after: later, want: "neither gossip nor"},
+		{name: "agent died, then its machine", gossip: cluster.Dead, before: refusing(time.Second), after: later, want: "silent in gossip"},
 		{name: "another agent listens by now", gossip: cluster.Dead, before: func(p *peers, now time.Time) {
 			refusing(later)(p, now)
 			p.refuse("n", false, now.Add(later))

@@ -51,7 +51,7 @@ func (s *state) reconnect(ctx context.Context, node grid.NodeID, open []jetstrea
 		}
 		b := &back{s: s, node: node, lease: h, f: s.feeds[h.Sweep]}
 		if err := b.decide(ctx, now); err != nil {
-			s.m.log.Warn("attempts of a node that is back wait", "node", node, "sweep", h.Sweep, "err", err)
+			s.m.log.Warn("attempts of a node that reconnected must wait", "node", node, "sweep", h.Sweep, "err", err)
 			return
 		}
 		b.settle(now)
@@ -138,7 +138,7 @@ func (b *back) look(ctx context.Context, run *jetstream.HeldRun, now time.Time) 
 	b.batch.Events = append(b.batch.Events, grid.Event{
 		Kind: grid.Reconnected, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(), Floor: floor, Node: b.node,
 		Result: &grid.Result{ExitCode: grid.NoExit, Started: run.Started,
-			Reason: fmt.Sprintf("stopped: node %s is back, and attempt %d goes on there", b.node, run.Attempt)},
+			Reason: fmt.Sprintf("stopped: node %s is back, and attempt %d continues there", b.node, run.Attempt)},
 	})
 	return nil
 }
@@ -147,7 +147,7 @@ func (b *back) look(ctx context.Context, run *jetstream.HeldRun, now time.Time) 
 func (b *back) fence(run *jetstream.HeldRun, other grid.NodeID, now time.Time) {
 	b.batch.Events = append(b.batch.Events, grid.Event{
 		Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
-		Result: &grid.Result{Class: grid.ClassHalt, ExitCode: grid.NoExit, Reason: "stopped: the trial goes on at node " + string(other)},
+		Result: &grid.Result{Class: grid.ClassHalt, ExitCode: grid.NoExit, Reason: "stopped: the trial continues on node " + string(other)},
 	})
 }
 
@@ -155,13 +155,13 @@ func (b *back) fence(run *jetstream.HeldRun, other grid.NodeID, now time.Time) {
 func (b *back) settle(now time.Time) {
 	s, id := b.s, b.lease.ID
 	if len(b.goOn) == 0 {
-		s.m.log.Info("what runs under a lease of a node that was away is stopped", "node", b.node, "sweep", b.lease.Sweep, "lease", id)
+		s.m.log.Info("attempts under a lease of a node that was away are stopped", "node", b.node, "sweep", b.lease.Sweep, "lease", id)
 		s.m.ledger.stop(id, b.node)
 		return
 	}
 	lo, hi, attempt := b.goOn[0].Index, b.goOn[0].Index+1, b.goOn[0].Attempt
 	for _, run := range b.goOn {
-		s.m.log.Info("attempt of a node that was away goes on", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
+		s.m.log.Info("attempt of a node that was away continues", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
 		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, run.Attempt)
 		b.f.taken.Add(run.Index, run.Index+1)
 		b.f.again.remove(run.Index)

@@ -62,7 +62,7 @@ func (m *Master) makeRoom(ctx context.Context) {
 	problem := ""
 	if len(tight) > 0 {
 		u := tight[0]
-		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB), and when it is full trials wait. Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
+		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); when it is full, trials wait. Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
 			u.Name, u.Bytes/1e6, u.Limit/1e6, u.Name)
 	}
 	m.setRoomProblem(problem)
@@ -129,7 +129,7 @@ func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 		if out, err := m.Outstanding(ctx, id); err != nil {
 			return err
 		} else if out > 0 && m.cfg.Feed {
-			return refuse(fmt.Sprintf("trials of %s go on to their end although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
+			return refuse(fmt.Sprintf("trials of %s are still running although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
 		}
 	case r.Sweep.State == grid.SweepCancelled && m.cfg.Feed:
 		if err := m.settle(ctx, id); err != nil {
@@ -243,10 +243,10 @@ func (m *Master) removeOrphans(ctx context.Context, age time.Duration) {
 		return ok
 	})
 	if len(removed) > 0 {
-		m.log.Warn("what nodes have stored for sweeps that are not there is removed", "count", len(removed), "first", removed[0])
+		m.log.Warn("data that nodes stored for unknown sweeps is removed", "count", len(removed), "first", removed[0])
 	}
 	if err := errors.Join(err, m.removeBundles(ctx, age)); err != nil && ctx.Err() == nil {
-		m.log.Warn("what belongs to no sweep could not be removed and is tried again later", "err", err)
+		m.log.Warn("data that belongs to no sweep could not be removed; trying again later", "err", err)
 	}
 }
 
@@ -272,7 +272,7 @@ func (m *Master) removeBundles(ctx context.Context, age time.Duration) error {
 		if err := m.cfg.Store.Bundles.Delete(ctx, b.Name); err != nil {
 			return fmt.Errorf("remove bundle %s: %w", b.Name, err)
 		}
-		m.log.Info("bundle that no sweep uses removed", "bundle", b.Name, "bytes", b.Size)
+		m.log.Info("unused bundle removed", "bundle", b.Name, "bytes", b.Size)
 	}
 	return nil
 }

@@ -99,6 +99,6 @@ func (s *state) whySetup(ctx context.Context, b *setups) string {
 			reason = ": " + strings.TrimPrefix(a.Result.Reason, "the setup step failed: ")
 		}
 	}
-	return fmt.Sprintf("paused, since its setup step failed %d times (on %s)%s\nits whole output: mlfnode logs %s; to try again: mlfnode resume %s",
+	return fmt.Sprintf("paused, because its setup step failed %d times (on %s)%s\nits full output: mlfnode logs %s; to try again: mlfnode resume %s",
 		b.count, strings.Join(names, ", "), reason, b.last, b.last.Sweep)
 }

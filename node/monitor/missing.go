@@ -30,7 +30,7 @@ func printed(ref grid.LogRef, first uint64) api.Printed {
 func (m *Monitor) firstLog(ctx context.Context) uint64 {
 	first, err := m.cfg.Store.Logs.First(ctx)
 	if err != nil {
-		m.log.Debug("the oldest output can't be told", "err", err)
+		m.log.Debug("the oldest output can't be determined", "err", err)
 		return 0
 	}
 	return first

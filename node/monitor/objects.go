@@ -58,7 +58,7 @@ func (m *Monitor) putBundle(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := m.cfg.Master.FreeBundles(r.Context()); err != nil {
-		m.log.Warn("bundles that no sweep uses could not be removed", "err", err)
+		m.log.Warn("unused bundles could not be removed", "err", err)
 	}
 	sum := sha256.New()
 	body := &checked{r: io.TeeReader(r.Body, sum), want: digest, sum: func() string { return hex.EncodeToString(sum.Sum(nil)) }}

@@ -53,7 +53,7 @@ func (m *Monitor) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQue
 	if known := slices.Concat(names, keys); len(known) > 0 {
 		hint = "sort by " + strings.Join(known[:min(len(known), 12)], ", ") + ", or by index, state, attempts, started, ended, wall, cpu or memory"
 	}
-	return "", badRequest(fmt.Sprintf("no trial of %s has a metric %q, and it is no parameter", s.ID, q.Sort), hint)
+	return "", badRequest(fmt.Sprintf("no trial of %s has a metric %q, and it is not a parameter either", s.ID, q.Sort), hint)
 }
 
 // descending merges rows and gaps from the last index to the first.
@@ -125,7 +125,7 @@ type ranked struct {
 // byParameter sorts trials by the value of a parameter, equal ones by index.
 func (l *listing) byParameter(ctx context.Context, key string) error {
 	if n := l.sweep.Space.Count(); n > mostSorted {
-		return badRequest(fmt.Sprintf("%s has %d trials, and up to %d can be sorted by a parameter", l.sweep.ID, n, mostSorted),
+		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n, mostSorted),
 			"write all of them with --csv, and sort that file")
 	}
 	var all []ranked

@@ -124,7 +124,7 @@ const bodyLimit = 64 << 20
 func decode(r *http.Request, v any) error {
 	dec := json.NewDecoder(http.MaxBytesReader(nil, r.Body, bodyLimit))
 	if err := dec.Decode(v); err != nil {
-		return badRequest("the request can't be read: "+err.Error(), "use a mlfnode of the node's version")
+		return badRequest("the request can't be read: "+err.Error(), "use an mlfnode of the node's version")
 	}
 	return nil
 }
@@ -183,7 +183,7 @@ func (m *Monitor) act(r *http.Request) (api.Done, error) {
 			_, err = trialIndex(s, strconv.FormatInt(q.Index, 10))
 		}
 		if err == nil && q.Bundle != "" && !isDigest(q.Bundle) {
-			err = badRequest("the bundle of the retry is not named by a SHA-256 digest", "use a mlfnode of the node's version")
+			err = badRequest("the bundle of the retry is not named by a SHA-256 digest", "use an mlfnode of the node's version")
 		}
 		if err == nil {
 			_, changed, err = master.Retry(ctx, s.ID, q)

@@ -58,7 +58,7 @@ func parseQuery(r *http.Request) (api.TrialQuery, error) {
 		if text := r.FormValue(name); text != "" {
 			n, err := strconv.ParseInt(text, 10, 64)
 			if err != nil || n < 0 {
-				return q, badRequest(fmt.Sprintf("%s %q is no number from 0", name, text), "")
+				return q, badRequest(fmt.Sprintf("%s %q is not a whole number of at least 0", name, text), "")
 			}
 			*v = n
 		}

@@ -35,7 +35,7 @@ func Folder(dir string, own ...string) (mended bool, err error) {
 		return false, nil
 	}
 	if info.Mode()&fs.ModeSticky != 0 || !holdsOnly(dir, own) {
-		return false, fmt.Errorf("the folder %s %w (mode %04o), and holds other files, too", dir, ErrExposed, info.Mode().Perm())
+		return false, fmt.Errorf("the folder %s %w (mode %04o), and contains other files as well", dir, ErrExposed, info.Mode().Perm())
 	}
 	return true, os.Chmod(dir, 0o700)
 }
@@ -57,7 +57,7 @@ func Unshared(dir string) (mended bool, err error) {
 		return false, nil
 	}
 	if info.Mode()&fs.ModeSticky != 0 {
-		return false, fmt.Errorf("the folder %s %w (mode %04o), and is meant to be", dir, ErrExposed, info.Mode().Perm())
+		return false, fmt.Errorf("the folder %s %w (mode %04o) on purpose", dir, ErrExposed, info.Mode().Perm())
 	}
 	return true, os.Chmod(dir, info.Mode().Perm()&^0o022)
 }

@@ -48,7 +48,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, 
 	var reuse bool
 	switch params, err := s.record.Space.At(index); {
 	case err != nil:
-		result = a.failed(grid.ClassStart, "the trial's parameters can't be told: "+err.Error())
+		result = a.failed(grid.ClassStart, "the trial's parameters can't be computed: "+err.Error())
 	case len(a.task.Command) == 0 && a.task.Shell == "":
 		result = a.failed(grid.ClassStart, "the task has no command")
 	default:

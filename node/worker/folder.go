@@ -259,6 +259,6 @@ func copyAdvice(dir string, share []string) string {
 	if files < manyFiles && bytes < manyBytes {
 		return ""
 	}
-	return fmt.Sprintf("mlfnode: the setup step leaves %d files, %s, and each trial gets a copy; "+
+	return fmt.Sprintf("mlfnode: the setup step leaves %d files, %s, which each trial copies; "+
 		"name what trials only read under share in project.yaml, and they see it in place", files, humanize.IBytes(uint64(bytes)))
 }

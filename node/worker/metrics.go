@@ -41,10 +41,10 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 		case s.Log != "":
 			var text []byte
 			if text, note = readLog(filepath.Join(a.spool.work(), s.Log)); note == "" && !mergeLog(found, text) {
-				note = "it holds no JSON object, no list of them and no CSV table with a header"
+				note = "it contains neither JSON objects nor a CSV table with a header"
 			}
 			if note == "" && len(found) == 0 {
-				note = "it holds no number and no text under a name (lists are left out)"
+				note = "it contains no number or text under a name (lists are left out)"
 			}
 			note = prefixed("metrics.log "+s.Log+": ", note)
 		case s.Regex != "":
@@ -65,9 +65,9 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 		found := grid.Metric{}
 		switch ok := mergeAll(found, text); {
 		case !ok:
-			notes = append(notes, "$MLF_METRICS: it holds no JSON object and no CSV table with a header")
+			notes = append(notes, "$MLF_METRICS: it contains neither a JSON object nor a CSV table with a header")
 		case len(found) == 0:
-			notes = append(notes, "$MLF_METRICS: it holds no number and no text under a name (lists are left out)")
+			notes = append(notes, "$MLF_METRICS: it contains no number or text under a name (lists are left out)")
 		}
 		maps.Copy(m, found)
 	}

@@ -271,16 +271,16 @@ func TestMetricsNotes(t *testing.T) {
 		{"nothing named", nil, nil, ""},
 		{"all there", log, map[string]string{"work/out/log.csv": "a,b\n1,2\n"}, ""},
 		{"not written", log, nil, "metrics.log out/log.csv: the program did not write it"},
-		{"a folder", log, map[string]string{"work/out/log.csv/x": ""}, "metrics.log out/log.csv: it is no regular file"},
+		{"a folder", log, map[string]string{"work/out/log.csv/x": ""}, "metrics.log out/log.csv: it is not a regular file"},
 		{"empty", log, map[string]string{"work/out/log.csv": "\n"}, "metrics.log out/log.csv: it is empty"},
-		{"of another kind", log, map[string]string{"work/out/log.csv": "hello\n"}, "metrics.log out/log.csv: it holds no JSON object, no list of them and no CSV table with a header"},
+		{"of another kind", log, map[string]string{"work/out/log.csv": "hello\n"}, "metrics.log out/log.csv: it contains neither JSON objects nor a CSV table with a header"},
 		{"no match", []grid.Source{{Regex: "acc=(?P<acc>.*)"}}, map[string]string{"stdout": "x\n"}, "metrics.regex: no line of the output matches acc=(?P<acc>.*)"},
 		{"no object", []grid.Source{{JSON: "stdout"}}, map[string]string{"stdout": "x\n"}, "metrics.json: no JSON object is on stdout"},
 		{"one of two", []grid.Source{{JSON: "stdout"}, {Log: "l"}}, map[string]string{"stdout": `{"a": 1}`}, "metrics.log l: the program did not write it"},
-		{"nothing but a list", log, map[string]string{"work/out/log.csv": `{"loss": [1, 2], "x": null}`}, "metrics.log out/log.csv: it holds no number and no text under a name (lists are left out)"},
-		{"an empty object", log, map[string]string{"work/out/log.csv": `[{}]`}, "metrics.log out/log.csv: it holds no number and no text under a name (lists are left out)"},
-		{"nothing but a list in $MLF_METRICS", nil, map[string]string{"metrics": `{"log": [{"loss": 1}]}`}, "$MLF_METRICS: it holds no number and no text under a name (lists are left out)"},
-		{"$MLF_METRICS", nil, map[string]string{"metrics": "0.5\n"}, "$MLF_METRICS: it holds no JSON object and no CSV table with a header"},
+		{"nothing but a list", log, map[string]string{"work/out/log.csv": `{"loss": [1, 2], "x": null}`}, "metrics.log out/log.csv: it contains no number or text under a name (lists are left out)"},
+		{"an empty object", log, map[string]string{"work/out/log.csv": `[{}]`}, "metrics.log out/log.csv: it contains no number or text under a name (lists are left out)"},
+		{"nothing but a list in $MLF_METRICS", nil, map[string]string{"metrics": `{"log": [{"loss": 1}]}`}, "$MLF_METRICS: it contains no number or text under a name (lists are left out)"},
+		{"$MLF_METRICS", nil, map[string]string{"metrics": "0.5\n"}, "$MLF_METRICS: it contains neither a JSON object nor a CSV table with a header"},
 	} {
 		a := left(t, c.sources, c.files)
 		r := &grid.Result{}

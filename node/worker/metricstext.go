@@ -34,7 +34,7 @@ func readLog(path string) (text []byte, note string) {
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
-		return nil, "it is no regular file"
+		return nil, "it is not a regular file"
 	}
 	text = readEndOf(f)
 	if len(bytes.TrimSpace(text)) == 0 {

@@ -184,11 +184,11 @@ func (w *Worker) blameDisk(a *attempt, result *grid.Result) {
 	}
 	var st unix.Statfs_t
 	if own := sizeOf(a.spool.dir); unix.Statfs(w.cfg.Dir, &st) == nil && own > int64(st.Blocks)*st.Bsize/2 {
-		result.Reason = joinReason(result.Reason, "the disk is full, more than half of it with what this attempt wrote")
+		result.Reason = joinReason(result.Reason, "the disk is full, and this attempt's files fill more than half of it")
 		return
 	}
 	result.Class = grid.ClassNode
-	result.Reason = fmt.Sprintf("the disk of the node was full when it ended: %s (%s)", w.cfg.Dir, result.Reason)
+	result.Reason = fmt.Sprintf("the node's disk was full when the program ended: %s (%s)", w.cfg.Dir, result.Reason)
 }
 
 // sizeOf adds up the files of a folder.

@@ -59,7 +59,7 @@ func Output(ctx context.Context, m Machine, program string, stdin io.Reader) (st
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	out := &boundedText{left: outputLimit, full: func() {
-		stop(&Problem{Cause: "the machine prints without end", Cure: "log in and see what its start-up files and mlfnode print"})
+		stop(&Problem{Cause: "the machine does not stop printing", Cure: "log in and see what its start-up files and mlfnode print"})
 	}}
 	err := m.Run(ctx, program, stdin, out)
 	return out.text.String(), err

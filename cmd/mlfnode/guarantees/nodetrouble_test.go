@@ -160,7 +160,7 @@ func (p *troubled) takeProcesses() {
 	if !limit("1") {
 		p.t.Skip("no slot of the host is in a cgroup of version 1 that limits processes")
 	}
-	p.awaitReason("may not have more processes")
+	p.awaitReason("reached its limit of processes")
 	wait(time.Second)
 	limit("max")
 }

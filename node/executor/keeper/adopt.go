@@ -66,7 +66,7 @@ var errSilent = fmt.Errorf("it lives and did not answer within %s", takeTime)
 func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, takeTime, errSilent)
 	defer stop()
-	slow := time.AfterFunc(greetTime, func() { log.Warn("the keeper does not answer; it is waited for", "limit", takeTime) })
+	slow := time.AfterFunc(greetTime, func() { log.Warn("waiting for a keeper that does not answer", "limit", takeTime) })
 	defer slow.Stop()
 	tick := time.NewTicker(endLook)
 	defer tick.Stop()

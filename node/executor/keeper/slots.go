@@ -112,7 +112,7 @@ func (k *server) perform(s *slot, m *message, body []byte, files []*os.File) {
 		},
 	}
 	if max(o.Stdout, o.Stderr) > len(files) { // the kernel had no number for them
-		k.ended(s, r, refused(grid.ClassNode, "its output files could not be passed on: the keeper has too many open files; raise the limit (ulimit -n)", time.Now()))
+		k.ended(s, r, refused(grid.ClassNode, "its output files could not be passed to the keeper, which has too many open files; raise the limit (ulimit -n)", time.Now()))
 		return
 	}
 	k.ended(s, r, s.exec.Run(ctx, a))
