@@ -25,7 +25,7 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	}
 	p := &Project{Name: programName(argv[0])}
 	file := firstFile(argv, cwd)
-	what := notAProject(cwd)
+	what := NotAProject(cwd)
 	switch {
 	case file != "":
 		if what == "your home folder" || what == "the root folder" {
@@ -96,8 +96,8 @@ func firstFile(argv []string, cwd string) string {
 	return ""
 }
 
-// notAProject names a folder that is no program's own; empty for others.
-func notAProject(cwd string) string {
+// NotAProject names a folder that is no program's own; empty for others.
+func NotAProject(cwd string) string {
 	if sameFolder(cwd, string(filepath.Separator)) {
 		return "the root folder"
 	}

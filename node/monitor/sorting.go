@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
@@ -51,6 +52,9 @@ func (m *Monitor) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQue
 	}
 	hint := "it has no parameters, and no trial has reported a metric yet"
 	if known := slices.Concat(names, keys); len(known) > 0 {
+		for i, name := range known { // programs choose the names of metrics
+			known[i] = printable.Line([]byte(name))
+		}
 		hint = "sort by " + strings.Join(known[:min(len(known), 12)], ", ") + ", or by index, state, attempts, started, ended, wall, cpu or memory"
 	}
 	return "", badRequest(fmt.Sprintf("no trial of %s has a metric %q, and it is not a parameter either", s.ID, q.Sort), hint)

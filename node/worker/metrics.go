@@ -52,7 +52,7 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 				note = "metrics.regex: no line of the output matches " + s.Regex
 			}
 		case s.JSON != "":
-			if mergeLastObject(found, readEndOf(a.spool.stdout)); len(found) == 0 {
+			if mergeLastObject(found, colourless(readEndOf(a.spool.stdout))); len(found) == 0 {
 				note = "metrics.json: no JSON object is on stdout"
 			}
 		}
@@ -125,6 +125,16 @@ func readEndOf(f *os.File) []byte {
 	return b
 }
 
+// colours are the escape sequences by which programs colour what they print, and erase lines.
+var colours = regexp.MustCompile(`\x1b\[[0-9;:?]*[A-Za-z]`)
+
+func colourless(b []byte) []byte {
+	if bytes.IndexByte(b, 0x1b) < 0 {
+		return b
+	}
+	return colours.ReplaceAll(b, nil)
+}
+
 // longestLine bounds the lines that a regular expression is matched on; longer ones are passed over.
 const longestLine = 1 << 20
 
@@ -136,7 +146,7 @@ func mergeRegex(m grid.Metric, expr string, files ...*os.File) {
 		return // checked when the project is loaded
 	}
 	for _, f := range files {
-		for line := range bytes.FieldsFuncSeq(readEndOf(f), func(c rune) bool { return c == '\n' || c == '\r' }) {
+		for line := range bytes.FieldsFuncSeq(colourless(readEndOf(f)), func(c rune) bool { return c == '\n' || c == '\r' }) {
 			if len(line) <= longestLine {
 				mergeMatches(m, re, line)
 			}
@@ -154,8 +164,14 @@ func mergeMatches(m grid.Metric, re *regexp.Regexp, line []byte) {
 	}
 }
 
-// scalar makes a JSON number of what is one, else a string.
+// scalar makes a JSON number of what is one, also with the punctuation behind it that `\S+` takes along, else a string.
 func scalar(b []byte) json.RawMessage {
+	if t := bytes.TrimRight(b, " \t,;:)]}|"); len(t) < len(b) {
+		_, special := grid.Special(string(t))
+		if _, err := strconv.ParseFloat(string(t), 64); err == nil || special {
+			b = t
+		}
+	}
 	if v, err := strconv.ParseFloat(string(b), 64); err == nil {
 		if json.Valid(b) {
 			return bytes.Clone(b)

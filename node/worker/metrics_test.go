@@ -135,6 +135,10 @@ func TestMetrics(t *testing.T) {
 		{"regex, torn", loss, map[string]string{"stdout": "loss=0.5\nlos"}, `{"loss": 0.5}`},
 		{"regex, not numbers", loss, map[string]string{"stdout": "loss=nan acc=.5\n"}, `{"loss": "nan", "acc": 0.5}`},
 		{"regex, words", loss, map[string]string{"stdout": "loss=high acc=0x10\n"}, `{"loss": "high", "acc": "0x10"}`},
+		{"regex, punctuation", loss, map[string]string{"stdout": "(loss=0.5, x) loss=0.25; acc\n[loss=0.125 acc=nan]\n"}, `{"loss": 0.125, "acc": "nan"}`},
+		{"regex, words with punctuation", loss, map[string]string{"stdout": "loss=high, acc=95%)\n"}, `{"loss": "high,", "acc": "95%)"}`},
+		{"regex on colours", loss, map[string]string{"stdout": "\x1b[2K\x1b[1;32mloss=\x1b[0m\x1b[38;5;9m0.5\x1b[0m acc=0.25\x1b[m\n"}, `{"loss": 0.5, "acc": 0.25}`},
+		{"last object of stdout, in colours", last, map[string]string{"stdout": "\x1b[32m{\"a\": \x1b[1m1\x1b[0m}\x1b[0m\n"}, `{"a": 1}`},
 		{"a bad regex", []grid.Source{{Regex: "("}}, map[string]string{"stdout": "x\n"}, ""},
 
 		{"last object of stdout", last, map[string]string{"stdout": "{\"a\": 1}\n{\"b\": 2}\nbye\n\n"}, `{"b": 2}`},
