@@ -16,8 +16,9 @@ import (
 // Bounds of what a submission may name.
 const (
 	maxProject = 40
-	maxLabel   = 200 // the user's own name of a sweep, a task's name
-	maxAmount  = 1e6 // processors or devices of one trial
+	maxLabel   = 200  // the user's own name of a sweep, a task's name
+	maxAmount  = 1e6  // processors or devices of one trial
+	maxOptions = 1000 // axes, and constants
 
 	// MaxRetries is how often one class may be retried: more is a loop that hides a broken program.
 	MaxRetries = 1000
@@ -124,6 +125,9 @@ func (t *Task) checkCommand() error {
 }
 
 func (t *Task) checkConstants() error {
+	if len(t.Constants) > maxOptions {
+		return flawf("Put them into a file of the project.", "the task has %d constants, more than %d", len(t.Constants), maxOptions)
+	}
 	seen := map[string]bool{}
 	for _, c := range t.Constants {
 		if err := (Axis{Key: c.Key, Values: []Value{c.Value}}).Check(); err != nil {
@@ -196,6 +200,11 @@ func (t *Task) checkResults() error {
 	}
 	for i := range t.Metrics {
 		if err := t.Metrics[i].check(); err != nil {
+			return err
+		}
+	}
+	if o := t.Objective; o != nil {
+		if err := CheckLabel("the metric of the objective", o.Metric); err != nil {
 			return err
 		}
 	}

@@ -95,7 +95,13 @@ func checkPlain(values ...string) error {
 
 // fill puts values into a shell script and, with append, the other options behind its last command.
 func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant) (string, error) {
+	if f := checkScript(text); f != nil {
+		return "", f
+	}
 	s := readScript(text, func(key string) bool { return c.place(key) >= 0 }, dialects...)
+	if len(s.holes) > maxHoles {
+		return "", flawf("Put a value into a variable of the shell, and use that.", "the command has more than %d placeholders", maxHoles)
+	}
 	if s.err != nil && len(s.holes) > 0 {
 		return "", flawf("Correct the script, or pass the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.holes[0].key, s.err)
 	}

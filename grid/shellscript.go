@@ -42,10 +42,40 @@ const (
 	inText                // a comment, or behind a backslash: it is no placeholder there
 )
 
+// Bounds of a script, whoever it comes from: its parser calls itself for what is nested, and takes time for each placeholder.
+const (
+	maxScript = 128<<10 - 1 // bytes; the kernel lets no argument be longer
+	maxNested = 1000        // parentheses
+	maxHoles  = 1000
+)
+
+// checkScript refuses a script that can't be run, or whose parser would not come to an end.
+func checkScript(text string) *flaw {
+	if len(text) > maxScript {
+		return flawf("Put it into a file of the project.", "the command's script has %d bytes, and the system runs none of more than %d", len(text), maxScript)
+	}
+	depth := 0
+	for i := range len(text) {
+		switch text[i] {
+		case '(':
+			depth++
+		case ')':
+			depth = max(0, depth-1)
+		}
+		if depth > maxNested {
+			return flawf("Put it into a file of the project.", "the command's script has more than %d parentheses in each other", maxNested)
+		}
+	}
+	return nil
+}
+
 // readScript finds the placeholders of the keys. dialects are the languages that the script may be run as: a place counts only
 // if all that can parse it agree.
 func readScript(text string, known func(key string) bool, dialects ...syntax.LangVariant) *script {
 	s := mark(text, known)
+	if len(s.holes) > maxHoles {
+		return s
+	}
 	var first *script
 	for _, d := range dialects {
 		read := &script{text: s.text, holes: append([]hole(nil), s.holes...), tail: len(s.text)}

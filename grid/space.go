@@ -18,6 +18,9 @@ type Space struct {
 // NewSpace makes the space of the axes without the points for which an exclude expression is true. Expressions name the axes
 // and compare numbers with numbers and text with text: `batchsize == 500 and unit > 100`.
 func NewSpace(axes []Axis, exclude []string) (Space, error) {
+	if len(axes) > maxOptions {
+		return Space{}, flawf("Make those with one value constants in a file.", "the space has %d axes, more than %d", len(axes), maxOptions)
+	}
 	dims, f := newDimensions(axes)
 	if f != nil {
 		return Space{}, f

@@ -66,7 +66,7 @@ func (r *Records) put(ctx context.Context, sweep *grid.Sweep, rev uint64) (uint6
 	rev, err = r.swap(ctx, recordSubject(sweep.ID), data, rev)
 	switch {
 	case errors.Is(err, ErrTooLarge):
-		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. Use intervals in place of long lists",
+		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. Use intervals in place of long lists, and files in place of long values",
 			sweep.ID, len(data)>>10, maxPayload>>10, err)
 	case err != nil && !errors.Is(err, ErrConflict):
 		return 0, fmt.Errorf("sweep %s: %w", sweep.ID, err)

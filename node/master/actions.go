@@ -55,6 +55,9 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 			continue
 		}
 		if err != nil {
+			if errors.Is(err, jetstream.ErrTooLarge) {
+				return jetstream.Record{}, &api.Error{Status: http.StatusRequestEntityTooLarge, Msg: err.Error()}
+			}
 			m.doubtful(s.Token, sweep.ID)
 			return jetstream.Record{}, fmt.Errorf("store sweep %s: %w", sweep.ID, err)
 		}

@@ -1,0 +1,56 @@
+package grid
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestSubmissionsThatNobodyCanRead has scripts, keys and names that would cost a master its stack or its time. Each is refused at once.
+func TestSubmissionsThatNobodyCanRead(t *testing.T) {
+	many := func(text string, n int) string { return strings.Repeat(text, n) }
+	for name, script := range map[string]string{
+		"subshells":           "echo {a}; " + many("(", 2_000_000),
+		"subshells, spaced":   "echo {a}; " + many("( ", 60_000) + ":" + many(" )", 60_000),
+		"substitutions":       "echo {a} " + many("$(", 40_000) + many(")", 40_000),
+		"quoted":              "echo {a} " + many("\"$(", 40_000),
+		"arithmetic":          "echo {a} $((" + many("(", 100_000) + "1",
+		"without placeholder": many("(", 2_000_000),
+		"placeholders":        many("{a}", 20_000),
+		"longer than can run": "echo " + many("x", 200_000),
+	} {
+		for _, task := range []Task{{Shell: script}, {Command: []string{"bash", "-c", script + "{a}"}}} {
+			if err := task.CheckCommand([]string{"a"}); err == nil {
+				t.Errorf("%s: not refused", name)
+			}
+			if argv := task.Argv(Params{{Key: "a", Value: Value{Text: "1"}}}); len(argv) != 3 || !strings.Contains(argv[2], "exit 2") {
+				t.Errorf("%s: a stored one does not say why it fails", name)
+			}
+		}
+	}
+	good := Task{Shell: "for i in 1 2; do " + many("( ", 500) + "echo {a}" + many(" )", 500) + "; case $i in a) ;; b) ;; esac; done " + many("# long\n", 10_000)}
+	if err := good.CheckCommand(nil); err != nil {
+		t.Errorf("a long script is refused: %v", err)
+	}
+	axes := make([]Axis, 20_000)
+	constants := make(Params, len(axes))
+	for i := range axes {
+		key := "k" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + many("y", i/182)
+		axes[i], constants[i] = Axis{Key: key, Values: []Value{{Text: "1"}}}, Param{Key: key, Value: Value{Text: "1"}}
+	}
+	if _, err := NewSpace(axes, nil); err == nil {
+		t.Error("20,000 axes are taken")
+	}
+	task := Task{Name: "t", Command: []string{"true"}, Resources: Resources{CPUs: 1}}
+	for name, edit := range map[string]func(*Task){
+		"constants":         func(t *Task) { t.Constants = constants },
+		"long objective":    func(t *Task) { t.Objective = &Objective{Metric: many("m", 201), Goal: "minimize"} },
+		"ESC in objective":  func(t *Task) { t.Objective = &Objective{Metric: "a\x1b[31m", Goal: "minimize"} },
+		"bidi in objective": func(t *Task) { t.Objective = &Objective{Metric: "a\u202e", Goal: "minimize"} },
+	} {
+		bad := task
+		edit(&bad)
+		if bad.Check() == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
