@@ -18,13 +18,13 @@ const (
 
 // Commands that read their words or their input as code. Those of callers run the command that stands behind their options.
 const (
-	callers       = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt taskset srun mpirun xargs "
+	callers       = " command builtin exec env sudo doas nice nohup timeout time stdbuf setsid ionice chrt taskset srun mpirun xargs setpriv unshare nsenter chroot numactl fakeroot systemd-run "
 	carriers      = " docker podman kubectl ssh apptainer singularity chroot nsenter unshare busybox "
 	evaluators    = " eval let trap alias unset read mapfile readarray complete compgen bind "
 	optionRunners = " su runuser sg flock script "
 	foreignShells = " csh tcsh fish nu elvish xonsh pwsh rc es "
 	resplitters   = " ssh rsh mosh pdsh parallel watch sbatch tmux screen "
-	inputRunners  = " at batch sbatch qsub bsub rsh ssh source . "
+	inputRunners  = " at batch sbatch qsub bsub rsh ssh su runuser parallel source . "
 )
 
 func among(set, word string) bool {
@@ -45,6 +45,9 @@ func commandAt(words []string) int {
 // Words that are not known before the command runs are empty.
 func readingOf(words []string, at int) reading {
 	c := commandAt(words)
+	if splitsString(words, at) {
+		return asCode
+	}
 	if c >= len(words) || at <= c {
 		return asText
 	}
@@ -65,6 +68,39 @@ func readingOf(words []string, at int) reading {
 		return asWords
 	}
 	return asText
+}
+
+// splitsString reports whether a word is the command line of `env -S`.
+func splitsString(words []string, at int) bool {
+	if at >= len(words) || !among(" env ", words[0]) {
+		return false
+	}
+	for k := 1; k <= at; k++ {
+		if strings.HasPrefix(words[k], "-S") && (k == at || len(words[k]) == 2 && k+1 == at) || strings.HasPrefix(words[k], "--split-string") && k == at {
+			return true
+		}
+	}
+	return false
+}
+
+// xargsRuns reports whether xargs puts its input into a script, as in `xargs -I% sh -c '%'`.
+func xargsRuns(words []string) bool {
+	k := scriptArgument(words)
+	for i, w := range words {
+		if !among(" xargs ", w) || k < i {
+			continue
+		}
+		for j := i + 1; j < k; j++ {
+			mark, found := strings.CutPrefix(words[j], "-I")
+			if found && mark == "" {
+				mark = words[j+1]
+			}
+			if found && mark != "" && strings.Contains(words[k], mark) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func containsBehind(words []string, c int, prefix string) bool {
@@ -95,6 +131,9 @@ func scriptOption(words []string, from, at int) int {
 // runsInput reports whether a command reads its standard input as a script.
 func runsInput(words []string) bool {
 	c := commandAt(words)
+	if xargsRuns(words) {
+		return true
+	}
 	if c >= len(words) {
 		return false
 	}
@@ -114,7 +153,7 @@ func runsInput(words []string) bool {
 			return true
 		case !strings.HasPrefix(w, "-") || w == "-":
 			operands = append(operands, w)
-		case strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.Contains(w, "c") && (among(shells, name) || among(foreignShells, name)):
+		case strings.HasPrefix(w, "-") && !strings.HasPrefix(w, "--") && strings.Contains(w, "c") && (among(shells, name) || among(foreignShells, name) || among(optionRunners, name)):
 			return false
 		}
 	}
@@ -123,7 +162,7 @@ func runsInput(words []string) bool {
 	default:
 		return false
 	}
-	if len(operands) == 0 {
+	if len(operands) == 0 || among(" su runuser ", name) {
 		return true
 	}
 	first := operands[0]
@@ -149,13 +188,111 @@ func runsFile(words []string) bool {
 	return c < len(words) && (among(shells, words[c]) || among(foreignShells, words[c]) || words[c] == "source" || words[c] == ".")
 }
 
-// literals gives the words of a command without their quotes; what holds an expansion is empty.
+// literals gives the words of a command without their quotes; what holds an expansion is empty, but for one that names a shell,
+// like "$SHELL".
 func literals(args []*syntax.Word) []string {
 	words := make([]string, len(args))
 	for i, w := range args {
-		words[i], _ = literal(w.Parts)
+		text, ok := literal(w.Parts)
+		if !ok && i == 0 && namesShell(w) {
+			text = "sh"
+		}
+		words[i] = text
 	}
 	return words
+}
+
+func namesShell(w *syntax.Word) bool {
+	found := false
+	syntax.Walk(w, func(n syntax.Node) bool {
+		if l, ok := n.(*syntax.Lit); ok {
+			name := strings.ToLower(l.Value)
+			found = found || name == "shell" || among(shells, name)
+		}
+		return true
+	})
+	return found
+}
+
+// evaluated are variables of which shells run the value.
+const evaluated = " BASH_ENV ENV PROMPT_COMMAND PS0 PS1 PS2 PS4 "
+
+// follow looks at variables that a placeholder's value is assigned to: arithmetic would evaluate it, eval and sh -c would run it.
+func (s *script) follow(file *syntax.File) {
+	from := map[string][]int{} // the placeholders of a variable
+	syntax.Walk(file, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.Assign:
+			if n.Name != nil && n.Value != nil {
+				from[n.Name.Value] = append(from[n.Name.Value], s.within(n.Value)...)
+			}
+		case *syntax.WordIter:
+			for _, w := range n.Items {
+				from[n.Name.Value] = append(from[n.Name.Value], s.within(w)...)
+			}
+		}
+		return true
+	})
+	use := func(n syntax.Node, do func(h *hole, name string)) {
+		syntax.Walk(n, func(n syntax.Node) bool {
+			if l, ok := n.(*syntax.Lit); ok {
+				for _, i := range from[l.Value] {
+					do(&s.holes[i], l.Value)
+				}
+			}
+			return true
+		})
+	}
+	number := func(h *hole, _ string) { h.plain = true }
+	syntax.Walk(file, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.ArithmExp, *syntax.ArithmCmd, *syntax.LetClause, *syntax.CStyleLoop:
+			use(n, number)
+		case *syntax.BinaryTest:
+			if n.Op >= syntax.TsEql && n.Op <= syntax.TsGtr {
+				use(n, number)
+			}
+		case *syntax.CallExpr:
+			words := literals(n.Args)
+			k := scriptArgument(words)
+			for i, w := range n.Args {
+				if i > 0 && (i == k || readingOf(words, i) == asCode && !among(" unset read ", words[commandAt(words)])) && !allQuoted(w) {
+					use(w, func(h *hole, name string) {
+						if h.flaw == nil {
+							h.flaw = h.refuse("in the variable "+name+", of which a command runs the value as code", `Give it to that script as an argument, like sh -c '... "$1"' sh {`+h.key+"}.")
+						}
+					})
+				}
+			}
+		}
+		return true
+	})
+}
+
+// allQuoted reports whether a word has no expansion, like '...$x...'.
+func allQuoted(w *syntax.Word) bool {
+	_, ok := literal(w.Parts)
+	return ok
+}
+
+// within lists the placeholders in a part of the script.
+func (s *script) within(n syntax.Node) (holes []int) {
+	syntax.Walk(n, func(n syntax.Node) bool {
+		text := ""
+		switch n := n.(type) {
+		case *syntax.Lit:
+			text = n.Value
+		case *syntax.SglQuoted:
+			text = n.Value
+		}
+		for i := range s.holes {
+			if strings.Contains(text, s.holes[i].mark) {
+				holes = append(holes, i)
+			}
+		}
+		return true
+	})
+	return holes
 }
 
 func literal(parts []syntax.WordPart) (string, bool) {

@@ -142,6 +142,7 @@ func (s *script) parse(d syntax.LangVariant) {
 			h.flaw = h.refuse("in a place that is not understood", "Give the value to a program as an argument.")
 		}
 	}
+	s.follow(file)
 	s.findTail(file)
 }
 
@@ -251,6 +252,9 @@ func (h *hole) classify(stack []syntax.Node, before string) {
 				deny("in arithmetic, where its value could be run as code", "Let a program do the arithmetic, like expr {"+h.key+"} + 1.")
 			}
 		case *syntax.Assign:
+			if n.Name != nil && among(evaluated, n.Name.Value) {
+				deny("in "+n.Name.Value+", of which shells run the value", "Leave it out there.")
+			}
 			if n.Value == nil || next != syntax.Node(n.Value) {
 				if _, array := next.(*syntax.ArrayExpr); !array {
 					deny("in the name of a variable", "Names can't be values of a sweep.")

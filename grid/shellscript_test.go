@@ -53,6 +53,7 @@ printf %s "$1"
 E
 `, "", ""},
 	{`printf '%s\n' {v} | grep -e '' -e sh -e bash | (x=$(cat; echo .); printf %s "$x")`, "", "\n."},
+	{`echo {v} | xargs -I% printf ''; x={v}; sh -c 'printf %s "$1"' sh "$x"`, "", ""},
 	{`env A=1 nice printf %s {v}`, "", ""},
 	{`printf %s {v} | cat - /dev/null | dd 2> /dev/null`, "", ""},
 }
@@ -72,6 +73,9 @@ var refused = []string{
 	"docker exec -i c sh <<EOF\n{v}\nEOF", "ssh host 'bash -s' <<EOF\n{v}\nEOF", "sbatch <<EOF\n{v}\nEOF", "env A=1 dash <<EOF\n{v}\nEOF", "bash - <<EOF\n{v}\nEOF",
 	`command eval "echo {v}"`, `builtin eval {v}`, `\eval {v}`, `"eval" {v}`, `'ev'al {v}`, `command trap "{v}" EXIT`, `mapfile -C "echo {v}" -c 1 a < /etc/passwd`, `complete -C {v} y`,
 	`su -c "echo {v}"`, `su root -c "echo {v}"`, `flock lock -c "echo {v}"`, `script -qc "echo {v}" /dev/null`, `env X=1 su -c {v}`, `runuser --command="{v}" root`, `csh -c {v}`, `fish -c 'echo {v}'`,
+	"su - <<EOF\n{v}\nEOF", "setpriv sh <<EOF\n{v}\nEOF", `echo {v} | xargs -I% sh -c "echo %"`, `xargs -I {} sh -c {} <<< "echo {v}"`, `env -S "sh -c {v}"`, `echo {v} | parallel`,
+	`$SHELL -c "echo {v}"`, `"${SHELL:-bash}" -c "{v}"`, `$(command -v bash) -c "echo {v}"`, `ENV={v} sh -i`, `export BASH_ENV={v}; bash -c true`, `PS4='{v}' bash -xc true`,
+	`x={v}; eval "$x"`, `x={v}; sh -c "echo $x"`, `for x in a {v}; do eval echo $x; done`,
 	`rbash -c 'echo {v}'`, `echo $'{v}'`, `echo $"{v}"`, `{v}=1`, `x{v}=1; echo`, `{v}() { :; }; echo`, `for {v} in a; do :; done; echo`, `echo "$x{v}"`, `echo $x{v}`, `set -- a; echo "$1{v}"`,
 	`echo "{v}`, `echo {v})`, `if {v}`,
 }
@@ -196,6 +200,7 @@ func TestOptionsBehindLastCommand(t *testing.T) {
 func TestReadAgain(t *testing.T) {
 	for _, task := range []Task{
 		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"}, {Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},
+		{Shell: "n={v}; echo $((n * 2))"}, {Shell: "for n in {v}; do [[ $n -gt 1 ]]; done"}, {Shell: "n={v}; while ((n > 1)); do :; done; train"},
 		{Command: []string{"ssh", "host", "train {v}"}}, {Command: []string{"ssh", "host", "train"}}, {Command: []string{"env", "A=1", "ssh", "host", "train", "{v}"}},
 	} {
 		if err := task.CheckCommand([]string{"v"}); err != nil {
