@@ -8,7 +8,7 @@ import (
 // Link is this machine's own way to the others, as its kernel sees it.
 type Link struct {
 	own  netip.Addr
-	seen bool // an interface had the address: it is no translated one
+	seen bool // an interface had the address, so it is not a translated (NAT) address
 }
 
 // NewLink looks at the interface that has this address.
@@ -19,8 +19,8 @@ func NewLink(address string) *Link {
 	return l
 }
 
-// Up reports whether the interface is up and has a carrier, and whether there is a route to one of the others. What can't be told
-// counts as so.
+// Up reports whether the interface is up and has a carrier, and whether there is a route to one of the others. If
+// that can't be determined, the link counts as up.
 func (l *Link) Up(others []string) bool {
 	if !l.carrier() {
 		return false
@@ -60,5 +60,5 @@ func (l *Link) carrier() bool {
 			}
 		}
 	}
-	return !l.seen // an address that is gone is trouble of this machine; one that was never there is a router's
+	return !l.seen // an address that was removed is this machine's problem; one that was never here belongs to a router
 }

@@ -37,7 +37,7 @@ func CheckProject(name string) error {
 	return nil
 }
 
-// CheckLabel says why a text can't be a name for people, which what stands for: it is one short line. An empty one is no error.
+// CheckLabel says why a text can't be a name for people, which messages call what: it must be one short line. An empty label is allowed.
 func CheckLabel(what, text string) error {
 	switch {
 	case !utf8.ValidString(text):
@@ -63,7 +63,7 @@ func Relative(p string) bool {
 	return p != "" && !path.IsAbs(p) && !slices.Contains(strings.Split(p, "/"), "..")
 }
 
-// CheckPattern says why a text is no pattern of files below a trial's folder.
+// CheckPattern says why a text is not a valid pattern of files below a trial's folder.
 func CheckPattern(p string) error {
 	switch {
 	case p == "" || !doublestar.ValidatePattern(p):
@@ -74,7 +74,7 @@ func CheckPattern(p string) error {
 	return nil
 }
 
-// CheckRegex says why a text is no regular expression that gives metrics.
+// CheckRegex says why a text is not a regular expression that yields metrics.
 func CheckRegex(text string) error {
 	re, err := regexp.Compile(text)
 	if err != nil {
@@ -87,8 +87,8 @@ func CheckRegex(text string) error {
 	return nil
 }
 
-// Check says why a task can't be run by anybody. A project's loader finds the same with its place; this is for what comes from
-// elsewhere, over the API mostly.
+// Check says why no node can run a task. A project's loader finds the same problems with their line numbers; Check is for tasks from
+// elsewhere, mostly over the API.
 func (t *Task) Check() error {
 	if t.Name == "" {
 		return flawf("Give it one.", "the task has no name")
@@ -179,7 +179,7 @@ func (t *Task) checkTimes() error {
 	return nil
 }
 
-// Check says why a policy of retries names what there is not.
+// Check says why a retry policy is invalid.
 func (r Retries) Check() error {
 	for class, n := range r {
 		if !slices.Contains(SettableClasses(), class) {

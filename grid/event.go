@@ -31,7 +31,7 @@ type Event struct {
 	Attempt int       `json:"a,omitempty"`
 	Run     string    `json:"r,omitempty"` // unique among all runs of the cluster, also when two share an attempt number
 	Time    int64     `json:"t"`           // when it happened, microseconds since 1970
-	Lease   uint64    `json:"l,omitempty"` // with Released: sequence of the lease in the queue, for masters that know no LeaseID
+	Lease   uint64    `json:"l,omitempty"` // with Released: sequence of the lease in the queue, for masters that do not know LeaseID
 	LeaseID LeaseID   `json:"d,omitempty"` // with Released: the lease
 	Result  *Result   `json:"x,omitempty"` // with Finished, Fenced and Reconnected
 	Metrics Metric    `json:"m,omitempty"` // with Metrics

@@ -2,8 +2,8 @@ package grid
 
 import "time"
 
-// Owner says whose fault a failure is. What happens next follows from it: only what the trial itself or its user caused is ever
-// booked on the trial.
+// Owner says who is responsible for a failure, which decides what happens next: only failures that the trial itself or its user caused
+// count against the trial.
 type Owner string
 
 // The owners of failures.
@@ -15,7 +15,7 @@ const (
 	OwnerUser           Owner = "user"           // asked for by a person
 )
 
-// Failure is all that depends on the class of a failed attempt. No other code decides by class.
+// Failure holds everything that depends on the class of a failed attempt. No other code decides by class.
 type Failure struct {
 	Class Class
 	Owner Owner
@@ -39,13 +39,13 @@ type Failure struct {
 // MaxBackoff bounds the wait before any attempt.
 const MaxBackoff = time.Minute
 
-// nodeRetries bounds how often a trial may be running when its node fails under it. It is far above what happens to a trial that is
-// not to blame, and has one that takes down whatever runs it come to an end.
+// nodeRetries bounds how often a trial may be running when its node fails under it. The bound is far above what an innocent
+// trial experiences, and it ends a trial that takes down every node that runs it.
 const nodeRetries = 100
 
 // failures is the table of failure classes.
 //
-// A trial that was not to blame runs again at once after ClassLost, ClassCrash and ClassHalt. After ClassNode it waits a little: its
+// A trial that is not responsible runs again at once after ClassLost, ClassCrash and ClassHalt. After ClassNode it waits a little: its
 // node needs time to recover, and another node may be free meanwhile.
 var failures = [...]Failure{
 	{Class: ClassExit, Owner: OwnerTrial, Backoff: 100 * time.Millisecond, Counted: true, Settable: true},

@@ -39,7 +39,7 @@ const (
 	inDouble              // double quotes
 	inSingle              // single quotes
 	inHere                // the text of a here-document
-	inText                // a comment, or behind a backslash: it is no placeholder there
+	inText                // a comment, or after a backslash: not a placeholder there
 )
 
 // Bounds of a script, whoever it comes from: its parser calls itself for what is nested, and takes time for each placeholder.
@@ -90,7 +90,7 @@ func readScript(text string, known func(key string) bool, dialects ...syntax.Lan
 	return first
 }
 
-// mark replaces `{key}` by words that are nowhere else in the script. `${key}` and `{{key}}` are none.
+// mark replaces each `{key}` with a word that occurs nowhere else in the script. `${key}` and `{{key}}` are not placeholders.
 func mark(text string, known func(string) bool) *script {
 	s := &script{}
 	stem := "mlfvalue"

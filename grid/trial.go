@@ -156,7 +156,7 @@ func (t *Trial) fence(e *Event) Change {
 	return Retry
 }
 
-// reconnect has an attempt that was taken for lost give the trial its state again. Whatever ran in its place is fenced.
+// reconnect makes an attempt that was considered lost give the trial its state again. All runs in its place are fenced.
 func (t *Trial) reconnect(e *Event) Change {
 	away := t.away(e.Run)
 	current := t.State == Running && t.Run == e.Run
@@ -186,7 +186,7 @@ func (t *Trial) away(run string) int {
 	return -1
 }
 
-// takeBack has a run that was away not count as a failure.
+// takeBack makes a run that was away no longer count as a failure.
 func (t *Trial) takeBack(i int) {
 	class := t.Away[i].Class
 	failures := maps.Clone(t.Failures)

@@ -56,8 +56,8 @@ func (o *Objects) Has(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
-// Delete removes an object, and what a crash may have left of uploads of this name; it is no error when there is nothing. Uploads
-// that are under way go on.
+// Delete removes an object, and what a crash may have left of uploads of this name; it is not an error if nothing exists. Uploads
+// in progress continue.
 func (o *Objects) Delete(ctx context.Context, name string) error {
 	if err := o.store.purge(ctx, o.bucket, metaSubject(o.bucket, name)); err != nil {
 		return err

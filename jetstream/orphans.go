@@ -84,7 +84,7 @@ func sweepOfArtifact(subject string) grid.SweepID {
 	return grid.SweepID(untoken(parts[4]))
 }
 
-// exists reports whether there is a record of this id, be it one that this program can't read.
+// exists reports whether there is a record of this id, even one that this program can't read.
 func (r *Records) exists(ctx context.Context, id grid.SweepID) (bool, error) {
 	msg, err := r.last(ctx, recordSubject(id))
 	switch {

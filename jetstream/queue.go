@@ -48,7 +48,7 @@ type Lease struct {
 	Attempt int
 	Shape   string // names the queue: leases of one shape need the same resources
 	ID      grid.LeaseID
-	Updates int // of the sweep when this was leased: whoever knows of fewer must not run it with older files
+	Updates int // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
 }
 
 // wireLease is a lease in the stream. The shape is in the subject.

@@ -103,7 +103,7 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 // leastLostAfter is about as long as the nodes need to agree that one is silent.
 const leastLostAfter = 2 * time.Second
 
-// outage is what a master makes of nodes that it does not hear of.
+// outage returns how a master treats nodes that it does not hear from.
 func (c *Cluster) outage() master.Outage {
 	return master.Outage{LostAfter: c.LostAfter, Patience: c.Patience, Reconcile: c.Reconcile}
 }

@@ -224,7 +224,7 @@ func (c *Contact) explain(err error) error {
 	return &api.Error{Msg: what.Msg + last, Hint: what.Hint + "; " + alone}
 }
 
-// patience is how long a session waits for a master that went away, be it that its machine is started anew, and how often it tries.
+// patience is how long a session waits for a master that went away, which covers a restart of its machine; it also gives how often it tries.
 const (
 	patience      = time.Hour
 	patientTry    = 500 * time.Millisecond

@@ -42,7 +42,7 @@ const (
 	// downTime bounds the wait for the node of a cluster while no process has its folder: a service starts one that has ended
 	// in less.
 	downTime = 5 * time.Second
-	// noticeTime is how long a wait is not worth a word.
+	// noticeTime is how long a wait may take before it is reported.
 	noticeTime = time.Second
 )
 

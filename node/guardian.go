@@ -27,7 +27,7 @@ const (
 	dismissTime = time.Second
 )
 
-// guarded is the executor of a node whose programs are to end with it. The kernel kills the programs themselves when the node
+// guarded is the executor of a node whose programs must end with it. The kernel kills the programs themselves when the node
 // dies (PR_SET_PDEATHSIG), whatever kills it; what they have started is killed by the guardian.
 type guarded struct {
 	*executor.Process
@@ -42,11 +42,11 @@ func (g *guarded) Slot() (executor.Slot, error) {
 	return g.Process.Slot()
 }
 
-// guardScript waits, as a shell since that takes hardly any memory, until the node says that all is well or is gone; in that case
-// it becomes this program. The program is named by a descriptor: its file may be another one by then.
+// guardScript waits until the node either dismisses it or is gone; then it becomes this program. It is a shell script because a shell
+// takes little memory. It names the program by a descriptor, since the file may have been replaced by then.
 const guardScript = `trap '' HUP INT TERM; cd /; if read -r _; then exit 0; fi; exec /proc/self/fd/3 "$@"`
 
-// newGuarded makes the executor. The returned func says that the node ends in good order.
+// newGuarded makes the executor. The returned func dismisses the guardian when the node ends in an orderly way.
 func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger) (_ *guarded, dismiss func()) {
 	var mu sync.Mutex
 	var line *os.File // the guardian reads what the node writes here; only the node has it open
@@ -76,7 +76,7 @@ func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger)
 			}
 			return cmd.Process.Pid, nil
 		})
-		if err != nil { // what a node that dies hard has started then waits for the next one
+		if err != nil { // then the next start of a node stops what a killed node has started
 			log.Warn("processes that programs start may outlive this node if it is killed", "err", err)
 			close(ended)
 		} else {
@@ -94,7 +94,7 @@ func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger)
 		if line == nil {
 			return
 		}
-		_, _ = line.WriteString("\n") // a guardian that is gone needs no word
+		_, _ = line.WriteString("\n") // the guardian may be gone already
 		line.Close()
 		select {
 		case <-ended:
@@ -103,8 +103,8 @@ func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger)
 	}
 }
 
-// ReapOrphans is the hidden command: it ends what the dead node of a state folder has left, from its arguments to the exit status.
-// When another node has the folder by now, that one has done so.
+// ReapOrphans is the hidden command, from its arguments to the exit status: it stops the processes that the dead node of a state folder
+// has left. If another node has the folder by now, that node has already done so.
 func ReapOrphans(args []string, stderr io.Writer) int {
 	f := flag.NewFlagSet(ReapCommand, flag.ContinueOnError)
 	f.SetOutput(stderr)

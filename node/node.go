@@ -267,8 +267,8 @@ func (n *Node) start(name string, run func(context.Context) error) {
 	})
 }
 
-// watchStore gives a part that fails when the store's connection has ended for good: nothing of the node works any more then, and
-// whoever runs it has to start it anew.
+// watchStore gives a part that fails when the store's connection has ended for good: no part of the node works any more then,
+// and it has to be started again.
 func watchStore(store *jetstream.Store) func(context.Context) error {
 	return func(ctx context.Context) error {
 		select {

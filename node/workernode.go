@@ -126,8 +126,8 @@ func (n *Node) noteRefused(refused bool) {
 	}
 }
 
-// Leave has a node that does not run take its credentials for worth nothing, as if its master had refused it: the next time it
-// joins it needs a token.
+// Leave invalidates the credentials of a node that is not running, as if its master had refused it: the node needs a token to join
+// again.
 func Leave(cfg Config) error {
 	if err := os.WriteFile(filepath.Join(trustDir(cfg.StateDir), refusedFile), nil, 0o600); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)

@@ -96,7 +96,7 @@ func firstFile(argv []string, cwd string) string {
 	return ""
 }
 
-// NotAProject names a folder that is no program's own; empty for others.
+// NotAProject names a folder that does not belong to one program; empty for others.
 func NotAProject(cwd string) string {
 	if sameFolder(cwd, string(filepath.Separator)) {
 		return "the root folder"

@@ -190,7 +190,7 @@ func (p *packer) large(f *os.File, it *item, info fs.FileInfo) error {
 	return nil
 }
 
-// clockTick is more than the steps of the clock that stamps files: a change within a step of the last one can't be told by its time.
+// clockTick is more than the steps of the clock that stamps files: two changes within one step have the same time.
 const clockTick = 20 * time.Millisecond
 
 // unchanged reports whether a file was surely not written between two looks at it.

@@ -61,7 +61,7 @@ func (c chain) decide(name string, folder bool) (*rules, *pattern) {
 	return nil, nil
 }
 
-// readRules reads an ignore file; nil is none. As git does, it follows no link in a folder that is packed.
+// readRules reads an ignore file; it returns nil without one. Like git, it follows no link in a folder that is packed.
 func readRules(at, file, base string) (*rules, error) {
 	f, err := os.OpenFile(at, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) {

@@ -428,7 +428,7 @@ func staysInside(name, link string) bool {
 	return filepath.IsLocal(filepath.Join(filepath.Dir(name), link))
 }
 
-// turnsBack reports whether a link goes up behind a name, as in a/../b. Where that leads can't be told from the text, because
+// turnsBack reports whether a link goes up behind a name, as in a/../b. The text does not say where that leads, because
 // the name may be a link too.
 func turnsBack(link string) bool {
 	down := false

@@ -104,7 +104,7 @@ func (p *Project) Task(name string) (*Definition, error) {
 	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name, strings.Join(p.Tasks(), ", "))
 }
 
-// met refuses a task that asks for what this version does not give. The others of its project run.
+// met refuses a task that asks for what this version does not offer. Other tasks of its project run.
 func (p *Project) met(t *task) error {
 	var problems grid.Problems
 	for _, u := range t.Unmet() {

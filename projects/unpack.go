@@ -29,7 +29,7 @@ const (
 
 // Unpack writes the files of a bundle into dir, an empty folder, with their modes and times. Names and links that leave dir,
 // devices, names that come twice, and names whose folder has not come before are refused. The digest is of all but the times, so
-// that it stays the same when a folder is checked out anew.
+// that it stays the same when a folder is checked out again.
 func Unpack(r io.Reader, dir string) (contents string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {

@@ -72,12 +72,12 @@ func (s *Stopping) chosen(m *machine) bool {
 	return len(s.Hosts) == 0 || slices.Contains(s.Hosts, m.Name) || slices.Contains(s.Hosts, m.Address)
 }
 
-// swept is what `mlfnode sweeps --json` prints of a sweep, as far as it is of use here.
+// swept holds the fields of `mlfnode sweeps --json` that are needed here.
 type swept struct {
 	Running int64 `json:"running"`
 }
 
-// survey looks what runs and what is kept on the machines. It notes what is running, and gives what a purge would lose.
+// survey finds what runs and what is stored on the machines. It notes running trials and returns what a purge would lose.
 func (r *run) survey(ctx context.Context) (losses []string) {
 	kept := map[*machine]string{}
 	r.each(r.machines, func(m *machine) {

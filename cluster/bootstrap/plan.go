@@ -12,7 +12,7 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// OtherRole says that a machine has another role than it is to have.
+// OtherRole reports a machine whose role differs from the one in cluster.yaml.
 func OtherRole(node, has, wanted string) *shell.Problem {
 	p := &shell.Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, but cluster.yaml makes it a %s", has, node, wanted)}
 	if has == string(Master) {
@@ -33,8 +33,8 @@ func OtherCluster(node, master string) *shell.Problem {
 		"leave it out; or use another folder there with -r, and other ports; or take it away from that cluster with --take")
 }
 
-// agrees reports whether no machine has another role than it is to have: else nothing is done on any of them, for a half of a
-// change of roles is a cluster without a master. Machines of other clusters are refused one by one.
+// agrees reports whether no machine has a role other than the one that cluster.yaml gives it. Otherwise nothing is done on any machine:
+// half of a change of roles is a cluster without a master. Machines of other clusters are refused individually.
 func (r *run) agrees(boss *machine) bool {
 	agreed := true
 	for _, m := range r.machines {
@@ -61,8 +61,8 @@ func (r *run) agrees(boss *machine) bool {
 	return agreed
 }
 
-// foreign reports whether a worker is known to be of another cluster than the master is, or will make. One whose master was made
-// anew at the same place comes back to it.
+// foreign reports whether a worker is known to belong to a different cluster than the master's. A worker whose
+// master was set up again at the same address may join it again.
 func (r *run) foreign(m, boss *machine) bool {
 	if r.Take || !m.seen.Joined || m.seen.Cluster == "" || boss.facts == nil || boss.seen != nil && boss.seen.Cluster == m.seen.Cluster {
 		return false
@@ -226,7 +226,7 @@ func (r *run) dismiss(ctx context.Context, boss *machine) {
 	}
 }
 
-// fail has all machines that are well have the same problem.
+// fail records the same problem for all machines that have none.
 func (r *run) fail(boss *machine, workers []*machine, err error) {
 	all := workers
 	if boss != nil {

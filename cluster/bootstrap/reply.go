@@ -57,7 +57,7 @@ func readReply(out string) (*Reply, error) {
 	return r, nil
 }
 
-// check refuses a reply whose names, digests and kinds are none.
+// check refuses a reply with invalid names, digests or kinds.
 func (r *Reply) check() error {
 	problems := []error{checkName(r.Renamed)}
 	for _, name := range r.Missing {
@@ -75,7 +75,7 @@ func (r *Reply) check() error {
 	return errors.Join(problems...)
 }
 
-// checkName refuses what is no name of a node; an empty one stands for none.
+// checkName refuses text that is not a valid node name; an empty name is allowed.
 func checkName(name string) error {
 	if name == "" {
 		return nil
@@ -97,7 +97,7 @@ func checkWord(what, word string, known ...string) error {
 	return nil
 }
 
-// checkEndpoint refuses what is not IP:PORT.
+// checkEndpoint refuses text that is not IP:PORT.
 func checkEndpoint(text string) error {
 	host, port, err := net.SplitHostPort(text)
 	if err == nil {

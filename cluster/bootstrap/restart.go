@@ -54,7 +54,7 @@ func (r *run) choose(names []string) ([]*machine, error) {
 	return chosen, nil
 }
 
-// named refuses names that are no machine's.
+// named refuses names that belong to no machine.
 func (r *run) named(names []string) error {
 	for _, name := range names {
 		if !slices.ContainsFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name }) {

@@ -291,7 +291,7 @@ func (r *run) approach(ctx context.Context, m *machine) {
 		})
 }
 
-// furnish brings the program to a machine, and the project.
+// furnish copies the program and the project to a machine.
 func (r *run) furnish(ctx context.Context, m *machine) {
 	if m.removed {
 		return

@@ -178,8 +178,9 @@ func (a *app) tokenText(ctx context.Context, file string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// daemon runs a node until a signal ends it, which a second one hastens. SIGHUP rereads node.yaml, unless the terminal is gone; SIGUSR2 ends the agent alone, because another one follows
-// in a moment and takes over its trials. So it is whenever the agent ends by itself: trials end only when somebody asked for that.
+// daemon runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads node.yaml, unless the terminal is gone.
+// SIGUSR2 ends only the agent, because another one follows in a moment and takes over its trials. The same holds whenever the agent ends
+// by itself: trials end only when somebody asked for that.
 func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
 	cfg, err := a.nodeSettings(f)
 	if err != nil {
@@ -217,7 +218,7 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx))
 			if !replaced {
 				n.Stop()
-				go a.hasten(n, signals, stopped)
+				go a.forceStop(n, signals, stopped)
 			}
 			cfg.Logger.Info("node ends", "signal", sig.String())
 			a.warn(tell.Stopping("the node ends"))

@@ -175,7 +175,7 @@ func (p *plan) checkProgram(added []string) error {
 	return nil
 }
 
-// program is the name of the program that each trial runs; ok is false where that can't be told before.
+// program returns the name of the program that each trial runs; ok is false where that is unknown before the trial runs.
 func (p *plan) program() (name string, ok bool) {
 	if len(p.task.Command) == 0 || len(p.task.Setup) > 0 || p.task.Image != "" {
 		return "", false

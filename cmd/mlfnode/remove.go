@@ -141,7 +141,7 @@ func atRestFor(ctx context.Context, c *api.Client, age time.Duration) ([]api.Swe
 	return old, nil
 }
 
-// agreeToRemove asks on the terminal.
+// agreeToRemove asks for confirmation on the terminal.
 func (a *app) agreeToRemove(ctx context.Context, chosen []api.Sweep) error {
 	for _, v := range chosen {
 		left := ""

@@ -34,7 +34,7 @@ var (
 )
 
 // obey does what signals ask for, until over is closed; stop ends the watching. Alone, Ctrl-C pauses and the second one kills; a
-// terminal that is gone, a machine that goes down and output that nobody reads kill at once. Whoever insists after that ends the
+// closed terminal, a machine that shuts down and output that nobody reads kill at once. A further signal after that ends the
 // process.
 func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signals <-chan os.Signal, over <-chan struct{}) {
 	answers := make(chan error, 4)
@@ -48,7 +48,7 @@ func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signa
 			if sig == syscall.SIGPIPE && !outputClosed() {
 				continue // it was a connection
 			}
-			n, insists := f.stops.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // others come more than once by themselves
+			n, insists := f.stops.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // other signals may be repeated by the system
 			switch {
 			case !f.node().Hosting() && n == 1:
 				go func() {
@@ -80,7 +80,7 @@ func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signa
 	}
 }
 
-// order has the node do something to the sweep. That the sweep has ended meanwhile is no error.
+// order asks the node to act on the sweep. It is not an error if the sweep has ended meanwhile.
 func (f *follower) order(ctx context.Context, act func(context.Context, grid.SweepID) (api.Done, error)) error {
 	ctx, stop := context.WithTimeoutCause(ctx, orderTime, errors.New("the node does not answer"))
 	defer stop()
@@ -129,8 +129,8 @@ func outputClosed() bool {
 	return err == nil && n > 0 && (fds[0].Revents|fds[1].Revents)&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
-// hasten has a node that stops kill its programs when one insists, and ends this process at the next try.
-func (a *app) hasten(n *node.Node, signals <-chan os.Signal, stopped <-chan struct{}) {
+// forceStop handles further signals while the node stops: the first one kills its programs, the next one ends this process.
+func (a *app) forceStop(n *node.Node, signals <-chan os.Signal, stopped <-chan struct{}) {
 	for insisted := false; ; {
 		var sig os.Signal
 		select {

@@ -231,7 +231,7 @@ func bundled(p *projects.Project, dir string) (*bootstrap.Files, error) {
 	return bootstrap.ReadFiles(p.Name, dir)
 }
 
-// makeFoldersWritable lets the folder be removed by whoever made it.
+// makeFoldersWritable makes the folder removable by its owner.
 func makeFoldersWritable(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {

@@ -232,7 +232,7 @@ func (w *work) fits(ctx context.Context, cfg node.Config) error {
 		return nil
 	}
 	old := w.currentSeed()
-	for _, seed := range want.Seeds { // the master that this machine has had was made anew
+	for _, seed := range want.Seeds { // the master of this machine was set up again
 		if address, err := node.WithPort(seed, node.DefaultAPIPort); err == nil && address == old {
 			return nil
 		}

@@ -50,7 +50,7 @@ func nested(dir string) bool {
 }
 
 // tidy removes what an attempt has made below the slot's cgroup, so that the next one finds none of it. On v2 the cgroup
-// itself is made anew: a program that divides it may have passed controllers on, and then nothing can be started in it.
+// itself is created again: a program that divides it may have passed controllers on, and then nothing can be started in it.
 func (c *cage) tidy() error {
 	if c == nil {
 		return nil

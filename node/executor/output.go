@@ -17,7 +17,7 @@ import (
 //
 // The slot's own thread carries while it waits for the end of the program, so a program that prints nothing costs no other
 // thread anything. It keeps a writing end of each pipe: the end of the program then makes no reader wake up, and what a pipe
-// holds once the tree is gone is all that there will ever be, whoever else has the pipe open.
+// holds once the tree is gone is the complete output, even if another process still has the pipe open.
 type output struct {
 	process *Process
 	streams [2]stream // Stdout and Stderr; one that both share is the first
@@ -57,7 +57,7 @@ const (
 	stallLook = 100 * time.Millisecond
 	// stallTime is how long a program waits for a file that can't be written, as on a full disk, before its output is cut.
 	stallTime = 10 * time.Second
-	// tailSize is how much of the end of cut output is kept, for whoever looks for last words or for a last metric.
+	// tailSize is how much of the end of cut output is kept, to find the last lines or a last metric in.
 	tailSize = 32 << 10
 	// endLook and lastEndLook are the pauses between looks at a program where the kernel does not tell its end on a pidfd.
 	endLook     = time.Millisecond
@@ -247,7 +247,7 @@ func (o *output) hold(err error) bool {
 	return true
 }
 
-// finish moves what the pipes hold, once the tree is gone. What others still write to them is none of the attempt's.
+// finish moves what the pipes hold, once the tree is gone. What other processes still write to them does not belong to the attempt.
 func (o *output) finish() {
 	o.over = true
 	fds := o.watched()

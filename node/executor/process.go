@@ -134,7 +134,7 @@ func (p *Process) StartHelper(start func() (pid int, err error)) error {
 	}
 	_, err := p.kin.bear(start)
 	if err == nil {
-		p.kin.active.Add(-1) // it is known as no orphan, and is no attempt
+		p.kin.active.Add(-1) // it is known not to be an orphan, and it is not an attempt
 	}
 	return err
 }

@@ -152,8 +152,8 @@ func scanCandidate(rows *sql.Rows) (c candidate, err error) {
 	return c, err
 }
 
-// orderBy orders by an expression: numbers first, then texts, then what is missing, in both directions. What is no number has no
-// place in an order of numbers.
+// orderBy orders by an expression: numbers first, then texts, then what is missing, in both directions. A value that is not a
+// number has no place in an order of numbers.
 func (l *list) orderBy(expr string) string {
 	return fmt.Sprintf("CASE typeof(%s) WHEN 'null' THEN 2 WHEN 'text' THEN 1 ELSE 0 END, %s%s", expr, expr, l.direction())
 }

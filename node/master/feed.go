@@ -46,7 +46,7 @@ func newFeed(s *grid.Sweep) *feed {
 // the latter that no restored lease covers belong to leases that no longer exist.
 func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 	for _, r := range terminal {
-		f.done.Add(r.Lo, min(r.Hi, f.count)) // what lies behind is no trial of this sweep
+		f.done.Add(r.Lo, min(r.Hi, f.count)) // what lies beyond is not a trial of this sweep
 		f.taken.Add(r.Lo, min(r.Hi, f.count))
 	}
 	for i := range open {

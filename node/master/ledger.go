@@ -19,7 +19,7 @@ type ledger struct {
 	stopped map[grid.LeaseID]grid.NodeID // not known any more, and what runs under them is to stop
 }
 
-// claim is a node's word that it holds a lease.
+// claim is a node's statement that it holds a lease.
 type claim struct {
 	node       grid.NodeID
 	deliveries int    // by the queue
@@ -142,7 +142,7 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 	return open
 }
 
-// headStart is how much longer an attempt must have run than that of a lease's holder to be taken for the first one.
+// headStart is how much longer an attempt must have run than the lease holder's to count as the first one.
 const headStart = time.Second
 
 // longer reports whether a node has worked on a lease longer than its holder, which told so some time ago. The queue has handed

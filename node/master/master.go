@@ -56,7 +56,7 @@ type Master struct {
 	ledger  *ledger
 	peers   *peers
 	pace    atomic.Int64 // how long nodes are to wait between reports
-	away    string       // why this master takes itself for the one that is away; owned by watchNodes
+	away    string       // why this master considers itself the one that is away; owned by watchNodes
 
 	submitting chan struct{}           // held by a submission, and by the removal of a bundle
 	doubts     map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting
@@ -109,7 +109,7 @@ func (m *Master) crashLimit() int {
 	return m.crashes
 }
 
-// SetOutage changes what is made of nodes that are not heard of.
+// SetOutage changes how silent nodes are treated.
 func (m *Master) SetOutage(o Outage) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

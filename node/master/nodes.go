@@ -137,14 +137,14 @@ func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting b
 	return true
 }
 
-// loss is how a node went.
+// loss says how a node was lost.
 type loss struct {
 	how  string
 	left bool // in good order: it has said what became of its attempts
 }
 
-// dying gives the nodes that have been lost since the last call. Silence counts from since at the earliest; nobody is judged
-// while this node is the one that is away, but those who said that they leave.
+// dying returns the nodes that have been lost since the last call. Silence counts from since at the earliest; while this node itself is
+// away, only nodes that announced that they leave are lost.
 func (p *peers) dying(now, since time.Time, away bool, gossip map[grid.NodeID]cluster.State, o *Outage) map[grid.NodeID]loss {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -305,7 +305,7 @@ func (m *Master) ask(ctx context.Context, node grid.NodeID) {
 	}
 }
 
-// judge has the loop take back what lost nodes held.
+// judge makes the loop take back what lost nodes held.
 func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 	gossip := map[grid.NodeID]cluster.State{}
 	for _, member := range m.cfg.Nodes.Members() {
@@ -328,7 +328,7 @@ func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 	}
 }
 
-// noteAway logs when this master begins or ends to take itself for the one that is away.
+// noteAway logs when this master starts or stops considering itself the one that is away.
 func (m *Master) noteAway(why string) {
 	if m.away == why {
 		return

@@ -10,7 +10,7 @@ import (
 	"mlfnode/jetstream"
 )
 
-// Outage says what a master makes of nodes that it does not hear of.
+// Outage configures how a master treats nodes that it does not hear from.
 type Outage struct {
 	LostAfter time.Duration // silence of a node after which its trials also start elsewhere
 	Patience  time.Duration // how long programs wait for an agent that has died, on a node that does not say so itself
@@ -24,15 +24,15 @@ const (
 	unheardLimit = 15 * time.Second
 	// refusalFresh is how long a refused connection says that the machine answers.
 	refusalFresh = time.Second
-	// stallLimit is how late the master may look at the nodes before it takes itself for the one that was away: it was stopped, or
+	// stallLimit is how late the master's check of the nodes may run before it considers itself the one that was away: it was stopped, or
 	// its machine slept.
 	stallLimit = time.Second
-	// majorityLimit is how long a master that hears of a minority of the others alone takes itself for the one that is cut off. Some
-	// of them may be dead after all, and be it that all were in one rack.
+	// majorityLimit is how long a master that hears from only a minority of the other nodes considers itself the one that is cut off. Some
+	// of them may be dead after all, for example because all were in one rack.
 	majorityLimit = time.Minute
 )
 
-// presence finds out whether it is this node that is away. Silence of the others counts from the end of that.
+// presence determines whether this node itself is away. The silence of other nodes counts from the end of that.
 type presence struct {
 	looked   time.Time
 	boot     time.Duration // of the clock that goes on while the machine sleeps, when it was looked
@@ -40,7 +40,7 @@ type presence struct {
 	minority time.Time     // since when most others are silent
 }
 
-// away reports whether this node takes itself for the one that is away, and why.
+// away reports whether this node considers itself the one that is away, and why.
 func (p *presence) away(now time.Time, linked bool, others, silent int) (why string) {
 	boot := bootTime()
 	late := max(now.Sub(p.looked), boot-p.boot)
@@ -98,7 +98,7 @@ func (p *peer) answers(now time.Time) bool {
 	return !p.refused.IsZero() && now.Sub(p.refused) < refusalFresh
 }
 
-// expect notes a node of which nothing has been heard in this life of the master, though it may run trials.
+// expect registers a node that has not been heard from since this master started, although it may run trials.
 func (p *peers) expect(node grid.NodeID, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,7 +107,7 @@ func (p *peers) expect(node grid.NodeID, now time.Time) {
 	}
 }
 
-// hears reports whether a node has been heard of of late, and is not about to restart.
+// hears reports whether a node has been heard from lately, and is not about to restart.
 func (p *peers) hears(node grid.NodeID, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

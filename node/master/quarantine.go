@@ -15,7 +15,7 @@ const (
 )
 
 // health tells broken nodes from broken programs. A node is to blame when trials fail at their start there, one after the other, that
-// run on another node: the very same trials, for the others of a sweep may run another program. A program that can't be started
+// run on another node: exactly the same trials, since other trials of the sweep may run a different program. A program that can't be started
 // anywhere is not the node's fault.
 type health struct {
 	strikes map[grid.NodeID]*strikes

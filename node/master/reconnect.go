@@ -143,7 +143,7 @@ func (b *back) look(ctx context.Context, run *jetstream.HeldRun, now time.Time) 
 	return nil
 }
 
-// fence has an attempt not give the result any more, since the one of another node goes on.
+// fence excludes an attempt from giving the result, because the attempt of another node continues.
 func (b *back) fence(run *jetstream.HeldRun, other grid.NodeID, now time.Time) {
 	b.batch.Events = append(b.batch.Events, grid.Event{
 		Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
@@ -151,7 +151,7 @@ func (b *back) fence(run *jetstream.HeldRun, other grid.NodeID, now time.Time) {
 	})
 }
 
-// settle has the lease held or stopped.
+// settle makes the lease held or stopped.
 func (b *back) settle(now time.Time) {
 	s, id := b.s, b.lease.ID
 	if len(b.goOn) == 0 {

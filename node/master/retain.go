@@ -27,7 +27,7 @@ func (m *Master) retain(ctx context.Context) error {
 	defer tick.Stop()
 	defer room.Stop()
 	m.removeOutdated(ctx)
-	m.removeOrphans(ctx, 0) // whoever has sent a bundle to an earlier life of the master sends it again
+	m.removeOrphans(ctx, 0) // a client that sent a bundle before this master started sends it again
 	for {
 		select {
 		case <-ctx.Done():

@@ -12,9 +12,9 @@ import (
 	"mlfnode/node/history"
 )
 
-// lose takes back what a lost node held, for others to run: its leases leave the queue, and what they did not bring to an end is
-// leased anew. Its running attempts are fenced; unless the node left, only until it is back with them. Trials of which a second
-// run would do harm wait for the node. What can't be stored now is taken back when the node is back.
+// lose takes back the leases of a lost node so that other nodes run its trials: the leases are deleted from the queue, and unfinished
+// trials are leased again. The running attempts are fenced; unless the node left, only until it returns with them. Trials of which a
+// second run would do harm wait for the node. What can't be stored now is settled when the node is back.
 func (s *state) lose(ctx context.Context, node grid.NodeID, l loss) {
 	class := grid.ClassCrash
 	if l.left {

@@ -19,7 +19,7 @@ const (
 	mayNothing access = iota
 	mayRead
 	mayAct
-	mayOwn // whoever reaches the socket in the master's state folder, or has an admin token
+	mayOwn // through the socket in the master's state folder, or with an admin token
 )
 
 // needs says what a request asks for. Tokens, keys and the registry of nodes are for the owner; joining needs a token of its

@@ -26,7 +26,7 @@ func printed(ref grid.LogRef, first uint64) api.Printed {
 	return p
 }
 
-// firstLog is the first message that the log stream still has; 0 where that can't be told.
+// firstLog returns the sequence of the first message that the log stream still has; 0 where that is unknown.
 func (m *Monitor) firstLog(ctx context.Context) uint64 {
 	first, err := m.cfg.Store.Logs.First(ctx)
 	if err != nil {

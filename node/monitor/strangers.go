@@ -9,7 +9,7 @@ import (
 )
 
 // strangers are the connections on which no token has been shown yet. There are at most limit of them: when another one comes, the
-// oldest ends. So whoever holds connections open keeps nobody with a token out.
+// oldest is closed. So clients without a token that hold connections open cannot keep out clients with one.
 type strangers struct {
 	limit int
 

@@ -18,7 +18,7 @@ import (
 var ErrExposed = errors.New("is open to other users")
 
 // Folder makes a folder for this user alone, or makes the one that is there so, and reports whether that changed it. A folder
-// with rights for others that holds files, and none that fits one of the patterns, is not touched, for it may be a home or a shared folder:
+// with rights for others that holds files, and none that fits one of the patterns, is not touched, because it may be a home or a shared folder:
 // then, and when it belongs to another user, the error wraps ErrExposed.
 func Folder(dir string, own ...string) (mended bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ID is a process of this machine or of another one. Its zero value is none.
+// ID is a process of this machine or of another one. The zero value means no process.
 type ID struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // clock ticks from the start of the machine to that of the process

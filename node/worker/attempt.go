@@ -194,7 +194,7 @@ func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) b
 	return true
 }
 
-// addMetrics reads the metrics. What a successful trial should have left and did not is no failure, and is said.
+// addMetrics reads the metrics. A metric that a successful trial should have left and did not is not a failure, but it is noted.
 func (a *attempt) addMetrics(r *grid.Result) {
 	var notes []string
 	r.Metrics, notes = a.gatherMetrics()

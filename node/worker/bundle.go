@@ -261,7 +261,7 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (dir, contents stri
 	return dir, contents, nil
 }
 
-// copyProject makes dir anew with the project's files, for a setup step to work in.
+// copyProject recreates dir with the project's files, for a setup step to work in.
 func copyProject(pristine, dir string) error {
 	if err := removeTree(dir); err != nil {
 		return err

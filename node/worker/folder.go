@@ -191,7 +191,7 @@ var umask = sync.OnceValue(func() fs.FileMode {
 	return 0o777 // unknown: each mode is set
 })
 
-// minCloned is the size from which a file is worth the attempt to share blocks.
+// minCloned is the size from which sharing blocks is attempted.
 const minCloned = 64 << 10
 
 // cannotClone is set once the file system has said that files can't share blocks. All folders of attempts are on one.
@@ -209,8 +209,8 @@ func cloned(out, in *os.File) bool {
 	return err == nil
 }
 
-// protect takes the write permission from what attempts share, so that a program that tries to change it fails instead of
-// changing what other trials see. (It can't keep root from it.)
+// protect removes the write permission from shared files, so that a program that tries to change one fails instead of changing what
+// other trials see. (It does not stop root.)
 func protect(dir string, share *projects.Shared) error {
 	entries, err := listFolder(dir, share)
 	if err != nil {

@@ -107,7 +107,7 @@ func (r *looseReader) ends() bool {
 	return r.at < len(r.b) && (r.b[r.at] == ',' || r.b[r.at] == '}')
 }
 
-// text reads a string. One that goes over the end of a line is none.
+// text reads a string. A string that continues past the end of a line is not accepted.
 func (r *looseReader) text() (string, bool) {
 	if r.at == len(r.b) {
 		return "", false

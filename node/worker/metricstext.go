@@ -311,7 +311,7 @@ func readRow(line string, comma rune) ([]string, error) {
 	return names, err
 }
 
-// areNames reports whether a line may be a header: names that are no numbers, each once. The first of several may be empty.
+// areNames reports whether a line may be a header: names that are not numbers, each once. The first of several may be empty.
 func areNames(names []string) bool {
 	seen := map[string]bool{}
 	for i, n := range names {

@@ -23,19 +23,19 @@ const (
 	longestPause = 30 * time.Second
 )
 
-// trouble keeps a node that can't run trials from burning through them: it is always free, so it would take most of them. After a
-// failure of the node itself nothing begins for a while. Then one attempt is tried; when it runs, all is as before, and when it fails,
-// the next pause is twice as long. The zero value is a node without trouble.
+// trouble makes a node that can't run trials back off. Such a node is always free, so it would take most trials. After a failure of the
+// node itself no attempt begins for a while. Then one is tried; if it runs, the trouble is over, and if it fails, the next pause is twice
+// as long. The zero value is a node without trouble.
 type trouble struct {
 	mu      sync.Mutex
-	level   int // failed tries in a row; 0 is no trouble
+	level   int // failed tries in a row; 0 without trouble
 	reason  string
 	since   time.Time // of the last failure
 	until   time.Time // nothing begins before
 	probing bool      // an attempt has been let through to find out
 }
 
-// admits reports whether an attempt may begin. In trouble it lets one through when the pause is over; whoever has asked must begin it,
+// admits reports whether an attempt may begin. In trouble it lets one through when the pause is over; the caller must begin it
 // or call giveUp.
 func (t *trouble) admits(now time.Time) bool {
 	t.mu.Lock()

@@ -48,7 +48,7 @@ const (
 	// stopTime bounds the last reports of a worker that stops.
 	stopTime = 20 * time.Second
 	// refusedTime is how long a worker that stops waits for a store that refuses its reports. Nothing is lost by giving up: the
-	// spools keep them for the next start, while whoever stopped the node waits for its end.
+	// spools keep them for the next start, and the person who stopped the node waits for its end.
 	refusedTime = 5 * time.Second
 )
 

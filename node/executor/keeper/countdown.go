@@ -21,7 +21,7 @@ type countdown struct {
 // countSteps is into how many steps a countdown cuts its time.
 const countSteps = 20
 
-// Reset begins anew.
+// Reset restarts the countdown.
 func (c *countdown) Reset(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
