@@ -68,10 +68,28 @@ func CheckPattern(p string) error {
 	switch {
 	case p == "" || !doublestar.ValidatePattern(p):
 		return flawf("Write it like result/** or *.json.", "%q is not a valid pattern", p)
+	case len(p) > maxPattern || choices(p) > maxChoices || strings.Count(p, "**") > maxStars:
+		return flawf("Give several shorter ones.", "the pattern %.60q stands for too many", p)
 	case !Relative(p):
 		return flawf("Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
 	}
 	return nil
+}
+
+// Bounds of a pattern: the time to look for files grows with each of its choices, and multiplies with each `**`.
+const (
+	maxPattern = 4096 // bytes, as of a path
+	maxChoices = 1000
+	maxStars   = 8
+)
+
+// choices is about how many patterns one with {a,b} stands for, up to a bit more than there may be.
+func choices(p string) int {
+	all := 1
+	for _, group := range strings.Split(p, "{")[1:] {
+		all = min(all*(1+strings.Count(group, ",")), maxChoices+1)
+	}
+	return all
 }
 
 // CheckRegex says why a text is not a regular expression that yields metrics.

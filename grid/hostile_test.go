@@ -54,3 +54,20 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 		}
 	}
 }
+
+// TestPatternsThatNeverEnd has patterns for which a worker would look for longer than anybody lives, also after a cancel.
+func TestPatternsThatNeverEnd(t *testing.T) {
+	for name, p := range map[string]string{
+		"choices": strings.Repeat("{a,b}", 60), "nested": strings.Repeat("{a,", 60) + "a" + strings.Repeat("}", 60),
+		"stars": strings.Repeat("**/", 50) + "x", "long": strings.Repeat("x", 5000),
+	} {
+		if CheckPattern(p) == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	for _, p := range []string{"result/**", "**/*.{json,csv,png,pt,txt}", "{a,b,c}/{1,2,3}/**/model.{pt,ckpt}", "a,b,c", "out/**/x/**"} {
+		if err := CheckPattern(p); err != nil {
+			t.Errorf("%s: %v", p, err)
+		}
+	}
+}

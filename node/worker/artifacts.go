@@ -123,6 +123,9 @@ func (a *attempt) artifacts() ([]found, error) {
 	names := map[string]string{}
 	work := os.DirFS(a.spool.work())
 	for _, pattern := range a.task.Artifacts {
+		if err := grid.CheckPattern(pattern); err != nil { // by a version that took all
+			return nil, err
+		}
 		matches, err := doublestar.Glob(work, pattern, doublestar.WithFilesOnly(), doublestar.WithNoFollow())
 		if err != nil {
 			return nil, fmt.Errorf("match %s: %w", pattern, err)
