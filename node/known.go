@@ -97,7 +97,7 @@ func (n *Node) rejoin(ctx context.Context) error {
 		k = *old
 	}
 	back := false
-	var road roadToMaster
+	var road gossipRoute
 	for {
 		master := n.masterGossip()
 		if len(master) == 0 {

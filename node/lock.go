@@ -22,11 +22,11 @@ const lockName = "lock"
 
 // MakeState makes the state folder, for this user alone, and reports whether others had rights to it, which it takes away. Who may
 // write to it, or to the socket in it, may run programs as this user; who may read it has the keys of the cluster.
-func MakeState(dir string) (mended bool, err error) {
-	if mended, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName, durable.PartPrefix+"*"); err != nil {
+func MakeState(dir string) (changed bool, err error) {
+	if changed, err = private.Folder(dir, lockName, "token", "trust", "examples", socketName, durable.PartPrefix+"*"); err != nil {
 		return false, fmt.Errorf("make state folder: %w", err)
 	}
-	return mended, nil
+	return changed, nil
 }
 
 // lockState takes the state folder for this process. The lock ends with the process, however that ends.

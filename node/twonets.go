@@ -10,17 +10,17 @@ import (
 	"mlfnode/cluster"
 )
 
-// roadTime bounds a try to reach the master's gossip.
-const roadTime = time.Second
+// routeTimeout bounds a try to reach the master's gossip.
+const routeTimeout = time.Second
 
-// roadToMaster is how a worker's gossip finds the master: at the address that the master advertises, or, where this machine is in
+// gossipRoute is how a worker's gossip finds the master: at the address that the master advertises, or, where this machine is in
 // another one of the master's networks, at the one by which it has joined.
-type roadToMaster struct {
+type gossipRoute struct {
 	told string // what was last said about it
 }
 
 // look tries the ways to a master that gossip does not see as alive, and reports whether one leads there.
-func (r *roadToMaster) look(ctx context.Context, n *Node, reached []string) bool {
+func (r *gossipRoute) look(ctx context.Context, n *Node, reached []string) bool {
 	if n.authority != nil { // it is the master
 		return false
 	}
@@ -47,7 +47,7 @@ func (r *roadToMaster) look(ctx context.Context, n *Node, reached []string) bool
 	return n.meet(ctx, reached[i:i+1])
 }
 
-func (r *roadToMaster) say(n *Node, text string) {
+func (r *gossipRoute) say(n *Node, text string) {
 	if text != r.told {
 		r.told = text
 		n.log.Warn(text)
@@ -55,7 +55,7 @@ func (r *roadToMaster) say(n *Node, text string) {
 }
 
 func reaches(ctx context.Context, address string) bool {
-	d := net.Dialer{Timeout: roadTime}
+	d := net.Dialer{Timeout: routeTimeout}
 	c, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return false

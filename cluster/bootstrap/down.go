@@ -52,11 +52,11 @@ func Down(ctx context.Context, o Options, s Stopping) ([]Outcome, error) {
 	if boss != nil {
 		r.each([]*machine{boss}, func(m *machine) { r.stop(ctx, m, Order{Purge: s.Purge}) })
 	}
-	return r.results(), r.unrecord()
+	return r.results(), r.forgetApplied()
 }
 
-// unrecord forgets the machines that were stopped among those of the last run of Up.
-func (r *run) unrecord() error {
+// forgetApplied forgets the machines that were stopped among those of the last run of Up.
+func (r *run) forgetApplied() error {
 	if r.Applied == nil || r.Record == nil {
 		return nil
 	}

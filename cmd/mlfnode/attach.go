@@ -132,13 +132,13 @@ func (a *app) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*
 
 // makeState makes the state folder, or refuses one that others have rights to.
 func (a *app) makeState(dir string) error {
-	mended, err := node.MakeState(dir)
+	changed, err := node.MakeState(dir)
 	switch {
 	case errors.Is(err, private.ErrExposed):
 		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this is one: chmod 700 "+fromHere(dir))
 	case err != nil:
 		return failed(fmt.Sprintf("the state folder %s can't be made: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
-	case mended:
+	case changed:
 		a.say("mlfnode: other users had access to the state folder %s; now only you have", fromHere(dir))
 	}
 	return nil

@@ -60,10 +60,10 @@ func (a *app) downCommand() *cobra.Command {
 		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
 		Long: `down stops the nodes on the machines of cluster.yaml, or on those that are named, and makes sure that no process, unit or port is
 left. It says which trials were running; they begin again on the nodes that are left, or when the cluster is up again. Files stay
-unless --purge is given: that removes what mlfnode has put into the folder on each machine, and nothing else. Before results go it
-asks; in a script, --yes agrees. A machine that can't be reached does not stop the others; run it again for that one.
+unless --purge is given: that removes what mlfnode has put into the folder on each machine, and nothing else. It asks before it
+removes results; in a script, --yes agrees. A machine that can't be reached does not stop the others; run it again for that one.
 
-Your commands go on to be for this cluster, and say that it is down, until it is up again or --purge has made an end of it.`,
+Your commands still go to this cluster, and report that it is down, until it is up again or --purge has removed it.`,
 		Example: "  mlfnode down\n  mlfnode down hostB\n  mlfnode down --purge",
 	}
 	c.Flags().BoolVar(&order.Purge, "purge", false, "remove what mlfnode keeps on each machine as well, with all results")

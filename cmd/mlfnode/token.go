@@ -15,11 +15,12 @@ func (a *app) tokenCommand() *cobra.Command {
 	var ask api.NewToken
 	c := &cobra.Command{
 		Use: "token", Short: "Make a token that lets a machine join or a person use the cluster", Args: noArgument,
-		Long: `Make a token and print what to type elsewhere. It is done on the master's machine, where mlfnode up was typed, or with an admin
+		Long: `Make a token and print what to type elsewhere. Run it on the master's machine, where you ran mlfnode up, or with an admin
 token.
 
-A node token lets machines join, and gives who joins the role --user. An operator token is for a person, on a laptop say, who may
-do everything about sweeps; a viewer token is for reading, and an admin token for tokens and nodes, too. The token names the cluster's authority, so nobody can pretend to be
+A node token lets machines join, and gives the person who joins one the role --user. An operator token is for a person, on a laptop say, who may
+do everything about sweeps; a viewer token is for reading, and an admin token also manages tokens and nodes. The token names the
+cluster's authority, so nobody can pretend to be
 the master.`,
 		Example: "  mlfnode token\n  mlfnode token --uses 1 --expires 1h\n  mlfnode token --role operator --note \"Ada's laptop\"",
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -46,7 +46,7 @@ workers started as services, and waits until they are at work. Nothing needs to 
 What is there already is left alone, so run it again after a problem: only what is missing is done. The cluster is kept in
 cluster.yaml, which -f and the other commands read. A letter given beside -f takes the place of what the file says. With -f, machines
 that were brought up before and are no longer in the file are stopped, and their trials go to the others. A change of roles that the
-machines can't make is refused before anything is changed; --dry-run says what would be done, and fails where it would be refused.`,
+machines can't make is refused before anything is changed; --dry-run shows what would be done, and fails where up would refuse.`,
 		Example: `  mlfnode up -a hostA,hostB,hostC -r ML -d chainer -m 1 -w 2,3
   mlfnode up -a ada@hostA,hostB:2222 -i ~/.ssh/id_ed25519 -m local -w local,1,2
   mlfnode up -a hostD -w 1 -b hostA     attach a worker to a master that runs already

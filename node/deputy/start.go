@@ -30,7 +30,7 @@ func (w *work) start(ctx context.Context) error {
 	if err := w.foreign(ctx); err != nil {
 		return err
 	}
-	if err := errors.Join(w.elsewhere(), w.strangeFiles(), w.closeFolders()); err != nil {
+	if err := errors.Join(w.elsewhere(), w.refuseForeignFiles(), w.closeFolders()); err != nil {
 		return err
 	}
 	text, err := w.wantedConfig(ctx)
@@ -60,23 +60,23 @@ func (w *work) start(ctx context.Context) error {
 // closeFolders takes the right to write to the root folder and to the program's from others, who could put another program there.
 func (w *work) closeFolders() error {
 	for _, dir := range []string{w.Root, filepath.Dir(w.Program())} {
-		mended, err := private.Unshared(dir)
+		changed, err := private.Unshared(dir)
 		if errors.Is(err, private.ErrExposed) {
 			return &shell.Problem{Cause: err.Error(), Cure: "choose another folder with -r"}
 		}
 		if err != nil {
 			return fmt.Errorf("look who may write to %s: %w", dir, err)
 		}
-		if mended {
+		if changed {
 			w.reply.Notes = append(w.reply.Notes, "other users could write to "+dir+"; they no longer can")
 		}
 	}
 	return nil
 }
 
-// strangeFiles refuses a root folder with files of somebody else in the places of the node's own, which those would replace, and
+// refuseForeignFiles refuses a root folder with files of somebody else in the places of the node's own, which those would replace, and
 // a purge remove.
-func (w *work) strangeFiles() error {
+func (w *work) refuseForeignFiles() error {
 	for _, file := range []string{"token", "trust", "lock"} {
 		if _, err := os.Lstat(filepath.Join(w.State(), file)); err == nil {
 			return nil // a node's

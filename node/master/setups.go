@@ -54,7 +54,7 @@ func (s *state) pauseBroken(ctx context.Context) error {
 			delete(s.setups, id)
 			continue
 		}
-		why := s.whySetup(ctx, b)
+		why := s.setupProblem(ctx, b)
 		s.m.log.Warn("sweep is paused: its setup step fails", "sweep", id, "failures", b.count, "nodes", b.nodes)
 		_, err := s.m.change(ctx, id, func(r *grid.Sweep) error {
 			if r.State == grid.SweepRunning {
@@ -83,8 +83,8 @@ func (s *state) failsEverywhere(b *setups) bool {
 	return true
 }
 
-// whySetup is what the user of a sweep is told, with what the last failure has left.
-func (s *state) whySetup(ctx context.Context, b *setups) string {
+// setupProblem is what the user of a sweep is told, with what the last failure has left.
+func (s *state) setupProblem(ctx context.Context, b *setups) string {
 	names := make([]string, len(b.nodes))
 	for i, n := range b.nodes {
 		names[i] = string(n)

@@ -19,7 +19,7 @@ const (
 	mayNothing access = iota
 	mayRead
 	mayAct
-	mayOwn // through the socket in the master's state folder, or with an admin token
+	mayAdminister // through the socket in the master's state folder, or with an admin token
 )
 
 // needs says what a request asks for. Tokens, keys and the registry of nodes are for the owner; joining needs a token of its
@@ -30,7 +30,7 @@ func needs(r *http.Request) access {
 	case path == api.PathChallenge || path == api.PathJoin:
 		return mayNothing
 	case strings.HasPrefix(path, api.PathTokens), path == api.PathKeyring, strings.HasSuffix(path, "/actions/forget"):
-		return mayOwn
+		return mayAdminister
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
 		return mayRead
 	}
@@ -56,7 +56,7 @@ func (m *Monitor) guarded(next http.Handler) http.Handler {
 		case err != nil:
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: "ask who runs the master for a new one, made with: mlfnode token --role operator"})
-		case have < need && need == mayOwn:
+		case have < need && need == mayAdminister:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
 				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})
 		case have < need:
@@ -88,7 +88,7 @@ func (m *Monitor) granted(r *http.Request) (access, error) {
 	}
 	switch grant.Role {
 	case trust.RoleAdmin:
-		return mayOwn, nil
+		return mayAdminister, nil
 	case trust.RoleOperator:
 		return mayAct, nil
 	case trust.RoleViewer:

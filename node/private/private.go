@@ -20,7 +20,7 @@ var ErrExposed = errors.New("is open to other users")
 // Folder makes a folder for this user alone, or makes the one that is there so, and reports whether that changed it. A folder
 // with rights for others that holds files, and none that fits one of the patterns, is not touched, because it may be a home or a shared folder:
 // then, and when it belongs to another user, the error wraps ErrExposed.
-func Folder(dir string, own ...string) (mended bool, err error) {
+func Folder(dir string, own ...string) (changed bool, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return false, err
 	}
@@ -42,7 +42,7 @@ func Folder(dir string, own ...string) (mended bool, err error) {
 
 // Unshared takes the right to write to a folder of this user away from others, and reports whether that changed it: they could
 // put another program in the place of one that is run from there. The error wraps ErrExposed for a folder of somebody else.
-func Unshared(dir string) (mended bool, err error) {
+func Unshared(dir string) (changed bool, err error) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
