@@ -18,10 +18,9 @@ func (a *app) tokenCommand() *cobra.Command {
 		Long: `Make a token and print what to type elsewhere. Run it on the master's machine, where you ran mlfnode up, or with an admin
 token.
 
-A node token lets machines join, and gives the person who joins one the role --user. An operator token is for a person, on a laptop say, who may
-do everything about sweeps; a viewer token is for reading, and an admin token also manages tokens and nodes. The token names the
-cluster's authority, so nobody can pretend to be
-the master.`,
+A node token lets machines join, and gives the person who joins one the role --user. An operator token is for a person, on a laptop
+say, who may do everything about sweeps; a viewer token is for reading, and an admin token also manages tokens and nodes. The token
+names the cluster's authority, so nobody can pretend to be the master.`,
 		Example: "  mlfnode token\n  mlfnode token --uses 1 --expires 1h\n  mlfnode token --role operator --note \"Ada's laptop\"",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !c.Flags().Changed("expires") && ask.Role != "node" {
