@@ -99,6 +99,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	case oom && o.Class != grid.ClassNone:
 		o.Class, o.Reason = grid.ClassMemory, starved(a.Memory, o.Usage.Memory)
 	}
+	t.out.blame(&o)
 	return o
 }
 

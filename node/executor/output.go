@@ -2,12 +2,15 @@ package executor
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
 )
 
 // output carries what an attempt prints out of its pipes into the attempt's files. The program gets pipes because a pipe is
@@ -30,8 +33,8 @@ type output struct {
 	seen    atomic.Int64 // bytes that the program has written
 
 	pidfd   int       // of the program; -1 before it runs, and where the kernel has none
-	over    bool      // the tree is gone: there is nothing to wait for
 	stalled time.Time // when the files could first not be written; zero while they can
+	lost    error     // why output is not stored that the limit has room for
 }
 
 // stream is one pipe and the file that it ends in; without a file it is not used.
@@ -55,7 +58,7 @@ const (
 	carrySize = 64 << 10
 	// stallLook is the pause between tries to write a file that can't be written.
 	stallLook = 100 * time.Millisecond
-	// stallTime is how long a program waits for a file that can't be written, as on a full disk, before its output is cut.
+	// stallTime is how long an attempt waits for a file that can't be written, as on a full disk, before its output is cut.
 	stallTime = 10 * time.Second
 	// tailSize is how much of the end of cut output is kept, to find the last lines or a last metric in.
 	tailSize = 32 << 10
@@ -228,28 +231,25 @@ func (s *stream) lastWords() string {
 	return string(tail)
 }
 
-// hold waits before another try to write a file, while the program may be kept waiting for it.
+// hold waits before another try to write a file, for stallTime at most. The end of the program changes nothing: what it has printed
+// is waited for like the rest.
 func (o *output) hold(err error) bool {
 	now := time.Now()
 	switch {
-	case o.over:
-		return false
 	case o.stalled.IsZero():
 		o.stalled = now
-		o.process.log.Warn("output can't be written; the program waits", "err", err)
+		o.process.log.Warn("output can't be written; the attempt waits", "err", err)
 	case now.Sub(o.stalled) > o.process.stall:
+		o.lost = err
 		o.process.log.Warn("output can't be written and is cut", "err", err)
 		return false
 	}
-	fds := []unix.PollFd{{Fd: int32(o.pidfd), Events: unix.POLLIN}}
-	n, _ := unix.Poll(fds, int(stallLook.Milliseconds()))
-	o.over = n > 0 // one more try
+	_, _ = unix.Poll(nil, int(stallLook.Milliseconds())) // an early return is an early try
 	return true
 }
 
 // finish moves what the pipes hold, once the tree is gone. What other processes still write to them does not belong to the attempt.
 func (o *output) finish() {
-	o.over = true
 	fds := o.watched()
 	if n, err := unix.Poll(fds[1:], 0); n == 0 && err == nil {
 		return // as after most short programs
@@ -281,6 +281,23 @@ func (o *output) count(to *Outcome) {
 	for i := range o.streams {
 		to.Kept[i], to.Tail[i] = o.streams[i].kept, o.streams[i].lastWords()
 	}
+}
+
+// blame makes an attempt whose output could not be stored the node's failure, whatever the program itself came to: it runs again
+// where the output can be kept. What stopped it from outside remains the reason.
+func (o *output) blame(to *Outcome) {
+	if o.lost == nil || to.Class != grid.ClassNone && grid.FailureOf(to.Class).Owner != grid.OwnerTrial {
+		return
+	}
+	reason := "its output could not be stored: " + o.lost.Error()
+	var bare *os.PathError
+	if errors.As(o.lost, &bare) {
+		reason = "its output could not be stored: " + bare.Err.Error()
+	}
+	if to.Reason != "" {
+		reason += " (" + to.Reason + ")"
+	}
+	to.Class, to.Reason = grid.ClassNode, reason
 }
 
 // close closes the pipes.

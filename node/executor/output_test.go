@@ -1,12 +1,18 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 )
 
 // runOnce runs a shell script with an output file in a process executor that edit may change.
@@ -28,28 +34,53 @@ func runOnce(t *testing.T, script string, stdout *os.File, edit func(*Process)) 
 	return o, time.Since(began)
 }
 
-// TestOutputToAFullDisk has programs print while their file can't be written: a short one is not held up, a long one waits for
-// room in the file and then goes on. What is not stored is counted.
+// TestOutputToAFullDisk has programs print while their file can't be written. Each waits for room in the file, also after its end.
+// When there is none, what is not stored is counted and the attempt is the node's failure, whatever the program came to.
 func TestOutputToAFullDisk(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer full.Close()
 	const patience = 300 * time.Millisecond
 	for _, c := range []struct {
 		script string
 		cut    int64
-		waits  bool
+		reason string
 	}{
-		{"echo one", 4, false},
-		{"sleep 0.05; echo one; exit 0", 4, false},
-		{"head -c 1000000 /dev/zero", 1000000, true},
+		{"echo one", 4, "its output could not be stored: no space left on device"},
+		{"sleep 0.05; echo one; exit 0", 4, "its output could not be stored: no space left on device"},
+		{"echo one; exit 3", 4, "its output could not be stored: no space left on device (exit code 3)"},
+		{"head -c 1000000 /dev/zero", 1000000, "its output could not be stored: no space left on device"},
 	} {
 		o, took := runOnce(t, c.script, full, func(p *Process) { p.stall = patience })
-		if o.Class != "" || o.Cut != c.cut || o.Kept != [2]int64{} || (took > patience) != c.waits {
-			t.Errorf("%s: got class %q, %d cut, %v kept after %v; want success, %d cut, a wait: %v", c.script, o.Class, o.Cut, o.Kept, took, c.cut, c.waits)
+		if o.Class != grid.ClassNode || o.Reason != c.reason || o.Cut != c.cut || o.Kept != [2]int64{} || took < patience {
+			t.Errorf("%s: got class %q, %q, %d cut, %v kept after %v; want class node, %q, %d cut after %v", c.script,
+				o.Class, o.Reason, o.Cut, o.Kept, took, c.reason, c.cut, patience)
 		}
+	}
+	if o, took := runOnce(t, "exit 3", full, func(p *Process) { p.stall = time.Minute }); o.Class != grid.ClassExit || took > 30*time.Second {
+		t.Errorf("a program that prints nothing: got class %q after %v, want exit at once", o.Class, took)
+	}
+}
+
+// TestOutputWaitsForRoom makes room again after a program has ended, on a small disk that was full: nothing is lost.
+func TestOutputWaitsForRoom(t *testing.T) {
+	dir := gridtest.SmallDisk(t, "1m", unix.MNT_DETACH)
+	ballast := filepath.Join(dir, "ballast")
+	f, err := os.Create(filepath.Join(dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.WriteFile(ballast, make([]byte, 2<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("fill the disk: got %v, want that it is full", err)
+	}
+	time.AfterFunc(300*time.Millisecond, func() { _ = os.Remove(ballast) })
+	o, _ := runOnce(t, "printf 'said it all'", f, func(p *Process) { p.stall = time.Minute })
+	got, err := os.ReadFile(f.Name())
+	if o.Class != grid.ClassNone || o.Cut != 0 || err != nil || string(got) != "said it all" {
+		t.Errorf("got class %q, %d cut and %q, %v; want success with its output", o.Class, o.Cut, got, err)
 	}
 }
 
