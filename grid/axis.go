@@ -74,6 +74,9 @@ func newSeries(a Axis) (series, *flaw) {
 	return newList(a.Key, a.Values)
 }
 
+// maxKey bounds the name of a parameter, in bytes.
+const maxKey = 200
+
 // checkKey says why a key can't be an option of a program.
 func checkKey(key string) *flaw {
 	const hint = "A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'."
@@ -82,6 +85,8 @@ func checkKey(key string) *flaw {
 		return flawf(hint, "a key is empty")
 	case !utf8.ValidString(key):
 		return flawf(hint, "the key %q is not valid UTF-8", key)
+	case len(key) > maxKey:
+		return flawf(hint, "the key %.60q… has %d bytes; at most %d are allowed", key, len(key), maxKey)
 	case key[0] == '-':
 		return flawf("Leave the dashes out: they are added when the option is made.", "the key %q starts with '-'", key)
 	case strings.Contains(key, "="):

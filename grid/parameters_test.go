@@ -43,6 +43,7 @@ func TestBadParameters(t *testing.T) {
 		{"-a: 1", "parameters.yml:1:1: the key \"-a\" starts with '-'. Leave the dashes out: they are added when the option is made."},
 		{"\"--a\": 1", "parameters.yml:1:1: the key \"--a\" starts with '-'. Leave the dashes out: they are added when the option is made."},
 		{"\"a\\tb\": 1", "parameters.yml:1:1: the key \"a\\tb\" holds white space. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'."},
+		{strings.Repeat("k", 201) + ": 1", "parameters.yml:1:1: the key \"" + strings.Repeat("k", 60) + "\"… has 201 bytes; at most 200 are allowed. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'."},
 		{"\"a\\0b\": 1", "parameters.yml:1:1: the key \"a\\x00b\" holds a control character. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'."},
 		{"\"\": 1", "parameters.yml:1:1: a key is empty. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'."},
 		{"a: .nan", "parameters.yml:1:4: a has the value .nan, which is no finite number. Put it in quotes if the program should see this text."},

@@ -27,6 +27,7 @@ func TestHostileRequests(t *testing.T) {
 		"a bundle that is no hex":    `{"project":"p",` + task + `,"bundle":"` + strings.Repeat("zz", 32) + `"}`,
 		"metrics of the machine":     `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":1},"metrics":[{"log":"../../etc/passwd"}]}}`,
 		"a name of 10,000 letters":   `{"project":"p","name":"` + long + long + `",` + task + `}`,
+		"a key of 4,080 letters":     `{"project":"p",` + task + `,"space":{"axes":[{"key":"` + long + `","values":[1]}]}}`,
 		"exclude that leaves no one": `{"project":"p",` + task + `,"space":{"axes":[{"key":"a","values":[1]}],"exclude":["a == 1"]}}`,
 	} {
 		_, err := api.Post[api.Sweep](t.Context(), c, api.PathSweeps, json.RawMessage(body))
@@ -70,6 +71,13 @@ func TestHostileRequests(t *testing.T) {
 	}
 	if v.State != grid.SweepFinished || v.Succeeded != 2 {
 		t.Errorf("it ended as %+v", v)
+	}
+	for _, index := range []int64{-1, 2, 1 << 40} {
+		_, err := c.Attempts(t.Context(), grid.TrialID{Sweep: v.Sweep, Index: index})
+		var refusal *api.Error
+		if !errors.As(err, &refusal) || refusal.Status != http.StatusNotFound {
+			t.Errorf("attempts of trial %d: got %v, want that there is none", index, err)
+		}
 	}
 }
 

@@ -135,7 +135,7 @@ func (a *app) makeState(dir string) error {
 	changed, err := node.MakeState(dir)
 	switch {
 	case errors.Is(err, private.ErrExposed):
-		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this is one: chmod 700 "+fromHere(dir))
+		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this one is to be yours: chown and chmod 700 "+fromHere(dir))
 	case err != nil:
 		return failed(fmt.Sprintf("the state folder %s can't be made: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
 	case changed:

@@ -99,7 +99,11 @@ func (m *Monitor) logs(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	number, _ := strconv.Atoi(r.FormValue("attempt")) // absent is the latest
+	number, err := attemptNumber(r.FormValue("attempt"))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
 	out := newLines(w)
 	rd := &reader{m: m, sweep: s.ID, index: index, emit: func(o *api.Output) error {
 		if err := out.put(o); err != nil {
@@ -115,6 +119,20 @@ func (m *Monitor) logs(w http.ResponseWriter, r *http.Request) {
 		err = m.tellMissing(r.Context(), rd, number)
 	}
 	out.end(r.Context(), err)
+}
+
+// attemptNumber reads the number of an attempt, from 1; without one it is 0, which stands for the latest.
+func attemptNumber(text string) (int, error) {
+	if text == "" || text == "0" {
+		return 0, nil
+	}
+	number, err := strconv.Atoi(text)
+	if err != nil || number < 0 {
+		return 0, &api.Error{
+			Status: http.StatusBadRequest, Msg: fmt.Sprintf("%.60q is not the number of an attempt", text), Hint: "attempts are numbered from 1",
+		}
+	}
+	return number, nil
 }
 
 func (l *lines) flushIf(now bool) error {

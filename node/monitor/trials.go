@@ -304,6 +304,9 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 		return nil, err
 	}
 	index, err := trialIndex(s, r.PathValue("index"))
+	if err == nil && index < 0 {
+		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has no trial %s", s.ID, r.PathValue("index")), Hint: "trials are numbered from 0"}
+	}
 	if err != nil {
 		return nil, err
 	}
