@@ -151,14 +151,19 @@ func (c *stage) leased(id grid.SweepID, want int) {
 	})
 }
 
-// pull takes one lease of the sweep's lane, which must be there.
+// pull takes one lease of the sweep's lane, which must be there. nats-server now and then tells a request that nothing is there
+// just after it has stored a lease (1 of 1,500 here); workers look again, and so does this.
 func (c *stage) pull(id grid.SweepID) *jetstream.Held {
 	c.t.Helper()
 	r, ok := c.Sweep(id)
 	if !ok {
 		c.t.Fatalf("no sweep %s", id)
 	}
-	held, err := c.store.Queue.Pull(c.t.Context(), string(r.Sweep.Lane()), 1)
+	var held []*jetstream.Held
+	var err error
+	for tries := 0; tries < 20 && len(held) == 0 && err == nil; tries++ {
+		held, err = c.store.Queue.Pull(c.t.Context(), string(r.Sweep.Lane()), 1)
+	}
 	if err != nil || len(held) != 1 {
 		c.t.Fatalf("pull from the lane of %s: got %d leases, %v; want one", id, len(held), err)
 	}
