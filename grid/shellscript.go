@@ -42,7 +42,7 @@ const (
 	inText                // a comment, or after a backslash: not a placeholder there
 )
 
-// Bounds of a script, whoever it comes from: its parser calls itself for what is nested, and takes time for each placeholder.
+// Bounds of a script from any source: the parser recurses into what is nested, and takes time for each placeholder.
 const (
 	maxScript = 128<<10 - 1 // bytes; the kernel lets no argument be longer
 	maxNested = 1000        // parentheses

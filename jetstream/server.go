@@ -184,7 +184,7 @@ func damage(dir string, health func() []server.HealthzError) error {
 			return nil
 		}
 		if errs[0].Type != server.HealthzErrorConn {
-			return fmt.Errorf("the store in %s is damaged: %s. Restore the folder, or move it away to begin anew", dir, errs[0].Error)
+			return fmt.Errorf("the store in %s is damaged: %s. Restore the folder, or move it away to start with an empty one", dir, errs[0].Error)
 		}
 	}
 	return fmt.Errorf("the NATS server does not get ready: %s", errs[0].Error)

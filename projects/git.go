@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// git runs the git program in a folder. Whoever owns the repository, its settings run no program of theirs.
+// git runs the git program in a folder. No setting of the repository makes git run a program.
 func git(dir string, args ...string) (string, error) {
 	cmd := exec.Command("git", append([]string{"-c", "safe.directory=*", "-c", "core.fsmonitor=false"}, args...)...)
 	cmd.Dir = dir

@@ -72,7 +72,7 @@ func TestOtherClustersMachine(t *testing.T) {
 		{"another cluster", mine, "hostX:7420", false, true},
 		{"a new cluster", "", "hostX:7420", false, true},
 		{"taken knowingly", mine, "hostX:7420", true, false},
-		{"its master was made anew", mine, "a:7420", false, false},
+		{"its master was set up again", mine, "a:7420", false, false},
 	}
 	for _, tt := range tests {
 		for _, dry := range []bool{true, false} {
@@ -141,7 +141,7 @@ func TestHostsTakenOut(t *testing.T) {
 	if !slices.Contains(f.ran, "a 'forget' '--' 'c'") {
 		t.Errorf("the master ran %q, want that it forgets c", f.ran)
 	}
-	// The same host under another address text is no other host.
+	// The same host written in another way is the same host.
 	o = f.options()
 	o.Cluster.Hosts[1].Address = "ada@b"
 	if left := o.Cluster.Left(&last); len(left) != 1 || left[0].Name != "gone" {

@@ -42,7 +42,7 @@ func manyTrials(t testing.TB, n int) *DB {
 	return d
 }
 
-// TestListingsPage pages through sorted lists with both handles: the kept order gives what sorting anew does.
+// TestListingsPage pages through sorted lists with both handles: the kept order gives what another sort gives.
 func TestListingsPage(t *testing.T) {
 	d := manyTrials(t, 12_000)
 	l := d.Listings()
@@ -122,7 +122,7 @@ func TestOrderOfASweepThatGoesOn(t *testing.T) {
 	before, after := &sweep{}, &sweep{}
 	o.keep("k", before, []int64{1, 2})
 	if _, ok := o.find("k", after); !ok {
-		t.Error("the next page has the sweep sorted anew")
+		t.Error("the next page sorts the sweep again")
 	}
 	o.kept[0].made = time.Now().Add(-2 * freshFor)
 	if _, ok := o.find("k", after); ok {

@@ -17,7 +17,7 @@ func claimed(l *ledger, node grid.NodeID, held ...jetstream.HeldLease) (stop []g
 }
 
 // TestSequenceOfTwoLeases has sequences of the queue given out twice, as after a kill of the master that has lost the newest of
-// them. Whoever holds the old lease is told so, who holds the new one keeps it, and what one gives back is not the other's.
+// them. The node with the old lease is told that it is lost, the node with the new one keeps it, and neither gives back the other's.
 func TestSequenceOfTwoLeases(t *testing.T) {
 	known := func(ids ...grid.LeaseID) *ledger {
 		l := newLedger()

@@ -11,7 +11,7 @@ import (
 )
 
 // TestBrokenSetupPausesItsSweep has the setup step of a sweep fail again and again: the sweep is paused with the reason, and no trial
-// has failed for good. Its user has it go on, and it is watched anew.
+// has failed for good. Its user resumes it, and the count starts over.
 func TestBrokenSetupPausesItsSweep(t *testing.T) {
 	c := start(t, 4)
 	id := c.submit(40, nil)

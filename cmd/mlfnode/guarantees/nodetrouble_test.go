@@ -28,7 +28,7 @@ type troubled struct {
 func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
 	programs := t.TempDir() // in PATH before all others
 	p := newPlay(t, 3, hosts.Options{Disk: smallDisk, Env: []string{"PATH=" + programs + ":" + os.Getenv("PATH")}})
-	brief := []string{"sleep", "0.1{i}"} // one process: whoever can start it can run it
+	brief := []string{"sleep", "0.1{i}"} // one process: a node that can start it can run it
 	writes := []string{"sh", "-c", `echo "$1" >file || exit 1; sleep 0.1; echo "$1" >>file || exit 1; sync file; test -s file`, "sh"}
 	gate := p.newFile("gate")
 	waits := []string{"sh", "-c", `until [ -e "$1" ]; do sleep 0.1; done`, "sh", gate}
@@ -142,7 +142,7 @@ func (p *troubled) killShims() {
 	}
 }
 
-// takeProcesses lets the host's programs start no process, as ulimit -u does for whoever is not root.
+// takeProcesses lets the host's programs start no process, as ulimit -u does for users other than root.
 func (p *troubled) takeProcesses() {
 	p.t.Helper()
 	limit := func(text string) (found bool) {
