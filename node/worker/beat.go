@@ -88,8 +88,16 @@ func (w *Worker) state() jetstream.Beat {
 // leastFree is how much of the disk must be free for trials to begin: what they write, and how they end, has to fit.
 const leastFree = 4 << 20
 
+// roomTime is how long a look at the disk that found room holds: a thousand short trials need no look of their own each.
+const roomTime = 20 * time.Millisecond
+
 // full reports whether the disk has no room for further trials: what has begun may end, and nothing begins.
 func (w *Worker) full() bool {
+	now := time.Now()
+	if !w.crammed.Load() && now.UnixNano()-w.roomSeen.Load() < int64(roomTime) {
+		return false
+	}
+	w.roomSeen.Store(now.UnixNano())
 	var st unix.Statfs_t
 	if unix.Statfs(w.cfg.Dir, &st) != nil {
 		return false

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"mlfnode/grid/gridtest"
 )
@@ -19,6 +20,10 @@ func TestFullDisk(t *testing.T) {
 	if err := os.WriteFile(ballast, make([]byte, 5<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if w.full() {
+		t.Error("the disk is looked at again at once")
+	}
+	w.roomSeen.Store(time.Now().Add(-roomTime).UnixNano())
 	if !w.full() || !w.Full() {
 		t.Error("a disk without room is not called full")
 	}

@@ -72,6 +72,7 @@ type Worker struct {
 	draining atomic.Bool   // no more leases are taken
 	mark     atomic.Uint64 // of the newest orders
 	crammed  atomic.Bool   // the disk is full
+	roomSeen atomic.Int64  // when the disk was last looked at, in nanoseconds since 1970
 	trouble  trouble       // what keeps the node from running trials
 	handover atomic.Bool   // this agent ends and another one goes on
 
