@@ -60,10 +60,8 @@ func (c *command) argv(t *Task) ([]string, error) {
 		argv = append(argv, filled)
 	}
 	options := c.options()
-	if len(options) > 0 && readingOf(t.Command, len(t.Command)) == asWords {
-		if err := checkPlain(options...); err != nil {
-			return nil, err
-		}
+	if err := checkPlain(options...); err != nil && readingOf(t.Command, len(t.Command)) == asWords {
+		return nil, err
 	}
 	return append(argv, options...), nil
 }
