@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // MergeEnviron gives the KEY=value entries of the lists as one environment in which each name occurs once: of several
@@ -16,7 +17,9 @@ func MergeEnviron(lists ...[]string) []string {
 		n += len(list)
 	}
 	merged := make([]string, 0, n)
-	places := make(map[string]int, n)
+	places := environPlaces.Get().(map[string]int)
+	defer environPlaces.Put(places)
+	clear(places)
 	for _, list := range lists {
 		for _, kv := range list {
 			name := environName(kv)
@@ -30,6 +33,9 @@ func MergeEnviron(lists ...[]string) []string {
 	}
 	return merged
 }
+
+// environPlaces keeps the maps of MergeEnviron, which is called for each attempt.
+var environPlaces = sync.Pool{New: func() any { return map[string]int{} }}
 
 // environName is the name of a KEY=value entry; an entry without an equals sign is all name.
 func environName(kv string) string {

@@ -53,7 +53,7 @@ printf %s "$1"
 E
 `, "", ""},
 	{`printf '%s\n' {v} | grep -e '' -e sh -e bash | (x=$(cat; echo .); printf %s "$x")`, "", "\n."},
-	{`echo {v} | xargs -I% printf ''; x={v}; sh -c 'printf %s "$1"' sh "$x"`, "", ""},
+	{`echo {v} | xargs -0 -I% printf ''; x={v}; sh -c 'printf %s "$1"' sh "$x"`, "", ""},
 	{`env A=1 nice printf %s {v}`, "", ""},
 	{`printf %s {v} | cat - /dev/null | dd 2> /dev/null`, "", ""},
 }

@@ -13,10 +13,10 @@ import (
 
 // cage is the cgroup of one slot. A nil cage is a machine without cgroups: every method then says "unknown".
 type cage struct {
-	group  *cgroup
-	dirs   map[string]string
-	tid    int     // v1: the only thread of ours inside; 0 is none
-	folder counter // v2: what children are cloned into
+	group   *cgroup
+	dirs    map[string]string
+	tid     int       // v1: the only thread of ours inside; 0 is none
+	folders []counter // of dirs; on v2 the one that children are cloned into
 
 	count   counter // v1: pids.current; v2: cgroup.events
 	peak    counter // highest memory use since it was reset
@@ -28,7 +28,7 @@ type cage struct {
 
 // newCage makes the folders of slot n.
 func (g *cgroup) newCage(n int) (c *cage, err error) {
-	c = &cage{group: g, dirs: map[string]string{}, folder: absent, count: absent, peak: absent, kills: absent}
+	c = &cage{group: g, dirs: map[string]string{}, count: absent, peak: absent, kills: absent}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -55,16 +55,15 @@ func (c *cage) enter() error {
 	return nil
 }
 
-// find finds what processes are cloned into on v2.
+// find opens the folders themselves.
 func (c *cage) find() error {
-	if !c.group.unified {
-		return nil
+	for _, dir := range c.dirs {
+		fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open cgroup: %w", err)
+		}
+		c.folders = append(c.folders, counter(fd))
 	}
-	fd, err := unix.Open(c.dirs[""], unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open cgroup: %w", err)
-	}
-	c.folder = counter(fd)
 	return nil
 }
 
@@ -124,10 +123,10 @@ func (f *counter) close() {
 
 // fd is what a child is cloned into; -1 where the thread itself sits inside.
 func (c *cage) fd() int {
-	if c == nil {
+	if c == nil || !c.group.unified {
 		return int(absent)
 	}
-	return int(c.folder)
+	return int(c.folders[0])
 }
 
 // empty reports whether nothing but the ended, not yet awaited program is inside. False may also mean "look closer".
@@ -186,9 +185,13 @@ func (c *cage) expel() error {
 
 // close moves our thread out and removes the folders.
 func (c *cage) close() error {
-	for _, f := range []*counter{&c.folder, &c.count, &c.peak, &c.kills} {
+	for _, f := range []*counter{&c.count, &c.peak, &c.kills} {
 		f.close()
 	}
+	for _, f := range c.folders {
+		f.close()
+	}
+	c.folders = nil
 	errs := []error{c.expel()}
 	for _, dir := range c.dirs {
 		errs = append(errs, removeCgroupTree(dir))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,11 +43,11 @@ func removeCgroupTree(dir string) error {
 	return errors.Join(errs...)
 }
 
-// nested reports whether there are cgroups below the folder. The kernel counts one link for each (cgroup file systems are
-// kernfs, whose folders have two links and one for each folder in them).
-func nested(dir string) bool {
+// isDivided reports whether there are cgroups below the cgroup that is open as fd. The kernel counts one link for each (cgroup
+// file systems are kernfs, whose folders have two links and one for each folder in them).
+func isDivided(fd counter) bool {
 	var st unix.Stat_t
-	return unix.Stat(dir, &st) == nil && st.Nlink > 2
+	return unix.Fstat(int(fd), &st) == nil && st.Nlink > 2
 }
 
 // tidy removes what an attempt has made below the slot's cgroup, so that the next one finds none of it. On v2 the cgroup
@@ -55,11 +56,7 @@ func (c *cage) tidy() error {
 	if c == nil {
 		return nil
 	}
-	found := false
-	for _, dir := range c.dirs {
-		found = found || nested(dir)
-	}
-	if !found {
+	if !slices.ContainsFunc(c.folders, isDivided) {
 		return nil
 	}
 	if !c.group.unified {

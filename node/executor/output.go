@@ -91,16 +91,11 @@ func (p *Process) newOutput(a *Attempt) (*output, error) {
 	return o, nil
 }
 
-// newStream makes a pipe whose reading end alone does not block: the program gets the other one.
+// newStream makes a pipe. Both ends block, as a program expects of its own: what is not known to be readable is not read.
 func newStream(f *os.File) (stream, error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return stream{}, os.NewSyscallError("pipe2", err)
-	}
-	if _, err := unix.FcntlInt(uintptr(fds[0]), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
-		unix.Close(fds[0])
-		unix.Close(fds[1])
-		return stream{}, os.NewSyscallError("fcntl", err)
 	}
 	return stream{r: fds[0], w: fds[1], file: f}, nil
 }
@@ -135,7 +130,7 @@ func (o *output) await(pid int) error {
 			batch = 0
 			continue
 		}
-		if n := o.carry(); n > 0 && n < batchSize {
+		if n := o.carry(fds[1:]); n > 0 && n < batchSize {
 			batch = batchTime
 		}
 	}
@@ -159,17 +154,26 @@ func hasEnded(pid int) bool {
 	return err != nil && err != unix.EINTR || err == nil && info.Signo != 0
 }
 
-// carry moves what is in the pipes, a bounded piece of each, and returns how much that was.
-func (o *output) carry() (n int) {
+// carry moves what is in the pipes that were found readable, a bounded piece of each, and returns how much that was.
+func (o *output) carry(polled []unix.PollFd) (n int) {
 	for i := range o.streams {
-		if o.streams[i].file != nil {
+		if polled[i].Revents != 0 {
 			n += o.move(&o.streams[i])
 		}
 	}
 	return n
 }
 
-// move moves one piece of a stream.
+// relieve moves a piece of what the pipes hold, if they hold anything.
+func (o *output) relieve() {
+	for i := range o.streams {
+		if s := &o.streams[i]; s.file != nil && s.readable() {
+			o.move(s)
+		}
+	}
+}
+
+// move moves one piece of a stream that is readable.
 func (o *output) move(s *stream) int {
 	buf := carryBuffers.Get().(*[carrySize]byte)
 	defer carryBuffers.Put(buf)
@@ -178,7 +182,7 @@ func (o *output) move(s *stream) int {
 		if err == unix.EINTR {
 			continue
 		}
-		if n <= 0 { // empty: it has no end while we hold one
+		if n <= 0 {
 			return 0
 		}
 		o.seen.Add(int64(n))
@@ -261,15 +265,29 @@ func (o *output) finish() {
 	}
 }
 
-// empty moves what a pipe holds now.
+// empty moves what a pipe holds now: no more than fits into it, for another process may go on writing.
 func (o *output) empty(s *stream) {
-	n := o.move(s)
-	if n == 0 {
-		return
-	}
 	left, err := unix.FcntlInt(uintptr(s.r), unix.F_GETPIPE_SZ, 0)
-	for left -= n; err == nil && left > 0 && n > 0; left -= n {
-		n = o.move(s)
+	if err != nil {
+		left = carrySize
+	}
+	for left > 0 && s.readable() {
+		n := o.move(s)
+		if n == 0 {
+			return
+		}
+		left -= n
+	}
+}
+
+// readable reports whether there is something in the pipe. It never has an end while we hold one.
+func (s *stream) readable() bool {
+	fds := []unix.PollFd{{Fd: int32(s.r), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			return n > 0
+		}
 	}
 }
 

@@ -82,7 +82,7 @@ func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 		case <-hard:
 			deadline, hard = time.Time{}, nil
 		}
-		t.out.carry() // a process that waits for room in its pipe could not end
+		t.out.relieve() // a process that waits for room in its pipe could not end
 		pids, doubt := t.others()
 		if len(pids) == 0 && (!doubt || time.Since(begun) > t.maxDoubt()) {
 			return len(seen)
