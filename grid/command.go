@@ -59,11 +59,11 @@ func (c *command) argv(t *Task) ([]string, error) {
 		}
 		argv = append(argv, filled)
 	}
-	options := c.options()
-	if err := checkPlain(options...); err != nil && readingOf(t.Command, len(t.Command)) == asWords {
+	argv = c.appendOptions(argv)
+	if err := checkPlain(argv[len(t.Command):]...); err != nil && readingOf(t.Command, len(t.Command)) == asWords {
 		return nil, err
 	}
-	return append(argv, options...), nil
+	return argv, nil
 }
 
 // checkElement refuses a value in an argument that the program gives to a shell.
@@ -219,8 +219,9 @@ func (c *command) replace(element string, each func(value string)) string {
 }
 
 // options gives the parameters that the command does not name itself.
-func (c *command) options() []string {
-	var out []string
+func (c *command) options() []string { return c.appendOptions(nil) }
+
+func (c *command) appendOptions(out []string) []string {
 	for k, q := range c.params {
 		switch {
 		case c.used[k] || q.Value.Kind == False:

@@ -24,16 +24,32 @@ type Value struct {
 }
 
 // MarshalJSON writes strings as JSON strings, numbers with their source text and flags as booleans.
-func (v Value) MarshalJSON() ([]byte, error) {
+func (v Value) MarshalJSON() ([]byte, error) { return v.appendJSON(nil), nil }
+
+func (v Value) appendJSON(b []byte) []byte {
 	switch v.Kind {
 	case Number:
-		return []byte(v.Text), nil
+		return append(b, v.Text...)
 	case True:
-		return []byte("true"), nil
+		return append(b, "true"...)
 	case False:
-		return []byte("false"), nil
+		return append(b, "false"...)
 	}
-	return json.Marshal(v.Text)
+	return appendString(b, v.Text)
+}
+
+// appendString writes a JSON string as encoding/json does, most of them without calling it.
+func appendString(b []byte, s string) []byte {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
+			quoted, _ := json.Marshal(s) // a string can always be encoded
+			return append(b, quoted...)
+		}
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
 }
 
 // UnmarshalJSON is the inverse of MarshalJSON.
@@ -67,27 +83,20 @@ type Param struct {
 type Params []Param
 
 // MarshalJSON writes an object whose keys keep the order of the axes.
-func (p Params) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
+func (p Params) MarshalJSON() ([]byte, error) { return p.AppendJSON(nil), nil }
+
+// AppendJSON appends the object of MarshalJSON.
+func (p Params) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
 	for i, q := range p {
 		if i > 0 {
-			b.WriteByte(',')
+			b = append(b, ',')
 		}
-		key, err := json.Marshal(q.Key)
-		if err != nil {
-			return nil, err
-		}
-		val, err := q.Value.MarshalJSON()
-		if err != nil {
-			return nil, err
-		}
-		b.Write(key)
-		b.WriteByte(':')
-		b.Write(val)
+		b = appendString(b, q.Key)
+		b = append(b, ':')
+		b = q.Value.appendJSON(b)
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
+	return append(b, '}')
 }
 
 // UnmarshalJSON reads an object and keeps the order of its keys.

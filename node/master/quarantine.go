@@ -42,13 +42,18 @@ func (h *health) note(t *history.Transition) {
 	if t.Node == "" || t.Change == grid.Reopen {
 		return
 	}
+	f := grid.FailureOf(t.Class)
+	ran := t.Change == grid.Began || t.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {
+		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere
+			delete(h.strikes, t.Node)
+			return
+		}
 		p = &places{ran: map[grid.NodeID]bool{}, failed: map[grid.NodeID]bool{}}
 	}
-	f := grid.FailureOf(t.Class)
 	switch {
-	case t.Change == grid.Began || t.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart:
+	case ran:
 		delete(h.strikes, t.Node)
 		p.ran[t.Node] = true
 	case f.AtStart:

@@ -36,11 +36,11 @@ type attempt struct {
 	sent      time.Time // when they were last told
 }
 
-// attempt runs one trial and reports how it ended. Its spool stays until the report is stored.
-func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, number int) {
+// attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored.
+func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, number int, now time.Time) {
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, started: time.Now(), lease: ticketOf(h.held),
+		task: &s.record.Task, started: now, lease: ticketOf(h.held),
 	}
 	h.began(a)
 	defer h.ended(a)

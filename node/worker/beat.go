@@ -92,8 +92,7 @@ const leastFree = 4 << 20
 const roomTime = 20 * time.Millisecond
 
 // full reports whether the disk has no room for further trials: what has begun may end, and nothing begins.
-func (w *Worker) full() bool {
-	now := time.Now()
+func (w *Worker) full(now time.Time) bool {
 	if !w.crammed.Load() && now.UnixNano()-w.roomSeen.Load() < int64(roomTime) {
 		return false
 	}

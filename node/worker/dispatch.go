@@ -17,7 +17,7 @@ func (w *Worker) dispatch(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		var lanes []lane
-		if !w.draining.Load() && !w.full() {
+		if !w.draining.Load() && !w.full(time.Now()) {
 			lanes = w.shares.order(w.sweeps.lanes(), time.Now())
 		}
 		w.serve(ctx, lanes)

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"encoding/json"
 	"os"
 	"strconv"
 	"strings"
@@ -21,10 +20,6 @@ func ownVariable(key string) bool {
 
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (a *attempt) environ(base []string, cache string) []string {
-	params, err := json.Marshal(a.params)
-	if err != nil {
-		params = []byte("{}") // values are checked when a space is made
-	}
 	env := make([]string, len(base), len(base)+9)
 	copy(env, base)
 	return append(env,
@@ -32,7 +27,7 @@ func (a *attempt) environ(base []string, cache string) []string {
 		"MLF_SWEEP="+string(a.id.Sweep),
 		"MLF_TRIAL="+a.id.String(),
 		"MLF_ATTEMPT="+strconv.Itoa(a.number),
-		"MLF_PARAMS="+string(params),
+		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 		"MLF_OUT="+a.spool.out(),
 		"MLF_METRICS="+a.spool.metrics(),
 		"MLF_CACHE="+cache,

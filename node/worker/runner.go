@@ -83,7 +83,11 @@ func (w *Worker) rest(r *runner, t turn) {
 // was let through by the dispatcher, whatever trouble the node has.
 func (w *Worker) work(h *holding, slot executor.Slot) {
 	tried := false
-	for !w.draining.Load() && !w.full() && (!tried || w.trouble.is() == "") {
+	for !w.draining.Load() && (!tried || w.trouble.is() == "") {
+		now := time.Now()
+		if w.full(now) {
+			break
+		}
 		s, ok := w.sweeps.active(h.held.Sweep)
 		if !ok {
 			break
@@ -99,7 +103,7 @@ func (w *Worker) work(h *holding, slot executor.Slot) {
 			break
 		}
 		tried = true
-		w.attempt(s, slot, h, index, h.held.Attempt+h.held.Deliveries-1)
+		w.attempt(s, slot, h, index, h.held.Attempt+h.held.Deliveries-1, now)
 	}
 	if !tried {
 		w.trouble.giveUp()
