@@ -1,7 +1,6 @@
 package grid
 
 import (
-	"math"
 	"path"
 	"regexp"
 	"slices"
@@ -166,20 +165,6 @@ func (t *Task) checkEnv() error {
 		}
 		if strings.ContainsRune(value, 0) {
 			return flawf("Take it out.", "%s contains a zero byte", name)
-		}
-	}
-	return nil
-}
-
-// Check says why no trial can reserve so much.
-func (r Resources) Check() error {
-	if !(r.CPUs > 0) {
-		return flawf("Give the cores that one trial uses, like 1 or 0.5.", "cpus is %g", r.CPUs)
-	}
-	for what, v := range map[string]float64{"cpus": r.CPUs, "gpus": r.GPUs, "memory": float64(r.Memory), "gpu_memory": float64(r.GPUMemory)} {
-		whole := what == "memory" || what == "gpu_memory"
-		if v < 0 || math.IsNaN(v) || (v > maxAmount && !whole) {
-			return flawf("Give a number like 1 or 0.5.", "%s is %g, which is not a valid number", what, v)
 		}
 	}
 	return nil

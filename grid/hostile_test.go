@@ -40,7 +40,7 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 	if _, err := NewSpace(axes, nil); err == nil {
 		t.Error("20,000 axes are taken")
 	}
-	task := Task{Name: "t", Command: []string{"true"}, Resources: Resources{CPUs: 1}}
+	task := Task{Name: "t", Command: []string{"true"}, Resources: Resources{CPUs: One}}
 	for name, edit := range map[string]func(*Task){
 		"constants":         func(t *Task) { t.Constants = constants },
 		"long objective":    func(t *Task) { t.Objective = &Objective{Metric: many("m", 201), Goal: "minimize"} },

@@ -1,19 +1,13 @@
 package grid
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
-// Lane names the lease queue that a sweep's leases go through: sweeps with the same resources and priority share one, so a
-// worker that pulls from a lane knows that what comes fits and that nothing more urgent waits in it.
+// Lane names a lease queue. Leases for trials with the same resources, image and priority share one, so a worker that pulls from a
+// lane knows that what comes fits and that nothing more urgent waits in it. LaneOf gives the name.
 type Lane string
 
-// Lane gives the sweep's lane.
-func (s *Sweep) Lane() Lane {
-	r := s.Task.Resources
-	return Lane(fmt.Sprintf("p%d_c%d_m%d_g%d_v%d", s.Priority, int64(r.CPUs*1000), r.Memory, int64(r.GPUs*1000), r.GPUMemory))
-}
+// Lane gives the lane of the sweep's first attempts.
+func (s *Sweep) Lane() Lane { return LaneOf(s.Priority, s.Task.Resources, s.Task.Image) }
 
 // LeaseTarget is how much running time one lease is to cover when trials are short.
 const LeaseTarget = 500 * time.Millisecond

@@ -13,7 +13,7 @@ func TestTaskCheckShare(t *testing.T) {
 		{nil, []Link{{"data", "x"}}, false}, {nil, []Link{{"data", ""}}, false}, {nil, []Link{{"../data", "/x"}}, false},
 		{nil, []Link{{"/data", "/x"}}, false}, {nil, []Link{{".", "/x"}}, false}, {nil, []Link{{"a/../b", "/x"}}, false}, {nil, []Link{{"a", "/x\x00"}}, false},
 	} {
-		task := Task{Name: "t", Command: []string{"x"}, Resources: Resources{CPUs: 1}, Share: c.share, Links: c.links}
+		task := Task{Name: "t", Command: []string{"x"}, Resources: Resources{CPUs: One}, Share: c.share, Links: c.links}
 		if err := task.Check(); (err == nil) != c.want {
 			t.Errorf("%.3q %v: got %v, want accepted = %v", c.share, c.links, err, c.want)
 		}

@@ -37,14 +37,6 @@ const DefaultGrace = 10 * time.Second
 // DefaultLogLimit is how many bytes of one attempt's output are kept.
 const DefaultLogLimit = 256 << 20
 
-// Resources are what one attempt reserves on its node.
-type Resources struct {
-	CPUs      float64 `json:"cpus"`                 // cores; a fraction is allowed
-	Memory    int64   `json:"memory,omitempty"`     // bytes, reserved and, where cgroups allow, enforced; 0 reserves none
-	GPUs      float64 `json:"gpus,omitempty"`       // devices; a fraction shares one device
-	GPUMemory int64   `json:"gpu_memory,omitempty"` // bytes on each device
-}
-
 // Retries says how often an attempt that failed in a class is run again, for each class apart.
 type Retries map[Class]int
 

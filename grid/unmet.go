@@ -22,5 +22,8 @@ func (t *Task) Unmet() []Unmet {
 	if t.Resources.GPUMemory != 0 {
 		all = append(all, Unmet{"gpu_memory", "gpu_memory asks for memory of a GPU, but this version does not allocate any", hint})
 	}
+	if t.Resources.GPUProfile != "" {
+		all = append(all, Unmet{"gpu_profile", "gpu_profile asks for a MIG instance, but this version does not allocate any", hint})
+	}
 	return all
 }

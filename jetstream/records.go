@@ -16,10 +16,34 @@ import (
 // Records keeps one small record for each sweep. What is acknowledged is on disk.
 type Records struct{ store *Store }
 
-// Record is a sweep with the revision that an Update must name.
+// Record is a sweep with what the master keeps beside it, and the revision that an Update must name.
 type Record struct {
 	Sweep *grid.Sweep
 	Rev   uint64
+
+	// Lanes are what a trial needs in each lane that leases of the sweep may be in, beside the sweep's own: resources belong to the
+	// lane of a lease, so that one trial can get more than the others. At most MaxLanes.
+	Lanes map[grid.Lane]grid.Resources
+}
+
+// MaxLanes bounds the lanes of one record beside the sweep's own.
+const MaxLanes = 8
+
+// AllLanes gives what a trial needs in each lane that leases of the sweep may be in, the sweep's own included.
+func (r *Record) AllLanes() map[grid.Lane]grid.Resources {
+	all := map[grid.Lane]grid.Resources{r.Sweep.Lane(): r.Sweep.Task.Resources}
+	for name, need := range r.Lanes {
+		if need.Check() == nil { // else no trial can have it
+			all[name] = need
+		}
+	}
+	return all
+}
+
+// wireRecord is a record in the stream: the sweep's fields, and the others beside them, which older programs skip.
+type wireRecord struct {
+	*grid.Sweep
+	Lanes map[grid.Lane]grid.Resources `json:"lanes,omitempty"`
 }
 
 // Change is what Watch reports: a new state of a record, its removal, or that all existing records were reported.
@@ -35,7 +59,7 @@ const removedHeader = "Mlf-Removed"
 
 // Create stores the record of a new sweep. It returns ErrExists when there is one of this id.
 func (r *Records) Create(ctx context.Context, sweep *grid.Sweep) (uint64, error) {
-	rev, err := r.put(ctx, sweep, 0)
+	rev, err := r.put(ctx, &Record{Sweep: sweep})
 	if !errors.Is(err, ErrConflict) {
 		return rev, err
 	}
@@ -47,23 +71,27 @@ func (r *Records) Create(ctx context.Context, sweep *grid.Sweep) (uint64, error)
 	if old.Header.Get(removedHeader) == "" {
 		return 0, ErrExists
 	}
-	if rev, err = r.put(ctx, sweep, old.Sequence); errors.Is(err, ErrConflict) {
+	if rev, err = r.put(ctx, &Record{Sweep: sweep, Rev: old.Sequence}); errors.Is(err, ErrConflict) {
 		return 0, ErrExists
 	}
 	return rev, err
 }
 
-// Update replaces the record that has revision rev. It returns ErrConflict when the record has another one.
-func (r *Records) Update(ctx context.Context, sweep *grid.Sweep, rev uint64) (uint64, error) {
-	return r.put(ctx, sweep, rev)
+// Update replaces the record that has the revision and gives the new one. It returns ErrConflict when the record has another one.
+func (r *Records) Update(ctx context.Context, record *Record) (uint64, error) {
+	return r.put(ctx, record)
 }
 
-func (r *Records) put(ctx context.Context, sweep *grid.Sweep, rev uint64) (uint64, error) {
-	data, err := json.Marshal(sweep)
+func (r *Records) put(ctx context.Context, record *Record) (rev uint64, err error) {
+	sweep := record.Sweep
+	if len(record.Lanes) > MaxLanes {
+		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and %d is the most", sweep.ID, len(record.Lanes), MaxLanes)
+	}
+	data, err := json.Marshal(wireRecord{sweep, record.Lanes})
 	if err != nil {
 		return 0, fmt.Errorf("encode sweep %s: %w", sweep.ID, err)
 	}
-	rev, err = r.swap(ctx, recordSubject(sweep.ID), data, rev)
+	rev, err = r.swap(ctx, recordSubject(sweep.ID), data, record.Rev)
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. Use intervals in place of long lists, and files in place of long values",
@@ -122,13 +150,14 @@ func (r *Records) Load(ctx context.Context, id grid.SweepID) (Record, error) {
 
 func decodeRecord(data []byte, rev uint64) (Record, error) {
 	var s grid.Sweep
-	if err := json.Unmarshal(data, &s); err != nil {
+	w := wireRecord{Sweep: &s}
+	if err := json.Unmarshal(data, &w); err != nil {
 		return Record{}, fmt.Errorf("read a sweep record: %w", err)
 	}
 	if s.V > grid.RecordVersion {
 		return Record{}, fmt.Errorf("the record of sweep %s is of version %d, and this program knows %d; update mlfnode", s.ID, s.V, grid.RecordVersion)
 	}
-	return Record{Sweep: &s, Rev: rev}, nil
+	return Record{Sweep: &s, Rev: rev, Lanes: w.Lanes}, nil
 }
 
 // Delete removes a record; it is no error when there is none. Its number is not used again.

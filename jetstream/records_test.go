@@ -24,11 +24,11 @@ func TestRecords(t *testing.T) {
 	}
 	w := sweep("chainer-1")
 	w.State = grid.SweepPaused
-	rev2, err := s.Records.Update(ctx, w, rev)
+	rev2, err := s.Records.Update(ctx, &Record{Sweep: w, Rev: rev})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Records.Update(ctx, w, rev); !errors.Is(err, ErrConflict) {
+	if _, err := s.Records.Update(ctx, &Record{Sweep: w, Rev: rev}); !errors.Is(err, ErrConflict) {
 		t.Errorf("update of an old revision: got %v, want ErrConflict", err)
 	}
 	got, err := s.Records.Load(ctx, "chainer-1")
@@ -142,5 +142,43 @@ func TestWatchOfAnEmptyStoreIsSynced(t *testing.T) {
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("watch ended with %v, want canceled", err)
+	}
+}
+
+// TestLanesOfARecord keeps what trials need in further lanes, beside a sweep whose own fields older programs read as before.
+func TestLanesOfARecord(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	ctx := t.Context()
+	w := sweep("a-1")
+	w.Task.Resources = grid.Resources{CPUs: grid.One}
+	rev, err := s.Records.Create(ctx, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := grid.Resources{CPUs: grid.One, Memory: 2 << 30}
+	lane := grid.LaneOf(0, more, "")
+	lanes := map[grid.Lane]grid.Resources{lane: more, "broken": {}}
+	if _, err := s.Records.Update(ctx, &Record{Sweep: w, Rev: rev, Lanes: lanes}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Records.Load(ctx, "a-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(lanes, got.Lanes); diff != "" {
+		t.Errorf("lanes (-want +got):\n%s", diff)
+	}
+	want := map[grid.Lane]grid.Resources{lane: more, w.Lane(): w.Task.Resources}
+	if diff := cmp.Diff(want, got.AllLanes()); diff != "" {
+		t.Errorf("all lanes (-want +got):\n%s", diff)
+	}
+	for i := range MaxLanes {
+		lanes[grid.Lane(fmt.Sprint(i))] = more
+	}
+	if _, err := s.Records.Update(ctx, &got); err == nil {
+		got.Lanes = lanes
+		if _, err = s.Records.Update(ctx, &got); err == nil {
+			t.Error("a record with too many lanes was stored")
+		}
 	}
 }

@@ -57,7 +57,7 @@ func script(t *testing.T, text string, sets ...string) api.Submit {
 		t.Fatal(err)
 	}
 	task := grid.Task{
-		Name: "test", Command: []string{"/bin/sh", "-c", text, "sh"}, Resources: grid.Resources{CPUs: 1},
+		Name: "test", Command: []string{"/bin/sh", "-c", text, "sh"}, Resources: grid.Resources{CPUs: grid.One},
 		Retries: grid.DefaultRetries(), Grace: time.Second,
 	}
 	return api.Submit{Project: "t", Task: task, Space: space, Environ: os.Environ()}

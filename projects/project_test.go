@@ -25,7 +25,7 @@ func number(text string) grid.Value { return grid.Value{Text: text, Kind: grid.N
 
 // plain is a task with nothing but a command.
 func plain(name string, command ...string) Definition {
-	return Definition{Task: grid.Task{Name: name, Command: command, Resources: grid.Resources{CPUs: 1},
+	return Definition{Task: grid.Task{Name: name, Command: command, Resources: grid.Resources{CPUs: grid.One},
 		Retries: grid.Retries{grid.ClassLost: 16, grid.ClassSetup: 2}}}
 }
 
@@ -74,7 +74,7 @@ func TestLoad(t *testing.T) {
 			{Key: "off", Value: grid.Value{Text: "false", Kind: grid.False}}, {Key: "text", Value: grid.Value{Text: "1"}}, {Key: "empty"}}
 		d.Task.Setup = []string{"sh", "setup.sh"}
 		d.Task.Env = map[string]string{"OMP_NUM_THREADS": "1", "HOME_OF": "$HOME", "NOTHING": ""}
-		d.Task.Resources = grid.Resources{CPUs: 0.5, Memory: 3 << 29}
+		d.Task.Resources = grid.Resources{CPUs: 500, Memory: 3 << 29}
 		d.Task.Timeout = 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond
 		d.Task.IdleTimeout, d.Task.Grace, d.Task.LogLimit = 90*time.Second, 500*time.Millisecond, 10_000
 		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassMemory: 0, grid.ClassLost: 3, grid.ClassSetup: 2}

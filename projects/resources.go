@@ -29,13 +29,13 @@ func (s *schema) resources(what string, n *yaml.Node, t *task) {
 }
 
 // amount reads a count that may be a fraction.
-func (s *schema) amount(what string, n *yaml.Node, to *float64) {
+func (s *schema) amount(what string, n *yaml.Node, to *grid.Milli) {
 	text, ok := s.filled(what, n)
 	if !ok {
 		return
 	}
-	v, err := strconv.ParseFloat(text, 64)
-	if err != nil || v < 0 || v > 1e6 || math.IsNaN(v) || strings.ContainsAny(text, "xXpP_") {
+	v, err := grid.ParseMilli(text)
+	if err != nil || v < 0 || v > grid.MaxMilli {
 		s.report(n, "Give a number like 1 or 0.5.", "%s is %q, which is not a valid number", what, text)
 		return
 	}

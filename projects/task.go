@@ -19,7 +19,7 @@ type task struct {
 }
 
 func newTask(name string) *task {
-	return &task{places: map[string]*yaml.Node{}, Task: grid.Task{Name: name, Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()}}
+	return &task{places: map[string]*yaml.Node{}, Task: grid.Task{Name: name, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}}
 }
 
 func (s *schema) task(key, n *yaml.Node) *task {

@@ -39,7 +39,7 @@ tasks:
 		t.Errorf("a task that asks for nothing: got %v, want it to run", err)
 	}
 	all := p.tasks[3]
-	if want := (grid.Resources{CPUs: 1, GPUs: 2, GPUMemory: 1 << 30}); all.Image != "x" || all.Resources != want {
+	if want := (grid.Resources{CPUs: grid.One, GPUs: 2 * grid.One, GPUMemory: 1 << 30}); all.Image != "x" || all.Resources != want {
 		t.Errorf("got image %q and %+v, want x and %+v", all.Image, all.Resources, want)
 	}
 }

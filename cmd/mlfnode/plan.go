@@ -205,8 +205,8 @@ func checkFile(name, path string) error {
 // checkFits refuses a task that this machine can never run.
 func (p *plan) checkFits(cfg node.Config) error {
 	r := p.task.Resources
-	if r.CPUs > cfg.Machine.CPUs {
-		return usage(fmt.Sprintf("one trial needs %g processors, this machine has %g", r.CPUs, cfg.Machine.CPUs), "lower resources.cpus in project.yaml")
+	if r.CPUs > grid.MilliOf(cfg.Machine.CPUs) {
+		return usage(fmt.Sprintf("one trial needs %s processors, this machine has %g", r.CPUs, cfg.Machine.CPUs), "lower resources.cpus in project.yaml")
 	}
 	if r.Memory > cfg.Machine.Memory {
 		return usage(fmt.Sprintf("one trial needs %s of memory, this machine has %s", bytesText(r.Memory), bytesText(cfg.Machine.Memory)),

@@ -366,7 +366,7 @@ func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sw
 		if same(&before, r.Sweep) {
 			return r, nil
 		}
-		r.Rev, err = m.cfg.Store.Records.Update(ctx, r.Sweep, r.Rev)
+		r.Rev, err = m.cfg.Store.Records.Update(ctx, &r)
 		if errors.Is(err, jetstream.ErrConflict) {
 			continue
 		}

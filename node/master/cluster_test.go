@@ -21,7 +21,7 @@ func points(t testing.TB, id grid.SweepID, n int) *grid.Sweep {
 	t.Helper()
 	return &grid.Sweep{
 		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: space(t, n),
-		Task: grid.Task{Name: "test", Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()},
+		Task: grid.Task{Name: "test", Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()},
 	}
 }
 
@@ -77,7 +77,7 @@ func perform(t *testing.T, dir string, cpus float64, nodes *Nodes) *stage {
 	}
 	m := New(Config{
 		Store: store, History: db, Logger: log, Feed: true,
-		Slots: func(r grid.Resources) int { return int(cpus / r.CPUs) }, Nodes: nodes,
+		Slots: func(r grid.Resources) int { return int(grid.MilliOf(cpus) / r.CPUs) }, Nodes: nodes,
 	})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan error, 1)

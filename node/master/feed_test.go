@@ -202,7 +202,7 @@ func TestTaskThatFitsNowhere(t *testing.T) {
 	c := start(t, 2)
 	small := c.submit(10, nil)
 	wide := points(t, "wide-1", 10)
-	wide.Task.Resources.CPUs = 3
+	wide.Task.Resources.CPUs = 3 * grid.One
 	if _, err := c.store.Records.Create(t.Context(), wide); err != nil {
 		t.Fatal(err)
 	}

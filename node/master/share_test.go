@@ -59,7 +59,7 @@ func TestLanesAreFedApart(t *testing.T) {
 	small := c.submit(1_000_000_000, nil)
 	c.leased(small, queueDepth*4)
 	urgent := c.submit(100, func(s *api.Submit) { s.Priority = 5 })
-	big := c.submit(100, func(s *api.Submit) { s.Task.Resources.CPUs = 4 })
+	big := c.submit(100, func(s *api.Submit) { s.Task.Resources.CPUs = 4 * grid.One })
 	c.leased(urgent, queueDepth*4)
 	c.leased(big, queueDepth)
 	c.leased(small, queueDepth*4)

@@ -127,7 +127,7 @@ func TestNumbersGoOn(t *testing.T) {
 // run beside them.
 func TestRecordsThatNobodyCanObey(t *testing.T) {
 	for name, r := range map[string]grid.Resources{
-		"negative": {CPUs: -5}, "nothing": {}, "negative memory": {CPUs: 1, Memory: -1}, "too much": {CPUs: 1e300},
+		"negative": {CPUs: -5000}, "nothing": {}, "negative memory": {CPUs: grid.One, Memory: -1}, "too much": {CPUs: grid.MilliOf(1e300)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := start(t, 2)

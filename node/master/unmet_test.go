@@ -15,7 +15,7 @@ func TestSubmitRefusesUnmet(t *testing.T) {
 	many := perform(t, t.TempDir(), 4, nodes)
 	for name, edit := range map[string]func(*grid.Task){
 		"image":      func(t *grid.Task) { t.Image = "python:3.12" },
-		"gpus":       func(t *grid.Task) { t.Resources.GPUs = 0.5 },
+		"gpus":       func(t *grid.Task) { t.Resources.GPUs = 500 },
 		"gpu_memory": func(t *grid.Task) { t.Resources.GPUMemory = 1 << 30 },
 	} {
 		s := points(t, "t-1", 2)

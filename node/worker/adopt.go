@@ -91,9 +91,7 @@ func glance(resume func(context.Context) executor.Outcome) executor.Outcome {
 // nothing else begins until it has ended.
 func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
 	s := w.sweeps.adopt(r)
-	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: lane{
-		name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority, active: true,
-	}}
+	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease)}
 	w.capacity.take(ad.lane.resources)
 	w.shares.began(ad.lane, time.Now())
 	a.lease = m.Lease
@@ -102,6 +100,18 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 		ad.holding.began(a)
 	}
 	return ad
+}
+
+// laneOf gives the lane that an attempt was leased in.
+func laneOf(r *jetstream.Record, t *ticket) lane {
+	l := lane{name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority, active: true}
+	if t == nil {
+		return l
+	}
+	if needs, ok := r.AllLanes()[grid.Lane(t.Shape)]; ok {
+		l.name, l.resources = grid.Lane(t.Shape), needs
+	}
+	return l
 }
 
 // retake holds the lease of an attempt that goes on. Its other trials are not begun here, for some of them may have ended: they
@@ -133,7 +143,7 @@ func (s *sweeps) adopt(r jetstream.Record) *sweep {
 	defer s.mu.Unlock()
 	id := r.Sweep.ID
 	if s.known[id] == nil {
-		s.known[id] = renewed(nil, r.Sweep)
+		s.known[id] = renewed(nil, &r)
 	}
 	return s.known[id]
 }

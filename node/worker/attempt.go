@@ -20,6 +20,7 @@ type attempt struct {
 	params grid.Params
 	spool  *spool
 	lease  *ticket
+	needs  grid.Resources // what its lane reserves, which may be more than the task says
 
 	started time.Time
 	ref     grid.LogRef // owned by the outbox
@@ -37,10 +38,11 @@ type attempt struct {
 }
 
 // attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored.
-func (w *Worker) attempt(s *sweep, slot executor.Slot, h *holding, index int64, number int, now time.Time) {
+func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, number int, now time.Time) {
+	h := t.holding
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, started: now, lease: ticketOf(h.held),
+		task: &s.record.Task, started: now, lease: ticketOf(h.held), needs: t.lane.resources,
 	}
 	h.began(a)
 	defer h.ended(a)
@@ -218,7 +220,7 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 	return &executor.Attempt{
 		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()), Dir: a.spool.work(),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr, OutputLimit: a.outputLimit(),
-		Memory: t.Resources.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+		Memory: a.needs.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
 		Name: a.run, Record: a.spool.record(), Started: w.begun(a), Kill: w.hurried,
 	}
 }

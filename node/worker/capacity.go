@@ -13,22 +13,19 @@ type capacity struct {
 	total inventory.Machine
 
 	mu     sync.Mutex
-	cpus   float64
+	cpus   grid.Milli
 	memory int64
 }
 
 func newCapacity(m inventory.Machine) *capacity {
-	return &capacity{total: m, cpus: m.CPUs, memory: m.Memory}
+	return &capacity{total: m, cpus: grid.MilliOf(m.CPUs), memory: m.Memory}
 }
-
-// rounding forgives sums of fractions such as ten times 0.1.
-const rounding = 1e-9
 
 // reserve takes resources if they are free.
 func (c *capacity) reserve(r grid.Resources) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if r.CPUs > c.cpus+rounding || r.Memory > c.memory || r.GPUs > 0 {
+	if r.CPUs > c.cpus || r.Memory > c.memory || r.GPUs > 0 {
 		return false
 	}
 	c.cpus -= r.CPUs
@@ -52,7 +49,7 @@ func (c *capacity) slots(r grid.Resources) int {
 	defer c.mu.Unlock()
 	n := math.Inf(1)
 	if r.CPUs > 0 {
-		n = math.Floor(c.total.CPUs/r.CPUs + rounding)
+		n = math.Floor(float64(grid.MilliOf(c.total.CPUs) / r.CPUs))
 	}
 	if r.Memory > 0 {
 		n = min(n, math.Floor(float64(c.total.Memory)/float64(r.Memory)))
@@ -67,7 +64,7 @@ const maxSlots = 4096
 func (c *capacity) resize(m inventory.Machine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cpus += m.CPUs - c.total.CPUs
+	c.cpus += grid.MilliOf(m.CPUs) - grid.MilliOf(c.total.CPUs)
 	c.memory += m.Memory - c.total.Memory
 	c.total.CPUs, c.total.Memory = m.CPUs, m.Memory
 }

@@ -62,7 +62,7 @@ func (w *Worker) run(r *runner) {
 			w.inTrouble(began, "no slot for an attempt: "+err.Error())
 			w.leave(t.holding)
 		} else {
-			w.work(t.holding, slot)
+			w.work(t, slot)
 		}
 		w.rest(r, t)
 	}
@@ -81,8 +81,8 @@ func (w *Worker) rest(r *runner, t turn) {
 
 // work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none. The first one
 // was let through by the dispatcher, whatever trouble the node has.
-func (w *Worker) work(h *holding, slot executor.Slot) {
-	tried := false
+func (w *Worker) work(t turn, slot executor.Slot) {
+	h, tried := t.holding, false
 	for !w.draining.Load() && (!tried || w.trouble.is() == "") {
 		now := time.Now()
 		if w.full(now) {
@@ -103,7 +103,7 @@ func (w *Worker) work(h *holding, slot executor.Slot) {
 			break
 		}
 		tried = true
-		w.attempt(s, slot, h, index, h.held.Attempt+h.held.Deliveries-1, now)
+		w.attempt(s, slot, t, index, h.held.Attempt+h.held.Deliveries-1, now)
 	}
 	if !tried {
 		w.trouble.giveUp()

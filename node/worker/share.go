@@ -90,7 +90,7 @@ func (s *shares) settleLocked(h *share, now time.Time) {
 
 // weight is the part of the machine that one trial takes: of what it needs most of.
 func (s *shares) weight(r grid.Resources) float64 {
-	return max(r.CPUs/s.total.CPUs, float64(r.Memory)/float64(max(s.total.Memory, 1)))
+	return max(r.CPUs.Float()/s.total.CPUs, float64(r.Memory)/float64(max(s.total.Memory, 1)))
 }
 
 // catchUpLocked lets a lane that had nothing to do begin where the least served of the others stands: who did not want the
@@ -166,9 +166,9 @@ func (s *shares) admits(l lane, kept []lane) bool {
 	}
 	for name, h := range s.lanes {
 		if !slices.ContainsFunc(kept, func(k lane) bool { return k.name == name }) {
-			cpus += float64(h.running) * h.lane.resources.CPUs
+			cpus += grid.Milli(h.running) * h.lane.resources.CPUs
 			memory += int64(h.running) * h.lane.resources.Memory
 		}
 	}
-	return cpus <= s.total.CPUs+rounding && memory <= s.total.Memory
+	return cpus <= grid.MilliOf(s.total.CPUs) && memory <= s.total.Memory
 }

@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-func laneOf(cpus float64, memory int64, priority int) lane {
-	s := grid.Sweep{Priority: priority, Task: grid.Task{Resources: grid.Resources{CPUs: cpus, Memory: memory}}}
+func testLane(cpus float64, memory int64, priority int) lane {
+	s := grid.Sweep{Priority: priority, Task: grid.Task{Resources: grid.Resources{CPUs: grid.MilliOf(cpus), Memory: memory}}}
 	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority, active: true}
 }
 
@@ -88,7 +88,7 @@ func (n *node) next(end time.Time) {
 }
 
 func TestBigTrialsAreNotStarved(t *testing.T) {
-	small, big := laneOf(1, 0, 0), laneOf(4, 0, 0)
+	small, big := testLane(1, 0, 0), testLane(4, 0, 0)
 	n := newNode()
 	n.work[small.name], n.work[big.name] = 70*time.Millisecond, 300*time.Millisecond
 	n.run([]lane{small, big}, 10*time.Minute)
@@ -103,7 +103,7 @@ func TestBigTrialsAreNotStarved(t *testing.T) {
 
 // TestEqualLanesShare has lanes between which nothing but their names can decide who is asked first.
 func TestEqualLanesShare(t *testing.T) {
-	lanes := []lane{laneOf(1, 0, 0), laneOf(1, 1<<20, 0), laneOf(1, 2<<20, 0)}
+	lanes := []lane{testLane(1, 0, 0), testLane(1, 1<<20, 0), testLane(1, 2<<20, 0)}
 	n := newNode()
 	for _, l := range lanes {
 		n.work[l.name] = 500 * time.Millisecond
@@ -117,7 +117,7 @@ func TestEqualLanesShare(t *testing.T) {
 }
 
 func TestUrgentLaneKeepsRoom(t *testing.T) {
-	low, urgent := laneOf(1, 0, 0), laneOf(4, 0, 7)
+	low, urgent := testLane(1, 0, 0), testLane(4, 0, 7)
 	n := newNode()
 	n.work[low.name] = 10 * time.Second
 	n.run([]lane{low}, 25*time.Second)
@@ -132,7 +132,7 @@ func TestUrgentLaneKeepsRoom(t *testing.T) {
 
 // TestRoomThatNobodyElseCanUse lets a small lane have what a bigger, more urgent one can't use.
 func TestRoomThatNobodyElseCanUse(t *testing.T) {
-	low, urgent := laneOf(1, 0, 0), laneOf(3, 0, 7)
+	low, urgent := testLane(1, 0, 0), testLane(3, 0, 7)
 	n := newNode()
 	n.work[low.name], n.work[urgent.name] = 10*time.Second, 3*time.Second
 	n.run([]lane{low, urgent}, 5*time.Minute)
@@ -146,7 +146,7 @@ func TestRoomThatNobodyElseCanUse(t *testing.T) {
 
 // TestNoRoomIsKeptForNothing has an urgent lane with an empty queue.
 func TestNoRoomIsKeptForNothing(t *testing.T) {
-	low, urgent := laneOf(1, 0, 0), laneOf(4, 0, 7)
+	low, urgent := testLane(1, 0, 0), testLane(4, 0, 7)
 	n := newNode()
 	n.work[low.name] = time.Second
 	n.run([]lane{low}, time.Second)
@@ -158,7 +158,7 @@ func TestNoRoomIsKeptForNothing(t *testing.T) {
 
 // TestNothingIsSavedUp lets one lane work alone for an hour before the other comes, which is known all the time.
 func TestNothingIsSavedUp(t *testing.T) {
-	busy, late := laneOf(1, 0, 0), laneOf(1, 1<<20, 0)
+	busy, late := testLane(1, 0, 0), testLane(1, 1<<20, 0)
 	n := newNode()
 	n.work[busy.name] = time.Second
 	n.run([]lane{busy, late}, time.Hour)
@@ -177,7 +177,7 @@ func TestEveryLaneHasItsTurn(t *testing.T) {
 		n := newNode()
 		var lanes []lane
 		for range rapid.IntRange(2, 4).Draw(t, "lanes") {
-			l := laneOf(rapid.SampledFrom([]float64{0.5, 1, 2, 3, 4}).Draw(t, "cpus"), rapid.Int64Range(0, 8).Draw(t, "GiB")<<30, 0)
+			l := testLane(rapid.SampledFrom([]float64{0.5, 1, 2, 3, 4}).Draw(t, "cpus"), rapid.Int64Range(0, 8).Draw(t, "GiB")<<30, 0)
 			if _, ok := n.work[l.name]; !ok {
 				n.work[l.name] = time.Duration(rapid.IntRange(200, 5000).Draw(t, "ms")) * time.Millisecond
 				lanes = append(lanes, l)

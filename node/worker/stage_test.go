@@ -134,7 +134,7 @@ func (s *stage) sweep(id grid.SweepID, n int, cpus float64, edit func(*grid.Swee
 	}
 	r := &grid.Sweep{
 		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: space, Environ: []string{"PATH=/bin:/usr/bin"},
-		Task: grid.Task{Name: "test", Command: []string{string(id)}, Resources: grid.Resources{CPUs: cpus}, Grace: time.Second},
+		Task: grid.Task{Name: "test", Command: []string{string(id)}, Resources: grid.Resources{CPUs: grid.MilliOf(cpus)}, Grace: time.Second},
 	}
 	if edit != nil {
 		edit(r)
@@ -166,7 +166,7 @@ func (s *stage) change(r *grid.Sweep, state grid.SweepState) {
 	if state == grid.SweepCancelled {
 		old.Sweep.Ended = time.Now()
 	}
-	if _, err := s.store.Records.Update(s.t.Context(), old.Sweep, old.Rev); err != nil {
+	if _, err := s.store.Records.Update(s.t.Context(), &old); err != nil {
 		s.t.Fatal(err)
 	}
 }

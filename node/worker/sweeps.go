@@ -30,6 +30,7 @@ type sweeps struct {
 // sweep is one known sweep. The record is replaced as a whole; ctx ends when its running attempts are to be stopped.
 type sweep struct {
 	record *grid.Sweep
+	lanes  map[grid.Lane]grid.Resources // all that leases of it may be in
 	ctx    context.Context
 	stop   context.CancelCauseFunc
 	base   []string // environment that all its attempts share
@@ -54,12 +55,13 @@ func (s *sweeps) follow(c jetstream.Change) {
 		}
 		return
 	}
-	s.known[c.ID] = renewed(old, c.Record.Sweep)
+	s.known[c.ID] = renewed(old, &c.Record)
 }
 
 // renewed keeps the context of a sweep while its attempts may go on.
-func renewed(old *sweep, r *grid.Sweep) *sweep {
-	n := &sweep{record: r}
+func renewed(old *sweep, record *jetstream.Record) *sweep {
+	r := record.Sweep
+	n := &sweep{record: r, lanes: record.AllLanes()}
 	if old != nil && old.ctx.Err() == nil {
 		n.ctx, n.stop, n.base = old.ctx, old.stop, old.base
 	} else {
@@ -113,10 +115,11 @@ func (s *sweeps) lanes() []lane {
 		if !w.leasesMayWait() {
 			continue
 		}
-		name := w.record.Lane()
-		all[name] = lane{
-			name: name, resources: w.record.Task.Resources, priority: w.record.Priority,
-			active: all[name].active || w.record.Active(),
+		for name, need := range w.lanes {
+			all[name] = lane{
+				name: name, resources: need, priority: w.record.Priority,
+				active: all[name].active || w.record.Active(),
+			}
 		}
 	}
 	return slices.Collect(maps.Values(all))

@@ -100,7 +100,7 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	room := newCapacity(cfg.Machine)
-	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), room.slots(grid.Resources{CPUs: 1}))
+	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), room.slots(grid.Resources{CPUs: grid.One}))
 	if err != nil {
 		return nil, err
 	}

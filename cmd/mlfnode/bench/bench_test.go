@@ -60,7 +60,7 @@ func submission(b *testing.B, n int64, command ...string) api.Submit {
 	if err != nil {
 		b.Fatal(err)
 	}
-	task := grid.Task{Name: "bench", Command: command, Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()}
+	task := grid.Task{Name: "bench", Command: command, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
 	return api.Submit{Project: "bench", Task: task, Space: space, Environ: []string{"PATH=/usr/bin:/bin"}}
 }
 

@@ -215,7 +215,7 @@ func (h *headquarters) sweep(ctx context.Context, n int64) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
-	task := grid.Task{Name: "bench", Command: []string{"true"}, Resources: grid.Resources{CPUs: 1}, Retries: grid.DefaultRetries()}
+	task := grid.Task{Name: "bench", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
 	begin := time.Now()
 	r, err := h.master.Submit(ctx, &api.Submit{Project: "bench", Task: task, Space: space})
 	if err != nil {
