@@ -55,6 +55,8 @@ type Result struct {
 	Class    Class    `json:"c,omitempty"` // ClassNone is success
 	ExitCode int      `json:"e,omitempty"` // exit code, 128 + signal, or NoExit
 	Reason   string   `json:"y,omitempty"` // for a person: what happened, with the last lines of output
+	Rule     string   `json:"l,omitempty"` // names the rule that told Class from output or other evidence
+	Device   string   `json:"v,omitempty"` // UUID of the GPU that is to blame
 	Started  int64    `json:"s"`           // microseconds since 1970
 	Usage    Usage    `json:"u"`
 	Metrics  Metric   `json:"m,omitempty"`

@@ -15,51 +15,121 @@ const (
 	OwnerUser           Owner = "user"           // asked for by a person
 )
 
+// Scope is a part of the cluster: what the next attempt avoids, or what a failure counts against.
+type Scope string
+
+// The scopes.
+const (
+	ScopeNone   Scope = ""
+	ScopeDevice Scope = "device"
+	ScopeNode   Scope = "node"
+	ScopeModel  Scope = "model" // all nodes that have this model of GPU
+)
+
 // Failure holds everything that depends on the class of a failed attempt. No other code decides by class.
 type Failure struct {
 	Class Class
-	Owner Owner
+	// Parent is the class that a failure counts with, if it was told from output, where the task says nothing of the class itself but
+	// something of the parent. So `retries: {exit: 3}` covers all that would be `exit` if nobody had read the output.
+	Parent Class
+	Owner  Owner
 	// Retries is how often a trial runs again after a failure of the class when its task does not say.
 	Retries int
 	// Elsewhere is the same in a cluster, where another node may well be able to run the trial.
 	Elsewhere int
-	// Backoff is the wait before the first of these retries. It doubles with each further attempt, up to MaxBackoff.
-	Backoff time.Duration
+	// Backoff is the wait before the first of these retries. It doubles with each further attempt, up to Longest, or MaxBackoff if
+	// that is 0.
+	Backoff, Longest time.Duration
 	// Counted is set for the classes that `retries: N` sets; Settable for those that `retries: {class: N}` may set.
 	Counted, Settable bool
-	// Always is set where the trial runs again whatever its policy says, and the failure uses up nothing.
-	Always bool
+	// Limited is set for the classes that share infrastructureRetries.
+	Limited bool
+	// Always is set where the trial runs again whatever its policy says, and the failure uses up nothing. Unstarted is the same for
+	// attempts whose program did not get to run.
+	Always, Unstarted bool
 	// AtStart is set where the program did not get to run for a reason that may lie in the trial or in the node. When the same
 	// trial runs on another node, it counts for the quarantine of this one.
 	AtStart bool
+	// Avoid is where the next attempt does not go, if it can go elsewhere.
+	Avoid Scope
+	// Suspect is what the failure counts against, if the same trial does not fail so elsewhere.
+	Suspect Scope
+	// Cause says in a few words what happened; "" for the classes whose reason the executor gives.
+	Cause string
 	// Hint says what to do about it; "" where the reason says all.
 	Hint string
 }
 
-// MaxBackoff bounds the wait before any attempt.
+// MaxBackoff bounds the wait before any attempt of a class that has no bound of its own.
 const MaxBackoff = time.Minute
 
 // nodeRetries bounds how often a trial may be running when its node fails under it. The bound is far above what an innocent
 // trial experiences, and it ends a trial that takes down every node that runs it.
 const nodeRetries = 100
 
+// infrastructureRetries bounds the retries of all Limited classes of one trial together, so that one that fails on every node in
+// another way ends.
+const infrastructureRetries = 16
+
+// shortBackoff is the wait after failures that time does not cure.
+const shortBackoff = 100 * time.Millisecond
+
 // failures is the table of failure classes.
 //
 // A trial that is not responsible runs again at once after ClassLost, ClassCrash and ClassHalt. After ClassNode it waits a little: its
 // node needs time to recover, and another node may be free meanwhile.
 var failures = [...]Failure{
-	{Class: ClassExit, Owner: OwnerTrial, Backoff: 100 * time.Millisecond, Counted: true, Settable: true},
-	{Class: ClassSignal, Owner: OwnerTrial, Backoff: 100 * time.Millisecond, Counted: true, Settable: true},
-	{Class: ClassMemory, Owner: OwnerTrial, Backoff: time.Second, Counted: true, Settable: true, Hint: "raise resources.memory of the task"},
-	{Class: ClassTimeout, Owner: OwnerTrial, Backoff: 100 * time.Millisecond, Counted: true, Settable: true, Hint: "raise timeout of the task"},
-	{Class: ClassIdle, Owner: OwnerTrial, Backoff: 100 * time.Millisecond, Counted: true, Settable: true, Hint: "raise idle_timeout of the task"},
-	{Class: ClassStart, Owner: OwnerTrial, Elsewhere: 2, Backoff: time.Second, Counted: true, Settable: true, AtStart: true},
+	{Class: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true},
+	{Class: ClassSignal, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true},
+	{Class: ClassMemory, Parent: ClassExit, Owner: OwnerTrial, Backoff: time.Second, Counted: true, Settable: true,
+		Cause: "the program ran out of memory", Hint: "raise resources.memory of the task"},
+	{Class: ClassTimeout, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true, Hint: "raise timeout of the task"},
+	{Class: ClassIdle, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true, Hint: "raise idle_timeout of the task"},
+	{Class: ClassStart, Owner: OwnerTrial, Elsewhere: 2, Backoff: time.Second, Counted: true, Settable: true, AtStart: true,
+		Cause: "the program could not be started"},
 	{Class: ClassSetup, Owner: OwnerTrial, Retries: 2, Backoff: 2 * time.Second, Settable: true, AtStart: true, Hint: "correct the task's setup step, and submit the sweep again"},
 	{Class: ClassLost, Owner: OwnerInfrastructure, Retries: 16, Settable: true},
-	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Hint: "see what the node reports: mlfnode members"},
-	{Class: ClassCrash, Owner: OwnerNode},
+	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Unstarted: true, Hint: "see what the node reports: mlfnode members"},
+	{Class: ClassCrash, Owner: OwnerNode, Unstarted: true},
 	{Class: ClassCancel, Owner: OwnerUser},
 	{Class: ClassHalt, Owner: OwnerUser, Always: true},
+
+	{Class: ClassCUDAMemory, Parent: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Settable: true,
+		Cause: "a GPU ran out of memory", Hint: "reduce the batch or the model, or run on a GPU with more memory"},
+	{Class: ClassCUDAError, Parent: ClassExit, Owner: OwnerTrial, Retries: 1, Backoff: time.Second, Settable: true, Avoid: ScopeDevice, Suspect: ScopeDevice,
+		Cause: "a program crashed on the GPU", Hint: "CUDA_LAUNCH_BLOCKING=1 shows the call that failed; if the trial runs elsewhere, suspect the device"},
+	{Class: ClassGPUModel, Parent: ClassExit, Owner: OwnerTrial, Retries: 4, Backoff: shortBackoff, Settable: true, Avoid: ScopeModel,
+		Cause: "the program has no code for this model of GPU", Hint: "install a build of the framework that supports this model of GPU"},
+	{Class: ClassNCCL, Parent: ClassExit, Owner: OwnerTrial, Retries: 1, Backoff: 5 * time.Second, Settable: true,
+		Cause: "communication between the program's processes failed", Hint: "look for the first error of any rank in the log; after a timeout one rank was slow or dead"},
+	{Class: ClassShm, Parent: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Settable: true,
+		Cause: "/dev/shm is full", Hint: "use fewer loader workers, or give the task more shared memory"},
+	{Class: ClassCheckpoint, Parent: ClassExit, Owner: OwnerTrial, Retries: 2, Backoff: shortBackoff, Settable: true,
+		Cause: "the saved state could not be read", Hint: "have the program write checkpoints to a temporary name and rename them"},
+	{Class: ClassPort, Parent: ClassExit, Owner: OwnerInfrastructure, Retries: 4, Backoff: shortBackoff, Settable: true, Limited: true,
+		Cause: "a network port is taken", Hint: "have the program take any free port (port 0) instead of a fixed one"},
+	{Class: ClassNetwork, Parent: ClassExit, Owner: OwnerInfrastructure, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true,
+		Cause: "a download or a connection failed", Hint: "put data on the nodes in the task's setup step, so that trials need no network"},
+	{Class: ClassStorage, Owner: OwnerInfrastructure, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+		Cause: "a file system failed", Hint: "look at the mount that the path in the reason is on, and at the kernel's log of the node"},
+	{Class: ClassDisk, Owner: OwnerNode, Retries: 4, Backoff: 30 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+		Cause: "a disk or a quota is full", Hint: "free space on the node, or raise the user's quota"},
+	{Class: ClassLimits, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true, Suspect: ScopeNode,
+		Cause: "threads, processes or open files are used up", Hint: "raise the limits of the node's user (ulimit -u, ulimit -n), or set OMP_NUM_THREADS and OPENBLAS_NUM_THREADS in the task's env"},
+	{Class: ClassDriver, Owner: OwnerNode, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+		Cause: "the GPU driver does not work with this program", Hint: "update the node's driver; after an update reboot the node"},
+	{Class: ClassGPULost, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+		Cause: "the program does not see the GPU that it was given", Hint: "see nvidia-smi on the node; the program may set CUDA_VISIBLE_DEVICES itself"},
+	{Class: ClassGPUBusy, Owner: OwnerDevice, Retries: 4, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeDevice, Suspect: ScopeDevice,
+		Cause: "the GPU takes no further programs", Hint: "another program may hold the GPU, or its compute mode is exclusive: see nvidia-smi on the node"},
+	{Class: ClassGPUFault, Owner: OwnerDevice, Retries: 4, Backoff: shortBackoff, Settable: true, Limited: true, Avoid: ScopeDevice, Suspect: ScopeDevice,
+		Cause: "a GPU is broken", Hint: "look for Xid in the kernel's log of the node (dmesg); the device may need a reset, the node a reboot"},
+	{Class: ClassRegistry, Owner: OwnerInfrastructure, Retries: 8, Backoff: 10 * time.Second, Longest: 5 * time.Minute, Settable: true, Limited: true,
+		Cause: "the image could not be fetched", Hint: "the registry may be away, or limits how often images are fetched"},
+	{Class: ClassImage, Owner: OwnerNode, Retries: 1, Backoff: shortBackoff, Settable: true, Limited: true, Avoid: ScopeNode,
+		Cause: "the image can't be had on this node", Hint: "check the image's name, its architecture, and the node's login to the registry"},
+	{Class: ClassEngine, Owner: OwnerNode, Retries: 8, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+		Cause: "the container engine failed", Hint: "mlfnode doctor on the node says whether containers work there"},
 }
 
 // FailureOf gives the row of a class. One that this program does not know, because a newer version reported it, is the trial's.
@@ -69,7 +139,15 @@ func FailureOf(c Class) Failure {
 			return failures[i]
 		}
 	}
-	return Failure{Class: c, Owner: OwnerTrial, Backoff: 100 * time.Millisecond}
+	return Failure{Class: c, Owner: OwnerTrial, Backoff: shortBackoff}
+}
+
+// Failures gives all rows of the table.
+func Failures() []Failure { return append([]Failure(nil), failures[:]...) }
+
+// Ran reports whether an attempt that ended so got far enough to show that its node can run it.
+func (f *Failure) Ran() bool {
+	return f.Class == ClassNone || f.Owner == OwnerTrial && !f.AtStart
 }
 
 // CountedClasses are the classes that `retries: N` sets: those that the program or its limits cause.
@@ -88,11 +166,12 @@ func classesWith(keep func(*Failure) bool) []Class {
 	return all
 }
 
-// DefaultRetries is what a task without `retries` gets.
+// DefaultRetries is what a task without `retries` gets. Classes that have a parent or are Limited are not in it: a policy that names
+// them is the task's own.
 func DefaultRetries() Retries {
 	all := Retries{}
 	for i := range failures {
-		if f := &failures[i]; f.Settable && f.Retries > 0 {
+		if f := &failures[i]; f.Settable && f.Retries > 0 && f.Parent == "" && !f.Limited {
 			all[f.Class] = f.Retries
 		}
 	}
@@ -113,15 +192,51 @@ func (r Retries) InCluster() Retries {
 	return all
 }
 
-// limit is how often a failure of the class is followed by another attempt: what the task says, where it may say something.
-func (r Retries) limit(f *Failure) int {
-	if f.Settable {
-		return r[f.Class]
+// allow reports whether a trial with these failures, the last one of class f, runs again. What the task says of the class goes
+// first, then what it says of the parent, then the table.
+func (r Retries) allow(f *Failure, told bool, failed map[Class]int) bool {
+	count := failed[f.Class]
+	if limit, ok := r[f.Class]; ok && f.Settable {
+		return count <= limit
 	}
-	return f.Retries
+	if limit, ok := r[f.Parent]; ok && told && f.Parent != "" {
+		return r.family(f.Parent, failed) <= limit
+	}
+	switch {
+	case f.Limited:
+		return count <= f.Retries && limited(failed) <= infrastructureRetries
+	case f.Settable && f.Parent == "":
+		return false // a complete policy names it, unless it allows none
+	}
+	return count <= f.Retries
+}
+
+// family adds up the failures of a class and of those that count with it.
+func (r Retries) family(parent Class, failed map[Class]int) int {
+	total := failed[parent]
+	for i := range failures {
+		f := &failures[i]
+		if _, own := r[f.Class]; f.Parent == parent && !own {
+			total += failed[f.Class]
+		}
+	}
+	return total
+}
+
+func limited(failed map[Class]int) (total int) {
+	for i := range failures {
+		if failures[i].Limited {
+			total += failed[failures[i].Class]
+		}
+	}
+	return total
 }
 
 // Wait is the pause before the attempt that follows the given number of attempts.
 func (f Failure) Wait(attempts int) time.Duration {
-	return min(f.Backoff<<min(max(attempts-1, 0), 16), MaxBackoff)
+	longest := f.Longest
+	if longest == 0 {
+		longest = MaxBackoff
+	}
+	return min(f.Backoff<<min(max(attempts-1, 0), 16), longest)
 }

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -28,6 +29,12 @@ func TestEveryClassHasARow(t *testing.T) {
 		f := &failures[i]
 		if f.Counted && (!f.Settable || f.Owner != OwnerTrial) {
 			t.Errorf("%s: `retries: N` sets it, and it is not the trial's to set: %+v", f.Class, f)
+		}
+		if f.Parent != "" && FailureOf(f.Parent).Parent != "" {
+			t.Errorf("%s: its parent %s has a parent, which nothing looks at", f.Class, f.Parent)
+		}
+		if (f.Limited || f.Parent != "") && f.Cause == "" {
+			t.Errorf("%s: a class that is told from evidence needs a cause for the reason", f.Class)
 		}
 		if _, ok := DefaultRetries()[f.Class]; ok && !f.Settable {
 			t.Errorf("%s has a default in a task, which may not set it", f.Class)
@@ -87,7 +94,7 @@ func TestNodeTroubleIsNotCounted(t *testing.T) {
 func TestWaitIsBounded(t *testing.T) {
 	for i := range failures {
 		for _, n := range []int{-1, 0, 1, 60, 1 << 40} {
-			if w := failures[i].Wait(n); w < 0 || w > MaxBackoff {
+			if w := failures[i].Wait(n); w < 0 || w > max(MaxBackoff, failures[i].Longest) {
 				t.Errorf("%s after %d attempts: got %v, want 0 to %v", failures[i].Class, n, w, MaxBackoff)
 			}
 		}
@@ -95,5 +102,90 @@ func TestWaitIsBounded(t *testing.T) {
 	f := FailureOf(ClassNode)
 	if a, b := f.Wait(1), f.Wait(2); a <= 0 || b != 2*a {
 		t.Errorf("waits for the node: got %v, %v, want each twice the last", a, b)
+	}
+}
+
+// fail folds failed attempts of one trial, each with its class and whether its class was told from output, and gives the trial.
+func fail(policy Retries, ends ...Result) Trial {
+	var trial Trial
+	for i := range ends {
+		ends[i].Usage.Wall = 1
+		trial.Apply(policy, "n", &Event{Kind: Finished, Attempt: i + 1, Run: "n." + time.Duration(i).String(), Time: int64(i + 1), Result: &ends[i]})
+	}
+	return trial
+}
+
+func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
+	told := func(c Class) Result { return Result{Class: c, Rule: "told"} }
+	plain := func(c Class) Result { return Result{Class: c} }
+	tests := map[string]struct {
+		policy Retries
+		ends   []Result
+		want   State
+	}{
+		"the parent's number is the family's":       {Retries{ClassExit: 2}, []Result{plain(ClassExit), told(ClassPort)}, Pending},
+		"and their sum counts":                      {Retries{ClassExit: 2}, []Result{plain(ClassExit), told(ClassPort), told(ClassNCCL)}, Failed},
+		"a parent of 0 holds for the family":        {Retries{ClassExit: 0}, []Result{told(ClassNetwork)}, Failed},
+		"an own number wins":                        {Retries{ClassExit: 0, ClassPort: 2}, []Result{told(ClassPort), told(ClassPort)}, Pending},
+		"what has its own number is counted apart":  {Retries{ClassExit: 1, ClassPort: 2}, []Result{told(ClassPort), told(ClassPort), plain(ClassExit)}, Pending},
+		"memory told from output counts with exit":  {Retries{ClassExit: 1}, []Result{told(ClassMemory)}, Pending},
+		"memory told by the kernel does not":        {Retries{ClassExit: 1}, []Result{plain(ClassMemory)}, Failed},
+		"a signal is not one of the family":         {Retries{ClassExit: 1}, []Result{plain(ClassSignal)}, Failed},
+		"the table where the task says nothing":     {DefaultRetries(), []Result{told(ClassPort), told(ClassPort), told(ClassPort), told(ClassPort)}, Pending},
+		"and its bound":                             {DefaultRetries(), []Result{told(ClassNCCL), told(ClassNCCL)}, Failed},
+		"exit has none":                             {DefaultRetries(), []Result{plain(ClassExit)}, Failed},
+		"a policy of an older version":              {nil, []Result{told(ClassDisk), told(ClassGPUFault)}, Pending},
+		"the parent does not cover node's failures": {Retries{ClassExit: 0}, []Result{told(ClassDisk)}, Pending},
+	}
+	for name, c := range tests {
+		if got := fail(c.policy, c.ends...).State; got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// TestInfrastructureRetriesHaveACommonBound has a trial fail in one way after the other, each as often as it may.
+func TestInfrastructureRetriesHaveACommonBound(t *testing.T) {
+	for name, policy := range map[string]Retries{"default": DefaultRetries(), "none": nil, "of something else": {ClassMemory: 3}} {
+		var ends []Result
+		for i := range failures {
+			if f := &failures[i]; f.Limited {
+				for range f.Retries {
+					ends = append(ends, Result{Class: f.Class, Rule: "told"})
+				}
+			}
+		}
+		if len(ends) <= infrastructureRetries {
+			t.Fatalf("the classes allow %d retries, which tells nothing", len(ends))
+		}
+		if got := fail(policy, ends[:infrastructureRetries]...).State; got != Pending {
+			t.Errorf("%s: got %s after %d failures, want pending", name, got, infrastructureRetries)
+		}
+		if got := fail(policy, ends[:infrastructureRetries+1]...).State; got != Failed {
+			t.Errorf("%s: got %s after one more, want failed", name, got)
+		}
+	}
+	own := Retries{ClassNetwork: 40}
+	if got := fail(own, slices.Repeat([]Result{{Class: ClassNetwork, Rule: "told"}}, 40)...).State; got != Pending {
+		t.Errorf("a task that asks for 40 retries: got %s, want pending", got)
+	}
+}
+
+// TestOldEventsFoldTheSame replays failures as versions before the table's newer classes reported them.
+func TestOldEventsFoldTheSame(t *testing.T) {
+	for class, want := range map[Class]int{
+		ClassExit: 2, ClassSignal: 0, ClassMemory: 0, ClassTimeout: 0, ClassIdle: 0, ClassStart: 0, ClassSetup: 0, ClassLost: 0, ClassNode: nodeRetries, ClassCrash: 0,
+	} {
+		ends := slices.Repeat([]Result{{Class: class}}, want+1)
+		if got := fail(Retries{ClassExit: 2}, ends[:want]...).State; want > 0 && got != Pending {
+			t.Errorf("%s: got %s after %d failures, want pending", class, got, want)
+		}
+		if got := fail(Retries{ClassExit: 2}, ends...).State; got != Failed {
+			t.Errorf("%s: got %s after %d failures, want failed", class, got, want+1)
+		}
+	}
+	want := Retries{ClassSetup: 2, ClassLost: 16}
+	if got := DefaultRetries(); !maps.Equal(got, want) {
+		t.Errorf("default policy: got %v, want %v: records have it as it is", got, want)
 	}
 }

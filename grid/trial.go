@@ -210,11 +210,11 @@ func (t *Trial) again(policy Retries, r *Result) bool {
 		return false
 	}
 	f := FailureOf(r.Class)
-	if f.Always || f.Owner == OwnerNode && r.Usage.Wall == 0 {
+	if f.Always || f.Unstarted && r.Usage.Wall == 0 {
 		return true
 	}
 	t.count(r.Class)
-	return t.Failures[r.Class] <= policy.limit(&f)
+	return policy.allow(&f, r.Rule != "", t.Failures)
 }
 
 func (t *Trial) count(class Class) {

@@ -16,6 +16,7 @@ import (
 //	[floor, n, n × (class, failures), n, n × run]   with partPast
 //	[told, retried]                                 with partTold
 //	[n, n × (run, attempt, class)]                  with partAway
+//	[rule, device]                                  with partCause
 const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
@@ -24,6 +25,7 @@ const (
 	partPast                // there were other attempts
 	partTold                // metrics came while it ran, or it was reopened
 	partAway                // runs are on nodes that are not heard of
+	partCause               // a rule told the class
 )
 
 func packDetail(b []byte, t *grid.Trial, node int64) []byte {
@@ -50,6 +52,9 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if len(t.Away) > 0 {
 		parts |= partAway
 	}
+	if r.Rule != "" || r.Device != "" {
+		parts |= partCause
+	}
 	b = packNumbers(append(b, parts), node, int64(t.Attempt))
 	b = packText(b, t.Run)
 	if parts&partLog != 0 {
@@ -72,6 +77,9 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 		for _, a := range t.Away {
 			b = packText(packNumbers(packText(b, a.Run), int64(a.Attempt)), string(a.Class))
 		}
+	}
+	if parts&partCause != 0 {
+		b = packText(packText(b, r.Rule), r.Device)
 	}
 	return b
 }
@@ -138,6 +146,9 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 		for range p.length() {
 			t.Away = append(t.Away, grid.AwayRun{Run: p.text(), Attempt: int(p.number()), Class: grid.Class(p.text())})
 		}
+	}
+	if parts&partCause != 0 {
+		r.Rule, r.Device = p.text(), p.text()
 	}
 	if p.bad || len(p.rest) > 0 {
 		return 0, errDamaged

@@ -138,6 +138,7 @@ func anyMetrics(t *rapid.T) grid.Metric {
 func anyResult(t *rapid.T, started int64) *grid.Result {
 	r := &grid.Result{Class: rapid.SampledFrom(classes()).Draw(t, "class"), Started: started, Metrics: anyMetrics(t)}
 	if r.Class != grid.ClassNone {
+		r.Rule, r.Device = rapid.SampledFrom([]string{"", "cuda_oom/2"}).Draw(t, "rule"), rapid.SampledFrom([]string{"", "GPU-1"}).Draw(t, "device")
 		r.ExitCode, r.Reason = rapid.IntRange(0, 255).Draw(t, "code"), rapid.String().Draw(t, "reason")
 	}
 	r.Usage = grid.Usage{Wall: rapid.Int64Min(0).Draw(t, "wall") >> 20, CPU: rapid.Int64Range(0, 9).Draw(t, "cpu"), Memory: rapid.Int64Min(0).Draw(t, "memory")}

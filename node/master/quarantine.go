@@ -43,7 +43,7 @@ func (h *health) note(t *history.Transition) {
 		return
 	}
 	f := grid.FailureOf(t.Class)
-	ran := t.Change == grid.Began || t.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart
+	ran := t.Change == grid.Began || f.Ran()
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {
 		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere

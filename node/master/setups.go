@@ -38,7 +38,7 @@ func (s *state) noteSetup(t *history.Transition) {
 		if !slices.Contains(b.nodes, t.Node) {
 			b.nodes = append(b.nodes, t.Node)
 		}
-	case t.Change == grid.Began || t.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart:
+	case t.Change == grid.Began || f.Ran():
 		delete(s.setups, t.Sweep)
 	}
 }

@@ -106,7 +106,7 @@ func (w *Worker) judge(a *attempt, result *grid.Result) {
 	switch {
 	case result.Class == grid.ClassNode:
 		w.inTrouble(a.started, result.Reason)
-	case result.Class == grid.ClassNone || f.Owner == grid.OwnerTrial && !f.AtStart:
+	case f.Ran():
 		if w.trouble.ran(a.started) {
 			w.log.Info("this node can run trials again")
 		}
