@@ -48,7 +48,7 @@ var owners = map[string]string{
 	"github.com/coreos/go-systemd":        "node/service",
 	"github.com/hashicorp/memberlist":     "cluster",
 	"github.com/NVIDIA/go-nvml":           "cluster/inventory",
-	"github.com/docker/docker":            "node/executor",
+	"github.com/docker/docker":            "node/executor/docker",
 	"golang.org/x/crypto/ssh":             "cluster/bootstrap/shell",
 	"github.com/kevinburke/ssh_config":    "cluster/bootstrap/shell",
 	"github.com/expr-lang/expr":           "grid",

@@ -1,0 +1,373 @@
+package docker
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+
+	"mlfnode/grid"
+)
+
+// testEngine is a dockerd of the tests' own.
+type testEngine struct {
+	*client.Client
+	dir, socket string
+}
+
+var sharedEngine = sync.OnceValues(func() (*testEngine, error) {
+	dir, err := os.MkdirTemp("", "mlf-dockerd-")
+	if err != nil {
+		return nil, err
+	}
+	return startEngine(dir, nil)
+})
+
+// startEngine starts a dockerd that ends with the test binary.
+func startEngine(dir string, env []string, args ...string) (*testEngine, error) {
+	e := &testEngine{dir: dir, socket: filepath.Join(dir, "docker.sock")}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	args = append([]string{"--data-root", dir + "/data", "--exec-root", dir + "/exec", "-H", "unix://" + e.socket, "--pidfile", dir + "/pid",
+		"--iptables=false", "--bridge=none", "--ip-masq=false"}, args...)
+	cmd := exec.Command("/usr/sbin/dockerd", args...)
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), env...)
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	engines.add(func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+		os.RemoveAll(dir)
+	})
+	if e.Client, err = client.NewClientWithOpts(client.WithHost("unix://"+e.socket), client.WithAPIVersionNegotiation()); err != nil {
+		return nil, err
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		if _, err = e.Ping(context.Background()); err == nil {
+			return e, nil
+		}
+		if time.Now().After(deadline) {
+			text, _ := os.ReadFile(log.Name())
+			return nil, fmt.Errorf("dockerd does not answer: %w\n%s", err, text)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// engines ends what tests share.
+var engines atEnd
+
+type atEnd struct {
+	mu   sync.Mutex
+	ends []func()
+}
+
+func (a *atEnd) add(end func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ends = append(a.ends, end)
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, end := range engines.ends {
+		end()
+	}
+	os.Exit(code)
+}
+
+func engineOf(t *testing.T) *testEngine {
+	t.Helper()
+	if _, err := os.Stat("/usr/sbin/dockerd"); (err != nil || os.Getuid() != 0) && os.Getenv("CI") != "true" {
+		t.Skip("no dockerd (apt-get install docker.io), or no rights to start it")
+	}
+	e, err := sharedEngine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// images gives what pulls on the engine, with short waits.
+func (e *testEngine) images(t *testing.T) *Images {
+	m := newImages(func(context.Context) (imageAPI, bool, error) { return e.Client, false, nil }, func() {})
+	m.idle, m.backoff = 2*time.Second, 50*time.Millisecond
+	t.Cleanup(m.Close)
+	return m
+}
+
+// await asks for the image until there is an answer.
+func await(t *testing.T, m *Images, w Want) Status {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if s := m.Look(w); s.Image != nil || s.Err != nil {
+			return s
+		}
+	}
+	t.Fatal("got no answer in a minute")
+	return Status{}
+}
+
+func TestPullIsSharedAndPinned(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	digest := r.push("lab/train", "1", "first", 1<<20)
+	m := e.images(t)
+	w := Want{Reference: r.host() + "/lab/train:1"}
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			if s := await(t, m, w); s.Err != nil || s.Image.Pin != r.host()+"/lab/train@"+digest {
+				t.Errorf("got %+v, want the digest %s", s, digest)
+			}
+		})
+	}
+	all.Wait()
+	if n := r.count("/manifests/"); n > 2 { // HEAD and GET
+		t.Errorf("got %d requests for the manifest, want those of one pull", n)
+	}
+	img := m.Look(w).Image
+	if fmt.Sprint(img.Env, img.Entrypoint, img.Command) != "[FROM_IMAGE=first] [/entry] [/cmd]" {
+		t.Errorf("got %+v, want what the image says", img)
+	}
+	before := r.count("")
+	if s := await(t, e.images(t), w); s.Err != nil || r.count("") != before {
+		t.Errorf("got %+v and %d requests, want the image that is here without any", s, r.count("")-before)
+	}
+}
+
+// A tag that moves between two nodes of a sweep must not give them different images.
+func TestPinnedImageSurvivesAMovedTag(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	first := r.push("lab/moved", "1", "old", 1000)
+	ref := r.host() + "/lab/moved:1"
+	pin := await(t, e.images(t), Want{Reference: ref}).Image.Pin
+	r.push("lab/moved", "1", "new", 1000)
+	removeImages(t, e, ref)
+
+	m := e.images(t)
+	s := await(t, m, Want{Reference: ref, Pinned: pin})
+	if s.Err != nil || s.Image.Pin != r.host()+"/lab/moved@"+first || s.Image.Env[0] != "FROM_IMAGE=old" {
+		t.Errorf("got %+v %v, want the image that was pinned", s.Image, s.Err)
+	}
+	if s := await(t, m, Want{Reference: ref}); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=new" {
+		t.Errorf("got %+v %v, want the new image where nothing is pinned", s.Image, s.Err)
+	}
+}
+
+func TestAlwaysAsksTheRegistry(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	r.push("lab/always", "1", "old", 1000)
+	m := e.images(t)
+	w := Want{Reference: r.host() + "/lab/always:1", Policy: PullAlways, Sweep: "a-1"}
+	if s := await(t, m, w); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=old" {
+		t.Fatalf("got %+v %v, want the old image", s.Image, s.Err)
+	}
+	r.push("lab/always", "1", "new", 1000)
+	if s := await(t, m, w); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=old" {
+		t.Errorf("got %+v %v, want one image for one sweep", s.Image, s.Err)
+	}
+	w.Sweep = "a-2"
+	if s := await(t, m, w); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=new" {
+		t.Errorf("got %+v %v, want the new image for the next sweep", s.Image, s.Err)
+	}
+}
+
+func TestNeverPulls(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	r.push("lab/never", "1", "x", 1000)
+	s := await(t, e.images(t), Want{Reference: r.host() + "/lab/never:1", Policy: PullNever})
+	if s.Err == nil || s.Err.Class != grid.ClassImage || r.count("") != 0 {
+		t.Errorf("got %+v after %d requests, want class image after none", s, r.count(""))
+	}
+}
+
+// An image that was imported has no digest by which others could pull it.
+func TestImageWithoutRegistryIsPinnedByID(t *testing.T) {
+	e := engineOf(t)
+	from := filepath.Join(t.TempDir(), "root.tar")
+	if out, err := exec.Command("tar", "-cf", from, "-C", t.TempDir(), ".").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v: %s", err, out)
+	}
+	f, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	report, err := e.ImageImport(context.Background(), image.ImportSource{Source: f, SourceName: "-"}, "built-here:1", image.ImportOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, report); err != nil {
+		t.Fatal(err)
+	}
+	m := e.images(t)
+	s := await(t, m, Want{Reference: "built-here:1"})
+	if s.Err != nil || !strings.HasPrefix(s.Image.Pin, "sha256:") || ByRegistry(s.Image.Pin) {
+		t.Fatalf("got %+v, want it pinned by its ID", s)
+	}
+	if s := await(t, m, Want{Reference: "built-here:1", Pinned: s.Image.Pin}); s.Err != nil {
+		t.Errorf("got %v, want it found by its ID", s.Err)
+	}
+	other := "sha256:" + strings.Repeat("0", 64)
+	if s := await(t, m, Want{Reference: "built-here:1", Pinned: other}); s.Err == nil || s.Err.Class != grid.ClassImage || !strings.Contains(s.Err.Reason, "docker save") {
+		t.Errorf("got %+v, want class image and how to copy it", s)
+	}
+}
+
+func TestPullFailuresHaveTheirClass(t *testing.T) {
+	e := engineOf(t)
+	tests := map[string]struct {
+		damage func(*testRegistry)
+		ref    string
+		want   grid.Class
+		words  string
+	}{
+		"no such tag":     {func(*testRegistry) {}, "lab/x:2", grid.ClassImage, ""},
+		"no such name":    {func(*testRegistry) {}, "lab/other:1", grid.ClassImage, ""},
+		"not a reference": {func(*testRegistry) {}, "lab/X Y", grid.ClassImage, ""},
+		"no access":       {func(r *testRegistry) { r.user, r.password = "ann", "secret" }, "lab/x:1", grid.ClassImage, ""},
+		"rate limit":      {func(r *testRegistry) { r.status = http.StatusTooManyRequests }, "lab/x:1", grid.ClassRegistry, "rate limit"},
+		"server error":    {func(r *testRegistry) { r.status = http.StatusBadGateway }, "lab/x:1", grid.ClassRegistry, ""},
+		"registry away":   {func(r *testRegistry) { r.Listener.Close() }, "lab/x:1", grid.ClassRegistry, ""},
+		"stalls":          {func(r *testRegistry) { r.stall = make(chan struct{}) }, "lab/x:1", grid.ClassRegistry, "no progress"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newTestRegistry(t)
+			r.push("lab/x", "1", name, 1<<20)
+			r.set(func() { tt.damage(r) })
+			s := await(t, e.images(t), Want{Reference: r.host() + "/" + tt.ref})
+			if s.Err == nil || s.Err.Class != tt.want || !strings.Contains(s.Err.Reason, tt.words) {
+				t.Errorf("got %+v, want class %s and %q", s.Err, tt.want, tt.words)
+			}
+			if !s.Fresh {
+				t.Error("got a failure that is not fresh, want the first to hear of it to be told so")
+			}
+		})
+	}
+}
+
+// A registry that comes back is asked again.
+func TestPullIsTriedAgain(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	r.push("lab/again", "1", "x", 1000)
+	r.set(func() { r.status = http.StatusServiceUnavailable })
+	m := e.images(t)
+	w := Want{Reference: r.host() + "/lab/again:1"}
+	if s := await(t, m, w); s.Err == nil {
+		t.Fatalf("got %+v, want a failure", s)
+	}
+	r.set(func() { r.status = 0 })
+	for deadline := time.Now().Add(30 * time.Second); m.Look(w).Image == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("got no image in 30 s after the registry was back")
+		}
+	}
+}
+
+// A slow pull that makes progress goes on longer than any pause may last.
+func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	r.push("lab/slow", "1", "x", 4<<20)
+	r.set(func() { r.slow = 700 * time.Millisecond })
+	m := e.images(t)
+	w := Want{Reference: r.host() + "/lab/slow:1"}
+	var seen Progress
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		s := m.Look(w)
+		if s.Err != nil || time.Now().After(deadline) {
+			t.Fatalf("got %+v, want the image", s)
+		}
+		if s.Image != nil {
+			break
+		}
+		if s.Pulling != nil && s.Pulling.Done > 0 {
+			if s.Pulling.Done < seen.Done || s.Pulling.Done > s.Pulling.Total {
+				t.Errorf("got %+v after %+v, want progress to grow up to its total", s.Pulling, seen)
+			}
+			seen = *s.Pulling
+		}
+	}
+	if seen.Total < 4<<20 || seen.Done == 0 {
+		t.Errorf("got progress %+v, want it told in bytes", seen)
+	}
+	if text := seen.String(); !strings.Contains(text, "% of 4.") {
+		t.Errorf("got %q, want the percentage and the size", text)
+	}
+}
+
+// The engine itself tries again what is cut off, with long pauses; its announcements of that are no progress.
+func TestCutPullFails(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	r.push("lab/cut", "1", "x", 1<<20)
+	r.set(func() { r.cut = true })
+	s := await(t, e.images(t), Want{Reference: r.host() + "/lab/cut:1"})
+	if s.Err == nil || s.Err.Class != grid.ClassRegistry {
+		t.Errorf("got %+v, want class registry", s)
+	}
+}
+
+// The engine's death in the middle of a pull must not look like its end.
+func TestBrokenReportIsAFailure(t *testing.T) {
+	m := newImages(nil, func() {})
+	for _, report := range []string{`{"status":"Pulling"}{"stat`, `{"error":"no space left on device"}`, `nonsense`} {
+		if err := m.read(strings.NewReader(report), &entry{progress: &Progress{}}); err == nil {
+			t.Errorf("got no error for the report %q", report)
+		}
+	}
+}
+
+func TestCredentialsReachTheRegistry(t *testing.T) {
+	e, r := engineOf(t), newTestRegistry(t)
+	r.push("lab/private", "1", "x", 1000)
+	r.set(func() { r.user, r.password = "ann", "s3cret:with colon" })
+	home := t.TempDir()
+	t.Setenv("DOCKER_CONFIG", home)
+	m := e.images(t)
+	w := Want{Reference: r.host() + "/lab/private:1"}
+	if s := await(t, m, w); s.Err == nil || s.Err.Class != grid.ClassImage {
+		t.Fatalf("got %+v, want class image without credentials", s)
+	}
+	writeFile(t, filepath.Join(home, "config.json"),
+		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.host(), base64.StdEncoding.EncodeToString([]byte("ann:s3cret:with colon"))))
+	for deadline := time.Now().Add(30 * time.Second); m.Look(w).Image == nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("got %+v in 30 s after the login", m.Look(w).Err)
+		}
+	}
+}
+
+func removeImages(t *testing.T, e *testEngine, ref string) {
+	t.Helper()
+	img, err := e.ImageInspect(context.Background(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.ImageRemove(context.Background(), img.ID, image.RemoveOptions{Force: true, PruneChildren: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o700), os.WriteFile(name, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
