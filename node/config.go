@@ -37,6 +37,7 @@ type Config struct {
 	Version  string            // of this program
 	Logger   *slog.Logger      // for what an operator wants to know
 	Executor executor.Executor // nil runs processes
+	GPUs     inventory.Source  // nil reads this machine's driver
 }
 
 // Retention bounds what the node keeps.

@@ -53,7 +53,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 		return fmt.Errorf("start gossip: %w", err)
 	}
 	n.onClose(func() { n.leave(f.cluster) })
-	f.watcher = inventory.NewWatcher(seen, func(m inventory.Machine) {
+	f.watcher = inventory.NewWatcher(seen, cfg.gpuSource(), func(m inventory.Machine) {
 		f.cluster.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
 	})
 	n.fleet = f

@@ -18,8 +18,8 @@ func TestWatcherOfAHungDriver(t *testing.T) {
 		var looks atomic.Int32
 		told := make(chan Machine, 8)
 		release := make(chan struct{})
-		w := NewWatcher(Machine{CPUs: 3}, func(m Machine) { told <- m })
-		w.read = func(context.Context, *devices) (Machine, error) {
+		w := NewWatcher(Machine{CPUs: 3}, nil, func(m Machine) { told <- m })
+		w.read = func(context.Context, Source) (Machine, error) {
 			looks.Add(1)
 			<-release
 			return Machine{CPUs: 4}, nil
@@ -72,7 +72,7 @@ func TestHangingSMIIsGivenUp(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer stop()
 	var m Machine
-	readSMI(ctx, &m)
+	(&smi{}).Read(ctx, &m)
 	if !strings.Contains(m.GPUProblem, "does not answer") || time.Since(began) > 5*time.Second {
 		t.Errorf("got the problem %q after %v", m.GPUProblem, time.Since(began))
 	}

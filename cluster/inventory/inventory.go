@@ -2,9 +2,9 @@
 //
 // Size looks at what is known without asking a driver, so that settings can be read on any machine at any time; Read adds the GPUs,
 // and gives up on a driver that does not answer. A Watcher keeps looking, so that others get fresh figures without waiting. Limits of
-// the process's own container count. GPUs come from NVIDIA's management library, which is opened at run time, or from the program nvidia-smi in
-// builds without cgo. A machine without a driver has no GPUs, and that is no error; a driver that is there and does not work
-// is told in GPUProblem.
+// the process's own container count. GPUs come from NVIDIA's management library (NVML, driver 470 or newer), which is opened at run
+// time, or from the program nvidia-smi in builds without cgo. A machine without a driver has no GPUs, and that is no error; for a
+// driver that is there and does not work GPUProblem has the reason.
 package inventory
 
 import (
@@ -28,27 +28,13 @@ type Machine struct {
 	CUDA       string `json:"cuda,omitempty"`        // newest CUDA version that the driver serves
 	GPUProblem string `json:"gpu_problem,omitempty"` // why the GPUs can't be read though a driver is there
 
+	Groups []Group `json:"groups,omitempty"` // the GPUs by kind: complete even where GPUs is not
+	More   bool    `json:"more,omitempty"`   // GPUs is shortened: there are more
+
 	Hostname string `json:"hostname,omitempty"`
 	OS       string `json:"os,omitempty"` // name and version of the distribution
 	Arch     string `json:"arch,omitempty"`
 	Kernel   string `json:"kernel,omitempty"`
-}
-
-// Unknown stands for a figure of a GPU that its driver does not tell.
-const Unknown = -1
-
-// GPU is one GPU and its use when it was read.
-type GPU struct {
-	Index       int    `json:"index"`
-	UUID        string `json:"uuid"` // what CUDA_VISIBLE_DEVICES takes
-	Name        string `json:"name"`
-	Memory      int64  `json:"memory"`      // bytes
-	MemoryUsed  int64  `json:"memory_used"` // bytes
-	Utilization int    `json:"utilization"` // percent; Unknown in MIG mode
-	Temperature int    `json:"temperature"` // degrees Celsius, or Unknown
-	Processes   int    `json:"processes"`   // programs that compute on it, of all containers, or Unknown
-	MIG         bool   `json:"mig,omitempty"`
-	Problem     string `json:"problem,omitempty"` // why it can't be used; "" when all is well
 }
 
 // Size gives the processors, the memory and the names of the machine this process runs on. It touches no driver and takes no time.
@@ -77,8 +63,8 @@ func Read(ctx context.Context) (Machine, error) {
 	answer := make(chan Machine, 1)
 	go func(m Machine) {
 		g := newDevices()
-		defer g.close()
-		g.read(ctx, &m)
+		defer g.Close()
+		g.Read(ctx, &m)
 		answer <- m
 	}(m)
 	select {
@@ -91,10 +77,11 @@ func Read(ctx context.Context) (Machine, error) {
 }
 
 // read looks at the machine, with GPUs from a source that stays open.
-func read(ctx context.Context, g *devices) (Machine, error) {
+func read(ctx context.Context, g Source) (Machine, error) {
 	m, err := Size()
 	if err == nil {
-		g.read(ctx, &m)
+		g.Read(ctx, &m)
+		m.Groups = GroupsOf(m.GPUs)
 	}
 	return m, err
 }

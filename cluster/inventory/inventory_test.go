@@ -100,8 +100,8 @@ func TestMemoryErrors(t *testing.T) {
 func TestWatcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var looks, told atomic.Int32
-		w := NewWatcher(Machine{CPUs: 1}, func(Machine) { told.Add(1) })
-		w.read = func(context.Context, *devices) (Machine, error) {
+		w := NewWatcher(Machine{CPUs: 1}, nil, func(Machine) { told.Add(1) })
+		w.read = func(context.Context, Source) (Machine, error) {
 			if n := looks.Add(1); n%2 == 0 {
 				return Machine{}, os.ErrNotExist
 			}

@@ -2,12 +2,9 @@ package inventory
 
 import (
 	"context"
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"os/exec"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,20 +18,95 @@ const (
 	smiLimit = 15 * time.Second
 	// smiDelay is how long after its end its output is waited for: what it has started may hold that open.
 	smiDelay = time.Second
+	// smiEvery is how often Sample runs nvidia-smi at most: it takes a good part of a second and a processor.
+	smiEvery = 2 * time.Second
 )
 
-// smiGPU is what is asked of each GPU, in the order of the answer's columns (nvidia-smi --help-query-gpu).
-const smiGPU = "index,uuid,name,memory.total,memory.used,utilization.gpu,temperature.gpu,mig.mode.current,driver_version"
+// smi reads GPUs by running nvidia-smi. It sees the state that an error has left and not the error itself, so it
+// reports no faults.
+type smi struct {
+	capabilities map[string]string // by UUID; the report does not have them
+	sampled      Sample
+	problem      error
+}
 
-// readSMI fills in what nvidia-smi tells before ctx ends. Without that program there are no GPUs.
-func readSMI(ctx context.Context, m *Machine) {
-	path, err := exec.LookPath("nvidia-smi")
-	if err != nil {
+// Close implements Source.
+func (s *smi) Close() { *s = smi{} }
+
+// Read implements Source. Without nvidia-smi there are no GPUs.
+func (s *smi) Read(ctx context.Context, m *Machine) {
+	ask, stop := askSMI(ctx)
+	defer stop()
+	if ask == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, smiLimit)
-	defer cancel()
-	ask := func(args ...string) (string, error) {
+	r, err := s.report(ask)
+	if err != nil {
+		m.GPUs, m.GPUProblem = nil, err.Error()
+		return
+	}
+	m.Driver, m.CUDA, m.GPUs = r.Driver, known(r.CUDA), r.gpus(s.capabilities)
+}
+
+// errNoSMI is returned by Sample on a machine without nvidia-smi.
+var errNoSMI = errors.New("nvidia-smi is not installed")
+
+// Sample implements Source. Within two seconds it returns the same figures again.
+func (s *smi) Sample(ctx context.Context) (Sample, error) {
+	if now := time.Now(); now.Sub(s.sampled.Time) < smiEvery {
+		again := s.sampled
+		again.Faults = nil
+		return again, s.problem
+	}
+	ask, stop := askSMI(ctx)
+	defer stop()
+	if ask == nil {
+		return Sample{}, errNoSMI
+	}
+	s.sampled, s.problem = Sample{Time: time.Now()}, nil
+	r, err := s.report(ask)
+	if err == nil {
+		s.sampled.Uses = r.uses()
+	}
+	s.problem = err
+	return s.sampled, err
+}
+
+// report reads the whole state, the names of instances and, once for each GPU, its compute capability.
+func (s *smi) report(ask func(args ...string) (string, error)) (*report, error) {
+	out, err := ask("-q", "-x")
+	if err != nil {
+		return nil, err
+	}
+	r, err := parseReport(out)
+	if err != nil {
+		return nil, fmt.Errorf("read the answer of nvidia-smi: %w", err)
+	}
+	if r.hasInstances() { // the report of many drivers has neither their UUIDs nor their profiles
+		if list, err := ask("-L"); err == nil {
+			r.nameInstances(list)
+		}
+	}
+	for i := range r.GPUs {
+		if _, ok := s.capabilities[r.GPUs[i].UUID]; ok {
+			continue
+		}
+		if list, err := ask("--query-gpu=uuid,compute_cap", "--format=csv,noheader"); err == nil {
+			s.capabilities = parseCapabilities(list)
+		}
+		break
+	}
+	return r, nil
+}
+
+// askSMI gives a function that runs nvidia-smi, nil where it is not installed. All runs together are bounded in time.
+func askSMI(ctx context.Context) (ask func(args ...string) (string, error), stop func()) {
+	path, err := exec.LookPath("nvidia-smi")
+	if err != nil {
+		return nil, func() {}
+	}
+	ctx, stop = context.WithTimeout(ctx, smiLimit)
+	return func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, path, args...)
 		cmd.WaitDelay = smiDelay
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a wrapper's children end with it
@@ -44,34 +116,13 @@ func readSMI(ctx context.Context, m *Machine) {
 			return "", errors.New(silence)
 		}
 		return string(out), smiError(string(out), err)
-	}
-	if err := askSMI(m, ask); err != nil {
-		m.GPUs, m.GPUProblem = nil, err.Error()
-	}
+	}, stop
 }
 
-// askSMI reads the GPUs, the programs on them and the version of CUDA, which only the plain table tells.
-func askSMI(m *Machine, ask func(args ...string) (string, error)) error {
-	list, err := ask("--query-gpu="+smiGPU, "--format=csv,noheader,nounits")
-	if err != nil {
-		return err
-	}
-	if m.GPUs, m.Driver, err = parseGPUs(list); err != nil {
-		return fmt.Errorf("read the answer of nvidia-smi: %w", err)
-	}
-	if list, err := ask("--query-compute-apps=gpu_uuid,pid", "--format=csv,noheader"); err == nil {
-		countProcesses(m.GPUs, list)
-	}
-	if table, err := ask(); err == nil {
-		m.CUDA = cudaVersion(table)
-	}
-	return nil
-}
-
-// smiError explains why nvidia-smi failed. It writes its reasons to standard output.
+// smiError explains why nvidia-smi failed. It writes its reasons to standard output. A report with a part of the GPUs is no failure.
 func smiError(out string, err error) error {
 	switch {
-	case err == nil:
+	case err == nil, strings.Contains(out, reportStart):
 		return nil
 	case strings.Contains(out, "version mismatch"):
 		return errors.New(mismatch)
@@ -82,68 +133,21 @@ func smiError(out string, err error) error {
 	return fmt.Errorf("nvidia-smi says: %s", first)
 }
 
-// parseGPUs reads one line for each GPU. A value in brackets, such as [N/A] or [Unknown Error], is not known.
-func parseGPUs(list string) (gpus []GPU, driver string, err error) {
-	r := csv.NewReader(strings.NewReader(list))
-	r.TrimLeadingSpace, r.FieldsPerRecord, r.LazyQuotes = true, strings.Count(smiGPU, ",")+1, true
-	lines, err := r.ReadAll()
-	if err != nil {
-		return nil, "", err
-	}
-	for _, f := range lines {
-		index, err := strconv.Atoi(f[0])
-		if err != nil {
-			return nil, "", fmt.Errorf("index of a GPU: %w", err)
-		}
-		g := GPU{
-			Index: index, UUID: f[1], Name: f[2], Memory: mebibytes(f[3]), MemoryUsed: mebibytes(f[4]),
-			Utilization: figure(f[5]), Temperature: figure(f[6]), MIG: f[7] == "Enabled", Processes: Unknown,
-		}
-		if !strings.HasPrefix(g.UUID, "GPU-") {
-			g.UUID, g.Problem = "", fmt.Sprintf("the driver does not tell the UUID of GPU %d: %s", index, f[1])
-		}
-		gpus, driver = append(gpus, g), f[8]
-	}
-	return gpus, driver, nil
-}
-
-func mebibytes(text string) int64 {
-	n, err := strconv.ParseInt(text, 10, 43)
-	if err != nil || n < 0 {
-		return 0
-	}
-	return n << 20
-}
-
-func figure(text string) int {
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		return Unknown
-	}
-	return n
-}
-
-// countProcesses counts the lines `GPU-…, pid`.
-func countProcesses(gpus []GPU, list string) {
-	for i := range gpus {
-		gpus[i].Processes = 0
-	}
+// parseCapabilities reads the lines `GPU-…, 8.0`.
+func parseCapabilities(list string) map[string]string {
+	all := map[string]string{}
 	for line := range strings.Lines(list) {
-		uuid, _, _ := strings.Cut(line, ",")
-		if i := slices.IndexFunc(gpus, func(g GPU) bool { return g.UUID != "" && g.UUID == strings.TrimSpace(uuid) }); i >= 0 {
-			gpus[i].Processes++
+		if uuid, capability, ok := strings.Cut(line, ","); ok {
+			all[strings.TrimSpace(uuid)] = known(strings.TrimSpace(capability))
 		}
 	}
+	return all
 }
 
-// cudaVersion finds `CUDA Version: 12.4` in the head of the plain table.
-func cudaVersion(table string) string {
-	_, rest, ok := strings.Cut(table, "CUDA Version:")
-	if !ok {
+// known is a value of nvidia-smi, empty for one that it does not have: N/A, or another word in brackets.
+func known(text string) string {
+	if text == "N/A" || strings.HasPrefix(text, "[") {
 		return ""
 	}
-	if words := strings.Fields(rest); len(words) > 0 && words[0] != "N/A" {
-		return words[0]
-	}
-	return ""
+	return text
 }
