@@ -6,6 +6,14 @@ import (
 	"mlfnode/grid"
 )
 
+// Fault is why the engine did not do what was asked of it.
+type Fault struct {
+	Class  grid.Class
+	Reason string
+}
+
+func (f *Fault) Error() string { return f.Reason }
+
 // faultRules tell by an engine's words who is responsible for its refusal. The first that matches decides; what none matches is the
 // engine's own trouble. Engines give one HTTP status to many causes, so that the words are all there is to go by.
 var faultRules = []struct {

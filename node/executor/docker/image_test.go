@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -204,18 +203,7 @@ func TestImageWithoutRegistryIsPinnedByID(t *testing.T) {
 	if out, err := exec.Command("tar", "-cf", from, "-C", t.TempDir(), ".").CombinedOutput(); err != nil {
 		t.Fatalf("tar: %v: %s", err, out)
 	}
-	f, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	report, err := e.ImageImport(context.Background(), image.ImportSource{Source: f, SourceName: "-"}, "built-here:1", image.ImportOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(io.Discard, report); err != nil {
-		t.Fatal(err)
-	}
+	importTar(t, e, from, "built-here:1")
 	m := e.images(t)
 	s := await(t, m, Want{Reference: "built-here:1"})
 	if s.Err != nil || !strings.HasPrefix(s.Image.Pin, "sha256:") || ByRegistry(s.Image.Pin) {
