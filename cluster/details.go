@@ -3,6 +3,9 @@ package cluster
 import (
 	"encoding/binary"
 	"encoding/json"
+	"math"
+	"slices"
+	"sort"
 	"time"
 
 	"mlfnode/cluster/inventory"
@@ -18,10 +21,14 @@ import (
 const detailFormat = 1
 
 const (
-	maxDetail  = 16 << 10 // bytes of one record: a machine with 16 GPUs has 5 kB
-	maxDetails = 4 << 20  // bytes of all: memberlist takes 20 MiB with its own
-	maxMembers = 4096     // nodes that are remembered, dead ones included
-	maxGPUs    = 64
+	maxDetail    = 16 << 10 // bytes of one record: a machine with 16 GPUs has 5 kB
+	maxDetails   = 4 << 20  // bytes of all: memberlist takes 20 MiB with its own
+	maxMembers   = 4096     // nodes that are remembered, dead ones included
+	maxGPUs      = 64
+	maxInstances = 16 // of one GPU; NVIDIA's have at most 7
+	maxGroups    = 32 // kinds of devices of one machine
+	maxTrials    = 8  // that a device lists
+	maxText      = 256
 )
 
 // detail is one record. Of two from one life of an agent the one with the higher serial is newer.
@@ -40,13 +47,45 @@ func newDetail(node grid.NodeID, started time.Time, s Self, serial uint64) *deta
 	d := &detail{
 		Node: node, Started: started.UnixMilli(), Serial: serial, Load: s.Load, Reason: cut(s.Reason, maxReason), Inventory: s.Inventory,
 	}
-	var err error
-	if d.raw, err = json.Marshal(d); err == nil && len(d.raw) <= maxDetail {
-		return d
+	if math.IsNaN(d.Load) || math.IsInf(d.Load, 0) {
+		d.Load = 0 // JSON has no such numbers
 	}
-	d.Load, d.Inventory = 0, nil // a load that is no number can't be written either
-	d.raw, _ = json.Marshal(d)
+	d.encode()
 	return d
+}
+
+// encode writes the record within its limit. Of an inventory that is too large it keeps the groups, and as many of the first devices
+// as fit.
+func (d *detail) encode() {
+	if d.fits() {
+		return
+	}
+	m := *d.Inventory
+	boundTexts(&m)
+	all := m.GPUs
+	m.More, d.Inventory = true, &m
+	left := sort.Search(len(all), func(left int) bool {
+		m.GPUs = all[:len(all)-left]
+		return d.fits()
+	})
+	m.GPUs = all[:len(all)-left]
+	for !d.fits() && len(m.Groups) > 0 { // no machine has so many kinds of devices
+		m.Groups = m.Groups[:len(m.Groups)-1]
+	}
+	if !d.fits() { // texts of nothing but characters that JSON escapes
+		d.Reason = ""
+		d.fits()
+	}
+}
+
+// fits reports whether the whole record is within its limit, and writes it then.
+func (d *detail) fits() bool {
+	raw, err := json.Marshal(d)
+	if err != nil || len(raw) > maxDetail {
+		return false
+	}
+	d.raw = raw
+	return true
 }
 
 // encodeDetails writes as many records as fit.
@@ -89,15 +128,47 @@ func decodeDetail(raw []byte) *detail {
 	d.raw = append([]byte(nil), raw...)
 	d.Reason = printable([]byte(d.Reason), maxReason)
 	if m := d.Inventory; m != nil {
+		boundTexts(m)
+		m.More = m.More || len(m.GPUs) > maxGPUs
 		m.GPUs = m.GPUs[:min(len(m.GPUs), maxGPUs)]
-		for _, text := range []*string{&m.Driver, &m.CUDA, &m.GPUProblem, &m.Hostname, &m.OS, &m.Arch, &m.Kernel} {
-			*text = printable([]byte(*text), maxReason)
-		}
-		for i := range m.GPUs {
-			g := &m.GPUs[i]
-			g.UUID, g.Name = printable([]byte(g.UUID), maxReason), printable([]byte(g.Name), maxReason)
-			g.Problem = printable([]byte(g.Problem), maxReason)
+		if len(m.Groups) == 0 { // of an older agent
+			m.Groups = inventory.GroupsOf(m.GPUs)
 		}
 	}
 	return d
+}
+
+// boundTexts makes what a machine tells short enough to keep and safe to print. Slices that it changes are copied.
+func boundTexts(m *inventory.Machine) {
+	clean := func(n int, texts ...*string) {
+		for _, text := range texts {
+			*text = printable([]byte(*text), n)
+		}
+	}
+	trials := func(all []string) []string {
+		all = slices.Clone(all[:min(len(all), maxTrials)])
+		for i := range all {
+			clean(maxName, &all[i])
+		}
+		return all
+	}
+	clean(maxText, &m.Driver, &m.CUDA, &m.GPUProblem, &m.Hostname, &m.OS, &m.Arch, &m.Kernel)
+	m.GPUs, m.Groups = slices.Clone(m.GPUs), slices.Clone(m.Groups[:min(len(m.Groups), maxGroups)])
+	for i := range m.Groups {
+		g := &m.Groups[i]
+		clean(maxName, &g.Model, &g.Capability, &g.Profile)
+	}
+	for i := range m.GPUs {
+		g := &m.GPUs[i]
+		clean(maxName, &g.UUID, &g.Name, &g.Capability, &g.Mode, &g.State)
+		clean(maxText, &g.Problem, &g.Why)
+		g.Trials = trials(g.Trials)
+		g.Instances = slices.Clone(g.Instances[:min(len(g.Instances), maxInstances)])
+		for k := range g.Instances {
+			in := &g.Instances[k]
+			clean(maxName, &in.UUID, &in.Profile, &in.State)
+			clean(maxText, &in.Why)
+			in.Trials = trials(in.Trials)
+		}
+	}
 }

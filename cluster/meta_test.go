@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,10 +93,15 @@ func FuzzMeta(f *testing.F) {
 
 func TestDetails(t *testing.T) {
 	m := &inventory.Machine{CPUs: 4, Driver: "550", GPUs: []inventory.GPU{{UUID: "GPU-1", Name: "A100", Memory: 40 << 30}}}
+	m.Groups = inventory.GroupsOf(m.GPUs)
 	one := newDetail("a", born, Self{Load: 0.5, Reason: "why", Inventory: m}, 7)
-	huge := newDetail("b", born, Self{Load: math.NaN(), Inventory: &inventory.Machine{Driver: strings.Repeat("x", maxDetail)}}, 1)
+	long := strings.Repeat("<", maxDetail)
+	huge := newDetail("b", born, Self{Load: math.NaN(), Reason: long, Inventory: &inventory.Machine{
+		Driver: long, CUDA: long, GPUProblem: long, Hostname: long, OS: long, Arch: long, Kernel: long,
+		GPUs: []inventory.GPU{{Name: long}}, Groups: []inventory.Group{{Model: long}},
+	}}, 1)
 	got := decodeDetails(encodeDetails([]*detail{one, huge}))
-	if len(got) != 2 || got[0].Serial != 7 || got[0].Started != born.UnixMilli() || got[1].Inventory != nil || got[1].Node != "b" {
+	if len(got) != 2 || got[0].Serial != 7 || got[0].Started != born.UnixMilli() || got[1].Inventory == nil || got[1].Node != "b" {
 		t.Fatalf("got %+v", got)
 	}
 	if diff := cmp.Diff(m, got[0].Inventory); diff != "" {
@@ -118,6 +125,46 @@ func TestDetailsAreBounded(t *testing.T) {
 	if buf := encodeDetails(many); len(buf) > maxDetails {
 		t.Errorf("got %d bytes, want at most %d", len(buf), maxDetails)
 	}
+}
+
+// TestLargeInventories shortens what does not fit, from the end, and drops nothing as a whole: whatever a machine has, others learn
+// how many devices of each kind.
+func TestLargeInventories(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringN(0, 300, -1)
+		m := &inventory.Machine{CPUs: 4, Driver: text.Draw(t, "driver"), GPUProblem: text.Draw(t, "problem")}
+		total, kinds := 0, rapid.IntRange(1, 8).Draw(t, "kinds")
+		for i := range rapid.IntRange(0, 64).Draw(t, "gpus") {
+			g := inventory.GPU{
+				Index: i, UUID: "GPU-" + strings.Repeat("0", 36), Name: fmt.Sprintf("NVIDIA A100-%d", i%kinds), Memory: 40 << 30,
+				Why: text.Draw(t, "why"), Trials: []string{"sweep-1/17"},
+			}
+			if n := rapid.IntRange(0, 7).Draw(t, "instances"); n > 0 {
+				g.MIG = true
+				g.Instances = slices.Repeat([]inventory.Instance{{UUID: "MIG-" + strings.Repeat("0", 36), Profile: "1g.5gb", Memory: 5 << 30}}, n)
+				total += n
+			} else {
+				total++
+			}
+			m.GPUs = append(m.GPUs, g)
+		}
+		m.Groups = inventory.GroupsOf(m.GPUs)
+		before := len(m.GPUs)
+		got := decodeDetails(encodeDetails([]*detail{newDetail("a", born, Self{Inventory: m}, 1)}))
+		if len(got) != 1 || got[0].Inventory == nil {
+			t.Fatalf("the record of %d GPUs is dropped", before)
+		}
+		in, counted := got[0].Inventory, 0
+		for _, g := range in.Groups {
+			counted += g.Total
+		}
+		if counted != total || in.More != (len(in.GPUs) < before) || len(m.GPUs) != before || m.More {
+			t.Errorf("got %d of %d devices in groups, %d of %d GPUs, more: %v", counted, total, len(in.GPUs), before, in.More)
+		}
+		if in.More && len(got[0].raw) < maxDetail-4096 {
+			t.Errorf("%d bytes are left unused", maxDetail-len(got[0].raw))
+		}
+	})
 }
 
 func FuzzDetails(f *testing.F) {
