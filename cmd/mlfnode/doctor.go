@@ -21,7 +21,7 @@ func (a *app) doctorCommand() *cobra.Command {
 	seed := ""
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine is fit to be a node, and say what to mend", Args: noArgument,
-		Long: `doctor looks at ports, clock, disk, memory, cgroups, names, the GPU's driver, the service and, with --seed, at the way to the
+		Long: `doctor looks at ports, clock, disk, memory, cgroups, names, GPUs and their driver, the service and, with --seed, at the way to the
 master. Each finding names its cause and its cure. The exit code is 1 if any of them keeps the node from working.`,
 		Example: "  mlfnode doctor\n  mlfnode doctor --seed hostA --json",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -40,15 +40,22 @@ master. Each finding names its cause and its cure. The exit code is 1 if any of 
 // gpuLimit bounds doctor's look at the GPUs.
 const gpuLimit = 10 * time.Second
 
-// gpuProblem says what is wrong with the driver of this machine's GPUs.
-func gpuProblem(ctx context.Context) string {
+// gpuFacts asks the driver of this machine's GPUs.
+func gpuFacts(ctx context.Context) doctor.GPUs {
 	ctx, stop := context.WithTimeout(ctx, gpuLimit)
 	defer stop()
 	m, err := inventory.Read(ctx)
 	if err != nil {
-		return err.Error()
+		return doctor.GPUs{Problem: err.Error()}
 	}
-	return m.GPUProblem
+	facts := doctor.GPUs{Driver: m.Driver, CUDA: m.CUDA, Problem: m.GPUProblem}
+	for _, g := range m.GPUs {
+		facts.Devices = append(facts.Devices, doctor.GPU{
+			Name: g.Name, Problem: g.Problem, Recovery: g.Recovery.String(), Mode: g.Mode, Persistent: g.Persistence, MIG: g.MIG,
+			Instances: len(g.Instances),
+		})
+	}
+	return facts
 }
 
 // patient is this host as its settings describe it.
@@ -60,7 +67,7 @@ func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
 	facts := serviceFacts(ctx)
 	h := doctor.Host{
 		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: ports(&cfg), Seed: seed,
-		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPU: gpuProblem(ctx),
+		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpuFacts(ctx),
 		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
 	a.askMaster(&h)

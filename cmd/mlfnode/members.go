@@ -31,22 +31,6 @@ func (a *app) membersCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) gpusCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use: "gpus", Short: "List the GPUs of the cluster and how they are used", Args: noArgument,
-		Example: "  mlfnode gpus\n  mlfnode gpus --json",
-		RunE: func(c *cobra.Command, _ []string) error {
-			all, err := a.members(c.Context())
-			if err != nil {
-				return err
-			}
-			return a.listGPUs(all)
-		},
-	}
-	a.jsonFlag(c)
-	return c
-}
-
 // members asks the node of this machine, which knows them also when the master is down, else the master.
 func (a *app) members(ctx context.Context) ([]api.Member, error) {
 	s, err := a.nearest(ctx)
@@ -111,39 +95,6 @@ func memberState(m *api.Member) string {
 		return m.State + ", drained"
 	}
 	return m.State
-}
-
-func (a *app) listGPUs(all []api.Member) error {
-	devices := []api.GPU{}
-	for i := range all {
-		if isThere(&all[i]) {
-			devices = append(devices, all[i].Devices...)
-			if all[i].Problem != "" {
-				a.say("%s: %s", all[i].Node, all[i].Problem)
-			}
-		}
-	}
-	if a.json {
-		return a.printJSON(devices)
-	}
-	if len(devices) == 0 {
-		a.say("no node has a GPU")
-		return nil
-	}
-	t := newTable(a.stdout, "node", "gpu", "name", "memory", "used", "busy", "temperature", "uuid", "")
-	for _, g := range devices {
-		t.row(string(g.Node), strconv.Itoa(g.Index), g.Name, bytesText(g.Memory), bytesText(g.Used), known(g.Utilization, "%"),
-			known(g.Temperature, " °C"), g.UUID, g.Problem)
-	}
-	return t.end()
-}
-
-// known is a figure with its unit, empty for one that the driver does not tell.
-func known(v int, unit string) string {
-	if v < 0 {
-		return ""
-	}
-	return strconv.Itoa(v) + unit
 }
 
 func (a *app) printJSON(v any) error {

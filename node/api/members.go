@@ -28,21 +28,47 @@ type Member struct {
 	Quarantined bool        `json:"quarantined"`
 	Reason      string      `json:"reason"` // why it is drained
 	Devices     []GPU       `json:"devices"`
+	Groups      []GPUGroup  `json:"gpu_groups,omitempty"` // complete, also where devices are left out
+	MoreDevices bool        `json:"more_devices,omitempty"`
 	Driver      string      `json:"driver,omitempty"`
+	CUDA        string      `json:"cuda,omitempty"`
 	Problem     string      `json:"problem,omitempty"` // why its GPUs can't be used
 }
 
-// GPU is one device of a member, as `gpus --json` prints it.
+// GPUGroup is how many devices of one kind a member has. A profile makes them MIG instances.
+type GPUGroup struct {
+	Model      string `json:"model"`
+	Memory     int64  `json:"memory_bytes"`
+	Capability string `json:"capability,omitempty"`
+	Profile    string `json:"profile,omitempty"`
+	Total      int    `json:"total"`
+	Ready      int    `json:"ready"` // of these, such as trials may use
+}
+
+// GPU is one device of a member, a GPU or a MIG instance, as `gpus --json` prints it. A figure that the driver does not report is -1.
 type GPU struct {
 	Node        grid.NodeID `json:"node"`
 	Index       int         `json:"index"`
+	Instance    int         `json:"instance"` // -1 for a whole GPU, else the place of a MIG instance on it
 	UUID        string      `json:"uuid"`
+	Parent      string      `json:"parent,omitempty"` // UUID of the GPU of an instance
 	Name        string      `json:"name"`
+	Profile     string      `json:"profile,omitempty"` // of an instance, as in 1g.10gb
+	MIG         bool        `json:"mig,omitempty"`     // a GPU that is divided into instances
+	Capability  string      `json:"capability,omitempty"`
+	Group       int         `json:"group"` // GPUs of one group reach each other directly, by NVLink or one bridge
+	NUMA        int         `json:"numa"`
+	Mode        string      `json:"mode,omitempty"` // exclusive or prohibited
 	Memory      int64       `json:"memory_bytes"`
 	Used        int64       `json:"memory_used_bytes"`
 	Utilization int         `json:"utilization_percent"`
 	Temperature int         `json:"temperature_celsius"`
+	Power       int         `json:"power_watts"`
 	Processes   int         `json:"processes"`
+	State       string      `json:"state,omitempty"` // ready, foreign, dirty, sick, gone or unused
+	Why         string      `json:"why,omitempty"`   // the reason of the state
+	Since       time.Time   `json:"since,omitzero"`
+	Trials      []string    `json:"trials,omitempty"` // what runs there, at most a few
 	Problem     string      `json:"problem,omitempty"`
 }
 

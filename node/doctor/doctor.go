@@ -67,7 +67,7 @@ type Host struct {
 
 	Seed    string // the master's host name or address; empty where there is none yet
 	Limits  string // what limits of resources are enforced, as "memory"; empty for none
-	GPU     string // the problem with the GPU's driver, empty for none
+	GPUs    GPUs
 	Service *Service
 
 	Ask   func(context.Context) (Answer, error)                 // asks the master; nil asks for the date only
@@ -86,7 +86,8 @@ func Check(ctx context.Context, h Host) []Finding {
 	found := h.ports()
 	found = append(found, h.permissions()...)
 	found = append(found, h.disk()...)
-	found = append(found, h.memory(), h.files(), h.limits(), h.gpu())
+	found = append(found, h.memory(), h.files(), h.limits())
+	found = append(found, h.gpus("/")...)
 	if h.Service != nil {
 		found = append(found, judgeService(*h.Service))
 	}

@@ -50,8 +50,6 @@ func TestJudgements(t *testing.T) {
 		{"enough for a worker", judgeFiles(20000, false), OK, "20000", ""},
 		{"limits", Host{Limits: "memory"}.limits(), OK, "enforced: memory", ""},
 		{"no limits", Host{}.limits(), Warn, "no limit of memory", "as root or as a service"},
-		{"gpu", Host{}.gpu(), OK, "no problem", ""},
-		{"broken gpu", Host{GPU: "Driver/library version mismatch"}.gpu(), Bad, "mismatch", "nvidia-smi"},
 		{"no systemd", judgeService(Service{}), Warn, "not run by systemd", "says what to do instead"},
 		{"no service", judgeService(Service{Systemd: true}), Warn, "is no service", "mlfnode service install"},
 		{"no linger", judgeService(Service{Systemd: true, Installed: true, Active: true, User: true}), Warn, "does not linger", "enable-linger"},

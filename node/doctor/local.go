@@ -222,13 +222,6 @@ func (h Host) limits() Finding {
 	return fine("cgroups", "enforced: "+h.Limits)
 }
 
-func (h Host) gpu() Finding {
-	if h.GPU == "" {
-		return fine("gpu driver", "no problem")
-	}
-	return bad("gpu driver", h.GPU, "nvidia-smi must work first: install a driver that fits the kernel, or reboot after an update of it")
-}
-
 func judgeService(s Service) Finding {
 	switch {
 	case !s.Systemd:

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/node/api"
+)
+
+func (a *app) gpusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "gpus", Short: "List the GPUs of the cluster and how they are used", Args: noArgument,
+		Long: `List the GPUs of the cluster and how they are used, as this node sees them: memory and how much of it is used, how busy it is, its
+state, and which trials run on it. A MIG instance is a row of its own below its GPU, as in 1.0. It works with the master down, too.`,
+		Example: "  mlfnode gpus\n  mlfnode gpus --json",
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, err := a.members(c.Context())
+			if err != nil {
+				return err
+			}
+			return a.listGPUs(all)
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) listGPUs(all []api.Member) error {
+	devices := []api.GPU{}
+	var notes []string
+	for i := range all {
+		m := &all[i]
+		if !isThere(m) {
+			continue
+		}
+		devices = append(devices, m.Devices...)
+		if m.Problem != "" {
+			notes = append(notes, fmt.Sprintf("%s: %s", m.Node, m.Problem))
+		}
+		if m.MoreDevices {
+			notes = append(notes, fmt.Sprintf("%s has more GPUs than it can tell the others; in all it has %s", m.Node, groupsText(m.Groups)))
+		}
+	}
+	for _, note := range notes {
+		a.say("%s", note)
+	}
+	if a.json {
+		return a.printJSON(devices)
+	}
+	if len(devices) == 0 && len(notes) == 0 {
+		a.say("no node has a GPU")
+	}
+	if len(devices) == 0 {
+		return nil
+	}
+	t := newTable(a.stdout, "node", "gpu", "model", "memory", "used", "busy", "temperature", "power", "state", "trials", "")
+	for i := range devices {
+		g := &devices[i]
+		number, model := strconv.Itoa(g.Index), g.Name
+		if g.Instance >= 0 {
+			number, model = number+"."+strconv.Itoa(g.Instance), g.Profile
+		}
+		t.row(string(g.Node), number, model, bytesText(g.Memory), bytesText(g.Used), known(g.Utilization, "%"), known(g.Temperature, " °C"),
+			known(g.Power, " W"), deviceState(g), strings.Join(g.Trials, " "), oneLine(deviceReason(g)))
+	}
+	return t.end()
+}
+
+// deviceState is what trials may make of a device.
+func deviceState(g *api.GPU) string {
+	switch {
+	case g.Problem != "" && (g.State == "" || g.State == "ready"):
+		return "unusable"
+	case g.MIG:
+		return "divided"
+	}
+	return g.State
+}
+
+// deviceReason says what is special about a device.
+func deviceReason(g *api.GPU) string {
+	switch {
+	case g.Why != "":
+		return g.Why
+	case g.Problem != "":
+		return g.Problem
+	case g.Mode == "exclusive":
+		return "in exclusive mode: trials can't share it"
+	case g.Mode == "prohibited":
+		return "its compute mode lets no program use it"
+	}
+	return ""
+}
+
+// groupsText counts devices by kind, as in "8 × NVIDIA A100-SXM4-40GB".
+func groupsText(groups []api.GPUGroup) string {
+	var parts []string
+	for _, g := range groups {
+		parts = append(parts, strings.TrimSpace(fmt.Sprintf("%d × %s %s", g.Total, g.Model, g.Profile)))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// known is a figure with its unit, empty for one that the driver does not tell.
+func known(v int, unit string) string {
+	if v < 0 {
+		return ""
+	}
+	return strconv.Itoa(v) + unit
+}
