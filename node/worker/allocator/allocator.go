@@ -1,0 +1,310 @@
+// Package allocator decides which processors, memory and devices each trial of a node gets. It keeps the books and nothing else: it
+// does no I/O, reads no clock and starts no goroutine.
+//
+// A trial gets whole devices, or a share of one device in thousandths and bytes. The rules:
+//
+//   - At all times the shares of a device add up to at most the device. Only what Restore takes over from an earlier agent, and a
+//     device that has shrunk, can exceed that.
+//   - A whole device is given to one trial alone.
+//   - Of a request for several devices nothing is held before all of it is there.
+//   - Lanes that wait keep devices and room for one of their trials (Keep); the lanes behind them get what that leaves.
+//
+// Shares go where they leave the least, whole devices where they lie together: see place.go.
+package allocator
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// MaxSlots bounds how many trials run at one time on a node, whatever they ask for.
+const MaxSlots = 4096
+
+// Share is what an allocation holds of one device.
+type Share struct {
+	UUID   string     `json:"uuid"`
+	Parent string     `json:"parent,omitempty"`
+	Index  int        `json:"index"`
+	Milli  grid.Milli `json:"gpus"`
+	Memory int64      `json:"memory"`
+}
+
+// Allocation is what one trial at a time has. It is never changed.
+type Allocation struct {
+	Lane   grid.Lane  `json:"lane"`
+	CPUs   grid.Milli `json:"cpus"`
+	Memory int64      `json:"memory,omitempty"`
+	Shares []Share    `json:"shares,omitempty"` // in the order of the devices' indexes
+}
+
+// UUIDs lists the devices.
+func (al *Allocation) UUIDs() []string {
+	if al == nil || len(al.Shares) == 0 {
+		return nil
+	}
+	all := make([]string, len(al.Shares))
+	for i := range al.Shares {
+		all[i] = al.Shares[i].UUID
+	}
+	return all
+}
+
+// Options are the policies of a node.
+type Options struct {
+	Share   int  // most trials on one device at one time; 0 means DefaultShare
+	Watched bool // somebody looks at the devices: one whose trial has ended stays Dirty until Mark says otherwise
+}
+
+// DefaultShare is how many trials may share one device.
+const DefaultShare = 8
+
+// Allocator keeps the books of one node. Its methods may be called at the same time.
+type Allocator struct {
+	opts Options
+
+	mu     sync.Mutex
+	cpus   grid.Milli // of the node
+	memory int64
+	used   use
+	lanes  map[grid.Lane]use // what the trials of each lane use
+	places []*place          // by index
+	parts  bool              // some are parts of others
+	out    map[*Allocation]struct{}
+	claims []Claim                // of this pass, in order
+	sets   map[grid.Lane][]string // devices that lanes kept last, by UUID
+}
+
+// use is an amount of processors and memory.
+type use struct {
+	cpus   grid.Milli
+	memory int64
+}
+
+func (u use) add(v use) use { return use{u.cpus + v.cpus, u.memory + v.memory} }
+func (u use) sub(v use) use { return use{u.cpus - v.cpus, u.memory - v.memory} }
+
+// New makes the books of a node that has so much.
+func New(opts Options, cpus grid.Milli, memory int64, devices []Device) *Allocator {
+	opts.Share = cmp.Or(opts.Share, DefaultShare)
+	a := &Allocator{opts: opts, lanes: map[grid.Lane]use{}, out: map[*Allocation]struct{}{}, sets: map[grid.Lane][]string{}}
+	a.Update(cpus, memory, devices)
+	return a
+}
+
+// Update changes what the node has. What is in use stays in use, on devices that are not there any more too: what is free may be less
+// than nothing for a while. The state of a device that was known stays as Mark has set it.
+func (a *Allocator) Update(cpus grid.Milli, memory int64, devices []Device) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cpus, a.memory = cpus, memory
+	a.updateLocked(devices)
+}
+
+// SetDevices is Update for the devices alone.
+func (a *Allocator) SetDevices(devices []Device) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.updateLocked(devices)
+}
+
+// SetSize is Update for processors and memory alone.
+func (a *Allocator) SetSize(cpus grid.Milli, memory int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.cpus, a.memory = cpus, memory
+}
+
+func (a *Allocator) updateLocked(devices []Device) {
+	old := map[string]*place{}
+	for _, p := range a.places {
+		old[p.UUID] = p
+	}
+	a.places = nil
+	for _, d := range devices {
+		p := old[d.UUID]
+		if p == nil {
+			p = &place{}
+		} else if !p.absent {
+			d.State, d.Why, d.Since = p.State, p.Why, p.Since
+		}
+		p.Device, p.absent, p.split = d, false, false
+		a.places = append(a.places, p)
+		delete(old, d.UUID)
+	}
+	for _, p := range old {
+		if len(p.shares) > 0 {
+			p.absent = true
+			a.places = append(a.places, p)
+		}
+	}
+	for _, p := range a.places {
+		if q := a.placeLocked(p.Parent); p.Parent != "" && q != nil && !p.absent {
+			q.split = true
+		}
+	}
+	a.sortLocked()
+}
+
+func (a *Allocator) sortLocked() {
+	a.parts = slices.ContainsFunc(a.places, func(p *place) bool { return p.Parent != "" })
+	slices.SortFunc(a.places, func(p, q *place) int {
+		return cmp.Or(cmp.Compare(p.Index, q.Index), cmp.Compare(p.UUID, q.UUID))
+	})
+}
+
+func (a *Allocator) placeLocked(uuid string) *place {
+	for _, p := range a.places {
+		if p.UUID == uuid {
+			return p
+		}
+	}
+	return nil
+}
+
+// Mark sets the state of a device, with what is behind it. A device that is not known is left alone.
+func (a *Allocator) Mark(uuid string, s State, why string, since time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if p := a.placeLocked(uuid); p != nil {
+		p.State, p.Why, p.Since = s, why, since
+	}
+}
+
+// Reserve takes what one trial of the lane needs, if it is free and not kept for others. Else it says what is in the way.
+func (a *Allocator) Reserve(lane grid.Lane, r grid.Resources) (*Allocation, grid.Refusal) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	need := use{r.CPUs, r.Memory}
+	if need.cpus < 0 || need.memory < 0 || !a.roomLocked(lane, need, true) {
+		return nil, a.explainLocked(lane, &r)
+	}
+	var shares []Share
+	if r.NeedsGPU() {
+		if shares = a.chooseLocked(lane, &r); shares == nil {
+			return nil, a.explainLocked(lane, &r)
+		}
+	}
+	al := &Allocation{Lane: lane, CPUs: r.CPUs, Memory: r.Memory, Shares: shares}
+	a.takeLocked(al)
+	delete(a.sets, lane)
+	return al, grid.Refusal{}
+}
+
+// Restore takes over what a trial has that an earlier agent began: whether it is free or not, and whether the devices are there or not.
+func (a *Allocator) Restore(al *Allocation) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range al.Shares {
+		if a.placeLocked(s.UUID) == nil {
+			a.places = append(a.places, &place{Device: Device{UUID: s.UUID, Parent: s.Parent, Index: s.Index, Group: -1, NUMA: -1}, absent: true})
+		}
+	}
+	a.sortLocked()
+	a.takeLocked(al)
+}
+
+func (a *Allocator) takeLocked(al *Allocation) {
+	u := use{al.CPUs, al.Memory}
+	a.used = a.used.add(u)
+	a.lanes[al.Lane] = a.lanes[al.Lane].add(u)
+	for _, s := range al.Shares {
+		a.placeLocked(s.UUID).take(held{al.Lane, s.Milli, s.Memory})
+	}
+	a.out[al] = struct{}{}
+}
+
+// Release gives an allocation back. It reports false, and does nothing, when that has been done already. With Options.Watched, its
+// devices are Dirty from now on.
+func (a *Allocator) Release(al *Allocation) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.out[al]; !ok {
+		return false
+	}
+	delete(a.out, al)
+	u := use{al.CPUs, al.Memory}
+	a.used = a.used.sub(u)
+	if a.lanes[al.Lane] = a.lanes[al.Lane].sub(u); a.lanes[al.Lane] == (use{}) {
+		delete(a.lanes, al.Lane)
+	}
+	for _, s := range al.Shares {
+		p := a.placeLocked(s.UUID)
+		p.drop(held{al.Lane, s.Milli, s.Memory})
+		if a.opts.Watched && p.State == Ready {
+			p.State, p.Why = Dirty, "its memory has not been looked at yet"
+		}
+	}
+	a.places = slices.DeleteFunc(a.places, func(p *place) bool { return p.absent && len(p.shares) == 0 })
+	return true
+}
+
+// Slots says how many trials with these resources the node can run at one time when nothing else runs. Devices that are out of
+// service do not count.
+func (a *Allocator) Slots(r grid.Resources) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.slotsLocked(&r, func(p *place) bool { return p.State != Sick && p.State != Gone })
+}
+
+func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*place) bool) int {
+	if r.CPUs < 0 || r.Memory < 0 { // less than nothing is in no record that was checked
+		return 0
+	}
+	n := int64(MaxSlots)
+	if r.CPUs > 0 {
+		n = min(n, int64(a.cpus/r.CPUs))
+	}
+	if r.Memory > 0 {
+		n = min(n, a.memory/r.Memory)
+	}
+	if !r.NeedsGPU() {
+		return int(max(n, 0))
+	}
+	total, whole := int64(0), int64(max(r.WholeGPUs(), 1))
+	for _, p := range a.places {
+		milli, memory, ok := p.needs(r)
+		if !ok || p.absent || p.split || !counts(p) || p.Exclusive && milli < grid.One {
+			continue
+		}
+		fit := min(int64(grid.One/milli), int64(a.opts.Share))
+		if memory > 0 {
+			fit = min(fit, p.Memory/memory)
+		}
+		total += fit
+	}
+	return int(max(min(n, total/whole), 0))
+}
+
+// Book is a picture of what is in use.
+type Book struct {
+	CPUs, FreeCPUs     grid.Milli
+	Memory, FreeMemory int64
+	Devices            []DeviceBook
+}
+
+// DeviceBook is one device in a Book.
+type DeviceBook struct {
+	Device
+	Free       grid.Milli // thousandths
+	FreeMemory int64
+	Shares     int       // trials on it
+	Kept       grid.Lane // the lane that it is kept for, "" for none
+	Absent     bool      // the node does not have it any more, but a trial does
+}
+
+// Book gives the picture of this moment.
+func (a *Allocator) Book() Book {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := Book{CPUs: a.cpus, FreeCPUs: a.cpus - a.used.cpus, Memory: a.memory, FreeMemory: a.memory - a.used.memory}
+	for _, p := range a.places {
+		b.Devices = append(b.Devices, DeviceBook{
+			Device: p.Device, Free: grid.One - p.milli, FreeMemory: p.Memory - p.memory, Shares: len(p.shares), Kept: p.keeper, Absent: p.absent,
+		})
+	}
+	return b
+}

@@ -1,0 +1,137 @@
+package allocator
+
+import (
+	"math"
+	"math/bits"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// State says whether a device may be given to trials.
+type State string
+
+// The states of a device.
+const (
+	Ready   State = ""        // it may
+	Dirty   State = "dirty"   // a trial has ended there, and its memory has not been seen free since
+	Foreign State = "foreign" // a program that is not a trial computes on it
+	Sick    State = "sick"    // it is out of service
+	Gone    State = "gone"    // its driver does not show it any more
+)
+
+// Device is a GPU or a MIG instance that trials can get.
+type Device struct {
+	UUID    string // what CUDA_VISIBLE_DEVICES takes
+	Parent  string // UUID of the GPU that a MIG instance is a part of; "" for a GPU
+	Index   int    // of the GPU, as people count them
+	Name    string // the model
+	Profile string // of a MIG instance, like 1g.10gb
+	Memory  int64  // bytes that trials may have
+
+	Group     int  // number of the NVLink island; -1 when it is not known
+	NUMA      int  // node of the machine's memory that is nearest; -1 when it is not known
+	Exclusive bool // its compute mode lets one process in: it is never shared
+
+	State State
+	Why   string    // what is behind a state other than Ready, for people
+	Since time.Time // when it took the state
+}
+
+// needs says what one trial takes of a device; ok is false when the device is none that it can use, however free it is.
+func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bool) {
+	if r.GPUMemory > d.Memory || r.GPUModel != "" && !strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) {
+		return 0, 0, false
+	}
+	instance := d.Parent != ""
+	switch {
+	case r.GPUProfile != "":
+		return grid.One, d.Memory, strings.EqualFold(d.Profile, r.GPUProfile)
+	case r.GPUs >= grid.One:
+		return grid.One, d.Memory, !instance
+	case r.GPUs > 0:
+		memory = r.GPUMemory
+		if memory == 0 {
+			memory = share(d.Memory, r.GPUs)
+		}
+		return r.GPUs, memory, !instance
+	case instance:
+		return grid.One, d.Memory, true
+	}
+	return milliOf(r.GPUMemory, d.Memory), r.GPUMemory, true
+}
+
+// share gives so many thousandths of an amount, rounded down.
+func share(amount int64, m grid.Milli) int64 {
+	hi, lo := bits.Mul64(uint64(max(amount, 0)), uint64(m))
+	if hi >= uint64(grid.One) {
+		return math.MaxInt64
+	}
+	q, _ := bits.Div64(hi, lo, uint64(grid.One))
+	return int64(min(q, math.MaxInt64))
+}
+
+// milliOf gives the thousandths that a part is of a whole that is not smaller, rounded up.
+func milliOf(part, whole int64) grid.Milli {
+	if whole <= 0 {
+		return grid.One
+	}
+	hi, lo := bits.Mul64(uint64(max(part, 0)), uint64(grid.One))
+	q, rest := bits.Div64(hi, lo, uint64(whole))
+	if rest > 0 {
+		q++
+	}
+	return max(grid.Milli(q), 1)
+}
+
+// place is a device in the books.
+type place struct {
+	Device
+	milli  grid.Milli // in use
+	memory int64      // in use
+	shares []held     // who uses it
+	absent bool       // it is not among the devices of the node any more, but something still has it
+	split  bool       // it is divided into MIG instances
+
+	keeper    grid.Lane // the lane that this device is kept for in this pass, "" for none
+	kept      grid.Milli
+	keptBytes int64
+}
+
+// held is one trial's part of a device.
+type held struct {
+	lane   grid.Lane
+	milli  grid.Milli
+	memory int64
+}
+
+func (p *place) take(h held) {
+	p.milli += h.milli
+	p.memory += h.memory
+	p.shares = append(p.shares, h)
+}
+
+// drop takes a part back.
+func (p *place) drop(h held) {
+	for i := range p.shares {
+		if p.shares[i] == h {
+			p.shares[i] = p.shares[len(p.shares)-1]
+			p.shares = p.shares[:len(p.shares)-1]
+			p.milli -= h.milli
+			p.memory -= h.memory
+			return
+		}
+	}
+}
+
+// others is what trials of other lanes use of the device.
+func (p *place) others(lane grid.Lane) (milli grid.Milli, memory int64, n int) {
+	milli, memory, n = p.milli, p.memory, len(p.shares)
+	for i := range p.shares {
+		if h := &p.shares[i]; h.lane == lane {
+			milli, memory, n = milli-h.milli, memory-h.memory, n-1
+		}
+	}
+	return milli, memory, n
+}
