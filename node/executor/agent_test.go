@@ -56,7 +56,7 @@ func agent(choice executor.Cgroups) int {
 		}
 		dir, _ := os.Getwd()
 		go s.Run(context.Background(), &executor.Attempt{
-			Argv: []string{"/bin/sh", "-c", tangle}, Dir: dir, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
+			Argv: []string{"/bin/sh", "-c", tangle}, Spec: executor.Spec{Dir: dir}, Env: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr,
 		})
 	}
 	select {}
@@ -168,7 +168,7 @@ func TestClosedSlot(t *testing.T) {
 			t.Errorf("close: %v", err)
 		}
 	}
-	o := s.Run(t.Context(), &executor.Attempt{Argv: []string{"true"}, Dir: "/"})
+	o := s.Run(t.Context(), &executor.Attempt{Argv: []string{"true"}, Spec: executor.Spec{Dir: "/"}})
 	if o.Class != "start" || !bytes.Contains([]byte(o.Reason), []byte("closed")) {
 		t.Errorf("run on a closed slot: got class %q, reason %q", o.Class, o.Reason)
 	}

@@ -37,6 +37,9 @@ func (s *processSlot) attempt(ctx context.Context, a *Attempt) Outcome {
 	if err != nil {
 		return refusal(a, "", err)
 	}
+	if err := s.cage.renew(); err != nil {
+		return refused(grid.ClassNode, "its cgroup can't be made: "+err.Error(), exitNotRunnable)
+	}
 	if err := s.cage.restrict(a.Memory); err != nil {
 		s.process.log.Warn("memory limit not set", "limit", a.Memory, "err", err)
 	}
@@ -68,7 +71,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	}
 	care := s.newCare(t.main)
 	if a.Started != nil {
-		a.Started(t.main)
+		a.Started(Begun{PID: t.main})
 	}
 	w := newWatch(ctx, t, a)
 	err := t.out.await(t.main)

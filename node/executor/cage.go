@@ -23,6 +23,7 @@ type cage struct {
 	kills   counter // counts out-of-memory kills
 	killed  int64   // the count when it was last read
 	limit   int64   // the limit now in force
+	spent   bool    // it was killed as a whole
 	scratch [1024]byte
 }
 
@@ -156,7 +157,27 @@ func (c *cage) members() (pids []int) {
 
 // kill kills everything inside at once, where the kernel can do that.
 func (c *cage) kill() bool {
-	return c.group.unified && writeFile(filepath.Join(c.dirs[""], "cgroup.kill"), "1") == nil
+	if !c.group.unified || writeFile(filepath.Join(c.dirs[""], "cgroup.kill"), "1") != nil {
+		return false
+	}
+	c.spent = true
+	return true
+}
+
+// renew replaces folders that were killed as a whole. From Linux 6.14 on the kernel also kills whatever is cloned into such a
+// cgroup later: cgroup_css_set_fork compares its count of kills with that of the cgroup of the parent.
+func (c *cage) renew() error {
+	if c == nil || !c.spent {
+		return nil
+	}
+	c.shut()
+	for _, dir := range c.dirs {
+		if err := removeCgroupTree(dir); err != nil {
+			return err
+		}
+	}
+	c.spent = false
+	return c.enter()
 }
 
 func (c *cage) read(f counter) []byte {
@@ -183,8 +204,8 @@ func (c *cage) expel() error {
 	return errors.Join(errs...)
 }
 
-// close moves our thread out and removes the folders.
-func (c *cage) close() error {
+// shut closes all files.
+func (c *cage) shut() {
 	for _, f := range []*counter{&c.count, &c.peak, &c.kills} {
 		f.close()
 	}
@@ -192,6 +213,11 @@ func (c *cage) close() error {
 		f.close()
 	}
 	c.folders = nil
+}
+
+// close moves our thread out and removes the folders.
+func (c *cage) close() error {
+	c.shut()
 	errs := []error{c.expel()}
 	for _, dir := range c.dirs {
 		errs = append(errs, removeCgroupTree(dir))

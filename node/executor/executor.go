@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"syscall"
 	"time"
 
 	"mlfnode/grid"
@@ -32,28 +33,48 @@ type Slot interface {
 	Close() error
 }
 
+// Spec is the part of an attempt that is plain data. It crosses to another process as it is, so its JSON names are those of
+// the keeper's protocol and of files that outlive this program: fields are added, never renamed.
+type Spec struct {
+	// Name names the run for good, for an executor whose programs outlive this process. A run without one does not outlive it.
+	Name string `json:"name,omitempty"`
+	// Record is the absolute path of a file for the Outcome. Such an executor writes it when nobody is there to be told.
+	Record string `json:"record,omitempty"`
+	Dir    string `json:"dir"` // absolute working directory
+
+	Memory      int64         `json:"memory,omitempty"`  // bytes for the whole tree, enforced where cgroups allow; 0 is no limit
+	Timeout     time.Duration `json:"timeout,omitempty"` // longest run; 0 is no limit
+	IdleTimeout time.Duration `json:"idle,omitempty"`    // longest time without output; 0 is no limit
+	Grace       time.Duration `json:"grace,omitempty"`   // between the notice and KILL; 0 is grid.DefaultGrace
+	// OutputLimit is how many bytes of both streams together are stored; 0 is no limit. The rest is counted, and only its
+	// last lines are kept.
+	OutputLimit int64 `json:"limit,omitempty"`
+
+	// Notice is the signal that announces a stop to the main program alone, which then has the grace to end its tree in its
+	// own way. 0 is TERM to the whole tree.
+	Notice syscall.Signal `json:"notice,omitempty"`
+	// Devices are the UUIDs of the GPUs and MIG instances that the attempt may use.
+	Devices []string `json:"devices,omitempty"`
+	// Container has the program run in a container; nil is a process of this machine.
+	Container *Container `json:"container,omitempty"`
+}
+
 // Attempt is one run of a program. The executor does not change it.
 type Attempt struct {
+	Spec
 	Argv   []string // program and arguments; a name without a slash is looked up in the PATH of Env
 	Env    []string // the complete environment, KEY=value; of entries with one name the last counts; MLF_TOKEN and MLF_RUN are set by the executor
-	Dir    string   // absolute working directory
 	Stdout *os.File // opened by the caller, for appending; the program gets a pipe that ends in it
 	Stderr *os.File // as Stdout, and may be the same file
 
-	// OutputLimit is how many bytes of both streams together are stored; 0 is no limit. The rest is counted, and only its
-	// last lines are kept.
-	OutputLimit int64
-
-	Memory      int64         // bytes for the whole tree, enforced where cgroups allow; 0 is no limit
-	Timeout     time.Duration // longest run; 0 is no limit
-	IdleTimeout time.Duration // longest time without output; 0 is no limit
-	Grace       time.Duration // between TERM and KILL; 0 is grid.DefaultGrace
-
-	Name   string // names the run for good, for an executor whose programs outlive this process; empty: it is not to outlive it
-	Record string // absolute path of a file for the Outcome, written by such an executor when nobody is there to be told
-
-	Started func(pid int)   // called once the program has been started; may be nil
+	Started func(Begun)     // called once the program has been started; may be nil
 	Kill    <-chan struct{} // closing it after ctx is cancelled cuts the grace short; may be nil
+}
+
+// Begun says which program has been started.
+type Begun struct {
+	PID       int    // of the main process, as this machine numbers it
+	Container string // the engine's id of its container; empty for a process
 }
 
 // Outcome is how an attempt ended.

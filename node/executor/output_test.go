@@ -30,7 +30,7 @@ func runOnce(t *testing.T, script string, stdout *os.File, edit func(*Process)) 
 	}
 	defer s.Close()
 	began := time.Now()
-	o := s.Run(t.Context(), &Attempt{Argv: []string{"/bin/sh", "-c", script}, Env: os.Environ(), Dir: t.TempDir(), Stdout: stdout})
+	o := s.Run(t.Context(), &Attempt{Argv: []string{"/bin/sh", "-c", script}, Env: os.Environ(), Spec: Spec{Dir: t.TempDir()}, Stdout: stdout})
 	return o, time.Since(began)
 }
 

@@ -16,7 +16,7 @@ func TestWhoseFaultARefusalIs(t *testing.T) {
 		unix.ENOENT: true, unix.ENOTDIR: true, unix.EACCES: true, unix.EPERM: true, unix.ENOEXEC: true, unix.E2BIG: true, unix.ETXTBSY: true,
 		unix.EINVAL: true, unix.ELOOP: true, unix.ENAMETOOLONG: true, unix.EISDIR: true, unix.ELIBBAD: true,
 	}
-	a := &Attempt{Argv: []string{"/bin/true"}, Dir: t.TempDir()}
+	a := &Attempt{Argv: []string{"/bin/true"}, Spec: Spec{Dir: t.TempDir()}}
 	for errno := unix.Errno(1); errno < 134; errno++ {
 		want := grid.ClassNode
 		if trial[errno] {
@@ -28,7 +28,7 @@ func TestWhoseFaultARefusalIs(t *testing.T) {
 			}
 		}
 	}
-	if o := refusal(&Attempt{Argv: a.Argv, Dir: "/nowhere"}, "/bin/true", unix.EMFILE); o.Class != grid.ClassNode {
+	if o := refusal(&Attempt{Argv: a.Argv, Spec: Spec{Dir: "/nowhere"}}, "/bin/true", unix.EMFILE); o.Class != grid.ClassNode {
 		t.Errorf("too many open files: got %+v, want the node's", o)
 	}
 }

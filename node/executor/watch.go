@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mlfnode/grid"
 )
 
@@ -89,14 +91,14 @@ func (w *watch) idle() {
 	}
 }
 
-// stop ends the tree: TERM, grace, KILL. The first reason counts. It returns when the program has ended.
+// stop ends the tree: notice, grace, KILL. The first reason counts. It returns when the program has ended.
 func (w *watch) stop(class grid.Class, reason string, hard bool) {
 	if !w.claim(class, reason, hard) {
 		return
 	}
 	defer w.stopper.Done()
 	if !hard {
-		w.signal(w.tree.terminate)
+		w.signal(w.announce)
 		w.wait(w.attempt.grace())
 	}
 	tick := time.NewTicker(maxForking)
@@ -109,6 +111,17 @@ func (w *watch) stop(class grid.Class, reason string, hard bool) {
 		case <-tick.C:
 		}
 	}
+}
+
+// announce tells the tree that it is to end; with a signal of the attempt's own only the program itself.
+func (w *watch) announce(pids []int) {
+	notice := w.attempt.Notice
+	if notice == 0 {
+		w.tree.terminate(pids)
+		return
+	}
+	unix.Kill(w.tree.main, notice)
+	unix.Kill(w.tree.main, unix.SIGCONT) // a stopped program must go on to hear it
 }
 
 // claim records why the attempt is stopped, unless it has ended or is being stopped already.

@@ -218,10 +218,12 @@ func joinReason(a, b string) string {
 func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 	t := a.task
 	return &executor.Attempt{
-		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()), Dir: a.spool.work(),
-		Stdout: a.spool.stdout, Stderr: a.spool.stderr, OutputLimit: a.outputLimit(),
-		Memory: a.needs.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
-		Name: a.run, Record: a.spool.record(), Started: w.begun(a), Kill: w.hurried,
+		Spec: executor.Spec{
+			Name: a.run, Record: a.spool.record(), Dir: a.spool.work(), OutputLimit: a.outputLimit(),
+			Memory: a.needs.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+		},
+		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()),
+		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: w.begun(a), Kill: w.hurried,
 	}
 }
 

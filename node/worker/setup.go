@@ -32,8 +32,8 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 	a.sources = []*source{{file: log, stream: streamSetup}}
 	w.watch(a)
 	out := slot.Run(s.ctx, &executor.Attempt{
-		Argv: a.task.Setup, Env: a.environ(s.base, w.bundles.shared()), Dir: dir,
-		Stdout: log, Stderr: log, OutputLimit: a.outputLimit(), Grace: a.task.Grace,
+		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace},
+		Argv: a.task.Setup, Env: a.environ(s.base, w.bundles.shared()), Stdout: log, Stderr: log,
 	})
 	if out.Class == grid.ClassNone {
 		if advice := copyAdvice(dir, a.task.Share); advice != "" {

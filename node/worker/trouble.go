@@ -15,6 +15,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/executor"
 )
 
 const (
@@ -126,11 +127,11 @@ func (w *Worker) inTrouble(began time.Time, reason string) {
 }
 
 // begun ends the trouble of a node as soon as a program runs: a trial may take days.
-func (w *Worker) begun(a *attempt) func(int) {
+func (w *Worker) begun(a *attempt) func(executor.Begun) {
 	if w.trouble.is() == "" {
 		return nil
 	}
-	return func(int) {
+	return func(executor.Begun) {
 		if w.trouble.ran(a.started) {
 			w.log.Info("this node can run trials again")
 			w.nudge()

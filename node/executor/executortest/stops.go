@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
@@ -95,6 +98,7 @@ func killAtOnce(t *testing.T, e executor.Executor) {
 	a.Grace = time.Hour
 	o := s.runThen(ctx, a, func() { cancel(fmt.Errorf("%w: %w", executor.ErrKill, executor.ErrCancelled)) })
 	s.expect(o, grid.ClassCancel, 128+9, "cancelled")
+	s.expect(s.run(t.Context(), s.script("sleep 0.1; exit 3")), grid.ClassExit, 3, "") // the kill does not reach the slot's next attempt
 }
 
 func killDuringGrace(t *testing.T, e executor.Executor) {
@@ -124,4 +128,40 @@ func stoppedProgram(t *testing.T, e executor.Executor) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	o := s.runThen(ctx, s.script("echo >ready; kill -STOP $$; sleep 1000"), func() { cancel(executor.ErrCancelled) })
 	s.expect(o, grid.ClassCancel, 128+15, "cancelled")
+}
+
+// notice checks that a signal of the attempt's own reaches the program alone, which then ends its tree itself.
+func notice(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	for _, signal := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGTERM, syscall.SIGINT} {
+		os.Remove(s.path("ready"))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		a := s.script(`child='for s in USR1 TERM INT; do trap "echo $s >>child" $s; done; while :; do sleep 0.01; done'
+sh -c "$child" & child=$!
+for s in USR1 TERM INT; do trap "echo $s >main; kill -KILL $child; exit 85" $s; done
+echo >ready; while :; do sleep 0.01; done`)
+		a.Notice, a.Grace = signal, time.Minute
+		o := s.runThen(ctx, a, func() { cancel(executor.ErrHalted) })
+		s.expect(o, grid.ClassHalt, 85, "")
+		if got, want := "SIG"+s.read("main"), unix.SignalName(signal)+"\n"; got != want {
+			t.Errorf("the program got %q, want %q", got, want)
+		}
+		if _, err := os.Stat(s.path("child")); err == nil {
+			t.Errorf("%v: its child got %q, want nothing", signal, s.read("child"))
+		}
+	}
+}
+
+// ignoredNotice checks that the whole tree is killed after the grace, with a program that is stopped too.
+func ignoredNotice(t *testing.T, e executor.Executor) {
+	s := newStage(t, e)
+	for _, script := range []string{"trap '' USR1; " + stubborn, "trap 'echo >heard' USR1; echo >ready; kill -STOP $$; while :; do sleep 0.01; done"} {
+		os.Remove(s.path("ready"))
+		ctx, cancel := context.WithCancelCause(t.Context())
+		a := s.script(script)
+		a.Notice, a.Grace = syscall.SIGUSR1, 300*time.Millisecond
+		o := s.runThen(ctx, a, func() { cancel(executor.ErrCancelled) })
+		s.expect(o, grid.ClassCancel, 128+9, "cancelled")
+	}
+	s.await("heard")
 }

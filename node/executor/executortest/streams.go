@@ -133,13 +133,13 @@ func started(t *testing.T, e executor.Executor) {
 	s := newStage(t, e)
 	calls, pid := 0, 0
 	a := s.script("exit 0")
-	a.Started = func(p int) { calls, pid = calls+1, p }
+	a.Started = func(b executor.Begun) { calls, pid = calls+1, b.PID }
 	s.expect(s.run(t.Context(), a), grid.ClassNone, 0, "")
 	if calls != 1 || pid <= 0 {
 		t.Errorf("started: got %d calls, process id %d; want one call with an id", calls, pid)
 	}
 	a = s.attempt("./none")
-	a.Started = func(int) { calls++ }
+	a.Started = func(executor.Begun) { calls++ }
 	s.run(t.Context(), a)
 	if calls != 1 {
 		t.Error("started was called for a program that does not exist")

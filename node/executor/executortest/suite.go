@@ -42,7 +42,7 @@ func Run(t *testing.T, factory Factory) {
 		"background child": backgroundChild, "session leader": sessionLeader, "daemon": daemon, "nested cgroups": nestedCgroups, "stubborn leftover": stubbornLeftover,
 		"timeout": timeout, "timeout of a stubborn tree": stubbornTree, "idle timeout": idleTimeout, "idle timeout of a busy program": busyProgram,
 		"cancel before start": cancelBefore, "cancel": cancelRunning, "causes": causes, "kill during grace": killDuringGrace,
-		"kill at once": killAtOnce, "exit code 0 after cancel": politeEnd, "stopped program": stoppedProgram,
+		"kill at once": killAtOnce, "exit code 0 after cancel": politeEnd, "stopped program": stoppedProgram, "notice": notice, "ignored notice": ignoredNotice,
 		"large output": largeOutput, "binary output": binaryOutput, "appending": appending,
 		"output by name": outputByName, "output at the end": outputAtTheEnd, "output that others hold": heldOutput, "output limit": outputLimit,
 		"environment": environment, "environment names a variable twice": environmentTwice, "open files": openFiles, "signal dispositions": dispositions, "started": started,
@@ -79,7 +79,8 @@ func newStage(t *testing.T, e executor.Executor) *stage {
 func (s *stage) attempt(argv ...string) *executor.Attempt {
 	s.Helper()
 	return &executor.Attempt{
-		Argv: argv, Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir}, Dir: s.dir, Grace: 5 * time.Second,
+		Spec: executor.Spec{Dir: s.dir, Grace: 5 * time.Second},
+		Argv: argv, Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir},
 		Stdout: s.file("stdout"), Stderr: s.file("stderr"),
 	}
 }

@@ -51,8 +51,10 @@ func runScript(c *Client, dir string, begun func()) {
 	}
 	text, _ := os.ReadFile(filepath.Join(dir, "script"))
 	a := &executor.Attempt{
-		Argv: []string{"/bin/sh", "-c", string(text)}, Env: os.Environ(), Dir: dir, Started: func(int) { begun() },
-		Name: filepath.Base(dir), Record: filepath.Join(dir, "outcome.json"), Grace: time.Second, Memory: 64 << 20,
+		Argv: []string{"/bin/sh", "-c", string(text)}, Env: os.Environ(), Started: func(executor.Begun) { begun() },
+		Spec: executor.Spec{
+			Name: filepath.Base(dir), Record: filepath.Join(dir, "outcome.json"), Dir: dir, Grace: time.Second, Memory: 64 << 20,
+		},
 	}
 	if strings.HasPrefix(a.Name, "unnamed") {
 		a.Name = ""

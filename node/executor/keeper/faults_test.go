@@ -271,7 +271,7 @@ func TestKeeperThatCannotStart(t *testing.T) {
 }
 
 func FuzzFrame(f *testing.F) {
-	good, _ := appendFrame(nil, &message{Kind: kindRun, ID: 3, Order: &order{Name: "n", Argc: 1}}, []string{"a", ""}, []string{"B=c"})
+	good, _ := appendFrame(nil, &message{Kind: kindRun, ID: 3, Order: &order{Spec: executor.Spec{Name: "n"}, Argc: 1}}, []string{"a", ""}, []string{"B=c"})
 	f.Add(good)
 	f.Add([]byte("\x00\x00\x00\x02\x00\x00\x00\x01{}\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -312,7 +312,7 @@ func TestLateCallOfAKilledAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	k := newServer(set, p, logTo(t))
+	k := newServer(set, p, holdings{}, logTo(t))
 	defer k.patience.Stop()
 	k.runs[1] = &run{id: 1, name: "a", stop: func(error) {}}
 	next, late := pipe(t, 2), pipe(t, 1)

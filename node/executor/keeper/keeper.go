@@ -93,23 +93,23 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 	if err := p.save(processFile, self); err != nil {
 		return err
 	}
-	exec, err := executor.NewProcess(executor.ProcessOptions{
+	processes, err := executor.NewProcess(executor.ProcessOptions{
 		Token: p.token(set.Token), DieWithAgent: true, Cgroups: executor.Cgroups(set.Cgroups),
 	}, log)
 	if err != nil {
 		return err
 	}
-	defer exec.Close()
-	k := newServer(set, exec, log)
+	defer processes.Close()
+	k := newServer(set, &executor.Mux{Process: processes}, holdings{Held: processes.Held(), Limits: processes.Limits()}, log)
 	if k.listener, err = p.listen(); err != nil {
 		return err
 	}
 	debug.FreeOSMemory() // what the start of the program has used
 	defer context.AfterFunc(ctx, func() { k.end(context.Cause(ctx)) })()
-	log.Info("keeping", "pid", self.PID, "trees", exec.Held())
+	log.Info("keeping", "pid", self.PID, "trees", processes.Held())
 	k.run()
 	log.Info("ended", "why", k.why)
-	if err := exec.Close(); err != nil {
+	if err := processes.Close(); err != nil {
 		log.Warn("cgroups left", "err", err)
 	}
 	return os.RemoveAll(p.dir)

@@ -120,8 +120,8 @@ func TestConformance(t *testing.T) {
 func script(t testing.TB, dir, name, text string) *executor.Attempt {
 	t.Helper()
 	a := &executor.Attempt{
-		Argv: []string{"/bin/sh", "-c", text}, Env: []string{"PATH=" + os.Getenv("PATH")}, Dir: dir, Grace: 5 * time.Second,
-		Name: name, Record: filepath.Join(dir, "outcome.json"),
+		Argv: []string{"/bin/sh", "-c", text}, Env: []string{"PATH=" + os.Getenv("PATH")},
+		Spec: executor.Spec{Name: name, Record: filepath.Join(dir, "outcome.json"), Dir: dir, Grace: 5 * time.Second},
 	}
 	for stream, f := range map[string]**os.File{"stdout": &a.Stdout, "stderr": &a.Stderr} {
 		file, err := os.OpenFile(filepath.Join(dir, stream), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)

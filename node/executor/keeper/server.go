@@ -20,7 +20,8 @@ import (
 // server is the state of a keeper.
 type server struct {
 	settings settings
-	exec     *executor.Process
+	exec     executor.Executor
+	trees    holdings // what exec says of itself; Runs is not used
 	log      *slog.Logger
 	listener *net.UnixListener
 	over     chan struct{}  // closed when the keeper is to end
@@ -36,9 +37,9 @@ type server struct {
 	patience *countdown
 }
 
-func newServer(set settings, exec *executor.Process, log *slog.Logger) *server {
+func newServer(set settings, exec executor.Executor, trees holdings, log *slog.Logger) *server {
 	k := &server{
-		settings: set, exec: exec, log: log, over: make(chan struct{}), slots: map[uint64]*slot{}, runs: map[uint64]*run{},
+		settings: set, exec: exec, trees: trees, log: log, over: make(chan struct{}), slots: map[uint64]*slot{}, runs: map[uint64]*run{},
 	}
 	k.patience = &countdown{over: k.expire}
 	k.patience.Reset(set.Patience)

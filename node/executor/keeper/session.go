@@ -91,7 +91,7 @@ func (k *server) attach(s *session, own bool) (old *session, ok bool) {
 	for _, slot := range k.slots {
 		slot.line.hangUp() // of the earlier agent; what it runs goes on
 	}
-	hold := &holdings{Held: k.exec.Held(), Limits: k.exec.Limits()}
+	hold := k.trees
 	for _, r := range k.runs {
 		if r.kept() {
 			hold.Runs = append(hold.Runs, r.held())
@@ -103,7 +103,7 @@ func (k *server) attach(s *session, own bool) (old *session, ok bool) {
 	}
 	k.settleLocked()
 	k.mu.Unlock()
-	s.sendLocked(&message{Kind: kindWelcome, V: version, Oldest: oldest, Hold: hold})
+	s.sendLocked(&message{Kind: kindWelcome, V: version, Oldest: oldest, Hold: &hold})
 	return old, true
 }
 

@@ -158,10 +158,7 @@ var errTooLong = errors.New("the argument list is too long: arguments and enviro
 
 // order sends the attempt with its files.
 func (s *clientSlot) order(id uint64, a *executor.Attempt) (err error) {
-	o := &order{
-		Name: a.Name, Record: a.Record, Dir: a.Dir, Argc: len(a.Argv),
-		Memory: a.Memory, Timeout: a.Timeout, Idle: a.IdleTimeout, Grace: a.Grace, Limit: a.OutputLimit, Tell: a.Started != nil,
-	}
+	o := &order{Spec: a.Spec, Argc: len(a.Argv), Tell: a.Started != nil}
 	var fds []int
 	o.Stdout, fds = attach(fds, a.Stdout)
 	if o.Stderr = o.Stdout; a.Stderr != a.Stdout {
@@ -205,7 +202,7 @@ func (l *slotLine) await(id uint64, a *executor.Attempt) (executor.Outcome, erro
 		switch {
 		case m.ID != id:
 		case m.Kind == kindBegan && a.Started != nil:
-			a.Started(m.PID)
+			a.Started(executor.Begun{PID: m.PID, Container: m.Box})
 		case m.Kind == kindEnded && m.Outcome != nil:
 			return *m.Outcome, nil
 		}

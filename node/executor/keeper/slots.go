@@ -100,14 +100,13 @@ func (k *server) perform(s *slot, m *message, body []byte, files []*os.File) {
 	r, ctx := k.begin(s, m)
 	defer r.stop(nil)
 	a := &executor.Attempt{
-		Argv: row[:o.Argc], Env: row[o.Argc:], Dir: o.Dir, Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr),
-		Memory: o.Memory, Timeout: o.Timeout, IdleTimeout: o.Idle, Grace: o.Grace, OutputLimit: o.Limit, Kill: r.kill,
-		Started: func(pid int) {
+		Spec: o.Spec, Argv: row[:o.Argc], Env: row[o.Argc:], Stdout: file(files, o.Stdout), Stderr: file(files, o.Stderr), Kill: r.kill,
+		Started: func(b executor.Begun) {
 			k.mu.Lock()
-			r.pid = pid
+			r.pid = b.PID
 			k.mu.Unlock()
 			if o.Tell {
-				_ = s.line.send(&message{Kind: kindBegan, ID: m.ID, PID: pid})
+				_ = s.line.send(&message{Kind: kindBegan, ID: m.ID, PID: b.PID, Box: b.Container})
 			}
 		},
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"mlfnode/node/executor"
 )
@@ -63,6 +62,7 @@ type message struct {
 	Slot   uint64 `json:"slot,omitempty"`   // slot: its number
 	ID     uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended: the run, see runID
 	PID    int    `json:"pid,omitempty"`    // began
+	Box    string `json:"box,omitempty"`    // began: the container's id
 	Reason string `json:"reason,omitempty"` // refused
 
 	Cause cause `json:"cause,omitempty"` // stop
@@ -91,18 +91,11 @@ type held struct {
 
 // order is an attempt. Arguments and environment are in the frame's body; the output files come beside the frame.
 type order struct {
-	Name    string        `json:"name,omitempty"`
-	Record  string        `json:"record,omitempty"`
-	Dir     string        `json:"dir"`
-	Argc    int           `json:"argc"` // how many of the body's strings are arguments
-	Memory  int64         `json:"memory,omitempty"`
-	Timeout time.Duration `json:"timeout,omitempty"`
-	Idle    time.Duration `json:"idle,omitempty"`
-	Grace   time.Duration `json:"grace,omitempty"`
-	Stdout  int           `json:"stdout,omitempty"` // number of the file that came with the frame, from 1; 0 is none
-	Stderr  int           `json:"stderr,omitempty"`
-	Limit   int64         `json:"limit,omitempty"` // of output that is stored, in bytes
-	Tell    bool          `json:"tell,omitempty"`  // send began
+	executor.Spec
+	Argc   int  `json:"argc"`             // how many of the body's strings are arguments
+	Stdout int  `json:"stdout,omitempty"` // number of the file that came with the frame, from 1; 0 is none
+	Stderr int  `json:"stderr,omitempty"`
+	Tell   bool `json:"tell,omitempty"` // send began
 }
 
 // cause is why a run is stopped.
