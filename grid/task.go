@@ -16,6 +16,7 @@ type Task struct {
 	Share     []string          `json:"share,omitempty"`     // patterns of read-only files that attempts see in place instead of copies
 	Links     []Link            `json:"links,omitempty"`     // what they see in place of what lies outside of the project
 	Image     string            `json:"image,omitempty"`     // container image; empty runs a plain process
+	Container *Container        `json:"container,omitempty"` // how the container is made; nil is the default
 	Env       map[string]string `json:"env,omitempty"`       // added to the environment; $VAR and ${VAR} are expanded
 
 	Resources   Resources     `json:"resources"`

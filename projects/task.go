@@ -33,7 +33,8 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"setup":        func(what string, n *yaml.Node) { s.setup(what, n, t) },
 		"share":        func(what string, n *yaml.Node) { t.Share = s.sharing(what, n) },
 		"include":      func(what string, n *yaml.Node) { t.include = s.patterns(what, n) },
-		"image":        func(what string, n *yaml.Node) { t.Image, _ = s.text(what, n); t.places[what] = n },
+		"image":        func(what string, n *yaml.Node) { s.image(what, n, t) },
+		"container":    func(what string, n *yaml.Node) { s.container(what, n, t) },
 		"env":          func(what string, n *yaml.Node) { s.env(what, n, t) },
 		"resources":    func(what string, n *yaml.Node) { s.resources(what, n, t) },
 		"timeout":      func(what string, n *yaml.Node) { s.duration(what, n, &t.Timeout) },
@@ -49,6 +50,9 @@ func (s *schema) task(key, n *yaml.Node) *task {
 	})
 	if len(t.Command) == 0 && t.Shell == "" && len(s.problems) == before {
 		s.report(key, `Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", what)
+	}
+	if n := t.places["container"]; n != nil && t.Image == "" {
+		s.report(n, "Name the image, or leave container out.", "%s has container, but no image", what)
 	}
 	return t
 }

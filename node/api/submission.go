@@ -43,6 +43,7 @@ type TaskSpec struct {
 	Share       []string          `json:"share,omitempty"`
 	Links       []grid.Link       `json:"links,omitempty"`
 	Image       string            `json:"image,omitempty"`
+	Container   *grid.Container   `json:"container,omitempty"`
 	Env         map[string]string `json:"env,omitempty"`
 	Resources   grid.Resources    `json:"resources"`
 	Timeout     Duration          `json:"timeout,omitempty"`
@@ -81,7 +82,7 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 // Spec gives the task as a request has it.
 func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
-		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Env: t.Env,
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
 		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
@@ -90,7 +91,7 @@ func Spec(t *grid.Task) TaskSpec {
 // Task is the inverse of Spec.
 func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
-		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Env: t.Env,
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
 		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}

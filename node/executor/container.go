@@ -1,5 +1,7 @@
 package executor
 
+import "mlfnode/grid"
+
 // Container says in what container a program runs. Paths are the same inside and outside, but for mounts that say otherwise.
 type Container struct {
 	Image  string `json:"image"`            // reference as the project names it
@@ -25,16 +27,8 @@ type Container struct {
 	Labels  map[string]string `json:"labels,omitempty"` // beside those of the executor
 }
 
-// Mount is a folder of the machine in a container.
-type Mount struct {
-	Source   string `json:"source"`
-	Target   string `json:"target,omitempty"` // empty is Source
-	ReadOnly bool   `json:"ro,omitempty"`
-}
+// Mount is a file or folder of the machine in a container.
+type Mount = grid.Mount
 
-// Ulimit is a resource limit, see setrlimit(2).
-type Ulimit struct {
-	Name string `json:"name"` // without RLIMIT_, in small letters
-	Soft int64  `json:"soft"`
-	Hard int64  `json:"hard"`
-}
+// Ulimit is a resource limit of a container's processes.
+type Ulimit = grid.Ulimit
