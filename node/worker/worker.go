@@ -76,6 +76,7 @@ type Worker struct {
 	mark     atomic.Uint64 // of the newest orders
 	crammed  atomic.Bool   // the disk is full
 	roomSeen atomic.Int64  // when the disk was last looked at, in nanoseconds since 1970
+	unread   atomic.Bool   // the disk does not say how much room it has
 	trouble  trouble       // what keeps the node from running trials
 	handover atomic.Bool   // this agent ends and another one goes on
 
