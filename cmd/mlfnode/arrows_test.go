@@ -16,7 +16,7 @@ var layers = [][]string{
 	{"cmd/mlfnode"},
 	{"node"},
 	{"node/monitor", "node/master", "node/worker"},
-	{"node/api", "node/executor", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
+	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
 	{"projects", "node/durable", "node/private", "node/processid"},
 	{"grid"},
 }

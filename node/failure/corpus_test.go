@@ -1,0 +1,165 @@
+package failure
+
+import (
+	"cmp"
+	"hash/fnv"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"mlfnode/grid"
+)
+
+// sample is one line of a corpus: the class that it has, the evidence, and where the text comes from.
+type sample struct {
+	class    grid.Class
+	evidence Evidence
+	text     string
+	source   string
+}
+
+// readCorpus reads lines of class, exit code, circumstances, text and source, separated by tabs. In the text \n is a line's end.
+func readCorpus(t *testing.T, name string) (all []sample) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		column := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		if len(column) != 5 {
+			t.Fatalf("%s: %d columns in %q", name, len(column), line)
+		}
+		s := sample{class: grid.Class(column[0]), text: strings.ReplaceAll(column[3], `\n`, "\n"), source: column[4]}
+		s.evidence = Evidence{Class: grid.ClassExit, Stderr: []byte(s.text)}
+		s.evidence.ExitCode, _ = strconv.Atoi(column[1]) // "" is none
+		if s.evidence.ExitCode > 128 && s.evidence.ExitCode <= 128+64 {
+			s.evidence.Class = grid.ClassSignal
+		}
+		circumstances(t, &s.evidence, column[2])
+		all = append(all, s)
+	}
+	return all
+}
+
+func circumstances(t *testing.T, e *Evidence, text string) {
+	for _, word := range strings.Fields(text) {
+		switch name, value, _ := strings.Cut(word, "="); name {
+		case "vram":
+			e.GPUFull, e.Neighbour = value == "full", value == "neighbour"
+		case "xid":
+			e.Device.Xid, _ = strconv.Atoi(value)
+		case "device":
+			e.Device.Gone = true
+		case "cgroup":
+			e.Class = grid.ClassMemory
+		case "disk":
+			e.DiskFull = true
+		case "shm":
+			e.ShmFull = true
+		case "container":
+			e.Container = true
+		case "resume":
+			e.Resume = true
+		case "gpus":
+			e.NoGPU = true
+		case "ours":
+			e.Class = grid.ClassHalt
+		case "api":
+			e.Engine, e.Stderr = string(e.Stderr), nil
+		default:
+			t.Fatalf("unknown circumstance %q", word)
+		}
+	}
+}
+
+// heldOut reports whether a sample belongs to the third on which rules are not written: all of a repository, or none.
+func (s *sample) heldOut() bool {
+	repository, _, _ := strings.Cut(s.source, "#")
+	h := fnv.New32a()
+	h.Write([]byte(repository))
+	return h.Sum32()%3 == 0
+}
+
+// score counts what a classifier makes of samples of one class.
+type score struct{ right, missed, wrong int }
+
+func (s *score) precision() float64 { return share(s.right, s.right+s.wrong) }
+func (s *score) recall() float64    { return share(s.right, s.right+s.missed) }
+
+func share(part, all int) float64 {
+	if all == 0 {
+		return 1
+	}
+	return float64(part) / float64(all)
+}
+
+// measure classifies samples, prints each class's figures, and gives those of all classes that a rule must find: what is left to exit and signal is
+// nobody's find.
+func measure(t *testing.T, what string, samples []sample) (total score) {
+	t.Helper()
+	rules, err := NewRules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	scores := map[grid.Class]*score{}
+	of := func(c grid.Class) *score {
+		if scores[c] == nil {
+			scores[c] = &score{}
+		}
+		return scores[c]
+	}
+	for i := range samples {
+		s := &samples[i]
+		v := rules.Classify(&s.evidence)
+		if v.Class == s.class {
+			of(s.class).right++
+			continue
+		}
+		t.Logf("%s: got %s (rule %s), want %s: %.150q (%s)", what, v.Class, v.Rule, s.class, s.text, s.source)
+		of(s.class).missed++
+		of(v.Class).wrong++
+	}
+	classes := make([]grid.Class, 0, len(scores))
+	for c := range scores {
+		classes = append(classes, c)
+	}
+	slices.SortFunc(classes, func(a, b grid.Class) int { return cmp.Compare(a, b) })
+	for _, c := range classes {
+		s := scores[c]
+		t.Logf("%s: %-11s n %3d  precision %.2f  recall %.2f", what, c, s.right+s.missed, s.precision(), s.recall())
+		if c != grid.ClassExit && c != grid.ClassSignal {
+			total.right, total.missed, total.wrong = total.right+s.right, total.missed+s.missed, total.wrong+s.wrong
+		}
+	}
+	t.Logf("%s: all classes but exit and signal: n %d  precision %.3f  recall %.3f", what, total.right+total.missed, total.precision(), total.recall())
+	return total
+}
+
+func TestCorpus(t *testing.T) {
+	all := readCorpus(t, "corpus.tsv")
+	var known, held []sample
+	for _, s := range all {
+		if s.heldOut() {
+			held = append(held, s)
+		} else {
+			known = append(known, s)
+		}
+	}
+	if len(held) < len(all)/4 || len(held) > len(all)/2 {
+		t.Fatalf("%d of %d samples are held out, want about a third", len(held), len(all))
+	}
+	measure(t, "rules' part", known)
+	if s := measure(t, "held out", held); s.precision() < 0.97 || s.recall() < 0.85 {
+		t.Errorf("held-out part: precision %.3f, recall %.3f; want 0.97 and 0.85 at least", s.precision(), s.recall())
+	}
+}
+
+// TestFurtherOutput takes shapes of output that rules were not written from.
+func TestFurtherOutput(t *testing.T) {
+	if s := measure(t, "further", readCorpus(t, "further.tsv")); s.precision() < 0.97 || s.recall() < 0.85 {
+		t.Errorf("got precision %.3f, recall %.3f; want 0.97 and 0.85 at least", s.precision(), s.recall())
+	}
+}

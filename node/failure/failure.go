@@ -1,0 +1,231 @@
+// Package failure tells from evidence why an attempt failed. It decides by what its caller saw and by rules, which are data: patterns
+// of output lines with the failure class that each of them means. It does no I/O.
+//
+// The evidence is weighed in this order: what the executor knows (its own stops, the kernel's out-of-memory kills), errors of
+// the container engine, faults of the GPUs that the attempt had, the last output, the exit code. Of the output only the decisive part
+// counts: see output. The order of the rules is the order of causes, so that what comes first explains what comes later.
+package failure
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+
+	"mlfnode/grid"
+)
+
+// Evidence is what is known of an attempt that failed.
+type Evidence struct {
+	Class    grid.Class // by the executor; anything but ClassExit and ClassSignal stands, unless Engine says more
+	ExitCode int
+	Engine   string // error of the container engine; "" for none
+	Device   Device
+
+	NoGPU     bool // the attempt was given no GPU
+	GPUFull   bool // a GPU of the attempt was full at its end
+	Neighbour bool // other programs used memory of a GPU of the attempt
+	DiskFull  bool
+	ShmFull   bool
+	Container bool
+	Resume    bool // the attempt was to go on from a checkpoint
+
+	Stdout, Stderr []byte // their ends; MaxOutput bytes of each are looked at
+}
+
+// MaxOutput is how many bytes of each stream's end are worth giving.
+const MaxOutput = maxOutput
+
+// Device is a fault of one of the attempt's GPUs while it ran. The zero value is none.
+type Device struct {
+	UUID    string
+	Xid     int  // NVIDIA's number of the fault; 0 for none
+	Gone    bool // the device is not there any more
+	Several bool // the attempt had more than one device
+}
+
+// Verdict says why an attempt failed.
+type Verdict struct {
+	Class  grid.Class
+	Rule   string // the rule that says so; "" where none does
+	Line   string // the line that the rule matched
+	Hint   string // the rule's own; "" where that of the class will do
+	Device string // UUID of the GPU that is to blame
+}
+
+// Classify weighs the evidence. It is safe for concurrent use.
+func (r *Rules) Classify(e *Evidence) Verdict {
+	plain := Verdict{Class: e.Class}
+	if e.Engine != "" {
+		return r.search(e, r.engine, []*output{readOutput([]byte(e.Engine), r.indirectly)})
+	}
+	if e.Class != grid.ClassExit && e.Class != grid.ClassSignal {
+		return plain
+	}
+	device := faultOf(e)
+	if device.Class == grid.ClassGPUFault {
+		return device
+	}
+	if v := r.search(e, r.output, r.witnesses(e)); v.Rule != "" && (v.Class != e.Class || device.Rule == "") {
+		if grid.FailureOf(v.Class).Suspect == grid.ScopeDevice {
+			v.Device = e.Device.UUID
+		}
+		return v
+	}
+	if device.Rule != "" {
+		return device
+	}
+	return plain
+}
+
+// witnesses gives the streams to search. The one with the traceback that ended the program is enough, unless that only says that something
+// else failed, or the program was killed after it.
+func (r *Rules) witnesses(e *Evidence) []*output {
+	stderr, stdout := readOutput(e.Stderr, r.indirectly), readOutput(e.Stdout, r.indirectly)
+	for _, o := range []*output{stderr, stdout} {
+		if o.named >= 0 && !o.indirect && e.Class != grid.ClassSignal {
+			return []*output{o}
+		}
+	}
+	return []*output{stderr, stdout}
+}
+
+// xidClasses gives the class of failures by NVIDIA's numbers of GPU faults, after its catalogue ("Xid Errors"): faults of programs, and
+// notes that are no faults. All others are the device's.
+var xidClasses = map[grid.Class][]int{
+	grid.ClassCUDAError: {11, 13, 25, 31, 32, 39, 40, 41, 43, 45, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86},
+	grid.ClassNone:      {54, 63, 78, 92, 154},
+}
+
+// nvlinkXids are faults of the links between devices, which only attempts with several devices use.
+var nvlinkXids = []int{74, 144, 145, 146, 147, 148, 149, 150}
+
+// faultOf is what a device's fault means for the attempt; a plain verdict if nothing.
+func faultOf(e *Evidence) Verdict {
+	d := &e.Device
+	v := Verdict{Class: grid.ClassGPUFault, Rule: "xid/" + strconv.Itoa(d.Xid), Device: d.UUID}
+	switch {
+	case d.Gone:
+		v.Rule = "gpu_hw/gone"
+		return v
+	case d.Xid == 0, slices.Contains(nvlinkXids, d.Xid) && !d.Several, slices.Contains(xidClasses[grid.ClassNone], d.Xid):
+		return Verdict{Class: e.Class}
+	case slices.Contains(xidClasses[grid.ClassCUDAError], d.Xid):
+		v.Class = grid.ClassCUDAError
+	}
+	return v
+}
+
+// around is how many lines before a match a rule's `after` looks at.
+const around = 4
+
+// search gives what the first rule that holds says of the streams.
+func (r *Rules) search(e *Evidence, rules []*rule, streams []*output) Verdict {
+	hits := make([][]place, len(r.patterns))
+	for _, o := range streams {
+		r.find(o, hits)
+	}
+	for _, rule := range rules {
+		if !rule.holds(e) {
+			continue
+		}
+		if len(rule.patterns) == 0 {
+			return rule.verdict(e, "")
+		}
+		for _, p := range rule.patterns {
+			for _, at := range hits[p] {
+				if line := at.line(); rule.matches(r.patterns[p].re, at) {
+					return rule.verdict(e, line)
+				}
+			}
+		}
+	}
+	return Verdict{Class: e.Class}
+}
+
+// place is a line of a stream.
+type place struct {
+	in *output
+	i  int
+}
+
+func (p place) line() string { return p.in.lines[p.i] }
+
+// find notes where the literals of each pattern occur in the decisive part, leaving out source code and lines that tell of something that
+// the program went on after.
+func (r *Rules) find(o *output, hits [][]place) {
+	var here []int
+	for i := o.from; i < len(o.lines); i++ {
+		if o.code[i] {
+			continue
+		}
+		line := o.lines[i]
+		here = append(here[:0], r.matcher.always...)
+		r.matcher.scan(line, func(p int) { here = append(here, p) })
+		if i != o.named && slices.ContainsFunc(here, func(p int) bool { return r.patterns[p].noise && r.patterns[p].re.MatchString(line) }) {
+			continue
+		}
+		for _, p := range here {
+			hits[p] = keep(hits[p], place{o, i})
+		}
+	}
+}
+
+// maxPlaces is how many lines are tried with one pattern, half of them the first and half the last ones that have a literal of it. It
+// bounds the time for output that repeats what almost matches.
+const maxPlaces = 32
+
+func keep(places []place, at place) []place {
+	switch n := len(places); {
+	case n > 0 && places[n-1] == at:
+		return places
+	case n < maxPlaces:
+		return append(places, at)
+	}
+	copy(places[maxPlaces/2:], places[maxPlaces/2+1:])
+	places[maxPlaces-1] = at
+	return places
+}
+
+// indirectly reports whether a line only says that something else failed.
+func (r *Rules) indirectly(line string) bool {
+	return slices.ContainsFunc(r.indirect, func(re *regexp.Regexp) bool { return re.MatchString(line) })
+}
+
+func (r *rule) matches(re *regexp.Regexp, at place) bool {
+	line := at.line()
+	if !re.MatchString(line) || r.unless != nil && r.unless.MatchString(line) {
+		return false
+	}
+	if r.after == nil {
+		return true
+	}
+	return slices.ContainsFunc(at.in.lines[max(0, at.i-around):at.i], r.after.MatchString)
+}
+
+// verdict is what the rule says. A rule of ClassExit says that the end is no special one, so that a signal stays one.
+func (r *rule) verdict(e *Evidence, line string) Verdict {
+	class := r.class
+	if class == grid.ClassExit && e.Class != grid.ClassNone {
+		class = e.Class
+	}
+	return Verdict{Class: class, Rule: r.name, Line: line, Hint: r.hint}
+}
+
+// conditions are what a rule may ask for beside its patterns.
+var conditions = map[string]func(*Evidence) bool{
+	"no_gpu":     func(e *Evidence) bool { return e.NoGPU },
+	"gpu_full":   func(e *Evidence) bool { return e.GPUFull || e.Neighbour },
+	"disk_full":  func(e *Evidence) bool { return e.DiskFull },
+	"shm_full":   func(e *Evidence) bool { return e.ShmFull },
+	"container":  func(e *Evidence) bool { return e.Container },
+	"resume":     func(e *Evidence) bool { return e.Resume },
+	"not_resume": func(e *Evidence) bool { return !e.Resume },
+}
+
+// holds reports whether the circumstances are those that the rule asks for.
+func (r *rule) holds(e *Evidence) bool {
+	if len(r.codes) > 0 && !slices.Contains(r.codes, e.ExitCode) {
+		return false
+	}
+	return !slices.ContainsFunc(r.when, func(name string) bool { return !conditions[name](e) })
+}

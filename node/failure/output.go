@@ -1,0 +1,152 @@
+package failure
+
+import (
+	"bytes"
+	"regexp"
+	"strings"
+)
+
+const (
+	// maxOutput is how much of the end of each stream is looked at.
+	maxOutput = 64 << 10
+	// maxLine bounds the part of a line that is looked at, half of it at each end.
+	maxLine = 4 << 10
+	// lastWords is how many lines before the end may tell of it, where no traceback says what it was.
+	lastWords = 100
+
+	tracebackMark = "Traceback (most recent call last)"
+)
+
+var (
+	// rankPrefix is what launchers and frameworks put before the lines of one of several processes.
+	rankPrefix = regexp.MustCompile(`^(\[?(default|rank|Rank ?)\d+\]?:? ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?|\[\d+\] )`)
+	// taskPrefix is what srun -l puts before each line.
+	taskPrefix = regexp.MustCompile(`^ *\d+: ?`)
+	chained    = regexp.MustCompile(`During handling of the above|direct cause of the following`)
+	escapes    = regexp.MustCompile(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)`)
+)
+
+// output is what one stream says of the end of a program: lines, and from which on they count.
+type output struct {
+	lines    []string
+	from     int
+	code     []bool // lines that show source code, which says nothing of what happened
+	named    int    // the line of the last exception; -1 where no traceback tells of the end
+	several  bool   // the lines of several processes are mixed
+	indirect bool   // the exception only says that something else failed
+}
+
+// readOutput finds the decisive part of a stream. With one process that is the last chain of tracebacks and what follows: an error that the
+// program caught does not explain a later one. With several it is everything, since each has an end of its own. Without
+// tracebacks it is the last lines.
+func readOutput(stream []byte, indirect func(line string) bool) *output {
+	o := &output{named: -1}
+	o.split(stream)
+	o.from = max(0, len(o.lines)-lastWords)
+	o.code = make([]bool, len(o.lines))
+	var marks []int
+	for i, line := range o.lines {
+		if strings.Contains(line, tracebackMark) {
+			marks = append(marks, i)
+		}
+	}
+	ends := make([]int, len(marks))
+	for i, mark := range marks {
+		ends[i] = o.exception(mark, len(o.lines))
+	}
+	if o.several {
+		o.from, o.indirect = 0, true
+		return o
+	}
+	if len(marks) == 0 {
+		return o
+	}
+	last := len(marks) - 1
+	if o.words(ends[last]+1) > lastWords {
+		return o // the program went on after it
+	}
+	first := last
+	for first > 0 && o.chains(ends[first-1], marks[first]) {
+		first--
+	}
+	o.from, o.named = marks[first], min(ends[last], len(o.lines)-1)
+	for _, line := range o.lines[o.named:min(o.named+2, len(o.lines))] {
+		o.indirect = o.indirect || indirect(line)
+	}
+	if o.indirect {
+		o.from = max(0, o.from-lastWords)
+	}
+	return o
+}
+
+// split gives the lines of a stream's end without what terminals and launchers add.
+func (o *output) split(stream []byte) {
+	if len(stream) > maxOutput {
+		stream = stream[len(stream)-maxOutput:]
+		if i := bytes.IndexByte(stream, '\n'); i >= 0 {
+			stream = stream[i+1:]
+		}
+	}
+	text := string(stream)
+	if strings.Contains(text, "\x1b") {
+		text = escapes.ReplaceAllString(text, "")
+	}
+	o.lines = strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	tasks := 0
+	for i, line := range o.lines {
+		line = strings.TrimRight(line, " \t")
+		if len(line) > maxLine {
+			line = line[:maxLine/2] + " " + line[len(line)-maxLine/2:]
+		}
+		if line != "" && (line[0] == '[' || line[0] == '(' || line[0] == 'r' || line[0] == 'R') {
+			if p := rankPrefix.FindString(line); p != "" {
+				line, o.several = line[len(p):], true
+			}
+		}
+		if taskPrefix.MatchString(line) {
+			tasks++
+		}
+		o.lines[i] = line
+	}
+	if tasks > len(o.lines)/2 {
+		o.several = true
+		for i, line := range o.lines {
+			o.lines[i] = line[len(taskPrefix.FindString(line)):]
+		}
+	}
+}
+
+// exception gives the line behind the frames of a traceback, and marks their source code.
+func (o *output) exception(mark, end int) int {
+	for i := mark + 1; i < end; i++ {
+		line := o.lines[i]
+		switch {
+		case strings.HasPrefix(line, "    "), strings.HasPrefix(line, "│"), strings.HasPrefix(line, "  File "):
+			o.code[i] = true
+		case line == "" || line[0] == ' ' || strings.HasPrefix(line, "╭") || strings.HasPrefix(line, "╰"):
+		default:
+			return i
+		}
+	}
+	return end
+}
+
+// chains reports whether a traceback follows from the exception before it.
+func (o *output) chains(exception, mark int) bool {
+	for i := exception; i < mark; i++ {
+		if chained.MatchString(o.lines[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// words counts the lines from i on that are not empty.
+func (o *output) words(i int) (n int) {
+	for ; i < len(o.lines); i++ {
+		if o.lines[i] != "" {
+			n++
+		}
+	}
+	return n
+}

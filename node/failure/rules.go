@@ -1,0 +1,242 @@
+package failure
+
+import (
+	_ "embed"
+	"fmt"
+	"maps"
+	"regexp"
+	"regexp/syntax"
+	"slices"
+	"strconv"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
+)
+
+//go:embed rules.yaml
+var builtin []byte
+
+const (
+	maxRules   = 200  // of one file
+	maxPattern = 4096 // bytes
+)
+
+// Rules are what Classify decides by. They don't change.
+type Rules struct {
+	output, engine []*rule // for output, and for errors of the container engine
+	patterns       []pattern
+	indirect       []*regexp.Regexp // exceptions that only say that something else failed
+	matcher        *matcher
+}
+
+// pattern is an expression for one line of output. Noise is what makes a line say nothing of the end.
+type pattern struct {
+	re    *regexp.Regexp
+	words []string
+	noise bool
+}
+
+// rule gives a class to output with a line that one of the patterns matches.
+type rule struct {
+	name     string
+	class    grid.Class
+	patterns []int // without any the circumstances alone decide
+	unless   *regexp.Regexp
+	after    *regexp.Regexp // one of the lines before must match it
+	when     []string
+	codes    []int
+	hint     string
+}
+
+// Source is a file with rules.
+type Source struct {
+	Name string // for messages
+	Text []byte
+}
+
+// NewRules reads the rules of these files, which go first, and the built-in ones. It reports all that is wrong with a file.
+func NewRules(files ...Source) (*Rules, error) {
+	r := &Rules{}
+	for i, file := range append(files, Source{"built-in rules", builtin}) {
+		reader := reader{rules: r, file: file.Name, builtin: i == len(files)}
+		if err := reader.read(file.Text); err != nil {
+			return nil, err
+		}
+	}
+	words := make([][]string, len(r.patterns))
+	for i := range r.patterns {
+		words[i] = r.patterns[i].words
+	}
+	r.matcher = newMatcher(words)
+	return r, nil
+}
+
+// reader reads one file.
+type reader struct {
+	rules    *Rules
+	file     string
+	builtin  bool
+	problems grid.Problems
+}
+
+func (d *reader) report(n *yaml.Node, hint, format string, args ...any) {
+	d.problems.Add(grid.ProblemAt(d.file, n, fmt.Sprintf(format, args...), hint))
+}
+
+func (d *reader) read(text []byte) error {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return fmt.Errorf("%s: %w", d.file, err)
+	}
+	if len(doc.Content) == 0 {
+		return nil
+	}
+	known := map[string]func(*yaml.Node){"rules": func(n *yaml.Node) { d.list(n, &d.rules.output) }}
+	if d.builtin {
+		known["engine"] = func(n *yaml.Node) { d.list(n, &d.rules.engine) }
+		known["noise"] = func(n *yaml.Node) {
+			for _, i := range d.patterns(n) {
+				d.rules.patterns[i].noise = true
+			}
+		}
+		known["indirect"] = func(n *yaml.Node) {
+			for _, item := range items(n) {
+				if re, _ := d.pattern(item); re != nil {
+					d.rules.indirect = append(d.rules.indirect, re)
+				}
+			}
+		}
+	}
+	d.fields(doc.Content[0], "the file", known)
+	return d.problems.Err()
+}
+
+// fields passes each value of a map on to who reads it.
+func (d *reader) fields(n *yaml.Node, what string, known map[string]func(*yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		d.report(n, "Write it as `field: value` lines.", "%s is not a map", what)
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if read := known[key.Value]; read != nil {
+			read(n.Content[i+1])
+			continue
+		}
+		d.report(key, "Known here: "+strings.Join(slices.Sorted(maps.Keys(known)), ", ")+".", "%s has the unknown field %q", what, key.Value)
+	}
+}
+
+func (d *reader) list(n *yaml.Node, to *[]*rule) {
+	if n.Kind != yaml.SequenceNode {
+		d.report(n, "Write it as a list of `- class: …` entries.", "rules is not a list")
+		return
+	}
+	if len(n.Content) > maxRules {
+		d.report(n, "Join patterns of one class.", "the file has %d rules, more than %d", len(n.Content), maxRules)
+		return
+	}
+	for _, item := range n.Content {
+		r := &rule{name: fmt.Sprintf("%s:%d", d.file, item.Line)}
+		d.fields(item, "a rule", map[string]func(*yaml.Node){
+			"name":   func(n *yaml.Node) { r.name = d.text(n) },
+			"class":  func(n *yaml.Node) { r.class = d.class(n) },
+			"match":  func(n *yaml.Node) { r.patterns = d.patterns(n) },
+			"unless": func(n *yaml.Node) { r.unless, _ = d.pattern(n) },
+			"after":  func(n *yaml.Node) { r.after, _ = d.pattern(n) },
+			"when":   func(n *yaml.Node) { r.when = d.conditions(n) },
+			"codes":  func(n *yaml.Node) { r.codes = d.codes(n) },
+			"hint":   func(n *yaml.Node) { r.hint = d.text(n) },
+		})
+		switch {
+		case r.class == "" && item.Kind == yaml.MappingNode:
+			d.report(item, "Give `class: …`.", "a rule has no class")
+		case len(r.patterns)+len(r.codes)+len(r.when) == 0 && item.Kind == yaml.MappingNode:
+			d.report(item, "Give `match: …`.", "a rule has nothing to match")
+		}
+		*to = append(*to, r)
+	}
+}
+
+// items gives the values of a list, or the one value.
+func items(n *yaml.Node) []*yaml.Node {
+	if n.Kind == yaml.SequenceNode {
+		return n.Content
+	}
+	return []*yaml.Node{n}
+}
+
+func (d *reader) text(n *yaml.Node) string {
+	if n.Kind != yaml.ScalarNode || strings.TrimSpace(n.Value) == "" {
+		d.report(n, "Write one text.", "a value is not a text")
+		return ""
+	}
+	return n.Value
+}
+
+func (d *reader) class(n *yaml.Node) grid.Class {
+	class := grid.Class(d.text(n))
+	if known := grid.SettableClasses(); class != "" && !slices.Contains(known, class) {
+		names := make([]string, len(known))
+		for i, c := range known {
+			names[i] = string(c)
+		}
+		d.report(n, "Known: "+strings.Join(names, ", ")+".", "%q is not a failure class that a rule may give", string(class))
+	}
+	return class
+}
+
+// pattern compiles an expression for lines, and says what words its matches have.
+func (d *reader) pattern(n *yaml.Node) (*regexp.Regexp, []string) {
+	text := d.text(n)
+	if len(text) > maxPattern {
+		d.report(n, "Make several of it.", "a pattern has %d bytes, more than %d", len(text), maxPattern)
+		return nil, nil
+	}
+	re, err := regexp.Compile(text)
+	if err != nil {
+		d.report(n, "Go's regular expressions are those of RE2.", "%s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		return nil, nil
+	}
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return re, nil // it compiles, so it parses
+	}
+	return re, literals(parsed.Simplify())
+}
+
+func (d *reader) patterns(n *yaml.Node) (all []int) {
+	for _, item := range items(n) {
+		if re, words := d.pattern(item); re != nil {
+			all = append(all, len(d.rules.patterns))
+			d.rules.patterns = append(d.rules.patterns, pattern{re: re, words: words})
+		}
+	}
+	return all
+}
+
+func (d *reader) conditions(n *yaml.Node) (names []string) {
+	for _, item := range items(n) {
+		name := d.text(item)
+		if conditions[name] == nil {
+			d.report(item, "Known: "+strings.Join(slices.Sorted(maps.Keys(conditions)), ", ")+".", "%q is not a condition", name)
+			continue
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func (d *reader) codes(n *yaml.Node) (codes []int) {
+	for _, item := range items(n) {
+		code, err := strconv.Atoi(d.text(item))
+		if err != nil || code < 1 || code > 255 {
+			d.report(item, "Give numbers from 1 to 255.", "%q is not an exit code", item.Value)
+			continue
+		}
+		codes = append(codes, code)
+	}
+	return codes
+}
