@@ -54,7 +54,7 @@ type Failure struct {
 	Avoid Scope
 	// Suspect is what the failure counts against, if the same trial does not fail so elsewhere.
 	Suspect Scope
-	// Cause says in a few words what happened; "" for the classes whose reason the executor gives.
+	// Cause says in a few words what happened.
 	Cause string
 	// Hint says what to do about it; "" where the reason says all.
 	Hint string
@@ -79,20 +79,27 @@ const shortBackoff = 100 * time.Millisecond
 // A trial that is not responsible runs again at once after ClassLost, ClassCrash and ClassHalt. After ClassNode it waits a little: its
 // node needs time to recover, and another node may be free meanwhile.
 var failures = [...]Failure{
-	{Class: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true},
-	{Class: ClassSignal, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true},
+	{Class: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true,
+		Cause: "the program ended with a code other than 0"},
+	{Class: ClassSignal, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true,
+		Cause: "a signal ended the program"},
 	{Class: ClassMemory, Parent: ClassExit, Owner: OwnerTrial, Backoff: time.Second, Counted: true, Settable: true,
 		Cause: "the program ran out of memory", Hint: "raise resources.memory of the task"},
-	{Class: ClassTimeout, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true, Hint: "raise timeout of the task"},
-	{Class: ClassIdle, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true, Hint: "raise idle_timeout of the task"},
+	{Class: ClassTimeout, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true,
+		Cause: "it ran longer than `timeout`", Hint: "raise timeout of the task"},
+	{Class: ClassIdle, Owner: OwnerTrial, Backoff: shortBackoff, Counted: true, Settable: true,
+		Cause: "it printed nothing for `idle_timeout`", Hint: "raise idle_timeout of the task"},
 	{Class: ClassStart, Owner: OwnerTrial, Elsewhere: 2, Backoff: time.Second, Counted: true, Settable: true, AtStart: true,
 		Cause: "the program could not be started"},
-	{Class: ClassSetup, Owner: OwnerTrial, Retries: 2, Backoff: 2 * time.Second, Settable: true, AtStart: true, Hint: "correct the task's setup step, and submit the sweep again"},
-	{Class: ClassLost, Owner: OwnerInfrastructure, Retries: 16, Settable: true},
-	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Unstarted: true, Hint: "see what the node reports: mlfnode members"},
-	{Class: ClassCrash, Owner: OwnerNode, Unstarted: true},
-	{Class: ClassCancel, Owner: OwnerUser},
-	{Class: ClassHalt, Owner: OwnerUser, Always: true},
+	{Class: ClassSetup, Owner: OwnerTrial, Retries: 2, Backoff: 2 * time.Second, Settable: true, AtStart: true,
+		Cause: "the task's setup step failed", Hint: "correct the task's setup step, and submit the sweep again"},
+	{Class: ClassLost, Owner: OwnerInfrastructure, Retries: 16, Settable: true,
+		Cause: "the node agent died under it, or its lease was lost"},
+	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Unstarted: true,
+		Cause: "its node could not run it", Hint: "see what the node reports: mlfnode members"},
+	{Class: ClassCrash, Owner: OwnerNode, Unstarted: true, Cause: "its node died under it"},
+	{Class: ClassCancel, Owner: OwnerUser, Cause: "a user cancelled it"},
+	{Class: ClassHalt, Owner: OwnerUser, Always: true, Cause: "it was stopped to run again later"},
 
 	{Class: ClassCUDAMemory, Parent: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Settable: true,
 		Cause: "a GPU ran out of memory", Hint: "reduce the batch or the model, or run on a GPU with more memory"},

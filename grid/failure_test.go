@@ -33,8 +33,8 @@ func TestEveryClassHasARow(t *testing.T) {
 		if f.Parent != "" && FailureOf(f.Parent).Parent != "" {
 			t.Errorf("%s: its parent %s has a parent, which nothing looks at", f.Class, f.Parent)
 		}
-		if (f.Limited || f.Parent != "") && f.Cause == "" {
-			t.Errorf("%s: a class that is told from evidence needs a cause for the reason", f.Class)
+		if f.Cause == "" {
+			t.Errorf("%s: a class needs a cause for reasons and documents", f.Class)
 		}
 		if _, ok := DefaultRetries()[f.Class]; ok && !f.Settable {
 			t.Errorf("%s has a default in a task, which may not set it", f.Class)

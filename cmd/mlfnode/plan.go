@@ -66,6 +66,11 @@ func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 	if err := a.list(p, def.Include); err != nil {
 		return nil, err
 	}
+	if project.Bundled {
+		if err := checkRules(project.Dir); err != nil {
+			return nil, err
+		}
+	}
 	if err := errors.Join(p.task.Check(), p.task.CheckCommand(space.Keys())); err != nil { // as the master does again
 		return nil, asUsage(err)
 	}

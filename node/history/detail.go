@@ -16,7 +16,7 @@ import (
 //	[floor, n, n × (class, failures), n, n × run]   with partPast
 //	[told, retried]                                 with partTold
 //	[n, n × (run, attempt, class)]                  with partAway
-//	[rule, device, n, n × device]                   with partCause
+//	[rule, device]                                  with partCause
 const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
@@ -25,7 +25,7 @@ const (
 	partPast                // there were other attempts
 	partTold                // metrics came while it ran, or it was reopened
 	partAway                // runs are on nodes that are not heard of
-	partCause               // a rule told the class, or it had devices
+	partCause               // a rule told the class
 )
 
 func packDetail(b []byte, t *grid.Trial, node int64) []byte {
@@ -52,7 +52,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if len(t.Away) > 0 {
 		parts |= partAway
 	}
-	if r.Rule != "" || r.Device != "" || len(r.Devices) > 0 {
+	if r.Rule != "" || r.Device != "" {
 		parts |= partCause
 	}
 	b = packNumbers(append(b, parts), node, int64(t.Attempt))
@@ -79,10 +79,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 		}
 	}
 	if parts&partCause != 0 {
-		b = packNumbers(packText(packText(b, r.Rule), r.Device), int64(len(r.Devices)))
-		for _, uuid := range r.Devices {
-			b = packText(b, uuid)
-		}
+		b = packText(packText(b, r.Rule), r.Device)
 	}
 	return b
 }
@@ -152,9 +149,6 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	}
 	if parts&partCause != 0 {
 		r.Rule, r.Device = p.text(), p.text()
-		for range p.length() {
-			r.Devices = append(r.Devices, p.text())
-		}
 	}
 	if p.bad || len(p.rest) > 0 {
 		return 0, errDamaged

@@ -8,7 +8,6 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
-	"mlfnode/node/worker/allocator"
 )
 
 // Adopter knows what earlier agents have left running. Runs go by their names, which are those that the executor was given.
@@ -49,10 +48,7 @@ type adoption struct {
 	sweep    *sweep
 	lane     lane
 	holding  *holding // nil when its lease is not known
-	began    time.Time
-
-	allocation *allocator.Allocation
-	resume     func(context.Context) executor.Outcome
+	resume   func(context.Context) executor.Outcome
 }
 
 // adopt finds out how the attempt of a spool stands: its result, nil if nobody knows one, or that it goes on. In that case
@@ -95,12 +91,9 @@ func glance(resume func(context.Context) executor.Outcome) executor.Outcome {
 // nothing else begins until it has ended.
 func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
 	s := w.sweeps.adopt(r)
-	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), began: time.Now()}
-	if ad.allocation = m.Allocation; ad.allocation == nil { // of an earlier version
-		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
-	}
-	w.books.Restore(ad.allocation)
-	w.fairness.began(ad.lane, ad.began)
+	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease)}
+	w.capacity.take(ad.lane.resources)
+	w.shares.began(ad.lane, time.Now())
 	a.lease = m.Lease
 	if m.Lease != nil {
 		ad.holding = w.retake(m.Sweep, m.Lease)
@@ -155,6 +148,14 @@ func (s *sweeps) adopt(r jetstream.Record) *sweep {
 	return s.known[id]
 }
 
+// take reserves resources whether they are free or not.
+func (c *capacity) take(r grid.Resources) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cpus -= r.CPUs
+	c.memory -= r.Memory
+}
+
 // goOn sees the attempts of earlier agents to their ends.
 func (w *Worker) goOn() {
 	for _, ad := range w.adoptions {
@@ -162,8 +163,8 @@ func (w *Worker) goOn() {
 		go func() {
 			defer w.running.Done()
 			w.conclude(ad)
-			w.books.Release(ad.allocation)
-			w.fairness.ended(ad.lane, ad.began, time.Now())
+			w.capacity.release(ad.lane.resources)
+			w.shares.ended(ad.lane, time.Now())
 			if ad.holding != nil {
 				ad.holding.ended(ad.attempt)
 				w.leave(ad.holding)
@@ -193,7 +194,6 @@ func (w *Worker) conclude(ad *adoption) {
 		return
 	}
 	result := a.result(out)
-	result.Devices = a.allocation.UUIDs()
 	w.note(a, ad.manifest, result)
 	if !w.collect(context.Background(), a, result) {
 		a.spool.close()

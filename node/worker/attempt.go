@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
-	"mlfnode/node/worker/allocator"
 )
 
 // attempt is one run of a trial in this worker.
@@ -21,8 +21,7 @@ type attempt struct {
 	params grid.Params
 	spool  *spool
 	lease  *ticket
-
-	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
+	needs  grid.Resources // what its lane reserves, which may be more than the task says
 
 	started time.Time
 	ref     grid.LogRef // owned by the outbox
@@ -44,7 +43,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, numb
 	h := t.holding
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, started: now, lease: ticketOf(h.held), allocation: t.allocation,
+		task: &s.record.Task, started: now, lease: ticketOf(h.held), needs: t.lane.resources,
 	}
 	h.began(a)
 	defer h.ended(a)
@@ -64,7 +63,6 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, numb
 		h.leftOn()
 		return
 	}
-	result.Devices = a.allocation.UUIDs()
 	spool := a.spool
 	if result.Class == grid.ClassLost && !a.told() {
 		// Nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more.
@@ -97,7 +95,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result
 		return a.failed(grid.ClassNode, "the attempt's folder could not be made: "+err.Error()), false
 	}
 	a.spool = spool
-	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease, Boot: w.boot, Allocation: a.allocation}
+	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease, Boot: w.boot}
 	if err := spool.claim(m); err != nil {
 		return a.failed(grid.ClassNode, "the attempt's folder could not be written: "+err.Error()), true
 	}
@@ -138,7 +136,7 @@ func (a *attempt) told() bool {
 
 // began is the event that tells of the attempt's start.
 func (a *attempt) began() grid.Event {
-	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(), Devices: a.allocation.UUIDs()}
+	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro()}
 }
 
 // process runs the program and collects what it left.
@@ -162,6 +160,7 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 		a.mu.Lock()
 		a.ended, a.untouched = true, true
 		a.mu.Unlock()
+		w.classify(a, result)
 		if len(a.task.Metrics) > 0 {
 			a.addMetrics(result)
 		}
@@ -184,7 +183,8 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 // reported yet.
 func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) bool {
 	w.drain(a)
-	result.Reason = a.explain(result)
+	line := w.classify(a, result)
+	result.Reason = a.explain(result, line)
 	a.addMetrics(result)
 	files, err := w.storeArtifacts(ctx, a)
 	if errors.Is(err, errUploadLeft) {
@@ -223,9 +223,9 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 	return &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record(), Dir: a.spool.work(), OutputLimit: a.outputLimit(),
-			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+			Memory: a.needs.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
 		},
-		Argv: t.Argv(a.params), Env: w.environ(s, a),
+		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: w.begun(a), Kill: w.hurried,
 	}
 }
@@ -262,13 +262,16 @@ const (
 	reasonBytes = 2048
 )
 
-// explain adds the last lines of output to the reason of a failure.
-func (a *attempt) explain(r *grid.Result) string {
+// explain adds to the reason of a failure the line that tells it, if any, and the last lines of output.
+func (a *attempt) explain(r *grid.Result, line string) string {
 	if r.Class == grid.ClassNone || r.Class == grid.ClassCancel || r.Class == grid.ClassHalt || a.spool == nil {
 		return r.Reason
 	}
 	for _, f := range []*os.File{a.spool.stderr, a.spool.stdout} {
 		if lines := lastLines(f, reasonLines, reasonBytes); lines != "" {
+			if line != "" && !strings.Contains(lines, line) {
+				lines = line + "\n" + lines
+			}
 			return joinReason(r.Reason, lines)
 		}
 	}

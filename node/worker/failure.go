@@ -1,0 +1,141 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/node/failure"
+)
+
+// rulesFile is the name of a file with rules of failure classes: in the state folder those of the node, in a project's folder those of
+// the project.
+const rulesFile = "failures.yaml"
+
+// maxRulesFile bounds a project's file.
+const maxRulesFile = 256 << 10
+
+// rules are the rules that tell failure classes. They are compiled when the first attempt fails.
+type rules struct {
+	node []failure.Source // of the node's own file
+
+	mu      sync.Mutex
+	project string // text of the file that compiled goes by
+	rules   *failure.Rules
+}
+
+// newRules reads the node's own file, if there is one, and checks it.
+func newRules(dir string) (*rules, error) {
+	file := filepath.Join(dir, rulesFile)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &rules{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the rules of failures: %w", err)
+	}
+	r := &rules{node: []failure.Source{{Name: file, Text: text}}}
+	_, err = failure.NewRules(r.node...)
+	return r, err
+}
+
+// of gives the rules for attempts of a project, of which the last one's stay compiled. A file that is wrong, which the submission has
+// let pass, does not count.
+func (r *rules) of(project string) (*failure.Rules, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.rules != nil && r.project == project {
+		return r.rules, nil
+	}
+	files := append([]failure.Source{{Name: rulesFile, Text: []byte(project)}}, r.node...)
+	found, wrong := failure.NewRules(files...)
+	if wrong != nil {
+		var err error
+		if found, err = failure.NewRules(r.node...); err != nil {
+			return nil, err
+		}
+	}
+	r.project, r.rules = project, found
+	return found, wrong
+}
+
+// classify tells from output and circumstances why the program of an attempt failed. It returns the line that says so.
+func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
+	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || result.Rule != "" || a.spool == nil {
+		return ""
+	}
+	rules, err := w.rules.of(a.projectRules())
+	if err != nil {
+		w.log.Warn("rules of failures can't be used", "sweep", a.id.Sweep, "err", err)
+	}
+	if rules == nil {
+		return ""
+	}
+	need := &a.task.Resources
+	v := rules.Classify(&failure.Evidence{
+		Class: result.Class, ExitCode: result.ExitCode,
+		NoGPU: need.GPUs == 0 && need.GPUMemory == 0, Container: a.task.Image != "",
+		DiskFull: fullDisk(os.TempDir()) || fullDisk(a.spool.dir), ShmFull: fullDisk("/dev/shm"),
+		Stdout: lastBytes(a.spool.stdout, failure.MaxOutput), Stderr: lastBytes(a.spool.stderr, failure.MaxOutput),
+	})
+	if v.Rule == "" {
+		return ""
+	}
+	if v.Class == result.Class {
+		result.Reason = fmt.Sprintf("%s (rule %s)", result.Reason, v.Rule)
+	} else {
+		result.Reason = fmt.Sprintf("%s: %s (%s, rule %s)", result.Reason, grid.FailureOf(v.Class).Cause, v.Class, v.Rule)
+	}
+	result.Class, result.Rule, result.Device = v.Class, v.Rule, v.Device
+	if v.Hint != "" {
+		result.Reason = joinReason(result.Reason, "hint: "+v.Hint)
+	}
+	return shown(v.Line)
+}
+
+// projectRules gives the text of the project's own rules, "" for none.
+func (a *attempt) projectRules() string {
+	f, err := os.Open(filepath.Join(a.spool.work(), rulesFile))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxRulesFile {
+		return ""
+	}
+	return string(lastBytes(f, maxRulesFile))
+}
+
+// shown makes a line of output fit for a reason.
+func shown(line string) string {
+	line = strings.TrimSpace(strings.ToValidUTF8(line, "�"))
+	return strings.ToValidUTF8(line[:min(len(line), reasonBytes/4)], "")
+}
+
+// lastBytes reads the end of a file.
+func lastBytes(f *os.File, most int64) []byte {
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return nil
+	}
+	from := max(0, info.Size()-most)
+	b := make([]byte, info.Size()-from)
+	n, _ := f.ReadAt(b, from) // a file that shrinks gives what is left
+	return b[:n]
+}
+
+// fullDisk reports whether a file system has less than 1 % free, and less than leastFree.
+func fullDisk(path string) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(path, &st) != nil || st.Blocks == 0 {
+		return false
+	}
+	return st.Bavail*100 < st.Blocks && int64(st.Bavail)*st.Bsize < leastFree
+}
