@@ -112,7 +112,7 @@ func (t *Task) Check() error {
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
-		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkTimes, t.Retries.Check, t.checkResults, t.checkShare, t.checkContainer,
+		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkTimes, t.Retries.Check, t.checkResults, t.checkShare, t.checkContainer,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -166,6 +166,13 @@ func (t *Task) checkEnv() error {
 		if strings.ContainsRune(value, 0) {
 			return flawf("Take it out.", "%s contains a zero byte", name)
 		}
+	}
+	return nil
+}
+
+func (t *Task) checkGPUIDs() error {
+	if t.GPUIDs != "" && t.GPUIDs != GPUIDsIndex {
+		return flawf("Leave it out, or write index.", "gpu_ids is %.40q", t.GPUIDs)
 	}
 	return nil
 }

@@ -39,6 +39,8 @@ type Event struct {
 	Away    bool      `json:"w,omitempty"` // with Fenced: the node is not heard of; the attempt may turn out to live, and its result counts
 	Floor   int       `json:"f,omitempty"` // with Reconnected: the highest attempt number that was given to another run
 	Node    NodeID    `json:"n,omitempty"` // with Reconnected
+
+	Devices []string `json:"g,omitempty"` // with Started: UUIDs of the GPUs that the attempt has
 }
 
 // LeaseID names a lease. It is never used twice, unlike a sequence of the queue, of which a crash can lose the newest.
@@ -57,6 +59,7 @@ type Result struct {
 	Reason   string   `json:"y,omitempty"` // for a person: what happened, with the last lines of output
 	Rule     string   `json:"l,omitempty"` // names the rule that told Class from output or other evidence
 	Device   string   `json:"v,omitempty"` // UUID of the GPU that is to blame
+	Devices  []string `json:"g,omitempty"` // UUIDs of the GPUs that the attempt had
 	Started  int64    `json:"s"`           // microseconds since 1970
 	Usage    Usage    `json:"u"`
 	Metrics  Metric   `json:"m,omitempty"`

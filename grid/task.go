@@ -20,6 +20,7 @@ type Task struct {
 	Env       map[string]string `json:"env,omitempty"`       // added to the environment; $VAR and ${VAR} are expanded
 
 	Resources   Resources     `json:"resources"`
+	GPUIDs      string        `json:"gpu_ids,omitempty"`      // how CUDA_VISIBLE_DEVICES names the GPUs: "" by UUID, or GPUIDsIndex
 	Timeout     time.Duration `json:"timeout,omitempty"`      // longest run of one attempt; 0 is no limit
 	IdleTimeout time.Duration `json:"idle_timeout,omitempty"` // longest silence of one attempt; 0 is no limit
 	Grace       time.Duration `json:"grace,omitempty"`        // between TERM and KILL; 0 means DefaultGrace
@@ -31,6 +32,9 @@ type Task struct {
 	Metrics   []Source   `json:"metrics,omitempty"`
 	Objective *Objective `json:"objective,omitempty"`
 }
+
+// GPUIDsIndex has GPUs named by their index, for programs that take CUDA_VISIBLE_DEVICES for numbers.
+const GPUIDsIndex = "index"
 
 // DefaultGrace is how long a process tree may take to end after TERM before it is killed.
 const DefaultGrace = 10 * time.Second

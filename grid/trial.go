@@ -73,7 +73,7 @@ func (t *Trial) begin(node NodeID, e *Event) Change {
 		return Ignored
 	}
 	t.State, t.Attempt, t.Run, t.Node = Running, e.Attempt, e.Run, node
-	t.Result = Result{Started: e.Time}
+	t.Result = Result{Started: e.Time, Devices: e.Devices}
 	t.Ended, t.Told = 0, 0
 	return Began
 }
@@ -139,9 +139,9 @@ func (t *Trial) fence(e *Event) Change {
 	if e.Result == nil || t.State != Running || t.Run != e.Run {
 		return Ignored
 	}
-	started, metrics := t.Result.Started, t.Result.Metrics
+	before := t.Result
 	t.Result, t.Ended = *e.Result, e.Time
-	t.Result.Started, t.Result.Metrics = started, metrics
+	t.Result.Started, t.Result.Metrics, t.Result.Devices = before.Started, before.Metrics, before.Devices
 	t.count(e.Result.Class)
 	if e.Away && !e.Final {
 		t.Away = append(t.Away[:len(t.Away):len(t.Away)], AwayRun{Run: e.Run, Attempt: t.Attempt, Class: e.Result.Class})

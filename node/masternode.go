@@ -20,6 +20,7 @@ import (
 	"mlfnode/node/master"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
+	"mlfnode/node/worker/allocator"
 )
 
 // OpenMaster starts the master of a cluster, which it makes if there is none in the state folder. It returns ErrInUse when
@@ -189,7 +190,8 @@ func (n *Node) slots(r grid.Resources) int {
 	total := 0
 	for _, m := range n.fleet.cluster.Members() {
 		if m.There() && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined {
-			total += worker.Slots(m.CPUs, m.Memory, r)
+			has := capacityOf(&m, r)
+			total += has.Slots(r)
 		}
 	}
 	return total
@@ -210,6 +212,14 @@ func (n *Node) trouble() string {
 	return strings.Join(all, "; ")
 }
 
+// capacityOf is what a node has for trials with these resources.
+func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
+	if !r.NeedsGPU() {
+		return allocator.Node{CPUs: grid.MilliOf(m.CPUs), Memory: m.Memory}
+	}
+	return worker.NodeOf(m.CPUs, m.Memory, m.Inventory)
+}
+
 // fits reports whether one of the nodes that are known can run an attempt with these resources, be it there now or not. While
 // none is known, as in the first moments of a master that runs no trials, nothing is too large.
 func (n *Node) fits(r grid.Resources) bool {
@@ -219,7 +229,8 @@ func (n *Node) fits(r grid.Resources) bool {
 			continue
 		}
 		known = true
-		if worker.Slots(m.CPUs, m.Memory, r) > 0 {
+		has := capacityOf(&m, r)
+		if never := has.Never(r); never.Code == "" {
 			return true
 		}
 	}

@@ -46,6 +46,7 @@ type TaskSpec struct {
 	Container   *grid.Container   `json:"container,omitempty"`
 	Env         map[string]string `json:"env,omitempty"`
 	Resources   grid.Resources    `json:"resources"`
+	GPUIDs      string            `json:"gpu_ids,omitempty"`
 	Timeout     Duration          `json:"timeout,omitempty"`
 	IdleTimeout Duration          `json:"idle_timeout,omitempty"`
 	Grace       Duration          `json:"grace,omitempty"`
@@ -83,7 +84,7 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
-		Resources: t.Resources, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
+		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
 		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
@@ -92,7 +93,7 @@ func Spec(t *grid.Task) TaskSpec {
 func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
-		Resources: t.Resources, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
+		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
 		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }

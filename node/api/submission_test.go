@@ -160,7 +160,7 @@ func TestSubmissionOfThisClient(t *testing.T) {
 		Environ: []string{"PATH=/bin", "ODD"}, EnvironAdded: []string{"A=1"},
 		Task: grid.Task{
 			Name: "train", Command: []string{"python3", "-u", "x.py"}, Constants: grid.Params{{Key: "out", Value: grid.Value{Text: "r"}}},
-			Setup: []string{"./setup.sh"}, Share: []string{"data/**"}, Links: []grid.Link{{Path: "far", To: "/mnt/x"}}, Env: map[string]string{"A": "b"}, Resources: grid.Resources{CPUs: 500, Memory: 1 << 30},
+			Setup: []string{"./setup.sh"}, Share: []string{"data/**"}, Links: []grid.Link{{Path: "far", To: "/mnt/x"}}, Env: map[string]string{"A": "b"}, Resources: grid.Resources{CPUs: 500, Memory: 1 << 30, GPUs: 250, GPUModel: "A100"}, GPUIDs: "index",
 			Timeout: 2 * time.Hour, IdleTimeout: time.Minute, Grace: time.Second, LogLimit: 1 << 20, Retries: grid.DefaultRetries(),
 			Artifacts: []string{"result/**"}, Metrics: []grid.Source{{Log: "result/log"}, {Regex: "(?P<a>x)"}, {JSON: "stdout"}},
 			Objective: &grid.Objective{Metric: "a", Goal: "minimize"},

@@ -16,7 +16,7 @@ import (
 //	[floor, n, n × (class, failures), n, n × run]   with partPast
 //	[told, retried]                                 with partTold
 //	[n, n × (run, attempt, class)]                  with partAway
-//	[rule, device]                                  with partCause
+//	[rule, device, n, n × device]                   with partCause
 const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
@@ -25,7 +25,7 @@ const (
 	partPast                // there were other attempts
 	partTold                // metrics came while it ran, or it was reopened
 	partAway                // runs are on nodes that are not heard of
-	partCause               // a rule told the class
+	partCause               // a rule told the class, or it had devices
 )
 
 func packDetail(b []byte, t *grid.Trial, node int64) []byte {
@@ -52,7 +52,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if len(t.Away) > 0 {
 		parts |= partAway
 	}
-	if r.Rule != "" || r.Device != "" {
+	if r.Rule != "" || r.Device != "" || len(r.Devices) > 0 {
 		parts |= partCause
 	}
 	b = packNumbers(append(b, parts), node, int64(t.Attempt))
@@ -79,7 +79,10 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 		}
 	}
 	if parts&partCause != 0 {
-		b = packText(packText(b, r.Rule), r.Device)
+		b = packNumbers(packText(packText(b, r.Rule), r.Device), int64(len(r.Devices)))
+		for _, uuid := range r.Devices {
+			b = packText(b, uuid)
+		}
 	}
 	return b
 }
@@ -149,6 +152,9 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 	}
 	if parts&partCause != 0 {
 		r.Rule, r.Device = p.text(), p.text()
+		for range p.length() {
+			r.Devices = append(r.Devices, p.text())
+		}
 	}
 	if p.bad || len(p.rest) > 0 {
 		return 0, errDamaged

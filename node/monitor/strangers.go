@@ -50,17 +50,35 @@ func strangerOf(ctx context.Context) *stranger {
 }
 
 func (s *strangers) enter(conn net.Conn) *stranger {
+	n, oldest := s.add(conn)
+	if oldest != nil {
+		cut(oldest)
+	}
+	return n
+}
+
+// add lists a connection, and takes the oldest off the list and returns it where the new one is one too many.
+func (s *strangers) add(conn net.Conn) (n *stranger, oldest net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.order.Len() >= s.limit {
-		oldest := s.order.Front().Value.(*stranger)
-		s.removeLocked(oldest)
-		oldest.conn.Close()
+		first := s.order.Front().Value.(*stranger)
+		s.removeLocked(first)
+		oldest = first.conn
 	}
-	n := &stranger{all: s, conn: conn}
+	n = &stranger{all: s, conn: conn}
 	n.at = s.order.PushBack(n)
 	s.byConn[conn] = n
-	return n
+	return n, oldest
+}
+
+// cut closes a connection without a farewell: for TLS that is a write to a peer that may not read, and it takes seconds then, in
+// which the server would accept nobody.
+func cut(conn net.Conn) {
+	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = c.NetConn()
+	}
+	conn.Close()
 }
 
 func (s *strangers) leave(conn net.Conn) {

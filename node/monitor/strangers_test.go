@@ -177,3 +177,41 @@ func TestDigestsAreChecked(t *testing.T) {
 		}
 	}
 }
+
+// silent is a TLS connection to a peer that reads nothing: its Close waits for the peer to take the farewell.
+type silent struct {
+	net.Conn
+	raw net.Conn
+}
+
+func (c silent) NetConn() net.Conn { return c.raw }
+func (c silent) Close() error      { select {} }
+
+// leaver is a connection that tells of its end before Close returns, as the server's do.
+type leaver struct {
+	net.Conn
+	s      *strangers
+	closed chan struct{}
+}
+
+func (c leaver) Close() error {
+	c.s.leave(c)
+	close(c.closed)
+	return nil
+}
+
+// TestCutIsNotWaitedFor ends connections that take their time for it, and ones that report their end at once: the next stranger
+// enters all the same, and the lock is free meanwhile.
+func TestCutIsNotWaitedFor(t *testing.T) {
+	s := newStrangers(1)
+	first := leaver{s: s, closed: make(chan struct{})}
+	second := leaver{s: s, closed: make(chan struct{})}
+	s.enter(silent{raw: first})
+	s.enter(second)
+	<-first.closed
+	s.enter(silent{raw: leaver{s: s, closed: make(chan struct{})}})
+	<-second.closed
+	if s.order.Len() != 1 || len(s.byConn) != 1 {
+		t.Errorf("%d connections in order and %d by name, want one", s.order.Len(), len(s.byConn))
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/worker/allocator"
 )
 
 // Adopter knows what earlier agents have left running. Runs go by their names, which are those that the executor was given.
@@ -48,7 +49,10 @@ type adoption struct {
 	sweep    *sweep
 	lane     lane
 	holding  *holding // nil when its lease is not known
-	resume   func(context.Context) executor.Outcome
+	began    time.Time
+
+	allocation *allocator.Allocation
+	resume     func(context.Context) executor.Outcome
 }
 
 // adopt finds out how the attempt of a spool stands: its result, nil if nobody knows one, or that it goes on. In that case
@@ -91,9 +95,12 @@ func glance(resume func(context.Context) executor.Outcome) executor.Outcome {
 // nothing else begins until it has ended.
 func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume func(context.Context) executor.Outcome) *adoption {
 	s := w.sweeps.adopt(r)
-	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease)}
-	w.capacity.take(ad.lane.resources)
-	w.shares.began(ad.lane, time.Now())
+	ad := &adoption{attempt: a, manifest: m, sweep: s, resume: resume, lane: laneOf(&r, m.Lease), began: time.Now()}
+	if ad.allocation = m.Allocation; ad.allocation == nil { // of an earlier version
+		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
+	}
+	w.books.Restore(ad.allocation)
+	w.fairness.began(ad.lane, ad.began)
 	a.lease = m.Lease
 	if m.Lease != nil {
 		ad.holding = w.retake(m.Sweep, m.Lease)
@@ -148,14 +155,6 @@ func (s *sweeps) adopt(r jetstream.Record) *sweep {
 	return s.known[id]
 }
 
-// take reserves resources whether they are free or not.
-func (c *capacity) take(r grid.Resources) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.cpus -= r.CPUs
-	c.memory -= r.Memory
-}
-
 // goOn sees the attempts of earlier agents to their ends.
 func (w *Worker) goOn() {
 	for _, ad := range w.adoptions {
@@ -163,8 +162,8 @@ func (w *Worker) goOn() {
 		go func() {
 			defer w.running.Done()
 			w.conclude(ad)
-			w.capacity.release(ad.lane.resources)
-			w.shares.ended(ad.lane, time.Now())
+			w.books.Release(ad.allocation)
+			w.fairness.ended(ad.lane, ad.began, time.Now())
 			if ad.holding != nil {
 				ad.holding.ended(ad.attempt)
 				w.leave(ad.holding)
@@ -194,6 +193,7 @@ func (w *Worker) conclude(ad *adoption) {
 		return
 	}
 	result := a.result(out)
+	result.Devices = a.allocation.UUIDs()
 	w.note(a, ad.manifest, result)
 	if !w.collect(context.Background(), a, result) {
 		a.spool.close()

@@ -118,7 +118,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	for range 2 {
 		a.part()
 		a.next()
-		if got := a.capacity.cpus; got != 3*grid.One {
+		if got := a.books.Book().FreeCPUs; got != 3*grid.One {
 			t.Errorf("free processors: got %v, want 3 beside the attempt that goes on", got)
 		}
 		a.run()
@@ -146,8 +146,8 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 		return err == nil && len(present) == 0
 	})
 	a.stop()
-	if a.capacity.cpus != 4*grid.One {
-		t.Errorf("free processors: got %v, want all", a.capacity.cpus)
+	if a.books.Book().FreeCPUs != 4*grid.One {
+		t.Errorf("free processors: got %v, want all", a.books.Book().FreeCPUs)
 	}
 	if left, _ := os.ReadDir(filepath.Join(a.dir, "spool")); len(left) > 0 {
 		t.Errorf("spools left: %v", left)

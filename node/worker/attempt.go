@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/worker/allocator"
 )
 
 // attempt is one run of a trial in this worker.
@@ -21,7 +22,8 @@ type attempt struct {
 	params grid.Params
 	spool  *spool
 	lease  *ticket
-	needs  grid.Resources // what its lane reserves, which may be more than the task says
+
+	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
 
 	started time.Time
 	ref     grid.LogRef // owned by the outbox
@@ -43,7 +45,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, numb
 	h := t.holding
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, started: now, lease: ticketOf(h.held), needs: t.lane.resources,
+		task: &s.record.Task, started: now, lease: ticketOf(h.held), allocation: t.allocation,
 	}
 	h.began(a)
 	defer h.ended(a)
@@ -63,6 +65,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, numb
 		h.leftOn()
 		return
 	}
+	result.Devices = a.allocation.UUIDs()
 	spool := a.spool
 	if result.Class == grid.ClassLost && !a.told() {
 		// Nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more.
@@ -95,7 +98,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result
 		return a.failed(grid.ClassNode, "the attempt's folder could not be made: "+err.Error()), false
 	}
 	a.spool = spool
-	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease, Boot: w.boot}
+	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease, Boot: w.boot, Allocation: a.allocation}
 	if err := spool.claim(m); err != nil {
 		return a.failed(grid.ClassNode, "the attempt's folder could not be written: "+err.Error()), true
 	}
@@ -136,7 +139,7 @@ func (a *attempt) told() bool {
 
 // began is the event that tells of the attempt's start.
 func (a *attempt) began() grid.Event {
-	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro()}
+	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(), Devices: a.allocation.UUIDs()}
 }
 
 // process runs the program and collects what it left.
@@ -223,9 +226,9 @@ func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
 	return &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record(), Dir: a.spool.work(), OutputLimit: a.outputLimit(),
-			Memory: a.needs.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
 		},
-		Argv: t.Argv(a.params), Env: a.environ(s.base, w.bundles.shared()),
+		Argv: t.Argv(a.params), Env: w.environ(s, a),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: w.begun(a), Kill: w.hurried,
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 )
@@ -84,32 +82,6 @@ func (w *Worker) state() jetstream.Beat {
 	}
 	return b
 }
-
-// leastFree is how much of the disk must be free for trials to begin: what they write, and how they end, has to fit.
-const leastFree = 4 << 20
-
-// roomTime is how long a look at the disk that found room holds: a thousand short trials need no look of their own each.
-const roomTime = 20 * time.Millisecond
-
-// full reports whether the disk has no room for further trials: what has begun may end, and nothing begins.
-func (w *Worker) full(now time.Time) bool {
-	if !w.crammed.Load() && now.UnixNano()-w.roomSeen.Load() < int64(roomTime) {
-		return false
-	}
-	w.roomSeen.Store(now.UnixNano())
-	var st unix.Statfs_t
-	if unix.Statfs(w.cfg.Dir, &st) != nil {
-		return false
-	}
-	full := int64(st.Bavail)*st.Bsize < leastFree
-	if w.crammed.Swap(full) != full {
-		w.log.Warn("room on the disk for trials", "full", full, "dir", w.cfg.Dir)
-	}
-	return full
-}
-
-// Full reports whether the worker takes no trials because its disk is full.
-func (w *Worker) Full() bool { return w.crammed.Load() }
 
 // Running says how many attempts run now.
 func (w *Worker) Running() int {

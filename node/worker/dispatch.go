@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mlfnode/jetstream"
+	"mlfnode/node/worker/allocator"
 )
 
 // dispatchInterval is how often the queue is looked at without being told, for leases that came back from a dead node.
@@ -18,7 +19,7 @@ func (w *Worker) dispatch(ctx context.Context) {
 	for {
 		var lanes []lane
 		if !w.draining.Load() && !w.full(time.Now()) {
-			lanes = w.shares.order(w.sweeps.lanes(), time.Now())
+			lanes = w.fairness.order(w.sweeps.lanes(), time.Now())
 		}
 		w.serve(ctx, lanes)
 		again := tick.C
@@ -36,45 +37,56 @@ func (w *Worker) dispatch(ctx context.Context) {
 
 // serve goes through the lanes in their order. Those that wait for room keep some from the others.
 func (w *Worker) serve(ctx context.Context, lanes []lane) {
-	var kept []lane
+	w.books.Begin()
 	for _, l := range lanes {
 		if !l.active {
 			w.refuse(ctx, l)
 			continue
 		}
-		if w.capacity.slots(l.resources) < 1 {
+		slots := w.books.Slots(l.resources)
+		if slots < 1 {
+			w.fairness.refused(l, w.books.Why(l.name, l.resources))
 			continue // these are for another node
 		}
-		if w.fill(ctx, l, kept) == 0 {
+		if w.fill(ctx, l, slots) == 0 {
 			w.nudge() // the lane may want more, and room may have come free meanwhile
 			return
 		}
-		if w.shares.waits(l) {
-			kept = append(kept, l)
+		if w.fairness.waits(l) {
+			w.books.Keep(allocator.Claim{Lane: l.name, Resources: l.resources})
+			w.fairness.keeps(l, time.Now())
+		} else {
+			w.books.Forget(l.name)
 		}
 	}
 }
 
 // fill hands leases of one lane to runners while resources and work last. Room may come free as fast as it is filled, so it is
 // at most as many as the machine has room for: then the lanes are to be put in order anew. It returns how many were left of that.
-func (w *Worker) fill(ctx context.Context, l lane, kept []lane) int {
-	for left := w.capacity.slots(l.resources); left > 0; left-- {
-		if ctx.Err() != nil || w.draining.Load() || !w.shares.admits(l, kept) || !w.capacity.reserve(l.resources) {
+func (w *Worker) fill(ctx context.Context, l lane, slots int) int {
+	for left := slots; left > 0; left-- {
+		if ctx.Err() != nil || w.draining.Load() {
+			return left
+		}
+		al, refusal := w.books.Reserve(l.name, l.resources)
+		if al == nil {
+			w.fairness.refused(l, refusal)
 			return left
 		}
 		if !w.trouble.admits(time.Now()) {
-			w.capacity.release(l.resources)
+			w.books.Return(al)
 			return left
 		}
 		h := w.acquire(ctx, l)
 		if h == nil {
 			w.trouble.giveUp()
-			w.capacity.release(l.resources)
+			w.books.Return(al)
 			return left
 		}
-		w.shares.began(l, time.Now())
+		now := time.Now()
+		w.fairness.began(l, now)
 		w.running.Add(1)
-		w.runner().turns <- turn{h, l}
+		w.runner().turns <- turn{h, l, al, now}
 	}
 	return 0
 }
@@ -131,7 +143,7 @@ func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
 			}
 			return nil
 		case len(held) == 0:
-			w.shares.foundEmpty(l, asked)
+			w.fairness.foundEmpty(l, asked)
 			return nil
 		}
 		if !w.renewed(held[0]) {

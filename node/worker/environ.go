@@ -1,11 +1,15 @@
 package worker
 
 import (
+	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/worker/allocator"
 )
 
 // baseEnviron is what all attempts of a sweep share.
@@ -19,10 +23,10 @@ func ownVariable(key string) bool {
 }
 
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
-func (a *attempt) environ(base []string, cache string) []string {
-	env := make([]string, len(base), len(base)+9)
-	copy(env, base)
-	return append(env,
+func (w *Worker) environ(s *sweep, a *attempt) []string {
+	env := make([]string, len(s.base), len(s.base)+18)
+	copy(env, s.base)
+	env = append(env,
 		"PWD="+a.spool.work(),
 		"MLF_SWEEP="+string(a.id.Sweep),
 		"MLF_TRIAL="+a.id.String(),
@@ -30,6 +34,114 @@ func (a *attempt) environ(base []string, cache string) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 		"MLF_OUT="+a.spool.out(),
 		"MLF_METRICS="+a.spool.metrics(),
-		"MLF_CACHE="+cache,
+		"MLF_CACHE="+w.bundles.shared(),
 	)
+	switch {
+	case a.allocation != nil && len(a.allocation.Shares) > 0:
+		return w.gpuEnviron(env, s, a)
+	case w.books.HasDevices() && !asked(s.record, visibleDevices):
+		return append(env, visibleDevices+"=") // none: what others have is not for this one
+	}
+	return env
+}
+
+// visibleDevices is the variable by which CUDA knows which devices a program may use.
+const visibleDevices = "CUDA_VISIBLE_DEVICES"
+
+// gpuEnviron adds what a program that has devices needs to know.
+func (w *Worker) gpuEnviron(env []string, s *sweep, a *attempt) []string {
+	shares := a.allocation.Shares
+	var visible, indexes []string
+	for _, share := range shares {
+		index := strconv.Itoa(share.Index)
+		indexes = append(indexes, index)
+		if a.task.GPUIDs == grid.GPUIDsIndex && share.Parent == "" {
+			visible = append(visible, index)
+		} else {
+			visible = append(visible, share.UUID)
+		}
+	}
+	env = append(env,
+		"CUDA_DEVICE_ORDER=PCI_BUS_ID",
+		visibleDevices+"="+strings.Join(visible, ","),
+		"MLF_GPUS="+strings.Join(indexes, ","),
+		"MLF_GPU_MEMORY="+strconv.FormatInt(shares[0].Memory, 10),
+	)
+	env = append(env, growingMemory(s.base, &shares[0])...)
+	if !given(s.base, "MASTER_ADDR") && !given(s.base, "MASTER_PORT") {
+		if port := w.ports.next(time.Now()); port > 0 {
+			env = append(env, "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port))
+		}
+	}
+	return env
+}
+
+// growingMemory has frameworks that take most of a device's memory at once take what they need, in a program that has a share of one. What
+// the user has set stays.
+func growingMemory(base []string, share *allocator.Share) []string {
+	if share.Milli >= grid.One {
+		return nil
+	}
+	var env []string
+	for _, kv := range [][2]string{
+		{"XLA_PYTHON_CLIENT_PREALLOCATE", "false"}, {"TF_FORCE_GPU_ALLOW_GROWTH", "true"}, {"FLAGS_fraction_of_gpu_memory_to_use", share.Milli.String()},
+	} {
+		if !given(base, kv[0]) {
+			env = append(env, kv[0]+"="+kv[1])
+		}
+	}
+	return env
+}
+
+// given reports whether the environment has a variable.
+func given(env []string, name string) bool {
+	for _, kv := range env {
+		if len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name {
+			return true
+		}
+	}
+	return false
+}
+
+// asked reports whether the task itself, or who submitted the sweep, sets a variable, and not only the shell of the submission.
+func asked(s *grid.Sweep, name string) bool {
+	_, ok := s.Task.Env[name]
+	return ok || given(s.EnvironAdded, name)
+}
+
+// ports gives attempts free ports, none twice within reuse. The zero value is ready.
+type ports struct {
+	mu   sync.Mutex
+	used map[int]time.Time
+}
+
+// reuse is how long a port stays with the attempt that it was given to: by then its program has bound it, or does not want it.
+const reuse = time.Minute
+
+// next gives a port on which nobody listens now; 0 when the machine has none.
+func (p *ports) next(now time.Time) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for port, at := range p.used {
+		if now.Sub(at) > reuse {
+			delete(p.used, port)
+		}
+	}
+	for range 10 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return 0
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if _, taken := p.used[port]; taken {
+			continue
+		}
+		if p.used == nil {
+			p.used = map[int]time.Time{}
+		}
+		p.used[port] = now
+		return port
+	}
+	return 0
 }

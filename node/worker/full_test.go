@@ -1,8 +1,11 @@
 package worker
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,5 +40,36 @@ func TestFullDisk(t *testing.T) {
 	}
 	if w.full(time.Now()) {
 		t.Error("a disk that has room again is called full")
+	}
+}
+
+// TestUnreadableDisk keeps what was known when the disk says nothing, and says so once.
+func TestUnreadableDisk(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		var said bytes.Buffer
+		w := &Worker{
+			cfg: Config{Dir: filepath.Join(t.TempDir(), "gone")}, log: slog.New(slog.NewTextHandler(&said, nil)),
+		}
+		w.crammed.Store(before)
+		for range 3 {
+			w.roomSeen.Store(0)
+			if got := w.full(time.Now()); got != before {
+				t.Errorf("full before: %t; full when nobody can tell: %t", before, got)
+			}
+		}
+		if n := strings.Count(said.String(), "readable=false"); n != 1 {
+			t.Errorf("said %d times that the disk can't be read:\n%s", n, said.String())
+		}
+		if w.noRoom() {
+			t.Error("a folder that is gone is called a full disk")
+		}
+		if err := os.Mkdir(w.cfg.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		w.roomSeen.Store(0)
+		w.full(time.Now())
+		if !strings.Contains(said.String(), "readable=true") {
+			t.Errorf("does not say that the disk can be read again:\n%s", said.String())
+		}
 	}
 }

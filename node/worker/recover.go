@@ -77,6 +77,7 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 	} else {
 		result = a.failed(grid.ClassLost, "the node agent died while it ran")
 	}
+	result.Devices = a.allocation.UUIDs()
 	w.note(a, m, result)
 	if !w.collect(ctx, a, result) {
 		s.close()
@@ -124,7 +125,7 @@ func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
 	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: nobody needs them any more
 	a := &attempt{
 		id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
-		task: &s.Task, params: params, spool: spool, started: time.UnixMicro(m.Started),
+		task: &s.Task, params: params, spool: spool, started: time.UnixMicro(m.Started), allocation: m.Allocation,
 		sources: []*source{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}},
 	}
 	a.bound(m.Cut)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/worker/allocator"
 )
 
 // runner is a goroutine with an executor slot of its own. It keeps both between leases: a slot is fastest on the goroutine
@@ -16,8 +17,10 @@ type runner struct {
 
 // turn is one lease to work on, with the lane whose resources are reserved for it.
 type turn struct {
-	holding *holding
-	lane    lane
+	holding    *holding
+	lane       lane
+	allocation *allocator.Allocation
+	began      time.Time
 }
 
 // runner gives an idle runner, or a new one.
@@ -70,8 +73,8 @@ func (w *Worker) run(r *runner) {
 
 // rest gives the runner's resources back and makes it idle.
 func (w *Worker) rest(r *runner, t turn) {
-	w.capacity.release(t.lane.resources)
-	w.shares.ended(t.lane, time.Now())
+	w.books.Release(t.allocation)
+	w.fairness.ended(t.lane, t.began, time.Now())
 	w.mu.Lock()
 	w.idle = append(w.idle, r)
 	w.mu.Unlock()

@@ -33,7 +33,7 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 	w.watch(a)
 	out := slot.Run(s.ctx, &executor.Attempt{
 		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace},
-		Argv: a.task.Setup, Env: a.environ(s.base, w.bundles.shared()), Stdout: log, Stderr: log,
+		Argv: a.task.Setup, Env: w.environ(s, a), Stdout: log, Stderr: log,
 	})
 	if out.Class == grid.ClassNone {
 		if advice := copyAdvice(dir, a.task.Share); advice != "" {

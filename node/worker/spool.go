@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/node/worker/allocator"
 	"mlfnode/projects"
 )
 
@@ -54,6 +55,8 @@ type manifest struct {
 	Lease   *ticket      `json:"lease,omitempty"`  // by what right it runs, for an attempt that outlives its agent
 	Boot    string       `json:"boot,omitempty"`   // start of the machine in which it ran
 	Synced  bool         `json:"synced,omitempty"` // the result is on the disk with all that belongs to it
+
+	Allocation *allocator.Allocation `json:"allocation,omitempty"` // what it has of the node
 }
 
 func openSpool(dir string) (*spool, error) {

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
@@ -160,31 +158,13 @@ func nodeError(err error) bool {
 	return errors.Is(err, jetstream.ErrDisk) || errors.Is(err, jetstream.ErrClosed)
 }
 
-// probeSize is how much a probe writes.
-const probeSize = 4 << 10
-
-// noRoom reports whether the disk of the state folder is full, or what this user may have of it.
-func (w *Worker) noRoom() bool {
-	var st unix.Statfs_t
-	if unix.Statfs(w.cfg.Dir, &st) == nil && int64(st.Bavail)*st.Bsize < leastFree {
-		return true
-	}
-	f, err := os.CreateTemp(w.cfg.Dir, ".probe-*")
-	if err == nil {
-		_, err = f.Write(make([]byte, probeSize))
-		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-	}
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
-}
-
 // blameDisk makes the failure of a program the node's when the disk is full at its end: what it could not write is most likely the
 // reason. A trial whose own files fill half of the disk has itself to blame.
 func (w *Worker) blameDisk(a *attempt, result *grid.Result) {
 	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || !w.noRoom() {
 		return
 	}
-	var st unix.Statfs_t
-	if own := sizeOf(a.spool.dir); unix.Statfs(w.cfg.Dir, &st) == nil && own > int64(st.Blocks)*st.Bsize/2 {
+	if d, err := readDisk(w.cfg.Dir); err == nil && sizeOf(a.spool.dir) > d.size/2 {
 		result.Reason = joinReason(result.Reason, "the disk is full, and this attempt's files fill more than half of it")
 		return
 	}

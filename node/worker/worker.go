@@ -21,6 +21,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/worker/allocator"
 	"mlfnode/projects"
 )
 
@@ -31,6 +32,7 @@ type Config struct {
 	Store    *jetstream.Store
 	Executor executor.Executor
 	Machine  inventory.Machine // what trials may use
+	Devices  allocator.Options // how they share its devices, which SetDevices tells
 	Adopt    Adopter           // what outlived the last agent; nil when nothing can
 	Logger   *slog.Logger
 
@@ -60,8 +62,9 @@ type Worker struct {
 	spools   *spools
 	outbox   *outbox
 	bundles  *bundles
-	capacity *capacity
-	shares   *shares
+	books    *allocator.Allocator
+	fairness *fairness
+	ports    ports
 	sweeps   *sweeps
 	wake     chan struct{}
 	stopTime time.Duration
@@ -73,6 +76,7 @@ type Worker struct {
 	mark     atomic.Uint64 // of the newest orders
 	crammed  atomic.Bool   // the disk is full
 	roomSeen atomic.Int64  // when the disk was last looked at, in nanoseconds since 1970
+	unread   atomic.Bool   // the disk does not say how much room it has
 	rules    *rules        // of failure classes
 	trouble  trouble       // what keeps the node from running trials
 	handover atomic.Bool   // this agent ends and another one goes on
@@ -100,8 +104,8 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	room := newCapacity(cfg.Machine)
-	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), room.slots(grid.Resources{CPUs: grid.One}))
+	books := allocator.New(cfg.Devices, grid.MilliOf(cfg.Machine.CPUs), cfg.Machine.Memory, nil)
+	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), books.Slots(grid.Resources{CPUs: grid.One}))
 	if err != nil {
 		return nil, err
 	}
@@ -120,8 +124,8 @@ func New(cfg Config) (*Worker, error) {
 	w := &Worker{
 		cfg: cfg, log: log, runs: runs, spools: spools, boot: strings.TrimSpace(string(boot)),
 		outbox:   newOutbox(cfg.Node, cfg.Store, log),
-		capacity: room,
-		shares:   newShares(cfg.Machine),
+		books:    books,
+		fairness: newFairness(totals(books)),
 		sweeps:   newSweeps(),
 		rules:    rules,
 		wake:     make(chan struct{}, 1), stopTime: stopTime, uploads: newUploads(), holdings: map[*holding]struct{}{},
@@ -140,7 +144,7 @@ func (w *Worker) Hurry() { w.hurry() }
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
 func (w *Worker) Run(ctx context.Context) error {
 	stopWake, err := w.cfg.Store.Queue.Wake(func(shape string) {
-		w.shares.wake(grid.Lane(shape), time.Now())
+		w.fairness.wake(grid.Lane(shape), time.Now())
 		w.nudge()
 	})
 	if err != nil {
@@ -223,9 +227,7 @@ func (w *Worker) nudge() {
 }
 
 // Slots says how many attempts with these resources this worker can run at one time.
-func (w *Worker) Slots(r grid.Resources) int { return w.capacity.slots(r) }
+func (w *Worker) Slots(r grid.Resources) int { return w.books.Slots(r) }
 
-// Slots says how many attempts with these resources a worker with so much to give can run at one time.
-func Slots(cpus float64, memory int64, r grid.Resources) int {
-	return newCapacity(inventory.Machine{CPUs: cpus, Memory: memory}).slots(r)
-}
+// Never says why this worker could never run an attempt with these resources.
+func (w *Worker) Never(r grid.Resources) grid.Refusal { return w.books.Never(r) }

@@ -31,6 +31,7 @@ import (
 	"mlfnode/node/history"
 	"mlfnode/node/master"
 	"mlfnode/node/worker"
+	"mlfnode/node/worker/allocator"
 )
 
 // The parts of the crowd are processes of this binary, so that memory and processor time of each are its own. A part is named by
@@ -150,9 +151,10 @@ func (h *headquarters) open(ctx context.Context, dir string) error {
 	if h.history, err = history.Open(filepath.Join(dir, "history.db"), crowdLog()); err != nil {
 		return err
 	}
+	each := allocator.Node{CPUs: slots * grid.One, Memory: crowdMemory}
 	h.master = master.New(master.Config{
 		Store: h.store, History: h.history, Logger: crowdLog(), Feed: true, Nodes: h.view(),
-		Slots: func(r grid.Resources) int { return int(h.nodes.Load()) * worker.Slots(slots, crowdMemory, r) },
+		Slots: func(r grid.Resources) int { return int(h.nodes.Load()) * each.Slots(r) },
 	})
 	return nil
 }

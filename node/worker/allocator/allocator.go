@@ -165,6 +165,13 @@ func (a *Allocator) placeLocked(uuid string) *place {
 	return nil
 }
 
+// HasDevices reports whether the node has any devices.
+func (a *Allocator) HasDevices() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.places) > 0
+}
+
 // Mark sets the state of a device, with what is behind it. A device that is not known is left alone.
 func (a *Allocator) Mark(uuid string, s State, why string, since time.Time) {
 	a.mu.Lock()
@@ -219,7 +226,12 @@ func (a *Allocator) takeLocked(al *Allocation) {
 
 // Release gives an allocation back. It reports false, and does nothing, when that has been done already. With Options.Watched, its
 // devices are Dirty from now on.
-func (a *Allocator) Release(al *Allocation) bool {
+func (a *Allocator) Release(al *Allocation) bool { return a.give(al, a.opts.Watched) }
+
+// Return is Release of what was not used: no device of it has to be looked at.
+func (a *Allocator) Return(al *Allocation) bool { return a.give(al, false) }
+
+func (a *Allocator) give(al *Allocation, dirty bool) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if _, ok := a.out[al]; !ok {
@@ -234,7 +246,7 @@ func (a *Allocator) Release(al *Allocation) bool {
 	for _, s := range al.Shares {
 		p := a.placeLocked(s.UUID)
 		p.drop(held{al.Lane, s.Milli, s.Memory})
-		if a.opts.Watched && p.State == Ready {
+		if dirty && p.State == Ready {
 			p.State, p.Why = Dirty, "its memory has not been looked at yet"
 		}
 	}
@@ -294,6 +306,7 @@ type DeviceBook struct {
 	Shares     int       // trials on it
 	Kept       grid.Lane // the lane that it is kept for, "" for none
 	Absent     bool      // the node does not have it any more, but a trial does
+	Split      bool      // it is divided into MIG instances
 }
 
 // Book gives the picture of this moment.
@@ -303,7 +316,8 @@ func (a *Allocator) Book() Book {
 	b := Book{CPUs: a.cpus, FreeCPUs: a.cpus - a.used.cpus, Memory: a.memory, FreeMemory: a.memory - a.used.memory}
 	for _, p := range a.places {
 		b.Devices = append(b.Devices, DeviceBook{
-			Device: p.Device, Free: grid.One - p.milli, FreeMemory: p.Memory - p.memory, Shares: len(p.shares), Kept: p.keeper, Absent: p.absent,
+			Device: p.Device, Free: grid.One - p.milli, FreeMemory: p.Memory - p.memory, Shares: len(p.shares), Kept: p.keeper,
+			Absent: p.absent, Split: p.split,
 		})
 	}
 	return b

@@ -28,6 +28,7 @@ type Device struct {
 	Index   int    // of the GPU, as people count them
 	Name    string // the model
 	Profile string // of a MIG instance, like 1g.10gb
+	Total   int64  // bytes of the whole device, what a request for whole devices is compared with; 0 means Memory
 	Memory  int64  // bytes that trials may have
 
 	Group     int  // number of the NVLink island; -1 when it is not known
@@ -41,7 +42,7 @@ type Device struct {
 
 // needs says what one trial takes of a device; ok is false when the device is none that it can use, however free it is.
 func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bool) {
-	if r.GPUMemory > d.Memory || r.GPUModel != "" && !strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) {
+	if r.GPUMemory > d.total(r) || r.GPUModel != "" && !strings.Contains(strings.ToLower(d.Name), strings.ToLower(r.GPUModel)) {
 		return 0, 0, false
 	}
 	instance := d.Parent != ""
@@ -60,6 +61,14 @@ func (d *Device) needs(r *grid.Resources) (milli grid.Milli, memory int64, ok bo
 		return grid.One, d.Memory, true
 	}
 	return milliOf(r.GPUMemory, d.Memory), r.GPUMemory, true
+}
+
+// total is the memory that a request has to be content with.
+func (d *Device) total(r *grid.Resources) int64 {
+	if r.WholeGPUs() > 0 {
+		return max(d.Total, d.Memory)
+	}
+	return d.Memory
 }
 
 // share gives so many thousandths of an amount, rounded down.

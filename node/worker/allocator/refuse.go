@@ -27,7 +27,7 @@ func (a *Allocator) neverLocked(r *grid.Resources) grid.Refusal {
 	count := func(r grid.Resources) (n int64, largest int64) {
 		for _, p := range a.places {
 			if _, _, ok := p.needs(&r); ok && !p.absent && !p.split {
-				n, largest = n+1, max(largest, p.Memory)
+				n, largest = n+1, max(largest, p.total(&r))
 			}
 		}
 		return n, largest
@@ -57,6 +57,13 @@ func (a *Allocator) neverLocked(r *grid.Resources) grid.Refusal {
 		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(grid.One) * n, Have: have * int64(grid.One)}
 	}
 	return a.firstLocked(grid.RefusedExclusive, r, func(p *place) bool { return p.Exclusive })
+}
+
+// Why says what keeps a trial of the lane from beginning now, as Reserve would.
+func (a *Allocator) Why(lane grid.Lane, r grid.Resources) grid.Refusal {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.explainLocked(lane, &r)
 }
 
 // firstLocked gives a refusal because of the first device of the right kind for which so is true.

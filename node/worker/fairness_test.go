@@ -8,9 +8,9 @@ import (
 
 	"pgregory.net/rapid"
 
-	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/worker/allocator"
 )
 
 func testLane(cpus float64, memory int64, priority int) lane {
@@ -20,56 +20,78 @@ func testLane(cpus float64, memory int64, priority int) lane {
 
 // node simulates a node: lanes with work without end, and trials that take as long as their lane says.
 type node struct {
-	shares *shares
-	free   *capacity
-	now    time.Time
-	work   map[grid.Lane]time.Duration // length of a trial; a lane without an entry has nothing in the queue
-	ends   []trialEnd
-	had    map[grid.Lane]time.Duration // time of the machine
-	begun  map[grid.Lane]int
+	fairness *fairness
+	books    *allocator.Allocator
+	now      time.Time
+	length   func(lane) time.Duration // of the next trial of a lane; 0 when it has nothing in the queue
+	work     map[grid.Lane]time.Duration
+	keeps    bool // lanes that wait keep room
+	ends     []trialEnd
+	had      map[grid.Lane]time.Duration // time of the machine
+	begun    map[grid.Lane]int
+	last     map[grid.Lane]time.Time     // when a trial of the lane began last
+	longest  map[grid.Lane]time.Duration // between two begins
+	busy     time.Duration               // times devices
 }
 
 type trialEnd struct {
-	lane lane
-	at   time.Time
+	lane       lane
+	allocation *allocator.Allocation
+	began, at  time.Time
 }
 
-func newNode() *node {
-	m := inventory.Machine{CPUs: 4, Memory: 8 << 30}
-	return &node{
-		shares: newShares(m), free: newCapacity(m), now: time.UnixMicro(1_700_000_000_000_000),
-		work: map[grid.Lane]time.Duration{}, had: map[grid.Lane]time.Duration{}, begun: map[grid.Lane]int{},
+func newNode(devices ...allocator.Device) *node {
+	cpus := 4 * grid.One
+	if len(devices) > 0 {
+		cpus = 64 * grid.One
 	}
+	books := allocator.New(allocator.Options{}, cpus, 8<<30, devices)
+	n := &node{
+		fairness: newFairness(totals(books)), books: books, now: time.UnixMicro(1_700_000_000_000_000), keeps: true,
+		work: map[grid.Lane]time.Duration{}, had: map[grid.Lane]time.Duration{}, begun: map[grid.Lane]int{},
+		last: map[grid.Lane]time.Time{}, longest: map[grid.Lane]time.Duration{},
+	}
+	n.length = func(l lane) time.Duration { return n.work[l.name] }
+	return n
 }
 
 // run serves the lanes for a time, as dispatch does.
 func (n *node) run(lanes []lane, d time.Duration) {
 	for end := n.now.Add(d); n.now.Before(end); {
-		var kept []lane
-		for _, l := range n.shares.order(slices.Clone(lanes), n.now) {
-			if n.fill(l, kept) {
-				kept = append(kept, l)
+		n.books.Begin()
+		for _, l := range n.fairness.order(slices.Clone(lanes), n.now) {
+			if n.fill(l) && n.keeps {
+				n.books.Keep(allocator.Claim{Lane: l.name, Resources: l.resources})
+				n.fairness.keeps(l, n.now)
 			}
 		}
 		n.next(end)
 	}
 }
 
-func (n *node) fill(l lane, kept []lane) bool {
+func (n *node) fill(l lane) bool {
 	for {
-		if !n.shares.admits(l, kept) || !n.free.reserve(l.resources) {
-			return n.shares.waits(l)
+		al, _ := n.books.Reserve(l.name, l.resources)
+		if al == nil {
+			return n.fairness.waits(l)
 		}
-		took := n.work[l.name]
+		took := n.length(l)
 		if took == 0 {
-			n.free.release(l.resources)
-			n.shares.foundEmpty(l, n.now)
+			n.books.Return(al)
+			n.fairness.foundEmpty(l, n.now)
 			return false
 		}
-		n.shares.began(l, n.now)
-		n.ends = append(n.ends, trialEnd{l, n.now.Add(took)})
-		n.had[l.name] += time.Duration(float64(took) * n.shares.weight(l.resources))
+		n.fairness.began(l, n.now)
+		n.ends = append(n.ends, trialEnd{l, al, n.now, n.now.Add(took)})
+		n.had[l.name] += time.Duration(float64(took) * n.fairness.total.weight(&l.resources))
 		n.begun[l.name]++
+		if last := n.last[l.name]; !last.IsZero() {
+			n.longest[l.name] = max(n.longest[l.name], n.now.Sub(last))
+		}
+		n.last[l.name] = n.now
+		for _, s := range al.Shares {
+			n.busy += time.Duration(float64(took) * s.Milli.Float())
+		}
 	}
 }
 
@@ -83,8 +105,8 @@ func (n *node) next(end time.Time) {
 	e := n.ends[0]
 	n.ends = n.ends[1:]
 	n.now = e.at
-	n.free.release(e.lane.resources)
-	n.shares.ended(e.lane, n.now)
+	n.books.Release(e.allocation)
+	n.fairness.ended(e.lane, e.began, n.now)
 }
 
 func TestBigTrialsAreNotStarved(t *testing.T) {
@@ -163,7 +185,7 @@ func TestNothingIsSavedUp(t *testing.T) {
 	n.work[busy.name] = time.Second
 	n.run([]lane{busy, late}, time.Hour)
 	n.work[late.name] = time.Second
-	n.shares.wake(late.name, n.now)
+	n.fairness.wake(late.name, n.now)
 	before := n.had[busy.name]
 	n.run([]lane{busy, late}, time.Minute)
 	if got := n.had[busy.name] - before; got < 25*time.Second {
@@ -206,7 +228,7 @@ func TestStreamOfSmallTrials(t *testing.T) {
 		}
 		return succeeded()
 	})
-	s.shares.turn = time.Millisecond
+	s.fairness.turn = time.Millisecond
 	small := s.sweep("small-1", 1000, 1, nil)
 	for i := range int64(1000) {
 		s.lease(small, i, i+1)

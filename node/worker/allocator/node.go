@@ -1,0 +1,29 @@
+package allocator
+
+import "mlfnode/grid"
+
+// Node is what a node has for trials, as others know it. Its zero value has nothing.
+type Node struct {
+	CPUs    grid.Milli
+	Memory  int64
+	Devices []Device
+	Options Options
+}
+
+// Slots says how many trials with these resources the node can run at one time when nothing else runs.
+func (n *Node) Slots(r grid.Resources) int { return n.empty(&r).Slots(r) }
+
+// Never says why trials with these resources could never run on the node; the zero value when they could.
+func (n *Node) Never(r grid.Resources) grid.Refusal { return n.empty(&r).Never(r) }
+
+// empty gives books for one question.
+func (n *Node) empty(r *grid.Resources) *Allocator {
+	a := &Allocator{cpus: n.CPUs, memory: n.Memory, opts: n.Options}
+	if a.opts.Share == 0 {
+		a.opts.Share = DefaultShare
+	}
+	if r.NeedsGPU() {
+		a.updateLocked(n.Devices)
+	}
+	return a
+}
