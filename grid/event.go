@@ -72,6 +72,15 @@ type Usage struct {
 	Wall   int64 `json:"w"`           // microseconds
 	CPU    int64 `json:"c"`           // microseconds, user and system, the whole tree
 	Memory int64 `json:"m,omitempty"` // peak resident bytes
+
+	GPU []DeviceUse `json:"g,omitempty"` // of each device that the attempt was given, in their order
+}
+
+// DeviceUse is what one attempt used of a GPU or a MIG instance.
+type DeviceUse struct {
+	UUID string `json:"d"`
+	Peak int64  `json:"m,omitempty"` // bytes of its memory at most, as far as it was seen
+	Busy int    `json:"b,omitempty"` // percent of the time in which the whole device computed
 }
 
 // LogRef says where an attempt's output lies in the log stream.

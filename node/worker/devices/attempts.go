@@ -1,0 +1,217 @@
+package devices
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+)
+
+// key names an attempt. The zero key stands for programs that belong to none.
+type key struct {
+	trial  grid.TrialID
+	number int
+}
+
+func (k key) compare(l key) int {
+	return cmp.Or(cmp.Compare(k.trial.Sweep, l.trial.Sweep), cmp.Compare(k.trial.Index, l.trial.Index), cmp.Compare(k.number, l.number))
+}
+
+// Attempt is an attempt that runs. One without devices is told, too, because it may use some all the same.
+type Attempt struct {
+	Trial   grid.TrialID
+	Number  int
+	Devices []string // UUIDs, in the order of the allocation
+	Whole   bool     // they are this attempt's alone
+}
+
+func (a *Attempt) key() key { return key{a.Trial, a.Number} }
+
+// attempt is an Attempt with what was seen of it.
+type attempt struct {
+	Attempt
+	pid       int
+	container string
+	ended     bool // nothing more is seen of its programs
+	seen      map[string]*sight
+	fault     int    // the first error that the driver reported for one of its devices, and that device
+	faulty    string //
+	trespass  []string
+	notes     []string
+}
+
+// sight is what was seen of an attempt on one of its devices.
+type sight struct {
+	peak       int64 // bytes
+	busy       int   // percent, summed up over the looks
+	looks      int
+	pids       []int // at the last look
+	full       bool  // likewise
+	neighbours bool  // likewise
+}
+
+// Evidence is what the devices of an attempt say about its end, for the one who decides on its failure class. All of it is about the
+// attempt's own devices.
+type Evidence struct {
+	Device     string // UUID of the device that Xid or Gone is about, else of the first; "" without devices
+	Xid        int    // the first error that the driver reported while the attempt ran, or at its end; 0 for none
+	Gone       bool   // the driver does not show a device any more
+	Full       bool   // at least 95 % of the memory of a device was in use when the attempt was seen last
+	Neighbours bool   // other attempts or other programs used memory of a device then
+	Several    bool   // the attempt has more than one device
+}
+
+// Report is what was seen of an attempt.
+type Report struct {
+	Use      []grid.DeviceUse
+	Evidence Evidence
+	Notes    []string // what people should know: that it used devices which it was not given
+}
+
+// Begin says that an attempt is about to start its program.
+func (w *Watch) Begin(a Attempt) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := &attempt{Attempt: a, seen: map[string]*sight{}}
+	for _, uuid := range a.Devices {
+		n.seen[uuid] = &sight{}
+	}
+	w.attempts[a.key()] = n
+	if len(a.Devices) > 0 {
+		w.hurry() // from now on the devices are looked at more often
+	}
+}
+
+// Started says which program the attempt has started, and the id of its container; "" for a process.
+func (w *Watch) Started(trial grid.TrialID, number, pid int, container string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if a := w.attempts[key{trial, number}]; a != nil {
+		a.pid, a.container = pid, container
+	}
+}
+
+// evidenceLimit bounds how long the end of a failed attempt waits for the driver's reports, which come within milliseconds.
+const evidenceLimit = 2 * time.Second
+
+// End says that the attempt's programs have ended, and gives what was seen of it. Of a failed one with devices the driver is asked once
+// more, for errors that it has reported meanwhile; that takes two seconds at most. An attempt that was not begun gives nothing.
+func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed bool) Report {
+	w.mu.Lock()
+	a := w.attempts[key{trial, number}]
+	if a == nil {
+		w.mu.Unlock()
+		return Report{}
+	}
+	a.ended = true
+	for uuid, s := range a.seen {
+		if d := w.devices[uuid]; d != nil {
+			d.leave(s.pids, trial)
+		}
+	}
+	w.mu.Unlock()
+	if failed && len(a.Devices) > 0 {
+		ended := time.Now()
+		w.await(ctx, evidenceLimit, func() bool { return w.asked.After(ended) })
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.attempts, a.key())
+	return w.reportLocked(a)
+}
+
+func (w *Watch) reportLocked(a *attempt) Report {
+	r := Report{Notes: a.notes, Evidence: Evidence{Xid: a.fault, Device: a.faulty, Several: len(a.Devices) > 1}}
+	for i, uuid := range a.Devices {
+		s := a.seen[uuid]
+		r.Use = append(r.Use, grid.DeviceUse{UUID: uuid, Peak: s.peak, Busy: s.busy / max(s.looks, 1)})
+		r.Evidence.Full = r.Evidence.Full || s.full
+		r.Evidence.Neighbours = r.Evidence.Neighbours || s.neighbours
+		if d := w.devices[uuid]; d != nil && d.missed >= missesUntilGone {
+			r.Evidence.Gone, r.Evidence.Device = true, uuid
+		} else if i == 0 && r.Evidence.Device == "" {
+			r.Evidence.Device = uuid
+		}
+	}
+	return r
+}
+
+// attemptFaultLocked notes an error of a device for the attempts that have it. The first one that is more than information is the cause of
+// those that follow.
+func (w *Watch) attemptFaultLocked(uuid string, xid int) {
+	for _, a := range w.attempts {
+		if a.seen[uuid] != nil && a.fault == 0 && ruleOf(xid).why != "" {
+			a.fault, a.faulty = xid, uuid
+		}
+	}
+}
+
+// sweepsLocked lists the sweeps of the attempts on a device.
+func (w *Watch) sweepsLocked(uuid string) []grid.SweepID {
+	var all []grid.SweepID
+	for k, a := range w.attempts {
+		if a.seen[uuid] != nil && !slices.Contains(all, k.trial.Sweep) {
+			all = append(all, k.trial.Sweep)
+		}
+	}
+	return all
+}
+
+// usesLocked takes over what the devices hold, and what of it is whose.
+func (w *Watch) usesLocked(s *inventory.Sample, asked time.Time, owners map[int]owner) {
+	for pid, o := range owners {
+		if a := w.attempts[o.key]; o.running && (a == nil || a.ended) {
+			o.running = false // it has ended since
+			owners[pid] = o
+		}
+	}
+	for i := range s.Uses {
+		u := &s.Uses[i]
+		d := w.devices[u.UUID]
+		if d == nil {
+			continue
+		}
+		d.use(u, asked, owners)
+		held, pids := map[key]int64{}, map[key][]int{}
+		for _, p := range u.Processes {
+			if o := owners[p.PID]; o.running {
+				held[o.key] += max(p.Memory, 0)
+				pids[o.key] = append(pids[o.key], p.PID)
+				w.trespassLocked(w.attempts[o.key], d)
+			}
+		}
+		for k, a := range w.attempts {
+			if see := a.seen[u.UUID]; see != nil && !a.ended {
+				see.look(u, d, k, held[k], pids[k], a.Whole)
+			}
+		}
+	}
+}
+
+// look takes over one look at the device.
+func (s *sight) look(u *inventory.Use, d *device, k key, held int64, pids []int, whole bool) {
+	s.neighbours = len(d.others) > 1 || len(d.others) == 1 && !d.others[k]
+	if whole && !s.neighbours && len(pids) > 0 && d.seen {
+		held = max(held, u.Memory-d.base) // the driver may not tell how much each program has
+	}
+	s.peak = max(s.peak, held)
+	s.pids, s.full = pids, d.full
+	if u.Busy >= 0 {
+		s.busy += u.Busy
+		s.looks++
+	}
+}
+
+// trespassLocked notes, once, that an attempt uses a device that it was not given.
+func (w *Watch) trespassLocked(a *attempt, d *device) {
+	if a.seen[d.UUID] != nil || slices.Contains(a.trespass, d.UUID) {
+		return
+	}
+	a.trespass = append(a.trespass, d.UUID)
+	a.notes = append(a.notes, fmt.Sprintf("the program used GPU %s, which this trial was not given; it should use those of CUDA_VISIBLE_DEVICES", d.label()))
+	w.log.Warn("an attempt uses a GPU that it was not given", "trial", a.Trial, "attempt", a.Number, "gpu", d.label())
+}

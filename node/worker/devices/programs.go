@@ -1,0 +1,151 @@
+package devices
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+)
+
+// owner says whose program uses a device.
+type owner struct {
+	key     key    // of the attempt; zero when it is none of this node's
+	running bool   // the attempt runs
+	ours    bool   // the program was started by this node
+	program string // for people: "python3 (pid 42, user ada)"
+}
+
+// maxAncestors bounds how far up the tree of processes an owner is looked for.
+const maxAncestors = 64
+
+// owners finds out whose programs use the devices.
+func (w *Watch) owners(s *inventory.Sample) map[int]owner {
+	all, by := map[int]owner{}, w.known()
+	for i := range s.Uses {
+		for _, p := range s.Uses[i].Processes {
+			if _, ok := all[p.PID]; !ok {
+				all[p.PID] = w.ownerOf(p.PID, &by)
+			}
+		}
+	}
+	return all
+}
+
+// known is what programs are recognised by.
+type known struct {
+	attempts   map[key]bool
+	mains      map[int]key
+	containers map[string]key
+}
+
+func (w *Watch) known() known {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	k := known{map[key]bool{}, map[int]key{}, map[string]key{}}
+	for id, a := range w.attempts {
+		k.attempts[id] = true
+		if a.pid > 0 {
+			k.mains[a.pid] = id
+		}
+		if a.container != "" {
+			k.containers[a.container] = id
+		}
+	}
+	return k
+}
+
+// ownerOf looks at a program and at those that started it: the programs of an attempt have its trial in their environment, descend from
+// its main program, or are in its container's cgroup.
+func (w *Watch) ownerOf(pid int, by *known) owner {
+	o := owner{program: programText(pid)}
+	group := readProc(pid, "cgroup")
+	for id, k := range by.containers {
+		if bytes.Contains(group, []byte(id)) {
+			o.key, o.running, o.ours = k, true, true
+			return o
+		}
+	}
+	for at, n := pid, 0; at > 1 && n < maxAncestors; at, n = parentOf(at), n+1 {
+		if k, ok := by.mains[at]; ok {
+			o.key, o.running, o.ours = k, true, true
+			return o
+		}
+		k, cache := marksOf(readProc(at, "environ"))
+		if by.attempts[k] {
+			o.key, o.running, o.ours = k, true, true
+			return o
+		}
+		if cache != "" && cache == w.cfg.Cache {
+			o.key, o.ours = k, true
+			return o
+		}
+	}
+	return o
+}
+
+// marksOf reads from an environment which attempt, of which node, a program belongs to.
+func marksOf(environ []byte) (k key, cache string) {
+	for entry := range bytes.SplitSeq(environ, []byte{0}) {
+		name, value, _ := strings.Cut(string(entry), "=")
+		switch name {
+		case "MLF_TRIAL":
+			k.trial, _ = grid.ParseTarget(value) // the zero trial is none
+		case "MLF_ATTEMPT":
+			k.number, _ = strconv.Atoi(value)
+		case "MLF_CACHE":
+			cache = value
+		}
+	}
+	return k, cache
+}
+
+// programText names a program for people.
+func programText(pid int) string {
+	name := strings.TrimSpace(string(readProc(pid, "comm")))
+	if name == "" {
+		name = "a program"
+	}
+	text := fmt.Sprintf("%s (pid %d", name, pid)
+	if info, err := os.Stat(procPath(pid, "")); err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			id := strconv.FormatUint(uint64(st.Uid), 10)
+			if u, err := user.LookupId(id); err == nil {
+				id = u.Username
+			}
+			text += ", user " + id
+		}
+	}
+	return text + ")"
+}
+
+func procPath(pid int, file string) string {
+	return filepath.Join("/proc", strconv.Itoa(pid), file)
+}
+
+// readProc reads a file of a process; nothing when it has ended or is another user's.
+func readProc(pid int, file string) []byte {
+	text, err := os.ReadFile(procPath(pid, file))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return text
+}
+
+// parentOf reads the fourth field of stat (proc(5)), which follows the name in brackets. 0 is none.
+func parentOf(pid int) int {
+	text := readProc(pid, "stat")
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(string(fields[1])) // 0 for what can't be read
+	return n
+}

@@ -1,0 +1,453 @@
+// Package devices watches the GPUs of a node: which of them trials may get, what each attempt uses of them, and what is wrong with one
+// when an attempt fails.
+//
+// A Watch looks at the driver's figures and tells the allocator's books the state of each device:
+//
+//	                 its trial has ended              its memory is free again
+//	ready ───────────────────────────────► dirty ───────────────────────────► ready
+//	ready ── a program that is no trial computes there ──► foreign ── gone for 10 s ──► ready
+//	any ──── an error of the device, see faults.go ──────► sick ── mlfnode gpus --clear, or reset ──► ready
+//	any ──── the driver does not show it any more ───────► gone ── shown again for a minute ──► ready
+//
+// An error of the driver says nothing about a device: states stay as they are, and people are told that the health is unknown.
+package devices
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/node/worker/allocator"
+)
+
+// Source is where a Watch gets its figures from, as inventory.Watcher is.
+type Source interface {
+	Sample(ctx context.Context) (inventory.Sample, error)
+}
+
+// Foreign says what to do with a device on which a program computes that is not a trial.
+type Foreign string
+
+// The values of the setting gpus.foreign.
+const (
+	Avoid  Foreign = "avoid"  // nothing new begins there
+	Ignore Foreign = "ignore" // trials share the device with it
+)
+
+// Config holds the collaborators and settings of a Watch. Its funcs must not block.
+type Config struct {
+	Source  Source
+	Books   *allocator.Allocator
+	List    func(*inventory.Machine) []allocator.Device // which devices of the machine trials may have
+	Set     func([]allocator.Device)                    // puts them into the books
+	Changed func()                                      // called after a state has changed; may be nil
+	Foreign Foreign
+	Cache   string // value of MLF_CACHE in programs of this node: it tells them from others
+	Logger  *slog.Logger
+}
+
+const (
+	// dirtyInterval, busyInterval and idleInterval are how often the devices are looked at: while one is to become free, while
+	// attempts use some, and else.
+	dirtyInterval = 100 * time.Millisecond
+	busyInterval  = time.Second
+	idleInterval  = 10 * time.Second
+	// dirtySoon is how long memory may take to become free before that is called a problem, and is looked at less often.
+	dirtySoon = 10 * time.Second
+	// sampleLimit bounds one look. A driver that hangs keeps nobody waiting.
+	sampleLimit = 20 * time.Second
+	// steady is how long a device must be shown again, or be without a recovery action, before it counts as well.
+	steady = time.Minute
+	// foreignGone is how long a program that is no trial must have left a device before trials get it.
+	foreignGone = 10 * time.Second
+	// missesUntilGone is in how many looks in a row a device is missing when it counts as gone.
+	missesUntilGone = 2
+)
+
+// Watch watches the devices of one node. Make one with New.
+type Watch struct {
+	cfg  Config
+	log  *slog.Logger
+	poke chan struct{}
+	any  atomic.Bool // there are devices
+
+	mu       sync.Mutex
+	foreign  Foreign
+	devices  map[string]*device // that trials may have, by UUID; also those that are gone
+	attempts map[key]*attempt
+	health   string            // why faults can't be watched; "" when they are
+	asked    time.Time         // when the last look began
+	looked   chan struct{}     // closed and replaced after each look
+	reported map[int]time.Time // when an Xid was logged last
+}
+
+// New makes a Watch that knows no devices yet.
+func New(cfg Config) *Watch {
+	return &Watch{
+		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, poke: make(chan struct{}, 1), looked: make(chan struct{}),
+		devices: map[string]*device{}, attempts: map[key]*attempt{}, reported: map[int]time.Time{},
+	}
+}
+
+// Run looks at the devices until ctx ends.
+func (w *Watch) Run(ctx context.Context) error {
+	for ctx.Err() == nil {
+		w.look(ctx)
+		pause := time.NewTimer(w.pause())
+		select {
+		case <-ctx.Done():
+		case <-w.poke:
+		case <-pause.C:
+		}
+		pause.Stop()
+	}
+	return nil
+}
+
+// pause is how long until the next look.
+func (w *Watch) pause() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	shortest := idleInterval
+	for _, d := range w.devices {
+		switch {
+		case d.missed >= missesUntilGone:
+		case !d.dirty.IsZero() && time.Since(d.dirty) < dirtySoon:
+			return dirtyInterval
+		case !d.dirty.IsZero(), len(d.suspects) > 0, d.missed > 0:
+			shortest = busyInterval
+		}
+	}
+	for _, a := range w.attempts {
+		if len(a.Devices) > 0 {
+			shortest = busyInterval
+		}
+	}
+	return shortest
+}
+
+// hurry has the next look come now.
+func (w *Watch) hurry() {
+	select {
+	case w.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Any reports whether this node has GPUs. Without any, attempts need not be told.
+func (w *Watch) Any() bool { return w.any.Load() }
+
+// SetForeign changes what is done about programs that are not trials.
+func (w *Watch) SetForeign(f Foreign) {
+	w.mu.Lock()
+	w.foreign = f
+	w.mu.Unlock()
+	w.hurry()
+}
+
+// look takes a sample and judges the devices by it.
+func (w *Watch) look(ctx context.Context) {
+	asked := time.Now()
+	limited, stop := context.WithTimeout(ctx, sampleLimit)
+	s, err := w.cfg.Source.Sample(limited)
+	stop()
+	if ctx.Err() != nil {
+		return
+	}
+	owners := w.owners(&s)
+	now := time.Now()
+	w.mu.Lock()
+	switch {
+	case err != nil && len(w.devices) > 0:
+		w.unhealthyLocked(err)
+	case err == nil:
+		w.unhealthyLocked(s.Health)
+		w.presenceLocked(&s, now)
+		w.faultsLocked(s.Faults)
+		w.usesLocked(&s, asked, owners)
+	}
+	changed := w.judgeLocked(now)
+	w.asked = asked
+	close(w.looked)
+	w.looked = make(chan struct{})
+	w.mu.Unlock()
+	if changed {
+		w.changed()
+	}
+}
+
+func (w *Watch) changed() {
+	if w.cfg.Changed != nil {
+		w.cfg.Changed()
+	}
+}
+
+// unhealthyLocked notes whether faults can be watched, and logs a change.
+func (w *Watch) unhealthyLocked(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && w.health == "" {
+		w.log.Warn("the health of the GPUs is unknown", "err", err)
+	}
+	w.health = text
+}
+
+// Meet takes over what the machine has, as it was read last. A device that is not shown any more stays in the books, as gone.
+func (w *Watch) Meet(m inventory.Machine) {
+	w.mu.Lock()
+	met := false
+	listed := map[string]bool{}
+	for _, found := range w.cfg.List(&m) {
+		listed[found.UUID] = true
+		d := w.devices[found.UUID]
+		if d == nil {
+			d = &device{}
+			w.devices[found.UUID], met = d, true
+		}
+		d.broken = ""
+		if found.State != allocator.Ready {
+			d.broken = found.Why
+		}
+		found.State, found.Why, found.Since = d.State, d.Why, d.Since
+		if d.Device != found {
+			d.Device, met = found, true
+		}
+		d.readFrom(&m)
+	}
+	shown := shownBy(&m)
+	for uuid, d := range w.devices {
+		// One that is shown is left out by the settings now. An instance that is not shown went when its GPU was divided in another way.
+		if !listed[uuid] && m.GPUProblem == "" && (shown[uuid] || d.Parent != "") {
+			delete(w.devices, uuid)
+			met = true
+		}
+	}
+	w.any.Store(len(w.devices) > 0)
+	if met {
+		all := make([]allocator.Device, 0, len(w.devices))
+		for _, uuid := range slices.Sorted(maps.Keys(w.devices)) {
+			all = append(all, w.devices[uuid].Device)
+		}
+		slices.SortStableFunc(all, func(a, b allocator.Device) int { return a.Index - b.Index })
+		w.cfg.Set(all)
+	}
+	changed := w.judgeLocked(time.Now())
+	w.mu.Unlock()
+	if changed {
+		w.changed()
+	}
+}
+
+// shownBy gives the UUIDs of all devices of a machine.
+func shownBy(m *inventory.Machine) map[string]bool {
+	all := map[string]bool{}
+	for i := range m.GPUs {
+		all[m.GPUs[i].UUID] = true
+		for k := range m.GPUs[i].Instances {
+			all[m.GPUs[i].Instances[k].UUID] = true
+		}
+	}
+	return all
+}
+
+// presenceLocked counts in how many looks a GPU is missing. The driver may lose one without a word.
+func (w *Watch) presenceLocked(s *inventory.Sample, now time.Time) {
+	for uuid, d := range w.devices {
+		if _, ok := s.Find(uuid); ok {
+			if d.missed >= missesUntilGone && d.back.IsZero() {
+				d.back = now
+			}
+			if d.missed < missesUntilGone || now.Sub(d.back) >= steady {
+				d.missed, d.back = 0, time.Time{}
+			}
+			continue
+		}
+		d.missed, d.back = d.missed+1, time.Time{}
+	}
+}
+
+// judgeLocked sets the states. It reports whether one has changed.
+func (w *Watch) judgeLocked(now time.Time) bool {
+	changed := false
+	for _, d := range w.devices {
+		state, why := d.judge(now, w.foreign)
+		if state != d.State || !d.judged {
+			d.Since, changed = now, true
+			if d.judged || state != allocator.Ready {
+				w.log.Info("state of a GPU", "gpu", d.label(), "state", stateName(state), "reason", why)
+			}
+		}
+		d.State, d.Why, d.judged = state, why, true
+		w.cfg.Books.Mark(d.UUID, d.State, d.Why, d.Since)
+	}
+	return changed
+}
+
+// stateName is the word for a state: the allocator has none for Ready.
+func stateName(s allocator.State) string {
+	if s == allocator.Ready {
+		return "ready"
+	}
+	return string(s)
+}
+
+// maxTrials bounds how many trials of a device are named.
+const maxTrials = 4
+
+// unused is the state of a device that node.yaml keeps from trials.
+const unused = "unused"
+
+// Annotate returns the machine with what this node makes of its devices: state, reason, and the trials that run there. Devices that are
+// gone are added. It does not change m's own GPUs.
+func (w *Watch) Annotate(m inventory.Machine) inventory.Machine {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	trials := map[string][]string{}
+	for _, k := range slices.SortedFunc(maps.Keys(w.attempts), key.compare) {
+		for _, uuid := range w.attempts[k].Devices {
+			if len(trials[uuid]) < maxTrials {
+				trials[uuid] = append(trials[uuid], k.trial.String())
+			}
+		}
+	}
+	m.GPUs = slices.Clone(m.GPUs)
+	shown := shownBy(&m)
+	for i := range m.GPUs {
+		g := &m.GPUs[i]
+		g.Instances = slices.Clone(g.Instances)
+		for k := range g.Instances {
+			in := &g.Instances[k]
+			in.Trials = trials[in.UUID]
+			in.State, in.Why, _ = w.toldLocked(in.UUID)
+		}
+		g.Trials = trials[g.UUID]
+		if !g.MIG {
+			g.State, g.Why, g.Since = w.toldLocked(g.UUID)
+		}
+	}
+	for _, d := range w.devices {
+		if d.Parent == "" && !shown[d.UUID] && m.GPUProblem == "" {
+			g := d.gpu
+			g.Instances, g.Trials = nil, trials[d.UUID]
+			g.State, g.Why, g.Since = w.toldLocked(d.UUID)
+			m.GPUs = append(m.GPUs, g)
+		}
+	}
+	slices.SortStableFunc(m.GPUs, func(a, b inventory.GPU) int { return a.Index - b.Index })
+	m.Groups = inventory.GroupsOf(m.GPUs)
+	return m
+}
+
+// toldLocked gives the state of a device for people.
+func (w *Watch) toldLocked(uuid string) (state, why string, since time.Time) {
+	d := w.devices[uuid]
+	switch {
+	case d == nil:
+		return unused, "gpus.use in node.yaml leaves it out", time.Time{}
+	case d.Why == "" && w.health != "":
+		return stateName(d.State), "health unknown: " + w.health, d.Since
+	}
+	return stateName(d.State), d.Why, d.Since
+}
+
+// Releasing says that an allocation is about to be given back to the books: from then on its devices are dirty, until they have been
+// looked at.
+func (w *Watch) Releasing(al *allocator.Allocation) {
+	if al == nil || len(al.Shares) == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range al.Shares {
+		if d := w.devices[s.UUID]; d != nil {
+			d.dirty = time.Now()
+		}
+	}
+	w.hurry()
+}
+
+// AwaitFree waits until nothing that has ended holds memory of an allocation's devices, for ten seconds at most or until ctx ends. It is for
+// the time between two attempts of one lease, when the first was killed or ran out of the device's memory.
+func (w *Watch) AwaitFree(ctx context.Context, al *allocator.Allocation) {
+	w.Releasing(al)
+	w.await(ctx, dirtySoon, func() bool {
+		for _, s := range al.Shares {
+			if d := w.devices[s.UUID]; d != nil && !d.dirty.IsZero() && d.State != allocator.Gone {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// await has a look begin soon, and waits until done, which is called with the lock held, reports true; at the latest until the limit is over or
+// ctx ends.
+func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for w.hurry(); ; {
+		w.mu.Lock()
+		ready, looked := done(), w.looked
+		w.mu.Unlock()
+		if ready {
+			return
+		}
+		select {
+		case <-looked:
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Clear takes a device back into service that was sick: an index, an instance as in 1.0, a UUID, or "all". It returns an error when there
+// is no such device, or its fault is one that the driver still reports.
+func (w *Watch) Clear(name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	found := false
+	for _, d := range w.devices {
+		if name != "all" && name != d.UUID && name != d.label() && name != strconv.Itoa(d.Index) {
+			continue
+		}
+		found = true
+		if d.gpu.Recovery > inventory.RecoveryNone {
+			return fmt.Errorf("GPU %s %s", d.label(), d.gpu.Recovery)
+		}
+		d.sick, d.faults, d.risen, d.strikes = "", nil, false, nil
+	}
+	if !found {
+		return fmt.Errorf("this node has no GPU %s", name)
+	}
+	w.hurry()
+	return nil
+}
+
+// Strike counts an outcome that is blamed on a device, as of an attempt whose result names it. Three of them within a day, with different
+// trials, take the device out of service.
+func (w *Watch) Strike(uuid string, trial grid.TrialID, class grid.Class) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.devices[uuid]
+	if d == nil {
+		return
+	}
+	now := time.Now()
+	d.strikes = slices.DeleteFunc(d.strikes, func(s strike) bool { return now.Sub(s.at) > memory || s.trial == trial })
+	if d.strikes = append(d.strikes, strike{now, trial}); len(d.strikes) >= strikesUntilSick && d.sick == "" {
+		d.sick = fmt.Sprintf("%d trials failed on it with class %s within a day, the last one %s", len(d.strikes), class, trial)
+		w.hurry()
+	}
+}

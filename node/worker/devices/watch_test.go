@@ -1,0 +1,623 @@
+package devices
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/cluster/inventory/inventorytest"
+	"mlfnode/grid"
+	"mlfnode/node/worker/allocator"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// source is a Fake that may hang, too.
+type source struct {
+	fake *inventorytest.Fake
+	mu   sync.Mutex
+	hang bool
+}
+
+func (s *source) Sample(ctx context.Context) (inventory.Sample, error) {
+	s.mu.Lock()
+	hang := s.hang
+	s.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return inventory.Sample{}, inventory.ErrSilent
+	}
+	return s.fake.Sample(ctx)
+}
+
+// stage is a Watch over scripted devices, within fake time.
+type stage struct {
+	*Watch
+	t       *testing.T
+	source  *source
+	books   *allocator.Allocator
+	use     []string // UUIDs that trials may use; nil is all
+	reserve int64
+}
+
+// list is what the node's settings make of a machine.
+func (s *stage) list(m *inventory.Machine) []allocator.Device {
+	var all []allocator.Device
+	for _, g := range m.GPUs {
+		d := allocator.Device{
+			UUID: g.UUID, Index: g.Index, Name: g.Name, Total: g.Memory, Memory: g.Memory - s.reserve, Exclusive: g.Mode == inventory.Exclusive,
+		}
+		if g.Problem != "" {
+			d.State, d.Why = allocator.Sick, g.Problem
+		}
+		if !g.MIG && (s.use == nil || slices.Contains(s.use, g.UUID)) {
+			all = append(all, d)
+		}
+		for _, in := range g.Instances {
+			part := d
+			part.UUID, part.Parent, part.Profile, part.Total, part.Memory = in.UUID, g.UUID, in.Profile, in.Memory, in.Memory
+			all = append(all, part)
+		}
+	}
+	return all
+}
+
+// machine reads the whole machine.
+func (s *stage) machine() inventory.Machine {
+	var m inventory.Machine
+	s.source.fake.Read(context.Background(), &m)
+	return m
+}
+
+// play runs a test on a Watch over the devices of a description. The machine is read every ten seconds, as an inventory.Watcher does.
+func play(t *testing.T, description string, foreign Foreign, test func(*stage)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		fake, err := inventorytest.New(description, "n", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &stage{t: t, source: &source{fake: fake}, books: allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)}
+		s.reserve = 512 << 20
+		s.Watch = New(Config{
+			Source: s.source, Books: s.books, List: s.list, Set: s.books.SetDevices, Foreign: foreign, Cache: "/cache/of/this/node",
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		s.Meet(s.machine())
+		go func() { ended <- s.Run(ctx) }()
+		reads := time.NewTicker(10 * time.Second)
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-reads.C:
+					s.Meet(s.machine())
+				}
+			}
+		}()
+		defer func() {
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}()
+		synctest.Wait()
+		test(s)
+	})
+}
+
+// do has the script go on, and lets some time pass.
+func (s *stage) do(wait time.Duration, lines ...string) {
+	s.t.Helper()
+	for _, line := range lines {
+		if err := s.source.fake.Do(line); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	time.Sleep(wait)
+	synctest.Wait()
+}
+
+// want compares the state of a device in the books, and what is in its reason.
+func (s *stage) want(index int, state allocator.State, why string) {
+	s.t.Helper()
+	for _, d := range s.books.Book().Devices {
+		if d.Index != index || d.Parent != "" {
+			continue
+		}
+		if d.State != state || !strings.Contains(d.Why, why) {
+			s.t.Errorf("GPU %d is %q: %q, want %q: %q", index, d.State, d.Why, state, why)
+		}
+		return
+	}
+	s.t.Errorf("the books have no GPU %d", index)
+}
+
+// take reserves devices from the books, as a worker does for a trial.
+func (s *stage) take(r grid.Resources) *allocator.Allocation {
+	s.t.Helper()
+	al, refusal := s.books.Reserve("lane", r)
+	if al == nil {
+		s.t.Fatalf("refused: %v", refusal)
+	}
+	return al
+}
+
+func (s *stage) release(al *allocator.Allocation) {
+	s.Releasing(al)
+	s.books.Release(al)
+}
+
+func trial(index int64) grid.TrialID { return grid.TrialID{Sweep: "s-1", Index: index} }
+
+// program starts a real process as a trial has them, before time is faked.
+func program(t *testing.T, env ...string) int {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	cmd.Env = env
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd.Process.Pid
+}
+
+func marks(index int64, number int) []string {
+	return []string{"MLF_TRIAL=" + trial(index).String(), fmt.Sprint("MLF_ATTEMPT=", number), "MLF_CACHE=/cache/of/this/node"}
+}
+
+// TestDirty gives a device back that is not free at once: its program hangs on, then its memory does.
+func TestDirty(t *testing.T) {
+	pid := program(t, marks(1, 1)...)
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		al := s.take(grid.Resources{GPUs: grid.One})
+		uuid := al.Shares[0].UUID
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+		s.do(2*time.Second, fmt.Sprintf("use %s %d 3GiB", uuid, pid), "busy 0 80")
+		s.want(0, allocator.Ready, "")
+		if r := s.End(s.t.Context(), trial(1), 1, false); len(r.Use) != 1 || r.Use[0].Peak != 3<<30 || r.Use[0].Busy == 0 || r.Evidence.Xid != 0 {
+			t.Errorf("got %+v", r)
+		}
+		s.release(al)
+		s.want(0, allocator.Dirty, "")
+		s.do(time.Second)
+		s.want(0, allocator.Dirty, "not free yet")
+		s.do(10 * time.Second)
+		s.want(0, allocator.Dirty, "left by trial s-1/1")
+		s.do(2*time.Second, fmt.Sprintf("use %s %d 0", uuid, pid), "leak 0 3GiB")
+		s.want(0, allocator.Dirty, "3.1 GiB held by no program")
+		s.want(1, allocator.Ready, "")
+		s.do(2*time.Second, "leak 0 0")
+		s.want(0, allocator.Ready, "")
+		if s.take(grid.Resources{GPUs: 2 * grid.One}) == nil {
+			t.Error("both devices can't be had")
+		}
+	})
+}
+
+// TestDirtyIsShort measures how long a device that is free at once is held back.
+func TestDirtyIsShort(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		for range 20 {
+			s.release(s.take(grid.Resources{GPUs: grid.One}))
+			s.do(2 * dirtyInterval)
+			s.want(0, allocator.Ready, "")
+		}
+	})
+}
+
+// TestDirtyShare ends one of two trials on a device while the other goes on with its memory.
+func TestDirtyShare(t *testing.T) {
+	first, second := program(t, marks(1, 1)...), program(t, marks(2, 1)...)
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		a, b := s.take(grid.Resources{GPUs: 500}), s.take(grid.Resources{GPUs: 250})
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: a.UUIDs()})
+		s.Begin(Attempt{Trial: trial(2), Number: 1, Devices: b.UUIDs()})
+		s.do(2*time.Second, fmt.Sprintf("use 0 %d 20GiB", first), fmt.Sprintf("use 0 %d 10GiB", second))
+		s.do(2*time.Second, fmt.Sprintf("use 0 %d 0", first))
+		r := s.End(s.t.Context(), trial(1), 1, true)
+		s.release(a)
+		s.do(time.Second)
+		s.want(0, allocator.Ready, "")
+		if r.Use[0].Peak != 20<<30 || !r.Evidence.Neighbours || r.Evidence.Full || r.Evidence.Several {
+			t.Errorf("got %+v", r)
+		}
+		s.do(2*time.Second, fmt.Sprintf("use 0 %d 39GiB", second))
+		if r := s.End(s.t.Context(), trial(2), 1, true); !r.Evidence.Full || r.Evidence.Neighbours {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// TestForeign has somebody else's program compute on a device.
+func TestForeign(t *testing.T) {
+	pid, desktop := program(t), program(t)
+	lines := []string{fmt.Sprintf("use 0 %d 2GiB", pid), fmt.Sprintf("draw 1 %d 50MiB", desktop)}
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		s.do(15*time.Second, lines...)
+		s.want(0, allocator.Foreign, fmt.Sprintf("used by sleep (pid %d, user ", pid))
+		s.want(1, allocator.Ready, "")
+		al := s.take(grid.Resources{GPUs: grid.One})
+		if al.Shares[0].Index != 1 {
+			t.Errorf("got GPU %d", al.Shares[0].Index)
+		}
+		s.do(5*time.Second, fmt.Sprintf("use 0 %d 0", pid))
+		s.want(0, allocator.Foreign, "gpus.foreign: ignore")
+		s.do(20 * time.Second)
+		s.want(0, allocator.Ready, "")
+	})
+	play(t, "2xA100-40", Ignore, func(s *stage) {
+		s.do(30*time.Second, lines...)
+		s.want(0, allocator.Ready, "")
+	})
+}
+
+// TestTrespass has a trial use a device that it was not given. It is no foreign program there.
+func TestTrespass(t *testing.T) {
+	pid := program(t, marks(7, 2)...)
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		al := s.take(grid.Resources{GPUs: grid.One})
+		s.Begin(Attempt{Trial: trial(7), Number: 2, Devices: al.UUIDs(), Whole: true})
+		s.do(30*time.Second, fmt.Sprintf("use 1 %d 1GiB", pid))
+		s.want(1, allocator.Ready, "")
+		r := s.End(s.t.Context(), trial(7), 2, false)
+		if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "GPU 1") || r.Use[0].Peak != 0 {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// TestOwners finds attempts by their main programs where the environment says nothing, and by their containers.
+func TestOwners(t *testing.T) {
+	bare, ours, other := program(t), program(t, "MLF_CACHE=/cache/of/this/node"), program(t, "MLF_TRIAL=s-1/9", "MLF_ATTEMPT=1", "MLF_CACHE=/another")
+	w := New(Config{Cache: "/cache/of/this/node", Logger: slog.New(slog.DiscardHandler)})
+	w.Begin(Attempt{Trial: trial(1), Number: 1})
+	by := w.known()
+	if o := w.ownerOf(bare, &by); o.ours || o.running || !strings.HasPrefix(o.program, "sleep (pid ") {
+		t.Errorf("got %+v", o)
+	}
+	if o := w.ownerOf(ours, &by); !o.ours || o.running {
+		t.Errorf("got %+v", o)
+	}
+	if o := w.ownerOf(other, &by); o.ours || o.running {
+		t.Errorf("got %+v", o)
+	}
+	w.Started(trial(1), 1, bare, "")
+	by = w.known()
+	if o := w.ownerOf(bare, &by); !o.running || o.key.trial != trial(1) {
+		t.Errorf("by its main program: got %+v", o)
+	}
+	w.Started(trial(1), 1, 0, strings.TrimSpace(string(readProc(other, "cgroup"))))
+	by = w.known()
+	if o := w.ownerOf(other, &by); !o.running {
+		t.Errorf("by its container: got %+v", o)
+	}
+	if o := w.ownerOf(1<<30, &by); o.running || o.program == "" {
+		t.Errorf("of nobody: got %+v", o)
+	}
+}
+
+// TestFaults has the driver report errors of every kind, and compares when a device goes out of service.
+func TestFaults(t *testing.T) {
+	for _, tt := range []struct {
+		xid, times int
+		state      allocator.State
+	}{
+		{13, 5, allocator.Ready}, // one sweep
+		{63, 9, allocator.Ready}, {154, 9, allocator.Ready},
+		{94, 2, allocator.Ready}, {94, 3, allocator.Sick},
+		{48, 1, allocator.Sick}, {95, 1, allocator.Sick}, {119, 1, allocator.Sick}, {79, 1, allocator.Sick}, {74, 1, allocator.Sick}, {54, 1, allocator.Sick},
+		{109, 1, allocator.Ready}, {109, 2, allocator.Sick},
+		{999, 2, allocator.Ready}, {999, 3, allocator.Sick},
+	} {
+		play(t, "2xA100-40", Avoid, func(s *stage) {
+			al := s.take(grid.Resources{GPUs: grid.One})
+			s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+			for range tt.times {
+				s.do(time.Second, fmt.Sprintf("xid 0 %d", tt.xid))
+			}
+			s.want(0, tt.state, map[allocator.State]string{allocator.Sick: fmt.Sprintf("Xid %d: ", tt.xid)}[tt.state])
+			s.want(1, allocator.Ready, "")
+			want := tt.xid
+			if ruleOf(tt.xid).why == "" {
+				want = 0
+			}
+			if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != want || r.Evidence.Device != al.Shares[0].UUID {
+				t.Errorf("Xid %d: got the evidence %+v", tt.xid, r.Evidence)
+			}
+			s.do(2 * time.Minute)
+			s.want(0, tt.state, "")
+			if err := s.Clear("0"); err != nil {
+				t.Error(err)
+			}
+			s.do(time.Second)
+			if s.release(al); tt.state == allocator.Sick {
+				s.do(time.Second)
+			}
+			s.do(time.Second)
+			s.want(0, allocator.Ready, "")
+		})
+	}
+}
+
+// TestFaultsOfSeveralSweeps tells a device's errors from those of one program.
+func TestFaultsOfSeveralSweeps(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		uuid := s.source.fake.GPUs()[0].UUID
+		for i := range 3 {
+			s.want(0, allocator.Ready, "")
+			id := grid.TrialID{Sweep: grid.SweepID(fmt.Sprint("s-", i))}
+			s.Begin(Attempt{Trial: id, Number: 1, Devices: []string{uuid}})
+			s.do(2*time.Second, "xid 0 31", "xid 0 45")
+			if r := s.End(s.t.Context(), id, 1, true); r.Evidence.Xid != 31 {
+				t.Errorf("got %+v, want the first error", r.Evidence)
+			}
+		}
+		s.do(time.Second)
+		s.want(0, allocator.Sick, "several sweeps")
+	})
+}
+
+// TestFaultAtTheEnd has the driver report an error after the program has ended of it.
+func TestFaultAtTheEnd(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		uuid := s.source.fake.GPUs()[0].UUID
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{uuid}})
+		s.do(5 * time.Second)
+		s.source.fake.Do("xid 0 48")
+		began := time.Now()
+		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 48 || time.Since(began) > evidenceLimit {
+			t.Errorf("got %+v after %v", r.Evidence, time.Since(began))
+		}
+	})
+}
+
+// TestFaultWithoutDevice is evidence for attempts and takes no device out of service.
+func TestFaultWithoutDevice(t *testing.T) {
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		gpus := s.source.fake.GPUs()
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{gpus[1].UUID}})
+		s.do(2*time.Second, "xid ? 79")
+		s.want(0, allocator.Ready, "")
+		s.want(1, allocator.Ready, "")
+		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 79 || r.Evidence.Device != gpus[1].UUID {
+			t.Errorf("got %+v", r.Evidence)
+		}
+	})
+}
+
+// TestFaultOfAnInstance leaves the other instances of the GPU in service.
+func TestFaultOfAnInstance(t *testing.T) {
+	play(t, "1xA100-40:1g.5gb*3", Avoid, func(s *stage) {
+		s.do(15*time.Second, "xid 0.1 95")
+		sick := 0
+		for _, d := range s.books.Book().Devices {
+			if d.State == allocator.Sick {
+				sick++
+				if d.UUID != s.source.fake.GPUs()[0].Instances[1].UUID {
+					t.Errorf("%s is sick", d.UUID)
+				}
+			}
+		}
+		if sick != 1 {
+			t.Errorf("%d devices are sick, want 1", sick)
+		}
+		if m := s.Annotate(s.machine()); m.GPUs[0].Instances[1].State != "sick" || m.Groups[0].Ready != 2 || m.Groups[0].Total != 3 {
+			t.Errorf("got %+v", m)
+		}
+		if err := s.Clear("0.1"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestRecovery goes by what the driver says has to be done, and by that it is done.
+func TestRecovery(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		s.do(15*time.Second, "xid 0 48", "recovery 0 1")
+		s.want(0, allocator.Sick, "needs a reset")
+		if err := s.Clear("0"); err == nil || !strings.Contains(err.Error(), "needs a reset") {
+			t.Errorf("cleared while the driver asks for a reset: %v", err)
+		}
+		s.do(30*time.Second, "recovery 0 0")
+		s.want(0, allocator.Sick, "")
+		s.do(2 * time.Minute)
+		s.want(0, allocator.Ready, "")
+		s.do(15*time.Second, "recovery 0 2")
+		s.want(0, allocator.Sick, "needs a restart")
+		if err := s.Clear("5"); err == nil {
+			t.Error("cleared a GPU that is not there")
+		}
+	})
+}
+
+// TestGone has a device fall off the bus under an attempt, and come back.
+func TestGone(t *testing.T) {
+	for line, why := range map[string]string{"gone 0": "does not show it any more", "lost 0": "fell off the bus"} {
+		play(t, "2xA100-40", Avoid, func(s *stage) {
+			al := s.take(grid.Resources{GPUs: grid.One})
+			s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+			s.do(15*time.Second, line)
+			s.want(0, allocator.Gone, why)
+			s.want(1, allocator.Ready, "")
+			if r := s.End(s.t.Context(), trial(1), 1, true); !r.Evidence.Gone || r.Evidence.Device != al.Shares[0].UUID {
+				t.Errorf("got %+v", r.Evidence)
+			}
+			s.release(al)
+			if m := s.Annotate(s.machine()); len(m.GPUs) != 2 || m.GPUs[0].State != "gone" || m.Groups[0].Ready != 1 {
+				t.Errorf("got %+v", m)
+			}
+			s.do(30*time.Second, "back 0")
+			s.want(0, allocator.Gone, "")
+			s.do(2 * time.Minute)
+			s.want(0, allocator.Ready, "")
+		})
+	}
+}
+
+// TestUnknownHealth keeps all states when the driver has a problem of its own, and says so.
+func TestUnknownHealth(t *testing.T) {
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		s.do(time.Minute, "wait fail")
+		s.want(0, allocator.Ready, "")
+		if m := s.Annotate(s.machine()); m.GPUs[0].State != "ready" || !strings.Contains(m.GPUs[0].Why, "health unknown") {
+			t.Errorf("got %+v", m.GPUs[0])
+		}
+		s.do(time.Minute, "driver fail")
+		s.want(1, allocator.Ready, "")
+		s.do(time.Minute, "wait ok", "driver ok")
+		if m := s.Annotate(s.machine()); m.GPUs[0].Why != "" {
+			t.Errorf("got %+v", m.GPUs[0])
+		}
+	})
+}
+
+// TestHungDriver lets nobody wait for a driver that does not answer.
+func TestHungDriver(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		al := s.take(grid.Resources{GPUs: grid.One})
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+		s.source.mu.Lock()
+		s.source.hang = true
+		s.source.mu.Unlock()
+		s.do(time.Minute)
+		began := time.Now()
+		s.End(s.t.Context(), trial(1), 1, true)
+		s.AwaitFree(s.t.Context(), al)
+		if d := time.Since(began); d > evidenceLimit+dirtySoon {
+			t.Errorf("the end of an attempt waited %v", d)
+		}
+		s.release(al)
+		s.do(time.Minute)
+		s.want(0, allocator.Dirty, "")
+	})
+}
+
+// TestAwaitFree waits between two attempts of one lease.
+func TestAwaitFree(t *testing.T) {
+	pid := program(t, marks(1, 1)...)
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		al := s.take(grid.Resources{GPUs: grid.One})
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+		s.do(2*time.Second, fmt.Sprintf("use 0 %d 30GiB", pid))
+		s.End(s.t.Context(), trial(1), 1, false)
+		began := time.Now()
+		time.AfterFunc(500*time.Millisecond, func() { s.source.fake.Do(fmt.Sprintf("use 0 %d 0", pid)) })
+		s.AwaitFree(s.t.Context(), al)
+		if d := time.Since(began); d < 500*time.Millisecond || d > time.Second {
+			t.Errorf("waited %v, want until the memory is free", d)
+		}
+	})
+}
+
+// TestSettings obeys what node.yaml says.
+func TestSettings(t *testing.T) {
+	play(t, "3xA100-40", Avoid, func(s *stage) {
+		s.use = []string{s.source.fake.GPUs()[1].UUID}
+		s.reserve = 4 << 30
+		s.Meet(s.machine())
+		devices := s.books.Book().Devices
+		if len(devices) != 1 || devices[0].Index != 1 || devices[0].Device.Memory != 36<<30 {
+			t.Errorf("got %+v", devices)
+		}
+		if m := s.Annotate(s.machine()); m.GPUs[0].State != unused || m.GPUs[1].State != "ready" || m.Groups[0].Ready != 1 || m.Groups[0].Total != 3 {
+			t.Errorf("got %+v", m)
+		}
+		s.use = []string{}
+		s.Meet(s.machine())
+		if devices := s.books.Book().Devices; len(devices) != 0 {
+			t.Errorf("got %+v", devices)
+		}
+	})
+}
+
+// TestModes obeys what the driver lets programs do.
+func TestModes(t *testing.T) {
+	play(t, "3xA100-40", Avoid, func(s *stage) {
+		s.do(15*time.Second, "mode 0 exclusive", "lost 1")
+		if al := s.take(grid.Resources{GPUs: 500}); al.Shares[0].Index != 2 {
+			t.Errorf("a share of GPU %d", al.Shares[0].Index)
+		}
+		if al := s.take(grid.Resources{GPUs: grid.One}); al.Shares[0].Index != 0 {
+			t.Errorf("GPU %d as a whole", al.Shares[0].Index)
+		}
+	})
+}
+
+// TestStrikes takes a device out of service on which different trials fail.
+func TestStrikes(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		uuid := s.source.fake.GPUs()[0].UUID
+		for range 5 {
+			s.Strike(uuid, trial(1), grid.ClassGPUFault)
+		}
+		s.do(time.Second)
+		s.want(0, allocator.Ready, "")
+		s.Strike(uuid, trial(2), grid.ClassGPUFault)
+		s.do(25 * time.Hour)
+		s.Strike(uuid, trial(3), grid.ClassGPUFault)
+		s.do(time.Second)
+		s.want(0, allocator.Ready, "")
+		s.Strike(uuid, trial(4), grid.ClassGPUBusy)
+		s.Strike(uuid, trial(5), grid.ClassGPUBusy)
+		s.do(time.Second)
+		s.want(0, allocator.Sick, "3 trials failed on it")
+		s.Strike("GPU-none", trial(5), grid.ClassGPUBusy)
+	})
+}
+
+// TestRestoredDevices takes over what an earlier agent gave away, on a device that is not there any more too.
+func TestRestoredDevices(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		old := &allocator.Allocation{Shares: []allocator.Share{{UUID: "GPU-of-yesterday", Index: 4, Milli: grid.One}}}
+		s.books.Restore(old)
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: old.UUIDs(), Whole: true})
+		s.do(15 * time.Second)
+		if r := s.End(s.t.Context(), trial(1), 1, true); len(r.Use) != 1 || r.Evidence.Device != "GPU-of-yesterday" {
+			t.Errorf("got %+v", r)
+		}
+		s.release(old)
+		s.want(0, allocator.Ready, "")
+	})
+}
+
+// TestWithoutGPUs asks seldom on a machine without any.
+func TestWithoutGPUs(t *testing.T) {
+	if _, err := os.Stat("/proc/self/environ"); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		w := New(Config{Source: none(func() { asked++ }), Logger: slog.New(slog.DiscardHandler)})
+		ctx, stop := context.WithTimeout(t.Context(), time.Hour)
+		defer stop()
+		if err := w.Run(ctx); err != nil || asked > 370 || w.Any() || w.health != "" {
+			t.Errorf("asked %d times in an hour: %v, %q", asked, err, w.health)
+		}
+	})
+}
+
+// none is a source without a driver.
+type none func()
+
+func (n none) Sample(context.Context) (inventory.Sample, error) {
+	n()
+	return inventory.Sample{}, inventory.ErrSilent
+}
