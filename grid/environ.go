@@ -48,6 +48,12 @@ func environName(kv string) string {
 // $NAME stands for a variable of the other two; what the user added to the submission. Entries that keep refuses stay out
 // of the first.
 func (s *Sweep) Environment(node []string, keep func(name string) bool) []string {
+	kept := s.shell(node, keep)
+	return s.environmentOver(kept, kept)
+}
+
+// shell is what keep leaves of the environment of the submitting shell, or without one of that of the node.
+func (s *Sweep) shell(node []string, keep func(name string) bool) []string {
 	base := s.Environ
 	if len(base) == 0 {
 		base = node
@@ -58,8 +64,28 @@ func (s *Sweep) Environment(node []string, keep func(name string) bool) []string
 			kept = append(kept, kv)
 		}
 	}
+	return kept
+}
+
+// ContainerEnvironment is Environment for trials in a container: below what the task and the user say, own is what the container sets,
+// which is stronger than the image, and the image is stronger than the shell, of which only what the image can't know goes in. $NAME
+// in the task's env may stand for any variable of the shell all the same: so a task asks for more.
+func (s *Sweep) ContainerEnvironment(node, image, own []string) []string {
+	inside := MergeEnviron(s.shell(node, entersContainer), image, own)
+	outside := s.shell(node, func(string) bool { return true })
+	return s.environmentOver(MergeEnviron(outside, inside), inside)
+}
+
+// entersContainer reports whether a variable of the submitting shell means something in any image: language, time zone and the way to
+// the network. Paths of one system break another.
+func entersContainer(name string) bool {
+	return name == "LANG" || name == "TZ" || strings.HasPrefix(name, "LC_") || strings.HasSuffix(strings.ToLower(name), "_proxy")
+}
+
+// environmentOver puts what the task and the user say over an environment. What the task's values refer to is looked up in named.
+func (s *Sweep) environmentOver(named, kept []string) []string {
 	known := map[string]string{}
-	for _, kv := range MergeEnviron(kept, s.EnvironAdded) {
+	for _, kv := range MergeEnviron(named, s.EnvironAdded) {
 		name, value, _ := strings.Cut(kv, "=")
 		known[name] = value
 	}

@@ -30,6 +30,20 @@ func TestMergeEnviron(t *testing.T) {
 	}
 }
 
+// Of the shell, a container gets what the image can't know; what the image sets is stronger. A task may ask for more by name.
+func TestContainerEnvironment(t *testing.T) {
+	shell := []string{"PATH=/home/bin", "LD_LIBRARY_PATH=/x", "LANG=de_DE.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin", "HTTPS_PROXY=p", "no_proxy=n", "KEY=secret", "HOME=/home/ann", "LANGUAGE=de"}
+	image := []string{"PATH=/image/bin", "LANG=C.UTF-8", "HOME=/root", "OF_IMAGE=1"}
+	s := &Sweep{Environ: shell, EnvironAdded: []string{"ADDED=1"}, Task: Task{Env: map[string]string{"API_KEY": "$KEY", "PATH": "/t:$PATH", "OF_IMAGE": "${OF_IMAGE}2"}}}
+	got := s.ContainerEnvironment(nil, image, []string{"HOME=/cache/home", "TMPDIR=/tmp"})
+	want := []string{"PATH=/t:/image/bin", "LANG=C.UTF-8", "LC_ALL=C", "TZ=Europe/Berlin", "HTTPS_PROXY=p", "no_proxy=n", "HOME=/cache/home", "OF_IMAGE=12", "TMPDIR=/tmp", "API_KEY=secret", "ADDED=1"}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // TestSweepEnvironment checks who wins: the shell or else the node, then the task, then what the user added.
 func TestSweepEnvironment(t *testing.T) {
 	node := []string{"PATH=/usr/bin", "HOME=/root", "THREADS=8", "MLF_NODE=w1"}

@@ -41,6 +41,7 @@ type Event struct {
 	Node    NodeID    `json:"n,omitempty"` // with Reconnected
 
 	Devices []string `json:"g,omitempty"` // with Started: UUIDs of the GPUs that the attempt has
+	Image   string   `json:"h,omitempty"` // with Started and Finished: the image that it runs in, see Sweep.Pinned
 }
 
 // LeaseID names a lease. It is never used twice, unlike a sequence of the queue, of which a crash can lose the newest.

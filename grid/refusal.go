@@ -22,6 +22,8 @@ const (
 	RefusedDirty     RefusalCode = "dirty"         // the memory of a device is not free yet though its trial has ended
 	RefusedForeign   RefusalCode = "foreign"       // a device is used by a program that is not a trial
 	RefusedExclusive RefusalCode = "exclusive"     // its devices can't be shared
+	RefusedImage     RefusalCode = "image"         // it does not have the image yet
+	RefusedEngine    RefusalCode = "engine"        // it can't run containers, or not this one
 )
 
 // Amount names what there is too little of.
@@ -76,6 +78,8 @@ func (r Refusal) String() string {
 		return "what it needs is kept for trials that come first"
 	case RefusedExclusive:
 		return fmt.Sprintf("GPU %s is in exclusive mode and can't be shared", r.Device)
+	case RefusedImage, RefusedEngine:
+		return r.By
 	case RefusedSick:
 		return fmt.Sprintf("GPU %s is out of service: %s", r.Device, r.By)
 	case RefusedGone:

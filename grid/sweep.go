@@ -22,6 +22,10 @@ type Sweep struct {
 	State   SweepState `json:"state"`
 	Halt    bool       `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
 
+	// Pinned names the image that the first trial ran in, of a task with one: NAME@sha256:DIGEST, or the ID of an image that no registry
+	// has. All further trials run in the same, wherever the name in the task leads to by then.
+	Pinned string `json:"pinned,omitempty"`
+
 	// Updates give trials newer files than those of the submission; of several for one trial the last counts.
 	Updates []Update `json:"updates,omitempty"`
 

@@ -27,6 +27,11 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
 			"lower `resources` in project.yaml")
 	}
+	if s.Task.Image != "" && m.cfg.Containers != nil {
+		if err := m.cfg.Containers(ctx); err != nil {
+			return jetstream.Record{}, refuse("the task runs in a container, and "+err.Error(), "start the engine, or see: mlfnode doctor")
+		}
+	}
 	// One at a time: a submission that is sent once more while the first is on its way to the disk is the same sweep, and a bundle
 	// is not removed between the look for it and the record that names it.
 	unlock, err := m.lockSubmissions(ctx)
@@ -380,7 +385,7 @@ func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sw
 
 // same reports whether an edit left what can change as it was.
 func same(a, b *grid.Sweep) bool {
-	return a.State == b.State && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Removing == b.Removing && len(a.Updates) == len(b.Updates) && a.Space.Count() == b.Space.Count()
+	return a.State == b.State && a.Pinned == b.Pinned && a.Halt == b.Halt && a.Priority == b.Priority && a.Reopened == b.Reopened && a.Removing == b.Removing && len(a.Updates) == len(b.Updates) && a.Space.Count() == b.Space.Count()
 }
 
 func unknown(id grid.SweepID) error {

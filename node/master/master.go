@@ -32,6 +32,8 @@ type Config struct {
 	// Feed is false for a master that only keeps history and records, and lets nothing run.
 	Feed      bool
 	Retention Retention
+	// Containers says why this node runs no containers; nil where other nodes may.
+	Containers func(context.Context) error
 	// Trouble says what keeps trials from running wherever they may; "" when nothing does. It may be nil.
 	Trouble func() string
 	// Nodes are the other nodes of a cluster; nil for a node that stands alone, whose leases end with it.
@@ -212,7 +214,7 @@ func (m *Master) read(ctx context.Context, fn func(folded) error) error {
 		m.applied = stored[len(stored)-1].Seq
 		m.announceLocked()
 		m.mu.Unlock()
-		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored)})
+		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored), images: imagesUsed(stored)})
 	})
 }
 
@@ -244,6 +246,7 @@ type folded struct {
 	last     uint64 // sequence
 	changed  []history.Transition
 	released []release
+	images   map[grid.SweepID]string // see imagesUsed
 }
 
 // release closes a lease.

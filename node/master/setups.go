@@ -13,13 +13,14 @@ import (
 )
 
 // setupLimit is how often the setup step of a sweep may fail, without any success, before the sweep is paused: a misspelt package is
-// misspelt for all of its trials.
+// misspelt for all of its trials. So is the name of an image.
 const setupLimit = 3
 
 // setups are the failures of a sweep's setup step since a trial of it last ran.
 type setups struct {
 	count int
 	nodes []grid.NodeID
+	class grid.Class   // grid.ClassSetup, or grid.ClassImage
 	last  grid.TrialID // that was to run
 }
 
@@ -28,13 +29,13 @@ func (s *state) noteSetup(t *history.Transition) {
 	f := grid.FailureOf(t.Class)
 	switch {
 	case t.Change == grid.Reopen:
-	case t.Change != grid.Began && t.Class == grid.ClassSetup:
+	case t.Change != grid.Began && (t.Class == grid.ClassSetup || t.Class == grid.ClassImage):
 		b := s.setups[t.Sweep]
 		if b == nil {
 			b = &setups{}
 			s.setups[t.Sweep] = b
 		}
-		b.count, b.last = b.count+1, grid.TrialID{Sweep: t.Sweep, Index: t.Index}
+		b.count, b.class, b.last = b.count+1, t.Class, grid.TrialID{Sweep: t.Sweep, Index: t.Index}
 		if !slices.Contains(b.nodes, t.Node) {
 			b.nodes = append(b.nodes, t.Node)
 		}
@@ -46,7 +47,8 @@ func (s *state) noteSetup(t *history.Transition) {
 // pauseBroken pauses the sweeps whose setup step fails on each node that takes trials, or too often.
 func (s *state) pauseBroken(ctx context.Context) error {
 	for id, b := range s.setups {
-		if b.count < setupLimit && !s.failsEverywhere(b) {
+		alone := s.m.cfg.Nodes == nil && b.class == grid.ClassImage // which time does not cure, and no other node
+		if b.count < setupLimit && !alone && !s.failsEverywhere(b) {
 			continue
 		}
 		f := s.feeds[id]
@@ -55,7 +57,7 @@ func (s *state) pauseBroken(ctx context.Context) error {
 			continue
 		}
 		why := s.setupProblem(ctx, b)
-		s.m.log.Warn("sweep is paused: its setup step fails", "sweep", id, "failures", b.count, "nodes", b.nodes)
+		s.m.log.Warn("sweep is paused: its trials can't be prepared", "sweep", id, "class", b.class, "failures", b.count, "nodes", b.nodes)
 		_, err := s.m.change(ctx, id, func(r *grid.Sweep) error {
 			if r.State == grid.SweepRunning {
 				r.State, r.Paused, r.Problem = grid.SweepPaused, time.Now().UTC(), why
@@ -95,9 +97,12 @@ func (s *state) setupProblem(ctx context.Context, b *setups) string {
 		s.m.log.Warn("the attempts of a trial could not be read", "trial", b.last, "err", err)
 	}
 	for _, a := range attempts {
-		if a.Result.Class == grid.ClassSetup {
+		if a.Result.Class == b.class {
 			reason = ": " + strings.TrimPrefix(a.Result.Reason, "the setup step failed: ")
 		}
+	}
+	if b.class == grid.ClassImage {
+		return fmt.Sprintf("paused, because its image could not be had (on %s)%s\nto try again: mlfnode resume %s", strings.Join(names, ", "), reason, b.last.Sweep)
 	}
 	return fmt.Sprintf("paused, because its setup step failed %d times (on %s)%s\nits full output: mlfnode logs %s; to try again: mlfnode resume %s",
 		b.count, strings.Join(names, ", "), reason, b.last, b.last.Sweep)

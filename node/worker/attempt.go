@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
 	"mlfnode/node/worker/allocator"
 )
 
@@ -22,6 +23,7 @@ type attempt struct {
 	params grid.Params
 	spool  *spool
 	lease  *ticket
+	image  *docker.Image // nil for a process
 
 	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
 
@@ -41,11 +43,11 @@ type attempt struct {
 }
 
 // attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored.
-func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, number int, now time.Time) {
+func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage, index int64, number int, now time.Time) {
 	h := t.holding
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, started: now, lease: ticketOf(h.held), allocation: t.allocation,
+		task: &s.record.Task, started: now, lease: ticketOf(h.held), allocation: t.allocation, image: found.image,
 	}
 	h.began(a)
 	defer h.ended(a)
@@ -54,6 +56,8 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, numb
 	switch params, err := s.record.Space.At(index); {
 	case err != nil:
 		result = a.failed(grid.ClassStart, "the trial's parameters can't be computed: "+err.Error())
+	case found.failed != nil:
+		result = a.failed(found.failed.Class, found.failed.Reason)
 	case len(a.task.Command) == 0 && a.task.Shell == "":
 		result = a.failed(grid.ClassStart, "the task has no command")
 	default:
@@ -79,7 +83,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, index int64, numb
 		w.spools.putUntouched(spool)
 		spool = nil
 	}
-	e := grid.Event{Kind: grid.Finished, Index: index, Attempt: number, Run: a.run, Time: time.Now().UnixMicro(), Result: result}
+	e := grid.Event{Kind: grid.Finished, Index: index, Attempt: number, Run: a.run, Time: time.Now().UnixMicro(), Result: result, Image: a.pin()}
 	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: func() {
 		if spool != nil {
 			w.spools.put(spool, reuse)
@@ -139,7 +143,15 @@ func (a *attempt) told() bool {
 
 // began is the event that tells of the attempt's start.
 func (a *attempt) began() grid.Event {
-	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(), Devices: a.allocation.UUIDs()}
+	return grid.Event{Kind: grid.Started, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.started.UnixMicro(), Devices: a.allocation.UUIDs(), Image: a.pin()}
+}
+
+// pin names the image that the attempt runs in; "" for a process.
+func (a *attempt) pin() string {
+	if a.image == nil {
+		return ""
+	}
+	return a.image.Pin
 }
 
 // process runs the program and collects what it left.
@@ -150,8 +162,12 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 	if a.number > 1 {
 		w.announce(s.ctx, a)
 	}
+	command, err := w.command(s, a)
+	if err != nil {
+		return a.uncontained(err), true
+	}
 	w.watch(a)
-	out := slot.Run(s.ctx, w.command(s, a))
+	out := slot.Run(s.ctx, command)
 	w.unwatch(a)
 	if out.Left {
 		w.leaveOn(a)
@@ -159,6 +175,9 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 	}
 	result := a.result(out)
 	w.blameDisk(a, result)
+	if result.Class == grid.ClassImage {
+		w.lookAgain(s.record) // somebody has removed it
+	}
 	if a.spool.untouched(a.started) {
 		a.mu.Lock()
 		a.ended, a.untouched = true, true
@@ -221,16 +240,17 @@ func joinReason(a, b string) string {
 }
 
 // command is what the executor runs.
-func (w *Worker) command(s *sweep, a *attempt) *executor.Attempt {
+func (w *Worker) command(s *sweep, a *attempt) (*executor.Attempt, error) {
 	t := a.task
+	container, err := w.container(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
 	return &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record(), Dir: a.spool.work(), OutputLimit: a.outputLimit(),
-			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace,
+			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace, Container: container, Devices: a.allocation.UUIDs(),
 		},
 		Argv: t.Argv(a.params), Env: w.environ(s, a),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: w.begun(a), Kill: w.hurried,
-	}
+	}, err
 }
 
 // result turns what the executor saw into the attempt's result.

@@ -57,7 +57,7 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	if r.Bundle == "" && len(r.Task.Setup) == 0 && len(r.Task.Links) == 0 {
 		return nil
 	}
-	p, err := w.bundles.of(s.ctx, r, func(dir string) error { return w.setup(s, slot, a, dir) })
+	p, err := w.bundles.of(s.ctx, r, w.setupImage(r, a.image), func(dir string) error { return w.setup(s, slot, a, dir) })
 	if err != nil {
 		return err
 	}
@@ -70,12 +70,12 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 // of gives the prepared project of a sweep. The first caller prepares it, others wait. A setup step that fails is the failure of the
 // attempt that ran it, and of no other: it is remembered, and those who come or wait meanwhile go on to do so until it may be tried
 // again, by one of them, or the sweep is not active any more. What else goes wrong is not kept.
-func (b *bundles) of(ctx context.Context, r *grid.Sweep, setup func(dir string) error) (*prepared, error) {
-	key := setupKey(r.Bundle, &r.Task)
+func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup func(dir string) error) (*prepared, error) {
+	key := setupKey(r.Bundle, &r.Task, image)
 	for {
 		p, mine := b.claim(key)
 		if mine {
-			p.entries, p.err = b.make(ctx, r, setup)
+			p.entries, p.err = b.make(ctx, r, image, setup)
 			b.settle(key, p)
 			close(p.done)
 			return p, p.err
@@ -161,15 +161,15 @@ func (b *bundles) awaitAgain(ctx context.Context, id grid.SweepID, p *prepared) 
 }
 
 // retry lets the setup of a sweep run again at once, if it failed: its user has changed the sweep, or had it go on.
-func (b *bundles) retry(r *grid.Sweep) {
+func (b *bundles) retry(r *grid.Sweep, image string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if p := b.prepared[setupKey(r.Bundle, &r.Task)]; p != nil && !p.again.IsZero() {
+	if p := b.prepared[setupKey(r.Bundle, &r.Task, image)]; p != nil && !p.again.IsZero() {
 		p.again = time.Now()
 	}
 }
 
-func (b *bundles) make(ctx context.Context, r *grid.Sweep, setup func(string) error) ([]entry, error) {
+func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup func(string) error) ([]entry, error) {
 	if err := os.MkdirAll(b.shared(), 0o700); err != nil {
 		return nil, fmt.Errorf("the cache folder could not be made: %w", err)
 	}
@@ -183,7 +183,7 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, setup func(string) er
 	}
 	share := projects.NewShared(r.Task.Share)
 	if len(r.Task.Setup) > 0 || share != nil {
-		if dir, err = b.setUp(ctx, dir, setupKey(contents, &r.Task), r, setup); err != nil {
+		if dir, err = b.setUp(ctx, dir, setupKey(contents, &r.Task, image), r, setup); err != nil {
 			return nil, err
 		}
 	}

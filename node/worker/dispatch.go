@@ -48,7 +48,13 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 			w.fairness.refused(l, w.books.Why(l.name, l.resources))
 			continue // these are for another node
 		}
-		if w.fill(ctx, l, slots) == 0 {
+		room, why := w.imageRoom(l)
+		if room == 0 { // nothing is held for it while its image is on its way
+			w.fairness.refused(l, why)
+			w.books.Forget(l.name)
+			continue
+		}
+		if w.fill(ctx, l, min(slots, room)) == 0 {
 			w.nudge() // the lane may want more, and room may have come free meanwhile
 			return
 		}

@@ -24,8 +24,9 @@ func ownVariable(key string) bool {
 
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (w *Worker) environ(s *sweep, a *attempt) []string {
-	env := make([]string, len(s.base), len(s.base)+18)
-	copy(env, s.base)
+	base := w.base(s, a)
+	env := make([]string, len(base), len(base)+18)
+	copy(env, base)
 	env = append(env,
 		"PWD="+a.spool.work(),
 		"MLF_SWEEP="+string(a.id.Sweep),
@@ -38,7 +39,7 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 	)
 	switch {
 	case a.allocation != nil && len(a.allocation.Shares) > 0:
-		return w.gpuEnviron(env, s, a)
+		return w.gpuEnviron(env, a)
 	case w.books.HasDevices() && !asked(s.record, visibleDevices):
 		return append(env, visibleDevices+"=") // none: what others have is not for this one
 	}
@@ -49,12 +50,16 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 const visibleDevices = "CUDA_VISIBLE_DEVICES"
 
 // gpuEnviron adds what a program that has devices needs to know.
-func (w *Worker) gpuEnviron(env []string, s *sweep, a *attempt) []string {
+func (w *Worker) gpuEnviron(env []string, a *attempt) []string {
+	base := env
 	shares := a.allocation.Shares
 	var visible, indexes []string
-	for _, share := range shares {
+	for i, share := range shares {
 		index := strconv.Itoa(share.Index)
 		indexes = append(indexes, index)
+		if a.image != nil { // a container has no other devices, and counts its own
+			index = strconv.Itoa(i)
+		}
 		if a.task.GPUIDs == grid.GPUIDsIndex && share.Parent == "" {
 			visible = append(visible, index)
 		} else {
@@ -67,8 +72,8 @@ func (w *Worker) gpuEnviron(env []string, s *sweep, a *attempt) []string {
 		"MLF_GPUS="+strings.Join(indexes, ","),
 		"MLF_GPU_MEMORY="+strconv.FormatInt(shares[0].Memory, 10),
 	)
-	env = append(env, growingMemory(s.base, &shares[0])...)
-	if !given(s.base, "MASTER_ADDR") && !given(s.base, "MASTER_PORT") {
+	env = append(env, growingMemory(base, &shares[0])...)
+	if !given(base, "MASTER_ADDR") && !given(base, "MASTER_PORT") {
 		if port := w.ports.next(time.Now()); port > 0 {
 			env = append(env, "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port))
 		}

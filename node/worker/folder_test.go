@@ -98,7 +98,7 @@ func (s *stage) submitted(dir string, task grid.Task) *grid.Sweep {
 // folder gives what an attempt of the sweep finds.
 func (s *stage) folder(r *grid.Sweep, setup func(dir string) error) string {
 	s.t.Helper()
-	p, err := s.bundles.of(s.t.Context(), r, setup)
+	p, err := s.bundles.of(s.t.Context(), r, "", setup)
 	must(s.t, err)
 	dir := s.t.TempDir()
 	must(s.t, fillFolder(dir, p.entries))
@@ -273,12 +273,12 @@ func TestShareInPlace(t *testing.T) {
 		})
 	}
 	r := s.submitted(project, grid.Task{Links: []grid.Link{{To: "/no/such/store"}}})
-	_, err := s.bundles.of(t.Context(), r, setup)
+	_, err := s.bundles.of(t.Context(), r, "", setup)
 	if err == nil || !strings.Contains(err.Error(), "the project shares /no/such/store, which this node can't read") {
 		t.Errorf("a path that is not on this node: got %v", err)
 	}
 	r.Task.Links = []grid.Link{{Path: "../evil", To: outside}}
-	if _, err := s.bundles.of(t.Context(), r, setup); err == nil {
+	if _, err := s.bundles.of(t.Context(), r, "", setup); err == nil {
 		t.Error("a link that leaves the folder was taken")
 	}
 }

@@ -101,12 +101,16 @@ func (w *Worker) work(t turn, slot executor.Slot) {
 		if len(s.record.Updates) < h.held.Updates { // so may its files be: the trial is leased again
 			break
 		}
+		found, ok := w.findImage(s.record)
+		if !ok {
+			break
+		}
 		index, ok := h.take()
 		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
 			break
 		}
 		tried = true
-		w.attempt(s, slot, t, index, h.held.Attempt+h.held.Deliveries-1, now)
+		w.attempt(s, slot, t, found, index, h.held.Attempt+h.held.Deliveries-1, now)
 	}
 	if !tried {
 		w.trouble.giveUp()

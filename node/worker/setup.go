@@ -12,12 +12,17 @@ import (
 	"mlfnode/node/executor"
 )
 
-// setupKey names what a setup step makes: it depends on the project's contents, on the step itself and on what is shared.
-func setupKey(contents string, t *grid.Task) string {
+// setupKey names what a setup step makes: it depends on the project's contents, on the step itself, on what is
+// shared and on the image that the step runs in.
+func setupKey(contents string, t *grid.Task, image string) string {
 	if len(t.Setup) == 0 && len(t.Share) == 0 && len(t.Links) == 0 {
 		return "bundle-" + contents
 	}
-	b, _ := json.Marshal([]any{contents, t.Setup, t.Env, t.Share, t.Links}) // strings always encode
+	parts := []any{contents, t.Setup, t.Env, t.Share, t.Links}
+	if image != "" && len(t.Setup) > 0 {
+		parts = append(parts, image)
+	}
+	b, _ := json.Marshal(parts) // strings always encode
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:12])
 }
@@ -30,9 +35,13 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 	}
 	defer log.Close()
 	a.sources = []*source{{file: log, stream: streamSetup}}
+	container, err := w.container(s, a, true, [2]string{log.Name(), log.Name()})
+	if err != nil {
+		return err
+	}
 	w.watch(a)
 	out := slot.Run(s.ctx, &executor.Attempt{
-		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace},
+		Spec: executor.Spec{Dir: dir, OutputLimit: a.outputLimit(), Grace: a.task.Grace, Container: container, Devices: a.allocation.UUIDs()},
 		Argv: a.task.Setup, Env: w.environ(s, a), Stdout: log, Stderr: log,
 	})
 	if out.Class == grid.ClassNone {
@@ -68,6 +77,8 @@ func (a *attempt) unprepared(err error) *grid.Result {
 		r := a.failed(grid.ClassSetup, err.Error())
 		r.Usage.Wall = failed.wall
 		return r
+	case errors.As(err, new(*mountError)):
+		return a.uncontained(err)
 	case errors.Is(err, errInactive):
 		return a.failed(grid.ClassHalt, err.Error())
 	case failed != nil || nodeError(err):

@@ -101,6 +101,8 @@ type lane struct {
 	resources grid.Resources
 	priority  int
 	active    bool // trials of it may run; without, leases are only to be given back
+
+	images []*grid.Sweep // active sweeps whose trials run in an image
 }
 
 // lanes lists the lanes whose queues may hold leases.
@@ -116,10 +118,14 @@ func (s *sweeps) lanes() []lane {
 			continue
 		}
 		for name, need := range w.lanes {
-			all[name] = lane{
+			l := lane{
 				name: name, resources: need, priority: w.record.Priority,
-				active: all[name].active || w.record.Active(),
+				active: all[name].active || w.record.Active(), images: all[name].images,
 			}
+			if w.record.Task.Image != "" && w.record.Active() {
+				l.images = append(l.images, w.record)
+			}
+			all[name] = l
 		}
 	}
 	return slices.Collect(maps.Values(all))

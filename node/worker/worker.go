@@ -27,14 +27,15 @@ import (
 
 // Config holds the collaborators and settings of a Worker.
 type Config struct {
-	Node     grid.NodeID
-	Dir      string // the worker's part of the state folder: spools, bundles, caches
-	Store    *jetstream.Store
-	Executor executor.Executor
-	Machine  inventory.Machine // what trials may use
-	Devices  allocator.Options // how they share its devices, which SetDevices tells
-	Adopt    Adopter           // what outlived the last agent; nil when nothing can
-	Logger   *slog.Logger
+	Node       grid.NodeID
+	Dir        string // the worker's part of the state folder: spools, bundles, caches
+	Store      *jetstream.Store
+	Executor   executor.Executor
+	Machine    inventory.Machine // what trials may use
+	Devices    allocator.Options // how they share its devices, which SetDevices tells
+	Containers *Containers       // for tasks with an image; nil when the node has none
+	Adopt      Adopter           // what outlived the last agent; nil when nothing can
+	Logger     *slog.Logger
 
 	// Beats is set on a node of a cluster: the master is told what this worker holds, and may take it back.
 	Beats bool
@@ -213,7 +214,8 @@ func (w *Worker) finish(ctx context.Context) {
 func (w *Worker) follow(c jetstream.Change) {
 	w.sweeps.follow(c)
 	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
-		w.bundles.retry(c.Record.Sweep)
+		w.bundles.retry(c.Record.Sweep, w.setupImage(c.Record.Sweep, nil))
+		w.lookAgain(c.Record.Sweep)
 	}
 	w.nudge()
 }

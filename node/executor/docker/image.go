@@ -98,7 +98,7 @@ type Status struct {
 	Image   *Image
 	Pulling *Progress
 	Err     *ImageError
-	// Fresh is set on one Status for each failure: a trial may end with it, so that its user hears of it.
+	// Fresh is set on a failure of which Told was not called: a trial may end with it, so that its user hears of it.
 	Fresh bool
 }
 
@@ -180,9 +180,17 @@ func (m *Images) Look(w Want) Status {
 		s.Pulling = &p
 	} else if e.image == nil {
 		s.Err, s.Fresh = e.err, e.fresh
-		e.fresh = false
 	}
 	return s
+}
+
+// Told notes that a user has been told of the image's failure.
+func (m *Images) Told(w Want) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.known[w.key()]; e != nil {
+		e.fresh = false
+	}
 }
 
 // Forget has the engine asked again for an image that turned out not to be there.

@@ -1,0 +1,156 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
+)
+
+// Containers is what a worker has for tasks that name an image.
+type Containers struct {
+	Images  Images
+	Network string       // of containers whose task says nothing
+	Mounts  []grid.Mount // what tasks may mount beside what every trial sees
+}
+
+// Images has images pulled and knows what is here. Its methods answer at once.
+type Images interface {
+	Look(docker.Want) docker.Status
+	Told(docker.Want)
+	Forget(docker.Want)
+}
+
+// defaultPath is what engines set where an image sets no PATH.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// containerBase is what all attempts of a sweep in this image share. Programs ask for the user's name and home, which an image knows
+// of its own users alone.
+func (w *Worker) containerBase(s *grid.Sweep, img *docker.Image) []string {
+	user := os.Getenv("USER")
+	if user == "" {
+		user = "mlfnode"
+	}
+	own := []string{"HOME=" + w.containerHome(s), "USER=" + user, "LOGNAME=" + user, "TMPDIR=/tmp"}
+	return s.ContainerEnvironment(os.Environ(), append([]string{defaultPath}, img.Env...), own)
+}
+
+// containerHome is the home of a project's containers on this node: what programs cache there, the next trials find.
+func (w *Worker) containerHome(s *grid.Sweep) string {
+	return filepath.Join(w.bundles.shared(), "home", s.Project)
+}
+
+// base is the environment that all attempts of the sweep like this one share.
+func (w *Worker) base(s *sweep, a *attempt) []string {
+	if a.image == nil {
+		return s.base
+	}
+	return w.containerBase(s.record, a.image)
+}
+
+// container says in what container a program of the attempt runs, nil for a process. A setup step writes where trials only read.
+func (w *Worker) container(s *sweep, a *attempt, setup bool, output [2]string) (*executor.Container, error) {
+	if a.image == nil {
+		return nil, nil
+	}
+	t := a.task
+	how := t.Container
+	if how == nil {
+		how = &grid.Container{}
+	}
+	c := &executor.Container{
+		Image: t.Image, Digest: a.image.Pin, Entrypoint: how.Entrypoint, Output: output, Network: how.Network, Shm: how.Shm,
+		Shares: cpuShares(t.Resources.CPUs), Ulimits: how.Ulimits, GPUs: how.GPUs,
+		Labels: map[string]string{"mlfnode.sweep": string(a.id.Sweep), "mlfnode.trial": a.id.String()},
+	}
+	if c.Network == "" {
+		c.Network = w.cfg.Containers.Network
+	}
+	if setup {
+		c.Entrypoint = &[]string{} // it makes what the image's own program then uses
+	}
+	var err error
+	c.Mounts, err = w.mounts(s, a, setup)
+	return c, err
+}
+
+// cpuShares is the weight of so many processors: an engine counts 1024 for each.
+func cpuShares(cpus grid.Milli) int64 { return max(2, int64(cpus)*1024/int64(grid.One)) }
+
+// mounts lists what the container sees of this machine, at the same paths as outside: so nothing that mlfnode tells the program has to
+// be translated.
+func (w *Worker) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) {
+	home := w.containerHome(s.record)
+	all := []grid.Mount{
+		{Source: a.spool.dir},
+		{Source: w.bundles.shared()},
+		{Source: filepath.Join(w.bundles.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Join(w.bundles.dir, "setups"), ReadOnly: !setup},
+	}
+	for _, dir := range []string{home, all[2].Source, all[3].Source} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fmt.Errorf("a folder for the container could not be made: %w", err)
+		}
+	}
+	seen := map[string]bool{}
+	for _, l := range a.task.Links {
+		if !seen[l.To] {
+			all = append(all, grid.Mount{Source: l.To, ReadOnly: true})
+		}
+		seen[l.To] = true
+	}
+	if a.task.Container == nil {
+		return all, nil
+	}
+	for _, m := range a.task.Container.Mounts {
+		if err := w.allowed(&m); err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+// mountError is the refusal of a mount by this node.
+type mountError struct{ reason string }
+
+func (e *mountError) Error() string { return e.reason }
+
+// allowed says why this node does not let a task mount something.
+func (w *Worker) allowed(m *grid.Mount) error {
+	source, err := filepath.EvalSymlinks(m.Source)
+	if err != nil {
+		return &mountError{fmt.Sprintf("the container mounts %s, which this node does not have: %v", m.Source, err)}
+	}
+	var known []string
+	for i := range w.cfg.Containers.Mounts {
+		by := w.cfg.Containers.Mounts[i]
+		known = append(known, by.Source)
+		if at, err := filepath.EvalSymlinks(by.Source); err == nil { // a link below an allowed folder must not lead out of it
+			by.Source = at
+		}
+		if by.Allows(&grid.Mount{Source: source, ReadOnly: m.ReadOnly}) {
+			return nil
+		}
+	}
+	what := m.Source
+	if !m.ReadOnly {
+		what += " for writing"
+	}
+	return &mountError{fmt.Sprintf("the container mounts %s, which engine.mounts in this node's settings does not allow; allowed are: %s",
+		what, strings.Join(append(known, "nothing else"), ", "))}
+}
+
+// uncontained is the result of an attempt whose container could not be described.
+func (a *attempt) uncontained(err error) *grid.Result {
+	var refused *mountError
+	if errors.As(err, &refused) {
+		return a.failed(grid.ClassEngine, err.Error())
+	}
+	return a.failed(grid.ClassNode, err.Error())
+}

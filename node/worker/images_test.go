@@ -1,0 +1,254 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
+)
+
+// fakeImages says of each image what the test has set.
+type fakeImages struct {
+	mu     sync.Mutex
+	status map[string]docker.Status // by reference, or pin
+	looked int
+	told   int
+}
+
+func (f *fakeImages) set(target string, s docker.Status) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.status == nil {
+		f.status = map[string]docker.Status{}
+	}
+	f.status[target] = s
+}
+
+func (f *fakeImages) Look(w docker.Want) docker.Status {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looked++
+	if w.Pinned != "" {
+		return f.status[w.Pinned]
+	}
+	return f.status[w.Reference]
+}
+
+func (f *fakeImages) Told(w docker.Want) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.told++
+	s := f.status[w.Reference]
+	s.Fresh = false
+	f.status[w.Reference] = s
+}
+
+func (f *fakeImages) Forget(docker.Want) {}
+
+// containers has a stage's worker run containers.
+func containers(s *stage) *fakeImages {
+	f := &fakeImages{}
+	s.cfg.Containers = &Containers{Images: f, Network: "host"}
+	return f
+}
+
+func inImage(ref string) func(*grid.Sweep) {
+	return func(r *grid.Sweep) { r.Task.Image = ref }
+}
+
+const pinA = "reg.lab/a@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
+// While an image is pulled, its trials wait in the queue and hold nothing: others have all of the machine.
+func TestPullHoldsNothing(t *testing.T) {
+	s := newStage(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
+	images := containers(s)
+	images.set("a", docker.Status{Pulling: &docker.Progress{Done: 1, Total: 2, Last: time.Now()}})
+	s.run()
+	waiting := s.sweep("a-1", 1, 4, inImage("a"))
+	s.lease(waiting, 0, 1)
+	other := s.sweep("b-1", 3, 4, nil)
+	s.lease(other, 0, 3)
+	s.finished("b-1", 3)
+	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA}})
+	s.nudge()
+	if e := s.finished("a-1", 1)[0]; e.Result.Class != grid.ClassNone || e.Image != pinA {
+		t.Errorf("got %+v, want success in %s", e, pinA)
+	}
+}
+
+// A failure is told to one trial, and then the lease waits until the image was tried again.
+func TestImageFailureIsToldOnce(t *testing.T) {
+	s := newStage(t, func(context.Context, *executor.Attempt) executor.Outcome {
+		t.Error("a trial without its image ran")
+		return succeeded()
+	})
+	images := containers(s)
+	failure := docker.Status{Err: &docker.ImageError{Class: grid.ClassImage, Reason: "no such image"}, Fresh: true}
+	images.set("a", failure)
+	s.run()
+	r := s.sweep("a-1", 20, 1, inImage("a"))
+	for i := range int64(20) {
+		s.lease(r, i, i+1)
+	}
+	if e := s.finished("a-1", 1)[0]; e.Result.Class != grid.ClassImage || e.Result.Reason != "no such image" {
+		t.Errorf("got %+v, want class image", e.Result)
+	}
+	images.set("a", failure)
+	s.nudge()
+	s.finished("a-1", 2)
+	images.mu.Lock()
+	defer images.mu.Unlock()
+	if images.told != 2 {
+		t.Errorf("got %d trials that were told, want one for each try", images.told)
+	}
+}
+
+// What is not the trial's to hear of keeps the lane waiting, with the reason.
+func TestImageRoom(t *testing.T) {
+	s := newStage(t, nil)
+	l := lane{images: []*grid.Sweep{{ID: "a-1", Task: grid.Task{Image: "a"}}}}
+	if n, why := s.imageRoom(l); n != 0 || why.Code != grid.RefusedEngine {
+		t.Errorf("got %d and %v without an engine", n, why)
+	}
+	images := containers(s)
+	failed := func(c grid.Class) *docker.ImageError { return &docker.ImageError{Class: c, Reason: "because"} }
+	for _, tt := range []struct {
+		status docker.Status
+		pinned string
+		want   int
+		code   grid.RefusalCode
+		text   string
+	}{
+		{docker.Status{}, "", 0, grid.RefusedImage, "looks for a"},
+		{docker.Status{Pulling: &docker.Progress{Done: 43, Total: 100, Last: time.Now().Add(-2 * time.Second)}}, "", 0, grid.RefusedImage, "pulls a, 43 % of 100 B, last progress 2 s ago"},
+		{docker.Status{Err: failed(grid.ClassRegistry), Fresh: true}, "", 0, grid.RefusedImage, "because"},
+		{docker.Status{Err: failed(grid.ClassDisk), Fresh: true}, "", 0, grid.RefusedImage, "because"},
+		{docker.Status{Err: failed(grid.ClassEngine), Fresh: true}, "", 0, grid.RefusedEngine, "because"},
+		{docker.Status{Err: failed(grid.ClassImage), Fresh: true}, "", 1, "", ""},
+		{docker.Status{Err: failed(grid.ClassImage)}, "", 0, grid.RefusedImage, "because"},
+		{docker.Status{Err: failed(grid.ClassImage), Fresh: true}, pinA, 0, grid.RefusedImage, "because"}, // another node has it
+	} {
+		l.images[0].Pinned = tt.pinned
+		images.set("a", tt.status)
+		images.set(pinA, tt.status)
+		n, why := s.imageRoom(l)
+		if n != tt.want || n == 0 && (why.Code != tt.code || why.String() != tt.text) {
+			t.Errorf("%+v: got %d and %q (%s), want %d and %q (%s)", tt.status, n, why, why.Code, tt.want, tt.text, tt.code)
+		}
+	}
+	images.set("b", docker.Status{Image: &docker.Image{}})
+	l.images = []*grid.Sweep{{Task: grid.Task{Image: "b"}}}
+	if n, _ := s.imageRoom(l); n < 1000 {
+		t.Errorf("got room for %d with the image here", n)
+	}
+}
+
+// The container sees what a process would, at the same places, and has the environment of its image.
+func TestContainerOfAnAttempt(t *testing.T) {
+	got := make(chan *executor.Attempt, 4)
+	s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		got <- a
+		return succeeded()
+	})
+	images := containers(s)
+	data, scratch := t.TempDir(), t.TempDir()
+	s.cfg.Containers.Mounts = []grid.Mount{{Source: data, ReadOnly: true}, {Source: scratch}}
+	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA, Env: []string{"PATH=/image/bin", "LANG=C.UTF-8"}}})
+	s.run()
+	r := s.sweep("a-1", 1, 1.5, func(r *grid.Sweep) {
+		r.Environ = []string{"PATH=/home/bin", "PYTHONPATH=/x", "LANG=de_DE", "https_proxy=p"}
+		r.Task.Image, r.Task.Setup = "a", []string{"true"}
+		r.Task.Env = map[string]string{"EXTRA": "1"}
+		r.Task.Links = []grid.Link{{To: data}}
+		r.Task.Container = &grid.Container{Shm: 5, Network: "none", Mounts: []grid.Mount{{Source: scratch, Target: "/in"}}, Ulimits: []grid.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}}
+	})
+	s.lease(r, 0, 1)
+	s.finished("a-1", 1)
+	setup, trial := <-got, <-got
+	if setup.Container.Entrypoint == nil || trial.Container.Entrypoint != nil {
+		t.Errorf("got the entrypoints %v and %v, want none for the setup step and the image's for the trial", setup.Container.Entrypoint, trial.Container.Entrypoint)
+	}
+	c := trial.Container
+	if c.Image != "a" || c.Digest != pinA || c.Shm != 5 || c.Network != "none" || c.Shares != 1536 || len(c.Ulimits) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	if want := [2]string{trial.Stdout.Name(), trial.Stderr.Name()}; c.Output != want {
+		t.Errorf("got the output %v, want %v", c.Output, want)
+	}
+	want := []grid.Mount{
+		{Source: filepath.Dir(trial.Dir)}, {Source: s.bundles.shared()}, {Source: filepath.Join(s.dir, "bundles"), ReadOnly: true},
+		{Source: filepath.Join(s.dir, "setups"), ReadOnly: true}, {Source: data, ReadOnly: true}, {Source: scratch, Target: "/in"},
+	}
+	if !slices.Equal(c.Mounts, want) {
+		t.Errorf("got the mounts %v, want %v", c.Mounts, want)
+	}
+	if !slices.Contains(setup.Container.Mounts, grid.Mount{Source: filepath.Join(s.dir, "setups")}) {
+		t.Errorf("got the mounts %v of the setup step, want its folder for writing", setup.Container.Mounts)
+	}
+	for _, m := range want {
+		if _, err := os.Stat(m.Source); err != nil {
+			t.Errorf("a source of a mount is missing: %v", err)
+		}
+	}
+	for _, kv := range []string{"PATH=/image/bin", "LANG=C.UTF-8", "https_proxy=p", "EXTRA=1", "HOME=" + filepath.Join(s.bundles.shared(), "home", "t"), "PWD=" + trial.Dir, "MLF_TRIAL=a-1/0"} {
+		if !slices.Contains(trial.Env, kv) {
+			t.Errorf("got no %s in %q", kv, trial.Env)
+		}
+	}
+	if slices.ContainsFunc(trial.Env, func(kv string) bool { return strings.HasPrefix(kv, "PYTHONPATH=") }) {
+		t.Errorf("got the shell's paths in %q", trial.Env)
+	}
+}
+
+// A node mounts nothing that its settings do not allow, also through links.
+func TestMountsAreAllowed(t *testing.T) {
+	s := newStage(t, nil)
+	containers(s)
+	dir := t.TempDir()
+	for _, d := range []string{"data/a", "other"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("../other", filepath.Join(dir, "data", "out")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("data", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	s.cfg.Containers.Mounts = []grid.Mount{{Source: filepath.Join(dir, "link"), ReadOnly: true}}
+	for _, tt := range []struct {
+		path string
+		ro   bool
+		want string // in the refusal
+	}{
+		{"data/a", true, ""}, {"link/a", true, ""}, {"data", true, ""},
+		{"data/a", false, "for writing"}, {"data/out", true, "does not allow"}, {"other", true, "does not allow"}, {"none", true, "does not have"},
+	} {
+		err := s.allowed(&grid.Mount{Source: filepath.Join(dir, tt.path), ReadOnly: tt.ro})
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.path, err, tt.want)
+		}
+	}
+}
+
+// A setup step made in one image is not given to another one.
+func TestSetupKeyKnowsTheImage(t *testing.T) {
+	with := &grid.Task{Setup: []string{"true"}}
+	keys := []string{setupKey("c", with, ""), setupKey("c", with, pinA), setupKey("c", with, "b")}
+	slices.Sort(keys)
+	if len(slices.Compact(keys)) != 3 {
+		t.Error("got one key for two images")
+	}
+	if setupKey("c", &grid.Task{}, pinA) != setupKey("c", &grid.Task{}, "") {
+		t.Error("got two keys for one bundle that nothing prepares")
+	}
+}
