@@ -66,6 +66,9 @@ type Result struct {
 	Metrics  Metric   `json:"m,omitempty"`
 	Log      LogRef   `json:"o,omitzero"`
 	Files    FilesRef `json:"f,omitzero"`
+
+	Snapshot int `json:"n,omitempty"` // number of the snapshot that was stored of what it saved; 0 for none
+	Resumed  int `json:"p,omitempty"` // number of the snapshot from which it went on; 0 for none
 }
 
 // Usage is what one attempt used.

@@ -99,6 +99,7 @@ var failures = [...]Failure{
 		Cause: "its node could not run it", Hint: "see what the node reports: mlfnode members"},
 	{Class: ClassCrash, Owner: OwnerNode, Unstarted: true, Cause: "its node died under it"},
 	{Class: ClassCancel, Owner: OwnerUser, Cause: "a user cancelled it"},
+	{Class: ClassPreempt, Owner: OwnerInfrastructure, Cause: "it saved its state, to go on from there", Hint: "raise checkpoint.repeats of the task"},
 	{Class: ClassHalt, Owner: OwnerUser, Always: true, Cause: "it was stopped to run again later"},
 
 	{Class: ClassCUDAMemory, Parent: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Settable: true,
@@ -203,7 +204,7 @@ func (r Retries) InCluster() Retries {
 // first, then what it says of the parent, then the table.
 func (r Retries) allow(f *Failure, told bool, failed map[Class]int) bool {
 	count := failed[f.Class]
-	if limit, ok := r[f.Class]; ok && f.Settable {
+	if limit, ok := r[f.Class]; ok && (f.Settable || f.Class == ClassPreempt) { // the latter from Task.Policy
 		return count <= limit
 	}
 	if limit, ok := r[f.Parent]; ok && told && f.Parent != "" {

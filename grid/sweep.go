@@ -20,6 +20,7 @@ type Sweep struct {
 	Bundle  string     `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
 	Space   Space      `json:"space"`
 	State   SweepState `json:"state"`
+	Save    bool       `json:"save,omitempty"` // with SweepCancelled: running trials may save their state first, which is kept for a retry
 	Halt    bool       `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
 
 	// Pinned names the image that the first trial ran in, of a task with one: NAME@sha256:DIGEST, or the ID of an image that no registry

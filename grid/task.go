@@ -26,6 +26,7 @@ type Task struct {
 	Grace       time.Duration `json:"grace,omitempty"`        // between TERM and KILL; 0 means DefaultGrace
 	LogLimit    int64         `json:"log_limit,omitempty"`    // bytes of output kept for one attempt; 0 means DefaultLogLimit
 	Retries     Retries       `json:"retries"`
+	Checkpoint  *Checkpoint   `json:"checkpoint,omitempty"` // nil: trials begin anew
 	NoReplace   bool          `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away
 
 	Artifacts []string   `json:"artifacts,omitempty"` // glob patterns relative to the attempt's folder, `**` allowed

@@ -48,6 +48,10 @@ type Lease struct {
 	Attempt int
 	Shape   string // names the queue: leases of one shape need the same resources
 	ID      grid.LeaseID
+	// Snapshot is the number of the stored snapshot from which the trial goes on, 0 for none. What attempts up to Bad have left in
+	// their folders on nodes can't be read.
+	Snapshot, Bad int
+
 	Updates int // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
 }
 
@@ -60,6 +64,9 @@ type wireLease struct {
 	Attempt int          `json:"a"`
 	ID      grid.LeaseID `json:"n,omitempty"`
 	Updates int          `json:"u,omitempty"`
+
+	Snapshot int `json:"p,omitempty"`
+	Bad      int `json:"b,omitempty"`
 }
 
 // Queue is the lease queue: a work-queue stream with one subject and one shared consumer for each shape.
@@ -157,7 +164,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.ID == "" {
 		l.ID = q.NewID()
 	}
-	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates})
+	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}

@@ -34,6 +34,8 @@ type Config struct {
 	Retention Retention
 	Cluster   Cluster
 
+	CheckpointRate int64 // bytes of checkpoints that the node sends and fetches each second, at most; 0 is no limit
+
 	Version  string            // of this program
 	Logger   *slog.Logger      // for what an operator wants to know
 	Executor executor.Executor // nil runs processes
@@ -48,6 +50,8 @@ type Retention struct {
 	Events    int64         // bytes of events; when full, trials wait
 	Artifacts int64         // bytes of artifacts
 	Bundles   int64         // bytes of bundles
+
+	Checkpoints int64 // bytes of snapshots; when full, new ones are refused
 }
 
 func (c Config) limits() jetstream.Limits {
@@ -72,7 +76,13 @@ type settings struct {
 		Events    string `yaml:"events"`
 		Artifacts string `yaml:"artifacts"`
 		Bundles   string `yaml:"bundles"`
+
+		Checkpoints string `yaml:"checkpoints"`
 	} `yaml:"retention"`
+
+	Checkpoints struct {
+		Rate string `yaml:"rate"`
+	} `yaml:"checkpoints"`
 }
 
 // LoadConfig reads the settings of this machine's node. It touches no hardware: every command reads them, and so does an agent whose
@@ -117,16 +127,27 @@ func LoadConfig(file string) (Config, error) {
 	set("retention.events", "MLF_RETENTION_EVENTS", r.Events, size(&k.Events))
 	set("retention.artifacts", "MLF_RETENTION_ARTIFACTS", r.Artifacts, size(&k.Artifacts))
 	set("retention.bundles", "MLF_RETENTION_BUNDLES", r.Bundles, size(&k.Bundles))
+	set("retention.checkpoints", "MLF_RETENTION_CHECKPOINTS", r.Checkpoints, size(&k.Checkpoints))
+	set("checkpoints.rate", "MLF_CHECKPOINTS_RATE", s.Checkpoints.Rate, func(v string) error {
+		if v == "0" {
+			c.CheckpointRate = 0
+			return nil
+		}
+		return size(&c.CheckpointRate)(v)
+	})
 	return c, errors.Join(problems...)
 }
 
 // DefaultRetention is what a node without settings keeps.
 func DefaultRetention() Retention {
-	return Retention{Sweeps: 1000, Logs: 10 << 30, Events: 20 << 30, Artifacts: 50 << 30, Bundles: 10 << 30}
+	return Retention{Sweeps: 1000, Logs: 10 << 30, Events: 20 << 30, Artifacts: 50 << 30, Bundles: 10 << 30, Checkpoints: 100 << 30}
 }
 
+// defaultCheckpointRate is about half of what a network of 1 Gbit/s carries.
+const defaultCheckpointRate = 60_000_000
+
 func defaults() (Config, error) {
-	c := Config{Retention: DefaultRetention(), Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler)}
+	c := Config{Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler)}
 	var err error
 	if c.Machine, err = inventory.Size(); err != nil {
 		return c, err

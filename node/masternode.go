@@ -70,6 +70,9 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n.onClose(stopKeyring)
+	if err := n.openSnapshots(); err != nil {
+		return nil, err
+	}
 	if cfg.Cluster.Worker {
 		if err := n.openWorker(ctx); err != nil {
 			return nil, err
@@ -77,7 +80,7 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, Feed: true, Nodes: n.nodes(), Trouble: n.trouble,
-		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age},
+		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
 	select {

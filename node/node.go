@@ -20,6 +20,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/checkpoint"
 	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/keeper"
@@ -44,6 +45,9 @@ type Node struct {
 	master   *master.Master
 	worker   *worker.Worker
 	monitor  *monitor.Monitor
+
+	snapshots *checkpoint.Store // of a node that keeps sweeps
+	remote    checkpoint.Remote // the master's, of a worker; guarded by mu
 
 	authority *trust.Authority // of a master
 	fleet     *fleet           // of a node in a cluster
@@ -205,8 +209,12 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, fmt.Errorf("open history: %w", err)
 	}
 	n.onClose(func() { n.history.Close() })
+	if err := n.openSnapshots(); err != nil {
+		return nil, err
+	}
 	n.worker, err = worker.New(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
+		Snapshots: n.snapshots,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the worker: %w", err)
@@ -216,7 +224,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Feed: !quiet, Trouble: n.worker.Trouble,
-		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age},
+		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
 	select {

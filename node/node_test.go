@@ -184,7 +184,7 @@ func TestPauseResumeCancelRetry(t *testing.T) {
 	if got.State != grid.SweepPaused || got.Succeeded != 4 || got.Pending != 8 {
 		t.Fatalf("after pause: got %+v, want 4 succeeded and 8 pending", got)
 	}
-	if _, err := c.Cancel(t.Context(), s.Sweep); err != nil {
+	if _, err := c.Cancel(t.Context(), s.Sweep, false); err != nil {
 		t.Fatal(err)
 	}
 	if got = wait(t, c, s.Sweep); got.Cancelled != 8 || got.Pending != 0 {
@@ -207,7 +207,7 @@ func TestCancelKillsRunningTrials(t *testing.T) {
 	c := attach(t, config(t)).Client()
 	s := submit(t, c, script(t, `sleep 100`, "i=0:8"))
 	until(t, c, s.Sweep, func(v api.Sweep) bool { return v.Running == 4 })
-	if _, err := c.Cancel(t.Context(), s.Sweep); err != nil {
+	if _, err := c.Cancel(t.Context(), s.Sweep, false); err != nil {
 		t.Fatal(err)
 	}
 	got := wait(t, c, s.Sweep)

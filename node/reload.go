@@ -52,6 +52,7 @@ func (n *Node) Reload(cfg Config) {
 	if n.master != nil {
 		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
 		n.master.SetOutage(cfg.Cluster.outage())
+		n.snapshots.SetLimit(cfg.Retention.Checkpoints)
 	}
 	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)
 }

@@ -48,7 +48,7 @@ func TestHostileRequests(t *testing.T) {
 		if _, err := c.Sweep(t.Context(), id); err == nil {
 			t.Errorf("there is a sweep %.20q", id)
 		}
-		if _, err := c.Cancel(t.Context(), id); err == nil {
+		if _, err := c.Cancel(t.Context(), id, false); err == nil {
 			t.Errorf("the sweep %.20q was cancelled", id)
 		}
 	}

@@ -174,8 +174,10 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error
 			w.leave(err)
 		}
 	})
+	client := api.NewRemoteAt(n.masterAddresses, id.Client(), "")
+	defer client.Close()
 	n.mu.Lock()
-	n.store = store
+	n.store, n.remote = store, client.Snapshots()
 	n.mu.Unlock()
 	if err := n.openWorker(ctx); err != nil {
 		if ctx.Err() != nil {
@@ -214,6 +216,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	w, err := worker.New(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
+		Snapshots: n.checkpoints(), SnapshotRate: cfg.CheckpointRate,
 	})
 	if err != nil {
 		return fmt.Errorf("make the worker: %w", err)

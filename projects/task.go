@@ -42,6 +42,7 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"grace":        func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) },
 		"log_limit":    func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) },
 		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t.Retries) },
+		"checkpoint":   func(what string, n *yaml.Node) { s.checkpoint(what, n, t) },
 		"replace":      func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) },
 		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },
 		"metrics":      func(what string, n *yaml.Node) { s.metrics(what, n, t) },

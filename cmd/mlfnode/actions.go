@@ -46,17 +46,20 @@ func (a *app) act(ctx context.Context, id grid.TrialID, fn func(*api.Client, gri
 }
 
 func (a *app) pauseCommand() *cobra.Command {
-	return onSweep("pause SWEEP", "Let no new trial start; running ones go on to their end", "  mlfnode pause chainer-1",
+	return onSweep("pause SWEEP", "Let no new trial start; running ones go on to their end, or save their state and stop (checkpoint)", "  mlfnode pause chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
 			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Pause(ctx, id) })
 		})
 }
 
 func (a *app) cancelCommand() *cobra.Command {
-	return onSweep("cancel SWEEP", "End a sweep: stop running trials, run no others", "  mlfnode cancel last",
+	var save bool
+	c := onSweep("cancel SWEEP", "End a sweep: stop running trials, run no others", "  mlfnode cancel last\n  mlfnode cancel --save chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
-			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id) })
+			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id, save) })
 		})
+	c.Flags().BoolVar(&save, "save", false, "let running trials save their state first, for a retry (tasks with a checkpoint)")
+	return c
 }
 
 func (a *app) resumeCommand() *cobra.Command {

@@ -17,6 +17,7 @@ var layers = [][]string{
 	{"node"},
 	{"node/monitor", "node/master", "node/worker"},
 	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
+	{"node/checkpoint"},
 	{"projects", "node/durable", "node/private", "node/processid"},
 	{"grid"},
 }

@@ -109,7 +109,7 @@ func (a *app) printJSON(v any) error {
 func (a *app) drainCommand() *cobra.Command {
 	var reason string
 	c := &cobra.Command{
-		Use: "drain NODE", Short: "Give a node no more trials; running ones go on to their end", Args: oneArgument,
+		Use: "drain NODE", Short: "Give a node no more trials; running ones go on to their end, or move if they can (checkpoint)", Args: oneArgument,
 		Example: "  mlfnode drain hostB --reason \"new disk\"",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.onMaster(c.Context(), func(client *api.Client) error {

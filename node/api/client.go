@@ -45,9 +45,14 @@ const dialTime = 5 * time.Second
 // NewRemote makes a client of a master at one of the addresses, HOST:PORT, tried in turn. cfg makes sure that it is the right
 // one; bearer is shown to it, and may be empty.
 func NewRemote(addresses []string, cfg *tls.Config, bearer string) *Client {
+	return NewRemoteAt(func() []string { return addresses }, cfg, bearer)
+}
+
+// NewRemoteAt is NewRemote for a master whose addresses may change: they are asked for with each connection.
+func NewRemoteAt(addresses func() []string, cfg *tls.Config, bearer string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var refusals []error
-		for _, address := range addresses {
+		for _, address := range addresses() {
 			conn, err := dialTLS(ctx, address, cfg)
 			if err == nil {
 				return conn, nil
@@ -126,8 +131,11 @@ func (c *Client) Resume(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "resume", nil)
 }
 
-// Cancel ends a sweep: running trials are stopped, the others never run.
-func (c *Client) Cancel(ctx context.Context, id grid.SweepID) (Done, error) {
+// Cancel ends a sweep: running trials are stopped, the others never run. With save they may save their state first.
+func (c *Client) Cancel(ctx context.Context, id grid.SweepID, save bool) (Done, error) {
+	if save {
+		return c.act(ctx, id, "cancel?save=true", nil)
+	}
 	return c.act(ctx, id, "cancel", nil)
 }
 

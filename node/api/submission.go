@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +53,7 @@ type TaskSpec struct {
 	Grace       Duration          `json:"grace,omitempty"`
 	LogLimit    int64             `json:"log_limit,omitempty"`
 	Retries     grid.Retries      `json:"retries"`
+	Checkpoint  *CheckpointSpec   `json:"checkpoint,omitempty"`
 	NoReplace   bool              `json:"no_replace,omitempty"`
 	Artifacts   []string          `json:"artifacts,omitempty"`
 	Metrics     []grid.Source     `json:"metrics,omitempty"`
@@ -85,7 +87,7 @@ func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Checkpoint: checkpointSpec(t.Checkpoint), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -94,8 +96,46 @@ func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Checkpoint: t.Checkpoint.checkpoint(), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
+}
+
+// CheckpointSpec is grid.Checkpoint as a request has it. What is left out gets its default.
+type CheckpointSpec struct {
+	Signal    string   `json:"signal,omitempty"`
+	Grace     Duration `json:"grace,omitempty"`
+	Every     Duration `json:"every,omitempty"`
+	Quiet     Duration `json:"quiet,omitempty"`
+	MaxSize   int64    `json:"max_size,omitempty"`
+	Repeats   *int     `json:"repeats,omitempty"`
+	Done      string   `json:"done,omitempty"`
+	OnTimeout string   `json:"on_timeout,omitempty"`
+}
+
+func checkpointSpec(c *grid.Checkpoint) *CheckpointSpec {
+	if c == nil {
+		return nil
+	}
+	return &CheckpointSpec{
+		Signal: c.Signal, Grace: Duration(c.Grace), Every: Duration(c.Every), Quiet: Duration(c.Quiet), MaxSize: c.MaxSize,
+		Repeats: &c.Repeats, Done: c.Done, OnTimeout: c.OnTimeout,
+	}
+}
+
+func (s *CheckpointSpec) checkpoint() *grid.Checkpoint {
+	if s == nil {
+		return nil
+	}
+	d := grid.DefaultCheckpoint()
+	c := &grid.Checkpoint{
+		Signal: cmp.Or(s.Signal, d.Signal), Grace: time.Duration(s.Grace), Every: time.Duration(s.Every),
+		Quiet: cmp.Or(time.Duration(s.Quiet), d.Quiet), MaxSize: cmp.Or(s.MaxSize, d.MaxSize), Repeats: d.Repeats,
+		Done: cmp.Or(s.Done, d.Done), OnTimeout: cmp.Or(s.OnTimeout, d.OnTimeout),
+	}
+	if s.Repeats != nil {
+		c.Repeats = *s.Repeats
+	}
+	return c
 }
 
 // submission is the request for s.

@@ -9,8 +9,10 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -50,9 +52,12 @@ type Spec struct {
 	// last lines are kept.
 	OutputLimit int64 `json:"limit,omitempty"`
 
-	// Notice is the signal that announces a stop to the main program alone, which then has the grace to end its tree in its
-	// own way. 0 is TERM to the whole tree.
-	Notice syscall.Signal `json:"notice,omitempty"`
+	// Notice is the signal by which the main program alone, and none of what it has started, hears of a stop after which the trial
+	// goes on: it then has NoticeGrace to save its state and end. 0, and a stop that is final, is TERM to the whole tree and Grace.
+	Notice      syscall.Signal `json:"notice,omitempty"`
+	NoticeGrace time.Duration  `json:"notice_grace,omitempty"` // 0 is Grace
+	// NoticeTimeout has the notice come before a stop by Timeout too.
+	NoticeTimeout bool `json:"notice_timeout,omitempty"`
 	// Devices are the UUIDs of the GPUs and MIG instances that the attempt may use.
 	Devices []string `json:"devices,omitempty"`
 	// Container has the program run in a container; nil is a process of this machine.
@@ -95,10 +100,12 @@ type Outcome struct {
 // Causes of cancellation that Run tells apart with errors.Is; any other cause counts as ErrHalted. A cause may wrap ErrKill
 // and one of the others.
 var (
-	ErrCancelled = errors.New("cancelled")              // the user cancelled the trial: grid.ClassCancel
-	ErrHalted    = errors.New("stopped to go on later") // the node stops in good order: grid.ClassHalt
-	ErrLost      = errors.New("lease lost")             // another node may run it now: grid.ClassLost
-	ErrKill      = errors.New("killed")                 // no TERM and no grace: KILL at once
+	ErrCancelled = errors.New("cancelled") // the user cancelled the trial: grid.ClassCancel
+	// ErrCancelledSaving is ErrCancelled for a trial that may save its state first.
+	ErrCancelledSaving = fmt.Errorf("%w, after saving", ErrCancelled)
+	ErrHalted          = errors.New("stopped to go on later") // the node stops in good order: grid.ClassHalt
+	ErrLost            = errors.New("lease lost")             // another node may run it now: grid.ClassLost
+	ErrKill            = errors.New("killed")                 // no TERM and no grace: KILL at once
 	// ErrLeave has Run return at once and leave the program to the next agent. An executor whose programs end with this
 	// process, and an attempt without a name, take it for ErrHalted.
 	ErrLeave = errors.New("left to the next node agent")
@@ -109,6 +116,14 @@ const (
 	tokenVar = "MLF_TOKEN=" // the node's state folder, the same over restarts of the agent
 	runVar   = "MLF_RUN="   // this attempt alone
 )
+
+// noticed reports whether the program is to hear of the stop by its notice, and how long it has then.
+func (a *Attempt) noticed(class grid.Class, saving bool) (bool, time.Duration) {
+	if a.Notice == 0 || class != grid.ClassHalt && !saving && (class != grid.ClassTimeout || !a.NoticeTimeout) {
+		return false, a.grace()
+	}
+	return true, cmp.Or(a.NoticeGrace, a.grace())
+}
 
 // grace is how long the tree may take to end after TERM.
 func (a *Attempt) grace() time.Duration {

@@ -24,6 +24,8 @@ type watch struct {
 	reason string
 	hard   bool // no more grace
 
+	saving bool // cancelled, and may save its state first; owned by cancel
+
 	over    chan struct{} // closed when the program has ended
 	cutoff  chan struct{} // closed when hard is set
 	stops   []func() bool
@@ -56,6 +58,7 @@ func (w *watch) after(stop func() bool) { w.stops = append(w.stops, stop) }
 // cancel stops the attempt for the reason that the cause names.
 func (w *watch) cancel(cause error) {
 	class, reason := verdict(cause)
+	w.saving = errors.Is(cause, ErrCancelledSaving)
 	w.stop(class, reason, errors.Is(cause, ErrKill))
 }
 
@@ -98,8 +101,13 @@ func (w *watch) stop(class grid.Class, reason string, hard bool) {
 	}
 	defer w.stopper.Done()
 	if !hard {
-		w.signal(w.announce)
-		w.wait(w.attempt.grace())
+		noticed, grace := w.attempt.noticed(class, w.saving)
+		if noticed {
+			w.signal(w.notify)
+		} else {
+			w.signal(w.tree.terminate)
+		}
+		w.wait(grace)
 	}
 	tick := time.NewTicker(maxForking)
 	defer tick.Stop()
@@ -113,14 +121,9 @@ func (w *watch) stop(class grid.Class, reason string, hard bool) {
 	}
 }
 
-// announce tells the tree that it is to end; with a signal of the attempt's own only the program itself.
-func (w *watch) announce(pids []int) {
-	notice := w.attempt.Notice
-	if notice == 0 {
-		w.tree.terminate(pids)
-		return
-	}
-	unix.Kill(w.tree.main, notice)
+// notify sends the notice to the program itself.
+func (w *watch) notify([]int) {
+	unix.Kill(w.tree.main, w.attempt.Notice)
 	unix.Kill(w.tree.main, unix.SIGCONT) // a stopped program must go on to hear it
 }
 

@@ -142,7 +142,8 @@ func record(s *api.Submit, n int) *grid.Sweep {
 	}
 }
 
-// Pause lets no new trial of the sweep start; with halt, running ones are killed and run again after Resume.
+// Pause lets no new trial of the sweep start; with halt, running ones are killed and run again after Resume. Those of a task that
+// declares a checkpoint save their state and stop in any case, since they lose nothing by it.
 func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstream.Record, error) {
 	return m.change(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
@@ -150,7 +151,7 @@ func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstre
 			if s.State == grid.SweepRunning {
 				s.Paused = time.Now().UTC()
 			}
-			s.State, s.Halt = grid.SweepPaused, s.Halt || halt
+			s.State, s.Halt = grid.SweepPaused, s.Halt || halt || s.Task.Checkpoint != nil
 			return nil
 		}
 		return refuse(fmt.Sprintf("%s is %s and can't be paused", id, s.State), "")
@@ -170,14 +171,18 @@ func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record,
 	})
 }
 
-// Cancel ends a sweep: running trials are stopped, the others never run.
-func (m *Master) Cancel(ctx context.Context, id grid.SweepID) (jetstream.Record, error) {
+// Cancel ends a sweep: running trials are stopped, the others never run. With save, trials of a task that declares a checkpoint save their
+// state first, from which a retry goes on.
+func (m *Master) Cancel(ctx context.Context, id grid.SweepID, save bool) (jetstream.Record, error) {
 	return m.change(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepFinished:
 			return refuse(fmt.Sprintf("%s is finished already", id), "")
 		case grid.SweepRunning, grid.SweepPaused:
-			s.State, s.Ended = grid.SweepCancelled, time.Now().UTC()
+			if save && s.Task.Checkpoint == nil {
+				return refuse(fmt.Sprintf("the task of %s declares no checkpoint, so its trials can't save their state", id), "leave --save out")
+			}
+			s.State, s.Ended, s.Save = grid.SweepCancelled, time.Now().UTC(), save
 		}
 		return nil
 	})
@@ -259,7 +264,7 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	r, err = m.change(ctx, id, func(s *grid.Sweep) error {
 		s.Reopened = max(s.Reopened, last)
 		if s.State != grid.SweepPaused {
-			s.State, s.Ended = grid.SweepRunning, time.Time{}
+			s.State, s.Ended, s.Save = grid.SweepRunning, time.Time{}, false
 		}
 		return nil
 	})

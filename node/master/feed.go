@@ -85,6 +85,9 @@ func (f *feed) next(now time.Time, slots int) (lease, bool) {
 	}
 	f.cursor = gap.Lo
 	size := grid.LeaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count(), slots)
+	if f.sweep.Task.Checkpoint != nil {
+		size = 1 // a lease names the snapshot from which its trial goes on
+	}
 	return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+size), attempt: 1, since: now}, true
 }
 

@@ -186,11 +186,13 @@ func (s *state) drop(f *feed, id grid.LeaseID, now time.Time) {
 func (s *state) follow(fd folded) {
 	s.followed = fd.last
 	now := time.Now()
+	s.reject(fd.unread)
 	for i := range fd.changed {
 		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
 			f.apply(&fd.changed[i], now)
 			if t := &fd.changed[i]; t.Change == grid.Done {
 				s.conclude(f, t.Index, t.Node, now)
+				s.discard(f, t)
 			}
 			if fd.changed[i].Change == grid.Began && len(f.sweep.Task.Setup) > 0 {
 				continue // what runs may be its setup step
@@ -327,8 +329,10 @@ func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l *lease) 
 	if r, ok := s.m.Sweep(f.sweep.ID); ok {
 		updates = len(r.Sweep.Updates) // a retry may have stored one that the loop has not followed yet
 	}
+	snapshot, bad := s.m.newestSnapshot(f.sweep, l)
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane), ID: id, Updates: updates,
+		Snapshot: snapshot, Bad: bad,
 	})
 	if err != nil {
 		s.m.ledger.remove(id)

@@ -18,6 +18,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/checkpoint"
 	"mlfnode/node/history"
 )
 
@@ -36,6 +37,8 @@ type Config struct {
 	Containers func(context.Context) error
 	// Trouble says what keeps trials from running wherever they may; "" when nothing does. It may be nil.
 	Trouble func() string
+	// Snapshots keeps what trials have saved; nil where nothing is kept.
+	Snapshots *checkpoint.Store
 	// Nodes are the other nodes of a cluster; nil for a node that stands alone, whose leases end with it.
 	Nodes *Nodes
 }
@@ -214,7 +217,7 @@ func (m *Master) read(ctx context.Context, fn func(folded) error) error {
 		m.applied = stored[len(stored)-1].Seq
 		m.announceLocked()
 		m.mu.Unlock()
-		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored), images: imagesUsed(stored)})
+		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored), images: imagesUsed(stored), unread: unreadable(stored)})
 	})
 }
 
@@ -247,6 +250,7 @@ type folded struct {
 	changed  []history.Transition
 	released []release
 	images   map[grid.SweepID]string // see imagesUsed
+	unread   []unread
 }
 
 // release closes a lease.
@@ -287,7 +291,7 @@ func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
 	if !ok {
 		return history.Policy{}, false
 	}
-	p := history.Policy{Retries: r.Sweep.Task.Retries, Count: r.Sweep.Space.Count()}
+	p := history.Policy{Retries: r.Sweep.Task.Policy(), Count: r.Sweep.Space.Count()}
 	if o := r.Sweep.Task.Objective; o != nil {
 		p.Metric, p.Goal = o.Metric, o.Goal
 	}

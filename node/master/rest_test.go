@@ -146,7 +146,7 @@ func TestRestWithoutAWorker(t *testing.T) {
 			}
 			var err error
 			if c.cancel {
-				_, err = m.Cancel(t.Context(), id)
+				_, err = m.Cancel(t.Context(), id, false)
 			} else {
 				_, err = m.Pause(t.Context(), id, false)
 			}

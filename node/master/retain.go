@@ -37,8 +37,10 @@ func (m *Master) retain(ctx context.Context) error {
 		case <-tick.C:
 			m.removeOutdated(ctx)
 			m.removeOrphans(ctx, orphanAge)
+			m.clearSnapshots(true)
 		case <-room.C:
 			m.makeRoom(ctx)
+			m.clearSnapshots(false)
 		}
 	}
 }
@@ -174,6 +176,11 @@ func (m *Master) remove(ctx context.Context, s *grid.Sweep) error {
 	store := m.cfg.Store
 	if err := store.Artifacts.DeleteAll(ctx, string(s.ID)+"/"); err != nil {
 		return fmt.Errorf("remove artifacts of %s: %w", s.ID, err)
+	}
+	if store := m.cfg.Snapshots; store != nil {
+		if err := store.DiscardSweep(s.ID); err != nil {
+			return err
+		}
 	}
 	if err := store.Logs.PurgeSweep(ctx, s.ID); err != nil {
 		return fmt.Errorf("remove output of %s: %w", s.ID, err)

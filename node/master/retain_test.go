@@ -255,7 +255,7 @@ func TestNothingChangesASweepThatIsRemoved(t *testing.T) {
 	}
 	c.until("the record is known", func(*state) bool { _, ok := c.Sweep("gone-1"); return ok })
 	for what, err := range map[string]error{
-		"resume": second(c.Resume(t.Context(), "gone-1")), "cancel": second(c.Cancel(t.Context(), "gone-1")),
+		"resume": second(c.Resume(t.Context(), "gone-1")), "cancel": second(c.Cancel(t.Context(), "gone-1", false)),
 		"pause": second(c.Pause(t.Context(), "gone-1", true)),
 	} {
 		if err == nil {

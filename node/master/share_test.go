@@ -120,7 +120,7 @@ func TestCancelActsAtOnce(t *testing.T) {
 	c := start(t, 2)
 	id := c.submit(100, nil)
 	c.leased(id, queueDepth*2)
-	if _, err := c.Cancel(t.Context(), id); err != nil {
+	if _, err := c.Cancel(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
 	c.until("the loop knows", func(s *state) bool { return !s.feeds[id].sweep.Active() })
@@ -248,7 +248,7 @@ func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
 	id := c.submit(1, nil)
 	c.leased(id, 1)
 	h := c.pull(id)
-	if _, err := c.Cancel(t.Context(), id); err != nil {
+	if _, err := c.Cancel(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
 	retried := make(chan int64, 1)

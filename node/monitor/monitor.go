@@ -142,6 +142,7 @@ func (m *Monitor) Handler() http.Handler {
 	mux.HandleFunc("GET "+api.PathLogs, m.logs)
 	mux.HandleFunc("GET "+api.PathWatch, m.watch)
 	mux.HandleFunc("GET "+api.PathArtifacts, m.artifacts)
+	m.routeSnapshots(mux)
 	return mux
 }
 

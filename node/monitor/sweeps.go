@@ -176,7 +176,7 @@ func (m *Monitor) act(r *http.Request) (api.Done, error) {
 	case "resume":
 		_, err = master.Resume(ctx, s.ID)
 	case "cancel":
-		_, err = master.Cancel(ctx, s.ID)
+		_, err = master.Cancel(ctx, s.ID, r.URL.Query().Get("save") == "true")
 	case "retry":
 		var q api.Retry
 		if err = decode(r, &q); err == nil {

@@ -101,6 +101,7 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 	}
 	w.books.Restore(ad.allocation)
 	w.fairness.began(ad.lane, ad.began)
+	a.saved = w.adoptCheckpoint(a)
 	a.lease = m.Lease
 	if m.Lease != nil {
 		ad.holding = w.retake(m.Sweep, m.Lease)
@@ -183,7 +184,9 @@ func (w *Worker) conclude(ad *adoption) {
 		s, _ = ad.holding.under(s)
 	}
 	w.watch(a)
+	endStoring := w.storing(s.ctx, a)
 	out := ad.resume(s.ctx)
+	endStoring()
 	w.unwatch(a)
 	if out.Left {
 		w.leaveOn(a)
@@ -202,10 +205,15 @@ func (w *Worker) conclude(ad *adoption) {
 		}
 		return
 	}
+	w.storeAtEnd(s.ctx, a, result)
+	a.saved.release()
 	e := grid.Event{
 		Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: time.Now().UnixMicro(), Result: result,
 	}
-	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: a.spool.discard})
+	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: func() {
+		a.spool.discard()
+		w.discardSaved(a, result)
+	}})
 }
 
 // note writes a result into the spool, so that it is safe there and its keeper may forget it.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mlfnode/grid"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
@@ -26,6 +28,9 @@ type attempt struct {
 	image  *docker.Image // nil for a process
 
 	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
+
+	from  origin
+	saved *saved // nil for a task without a checkpoint
 
 	started time.Time
 	ref     grid.LogRef // owned by the outbox
@@ -48,6 +53,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
 		task: &s.record.Task, started: now, lease: ticketOf(h.held), allocation: t.allocation, image: found.image,
+		from: origin{h.held.Snapshot, h.held.Bad},
 	}
 	h.began(a)
 	defer h.ended(a)
@@ -70,6 +76,8 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		return
 	}
 	result.Devices = a.allocation.UUIDs()
+	w.storeAtEnd(s.ctx, a, result)
+	a.saved.release()
 	spool := a.spool
 	if result.Class == grid.ClassLost && !a.told() {
 		// Nobody knows that it ran, and the trial is another node's: to tell of it now would have it run once more.
@@ -88,6 +96,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		if spool != nil {
 			w.spools.put(spool, reuse)
 		}
+		w.discardSaved(a, result)
 	}})
 }
 
@@ -106,7 +115,11 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result
 	if err := spool.claim(m); err != nil {
 		return a.failed(grid.ClassNode, "the attempt's folder could not be written: "+err.Error()), true
 	}
-	if err := w.prepare(s, slot, a); err != nil {
+	err = w.prepare(s, slot, a)
+	if err == nil {
+		err = w.checkpointed(s.ctx, a)
+	}
+	if err != nil {
 		if result := stopped(s.ctx, a); result != nil {
 			return result, true
 		}
@@ -167,7 +180,9 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 		return a.uncontained(err), true
 	}
 	w.watch(a)
+	endStoring := w.storing(s.ctx, a)
 	out := slot.Run(s.ctx, command)
+	endStoring()
 	w.unwatch(a)
 	if out.Left {
 		w.leaveOn(a)
@@ -243,14 +258,19 @@ func joinReason(a, b string) string {
 func (w *Worker) command(s *sweep, a *attempt) (*executor.Attempt, error) {
 	t := a.task
 	container, err := w.container(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
-	return &executor.Attempt{
+	e := &executor.Attempt{
 		Spec: executor.Spec{
 			Name: a.run, Record: a.spool.record(), Dir: a.spool.work(), OutputLimit: a.outputLimit(),
 			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace, Container: container, Devices: a.allocation.UUIDs(),
 		},
 		Argv: t.Argv(a.params), Env: w.environ(s, a),
 		Stdout: a.spool.stdout, Stderr: a.spool.stderr, Started: w.begun(a), Kill: w.hurried,
-	}, err
+	}
+	if c := t.Checkpoint; c != nil {
+		e.Notice, e.NoticeGrace = unix.SignalNum("SIG"+c.Signal), t.CheckpointGrace()
+		e.NoticeTimeout = c.OnTimeout == grid.TimeoutResumes
+	}
+	return e, err
 }
 
 // result turns what the executor saw into the attempt's result.
@@ -260,6 +280,7 @@ func (a *attempt) result(out executor.Outcome) *grid.Result {
 	if out.Start.IsZero() {
 		r.Started = a.started.UnixMicro()
 	}
+	a.reread(r)
 	return r
 }
 
@@ -287,7 +308,7 @@ const (
 
 // explain adds to the reason of a failure the line that tells it, if any, and the last lines of output.
 func (a *attempt) explain(r *grid.Result, line string) string {
-	if r.Class == grid.ClassNone || r.Class == grid.ClassCancel || r.Class == grid.ClassHalt || a.spool == nil {
+	if r.Class == grid.ClassNone || r.Class == grid.ClassCancel || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
 		return r.Reason
 	}
 	for _, f := range []*os.File{a.spool.stderr, a.spool.stdout} {

@@ -105,13 +105,36 @@ func (w *Worker) obey(o *jetstream.Orders) {
 	if w.mark.Swap(o.Mark) != o.Mark {
 		w.tellSoon() // the master waits for what is so now
 	}
-	if w.draining.Swap(o.Drain) != o.Drain {
+	was := w.draining.Swap(o.Drain)
+	if o.Drain {
+		w.moveOn()
+	}
+	if was != o.Drain {
 		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)
 		w.nudge()
 		w.tellSoon() // somebody waits for it
 	}
 	if w.cfg.Orders != nil {
 		w.cfg.Orders(o)
+	}
+}
+
+// moveOn stops, on a node that is drained, the attempts that can go on elsewhere from what they save.
+func (w *Worker) moveOn() {
+	for _, h := range w.held() {
+		if w.sweeps.canSave(h.held.Sweep) {
+			h.halt(errDrained)
+		}
+	}
+}
+
+// halt stops what runs under the holding, to go on later.
+func (h *holding) halt(cause error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.halted = cause
+	if h.cancel != nil {
+		h.cancel(cause)
 	}
 }
 
@@ -154,6 +177,8 @@ func (h *holding) under(s *sweep) (*sweep, bool) {
 	}
 	if h.lost {
 		h.cancel(executor.ErrLost)
+	} else if h.halted != nil {
+		h.cancel(h.halted)
 	}
 	return h.own, !h.lost
 }

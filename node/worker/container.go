@@ -97,6 +97,9 @@ func (w *Worker) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) 
 			return nil, fmt.Errorf("a folder for the container could not be made: %w", err)
 		}
 	}
+	if a.saved != nil {
+		all = append(all, grid.Mount{Source: a.saved.live()})
+	}
 	seen := map[string]bool{}
 	for _, l := range a.task.Links {
 		if !seen[l.To] {

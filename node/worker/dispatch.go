@@ -229,8 +229,9 @@ type holding struct {
 	again   *jetstream.Held // the same lease, when it came once more
 	next    int64
 	runners int
-	left    bool // the next agent has it: it is neither acknowledged nor returned
-	lost    bool // the lease is not ours any more
+	left    bool  // the next agent has it: it is neither acknowledged nor returned
+	lost    bool  // the lease is not ours any more
+	halted  error // why what runs under it is stopped to go on elsewhere; nil while it is not
 	runs    map[*attempt]struct{}
 
 	parent, own *sweep // what own was made from, and the sweep as the holding's trials see it

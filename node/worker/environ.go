@@ -37,6 +37,12 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 		"MLF_METRICS="+a.spool.metrics(),
 		"MLF_CACHE="+w.bundles.shared(),
 	)
+	if a.saved != nil {
+		env = append(env, "MLF_CHECKPOINT="+a.saved.live())
+		if a.saved.state.Resume {
+			env = append(env, "MLF_RESUME="+a.saved.live())
+		}
+	}
 	switch {
 	case a.allocation != nil && len(a.allocation.Shares) > 0:
 		return w.gpuEnviron(env, a)

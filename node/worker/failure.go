@@ -81,7 +81,7 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 	need := &a.task.Resources
 	v := rules.Classify(&failure.Evidence{
 		Class: result.Class, ExitCode: result.ExitCode,
-		NoGPU: need.GPUs == 0 && need.GPUMemory == 0, Container: a.task.Image != "",
+		NoGPU: need.GPUs == 0 && need.GPUMemory == 0, Container: a.task.Image != "", Resume: a.saved != nil && a.saved.state.Resume,
 		DiskFull: fullDisk(os.TempDir()) || fullDisk(a.spool.dir), ShmFull: fullDisk("/dev/shm"),
 		Stdout: lastBytes(a.spool.stdout, failure.MaxOutput), Stderr: lastBytes(a.spool.stderr, failure.MaxOutput),
 	})

@@ -16,6 +16,10 @@ import (
 // The causes with which running attempts are stopped to run again later.
 var (
 	errStopping = fmt.Errorf("the node stops: %w", executor.ErrHalted)
+	// errDrained is for attempts that can go on elsewhere from what they save.
+	errDrained = fmt.Errorf("the node is drained: %w", executor.ErrHalted)
+	// errSaving is for a task that saves its state before a pause.
+	errSaving = fmt.Errorf("the sweep was paused: %w", executor.ErrHalted)
 	// errPaused is for a user who pauses and does not want to wait: nothing is left to finish in peace.
 	errPaused = fmt.Errorf("the sweep was paused: %w: %w", executor.ErrHalted, executor.ErrKill)
 )
@@ -79,8 +83,12 @@ func renewed(old *sweep, record *jetstream.Record) *sweep {
 		n.cancelled = time.Now()
 	}
 	switch {
+	case r.State == grid.SweepCancelled && r.Save:
+		n.stop(executor.ErrCancelledSaving)
 	case r.State == grid.SweepCancelled:
 		n.stop(executor.ErrCancelled)
+	case r.State == grid.SweepPaused && r.Halt && r.Task.Checkpoint != nil:
+		n.stop(errSaving)
 	case r.State == grid.SweepPaused && r.Halt:
 		n.stop(errPaused)
 	}

@@ -17,9 +17,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/checkpoint"
 	"mlfnode/node/executor"
 	"mlfnode/node/worker/allocator"
 	"mlfnode/projects"
@@ -36,6 +39,9 @@ type Config struct {
 	Containers *Containers       // for tasks with an image; nil when the node has none
 	Adopt      Adopter           // what outlived the last agent; nil when nothing can
 	Logger     *slog.Logger
+
+	Snapshots    checkpoint.Remote // where what trials save is stored; nil keeps it on this node
+	SnapshotRate int64             // bytes of it that are sent and fetched each second, at most; 0 is no limit
 
 	// Beats is set on a node of a cluster: the master is told what this worker holds, and may take it back.
 	Beats bool
@@ -67,6 +73,15 @@ type Worker struct {
 	fairness *fairness
 	ports    ports
 	sweeps   *sweeps
+
+	checkpoints *checkpoints
+	transfers   chan struct{} // holds a token for each snapshot that is sent or fetched
+	pacer       *rate.Limiter // of these
+	synced      bool          // all records are known; owned by follow
+	tending     chan struct{} // holds a token when checkpoints may go
+	parted      chan struct{} // closed when snapshots are no longer waited for
+	part        func()
+
 	wake     chan struct{}
 	stopTime time.Duration
 	uploads  uploads       // artifacts on their way to the store
@@ -127,11 +142,14 @@ func New(cfg Config) (*Worker, error) {
 		outbox:   newOutbox(cfg.Node, cfg.Store, log),
 		books:    books,
 		fairness: newFairness(totals(books)),
-		sweeps:   newSweeps(),
-		rules:    rules,
-		wake:     make(chan struct{}, 1), stopTime: stopTime, uploads: newUploads(), holdings: map[*holding]struct{}{},
+		sweeps:   newSweeps(), checkpoints: newCheckpoints(cfg.Dir),
+		rules: rules,
+		wake:  make(chan struct{}, 1), stopTime: stopTime, uploads: newUploads(), holdings: map[*holding]struct{}{},
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
+	w.transfers, w.pacer, w.tending = make(chan struct{}, maxSnapshots), checkpoint.Limit(cfg.SnapshotRate), make(chan struct{}, 1)
+	w.parted = make(chan struct{})
+	w.part = sync.OnceFunc(func() { close(w.parted) })
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
@@ -160,6 +178,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var watchErr error
 	loops.Go(func() { watchErr = w.cfg.Store.Records.Watch(ctx, w.follow) })
 	loops.Go(func() { w.renew(ctx) })
+	loops.Go(func() { w.tendCheckpoints(ctx) })
 	loops.Go(func() { w.tail(reports) })
 	var beating sync.WaitGroup
 	if w.cfg.Beats {
@@ -190,6 +209,8 @@ func (w *Worker) finish(ctx context.Context) {
 		w.running.Wait()
 		close(ended)
 	}()
+	parting := time.AfterFunc(partingTime, w.part)
+	defer parting.Stop()
 	tick := time.NewTicker(min(w.stopTime, refusedTime))
 	defer tick.Stop()
 	for waiting := true; waiting; {
@@ -213,6 +234,13 @@ func (w *Worker) finish(ctx context.Context) {
 // follow keeps up with the records: what is active, what is to be stopped.
 func (w *Worker) follow(c jetstream.Change) {
 	w.sweeps.follow(c)
+	w.synced = w.synced || c.Synced // before, sweeps may be unknown that are there
+	if w.synced && (c.Synced || c.Deleted || !c.Record.Sweep.Active()) {
+		select {
+		case w.tending <- struct{}{}:
+		default:
+		}
+	}
 	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
 		w.bundles.retry(c.Record.Sweep, w.setupImage(c.Record.Sweep, nil))
 		w.lookAgain(c.Record.Sweep)

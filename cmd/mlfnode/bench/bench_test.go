@@ -239,7 +239,7 @@ func BenchmarkSubmit(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := s.Client().Cancel(b.Context(), sw.Sweep); err != nil {
+		if _, err := s.Client().Cancel(b.Context(), sw.Sweep, false); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(took.Seconds()*1000, "ms")

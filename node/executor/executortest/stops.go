@@ -160,7 +160,7 @@ func ignoredNotice(t *testing.T, e executor.Executor) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		a := s.script(script)
 		a.Notice, a.Grace = syscall.SIGUSR1, 300*time.Millisecond
-		o := s.runThen(ctx, a, func() { cancel(executor.ErrCancelled) })
+		o := s.runThen(ctx, a, func() { cancel(executor.ErrCancelledSaving) })
 		s.expect(o, grid.ClassCancel, 128+9, "cancelled")
 	}
 	s.await("heard")

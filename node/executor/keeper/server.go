@@ -213,7 +213,7 @@ func (r *run) haltLocked(m *message) {
 		r.hard = true
 		close(r.kill)
 	}
-	r.stop(m.Cause.err(m.Kill))
+	r.stop(m.err())
 }
 
 // ended notes how a run has ended and tells whoever is there.

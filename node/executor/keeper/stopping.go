@@ -50,7 +50,7 @@ func (s *stopping) pass(why error, leave func()) {
 		leave()
 		return
 	}
-	m := &message{Kind: kindStop, ID: s.id, Cause: causeOf(why), Kill: errors.Is(why, executor.ErrKill)}
+	m := &message{Kind: kindStop, ID: s.id, Cause: causeOf(why), Kill: errors.Is(why, executor.ErrKill), Save: errors.Is(why, executor.ErrCancelledSaving)}
 	if s.link.send(m) != nil || m.Kill || s.kill == nil {
 		return // a keeper that is gone kills its programs
 	}

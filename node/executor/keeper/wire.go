@@ -67,6 +67,7 @@ type message struct {
 
 	Cause cause `json:"cause,omitempty"` // stop
 	Kill  bool  `json:"kill,omitempty"`  // stop: without grace
+	Save  bool  `json:"save,omitempty"`  // stop, cancelled: the program may save its state first
 
 	Hold    *holdings         `json:"hold,omitempty"`    // welcome
 	Order   *order            `json:"order,omitempty"`   // run
@@ -117,12 +118,15 @@ func causeOf(err error) cause {
 	return causeHalt
 }
 
-// err is the cause as the executor knows it.
-func (c cause) err(kill bool) error {
-	err := executor.ErrHalted
-	switch c {
+// err is the cause of a stop as the executor knows it.
+func (m *message) err() error {
+	err, kill := executor.ErrHalted, m.Kill
+	switch m.Cause {
 	case causeCancel:
 		err = executor.ErrCancelled
+		if m.Save {
+			err = executor.ErrCancelledSaving
+		}
 	case causeLost:
 		err = executor.ErrLost
 	}

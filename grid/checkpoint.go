@@ -1,0 +1,98 @@
+package grid
+
+import (
+	"slices"
+	"time"
+)
+
+// Checkpoint says how a task saves its state, so that a trial which is stopped goes on from there instead of from its beginning. A
+// task without one is stopped by TERM to all of its processes, and its trials begin anew.
+type Checkpoint struct {
+	Signal    string        `json:"signal"`          // the notice before a stop, one of CheckpointSignals
+	Grace     time.Duration `json:"grace"`           // between the notice and KILL
+	Every     time.Duration `json:"every,omitempty"` // between snapshots of a running attempt; 0 takes them at ends only
+	Quiet     time.Duration `json:"quiet"`           // how long the folder must be unchanged before a running attempt's snapshot
+	MaxSize   int64         `json:"max_size"`        // bytes of the largest snapshot that is stored
+	Repeats   int           `json:"repeats"`         // how often a trial may end with ExitSaved, or be resumed after its timeout
+	Done      string        `json:"done"`            // what exit code 0 after a notice means: DoneAgain or DoneExit
+	OnTimeout string        `json:"on_timeout"`      // what follows the timeout: TimeoutFails or TimeoutResumes
+}
+
+// What exit code 0 means after a notice: that the program saved its state and is to run again, or that the trial is done.
+const (
+	DoneAgain = "again"
+	DoneExit  = "exit0"
+)
+
+// What follows when an attempt reaches its timeout: the trial's failure, or a further attempt that goes on from the checkpoint.
+const (
+	TimeoutFails   = "fail"
+	TimeoutResumes = "resume"
+)
+
+// ExitSaved is the exit code by which a program that nobody has stopped says that it saved its state and is to be run again. It is
+// HTCondor's convention for programs that split themselves.
+const ExitSaved = 85
+
+const (
+	// MaxCheckpointGrace bounds the time that a program gets to save its state: a node that is drained waits for it.
+	MaxCheckpointGrace = 10 * time.Minute
+	// MaxRepeats bounds Checkpoint.Repeats.
+	MaxRepeats = 1_000_000
+)
+
+// DefaultCheckpoint is what a task that declares a checkpoint gets where it says nothing else. A Grace of 0 stands for the task's own.
+func DefaultCheckpoint() Checkpoint {
+	return Checkpoint{
+		Signal: "TERM", Quiet: 10 * time.Second, MaxSize: 10 << 30, Repeats: 1000, Done: DoneAgain, OnTimeout: TimeoutFails,
+	}
+}
+
+// CheckpointSignals are the signals that can be the notice before a stop.
+func CheckpointSignals() []string { return []string{"TERM", "INT", "HUP", "USR1", "USR2"} }
+
+// CheckpointGrace is how long the task's program has to save its state after the notice.
+func (t *Task) CheckpointGrace() time.Duration {
+	switch {
+	case t.Checkpoint != nil && t.Checkpoint.Grace > 0:
+		return t.Checkpoint.Grace
+	case t.Grace > 0:
+		return min(t.Grace, MaxCheckpointGrace)
+	}
+	return DefaultGrace
+}
+
+// Policy gives the retries by which the task's trials are judged, its repeats among them.
+func (t *Task) Policy() Retries {
+	if t.Checkpoint == nil {
+		return t.Retries
+	}
+	all := Retries{ClassPreempt: t.Checkpoint.Repeats}
+	for c, n := range t.Retries {
+		all[c] = n
+	}
+	return all
+}
+
+// check says why the task can't save its state like this.
+func (c *Checkpoint) check() error {
+	switch {
+	case c == nil:
+		return nil
+	case !slices.Contains(CheckpointSignals(), c.Signal):
+		return flawf("Use TERM, INT, HUP, USR1 or USR2.", "checkpoint.signal is %.60q, which is not a signal for a notice", c.Signal)
+	case c.Grace < 0 || c.Grace > MaxCheckpointGrace:
+		return flawf("Give at most 10m.", "checkpoint.grace is %s", c.Grace)
+	case c.Every < 0 || c.Quiet < 0:
+		return flawf("Write them like 10m, or leave them out.", "checkpoint.every and checkpoint.quiet must not be below 0")
+	case c.MaxSize <= 0:
+		return flawf("Write it like 10GiB.", "checkpoint.max_size is %d", c.MaxSize)
+	case c.Repeats < 0 || c.Repeats > MaxRepeats:
+		return flawf("Give a whole number from 0 to 1000000.", "checkpoint.repeats is %d", c.Repeats)
+	case c.Done != DoneAgain && c.Done != DoneExit:
+		return flawf("Write again or exit0.", "checkpoint.done is %.60q", c.Done)
+	case c.OnTimeout != TimeoutFails && c.OnTimeout != TimeoutResumes:
+		return flawf("Write fail or resume.", "checkpoint.on_timeout is %.60q", c.OnTimeout)
+	}
+	return nil
+}

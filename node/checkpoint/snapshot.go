@@ -1,0 +1,230 @@
+// Package checkpoint carries what trials have saved from node to node. A Snapshot is a list of the files of a trial's checkpoint
+// folder with the hash of each; contents are stored by hash, so that what is stored already is not sent again.
+//
+//	node:    Scan ──► Send ──► Store on the master
+//	node:    Restore ◄─────── Store on the master
+//
+// A Store keeps two generations of each trial: the newest snapshot, and the one that the attempt which made it had resumed from.
+package checkpoint
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// Snapshot is a state of a checkpoint folder. Unknown fields are skipped, so fields are only ever added.
+type Snapshot struct {
+	V       int         `json:"v"`
+	Number  int         `json:"n"`           // counts the snapshots of the trial from 1; never used twice; 0 before it is stored
+	Attempt int         `json:"a"`           // which attempt made it
+	Resumed int         `json:"p,omitempty"` // number of the snapshot that the attempt had gone on from; 0 for none
+	Node    grid.NodeID `json:"d,omitempty"`
+	Time    int64       `json:"t"` // microseconds since 1970
+	Files   []File      `json:"f"`
+}
+
+// File is a file, folder or symbolic link of a snapshot.
+type File struct {
+	Path  string      `json:"p"` // with slashes, below the folder
+	Mode  fs.FileMode `json:"m"`
+	MTime int64       `json:"t"`           // nanoseconds since 1970
+	Size  int64       `json:"s,omitempty"` // of a regular file
+	Hash  string      `json:"h,omitempty"` // SHA-256 of a regular file's content, in hex
+	Link  string      `json:"l,omitempty"` // target of a link
+
+	inode uint64
+	ctime unix.Timespec
+}
+
+// Bounds of a snapshot.
+const (
+	version  = 1
+	maxFiles = 100_000
+	maxPath  = 4096
+	// MaxManifest bounds a snapshot's own size as JSON.
+	MaxManifest = 64 << 20
+)
+
+// Size adds up the files.
+func (s *Snapshot) Size() (total int64) {
+	for i := range s.Files {
+		total += s.Files[i].Size
+	}
+	return total
+}
+
+// Check says why a snapshot from elsewhere can't be one: what it names must stay below its folder.
+func (s *Snapshot) Check() error {
+	if s.V > version {
+		return fmt.Errorf("the snapshot is of version %d, which a newer mlfnode reads", s.V)
+	}
+	if len(s.Files) > maxFiles {
+		return fmt.Errorf("the snapshot has %d files, more than %d", len(s.Files), maxFiles)
+	}
+	seen := make(map[string]bool, len(s.Files))
+	for i := range s.Files {
+		f := &s.Files[i]
+		switch {
+		case len(f.Path) > maxPath || !filepath.IsLocal(f.Path) || path.Clean(f.Path) != f.Path || f.Path == "." || strings.ContainsRune(f.Path, 0):
+			return fmt.Errorf("the snapshot's path %.60q leaves its folder", f.Path)
+		case seen[f.Path]:
+			return fmt.Errorf("the snapshot has %.60q twice", f.Path)
+		case f.Mode.IsRegular() && (!IsHash(f.Hash) || f.Size < 0 || f.Link != ""),
+			f.Mode.IsDir() && (f.Hash != "" || f.Size != 0 || f.Link != ""),
+			f.Mode.Type() == fs.ModeSymlink && (f.Hash != "" || f.Size != 0 || f.Link == "" || len(f.Link) > maxPath),
+			!f.Mode.IsRegular() && !f.Mode.IsDir() && f.Mode.Type() != fs.ModeSymlink:
+			return fmt.Errorf("the snapshot's entry %.60q is not valid", f.Path)
+		}
+		seen[f.Path] = true
+	}
+	return nil
+}
+
+// IsHash reports whether text is a SHA-256 in lower-case hex.
+func IsHash(text string) bool {
+	sum, err := hex.DecodeString(text)
+	return err == nil && len(sum) == sha256.Size && strings.ToLower(text) == text
+}
+
+// Scan lists a folder, without the hashes. Sockets, pipes and devices are left out.
+func Scan(dir string) ([]File, error) {
+	var files []File
+	err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		if err != nil || name == dir {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(name, &st); err != nil {
+			return &fs.PathError{Op: "lstat", Path: name, Err: err}
+		}
+		rel, err := filepath.Rel(dir, name)
+		if err != nil {
+			return err
+		}
+		f := File{Path: filepath.ToSlash(rel), Mode: fs.FileMode(st.Mode & 0o777), MTime: st.Mtim.Nano(), inode: st.Ino, ctime: st.Ctim}
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFREG:
+			f.Size = st.Size
+		case unix.S_IFDIR:
+			f.Mode |= fs.ModeDir
+		case unix.S_IFLNK:
+			f.Mode |= fs.ModeSymlink
+			if f.Link, err = os.Readlink(name); err != nil {
+				return err
+			}
+			f.Link = inward(dir, rel, f.Link)
+		default:
+			return nil
+		}
+		if files = append(files, f); len(files) > maxFiles {
+			return fmt.Errorf("it has more than %d files", maxFiles)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the checkpoint: %w", err)
+	}
+	return files, nil
+}
+
+// inward makes an absolute link into the folder itself a relative one, for the folder has another path on another node.
+func inward(dir, name, link string) string {
+	to, err := filepath.Rel(dir, link)
+	if !filepath.IsAbs(link) || err != nil || !filepath.IsLocal(to) {
+		return link
+	}
+	if rel, err := filepath.Rel(filepath.Dir(name), to); err == nil {
+		return rel
+	}
+	return link
+}
+
+// Same reports whether nothing has changed between two scans, as far as sizes, times and inodes tell. The clock's steps do not matter:
+// the times are compared with each other only.
+func Same(a, b []File) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if !a[i].same(&b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *File) same(g *File) bool {
+	return f.Path == g.Path && f.Mode == g.Mode && f.MTime == g.MTime && f.Size == g.Size && f.Link == g.Link && f.inode == g.inode && f.ctime == g.ctime
+}
+
+// ErrChanged says that files were written while they were read: another try may find them at rest.
+var ErrChanged = errors.New("the checkpoint changed while it was read")
+
+// Read fills in the hashes of a scan of dir. Those of files that have not changed since an earlier scan with hashes are taken from
+// there. It returns ErrChanged when something changed meanwhile.
+func Read(ctx context.Context, dir string, files, earlier []File) error {
+	known := make(map[string]*File, len(earlier))
+	for i := range earlier {
+		known[earlier[i].Path] = &earlier[i]
+	}
+	for i := range files {
+		f := &files[i]
+		if !f.Mode.IsRegular() {
+			continue
+		}
+		if k := known[f.Path]; k != nil && k.same(f) && k.Hash != "" {
+			f.Hash = k.Hash
+			continue
+		}
+		hash, size, err := hashFile(ctx, filepath.Join(dir, filepath.FromSlash(f.Path)))
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || err == nil && size != f.Size:
+			return ErrChanged
+		case err != nil:
+			return fmt.Errorf("read the checkpoint: %w", err)
+		}
+		f.Hash = hash
+	}
+	again, err := Scan(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !Same(files, again) {
+		return ErrChanged
+	}
+	return err
+}
+
+func hashFile(ctx context.Context, name string) (hash string, size int64, err error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	size, err = io.Copy(sum, &reader{ctx, f})
+	return hex.EncodeToString(sum.Sum(nil)), size, err
+}
+
+// reader ends with its context.
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}

@@ -1,0 +1,213 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
+
+	"mlfnode/grid"
+	"mlfnode/projects"
+)
+
+// Missing is a content that the store lacks, and how many of its first bytes it has from an upload that was cut off.
+type Missing struct {
+	Hash string `json:"h"`
+	Size int64  `json:"s"`
+	Have int64  `json:"b,omitempty"`
+}
+
+// Remote is a store of snapshots as a node sees it: a Store in the same process, or one behind the API.
+type Remote interface {
+	// Offer stores a snapshot if all of its contents are there, and gives its number; else it says what is missing. It returns
+	// ErrFull when there is no room for it.
+	Offer(ctx context.Context, id grid.TrialID, s *Snapshot) (number int, missing []Missing, err error)
+	// Put stores a content, or the rest of it from an offset of which Offer said that the bytes before are there.
+	Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader) error
+	// Load gives a stored snapshot. It returns fs.ErrNotExist for one that is not there.
+	Load(ctx context.Context, id grid.TrialID, number int) (*Snapshot, error)
+	// Open reads a content.
+	Open(ctx context.Context, id grid.TrialID, hash string) (io.ReadCloser, error)
+}
+
+// ErrFull says that a store has no room for a snapshot.
+var ErrFull = errors.New("there is no room for it: retention.checkpoints is reached")
+
+// chunk is the most that a limited transfer reads at once.
+const chunk = 64 << 10
+
+// Limit gives the limiter of so many bytes each second; 0 is no limit.
+func Limit(bytes int64) *rate.Limiter {
+	if bytes <= 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(bytes), max(chunk, int(min(bytes, 1<<30))))
+}
+
+// limited reads no faster than its limiter allows.
+type limited struct {
+	ctx context.Context
+	r   io.Reader
+	by  *rate.Limiter
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p[:min(len(p), chunk)])
+	if l.by.Limit() != rate.Inf && n > 0 {
+		if e := l.by.WaitN(l.ctx, n); e != nil {
+			return n, e
+		}
+	}
+	return n, err
+}
+
+// offers bounds how often a snapshot is offered: each time but the last, something was missing.
+const offers = 4
+
+// Send stores a snapshot whose files lie in dir, with the hashes that Read has filled in, and gives its number. It returns ErrChanged
+// when a file has changed since.
+func Send(ctx context.Context, to Remote, id grid.TrialID, s *Snapshot, dir string, by *rate.Limiter) (int, error) {
+	s.V = version
+	paths := map[string]string{}
+	for i := range s.Files {
+		paths[s.Files[i].Hash] = s.Files[i].Path
+	}
+	for range offers {
+		number, missing, err := to.Offer(ctx, id, s)
+		if err != nil || number > 0 {
+			return number, err
+		}
+		for _, m := range missing {
+			if err := send(ctx, to, id, m, filepath.Join(dir, filepath.FromSlash(paths[m.Hash])), by); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return 0, errors.New("the store does not keep what it is sent")
+}
+
+func send(ctx context.Context, to Remote, id grid.TrialID, m Missing, name string, by *rate.Limiter) error {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrChanged
+	}
+	if err != nil {
+		return fmt.Errorf("read the checkpoint: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.Seek(m.Have, io.SeekStart); err != nil {
+		return fmt.Errorf("read the checkpoint: %w", err)
+	}
+	return to.Put(ctx, id, m, &limited{ctx, io.LimitReader(f, m.Size-m.Have), by})
+}
+
+// Restore makes dir the folder of a stored snapshot. Files that dir has already, by their content, are not fetched. All is done in
+// dir.new, checked, and renamed, so that a failure leaves dir as it was.
+func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir string, by *rate.Limiter) error {
+	s, err := from.Load(ctx, id, number)
+	if err != nil {
+		return fmt.Errorf("load snapshot %d: %w", number, err)
+	}
+	if err := s.Check(); err != nil {
+		return err
+	}
+	fresh := dir + ".new"
+	if err := projects.RemoveTree(fresh); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(fresh, 0o700); err != nil {
+		return err
+	}
+	if err := fill(ctx, from, id, s, dir, fresh, by); err != nil {
+		return errors.Join(err, projects.RemoveTree(fresh))
+	}
+	old := dir + ".old"
+	if err := projects.RemoveTree(old); err != nil {
+		return err
+	}
+	if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(fresh, dir); err != nil {
+		return errors.Join(err, os.Rename(old, dir))
+	}
+	return projects.RemoveTree(old)
+}
+
+// fill puts a snapshot's files into a new folder: folders first, links and the times of folders last, so that nothing is ever written
+// through a link.
+func fill(ctx context.Context, from Remote, id grid.TrialID, s *Snapshot, dir, fresh string, by *rate.Limiter) error {
+	files := slices.Clone(s.Files)
+	slices.SortFunc(files, func(a, b File) int { return len(a.Path) - len(b.Path) })
+	for i := range files {
+		if f := &files[i]; f.Mode.IsDir() {
+			if err := os.MkdirAll(f.in(fresh), 0o700); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range files {
+		if f := &files[i]; f.Mode.IsRegular() {
+			if err := f.fetch(ctx, from, id, dir, fresh, by); err != nil {
+				return fmt.Errorf("fetch %s of snapshot %d: %w", f.Path, s.Number, err)
+			}
+		}
+	}
+	for i := range slices.Backward(files) {
+		f := &files[i]
+		var err error
+		switch {
+		case f.Mode.Type() == fs.ModeSymlink:
+			err = os.Symlink(f.Link, f.in(fresh))
+		case f.Mode.IsDir():
+			err = f.finish(f.in(fresh))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *File) in(dir string) string { return filepath.Join(dir, filepath.FromSlash(f.Path)) }
+
+func (f *File) finish(name string) error {
+	t := time.Unix(0, f.MTime)
+	return errors.Join(os.Chmod(name, f.Mode.Perm()), os.Chtimes(name, t, t))
+}
+
+// fetch writes the file, from the folder's own one when that has the content.
+func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fresh string, by *rate.Limiter) error {
+	var in io.ReadCloser
+	own := f.in(dir)
+	if hash, _, err := hashFile(ctx, own); err == nil && hash == f.Hash {
+		by = Limit(0)
+		if in, err = os.Open(own); err != nil {
+			return err
+		}
+	} else if in, err = from.Open(ctx, id, f.Hash); err != nil {
+		return err
+	}
+	defer in.Close()
+	name := f.in(fresh)
+	out, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, &limited{ctx, io.LimitReader(in, f.Size+1), by})
+	if err = errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	if hash, _, err := hashFile(ctx, name); err != nil || hash != f.Hash {
+		return errors.Join(err, errors.New("its content is not what the snapshot says"))
+	}
+	return f.finish(name)
+}

@@ -1,0 +1,126 @@
+package master
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/checkpoint"
+	"mlfnode/node/history"
+)
+
+// newestSnapshot says from where the trial of a lease goes on. Leases of tasks that declare a checkpoint have one trial each.
+func (m *Master) newestSnapshot(s *grid.Sweep, l *lease) (number, bad int) {
+	if m.cfg.Snapshots == nil || s.Task.Checkpoint == nil {
+		return 0, 0
+	}
+	return m.cfg.Snapshots.Newest(grid.TrialID{Sweep: s.ID, Index: l.lo})
+}
+
+// unread is an attempt that could not read the state from which it went on.
+type unread struct {
+	trial            grid.TrialID
+	attempt, resumed int
+}
+
+// resumeTime is how soon after its start an attempt must fail for its saved state to be the reason.
+const resumeTime = 5 * time.Minute
+
+// unreadable lists the attempts that failed soon after they went on from a saved state that they could not read.
+func unreadable(stored []jetstream.Stored) []unread {
+	var all []unread
+	for _, s := range stored {
+		for i := range s.Batch.Events {
+			e := &s.Batch.Events[i]
+			if r := e.Result; e.Kind == grid.Finished && r != nil && r.Class == grid.ClassCheckpoint && r.Usage.Wall < resumeTime.Microseconds() {
+				all = append(all, unread{grid.TrialID{Sweep: s.Batch.Sweep, Index: e.Index}, e.Attempt, r.Resumed})
+			}
+		}
+	}
+	return all
+}
+
+// reject has trials go on from the snapshot before, or from their beginning, when the newest can't be read.
+func (s *state) reject(all []unread) {
+	for _, u := range all {
+		f := s.feeds[u.trial.Sweep]
+		if f == nil || s.m.cfg.Snapshots == nil || f.sweep.Task.Checkpoint == nil || u.trial.Index < 0 || u.trial.Index >= f.count {
+			continue
+		}
+		if err := s.m.cfg.Snapshots.Reject(u.trial, u.attempt, u.resumed); err != nil {
+			s.m.log.Warn("a snapshot that can't be read could not be removed", "trial", u.trial, "err", err)
+			continue
+		}
+		s.m.log.Info("what a trial had saved can't be read; it goes on from the snapshot before", "trial", u.trial, "snapshot", u.resumed)
+	}
+}
+
+// discard removes the snapshots of a trial that has succeeded.
+func (s *state) discard(f *feed, t *history.Transition) {
+	if s.m.cfg.Snapshots == nil || f.sweep.Task.Checkpoint == nil || t.State != grid.Succeeded {
+		return
+	}
+	if err := s.m.cfg.Snapshots.Discard(grid.TrialID{Sweep: t.Sweep, Index: t.Index}); err != nil {
+		s.m.log.Warn("snapshots of a trial that has succeeded could not be removed", "sweep", t.Sweep, "trial", t.Index, "err", err)
+	}
+}
+
+// Holds reports whether a node holds a lease with the trial.
+func (m *Master) Holds(ctx context.Context, node grid.NodeID, id grid.TrialID) (bool, error) {
+	answer := make(chan bool, 1)
+	call := func(s *state) {
+		f := s.feeds[id.Sweep]
+		answer <- f != nil && slices.ContainsFunc(f.over(id.Index, ""), func(l grid.LeaseID) bool { return m.ledger.holder(l) == node })
+	}
+	if err := m.inLoop(ctx, call); err != nil {
+		return false, err
+	}
+	return <-answer, nil
+}
+
+// cancelledTime is how long the snapshots of a cancelled sweep are kept, for a retry.
+const cancelledTime = 24 * time.Hour
+
+// snapshotsTight is how full the store of snapshots may be before those of ended sweeps are removed, in percent.
+const snapshotsTight = 90
+
+// clearSnapshots frees what was discarded. When there is little room, the snapshots of ended sweeps go, the oldest first; those of
+// trials that may run again stay, and new ones are refused. With all, it also looks for what belongs to no sweep.
+func (m *Master) clearSnapshots(all bool) {
+	store := m.cfg.Snapshots
+	if store == nil {
+		return
+	}
+	var errs []error
+	var ended []*grid.Sweep
+	for _, id := range store.Sweeps() {
+		r, ok := m.Sweep(id)
+		switch {
+		case !ok && all:
+			errs = append(errs, store.DiscardSweep(id))
+		case !ok:
+		case r.Sweep.State == grid.SweepCancelled && !r.Sweep.Save && all && time.Since(r.Sweep.Ended) > cancelledTime:
+			errs = append(errs, store.DiscardSweep(id))
+		case r.Sweep.State == grid.SweepCancelled || r.Sweep.State == grid.SweepFinished:
+			ended = append(ended, r.Sweep)
+		}
+	}
+	slices.SortFunc(ended, func(a, b *grid.Sweep) int { return cmp.Or(a.Ended.Compare(b.Ended), a.Compare(b)) })
+	for _, s := range ended {
+		if bytes, limit := store.Usage(); bytes < limit/100*snapshotsTight {
+			break
+		}
+		m.log.Info("snapshots of an ended sweep are removed, because retention.checkpoints is nearly reached", "sweep", s.ID)
+		errs = append(errs, store.DiscardSweep(s.ID))
+	}
+	if err := errors.Join(append(errs, store.Clear())...); err != nil {
+		m.log.Warn("snapshots could not be removed; trying again later", "err", err)
+	}
+}
+
+// Snapshots is the store of what trials have saved; nil where nothing is kept.
+func (m *Master) Snapshots() *checkpoint.Store { return m.cfg.Snapshots }

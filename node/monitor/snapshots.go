@@ -1,0 +1,138 @@
+package monitor
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"net/http"
+	"strconv"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/checkpoint"
+)
+
+// snapshotPrefix begins the paths of snapshots.
+const snapshotPrefix = "/v1/snapshots/"
+
+// routeSnapshots routes what nodes do with snapshots.
+func (m *Monitor) routeSnapshots(mux *http.ServeMux) {
+	if m.cfg.Master.Snapshots() == nil {
+		return
+	}
+	mux.HandleFunc("POST "+api.PathSnapshots, answer(m.offerSnapshot))
+	mux.HandleFunc("GET "+api.PathSnapshots+"/{number}", answer(m.loadSnapshot))
+	mux.HandleFunc("PUT "+api.PathSnapshots+"/files/{hash}", answer(m.putSnapshotFile))
+	mux.HandleFunc("GET "+api.PathSnapshots+"/files/{hash}", m.openSnapshotFile)
+}
+
+// errNotNode is the answer to somebody who shows no node's certificate.
+var errNotNode = &api.Error{Status: http.StatusForbidden, Msg: "snapshots are for the cluster's nodes, which show their certificates"}
+
+// peer is the node that asks.
+func peer(r *http.Request) (grid.NodeID, error) {
+	if r.TLS == nil {
+		return "", errNotNode
+	}
+	node, _, err := trust.PeerOf(*r.TLS)
+	if err != nil {
+		return "", errNotNode
+	}
+	return node, nil
+}
+
+// leased gives the trial that a request is about, if the node that asks holds a lease with it: it may read and write the snapshots of
+// no other.
+func (m *Monitor) leased(r *http.Request) (grid.TrialID, error) {
+	var none grid.TrialID
+	node, err := peer(r)
+	if err != nil {
+		return none, err
+	}
+	index, err := strconv.ParseInt(r.PathValue("index"), 10, 64)
+	if err != nil {
+		return none, badRequest("a trial is named by its sweep and its index", "")
+	}
+	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
+	holds, err := m.cfg.Master.Holds(r.Context(), node, id)
+	if err == nil && !holds {
+		err = &api.Error{Status: http.StatusForbidden, Msg: "the node does not hold " + id.String()}
+	}
+	return id, err
+}
+
+func (m *Monitor) offerSnapshot(r *http.Request) (api.SnapshotOffered, error) {
+	var offered api.SnapshotOffered
+	id, err := m.leased(r)
+	if err != nil {
+		return offered, err
+	}
+	var snapshot checkpoint.Snapshot
+	if err := json.NewDecoder(io.LimitReader(r.Body, checkpoint.MaxManifest)).Decode(&snapshot); err != nil {
+		return offered, badRequest("the snapshot can't be read", "")
+	}
+	if err := snapshot.Check(); err != nil {
+		return offered, badRequest(err.Error(), "")
+	}
+	snapshot.Node, _ = peer(r)
+	offered.Number, offered.Missing, err = m.cfg.Master.Snapshots().Offer(r.Context(), id, &snapshot)
+	return offered, refusedSnapshot(err)
+}
+
+func (m *Monitor) loadSnapshot(r *http.Request) (*checkpoint.Snapshot, error) {
+	id, err := m.leased(r)
+	if err != nil {
+		return nil, err
+	}
+	number, err := strconv.Atoi(r.PathValue("number"))
+	if err != nil {
+		return nil, badRequest("a snapshot is named by its number", "")
+	}
+	snapshot, err := m.cfg.Master.Snapshots().Load(r.Context(), id, number)
+	return snapshot, refusedSnapshot(err)
+}
+
+func (m *Monitor) putSnapshotFile(r *http.Request) (struct{}, error) {
+	var none struct{}
+	id, err := m.leased(r)
+	if err != nil {
+		return none, err
+	}
+	size, err := strconv.ParseInt(r.URL.Query().Get("size"), 10, 64)
+	have, err2 := strconv.ParseInt(r.URL.Query().Get("have"), 10, 64)
+	if err != nil || err2 != nil {
+		return none, badRequest("size and have are numbers of bytes", "")
+	}
+	missing := checkpoint.Missing{Hash: r.PathValue("hash"), Size: size, Have: have}
+	return none, refusedSnapshot(m.cfg.Master.Snapshots().Put(r.Context(), id, missing, r.Body))
+}
+
+func (m *Monitor) openSnapshotFile(w http.ResponseWriter, r *http.Request) {
+	id, err := m.leased(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	f, err := m.cfg.Master.Snapshots().Open(r.Context(), id, r.PathValue("hash"))
+	if err != nil {
+		refuse(w, refusedSnapshot(err))
+		return
+	}
+	defer f.Close()
+	_, _ = io.Copy(w, f) // the node has gone if this fails
+}
+
+// refusedSnapshot gives the answer that stands for an error of package checkpoint.
+func refusedSnapshot(err error) error {
+	switch {
+	case errors.Is(err, checkpoint.ErrFull):
+		return &api.Error{Status: http.StatusInsufficientStorage, Code: api.CodeStoreFull, Msg: err.Error()}
+	case errors.Is(err, checkpoint.ErrChanged):
+		return &api.Error{Status: http.StatusConflict, Code: api.CodeChanged, Msg: err.Error()}
+	case errors.Is(err, fs.ErrNotExist):
+		return &api.Error{Status: http.StatusNotFound, Msg: err.Error()}
+	}
+	return err
+}

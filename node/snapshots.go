@@ -1,0 +1,35 @@
+package node
+
+import (
+	"net"
+	"path/filepath"
+	"strconv"
+
+	"mlfnode/cluster"
+	"mlfnode/node/checkpoint"
+)
+
+// openSnapshots opens the store of what trials have saved, on a node that keeps sweeps.
+func (n *Node) openSnapshots() (err error) {
+	n.snapshots, err = checkpoint.OpenStore(filepath.Join(n.cfg.StateDir, "snapshots"), n.cfg.Retention.Checkpoints, n.cfg.Logger)
+	return err
+}
+
+// checkpoints is where this node's worker stores and loads what trials have saved: here, or on the master.
+func (n *Node) checkpoints() checkpoint.Remote {
+	if n.snapshots != nil {
+		return n.snapshots
+	}
+	return n.remote
+}
+
+// masterAddresses is where the API of the master may be: where gossip sees it, else where it was known to be.
+func (n *Node) masterAddresses() []string {
+	var all []string
+	for _, m := range n.fleet.cluster.Members() {
+		if m.There() && m.Has(cluster.Master) && m.APIPort > 0 {
+			all = append(all, net.JoinHostPort(m.Address, strconv.Itoa(m.APIPort)))
+		}
+	}
+	return append(all, n.known.API...)
+}

@@ -1,0 +1,272 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"mlfnode/grid"
+	"mlfnode/node/checkpoint"
+	"mlfnode/node/durable"
+)
+
+// checkpoints are the folders on this node in which trials save their state, one for each trial whose task declares a checkpoint:
+//
+//	checkpoints/SWEEP/INDEX/live    $MLF_CHECKPOINT, the same for all attempts on this node
+//	checkpoints/SWEEP/INDEX/state   which attempt had it last, and what is in it
+//
+// They are not in the spools, which are cleaned after each attempt.
+type checkpoints struct {
+	dir string
+
+	mu   sync.Mutex
+	used map[grid.TrialID]chan struct{} // by an attempt; closed at its end
+}
+
+func newCheckpoints(dir string) *checkpoints {
+	return &checkpoints{dir: filepath.Join(dir, "checkpoints"), used: map[grid.TrialID]chan struct{}{}}
+}
+
+// saved is the checkpoint folder of a trial while an attempt has it.
+type saved struct {
+	of    *checkpoints
+	trial grid.TrialID
+	dir   string
+	state folderState
+	read  []checkpoint.File // as of the last snapshot, with the hashes
+	once  sync.Once
+}
+
+// folderState is what the node knows of a folder, for the next attempt.
+type folderState struct {
+	Attempt int  `json:"attempt"`           // the last one that had it
+	Base    int  `json:"base,omitempty"`    // the newest stored snapshot that what is in it comes from; 0 for none
+	Resumed int  `json:"resumed,omitempty"` // Base when that attempt began
+	Resume  bool `json:"resume,omitempty"`  // something was in it then
+	Stored  bool `json:"stored,omitempty"`  // it has not changed since the snapshot Base
+}
+
+// origin is what a lease says of the state from which its trial goes on.
+type origin struct {
+	snapshot int // number of the newest that is stored, 0 for none
+	bad      int // the folders of attempts up to this one can't be read
+}
+
+func (c *checkpoints) folder(id grid.TrialID) string {
+	return filepath.Join(c.dir, string(id.Sweep), strconv.FormatInt(id.Index, 10))
+}
+
+func (s *saved) live() string { return filepath.Join(s.dir, "live") }
+
+// take gives the folder of a trial to an attempt, and waits for the end of another one that has it: two never write to one folder.
+func (c *checkpoints) take(ctx context.Context, id grid.TrialID) (*saved, error) {
+	for {
+		c.mu.Lock()
+		ended := c.used[id]
+		if ended == nil {
+			c.used[id] = make(chan struct{})
+			c.mu.Unlock()
+			s := &saved{of: c, trial: id, dir: c.folder(id)}
+			s.state = readState(s.dir)
+			return s, nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-ended:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// release lets the next attempt have the folder.
+func (s *saved) release() {
+	if s == nil {
+		return
+	}
+	s.once.Do(func() {
+		s.of.mu.Lock()
+		defer s.of.mu.Unlock()
+		close(s.of.used[s.trial])
+		delete(s.of.used, s.trial)
+	})
+}
+
+// readState gives the zero state, of no attempt, for a folder that is not there or of which nothing can be told.
+func readState(dir string) (state folderState) {
+	b, err := os.ReadFile(filepath.Join(dir, "state"))
+	if err != nil || json.Unmarshal(b, &state) != nil {
+		return folderState{}
+	}
+	return state
+}
+
+func (s *saved) note(state folderState) error {
+	b, err := json.Marshal(state)
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(s.dir, "state"), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("the folder for checkpoints could not be prepared: %w", err)
+	}
+	s.state = state
+	return nil
+}
+
+// open makes the folder ready for an attempt. One that holds what its origin says or more is taken as it is; else fetch makes it the
+// snapshot, or it is emptied where there is none.
+func (s *saved) open(attempt int, from origin, fetch func() error) error {
+	state := s.state
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
+	}
+	if state.Attempt <= from.bad || state.Base < from.snapshot {
+		state.Base = from.snapshot
+		var err error
+		if from.snapshot > 0 {
+			err = fetch()
+		} else {
+			err = removeTree(s.live())
+		}
+		if err != nil {
+			return fmt.Errorf("what the trial had saved could not be fetched: %w", err)
+		}
+	}
+	if err := os.MkdirAll(s.live(), 0o700); err != nil {
+		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
+	}
+	return s.note(folderState{Attempt: attempt, Base: state.Base, Resumed: state.Base, Resume: !isEmpty(s.live())})
+}
+
+// discard removes the folder of a trial that needs it no more, unless an attempt has it.
+func (c *checkpoints) discard(id grid.TrialID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.used[id] != nil {
+		return nil
+	}
+	err := removeTree(c.folder(id))
+	_ = os.Remove(filepath.Dir(c.folder(id))) // fails while others of the sweep are there
+	return err
+}
+
+// tend removes the folders that no trial needs any more: those of sweeps that were removed, and of finished ones what is stored.
+func (c *checkpoints) tend(state func(grid.SweepID) (grid.SweepState, bool)) error {
+	found, err := filepath.Glob(filepath.Join(c.dir, "*", "*"))
+	for _, dir := range found {
+		index, e := strconv.ParseInt(filepath.Base(dir), 10, 64)
+		if e != nil {
+			continue
+		}
+		id := grid.TrialID{Sweep: grid.SweepID(filepath.Base(filepath.Dir(dir))), Index: index}
+		if s, known := state(id.Sweep); !known || s == grid.SweepFinished && readState(dir).Stored {
+			err = errors.Join(err, c.discard(id))
+		}
+	}
+	return err
+}
+
+// tendCheckpoints tends the checkpoints whenever a record says that something may go, until ctx ends.
+func (w *Worker) tendCheckpoints(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.tending:
+		}
+		if err := w.checkpoints.tend(w.sweeps.stateOf); err != nil {
+			w.log.Warn("checkpoints of sweeps that have ended could not be removed", "err", err)
+		}
+	}
+}
+
+// stateOf gives the state of a sweep that is known.
+func (s *sweeps) stateOf(id grid.SweepID) (grid.SweepState, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	if w == nil {
+		return "", false
+	}
+	return w.record.State, true
+}
+
+// canSave reports whether trials of the sweep save their state.
+func (s *sweeps) canSave(id grid.SweepID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	return w != nil && w.record.Task.Checkpoint != nil
+}
+
+// checkpointed gives the attempt the folder of its trial, if its task declares a checkpoint.
+func (w *Worker) checkpointed(ctx context.Context, a *attempt) error {
+	if a.task.Checkpoint == nil {
+		return nil
+	}
+	s, err := w.checkpoints.take(ctx, a.id)
+	if err != nil {
+		return err
+	}
+	if err := s.open(a.number, a.from, func() error { return w.fetch(ctx, a, s) }); err != nil {
+		s.release()
+		return err
+	}
+	a.saved = s
+	return nil
+}
+
+// adoptCheckpoint gives a running attempt of an earlier agent the folder of its trial, which nobody else has yet.
+func (w *Worker) adoptCheckpoint(a *attempt) *saved {
+	if a.task.Checkpoint == nil {
+		return nil
+	}
+	w.checkpoints.mu.Lock()
+	taken := w.checkpoints.used[a.id] != nil // by another attempt of the trial, which goes on too
+	w.checkpoints.mu.Unlock()
+	if taken {
+		return nil
+	}
+	s, err := w.checkpoints.take(context.Background(), a.id)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+// hasSaved reports whether something is in the folder of the attempt's trial. Of one whose folder is not known it is taken for so.
+func (a *attempt) hasSaved() bool { return a.saved == nil || !isEmpty(a.saved.live()) }
+
+// reread makes what the program's end means for a task that saves its state out of what the executor saw.
+func (a *attempt) reread(r *grid.Result) {
+	c := a.task.Checkpoint
+	if c == nil {
+		return
+	}
+	switch {
+	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved && !a.hasSaved():
+		r.Reason = joinReason(r.Reason, "exit code 85 means that the state is saved, but nothing is in $MLF_CHECKPOINT")
+	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved:
+		r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
+	case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes:
+		r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it goes on from its checkpoint"
+	case r.Class == grid.ClassHalt && r.ExitCode == 0 && c.Done == grid.DoneExit:
+		r.Class, r.Reason = grid.ClassNone, ""
+	}
+}
+
+// discardSaved removes what a trial has saved once its success is stored.
+func (w *Worker) discardSaved(a *attempt, result *grid.Result) {
+	if a.saved == nil || result.Class != grid.ClassNone {
+		return
+	}
+	if err := w.checkpoints.discard(a.id); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		w.log.Warn("the checkpoint of a trial that has succeeded could not be removed", "trial", a.id, "err", err)
+	}
+}
