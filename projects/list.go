@@ -24,6 +24,8 @@ type ListOptions struct {
 	Include []string // patterns of files that travel although they are ignored
 	Share   []string // patterns of what trials see in place, and paths outside of the project
 	Lenient bool     // what can't be packed is left out instead of refused
+	Setup   bool     // a setup step may make what Share names
+	Cluster bool     // trials run on other machines, which may have what this one lacks
 }
 
 // Files are the files of a project that travel, and what is left out.
@@ -84,6 +86,10 @@ func List(dir string, o ListOptions) (*Files, error) {
 			f.Bytes += f.items[i].info.Size()
 		}
 	}
+	l.noteUnmatched("include", l.include)
+	if !o.Setup {
+		l.noteUnmatched("share", l.share)
+	}
 	if r != nil && r.problem != nil {
 		f.Notes = append(f.Notes, "git could not list the files that it tracks, so tracked files that are ignored are left out: "+r.problem.Error())
 	}
@@ -111,21 +117,6 @@ func (f *Files) LeftOut(name string) *Left {
 	return nil
 }
 
-// SharePatterns gives the entries of share that name something in the project.
-func SharePatterns(share []string) (patterns []string) {
-	for _, s := range share {
-		if !isOutside(s) {
-			patterns = append(patterns, s)
-		}
-	}
-	return patterns
-}
-
-// isOutside reports whether an entry of share is a path outside of the project: an absolute one, or one that goes up.
-func isOutside(share string) bool {
-	return filepath.IsAbs(share) || share == ".." || strings.HasPrefix(share, "../")
-}
-
 // lister walks a project.
 type lister struct {
 	dir     string
@@ -148,13 +139,28 @@ func (l *lister) outside() error {
 		if !filepath.IsAbs(s) {
 			s = filepath.Join(l.dir, s)
 		}
-		if _, err := os.Stat(s); err != nil {
+		if _, err := os.Stat(s); err != nil && !l.o.Cluster {
 			return fmt.Errorf("share names %s, which can't be read: %w; correct the path", s, bare(err))
+		} else if err != nil {
+			l.files.Notes = append(l.files.Notes, fmt.Sprintf("share names %s, which this machine can't read (%v); trials run on nodes that can", s, bare(err)))
 		}
 		l.roots = append(l.roots, filepath.Clean(s))
 		l.files.Links = append(l.files.Links, grid.Link{To: filepath.Clean(s)})
 	}
 	return nil
+}
+
+// noteUnmatched tells of patterns that match no file, folder or link of the project.
+func (l *lister) noteUnmatched(what string, patterns nameSet) {
+	f := l.files
+	for i := range patterns {
+		p := &patterns[i]
+		if !slices.ContainsFunc(f.items, func(it item) bool { return p.matches(it.name, it.info.IsDir()) }) &&
+			!slices.ContainsFunc(f.Links, func(k grid.Link) bool { return p.matches(k.Path, true) }) &&
+			!slices.ContainsFunc(f.Left, func(x Left) bool { return p.matches(strings.TrimSuffix(x.Name, "/"), strings.HasSuffix(x.Name, "/")) }) {
+			f.Notes = append(f.Notes, fmt.Sprintf("%s has %q, which matches no file of the project", what, p.text))
+		}
+	}
 }
 
 // folder lists a folder of the walk. r and c are the repository and the rules that count for it, own those of .mlfignore; out tells
@@ -499,22 +505,6 @@ func (f *Files) CheckSize(limit int64) error {
 	}
 	return fmt.Errorf("the project's files are %s, the limit is %s; the largest are %s; name what trials don't need in %s, "+
 		"or keep large data outside of the folder and name its path under share in project.yaml", size, most, strings.Join(largest, ", "), ignoreFile)
-}
-
-// Shared are the files in a project that trials see in place. A nil one has none.
-type Shared struct{ names nameSet }
-
-// NewShared reads the patterns among the entries of share; nil when there are none.
-func NewShared(share []string) *Shared {
-	if names := newNameSet(SharePatterns(share)); len(names) > 0 {
-		return &Shared{names}
-	}
-	return nil
-}
-
-// Has reports whether a file, or a folder with all that is in it, is shared. It is asked from the outermost folder inwards.
-func (s *Shared) Has(name string, folder bool) bool {
-	return s != nil && (s.names.has(name, folder) || folder && s.names.hasAll(name))
 }
 
 // Empty reports whether nothing travels.

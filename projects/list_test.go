@@ -221,12 +221,42 @@ func TestListShare(t *testing.T) {
 	_, err = List(dir, ListOptions{Share: []string{"/no/such"}})
 	wantError(t, err, "share names /no/such, which can't be read: no such file or directory; correct the path")
 
-	f, err := List(dir, ListOptions{Lenient: true})
+	f, err := List(dir, ListOptions{Share: []string{"/no/such", store}, Cluster: true}) // its nodes may well have it
+	check(t, err)
+	if diff := cmp.Diff([]string{"share names /no/such, which this machine can't read (no such file or directory); trials run on nodes that can"}, f.Notes); diff != "" {
+		t.Errorf("notes (-want +got):\n%s", diff)
+	}
+
+	f, err = List(dir, ListOptions{Lenient: true})
 	check(t, err)
 	if diff := cmp.Diff([]Left{{Name: "data", Why: "a link to outside"}, {Name: "deep/more", Why: "a link to outside"}}, f.Left); diff != "" {
 		t.Errorf("left out (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]grid.Link(nil), f.Links); diff != "" {
 		t.Errorf("links (-want +got):\n%s", diff)
+	}
+}
+
+// TestListUnmatched tells of patterns that match nothing, unless a setup step may still make it.
+func TestListUnmatched(t *testing.T) {
+	dir := tree{".gitignore": ":gen/\nbig.bin\n", "main.py": ":", "data/a": ":", "gen/b": ":", "big.bin": ":", "link": "-> /mnt/store"}.folder(t)
+	for _, c := range []struct {
+		include, share []string
+		setup          bool
+		want           []string
+	}{
+		{include: []string{"gen", "gen/b", "big.*"}, share: []string{"data/**", "data", "link", "main.py"}},
+		{include: []string{"gen/c", "/b"}, share: []string{"link", "dat/**"},
+			want: []string{`include has "gen/c"`, `include has "/b"`, `share has "dat/**"`}},
+		{include: []string{"main.py/"}, share: []string{"link", "venv"}, setup: true, want: []string{`include has "main.py/"`}},
+	} {
+		f, err := List(dir, ListOptions{Include: c.include, Share: c.share, Setup: c.setup})
+		check(t, err)
+		for i := range c.want {
+			c.want[i] += ", which matches no file of the project"
+		}
+		if diff := cmp.Diff(c.want, f.Notes); diff != "" {
+			t.Errorf("include %q, share %q (-want +got):\n%s", c.include, c.share, diff)
+		}
 	}
 }

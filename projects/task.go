@@ -124,14 +124,8 @@ func (s *schema) patterns(what string, n *yaml.Node) []string {
 }
 
 func (s *schema) pattern(what, text string, n *yaml.Node) {
-	p, ok := parsePattern(text)
-	switch {
-	case !ok, p.never, p.negative:
-		s.report(n, "Write the name of a file or folder, or a pattern like data/** as in .gitignore.", "%s has %q, which names no file", what, text)
-	case strings.ContainsAny(text, "\n\r"):
-		s.report(n, "Give each pattern in an entry of its own.", "%s has a line end in %q", what, text)
-	case !relative(strings.TrimPrefix(text, "/")):
-		s.report(n, "Patterns start at the project's folder: no '..'.", "the pattern %q of %s leaves the project", text, what)
+	if msg, hint := patternProblem(what, text); msg != "" {
+		s.report(n, hint, "%s", msg)
 	}
 }
 
@@ -139,17 +133,11 @@ func (s *schema) pattern(what, text string, n *yaml.Node) {
 func (s *schema) sharing(what string, n *yaml.Node) []string {
 	texts, nodes := s.texts(what, n, `["data/**", "/mnt/imagenet"]`)
 	for i, p := range texts {
-		if !isOutside(p) {
-			if strings.HasPrefix(p, "~") {
-				s.report(nodes[i], "Write the absolute path.", "%s has %q, and '~' means another folder on each machine", what, p)
-				continue
-			}
-			s.pattern(what, p, nodes[i])
-			continue
+		if msg, hint := shareProblem(what, p); msg != "" {
+			s.report(nodes[i], hint, "%s", msg)
 		}
-		texts[i] = strings.TrimSuffix(p, "/**")
-		if strings.ContainsAny(texts[i], "*?[\\\n") {
-			s.report(nodes[i], "Name the folder.", "%s has the pattern %q, and patterns name files in the project only", what, p)
+		if isOutside(p) {
+			texts[i] = strings.TrimSuffix(p, "/**")
 		}
 	}
 	return texts

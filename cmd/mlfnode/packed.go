@@ -27,8 +27,13 @@ func (a *app) list(p *plan, include []string) error {
 	if err != nil {
 		return err
 	}
+	alone, err := a.standsAlone(&cfg)
+	if err != nil {
+		return err
+	}
 	p.files, err = projects.List(p.project.Dir, projects.ListOptions{
 		Except: []string{cfg.StateDir}, Include: include, Share: p.task.Share, Lenient: p.project.Lenient,
+		Setup: len(p.task.Setup) > 0, Cluster: !alone,
 	})
 	if err == nil {
 		err = p.files.CheckSize(projects.DefaultBundleLimit)

@@ -12,6 +12,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/projects"
 )
 
 func (m *Monitor) sweeps(r *http.Request) ([]api.Sweep, error) {
@@ -135,6 +136,9 @@ func (m *Monitor) submit(r *http.Request) (api.Sweep, error) {
 		return api.Sweep{}, err
 	}
 	s, err := q.Check()
+	if err == nil {
+		err = projects.CheckShare(s.Task.Share)
+	}
 	if err != nil {
 		return api.Sweep{}, badRequest(err.Error(), "")
 	}
