@@ -104,6 +104,6 @@ func (s *state) setupProblem(ctx context.Context, b *setups) string {
 	if b.class == grid.ClassImage {
 		return fmt.Sprintf("paused, because its image could not be had (on %s)%s\nto try again: mlfnode resume %s", strings.Join(names, ", "), reason, b.last.Sweep)
 	}
-	return fmt.Sprintf("paused, because its setup step failed %d times (on %s)%s\nits full output: mlfnode logs %s; to try again: mlfnode resume %s",
+	return fmt.Sprintf("paused, because its setup failed %d times (on %s)%s\nits full output: mlfnode logs %s; to try again: mlfnode resume %s",
 		b.count, strings.Join(names, ", "), reason, b.last, b.last.Sweep)
 }

@@ -24,7 +24,7 @@ func TestBrokenSetupPausesItsSweep(t *testing.T) {
 	}
 	c.until("the sweep is paused", func(*state) bool { return paused() })
 	r, _ := c.Sweep(id)
-	if why := r.Sweep.Problem; !strings.Contains(why, "setup step failed 3 times") || !strings.Contains(why, "mlfnode logs "+string(id)) {
+	if why := r.Sweep.Problem; !strings.Contains(why, "setup failed 3 times") || !strings.Contains(why, "mlfnode logs "+string(id)) {
 		t.Errorf("got the reason %q", why)
 	}
 	if n := c.counts(id); n.Failed != 0 {

@@ -32,18 +32,24 @@ type entry struct {
 }
 
 // listFolder lists what an attempt's folder gets of dir, each folder before what is in it. What share names is shown as a link to
-// where it is, a folder as one link.
+// where it is, a folder as one link. Files and folders whose own modes keep this user from reading them are a setup's failure.
 func listFolder(dir string, share *projects.Shared) ([]entry, error) {
 	var entries []entry
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || path == dir {
+		if path == dir {
 			return err
 		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
+		rel, relErr := filepath.Rel(dir, path)
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return unreadable(rel, err)
+		case err != nil || relErr != nil:
+			return errors.Join(err, relErr)
 		}
 		info, err := d.Info()
+		if errors.Is(err, fs.ErrPermission) { // its folder may be listed, but not searched
+			return unreadable(rel, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -59,6 +65,15 @@ func listFolder(dir string, share *projects.Shared) ([]entry, error) {
 			if d.IsDir() {
 				err = fs.SkipDir
 			}
+		case !d.IsDir() && e.mode&0o400 == 0: // root reads it all the same
+			f, err := os.Open(path)
+			if errors.Is(err, fs.ErrPermission) {
+				return unreadable(rel, err)
+			}
+			if err != nil {
+				return err
+			}
+			f.Close()
 		}
 		entries = append(entries, e)
 		return err
@@ -67,6 +82,20 @@ func listFolder(dir string, share *projects.Shared) ([]entry, error) {
 		return nil, fmt.Errorf("list the project's files: %w", err)
 	}
 	return entries, nil
+}
+
+// unreadable is the failure of a setup step that leaves what can't be copied for attempts.
+func unreadable(name string, err error) error {
+	return &setupError{class: grid.ClassStart, reason: fmt.Sprintf("the setup step leaves %s, which trials can't get: %v", name, bare(err))}
+}
+
+// bare leaves out what was done to which path, which the message names already.
+func bare(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
 }
 
 // inward makes an absolute link of a setup step into its own folder lead into the folder that the link is copied to. Otherwise
@@ -91,13 +120,14 @@ func inward(dir, name, link string) string {
 	return link
 }
 
-// outside lists what attempts see of the outside of the project. It must be there on this node.
+// outside lists what attempts see of the outside of the project. It must be there on this node; where it is not, that is a failure of
+// the sweep's preparation here, as that of a setup step is: other sweeps don't need it.
 func outside(links []grid.Link) ([]entry, error) {
 	var entries []entry
 	for _, l := range links {
 		info, err := os.Stat(l.To)
 		if err != nil {
-			return nil, fmt.Errorf("the project shares %s, which this node can't read: %w", l.To, err)
+			return nil, &setupError{class: grid.ClassStart, reason: fmt.Sprintf("the project shares %s, which this node can't read: %v", l.To, bare(err))}
 		}
 		if l.Path == "" {
 			continue

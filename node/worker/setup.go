@@ -60,7 +60,7 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 	return &setupError{class: result.Class, reason: reason, wall: out.Usage.Wall}
 }
 
-// setupError is the failure of a setup step.
+// setupError is the failure of a setup step, or of what else a project needs on a node before its trials can run.
 type setupError struct {
 	class  grid.Class // of the step's program
 	reason string
@@ -74,7 +74,7 @@ func (a *attempt) unprepared(err error) *grid.Result {
 	var failed *setupError
 	switch {
 	case errors.As(err, &failed) && failed.class != grid.ClassNode:
-		r := a.failed(grid.ClassSetup, err.Error())
+		r := a.failed(grid.ClassSetup, failed.reason)
 		r.Usage.Wall = failed.wall
 		return r
 	case errors.As(err, new(*mountError)):
