@@ -167,6 +167,7 @@ func TestExitCode85(t *testing.T) {
 		return ended(grid.ClassExit, 85)
 	}
 	v.mu.Unlock()
+	eventually(t, "the worker knows the sweep", func() bool { _, ok := v.sweeps.active(plain.ID); return ok })
 	v.lease(plain, 0, 1)
 	if r := v.finished("plain-1", 1)[0].Result; r.Class != grid.ClassExit {
 		t.Errorf("without a checkpoint: got %q", r.Class)
@@ -232,6 +233,7 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 	}
 	v.mu.Unlock()
 	plain := v.stage.sweep("stays-1", 1, 1, nil)
+	eventually(t, "the worker knows the sweep", func() bool { _, ok := v.sweeps.active(plain.ID); return ok })
 	v.lease(plain, 0, 1)
 	v.finished("stays-1", 1)
 }

@@ -53,6 +53,18 @@ class Classifier:
             self.model(self.device.send(x), self.device.send(y))
         return self.measured()
 
+    def state(self):
+        """Return all that learning goes on from, as arrays by name."""
+        arrays = chainer.serializers.DictionarySerializer()
+        arrays["model"].save(self.model)
+        arrays["optimizer"].save(self.optimizer)
+        return arrays.target
+
+    def restore(self, arrays):
+        """Go on from a state."""
+        chainer.serializers.NpzDeserializer(arrays, "model/").load(self.model)
+        chainer.serializers.NpzDeserializer(arrays, "optimizer/").load(self.optimizer)
+
     def save(self, path):
         """Write the weights as npz."""
         chainer.serializers.save_npz(path, self.model)

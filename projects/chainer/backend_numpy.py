@@ -82,6 +82,20 @@ class Classifier:
         """Measure without learning."""
         return softmax_cross_entropy(self.forward(x)[-1], y)[:2]
 
+    def state(self):
+        """Return all that learning goes on from, as arrays by name."""
+        arrays = {"steps": np.array(self.optimizer.steps)}
+        for part, values in (("weights", self.weights), ("first", self.optimizer.first), ("second", self.optimizer.second)):
+            arrays.update({f"{part}:{name}": value for name, value in values.items()})
+        return arrays
+
+    def restore(self, arrays):
+        """Go on from a state."""
+        self.optimizer.steps = int(arrays["steps"])
+        for part, values in (("weights", self.weights), ("first", self.optimizer.first), ("second", self.optimizer.second)):
+            for name in values:
+                values[name][...] = arrays[f"{part}:{name}"]
+
     def save(self, path):
         """Write the weights as npz."""
         np.savez(path, **self.weights)

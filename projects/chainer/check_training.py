@@ -139,6 +139,32 @@ class ProgramTest(unittest.TestCase):
             self.assertEqual(sorted(os.listdir(out)), ["log", "snapshot.npz"])
             self.assertEqual(len(said.getvalue().splitlines()), 3 + 1 + 4)
 
+    def test_goes_on_from_what_it_saved(self):
+        for back_end in ["numpy", "chainer"] if HAS_CHAINER else ["numpy"]:
+            with self.subTest(back_end), tempfile.TemporaryDirectory() as folder:
+                whole = self.trained(folder, back_end, "whole", 5)
+                os.mkdir(os.path.join(folder, "saved"))
+                first = self.trained(folder, back_end, "parts", 2, MLF_CHECKPOINT=os.path.join(folder, "saved"))
+                parts = self.trained(folder, back_end, "parts", 5, MLF_CHECKPOINT=os.path.join(folder, "saved"), MLF_RESUME="yes")
+                self.assertEqual(first, whole[:2])
+                self.assertEqual(parts, whole)
+
+    def test_ends_after_the_epoch_of_a_notice(self):
+        with tempfile.TemporaryDirectory() as folder:
+            saved = train_mnist.checkpoint.Checkpoint
+            with mock.patch.object(saved, "load", lambda self, *_: self.notice() or 0), self.assertRaises(SystemExit) as caught:
+                self.trained(folder, "numpy", "out", 5, MLF_CHECKPOINT=folder)
+            self.assertEqual(caught.exception.code, 85)
+            self.assertEqual(int(np.load(os.path.join(folder, "state.npz"))["epoch"]), 1)
+
+    def trained(self, folder, back_end, out, epochs, **environ):
+        """Train and return the log without its times."""
+        out = os.path.join(folder, out)
+        with mock.patch.dict(os.environ, {"MLF_BACKEND": back_end, **environ}), contextlib.redirect_stdout(io.StringIO()):
+            train_mnist.main([f"--epoch={epochs}", "--unit=30", "--batchsize=50", "--gpu=-1", f"--out={out}"])
+        with open(os.path.join(out, "log")) as file:
+            return [{k: v for k, v in entry.items() if k != "elapsed_time"} for entry in json.load(file)]
+
     def test_a_user_s_problem_is_one_sentence(self):
         for arguments, want in (["--gpu=0"], "CuPy"), (["--data=/nowhere"], "MNIST"):
             with self.assertRaises(SystemExit) as caught:

@@ -32,6 +32,13 @@ class Report:
         self.write_metrics()
         self.print_row()
 
+    def restore(self, entries):
+        """Go on after the entries of an earlier attempt."""
+        self.entries = entries
+        self.started -= entries[-1]["elapsed_time"]
+        self.write_log()
+        self.write_metrics()
+
     def write_log(self):
         """Write the whole list anew, as LogReport does; a reader never sees half of it."""
         with open(self.path + ".tmp", "w") as file:

@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 
+import checkpoint
 import dataset
 import network
 import report
@@ -58,13 +59,21 @@ def evaluate(model, data):
 
 
 def train(options, data, model):
-    """Train for the epochs asked, reporting each, and leave the snapshot."""
+    """Train for the epochs asked, reporting and saving each, and leave the snapshot."""
     log = report.Report(options.out)
+    saved = checkpoint.Checkpoint()
+    done = saved.load(model, log)
     random = np.random.RandomState(options.seed)
     per_epoch = -(-len(data.train_y) // options.batchsize)
     for epoch in range(1, options.epoch + 1):
-        learned = train_epoch(model, data, options.batchsize, random.permutation(len(data.train_y)))
+        order = random.permutation(len(data.train_y))
+        if epoch <= done:
+            continue  # an earlier attempt did it; the order of those to come is as without a stop
+        learned = train_epoch(model, data, options.batchsize, order)
         log.add(epoch, epoch * per_epoch, learned, evaluate(model, data))
+        saved.save(epoch, model, log)
+        if saved.stopping and epoch < options.epoch:
+            sys.exit(checkpoint.EXIT_SAVED)
     model.save(os.path.join(options.out, "snapshot.npz"))
 
 

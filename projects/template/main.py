@@ -1,7 +1,8 @@
 """Fits a polynomial to noisy points of a sine curve: a stand-in for your own program.
 
 It shows all that mlfnode asks of a program: options on the command line, a number to
-compare trials by in $MLF_METRICS, and files to keep in a folder. Standard library only.
+compare trials by in $MLF_METRICS, files to keep in a folder, and a state in $MLF_CHECKPOINT
+from which it continues after a stop. Standard library only.
 """
 
 import argparse
@@ -9,6 +10,8 @@ import json
 import math
 import os
 import random
+import signal
+import sys
 
 
 def parse():
@@ -17,13 +20,14 @@ def parse():
     parser.add_argument("--degree", type=int, default=3, help="of the polynomial")
     parser.add_argument("--noise", type=float, default=0.1, help="standard deviation of the noise")
     parser.add_argument("--points", type=int, default=200, help="how many points to fit to")
+    parser.add_argument("--rounds", type=int, default=20, help="fits to as many sets of points, of which the mean counts")
     parser.add_argument("--seed", type=int, default=1, help="of the noise")
     return parser.parse_args()
 
 
-def sample(options):
-    """Return points x in [-1, 1] and noisy values of a sine curve there."""
-    noise = random.Random(options.seed)
+def sample(options, number=0):
+    """Return points x in [-1, 1] and noisy values of a sine curve there; each number gives another noise."""
+    noise = random.Random(options.seed + 1_000_000 * number)
     xs = [2 * i / (options.points - 1) - 1 for i in range(options.points)]
     return xs, [math.sin(math.pi * x) + noise.gauss(0, options.noise) for x in xs]
 
@@ -70,12 +74,44 @@ def save(coefficients, folder="result"):
         json.dump(coefficients, file)
 
 
+class State:
+    """What is done so far. It is kept in $MLF_CHECKPOINT, so that a trial that is stopped continues where it was."""
+
+    def __init__(self, degree):
+        self.done, self.total = 0, [0.0] * (degree + 1)
+        self.path = os.path.join(os.environ.get("MLF_CHECKPOINT", ""), "state.json")
+        self.stopping = False
+        if "MLF_CHECKPOINT" in os.environ:
+            signal.signal(signal.SIGTERM, self.notice)
+        if "MLF_RESUME" in os.environ:
+            with open(self.path) as file:
+                self.done, self.total = json.load(file)
+
+    def notice(self, *_):
+        """Remember that mlfnode wants the program to end. It is saved in the loop: a handler may run in the middle of anything."""
+        self.stopping = True
+
+    def save(self):
+        """Write to another name and rename, so that a kill leaves a whole file."""
+        if "MLF_CHECKPOINT" in os.environ:
+            with open(self.path + ".tmp", "w") as file:
+                json.dump([self.done, self.total], file)
+            os.replace(self.path + ".tmp", self.path)
+
+
 def main():
     """Fit, measure, report and save."""
     options = parse()
-    xs, ys = sample(options)
-    coefficients = fit(xs, ys, options.degree)
-    report({"error": error(coefficients, xs)})
+    state = State(options.degree)
+    while state.done < options.rounds:
+        xs, ys = sample(options, state.done)
+        state.total = [a + b for a, b in zip(state.total, fit(xs, ys, options.degree))]
+        state.done += 1
+        state.save()
+        if state.stopping and state.done < options.rounds:
+            sys.exit(85)  # saved; run me again
+    coefficients = [total / options.rounds for total in state.total]
+    report({"error": error(coefficients, sample(options)[0])})
     save(coefficients)
 
 

@@ -43,6 +43,20 @@ class ProgramTest(unittest.TestCase):
             with open(os.path.join(folder, "result", "coefficients.json")) as file:
                 self.assertEqual(len(json.load(file)), 6)
 
+    def test_goes_on_from_what_it_saved(self):
+        with tempfile.TemporaryDirectory() as folder:
+            saved = os.path.join(folder, "saved")
+            os.mkdir(saved)
+
+            def run(rounds, **environ):
+                command = [sys.executable, os.path.join(FOLDER, "main.py"), "--degree=3", f"--rounds={rounds}"]
+                return subprocess.run(command, cwd=folder, env={**os.environ, **environ}, check=True, capture_output=True).stdout
+
+            whole = run(9)
+            run(4, MLF_CHECKPOINT=saved)
+            self.assertEqual(run(9, MLF_CHECKPOINT=saved, MLF_RESUME=saved), whole)
+            self.assertEqual(os.listdir(saved), ["state.json"])
+
 
 if __name__ == "__main__":
     unittest.main()
