@@ -27,7 +27,11 @@ type Task struct {
 	LogLimit    int64         `json:"log_limit,omitempty"`    // bytes of output kept for one attempt; 0 means DefaultLogLimit
 	Retries     Retries       `json:"retries"`
 	Checkpoint  *Checkpoint   `json:"checkpoint,omitempty"` // nil: trials begin anew
-	NoReplace   bool          `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away
+
+	// Escalate gives, by failure class, the factor by which a retry gets more memory than the attempt before it.
+	Escalate map[Class]float64 `json:"escalate,omitempty"`
+
+	NoReplace bool `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away
 
 	Artifacts []string   `json:"artifacts,omitempty"` // glob patterns relative to the attempt's folder, `**` allowed
 	Metrics   []Source   `json:"metrics,omitempty"`

@@ -50,7 +50,7 @@ tasks:
     idle_timeout: 90
     grace: 0.5s
     log_limit: 10 kB
-    retries: {exit: 2, oom: 0, lost: 3}
+    retries: {exit: 2, oom: {times: 4, memory: 1.5}, lost: 3}
     replace: false
     artifacts: ["result/**", "*.json"]
     metrics: [{log: result/log}, {regex: 'loss (?P<loss>\d+)'}, {json: stdout}]
@@ -77,7 +77,8 @@ func TestLoad(t *testing.T) {
 		d.Task.Resources = grid.Resources{CPUs: 500, Memory: 3 << 29}
 		d.Task.Timeout = 26*time.Hour + 3*time.Minute + 4*time.Second + 5*time.Millisecond
 		d.Task.IdleTimeout, d.Task.Grace, d.Task.LogLimit = 90*time.Second, 500*time.Millisecond, 10_000
-		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassMemory: 0, grid.ClassLost: 3, grid.ClassSetup: 2}
+		d.Task.Retries = grid.Retries{grid.ClassExit: 2, grid.ClassMemory: 4, grid.ClassLost: 3, grid.ClassSetup: 2}
+		d.Task.Escalate = map[grid.Class]float64{grid.ClassMemory: 1.5}
 		d.Task.NoReplace = true
 		d.Task.Artifacts = []string{"result/**", "*.json"}
 		d.Task.Metrics = []grid.Source{{Log: "result/log"}, {Regex: `loss (?P<loss>\d+)`}, {JSON: "stdout"}}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -116,7 +117,8 @@ func parseDuration(text string) (time.Duration, error) {
 }
 
 // retries reads one number for all counted classes, or a map by class.
-func (s *schema) retries(what string, n *yaml.Node, to grid.Retries) {
+func (s *schema) retries(what string, n *yaml.Node, t *task) {
+	to := t.Retries
 	if isText(n) {
 		if v, ok := s.count(what, n); ok {
 			for _, c := range grid.CountedClasses() {
@@ -128,12 +130,37 @@ func (s *schema) retries(what string, n *yaml.Node, to grid.Retries) {
 	known := map[string]field{}
 	for _, c := range grid.SettableClasses() {
 		known[string(c)] = func(what string, n *yaml.Node) {
-			if v, ok := s.count(what, n); ok {
+			if m := s.target(n); m != nil && m.Kind == yaml.MappingNode && slices.Contains(grid.EscalatedClasses(), c) {
+				s.escalation(what, n, t, c)
+			} else if v, ok := s.count(what, n); ok {
 				to[c] = v
 			}
 		}
 	}
 	s.fields(what, n, "2 or {exit: 2, oom: 0}", known)
+}
+
+// escalation reads how often a trial runs again, and by which factor it then gets more memory.
+func (s *schema) escalation(what string, n *yaml.Node, t *task, c grid.Class) {
+	t.places["escalation"] = n
+	s.fields(what, n, "{times: 2, memory: 1.5}", map[string]field{
+		"times": func(what string, n *yaml.Node) {
+			if v, ok := s.count(what, n); ok {
+				t.Retries[c] = v
+			}
+		},
+		"memory": func(what string, n *yaml.Node) {
+			text, ok := s.filled(what, n)
+			if v, err := strconv.ParseFloat(text, 64); err == nil && v > 1 && v <= grid.MaxEscalation {
+				if t.Escalate == nil {
+					t.Escalate = map[grid.Class]float64{}
+				}
+				t.Escalate[c] = v
+			} else if ok {
+				s.report(n, fmt.Sprintf("Give a factor above 1, at most %d.", grid.MaxEscalation), "%s is %q, which is not a factor", what, text)
+			}
+		},
+	})
 }
 
 func (s *schema) count(what string, n *yaml.Node) (int, bool) {

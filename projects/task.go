@@ -41,7 +41,7 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"idle_timeout": func(what string, n *yaml.Node) { s.duration(what, n, &t.IdleTimeout) },
 		"grace":        func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) },
 		"log_limit":    func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) },
-		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t.Retries) },
+		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t) },
 		"checkpoint":   func(what string, n *yaml.Node) { s.checkpoint(what, n, t) },
 		"replace":      func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) },
 		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },
@@ -51,6 +51,9 @@ func (s *schema) task(key, n *yaml.Node) *task {
 	})
 	if len(t.Command) == 0 && t.Shell == "" && len(s.problems) == before {
 		s.report(key, `Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", what)
+	}
+	if err := t.CheckEscalation(); err != nil {
+		s.report(t.places["escalation"], "", "%s", err) // it ends with a hint of its own
 	}
 	if n := t.places["container"]; n != nil && t.Image == "" {
 		s.report(n, "Name the image, or leave container out.", "%s has container, but no image", what)

@@ -36,28 +36,29 @@ type SpaceSpec struct {
 
 // TaskSpec is the task of a new sweep.
 type TaskSpec struct {
-	Name        string            `json:"name"`
-	Command     []string          `json:"command,omitempty"`
-	Shell       string            `json:"shell,omitempty"`
-	Constants   grid.Params       `json:"constants,omitempty"`
-	Setup       []string          `json:"setup,omitempty"`
-	Share       []string          `json:"share,omitempty"`
-	Links       []grid.Link       `json:"links,omitempty"`
-	Image       string            `json:"image,omitempty"`
-	Container   *grid.Container   `json:"container,omitempty"`
-	Env         map[string]string `json:"env,omitempty"`
-	Resources   grid.Resources    `json:"resources"`
-	GPUIDs      string            `json:"gpu_ids,omitempty"`
-	Timeout     Duration          `json:"timeout,omitempty"`
-	IdleTimeout Duration          `json:"idle_timeout,omitempty"`
-	Grace       Duration          `json:"grace,omitempty"`
-	LogLimit    int64             `json:"log_limit,omitempty"`
-	Retries     grid.Retries      `json:"retries"`
-	Checkpoint  *CheckpointSpec   `json:"checkpoint,omitempty"`
-	NoReplace   bool              `json:"no_replace,omitempty"`
-	Artifacts   []string          `json:"artifacts,omitempty"`
-	Metrics     []grid.Source     `json:"metrics,omitempty"`
-	Objective   *grid.Objective   `json:"objective,omitempty"`
+	Name        string                 `json:"name"`
+	Command     []string               `json:"command,omitempty"`
+	Shell       string                 `json:"shell,omitempty"`
+	Constants   grid.Params            `json:"constants,omitempty"`
+	Setup       []string               `json:"setup,omitempty"`
+	Share       []string               `json:"share,omitempty"`
+	Links       []grid.Link            `json:"links,omitempty"`
+	Image       string                 `json:"image,omitempty"`
+	Container   *grid.Container        `json:"container,omitempty"`
+	Env         map[string]string      `json:"env,omitempty"`
+	Resources   grid.Resources         `json:"resources"`
+	GPUIDs      string                 `json:"gpu_ids,omitempty"`
+	Timeout     Duration               `json:"timeout,omitempty"`
+	IdleTimeout Duration               `json:"idle_timeout,omitempty"`
+	Grace       Duration               `json:"grace,omitempty"`
+	LogLimit    int64                  `json:"log_limit,omitempty"`
+	Retries     grid.Retries           `json:"retries"`
+	Escalate    map[grid.Class]float64 `json:"escalate,omitempty"`
+	Checkpoint  *CheckpointSpec        `json:"checkpoint,omitempty"`
+	NoReplace   bool                   `json:"no_replace,omitempty"`
+	Artifacts   []string               `json:"artifacts,omitempty"`
+	Metrics     []grid.Source          `json:"metrics,omitempty"`
+	Objective   *grid.Objective        `json:"objective,omitempty"`
 }
 
 // Duration is a length of time. It is read as text, like "1h30m", or as nanoseconds, and written as nanoseconds.
@@ -87,7 +88,7 @@ func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Checkpoint: checkpointSpec(t.Checkpoint), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: checkpointSpec(t.Checkpoint), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -96,7 +97,7 @@ func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Checkpoint: t.Checkpoint.checkpoint(), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: t.Checkpoint.checkpoint(), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 

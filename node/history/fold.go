@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"maps"
 	"slices"
 
 	"mlfnode/grid"
@@ -214,10 +215,14 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 	default:
 		return
 	}
-	f.changed = append(f.changed, Transition{
+	changed := Transition{
 		Sweep: g.sweep.ID, Index: t.Index, Change: change, State: t.State, Attempts: t.Attempts,
 		Node: t.Node, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended,
-	})
+	}
+	if change == grid.Retry {
+		changed.Failures = maps.Clone(t.Failures)
+	}
+	f.changed = append(f.changed, changed)
 }
 
 // load finds a trial. Most have no row yet, which the known ranges tell without asking the file.

@@ -3,6 +3,7 @@ package history
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -59,8 +60,12 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 	default:
 		return
 	}
-	m.changed = append(m.changed, Transition{Sweep: id, Index: t.Index, Change: change, State: t.State,
-		Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended})
+	c := Transition{Sweep: id, Index: t.Index, Change: change, State: t.State,
+		Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended}
+	if change == grid.Retry {
+		c.Failures = maps.Clone(t.Failures)
+	}
+	m.changed = append(m.changed, c)
 }
 
 // listing gives the trials by index and counts them anew.

@@ -117,6 +117,7 @@ type Transition struct {
 	State          grid.State
 	Attempts       int
 	Node           grid.NodeID
-	Class          grid.Class // of the attempt behind the state
-	Started, Ended int64      // microseconds since 1970
+	Class          grid.Class         // of the attempt behind the state
+	Started, Ended int64              // microseconds since 1970
+	Failures       map[grid.Class]int // of the trial so far, with Retry
 }

@@ -358,6 +358,15 @@ func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, follo
 // change updates a record by compare-and-swap: edit sees a fresh copy each time until nobody else was in between. When it
 // returns, the new record is on disk.
 func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sweep) error) (jetstream.Record, error) {
+	return m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
+		before := *r.Sweep
+		err := edit(r.Sweep)
+		return !same(&before, r.Sweep), err
+	})
+}
+
+// changeRecord is change for all of a record; edit says whether it has changed something.
+func (m *Master) changeRecord(ctx context.Context, id grid.SweepID, edit func(*jetstream.Record) (bool, error)) (jetstream.Record, error) {
 	for {
 		r, err := m.cfg.Store.Records.Load(ctx, id)
 		if errors.Is(err, jetstream.ErrNotFound) {
@@ -369,12 +378,8 @@ func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sw
 		if r.Sweep.Removing {
 			return r, refuse(fmt.Sprintf("%s is being removed", id), "")
 		}
-		before := *r.Sweep
-		if err := edit(r.Sweep); err != nil {
+		if changed, err := edit(&r); err != nil || !changed {
 			return r, err
-		}
-		if same(&before, r.Sweep) {
-			return r, nil
 		}
 		r.Rev, err = m.cfg.Store.Records.Update(ctx, &r)
 		if errors.Is(err, jetstream.ErrConflict) {

@@ -12,6 +12,7 @@ import (
 type lease struct {
 	lo, hi  int64
 	attempt int // of the first trial; above 1 only for a lease of one trial
+	lane    grid.Lane
 	since   time.Time
 	seq     uint64 // in the queue; 0 for one that is not there
 
@@ -35,11 +36,19 @@ type feed struct {
 	again  retries
 	pace   pace
 
+	fits  func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
+	needs map[int64]grid.Resources     // of trials whose next attempt gets something else than the task asks for
+	lanes map[grid.Lane]grid.Resources // that the record has, beside the sweep's own
+	held  map[grid.Lane]int            // leases in each lane
+
 	settled []chan struct{} // closed when a cancelled sweep has no lease left
 }
 
 func newFeed(s *grid.Sweep) *feed {
-	return &feed{sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{}}
+	return &feed{
+		sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
+		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{},
+	}
 }
 
 // load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. Those of
@@ -53,9 +62,12 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 		if len(open[i].Away) > 0 {
 			f.away[open[i].Index] = true
 		}
-		if index := open[i].Index; index >= f.count {
+		index := open[i].Index
+		if index >= f.count {
 			continue
-		} else if f.covered(index) {
+		}
+		f.escalate(index, open[i].Failures)
+		if f.covered(index) {
 			f.began[index] = open[i].Attempts
 		} else {
 			f.wait(index, open[i].Attempts+1, now)
@@ -65,18 +77,73 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 
 // restore takes over a lease that is in the queue.
 func (f *feed) restore(l *jetstream.Queued, now time.Time) {
-	f.leases[l.ID] = lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, since: now, seq: l.Seq}
+	f.addLease(l.ID, lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, lane: grid.Lane(l.Shape), since: now, seq: l.Seq})
 	f.taken.Add(l.Lo, l.Hi)
 	f.last = max(f.last, l.Seq)
 }
 
-// next proposes a lease: a retry that is due, else the next points that nobody has.
-func (f *feed) next(now time.Time, slots int) (lease, bool) {
+// addLease and removeLease keep the leases, and how many there are in each lane.
+func (f *feed) addLease(id grid.LeaseID, l lease) {
+	f.removeLease(id)
+	f.leases[id] = l
+	f.held[l.lane]++
+}
+
+func (f *feed) removeLease(id grid.LeaseID) {
+	l, ok := f.leases[id]
+	if !ok {
+		return
+	}
+	delete(f.leases, id)
+	if f.held[l.lane]--; f.held[l.lane] == 0 {
+		delete(f.held, l.lane)
+	}
+}
+
+// own is what trials of the sweep get that nothing else was decided about.
+func (f *feed) own() grid.Resources { return f.sweep.Task.Resources }
+
+// wanted lists what trials that may be leased now are to get.
+func (f *feed) wanted() []grid.Resources {
+	all := []grid.Resources{f.own()}
+	for need := range f.again.byNeed {
+		if need != f.own() {
+			all = append(all, need)
+		}
+	}
+	return all
+}
+
+// lane names the lane of trials that get so much.
+func (f *feed) lane(need grid.Resources) grid.Lane {
+	return grid.LaneOf(f.sweep.Priority, need, f.sweep.Task.Image)
+}
+
+// escalate decides what the next attempt of a trial with these failures gets.
+func (f *feed) escalate(i int64, failed map[grid.Class]int) {
+	delete(f.needs, i)
+	if len(f.sweep.Task.Escalate) == 0 {
+		return
+	}
+	fits := f.fits
+	if fits == nil {
+		fits = func(grid.Resources) bool { return true }
+	}
+	if need := f.sweep.Task.Escalated(failed, fits); need != f.own() {
+		f.needs[i] = need
+	}
+}
+
+// next proposes a lease of trials that get so much: a retry that is due, else the next points that nobody has.
+func (f *feed) next(need grid.Resources, now time.Time, slots int) (lease, bool) {
 	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
 		return lease{}, false
 	}
-	if e, ok := f.again.due(now); ok {
-		return lease{lo: e.index, hi: e.index + 1, attempt: e.attempt, since: now}, true
+	if e, ok := f.again.due(need, now); ok {
+		return lease{lo: e.index, hi: e.index + 1, attempt: e.attempt, lane: f.lane(need), since: now}, true
+	}
+	if need != f.own() {
+		return lease{}, false
 	}
 	gap, ok := f.taken.Gap(f.cursor, f.count)
 	if !ok {
@@ -88,12 +155,13 @@ func (f *feed) next(now time.Time, slots int) (lease, bool) {
 	if f.sweep.Task.Checkpoint != nil {
 		size = 1 // a lease names the snapshot from which its trial goes on
 	}
-	return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+size), attempt: 1, since: now}, true
+	return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+size), attempt: 1, lane: f.lane(need), since: now}, true
 }
 
 // leased records that a proposed lease is in the queue.
 func (f *feed) leased(id grid.LeaseID, l lease) {
-	f.leases[id], f.last = l, l.seq
+	f.addLease(id, l)
+	f.last = l.seq
 	if l.attempt > 1 {
 		f.again.remove(l.lo)
 		return
@@ -126,7 +194,7 @@ func (f *feed) drop(id grid.LeaseID, now time.Time) {
 	if !ok {
 		return
 	}
-	delete(f.leases, id)
+	f.removeLease(id)
 	var missing []grid.Range
 	f.done.Gaps(l.lo, l.hi, func(g grid.Range) { missing = append(missing, g) })
 	for _, g := range missing {
@@ -166,7 +234,7 @@ func (f *feed) runsUnder(id grid.LeaseID) bool {
 // adopt takes over a lease of trials [lo,hi) that a node works on although the queue does not have it. Some of them may be
 // leased once more by now.
 func (f *feed) adopt(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {
-	f.leases[id] = lease{lo: lo, hi: hi, attempt: attempt, since: now, detached: true}
+	f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: f.lane(f.own()), since: now, detached: true})
 }
 
 // over lists the other leases that hold trial i.
@@ -201,11 +269,13 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 	case grid.Done:
 		delete(f.began, t.Index)
 		f.again.remove(t.Index)
+		delete(f.needs, t.Index)
 		f.done.Add(t.Index, t.Index+1)
 		f.taken.Add(t.Index, t.Index+1)
 		f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
 	case grid.Retry:
 		delete(f.began, t.Index)
+		f.escalate(t.Index, t.Failures)
 		if !f.releasedSince(t.Index, t.Attempts) {
 			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)))
 		}
@@ -214,6 +284,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.taken.Add(t.Index, t.Index+1)
 		f.again.remove(t.Index)
 	case grid.Reopen:
+		delete(f.needs, t.Index)
 		f.done.Remove(t.Index, t.Index+1)
 		f.wait(t.Index, t.Attempts+1, now)
 	}
@@ -231,7 +302,11 @@ func (f *feed) releasedSince(i int64, attempts int) bool {
 
 func (f *feed) wait(i int64, attempt int, due time.Time) {
 	f.taken.Add(i, i+1)
-	f.again.add(i, max(attempt, 2), due)
+	need, ok := f.needs[i]
+	if !ok {
+		need = f.own()
+	}
+	f.again.add(i, max(attempt, 2), need, due)
 }
 
 // settle wakes those who wait for the end of a cancelled sweep's leases.

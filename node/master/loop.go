@@ -126,7 +126,7 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 		if !sweep.Active() {
 			return nil
 		}
-		return s.open(ctx, sweep, nil)
+		return s.open(ctx, &c.Record, nil)
 	}
 	f.sweep, f.count = sweep, sweep.Space.Count()
 	if sweep.Active() {
@@ -137,12 +137,14 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 }
 
 // open begins to feed a sweep, of which these leases are in the queue already.
-func (s *state) open(ctx context.Context, sweep *grid.Sweep, leases []jetstream.Queued) error {
+func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jetstream.Queued) error {
+	sweep := record.Sweep
 	terminal, open, err := s.m.cfg.History.Ranges(ctx, sweep.ID)
 	if err != nil {
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
+	f.fits, f.lanes = s.m.fits, record.Lanes
 	for i := range leases {
 		f.restore(&leases[i], time.Now())
 		s.m.ledger.add(leases[i].ID)
@@ -260,10 +262,10 @@ func (s *state) feed(ctx context.Context) error {
 	if !s.m.cfg.Feed {
 		return nil
 	}
-	for lane, feeds := range s.byLane() {
-		slots := s.m.cfg.Slots(feeds[0].sweep.Task.Resources)
-		for outstanding(feeds) < queueDepth*slots {
-			ok, err := s.leaseOne(ctx, lane, feeds, slots)
+	for _, l := range s.lanesToFeed() {
+		slots := s.m.cfg.Slots(l.need)
+		for l.outstanding() < queueDepth*slots {
+			ok, err := s.leaseOne(ctx, l, slots)
 			if err != nil {
 				return err
 			}
@@ -275,22 +277,34 @@ func (s *state) feed(ctx context.Context) error {
 	return nil
 }
 
-// byLane groups the active feeds.
-func (s *state) byLane() map[grid.Lane][]*feed {
-	lanes := map[grid.Lane][]*feed{}
+// fedLane is a lane with the active sweeps whose trials may be leased into it.
+type fedLane struct {
+	name  grid.Lane
+	need  grid.Resources // of each trial in it
+	feeds []*feed
+}
+
+func (s *state) lanesToFeed() map[grid.Lane]*fedLane {
+	lanes := map[grid.Lane]*fedLane{}
 	for _, f := range s.feeds {
-		if f.sweep.Active() && f.sweep.Task.Resources.Check() == nil {
-			lane := f.sweep.Lane()
-			lanes[lane] = append(lanes[lane], f)
+		if !f.sweep.Active() || f.sweep.Task.Resources.Check() != nil {
+			continue
+		}
+		for _, need := range f.wanted() {
+			name := f.lane(need)
+			if lanes[name] == nil {
+				lanes[name] = &fedLane{name: name, need: need}
+			}
+			lanes[name].feeds = append(lanes[name].feeds, f)
 		}
 	}
 	return lanes
 }
 
-func outstanding(feeds []*feed) int {
+func (l *fedLane) outstanding() int {
 	n := 0
-	for _, f := range feeds {
-		n += len(f.leases)
+	for _, f := range l.feeds {
+		n += f.held[l.name]
 	}
 	return n
 }
@@ -298,17 +312,22 @@ func outstanding(feeds []*feed) int {
 // leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the lane has anything to lease.
 // Of equal ones the sweep goes first that has waited longest, so that each has its turn where the queue is shorter than the
 // list of sweeps.
-func (s *state) leaseOne(ctx context.Context, lane grid.Lane, feeds []*feed, slots int) (bool, error) {
-	slices.SortFunc(feeds, func(a, b *feed) int {
-		return cmp.Or(cmp.Compare(len(a.leases), len(b.leases)), cmp.Compare(a.last, b.last), a.sweep.Submitted.Compare(b.sweep.Submitted))
+func (s *state) leaseOne(ctx context.Context, lane *fedLane, slots int) (bool, error) {
+	slices.SortFunc(lane.feeds, func(a, b *feed) int {
+		return cmp.Or(cmp.Compare(a.held[lane.name], b.held[lane.name]), cmp.Compare(a.last, b.last), a.sweep.Submitted.Compare(b.sweep.Submitted))
 	})
 	now := time.Now()
-	for _, f := range feeds {
-		l, ok := f.next(now, slots)
+	for _, f := range lane.feeds {
+		l, ok := f.next(lane.need, now, slots)
 		if !ok {
 			continue
 		}
-		id, err := s.publish(ctx, lane, f, &l)
+		if ok, err := s.announce(ctx, f, lane); err != nil {
+			return false, err
+		} else if !ok {
+			continue
+		}
+		id, err := s.publish(ctx, lane.name, f, &l)
 		if err != nil {
 			return false, err
 		}
@@ -316,6 +335,33 @@ func (s *state) leaseOne(ctx context.Context, lane grid.Lane, feeds []*feed, slo
 		return true, nil
 	}
 	return false, nil
+}
+
+// announce has the nodes know what trials in a lane need, before a lease is in it. It reports false while the sweep's trials are in too
+// many lanes. Lanes that nothing is leased in or waits for make room.
+func (s *state) announce(ctx context.Context, f *feed, lane *fedLane) (bool, error) {
+	if _, known := f.lanes[lane.name]; known || lane.name == f.sweep.Lane() {
+		return true, nil
+	}
+	lanes := map[grid.Lane]grid.Resources{lane.name: lane.need}
+	wanted := f.wanted()
+	for name, need := range f.lanes {
+		if f.held[name] > 0 || slices.Contains(wanted, need) {
+			lanes[name] = need
+		}
+	}
+	if len(lanes) > jetstream.MaxLanes {
+		return false, nil
+	}
+	_, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
+		r.Lanes = lanes
+		return true, nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("open lane %s: %w", lane.name, err)
+	}
+	f.lanes = lanes
+	return true, nil
 }
 
 // publish puts a lease into the queue and notes where it lies.

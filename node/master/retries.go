@@ -3,56 +3,68 @@ package master
 import (
 	"container/heap"
 	"time"
+
+	"mlfnode/grid"
 )
 
-// retries are the trials that wait for a further attempt, the one that is due first on top. The zero value is empty.
+// retries are the trials that wait for a further attempt, apart by what that is to get. The zero value is empty.
 type retries struct {
-	heap  waiting
-	index map[int64]*waiter
+	byNeed map[grid.Resources]*waiting // none is empty
+	index  map[int64]*waiter
 }
 
 type waiter struct {
 	index   int64
 	attempt int
+	need    grid.Resources
 	due     time.Time
 	pos     int
 }
 
-func (r *retries) len() int { return len(r.heap) }
+func (r *retries) len() int { return len(r.index) }
 
 func (r *retries) has(i int64) bool { return r.index[i] != nil }
 
 // add queues an attempt of trial i, or moves the one that is queued.
-func (r *retries) add(i int64, attempt int, due time.Time) {
+func (r *retries) add(i int64, attempt int, need grid.Resources, due time.Time) {
 	if w := r.index[i]; w != nil {
-		w.attempt, w.due = max(w.attempt, attempt), due
-		heap.Fix(&r.heap, w.pos)
-		return
+		attempt = max(w.attempt, attempt)
+		r.remove(i)
 	}
 	if r.index == nil {
-		r.index = map[int64]*waiter{}
+		r.index, r.byNeed = map[int64]*waiter{}, map[grid.Resources]*waiting{}
 	}
-	w := &waiter{index: i, attempt: attempt, due: due}
+	w := &waiter{index: i, attempt: attempt, need: need, due: due}
 	r.index[i] = w
-	heap.Push(&r.heap, w)
+	if r.byNeed[need] == nil {
+		r.byNeed[need] = &waiting{}
+	}
+	heap.Push(r.byNeed[need], w)
 }
 
 func (r *retries) remove(i int64) {
-	if w := r.index[i]; w != nil {
-		heap.Remove(&r.heap, w.pos)
-		delete(r.index, i)
+	w := r.index[i]
+	if w == nil {
+		return
+	}
+	delete(r.index, i)
+	if queue := r.byNeed[w.need]; queue.Len() > 1 {
+		heap.Remove(queue, w.pos)
+	} else {
+		delete(r.byNeed, w.need)
 	}
 }
 
-// due gives the first attempt whose time has come; it stays queued until removed.
-func (r *retries) due(now time.Time) (waiter, bool) {
-	if len(r.heap) == 0 || r.heap[0].due.After(now) {
+// due gives the first attempt with this need whose time has come; it stays queued until removed.
+func (r *retries) due(need grid.Resources, now time.Time) (waiter, bool) {
+	queue := r.byNeed[need]
+	if queue == nil || (*queue)[0].due.After(now) {
 		return waiter{}, false
 	}
-	return *r.heap[0], true
+	return *(*queue)[0], true
 }
 
-// waiting implements heap.Interface.
+// waiting implements heap.Interface: the attempt that is due first is on top.
 type waiting []*waiter
 
 func (w waiting) Len() int { return len(w) }

@@ -32,7 +32,7 @@ func attempts(t *testing.T, policy grid.Retries, classes ...grid.Class) ([]grid.
 	var ran []grid.Class
 	for seq := uint64(1); ; seq++ {
 		now = now.Add(2 * grid.MaxBackoff) // whatever waits is due
-		l, ok := f.next(now, 1)
+		l, ok := f.next(f.own(), now, 1)
 		if !ok {
 			return ran, trial.State
 		}
@@ -169,17 +169,17 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 		t.Run(string(c.class), func(t *testing.T) {
 			f := newFeed(points(t, "t-1", 3))
 			now := time.UnixMicro(1_700_000_000_000_000)
-			first, _ := f.next(now, 4)
+			first, _ := f.next(f.own(), now, 4)
 			f.leased("1", first)
 			f.apply(&history.Transition{Index: 0, Change: grid.Retry, Attempts: 1, Class: c.class}, now)
 			f.drop("1", now)
 			if c.wait > 0 {
-				other, ok := f.next(now.Add(c.wait-time.Microsecond), 4)
+				other, ok := f.next(f.own(), now.Add(c.wait-time.Microsecond), 4)
 				if want := (lease{lo: 1, hi: 2, attempt: 1}); !ok || !sameLease(other, want) {
 					t.Errorf("before the backoff ends: got %+v, %t, want another trial: %+v", other, ok, want)
 				}
 			}
-			again, ok := f.next(now.Add(c.wait), 4)
+			again, ok := f.next(f.own(), now.Add(c.wait), 4)
 			if want := (lease{lo: 0, hi: 1, attempt: 2}); !ok || !sameLease(again, want) {
 				t.Errorf("when the backoff ends: got %+v, %t, want %+v", again, ok, want)
 			}
@@ -189,30 +189,34 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 
 func sameLease(a, b lease) bool { return a.lo == b.lo && a.hi == b.hi && a.attempt == b.attempt }
 
-// TestRetriesAreOrdered compares the heap with a map: what is due comes earliest first, and of one trial once.
+// TestRetriesAreOrdered compares the heaps with a map: what is due comes earliest first, apart by need, and of one trial once.
 func TestRetriesAreOrdered(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var r retries
 		model := map[int64]waiter{}
 		start := time.UnixMicro(1_700_000_000_000_000)
+		needs := []grid.Resources{{CPUs: grid.One}, {CPUs: grid.One, Memory: 1 << 30}}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			i := rapid.Int64Range(0, 9).Draw(t, "index")
 			switch rapid.IntRange(0, 2).Draw(t, "step") {
 			case 0, 1:
 				attempt := rapid.IntRange(2, 5).Draw(t, "attempt")
 				due := start.Add(time.Duration(rapid.IntRange(0, 5).Draw(t, "due")) * time.Second)
-				r.add(i, attempt, due)
-				model[i] = waiter{index: i, attempt: max(attempt, model[i].attempt), due: due}
+				need := needs[rapid.IntRange(0, 1).Draw(t, "need")]
+				r.add(i, attempt, need, due)
+				model[i] = waiter{index: i, attempt: max(attempt, model[i].attempt), need: need, due: due}
 			case 2:
 				r.remove(i)
 				delete(model, i)
 			}
 			now := start.Add(time.Duration(rapid.IntRange(-1, 5).Draw(t, "now")) * time.Second)
-			got, ok := r.due(now)
-			want, due := earliest(model, now)
-			got.pos = 0
-			if ok != due || (ok && got != want) {
-				t.Fatalf("due: got %+v, %t, want %+v, %t", got, ok, want, due)
+			for _, need := range needs {
+				got, ok := r.due(need, now)
+				want, due := earliest(model, need, now)
+				got.pos = 0
+				if ok != due || (ok && got != want) {
+					t.Fatalf("due: got %+v, %t, want %+v, %t", got, ok, want, due)
+				}
 			}
 			if diff := cmp.Diff(len(model), r.len()); diff != "" || r.has(i) != (model[i].attempt > 0) {
 				t.Fatalf("size or membership of %d differs (-want +got):\n%s", i, diff)
@@ -221,9 +225,9 @@ func TestRetriesAreOrdered(t *testing.T) {
 	})
 }
 
-func earliest(all map[int64]waiter, now time.Time) (first waiter, ok bool) {
+func earliest(all map[int64]waiter, need grid.Resources, now time.Time) (first waiter, ok bool) {
 	for _, w := range all {
-		if w.due.After(now) {
+		if w.need != need || w.due.After(now) {
 			continue
 		}
 		if !ok || w.due.Before(first.due) || (w.due.Equal(first.due) && w.index < first.index) {

@@ -154,7 +154,7 @@ func (s *state) restore(ctx context.Context) error {
 		if len(leases) == 0 && !r.Sweep.Active() {
 			continue
 		}
-		if err := s.open(ctx, r.Sweep, leases); err != nil {
+		if err := s.open(ctx, &r, leases); err != nil {
 			return err
 		}
 		for _, l := range leases {
@@ -217,7 +217,7 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 		s.m.ledger.unclaim(id)
 	case l.detached:
 		return true
-	case now.Sub(l.since) < idleLimit || !s.delivered(ctx, f, l.seq):
+	case now.Sub(l.since) < idleLimit || !s.delivered(ctx, f, &l):
 		return false
 	case l.idle.IsZero():
 		l.idle = now
@@ -234,9 +234,9 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 	return true
 }
 
-// delivered reports whether the queue has handed out what lies at a sequence.
-func (s *state) delivered(ctx context.Context, f *feed, seq uint64) bool {
-	lane := f.sweep.Lane()
+// delivered reports whether the queue has handed out a lease.
+func (s *state) delivered(ctx context.Context, f *feed, l *lease) bool {
+	lane := l.lane
 	last, known := s.handed[lane]
 	if !known {
 		var err error
@@ -245,7 +245,7 @@ func (s *state) delivered(ctx context.Context, f *feed, seq uint64) bool {
 		}
 		s.handed[lane] = last
 	}
-	return seq <= last
+	return l.seq <= last
 }
 
 // orphan deletes a lease of which this master knows nothing: a node that pulls it could not keep it.

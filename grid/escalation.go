@@ -1,0 +1,65 @@
+package grid
+
+import "math"
+
+const (
+	// MaxEscalations is how many times a trial gets more memory than its last attempt had; further retries get as much as that.
+	MaxEscalations = 3
+	// MaxEscalation bounds the factor of one step.
+	MaxEscalation = 10
+)
+
+// EscalatedClasses are the failure classes after which a retry can get more memory: of the machine or of a GPU.
+func EscalatedClasses() []Class { return []Class{ClassMemory, ClassCUDAMemory} }
+
+// Escalated gives what the next attempt of a trial with these failures needs. It is what the task asks for, unless the task has retries
+// get more memory. Of several steps those are taken that fit.
+func (t *Task) Escalated(failed map[Class]int, fits func(Resources) bool) Resources {
+	r := t.Resources
+	r.Memory = escalated(r.Memory, t.Escalate[ClassMemory], failed[ClassMemory], func(n int64) bool {
+		r.Memory = n
+		return fits(r)
+	})
+	r.GPUMemory = escalated(r.GPUMemory, t.Escalate[ClassCUDAMemory], failed[ClassCUDAMemory], func(n int64) bool {
+		r.GPUMemory = n
+		return fits(r)
+	})
+	return r
+}
+
+func escalated(amount int64, factor float64, failures int, fits func(int64) bool) int64 {
+	if factor <= 1 || amount <= 0 {
+		return amount
+	}
+	for steps := min(failures, MaxEscalations); steps > 0; steps-- {
+		more := float64(amount) * math.Pow(factor, float64(steps))
+		if more < math.MaxInt64 && fits(int64(more)) {
+			return int64(more)
+		}
+	}
+	return amount
+}
+
+// CheckEscalation says why retries can't get more memory as the task has it.
+func (t *Task) CheckEscalation() error {
+	for class, factor := range t.Escalate {
+		amount, what := t.Resources.Memory, "memory"
+		switch class {
+		case ClassMemory:
+		case ClassCUDAMemory:
+			amount, what = t.Resources.GPUMemory, "gpu_memory"
+		default:
+			return flawf("Only oom and cuda_oom can.", "retries of %.60q can't get more memory", string(class))
+		}
+		if !(factor > 1 && factor <= MaxEscalation) {
+			return flawf("Give a factor like 1.5.", "memory of the retries of %s is %g, which is not a number above 1 and up to %d", class, factor, MaxEscalation)
+		}
+		if amount <= 0 {
+			return flawf("Give resources."+what+" a size, like 4GiB.", "retries of %s are to get more memory, but the task does not say how much it needs", class)
+		}
+		if t.Retries[class] == 0 {
+			return flawf("Give times, like {times: 2, memory: 1.5}.", "retries of %s are to get more memory, but there are none", class)
+		}
+	}
+	return nil
+}
