@@ -24,6 +24,9 @@ const (
 	ScopeDevice Scope = "device"
 	ScopeNode   Scope = "node"
 	ScopeModel  Scope = "model" // all nodes that have this model of GPU
+
+	ScopeGPUs       Scope = "gpus"       // all GPUs of a node
+	ScopeContainers Scope = "containers" // the container engine of a node
 )
 
 // Failure holds everything that depends on the class of a failed attempt. No other code decides by class.
@@ -124,9 +127,9 @@ var failures = [...]Failure{
 		Cause: "a disk or a quota is full", Hint: "free space on the node, or raise the user's quota"},
 	{Class: ClassLimits, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true, Suspect: ScopeNode,
 		Cause: "threads, processes or open files are used up", Hint: "raise the limits of the node's user (ulimit -u, ulimit -n), or set OMP_NUM_THREADS and OPENBLAS_NUM_THREADS in the task's env"},
-	{Class: ClassDriver, Owner: OwnerNode, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+	{Class: ClassDriver, Owner: OwnerNode, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeGPUs,
 		Cause: "the GPU driver does not work with this program", Hint: "update the node's driver; after an update reboot the node"},
-	{Class: ClassGPULost, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+	{Class: ClassGPULost, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeGPUs,
 		Cause: "the program does not see the GPU that it was given", Hint: "see nvidia-smi on the node; the program may set CUDA_VISIBLE_DEVICES itself"},
 	{Class: ClassGPUBusy, Owner: OwnerDevice, Retries: 4, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeDevice, Suspect: ScopeDevice,
 		Cause: "the GPU takes no further programs", Hint: "another program may hold the GPU, or its compute mode is exclusive: see nvidia-smi on the node"},
@@ -136,7 +139,7 @@ var failures = [...]Failure{
 		Cause: "the image could not be fetched", Hint: "the registry may be away, or limits how often images are fetched"},
 	{Class: ClassImage, Owner: OwnerNode, Retries: 1, Backoff: shortBackoff, Settable: true, Limited: true, Avoid: ScopeNode,
 		Cause: "the image can't be had on this node", Hint: "check the image's name, its architecture, and the node's login to the registry"},
-	{Class: ClassEngine, Owner: OwnerNode, Retries: 8, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeNode,
+	{Class: ClassEngine, Owner: OwnerNode, Retries: 8, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeContainers,
 		Cause: "the container engine failed", Hint: "mlfnode doctor on the node says whether containers work there"},
 }
 

@@ -37,6 +37,8 @@ func documented(f *Failure) string {
 		retries = fmt.Sprintf("%d in a cluster", f.Elsewhere)
 	case f.Class == ClassCancel:
 		retries = "never"
+	case f.Class == ClassPreempt:
+		retries = "`checkpoint.repeats`"
 	case f.Class == ClassCrash:
 		retries = "see clusters.md"
 	}

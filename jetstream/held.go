@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Held is a lease in the hands of this worker. Acknowledging, renewing or returning a lease that has gone to another worker
@@ -54,6 +55,17 @@ func (h *Held) Return() error {
 		return err
 	}
 	h.queue.wake(h.Shape)
+	return nil
+}
+
+// Postpone gives the lease to the next worker that asks after a while.
+func (h *Held) Postpone(d time.Duration) error {
+	ctx, stop := context.WithTimeout(context.Background(), pullGrace) // as in Return
+	defer stop()
+	if err := h.request(ctx, fmt.Sprintf(`-NAK {"delay": %d}`, d), "postpone"); err != nil {
+		return err
+	}
+	time.AfterFunc(d, func() { h.queue.wake(h.Shape) })
 	return nil
 }
 

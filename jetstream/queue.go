@@ -52,7 +52,8 @@ type Lease struct {
 	// their folders on nodes can't be read.
 	Snapshot, Bad int
 
-	Updates int // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
+	Updates int           // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
+	Avoid   []grid.NodeID // nodes that are to leave it to others, if others take it
 }
 
 // wireLease is a lease in the stream. The shape is in the subject.
@@ -65,8 +66,9 @@ type wireLease struct {
 	ID      grid.LeaseID `json:"n,omitempty"`
 	Updates int          `json:"u,omitempty"`
 
-	Snapshot int `json:"p,omitempty"`
-	Bad      int `json:"b,omitempty"`
+	Snapshot int           `json:"p,omitempty"`
+	Bad      int           `json:"b,omitempty"`
+	Avoid    []grid.NodeID `json:"x,omitempty"`
 }
 
 // Queue is the lease queue: a work-queue stream with one subject and one shared consumer for each shape.
@@ -164,7 +166,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.ID == "" {
 		l.ID = q.NewID()
 	}
-	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad})
+	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}

@@ -67,7 +67,7 @@ func TestQueue(t *testing.T) {
 	other := mustPublish(t, q, lease("big", 20))
 	held := mustPull(t, q, "p-1_c1.5", 5, 2)
 	got, want := held[0].Lease, lease("p-1_c1.5", 0)
-	if want.ID = got.ID; got != want || got.ID == "" || got.ID == held[1].ID {
+	if want.ID = got.ID; !cmp.Equal(got, want) || got.ID == "" || got.ID == held[1].ID {
 		t.Errorf("lease: got %+v, want %+v with an ID of its own", got, want)
 	}
 	if held[0].Seq != first || held[0].Deliveries != 1 {
@@ -260,7 +260,7 @@ func TestRestoredLease(t *testing.T) {
 	mustPublish(t, q, lease("s", 0))
 	first := mustPull(t, q, "s", 1, 1)[0]
 	h := q.Restore(first.Ticket())
-	if h.Lease != first.Lease || h.Seq != first.Seq || h.Deliveries != first.Deliveries {
+	if !cmp.Equal(h.Lease, first.Lease) || h.Seq != first.Seq || h.Deliveries != first.Deliveries {
 		t.Errorf("restored: got %+v, want %+v", h, first)
 	}
 	if err := h.Renew(); err != nil {

@@ -30,9 +30,10 @@ type feed struct {
 	taken  grid.Ranges // done, leased, or in again
 	cursor int64       // everything below is taken
 	leases map[grid.LeaseID]lease
-	last   uint64         // sequence of the newest lease
-	began  map[int64]int  // attempts of trials known to run
-	away   map[int64]bool // trials of which an attempt is on a node that is not heard of
+	last   uint64           // sequence of the newest lease
+	began  map[int64]int    // attempts of trials known to run
+	away   map[int64]bool   // trials of which an attempt is on a node that is not heard of
+	shuns  map[int64][]shun // what attempts of trials that failed are to avoid
 	again  retries
 	pace   pace
 
@@ -47,7 +48,7 @@ type feed struct {
 func newFeed(s *grid.Sweep) *feed {
 	return &feed{
 		sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
-		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{},
+		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{}, shuns: map[int64][]shun{},
 	}
 }
 
@@ -70,6 +71,7 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 		if f.covered(index) {
 			f.began[index] = open[i].Attempts
 		} else {
+			f.shun(index, open[i].Node, open[i].Result.Class)
 			f.wait(index, open[i].Attempts+1, now)
 		}
 	}
@@ -268,6 +270,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.began[t.Index] = t.Attempts
 	case grid.Done:
 		delete(f.began, t.Index)
+		delete(f.shuns, t.Index)
 		f.again.remove(t.Index)
 		delete(f.needs, t.Index)
 		f.done.Add(t.Index, t.Index+1)
@@ -276,6 +279,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 	case grid.Retry:
 		delete(f.began, t.Index)
 		f.escalate(t.Index, t.Failures)
+		f.shun(t.Index, t.Node, t.Class)
 		if !f.releasedSince(t.Index, t.Attempts) {
 			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)))
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/history"
@@ -21,6 +22,7 @@ type world struct {
 	states      map[grid.NodeID]cluster.State
 	refusing    map[grid.NodeID]bool
 	quarantined map[grid.NodeID]string
+	machines    map[grid.NodeID]*inventory.Machine // may be nil
 	ended       func(grid.NodeID)
 	outage      Outage
 }
@@ -42,7 +44,7 @@ func (w *world) nodes() *Nodes {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			for node, s := range w.states {
-				all = append(all, cluster.Member{Node: node, State: s})
+				all = append(all, cluster.Member{Node: node, State: s, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}, Inventory: w.machines[node]}})
 			}
 			return all
 		},

@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/history"
@@ -14,23 +15,37 @@ const (
 	rememberedTrials = 4096
 )
 
+// strikeAge is how long failures of a node count that are not failures at its start: their trials ran for a while.
+const strikeAge = time.Hour
+
 // health tells broken nodes from broken programs. A node is to blame when trials fail at their start there, one after the other, that
 // run on another node: exactly the same trials, since other trials of the sweep may run a different program. A program that can't be started
-// anywhere is not the node's fault.
+// anywhere is not the node's fault. The same holds for failures whose class makes the node suspect (a full disk, its driver): they count
+// when the same trials end otherwise on another node.
 type health struct {
 	strikes map[grid.NodeID]*strikes
 	trials  map[grid.SweepID]map[int64]*places
 	works   func(grid.NodeID) bool // reports whether a node takes trials; nil takes that for given
 }
 
-// places is where a trial has run, and where it failed at its start.
-type places struct{ ran, failed map[grid.NodeID]bool }
+// places is where a trial has run, where it ran to an end that is not the node's fault, and where it failed so that the node is suspect.
+type places struct{ ran, ended, failed map[grid.NodeID]bool }
 
-// strikes are failures in a row on a node.
+// strikes are failures in a row on a node, either at the start of trials or all of one class that makes the node suspect.
 type strikes struct {
-	sweep  grid.SweepID
-	trials []int64
-	reason grid.Class
+	sweep   grid.SweepID
+	trials  []int64
+	atStart bool
+	reason  grid.Class
+	last    int64 // microseconds since 1970
+}
+
+// continues reports whether a failure belongs to the strikes.
+func (s *strikes) continues(t *history.Transition, f *grid.Failure) bool {
+	if s == nil || s.sweep != t.Sweep || s.atStart != f.AtStart {
+		return false
+	}
+	return s.atStart || s.reason == t.Class && t.Ended-s.last < strikeAge.Microseconds()
 }
 
 func newHealth() *health {
@@ -44,25 +59,32 @@ func (h *health) note(t *history.Transition) {
 	}
 	f := grid.FailureOf(t.Class)
 	ran := t.Change == grid.Began || f.Ran()
+	ended := t.Change != grid.Began && f.Ran()
+	suspect := f.AtStart || f.Suspect == grid.ScopeNode
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {
 		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere
 			delete(h.strikes, t.Node)
 			return
 		}
-		p = &places{ran: map[grid.NodeID]bool{}, failed: map[grid.NodeID]bool{}}
+		p = &places{ran: map[grid.NodeID]bool{}, ended: map[grid.NodeID]bool{}, failed: map[grid.NodeID]bool{}}
 	}
 	switch {
 	case ran:
-		delete(h.strikes, t.Node)
+		if s := h.strikes[t.Node]; s != nil && (s.atStart || ended) {
+			delete(h.strikes, t.Node)
+		}
 		p.ran[t.Node] = true
-	case f.AtStart:
+		if ended {
+			p.ended[t.Node] = true
+		}
+	case suspect:
 		s := h.strikes[t.Node]
-		if s == nil || s.sweep != t.Sweep {
-			s = &strikes{sweep: t.Sweep}
+		if !s.continues(t, &f) {
+			s = &strikes{sweep: t.Sweep, atStart: f.AtStart}
 			h.strikes[t.Node] = s
 		}
-		s.trials, s.reason = append(s.trials, t.Index), t.Class
+		s.trials, s.reason, s.last = append(s.trials, t.Index), t.Class, t.Ended
 		s.trials = s.trials[max(len(s.trials)-rememberedTrials, 0):]
 		p.failed[t.Node] = true
 	default:
@@ -93,7 +115,11 @@ func (h *health) broken() map[grid.NodeID]string {
 		proofs := map[grid.NodeID]int{}
 		for _, index := range s.trials {
 			if p := h.trials[s.sweep][index]; p != nil {
-				for other := range p.ran {
+				innocent := p.ran
+				if !s.atStart {
+					innocent = p.ended
+				}
+				for other := range innocent {
 					proofs[other]++
 				}
 			}
@@ -106,13 +132,22 @@ func (h *health) broken() map[grid.NodeID]string {
 			}
 		}
 		if proven >= strikeLimit {
-			found[node] = fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), s.sweep, s.reason, other)
+			found[node] = s.blame(other)
 		}
 	}
 	for node := range found {
 		delete(h.strikes, node)
 	}
 	return found
+}
+
+// blame is why a node is quarantined, in words.
+func (s *strikes) blame(other grid.NodeID) string {
+	if s.atStart {
+		return fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), s.sweep, s.reason, other)
+	}
+	f := grid.FailureOf(s.reason)
+	return fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s", f.Cause, s.reason, len(s.trials), s.sweep, other, f.Hint)
 }
 
 // forget drops what is known of a sweep that has ended.

@@ -43,6 +43,9 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 			w.refuse(ctx, l)
 			continue
 		}
+		if w.declined.others(l.name, time.Now()) {
+			continue
+		}
 		slots := w.books.Slots(l.resources)
 		if slots < 1 {
 			w.fairness.refused(l, w.books.Why(l.name, l.resources))
@@ -152,7 +155,7 @@ func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
 			w.fairness.foundEmpty(l, asked)
 			return nil
 		}
-		if !w.renewed(held[0]) {
+		if !w.renewed(held[0]) && !w.decline(held[0]) {
 			return held[0]
 		}
 	}

@@ -5,8 +5,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 )
 
@@ -187,6 +189,32 @@ func TestHeldLeaseComesAgain(t *testing.T) {
 	s.stop()
 	if left, err := s.store.Queue.Present(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("queue: got %d leases, %v; want none", len(left), err)
+	}
+}
+
+// TestTrialIsLeftToOthersFirst has a lease name this node as one to avoid. Nobody else is there, so after some time it runs here all the
+// same, under the attempt's number that it was leased with. A lease that names another node runs at once.
+func TestTrialIsLeftToOthersFirst(t *testing.T) {
+	g := newGate()
+	close(g.open)
+	s := newStage(t, g.run)
+	r := s.sweep("t-1", 2, 1, nil)
+	began := time.Now()
+	for i, node := range []grid.NodeID{"n", "other"} {
+		_, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{
+			Sweep: r.ID, Lo: int64(i), Hi: int64(i) + 1, Attempt: 2 + i, Shape: string(r.Lane()), Avoid: []grid.NodeID{node},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.run()
+	all := only(s.released(r.ID, 2), grid.Finished)
+	if len(all) != 2 || all[0].Index != 1 || all[0].Attempt != 3 || all[1].Attempt != 2 {
+		t.Errorf("got results %+v, want the trial that this node need not avoid first, both with the numbers of their leases", all)
+	}
+	if took := time.Since(began); took < declineLimit*declineTime {
+		t.Errorf("it was left to others for %v, want %v at least", took, declineLimit*declineTime)
 	}
 }
 

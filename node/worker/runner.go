@@ -110,7 +110,7 @@ func (w *Worker) work(t turn, slot executor.Slot) {
 			break
 		}
 		tried = true
-		w.attempt(s, slot, t, found, index, h.held.Attempt+h.held.Deliveries-1, now)
+		w.attempt(s, slot, t, found, index, h.held.Attempt+furtherDeliveries(h.held), now)
 	}
 	if !tried {
 		w.trouble.giveUp()

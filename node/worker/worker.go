@@ -94,8 +94,9 @@ type Worker struct {
 	roomSeen atomic.Int64  // when the disk was last looked at, in nanoseconds since 1970
 	unread   atomic.Bool   // the disk does not say how much room it has
 	rules    *rules        // of failure classes
-	trouble  trouble       // what keeps the node from running trials
-	handover atomic.Bool   // this agent ends and another one goes on
+	declined declined
+	trouble  trouble     // what keeps the node from running trials
+	handover atomic.Bool // this agent ends and another one goes on
 
 	boot string // names this start of the machine, "" where it has no name
 

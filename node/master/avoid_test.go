@@ -1,0 +1,118 @@
+package master
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// ends reports that the first trial of a lease has ended on a node, and closes the lease.
+func (c *stage) ends(node grid.NodeID, h *jetstream.Held, class grid.Class) {
+	c.t.Helper()
+	c.runs++
+	now := time.Now().UnixMicro()
+	c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: node, Events: []grid.Event{{
+		Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: fmt.Sprintf("%s.1.%d", node, c.runs), Time: now,
+		Result: &grid.Result{Class: class, Rule: "told", Started: now - 10, Usage: grid.Usage{Wall: 10}},
+	}}})
+}
+
+// TestRetriesAvoidWhereTheyFailed follows the leases of a trial that fails here and there.
+func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
+	w := newWorld()
+	titan := &inventory.Machine{GPUs: []inventory.GPU{{Name: "TITAN V"}}}
+	w.machines = map[grid.NodeID]*inventory.Machine{"a": titan, "b": titan, "c": {GPUs: []inventory.GPU{{Name: "TITAN V"}, {Name: "A100"}}}}
+	for _, node := range []grid.NodeID{"a", "b", "c"} {
+		w.set(node, cluster.Alive)
+	}
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	id := c.submit(1, func(s *api.Submit) {
+		s.Task.Retries = grid.Retries{grid.ClassStorage: 9, grid.ClassGPUModel: 9, grid.ClassImage: 9, grid.ClassPort: 9}
+	})
+	for i, step := range []struct {
+		node  grid.NodeID
+		class grid.Class
+		want  []grid.NodeID // of the next lease
+	}{
+		{"a", grid.ClassPort, nil},
+		{"a", grid.ClassImage, []grid.NodeID{"a"}},
+		{"b", grid.ClassImage, []grid.NodeID{"a", "b"}},
+		{"c", grid.ClassPort, []grid.NodeID{"a", "b"}},
+		{"b", grid.ClassGPUModel, []grid.NodeID{"a", "b"}},
+		{"c", grid.ClassImage, nil}, // nobody is left
+	} {
+		h := c.pulled(id)
+		c.ends(step.node, h, step.class)
+		h = c.pulled(id)
+		got := slices.Sorted(slices.Values(h.Avoid))
+		if !slices.Equal(got, step.want) {
+			t.Errorf("step %d, %s failed in %s: got %v to avoid, want %v", i, step.node, step.class, got, step.want)
+		}
+		if err := h.Return(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.on(func(s *state) {
+		if got := s.avoid([]shun{{"a", grid.ScopeModel}}); !slices.Equal(slices.Sorted(slices.Values(got)), []grid.NodeID{"a", "b"}) {
+			t.Errorf("a model to avoid: got %v, want all nodes that have no other", got)
+		}
+		w.set("b", cluster.Dead)
+		w.set("c", cluster.Dead)
+		if got := s.avoid([]shun{{"a", grid.ScopeNode}}); got != nil {
+			t.Errorf("the only node: got %v to avoid", got)
+		}
+	})
+}
+
+// TestSuspectNodeIsQuarantined has trials fail on a node for reasons of the node, and end otherwise on another one.
+func TestSuspectNodeIsQuarantined(t *testing.T) {
+	at := int64(0)
+	see := func(node grid.NodeID, index int64, change grid.Change, class grid.Class) *history.Transition {
+		at++
+		return &history.Transition{Sweep: "s", Index: index, Node: node, Change: change, Class: class, Ended: at}
+	}
+	full := func(i int64) *history.Transition { return see("b", i, grid.Retry, grid.ClassDisk) }
+	good := func(node grid.NodeID, i int64) *history.Transition { return see(node, i, grid.Done, grid.ClassNone) }
+	later := func(t *history.Transition) *history.Transition { t.Ended += 2 * strikeAge.Microseconds(); return t }
+	for name, c := range map[string]struct {
+		seen []*history.Transition
+		want bool
+	}{
+		"the same trials end elsewhere":     {[]*history.Transition{full(1), full(2), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
+		"or fail there of their own":        {[]*history.Transition{full(1), full(2), full(3), see("a", 1, grid.Done, grid.ClassExit), good("a", 2), good("a", 3)}, true},
+		"they only began elsewhere":         {[]*history.Transition{full(1), full(2), full(3), see("a", 1, grid.Began, ""), see("a", 2, grid.Began, ""), see("a", 3, grid.Began, "")}, false},
+		"other trials end elsewhere":        {[]*history.Transition{full(1), full(2), full(3), good("a", 4), good("a", 5), good("a", 6)}, false},
+		"they fail so elsewhere, too":       {[]*history.Transition{full(1), full(2), full(3), see("a", 1, grid.Retry, grid.ClassDisk), good("a", 2), good("a", 3)}, false},
+		"a trial ended here in between":     {[]*history.Transition{full(1), full(2), good("b", 9), full(3), good("a", 1), good("a", 2), good("a", 3)}, false},
+		"trials begin here all the time":    {[]*history.Transition{full(1), see("b", 2, grid.Began, ""), full(2), see("b", 3, grid.Began, ""), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
+		"hours lie between":                 {[]*history.Transition{full(1), full(2), later(full(3)), good("a", 1), good("a", 2), good("a", 3)}, false},
+		"in another way each time":          {[]*history.Transition{full(1), see("b", 2, grid.Retry, grid.ClassStorage), full(3), good("a", 1), good("a", 2), good("a", 3)}, false},
+		"ports are nobody's fault":          {[]*history.Transition{see("b", 1, grid.Retry, grid.ClassPort), see("b", 2, grid.Retry, grid.ClassPort), see("b", 3, grid.Retry, grid.ClassPort), good("a", 1), good("a", 2), good("a", 3)}, false},
+		"only nodes that are gone are good": {[]*history.Transition{full(1), full(2), full(3), good("gone", 1), good("gone", 2), good("gone", 3)}, false},
+	} {
+		h := newHealth()
+		h.works = func(node grid.NodeID) bool { return node != "gone" }
+		got := map[grid.NodeID]string{}
+		for _, t := range c.seen {
+			h.note(t)
+			for node, reason := range h.broken() {
+				got[node] = reason
+			}
+		}
+		if (got["b"] != "") != c.want || len(got) > 1 {
+			t.Errorf("%s: got %v, want b: %v", name, got, c.want)
+		}
+		if c.want && !strings.Contains(got["b"], "a disk or a quota is full (disk): 3 attempts of s in a row failed so here, and their trials did not on a; ") {
+			t.Errorf("%s: got reason %q", name, got["b"])
+		}
+	}
+}

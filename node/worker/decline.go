@@ -1,0 +1,69 @@
+package worker
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+const (
+	// declineTime is how long a lease that this node is to avoid stays out of everybody's hands. Then other nodes have a lead of
+	// declineLead to take it.
+	declineTime = 300 * time.Millisecond
+	declineLead = 200 * time.Millisecond
+	// declineLimit is how often a lease may have been taken before its trial runs here all the same.
+	declineLimit = 3
+)
+
+// declined is when this worker last left a lease of a lane to others. The zero value is ready to use.
+type declined struct {
+	mu    sync.Mutex
+	lanes map[grid.Lane]time.Time
+}
+
+// decline gives back a lease that other nodes are to have first. It reports whether it did so.
+func (w *Worker) decline(held *jetstream.Held) bool {
+	if !slices.Contains(held.Avoid, w.cfg.Node) || held.Deliveries > declineLimit {
+		return false
+	}
+	if err := held.Postpone(declineTime); err != nil {
+		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
+		return false
+	}
+	w.log.Info("trial is left to another node, since it failed here", "sweep", held.Sweep, "trial", held.Lo)
+	w.declined.note(grid.Lane(held.Shape), time.Now().Add(declineTime))
+	time.AfterFunc(declineTime+declineLead, w.nudge)
+	return true
+}
+
+// furtherDeliveries is how often a lease came after somebody may have run its trials.
+func furtherDeliveries(held *jetstream.Held) int {
+	if len(held.Avoid) > 0 {
+		return max(0, held.Deliveries-1-declineLimit)
+	}
+	return held.Deliveries - 1
+}
+
+// note has others go first in a lane from then on.
+func (d *declined) note(lane grid.Lane, from time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.lanes == nil {
+		d.lanes = map[grid.Lane]time.Time{}
+	}
+	d.lanes[lane] = from
+}
+
+// others reports whether other nodes go first in a lane now.
+func (d *declined) others(lane grid.Lane, now time.Time) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	from, ok := d.lanes[lane]
+	if ok && now.After(from.Add(declineLead)) {
+		delete(d.lanes, lane)
+	}
+	return ok && !now.Before(from) && now.Before(from.Add(declineLead))
+}
