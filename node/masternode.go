@@ -159,6 +159,7 @@ func (n *Node) nodes() *master.Nodes {
 		Members: n.fleet.cluster.Members, Refused: n.fleet.cluster.Refused, Disconnections: n.server.Disconnections,
 		Self: n.cfg.Node, Outage: n.cfg.Cluster.outage(), Linked: n.linked(),
 		Fits: n.fits, CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
+		Known: func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.authority.Drains()[node]
 			return d.On, d.By == quarantined, d.Reason
@@ -240,8 +241,8 @@ func (n *Node) fits(r grid.Resources) bool {
 	return !known
 }
 
-// forget takes a node out of the cluster: its certificate is worth nothing any more, its connection ends, and the others
-// gossip with a key that it does not have.
+// forget takes a node out of the cluster: its certificate is worth nothing any more, its connection ends, its trials run elsewhere, and
+// the others gossip with a key that it does not have.
 func (n *Node) forget(ctx context.Context, node grid.NodeID) error {
 	if err := n.authority.Forget(node); err != nil {
 		return err

@@ -86,6 +86,13 @@ func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	return nil
 }
 
+// Has reports whether a node of that name is in the cluster, be it there or not: it has joined and was not forgotten. It does not wait
+// for the disk.
+func (a *Authority) Has(node grid.NodeID) bool {
+	r, ok := a.nodes.all()[string(node)]
+	return ok && r.Forgotten.IsZero()
+}
+
 // Forget takes the name away from a node's key, so that its certificate is worth nothing from the next connection on and the
 // name is free. Access tokens that were given out when it joined are revoked. A node may join again with a new token. The
 // master does not forget itself.

@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -26,6 +27,8 @@ type Nodes struct {
 	Quarantine func(node grid.NodeID, reason string)
 	// Keys names the gossip keyring in force.
 	Keys func() uint64
+	// Known reports whether a node is one of the cluster, be it there or not; nil when that can't be told.
+	Known func(grid.NodeID) bool
 	// CrashLimit is how many nodes may die under a trial before it is set aside.
 	CrashLimit int
 	Outage     Outage
@@ -141,6 +144,19 @@ func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting b
 type loss struct {
 	how  string
 	left bool // in good order: it has said what became of its attempts
+}
+
+// forget removes the nodes that were taken out of the cluster, and gives their names.
+func (p *peers) forget(known func(grid.NodeID) bool) (forgotten []grid.NodeID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for node := range p.byID {
+		if !known(node) {
+			delete(p.byID, node)
+			forgotten = append(forgotten, node)
+		}
+	}
+	return forgotten
 }
 
 // dying returns the nodes that have been lost since the last call. Silence counts from since at the earliest; while this node itself is
@@ -310,6 +326,14 @@ func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 	gossip := map[grid.NodeID]cluster.State{}
 	for _, member := range m.cfg.Nodes.Members() {
 		gossip[member.Node] = member.State
+	}
+	if known := m.cfg.Nodes.Known; known != nil {
+		for _, node := range m.peers.forget(known) { // nothing waits for it any more
+			m.log.Info("node was taken out of the cluster; its leases are taken back", "node", node)
+			m.tell(func(s *state) {
+				s.lose(ctx, node, loss{how: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
+			})
+		}
 	}
 	there, busy := m.peers.count(now)
 	m.pace.Store(int64(paceOf(busy)))

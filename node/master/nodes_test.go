@@ -23,12 +23,13 @@ type world struct {
 	refusing    map[grid.NodeID]bool
 	quarantined map[grid.NodeID]string
 	machines    map[grid.NodeID]*inventory.Machine // may be nil
+	forgotten   map[grid.NodeID]bool
 	ended       func(grid.NodeID)
 	outage      Outage
 }
 
 func newWorld() *world {
-	return &world{outage: Outage{Patience: 100 * time.Millisecond, Reconcile: LongestRunning}, states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}}
+	return &world{outage: Outage{Patience: 100 * time.Millisecond, Reconcile: LongestRunning}, states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, forgotten: map[grid.NodeID]bool{}}
 }
 
 func (w *world) set(node grid.NodeID, s cluster.State) {
@@ -59,6 +60,11 @@ func (w *world) nodes() *Nodes {
 			w.ended = fn
 			return func() {}, nil
 		},
+		Known: func(node grid.NodeID) bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return !w.forgotten[node]
+		},
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -71,6 +77,13 @@ func (w *world) nodes() *Nodes {
 			w.quarantined[node] = reason
 		},
 	}
+}
+
+// forget has a node be none of the cluster.
+func (w *world) forget(node grid.NodeID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forgotten[node] = true
 }
 
 // cut ends the connection of a node, whose machine then refuses new ones.

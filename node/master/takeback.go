@@ -14,7 +14,8 @@ import (
 
 // lose takes back the leases of a lost node so that other nodes run its trials: the leases are deleted from the queue, and unfinished
 // trials are leased again. The running attempts are fenced; unless the node left, only until it returns with them. Trials of which a
-// second run would do harm wait for the node. What can't be stored now is settled when the node is back.
+// second run would do harm wait for the node, as long as it is one of the cluster. What can't be stored now is settled when the node
+// is back.
 func (s *state) lose(ctx context.Context, node grid.NodeID, l loss) {
 	class := grid.ClassCrash
 	if l.left {
