@@ -11,6 +11,9 @@ import (
 	"mlfnode/grid"
 )
 
+// Refused is the outcome of an attempt whose program never ran, for a reason that is not the program's.
+func Refused(class grid.Class, reason string) Outcome { return refused(class, reason, exitNotRunnable) }
+
 // refused is the outcome of an attempt whose program never ran.
 func refused(class grid.Class, reason string, code int) Outcome {
 	now := time.Now()
@@ -19,7 +22,7 @@ func refused(class grid.Class, reason string, code int) Outcome {
 
 // Unstarted is the outcome of an attempt that was stopped, by the end of ctx, before its program ran.
 func Unstarted(ctx context.Context) Outcome {
-	class, reason := verdict(context.Cause(ctx))
+	class, reason := Verdict(context.Cause(ctx))
 	return refused(class, reason, grid.NoExit)
 }
 
@@ -92,7 +95,6 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 		s.process.log.Warn("cgroups that a program created could not be removed", "err", err)
 	}
 	o := Outcome{Start: t.started, End: end, Leftovers: left}
-	t.out.count(&o)
 	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cage.highest()-base, care.seen))
 	o.ExitCode, o.Class, o.Reason = ending(status)
 	oom := s.cage.oomKilled()
@@ -100,9 +102,9 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	case w.class != "":
 		o.Class, o.Reason = w.class, w.reason
 	case oom && o.Class != grid.ClassNone:
-		o.Class, o.Reason = grid.ClassMemory, starved(a.Memory, o.Usage.Memory)
+		o.Class, o.Reason = grid.ClassMemory, OutOfMemory(a.Memory, o.Usage.Memory)
 	}
-	t.out.blame(&o)
+	t.out.Conclude(&o)
 	return o
 }
 

@@ -117,8 +117,8 @@ const (
 	runVar   = "MLF_RUN="   // this attempt alone
 )
 
-// noticed reports whether the program is to hear of the stop by its notice, and how long it has then.
-func (a *Attempt) noticed(class grid.Class, saving bool) (bool, time.Duration) {
+// Noticed reports whether the program is to hear of a stop by its notice, and how long it has then.
+func (a *Attempt) Noticed(class grid.Class, saving bool) (bool, time.Duration) {
 	if a.Notice == 0 || class != grid.ClassHalt && !saving && (class != grid.ClassTimeout || !a.NoticeTimeout) {
 		return false, a.grace()
 	}
@@ -126,9 +126,9 @@ func (a *Attempt) noticed(class grid.Class, saving bool) (bool, time.Duration) {
 }
 
 // grace is how long the tree may take to end after TERM.
-func (a *Attempt) grace() time.Duration {
-	if a.Grace <= 0 {
+func (s *Spec) grace() time.Duration {
+	if s.Grace <= 0 {
 		return grid.DefaultGrace
 	}
-	return a.Grace
+	return s.Grace
 }

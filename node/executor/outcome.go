@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -37,8 +38,38 @@ func signalName(s syscall.Signal) string {
 	return fmt.Sprintf("signal %d", int(s))
 }
 
-// starved is the reason of an out-of-memory kill.
-func starved(limit, peak int64) string {
+// Ended gives class and words of an exit code from which the signals that ended a program can be told by convention alone.
+func Ended(code int) (class grid.Class, reason string) {
+	if s := syscall.Signal(code - signalBase); unix.SignalName(s) != "" {
+		return grid.ClassSignal, "killed by " + signalName(s)
+	}
+	if code != 0 {
+		return grid.ClassExit, fmt.Sprintf("exit code %d", code)
+	}
+	return grid.ClassNone, ""
+}
+
+// Verdict gives class and words of an attempt that was stopped, by the cause of its context's end.
+func Verdict(cause error) (grid.Class, string) {
+	switch {
+	case errors.Is(cause, ErrCancelled):
+		return grid.ClassCancel, "cancelled"
+	case errors.Is(cause, ErrLost):
+		return grid.ClassLost, "stopped because its lease was lost"
+	}
+	return grid.ClassHalt, "stopped before its end"
+}
+
+// TimedOut is the reason of an attempt that ran for longer than its limit.
+func TimedOut(limit time.Duration) string { return "ran longer than its limit of " + brief(limit) }
+
+// Silent is the reason of an attempt that printed nothing for longer than its limit.
+func Silent(limit time.Duration) string {
+	return fmt.Sprintf("printed nothing for %s, its limit", brief(limit))
+}
+
+// OutOfMemory is the reason of an out-of-memory kill.
+func OutOfMemory(limit, peak int64) string {
 	if limit <= 0 {
 		return fmt.Sprintf("ran out of memory: the kernel killed it when it used %s", humanize.IBytes(uint64(peak)))
 	}

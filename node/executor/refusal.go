@@ -69,7 +69,7 @@ func unstartable(a *Attempt, file string, err error) (reason string, code int) {
 	case unix.ENOEXEC:
 		return fmt.Sprintf("%q is no program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name, name), exitNotRunnable
 	case unix.E2BIG:
-		return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(size(a))), exitNotRunnable
+		return tooLong(a), exitNotRunnable
 	case unix.ETXTBSY:
 		return fmt.Sprintf("%q is open for writing in another process; finish writing it first", name), exitNotRunnable
 	}
@@ -142,4 +142,24 @@ func size(a *Attempt) (n uint64) {
 		}
 	}
 	return n
+}
+
+func tooLong(a *Attempt) string {
+	return fmt.Sprintf("the argument list is too long: arguments and environment take %s; pass large values in a file", humanize.IBytes(size(a)))
+}
+
+// maxString is the longest argument or variable that the kernel takes, with its final zero (MAX_ARG_STRLEN in linux/binfmts.h).
+const maxString = 32 * 4096
+
+// CheckArguments gives the outcome of an attempt with an argument or a variable that no program can be given, where the kernel is
+// not there to say so.
+func CheckArguments(a *Attempt) (o Outcome, ok bool) {
+	for _, list := range [][]string{a.Argv, a.Env} {
+		for _, s := range list {
+			if len(s) >= maxString {
+				return Refused(grid.ClassStart, tooLong(a)), false
+			}
+		}
+	}
+	return o, true
 }

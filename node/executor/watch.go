@@ -3,7 +3,6 @@ package executor
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -43,7 +42,7 @@ func newWatch(ctx context.Context, t *tree, a *Attempt) *watch {
 	}
 	if a.Timeout > 0 {
 		limit := time.AfterFunc(a.Timeout, func() {
-			w.stop(grid.ClassTimeout, "ran longer than its limit of "+brief(a.Timeout), false)
+			w.stop(grid.ClassTimeout, TimedOut(a.Timeout), false)
 		})
 		w.after(limit.Stop)
 	}
@@ -57,37 +56,26 @@ func (w *watch) after(stop func() bool) { w.stops = append(w.stops, stop) }
 
 // cancel stops the attempt for the reason that the cause names.
 func (w *watch) cancel(cause error) {
-	class, reason := verdict(cause)
+	class, reason := Verdict(cause)
 	w.saving = errors.Is(cause, ErrCancelledSaving)
 	w.stop(class, reason, errors.Is(cause, ErrKill))
-}
-
-// verdict gives class and words of a cancellation.
-func verdict(cause error) (grid.Class, string) {
-	switch {
-	case errors.Is(cause, ErrCancelled):
-		return grid.ClassCancel, "cancelled"
-	case errors.Is(cause, ErrLost):
-		return grid.ClassLost, "stopped because its lease was lost"
-	}
-	return grid.ClassHalt, "stopped before its end"
 }
 
 // idle stops the attempt when it prints nothing more. It looks eight times in each limit.
 func (w *watch) idle() {
 	tick := time.NewTicker(max(w.attempt.IdleTimeout/8, time.Millisecond))
 	defer tick.Stop()
-	last, grown := w.tree.out.seen.Load(), time.Now()
+	last, grown := w.tree.out.Seen(), time.Now()
 	for {
 		select {
 		case <-w.over:
 			return
 		case now := <-tick.C:
-			if n := w.tree.out.seen.Load(); n != last {
+			if n := w.tree.out.Seen(); n != last {
 				last, grown = n, now
 			}
 			if now.Sub(grown) >= w.attempt.IdleTimeout {
-				w.stop(grid.ClassIdle, fmt.Sprintf("printed nothing for %s, its limit", brief(w.attempt.IdleTimeout)), false)
+				w.stop(grid.ClassIdle, Silent(w.attempt.IdleTimeout), false)
 				return
 			}
 		}
@@ -101,7 +89,7 @@ func (w *watch) stop(class grid.Class, reason string, hard bool) {
 	}
 	defer w.stopper.Done()
 	if !hard {
-		noticed, grace := w.attempt.noticed(class, w.saving)
+		noticed, grace := w.attempt.Noticed(class, w.saving)
 		if noticed {
 			w.signal(w.notify)
 		} else {

@@ -1,7 +1,15 @@
 package docker
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net"
 	"regexp"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
 
 	"mlfnode/grid"
 )
@@ -35,4 +43,54 @@ func faultClass(err error) grid.Class {
 		}
 	}
 	return grid.ClassEngine
+}
+
+// launchRules tell by an engine's words what kept it from making or starting a container; what none matches is its own trouble.
+var launchRules = []struct {
+	class grid.Class
+	words *regexp.Regexp
+	hint  string
+}{
+	{grid.ClassDisk, regexp.MustCompile(`no space left on device|[Dd]isk quota exceeded`), ""},
+	{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|image not known|invalid reference format`), ""},
+	{grid.ClassDriver, regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
+		"the image needs a newer NVIDIA driver than this node has"},
+	{grid.ClassEngine, regexp.MustCompile(`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},
+	{grid.ClassEngine, regexp.MustCompile(`docker-init|error setting rlimit|operation not permitted|cgroup`), ""},
+	{grid.ClassStart, regexp.MustCompile(`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
+		`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +
+		`must be positive|is not an absolute path|too long`), ""},
+}
+
+// launchFault is why a container could not be made or started.
+func launchFault(what string, err error) error {
+	var known *Fault
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	reason := "the engine could not " + what + " the container: " + err.Error()
+	for _, r := range launchRules {
+		if r.words.MatchString(err.Error()) {
+			if r.hint != "" {
+				reason += "; " + r.hint
+			}
+			return &Fault{Class: r.class, Reason: reason}
+		}
+	}
+	return &Fault{Class: grid.ClassEngine, Reason: reason}
+}
+
+// isAway reports whether a request failed because the engine was not there to answer it, as while it restarts.
+func isAway(err error) bool {
+	if err == nil {
+		return false
+	}
+	var refused *net.OpError
+	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &refused) ||
+		errors.Is(err, context.DeadlineExceeded) || strings.HasSuffix(err.Error(), "EOF") || errdefs.IsUnavailable(err)
+}
+
+// isShellless tells an image without the shell that the wrapper needs.
+func isShellless(err error) bool {
+	return err != nil && strings.Contains(err.Error(), `"/bin/sh"`) && strings.Contains(err.Error(), "no such file")
 }

@@ -19,6 +19,9 @@ func exitCodes(t *testing.T, e executor.Executor) {
 	s := newStage(t, e)
 	s.expect(s.run(t.Context(), s.script("exit 0")), grid.ClassNone, 0, "")
 	for _, code := range []int{1, 2, 7, 126, 127, 128, 137, 255} {
+		if code == 137 && s.kit.Contained { // its init ends with that code when a signal ends the program
+			continue
+		}
 		s.expect(s.run(t.Context(), s.script(fmt.Sprintf("exit %d", code))), grid.ClassExit, code, fmt.Sprintf("exit code %d", code))
 	}
 }

@@ -61,6 +61,9 @@ func outputAtTheEnd(t *testing.T, e executor.Executor) {
 		// A child prints more than a pipe holds when it is told to end.
 		{`(trap 'i=0; while [ $i -lt 2000 ]; do printf %0100d 0; i=$((i+1)); done; exit' TERM; echo >ready; while :; do :; done) & while ! test -e ready; do :; done; exit 0`, grid.ClassNone, 0, 200000, 0},
 	} {
+		if s.kit.Contained && strings.Contains(c.text, "trap") { // a container ends with its program
+			continue
+		}
 		a := s.script(c.text)
 		s.expect(s.run(t.Context(), a), c.class, c.code, "")
 		if got, got2 := len(s.take("stdout")), len(s.take("stderr")); got != c.stdout || got2 != c.err {

@@ -34,8 +34,34 @@ type Limiter interface {
 // patience is the longest that anything in the suite may take.
 const patience = 60 * time.Second
 
-// Run runs the whole suite, each test with an executor of its own.
-func Run(t *testing.T, factory Factory) {
+// Kit says how the suite gets its attempts to run, and what differs by nature.
+type Kit struct {
+	New Factory
+	// Prepare completes an attempt whose folder is dir; may be nil.
+	Prepare func(dir string, a *executor.Attempt)
+	// Contained is set where a program runs in namespaces of its own: what it leaves behind ends with it, uncounted.
+	Contained bool
+	// Differs names tests that can't hold here, each with the reason.
+	Differs map[string]string
+}
+
+// kitted is an executor that knows its kit.
+type kitted struct {
+	executor.Executor
+	kit *Kit
+}
+
+// Limits implements Limiter.
+func (k *kitted) Limits() bool {
+	l, ok := k.Executor.(Limiter)
+	return !ok || l.Limits()
+}
+
+// Run runs the whole suite for processes, each test with an executor of its own.
+func Run(t *testing.T, factory Factory) { RunKit(t, &Kit{New: factory}) }
+
+// RunKit runs the whole suite, each test with an executor of its own.
+func RunKit(t *testing.T, kit *Kit) {
 	tests := map[string]func(*testing.T, executor.Executor){
 		"exit codes": exitCodes, "signals": signals,
 		"refusals": refusals, "open for writing": openForWriting, "lookup": lookups, "huge arguments": hugeArguments,
@@ -49,14 +75,26 @@ func Run(t *testing.T, factory Factory) {
 		"cpu": cpuUsage, "memory": memoryUsage, "memory limit": memoryLimit, "memory limit is lifted": memoryLifted,
 		"no leaks": noLeaks, "neighbours": neighbours,
 	}
+	for name := range kit.Differs {
+		if tests[name] == nil {
+			t.Errorf("there is no test %q that could differ", name)
+		}
+	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) { test(t, factory(t)) })
+		t.Run(name, func(t *testing.T) {
+			if why := kit.Differs[name]; why != "" {
+				t.Log("differs by nature: " + why)
+				return
+			}
+			test(t, &kitted{Executor: kit.New(t), kit: kit})
+		})
 	}
 }
 
 // stage is a slot with a folder, and files for output.
 type stage struct {
 	*testing.T
+	kit  *Kit
 	slot executor.Slot
 	dir  string
 }
@@ -72,17 +110,21 @@ func newStage(t *testing.T, e executor.Executor) *stage {
 			t.Errorf("close slot: %v", err)
 		}
 	})
-	return &stage{T: t, slot: slot, dir: t.TempDir()}
+	return &stage{T: t, kit: e.(*kitted).kit, slot: slot, dir: t.TempDir()}
 }
 
 // attempt is an attempt of a program with output files.
 func (s *stage) attempt(argv ...string) *executor.Attempt {
 	s.Helper()
-	return &executor.Attempt{
+	a := &executor.Attempt{
 		Spec: executor.Spec{Dir: s.dir, Grace: 5 * time.Second},
 		Argv: argv, Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir},
 		Stdout: s.file("stdout"), Stderr: s.file("stderr"),
 	}
+	if s.kit.Prepare != nil {
+		s.kit.Prepare(s.dir, a)
+	}
+	return a
 }
 
 // script is an attempt of a shell script. The fifo `alive` is open in every process of its tree.

@@ -1,0 +1,124 @@
+package docker_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"log/slog"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/docker/dockertest"
+	"mlfnode/node/executor/executortest"
+)
+
+// hostImage is an image of links into the machine's own /usr, so that programs in it have the tools that processes have.
+const hostImage = "host:test"
+
+// hostLinks are what it holds beside folders to mount on.
+var hostLinks = map[string]string{"lib": "usr/lib", "lib64": "usr/lib64"}
+
+// logTo logs to the test.
+func logTo(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// newExecutor makes an executor for an engine.
+func newExecutor(t testing.TB, e *dockertest.Engine) *docker.Executor {
+	x := docker.New(options(t, e), logTo(t))
+	t.Cleanup(func() {
+		if err := x.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return x
+}
+
+func options(t testing.TB, e *dockertest.Engine) docker.Options {
+	return docker.Options{Settings: docker.Settings{Socket: e.Host(), Patience: 30 * time.Second}, Token: "test-" + filepath.Base(t.TempDir()), Dir: filepath.Join(t.TempDir(), "runs")}
+}
+
+// attempt is a shell script in busybox.
+func attempt(t testing.TB, script string) *executor.Attempt {
+	dir := t.TempDir()
+	a := &executor.Attempt{
+		Spec: executor.Spec{Dir: dir, Grace: 10 * time.Second, Container: &executor.Container{
+			Image: dockertest.Image, Mounts: []executor.Mount{{Source: dir}}, Network: "none",
+		}},
+		Argv: []string{"sh", "-c", script}, Env: []string{"PATH=/bin"},
+	}
+	for i, f := range []**os.File{&a.Stdout, &a.Stderr} {
+		path := filepath.Join(dir, []string{"stdout", "stderr"}[i])
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		*f, a.Container.Output[i] = file, path
+	}
+	return a
+}
+
+func run(t testing.TB, x executor.Executor, a *executor.Attempt) executor.Outcome {
+	t.Helper()
+	s, err := x.Slot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	return s.Run(t.Context(), a)
+}
+
+func output(t testing.TB, a *executor.Attempt) (stdout, stderr string) {
+	t.Helper()
+	var texts [2]string
+	for i, path := range a.Container.Output {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[i] = string(b)
+	}
+	return texts[0], texts[1]
+}
+
+func TestFirst(t *testing.T) {
+	e := dockertest.New(t)
+	x := newExecutor(t, e)
+	a := attempt(t, "echo out; echo err >&2; id -u; exit 3")
+	o := run(t, x, a)
+	stdout, stderr := output(t, a)
+	if o.Class != grid.ClassExit || o.ExitCode != 3 || stdout != "out\n0\n" || stderr != "err\n" {
+		t.Errorf("got %+v, %q, %q", o, stdout, stderr)
+	}
+	if n := e.Containers(); n != 0 {
+		t.Errorf("got %d containers left", n)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	e := dockertest.New(t)
+	if err := e.Import(hostImage, hostLinks); err != nil {
+		t.Fatal(err)
+	}
+	executortest.RunKit(t, &executortest.Kit{
+		New: func(t *testing.T) executor.Executor { return newExecutor(t, e) },
+		Prepare: func(dir string, a *executor.Attempt) {
+			a.Container = &executor.Container{
+				Image: hostImage, Network: "none",
+				Mounts: []executor.Mount{{Source: dir}, {Source: "/usr", ReadOnly: true}, {Source: "/bin", ReadOnly: true}, {Source: "/etc", ReadOnly: true}},
+			}
+		},
+		Contained: true,
+		Differs: map[string]string{
+			"refusals":                "the image decides what there is to run, and its shell says what it can't run; see TestRefusals",
+			"open for writing":        "the shell of the image starts the program, and does not wait for those who write it",
+			"lookup":                  "names are looked up by the shell of the image; see TestRefusals",
+			"nested cgroups":          "a container's cgroups are the engine's",
+			"output that others hold": "process ids of a container are its own",
+		},
+	})
+}

@@ -1,0 +1,289 @@
+// Package dockertest gives tests a container engine of their own: a dockerd with all that it has in a folder, without networks, that
+// ends with the test.
+package dockertest
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The images that every engine has.
+const (
+	Image     = "busybox:test" // a shell and the small tools of busybox
+	BareImage = "bare:test"    // one static program, /bin/busybox, and no shell
+)
+
+const (
+	dockerd = "/usr/sbin/dockerd"
+	busybox = "/bin/busybox"
+	// startTime bounds the start of an engine, stopTime its end.
+	startTime = time.Minute
+	stopTime  = time.Minute
+)
+
+// Engine is a running dockerd.
+type Engine struct {
+	Dir  string
+	Args []string // for the next Start, after our own
+
+	http *http.Client
+	cmd  *exec.Cmd
+	done chan struct{} // closed when cmd has ended
+}
+
+// New makes an engine with the images and starts it. It ends with the test, with all that runs in it. Where nothing could be installed
+// the test is skipped.
+func New(t testing.TB, args ...string) *Engine {
+	t.Helper()
+	Need(t)
+	e, err := Open(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+// Need skips the test where there can be no engine.
+func Need(t testing.TB) {
+	t.Helper()
+	for _, file := range []string{dockerd, busybox} {
+		if _, err := os.Stat(file); (err != nil || os.Getuid() != 0) && os.Getenv("CI") != "true" {
+			t.Skipf("no %s (apt-get install docker.io busybox-static), or no rights to start it", file)
+		}
+	}
+}
+
+// Open is New for what outlives one test; the caller calls Close.
+func Open(args ...string) (e *Engine, err error) {
+	dir, err := os.MkdirTemp("", "mlf-engine-") // a short path: sockets have a limit
+	if err != nil {
+		return nil, err
+	}
+	e = &Engine{Dir: dir, Args: args}
+	e.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", e.path("docker.sock"))
+	}, DisableKeepAlives: true}}
+	defer func() {
+		if err != nil {
+			e.Close()
+		}
+	}()
+	if err := e.Start(); err != nil {
+		return nil, err
+	}
+	tools := map[string]string{}
+	for _, name := range []string{"sh", "sleep", "cat", "true", "echo", "kill", "dd", "head", "tail", "env", "id", "ls", "rm", "mkdir", "touch", "wc",
+		"seq", "setsid", "tr", "yes", "sha256sum", "chmod", "ln", "printf", "grep", "sed", "readlink", "stat", "test", "timeout", "mkfifo", "ps", "nohup", "cp", "mv"} {
+		tools["bin/"+name] = "/bin/busybox"
+	}
+	if err := e.Import(Image, tools); err != nil {
+		return nil, err
+	}
+	return e, e.Import(BareImage, nil)
+}
+
+func (e *Engine) path(name string) string { return filepath.Join(e.Dir, name) }
+
+// Host is where the engine listens.
+func (e *Engine) Host() string { return "unix://" + e.path("docker.sock") }
+
+// PID is the process of the engine.
+func (e *Engine) PID() int { return e.cmd.Process.Pid }
+
+// Start starts an engine that is not running, and waits until it answers.
+func (e *Engine) Start() error {
+	log, err := os.OpenFile(e.path("log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	args := append([]string{"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--host", e.Host(), "--pidfile", e.path("pid"),
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-masq=false"}, e.Args...)
+	e.cmd = exec.Command(dockerd, args...)
+	e.cmd.Stdout, e.cmd.Stderr = log, log
+	if err := e.cmd.Start(); err != nil {
+		return err
+	}
+	cmd, done := e.cmd, make(chan struct{})
+	e.done = done
+	go func() { // ends with the engine
+		defer close(done)
+		_ = cmd.Wait()
+	}()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(startTime)
+	for {
+		if err = e.Do(http.MethodGet, "/_ping", nil, nil); err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+			continue
+		case <-done:
+			err = fmt.Errorf("dockerd ended at once")
+		case <-limit:
+		}
+		text, _ := os.ReadFile(e.path("log"))
+		return fmt.Errorf("dockerd does not answer: %w\n%s", err, text[max(0, len(text)-4096):])
+	}
+}
+
+// Signal sends the engine a signal and waits for its end.
+func (e *Engine) Signal(s syscall.Signal) {
+	_ = e.cmd.Process.Signal(s) // it may have ended
+	select {
+	case <-e.done:
+	case <-time.After(stopTime):
+		_ = e.cmd.Process.Kill()
+		<-e.done
+	}
+	if s == syscall.SIGKILL {
+		_ = os.Remove(e.path("pid")) // it would keep the next one from starting, should its number be in use
+	}
+}
+
+// Close ends the engine with everything in it, and removes its folder.
+func (e *Engine) Close() {
+	if e.cmd != nil {
+		for _, id := range e.containers() {
+			_ = e.Do(http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
+		}
+		e.Signal(syscall.SIGTERM)
+		e.endContainerd()
+	}
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], e.Dir) {
+			_ = syscall.Unmount(f[4], syscall.MNT_DETACH)
+		}
+	}
+	_ = os.RemoveAll(e.Dir)
+}
+
+// endContainerd ends what an engine that was killed has left running.
+func (e *Engine) endContainerd() {
+	b, err := os.ReadFile(e.path("exec/containerd/containerd.pid"))
+	if err != nil {
+		return
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(b), &pid); err == nil && pid > 1 {
+		if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); bytes.Contains(line, []byte(e.Dir)) {
+			_ = syscall.Kill(pid, syscall.SIGTERM)
+		}
+	}
+}
+
+// containers lists the ids of all containers.
+func (e *Engine) containers() []string {
+	var all []struct{ ID string }
+	if e.Do(http.MethodGet, "/containers/json?all=1", nil, &all) != nil {
+		return nil
+	}
+	ids := make([]string, len(all))
+	for i, c := range all {
+		ids[i] = c.ID
+	}
+	return ids
+}
+
+// Containers counts the containers, running or not.
+func (e *Engine) Containers() int { return len(e.containers()) }
+
+// Import makes an image of busybox and links.
+func (e *Engine) Import(ref string, links map[string]string) error {
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, dir := range []string{"bin/", "tmp/", "proc/", "dev/", "sys/"} {
+		err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o777})
+	}
+	if err == nil {
+		err = w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))})
+	}
+	if err == nil {
+		_, err = w.Write(program)
+	}
+	for name, to := range links {
+		if err == nil {
+			err = w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: to, Mode: 0o777})
+		}
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		return err
+	}
+	name, tag, _ := strings.Cut(ref, ":")
+	q := url.Values{"fromSrc": {"-"}, "repo": {name}, "tag": {tag}}
+	return e.Do(http.MethodPost, "/images/create?"+q.Encode(), &b, nil)
+}
+
+// Do makes a request of the engine's API and decodes the answer into to, if it is not nil.
+func (e *Engine) Do(method, path string, body io.Reader, to any) error {
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	r, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, body)
+	if err != nil {
+		return err
+	}
+	answer, err := e.http.Do(r)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode >= 400 {
+		err = fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, b)
+	}
+	if err == nil && to != nil {
+		err = json.Unmarshal(b, to)
+	}
+	return err
+}
+
+// Shared gives one engine to all tests of a package; End is called after them.
+type Shared struct {
+	once   sync.Once
+	engine *Engine
+	err    error
+}
+
+// Engine starts the engine with its first call.
+func (s *Shared) Engine(t testing.TB) *Engine {
+	t.Helper()
+	Need(t)
+	s.once.Do(func() { s.engine, s.err = Open() })
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	return s.engine
+}
+
+// End ends the engine, if one was started.
+func (s *Shared) End() {
+	if s.engine != nil {
+		s.engine.Close()
+	}
+}

@@ -1,0 +1,85 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// stopSpan is how long before the end of a container a signal of somebody else counts as its cause: an engine that stops waits that
+// long for its containers, at most.
+const stopSpan = time.Minute
+
+// outcome says how the attempt ended. The exit code alone does not tell: an engine that is stopped ends its containers, and a program
+// that takes that well ends with 0.
+func (r *run) outcome(e ending, s stopped) executor.Outcome {
+	heard := r.heardOf(r.x.ctx)
+	r.out.drain()
+	if r.out.bare != nil && e.state != nil {
+		ctx, stop := call(context.Background()) // the attempt's context may have ended
+		if err := r.out.bare.finish(ctx); err != nil {
+			r.log.Warn("the last output of a container may be missing", "err", err)
+		}
+		stop()
+	}
+	r.look()
+	o := executor.Outcome{Start: r.began(), End: time.Now(), ExitCode: grid.NoExit}
+	if e.state != nil {
+		if end, err := time.Parse(time.RFC3339Nano, e.state.FinishedAt); err == nil && end.After(o.Start) && end.Before(o.End) {
+			o.End = end
+		}
+		o.ExitCode = e.state.ExitCode
+	}
+	o.Class, o.Reason = r.cause(e, s, heard, o)
+	if r.meter != nil {
+		o.Usage = r.meter.Usage(o.End.Sub(o.Start).Microseconds())
+	} else {
+		o.Usage.Wall = o.End.Sub(o.Start).Microseconds()
+	}
+	if o.Class == grid.ClassMemory {
+		o.Reason = executor.OutOfMemory(r.attempt.Memory, o.Usage.Memory)
+	}
+	if refused, ok := r.refusedByWrapper(); ok && s.class == "" {
+		refused.Start, refused.End = o.Start, o.End
+		return refused
+	}
+	r.out.sink.Conclude(&o)
+	return o
+}
+
+// cause finds what ended the container: ourselves, the engine, the kernel, or the program.
+func (r *run) cause(e ending, s stopped, heard evidence, o executor.Outcome) (grid.Class, string) {
+	switch {
+	case s.class != "":
+		return s.class, s.reason
+	case e.away:
+		return grid.ClassEngine, fmt.Sprintf("the container engine was away for longer than %s, and the container is gone", r.x.o.Patience)
+	case e.state == nil:
+		return grid.ClassEngine, "somebody removed its container while it ran"
+	case e.state.Error != "":
+		f := launchFault("start", fmt.Errorf("%s", e.state.Error)).(*Fault)
+		return f.Class, f.Reason
+	case o.ExitCode != 0 && (heard.oom || e.state.OOMKilled || r.meter != nil && r.meter.Kills > 0):
+		return grid.ClassMemory, ""
+	case !heard.killed.IsZero() && o.End.Sub(heard.killed) < stopSpan:
+		return grid.ClassEngine, fmt.Sprintf("the engine, or somebody with its tools, stopped the container (%s)", unix.SignalName(heard.signal))
+	case r.restarted(e.state, heard):
+		return grid.ClassEngine, "the container engine was restarted while it ran, and the container ended with it"
+	}
+	return executor.Ended(o.ExitCode)
+}
+
+// restarted reports an end that looks like that of an engine whose events nobody could hear.
+func (r *run) restarted(state *container.State, heard evidence) bool {
+	r.x.mu.Lock()
+	breaks := r.x.breaks
+	r.x.mu.Unlock()
+	code := state.ExitCode
+	return breaks > heard.breaks && (code == 128+int(unix.SIGKILL) || code == 128+int(unix.SIGTERM) || state.Status == container.StateDead)
+}

@@ -1,0 +1,123 @@
+package docker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"mlfnode/node/executor"
+)
+
+// output carries what a program prints out of the pipes of its run into the attempt's files. The program has each pipe open for
+// reading too, so that it neither dies nor loses anything while nobody reads: it waits once 64 KiB are in the pipe.
+type output struct {
+	mu     sync.Mutex
+	sink   *executor.Sink // guarded by mu but for Seen
+	stored [2]bool        // the attempt has a file for the stream
+	pipes  [2]*os.File
+	work   sync.WaitGroup
+	bare   *bareOutput // of an image without a shell
+}
+
+// newOutput makes the pipes that are not there yet, and starts to carry.
+func newOutput(dir string, a *executor.Attempt, log *slog.Logger) (*output, error) {
+	o := &output{sink: executor.NewSink(a, log), stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
+	for i, name := range []string{stdoutPipe, stderrPipe} {
+		if i == 1 && a.Stderr == a.Stdout && a.Stdout != nil {
+			break
+		}
+		path := filepath.Join(dir, name)
+		if err := syscall.Mkfifo(path, 0o600); err != nil && !errors.Is(err, os.ErrExist) {
+			o.close()
+			return nil, fmt.Errorf("make the pipe of a container: %w", err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			o.close()
+			return nil, fmt.Errorf("open the pipe of a container: %w", err)
+		}
+		o.pipes[i] = f
+		o.work.Go(func() { o.carry(i, f) })
+	}
+	return o, nil
+}
+
+// carrySize is how much is read at one time: what a pipe holds.
+const carrySize = 64 << 10
+
+// carry moves what comes through a pipe until drain ends it.
+func (o *output) carry(stream int, f *os.File) {
+	b := make([]byte, carrySize)
+	for {
+		n, err := f.Read(b)
+		o.store(stream, b[:n])
+		if err != nil {
+			return
+		}
+	}
+}
+
+// store takes a piece of a stream. One that the attempt has no file for is dropped.
+func (o *output) store(stream int, b []byte) {
+	if len(b) == 0 || !o.stored[stream] {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sink.Store(stream, b)
+}
+
+// drain moves what the pipes still hold once the container has ended. Nobody writes to them any more.
+func (o *output) drain() {
+	for _, f := range o.pipes {
+		if f != nil {
+			_ = f.SetReadDeadline(time.Unix(1, 0)) // ends carry
+		}
+	}
+	o.await()
+	for i, f := range o.pipes {
+		if f == nil {
+			continue
+		}
+		raw, err := f.SyscallConn()
+		if err != nil {
+			continue
+		}
+		b := make([]byte, carrySize)
+		_ = raw.Control(func(fd uintptr) {
+			for {
+				n, err := syscall.Read(int(fd), b)
+				if err == syscall.EINTR {
+					continue
+				}
+				if n <= 0 {
+					return
+				}
+				o.store(i, b[:n])
+			}
+		})
+	}
+}
+
+// await waits for the goroutines that carry.
+func (o *output) await() { o.work.Wait() }
+
+// close closes the pipes.
+func (o *output) close() {
+	if o == nil {
+		return
+	}
+	o.bare.close()
+	for i, f := range o.pipes {
+		if f != nil {
+			f.Close()
+			o.pipes[i] = nil
+		}
+	}
+	o.await()
+}

@@ -1,0 +1,311 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/processid"
+)
+
+// The folder of a run:
+//
+//	order.json      what it is, for a process that adopts it
+//	stdout, stderr  named pipes, which the program has open and which we carry into the attempt's files
+//	refused         written by the wrapper when the image has no such program
+//
+// It is in the container under its own path.
+const (
+	orderFile   = "order.json"
+	stdoutPipe  = "stdout"
+	stderrPipe  = "stderr"
+	refusedFile = "refused"
+)
+
+// orderVersion is the version of order.json. Fields are added, never renamed.
+const orderVersion = 1
+
+// order is a run as its folder keeps it.
+type order struct {
+	V       int           `json:"v"`
+	Owner   processid.ID  `json:"owner"` // the process that follows it
+	Spec    executor.Spec `json:"spec"`
+	Program string        `json:"program"` // first word of the command
+	Shared  bool          `json:"shared,omitempty"`
+	Bare    bool          `json:"bare,omitempty"` // the image has no shell: output comes through the engine
+
+	ID      string       `json:"id,omitempty"`     // the engine's, once it is made
+	Began   int64        `json:"began,omitempty"`  // nanoseconds since 1970
+	Process processid.ID `json:"process,omitzero"` // the container's first process, as this machine numbers it
+}
+
+// label names the run in the labels of its container.
+func (o *order) label() string { return o.Spec.Name }
+
+// run is one container, from before it is made until it is removed.
+type run struct {
+	x         *Executor
+	engine    *Engine
+	log       *slog.Logger
+	attempt   *executor.Attempt
+	container string // its name
+	dir       string
+	bare      bool
+	order     order
+	out       *output
+	meter     *executor.Meter
+	evidence  evidence // guarded by x
+}
+
+// newRun makes the folder of a run.
+func (x *Executor) newRun(e *Engine, a *executor.Attempt) (r *run, err error) {
+	spec := a.Spec
+	name := spec.Name
+	if name == "" { // nobody can ask for it later
+		name = "unnamed-" + x.birth + "-" + strconv.FormatInt(x.count.Add(1), 36)
+	}
+	o := order{
+		V: orderVersion, Owner: x.owner, Spec: spec, Program: a.Argv[0], Shared: a.Stderr == a.Stdout, Began: time.Now().UnixNano(),
+	}
+	r = x.runOf(e, a, x.containerName(name), o)
+	if err := x.makeDir(); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(r.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of a container: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.RemoveAll(r.dir))
+		}
+	}()
+	if err := r.save(); err != nil {
+		return nil, err
+	}
+	if r.out, err = newOutput(r.dir, a, r.log); err != nil {
+		return nil, err
+	}
+	x.enter(r)
+	return r, nil
+}
+
+func (x *Executor) runOf(e *Engine, a *executor.Attempt, name string, o order) *run {
+	return &run{
+		x: x, engine: e, log: x.log.With("container", name), attempt: a, container: name, dir: filepath.Join(x.o.Dir, name),
+		order: o, bare: o.Bare, evidence: evidence{died: make(chan struct{})},
+	}
+}
+
+// enter has the events of the container heard.
+func (x *Executor) enter(r *run) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	r.evidence.breaks = x.breaks
+	x.runs[r.container] = r
+}
+
+// save writes the order down, whole or not at all.
+func (r *run) save() error {
+	b, err := json.Marshal(&r.order)
+	if err != nil {
+		return fmt.Errorf("encode the order of a container: %w", err)
+	}
+	file := filepath.Join(r.dir, orderFile)
+	if err := os.WriteFile(file+".new", append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the order of a container: %w", err)
+	}
+	return os.Rename(file+".new", file)
+}
+
+// launch makes the container and starts it. Its errors are Faults, or the end of ctx, which keeps it from being started.
+func (r *run) launch(ctx context.Context) error {
+	err := r.createAndStart(ctx)
+	if isShellless(err) && !r.bare {
+		r.bare, r.order.Bare = true, true
+		if err = r.remove(ctx); err == nil {
+			err = r.createAndStart(ctx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if lost := newGPUAccess(r.engine.info(), r.engine.podman()).missing(r.order.Process.PID, r.attempt.Devices); len(lost) > 0 && r.attempt.Container.GPUs != GPUsNone {
+		return &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine started the container without the GPU %s that was asked for", lost[0])}
+	}
+	if r.attempt.Started != nil {
+		r.attempt.Started(executor.Begun{PID: r.order.Process.PID, Container: r.order.ID})
+	}
+	return nil
+}
+
+func (r *run) createAndStart(ctx context.Context) error {
+	if err := r.create(ctx); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return r.start(context.WithoutCancel(ctx)) // a program that may run is stopped in good order
+}
+
+// start starts the container once: when the answer is lost, it is looked at before it is started again.
+func (r *run) start(ctx context.Context) error {
+	if r.bare {
+		r.out.bare = &bareOutput{out: r.out, engine: r.engine, name: r.container}
+		if err := r.out.bare.attach(ctx); err != nil {
+			return launchFault("attach to", err)
+		}
+	}
+	r.order.Began = time.Now().UnixNano()
+	again := false
+	err := r.x.patiently(ctx, func(ctx context.Context) error {
+		if again {
+			state, err := r.inspect(ctx)
+			if err != nil || state.Status != container.StateCreated {
+				return err
+			}
+		}
+		again = true
+		return r.engine.client.ContainerStart(ctx, r.container, container.StartOptions{})
+	})
+	if err != nil {
+		return launchFault("start", err)
+	}
+	err = r.x.patiently(ctx, func(ctx context.Context) error {
+		state, err := r.inspect(ctx)
+		if err == nil {
+			r.order.Process, _ = processid.Of(state.Pid) // one that has ended already has none
+		}
+		return err
+	})
+	if err != nil && !errdefs.IsNotFound(err) {
+		return launchFault("look at", err)
+	}
+	if r.order.Process.PID > 0 {
+		r.meter = executor.OpenMeter(r.order.Process.PID)
+	}
+	return r.save()
+}
+
+// inspect asks for the state of the container.
+func (r *run) inspect(ctx context.Context) (*container.State, error) {
+	c, err := r.engine.client.ContainerInspect(ctx, r.container)
+	if err != nil {
+		return nil, err
+	}
+	if c.ContainerJSONBase == nil || c.State == nil {
+		return nil, errors.New("the engine does not say how the container is")
+	}
+	return c.State, nil
+}
+
+// ending is how a container has ended.
+type ending struct {
+	state *container.State // nil when nobody can know it
+	away  bool             // the engine has been away for too long
+}
+
+// await returns when the container has ended. An engine that goes away is waited for; when that takes too long and its container is
+// still there, it is killed without it.
+func (r *run) await(ctx context.Context) ending {
+	var away time.Time
+	for pause := firstPause; ctx.Err() == nil; {
+		bounded, stop := call(ctx)
+		state, err := r.inspect(bounded)
+		stop()
+		switch {
+		case errdefs.IsNotFound(err):
+			return ending{}
+		case err == nil && hasEnded(state):
+			return ending{state: state}
+		case err == nil:
+			away, pause = time.Time{}, firstPause
+			if r.out.bare != nil {
+				if err := r.out.bare.resume(ctx); err != nil {
+					r.log.Warn("output of a container does not come", "err", err)
+				}
+			}
+			ended, errs := r.engine.client.ContainerWait(ctx, r.container, container.WaitConditionNotRunning)
+			select {
+			case <-ended:
+				continue
+			case err = <-errs:
+				r.log.Debug("the wait for a container broke off", "err", err)
+			}
+		case away.IsZero():
+			away = time.Now()
+			r.log.Warn("the container engine does not answer", "err", err)
+		case time.Since(away) > r.x.o.Patience:
+			if !r.order.Process.Alive() {
+				return ending{away: true}
+			}
+			_ = r.order.Process.Signal(killSignal) // what can't be killed is waited for
+		}
+		sleep(ctx, pause)
+		pause = min(2*pause, longestPause)
+	}
+	return ending{}
+}
+
+// hasEnded reports whether the container will not run any more.
+func hasEnded(s *container.State) bool {
+	return s.Status == container.StateExited || s.Status == container.StateDead || s.Status == container.StateRemoving
+}
+
+// finish leaves nothing of the run. What the engine can't remove now is removed later.
+func (r *run) finish() {
+	if r.meter != nil {
+		r.meter.Close()
+	}
+	r.out.close()
+	r.x.mu.Lock()
+	delete(r.x.runs, r.container)
+	r.x.mu.Unlock()
+	ctx, stop := call(context.Background()) // the end of the attempt's context must not leave the container behind
+	defer stop()
+	if err := r.remove(ctx); err != nil {
+		r.log.Warn("a container could not be removed yet", "err", err)
+		r.x.work.Go(r.removeLater)
+		return
+	}
+	r.discard()
+}
+
+func (r *run) discard() {
+	if err := os.RemoveAll(r.dir); err != nil {
+		r.log.Warn("the folder of a container could not be removed", "err", err)
+	}
+}
+
+// remove removes the container, whether it runs or was never made.
+func (r *run) remove(ctx context.Context) error {
+	err := r.engine.client.ContainerRemove(ctx, r.container, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// removeLater tries until it succeeds or the executor is closed; then the next start finds the folder.
+func (r *run) removeLater() {
+	for pause := firstPause; sleep(r.x.ctx, pause); pause = min(2*pause, longestPause) {
+		ctx, stop := call(r.x.ctx)
+		err := r.remove(ctx)
+		stop()
+		if err == nil {
+			r.discard()
+			return
+		}
+	}
+}

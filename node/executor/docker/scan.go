@@ -1,0 +1,243 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// Left is a run that a process which is dead has left behind.
+type Left struct {
+	Name      string // Spec.Name of the attempt; empty for one that nobody may adopt
+	Record    string // its Spec.Record
+	PID       int
+	container string
+}
+
+// FindLeft lists what dead processes have left in the folder of runs. It asks no engine.
+func FindLeft(dir string) ([]Left, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list containers of earlier processes: %w", err)
+	}
+	var all []Left
+	for _, e := range entries {
+		o, err := readOrder(filepath.Join(dir, e.Name()))
+		if err == nil && o.Owner.Alive() {
+			continue
+		}
+		l := Left{container: e.Name()} // of a folder that can't be read, at least the container is removed
+		if err == nil {
+			l.Name, l.Record, l.PID = o.Spec.Name, o.Spec.Record, o.Process.PID
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// Left lists what dead processes have left here. It asks no engine.
+func (x *Executor) Left() ([]Left, error) { return FindLeft(x.o.Dir) }
+
+func readOrder(dir string) (order, error) {
+	var o order
+	b, err := os.ReadFile(filepath.Join(dir, orderFile))
+	if err == nil {
+		err = json.Unmarshal(b, &o)
+	}
+	if err != nil {
+		return o, fmt.Errorf("read the order of a container: %w", err)
+	}
+	return o, nil
+}
+
+// Adopt follows a run that a dead process has left, as Slot.Run does, and returns once nothing of it is left. It always ends in an
+// outcome: the container's own, or one that says why nobody knows it.
+func (x *Executor) Adopt(ctx context.Context, l Left, hard <-chan struct{}) executor.Outcome {
+	dir := filepath.Join(x.o.Dir, l.container)
+	o, err := readOrder(dir)
+	if err != nil {
+		x.log.Warn("a container of an earlier process can't be adopted", "container", l.container, "err", err)
+	}
+	engine, cerr := x.patientlyConnected(ctx)
+	setup := context.WithoutCancel(ctx) // what is to be stopped must be found, too
+	if cerr != nil {
+		return x.abandoned(l, o, cerr)
+	}
+	files, ferr := openFiles(&o)
+	a := &executor.Attempt{Spec: o.Spec, Argv: []string{o.Program}, Stdout: files[0], Stderr: files[1]}
+	defer closeFiles(files)
+	o.Owner = x.owner
+	r := x.runOf(engine, a, l.container, o)
+	r.out = &output{}
+	defer func() { r.finish() }()
+	if err != nil {
+		return executor.Refused(grid.ClassLost, "what is left of its container can't be read")
+	}
+	if ferr != nil {
+		return lost(r, "its output files are gone")
+	}
+	if err := r.save(); err != nil {
+		x.log.Warn("a container of an earlier process can't be noted as ours", "err", err)
+	}
+	out, err := newOutput(dir, a, r.log)
+	if err != nil {
+		return executor.Refused(grid.ClassNode, err.Error())
+	}
+	r.out = out
+	out.mu.Lock()
+	out.sink.Resume(sizes(files))
+	out.mu.Unlock()
+	x.enter(r)
+	if o.Process.PID > 0 {
+		r.meter = executor.OpenMeter(o.Process.PID)
+	}
+	var state *container.State
+	err = x.patiently(setup, func(ctx context.Context) (err error) {
+		state, err = r.inspect(ctx)
+		return err
+	})
+	switch {
+	case errdefs.IsNotFound(err):
+		return lost(r, "its container is gone")
+	case err != nil:
+		return lost(r, err.Error())
+	case state.Status == container.StateCreated:
+		return lost(r, "the process that followed it died before its container was started")
+	}
+	if r.bare {
+		out.bare = &bareOutput{out: out, engine: engine, name: l.container, stored: sizes(files)}
+	}
+	return r.follow(ctx, hard)
+}
+
+// lost is the outcome of a run whose end nobody knows.
+func lost(r *run, why string) executor.Outcome {
+	now := time.Now()
+	return executor.Outcome{
+		Class: grid.ClassLost, ExitCode: grid.NoExit, Reason: why, Start: r.began(), End: now,
+		Usage: grid.Usage{Wall: max(now.Sub(r.began()).Microseconds(), 1)},
+	}
+}
+
+// patientlyConnected waits for the engine.
+func (x *Executor) patientlyConnected(ctx context.Context) (e *Engine, err error) {
+	limit := time.Now().Add(x.o.Patience)
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		if e, err = x.connected(context.WithoutCancel(ctx)); err == nil || time.Now().After(limit) || !sleep(ctx, pause) {
+			return e, err
+		}
+	}
+}
+
+// abandoned ends a run without the engine. What is left of its container goes with the next start that finds one.
+func (x *Executor) abandoned(l Left, o order, why error) executor.Outcome {
+	for o.Process.PID > 0 && o.Process.Alive() {
+		_ = o.Process.Signal(killSignal)
+		if !sleep(x.ctx, killLook) {
+			break
+		}
+	}
+	r := &run{order: o}
+	out := lost(r, why.Error())
+	out.Class = grid.ClassEngine
+	return out
+}
+
+// openFiles opens the files that an attempt's output goes on in.
+func openFiles(o *order) (files [2]*os.File, err error) {
+	if o.Spec.Container == nil {
+		return files, errors.New("no container is described")
+	}
+	for i, path := range o.Spec.Container.Output {
+		if path == "" {
+			continue
+		}
+		if i == 1 && o.Shared {
+			files[1] = files[0]
+			break
+		}
+		if files[i], err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0); err != nil {
+			return files, err
+		}
+	}
+	return files, nil
+}
+
+// sizes is how much the files hold.
+func sizes(files [2]*os.File) (n [2]int64) {
+	for i, f := range files {
+		if f == nil || i == 1 && f == files[0] {
+			continue
+		}
+		if info, err := f.Stat(); err == nil {
+			n[i] = info.Size()
+		}
+	}
+	return n
+}
+
+func closeFiles(files [2]*os.File) {
+	for i, f := range files {
+		if f != nil && (i == 0 || f != files[0]) {
+			f.Close()
+		}
+	}
+}
+
+// removeStrays removes containers of this state folder that no run stands for.
+func (x *Executor) removeStrays(ctx context.Context, e *Engine) {
+	ctx, stop := call(ctx)
+	defer stop()
+	all, err := e.client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelToken+"="+x.o.Token))})
+	if err != nil {
+		x.log.Warn("containers could not be listed", "err", err)
+		return
+	}
+	for _, c := range all {
+		name := ""
+		if len(c.Names) > 0 {
+			name = filepath.Base(c.Names[0])
+		}
+		if _, err := os.Stat(filepath.Join(x.o.Dir, name)); name != "" && err == nil {
+			continue
+		}
+		x.log.Info("a container that no run stands for is removed", "container", name)
+		err := e.client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if err != nil && !errdefs.IsNotFound(err) {
+			x.log.Warn("a container could not be removed", "container", name, "err", err)
+		}
+	}
+}
+
+// Reap ends and removes what dead processes have left, and returns when nothing of it runs any more. It looks for an engine only
+// where there is something to remove.
+func Reap(ctx context.Context, o Options, log *slog.Logger) (n int, err error) {
+	o.Patience = pingTime // what waits for this is the start of a node
+	x := New(o, log)
+	defer x.Close()
+	left, err := x.Left()
+	if err != nil || len(left) == 0 {
+		return 0, err
+	}
+	killed, stop := context.WithCancelCause(ctx)
+	stop(fmt.Errorf("%w: %w", executor.ErrLost, executor.ErrKill))
+	for _, l := range left {
+		x.Adopt(killed, l, nil)
+	}
+	return len(left), nil
+}
