@@ -100,6 +100,9 @@ func (w *Worker) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) 
 	if a.saved != nil {
 		all = append(all, grid.Mount{Source: a.saved.live()})
 	}
+	if a.saved != nil {
+		all = append(all, grid.Mount{Source: a.saved.live()})
+	}
 	seen := map[string]bool{}
 	for _, l := range a.task.Links {
 		if !seen[l.To] {

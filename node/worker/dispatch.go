@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"time"
@@ -38,6 +39,8 @@ func (w *Worker) dispatch(ctx context.Context) {
 // serve goes through the lanes in their order. Those that wait for room keep some from the others.
 func (w *Worker) serve(ctx context.Context, lanes []lane) {
 	w.books.Begin()
+	missing := ""
+	defer func() { w.imageMissing.Store(&missing) }()
 	for _, l := range lanes {
 		if !l.active {
 			w.refuse(ctx, l)
@@ -53,6 +56,7 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 		}
 		room, why := w.imageRoom(l)
 		if room == 0 { // nothing is held for it while its image is on its way
+			missing = cmp.Or(missing, why.String())
 			w.fairness.refused(l, why)
 			w.books.Forget(l.name)
 			continue

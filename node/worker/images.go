@@ -17,6 +17,9 @@ func wanted(r *grid.Sweep) docker.Want {
 	return w
 }
 
+// ImagesChanged has the worker look at what is known of its images now.
+func (w *Worker) ImagesChanged() { w.nudge() }
+
 // imageRoom says how many attempts of a lane may begin as far as the images of its sweeps go, and why no more. While an image is pulled,
 // nothing is reserved for its trials. An image that can't be had is told to one trial each time that it was tried, so that its user
 // hears of it; where another node has run trials in it, this node leaves them to that one.

@@ -142,7 +142,11 @@ func (w *Worker) Trouble() string {
 	if w.Full() {
 		return "its disk is full: " + w.cfg.Dir
 	}
-	return w.trouble.is()
+	why := w.trouble.is()
+	if missing := w.imageMissing.Load(); why == "" && missing != nil && w.Running() == 0 {
+		why = *missing
+	}
+	return why
 }
 
 // nodeError reports whether an error of preparing an attempt is the node's: files that can't be made or read, or a store that does

@@ -98,6 +98,8 @@ type Worker struct {
 	trouble  trouble     // what keeps the node from running trials
 	handover atomic.Bool // this agent ends and another one goes on
 
+	imageMissing atomic.Pointer[string] // for which image trials wait, and why; empty for none
+
 	boot string // names this start of the machine, "" where it has no name
 
 	mu       sync.Mutex

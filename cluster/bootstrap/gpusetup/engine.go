@@ -87,8 +87,8 @@ func judgeEngine(h host, _ Options) Finding {
 		return Finding{Verdict: Warn, Note: "no Docker server of this machine is used" + plain, Cause: "DOCKER_HOST names a server elsewhere: " + h.value("docker", "host"),
 			Cure: "unset DOCKER_HOST in the start-up files of this user to use the Docker of this machine"}
 	case podman:
-		return Finding{Verdict: Warn, Note: "Podman" + plain, Cause: "docker is Podman here, with which mlfnode runs no containers",
-			Cure: "nothing, if plain processes will do; else remove podman-docker and install Docker"}
+		return Finding{Verdict: Warn, Note: "Podman", Cause: "docker is Podman here, which this command does not set up; from version 5.4 on its service gives GPUs to containers by CDI",
+			Cure: "nothing, if only processes use GPUs; else run nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, or install Docker in place of podman-docker"}
 	}
 	if f, ok := h.unusable(); ok {
 		return f

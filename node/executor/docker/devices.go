@@ -36,6 +36,7 @@ type gpuAccess struct {
 	cdi        bool     // it takes CDI devices
 	discovered []string // CDI names that the engine itself knows; empty if it does not say
 	specDirs   []string
+	oldCDI     bool   // it does not understand specifications of version 0.7.0 and newer
 	proc       string // /proc
 }
 
@@ -47,6 +48,7 @@ func newGPUAccess(info *system.Info, podman string) gpuAccess {
 	if g.cdi && len(g.specDirs) == 0 {
 		g.specDirs = []string{"/etc/cdi", "/var/run/cdi"}
 	}
+	g.oldCDI = g.docker && !atLeast(info.ServerVersion, 26, 1)
 	for _, d := range info.DiscoveredDevices {
 		if d.Source == "cdi" && strings.HasPrefix(d.ID, cdiKind) {
 			g.discovered = append(g.discovered, d.ID)
@@ -106,7 +108,7 @@ func (g gpuAccess) cdiNames(uuids []string) ([]string, error) {
 	if !g.cdi {
 		return nil, errors.New("it does not take CDI devices")
 	}
-	devices, err := readCDI(g.specDirs)
+	devices, err := readCDI(g.specDirs, g.oldCDI)
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +151,8 @@ func deviceWith(devices map[string][]string, file string) string {
 }
 
 // readCDI reads the device files of NVIDIA's CDI devices by name. Of two specifications the one in the later folder counts, as the
-// CDI has it.
-func readCDI(dirs []string) (map[string][]string, error) {
+// CDI has it. With old, those are left out that Docker before 26.1 does not understand.
+func readCDI(dirs []string, old bool) (map[string][]string, error) {
 	devices := map[string][]string{}
 	var problems []error
 	for _, dir := range dirs {
@@ -163,6 +165,7 @@ func readCDI(dirs []string) (map[string][]string, error) {
 				continue
 			}
 			var spec struct {
+				Version string `yaml:"cdiVersion"`
 				Kind    string `yaml:"kind"`
 				Devices []struct {
 					Name  string `yaml:"name"`
@@ -181,7 +184,7 @@ func readCDI(dirs []string) (map[string][]string, error) {
 				problems = append(problems, fmt.Errorf("read the CDI specification %s: %w", f.Name(), err))
 				continue
 			}
-			if spec.Kind+"=" != cdiKind {
+			if spec.Kind+"=" != cdiKind || old && atLeast(spec.Version, 0, 7) {
 				continue
 			}
 			for _, d := range spec.Devices {

@@ -36,10 +36,14 @@ func machine(t *testing.T) string {
 	return proc
 }
 
-// spec writes a CDI specification with devices NAME=FILE,FILE.
+// spec writes a CDI specification with devices NAME=FILE,FILE. The first may be its version.
 func spec(t *testing.T, dir, file string, devices ...string) {
 	t.Helper()
-	text := "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n"
+	version := "0.5.0"
+	if !strings.Contains(devices[0], "=") {
+		version, devices = devices[0], devices[1:]
+	}
+	text := "cdiVersion: " + version + "\nkind: nvidia.com/gpu\ndevices:\n"
 	for _, d := range devices {
 		name, nodes, _ := strings.Cut(d, "=")
 		text += fmt.Sprintf("- name: %q\n  containerEdits:\n    deviceNodes:\n", name)
@@ -55,6 +59,7 @@ func TestCDINames(t *testing.T) {
 	byIndex := []string{"0=/dev/nvidia1", "1=/dev/nvidia0", "1:0=/dev/nvidia0", "all=/dev/nvidia0,/dev/nvidia1"}
 	tests := map[string]struct {
 		etc, run, discovered []string
+		old                  bool
 		uuids                []string
 		want                 string // names without their kind; empty: refused
 	}{
@@ -68,6 +73,8 @@ func TestCDINames(t *testing.T) {
 		"one device":            {etc: []string{"all=/dev/nvidia0,/dev/nvidia1"}, uuids: []string{gpuA}},
 		"engine knows":          {etc: byIndex, discovered: []string{gpuA}, uuids: []string{gpuA}, want: gpuA},
 		"engine does not know":  {etc: byUUID, discovered: []string{gpuB}, uuids: []string{gpuA}},
+		"too new":               {etc: append([]string{"0.7.0"}, byUUID...), old: true, uuids: []string{gpuA}},
+		"new":                   {etc: append([]string{"0.7.0"}, byUUID...), uuids: []string{gpuA}, want: gpuA},
 		"engine knows by index": {etc: byIndex, discovered: []string{"0", "1"}, uuids: []string{gpuB}, want: "0"},
 	}
 	for name, tt := range tests {
@@ -81,7 +88,7 @@ func TestCDINames(t *testing.T) {
 			}
 			writeFile(t, filepath.Join(etc, "vendor.json"), `{"cdiVersion": "0.5.0", "kind": "example.com/net", "devices": [{"name": "`+gpuA+`"}]}`)
 			writeFile(t, filepath.Join(etc, "README.txt"), "kind: [nonsense")
-			g := gpuAccess{cdi: true, specDirs: []string{etc, run, filepath.Join(etc, "none")}, proc: machine(t)}
+			g := gpuAccess{cdi: true, oldCDI: tt.old, specDirs: []string{etc, run, filepath.Join(etc, "none")}, proc: machine(t)}
 			for _, d := range tt.discovered {
 				g.discovered = append(g.discovered, cdiKind+d)
 			}
@@ -96,7 +103,7 @@ func TestCDINames(t *testing.T) {
 func TestDamagedSpecificationIsExplained(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "nvidia.yaml"), "kind: [nvidia.com/gpu\n")
-	if _, err := readCDI([]string{dir}); err == nil || !strings.Contains(err.Error(), "nvidia.yaml") {
+	if _, err := readCDI([]string{dir}, false); err == nil || !strings.Contains(err.Error(), "nvidia.yaml") {
 		t.Errorf("got %v, want the file's name", err)
 	}
 }

@@ -32,7 +32,7 @@ var faultRules = []struct {
 	{grid.ClassRegistry, regexp.MustCompile(`toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|dial tcp|no such host|x509|Client\.Timeout|unexpected EOF|TLS handshake|i/o timeout|` +
 		`server gave HTTP|server misbehaving|unknown blob|received unexpected HTTP status: 5|connection reset|made no progress|read the engine's report`)},
 	{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|pull access denied|invalid reference|no matching manifest|manifest unknown|not found: manifest|manifest for .* not found|` +
-		`requested access|unauthorized|no basic auth|authentication required|repository name must be`)},
+		`don't match image configuration|unsupported (manifest|media type)|requested access|unauthorized|no basic auth|authentication required|repository name must be`)},
 }
 
 // faultClass gives the failure class of an image that the engine could not get.

@@ -115,6 +115,7 @@ func (e *ImageError) Error() string { return e.Reason }
 type imageAPI interface {
 	ImageInspect(ctx context.Context, ref string, opts ...client.ImageInspectOption) (image.InspectResponse, error)
 	ImagePull(ctx context.Context, ref string, o image.PullOptions) (io.ReadCloser, error)
+	Close() error
 }
 
 // Images has the images of one engine pulled, each once at a time however many attempts want it. Its methods may be called from many
@@ -245,6 +246,7 @@ func (m *Images) get(ctx context.Context, w Want, e *entry) (*Image, error) {
 	if err != nil {
 		return nil, &ImageError{Class: grid.ClassEngine, Reason: err.Error()}
 	}
+	defer api.Close()
 	if w.Policy != PullAlways || w.Pinned != "" || e.image != nil {
 		img, err := inspect(ctx, api, w)
 		switch {

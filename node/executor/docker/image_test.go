@@ -18,6 +18,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"mlfnode/grid"
+	"mlfnode/node/executor/docker/dockertest"
 )
 
 // testEngine is a dockerd of the tests' own.
@@ -124,44 +125,44 @@ func await(t *testing.T, m *Images, w Want) Status {
 }
 
 func TestPullIsSharedAndPinned(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	digest := r.push("lab/train", "1", "first", 1<<20)
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	digest := r.PushText("lab/train", "1", "first", 1<<20)
 	m := e.images(t)
-	w := Want{Reference: r.host() + "/lab/train:1"}
+	w := Want{Reference: r.Host() + "/lab/train:1"}
 	var all sync.WaitGroup
 	for range 16 {
 		all.Go(func() {
-			if s := await(t, m, w); s.Err != nil || s.Image.Pin != r.host()+"/lab/train@"+digest {
+			if s := await(t, m, w); s.Err != nil || s.Image.Pin != r.Host()+"/lab/train@"+digest {
 				t.Errorf("got %+v, want the digest %s", s, digest)
 			}
 		})
 	}
 	all.Wait()
-	if n := r.count("/manifests/"); n > 2 { // HEAD and GET
+	if n := r.Count("/manifests/"); n > 2 { // HEAD and GET
 		t.Errorf("got %d requests for the manifest, want those of one pull", n)
 	}
 	img := m.Look(w).Image
 	if fmt.Sprint(img.Env, img.Entrypoint, img.Command) != "[FROM_IMAGE=first] [/entry] [/cmd]" {
 		t.Errorf("got %+v, want what the image says", img)
 	}
-	before := r.count("")
-	if s := await(t, e.images(t), w); s.Err != nil || r.count("") != before {
-		t.Errorf("got %+v and %d requests, want the image that is here without any", s, r.count("")-before)
+	before := r.Count("")
+	if s := await(t, e.images(t), w); s.Err != nil || r.Count("") != before {
+		t.Errorf("got %+v and %d requests, want the image that is here without any", s, r.Count("")-before)
 	}
 }
 
 // A tag that moves between two nodes of a sweep must not give them different images.
 func TestPinnedImageSurvivesAMovedTag(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	first := r.push("lab/moved", "1", "old", 1000)
-	ref := r.host() + "/lab/moved:1"
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	first := r.PushText("lab/moved", "1", "old", 1000)
+	ref := r.Host() + "/lab/moved:1"
 	pin := await(t, e.images(t), Want{Reference: ref}).Image.Pin
-	r.push("lab/moved", "1", "new", 1000)
+	r.PushText("lab/moved", "1", "new", 1000)
 	removeImages(t, e, ref)
 
 	m := e.images(t)
 	s := await(t, m, Want{Reference: ref, Pinned: pin})
-	if s.Err != nil || s.Image.Pin != r.host()+"/lab/moved@"+first || s.Image.Env[0] != "FROM_IMAGE=old" {
+	if s.Err != nil || s.Image.Pin != r.Host()+"/lab/moved@"+first || s.Image.Env[0] != "FROM_IMAGE=old" {
 		t.Errorf("got %+v %v, want the image that was pinned", s.Image, s.Err)
 	}
 	if s := await(t, m, Want{Reference: ref}); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=new" {
@@ -170,14 +171,14 @@ func TestPinnedImageSurvivesAMovedTag(t *testing.T) {
 }
 
 func TestAlwaysAsksTheRegistry(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	r.push("lab/always", "1", "old", 1000)
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	r.PushText("lab/always", "1", "old", 1000)
 	m := e.images(t)
-	w := Want{Reference: r.host() + "/lab/always:1", Policy: PullAlways, Sweep: "a-1"}
+	w := Want{Reference: r.Host() + "/lab/always:1", Policy: PullAlways, Sweep: "a-1"}
 	if s := await(t, m, w); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=old" {
 		t.Fatalf("got %+v %v, want the old image", s.Image, s.Err)
 	}
-	r.push("lab/always", "1", "new", 1000)
+	r.PushText("lab/always", "1", "new", 1000)
 	if s := await(t, m, w); s.Err != nil || s.Image.Env[0] != "FROM_IMAGE=old" {
 		t.Errorf("got %+v %v, want one image for one sweep", s.Image, s.Err)
 	}
@@ -188,11 +189,11 @@ func TestAlwaysAsksTheRegistry(t *testing.T) {
 }
 
 func TestNeverPulls(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	r.push("lab/never", "1", "x", 1000)
-	s := await(t, e.images(t), Want{Reference: r.host() + "/lab/never:1", Policy: PullNever})
-	if s.Err == nil || s.Err.Class != grid.ClassImage || r.count("") != 0 {
-		t.Errorf("got %+v after %d requests, want class image after none", s, r.count(""))
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	r.PushText("lab/never", "1", "x", 1000)
+	s := await(t, e.images(t), Want{Reference: r.Host() + "/lab/never:1", Policy: PullNever})
+	if s.Err == nil || s.Err.Class != grid.ClassImage || r.Count("") != 0 {
+		t.Errorf("got %+v after %d requests, want class image after none", s, r.Count(""))
 	}
 }
 
@@ -221,27 +222,27 @@ func TestImageWithoutRegistryIsPinnedByID(t *testing.T) {
 func TestPullFailuresHaveTheirClass(t *testing.T) {
 	e := engineOf(t)
 	tests := map[string]struct {
-		damage func(*testRegistry)
+		damage func(*dockertest.Registry)
 		ref    string
 		want   grid.Class
 		words  string
 	}{
-		"no such tag":     {func(*testRegistry) {}, "lab/x:2", grid.ClassImage, ""},
-		"no such name":    {func(*testRegistry) {}, "lab/other:1", grid.ClassImage, ""},
-		"not a reference": {func(*testRegistry) {}, "lab/X Y", grid.ClassImage, ""},
-		"no access":       {func(r *testRegistry) { r.user, r.password = "ann", "secret" }, "lab/x:1", grid.ClassImage, ""},
-		"rate limit":      {func(r *testRegistry) { r.status = http.StatusTooManyRequests }, "lab/x:1", grid.ClassRegistry, "rate limit"},
-		"server error":    {func(r *testRegistry) { r.status = http.StatusBadGateway }, "lab/x:1", grid.ClassRegistry, ""},
-		"registry away":   {func(r *testRegistry) { r.Listener.Close() }, "lab/x:1", grid.ClassRegistry, ""},
-		"stalls":          {func(r *testRegistry) { r.stall = make(chan struct{}) }, "lab/x:1", grid.ClassRegistry, "no progress"},
+		"no such tag":     {func(*dockertest.Registry) {}, "lab/x:2", grid.ClassImage, ""},
+		"no such name":    {func(*dockertest.Registry) {}, "lab/other:1", grid.ClassImage, ""},
+		"not a reference": {func(*dockertest.Registry) {}, "lab/X Y", grid.ClassImage, ""},
+		"no access":       {func(r *dockertest.Registry) { r.User, r.Password = "ann", "secret" }, "lab/x:1", grid.ClassImage, ""},
+		"rate limit":      {func(r *dockertest.Registry) { r.Status = http.StatusTooManyRequests }, "lab/x:1", grid.ClassRegistry, "rate limit"},
+		"server error":    {func(r *dockertest.Registry) { r.Status = http.StatusBadGateway }, "lab/x:1", grid.ClassRegistry, ""},
+		"registry away":   {func(r *dockertest.Registry) { r.Listener.Close() }, "lab/x:1", grid.ClassRegistry, ""},
+		"stalls":          {func(r *dockertest.Registry) { r.Stall = make(chan struct{}) }, "lab/x:1", grid.ClassRegistry, "no progress"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newTestRegistry(t)
-			r.push("lab/x", "1", name, 1<<20)
-			r.set(func() { tt.damage(r) })
-			s := await(t, e.images(t), Want{Reference: r.host() + "/" + tt.ref})
+			r := dockertest.NewRegistry(t)
+			r.PushText("lab/x", "1", name, 1<<20)
+			r.Set(func() { tt.damage(r) })
+			s := await(t, e.images(t), Want{Reference: r.Host() + "/" + tt.ref})
 			if s.Err == nil || s.Err.Class != tt.want || !strings.Contains(s.Err.Reason, tt.words) {
 				t.Errorf("got %+v, want class %s and %q", s.Err, tt.want, tt.words)
 			}
@@ -254,15 +255,15 @@ func TestPullFailuresHaveTheirClass(t *testing.T) {
 
 // A registry that comes back is asked again.
 func TestPullIsTriedAgain(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	r.push("lab/again", "1", "x", 1000)
-	r.set(func() { r.status = http.StatusServiceUnavailable })
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	r.PushText("lab/again", "1", "x", 1000)
+	r.Set(func() { r.Status = http.StatusServiceUnavailable })
 	m := e.images(t)
-	w := Want{Reference: r.host() + "/lab/again:1"}
+	w := Want{Reference: r.Host() + "/lab/again:1"}
 	if s := await(t, m, w); s.Err == nil {
 		t.Fatalf("got %+v, want a failure", s)
 	}
-	r.set(func() { r.status = 0 })
+	r.Set(func() { r.Status = 0 })
 	for deadline := time.Now().Add(30 * time.Second); m.Look(w).Image == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("got no image in 30 s after the registry was back")
@@ -272,11 +273,11 @@ func TestPullIsTriedAgain(t *testing.T) {
 
 // A slow pull that makes progress goes on longer than any pause may last.
 func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	r.push("lab/slow", "1", "x", 4<<20)
-	r.set(func() { r.slow = 700 * time.Millisecond })
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	r.PushText("lab/slow", "1", "x", 4<<20)
+	r.Set(func() { r.Slow = 700 * time.Millisecond })
 	m := e.images(t)
-	w := Want{Reference: r.host() + "/lab/slow:1"}
+	w := Want{Reference: r.Host() + "/lab/slow:1"}
 	var seen Progress
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		s := m.Look(w)
@@ -303,10 +304,10 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 
 // The engine itself tries again what is cut off, with long pauses; its announcements of that are no progress.
 func TestCutPullFails(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	r.push("lab/cut", "1", "x", 1<<20)
-	r.set(func() { r.cut = true })
-	s := await(t, e.images(t), Want{Reference: r.host() + "/lab/cut:1"})
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	r.PushText("lab/cut", "1", "x", 1<<20)
+	r.Set(func() { r.Cut = true })
+	s := await(t, e.images(t), Want{Reference: r.Host() + "/lab/cut:1"})
 	if s.Err == nil || s.Err.Class != grid.ClassRegistry {
 		t.Errorf("got %+v, want class registry", s)
 	}
@@ -323,18 +324,18 @@ func TestBrokenReportIsAFailure(t *testing.T) {
 }
 
 func TestCredentialsReachTheRegistry(t *testing.T) {
-	e, r := engineOf(t), newTestRegistry(t)
-	r.push("lab/private", "1", "x", 1000)
-	r.set(func() { r.user, r.password = "ann", "s3cret:with colon" })
+	e, r := engineOf(t), dockertest.NewRegistry(t)
+	r.PushText("lab/private", "1", "x", 1000)
+	r.Set(func() { r.User, r.Password = "ann", "s3cret:with colon" })
 	home := t.TempDir()
 	t.Setenv("DOCKER_CONFIG", home)
 	m := e.images(t)
-	w := Want{Reference: r.host() + "/lab/private:1"}
+	w := Want{Reference: r.Host() + "/lab/private:1"}
 	if s := await(t, m, w); s.Err == nil || s.Err.Class != grid.ClassImage {
 		t.Fatalf("got %+v, want class image without credentials", s)
 	}
 	writeFile(t, filepath.Join(home, "config.json"),
-		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.host(), base64.StdEncoding.EncodeToString([]byte("ann:s3cret:with colon"))))
+		fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, r.Host(), base64.StdEncoding.EncodeToString([]byte("ann:s3cret:with colon"))))
 	for deadline := time.Now().Add(30 * time.Second); m.Look(w).Image == nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("got %+v in 30 s after the login", m.Look(w).Err)
