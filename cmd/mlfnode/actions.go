@@ -78,9 +78,15 @@ func (a *app) resumeCommand() *cobra.Command {
 func (a *app) retryCommand() *cobra.Command {
 	var f followFlags
 	var failedOnly, update bool
-	c := onSweep("retry SWEEP[/TRIAL]", "Run trials again that failed or were cancelled", "  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry chainer-1/17",
+	var class string
+	c := onSweep("retry SWEEP[/TRIAL]", "Run trials again that failed or were cancelled", "  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry --class cuda_oom chainer-1\n  mlfnode retry chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
-			q := api.Retry{Index: id.Index, FailedOnly: failedOnly}
+			if class != "" {
+				if err := checkClass(class); err != nil {
+					return err
+				}
+			}
+			q := api.Retry{Index: id.Index, FailedOnly: failedOnly || class != "", Class: grid.Class(class)}
 			if update {
 				return a.revive(ctx, id.Sweep, f, a.updated(ctx, q, f.quiet))
 			}
@@ -93,6 +99,7 @@ func (a *app) retryCommand() *cobra.Command {
 They run the files as they were when the sweep was submitted, whatever has changed in the folder since. With --update
 the project's folder is packed again, and these trials run the files as they are now; run it in that folder, or above it.`
 	c.Flags().BoolVar(&update, "update", false, "run the files as they are now, not as they were submitted")
+	c.Flags().StringVar(&class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
 	c.Flags().BoolVar(&failedOnly, "failed", false, "only trials that failed")
 	f.add(c)
 	return c

@@ -35,6 +35,9 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 		if err := a.reasons(ctx, client, v); err != nil {
 			return err
 		}
+		if err := a.failureGroups(ctx, client, v); err != nil {
+			return err
+		}
 		if err := a.hintLeftOut(ctx, client, v, flags.files); err != nil {
 			return err
 		}

@@ -43,6 +43,9 @@ func (a *app) sweeps(ctx context.Context, c *api.Client) error {
 	if err := a.listSweeps(all); err != nil || a.json || len(all) == 0 {
 		return err
 	}
+	if err := a.unknownFailures(ctx, c, all); err != nil {
+		return err
+	}
 	return a.retention(ctx, c, all)
 }
 
@@ -108,6 +111,7 @@ func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) err
 // listFlags select and order trials.
 type listFlags struct {
 	states []string
+	class  string
 	sort   string
 	desc   bool
 	limit  int64
@@ -118,6 +122,7 @@ type listFlags struct {
 
 func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.states, "state", nil, "only trials in this state: pending, running, succeeded, failed, cancelled")
+	c.Flags().StringVar(&f.class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
 	c.Flags().StringVar(&f.sort, "sort", "index", "order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
 	c.Flags().BoolVar(&f.desc, "desc", false, "the largest first")
 	c.Flags().Int64Var(&f.limit, "limit", -1, "how many rows; 0 is all (default 50 in a table, else all)")
@@ -127,7 +132,12 @@ func (f *listFlags) add(c *cobra.Command) {
 
 // query gives the selection; table says whether rows are limited unless told.
 func (f *listFlags) query(table bool) (api.TrialQuery, error) {
-	q := api.TrialQuery{Sort: f.sort, Desc: f.desc, Limit: max(f.limit, 0), Offset: f.offset}
+	if f.class != "" {
+		if err := checkClass(f.class); err != nil {
+			return api.TrialQuery{}, err
+		}
+	}
+	q := api.TrialQuery{Class: grid.Class(f.class), Sort: f.sort, Desc: f.desc, Limit: max(f.limit, 0), Offset: f.offset}
 	for _, s := range f.states {
 		if !slices.Contains(grid.States[:], grid.State(s)) {
 			return q, usage(fmt.Sprintf("%q is no state of a trial", s), "pending, running, succeeded, failed or cancelled")
@@ -147,7 +157,7 @@ func (a *app) trialsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: oneArgument,
-		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17",
+		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials chainer-1 --class cuda_oom\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
 			if err != nil {
@@ -208,7 +218,7 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 		a.say("… more; all of them with --limit 0")
 	}
 	lost.tell(a)
-	return nil
+	return a.failureGroups(ctx, c, &v)
 }
 
 // reasonWidth is where a reason is cut in a table.
@@ -352,7 +362,10 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 	case f.csv != "":
 		return a.writeCSVFile(ctx, client, &v, f.csv, q)
 	}
-	return a.resultTable(ctx, client, &v, q)
+	if err := a.resultTable(ctx, client, &v, q); err != nil {
+		return err
+	}
+	return a.failureGroups(ctx, client, &v)
 }
 
 func (a *app) logsCommand() *cobra.Command {

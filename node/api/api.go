@@ -90,8 +90,9 @@ type Trial struct {
 	Attempt   int         `json:"attempt"`  // the attempt that gives the state; 0 before the first
 	Attempts  int         `json:"attempts"` // how many are known
 	Node      grid.NodeID `json:"node"`
-	ExitCode  *int        `json:"exit_code"` // 128 + signal after a signal; null until an attempt has ended, and where no program did
-	Reason    string      `json:"reason"`    // what went wrong, for a person; empty after a success
+	ExitCode  *int        `json:"exit_code"`       // 128 + signal after a signal; null until an attempt has ended, and where no program did
+	Class     grid.Class  `json:"class,omitempty"` // how its last attempt failed
+	Reason    string      `json:"reason"`          // what went wrong, for a person; empty after a success
 	Params    grid.Params `json:"params"`
 	Metrics   grid.Metric `json:"metrics"`
 	Started   *time.Time  `json:"started"`
@@ -131,7 +132,9 @@ type Attempt struct {
 	Node      grid.NodeID `json:"node"`
 	Outcome   string      `json:"outcome"` // running, result, retried or superseded
 	Class     grid.Class  `json:"class,omitempty"`
-	ExitCode  *int        `json:"exit_code"` // as in Trial
+	Rule      string      `json:"rule,omitempty"`   // which rule told the class
+	Device    string      `json:"device,omitempty"` // UUID of the GPU that is to blame
+	ExitCode  *int        `json:"exit_code"`        // as in Trial
 	Reason    string      `json:"reason"`
 	Started   *time.Time  `json:"started"`
 	Ended     *time.Time  `json:"ended"`
@@ -143,7 +146,8 @@ type Attempt struct {
 // TrialQuery selects and orders trials. The zero query is every trial by index.
 type TrialQuery struct {
 	States []grid.State
-	Sort   string // index, started, ended, wall, cpu, memory, state, attempts, objective, or a metric's name
+	Class  grid.Class // of the last attempt; without States only failed trials
+	Sort   string     // index, started, ended, wall, cpu, memory, state, attempts, objective, or a metric's name
 	Desc   bool
 	Limit  int64 // 0 is no limit
 	Offset int64
@@ -185,8 +189,9 @@ type Extend struct {
 
 // Retry asks for trials to be run again.
 type Retry struct {
-	Index      int64 `json:"index"`       // one trial, or -1 for all
-	FailedOnly bool  `json:"failed_only"` // leave cancelled trials as they are
+	Index      int64      `json:"index"`           // one trial, or -1 for all
+	FailedOnly bool       `json:"failed_only"`     // leave cancelled trials as they are
+	Class      grid.Class `json:"class,omitempty"` // only trials that failed in this class
 
 	Bundle string `json:"bundle,omitempty"` // digest of the files to run instead of those of the submission; stored before
 }

@@ -164,6 +164,9 @@ func (c *Client) Trials(ctx context.Context, id grid.SweepID, q TrialQuery) iter
 	for _, s := range q.States {
 		v.Add("state", string(s))
 	}
+	if q.Class != "" {
+		v.Set("class", string(q.Class))
+	}
 	if q.Sort != "" {
 		v.Set("sort", q.Sort)
 	}

@@ -254,7 +254,7 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	if err != nil {
 		return r, 0, err
 	}
-	revive := reopened > 0 || (r.Sweep.State == grid.SweepCancelled && !q.FailedOnly)
+	revive := reopened > 0 || (r.Sweep.State == grid.SweepCancelled && !q.FailedOnly && q.Class == "")
 	if !revive {
 		if reopened, err = m.forgotten(ctx, r.Sweep); reopened == 0 || err != nil {
 			return r, 0, err
@@ -336,7 +336,7 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ([]
 		if err != nil {
 			return nil, fmt.Errorf("find trials of %s to run again: %w", id, err)
 		}
-		if q.Index < 0 || q.Index == t.Index {
+		if (q.Index < 0 || q.Index == t.Index) && (q.Class == "" || q.Class == t.Result.Class) {
 			indexes = append(indexes, t.Index)
 		}
 	}

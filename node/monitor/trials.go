@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -40,7 +41,40 @@ func (m *Monitor) trials(w http.ResponseWriter, r *http.Request) {
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
-	out.end(r.Context(), l.run(r.Context()))
+	if q.Class != "" {
+		l.only(q.Class)
+	}
+	err = l.run(r.Context())
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	out.end(r.Context(), err)
+}
+
+// errEnough ends a listing that has given what it should.
+var errEnough = errors.New("enough is listed")
+
+// only leaves out trials whose last attempt did not fail in this class. History does not select by class, so rows are passed over
+// and counted here.
+func (l *listing) only(class grid.Class) {
+	if len(l.q.States) == 0 {
+		l.q.States = []grid.State{grid.Failed}
+	}
+	emit, skip, left := l.emit, l.skip, l.left
+	l.q.Limit, l.q.Offset, l.skip, l.left = 0, 0, 0, l.sweep.Space.Count()
+	l.emit = func(t *grid.Trial) error {
+		switch {
+		case t.Result.Class != class:
+			return nil
+		case skip > 0:
+			skip--
+			return nil
+		}
+		if left--; left < 0 {
+			return errEnough
+		}
+		return emit(t)
+	}
 }
 
 func parseQuery(r *http.Request) (api.TrialQuery, error) {
@@ -53,6 +87,9 @@ func parseQuery(r *http.Request) (api.TrialQuery, error) {
 			return q, badRequest(fmt.Sprintf("%q is no state of a trial", s), "states are pending, running, succeeded, failed, cancelled")
 		}
 		q.States = append(q.States, grid.State(s))
+	}
+	if q.Class = grid.Class(r.FormValue("class")); q.Class != "" && grid.FailureOf(q.Class).Cause == "" {
+		return q, badRequest(fmt.Sprintf("%q is not a failure class", string(q.Class)), "")
 	}
 	for name, v := range map[string]*int64{"limit": &q.Limit, "offset": &q.Offset} {
 		if text := r.FormValue(name); text != "" {
@@ -252,7 +289,7 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	}
 	v := &api.Trial{
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),
-		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Reason: t.Result.Reason,
+		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Reason: t.Result.Reason,
 		Params: params, Metrics: t.Result.Metrics,
 		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage),
 	}
@@ -329,7 +366,7 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 
 func attempt(a *history.Attempt) api.Attempt {
 	v := api.Attempt{
-		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class,
+		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
 		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
 	}
 	v.Resources.Wall = elapsed(v.Resources.Wall, a.Started, a.Ended, a.Outcome == history.IsRunning)

@@ -1,0 +1,41 @@
+package api
+
+import (
+	"context"
+
+	"mlfnode/grid"
+)
+
+// PathFailures groups the failed trials of a sweep.
+const PathFailures = "/v1/sweeps/{sweep}/failures"
+
+// Failures are the failed trials of a sweep by class, the most frequent one first.
+type Failures struct {
+	Groups  []FailureGroup `json:"groups"`
+	Counted int64          `json:"counted"` // trials that were looked at
+	More    bool           `json:"more"`    // there are more than those
+}
+
+// FailureGroup are the failed trials of one class.
+type FailureGroup struct {
+	Class   grid.Class     `json:"class"`
+	Count   int64          `json:"count"`
+	Cause   string         `json:"cause"`             // what happened, in a few words
+	Owner   string         `json:"owner"`             // where the cause lies: trial, node, device, infrastructure or user
+	Hint    string         `json:"hint"`              // what to do about it; may be empty
+	Trial   string         `json:"trial"`             // an example
+	Reason  string         `json:"reason"`            // of the example
+	Unknown []FailureShape `json:"unknown,omitempty"` // last lines that no rule knows, the most frequent ones
+}
+
+// FailureShape is what the last lines of some trials have in common.
+type FailureShape struct {
+	Line  string `json:"line"` // without what differs: numbers, quoted texts, paths
+	Count int64  `json:"count"`
+	Trial string `json:"trial"` // an example
+}
+
+// Failures groups the failed trials of a sweep by class.
+func (c *Client) Failures(ctx context.Context, id grid.SweepID) (Failures, error) {
+	return get[Failures](ctx, c, sweepPath(PathFailures, id), nil)
+}
