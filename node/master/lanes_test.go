@@ -55,7 +55,8 @@ func TestRetryGetsMoreMemory(t *testing.T) {
 		}
 		c.finish(h, grid.ClassMemory, time.Second)
 	}
-	c.finish(c.pull(id), grid.ClassNone, time.Second)
+	need.Memory = 4 * gib
+	c.finish(c.pullFrom(id, need), grid.ClassNone, time.Second)
 	c.until("the sweep has ended", func(s *state) bool { return s.feeds[id] == nil })
 	if n := c.counts(id); n.Failed != 1 || n.Succeeded != 1 {
 		t.Errorf("got %+v, want one trial that failed and one that succeeded", n)
@@ -68,7 +69,7 @@ func TestMoreMemorySurvivesTheMaster(t *testing.T) {
 	need := grid.Resources{CPUs: grid.One, Memory: 6 * gib}
 	c := restart(t, dir, 1)
 	id := c.submit(3, escalating)
-	c.finish(c.pull(id), grid.ClassMemory, time.Second)
+	c.finish(c.pullFrom(id, grid.Resources{CPUs: grid.One, Memory: 4 * gib}), grid.ClassMemory, time.Second)
 	c.end()
 	for range 2 {
 		c = restart(t, dir, 1)
