@@ -1,9 +1,12 @@
 package guarantees
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,11 +37,12 @@ func TestInterruptLeavesNothing(t *testing.T) {
 	table := filepath.Join(t.TempDir(), "table.csv")
 	interrupted := 0
 	for range 25 {
-		after := 30*time.Millisecond + rand.N(350*time.Millisecond) // at first the program has yet to ask for signals
+		after := rand.N(350 * time.Millisecond)
 		cmd := h.command("sweep", "p", "-q", "--set", "i=0:50", "--csv", table)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		awaitHandler(t, cmd.Process.Pid, syscall.SIGINT)
 		sent := time.AfterFunc(after, func() { _ = cmd.Process.Signal(syscall.SIGINT) }) // it may have ended
 		err := cmd.Wait()
 		sent.Stop()
@@ -81,6 +85,26 @@ func TestNohup(t *testing.T) {
 	if all := h.must("sweeps", "--json"); !strings.Contains(all, `"succeeded":1`) {
 		t.Errorf("got %s, want one trial that succeeded", all)
 	}
+}
+
+// awaitHandler waits until a Go program has asked for a signal, before which it dies of it like any other. Its runtime then has a
+// thread that blocks all signals but those that were asked for.
+func awaitHandler(t *testing.T, pid int, sig syscall.Signal) {
+	t.Helper()
+	const other = syscall.SIGUSR1 // which nobody asks for
+	for limit := time.Now().Add(20 * time.Second); time.Now().Before(limit); runtime.Gosched() {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+		for _, thread := range threads {
+			text, _ := os.ReadFile(thread) // a thread may have ended
+			_, blocked, _ := strings.Cut(string(text), "\nSigBlk:\t")
+			blocked, _, _ = strings.Cut(blocked, "\n")
+			mask, err := strconv.ParseUint(blocked, 16, 64)
+			if err == nil && mask&(1<<(other-1)) != 0 && mask&(1<<(sig-1)) == 0 {
+				return
+			}
+		}
+	}
+	t.Fatalf("process %d has not asked for signal %d after 20 s", pid, sig)
 }
 
 func awaitFile(t *testing.T, path string) {
