@@ -34,3 +34,17 @@ func TestElapsed(t *testing.T) {
 		}
 	}
 }
+
+// TestExitCodeOfTheRunning: what runs has no exit code, and 0 would say that it has succeeded.
+func TestExitCodeOfTheRunning(t *testing.T) {
+	for outcome, want := range map[history.Outcome]bool{history.IsRunning: false, history.IsResult: true} {
+		if got := attempt(&history.Attempt{Outcome: outcome}).ExitCode != nil; got != want {
+			t.Errorf("attempt with outcome %s: has an exit code: %t, want %t", outcome, got, want)
+		}
+	}
+	for state, want := range map[grid.State]bool{grid.Pending: false, grid.Running: false, grid.Succeeded: true} {
+		if got := wire(&grid.Sweep{ID: "t-1"}, &grid.Trial{State: state, Attempt: 1, Ended: map[bool]int64{true: 1}[want]}).ExitCode != nil; got != want {
+			t.Errorf("trial that is %s: has an exit code: %t, want %t", state, got, want)
+		}
+	}
+}

@@ -369,6 +369,10 @@ func attempt(a *history.Attempt) api.Attempt {
 		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
 		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
 	}
-	v.Resources.Wall = elapsed(v.Resources.Wall, a.Started, a.Ended, a.Outcome == history.IsRunning)
+	running := a.Outcome == history.IsRunning
+	if running {
+		v.ExitCode = nil
+	}
+	v.Resources.Wall = elapsed(v.Resources.Wall, a.Started, a.Ended, running)
 	return v
 }
