@@ -22,6 +22,7 @@ const PathSnapshots = "/v1/snapshots/{sweep}/{index}"
 const (
 	CodeStoreFull = "store_full" // checkpoint.ErrFull
 	CodeChanged   = "changed"    // checkpoint.ErrChanged
+	CodeNotHeld   = "not_held"   // checkpoint.ErrNotHeld
 )
 
 // SnapshotOffered answers the offer of a snapshot: its number once it is stored, or what is missing.
@@ -83,6 +84,10 @@ func snapshotError(err error) error {
 		return checkpoint.ErrFull
 	case e.Code == CodeChanged:
 		return checkpoint.ErrChanged
+	case e.Code == CodeNotHeld:
+		return checkpoint.ErrNotHeld
+	case e.Status == http.StatusBadRequest:
+		return fmt.Errorf("%w: %s", checkpoint.ErrUnfit, e.Msg)
 	case e.Status == http.StatusNotFound:
 		return fmt.Errorf("%s: %w", e.Msg, fs.ErrNotExist)
 	}

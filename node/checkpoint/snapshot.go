@@ -130,7 +130,7 @@ func Scan(dir string) ([]File, error) {
 			return nil
 		}
 		if files = append(files, f); len(files) > maxFiles {
-			return fmt.Errorf("it has more than %d files", maxFiles)
+			return fmt.Errorf("%w: it has more than %d files", ErrUnfit, maxFiles)
 		}
 		return nil
 	})

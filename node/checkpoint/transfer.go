@@ -38,8 +38,14 @@ type Remote interface {
 	Open(ctx context.Context, id grid.TrialID, hash string) (io.ReadCloser, error)
 }
 
-// ErrFull says that a store has no room for a snapshot.
-var ErrFull = errors.New("there is no room for it: retention.checkpoints is reached")
+var (
+	// ErrFull says that a store has no room for a snapshot.
+	ErrFull = errors.New("there is no room for it: retention.checkpoints is reached")
+	// ErrUnfit says that a snapshot can't be stored as it is, however often it is sent.
+	ErrUnfit = errors.New("it can't be stored")
+	// ErrNotHeld says that the master has not heard that the node holds the trial.
+	ErrNotHeld = errors.New("the node does not hold the trial")
+)
 
 // chunk is the most that a limited transfer reads at once.
 const chunk = 64 << 10

@@ -58,7 +58,7 @@ func (m *Monitor) leased(r *http.Request) (grid.TrialID, error) {
 	id := grid.TrialID{Sweep: grid.SweepID(r.PathValue("sweep")), Index: index}
 	holds, err := m.cfg.Master.Holds(r.Context(), node, id)
 	if err == nil && !holds {
-		err = &api.Error{Status: http.StatusForbidden, Msg: "the node does not hold " + id.String()}
+		err = &api.Error{Status: http.StatusForbidden, Code: api.CodeNotHeld, Msg: "the node does not hold " + id.String()}
 	}
 	return id, err
 }

@@ -28,6 +28,10 @@ const (
 // errTooLarge says that a checkpoint is over its task's max_size.
 var errTooLarge = errors.New("it is too large")
 
+// lastingTries bounds the tries of what hardly changes by itself: a checkpoint that is always being written, a node that does not hold
+// the trial although the master must have heard of it by now.
+const lastingTries = 40
+
 // transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way.
 func (w *Worker) transfer(ctx context.Context, try func(context.Context) error) error {
 	ctx, stop := context.WithTimeout(ctx, snapshotTime)
@@ -38,10 +42,12 @@ func (w *Worker) transfer(ctx context.Context, try func(context.Context) error) 
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	for {
+	for lasting := 0; ; {
 		err := try(ctx)
-		final := errors.Is(err, checkpoint.ErrFull) || errors.Is(err, errTooLarge) || errors.Is(err, fs.ErrNotExist)
-		if err == nil || final || ctx.Err() != nil {
+		if errors.Is(err, checkpoint.ErrChanged) || errors.Is(err, checkpoint.ErrNotHeld) {
+			lasting++
+		}
+		if err == nil || final(err) || lasting > lastingTries || ctx.Err() != nil {
 			return err
 		}
 		w.log.Debug("a snapshot could not be transferred yet", "err", err)
@@ -53,6 +59,13 @@ func (w *Worker) transfer(ctx context.Context, try func(context.Context) error) 
 			return err
 		}
 	}
+}
+
+// final reports whether another try would fail alike: what a master that is away or has no room on its disk answers may change.
+func final(err error) bool {
+	var local *fs.PathError
+	return errors.Is(err, checkpoint.ErrFull) || errors.Is(err, checkpoint.ErrUnfit) || errors.Is(err, errTooLarge) ||
+		errors.Is(err, fs.ErrNotExist) || errors.As(err, &local)
 }
 
 // fetch makes the folder of a trial the snapshot from which its attempt goes on.
@@ -97,7 +110,11 @@ func (w *Worker) store(ctx context.Context, a *attempt) error {
 		s.read = files
 		state := s.state
 		state.Base, state.Stored = number, true
-		return s.note(state)
+		if err := s.note(state); err != nil { // then it is fetched although it is here
+			w.log.Warn("a snapshot could not be noted", "trial", a.id, "err", err)
+			s.state = state
+		}
+		return nil
 	})
 }
 
