@@ -115,6 +115,13 @@ func (x *Executor) enter(r *run) {
 	x.runs[r.container] = r
 }
 
+// leave ends that.
+func (x *Executor) leave(r *run) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	delete(x.runs, r.container)
+}
+
 // save writes the order down, whole or not at all.
 func (r *run) save() error {
 	b, err := json.Marshal(&r.order)
@@ -269,9 +276,7 @@ func (r *run) finish() {
 		r.meter.Close()
 	}
 	r.out.close()
-	r.x.mu.Lock()
-	delete(r.x.runs, r.container)
-	r.x.mu.Unlock()
+	r.x.leave(r)
 	ctx, stop := call(context.Background()) // the end of the attempt's context must not leave the container behind
 	defer stop()
 	if err := r.remove(ctx); err != nil {

@@ -65,72 +65,89 @@ func readOrder(dir string) (order, error) {
 	return o, nil
 }
 
-// Adopt follows a run that a dead process has left, as Slot.Run does, and returns once nothing of it is left. It always ends in an
-// outcome: the container's own, or one that says why nobody knows it.
-func (x *Executor) Adopt(ctx context.Context, l Left, hard <-chan struct{}) executor.Outcome {
-	dir := filepath.Join(x.o.Dir, l.container)
-	o, err := readOrder(dir)
+// Adopted is a run that this process has taken over from one that is dead. Run is to be called once.
+type Adopted struct {
+	run   *run
+	files [2]*os.File
+	err   error // why its outcome can't be known
+}
+
+// Adopt takes a run over that a dead process has left. It asks no engine: from here on the run is this process's, and what its program
+// prints is read.
+func (x *Executor) Adopt(l Left) *Adopted {
+	ad := &Adopted{}
+	o, err := readOrder(filepath.Join(x.o.Dir, l.container))
+	if err == nil {
+		ad.files, err = openFiles(&o)
+	}
+	a := &executor.Attempt{Spec: o.Spec, Argv: []string{o.Program}, Stdout: ad.files[0], Stderr: ad.files[1]}
+	o.Owner = x.owner
+	r := x.runOf(nil, a, l.container, o)
+	ad.run, ad.err = r, err
 	if err != nil {
 		x.log.Warn("a container of an earlier process can't be adopted", "container", l.container, "err", err)
-	}
-	engine, cerr := x.patientlyConnected(ctx)
-	setup := context.WithoutCancel(ctx) // what is to be stopped must be found, too
-	if cerr != nil {
-		return x.abandoned(l, o, cerr)
-	}
-	files, ferr := openFiles(&o)
-	a := &executor.Attempt{Spec: o.Spec, Argv: []string{o.Program}, Stdout: files[0], Stderr: files[1]}
-	defer closeFiles(files)
-	o.Owner = x.owner
-	r := x.runOf(engine, a, l.container, o)
-	r.out = &output{}
-	defer func() { r.finish() }()
-	if err != nil {
-		return executor.Refused(grid.ClassLost, "what is left of its container can't be read")
-	}
-	if ferr != nil {
-		return lost(r, "its output files are gone")
+		return ad
 	}
 	if err := r.save(); err != nil {
-		x.log.Warn("a container of an earlier process can't be noted as ours", "err", err)
+		x.log.Warn("a container of an earlier process can't be noted as ours", "container", l.container, "err", err)
 	}
-	out, err := newOutput(dir, a, r.log)
-	if err != nil {
-		return executor.Refused(grid.ClassNode, err.Error())
+	if r.out, ad.err = newOutput(r.dir, a, r.log); ad.err != nil {
+		return ad
 	}
-	r.out = out
-	out.mu.Lock()
-	out.sink.Resume(sizes(files))
-	out.mu.Unlock()
+	r.out.mu.Lock()
+	r.out.sink.Resume(sizes(ad.files))
+	r.out.mu.Unlock()
 	x.enter(r)
-	if o.Process.PID > 0 {
+	if o.Process.PID > 0 && o.Process.Alive() {
 		r.meter = executor.OpenMeter(o.Process.PID)
 	}
+	return ad
+}
+
+// Run follows the run as Slot.Run does, and returns once nothing of it is left. It always ends in an outcome: the container's own, or one
+// that says why nobody knows it.
+func (ad *Adopted) Run(ctx context.Context, hard <-chan struct{}) executor.Outcome {
+	r := ad.run
+	defer closeFiles(ad.files)
+	engine, err := r.x.patientlyConnected(ctx)
+	if err != nil {
+		r.out.close()
+		r.x.leave(r)
+		return r.abandoned(err)
+	}
+	r.engine = engine
+	defer r.finish()
+	if ad.err != nil {
+		return r.lost(ad.err.Error())
+	}
 	var state *container.State
-	err = x.patiently(setup, func(ctx context.Context) (err error) {
+	err = r.x.patiently(context.WithoutCancel(ctx), func(ctx context.Context) (err error) { // what is to be stopped must be found, too
 		state, err = r.inspect(ctx)
 		return err
 	})
 	switch {
 	case errdefs.IsNotFound(err):
-		return lost(r, "its container is gone")
+		return r.lost("its container is gone")
 	case err != nil:
-		return lost(r, err.Error())
+		return r.lost(err.Error())
 	case state.Status == container.StateCreated:
-		return lost(r, "the process that followed it died before its container was started")
+		return r.lost("the process that followed it died before its container was started")
 	}
 	if r.bare {
-		out.bare = &bareOutput{out: out, engine: engine, name: l.container, stored: sizes(files)}
+		r.out.bare = &bareOutput{out: r.out, engine: engine, name: r.container, stored: sizes(ad.files)}
 	}
 	return r.follow(ctx, hard)
 }
 
 // lost is the outcome of a run whose end nobody knows.
-func lost(r *run, why string) executor.Outcome {
-	now := time.Now()
+func (r *run) lost(why string) executor.Outcome {
+	now, began := time.Now(), r.began()
+	if r.order.Began == 0 {
+		began = now
+	}
 	return executor.Outcome{
-		Class: grid.ClassLost, ExitCode: grid.NoExit, Reason: why, Start: r.began(), End: now,
-		Usage: grid.Usage{Wall: max(now.Sub(r.began()).Microseconds(), 1)},
+		Class: grid.ClassLost, ExitCode: grid.NoExit, Reason: why, Start: began, End: now,
+		Usage: grid.Usage{Wall: max(now.Sub(began).Microseconds(), 1)},
 	}
 }
 
@@ -145,17 +162,16 @@ func (x *Executor) patientlyConnected(ctx context.Context) (e *Engine, err error
 }
 
 // abandoned ends a run without the engine. What is left of its container goes with the next start that finds one.
-func (x *Executor) abandoned(l Left, o order, why error) executor.Outcome {
-	for o.Process.PID > 0 && o.Process.Alive() {
-		_ = o.Process.Signal(killSignal)
-		if !sleep(x.ctx, killLook) {
+func (r *run) abandoned(why error) executor.Outcome {
+	for r.order.Process.PID > 0 && r.order.Process.Alive() {
+		_ = r.order.Process.Signal(killSignal)
+		if !sleep(r.x.ctx, killLook) {
 			break
 		}
 	}
-	r := &run{order: o}
-	out := lost(r, why.Error())
-	out.Class = grid.ClassEngine
-	return out
+	o := r.lost(why.Error())
+	o.Class = grid.ClassEngine
+	return o
 }
 
 // openFiles opens the files that an attempt's output goes on in.
@@ -237,7 +253,7 @@ func Reap(ctx context.Context, o Options, log *slog.Logger) (n int, err error) {
 	killed, stop := context.WithCancelCause(ctx)
 	stop(fmt.Errorf("%w: %w", executor.ErrLost, executor.ErrKill))
 	for _, l := range left {
-		x.Adopt(killed, l, nil)
+		x.Adopt(l).Run(killed, nil)
 	}
 	return len(left), nil
 }

@@ -14,9 +14,10 @@ import (
 
 // kept is a run that an earlier agent has begun.
 type kept struct {
-	link *link
-	held held
-	over chan struct{} // closed when outcome is set
+	link   *link
+	client *Client
+	held   held
+	over   chan struct{} // closed when outcome is set
 
 	once      sync.Once
 	outcome   executor.Outcome
@@ -71,7 +72,7 @@ func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, e
 	tick := time.NewTicker(endLook)
 	defer tick.Stop()
 	for {
-		l, err := connect(ctx, p, false, c.o.Token, c.log)
+		l, err := c.connect(ctx, p, false)
 		var self process
 		if err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil || p.load(processFile, &self) != nil || !self.alive() {
 			return l, err
@@ -136,12 +137,15 @@ func (k *kept) collect() {
 }
 
 // resume waits for the run's end. What has ended is not left, whatever ctx says.
-func (k *kept) resume(ctx context.Context) executor.Outcome {
+func (k *kept) resume(ctx context.Context) executor.Outcome { return k.resumeKilled(ctx, nil) }
+
+// resumeKilled is resume with what cuts the grace of a stop short.
+func (k *kept) resumeKilled(ctx context.Context, kill <-chan struct{}) executor.Outcome {
 	if k.isOver() {
 		return k.outcome
 	}
 	left := make(chan struct{})
-	stopping := newStopping(ctx, k.link, k.held.ID, nil, func() { close(left) })
+	stopping := newStopping(ctx, k.link, k.held.ID, kill, func() { close(left) })
 	defer stopping.end()
 	select {
 	case <-k.over:
@@ -152,6 +156,9 @@ func (k *kept) resume(ctx context.Context) executor.Outcome {
 	}
 	if k.isOver() { // it was the last message
 		return k.outcome
+	}
+	if k.held.Box && k.link.died() {
+		return k.client.rejoin(ctx, k.held.Name, kill)
 	}
 	return k.link.lost(time.Now())
 }

@@ -15,18 +15,22 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/docker/dockertest"
 )
 
 // agentVar makes the test binary an agent that runs scripts until it is killed. Its value is a folder.
 const (
 	agentVar    = "KEEPER_TEST_AGENT"
 	patienceVar = "KEEPER_TEST_PATIENCE"
+	engineVar   = "KEEPER_TEST_ENGINE" // where the engine of its containers listens; empty: it runs processes
 )
 
 // agent runs the script of every folder below runs, and says so when all have begun.
 func agent(dir string) int {
 	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
 	o := Options{Dir: filepath.Join(dir, "keepers"), Token: "keeper-test-" + filepath.Base(dir), Patience: patience, Logger: slog.New(slog.DiscardHandler)}
+	o.Containers = containersIn(dir, o.Token, os.Getenv(engineVar))
 	c, err := Open(context.Background(), o)
 	if err != nil {
 		fmt.Println(err)
@@ -61,7 +65,19 @@ func runScript(c *Client, dir string, begun func()) {
 	}
 	a.Stdout, _ = os.OpenFile(filepath.Join(dir, "stdout"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	a.Stderr = a.Stdout
+	if os.Getenv(engineVar) != "" {
+		out := filepath.Join(dir, "stdout")
+		a.Container = &executor.Container{Image: dockertest.Image, Mounts: []executor.Mount{{Source: dir}}, Network: "none", Output: [2]string{out, out}}
+	}
 	s.Run(context.Background(), a)
+}
+
+// containersIn are the settings of an engine, nil for none.
+func containersIn(dir, token, engine string) *docker.Options {
+	if engine == "" {
+		return nil
+	}
+	return &docker.Options{Settings: docker.Settings{Socket: engine}, Token: token, Dir: filepath.Join(dir, "containers")}
 }
 
 // life is one or more agents of one state folder, of which the first is a process that is killed.
@@ -74,8 +90,15 @@ type life struct {
 // killed runs the scripts under an agent and kills it when all have begun.
 func killed(t *testing.T, patience time.Duration, scripts map[string]string) *life {
 	t.Helper()
+	return killedWith(t, patience, "", scripts)
+}
+
+// killedWith is killed with the engine of containers.
+func killedWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *life {
+	t.Helper()
 	l := &life{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "keeper-test-"))}
 	l.o = Options{Dir: filepath.Join(l.dir, "keepers"), Token: "keeper-test-" + filepath.Base(l.dir), Patience: patience, Logger: logTo(t)}
+	l.o.Containers = containersIn(l.dir, l.o.Token, engine)
 	for name, text := range scripts {
 		if err := os.MkdirAll(l.run(name, ""), 0o700); err != nil {
 			t.Fatal(err)
@@ -85,7 +108,7 @@ func killed(t *testing.T, patience time.Duration, scripts map[string]string) *li
 		}
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^$")
-	cmd.Env = append(os.Environ(), agentVar+"="+l.dir, patienceVar+"="+patience.String())
+	cmd.Env = append(os.Environ(), agentVar+"="+l.dir, patienceVar+"="+patience.String(), engineVar+"="+engine)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

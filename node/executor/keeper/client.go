@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
 )
 
 // Options are the settings of a Client.
@@ -21,7 +22,9 @@ type Options struct {
 	Env      []string         // the keeper's environment; nil is that of this process
 	Patience time.Duration    // how long a keeper waits for an agent; 0 is DefaultPatience
 	Cgroups  executor.Cgroups // as in executor.ProcessOptions
-	Logger   *slog.Logger
+	// Containers has keepers run attempts in containers, too; nil is none.
+	Containers *docker.Options
+	Logger     *slog.Logger
 
 	own bool // Program is this program
 }
@@ -85,6 +88,10 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 			c.Leave()
 			return nil, fmt.Errorf("take over keeper %d: %w", p.id, err)
 		}
+	}
+	if err := c.adoptContainers(ctx); err != nil {
+		c.Leave()
+		return nil, fmt.Errorf("take over containers: %w", err)
 	}
 	return c, nil
 }

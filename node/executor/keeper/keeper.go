@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
 	"mlfnode/node/processid"
 )
 
@@ -100,7 +101,16 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 		return err
 	}
 	defer processes.Close()
-	k := newServer(set, &executor.Mux{Process: processes}, holdings{Held: processes.Held(), Limits: processes.Limits()}, log)
+	mux := &executor.Mux{Process: processes}
+	k := newServer(set, mux, holdings{Held: processes.Held(), Limits: processes.Limits(), Containers: set.Containers != nil}, log)
+	if set.Containers != nil {
+		containers := docker.New(*set.Containers, log)
+		defer containers.Close()
+		mux.Containers = containers
+		if err := k.adoptContainers(containers); err != nil {
+			return err
+		}
+	}
 	if k.listener, err = p.listen(); err != nil {
 		return err
 	}

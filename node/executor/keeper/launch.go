@@ -54,7 +54,7 @@ func (c *Client) newPlace() (place, error) {
 	if err := os.Mkdir(p.dir, 0o700); err != nil {
 		return place{}, fmt.Errorf("make the keeper's folder: %w", err)
 	}
-	set := settings{V: version, Token: c.o.Token, Patience: c.o.Patience, Cgroups: string(c.o.Cgroups)}
+	set := settings{V: version, Token: c.o.Token, Patience: c.o.Patience, Cgroups: string(c.o.Cgroups), Containers: c.o.Containers}
 	return p, p.save(settingsFile, set)
 }
 
@@ -93,7 +93,7 @@ func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*l
 	tick := time.NewTicker(launchLook)
 	defer tick.Stop()
 	for {
-		l, err := connect(ctx, p, true, c.o.Token, c.log)
+		l, err := c.connect(ctx, p, true)
 		if err == nil {
 			return l, nil
 		}

@@ -49,7 +49,8 @@ const (
 var errRefuses = errors.New("it refuses")
 
 // connect introduces this agent to a keeper, its own or that of an earlier agent, and waits for its answer until ctx ends.
-func connect(ctx context.Context, p place, own bool, token string, log *slog.Logger) (*link, error) {
+func (client *Client) connect(ctx context.Context, p place, own bool) (*link, error) {
+	token, log := client.o.Token, client.log
 	conn, err := p.dial()
 	if err != nil {
 		return nil, err
@@ -68,7 +69,7 @@ func connect(ctx context.Context, p place, own bool, token string, log *slog.Log
 	}
 	for i := range l.hold.Runs {
 		h := &l.hold.Runs[i]
-		l.kept[h.ID] = &kept{link: l, held: *h, over: make(chan struct{})}
+		l.kept[h.ID] = &kept{link: l, client: client, held: *h, over: make(chan struct{})}
 		if h.Outcome != nil {
 			l.kept[h.ID].end(*h.Outcome)
 		}
@@ -195,6 +196,14 @@ func (l *link) lost(began time.Time) executor.Outcome {
 	return lostOutcome(class, l.why, began)
 }
 
+// died reports, once nothing of the keeper is left, whether it died while it was ours.
+func (l *link) died() bool {
+	<-l.cleared
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why == keeperDied && !l.leaving && !l.asked
+}
+
 // leave ends the connections and nothing else.
 func (l *link) leave() {
 	l.mu.Lock()
@@ -232,6 +241,18 @@ func (l *link) keptRun(id uint64) *kept {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.kept[id]
+}
+
+// keptNamed finds a run of an earlier keeper or agent.
+func (l *link) keptNamed(name string) *kept {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range l.kept {
+		if k.held.Name == name {
+			return k
+		}
+	}
+	return nil
 }
 
 const (

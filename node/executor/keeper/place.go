@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mlfnode/node/executor/docker"
 	"mlfnode/node/processid"
 )
 
@@ -59,6 +60,8 @@ type settings struct {
 	Token    string        `json:"token"` // of the state folder
 	Patience time.Duration `json:"patience"`
 	Cgroups  string        `json:"cgroups,omitempty"`
+
+	Containers *docker.Options `json:"containers,omitempty"` // nil: it runs none
 }
 
 // process says which process a keeper is, so that it can't be taken for a later one with its number.

@@ -171,6 +171,7 @@ type run struct {
 	kill         chan struct{} // closed to end the grace
 	hard         bool          // kill is closed
 	pid          int
+	box          bool              // it is in a container
 	outcome      *executor.Outcome // once it has ended
 	dropped      bool              // nobody wants to know its outcome
 }
@@ -180,7 +181,7 @@ func (r *run) kept() bool { return r.name != "" && !r.dropped }
 
 // held tells an agent of the run.
 func (r *run) held() held {
-	h := held{ID: r.id, Name: r.name, PID: r.pid, Outcome: r.outcome}
+	h := held{ID: r.id, Name: r.name, PID: r.pid, Outcome: r.outcome, Box: r.box}
 	if r.outcome == nil && r.pid != 0 {
 		program, _ := processid.Of(r.pid)
 		h.Start = program.Start
@@ -191,7 +192,9 @@ func (r *run) held() held {
 // begin takes a run on. What it is stopped by may have come before it.
 func (k *server) begin(s *slot, m *message) (*run, context.Context) {
 	ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
-	r := &run{id: m.ID, name: m.Order.Name, record: m.Order.Record, by: s.by, stop: stop, kill: make(chan struct{})}
+	r := &run{
+		id: m.ID, name: m.Order.Name, record: m.Order.Record, by: s.by, stop: stop, kill: make(chan struct{}), box: m.Order.Container != nil,
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.runs[r.id], s.last = r, r.id

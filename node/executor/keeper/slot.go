@@ -130,6 +130,9 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 		}
 	}
 	l := s.line
+	if a.Container != nil && !l.link.hold.Containers {
+		return refused(grid.ClassNode, "its keeper is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
+	}
 	l.runs++
 	id := runID(l.slot, l.runs)
 	if err := s.order(id, a); err != nil {
@@ -137,7 +140,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 			return refused(grid.ClassStart, err.Error(), began)
 		}
 		s.drop()
-		return l.link.lost(began)
+		return s.lost(ctx, a, l.link, began)
 	}
 	stopping := l.stopping(ctx, id, a)
 	o, err := l.await(id, a)
@@ -151,7 +154,15 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	case left:
 		return executor.Outcome{Left: true}
 	}
-	return l.link.lost(began)
+	return s.lost(ctx, a, l.link, began)
+}
+
+// lost is the outcome of a run whose keeper is no longer ours. One in a container goes on under the next keeper.
+func (s *clientSlot) lost(ctx context.Context, a *executor.Attempt, l *link, began time.Time) executor.Outcome {
+	if a.Container != nil && a.Name != "" && l.died() {
+		return s.client.rejoin(ctx, a.Name, a.Kill)
+	}
+	return l.lost(began)
 }
 
 var errTooLong = errors.New("the argument list is too long: arguments and environment take more than 16 MiB; pass large values in a file")

@@ -78,7 +78,9 @@ type message struct {
 type holdings struct {
 	Held   string `json:"held"`   // how trees are held together, for logs
 	Limits bool   `json:"limits"` // memory limits are enforced
-	Runs   []held `json:"runs,omitempty"`
+	// Containers is set by a keeper that runs containers; an older one would run the program as a process.
+	Containers bool   `json:"containers,omitempty"`
+	Runs       []held `json:"runs,omitempty"`
 }
 
 // held is a run that the keeper has not been told to forget.
@@ -88,6 +90,7 @@ type held struct {
 	PID     int               `json:"pid,omitempty"`
 	Start   uint64            `json:"start,omitempty"`   // of the process, in clock ticks since the machine's start: tells it from a later one with its id
 	Outcome *executor.Outcome `json:"outcome,omitempty"` // once it has ended
+	Box     bool              `json:"box,omitempty"`     // it is in a container, which outlives a keeper
 }
 
 // order is an attempt. Arguments and environment are in the frame's body; the output files come beside the frame.

@@ -207,6 +207,15 @@ func (e *Engine) containers() []string {
 // Containers counts the containers, running or not.
 func (e *Engine) Containers() int { return len(e.containers()) }
 
+// Running counts the containers that run.
+func (e *Engine) Running() int {
+	var all []struct{}
+	if e.Do(http.MethodGet, "/containers/json", nil, &all) != nil {
+		return -1
+	}
+	return len(all)
+}
+
 // Import makes an image of busybox and links.
 func (e *Engine) Import(ref string, links map[string]string) error {
 	program, err := os.ReadFile(busybox)

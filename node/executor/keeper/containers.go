@@ -1,0 +1,76 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
+)
+
+// adoptContainers takes over the containers of keepers that died. They are runs like those that this keeper has begun itself, and the
+// agent is told of them when it introduces itself. It asks no engine before there is one to take over.
+func (k *server) adoptContainers(x *docker.Executor) error {
+	left, err := x.Left()
+	if err != nil {
+		return err
+	}
+	for i, l := range left {
+		ctx, stop := context.WithCancelCause(context.Background()) // ends with the run, by stop
+		// No slot has the number 0, so these runs have none of a slot's.
+		r := &run{id: runID(0, uint64(i+1)), name: l.Name, record: l.Record, stop: stop, kill: make(chan struct{}), pid: l.PID, box: true}
+		k.mu.Lock()
+		k.runs[r.id] = r
+		k.mu.Unlock()
+		if r.name == "" { // nobody can ask for it
+			stop(fmt.Errorf("%w: %w", executor.ErrLost, executor.ErrKill))
+		}
+		k.log.Info("a container of a dead keeper is taken over", "run", l.Name)
+		adopted := x.Adopt(l)
+		k.working.Go(func() {
+			defer stop(nil)
+			k.ended(nil, r, adopted.Run(ctx, r.kill))
+		})
+	}
+	return nil
+}
+
+// adoptContainers starts a keeper where dead ones have left containers, which only another keeper can take over.
+func (c *Client) adoptContainers(ctx context.Context) error {
+	if c.o.Containers == nil {
+		return nil
+	}
+	left, err := docker.FindLeft(c.o.Containers.Dir)
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	l, err := c.keeper(ctx)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range l.kept {
+		c.adopted[k.held.Name] = k
+	}
+	return nil
+}
+
+// rejoin waits for a run in a container whose keeper died: the next keeper has taken it over.
+func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) executor.Outcome {
+	l, err := c.keeper(context.Background()) // bounded by launchTime
+	if err != nil {
+		return executor.Outcome{Left: true} // the container goes on; the next agent finds it
+	}
+	k := l.keptNamed(name)
+	if k == nil {
+		return lostOutcome(grid.ClassNode, "its keeper died before its container was made", time.Now())
+	}
+	o := k.resumeKilled(ctx, kill)
+	if !o.Left {
+		k.collect()
+	}
+	return o
+}
