@@ -1,7 +1,9 @@
 package grid
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -57,6 +59,19 @@ func (r Refusal) Never() bool {
 	return false
 }
 
+// Nearer reports whether a node that refuses for good for this reason comes nearer to what is asked for than one that refuses for the
+// other.
+func (r *Refusal) Nearer(other *Refusal) bool {
+	rank := []RefusalCode{RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive}
+	gpus := func(r *Refusal) int { // a node with too few processors has the GPUs, or the question did not come up
+		if r.Of == AmountCPUs || r.Of == AmountMemory {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(slices.Index(rank, r.Code), slices.Index(rank, other.Code)), cmp.Compare(gpus(r), gpus(other)), cmp.Compare(r.Have, other.Have)) > 0
+}
+
 // String says it in words, for one node: "needs 4 GPUs and has 2".
 func (r Refusal) String() string {
 	switch r.Code {
@@ -67,7 +82,7 @@ func (r Refusal) String() string {
 	case RefusedModel:
 		return fmt.Sprintf("has %s whose model contains %q, and a trial needs %s", countText(r.Have, "GPU"), r.What, amountText(AmountGPUs, r.Want))
 	case RefusedMemory:
-		return fmt.Sprintf("its largest GPU has %s of memory, and a trial needs %s", bytesText(r.Have), bytesText(r.Want))
+		return fmt.Sprintf("has GPUs with at most %s of memory, and a trial needs %s", bytesText(r.Have), bytesText(r.Want))
 	case RefusedNever:
 		return fmt.Sprintf("has %s, and a trial needs %s", amountText(r.Of, r.Have), amountText(r.Of, r.Want))
 	case RefusedBusy:

@@ -10,20 +10,10 @@ type Unmet struct {
 
 // Unmet lists what the task asks for and this version does not give.
 func (t *Task) Unmet() []Unmet {
-	const hint = "Leave the field out, and let the program choose its device itself."
 	var all []Unmet
 	if t.Image != "" {
 		all = append(all, Unmet{"image", "image asks for a container, but this version runs no containers: trials are plain processes of the node",
 			"Leave the field out, and install what the program needs in a setup step."})
-	}
-	if t.Resources.GPUs != 0 {
-		all = append(all, Unmet{"gpus", "gpus asks for GPUs, but this version does not allocate any: trials share what their node has", hint})
-	}
-	if t.Resources.GPUMemory != 0 {
-		all = append(all, Unmet{"gpu_memory", "gpu_memory asks for memory of a GPU, but this version does not allocate any", hint})
-	}
-	if t.Resources.GPUProfile != "" {
-		all = append(all, Unmet{"gpu_profile", "gpu_profile asks for a MIG instance, but this version does not allocate any", hint})
 	}
 	return all
 }

@@ -23,6 +23,8 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/worker"
+	"mlfnode/node/worker/allocator"
 )
 
 // Config is one node's settings: flags over environment MLF_* over node.yaml over defaults. Node.yaml in the repository's
@@ -33,6 +35,7 @@ type Config struct {
 	Machine   inventory.Machine // what trials may use; settings know no GPUs, which the node itself looks for
 	Retention Retention
 	Cluster   Cluster
+	Devices   worker.Policy // what trials may have of the machine's GPUs
 
 	CheckpointRate int64 // bytes of checkpoints that the node sends and fetches each second, at most; 0 is no limit
 
@@ -67,6 +70,12 @@ type settings struct {
 	CPUs   string `yaml:"cpus"`
 	Memory string `yaml:"memory"`
 
+	GPUs struct {
+		Use     texts  `yaml:"use"`
+		Reserve string `yaml:"reserve"`
+		Share   string `yaml:"share"`
+	} `yaml:"gpus"`
+
 	clusterSettings `yaml:",inline"`
 
 	Retention struct {
@@ -83,6 +92,18 @@ type settings struct {
 	Checkpoints struct {
 		Rate string `yaml:"rate"`
 	} `yaml:"checkpoints"`
+}
+
+// texts is a list, for which one value may stand alone.
+type texts []string
+
+// UnmarshalYAML implements yaml.Unmarshaler.
+func (t *texts) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		*t = texts{n.Value}
+		return nil
+	}
+	return n.Decode((*[]string)(t))
 }
 
 // LoadConfig reads the settings of this machine's node. It touches no hardware: every command reads them, and so does an agent whose
@@ -119,6 +140,14 @@ func LoadConfig(file string) (Config, error) {
 	set("node", "MLF_NODE", s.Node, func(v string) error { c.Node = grid.NodeID(v); return checkName(v) })
 	set("cpus", "MLF_CPUS", s.CPUs, func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
 	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
+	set("gpus.use", "MLF_GPUS_USE", strings.Join(s.GPUs.Use, ","), devices(&c.Devices))
+	set("gpus.reserve", "MLF_GPUS_RESERVE", s.GPUs.Reserve, size(&c.Devices.Reserve))
+	set("gpus.share", "MLF_GPUS_SHARE", s.GPUs.Share, func(v string) (err error) {
+		if c.Devices.Share, err = count(v); err == nil && c.Devices.Share == 0 {
+			err = fmt.Errorf("%q would let no trial on a GPU; write a number from 1", v)
+		}
+		return err
+	})
 	c.Cluster.read(&s.clusterSettings, set)
 	r, k := s.Retention, &c.Retention
 	set("retention.sweeps", "MLF_RETENTION_SWEEPS", r.Sweeps, func(v string) (err error) { k.Sweeps, err = count(v); return })
@@ -147,7 +176,10 @@ func DefaultRetention() Retention {
 const defaultCheckpointRate = 60_000_000
 
 func defaults() (Config, error) {
-	c := Config{Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler)}
+	c := Config{
+		Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler),
+		Devices: worker.Policy{Reserve: worker.DefaultReserve, Share: allocator.DefaultShare},
+	}
 	var err error
 	if c.Machine, err = inventory.Size(); err != nil {
 		return c, err
@@ -275,6 +307,28 @@ func size(to *int64) func(string) error {
 			return fmt.Errorf("%q is not a size; write one as in 500MB or 10GiB", v)
 		}
 		*to = int64(n)
+		return nil
+	}
+}
+
+// devices reads which GPUs trials may have: all, none, or indexes and UUIDs.
+func devices(to *worker.Policy) func(string) error {
+	return func(v string) error {
+		to.None, to.Use = false, nil
+		switch v {
+		case "none":
+			to.None = true
+			return nil
+		case "all":
+			return nil
+		}
+		for name := range strings.SplitSeq(v, ",") {
+			name = strings.TrimSpace(name)
+			if _, err := strconv.ParseUint(name, 10, 16); err != nil && !strings.HasPrefix(name, "GPU-") && !strings.HasPrefix(name, "MIG-") {
+				return fmt.Errorf("%q is no GPU; write all, none, or indexes and UUIDs as in [0, 2]", name)
+			}
+			to.Use = append(to.Use, name)
+		}
 		return nil
 	}
 }

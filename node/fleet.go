@@ -54,6 +54,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	}
 	n.onClose(func() { n.leave(f.cluster) })
 	f.watcher = inventory.NewWatcher(seen, cfg.gpuSource(), func(m inventory.Machine) {
+		n.sawDevices(m)
 		f.cluster.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
 	})
 	n.fleet = f

@@ -79,8 +79,9 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, Feed: true, Nodes: n.nodes(), Trouble: n.trouble,
-		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.slots, Never: n.never, Feed: true, Nodes: n.nodes(), Trouble: n.trouble,
+		AwaitDevices: n.awaitDevices,
+		Retention:    master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
 	select {
@@ -158,8 +159,8 @@ func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
 		Members: n.fleet.cluster.Members, Refused: n.fleet.cluster.Refused, Disconnections: n.server.Disconnections,
 		Self: n.cfg.Node, Outage: n.cfg.Cluster.outage(), Linked: n.linked(),
-		Fits: n.fits, CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
-		Known: func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
+		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
+		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.authority.Drains()[node]
 			return d.On, d.By == quarantined, d.Reason
@@ -224,21 +225,28 @@ func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
 	return worker.NodeOf(m.CPUs, m.Memory, m.Inventory)
 }
 
-// fits reports whether one of the nodes that are known can run an attempt with these resources, be it there now or not. While
-// none is known, as in the first moments of a master that runs no trials, nothing is too large.
-func (n *Node) fits(r grid.Resources) bool {
-	known := false
+// never says why none of the nodes that are known, be it there now or not, could run an attempt with these resources: what the one
+// lacks that comes nearest. While none is known, as in the first moments of a master that runs no trials, nothing is too large.
+func (n *Node) never(r grid.Resources) string {
+	var best grid.Refusal
+	name := grid.NodeID("")
 	for _, m := range n.fleet.cluster.Members() {
 		if !m.Has(cluster.Worker) {
 			continue
 		}
-		known = true
 		has := capacityOf(&m, r)
-		if never := has.Never(r); never.Code == "" {
-			return true
+		refusal := has.Never(r)
+		if refusal.Code == "" {
+			return ""
+		}
+		if name == "" || refusal.Nearer(&best) {
+			best, name = refusal, m.Node
 		}
 	}
-	return !known
+	if name == "" {
+		return ""
+	}
+	return string(name) + " " + best.String()
 }
 
 // forget takes a node out of the cluster: its certificate is worth nothing any more, its connection ends, its trials run elsewhere, and

@@ -29,6 +29,7 @@ import (
 	"mlfnode/node/monitor"
 	"mlfnode/node/service"
 	"mlfnode/node/worker"
+	"mlfnode/node/worker/allocator"
 )
 
 // Node is one node in this process. Make one with Open, OpenMaster or OpenWorker and end it with Close.
@@ -60,8 +61,12 @@ type Node struct {
 	onceWorking sync.Once
 	atWork      chan struct{} // closed once a node of a cluster takes trials
 
-	mu     sync.Mutex // guards store and worker of a node that is still looking for its master, and what Reload changes in cfg
-	failed chan error // the first part that ended by itself
+	onceLooked sync.Once
+	looked     chan struct{} // closed once the machine's devices were looked at
+
+	mu      sync.Mutex // guards store and worker of a node that is still looking for its master, what Reload changes in cfg, and devices
+	devices []allocator.Device
+	failed  chan error // the first part that ended by itself
 
 	onceBroken sync.Once
 	broken     chan struct{} // closed when a part has ended by itself
@@ -76,7 +81,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1),
-		back: make(chan struct{}, 1), atWork: make(chan struct{}), broken: make(chan struct{}),
+		looked: make(chan struct{}), back: make(chan struct{}, 1), atWork: make(chan struct{}), broken: make(chan struct{}),
 	}
 	n.onClose(func() { lock.Close() })
 	defer func() {
@@ -215,6 +220,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	n.worker, err = worker.New(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
 		Snapshots: n.snapshots,
+		Devices:   allocator.Options{Share: cfg.Devices.Share},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make the worker: %w", err)
@@ -223,8 +229,9 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, err
 	}
 	n.master = master.New(master.Config{
-		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Feed: !quiet, Trouble: n.worker.Trouble,
-		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
+		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Never: n.workerNever, Feed: !quiet, Trouble: n.worker.Trouble,
+		AwaitDevices: n.awaitDevices,
+		Retention:    master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
 	select {
@@ -232,6 +239,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	case err := <-n.failed:
 		return nil, err
 	}
+	n.watchDevices()
 	if !quiet {
 		widen()
 		n.start("worker", n.worker.Run)

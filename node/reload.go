@@ -63,6 +63,7 @@ func (n *Node) resize() {
 	defer n.mu.Unlock()
 	if n.worker != nil {
 		n.worker.Resize(inventory.Machine{CPUs: n.cfg.Machine.CPUs, Memory: n.cfg.Machine.Memory})
+		n.worker.SetDevices(n.devices)
 	}
 }
 

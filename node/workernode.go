@@ -18,6 +18,7 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
+	"mlfnode/node/worker/allocator"
 )
 
 // OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity when it has not, and ErrInUse when another
@@ -217,6 +218,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
 		Snapshots: n.checkpoints(), SnapshotRate: cfg.CheckpointRate,
+		Devices: allocator.Options{Share: cfg.Devices.Share},
 	})
 	if err != nil {
 		return fmt.Errorf("make the worker: %w", err)

@@ -16,6 +16,7 @@ import (
 
 func (s *schema) resources(what string, n *yaml.Node, t *task) {
 	r := &t.Resources
+	before := len(s.problems)
 	s.fields(what, n, "{cpus: 1, memory: 1GiB}", map[string]field{
 		"cpus": func(what string, n *yaml.Node) {
 			s.amount(what, n, &r.CPUs)
@@ -23,10 +24,26 @@ func (s *schema) resources(what string, n *yaml.Node, t *task) {
 				s.report(n, "Give the cores that one trial uses, like 1 or 0.5.", "cpus is 0")
 			}
 		},
-		"memory":     func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) },
-		"gpus":       func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs); t.places[what] = n },
-		"gpu_memory": func(what string, n *yaml.Node) { s.size(what, n, &r.GPUMemory); t.places[what] = n },
+		"memory":      func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) },
+		"gpus":        func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) },
+		"gpu_memory":  func(what string, n *yaml.Node) { s.size(what, n, &r.GPUMemory) },
+		"gpu_profile": func(what string, n *yaml.Node) { r.GPUProfile, _ = s.filled(what, n) },
+		"gpu_model":   func(what string, n *yaml.Node) { r.GPUModel, _ = s.filled(what, n) },
 	})
+	if err := r.Check(); err != nil && len(s.problems) == before {
+		s.report(n, "", "%s", err)
+	}
+}
+
+// gpuIDs reads how a program wants its GPUs named.
+func (s *schema) gpuIDs(what string, n *yaml.Node, t *task) {
+	switch text, ok := s.filled(what, n); {
+	case !ok, text == "uuid":
+	case text == grid.GPUIDsIndex:
+		t.GPUIDs = text
+	default:
+		s.report(n, "Write uuid or index.", "%s is %q", what, text)
+	}
 }
 
 // amount reads a count that may be a fraction.

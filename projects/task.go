@@ -37,6 +37,7 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"container":    func(what string, n *yaml.Node) { s.container(what, n, t) },
 		"env":          func(what string, n *yaml.Node) { s.env(what, n, t) },
 		"resources":    func(what string, n *yaml.Node) { s.resources(what, n, t) },
+		"gpu_ids":      func(what string, n *yaml.Node) { s.gpuIDs(what, n, t) },
 		"timeout":      func(what string, n *yaml.Node) { s.duration(what, n, &t.Timeout) },
 		"idle_timeout": func(what string, n *yaml.Node) { s.duration(what, n, &t.IdleTimeout) },
 		"grace":        func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) },

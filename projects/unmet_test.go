@@ -12,25 +12,19 @@ func TestUnmet(t *testing.T) {
 	p, err := Load(tree{"project.yaml": `:name: p
 tasks:
   image: {command: [a], image: "python:3.12"}
-  gpus: {command: [a], resources: {gpus: 0.25}}
-  memory: {command: [a], resources: {gpu_memory: 500MB}}
   all:
     command: [a]
     image: x
-    resources: {gpus: 2, gpu_memory: 1GiB}
+    resources: {gpus: 2, gpu_memory: 1GiB, gpu_model: A100}
+    gpu_ids: index
   fine: {command: [a], image: "", resources: {gpus: 0, gpu_memory: 0}}
 `}.folder(t))
 	check(t, err)
 	file := p.file
-	const device = "Leave the field out, and let the program choose its device itself."
 	const image = ": image asks for a container, but this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step."
-	const gpus = ": gpus asks for GPUs, but this version does not allocate any: trials share what their node has. " + device
-	const memory = ": gpu_memory asks for memory of a GPU, but this version does not allocate any. " + device
 	for name, want := range map[string]string{
-		"image":  file + ":3:32" + image,
-		"gpus":   file + ":4:42" + gpus,
-		"memory": file + ":5:50" + memory,
-		"all":    file + ":8:12" + image + "\n" + file + ":9:23" + gpus + "\n" + file + ":9:38" + memory,
+		"image": file + ":3:32" + image,
+		"all":   file + ":6:12" + image,
 	} {
 		_, err := p.Task(name)
 		wantError(t, err, want)
@@ -38,8 +32,8 @@ tasks:
 	if _, err := p.Task("fine"); err != nil {
 		t.Errorf("a task that asks for nothing: got %v, want it to run", err)
 	}
-	all := p.tasks[3]
-	if want := (grid.Resources{CPUs: grid.One, GPUs: 2 * grid.One, GPUMemory: 1 << 30}); all.Image != "x" || all.Resources != want {
+	all := p.tasks[1]
+	if want := (grid.Resources{CPUs: grid.One, GPUs: 2 * grid.One, GPUMemory: 1 << 30, GPUModel: "A100"}); all.GPUIDs != grid.GPUIDsIndex || all.Image != "x" || all.Resources != want {
 		t.Errorf("got image %q and %+v, want x and %+v", all.Image, all.Resources, want)
 	}
 }

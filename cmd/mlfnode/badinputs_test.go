@@ -84,9 +84,17 @@ func badInputs() []badInput {
 			want: "mlfnode: one trial needs 64 GiB of memory, this machine has 1.0 GiB\n" +
 				"  try: lower resources.memory in project.yaml\n"},
 		{name: "gpu", files: project("    command: [\"true\"]\n    resources: {gpus: 1}\n"), args: "sweep p",
-			want: "mlfnode: p/project.yaml:4:23: gpus asks for GPUs, but this version does not allocate any: trials share what their node has. Leave the field out, and let the program choose its device itself.\n"},
+			want: "mlfnode: this machine has 0 GPUs, and a trial needs 1 GPU\n" +
+				"  try: ask for less under resources in project.yaml, or for none to use the processors alone\n"},
+		{name: "gpus of one and a half", files: project("    command: [\"true\"]\n    resources: {gpus: 1.5}\n"), args: "sweep p",
+			want: "mlfnode: p/project.yaml:4:16: gpus is 1.5: more than one GPU must be whole ones. Give a whole number, or a fraction below 1 for a share of one GPU.\n"},
+		{name: "gpus of a profile", files: project("    command: [\"true\"]\n    resources: {gpus: 2, gpu_profile: 1g.10gb}\n"), args: "sweep p",
+			want: "mlfnode: p/project.yaml:4:16: gpu_profile names a MIG instance, and gpus is 2. Leave gpus out: a program sees one MIG instance.\n"},
+		{name: "gpu ids", files: project("    command: [\"true\"]\n    gpu_ids: number\n"), args: "sweep p",
+			want: "mlfnode: p/project.yaml:4:14: gpu_ids is \"number\". Write uuid or index.\n"},
 		{name: "gpu memory", files: project("    command: [\"true\"]\n    resources: {gpu_memory: 1GiB}\n"), args: "sweep p",
-			want: "mlfnode: p/project.yaml:4:29: gpu_memory asks for memory of a GPU, but this version does not allocate any. Leave the field out, and let the program choose its device itself.\n"},
+			want: "mlfnode: this machine has 0 GPUs, and a trial needs 1 GPU\n" +
+				"  try: ask for less under resources in project.yaml, or for none to use the processors alone\n"},
 		{name: "image", files: project("    command: [\"true\"]\n    image: python:3.12\n"), args: "sweep p --dry-run",
 			want: "mlfnode: p/project.yaml:4:12: image asks for a container, but this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step.\n"},
 		{name: "bad regex", files: project("    command: [\"true\"]\n    metrics: {regex: \"(loss\"}\n"), args: "sweep p",

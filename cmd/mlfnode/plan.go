@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -208,7 +209,7 @@ func checkFile(name, path string) error {
 }
 
 // checkFits refuses a task that this machine can never run.
-func (p *plan) checkFits(cfg node.Config) error {
+func (p *plan) checkFits(ctx context.Context, cfg node.Config) error {
 	r := p.task.Resources
 	if r.CPUs > grid.MilliOf(cfg.Machine.CPUs) {
 		return usage(fmt.Sprintf("one trial needs %s processors, this machine has %g", r.CPUs, cfg.Machine.CPUs), "lower resources.cpus in project.yaml")
@@ -217,8 +218,23 @@ func (p *plan) checkFits(cfg node.Config) error {
 		return usage(fmt.Sprintf("one trial needs %s of memory, this machine has %s", bytesText(r.Memory), bytesText(cfg.Machine.Memory)),
 			"lower resources.memory in project.yaml")
 	}
-	return nil
+	if !r.NeedsGPU() {
+		return nil
+	}
+	ctx, stop := context.WithTimeout(ctx, driverTime)
+	defer stop()
+	never, problem := cfg.Never(ctx, r)
+	switch {
+	case never.Code == "":
+		return nil
+	case problem != "":
+		return usage(fmt.Sprintf("this machine %s: %s", never, problem), "look at it with: mlfnode doctor")
+	}
+	return usage(fmt.Sprintf("this machine %s", never), "ask for less under resources in project.yaml, or for none to use the processors alone")
 }
+
+// driverTime is how long a GPU driver may take to wake up.
+const driverTime = 20 * time.Second
 
 // dryTrial is one trial of a dry run.
 type dryTrial struct {

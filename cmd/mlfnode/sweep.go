@@ -141,7 +141,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		if err := p.checkProgram(added); err != nil {
 			return err
 		}
-		if err := p.checkFits(cfg); err != nil {
+		if err := p.checkFits(ctx, cfg); err != nil {
 			return err
 		}
 	}

@@ -99,7 +99,8 @@ type Trial struct {
 	Ended     *time.Time  `json:"ended"`
 	Resources Resources   `json:"resources"`
 	Output    Printed     `json:"output"`
-	Bundle    string      `json:"bundle,omitempty"` // short digest of the files that it ran, where the sweep has more than one
+	Devices   []string    `json:"devices,omitempty"` // UUIDs of the GPUs that the attempt has or had
+	Bundle    string      `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
 }
 
 // Printed says how much of an attempt's output is kept, once it has ended: Bytes and Cut together are what the program wrote.
@@ -140,7 +141,8 @@ type Attempt struct {
 	Ended     *time.Time  `json:"ended"`
 	Resources Resources   `json:"resources"`
 	Output    Printed     `json:"output"`
-	Bundle    string      `json:"bundle,omitempty"` // as in Trial
+	Devices   []string    `json:"devices,omitempty"` // as in Trial
+	Bundle    string      `json:"bundle,omitempty"`  // as in Trial
 }
 
 // TrialQuery selects and orders trials. The zero query is every trial by index.

@@ -23,9 +23,8 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 	if err := s.Task.CheckCommand(s.Space.Keys()); err != nil {
 		return jetstream.Record{}, refuse(err.Error(), "")
 	}
-	if !m.fits(s.Task.Resources) {
-		return jetstream.Record{}, refuse("one trial of this task needs more than any node has",
-			"lower `resources` in project.yaml")
+	if err := m.fits(ctx, s.Task.Resources); err != nil {
+		return jetstream.Record{}, err
 	}
 	if s.Task.Image != "" && m.cfg.Containers != nil {
 		if err := m.cfg.Containers(ctx); err != nil {
@@ -86,12 +85,22 @@ func (m *Master) hasBundle(ctx context.Context, digest string) error {
 	return err
 }
 
-// fits reports whether a node could ever run such a task. In a cluster a sweep may wait for nodes that are away.
-func (m *Master) fits(r grid.Resources) bool {
-	if m.cfg.Nodes != nil && m.cfg.Nodes.Fits != nil {
-		return m.cfg.Nodes.Fits(r)
+// fits refuses a task that no node could ever run. In a cluster a sweep may wait for nodes that are away.
+func (m *Master) fits(ctx context.Context, r grid.Resources) error {
+	if r.NeedsGPU() && m.cfg.AwaitDevices != nil {
+		m.cfg.AwaitDevices(ctx)
 	}
-	return m.cfg.Slots(r) > 0
+	if why := m.never(r); why != "" {
+		return refuse("one trial of this task needs more than any node has: "+why, "lower `resources` in project.yaml")
+	}
+	return nil
+}
+
+func (m *Master) never(r grid.Resources) string {
+	if m.cfg.Never == nil {
+		return ""
+	}
+	return m.cfg.Never(r)
 }
 
 // submitted finds the sweep of a submission's token.

@@ -144,7 +144,7 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
-	f.fits, f.lanes = s.m.fits, record.Lanes
+	f.fits, f.lanes = func(r grid.Resources) bool { return s.m.never(r) == "" }, record.Lanes
 	for i := range leases {
 		f.restore(&leases[i], time.Now())
 		s.m.ledger.add(leases[i].ID)

@@ -30,6 +30,11 @@ type Config struct {
 
 	// Slots says how many attempts with these resources the cluster can run at one time.
 	Slots func(grid.Resources) int
+	// Never says, in words, why no node that is known could ever run an attempt with these resources, whatever ends there; "" when one
+	// could, or none is known. Nil refuses nothing.
+	Never func(grid.Resources) string
+	// AwaitDevices waits until the GPUs of this machine were looked at; nil where that need not be waited for.
+	AwaitDevices func(context.Context)
 	// Feed is false for a master that only keeps history and records, and lets nothing run.
 	Feed      bool
 	Retention Retention

@@ -19,8 +19,6 @@ type Nodes struct {
 	Refused func(ctx context.Context, node grid.NodeID) bool
 	// Disconnections calls fn when the connection of a node has ended.
 	Disconnections func(fn func(grid.NodeID)) (stop func(), err error)
-	// Fits reports whether a node that is known, there or not, can run an attempt with these resources; true while none is known.
-	Fits func(grid.Resources) bool
 	// Drain says whether a node may take leases, whether that is because it is broken, and why in words.
 	Drain func(grid.NodeID) (drain, broken bool, reason string)
 	// Quarantine drains a node that is broken.

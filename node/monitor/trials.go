@@ -291,7 +291,7 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),
 		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Reason: t.Result.Reason,
 		Params: params, Metrics: t.Result.Metrics,
-		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage),
+		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage), Devices: t.Result.Devices,
 	}
 	if s.State == grid.SweepCancelled && !v.State.Terminal() {
 		v.State = grid.Cancelled
@@ -368,6 +368,7 @@ func attempt(a *history.Attempt) api.Attempt {
 	v := api.Attempt{
 		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
 		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
+		Devices: a.Result.Devices,
 	}
 	running := a.Outcome == history.IsRunning
 	if running {

@@ -131,12 +131,12 @@ func TestReasons(t *testing.T) {
 		prepare func(*Allocator)
 		r       grid.Resources
 	}{
-		"has 4 GPUs, and a trial needs 5 GPUs":                            {nil, grid.Resources{GPUs: 5 * grid.One}},
-		"has 8 processors, and a trial needs 9 processors":                {nil, grid.Resources{CPUs: 9 * grid.One}},
-		"has 32 GiB of memory, and a trial needs 64 GiB of memory":        {nil, grid.Resources{Memory: 64 << 30}},
-		"its largest GPU has 80 GiB of memory, and a trial needs 90 GiB":  {nil, grid.Resources{GPUMemory: 90 << 30}},
-		`has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`: {nil, grid.Resources{GPUs: 100, GPUModel: "H100"}},
-		"1 GPU free, and a trial needs 2 GPUs":                            {func(a *Allocator) { get(a, grid.Resources{GPUs: 3 * grid.One}) }, grid.Resources{GPUs: 2 * grid.One}},
+		"has 4 GPUs, and a trial needs 5 GPUs":                             {nil, grid.Resources{GPUs: 5 * grid.One}},
+		"has 8 processors, and a trial needs 9 processors":                 {nil, grid.Resources{CPUs: 9 * grid.One}},
+		"has 32 GiB of memory, and a trial needs 64 GiB of memory":         {nil, grid.Resources{Memory: 64 << 30}},
+		"has GPUs with at most 80 GiB of memory, and a trial needs 90 GiB": {nil, grid.Resources{GPUMemory: 90 << 30}},
+		`has 0 GPUs whose model contains "H100", and a trial needs 1 GPU`:  {nil, grid.Resources{GPUs: 100, GPUModel: "H100"}},
+		"1 GPU free, and a trial needs 2 GPUs":                             {func(a *Allocator) { get(a, grid.Resources{GPUs: 3 * grid.One}) }, grid.Resources{GPUs: 2 * grid.One}},
 		"no GPU has enough left: at most 0.4 GPUs on one, and a trial needs 0.5 GPUs": {func(a *Allocator) {
 			for range 4 {
 				get(a, grid.Resources{GPUs: 600})

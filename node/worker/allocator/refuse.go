@@ -41,8 +41,10 @@ func (a *Allocator) neverLocked(r *grid.Resources) grid.Refusal {
 	switch {
 	case r.GPUProfile != "" && have < n:
 		return grid.Refusal{Code: grid.RefusedProfile, Want: n, Have: have, What: r.GPUProfile}
+	case have < n && r.GPUs == 0:
+		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(grid.One)}
 	case have < n:
-		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(max(r.GPUs, 1)), Have: have * int64(grid.One)}
+		return grid.Refusal{Code: grid.RefusedNever, Of: grid.AmountGPUs, Want: int64(r.GPUs), Have: have * int64(grid.One)}
 	}
 	if r.GPUModel != "" {
 		plain.GPUModel = r.GPUModel
