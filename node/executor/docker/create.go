@@ -34,8 +34,11 @@ const exitNotFound = 127
 // wrapper starts the program in an image that has a shell: its output goes into our pipes, which it can open by name like those
 // of any runner, and which hold what nobody reads at the moment. That there is no such program is told apart from its exit code.
 // $1 is the folder of the run.
-const wrapper = `_mlf=$1; shift
-command -v "$1" >/dev/null 2>&1 || { if [ -e "$1" ]; then echo 126; else echo 127; fi >"$_mlf/` + refusedFile + `"; exit 127; }
+const wrapper = `_mlf=$1; shift; : >"$_mlf/` + begunFile + `"
+case $1 in
+*/*) [ -f "$1" ] && [ -x "$1" ] ;;
+*) command -v "$1" >/dev/null 2>&1 ;;
+esac || { if [ -e "$1" ]; then echo 126; else echo 127; fi >"$_mlf/` + refusedFile + `"; exit 127; }
 exec "$@" 1<>"$_mlf/` + stdoutPipe + `" 2<>"$_mlf/%s"`
 
 // create makes the container. One that an unanswered request has made is found by its name.

@@ -8,7 +8,6 @@ import (
 
 	"log/slog"
 
-	"mlfnode/grid"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/executor/docker/dockertest"
@@ -83,20 +82,6 @@ func output(t testing.TB, a *executor.Attempt) (stdout, stderr string) {
 		texts[i] = string(b)
 	}
 	return texts[0], texts[1]
-}
-
-func TestFirst(t *testing.T) {
-	e := dockertest.New(t)
-	x := newExecutor(t, e)
-	a := attempt(t, "echo out; echo err >&2; id -u; exit 3")
-	o := run(t, x, a)
-	stdout, stderr := output(t, a)
-	if o.Class != grid.ClassExit || o.ExitCode != 3 || stdout != "out\n0\n" || stderr != "err\n" {
-		t.Errorf("got %+v, %q, %q", o, stdout, stderr)
-	}
-	if n := e.Containers(); n != 0 {
-		t.Errorf("got %d containers left", n)
-	}
 }
 
 func TestConformance(t *testing.T) {

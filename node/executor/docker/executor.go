@@ -40,6 +40,8 @@ type Executor struct {
 	stop context.CancelFunc
 	work sync.WaitGroup // the event stream and removals
 
+	bare sync.Map // images without a shell, which are few
+
 	opening sync.Mutex // held while an engine is looked for
 	engine  atomic.Pointer[Engine]
 
@@ -141,10 +143,23 @@ func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 		return executor.Refused(grid.ClassNode, err.Error())
 	}
 	defer r.finish()
-	if err := r.launch(ctx); err != nil {
-		return unstarted(ctx, err)
+	if _, bare := x.bare.Load(r.image()); bare {
+		r.bare, r.order.Bare = true, true
 	}
-	return r.follow(ctx, a.Kill)
+	for {
+		if err := r.launch(ctx); err != nil {
+			return unstarted(ctx, err)
+		}
+		o := r.follow(ctx, a.Kill)
+		if !r.shellless(&o) {
+			return o
+		}
+		x.log.Info("an image has no shell; the output of its programs comes through the engine", "image", r.image())
+		x.bare.Store(r.image(), true)
+		if err := r.again(); err != nil {
+			return unstarted(ctx, err)
+		}
+	}
 }
 
 // unstarted is the outcome of an attempt whose container did not come to run.
@@ -192,7 +207,7 @@ var errAway = errors.New("the container engine is away")
 func (x *Executor) patiently(ctx context.Context, request func(context.Context) error) error {
 	var since time.Time
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		bounded, stop := call(ctx)
+		bounded, stop := call(context.WithoutCancel(ctx)) // one that was given up could still be done afterwards
 		err := request(bounded)
 		stop()
 		if err == nil || !isAway(err) || ctx.Err() != nil {

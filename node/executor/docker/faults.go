@@ -89,8 +89,3 @@ func isAway(err error) bool {
 	return client.IsErrConnectionFailed(err) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &refused) ||
 		errors.Is(err, context.DeadlineExceeded) || strings.HasSuffix(err.Error(), "EOF") || errdefs.IsUnavailable(err)
 }
-
-// isShellless tells an image without the shell that the wrapper needs.
-func isShellless(err error) bool {
-	return err != nil && strings.Contains(err.Error(), `"/bin/sh"`) && strings.Contains(err.Error(), "no such file")
-}

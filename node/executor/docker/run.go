@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -23,6 +24,7 @@ import (
 //
 //	order.json      what it is, for a process that adopts it
 //	stdout, stderr  named pipes, which the program has open and which we carry into the attempt's files
+//	begun           written by the wrapper when it begins
 //	refused         written by the wrapper when the image has no such program
 //
 // It is in the container under its own path.
@@ -31,6 +33,7 @@ const (
 	stdoutPipe  = "stdout"
 	stderrPipe  = "stderr"
 	refusedFile = "refused"
+	begunFile   = "begun"
 )
 
 // orderVersion is the version of order.json. Fields are added, never renamed.
@@ -63,6 +66,7 @@ type run struct {
 	dir       string
 	bare      bool
 	order     order
+	first     atomic.Pointer[processid.ID] // see process
 	out       *output
 	meter     *executor.Meter
 	evidence  evidence // guarded by x
@@ -101,10 +105,14 @@ func (x *Executor) newRun(e *Engine, a *executor.Attempt) (r *run, err error) {
 }
 
 func (x *Executor) runOf(e *Engine, a *executor.Attempt, name string, o order) *run {
-	return &run{
+	r := &run{
 		x: x, engine: e, log: x.log.With("container", name), attempt: a, container: name, dir: filepath.Join(x.o.Dir, name),
 		order: o, bare: o.Bare, evidence: evidence{died: make(chan struct{})},
 	}
+	if o.Process.PID > 0 {
+		r.first.Store(&o.Process)
+	}
+	return r
 }
 
 // enter has the events of the container heard.
@@ -124,6 +132,7 @@ func (x *Executor) leave(r *run) {
 
 // save writes the order down, whole or not at all.
 func (r *run) save() error {
+	r.order.Process = r.process()
 	b, err := json.Marshal(&r.order)
 	if err != nil {
 		return fmt.Errorf("encode the order of a container: %w", err)
@@ -137,33 +146,22 @@ func (r *run) save() error {
 
 // launch makes the container and starts it. Its errors are Faults, or the end of ctx, which keeps it from being started.
 func (r *run) launch(ctx context.Context) error {
-	err := r.createAndStart(ctx)
-	if isShellless(err) && !r.bare {
-		r.bare, r.order.Bare = true, true
-		if err = r.remove(ctx); err == nil {
-			err = r.createAndStart(ctx)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	if lost := newGPUAccess(r.engine.info(), r.engine.podman()).missing(r.order.Process.PID, r.attempt.Devices); len(lost) > 0 && r.attempt.Container.GPUs != GPUsNone {
-		return &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine started the container without the GPU %s that was asked for", lost[0])}
-	}
-	if r.attempt.Started != nil {
-		r.attempt.Started(executor.Begun{PID: r.order.Process.PID, Container: r.order.ID})
-	}
-	return nil
-}
-
-func (r *run) createAndStart(ctx context.Context) error {
 	if err := r.create(ctx); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return r.start(context.WithoutCancel(ctx)) // a program that may run is stopped in good order
+	if err := r.start(context.WithoutCancel(ctx)); err != nil { // a program that may run is stopped in good order
+		return err
+	}
+	if lost := newGPUAccess(r.engine.info(), r.engine.podman()).missing(r.process().PID, r.attempt.Devices); len(lost) > 0 && r.attempt.Container.GPUs != GPUsNone {
+		return &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the engine started the container without the GPU %s that was asked for", lost[0])}
+	}
+	if r.attempt.Started != nil {
+		r.attempt.Started(executor.Begun{PID: r.process().PID, Container: r.order.ID})
+	}
+	return nil
 }
 
 // start starts the container once: when the answer is lost, it is looked at before it is started again.
@@ -189,20 +187,59 @@ func (r *run) start(ctx context.Context) error {
 	if err != nil {
 		return launchFault("start", err)
 	}
-	err = r.x.patiently(ctx, func(ctx context.Context) error {
-		state, err := r.inspect(ctx)
-		if err == nil {
-			r.order.Process, _ = processid.Of(state.Pid) // one that has ended already has none
-		}
-		return err
-	})
-	if err != nil && !errdefs.IsNotFound(err) {
-		return launchFault("look at", err)
+	bounded, stop := call(ctx)
+	defer stop()
+	if state, err := r.inspect(bounded); err == nil { // else await asks again
+		r.learn(state)
 	}
-	if r.order.Process.PID > 0 {
-		r.meter = executor.OpenMeter(r.order.Process.PID)
+	if pid := r.process().PID; pid > 0 {
+		r.meter = executor.OpenMeter(pid)
 	}
 	return r.save()
+}
+
+// process is the container's first process, none while it is not known and when it had ended before it was.
+func (r *run) process() processid.ID {
+	if p := r.first.Load(); p != nil {
+		return *p
+	}
+	return processid.ID{}
+}
+
+// learn notes which process it is.
+func (r *run) learn(state *container.State) {
+	if p, ok := processid.Of(state.Pid); state.Pid > 0 && ok {
+		r.first.Store(&p)
+	}
+}
+
+// shellless reports an attempt that ended because its image lacks the shell of the wrapper.
+func (r *run) shellless(o *executor.Outcome) bool {
+	if r.bare || o.Class != grid.ClassExit && o.Class != grid.ClassStart {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(r.dir, begunFile))
+	return errors.Is(err, os.ErrNotExist)
+}
+
+// again prepares the run for another container, without the wrapper.
+func (r *run) again() error {
+	ctx, stop := call(context.Background()) // the attempt's context may have ended
+	defer stop()
+	if err := r.remove(ctx); err != nil {
+		return launchFault("remove", err)
+	}
+	r.x.leave(r)
+	r.out.close()
+	r.bare, r.order.Bare, r.order.ID = true, true, ""
+	r.evidence = evidence{died: make(chan struct{})}
+	r.first.Store(nil)
+	var err error
+	if r.out, err = newOutput(r.dir, r.attempt, r.log); err != nil {
+		return err
+	}
+	r.x.enter(r)
+	return nil
 }
 
 // inspect asks for the state of the container.
@@ -238,6 +275,7 @@ func (r *run) await(ctx context.Context) ending {
 			return ending{state: state}
 		case err == nil:
 			away, pause = time.Time{}, firstPause
+			r.learn(state)
 			if r.out.bare != nil {
 				if err := r.out.bare.resume(ctx); err != nil {
 					r.log.Warn("output of a container does not come", "err", err)
@@ -254,10 +292,10 @@ func (r *run) await(ctx context.Context) ending {
 			away = time.Now()
 			r.log.Warn("the container engine does not answer", "err", err)
 		case time.Since(away) > r.x.o.Patience:
-			if !r.order.Process.Alive() {
+			if !r.process().Alive() {
 				return ending{away: true}
 			}
-			_ = r.order.Process.Signal(killSignal) // what can't be killed is waited for
+			_ = r.process().Signal(killSignal) // what can't be killed is waited for
 		}
 		sleep(ctx, pause)
 		pause = min(2*pause, longestPause)

@@ -128,12 +128,13 @@ const (
 // awaitInit waits until the container's init holds signals back to pass them on. Before that, they would be lost: the first process of
 // a PID namespace gets none that it has not asked for.
 func (r *run) awaitInit() {
-	if !r.engine.inits() || r.order.Process.PID == 0 {
+	init := r.process()
+	if !r.engine.inits() || init.PID == 0 {
 		return
 	}
 	ctx, stop := context.WithTimeout(context.Background(), initTime)
 	defer stop()
-	for r.order.Process.Alive() && !blocks(r.order.Process.PID, unix.SIGTERM) && sleep(ctx, initLook) {
+	for init.Alive() && !blocks(init.PID, unix.SIGTERM) && sleep(ctx, initLook) {
 	}
 }
 
@@ -161,7 +162,7 @@ func (r *run) kill(s *stopped) {
 // signal reaches the first process of the container: its init, which passes signals on. The kernel is asked first, for the engine may be
 // away, and its word for each signal is an event that would look like somebody else's.
 func (r *run) signal(s unix.Signal) {
-	if r.order.Process.PID > 0 && !errors.Is(r.order.Process.Signal(s), unix.EPERM) {
+	if r.process().PID > 0 && !errors.Is(r.process().Signal(s), unix.EPERM) {
 		return
 	}
 	go func() { // bounded by callTime; the container is watched meanwhile

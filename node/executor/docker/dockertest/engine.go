@@ -156,6 +156,7 @@ func (e *Engine) Signal(s syscall.Signal) {
 	}
 	if s == syscall.SIGKILL {
 		_ = os.Remove(e.path("pid")) // it would keep the next one from starting, should its number be in use
+		e.endContainerd()            // dies with its parent, but the next engine may look before
 	}
 }
 
@@ -177,18 +178,26 @@ func (e *Engine) Close() {
 	_ = os.RemoveAll(e.Dir)
 }
 
-// endContainerd ends what an engine that was killed has left running.
+// endContainerd ends the containerd of an engine that was killed. Containers go on without it.
 func (e *Engine) endContainerd() {
-	b, err := os.ReadFile(e.path("exec/containerd/containerd.pid"))
+	file := e.path("exec/containerd/containerd.pid")
+	b, err := os.ReadFile(file)
 	if err != nil {
 		return
 	}
 	var pid int
-	if _, err := fmt.Sscan(string(b), &pid); err == nil && pid > 1 {
-		if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); bytes.Contains(line, []byte(e.Dir)) {
-			_ = syscall.Kill(pid, syscall.SIGTERM)
-		}
+	if _, err := fmt.Sscan(string(b), &pid); err != nil || pid <= 1 {
+		return
 	}
+	for range 500 {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if !bytes.Contains(line, []byte(e.Dir)) { // it has ended
+			break
+		}
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+		time.Sleep(10 * time.Millisecond)
+	}
+	_ = os.Remove(file)
 }
 
 // containers lists the ids of all containers.
@@ -256,6 +265,9 @@ func (e *Engine) Do(method, path string, body io.Reader, to any) error {
 	r, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, body)
 	if err != nil {
 		return err
+	}
+	if _, tar := body.(*bytes.Buffer); body != nil && !tar {
+		r.Header.Set("Content-Type", "application/json")
 	}
 	answer, err := e.http.Do(r)
 	if err != nil {
