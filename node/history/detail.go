@@ -16,7 +16,7 @@ import (
 //	[floor, n, n × (class, failures), n, n × run]   with partPast
 //	[told, retried]                                 with partTold
 //	[n, n × (run, attempt, class)]                  with partAway
-//	[rule, device, n, n × device]                   with partCause
+//	[rule, device, n, n × device, n, n × (device, peak, busy)] with partCause
 const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
@@ -52,7 +52,7 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 	if len(t.Away) > 0 {
 		parts |= partAway
 	}
-	if r.Rule != "" || r.Device != "" || len(r.Devices) > 0 {
+	if r.Rule != "" || r.Device != "" || len(r.Devices) > 0 || len(r.Usage.GPU) > 0 {
 		parts |= partCause
 	}
 	b = packNumbers(append(b, parts), node, int64(t.Attempt))
@@ -82,6 +82,10 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 		b = packNumbers(packText(packText(b, r.Rule), r.Device), int64(len(r.Devices)))
 		for _, uuid := range r.Devices {
 			b = packText(b, uuid)
+		}
+		b = packNumbers(b, int64(len(r.Usage.GPU)))
+		for _, u := range r.Usage.GPU {
+			b = packNumbers(packText(b, u.UUID), u.Peak, int64(u.Busy))
 		}
 	}
 	return b
@@ -154,6 +158,9 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 		r.Rule, r.Device = p.text(), p.text()
 		for range p.length() {
 			r.Devices = append(r.Devices, p.text())
+		}
+		for range p.length() {
+			r.Usage.GPU = append(r.Usage.GPU, grid.DeviceUse{UUID: p.text(), Peak: p.number(), Busy: int(p.number())})
 		}
 	}
 	if p.bad || len(p.rest) > 0 {

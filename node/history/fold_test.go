@@ -147,6 +147,10 @@ func anyResult(t *rapid.T, started int64) *grid.Result {
 		r.ExitCode, r.Reason = rapid.IntRange(0, 255).Draw(t, "code"), rapid.String().Draw(t, "reason")
 	}
 	r.Usage = grid.Usage{Wall: rapid.Int64Min(0).Draw(t, "wall") >> 20, CPU: rapid.Int64Range(0, 9).Draw(t, "cpu"), Memory: rapid.Int64Min(0).Draw(t, "memory")}
+	if rapid.Bool().Draw(t, "gpus") {
+		r.Devices = []string{"GPU-1", "GPU-2"}
+		r.Usage.GPU = []grid.DeviceUse{{UUID: "GPU-1", Peak: rapid.Int64Range(0, 1<<40).Draw(t, "peak"), Busy: 100}, {UUID: "GPU-2"}}
+	}
 	if rapid.Bool().Draw(t, "output") {
 		r.Log = grid.LogRef{First: 3, Last: 3 + rapid.Uint64Range(0, 9).Draw(t, "log"), Bytes: 100, Cut: rapid.Int64Range(0, 1).Draw(t, "cut")}
 		r.Files = grid.FilesRef{Count: 2, Bytes: rapid.Int64Min(0).Draw(t, "files")}
