@@ -25,6 +25,7 @@ import (
 	"mlfnode/node/executor"
 	"mlfnode/node/worker"
 	"mlfnode/node/worker/allocator"
+	gpuwatch "mlfnode/node/worker/devices"
 )
 
 // Config is one node's settings: flags over environment MLF_* over node.yaml over defaults. Node.yaml in the repository's
@@ -72,6 +73,7 @@ type settings struct {
 
 	GPUs struct {
 		Use     texts  `yaml:"use"`
+		Foreign string `yaml:"foreign"`
 		Reserve string `yaml:"reserve"`
 		Share   string `yaml:"share"`
 	} `yaml:"gpus"`
@@ -141,6 +143,12 @@ func LoadConfig(file string) (Config, error) {
 	set("cpus", "MLF_CPUS", s.CPUs, func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
 	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
 	set("gpus.use", "MLF_GPUS_USE", strings.Join(s.GPUs.Use, ","), devices(&c.Devices))
+	set("gpus.foreign", "MLF_GPUS_FOREIGN", s.GPUs.Foreign, func(v string) error {
+		if c.Devices.Foreign = gpuwatch.Foreign(v); c.Devices.Foreign != gpuwatch.Avoid && c.Devices.Foreign != gpuwatch.Ignore {
+			return fmt.Errorf("%q is neither avoid nor ignore", v)
+		}
+		return nil
+	})
 	set("gpus.reserve", "MLF_GPUS_RESERVE", s.GPUs.Reserve, size(&c.Devices.Reserve))
 	set("gpus.share", "MLF_GPUS_SHARE", s.GPUs.Share, func(v string) (err error) {
 		if c.Devices.Share, err = count(v); err == nil && c.Devices.Share == 0 {
@@ -178,7 +186,7 @@ const defaultCheckpointRate = 60_000_000
 func defaults() (Config, error) {
 	c := Config{
 		Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler),
-		Devices: worker.Policy{Reserve: worker.DefaultReserve, Share: allocator.DefaultShare},
+		Devices: worker.Policy{Reserve: worker.DefaultReserve, Share: allocator.DefaultShare, Foreign: gpuwatch.Avoid},
 	}
 	var err error
 	if c.Machine, err = inventory.Size(); err != nil {

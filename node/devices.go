@@ -4,29 +4,42 @@ import (
 	"context"
 	"fmt"
 
+	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/node/worker"
 	"mlfnode/node/worker/allocator"
 )
 
-// watchDevices has a node that stands alone look for its devices from now on.
-func (n *Node) watchDevices() {
-	n.start("inventory", inventory.NewWatcher(n.cfg.Machine, n.cfg.gpuSource(), func(m inventory.Machine) {
-		n.sawDevices(m)
-		n.master.Kick()
-	}).Run)
+// sawMachine has the worker, once there is one, give trials the devices that the machine has, and gossip tell others of them.
+func (n *Node) sawMachine(m inventory.Machine) {
+	if w := n.working(); w != nil {
+		w.Meet(m)
+	}
+	n.publishDevices()
+	n.onceLooked.Do(func() { close(n.looked) })
 }
 
-// sawDevices has the worker, once there is one, give trials the devices that the machine has.
-func (n *Node) sawDevices(m inventory.Machine) {
+// publishDevices has gossip tell what this node has, and the states of its devices; or the master of a node that stands alone.
+func (n *Node) publishDevices() {
+	if n.fleet == nil { // it stands alone
+		n.master.Kick() // trials may begin now
+		return
+	}
+	m := n.machine.Latest()
+	if w := n.working(); w != nil {
+		m = w.Annotate(m)
+	}
+	n.fleet.cluster.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
+}
+
+// devices adds to a worker's settings what concerns devices.
+func (n *Node) devices(c worker.Config) worker.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.devices = worker.DevicesOf(&m, n.cfg.Devices)
-	if n.worker != nil {
-		n.worker.SetDevices(n.devices)
-	}
-	n.onceLooked.Do(func() { close(n.looked) })
+	c.Devices, c.Policy = allocator.Options{Share: n.cfg.Devices.Share}, n.cfg.Devices
+	c.GPUs, c.DevicesChanged = n.machine, n.publishDevices
+	return c
 }
 
 // awaitDevices waits until this machine's devices were looked at, which takes seconds where a driver has to wake up.

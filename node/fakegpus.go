@@ -11,13 +11,17 @@ import (
 )
 
 // gpuSource, in a program that was built for tests of whole clusters (-tags fakegpus), makes the GPUs that $MLF_FAKE_GPUS describes and
-// $MLF_FAKE_GPUS_SCRIPT changes; see inventorytest.New. Other programs do not know these variables.
+// the file $MLF_FAKE_GPUS_SCRIPT.NODE changes; see inventorytest.New. Other programs do not know these variables.
 func (c *Config) gpuSource() inventory.Source {
 	description := os.Getenv("MLF_FAKE_GPUS")
 	if description == "" {
 		return c.GPUs
 	}
-	f, err := inventorytest.New(description, string(c.Node), os.Getenv("MLF_FAKE_GPUS_SCRIPT"))
+	script := os.Getenv("MLF_FAKE_GPUS_SCRIPT")
+	if script != "" {
+		script += "." + string(c.Node) // several nodes of a test may share the folder
+	}
+	f, err := inventorytest.New(description, string(c.Node), script)
 	if err != nil {
 		return broken{err}
 	}

@@ -31,7 +31,6 @@ const tellInterval = 2 * time.Second
 type fleet struct {
 	cluster *cluster.Cluster
 	keyring *trust.Keyring
-	watcher *inventory.Watcher
 }
 
 // gossip starts the node's membership, with these roles and ports of a master.
@@ -42,7 +41,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	seen := cfg.Machine
 	self := cluster.Self{
 		Version: cfg.Version, Protocol: protocol, Roles: roles, APIPort: ports.API, NATSPort: ports.NATS,
-		CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory, GPUs: len(seen.GPUs), Load: load(), Inventory: &seen,
+		CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory, Load: load(), Inventory: &seen,
 	}
 	var err error
 	f.cluster, err = cluster.Start(cluster.Config{
@@ -53,12 +52,8 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 		return fmt.Errorf("start gossip: %w", err)
 	}
 	n.onClose(func() { n.leave(f.cluster) })
-	f.watcher = inventory.NewWatcher(seen, cfg.gpuSource(), func(m inventory.Machine) {
-		n.sawDevices(m)
-		f.cluster.Update(func(s *cluster.Self) { s.Inventory, s.GPUs = &m, len(m.GPUs) })
-	})
 	n.fleet = f
-	n.start("inventory", f.watcher.Run)
+	n.start("inventory", n.machine.Run)
 	n.start("tell", n.tell)
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -29,7 +30,6 @@ import (
 	"mlfnode/node/monitor"
 	"mlfnode/node/service"
 	"mlfnode/node/worker"
-	"mlfnode/node/worker/allocator"
 )
 
 // Node is one node in this process. Make one with Open, OpenMaster or OpenWorker and end it with Close.
@@ -38,6 +38,7 @@ type Node struct {
 	log     *slog.Logger
 	closers []func()
 
+	machine  *inventory.Watcher
 	executor executor.Executor
 	adopter  worker.Adopter    // of a node in a cluster
 	server   *jetstream.Server // of a master
@@ -64,9 +65,8 @@ type Node struct {
 	onceLooked sync.Once
 	looked     chan struct{} // closed once the machine's devices were looked at
 
-	mu      sync.Mutex // guards store and worker of a node that is still looking for its master, what Reload changes in cfg, and devices
-	devices []allocator.Device
-	failed  chan error // the first part that ended by itself
+	mu     sync.Mutex // guards store and worker of a node that is still looking for its master, and what Reload changes in cfg
+	failed chan error // the first part that ended by itself
 
 	onceBroken sync.Once
 	broken     chan struct{} // closed when a part has ended by itself
@@ -83,6 +83,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1),
 		looked: make(chan struct{}), back: make(chan struct{}, 1), atWork: make(chan struct{}), broken: make(chan struct{}),
 	}
+	n.machine = inventory.NewWatcher(cfg.Machine, cfg.gpuSource(), n.sawMachine)
 	n.onClose(func() { lock.Close() })
 	defer func() {
 		if err != nil {
@@ -217,11 +218,10 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	if err := n.openSnapshots(); err != nil {
 		return nil, err
 	}
-	n.worker, err = worker.New(worker.Config{
+	n.worker, err = worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
 		Snapshots: n.snapshots,
-		Devices:   allocator.Options{Share: cfg.Devices.Share},
-	})
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("make the worker: %w", err)
 	}
@@ -239,7 +239,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	case err := <-n.failed:
 		return nil, err
 	}
-	n.watchDevices()
+	n.start("inventory", n.machine.Run)
 	if !quiet {
 		widen()
 		n.start("worker", n.worker.Run)

@@ -41,13 +41,20 @@ func (c *Config) SetNode(text string) error {
 // and what is made of lost nodes. The rest needs a restart, which is logged.
 func (n *Node) Reload(cfg Config) {
 	old := &n.cfg
-	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir {
-		n.log.Warn("state, bind and ports are taken over at the next start only")
+	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir ||
+		old.Devices.Share != cfg.Devices.Share {
+		n.log.Warn("state, bind, ports and gpus.share are taken over at the next start only")
 	}
 	n.mu.Lock()
 	n.cfg.Machine.CPUs, n.cfg.Machine.Memory = cfg.Machine.CPUs, cfg.Machine.Memory // for a worker that is yet to be made
+	n.cfg.Devices = cfg.Devices
 	n.mu.Unlock()
 	n.resize()
+	if w := n.working(); w != nil {
+		w.SetPolicy(cfg.Devices)
+		w.Meet(n.machine.Latest())
+	}
+	n.publishDevices()
 	n.fleet.cluster.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
 	if n.master != nil {
 		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
@@ -63,7 +70,6 @@ func (n *Node) resize() {
 	defer n.mu.Unlock()
 	if n.worker != nil {
 		n.worker.Resize(inventory.Machine{CPUs: n.cfg.Machine.CPUs, Memory: n.cfg.Machine.Memory})
-		n.worker.SetDevices(n.devices)
 	}
 }
 

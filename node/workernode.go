@@ -18,7 +18,6 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
-	"mlfnode/node/worker/allocator"
 )
 
 // OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity when it has not, and ErrInUse when another
@@ -214,12 +213,11 @@ func (n *Node) openWorker(ctx context.Context) error {
 	n.mu.Lock()
 	machine := cfg.Machine
 	n.mu.Unlock()
-	w, err := worker.New(worker.Config{
+	w, err := worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
 		Snapshots: n.checkpoints(), SnapshotRate: cfg.CheckpointRate,
-		Devices: allocator.Options{Share: cfg.Devices.Share},
-	})
+	}))
 	if err != nil {
 		return fmt.Errorf("make the worker: %w", err)
 	}
@@ -228,6 +226,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	w.Relinquish(!n.stopping.Load())
 	n.mu.Unlock()
 	n.resize() // the settings may have been read again since
+	w.Meet(n.machine.Latest())
 	return w.Recover(ctx)
 }
 

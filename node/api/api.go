@@ -26,7 +26,7 @@ const (
 	PathArtifacts = "/v1/sweeps/{sweep}/artifacts"
 
 	PathMembers      = "/v1/members"
-	PathMemberAction = "/v1/members/{node}/actions/{action}" // drain, undrain, forget
+	PathMemberAction = "/v1/members/{node}/actions/{action}" // drain, undrain, forget, clear-gpu
 	PathChallenge    = "/v1/join/challenge"
 	PathJoin         = "/v1/join"
 	PathTokens       = "/v1/tokens" // GET lists, POST makes

@@ -77,6 +77,11 @@ type Drain struct {
 	Reason string `json:"reason"`
 }
 
+// ClearGPU asks a node to take a GPU back into service: an index, an instance as in 1.0, or a UUID.
+type ClearGPU struct {
+	GPU string `json:"gpu"`
+}
+
 // Reach asks the master to try a port of the machine that the request comes from. Over UDP it sends the word, some times.
 type Reach struct {
 	Network string `json:"network"` // tcp or udp
@@ -127,6 +132,11 @@ func (c *Client) Drain(ctx context.Context, node grid.NodeID, reason string) err
 // Undrain lets a node take trials again, also one that was quarantined.
 func (c *Client) Undrain(ctx context.Context, node grid.NodeID) error {
 	return c.member(ctx, node, "undrain", nil)
+}
+
+// ClearGPU has a node take a GPU that was out of service back into it. The error is the node's reason not to.
+func (c *Client) ClearGPU(ctx context.Context, node grid.NodeID, gpu string) error {
+	return c.member(ctx, node, "clear-gpu", ClearGPU{GPU: gpu})
 }
 
 // Forget takes a node's certificate its worth and frees its name.

@@ -65,8 +65,11 @@ type Master struct {
 	calls   chan func(*state)
 	ledger  *ledger
 	peers   *peers
-	pace    atomic.Int64 // how long nodes are to wait between reports
-	away    string       // why this master considers itself the one that is away; owned by watchNodes
+
+	deviceOrders deviceOrders
+
+	pace atomic.Int64 // how long nodes are to wait between reports
+	away string       // why this master considers itself the one that is away; owned by watchNodes
 
 	submitting chan struct{}           // held by a submission, and by the removal of a bundle
 	doubts     map[string]grid.SweepID // by token: submissions that may have been stored; guarded by submitting

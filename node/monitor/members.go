@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
@@ -23,7 +24,7 @@ var errAlone = &api.Error{
 	Status: http.StatusConflict, Msg: "this node is in no cluster", Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
 }
 
-// actOnMember drains a node, lets it take trials again, or forgets it.
+// actOnMember drains a node, lets it take trials again, forgets it, or has it take a GPU back into service.
 func (m *Monitor) actOnMember(r *http.Request) (struct{}, error) {
 	var none struct{}
 	if m.cfg.Authority == nil {
@@ -40,6 +41,12 @@ func (m *Monitor) actOnMember(r *http.Request) (struct{}, error) {
 		err = m.drain(r.Context(), node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
 	case "undrain":
 		err = m.drain(r.Context(), node, trust.Drain{})
+	case "clear-gpu":
+		var c api.ClearGPU
+		if err := decode(r, &c); err != nil {
+			return none, err
+		}
+		return none, m.clearGPU(r.Context(), node, c.GPU)
 	case "forget":
 		err = m.cfg.Forget(r.Context(), node)
 	default:
@@ -57,5 +64,23 @@ func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d trust.Drain) er
 		return err
 	}
 	m.cfg.Master.DrainFollowed(ctx, node, d.On)
+	return nil
+}
+
+// maxGPUName bounds what a request may call a GPU.
+const maxGPUName = 64
+
+// clearGPU has a node take a GPU back into service.
+func (m *Monitor) clearGPU(ctx context.Context, node grid.NodeID, gpu string) error {
+	if gpu == "" || len(gpu) > maxGPUName {
+		return badRequest("the request names no GPU", "name it by index or UUID, as in mlfnode gpus --clear hostA:1")
+	}
+	known := slices.ContainsFunc(m.cfg.Members(), func(member api.Member) bool { return member.Node == node })
+	if !known {
+		return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
+	}
+	if err := m.cfg.Master.ClearDevice(ctx, node, gpu); err != nil {
+		return &api.Error{Status: http.StatusConflict, Msg: err.Error(), Hint: "list the GPUs with: mlfnode gpus"}
+	}
 	return nil
 }

@@ -163,7 +163,7 @@ func (w *Worker) goOn() {
 		go func() {
 			defer w.running.Done()
 			w.conclude(ad)
-			w.books.Release(ad.allocation)
+			w.release(ad.allocation)
 			w.fairness.ended(ad.lane, ad.began, time.Now())
 			if ad.holding != nil {
 				ad.holding.ended(ad.attempt)
@@ -185,6 +185,7 @@ func (w *Worker) conclude(ad *adoption) {
 	}
 	w.watch(a)
 	endStoring := w.storing(s.ctx, a)
+	w.beginUse(a)
 	out := ad.resume(s.ctx)
 	endStoring()
 	w.unwatch(a)
@@ -196,6 +197,7 @@ func (w *Worker) conclude(ad *adoption) {
 		return
 	}
 	result := a.result(out)
+	w.endUse(a, result)
 	result.Devices = a.allocation.UUIDs()
 	w.note(a, ad.manifest, result)
 	if !w.collect(context.Background(), a, result) {

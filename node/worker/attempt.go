@@ -14,6 +14,7 @@ import (
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/worker/allocator"
+	"mlfnode/node/worker/devices"
 )
 
 // attempt is one run of a trial in this worker.
@@ -29,8 +30,10 @@ type attempt struct {
 
 	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
 
-	from  origin
-	saved *saved // nil for a task without a checkpoint
+	from     origin
+	saved    *saved           // nil for a task without a checkpoint
+	watched  bool             // somebody looks at what it does on the devices
+	evidence devices.Evidence // what they said at its end
 
 	started time.Time
 	ref     grid.LogRef // owned by the outbox
@@ -47,8 +50,9 @@ type attempt struct {
 	sent      time.Time // when they were last told
 }
 
-// attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored.
-func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage, index int64, number int, now time.Time) {
+// attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored. It
+// returns whether the attempt has failed.
+func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage, index int64, number int, now time.Time) (failed bool) {
 	h := t.holding
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
@@ -73,7 +77,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 	}
 	if result == nil {
 		h.leftOn()
-		return
+		return false
 	}
 	result.Devices = a.allocation.UUIDs()
 	w.storeAtEnd(s.ctx, a, result)
@@ -84,7 +88,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		if spool != nil {
 			w.spools.put(spool, reuse)
 		}
-		return
+		return true
 	}
 	if spool != nil && reuse && a.untouched {
 		// Nothing is left to store but the result: the next attempt can have the spool at once.
@@ -98,6 +102,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		}
 		w.discardSaved(a, result)
 	}})
+	return result.Class != grid.ClassNone
 }
 
 // execute prepares, runs and collects. The second value reports whether the spool may be used again. Without a result the
@@ -181,6 +186,7 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 	}
 	w.watch(a)
 	endStoring := w.storing(s.ctx, a)
+	w.beginUse(a)
 	out := slot.Run(s.ctx, command)
 	endStoring()
 	w.unwatch(a)
@@ -189,6 +195,7 @@ func (w *Worker) process(s *sweep, slot executor.Slot, a *attempt, m *manifest) 
 		return nil, false
 	}
 	result := a.result(out)
+	w.endUse(a, result)
 	w.blameDisk(a, result)
 	if result.Class == grid.ClassImage {
 		w.lookAgain(s.record) // somebody has removed it

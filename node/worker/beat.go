@@ -69,7 +69,8 @@ func (w *Worker) farewell() {
 
 // state is what a beat says.
 func (w *Worker) state() jetstream.Beat {
-	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load()}
+	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load(),
+		Devices: w.answers.list()}
 	if w.cfg.Keys != nil {
 		b.Keys = w.cfg.Keys()
 	}
@@ -101,6 +102,7 @@ func (w *Worker) obey(o *jetstream.Orders) {
 			h.beginNone()
 		}
 	}
+	w.obeyDevices(o.Devices)
 	w.outbox.setPace(o.Pace)
 	if w.mark.Swap(o.Mark) != o.Mark {
 		w.tellSoon() // the master waits for what is so now

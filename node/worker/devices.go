@@ -7,14 +7,16 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/node/worker/allocator"
+	"mlfnode/node/worker/devices"
 )
 
 // Policy says what trials may have of a node's devices.
 type Policy struct {
-	None    bool     // no device at all
-	Use     []string // indexes and UUIDs of those that they may use; empty for all
-	Reserve int64    // bytes of each GPU that are never given away: the driver and each program's context take some
-	Share   int      // most trials on one device; 0 means allocator.DefaultShare
+	None    bool            // no device at all
+	Use     []string        // indexes and UUIDs of those that they may use; empty for all
+	Reserve int64           // bytes of each GPU that are never given away: the driver and each program's context take some
+	Foreign devices.Foreign // what is done about GPUs on which other programs compute
+	Share   int             // most trials on one device; 0 means allocator.DefaultShare
 }
 
 // DefaultReserve is what is kept of each GPU unless the node's settings say otherwise.

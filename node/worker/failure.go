@@ -79,12 +79,14 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 		return ""
 	}
 	need := &a.task.Resources
-	v := rules.Classify(&failure.Evidence{
+	e := failure.Evidence{
 		Class: result.Class, ExitCode: result.ExitCode,
 		NoGPU: need.GPUs == 0 && need.GPUMemory == 0, Container: a.task.Image != "", Resume: a.saved != nil && a.saved.state.Resume,
 		DiskFull: fullDisk(os.TempDir()) || fullDisk(a.spool.dir), ShmFull: fullDisk("/dev/shm"),
 		Stdout: lastBytes(a.spool.stdout, failure.MaxOutput), Stderr: lastBytes(a.spool.stderr, failure.MaxOutput),
-	})
+	}
+	a.blame(&e)
+	v := rules.Classify(&e)
 	if v.Rule == "" {
 		return ""
 	}
@@ -94,6 +96,7 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 		result.Reason = fmt.Sprintf("%s: %s (%s, rule %s)", result.Reason, grid.FailureOf(v.Class).Cause, v.Class, v.Rule)
 	}
 	result.Class, result.Rule, result.Device = v.Class, v.Rule, v.Device
+	w.strike(a, result)
 	if v.Hint != "" {
 		result.Reason = joinReason(result.Reason, "hint: "+v.Hint)
 	}

@@ -73,7 +73,7 @@ func (w *Worker) run(r *runner) {
 
 // rest gives the runner's resources back and makes it idle.
 func (w *Worker) rest(r *runner, t turn) {
-	w.books.Release(t.allocation)
+	w.release(t.allocation)
 	w.fairness.ended(t.lane, t.began, time.Now())
 	w.mu.Lock()
 	w.idle = append(w.idle, r)
@@ -85,7 +85,7 @@ func (w *Worker) rest(r *runner, t turn) {
 // work runs trials of the holding until none is left, the sweep is not active any more, or this node is to begin none. The first one
 // was let through by the dispatcher, whatever trouble the node has.
 func (w *Worker) work(t turn, slot executor.Slot) {
-	h, tried := t.holding, false
+	h, tried, failed := t.holding, false, false
 	for !w.draining.Load() && (!tried || w.trouble.is() == "") {
 		now := time.Now()
 		if w.full(now) {
@@ -109,8 +109,11 @@ func (w *Worker) work(t turn, slot executor.Slot) {
 		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
 			break
 		}
+		if failed {
+			w.clean(s.ctx, t.allocation)
+		}
 		tried = true
-		w.attempt(s, slot, t, found, index, h.held.Attempt+furtherDeliveries(h.held), now)
+		failed = w.attempt(s, slot, t, found, index, h.held.Attempt+furtherDeliveries(h.held), now)
 	}
 	if !tried {
 		w.trouble.giveUp()

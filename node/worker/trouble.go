@@ -124,12 +124,13 @@ func (w *Worker) inTrouble(began time.Time, reason string) {
 	time.AfterFunc(w.trouble.wait(time.Now()), w.nudge)
 }
 
-// begun ends the trouble of a node as soon as a program runs: a trial may take days.
+// begun ends the trouble of a node as soon as a program runs: a trial may take days. The watch on the devices learns its number.
 func (w *Worker) begun(a *attempt) func(executor.Begun) {
-	if w.trouble.is() == "" {
+	if w.trouble.is() == "" && !a.watched {
 		return nil
 	}
-	return func(executor.Begun) {
+	return func(b executor.Begun) {
+		w.startedUse(a, b)
 		if w.trouble.ran(a.started) {
 			w.log.Info("this node can run trials again")
 			w.nudge()

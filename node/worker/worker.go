@@ -25,6 +25,7 @@ import (
 	"mlfnode/node/checkpoint"
 	"mlfnode/node/executor"
 	"mlfnode/node/worker/allocator"
+	"mlfnode/node/worker/devices"
 	"mlfnode/projects"
 )
 
@@ -35,7 +36,9 @@ type Config struct {
 	Store      *jetstream.Store
 	Executor   executor.Executor
 	Machine    inventory.Machine // what trials may use
-	Devices    allocator.Options // how they share its devices, which SetDevices tells
+	Devices    allocator.Options // how they share its devices, which Meet tells
+	GPUs       devices.Source    // what the devices are used for; nil when nobody looks
+	Policy     Policy            // what trials may have of them
 	Containers *Containers       // for tasks with an image; nil when the node has none
 	Adopt      Adopter           // what outlived the last agent; nil when nothing can
 	Logger     *slog.Logger
@@ -49,6 +52,8 @@ type Config struct {
 	Outlive time.Duration
 	// Keys names the gossip keyring that this node has; may be nil.
 	Keys func() uint64
+	// DevicesChanged is called when a device has changed its state; may be nil. It must be quick.
+	DevicesChanged func()
 	// Orders is told what the master answers to each beat; may be nil. It must be quick.
 	Orders func(*jetstream.Orders)
 }
@@ -70,6 +75,9 @@ type Worker struct {
 	outbox   *outbox
 	bundles  *bundles
 	books    *allocator.Allocator
+	gpus     *devices.Watch // nil when nobody looks
+	policy   atomic.Pointer[Policy]
+	answers  deviceAnswers
 	fairness *fairness
 	ports    ports
 	sweeps   *sweeps
@@ -123,6 +131,7 @@ func New(cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.Devices.Watched = cfg.GPUs != nil
 	books := allocator.New(cfg.Devices, grid.MilliOf(cfg.Machine.CPUs), cfg.Machine.Memory, nil)
 	spools, err := newSpools(filepath.Join(cfg.Dir, "spool"), books.Slots(grid.Resources{CPUs: grid.One}))
 	if err != nil {
@@ -156,6 +165,7 @@ func New(cfg Config) (*Worker, error) {
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
+	w.watchDevices()
 	w.bundles.active = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
 	return w, nil
 }
@@ -183,6 +193,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	loops.Go(func() { w.renew(ctx) })
 	loops.Go(func() { w.tendCheckpoints(ctx) })
 	loops.Go(func() { w.tail(reports) })
+	if w.gpus != nil {
+		loops.Go(func() { w.gpus.Run(reports) }) // returns nil
+	}
 	var beating sync.WaitGroup
 	if w.cfg.Beats {
 		beating.Go(func() { w.beat(reports) })

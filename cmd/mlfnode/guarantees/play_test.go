@@ -76,7 +76,9 @@ func newPlay(t *testing.T, n int, o hosts.Options) *play {
 	if testing.Short() {
 		t.Skip("a cluster takes its time, and its programs are not those that -race looks at")
 	}
-	o.Program = program
+	if o.Program == "" {
+		o.Program = program
+	}
 	o.Env = append([]string{"MLF_CPUS=" + strconv.Itoa(slotsOfHost)}, o.Env...)
 	p := &play{t: t, Cluster: hosts.NewCluster(t, n, o)}
 	p.mark = strings.ReplaceAll(newMark(t), "/", "-")

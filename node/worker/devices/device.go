@@ -30,6 +30,7 @@ type device struct {
 	left  map[int]string // programs of attempts that have ended, with their trials
 	base  int64          // memory that the driver itself needs: the least that no program held
 	seen  bool           // base is known
+	fresh bool           // it has not been looked at yet
 
 	suspects map[int]bool // programs of nobody, seen once
 	foreign  string       // the program of somebody else
@@ -124,6 +125,9 @@ func (d *device) recovering(now time.Time) bool {
 
 // holding says what keeps the device from being free.
 func (d *device) holding(now time.Time) string {
+	if d.fresh {
+		return "it has not been looked at yet"
+	}
 	if d.held == "" || now.Sub(d.dirty) < dirtySoon {
 		return "its last trial has ended, and its memory is not free yet"
 	}
@@ -206,15 +210,15 @@ const (
 	fullPercent = 95
 )
 
-// meetAliens takes over which programs compute on the device that are nobody's. One counts when it is there in two looks.
+// meetAliens takes over which programs compute on the device that are nobody's. One counts when it is there in two looks, or in the first.
 func (d *device) meetAliens(aliens map[int]bool, owners map[int]owner, now time.Time) {
 	confirmed := []string{}
 	for pid := range aliens {
-		if d.suspects[pid] {
+		if d.suspects[pid] || d.fresh {
 			confirmed = append(confirmed, owners[pid].program)
 		}
 	}
-	d.suspects = aliens
+	d.suspects, d.fresh = aliens, false
 	if len(confirmed) > 0 {
 		slices.Sort(confirmed)
 		d.foreign, d.alien = "used by "+strings.Join(confirmed, ", ")+", which is not a trial", now

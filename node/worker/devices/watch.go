@@ -14,6 +14,7 @@ package devices
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -71,6 +72,9 @@ const (
 	// missesUntilGone is in how many looks in a row a device is missing when it counts as gone.
 	missesUntilGone = 2
 )
+
+// ErrNoDevice is returned by Clear for a device that the node does not have.
+var ErrNoDevice = errors.New("this node has no GPU")
 
 // Watch watches the devices of one node. Make one with New.
 type Watch struct {
@@ -211,8 +215,9 @@ func (w *Watch) Meet(m inventory.Machine) {
 		listed[found.UUID] = true
 		d := w.devices[found.UUID]
 		if d == nil {
-			d = &device{}
+			d = &device{dirty: time.Now(), fresh: true} // somebody may use it
 			w.devices[found.UUID], met = d, true
+			defer w.hurry()
 		}
 		d.broken = ""
 		if found.State != allocator.Ready {
@@ -429,7 +434,7 @@ func (w *Watch) Clear(name string) error {
 		d.sick, d.faults, d.risen, d.strikes = "", nil, false, nil
 	}
 	if !found {
-		return fmt.Errorf("this node has no GPU %s", name)
+		return fmt.Errorf("%w %s", ErrNoDevice, name)
 	}
 	w.hurry()
 	return nil

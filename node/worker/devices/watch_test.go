@@ -115,6 +115,7 @@ func play(t *testing.T, description string, foreign Foreign, test func(*stage)) 
 				t.Error(err)
 			}
 		}()
+		time.Sleep(2 * dirtyInterval)
 		synctest.Wait()
 		test(s)
 	})
@@ -620,4 +621,32 @@ type none func()
 func (n none) Sample(context.Context) (inventory.Sample, error) {
 	n()
 	return inventory.Sample{}, inventory.ErrSilent
+}
+
+// TestDevicesBeforeTheFirstLook gives no device away that nobody has looked at: another program may be on it.
+func TestDevicesBeforeTheFirstLook(t *testing.T) {
+	pid := program(t)
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		second, err := inventorytest.New("2xA100-40", "another", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := second.Do(fmt.Sprintf("use 0 %d 2GiB", pid)); err != nil {
+			t.Fatal(err)
+		}
+		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
+		w := New(Config{Source: second, Books: books, List: s.list, Set: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
+		var m inventory.Machine
+		second.Read(s.t.Context(), &m)
+		w.Meet(m)
+		if al, _ := books.Reserve("lane", grid.Resources{GPUs: 500}); al != nil {
+			t.Errorf("got %+v", al)
+		}
+		time.Sleep(time.Millisecond)
+		w.look(s.t.Context())
+		al, _ := books.Reserve("lane", grid.Resources{GPUs: grid.One})
+		if al == nil || al.Shares[0].Index != 1 {
+			t.Errorf("got %+v, want the GPU on which nobody is", al)
+		}
+	})
 }

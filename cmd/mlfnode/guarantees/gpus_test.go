@@ -1,0 +1,209 @@
+package guarantees
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/cmd/mlfnode/hosts"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// gpuTrial has memory of the GPU that it was given for a while, and tells a ledger. The script is what its node's GPUs follow.
+const gpuTrial = `mark=$1 ledger=$2 script=$3.$HOSTNAME pause=$4
+[ -n "$CUDA_VISIBLE_DEVICES" ] || exit 9
+echo "run $CUDA_VISIBLE_DEVICES $$ 2GiB" >>"$script"
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $CUDA_VISIBLE_DEVICES begin" >>"$ledger"
+for ((n = 0; n < pause; n++)); do sleep 0.1; done
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $CUDA_VISIBLE_DEVICES end" >>"$ledger"`
+
+// gpuPlay is a cluster whose hosts have GPUs that do what scripts say.
+type gpuPlay struct {
+	*play
+	script string // with the name of a host: what its GPUs do
+}
+
+func newGPUPlay(t *testing.T, n int, description string) *gpuPlay {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("a cluster takes its time, and its programs are not those that -race looks at")
+	}
+	dir := t.TempDir()
+	scripted := filepath.Join(dir, "mlfnode")
+	if out, err := exec.Command("go", "build", "-tags", "fakegpus", "-o", scripted, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
+		t.Fatalf("build mlfnode: %v\n%s", err, out)
+	}
+	script := filepath.Join(dir, "gpus")
+	return &gpuPlay{script: script, play: newPlay(t, n, hosts.Options{Program: scripted, Env: []string{
+		"MLF_FAKE_GPUS=" + description, "MLF_FAKE_GPUS_SCRIPT=" + script,
+	}})}
+}
+
+// say has a host's GPUs follow lines of a script.
+func (p *gpuPlay) say(host string, lines ...string) {
+	p.t.Helper()
+	f, err := os.OpenFile(p.script+"."+host, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(strings.Join(lines, "\n") + "\n"); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// train starts a sweep of count trials with a GPU each, of so many tenths of a second.
+func (p *gpuPlay) train(count, tenths int) {
+	p.t.Helper()
+	p.count, p.lines, p.ledger = count, 0, p.newFile("ledger")
+	project := p.newFile("project")
+	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", p.mark, p.ledger, p.script, strconv.Itoa(tenths)})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, gpus: 1}\n", command)
+	if err := os.MkdirAll(project, 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(text), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must("sweep", "--detach", project, "--set", fmt.Sprintf("i=0:%d", count))))
+}
+
+// device asks a host for the state of another one's GPU.
+func (p *gpuPlay) device(from *hosts.Host, host string, index int) (api.GPU, error) {
+	var all []api.GPU
+	if err := json.Unmarshal([]byte(from.Must("gpus", "--json")), &all); err != nil {
+		return api.GPU{}, err
+	}
+	i := slices.IndexFunc(all, func(g api.GPU) bool { return string(g.Node) == host && g.Index == index })
+	if i < 0 {
+		return api.GPU{}, fmt.Errorf("%s lists no GPU %d of %s", from.Name, index, host)
+	}
+	return all[i], nil
+}
+
+// awaitDevice waits until a host's own node says that its GPU is in a state.
+func (p *gpuPlay) awaitDevice(h *hosts.Host, index int, state, why string) {
+	p.t.Helper()
+	hosts.Await(p.t, hosts.Patience, func() error {
+		g, err := p.device(h, h.Name, index)
+		if err == nil && (g.State != state || !strings.Contains(g.Why, why)) {
+			err = fmt.Errorf("GPU %d of %s is %q: %q, want %q: %q", index, h.Name, g.State, g.Why, state, why)
+		}
+		return err
+	})
+}
+
+// checkDevices fails if two trials had one GPU at a time, or a trial had one of these. It gives how often each was used.
+func (p *gpuPlay) checkDevices(but ...string) map[string]int {
+	p.t.Helper()
+	text, err := os.ReadFile(p.ledger)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	now, used := map[string]string{}, map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		trial, uuid := f[2], f[3]
+		if f[4] == "end" {
+			delete(now, uuid)
+			continue
+		}
+		if other := now[uuid]; other != "" {
+			p.t.Errorf("%s begins on %s, which %s has", trial, uuid, other)
+		}
+		if slices.Contains(but, uuid) {
+			p.t.Errorf("%s had %s", trial, uuid)
+		}
+		now[uuid] = trial
+		used[uuid]++
+	}
+	return used
+}
+
+// TestNoDeviceTwice is the guarantee of that name: no GPU is given to two trials at one time, whatever happens to agents, and none that
+// is in use by others, broken or gone is given to any.
+func TestNoDeviceTwice(t *testing.T) {
+	p := newGPUPlay(t, 3, "2xA100-40")
+	p.train(18, 15)
+	p.awaitBegun(6)
+	victim := p.Hosts[1]
+	victim.Agent.Kill()
+	p.Relaunch(victim)
+	p.checkWhole()
+	if used := p.checkDevices(); len(used) != 6 {
+		t.Errorf("%d of 6 GPUs were used: %v", len(used), used)
+	}
+	attempts := 0
+	for _, tr := range p.trials(p.client(p.Master)) {
+		attempts += tr.Attempts
+	}
+	if attempts != 18 {
+		t.Errorf("%d attempts for 18 trials: those of the agent that died were not taken back", attempts)
+	}
+}
+
+// TestDeviceStates takes GPUs away from trials in each way that there is, and gives them back.
+func TestDeviceStates(t *testing.T) {
+	p := newGPUPlay(t, 2, "4xA100-40")
+	worker := p.Hosts[1]
+	other := worker.StartCommand(worker.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+worker.Name+"; exec sleep 300"))
+	p.say(worker.Name, "xid 1 48", "gone 2")
+	p.awaitDevice(worker, 0, "foreign", "used by sleep (pid ")
+	p.awaitDevice(worker, 1, "sick", "Xid 48")
+	p.awaitDevice(worker, 2, "gone", "does not show it")
+	p.awaitDevice(worker, 3, "ready", "")
+	var bad []string
+	for i := range 3 {
+		g, err := p.device(worker, worker.Name, i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bad = append(bad, g.UUID)
+	}
+	p.train(12, 3)
+	p.checkWhole()
+	p.checkDevices(bad...)
+	if shown := worker.Must("gpus"); !strings.Contains(shown, "uncorrected memory error") {
+		t.Errorf("gpus shows\n%s", shown)
+	}
+	// Others hear of it in the exchange of states.
+	hosts.Await(t, hosts.Patience, func() error {
+		g, err := p.device(p.Master, worker.Name, 1)
+		if err == nil && g.State != "sick" {
+			err = fmt.Errorf("the master says that it is %q", g.State)
+		}
+		return err
+	})
+	for what, wrong := range map[string]string{"host2:9": "no GPU 9", "host9:1": "no node", "host2": "names no GPU"} {
+		if r := p.Master.Try("gpus", "--clear", what); r.Code == 0 || !strings.Contains(r.Stderr, wrong) {
+			t.Errorf("--clear %s: exit code %d, %s", what, r.Code, r.Stderr)
+		}
+	}
+	p.Master.Must("gpus", "--clear", "host2:1")
+	other.Kill()
+	p.say(worker.Name, "back 2")
+	p.awaitDevice(worker, 1, "ready", "")
+	hosts.Await(t, time.Minute, func() error {
+		g, err := p.device(worker, worker.Name, 0)
+		if err == nil && g.State != "ready" {
+			err = fmt.Errorf("GPU 0 is %s: %s", g.State, g.Why)
+		}
+		return err
+	})
+	p.train(24, 5)
+	p.checkWhole()
+	if used := p.checkDevices(bad[2]); used[bad[1]] == 0 {
+		t.Errorf("the GPU that was cleared is not used: %v", used)
+	}
+}

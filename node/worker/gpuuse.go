@@ -1,0 +1,171 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
+	"mlfnode/node/failure"
+	"mlfnode/node/worker/allocator"
+	"mlfnode/node/worker/devices"
+)
+
+// watchDevices has somebody look at the node's devices, where Config says how.
+func (w *Worker) watchDevices() {
+	if w.cfg.GPUs == nil {
+		return
+	}
+	w.policy.Store(&w.cfg.Policy)
+	w.gpus = devices.New(devices.Config{
+		Source: w.cfg.GPUs, Books: w.books, Set: w.SetDevices, Foreign: w.cfg.Policy.Foreign, Cache: w.bundles.shared(), Logger: w.log,
+		List: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
+		Changed: func() {
+			w.nudge()
+			if w.cfg.DevicesChanged != nil {
+				w.cfg.DevicesChanged()
+			}
+		},
+	})
+}
+
+// Meet takes over which devices the machine has, as it was read last.
+func (w *Worker) Meet(m inventory.Machine) {
+	if w.gpus == nil {
+		w.SetDevices(DevicesOf(&m, w.cfg.Policy))
+		return
+	}
+	w.gpus.Meet(m)
+}
+
+// SetPolicy changes what trials may have of the devices, from the next Meet on.
+func (w *Worker) SetPolicy(p Policy) {
+	if w.gpus != nil {
+		w.policy.Store(&p)
+		w.gpus.SetForeign(p.Foreign)
+	}
+}
+
+// Annotate returns the machine with the states of its devices and the trials on them.
+func (w *Worker) Annotate(m inventory.Machine) inventory.Machine {
+	if w.gpus == nil {
+		return m
+	}
+	return w.gpus.Annotate(m)
+}
+
+// ClearDevice takes a device back into service, see devices.Watch.Clear.
+func (w *Worker) ClearDevice(name string) error {
+	if w.gpus == nil {
+		return devices.ErrNoDevice
+	}
+	return w.gpus.Clear(name)
+}
+
+// beginUse says that the attempt is about to start its program. On a node without devices that costs nothing.
+func (w *Worker) beginUse(a *attempt) {
+	shares := a.shares()
+	if w.gpus == nil || len(shares) == 0 && !w.gpus.Any() {
+		return
+	}
+	a.watched = true
+	w.gpus.Begin(devices.Attempt{
+		Trial: a.id, Number: a.number, Devices: a.allocation.UUIDs(), Whole: len(shares) > 0 && shares[0].Milli >= grid.One,
+	})
+}
+
+func (a *attempt) shares() []allocator.Share {
+	if a.allocation == nil {
+		return nil
+	}
+	return a.allocation.Shares
+}
+
+// startedUse says which program an attempt has started.
+func (w *Worker) startedUse(a *attempt, b executor.Begun) {
+	if a.watched {
+		w.gpus.Started(a.id, a.number, b.PID, b.Container)
+	}
+}
+
+// endUse says that the attempt's programs have ended, and puts what was seen of them into its result.
+func (w *Worker) endUse(a *attempt, result *grid.Result) {
+	if !a.watched {
+		return
+	}
+	a.watched = false
+	seen := w.gpus.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal) // bounded
+	result.Usage.GPU, a.evidence = seen.Use, seen.Evidence
+	for _, note := range seen.Notes {
+		result.Reason = joinReason(result.Reason, note)
+	}
+}
+
+// blame adds what the devices say to the evidence of a failure.
+func (a *attempt) blame(e *failure.Evidence) {
+	seen := &a.evidence
+	e.GPUFull, e.Neighbour = seen.Full, seen.Neighbours
+	e.Device = failure.Device{UUID: seen.Device, Xid: seen.Xid, Gone: seen.Gone, Several: seen.Several}
+}
+
+// strike counts an outcome against the device that is to blame for it.
+func (w *Worker) strike(a *attempt, result *grid.Result) {
+	if w.gpus != nil && result.Device != "" && grid.FailureOf(result.Class).Owner == grid.OwnerDevice {
+		w.gpus.Strike(result.Device, a.id, result.Class)
+	}
+}
+
+// release gives back what a lease's trials had. Its devices are free once their memory is.
+func (w *Worker) release(al *allocator.Allocation) {
+	if w.gpus != nil {
+		w.gpus.Releasing(al)
+	}
+	w.books.Release(al)
+}
+
+// clean waits until the devices of an allocation hold nothing of the last attempt, which has failed, for the next one of the lease.
+func (w *Worker) clean(ctx context.Context, al *allocator.Allocation) {
+	if w.gpus != nil && len(al.Shares) > 0 {
+		w.gpus.AwaitFree(ctx, al)
+	}
+}
+
+// deviceAnswers are what this node has answered to the newest requests about its devices. The zero value is ready.
+type deviceAnswers struct {
+	mu  sync.Mutex
+	all []jetstream.DeviceAnswer
+}
+
+// maxAnswers bounds how many are repeated in each beat: more than a master has open.
+const maxAnswers = 32
+
+func (d *deviceAnswers) list() []jetstream.DeviceAnswer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.all)
+}
+
+// obeyDevices does what the master asks for and was not done yet. Each beat tells of it until newer requests have come.
+func (w *Worker) obeyDevices(orders []jetstream.DeviceOrder) {
+	for _, o := range orders {
+		w.answers.mu.Lock()
+		known := slices.ContainsFunc(w.answers.all, func(a jetstream.DeviceAnswer) bool { return a.ID == o.ID })
+		w.answers.mu.Unlock()
+		if known {
+			continue
+		}
+		a := jetstream.DeviceAnswer{ID: o.ID}
+		if err := w.ClearDevice(o.Clear); err != nil {
+			a.Refusal = err.Error()
+		}
+		w.log.Info("asked to take a GPU back into service", "gpu", o.Clear, "refused", a.Refusal)
+		w.answers.mu.Lock()
+		w.answers.all = append(w.answers.all, a)
+		w.answers.all = w.answers.all[max(0, len(w.answers.all)-maxAnswers):]
+		w.answers.mu.Unlock()
+		w.tellSoon()
+	}
+}
