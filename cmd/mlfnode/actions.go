@@ -129,6 +129,9 @@ func (a *app) extendCommand() *cobra.Command {
 
 // revive does something that may make a sweep run, and follows it as sweep does.
 func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error)) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	if err := a.knownState(); err != nil {
 		return err
 	}
@@ -161,7 +164,11 @@ func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn fun
 // detached says how to go on with a sweep in the background.
 func (a *app) detached(v *api.Sweep) error {
 	fmt.Fprintln(a.stdout, v.Sweep)
-	a.say("%d trials run in the background; follow with: mlfnode logs -f %s", v.Count, v.Sweep)
+	run := "run"
+	if v.Count == 1 {
+		run = "runs"
+	}
+	a.say("%s %s in the background; follow with: mlfnode logs -f %s", plural(v.Count, "trial"), run, v.Sweep)
 	return nil
 }
 

@@ -308,8 +308,18 @@ func (a *app) resultsCommand() *cobra.Command {
 			if len(args) == 0 {
 				f.csv = "-"
 			}
-			if c.Flags().Changed("best") && f.best < 1 {
-				return usage("--best takes a number from 1", "--best 5")
+			if a.json && f.csv != "" {
+				return usage("results prints CSV or JSON, not both", "mlfnode results "+string(id.Sweep)+" --json")
+			}
+			if c.Flags().Changed("best") {
+				if f.best < 1 {
+					return usage("--best takes a number from 1", "--best 5")
+				}
+				for _, other := range []string{"sort", "desc", "limit", "offset", "state"} {
+					if c.Flags().Changed(other) {
+						return usage(fmt.Sprintf("--best shows the first trials by the task's objective, and goes without --%s", other), "--sort objective, with --limit, --state and the like")
+					}
+				}
 			}
 			q, err := f.query(!a.json && f.csv == "")
 			if err != nil {

@@ -32,6 +32,8 @@ type planFlags struct {
 	parameters string
 	timeout    time.Duration
 	retries    int
+
+	timeoutGiven bool
 }
 
 // load finds the project and checks all of it. Nothing is stored.
@@ -140,7 +142,7 @@ func parseSets(texts []string) ([]grid.Axis, error) {
 }
 
 func (f *planFlags) override(t *grid.Task) {
-	if f.timeout > 0 {
+	if f.timeoutGiven {
 		t.Timeout = f.timeout
 	}
 	if f.retries < 0 {
@@ -265,7 +267,7 @@ func (a *app) dryRun(p *plan, limit int64) error {
 		}
 		return json.NewEncoder(a.stdout).Encode(out)
 	}
-	fmt.Fprintf(a.stdout, "%s, task %s: %d trials\n", p.project.Name, p.task.Name, count)
+	fmt.Fprintf(a.stdout, "%s, task %s: %s\n", p.project.Name, p.task.Name, plural(count, "trial"))
 	for i := range n {
 		params, err := p.space.At(i)
 		if err != nil {

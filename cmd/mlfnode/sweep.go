@@ -41,6 +41,14 @@ func (f *followFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
 }
 
+// check refuses what can't be done at one time.
+func (f *followFlags) check() error {
+	if f.detach && f.csv != "" {
+		return usage("--csv writes the table at the end, and --detach does not wait for it", "mlfnode results last --csv="+f.csv+", when the sweep has ended")
+	}
+	return nil
+}
+
 func (a *app) sweepCommand() *cobra.Command {
 	var f sweepFlags
 	c := &cobra.Command{
@@ -66,6 +74,15 @@ terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode c
 			args, command, err := splitArgs(c, args)
 			if err != nil {
 				return err
+			}
+			fl := c.Flags()
+			switch f.timeoutGiven = fl.Changed("timeout"); {
+			case f.timeout < 0 || fl.Changed("retries") && f.retries < 0:
+				return usage("--timeout and --retries take nothing below 0", "--timeout 0 is no limit, --retries 0 runs each trial once")
+			case a.json && !f.dryRun:
+				return usage("--json goes with --dry-run", "mlfnode results last --json shows what came of a sweep")
+			case fl.Changed("limit") && !f.dryRun:
+				return usage("--limit goes with --dry-run", "--max-parallel bounds how many trials run at one time")
 			}
 			return a.sweep(c.Context(), args, command, &f)
 		},
@@ -109,6 +126,9 @@ func splitArgs(c *cobra.Command, args []string) (project, command []string, err 
 func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) error {
 	if f.maxParallel < 0 || f.limit < 0 {
 		return usage("--max-parallel and --limit take numbers from 0", "leave it out for no limit")
+	}
+	if err := f.followFlags.check(); err != nil {
+		return err
 	}
 	if err := grid.CheckLabel("the name", f.name); err != nil {
 		return asUsage(err)
