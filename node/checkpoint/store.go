@@ -310,7 +310,7 @@ func (s *Store) dropLocked(id grid.TrialID, k *kept, numbers []int) {
 // Put implements Remote. Nothing counts before all of it is there, on the disk, and has the hash of its name.
 func (s *Store) Put(ctx context.Context, id grid.TrialID, m Missing, r io.Reader) error {
 	if !IsHash(m.Hash) || m.Size < 0 || m.Have < 0 || m.Have > m.Size {
-		return errors.New("a content is named by its SHA-256, 64 hex digits in lower case")
+		return fmt.Errorf("%w: a content is named by its SHA-256, 64 hex digits in lower case", ErrUnfit)
 	}
 	k, err := s.begin(id, m)
 	if err != nil || k == nil {
@@ -366,7 +366,7 @@ func (s *Store) begin(id grid.TrialID, m Missing) (*kept, error) {
 	k := s.trials[id]
 	switch {
 	case k == nil:
-		return nil, errors.New("the file belongs to no snapshot that was offered")
+		return nil, fmt.Errorf("%w: the file belongs to no snapshot that was offered", ErrUnfit)
 	case k.writing[m.Hash]:
 		return nil, errors.New("the file is being sent already")
 	case s.bytes+m.Size-m.Have > s.limit:

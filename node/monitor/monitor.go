@@ -201,6 +201,10 @@ func (m *Monitor) node(r *http.Request) (api.Node, error) {
 	for _, u := range usage {
 		n.Store = append(n.Store, api.Store{Name: u.Name, Bytes: u.Bytes, Limit: u.Limit})
 	}
+	if m.cfg.Master != nil && m.cfg.Master.Snapshots() != nil {
+		bytes, limit := m.cfg.Master.Snapshots().Usage()
+		n.Store = append(n.Store, api.Store{Name: "checkpoints", Bytes: bytes, Limit: limit})
+	}
 	return n, nil
 }
 

@@ -131,6 +131,8 @@ func refusedSnapshot(err error) error {
 		return &api.Error{Status: http.StatusInsufficientStorage, Code: api.CodeStoreFull, Msg: err.Error()}
 	case errors.Is(err, checkpoint.ErrChanged):
 		return &api.Error{Status: http.StatusConflict, Code: api.CodeChanged, Msg: err.Error()}
+	case errors.Is(err, checkpoint.ErrUnfit):
+		return badRequest(err.Error(), "")
 	case errors.Is(err, fs.ErrNotExist):
 		return &api.Error{Status: http.StatusNotFound, Msg: err.Error()}
 	}

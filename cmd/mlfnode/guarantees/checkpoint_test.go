@@ -3,11 +3,13 @@ package guarantees
 import (
 	"archive/tar"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,8 +50,8 @@ echo "{\"sum\": $sum}" >>"$MLF_METRICS"`
 // steps is how far the programs of these tests count.
 const steps = 100
 
-// count has a sweep of some counters run, with a checkpoint as given in project.yaml. Extra is a script that each runs after each step.
-func (p *play) count1(trials int, checkpoint, extra string) {
+// countUp has a sweep of some counters run, with a checkpoint as given in project.yaml. Extra is a script that each runs after each step.
+func (p *play) countUp(trials int, checkpoint, extra string) {
 	p.t.Helper()
 	dir := p.newFile("project")
 	p.ledger = p.newFile("ledger")
@@ -179,8 +181,8 @@ func (p *play) checkCounted() (repeated, back int) {
 	return repeated, back
 }
 
-// stored gives the step of the newest snapshot of a trial that the master has, 0 for none.
-func (p *play) stored(trial int) (step int) {
+// storedStep gives the step of the newest snapshot of a trial that the master has, 0 for none.
+func (p *play) storedStep(trial int) (step int) {
 	p.t.Helper()
 	dir := filepath.Join(p.Master.StateDir(), "snapshots", string(p.sweep), strconv.Itoa(trial))
 	manifests, err := filepath.Glob(filepath.Join(dir, "[0-9]*.json"))
@@ -253,7 +255,7 @@ func TestCheckpoint(t *testing.T) {
 		}},
 	} {
 		began := time.Now()
-		p.count1(3, "{grace: 30s}", "")
+		p.countUp(3, "{grace: 30s}", "")
 		on := p.awaitStep(10)
 		if on == nil {
 			t.Fatalf("%s: all trials run on the master", c.name)
@@ -338,7 +340,7 @@ func TestCheckpointFaults(t *testing.T) {
 		hosts.Await(t, hosts.Patience, func() error {
 			stored = map[int]int{}
 			for i := range p.count {
-				if stored[i] = p.stored(i); stored[i] == 0 {
+				if stored[i] = p.storedStep(i); stored[i] == 0 {
 					return fmt.Errorf("no snapshot of the running trial %d is stored", i)
 				}
 			}
@@ -393,7 +395,7 @@ esac`, nil, 10},
 	} {
 		began := time.Now()
 		stored = nil
-		p.count1(3, c.checkpoint, c.extra)
+		p.countUp(3, c.checkpoint, c.extra)
 		if c.play != nil {
 			on := p.awaitStep(10)
 			if on == nil {
@@ -644,4 +646,74 @@ func (p *play) artifact(c *api.Client, name string) []byte {
 			return text
 		}
 	}
+}
+
+// TestCheckpointIsForTheHolder asks for what a trial has saved, and offers to replace it: only the node that holds the trial may, and even
+// that one can't leave the trial's folder.
+func TestCheckpointIsForTheHolder(t *testing.T) {
+	a := newAssault(t)
+	a.Master.Must("drain", a.Master.Name)
+	a.countUp(1, "{grace: 30s, every: 100ms, quiet: 10ms}", "((step > 30)) || sleep 0.3")
+	on := a.awaitStep(3)
+	other := a.worker
+	if on == other {
+		other = a.victim
+	}
+	hosts.Await(t, hosts.Patience, func() error {
+		if a.storedStep(0) == 0 {
+			return errors.New("no snapshot of the running trial is stored")
+		}
+		return nil
+	})
+	base := fmt.Sprintf("/v1/snapshots/%s/0", a.sweep)
+	files, err := os.ReadDir(filepath.Join(a.Master.StateDir(), "snapshots", string(a.sweep), "0", "files"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %v, %v", files, err)
+	}
+	hash := files[0].Name()
+	snapshot := func(path string) string {
+		return fmt.Sprintf(`{"v":1,"a":1,"t":1,"f":[{"p":%q,"m":384,"t":1,"s":1,"h":%q}]}`, path, strings.Repeat("a", 64))
+	}
+	requests := []struct{ method, path, body string }{
+		{"POST", base, snapshot("state")}, {"GET", base + "/1", ""}, {"GET", base + "/2", ""}, {"GET", base + "/files/" + hash, ""},
+		{"PUT", base + "/files/" + hash + "?size=1&have=0", "x"},
+	}
+	admin := bearer(a.NewToken("--role", "admin"))
+	for name, who := range map[string]struct {
+		cfg   *tls.Config
+		token string
+	}{
+		"nobody": {trusting(), ""}, "a person": {trusting(), admin}, "a node that does not hold the trial": {trusting(a.stolen(other)), ""},
+		"a node that shows a token too": {trusting(a.stolen(other)), admin},
+	} {
+		for _, r := range requests {
+			if err := a.call(who.cfg, who.token, r.method, r.path, strings.NewReader(r.body)).refused(http.StatusForbidden); err != nil {
+				t.Errorf("%s, %s %s: %v", name, r.method, r.path, err)
+			}
+		}
+	}
+	holder := trusting(a.stolen(on))
+	if r := a.call(holder, "", "POST", base, strings.NewReader(snapshot("state"))); r.status != http.StatusOK {
+		t.Errorf("the node that holds the trial: got %d, %v", r.status, r.err)
+	}
+	for _, r := range []struct{ method, path, body string }{
+		{"POST", base, snapshot("../../../../escaped")}, {"POST", base, snapshot("/etc/escaped")}, {"POST", base, "{"}, {"POST", base, `{"f":7}`},
+		{"POST", base, `{"v":1,"f":[` + strings.Repeat(`{"p":"x","m":384},`, 200_000) + `{}]}`},
+		{"GET", base + "/files/" + strings.Repeat("b", 64), ""}, {"GET", base + "/files/..%2f..%2ftrial.json", ""}, {"GET", base + "/99", ""},
+		{"PUT", base + "/files/..%2fescaped?size=1&have=0", "x"}, {"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=1&have=0", "x"},
+		{"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=-1&have=-5", "x"}, {"PUT", base + "/files/" + strings.Repeat("a", 64), "x"},
+		{"PUT", base + "/files/" + strings.Repeat("c", 64) + "?size=9223372036854775807&have=0", "x"},
+		{"GET", strings.Replace(base, "/0", "/1", 1) + "/1", ""}, {"GET", strings.Replace(base, "/0", "/-1", 1) + "/1", ""},
+		{"GET", "/v1/snapshots/..%2f..%2ftrust/0/1", ""}, {"POST", "/v1/snapshots/unknown-1/0", snapshot("state")}, {"DELETE", base, ""},
+	} {
+		reply := a.call(holder, "", r.method, r.path, strings.NewReader(r.body))
+		if reply.err != nil || reply.status < 400 || reply.status == http.StatusInternalServerError && !strings.HasPrefix(r.method, "PUT") {
+			t.Errorf("%s %s %.60s: got %d, %v; want a refusal", r.method, r.path, r.body, reply.status, reply.err)
+		}
+	}
+	escaped, err := exec.Command("find", a.Dir, "-name", "*escaped*").CombinedOutput()
+	if err != nil || len(escaped) > 0 {
+		t.Errorf("got %s, %v outside of the store", escaped, err)
+	}
+	a.checkCounted()
 }
