@@ -31,6 +31,7 @@ type Task struct {
 	// Escalate gives, by failure class, the factor by which a retry gets more memory than the attempt before it.
 	Escalate map[Class]float64 `json:"escalate,omitempty"`
 
+	Preempt   bool `json:"preempt,omitempty"`    // trials of lower priority that can save their state make room for it
 	NoReplace bool `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away
 
 	Artifacts []string   `json:"artifacts,omitempty"` // glob patterns relative to the attempt's folder, `**` allowed

@@ -55,6 +55,7 @@ type TaskSpec struct {
 	Retries     grid.Retries           `json:"retries"`
 	Escalate    map[grid.Class]float64 `json:"escalate,omitempty"`
 	Checkpoint  *CheckpointSpec        `json:"checkpoint,omitempty"`
+	Preempt     bool                   `json:"preempt,omitempty"`
 	NoReplace   bool                   `json:"no_replace,omitempty"`
 	Artifacts   []string               `json:"artifacts,omitempty"`
 	Metrics     []grid.Source          `json:"metrics,omitempty"`
@@ -88,7 +89,7 @@ func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: checkpointSpec(t.Checkpoint), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: checkpointSpec(t.Checkpoint), Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -97,7 +98,7 @@ func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: t.Checkpoint.checkpoint(), NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: t.Checkpoint.checkpoint(), Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 

@@ -207,6 +207,7 @@ func (w *Worker) conclude(ad *adoption) {
 		}
 		return
 	}
+	yielded(s.ctx, result)
 	w.storeAtEnd(s.ctx, a, result)
 	a.saved.release()
 	e := grid.Event{

@@ -68,6 +68,7 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 		if w.fairness.waits(l) {
 			w.books.Keep(allocator.Claim{Lane: l.name, Resources: l.resources})
 			w.fairness.keeps(l, time.Now())
+			w.preempt(l, time.Now())
 		} else {
 			w.books.Forget(l.name)
 		}

@@ -209,6 +209,16 @@ func (f *fairness) keeps(l lane, now time.Time) {
 	}
 }
 
+// keeping is how long the lane has kept room.
+func (f *fairness) keeping(l lane, now time.Time) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if h := f.lanes[l.name]; h != nil && !h.kept.IsZero() {
+		return now.Sub(h.kept)
+	}
+	return 0
+}
+
 // refused notes why a trial of the lane got nothing.
 func (f *fairness) refused(l lane, why grid.Refusal) {
 	f.mu.Lock()

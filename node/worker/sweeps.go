@@ -110,7 +110,8 @@ type lane struct {
 	priority  int
 	active    bool // trials of it may run; without, leases are only to be given back
 
-	images []*grid.Sweep // active sweeps whose trials run in an image
+	images  []*grid.Sweep // active sweeps whose trials run in an image
+	preempt bool          // trials of lower priority that can save their state make room for it
 }
 
 // lanes lists the lanes whose queues may hold leases.
@@ -129,6 +130,7 @@ func (s *sweeps) lanes() []lane {
 			l := lane{
 				name: name, resources: need, priority: w.record.Priority,
 				active: all[name].active || w.record.Active(), images: all[name].images,
+				preempt: all[name].preempt || w.record.Active() && w.record.Task.Preempt,
 			}
 			if w.record.Task.Image != "" && w.record.Active() {
 				l.images = append(l.images, w.record)

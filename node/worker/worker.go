@@ -90,6 +90,8 @@ type Worker struct {
 	parted      chan struct{} // closed when snapshots are no longer waited for
 	part        func()
 
+	preemptAfter time.Duration
+
 	wake     chan struct{}
 	stopTime time.Duration
 	uploads  uploads       // artifacts on their way to the store
@@ -160,7 +162,7 @@ func New(cfg Config) (*Worker, error) {
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	w.transfers, w.pacer, w.tending = make(chan struct{}, maxSnapshots), checkpoint.Limit(cfg.SnapshotRate), make(chan struct{}, 1)
-	w.parted = make(chan struct{})
+	w.parted, w.preemptAfter = make(chan struct{}), preemptAfter
 	w.part = sync.OnceFunc(func() { close(w.parted) })
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })

@@ -237,6 +237,18 @@ func (a *Allocator) give(al *Allocation, dirty bool) bool {
 	if _, ok := a.out[al]; !ok {
 		return false
 	}
+	a.dropLocked(al)
+	for _, s := range al.Shares {
+		if p := a.placeLocked(s.UUID); dirty && p.State == Ready {
+			p.State, p.Why = Dirty, "its memory has not been looked at yet"
+		}
+	}
+	a.places = slices.DeleteFunc(a.places, func(p *place) bool { return p.absent && len(p.shares) == 0 })
+	return true
+}
+
+// dropLocked is the way back from takeLocked.
+func (a *Allocator) dropLocked(al *Allocation) {
 	delete(a.out, al)
 	u := use{al.CPUs, al.Memory}
 	a.used = a.used.sub(u)
@@ -244,14 +256,8 @@ func (a *Allocator) give(al *Allocation, dirty bool) bool {
 		delete(a.lanes, al.Lane)
 	}
 	for _, s := range al.Shares {
-		p := a.placeLocked(s.UUID)
-		p.drop(held{al.Lane, s.Milli, s.Memory})
-		if dirty && p.State == Ready {
-			p.State, p.Why = Dirty, "its memory has not been looked at yet"
-		}
+		a.placeLocked(s.UUID).drop(held{al.Lane, s.Milli, s.Memory})
 	}
-	a.places = slices.DeleteFunc(a.places, func(p *place) bool { return p.absent && len(p.shares) == 0 })
-	return true
 }
 
 // Slots says how many trials with these resources the node can run at one time when nothing else runs. Devices that are out of

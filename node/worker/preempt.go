@@ -1,0 +1,113 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/worker/allocator"
+)
+
+const (
+	// preemptAfter is how long a lane that preempts must have kept room before others have to save their state for it.
+	preemptAfter = time.Minute
+	// preemptRest is how long a trial that has gone on from what it saved is left alone.
+	preemptRest = 10 * time.Minute
+)
+
+// errPreempted is for attempts that save their state because something more urgent waits.
+var errPreempted = fmt.Errorf("something more urgent waits: %w", executor.ErrHalted)
+
+// victim is an attempt that may be stopped for something more urgent.
+type victim struct {
+	holding *holding
+	attempt *attempt
+	lost    time.Duration // what would be done again
+}
+
+// preempt stops as many attempts of lower priority as must go for one trial of the lane to fit, if their tasks declare checkpoints: first
+// those that lose the least. While some are being stopped, no further ones are.
+func (w *Worker) preempt(l lane, now time.Time) {
+	if !l.preempt || w.fairness.keeping(l, now) < w.preemptAfter {
+		return
+	}
+	var all []victim
+	for _, h := range w.held() {
+		priority, saves := w.sweeps.yields(h.held.Sweep)
+		if h.isHalted() {
+			return
+		}
+		if !saves || priority >= l.priority {
+			continue
+		}
+		h.mu.Lock()
+		for a := range h.runs {
+			if a.saved != nil && (a.number == 1 || now.Sub(a.started) >= preemptRest) {
+				all = append(all, victim{holding: h, attempt: a})
+			}
+		}
+		h.mu.Unlock()
+	}
+	var allocations []*allocator.Allocation
+	for i := range all {
+		all[i].lost = now.Sub(all[i].attempt.lastSaved())
+	}
+	slices.SortFunc(all, func(a, b victim) int { return cmp.Compare(a.lost, b.lost) })
+	for _, v := range all {
+		allocations = append(allocations, v.attempt.allocation)
+	}
+	needed := w.books.ToFit(l.name, l.resources, allocations)
+	for _, v := range all {
+		if slices.Contains(needed, v.attempt.allocation) {
+			w.log.Info("trial saves its state for a more urgent one", "trial", v.attempt.id, "lane", l.name)
+			v.holding.halt(errPreempted)
+		}
+	}
+}
+
+// lastSaved is when something in the attempt's folder was last written, or when it began.
+func (a *attempt) lastSaved() time.Time {
+	last := a.started
+	_ = filepath.WalkDir(a.saved.live(), func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := d.Info(); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+		return nil
+	})
+	return last
+}
+
+// yields gives the priority of a sweep, and whether its trials can save their state.
+func (s *sweeps) yields(id grid.SweepID) (priority int, saves bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	if w == nil {
+		return 0, false
+	}
+	return w.record.Priority, w.record.Task.Checkpoint != nil
+}
+
+// isHalted reports whether what runs under the holding is being stopped for something more urgent.
+func (h *holding) isHalted() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.halted == errPreempted && h.runners > 0
+}
+
+// yielded names the class of an attempt that was stopped for something more urgent.
+func yielded(ctx context.Context, r *grid.Result) {
+	if r.Class == grid.ClassHalt && errors.Is(context.Cause(ctx), errPreempted) {
+		r.Class, r.Reason = grid.ClassPreempt, "it saved its state for a more urgent trial"
+	}
+}
