@@ -26,6 +26,7 @@ const (
 	RefusedExclusive RefusalCode = "exclusive"     // its devices can't be shared
 	RefusedImage     RefusalCode = "image"         // it does not have the image yet
 	RefusedEngine    RefusalCode = "engine"        // it can't run containers, or not this one
+	RefusedWithheld  RefusalCode = "withheld"      // such trials failed there, and did not elsewhere
 )
 
 // Amount names what there is too little of.
@@ -93,7 +94,7 @@ func (r Refusal) String() string {
 		return "what it needs is kept for trials that come first"
 	case RefusedExclusive:
 		return fmt.Sprintf("GPU %s is in exclusive mode and can't be shared", r.Device)
-	case RefusedImage, RefusedEngine:
+	case RefusedImage, RefusedEngine, RefusedWithheld:
 		return r.By
 	case RefusedSick:
 		return fmt.Sprintf("GPU %s is out of service: %s", r.Device, r.By)

@@ -98,7 +98,9 @@ type Orders struct {
 	Drain      bool   `json:"drain,omitempty"`      // take no more leases
 	Quarantine bool   `json:"quarantine,omitempty"` // with Drain: because trials fail there
 	Reason     string `json:"reason,omitempty"`     // why, for people
-	Keys       uint64 `json:"keys,omitempty"`       // which gossip keyring is in force; another one than the node has is to be asked for
+	// Without names parts of the node (its GPUs, its container engine) for which it is to take no leases, with the reasons.
+	Without map[grid.Scope]string `json:"without,omitempty"`
+	Keys    uint64                `json:"keys,omitempty"` // which gossip keyring is in force; another one than the node has is to be asked for
 
 	// Pace is how long the node is to wait between two reports, in nanoseconds; shorter than the node's own pause it means nothing.
 	Pace time.Duration `json:"pace,omitempty"`

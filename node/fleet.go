@@ -7,8 +7,10 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,6 +113,11 @@ func (n *Node) obey(o *jetstream.Orders) {
 		s.Drained, s.Quarantined, s.Reason = o.Drain && !o.Quarantine, o.Quarantine, o.Reason
 		if trouble != "" && !o.Drain {
 			s.Drained, s.Reason = full, trouble
+		}
+		for _, part := range slices.Sorted(maps.Keys(o.Without)) {
+			if s.Reason == "" {
+				s.Reason = fmt.Sprintf("takes no trials that need its %s: %s", part, o.Without[part])
+			}
 		}
 	})
 	if o.Keys != 0 && o.Keys != keysID(n.fleet.keyring.Keys()) {

@@ -102,10 +102,12 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 		h := newHealth()
 		h.works = func(node grid.NodeID) bool { return node != "gone" }
 		got := map[grid.NodeID]string{}
-		for _, t := range c.seen {
-			h.note(t)
-			for node, reason := range h.broken() {
-				got[node] = reason
+		for _, seen := range c.seen {
+			h.note(seen)
+			for node, b := range h.broken() {
+				if got[node] = b.reason; b.part != grid.ScopeNode {
+					t.Errorf("%s: got %s to blame", name, b.part)
+				}
 			}
 		}
 		if (got["b"] != "") != c.want || len(got) > 1 {
@@ -114,5 +116,37 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 		if c.want && !strings.Contains(got["b"], "a disk or a quota is full (disk): 3 attempts of s in a row failed so here, and their trials did not on a; ") {
 			t.Errorf("%s: got reason %q", name, got["b"])
 		}
+	}
+}
+
+// TestPartsOfANodeAreWithheld has trials fail for want of a driver, or of a container engine, on one node alone: it keeps its other trials.
+func TestPartsOfANodeAreWithheld(t *testing.T) {
+	w := newWorld()
+	w.set("a", cluster.Alive)
+	w.set("b", cluster.Alive)
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	for class, part := range map[grid.Class]grid.Scope{grid.ClassDriver: grid.ScopeGPUs, grid.ClassEngine: grid.ScopeContainers} {
+		c.on(func(s *state) {
+			for i := range int64(3) {
+				s.health.note(&history.Transition{Sweep: "s", Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
+			}
+			for i := range int64(3) {
+				s.health.note(&history.Transition{Sweep: "s", Index: i, Node: "a", Change: grid.Done, Ended: 10 + i})
+			}
+			s.quarantine()
+		})
+		if o := c.says("b", "1"); o.Drain || !strings.Contains(o.Without[part], "did not on a") {
+			t.Errorf("%s: got orders %+v, want %s withheld", class, o, part)
+		}
+		if o := c.says("a", "1"); o.Without != nil {
+			t.Errorf("%s: got %v withheld from the node that works", class, o.Without)
+		}
+	}
+	if late := c.withheld.of("b", time.Now().Add(2*withholdTime)); late != nil {
+		t.Errorf("after %v: got %v withheld", 2*withholdTime, late)
+	}
+	c.withheld.add("b", grid.ScopeGPUs, "x", time.Now())
+	if c.Restore("b"); c.withheld.of("b", time.Now()) != nil {
+		t.Error("a node that was restored has something withheld")
 	}
 }

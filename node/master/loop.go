@@ -225,9 +225,14 @@ func (s *state) quarantine() {
 		return
 	}
 	s.health.works = s.m.takesTrials
-	for node, reason := range s.health.broken() {
-		s.m.log.Warn("node is quarantined", "node", node, "reason", reason)
-		s.m.cfg.Nodes.Quarantine(node, reason)
+	for node, b := range s.health.broken() {
+		if b.part != grid.ScopeNode {
+			s.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
+			s.m.withheld.add(node, b.part, b.reason, time.Now())
+			continue
+		}
+		s.m.log.Warn("node is quarantined", "node", node, "reason", b.reason)
+		s.m.cfg.Nodes.Quarantine(node, b.reason)
 	}
 }
 

@@ -298,6 +298,7 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 	}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)
 	o.Devices = m.deviceOrders.beat(node, b.Devices)
+	o.Without = m.withheld.of(node, now)
 	return o
 }
 

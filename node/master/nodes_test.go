@@ -340,8 +340,8 @@ func TestQuarantine(t *testing.T) {
 		got := map[grid.NodeID]string{}
 		for _, seen := range test.seen {
 			h.note(seen)
-			for node, reason := range h.broken() {
-				got[node] = reason
+			for node, b := range h.broken() {
+				got[node] = b.reason
 			}
 		}
 		for _, node := range test.want {

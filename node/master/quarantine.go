@@ -60,7 +60,7 @@ func (h *health) note(t *history.Transition) {
 	f := grid.FailureOf(t.Class)
 	ran := t.Change == grid.Began || f.Ran()
 	ended := t.Change != grid.Began && f.Ran()
-	suspect := f.AtStart || f.Suspect == grid.ScopeNode
+	suspect := f.AtStart || f.Suspect == grid.ScopeNode || f.Suspect == grid.ScopeGPUs || f.Suspect == grid.ScopeContainers
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {
 		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere
@@ -108,9 +108,15 @@ func (h *health) remember(t *history.Transition, p *places) {
 	}
 }
 
-// broken gives the nodes to quarantine, each with the reason, and begins to count anew for them.
-func (h *health) broken() map[grid.NodeID]string {
-	found := map[grid.NodeID]string{}
+// blame is a part of a node, or all of it, that turned out to be broken.
+type blame struct {
+	part   grid.Scope
+	reason string
+}
+
+// broken gives what to quarantine of nodes, each with the reason, and begins to count anew for them.
+func (h *health) broken() map[grid.NodeID]blame {
+	found := map[grid.NodeID]blame{}
 	for node, s := range h.strikes {
 		proofs := map[grid.NodeID]int{}
 		for _, index := range s.trials {
@@ -126,7 +132,7 @@ func (h *health) broken() map[grid.NodeID]string {
 		}
 		proven, other := 0, grid.NodeID("")
 		for by, n := range proofs {
-			if by != node && found[by] == "" && (h.works == nil || h.works(by)) {
+			if by != node && found[by].part != grid.ScopeNode && (h.works == nil || h.works(by)) {
 				proven += n
 				other = max(other, by)
 			}
@@ -141,13 +147,14 @@ func (h *health) broken() map[grid.NodeID]string {
 	return found
 }
 
-// blame is why a node is quarantined, in words.
-func (s *strikes) blame(other grid.NodeID) string {
+// blame says in words what is broken.
+func (s *strikes) blame(other grid.NodeID) blame {
 	if s.atStart {
-		return fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), s.sweep, s.reason, other)
+		return blame{grid.ScopeNode, fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), s.sweep, s.reason, other)}
 	}
 	f := grid.FailureOf(s.reason)
-	return fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s", f.Cause, s.reason, len(s.trials), s.sweep, other, f.Hint)
+	return blame{f.Suspect, fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s",
+		f.Cause, s.reason, len(s.trials), s.sweep, other, f.Hint)}
 }
 
 // forget drops what is known of a sweep that has ended.

@@ -40,6 +40,7 @@ func (m *Monitor) actOnMember(r *http.Request) (struct{}, error) {
 		}
 		err = m.drain(r.Context(), node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
 	case "undrain":
+		m.cfg.Master.Restore(node)
 		err = m.drain(r.Context(), node, trust.Drain{})
 	case "clear-gpu":
 		var c api.ClearGPU

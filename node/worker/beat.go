@@ -103,6 +103,10 @@ func (w *Worker) obey(o *jetstream.Orders) {
 		}
 	}
 	w.obeyDevices(o.Devices)
+	if old := w.without.Swap(&o.Without); old != nil && len(*old) != len(o.Without) {
+		w.log.Info("some trials are withheld from this node", "without", o.Without)
+		w.nudge()
+	}
 	w.outbox.setPace(o.Pace)
 	if w.mark.Swap(o.Mark) != o.Mark {
 		w.tellSoon() // the master waits for what is so now

@@ -47,6 +47,23 @@ func furtherDeliveries(held *jetstream.Held) int {
 	return held.Deliveries - 1
 }
 
+// withheld says why this node is to take no trials of a lane, since such trials failed here and not elsewhere; "" if it may.
+func (w *Worker) withheld(l lane) string {
+	without := w.without.Load()
+	switch {
+	case without == nil || len(*without) == 0:
+		return ""
+	case l.resources.NeedsGPU():
+		if why := (*without)[grid.ScopeGPUs]; why != "" {
+			return why
+		}
+	}
+	if len(l.images) > 0 {
+		return (*without)[grid.ScopeContainers]
+	}
+	return ""
+}
+
 // note has others go first in a lane from then on.
 func (d *declined) note(lane grid.Lane, from time.Time) {
 	d.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/worker/allocator"
 )
@@ -47,6 +48,10 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 			continue
 		}
 		if w.declined.others(l.name, time.Now()) {
+			continue
+		}
+		if why := w.withheld(l); why != "" {
+			w.fairness.refused(l, grid.Refusal{Code: grid.RefusedWithheld, By: why})
 			continue
 		}
 		slots := w.books.Slots(l.resources)

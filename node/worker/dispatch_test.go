@@ -218,6 +218,32 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
+// TestWithheldLanesWait has the master withhold what needs GPUs or containers. Other trials run; the reason is told; and what was withheld runs
+// once it may.
+func TestWithheldLanesWait(t *testing.T) {
+	var w Worker
+	gpu, image := lane{resources: grid.Resources{GPUs: grid.One}}, lane{images: []*grid.Sweep{{}}}
+	both := lane{resources: gpu.resources, images: image.images}
+	for _, c := range []struct {
+		without map[grid.Scope]string
+		lane    lane
+		want    string
+	}{
+		{nil, both, ""},
+		{map[grid.Scope]string{grid.ScopeGPUs: "driver"}, gpu, "driver"},
+		{map[grid.Scope]string{grid.ScopeGPUs: "driver"}, image, ""},
+		{map[grid.Scope]string{grid.ScopeGPUs: "driver"}, both, "driver"},
+		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, both, "engine"},
+		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, gpu, ""},
+		{map[grid.Scope]string{grid.ScopeContainers: "engine", grid.ScopeGPUs: "driver"}, lane{}, ""},
+	} {
+		w.without.Store(&c.without)
+		if got := w.withheld(c.lane); got != c.want {
+			t.Errorf("without %v: got %q for %+v, want %q", c.without, got, c.lane, c.want)
+		}
+	}
+}
+
 // TestTrialsOfAnotherNode leaves leases in the queue that this node can never run, and is not held up by them.
 func TestTrialsOfAnotherNode(t *testing.T) {
 	g := newGate()
