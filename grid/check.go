@@ -163,8 +163,8 @@ func (t *Task) checkEnv() error {
 		if err := CheckVariable(name); err != nil {
 			return err
 		}
-		if strings.ContainsRune(value, 0) {
-			return flawf("Take it out.", "%s contains a zero byte", name)
+		if err := CheckEnvValue(name, value); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -2,7 +2,7 @@ package grid
 
 import (
 	"maps"
-	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -91,7 +91,40 @@ func (s *Sweep) environmentOver(named, kept []string) []string {
 	}
 	task := make([]string, 0, len(s.Task.Env))
 	for _, name := range slices.Sorted(maps.Keys(s.Task.Env)) {
-		task = append(task, name+"="+os.Expand(s.Task.Env[name], func(name string) string { return known[name] }))
+		task = append(task, name+"="+expandVariables(s.Task.Env[name], known))
 	}
 	return MergeEnviron(kept, task, s.EnvironAdded)
+}
+
+// reference is what stands for something else in a value of a task's env: a dollar for itself, or the name of a variable.
+var reference = regexp.MustCompile(`\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
+
+// expandVariables replaces $NAME and ${NAME} by what known has, and $$ by a dollar. Any other dollar is text.
+func expandVariables(text string, known map[string]string) string {
+	if !strings.Contains(text, "$") {
+		return text
+	}
+	return reference.ReplaceAllStringFunc(text, func(ref string) string {
+		if ref == "$$" {
+			return "$"
+		}
+		return known[strings.Trim(ref, "${}")]
+	})
+}
+
+// CheckEnvValue says why a text can't be the value of a variable in a task's env.
+func CheckEnvValue(name, text string) error {
+	if strings.ContainsRune(text, 0) {
+		return flawf("Take it out.", "%s contains a zero byte", name)
+	}
+	for i := range text {
+		if !strings.HasPrefix(text[i:], "${") {
+			continue
+		}
+		dollars := len(text[:i+1]) - len(strings.TrimRight(text[:i+1], "$"))
+		if at := reference.FindStringIndex(text[i:]); dollars%2 == 1 && (at == nil || at[0] != 0) {
+			return flawf("Write $$ for a dollar, or let a shell do it in the command.", "%s is %.60q, and of ${…} only ${NAME} is replaced", name, text)
+		}
+	}
+	return nil
 }

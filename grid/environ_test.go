@@ -71,3 +71,25 @@ func TestSweepEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// TestReferences: dollars in the values of a task's env that stand for no variable are text, and none gets lost.
+func TestReferences(t *testing.T) {
+	known := map[string]string{"A": "a", "A_1": "b$A", "_": "c"}
+	for text, want := range map[string]string{
+		"": "", "plain": "plain", "$A": "a", "${A}": "a", "$A_1/${A}b": "b$A/ab", "$_": "c", "$NONE": "", "x${NONE}y": "xy", "$AB": "",
+		"$": "$", "a$": "a$", "^a$|b$": "^a$|b$", "$5.00": "$5.00", "pa$$word": "pa$word", "$$A": "$A", "$$$A": "$a", "$${A:-x}": "${A:-x}",
+		"$(id)": "$(id)", "$?$*$@$#$-$!": "$?$*$@$#$-$!", "$ A": "$ A", "$ü": "$ü", "a}{$A}": "a}{a}",
+	} {
+		if got := expandVariables(text, known); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+		if err := CheckEnvValue("V", text); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	for _, text := range []string{"${A:-x}", "x${", "${}", "${1}", "${A", "$$${A:-x}", "${A}${B-}", "${ü}", "${A }", "a\x00"} {
+		if err := CheckEnvValue("V", text); err == nil {
+			t.Errorf("%q is accepted", text)
+		}
+	}
+}

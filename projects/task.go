@@ -113,7 +113,11 @@ func (s *schema) env(what string, n *yaml.Node, t *task) {
 	s.entries(what, n, `{OMP_NUM_THREADS: "1"}`, func(key, value *yaml.Node) {
 		if err := grid.CheckVariable(key.Value); err != nil {
 			s.report(key, "", "%s", err) // it ends with a hint of its own
-		} else if v, ok := s.text(key.Value, value); ok {
+		} else if v, ok := s.text(key.Value, value); !ok {
+			return
+		} else if err := grid.CheckEnvValue(key.Value, v); err != nil {
+			s.report(value, "", "%s", err)
+		} else {
 			t.Env[key.Value] = v
 		}
 	})
