@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
@@ -64,6 +66,8 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 	if text := readEnd(a.spool.metrics()); len(bytes.TrimSpace(text)) > 0 {
 		found := grid.Metric{}
 		switch ok := mergeAll(found, text); {
+		case !ok && len(text) == metricsBytes:
+			notes = append(notes, fmt.Sprintf("$MLF_METRICS: the last %s of it contain neither a JSON object nor a CSV table with a header, and no more is read", humanize.IBytes(metricsBytes)))
 		case !ok:
 			notes = append(notes, "$MLF_METRICS: it contains neither a JSON object nor a CSV table with a header")
 		case len(found) == 0:
@@ -71,7 +75,9 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 		}
 		maps.Copy(m, found)
 	}
-	shorten(m)
+	if n := shorten(m); n > 0 {
+		notes = append(notes, fmt.Sprintf("%d of the metrics were left out, the largest first: one attempt has room for %s", n, humanize.IBytes(maxMetrics)))
+	}
 	if len(m) == 0 {
 		m = nil
 	}
@@ -85,25 +91,27 @@ func prefixed(prefix, text string) string {
 	return prefix + text
 }
 
-// shorten leaves out what is over maxMetrics, the largest values first.
-func shorten(m grid.Metric) {
+// shorten leaves out what is over maxMetrics, the largest values first, and reports how many those are.
+func shorten(m grid.Metric) (left int) {
 	total := 0
 	for name, v := range m {
 		total += len(name) + len(v)
 	}
 	if total <= maxMetrics {
-		return
+		return 0
 	}
 	names := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(b)+len(m[b]), len(a)+len(m[a])), cmp.Compare(a, b))
 	})
 	for _, name := range names {
 		if total <= maxMetrics {
-			return
+			break
 		}
 		total -= len(name) + len(m[name])
 		delete(m, name)
+		left++
 	}
+	return left
 }
 
 func readEnd(path string) []byte {

@@ -284,6 +284,10 @@ func TestMetricsNotes(t *testing.T) {
 		{"nothing but a list", log, map[string]string{"work/out/log.csv": `{"loss": [1, 2], "x": null}`}, "metrics.log out/log.csv: it contains no number or text under a name (lists are left out)"},
 		{"an empty object", log, map[string]string{"work/out/log.csv": `[{}]`}, "metrics.log out/log.csv: it contains no number or text under a name (lists are left out)"},
 		{"nothing but a list in $MLF_METRICS", nil, map[string]string{"metrics": `{"log": [{"loss": 1}]}`}, "$MLF_METRICS: it contains no number or text under a name (lists are left out)"},
+		{"a line that is too long", nil, map[string]string{"metrics": `{"a": 1, "b": "` + strings.Repeat("x", metricsBytes) + `"}`},
+			"$MLF_METRICS: the last 16 MiB of it contain neither a JSON object nor a CSV table with a header, and no more is read"},
+		{"too many", nil, map[string]string{"metrics": `{"a": 1, "b": "` + strings.Repeat("x", maxMetrics) + `", "c": "` + strings.Repeat("y", maxMetrics) + `"}`},
+			"2 of the metrics were left out, the largest first: one attempt has room for 64 KiB"},
 		{"$MLF_METRICS", nil, map[string]string{"metrics": "0.5\n"}, "$MLF_METRICS: it contains neither a JSON object nor a CSV table with a header"},
 	} {
 		a := left(t, c.sources, c.files)
