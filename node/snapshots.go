@@ -23,6 +23,14 @@ func (n *Node) checkpoints() checkpoint.Remote {
 	return n.remote
 }
 
+// checkpointRate is how fast they travel; within this machine there is no limit.
+func (n *Node) checkpointRate() int64 {
+	if n.snapshots != nil {
+		return 0
+	}
+	return n.cfg.CheckpointRate
+}
+
 // masterAddresses is where the API of the master may be: where gossip sees it, else where it was known to be.
 func (n *Node) masterAddresses() []string {
 	var all []string

@@ -94,7 +94,7 @@ func (f *follower) order(ctx context.Context, act func(context.Context, grid.Swe
 
 // pause lets no new trial begin.
 func (f *follower) pause(ctx context.Context) {
-	text := "%s is paused; running trials continue to their end, Ctrl-C again kills them"
+	text := "%s is paused; running trials continue to their end or save their state, Ctrl-C again kills them"
 	if err := f.order(ctx, f.node().Client().Pause); err != nil {
 		text = "%s can't be paused: " + oneLine(err.Error()) + "; Ctrl-C again stops it"
 	}

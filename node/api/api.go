@@ -133,9 +133,11 @@ type Attempt struct {
 	Node      grid.NodeID `json:"node"`
 	Outcome   string      `json:"outcome"` // running, result, retried or superseded
 	Class     grid.Class  `json:"class,omitempty"`
-	Rule      string      `json:"rule,omitempty"`   // which rule told the class
-	Device    string      `json:"device,omitempty"` // UUID of the GPU that is to blame
-	ExitCode  *int        `json:"exit_code"`        // as in Trial
+	Snapshot  int         `json:"snapshot,omitempty"` // number of the one that was stored of what it saved
+	Resumed   int         `json:"resumed,omitempty"`  // number of the snapshot that it continued from
+	Rule      string      `json:"rule,omitempty"`     // which rule told the class
+	Device    string      `json:"device,omitempty"`   // UUID of the GPU that is to blame
+	ExitCode  *int        `json:"exit_code"`          // as in Trial
 	Reason    string      `json:"reason"`
 	Started   *time.Time  `json:"started"`
 	Ended     *time.Time  `json:"ended"`

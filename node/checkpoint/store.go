@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/durable"
@@ -295,7 +296,7 @@ func (s *Store) dropLocked(id grid.TrialID, k *kept, numbers []int) {
 		if used[hash] {
 			continue
 		}
-		if err := os.Remove(filepath.Join(dir, "files", hash)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(filepath.Join(dir, "files", hash), s.asideLocked()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 			continue
 		}
@@ -482,8 +483,7 @@ func (s *Store) Discard(id grid.TrialID) error {
 }
 
 func (s *Store) discardLocked(id grid.TrialID) error {
-	s.removed++
-	aside := filepath.Join(s.dir, removedFolder, fmt.Sprintf("%d-%d", os.Getpid(), s.removed))
+	aside := s.asideLocked()
 	size := folderSize(s.folder(id))
 	if err := os.Rename(s.folder(id), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove the snapshots of %s: %w", id, err)
@@ -492,6 +492,12 @@ func (s *Store) discardLocked(id grid.TrialID) error {
 	delete(s.trials, id)
 	_ = os.Remove(filepath.Dir(s.folder(id))) // fails while others of the sweep are there
 	return nil
+}
+
+// asideLocked names a place for what is to be removed: to remove large files takes long, and others wait for the lock.
+func (s *Store) asideLocked() string {
+	s.removed++
+	return filepath.Join(s.dir, removedFolder, fmt.Sprintf("%d-%d", time.Now().UnixNano(), s.removed))
 }
 
 func folderSize(dir string) (total int64) {

@@ -152,15 +152,17 @@ func record(s *api.Submit, n int) *grid.Sweep {
 }
 
 // Pause lets no new trial of the sweep start; with halt, running ones are killed and run again after Resume. Those of a task that
-// declares a checkpoint save their state and stop in any case, since they lose nothing by it.
+// declares a checkpoint save their state and stop in any case, since they lose nothing by it; with halt on a sweep that is paused
+// already, they are killed while they do.
 func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstream.Record, error) {
 	return m.change(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepRunning, grid.SweepPaused:
 			if s.State == grid.SweepRunning {
 				s.Paused = time.Now().UTC()
+				halt = halt && s.Task.Checkpoint == nil
 			}
-			s.State, s.Halt = grid.SweepPaused, s.Halt || halt || s.Task.Checkpoint != nil
+			s.State, s.Halt = grid.SweepPaused, s.Halt || halt
 			return nil
 		}
 		return refuse(fmt.Sprintf("%s is %s and can't be paused", id, s.State), "")

@@ -27,6 +27,7 @@ func (m *Master) retain(ctx context.Context) error {
 	defer tick.Stop()
 	defer room.Stop()
 	m.removeOutdated(ctx)
+	m.clearSnapshots(true)
 	m.removeOrphans(ctx, 0) // a client that sent a bundle before this master started sends it again
 	for {
 		select {

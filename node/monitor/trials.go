@@ -367,6 +367,7 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 func attempt(a *history.Attempt) api.Attempt {
 	v := api.Attempt{
 		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
+		Snapshot: a.Result.Snapshot, Resumed: a.Result.Resumed,
 		ExitCode: exitCode(&a.Result), Reason: a.Result.Reason, Started: micros(a.Started), Ended: micros(a.Ended), Resources: usage(a.Result.Usage),
 		Devices: a.Result.Devices,
 	}

@@ -276,7 +276,7 @@ func (w *Worker) command(s *sweep, a *attempt) (*executor.Attempt, error) {
 	}
 	if c := t.Checkpoint; c != nil {
 		e.Notice, e.NoticeGrace = unix.SignalNum("SIG"+c.Signal), t.CheckpointGrace()
-		e.NoticeTimeout = c.OnTimeout == grid.TimeoutResumes
+		e.NoticeTimeout, e.Kill = c.OnTimeout == grid.TimeoutResumes, s.kill
 	}
 	return e, err
 }

@@ -390,3 +390,41 @@ func TestCheckpointsGoWithTheirSweeps(t *testing.T) {
 		t.Errorf("got %v, %v left; want %v", left, err, want)
 	}
 }
+
+// TestSecondStopEndsTheSaving pauses a sweep, which gives its trial time to save its state, and kills it then: the time is over.
+func TestSecondStopEndsTheSaving(t *testing.T) {
+	v := newSaving(t, "twice-1", nil)
+	began := make(chan struct{})
+	pause := func(halt bool) {
+		r, err := v.stage.store.Records.Load(context.Background(), "twice-1")
+		if err == nil {
+			r.Sweep.State, r.Sweep.Halt = grid.SweepPaused, halt
+			_, err = v.stage.store.Records.Update(context.Background(), &r)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	go func() {
+		<-began
+		pause(false)
+	}()
+	r := v.attempt(1, func(ctx context.Context, _, _ string) executor.Outcome {
+		close(began)
+		<-ctx.Done()
+		select {
+		case <-v.seen.Kill:
+			t.Error("the trial has no time to save its state")
+		default:
+		}
+		if errors.Is(context.Cause(ctx), executor.ErrKill) {
+			t.Errorf("got %v", context.Cause(ctx))
+		}
+		pause(true)
+		receive(t, "the end of the time", v.seen.Kill)
+		return ended(grid.ClassHalt, 137)
+	})
+	if r.Class != grid.ClassHalt {
+		t.Errorf("got %q", r.Class)
+	}
+}

@@ -15,8 +15,11 @@ import (
 )
 
 const (
-	// snapshotTime bounds the transfer of one snapshot, with all tries: a drained node waits for it.
+	// snapshotTime bounds the storing of one snapshot, with all tries: a drained node waits for it. An upload that was cut off goes on
+	// with the next snapshot.
 	snapshotTime = 10 * time.Minute
+	// fetchTime bounds the fetching of one, without which its trial can't go on.
+	fetchTime = 2 * time.Hour
 	// partingTime is the same on a node that stops, for whose end somebody waits.
 	partingTime = time.Minute
 	// snapshotRetry is the wait after a try that failed, as when the master has not heard yet that this node holds the trial.
@@ -33,8 +36,8 @@ var errTooLarge = errors.New("it is too large")
 const lastingTries = 40
 
 // transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way.
-func (w *Worker) transfer(ctx context.Context, try func(context.Context) error) error {
-	ctx, stop := context.WithTimeout(ctx, snapshotTime)
+func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	select {
 	case w.transfers <- struct{}{}:
@@ -73,7 +76,7 @@ func (w *Worker) fetch(ctx context.Context, a *attempt, s *saved) error {
 	if w.cfg.Snapshots == nil {
 		return errors.New("this node can't reach the master's snapshots")
 	}
-	err := w.transfer(ctx, func(ctx context.Context) error {
+	err := w.transfer(ctx, fetchTime, func(ctx context.Context) error {
 		return checkpoint.Restore(ctx, w.cfg.Snapshots, a.id, a.from.snapshot, s.live(), w.pacer)
 	})
 	if err == nil {
@@ -86,7 +89,7 @@ func (w *Worker) fetch(ctx context.Context, a *attempt, s *saved) error {
 // since the last one.
 func (w *Worker) store(ctx context.Context, a *attempt) error {
 	s := a.saved
-	return w.transfer(ctx, func(ctx context.Context) error {
+	return w.transfer(ctx, snapshotTime, func(ctx context.Context) error {
 		files, err := checkpoint.Scan(s.live())
 		if err != nil {
 			return err

@@ -39,6 +39,9 @@ type sweep struct {
 	stop   context.CancelCauseFunc
 	base   []string // environment that all its attempts share
 
+	kill  <-chan struct{} // closed by hurry, which ends the time that attempts have to save their state
+	hurry func()
+
 	cancelled time.Time // when this worker heard that it is cancelled: the master's clock may say another time
 }
 
@@ -67,14 +70,19 @@ func renewed(old *sweep, record *jetstream.Record) *sweep {
 	r := record.Sweep
 	n := &sweep{record: r, lanes: record.AllLanes()}
 	if old != nil && old.ctx.Err() == nil {
-		n.ctx, n.stop, n.base = old.ctx, old.stop, old.base
+		n.ctx, n.stop, n.base, n.kill, n.hurry = old.ctx, old.stop, old.base, old.kill, old.hurry
 	} else {
 		// The worker owns this context: stopAll ends it.
 		n.ctx, n.stop = context.WithCancelCause(context.Background())
 		n.base = baseEnviron(r)
+		kill := make(chan struct{})
+		n.kill, n.hurry = kill, sync.OnceFunc(func() { close(kill) })
 	}
 	if old != nil {
 		n.cancelled = old.cancelled
+		if r.State == grid.SweepPaused && r.Halt {
+			old.hurry() // what is being stopped has the old context
+		}
 	}
 	switch {
 	case r.State != grid.SweepCancelled:
@@ -87,8 +95,11 @@ func renewed(old *sweep, record *jetstream.Record) *sweep {
 		n.stop(executor.ErrCancelledSaving)
 	case r.State == grid.SweepCancelled:
 		n.stop(executor.ErrCancelled)
-	case r.State == grid.SweepPaused && r.Halt && r.Task.Checkpoint != nil:
+	case r.State == grid.SweepPaused && r.Task.Checkpoint != nil:
 		n.stop(errSaving)
+		if r.Halt {
+			n.hurry()
+		}
 	case r.State == grid.SweepPaused && r.Halt:
 		n.stop(errPaused)
 	}
@@ -154,6 +165,15 @@ func (w *sweep) leasesMayWait() bool {
 		return time.Since(w.cancelled) < cancelTail
 	}
 	return false
+}
+
+// hurryAll ends the time that attempts have to save their state.
+func (s *sweeps) hurryAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.known {
+		w.hurry()
+	}
 }
 
 // stopAll ends every running attempt and lets none start any more.

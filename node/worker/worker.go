@@ -174,7 +174,10 @@ func New(cfg Config) (*Worker, error) {
 }
 
 // Hurry cuts the grace short that attempts have once Run's context has ended: their programs are killed.
-func (w *Worker) Hurry() { w.hurry() }
+func (w *Worker) Hurry() {
+	w.hurry()
+	w.sweeps.hurryAll()
+}
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
 func (w *Worker) Run(ctx context.Context) error {

@@ -198,7 +198,7 @@ func TestInterruptOnce(t *testing.T) {
 	first := h.open(sweepOf(gate, "--set", "a=1,2")...)
 	first.see("sh-1/0 | waiting")
 	first.signal(syscall.SIGINT)
-	first.see("sh-1 is paused; running trials continue to their end, Ctrl-C again kills them")
+	first.see("sh-1 is paused; running trials continue to their end or save their state, Ctrl-C again kills them")
 	open()
 	if shown := first.exit(130); !strings.Contains(shown, "resume with: mlfnode resume sh-1") || strings.Contains(shown, "sh-1/1 |") {
 		t.Errorf("got\n%s", shown)
