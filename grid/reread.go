@@ -12,7 +12,7 @@ type reading uint8
 
 const (
 	asText  reading = iota // it takes the word as it is
-	asWords                // another shell, perhaps on another machine, splits it into words: only what has no special characters is safe
+	asWords                // another shell, perhaps on another machine, splits it into words, or make expands it: only what has no special characters is safe
 	asCode                 // it runs the word
 )
 
@@ -23,7 +23,7 @@ const (
 	evaluators    = " eval let trap alias unset read mapfile readarray complete compgen bind "
 	optionRunners = " su runuser sg flock script "
 	foreignShells = " csh tcsh fish nu elvish xonsh pwsh rc es "
-	resplitters   = " ssh rsh mosh pdsh parallel watch sbatch tmux screen "
+	resplitters   = " ssh rsh mosh pdsh clush dsh vagrant parallel watch sbatch bsub tmux screen hyperfine nix-shell make gmake "
 	inputRunners  = " at batch sbatch qsub bsub rsh ssh su runuser parallel source . "
 )
 

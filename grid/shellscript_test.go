@@ -201,6 +201,8 @@ func TestReadAgain(t *testing.T) {
 	for _, task := range []Task{
 		{Shell: "ssh host train {v}"}, {Shell: "ssh host 'train {v}'"}, {Shell: "ssh host train"}, {Shell: "cd .; exec watch train"}, {Shell: `sbatch --wrap="train {v}"`}, {Shell: "true | parallel train {v}"},
 		{Shell: "n={v}; echo $((n * 2))"}, {Shell: "for n in {v}; do [[ $n -gt 1 ]]; done"}, {Shell: "n={v}; while ((n > 1)); do :; done; train"},
+		{Command: []string{"make", "train", "X={v}"}}, {Command: []string{"gmake", "X={v}"}}, {Shell: "make -j2 train X={v}"}, {Shell: "nice make X={v}"},
+		{Command: []string{"bsub", "-K", "train {v}"}}, {Command: []string{"hyperfine", "train {v}"}}, {Command: []string{"nix-shell", "--run", "train {v}"}},
 		{Command: []string{"ssh", "host", "train {v}"}}, {Command: []string{"ssh", "host", "train"}}, {Command: []string{"env", "A=1", "ssh", "host", "train", "{v}"}},
 	} {
 		if err := task.CheckCommand([]string{"v"}); err != nil {
