@@ -121,9 +121,17 @@ const (
 
 // Resources are what the attempt used.
 type Resources struct {
-	Wall   float64 `json:"wall_seconds"`
-	CPU    float64 `json:"cpu_seconds"`
-	Memory int64   `json:"peak_memory_bytes"`
+	Wall   float64  `json:"wall_seconds"`
+	CPU    float64  `json:"cpu_seconds"`
+	Memory int64    `json:"peak_memory_bytes"`
+	GPUs   []GPUUse `json:"gpus,omitempty"` // of each of the attempt's devices
+}
+
+// GPUUse is what an attempt used of a GPU or a MIG instance.
+type GPUUse struct {
+	UUID   string `json:"uuid"`
+	Memory int64  `json:"peak_memory_bytes"` // as far as it was seen: once in a second
+	Busy   int    `json:"busy_percent"`      // of the whole device, on average
 }
 
 // Attempt is one run of a trial.

@@ -332,7 +332,11 @@ func exitCode(r *grid.Result) *int {
 }
 
 func usage(u grid.Usage) api.Resources {
-	return api.Resources{Wall: seconds(u.Wall), CPU: seconds(u.CPU), Memory: u.Memory}
+	r := api.Resources{Wall: seconds(u.Wall), CPU: seconds(u.CPU), Memory: u.Memory}
+	for _, d := range u.GPU {
+		r.GPUs = append(r.GPUs, api.GPUUse{UUID: d.UUID, Memory: d.Peak, Busy: d.Busy})
+	}
+	return r
 }
 
 func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {

@@ -22,13 +22,8 @@ func (w *Worker) watchDevices() {
 	w.policy.Store(&w.cfg.Policy)
 	w.gpus = devices.New(devices.Config{
 		Source: w.cfg.GPUs, Books: w.books, Set: w.SetDevices, Foreign: w.cfg.Policy.Foreign, Cache: w.bundles.shared(), Logger: w.log,
-		List: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
-		Changed: func() {
-			w.nudge()
-			if w.cfg.DevicesChanged != nil {
-				w.cfg.DevicesChanged()
-			}
-		},
+		List:  func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
+		Freed: w.nudge, Changed: w.cfg.DevicesChanged,
 	})
 }
 

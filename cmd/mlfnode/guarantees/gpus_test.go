@@ -144,9 +144,17 @@ func TestNoDeviceTwice(t *testing.T) {
 	if used := p.checkDevices(); len(used) != 6 {
 		t.Errorf("%d of 6 GPUs were used: %v", len(used), used)
 	}
-	attempts := 0
+	attempts, seen := 0, false
 	for _, tr := range p.trials(p.client(p.Master)) {
 		attempts += tr.Attempts
+		use := tr.Resources.GPUs
+		if len(use) != 1 || use[0].Memory != 0 && use[0].Memory != 2<<30 {
+			t.Errorf("trial %d used %+v of its GPU, want 2 GiB, or nothing when nobody could look in time", tr.Index, use)
+		}
+		seen = seen || len(use) > 0 && use[0].Memory > 0
+	}
+	if !seen {
+		t.Error("nobody has seen what a trial used of its GPU")
 	}
 	if attempts != 18 {
 		t.Errorf("%d attempts for 18 trials: those of the agent that died were not taken back", attempts)

@@ -162,7 +162,7 @@ func (w *Watch) sweepsLocked(uuid string) []grid.SweepID {
 }
 
 // usesLocked takes over what the devices hold, and what of it is whose.
-func (w *Watch) usesLocked(s *inventory.Sample, asked time.Time, owners map[int]owner) {
+func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner) {
 	for pid, o := range owners {
 		if a := w.attempts[o.key]; o.running && (a == nil || a.ended) {
 			o.running = false // it has ended since
@@ -175,7 +175,7 @@ func (w *Watch) usesLocked(s *inventory.Sample, asked time.Time, owners map[int]
 		if d == nil {
 			continue
 		}
-		d.use(u, asked, owners)
+		d.use(u, s.Time, owners)
 		held, pids := map[key]int64{}, map[key][]int{}
 		for _, p := range u.Processes {
 			if o := owners[p.PID]; o.running {

@@ -16,8 +16,8 @@ import (
 
 // device is a GPU or an instance, as this node knows it.
 type device struct {
-	allocator.Device // its state is what was judged last
-	judged           bool
+	allocator.Device                     // its state is what was judged last
+	lasting          allocator.State     // the last state that was more than a moment's
 	broken           string              // why its driver can't use it, as it was read last; "" when it can
 	gpu              inventory.GPU       // the whole GPU, as it was read last
 	instance         *inventory.Instance // nil for a whole GPU
@@ -153,8 +153,8 @@ func (d *device) room() int64 {
 	return room
 }
 
-// use takes over a sample of the device's use: which programs of ended attempts are still there, and how much memory nobody holds.
-func (d *device) use(u *inventory.Use, asked time.Time, owners map[int]owner) {
+// use takes over a sample of the device's use at a moment: which programs of ended attempts are still there, and how much memory nobody holds.
+func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner) {
 	known, listed := int64(0), u.Listed
 	var leftovers []string
 	aliens := map[int]bool{}
@@ -183,12 +183,12 @@ func (d *device) use(u *inventory.Use, asked time.Time, owners map[int]owner) {
 		}
 	}
 	d.full = d.Total > 0 && u.Memory*100 >= d.Total*fullPercent
-	d.meetAliens(aliens, owners, asked)
+	d.meetAliens(aliens, owners, at)
 	nobody := u.Memory - known
 	if listed && (!d.seen || nobody < d.base) {
 		d.base, d.seen = nobody, true
 	}
-	if d.dirty.IsZero() || !asked.After(d.dirty) {
+	if d.dirty.IsZero() || !at.After(d.dirty) {
 		return
 	}
 	switch {

@@ -49,7 +49,8 @@ type Config struct {
 	Books   *allocator.Allocator
 	List    func(*inventory.Machine) []allocator.Device // which devices of the machine trials may have
 	Set     func([]allocator.Device)                    // puts them into the books
-	Changed func()                                      // called after a state has changed; may be nil
+	Freed   func()                                      // called when a device has become ready; may be nil
+	Changed func()                                      // called when the state of one has changed for more than a moment; may be nil
 	Foreign Foreign
 	Cache   string // value of MLF_CACHE in programs of this node: it tells them from others
 	Logger  *slog.Logger
@@ -88,7 +89,7 @@ type Watch struct {
 	devices  map[string]*device // that trials may have, by UUID; also those that are gone
 	attempts map[key]*attempt
 	health   string            // why faults can't be watched; "" when they are
-	asked    time.Time         // when the last look began
+	asked    time.Time         // the moment that the last look is a picture of
 	looked   chan struct{}     // closed and replaced after each look
 	reported map[int]time.Time // when an Xid was logged last
 }
@@ -174,22 +175,27 @@ func (w *Watch) look(ctx context.Context) {
 		w.unhealthyLocked(err)
 	case err == nil:
 		w.unhealthyLocked(s.Health)
-		w.presenceLocked(&s, now)
 		w.faultsLocked(s.Faults)
-		w.usesLocked(&s, asked, owners)
+		if s.Time.After(w.asked) { // a slow source gives the same figures several times
+			w.presenceLocked(&s, now)
+			w.usesLocked(&s, owners)
+		}
+		asked = s.Time
 	}
-	changed := w.judgeLocked(now)
 	w.asked = asked
+	freed, changed := w.judgeLocked(now)
 	close(w.looked)
 	w.looked = make(chan struct{})
 	w.mu.Unlock()
-	if changed {
-		w.changed()
-	}
+	w.tell(freed, changed)
 }
 
-func (w *Watch) changed() {
-	if w.cfg.Changed != nil {
+// tell calls those who want to know, without the lock.
+func (w *Watch) tell(freed, changed bool) {
+	if freed && w.cfg.Freed != nil {
+		w.cfg.Freed()
+	}
+	if changed && w.cfg.Changed != nil {
 		w.cfg.Changed()
 	}
 }
@@ -246,11 +252,9 @@ func (w *Watch) Meet(m inventory.Machine) {
 		slices.SortStableFunc(all, func(a, b allocator.Device) int { return a.Index - b.Index })
 		w.cfg.Set(all)
 	}
-	changed := w.judgeLocked(time.Now())
+	freed, changed := w.judgeLocked(time.Now())
 	w.mu.Unlock()
-	if changed {
-		w.changed()
-	}
+	w.tell(freed, changed)
 }
 
 // shownBy gives the UUIDs of all devices of a machine.
@@ -281,21 +285,26 @@ func (w *Watch) presenceLocked(s *inventory.Sample, now time.Time) {
 	}
 }
 
-// judgeLocked sets the states. It reports whether one has changed.
-func (w *Watch) judgeLocked(now time.Time) bool {
-	changed := false
+// judgeLocked sets the states. It reports whether a device has become ready, and whether a state has changed that lasts: for a moment
+// each device is dirty after each trial.
+func (w *Watch) judgeLocked(now time.Time) (freed, changed bool) {
 	for _, d := range w.devices {
 		state, why := d.judge(now, w.foreign)
-		if state != d.State || !d.judged {
-			d.Since, changed = now, true
-			if d.judged || state != allocator.Ready {
-				w.log.Info("state of a GPU", "gpu", d.label(), "state", stateName(state), "reason", why)
-			}
+		if state != d.State {
+			d.Since = now
+			freed = freed || state == allocator.Ready
 		}
-		d.State, d.Why, d.judged = state, why, true
+		d.State, d.Why = state, why
 		w.cfg.Books.Mark(d.UUID, d.State, d.Why, d.Since)
+		if state == allocator.Dirty && now.Sub(d.dirty) < dirtySoon {
+			continue
+		}
+		if state != d.lasting {
+			w.log.Info("state of a GPU", "gpu", d.label(), "state", stateName(state), "reason", why)
+			d.lasting, changed = state, true
+		}
 	}
-	return changed
+	return freed, changed
 }
 
 // stateName is the word for a state: the allocator has none for Ready.

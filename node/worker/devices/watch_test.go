@@ -650,3 +650,50 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 		}
 	})
 }
+
+// again is a source that gives one sample all the time, as nvidia-smi's reader does for two seconds.
+type again struct{ sample inventory.Sample }
+
+func (a *again) Sample(context.Context) (inventory.Sample, error) { return a.sample, nil }
+
+// TestSlowSource judges by each sample once, however often it is given.
+func TestSlowSource(t *testing.T) {
+	fake, err := inventorytest.New("2xA100-40", "n", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gpus := fake.GPUs()
+	source := &again{}
+	books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
+	w := New(Config{
+		Source: source, Books: books, Set: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler),
+		List: func(m *inventory.Machine) []allocator.Device {
+			return []allocator.Device{{UUID: m.GPUs[0].UUID}, {UUID: m.GPUs[1].UUID, Index: 1}}
+		},
+	})
+	w.Meet(inventory.Machine{GPUs: gpus})
+	uses := []inventory.Use{{UUID: gpus[0].UUID, Listed: true}, {UUID: gpus[1].UUID, Listed: true}}
+	states := func() (all []allocator.State) {
+		for range 5 {
+			w.look(t.Context())
+		}
+		for _, d := range books.Book().Devices {
+			all = append(all, d.State)
+		}
+		return all
+	}
+	alien := []inventory.Process{{PID: 1 << 30, Memory: 1 << 30}}
+	for i, step := range []struct {
+		uses []inventory.Use
+		want []allocator.State
+	}{
+		{uses, []allocator.State{allocator.Ready, allocator.Ready}},
+		{[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}}, []allocator.State{allocator.Ready, allocator.Ready}},
+		{[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}}, []allocator.State{allocator.Foreign, allocator.Gone}},
+	} {
+		source.sample = inventory.Sample{Time: time.Now(), Uses: step.uses}
+		if got := states(); !slices.Equal(got, step.want) {
+			t.Errorf("sample %d: got %q, want %q", i, got, step.want)
+		}
+	}
+}
