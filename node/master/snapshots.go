@@ -74,7 +74,7 @@ func (m *Master) Holds(ctx context.Context, node grid.NodeID, id grid.TrialID) (
 	answer := make(chan bool, 1)
 	call := func(s *state) {
 		f := s.feeds[id.Sweep]
-		answer <- f != nil && slices.ContainsFunc(f.over(id.Index, ""), func(l grid.LeaseID) bool { return m.ledger.holder(l) == node })
+		answer <- f != nil && node != "" && slices.ContainsFunc(f.over(id.Index, ""), func(l grid.LeaseID) bool { return m.ledger.holder(l) == node })
 	}
 	if err := m.inLoop(ctx, call); err != nil {
 		return false, err

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,9 +54,15 @@ const steps = 100
 // countUp has a sweep of some counters run, with a checkpoint as given in project.yaml. Extra is a script that each runs after each step.
 func (p *play) countUp(trials int, checkpoint, extra string) {
 	p.t.Helper()
-	dir := p.newFile("project")
-	p.ledger = p.newFile("ledger")
-	p.count = trials
+	p.ledger, p.count = p.newFile("ledger"), trials
+	dir := writeCounter(p.t, p.newFile("project"), p.ledger, checkpoint, extra)
+	line := p.Master.Must("sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", trials), dir)
+	p.sweep = grid.SweepID(strings.TrimSpace(line))
+}
+
+// writeCounter makes a project of counters in dir.
+func writeCounter(t *testing.T, dir, ledger, checkpoint, extra string) string {
+	t.Helper()
 	script := ""
 	if extra != "" {
 		script = filepath.Join(dir, "extra.sh")
@@ -69,14 +76,13 @@ tasks:
     env: {EXTRA: %q}
     retries: 4
     checkpoint: %s
-`, p.ledger, steps, script, checkpoint),
+`, ledger, steps, script, checkpoint),
 	} {
 		if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644)); err != nil {
-			p.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	line := p.Master.Must("sweep", "--detach", "--set", fmt.Sprintf("i=0:%d", trials), dir)
-	p.sweep = grid.SweepID(strings.TrimSpace(line))
+	return dir
 }
 
 // tell logs the attempts of a test that has failed.
@@ -107,20 +113,25 @@ type stepped struct {
 
 func (p *play) steps() []stepped {
 	p.t.Helper()
-	text, err := os.ReadFile(p.ledger)
+	return readSteps(p.t, p.ledger)
+}
+
+func readSteps(t *testing.T, ledger string) []stepped {
+	t.Helper()
+	text, err := os.ReadFile(ledger)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		p.t.Fatal(err)
+		t.Fatal(err)
 	}
 	var all []stepped
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) != 5 {
-			p.t.Fatalf("the ledger has the line %q", line)
+			t.Fatalf("the ledger has the line %q", line)
 		}
 		s := stepped{host: f[2], began: f[4] == "from"}
 		_, index, _ := strings.Cut(f[0], "/")
 		if _, err := fmt.Sscan(index+" "+f[1]+" "+f[3], &s.trial, &s.attempt, &s.step); err != nil {
-			p.t.Fatalf("the ledger has the line %q", line)
+			t.Fatalf("the ledger has the line %q", line)
 		}
 		all = append(all, s)
 	}
@@ -323,6 +334,49 @@ func (p *play) checkNothingLeft() {
 		}
 		return nil
 	})
+}
+
+// TestCheckpointAlone interrupts, ends and kills a machine that stands alone, again and again, and resumes: the sum is right, and no step is
+// done twice but the one in which a kill came.
+func TestCheckpointAlone(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		h := newHome(t, "MLF_CPUS=4")
+		ledger := filepath.Join(h.dir, "ledger")
+		args := []string{"sweep", "-q", "--set", "i=0:2", writeCounter(t, filepath.Join(h.dir, "counts"), ledger, "{grace: 30s}", "")}
+		stops := 0
+		for ; stops < 5; stops++ {
+			if h.interrupt(1500*time.Millisecond, sig, args...) {
+				break
+			}
+			if h.submitted() {
+				args = []string{"resume", "-q", "last"}
+			}
+		}
+		if !strings.Contains(h.must("sweeps", "--json"), `"finished"`) {
+			h.must(args...)
+		}
+		h.read(func(c *api.Client) {
+			all := trials(t, c)
+			checkResults(t, all, 2, grid.Succeeded)
+			for _, tr := range all {
+				if want := strconv.Itoa(steps * (steps + 1) / 2); string(tr.Metrics["sum"]) != want {
+					t.Errorf("%v: trial %d: got the sum %s, want %s", sig, tr.Index, tr.Metrics["sum"], want)
+				}
+			}
+		})
+		times, attempts := map[[2]int]int{}, 0
+		for _, s := range readSteps(t, ledger) {
+			if s.began {
+				attempts++
+			} else if times[[2]int{s.trial, s.step}]++; times[[2]int{s.trial, s.step}] > 1 {
+				t.Errorf("%v: trial %d did step %d twice", sig, s.trial, s.step)
+			}
+		}
+		if attempts < 4 || len(times) < 2*steps-stops*2 {
+			t.Errorf("%v: got %d attempts and %d steps in the ledger", sig, attempts, len(times))
+		}
+		t.Logf("%v: %d attempts", sig, attempts)
+	}
 }
 
 // often is a checkpoint whose state is stored while the trial runs. The programs write more often than nothing is written for `quiet`, but

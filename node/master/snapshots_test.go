@@ -1,0 +1,146 @@
+package master
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/checkpoint"
+)
+
+// keeping is a stage whose master keeps snapshots.
+func keeping(t *testing.T, limit int64) (*stage, *checkpoint.Store) {
+	t.Helper()
+	store, err := checkpoint.OpenStore(t.TempDir(), limit, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, 4)
+	c.on(func(*state) { c.cfg.Snapshots = store })
+	return c, store
+}
+
+func saves(s *api.Submit) {
+	c := grid.DefaultCheckpoint()
+	s.Task.Checkpoint = &c
+	s.Task.Retries = grid.Retries{grid.ClassExit: 9, grid.ClassCheckpoint: 9}
+}
+
+// save stores a snapshot, with no files, of an attempt of trial 0.
+func save(t *testing.T, store *checkpoint.Store, id grid.SweepID, attempt, resumed int) {
+	t.Helper()
+	n, missing, err := store.Offer(t.Context(), grid.TrialID{Sweep: id}, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed})
+	if n == 0 || len(missing) > 0 || err != nil {
+		t.Fatalf("got %d, %v, %v", n, missing, err)
+	}
+}
+
+// TestLeasesNameSnapshots follows a trial: each lease is of one trial and names the newest snapshot; when that can't be read, the one
+// before, then none; what fails later than soon after its start has another reason; success frees all.
+func TestLeasesNameSnapshots(t *testing.T) {
+	c, store := keeping(t, 1<<30)
+	id := c.submit(1, saves)
+	resumed := 0
+	attempt := func(wantSnapshot, wantBad int, class grid.Class, wall time.Duration, stores bool) {
+		t.Helper()
+		h := c.pullSoon(id)
+		if h.Lo != 0 || h.Hi != 1 || h.Snapshot != wantSnapshot || h.Bad != wantBad {
+			t.Errorf("attempt %d: got the lease [%d,%d) with snapshot %d, bad %d; want %d, %d", h.Attempt, h.Lo, h.Hi, h.Snapshot, h.Bad, wantSnapshot, wantBad)
+		}
+		resumed = h.Snapshot
+		if stores {
+			save(t, store, id, h.Attempt, resumed)
+		}
+		c.runs++
+		c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
+			Kind: grid.Finished, Attempt: h.Attempt, Run: "n.1." + time.Duration(c.runs).String(), Time: time.Now().UnixMicro(),
+			Result: &grid.Result{Class: class, Resumed: resumed, Usage: grid.Usage{Wall: wall.Microseconds()}},
+		}}})
+	}
+	attempt(0, 0, grid.ClassPreempt, time.Hour, true)
+	attempt(1, 0, grid.ClassExit, time.Hour, true)
+	attempt(2, 0, grid.ClassCheckpoint, time.Hour, false) // it ran for an hour, so it could read what it had
+	attempt(2, 0, grid.ClassCheckpoint, time.Second, false)
+	attempt(1, 4, grid.ClassCheckpoint, time.Second, false)
+	attempt(0, 5, grid.ClassHalt, time.Hour, true)
+	attempt(3, 5, grid.ClassNone, time.Hour, false)
+	if n, _ := store.Newest(grid.TrialID{Sweep: id}); n != 0 || len(store.Sweeps()) != 0 {
+		t.Errorf("got snapshot %d of a trial that has succeeded", n)
+	}
+}
+
+// TestCheckpointedTrialsAreLeasedAlone leases trials that may carry a snapshot one at a time, however short they are.
+func TestCheckpointedTrialsAreLeasedAlone(t *testing.T) {
+	c, _ := keeping(t, 1<<30)
+	id := c.submit(500, saves)
+	for range 20 {
+		h := c.pullSoon(id)
+		if h.Hi-h.Lo != 1 {
+			t.Fatalf("got a lease of %d trials", h.Hi-h.Lo)
+		}
+		c.finish(h, grid.ClassNone, time.Microsecond)
+	}
+}
+
+// TestHolder says which node may reach a trial's snapshots.
+func TestHolder(t *testing.T) {
+	c, _ := keeping(t, 1<<30)
+	id := c.submit(2, saves)
+	h := c.pullSoon(id)
+	c.ledger.claim("a", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Sweep: id, Deliveries: 1}}, &jetstream.Orders{}, time.Now())
+	for _, q := range []struct {
+		node grid.NodeID
+		id   grid.TrialID
+		want bool
+	}{
+		{"a", grid.TrialID{Sweep: id, Index: h.Lo}, true}, {"b", grid.TrialID{Sweep: id, Index: h.Lo}, false}, {"", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false},
+		{"a", grid.TrialID{Sweep: id, Index: 1 - h.Lo}, false}, {"a", grid.TrialID{Sweep: "t-99", Index: 0}, false}, {"a", grid.TrialID{Sweep: id, Index: -1}, false},
+	} {
+		if got, err := c.Holds(t.Context(), q.node, q.id); got != q.want || err != nil {
+			t.Errorf("%q holds %v: got %v, %v; want %v", q.node, q.id, got, err, q.want)
+		}
+	}
+}
+
+// TestSnapshotsOfEndedSweeps holds what goes by itself: those of unknown sweeps, of sweeps that were cancelled a day ago, and, for room, of
+// ended ones. What may run again stays.
+func TestSnapshotsOfEndedSweeps(t *testing.T) {
+	c, store := keeping(t, 1<<30)
+	long := time.Now().Add(-2 * cancelledTime)
+	for name, s := range map[grid.SweepID]*grid.Sweep{
+		"running-1": {State: grid.SweepRunning}, "paused-1": {State: grid.SweepPaused}, "finished-1": {State: grid.SweepFinished, Ended: long},
+		"cancelled-1": {State: grid.SweepCancelled, Ended: long}, "fresh-1": {State: grid.SweepCancelled, Ended: time.Now()},
+		"saved-1": {State: grid.SweepCancelled, Ended: long, Save: true}, "unknown-1": nil,
+	} {
+		save(t, store, name, 1, 0)
+		if s != nil {
+			s.ID = name
+			c.note(jetstream.Change{ID: name, Record: jetstream.Record{Sweep: s, Rev: 1}})
+		}
+	}
+	left := func() map[grid.SweepID]bool {
+		all := map[grid.SweepID]bool{}
+		for _, id := range store.Sweeps() {
+			all[id] = true
+		}
+		return all
+	}
+	c.clearSnapshots(true)
+	got := left()
+	for _, id := range []grid.SweepID{"running-1", "paused-1", "finished-1", "fresh-1", "saved-1"} {
+		if !got[id] {
+			t.Errorf("the snapshots of %s are gone", id)
+		}
+	}
+	if len(got) != 5 {
+		t.Errorf("got %v left", got)
+	}
+	store.SetLimit(-1) // as if it were full
+	c.clearSnapshots(false)
+	if got := left(); len(got) != 2 || !got["running-1"] || !got["paused-1"] {
+		t.Errorf("without room: got %v left, want what may run again", got)
+	}
+}
