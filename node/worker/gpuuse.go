@@ -121,11 +121,13 @@ func (w *Worker) release(al *allocator.Allocation) {
 	w.books.Release(al)
 }
 
-// clean waits until the devices of an allocation hold nothing of the last attempt, which has failed, for the next one of the lease.
-func (w *Worker) clean(ctx context.Context, al *allocator.Allocation) {
-	if w.gpus != nil && len(al.Shares) > 0 {
-		w.gpus.AwaitFree(ctx, al)
+// fit reports whether the devices of an allocation can take the next attempt of its lease: none has been taken out of service. After one
+// that has failed it waits until they hold nothing of it.
+func (w *Worker) fit(ctx context.Context, al *allocator.Allocation, failed bool) bool {
+	if w.gpus == nil || len(al.Shares) == 0 {
+		return true
 	}
+	return (!failed || w.gpus.AwaitFree(ctx, al)) && w.gpus.InService(al)
 }
 
 // deviceAnswers are what this node has answered to the newest requests about its devices. The zero value is ready.

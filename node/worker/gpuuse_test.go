@@ -165,3 +165,35 @@ func TestBrokenDevice(t *testing.T) {
 		t.Error("cleared a GPU that is not there")
 	}
 }
+
+// TestBrokenDeviceEndsALease has a GPU break under the first trial of a lease of many: the others do not run on it.
+func TestBrokenDeviceEndsALease(t *testing.T) {
+	var mu sync.Mutex
+	var used []string
+	var fake *inventorytest.Fake
+	ready := make(chan struct{})
+	s, f := watchedStage(t, "1xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		<-ready
+		uuid, _ := lookup(a.Env, visibleDevices)
+		mu.Lock()
+		used = append(used, uuid)
+		mu.Unlock()
+		if err := fake.Do("xid " + uuid + " 79"); err != nil {
+			t.Error(err)
+		}
+		return executor.Outcome{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: time.Now(), End: time.Now()}
+	})
+	fake = f
+	close(ready)
+	r := s.sweep("t-1", 9, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
+	s.lease(r, 0, 9)
+	s.run()
+	s.events(r.ID, func(all []grid.Event) bool {
+		return slices.ContainsFunc(all, func(e grid.Event) bool { return e.Kind == grid.Released })
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	if len(used) != 1 {
+		t.Errorf("%d trials ran on a broken GPU, want the one under which it broke", len(used))
+	}
+}

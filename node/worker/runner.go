@@ -101,6 +101,9 @@ func (w *Worker) work(t turn, slot executor.Slot) {
 		if len(s.record.Updates) < h.held.Updates { // so may its files be: the trial is leased again
 			break
 		}
+		if tried && !w.fit(s.ctx, t.allocation, failed) {
+			break
+		}
 		found, ok := w.findImage(s.record)
 		if !ok {
 			break
@@ -108,9 +111,6 @@ func (w *Worker) work(t turn, slot executor.Slot) {
 		index, ok := h.take()
 		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
 			break
-		}
-		if failed {
-			w.clean(s.ctx, t.allocation)
 		}
 		tried = true
 		failed = w.attempt(s, slot, t, found, index, h.held.Attempt+furtherDeliveries(h.held), now)

@@ -391,10 +391,10 @@ func (w *Watch) Releasing(al *allocator.Allocation) {
 }
 
 // AwaitFree waits until nothing that has ended holds memory of an allocation's devices, for ten seconds at most or until ctx ends. It is for
-// the time between two attempts of one lease, when the first was killed or ran out of the device's memory.
-func (w *Watch) AwaitFree(ctx context.Context, al *allocator.Allocation) {
+// the time between two attempts of one lease, when the first has failed. It reports whether the devices are free.
+func (w *Watch) AwaitFree(ctx context.Context, al *allocator.Allocation) bool {
 	w.Releasing(al)
-	w.await(ctx, dirtySoon, func() bool {
+	return w.await(ctx, dirtySoon, func() bool {
 		for _, s := range al.Shares {
 			if d := w.devices[s.UUID]; d != nil && !d.dirty.IsZero() && d.State != allocator.Gone {
 				return false
@@ -404,9 +404,22 @@ func (w *Watch) AwaitFree(ctx context.Context, al *allocator.Allocation) {
 	})
 }
 
+// InService reports whether none of an allocation's devices is sick, gone or used by others: what runs there may go on, and nothing new is
+// to begin. That a device is dirty may be a neighbour's doing.
+func (w *Watch) InService(al *allocator.Allocation) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range al.Shares {
+		if d := w.devices[s.UUID]; d != nil && d.State != allocator.Ready && d.State != allocator.Dirty {
+			return false
+		}
+	}
+	return true
+}
+
 // await has a look begin soon, and waits until done, which is called with the lock held, reports true; at the latest until the limit is over or
-// ctx ends.
-func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool) {
+// ctx ends. It reports what done does.
+func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool) bool {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	for w.hurry(); ; {
@@ -414,14 +427,14 @@ func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool
 		ready, looked := done(), w.looked
 		w.mu.Unlock()
 		if ready {
-			return
+			return true
 		}
 		select {
 		case <-looked:
 		case <-timer.C:
-			return
+			return false
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }
