@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -22,7 +23,8 @@ func (w *Worker) watchDevices() {
 	w.policy.Store(&w.cfg.Policy)
 	w.gpus = devices.New(devices.Config{
 		Source: w.cfg.GPUs, Books: w.books, Set: w.SetDevices, Foreign: w.cfg.Policy.Foreign, Cache: w.bundles.shared(), Logger: w.log,
-		List:  func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
+		List: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
+		File: filepath.Join(w.cfg.Dir, "gpus.json"), Boot: w.boot,
 		Freed: w.nudge, Changed: w.cfg.DevicesChanged,
 	})
 }

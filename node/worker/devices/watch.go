@@ -53,6 +53,8 @@ type Config struct {
 	Changed func()                                      // called when the state of one has changed for more than a moment; may be nil
 	Foreign Foreign
 	Cache   string // value of MLF_CACHE in programs of this node: it tells them from others
+	File    string // keeps which devices are sick over restarts of the agent; "" is none
+	Boot    string // names this start of the machine
 	Logger  *slog.Logger
 }
 
@@ -82,7 +84,9 @@ type Watch struct {
 	cfg  Config
 	log  *slog.Logger
 	poke chan struct{}
-	any  atomic.Bool // there are devices
+	any  atomic.Bool       // there are devices
+	past map[string]string // devices that the last agent has left sick, with the reasons
+	kept map[string]string // what the file says; owned by Run
 
 	mu       sync.Mutex
 	foreign  Foreign
@@ -96,8 +100,9 @@ type Watch struct {
 
 // New makes a Watch that knows no devices yet.
 func New(cfg Config) *Watch {
+	past := recall(cfg.File, cfg.Boot)
 	return &Watch{
-		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, poke: make(chan struct{}, 1), looked: make(chan struct{}),
+		cfg: cfg, past: past, kept: maps.Clone(past), log: cfg.Logger, foreign: cfg.Foreign, poke: make(chan struct{}, 1), looked: make(chan struct{}),
 		devices: map[string]*device{}, attempts: map[key]*attempt{}, reported: map[int]time.Time{},
 	}
 }
@@ -188,6 +193,9 @@ func (w *Watch) look(ctx context.Context) {
 	w.looked = make(chan struct{})
 	w.mu.Unlock()
 	w.tell(freed, changed)
+	if err := w.remember(); err != nil {
+		w.log.Debug("sick GPUs are not kept", "err", err)
+	}
 }
 
 // tell calls those who want to know, without the lock.
@@ -221,7 +229,7 @@ func (w *Watch) Meet(m inventory.Machine) {
 		listed[found.UUID] = true
 		d := w.devices[found.UUID]
 		if d == nil {
-			d = &device{dirty: time.Now(), fresh: true} // somebody may use it
+			d = &device{dirty: time.Now(), fresh: true, sick: w.past[found.UUID]} // somebody may use it
 			w.devices[found.UUID], met = d, true
 			defer w.hurry()
 		}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -695,5 +696,51 @@ func TestSlowSource(t *testing.T) {
 		if got := states(); !slices.Equal(got, step.want) {
 			t.Errorf("sample %d: got %q, want %q", i, got, step.want)
 		}
+	}
+}
+
+// TestSickOverRestarts keeps a device out of service when the agent starts again, and not when the machine does.
+func TestSickOverRestarts(t *testing.T) {
+	fake, err := inventorytest.New("2xA100-40", "n", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "gpus.json")
+	start := func(boot string) (*Watch, allocator.Book) {
+		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
+		w := New(Config{
+			Source: fake, Books: books, Set: books.SetDevices, Foreign: Avoid, File: file, Boot: boot, Logger: slog.New(slog.DiscardHandler),
+			List: func(m *inventory.Machine) []allocator.Device {
+				return []allocator.Device{{UUID: m.GPUs[0].UUID}, {UUID: m.GPUs[1].UUID, Index: 1}}
+			},
+		})
+		w.Meet(inventory.Machine{GPUs: fake.GPUs()})
+		w.look(t.Context())
+		return w, books.Book()
+	}
+	w, _ := start("today")
+	if err := fake.Do("xid 1 79"); err != nil {
+		t.Fatal(err)
+	}
+	w.look(t.Context())
+	w, book := start("today")
+	if d := book.Devices; d[0].State != allocator.Ready || d[1].State != allocator.Sick || !strings.Contains(d[1].Why, "Xid 79") {
+		t.Errorf("another agent: got %+v", d)
+	}
+	if _, book := start("tomorrow"); book.Devices[1].State != allocator.Ready {
+		t.Errorf("after a restart of the machine: got %+v", book.Devices[1])
+	}
+	if err := w.Clear("1"); err != nil {
+		t.Fatal(err)
+	}
+	w.look(t.Context())
+	if _, book := start("today"); book.Devices[1].State != allocator.Ready {
+		t.Errorf("after it was cleared: got %+v", book.Devices[1])
+	}
+	if err := os.WriteFile(file, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, book := start("today"); book.Devices[1].State != allocator.Ready {
+		t.Errorf("with a file that can't be read: got %+v", book.Devices[1])
 	}
 }
