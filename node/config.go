@@ -37,6 +37,7 @@ type Config struct {
 	Retention Retention
 	Cluster   Cluster
 	Devices   worker.Policy // what trials may have of the machine's GPUs
+	Engine    Engine
 
 	CheckpointRate int64 // bytes of checkpoints that the node sends and fetches each second, at most; 0 is no limit
 
@@ -79,6 +80,7 @@ type settings struct {
 	} `yaml:"gpus"`
 
 	clusterSettings `yaml:",inline"`
+	engineSettings  `yaml:",inline"`
 
 	Retention struct {
 		Sweeps    string `yaml:"sweeps"`
@@ -157,6 +159,7 @@ func LoadConfig(file string) (Config, error) {
 		return err
 	})
 	c.Cluster.read(&s.clusterSettings, set)
+	c.Engine.read(&s.engineSettings, set)
 	r, k := s.Retention, &c.Retention
 	set("retention.sweeps", "MLF_RETENTION_SWEEPS", r.Sweeps, func(v string) (err error) { k.Sweeps, err = count(v); return })
 	set("retention.age", "MLF_RETENTION_AGE", r.Age, func(v string) (err error) { k.Age, err = duration(v); return })
@@ -185,7 +188,7 @@ const defaultCheckpointRate = 60_000_000
 
 func defaults() (Config, error) {
 	c := Config{
-		Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(), Logger: slog.New(slog.DiscardHandler),
+		Retention: DefaultRetention(), CheckpointRate: defaultCheckpointRate, Cluster: DefaultCluster(), Engine: DefaultEngine(), Logger: slog.New(slog.DiscardHandler),
 		Devices: worker.Policy{Reserve: worker.DefaultReserve, Share: allocator.DefaultShare, Foreign: gpuwatch.Avoid},
 	}
 	var err error

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
 )
 
 // ReapCommand is the name of the hidden command that ends what a dead node has left running.
@@ -47,7 +48,7 @@ func (g *guarded) Slot() (executor.Slot, error) {
 const guardScript = `trap '' HUP INT TERM; cd /; if read -r _; then exit 0; fi; exec /proc/self/fd/3 "$@"`
 
 // newGuarded makes the executor. The returned func dismisses the guardian when the node ends in an orderly way.
-func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger) (_ *guarded, dismiss func()) {
+func newGuarded(p *executor.Process, cfg *Config, cgroups string) (_ *guarded, dismiss func()) {
 	var mu sync.Mutex
 	var line *os.File // the guardian reads what the node writes here; only the node has it open
 	ended := make(chan struct{})
@@ -67,7 +68,7 @@ func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger)
 			return errors.Join(err, w.Close())
 		}
 		defer self.Close()
-		cmd := exec.Command("/bin/sh", "-c", guardScript, "guardian", ReapCommand, "--dir", stateDir, "--cgroups", cgroups)
+		cmd := exec.Command("/bin/sh", "-c", guardScript, "guardian", ReapCommand, "--dir", cfg.StateDir, "--cgroups", cgroups, "--engine", cfg.Engine.Socket)
 		cmd.Stdin, cmd.ExtraFiles = r, []*os.File{self}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal that goes away must not reach it
 		err = p.StartHelper(func() (int, error) {
@@ -77,7 +78,7 @@ func newGuarded(p *executor.Process, stateDir, cgroups string, log *slog.Logger)
 			return cmd.Process.Pid, nil
 		})
 		if err != nil { // then the next start of a node stops what a killed node has started
-			log.Warn("processes that programs start may outlive this node if it is killed", "err", err)
+			cfg.Logger.Warn("processes that programs start may outlive this node if it is killed", "err", err)
 			close(ended)
 		} else {
 			go func() { // ends with the guardian
@@ -110,6 +111,7 @@ func ReapOrphans(args []string, stderr io.Writer) int {
 	f.SetOutput(stderr)
 	dir := f.String("dir", "", "state folder of the node")
 	cgroups := f.String("cgroups", "", "the cgroups in which it ran")
+	engine := f.String("engine", "", "the socket of its container engine")
 	if err := f.Parse(args); err != nil || *dir == "" {
 		return 2
 	}
@@ -124,7 +126,10 @@ func ReapOrphans(args []string, stderr io.Writer) int {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), reapTime) // this is a main function
 	defer stop()
-	if _, err := executor.ReapIn(ctx, token, *cgroups, slog.New(slog.DiscardHandler)); err != nil {
+	log := slog.New(slog.DiscardHandler)
+	_, err = executor.ReapIn(ctx, token, *cgroups, log)
+	containers := docker.Options{Settings: docker.Settings{Socket: *engine}, Token: token, Dir: containersDir(*dir)}
+	if _, removeErr := docker.Reap(ctx, containers, log); err != nil || removeErr != nil {
 		return 1
 	}
 	return 0

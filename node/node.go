@@ -24,6 +24,7 @@ import (
 	"mlfnode/node/checkpoint"
 	"mlfnode/node/durable"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
 	"mlfnode/node/executor/keeper"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
@@ -38,15 +39,16 @@ type Node struct {
 	log     *slog.Logger
 	closers []func()
 
-	machine  *inventory.Watcher
-	executor executor.Executor
-	adopter  worker.Adopter    // of a node in a cluster
-	server   *jetstream.Server // of a master
-	store    *jetstream.Store
-	history  *history.DB
-	master   *master.Master
-	worker   *worker.Worker
-	monitor  *monitor.Monitor
+	machine    *inventory.Watcher
+	executor   executor.Executor
+	containers *worker.Containers
+	adopter    worker.Adopter    // of a node in a cluster
+	server     *jetstream.Server // of a master
+	store      *jetstream.Store
+	history    *history.DB
+	master     *master.Master
+	worker     *worker.Worker
+	monitor    *monitor.Monitor
 
 	snapshots *checkpoint.Store // of a node that keeps sweeps
 	remote    checkpoint.Remote // the master's, of a worker; guarded by mu
@@ -99,6 +101,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 			return nil, err
 		}
 	}
+	n.openImages()
 	if err := checkWritable(cfg.StateDir); err != nil {
 		return nil, err
 	}
@@ -113,6 +116,11 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	}
 	if lasting {
 		return n, nil
+	}
+	if killed, err := docker.Reap(ctx, cfg.containers(token), cfg.Logger); err != nil {
+		return nil, fmt.Errorf("remove containers that a dead node left: %w", err)
+	} else if killed > 0 {
+		cfg.Logger.Info("containers of a dead node removed", "count", killed)
 	}
 	return n, n.openProcess(ctx, token)
 }
@@ -136,12 +144,16 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 	if err != nil {
 		return fmt.Errorf("open the process executor: %w", err)
 	}
-	guarded, dismiss := newGuarded(process, n.cfg.StateDir, cgroups, n.log)
+	guarded, dismiss := newGuarded(process, &n.cfg, cgroups)
+	containers := docker.New(n.cfg.containers(token), n.log)
 	n.onClose(func() {
 		process.Close()
+		if err := containers.Close(); err != nil {
+			n.log.Warn("the connection to the container engine could not be closed", "err", err)
+		}
 		dismiss()
 	})
-	n.executor = guarded
+	n.executor = &executor.Mux{Process: guarded, Containers: containers}
 	return nil
 }
 
@@ -151,8 +163,9 @@ func (n *Node) openKeeper(ctx context.Context, token string) error {
 		return nil
 	}
 	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6])) // without systemd a keeper is a session of its own
+	containers := n.cfg.containers(token)
 	client, err := keeper.Open(ctx, keeper.Options{
-		Dir: n.keepers(), Token: token, Wrap: wrap, Patience: n.cfg.Cluster.Patience, Logger: n.log,
+		Dir: n.keepers(), Token: token, Wrap: wrap, Patience: n.cfg.Cluster.Patience, Containers: &containers, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("take over what the last agent left running: %w", err)
@@ -219,7 +232,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, err
 	}
 	n.worker, err = worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: cfg.Machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
 		Snapshots: n.snapshots,
 	}))
 	if err != nil {
@@ -230,8 +243,8 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Never: n.workerNever, Feed: !quiet, Trouble: n.worker.Trouble,
-		AwaitDevices: n.awaitDevices,
-		Retention:    master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
+		AwaitDevices: n.awaitDevices, Containers: cfg.Engine.runsContainers,
+		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
 	select {

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
 
 	"mlfnode/cluster"
@@ -42,8 +43,8 @@ func (c *Config) SetNode(text string) error {
 func (n *Node) Reload(cfg Config) {
 	old := &n.cfg
 	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir ||
-		old.Devices.Share != cfg.Devices.Share {
-		n.log.Warn("state, bind, ports and gpus.share are taken over at the next start only")
+		old.Devices.Share != cfg.Devices.Share || !reflect.DeepEqual(old.Engine, cfg.Engine) {
+		n.log.Warn("state, bind, ports, engine and gpus.share are taken over at the next start only")
 	}
 	n.mu.Lock()
 	n.cfg.Machine.CPUs, n.cfg.Machine.Memory = cfg.Machine.CPUs, cfg.Machine.Memory // for a worker that is yet to be made

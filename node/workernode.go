@@ -214,7 +214,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	machine := cfg.Machine
 	n.mu.Unlock()
 	w, err := worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Machine: machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
 		Snapshots: n.checkpoints(), SnapshotRate: n.checkpointRate(),
 	}))

@@ -14,7 +14,7 @@ func (s *schema) image(what string, n *yaml.Node, t *task) {
 	if err := grid.CheckImage(ref); err != nil {
 		s.report(n, "", "%s", err)
 	}
-	t.Image, t.places[what] = ref, n
+	t.Image = ref
 }
 
 func (s *schema) container(what string, n *yaml.Node, t *task) {

@@ -94,23 +94,11 @@ func (p *Project) Task(name string) (*Definition, error) {
 	}
 	for _, t := range p.tasks {
 		if t.Name == name {
-			if err := p.met(t); err != nil {
-				return nil, err
-			}
 			axes, err := p.axes(t)
 			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Include: t.include}, err
 		}
 	}
 	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name, strings.Join(p.Tasks(), ", "))
-}
-
-// met refuses a task that asks for what this version does not offer. Other tasks of its project run.
-func (p *Project) met(t *task) error {
-	var problems grid.Problems
-	for _, u := range t.Unmet() {
-		problems.Add(grid.ProblemAt(p.file, t.places[u.Field], u.Msg, u.Hint))
-	}
-	return problems.Err()
 }
 
 // axes reads the parameters file of a task.

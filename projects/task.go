@@ -15,7 +15,7 @@ type task struct {
 	include    []string
 	parameters string
 	place      *yaml.Node            // of parameters
-	places     map[string]*yaml.Node // of fields that this version may not obey
+	places     map[string]*yaml.Node // of fields that are checked once all are known
 }
 
 func newTask(name string) *task {

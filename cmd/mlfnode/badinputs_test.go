@@ -95,8 +95,8 @@ func badInputs() []badInput {
 		{name: "gpu memory", files: project("    command: [\"true\"]\n    resources: {gpu_memory: 1GiB}\n"), args: "sweep p",
 			want: "mlfnode: this machine has 0 GPUs, and a trial needs 1 GPU\n" +
 				"  try: ask for less under resources in project.yaml, or for none to use the processors alone\n"},
-		{name: "image", files: project("    command: [\"true\"]\n    image: python:3.12\n"), args: "sweep p --dry-run",
-			want: "mlfnode: p/project.yaml:4:12: image asks for a container, but this version runs no containers: trials are plain processes of the node. Leave the field out, and install what the program needs in a setup step.\n"},
+		{name: "image", files: project("    command: [\"true\"]\n    image: Python 3\n"), args: "sweep p --dry-run",
+			want: "mlfnode: p/project.yaml:4:12: \"Python 3\" does not name an image. Write it like python:3.12-slim or registry.lab:5000/team/train:1.\n"},
 		{name: "bad regex", files: project("    command: [\"true\"]\n    metrics: {regex: \"(loss\"}\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:4:22: the regex does not work: missing closing ): `(loss`. Use the syntax of Go's regexp package, and single quotes around it.\n"},
 		{name: "bad goal", files: project("    command: [\"true\"]\n    objective: {metric: loss, goal: small}\n"), args: "sweep p",

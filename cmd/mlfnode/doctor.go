@@ -21,8 +21,8 @@ func (a *app) doctorCommand() *cobra.Command {
 	seed, output, code := "", "", 1
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine is fit to be a node, and say what to mend", Args: noArgument,
-		Long: `doctor looks at ports, clock, disk, memory, cgroups, names, GPUs and their driver, the service and, with --seed, at the way to the
-master. Each finding names its cause and its cure. The exit code is 1 if any of them keeps the node from working.
+		Long: `doctor looks at ports, clock, disk, memory, cgroups, names, GPUs and their driver, the container engine, the service and, with
+--seed, at the way to the master. Each finding names its cause and its cure. The exit code is 1 if any of them keeps the node from working.
 
 With --classify it says which failure class a program's output has, and by which rule: those of failures.yaml in the current folder, those
 of this node, then mlfnode's own.`,
@@ -48,22 +48,28 @@ of this node, then mlfnode's own.`,
 // gpuLimit bounds doctor's look at the GPUs.
 const gpuLimit = 10 * time.Second
 
-// gpuFacts asks the driver of this machine's GPUs.
-func gpuFacts(ctx context.Context) doctor.GPUs {
+// gpuFacts asks the driver of this machine's GPUs, and names those that trials can have.
+func gpuFacts(ctx context.Context) (facts doctor.GPUs, uuids []string) {
 	ctx, stop := context.WithTimeout(ctx, gpuLimit)
 	defer stop()
 	m, err := inventory.Read(ctx)
 	if err != nil {
-		return doctor.GPUs{Problem: err.Error()}
+		return doctor.GPUs{Problem: err.Error()}, nil
 	}
-	facts := doctor.GPUs{Driver: m.Driver, CUDA: m.CUDA, Problem: m.GPUProblem}
+	facts = doctor.GPUs{Driver: m.Driver, CUDA: m.CUDA, Problem: m.GPUProblem}
 	for _, g := range m.GPUs {
 		facts.Devices = append(facts.Devices, doctor.GPU{
 			Name: g.Name, Problem: g.Problem, Recovery: g.Recovery.String(), Mode: g.Mode, Persistent: g.Persistence, MIG: g.MIG,
 			Instances: len(g.Instances),
 		})
+		if !g.MIG {
+			uuids = append(uuids, g.UUID)
+		}
+		for _, i := range g.Instances {
+			uuids = append(uuids, i.UUID)
+		}
 	}
-	return facts
+	return facts, uuids
 }
 
 // patient is this host as its settings describe it.
@@ -73,9 +79,10 @@ func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
 		return doctor.Host{}, err
 	}
 	facts := serviceFacts(ctx)
+	gpus, uuids := gpuFacts(ctx)
 	h := doctor.Host{
 		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: ports(&cfg), Seed: seed,
-		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpuFacts(ctx),
+		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus, Containers: node.ContainerFacts(ctx, cfg, uuids),
 		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
 	a.askMaster(&h)

@@ -77,6 +77,7 @@ type Sweep struct {
 	Keys        []string        `json:"keys"`             // axes
 	Metrics     []string        `json:"metrics"`          // metric names seen, in order of first appearance
 	Objective   *grid.Objective `json:"objective,omitempty"`
+	Image       string          `json:"image,omitempty"`    // that its trials run in, by its digest once one has run
 	Bundles     []string        `json:"bundles,omitempty"`  // short digests of the files that its trials run, those of the submission first
 	Problem     string          `json:"problem,omitempty"`  // why nothing runs although something is pending
 	LogNext     uint64          `json:"log_next,omitempty"` // position behind all output stored so far, for Watch; only for a single sweep

@@ -65,10 +65,12 @@ type Host struct {
 	Master    bool   // this host is to be the master
 	Running   bool   // our own agent runs, so that it holds its ports
 
-	Seed    string // the master's host name or address; empty where there is none yet
-	Limits  string // what limits of resources are enforced, as "memory"; empty for none
-	GPUs    GPUs
-	Service *Service
+	Seed   string // the master's host name or address; empty where there is none yet
+	Limits string // what limits of resources are enforced, as "memory"; empty for none
+	GPUs   GPUs
+
+	Containers Containers
+	Service    *Service
 
 	Ask   func(context.Context) (Answer, error)                 // asks the master; nil asks for the date only
 	Back  func(ctx context.Context, network, port string) error // has the master try our port over tcp or udp; nil leaves it out
@@ -88,6 +90,7 @@ func Check(ctx context.Context, h Host) []Finding {
 	found = append(found, h.disk()...)
 	found = append(found, h.memory(), h.files(), h.limits())
 	found = append(found, h.gpus("/")...)
+	found = append(found, h.containers()...)
 	if h.Service != nil {
 		found = append(found, judgeService(*h.Service))
 	}

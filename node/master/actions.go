@@ -17,9 +17,6 @@ import (
 // Submit stores a new sweep and returns when its record is on disk. A submission that was stored already, told by its token,
 // is answered with its sweep.
 func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, error) {
-	if unmet := s.Task.Unmet(); len(unmet) > 0 {
-		return jetstream.Record{}, refuse(unmet[0].Msg, unmet[0].Hint)
-	}
 	if err := s.Task.CheckCommand(s.Space.Keys()); err != nil {
 		return jetstream.Record{}, refuse(err.Error(), "")
 	}

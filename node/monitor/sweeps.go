@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -61,6 +62,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
 		Keys: s.Space.Keys(), Metrics: nonNil(metrics), Objective: s.Task.Objective, Bundles: shortDigests(s),
+		Image: cmp.Or(s.Pinned, s.Task.Image),
 	}
 	v.Pending = max(0, v.Count-v.Running-v.Succeeded-v.Failed-v.Cancelled)
 	if s.State == grid.SweepCancelled {

@@ -81,9 +81,9 @@ func (s Settings) hosts() []string {
 // refusal says why there is no engine at a place.
 func refusal(host string, err error) string {
 	switch {
-	case errors.Is(err, os.ErrPermission):
+	case errors.Is(err, os.ErrPermission), strings.Contains(err.Error(), "permission denied"):
 		return host + ": permission denied (is the user in the group docker?)"
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), client.IsErrConnectionFailed(err):
 		return host + ": nothing listens there"
 	}
 	return host + ": " + err.Error()

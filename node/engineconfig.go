@@ -1,0 +1,63 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// Engine are the settings of the container engine that a node uses for tasks with an image.
+type Engine struct {
+	Socket   string        // unix:///…; "auto" is the first engine that answers
+	Patience time.Duration // how long the engine may be away before its containers are given up
+	Network  string        // of containers whose task says nothing
+	Mounts   []grid.Mount  // what tasks may mount
+}
+
+// DefaultEngine are the settings of a node without settings.
+func DefaultEngine() Engine {
+	return Engine{Socket: "auto", Patience: time.Minute, Network: "host"}
+}
+
+// engineSettings is their form in node.yaml.
+type engineSettings struct {
+	Engine struct {
+		Socket   string `yaml:"socket"`
+		Patience string `yaml:"patience"`
+		Network  string `yaml:"network"`
+		Mounts   texts  `yaml:"mounts"`
+	} `yaml:"engine"`
+}
+
+// read takes over the settings; set applies one with its name in the file and in the environment.
+func (c *Engine) read(s *engineSettings, set func(key, env, value string, apply func(string) error)) {
+	e := &s.Engine
+	set("engine.socket", "MLF_ENGINE_SOCKET", e.Socket, func(v string) error { c.Socket = v; return checkSocket(v) })
+	set("engine.patience", "MLF_ENGINE_PATIENCE", e.Patience, func(v string) (err error) { c.Patience, err = duration(v); return })
+	set("engine.network", "MLF_ENGINE_NETWORK", e.Network, func(v string) error { c.Network = v; return grid.CheckNetwork(v) })
+	set("engine.mounts", "MLF_ENGINE_MOUNTS", strings.Join(e.Mounts, ","), func(v string) error {
+		var problems []error
+		for text := range strings.SplitSeq(v, ",") {
+			m, err := grid.ParseMount(strings.TrimSpace(text))
+			if err == nil && m.Target != "" {
+				err = fmt.Errorf("%q says where the mount is to be seen; name the folder alone, since tasks say where they see it", text)
+			}
+			problems = append(problems, err)
+			c.Mounts = append(c.Mounts, m)
+		}
+		return errors.Join(problems...)
+	})
+}
+
+// checkSocket says why a text does not name an engine of this machine. Folders are mounted by their paths here, so an engine
+// elsewhere would see others.
+func checkSocket(v string) error {
+	if path, ok := strings.CutPrefix(v, "unix://"); v != "auto" && !(ok && filepath.IsAbs(path)) {
+		return fmt.Errorf("%q is no socket of an engine; write auto, or one like unix:///run/docker.sock", v)
+	}
+	return nil
+}
