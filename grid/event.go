@@ -59,6 +59,7 @@ type Result struct {
 	ExitCode int      `json:"e,omitempty"` // exit code, 128 + signal, or NoExit
 	Reason   string   `json:"y,omitempty"` // for a person: what happened, with the last lines of output
 	Rule     string   `json:"l,omitempty"` // names the rule that told Class from output or other evidence
+	Shared   bool     `json:"h,omitempty"` // it shared the GPU with others, which may have used up its memory
 	Device   string   `json:"v,omitempty"` // UUID of the GPU that is to blame
 	Devices  []string `json:"g,omitempty"` // UUIDs of the GPUs that the attempt had
 	Started  int64    `json:"s"`           // microseconds since 1970

@@ -135,6 +135,9 @@ func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
 		"and its bound":                             {DefaultRetries(), []Result{told(ClassNCCL), told(ClassNCCL)}, Failed},
 		"exit has none":                             {DefaultRetries(), []Result{plain(ClassExit)}, Failed},
 		"a policy of an older version":              {nil, []Result{told(ClassDisk), told(ClassGPUFault)}, Pending},
+		"a GPU that others used up, twice":          {Retries{ClassExit: 0, ClassCUDAMemory: 0}, []Result{{Class: ClassCUDAMemory, Rule: "told", Shared: true}, {Class: ClassCUDAMemory, Rule: "told", Shared: true}}, Pending},
+		"but not for ever":                          {Retries{ClassCUDAMemory: 0}, slices.Repeat([]Result{{Class: ClassCUDAMemory, Rule: "told", Shared: true}}, 3), Failed},
+		"and its own memory is its own":             {Retries{ClassCUDAMemory: 0}, []Result{told(ClassCUDAMemory)}, Failed},
 		"the parent does not cover node's failures": {Retries{ClassExit: 0}, []Result{told(ClassDisk)}, Pending},
 	}
 	for name, c := range tests {

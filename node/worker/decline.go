@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -83,4 +84,54 @@ func (d *declined) others(lane grid.Lane, now time.Time) bool {
 		delete(d.lanes, lane)
 	}
 	return ok && !now.Before(from) && now.Before(from.Add(declineLead))
+}
+
+const (
+	// avoidTime is how long a trial avoids a device on which it failed.
+	avoidTime = time.Hour
+	// maxAvoided bounds the trials of which that is remembered.
+	maxAvoided = 4096
+)
+
+// avoidedDevices are the devices on which trials failed in a class that avoids them. The zero value is ready to use.
+type avoidedDevices struct {
+	mu     sync.Mutex
+	trials map[grid.TrialID]avoided
+}
+
+type avoided struct {
+	device string
+	until  time.Time
+}
+
+// note has the further attempts of a trial on this node avoid a device.
+func (d *avoidedDevices) note(id grid.TrialID, device string, now time.Time) {
+	if device == "" {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.trials == nil {
+		d.trials = map[grid.TrialID]avoided{}
+	}
+	if len(d.trials) >= maxAvoided {
+		maps.DeleteFunc(d.trials, func(_ grid.TrialID, a avoided) bool { return now.After(a.until) })
+	}
+	if len(d.trials) < maxAvoided {
+		d.trials[id] = avoided{device, now.Add(avoidTime)}
+	}
+}
+
+// of gives the device that the trial of a lease avoids; "" for none.
+func (d *avoidedDevices) of(h *holding, now time.Time) string {
+	if h.held.Attempt < 2 {
+		return "" // it may have several trials, and none of them has failed
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	a := d.trials[grid.TrialID{Sweep: h.held.Sweep, Index: h.held.Lo}]
+	if now.After(a.until) {
+		return ""
+	}
+	return a.device
 }

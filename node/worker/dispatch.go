@@ -103,6 +103,9 @@ func (w *Worker) fill(ctx context.Context, l lane, slots int) int {
 			return left
 		}
 		now := time.Now()
+		if device := w.avoids.of(h, now); device != "" {
+			al = w.books.Exchange(al, l.resources, device)
+		}
 		w.fairness.began(l, now)
 		w.running.Add(1)
 		w.runner().turns <- turn{h, l, al, now}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,7 +82,7 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 	need := &a.task.Resources
 	e := failure.Evidence{
 		Class: result.Class, ExitCode: result.ExitCode,
-		NoGPU: need.GPUs == 0 && need.GPUMemory == 0, Container: a.task.Image != "", Resume: a.saved != nil && a.saved.state.Resume,
+		NoGPU: !need.NeedsGPU(), Container: a.task.Image != "", Resume: a.saved != nil && a.saved.state.Resume,
 		DiskFull: fullDisk(os.TempDir()) || fullDisk(a.spool.dir), ShmFull: fullDisk("/dev/shm"),
 		Stdout: lastBytes(a.spool.stdout, failure.MaxOutput), Stderr: lastBytes(a.spool.stderr, failure.MaxOutput),
 	}
@@ -97,6 +98,12 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 	}
 	result.Class, result.Rule, result.Device = v.Class, v.Rule, v.Device
 	w.strike(a, result)
+	if grid.FailureOf(v.Class).Avoid == grid.ScopeDevice {
+		w.avoids.note(a.id, result.Device, time.Now())
+	}
+	if result.Shared = v.Class == grid.ClassCUDAMemory && e.Neighbour; result.Shared {
+		result.Reason += "; other programs used the GPU as well, so up to twice this does not count"
+	}
 	if v.Hint != "" {
 		result.Reason = joinReason(result.Reason, "hint: "+v.Hint)
 	}

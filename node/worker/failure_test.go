@@ -1,12 +1,16 @@
 package worker
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/executor"
 )
 
 // TestProgramsAreToldApart runs programs that print what frameworks print, and end.
@@ -95,4 +99,34 @@ func spoolOf(t *testing.T, stderr, rules string) *spool {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// TestRetryGetsAnotherDevice has a trial crash on a GPU, by what it prints, and run again: it gets the other GPU, which is used less well otherwise.
+func TestRetryGetsAnotherDevice(t *testing.T) {
+	s, _ := watchedStage(t, "2xA100-40", func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		now := time.Now()
+		o := executor.Outcome{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Start: now, End: now}
+		if _, err := a.Stderr.WriteString("RuntimeError: CUDA error: an illegal memory access was encountered\n"); err != nil {
+			t.Error(err)
+		}
+		return o
+	})
+	r := s.sweep("t-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
+	s.run()
+	var used []string
+	for attempt := 1; attempt <= 2; attempt++ {
+		lease := jetstream.Lease{Sweep: r.ID, Lo: 0, Hi: 1, Attempt: attempt, Shape: string(r.Lane())}
+		if _, err := s.store.Queue.Publish(t.Context(), lease); err != nil {
+			t.Fatal(err)
+		}
+		ended := s.finished(r.ID, attempt)
+		got := ended[len(ended)-1].Result
+		if len(got.Devices) != 1 || got.Class != grid.ClassCUDAError || got.Device != got.Devices[0] {
+			t.Fatalf("attempt %d: got class %s on %v, blamed on %q", attempt, got.Class, got.Devices, got.Device)
+		}
+		used = append(used, got.Devices[0])
+	}
+	if used[0] == used[1] {
+		t.Errorf("both attempts ran on %s", used[0])
+	}
 }

@@ -105,6 +105,7 @@ type Worker struct {
 	unread   atomic.Bool   // the disk does not say how much room it has
 	rules    *rules        // of failure classes
 	declined declined
+	avoids   avoidedDevices
 	without  atomic.Pointer[map[grid.Scope]string] // parts of this node that get no trials, with the reasons
 	trouble  trouble                               // what keeps the node from running trials
 	handover atomic.Bool                           // this agent ends and another one goes on

@@ -201,6 +201,26 @@ func (a *Allocator) Reserve(lane grid.Lane, r grid.Resources) (*Allocation, grid
 	return al, grid.Refusal{}
 }
 
+// Exchange gives an allocation of these resources without a device in place of one that has it, or the same one when nothing else is to be had.
+func (a *Allocator) Exchange(al *Allocation, r grid.Resources, without string) *Allocation {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p := a.placeLocked(without)
+	if _, ok := a.out[al]; !ok || p == nil || !slices.Contains(al.UUIDs(), without) {
+		return al
+	}
+	a.dropLocked(al)
+	state := p.State
+	p.State = Sick // so that it is not chosen
+	shares := a.chooseLocked(al.Lane, &r)
+	p.State = state
+	if shares != nil {
+		al = &Allocation{Lane: al.Lane, CPUs: al.CPUs, Memory: al.Memory, Shares: shares}
+	}
+	a.takeLocked(al)
+	return al
+}
+
 // Restore takes over what a trial has that an earlier agent began: whether it is free or not, and whether the devices are there or not.
 func (a *Allocator) Restore(al *Allocation) {
 	a.mu.Lock()

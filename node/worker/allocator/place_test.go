@@ -333,3 +333,41 @@ func BenchmarkReserveRelease(b *testing.B) {
 		})
 	}
 }
+
+// TestExchangeAvoidsADevice gives a trial another device where there is one, and leaves the books as they were where there is none.
+func TestExchangeAvoidsADevice(t *testing.T) {
+	for name, r := range map[string]grid.Resources{"a device": {GPUs: grid.One}, "a share": {GPUs: grid.One / 4}, "two devices": {GPUs: 2 * grid.One}} {
+		a := node(gpus(3, 3))
+		al, _ := a.Reserve("x", r)
+		bad := al.Shares[0].UUID
+		other := a.Exchange(al, r, bad)
+		if other == al || slices.Contains(other.UUIDs(), bad) {
+			t.Errorf("%s: got %v without %s", name, other.UUIDs(), bad)
+		}
+		if a.Release(al) {
+			t.Errorf("%s: the exchanged allocation is still out", name)
+		}
+		if same := a.Exchange(other, r, bad); same != other {
+			t.Errorf("%s: exchanged though it does not have the device", name)
+		}
+		rest := []*Allocation{other}
+		for {
+			more, _ := a.Reserve("x", grid.Resources{GPUs: grid.One})
+			if more == nil {
+				break
+			}
+			rest = append(rest, more)
+		}
+		if kept := a.Exchange(other, r, other.Shares[0].UUID); kept != other {
+			t.Errorf("%s: got %v although nothing else is free", name, kept.UUIDs())
+		}
+		for _, al := range rest {
+			if !a.Release(al) {
+				t.Errorf("%s: an allocation was not out", name)
+			}
+		}
+		if again, _ := a.Reserve("x", grid.Resources{GPUs: 3 * grid.One}); again == nil {
+			t.Errorf("%s: the node is not free in the end", name)
+		}
+	}
+}
