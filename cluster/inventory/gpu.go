@@ -137,11 +137,12 @@ type Group struct {
 	Capability string `json:"capability,omitempty"`
 	Profile    string `json:"profile,omitempty"`
 	Total      int    `json:"total"`
-	Ready      int    `json:"ready"` // of these, such as trials may use now or when others end
+	Ready      int    `json:"ready"` // of these, such as are in service
 }
 
-// ready is the state of a device that trials may use. One of an agent that tells no state counts if it has no problem.
-const ready = "ready"
+// inService reports whether trials may use a device that is in a state of package node/worker/devices, now or in a moment. One of an agent
+// that tells no state may be used if it has no problem.
+func inService(state string) bool { return state == "" || state == "ready" || state == "dirty" }
 
 // GroupsOf counts devices by kind, the largest first. A GPU in MIG mode counts by its instances alone.
 func GroupsOf(gpus []GPU) []Group {
@@ -161,11 +162,11 @@ func GroupsOf(gpus []GPU) []Group {
 	for i := range gpus {
 		g := &gpus[i]
 		if !g.MIG {
-			add(Group{Model: g.Name, Memory: g.Memory, Capability: g.Capability}, g.Problem == "" && (g.State == "" || g.State == ready))
+			add(Group{Model: g.Name, Memory: g.Memory, Capability: g.Capability}, g.Problem == "" && inService(g.State))
 		}
 		for _, in := range g.Instances {
 			add(Group{Model: g.Name, Memory: in.Memory, Capability: g.Capability, Profile: in.Profile},
-				g.Problem == "" && (in.State == "" || in.State == ready))
+				g.Problem == "" && inService(in.State))
 		}
 	}
 	slices.SortStableFunc(all, func(a, b *Group) int {

@@ -195,8 +195,8 @@ func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner) {
 // look takes over one look at the device.
 func (s *sight) look(u *inventory.Use, d *device, k key, held int64, pids []int, whole bool) {
 	s.neighbours = len(d.others) > 1 || len(d.others) == 1 && !d.others[k]
-	if whole && !s.neighbours && len(pids) > 0 && d.seen {
-		held = max(held, u.Memory-d.base) // the driver may not tell how much each program has
+	if whole && !s.neighbours && len(u.Processes) > 0 && d.seen {
+		held = max(held, u.Memory-d.base) // it may not be known how much each program has, or whose it is
 	}
 	s.peak = max(s.peak, held)
 	s.pids, s.full = pids, d.full

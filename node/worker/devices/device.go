@@ -174,6 +174,10 @@ func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner) {
 				trial = o.key.trial.String()
 			}
 			leftovers = append(leftovers, fmt.Sprintf("%s, left by trial %s, is on it with %s", o.program, trial, bytesText(p.Memory)))
+		case o.unknown:
+			if at.Sub(d.dirty) < dirtySoon { // mostly it is one of the last attempt's, on its way out
+				leftovers = append(leftovers, fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)))
+			}
 		case p.Graphics && p.Memory <= smallContext:
 		default:
 			d.others[key{}] = true

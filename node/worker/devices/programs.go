@@ -20,6 +20,7 @@ type owner struct {
 	key     key    // of the attempt; zero when it is none of this node's
 	running bool   // the attempt runs
 	ours    bool   // the program was started by this node
+	unknown bool   // nobody can say: it is ending, or in a PID namespace that this process does not see
 	program string // for people: "python3 (pid 42, user ada)"
 }
 
@@ -88,6 +89,7 @@ func (w *Watch) ownerOf(pid int, by *known) owner {
 			return o
 		}
 	}
+	o.unknown = len(readProc(pid, "cmdline")) == 0
 	return o
 }
 

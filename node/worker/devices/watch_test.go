@@ -683,7 +683,7 @@ func TestSlowSource(t *testing.T) {
 		}
 		return all
 	}
-	alien := []inventory.Process{{PID: 1 << 30, Memory: 1 << 30}}
+	alien := []inventory.Process{{PID: program(t), Memory: 1 << 30}}
 	for i, step := range []struct {
 		uses []inventory.Use
 		want []allocator.State
@@ -743,4 +743,28 @@ func TestSickOverRestarts(t *testing.T) {
 	if _, book := start("today"); book.Devices[1].State != allocator.Ready {
 		t.Errorf("with a file that can't be read: got %+v", book.Devices[1])
 	}
+}
+
+// TestProgramsOfNobody knows only that programs are there: those of an agent in a PID namespace of its own, and those that are ending. They
+// are nobody's for sure, so they keep a device that was given back from the next trial for a moment, and count for the one that has it.
+func TestProgramsOfNobody(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		const pid = 1 << 30
+		al := s.take(grid.Resources{GPUs: grid.One})
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+		s.do(15*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
+		s.want(0, allocator.Ready, "")
+		if r := s.End(s.t.Context(), trial(1), 1, false); r.Use[0].Peak != 3<<30 || r.Evidence.Neighbours {
+			t.Errorf("got %+v", r)
+		}
+		s.release(al)
+		s.do(time.Second)
+		s.want(0, allocator.Dirty, "")
+		s.do(time.Second, fmt.Sprintf("use 0 %d 0", pid))
+		s.want(0, allocator.Ready, "")
+		s.release(s.take(grid.Resources{GPUs: grid.One}))
+		s.do(5*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
+		s.do(20 * time.Second)
+		s.want(0, allocator.Ready, "")
+	})
 }
