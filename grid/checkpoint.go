@@ -51,6 +51,11 @@ func DefaultCheckpoint() Checkpoint {
 // CheckpointSignals are the signals that can be the notice before a stop.
 func CheckpointSignals() []string { return []string{"TERM", "INT", "HUP", "USR1", "USR2"} }
 
+// Equipped reports whether the task asks for devices, a container or a checkpoint, which older nodes would leave out without a word.
+func (t *Task) Equipped() bool {
+	return t.Checkpoint != nil || t.Image != "" || t.Resources.NeedsGPU()
+}
+
 // CheckpointGrace is how long the task's program has to save its state after the notice.
 func (t *Task) CheckpointGrace() time.Duration {
 	switch {

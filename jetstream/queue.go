@@ -38,8 +38,12 @@ const (
 	presentPage = 1000
 )
 
-// leaseVersion is the version of leases on the wire.
-const leaseVersion = 1
+// The versions of leases on the wire. Nodes that do not know the newest run trials without devices, containers and checkpoints, so
+// leases of tasks that ask for these have it; see Lease.Equipped.
+const (
+	plainLease   = 1
+	leaseVersion = 2
+)
 
 // Lease is the right to run the trials [Lo,Hi) of a sweep.
 type Lease struct {
@@ -51,6 +55,9 @@ type Lease struct {
 	// Snapshot is the number of the stored snapshot from which the trial goes on, 0 for none. What attempts up to Bad have left in
 	// their folders on nodes can't be read.
 	Snapshot, Bad int
+
+	// Equipped is set where the task asks for devices, a container or a checkpoint. Nodes that know none of them leave the lease.
+	Equipped bool
 
 	Updates int           // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
 	Avoid   []grid.NodeID // nodes that are to leave it to others, if others take it
@@ -166,7 +173,11 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.ID == "" {
 		l.ID = q.NewID()
 	}
-	data, err := json.Marshal(wireLease{V: leaseVersion, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid})
+	v := plainLease
+	if l.Equipped {
+		v = leaseVersion
+	}
+	data, err := json.Marshal(wireLease{V: v, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}
