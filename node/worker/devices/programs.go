@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 )
 
 // owner says whose program uses a device.
@@ -66,7 +66,7 @@ func (w *Watch) known() known {
 // ownerOf looks at a program and at those that started it: the programs of an attempt have its trial in their environment, descend from
 // its main program, or are in its container's cgroup.
 func (w *Watch) ownerOf(pid int, by *known) owner {
-	o := owner{program: programText(pid)}
+	o := owner{}
 	group := readProc(pid, "cgroup")
 	for id, k := range by.containers {
 		if bytes.Contains(group, []byte(id)) {
@@ -85,10 +85,11 @@ func (w *Watch) ownerOf(pid int, by *known) owner {
 			return o
 		}
 		if cache != "" && cache == w.cfg.Cache {
-			o.key, o.ours = k, true
+			o.key, o.ours, o.program = k, true, programText(pid)
 			return o
 		}
 	}
+	o.program = programText(pid)
 	o.unknown = len(readProc(pid, "cmdline")) == 0
 	return o
 }
@@ -109,23 +110,38 @@ func marksOf(environ []byte) (k key, cache string) {
 	return k, cache
 }
 
-// programText names a program for people.
+// maxProgram bounds the name of a program. The kernel keeps 15 bytes.
+const maxProgram = 32
+
+// programText names a program for people. It may be anybody's: its name is made safe to print.
 func programText(pid int) string {
-	name := strings.TrimSpace(string(readProc(pid, "comm")))
+	name := printable.Clip(printable.Line(bytes.TrimSpace(readProc(pid, "comm"))), maxProgram)
 	if name == "" {
 		name = "a program"
 	}
 	text := fmt.Sprintf("%s (pid %d", name, pid)
 	if info, err := os.Stat(procPath(pid, "")); err == nil {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
-			id := strconv.FormatUint(uint64(st.Uid), 10)
-			if u, err := user.LookupId(id); err == nil {
-				id = u.Username
-			}
-			text += ", user " + id
+			text += ", user " + userText("/etc/passwd", st.Uid)
 		}
 	}
 	return text + ")"
+}
+
+// userText gives the name of a user, or the number of one that the file does not have. Other sources of names, such as a directory of the
+// network, are not asked: they may hang.
+func userText(file string, uid uint32) string {
+	number := strconv.FormatUint(uint64(uid), 10)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return number
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Split(line, ":"); len(f) > 2 && f[2] == number {
+			return printable.Clip(printable.Line([]byte(f[0])), maxProgram)
+		}
+	}
+	return number
 }
 
 func procPath(pid int, file string) string {

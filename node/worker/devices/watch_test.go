@@ -311,8 +311,20 @@ func TestOwners(t *testing.T) {
 	if o := w.ownerOf(other, &by); !o.running {
 		t.Errorf("by its container: got %+v", o)
 	}
-	if o := w.ownerOf(1<<30, &by); o.running || o.program == "" {
+	if o := w.ownerOf(1<<30, &by); o.running || o.program == "" || !o.unknown {
 		t.Errorf("of nobody: got %+v", o)
+	}
+	passwd := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(passwd, []byte("root:x:0:0::/root:/bin/sh\nodd\nada\x1b[1m:x:1000:1000::/home/ada:/bin/sh\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for uid, want := range map[uint32]string{0: "root", 1001: "1001"} {
+		if got := userText(passwd, uid); got != want {
+			t.Errorf("user %d: got %q, want %q", uid, got, want)
+		}
+	}
+	if got := userText(passwd, 1000); strings.Contains(got, "\x1b") || !strings.HasPrefix(got, "ada") {
+		t.Errorf("got %q", got)
 	}
 }
 
