@@ -284,6 +284,9 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		if text := outputText(&at.Output); text != "" {
 			fmt.Fprintf(a.stdout, "attempt %d: %s\n", at.Attempt, text)
 		}
+		for _, g := range at.Resources.GPUs {
+			fmt.Fprintf(a.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt, bytesText(g.Memory), g.UUID, g.Busy)
+		}
 		if at.Reason == "" {
 			continue
 		}

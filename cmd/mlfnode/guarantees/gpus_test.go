@@ -153,6 +153,9 @@ func TestNoDeviceTwice(t *testing.T) {
 		}
 		seen = seen || len(use) > 0 && use[0].Memory > 0
 	}
+	if shown := p.Master.Must("trials", string(p.sweep)+"/0"); !strings.Contains(shown, " of GPU-") {
+		t.Errorf("trials shows\n%s", shown)
+	}
 	if !seen {
 		t.Error("nobody has seen what a trial used of its GPU")
 	}
