@@ -64,14 +64,19 @@ func (w *Worker) ClearDevice(name string) error {
 
 // beginUse says that the attempt is about to start its program. On a node without devices that costs nothing.
 func (w *Worker) beginUse(a *attempt) {
-	shares := a.shares()
-	if w.gpus == nil || len(shares) == 0 && !w.gpus.Any() {
+	if !w.watches(a) {
 		return
 	}
+	shares := a.shares()
 	a.watched = true
 	w.gpus.Begin(devices.Attempt{
 		Trial: a.id, Number: a.number, Devices: a.allocation.UUIDs(), Whole: len(shares) > 0 && shares[0].Milli >= grid.One,
 	})
+}
+
+// watches reports whether it is looked at what the attempt does on devices, its own or others'.
+func (w *Worker) watches(a *attempt) bool {
+	return w.gpus != nil && (len(a.shares()) > 0 || w.gpus.Any())
 }
 
 func (a *attempt) shares() []allocator.Share {

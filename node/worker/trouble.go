@@ -126,7 +126,7 @@ func (w *Worker) inTrouble(began time.Time, reason string) {
 
 // begun ends the trouble of a node as soon as a program runs: a trial may take days. The watch on the devices learns its number.
 func (w *Worker) begun(a *attempt) func(executor.Begun) {
-	if w.trouble.is() == "" && !a.watched {
+	if w.trouble.is() == "" && !w.watches(a) {
 		return nil
 	}
 	return func(b executor.Begun) {
