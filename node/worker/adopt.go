@@ -101,7 +101,6 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 	}
 	w.books.Restore(ad.allocation)
 	w.fairness.began(ad.lane, ad.began)
-	a.saved = w.adoptCheckpoint(a)
 	a.lease = m.Lease
 	if m.Lease != nil {
 		ad.holding = w.retake(m.Sweep, m.Lease)
@@ -208,7 +207,7 @@ func (w *Worker) conclude(ad *adoption) {
 		return
 	}
 	yielded(s.ctx, result)
-	w.storeAtEnd(s.ctx, a, result)
+	w.storeAtEnd(s.ctx, a, result, snapshotTime)
 	a.saved.release()
 	e := grid.Event{
 		Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: time.Now().UnixMicro(), Result: result,

@@ -81,7 +81,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 	}
 	result.Devices = a.allocation.UUIDs()
 	yielded(s.ctx, result)
-	w.storeAtEnd(s.ctx, a, result)
+	w.storeAtEnd(s.ctx, a, result, snapshotTime)
 	a.saved.release()
 	spool := a.spool
 	if result.Class == grid.ClassLost && !a.told() {

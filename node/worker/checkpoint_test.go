@@ -428,3 +428,57 @@ func TestSecondStopEndsTheSaving(t *testing.T) {
 		t.Errorf("got %q", r.Class)
 	}
 }
+
+// TestRecoveredAttemptIsStored has an attempt end while no agent is there: the next agent stores what it saved, and reads its end as that of
+// a program that saves.
+func TestRecoveredAttemptIsStored(t *testing.T) {
+	for _, code := range []int{85, 0} {
+		store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, logger(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := newStage(t, nil)
+		r := s.stage(code)
+		id := grid.TrialID{Sweep: r.ID}
+		c := newCheckpoints(s.dir)
+		had, err := c.take(t.Context(), id)
+		if err == nil {
+			err = had.open(1, origin{}, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		step(t, had.live())
+		had.release()
+		out := ended(grid.ClassNone, 0)
+		if code != 0 {
+			out = ended(grid.ClassExit, code)
+		}
+		dir := s.spool(1, &manifest{Sweep: r.ID, Attempt: 1, Run: "n.1.1", Started: began}, "")
+		if err := executor.WriteRecord(filepath.Join(dir, "outcome.json"), "n.1.1", out); err != nil {
+			t.Fatal(err)
+		}
+		w := s.worker(nil)
+		w.cfg.Snapshots = store
+		if err := w.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		e := (&posted{t: t, store: s.store}).stored(r.ID)
+		if len(e) != 1 || code == 85 && (e[0].Result.Class != grid.ClassPreempt || e[0].Result.Snapshot != 1) || code == 0 && e[0].Result.Class != grid.ClassNone {
+			t.Errorf("exit code %d: got %+v", code, e)
+		}
+		n, _ := store.Newest(id)
+		_, err = os.Stat(had.live())
+		if want := code == 85; (n == 1) != want || (err == nil) != want {
+			t.Errorf("exit code %d: got snapshot %d and the folder %v", code, n, err)
+		}
+	}
+}
+
+// stage stores the record of a sweep whose trials save their state.
+func (s *stage) stage(n int) *grid.Sweep {
+	return s.sweep(grid.SweepID(fmt.Sprintf("recovered-%d", n)), 1, 1, func(r *grid.Sweep) {
+		c := grid.DefaultCheckpoint()
+		r.Task.Checkpoint = &c
+	})
+}

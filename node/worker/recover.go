@@ -65,6 +65,7 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 		return err
 	}
 	a := m.attempt(record.Sweep, s)
+	a.saved = w.adoptCheckpoint(a)
 	result, goesOn := w.adopt(a, m, record)
 	if goesOn {
 		return nil
@@ -83,8 +84,13 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 		s.close()
 		return context.Cause(ctx)
 	}
+	w.storeAtEnd(ctx, a, result, recoverTime)
+	a.saved.release()
 	e := grid.Event{Kind: grid.Finished, Index: m.Index, Attempt: m.Attempt, Run: m.Run, Time: ended, Result: result}
-	w.outbox.event(m.Sweep, report{event: e, ref: &a.ref, stored: s.discard})
+	w.outbox.event(m.Sweep, report{event: e, ref: &a.ref, stored: func() {
+		s.discard()
+		w.discardSaved(a, result)
+	}})
 	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
 	return nil
 }

@@ -20,6 +20,8 @@ const (
 	snapshotTime = 10 * time.Minute
 	// fetchTime bounds the fetching of one, without which its trial can't go on.
 	fetchTime = 2 * time.Hour
+	// recoverTime is the same for what ended while no agent was there: the node takes no trials before.
+	recoverTime = 20 * time.Second
 	// partingTime is the same on a node that stops, for whose end somebody waits.
 	partingTime = time.Minute
 	// snapshotRetry is the wait after a try that failed, as when the master has not heard yet that this node holds the trial.
@@ -177,7 +179,7 @@ func (w *Worker) storing(ctx context.Context, a *attempt) (end func()) {
 
 // storeAtEnd stores what an attempt has saved that ended neither well nor for good, and names the snapshot in its result. The event and
 // the lease wait for it, so that the next attempt, wherever it is, goes on from there.
-func (w *Worker) storeAtEnd(ctx context.Context, a *attempt, r *grid.Result) {
+func (w *Worker) storeAtEnd(ctx context.Context, a *attempt, r *grid.Result, limit time.Duration) {
 	if a.saved == nil {
 		return
 	}
@@ -187,7 +189,7 @@ func (w *Worker) storeAtEnd(ctx context.Context, a *attempt, r *grid.Result) {
 		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, w.cfg.Snapshots == nil:
 		return
 	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(ctx)) // the attempt's own has ended
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), limit) // the attempt's own has ended
 	defer stop()
 	go func() {
 		select {
