@@ -217,7 +217,7 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 	}
 	changed := Transition{
 		Sweep: g.sweep.ID, Index: t.Index, Change: change, State: t.State, Attempts: t.Attempts,
-		Node: t.Node, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended,
+		Node: t.Node, Snapshot: t.Result.Snapshot, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended,
 	}
 	if change == grid.Retry {
 		changed.Failures = maps.Clone(t.Failures)

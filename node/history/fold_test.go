@@ -61,7 +61,7 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 		return
 	}
 	c := Transition{Sweep: id, Index: t.Index, Change: change, State: t.State,
-		Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended}
+		Attempts: t.Attempts, Node: t.Node, Snapshot: t.Result.Snapshot, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended}
 	if change == grid.Retry {
 		c.Failures = maps.Clone(t.Failures)
 	}

@@ -120,4 +120,5 @@ type Transition struct {
 	Class          grid.Class         // of the attempt behind the state
 	Started, Ended int64              // microseconds since 1970
 	Failures       map[grid.Class]int // of the trial so far, with Retry
+	Snapshot       int                // that was stored of what that attempt saved; 0 for none
 }

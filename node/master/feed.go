@@ -30,10 +30,11 @@ type feed struct {
 	taken  grid.Ranges // done, leased, or in again
 	cursor int64       // everything below is taken
 	leases map[grid.LeaseID]lease
-	last   uint64           // sequence of the newest lease
-	began  map[int64]int    // attempts of trials known to run
-	away   map[int64]bool   // trials of which an attempt is on a node that is not heard of
-	shuns  map[int64][]shun // what attempts of trials that failed are to avoid
+	last   uint64                // sequence of the newest lease
+	began  map[int64]int         // attempts of trials known to run
+	away   map[int64]bool        // trials of which an attempt is on a node that is not heard of
+	owners map[int64]grid.NodeID // nodes that alone have what trials saved last
+	shuns  map[int64][]shun      // what attempts of trials that failed are to avoid
 	again  retries
 	pace   pace
 
@@ -48,7 +49,7 @@ type feed struct {
 func newFeed(s *grid.Sweep) *feed {
 	return &feed{
 		sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
-		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{}, shuns: map[int64][]shun{},
+		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{}, shuns: map[int64][]shun{}, owners: map[int64]grid.NodeID{},
 	}
 }
 
@@ -271,6 +272,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 	case grid.Done:
 		delete(f.began, t.Index)
 		delete(f.shuns, t.Index)
+		delete(f.owners, t.Index)
 		f.again.remove(t.Index)
 		delete(f.needs, t.Index)
 		f.done.Add(t.Index, t.Index+1)
@@ -280,6 +282,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		delete(f.began, t.Index)
 		f.escalate(t.Index, t.Failures)
 		f.shun(t.Index, t.Node, t.Class)
+		f.keepNode(t)
 		if !f.releasedSince(t.Index, t.Attempts) {
 			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)))
 		}

@@ -383,7 +383,7 @@ func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l *lease) 
 	snapshot, bad := s.m.newestSnapshot(f.sweep, l)
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane), ID: id, Updates: updates,
-		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Task.Equipped(), Avoid: s.avoid(f.shuns[l.lo]),
+		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Task.Equipped(), Avoid: s.avoidFor(f, l.lo),
 	})
 	if err != nil {
 		s.m.ledger.remove(id)

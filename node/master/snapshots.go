@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/checkpoint"
@@ -19,6 +20,42 @@ func (m *Master) newestSnapshot(s *grid.Sweep, l *lease) (number, bad int) {
 		return 0, 0
 	}
 	return m.cfg.Snapshots.Newest(grid.TrialID{Sweep: s.ID, Index: l.lo})
+}
+
+// keepNode remembers which node alone has what a trial saved last, because it could not be stored or the node's agent died.
+func (f *feed) keepNode(t *history.Transition) {
+	if f.sweep.Task.Checkpoint == nil {
+		return
+	}
+	switch failure := grid.FailureOf(t.Class); {
+	case t.Snapshot > 0 || t.Class == grid.ClassCheckpoint:
+		delete(f.owners, t.Index)
+	case failure.Owner != grid.OwnerNode && failure.Avoid == grid.ScopeNone:
+		f.owners[t.Index] = t.Node
+	}
+}
+
+// avoidFor gives the nodes that are to leave a trial to others: all but the one that has what it saved last, if that takes trials, else
+// those on which it failed.
+func (s *state) avoidFor(f *feed, i int64) []grid.NodeID {
+	owner := f.owners[i]
+	if owner == "" || s.m.cfg.Nodes == nil {
+		return s.avoid(f.shuns[i])
+	}
+	var others []grid.NodeID
+	there := false
+	for _, m := range s.m.cfg.Nodes.Members() {
+		switch {
+		case m.Node == owner:
+			there = m.State == cluster.Alive && !m.Drained && !m.Quarantined
+		case m.Has(cluster.Worker) && len(others) < avoidLimit:
+			others = append(others, m.Node)
+		}
+	}
+	if !there {
+		return s.avoid(f.shuns[i])
+	}
+	return others
 }
 
 // unread is an attempt that could not read the state from which it went on.

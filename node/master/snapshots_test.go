@@ -1,14 +1,17 @@
 package master
 
 import (
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
 
+	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/checkpoint"
+	"mlfnode/node/history"
 )
 
 // keeping is a stage whose master keeps snapshots.
@@ -142,5 +145,43 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	c.clearSnapshots(false)
 	if got := left(); len(got) != 2 || !got["running-1"] || !got["paused-1"] {
 		t.Errorf("without room: got %v left, want what may run again", got)
+	}
+}
+
+// TestTrialsGoWhereTheirStateIs has leases ask all other nodes to wait for the one that alone has what a trial saved, as long as that one
+// takes trials.
+func TestTrialsGoWhereTheirStateIs(t *testing.T) {
+	members := []cluster.Member{}
+	for _, n := range []grid.NodeID{"a", "b", "c"} {
+		members = append(members, cluster.Member{Node: n, State: cluster.Alive, Self: cluster.Self{Roles: []cluster.Role{cluster.Worker}}})
+	}
+	s := &state{m: &Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}}}
+	sweep := points(t, "t-1", 9)
+	sweep.Task.Checkpoint = &grid.Checkpoint{}
+	f := newFeed(sweep)
+	for name, c := range map[string]struct {
+		class    grid.Class
+		snapshot int
+		want     string
+	}{
+		"not stored": {grid.ClassPreempt, 0, "[a c]"}, "its agent died": {grid.ClassLost, 0, "[a c]"}, "stored": {grid.ClassPreempt, 3, "[]"},
+		"can't be read": {grid.ClassCheckpoint, 0, "[]"}, "its node died": {grid.ClassCrash, 0, "[]"}, "it is to go elsewhere": {grid.ClassDisk, 0, "[]"},
+	} {
+		delete(f.owners, 1)
+		f.keepNode(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot})
+		if got := fmt.Sprint(s.avoidFor(f, 1)); got != c.want {
+			t.Errorf("%s: got %s to wait, want %s", name, got, c.want)
+		}
+	}
+	f.owners[1] = "b"
+	for _, change := range []func(*cluster.Member){
+		func(m *cluster.Member) { m.Drained = true }, func(m *cluster.Member) { m.State = cluster.Dead }, func(m *cluster.Member) { m.Quarantined = true },
+	} {
+		before := members[1]
+		change(&members[1])
+		if got := s.avoidFor(f, 1); len(got) > 0 {
+			t.Errorf("%+v: got %v to wait for a node that takes no trials", members[1], got)
+		}
+		members[1] = before
 	}
 }

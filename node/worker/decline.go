@@ -34,7 +34,7 @@ func (w *Worker) decline(held *jetstream.Held) bool {
 		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
 		return false
 	}
-	w.log.Info("trial is left to another node, since it failed here", "sweep", held.Sweep, "trial", held.Lo)
+	w.log.Info("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
 	w.declined.note(grid.Lane(held.Shape), time.Now().Add(declineTime))
 	time.AfterFunc(declineTime+declineLead, w.nudge)
 	return true
