@@ -17,6 +17,8 @@ type serverLog struct {
 	last   string    // the latest fatal message
 	told   time.Time // when a client's fault was last logged
 	untold int       // how many there were since
+
+	repeated map[string]time.Time // messages with the time when they were last logged
 }
 
 // clientMark is in messages about one connection: nats-server puts the client's number into them.
@@ -42,6 +44,28 @@ func (l *serverLog) client(msg string) bool {
 	return true
 }
 
+const (
+	// repeatInterval is how often the same message is logged: on a full disk nats-server says the same every other second.
+	repeatInterval = time.Minute
+	// maxRepeated bounds the messages that are remembered.
+	maxRepeated = 64
+)
+
+// repeats reports whether a message was logged a short while ago.
+func (l *serverLog) repeats(msg string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if last, ok := l.repeated[msg]; ok && now.Sub(last) < repeatInterval {
+		return true
+	}
+	if l.repeated == nil || len(l.repeated) >= maxRepeated {
+		l.repeated = map[string]time.Time{}
+	}
+	l.repeated[msg] = now
+	return false
+}
+
 func (l *serverLog) Noticef(string, ...any) {}
 func (l *serverLog) Debugf(string, ...any)  {}
 func (l *serverLog) Tracef(string, ...any)  {}
@@ -64,7 +88,9 @@ func (l *serverLog) Warnf(format string, v ...any) {
 	if isMeant(format) || l.client(msg) {
 		return
 	}
-	l.log.Warn("nats server", "msg", msg)
+	if !l.repeats(msg) {
+		l.log.Warn("nats server", "msg", msg)
+	}
 }
 
 // Errorf is called with locks of nats-server held, so it must not block.
@@ -73,7 +99,9 @@ func (l *serverLog) Errorf(format string, v ...any) {
 	if isMeant(format) || l.client(msg) {
 		return
 	}
-	l.log.Error("nats server", "msg", msg)
+	if !l.repeats(msg) {
+		l.log.Error("nats server", "msg", msg)
+	}
 	select {
 	case l.suspect <- struct{}{}:
 	default:

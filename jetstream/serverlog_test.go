@@ -39,3 +39,24 @@ func TestServerLogIsQuietAboutWhatIsMeant(t *testing.T) {
 		t.Errorf("got %q, %d suspicions, want both", out.String(), len(suspect))
 	}
 }
+
+// TestRepeatedMessages logs what nats-server says again and again once, and suspects the store each time.
+func TestRepeatedMessages(t *testing.T) {
+	var out bytes.Buffer
+	suspect := make(chan struct{}, 1000)
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), suspect: suspect}
+	for range 100 {
+		l.Errorf("JetStream failed to store a msg on stream %q", "events")
+		l.Errorf("JetStream failed to store a msg on stream %q", "logs")
+		l.Warnf("Filestore is slow")
+	}
+	if n := strings.Count(out.String(), "\n"); n != 3 || len(suspect) != 200 {
+		t.Errorf("got %d lines and %d suspicions, want 3 and 200:\n%s", n, len(suspect), out.String())
+	}
+	for i := range 1000 {
+		l.Warnf("message %d", i)
+	}
+	if len(l.repeated) > maxRepeated {
+		t.Errorf("%d messages are remembered, want at most %d", len(l.repeated), maxRepeated)
+	}
+}

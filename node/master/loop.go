@@ -80,10 +80,11 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 	case <-s.m.kick:
 		s.listen()
 	case <-reconcile:
-		err = errors.Join(s.reconcile(ctx), s.finishComplete(ctx))
+		s.report(ctx, reconciling, s.reconcile(ctx))
+		err = s.finishComplete(ctx)
 	case <-feedTick:
 	}
-	s.report(ctx, errors.Join(err, s.feed(ctx)))
+	s.report(ctx, leasing, errors.Join(err, s.feed(ctx)))
 	return nil
 }
 
@@ -98,7 +99,7 @@ func (s *state) waiting() bool {
 }
 
 // report keeps what hinders the master for the user to see. The next tick tries again: a full disk must not end the node.
-func (s *state) report(ctx context.Context, err error) {
+func (s *state) report(ctx context.Context, of work, err error) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -106,7 +107,7 @@ func (s *state) report(ctx context.Context, err error) {
 	if err != nil {
 		problem = err.Error()
 	}
-	if s.m.setProblem(problem) && err != nil {
+	if s.m.setProblem(of, problem) && err != nil {
 		s.m.log.Warn("master is hindered and tries again", "err", err)
 	}
 }

@@ -89,7 +89,7 @@ type Master struct {
 	outages   Outage
 	sweeps    map[grid.SweepID]jetstream.Record
 	applied   uint64
-	problem   string
+	problems  [works]string
 	room      string        // which part of the store is nearly full, and what to do
 	moved     chan struct{} // closed and replaced when applied or sweeps change
 }
@@ -238,9 +238,10 @@ func (m *Master) insist(ctx context.Context, batches []history.Stored) ([]histor
 	for {
 		changed, err := m.cfg.History.Fold(ctx, batches, m.policy)
 		if !history.IsFull(err) {
+			m.setProblem(folding, "")
 			return changed, err
 		}
-		if m.setProblem(err.Error()) {
+		if m.setProblem(folding, err.Error()) {
 			m.log.Warn("events can't be folded now; the master tries again", "err", err)
 		}
 		wait := time.NewTimer(foldRetry)
@@ -367,7 +368,7 @@ func (m *Master) Sweep(id grid.SweepID) (jetstream.Record, bool) {
 // Problem says what hinders the master at the moment, in words for the user; empty when nothing does.
 func (m *Master) Problem() string {
 	m.mu.Lock()
-	problem := cmp.Or(m.problem, m.room)
+	problem := cmp.Or(m.problems[folding], m.problems[leasing], m.problems[reconciling], m.room)
 	m.mu.Unlock()
 	if problem == "" && m.cfg.Trouble != nil {
 		problem = m.cfg.Trouble()
@@ -379,7 +380,7 @@ func (m *Master) Problem() string {
 func (m *Master) hindered() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.problem != ""
+	return m.problems != [len(m.problems)]string{}
 }
 
 // roomProblem says that the store is nearly full, and what to do.
@@ -399,14 +400,25 @@ func (m *Master) setRoomProblem(problem string) {
 	m.room = problem
 }
 
-// setProblem reports whether the problem is another one than before.
-func (m *Master) setProblem(problem string) bool {
+// work is a part of what the master does again and again. Each has a problem of its own: that one part works does not say that another
+// does.
+type work int
+
+const (
+	folding work = iota
+	leasing
+	reconciling
+	works
+)
+
+// setProblem notes what hinders a part of the master's work, "" for nothing, and reports whether that is something else than before.
+func (m *Master) setProblem(of work, problem string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.problem == problem {
+	if m.problems[of] == problem {
 		return false
 	}
-	m.problem = problem
+	m.problems[of] = problem
 	m.announceLocked()
 	return true
 }

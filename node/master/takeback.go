@@ -131,7 +131,7 @@ func (s *state) void(node grid.NodeID, held []grid.LeaseID) {
 			s.m.log.Warn("lease of an agent's last life could not be deleted", "node", node, "lease", id, "err", err)
 		}
 	}
-	s.report(ctx, s.reconcile(ctx))
+	s.report(ctx, reconciling, s.reconcile(ctx))
 }
 
 // restore takes over the leases that are in the queue when the master starts: other nodes may be working on them.
