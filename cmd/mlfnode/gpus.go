@@ -63,7 +63,7 @@ func (a *app) listGPUs(all []api.Member) error {
 		}
 	}
 	for _, note := range notes {
-		a.say("%s", note)
+		a.say("%s", sanitize([]byte(note)))
 	}
 	if a.json {
 		return a.printJSON(devices)
@@ -74,7 +74,8 @@ func (a *app) listGPUs(all []api.Member) error {
 	if len(devices) == 0 {
 		return nil
 	}
-	t := newTable(a.stdout, "node", "gpu", "model", "memory", "used", "busy", "temperature", "power", "state", "trials", "")
+	t := newTable(a.stdout, "node", "gpu", "model", "memory", "used", "busy", "temperature", "power", "state", "trials")
+	var reasons []string
 	for i := range devices {
 		g := &devices[i]
 		number, model := strconv.Itoa(g.Index), g.Name
@@ -82,9 +83,18 @@ func (a *app) listGPUs(all []api.Member) error {
 			number, model = number+"."+strconv.Itoa(g.Instance), g.Profile
 		}
 		t.row(string(g.Node), number, model, bytesText(g.Memory), bytesText(g.Used), known(g.Utilization, "%"), known(g.Temperature, " °C"),
-			known(g.Power, " W"), deviceState(g), strings.Join(g.Trials, " "), oneLine(deviceReason(g)))
+			known(g.Power, " W"), deviceState(g), strings.Join(g.Trials, " "))
+		if why := deviceReason(g); why != "" {
+			reasons = append(reasons, fmt.Sprintf("%s GPU %s: %s", g.Node, number, why))
+		}
 	}
-	return t.end()
+	if err := t.end(); err != nil {
+		return err
+	}
+	for _, why := range reasons {
+		fmt.Fprintln(a.stdout, sanitize([]byte(why)))
+	}
+	return nil
 }
 
 // deviceState is what trials may make of a device.
