@@ -161,7 +161,7 @@ func (c *stage) pull(id grid.SweepID) *jetstream.Held {
 	}
 	var held []*jetstream.Held
 	var err error
-	for tries := 0; tries < 20 && len(held) == 0 && err == nil; tries++ {
+	for limit := time.Now().Add(10 * time.Second); len(held) == 0 && err == nil && time.Now().Before(limit); {
 		held, err = c.store.Queue.Pull(c.t.Context(), string(r.Sweep.Lane()), 1)
 	}
 	if err != nil || len(held) != 1 {
