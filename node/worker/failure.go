@@ -27,10 +27,12 @@ const maxRulesFile = 256 << 10
 type rules struct {
 	node []failure.Source // of the node's own file
 
-	mu      sync.Mutex
-	project string // text of the file that compiled goes by
-	rules   *failure.Rules
+	mu       sync.Mutex
+	compiled map[string]*failure.Rules // by the text of the project's file
 }
+
+// maxCompiled bounds the projects whose rules stay compiled.
+const maxCompiled = 8
 
 // newRules reads the node's own file, if there is one, and checks it.
 func newRules(dir string) (*rules, error) {
@@ -47,13 +49,13 @@ func newRules(dir string) (*rules, error) {
 	return r, err
 }
 
-// of gives the rules for attempts of a project, of which the last one's stay compiled. A file that is wrong, which the submission has
+// of gives the rules for attempts of a project. A file that is wrong, which the submission has
 // let pass, does not count.
 func (r *rules) of(project string) (*failure.Rules, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.rules != nil && r.project == project {
-		return r.rules, nil
+	if found := r.compiled[project]; found != nil {
+		return found, nil
 	}
 	files := append([]failure.Source{{Name: rulesFile, Text: []byte(project)}}, r.node...)
 	found, wrong := failure.NewRules(files...)
@@ -63,13 +65,22 @@ func (r *rules) of(project string) (*failure.Rules, error) {
 			return nil, err
 		}
 	}
-	r.project, r.rules = project, found
+	if len(r.compiled) >= maxCompiled || r.compiled == nil {
+		r.compiled = map[string]*failure.Rules{}
+	}
+	r.compiled[project] = found
 	return found, wrong
 }
 
 // classify tells from output and circumstances why the program of an attempt failed. It returns the line that says so.
 func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
-	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || result.Rule != "" || a.spool == nil {
+	engine := ""
+	switch {
+	case result.Rule != "" || a.spool == nil:
+		return ""
+	case result.Class == grid.ClassEngine:
+		engine = result.Reason
+	case result.Class != grid.ClassExit && result.Class != grid.ClassSignal:
 		return ""
 	}
 	rules, err := w.rules.of(a.projectRules())
@@ -81,14 +92,14 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 	}
 	need := &a.task.Resources
 	e := failure.Evidence{
-		Class: result.Class, ExitCode: result.ExitCode,
+		Class: result.Class, ExitCode: result.ExitCode, Engine: engine,
 		NoGPU: !need.NeedsGPU(), Container: a.task.Image != "", Resume: a.saved != nil && a.saved.state.Resume,
 		DiskFull: fullDisk(os.TempDir()) || fullDisk(a.spool.dir), ShmFull: fullDisk("/dev/shm"),
 		Stdout: lastBytes(a.spool.stdout, failure.MaxOutput), Stderr: lastBytes(a.spool.stderr, failure.MaxOutput),
 	}
 	a.blame(&e)
 	v := rules.Classify(&e)
-	if v.Rule == "" {
+	if v.Rule == "" || engine != "" && v.Class == grid.ClassEngine {
 		return ""
 	}
 	if v.Class == result.Class {
