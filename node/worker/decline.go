@@ -22,8 +22,11 @@ const (
 // declined is when this worker last left a lease of a lane to others. The zero value is ready to use.
 type declined struct {
 	mu    sync.Mutex
-	lanes map[grid.Lane]time.Time
+	lanes map[grid.Lane]window
 }
+
+// window is when others go first: from the return of the first lease that was declined until some time after that of the last one.
+type window struct{ from, until time.Time }
 
 // decline gives back a lease that other nodes are to have first. It reports whether it did so.
 func (w *Worker) decline(held *jetstream.Held) bool {
@@ -34,7 +37,7 @@ func (w *Worker) decline(held *jetstream.Held) bool {
 		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
 		return false
 	}
-	w.log.Info("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
+	w.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
 	w.declined.note(grid.Lane(held.Shape), time.Now().Add(declineTime))
 	time.AfterFunc(declineTime+declineLead, w.nudge)
 	return true
@@ -70,20 +73,24 @@ func (d *declined) note(lane grid.Lane, from time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.lanes == nil {
-		d.lanes = map[grid.Lane]time.Time{}
+		d.lanes = map[grid.Lane]window{}
 	}
-	d.lanes[lane] = from
+	next := window{from, from.Add(declineLead)}
+	if last, ok := d.lanes[lane]; ok && from.Add(-declineTime).Before(last.until) {
+		next.from = last.from
+	}
+	d.lanes[lane] = next
 }
 
 // others reports whether other nodes go first in a lane now.
 func (d *declined) others(lane grid.Lane, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	from, ok := d.lanes[lane]
-	if ok && now.After(from.Add(declineLead)) {
+	first, ok := d.lanes[lane]
+	if ok && now.After(first.until) {
 		delete(d.lanes, lane)
 	}
-	return ok && !now.Before(from) && now.Before(from.Add(declineLead))
+	return ok && !now.Before(first.from) && now.Before(first.until)
 }
 
 const (

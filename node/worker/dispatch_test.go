@@ -218,6 +218,25 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
+// TestOthersGoFirst declines several leases one after the other: others go first from the return of the first one on.
+func TestOthersGoFirst(t *testing.T) {
+	var d declined
+	now := time.Now()
+	for i := range 3 {
+		d.note("x", now.Add(declineTime+time.Duration(i)*time.Millisecond))
+	}
+	for after, want := range map[time.Duration]bool{
+		0: false, declineTime - 1: false, declineTime: true, declineTime + declineLead: true, declineTime + declineLead + 2*time.Millisecond: false,
+	} {
+		if got := d.others("x", now.Add(after)); got != want {
+			t.Errorf("after %v: others go first: %v, want %v", after, got, want)
+		}
+		if d.others("y", now.Add(after)) {
+			t.Errorf("after %v: others go first in another lane", after)
+		}
+	}
+}
+
 // TestWithheldLanesWait has the master withhold what needs GPUs or containers. Other trials run; the reason is told; and what was withheld runs
 // once it may.
 func TestWithheldLanesWait(t *testing.T) {
