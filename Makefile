@@ -58,6 +58,7 @@ lint: ## gofmt and vet
 
 bench: build ## measure rates, latencies and memory, side by side with bare loops
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/mlfnode/bench
+	$(GO) test -run '^$$' -bench Container -benchtime 20x ./node/executor/docker
 
 dev: build ## run a cluster of three nodes on this machine, in a temporary folder
 	@sh .ci/dev

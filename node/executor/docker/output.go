@@ -10,11 +10,13 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mlfnode/node/executor"
 )
 
 // output carries what a program prints out of the pipes of its run into the attempt's files. The program has each pipe open for
-// reading too, so that it neither dies nor loses anything while nobody reads: it waits once 64 KiB are in the pipe.
+// reading too, so that it neither dies nor loses anything while nobody reads: it waits once the pipe is full.
 type output struct {
 	mu     sync.Mutex
 	sink   *executor.Sink // guarded by mu but for Seen
@@ -41,14 +43,21 @@ func newOutput(dir string, a *executor.Attempt, log *slog.Logger) (*output, erro
 			o.close()
 			return nil, fmt.Errorf("open the pipe of a container: %w", err)
 		}
+		if raw, err := f.SyscallConn(); err == nil { // a kernel that refuses leaves it as it is
+			_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+		}
 		o.pipes[i] = f
 		o.work.Go(func() { o.carry(i, f) })
 	}
 	return o, nil
 }
 
-// carrySize is how much is read at one time: what a pipe holds.
-const carrySize = 64 << 10
+const (
+	// pipeSize is how much a program may print while nobody reads, before it waits.
+	pipeSize = 256 << 10
+	// carrySize is how much is read at one time.
+	carrySize = 64 << 10
+)
 
 // carry moves what comes through a pipe until drain ends it.
 func (o *output) carry(stream int, f *os.File) {

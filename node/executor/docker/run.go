@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -185,6 +186,7 @@ func (r *run) start(ctx context.Context) error {
 		return r.engine.client.ContainerStart(ctx, r.container, container.StartOptions{})
 	})
 	if err != nil {
+		r.killUnseen()
 		return launchFault("start", err)
 	}
 	bounded, stop := call(ctx)
@@ -196,6 +198,27 @@ func (r *run) start(ctx context.Context) error {
 		r.meter = executor.OpenMeter(pid)
 	}
 	return r.save()
+}
+
+// killUnseen kills what may run in a container whose start nobody has answered: the engine may be away for long.
+func (r *run) killUnseen() {
+	for {
+		found := false
+		files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil || r.order.ID == "" || !bytes.Contains(b, []byte(r.order.ID)) {
+				continue
+			}
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			if p, ok := processid.Of(pid); ok && p.Signal(killSignal) == nil { // what can't be killed is not ours
+				found = true
+			}
+		}
+		if !found || !sleep(r.x.ctx, firstLook) {
+			return
+		}
+	}
 }
 
 // process is the container's first process, none while it is not known and when it had ended before it was.

@@ -143,11 +143,19 @@ func TestEngineStaysAway(t *testing.T) {
 	o.Patience = 500 * time.Millisecond
 	x := docker.New(o, logTo(t))
 	defer x.Close()
-	a := attempt(t, waiting)
+	a := attempt(t, "echo >ready; while :; do echo x >>beats; sleep 0.01; done")
 	ends := begin(t, x, a)
 	e.Signal(syscall.SIGKILL) // its containers live
-	expect(t, end(t, ends), grid.ClassEngine, grid.NoExit, "was away for longer than 500ms")
-	if b, _ := os.ReadFile(filepath.Join(a.Dir, "alive")); len(b) > 0 {
+	if o := end(t, ends); o.Class != grid.ClassEngine || !strings.Contains(o.Reason, "500ms") {
+		t.Errorf("got %+v, want class engine for want of patience", o)
+	}
+	beats := func() int {
+		b, _ := os.ReadFile(filepath.Join(a.Dir, "beats"))
+		return len(b)
+	}
+	before := beats()
+	time.Sleep(200 * time.Millisecond)
+	if after := beats(); after != before {
 		t.Error("the program goes on")
 	}
 	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126, "did not answer")

@@ -168,6 +168,7 @@ func (e *Engine) Close() {
 		}
 		e.Signal(syscall.SIGTERM)
 		e.endContainerd()
+		e.killAll()
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {
@@ -198,6 +199,20 @@ func (e *Engine) endContainerd() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	_ = os.Remove(file)
+}
+
+// killAll kills what names the engine's folder on its command line: shims that no engine knows any more.
+func (e *Engine) killAll() {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		var pid int
+		if line, err := os.ReadFile(file); err != nil || !bytes.Contains(line, []byte(e.Dir+"/")) {
+			continue
+		}
+		if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err == nil && pid != os.Getpid() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // containers lists the ids of all containers.
