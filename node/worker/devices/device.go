@@ -178,7 +178,7 @@ func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner) {
 			if at.Sub(d.dirty) < dirtySoon { // mostly it is one of the last attempt's, on its way out
 				leftovers = append(leftovers, fmt.Sprintf("a program (pid %d) is on it with %s", p.PID, bytesText(p.Memory)))
 			}
-		case p.Graphics && p.Memory <= smallContext:
+		case p.Memory <= smallContext && (p.Graphics || p.Memory >= 0):
 		default:
 			d.others[key{}] = true
 			if !p.Graphics {
@@ -188,7 +188,7 @@ func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner) {
 	}
 	d.full = d.Total > 0 && u.Memory*100 >= d.Total*fullPercent
 	d.meetAliens(aliens, owners, at)
-	nobody := u.Memory - known
+	nobody := max(u.Memory-known, 0)
 	if listed && (!d.seen || nobody < d.base) {
 		d.base, d.seen = nobody, true
 	}
@@ -208,7 +208,7 @@ func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner) {
 }
 
 const (
-	// smallContext is how much memory a graphics context takes that matters to nobody.
+	// smallContext is how much memory a program may have that matters to nobody: a desktop, or the server of MPS.
 	smallContext = 64 << 20
 	// fullPercent is how much of a device's memory is in use when it counts as full.
 	fullPercent = 95

@@ -250,8 +250,8 @@ func TestDirtyShare(t *testing.T) {
 
 // TestForeign has somebody else's program compute on a device.
 func TestForeign(t *testing.T) {
-	pid, desktop := program(t), program(t)
-	lines := []string{fmt.Sprintf("use 0 %d 2GiB", pid), fmt.Sprintf("draw 1 %d 50MiB", desktop)}
+	pid, desktop, server := program(t), program(t), program(t) // the last one as that of MPS
+	lines := []string{fmt.Sprintf("use 0 %d 2GiB", pid), fmt.Sprintf("draw 1 %d 500MiB", desktop), fmt.Sprintf("use 1 %d 30MiB", server)}
 	play(t, "2xA100-40", Avoid, func(s *stage) {
 		s.do(15*time.Second, lines...)
 		s.want(0, allocator.Foreign, fmt.Sprintf("used by sleep (pid %d, user ", pid))
