@@ -64,9 +64,10 @@ func NodeOf(cpus float64, memory int64, m *inventory.Machine) allocator.Node {
 		return n
 	}
 	if !m.More {
-		n.Devices = DevicesOf(m, Policy{Reserve: DefaultReserve})
-		for i := range n.Devices {
-			n.Devices[i].State = stateOf(m, n.Devices[i].UUID)
+		for _, d := range DevicesOf(m, Policy{Reserve: DefaultReserve}) {
+			if d.State = stateOf(m, d.UUID); d.State != devices.Unused {
+				n.Devices = append(n.Devices, d)
+			}
 		}
 		return n
 	}
@@ -86,7 +87,7 @@ func NodeOf(cpus float64, memory int64, m *inventory.Machine) allocator.Node {
 	return n
 }
 
-// stateOf gives the state that a node has published of one of its devices.
+// stateOf gives the state that a node has published of one of its devices, which may be devices.Unused.
 func stateOf(m *inventory.Machine, uuid string) allocator.State {
 	for i := range m.GPUs {
 		g := &m.GPUs[i]
@@ -99,7 +100,7 @@ func stateOf(m *inventory.Machine, uuid string) allocator.State {
 		switch s := allocator.State(state); {
 		case g.Problem != "":
 			return allocator.Sick
-		case s == allocator.Sick, s == allocator.Gone, s == allocator.Dirty, s == allocator.Foreign:
+		case s == allocator.Sick, s == allocator.Gone, s == allocator.Dirty, s == allocator.Foreign, s == devices.Unused:
 			return s
 		}
 	}

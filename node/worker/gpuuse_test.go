@@ -201,3 +201,22 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 		t.Errorf("%d trials ran on a broken GPU, want the one under which it broke", len(used))
 	}
 }
+
+// TestNodeAsOthersSeeIt counts what a node has published: not what its settings keep from trials.
+func TestNodeAsOthersSeeIt(t *testing.T) {
+	gpu := func(index int, state string) inventory.GPU {
+		return inventory.GPU{Index: index, UUID: fmt.Sprint("GPU-", index), Name: "A100", Memory: 40 << 30, State: state}
+	}
+	m := &inventory.Machine{GPUs: []inventory.GPU{gpu(0, "ready"), gpu(1, "unused"), gpu(2, "sick"), gpu(3, "dirty"), gpu(4, "")}}
+	n := NodeOf(4, 8<<30, m)
+	one, four, five := grid.Resources{GPUs: grid.One}, grid.Resources{GPUs: 4 * grid.One}, grid.Resources{GPUs: 5 * grid.One}
+	if got := n.Slots(one); got != 3 {
+		t.Errorf("got room for %d trials, want those of the GPUs that are in service", got)
+	}
+	if r := n.Never(four); r.Code != "" {
+		t.Errorf("four GPUs: got %v; one that is sick may come back", r)
+	}
+	if r := n.Never(five); r.Code == "" {
+		t.Error("five GPUs: a GPU that trials may not use counts")
+	}
+}

@@ -326,8 +326,8 @@ func stateName(s allocator.State) string {
 // maxTrials bounds how many trials of a device are named.
 const maxTrials = 4
 
-// unused is the state of a device that node.yaml keeps from trials.
-const unused = "unused"
+// Unused is the state of a device that node.yaml keeps from trials. The books do not have it.
+const Unused = "unused"
 
 // Annotate returns the machine with what this node makes of its devices: state, reason, and the trials that run there. Devices that are
 // gone are added. It does not change m's own GPUs.
@@ -375,7 +375,7 @@ func (w *Watch) toldLocked(uuid string) (state, why string, since time.Time) {
 	d := w.devices[uuid]
 	switch {
 	case d == nil:
-		return unused, "gpus.use in node.yaml leaves it out", time.Time{}
+		return Unused, "gpus.use in node.yaml leaves it out", time.Time{}
 	case d.Why == "" && w.health != "":
 		return stateName(d.State), "health unknown: " + w.health, d.Since
 	}

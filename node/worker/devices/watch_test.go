@@ -551,7 +551,7 @@ func TestSettings(t *testing.T) {
 		if len(devices) != 1 || devices[0].Index != 1 || devices[0].Device.Memory != 36<<30 {
 			t.Errorf("got %+v", devices)
 		}
-		if m := s.Annotate(s.machine()); m.GPUs[0].State != unused || m.GPUs[1].State != "ready" || m.Groups[0].Ready != 1 || m.Groups[0].Total != 3 {
+		if m := s.Annotate(s.machine()); m.GPUs[0].State != Unused || m.GPUs[1].State != "ready" || m.Groups[0].Ready != 1 || m.Groups[0].Total != 3 {
 			t.Errorf("got %+v", m)
 		}
 		s.use = []string{}
