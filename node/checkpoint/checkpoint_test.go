@@ -217,6 +217,19 @@ func TestCutUploadGoesOn(t *testing.T) {
 	if err := restore(t, again, 1, to); err != nil || tree(t, to) != tree(t, live) {
 		t.Errorf("got %v", err)
 	}
+	// An upload that is given up leaves nothing behind once another snapshot is stored.
+	write(t, live, map[string]string{"big": content + "x"})
+	if _, err := save(t, &cutting{Store: again.Store, at: 1000}, live, 1, 0); err == nil {
+		t.Error("an upload that was cut was stored")
+	}
+	write(t, live, map[string]string{"big": "small"})
+	mustSave(t, again, live, 1, 0)
+	if bytes, _ := again.Usage(); bytes != int64(len("small")) {
+		t.Errorf("got %d bytes kept, want those of the newest snapshot", bytes)
+	}
+	if bytes, _ := open(t, dir, 1<<30).Usage(); bytes != int64(len("small")) {
+		t.Errorf("got %d bytes on the disk", bytes)
+	}
 }
 
 type cutting struct {

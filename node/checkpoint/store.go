@@ -275,11 +275,8 @@ func (k *kept) superseded() []int {
 	return gone
 }
 
-// dropLocked removes snapshots, and the contents that no other one has.
+// dropLocked removes snapshots, the contents that no other one has, and what was left of uploads that were given up.
 func (s *Store) dropLocked(id grid.TrialID, k *kept, numbers []int) {
-	if len(numbers) == 0 {
-		return
-	}
 	dir := s.folder(id)
 	k.snapshots = slices.DeleteFunc(k.snapshots, func(snapshot *Snapshot) bool { return slices.Contains(numbers, snapshot.Number) })
 	used := map[string]bool{}
@@ -302,6 +299,18 @@ func (s *Store) dropLocked(id grid.TrialID, k *kept, numbers []int) {
 		}
 		delete(k.files, hash)
 		s.bytes -= size
+	}
+	parts, _ := os.ReadDir(filepath.Join(dir, "parts")) // none are there
+	for _, e := range parts {
+		info, err := e.Info()
+		if err != nil || k.writing[e.Name()] {
+			continue
+		}
+		if err := os.Rename(filepath.Join(dir, "parts", e.Name()), s.asideLocked()); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.bytes -= info.Size()
 	}
 	if err := errors.Join(errs...); err != nil {
 		s.log.Warn("an old snapshot could not be removed", "trial", id, "err", err)

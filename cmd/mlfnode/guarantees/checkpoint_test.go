@@ -440,6 +440,11 @@ func TestCheckpointFaults(t *testing.T) {
 			wait(2 * time.Second)
 			on.FreeDisk()
 		}, 1}, // the step that could not be saved
+		{"full disk of the master", "{grace: 30s}", `case $MLF_ATTEMPT/$step in 1/40) exit 85 ;; esac`, func(*hosts.Host) {
+			p.Master.FillDisk()
+			wait(3 * time.Second)
+			p.Master.FreeDisk()
+		}, 1},
 		{"exit code 85, again and again", "{grace: 30s, repeats: 9}", `((step % 10)) || ((step == steps)) || exit 85`, nil, 0},
 		{"a torn file", "{grace: 30s}", `case $MLF_ATTEMPT/$step in
 1/20) exit 85 ;;
