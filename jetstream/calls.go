@@ -39,6 +39,9 @@ type Beat struct {
 	Restarting bool        `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
 	Leaving    bool        `json:"leaving,omitempty"`    // the agent ends and gives back what it held
 
+	// Waits says why trials of a lane get nothing on this node now, for at most MaxWaits lanes.
+	Waits map[grid.Lane]grid.Refusal `json:"waits,omitempty"`
+
 	// Mark is that of the newest orders. A beat may arrive long after it was sent, when a connection was cut for a while: its mark
 	// tells how old what it says may be.
 	Mark uint64 `json:"mark,omitempty"`
@@ -61,6 +64,9 @@ type DeviceAnswer struct {
 	ID      string `json:"id"`
 	Refusal string `json:"refusal,omitempty"`
 }
+
+// MaxWaits bounds what a beat says of lanes that wait.
+const MaxWaits = 32
 
 // HeldLease is a lease in a node's hands. Of two nodes that claim one, the later delivery holds it.
 type HeldLease struct {

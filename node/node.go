@@ -243,7 +243,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Never: n.workerNever, Feed: !quiet, Trouble: n.worker.Trouble,
-		AwaitDevices: n.awaitDevices, Containers: cfg.Engine.runsContainers,
+		AwaitDevices: n.awaitDevices, Waiting: n.worker.Waiting, Containers: cfg.Engine.runsContainers,
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -90,6 +91,8 @@ func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) err
 	for _, s := range all {
 		if s.Problem != "" {
 			a.say("%s: %s", s.Sweep, oneLine(s.Problem))
+		} else if s.Waits != "" {
+			a.say("%s waits: %s; for more: mlfnode trials --explain %s/INDEX", s.Sweep, s.Waits, s.Sweep)
 		}
 	}
 	kept := "all ended sweeps are kept"
@@ -155,9 +158,10 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 
 func (a *app) trialsCommand() *cobra.Command {
 	var f listFlags
+	explain := false
 	c := &cobra.Command{
 		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: oneArgument,
-		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials chainer-1 --class cuda_oom\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17",
+		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials chainer-1 --class cuda_oom\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17\n  mlfnode trials --explain chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
 			if err != nil {
@@ -167,7 +171,13 @@ func (a *app) trialsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if explain && id.Index < 0 {
+				return usage("--explain wants one trial", fmt.Sprintf("name it as in: mlfnode trials --explain %s/0", id.Sweep))
+			}
 			return a.read(c.Context(), func(s *node.Session) error {
+				if explain {
+					return a.explain(c.Context(), s.Client(), id)
+				}
 				if id.Index >= 0 {
 					return a.attempts(c.Context(), s.Client(), id)
 				}
@@ -176,8 +186,27 @@ func (a *app) trialsCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
+	c.Flags().BoolVar(&explain, "explain", false, "say why the trial waits: what is in the way on each node")
 	a.jsonFlag(c)
 	return c
+}
+
+// explain prints how a trial stands, and what is in its way.
+func (a *app) explain(ctx context.Context, c *api.Client, id grid.TrialID) error {
+	e, err := c.Explain(ctx, id)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(e)
+	}
+	fmt.Fprintf(a.stdout, "%s is %s: %s\n", e.Trial, e.State, e.Text)
+	for _, o := range e.Nodes {
+		fmt.Fprintf(a.stdout, "  %s: %s (%s)\n", cmp.Or(string(o.Node), "this machine"), o.Text, o.Code)
+	}
+	return nil
 }
 
 func target(arg string) (grid.TrialID, error) {

@@ -21,6 +21,7 @@ const (
 	PathAction    = "/v1/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
 	PathTrials    = "/v1/sweeps/{sweep}/trials"
 	PathAttempts  = "/v1/sweeps/{sweep}/trials/{index}/attempts"
+	PathExplain   = "/v1/sweeps/{sweep}/trials/{index}/explain"
 	PathLogs      = "/v1/sweeps/{sweep}/logs"
 	PathWatch     = "/v1/sweeps/{sweep}/watch"
 	PathArtifacts = "/v1/sweeps/{sweep}/artifacts"
@@ -80,6 +81,7 @@ type Sweep struct {
 	Image       string          `json:"image,omitempty"`    // that its trials run in, by its digest once one has run
 	Bundles     []string        `json:"bundles,omitempty"`  // short digests of the files that its trials run, those of the submission first
 	Problem     string          `json:"problem,omitempty"`  // why nothing runs although something is pending
+	Waits       string          `json:"waits,omitempty"`    // nodes that have no room for its trials, while none of them runs
 	LogNext     uint64          `json:"log_next,omitempty"` // position behind all output stored so far, for Watch; only for a single sweep
 }
 
@@ -154,6 +156,21 @@ type Attempt struct {
 	Output    Printed     `json:"output"`
 	Devices   []string    `json:"devices,omitempty"` // as in Trial
 	Bundle    string      `json:"bundle,omitempty"`  // as in Trial
+}
+
+// Explanation says how a trial stands, and for one that waits what keeps it from running.
+type Explanation struct {
+	Trial string     `json:"trial"`
+	State grid.State `json:"state"`
+	Text  string     `json:"text"`            // how it stands in its sweep, for people
+	Nodes []Obstacle `json:"nodes,omitempty"` // what is in the way, on each node
+}
+
+// Obstacle is what keeps a trial from beginning on a node.
+type Obstacle struct {
+	Node grid.NodeID `json:"node,omitempty"` // empty for a node that stands alone
+	Code string      `json:"code"`           // grid.RefusalCode, or away, quarantined, drained, trouble, avoid, quiet
+	Text string      `json:"text"`
 }
 
 // TrialQuery selects and orders trials. The zero query is every trial by index.

@@ -188,6 +188,12 @@ func (c *Client) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, erro
 	return get[[]Attempt](ctx, c, path, nil)
 }
 
+// Explain says how a trial stands, and why one that waits does.
+func (c *Client) Explain(ctx context.Context, id grid.TrialID) (Explanation, error) {
+	path := strings.Replace(sweepPath(PathExplain, id.Sweep), "{index}", strconv.FormatInt(id.Index, 10), 1)
+	return get[Explanation](ctx, c, path, nil)
+}
+
 // Logs streams stored and, with Follow, live output.
 func (c *Client) Logs(ctx context.Context, id grid.SweepID, q LogQuery) iter.Seq2[Output, error] {
 	v := url.Values{"index": {strconv.FormatInt(q.Index, 10)}}

@@ -33,6 +33,8 @@ type Config struct {
 	// Never says, in words, why no node that is known could ever run an attempt with these resources, whatever ends there; "" when one
 	// could, or none is known. Nil refuses nothing.
 	Never func(grid.Resources) string
+	// Waiting gives the reasons why trials wait on this machine, for a master without Nodes; may be nil.
+	Waiting func() map[grid.Lane]grid.Refusal
 	// AwaitDevices waits until the GPUs of this machine were looked at; nil where that need not be waited for.
 	AwaitDevices func(context.Context)
 	// Feed is false for a master that only keeps history and records, and lets nothing run.

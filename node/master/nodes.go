@@ -67,7 +67,8 @@ type peer struct {
 	leaving    bool
 	outlive    time.Duration // how long its programs go on without an agent; 0 when it does not say so
 	mark       uint64        // what beats carry that were sent since it was heard of again
-	expected   bool          // it has not been heard of in this life of the master
+	waits      map[grid.Lane]grid.Refusal
+	expected   bool // it has not been heard of in this life of the master
 	dead       bool
 }
 
@@ -101,6 +102,7 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 	*known = peer{
 		mark:  mark,
 		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
+		waits: b.Waits,
 	}
 	if b.Restarting {
 		known.restarting = now

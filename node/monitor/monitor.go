@@ -139,6 +139,7 @@ func (m *Monitor) Handler() http.Handler {
 	mux.HandleFunc("POST "+api.PathAction, answer(m.act))
 	mux.HandleFunc("GET "+api.PathTrials, m.trials)
 	mux.HandleFunc("GET "+api.PathAttempts, answer(m.attempts))
+	mux.HandleFunc("GET "+api.PathExplain, answer(m.explain))
 	mux.HandleFunc("GET "+api.PathFailures, answer(m.failures))
 	mux.HandleFunc("GET "+api.PathLogs, m.logs)
 	mux.HandleFunc("GET "+api.PathWatch, m.watch)

@@ -72,6 +72,9 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	if s.Active() {
 		v.ETA = eta(&v, time.Now())
 		v.Problem = m.cfg.Master.Problem()
+		if v.Pending > 0 && v.Running == 0 {
+			v.Waits = m.cfg.Master.Waits(s)
+		}
 	}
 	return v, nil
 }

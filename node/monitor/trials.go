@@ -339,15 +339,29 @@ func usage(u grid.Usage) api.Resources {
 	return r
 }
 
-func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
+// trial gives the trial that a request names, and its sweep.
+func (m *Monitor) trial(r *http.Request) (*grid.Sweep, int64, error) {
 	s, err := m.record(r)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	index, err := trialIndex(s, r.PathValue("index"))
 	if err == nil && index < 0 {
 		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("%s has no trial %s", s.ID, r.PathValue("index")), Hint: "trials are numbered from 0"}
 	}
+	return s, index, err
+}
+
+func (m *Monitor) explain(r *http.Request) (api.Explanation, error) {
+	s, index, err := m.trial(r)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	return m.cfg.Master.Explain(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
+}
+
+func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
+	s, index, err := m.trial(r)
 	if err != nil {
 		return nil, err
 	}

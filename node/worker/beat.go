@@ -70,7 +70,7 @@ func (w *Worker) farewell() {
 // state is what a beat says.
 func (w *Worker) state() jetstream.Beat {
 	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load(),
-		Devices: w.answers.list()}
+		Devices: w.answers.list(), Waits: w.fairness.waiting(jetstream.MaxWaits)}
 	if w.cfg.Keys != nil {
 		b.Keys = w.cfg.Keys()
 	}

@@ -6,6 +6,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/worker/allocator"
 	"mlfnode/node/worker/devices"
 )
@@ -133,6 +134,9 @@ func (w *Worker) SetDevices(devices []allocator.Device) {
 	w.fairness.resize(totals(w.books))
 	w.nudge()
 }
+
+// Waiting gives the reasons why trials wait here, by lane.
+func (w *Worker) Waiting() map[grid.Lane]grid.Refusal { return w.fairness.waiting(jetstream.MaxWaits) }
 
 // Books are what is given to trials of the node's processors, memory and devices. Who watches the devices marks them there, and calls
 // Nudge when one has become ready.

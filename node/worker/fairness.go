@@ -228,13 +228,13 @@ func (f *fairness) refused(l lane, why grid.Refusal) {
 	}
 }
 
-// waiting lists the lanes that want room and got none, with the reasons.
-func (f *fairness) waiting() map[grid.Lane]grid.Refusal {
+// waiting lists up to so many lanes that want room and got none, with the reasons.
+func (f *fairness) waiting(limit int) map[grid.Lane]grid.Refusal {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var all map[grid.Lane]grid.Refusal
 	for name, h := range f.lanes {
-		if !h.waits || h.refusal.Code == "" {
+		if !h.waits || h.refusal.Code == "" || len(all) >= limit {
 			continue
 		}
 		if all == nil {

@@ -177,7 +177,7 @@ func TestWholeDevicesOneAtATime(t *testing.T) {
 		end <- struct{}{}
 		receive(t, "the next trial", begun)
 	}
-	if waits := s.fairness.waiting(); waits[r.Lane()].Code != "" && waits[r.Lane()].Code != grid.RefusedBusy {
+	if waits := s.fairness.waiting(10); waits[r.Lane()].Code != "" && waits[r.Lane()].Code != grid.RefusedBusy {
 		t.Errorf("got %+v, want busy", waits)
 	}
 	close(end)

@@ -1,0 +1,219 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/cluster"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// wait is what the loop knows of a trial that waits.
+type wait struct {
+	fed    bool // the sweep's trials are being leased
+	lane   grid.Lane
+	due    time.Time // of an attempt that waits for its time
+	number int       // of that attempt
+	failed grid.Class
+	leased time.Time   // when the trial was leased; zero when it was not
+	holder grid.NodeID // of the lease
+	before int64       // trials of the sweep that are leased first
+	limit  int         // most leases of the sweep, when there are so many
+	shuns  []shun
+}
+
+// wait finds out how a trial stands. It runs in the loop.
+func (s *state) wait(id grid.TrialID, now time.Time) (w wait) {
+	f := s.feeds[id.Sweep]
+	if f == nil {
+		return w
+	}
+	need, ok := f.needs[id.Index]
+	if !ok {
+		need = f.own()
+	}
+	w.fed, w.lane, w.shuns = true, f.lane(need), f.shuns[id.Index]
+	for name, l := range f.leases {
+		if l.lo <= id.Index && id.Index < l.hi {
+			w.lane, w.leased, w.holder = l.lane, l.since, s.m.ledger.holder(name)
+			return w
+		}
+	}
+	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
+		w.limit = limit
+	}
+	if e := f.again.index[id.Index]; e != nil {
+		if e.due.After(now) {
+			w.due = e.due
+		}
+		w.number = e.attempt
+		return w
+	}
+	w.before = max(0, id.Index-f.cursor)
+	return w
+}
+
+// Explain says how a trial stands, and what keeps one that waits from running.
+func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation, error) {
+	e := api.Explanation{Trial: id.String(), State: grid.Pending}
+	r, ok := m.Sweep(id.Sweep)
+	if !ok {
+		return e, unknown(id.Sweep)
+	}
+	t, known, err := m.cfg.History.Trial(ctx, id)
+	if err != nil {
+		return e, fmt.Errorf("find %s: %w", id, err)
+	}
+	if known {
+		e.State = t.State
+	}
+	switch {
+	case e.State == grid.Running:
+		e.Text = fmt.Sprintf("it runs on %s since %s", t.Node, clock(time.UnixMicro(t.Result.Started)))
+		return e, nil
+	case e.State.Terminal():
+		e.Text = "it has ended"
+		return e, nil
+	case r.Sweep.State != grid.SweepRunning:
+		e.Text = fmt.Sprintf("its sweep is %s", r.Sweep.State)
+		return e, nil
+	}
+	now := time.Now()
+	found := make(chan wait, 1)
+	if err := m.inLoop(ctx, func(s *state) { found <- s.wait(id, now) }); err != nil {
+		return e, err
+	}
+	var w wait
+	select {
+	case w = <-found:
+	case <-ctx.Done():
+		return e, context.Cause(ctx)
+	}
+	e.Text = w.text(now)
+	if known && t.Result.Class != "" {
+		e.Text += fmt.Sprintf("; the last attempt failed: %s", t.Result.Class)
+	}
+	if problem := m.Problem(); problem != "" {
+		e.Text += "; " + problem
+	}
+	if w.fed && w.holder == "" {
+		e.Nodes = m.obstacles(&w)
+	}
+	return e, nil
+}
+
+// clock is a time of day for people, with the date when it is not today's.
+func clock(t time.Time) string {
+	if t.Format(time.DateOnly) == time.Now().Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}
+
+// text says how the trial stands in its sweep.
+func (w *wait) text(now time.Time) string {
+	switch {
+	case !w.fed:
+		return "its sweep was submitted a moment ago"
+	case w.holder != "":
+		return fmt.Sprintf("%s has it, and begins it after other trials of the same lease", w.holder)
+	case !w.leased.IsZero():
+		return fmt.Sprintf("it is in the queue since %s, and no node has taken it", clock(w.leased))
+	case !w.due.IsZero():
+		return fmt.Sprintf("attempt %d begins in %s at the earliest", w.number, w.due.Sub(now).Round(time.Second))
+	case w.limit > 0:
+		return fmt.Sprintf("%d trials of its sweep run or are queued, and max_parallel is %d", w.limit, w.limit)
+	case w.before == 1:
+		return "1 trial of its sweep comes before it"
+	case w.before > 1:
+		return fmt.Sprintf("%d trials of its sweep come before it", w.before)
+	}
+	return "it is the next of its sweep"
+}
+
+// obstacles says, for each node that runs trials, what keeps the trial from beginning there.
+func (m *Master) obstacles(w *wait) []api.Obstacle {
+	if m.cfg.Nodes == nil {
+		if m.cfg.Waiting == nil {
+			return nil
+		}
+		return []api.Obstacle{obstacle("", m.cfg.Waiting()[w.lane])}
+	}
+	var all []api.Obstacle
+	for _, member := range m.cfg.Nodes.Members() {
+		if member.Has(cluster.Worker) {
+			all = append(all, m.obstacleOf(&member, w))
+		}
+	}
+	slices.SortFunc(all, func(a, b api.Obstacle) int { return strings.Compare(string(a.Node), string(b.Node)) })
+	return all
+}
+
+func (m *Master) obstacleOf(member *cluster.Member, w *wait) api.Obstacle {
+	o := api.Obstacle{Node: member.Node}
+	drain, broken, reason := m.cfg.Nodes.Drain(member.Node)
+	refusal, there := m.peers.refusal(member.Node, w.lane, time.Now())
+	switch {
+	case !member.There() || !there:
+		o.Code, o.Text = "away", "is not there"
+	case broken:
+		o.Code, o.Text = "quarantined", reason
+	case drain:
+		o.Code, o.Text = "drained", "is drained"
+		if reason != "" {
+			o.Text += ": " + reason
+		}
+	case member.Reason != "":
+		o.Code, o.Text = "trouble", member.Reason
+	case slices.ContainsFunc(w.shuns, func(s shun) bool { return s.node == member.Node }) && refusal.Code == "":
+		o.Code, o.Text = "avoid", "an attempt of it failed here, so it is to run elsewhere"
+	default:
+		return obstacle(member.Node, refusal)
+	}
+	return o
+}
+
+func obstacle(node grid.NodeID, refusal grid.Refusal) api.Obstacle {
+	if refusal.Code == "" {
+		return api.Obstacle{Node: node, Code: "quiet", Text: "nothing is in the way"}
+	}
+	return api.Obstacle{Node: node, Code: string(refusal.Code), Text: refusal.String()}
+}
+
+// refusal gives what a node has said of a lane; there is false when the node is not heard of.
+func (p *peers) refusal(node grid.NodeID, lane grid.Lane, now time.Time) (refusal grid.Refusal, there bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.byID[node]
+	if known == nil || known.dead || known.silent(now) {
+		return refusal, false
+	}
+	return known.waits[lane], true
+}
+
+// Waits says, in one line, which nodes have no room for the trials of a sweep, "" when none has said so.
+func (m *Master) Waits(s *grid.Sweep) string {
+	var all []string
+	lane := s.Lane()
+	if m.cfg.Nodes == nil {
+		if m.cfg.Waiting != nil {
+			if refusal := m.cfg.Waiting()[lane]; refusal.Code != "" {
+				return refusal.String()
+			}
+		}
+		return ""
+	}
+	m.peers.mu.Lock()
+	defer m.peers.mu.Unlock()
+	for node, known := range m.peers.byID {
+		if refusal := known.waits[lane]; refusal.Code != "" && !known.dead {
+			all = append(all, string(node)+" "+string(refusal.Code))
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
