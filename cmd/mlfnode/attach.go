@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
@@ -257,15 +258,28 @@ func (f *follower) whole(ctx context.Context, fn func(*app) error) error {
 	return err
 }
 
-// screen is where results go. It knows how much has been written.
+// screen is where results go. It knows how much has been written, and what last went wrong with that.
 type screen struct {
 	w       io.Writer
 	written int64
+	err     error
 }
 
 // Write implements io.Writer.
 func (s *screen) Write(p []byte) (int, error) {
 	n, err := s.w.Write(p)
 	s.written += int64(n)
+	if err != nil {
+		s.err = err
+	}
 	return n, err
+}
+
+// complete gives the failure of a command whose output is not all there, although it ran well or failed of that: who reads a file that
+// it was written to would take it for whole. What nobody reads any more need not be there.
+func (s *screen) complete(err error) error {
+	if s.err == nil || errors.Is(s.err, syscall.EPIPE) || err != nil && !errors.Is(err, s.err) {
+		return err
+	}
+	return failed(fmt.Sprintf("the output can't be written: %v", bare(s.err)), "make room where it goes, or send it elsewhere")
 }

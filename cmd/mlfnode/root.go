@@ -37,9 +37,9 @@ func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Wr
 	a := &app{stdout: &screen{w: stdout}, stderr: stderr, interrupts: i}
 	root := a.root()
 	root.SetArgs(joinOptional(root, args))
-	root.SetOut(stdout)
+	root.SetOut(a.stdout)
 	root.SetErr(stderr)
-	return a.report(interruption(ctx, root.ExecuteContext(ctx)))
+	return a.report(a.stdout.complete(interruption(ctx, root.ExecuteContext(ctx))))
 }
 
 // joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
