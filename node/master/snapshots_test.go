@@ -185,3 +185,22 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 		members[1] = before
 	}
 }
+
+// TestRemovedSweepsLeaveNoSnapshots removes a sweep whose trial has failed with something saved.
+func TestRemovedSweepsLeaveNoSnapshots(t *testing.T) {
+	c, store := keeping(t, 1<<30)
+	id := c.submit(1, func(s *api.Submit) { saves(s); s.Task.Retries = grid.Retries{} })
+	h := c.pullSoon(id)
+	save(t, store, id, 1, 0)
+	c.finish(h, grid.ClassExit, time.Second)
+	c.until("the sweep has ended", func(*state) bool { r, _ := c.Sweep(id); return r.Sweep.State == grid.SweepFinished })
+	if n, _ := store.Newest(grid.TrialID{Sweep: id}); n != 1 {
+		t.Errorf("got snapshot %d of a trial that failed, want it kept for a retry", n)
+	}
+	if err := c.Remove(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if all := store.Sweeps(); len(all) > 0 {
+		t.Errorf("got snapshots of %v left", all)
+	}
+}
