@@ -37,7 +37,7 @@ func newSaving(t *testing.T, id grid.SweepID, edit func(*grid.Checkpoint)) *savi
 		t.Fatal(err)
 	}
 	v := &saving{store: store}
-	v.stage = newStage(t, v.run1)
+	v.stage = newStage(t, v.perform)
 	v.cfg.Snapshots = store
 	v.sweep = v.stage.sweep(id, 9, 1, func(s *grid.Sweep) {
 		c := grid.DefaultCheckpoint()
@@ -51,7 +51,7 @@ func newSaving(t *testing.T, id grid.SweepID, edit func(*grid.Checkpoint)) *savi
 	return v
 }
 
-func (v *saving) run1(ctx context.Context, a *executor.Attempt) executor.Outcome {
+func (v *saving) perform(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	v.mu.Lock()
 	script := v.script
 	v.seen = a
