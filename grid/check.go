@@ -49,6 +49,25 @@ func CheckLabel(what, text string) error {
 	return nil
 }
 
+// CheckSweepName says why a text can't be the name that a user gives to a sweep of a project: commands take it in the place of the
+// sweep's id, so it must not mean another sweep. An empty name is allowed.
+func CheckSweepName(project, name string) error {
+	const what = "the sweep's name"
+	if err := CheckLabel(what, name); err != nil || name == "" {
+		return err
+	}
+	number, numbered := strings.CutPrefix(name, project+"-")
+	switch {
+	case strings.TrimSpace(name) != name:
+		return flawf("Leave it out.", "%s %.60q begins or ends with white space", what, name)
+	case name == "last", strings.Contains(name, "/"), strings.HasPrefix(name, "-"):
+		return flawf("Use a name without '/', like lr-search.", "%s %.60q means something else to commands", what, name)
+	case numbered && number != "" && strings.Trim(number, "0123456789") == "":
+		return flawf("The sweeps of the project get such names themselves.", "%s %.60q may be that of another sweep", what, name)
+	}
+	return nil
+}
+
 // CheckVariable says why a name can't be that of an environment variable.
 func CheckVariable(name string) error {
 	if !variableName.MatchString(name) {

@@ -130,12 +130,12 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err := f.followFlags.check(); err != nil {
 		return err
 	}
-	if err := grid.CheckLabel("the name", f.name); err != nil {
-		return asUsage(err)
-	}
 	p, err := a.load(args, command, &f.planFlags)
 	if err != nil {
 		return err
+	}
+	if err := grid.CheckSweepName(p.project.Name, f.name); err != nil {
+		return asUsage(err)
 	}
 	if f.dryRun {
 		if !f.quiet && !a.json {

@@ -162,7 +162,7 @@ func (q *Submission) Check() (*Submit, error) {
 		Token: q.Token, Project: q.Project, Name: q.Name, Task: q.Task.Task(), Bundle: q.Bundle,
 		Priority: q.Priority, MaxParallel: q.MaxParallel, Environ: q.Environ, EnvironAdded: q.EnvironAdded,
 	}
-	if err := errors.Join(grid.CheckProject(s.Project), grid.CheckLabel("the sweep's name", s.Name), s.Task.Check()); err != nil {
+	if err := errors.Join(grid.CheckProject(s.Project), grid.CheckSweepName(s.Project, s.Name), s.Task.Check()); err != nil {
 		return nil, err
 	}
 	switch {
