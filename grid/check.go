@@ -131,13 +131,21 @@ func (t *Task) Check() error {
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
-		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkTimes, t.Checkpoint.check, t.Retries.Check, t.CheckEscalation, t.checkResults, t.checkShare, t.checkContainer,
+		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkTimes, t.Checkpoint.check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
 	} {
 		if err := check(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// CheckMeasureBy says why the need of trials can't be measured as the task has it.
+func (t *Task) CheckMeasureBy() error {
+	if t.MeasureBy != "" && !t.Resources.Measured() {
+		return flawf("Set gpu_memory: auto, or leave measure_by out.", "measure_by is %.40q, but the memory of GPUs is not measured", t.MeasureBy)
+	}
+	return CheckLabel("measure_by", t.MeasureBy)
 }
 
 func (t *Task) checkCommand() error {

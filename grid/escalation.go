@@ -12,10 +12,17 @@ const (
 // EscalatedClasses are the failure classes after which a retry can get more memory: of the machine or of a GPU.
 func EscalatedClasses() []Class { return []Class{ClassMemory, ClassCUDAMemory} }
 
+// sharedTries is how often a trial may run out of memory on a device that it shares before it gets a whole one.
+const sharedTries = 2
+
 // Escalated gives what the next attempt of a trial with these failures needs. It is what the task asks for, unless the task has retries
-// get more memory. Of several steps those are taken that fit.
+// get more memory, or the trial has run out of memory on shared devices. Of several steps those are taken that fit.
 func (t *Task) Escalated(failed map[Class]int, fits func(Resources) bool) Resources {
-	r := t.Resources
+	r := t.Resources.Initial()
+	whole := failed[ClassCUDAShared] >= sharedTries && t.Resources.Shares()
+	if whole {
+		r.GPUs = One
+	}
 	r.Memory = escalated(r.Memory, t.Escalate[ClassMemory], failed[ClassMemory], func(n int64) bool {
 		r.Memory = n
 		return fits(r)
@@ -24,6 +31,9 @@ func (t *Task) Escalated(failed map[Class]int, fits func(Resources) bool) Resour
 		r.GPUMemory = n
 		return fits(r)
 	})
+	if !whole && r == t.Resources.Initial() {
+		return t.Resources
+	}
 	return r
 }
 

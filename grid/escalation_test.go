@@ -38,6 +38,31 @@ func TestEscalated(t *testing.T) {
 	}
 }
 
+// A trial that has run out of memory twice on devices that it shared gets a whole one; where the need is measured, the second attempt is left
+// to the new estimate.
+func TestEscalatedToAWholeDevice(t *testing.T) {
+	all := func(Resources) bool { return true }
+	for _, c := range []struct {
+		name        string
+		asked, want Resources
+		failures    int
+	}{
+		{"a part, once", Resources{CPUs: One, GPUs: 250}, Resources{CPUs: One, GPUs: 250}, 1},
+		{"a part, twice", Resources{CPUs: One, GPUs: 250}, Resources{CPUs: One, GPUs: One}, 2},
+		{"memory, twice", Resources{CPUs: One, GPUMemory: 8}, Resources{CPUs: One, GPUs: One, GPUMemory: 8}, 2},
+		{"measured, once", Resources{CPUs: One, GPUMemory: GPUMemoryAuto}, Resources{CPUs: One, GPUMemory: GPUMemoryAuto}, 1},
+		{"measured, twice", Resources{CPUs: One, GPUMemory: GPUMemoryAuto}, Resources{CPUs: One, GPUs: One}, 2},
+		{"whole already", Resources{CPUs: One, GPUs: 2 * One}, Resources{CPUs: One, GPUs: 2 * One}, 2},
+		{"a MIG instance", Resources{CPUs: One, GPUProfile: "1g.5gb"}, Resources{CPUs: One, GPUProfile: "1g.5gb"}, 2},
+		{"no GPU", Resources{CPUs: One}, Resources{CPUs: One}, 2},
+	} {
+		task := Task{Resources: c.asked}
+		if got := task.Escalated(map[Class]int{ClassCUDAShared: c.failures}, all); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
 // Whatever a record holds, a retry gets no less than its task asks for, and what it gets is valid.
 func TestEscalatedOfAnyRecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

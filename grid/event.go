@@ -86,6 +86,11 @@ type DeviceUse struct {
 	UUID string `json:"d"`
 	Peak int64  `json:"m,omitempty"` // bytes of its memory at most, as far as it was seen
 	Busy int    `json:"b,omitempty"` // percent of the time in which the whole device computed
+
+	// With GPUMemoryAuto also what the estimate goes by.
+	Model string `json:"n,omitempty"` // of the device
+	Total int64  `json:"t,omitempty"` // bytes of it that trials may have
+	Share int64  `json:"s,omitempty"` // bytes of it that the attempt was given; 0 for a whole device
 }
 
 // LogRef says where an attempt's output lies in the log stream.

@@ -107,6 +107,8 @@ var failures = [...]Failure{
 
 	{Class: ClassCUDAMemory, Parent: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Settable: true,
 		Cause: "a GPU ran out of memory", Hint: "reduce the batch or the model, or run on a GPU with more memory"},
+	{Class: ClassCUDAShared, Owner: OwnerInfrastructure, Retries: sharedTries, Limited: true,
+		Cause: "a GPU ran out of memory that others used, too", Hint: "say how much memory of a GPU a trial needs (gpu_memory), or have it measured (gpu_memory: auto)"},
 	{Class: ClassCUDAError, Parent: ClassExit, Owner: OwnerTrial, Retries: 1, Backoff: time.Second, Settable: true, Avoid: ScopeDevice, Suspect: ScopeDevice,
 		Cause: "a program crashed on the GPU", Hint: "CUDA_LAUNCH_BLOCKING=1 shows the call that failed; if the trial runs elsewhere, suspect the device"},
 	{Class: ClassGPUModel, Parent: ClassExit, Owner: OwnerTrial, Retries: 4, Backoff: shortBackoff, Settable: true, Avoid: ScopeModel,

@@ -7,7 +7,7 @@ import "time"
 type Lane string
 
 // Lane gives the lane of the sweep's first attempts.
-func (s *Sweep) Lane() Lane { return LaneOf(s.Priority, s.Task.Resources, s.Task.Image) }
+func (s *Sweep) Lane() Lane { return LaneOf(s.Priority, s.Task.Resources.Initial(), s.Task.Image) }
 
 // LeaseTarget is how much running time one lease is to cover when trials are short.
 const LeaseTarget = 500 * time.Millisecond

@@ -71,8 +71,27 @@ type Resources struct {
 	GPUModel   string `json:"gpu_model,omitempty"`   // text that occurs in the device's name, like A100
 }
 
+// GPUMemoryAuto as GPUMemory has it measured how much memory of a GPU the trials need, so that several share one.
+const GPUMemoryAuto = -1
+
+// Measured reports whether trials share GPUs by what they are measured to use.
+func (r Resources) Measured() bool { return r.GPUMemory == GPUMemoryAuto }
+
+// Initial gives what a trial reserves while nothing is measured yet: one whole device where that is to be done.
+func (r Resources) Initial() Resources {
+	if r.Measured() {
+		r.GPUs, r.GPUMemory = One, 0
+	}
+	return r
+}
+
+// Shares reports whether a trial gets a part of a device.
+func (r Resources) Shares() bool {
+	return r.GPUProfile == "" && r.GPUs < One && r.NeedsGPU()
+}
+
 // NeedsGPU reports whether a trial needs a device or a part of one.
-func (r Resources) NeedsGPU() bool { return r.GPUs > 0 || r.GPUMemory > 0 || r.GPUProfile != "" }
+func (r Resources) NeedsGPU() bool { return r.GPUs > 0 || r.GPUMemory != 0 || r.GPUProfile != "" }
 
 // WholeGPUs is how many whole devices a trial needs; 0 when it needs none or a share of one.
 func (r Resources) WholeGPUs() int {
@@ -98,7 +117,7 @@ func (r Resources) Check() error {
 		}
 	}
 	for what, v := range map[string]int64{"memory": r.Memory, "gpu_memory": r.GPUMemory} {
-		if v < 0 {
+		if v < 0 && !(what == "gpu_memory" && r.Measured()) {
 			return flawf("Write it like 1GiB, 500MB or as bytes.", "%s is %d, which is not a size", what, v)
 		}
 	}
@@ -112,6 +131,8 @@ func (r Resources) Check() error {
 		return flawf("Give a whole number, or a fraction below 1 for a share of one GPU.", "gpus is %s: more than one GPU must be whole ones", r.GPUs)
 	case r.GPUProfile != "" && r.GPUs != 0 && r.GPUs != One:
 		return flawf("Leave gpus out: a program sees one MIG instance.", "gpu_profile names a MIG instance, and gpus is %s", r.GPUs)
+	case r.Measured() && (r.GPUs != 0 || r.GPUProfile != ""):
+		return flawf("Leave gpus and gpu_profile out.", "gpu_memory is auto: trials share single GPUs, and get a whole one until that is measured")
 	case r.GPUModel != "" && !r.NeedsGPU():
 		return flawf("Give gpus, like 1 or 0.5.", "gpu_model is %q, but no GPU is asked for", r.GPUModel)
 	}

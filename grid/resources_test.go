@@ -63,7 +63,7 @@ func TestResourcesThatCannotBe(t *testing.T) {
 		"cpus is 1000000.001, which is not":     {CPUs: MaxMilli + 1},
 		"gpus is -0.001":                        {CPUs: One, GPUs: -1},
 		"memory is -1":                          {CPUs: One, Memory: -1},
-		"gpu_memory is -1":                      {CPUs: One, GPUMemory: -1},
+		"gpu_memory is -2":                      {CPUs: One, GPUMemory: -2},
 		"gpus is 1.5: more than one GPU must":   {CPUs: One, GPUs: 1500},
 		"gpus is 1.001: more than one GPU":      {CPUs: One, GPUs: 1001},
 		"names a MIG instance, and gpus is 2":   {CPUs: One, GPUs: 2 * One, GPUProfile: "1g.10gb"},

@@ -59,22 +59,23 @@ const (
 	ClassHalt    Class = "halted"       // the user stopped it to go on later, or its node stopped in good order; never counted
 
 	// Told from what the program printed and from what the node saw; see package failure.
-	ClassCUDAMemory Class = "cuda_oom"   // a GPU ran out of memory
-	ClassCUDAError  Class = "cuda_error" // a kernel crashed on the GPU
-	ClassGPUModel   Class = "gpu_model"  // the program has no code for this model of GPU
-	ClassNCCL       Class = "nccl"       // a collective operation of several processes failed or timed out
-	ClassShm        Class = "shm"        // /dev/shm is full
-	ClassCheckpoint Class = "checkpoint" // the saved state that it was to resume from can't be read
-	ClassPort       Class = "port"       // a network port is taken
-	ClassNetwork    Class = "network"    // a download or another host failed
-	ClassStorage    Class = "storage"    // a file system failed: NFS, FUSE, a bad disk
-	ClassDisk       Class = "disk"       // a disk or a quota is full
-	ClassLimits     Class = "limits"     // threads, processes or open files of the node's user are used up
-	ClassDriver     Class = "driver"     // the GPU driver is too old, does not match, or is not ready
-	ClassGPULost    Class = "gpu_lost"   // the attempt was given a GPU, and its program sees none
-	ClassGPUBusy    Class = "gpu_busy"   // the GPU takes no further programs
-	ClassGPUFault   Class = "gpu_hw"     // a GPU is broken: ECC, NVLink, off the bus
-	ClassRegistry   Class = "registry"   // an image could not be fetched now
-	ClassImage      Class = "image"      // an image can't be had on this node
-	ClassEngine     Class = "engine"     // the container engine failed, or lacks a feature
+	ClassCUDAMemory Class = "cuda_oom"        // a GPU ran out of memory
+	ClassCUDAShared Class = "cuda_oom_shared" // a GPU that others used, too, ran out of memory
+	ClassCUDAError  Class = "cuda_error"      // a kernel crashed on the GPU
+	ClassGPUModel   Class = "gpu_model"       // the program has no code for this model of GPU
+	ClassNCCL       Class = "nccl"            // a collective operation of several processes failed or timed out
+	ClassShm        Class = "shm"             // /dev/shm is full
+	ClassCheckpoint Class = "checkpoint"      // the saved state that it was to resume from can't be read
+	ClassPort       Class = "port"            // a network port is taken
+	ClassNetwork    Class = "network"         // a download or another host failed
+	ClassStorage    Class = "storage"         // a file system failed: NFS, FUSE, a bad disk
+	ClassDisk       Class = "disk"            // a disk or a quota is full
+	ClassLimits     Class = "limits"          // threads, processes or open files of the node's user are used up
+	ClassDriver     Class = "driver"          // the GPU driver is too old, does not match, or is not ready
+	ClassGPULost    Class = "gpu_lost"        // the attempt was given a GPU, and its program sees none
+	ClassGPUBusy    Class = "gpu_busy"        // the GPU takes no further programs
+	ClassGPUFault   Class = "gpu_hw"          // a GPU is broken: ECC, NVLink, off the bus
+	ClassRegistry   Class = "registry"        // an image could not be fetched now
+	ClassImage      Class = "image"           // an image can't be had on this node
+	ClassEngine     Class = "engine"          // the container engine failed, or lacks a feature
 )

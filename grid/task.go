@@ -30,6 +30,8 @@ type Task struct {
 
 	// Escalate gives, by failure class, the factor by which a retry gets more memory than the attempt before it.
 	Escalate map[Class]float64 `json:"escalate,omitempty"`
+	// MeasureBy names the axis by whose values the memory of a GPU is measured apart, with GPUMemoryAuto; "" has all trials measured alike.
+	MeasureBy string `json:"measure_by,omitempty"`
 
 	Preempt   bool `json:"preempt,omitempty"`    // trials of lower priority that can save their state make room for it
 	NoReplace bool `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away

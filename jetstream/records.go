@@ -11,6 +11,7 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
+	"mlfnode/grid/packing"
 )
 
 // Records keeps one small record for each sweep. What is acknowledged is on disk.
@@ -24,6 +25,8 @@ type Record struct {
 	// Lanes are what a trial needs in each lane that leases of the sweep may be in, beside the sweep's own: resources belong to the
 	// lane of a lease, so that one trial can get more than the others. At most MaxLanes.
 	Lanes map[grid.Lane]grid.Resources
+	// Packing is what the master has learned about the trials' need of GPUs, with gpu_memory: auto.
+	Packing packing.Estimates
 }
 
 // MaxLanes bounds the lanes of one record beside the sweep's own.
@@ -31,7 +34,7 @@ const MaxLanes = 8
 
 // AllLanes gives what a trial needs in each lane that leases of the sweep may be in, the sweep's own included.
 func (r *Record) AllLanes() map[grid.Lane]grid.Resources {
-	all := map[grid.Lane]grid.Resources{r.Sweep.Lane(): r.Sweep.Task.Resources}
+	all := map[grid.Lane]grid.Resources{r.Sweep.Lane(): r.Sweep.Task.Resources.Initial()}
 	for name, need := range r.Lanes {
 		if need.Check() == nil { // else no trial can have it
 			all[name] = need
@@ -43,7 +46,8 @@ func (r *Record) AllLanes() map[grid.Lane]grid.Resources {
 // wireRecord is a record in the stream: the sweep's fields, and the others beside them, which older programs skip.
 type wireRecord struct {
 	*grid.Sweep
-	Lanes map[grid.Lane]grid.Resources `json:"lanes,omitempty"`
+	Lanes   map[grid.Lane]grid.Resources `json:"lanes,omitempty"`
+	Packing packing.Estimates            `json:"packing,omitempty"`
 }
 
 // Change is what Watch reports: a new state of a record, its removal, or that all existing records were reported.
@@ -87,7 +91,7 @@ func (r *Records) put(ctx context.Context, record *Record) (rev uint64, err erro
 	if len(record.Lanes) > MaxLanes {
 		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and %d is the most", sweep.ID, len(record.Lanes), MaxLanes)
 	}
-	data, err := json.Marshal(wireRecord{sweep, record.Lanes})
+	data, err := json.Marshal(wireRecord{sweep, record.Lanes, record.Packing})
 	if err != nil {
 		return 0, fmt.Errorf("encode sweep %s: %w", sweep.ID, err)
 	}
@@ -157,7 +161,7 @@ func decodeRecord(data []byte, rev uint64) (Record, error) {
 	if s.V > grid.RecordVersion {
 		return Record{}, fmt.Errorf("the record of sweep %s is of version %d, and this program knows %d; update mlfnode", s.ID, s.V, grid.RecordVersion)
 	}
-	return Record{Sweep: &s, Rev: rev, Lanes: w.Lanes}, nil
+	return Record{Sweep: &s, Rev: rev, Lanes: w.Lanes, Packing: w.Packing}, nil
 }
 
 // Delete removes a record; it is no error when there is none. Its number is not used again.

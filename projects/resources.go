@@ -1,6 +1,7 @@
 package projects
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"regexp"
@@ -24,13 +25,20 @@ func (s *schema) resources(what string, n *yaml.Node, t *task) {
 				s.report(n, "Give the cores that one trial uses, like 1 or 0.5.", "cpus is 0")
 			}
 		},
-		"memory":      func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) },
-		"gpus":        func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) },
-		"gpu_memory":  func(what string, n *yaml.Node) { s.size(what, n, &r.GPUMemory) },
+		"memory": func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) },
+		"gpus":   func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) },
+		"gpu_memory": func(what string, n *yaml.Node) {
+			if m := s.target(n); m != nil && m.Value == "auto" {
+				r.GPUMemory = grid.GPUMemoryAuto
+				return
+			}
+			s.size(what, n, &r.GPUMemory)
+		},
+		"measure_by":  func(what string, n *yaml.Node) { t.MeasureBy, _ = s.filled(what, n) },
 		"gpu_profile": func(what string, n *yaml.Node) { r.GPUProfile, _ = s.filled(what, n) },
 		"gpu_model":   func(what string, n *yaml.Node) { r.GPUModel, _ = s.filled(what, n) },
 	})
-	if err := r.Check(); err != nil && len(s.problems) == before {
+	if err := cmp.Or(r.Check(), t.CheckMeasureBy()); err != nil && len(s.problems) == before {
 		s.report(n, "", "%s", err)
 	}
 }

@@ -94,6 +94,11 @@ func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) err
 		} else if s.Waits != "" {
 			a.say("%s waits: %s; for more: mlfnode trials --explain %s/INDEX", s.Sweep, s.Waits, s.Sweep)
 		}
+		for _, g := range s.Sharing {
+			if s.Ended == nil {
+				a.say("%s: on %s %s", s.Sweep, oneLine(strings.TrimSpace(g.Model+" "+g.Value)), g.Text)
+			}
+		}
 	}
 	kept := "all ended sweeps are kept"
 	if n.Retention.Sweeps > 0 {

@@ -78,11 +78,21 @@ type Sweep struct {
 	Keys        []string        `json:"keys"`             // axes
 	Metrics     []string        `json:"metrics"`          // metric names seen, in order of first appearance
 	Objective   *grid.Objective `json:"objective,omitempty"`
-	Image       string          `json:"image,omitempty"`    // that its trials run in, by its digest once one has run
-	Bundles     []string        `json:"bundles,omitempty"`  // short digests of the files that its trials run, those of the submission first
-	Problem     string          `json:"problem,omitempty"`  // why nothing runs although something is pending
-	Waits       string          `json:"waits,omitempty"`    // nodes that have no room for its trials, while none of them runs
-	LogNext     uint64          `json:"log_next,omitempty"` // position behind all output stored so far, for Watch; only for a single sweep
+	Image       string          `json:"image,omitempty"`       // that its trials run in, by its digest once one has run
+	Bundles     []string        `json:"bundles,omitempty"`     // short digests of the files that its trials run, those of the submission first
+	Problem     string          `json:"problem,omitempty"`     // why nothing runs although something is pending
+	Waits       string          `json:"waits,omitempty"`       // nodes that have no room for its trials, while none of them runs
+	Sharing     []Sharing       `json:"gpu_sharing,omitempty"` // what its trials get of GPUs by what was measured, with gpu_memory: auto
+	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, for Watch; only for a single sweep
+}
+
+// Sharing is what trials get of one model of GPU.
+type Sharing struct {
+	Model  string `json:"model"`
+	Value  string `json:"value,omitempty"` // the parameter in measure_by and its value, like batchsize=64
+	Trials int    `json:"trials"`          // that share a GPU
+	Memory int64  `json:"memory"`          // bytes of it that each gets
+	Text   string `json:"text"`            // what trials get and why, for a person
 }
 
 // Trial is one trial, as `trials --json` and `results --json` print it.

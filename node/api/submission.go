@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +55,7 @@ type TaskSpec struct {
 	LogLimit    int64                  `json:"log_limit,omitempty"`
 	Retries     grid.Retries           `json:"retries"`
 	Escalate    map[grid.Class]float64 `json:"escalate,omitempty"`
+	MeasureBy   string                 `json:"measure_by,omitempty"`
 	Checkpoint  *CheckpointSpec        `json:"checkpoint,omitempty"`
 	Preempt     bool                   `json:"preempt,omitempty"`
 	NoReplace   bool                   `json:"no_replace,omitempty"`
@@ -89,7 +91,7 @@ func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: checkpointSpec(t.Checkpoint), Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: checkpointSpec(t.Checkpoint), Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -98,7 +100,7 @@ func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, Checkpoint: t.Checkpoint.checkpoint(), Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: t.Checkpoint.checkpoint(), Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -182,6 +184,9 @@ func (q *Submission) Check() (*Submit, error) {
 	s.Space, err = grid.NewSpace(q.Space.Axes, q.Space.Exclude)
 	if err != nil {
 		return nil, err
+	}
+	if by := s.Task.MeasureBy; by != "" && !slices.Contains(s.Space.Keys(), by) {
+		return nil, fmt.Errorf("measure_by names %q, which is not a parameter of the sweep. Its parameters are %s", by, strings.Join(s.Space.Keys(), ", "))
 	}
 	return s, s.Task.CheckCommand(s.Space.Keys())
 }

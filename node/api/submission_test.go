@@ -68,7 +68,7 @@ func TestSubmissionRefuses(t *testing.T) {
 		"cpus beyond":               run(`"resources":{"cpus":1e300}`),
 		"memory -1":                 run(`"resources":{"cpus":1,"memory":-1}`),
 		"gpus -1":                   run(`"resources":{"cpus":1,"gpus":-1}`),
-		"gpu_memory -1":             run(`"resources":{"cpus":1,"gpu_memory":-1}`),
+		"gpu_memory -2":             run(`"resources":{"cpus":1,"gpu_memory":-2}`),
 		"a negative timeout":        run(`"timeout":-1`),
 		"a negative idle timeout":   run(`"idle_timeout":"-1s"`),
 		"a negative grace":          run(`"grace":"-1ns"`),

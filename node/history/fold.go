@@ -222,6 +222,10 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 	if change == grid.Retry {
 		changed.Failures = maps.Clone(t.Failures)
 	}
+	if gpu := t.Result.Usage.GPU; (change == grid.Retry || change == grid.Done) && len(gpu) > 0 && gpu[0].Total > 0 {
+		result := t.Result
+		changed.Measured = &result
+	}
 	f.changed = append(f.changed, changed)
 }
 

@@ -121,4 +121,5 @@ type Transition struct {
 	Started, Ended int64              // microseconds since 1970
 	Failures       map[grid.Class]int // of the trial so far, with Retry
 	Snapshot       int                // that was stored of what that attempt saved; 0 for none
+	Measured       *grid.Result       // with Done and Retry, of an attempt whose use of a GPU was measured
 }

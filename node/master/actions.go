@@ -20,7 +20,7 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 	if err := s.Task.CheckCommand(s.Space.Keys()); err != nil {
 		return jetstream.Record{}, refuse(err.Error(), "")
 	}
-	if err := m.fits(ctx, s.Task.Resources); err != nil {
+	if err := m.fits(ctx, s.Task.Resources.Initial()); err != nil {
 		return jetstream.Record{}, err
 	}
 	if s.Task.Image != "" && m.cfg.Containers != nil {

@@ -24,6 +24,8 @@ type wait struct {
 	before int64       // trials of the sweep that are leased first
 	limit  int         // most leases of the sweep, when there are so many
 	shuns  []shun
+
+	sharing []string // what it gets of each model of GPU, with gpu_memory: auto
 }
 
 // wait finds out how a trial stands. It runs in the loop.
@@ -34,7 +36,16 @@ func (s *state) wait(id grid.TrialID, now time.Time) (w wait) {
 	}
 	need, ok := f.needs[id.Index]
 	if !ok {
-		need = f.own()
+		need = f.base()
+	}
+	if f.measured != nil && !ok {
+		value := f.value(id.Index)
+		for _, e := range f.measured.of(value) {
+			w.sharing = append(w.sharing, "on "+e.Model+" "+e.String())
+			if part, shared := f.measured.need(e.Model, value); shared {
+				need = part
+			}
+		}
 	}
 	w.fed, w.lane, w.shuns = true, f.lane(need), f.shuns[id.Index]
 	for name, l := range f.leases {
@@ -93,7 +104,7 @@ func (m *Master) Explain(ctx context.Context, id grid.TrialID) (api.Explanation,
 	case <-ctx.Done():
 		return e, context.Cause(ctx)
 	}
-	e.Text = w.text(now)
+	e.Text = strings.Join(append([]string{w.text(now)}, w.sharing...), "; ")
 	if known && t.Result.Class != "" {
 		e.Text += fmt.Sprintf("; the last attempt failed: %s", t.Result.Class)
 	}

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -38,10 +39,12 @@ type feed struct {
 	again  retries
 	pace   pace
 
-	fits  func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
-	needs map[int64]grid.Resources     // of trials whose next attempt gets something else than the task asks for
-	lanes map[grid.Lane]grid.Resources // that the record has, beside the sweep's own
-	held  map[grid.Lane]int            // leases in each lane
+	measured *measured                    // how trials share GPUs, with gpu_memory: auto; else nil
+	slots    func(grid.Resources) int     // how many attempts with these resources the cluster can run at one time
+	fits     func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
+	needs    map[int64]grid.Resources     // of trials whose next attempt gets something else than the task asks for
+	lanes    map[grid.Lane]grid.Resources // that the record has, beside the sweep's own
+	held     map[grid.Lane]int            // leases in each lane
 
 	settled []chan struct{} // closed when a cancelled sweep has no lease left
 }
@@ -103,15 +106,23 @@ func (f *feed) removeLease(id grid.LeaseID) {
 	}
 }
 
-// own is what trials of the sweep get that nothing else was decided about.
-func (f *feed) own() grid.Resources { return f.sweep.Task.Resources }
+// base is what trials in the sweep's own lane get.
+func (f *feed) base() grid.Resources { return f.sweep.Task.Resources.Initial() }
 
 // wanted lists what trials that may be leased now are to get.
 func (f *feed) wanted() []grid.Resources {
-	all := []grid.Resources{f.own()}
-	for need := range f.again.byNeed {
-		if need != f.own() {
+	all := []grid.Resources{f.base()}
+	add := func(need grid.Resources) {
+		if need.CPUs > 0 && need != f.sweep.Task.Resources && !slices.Contains(all, need) {
 			all = append(all, need)
+		}
+	}
+	for need := range f.again.byNeed {
+		add(need)
+	}
+	if f.measured != nil {
+		for _, need := range f.measured.needs {
+			add(need)
 		}
 	}
 	return all
@@ -125,14 +136,14 @@ func (f *feed) lane(need grid.Resources) grid.Lane {
 // escalate decides what the next attempt of a trial with these failures gets.
 func (f *feed) escalate(i int64, failed map[grid.Class]int) {
 	delete(f.needs, i)
-	if len(f.sweep.Task.Escalate) == 0 {
+	if len(failed) == 0 {
 		return
 	}
 	fits := f.fits
 	if fits == nil {
 		fits = func(grid.Resources) bool { return true }
 	}
-	if need := f.sweep.Task.Escalated(failed, fits); need != f.own() {
+	if need := f.sweep.Task.Escalated(failed, fits); need != f.sweep.Task.Resources {
 		f.needs[i] = need
 	}
 }
@@ -145,7 +156,10 @@ func (f *feed) next(need grid.Resources, now time.Time, slots int) (lease, bool)
 	if e, ok := f.again.due(need, now); ok {
 		return lease{lo: e.index, hi: e.index + 1, attempt: e.attempt, lane: f.lane(need), since: now}, true
 	}
-	if need != f.own() {
+	if f.measured != nil {
+		return f.nextMeasured(need, now, slots)
+	}
+	if need != f.base() {
 		return lease{}, false
 	}
 	gap, ok := f.taken.Gap(f.cursor, f.count)
@@ -154,11 +168,15 @@ func (f *feed) next(need grid.Resources, now time.Time, slots int) (lease, bool)
 		return lease{}, false
 	}
 	f.cursor = gap.Lo
-	size := grid.LeaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count(), slots)
+	return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+f.leaseSize(slots)), attempt: 1, lane: f.lane(need), since: now}, true
+}
+
+// leaseSize is how many trials the next lease may cover.
+func (f *feed) leaseSize(slots int) int64 {
 	if f.sweep.Task.Checkpoint != nil {
-		size = 1 // a lease names the snapshot from which its trial goes on
+		return 1 // a lease names the snapshot from which its trial goes on
 	}
-	return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+size), attempt: 1, lane: f.lane(need), since: now}, true
+	return grid.LeaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count(), slots)
 }
 
 // leased records that a proposed lease is in the queue.
@@ -170,7 +188,9 @@ func (f *feed) leased(id grid.LeaseID, l lease) {
 		return
 	}
 	f.taken.Add(l.lo, l.hi)
-	f.cursor = l.hi
+	if l.lo == f.cursor {
+		f.cursor = l.hi
+	}
 	f.pace.size = l.hi - l.lo
 }
 
@@ -237,7 +257,7 @@ func (f *feed) runsUnder(id grid.LeaseID) bool {
 // adopt takes over a lease of trials [lo,hi) that a node works on although the queue does not have it. Some of them may be
 // leased once more by now.
 func (f *feed) adopt(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {
-	f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: f.lane(f.own()), since: now, detached: true})
+	f.addLease(id, lease{lo: lo, hi: hi, attempt: attempt, lane: f.sweep.Lane(), since: now, detached: true})
 }
 
 // over lists the other leases that hold trial i.
@@ -266,6 +286,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 	if t.Index < 0 || t.Index >= f.count {
 		return
 	}
+	f.learn(t)
 	switch t.Change {
 	case grid.Began:
 		f.began[t.Index] = t.Attempts
@@ -311,7 +332,7 @@ func (f *feed) wait(i int64, attempt int, due time.Time) {
 	f.taken.Add(i, i+1)
 	need, ok := f.needs[i]
 	if !ok {
-		need = f.own()
+		need = f.sweep.Task.Resources
 	}
 	f.again.add(i, max(attempt, 2), need, due)
 }

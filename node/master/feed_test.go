@@ -34,7 +34,7 @@ func TestLeaseSizeFollowsTheLengthOfTrials(t *testing.T) {
 			}
 			var got []int64
 			for seq := range uint64(len(c.sizes)) {
-				l, ok := f.next(f.own(), time.Now(), 4)
+				l, ok := f.next(f.base(), time.Now(), 4)
 				if !ok {
 					t.Fatal("nothing to lease")
 				}
@@ -53,7 +53,7 @@ func TestLeaseSizeShrinksTowardsTheEnd(t *testing.T) {
 	f.pace = pace{average: time.Millisecond, size: 500}
 	var got []int64
 	for seq := uint64(0); ; seq++ {
-		l, ok := f.next(f.own(), time.Now(), 4)
+		l, ok := f.next(f.base(), time.Now(), 4)
 		if !ok {
 			break
 		}
@@ -110,7 +110,7 @@ func TestFeedLosesNothing(t *testing.T) {
 				rt.Fatalf("not complete: %d of %d done, leases %v, %d wait", f.done.Count(), f.count, f.leases, f.again.len())
 			}
 			now = now.Add(time.Second)
-			l, ok := f.next(f.own(), now, 2)
+			l, ok := f.next(f.base(), now, 2)
 			if ok && (len(f.leases) == 0 || rapid.Bool().Draw(rt, "lease")) {
 				seq++
 				disjoint(rt, f, l)
@@ -220,7 +220,7 @@ func TestSuspectsAreLeasedOneByOne(t *testing.T) {
 	f.drop("1", now)
 	var got []lease
 	for seq := uint64(2); ; seq++ {
-		l, ok := f.next(f.own(), now, 4)
+		l, ok := f.next(f.base(), now, 4)
 		if !ok {
 			break
 		}

@@ -145,7 +145,10 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
-	f.fits, f.lanes = func(r grid.Resources) bool { return s.m.never(r) == "" }, record.Lanes
+	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.never(r) == "" }, s.m.cfg.Slots, record.Lanes
+	if sweep.Task.Resources.Measured() {
+		f.measured = newMeasured(record.Packing, &sweep.Task)
+	}
 	for i := range leases {
 		f.restore(&leases[i], time.Now())
 		s.m.ledger.add(leases[i].ID)
@@ -267,6 +270,9 @@ func (s *state) finishComplete(ctx context.Context) error {
 func (s *state) feed(ctx context.Context) error {
 	if !s.m.cfg.Feed {
 		return nil
+	}
+	if err := s.saveMeasured(ctx); err != nil {
+		return err
 	}
 	for _, l := range s.lanesToFeed() {
 		slots := s.m.cfg.Slots(l.need)

@@ -32,7 +32,7 @@ func attempts(t *testing.T, policy grid.Retries, classes ...grid.Class) ([]grid.
 	var ran []grid.Class
 	for seq := uint64(1); ; seq++ {
 		now = now.Add(2 * grid.MaxBackoff) // whatever waits is due
-		l, ok := f.next(f.own(), now, 1)
+		l, ok := f.next(f.base(), now, 1)
 		if !ok {
 			return ran, trial.State
 		}
@@ -169,17 +169,17 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 		t.Run(string(c.class), func(t *testing.T) {
 			f := newFeed(points(t, "t-1", 3))
 			now := time.UnixMicro(1_700_000_000_000_000)
-			first, _ := f.next(f.own(), now, 4)
+			first, _ := f.next(f.base(), now, 4)
 			f.leased("1", first)
 			f.apply(&history.Transition{Index: 0, Change: grid.Retry, Attempts: 1, Class: c.class}, now)
 			f.drop("1", now)
 			if c.wait > 0 {
-				other, ok := f.next(f.own(), now.Add(c.wait-time.Microsecond), 4)
+				other, ok := f.next(f.base(), now.Add(c.wait-time.Microsecond), 4)
 				if want := (lease{lo: 1, hi: 2, attempt: 1}); !ok || !sameLease(other, want) {
 					t.Errorf("before the backoff ends: got %+v, %t, want another trial: %+v", other, ok, want)
 				}
 			}
-			again, ok := f.next(f.own(), now.Add(c.wait), 4)
+			again, ok := f.next(f.base(), now.Add(c.wait), 4)
 			if want := (lease{lo: 0, hi: 1, attempt: 2}); !ok || !sameLease(again, want) {
 				t.Errorf("when the backoff ends: got %+v, %t, want %+v", again, ok, want)
 			}

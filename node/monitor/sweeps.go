@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/packing"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/projects"
@@ -68,6 +69,10 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	if s.State == grid.SweepCancelled {
 		v.Cancelled, v.Pending = v.Cancelled+v.Pending, 0
 	}
+	if s.Task.Resources.Measured() {
+		rec, _ := m.cfg.Master.Sweep(s.ID)
+		v.Sharing = sharing(s.Task.MeasureBy, rec.Packing)
+	}
 	v.Problem = s.Problem
 	if s.Active() {
 		v.ETA = eta(&v, time.Now())
@@ -77,6 +82,21 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 		}
 	}
 	return v, nil
+}
+
+// sharing says what trials get of each model of GPU.
+func sharing(by string, all packing.Estimates) []api.Sharing {
+	var list []api.Sharing
+	for i := range all {
+		e := &all[i]
+		n, memory, _ := e.Fit(packing.Step)
+		value := ""
+		if e.Value != "" {
+			value = by + "=" + e.Value
+		}
+		list = append(list, api.Sharing{Model: e.Model, Value: value, Trials: n, Memory: memory, Text: e.String()})
+	}
+	return list
 }
 
 // shortDigests names the files of a sweep for a person.

@@ -78,7 +78,7 @@ func (w *Worker) gpuEnviron(env []string, a *attempt) []string {
 		"MLF_GPUS="+strings.Join(indexes, ","),
 		"MLF_GPU_MEMORY="+strconv.FormatInt(shares[0].Memory, 10),
 	)
-	env = append(env, growingMemory(base, &shares[0])...)
+	env = append(env, growingMemory(base, &shares[0], a.task.Resources.Measured())...)
 	if !given(base, "MASTER_ADDR") && !given(base, "MASTER_PORT") {
 		if port := w.ports.next(time.Now()); port > 0 {
 			env = append(env, "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port))
@@ -87,10 +87,10 @@ func (w *Worker) gpuEnviron(env []string, a *attempt) []string {
 	return env
 }
 
-// growingMemory has frameworks that take most of a device's memory at once take what they need, in a program that has a share of one. What
-// the user has set stays.
-func growingMemory(base []string, share *allocator.Share) []string {
-	if share.Milli >= grid.One {
+// growingMemory has frameworks that take most of a device's memory at once take what they need, in a program that has a share of one or
+// whose need is measured. What the user has set stays.
+func growingMemory(base []string, share *allocator.Share, measured bool) []string {
+	if share.Milli >= grid.One && !measured {
 		return nil
 	}
 	var env []string

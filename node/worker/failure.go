@@ -102,6 +102,9 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 	if v.Rule == "" || engine != "" && v.Class == grid.ClassEngine {
 		return ""
 	}
+	if v.Class == grid.ClassCUDAMemory && e.Neighbour {
+		v.Class = grid.ClassCUDAShared
+	}
 	if v.Class == result.Class {
 		result.Reason = fmt.Sprintf("%s (rule %s)", result.Reason, v.Rule)
 	} else {

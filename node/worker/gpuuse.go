@@ -101,8 +101,26 @@ func (w *Worker) endUse(a *attempt, result *grid.Result) {
 	a.watched = false
 	seen := w.gpus.End(context.Background(), a.id, a.number, result.Class == grid.ClassExit || result.Class == grid.ClassSignal) // bounded
 	result.Usage.GPU, a.evidence = seen.Use, seen.Evidence
+	if a.task.Resources.Measured() {
+		w.describeUse(a, result.Usage.GPU)
+	}
 	for _, note := range seen.Notes {
 		result.Reason = joinReason(result.Reason, note)
+	}
+}
+
+// describeUse adds to the use of each device what an estimate of the trials' need goes by.
+func (w *Worker) describeUse(a *attempt, use []grid.DeviceUse) {
+	shares, book := a.shares(), w.books.Book()
+	for i := range use {
+		for k := range book.Devices {
+			if d := &book.Devices[k]; d.UUID == use[i].UUID {
+				use[i].Model, use[i].Total = d.Name, d.Memory
+			}
+		}
+		if shares[i].Milli < grid.One {
+			use[i].Share = shares[i].Memory
+		}
 	}
 }
 

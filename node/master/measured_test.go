@@ -1,0 +1,182 @@
+package master
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// gpus has the cluster be nodes with so many GPUs of each model, of 80 GiB each.
+func (c *stage) gpus(models map[string]int) {
+	c.on(func(s *state) {
+		s.m.cfg.Slots = func(r grid.Resources) int {
+			n := 0
+			for model, devices := range models {
+				if strings.Contains(model, r.GPUModel) {
+					n += devices * min(int(grid.One/r.GPUs), int(80*gib/max(r.GPUMemory, 1)))
+				}
+			}
+			return n
+		}
+	})
+}
+
+// measuredSweep is a sweep whose trials share GPUs by what they are measured to use.
+func measuredSweep(s *api.Submit) { s.Task.Resources.GPUMemory = grid.GPUMemoryAuto }
+
+// uses reports that a trial of a lease, in a lane of these resources, ended with such a use of its GPU.
+func (c *stage) uses(h *jetstream.Held, class grid.Class, reason, model string, share, peak int64) {
+	c.t.Helper()
+	c.runs++
+	r := &grid.Result{Class: class, Reason: reason, Started: time.Now().Add(-time.Minute).UnixMicro(), Usage: grid.Usage{
+		Wall: time.Minute.Microseconds(), GPU: []grid.DeviceUse{{UUID: "GPU-1", Peak: peak, Model: model, Total: 80 * gib, Share: share}},
+	}}
+	c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n", Events: []grid.Event{
+		{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: fmt.Sprint("n.1.", c.runs), Time: time.Now().UnixMicro(), Result: r},
+	}})
+}
+
+func part(model string, memory int64, share grid.Milli) grid.Resources {
+	return grid.Resources{CPUs: grid.One, GPUs: share, GPUMemory: memory, GPUModel: model}
+}
+
+var wholeGPU = grid.Resources{CPUs: grid.One, GPUs: grid.One}
+
+// heldIn waits until so many leases of a sweep are in a lane.
+func (c *stage) heldIn(id grid.SweepID, need grid.Resources, want int) {
+	c.t.Helper()
+	c.until(fmt.Sprintf("%d leases with %+v", want, need), func(s *state) bool {
+		f := s.feeds[id]
+		return f != nil && f.held[f.lane(need)] == want
+	})
+}
+
+// TestMeasuredTrialsShareGPUs: the first trials get whole devices; then several share one, and those that run out of memory get more,
+// and in the end a whole device.
+func TestMeasuredTrialsShareGPUs(t *testing.T) {
+	dir := t.TempDir()
+	c := restart(t, dir, 8)
+	models := map[string]int{"A100": 2}
+	c.gpus(models)
+	id := c.submit(1000, measuredSweep)
+	for range 3 {
+		c.heldIn(id, wholeGPU, 2)
+		c.uses(c.pullFrom(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+	}
+	small := part("A100", 47*gib/4, 147)
+	c.heldIn(id, small, queueDepth*12)
+	c.heldIn(id, wholeGPU, 1) // it was leased before
+	c.uses(c.pullFrom(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+	c.heldIn(id, wholeGPU, 0)
+
+	why, err := c.Explain(t.Context(), grid.TrialID{Sweep: id, Index: 900})
+	if want := "on A100 6 trials on a GPU, 11.8 GiB each"; err != nil || !strings.Contains(why.Text, want) {
+		t.Errorf("a trial that waits: got %q, %v, want %q in it", why.Text, err, want)
+	}
+	first := c.pullFrom(id, small)
+	c.uses(first, grid.ClassCUDAShared, "CUDA out of memory. Tried to allocate 6.00 GiB.", "A100", small.GPUMemory, 10*gib)
+	more := part("A100", 16*gib, 200)
+	again := c.pullFrom(id, more)
+	if again.Lo != first.Lo || again.Attempt != 2 {
+		t.Fatalf("got attempt %d of trial %d, want attempt 2 of trial %d", again.Attempt, again.Lo, first.Lo)
+	}
+	if err := c.store.Queue.Purge(t.Context()); err != nil { // as a node that stands alone does at its start
+		t.Fatal(err)
+	}
+	c.end()
+
+	c = restart(t, dir, 8) // what was learned is in the record
+	c.gpus(models)
+	again = c.pullFrom(id, more)
+	if again.Lo != first.Lo {
+		t.Fatalf("got trial %d, want trial %d", again.Lo, first.Lo)
+	}
+	c.uses(again, grid.ClassCUDAShared, "", "A100", more.GPUMemory, 15*gib)
+	if last := c.pullFrom(id, wholeGPU); last.Lo != first.Lo {
+		t.Fatalf("got trial %d, want trial %d", last.Lo, first.Lo)
+	} else {
+		c.uses(last, grid.ClassNone, "", "A100", 0, 15*gib)
+	}
+	if n := c.counts(id); n.Failed != 0 || n.Succeeded != 5 {
+		t.Errorf("got %+v, want no failure", n)
+	}
+}
+
+// TestEachModelIsMeasured: while the trials' need is known on one model only, the others get whole devices.
+func TestEachModelIsMeasured(t *testing.T) {
+	c := start(t, 8)
+	c.gpus(map[string]int{"A100": 2, "T4": 1})
+	id := c.submit(1000, measuredSweep)
+	for range 3 {
+		c.heldIn(id, wholeGPU, 3)
+		c.uses(c.pullFrom(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+	}
+	c.heldIn(id, part("A100", 47*gib/4, 147), queueDepth*12)
+	for range 2 { // of before
+		c.uses(c.pullFrom(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+	}
+	for range 3 {
+		c.heldIn(id, wholeGPU, 1)
+		c.uses(c.pullFrom(id, wholeGPU), grid.ClassNone, "", "T4", 0, 60*gib)
+	}
+	c.heldIn(id, wholeGPU, queueDepth) // one trial needs all of a T4
+	c.heldIn(id, part("A100", 47*gib/4, 147), queueDepth*12)
+}
+
+// TestMeasuredByValue: trials with another value of the axis are measured apart, and each goes into the lane of its own value.
+func TestMeasuredByValue(t *testing.T) {
+	c := start(t, 8)
+	c.gpus(map[string]int{"A100": 1})
+	id := c.submit(6, func(s *api.Submit) {
+		measuredSweep(s)
+		space, err := grid.NewSpace([]grid.Axis{
+			{Key: "batch", Values: []grid.Value{{Text: "1"}, {Text: "2"}, {Text: "4"}}}, {Key: "seed", Values: numbers(8)},
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Space, s.Task.MeasureBy = space, "batch"
+	})
+	ended := map[int64]bool{}
+	for value, peak := range []int64{10 * gib, 20 * gib, 60 * gib} {
+		for n := range 2 {
+			h := c.pullFrom(id, wholeGPU)
+			if got := h.Lo / 8; got != int64(value) || h.Hi != h.Lo+1 {
+				t.Fatalf("trial %d of value %d: got trials [%d,%d)", n, value, h.Lo, h.Hi)
+			}
+			c.uses(h, grid.ClassNone, "", "A100", 0, peak)
+			ended[h.Lo] = true
+		}
+	}
+	for need, value := range map[grid.Resources]int64{part("A100", 47*gib/4, 147): 0, part("A100", 93*gib/4, 291): 1} {
+		for range 6 {
+			h := c.pullFrom(id, need)
+			if h.Lo/8 != value || ended[h.Lo] {
+				t.Fatalf("trial %d is in the lane of value %d, ended before: %v", h.Lo, value, ended[h.Lo])
+			}
+			c.uses(h, grid.ClassNone, "", "A100", need.GPUMemory, 5*gib)
+			ended[h.Lo] = true
+		}
+	}
+	for range 6 {
+		h := c.pullFrom(id, wholeGPU)
+		c.uses(h, grid.ClassNone, "", "A100", 0, 60*gib)
+		ended[h.Lo] = true
+	}
+	c.until("the sweep has ended", func(s *state) bool { return s.feeds[id] == nil })
+	if len(ended) != 24 {
+		t.Errorf("%d trials ended, want 24", len(ended))
+	}
+}
+
+func numbers(n int) (all []grid.Value) {
+	for i := range n {
+		all = append(all, grid.Value{Text: fmt.Sprint(i)})
+	}
+	return all
+}
