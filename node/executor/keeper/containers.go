@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -58,11 +59,25 @@ func (c *Client) adoptContainers(ctx context.Context) error {
 	return nil
 }
 
-// rejoin waits for a run in a container whose keeper died: the next keeper has taken it over.
+// rejoinPause is the wait before another try to start the keeper that takes a container over.
+const rejoinPause = time.Second
+
+// rejoin waits for a run in a container whose keeper died: the next keeper has taken it over. The container goes on while none can be
+// started, and this agent's end leaves it to the next one.
 func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) executor.Outcome {
 	l, err := c.keeper(context.Background()) // bounded by launchTime
-	if err != nil {
-		return executor.Outcome{Left: true} // the container goes on; the next agent finds it
+	for err != nil {
+		c.log.Warn("no keeper takes over a container", "run", name, "err", err)
+		pause := time.NewTimer(rejoinPause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+		if ctx.Err() != nil || errors.Is(err, errClosed) {
+			return executor.Outcome{Left: true}
+		}
+		l, err = c.keeper(context.Background())
 	}
 	k := l.keptNamed(name)
 	if k == nil {
