@@ -200,9 +200,6 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// errAway is that the engine was away for too long.
-var errAway = errors.New("the container engine is away")
-
 // patiently makes a request again while the engine is away, for as long as the executor's patience.
 func (x *Executor) patiently(ctx context.Context, request func(context.Context) error) error {
 	var since time.Time
