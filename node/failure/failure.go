@@ -46,7 +46,7 @@ type Device struct {
 // Verdict says why an attempt failed.
 type Verdict struct {
 	Class  grid.Class
-	Rule   string // the rule that says so; "" where none does
+	Rule   string // the rule that says so, by its name or by file and line; "" where none does
 	Line   string // the line that the rule matched
 	Hint   string // the rule's own; "" where that of the class will do
 	Device string // UUID of the GPU that is to blame
