@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -161,6 +162,63 @@ func TestNoDeviceTwice(t *testing.T) {
 	}
 	if attempts != 18 {
 		t.Errorf("%d attempts for 18 trials: those of the agent that died were not taken back", attempts)
+	}
+}
+
+// lockTrial locks a file of each of its GPUs for as long as it lives, and tells when somebody else has the lock. It starts no process
+// that could outlive it with the lock.
+const lockTrial = `mark=$1 ledger=$2
+fd=20
+for uuid in ${CUDA_VISIBLE_DEVICES//,/ }; do
+	eval "exec $fd>$ledger.$uuid"
+	flock -n $fd || echo "$MLF_TRIAL $uuid" >>"$ledger.twice"
+	fd=$((fd + 1))
+done
+echo "$EPOCHREALTIME $HOSTNAME $MLF_TRIAL $CUDA_VISIBLE_DEVICES begin" >>"$ledger"
+exec 9<>"$ledger.wait"
+read -rt 1.5 -u 9
+exit 0`
+
+// TestNoDeviceTwiceUnderKills kills agents and keepers of programs again and again, while trials with one GPU and with two run.
+func TestNoDeviceTwiceUnderKills(t *testing.T) {
+	p := newGPUPlay(t, 3, "3xA100-40")
+	p.count, p.lines, p.ledger = 24, 0, p.newFile("ledger")
+	if err := syscall.Mkfifo(p.ledger+".wait", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, gpus := range []int{2, 1} {
+		project := p.newFile("project")
+		command, err := json.Marshal([]string{"bash", "-c", lockTrial, "trial", p.mark, p.ledger})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, gpus: %d}\n", command, gpus)
+		if err := os.MkdirAll(project, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must("sweep", "--detach", project, "--set", fmt.Sprintf("i=0:%d", p.count))))
+	}
+	for round := range 4 {
+		p.awaitBegun(6 * (round + 1))
+		victim := p.Hosts[1+round%2]
+		if round%2 == 1 { // its programs die with it
+			for _, pid := range shims(victim) {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // one that has ended is no fault
+			}
+			continue
+		}
+		victim.Agent.Kill()
+		p.Relaunch(victim)
+	}
+	for _, id := range []string{"gpus-1", "gpus-2"} {
+		p.sweep = grid.SweepID(id)
+		p.finish(3 * time.Minute)
+	}
+	if twice, err := os.ReadFile(p.ledger + ".twice"); err == nil {
+		t.Errorf("GPUs were given twice:\n%s", twice)
 	}
 }
 
