@@ -3,9 +3,11 @@ package master
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/api"
 )
 
 func TestImagesUsed(t *testing.T) {
@@ -32,6 +34,39 @@ func TestImagesUsed(t *testing.T) {
 		used := imagesUsed([]jetstream.Stored{{Batch: &grid.Batch{Sweep: "a-1", Events: tt.events}}})
 		if used["a-1"] != tt.want {
 			t.Errorf("%s: got %q, want %q", name, used["a-1"], tt.want)
+		}
+	}
+}
+
+// TestMissingImagePausesItsSweep has an image that can't be had: on a machine that stands alone nobody else could have it.
+func TestMissingImagePausesItsSweep(t *testing.T) {
+	c := start(t, 4)
+	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })
+	c.finish(c.pullSoon(id), grid.ClassImage, time.Millisecond)
+	c.until("the sweep is paused", func(*state) bool { r, _ := c.Sweep(id); return r.Sweep.State == grid.SweepPaused })
+	r, _ := c.Sweep(id)
+	if why := r.Sweep.Problem; !strings.Contains(why, "its image could not be had (on n)") || !strings.Contains(why, "mlfnode resume "+string(id)) {
+		t.Errorf("got the reason %q", why)
+	}
+	if n := c.counts(id); n.Failed != 0 {
+		t.Errorf("%d trials have failed for good", n.Failed)
+	}
+}
+
+// TestFirstImageIsPinned: the image of the first trial is that of all, whatever later ones say.
+func TestFirstImageIsPinned(t *testing.T) {
+	c := start(t, 4)
+	id := c.submit(4, func(s *api.Submit) { s.Task.Image = "reg.lab/x:1" })
+	pins := []string{"reg.lab/x@sha256:" + strings.Repeat("0a", 32), "reg.lab/x@sha256:" + strings.Repeat("0b", 32)}
+	for i, pin := range pins {
+		h := c.pullSoon(id)
+		now := time.Now().UnixMicro()
+		c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
+			Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: "n.1.image" + pin[len(pin)-2:], Time: now, Image: pin, Result: &grid.Result{Started: now},
+		}}})
+		c.until("the image is pinned", func(*state) bool { r, _ := c.Sweep(id); return r.Sweep.Pinned != "" })
+		if r, _ := c.Sweep(id); r.Sweep.Pinned != pins[0] {
+			t.Errorf("after %d trials: got %q, want the first image", i+1, r.Sweep.Pinned)
 		}
 	}
 }
