@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"mlfnode/grid"
+	"mlfnode/grid/packing"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
@@ -179,4 +182,32 @@ func numbers(n int) (all []grid.Value) {
 		all = append(all, grid.Value{Text: fmt.Sprint(i)})
 	}
 	return all
+}
+
+// TestSizesOfAnyRecord: whatever a record says was learned, the sizes are few, and each is one that trials can get.
+func TestSizesOfAnyRecord(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		task := grid.Task{Resources: grid.Resources{CPUs: grid.One, GPUMemory: grid.GPUMemoryAuto}}
+		size := rapid.OneOf(rapid.Int64(), rapid.Int64Range(0, 80*gib))
+		var all packing.Estimates
+		for i := range rapid.IntRange(0, 70).Draw(t, "estimates") {
+			all = append(all, packing.Estimate{
+				Model: rapid.SampledFrom([]string{"A100", "T4", "", "\x00"}).Draw(t, "model"), Value: fmt.Sprint(i), Learned: 3,
+				Device: size.Draw(t, "device"), Memory: size.Draw(t, "memory"), Busy: rapid.Int().Draw(t, "busy"), Limit: rapid.Int().Draw(t, "limit"),
+			})
+		}
+		m := newMeasured(all, &task)
+		sizes := map[grid.Resources]bool{}
+		for _, need := range m.needs {
+			if need.GPUs == 0 {
+				continue
+			}
+			if sizes[need] = true; need.Check() != nil || need.GPUs >= grid.One || need.GPUMemory <= 0 {
+				t.Errorf("trials get %+v", need)
+			}
+		}
+		if len(sizes) > maxSizes {
+			t.Errorf("%d sizes, want at most %d", len(sizes), maxSizes)
+		}
+	})
 }
