@@ -30,8 +30,8 @@ var faultRules = []struct {
 }{
 	{grid.ClassDisk, regexp.MustCompile(`no space left on device|[Dd]isk quota exceeded`)},
 	{grid.ClassRegistry, regexp.MustCompile(`toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|dial tcp|no such host|x509|Client\.Timeout|unexpected EOF|TLS handshake|i/o timeout|` +
-		`server gave HTTP|server misbehaving|unknown blob|received unexpected HTTP status: 5|connection reset|made no progress|read the engine's report`)},
-	{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|pull access denied|invalid reference|no matching manifest|manifest unknown|not found: manifest|manifest for .* not found|` +
+		`server gave HTTP|server misbehaving|unknown blob|received unexpected HTTP status: 5|connection reset|: EOF$|made no progress|read the engine's report`)},
+	{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|pull access denied|invalid reference|no matching manifest|manifest unknown|name unknown|not found: manifest|manifest for .* not found|(repository|reference) .* not found$|: not found$|` +
 		`don't match image configuration|unsupported (manifest|media type)|requested access|unauthorized|no basic auth|authentication required|repository name must be`)},
 }
 
@@ -59,7 +59,7 @@ var launchRules = []struct {
 	{grid.ClassEngine, regexp.MustCompile(`docker-init|error setting rlimit|operation not permitted|cgroup`), ""},
 	{grid.ClassStart, regexp.MustCompile(`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
 		`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +
-		`must be positive|is not an absolute path|too long`), ""},
+		`must be positive|is not an absolute path|too long|Duplicate mount point|destination can't be`), ""},
 }
 
 // launchFault is why a container could not be made or started.

@@ -354,8 +354,12 @@ func (m *Images) watch(ctx context.Context, cancel context.CancelCauseFunc, e *e
 			return
 		case now := <-tick.C:
 			m.mu.Lock()
-			idle, unwanted := now.Sub(e.progress.Last) > m.idle, now.Sub(e.asked) > wantedLimit
+			ended := e.progress == nil
+			idle, unwanted := !ended && now.Sub(e.progress.Last) > m.idle, now.Sub(e.asked) > wantedLimit
 			m.mu.Unlock()
+			if ended {
+				return
+			}
 			switch {
 			case unwanted:
 				cancel(errUnwanted)

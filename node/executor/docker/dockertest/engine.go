@@ -190,13 +190,15 @@ func (e *Engine) endContainerd() {
 	if _, err := fmt.Sscan(string(b), &pid); err != nil || pid <= 1 {
 		return
 	}
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
 	for range 500 {
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		if !bytes.Contains(line, []byte(e.Dir)) { // it has ended
 			break
 		}
 		_ = syscall.Kill(pid, syscall.SIGTERM)
-		time.Sleep(10 * time.Millisecond)
+		<-look.C
 	}
 	_ = os.Remove(file)
 }
