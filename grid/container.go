@@ -175,10 +175,16 @@ func (t *Task) checkContainer() error {
 	if len(c.Mounts) > maxMounts || len(c.Ulimits) > len(ulimitNames) {
 		return flawf("Mount a folder that holds them.", "the container has %d mounts and %d ulimits", len(c.Mounts), len(c.Ulimits))
 	}
+	places := map[string]bool{}
 	for i := range c.Mounts {
-		if err := c.Mounts[i].check(c.Mounts[i].Source + ":" + c.Mounts[i].Inside()); err != nil {
+		inside := c.Mounts[i].Inside()
+		if err := c.Mounts[i].check(c.Mounts[i].Source + ":" + inside); err != nil {
 			return err
 		}
+		if inside = path.Clean(inside); places[inside] || inside == "/" {
+			return flawf("Give each mount a folder of its own in the container.", "two mounts, or a mount and the container itself, are at %s", inside)
+		}
+		places[inside] = true
 	}
 	for i := range c.Ulimits {
 		if err := c.Ulimits[i].check(); err != nil {

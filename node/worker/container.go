@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"mlfnode/grid"
@@ -100,26 +101,28 @@ func (w *Worker) mounts(s *sweep, a *attempt, setup bool) ([]grid.Mount, error) 
 	if a.saved != nil {
 		all = append(all, grid.Mount{Source: a.saved.live()})
 	}
-	if a.saved != nil {
-		all = append(all, grid.Mount{Source: a.saved.live()})
-	}
-	seen := map[string]bool{}
 	for _, l := range a.task.Links {
-		if !seen[l.To] {
-			all = append(all, grid.Mount{Source: l.To, ReadOnly: true})
+		all = append(all, grid.Mount{Source: l.To, ReadOnly: true})
+	}
+	if a.task.Container != nil {
+		for _, m := range a.task.Container.Mounts {
+			if err := w.allowed(&m); err != nil {
+				return nil, err
+			}
+			all = append(all, m)
 		}
-		seen[l.To] = true
 	}
-	if a.task.Container == nil {
-		return all, nil
-	}
-	for _, m := range a.task.Container.Mounts {
-		if err := w.allowed(&m); err != nil {
-			return nil, err
-		}
-		all = append(all, m)
-	}
-	return all, nil
+	return oncePerPlace(all), nil
+}
+
+// oncePerPlace leaves out mounts at places where an earlier one is: an engine refuses two at one place.
+func oncePerPlace(all []grid.Mount) []grid.Mount {
+	seen := map[string]bool{}
+	return slices.DeleteFunc(all, func(m grid.Mount) bool {
+		place := filepath.Clean(m.Inside())
+		defer func() { seen[place] = true }()
+		return seen[place]
+	})
 }
 
 // mountError is the refusal of a mount by this node.

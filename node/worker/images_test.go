@@ -168,7 +168,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 		r.Task.Image, r.Task.Setup = "a", []string{"true"}
 		r.Task.Env = map[string]string{"EXTRA": "1"}
 		r.Task.Links = []grid.Link{{To: data}}
-		r.Task.Container = &grid.Container{Shm: 5, Network: "none", Mounts: []grid.Mount{{Source: scratch, Target: "/in"}}, Ulimits: []grid.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}}
+		r.Task.Container = &grid.Container{Shm: 5, Network: "none", Mounts: []grid.Mount{{Source: scratch, Target: "/in"}, {Source: data, ReadOnly: true}}, Ulimits: []grid.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}}
 	})
 	s.lease(r, 0, 1)
 	s.finished("a-1", 1)
@@ -250,5 +250,15 @@ func TestSetupKeyKnowsTheImage(t *testing.T) {
 	}
 	if setupKey("c", &grid.Task{}, pinA) != setupKey("c", &grid.Task{}, "") {
 		t.Error("got two keys for one bundle that nothing prepares")
+	}
+}
+
+// TestMountsOncePerPlace: an engine refuses a container with two mounts at one place, and the task's own may repeat those of the trial.
+func TestMountsOncePerPlace(t *testing.T) {
+	all := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/live/"}, {Source: "/data", ReadOnly: true}, {Source: "/data"},
+		{Source: "/other", Target: "/data/"}, {Source: "/x", Target: "/y"}}
+	want := []grid.Mount{{Source: "/spool"}, {Source: "/live"}, {Source: "/data", ReadOnly: true}, {Source: "/x", Target: "/y"}}
+	if got := oncePerPlace(all); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
