@@ -150,17 +150,6 @@ func (w *Watch) attemptFaultLocked(uuid string, xid int) {
 	}
 }
 
-// sweepsLocked lists the sweeps of the attempts on a device.
-func (w *Watch) sweepsLocked(uuid string) []grid.SweepID {
-	var all []grid.SweepID
-	for k, a := range w.attempts {
-		if a.seen[uuid] != nil && !slices.Contains(all, k.trial.Sweep) {
-			all = append(all, k.trial.Sweep)
-		}
-	}
-	return all
-}
-
 // usesLocked takes over what the devices hold, and what of it is whose.
 func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner) {
 	for pid, o := range owners {

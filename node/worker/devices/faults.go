@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"mlfnode/cluster/inventory"
-	"mlfnode/grid"
 )
 
 // memory is how long faults and strikes are remembered.
@@ -20,24 +19,22 @@ const mostFaults = 64
 
 // fault is an error that the driver reported for a device.
 type fault struct {
-	at     time.Time
-	xid    int
-	sweeps []grid.SweepID // whose attempts were on the device
+	at  time.Time
+	xid int
 }
 
 // rule is what errors with some numbers mean for a device.
 type rule struct {
-	xids   []int
-	after  int    // how many within a day take the device out of service; 0 is none
-	sweeps bool   // errors of one sweep count once: its program may be at fault
-	why    string // what is wrong then, and what helps
+	xids  []int
+	after int    // how many within a day take the device out of service; 0 is none
+	why   string // what is wrong then, and what helps; "" is information, and no evidence
 }
 
 // rules is NVIDIA's catalogue of Xid errors, as far as it says something about the device. The first rule with the number counts, and the
 // last is for all others. What an error means for the attempts on the device is in package failure.
 var rules = []rule{
-	{xids: []int{13, 31, 32, 43, 45, 68, 69, 11, 25, 39, 40, 41, 60, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86}, after: 3, sweeps: true,
-		why: "programs of several sweeps failed on it"},
+	{xids: []int{13, 31, 32, 43, 45, 68, 69, 11, 25, 39, 40, 41, 60, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86},
+		why: "a program failed on it"}, // or was killed: it says nothing of the device
 	{xids: []int{63, 78, 92, 154}}, // information
 	{xids: []int{94}, after: 3, why: "contained memory errors repeat; needs a reset"},
 	{xids: []int{48}, after: 1, why: "uncorrected memory error; needs a reset"},
@@ -75,7 +72,7 @@ func (w *Watch) faultsLocked(faults []inventory.Fault) {
 			}
 			w.attemptFaultLocked(d.UUID, f.Xid)
 			if f.UUID != "" {
-				d.fail(fault{f.Time, f.Xid, w.sweepsLocked(d.UUID)})
+				d.fail(fault{f.Time, f.Xid})
 			}
 		}
 	}
@@ -109,18 +106,11 @@ func (d *device) fail(f fault) {
 
 // count is how many errors of a rule's kind the device had.
 func (d *device) count(r *rule) int {
-	n, sweeps := 0, map[grid.SweepID]bool{}
+	n := 0
 	for _, f := range d.faults {
-		if ruleOf(f.xid) != r {
-			continue
+		if ruleOf(f.xid) == r {
+			n++
 		}
-		n++
-		for _, s := range f.sweeps {
-			sweeps[s] = true
-		}
-	}
-	if r.sweeps {
-		return len(sweeps)
 	}
 	return n
 }

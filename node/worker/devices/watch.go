@@ -230,6 +230,7 @@ func (w *Watch) Meet(m inventory.Machine) {
 		d := w.devices[found.UUID]
 		if d == nil {
 			d = &device{dirty: time.Now(), fresh: true, sick: w.past[found.UUID]} // somebody may use it
+			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirty
 			w.devices[found.UUID], met = d, true
 			defer w.hurry()
 		}
