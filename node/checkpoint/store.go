@@ -254,14 +254,14 @@ func (s *Store) note(dir string, meta trialFile) error {
 }
 
 // superseded picks the snapshots that are not needed beside the newest: all but the one that its attempt resumed from, which is known
-// to be good; or, without one, but the newest of another attempt.
+// to be good; or, without one, but the one before it: the newest may be torn.
 func (k *kept) superseded() []int {
 	newest := k.snapshots[len(k.snapshots)-1]
 	keep := newest.Resumed
 	if !slices.ContainsFunc(k.snapshots, func(s *Snapshot) bool { return s.Number == keep }) {
 		keep = 0
 		for _, s := range k.snapshots {
-			if s.Attempt != newest.Attempt {
+			if s != newest {
 				keep = s.Number
 			}
 		}

@@ -254,7 +254,7 @@ func (a *attempt) reread(r *grid.Result) {
 		r.Reason = joinReason(r.Reason, "exit code 85 means that the state is saved, but nothing is in $MLF_CHECKPOINT")
 	case r.Class == grid.ClassExit && r.ExitCode == grid.ExitSaved:
 		r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
-	case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes:
+	case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes && a.hasSaved():
 		r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it goes on from its checkpoint"
 	case r.Class == grid.ClassHalt && r.ExitCode == 0 && c.Done == grid.DoneExit:
 		r.Class, r.Reason = grid.ClassNone, ""

@@ -99,7 +99,7 @@ func (w *Worker) store(ctx context.Context, a *attempt) error {
 		snapshot := &checkpoint.Snapshot{
 			Attempt: a.number, Resumed: s.state.Resumed, Node: w.cfg.Node, Time: time.Now().UnixMicro(), Files: files,
 		}
-		if len(files) == 0 && s.state.Base == 0 || s.state.Stored && s.read != nil && checkpoint.Same(s.read, files) {
+		if len(files) == 0 || s.state.Stored && s.read != nil && checkpoint.Same(s.read, files) {
 			return nil
 		}
 		if size, most := snapshot.Size(), a.task.Checkpoint.MaxSize; size > most {

@@ -83,7 +83,7 @@ class State:
         self.stopping = False
         if "MLF_CHECKPOINT" in os.environ:
             signal.signal(signal.SIGTERM, self.notice)
-        if "MLF_RESUME" in os.environ:
+        if "MLF_RESUME" in os.environ and os.path.exists(self.path):  # the first save may have been interrupted
             with open(self.path) as file:
                 self.done, self.total = json.load(file)
 
