@@ -126,7 +126,8 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 
 // projectRules gives the text of the project's own rules, "" for none.
 func (a *attempt) projectRules() string {
-	f, err := os.Open(filepath.Join(a.spool.work(), rulesFile))
+	// The program may have put anything there: a pipe is not waited for.
+	f, err := os.OpenFile(filepath.Join(a.spool.work(), rulesFile), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}
