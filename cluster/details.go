@@ -156,6 +156,8 @@ func boundTexts(m *inventory.Machine) {
 	m.GPUs, m.Groups = slices.Clone(m.GPUs), slices.Clone(m.Groups[:min(len(m.Groups), maxGroups)])
 	for i := range m.Groups {
 		g := &m.Groups[i]
+		g.Total = min(max(g.Total, 0), maxGPUs*maxInstances)
+		g.Ready = min(max(g.Ready, 0), g.Total)
 		clean(maxName, &g.Model, &g.Capability, &g.Profile)
 	}
 	for i := range m.GPUs {

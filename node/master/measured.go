@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -212,10 +213,14 @@ func (s *state) saveMeasured(ctx context.Context) error {
 			r.Packing = slices.Clone(f.measured.estimates)
 			return true, nil
 		})
-		if err != nil {
+		f.measured.changed = false
+		switch {
+		case errors.Is(err, jetstream.ErrTooLarge): // it would be too large next time as well; the sweep goes on with what is in memory
+			s.m.log.Warn("what trials need of a GPU is too large for the record", "sweep", f.sweep.ID, "err", err)
+		case err != nil:
+			f.measured.changed = true
 			return fmt.Errorf("store what trials of %s need of a GPU: %w", f.sweep.ID, err)
 		}
-		f.measured.changed = false
 	}
 	return nil
 }
