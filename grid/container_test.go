@@ -94,11 +94,13 @@ func TestTaskRefusesBadContainers(t *testing.T) {
 		"mount":      func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "b"}}} },
 		"mount root": func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/"}}} },
 		"no source":  func(t *Task) { t.Container = &Container{Mounts: []Mount{{Target: "/b"}}} },
-		"one place":  func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "/x"}, {Source: "/b", Target: "/x/"}}} },
-		"own place":  func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/x"}, {Source: "/b", Target: "/x"}}} },
-		"at root":    func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "/"}}} },
-		"mounts":     func(t *Task) { t.Container = &Container{Mounts: make([]Mount, 65)} },
-		"ulimit":     func(t *Task) { t.Container = &Container{Ulimits: []Ulimit{{"nofile", 2, 1}}} },
+		"one place": func(t *Task) {
+			t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "/x"}, {Source: "/b", Target: "/x/"}}}
+		},
+		"own place": func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/x"}, {Source: "/b", Target: "/x"}}} },
+		"at root":   func(t *Task) { t.Container = &Container{Mounts: []Mount{{Source: "/a", Target: "/"}}} },
+		"mounts":    func(t *Task) { t.Container = &Container{Mounts: make([]Mount, 65)} },
+		"ulimit":    func(t *Task) { t.Container = &Container{Ulimits: []Ulimit{{"nofile", 2, 1}}} },
 	} {
 		task := base()
 		if change(&task); task.Check() == nil {
