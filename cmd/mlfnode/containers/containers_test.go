@@ -248,7 +248,9 @@ func (m *machine) node(args ...string) {
 func (m *machine) until(what string, args ...string) {
 	m.t.Helper()
 	out, errs := "", ""
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
 		if out, errs, _ = m.run(args...); strings.Contains(out, what) {
 			return
 		}

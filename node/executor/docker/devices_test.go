@@ -17,6 +17,7 @@ import (
 	"github.com/docker/docker/api/types/system"
 
 	"mlfnode/grid"
+	"mlfnode/node/executor/docker/dockertest"
 )
 
 const (
@@ -218,11 +219,8 @@ func TestDeviceRequestReachesTheHook(t *testing.T) {
 	if err := os.Chmod(filepath.Join(bin, "nvidia-container-runtime-hook"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.MkdirTemp("", "mlf-dockerd-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, err := startEngine(data, []string{"PATH=" + bin + ":" + os.Getenv("PATH")})
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	e, err := dial(dockertest.New(t).Host())
 	if err != nil {
 		t.Fatal(err)
 	}

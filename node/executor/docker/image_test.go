@@ -21,54 +21,24 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// testEngine is a dockerd of the tests' own.
-type testEngine struct {
-	*client.Client
-	dir, socket string
+// testEngine is a client of an engine of the tests' own.
+type testEngine struct{ *client.Client }
+
+// dial gives a client of the engine that listens there.
+func dial(host string) (*testEngine, error) {
+	c, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+	return &testEngine{c}, err
 }
 
+// sharedEngine ends with the test binary.
 var sharedEngine = sync.OnceValues(func() (*testEngine, error) {
-	dir, err := os.MkdirTemp("", "mlf-dockerd-")
+	e, err := dockertest.Open()
 	if err != nil {
 		return nil, err
 	}
-	return startEngine(dir, nil)
+	engines.add(e.Close)
+	return dial(e.Host())
 })
-
-// startEngine starts a dockerd that ends with the test binary.
-func startEngine(dir string, env []string, args ...string) (*testEngine, error) {
-	e := &testEngine{dir: dir, socket: filepath.Join(dir, "docker.sock")}
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	args = append([]string{"--data-root", dir + "/data", "--exec-root", dir + "/exec", "-H", "unix://" + e.socket, "--pidfile", dir + "/pid",
-		"--iptables=false", "--bridge=none", "--ip-masq=false"}, args...)
-	cmd := exec.Command("/usr/sbin/dockerd", args...)
-	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), env...)
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	engines.add(func() {
-		cmd.Process.Signal(os.Interrupt)
-		cmd.Wait()
-		os.RemoveAll(dir)
-	})
-	if e.Client, err = client.NewClientWithOpts(client.WithHost("unix://"+e.socket), client.WithAPIVersionNegotiation()); err != nil {
-		return nil, err
-	}
-	for deadline := time.Now().Add(time.Minute); ; {
-		if _, err = e.Ping(context.Background()); err == nil {
-			return e, nil
-		}
-		if time.Now().After(deadline) {
-			text, _ := os.ReadFile(log.Name())
-			return nil, fmt.Errorf("dockerd does not answer: %w\n%s", err, text)
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-}
 
 // engines ends what tests share.
 var engines atEnd
@@ -94,9 +64,7 @@ func TestMain(m *testing.M) {
 
 func engineOf(t *testing.T) *testEngine {
 	t.Helper()
-	if _, err := os.Stat("/usr/sbin/dockerd"); (err != nil || os.Getuid() != 0) && os.Getenv("CI") != "true" {
-		t.Skip("no dockerd (apt-get install docker.io), or no rights to start it")
-	}
+	dockertest.Need(t)
 	e, err := sharedEngine()
 	if err != nil {
 		t.Fatal(err)
@@ -115,12 +83,20 @@ func (e *testEngine) images(t *testing.T) *Images {
 // await asks for the image until there is an answer.
 func await(t *testing.T, m *Images, w Want) Status {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if s := m.Look(w); s.Image != nil || s.Err != nil {
+	return poll(t, m, w, time.Minute, func(s Status) bool { return s.Image != nil || s.Err != nil })
+}
+
+// poll looks for the image until what is known of it is enough, as long as the limit allows.
+func poll(t *testing.T, m *Images, w Want, limit time.Duration, enough func(Status) bool) Status {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); <-tick.C {
+		if s := m.Look(w); enough(s) {
 			return s
 		}
 	}
-	t.Fatal("got no answer in a minute")
+	t.Fatalf("got no answer in %v", limit)
 	return Status{}
 }
 
@@ -264,11 +240,7 @@ func TestPullIsTriedAgain(t *testing.T) {
 		t.Fatalf("got %+v, want a failure", s)
 	}
 	r.Set(func() { r.Status = 0 })
-	for deadline := time.Now().Add(30 * time.Second); m.Look(w).Image == nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("got no image in 30 s after the registry was back")
-		}
-	}
+	poll(t, m, w, 30*time.Second, func(s Status) bool { return s.Image != nil })
 }
 
 // A slow pull that makes progress goes on longer than any pause may last.
@@ -279,13 +251,9 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 	m := e.images(t)
 	w := Want{Reference: r.Host() + "/lab/slow:1"}
 	var seen Progress
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		s := m.Look(w)
-		if s.Err != nil || time.Now().After(deadline) {
+	poll(t, m, w, time.Minute, func(s Status) bool {
+		if s.Err != nil {
 			t.Fatalf("got %+v, want the image", s)
-		}
-		if s.Image != nil {
-			break
 		}
 		if s.Pulling != nil && s.Pulling.Done > 0 {
 			if s.Pulling.Done < seen.Done || s.Pulling.Done > s.Pulling.Total {
@@ -293,7 +261,8 @@ func TestSlowPullGoesOnAndTellsItsProgress(t *testing.T) {
 			}
 			seen = *s.Pulling
 		}
-	}
+		return s.Image != nil
+	})
 	if seen.Total < 4<<20 || seen.Done == 0 {
 		t.Errorf("got progress %+v, want it told in bytes", seen)
 	}

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/docker/docker/client"
-
 	"mlfnode/grid"
 	"mlfnode/node/executor/docker/dockertest"
 )
@@ -32,8 +30,8 @@ func podmanOf(t *testing.T, registry string) *testEngine {
 	}
 	conf := filepath.Join(dir, "registries.conf")
 	writeFile(t, conf, fmt.Sprintf("unqualified-search-registries = [\"docker.io\"]\n[[registry]]\nlocation = %q\ninsecure = true\n", registry))
-	e := &testEngine{dir: dir, socket: filepath.Join(dir, "podman.sock")}
-	cmd := exec.Command(program, "--root", dir+"/root", "--runroot", dir+"/run", "--storage-driver", "vfs", "system", "service", "--time", "0", "unix://"+e.socket)
+	host := "unix://" + filepath.Join(dir, "podman.sock")
+	cmd := exec.Command(program, "--root", dir+"/root", "--runroot", dir+"/run", "--storage-driver", "vfs", "system", "service", "--time", "0", host)
 	cmd.Env = append(os.Environ(), "CONTAINERS_REGISTRIES_CONF="+conf)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
@@ -49,10 +47,13 @@ func podmanOf(t *testing.T, registry string) *testEngine {
 		cmd.Wait()
 		os.RemoveAll(dir)
 	})
-	if e.Client, err = client.NewClientWithOpts(client.WithHost("unix://"+e.socket), client.WithAPIVersionNegotiation()); err != nil {
+	e, err := dial(host)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-tick.C {
 		if _, err = e.Ping(context.Background()); err == nil {
 			return e
 		}
