@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Container says how the container of a task with an image is made. The zero value suits most images.
@@ -49,16 +50,18 @@ const (
 )
 
 // imageName is the form of a reference to an image: registry, name, tag and digest, as the engines read it.
-var imageName = regexp.MustCompile(`^(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` + // host:port/
-	`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*` + // name
-	`(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
+var imageName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` + // host:port/
+		`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*` + // name
+		`(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
+})
 
 // networkName is the form that Docker gives to the names of networks.
-var networkName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
+var networkName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`) })
 
 // CheckImage says why a text does not name an image.
 func CheckImage(ref string) error {
-	if len(ref) > maxReference || !imageName.MatchString(ref) {
+	if len(ref) > maxReference || !imageName().MatchString(ref) {
 		return flawf("Write it like python:3.12-slim or registry.lab:5000/team/train:1.", "%.80q does not name an image", ref)
 	}
 	return nil
@@ -79,7 +82,7 @@ func oneOf(what, v string, known []string) error {
 
 // CheckNetwork says why a text can't name a network of containers.
 func CheckNetwork(v string) error {
-	if !networkName.MatchString(v) {
+	if !networkName().MatchString(v) {
 		return flawf("Write host, none, bridge or the name of a network that the nodes have.", "network is %.60q", v)
 	}
 	return nil

@@ -6,7 +6,6 @@ import "mlfnode/grid"
 type Container struct {
 	Image  string `json:"image"`            // reference as the project names it
 	Digest string `json:"digest,omitempty"` // what the sweep has pinned: a repository digest or an image id
-	Pull   string `json:"pull,omitempty"`   // missing (also ""), always or never
 	// Entrypoint replaces that of the image when it is not nil; an empty one drops it.
 	Entrypoint *[]string `json:"entrypoint,omitempty"`
 

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -32,7 +33,7 @@ const outerToken = "MLF_TOKEN="
 const exitNotFound = 127
 
 // wrapper starts the program in an image that has a shell: its output goes into our pipes, which it can open by name like those
-// of any runner, and which hold what nobody reads at the moment. That there is no such program is told apart from its exit code.
+// of any runner, and which hold what nobody reads at the moment. A file says that there is no such program, which its exit code does not.
 // $1 is the folder of the run.
 const wrapper = `_mlf=$1; shift; : >"$_mlf/` + begunFile + `"
 case $1 in
@@ -101,8 +102,8 @@ func (r *run) describe(ctx context.Context) (*container.Config, *container.HostC
 	}
 	init := e.inits()
 	host := &container.HostConfig{
-		NetworkMode: container.NetworkMode(firstOf(c.Network, r.x.o.Network, "host")), IpcMode: container.IpcMode(firstOf(c.IPC, "private")),
-		Runtime: c.Runtime, ShmSize: firstOf(c.Shm, a.Memory, e.shmSize()), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
+		NetworkMode: container.NetworkMode(cmp.Or(c.Network, r.x.o.Network, "host")), IpcMode: container.IpcMode(cmp.Or(c.IPC, "private")),
+		Runtime: c.Runtime, ShmSize: cmp.Or(c.Shm, a.Memory, e.shmSize()), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
 		Init: &init, SecurityOpt: []string{"no-new-privileges"}, LogConfig: container.LogConfig{Type: "none"},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
 	}
@@ -130,19 +131,8 @@ func (r *run) describe(ctx context.Context) (*container.Config, *container.HostC
 	return config, host, newGPUAccess(e.info(), e.podman()).give(c.GPUs, a.Devices, config, host)
 }
 
-// firstOf gives the first value that is not zero.
-func firstOf[T comparable](values ...T) (v T) {
-	for _, v = range values {
-		var zero T
-		if v != zero {
-			break
-		}
-	}
-	return v
-}
-
 // image is what the engine is asked for.
-func (r *run) image() string { return firstOf(r.attempt.Container.Digest, r.attempt.Container.Image) }
+func (r *run) image() string { return cmp.Or(r.attempt.Container.Digest, r.attempt.Container.Image) }
 
 // commandLine is the program with the entrypoint of its image before it and, where there is a shell, the wrapper.
 func (r *run) commandLine(ctx context.Context) ([]string, error) {
@@ -179,7 +169,7 @@ func (r *run) mounts() ([]mount.Mount, error) {
 		if _, err := os.Stat(m.Source); err != nil {
 			return nil, &Fault{Class: grid.ClassNode, Reason: "a folder of the container can't be mounted: " + err.Error()}
 		}
-		all = append(all, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: firstOf(m.Target, m.Source), ReadOnly: m.ReadOnly})
+		all = append(all, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: cmp.Or(m.Target, m.Source), ReadOnly: m.ReadOnly})
 	}
 	return all, nil
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/client"
@@ -22,22 +23,29 @@ type Fault struct {
 
 func (f *Fault) Error() string { return f.Reason }
 
-// faultRules tell by an engine's words who is responsible for its refusal. The first that matches decides; what none matches is the
-// engine's own trouble. Engines give one HTTP status to many causes, so that the words are all there is to go by.
-var faultRules = []struct {
+// faultRule is one kind of error of an engine.
+type faultRule struct {
 	class grid.Class
 	words *regexp.Regexp
-}{
-	{grid.ClassDisk, regexp.MustCompile(`no space left on device|[Dd]isk quota exceeded`)},
-	{grid.ClassRegistry, regexp.MustCompile(`toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|dial tcp|no such host|x509|Client\.Timeout|unexpected EOF|TLS handshake|i/o timeout|` +
-		`server gave HTTP|server misbehaving|unknown blob|received unexpected HTTP status: 5|connection reset|: EOF$|made no progress|read the engine's report`)},
-	{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|pull access denied|invalid reference|no matching manifest|manifest unknown|name unknown|not found: manifest|manifest for .* not found|(repository|reference) .* not found$|: not found$|` +
-		`don't match image configuration|unsupported (manifest|media type)|requested access|unauthorized|no basic auth|authentication required|repository name must be`)},
+	hint  string // "" for none
 }
+
+// faultRules tell by an engine's words who is responsible for its refusal. The first that matches decides; what none matches is the
+// engine's own trouble. Engines give one HTTP status to many causes, so that the words are all there is to go by.
+// They are compiled when the first image fails.
+var faultRules = sync.OnceValue(func() []faultRule {
+	return []faultRule{
+		{grid.ClassDisk, regexp.MustCompile(`no space left on device|[Dd]isk quota exceeded`), ""},
+		{grid.ClassRegistry, regexp.MustCompile(`toomanyrequests|[Tt]oo [Mm]any [Rr]equests|rate limit|dial tcp|no such host|x509|Client\.Timeout|unexpected EOF|TLS handshake|i/o timeout|` +
+			`server gave HTTP|server misbehaving|unknown blob|received unexpected HTTP status: 5|connection reset|: EOF$|made no progress|read the engine's report`), ""},
+		{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|pull access denied|invalid reference|no matching manifest|manifest unknown|name unknown|not found: manifest|manifest for .* not found|(repository|reference) .* not found$|: not found$|` +
+			`don't match image configuration|unsupported (manifest|media type)|requested access|unauthorized|no basic auth|authentication required|repository name must be`), ""},
+	}
+})
 
 // faultClass gives the failure class of an image that the engine could not get.
 func faultClass(err error) grid.Class {
-	for _, r := range faultRules {
+	for _, r := range faultRules() {
 		if r.words.MatchString(err.Error()) {
 			return r.class
 		}
@@ -46,21 +54,19 @@ func faultClass(err error) grid.Class {
 }
 
 // launchRules tell by an engine's words what kept it from making or starting a container; what none matches is its own trouble.
-var launchRules = []struct {
-	class grid.Class
-	words *regexp.Regexp
-	hint  string
-}{
-	{grid.ClassDisk, regexp.MustCompile(`no space left on device|[Dd]isk quota exceeded`), ""},
-	{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|image not known|invalid reference format`), ""},
-	{grid.ClassDriver, regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
-		"the image needs a newer NVIDIA driver than this node has"},
-	{grid.ClassEngine, regexp.MustCompile(`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},
-	{grid.ClassEngine, regexp.MustCompile(`docker-init|error setting rlimit|operation not permitted|cgroup`), ""},
-	{grid.ClassStart, regexp.MustCompile(`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
-		`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +
-		`must be positive|is not an absolute path|too long|Duplicate mount point|destination can't be`), ""},
-}
+var launchRules = sync.OnceValue(func() []faultRule {
+	return []faultRule{
+		{grid.ClassDisk, regexp.MustCompile(`no space left on device|[Dd]isk quota exceeded`), ""},
+		{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|image not known|invalid reference format`), ""},
+		{grid.ClassDriver, regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
+			"the image needs a newer NVIDIA driver than this node has"},
+		{grid.ClassEngine, regexp.MustCompile(`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},
+		{grid.ClassEngine, regexp.MustCompile(`docker-init|error setting rlimit|operation not permitted|cgroup`), ""},
+		{grid.ClassStart, regexp.MustCompile(`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
+			`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +
+			`must be positive|is not an absolute path|too long|Duplicate mount point|destination can't be`), ""},
+	}
+})
 
 // launchFault is why a container could not be made or started.
 func launchFault(what string, err error) error {
@@ -69,7 +75,7 @@ func launchFault(what string, err error) error {
 		return err
 	}
 	reason := "the engine could not " + what + " the container: " + err.Error()
-	for _, r := range launchRules {
+	for _, r := range launchRules() {
 		if r.words.MatchString(err.Error()) {
 			if r.hint != "" {
 				reason += "; " + r.hint

@@ -156,7 +156,7 @@ func (m *Images) Close() {
 	m.pulls.Wait()
 }
 
-// Look says at once what is known of an image, and has it looked for or pulled where that is due. Whoever wants it asks again: a pull
+// Look says at once what is known of an image, and starts to look for it or to pull it where that is due. Whoever wants it asks again: a pull
 // that nobody asks for ends.
 func (m *Images) Look(w Want) Status {
 	now := time.Now()
