@@ -2,10 +2,8 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -13,20 +11,13 @@ import (
 	classifier "mlfnode/node/failure"
 )
 
-// rulesFile is the name of a file with rules of failure classes, of a project or of a node.
-const rulesFile = "failures.yaml"
-
 // readRules reads the rules of a folder; nil where there are none.
 func readRules(dir string) ([]classifier.Source, error) {
-	file := filepath.Join(dir, rulesFile)
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	files, err := classifier.ReadFile(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", file, bare(err))
+		return nil, fmt.Errorf("%s can't be read: %w", filepath.Join(dir, classifier.FileName), bare(err))
 	}
-	return []classifier.Source{{Name: file, Text: text}}, nil
+	return files, nil
 }
 
 // checkRules says what is wrong with a project's rules before a sweep goes by them.

@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
+	classifier "mlfnode/node/failure"
 )
 
 // failureGroups tells how many trials of a sweep failed in which class, with what helps and an example. Where all failures are the program's own and
@@ -79,7 +80,7 @@ func (a *app) unknownFailures(ctx context.Context, c *api.Client, all []api.Swee
 		}
 	}
 	if len(texts) > 0 {
-		a.say("failures that no rule knows: %s; %s can tell their class", strings.Join(texts, ", "), rulesFile)
+		a.say("failures that no rule knows: %s; %s can tell their class", strings.Join(texts, ", "), classifier.FileName)
 	}
 	return nil
 }

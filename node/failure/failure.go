@@ -32,8 +32,8 @@ type Evidence struct {
 	Stdout, Stderr []byte // their ends; MaxOutput bytes of each are looked at
 }
 
-// MaxOutput is how many bytes of each stream's end are worth giving.
-const MaxOutput = maxOutput
+// MaxOutput is how many bytes of the end of each stream are looked at.
+const MaxOutput = 64 << 10
 
 // Device is a fault of one of the attempt's GPUs while it ran. The zero value is none.
 type Device struct {

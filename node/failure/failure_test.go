@@ -196,10 +196,10 @@ func FuzzClassify(f *testing.F) {
 // logOf gives 64 KiB of a training's output.
 func logOf(line func(i int) string) []byte {
 	var b bytes.Buffer
-	for i := 0; b.Len() < maxOutput; i++ {
+	for i := 0; b.Len() < MaxOutput; i++ {
 		b.WriteString(line(i))
 	}
-	return b.Bytes()[:maxOutput]
+	return b.Bytes()[:MaxOutput]
 }
 
 func BenchmarkClassify(b *testing.B) {
@@ -213,7 +213,7 @@ func BenchmarkClassify(b *testing.B) {
 			return fmt.Sprintf("[rank%d]: ERROR: RuntimeError: CUDA error in step %d\n", i%8, i)
 		}),
 		"tracebacks":    logOf(func(int) string { return traceback + "ValueError: allocation failed: bad value\n" }),
-		"one long line": bytes.Repeat([]byte("error "), maxOutput/6),
+		"one long line": bytes.Repeat([]byte("error "), MaxOutput/6),
 		"almost matches": logOf(func(int) string {
 			return "[rank0]: Errno 28 address already in us illegal memory acces failed: out of memor CUDA error: \n"
 		}),

@@ -7,8 +7,6 @@ import (
 )
 
 const (
-	// maxOutput is how much of the end of each stream is looked at.
-	maxOutput = 64 << 10
 	// maxLine bounds the part of a line that is looked at, half of it at each end.
 	maxLine = 4 << 10
 	// lastWords is how many lines before the end may tell of it, where no traceback says what it was.
@@ -81,8 +79,8 @@ func readOutput(stream []byte, indirect func(line string) bool) *output {
 
 // split gives the lines of a stream's end without what terminals and launchers add.
 func (o *output) split(stream []byte) {
-	if len(stream) > maxOutput {
-		stream = stream[len(stream)-maxOutput:]
+	if len(stream) > MaxOutput {
+		stream = stream[len(stream)-MaxOutput:]
 		if i := bytes.IndexByte(stream, '\n'); i >= 0 {
 			stream = stream[i+1:]
 		}

@@ -2,8 +2,12 @@ package failure
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"regexp/syntax"
 	"slices"
@@ -54,6 +58,22 @@ type rule struct {
 type Source struct {
 	Name string // for messages
 	Text []byte
+}
+
+// FileName is the name of a file with rules: in a node's state folder those of the node, in a project's folder those of the project.
+const FileName = "failures.yaml"
+
+// ReadFile reads the rules of a folder; nil when it has none.
+func ReadFile(dir string) ([]Source, error) {
+	file := filepath.Join(dir, FileName)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []Source{{Name: file, Text: text}}, nil
 }
 
 // NewRules reads the rules of these files, which go first, and the built-in ones. It reports all that is wrong with a file.

@@ -1,9 +1,7 @@
 package worker
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,10 +13,6 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/failure"
 )
-
-// rulesFile is the name of a file with rules of failure classes: in the state folder those of the node, in a project's folder those of
-// the project.
-const rulesFile = "failures.yaml"
 
 // maxRulesFile bounds a project's file.
 const maxRulesFile = 256 << 10
@@ -36,17 +30,15 @@ const maxCompiled = 8
 
 // newRules reads the node's own file, if there is one, and checks it.
 func newRules(dir string) (*rules, error) {
-	file := filepath.Join(dir, rulesFile)
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &rules{}, nil
-	}
+	node, err := failure.ReadFile(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read the rules of failures: %w", err)
 	}
-	r := &rules{node: []failure.Source{{Name: file, Text: text}}}
-	_, err = failure.NewRules(r.node...)
-	return r, err
+	if len(node) == 0 {
+		return &rules{}, nil
+	}
+	_, err = failure.NewRules(node...)
+	return &rules{node: node}, err
 }
 
 // of gives the rules for attempts of a project. A file that is wrong, which the submission has
@@ -57,7 +49,7 @@ func (r *rules) of(project string) (*failure.Rules, error) {
 	if found := r.compiled[project]; found != nil {
 		return found, nil
 	}
-	files := append([]failure.Source{{Name: rulesFile, Text: []byte(project)}}, r.node...)
+	files := append([]failure.Source{{Name: failure.FileName, Text: []byte(project)}}, r.node...)
 	found, wrong := failure.NewRules(files...)
 	if wrong != nil {
 		var err error
@@ -127,7 +119,7 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 // projectRules gives the text of the project's own rules, "" for none.
 func (a *attempt) projectRules() string {
 	// The program may have put anything there: a pipe is not waited for.
-	f, err := os.OpenFile(filepath.Join(a.spool.work(), rulesFile), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(filepath.Join(a.spool.work(), failure.FileName), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}
@@ -158,9 +150,6 @@ func lastBytes(f *os.File, most int64) []byte {
 
 // fullDisk reports whether a file system has less than 1 % free, and less than leastFree.
 func fullDisk(path string) bool {
-	var st unix.Statfs_t
-	if unix.Statfs(path, &st) != nil || st.Blocks == 0 {
-		return false
-	}
-	return st.Bavail*100 < st.Blocks && int64(st.Bavail)*st.Bsize < leastFree
+	d, err := readDisk(path)
+	return err == nil && d.size > 0 && d.free*100 < d.size && d.free < leastFree
 }

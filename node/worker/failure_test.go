@@ -11,6 +11,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/failure"
 )
 
 // TestProgramsAreToldApart runs programs that print what frameworks print, and end.
@@ -58,7 +59,7 @@ func TestProgramsAreToldApart(t *testing.T) {
 func TestRulesOfNodeAndProject(t *testing.T) {
 	dir := t.TempDir()
 	write := func(text string) {
-		if err := os.WriteFile(filepath.Join(dir, rulesFile), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, failure.FileName), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,7 +91,7 @@ func TestRulesOfNodeAndProject(t *testing.T) {
 		}
 	}
 	write("rules:\n  - {clas: limits}\n")
-	if _, err := newRules(dir); err == nil || !strings.Contains(err.Error(), rulesFile+":2:6: ") {
+	if _, err := newRules(dir); err == nil || !strings.Contains(err.Error(), failure.FileName+":2:6: ") {
 		t.Errorf("a file that is wrong: got error %v, want its place", err)
 	}
 }
@@ -105,7 +106,7 @@ func spoolOf(t *testing.T, stderr, rules string) *spool {
 	if _, err := s.stderr.WriteString(stderr); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.work(), rulesFile), []byte(rules), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.work(), failure.FileName), []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return s
