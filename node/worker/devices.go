@@ -137,10 +137,3 @@ func (w *Worker) SetDevices(devices []allocator.Device) {
 
 // Waiting gives the reasons why trials wait here, by lane.
 func (w *Worker) Waiting() map[grid.Lane]grid.Refusal { return w.fairness.waiting(jetstream.MaxWaits) }
-
-// Books are what is given to trials of the node's processors, memory and devices. Who watches the devices marks them there, and calls
-// Nudge when one has become ready.
-func (w *Worker) Books() *allocator.Allocator { return w.books }
-
-// Nudge has the worker look for trials that can begin now.
-func (w *Worker) Nudge() { w.nudge() }
