@@ -6,7 +6,7 @@ import (
 )
 
 // Checkpoint says how a task saves its state, so that a trial which is stopped goes on from there instead of from its beginning. A
-// task without one is stopped by TERM to all of its processes, and its trials begin anew.
+// task without one is stopped by TERM to all of its processes, and its trials start over.
 type Checkpoint struct {
 	Signal    string        `json:"signal"`          // the notice before a stop, one of CheckpointSignals
 	Grace     time.Duration `json:"grace"`           // between the notice and KILL

@@ -26,7 +26,7 @@ type Task struct {
 	Grace       time.Duration `json:"grace,omitempty"`        // between TERM and KILL; 0 means DefaultGrace
 	LogLimit    int64         `json:"log_limit,omitempty"`    // bytes of output kept for one attempt; 0 means DefaultLogLimit
 	Retries     Retries       `json:"retries"`
-	Checkpoint  *Checkpoint   `json:"checkpoint,omitempty"` // nil: trials begin anew
+	Checkpoint  *Checkpoint   `json:"checkpoint,omitempty"` // nil: trials start over
 
 	// Escalate gives, by failure class, the factor by which a retry gets more memory than the attempt before it.
 	Escalate map[Class]float64 `json:"escalate,omitempty"`

@@ -225,7 +225,7 @@ func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
 	return worker.NodeOf(m.CPUs, m.Memory, m.Inventory)
 }
 
-// never says why none of the nodes that are known, be it there now or not, could run an attempt with these resources: what the one
+// never says why none of the known nodes, whether up or not, could run an attempt with these resources: what the one
 // lacks that comes nearest. While none is known, as in the first moments of a master that runs no trials, nothing is too large.
 func (n *Node) never(r grid.Resources) string {
 	var best grid.Refusal

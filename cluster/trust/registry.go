@@ -86,7 +86,7 @@ func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	return nil
 }
 
-// Has reports whether a node of that name is in the cluster, be it there or not: it has joined and was not forgotten. It does not wait
+// Has reports whether a node of that name is in the cluster, whether it is up or not: it has joined and was not forgotten. It does not wait
 // for the disk.
 func (a *Authority) Has(node grid.NodeID) bool {
 	r, ok := a.nodes.all()[string(node)]

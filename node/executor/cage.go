@@ -15,7 +15,7 @@ import (
 type cage struct {
 	group   *cgroup
 	dirs    map[string]string
-	tid     int       // v1: the only thread of ours inside; 0 is none
+	tid     int       // v1: the only thread of this process inside; 0 is none
 	folders []counter // of dirs; on v2 the one that children are cloned into
 
 	count   counter // v1: pids.current; v2: cgroup.events

@@ -25,7 +25,7 @@ type Nodes struct {
 	Quarantine func(node grid.NodeID, reason string)
 	// Keys names the gossip keyring in force.
 	Keys func() uint64
-	// Known reports whether a node is one of the cluster, be it there or not; nil when that can't be told.
+	// Known reports whether a node is one of the cluster, whether it is up or not; nil when that can't be told.
 	Known func(grid.NodeID) bool
 	// CrashLimit is how many nodes may die under a trial before it is set aside.
 	CrashLimit int

@@ -114,7 +114,7 @@ type blame struct {
 	reason string
 }
 
-// broken gives what to quarantine of nodes, each with the reason, and begins to count anew for them.
+// broken gives what to quarantine of nodes, each with the reason, and starts counting again for them.
 func (h *health) broken() map[grid.NodeID]blame {
 	found := map[grid.NodeID]blame{}
 	for node, s := range h.strikes {

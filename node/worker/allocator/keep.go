@@ -25,7 +25,7 @@ func (a *Allocator) Begin() {
 
 // Keep holds free what one trial of the lane needs, from all lanes that ask after this in the pass: processors, memory, and named
 // devices that no lane before it keeps. The devices stay the same from pass to pass as long as the lane waits and they can be had; to
-// choose anew each time could run after the emptiest device for ever. A lane for which there are not enough devices keeps nothing.
+// choose again each time could run after the emptiest device for ever. A lane for which there are not enough devices keeps nothing.
 //
 // What the lane's own trials use counts as free in time, so that lanes behind it get what it can't use anyway.
 func (a *Allocator) Keep(c Claim) {

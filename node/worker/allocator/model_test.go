@@ -12,7 +12,7 @@ import (
 	"mlfnode/grid"
 )
 
-// model keeps the same books as an Allocator in the plainest way: a list of what was given, added up anew for each question.
+// model keeps the same books as an Allocator in the plainest way: a list of what was given, added up again for each question.
 type model struct {
 	cpus    grid.Milli
 	memory  int64

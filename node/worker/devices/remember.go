@@ -27,7 +27,7 @@ func recall(file, boot string) map[string]string {
 	return r.Sick
 }
 
-// remember writes the file anew when other devices are sick than it says. It belongs to the goroutine of Run.
+// remember rewrites the file when other devices are sick than it says. It belongs to the goroutine of Run.
 func (w *Watch) remember() error {
 	sick := map[string]string{}
 	w.mu.Lock()
