@@ -101,7 +101,6 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 	}
 	w.books.Restore(ad.allocation)
 	w.fairness.began(ad.lane, ad.began)
-	a.lease = m.Lease
 	if m.Lease != nil {
 		ad.holding = w.retake(m.Sweep, m.Lease)
 		ad.holding.began(a)

@@ -25,7 +25,6 @@ type attempt struct {
 	task   *grid.Task
 	params grid.Params
 	spool  *spool
-	lease  *ticket
 	image  *docker.Image // nil for a process
 
 	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
@@ -56,7 +55,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 	h := t.holding
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, started: now, lease: ticketOf(h.held), allocation: t.allocation, image: found.image,
+		task: &s.record.Task, started: now, allocation: t.allocation, image: found.image,
 		from: origin{h.held.Snapshot, h.held.Bad},
 	}
 	h.began(a)
@@ -72,7 +71,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		result = a.failed(grid.ClassStart, "the task has no command")
 	default:
 		a.params = params
-		result, reuse = w.execute(s, slot, a)
+		result, reuse = w.execute(s, slot, a, t.manifest)
 		w.judge(a, result)
 	}
 	if result == nil {
@@ -108,7 +107,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 
 // execute prepares, runs and collects. The second value reports whether the spool may be used again. Without a result the
 // program goes on under the next agent.
-func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result, bool) {
+func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate) (*grid.Result, bool) {
 	spool, err := w.spools.take(s.ctx)
 	if err != nil {
 		if result := stopped(s.ctx, a); result != nil {
@@ -117,8 +116,8 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt) (*grid.Result
 		return a.failed(grid.ClassNode, "the attempt's folder could not be made: "+err.Error()), false
 	}
 	a.spool = spool
-	m := &manifest{Sweep: a.id.Sweep, Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Lease: a.lease, Boot: w.boot, Allocation: a.allocation}
-	if err := spool.claim(m); err != nil {
+	m, err := template.claim(spool, a)
+	if err != nil {
 		return a.failed(grid.ClassNode, "the attempt's folder could not be written: "+err.Error()), true
 	}
 	err = w.prepare(s, slot, a)

@@ -44,7 +44,7 @@ type prepared struct {
 }
 
 // shared is the folder that setup steps and programs of all sweeps may keep things in: $MLF_CACHE.
-func (b *bundles) shared() string { return filepath.Join(b.dir, "cache") }
+func (b *bundles) shared() string { return b.dir + "/cache" }
 
 // prepare fills the attempt's folder with the project, after unpacking it and running its setup if this node has not yet.
 func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {

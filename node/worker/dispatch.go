@@ -108,7 +108,7 @@ func (w *Worker) fill(ctx context.Context, l lane, slots int) int {
 		}
 		w.fairness.began(l, now)
 		w.running.Add(1)
-		w.runner().turns <- turn{h, l, al, now}
+		w.runner().turns <- turn{holding: h, lane: l, allocation: al, began: now}
 	}
 	return 0
 }

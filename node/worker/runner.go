@@ -21,6 +21,7 @@ type turn struct {
 	lane       lane
 	allocation *allocator.Allocation
 	began      time.Time
+	manifest   *manifestTemplate
 }
 
 // runner gives an idle runner, or a new one.
@@ -86,6 +87,13 @@ func (w *Worker) rest(r *runner, t turn) {
 // was let through by the dispatcher, whatever trouble the node has.
 func (w *Worker) work(t turn, slot executor.Slot) {
 	h, tried, failed := t.holding, false, false
+	var err error
+	t.manifest, err = newManifestTemplate(manifest{Sweep: h.held.Sweep, Lease: ticketOf(h.held), Boot: w.boot, Allocation: t.allocation})
+	if err != nil {
+		w.inTrouble(t.began, err.Error())
+		w.leave(h)
+		return
+	}
 	for !w.draining.Load() && (!tried || w.trouble.is() == "") {
 		now := time.Now()
 		if w.full(now) {

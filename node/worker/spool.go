@@ -38,23 +38,24 @@ type spool struct {
 	fresh    time.Time // when the folders were last known to be clean
 }
 
-func (s *spool) work() string    { return filepath.Join(s.dir, "work") }
-func (s *spool) out() string     { return filepath.Join(s.dir, "out") }
-func (s *spool) metrics() string { return filepath.Join(s.dir, "metrics") }
-func (s *spool) record() string  { return filepath.Join(s.dir, "outcome.json") }
+// Plain concatenation: dir is clean, and these stand in the environment of every attempt.
+func (s *spool) work() string    { return s.dir + "/work" }
+func (s *spool) out() string     { return s.dir + "/out" }
+func (s *spool) metrics() string { return s.dir + "/metrics" }
+func (s *spool) record() string  { return s.dir + "/outcome.json" }
 
 // manifest is what a spool says of its attempt, for the next start after a crash.
 type manifest struct {
 	Sweep   grid.SweepID `json:"sweep"`
-	Index   int64        `json:"index"`
-	Attempt int          `json:"attempt"`
-	Run     string       `json:"run"`
-	Started int64        `json:"started"`          // microseconds since 1970
-	Result  *grid.Result `json:"result,omitempty"` // once the attempt has ended
-	Cut     *cutOutput   `json:"cut,omitempty"`    // of the output of an attempt that has ended
-	Lease   *ticket      `json:"lease,omitempty"`  // by what right it runs, for an attempt that outlives its agent
-	Boot    string       `json:"boot,omitempty"`   // start of the machine in which it ran
-	Synced  bool         `json:"synced,omitempty"` // the result is on the disk with all that belongs to it
+	Index   int64        `json:"index,omitempty"`
+	Attempt int          `json:"attempt,omitempty"`
+	Run     string       `json:"run,omitempty"`
+	Started int64        `json:"started,omitempty"` // microseconds since 1970
+	Result  *grid.Result `json:"result,omitempty"`  // once the attempt has ended
+	Cut     *cutOutput   `json:"cut,omitempty"`     // of the output of an attempt that has ended
+	Lease   *ticket      `json:"lease,omitempty"`   // by what right it runs, for an attempt that outlives its agent
+	Boot    string       `json:"boot,omitempty"`    // start of the machine in which it ran
+	Synced  bool         `json:"synced,omitempty"`  // the result is on the disk with all that belongs to it
 
 	Allocation *allocator.Allocation `json:"allocation,omitempty"` // what it has of the node
 }
@@ -110,10 +111,42 @@ func (s *spool) claim(m *manifest) error {
 	if err != nil {
 		return fmt.Errorf("encode manifest: %w", err)
 	}
-	if _, err := s.manifest.WriteAt(append(b, '\n'), 0); err != nil {
+	return s.writeManifest(append(b, '\n'))
+}
+
+func (s *spool) writeManifest(line []byte) error {
+	if _, err := s.manifest.WriteAt(line, 0); err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
 	return nil
+}
+
+// manifestTemplate is the part of the manifest that all attempts of a turn share, encoded once: a sweep of short trials writes
+// thousands of manifests a second.
+type manifestTemplate struct {
+	shared  manifest // without what one attempt adds
+	encoded []byte   // shared, without the closing brace
+}
+
+func newManifestTemplate(shared manifest) (*manifestTemplate, error) {
+	b, err := json.Marshal(shared)
+	if err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return &manifestTemplate{shared, b[:len(b)-1]}, nil
+}
+
+// claim is spool.claim of the manifest of an attempt that begins, which it returns.
+func (t *manifestTemplate) claim(s *spool, a *attempt) (*manifest, error) {
+	m := t.shared
+	m.Index, m.Attempt, m.Run, m.Started = a.id.Index, a.number, a.run, a.started.UnixMicro()
+	b := make([]byte, 0, len(t.encoded)+128)
+	b = append(b, t.encoded...)
+	b = strconv.AppendInt(append(b, `,"index":`...), m.Index, 10)
+	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(m.Attempt), 10)
+	b = strconv.AppendQuote(append(b, `,"run":`...), m.Run) // a node's name and numbers, which JSON quotes alike
+	b = strconv.AppendInt(append(b, `,"started":`...), m.Started, 10)
+	return &m, s.writeManifest(append(b, "}\n"...))
 }
 
 // untouched reports whether the attempt that began at this time has left nothing in the spool.

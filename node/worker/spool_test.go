@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"mlfnode/grid"
+	"mlfnode/node/worker/allocator"
 )
 
 func newPool(t *testing.T) *spools {
@@ -226,5 +227,43 @@ func TestSpoolsOnAFullDisk(t *testing.T) {
 		if s, err := p.take(t.Context()); err == nil {
 			t.Fatalf("got spool %s in a folder that is gone", s.dir)
 		}
+	}
+}
+
+// TestManifestTemplate compares what a template writes with the same manifest written as a whole.
+func TestManifestTemplate(t *testing.T) {
+	for name, shared := range map[string]manifest{
+		"nothing":    {},
+		"lease":      {Sweep: `a"b-1`, Boot: "boot", Lease: &ticket{ID: "m.1.7", Seq: 7, Lo: 3, Hi: 9, Attempt: 2, Shape: "c1", Reply: "$JS.ACK.x"}},
+		"allocation": {Sweep: "a-1", Allocation: &allocator.Allocation{Lane: "c1", CPUs: 1500, Memory: 1 << 30, Shares: []allocator.Share{{UUID: "GPU-1", Milli: 500}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "1")
+			s, err := openSpool(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.close()
+			template, err := newManifestTemplate(shared)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, index := range []int64{0, 123456789} {
+				want := shared
+				want.Index, want.Attempt, want.Run, want.Started = index, 3, "node-1.4.zz", 1_700_000_000_000_000
+				a := &attempt{id: grid.TrialID{Sweep: shared.Sweep, Index: index}, number: 3, run: want.Run, started: time.UnixMicro(want.Started)}
+				claimed, err := template.claim(s, a)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := readManifest(filepath.Join(dir, "attempt.json"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(&want, got) + cmp.Diff(&want, claimed); diff != "" {
+					t.Errorf("manifest (-want +got):\n%s", diff)
+				}
+			}
+		})
 	}
 }
