@@ -28,6 +28,7 @@ func (c *stage) ends(node grid.NodeID, h *jetstream.Held, class grid.Class) {
 
 // TestRetriesAvoidWhereTheyFailed follows the leases of a trial that fails here and there.
 func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
+	t.Parallel()
 	w := newWorld()
 	titan := &inventory.Machine{GPUs: []inventory.GPU{{Name: "TITAN V"}}}
 	w.machines = map[grid.NodeID]*inventory.Machine{"a": titan, "b": titan, "c": {GPUs: []inventory.GPU{{Name: "TITAN V"}, {Name: "A100"}}}}

@@ -151,21 +151,27 @@ func (c *stage) leased(id grid.SweepID, want int) {
 	})
 }
 
-// pull takes one lease of the sweep's lane, which must be there. nats-server now and then tells a request that nothing is there
-// just after it has stored a lease (1 of 1,500 here); workers look again, and so does this.
+// pull takes one lease of the sweep's lane, which must be there.
 func (c *stage) pull(id grid.SweepID) *jetstream.Held {
 	c.t.Helper()
 	r, ok := c.Sweep(id)
 	if !ok {
 		c.t.Fatalf("no sweep %s", id)
 	}
+	return c.pullLane(r.Sweep.Lane())
+}
+
+// pullLane takes one lease of a lane, which must be there. nats-server now and then tells a request that nothing is there just after
+// it has stored a lease (1 of 1,500 here, more when all processors are busy); workers look again, and so does this.
+func (c *stage) pullLane(lane grid.Lane) *jetstream.Held {
+	c.t.Helper()
 	var held []*jetstream.Held
 	var err error
 	for limit := time.Now().Add(10 * time.Second); len(held) == 0 && err == nil && time.Now().Before(limit); {
-		held, err = c.store.Queue.Pull(c.t.Context(), string(r.Sweep.Lane()), 1)
+		held, err = c.store.Queue.Pull(c.t.Context(), string(lane), 1)
 	}
 	if err != nil || len(held) != 1 {
-		c.t.Fatalf("pull from the lane of %s: got %d leases, %v; want one", id, len(held), err)
+		c.t.Fatalf("pull from lane %s: got %d leases, %v; want one", lane, len(held), err)
 	}
 	return held[0]
 }

@@ -12,6 +12,7 @@ import (
 // TestForgottenNode takes a node out of the cluster that holds trials, at each stage of its being there. They run elsewhere, also those
 // that wait for their node however long it is away, and count no failure.
 func TestForgottenNode(t *testing.T) {
+	t.Parallel()
 	for _, noReplace := range []bool{false, true} {
 		for name, forget := range map[string]func(c *stage, w *world, dir string) *stage{
 			"while it is there": func(c *stage, w *world, dir string) *stage {

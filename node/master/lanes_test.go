@@ -29,21 +29,12 @@ func (c *stage) pullFrom(id grid.SweepID, need grid.Resources) *jetstream.Held {
 	if got, ok := r.AllLanes()[lane]; !ok || got != need {
 		c.t.Fatalf("the record's lanes: got %v, want %s in it", r.AllLanes(), lane)
 	}
-	for range 20 {
-		held, err := c.store.Queue.Pull(c.t.Context(), string(lane), 1)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		if len(held) == 1 {
-			return held[0]
-		}
-	}
-	c.t.Fatalf("nothing is in lane %s", lane)
-	return nil
+	return c.pullLane(lane)
 }
 
 // TestRetryGetsMoreMemory runs out of memory again and again: each attempt is in a lane that gives it more than the one before.
 func TestRetryGetsMoreMemory(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	id := c.submit(2, escalating)
 	need := grid.Resources{CPUs: grid.One, Memory: 4 * gib}

@@ -148,6 +148,7 @@ func (m *Master) Run(ctx context.Context) error {
 		return err
 	}
 	m.caughtUp = m.applied
+	ready := time.Now()
 	close(m.ready)
 	var wg sync.WaitGroup
 	start := func(what string, run func(context.Context) error) {
@@ -162,7 +163,7 @@ func (m *Master) Run(ctx context.Context) error {
 	start("take metrics", m.takeProgress)
 	start("feed the lease queue", m.loop)
 	start("watch nodes", m.watchNodes)
-	start("remove old sweeps", m.retain)
+	start("remove old sweeps", func(ctx context.Context) error { return m.retain(ctx, ready) })
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err

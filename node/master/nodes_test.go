@@ -155,6 +155,7 @@ func (c *stage) pulled(id grid.SweepID) *jetstream.Held {
 // TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased anew at once, the attempt names
 // the node, and when the node is back it is told that it holds nothing.
 func TestDeadNode(t *testing.T) {
+	t.Parallel()
 	for name, die := range map[string]func(*world){
 		"silent in gossip and connection": func(w *world) { w.set("b", cluster.Dead) },
 		"killed agent":                    func(w *world) { w.cut("b") },
@@ -199,6 +200,7 @@ func TestDeadNode(t *testing.T) {
 
 // TestOneSignalIsNotDeath leaves leases where they are when only one of the two signals is there.
 func TestOneSignalIsNotDeath(t *testing.T) {
+	t.Parallel()
 	w := newWorld()
 	w.set("b", cluster.Dead) // but its beats come
 	w.set("c", cluster.Alive)
@@ -220,6 +222,7 @@ func TestOneSignalIsNotDeath(t *testing.T) {
 
 // TestRestartingNodeKeepsItsLeases lets an agent end with the promise to be back, and come back.
 func TestRestartingNodeKeepsItsLeases(t *testing.T) {
+	t.Parallel()
 	w := newWorld()
 	w.set("b", cluster.Alive)
 	c := perform(t, t.TempDir(), 1, w.nodes())
@@ -248,6 +251,7 @@ func TestNewLifeGivesUpOldLeases(t *testing.T) {
 
 // TestCrashLimit sets a trial aside under which three nodes have died, with their names.
 func TestCrashLimit(t *testing.T) {
+	t.Parallel()
 	w := newWorld()
 	c := perform(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, nil)

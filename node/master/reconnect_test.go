@@ -82,6 +82,7 @@ func (c *stage) stops(h *jetstream.Held, beat func() jetstream.Orders) {
 // TestNodeIsBackWithItsAttempt has a node be silent while its attempt goes on, and be back at each stage of the replacement. One
 // attempt goes on, the other one is stopped, neither counts as a failure, and there is one result.
 func TestNodeIsBackWithItsAttempt(t *testing.T) {
+	t.Parallel()
 	const young, old = time.Second, time.Minute
 	for _, test := range []struct {
 		name      string
@@ -165,6 +166,7 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 // TestManyOutages has a node be lost and back more often than nodes may die under a trial: that counts for nothing, since the
 // attempt goes on each time.
 func TestManyOutages(t *testing.T) {
+	t.Parallel()
 	w := newWorld()
 	c := perform(t, t.TempDir(), 1, w.nodes())
 	id := c.submit(1, nil)
@@ -184,6 +186,7 @@ func TestManyOutages(t *testing.T) {
 
 // TestResultOfALostNode counts if it comes first: the replacement is stopped, wherever it stands.
 func TestResultOfALostNode(t *testing.T) {
+	t.Parallel()
 	for _, running := range []bool{false, true} {
 		t.Run(fmt.Sprintf("replacement runs: %v", running), func(t *testing.T) {
 			w := newWorld()
@@ -218,6 +221,7 @@ func TestResultOfALostNode(t *testing.T) {
 // TestHarmfulSecondRun waits for the node, however long it is away, and runs the trial again only once the attempt is known to
 // have ended.
 func TestHarmfulSecondRun(t *testing.T) {
+	t.Parallel()
 	w := newWorld()
 	c := perform(t, t.TempDir(), 2, w.nodes())
 	id := c.submit(1, func(s *api.Submit) { s.Task.NoReplace = true })

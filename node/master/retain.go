@@ -18,8 +18,8 @@ const (
 	roomInterval = 5 * time.Second
 )
 
-// retain removes ended sweeps that the retention no longer covers, and what belongs to no sweep.
-func (m *Master) retain(ctx context.Context) error {
+// retain removes ended sweeps that the retention no longer covers, and what belongs to no sweep. The master is ready since then.
+func (m *Master) retain(ctx context.Context, ready time.Time) error {
 	if !m.cfg.Feed {
 		return nil
 	}
@@ -28,7 +28,7 @@ func (m *Master) retain(ctx context.Context) error {
 	defer room.Stop()
 	m.removeOutdated(ctx)
 	m.clearSnapshots(true)
-	m.removeOrphans(ctx, 0) // a client that sent a bundle before this master started sends it again
+	m.removeOrphans(ctx, ready) // a client that sent a bundle before this master started sends it again
 	for {
 		select {
 		case <-ctx.Done():
@@ -37,7 +37,7 @@ func (m *Master) retain(ctx context.Context) error {
 			m.removeOutdated(ctx)
 		case <-tick.C:
 			m.removeOutdated(ctx)
-			m.removeOrphans(ctx, orphanAge)
+			m.removeOrphans(ctx, time.Now().Add(-orphanAge))
 			m.clearSnapshots(true)
 		case <-room.C:
 			m.makeRoom(ctx)
@@ -59,7 +59,7 @@ func (m *Master) makeRoom(ctx context.Context) {
 	tight := m.tight(ctx)
 	if len(tight) > 0 && (m.roomProblem() == "" || len(m.outdated(time.Now())) > 0) {
 		m.removeOutdated(ctx)
-		m.removeOrphans(ctx, orphanFresh)
+		m.removeOrphans(ctx, time.Now().Add(-orphanFresh))
 		tight = m.tight(ctx)
 	}
 	problem := ""
@@ -244,8 +244,9 @@ const (
 	orphanFresh = time.Minute // when room is short
 )
 
-// removeOrphans removes what belongs to no sweep: events, output and artifacts of sweeps without a record, and bundles of that age.
-func (m *Master) removeOrphans(ctx context.Context, age time.Duration) {
+// removeOrphans removes what belongs to no sweep: events, output and artifacts of sweeps without a record, and bundles
+// that were stored before a time.
+func (m *Master) removeOrphans(ctx context.Context, before time.Time) {
 	removed, err := m.cfg.Store.PurgeUnknown(ctx, func(id grid.SweepID) bool {
 		_, ok := m.Sweep(id)
 		return ok
@@ -253,13 +254,13 @@ func (m *Master) removeOrphans(ctx context.Context, age time.Duration) {
 	if len(removed) > 0 {
 		m.log.Warn("data that nodes stored for unknown sweeps is removed", "count", len(removed), "first", removed[0])
 	}
-	if err := errors.Join(err, m.removeBundles(ctx, age)); err != nil && ctx.Err() == nil {
+	if err := errors.Join(err, m.removeBundles(ctx, before)); err != nil && ctx.Err() == nil {
 		m.log.Warn("data that belongs to no sweep could not be removed; trying again later", "err", err)
 	}
 }
 
-// removeBundles removes bundles that no sweep names and that are older than age.
-func (m *Master) removeBundles(ctx context.Context, age time.Duration) error {
+// removeBundles removes bundles that no sweep names and that were stored before a time.
+func (m *Master) removeBundles(ctx context.Context, before time.Time) error {
 	all, err := m.cfg.Store.Bundles.List(ctx, "")
 	if err != nil || len(all) == 0 {
 		return err
@@ -274,7 +275,7 @@ func (m *Master) removeBundles(ctx context.Context, age time.Duration) error {
 		return fmt.Errorf("find bundles that no sweep uses: %w", err)
 	}
 	for _, b := range all {
-		if named[b.Name] || time.Since(b.Stored) < age {
+		if named[b.Name] || !b.Stored.Before(before) {
 			continue
 		}
 		if err := m.cfg.Store.Bundles.Delete(ctx, b.Name); err != nil {
@@ -293,7 +294,7 @@ func (m *Master) FreeBundles(ctx context.Context) error {
 	}
 	for _, u := range usage {
 		if u.Name == jetstream.BundlePart && u.Bytes > u.Limit/2 {
-			return m.removeBundles(ctx, orphanFresh)
+			return m.removeBundles(ctx, time.Now().Add(-orphanFresh))
 		}
 	}
 	return nil

@@ -95,6 +95,24 @@ func usageOf(t *testing.T, s *jetstream.Store, part string) int64 {
 	return 0
 }
 
+// TestBundleOfASubmissionUnderWayStays: what clients send while a master that has just started cleans up is not of before its start.
+func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
+	c := start(t, 1)
+	ready, digest := time.Now(), strings.Repeat("ab", 32)
+	if err := c.store.Bundles.Put(t.Context(), digest, strings.NewReader("x"), nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []struct {
+		before time.Time
+		kept   bool
+	}{{ready, true}, {time.Now(), false}} {
+		c.removeOrphans(t.Context(), r.before)
+		if has, err := c.store.Bundles.Has(t.Context(), digest); err != nil || has != r.kept {
+			t.Errorf("a bundle stored at the start, after what is older than %v was removed: got %v, %v; want %v", time.Since(r.before), has, err, r.kept)
+		}
+	}
+}
+
 // TestWhatBelongsToNoSweepGoes fills a store with what no record names: a start of the master frees it, and what sweeps have stays.
 func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 	kept, orphan := strings.Repeat("ab", 32), strings.Repeat("cd", 32)

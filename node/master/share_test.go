@@ -135,6 +135,7 @@ func TestCancelActsAtOnce(t *testing.T) {
 
 // TestLostLeaseIsLeasedAgain removes a lease from the queue behind the master's back, as a crash of the store may.
 func TestLostLeaseIsLeasedAgain(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	id := c.submit(2, nil)
 	c.leased(id, 2)

@@ -44,6 +44,7 @@ func save(t *testing.T, store *checkpoint.Store, id grid.SweepID, attempt, resum
 // TestLeasesNameSnapshots follows a trial: each lease is of one trial and names the newest snapshot; when that can't be read, the one
 // before, then none; what fails later than soon after its start has another reason; success frees all.
 func TestLeasesNameSnapshots(t *testing.T) {
+	t.Parallel()
 	c, store := keeping(t, 1<<30)
 	id := c.submit(1, saves)
 	resumed := 0

@@ -72,7 +72,7 @@ func TestRetryWithNewFiles(t *testing.T) {
 	}
 	c.finished(id)
 
-	if err := c.removeBundles(t.Context(), 0); err != nil {
+	if err := c.removeBundles(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	for _, digest := range []string{older, newer} {
