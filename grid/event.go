@@ -59,7 +59,6 @@ type Result struct {
 	ExitCode int      `json:"e,omitempty"` // exit code, 128 + signal, or NoExit
 	Reason   string   `json:"y,omitempty"` // for a person: what happened, with the last lines of output
 	Rule     string   `json:"l,omitempty"` // names the rule that told Class from output or other evidence
-	Shared   bool     `json:"h,omitempty"` // it shared the GPU with others, which may have used up its memory
 	Device   string   `json:"v,omitempty"` // UUID of the GPU that is to blame
 	Devices  []string `json:"g,omitempty"` // UUIDs of the GPUs that the attempt had
 	Started  int64    `json:"s"`           // microseconds since 1970
@@ -71,6 +70,9 @@ type Result struct {
 	Snapshot int `json:"n,omitempty"` // number of the snapshot that was stored of what it saved; 0 for none
 	Resumed  int `json:"p,omitempty"` // number of the snapshot from which it went on; 0 for none
 }
+
+// bySignal reports whether the exit code is one of a program that a signal ended.
+func (r *Result) bySignal() bool { return r.ExitCode > 128 && r.ExitCode <= 128+64 }
 
 // Usage is what one attempt used.
 type Usage struct {

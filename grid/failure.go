@@ -33,7 +33,8 @@ const (
 type Failure struct {
 	Class Class
 	// Parent is the class that a failure counts with, if it was told from output, where the task says nothing of the class itself but
-	// something of the parent. So `retries: {exit: 3}` covers all that would be `exit` if nobody had read the output.
+	// something of the parent. So `retries: {exit: 3}` covers all that would be `exit` if nobody had read the output. Where the task
+	// says something of ClassSignal, that is the parent of what a signal ended.
 	Parent Class
 	Owner  Owner
 	// Retries is how often a trial runs again after a failure of the class when its task does not say.
@@ -205,15 +206,21 @@ func (r Retries) InCluster() Retries {
 	return all
 }
 
-// allow reports whether a trial with these failures, the last one of class f, runs again. What the task says of the class goes
-// first, then what it says of the parent, then the table.
-func (r Retries) allow(f *Failure, told bool, failed map[Class]int) bool {
+// allow reports whether a trial with these failures, of which the last one is of class f, runs again. What the task says of the class
+// goes first, then what it says of the parent, then the table.
+func (r Retries) allow(f *Failure, last *Result, failed map[Class]int) bool {
 	count := failed[f.Class]
 	if limit, ok := r[f.Class]; ok && (f.Settable || f.Class == ClassPreempt) { // the latter from Task.Policy
 		return count <= limit
 	}
-	if limit, ok := r[f.Parent]; ok && told && f.Parent != "" {
-		return r.family(f.Parent, failed) <= limit
+	if f.Parent != "" && last.Rule != "" {
+		parent := f.Parent
+		if _, ok := r[ClassSignal]; ok && last.bySignal() {
+			parent = ClassSignal
+		}
+		if limit, ok := r[parent]; ok {
+			return r.family(parent, failed) <= limit
+		}
 	}
 	switch {
 	case f.Limited:
@@ -224,12 +231,12 @@ func (r Retries) allow(f *Failure, told bool, failed map[Class]int) bool {
 	return count <= f.Retries
 }
 
-// family adds up the failures of a class and of those that count with it.
+// family adds up the failures of a parent and of the classes that count with one.
 func (r Retries) family(parent Class, failed map[Class]int) int {
 	total := failed[parent]
 	for i := range failures {
 		f := &failures[i]
-		if _, own := r[f.Class]; f.Parent == parent && !own {
+		if _, own := r[f.Class]; f.Parent != "" && !own {
 			total += failed[f.Class]
 		}
 	}

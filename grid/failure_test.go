@@ -118,6 +118,7 @@ func fail(policy Retries, ends ...Result) Trial {
 func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
 	told := func(c Class) Result { return Result{Class: c, Rule: "told"} }
 	plain := func(c Class) Result { return Result{Class: c} }
+	aborted := Result{Class: ClassNCCL, Rule: "told", ExitCode: 134}
 	tests := map[string]struct {
 		policy Retries
 		ends   []Result
@@ -135,9 +136,14 @@ func TestRetriesOfTheParentCoverItsFamily(t *testing.T) {
 		"and its bound":                             {DefaultRetries(), []Result{told(ClassNCCL), told(ClassNCCL)}, Failed},
 		"exit has none":                             {DefaultRetries(), []Result{plain(ClassExit)}, Failed},
 		"a policy of an older version":              {nil, []Result{told(ClassDisk), told(ClassGPUFault)}, Pending},
-		"a GPU that others used up, twice":          {Retries{ClassExit: 0, ClassCUDAMemory: 0}, []Result{{Class: ClassCUDAMemory, Rule: "told", Shared: true}, {Class: ClassCUDAMemory, Rule: "told", Shared: true}}, Pending},
-		"but not for ever":                          {Retries{ClassCUDAMemory: 0}, slices.Repeat([]Result{{Class: ClassCUDAMemory, Rule: "told", Shared: true}}, 3), Failed},
 		"and its own memory is its own":             {Retries{ClassCUDAMemory: 0}, []Result{told(ClassCUDAMemory)}, Failed},
+		"GPU memory that others used, twice":        {Retries{ClassExit: 0, ClassCUDAMemory: 0}, []Result{told(ClassCUDAShared), told(ClassCUDAShared)}, Pending},
+		"but not for ever":                          {Retries{ClassCUDAMemory: 0}, []Result{told(ClassCUDAShared), told(ClassCUDAShared), told(ClassCUDAShared)}, Failed},
+		"a told end by a signal counts with signal": {Retries{ClassExit: 0, ClassSignal: 2}, []Result{aborted, aborted}, Pending},
+		"and no further":                            {Retries{ClassExit: 9, ClassSignal: 1}, []Result{aborted, aborted}, Failed},
+		"with exit where signal has no number":      {Retries{ClassExit: 2}, []Result{aborted, aborted}, Pending},
+		"its own number goes before signal's":       {Retries{ClassSignal: 3, ClassNCCL: 0}, []Result{aborted}, Failed},
+		"a number of signal is not that of exit":    {Retries{ClassSignal: 3}, []Result{told(ClassShm)}, Failed},
 		"the parent does not cover node's failures": {Retries{ClassExit: 0}, []Result{told(ClassDisk)}, Pending},
 	}
 	for name, c := range tests {

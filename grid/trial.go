@@ -213,20 +213,9 @@ func (t *Trial) again(policy Retries, r *Result) bool {
 	if f.Always || f.Unstarted && r.Usage.Wall == 0 {
 		return true
 	}
-	if r.Class == ClassCUDAMemory && r.Shared {
-		if t.count(sharedMemory); t.Failures[sharedMemory] <= sharedRetries {
-			return true
-		}
-	}
 	t.count(r.Class)
-	return policy.allow(&f, r.Rule != "", t.Failures)
+	return policy.allow(&f, r, t.Failures)
 }
-
-// sharedMemory counts failures for want of memory of a GPU that others used, too: up to sharedRetries of them are not the trial's own.
-const (
-	sharedMemory  Class = "cuda_oom_shared"
-	sharedRetries       = 2
-)
 
 func (t *Trial) count(class Class) {
 	if t.Failures == nil {

@@ -107,9 +107,6 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 	if grid.FailureOf(v.Class).Avoid == grid.ScopeDevice {
 		w.avoids.note(a.id, result.Device, time.Now())
 	}
-	if result.Shared = v.Class == grid.ClassCUDAMemory && e.Neighbour; result.Shared {
-		result.Reason += "; other programs used the GPU as well, so up to twice this does not count"
-	}
 	if v.Hint != "" {
 		result.Reason = joinReason(result.Reason, "hint: "+v.Hint)
 	}
