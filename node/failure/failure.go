@@ -133,8 +133,8 @@ func (r *Rules) search(e *Evidence, rules []*rule, streams []*output) Verdict {
 		}
 		for _, p := range rule.patterns {
 			for _, at := range hits[p] {
-				if line := at.line(); rule.matches(r.patterns[p].re, at) {
-					return rule.verdict(e, line)
+				if rule.matches(r.patterns[p].re(), at) && !r.noisy(at) {
+					return rule.verdict(e, at.line())
 				}
 			}
 		}
@@ -150,56 +150,64 @@ type place struct {
 
 func (p place) line() string { return p.in.lines[p.i] }
 
-// find notes where the literals of each pattern occur in the decisive part, leaving out source code and lines that tell of something that
-// the program went on after.
+// find notes where the literals of each pattern occur in the decisive part, leaving out source code.
 func (r *Rules) find(o *output, hits [][]place) {
-	var here []int
 	for i := o.from; i < len(o.lines); i++ {
 		if o.code[i] {
 			continue
 		}
-		line := o.lines[i]
-		here = append(here[:0], r.matcher.always...)
-		r.matcher.scan(line, func(p int) { here = append(here, p) })
-		if i != o.named && slices.ContainsFunc(here, func(p int) bool { return r.patterns[p].noise && r.patterns[p].re.MatchString(line) }) {
-			continue
+		at := place{o, i}
+		for _, p := range r.matcher.always {
+			hits[p] = keep(hits[p], at)
 		}
-		for _, p := range here {
-			hits[p] = keep(hits[p], place{o, i})
-		}
+		r.matcher.scan(o.lines[i], func(p int) { hits[p] = keep(hits[p], at) })
 	}
 }
 
-// maxPlaces is how many lines are tried with one pattern, half of them the first and half the last ones that have a literal of it. It
-// bounds the time for output that repeats what almost matches.
-const maxPlaces = 32
+// noisy reports whether a line tells of something that the program went on after. The line of the exception does not.
+func (r *Rules) noisy(at place) bool {
+	noisy, known := at.in.survived[at.i]
+	if !known {
+		noisy = at.i != at.in.named && matchesAny(r.noise, at.line())
+		at.in.survived[at.i] = noisy
+	}
+	return noisy
+}
+
+// maxPlaces and maxTried are how many lines, of how many bytes about, are tried with one pattern: half of them the first and half the
+// last ones that have a literal of it. They bound the time for output that repeats what almost matches.
+const (
+	maxPlaces = 16
+	maxTried  = 4 << 10
+)
 
 func keep(places []place, at place) []place {
-	switch n := len(places); {
+	n, most := len(places), max(2, min(maxPlaces, maxTried/(len(at.line())+1)))
+	switch {
 	case n > 0 && places[n-1] == at:
 		return places
-	case n < maxPlaces:
+	case n < most:
 		return append(places, at)
 	}
-	copy(places[maxPlaces/2:], places[maxPlaces/2+1:])
-	places[maxPlaces-1] = at
+	copy(places[most/2:], places[most/2+1:])
+	places[n-1] = at
 	return places
 }
 
 // indirectly reports whether a line only says that something else failed.
-func (r *Rules) indirectly(line string) bool {
-	return slices.ContainsFunc(r.indirect, func(re *regexp.Regexp) bool { return re.MatchString(line) })
-}
+func (r *Rules) indirectly(line string) bool { return matchesAny(r.indirect, line) }
 
 func (r *rule) matches(re *regexp.Regexp, at place) bool {
 	line := at.line()
-	if !re.MatchString(line) || r.unless != nil && r.unless.MatchString(line) {
+	if !re.MatchString(line) || matchesAny(r.unless, line) {
 		return false
 	}
-	if r.after == nil {
-		return true
-	}
-	return slices.ContainsFunc(at.in.lines[max(0, at.i-around):at.i], r.after.MatchString)
+	before := at.in.lines[max(0, at.i-around):at.i]
+	return r.after == nil || slices.ContainsFunc(before, func(line string) bool { return matchesAny(r.after, line) })
+}
+
+func matchesAny(all []*regexp.Regexp, line string) bool {
+	return slices.ContainsFunc(all, func(re *regexp.Regexp) bool { return re.MatchString(line) })
 }
 
 // verdict is what the rule says. A rule of ClassExit says that the end is no special one, so that a signal stays one.

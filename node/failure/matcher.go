@@ -1,8 +1,10 @@
 package failure
 
 import (
+	"regexp"
 	"regexp/syntax"
 	"strings"
+	"sync"
 )
 
 const (
@@ -13,6 +15,37 @@ const (
 	// maxAlternatives bounds the literals of one pattern.
 	maxAlternatives = 64
 )
+
+// split gives a pattern for each alternative of an expression, or one for all of it if there are too many.
+func split(re *syntax.Regexp) []pattern {
+	parts := alternatives(re)
+	if len(parts) > maxAlternatives {
+		parts = []*syntax.Regexp{re}
+	}
+	all := make([]pattern, len(parts))
+	for i, part := range parts {
+		all[i] = pattern{sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(part.String()) }), literals(part.Simplify())}
+	}
+	return all
+}
+
+// alternatives takes an expression apart where it, or what follows its first text, has alternatives: the parser puts a beginning that
+// several of them have before them.
+func alternatives(re *syntax.Regexp) (all []*syntax.Regexp) {
+	switch {
+	case re.Op == syntax.OpAlternate:
+		for _, sub := range re.Sub {
+			all = append(all, alternatives(sub)...)
+		}
+	case re.Op == syntax.OpConcat && len(re.Sub) == 2 && re.Sub[0].Op == syntax.OpLiteral && re.Sub[1].Op == syntax.OpAlternate:
+		for _, rest := range alternatives(re.Sub[1]) {
+			all = append(all, &syntax.Regexp{Op: syntax.OpConcat, Sub: []*syntax.Regexp{re.Sub[0], rest}, Flags: re.Flags})
+		}
+	default:
+		all = []*syntax.Regexp{re}
+	}
+	return all
+}
 
 // literals gives texts, in lower case, of which every match of the expression contains at least one; nil where there are none that
 // help.

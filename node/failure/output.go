@@ -8,7 +8,7 @@ import (
 
 const (
 	// maxLine bounds the part of a line that is looked at, half of it at each end.
-	maxLine = 4 << 10
+	maxLine = 1 << 10
 	// lastWords is how many lines before the end may tell of it, where no traceback says what it was.
 	lastWords = 100
 
@@ -17,28 +17,29 @@ const (
 
 var (
 	// rankPrefix is what launchers and frameworks put before the lines of one of several processes.
-	rankPrefix = regexp.MustCompile(`^(\[?(default|rank|Rank ?)\d+\]?:? ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?|\[\d+\] )`)
-	// taskPrefix is what srun -l puts before each line.
-	taskPrefix = regexp.MustCompile(`^ *\d+: ?`)
+	rankPrefix = regexp.MustCompile(`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`)
+	// taskPrefix is what srun and mpirun put there if asked to. Other programs number their steps so, but not the lines of tracebacks.
+	taskPrefix = regexp.MustCompile(`^( *\d+: ?|\[\d+\] )`)
 	chained    = regexp.MustCompile(`During handling of the above|direct cause of the following`)
-	escapes    = regexp.MustCompile(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)`)
+	escapes    = regexp.MustCompile(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07)`)
 )
 
 // output is what one stream says of the end of a program: lines, and from which on they count.
 type output struct {
 	lines    []string
 	from     int
-	code     []bool // lines that show source code, which says nothing of what happened
-	named    int    // the line of the last exception; -1 where no traceback tells of the end
-	several  bool   // the lines of several processes are mixed
-	indirect bool   // the exception only says that something else failed
+	code     []bool       // lines that show source code, which says nothing of what happened
+	named    int          // the line of the last exception; -1 where no traceback tells of the end
+	several  bool         // the lines of several processes are mixed
+	indirect bool         // the exception only says that something else failed
+	survived map[int]bool // of lines that were asked about: whether they tell of what the program went on after
 }
 
 // readOutput finds the decisive part of a stream. With one process that is the last chain of tracebacks and what follows: an error that the
 // program caught does not explain a later one. With several it is everything, since each has an end of its own. Without
 // tracebacks it is the last lines.
 func readOutput(stream []byte, indirect func(line string) bool) *output {
-	o := &output{named: -1}
+	o := &output{named: -1, survived: map[int]bool{}}
 	o.split(stream)
 	o.from = max(0, len(o.lines)-lastWords)
 	o.code = make([]bool, len(o.lines))
@@ -90,23 +91,23 @@ func (o *output) split(stream []byte) {
 		text = escapes.ReplaceAllString(text, "")
 	}
 	o.lines = strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
-	tasks := 0
+	tasks := false
 	for i, line := range o.lines {
 		line = strings.TrimRight(line, " \t")
 		if len(line) > maxLine {
 			line = line[:maxLine/2] + " " + line[len(line)-maxLine/2:]
 		}
-		if line != "" && (line[0] == '[' || line[0] == '(' || line[0] == 'r' || line[0] == 'R') {
+		if line != "" && strings.IndexByte("[(drR", line[0]) >= 0 {
 			if p := rankPrefix.FindString(line); p != "" {
 				line, o.several = line[len(p):], true
 			}
 		}
-		if taskPrefix.MatchString(line) {
-			tasks++
+		if at := strings.Index(line, tracebackMark); at > 0 && len(taskPrefix.FindString(line)) == at {
+			tasks = true
 		}
 		o.lines[i] = line
 	}
-	if tasks > len(o.lines)/2 {
+	if tasks {
 		o.several = true
 		for i, line := range o.lines {
 			o.lines[i] = line[len(taskPrefix.FindString(line)):]

@@ -31,15 +31,16 @@ const (
 type Rules struct {
 	output, engine []*rule // for output, and for errors of the container engine
 	patterns       []pattern
+	noise          []*regexp.Regexp // lines that tell of what the program went on after
 	indirect       []*regexp.Regexp // exceptions that only say that something else failed
 	matcher        *matcher
 }
 
-// pattern is an expression for one line of output. Noise is what makes a line say nothing of the end.
+// pattern is an expression for one line of output, without alternatives where that can be: those are patterns of their own, so that
+// the matcher tells which of them to try.
 type pattern struct {
-	re    *regexp.Regexp
-	words []string
-	noise bool
+	re    func() *regexp.Regexp // compiled when it is first asked for: few are ever tried
+	words []string              // see literals
 }
 
 // rule gives a class to output with a line that one of the patterns matches.
@@ -47,8 +48,8 @@ type rule struct {
 	name     string
 	class    grid.Class
 	patterns []int // without any the circumstances alone decide
-	unless   *regexp.Regexp
-	after    *regexp.Regexp // one of the lines before must match it
+	unless   []*regexp.Regexp
+	after    []*regexp.Regexp // one of the lines before must match one of them
 	when     []string
 	codes    []int
 	hint     string
@@ -116,18 +117,8 @@ func (d *reader) read(text []byte) error {
 	known := map[string]func(*yaml.Node){"rules": func(n *yaml.Node) { d.list(n, &d.rules.output) }}
 	if d.builtin {
 		known["engine"] = func(n *yaml.Node) { d.list(n, &d.rules.engine) }
-		known["noise"] = func(n *yaml.Node) {
-			for _, i := range d.patterns(n) {
-				d.rules.patterns[i].noise = true
-			}
-		}
-		known["indirect"] = func(n *yaml.Node) {
-			for _, item := range items(n) {
-				if re, _ := d.pattern(item); re != nil {
-					d.rules.indirect = append(d.rules.indirect, re)
-				}
-			}
-		}
+		known["noise"] = func(n *yaml.Node) { d.rules.noise = d.compiled(n) }
+		known["indirect"] = func(n *yaml.Node) { d.rules.indirect = d.compiled(n) }
 	}
 	d.fields(doc.Content[0], "the file", known)
 	return d.problems.Err()
@@ -164,8 +155,8 @@ func (d *reader) list(n *yaml.Node, to *[]*rule) {
 			"name":   func(n *yaml.Node) { r.name = d.text(n) },
 			"class":  func(n *yaml.Node) { r.class = d.class(n) },
 			"match":  func(n *yaml.Node) { r.patterns = d.patterns(n) },
-			"unless": func(n *yaml.Node) { r.unless, _ = d.pattern(n) },
-			"after":  func(n *yaml.Node) { r.after, _ = d.pattern(n) },
+			"unless": func(n *yaml.Node) { r.unless = d.compiled(n) },
+			"after":  func(n *yaml.Node) { r.after = d.compiled(n) },
 			"when":   func(n *yaml.Node) { r.when = d.conditions(n) },
 			"codes":  func(n *yaml.Node) { r.codes = d.codes(n) },
 			"hint":   func(n *yaml.Node) { r.hint = d.text(n) },
@@ -208,30 +199,38 @@ func (d *reader) class(n *yaml.Node) grid.Class {
 	return class
 }
 
-// pattern compiles an expression for lines, and says what words its matches have.
-func (d *reader) pattern(n *yaml.Node) (*regexp.Regexp, []string) {
+// expression reads an expression for lines; nil for one that is wrong.
+func (d *reader) expression(n *yaml.Node) *syntax.Regexp {
 	text := d.text(n)
 	if len(text) > maxPattern {
 		d.report(n, "Make several of it.", "a pattern has %d bytes, more than %d", len(text), maxPattern)
-		return nil, nil
+		return nil
 	}
-	re, err := regexp.Compile(text)
+	re, err := syntax.Parse(text, syntax.Perl)
 	if err != nil {
 		d.report(n, "Go's regular expressions are those of RE2.", "%s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
-		return nil, nil
+		return nil
 	}
-	parsed, err := syntax.Parse(text, syntax.Perl)
-	if err != nil {
-		return re, nil // it compiles, so it parses
-	}
-	return re, literals(parsed.Simplify())
+	return re
 }
 
+func (d *reader) compiled(n *yaml.Node) (all []*regexp.Regexp) {
+	for _, item := range items(n) {
+		if d.expression(item) != nil {
+			all = append(all, regexp.MustCompile(item.Value))
+		}
+	}
+	return all
+}
+
+// patterns adds the alternatives of these expressions to the rules' patterns, and gives where they stand.
 func (d *reader) patterns(n *yaml.Node) (all []int) {
 	for _, item := range items(n) {
-		if re, words := d.pattern(item); re != nil {
-			all = append(all, len(d.rules.patterns))
-			d.rules.patterns = append(d.rules.patterns, pattern{re: re, words: words})
+		if re := d.expression(item); re != nil {
+			for _, p := range split(re) {
+				all = append(all, len(d.rules.patterns))
+				d.rules.patterns = append(d.rules.patterns, p)
+			}
 		}
 	}
 	return all
