@@ -17,7 +17,9 @@ type Admit func(node grid.NodeID, cert *x509.Certificate) error
 // APIServer is for a listener that serves nodes and people: a peer may show no certificate, but one that it shows has to be a
 // node's and pass admit, which may be nil. The configuration may be shared.
 func (id *Identity) APIServer(admit Admit) *tls.Config {
-	return id.server(tls.VerifyClientCertIfGiven, admit)
+	cfg := id.server(tls.VerifyClientCertIfGiven, admit)
+	cfg.NextProtos = []string{"h2", "http/1.1"} // over HTTP/1.1 a browser has six connections, which six event streams would keep busy
+	return cfg
 }
 
 // NATSServer is for a listener that serves nodes only. The configuration may be shared.

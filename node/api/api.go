@@ -7,33 +7,44 @@ package api
 
 import (
 	"encoding/json"
+	"net/http"
+	"strings"
 	"time"
 
 	"mlfnode/grid"
 )
 
-// The paths of the API. {sweep} stands for a sweep's id or `last`.
+// The prefixes of every path. A node answers under both. The client of this version asks under OldPrefix, so that a master of the
+// version before understands it; a node of the next version answers under Prefix alone.
 const (
-	PathNode      = "/v1/node"
-	PathBundles   = "/v1/bundles/"                        // + digest; HEAD asks, PUT stores
-	PathSweeps    = "/v1/sweeps"                          // GET lists, POST submits
-	PathSweep     = "/v1/sweeps/{sweep}"                  // DELETE removes it
-	PathAction    = "/v1/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
-	PathTrials    = "/v1/sweeps/{sweep}/trials"
-	PathAttempts  = "/v1/sweeps/{sweep}/trials/{index}/attempts"
-	PathExplain   = "/v1/sweeps/{sweep}/trials/{index}/explain"
-	PathLogs      = "/v1/sweeps/{sweep}/logs"
-	PathWatch     = "/v1/sweeps/{sweep}/watch"
-	PathArtifacts = "/v1/sweeps/{sweep}/artifacts"
+	Prefix    = "/api/v1"
+	OldPrefix = "/v1"
+)
 
-	PathMembers      = "/v1/members"
-	PathMemberAction = "/v1/members/{node}/actions/{action}" // drain, undrain, forget, clear-gpu
-	PathChallenge    = "/v1/join/challenge"
-	PathJoin         = "/v1/join"
-	PathTokens       = "/v1/tokens" // GET lists, POST makes
-	PathToken        = "/v1/tokens/{id}"
-	PathKeyring      = "/v1/keyring" // POST changes the gossip key
-	PathReach        = "/v1/reach"   // POST has the master try to reach who asks
+// The paths of the API, below a prefix. {sweep} stands for a sweep's id or `last`.
+const (
+	PathNode      = "/node"
+	PathBundles   = "/bundles/"                        // + digest; HEAD asks, PUT stores
+	PathSweeps    = "/sweeps"                          // GET lists, POST submits
+	PathSweep     = "/sweeps/{sweep}"                  // DELETE removes it
+	PathAction    = "/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
+	PathTrials    = "/sweeps/{sweep}/trials"
+	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
+	PathExplain   = "/sweeps/{sweep}/trials/{index}/explain"
+	PathLogs      = "/sweeps/{sweep}/logs"
+	PathWatch     = "/sweeps/{sweep}/watch"
+	PathDocument  = "/openapi.json"
+	PathArtifacts = "/sweeps/{sweep}/artifacts"
+
+	PathMembers      = "/members"
+	PathMember       = "/members/{node}"
+	PathMemberAction = "/members/{node}/actions/{action}" // drain, undrain, forget, clear-gpu
+	PathChallenge    = "/join/challenge"
+	PathJoin         = "/join"
+	PathTokens       = "/tokens" // GET lists, POST makes
+	PathToken        = "/tokens/{id}"
+	PathKeyring      = "/keyring" // POST changes the gossip key
+	PathReach        = "/reach"   // POST has the master try to reach who asks
 )
 
 // Last is the sweep name that stands for the newest sweep.
@@ -272,12 +283,33 @@ type Retention struct {
 	Logs   int64         `json:"logs,omitempty"` // bytes of output kept, the newest
 }
 
-// Error is the body of every answer that is no success.
+// Error is the body of every answer that is no success, as the client reads it. A node sends a Problem.
 type Error struct {
 	Status int    `json:"-"`
-	Code   string `json:"code,omitempty"` // one of the codes below, where a program may do something about it
+	Code   string `json:"code,omitempty"` // what went wrong, for programs: one of the codes below, or of the status, like not_found
 	Msg    string `json:"error"`
 	Hint   string `json:"hint,omitempty"`
+}
+
+// MediaProblem is the media type of a Problem.
+const MediaProblem = "application/problem+json"
+
+// Problem is an Error as a node sends it: the problem details of RFC 9457, with the fields of Error beside them.
+type Problem struct {
+	Type   string `json:"type"`   // about:blank: what the status means, Code says more closely
+	Title  string `json:"title"`  // the words of the status
+	Status int    `json:"status"` // as in the answer's first line
+	Detail string `json:"detail"` // the same as Msg
+	Error
+}
+
+// Problem gives the problem details of an error.
+func (e *Error) Problem() Problem {
+	p := Problem{Type: "about:blank", Title: http.StatusText(e.Status), Status: e.Status, Detail: e.Msg, Error: *e}
+	if p.Code == "" {
+		p.Code = strings.ReplaceAll(strings.ToLower(p.Title), " ", "_")
+	}
+	return p
 }
 
 // CodeNoBundle is the code of the refusal of a submission whose bundle is not stored: it has been removed meanwhile, or never was.

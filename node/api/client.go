@@ -234,7 +234,7 @@ func (c *Client) act(ctx context.Context, id grid.SweepID, action string, body a
 
 // do sends one request and turns every answer that is no success into an *Error.
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
-	u := c.base + path
+	u := c.base + OldPrefix + path
 	if len(q) > 0 {
 		u += "?" + q.Encode()
 	}

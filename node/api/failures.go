@@ -7,7 +7,7 @@ import (
 )
 
 // PathFailures groups the failed trials of a sweep.
-const PathFailures = "/v1/sweeps/{sweep}/failures"
+const PathFailures = "/sweeps/{sweep}/failures"
 
 // Failures are the failed trials of a sweep by class, the most frequent one first.
 type Failures struct {

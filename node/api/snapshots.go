@@ -16,7 +16,7 @@ import (
 
 // PathSnapshots is where nodes store and load what trials have saved: only a node that holds a lease with the trial may, which its
 // certificate tells. POST offers a snapshot, GET /{number} loads one; PUT and GET /files/{hash} send and fetch contents.
-const PathSnapshots = "/v1/snapshots/{sweep}/{index}"
+const PathSnapshots = "/snapshots/{sweep}/{index}"
 
 // The codes of refusals of snapshots.
 const (

@@ -20,18 +20,12 @@ const (
 	mayRead
 	mayAct
 	mayAdminister // through the socket in the master's state folder, or with an admin token
+	forNodes      // with a node's certificate, whatever tokens somebody has
 )
 
-// needs says what a request asks for. Tokens, keys and the registry of nodes are for the owner; joining needs a token of its
-// own, which the authority judges.
+// needs says what a request without a route asks for: who may not read or act learns nothing about paths.
 func needs(r *http.Request) access {
-	path := r.URL.Path
-	switch {
-	case path == api.PathChallenge || path == api.PathJoin:
-		return mayNothing
-	case strings.HasPrefix(path, api.PathTokens), path == api.PathKeyring, strings.HasSuffix(path, "/actions/forget"):
-		return mayAdminister
-	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return mayRead
 	}
 	return mayAct
@@ -41,9 +35,12 @@ func needs(r *http.Request) access {
 var errNoToken = errors.New("this needs a token")
 
 // guarded lets through what the request's token allows.
-func (m *Monitor) guarded(next http.Handler) http.Handler {
+func (m *Monitor) guarded(next *router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		need := needs(r)
+		if rt := next.find(r); rt != nil {
+			need = rt.access
+		}
 		read := http.NewResponseController(w)
 		_ = read.SetReadDeadline(time.Now().Add(m.strangerTime)) // the server's connections have deadlines
 		if need == mayNothing {
@@ -51,7 +48,7 @@ func (m *Monitor) guarded(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		if strings.HasPrefix(r.URL.Path, snapshotPrefix) { // for nodes, whatever tokens somebody has
+		if need == forNodes {
 			if _, err := peer(r); err != nil {
 				refuse(w, err)
 				return

@@ -24,39 +24,39 @@ var errAlone = &api.Error{
 	Status: http.StatusConflict, Msg: "this node is in no cluster", Hint: "start one with: mlfnode master, or join one with: mlfnode join --seed HOST",
 }
 
-// actOnMember drains a node, lets it take trials again, forgets it, or has it take a GPU back into service.
-func (m *Monitor) actOnMember(r *http.Request) (struct{}, error) {
+// onMember does something to the node that a request names.
+func (m *Monitor) onMember(r *http.Request, do func(context.Context, grid.NodeID) error) (struct{}, error) {
 	var none struct{}
 	if m.cfg.Authority == nil {
 		return none, errAlone
 	}
 	node := grid.NodeID(r.PathValue("node"))
-	var err error
-	switch action := r.PathValue("action"); action {
-	case "drain":
-		var d api.Drain
-		if err := decode(r, &d); err != nil {
-			return none, err
-		}
-		err = m.drain(r.Context(), node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
-	case "undrain":
-		m.cfg.Master.Restore(node)
-		err = m.drain(r.Context(), node, trust.Drain{})
-	case "clear-gpu":
-		var c api.ClearGPU
-		if err := decode(r, &c); err != nil {
-			return none, err
-		}
-		return none, m.clearGPU(r.Context(), node, c.GPU)
-	case "forget":
-		err = m.cfg.Forget(r.Context(), node)
-	default:
-		err = badRequest("a node has no action "+action, "")
-	}
+	err := do(r.Context(), node)
 	if errors.Is(err, trust.ErrUnknownNode) {
-		return none, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
+		return none, unknownNode(node)
 	}
 	return none, err
+}
+
+func unknownNode(node grid.NodeID) error {
+	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
+}
+
+func (m *Monitor) drainMember(r *http.Request, d *api.Drain) (struct{}, error) {
+	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
+		return m.drain(ctx, node, trust.Drain{On: true, Reason: d.Reason, By: "operator"})
+	})
+}
+
+func (m *Monitor) undrainMember(r *http.Request) (struct{}, error) {
+	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
+		m.cfg.Master.Restore(node)
+		return m.drain(ctx, node, trust.Drain{})
+	})
+}
+
+func (m *Monitor) forgetMember(r *http.Request) (struct{}, error) {
+	return m.onMember(r, m.cfg.Forget)
 }
 
 // drain gives a node an order, and returns once it follows.
@@ -72,16 +72,18 @@ func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d trust.Drain) er
 const maxGPUName = 64
 
 // clearGPU has a node take a GPU back into service.
-func (m *Monitor) clearGPU(ctx context.Context, node grid.NodeID, gpu string) error {
-	if gpu == "" || len(gpu) > maxGPUName {
-		return badRequest("the request names no GPU", "name it by index or UUID, as in mlfnode gpus --clear hostA:1")
-	}
-	known := slices.ContainsFunc(m.cfg.Members(), func(member api.Member) bool { return member.Node == node })
-	if !known {
-		return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
-	}
-	if err := m.cfg.Master.ClearDevice(ctx, node, gpu); err != nil {
-		return &api.Error{Status: http.StatusConflict, Msg: err.Error(), Hint: "list the GPUs with: mlfnode gpus"}
-	}
-	return nil
+func (m *Monitor) clearGPU(r *http.Request, c *api.ClearGPU) (struct{}, error) {
+	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
+		if c.GPU == "" || len(c.GPU) > maxGPUName {
+			return badRequest("the request names no GPU", "name it by index or UUID, as in mlfnode gpus --clear hostA:1")
+		}
+		known := slices.ContainsFunc(m.cfg.Members(), func(member api.Member) bool { return member.Node == node })
+		if !known {
+			return unknownNode(node)
+		}
+		if err := m.cfg.Master.ClearDevice(ctx, node, c.GPU); err != nil {
+			return &api.Error{Status: http.StatusConflict, Msg: err.Error(), Hint: "list the GPUs with: mlfnode gpus"}
+		}
+		return nil
+	})
 }

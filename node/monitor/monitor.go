@@ -4,7 +4,6 @@ package monitor
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -65,6 +64,7 @@ const (
 	headerTime  = 10 * time.Second
 	idleTime    = 2 * time.Minute
 	headerBytes = 32 << 10
+	maxStreams  = 100 // requests at one time over one HTTP/2 connection
 )
 
 // shutdownTime is how long answers may go on when the node stops. Streams that have no end of their own are cut then.
@@ -72,12 +72,12 @@ const shutdownTime = 500 * time.Millisecond
 
 // Serve answers the requests of this node's owner on l until ctx ends.
 func (m *Monitor) Serve(ctx context.Context, l net.Listener) error {
-	return m.serve(ctx, l, m.Handler(), nil)
+	return m.serve(ctx, l, m.newRouter(), nil)
 }
 
 // ServeOthers answers requests of anybody on l, which speaks TLS, as far as their tokens allow, until ctx ends.
 func (m *Monitor) ServeOthers(ctx context.Context, l net.Listener) error {
-	return m.serve(ctx, l, m.guarded(m.Handler()), m.strangers)
+	return m.serve(ctx, l, m.guarded(m.newRouter()), m.strangers)
 }
 
 func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, strangers *strangers) error {
@@ -86,6 +86,7 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 	defer cut()
 	srv := &http.Server{
 		Handler:           h,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10},
 		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerBytes,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
@@ -111,82 +112,6 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 		return err
 	}
 	return nil
-}
-
-// Handler routes the API.
-func (m *Monitor) Handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+api.PathNode, answer(m.node))
-	mux.HandleFunc("GET "+api.PathMembers, answer(m.members))
-	if m.cfg.Master == nil {
-		mux.HandleFunc("/", m.elsewhere)
-		return mux
-	}
-	mux.HandleFunc("POST "+api.PathMemberAction, answer(m.actOnMember))
-	mux.HandleFunc("POST "+api.PathChallenge, answer(m.challenge))
-	mux.HandleFunc("POST "+api.PathJoin, answer(m.join))
-	mux.HandleFunc("GET "+api.PathTokens, answer(m.tokens))
-	mux.HandleFunc("POST "+api.PathTokens, answer(m.makeToken))
-	mux.HandleFunc("DELETE "+api.PathToken, answer(m.revoke))
-	mux.HandleFunc("POST "+api.PathKeyring, answer(m.rotate))
-	mux.HandleFunc("POST "+api.PathReach, answer(m.reach))
-	mux.HandleFunc("HEAD "+api.PathBundles+"{digest}", m.hasBundle)
-	mux.HandleFunc("PUT "+api.PathBundles+"{digest}", m.putBundle)
-	mux.HandleFunc("GET "+api.PathSweeps, answer(m.sweeps))
-	mux.HandleFunc("POST "+api.PathSweeps, answer(m.submit))
-	mux.HandleFunc("GET "+api.PathSweep, answer(m.sweep))
-	mux.HandleFunc("DELETE "+api.PathSweep, answer(m.remove))
-	mux.HandleFunc("POST "+api.PathAction, answer(m.act))
-	mux.HandleFunc("GET "+api.PathTrials, m.trials)
-	mux.HandleFunc("GET "+api.PathAttempts, answer(m.attempts))
-	mux.HandleFunc("GET "+api.PathExplain, answer(m.explain))
-	mux.HandleFunc("GET "+api.PathFailures, answer(m.failures))
-	mux.HandleFunc("GET "+api.PathLogs, m.logs)
-	mux.HandleFunc("GET "+api.PathWatch, m.watch)
-	mux.HandleFunc("GET "+api.PathArtifacts, m.artifacts)
-	m.routeSnapshots(mux)
-	return mux
-}
-
-// elsewhere is the answer of a worker to what only a master knows.
-func (m *Monitor) elsewhere(w http.ResponseWriter, _ *http.Request) {
-	refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
-}
-
-// answer turns a function that gives a value into a handler.
-func answer[T any](fn func(*http.Request) (T, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		v, err := fn(r)
-		if err != nil {
-			refuse(w, err)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(v) // the client has gone if this fails
-	}
-}
-
-// refuse answers with an error. What is no *api.Error is the node's own trouble.
-func refuse(w http.ResponseWriter, err error) {
-	e := asError(err)
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(e.Status)
-	_ = json.NewEncoder(w).Encode(e) // the client has gone if this fails
-}
-
-func asError(err error) *api.Error {
-	var e *api.Error
-	if errors.As(err, &e) {
-		return e
-	}
-	if errors.Is(err, history.ErrSlow) {
-		return &api.Error{Status: http.StatusServiceUnavailable, Msg: history.ErrSlow.Error()}
-	}
-	return &api.Error{Status: http.StatusInternalServerError, Msg: err.Error()}
-}
-
-func badRequest(msg, hint string) error {
-	return &api.Error{Status: http.StatusBadRequest, Msg: msg, Hint: hint}
 }
 
 func (m *Monitor) node(r *http.Request) (api.Node, error) {

@@ -20,12 +20,8 @@ const (
 )
 
 // reach tries a port of the machine that asks, and of no other: a node wants to know whether the master gets through to it.
-func (m *Monitor) reach(r *http.Request) (struct{}, error) {
+func (m *Monitor) reach(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
-	var ask api.Reach
-	if err := decode(r, &ask); err != nil {
-		return none, err
-	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > reachWord || (ask.Network != "tcp" && ask.Network != "udp") {
 		return none, badRequest("there is nothing to be reached like that", "")

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -13,20 +12,6 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/checkpoint"
 )
-
-// snapshotPrefix begins the paths of snapshots.
-const snapshotPrefix = "/v1/snapshots/"
-
-// routeSnapshots routes what nodes do with snapshots.
-func (m *Monitor) routeSnapshots(mux *http.ServeMux) {
-	if m.cfg.Master.Snapshots() == nil {
-		return
-	}
-	mux.HandleFunc("POST "+api.PathSnapshots, answer(m.offerSnapshot))
-	mux.HandleFunc("GET "+api.PathSnapshots+"/{number}", answer(m.loadSnapshot))
-	mux.HandleFunc("PUT "+api.PathSnapshots+"/files/{hash}", answer(m.putSnapshotFile))
-	mux.HandleFunc("GET "+api.PathSnapshots+"/files/{hash}", m.openSnapshotFile)
-}
 
 // errNotNode is the answer to somebody who shows no node's certificate.
 var errNotNode = &api.Error{Status: http.StatusForbidden, Msg: "snapshots are for the cluster's nodes, which show their certificates"}
@@ -63,21 +48,17 @@ func (m *Monitor) leased(r *http.Request) (grid.TrialID, error) {
 	return id, err
 }
 
-func (m *Monitor) offerSnapshot(r *http.Request) (api.SnapshotOffered, error) {
+func (m *Monitor) offerSnapshot(r *http.Request, snapshot *checkpoint.Snapshot) (api.SnapshotOffered, error) {
 	var offered api.SnapshotOffered
 	id, err := m.leased(r)
 	if err != nil {
 		return offered, err
 	}
-	var snapshot checkpoint.Snapshot
-	if err := json.NewDecoder(io.LimitReader(r.Body, checkpoint.MaxManifest)).Decode(&snapshot); err != nil {
-		return offered, badRequest("the snapshot can't be read", "")
-	}
 	if err := snapshot.Check(); err != nil {
 		return offered, badRequest(err.Error(), "")
 	}
 	snapshot.Node, _ = peer(r)
-	offered.Number, offered.Missing, err = m.cfg.Master.Snapshots().Offer(r.Context(), id, &snapshot)
+	offered.Number, offered.Missing, err = m.cfg.Master.Snapshots().Offer(r.Context(), id, snapshot)
 	return offered, refusedSnapshot(err)
 }
 

@@ -34,7 +34,7 @@ func newFront(t *testing.T, edit func(*Monitor)) *front {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	log := testLog(t)
 	m := New(Config{
 		Logger: log, Authority: authority,
 		Master: master.New(master.Config{Logger: log, Slots: func(grid.Resources) int { return 1 }}),
@@ -61,7 +61,7 @@ func newFront(t *testing.T, edit func(*Monitor)) *front {
 // get asks with the operator's token, on a connection of its own.
 func (f *front) get(t *testing.T, path string) (int, error) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.address+path, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.address+api.Prefix+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,14 +81,14 @@ func halves() map[string]string {
 	}
 	return map[string]string{
 		"nothing at all":              "",
-		"half a header":               part("POST "+api.PathJoin, "Content-Le"),
-		"half a body to join":         part("POST "+api.PathJoin, "Content-Length: 1000\r\n\r\n{"),
-		"half a body to ask":          part("POST "+api.PathChallenge, "Content-Length: 60000\r\n\r\n{\"tok"),
-		"chunks that never end":       part("POST "+api.PathJoin, "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"),
-		"a bundle without a token":    part("PUT "+api.PathBundles+"x", "Content-Length: 100000000\r\n\r\nabc"),
-		"a sweep with a wrong token":  part("POST "+api.PathSweeps, "Authorization: Bearer nonsense\r\nContent-Length: 1000\r\n\r\n{"),
-		"a read that brings a body":   part("GET "+api.PathSweeps, "Content-Length: 1000\r\n\r\n{"),
-		"an answer that is not taken": part("GET "+api.PathSweeps, "\r\n"),
+		"half a header":               part("POST "+api.Prefix+api.PathJoin, "Content-Le"),
+		"half a body to join":         part("POST "+api.Prefix+api.PathJoin, "Content-Length: 1000\r\n\r\n{"),
+		"half a body to ask":          part("POST "+api.Prefix+api.PathChallenge, "Content-Length: 60000\r\n\r\n{\"tok"),
+		"chunks that never end":       part("POST "+api.Prefix+api.PathJoin, "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"),
+		"a bundle without a token":    part("PUT "+api.Prefix+api.PathBundles+"x", "Content-Length: 100000000\r\n\r\nabc"),
+		"a sweep with a wrong token":  part("POST "+api.Prefix+api.PathSweeps, "Authorization: Bearer nonsense\r\nContent-Length: 1000\r\n\r\n{"),
+		"a read that brings a body":   part("GET "+api.Prefix+api.PathSweeps, "Content-Length: 1000\r\n\r\n{"),
+		"an answer that is not taken": part("GET "+api.Prefix+api.PathSweeps, "\r\n"),
 	}
 }
 
@@ -127,7 +127,7 @@ func knock(t *testing.T, address, text string) net.Conn {
 // an operator is served meanwhile.
 func TestStrangersAreBounded(t *testing.T) {
 	f := newFront(t, func(m *Monitor) { m.strangers = newStrangers(16) })
-	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.PathSweeps, f.token))
+	known := knock(t, f.address, fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token))
 	if line, err := bufio.NewReader(known).ReadString('\n'); err != nil || line != "HTTP/1.1 200 OK\r\n" {
 		t.Fatalf("an operator got %q, %v", line, err)
 	}
@@ -147,7 +147,7 @@ func TestStrangersAreBounded(t *testing.T) {
 		}
 	}
 	// One that has shown a token is no stranger, however long it says nothing.
-	if _, err := fmt.Fprintf(known, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.PathSweeps, f.token); err != nil {
+	if _, err := fmt.Fprintf(known, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", api.Prefix+api.PathSweeps, f.token); err != nil {
 		t.Error(err)
 	}
 	_ = known.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -161,7 +161,7 @@ func TestDigestsAreChecked(t *testing.T) {
 	f := newFront(t, nil) // without a store: to look anything up would panic
 	for _, name := range []string{"x", "%2e%2e%2fx", "ABCDEF", fmt.Sprintf("%064d", 0) + "0", fmt.Sprintf("%063dA", 0), fmt.Sprintf("%063dg", 0), fmt.Sprintf("%04080d", 0)} {
 		for method, want := range map[string]int{http.MethodHead: http.StatusNotFound, http.MethodPut: http.StatusBadRequest} {
-			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.address+api.PathBundles+name, http.NoBody)
+			req, err := http.NewRequestWithContext(t.Context(), method, "http://"+f.address+api.Prefix+api.PathBundles+name, http.NoBody)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -215,3 +215,5 @@ func TestCutIsNotWaitedFor(t *testing.T) {
 		t.Errorf("%d connections in order and %d by name, want one", s.order.Len(), len(s.byConn))
 	}
 }
+
+func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }

@@ -3,7 +3,6 @@ package monitor
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -144,22 +143,7 @@ func nonNil[T any](s []T) []T {
 
 func seconds(us int64) float64 { return float64(us) / 1e6 }
 
-// bodyLimit bounds what a request may send, bundles apart.
-const bodyLimit = 64 << 20
-
-func decode(r *http.Request, v any) error {
-	dec := json.NewDecoder(http.MaxBytesReader(nil, r.Body, bodyLimit))
-	if err := dec.Decode(v); err != nil {
-		return badRequest("the request can't be read: "+err.Error(), "use an mlfnode of the node's version")
-	}
-	return nil
-}
-
-func (m *Monitor) submit(r *http.Request) (api.Sweep, error) {
-	var q api.Submission
-	if err := decode(r, &q); err != nil {
-		return api.Sweep{}, err
-	}
+func (m *Monitor) submit(r *http.Request, q *api.Submission) (api.Sweep, error) {
 	s, err := q.Check()
 	if err == nil {
 		err = projects.CheckShare(s.Task.Share)
@@ -190,48 +174,68 @@ func (m *Monitor) remove(r *http.Request) (struct{}, error) {
 	return struct{}{}, m.cfg.Master.Remove(r.Context(), id)
 }
 
-func (m *Monitor) act(r *http.Request) (api.Done, error) {
+// change has the master change a sweep, and gives the sweep as it is then.
+func (m *Monitor) change(r *http.Request, do func(context.Context, *grid.Sweep) (changed int64, err error)) (api.Done, error) {
 	s, err := m.record(r)
 	if err != nil {
 		return api.Done{}, err
 	}
-	ctx, master := r.Context(), m.cfg.Master
-	var changed int64
-	switch r.PathValue("action") {
-	case "pause":
-		_, err = master.Pause(ctx, s.ID, false)
-	case "kill":
-		_, err = master.Pause(ctx, s.ID, true)
-	case "resume":
-		_, err = master.Resume(ctx, s.ID)
-	case "cancel":
-		_, err = master.Cancel(ctx, s.ID, r.URL.Query().Get("save") == "true")
-	case "retry":
-		var q api.Retry
-		if err = decode(r, &q); err == nil {
-			_, err = trialIndex(s, strconv.FormatInt(q.Index, 10))
-		}
-		if err == nil && q.Bundle != "" && !isDigest(q.Bundle) {
-			err = badRequest("the bundle of the retry is not named by a SHA-256 digest", "use an mlfnode of the node's version")
-		}
-		if err == nil {
-			_, changed, err = master.Retry(ctx, s.ID, q)
-		}
-	case "extend":
-		var q api.Extend
-		if err = decode(r, &q); err == nil {
-			_, changed, err = master.Extend(ctx, s.ID, q.Axes)
-		}
-	default:
-		err = badRequest("a sweep has no action "+r.PathValue("action"), "")
-	}
+	ctx := r.Context()
+	changed, err := do(ctx, s)
 	if err != nil {
 		return api.Done{}, err
 	}
-	rec, _ := master.Sweep(s.ID)
-	if rec.Sweep == nil {
-		rec.Sweep = s
+	if rec, ok := m.cfg.Master.Sweep(s.ID); ok {
+		s = rec.Sweep
 	}
-	v, err := m.view(ctx, rec.Sweep)
+	v, err := m.view(ctx, s)
 	return api.Done{Sweep: v, Changed: changed}, err
+}
+
+func (m *Monitor) pause(r *http.Request) (api.Done, error) {
+	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		_, err := m.cfg.Master.Pause(ctx, s.ID, false)
+		return 0, err
+	})
+}
+
+func (m *Monitor) kill(r *http.Request) (api.Done, error) {
+	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		_, err := m.cfg.Master.Pause(ctx, s.ID, true)
+		return 0, err
+	})
+}
+
+func (m *Monitor) resume(r *http.Request) (api.Done, error) {
+	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		_, err := m.cfg.Master.Resume(ctx, s.ID)
+		return 0, err
+	})
+}
+
+func (m *Monitor) cancel(r *http.Request) (api.Done, error) {
+	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		_, err := m.cfg.Master.Cancel(ctx, s.ID, r.URL.Query().Get("save") == "true")
+		return 0, err
+	})
+}
+
+func (m *Monitor) retry(r *http.Request, q *api.Retry) (api.Done, error) {
+	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		if _, err := trialIndex(s, strconv.FormatInt(q.Index, 10)); err != nil {
+			return 0, err
+		}
+		if q.Bundle != "" && !isDigest(q.Bundle) {
+			return 0, badRequest("the bundle of the retry is not named by a SHA-256 digest", "use an mlfnode of the node's version")
+		}
+		_, changed, err := m.cfg.Master.Retry(ctx, s.ID, *q)
+		return changed, err
+	})
+}
+
+func (m *Monitor) extend(r *http.Request, q *api.Extend) (api.Done, error) {
+	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		_, changed, err := m.cfg.Master.Extend(ctx, s.ID, q.Axes)
+		return changed, err
+	})
 }

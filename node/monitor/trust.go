@@ -22,26 +22,18 @@ type ChallengeAsk struct {
 	Token string `json:"token"`
 }
 
-func (m *Monitor) challenge(r *http.Request) (trust.Challenge, error) {
+func (m *Monitor) challenge(_ *http.Request, ask *ChallengeAsk) (trust.Challenge, error) {
 	if m.cfg.Authority == nil {
 		return trust.Challenge{}, errAlone
-	}
-	var ask ChallengeAsk
-	if err := decode(r, &ask); err != nil {
-		return trust.Challenge{}, err
 	}
 	return m.cfg.Authority.Challenge(ask.Token), nil
 }
 
-func (m *Monitor) join(r *http.Request) (JoinReply, error) {
+func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (JoinReply, error) {
 	if m.cfg.Authority == nil {
 		return JoinReply{}, errAlone
 	}
-	var ask trust.JoinRequest
-	if err := decode(r, &ask); err != nil {
-		return JoinReply{}, err
-	}
-	answer, err := m.cfg.Authority.Join(ask)
+	answer, err := m.cfg.Authority.Join(*ask)
 	if err != nil {
 		m.knocks.refused(m.log, "join refused", r, err)
 		return JoinReply{}, refusal(err)
@@ -68,13 +60,9 @@ func refusal(err error) error {
 	return &api.Error{Status: status, Msg: err.Error(), Hint: hint}
 }
 
-func (m *Monitor) makeToken(r *http.Request) (api.TokenMade, error) {
+func (m *Monitor) makeToken(_ *http.Request, ask *api.NewToken) (api.TokenMade, error) {
 	if m.cfg.Authority == nil {
 		return api.TokenMade{}, errAlone
-	}
-	var ask api.NewToken
-	if err := decode(r, &ask); err != nil {
-		return api.TokenMade{}, err
 	}
 	t, err := m.cfg.Authority.MakeToken(trust.TokenSpec{
 		Role: trust.Role(ask.Role), Expires: ask.Expires, Uses: ask.Uses, User: trust.Role(ask.User), Note: ask.Note,

@@ -1,0 +1,246 @@
+package monitor
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/klauspost/compress/gzip"
+
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// Bounds of requests and answers.
+const (
+	queryLimit   = 8 << 10  // bytes of a query
+	defaultBody  = 1 << 20  // bytes of a body
+	largeBody    = 64 << 20 // of a submission, which may list values and an environment
+	unlimited    = -1
+	compressFrom = 1 << 10 // bytes of an answer
+
+	// writeTime is how long a client may take for a piece of an answer. Who reads nothing for as long is cut off.
+	writeTime = 30 * time.Second
+	// extendTime is the age of a write deadline from which on it is put off: not at each write.
+	extendTime = time.Second
+)
+
+// router passes requests on to the calls of the table.
+type router struct {
+	mux       *http.ServeMux
+	byPattern map[string]*route
+}
+
+// newRouter makes the router of a master's table, or of a worker's, which answers little.
+func (m *Monitor) newRouter() *router {
+	t := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
+	compress, err := gzhttp.NewWrapper(gzhttp.MinSize(compressFrom), gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.EnableZstd(false))
+	if err != nil {
+		panic(err) // the options are constants
+	}
+	worker := m.cfg.Master == nil
+	for _, rt := range m.routes() {
+		if worker && !rt.everywhere || rt.access == forNodes && m.cfg.Master.Snapshots() == nil {
+			continue
+		}
+		old := rt.handler
+		if rt.old != nil {
+			old = rt.old
+		}
+		for prefix, h := range map[string]http.Handler{api.Prefix: rt.handler, api.OldPrefix: old} {
+			if !rt.stream {
+				h = compress(h)
+			}
+			pattern := rt.method + " " + prefix + rt.pattern
+			t.byPattern[pattern] = &rt
+			t.mux.Handle(pattern, bounded(&rt, h))
+		}
+	}
+	if worker {
+		t.mux.HandleFunc("/", elsewhere)
+	} else {
+		t.mux.HandleFunc("/", t.unknown)
+	}
+	return t
+}
+
+// find gives the route of a request, nil where there is none.
+func (t *router) find(r *http.Request) *route {
+	_, pattern := t.mux.Handler(r)
+	return t.byPattern[pattern]
+}
+
+// ServeHTTP implements http.Handler.
+func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if len(r.URL.RawQuery) > queryLimit {
+		refuse(w, &api.Error{Status: http.StatusRequestURITooLong, Msg: fmt.Sprintf("the query is longer than %d bytes", queryLimit)})
+		return
+	}
+	t.mux.ServeHTTP(w, r)
+}
+
+// unknown answers what no route is for.
+func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		other := *r
+		other.Method = method
+		if t.find(&other) != nil {
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		refuse(w, &api.Error{Status: http.StatusMethodNotAllowed, Msg: fmt.Sprintf("%.10s is not for %.80s", r.Method, r.URL.Path)})
+		return
+	}
+	refuse(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path), Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
+}
+
+// elsewhere is the answer of a worker to what only a master knows.
+func elsewhere(w http.ResponseWriter, _ *http.Request) {
+	refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
+}
+
+// bounded bounds the body of a request, and the time that its client may take for the answer.
+func bounded(rt *route, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit := rt.bodyLimit
+		if limit == 0 {
+			limit = defaultBody
+		}
+		if limit > 0 {
+			r.Body = http.MaxBytesReader(w, r.Body, limit)
+		}
+		p := &patient{ResponseWriter: w, limit: writeTime}
+		next.ServeHTTP(p, r)
+		p.extend() // for what is left in buffers
+	})
+}
+
+// patient puts off the write deadline with each write.
+type patient struct {
+	http.ResponseWriter
+	limit  time.Duration
+	before time.Time // when the deadline was put off last
+}
+
+func (p *patient) extend() {
+	if now := time.Now(); now.Sub(p.before) > extendTime {
+		p.before = now
+		_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(now.Add(p.limit)) // a recorder of a test has none
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (p *patient) Write(b []byte) (int, error) {
+	p.extend()
+	return p.ResponseWriter.Write(b)
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (p *patient) WriteHeader(status int) {
+	p.extend()
+	p.ResponseWriter.WriteHeader(status)
+}
+
+// Flush implements http.Flusher.
+func (p *patient) Flush() {
+	p.extend()
+	_ = http.NewResponseController(p.ResponseWriter).Flush() // the next write tells that the client has gone
+}
+
+// Unwrap is for http.ResponseController.
+func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+// send answers with a value as JSON. The answer to a GET has a tag, and is left out when the client has it already.
+func send(w http.ResponseWriter, r *http.Request, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	sendBytes(w, r, append(b, '\n'))
+}
+
+func sendBytes(w http.ResponseWriter, r *http.Request, b []byte) {
+	if r.Method == http.MethodGet && known(w, r, digest(b)) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b) // the client has gone if this fails
+}
+
+func digest(b []byte) string {
+	sum := fnv.New64a()
+	sum.Write(b)
+	return fmt.Sprintf("%x", sum.Sum(nil))
+}
+
+// known sets the tag of an answer, and answers that nothing has changed when the client has one with this tag.
+func known(w http.ResponseWriter, r *http.Request, version string) bool {
+	tag := `W/"` + version + `"`
+	w.Header().Set("ETag", tag)
+	w.Header().Set("Cache-Control", "no-cache") // the client asks again each time
+	for had := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		if strings.TrimSpace(had) == tag {
+			w.WriteHeader(http.StatusNotModified)
+			return true
+		}
+	}
+	return false
+}
+
+// refuse answers with a problem. What is no *api.Error is the node's own trouble.
+func refuse(w http.ResponseWriter, err error) {
+	e := asError(err)
+	h := w.Header()
+	h.Set("Content-Type", api.MediaProblem)
+	h.Set("Cache-Control", "no-store")
+	h.Del("ETag")
+	w.WriteHeader(e.Status)
+	_ = json.NewEncoder(w).Encode(e.Problem()) // the client has gone if this fails
+}
+
+func asError(err error) *api.Error {
+	var e *api.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	if errors.Is(err, history.ErrSlow) {
+		return &api.Error{Status: http.StatusServiceUnavailable, Msg: history.ErrSlow.Error()}
+	}
+	return &api.Error{Status: http.StatusInternalServerError, Msg: err.Error()}
+}
+
+func badRequest(msg, hint string) error {
+	return &api.Error{Status: http.StatusBadRequest, Msg: msg, Hint: hint}
+}
+
+// decode reads the body of a request, which its route has bounded.
+func decode(r *http.Request, v any) error {
+	err := json.NewDecoder(r.Body).Decode(v)
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return &api.Error{Status: http.StatusRequestEntityTooLarge, Msg: fmt.Sprintf("the request is longer than %d bytes", large.Limit)}
+	case err != nil:
+		return badRequest("the request can't be read: "+err.Error(), "use an mlfnode of the node's version")
+	}
+	return nil
+}
+
+// openAPI describes the API. A test makes it of the table of routes, so that no node spends time or memory on that.
+//
+//go:embed openapi.json
+var openAPI []byte
+
+// document answers with the OpenAPI document.
+func document(w http.ResponseWriter, r *http.Request) { sendBytes(w, r, bytes.TrimSpace(openAPI)) }

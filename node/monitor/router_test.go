@@ -1,0 +1,93 @@
+package monitor
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"mlfnode/node/api"
+)
+
+// TestSlowReadersAreCut answers a client that reads nothing: the answer ends, however long it is.
+func TestSlowReadersAreCut(t *testing.T) {
+	ended := make(chan error, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		p := &patient{ResponseWriter: w, limit: 50 * time.Millisecond}
+		for {
+			if _, err := p.Write(make([]byte, 64<<10)); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}))
+	defer srv.Close()
+	conn := knock(t, srv.Listener.Addr().String(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	defer conn.Close()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the answer goes on although nobody reads it")
+	}
+}
+
+// TestHTTP2 asks over TLS in both versions of HTTP: the same is answered, and an answer may be as many as a browser wants.
+func TestHTTP2(t *testing.T) {
+	f := newFront(t, nil)
+	id, err := f.cfg.Authority.IssueSelf("host1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background()) // ends with the test
+	ended := make(chan error, 1)
+	go func() { ended <- f.ServeOthers(ctx, tls.NewListener(raw, id.APIServer(nil))) }()
+	for _, force := range []bool{true, false} {
+		transport := &http.Transport{ForceAttemptHTTP2: force, TLSClientConfig: f.cfg.Authority.Pin().Client()}
+		if !force {
+			transport.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+		}
+		for _, token := range []string{f.token, "x.y"} {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://"+raw.Addr().String()+api.Prefix+api.PathSweeps, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer "+token)
+			resp, err := (&http.Client{Transport: transport}).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			want := map[bool]int{true: http.StatusOK, false: http.StatusUnauthorized}[token == f.token]
+			if resp.StatusCode != want || (resp.ProtoMajor == 2) != force {
+				t.Errorf("got %d over %s, want %d (HTTP/2 %v)", resp.StatusCode, resp.Proto, want, force)
+			}
+		}
+		transport.CloseIdleConnections()
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAccessOfRoutes holds that who may read can't change anything, and that the table says who may call what.
+func TestAccessOfRoutes(t *testing.T) {
+	for pattern, rt := range tableOf(t).byPattern {
+		reads := rt.method == http.MethodGet || rt.method == http.MethodHead
+		switch {
+		case rt.summary == "" || rt.topic == "":
+			t.Errorf("%s is not described", pattern)
+		case !reads && rt.access == mayRead:
+			t.Errorf("%s changes something with the rights to read", pattern)
+		case rt.access == mayNothing && rt.pattern != api.PathJoin && rt.pattern != api.PathChallenge:
+			t.Errorf("%s needs no token", pattern)
+		}
+	}
+}

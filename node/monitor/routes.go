@@ -1,0 +1,185 @@
+package monitor
+
+import (
+	"net/http"
+	"reflect"
+
+	"mlfnode/node/api"
+	"mlfnode/node/checkpoint"
+)
+
+// route is one call of the API. The table of routes feeds the mux, the access check and the OpenAPI document.
+type route struct {
+	method  string
+	pattern string // below a prefix
+	access  access
+	topic   string
+	summary string
+	query   []parameter
+	call
+
+	old        http.HandlerFunc // answers under api.OldPrefix where the shape has changed since; nil for the same
+	everywhere bool             // workers answer, too
+	bodyLimit  int64            // 0 is defaultBody
+}
+
+// call is what a route takes, gives and does.
+type call struct {
+	handler http.HandlerFunc
+	takes   reflect.Type // of the body; nil for none or for bytes
+	gives   reflect.Type // of the answer, of a line of a stream; nil for none
+	media   []string     // of the answer; empty for JSON
+	status  int          // of a success; 0 is 200
+	stream  bool         // the answer goes on as long as the client takes it, and is sent as it comes
+}
+
+// parameter is one of the query.
+type parameter struct {
+	name  string
+	kind  string // of JSON
+	about string
+}
+
+// Topics of the document.
+const (
+	topicSweeps = "sweeps"
+	topicTrials = "trials"
+	topicNodes  = "nodes"
+	topicAccess = "access"
+	topicFiles  = "files"
+)
+
+// Media types of answers that are not JSON.
+const (
+	mediaLines  = "application/x-ndjson"
+	mediaCSV    = "text/csv"
+	mediaTar    = "application/x-tar"
+	mediaBinary = "application/octet-stream"
+)
+
+// routes is the API: what can be asked for, who may ask, and what answers.
+func (m *Monitor) routes() []route {
+	all := []route{
+		{method: "GET", pattern: api.PathDocument, access: mayRead, topic: topicNodes, summary: "Describe the API", everywhere: true,
+			call: call{handler: document, gives: reflect.TypeFor[any]()}},
+		{method: "GET", pattern: api.PathNode, access: mayRead, topic: topicNodes, summary: "Describe the node that answers", everywhere: true,
+			call: gives(m.node)},
+		{method: "GET", pattern: api.PathMembers, access: mayRead, topic: topicNodes, summary: "List the nodes of the cluster", everywhere: true,
+			call: gives(m.members)},
+		{method: "POST", pattern: api.PathMember + "/actions/drain", access: mayAct, topic: topicNodes, summary: "Keep new trials off a node",
+			call: takes(m.drainMember)},
+		{method: "POST", pattern: api.PathMember + "/actions/undrain", access: mayAct, topic: topicNodes, summary: "Let a node take trials again",
+			call: gives(m.undrainMember)},
+		{method: "POST", pattern: api.PathMember + "/actions/clear-gpu", access: mayAct, topic: topicNodes, summary: "Take a GPU back into service",
+			call: takes(m.clearGPU)},
+		{method: "POST", pattern: api.PathMember + "/actions/forget", access: mayAdminister, topic: topicNodes, summary: "Take a node out of the cluster",
+			call: gives(m.forgetMember)},
+		{method: "POST", pattern: api.PathReach, access: mayAct, topic: topicNodes, summary: "Try to connect to a port of the machine that asks",
+			call: takes(m.reach)},
+
+		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Ask for the challenge of a join token",
+			call: takes(m.challenge)},
+		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: takes(m.join)},
+		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: gives(m.tokens)},
+		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: takes(m.makeToken)},
+		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: gives(m.revoke)},
+		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: gives(m.rotate)},
+	}
+	all = append(all, m.sweepRoutes()...)
+	return append(all, m.fileRoutes()...)
+}
+
+// sweepRoutes are the calls about sweeps and their trials.
+func (m *Monitor) sweepRoutes() []route {
+	index := parameter{"index", "integer", "of one trial; -1 or nothing is every trial"}
+	all := []route{
+		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps", call: gives(m.sweeps)},
+		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: takes(m.submit)},
+		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: gives(m.sweep)},
+		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: gives(m.remove)},
+		{method: "POST", pattern: api.PathSweep + "/actions/retry", access: mayAct, topic: topicSweeps, summary: "Run trials again that did not succeed",
+			call: takes(m.retry)},
+		{method: "POST", pattern: api.PathSweep + "/actions/extend", access: mayAct, topic: topicSweeps, summary: "Add values to axes", bodyLimit: largeBody,
+			call: takes(m.extend)},
+		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: gives(m.failures)},
+		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until nothing of it runs",
+			query: []parameter{{"after", "integer", "position in the log; only output behind it is sent"}},
+			call:  call{handler: m.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
+		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "Stream trials",
+			query: []parameter{
+				{"state", "string", "only trials in this state; may be repeated"}, {"class", "string", "only trials that failed in this class"},
+				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
+				{"desc", "boolean", "in descending order"}, {"limit", "integer", "at most so many trials"}, {"offset", "integer", "pass over so many trials first"},
+			},
+			call: call{handler: m.trials, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}}},
+		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: gives(m.attempts)},
+		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: gives(m.explain)},
+		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials, summary: "Stream what trials have printed",
+			query: []parameter{
+				index, {"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"},
+				{"follow", "boolean", "go on until the trial or the sweep is at rest"},
+			},
+			call: call{handler: m.logs, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
+		{method: "GET", pattern: api.PathArtifacts, access: mayRead, topic: topicTrials, summary: "Fetch the files that trials left", query: []parameter{index},
+			call: call{handler: m.artifacts, media: []string{mediaTar}, stream: true}},
+	}
+	for _, a := range []struct {
+		name, summary string
+		do            func(*http.Request) (api.Done, error)
+		query         []parameter
+	}{
+		{"pause", "Start no more trials of a sweep", m.pause, nil},
+		{"kill", "Pause a sweep and stop its running trials", m.kill, nil},
+		{"resume", "Let a paused sweep go on", m.resume, nil},
+		{"cancel", "End a sweep", m.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}}},
+	} {
+		all = append(all, route{method: "POST", pattern: api.PathSweep + "/actions/" + a.name, access: mayAct, topic: topicSweeps, summary: a.summary,
+			query: a.query, call: gives(a.do)})
+	}
+	return all
+}
+
+// fileRoutes are the calls about bundles, and for nodes those about snapshots.
+func (m *Monitor) fileRoutes() []route {
+	file := api.PathSnapshots + "/files/{hash}"
+	return []route{
+		{method: "HEAD", pattern: api.PathBundles + "{digest}", access: mayRead, topic: topicFiles, summary: "Ask whether a bundle is stored",
+			call: call{handler: m.hasBundle}},
+		{method: "PUT", pattern: api.PathBundles + "{digest}", access: mayAct, topic: topicFiles, summary: "Store a bundle", bodyLimit: unlimited,
+			call: call{handler: m.putBundle, status: http.StatusNoContent}},
+		{method: "POST", pattern: api.PathSnapshots, access: forNodes, topic: topicFiles, summary: "Offer a snapshot", bodyLimit: checkpoint.MaxManifest,
+			call: takes(m.offerSnapshot)},
+		{method: "GET", pattern: api.PathSnapshots + "/{number}", access: forNodes, topic: topicFiles, summary: "Load a snapshot", call: gives(m.loadSnapshot)},
+		{method: "PUT", pattern: file, access: forNodes, topic: topicFiles, summary: "Store the content of a file", bodyLimit: unlimited,
+			query: []parameter{{"size", "integer", "of the file, in bytes"}, {"have", "integer", "how many bytes of it are stored already"}},
+			call:  gives(m.putSnapshotFile)},
+		{method: "GET", pattern: file, access: forNodes, topic: topicFiles, summary: "Fetch the content of a file",
+			call: call{handler: m.openSnapshotFile, media: []string{mediaBinary}, stream: true}},
+	}
+}
+
+// gives turns a function that gives a value into a call.
+func gives[T any](fn func(*http.Request) (T, error)) call {
+	return call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
+		v, err := fn(r)
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		send(w, r, v)
+	}}
+}
+
+// takes is gives for a function that needs the body of the request.
+func takes[B, T any](fn func(*http.Request, *B) (T, error)) call {
+	c := gives(func(r *http.Request) (T, error) {
+		var body B
+		if err := decode(r, &body); err != nil {
+			var none T
+			return none, err
+		}
+		return fn(r, &body)
+	})
+	c.takes = reflect.TypeFor[B]()
+	return c
+}
