@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,14 +163,13 @@ func (w *work) takenPorts(cfg node.Config, master bool) []doctor.Taken {
 
 // ports lists the node's ports that are not free: those that its own processes hold, and the rest.
 func (w *work) ports(cfg node.Config, master bool) (own, others []doctor.Taken) {
-	mine := map[int]bool{}
-	for _, p := range processes(w.Place) {
-		mine[p.PID] = true
-	}
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
-	for _, t := range doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master}) {
-		if mine[t.PID] {
+	mine := processes(w.Place)
+	taken := doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master})
+	mine = append(mine, processes(w.Place)...) // an agent may have started or ended meanwhile
+	for _, t := range taken {
+		if slices.ContainsFunc(mine, func(p process) bool { return p.PID == t.PID }) {
 			own = append(own, t)
 		} else {
 			others = append(others, t)

@@ -72,6 +72,7 @@ func TestJudgements(t *testing.T) {
 		{"no datagram back", judgeBack("udp", "7422", syscall.ETIMEDOUT), Warn, "does not reach", "--dport 7422"},
 		{"no right to listen", Host{}.judgePort(port{"api port", "tcp", 99, "ports.api"}, syscall.EACCES), Bad, "may not listen", "from 1024 on"},
 		{"foreign address", Host{Bind: "10.1.1.1"}.judgePort(port{}, syscall.EADDRNOTAVAIL), Bad, "10.1.1.1 is no address", "bind:"},
+		{"free again", Host{Bind: "127.0.0.1"}.judgePort(port{network: "udp"}, syscall.EADDRINUSE), OK, "free", ""},
 		{"not listening", Host{Running: true}.judgePort(port{}, nil), Bad, "does not listen", "log"},
 	}
 	for _, tt := range tests {

@@ -53,14 +53,15 @@ func (h Host) ports() []Finding {
 	}
 	found := make([]Finding, len(wanted))
 	for i, p := range wanted {
-		found[i] = h.judgePort(p, tryListen(p.network, net.JoinHostPort(h.Bind, strconv.Itoa(p.number))))
+		found[i] = h.judgePort(p, h.tryListen(p))
 	}
 	return found
 }
 
 // tryListen listens for a moment.
-func tryListen(network, address string) error {
-	if network == "udp" {
+func (h Host) tryListen(p port) error {
+	address := net.JoinHostPort(h.Bind, strconv.Itoa(p.number))
+	if p.network == "udp" {
 		c, err := net.ListenPacket("udp", address)
 		if err != nil {
 			return err
@@ -85,6 +86,9 @@ func (h Host) judgePort(p port, err error) Finding {
 		who := holder(p.network, h.Bind, p.number)
 		if h.Running && (who == "" || strings.Contains(who, "mlfnode")) {
 			return fine(label, "held by this node")
+		}
+		if who == "" && h.tryListen(p) == nil {
+			return fine(label, "free") // whoever held it has ended meanwhile
 		}
 		if who == "" {
 			who = "another program"
