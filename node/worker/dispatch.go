@@ -21,7 +21,7 @@ func (w *Worker) dispatch(ctx context.Context) {
 	for {
 		var lanes []lane
 		if !w.draining.Load() && !w.full(time.Now()) {
-			lanes = w.fairness.order(w.sweeps.lanes(), time.Now())
+			lanes = w.fairness.order(w.assess(w.sweeps.lanes()), time.Now())
 		}
 		w.serve(ctx, lanes)
 		again := tick.C
@@ -37,36 +37,47 @@ func (w *Worker) dispatch(ctx context.Context) {
 	}
 }
 
+// assess finds out how many trials of each lane this node may run at one time, and why none.
+func (w *Worker) assess(lanes []lane) []lane {
+	missing := ""
+	for i := range lanes {
+		l := &lanes[i]
+		if !l.active {
+			continue
+		}
+		if why := w.withheld(*l); why != "" {
+			l.refusal = grid.Refusal{Code: grid.RefusedWithheld, By: why}
+			continue
+		}
+		if l.slots = w.books.Slots(l.resources); l.slots < 1 {
+			l.refusal = w.books.Why(l.name, l.resources)
+			continue
+		}
+		var room int
+		if room, l.refusal = w.imageRoom(*l); room == 0 { // nothing is held for it while its image is on its way
+			missing = cmp.Or(missing, l.refusal.String())
+		}
+		l.slots = min(l.slots, room)
+	}
+	w.imageMissing.Store(&missing)
+	return lanes
+}
+
 // serve goes through the lanes in their order. Those that wait for room keep some from the others.
 func (w *Worker) serve(ctx context.Context, lanes []lane) {
 	w.books.Begin()
-	missing := ""
-	defer func() { w.imageMissing.Store(&missing) }()
 	for _, l := range lanes {
-		if !l.active {
+		switch {
+		case !l.active:
 			w.refuse(ctx, l)
 			continue
-		}
-		if w.declined.others(l.name, time.Now()) {
-			continue
-		}
-		if why := w.withheld(l); why != "" {
-			w.fairness.refused(l, grid.Refusal{Code: grid.RefusedWithheld, By: why})
-			continue
-		}
-		slots := w.books.Slots(l.resources)
-		if slots < 1 {
-			w.fairness.refused(l, w.books.Why(l.name, l.resources))
-			continue // these are for another node
-		}
-		room, why := w.imageRoom(l)
-		if room == 0 { // nothing is held for it while its image is on its way
-			missing = cmp.Or(missing, why.String())
-			w.fairness.refused(l, why)
+		case l.slots < 1: // its trials are for other nodes
 			w.books.Forget(l.name)
 			continue
+		case w.declined.others(l.name, time.Now()):
+			continue
 		}
-		if w.fill(ctx, l, min(slots, room)) == 0 {
+		if w.fill(ctx, l, l.slots) == 0 {
 			w.nudge() // the lane may want more, and room may have come free meanwhile
 			return
 		}

@@ -47,6 +47,7 @@ func (s *size) weight(r *grid.Resources) float64 {
 //     big one out, and what a big one can't use is not left unused.
 //   - A lane that has kept room for too long comes first of its priority until a trial of it has begun; of several, the one that has
 //     waited longest. A lane that runs one small trial at a time uses its turn up so slowly that it would stay ahead for hours.
+//   - Lanes of which this node may run no trial, such as those that need GPUs on a node without any, change nothing for the others.
 type fairness struct {
 	turn time.Duration
 
@@ -63,6 +64,7 @@ type standing struct {
 	at      time.Time
 	mean    time.Duration // of how long its leases ran lately; 0 before the first end
 	waits   bool          // leases may be in the queue
+	away    bool          // this node may run none of its trials
 	woken   time.Time     // when the last one came
 	kept    time.Time     // since when it has kept room; zero while it keeps none
 	refusal grid.Refusal  // why it got nothing the last time
@@ -82,12 +84,18 @@ func (f *fairness) resize(total size) {
 	f.total = total
 }
 
-// order sorts the lanes, and forgets others that run nothing.
+// order sorts the lanes, and forgets others that run nothing. It notes which of them this node may serve.
 func (f *fairness) order(all []lane, now time.Time) []lane {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, l := range all {
-		f.openLocked(l, now)
+		h := f.openLocked(l, now)
+		was := h.away
+		if h.away = l.slots < 1; h.away {
+			h.kept, h.refusal = time.Time{}, l.refusal
+		} else if was {
+			f.catchUpLocked(h, now)
+		}
 	}
 	turn := f.turnLocked(all)
 	type rank struct {
@@ -120,7 +128,7 @@ func (f *fairness) turnLocked(all []lane) time.Duration {
 	big, n, sum := false, 0, time.Duration(0)
 	for _, l := range all {
 		h := f.lanes[l.name]
-		if !h.waits {
+		if !h.waits || h.away {
 			continue
 		}
 		big = big || 2*l.resources.WholeGPUs() > f.total.devices
@@ -167,7 +175,7 @@ func (f *fairness) catchUpLocked(h *standing, now time.Time) {
 	h.used = max(h.used, least)
 }
 
-func (h *standing) idle() bool { return h.running == 0 && !h.waits }
+func (h *standing) idle() bool { return h.running == 0 && (!h.waits || h.away) }
 
 // wake notes that a lease has come.
 func (f *fairness) wake(name grid.Lane, now time.Time) {

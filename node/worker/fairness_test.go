@@ -59,14 +59,25 @@ func newNode(devices ...allocator.Device) *node {
 func (n *node) run(lanes []lane, d time.Duration) {
 	for end := n.now.Add(d); n.now.Before(end); {
 		n.books.Begin()
-		for _, l := range n.fairness.order(slices.Clone(lanes), n.now) {
-			if n.fill(l) && n.keeps {
+		for _, l := range n.fairness.order(n.assess(lanes), n.now) {
+			if l.slots > 0 && n.fill(l) && n.keeps {
 				n.books.Keep(allocator.Claim{Lane: l.name, Resources: l.resources})
 				n.fairness.keeps(l, n.now)
 			}
 		}
 		n.next(end)
 	}
+}
+
+// assess says of which lanes the node may run trials, as Worker.assess does.
+func (n *node) assess(lanes []lane) []lane {
+	lanes = slices.Clone(lanes)
+	for i := range lanes {
+		if l := &lanes[i]; l.active {
+			l.slots = n.books.Slots(l.resources)
+		}
+	}
+	return lanes
 }
 
 func (n *node) fill(l lane) bool {
@@ -190,6 +201,27 @@ func TestNothingIsSavedUp(t *testing.T) {
 	n.run([]lane{busy, late}, time.Minute)
 	if got := n.had[busy.name] - before; got < 25*time.Second {
 		t.Errorf("the lane that worked before: got %v of the first minute beside the other, want about half", got)
+	}
+}
+
+// TestLanesOfOtherNodes has lanes wait that this node can't serve: one for GPUs that it does not have, and one of a paused sweep. They
+// change neither how long turns are, nor what a lane that comes later begins with.
+func TestLanesOfOtherNodes(t *testing.T) {
+	busy, late, gpu, paused := testLane(1, 0, 0), testLane(1, 1<<20, 0), gpuLane(grid.One), testLane(1, 2<<20, 0)
+	paused.active = false
+	lanes := []lane{busy, late, gpu, paused}
+	n := newNode()
+	n.work[busy.name] = 100 * time.Second
+	n.run(lanes, time.Hour)
+	if got := n.fairness.turnLocked(lanes); got != turnTime {
+		t.Errorf("turn: got %v, want %v", got, turnTime)
+	}
+	n.work[late.name] = time.Second
+	n.fairness.wake(late.name, n.now)
+	before := n.had[busy.name]
+	n.run(lanes, 20*time.Minute)
+	if got := n.had[busy.name] - before; got < 9*time.Minute {
+		t.Errorf("the lane that worked before: got %v of 20m beside the other, want about half", got)
 	}
 }
 

@@ -123,6 +123,9 @@ type lane struct {
 
 	images  []*grid.Sweep // active sweeps whose trials run in an image
 	preempt bool          // trials of lower priority that can save their state make room for it
+
+	slots   int          // most trials of it on this node at one time, see Worker.assess
+	refusal grid.Refusal // why there are none
 }
 
 // lanes lists the lanes whose queues may hold leases.
