@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	js "github.com/nats-io/nats.go/jetstream"
@@ -99,6 +100,50 @@ func (q *Queue) Delete(ctx context.Context, seq uint64) error {
 	return nil
 }
 
+// RemoveUnused removes the consumers of shapes that are not used and of which the queue has no lease, and gives the shapes. No lease of
+// such a shape may be published meanwhile.
+func (q *Queue) RemoveUnused(ctx context.Context, used func(shape string) bool) (removed []string, err error) {
+	ctx, stop := q.store.limited(ctx)
+	defer stop()
+	present, err := q.Present(ctx)
+	if err != nil {
+		return nil, err
+	}
+	leased := map[string]bool{}
+	for i := range present {
+		leased[present[i].Shape] = true
+	}
+	removed, err = q.remove(ctx, func(shape string) bool { return !leased[shape] && !used(shape) })
+	if err != nil {
+		return removed, q.store.explain(ctx, "remove lease queues", err)
+	}
+	return removed, nil
+}
+
+// remove removes the consumers of some shapes, and gives these.
+func (q *Queue) remove(ctx context.Context, which func(shape string) bool) (removed []string, err error) {
+	str := q.store.streams[leaseStream]
+	names := str.ConsumerNames(ctx)
+	for name := range names.Name() {
+		shape := untoken(strings.TrimPrefix(name, shapePrefix))
+		if !which(shape) {
+			continue
+		}
+		q.mu.Lock()
+		delete(q.shapes, shape)
+		delete(q.woken, shape)
+		if c := q.calls[shape]; c != nil && !c.soon {
+			delete(q.calls, shape)
+		}
+		q.mu.Unlock()
+		if err := str.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, js.ErrConsumerNotFound) {
+			return removed, err
+		}
+		removed = append(removed, shape)
+	}
+	return removed, names.Err()
+}
+
 // Purge empties the queue and removes all its consumers. Sequences go on from the clock (microseconds since 1970), so that they
 // are not used twice although a crash may have lost what the queue had counted.
 func (q *Queue) Purge(ctx context.Context) error {
@@ -112,19 +157,9 @@ func (q *Queue) Purge(ctx context.Context) error {
 
 func (q *Queue) purge(ctx context.Context) error {
 	str := q.store.streams[leaseStream]
-	names := str.ConsumerNames(ctx)
-	for name := range names.Name() {
-		if err := str.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, js.ErrConsumerNotFound) {
-			return err
-		}
-	}
-	if err := names.Err(); err != nil {
+	if _, err := q.remove(ctx, func(string) bool { return true }); err != nil {
 		return err
 	}
-	q.mu.Lock()
-	clear(q.shapes)
-	clear(q.woken)
-	q.mu.Unlock()
 	info, err := str.Info(ctx)
 	if err != nil {
 		return err

@@ -95,7 +95,9 @@ func writes(node grid.NodeID, run string) bool {
 }
 
 // leaseConsumer is the shared consumer of a shape.
-func leaseConsumer(shape string) string { return "shape_" + token(shape) }
+func leaseConsumer(shape string) string { return shapePrefix + token(shape) }
+
+const shapePrefix = "shape_"
 
 // lastToken gives the plain text of a subject's last token.
 func lastToken(subject string) string {

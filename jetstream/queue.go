@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +35,8 @@ const (
 	// each: every call goes to all of them, and those that have room then ask the queue.
 	wakePause = 10 * time.Millisecond
 	wakeCost  = 250 * time.Microsecond
+	// maxWoken bounds the shapes of which it is remembered when a lease came, beside those of the last moment.
+	maxWoken = 1024
 	// presentPage is how many leases one request of Present brings.
 	presentPage = 1000
 )
@@ -110,6 +113,9 @@ func newQueue(s *Store) (*Queue, error) {
 	_, err := q.Wake(func(shape string) { // ends with the connection
 		q.mu.Lock()
 		defer q.mu.Unlock()
+		if len(q.woken) >= maxWoken { // what was not pulled for is not recent
+			maps.DeleteFunc(q.woken, func(_ string, at time.Time) bool { return time.Since(at) > pullRecent })
+		}
 		q.woken[shape] = time.Now()
 	})
 	return q, err
@@ -129,7 +135,7 @@ func (q *Queue) EnsureShape(ctx context.Context, shape string) error {
 	_, err := q.store.js.CreateOrUpdateConsumer(ctx, leaseStream, js.ConsumerConfig{
 		Durable: leaseConsumer(shape), FilterSubject: leaseSubject(shape), AckPolicy: js.AckExplicitPolicy, AckWait: wait,
 		MaxAckPending: maxLeased, MaxDeliver: -1, MemoryStorage: !q.store.shared, Replicas: 1,
-		InactiveThreshold: 0, // stays until Purge
+		InactiveThreshold: 0, // stays until RemoveUnused or Purge
 	})
 	if err != nil {
 		return q.store.explain(ctx, "open the lease queue "+shape, err)

@@ -340,3 +340,34 @@ func TestWakesOfManyNodes(t *testing.T) {
 		t.Errorf("woken after %v and %v, want at once and after 200 ms", first.Sub(begin), second.Sub(begin))
 	}
 }
+
+// TestUnusedShapesAreRemoved removes the consumers that nobody needs, and no others. A shape that was removed is there again when it is used.
+func TestUnusedShapesAreRemoved(t *testing.T) {
+	l := newLab(t)
+	q := l.store.Queue
+	for _, shape := range []string{"used", "over", "held", "waits"} {
+		if err := q.EnsureShape(t.Context(), shape); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustPublish(t, q, lease("held", 0))
+	mustPublish(t, q, lease("waits", 0))
+	held := mustPull(t, q, "held", 1, 1)[0]
+	remove := func(want ...string) {
+		t.Helper()
+		removed, err := q.RemoveUnused(t.Context(), func(shape string) bool { return shape == "used" })
+		if slices.Sort(removed); err != nil || !slices.Equal(removed, want) {
+			t.Errorf("removed: got %q, %v; want %q", removed, err, want)
+		}
+	}
+	remove("over")
+	remove()
+	if err := held.Ack(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	remove("held")
+	mustPublish(t, q, lease("over", 7))
+	if got := mustPull(t, q, "over", 1, 1)[0]; got.Lo != 7 {
+		t.Errorf("got %+v of a shape that was removed before", got)
+	}
+}

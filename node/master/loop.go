@@ -20,6 +20,10 @@ const (
 	feedInterval = 100 * time.Millisecond
 	// reconcileInterval is how often the leases that the master believes in are compared with the queue.
 	reconcileInterval = 3 * time.Second
+	// lanesInterval is how often lanes that no sweep uses are looked for, and lanesRest how long after the end of a sweep: nodes
+	// acknowledge its last leases after they have reported them.
+	lanesInterval = 10 * time.Minute
+	lanesRest     = 10 * time.Second
 )
 
 // state is what the loop owns. Other goroutines reach it through Master.calls only.
@@ -27,6 +31,9 @@ type state struct {
 	m     *Master
 	feeds map[grid.SweepID]*feed
 	lanes map[grid.Lane]bool // known to the queue
+
+	removeLanes <-chan time.Time // when those that no sweep uses are removed next
+	ended       bool             // a sweep has ended, and lanesRest is not over
 
 	health *health
 	setups map[grid.SweepID]*setups
@@ -41,7 +48,7 @@ type state struct {
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
 	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth(), setups: map[grid.SweepID]*setups{}}
-	s.followed, s.unheld = m.caughtUp, map[grid.LeaseID]int{}
+	s.followed, s.unheld, s.removeLanes = m.caughtUp, map[grid.LeaseID]int{}, time.After(lanesInterval)
 	if m.cfg.Nodes != nil {
 		if err := s.restore(ctx); err != nil {
 			return err
@@ -83,6 +90,9 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 		s.report(ctx, reconciling, s.reconcile(ctx))
 		err = s.finishComplete(ctx)
 	case <-feedTick:
+	case <-s.removeLanes:
+		s.removeUnusedLanes(ctx)
+		return nil
 	}
 	s.report(ctx, leasing, errors.Join(err, s.feed(ctx)))
 	return nil
@@ -178,6 +188,9 @@ func (s *state) forget(id grid.SweepID) {
 		delete(s.feeds, id)
 		s.health.forget(id)
 		delete(s.setups, id)
+		if !s.ended {
+			s.ended, s.removeLanes = true, time.After(lanesRest)
+		}
 	}
 }
 
@@ -411,6 +424,35 @@ func (s *state) ensure(ctx context.Context, lane grid.Lane) error {
 	}
 	s.lanes[lane] = true
 	return nil
+}
+
+// removeUnusedLanes removes the queues of lanes that no sweep may lease in. Else each size that trials ever had would keep one.
+func (s *state) removeUnusedLanes(ctx context.Context) {
+	s.ended, s.removeLanes = false, time.After(lanesInterval)
+	used := s.m.lanes()
+	removed, err := s.m.cfg.Store.Queue.RemoveUnused(ctx, func(shape string) bool { return used[grid.Lane(shape)] })
+	if err != nil {
+		s.m.log.Debug("lanes that no sweep uses are left", "err", err)
+	}
+	for _, shape := range removed {
+		delete(s.lanes, grid.Lane(shape))
+	}
+}
+
+// lanes are those of the sweeps that run or are paused.
+func (m *Master) lanes() map[grid.Lane]bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[grid.Lane]bool{}
+	for _, r := range m.sweeps {
+		if !r.Sweep.Active() && r.Sweep.State != grid.SweepPaused {
+			continue
+		}
+		for lane := range r.AllLanes() {
+			all[lane] = true
+		}
+	}
+	return all
 }
 
 // reconcile drops leases that the queue no longer holds although no event has closed them. A worker closes a lease before it
