@@ -48,21 +48,6 @@ type Beat struct {
 
 	// Outlive is how long the node's programs go on without an agent; 0 when it does not say so.
 	Outlive time.Duration `json:"outlive,omitempty"`
-
-	// Devices are answers to the newest requests of Orders.Devices.
-	Devices []DeviceAnswer `json:"devices,omitempty"`
-}
-
-// DeviceOrder asks a node to do something about its GPUs, once for each ID.
-type DeviceOrder struct {
-	ID    string `json:"id"`
-	Clear string `json:"clear"` // take this one back into service
-}
-
-// DeviceAnswer says that a DeviceOrder is done, or why it is not.
-type DeviceAnswer struct {
-	ID      string `json:"id"`
-	Refusal string `json:"refusal,omitempty"`
 }
 
 // MaxWaits bounds what a beat says of lanes that wait.
@@ -110,9 +95,6 @@ type Orders struct {
 
 	// Pace is how long the node is to wait between two reports, in nanoseconds; shorter than the node's own pause it means nothing.
 	Pace time.Duration `json:"pace,omitempty"`
-
-	// Devices are requests about GPUs that the node has not answered.
-	Devices []DeviceOrder `json:"devices,omitempty"`
 }
 
 // wireVersion is the version of beats and orders.

@@ -1,30 +1,24 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"mlfnode/grid"
 	"mlfnode/node/api"
 )
 
 func (a *app) gpusCommand() *cobra.Command {
-	clear := ""
 	c := &cobra.Command{
 		Use: "gpus", Short: "List the GPUs of the cluster and how they are used", Args: noArgument,
 		Long: `List the GPUs of the cluster and how they are used, as this node sees them: memory and how much of it is used, how busy it is, its
 state, and which trials run on it. A MIG instance is a row of its own below its GPU, as in 1.0. It works with the master down, too.
 
-A GPU with an error stays out of service until it was reset, or until --clear says that it is well.`,
-		Example: "  mlfnode gpus\n  mlfnode gpus --json\n  mlfnode gpus --clear hostA:1",
+A GPU with an error stays out of service until it was reset, or until its node is drained and undrained.`,
+		Example: "  mlfnode gpus\n  mlfnode gpus --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			if clear != "" {
-				return a.clearGPU(c.Context(), clear)
-			}
 			all, err := a.members(c.Context())
 			if err != nil {
 				return err
@@ -32,18 +26,8 @@ A GPU with an error stays out of service until it was reset, or until --clear sa
 			return a.listGPUs(all)
 		},
 	}
-	c.Flags().StringVar(&clear, "clear", "", "take `HOST:GPU`, which was out of service, back into it; GPU is an index or a UUID")
 	a.jsonFlag(c)
 	return c
-}
-
-// clearGPU takes a GPU back into service.
-func (a *app) clearGPU(ctx context.Context, name string) error {
-	node, gpu, ok := strings.Cut(name, ":")
-	if !ok || node == "" || gpu == "" {
-		return usage(fmt.Sprintf("--clear %s: it names no GPU of a node", name), "--clear HOST:INDEX, as mlfnode gpus lists them")
-	}
-	return a.onMaster(ctx, func(client *api.Client) error { return client.ClearGPU(ctx, grid.NodeID(node), gpu) })
 }
 
 func (a *app) listGPUs(all []api.Member) error {

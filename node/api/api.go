@@ -38,7 +38,7 @@ const (
 
 	PathMembers      = "/members"
 	PathMember       = "/members/{node}"
-	PathMemberAction = "/members/{node}/actions/{action}" // drain, undrain, forget, clear-gpu
+	PathMemberAction = "/members/{node}/actions/{action}" // drain, undrain, forget
 	PathChallenge    = "/join/challenge"
 	PathJoin         = "/join"
 	PathTokens       = "/tokens" // GET lists, POST makes

@@ -77,11 +77,6 @@ type Drain struct {
 	Reason string `json:"reason"`
 }
 
-// ClearGPU asks a node to take a GPU back into service: an index, an instance as in 1.0, or a UUID.
-type ClearGPU struct {
-	GPU string `json:"gpu"`
-}
-
 // Reach asks the master to try a port of the machine that the request comes from. Over UDP it sends the word, some times.
 type Reach struct {
 	Network string `json:"network"` // tcp or udp
@@ -129,14 +124,9 @@ func (c *Client) Drain(ctx context.Context, node grid.NodeID, reason string) err
 	return c.member(ctx, node, "drain", Drain{Reason: reason})
 }
 
-// Undrain lets a node take trials again, also one that was quarantined.
+// Undrain lets a node take trials again, also one that was quarantined, and on GPUs of it that were out of service.
 func (c *Client) Undrain(ctx context.Context, node grid.NodeID) error {
 	return c.member(ctx, node, "undrain", nil)
-}
-
-// ClearGPU has a node take a GPU that was out of service back into it. The error is the node's reason not to.
-func (c *Client) ClearGPU(ctx context.Context, node grid.NodeID, gpu string) error {
-	return c.member(ctx, node, "clear-gpu", ClearGPU{GPU: gpu})
 }
 
 // Forget takes a node's certificate its worth and frees its name.

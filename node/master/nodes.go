@@ -299,7 +299,6 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
 	}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)
-	o.Devices = m.deviceOrders.beat(node, b.Devices)
 	o.Without = m.withheld.of(node, now)
 	return o
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
@@ -33,13 +32,9 @@ func (m *Monitor) onMember(r *http.Request, do func(context.Context, grid.NodeID
 	node := grid.NodeID(r.PathValue("node"))
 	err := do(r.Context(), node)
 	if errors.Is(err, trust.ErrUnknownNode) {
-		return none, unknownNode(node)
+		return none, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
 	}
 	return none, err
-}
-
-func unknownNode(node grid.NodeID) error {
-	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no node %q", node), Hint: "list them with: mlfnode members"}
 }
 
 func (m *Monitor) drainMember(r *http.Request, d *api.Drain) (struct{}, error) {
@@ -66,24 +61,4 @@ func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d trust.Drain) er
 	}
 	m.cfg.Master.DrainFollowed(ctx, node, d.On)
 	return nil
-}
-
-// maxGPUName bounds what a request may call a GPU.
-const maxGPUName = 64
-
-// clearGPU has a node take a GPU back into service.
-func (m *Monitor) clearGPU(r *http.Request, c *api.ClearGPU) (struct{}, error) {
-	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
-		if c.GPU == "" || len(c.GPU) > maxGPUName {
-			return badRequest("the request names no GPU", "name it by index or UUID, as in mlfnode gpus --clear hostA:1")
-		}
-		known := slices.ContainsFunc(m.cfg.Members(), func(member api.Member) bool { return member.Node == node })
-		if !known {
-			return unknownNode(node)
-		}
-		if err := m.cfg.Master.ClearDevice(ctx, node, c.GPU); err != nil {
-			return &api.Error{Status: http.StatusConflict, Msg: err.Error(), Hint: "list the GPUs with: mlfnode gpus"}
-		}
-		return nil
-	})
 }

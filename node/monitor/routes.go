@@ -70,8 +70,6 @@ func (m *Monitor) routes() []route {
 			call: takes(m.drainMember)},
 		{method: "POST", pattern: api.PathMember + "/actions/undrain", access: mayAct, topic: topicNodes, summary: "Let a node take trials again",
 			call: gives(m.undrainMember)},
-		{method: "POST", pattern: api.PathMember + "/actions/clear-gpu", access: mayAct, topic: topicNodes, summary: "Take a GPU back into service",
-			call: takes(m.clearGPU)},
 		{method: "POST", pattern: api.PathMember + "/actions/forget", access: mayAdminister, topic: topicNodes, summary: "Take a node out of the cluster",
 			call: gives(m.forgetMember)},
 		{method: "POST", pattern: api.PathReach, access: mayAct, topic: topicNodes, summary: "Try to connect to a port of the machine that asks",

@@ -70,7 +70,7 @@ func (w *Worker) farewell() {
 // state is what a beat says.
 func (w *Worker) state() jetstream.Beat {
 	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load(),
-		Devices: w.answers.list(), Waits: w.fairness.waiting(jetstream.MaxWaits)}
+		Waits: w.fairness.waiting(jetstream.MaxWaits)}
 	if w.cfg.Keys != nil {
 		b.Keys = w.cfg.Keys()
 	}
@@ -102,7 +102,6 @@ func (w *Worker) obey(o *jetstream.Orders) {
 			h.beginNone()
 		}
 	}
-	w.obeyDevices(o.Devices)
 	if old := w.without.Swap(&o.Without); old != nil && len(*old) != len(o.Without) {
 		w.log.Info("some trials are withheld from this node", "without", o.Without)
 		w.nudge()
@@ -114,6 +113,9 @@ func (w *Worker) obey(o *jetstream.Orders) {
 	was := w.draining.Swap(o.Drain)
 	if o.Drain {
 		w.moveOn()
+	}
+	if was && !o.Drain && w.gpus != nil {
+		w.gpus.Clear()
 	}
 	if was != o.Drain {
 		w.log.Info("drain", "on", o.Drain, "reason", o.Reason)

@@ -1,12 +1,9 @@
 package worker
 
 import (
-	"net"
 	"os"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/worker/allocator"
@@ -25,7 +22,7 @@ func ownVariable(key string) bool {
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (w *Worker) environ(s *sweep, a *attempt) []string {
 	base := w.base(s, a)
-	env := make([]string, len(base), len(base)+18)
+	env := make([]string, len(base), len(base)+16)
 	copy(env, base)
 	env = append(env,
 		"PWD="+a.spool.work(),
@@ -45,8 +42,8 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 	}
 	switch {
 	case a.allocation != nil && len(a.allocation.Shares) > 0:
-		return w.gpuEnviron(env, a)
-	case w.books.HasDevices() && !asked(s.record, visibleDevices):
+		return gpuEnviron(env, a)
+	case w.hasGPUs.Load() && !asked(s.record, visibleDevices):
 		return append(env, visibleDevices+"=") // none: what others have is not for this one
 	}
 	return env
@@ -56,7 +53,7 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 const visibleDevices = "CUDA_VISIBLE_DEVICES"
 
 // gpuEnviron adds what a program that has devices needs to know.
-func (w *Worker) gpuEnviron(env []string, a *attempt) []string {
+func gpuEnviron(env []string, a *attempt) []string {
 	base := env
 	shares := a.allocation.Shares
 	var visible, indexes []string
@@ -78,13 +75,7 @@ func (w *Worker) gpuEnviron(env []string, a *attempt) []string {
 		"MLF_GPUS="+strings.Join(indexes, ","),
 		"MLF_GPU_MEMORY="+strconv.FormatInt(shares[0].Memory, 10),
 	)
-	env = append(env, growingMemory(base, &shares[0], a.task.Resources.Measured())...)
-	if !given(base, "MASTER_ADDR") && !given(base, "MASTER_PORT") {
-		if port := w.ports.next(time.Now()); port > 0 {
-			env = append(env, "MASTER_ADDR=127.0.0.1", "MASTER_PORT="+strconv.Itoa(port))
-		}
-	}
-	return env
+	return append(env, growingMemory(base, &shares[0], a.task.Resources.Measured())...)
 }
 
 // growingMemory has frameworks that take most of a device's memory at once take what they need, in a program that has a share of one or
@@ -118,41 +109,4 @@ func given(env []string, name string) bool {
 func asked(s *grid.Sweep, name string) bool {
 	_, ok := s.Task.Env[name]
 	return ok || given(s.EnvironAdded, name)
-}
-
-// ports gives attempts free ports, none twice within reuse. The zero value is ready.
-type ports struct {
-	mu   sync.Mutex
-	used map[int]time.Time
-}
-
-// reuse is how long a port stays with the attempt that it was given to: by then its program has bound it, or does not want it.
-const reuse = time.Minute
-
-// next gives a port on which nobody listens now; 0 when the machine has none.
-func (p *ports) next(now time.Time) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for port, at := range p.used {
-		if now.Sub(at) > reuse {
-			delete(p.used, port)
-		}
-	}
-	for range 10 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return 0
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		if _, taken := p.used[port]; taken {
-			continue
-		}
-		if p.used == nil {
-			p.used = map[int]time.Time{}
-		}
-		p.used[port] = now
-		return port
-	}
-	return 0
 }

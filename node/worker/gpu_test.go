@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
@@ -25,42 +24,49 @@ func lookup(env []string, name string) (value string, ok bool) {
 	return value, ok
 }
 
-// twoGPUs are what a machine with GPUs 0 and 1 has.
-func twoGPUs() []allocator.Device {
-	return DevicesOf(&inventory.Machine{GPUs: []inventory.GPU{
+// withGPUs is a machine with two GPUs, and one that is divided.
+func withGPUs() inventory.Machine {
+	return inventory.Machine{GPUs: []inventory.GPU{
 		{Index: 0, UUID: "GPU-a", Name: "NVIDIA A100-SXM4-40GB", Memory: 40 << 30},
 		{Index: 1, UUID: "GPU-b", Name: "NVIDIA A100-SXM4-40GB", Memory: 40 << 30, MIG: true, Instances: []inventory.Instance{{UUID: "MIG-c", Profile: "1g.5gb", Memory: 5 << 30}}},
 		{Index: 2, UUID: "GPU-d", Name: "NVIDIA T4", Memory: 16 << 30},
-	}}, Policy{Reserve: 1 << 30})
+	}}
+}
+
+// twoGPUs are what trials may have of it.
+func twoGPUs() []allocator.Device {
+	m := withGPUs()
+	return DevicesOf(&m, Policy{Reserve: 1 << 30})
 }
 
 // TestEnvironmentOfDevices runs one trial of each kind of request and looks at what its program is told.
 func TestEnvironmentOfDevices(t *testing.T) {
-	none := map[string]string{"CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "MASTER_PORT": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-"}
+	none := map[string]string{"CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-"}
 	for name, c := range map[string]struct {
-		devices []allocator.Device
+		machine inventory.Machine
 		edit    func(*grid.Sweep)
-		want    map[string]string // "-": not there; "*": anything
+		want    map[string]string // "-": not there
 	}{
-		"no GPUs here":    {nil, nil, none},
-		"none asked for":  {twoGPUs(), nil, map[string]string{"CUDA_VISIBLE_DEVICES": "", "MLF_GPUS": "-", "MASTER_PORT": "-"}},
-		"the shell's own": {twoGPUs(), func(s *grid.Sweep) { s.Environ = append(s.Environ, "CUDA_VISIBLE_DEVICES=7") }, map[string]string{"CUDA_VISIBLE_DEVICES": ""}},
-		"the task's own":  {twoGPUs(), func(s *grid.Sweep) { s.Task.Env = map[string]string{"CUDA_VISIBLE_DEVICES": "7"} }, map[string]string{"CUDA_VISIBLE_DEVICES": "7"}},
-		"two, whatever is set": {twoGPUs(), func(s *grid.Sweep) {
+		"no GPUs here":    {inventory.Machine{}, nil, none},
+		"none for trials": {withGPUs(), nil, map[string]string{"CUDA_VISIBLE_DEVICES": "", "MLF_GPUS": "-"}},
+		"none asked for":  {withGPUs(), nil, map[string]string{"CUDA_VISIBLE_DEVICES": "", "MLF_GPUS": "-"}},
+		"the shell's own": {withGPUs(), func(s *grid.Sweep) { s.Environ = append(s.Environ, "CUDA_VISIBLE_DEVICES=7") }, map[string]string{"CUDA_VISIBLE_DEVICES": ""}},
+		"the task's own":  {withGPUs(), func(s *grid.Sweep) { s.Task.Env = map[string]string{"CUDA_VISIBLE_DEVICES": "7"} }, map[string]string{"CUDA_VISIBLE_DEVICES": "7"}},
+		"two, whatever is set": {withGPUs(), func(s *grid.Sweep) {
 			s.Task.Resources.GPUs = 2000
 			s.Task.Env = map[string]string{"CUDA_VISIBLE_DEVICES": "7"}
 		}, map[string]string{
-			"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-d", "MLF_GPUS": "0,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "*", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
+			"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-d", "MLF_GPUS": "0,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		}},
-		"by index": {twoGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.GPUIDs = 2000, grid.GPUIDsIndex }, map[string]string{"CUDA_VISIBLE_DEVICES": "0,2"}},
-		"a share": {twoGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.Resources.GPUModel = 250, "a100" }, map[string]string{
+		"by index": {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.GPUIDs = 2000, grid.GPUIDsIndex }, map[string]string{"CUDA_VISIBLE_DEVICES": "0,2"}},
+		"a share": {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.Resources.GPUModel = 250, "a100" }, map[string]string{
 			"CUDA_VISIBLE_DEVICES": "GPU-a", "MLF_GPU_MEMORY": strconv.FormatInt(39<<30/4, 10), "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 			"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "FLAGS_fraction_of_gpu_memory_to_use": "0.25",
 		}},
-		"a share with growth as the user says": {twoGPUs(), func(s *grid.Sweep) {
-			s.Task.Resources.GPUMemory, s.Environ = 8<<30, append(s.Environ, "TF_FORCE_GPU_ALLOW_GROWTH=false", "MASTER_PORT=29500")
-		}, map[string]string{"TF_FORCE_GPU_ALLOW_GROWTH": "false", "MASTER_PORT": "29500", "MASTER_ADDR": "-", "MLF_GPU_MEMORY": strconv.Itoa(8 << 30)}},
-		"an instance": {twoGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUProfile, s.Task.GPUIDs = "1g.5gb", grid.GPUIDsIndex }, map[string]string{
+		"a share with growth as the user says": {withGPUs(), func(s *grid.Sweep) {
+			s.Task.Resources.GPUMemory, s.Environ = 8<<30, append(s.Environ, "TF_FORCE_GPU_ALLOW_GROWTH=false")
+		}, map[string]string{"TF_FORCE_GPU_ALLOW_GROWTH": "false", "MLF_GPU_MEMORY": strconv.Itoa(8 << 30)}},
+		"an instance": {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUProfile, s.Task.GPUIDs = "1g.5gb", grid.GPUIDsIndex }, map[string]string{
 			"CUDA_VISIBLE_DEVICES": "MIG-c", "MLF_GPUS": "1", "MLF_GPU_MEMORY": strconv.Itoa(5 << 30), "TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		}},
 	} {
@@ -70,14 +76,15 @@ func TestEnvironmentOfDevices(t *testing.T) {
 				seen <- a.Env
 				return succeeded()
 			})
-			s.SetDevices(c.devices)
+			s.cfg.Policy = Policy{Reserve: 1 << 30, None: name == "none for trials"}
+			s.Meet(c.machine)
 			r := s.sweep("t-1", 1, 1, c.edit)
 			s.lease(r, 0, 1)
 			s.run()
 			env := receive(t, "a trial", seen)
 			for name, want := range c.want {
 				got, ok := lookup(env, name)
-				if ok != (want != "-") || ok && want != "*" && got != want {
+				if ok != (want != "-") || ok && got != want {
 					t.Errorf("%s: got %q (set: %v), want %q", name, got, ok, want)
 				}
 			}
@@ -214,22 +221,5 @@ func TestDevicesOfPolicy(t *testing.T) {
 		if text := strings.Join(got, " "); text != c.want {
 			t.Errorf("%s: got %s, want %s", name, text, c.want)
 		}
-	}
-}
-
-// TestPortsAreGivenOnce: no two attempts that begin within a minute are told the same port.
-func TestPortsAreGivenOnce(t *testing.T) {
-	var p ports
-	seen := map[int]bool{}
-	for range 500 {
-		port := p.next(time.Now())
-		if port == 0 || seen[port] {
-			t.Fatalf("got port %d, which was given already: %v", port, seen[port])
-		}
-		seen[port] = true
-	}
-	p.next(time.Now().Add(2 * reuse))
-	if len(p.used) != 1 {
-		t.Errorf("%d ports are remembered, want those of the last minute alone", len(p.used))
 	}
 }

@@ -2,13 +2,9 @@ package worker
 
 import (
 	"context"
-	"path/filepath"
-	"slices"
-	"sync"
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
-	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 	"mlfnode/node/failure"
 	"mlfnode/node/worker/allocator"
@@ -23,14 +19,16 @@ func (w *Worker) watchDevices() {
 	w.policy.Store(&w.cfg.Policy)
 	w.gpus = devices.New(devices.Config{
 		Source: w.cfg.GPUs, Books: w.books, Set: w.SetDevices, Foreign: w.cfg.Policy.Foreign, Cache: w.bundles.shared(), Logger: w.log,
-		List: func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
-		File: filepath.Join(w.cfg.Dir, "gpus.json"), Boot: w.boot,
+		List:  func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
 		Freed: w.nudge, Changed: w.cfg.DevicesChanged,
 	})
 }
 
 // Meet takes over which devices the machine has, as it was read last.
 func (w *Worker) Meet(m inventory.Machine) {
+	if len(m.GPUs) > 0 {
+		w.hasGPUs.Store(true)
+	}
 	if w.gpus == nil {
 		w.SetDevices(DevicesOf(&m, w.cfg.Policy))
 		return
@@ -52,14 +50,6 @@ func (w *Worker) Annotate(m inventory.Machine) inventory.Machine {
 		return m
 	}
 	return w.gpus.Annotate(m)
-}
-
-// ClearDevice takes a device back into service, see devices.Watch.Clear.
-func (w *Worker) ClearDevice(name string) error {
-	if w.gpus == nil {
-		return devices.ErrNoDevice
-	}
-	return w.gpus.Clear(name)
 }
 
 // beginUse says that the attempt is about to start its program. On a node without devices that costs nothing.
@@ -103,9 +93,6 @@ func (w *Worker) endUse(a *attempt, result *grid.Result) {
 	result.Usage.GPU, a.evidence = seen.Use, seen.Evidence
 	if a.task.Resources.Measured() {
 		w.describeUse(a, result.Usage.GPU)
-	}
-	for _, note := range seen.Notes {
-		result.Reason = joinReason(result.Reason, note)
 	}
 }
 
@@ -153,41 +140,4 @@ func (w *Worker) fit(ctx context.Context, al *allocator.Allocation, failed bool)
 		return true
 	}
 	return (!failed || w.gpus.AwaitFree(ctx, al)) && w.gpus.InService(al)
-}
-
-// deviceAnswers are what this node has answered to the newest requests about its devices. The zero value is ready.
-type deviceAnswers struct {
-	mu  sync.Mutex
-	all []jetstream.DeviceAnswer
-}
-
-// maxAnswers bounds how many are repeated in each beat: more than a master has open.
-const maxAnswers = 32
-
-func (d *deviceAnswers) list() []jetstream.DeviceAnswer {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.all)
-}
-
-// obeyDevices does what the master asks for and was not done yet. Each beat tells of it until newer requests have come.
-func (w *Worker) obeyDevices(orders []jetstream.DeviceOrder) {
-	for _, o := range orders {
-		w.answers.mu.Lock()
-		known := slices.ContainsFunc(w.answers.all, func(a jetstream.DeviceAnswer) bool { return a.ID == o.ID })
-		w.answers.mu.Unlock()
-		if known {
-			continue
-		}
-		a := jetstream.DeviceAnswer{ID: o.ID}
-		if err := w.ClearDevice(o.Clear); err != nil {
-			a.Refusal = err.Error()
-		}
-		w.log.Info("asked to take a GPU back into service", "gpu", o.Clear, "refused", a.Refusal)
-		w.answers.mu.Lock()
-		w.answers.all = append(w.answers.all, a)
-		w.answers.all = w.answers.all[max(0, len(w.answers.all)-maxAnswers):]
-		w.answers.mu.Unlock()
-		w.tellSoon()
-	}
 }

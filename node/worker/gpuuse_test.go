@@ -13,6 +13,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/inventory/inventorytest"
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 	"mlfnode/node/worker/devices"
 )
@@ -162,11 +163,11 @@ func TestBrokenDevice(t *testing.T) {
 			t.Errorf("got %+v", g)
 		}
 	}
-	if err := s.ClearDevice("0"); err != nil {
-		t.Error(err)
-	}
-	if err := s.ClearDevice("7"); err == nil {
-		t.Error("cleared a GPU that is not there")
+	s.obey(&jetstream.Orders{Drain: true})
+	s.obey(&jetstream.Orders{})
+	s.gpus.Meet(m)
+	if got := s.Annotate(m).GPUs[0]; got.State == "sick" {
+		t.Errorf("after the node was drained and undrained: got %+v", got)
 	}
 }
 

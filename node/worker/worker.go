@@ -76,10 +76,9 @@ type Worker struct {
 	bundles  *bundles
 	books    *allocator.Allocator
 	gpus     *devices.Watch // nil when nobody looks
+	hasGPUs  atomic.Bool    // the machine has GPUs, whether trials may use them or not
 	policy   atomic.Pointer[Policy]
-	answers  deviceAnswers
 	fairness *fairness
-	ports    ports
 	sweeps   *sweeps
 
 	checkpoints *checkpoints

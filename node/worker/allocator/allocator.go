@@ -165,13 +165,6 @@ func (a *Allocator) placeLocked(uuid string) *place {
 	return nil
 }
 
-// HasDevices reports whether the node has any devices.
-func (a *Allocator) HasDevices() bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.places) > 0
-}
-
 // Mark sets the state of a device, with what is behind it. A device that is not known is left alone.
 func (a *Allocator) Mark(uuid string, s State, why string, since time.Time) {
 	a.mu.Lock()

@@ -3,8 +3,6 @@ package devices
 import (
 	"cmp"
 	"context"
-	"fmt"
-	"slices"
 	"time"
 
 	"mlfnode/cluster/inventory"
@@ -40,8 +38,6 @@ type attempt struct {
 	seen      map[string]*sight
 	fault     int    // the first error that the driver reported for one of its devices, and that device
 	faulty    string //
-	trespass  []string
-	notes     []string
 }
 
 // sight is what was seen of an attempt on one of its devices.
@@ -69,7 +65,6 @@ type Evidence struct {
 type Report struct {
 	Use      []grid.DeviceUse
 	Evidence Evidence
-	Notes    []string // what people should know: that it used devices which it was not given
 }
 
 // Begin says that an attempt is about to start its program.
@@ -125,7 +120,7 @@ func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed 
 }
 
 func (w *Watch) reportLocked(a *attempt) Report {
-	r := Report{Notes: a.notes, Evidence: Evidence{Xid: a.fault, Device: a.faulty, Several: len(a.Devices) > 1}}
+	r := Report{Evidence: Evidence{Xid: a.fault, Device: a.faulty, Several: len(a.Devices) > 1}}
 	for i, uuid := range a.Devices {
 		s := a.seen[uuid]
 		r.Use = append(r.Use, grid.DeviceUse{UUID: uuid, Peak: s.peak, Busy: s.busy / max(s.looks, 1)})
@@ -170,7 +165,6 @@ func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner) {
 			if o := owners[p.PID]; o.running {
 				held[o.key] += max(p.Memory, 0)
 				pids[o.key] = append(pids[o.key], p.PID)
-				w.trespassLocked(w.attempts[o.key], d)
 			}
 		}
 		for k, a := range w.attempts {
@@ -193,14 +187,4 @@ func (s *sight) look(u *inventory.Use, d *device, k key, held int64, pids []int,
 		s.busy += u.Busy
 		s.looks++
 	}
-}
-
-// trespassLocked notes, once, that an attempt uses a device that it was not given.
-func (w *Watch) trespassLocked(a *attempt, d *device) {
-	if a.seen[d.UUID] != nil || slices.Contains(a.trespass, d.UUID) {
-		return
-	}
-	a.trespass = append(a.trespass, d.UUID)
-	a.notes = append(a.notes, fmt.Sprintf("the program used GPU %s, which this trial was not given; it should use those of CUDA_VISIBLE_DEVICES", d.label()))
-	w.log.Warn("an attempt uses a GPU that it was not given", "trial", a.Trial, "attempt", a.Number, "gpu", d.label())
 }

@@ -6,7 +6,7 @@
 //	                 its trial has ended              its memory is free again
 //	ready ───────────────────────────────► dirty ───────────────────────────► ready
 //	ready ── a program that is no trial computes there ──► foreign ── gone for 10 s ──► ready
-//	any ──── an error of the device, see faults.go ──────► sick ── mlfnode gpus --clear, or reset ──► ready
+//	any ──── an error of the device, see faults.go ──────► sick ── its node is undrained, or reset ──► ready
 //	any ──── the driver does not show it any more ───────► gone ── shown again for a minute ──► ready
 //
 // An error of the driver says nothing about a device: states stay as they are, and people are told that the health is unknown.
@@ -14,12 +14,10 @@ package devices
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,8 +51,6 @@ type Config struct {
 	Changed func()                                      // called when the state of one has changed for more than a moment; may be nil
 	Foreign Foreign
 	Cache   string // value of MLF_CACHE in programs of this node: it tells them from others
-	File    string // keeps which devices are sick over restarts of the agent; "" is none
-	Boot    string // names this start of the machine
 	Logger  *slog.Logger
 }
 
@@ -76,17 +72,12 @@ const (
 	missesUntilGone = 2
 )
 
-// ErrNoDevice is returned by Clear for a device that the node does not have.
-var ErrNoDevice = errors.New("this node has no GPU")
-
 // Watch watches the devices of one node. Make one with New.
 type Watch struct {
 	cfg  Config
 	log  *slog.Logger
 	poke chan struct{}
-	any  atomic.Bool       // there are devices
-	past map[string]string // devices that the last agent has left sick, with the reasons
-	kept map[string]string // what the file says; owned by Run
+	any  atomic.Bool // there are devices
 
 	mu       sync.Mutex
 	foreign  Foreign
@@ -100,9 +91,8 @@ type Watch struct {
 
 // New makes a Watch that knows no devices yet.
 func New(cfg Config) *Watch {
-	past := recall(cfg.File, cfg.Boot)
 	return &Watch{
-		cfg: cfg, past: past, kept: maps.Clone(past), log: cfg.Logger, foreign: cfg.Foreign, poke: make(chan struct{}, 1), looked: make(chan struct{}),
+		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, poke: make(chan struct{}, 1), looked: make(chan struct{}),
 		devices: map[string]*device{}, attempts: map[key]*attempt{}, reported: map[int]time.Time{},
 	}
 }
@@ -193,9 +183,6 @@ func (w *Watch) look(ctx context.Context) {
 	w.looked = make(chan struct{})
 	w.mu.Unlock()
 	w.tell(freed, changed)
-	if err := w.remember(); err != nil {
-		w.log.Debug("sick GPUs are not kept", "err", err)
-	}
 }
 
 // tell calls those who want to know, without the lock.
@@ -229,7 +216,7 @@ func (w *Watch) Meet(m inventory.Machine) {
 		listed[found.UUID] = true
 		d := w.devices[found.UUID]
 		if d == nil {
-			d = &device{dirty: time.Now(), fresh: true, sick: w.past[found.UUID]} // somebody may use it
+			d = &device{dirty: time.Now(), fresh: true} // somebody may use it
 			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirty
 			w.devices[found.UUID], met = d, true
 			defer w.hurry()
@@ -448,27 +435,14 @@ func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool
 	}
 }
 
-// Clear takes a device back into service that was sick: an index, an instance as in 1.0, a UUID, or "all". It returns an error when there
-// is no such device, or its fault is one that the driver still reports.
-func (w *Watch) Clear(name string) error {
+// Clear takes the devices that were sick back into service, except those for which the driver still asks for a recovery.
+func (w *Watch) Clear() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	found := false
 	for _, d := range w.devices {
-		if name != "all" && name != d.UUID && name != d.label() && name != strconv.Itoa(d.Index) {
-			continue
-		}
-		found = true
-		if d.gpu.Recovery > inventory.RecoveryNone {
-			return fmt.Errorf("GPU %s %s", d.label(), d.gpu.Recovery)
-		}
 		d.sick, d.faults, d.risen, d.strikes = "", nil, false, nil
 	}
-	if !found {
-		return fmt.Errorf("%w %s", ErrNoDevice, name)
-	}
 	w.hurry()
-	return nil
 }
 
 // Strike counts an outcome that is blamed on a device, as of an attempt whose result names it. Three of them within a day, with different
