@@ -2,27 +2,21 @@ package grid
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
 // Checkpoint says how a task saves its state, so that a trial which is stopped goes on from there instead of from its beginning. A
 // task without one is stopped by TERM to all of its processes, and its trials start over.
 type Checkpoint struct {
-	Signal    string        `json:"signal"`          // the notice before a stop, one of CheckpointSignals
+	Signal    string        `json:"signal"`          // the notice before a stop, one of checkpointSignals
 	Grace     time.Duration `json:"grace"`           // between the notice and KILL
 	Every     time.Duration `json:"every,omitempty"` // between snapshots of a running attempt; 0 takes them at ends only
 	Quiet     time.Duration `json:"quiet"`           // how long the folder must be unchanged before a running attempt's snapshot
 	MaxSize   int64         `json:"max_size"`        // bytes of the largest snapshot that is stored
 	Repeats   int           `json:"repeats"`         // how often a trial may end with ExitSaved, or be resumed after its timeout
-	Done      string        `json:"done"`            // what exit code 0 after a notice means: DoneAgain or DoneExit
 	OnTimeout string        `json:"on_timeout"`      // what follows the timeout: TimeoutFails or TimeoutResumes
 }
-
-// What exit code 0 means after a notice: that the program saved its state and is to run again, or that the trial is done.
-const (
-	DoneAgain = "again"
-	DoneExit  = "exit0"
-)
 
 // What follows when an attempt reaches its timeout: the trial's failure, or a further attempt that goes on from the checkpoint.
 const (
@@ -41,15 +35,23 @@ const (
 	MaxRepeats = 1_000_000
 )
 
+// unreadableTime is how soon after its start an attempt must fail for its saved state to be the reason.
+const unreadableTime = 5 * time.Minute
+
+// Unreadable reports whether an attempt failed soon after its start because it could not read the state from which it went on.
+func (r *Result) Unreadable() bool {
+	return r.Class == ClassCheckpoint && r.Usage.Wall < unreadableTime.Microseconds()
+}
+
 // DefaultCheckpoint is what a task that declares a checkpoint gets where it says nothing else. A Grace of 0 stands for the task's own.
 func DefaultCheckpoint() Checkpoint {
 	return Checkpoint{
-		Signal: "TERM", Quiet: 10 * time.Second, MaxSize: 10 << 30, Repeats: 1000, Done: DoneAgain, OnTimeout: TimeoutFails,
+		Signal: "TERM", Quiet: 10 * time.Second, MaxSize: 10 << 30, Repeats: 1000, OnTimeout: TimeoutFails,
 	}
 }
 
-// CheckpointSignals are the signals that can be the notice before a stop.
-func CheckpointSignals() []string { return []string{"TERM", "INT", "HUP", "USR1", "USR2"} }
+// checkpointSignals can be the notice before a stop.
+func checkpointSignals() []string { return []string{"TERM", "INT", "HUP", "USR1", "USR2"} }
 
 // Equipped reports whether the task asks for devices, a container or a checkpoint, which older nodes would leave out without a word.
 func (t *Task) Equipped() bool {
@@ -79,13 +81,13 @@ func (t *Task) Policy() Retries {
 	return all
 }
 
-// check says why the task can't save its state like this.
-func (c *Checkpoint) check() error {
+// Check says why a task can't save its state like this. The first field that is wrong counts.
+func (c *Checkpoint) Check() error {
 	switch {
 	case c == nil:
 		return nil
-	case !slices.Contains(CheckpointSignals(), c.Signal):
-		return flawf("Use TERM, INT, HUP, USR1 or USR2.", "checkpoint.signal is %.60q, which is not a signal for a notice", c.Signal)
+	case !slices.Contains(checkpointSignals(), c.Signal):
+		return flawf("Use "+strings.Join(checkpointSignals(), ", ")+".", "checkpoint.signal is %.60q, which is not a signal for a notice", c.Signal)
 	case c.Grace < 0 || c.Grace > MaxCheckpointGrace:
 		return flawf("Give at most 10m.", "checkpoint.grace is %s", c.Grace)
 	case c.Every < 0 || c.Quiet < 0:
@@ -94,8 +96,6 @@ func (c *Checkpoint) check() error {
 		return flawf("Write it like 10GiB.", "checkpoint.max_size is %d", c.MaxSize)
 	case c.Repeats < 0 || c.Repeats > MaxRepeats:
 		return flawf("Give a whole number from 0 to 1000000.", "checkpoint.repeats is %d", c.Repeats)
-	case c.Done != DoneAgain && c.Done != DoneExit:
-		return flawf("Write again or exit0.", "checkpoint.done is %.60q", c.Done)
 	case c.OnTimeout != TimeoutFails && c.OnTimeout != TimeoutResumes:
 		return flawf("Write fail or resume.", "checkpoint.on_timeout is %.60q", c.OnTimeout)
 	}

@@ -68,7 +68,7 @@ type Result struct {
 	Files    FilesRef `json:"f,omitzero"`
 
 	Snapshot int `json:"n,omitempty"` // number of the snapshot that was stored of what it saved; 0 for none
-	Resumed  int `json:"p,omitempty"` // number of the snapshot from which it went on; 0 for none
+	Resumed  int `json:"p,omitempty"` // number of the snapshot from which it went on; 0 for none, and for a folder that was not stored
 }
 
 // bySignal reports whether the exit code is one of a program that a signal ended.

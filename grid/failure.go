@@ -75,6 +75,9 @@ const nodeRetries = 100
 // another way ends.
 const infrastructureRetries = 16
 
+// checkpointRetries is how many states of a trial there may be that can't be read: what its node has, and two snapshots.
+const checkpointRetries = 3
+
 // shortBackoff is the wait after failures that time does not cure.
 const shortBackoff = 100 * time.Millisecond
 
@@ -118,7 +121,7 @@ var failures = [...]Failure{
 		Cause: "communication between the program's processes failed", Hint: "look for the first error of any rank in the log; after a timeout one rank was slow or dead"},
 	{Class: ClassShm, Parent: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Settable: true,
 		Cause: "/dev/shm is full", Hint: "use fewer loader workers, or give the task more shared memory"},
-	{Class: ClassCheckpoint, Parent: ClassExit, Owner: OwnerTrial, Retries: 2, Backoff: shortBackoff, Settable: true,
+	{Class: ClassCheckpoint, Parent: ClassExit, Owner: OwnerTrial, Retries: checkpointRetries, Backoff: shortBackoff, Settable: true,
 		Cause: "the saved state could not be read", Hint: "have the program write checkpoints to a temporary name and rename them"},
 	{Class: ClassPort, Parent: ClassExit, Owner: OwnerInfrastructure, Retries: 4, Backoff: shortBackoff, Settable: true, Limited: true,
 		Cause: "a network port is taken", Hint: "have the program take any free port (port 0) instead of a fixed one"},

@@ -112,7 +112,6 @@ type CheckpointSpec struct {
 	Quiet     Duration `json:"quiet,omitempty"`
 	MaxSize   int64    `json:"max_size,omitempty"`
 	Repeats   *int     `json:"repeats,omitempty"`
-	Done      string   `json:"done,omitempty"`
 	OnTimeout string   `json:"on_timeout,omitempty"`
 }
 
@@ -122,7 +121,7 @@ func checkpointSpec(c *grid.Checkpoint) *CheckpointSpec {
 	}
 	return &CheckpointSpec{
 		Signal: c.Signal, Grace: Duration(c.Grace), Every: Duration(c.Every), Quiet: Duration(c.Quiet), MaxSize: c.MaxSize,
-		Repeats: &c.Repeats, Done: c.Done, OnTimeout: c.OnTimeout,
+		Repeats: &c.Repeats, OnTimeout: c.OnTimeout,
 	}
 }
 
@@ -134,7 +133,7 @@ func (s *CheckpointSpec) checkpoint() *grid.Checkpoint {
 	c := &grid.Checkpoint{
 		Signal: cmp.Or(s.Signal, d.Signal), Grace: time.Duration(s.Grace), Every: time.Duration(s.Every),
 		Quiet: cmp.Or(time.Duration(s.Quiet), d.Quiet), MaxSize: cmp.Or(s.MaxSize, d.MaxSize), Repeats: d.Repeats,
-		Done: cmp.Or(s.Done, d.Done), OnTimeout: cmp.Or(s.OnTimeout, d.OnTimeout),
+		OnTimeout: cmp.Or(s.OnTimeout, d.OnTimeout),
 	}
 	if s.Repeats != nil {
 		c.Repeats = *s.Repeats

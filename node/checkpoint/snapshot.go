@@ -4,7 +4,7 @@
 //	node:    Scan ──► Send ──► Store on the master
 //	node:    Restore ◄─────── Store on the master
 //
-// A Store keeps two generations of each trial: the newest snapshot, and the one that the attempt which made it had resumed from.
+// A Store keeps two generations of each trial: the newest snapshot, which may be torn, and one before it that was left clean.
 package checkpoint
 
 import (
@@ -19,6 +19,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,7 @@ type Snapshot struct {
 	Number  int         `json:"n"`           // counts the snapshots of the trial from 1; never used twice; 0 before it is stored
 	Attempt int         `json:"a"`           // which attempt made it
 	Resumed int         `json:"p,omitempty"` // number of the snapshot that the attempt had gone on from; 0 for none
+	Clean   bool        `json:"c,omitempty"` // nobody was writing to the folder: what the program had saved is whole, as far as can be told
 	Node    grid.NodeID `json:"d,omitempty"`
 	Time    int64       `json:"t"` // microseconds since 1970
 	Files   []File      `json:"f"`
@@ -170,11 +172,22 @@ func (f *File) same(g *File) bool {
 	return f.Path == g.Path && f.Mode == g.Mode && f.MTime == g.MTime && f.Size == g.Size && f.Link == g.Link && f.inode == g.inode && f.ctime == g.ctime
 }
 
+// LastChange is when something in the folder of a scan was last written, renamed or touched.
+func LastChange(files []File) (last time.Time) {
+	for i := range files {
+		if t := time.Unix(files[i].ctime.Unix()); t.After(last) {
+			last = t
+		}
+	}
+	return last
+}
+
 // ErrChanged says that files were written while they were read: another try may find them at rest.
 var ErrChanged = errors.New("the checkpoint changed while it was read")
 
 // Read fills in the hashes of a scan of dir. Those of files that have not changed since an earlier scan with hashes are taken from
-// there. It returns ErrChanged when something changed meanwhile.
+// there. All is on the disk then: after a power cut the folder is what the snapshot says. It returns ErrChanged when something changed
+// meanwhile.
 func Read(ctx context.Context, dir string, files, earlier []File) error {
 	known := make(map[string]*File, len(earlier))
 	for i := range earlier {
@@ -197,6 +210,9 @@ func Read(ctx context.Context, dir string, files, earlier []File) error {
 			return fmt.Errorf("read the checkpoint: %w", err)
 		}
 		f.Hash = hash
+	}
+	if err := syncAll(dir); err != nil {
+		return fmt.Errorf("read the checkpoint: %w", err)
 	}
 	again, err := Scan(dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !Same(files, again) {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 	"mlfnode/projects"
 )
 
@@ -43,6 +44,8 @@ var (
 	ErrFull = errors.New("there is no room for it: retention.checkpoints is reached")
 	// ErrUnfit says that a snapshot can't be stored as it is, however often it is sent.
 	ErrUnfit = errors.New("it can't be stored")
+	// ErrDamaged says that a stored snapshot is not what it was: it is gone, or a content of it is gone or another one.
+	ErrDamaged = errors.New("the stored snapshot is damaged")
 	// ErrNotHeld says that the master has not heard that the node holds the trial.
 	ErrNotHeld = errors.New("the node does not hold the trial")
 )
@@ -116,14 +119,15 @@ func send(ctx context.Context, to Remote, id grid.TrialID, m Missing, name strin
 }
 
 // Restore makes dir the folder of a stored snapshot. Files that dir has already, by their content, are not fetched. All is done in
-// dir.new, checked, and renamed, so that a failure leaves dir as it was.
+// dir.new, checked, brought onto the disk, and renamed, so that a failure leaves dir as it was. It returns ErrDamaged when the store does
+// not have what it should.
 func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir string, by *rate.Limiter) error {
 	s, err := from.Load(ctx, id, number)
 	if err != nil {
-		return fmt.Errorf("load snapshot %d: %w", number, err)
+		return fmt.Errorf("load snapshot %d: %w", number, damaged(err))
 	}
 	if err := s.Check(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	fresh := dir + ".new"
 	if err := projects.RemoveTree(fresh); err != nil {
@@ -132,7 +136,7 @@ func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir 
 	if err := os.MkdirAll(fresh, 0o700); err != nil {
 		return err
 	}
-	if err := fill(ctx, from, id, s, dir, fresh, by); err != nil {
+	if err := errors.Join(fill(ctx, from, id, s, dir, fresh, by), syncAll(fresh)); err != nil {
 		return errors.Join(err, projects.RemoveTree(fresh))
 	}
 	old := dir + ".old"
@@ -145,7 +149,28 @@ func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir 
 	if err := os.Rename(fresh, dir); err != nil {
 		return errors.Join(err, os.Rename(old, dir))
 	}
-	return projects.RemoveTree(old)
+	return errors.Join(durable.SyncFolder(filepath.Dir(dir)), projects.RemoveTree(old))
+}
+
+// damaged marks the error of a store that lacks what it should have.
+func damaged(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}
+
+// syncAll brings all that is below a folder onto the disk: one call for its file system, however many files there are.
+func syncAll(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return &fs.PathError{Op: "syncfs", Path: dir, Err: err}
+	}
+	return nil
 }
 
 // fill puts a snapshot's files into a new folder: folders first, links and the times of folders last, so that nothing is ever written
@@ -200,7 +225,7 @@ func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fre
 			return err
 		}
 	} else if in, err = from.Open(ctx, id, f.Hash); err != nil {
-		return err
+		return damaged(err)
 	}
 	defer in.Close()
 	name := f.in(fresh)
@@ -212,8 +237,11 @@ func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fre
 	if err = errors.Join(err, out.Close()); err != nil {
 		return err
 	}
-	if hash, _, err := hashFile(ctx, name); err != nil || hash != f.Hash {
-		return errors.Join(err, errors.New("its content is not what the snapshot says"))
+	switch hash, _, err := hashFile(ctx, name); {
+	case err != nil:
+		return err
+	case hash != f.Hash:
+		return fmt.Errorf("%w: the content is another one", ErrDamaged)
 	}
 	return f.finish(name)
 }

@@ -64,16 +64,13 @@ type unread struct {
 	attempt, resumed int
 }
 
-// resumeTime is how soon after its start an attempt must fail for its saved state to be the reason.
-const resumeTime = 5 * time.Minute
-
-// unreadable lists the attempts that failed soon after they went on from a saved state that they could not read.
+// unreadable lists the attempts that could not read the saved states from which they went on.
 func unreadable(stored []jetstream.Stored) []unread {
 	var all []unread
 	for _, s := range stored {
 		for i := range s.Batch.Events {
 			e := &s.Batch.Events[i]
-			if r := e.Result; e.Kind == grid.Finished && r != nil && r.Class == grid.ClassCheckpoint && r.Usage.Wall < resumeTime.Microseconds() {
+			if r := e.Result; e.Kind == grid.Finished && r != nil && r.Unreadable() {
 				all = append(all, unread{grid.TrialID{Sweep: s.Batch.Sweep, Index: e.Index}, e.Attempt, r.Resumed})
 			}
 		}

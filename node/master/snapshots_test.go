@@ -2,6 +2,7 @@ package master
 
 import (
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"testing"
 	"time"
@@ -32,10 +33,11 @@ func saves(s *api.Submit) {
 	s.Task.Retries = grid.Retries{grid.ClassExit: 9, grid.ClassCheckpoint: 9}
 }
 
-// save stores a snapshot, with no files, of an attempt of trial 0.
+// save stores a snapshot of an attempt of trial 0.
 func save(t *testing.T, store *checkpoint.Store, id grid.SweepID, attempt, resumed int) {
 	t.Helper()
-	n, missing, err := store.Offer(t.Context(), grid.TrialID{Sweep: id}, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed})
+	files := []checkpoint.File{{Path: fmt.Sprint(attempt), Mode: fs.ModeDir}}
+	n, missing, err := store.Offer(t.Context(), grid.TrialID{Sweep: id}, &checkpoint.Snapshot{Attempt: attempt, Resumed: resumed, Files: files})
 	if n == 0 || len(missing) > 0 || err != nil {
 		t.Fatalf("got %d, %v, %v", n, missing, err)
 	}

@@ -205,7 +205,6 @@ func (w *Worker) conclude(ad *adoption) {
 		}
 		return
 	}
-	yielded(s.ctx, result)
 	w.storeAtEnd(s.ctx, a, result, snapshotTime)
 	a.saved.release()
 	e := grid.Event{

@@ -79,7 +79,6 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		return false
 	}
 	result.Devices = a.allocation.UUIDs()
-	yielded(s.ctx, result)
 	w.storeAtEnd(s.ctx, a, result, snapshotTime)
 	a.saved.release()
 	spool := a.spool

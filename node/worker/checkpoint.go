@@ -41,15 +41,17 @@ type saved struct {
 	state folderState
 	read  []checkpoint.File // as of the last snapshot, with the hashes
 	once  sync.Once
+
+	restless bool // its program never stopped writing for long; owned by the goroutine that stores it while it runs
 }
 
 // folderState is what the node knows of a folder, for the next attempt.
 type folderState struct {
 	Attempt int  `json:"attempt"`           // the last one that had it
 	Base    int  `json:"base,omitempty"`    // the newest stored snapshot that what is in it comes from; 0 for none
-	Resumed int  `json:"resumed,omitempty"` // Base when that attempt began
+	Resumed int  `json:"resumed,omitempty"` // the snapshot that was in it when that attempt began, with nothing changed; 0 for none
 	Resume  bool `json:"resume,omitempty"`  // something was in it then
-	Stored  bool `json:"stored,omitempty"`  // it has not changed since the snapshot Base
+	Stored  bool `json:"stored,omitempty"`  // that attempt has ended, and it is the snapshot Base
 }
 
 // origin is what a lease says of the state from which its trial goes on.
@@ -127,7 +129,7 @@ func (s *saved) open(attempt int, from origin, fetch func() error) error {
 		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
 	}
 	if state.Attempt <= from.bad || state.Base < from.snapshot {
-		state.Base = from.snapshot
+		state.Base, state.Stored = from.snapshot, true
 		var err error
 		if from.snapshot > 0 {
 			err = fetch()
@@ -135,13 +137,17 @@ func (s *saved) open(attempt int, from origin, fetch func() error) error {
 			err = removeTree(s.live())
 		}
 		if err != nil {
-			return fmt.Errorf("what the trial had saved could not be fetched: %w", err)
+			return err
 		}
+	}
+	resumed := 0
+	if state.Stored {
+		resumed = state.Base
 	}
 	if err := os.MkdirAll(s.live(), 0o700); err != nil {
 		return fmt.Errorf("the folder for checkpoints could not be made: %w", err)
 	}
-	return s.note(folderState{Attempt: attempt, Base: state.Base, Resumed: state.Base, Resume: !isEmpty(s.live())})
+	return s.note(folderState{Attempt: attempt, Base: state.Base, Resumed: resumed, Resume: !isEmpty(s.live())})
 }
 
 // discard removes the folder of a trial that needs it no more, unless an attempt has it.
@@ -256,8 +262,6 @@ func (a *attempt) reread(r *grid.Result) {
 		r.Class, r.Reason = grid.ClassPreempt, "it saved its state and asked to be run again (exit code 85)"
 	case r.Class == grid.ClassTimeout && c.OnTimeout == grid.TimeoutResumes && a.hasSaved():
 		r.Class, r.Reason = grid.ClassPreempt, r.Reason+"; it goes on from its checkpoint"
-	case r.Class == grid.ClassHalt && r.ExitCode == 0 && c.Done == grid.DoneExit:
-		r.Class, r.Reason = grid.ClassNone, ""
 	}
 }
 

@@ -2,15 +2,12 @@ package worker
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
 	"slices"
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/checkpoint"
 	"mlfnode/node/executor"
 	"mlfnode/node/worker/allocator"
 )
@@ -33,16 +30,25 @@ type victim struct {
 }
 
 // preempt stops as many attempts of lower priority as must go for one trial of the lane to fit, if their tasks declare checkpoints: first
-// those that lose the least. While some are being stopped, no further ones are.
+// those that lose the least. While some are being stopped, no further ones are. It looks through folders in a goroutine of its own.
 func (w *Worker) preempt(l lane, now time.Time) {
-	if !l.preempt || w.fairness.keeping(l, now) < w.preemptAfter {
+	if !l.preempt || w.fairness.keeping(l, now) < w.preemptAfter || !w.preempting.CompareAndSwap(false, true) {
 		return
 	}
-	var all []victim
+	w.running.Add(1)
+	go func() {
+		defer w.running.Done()
+		defer w.preempting.Store(false)
+		w.makeRoom(l, w.victims(l, now))
+	}()
+}
+
+// victims lists the attempts that may be stopped for a trial of the lane.
+func (w *Worker) victims(l lane, now time.Time) (all []victim) {
 	for _, h := range w.held() {
 		priority, saves := w.sweeps.yields(h.held.Sweep)
 		if h.isHalted() {
-			return
+			return nil
 		}
 		if !saves || priority >= l.priority {
 			continue
@@ -55,11 +61,15 @@ func (w *Worker) preempt(l lane, now time.Time) {
 		}
 		h.mu.Unlock()
 	}
-	var allocations []*allocator.Allocation
 	for i := range all {
 		all[i].lost = now.Sub(all[i].attempt.lastSaved())
 	}
 	slices.SortFunc(all, func(a, b victim) int { return cmp.Compare(a.lost, b.lost) })
+	return all
+}
+
+func (w *Worker) makeRoom(l lane, all []victim) {
+	var allocations []*allocator.Allocation
 	for _, v := range all {
 		allocations = append(allocations, v.attempt.allocation)
 	}
@@ -74,17 +84,11 @@ func (w *Worker) preempt(l lane, now time.Time) {
 
 // lastSaved is when something in the attempt's folder was last written, or when it began.
 func (a *attempt) lastSaved() time.Time {
-	last := a.started
-	_ = filepath.WalkDir(a.saved.live(), func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
-		}
-		if info, err := d.Info(); err == nil && info.ModTime().After(last) {
-			last = info.ModTime()
-		}
-		return nil
-	})
-	return last
+	files, _ := checkpoint.Scan(a.saved.live()) // of none that can be listed
+	if last := checkpoint.LastChange(files); last.After(a.started) {
+		return last
+	}
+	return a.started
 }
 
 // yields gives the priority of a sweep, and whether its trials can save their state.
@@ -103,11 +107,4 @@ func (h *holding) isHalted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.halted == errPreempted && h.runners > 0
-}
-
-// yielded names the class of an attempt that was stopped for something more urgent.
-func yielded(ctx context.Context, r *grid.Result) {
-	if r.Class == grid.ClassHalt && errors.Is(context.Cause(ctx), errPreempted) {
-		r.Class, r.Reason = grid.ClassPreempt, "it saved its state for a more urgent trial"
-	}
 }

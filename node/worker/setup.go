@@ -72,7 +72,10 @@ func (e *setupError) Error() string { return e.reason }
 // unprepared is the result of an attempt whose folder could not be filled. It is the setup's failure, or else the node's.
 func (a *attempt) unprepared(err error) *grid.Result {
 	var failed *setupError
+	var unfetched *fetchError
 	switch {
+	case errors.As(err, &unfetched):
+		return a.unfetched(unfetched)
 	case errors.As(err, &failed) && failed.class != grid.ClassNode:
 		r := a.failed(grid.ClassSetup, failed.reason)
 		r.Usage.Wall = failed.wall

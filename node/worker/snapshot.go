@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -22,7 +23,7 @@ const (
 	fetchTime = 2 * time.Hour
 	// recoverTime is the same for what ended while no agent was there: the node takes no trials before.
 	recoverTime = 20 * time.Second
-	// partingTime is the same on a node that stops, for whose end somebody waits.
+	// partingTime is how long a snapshot may be on its way from or to a node that stops, for whose end somebody waits.
 	partingTime = time.Minute
 	// snapshotRetry is the wait after a try that failed, as when the master has not heard yet that this node holds the trial.
 	snapshotRetry = 500 * time.Millisecond
@@ -37,7 +38,11 @@ var errTooLarge = errors.New("it is too large")
 // the trial although the master must have heard of it by now.
 const lastingTries = 40
 
-// transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way.
+// damagedTries is how often a snapshot that seems to be damaged is fetched: the network may be to blame.
+const damagedTries = 3
+
+// transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way. On a
+// node that stops each has partingTime from when its turn comes.
 func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
@@ -47,12 +52,23 @@ func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(con
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	for lasting := 0; ; {
-		err := try(ctx)
-		if errors.Is(err, checkpoint.ErrChanged) || errors.Is(err, checkpoint.ErrNotHeld) {
-			lasting++
+	go func() {
+		select {
+		case <-w.ending:
+		case <-ctx.Done():
+			return
 		}
-		if err == nil || final(err) || lasting > lastingTries || ctx.Err() != nil {
+		time.AfterFunc(w.partingTime, stop)
+	}()
+	for lasting, bad := 0, 0; ; {
+		err := try(ctx)
+		switch {
+		case errors.Is(err, checkpoint.ErrChanged) || errors.Is(err, checkpoint.ErrNotHeld):
+			lasting++
+		case errors.Is(err, checkpoint.ErrDamaged):
+			bad++
+		}
+		if err == nil || final(err) || lasting > lastingTries || bad >= damagedTries || ctx.Err() != nil {
 			return err
 		}
 		w.log.Debug("a snapshot could not be transferred yet", "err", err)
@@ -70,51 +86,93 @@ func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(con
 func final(err error) bool {
 	var local *fs.PathError
 	return errors.Is(err, checkpoint.ErrFull) || errors.Is(err, checkpoint.ErrUnfit) || errors.Is(err, errTooLarge) ||
-		errors.Is(err, fs.ErrNotExist) || errors.As(err, &local)
+		errors.As(err, &local) && !errors.Is(err, checkpoint.ErrDamaged)
+}
+
+// fetchError is the reason why what a trial had saved could not be fetched.
+type fetchError struct{ err error }
+
+func (e *fetchError) Error() string {
+	return "what the trial had saved could not be fetched: " + e.err.Error()
+}
+func (e *fetchError) Unwrap() error { return e.err }
+
+// unfetched is the result of an attempt that could not get what its trial had saved. From a snapshot that is damaged no other attempt can go
+// on either; for what failed on the way, another node may be better off. What this node could not write is the node's trouble.
+func (a *attempt) unfetched(err *fetchError) *grid.Result {
+	var path *fs.PathError
+	var link *os.LinkError
+	class := grid.ClassStorage
+	switch {
+	case errors.Is(err, checkpoint.ErrDamaged):
+		class = grid.ClassCheckpoint
+	case errors.As(err, &path) || errors.As(err, &link):
+		class = grid.ClassNode
+	}
+	r := a.failed(class, err.Error())
+	r.Resumed = a.from.snapshot
+	fallBack(r)
+	return r
+}
+
+// fallBack says in the result of an attempt that could not read its state from what the next one goes on.
+func fallBack(r *grid.Result) {
+	if !r.Unreadable() {
+		return
+	}
+	what := "what its node had of its state"
+	if r.Resumed > 0 {
+		what = fmt.Sprintf("snapshot %d", r.Resumed)
+	}
+	r.Reason = joinReason(r.Reason, what+" is not used again: the next attempt goes on from an older snapshot, or from its beginning")
 }
 
 // fetch makes the folder of a trial the snapshot from which its attempt goes on.
 func (w *Worker) fetch(ctx context.Context, a *attempt, s *saved) error {
 	if w.cfg.Snapshots == nil {
-		return errors.New("this node can't reach the master's snapshots")
+		return &fetchError{errors.New("this node can't reach the master's snapshots")}
 	}
 	err := w.transfer(ctx, fetchTime, func(ctx context.Context) error {
 		return checkpoint.Restore(ctx, w.cfg.Snapshots, a.id, a.from.snapshot, s.live(), w.pacer)
 	})
-	if err == nil {
-		w.log.Info("trial goes on from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.from.snapshot)
+	if err != nil {
+		return &fetchError{err}
 	}
-	return err
+	w.log.Info("trial goes on from a snapshot", "trial", a.id, "attempt", a.number, "snapshot", a.from.snapshot)
+	return nil
 }
 
 // store takes a snapshot of what the attempt's trial has saved and stores it on the master. It does nothing where nothing has changed
-// since the last one.
-func (w *Worker) store(ctx context.Context, a *attempt) error {
+// since the last one. Clean says of the files whether they are whole, and ended that the program writes no more.
+func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool) error {
 	s := a.saved
 	return w.transfer(ctx, snapshotTime, func(ctx context.Context) error {
 		files, err := checkpoint.Scan(s.live())
 		if err != nil {
 			return err
 		}
-		snapshot := &checkpoint.Snapshot{
-			Attempt: a.number, Resumed: s.state.Resumed, Node: w.cfg.Node, Time: time.Now().UnixMicro(), Files: files,
-		}
-		if len(files) == 0 || s.state.Stored && s.read != nil && checkpoint.Same(s.read, files) {
+		if len(files) == 0 {
 			return nil
 		}
-		if size, most := snapshot.Size(), a.task.Checkpoint.MaxSize; size > most {
-			return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
-		}
-		if err := checkpoint.Read(ctx, s.live(), files, s.read); err != nil {
-			return err
-		}
-		number, err := checkpoint.Send(ctx, w.cfg.Snapshots, a.id, snapshot, s.live(), w.pacer)
-		if err != nil {
-			return err
-		}
-		s.read = files
 		state := s.state
-		state.Base, state.Stored = number, true
+		if s.read == nil || !checkpoint.Same(s.read, files) {
+			snapshot := &checkpoint.Snapshot{
+				Attempt: a.number, Resumed: s.state.Resumed, Node: w.cfg.Node, Time: time.Now().UnixMicro(), Files: files, Clean: clean(files),
+			}
+			if size, most := snapshot.Size(), a.task.Checkpoint.MaxSize; size > most {
+				return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
+			}
+			if err := checkpoint.Read(ctx, s.live(), files, s.read); err != nil {
+				return err
+			}
+			if state.Base, err = checkpoint.Send(ctx, w.cfg.Snapshots, a.id, snapshot, s.live(), w.pacer); err != nil {
+				return err
+			}
+			s.read = files
+		}
+		if state.Stored = ended; state == s.state {
+			return nil
+		}
 		if err := s.note(state); err != nil { // then it is fetched although it is here
 			w.log.Warn("a snapshot could not be noted", "trial", a.id, "err", err)
 			s.state = state
@@ -123,8 +181,18 @@ func (w *Worker) store(ctx context.Context, a *attempt) error {
 	})
 }
 
-// storeOften stores what a running attempt has saved, every so often, until ctx ends. It waits until nothing has been written for a
-// while, so that no half of a file is taken.
+// leftClean reports whether the program of an attempt that has ended left its folder whole: it says so (exit code 85), or it ended by itself
+// after a notice, or it had not written for a while.
+func (a *attempt) leftClean(r *grid.Result, files []checkpoint.File) bool {
+	switch {
+	case r.ExitCode == grid.ExitSaved, r.Class == grid.ClassHalt && r.ExitCode >= 0 && r.ExitCode < 128:
+		return true
+	}
+	end := time.UnixMicro(r.Started + r.Usage.Wall)
+	return end.Sub(checkpoint.LastChange(files)) >= max(a.task.Checkpoint.Quiet, time.Second)
+}
+
+// storeOften stores what a running attempt has saved, every so often, until ctx ends.
 func (w *Worker) storeOften(ctx context.Context, a *attempt) {
 	tick := time.NewTicker(a.task.Checkpoint.Every)
 	defer tick.Stop()
@@ -134,28 +202,41 @@ func (w *Worker) storeOften(ctx context.Context, a *attempt) {
 			return
 		case <-tick.C:
 		}
-		if err := w.storeQuiet(ctx, a); err != nil && ctx.Err() == nil {
+		atRest := a.awaitRest(ctx)
+		if !atRest && !a.saved.restless && ctx.Err() == nil {
+			a.saved.restless = true // read once this func has ended
+			w.log.Warn("a trial never stops writing its state, and what is stored of it may be torn", "trial", a.id, "quiet", a.task.Checkpoint.Quiet)
+		}
+		err := w.store(ctx, a, false, func([]checkpoint.File) bool { return atRest })
+		if err != nil && ctx.Err() == nil {
 			w.log.Warn("what a running trial has saved could not be stored", "trial", a.id, "err", err)
 		}
 	}
 }
 
-func (w *Worker) storeQuiet(ctx context.Context, a *attempt) error {
+// restTries is for how many times `quiet` a trial that writes its state may be waited for, where `every` does not give more time.
+const restTries = 3
+
+// awaitRest waits until nothing has been written to the attempt's folder for `quiet`, so that no half of a file is taken, and reports false when
+// that does not come.
+func (a *attempt) awaitRest(ctx context.Context) bool {
+	quiet := a.task.Checkpoint.Quiet
+	limit := time.Now().Add(max(a.task.Checkpoint.Every, restTries*quiet))
 	for {
 		before, err := checkpoint.Scan(a.saved.live())
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		wait := time.NewTimer(a.task.Checkpoint.Quiet)
+		wait := time.NewTimer(quiet)
 		select {
 		case <-wait.C:
 		case <-ctx.Done():
 			wait.Stop()
-			return context.Cause(ctx)
+			return false
 		}
 		after, again := checkpoint.Scan(a.saved.live())
 		if err == nil && again == nil && checkpoint.Same(before, after) {
-			return w.store(ctx, a)
+			return true
+		}
+		if time.Now().After(limit) {
+			return false
 		}
 	}
 }
@@ -184,6 +265,11 @@ func (w *Worker) storeAtEnd(ctx context.Context, a *attempt, r *grid.Result, lim
 		return
 	}
 	r.Resumed = a.saved.state.Resumed
+	fallBack(r)
+	if a.saved.restless {
+		r.Reason = joinReason(r.Reason, fmt.Sprintf("it wrote to $MLF_CHECKPOINT without a pause of %s, so what was stored every %s may be torn: see checkpoint.quiet",
+			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every))
+	}
 	switch {
 	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !errors.Is(context.Cause(ctx), executor.ErrCancelledSaving), r.Class == grid.ClassLost,
 		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, w.cfg.Snapshots == nil:
@@ -194,12 +280,11 @@ func (w *Worker) storeAtEnd(ctx context.Context, a *attempt, r *grid.Result, lim
 	go func() {
 		select {
 		case <-w.hurried:
-		case <-w.parted:
 		case <-ctx.Done():
 		}
 		stop()
 	}()
-	if err := w.store(ctx, a); err != nil {
+	if err := w.store(ctx, a, true, func(files []checkpoint.File) bool { return a.leftClean(r, files) }); err != nil {
 		w.log.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)
 		from := "from its beginning"
 		if base := a.saved.state.Base; base > 0 {

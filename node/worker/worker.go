@@ -86,10 +86,10 @@ type Worker struct {
 	pacer       *rate.Limiter // of these
 	synced      bool          // all records are known; owned by follow
 	tending     chan struct{} // holds a token when checkpoints may go
-	parted      chan struct{} // closed when snapshots are no longer waited for
-	part        func()
+	ending      chan struct{} // closed when Run stops what runs
 
-	preemptAfter time.Duration
+	preemptAfter, partingTime time.Duration
+	preempting                atomic.Bool // somebody looks for what may be stopped
 
 	wake     chan struct{}
 	stopTime time.Duration
@@ -163,8 +163,7 @@ func New(cfg Config) (*Worker, error) {
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	w.transfers, w.pacer, w.tending = make(chan struct{}, maxSnapshots), checkpoint.Limit(cfg.SnapshotRate), make(chan struct{}, 1)
-	w.parted, w.preemptAfter = make(chan struct{}), preemptAfter
-	w.part = sync.OnceFunc(func() { close(w.parted) })
+	w.ending, w.preemptAfter, w.partingTime = make(chan struct{}), preemptAfter, partingTime
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
@@ -209,6 +208,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.warm()
 	w.goOn()
 	w.dispatch(ctx)
+	close(w.ending)
 	w.sweeps.stopAll(w.parting())
 	w.finish(reports)
 	stopReports()
@@ -231,8 +231,6 @@ func (w *Worker) finish(ctx context.Context) {
 		w.running.Wait()
 		close(ended)
 	}()
-	parting := time.AfterFunc(partingTime, w.part)
-	defer parting.Stop()
 	tick := time.NewTicker(min(w.stopTime, refusedTime))
 	defer tick.Stop()
 	for waiting := true; waiting; {

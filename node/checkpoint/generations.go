@@ -1,0 +1,312 @@
+package checkpoint
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"mlfnode/grid"
+	"mlfnode/node/durable"
+)
+
+// acquire gives what is stored of a trial, with its disk locked.
+func (s *Store) acquire(id grid.TrialID) *kept {
+	for {
+		s.mu.Lock()
+		k := s.trials[id]
+		if k == nil {
+			k = newKept()
+			s.trials[id] = k
+		}
+		s.mu.Unlock()
+		k.disk.Lock()
+		if !k.gone { // nobody changes that without k.disk
+			return k
+		}
+		k.disk.Unlock()
+	}
+}
+
+// Offer implements Remote. A snapshot that is stored takes the place of one that is superseded. One that equals the newest is that.
+func (s *Store) Offer(_ context.Context, id grid.TrialID, offered *Snapshot) (number int, missing []Missing, err error) {
+	if err := offered.Check(); err != nil {
+		return 0, nil, err
+	}
+	if err := s.reserve(func() int64 { return need(s.missingLocked(id, offered)) }, func() {}); err != nil {
+		return 0, nil, err
+	}
+	k := s.acquire(id)
+	defer k.disk.Unlock()
+	s.mu.Lock()
+	if missing = s.missingLocked(id, offered); len(missing) == 0 {
+		number = k.holds(offered)
+	}
+	s.mu.Unlock()
+	if len(missing) > 0 || number > 0 {
+		return number, missing, nil
+	}
+	number, err = s.commit(id, k, offered)
+	return number, nil, err
+}
+
+// missingLocked lists the contents that a snapshot lacks.
+func (s *Store) missingLocked(id grid.TrialID, offered *Snapshot) (missing []Missing) {
+	k := s.trials[id]
+	if k == nil {
+		k = &kept{}
+	}
+	seen := map[string]bool{}
+	for i := range offered.Files {
+		f := &offered.Files[i]
+		if size, ok := k.files[f.Hash]; !f.Mode.IsRegular() || seen[f.Hash] || ok && size == f.Size {
+			continue
+		}
+		seen[f.Hash] = true
+		m := Missing{Hash: f.Hash, Size: f.Size}
+		if !k.writing[f.Hash] {
+			m.Have = min(k.parts[f.Hash], f.Size)
+		}
+		missing = append(missing, m)
+	}
+	return missing
+}
+
+func need(missing []Missing) (total int64) {
+	for i := range missing {
+		total += missing[i].Size - missing[i].Have
+	}
+	return total
+}
+
+// reserve calls take, under the lock, once there is room for what it needs. Before it returns ErrFull it has what may go removed: what
+// belongs to ended sweeps, then the generations before the newest.
+func (s *Store) reserve(need func() int64, take func()) error {
+	for _, free := range []func(need int64){s.askForRoom, s.dropOlder, nil} {
+		s.mu.Lock()
+		n := need()
+		if n == 0 || s.bytes+n <= s.limit {
+			take()
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		if free != nil {
+			free(n)
+			if err := s.Clear(); err != nil {
+				s.log.Warn("snapshots could not be removed", "err", err)
+			}
+		}
+	}
+	return ErrFull
+}
+
+func (s *Store) askForRoom(need int64) {
+	s.mu.Lock()
+	room := s.onFull
+	s.mu.Unlock()
+	if room != nil {
+		room(need)
+	}
+}
+
+// dropOlder removes the generations before newest ones that were left clean, the oldest first, until there is room.
+func (s *Store) dropOlder(need int64) {
+	type generations struct {
+		id    grid.TrialID
+		time  int64
+		older []int
+	}
+	var all []generations
+	s.mu.Lock()
+	for id, k := range s.trials {
+		if n := len(k.snapshots); n > 1 && k.snapshots[n-1].Clean {
+			g := generations{id: id, time: k.snapshots[0].Time}
+			for _, snapshot := range k.snapshots[:n-1] {
+				g.older = append(g.older, snapshot.Number)
+			}
+			all = append(all, g)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(all, func(a, b generations) int { return cmp.Compare(a.time, b.time) })
+	for _, g := range all {
+		if bytes, limit := s.Usage(); bytes+need <= limit {
+			return
+		}
+		k := s.acquire(g.id)
+		s.drop(g.id, k, g.older)
+		k.disk.Unlock()
+	}
+}
+
+// holds gives the number of the newest snapshot if it is the same state, 0 if not.
+func (k *kept) holds(offered *Snapshot) int {
+	if len(k.snapshots) == 0 {
+		return 0
+	}
+	newest := k.snapshots[len(k.snapshots)-1]
+	same := func(a, b File) bool {
+		return a.Path == b.Path && a.Mode == b.Mode && a.Size == b.Size && a.Hash == b.Hash && a.Link == b.Link
+	}
+	if offered.Clean && !newest.Clean || !slices.EqualFunc(newest.Files, offered.Files, same) {
+		return 0
+	}
+	return newest.Number
+}
+
+// commit stores a snapshot all of whose contents are there: its number first, so that none is used twice. The caller has k.disk.
+func (s *Store) commit(id grid.TrialID, k *kept, offered *Snapshot) (int, error) {
+	snapshot := *offered
+	meta := k.trialFile
+	meta.Last++
+	snapshot.Number = meta.Last
+	b, err := json.Marshal(&snapshot)
+	if err != nil {
+		return 0, fmt.Errorf("store a snapshot: %w", err)
+	}
+	dir := s.folder(id)
+	if err := os.MkdirAll(dir, 0o700); err != nil { // a snapshot of an empty folder
+		return 0, fmt.Errorf("store a snapshot: %w", err)
+	}
+	if meta.Last == 1 {
+		if err := errors.Join(durable.SyncFolder(filepath.Dir(dir)), durable.SyncFolder(s.dir)); err != nil {
+			return 0, fmt.Errorf("store a snapshot: %w", err)
+		}
+	}
+	if err := s.note(dir, k, meta); err != nil {
+		return 0, err
+	}
+	if err := durable.WriteFile(filepath.Join(dir, strconv.Itoa(snapshot.Number)+".json"), b, 0o600); err != nil {
+		return 0, fmt.Errorf("store a snapshot: %w", err)
+	}
+	s.mu.Lock()
+	k.snapshots = append(k.snapshots, &snapshot)
+	gone := k.superseded()
+	s.mu.Unlock()
+	s.drop(id, k, gone)
+	return snapshot.Number, nil
+}
+
+// note stores what trial.json says.
+func (s *Store) note(dir string, k *kept, meta trialFile) error {
+	b, err := json.Marshal(meta)
+	if err == nil {
+		err = durable.WriteFile(filepath.Join(dir, "trial.json"), b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("store a snapshot: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k.trialFile = meta
+	return nil
+}
+
+// superseded picks the snapshots that are not needed beside the newest: all but one. That is one that was left clean if there is any,
+// for the newest may be torn; of these the one that the newest comes from, which its attempt could read; or else the last before.
+func (k *kept) superseded() (gone []int) {
+	newest, older := k.snapshots[len(k.snapshots)-1], k.snapshots[:len(k.snapshots)-1]
+	keep, best := 0, 0
+	for _, s := range older {
+		worth := 0
+		if s.Clean {
+			worth += 2
+		}
+		if s.Number == newest.Resumed {
+			worth++
+		}
+		if worth >= best {
+			keep, best = s.Number, worth
+		}
+	}
+	for _, s := range older {
+		if s.Number != keep {
+			gone = append(gone, s.Number)
+		}
+	}
+	return gone
+}
+
+// drop removes snapshots, the contents that no other one has, and what was left of uploads that were given up. The caller has k.disk.
+func (s *Store) drop(id grid.TrialID, k *kept, numbers []int) {
+	dir := s.folder(id)
+	s.mu.Lock()
+	k.snapshots = slices.DeleteFunc(slices.Clone(k.snapshots), func(snapshot *Snapshot) bool { return slices.Contains(numbers, snapshot.Number) })
+	used := map[string]bool{}
+	for _, snapshot := range k.snapshots {
+		for i := range snapshot.Files {
+			used[snapshot.Files[i].Hash] = true
+		}
+	}
+	var unused []string
+	for hash := range k.files {
+		if !used[hash] {
+			unused = append(unused, hash)
+		}
+	}
+	var parts []string
+	for hash, size := range k.parts {
+		if !k.writing[hash] {
+			parts = append(parts, hash)
+			delete(k.parts, hash)
+			s.bytes -= size
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, n := range numbers { // first, so that none is left without its contents
+		errs = append(errs, durable.Remove(filepath.Join(dir, strconv.Itoa(n)+".json")))
+	}
+	for _, hash := range parts {
+		errs = append(errs, s.putAside(filepath.Join(dir, "parts", hash)))
+	}
+	for _, hash := range unused {
+		if err := s.putAside(filepath.Join(dir, "files", hash)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.mu.Lock()
+		s.bytes -= k.files[hash]
+		delete(k.files, hash)
+		s.mu.Unlock()
+	}
+	if err := errors.Join(errs...); err != nil {
+		s.log.Warn("an old snapshot could not be removed", "trial", id, "err", err)
+	}
+}
+
+// putAside has a file removed by Clear.
+func (s *Store) putAside(path string) error {
+	if err := os.Rename(path, s.aside()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// Reject notes that an attempt could not read the state that it went on from: the snapshot that it resumed from, if it was one, is
+// removed, and folders on nodes that it or an earlier attempt had do not count any more. Any other snapshot is judged by an attempt of its
+// own. To repeat it changes nothing.
+func (s *Store) Reject(id grid.TrialID, attempt, resumed int) error {
+	k := s.acquire(id)
+	defer k.disk.Unlock()
+	meta := k.trialFile
+	if attempt <= meta.Bad {
+		return nil
+	}
+	meta.Bad = attempt
+	if err := os.MkdirAll(s.folder(id), 0o700); err != nil {
+		return fmt.Errorf("reject a snapshot: %w", err)
+	}
+	if err := s.note(s.folder(id), k, meta); err != nil {
+		return err
+	}
+	s.drop(id, k, []int{resumed})
+	return nil
+}

@@ -1,0 +1,183 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/checkpoint"
+	"mlfnode/node/executor"
+)
+
+// TestTornFolderNeverCostsTheSnapshot has an attempt die while it writes, and the next one, on the same node, fail over what is left: only
+// the folder is not used again.
+func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
+	v := newSaving(t, "torn-1", nil)
+	id := grid.TrialID{Sweep: v.sweep.ID}
+	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		return ended(grid.ClassExit, 85)
+	})
+	v.attempt(2, func(_ context.Context, dir, _ string) executor.Outcome {
+		write(t, filepath.Join(dir, "step"), "torn")
+		return ended(grid.ClassLost, -1)
+	})
+	r := v.attempt(3, func(_ context.Context, dir, _ string) executor.Outcome {
+		if b, _ := os.ReadFile(filepath.Join(dir, "step")); string(b) != "torn" {
+			t.Errorf("got %q in the folder", b)
+		}
+		return ended(grid.ClassCheckpoint, 1)
+	})
+	if r.Resumed != 0 || !strings.Contains(r.Reason, "what its node had of its state is not used again") {
+		t.Errorf("got resumed from %d: %s", r.Resumed, r.Reason)
+	}
+	if err := v.store.Reject(id, 3, r.Resumed); err != nil {
+		t.Fatal(err)
+	}
+	r = v.attempt(4, func(_ context.Context, dir, _ string) executor.Outcome {
+		if n := step(t, dir); n != 2 {
+			t.Errorf("got step %d, want 2: from the snapshot", n)
+		}
+		return ended(grid.ClassExit, 85)
+	})
+	if r.Resumed != 1 || r.Snapshot != 2 {
+		t.Errorf("got snapshot %d of one resumed from %d, want 2, 1", r.Snapshot, r.Resumed)
+	}
+}
+
+// TestEndsThatLeaveTheFolderClean holds after which ends what is in the folder counts as whole.
+func TestEndsThatLeaveTheFolderClean(t *testing.T) {
+	later := ended(grid.ClassSignal, 137)
+	later.Usage.Wall = time.Hour.Microseconds() // it wrote at its beginning only
+	v := newSaving(t, "clean-1", nil)
+	for i, c := range []struct {
+		end  executor.Outcome
+		want bool
+	}{
+		{ended(grid.ClassExit, 85), true}, {ended(grid.ClassExit, 1), false}, {ended(grid.ClassSignal, 137), false}, {later, true},
+		{ended(grid.ClassHalt, 0), true}, {ended(grid.ClassHalt, 3), true}, {ended(grid.ClassHalt, 137), false}, {ended(grid.ClassTimeout, 137), false},
+	} {
+		r := v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
+			step(t, dir)
+			return c.end
+		})
+		s, err := v.store.Load(t.Context(), grid.TrialID{Sweep: "clean-1"}, r.Snapshot)
+		if err != nil || s.Clean != c.want {
+			t.Errorf("after %q with %d: got %+v, %v; want clean %t", c.end.Class, c.end.ExitCode, s, err, c.want)
+		}
+	}
+}
+
+// TestFetchThatFails holds whose fault it is that what a trial had saved can't be had.
+func TestFetchThatFails(t *testing.T) {
+	a := &attempt{from: origin{snapshot: 4}}
+	for _, c := range []struct {
+		err  error
+		want grid.Class
+	}{
+		{&url.Error{Op: "Get", URL: "https://master", Err: syscall.ECONNREFUSED}, grid.ClassStorage},
+		{context.DeadlineExceeded, grid.ClassStorage}, {checkpoint.ErrNotHeld, grid.ClassStorage}, {errors.New("HTTP 500"), grid.ClassStorage},
+		{fmt.Errorf("fetch a: %w", checkpoint.ErrDamaged), grid.ClassCheckpoint}, {fmt.Errorf("%w: %w", checkpoint.ErrDamaged, fs.ErrNotExist), grid.ClassCheckpoint},
+		{&fs.PathError{Op: "write", Path: "live.new/a", Err: syscall.ENOSPC}, grid.ClassNode}, {&os.LinkError{Op: "rename", Err: syscall.EIO}, grid.ClassNode},
+	} {
+		if r := a.unprepared(&fetchError{c.err}); r.Class != c.want || r.Resumed != 4 {
+			t.Errorf("%v: got %q of one resumed from %d, want %q, 4", c.err, r.Class, r.Resumed, c.want)
+		}
+	}
+}
+
+// TestDamagedSnapshotFallsBack damages the newest snapshot where it is stored. An attempt that is to fetch it says so, and the next ones go on
+// from the one before, or from the beginning when that is damaged as well.
+func TestDamagedSnapshotFallsBack(t *testing.T) {
+	v, other := newSaving(t, "falls-1", nil), newSaving(t, "falls-1", nil)
+	dir := t.TempDir()
+	store, err := checkpoint.OpenStore(dir, 1<<30, logger(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []*saving{v, other} {
+		n.cfg.Snapshots, n.store = store, store
+	}
+	for i := range 2 {
+		v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
+			step(t, dir)
+			return ended(grid.ClassExit, 85)
+		})
+	}
+	id := grid.TrialID{Sweep: "falls-1"}
+	for i, number := range []int{2, 1} {
+		s, err := store.Load(t.Context(), id, number)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, "falls-1", "0", "files", s.Files[0].Hash), []byte("?"), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := other.attempt(i+3, func(context.Context, string, string) executor.Outcome {
+			t.Error("the program ran without what the trial had saved")
+			return ended(grid.ClassNone, 0)
+		})
+		if !r.Unreadable() || r.Resumed != number || !strings.Contains(r.Reason, fmt.Sprintf("snapshot %d is not used again", number)) {
+			t.Errorf("got %q of one resumed from %d: %s", r.Class, r.Resumed, r.Reason)
+		}
+		if err := store.Reject(id, i+3, r.Resumed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other.attempt(5, func(_ context.Context, dir, resume string) executor.Outcome {
+		if resume != "" || step(t, dir) != 1 {
+			t.Errorf("got MLF_RESUME %q, want a beginning", resume)
+		}
+		return ended(grid.ClassNone, 0)
+	})
+}
+
+// TestEachAttemptHasItsOwnTimeToStore stops a node whose program takes longer to save than its snapshot may take to store.
+func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
+	v := newSaving(t, "parts-1", nil)
+	v.partingTime = 200 * time.Millisecond
+	began := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-began
+		v.stop()
+	}()
+	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
+		close(began)
+		<-ctx.Done()
+		<-time.After(2 * v.partingTime)
+		step(t, dir)
+		return ended(grid.ClassHalt, 0)
+	})
+	<-stopped
+	if r.Class != grid.ClassHalt || r.Snapshot != 1 {
+		t.Errorf("got %q with snapshot %d: %s", r.Class, r.Snapshot, r.Reason)
+	}
+}
+
+// TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as what may be torn, and the result says so.
+func TestProgramThatNeverRests(t *testing.T) {
+	v := newSaving(t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond })
+	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
+		eventually(t, "a snapshot of the running program", func() bool {
+			step(t, dir)
+			n, _ := v.store.Newest(grid.TrialID{Sweep: "restless-1"})
+			s, err := v.store.Load(ctx, grid.TrialID{Sweep: "restless-1"}, n)
+			return err == nil && !s.Clean
+		})
+		return ended(grid.ClassExit, 1)
+	})
+	if r.Snapshot == 0 || !strings.Contains(r.Reason, "without a pause of 20ms") {
+		t.Errorf("got snapshot %d: %s", r.Snapshot, r.Reason)
+	}
+}
