@@ -135,6 +135,9 @@ func operation(schemas huma.Registry, rt *route) *huma.Operation {
 		content := &huma.MediaType{}
 		if rt.gives != nil && media != mediaCSV {
 			content.Schema = schemas.Schema(rt.gives, true, "")
+			if media == mediaLines && rt.lines != nil {
+				content.Schema = schemas.Schema(rt.lines, true, "")
+			}
 		}
 		if success.Content == nil {
 			success.Content = map[string]*huma.MediaType{}

@@ -174,7 +174,7 @@ func sendBytes(w http.ResponseWriter, r *http.Request, b []byte) {
 	if r.Method == http.MethodGet && known(w, r, digest(b)) {
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", mediaJSON)
 	_, _ = w.Write(b) // the client has gone if this fails
 }
 

@@ -28,6 +28,7 @@ type call struct {
 	handler http.HandlerFunc
 	takes   reflect.Type // of the body; nil for none or for bytes
 	gives   reflect.Type // of the answer, of a line of a stream; nil for none
+	lines   reflect.Type // of a line, where JSON has another shape
 	media   []string     // of the answer; empty for JSON
 	status  int          // of a success; 0 is 200
 	stream  bool         // the answer goes on as long as the client takes it, and is sent as it comes
@@ -49,13 +50,17 @@ const (
 	topicFiles  = "files"
 )
 
-// Media types of answers that are not JSON.
+// Media types of answers.
 const (
 	mediaLines  = "application/x-ndjson"
+	mediaJSON   = "application/json"
 	mediaCSV    = "text/csv"
 	mediaTar    = "application/x-tar"
 	mediaBinary = "application/octet-stream"
 )
+
+// listMedia are the media types of lists.
+func listMedia() []string { return []string{mediaJSON, mediaLines, mediaCSV} }
 
 // routes is the API: what can be asked for, who may ask, and what answers.
 func (m *Monitor) routes() []route {
@@ -91,7 +96,12 @@ func (m *Monitor) routes() []route {
 func (m *Monitor) sweepRoutes() []route {
 	index := parameter{"index", "integer", "of one trial; -1 or nothing is every trial"}
 	all := []route{
-		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps", call: gives(m.sweeps)},
+		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps, the newest first", old: gives(m.sweeps).handler,
+			query: []parameter{
+				{"state", "string", "only sweeps in this state"}, {"project", "string", "only sweeps of this project"},
+				{"limit", "integer", "at most so many, up to 200; 100 without it"}, {"after", "string", "next of the page before"},
+			},
+			call: call{handler: m.listSweeps, gives: reflect.TypeFor[api.SweepList](), lines: reflect.TypeFor[api.Sweep](), media: listMedia()}},
 		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: takes(m.submit)},
 		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: gives(m.sweep)},
 		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: gives(m.remove)},
@@ -103,13 +113,14 @@ func (m *Monitor) sweepRoutes() []route {
 		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until nothing of it runs",
 			query: []parameter{{"after", "integer", "position in the log; only output behind it is sent"}},
 			call:  call{handler: m.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
-		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "Stream trials",
+		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "List trials", old: m.trials,
 			query: []parameter{
 				{"state", "string", "only trials in this state; may be repeated"}, {"class", "string", "only trials that failed in this class"},
 				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
-				{"desc", "boolean", "in descending order"}, {"limit", "integer", "at most so many trials"}, {"offset", "integer", "pass over so many trials first"},
+				{"desc", "boolean", "in descending order"}, {"limit", "integer", "at most so many, up to 500; 100 without it"}, {"offset", "integer", "pass over so many trials first: next of the page before"},
+				{"field", "string", "a column to give; may be repeated; all without it"},
 			},
-			call: call{handler: m.trials, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}}},
+			call: call{handler: m.listTrials, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},
 		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: gives(m.attempts)},
 		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: gives(m.explain)},
 		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials, summary: "Stream what trials have printed",

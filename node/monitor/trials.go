@@ -14,41 +14,54 @@ import (
 	"mlfnode/node/history"
 )
 
-// trials streams the trials that the query selects; trials that have not run yet are made up from the space.
+// trials streams the trials that the query selects, as clients of older versions ask for them.
 func (m *Monitor) trials(w http.ResponseWriter, r *http.Request) {
 	s, err := m.record(r)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	q, err := parseQuery(r)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	parameter, err := m.chooseSort(r.Context(), s, &q)
+	l, err := m.newListing(r, s)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
 	out := newLines(w)
-	first := m.firstLog(r.Context())
-	l := &listing{m: m, sweep: s, q: q, parameter: parameter, left: q.Limit, skip: q.Offset, emit: func(t *grid.Trial) error {
-		v := wire(s, t)
-		v.Output = printed(t.Result.Log, first)
-		return out.put(v)
-	}}
+	out.end(r.Context(), l.each(r.Context(), func(t *api.Trial) error { return out.put(t) }))
+}
+
+// newListing makes the listing that a request asks for; trials that have not run yet are made up from the space.
+func (m *Monitor) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
+	q, err := parseQuery(r)
+	if err != nil {
+		return nil, err
+	}
+	parameter, err := m.chooseSort(r.Context(), s, &q)
+	if err != nil {
+		return nil, err
+	}
+	l := &listing{m: m, sweep: s, q: q, parameter: parameter, left: q.Limit, skip: q.Offset}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
-	if q.Class != "" {
-		l.only(q.Class)
+	return l, nil
+}
+
+// each calls put for every trial of the listing.
+func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
+	first := l.m.firstLog(ctx)
+	l.emit = func(t *grid.Trial) error {
+		v := wire(l.sweep, t)
+		v.Output = printed(t.Result.Log, first)
+		return put(v)
 	}
-	err = l.run(r.Context())
-	if errors.Is(err, errEnough) {
-		err = nil
+	if l.q.Class != "" {
+		l.only(l.q.Class)
 	}
-	out.end(r.Context(), err)
+	if err := l.run(ctx); !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
 }
 
 // errEnough ends a listing that has given what it should.
