@@ -141,6 +141,10 @@ func (c *cursor) status(h nats.Header) error {
 	}
 }
 
+// inboxMessages bounds what waits in the inbox of a cursor or a listing: a request brings at most pullMessages or presentPage, and a
+// few messages without content. The client's own default makes room for 65,536, which is half a megabyte for each inbox.
+const inboxMessages = 4 * max(pullMessages, presentPage)
+
 // pullRequest is what nats-server reads on CONSUMER.MSG.NEXT.
 type pullRequest struct {
 	Batch    int           `json:"batch"`

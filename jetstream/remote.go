@@ -57,7 +57,7 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		told(true)
 	}
 	conn, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{Remote: r, life: line.closing}), nats.Name(string(r.Node)),
-		nats.CustomInboxPrefix(inbox(r.Node)),
+		nats.CustomInboxPrefix(inbox(r.Node)), nats.SyncQueueLen(inboxMessages),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
 		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),

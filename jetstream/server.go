@@ -138,7 +138,7 @@ func (s *Server) Addr() net.Addr {
 // inside connects a client of this process.
 func (s *Server) inside(opts ...nats.Option) (*nats.Conn, error) {
 	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(pingInterval),
-		nats.CustomInboxPrefix(inbox(s.node)))
+		nats.CustomInboxPrefix(inbox(s.node)), nats.SyncQueueLen(inboxMessages))
 	if s.secret != "" {
 		opts = append(opts, nats.UserInfo(ownUser, s.secret))
 	}
