@@ -3,10 +3,11 @@ package cluster
 import (
 	"log"
 	"log/slog"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // memberlistLog sends memberlist's lines to debug. Its warnings are no news for an operator: what they lead to is told by the
@@ -28,7 +29,7 @@ type lines struct {
 var foreign = []string{"unacceptable label", "Decrypt packet failed", "decrypt", "label header", "not encrypted"}
 
 // content is what may have come from outside: quoted labels, and the bytes of metadata.
-var content = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|meta:\(.*\)`)
+var content = lazyregexp.New(`"(?:[^"\\]|\\.)*"|meta:\(.*\)`)
 
 func (l *lines) Write(p []byte) (int, error) {
 	line := strings.TrimSpace(string(p))
@@ -42,7 +43,7 @@ func (l *lines) Write(p []byte) (int, error) {
 			break
 		}
 	}
-	line = content.ReplaceAllString(strings.Replace(line, "memberlist: ", "", 1), "(left out)")
+	line = content.Get().ReplaceAllString(strings.Replace(line, "memberlist: ", "", 1), "(left out)")
 	l.to.Debug("memberlist", "line", printable([]byte(line), maxReason))
 	return len(p), nil
 }

@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // Bounds of what a submission may name.
@@ -24,13 +26,13 @@ const (
 )
 
 var (
-	projectName  = regexp.MustCompile(`^[A-Za-z0-9-]+$`)
-	variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	projectName  = lazyregexp.New(`^[A-Za-z0-9-]+$`)
+	variableName = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // CheckProject says why a name can't be a project's: sweep ids, subjects of the store and folders are made of it.
 func CheckProject(name string) error {
-	if len(name) > maxProject || !projectName.MatchString(name) {
+	if len(name) > maxProject || !projectName.Get().MatchString(name) {
 		return flawf("Use letters, digits and dashes, at most 40.", "%.60q is not a valid project name", name)
 	}
 	return nil
@@ -70,7 +72,7 @@ func CheckSweepName(project, name string) error {
 
 // CheckVariable says why a name can't be that of an environment variable.
 func CheckVariable(name string) error {
-	if !variableName.MatchString(name) {
+	if !variableName.Get().MatchString(name) {
 		return flawf("Use letters, digits and '_'.", "%q is not a valid name of an environment variable", name)
 	}
 	return nil

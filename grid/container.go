@@ -2,11 +2,11 @@ package grid
 
 import (
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // Container says how the container of a task with an image is made. The zero value suits most images.
@@ -50,18 +50,16 @@ const (
 )
 
 // imageName is the form of a reference to an image: registry, name, tag and digest, as the engines read it.
-var imageName = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`^(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` + // host:port/
-		`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*` + // name
-		`(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
-})
+var imageName = lazyregexp.New(`^(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?` + // host:port/
+	`[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*` + // name
+	`(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?$`)
 
 // networkName is the form that Docker gives to the names of networks.
-var networkName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`) })
+var networkName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 
 // CheckImage says why a text does not name an image.
 func CheckImage(ref string) error {
-	if len(ref) > maxReference || !imageName().MatchString(ref) {
+	if len(ref) > maxReference || !imageName.Get().MatchString(ref) {
 		return flawf("Write it like python:3.12-slim or registry.lab:5000/team/train:1.", "%.80q does not name an image", ref)
 	}
 	return nil
@@ -82,7 +80,7 @@ func oneOf(what, v string, known []string) error {
 
 // CheckNetwork says why a text can't name a network of containers.
 func CheckNetwork(v string) error {
-	if !networkName().MatchString(v) {
+	if !networkName.Get().MatchString(v) {
 		return flawf("Write host, none, bridge or the name of a network that the nodes have.", "network is %.60q", v)
 	}
 	return nil

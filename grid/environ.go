@@ -2,10 +2,11 @@ package grid
 
 import (
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // MergeEnviron gives the KEY=value entries of the lists as one environment in which each name occurs once: of several
@@ -97,14 +98,14 @@ func (s *Sweep) environmentOver(named, kept []string) []string {
 }
 
 // reference is what stands for something else in a value of a task's env: a dollar for itself, or the name of a variable.
-var reference = regexp.MustCompile(`\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
+var reference = lazyregexp.New(`\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})`)
 
 // expandVariables replaces $NAME and ${NAME} by what known has, and $$ by a dollar. Any other dollar is text.
 func expandVariables(text string, known map[string]string) string {
 	if !strings.Contains(text, "$") {
 		return text
 	}
-	return reference.ReplaceAllStringFunc(text, func(ref string) string {
+	return reference.Get().ReplaceAllStringFunc(text, func(ref string) string {
 		if ref == "$$" {
 			return "$"
 		}
@@ -122,7 +123,7 @@ func CheckEnvValue(name, text string) error {
 			continue
 		}
 		dollars := len(text[:i+1]) - len(strings.TrimRight(text[:i+1], "$"))
-		if at := reference.FindStringIndex(text[i:]); dollars%2 == 1 && (at == nil || at[0] != 0) {
+		if at := reference.Get().FindStringIndex(text[i:]); dollars%2 == 1 && (at == nil || at[0] != 0) {
 			return flawf("Write $$ for a dollar, or let a shell do it in the command.", "%s is %.60q, and of ${…} only ${NAME} is replaced", name, text)
 		}
 	}

@@ -1,10 +1,11 @@
 package grid
 
 import (
-	"regexp"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // bracketed gives the length of the text up to the bracket that closes the first one. Without one the length is 1.
@@ -35,12 +36,12 @@ func bracketed(s string) (n int, closed bool) {
 }
 
 // formula is how a map begins that parameters.yml knows, or nearly so.
-var formula = regexp.MustCompile(`^\{\s*["']?(start|end|stop|step|lin\w*|log\w*|\w*space)["']?\s*:`)
+var formula = lazyregexp.New(`^\{\s*["']?(start|end|stop|step|lin\w*|log\w*|\w*space)["']?\s*:`)
 
 // isFlow reports whether the whole of a --set is a list, a formula or a tagged value as a parameters file has them. A list
 // needs a comma, since a single text in brackets, like [NH4+], is more likely to be meant as it is.
 func isFlow(s string) bool {
-	if strings.HasPrefix(s, "!!") || formula.MatchString(s) {
+	if strings.HasPrefix(s, "!!") || formula.Get().MatchString(s) {
 		return true
 	}
 	return !strings.Contains(s, `\`) && (word{text: strings.TrimSpace(s)}).isList()

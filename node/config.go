@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +20,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 	"mlfnode/node/worker"
@@ -250,9 +250,9 @@ func readSettings(file string) (settings, string, error) {
 
 // The forms of what yaml.v3 says about a file that it can't decode.
 var (
-	unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type .*$`)
-	wrongKind    = regexp.MustCompile(`^line (\d+): cannot unmarshal .*$`)
-	syntaxFault  = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+	unknownField = lazyregexp.New(`^line (\d+): field (\S+) not found in type .*$`)
+	wrongKind    = lazyregexp.New(`^line (\d+): cannot unmarshal .*$`)
+	syntaxFault  = lazyregexp.New(`^yaml: line (\d+): (.*)$`)
 )
 
 // explainYAML says where the file is wrong and how, a line for each problem.
@@ -263,9 +263,9 @@ func explainYAML(name string, err error) error {
 	}
 	var problems []error
 	for _, line := range lines {
-		text := unknownField.ReplaceAllString(line, name+":$1: there is no setting $2")
-		text = wrongKind.ReplaceAllString(text, name+":$1: the value does not fit the setting")
-		text = syntaxFault.ReplaceAllString(text, name+":$1: this is no YAML: $2")
+		text := unknownField.Get().ReplaceAllString(line, name+":$1: there is no setting $2")
+		text = wrongKind.Get().ReplaceAllString(text, name+":$1: the value does not fit the setting")
+		text = syntaxFault.Get().ReplaceAllString(text, name+":$1: this is no YAML: $2")
 		if text == line {
 			text = name + ": " + line
 		}

@@ -10,15 +10,16 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 )
 
 // The statements that matter in a driver script.
 var (
-	yamlCall = regexp.MustCompile(`\byaml2Matrix\(\s*(?:["']([^"']+)["']\s*[,)])?`)
-	yamlName = regexp.MustCompile(`\byaml2Matrix\(\s*(\w+)\s*[,)]`)
-	baseLine = regexp.MustCompile(`^\s*base_pars\s*=\s*`)
-	baseItem = regexp.MustCompile(`^\s*base_pars\[["']([^"'\\]+)["']\]\s*=\s*`)
-	taskCall = regexp.MustCompile(`\b(\w+)\.(?:delay|apply_async|s|signature)\(`)
+	yamlCall = lazyregexp.New(`\byaml2Matrix\(\s*(?:["']([^"']+)["']\s*[,)])?`)
+	yamlName = lazyregexp.New(`\byaml2Matrix\(\s*(\w+)\s*[,)]`)
+	baseLine = lazyregexp.New(`^\s*base_pars\s*=\s*`)
+	baseItem = lazyregexp.New(`^\s*base_pars\[["']([^"'\\]+)["']\]\s*=\s*`)
+	taskCall = lazyregexp.New(`\b(\w+)\.(?:delay|apply_async|s|signature)\(`)
 )
 
 // oldDriver is what a driver script (default.py, run_training.py, …) submits.
@@ -58,20 +59,20 @@ func (im *importer) readDriver(name, text string) {
 		if strings.HasPrefix(strings.TrimSpace(line), "#") {
 			continue
 		}
-		if m := taskCall.FindStringSubmatch(line); m != nil {
+		if m := taskCall.Get().FindStringSubmatch(line); m != nil {
 			d.calls = append(d.calls, m[1])
 			if d.submits == 0 {
 				d.submits = i + 1
 			}
 		}
-		if m := yamlCall.FindStringSubmatch(line); m != nil {
+		if m := yamlCall.Get().FindStringSubmatch(line); m != nil {
 			d.reads = i + 1
-			if v := yamlName.FindStringSubmatch(line); v != nil && m[1] == "" {
+			if v := yamlName.Get().FindStringSubmatch(line); v != nil && m[1] == "" {
 				m[1] = assignedText(lines, v[1])
 			}
 			d.parameters = im.parameters(name, i+1, m[1])
 		}
-		if at := baseLine.FindStringIndex(line); at != nil {
+		if at := baseLine.Get().FindStringIndex(line); at != nil {
 			v, err := statement(strings.Join(lines[i:], "\n")[at[1]:])
 			pairs, ok := v.([][2]any)
 			if err != nil || !ok {
@@ -80,7 +81,7 @@ func (im *importer) readDriver(name, text string) {
 			}
 			d.base = im.constants(name, i+1, pairs)
 		}
-		if m := baseItem.FindStringSubmatchIndex(line); m != nil {
+		if m := baseItem.Get().FindStringSubmatchIndex(line); m != nil {
 			v, err := statement(line[m[1]:])
 			if err != nil {
 				im.note(name, i+1, "the constant %s is computed, not written down; fill it in under `constants`", line[m[2]:m[3]])

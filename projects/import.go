@@ -7,13 +7,14 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // Report says what Import has made of an old project folder.
@@ -25,9 +26,9 @@ type Report struct {
 
 // The statements that matter in tasks.py.
 var (
-	defLine   = regexp.MustCompile(`^(?:async\s+)?def\s+(\w+)\s*\(`)
-	classLine = regexp.MustCompile(`^class\s`)
-	taskLine  = regexp.MustCompile(`^@(?:\w+\.)?(?:shared_)?task\b`)
+	defLine   = lazyregexp.New(`^(?:async\s+)?def\s+(\w+)\s*\(`)
+	classLine = lazyregexp.New(`^class\s`)
+	taskLine  = lazyregexp.New(`^@(?:\w+\.)?(?:shared_)?task\b`)
 )
 
 // oldFunction is a function of tasks.py.
@@ -108,15 +109,15 @@ func (im *importer) readTasks(text string) {
 		}
 	}
 	for i, line := range lines {
-		if m := defLine.FindStringSubmatch(line); m != nil {
+		if m := defLine.Get().FindStringSubmatch(line); m != nil {
 			end(i)
 			function, marked, begin = oldFunction{m[1], i + 1, marked}, false, i+1
 		}
-		if classLine.MatchString(line) { // its methods are no tasks
+		if classLine.Get().MatchString(line) { // its methods are no tasks
 			end(i)
 			function, marked = oldFunction{}, false
 		}
-		marked = marked || taskLine.MatchString(line)
+		marked = marked || taskLine.Get().MatchString(line)
 	}
 	end(len(lines))
 }
@@ -128,7 +129,7 @@ func (im *importer) command(t *oldTask, v any) error {
 		if !usable(v) || strings.TrimSpace(v) == "" {
 			return errors.New("no command")
 		}
-		t.shell = pathWord.ReplaceAllStringFunc(strings.ReplaceAll(modernPython(v), " "+im.prefix, " "), im.localPath)
+		t.shell = pathWord.Get().ReplaceAllStringFunc(strings.ReplaceAll(modernPython(v), " "+im.prefix, " "), im.localPath)
 		return nil
 	case []any:
 		for _, e := range v {
@@ -150,7 +151,7 @@ func (im *importer) command(t *oldTask, v any) error {
 }
 
 // pathWord is a path in a shell command.
-var pathWord = regexp.MustCompile(`[\w.~+-]*(?:/[\w.~+-]+)+`)
+var pathWord = lazyregexp.New(`[\w.~+-]*(?:/[\w.~+-]+)+`)
 
 // usable reports whether YAML and a program's arguments can hold the text.
 func usable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }

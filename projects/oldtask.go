@@ -7,13 +7,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // The statements of a function that say which command it runs.
 var (
-	assignment = regexp.MustCompile(`^(\s+)(\w+)\s*=\s*([^=].*)?$`)
-	growth     = regexp.MustCompile(`^\s+(\w+)(?:\s*\+=|\.(?:append|extend|insert)\()`)
-	growthOf   = regexp.MustCompile(`^\s+\w+\s*(\+=|\.append\(|\.extend\()`)
+	assignment = lazyregexp.New(`^(\s+)(\w+)\s*=\s*([^=].*)?$`)
+	growth     = lazyregexp.New(`^\s+(\w+)(?:\s*\+=|\.(?:append|extend|insert)\()`)
+	growthOf   = lazyregexp.New(`^\s+\w+\s*(\+=|\.append\(|\.extend\()`)
 )
 
 // candidate is an assignment of a name that may hold the command.
@@ -32,7 +34,7 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 	chosen := -1
 	grown := false
 	for i := begin; i < end; i++ {
-		m := assignment.FindStringSubmatch(lines[i])
+		m := assignment.Get().FindStringSubmatch(lines[i])
 		switch {
 		case m != nil && m[2] == name && regexp.MustCompile(`\b`+regexp.QuoteMeta(name)+`\b`).MatchString(code(m[3])):
 			grown = true // name = name + options
@@ -47,7 +49,7 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 			if !grown && (chosen < 0 || c.indent <= all[chosen].indent) {
 				chosen = len(all) - 1
 			}
-		case growth.FindStringSubmatch(lines[i]) != nil && growth.FindStringSubmatch(lines[i])[1] == name:
+		case growth.Get().FindStringSubmatch(lines[i]) != nil && growth.Get().FindStringSubmatch(lines[i])[1] == name:
 			more, ok := written(strings.Join(lines[i:end], "\n"))
 			switch {
 			case !ok || len(all) == 0:
@@ -66,7 +68,7 @@ func (im *importer) function(f oldFunction, lines []string, begin, end int) bool
 
 // written reads what a line appends to the command, if that is written down: a list, or text for a command that is text.
 func written(text string) (v any, ok bool) {
-	m := growthOf.FindStringSubmatchIndex(text)
+	m := growthOf.Get().FindStringSubmatchIndex(text)
 	if m == nil {
 		return nil, false
 	}
@@ -131,16 +133,16 @@ func (im *importer) take(f oldFunction, all []candidate, chosen int) {
 func commandName(lines []string) string {
 	grown := ""
 	for _, line := range lines {
-		m := assignment.FindStringSubmatch(line)
+		m := assignment.Get().FindStringSubmatch(line)
 		if m != nil && m[2] == "cmd" {
 			return "cmd"
 		}
-		if g := growth.FindStringSubmatch(line); g != nil && grown == "" {
+		if g := growth.Get().FindStringSubmatch(line); g != nil && grown == "" {
 			grown = g[1]
 		}
 	}
 	for _, line := range lines {
-		if m := assignment.FindStringSubmatch(line); m != nil && m[2] == grown {
+		if m := assignment.Get().FindStringSubmatch(line); m != nil && m[2] == grown {
 			if v, err := statement(m[3]); err == nil {
 				if list, ok := v.([]any); ok && len(list) > 0 {
 					return grown
@@ -194,11 +196,11 @@ func (im *importer) isFile(name string) bool {
 
 // The statements of a loop that counts.
 var (
-	rangeLoop = regexp.MustCompile(`^(\s*)for\s+(\w+)\s+in\s+x?range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*(-?\d+)\s*)?\)\s*:`)
-	setNumber = regexp.MustCompile(`^\s*(\w+)\s*=\s*(-?\d+)\s*(?:#.*)?$`)
-	addNumber = regexp.MustCompile(`^\s*(\w+)\s*([+*-])=\s*(-?\w+)\s*(?:#.*)?$`)
-	sumNumber = regexp.MustCompile(`^\s*(\w+)\s*=\s*(\w+)\s*([+*-])\s*(-?\w+)\s*(?:#.*)?$`)
-	callWords = regexp.MustCompile(`[A-Za-z_]\w*`)
+	rangeLoop = lazyregexp.New(`^(\s*)for\s+(\w+)\s+in\s+x?range\(\s*(-?\d+)\s*(?:,\s*(-?\d+)\s*)?(?:,\s*(-?\d+)\s*)?\)\s*:`)
+	setNumber = lazyregexp.New(`^\s*(\w+)\s*=\s*(-?\d+)\s*(?:#.*)?$`)
+	addNumber = lazyregexp.New(`^\s*(\w+)\s*([+*-])=\s*(-?\w+)\s*(?:#.*)?$`)
+	sumNumber = lazyregexp.New(`^\s*(\w+)\s*=\s*(\w+)\s*([+*-])\s*(-?\w+)\s*(?:#.*)?$`)
+	callWords = lazyregexp.New(`[A-Za-z_]\w*`)
 )
 
 // mostTurns bounds a loop that is followed.
@@ -211,7 +213,7 @@ func arguments(lines []string, call int) string {
 	var m []string
 	for i := call - 1; i >= 0 && top < 0; i-- {
 		if strings.TrimSpace(lines[i]) != "" && indentOf(lines[i]) < indentOf(lines[call]) {
-			if m = rangeLoop.FindStringSubmatch(lines[i]); m == nil {
+			if m = rangeLoop.Get().FindStringSubmatch(lines[i]); m == nil {
 				return ""
 			}
 			top = i
@@ -222,7 +224,7 @@ func arguments(lines []string, call int) string {
 	}
 	known := map[string]int64{}
 	for _, line := range lines[:top] {
-		if s := setNumber.FindStringSubmatch(line); s != nil {
+		if s := setNumber.Get().FindStringSubmatch(line); s != nil {
 			known[s[1]], _ = strconv.ParseInt(s[2], 10, 64) // digits
 		}
 	}
@@ -242,8 +244,8 @@ func arguments(lines []string, call int) string {
 		known[m[2]] = v
 		for i := top + 1; i <= call; i++ {
 			if i == call {
-				_, inside, _ := strings.Cut(taskCall.ReplaceAllString(lines[i], "\x00"), "\x00")
-				for _, w := range callWords.FindAllString(code(inside), -1) {
+				_, inside, _ := strings.Cut(taskCall.Get().ReplaceAllString(lines[i], "\x00"), "\x00")
+				for _, w := range callWords.Get().FindAllString(code(inside), -1) {
 					if n, ok := known[w]; ok && (name == "" || name == w) {
 						name = w
 						values = append(values, strconv.FormatInt(n, 10))
@@ -274,18 +276,18 @@ func compute(known map[string]int64, line string) bool {
 	}
 	target, left, operator, right := "", "", "", ""
 	switch {
-	case addNumber.MatchString(line):
-		s := addNumber.FindStringSubmatch(line)
+	case addNumber.Get().MatchString(line):
+		s := addNumber.Get().FindStringSubmatch(line)
 		target, left, operator, right = s[1], s[1], s[2], s[3]
-	case sumNumber.MatchString(line):
-		s := sumNumber.FindStringSubmatch(line)
+	case sumNumber.Get().MatchString(line):
+		s := sumNumber.Get().FindStringSubmatch(line)
 		target, left, operator, right = s[1], s[2], s[3], s[4]
-	case setNumber.MatchString(line):
-		s := setNumber.FindStringSubmatch(line)
+	case setNumber.Get().MatchString(line):
+		s := setNumber.Get().FindStringSubmatch(line)
 		known[s[1]] = number64(s[2])
 		return true
 	default:
-		m := assignment.FindStringSubmatch(line)
+		m := assignment.Get().FindStringSubmatch(line)
 		if m == nil {
 			return true
 		}

@@ -2,10 +2,11 @@ package projects
 
 import (
 	"errors"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // literal reads one Python literal (string, number, list, tuple, dict, True, False, None) off the front of text. Lists and
@@ -210,7 +211,7 @@ const (
 )
 
 // numbered are escapes by a number: an octal one, or one with so many hexadecimal digits.
-var numbered = regexp.MustCompile(`^\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))`)
+var numbered = lazyregexp.New(`^\\(?:([0-7]{1,3})|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))`)
 
 // unescape reads escapes as Python does: an unknown one keeps its backslash. Bytes above 0x7f, which Python 2 and 3 read
 // differently, and characters by name are not understood.
@@ -225,7 +226,7 @@ func unescape(s string) (string, error) {
 		b.WriteString(s[:at])
 		s = s[at:]
 		letter := strings.IndexByte(escapes, s[1])
-		m := numbered.FindStringSubmatch(s)
+		m := numbered.Get().FindStringSubmatch(s)
 		switch {
 		case s[1] == '\n': // the line goes on
 			s = s[2:]

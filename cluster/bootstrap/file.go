@@ -7,8 +7,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"regexp"
 
+	"mlfnode/grid/lazyregexp"
 	"mlfnode/node/durable"
 
 	"gopkg.in/yaml.v3"
@@ -41,9 +41,9 @@ func Load(file string) (*Cluster, error) {
 
 // The forms of what yaml.v3 says about a file that it can't decode.
 var (
-	unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type .*$`)
-	wrongKind    = regexp.MustCompile(`^line (\d+): cannot unmarshal .*$`)
-	syntaxFault  = regexp.MustCompile(`^yaml: line (\d+): (.*)$`)
+	unknownField = lazyregexp.New(`^line (\d+): field (\S+) not found in type .*$`)
+	wrongKind    = lazyregexp.New(`^line (\d+): cannot unmarshal .*$`)
+	syntaxFault  = lazyregexp.New(`^yaml: line (\d+): (.*)$`)
 )
 
 // explainYAML says where the file is wrong and how, a line for each problem.
@@ -54,9 +54,9 @@ func explainYAML(file string, err error) error {
 	}
 	var problems []error
 	for _, line := range lines {
-		text := unknownField.ReplaceAllString(line, file+":$1: there is no key $2; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings")
-		text = wrongKind.ReplaceAllString(text, file+":$1: the value does not fit the key")
-		text = syntaxFault.ReplaceAllString(text, file+":$1: this is no YAML: $2")
+		text := unknownField.Get().ReplaceAllString(line, file+":$1: there is no key $2; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings")
+		text = wrongKind.Get().ReplaceAllString(text, file+":$1: the value does not fit the key")
+		text = syntaxFault.Get().ReplaceAllString(text, file+":$1: this is no YAML: $2")
 		if text == line {
 			text = file + ": " + line
 		}

@@ -4,9 +4,10 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // reportStart is the root of the document that nvidia-smi -q -x writes. Complaints about single GPUs may stand before it.
@@ -202,15 +203,15 @@ func (r *report) hasInstances() bool {
 
 // The lines of nvidia-smi -L.
 var (
-	listedGPU      = regexp.MustCompile(`^GPU \d+: .*\(UUID: (GPU-[^)]+)\)`)
-	listedInstance = regexp.MustCompile(`^\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)]+)\)`)
+	listedGPU      = lazyregexp.New(`^GPU \d+: .*\(UUID: (GPU-[^)]+)\)`)
+	listedInstance = lazyregexp.New(`^\s+MIG (\S+)\s+Device\s+(\d+): \(UUID: (MIG-[^)]+)\)`)
 )
 
 // nameInstances gives the instances their profiles and UUIDs out of the list of nvidia-smi -L.
 func (r *report) nameInstances(list string) {
 	var of *reportGPU
 	for line := range strings.Lines(list) {
-		if m := listedGPU.FindStringSubmatch(line); m != nil {
+		if m := listedGPU.Get().FindStringSubmatch(line); m != nil {
 			of = nil
 			for i := range r.GPUs {
 				if r.GPUs[i].UUID == m[1] {
@@ -218,7 +219,7 @@ func (r *report) nameInstances(list string) {
 				}
 			}
 		}
-		m := listedInstance.FindStringSubmatch(line)
+		m := listedInstance.Get().FindStringSubmatch(line)
 		if m == nil || of == nil {
 			continue
 		}

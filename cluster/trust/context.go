@@ -10,13 +10,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 	"mlfnode/node/durable"
 )
 
@@ -77,8 +77,8 @@ func parseContext(b []byte) (Context, error) {
 
 // The parts of yaml.v3's messages that quote nothing but names of fields.
 var (
-	yamlLine  = regexp.MustCompile(`line \d+`)
-	yamlField = regexp.MustCompile(`^line \d+: field [A-Za-z0-9_-]{1,40} not found`)
+	yamlLine  = lazyregexp.New(`line \d+`)
+	yamlField = lazyregexp.New(`^line \d+: field [A-Za-z0-9_-]{1,40} not found`)
 )
 
 // hideValues says where the YAML is wrong without quoting it, for a value may be the secret.
@@ -88,14 +88,14 @@ func hideValues(err error) error {
 	}
 	var wrong *yaml.TypeError
 	if errors.As(err, &wrong) {
-		if s := yamlField.FindString(wrong.Errors[0]); s != "" {
+		if s := yamlField.Get().FindString(wrong.Errors[0]); s != "" {
 			return errors.New(strings.Replace(s, "field", "the field", 1) + " among those of a context")
 		}
-		if s := yamlLine.FindString(wrong.Errors[0]); s != "" {
+		if s := yamlLine.Get().FindString(wrong.Errors[0]); s != "" {
 			return errors.New(s + " does not fit a context")
 		}
 	}
-	if s := yamlLine.FindString(err.Error()); s != "" {
+	if s := yamlLine.Get().FindString(err.Error()); s != "" {
 		return errors.New(s + " is no YAML")
 	}
 	return errors.New("it is no YAML")

@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"strings"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // The text of a token: mlf1.<pin, 64 hexadecimal digits>.<id, 10 hexadecimal digits>.<secret, 43 characters of base64url>.
@@ -19,7 +20,7 @@ const (
 )
 
 var (
-	tokenID   = regexp.MustCompile(`^[0-9a-f]{10}$`)
+	tokenID   = lazyregexp.New(`^[0-9a-f]{10}$`)
 	secretLen = base64.RawURLEncoding.EncodedLen(secretBytes)
 	tokenLen  = len(tokenPrefix) + 1 + 2*sha256.Size + 1 + 2*idBytes + 1 + secretLen
 	secrets   = base64.RawURLEncoding.Strict() // one text for one secret
@@ -61,7 +62,7 @@ func ParseToken(text string) (Token, error) {
 		return t, errors.New("the token is empty; mlfnode token prints one on the master")
 	case strings.ContainsAny(text, " \t\r\n"):
 		return t, errors.New("the token holds white space in the middle; paste it as one line")
-	case parts[0] != tokenPrefix && len(parts) == 2 && tokenID.MatchString(parts[0]):
+	case parts[0] != tokenPrefix && len(parts) == 2 && tokenID.Get().MatchString(parts[0]):
 		return t, fmt.Errorf("this is the part of a token that goes to the API; the whole token begins with %s.", tokenPrefix)
 	case parts[0] != tokenPrefix && strings.HasPrefix(parts[0], "mlf") && len(parts) > 1:
 		return t, errors.New("the token is of a form that this mlfnode does not know; install the master's version")
@@ -81,7 +82,7 @@ var errDamagedToken = errors.New("the token is damaged; copy it again, or make a
 
 func (t *Token) decode(pin, id, secret string) error {
 	b, err := hex.DecodeString(pin)
-	if err != nil || len(b) != len(t.Pin) || pin != strings.ToLower(pin) || !tokenID.MatchString(id) {
+	if err != nil || len(b) != len(t.Pin) || pin != strings.ToLower(pin) || !tokenID.Get().MatchString(id) {
 		return errDamagedToken
 	}
 	s, ok := decodeSecret(secret)
@@ -106,7 +107,7 @@ func decodeSecret(text string) (secret [secretBytes]byte, ok bool) {
 // parseBearer reads <id>.<secret>.
 func parseBearer(text string) (Token, bool) {
 	id, secret, found := strings.Cut(text, ".")
-	if !found || !tokenID.MatchString(id) {
+	if !found || !tokenID.Get().MatchString(id) {
 		return Token{}, false
 	}
 	s, ok := decodeSecret(secret)

@@ -16,9 +16,9 @@ package trust
 import (
 	"errors"
 	"fmt"
-	"regexp"
 
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 )
 
 // NodeRole is what a certificate says that its node does.
@@ -85,11 +85,11 @@ var (
 )
 
 // nodeName is what fits into a subject, a run's name, a URI and a DNS label.
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
+var nodeName = lazyregexp.New(`^[A-Za-z0-9_-]{1,63}$`)
 
 // CheckNodeName says whether a node may have that name.
 func CheckNodeName(node grid.NodeID) error {
-	if nodeName.MatchString(string(node)) {
+	if nodeName.Get().MatchString(string(node)) {
 		return nil
 	}
 	name := string(node)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 	"mlfnode/node/api"
 )
 
@@ -234,7 +234,7 @@ func shownLines(s string) []string {
 }
 
 // progressBar is a line as tqdm and its like draw it.
-var progressBar = regexp.MustCompile(`^(.{0,60}: *)?\d{1,3}%[|\s[]`)
+var progressBar = lazyregexp.New(`^(.{0,60}: *)?\d{1,3}%[|\s[]`)
 
 // reasonLines are the lines of the reason of a failure, which has its cause in the first line and the last output behind it,
 // without the progress bars among that.
@@ -243,7 +243,7 @@ func reasonLines(reason string) []string {
 	if len(lines) == 0 {
 		return nil
 	}
-	return append(lines[:1], slices.DeleteFunc(lines[1:], progressBar.MatchString)...)
+	return append(lines[:1], slices.DeleteFunc(lines[1:], progressBar.Get().MatchString)...)
 }
 
 // cause shortens the reason of a failure to its cause and the last line of output.

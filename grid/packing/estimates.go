@@ -1,10 +1,10 @@
 package packing
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
-	"sync"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // Estimates are what is known of one sweep's trials, in the order in which it became known. At most maxEstimates.
@@ -46,13 +46,11 @@ func (all *Estimates) For(model, value string, device int64) *Estimate {
 }
 
 // asked matches how PyTorch, TensorFlow, JAX and CuPy say what they could not allocate.
-var asked = sync.OnceValue(func() *regexp.Regexp {
-	return regexp.MustCompile(`(?i)(?:tried to allocate|trying to allocate|failed to allocate|out of memory allocating) ([0-9][0-9,]*(?:\.[0-9]+)?) ?([KMGT]?)(i?B|bytes)?`)
-})
+var asked = lazyregexp.New(`(?i)(?:tried to allocate|trying to allocate|failed to allocate|out of memory allocating) ([0-9][0-9,]*(?:\.[0-9]+)?) ?([KMGT]?)(i?B|bytes)?`)
 
 // Asked finds in a program's last words how many bytes of a device's memory it could not get; 0 when they do not say so.
 func Asked(words string) int64 {
-	all := asked().FindAllStringSubmatch(words, -1)
+	all := asked.Get().FindAllStringSubmatch(words, -1)
 	if len(all) == 0 {
 		return 0
 	}

@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 )
 
 // looseObject reads one object off the front of b as programs print them: JSON with nan and inf in any spelling, numbers such as
@@ -189,12 +189,12 @@ func (r *looseReader) string(quote byte) bool {
 }
 
 // decimalText is a number that a text holds. Leading zeros make it no number: they belong to names.
-var decimalText = regexp.MustCompile(`^([+-]?)(?:(0|[1-9]\d*)(\.\d*)?|(\.\d+))([eE][+-]?\d+)?$`)
+var decimalText = lazyregexp.New(`^([+-]?)(?:(0|[1-9]\d*)(\.\d*)?|(\.\d+))([eE][+-]?\d+)?$`)
 
 // textMetric keeps a text, or the number that it is: many programs write their numbers as text.
 func textMetric(s string) json.RawMessage {
 	t := strings.TrimSpace(s)
-	if f, err := strconv.ParseFloat(t, 64); err == nil && decimalText.MatchString(t) {
+	if f, err := strconv.ParseFloat(t, 64); err == nil && decimalText.Get().MatchString(t) {
 		if json.Valid([]byte(t)) {
 			return json.RawMessage(t)
 		}
@@ -206,7 +206,7 @@ func textMetric(s string) json.RawMessage {
 }
 
 // wrapped is how Python shows a number of NumPy, PyTorch and their like.
-var wrapped = regexp.MustCompile(`^(?:[A-Za-z_][\w.]*\.)?(?:b?float\d*|u?int\d*|bool_?|[Tt]ensor|[Aa]rray|Decimal)\(\s*'?([^\s,()'\[\]{}]+)'?\s*(?:,[^()]*)?\)$`)
+var wrapped = lazyregexp.New(`^(?:[A-Za-z_][\w.]*\.)?(?:b?float\d*|u?int\d*|bool_?|[Tt]ensor|[Aa]rray|Decimal)\(\s*'?([^\s,()'\[\]{}]+)'?\s*(?:,[^()]*)?\)$`)
 
 // wordMetric gives what a word without quotes stands for, nil for nothing.
 func wordMetric(w string, python bool) json.RawMessage {
@@ -220,11 +220,11 @@ func wordMetric(w string, python bool) json.RawMessage {
 		return nil
 	}
 	if python {
-		if inner := wrapped.FindStringSubmatch(w); inner != nil {
+		if inner := wrapped.Get().FindStringSubmatch(w); inner != nil {
 			return wordMetric(inner[1], false)
 		}
 	}
-	if f, err := strconv.ParseFloat(w, 64); errors.Is(err, strconv.ErrRange) && math.IsInf(f, 0) && decimalText.MatchString(w) {
+	if f, err := strconv.ParseFloat(w, 64); errors.Is(err, strconv.ErrRange) && math.IsInf(f, 0) && decimalText.Get().MatchString(w) {
 		w = strconv.FormatFloat(f, 'g', -1, 64) // beyond what a number of a computer can be
 	}
 	if json.Valid([]byte(w)) && w != "" && (w[0] == '-' || w[0] >= '0' && w[0] <= '9') {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 )
 
 // metricsBytes bounds how much of a file is read for metrics: of a longer one only the end counts.
@@ -134,13 +135,13 @@ func readEndOf(f *os.File) []byte {
 }
 
 // colours are the escape sequences by which programs colour what they print, and erase lines.
-var colours = regexp.MustCompile(`\x1b\[[0-9;:?]*[A-Za-z]`)
+var colours = lazyregexp.New(`\x1b\[[0-9;:?]*[A-Za-z]`)
 
 func colourless(b []byte) []byte {
 	if bytes.IndexByte(b, 0x1b) < 0 {
 		return b
 	}
-	return colours.ReplaceAll(b, nil)
+	return colours.Get().ReplaceAll(b, nil)
 }
 
 // longestLine bounds the lines that a regular expression is matched on; longer ones are passed over.

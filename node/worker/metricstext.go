@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/grid/lazyregexp"
 )
 
 // longestObject bounds an object that is written over several lines.
@@ -233,10 +233,10 @@ func objectBefore(b []byte, begin int, python bool, budget *int) grid.Metric {
 }
 
 // plainName is the name of the only column of a table.
-var plainName = regexp.MustCompile(`^[A-Za-z_][\w./-]*$`)
+var plainName = lazyregexp.New(`^[A-Za-z_][\w./-]*$`)
 
 // decimalComma is a number of a table that semicolons or tabs divide: a comma may stand for the point there.
-var decimalComma = regexp.MustCompile(`^[+-]?\d+,\d+([eE][+-]?\d+)?$`)
+var decimalComma = lazyregexp.New(`^[+-]?\d+,\d+([eE][+-]?\d+)?$`)
 
 // mergeTable reads a CSV table: its first line has the names. Of each column the last value counts that is not empty, since some
 // programs write training and validation into rows of their own.
@@ -283,7 +283,7 @@ func mergeTableAt(m grid.Metric, b, line []byte) bool {
 			}
 		}
 	}
-	if len(names) == 1 && (words || !plainName.MatchString(names[0])) {
+	if len(names) == 1 && (words || !plainName.Get().MatchString(names[0])) {
 		return false // any text has one column
 	}
 	maps.Copy(m, found)
@@ -331,7 +331,7 @@ func field(text string, comma rune) json.RawMessage {
 	if text == "" {
 		return nil
 	}
-	if comma != ',' && decimalComma.MatchString(text) {
+	if comma != ',' && decimalComma.Get().MatchString(text) {
 		text = strings.Replace(text, ",", ".", 1)
 	}
 	if v := wordMetric(text, false); v != nil && text != "true" && text != "false" {

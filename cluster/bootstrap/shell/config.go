@@ -6,11 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/kevinburke/ssh_config"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // config is what the configuration files of OpenSSH's client say: the user's first, then the machine's.
@@ -59,9 +60,9 @@ func decodeConfig(path, dir string) (*ssh_config.Config, error) {
 }
 
 var (
-	directive = regexp.MustCompile(`(?i)^\s*(host|match|include)(?:\s*=\s*|\s+)(.*?)\s*$`)
+	directive = lazyregexp.New(`(?i)^\s*(host|match|include)(?:\s*=\s*|\s+)(.*?)\s*$`)
 	// plainMatch are the Match lines that need no more than the name: the library knows them.
-	plainMatch = regexp.MustCompile(`(?i)^(all|host\s+\S+)$`)
+	plainMatch = lazyregexp.New(`(?i)^(all|host\s+\S+)$`)
 )
 
 // readConfig gives the text of a file with those it includes, without the Match blocks that the library cannot weigh: it would
@@ -79,7 +80,7 @@ func readConfig(path, dir string, depth int) (string, error) {
 		case "host":
 			block, dropped = strings.TrimSpace(line), false
 		case "match":
-			block, dropped = strings.TrimSpace(line), !plainMatch.MatchString(rest)
+			block, dropped = strings.TrimSpace(line), !plainMatch.Get().MatchString(rest)
 		case "include":
 			if !dropped && depth < includeDepth {
 				// What follows the included text belongs to the block that was open before it.
@@ -95,7 +96,7 @@ func readConfig(path, dir string, depth int) (string, error) {
 }
 
 func split(line string) (word, rest string) {
-	if m := directive.FindStringSubmatch(line); m != nil {
+	if m := directive.Get().FindStringSubmatch(line); m != nil {
 		return strings.ToLower(m[1]), m[2]
 	}
 	return "", ""

@@ -2,10 +2,11 @@ package shell
 
 import (
 	"context"
-	"regexp"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // passwordTries is how often OpenSSH asks for a password.
@@ -119,7 +120,7 @@ func (a *attempt) password() (string, error) {
 }
 
 // passwordQuestion is how PAM and sshd ask for what does not change from one login to the next.
-var passwordQuestion = regexp.MustCompile(`(?i)^(\(\S+\) )?password( for \S+)?:\s*$`)
+var passwordQuestion = lazyregexp.New(`(?i)^(\(\S+\) )?password( for \S+)?:\s*$`)
 
 // answer passes on the questions of the machine.
 func (a *attempt) answer(_, instruction string, questions []string, echos []bool) ([]string, error) {
@@ -128,7 +129,7 @@ func (a *attempt) answer(_, instruction string, questions []string, echos []bool
 		question := a.route.user + " on " + a.route.String() + ", " + instruction + q
 		var answer string
 		var err error
-		if len(questions) == 1 && !echos[i] && passwordQuestion.MatchString(q) {
+		if len(questions) == 1 && !echos[i] && passwordQuestion.Get().MatchString(q) {
 			answer, err = a.typed(question)
 		} else {
 			err = a.slowly(func() (err error) {

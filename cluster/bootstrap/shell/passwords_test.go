@@ -147,7 +147,7 @@ func TestPasswordQuestions(t *testing.T) {
 		"Password: ": true, "(root@gpu1) Password: ": true, "Password for root@gpu1:": true, "password:": true,
 		"One-time password: ": false, "New password: ": false, "Verification code: ": false, "Password and code: ": false,
 	} {
-		if got := passwordQuestion.MatchString(question); got != want {
+		if got := passwordQuestion.Get().MatchString(question); got != want {
 			t.Errorf("%q asks for the password: %t; want %t", question, got, want)
 		}
 	}

@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // Cluster is a stage on which every host runs a node: host1 is the master, the others have joined it.
@@ -20,7 +21,7 @@ type Cluster struct {
 }
 
 // tokenForm is what `mlfnode token` prints among the text that explains it.
-var tokenForm = regexp.MustCompile(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`)
+var tokenForm = lazyregexp.New(`mlf1\.[0-9a-f]{64}\.[^\s'".]+\.[^\s'"]+`)
 
 // NewCluster makes n hosts and starts a cluster on them. It returns when every node calls every other one alive.
 func NewCluster(t testing.TB, n int, o Options) *Cluster {
@@ -45,7 +46,7 @@ func NewCluster(t testing.TB, n int, o Options) *Cluster {
 func (c *Cluster) NewToken(args ...string) string {
 	c.t.Helper()
 	said := c.Master.Must(append([]string{"token"}, args...)...)
-	token := tokenForm.FindString(said)
+	token := tokenForm.Get().FindString(said)
 	if token == "" {
 		c.t.Fatalf("mlfnode token printed no token:\n%s", said)
 	}
