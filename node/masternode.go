@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/trust"
@@ -170,6 +171,12 @@ func (n *Node) nodes() *master.Nodes {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
+		Withhold: func(node grid.NodeID, part grid.Scope, reason string, until time.Time) {
+			if err := n.authority.Withhold(node, part, trust.Withheld{Reason: reason, Until: until}); err != nil {
+				n.log.Error("trials could not be withheld from a part of a node", "node", node, "part", part, "err", err)
+			}
+		},
+		Withheld: n.authority.Withheld,
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,14 @@ type Drain struct {
 	On     bool   `json:"on"`
 	Reason string `json:"reason,omitempty"`
 	By     string `json:"by,omitempty"`
+
+	Withheld map[grid.Scope]Withheld `json:"withheld,omitempty"` // parts that trials don't get for a while, though the node takes others
+}
+
+// Withheld says why trials don't get a part of a node, and until when.
+type Withheld struct {
+	Reason string    `json:"reason"`
+	Until  time.Time `json:"until"`
 }
 
 // NodeInfo describes a node of the registry.
@@ -132,6 +141,32 @@ func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
 // SetDrain records whether a node takes new trials. ErrUnknownNode means that there is no such node.
 func (a *Authority) SetDrain(node grid.NodeID, d Drain) error {
 	return a.edit(node, func(r *nodeRecord) { r.Drain = d })
+}
+
+// Withhold records that a node takes no trials that need a part of it until then, or until its next SetDrain.
+func (a *Authority) Withhold(node grid.NodeID, part grid.Scope, why Withheld) error {
+	return a.edit(node, func(r *nodeRecord) {
+		all := maps.Clone(r.Drain.Withheld)
+		if all == nil {
+			all = map[grid.Scope]Withheld{}
+		}
+		all[part] = why
+		r.Drain.Withheld = all
+	})
+}
+
+// Withheld gives the reasons for which trials don't get parts of a node now; nil for none.
+func (a *Authority) Withheld(node grid.NodeID) map[grid.Scope]string {
+	var all map[grid.Scope]string
+	for part, why := range a.nodes.all()[string(node)].Drain.Withheld {
+		if a.clock().Before(why.Until) {
+			if all == nil {
+				all = map[grid.Scope]string{}
+			}
+			all[part] = why.Reason
+		}
+	}
+	return all
 }
 
 // Drains gives the nodes that take no new trials.

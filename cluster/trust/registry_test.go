@@ -2,6 +2,7 @@ package trust
 
 import (
 	"testing"
+	"time"
 
 	"mlfnode/grid"
 
@@ -72,8 +73,30 @@ func TestDrains(t *testing.T) {
 		t.Errorf("drains (-want +got):\n%s", d)
 	}
 	nodes := a.Nodes()
-	if len(nodes) != 2 || nodes[0].Node != "boss" || nodes[0].Role != Master || nodes[1].Drain != want["w1"] {
+	if len(nodes) != 2 || nodes[0].Node != "boss" || nodes[0].Role != Master || !cmp.Equal(nodes[1].Drain, want["w1"]) {
 		t.Errorf("got nodes %+v", nodes)
+	}
+}
+
+// TestWithheld has trials withheld from parts of a node: for a while, beyond a restart, and until the node is to have all again.
+func TestWithheld(t *testing.T) {
+	a, _, h := newAuthority(t)
+	mustJoin(t, a, "w1")
+	for part, length := range map[grid.Scope]time.Duration{grid.ScopeGPUs: time.Hour, grid.ScopeContainers: time.Minute} {
+		wantErr(t, "withhold", a.Withhold("w1", part, Withheld{Reason: "broken", Until: h.clock().Add(length)}), nil)
+	}
+	wantErr(t, "withhold from a node that is not there", a.Withhold("w2", grid.ScopeGPUs, Withheld{}), ErrUnknownNode)
+	again := openAuthority(t, a.dir, h.clock)
+	if got := again.Withheld("w1"); len(got) != 2 || len(again.Withheld("w2")) != 0 || len(again.Drains()) != 0 {
+		t.Errorf("after a restart: got %v withheld, drains %v", got, again.Drains())
+	}
+	h.turn(2 * time.Minute)
+	if d := cmp.Diff(map[grid.Scope]string{grid.ScopeGPUs: "broken"}, again.Withheld("w1")); d != "" {
+		t.Errorf("two minutes later (-want +got):\n%s", d)
+	}
+	wantErr(t, "undrain", again.SetDrain("w1", Drain{}), nil)
+	if got := again.Withheld("w1"); got != nil {
+		t.Errorf("a node that is to have all trials again: got %v withheld", got)
 	}
 }
 

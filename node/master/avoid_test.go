@@ -97,6 +97,7 @@ func TestSuspectNodeIsQuarantined(t *testing.T) {
 		"trials begin here all the time":    {[]*history.Transition{full(1), see("b", 2, grid.Began, ""), full(2), see("b", 3, grid.Began, ""), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
 		"hours lie between":                 {[]*history.Transition{full(1), full(2), later(full(3)), good("a", 1), good("a", 2), good("a", 3)}, false},
 		"in another way each time":          {[]*history.Transition{full(1), see("b", 2, grid.Retry, grid.ClassStorage), full(3), good("a", 1), good("a", 2), good("a", 3)}, false},
+		"other failures lie between":        {[]*history.Transition{full(1), see("b", 4, grid.Retry, grid.ClassStorage), full(2), see("b", 5, grid.Retry, grid.ClassStart), full(3), good("a", 1), good("a", 2), good("a", 3)}, true},
 		"ports are nobody's fault":          {[]*history.Transition{see("b", 1, grid.Retry, grid.ClassPort), see("b", 2, grid.Retry, grid.ClassPort), see("b", 3, grid.Retry, grid.ClassPort), good("a", 1), good("a", 2), good("a", 3)}, false},
 		"only nodes that are gone are good": {[]*history.Transition{full(1), full(2), full(3), good("gone", 1), good("gone", 2), good("gone", 3)}, false},
 	} {
@@ -142,12 +143,5 @@ func TestPartsOfANodeAreWithheld(t *testing.T) {
 		if o := c.says("a", "1"); o.Without != nil {
 			t.Errorf("%s: got %v withheld from the node that works", class, o.Without)
 		}
-	}
-	if late := c.withheld.of("b", time.Now().Add(2*withholdTime)); late != nil {
-		t.Errorf("after %v: got %v withheld", 2*withholdTime, late)
-	}
-	c.withheld.add("b", grid.ScopeGPUs, "x", time.Now())
-	if c.Restore("b"); c.withheld.of("b", time.Now()) != nil {
-		t.Error("a node that was restored has something withheld")
 	}
 }

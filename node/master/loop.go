@@ -245,7 +245,7 @@ func (s *state) quarantine() {
 	for node, b := range s.health.broken() {
 		if b.part != grid.ScopeNode {
 			s.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
-			s.m.withheld.add(node, b.part, b.reason, time.Now())
+			s.m.cfg.Nodes.Withhold(node, b.part, b.reason, time.Now().Add(withholdTime))
 			continue
 		}
 		s.m.log.Warn("node is quarantined", "node", node, "reason", b.reason)

@@ -68,8 +68,6 @@ type Master struct {
 	ledger  *ledger
 	peers   *peers
 
-	withheld withheld
-
 	pace atomic.Int64 // how long nodes are to wait between reports
 	away string       // why this master considers itself the one that is away; owned by watchNodes
 

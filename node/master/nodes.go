@@ -23,6 +23,9 @@ type Nodes struct {
 	Drain func(grid.NodeID) (drain, broken bool, reason string)
 	// Quarantine drains a node that is broken.
 	Quarantine func(node grid.NodeID, reason string)
+	// Withhold has a node take no trials that need a part of it for a while, and Withheld says which parts those are now, and why.
+	Withhold func(node grid.NodeID, part grid.Scope, reason string, until time.Time)
+	Withheld func(grid.NodeID) map[grid.Scope]string
 	// Keys names the gossip keyring in force.
 	Keys func() uint64
 	// Known reports whether a node is one of the cluster, whether it is up or not; nil when that can't be told.
@@ -299,7 +302,7 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
 	}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)
-	o.Without = m.withheld.of(node, now)
+	o.Without = m.cfg.Nodes.Withheld(node)
 	return o
 }
 

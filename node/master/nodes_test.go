@@ -24,12 +24,13 @@ type world struct {
 	quarantined map[grid.NodeID]string
 	machines    map[grid.NodeID]*inventory.Machine // may be nil
 	forgotten   map[grid.NodeID]bool
+	withheld    map[grid.NodeID]map[grid.Scope]string
 	ended       func(grid.NodeID)
 	outage      Outage
 }
 
 func newWorld() *world {
-	return &world{outage: Outage{Patience: 100 * time.Millisecond, Reconcile: LongestRunning}, states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, forgotten: map[grid.NodeID]bool{}}
+	return &world{outage: Outage{Patience: 100 * time.Millisecond, Reconcile: LongestRunning}, states: map[grid.NodeID]cluster.State{}, refusing: map[grid.NodeID]bool{}, quarantined: map[grid.NodeID]string{}, forgotten: map[grid.NodeID]bool{}, withheld: map[grid.NodeID]map[grid.Scope]string{}}
 }
 
 func (w *world) set(node grid.NodeID, s cluster.State) {
@@ -75,6 +76,16 @@ func (w *world) nodes() *Nodes {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.quarantined[node] = reason
+		},
+		Withhold: func(node grid.NodeID, part grid.Scope, reason string, _ time.Time) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.withheld[node] = map[grid.Scope]string{part: reason}
+		},
+		Withheld: func(node grid.NodeID) map[grid.Scope]string {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.withheld[node]
 		},
 	}
 }
@@ -355,6 +366,21 @@ func TestQuarantine(t *testing.T) {
 		}
 		if len(got) != len(test.want) {
 			t.Errorf("%s: got %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// TestQuarantineWithSweepsThatTakeTurns has trials of two sweeps fail in turns on a node, at their start or for want of disk, and end on another one.
+func TestQuarantineWithSweepsThatTakeTurns(t *testing.T) {
+	for class, want := range map[grid.Class]string{grid.ClassStart: "3 trials of r, s in a row", grid.ClassDisk: "3 attempts of r, s in a row"} {
+		h := newHealth()
+		for i := range int64(3) {
+			sweep := []grid.SweepID{"r", "s"}[i%2]
+			h.note(&history.Transition{Sweep: sweep, Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
+			h.note(&history.Transition{Sweep: sweep, Index: i, Node: "a", Change: grid.Done})
+		}
+		if got := h.broken(); !strings.Contains(got["b"].reason, want) || len(got) != 1 {
+			t.Errorf("%s: got %v, want b for %s", class, got, want)
 		}
 	}
 }

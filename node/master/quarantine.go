@@ -2,6 +2,9 @@ package master
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"mlfnode/grid"
@@ -13,43 +16,46 @@ const (
 	strikeLimit = 3
 	// rememberedTrials bounds the trials of a sweep of which it is remembered where they failed at their start.
 	rememberedTrials = 4096
+	// namedSweeps is how many sweeps a reason names.
+	namedSweeps = 3
 )
 
 // strikeAge is how long failures of a node count that are not failures at its start: their trials ran for a while.
 const strikeAge = time.Hour
+
+// withholdTime is how long a node gets no trials that need its GPUs, or its container engine, after such trials failed there in a row. Then it is
+// tried once more.
+const withholdTime = time.Hour
 
 // health tells broken nodes from broken programs. A node is to blame when trials fail at their start there, one after the other, that
 // run on another node: exactly the same trials, since other trials of the sweep may run a different program. A program that can't be started
 // anywhere is not the node's fault. The same holds for failures whose class makes the node suspect (a full disk, its driver): they count
 // when the same trials end otherwise on another node.
 type health struct {
-	strikes map[grid.NodeID]*strikes
+	strikes map[strikeKey]*strikes
 	trials  map[grid.SweepID]map[int64]*places
 	works   func(grid.NodeID) bool // reports whether a node takes trials; nil takes that for given
+}
+
+// strikeKey names a kind of failures of a node: those of one class that makes the node suspect, or all at the start of trials, which
+// have none.
+type strikeKey struct {
+	node  grid.NodeID
+	class grid.Class
 }
 
 // places is where a trial has run, where it ran to an end that is not the node's fault, and where it failed so that the node is suspect.
 type places struct{ ran, ended, failed map[grid.NodeID]bool }
 
-// strikes are failures in a row on a node, either at the start of trials or all of one class that makes the node suspect.
+// strikes are failures of one kind on a node, of whatever sweeps, without a trial in between that shows that the node works.
 type strikes struct {
-	sweep   grid.SweepID
-	trials  []int64
-	atStart bool
-	reason  grid.Class
-	last    int64 // microseconds since 1970
-}
-
-// continues reports whether a failure belongs to the strikes.
-func (s *strikes) continues(t *history.Transition, f *grid.Failure) bool {
-	if s == nil || s.sweep != t.Sweep || s.atStart != f.AtStart {
-		return false
-	}
-	return s.atStart || s.reason == t.Class && t.Ended-s.last < strikeAge.Microseconds()
+	trials []grid.TrialID
+	reason grid.Class
+	last   int64 // microseconds since 1970
 }
 
 func newHealth() *health {
-	return &health{strikes: map[grid.NodeID]*strikes{}, trials: map[grid.SweepID]map[int64]*places{}}
+	return &health{strikes: map[strikeKey]*strikes{}, trials: map[grid.SweepID]map[int64]*places{}}
 }
 
 // note follows one change of a trial.
@@ -64,33 +70,42 @@ func (h *health) note(t *history.Transition) {
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {
 		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere
-			delete(h.strikes, t.Node)
+			h.clear(t.Node, true)
 			return
 		}
 		p = &places{ran: map[grid.NodeID]bool{}, ended: map[grid.NodeID]bool{}, failed: map[grid.NodeID]bool{}}
 	}
 	switch {
 	case ran:
-		if s := h.strikes[t.Node]; s != nil && (s.atStart || ended) {
-			delete(h.strikes, t.Node)
-		}
+		h.clear(t.Node, ended)
 		p.ran[t.Node] = true
 		if ended {
 			p.ended[t.Node] = true
 		}
 	case suspect:
-		s := h.strikes[t.Node]
-		if !s.continues(t, &f) {
-			s = &strikes{sweep: t.Sweep, atStart: f.AtStart}
-			h.strikes[t.Node] = s
+		key := strikeKey{t.Node, t.Class}
+		if f.AtStart {
+			key.class = grid.ClassNone
 		}
-		s.trials, s.reason, s.last = append(s.trials, t.Index), t.Class, t.Ended
+		s := h.strikes[key]
+		if s == nil || !f.AtStart && t.Ended-s.last > strikeAge.Microseconds() {
+			s = &strikes{}
+			h.strikes[key] = s
+		}
+		s.trials, s.reason, s.last = append(s.trials, grid.TrialID{Sweep: t.Sweep, Index: t.Index}), t.Class, t.Ended
 		s.trials = s.trials[max(len(s.trials)-rememberedTrials, 0):]
 		p.failed[t.Node] = true
 	default:
 		return // it says nothing of the program
 	}
 	h.remember(t, p)
+}
+
+// clear drops the strikes of a node on which a trial ran: those at the start of trials, or all if the trial ended there as it should.
+func (h *health) clear(node grid.NodeID, ended bool) {
+	maps.DeleteFunc(h.strikes, func(key strikeKey, _ *strikes) bool {
+		return key.node == node && (ended || key.class == grid.ClassNone)
+	})
 }
 
 // remember keeps where a trial ran and failed while that may still tell something: until it has ended, or longer where it failed at
@@ -117,12 +132,12 @@ type blame struct {
 // broken gives what to quarantine of nodes, each with the reason, and starts counting again for them.
 func (h *health) broken() map[grid.NodeID]blame {
 	found := map[grid.NodeID]blame{}
-	for node, s := range h.strikes {
+	for key, s := range h.strikes {
 		proofs := map[grid.NodeID]int{}
-		for _, index := range s.trials {
-			if p := h.trials[s.sweep][index]; p != nil {
+		for _, id := range s.trials {
+			if p := h.trials[id.Sweep][id.Index]; p != nil {
 				innocent := p.ran
-				if !s.atStart {
+				if key.class != grid.ClassNone {
 					innocent = p.ended
 				}
 				for other := range innocent {
@@ -132,29 +147,36 @@ func (h *health) broken() map[grid.NodeID]blame {
 		}
 		proven, other := 0, grid.NodeID("")
 		for by, n := range proofs {
-			if by != node && found[by].part != grid.ScopeNode && (h.works == nil || h.works(by)) {
+			if by != key.node && found[by].part != grid.ScopeNode && (h.works == nil || h.works(by)) {
 				proven += n
 				other = max(other, by)
 			}
 		}
-		if proven >= strikeLimit {
-			found[node] = s.blame(other)
+		if proven >= strikeLimit && found[key.node].part != grid.ScopeNode {
+			found[key.node] = s.blame(key, other)
 		}
 	}
 	for node := range found {
-		delete(h.strikes, node)
+		h.clear(node, true)
 	}
 	return found
 }
 
 // blame says in words what is broken.
-func (s *strikes) blame(other grid.NodeID) blame {
-	if s.atStart {
-		return blame{grid.ScopeNode, fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), s.sweep, s.reason, other)}
+func (s *strikes) blame(key strikeKey, other grid.NodeID) blame {
+	var sweeps []string
+	for _, id := range s.trials {
+		if name := string(id.Sweep); !slices.Contains(sweeps, name) && len(sweeps) < namedSweeps {
+			sweeps = append(sweeps, name)
+		}
+	}
+	of := strings.Join(sweeps, ", ")
+	if key.class == grid.ClassNone {
+		return blame{grid.ScopeNode, fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), of, s.reason, other)}
 	}
 	f := grid.FailureOf(s.reason)
 	return blame{f.Suspect, fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s",
-		f.Cause, s.reason, len(s.trials), s.sweep, other, f.Hint)}
+		f.Cause, s.reason, len(s.trials), of, other, f.Hint)}
 }
 
 // forget drops what is known of a sweep that has ended.

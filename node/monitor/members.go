@@ -45,7 +45,6 @@ func (m *Monitor) drainMember(r *http.Request, d *api.Drain) (struct{}, error) {
 
 func (m *Monitor) undrainMember(r *http.Request) (struct{}, error) {
 	return m.onMember(r, func(ctx context.Context, node grid.NodeID) error {
-		m.cfg.Master.Restore(node)
 		return m.drain(ctx, node, trust.Drain{})
 	})
 }

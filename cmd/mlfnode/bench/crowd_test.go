@@ -173,6 +173,7 @@ func (h *headquarters) view() *master.Nodes {
 		Disconnections: h.server.Disconnections,
 		Drain:          func(grid.NodeID) (bool, bool, string) { return false, false, "" },
 		Quarantine:     func(grid.NodeID, string) {},
+		Withheld:       func(grid.NodeID) map[grid.Scope]string { return nil },
 		Keys: func() uint64 { // asked once for each beat
 			h.beats.Add(1)
 			return 0
