@@ -14,9 +14,9 @@ import (
 // Adopter knows what earlier agents have left running. Runs go by their names, which are those that the executor was given.
 type Adopter interface {
 	// Adopted gives a way to wait for a run that an earlier agent began. The func blocks until the run has ended, which may be
-	// at once, and gives its outcome; ending ctx stops the run as it does in executor.Slot, executor.ErrLeave included. ok is
-	// false when nobody has the run: then it is not running.
-	Adopted(run string) (resume func(ctx context.Context) executor.Outcome, ok bool)
+	// at once, and gives its outcome; ending ctx stops the run as it does in executor.Slot, executor.ErrLeave included. pid is that of
+	// its program, 0 when that is not known. ok is false when nobody has the run: then it is not running.
+	Adopted(run string) (resume func(ctx context.Context) executor.Outcome, pid int, ok bool)
 	// Collected says that the outcome of an adopted run is noted.
 	Collected(run string)
 	// Disown stops the runs that nobody has asked for.
@@ -65,12 +65,14 @@ func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *gri
 		return m.Result, false
 	}
 	if w.cfg.Adopt != nil {
-		if resume, ok := w.cfg.Adopt.Adopted(m.Run); ok {
+		if resume, pid, ok := w.cfg.Adopt.Adopted(m.Run); ok {
 			out := glance(resume)
 			if !out.Left {
 				return a.result(out), false
 			}
 			w.adoptions = append(w.adoptions, w.takeBack(a, m, r, resume))
+			w.beginUse(a) // before anybody looks at the devices
+			w.startedUse(a, executor.Begun{PID: pid})
 			w.log.Info("attempt goes on", "trial", a.id, "attempt", a.number)
 			return nil, true
 		}
@@ -183,7 +185,6 @@ func (w *Worker) conclude(ad *adoption) {
 	}
 	w.watch(a)
 	endStoring := w.storing(s.ctx, a)
-	w.beginUse(a)
 	out := ad.resume(s.ctx)
 	endStoring()
 	w.unwatch(a)

@@ -4,15 +4,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"mlfnode/cluster/inventory"
+	"mlfnode/cluster/inventory/inventorytest"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor/keeper"
+	"mlfnode/node/worker/devices"
 )
 
 // agents is a row of workers over one store and one folder, each with the keepers that the last one has left.
@@ -20,6 +23,7 @@ type agents struct {
 	*stage
 	options keeper.Options
 	client  *keeper.Client
+	gpus    *inventorytest.Fake // of the machine; nil when it has none
 }
 
 func newAgents(t *testing.T) *agents {
@@ -40,13 +44,19 @@ func (a *agents) next() {
 	}
 	a.client = client
 	a.t.Cleanup(func() { client.Close() })
-	a.Worker, err = New(Config{
+	c := Config{
 		Node: "n", Dir: a.dir, Store: a.store, Executor: client, Adopt: client,
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(a.t),
-	})
-	if err != nil {
+	}
+	var m inventory.Machine
+	if a.gpus != nil {
+		c.GPUs, c.Policy = a.gpus, Policy{Reserve: DefaultReserve, Foreign: devices.Avoid}
+		a.gpus.Read(a.t.Context(), &m)
+	}
+	if a.Worker, err = New(c); err != nil {
 		a.t.Fatal(err)
 	}
+	a.Meet(m)
 	if err := a.Recover(a.t.Context()); err != nil {
 		a.t.Fatal(err)
 	}
@@ -151,6 +161,46 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Join(a.dir, "spool")); len(left) > 0 {
 		t.Errorf("spools left: %v", left)
+	}
+}
+
+// TestAdoptedAttemptKeepsItsDevice has a program that its environment does not tell apart from others' go on under the next agent. It
+// is no foreign one there, and its GPU is its own.
+func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
+	a := newAgents(t)
+	var err error
+	if a.gpus, err = inventorytest.New("1xA100-40", t.Name(), ""); err != nil {
+		t.Fatal(err)
+	}
+	r, marks := a.scripted(1, "echo $$ >$MARKS/pid.new; mv $MARKS/pid.new $MARKS/pid; exec env -i sleep 1000", func(r *grid.Sweep) {
+		r.Task.Resources.GPUs = grid.One
+	})
+	a.next()
+	a.lease(r, 0, 1)
+	a.run()
+	a.await(filepath.Join(marks, "pid"))
+	pid, err := os.ReadFile(filepath.Join(marks, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.gpus.Do("run 0 " + strings.TrimSpace(string(pid)) + " 3GiB"); err != nil {
+		t.Fatal(err)
+	}
+	a.part()
+	a.next()
+	a.run()
+	var m inventory.Machine
+	a.gpus.Read(t.Context(), &m)
+	eventually(t, "the GPU to be looked at", func() bool { return a.Annotate(m).GPUs[0].State != "dirty" })
+	if g := a.Annotate(m).GPUs[0]; g.State != "ready" || !slices.Equal(g.Trials, []string{"t-1/0"}) {
+		t.Errorf("got %s: %s; trials %v", g.State, g.Why, g.Trials)
+	}
+	if b := a.books.Book().Devices[0]; b.Free != 0 {
+		t.Errorf("%s of the GPU is free", b.Free)
+	}
+	a.stop()
+	if res := a.finished(r.ID, 1)[0].Result; len(res.Usage.GPU) != 1 || res.Usage.GPU[0].Peak != 3<<30 {
+		t.Errorf("it used %+v", res.Usage.GPU)
 	}
 }
 

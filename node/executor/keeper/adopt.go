@@ -86,17 +86,17 @@ func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, e
 }
 
 // Adopted gives a way to wait for a run of an earlier agent, by the name that its Attempt had. The func blocks until the
-// run has ended, which may be at once, and gives its true outcome; ending ctx stops the run as it does in Slot.Run. ok is
-// false when no keeper has the run: then it is not running.
-func (c *Client) Adopted(name string) (resume func(context.Context) executor.Outcome, ok bool) {
+// run has ended, which may be at once, and gives its true outcome; ending ctx stops the run as it does in Slot.Run. pid is that of its
+// program, 0 before it has started one. ok is false when no keeper has the run: then it is not running.
+func (c *Client) Adopted(name string) (resume func(context.Context) executor.Outcome, pid int, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.adopted[name]
 	if k == nil {
-		return nil, false
+		return nil, 0, false
 	}
 	k.asked = true
-	return k.resume, true
+	return k.resume, k.held.PID, true
 }
 
 // Collected says that the outcome of an adopted run is safe: the keeper forgets it, and ends after the last.

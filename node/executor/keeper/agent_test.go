@@ -163,7 +163,7 @@ func (l *life) open() *Client {
 // resumed waits for a run of an earlier agent.
 func (l *life) resumed(c *Client, name string) executor.Outcome {
 	l.Helper()
-	resume, ok := c.Adopted(name)
+	resume, _, ok := c.Adopted(name)
 	if !ok {
 		l.Fatalf("run %s: nobody has it", name)
 	}
@@ -191,7 +191,7 @@ func TestKilledAgent(t *testing.T) {
 	}
 	expect(t, o, grid.ClassExit, 5, "exit code 5")
 	c := l.open()
-	if _, ok := c.Adopted("unnamed"); ok {
+	if _, _, ok := c.Adopted("unnamed"); ok {
 		t.Error("a run without a name has outlived its agent")
 	}
 	l.goOn("good", "bad", "signal", "memory", "leftover")
@@ -219,7 +219,7 @@ func TestKilledAgent(t *testing.T) {
 // stopped cancels an adopted run.
 func (l *life) stopped(c *Client) {
 	l.Helper()
-	resume, _ := c.Adopted("stopped")
+	resume, _, _ := c.Adopted("stopped")
 	ctx, cancel := context.WithCancelCause(l.Context())
 	cancel(executor.ErrLeave)
 	if o := resume(ctx); !o.Left {
@@ -240,7 +240,7 @@ func TestNobodyComes(t *testing.T) {
 		t.Fatalf("record: got %v, %v; want one", ok, err)
 	}
 	expect(t, o, grid.ClassLost, 137, "no other took it over within 300ms")
-	if _, ok := l.open().Adopted("a"); ok {
+	if _, _, ok := l.open().Adopted("a"); ok {
 		t.Error("a run was adopted that has ended")
 	}
 }
@@ -260,7 +260,7 @@ func TestAgentAndKeeperKilled(t *testing.T) {
 	self.kill()
 	c := l.open()
 	nothingLeft(t, l.o)
-	if _, ok := c.Adopted("a"); ok {
+	if _, _, ok := c.Adopted("a"); ok {
 		t.Error("a run was adopted whose keeper is dead")
 	}
 	if o, ok, _ := executor.ReadRecord(l.run("early", "outcome.json"), "early"); !ok || o.ExitCode != 5 {

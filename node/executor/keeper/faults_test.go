@@ -89,7 +89,7 @@ func TestNewerAgentTakesOver(t *testing.T) {
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	newer := started(t, o)
 	expect(t, receive(t, "the outcome", done), grid.ClassLost, grid.NoExit, "another node agent took its keeper over")
-	resume, ok := newer.Adopted("a")
+	resume, _, ok := newer.Adopted("a")
 	if !ok {
 		t.Fatal("the newer agent does not know the run")
 	}
@@ -127,7 +127,7 @@ func TestLeave(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	resume, ok := next.Adopted("a")
+	resume, _, ok := next.Adopted("a")
 	if !ok {
 		t.Fatal("the next agent does not know the run")
 	}

@@ -3,6 +3,7 @@ package devices
 import (
 	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"mlfnode/cluster/inventory"
@@ -111,7 +112,12 @@ func (w *Watch) End(ctx context.Context, trial grid.TrialID, number int, failed 
 	w.mu.Unlock()
 	if failed && len(a.Devices) > 0 {
 		ended := time.Now()
-		w.await(ctx, evidenceLimit, func() bool { return w.asked.After(ended) })
+		w.await(ctx, evidenceLimit, func() bool {
+			return w.asked.After(ended) && !slices.ContainsFunc(a.Devices, func(uuid string) bool {
+				d := w.devices[uuid]
+				return d != nil && d.missed > 0 && d.missed < missesToTell // the next look tells
+			})
+		})
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -126,7 +132,7 @@ func (w *Watch) reportLocked(a *attempt) Report {
 		r.Use = append(r.Use, grid.DeviceUse{UUID: uuid, Peak: s.peak, Busy: s.busy / max(s.looks, 1)})
 		r.Evidence.Full = r.Evidence.Full || s.full
 		r.Evidence.Neighbours = r.Evidence.Neighbours || s.neighbours
-		if d := w.devices[uuid]; d != nil && d.missed >= missesUntilGone {
+		if d := w.devices[uuid]; d != nil && d.missed >= missesToTell {
 			r.Evidence.Gone, r.Evidence.Device = true, uuid
 		} else if i == 0 && r.Evidence.Device == "" {
 			r.Evidence.Device = uuid

@@ -22,8 +22,10 @@ type device struct {
 	gpu              inventory.GPU       // the whole GPU, as it was read last
 	instance         *inventory.Instance // nil for a whole GPU
 
-	missed int       // looks in a row in which it was not shown
-	back   time.Time // since when it is shown again after it was gone
+	missed  int       // looks in a row in which it was not shown
+	missing time.Time // since when it is not
+	gone    bool      // it was not shown for so long that it counts as gone
+	back    time.Time // since when it is shown again after that
 
 	dirty time.Time      // when a trial ended there whose memory has not been seen free since; zero when it has
 	held  string         // what holds the memory then
@@ -81,14 +83,14 @@ func (d *device) label() string {
 	return text
 }
 
-// judge says which state the device is in, by what is known of it.
+// judge says which state the device is in, by what was known of it at a moment.
 func (d *device) judge(now time.Time, foreign Foreign) (allocator.State, string) {
 	switch {
-	case d.missed >= missesUntilGone && d.broken != "":
+	case d.gone && d.broken != "":
 		return allocator.Gone, d.broken
-	case d.missed >= missesUntilGone && !d.back.IsZero():
+	case d.gone && !d.back.IsZero():
 		return allocator.Gone, "the driver shows it again; it is used once that lasts a minute"
-	case d.missed >= missesUntilGone:
+	case d.gone:
 		return allocator.Gone, "the driver does not show it any more; restart the machine, and look at its power and its slot"
 	case d.broken != "":
 		return allocator.Sick, d.broken
@@ -132,6 +134,21 @@ func (d *device) holding(now time.Time) string {
 		return "its last trial has ended, and its memory is not free yet"
 	}
 	return d.held + " since " + d.dirty.UTC().Format("15:04 MST")
+}
+
+// show takes over whether a sample shows the device. The driver may lose one without a word.
+func (d *device) show(shown bool, at time.Time) {
+	switch {
+	case !shown:
+		if d.missed++; d.missed == 1 {
+			d.missing = at
+		}
+		d.gone, d.back = d.gone || d.missed >= missesToTell && at.Sub(d.missing) >= goneAfter, time.Time{}
+	case d.gone && d.back.IsZero():
+		d.back = at
+	case !d.gone || at.Sub(d.back) >= steady:
+		d.missed, d.gone, d.back = 0, false, time.Time{}
+	}
 }
 
 // leave notes programs of an attempt that has ended.

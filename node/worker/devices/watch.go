@@ -9,7 +9,8 @@
 //	any ──── an error of the device, see faults.go ──────► sick ── its node is undrained, or reset ──► ready
 //	any ──── the driver does not show it any more ───────► gone ── shown again for a minute ──► ready
 //
-// An error of the driver says nothing about a device: states stay as they are, and people are told that the health is unknown.
+// An error of the driver says nothing about a device: states stay as they were at the last sample, and people are told that the health is
+// unknown. When that sample is half a minute old, no trial gets a device until there is another one.
 package devices
 
 import (
@@ -68,8 +69,12 @@ const (
 	steady = time.Minute
 	// foreignGone is how long a program that is no trial must have left a device before trials get it.
 	foreignGone = 10 * time.Second
-	// missesUntilGone is in how many looks in a row a device is missing when it counts as gone.
-	missesUntilGone = 2
+	// goneAfter is how long a device is not shown when it counts as gone, and missesToTell in how many looks in a row it is missing when
+	// that is evidence for an attempt that fails.
+	goneAfter    = 3 * time.Second
+	missesToTell = 2
+	// staleAfter is how old the newest sample may be before no trial gets a device by it.
+	staleAfter = idleInterval + sampleLimit
 )
 
 // Watch watches the devices of one node. Make one with New.
@@ -85,6 +90,7 @@ type Watch struct {
 	attempts map[key]*attempt
 	health   string            // why faults can't be watched; "" when they are
 	asked    time.Time         // the moment that the last look is a picture of
+	sampled  time.Time         // the moment of the last sample; zero before the first
 	looked   chan struct{}     // closed and replaced after each look
 	reported map[int]time.Time // when an Xid was logged last
 }
@@ -119,7 +125,7 @@ func (w *Watch) pause() time.Duration {
 	shortest := idleInterval
 	for _, d := range w.devices {
 		switch {
-		case d.missed >= missesUntilGone:
+		case d.gone:
 		case !d.dirty.IsZero() && time.Since(d.dirty) < dirtySoon:
 			return dirtyInterval
 		case !d.dirty.IsZero(), len(d.suspects) > 0, d.missed > 0:
@@ -163,7 +169,6 @@ func (w *Watch) look(ctx context.Context) {
 		return
 	}
 	owners := w.owners(&s)
-	now := time.Now()
 	w.mu.Lock()
 	switch {
 	case err != nil && len(w.devices) > 0:
@@ -172,13 +177,17 @@ func (w *Watch) look(ctx context.Context) {
 		w.unhealthyLocked(s.Health)
 		w.faultsLocked(s.Faults)
 		if s.Time.After(w.asked) { // a slow source gives the same figures several times
-			w.presenceLocked(&s, now)
+			for uuid, d := range w.devices {
+				_, shown := s.Find(uuid)
+				d.show(shown, s.Time)
+			}
 			w.usesLocked(&s, owners)
+			w.sampled = s.Time
 		}
 		asked = s.Time
 	}
 	w.asked = asked
-	freed, changed := w.judgeLocked(now)
+	freed, changed := w.judgeLocked(time.Now())
 	close(w.looked)
 	w.looked = make(chan struct{})
 	w.mu.Unlock()
@@ -265,27 +274,18 @@ func shownBy(m *inventory.Machine) map[string]bool {
 	return all
 }
 
-// presenceLocked counts in how many looks a GPU is missing. The driver may lose one without a word.
-func (w *Watch) presenceLocked(s *inventory.Sample, now time.Time) {
-	for uuid, d := range w.devices {
-		if _, ok := s.Find(uuid); ok {
-			if d.missed >= missesUntilGone && d.back.IsZero() {
-				d.back = now
-			}
-			if d.missed < missesUntilGone || now.Sub(d.back) >= steady {
-				d.missed, d.back = 0, time.Time{}
-			}
-			continue
-		}
-		d.missed, d.back = d.missed+1, time.Time{}
-	}
-}
-
 // judgeLocked sets the states. It reports whether a device has become ready, and whether a state has changed that lasts: for a moment
 // each device is dirty after each trial.
 func (w *Watch) judgeLocked(now time.Time) (freed, changed bool) {
+	at, stale := w.sampled, now.Sub(w.sampled) > staleAfter
+	if at.IsZero() {
+		at, stale = now, false // they are dirty
+	}
 	for _, d := range w.devices {
-		state, why := d.judge(now, w.foreign)
+		state, why := d.judge(at, w.foreign)
+		if stale && state != allocator.Gone && state != allocator.Sick {
+			state, why = allocator.Sick, "the driver has not answered since "+at.UTC().Format("15:04:05 MST")
+		}
 		if state != d.State {
 			d.Since = now
 			freed = freed || state == allocator.Ready

@@ -487,12 +487,62 @@ func TestUnknownHealth(t *testing.T) {
 		if m := s.Annotate(s.machine()); m.GPUs[0].State != "ready" || !strings.Contains(m.GPUs[0].Why, "health unknown") {
 			t.Errorf("got %+v", m.GPUs[0])
 		}
-		s.do(time.Minute, "driver fail")
+		s.do(10*time.Second, "driver fail")
 		s.want(1, allocator.Ready, "")
+		s.do(time.Minute)
+		s.want(1, allocator.Sick, "the driver has not answered since 00:0")
 		s.do(time.Minute, "wait ok", "driver ok")
+		s.want(1, allocator.Ready, "")
 		if m := s.Annotate(s.machine()); m.GPUs[0].Why != "" {
 			t.Errorf("got %+v", m.GPUs[0])
 		}
+	})
+}
+
+// TestOldSample has a driver stop answering: what was known of the devices then does not become better with time, and no trial gets one.
+func TestOldSample(t *testing.T) {
+	pid := program(t)
+	play(t, "3xA100-40", Avoid, func(s *stage) {
+		s.do(15*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid), "recovery 1 1", "gone 2")
+		s.do(15*time.Second, "recovery 1 0", "back 2")
+		s.source.mu.Lock()
+		s.source.hang = true
+		s.source.mu.Unlock()
+		for range 20 {
+			s.do(10 * time.Second)
+			for _, d := range s.books.Book().Devices {
+				if d.State == allocator.Ready {
+					t.Fatalf("GPU %d is given away by an old sample: %+v", d.Index, d)
+				}
+			}
+		}
+		s.want(0, allocator.Sick, "the driver has not answered since")
+		s.source.mu.Lock()
+		s.source.hang = false
+		s.source.mu.Unlock()
+		s.do(3*time.Minute, fmt.Sprintf("use 0 %d 0", pid))
+		for i := range 3 {
+			s.want(i, allocator.Ready, "")
+		}
+	})
+}
+
+// TestShortAbsence has the driver not show a device for a moment while it is looked at many times a second. That is no reason to wait a
+// minute for it; and an attempt that fails then is told so.
+func TestShortAbsence(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		al := s.take(grid.Resources{GPUs: grid.One})
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+		s.do(5 * time.Second)
+		s.Releasing(al)
+		s.do(goneAfter/2, "gone 0")
+		s.want(0, allocator.Dirty, "")
+		if r := s.End(s.t.Context(), trial(1), 1, true); !r.Evidence.Gone {
+			t.Errorf("got the evidence %+v", r.Evidence)
+		}
+		s.release(al)
+		s.do(5*time.Second, "back 0")
+		s.want(0, allocator.Ready, "")
 	})
 }
 
@@ -513,7 +563,7 @@ func TestHungDriver(t *testing.T) {
 		}
 		s.release(al)
 		s.do(time.Minute)
-		s.want(0, allocator.Dirty, "")
+		s.want(0, allocator.Sick, "")
 	})
 }
 
@@ -697,7 +747,7 @@ func TestSlowSource(t *testing.T) {
 		{[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}}, []allocator.State{allocator.Ready, allocator.Ready}},
 		{[]inventory.Use{{UUID: gpus[0].UUID, Listed: true, Processes: alien}}, []allocator.State{allocator.Foreign, allocator.Gone}},
 	} {
-		source.sample = inventory.Sample{Time: time.Now(), Uses: step.uses}
+		source.sample = inventory.Sample{Time: time.Now().Add(time.Duration(i) * goneAfter), Uses: step.uses}
 		if got := states(); !slices.Equal(got, step.want) {
 			t.Errorf("sample %d: got %q, want %q", i, got, step.want)
 		}
