@@ -5,6 +5,8 @@ BIN     := bin/mlfnode
 # go-nvml calls functions of NVIDIA's library that are marked as old.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 TIMEOUT ?= 20m
+# How many tests run at a time that mostly wait: for nodes that are away, for programs that run. Those that look at the clock run alone.
+WAITING := -parallel 3
 # Packages that the race detector runs on: everything with goroutines.
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
@@ -34,8 +36,8 @@ install-deps:
 test: install-deps build python-test ## install what the tests need, then run them all
 	$(GO) vet ./...
 	$(GO) test -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v -e /guarantees -e /overssh)
-	$(GO) test -count=1 -timeout $(TIMEOUT) ./cmd/mlfnode/overssh # it builds the program itself, which the cache of results does not see
-	$(GO) test -count=1 -timeout $(TIMEOUT) ./cmd/mlfnode/guarantees # likewise, and alone, since it looks at the clock
+	$(GO) test -count=1 $(WAITING) -timeout $(TIMEOUT) ./cmd/mlfnode/overssh # it builds the program itself, which the cache of results does not see
+	$(GO) test -count=1 $(WAITING) -timeout $(TIMEOUT) ./cmd/mlfnode/guarantees # likewise, and alone, since it looks at the clock
 
 python-test:
 	@for p in chainer bowcnn template; do \

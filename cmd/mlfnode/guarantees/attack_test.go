@@ -28,6 +28,7 @@ const memoryMargin = 96 << 20
 // TestClosedByDefault attacks a running cluster from a host that is not of it, in part with the certificate of a worker. Each
 // attack is refused, the cluster works on, memory stays flat, and no log has a secret.
 func TestClosedByDefault(t *testing.T) {
+	t.Parallel()
 	a := newAssault(t)
 	before := map[string]int64{}
 	for _, h := range a.Hosts[:3] {

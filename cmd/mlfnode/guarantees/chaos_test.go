@@ -35,6 +35,7 @@ func setting(t *testing.T, name string, otherwise int) int {
 // TestChaos breaks a cluster in random ways, one after the other, while one sweep runs: 30 faults and 2,000 trials with
 // `make chaos`, a few of each otherwise. CHAOS_SEED plays a run again, with the same faults on the same hosts in the same order.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	seed := setting(t, "CHAOS_SEED", int(time.Now().UnixNano()%1_000_000))
 	count, number := setting(t, "CHAOS_TRIALS", scale(150, 2000)), setting(t, "CHAOS_FAULTS", scale(6, 30))
 	t.Logf("CHAOS_SEED=%d, %d trials, %d faults", seed, count, number)

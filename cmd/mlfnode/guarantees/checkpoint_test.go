@@ -224,6 +224,7 @@ func (p *play) storedStep(trial int) (step int) {
 // TestCheckpoint stops counters in every way there is, and counts: the sum is that of a run without a stop, and no step is done twice
 // beyond the last snapshot.
 func TestCheckpoint(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	defer p.tell()
 	for _, c := range []struct {
@@ -345,7 +346,8 @@ func TestCheckpointAlone(t *testing.T) {
 		args := []string{"sweep", "-q", "--set", "i=0:2", writeCounter(t, filepath.Join(h.dir, "counts"), ledger, "{grace: 30s}", "")}
 		stops := 0
 		for ; stops < 5; stops++ {
-			if h.interrupt(1500*time.Millisecond, sig, args...) {
+			before := countLines(ledger)
+			if h.interruptOnce(func() bool { return countLines(ledger) > before+20 }, sig, args...) {
 				break
 			}
 			if h.submitted() {
@@ -379,6 +381,12 @@ func TestCheckpointAlone(t *testing.T) {
 	}
 }
 
+// countLines gives 0 for a file that is not there yet.
+func countLines(file string) int {
+	text, _ := os.ReadFile(file)
+	return strings.Count(string(text), "\n")
+}
+
 // often is a checkpoint whose state is stored while the trial runs. The programs write more often than nothing is written for `quiet`, but
 // they pause in between.
 const often = "{grace: 30s, every: 200ms, quiet: 20ms}"
@@ -386,6 +394,7 @@ const often = "{grace: 30s, every: 200ms, quiet: 20ms}"
 // TestCheckpointFaults breaks nodes under counters and spoils what they save: each goes on from the last snapshot that can be read, and
 // the sum is right.
 func TestCheckpointFaults(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{Disk: smallDisk})
 	defer p.tell()
 	var stored map[int]int // what the master has of each trial when a node is lost
@@ -514,6 +523,7 @@ func (p *play) checkAttempts(name string) {
 // TestCheckpointChainer stops the training of the chainer example in every way: its log is that of a training without a stop, and no
 // epoch is done twice beyond the last snapshot.
 func TestCheckpointChainer(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	defer p.tell()
 	dir := p.chainer()
@@ -710,6 +720,7 @@ func (p *play) artifact(c *api.Client, name string) []byte {
 // TestCheckpointIsForTheHolder asks for what a trial has saved, and offers to replace it: only the node that holds the trial may, and even
 // that one can't leave the trial's folder.
 func TestCheckpointIsForTheHolder(t *testing.T) {
+	t.Parallel()
 	a := newAssault(t)
 	a.Master.Must("drain", a.Master.Name)
 	a.countUp(1, "{grace: 30s, every: 100ms, quiet: 10ms}", "((step > 30)) || sleep 0.3")

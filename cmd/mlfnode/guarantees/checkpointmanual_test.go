@@ -6,7 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"mlfnode/node/api"
 )
@@ -35,7 +34,11 @@ func TestCheckpointManual(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if h.interrupt(4*time.Second, syscall.SIGINT, "sweep", "-q", dir) {
+	saved := func() bool {
+		files, _ := filepath.Glob(filepath.Join(h.dir, "state", "mlfnode", "checkpoints", "*", "*", "*"))
+		return len(files) > 0
+	}
+	if h.interruptOnce(saved, syscall.SIGINT, "sweep", "-q", dir) {
 		t.Fatal("the example has ended before it was interrupted")
 	}
 	h.must("resume", "-q", "last")

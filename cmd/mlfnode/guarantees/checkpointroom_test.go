@@ -13,6 +13,7 @@ import (
 // TestCheckpointMakesRoom has an urgent trial wait on a full cluster: after a minute others save their state for it, and continue behind it
 // without a step done twice.
 func TestCheckpointMakesRoom(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 2, hosts.Options{})
 	defer p.tell()
 	p.countUp(4, "{grace: 30s}", "((step > 90)) || sleep 1")

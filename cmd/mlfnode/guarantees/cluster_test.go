@@ -80,8 +80,41 @@ func tail(s string) string {
 	return s
 }
 
-// interrupt runs a command and sends it a signal after some time, unless it ends before. It reports whether it ended by itself.
-func (h *home) interrupt(after time.Duration, sig syscall.Signal, args ...string) bool {
+// interruptAfter runs a command and sends it a signal after some time, unless it ends before. It reports whether it ended by itself.
+func (h *home) interruptAfter(after time.Duration, sig syscall.Signal, args ...string) bool {
+	h.t.Helper()
+	return h.interrupt(time.After(after), sig, args...)
+}
+
+// interruptOnce is interruptAfter for a moment that comes when ok is true. A machine that is busy takes its time until then.
+func (h *home) interruptOnce(ok func() bool, sig syscall.Signal, args ...string) bool {
+	h.t.Helper()
+	now, ended := make(chan time.Time, 1), make(chan struct{})
+	defer close(ended)
+	go func() {
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		limit := time.After(patience)
+		for {
+			select {
+			case at := <-tick.C:
+				if ok() {
+					now <- at
+					return
+				}
+			case at := <-limit:
+				h.t.Errorf("mlfnode %s: nothing to interrupt after %v", strings.Join(args, " "), patience)
+				now <- at
+				return
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return h.interrupt(now, sig, args...)
+}
+
+func (h *home) interrupt(now <-chan time.Time, sig syscall.Signal, args ...string) bool {
 	h.t.Helper()
 	cmd := h.command(args...)
 	var out bytes.Buffer
@@ -91,15 +124,13 @@ func (h *home) interrupt(after time.Duration, sig syscall.Signal, args ...string
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	timer := time.NewTimer(after)
-	defer timer.Stop()
 	select {
 	case err := <-ended:
 		if err != nil {
 			h.t.Fatalf("mlfnode %s: %v\n%s", strings.Join(args, " "), err, tail(out.String()))
 		}
 		return true
-	case <-timer.C:
+	case <-now:
 		if err := cmd.Process.Signal(sig); err != nil {
 			h.t.Fatalf("signal mlfnode: %v", err)
 		}
@@ -111,11 +142,11 @@ func (h *home) interrupt(after time.Duration, sig syscall.Signal, args ...string
 // read opens the state folder for reading while fn runs.
 func (h *home) read(fn func(c *api.Client)) {
 	h.t.Helper()
-	h.t.Setenv("XDG_STATE_HOME", filepath.Join(h.dir, "state"))
 	cfg, err := node.LoadConfig("")
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	cfg.StateDir = filepath.Join(h.dir, "state", "mlfnode")
 	s, err := node.Attach(context.Background(), cfg, false, func() {})
 	if err != nil {
 		h.t.Fatal(err)

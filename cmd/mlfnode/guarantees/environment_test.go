@@ -65,6 +65,7 @@ func checkEnviron(t *testing.T, raw string, wants ...string) {
 // TestATrialGetsItsEnvironment runs a program that prints its raw environment, alone and in a cluster, where the shell that
 // submits and the nodes have different ones.
 func TestATrialGetsItsEnvironment(t *testing.T) {
+	t.Parallel()
 	dir := writeProject(t, rawEnviron)
 	tools, trap := filepath.Join(dir, "tools"), filepath.Join(dir, "trap")
 	path := os.Getenv("PATH")

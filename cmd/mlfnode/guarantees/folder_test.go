@@ -194,6 +194,7 @@ func (k *kindOfFolder) sweepArgs() []string {
 // mode and time; that .git, __pycache__ and what ignore files name is not there; the text of links to outside that are shared, and the times
 // and paths in what a setup step makes.
 func TestATrialGetsWhatItsUserHas(t *testing.T) {
+	t.Parallel()
 	check := func(t *testing.T, k *kindOfFolder, want *told, printed string) {
 		t.Helper()
 		if len(want.Folder) < 2 || len(want.Environ) < 2 {

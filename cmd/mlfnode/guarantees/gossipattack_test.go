@@ -322,6 +322,7 @@ func saysNobody(c net.Conn) bool {
 
 // TestJoinIsRefused tries to join with tokens that are not good, and with a name that is another node's.
 func TestJoinIsRefused(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 2, hosts.Options{})
 	h := p.Outsider("mallory")
 	expired := p.NewToken("--role", "node", "--expires", "1s")
@@ -375,6 +376,7 @@ func TestJoinIsRefused(t *testing.T) {
 
 // TestWrongMaster has a node join somebody who only claims to be the master: nothing of the token reaches them.
 func TestWrongMaster(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 1, hosts.Options{})
 	mallory, h := p.Outsider("mallory"), p.Outsider("newcomer")
 	a := &assault{play: p, mallory: mallory}

@@ -135,6 +135,7 @@ func (p *gpuPlay) checkDevices(but ...string) map[string]int {
 // TestNoDeviceTwice is the guarantee of that name: no GPU is given to two trials at one time, whatever happens to agents, and none that
 // is in use by others, broken or gone is given to any.
 func TestNoDeviceTwice(t *testing.T) {
+	t.Parallel()
 	p := newGPUPlay(t, 3, "2xA100-40")
 	p.train(18, 15)
 	p.awaitBegun(6)
@@ -181,6 +182,7 @@ exit 0`
 
 // TestNoDeviceTwiceUnderKills kills agents and keepers of programs again and again, while trials with one GPU and with two run.
 func TestNoDeviceTwiceUnderKills(t *testing.T) {
+	t.Parallel()
 	p := newGPUPlay(t, 3, "3xA100-40")
 	p.count, p.lines, p.ledger = 24, 0, p.newFile("ledger")
 	if err := syscall.Mkfifo(p.ledger+".wait", 0o600); err != nil {
@@ -224,6 +226,7 @@ func TestNoDeviceTwiceUnderKills(t *testing.T) {
 
 // TestDeviceStates takes GPUs away from trials in each way that there is, and gives them back.
 func TestDeviceStates(t *testing.T) {
+	t.Parallel()
 	p := newGPUPlay(t, 2, "4xA100-40")
 	worker := p.Hosts[1]
 	other := worker.StartCommand(worker.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+worker.Name+"; exec sleep 300"))

@@ -3,6 +3,7 @@ package guarantees
 import (
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,7 +70,7 @@ func TestNoLostTrial(t *testing.T) {
 	done := 0
 	for range kills {
 		after := 60*time.Millisecond + time.Duration(random.Int64N(int64(400*time.Millisecond)))
-		if h.interrupt(after, syscall.SIGKILL, args...) {
+		if h.interruptAfter(after, syscall.SIGKILL, args...) {
 			break
 		}
 		done++
@@ -137,9 +138,11 @@ func TestNoLostTrialOnInterrupt(t *testing.T) {
 // TestOneResult lets attempts die and finish in between, and counts how often each index is there.
 func TestOneResult(t *testing.T) {
 	h := newHome(t, "MLF_CPUS=4")
-	args := []string{"sweep", "-q", "--set", "i=0:40", "--", "sh", "-c", `echo run >> ` + h.dir + `/runs; sleep 0.05`, "sh"}
+	runs := filepath.Join(h.dir, "runs")
+	args := []string{"sweep", "-q", "--set", "i=0:40", "--", "sh", "-c", "echo run >>" + runs + "; sleep 0.05", "sh"}
 	for range 5 {
-		h.interrupt(300*time.Millisecond, syscall.SIGKILL, args...)
+		before := countLines(runs)
+		h.interruptOnce(func() bool { return countLines(runs) > before+3 }, syscall.SIGKILL, args...)
 		if h.submitted() {
 			args = []string{"resume", "-q", "last"}
 		}
@@ -200,7 +203,7 @@ func TestNoOrphan(t *testing.T) {
 	mark := newMark(t)
 	script := fmt.Sprintf(`trap '' TERM; setsid sh -c 'trap "" TERM HUP; sleep 300; : %[1]s' & (setsid sleep 300 %[1]s &) ; sleep 300; : %[1]s`, mark)
 	script = strings.ReplaceAll(script, "sleep 300 "+mark, "sh -c 'sleep 300; : "+mark+"'")
-	h.interrupt(1500*time.Millisecond, syscall.SIGKILL, "sweep", "-q", "--", "sh", "-c", script)
+	h.interruptOnce(func() bool { return len(processes(t, mark)) >= 4 }, syscall.SIGKILL, "sweep", "-q", "--", "sh", "-c", script)
 	h.must("sweeps")
 	if left := processes(t, mark); len(left) > 0 {
 		t.Errorf("processes left: %v", left)

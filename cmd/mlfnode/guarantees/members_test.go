@@ -19,6 +19,7 @@ import (
 
 // TestMembersEverywhere asks each node who is there, with the master and without it.
 func TestMembersEverywhere(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{Debian: true})
 	for _, h := range p.Hosts {
 		all, err := h.Members()
@@ -57,6 +58,7 @@ func TestMembersEverywhere(t *testing.T) {
 
 // TestDrain lets running trials end and takes no more, until it is undone.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 2, hosts.Options{})
 	open := p.hold(p.Master, 8) // twice what fits
 	p.awaitBegun(4)
@@ -89,6 +91,7 @@ func TestDrain(t *testing.T) {
 
 // TestQuarantine breaks a node so that no trial can start there. It is set aside, and says why; the others do the work.
 func TestQuarantine(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 2, hosts.Options{Disk: smallDisk})
 	broken := p.Hosts[1]
 	broken.FillDisk()
@@ -105,6 +108,7 @@ func TestQuarantine(t *testing.T) {
 // TestMasterMeetsNodesAnew restarts the master before anybody misses it, and without what it knew of the others: they think that
 // they know it, and it does not know them.
 func TestMasterMeetsNodesAnew(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	p.Master.Agent.Signal(unix.SIGKILL)
 	<-p.Master.Agent.Ended()
@@ -120,6 +124,7 @@ func TestMasterMeetsNodesAnew(t *testing.T) {
 // TestIncarnationSurvivesPowerCut cuts the power of a node that has just been restarted: its next life must not name its runs as
 // that one did, or reports of two attempts would be taken for one.
 func TestIncarnationSurvivesPowerCut(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 2, hosts.Options{Disk: "256m", Lossy: true})
 	h := p.Hosts[1]
 	seen := map[string]bool{}
@@ -149,6 +154,7 @@ func TestIncarnationSurvivesPowerCut(t *testing.T) {
 
 // TestForgetAndReturn takes a dead node off the list; it has to join anew.
 func TestForgetAndReturn(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	h := p.Hosts[2]
 	h.PowerCut()
@@ -166,6 +172,7 @@ func TestForgetAndReturn(t *testing.T) {
 
 // TestKeysRotate changes the key of gossip while the cluster runs. Nobody is lost, and the old key is of no use.
 func TestKeysRotate(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	before := p.keys(p.Hosts[1])
 	p.Master.Must("token", "rotate")
@@ -192,6 +199,7 @@ func TestKeysRotate(t *testing.T) {
 
 // TestUDPBlockedJoin forms a cluster where UDP passes nowhere.
 func TestUDPBlockedJoin(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 1, hosts.Options{})
 	for _, name := range []string{"other2", "other3"} {
 		p.SetWeather(hosts.Weather{NoUDP: true})

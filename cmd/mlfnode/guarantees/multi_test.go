@@ -165,6 +165,7 @@ const smallDisk = "96m"
 // TestClusterNoLostTrial breaks a cluster of five hosts in one way after the other, each while a sweep runs, and counts: one result
 // for each index, whole logs, and no process left.
 func TestClusterNoLostTrial(t *testing.T) {
+	t.Parallel()
 	for _, group := range []struct {
 		name    string
 		options hosts.Options
@@ -177,6 +178,7 @@ func TestClusterNoLostTrial(t *testing.T) {
 		{"disks", hosts.Options{Disk: smallDisk}, diskFaults, 8}, // a trial that can't write fails
 	} {
 		t.Run(strings.ReplaceAll(group.name, " ", "_"), func(t *testing.T) {
+			t.Parallel()
 			p := newPlay(t, clusterSize, group.options)
 			p.retries = group.retries
 			for _, f := range group.faults {
@@ -195,6 +197,7 @@ func TestClusterNoLostTrial(t *testing.T) {
 
 // TestClusterOneResult pauses a host until its trials run elsewhere, and lets it go on: what ends late is superseded.
 func TestClusterOneResult(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	open := p.hold(p.Master, 4)
 	p.awaitBegun(4)
@@ -249,6 +252,7 @@ func (p *play) awaitElsewhere(trials []int64, from string, since time.Time, limi
 
 // TestClusterTrueState ends programs in every way there is, on another host than the master and the one that asks.
 func TestClusterTrueState(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	p.Master.Must("drain", "host1")
 	p.Master.Must("drain", "host3")
@@ -280,6 +284,7 @@ func TestClusterTrueState(t *testing.T) {
 
 // TestClusterCrashLimit has a trial take down each host that runs it: it is set aside, with the reason, and the others end.
 func TestClusterCrashLimit(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, clusterSize, hosts.Options{})
 	p.Master.Must("drain", "host1")
 	down := map[string]bool{}
@@ -318,6 +323,7 @@ sleep 0.5`, deadly)
 
 // TestClusterNoOrphan ends trials in every way but their own, and looks for what they have started.
 func TestClusterNoOrphan(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	begin := func() {
 		p.perform(p.Master, 4, 1000, 100*time.Millisecond)
@@ -395,6 +401,7 @@ func marked(h *hosts.Host, mark string) int {
 
 // TestClusterNoLostOutput cuts a worker off from the master while its trial prints, kills the master too, and reads all bytes.
 func TestClusterNoLostOutput(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	p.Master.Must("drain", "host1")
 	const lines = 20000
@@ -429,6 +436,7 @@ printf 'no newline'`)
 
 // TestClusterRunsChainer runs the example project on five hosts, asked from a worker, with its output shown there.
 func TestClusterRunsChainer(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, clusterSize, hosts.Options{})
 	shown := p.Hosts[3].Must("sweep", "chainer", "echo")
 	if !strings.Contains(shown, "succeeded") || !strings.Contains(shown, "chainer-1/0 | ") {

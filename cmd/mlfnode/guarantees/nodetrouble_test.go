@@ -26,6 +26,7 @@ type troubled struct {
 // TestNodeTroubleIsNotTrialFailure lets a node lack or suffer what a node can, each under a sweep of 200 trials on three nodes that
 // has no retries of its own. All trials succeed: they run elsewhere, or later.
 func TestNodeTroubleIsNotTrialFailure(t *testing.T) {
+	t.Parallel()
 	programs := t.TempDir() // in PATH before all others
 	p := newPlay(t, 3, hosts.Options{Disk: smallDisk, Env: []string{"PATH=" + programs + ":" + os.Getenv("PATH")}})
 	brief := []string{"sleep", "0.1{i}"} // one process: a node that can start it can run it

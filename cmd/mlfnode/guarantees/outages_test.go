@@ -154,6 +154,7 @@ func absences() []absence {
 // TestOutages has parts of a cluster be away and come back while trials run whose programs live all the time. There is room
 // for a second run of each elsewhere. No trial fails, none is lost, and each one's first attempt gives the result.
 func TestOutages(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})
 	for _, a := range absences() {
 		began := time.Now()

@@ -25,6 +25,7 @@ func buildRelease(t *testing.T, release string) string {
 // TestClusterOfTwoVersions runs a sweep on nodes of three versions, asks each of them who is there, and gives a worker and
 // the master another version, an older one too, while trials run.
 func TestClusterOfTwoVersions(t *testing.T) {
+	t.Parallel()
 	p := newPlay(t, 1, hosts.Options{})
 	older, newer := buildRelease(t, "1.4.0"), buildRelease(t, "1.5.0")
 	for name, bin := range map[string]string{"older": older, "newer": newer} {
