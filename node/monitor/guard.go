@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -58,7 +59,7 @@ func (m *Monitor) guarded(next *router) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		have, err := m.granted(r)
+		have, who, err := m.granted(r)
 		switch {
 		case err != nil:
 			w.Header().Set("WWW-Authenticate", "Bearer")
@@ -71,7 +72,7 @@ func (m *Monitor) guarded(next *router) http.Handler {
 		default:
 			strangerOf(r.Context()).admit()
 			_ = read.SetReadDeadline(time.Time{})
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
 		}
 	})
 }
@@ -83,26 +84,40 @@ const (
 	maxStrangers  = 256              // connections
 )
 
-func (m *Monitor) granted(r *http.Request) (access, error) {
+// granted says what a request may do, and whose it is.
+func (m *Monitor) granted(r *http.Request) (access, string, error) {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return mayNothing, errNoToken
+		return mayNothing, "", errNoToken
 	}
 	grant, err := m.cfg.Authority.CheckAccess(bearer)
 	if err != nil {
 		m.knocks.refused(m.log, "access refused", r, err)
-		return mayNothing, err
+		return mayNothing, "", err
 	}
-	switch grant.Role {
-	case trust.RoleAdmin:
-		return mayAdminister, nil
-	case trust.RoleOperator:
-		return mayAct, nil
-	case trust.RoleViewer:
-		return mayRead, nil
-	}
-	return mayNothing, errNoToken
+	return rights(grant.Role), "token " + grant.ID, nil
 }
+
+// rights are what a role may do.
+func rights(role trust.Role) access {
+	switch role {
+	case trust.RoleAdmin:
+		return mayAdminister
+	case trust.RoleOperator:
+		return mayAct
+	case trust.RoleViewer:
+		return mayRead
+	}
+	return mayNothing
+}
+
+// principalOf names whose request it is; empty for the owner of the state folder.
+func principalOf(ctx context.Context) string {
+	name, _ := ctx.Value(principalKey{}).(string)
+	return name
+}
+
+type principalKey struct{}
 
 // knockInterval is how often refusals are logged: whoever knocks must not be able to fill the disk.
 const knockInterval = 10 * time.Second

@@ -50,13 +50,18 @@ type Monitor struct {
 
 	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
 	strangers    *strangers
+	hub          *hub // nil on a worker
 }
 
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
-	return &Monitor{
+	m := &Monitor{
 		cfg: cfg, log: cfg.Logger.With("component", "monitor"), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
+	if cfg.Master != nil {
+		m.hub = newHub(m)
+	}
+	return m
 }
 
 // Bounds of what a client may keep busy without saying anything.
@@ -84,11 +89,12 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 	// Answers that are under way when ctx ends get a little more time: the requests have a context of their own.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	base := context.WithValue(requests, leavingKey{}, ctx.Done())
 	srv := &http.Server{
 		Handler:           h,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 256 << 10, MaxReceiveBufferPerStream: 64 << 10},
 		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerBytes,
-		BaseContext: func(net.Listener) context.Context { return requests },
+		BaseContext: func(net.Listener) context.Context { return base },
 		ErrorLog:    slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 	}
 	if strangers != nil {
@@ -136,7 +142,10 @@ func (m *Monitor) node(r *http.Request) (api.Node, error) {
 
 // record finds the sweep that a request names.
 func (m *Monitor) record(r *http.Request) (*grid.Sweep, error) {
-	id := grid.SweepID(r.PathValue("sweep"))
+	return m.recordOf(grid.SweepID(r.PathValue("sweep")))
+}
+
+func (m *Monitor) recordOf(id grid.SweepID) (*grid.Sweep, error) {
 	if id == api.Last {
 		return m.newest()
 	}

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -119,7 +120,7 @@ func bounded(rt *route, next http.Handler) http.Handler {
 		if limit > 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
-		p := &patient{ResponseWriter: w, limit: writeTime}
+		p := &patient{ResponseWriter: w, limit: cmp.Or(rt.patience, writeTime)}
 		next.ServeHTTP(p, r)
 		p.extend() // for what is left in buffers
 	})
@@ -151,11 +152,14 @@ func (p *patient) WriteHeader(status int) {
 	p.ResponseWriter.WriteHeader(status)
 }
 
-// Flush implements http.Flusher.
-func (p *patient) Flush() {
+// FlushError is for http.ResponseController.
+func (p *patient) FlushError() error {
 	p.extend()
-	_ = http.NewResponseController(p.ResponseWriter).Flush() // the next write tells that the client has gone
+	return http.NewResponseController(p.ResponseWriter).Flush()
 }
+
+// Flush implements http.Flusher, which the compressor looks for.
+func (p *patient) Flush() { _ = p.FlushError() } // the next write tells that the client has gone
 
 // Unwrap is for http.ResponseController.
 func (p *patient) Unwrap() http.ResponseWriter { return p.ResponseWriter }

@@ -3,6 +3,7 @@ package monitor
 import (
 	"net/http"
 	"reflect"
+	"time"
 
 	"mlfnode/node/api"
 	"mlfnode/node/checkpoint"
@@ -25,13 +26,14 @@ type route struct {
 
 // call is what a route takes, gives and does.
 type call struct {
-	handler http.HandlerFunc
-	takes   reflect.Type // of the body; nil for none or for bytes
-	gives   reflect.Type // of the answer, of a line of a stream; nil for none
-	lines   reflect.Type // of a line, where JSON has another shape
-	media   []string     // of the answer; empty for JSON
-	status  int          // of a success; 0 is 200
-	stream  bool         // the answer goes on as long as the client takes it, and is sent as it comes
+	handler  http.HandlerFunc
+	takes    reflect.Type  // of the body; nil for none or for bytes
+	gives    reflect.Type  // of the answer, of a line of a stream; nil for none
+	lines    reflect.Type  // of a line, where JSON has another shape
+	media    []string      // of the answer; empty for JSON
+	status   int           // of a success; 0 is 200
+	patience time.Duration // for a client to take a piece of the answer; 0 is writeTime
+	stream   bool          // the answer goes on as long as the client takes it, and is sent as it comes
 }
 
 // parameter is one of the query.
@@ -88,6 +90,9 @@ func (m *Monitor) routes() []route {
 		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: gives(m.revoke)},
 		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: gives(m.rotate)},
 	}
+	all = append(all, route{method: "GET", pattern: api.PathEvents, access: mayRead, topic: topicSweeps, summary: "Stream states as they change",
+		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},
+		call:  call{handler: m.events, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, patience: eventsPatience}})
 	all = append(all, m.sweepRoutes()...)
 	return append(all, m.fileRoutes()...)
 }

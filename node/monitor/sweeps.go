@@ -13,6 +13,7 @@ import (
 	"mlfnode/grid/packing"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/history"
 	"mlfnode/projects"
 )
 
@@ -56,18 +57,8 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	if err != nil {
 		return api.Sweep{}, fmt.Errorf("list metrics of %s: %w", s.ID, err)
 	}
-	v := api.Sweep{
-		Sweep: s.ID, State: s.State, Count: s.Space.Count(),
-		Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
-		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
-		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
-		Keys: s.Space.Keys(), Metrics: nonNil(metrics), Objective: s.Task.Objective, Bundles: shortDigests(s),
-		Image: cmp.Or(s.Pinned, s.Task.Image),
-	}
-	v.Pending = max(0, v.Count-v.Running-v.Succeeded-v.Failed-v.Cancelled)
-	if s.State == grid.SweepCancelled {
-		v.Cancelled, v.Pending = v.Cancelled+v.Pending, 0
-	}
+	v := counted(s, &c)
+	v.Metrics = nonNil(metrics)
 	if s.Task.Resources.Measured() {
 		rec, _ := m.cfg.Master.Sweep(s.ID)
 		v.Sharing = sharing(s.Task.MeasureBy, rec.Packing)
@@ -81,6 +72,23 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 		}
 	}
 	return v, nil
+}
+
+// counted joins a record with the counts of its trials.
+func counted(s *grid.Sweep, c *history.Counts) api.Sweep {
+	v := api.Sweep{
+		Sweep: s.ID, State: s.State, Count: s.Space.Count(),
+		Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
+		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
+		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
+		Keys: s.Space.Keys(), Objective: s.Task.Objective, Bundles: shortDigests(s),
+		Image: cmp.Or(s.Pinned, s.Task.Image),
+	}
+	v.Pending = max(0, v.Count-v.Running-v.Succeeded-v.Failed-v.Cancelled)
+	if s.State == grid.SweepCancelled {
+		v.Cancelled, v.Pending = v.Cancelled+v.Pending, 0
+	}
+	return v
 }
 
 // sharing says what trials get of each model of GPU.

@@ -1,0 +1,51 @@
+package api
+
+import "mlfnode/grid"
+
+// PathEvents is a stream of server-sent events. An event is a state, not a change: the newest one of a thing replaces those before it,
+// so a client that misses some has lost nothing. The id of an event is the last event of the store that it knows of, which is also
+// the same after the master has started again: a client that shows it as Last-Event-ID is sent what may have changed since.
+//
+// Topics are overview (the cluster, and a state of each active sweep), nodes, sweep:ID and trial:ID/INDEX. The name of an event is that of
+// a field of Events, its data the value of that field.
+const PathEvents = "/events"
+
+// Events are what the stream of events carries: one field an event.
+type Events struct {
+	Overview *Overview     `json:"overview,omitempty"`
+	Sweep    *SweepState   `json:"sweep,omitempty"`
+	Node     *Member       `json:"node,omitempty"`
+	Members  []grid.NodeID `json:"members,omitempty"` // names of all nodes; of others there is no state any more
+	Trial    *Trial        `json:"trial,omitempty"`   // without wall_seconds while it runs
+	Bye      *Bye          `json:"bye,omitempty"`     // the stream ends
+}
+
+// Overview is what the cluster does.
+type Overview struct {
+	Active    int    `json:"active"`    // sweeps that are running
+	Sweeps    int    `json:"sweeps"`    // that are kept
+	Pending   int64  `json:"pending"`   // trials of active sweeps
+	Running   int64  `json:"running"`   // trials
+	Succeeded int64  `json:"succeeded"` // trials of the sweeps that are kept
+	Failed    int64  `json:"failed"`    // trials of the sweeps that are kept
+	Problem   string `json:"problem,omitempty"`
+}
+
+// SweepState is how far a sweep is. A sweep that has been removed has the state removed and nothing else.
+type SweepState struct {
+	Sweep     grid.SweepID    `json:"sweep"`
+	State     grid.SweepState `json:"state"`
+	Count     int64           `json:"count"`
+	Pending   int64           `json:"pending"`
+	Running   int64           `json:"running"`
+	Succeeded int64           `json:"succeeded"`
+	Failed    int64           `json:"failed"`
+	Cancelled int64           `json:"cancelled"`
+	Rate      float64         `json:"rate"`        // trials that ended in a second, over some seconds
+	ETA       *float64        `json:"eta_seconds"` // until the last trial ends, in whole seconds; null while unknown
+}
+
+// Bye says why a stream of events ends.
+type Bye struct {
+	Reason string `json:"reason"`
+}

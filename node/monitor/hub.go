@@ -1,0 +1,279 @@
+package monitor
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// topic is what a client of the event stream wants to know about.
+type topic struct {
+	kind  string // overview, nodes, sweep or trial
+	sweep grid.SweepID
+	index int64
+}
+
+// hub tells the clients of the event stream what has changed. One goroutine looks at all topics that somebody has, at most four times
+// a second, whatever happens and however many clients there are; it runs while there are clients. For a client the hub keeps only
+// which states it lacks: a slow one gets the newest of each, and costs no more memory than a fast one.
+type hub struct {
+	look    func(context.Context, topic, *rates) (map[string]observed, error)
+	applied func() uint64
+	moved   func() <-chan struct{}
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	clients map[*eventClient]struct{}
+	topics  map[topic]*watched
+	stop    func() // ends the goroutine and waits for it; nil while there is none
+	kick    chan struct{}
+}
+
+// watched is a topic that clients have.
+type watched struct {
+	clients map[*eventClient]struct{}
+	states  map[string]*topicState // nil until it was looked at
+}
+
+// topicState is a state as it was sent last. It is never changed.
+type topicState struct {
+	key, name string
+	id        uint64 // the last event of the store that it knows of
+	data      []byte
+}
+
+// eventClient is one stream.
+type eventClient struct {
+	principal string
+	topics    []topic
+	last      uint64                 // id that it had seen when it came
+	lacks     map[string]*topicState // by key; guarded by hub.mu
+	wake      chan struct{}
+}
+
+const (
+	hubInterval = 250 * time.Millisecond // between two looks
+	hubSlow     = time.Second            // between two looks while nothing moves: loads and rates do
+)
+
+func newHub(m *Monitor) *hub {
+	return &hub{
+		look: m.observe, applied: m.cfg.History.Applied, moved: m.cfg.Master.Moved, log: m.log,
+		clients: map[*eventClient]struct{}{}, topics: map[topic]*watched{}, kick: make(chan struct{}, 1),
+	}
+}
+
+// join adds a client that has seen what the id last tells of. What may have changed since is sent at once.
+func (h *hub) join(principal string, topics []topic, last uint64) (*eventClient, error) {
+	if last > h.applied() {
+		last = 0 // it is of another store
+	}
+	c := &eventClient{principal: principal, topics: topics, last: last, lacks: map[string]*topicState{}, wake: make(chan struct{}, 1)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := h.roomLocked(c); err != nil {
+		return nil, err
+	}
+	h.clients[c] = struct{}{}
+	for _, t := range topics {
+		w := h.topics[t]
+		if w == nil {
+			w = &watched{clients: map[*eventClient]struct{}{}}
+			h.topics[t] = w
+		}
+		w.clients[c] = struct{}{}
+		for _, s := range w.states {
+			c.lack(s)
+		}
+	}
+	if h.stop == nil {
+		h.startLocked()
+	}
+	select {
+	case h.kick <- struct{}{}:
+	default:
+	}
+	return c, nil
+}
+
+// roomLocked says what is crowded.
+func (h *hub) roomLocked(c *eventClient) error {
+	own, more := 0, 0
+	for other := range h.clients {
+		if other.principal == c.principal {
+			own++
+		}
+	}
+	for _, t := range c.topics {
+		if h.topics[t] == nil {
+			more++
+		}
+	}
+	switch {
+	case len(h.clients) >= maxEventStreams:
+		return errCrowded("too many event streams are open")
+	case own >= maxEventsOfOne:
+		return errCrowded("this token has too many event streams open")
+	case len(h.topics)+more > maxAllTopics:
+		return errCrowded("the event streams have too many topics")
+	}
+	return nil
+}
+
+func (h *hub) startLocked() {
+	ctx, cancel := context.WithCancel(context.Background()) // ends with the last client
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.run(ctx)
+	}()
+	h.stop = func() {
+		cancel()
+		<-ended
+	}
+}
+
+// leave removes a client. The last one ends the goroutine.
+func (h *hub) leave(c *eventClient) {
+	h.mu.Lock()
+	delete(h.clients, c)
+	for _, t := range c.topics {
+		w := h.topics[t]
+		delete(w.clients, c)
+		if len(w.clients) == 0 {
+			delete(h.topics, t)
+		}
+	}
+	var stop func()
+	if len(h.clients) == 0 {
+		stop, h.stop = h.stop, nil
+	}
+	h.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+}
+
+// take gives the states that a client lacks, in the order of their ids: one that is cut off in the middle has all before its last id.
+func (h *hub) take(c *eventClient) []*topicState {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*topicState, 0, len(c.lacks))
+	for _, s := range c.lacks {
+		all = append(all, s)
+	}
+	clear(c.lacks)
+	slices.SortFunc(all, func(a, b *topicState) int { return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.key, b.key)) })
+	return all
+}
+
+// lack notes that a client needs a state, unless it has seen a later one. The hub is locked.
+func (c *eventClient) lack(s *topicState) {
+	if s.id < c.last {
+		return
+	}
+	c.lacks[s.key] = s
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (h *hub) run(ctx context.Context) {
+	rates := &rates{marks: map[grid.SweepID][2]mark{}}
+	tick, slow := time.NewTicker(hubInterval), time.NewTicker(hubSlow)
+	defer tick.Stop()
+	defer slow.Stop()
+	for {
+		moved := h.moved()
+		h.lookAt(ctx, h.wanted(false), rates)
+		for waiting := true; waiting; { // clients that come are not kept waiting
+			select {
+			case <-tick.C:
+				waiting = false
+			case <-h.kick:
+				h.lookAt(ctx, h.wanted(true), rates)
+			case <-ctx.Done():
+				return
+			}
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-moved:
+				waiting = false
+			case <-slow.C:
+				waiting = false
+			case <-h.kick:
+				h.lookAt(ctx, h.wanted(true), rates)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// wanted lists the topics that somebody has, or those of them that nobody has looked at.
+func (h *hub) wanted(fresh bool) []topic {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var all []topic
+	for t, w := range h.topics {
+		if !fresh || w.states == nil {
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+// lookAt looks at topics and notes for their clients what has changed.
+func (h *hub) lookAt(ctx context.Context, topics []topic, rates *rates) {
+	for _, t := range topics {
+		id := h.applied() // before the look: the state may know more than its id tells, never less
+		now, err := h.look(ctx, t, rates)
+		if err != nil {
+			if ctx.Err() == nil {
+				h.log.Debug("the states of a topic can't be read", "topic", t.kind, "sweep", t.sweep, "err", err)
+			}
+			continue // the next look is soon
+		}
+		h.keep(t, id, now)
+	}
+}
+
+func (h *hub) keep(t topic, id uint64, now map[string]observed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	w := h.topics[t]
+	if w == nil {
+		return // its last client has left
+	}
+	if w.states == nil {
+		w.states = map[string]*topicState{}
+	}
+	for key, v := range now {
+		data, err := json.Marshal(v.value)
+		if err != nil {
+			continue // what can be read can be written
+		}
+		if old := w.states[key]; old != nil && bytes.Equal(old.data, data) {
+			continue
+		}
+		s := &topicState{key: key, name: v.name, id: id, data: data}
+		w.states[key] = s
+		for c := range w.clients {
+			c.lack(s)
+		}
+	}
+	for key := range w.states {
+		if _, ok := now[key]; !ok {
+			delete(w.states, key)
+		}
+	}
+}
