@@ -173,8 +173,8 @@ func TestSweepInContainers(t *testing.T) {
 	if n := r.Count("/manifests/"); n > 2 {
 		t.Errorf("got %d requests for the manifest, want those of one pull", n)
 	}
-	if n := e.Containers(); n != 0 {
-		t.Errorf("%d containers are left", n)
+	if left := e.Containers(); len(left) != 0 {
+		t.Errorf("containers are left: %v", left)
 	}
 }
 

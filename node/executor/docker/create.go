@@ -68,7 +68,7 @@ func (r *run) create(ctx context.Context) error {
 	if err != nil {
 		return launchFault("make", err)
 	}
-	return nil
+	return r.save() // with its ID, by which what runs in it is found without the engine
 }
 
 // describe says what the container is to be.

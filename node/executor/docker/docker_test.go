@@ -85,7 +85,7 @@ func output(t testing.TB, a *executor.Attempt) (stdout, stderr string) {
 }
 
 func TestConformance(t *testing.T) {
-	e := dockertest.New(t)
+	e := docker.Shared.Engine(t)
 	if err := e.Import(hostImage, hostLinks); err != nil {
 		t.Fatal(err)
 	}

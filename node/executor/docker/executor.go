@@ -171,7 +171,7 @@ func unstarted(ctx context.Context, err error) executor.Outcome {
 	if errors.As(err, &f) {
 		return executor.Refused(f.Class, f.Reason)
 	}
-	return executor.Refused(grid.ClassEngine, "the container could not be made: "+err.Error())
+	return executor.Refused(grid.ClassNode, "the container could not be made: "+err.Error())
 }
 
 // Close implements executor.Slot.

@@ -30,45 +30,19 @@ func dial(host string) (*testEngine, error) {
 	return &testEngine{c}, err
 }
 
-// sharedEngine ends with the test binary.
-var sharedEngine = sync.OnceValues(func() (*testEngine, error) {
-	e, err := dockertest.Open()
-	if err != nil {
-		return nil, err
-	}
-	engines.add(e.Close)
-	return dial(e.Host())
-})
-
-// engines ends what tests share.
-var engines atEnd
-
-type atEnd struct {
-	mu   sync.Mutex
-	ends []func()
-}
-
-func (a *atEnd) add(end func()) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.ends = append(a.ends, end)
-}
-
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for _, end := range engines.ends {
-		end()
-	}
+	Shared.End()
 	os.Exit(code)
 }
 
 func engineOf(t *testing.T) *testEngine {
 	t.Helper()
-	dockertest.Need(t)
-	e, err := sharedEngine()
+	e, err := dial(Shared.Engine(t).Host())
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { e.Close() })
 	return e
 }
 

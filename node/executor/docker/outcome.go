@@ -19,7 +19,10 @@ const stopSpan = time.Minute
 // outcome says how the attempt ended. The exit code alone does not tell: an engine that is stopped ends its containers, and a program
 // that takes that well ends with 0.
 func (r *run) outcome(e ending, s stopped) executor.Outcome {
-	heard := r.heardOf(r.x.ctx)
+	var heard evidence
+	if !e.away {
+		heard = r.heardOf(r.x.ctx)
+	}
 	r.out.drain()
 	if r.out.bare != nil && e.state != nil {
 		ctx, stop := call(context.Background()) // the attempt's context may have ended

@@ -186,7 +186,7 @@ func (r *run) start(ctx context.Context) error {
 		return r.engine.client.ContainerStart(ctx, r.container, container.StartOptions{})
 	})
 	if err != nil {
-		r.killUnseen()
+		r.killAway(r.x.ctx)
 		return launchFault("start", err)
 	}
 	bounded, stop := call(ctx)
@@ -200,25 +200,33 @@ func (r *run) start(ctx context.Context) error {
 	return r.save()
 }
 
-// killUnseen kills what may run in a container whose start nobody has answered: the engine may be away for long.
-func (r *run) killUnseen() {
-	for {
-		found := false
-		files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
-		for _, file := range files {
-			b, err := os.ReadFile(file)
-			if err != nil || r.order.ID == "" || !bytes.Contains(b, []byte(r.order.ID)) {
-				continue
-			}
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-			if p, ok := processid.Of(pid); ok && p.Signal(killSignal) == nil { // what can't be killed is not ours
-				found = true
-			}
-		}
-		if !found || !sleep(r.x.ctx, firstLook) {
+// killAway kills without the engine, which may be away for long, all that runs in the container, and returns when nothing does.
+func (r *run) killAway(ctx context.Context) {
+	for pause := firstLook; r.killMembers(); pause = min(2*pause, lastLook) {
+		if !sleep(ctx, pause) {
 			return
 		}
 	}
+}
+
+// killMembers kills the container's first process and what is in its cgroup, and reports whether there was anything. So what runs there
+// is found too when the engine went away before it said which process that is.
+func (r *run) killMembers() (found bool) {
+	first := r.process()
+	_ = first.Signal(killSignal)
+	found = first.Alive() // even one that can't be killed
+	files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil || r.order.ID == "" || !bytes.Contains(b, []byte(r.order.ID)) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if p, ok := processid.Of(pid); ok && p.Signal(killSignal) == nil { // what can't be killed is not ours
+			found = true
+		}
+	}
+	return found
 }
 
 // process is the container's first process, none while it is not known and when it had ended before it was.
@@ -315,10 +323,8 @@ func (r *run) await(ctx context.Context) ending {
 			away = time.Now()
 			r.log.Warn("the container engine does not answer", "err", err)
 		case time.Since(away) > r.x.o.Patience:
-			if !r.process().Alive() {
-				return ending{away: true}
-			}
-			_ = r.process().Signal(killSignal) // what can't be killed is waited for
+			r.killAway(ctx)
+			return ending{away: true}
 		}
 		sleep(ctx, pause)
 		pause = min(2*pause, longestPause)

@@ -163,12 +163,7 @@ func (x *Executor) patientlyConnected(ctx context.Context) (e *Engine, err error
 
 // abandoned ends a run without the engine. What is left of its container goes with the next start that finds one.
 func (r *run) abandoned(why error) executor.Outcome {
-	for r.process().PID > 0 && r.process().Alive() {
-		_ = r.process().Signal(killSignal)
-		if !sleep(r.x.ctx, killLook) {
-			break
-		}
-	}
+	r.killAway(r.x.ctx)
 	o := r.lost(why.Error())
 	o.Class = grid.ClassEngine
 	return o

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,9 @@ const (
 type stopped struct {
 	class  grid.Class // none while it is not stopped
 	reason string
+	since  time.Time
+	notice unix.Signal   // what the program is still to be told by; 0 once it is told
+	grace  time.Duration // from then on
 	killed time.Time
 }
 
@@ -58,15 +62,18 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 			if s.class != "" {
 				return
 			}
-			s.class, s.reason = class, reason
+			s.class, s.reason, s.since = class, reason, time.Now()
 			limit, idle.tick = nil, nil
 			if kill {
 				r.kill(&s)
 				return
 			}
-			noticed, patience := r.attempt.Noticed(class, saving)
-			r.announce(noticed)
-			grace = time.After(patience)
+			var noticed bool
+			s.notice = unix.SIGTERM
+			if noticed, s.grace = r.attempt.Noticed(class, saving); noticed {
+				s.notice = r.attempt.Notice
+			}
+			look.Reset(0)
 		}
 		select {
 		case e := <-ended:
@@ -90,10 +97,18 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 			r.kill(&s)
 		case <-look.C:
 			r.look()
-			if !s.killed.IsZero() {
+			pause := min(max(time.Since(r.began())/10, firstLook), lastLook)
+			switch {
+			case !s.killed.IsZero():
 				r.kill(&s)
+			case s.notice != 0 && (r.hears() || time.Since(s.since) > initTime):
+				r.signal(s.notice)
+				r.signal(unix.SIGCONT) // a stopped program must go on to hear it
+				s.notice, grace = 0, time.After(s.grace)
+			case s.notice != 0:
+				pause = initLook
 			}
-			look.Reset(min(max(time.Since(r.began())/10, firstLook), lastLook))
+			look.Reset(pause)
 		}
 	}
 }
@@ -108,42 +123,30 @@ func hardOf(s stopped, hard <-chan struct{}) <-chan struct{} {
 
 func (r *run) began() time.Time { return time.Unix(0, r.order.Began) }
 
-// announce tells the container that it is to end. A stopped program must go on to hear it.
-func (r *run) announce(noticed bool) {
-	r.awaitInit()
-	if noticed {
-		r.signal(r.attempt.Notice)
-	} else {
-		r.signal(unix.SIGTERM)
-	}
-	r.signal(unix.SIGCONT)
-}
-
 // initTime bounds the wait for the init process to begin, initLook is how often it is looked at meanwhile.
 const (
-	initTime = time.Second
+	initTime = 10 * time.Second
 	initLook = 5 * time.Millisecond
 )
 
-// awaitInit waits until the container's init holds signals back to pass them on. Before that, they would be lost: the first process of
-// a PID namespace gets none that it has not asked for.
-func (r *run) awaitInit() {
+// hears reports whether a signal to the container's init reaches the program. Before the init holds signals back to pass them on, they
+// are lost: the first process of a PID namespace gets none that it has not asked for. It does so before it makes its child, and Docker's
+// init, tini, passes signals to the group that its child makes first of all.
+func (r *run) hears() bool {
 	init := r.process()
-	if !r.engine.inits() || init.PID == 0 {
-		return
+	if !r.engine.inits() || !init.Alive() {
+		return true
 	}
-	ctx, stop := context.WithTimeout(context.Background(), initTime)
-	defer stop()
-	for init.Alive() && !blocks(init.PID, unix.SIGTERM) && sleep(ctx, initLook) {
+	id := strconv.Itoa(init.PID)
+	children, err := os.ReadFile("/proc/" + id + "/task/" + id + "/children")
+	if err != nil { // a kernel without CONFIG_PROC_CHILDREN
+		return true
 	}
-}
-
-// blocks reports whether a process holds a signal back.
-func blocks(pid int, s unix.Signal) bool {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	_, rest, found := strings.Cut(string(b), "\nSigBlk:\t")
-	mask, perr := strconv.ParseUint(rest[:min(16, len(rest))], 16, 64)
-	return err == nil && found && perr == nil && mask&(1<<(s-1)) != 0
+	return slices.ContainsFunc(strings.Fields(string(children)), func(child string) bool {
+		pid, _ := strconv.Atoi(child)
+		group, err := unix.Getpgid(pid)
+		return err == nil && group == pid || r.engine.podman() != ""
+	})
 }
 
 // kill ends the container. It is repeated until that is seen.

@@ -80,7 +80,7 @@ func nothingLeft(t *testing.T, e *dockertest.Engine, o docker.Options) {
 	t.Helper()
 	eventually(t, "containers and their folders to go", func() bool {
 		folders, _ := filepath.Glob(filepath.Join(o.Dir, "*"))
-		return e.Containers() == 0 && len(folders) == 0
+		return len(e.Containers("mlfnode.token="+o.Token)) == 0 && len(folders) == 0
 	})
 }
 
@@ -89,9 +89,11 @@ const waiting = "echo one; echo >ready; while ! test -e go; do sleep 0.01; done;
 // TestEngineEnds stops, kills and restarts the engine under programs, with and without live-restore: each attempt ends truly or by the
 // engine's fault, and none runs on.
 func TestEngineEnds(t *testing.T) {
+	t.Parallel()
 	for _, live := range []bool{false, true} {
 		for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(fmt.Sprintf("%v, live-restore %v", signal, live), func(t *testing.T) {
+				t.Parallel()
 				var args []string
 				if live {
 					args = append(args, "--live-restore")
@@ -136,39 +138,9 @@ func TestEngineEnds(t *testing.T) {
 	}
 }
 
-// TestEngineStaysAway has an engine that does not come back within the patience.
-func TestEngineStaysAway(t *testing.T) {
-	e := dockertest.New(t)
-	o := options(t, e)
-	o.Patience = 500 * time.Millisecond
-	x := docker.New(o, logTo(t))
-	defer x.Close()
-	a := attempt(t, "echo >ready; while :; do echo x >>beats; sleep 0.01; done")
-	ends := begin(t, x, a)
-	e.Signal(syscall.SIGKILL) // its containers live
-	if o := end(t, ends); o.Class != grid.ClassEngine || !strings.Contains(o.Reason, "500ms") {
-		t.Errorf("got %+v, want class engine for want of patience", o)
-	}
-	beats := func() int {
-		b, _ := os.ReadFile(filepath.Join(a.Dir, "beats"))
-		return len(b)
-	}
-	before := beats()
-	time.Sleep(200 * time.Millisecond)
-	if after := beats(); after != before {
-		t.Error("the program goes on")
-	}
-	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126, "did not answer")
-	if err := e.Start(); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, run(t, x, attempt(t, "exit 6")), grid.ClassExit, 6, "")
-	nothingLeft(t, e, o)
-}
-
 // TestByHand has somebody stop, kill and remove containers with the engine's own tools.
 func TestByHand(t *testing.T) {
-	e := dockertest.New(t)
+	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()
@@ -186,9 +158,9 @@ func TestByHand(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := attempt(t, "echo >ready; "+c.script)
 			ends := begin(t, x, a)
-			var all []struct{ ID string }
-			eventually(t, "the container to be listed", func() bool { return e.Do("GET", "/containers/json", nil, &all) == nil && len(all) == 1 })
-			if err := e.Do(c.method, "/containers/"+all[0].ID+c.path, nil, nil); err != nil {
+			var all []string
+			eventually(t, "the container to be listed", func() bool { all = e.Containers("mlfnode.token=" + o.Token); return len(all) == 1 })
+			if err := e.Do(c.method, "/containers/"+all[0]+c.path, nil, nil); err != nil {
 				t.Fatal(err)
 			}
 			o := end(t, ends)
@@ -202,7 +174,7 @@ func TestByHand(t *testing.T) {
 
 // TestOutOfMemory tells the kernel's kill of the program from that of a child.
 func TestOutOfMemory(t *testing.T) {
-	x := newExecutor(t, dockertest.New(t))
+	x := newExecutor(t, docker.Shared.Engine(t))
 	for _, c := range []struct {
 		script string
 		class  grid.Class
@@ -226,7 +198,7 @@ func TestOutOfMemory(t *testing.T) {
 
 // TestRefusals lists programs that an image does not have.
 func TestRefusals(t *testing.T) {
-	e := dockertest.New(t)
+	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()
@@ -266,7 +238,7 @@ func TestRefusals(t *testing.T) {
 
 // TestNoShell runs programs of an image without a shell: output comes through the engine.
 func TestNoShell(t *testing.T) {
-	e := dockertest.New(t)
+	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()
@@ -285,7 +257,7 @@ func TestNoShell(t *testing.T) {
 
 // TestOutputIsWhole prints 200 MiB of noise on both streams together and compares them.
 func TestOutputIsWhole(t *testing.T) {
-	x := newExecutor(t, dockertest.New(t))
+	x := newExecutor(t, docker.Shared.Engine(t))
 	a := attempt(t, `noise() { dd if=/dev/urandom of=noise$1 bs=1048576 count=100 2>/dev/null; cat noise$1; }; noise 1 & noise 2 >&2; wait`)
 	expect(t, run(t, x, a), grid.ClassNone, 0, "")
 	for i, path := range a.Container.Output {
@@ -297,20 +269,29 @@ func TestOutputIsWhole(t *testing.T) {
 	}
 }
 
-// TestNothingIsLeft runs 200 containers one after the other.
+// TestNothingIsLeft runs 200 containers, a few at a time.
 func TestNothingIsLeft(t *testing.T) {
-	e := dockertest.New(t)
+	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()
-	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassNone, 0, "") // connections that are kept are no leaks
-	before := counts(t)
-	for i := range 200 {
-		a := attempt(t, fmt.Sprintf("echo %d; sleep 1000 & exit %d", i, i%3))
-		if out := run(t, x, a); out.ExitCode != i%3 {
-			t.Fatalf("container %d: got %+v", i, out)
+	many := func(n int) {
+		var all sync.WaitGroup
+		defer all.Wait()
+		for i := range 4 {
+			a := attempt(t, fmt.Sprintf("echo %d; sleep 1000 & exit %d", i, i))
+			all.Go(func() {
+				for range n {
+					if out := run(t, x, a); out.ExitCode != i {
+						t.Errorf("got %+v, want exit code %d", out, i)
+					}
+				}
+			})
 		}
 	}
+	many(2) // connections that are kept are no leaks
+	before := counts(t)
+	many(50)
 	nothingLeft(t, e, o)
 	eventually(t, "goroutines, files, mounts and cgroups to be as before", func() bool {
 		after := counts(t)
@@ -345,7 +326,7 @@ func counts(t *testing.T) map[string]int {
 
 // TestCrashedCreation has a process that died at each step before its container ran.
 func TestCrashedCreation(t *testing.T) {
-	e := dockertest.New(t)
+	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	for name, order := range map[string]string{
 		"mlfnode-" + o.Token + "-a": `{"v":1,"owner":{"pid":1,"start":1,"boot":"x"},"spec":{"name":"a","dir":"/","container":{"image":"busybox:test"}}}`,
@@ -393,7 +374,7 @@ func TestEngineNobodyHas(t *testing.T) {
 
 // TestManyAtOnce has many slots begin and be stopped at all moments of a container's life.
 func TestManyAtOnce(t *testing.T) {
-	e := dockertest.New(t)
+	e := docker.Shared.Engine(t)
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()

@@ -32,7 +32,7 @@ func (l *life) noContainers(e *dockertest.Engine) {
 	l.Helper()
 	eventually(l.T, "containers to be removed", func() bool {
 		left, err := docker.FindLeft(l.o.Containers.Dir)
-		return err == nil && len(left) == 0 && e.Containers() == 0
+		return err == nil && len(left) == 0 && len(e.Containers()) == 0
 	})
 }
 

@@ -163,7 +163,7 @@ func (e *Engine) Signal(s syscall.Signal) {
 // Close ends the engine with everything in it, and removes its folder.
 func (e *Engine) Close() {
 	if e.cmd != nil {
-		for _, id := range e.containers() {
+		for _, id := range e.Containers() {
 			_ = e.Do(http.MethodDelete, "/containers/"+id+"?force=1&v=1", nil, nil)
 		}
 		e.Signal(syscall.SIGTERM)
@@ -217,10 +217,11 @@ func (e *Engine) killAll() {
 	}
 }
 
-// containers lists the ids of all containers.
-func (e *Engine) containers() []string {
+// Containers lists the IDs of all containers, running or not, that have these labels, each written as name=value.
+func (e *Engine) Containers(labels ...string) []string {
+	filter, _ := json.Marshal(map[string][]string{"label": labels}) // strings can be encoded
 	var all []struct{ ID string }
-	if e.Do(http.MethodGet, "/containers/json?all=1", nil, &all) != nil {
+	if e.Do(http.MethodGet, "/containers/json?all=1&filters="+url.QueryEscape(string(filter)), nil, &all) != nil {
 		return nil
 	}
 	ids := make([]string, len(all))
@@ -229,9 +230,6 @@ func (e *Engine) containers() []string {
 	}
 	return ids
 }
-
-// Containers counts the containers, running or not.
-func (e *Engine) Containers() int { return len(e.containers()) }
 
 // Running counts the containers that run.
 func (e *Engine) Running() int {

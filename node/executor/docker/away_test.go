@@ -1,0 +1,150 @@
+package docker_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/docker/dockertest"
+)
+
+// tree is an attempt of a script whose processes can be seen from outside.
+func tree(t *testing.T, script string) *executor.Attempt {
+	t.Helper()
+	a := attempt(t, "exec 9>alive; "+script)
+	if err := syscall.Mkfifo(filepath.Join(a.Dir, "alive"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// watchTree gives a function that fails the test when a process of the tree is alive at that moment: each holds a fifo open.
+func watchTree(t *testing.T, a *executor.Attempt) func() {
+	t.Helper()
+	fd, err := syscall.Open(filepath.Join(a.Dir, "alive"), syscall.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	return func() {
+		t.Helper()
+		if n, err := syscall.Read(fd, make([]byte, 1)); n != 0 || err != nil {
+			t.Errorf("the program goes on (read %d bytes, %v)", n, err)
+		}
+	}
+}
+
+// TestEngineStaysAway has an engine that does not come back within the patience.
+func TestEngineStaysAway(t *testing.T) {
+	t.Parallel()
+	e := dockertest.New(t)
+	o := options(t, e)
+	o.Patience = 500 * time.Millisecond
+	x := docker.New(o, logTo(t))
+	defer x.Close()
+	a := tree(t, "echo >ready; sleep 1000 & sleep 1000")
+	gone := watchTree(t, a)
+	ends := begin(t, x, a)
+	e.Signal(syscall.SIGKILL) // its containers live
+	out := end(t, ends)
+	gone()
+	if out.Class != grid.ClassEngine || !strings.Contains(out.Reason, "500ms") { // the code tells whether the engine had said that it started
+		t.Errorf("got %+v, want class engine for want of patience", out)
+	}
+	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassEngine, 126, "did not answer")
+	if err := e.Start(); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, run(t, x, attempt(t, "exit 6")), grid.ClassExit, 6, "")
+	nothingLeft(t, e, o)
+}
+
+// front stands before an engine, and goes away while that starts a container.
+type front struct {
+	http.Handler
+	answers bool // it still answers that
+	away    atomic.Bool
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.away.Load() {
+		panic(http.ErrAbortHandler)
+	}
+	f.Handler.ServeHTTP(w, r)
+}
+
+// answered sees an answer of the engine.
+func (f *front) answered(r *http.Response) error {
+	if strings.HasSuffix(r.Request.URL.Path, "/start") {
+		f.away.Store(true)
+		if !f.answers {
+			return errors.New("away")
+		}
+	}
+	return nil
+}
+
+// listen gives the address of the front of an engine.
+func (f *front) listen(t *testing.T, e *dockertest.Engine) string {
+	t.Helper()
+	f.Handler = &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "engine"}) },
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", strings.TrimPrefix(e.Host(), "unix://"))
+		}, DisableKeepAlives: true},
+		FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0), ModifyResponse: f.answered,
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+	}
+	dir, err := os.MkdirTemp("", "mlf-front-") // a short path: sockets have a limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	l, err := net.Listen("unix", filepath.Join(dir, "sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: f, ErrorLog: log.New(io.Discard, "", 0)}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close() })
+	return "unix://" + l.Addr().String()
+}
+
+// TestEngineGoesWhileItStarts has an engine that goes for good when it has started a container, before and after it says so: nobody has
+// been told which process that is.
+func TestEngineGoesWhileItStarts(t *testing.T) {
+	for name, answers := range map[string]bool{"before its answer": false, "after its answer": true} {
+		t.Run(name, func(t *testing.T) {
+			e := docker.Shared.Engine(t)
+			o := options(t, e)
+			f := &front{answers: answers}
+			o.Socket, o.Patience = f.listen(t, e), 500*time.Millisecond
+			x := docker.New(o, logTo(t))
+			defer x.Close()
+			a := tree(t, "echo >ready; sleep 1000 & sleep 1000")
+			gone := watchTree(t, a)
+			out := end(t, begin(t, x, a))
+			gone()
+			if out.Class != grid.ClassEngine || !strings.Contains(out.Reason, "500ms") {
+				t.Errorf("got %+v, want class engine for want of patience", out)
+			}
+			f.away.Store(false)
+			nothingLeft(t, e, o)
+		})
+	}
+}
