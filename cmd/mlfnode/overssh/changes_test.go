@@ -14,6 +14,7 @@ import (
 
 // TestHostIsWiped loses all that a worker had, as when its machine is set up anew: the next up makes it one again, by its name.
 func TestHostIsWiped(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.wipe(l.Hosts[1])
@@ -39,6 +40,7 @@ func (l *lab) wipe(h *hosts.Host) {
 
 // TestMasterIsWiped does the same to the master: the others join the new one.
 func TestMasterIsWiped(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.wipe(l.Hosts[0])
@@ -54,6 +56,7 @@ func TestMasterIsWiped(t *testing.T) {
 
 // TestOneMachineTwice names a machine by its name and by its address: it works under the first one alone.
 func TestOneMachineTwice(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	r := l.laptop.Try("up", "-a", "host1,host2,"+l.Hosts[1].Addr, "--accept-new", "-r", "ML", "-m", "1", "-w", "2,3")
 	if r.Code != 1 || !strings.Contains(r.Stderr, "10-77-0-2: it is the same machine as host2\n  try: name it once") {
@@ -68,6 +71,7 @@ func TestOneMachineTwice(t *testing.T) {
 
 // TestEnvironmentOfLogin has start-up files that name another master, which is for what the user types there.
 func TestEnvironmentOfLogin(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1, user(hosts.User{StartUp: "export MLF_MASTER=elsewhere\n"}))
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1", "-w", "1")
 	l.laptop.Must("down", "--purge", "--yes")
@@ -76,6 +80,7 @@ func TestEnvironmentOfLogin(t *testing.T) {
 
 // TestHungPrograms meets programs that hang, as with a GPU that is gone or an engine that does not answer.
 func TestHungPrograms(t *testing.T) {
+	t.Parallel()
 	hung := "#!/bin/sh\nexec sleep 600\n"
 	l := newLab(t, 1, hosts.SSHD{Programs: map[string]string{"docker": hung, "sudo": hung}})
 	began := time.Now()
@@ -89,6 +94,7 @@ func TestHungPrograms(t *testing.T) {
 
 // TestTwoUps runs up twice at a time.
 func TestTwoUps(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	args := []string{"up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "1,2"}
 	var both sync.WaitGroup
@@ -111,6 +117,7 @@ func TestTwoUps(t *testing.T) {
 
 // TestAnotherOnesNode is beside the node of another user, which is none of down's business.
 func TestAnotherOnesNode(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1, hosts.SSHD{Users: []hosts.User{{}, {Name: "bob"}}})
 	l.laptop.Must("up", "-a", "bob@host1", "-r", "ML", "-m", "1")
 	for _, address := range []string{"host1", "root@host1"} {
@@ -131,6 +138,7 @@ func TestAnotherOnesNode(t *testing.T) {
 
 // TestFolderIsALink has the folder on another disk, by way of a link, as where the home folder is on the network.
 func TestFolderIsALink(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1)
 	home := l.Hosts[0].UserHome(hosts.DefaultUser)
 	disk := filepath.Join(home, "scratch")

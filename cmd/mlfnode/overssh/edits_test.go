@@ -10,6 +10,7 @@ import (
 
 // TestRoleIsTaken takes the role of a worker away, and gives it back.
 func TestRoleIsTaken(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 3)
 	l.laptop.Must("up", "-a", "host1,host2,host3", "-r", "ML", "-m", "1", "-w", "1,2,3")
 	out := l.laptop.Must("up", "-f", "-w", "3")
@@ -31,6 +32,7 @@ func TestRoleIsTaken(t *testing.T) {
 
 // TestPortsAreChanged moves a cluster to other ports.
 func TestPortsAreChanged(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	cluster := "root: ML\nhosts:\n  - {address: host1, roles: [master, worker]}\n  - {address: host2, roles: [worker]}\n"
 	l.laptop.WriteFile("lab.yaml", cluster)
@@ -51,6 +53,7 @@ func TestPortsAreChanged(t *testing.T) {
 
 // TestNodesAreRenamed gives first a worker, then the master another name.
 func TestNodesAreRenamed(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	for _, names := range [][]string{{"first", "fast"}, {"first", "faster"}, {"last", "faster"}} {
 		l.laptop.WriteFile("lab.yaml", fmt.Sprintf("root: ML\nhosts:\n  - {address: host1, name: %s, roles: [master]}\n"+

@@ -10,6 +10,7 @@ import (
 // TestInterruptedQuestion presses Ctrl-C where a secret is asked for: that ends the command, and the terminal shows what is typed
 // again.
 func TestInterruptedQuestion(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1, hosts.SSHD{Config: "PubkeyAuthentication no", Users: []hosts.User{{Password: "secret"}}})
 	for command, question := range map[string]string{
 		"mlfnode up -a host1 -r ML -m 1": "password of ada on host1: ",

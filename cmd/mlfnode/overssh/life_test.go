@@ -28,6 +28,7 @@ func wantLine(t *testing.T, text string, words ...string) {
 
 // TestHostIsMissing leaves a host out at first, and another one at the end.
 func TestHostIsMissing(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 3)
 	l.Hosts[2].StopSSH()
 	r := l.laptop.Try(three...)
@@ -59,6 +60,7 @@ func TestHostIsMissing(t *testing.T) {
 
 // TestRestartOverSSH restarts a cluster under running trials.
 func TestRestartOverSSH(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 3)
 	l.laptop.Must(three...)
 	l.laptop.Must("sweep", "--detach", "--set", "i=1:4", "--", "sh", "-c", "echo begin; sleep 12; echo end")
@@ -107,6 +109,7 @@ func (l *lab) trials(state string) []trial {
 
 // TestPush brings what has changed, and nothing else.
 func TestPush(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1)
 	l.laptop.WriteFile("mine/run.sh", "echo 1\n")
 	l.laptop.WriteFile("mine/data.txt", "1\n")
@@ -125,6 +128,7 @@ func TestPush(t *testing.T) {
 
 // TestThisMachine has the laptop take part as the master.
 func TestThisMachine(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1)
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "local", "-w", "local,1")
 	if n := l.members(); n != 2 {
@@ -139,6 +143,7 @@ func TestThisMachine(t *testing.T) {
 
 // TestAttachOverSSH attaches a worker to a master that up has not started here.
 func TestAttachOverSSH(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	l.laptop.Must("up", "-a", "host1", "-r", "ML", "-m", "1")
 	home := l.Hosts[0].UserHome(hosts.DefaultUser)
@@ -162,6 +167,7 @@ func TestAttachOverSSH(t *testing.T) {
 
 // TestDryRun changes nothing anywhere.
 func TestDryRun(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1)
 	out := l.laptop.Must("up", "-a", "host1", "-m", "1", "--dry-run")
 	wantLine(t, out, "host1", "would ship mlfnode")
@@ -173,6 +179,7 @@ func TestDryRun(t *testing.T) {
 
 // TestOnATerminal answers the question for a fingerprint, sees the table, and interrupts.
 func TestOnATerminal(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	l.forget(l.Hosts[0])
 	up := l.laptop.OnTerminal(l.laptop.Command("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2"))
@@ -194,6 +201,7 @@ func TestOnATerminal(t *testing.T) {
 
 // TestGPUSetupWithoutGPU says clearly that there is none, with the exit code of success.
 func TestGPUSetupWithoutGPU(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 1)
 	out := l.laptop.Must("gpu-setup", "host1", "--dry-run")
 	wantLine(t, out, "host1:", "no GPU")
@@ -202,6 +210,7 @@ func TestGPUSetupWithoutGPU(t *testing.T) {
 
 // TestTwentyHosts comes up whole.
 func TestTwentyHosts(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 20)
 	var names, numbers []string
 	for i := range 20 {

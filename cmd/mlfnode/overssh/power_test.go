@@ -12,6 +12,7 @@ import (
 // TestMachinesAreStartedAnew has machines lose their power: without systemd their nodes come back with the next up, and go on with
 // what they had.
 func TestMachinesAreStartedAnew(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.laptop.Must("sweep", "--detach", "--set", "i=1:7", "--", "sh", "-c", "echo begin; sleep 1; echo end")
@@ -37,6 +38,7 @@ func TestMachinesAreStartedAnew(t *testing.T) {
 
 // TestFollowedThroughRestart has the laptop follow a sweep while every node is started anew.
 func TestFollowedThroughRestart(t *testing.T) {
+	t.Parallel()
 	l := newLab(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "1,2")
 	sweep := l.laptop.Start("sweep", "--set", "i=1:13", "--", "sh", "-c", "echo begin; sleep 1; echo end {i}")

@@ -137,6 +137,7 @@ func (l *lab) forget(h *hosts.Host) {
 
 // TestSituations meets all of them in one cluster: each has its own outcome, and none stops the others.
 func TestSituations(t *testing.T) {
+	t.Parallel()
 	var how []hosts.SSHD
 	for _, s := range situations {
 		how = append(how, s.how)
