@@ -10,7 +10,6 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
-	classifier "mlfnode/node/failure"
 )
 
 // failureGroups tells how many trials of a sweep failed in which class, with what helps and an example. Where all failures are the program's own and
@@ -47,42 +46,6 @@ func groupsOf(ctx context.Context, c *api.Client, id grid.SweepID) (api.Failures
 		return api.Failures{}, nil
 	}
 	return all, err
-}
-
-// unknownSweeps is how many sweeps are looked at for failures that no rule knows, and unknownShown how many kinds are told of.
-const (
-	unknownSweeps = 3
-	unknownShown  = 3
-)
-
-// unknownFailures tells of last lines of failed trials that no rule knows, in the newest sweeps, so that a lab sees which rules it lacks.
-func (a *app) unknownFailures(ctx context.Context, c *api.Client, all []api.Sweep) error {
-	var shapes []api.FailureShape
-	looked := 0
-	for i := range slices.Backward(all) {
-		if all[i].Failed == 0 || looked == unknownSweeps {
-			continue
-		}
-		looked++
-		found, err := groupsOf(ctx, c, all[i].Sweep)
-		if err != nil {
-			return err
-		}
-		for _, g := range found.Groups {
-			shapes = append(shapes, g.Unknown...)
-		}
-	}
-	slices.SortStableFunc(shapes, func(a, b api.FailureShape) int { return int(b.Count - a.Count) })
-	var texts []string
-	for _, s := range shapes {
-		if s.Count > 1 && len(texts) < unknownShown {
-			texts = append(texts, fmt.Sprintf("%d × %s (%s)", s.Count, sanitize([]byte(s.Line)), s.Trial))
-		}
-	}
-	if len(texts) > 0 {
-		a.say("failures that no rule knows: %s; %s can tell their class", strings.Join(texts, ", "), classifier.FileName)
-	}
-	return nil
 }
 
 // checkClass says what is wrong with a failure class that a user names.

@@ -44,9 +44,6 @@ func (a *app) sweeps(ctx context.Context, c *api.Client) error {
 	if err := a.listSweeps(all); err != nil || a.json || len(all) == 0 {
 		return err
 	}
-	if err := a.unknownFailures(ctx, c, all); err != nil {
-		return err
-	}
 	return a.retention(ctx, c, all)
 }
 

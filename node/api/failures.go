@@ -18,21 +18,13 @@ type Failures struct {
 
 // FailureGroup are the failed trials of one class.
 type FailureGroup struct {
-	Class   grid.Class     `json:"class"`
-	Count   int64          `json:"count"`
-	Cause   string         `json:"cause"`             // what happened, in a few words
-	Owner   string         `json:"owner"`             // where the cause lies: trial, node, device, infrastructure or user
-	Hint    string         `json:"hint"`              // what to do about it; may be empty
-	Trial   string         `json:"trial"`             // an example
-	Reason  string         `json:"reason"`            // of the example
-	Unknown []FailureShape `json:"unknown,omitempty"` // last lines that no rule knows, the most frequent ones
-}
-
-// FailureShape is what the last lines of some trials have in common.
-type FailureShape struct {
-	Line  string `json:"line"` // without what differs: numbers, quoted texts, paths
-	Count int64  `json:"count"`
-	Trial string `json:"trial"` // an example
+	Class  grid.Class `json:"class"`
+	Count  int64      `json:"count"`
+	Cause  string     `json:"cause"`  // what happened, in a few words
+	Owner  string     `json:"owner"`  // where the cause lies: trial, node, device, infrastructure or user
+	Hint   string     `json:"hint"`   // what to do about it; may be empty
+	Trial  string     `json:"trial"`  // an example
+	Reason string     `json:"reason"` // of the example
 }
 
 // Failures groups the failed trials of a sweep by class.
