@@ -105,6 +105,9 @@ func New(cfg Config) *Master {
 	if cfg.Nodes != nil {
 		m.crashes, m.outages = cfg.Nodes.CrashLimit, cfg.Nodes.Outage
 	}
+	if cfg.Snapshots != nil {
+		cfg.Snapshots.OnFull(m.giveUpSnapshots)
+	}
 	return m
 }
 

@@ -27,7 +27,7 @@ func (m *Master) retain(ctx context.Context, ready time.Time) error {
 	defer tick.Stop()
 	defer room.Stop()
 	m.removeOutdated(ctx)
-	m.clearSnapshots(true)
+	m.clearSnapshots(true, 0)
 	m.removeOrphans(ctx, ready) // a client that sent a bundle before this master started sends it again
 	for {
 		select {
@@ -38,10 +38,10 @@ func (m *Master) retain(ctx context.Context, ready time.Time) error {
 		case <-tick.C:
 			m.removeOutdated(ctx)
 			m.removeOrphans(ctx, time.Now().Add(-orphanAge))
-			m.clearSnapshots(true)
+			m.clearSnapshots(true, 0)
 		case <-room.C:
 			m.makeRoom(ctx)
-			m.clearSnapshots(false)
+			m.clearSnapshots(false, 0)
 		}
 	}
 }

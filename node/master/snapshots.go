@@ -122,9 +122,12 @@ const cancelledTime = 24 * time.Hour
 // snapshotsTight is how full the store of snapshots may be before those of ended sweeps are removed, in percent.
 const snapshotsTight = 90
 
-// clearSnapshots frees what was discarded. When there is little room, the snapshots of ended sweeps go, the oldest first; those of
-// trials that may run again stay, and new ones are refused. With all, it also looks for what belongs to no sweep.
-func (m *Master) clearSnapshots(all bool) {
+// giveUpSnapshots makes room in the store for so many bytes, as far as ended sweeps have something there.
+func (m *Master) giveUpSnapshots(need int64) { m.clearSnapshots(false, need) }
+
+// clearSnapshots frees what was discarded. When there is little room beside what is needed, the snapshots of ended sweeps go, the oldest first;
+// those of trials that may run again stay. With all, it also looks for what belongs to no sweep.
+func (m *Master) clearSnapshots(all bool, need int64) {
 	store := m.cfg.Snapshots
 	if store == nil {
 		return
@@ -145,7 +148,7 @@ func (m *Master) clearSnapshots(all bool) {
 	}
 	slices.SortFunc(ended, func(a, b *grid.Sweep) int { return cmp.Or(a.Ended.Compare(b.Ended), a.Compare(b)) })
 	for _, s := range ended {
-		if bytes, limit := store.Usage(); bytes < limit/100*snapshotsTight {
+		if bytes, limit := store.Usage(); bytes+need < limit/100*snapshotsTight {
 			break
 		}
 		m.log.Info("snapshots of an ended sweep are removed, because retention.checkpoints is nearly reached", "sweep", s.ID)

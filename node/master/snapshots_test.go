@@ -1,9 +1,11 @@
 package master
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,7 +136,7 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 		}
 		return all
 	}
-	c.clearSnapshots(true)
+	c.clearSnapshots(true, 0)
 	got := left()
 	for _, id := range []grid.SweepID{"running-1", "paused-1", "finished-1", "fresh-1", "saved-1"} {
 		if !got[id] {
@@ -144,8 +146,12 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 	if len(got) != 5 {
 		t.Errorf("got %v left", got)
 	}
-	store.SetLimit(-1) // as if it were full
-	c.clearSnapshots(false)
+	store.SetLimit(1000)
+	store.OnFull(c.giveUpSnapshots)
+	big := &checkpoint.Snapshot{Files: []checkpoint.File{{Path: "a", Size: 2000, Hash: strings.Repeat("a", 64)}}}
+	if _, _, err := store.Offer(t.Context(), grid.TrialID{Sweep: "running-1", Index: 1}, big); !errors.Is(err, checkpoint.ErrFull) {
+		t.Errorf("got %v of a snapshot that never fits", err)
+	}
 	if got := left(); len(got) != 2 || !got["running-1"] || !got["paused-1"] {
 		t.Errorf("without room: got %v left, want what may run again", got)
 	}

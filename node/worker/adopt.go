@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -68,7 +69,7 @@ func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *gri
 		if resume, pid, ok := w.cfg.Adopt.Adopted(m.Run); ok {
 			out := glance(resume)
 			if !out.Left {
-				return a.result(out), false
+				return w.result(r.Sweep, a, out), false
 			}
 			w.adoptions = append(w.adoptions, w.takeBack(a, m, r, resume))
 			w.beginUse(a) // before anybody looks at the devices
@@ -81,7 +82,7 @@ func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *gri
 	case err != nil:
 		w.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
 	case ok:
-		return a.result(out), false
+		return w.result(r.Sweep, a, out), false
 	}
 	return nil, false
 }
@@ -162,7 +163,7 @@ func (w *Worker) goOn() {
 		w.running.Add(1)
 		go func() {
 			defer w.running.Done()
-			w.conclude(ad)
+			w.seeThrough(ad)
 			w.release(ad.allocation)
 			w.fairness.ended(ad.lane, ad.began, time.Now())
 			if ad.holding != nil {
@@ -175,46 +176,22 @@ func (w *Worker) goOn() {
 	w.adoptions = nil
 }
 
-// conclude waits for the end of an adopted attempt and reports it. Its output is stored once more from its beginning, since
+// seeThrough waits for the end of an adopted attempt and reports it. Its output is stored once more from its beginning, since
 // nobody knows how much of it was: readers drop what they have.
-func (w *Worker) conclude(ad *adoption) {
-	a := ad.attempt
+func (w *Worker) seeThrough(ad *adoption) {
 	s := ad.sweep
 	if ad.holding != nil {
 		s, _ = ad.holding.under(s)
 	}
-	w.watch(a)
-	endStoring := w.storing(s.ctx, a)
-	out := ad.resume(s.ctx)
-	endStoring()
-	w.unwatch(a)
-	if out.Left {
-		w.leaveOn(a)
-		if ad.holding != nil {
-			ad.holding.leftOn()
-		}
-		return
+	out := w.supervise(s.ctx, ad.attempt, ad.resume)
+	goesOn := out.Left
+	if !goesOn {
+		end := ending{manifest: ad.manifest, limit: snapshotTime, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
+		goesOn = !w.conclude(context.Background(), ad.attempt, w.result(s.record, ad.attempt, out), end)
 	}
-	result := a.result(out)
-	w.endUse(a, result)
-	result.Devices = a.allocation.UUIDs()
-	w.note(a, ad.manifest, result)
-	if !w.collect(context.Background(), a, result) {
-		a.spool.close()
-		if ad.holding != nil {
-			ad.holding.leftOn()
-		}
-		return
+	if goesOn && ad.holding != nil {
+		ad.holding.leftOn()
 	}
-	w.storeAtEnd(s.ctx, a, result, snapshotTime)
-	a.saved.release()
-	e := grid.Event{
-		Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: time.Now().UnixMicro(), Result: result,
-	}
-	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: func() {
-		a.spool.discard()
-		w.discardSaved(a, result)
-	}})
 }
 
 // note writes a result into the spool, so that it is safe there and its keeper may forget it.
@@ -256,13 +233,6 @@ func (w *Worker) parting() error {
 		return errLeaving
 	}
 	return errStopping
-}
-
-// leaveOn lets go of an attempt that goes on without this worker.
-func (w *Worker) leaveOn(a *attempt) {
-	w.drain(a)
-	a.spool.close()
-	w.log.Info("attempt is left to the next agent", "trial", a.id, "attempt", a.number)
 }
 
 // leftOn notes that an attempt of the lease goes on without this worker.

@@ -14,6 +14,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/executor/docker"
 )
 
 // Recover reports what an agent that died left behind: each spool that still names an attempt gives the attempt's result if
@@ -25,13 +26,14 @@ func (w *Worker) Recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list spools: %w", err)
 	}
+	storeUntil := time.Now().Add(recoverTime)
 	ctx, stop := context.WithCancel(ctx)
 	var reporting sync.WaitGroup
 	reporting.Go(func() { w.outbox.run(ctx) })
 	for _, d := range dirs {
 		n, _ := strconv.Atoi(d.Name())
 		w.spools.next = max(w.spools.next, n)
-		if err := w.recoverSpool(ctx, filepath.Join(w.spools.dir, d.Name())); err != nil {
+		if err := w.recoverSpool(ctx, filepath.Join(w.spools.dir, d.Name()), storeUntil); err != nil {
 			w.log.Warn("spool of a dead agent is given up", "dir", d.Name(), "err", err)
 		}
 	}
@@ -48,7 +50,7 @@ func (w *Worker) Recover(ctx context.Context) error {
 }
 
 // recoverSpool reports one spool and removes it once the report is stored.
-func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
+func (w *Worker) recoverSpool(ctx context.Context, dir string, storeUntil time.Time) error {
 	m, err := readManifest(filepath.Join(dir, "attempt.json"))
 	if err != nil || m == nil {
 		return errors.Join(err, removeTree(dir))
@@ -70,27 +72,16 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string) error {
 	if goesOn {
 		return nil
 	}
-	ended := time.Now().UnixMicro()
-	if result != nil {
-		ended = result.Started + result.Usage.Wall
-	} else if m.Result = nil; m.outlived(w.boot) {
-		result = a.failed(grid.ClassLost, "the machine went down before its report was stored")
-	} else {
-		result = a.failed(grid.ClassLost, "the node agent died while it ran")
+	switch {
+	case result != nil:
+	case m.outlived(w.boot):
+		m.Result, result = nil, a.failed(grid.ClassLost, "the machine went down before its report was stored")
+	default:
+		m.Result, result = nil, a.failed(grid.ClassLost, "the node agent died while it ran")
 	}
-	result.Devices = a.allocation.UUIDs()
-	w.note(a, m, result)
-	if !w.collect(ctx, a, result) {
-		s.close()
+	if !w.conclude(ctx, a, result, ending{manifest: m, limit: time.Until(storeUntil)}) {
 		return context.Cause(ctx)
 	}
-	w.storeAtEnd(ctx, a, result, recoverTime)
-	a.saved.release()
-	e := grid.Event{Kind: grid.Finished, Index: m.Index, Attempt: m.Attempt, Run: m.Run, Time: ended, Result: result}
-	w.outbox.event(m.Sweep, report{event: e, ref: &a.ref, stored: func() {
-		s.discard()
-		w.discardSaved(a, result)
-	}})
 	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)
 	return nil
 }
@@ -130,9 +121,12 @@ func readManifest(path string) (*manifest, error) {
 func (m *manifest) attempt(s *grid.Sweep, spool *spool) *attempt {
 	params, _ := s.Space.At(m.Index) // its program has been started, or never will be: nobody needs them any more
 	a := &attempt{
-		id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
+		adopted: true, id: grid.TrialID{Sweep: m.Sweep, Index: m.Index}, number: m.Attempt, run: m.Run,
 		task: &s.Task, params: params, spool: spool, started: time.UnixMicro(m.Started), allocation: m.Allocation,
 		sources: []*source{{file: spool.stdout, stream: streamOut}, {file: spool.stderr, stream: streamErr}},
+	}
+	if m.Image != "" {
+		a.image = &docker.Image{Pin: m.Image}
 	}
 	a.bound(m.Cut)
 	return a

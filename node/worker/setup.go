@@ -54,7 +54,7 @@ func (w *Worker) setup(s *sweep, slot executor.Slot, a *attempt, dir string) err
 	if out.Class == grid.ClassNone {
 		return nil
 	}
-	result := a.result(out)
+	result := a.outcome(out)
 	w.blameDisk(a, result)
 	reason := joinReason("the setup step failed: "+result.Reason, lastLines(log, reasonLines, reasonBytes))
 	return &setupError{class: result.Class, reason: reason, wall: out.Usage.Wall}

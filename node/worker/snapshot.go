@@ -12,7 +12,6 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/checkpoint"
-	"mlfnode/node/executor"
 )
 
 const (
@@ -21,8 +20,8 @@ const (
 	snapshotTime = 10 * time.Minute
 	// fetchTime bounds the fetching of one, without which its trial can't go on.
 	fetchTime = 2 * time.Hour
-	// recoverTime is the same for what ended while no agent was there: the node takes no trials before.
-	recoverTime = 20 * time.Second
+	// recoverTime bounds the storing of all that ended while no agent was there: the node takes no trials before.
+	recoverTime = 30 * time.Second
 	// partingTime is how long a snapshot may be on its way from or to a node that stops, for whose end somebody waits.
 	partingTime = time.Minute
 	// snapshotRetry is the wait after a try that failed, as when the master has not heard yet that this node holds the trial.
@@ -260,7 +259,7 @@ func (w *Worker) storing(ctx context.Context, a *attempt) (end func()) {
 
 // storeAtEnd stores what an attempt has saved that ended neither well nor for good, and names the snapshot in its result. The event and
 // the lease wait for it, so that the next attempt, wherever it is, goes on from there.
-func (w *Worker) storeAtEnd(ctx context.Context, a *attempt, r *grid.Result, limit time.Duration) {
+func (w *Worker) storeAtEnd(a *attempt, r *grid.Result, end ending) {
 	if a.saved == nil {
 		return
 	}
@@ -271,11 +270,11 @@ func (w *Worker) storeAtEnd(ctx context.Context, a *attempt, r *grid.Result, lim
 			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every))
 	}
 	switch {
-	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !errors.Is(context.Cause(ctx), executor.ErrCancelledSaving), r.Class == grid.ClassLost,
+	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassLost,
 		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, w.cfg.Snapshots == nil:
 		return
 	}
-	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), limit) // the attempt's own has ended
+	ctx, stop := context.WithTimeout(context.Background(), end.limit) // the attempt's own has ended
 	defer stop()
 	go func() {
 		select {

@@ -58,6 +58,7 @@ type manifest struct {
 	Synced  bool         `json:"synced,omitempty"`  // the result is on the disk with all that belongs to it
 
 	Allocation *allocator.Allocation `json:"allocation,omitempty"` // what it has of the node
+	Image      string                `json:"image,omitempty"`      // what its image is pinned to
 }
 
 func openSpool(dir string) (*spool, error) {
@@ -139,13 +140,16 @@ func newManifestTemplate(shared manifest) (*manifestTemplate, error) {
 // claim is spool.claim of the manifest of an attempt that begins, which it returns.
 func (t *manifestTemplate) claim(s *spool, a *attempt) (*manifest, error) {
 	m := t.shared
-	m.Index, m.Attempt, m.Run, m.Started = a.id.Index, a.number, a.run, a.started.UnixMicro()
+	m.Index, m.Attempt, m.Run, m.Started, m.Image = a.id.Index, a.number, a.run, a.started.UnixMicro(), a.pin()
 	b := make([]byte, 0, len(t.encoded)+128)
 	b = append(b, t.encoded...)
 	b = strconv.AppendInt(append(b, `,"index":`...), m.Index, 10)
 	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(m.Attempt), 10)
 	b = strconv.AppendQuote(append(b, `,"run":`...), m.Run) // a node's name and numbers, which JSON quotes alike
 	b = strconv.AppendInt(append(b, `,"started":`...), m.Started, 10)
+	if m.Image != "" {
+		b = strconv.AppendQuote(append(b, `,"image":`...), m.Image) // ASCII, as every reference of an image
+	}
 	return &m, s.writeManifest(append(b, "}\n"...))
 }
 

@@ -36,6 +36,7 @@ func TestRecordsThatContradictThemselvesFailTheirTrials(t *testing.T) {
 			r := s.sweep("bad-1", 2, 1, c.edit)
 			good := s.sweep("good-1", 2, 1, nil)
 			s.run()
+			eventually(t, "the worker knows both", func() bool { _, ok := s.sweeps.active(good.ID); return ok })
 			s.lease(r, 0, 2)
 			s.lease(good, 0, 2)
 			for _, e := range s.finished("bad-1", 2) {

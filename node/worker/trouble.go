@@ -97,10 +97,6 @@ func (t *trouble) ran(began time.Time) (ended bool) {
 
 // judge has the node's trouble follow from how an attempt has ended, which a stop does not tell.
 func (w *Worker) judge(a *attempt, result *grid.Result) {
-	if result == nil { // it goes on under the next agent
-		w.trouble.giveUp()
-		return
-	}
 	f := grid.FailureOf(result.Class)
 	switch {
 	case result.Class == grid.ClassNode:

@@ -44,6 +44,7 @@ func TestMissingShare(t *testing.T) {
 		t.Errorf("the node is in trouble: %s", why)
 	}
 	r := s.sweep("other-1", 1, 1, nil)
+	eventually(t, "the worker knows the sweep", func() bool { _, ok := s.sweeps.active(r.ID); return ok })
 	s.lease(r, 0, 1)
 	if other := s.finished("other-1", 1)[0].Result; other.Class != grid.ClassNone {
 		t.Errorf("another sweep ended with %s: %s", other.Class, other.Reason)
