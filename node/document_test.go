@@ -131,6 +131,7 @@ func TestAnswersConform(t *testing.T) {
 		{"GET", api.PathDocument, "", "", 200},
 		{"GET", api.PathNode, "", "", 200},
 		{"GET", api.PathMembers, "", "", 409},
+		{"GET", api.PathSession, "", "", 200},
 		{"GET", api.PathTokens, "", "", 409},
 		{"GET", api.PathSweeps, "", "", 200},
 		{"POST", api.PathSweeps, "", `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":-1}}}`, 400},

@@ -25,8 +25,13 @@ type event struct {
 // listen opens a stream of events; its end closes the channel.
 func (h *httpOf) listen(topics string, last uint64) (events <-chan event, stop func()) {
 	h.t.Helper()
+	return h.listenAt("http://localhost"+api.Prefix, topics, last)
+}
+
+func (h *httpOf) listenAt(base, topics string, last uint64) (events <-chan event, stop func()) {
+	h.t.Helper()
 	ctx, stop := context.WithCancel(h.t.Context())
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://localhost"+api.Prefix+api.PathEvents+"?topics="+topics, nil)
+	req, err := http.NewRequestWithContext(ctx, "GET", base+api.PathEvents+"?topics="+topics, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func (m *Monitor) events(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	last, _ := strconv.ParseUint(r.Header.Get("Last-Event-ID"), 10, 64) // absent is the beginning
-	c, err := m.hub.join(principalOf(r.Context()), topics, last)
+	c, err := m.hub.join(principalOf(r.Context()).name, topics, last)
 	if err != nil {
 		w.Header().Set("Retry-After", strconv.Itoa(int(eventsRetry.Seconds())))
 		refuse(w, err)

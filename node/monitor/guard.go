@@ -72,7 +72,8 @@ func (m *Monitor) guarded(next *router) http.Handler {
 		default:
 			strangerOf(r.Context()).admit()
 			_ = read.SetReadDeadline(time.Time{})
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
+			ctx := context.WithValue(r.Context(), principalKey{}, principal{name: who, rights: have})
+			next.ServeHTTP(w, r.WithContext(ctx))
 		}
 	})
 }
@@ -111,13 +112,32 @@ func rights(role trust.Role) access {
 	return mayNothing
 }
 
-// principalOf names whose request it is; empty for the owner of the state folder.
-func principalOf(ctx context.Context) string {
-	name, _ := ctx.Value(principalKey{}).(string)
-	return name
+// principal is whose request it is, and what they may do.
+type principal struct {
+	name   string // of the token; empty for the owner of the state folder
+	rights access
 }
 
 type principalKey struct{}
+
+func principalOf(ctx context.Context) principal {
+	p, ok := ctx.Value(principalKey{}).(principal)
+	if !ok {
+		p.rights = mayAdminister // of the owner, who asks through the socket
+	}
+	return p
+}
+
+// whoami says what the one who asks may do.
+func (m *Monitor) whoami(r *http.Request) (api.Session, error) {
+	switch principalOf(r.Context()).rights {
+	case mayAdminister:
+		return api.Session{Role: api.RoleAdmin}, nil
+	case mayAct:
+		return api.Session{Role: api.RoleOperator}, nil
+	}
+	return api.Session{Role: api.RoleViewer}, nil
+}
 
 // knockInterval is how often refusals are logged: whoever knocks must not be able to fill the disk.
 const knockInterval = 10 * time.Second

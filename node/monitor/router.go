@@ -59,9 +59,7 @@ func (m *Monitor) newRouter() *router {
 			if !rt.stream {
 				h = compress(h)
 			}
-			pattern := rt.method + " " + prefix + rt.pattern
-			t.byPattern[pattern] = &rt
-			t.mux.Handle(pattern, bounded(&rt, h))
+			t.add(prefix, &rt, bounded(&rt, h))
 		}
 	}
 	if worker {
@@ -70,6 +68,21 @@ func (m *Monitor) newRouter() *router {
 		t.mux.HandleFunc("/", t.unknown)
 	}
 	return t
+}
+
+// tableForProxy makes a router that answers nothing: a proxy asks it what a request is for.
+func (m *Monitor) tableForProxy() *router {
+	t := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
+	for _, rt := range m.routes() {
+		t.add(api.Prefix, &rt, http.NotFoundHandler())
+	}
+	return t
+}
+
+func (t *router) add(prefix string, rt *route, h http.Handler) {
+	pattern := rt.method + " " + prefix + rt.pattern
+	t.byPattern[pattern] = rt
+	t.mux.Handle(pattern, h)
 }
 
 // find gives the route of a request, nil where there is none.
@@ -81,11 +94,13 @@ func (t *router) find(r *http.Request) *route {
 // ServeHTTP implements http.Handler.
 func (t *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if len(r.URL.RawQuery) > queryLimit {
-		refuse(w, &api.Error{Status: http.StatusRequestURITooLong, Msg: fmt.Sprintf("the query is longer than %d bytes", queryLimit)})
+		refuse(w, errLongQuery)
 		return
 	}
 	t.mux.ServeHTTP(w, r)
 }
+
+var errLongQuery = &api.Error{Status: http.StatusRequestURITooLong, Msg: fmt.Sprintf("the query is longer than %d bytes", queryLimit)}
 
 // unknown answers what no route is for.
 func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
@@ -113,11 +128,7 @@ func elsewhere(w http.ResponseWriter, _ *http.Request) {
 // bounded bounds the body of a request, and the time that its client may take for the answer.
 func bounded(rt *route, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limit := rt.bodyLimit
-		if limit == 0 {
-			limit = defaultBody
-		}
-		if limit > 0 {
+		if limit := rt.limit(); limit > 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
 		p := &patient{ResponseWriter: w, limit: cmp.Or(rt.patience, writeTime)}
@@ -125,6 +136,9 @@ func bounded(rt *route, next http.Handler) http.Handler {
 		p.extend() // for what is left in buffers
 	})
 }
+
+// limit is how long the body of a request may be, in bytes; not positive where there is no bound.
+func (rt *route) limit() int64 { return cmp.Or(rt.bodyLimit, defaultBody) }
 
 // patient puts off the write deadline with each write.
 type patient struct {
@@ -231,14 +245,22 @@ func badRequest(msg, hint string) error {
 // decode reads the body of a request, which its route has bounded.
 func decode(r *http.Request, v any) error {
 	err := json.NewDecoder(r.Body).Decode(v)
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		return &api.Error{Status: http.StatusRequestEntityTooLarge, Msg: fmt.Sprintf("the request is longer than %d bytes", large.Limit)}
+	switch large := tooLarge(err); {
+	case large != nil:
+		return large
 	case err != nil:
 		return badRequest("the request can't be read: "+err.Error(), "use an mlfnode of the node's version")
 	}
 	return nil
+}
+
+// tooLarge gives the answer to a body over its bound; nil for other errors.
+func tooLarge(err error) error {
+	var large *http.MaxBytesError
+	if !errors.As(err, &large) {
+		return nil
+	}
+	return &api.Error{Status: http.StatusRequestEntityTooLarge, Msg: fmt.Sprintf("the request is longer than %d bytes", large.Limit)}
 }
 
 // openAPI describes the API. A test makes it of the table of routes, so that no node spends time or memory on that.

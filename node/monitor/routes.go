@@ -82,6 +82,8 @@ func (m *Monitor) routes() []route {
 		{method: "POST", pattern: api.PathReach, access: mayAct, topic: topicNodes, summary: "Try to connect to a port of the machine that asks",
 			call: takes(m.reach)},
 
+		{method: "GET", pattern: api.PathSession, access: mayRead, topic: topicAccess, summary: "Say what the one who asks may do", everywhere: true,
+			call: gives(m.whoami)},
 		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Ask for the challenge of a join token",
 			call: takes(m.challenge)},
 		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: takes(m.join)},

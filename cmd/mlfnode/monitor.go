@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+func (a *app) monitorCommand() *cobra.Command {
+	port, role := node.DefaultMonitorPort, string(api.RoleOperator)
+	c := &cobra.Command{
+		Use: "monitor", Short: "Let a browser of this machine watch and act on sweeps", Args: noArgument,
+		Long: `Serve the HTTP API to browsers and programs of this machine, until Ctrl-C. It is found where every command finds it: at the master,
+over TLS with your token, or at this machine's own node.
+
+It prints a link that logs one browser in, once, within a minute. Enter prints another one. Other users of this machine reach the port,
+too, but not without a link. From a laptop: run it there, with a token of mlfnode token --role operator, or forward the port with
+ssh -L 5555:127.0.0.1:5555.`,
+		Example: "  mlfnode monitor\n  mlfnode monitor --role viewer --port 8080",
+		RunE: func(c *cobra.Command, _ []string) error {
+			if role != string(api.RoleOperator) && role != string(api.RoleViewer) {
+				return usage(fmt.Sprintf("--role %s is not a role of browsers", role), "--role viewer only reads, --role operator also acts")
+			}
+			if port < 0 || port > 65535 {
+				return usage(fmt.Sprintf("--port %d is not a port", port), "choose one from 1 to 65535; 0 is any free one")
+			}
+			return a.monitor(c.Context(), port, api.Role(role))
+		},
+	}
+	f := c.Flags()
+	f.IntVar(&port, "port", port, "port on 127.0.0.1; the next free one where it is taken")
+	f.StringVar(&role, "role", role, "what browsers may do: operator or viewer")
+	return c
+}
+
+func (a *app) monitor(ctx context.Context, port int, role api.Role) error {
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	s, err := a.attach(ctx, true)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	browsers, err := node.NewBrowsers(ctx, s, port, role, cfg.Logger)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go func() {
+		select {
+		case err := <-s.Failed():
+			stop(err)
+		case <-ctx.Done():
+		}
+	}()
+	links := make(chan struct{}, 1)
+	links <- struct{}{}
+	go a.printLinks(ctx, browsers, links, stop)
+	go askLinks(ctx, links)
+	a.say("the link logs one browser in, within a minute; Enter prints another one, Ctrl-C ends")
+	if err := browsers.Run(ctx); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// printLinks prints a link whenever one is asked for. Where it can't, nobody can log in, and the command ends.
+func (a *app) printLinks(ctx context.Context, browsers *node.Browsers, links <-chan struct{}, stop context.CancelCauseFunc) {
+	for {
+		select {
+		case <-links:
+			if _, err := fmt.Fprintln(a.stdout, browsers.Link()); err != nil {
+				stop(err)
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// askLinks asks for a link with each line that is typed. It ends with the program: reading a terminal can't be interrupted.
+func askLinks(ctx context.Context, links chan<- struct{}) {
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan() && ctx.Err() == nil; {
+		select {
+		case links <- struct{}{}:
+		default: // one is on its way
+		}
+	}
+}

@@ -1,0 +1,62 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
+// PathSession is the session of a browser at mlfnode monitor: POST begins it with a Login, DELETE ends it, GET shows it. At a node GET says
+// what the one who asks may do.
+const PathSession = "/session"
+
+// Role is what somebody may do.
+type Role string
+
+// The roles.
+const (
+	RoleViewer   Role = "viewer"   // read
+	RoleOperator Role = "operator" // and act on sweeps and nodes
+	RoleAdmin    Role = "admin"    // and manage tokens and keys
+)
+
+// Session says what the one who asks may do.
+type Session struct {
+	Role Role `json:"role"`
+}
+
+// Login begins a session of a browser.
+type Login struct {
+	Link string `json:"link"` // what stands behind #k= in the link that mlfnode monitor prints; good once, for a minute
+}
+
+// The codes of refusals by mlfnode monitor.
+const (
+	CodeUnreachable = "unreachable" // the node does not answer
+	CodeCrossSite   = "cross_site"  // a page of another site asks
+	CodeLinkUsed    = "link_used"   // the link is no good any more
+	CodeViewer      = "viewer"      // the session is for reading
+)
+
+// Session says what this client may do.
+func (c *Client) Session(ctx context.Context) (Session, error) {
+	return get[Session](ctx, c, PathSession, nil)
+}
+
+// Target gives what a proxy needs to ask the node as this client does.
+func (c *Client) Target() (*url.URL, http.RoundTripper, error) {
+	base, err := url.Parse(c.base)
+	return base, bearing{c}, err
+}
+
+// bearing shows the client's token with each request.
+type bearing struct{ client *Client }
+
+// RoundTrip implements http.RoundTripper.
+func (b bearing) RoundTrip(r *http.Request) (*http.Response, error) {
+	if b.client.bearer != "" {
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Bearer "+b.client.bearer)
+	}
+	return b.client.http.Transport.RoundTrip(r)
+}

@@ -1,0 +1,220 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"mlfnode/node/api"
+)
+
+// Proxy lets browsers of this machine use the API of a node. It listens on loopback, asks the node with what the command line has,
+// and answers only browsers that came with a link of one use: other users and pages of this machine reach the port, too.
+type Proxy struct {
+	role     api.Role
+	port     string
+	log      *slog.Logger
+	node     http.Handler
+	table    *router // of the node: says what a request is for
+	sessions sessions
+}
+
+// NewProxy makes a proxy for browsers that ask for l. Requests go through transport to the node at target. Nobody gets more rights
+// than role.
+func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api.Role, log *slog.Logger) (*Proxy, error) {
+	address, ok := l.(*net.TCPAddr)
+	if !ok || !address.IP.IsLoopback() {
+		return nil, fmt.Errorf("browsers are served on loopback only, and not on %s", l)
+	}
+	m := &Monitor{cfg: Config{Logger: log}}
+	p := &Proxy{role: role, port: strconv.Itoa(address.Port), log: log.With("component", "proxy"), table: m.tableForProxy()}
+	p.node = &httputil.ReverseProxy{
+		Transport: transport,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			for _, name := range []string{"Cookie", "Authorization", "Origin", "Referer"} { // they are between the browser and the proxy
+				r.Out.Header.Del(name)
+			}
+		},
+		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if large := tooLarge(err); large != nil {
+				refuse(w, large)
+				return
+			}
+			if r.Context().Err() == nil {
+				p.log.Debug("the node is not reached", "err", err)
+			}
+			w.Header().Set("Retry-After", "2")
+			refuse(w, &api.Error{Status: http.StatusBadGateway, Code: api.CodeUnreachable, Msg: "the node is not reached", Hint: "it may be restarting; the page tries again"})
+		},
+	}
+	return p, nil
+}
+
+// Link makes a link of one use, for a minute.
+func (p *Proxy) Link() string {
+	return "http://127.0.0.1:" + p.port + "/#k=" + p.sessions.link()
+}
+
+// Serve answers browsers until ctx ends.
+func (p *Proxy) Serve(ctx context.Context, l net.Listener) error {
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv := &http.Server{
+		Handler: p.Handler(), ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: headerBytes,
+		BaseContext: func(net.Listener) context.Context { return requests },
+		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		cut() // streams have no end of their own
+		srv.Close()
+	})
+	err := srv.Serve(l)
+	if !stop() {
+		<-stopped
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Handler answers browsers.
+func (p *Proxy) Handler() http.Handler {
+	cross := http.NewCrossOriginProtection()
+	cross.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, errCrossSite) }))
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+api.Prefix+api.PathSession, p.show)
+	mux.HandleFunc("POST "+api.Prefix+api.PathSession, p.begin)
+	mux.HandleFunc("DELETE "+api.Prefix+api.PathSession, p.end)
+	mux.HandleFunc(api.Prefix+"/", p.pass)
+	mux.HandleFunc("/", p.table.unknown)
+	inner := cross.Handler(mux)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		protect(w.Header())
+		switch site := r.Header.Get("Sec-Fetch-Site"); {
+		case !p.isOurs(r.Host): // a page that was led here by DNS
+			refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this is not %.60q", r.Host), Hint: "open http://127.0.0.1:" + p.port})
+		case len(r.URL.RawQuery) > queryLimit:
+			refuse(w, errLongQuery)
+		case strings.HasPrefix(r.URL.Path, api.Prefix+"/") && site != "" && site != "same-origin" && site != "none":
+			refuse(w, errCrossSite)
+		default:
+			w := &patient{ResponseWriter: w, limit: writeTime}
+			inner.ServeHTTP(w, r)
+			w.extend()
+		}
+	})
+}
+
+var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite, Msg: "a page of another site asked for this"}
+
+// isOurs reports whether a Host is one that this port has by itself.
+func (p *Proxy) isOurs(host string) bool {
+	name, port, err := net.SplitHostPort(host)
+	return err == nil && port == p.port && (name == "127.0.0.1" || name == "localhost" || name == "::1")
+}
+
+// protect sets what browsers are told about every answer. There are no headers of CORS: no other origin gets anything.
+func protect(h http.Header) {
+	for name, value := range map[string]string{
+		"Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; " +
+			"form-action 'self'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cross-Origin-Opener-Policy": "same-origin",
+		"Cross-Origin-Resource-Policy": "same-origin", "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+	} {
+		h.Set(name, value)
+	}
+}
+
+// cookieName names the cookie by the port: cookies of one host are for all its ports.
+func (p *Proxy) cookieName() string { return "mlf_" + p.port }
+
+// admitted gives the secret of the session that a request shows.
+func (p *Proxy) admitted(r *http.Request) (string, bool) {
+	c, err := r.Cookie(p.cookieName())
+	if err != nil || !p.sessions.use(c.Value) {
+		return "", false
+	}
+	return c.Value, true
+}
+
+var errNoSession = &api.Error{Status: http.StatusUnauthorized, Msg: "this browser is not logged in", Hint: "open a new link: press Enter where mlfnode monitor runs"}
+
+func (p *Proxy) show(w http.ResponseWriter, r *http.Request) {
+	if _, ok := p.admitted(r); !ok {
+		refuse(w, errNoSession)
+		return
+	}
+	send(w, r, api.Session{Role: p.role})
+}
+
+// begin logs a browser in that shows a link.
+func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) {
+	var login api.Login
+	r.Body = http.MaxBytesReader(w, r.Body, strangerBytes)
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(strangerTime)) // anybody on this machine may ask
+	if err := decode(r, &login); err != nil {
+		refuse(w, err)
+		return
+	}
+	secret, ok, tired := p.sessions.begin(login.Link)
+	switch {
+	case tired:
+		w.Header().Set("Retry-After", "60")
+		refuse(w, &api.Error{Status: http.StatusTooManyRequests, Msg: "there were too many wrong links", Hint: "wait for a minute"})
+	case !ok:
+		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed, Msg: "the link was used, or is older than a minute", Hint: errNoSession.Hint})
+	default:
+		p.setCookie(w, secret, int(sessionTime.Seconds()))
+		send(w, r, api.Session{Role: p.role})
+	}
+}
+
+// end logs a browser out.
+func (p *Proxy) end(w http.ResponseWriter, r *http.Request) {
+	if secret, ok := p.admitted(r); ok {
+		p.sessions.end(secret)
+	}
+	p.setCookie(w, "", -1)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (p *Proxy) setCookie(w http.ResponseWriter, value string, age int) {
+	http.SetCookie(w, &http.Cookie{Name: p.cookieName(), Value: value, Path: "/", MaxAge: age, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+}
+
+// pass hands a request on to the node. What is for the owner, for nodes or for machines that join is no browser's.
+func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
+	if _, ok := p.admitted(r); !ok {
+		refuse(w, errNoSession)
+		return
+	}
+	rt := p.table.find(r)
+	switch {
+	case rt == nil:
+		p.table.unknown(w, r)
+		return
+	case rt.access != mayRead && rt.access != mayAct:
+		refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this is not for browsers", Hint: "use the command line"})
+		return
+	case rt.access == mayAct && p.role == api.RoleViewer:
+		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeViewer, Msg: "this session is for reading only", Hint: "log in through mlfnode monitor without --role viewer"})
+		return
+	}
+	if limit := rt.limit(); limit > 0 {
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+	}
+	p.node.ServeHTTP(w, r)
+}

@@ -1,0 +1,263 @@
+package monitor
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"mlfnode/node/api"
+)
+
+// browser asks a proxy as a browser does that has it open.
+type browser struct {
+	t      *testing.T
+	proxy  *Proxy
+	server *httptest.Server
+	asked  atomic.Pointer[http.Request] // what reached the node last
+	cookie string
+}
+
+func newBrowser(t *testing.T, role api.Role) *browser {
+	t.Helper()
+	b := &browser{t: t}
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b.asked.Store(r)
+		_, _ = io.Copy(io.Discard, r.Body)
+		_, _ = io.WriteString(w, "{}\n")
+	}))
+	t.Cleanup(node.Close)
+	target, err := url.Parse(node.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.server = httptest.NewUnstartedServer(nil)
+	if b.proxy, err = NewProxy(b.server.Listener.Addr(), target, http.DefaultTransport, role, testLog(t)); err != nil {
+		t.Fatal(err)
+	}
+	b.server.Config.Handler = b.proxy.Handler()
+	b.server.Start()
+	t.Cleanup(b.server.Close)
+	return b
+}
+
+// do asks; headers go in pairs.
+func (b *browser) do(method, path, body string, headers ...string) (*http.Response, api.Problem) {
+	b.t.Helper()
+	b.asked.Store(nil)
+	req, err := http.NewRequestWithContext(b.t.Context(), method, b.server.URL+path, strings.NewReader(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	if b.cookie != "" {
+		req.Header.Set("Cookie", b.cookie)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		if req.Header.Set(headers[i], headers[i+1]); headers[i] == "Host" {
+			req.Host = headers[i+1]
+		}
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var p api.Problem
+	_ = json.NewDecoder(resp.Body).Decode(&p) // an answer that is no problem leaves it empty
+	return resp, p
+}
+
+// login uses a link.
+func (b *browser) login(link string) (*http.Response, api.Problem) {
+	_, secret, _ := strings.Cut(link, "#k=")
+	resp, p := b.do("POST", api.Prefix+api.PathSession, `{"link":"`+secret+`"}`)
+	for _, c := range resp.Cookies() {
+		b.cookie = c.Name + "=" + c.Value
+		if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.Name != "mlf_"+b.proxy.port {
+			b.t.Errorf("the cookie is %+v", c)
+		}
+	}
+	return resp, p
+}
+
+// TestBrowsersLogIn goes through a session: a link works once, a cookie until the browser logs out, and the node is never shown it.
+func TestBrowsersLogIn(t *testing.T) {
+	b := newBrowser(t, api.RoleOperator)
+	sweeps := api.Prefix + api.PathSweeps
+	if resp, p := b.do("GET", sweeps, ""); resp.StatusCode != 401 || p.Hint == "" || b.asked.Load() != nil {
+		t.Errorf("without a session: got %d, %+v", resp.StatusCode, p)
+	}
+	link := b.proxy.Link()
+	if resp, p := b.login(link); resp.StatusCode != 200 {
+		t.Fatalf("a link: got %d, %+v", resp.StatusCode, p)
+	}
+	first := b.cookie
+	if resp, p := b.login(link); resp.StatusCode != 403 || p.Code != api.CodeLinkUsed {
+		t.Errorf("a link that was used: got %d, %+v", resp.StatusCode, p)
+	}
+	if resp, _ := b.do("GET", api.Prefix+api.PathSession, ""); resp.StatusCode != 200 {
+		t.Errorf("who am I: got %d", resp.StatusCode)
+	}
+	resp, _ := b.do("POST", sweeps, "{}", "Authorization", "Bearer of somebody", "Origin", b.server.URL)
+	asked := b.asked.Load()
+	if resp.StatusCode != 200 || asked == nil || asked.Header.Get("Cookie")+asked.Header.Get("Authorization")+asked.Header.Get("Origin") != "" {
+		t.Errorf("an action: got %d, and the node was asked %v", resp.StatusCode, asked)
+	}
+	for name, want := range map[string]string{
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Access-Control-Allow-Origin": "", "Cross-Origin-Resource-Policy": "same-origin",
+	} {
+		if got := resp.Header.Get(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if !strings.Contains(resp.Header.Get("Content-Security-Policy"), "frame-ancestors 'none'") {
+		t.Errorf("the policy is %q", resp.Header.Get("Content-Security-Policy"))
+	}
+	for _, ask := range [][2]string{ // the owner's, and machines'
+		{"GET", api.PathTokens}, {"POST", api.PathTokens}, {"POST", api.PathKeyring}, {"POST", "/members/host1/actions/forget"}, {"POST", api.PathJoin},
+		{"GET", "/snapshots/a-1/0/1"},
+	} {
+		if resp, _ := b.do(ask[0], api.Prefix+ask[1], "{}"); resp.StatusCode != 403 || b.asked.Load() != nil {
+			t.Errorf("%s %s: got %d, want 403", ask[0], ask[1], resp.StatusCode)
+		}
+	}
+	if resp, _ := b.do("GET", api.Prefix+"/nothing", ""); resp.StatusCode != 404 || b.asked.Load() != nil {
+		t.Errorf("what there is not: got %d, want 404", resp.StatusCode)
+	}
+	if resp, _ := b.do("DELETE", api.Prefix+api.PathSession, ""); resp.StatusCode != 204 {
+		t.Errorf("log out: got %d", resp.StatusCode)
+	}
+	b.cookie = first
+	if resp, _ := b.do("GET", sweeps, ""); resp.StatusCode != 401 {
+		t.Errorf("after the log-out: got %d, want 401", resp.StatusCode)
+	}
+}
+
+// TestViewersRead holds that a session for reading changes nothing.
+func TestViewersRead(t *testing.T) {
+	b := newBrowser(t, api.RoleViewer)
+	b.login(b.proxy.Link())
+	for pattern, rt := range b.proxy.table.byPattern {
+		method, path, _ := strings.Cut(placeholder.ReplaceAllString(pattern, "x"), " ")
+		if rt.pattern == api.PathSession || method == "HEAD" {
+			continue
+		}
+		resp, p := b.do(method, path, "{}")
+		passed := resp.StatusCode == 200 && b.asked.Load() != nil
+		if passed != (rt.access == mayRead) || !passed && resp.StatusCode != 403 {
+			t.Errorf("%s: got %d, %+v", pattern, resp.StatusCode, p)
+		}
+	}
+}
+
+// TestOtherSitesGetNothing asks with a good cookie as pages of other sites can make a browser do.
+func TestOtherSitesGetNothing(t *testing.T) {
+	b := newBrowser(t, api.RoleOperator)
+	b.login(b.proxy.Link())
+	sweeps, port := api.Prefix+api.PathSweeps, b.proxy.port
+	for _, c := range []struct {
+		method, path string
+		headers      []string
+		want         int
+	}{
+		{"GET", sweeps, nil, 200},
+		{"GET", sweeps, []string{"Host", "localhost:" + port}, 200},
+		{"GET", sweeps, []string{"Host", "[::1]:" + port}, 200},
+		{"GET", sweeps, []string{"Sec-Fetch-Site", "none"}, 200},
+		{"GET", sweeps, []string{"Host", "attacker.example:" + port}, 421},
+		{"GET", sweeps, []string{"Host", "127.0.0.1"}, 421},
+		{"GET", sweeps, []string{"Host", "127.0.0.1:1"}, 421},
+		{"GET", sweeps, []string{"Host", "127.0.0.1.attacker.example:" + port}, 421},
+		{"GET", sweeps, []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"GET", sweeps, []string{"Sec-Fetch-Site", "same-site"}, 403}, // a page of another port of this machine
+		{"POST", sweeps, []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"POST", sweeps, []string{"Sec-Fetch-Site", "same-site"}, 403},
+		{"POST", sweeps, []string{"Sec-Fetch-Site", "", "Origin", "https://attacker.example"}, 403},
+		{"POST", sweeps, []string{"Sec-Fetch-Site", "", "Origin", "null"}, 403},
+		{"DELETE", api.Prefix + api.PathSession, []string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{"GET", sweeps + "?x=" + strings.Repeat("x", 9000), nil, 414},
+	} {
+		resp, p := b.do(c.method, c.path, "{}", c.headers...)
+		if resp.StatusCode != c.want || (b.asked.Load() != nil) != (c.want == 200) {
+			t.Errorf("%s %.40s %v: got %d, %+v; want %d", c.method, c.path, c.headers, resp.StatusCode, p, c.want)
+		}
+	}
+	if resp, p := b.do("POST", api.Prefix+"/sweeps/a-1/actions/retry", strings.Repeat("x", 2<<20)); resp.StatusCode != 413 {
+		t.Errorf("a long body: got %d, %+v; want 413", resp.StatusCode, p)
+	}
+}
+
+// TestLinksAndSessionsEnd lets time pass, and guesses.
+func TestLinksAndSessionsEnd(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	s := &sessions{clock: func() time.Time { return now }}
+	old := s.link()
+	now = now.Add(linkTime)
+	if _, ok, _ := s.begin(old); ok {
+		t.Error("a link of a minute ago is good")
+	}
+	secret, ok, _ := s.begin(s.link())
+	if !ok || !s.use(secret) || s.use("x") {
+		t.Fatal("a session does not begin")
+	}
+	for range 20 { // it slides, up to a week
+		if now = now.Add(sessionIdle - time.Minute); now.Sub(time.Date(2026, 1, 1, 0, 1, 0, 0, time.UTC)) < sessionTime && !s.use(secret) {
+			t.Errorf("the session ended at %v", now)
+		}
+	}
+	if s.use(secret) {
+		t.Error("a session is good after more than a week")
+	}
+	if secret, _, _ = s.begin(s.link()); !s.use(secret) {
+		t.Error("the next session does not begin")
+	}
+	if now = now.Add(sessionIdle + time.Second); s.use(secret) {
+		t.Error("a session is good after a night")
+	}
+	for range maxTries {
+		if _, ok, tired := s.begin("guess"); ok || tired {
+			t.Error("a guess is good, or the first ones are too many")
+		}
+	}
+	if _, ok, tired := s.begin(s.link()); ok || !tired {
+		t.Error("guesses have no bound")
+	}
+	now = now.Add(time.Minute + time.Second)
+	for range 3 * maxSessions {
+		if _, ok, _ := s.begin(s.link()); !ok {
+			t.Error("a link is no good")
+		}
+	}
+	if len(s.open) > maxSessions || len(s.links) > maxLinks {
+		t.Errorf("%d sessions and %d links are kept", len(s.open), len(s.links))
+	}
+}
+
+// TestProxyIsForLoopback refuses other addresses.
+func TestProxyIsForLoopback(t *testing.T) {
+	if _, err := NewProxy(&net.TCPAddr{IP: net.IPv4zero, Port: 5555}, &url.URL{}, nil, api.RoleViewer, testLog(t)); err == nil {
+		t.Error("a proxy serves every network")
+	}
+}
+
+// TestUnreachableNode says so in a problem, with a session that stays.
+func TestUnreachableNode(t *testing.T) {
+	b := newBrowser(t, api.RoleOperator)
+	b.login(b.proxy.Link())
+	target, _ := url.Parse("http://127.0.0.1:1")
+	gone, err := NewProxy(b.server.Listener.Addr(), target, http.DefaultTransport, api.RoleOperator, testLog(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.proxy.node = gone.node
+	if resp, p := b.do("GET", api.Prefix+api.PathSweeps, ""); resp.StatusCode != 502 || p.Code != api.CodeUnreachable {
+		t.Errorf("got %d, %+v", resp.StatusCode, p)
+	}
+}

@@ -1,0 +1,131 @@
+package monitor
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"sync"
+	"time"
+)
+
+const (
+	linkTime    = time.Minute    // in which a link is to be used
+	sessionIdle = 12 * time.Hour // without a request a session ends
+	sessionTime = 7 * 24 * time.Hour
+	maxSessions = 64
+	maxLinks    = 16
+	// maxTries bounds wrong links in a minute: nobody can guess one anyway, and nobody shall keep the machine busy with it.
+	maxTries = 5
+)
+
+// sessions lets browsers in: a link of one use gives a browser a cookie. Of both only hashes are kept. The zero value is ready.
+type sessions struct {
+	clock func() time.Time // nil is time.Now
+
+	mu    sync.Mutex
+	links map[[sha256.Size]byte]time.Time // until when each is good
+	open  map[[sha256.Size]byte]*session
+	tries []time.Time // of wrong links, in the last minute
+}
+
+type session struct{ begun, used time.Time }
+
+func (s *sessions) now() time.Time {
+	if s.clock != nil {
+		return s.clock()
+	}
+	return time.Now()
+}
+
+// newSecret makes 256 random bits as text.
+func newSecret() string {
+	b := make([]byte, 32)
+	rand.Read(b) // never fails
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func hashOf(secret string) [sha256.Size]byte { return sha256.Sum256([]byte(secret)) }
+
+// link makes the secret of a link.
+func (s *sessions) link() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for hash, until := range s.links {
+		if !now.Before(until) || len(s.links) >= maxLinks {
+			delete(s.links, hash)
+		}
+	}
+	if s.links == nil {
+		s.links = map[[sha256.Size]byte]time.Time{}
+	}
+	secret := newSecret()
+	s.links[hashOf(secret)] = now.Add(linkTime)
+	return secret
+}
+
+// begin uses up a link and gives the secret of a session; tired means that there were too many wrong ones.
+func (s *sessions) begin(link string) (secret string, ok, tired bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	for len(s.tries) > 0 && now.Sub(s.tries[0]) > time.Minute {
+		s.tries = s.tries[1:]
+	}
+	if len(s.tries) >= maxTries {
+		return "", false, true
+	}
+	hash := hashOf(link)
+	until, known := s.links[hash]
+	delete(s.links, hash)
+	if !known || !now.Before(until) {
+		s.tries = append(s.tries, now)
+		return "", false, false
+	}
+	s.dropLocked(now)
+	secret = newSecret()
+	s.open[hashOf(secret)] = &session{begun: now, used: now}
+	return secret, true, false
+}
+
+// dropLocked removes sessions that are over, and the one that was used longest ago where there are too many.
+func (s *sessions) dropLocked(now time.Time) {
+	if s.open == nil {
+		s.open = map[[sha256.Size]byte]*session{}
+	}
+	var oldest [sha256.Size]byte
+	for hash, v := range s.open {
+		if v.over(now) {
+			delete(s.open, hash)
+		} else if o := s.open[oldest]; o == nil || v.used.Before(o.used) {
+			oldest = hash
+		}
+	}
+	if len(s.open) >= maxSessions {
+		delete(s.open, oldest)
+	}
+}
+
+func (v *session) over(now time.Time) bool {
+	return now.Sub(v.used) > sessionIdle || now.Sub(v.begun) > sessionTime
+}
+
+// use reports whether there is a session with this secret.
+func (s *sessions) use(secret string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.now()
+	v := s.open[hashOf(secret)]
+	if v == nil || v.over(now) {
+		return false
+	}
+	v.used = now
+	return true
+}
+
+// end ends a session.
+func (s *sessions) end(secret string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, hashOf(secret))
+}
