@@ -7,12 +7,15 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// Estimates are what is known of one sweep's trials, in the order in which it became known. At most maxEstimates.
+// Estimates are what is known of one sweep's trials, in the order in which it became known. At most maxEstimates and maxModels.
 type Estimates []Estimate
 
 // maxEstimates bounds what is kept for one sweep. It covers a few models of GPU with a dozen values of an axis each; of an axis with
 // more values, those that come later share one estimate.
 const maxEstimates = 64
+
+// maxModels bounds the models of GPU that come after these.
+const maxModels = 16
 
 // maxDevice bounds what is believed of a device, so that sums do not overflow.
 const maxDevice = 1 << 50
@@ -29,12 +32,15 @@ func (all Estimates) Find(model, value string) *Estimate {
 	return nil
 }
 
-// For gives the same, and makes the estimate if there is none. Device is the memory of one such GPU.
+// For gives the same, and makes the estimate if there is none; nil when there are too many. Device is the memory of one such GPU.
 func (all *Estimates) For(model, value string, device int64) *Estimate {
 	e := all.Find(model, value)
 	if e == nil || e.Value != value && len(*all) < maxEstimates {
 		if len(*all) >= maxEstimates {
-			value = "" // one for each model may go beyond the bound: there are few
+			value = ""
+		}
+		if len(*all) >= maxEstimates+maxModels {
+			return nil
 		}
 		*all = append(*all, Estimate{Model: model, Value: value})
 		e = &(*all)[len(*all)-1]

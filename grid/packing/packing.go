@@ -7,10 +7,7 @@
 //	    │ enough of them have ended
 //	    ▼
 //	packed: a trial gets the highest peak seen and a margin
-//	    ├── a trial runs out of memory beside others, or uses more than it was given ──► a higher estimate
-//	    ├── many trials in a row succeed ──► a lower one, above every peak seen
-//	    └── sharing is slower than one trial after the other ──► learning, to measure one alone once more
-//	                                                             └── it still is ──► one trial less on a device
+//	    └── a trial runs out of memory beside others, or uses more than it was given ──► a higher estimate
 package packing
 
 import (
@@ -30,8 +27,6 @@ const (
 	MaxShared = 8
 	// Step is what estimates are rounded up to, so that they do not change for every megabyte.
 	Step = 256 << 20
-	// calm is how many trials in a row must succeed before an estimate is lowered, and how many must end before their pace is judged.
-	calm = 20
 )
 
 // Estimate is what is known of the trials that one model of GPU runs.
@@ -46,23 +41,6 @@ type Estimate struct {
 	Learned int   `json:"learned,omitempty"` // trials that have ended on a whole device and count
 	Short   int   `json:"short,omitempty"`   // trials in a row that ended too soon to count
 	Idle    int   `json:"idle,omitempty"`    // trials in a row that did not use their device
-	Limit   int   `json:"limit,omitempty"`   // most trials on one device that are worth it; 0 when that is not known
-	Failed  int64 `json:"failed,omitempty"`  // the highest estimate at which a trial ran out of memory
-	Row     int   `json:"row,omitempty"`     // trials in a row that have succeeded with Memory
-	Again   bool  `json:"again,omitempty"`   // sharing seems slow, and one alone is measured once more
-	Alone   Pace  `json:"alone,omitzero"`
-	Packed  Pace  `json:"packed,omitzero"`
-}
-
-// Pace is the mean run time of trials.
-type Pace struct {
-	N    int           `json:"n"`
-	Mean time.Duration `json:"mean"`
-}
-
-func (p *Pace) add(d time.Duration) {
-	p.N++
-	p.Mean += (d - p.Mean) / time.Duration(min(p.N, calm))
 }
 
 // Attempt is how an attempt ended, and what it used of its device.
@@ -83,16 +61,12 @@ func (e *Estimate) Learn(a Attempt, needed int) {
 	e.Peak = max(e.Peak, a.Peak)
 	switch {
 	case a.OutOfMemory && a.Share > 0:
-		e.Failed = max(e.Failed, a.Share)
 		e.Peak = max(e.Peak, min(a.Peak+a.Asked, e.Device))
 		e.raise(max(a.Share+a.Share/4, a.Peak+a.Asked))
 	case e.Memory > 0 && a.Peak > e.Memory:
 		e.raise(margin(a.Peak))
-	case !a.Succeeded:
-	case a.Share == 0:
+	case a.Succeeded && a.Share == 0:
 		e.learnAlone(a, needed)
-	case a.Share >= e.Memory:
-		e.learnPacked(a)
 	}
 }
 
@@ -107,67 +81,20 @@ func (e *Estimate) learnAlone(a Attempt, needed int) {
 	}
 	e.Short, e.Idle = 0, 0
 	e.Learned = min(e.Learned+1, needed)
-	e.Alone.add(a.Wall)
-	e.Busy += (a.Busy - e.Busy) / min(e.Alone.N, calm)
-	if e.Learned < needed {
-		return
-	}
-	if e.Memory == 0 {
+	e.Busy += (a.Busy - e.Busy) / e.Learned
+	if e.Learned == needed && e.Memory == 0 {
 		e.raise(margin(e.Peak))
-	}
-	if e.Again {
-		e.judge()
-	}
-}
-
-func (e *Estimate) learnPacked(a Attempt) {
-	e.Packed.add(a.Wall)
-	if e.Packed.N >= calm && !e.Again {
-		e.judge()
-	}
-	if e.Row++; e.Row >= calm {
-		e.Row = 0
-		e.lower()
 	}
 }
 
 // raise makes the estimate at least so high.
 func (e *Estimate) raise(to int64) {
-	e.Row = 0
-	if to = min(roundUp(to, Step), e.Device); to > e.Memory {
-		e.Memory, e.Packed = to, Pace{}
-	}
-}
-
-// lower goes a step towards what was seen, where that lets more trials share a device. It never goes back to where one failed.
-func (e *Estimate) lower() {
-	least := max(roundUp(e.Peak+e.Peak/10, Step), e.Failed+Step)
-	before, _, _ := e.Fit(Step)
-	lowest := *e
-	lowest.Memory = least
-	if after, _, _ := lowest.Fit(Step); after > before {
-		e.Memory, e.Packed = max(least, roundUp(e.Memory-e.Memory/10, Step)), Pace{}
-	}
-}
-
-// judge compares the throughput of a shared device with that of one trial after the other. The trials that ran alone may have been
-// shorter for their parameters' sake, so before sharing is reduced, trials of now run alone.
-func (e *Estimate) judge() {
-	n, _, _ := e.Fit(Step)
-	slow := n > 1 && e.Alone.N > 0 && float64(n)*float64(e.Alone.Mean) < 1.05*float64(e.Packed.Mean)
-	switch {
-	case slow && !e.Again:
-		e.Again, e.Learned, e.Alone = true, 0, Pace{}
-		return
-	case slow:
-		e.Limit = n - 1
-	}
-	e.Again, e.Packed = false, Pace{}
+	e.Memory = max(e.Memory, min(roundUp(to, Step), e.Device))
 }
 
 // Learning reports whether trials are to get a whole device because too little is known.
 func (e *Estimate) Learning(needed int) bool {
-	return e.Learned < needed && !e.hopeless() && (e.Memory == 0 || e.Again)
+	return e.Learned < needed && !e.hopeless() && e.Memory == 0
 }
 
 // hopeless reports whether trials end without having taught anything.
@@ -184,24 +111,17 @@ func (e *Estimate) Fit(step int64) (n int, memory int64, share grid.Milli) {
 	if e.Busy > 0 {
 		n = min(n, 1000/(8*e.Busy)) // 80 % of the utilisation: trials also wait for one another
 	}
-	if e.Limit > 0 {
-		n = min(n, e.Limit)
-	}
 	if n <= 1 {
 		return 1, e.Device, grid.One
 	}
-	even := grid.One / grid.Milli(n)
-	if n == e.Limit {
-		return n, memory, even
-	}
 	part := grid.Milli((int64(grid.One)*memory + e.Device - 1) / e.Device)
-	return n, memory, min(max(part, grid.Milli(8*e.Busy)), even)
+	return n, memory, min(max(part, grid.Milli(8*e.Busy)), grid.One/grid.Milli(n))
 }
 
-// Differs reports whether more has changed than counts and means, which need not be stored at once.
+// Differs reports whether more has changed than the mean of the utilisation, which need not be stored at once.
 func (e *Estimate) Differs(before *Estimate) bool {
 	a, b := *e, *before
-	a.Row, a.Busy, a.Alone, a.Packed = b.Row, b.Busy, b.Alone, b.Packed
+	a.Busy = b.Busy
 	return a != b
 }
 
@@ -215,12 +135,8 @@ func (e *Estimate) String() string {
 		return fmt.Sprintf("a whole GPU each: the trials end within %s, too soon to be measured", MinRun)
 	case e.Memory == 0:
 		return fmt.Sprintf("a whole GPU each, until more trials are measured: %d so far", e.Learned)
-	case e.Again:
-		return "a whole GPU each for some trials: sharing seems no faster, so trials alone are measured once more"
 	case n > 1:
 		return fmt.Sprintf("%d trials on a GPU, %s each: at most %s used so far", n, gib(e.Memory), gib(e.Peak))
-	case e.Limit == 1:
-		return "a whole GPU each: sharing one is no faster"
 	case e.Device/e.Memory > 1:
 		return fmt.Sprintf("a whole GPU each: one trial keeps it busy for %d %% of the time", e.Busy)
 	}

@@ -30,7 +30,8 @@ const (
 type state struct {
 	m     *Master
 	feeds map[grid.SweepID]*feed
-	lanes map[grid.Lane]bool // known to the queue
+	lanes map[grid.Lane]bool     // known to the queue
+	room  map[grid.Resources]int // see slots
 
 	removeLanes <-chan time.Time // when those that no sweep uses are removed next
 	ended       bool             // a sweep has ended, and lanesRest is not over
@@ -155,7 +156,7 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
 	}
 	f := newFeed(sweep)
-	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.never(r) == "" }, s.m.cfg.Slots, record.Lanes
+	f.fits, f.slots, f.lanes = func(r grid.Resources) bool { return s.m.never(r) == "" }, s.slots, record.Lanes
 	if sweep.Task.Resources.Measured() {
 		f.measured = newMeasured(record.Packing, &sweep.Task)
 	}
@@ -287,8 +288,9 @@ func (s *state) feed(ctx context.Context) error {
 	if err := s.saveMeasured(ctx); err != nil {
 		return err
 	}
+	s.room = map[grid.Resources]int{}
 	for _, l := range s.lanesToFeed() {
-		slots := s.m.cfg.Slots(l.need)
+		slots := s.slots(l.need)
 		for l.outstanding() < queueDepth*slots {
 			ok, err := s.leaseOne(ctx, l, slots)
 			if err != nil {
@@ -300,6 +302,16 @@ func (s *state) feed(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// slots is how many trials with these resources the cluster can run at one time, as of this pass of feed. To ask each node takes a while.
+func (s *state) slots(r grid.Resources) int {
+	n, ok := s.room[r]
+	if !ok {
+		n = s.m.cfg.Slots(r)
+		s.room[r] = n
+	}
+	return n
 }
 
 // fedLane is a lane with the active sweeps whose trials may be leased into it.

@@ -71,6 +71,9 @@ func (m *measured) learn(task *grid.Task, value string, r *grid.Result) {
 		return
 	}
 	e := m.estimates.For(use.Model, value, use.Total)
+	if e == nil {
+		return
+	}
 	before := *e
 	e.Learn(packing.Attempt{
 		Share: use.Share, Peak: use.Peak, Busy: use.Busy, Wall: time.Duration(r.Usage.Wall) * time.Microsecond,

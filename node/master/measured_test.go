@@ -184,6 +184,45 @@ func numbers(n int) (all []grid.Value) {
 	return all
 }
 
+// TestSlotsAreAskedOnce: however many trials are looked at to find those that go into a lane, the nodes are asked once in each pass for
+// each size.
+func TestSlotsAreAskedOnce(t *testing.T) {
+	c := start(t, 8)
+	c.gpus(map[string]int{"A100": 4, "T4": 4})
+	id := c.submit(900, func(s *api.Submit) {
+		measuredSweep(s)
+		space, err := grid.NewSpace([]grid.Axis{{Key: "batch", Values: numbers(30)}, {Key: "seed", Values: numbers(30)}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Space, s.Task.MeasureBy = space, "batch"
+	})
+	c.heldIn(id, wholeGPU, 8)
+	for range 2 {
+		c.uses(c.pullFrom(id, wholeGPU), grid.ClassNone, "", "A100", 0, 10*gib)
+	}
+	c.heldIn(id, wholeGPU, 8)
+	c.on(func(s *state) {
+		asked, ask := map[grid.Resources]int{}, s.m.cfg.Slots
+		s.m.cfg.Slots = func(r grid.Resources) int {
+			asked[r]++
+			return ask(r)
+		}
+		if err := s.feed(t.Context()); err != nil {
+			t.Error(err)
+		}
+		s.m.cfg.Slots = ask
+		for r, n := range asked {
+			if n > 1 {
+				t.Errorf("%+v: the nodes were asked %d times", r, n)
+			}
+		}
+		if len(asked) == 0 {
+			t.Error("nothing was asked for")
+		}
+	})
+}
+
 // TestSizesOfAnyRecord: whatever a record says was learned, the sizes are few, and each is one that trials can get.
 func TestSizesOfAnyRecord(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -193,7 +232,7 @@ func TestSizesOfAnyRecord(t *testing.T) {
 		for i := range rapid.IntRange(0, 70).Draw(t, "estimates") {
 			all = append(all, packing.Estimate{
 				Model: rapid.SampledFrom([]string{"A100", "T4", "", "\x00"}).Draw(t, "model"), Value: fmt.Sprint(i), Learned: 3,
-				Device: size.Draw(t, "device"), Memory: size.Draw(t, "memory"), Busy: rapid.Int().Draw(t, "busy"), Limit: rapid.Int().Draw(t, "limit"),
+				Device: size.Draw(t, "device"), Memory: size.Draw(t, "memory"), Busy: rapid.Int().Draw(t, "busy"),
 			})
 		}
 		m := newMeasured(all, &task)
