@@ -31,10 +31,18 @@ type Machine struct {
 	Groups []Group `json:"groups,omitempty"` // the GPUs by kind: complete even where GPUs is not
 	More   bool    `json:"more,omitempty"`   // GPUs is shortened: there are more
 
+	GPUPolicy *GPUPolicy `json:"gpu_policy,omitempty"` // nil when the node does not tell
+
 	Hostname string `json:"hostname,omitempty"`
 	OS       string `json:"os,omitempty"` // name and version of the distribution
 	Arch     string `json:"arch,omitempty"`
 	Kernel   string `json:"kernel,omitempty"`
+}
+
+// GPUPolicy is what a node's settings say of its GPUs.
+type GPUPolicy struct {
+	Reserve int64 `json:"reserve"` // bytes of each that trials do not get
+	Share   int   `json:"share"`   // most trials on one at one time
 }
 
 // Size gives the processors, the memory and the names of the machine this process runs on. It touches no driver and takes no time.

@@ -64,8 +64,12 @@ func NodeOf(cpus float64, memory int64, m *inventory.Machine) allocator.Node {
 	if m == nil {
 		return n
 	}
+	reserve := int64(DefaultReserve)
+	if p := m.GPUPolicy; p != nil {
+		reserve, n.Options.Share = max(p.Reserve, 0), max(p.Share, 0)
+	}
 	if !m.More {
-		for _, d := range DevicesOf(m, Policy{Reserve: DefaultReserve}) {
+		for _, d := range DevicesOf(m, Policy{Reserve: reserve}) {
 			if d.State = stateOf(m, d.UUID); d.State != devices.Unused {
 				n.Devices = append(n.Devices, d)
 			}
@@ -75,7 +79,7 @@ func NodeOf(cpus float64, memory int64, m *inventory.Machine) allocator.Node {
 	for i, g := range m.Groups {
 		for k := range g.Total {
 			name := strconv.Itoa(i) + "." + strconv.Itoa(k)
-			d := allocator.Device{UUID: name, Index: k, Name: g.Model, Profile: g.Profile, Total: g.Memory, Memory: max(g.Memory-DefaultReserve, 0)}
+			d := allocator.Device{UUID: name, Index: k, Name: g.Model, Profile: g.Profile, Total: g.Memory, Memory: max(g.Memory-reserve, 0)}
 			if g.Profile != "" {
 				d.Parent, d.Memory = "parent of "+name, g.Memory
 			}

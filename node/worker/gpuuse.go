@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 
 	"mlfnode/cluster/inventory"
@@ -44,12 +45,16 @@ func (w *Worker) SetPolicy(p Policy) {
 	}
 }
 
-// Annotate returns the machine with the states of its devices and the trials on them.
+// Annotate returns the machine with the states of its devices, the trials on them, and what the settings say of them.
 func (w *Worker) Annotate(m inventory.Machine) inventory.Machine {
 	if w.gpus == nil {
 		return m
 	}
-	return w.gpus.Annotate(m)
+	if m = w.gpus.Annotate(m); len(m.GPUs) == 0 {
+		return m
+	}
+	m.GPUPolicy = &inventory.GPUPolicy{Reserve: w.policy.Load().Reserve, Share: cmp.Or(w.cfg.Devices.Share, allocator.DefaultShare)}
+	return m
 }
 
 // beginUse says that the attempt is about to start its program. On a node without devices that costs nothing.

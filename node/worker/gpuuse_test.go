@@ -203,6 +203,37 @@ func TestBrokenDeviceEndsALease(t *testing.T) {
 	}
 }
 
+// TestSettingsAsOthersSeeThem: what a node's settings leave of its GPUs is what others reckon with, whether they know them one by one or
+// by kinds alone.
+func TestSettingsAsOthersSeeThem(t *testing.T) {
+	s, fake := watchedStage(t, "2xA100-40", nil)
+	s.SetPolicy(Policy{Reserve: 30 << 30})
+	s.cfg.Devices.Share = 2
+	var m inventory.Machine
+	fake.Read(t.Context(), &m)
+	m = s.Annotate(m)
+	for _, more := range []bool{false, true} {
+		m.More = more
+		for i := range m.Groups { // they are not looked at yet
+			m.Groups[i].Ready = m.Groups[i].Total
+		}
+		n := NodeOf(4, 8<<30, &m)
+		if got := n.Slots(grid.Resources{GPUs: 250}); got != 4 {
+			t.Errorf("more %v: got room for %d trials with a quarter, want two on each GPU", more, got)
+		}
+		if r := n.Never(grid.Resources{GPUMemory: 20 << 30}); r.Code != grid.RefusedMemory {
+			t.Errorf("more %v: a share of 20 GiB: got %v, want it refused", more, r)
+		}
+		if r := n.Never(grid.Resources{GPUs: grid.One, GPUMemory: 20 << 30}); r.Code != "" {
+			t.Errorf("more %v: a whole GPU of 20 GiB: got %v", more, r)
+		}
+	}
+	old := NodeOf(4, 8<<30, &inventory.Machine{GPUs: m.GPUs})
+	if got := old.Slots(grid.Resources{GPUs: 250}); got != 8 {
+		t.Errorf("a node that does not tell: got room for %d trials, want 8", got)
+	}
+}
+
 // TestNodeAsOthersSeeIt counts what a node has published: not what its settings keep from trials.
 func TestNodeAsOthersSeeIt(t *testing.T) {
 	gpu := func(index int, state string) inventory.GPU {
