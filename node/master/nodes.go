@@ -8,6 +8,7 @@ import (
 
 	"mlfnode/cluster"
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/jetstream"
 )
 
@@ -105,12 +106,38 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 	*known = peer{
 		mark:  mark,
 		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
-		waits: b.Waits,
+		waits: boundedWaits(b.Waits),
 	}
 	if b.Restarting {
 		known.restarting = now
 	}
 	return reborn, mark
+}
+
+const (
+	// maxLane and maxWaitText bound the names and the texts in what a node says of the lanes that wait there.
+	maxLane     = 64
+	maxWaitText = 512
+)
+
+// boundedWaits is as much of what a node says as is kept.
+func boundedWaits(said map[grid.Lane]grid.Refusal) map[grid.Lane]grid.Refusal {
+	if len(said) == 0 {
+		return nil
+	}
+	text := func(s string) string { return printable.Clip(printable.Line([]byte(s)), maxWaitText) }
+	kept := map[grid.Lane]grid.Refusal{}
+	for lane, r := range said {
+		if len(kept) >= jetstream.MaxWaits {
+			break
+		}
+		if len(lane) <= maxLane {
+			r.Code, r.Of = grid.RefusalCode(text(string(r.Code))), grid.Amount(text(string(r.Of)))
+			r.Device, r.By, r.What = text(r.Device), text(r.By), text(r.What)
+			kept[lane] = r
+		}
+	}
+	return kept
 }
 
 // lost notes that a connection has ended, and reports whether that says something of the node: not if it was heard of later.

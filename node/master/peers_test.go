@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -161,6 +162,28 @@ func TestDrainFollowed(t *testing.T) {
 	m.DrainFollowed(t.Context(), "n", true)
 	if !p.obeys("n", true, time.Now()) || p.obeys("n", false, time.Now()) {
 		t.Error("the node drains, and it is not noted")
+	}
+}
+
+// TestWaitsAreBounded has a node say more of its lanes than a node says, in texts that no terminal should see.
+func TestWaitsAreBounded(t *testing.T) {
+	said := map[grid.Lane]grid.Refusal{grid.Lane(strings.Repeat("p", 1<<16)): {}}
+	for i := range 10 * jetstream.MaxWaits {
+		text := strings.Repeat(fmt.Sprint("\x1b[2J", i), 1<<10)
+		said[grid.Lane(fmt.Sprint("p0_", i))] = grid.Refusal{Code: grid.RefusedForeign, Device: text, By: text, What: text}
+	}
+	p, _ := heardOf(jetstream.Beat{Waits: said})
+	for _, known := range p.byID {
+		size := 0
+		for lane, r := range known.waits {
+			size += len(lane) + len(r.Device) + len(r.By) + len(r.What)
+			if strings.Contains(r.String(), "\x1b") {
+				t.Errorf("got %.40q", r.String())
+			}
+		}
+		if n := len(known.waits); n != jetstream.MaxWaits || size > n*(maxLane+3*maxWaitText) {
+			t.Errorf("%d lanes with %d bytes are kept", n, size)
+		}
 	}
 }
 

@@ -19,14 +19,11 @@ const (
 	declineLimit = 3
 )
 
-// declined is when this worker last left a lease of a lane to others. The zero value is ready to use.
+// declined is until when other nodes go first in a lane, since this worker has left a lease of it to them. The zero value is ready to use.
 type declined struct {
 	mu    sync.Mutex
-	lanes map[grid.Lane]window
+	lanes map[grid.Lane]time.Time
 }
-
-// window is when others go first: from the return of the first lease that was declined until some time after that of the last one.
-type window struct{ from, until time.Time }
 
 // decline gives back a lease that other nodes are to have first. It reports whether it did so.
 func (w *Worker) decline(held *jetstream.Held) bool {
@@ -38,7 +35,7 @@ func (w *Worker) decline(held *jetstream.Held) bool {
 		return false
 	}
 	w.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
-	w.declined.note(grid.Lane(held.Shape), time.Now().Add(declineTime))
+	w.declined.note(grid.Lane(held.Shape), time.Now())
 	time.AfterFunc(declineTime+declineLead, w.nudge)
 	return true
 }
@@ -68,29 +65,22 @@ func (w *Worker) withheld(l lane) string {
 	return ""
 }
 
-// note has others go first in a lane from then on.
-func (d *declined) note(lane grid.Lane, from time.Time) {
+// note has others go first in a lane for a while.
+func (d *declined) note(lane grid.Lane, now time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.lanes == nil {
-		d.lanes = map[grid.Lane]window{}
+		d.lanes = map[grid.Lane]time.Time{}
 	}
-	next := window{from, from.Add(declineLead)}
-	if last, ok := d.lanes[lane]; ok && from.Add(-declineTime).Before(last.until) {
-		next.from = last.from
-	}
-	d.lanes[lane] = next
+	maps.DeleteFunc(d.lanes, func(_ grid.Lane, until time.Time) bool { return now.After(until) })
+	d.lanes[lane] = now.Add(declineTime + declineLead)
 }
 
 // others reports whether other nodes go first in a lane now.
 func (d *declined) others(lane grid.Lane, now time.Time) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	first, ok := d.lanes[lane]
-	if ok && now.After(first.until) {
-		delete(d.lanes, lane)
-	}
-	return ok && !now.Before(first.from) && now.Before(first.until)
+	return now.Before(d.lanes[lane])
 }
 
 const (

@@ -218,15 +218,15 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
-// TestOthersGoFirst declines several leases one after the other: others go first from the return of the first one on.
+// TestOthersGoFirst declines several leases one after the other: others go first until some time after the return of the last one.
 func TestOthersGoFirst(t *testing.T) {
 	var d declined
 	now := time.Now()
 	for i := range 3 {
-		d.note("x", now.Add(declineTime+time.Duration(i)*time.Millisecond))
+		d.note("x", now.Add(time.Duration(i)*time.Millisecond))
 	}
 	for after, want := range map[time.Duration]bool{
-		0: false, declineTime - 1: false, declineTime: true, declineTime + declineLead: true, declineTime + declineLead + 2*time.Millisecond: false,
+		0: true, declineTime: true, declineTime + declineLead: true, declineTime + declineLead + 2*time.Millisecond: false,
 	} {
 		if got := d.others("x", now.Add(after)); got != want {
 			t.Errorf("after %v: others go first: %v, want %v", after, got, want)
@@ -234,6 +234,9 @@ func TestOthersGoFirst(t *testing.T) {
 		if d.others("y", now.Add(after)) {
 			t.Errorf("after %v: others go first in another lane", after)
 		}
+	}
+	if d.note("y", now.Add(time.Hour)); len(d.lanes) != 1 {
+		t.Errorf("%d lanes are remembered, want the last one", len(d.lanes))
 	}
 }
 

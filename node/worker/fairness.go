@@ -236,21 +236,27 @@ func (f *fairness) refused(l lane, why grid.Refusal) {
 	}
 }
 
-// waiting lists up to so many lanes that want room and got none, with the reasons.
+// waiting gives, with the reasons, up to so many lanes that want room and got none: the most urgent ones.
 func (f *fairness) waiting(limit int) map[grid.Lane]grid.Refusal {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var all map[grid.Lane]grid.Refusal
-	for name, h := range f.lanes {
-		if !h.waits || h.refusal.Code == "" || len(all) >= limit {
-			continue
+	var all []*standing
+	for _, h := range f.lanes {
+		if h.waits && h.refusal.Code != "" {
+			all = append(all, h)
 		}
-		if all == nil {
-			all = map[grid.Lane]grid.Refusal{}
-		}
-		all[name] = h.refusal
 	}
-	return all
+	if len(all) == 0 {
+		return nil
+	}
+	slices.SortFunc(all, func(a, b *standing) int {
+		return cmp.Or(cmp.Compare(b.lane.priority, a.lane.priority), cmp.Compare(a.lane.name, b.lane.name))
+	})
+	waits := map[grid.Lane]grid.Refusal{}
+	for _, h := range all[:min(len(all), limit)] {
+		waits[h.lane.name] = h.refusal
+	}
+	return waits
 }
 
 // began accounts for one trial at a time of the lane from now on.

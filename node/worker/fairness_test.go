@@ -204,6 +204,26 @@ func TestNothingIsSavedUp(t *testing.T) {
 	}
 }
 
+// TestUrgentLanesAreToldFirst has more lanes wait than can be told: each time it is the same ones.
+func TestUrgentLanesAreToldFirst(t *testing.T) {
+	f := newFairness(size{cpus: grid.One})
+	var lanes []lane
+	for i := range 20 {
+		l := testLane(float64(i+2), 0, i)
+		l.refusal = grid.Refusal{Code: grid.RefusedNever}
+		lanes = append(lanes, l)
+	}
+	f.order(slices.Clone(lanes), time.Now())
+	for range 20 {
+		waits := f.waiting(5)
+		for _, l := range lanes[15:] {
+			if _, ok := waits[l.name]; !ok || len(waits) != 5 {
+				t.Fatalf("got %v, want the five most urgent lanes", waits)
+			}
+		}
+	}
+}
+
 // TestLanesOfOtherNodes has lanes wait that this node can't serve: one for GPUs that it does not have, and one of a paused sweep. They
 // change neither how long turns are, nor what a lane that comes later begins with.
 func TestLanesOfOtherNodes(t *testing.T) {
