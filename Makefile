@@ -16,9 +16,10 @@ RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./g
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+# Paths of this machine are left out of a release alone: with -trimpath every package is compiled for the program, and again for tests.
 build: ## build bin/mlfnode; RELEASE=1.4.0 names its version
 	@mkdir -p bin
-	$(GO) build -trimpath $(if $(RELEASE),-ldflags "-X main.release=$(RELEASE)") -o $(BIN) ./cmd/mlfnode
+	$(GO) build $(if $(RELEASE),-trimpath -ldflags "-X main.release=$(RELEASE)") -o $(BIN) ./cmd/mlfnode
 
 release: build ## also build the programs for other machines that `mlfnode up` may meet, beside bin/mlfnode
 	@for arch in amd64 arm64; do \
@@ -35,7 +36,7 @@ install-deps:
 
 test: install-deps build python-test ## install what the tests need, then run them all
 	$(GO) vet ./...
-	$(GO) test -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v -e /guarantees -e /overssh)
+	$(GO) test -p 3 -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v -e /guarantees -e /overssh)
 	$(GO) test -count=1 $(WAITING) -timeout $(TIMEOUT) ./cmd/mlfnode/overssh # it builds the program itself, which the cache of results does not see
 	$(GO) test -count=1 $(WAITING) -timeout $(TIMEOUT) ./cmd/mlfnode/guarantees # likewise, and alone, since it looks at the clock
 

@@ -166,7 +166,6 @@ func (c *stage) pulled(id grid.SweepID) *jetstream.Held {
 // TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased anew at once, the attempt names
 // the node, and when the node is back it is told that it holds nothing.
 func TestDeadNode(t *testing.T) {
-	t.Parallel()
 	for name, die := range map[string]func(*world){
 		"silent in gossip and connection": func(w *world) { w.set("b", cluster.Dead) },
 		"killed agent":                    func(w *world) { w.cut("b") },
