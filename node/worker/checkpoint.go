@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/checkpoint"
@@ -153,17 +154,30 @@ func (s *saved) open(attempt int, from origin, fetch func() error) error {
 // discard removes the folder of a trial that needs it no more, unless an attempt has it.
 func (c *checkpoints) discard(id grid.TrialID) error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.used[id] != nil {
+		c.mu.Unlock()
 		return nil
 	}
-	err := removeTree(c.folder(id))
-	_ = os.Remove(filepath.Dir(c.folder(id))) // fails while others of the sweep are there
+	s := &saved{of: c, trial: id, dir: c.folder(id)}
+	c.used[id] = make(chan struct{})
+	c.mu.Unlock()
+	defer s.release()
+	err := removeTree(s.dir)
+	_ = os.Remove(filepath.Dir(s.dir)) // fails while others of the sweep are there
 	return err
 }
 
-// tend removes the folders that no trial needs any more: those of sweeps that were removed, and of finished ones what is stored.
-func (c *checkpoints) tend(state func(grid.SweepID) (grid.SweepState, bool)) error {
+const (
+	// tendInterval is how often folders that no trial needs are looked for, beside when a record says that some may go.
+	tendInterval = time.Hour
+	// storedTime is how long a folder stays that no attempt has and that is stored on the master: the trial may have gone elsewhere.
+	storedTime = time.Hour
+	// endedTime is how long one stays that is nowhere else, after its sweep has ended: its trial may be retried.
+	endedTime = 24 * time.Hour
+)
+
+// tend removes the folders that no trial needs any more. It asks for the record of a sweep, which is nil for one that was removed.
+func (c *checkpoints) tend(now time.Time, record func(grid.SweepID) *grid.Sweep) error {
 	found, err := filepath.Glob(filepath.Join(c.dir, "*", "*"))
 	for _, dir := range found {
 		index, e := strconv.ParseInt(filepath.Base(dir), 10, 64)
@@ -171,36 +185,65 @@ func (c *checkpoints) tend(state func(grid.SweepID) (grid.SweepState, bool)) err
 			continue
 		}
 		id := grid.TrialID{Sweep: grid.SweepID(filepath.Base(filepath.Dir(dir))), Index: index}
-		if s, known := state(id.Sweep); !known || s == grid.SweepFinished && readState(dir).Stored {
+		if outlived(dir, record(id.Sweep), now) {
 			err = errors.Join(err, c.discard(id))
 		}
 	}
 	return err
 }
 
-// tendCheckpoints tends the checkpoints whenever a record says that something may go, until ctx ends.
+// outlived reports whether a folder that no attempt has is of no more use.
+func outlived(dir string, r *grid.Sweep, now time.Time) bool {
+	if r == nil {
+		return true
+	}
+	over := r.State == grid.SweepFinished || r.State == grid.SweepCancelled
+	if readState(dir).Stored {
+		info, err := os.Stat(filepath.Join(dir, "state"))
+		return over || err == nil && now.Sub(info.ModTime()) > storedTime
+	}
+	return over && !r.Save && now.Sub(r.Ended) > endedTime
+}
+
+// tendCheckpoints tends the checkpoints every now and then, and when something may go, until ctx ends.
 func (w *Worker) tendCheckpoints(ctx context.Context) {
+	tick := time.NewTicker(tendInterval)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-tick.C:
+			w.tendSoon()
+			continue
 		case <-w.tending:
 		}
-		if err := w.checkpoints.tend(w.sweeps.stateOf); err != nil {
-			w.log.Warn("checkpoints of sweeps that have ended could not be removed", "err", err)
+		if err := w.checkpoints.tend(time.Now(), w.sweeps.recordOf); err != nil {
+			w.log.Warn("checkpoints that are of no more use could not be removed", "err", err)
 		}
 	}
 }
 
-// stateOf gives the state of a sweep that is known.
-func (s *sweeps) stateOf(id grid.SweepID) (grid.SweepState, bool) {
+// tendSoon has the checkpoints tended, unless sweeps may be unknown that are there.
+func (w *Worker) tendSoon() {
+	if !w.synced.Load() {
+		return
+	}
+	select {
+	case w.tending <- struct{}{}:
+	default:
+	}
+}
+
+// recordOf gives the record of a sweep that is known, else nil.
+func (s *sweeps) recordOf(id grid.SweepID) *grid.Sweep {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.known[id]
 	if w == nil {
-		return "", false
+		return nil
 	}
-	return w.record.State, true
+	return w.record
 }
 
 // canSave reports whether trials of the sweep save their state.
@@ -224,6 +267,8 @@ func (w *Worker) checkpointed(ctx context.Context, a *attempt) error {
 		s.release()
 		return err
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.saved = s
 	return nil
 }

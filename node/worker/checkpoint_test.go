@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -368,29 +369,78 @@ func TestTwoAttemptsNeverShareAFolder(t *testing.T) {
 	receive(t, "the folder", second).release()
 }
 
-// TestCheckpointsGoWithTheirSweeps tends the folders: those of removed sweeps go, and of finished ones what is stored.
-func TestCheckpointsGoWithTheirSweeps(t *testing.T) {
+// TestFoldersGo holds which folders stay on a node: none of a removed sweep; of another one what is nowhere else until a day after its end, and
+// what is stored for an hour after its last attempt here.
+func TestFoldersGo(t *testing.T) {
 	c := newCheckpoints(t.TempDir())
-	for i, sweep := range []grid.SweepID{"gone-1", "finished-1", "finished-1", "running-1"} {
-		s, err := c.take(t.Context(), grid.TrialID{Sweep: sweep, Index: int64(i)})
+	now := time.Now()
+	running := &grid.Sweep{State: grid.SweepRunning}
+	var want, got []int
+	var records []*grid.Sweep
+	for i, f := range []struct {
+		record      *grid.Sweep
+		stored, old bool
+		stays       bool
+	}{
+		{nil, true, false, false}, {nil, false, false, false},
+		{running, true, false, true}, {running, true, true, false}, {running, false, true, true}, {&grid.Sweep{State: grid.SweepPaused}, false, true, true},
+		{&grid.Sweep{State: grid.SweepFinished, Ended: now}, true, false, false}, {&grid.Sweep{State: grid.SweepFinished, Ended: now}, false, true, true},
+		{&grid.Sweep{State: grid.SweepFinished, Ended: now.Add(-25 * time.Hour)}, false, false, false},
+		{&grid.Sweep{State: grid.SweepCancelled, Ended: now}, false, true, true},
+		{&grid.Sweep{State: grid.SweepCancelled, Ended: now.Add(-25 * time.Hour)}, false, true, false},
+		{&grid.Sweep{State: grid.SweepCancelled, Ended: now.Add(-25 * time.Hour), Save: true}, false, true, true},
+	} {
+		s, err := c.take(t.Context(), grid.TrialID{Sweep: grid.SweepID(fmt.Sprintf("s-%d", i))})
 		if err == nil {
 			err = s.open(1, origin{}, nil)
 		}
 		if err == nil {
-			err = s.note(folderState{Attempt: 1, Base: 1, Stored: i != 2})
+			err = s.note(folderState{Attempt: 1, Base: 1, Stored: f.stored})
+		}
+		if err == nil && f.old {
+			err = os.Chtimes(filepath.Join(s.dir, "state"), now, now.Add(-2*time.Hour))
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.release()
+		if records = append(records, f.record); f.stays {
+			want = append(want, i)
+		}
 	}
-	err := c.tend(func(id grid.SweepID) (grid.SweepState, bool) {
-		return grid.SweepState(strings.TrimSuffix(string(id), "-1")), id != "gone-1"
+	err := c.tend(now, func(id grid.SweepID) *grid.Sweep {
+		i, _ := strconv.Atoi(strings.TrimPrefix(string(id), "s-"))
+		return records[i]
 	})
-	left, _ := filepath.Glob(filepath.Join(c.dir, "*", "*"))
-	if want := []string{filepath.Join(c.dir, "finished-1/2"), filepath.Join(c.dir, "running-1/3")}; err != nil || strings.Join(left, " ") != strings.Join(want, " ") {
-		t.Errorf("got %v, %v left; want %v", left, err, want)
+	for i := range records {
+		if _, err := os.Stat(filepath.Join(c.dir, fmt.Sprintf("s-%d", i))); err == nil {
+			got = append(got, i)
+		}
 	}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v left, %v; want %v", got, err, want)
+	}
+}
+
+// TestFolderGoesWithItsRunningAttempt removes a sweep while an attempt has its folder, which goes when that has ended.
+func TestFolderGoesWithItsRunningAttempt(t *testing.T) {
+	v := newSaving(t, "removed-1", nil)
+	ended := make(chan string, 1)
+	v.mu.Lock()
+	v.script = func(ctx context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		if err := v.stage.store.Records.Delete(context.Background(), "removed-1"); err != nil {
+			t.Error(err)
+		}
+		<-ctx.Done()
+		eventually(t, "the record is gone", func() bool { return v.sweeps.recordOf("removed-1") == nil && len(v.tending) == 0 })
+		ended <- dir
+		return executor.Outcome{Class: grid.ClassCancel}
+	}
+	v.mu.Unlock()
+	v.lease(v.sweep, 0, 1)
+	dir := receive(t, "the end", ended)
+	eventually(t, "the folder goes", func() bool { _, err := os.Stat(dir); return errors.Is(err, fs.ErrNotExist) })
 }
 
 // TestSecondStopEndsTheSaving pauses a sweep, which gives its trial time to save its state, and kills it then: the time is over.

@@ -55,7 +55,7 @@ func (w *Worker) victims(l lane, now time.Time) (all []victim) {
 		}
 		h.mu.Lock()
 		for a := range h.runs {
-			if a.saved != nil && (a.number == 1 || now.Sub(a.started) >= preemptRest) {
+			if a.saves() && (a.number == 1 || now.Sub(a.started) >= preemptRest) {
 				all = append(all, victim{holding: h, attempt: a})
 			}
 		}
@@ -89,6 +89,13 @@ func (a *attempt) lastSaved() time.Time {
 		return last
 	}
 	return a.started
+}
+
+// saves reports whether the attempt has its folder by now.
+func (a *attempt) saves() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.saved != nil
 }
 
 // yields gives the priority of a sweep, and whether its trials can save their state.

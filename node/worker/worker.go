@@ -84,7 +84,7 @@ type Worker struct {
 	checkpoints *checkpoints
 	transfers   chan struct{} // holds a token for each snapshot that is sent or fetched
 	pacer       *rate.Limiter // of these
-	synced      bool          // all records are known; owned by follow
+	synced      atomic.Bool   // all records are known
 	tending     chan struct{} // holds a token when checkpoints may go
 	ending      chan struct{} // closed when Run stops what runs
 
@@ -254,12 +254,11 @@ func (w *Worker) finish(ctx context.Context) {
 // follow keeps up with the records: what is active, what is to be stopped.
 func (w *Worker) follow(c jetstream.Change) {
 	w.sweeps.follow(c)
-	w.synced = w.synced || c.Synced // before, sweeps may be unknown that are there
-	if w.synced && (c.Synced || c.Deleted || !c.Record.Sweep.Active()) {
-		select {
-		case w.tending <- struct{}{}:
-		default:
-		}
+	if c.Synced {
+		w.synced.Store(true)
+	}
+	if c.Synced || c.Deleted || !c.Record.Sweep.Active() {
+		w.tendSoon()
 	}
 	if !c.Synced && !c.Deleted && c.Record.Sweep.Active() {
 		w.bundles.retry(c.Record.Sweep, w.setupImage(c.Record.Sweep, nil))
