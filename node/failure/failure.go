@@ -89,30 +89,17 @@ func (r *Rules) witnesses(e *Evidence) []*output {
 	return []*output{stderr, stdout}
 }
 
-// xidClasses gives the class of failures by NVIDIA's numbers of GPU faults, after its catalogue ("Xid Errors"): faults of programs, and
-// notes that are no faults. All others are the device's.
-var xidClasses = map[grid.Class][]int{
-	grid.ClassCUDAError: {11, 13, 25, 31, 32, 39, 40, 41, 43, 45, 60, 68, 69, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86},
-	grid.ClassNone:      {54, 63, 78, 92, 154},
-}
-
-// nvlinkXids are faults of the links between devices, which only attempts with several devices use.
-var nvlinkXids = []int{74, 144, 145, 146, 147, 148, 149, 150}
-
 // faultOf is what a device's fault means for the attempt; a plain verdict if nothing.
 func faultOf(e *Evidence) Verdict {
 	d := &e.Device
-	v := Verdict{Class: grid.ClassGPUFault, Rule: "xid/" + strconv.Itoa(d.Xid), Device: d.UUID}
-	switch {
-	case d.Gone:
-		v.Rule = "gpu_hw/gone"
-		return v
-	case d.Xid == 0, slices.Contains(nvlinkXids, d.Xid) && !d.Several, slices.Contains(xidClasses[grid.ClassNone], d.Xid):
-		return Verdict{Class: e.Class}
-	case slices.Contains(xidClasses[grid.ClassCUDAError], d.Xid):
-		v.Class = grid.ClassCUDAError
+	if d.Gone {
+		return Verdict{Class: grid.ClassGPUFault, Rule: "gpu_hw/gone", Device: d.UUID}
 	}
-	return v
+	x := XidOf(d.Xid)
+	if d.Xid == 0 || x.Class == grid.ClassNone || x.Links && !d.Several {
+		return Verdict{Class: e.Class}
+	}
+	return Verdict{Class: x.Class, Rule: "xid/" + strconv.Itoa(d.Xid), Device: d.UUID}
 }
 
 // around is how many lines before a match a rule's `after` looks at.

@@ -8,6 +8,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/node/failure"
 )
 
 // key names an attempt. The zero key stands for programs that belong to none.
@@ -141,11 +142,11 @@ func (w *Watch) reportLocked(a *attempt) Report {
 	return r
 }
 
-// attemptFaultLocked notes an error of a device for the attempts that have it. The first one that is more than information is the cause of
+// attemptFaultLocked notes an error of a device for the attempts that have it. The first one that explains failures is the cause of
 // those that follow.
 func (w *Watch) attemptFaultLocked(uuid string, xid int) {
 	for _, a := range w.attempts {
-		if a.seen[uuid] != nil && a.fault == 0 && ruleOf(xid).why != "" {
+		if a.seen[uuid] != nil && a.fault == 0 && failure.XidOf(xid).Class != grid.ClassNone {
 			a.fault, a.faulty = xid, uuid
 		}
 	}

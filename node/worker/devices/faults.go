@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/inventory"
+	"mlfnode/node/failure"
 )
 
 // memory is how long faults and strikes are remembered.
@@ -21,38 +22,6 @@ const mostFaults = 64
 type fault struct {
 	at  time.Time
 	xid int
-}
-
-// rule is what errors with some numbers mean for a device.
-type rule struct {
-	xids  []int
-	after int    // how many within a day take the device out of service; 0 is none
-	why   string // what is wrong then, and what helps; "" is information, and no evidence
-}
-
-// rules is NVIDIA's catalogue of Xid errors, as far as it says something about the device. The first rule with the number counts, and the
-// last is for all others. What an error means for the attempts on the device is in package failure.
-var rules = []rule{
-	{xids: []int{13, 31, 32, 43, 45, 68, 69, 11, 25, 39, 40, 41, 60, 70, 71, 72, 75, 76, 77, 80, 82, 83, 84, 85, 86},
-		why: "a program failed on it"}, // or was killed: it says nothing of the device
-	{xids: []int{63, 78, 92, 154}}, // information
-	{xids: []int{94}, after: 3, why: "contained memory errors repeat; needs a reset"},
-	{xids: []int{48}, after: 1, why: "uncorrected memory error; needs a reset"},
-	{xids: []int{46, 62, 64, 95, 110, 119, 120, 136, 140, 143, 155, 156, 158}, after: 1, why: "the GPU or its firmware has stopped; needs a reset"},
-	{xids: []int{109}, after: 2, why: "context switches time out; needs a reset"},
-	{xids: []int{79}, after: 1, why: "fell off the bus; needs a restart of the machine, and a look at its power and its slot"},
-	{xids: []int{74, 144, 145, 146, 147, 148, 149, 150}, after: 1, why: "NVLink error; needs a reset"},
-	{xids: []int{54}, after: 1, why: "a power cable is not connected"},
-	{after: 3, why: "unknown errors repeat"},
-}
-
-func ruleOf(xid int) *rule {
-	for i := range rules {
-		if slices.Contains(rules[i].xids, xid) || len(rules[i].xids) == 0 {
-			return &rules[i]
-		}
-	}
-	return &rules[len(rules)-1]
 }
 
 // faultsLocked takes over what the driver reported. An error whose device is not known concerns all of them, as evidence for attempts; it
@@ -97,18 +66,18 @@ func (d *device) fail(f fault) {
 	if d.faults = append(d.faults, f); len(d.faults) > mostFaults {
 		d.faults = slices.Delete(d.faults, 0, len(d.faults)-mostFaults)
 	}
-	r := ruleOf(f.xid)
-	if r.after == 0 || d.sick != "" || d.count(r) < r.after {
+	kind := failure.XidOf(f.xid)
+	if kind.Sick == 0 || d.sick != "" || d.count(kind) < kind.Sick {
 		return
 	}
-	d.sick = fmt.Sprintf("Xid %d: %s", f.xid, r.why)
+	d.sick = fmt.Sprintf("Xid %d: %s", f.xid, kind.Why)
 }
 
-// count is how many errors of a rule's kind the device had.
-func (d *device) count(r *rule) int {
+// count is how many errors of a kind the device had.
+func (d *device) count(kind *failure.Xid) int {
 	n := 0
 	for _, f := range d.faults {
-		if ruleOf(f.xid) == r {
+		if failure.XidOf(f.xid) == kind {
 			n++
 		}
 	}

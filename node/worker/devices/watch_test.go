@@ -19,6 +19,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/inventory/inventorytest"
 	"mlfnode/grid"
+	"mlfnode/node/failure"
 	"mlfnode/node/worker/allocator"
 )
 
@@ -350,7 +351,7 @@ func TestFaults(t *testing.T) {
 			s.want(0, tt.state, map[allocator.State]string{allocator.Sick: fmt.Sprintf("Xid %d: ", tt.xid)}[tt.state])
 			s.want(1, allocator.Ready, "")
 			want := tt.xid
-			if ruleOf(tt.xid).why == "" {
+			if failure.XidOf(tt.xid).Class == grid.ClassNone {
 				want = 0
 			}
 			if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != want || r.Evidence.Device != al.Shares[0].UUID {
