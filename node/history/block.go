@@ -55,35 +55,32 @@ func (b *bound) addPositive(v int64) {
 	}
 }
 
-// addMetric understands JSON as SQLite's json_extract does: truth is a number, and what has parts is text.
-func (b *bound) addMetric(raw json.RawMessage) {
+// metricNumber understands JSON as SQLite's json_extract does: truth is a number, and what has parts is text. It gives NaN for what is
+// not a number.
+func metricNumber(raw json.RawMessage) (v float64, text bool) {
 	if len(raw) == 0 {
-		return
+		return math.NaN(), false
 	}
 	switch raw[0] {
 	case 'n':
+		return math.NaN(), false
 	case 't':
-		b.add(1)
+		return 1, false
 	case 'f':
-		b.add(0)
+		return 0, false
 	case '"':
 		var word string
-		v, special := 0.0, false
 		if json.Unmarshal(raw, &word) == nil {
-			v, special = grid.Special(word)
+			if v, special := grid.Special(word); special {
+				return v, false
+			}
 		}
-		switch {
-		case !special:
-			b.texts = true
-		case !math.IsNaN(v):
-			b.add(v)
-		}
+		return math.NaN(), true
 	case '[', '{':
-		b.texts = true
-	default:
-		f, _ := strconv.ParseFloat(string(raw), 64) // too great a number is infinite in SQLite, too
-		b.add(f)
+		return math.NaN(), true
 	}
+	v, _ = strconv.ParseFloat(string(raw), 64) // too great a number is infinite in SQLite, too
+	return v, false
 }
 
 // values gives the bounds for SQLite, which orders numbers before texts before blobs. All texts lie between an empty text
@@ -104,9 +101,22 @@ func (f *fold) bound(g *folding) error {
 	bounds := make([]bound, len(bounded)+len(g.sweep.Names))
 	for rest := g.dirty; len(rest) > 0; {
 		block := rowID(g.sweep.Number, rest[0].trial.Index) >> blockBits
+		piece, err := f.d.heat(block)
+		if err != nil {
+			return err
+		}
+		f.d.blocks.mu.Lock()
+		f.d.blocks.bytes -= piece.bytes()
 		n := 0
 		for ; n < len(rest) && rowID(g.sweep.Number, rest[n].trial.Index)>>blockBits == block; n++ {
-			g.widen(bounds, &rest[n].trial)
+			t := &rest[n].trial
+			piece.patch(g.sweep, t, f.d.numbers[t.Node], g.sweep.causes.find(t))
+			g.widen(bounds, piece, t)
+		}
+		f.d.blocks.bytes += piece.bytes()
+		f.d.blocks.mu.Unlock()
+		if err := f.d.cool(f.d.blocks.limit); err != nil {
+			return err
 		}
 		rest = rest[n:]
 		for i := range bounds {
@@ -122,20 +132,31 @@ func (f *fold) bound(g *folding) error {
 	return nil
 }
 
-// widen adds what one trial has, columns in the order of bounded.
-func (g *folding) widen(bounds []bound, t *grid.Trial) {
-	u := &t.Result.Usage
+// widen adds what one trial has, columns in the order of bounded, and enters its metrics in the columns.
+func (g *folding) widen(bounds []bound, piece *block, t *grid.Trial) {
+	u, at := &t.Result.Usage, t.Index&(blockTrials-1)
 	for i, v := range [...]int64{t.Result.Started, t.Ended, u.Wall, u.CPU, u.Memory} {
 		bounds[i].addPositive(v)
 	}
 	if v, ok := objective(t.Result.Metrics, g.policy.Metric).(float64); ok {
 		bounds[5].add(v)
+		piece.set(ColumnObjective, at, v)
 	}
 	bounds[6].add(float64(stateCode(t.State)))
 	bounds[7].add(float64(t.Attempts))
 	for name, raw := range t.Result.Metrics {
-		if n, ok := g.sweep.named[name]; ok {
-			bounds[len(bounded)+n].addMetric(raw)
+		n, ok := g.sweep.named[name]
+		if !ok {
+			continue
+		}
+		v, text := metricNumber(raw)
+		if b := &bounds[len(bounded)+n]; text {
+			b.texts = true
+		} else if !math.IsNaN(v) {
+			b.add(v)
+		}
+		if n < maxMetricColumns {
+			piece.set(ColumnMetric(n), at, v)
 		}
 	}
 }

@@ -254,7 +254,8 @@ func TestRemovedSweepStaysAway(t *testing.T) {
 	if got := listed(t, d, "a-1"); len(got.Trials) > 0 || got.Counts != (Counts{}) || len(got.Terminal) > 0 {
 		t.Errorf("a removed sweep came back: %+v", got)
 	}
-	for _, rows := range []string{"trial WHERE id >> 42", "attempt WHERE trial >> 42", "block WHERE id >> 33"} {
+	for _, rows := range []string{"trial WHERE id >> 42", "attempt WHERE trial >> 42", "block WHERE id >> 33", "stale WHERE block >> 33",
+		"cause WHERE id >> 8", "piece WHERE (id & ((1 << 54) - 1)) >> 33"} {
 		left, err := d.w.integer("SELECT count(*) FROM " + rows + " NOT IN (SELECT number FROM sweep)")
 		if left != 0 || err != nil {
 			t.Errorf("rows of the removed sweep in %.7s: got %d, %v, want none", rows, left, err)

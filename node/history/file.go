@@ -17,7 +17,7 @@ import (
 )
 
 // schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
-const schemaVersion = 5
+const schemaVersion = 6
 
 const schema = `
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL);
@@ -29,6 +29,10 @@ CREATE TABLE trial (id INTEGER PRIMARY KEY, state INTEGER NOT NULL, attempts INT
 	objective REAL, metrics TEXT, detail BLOB NOT NULL);
 CREATE INDEX trial_state ON trial (state) WHERE state <> 2;
 CREATE TABLE block (id INTEGER NOT NULL, value INTEGER NOT NULL, lo, hi, PRIMARY KEY (id, value)) WITHOUT ROWID;
+CREATE TABLE piece (id INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE stale (block INTEGER PRIMARY KEY);
+CREATE TABLE cause (id INTEGER PRIMARY KEY, class TEXT NOT NULL, signature TEXT NOT NULL, count INTEGER NOT NULL,
+	first INTEGER NOT NULL, last INTEGER NOT NULL, trial INTEGER NOT NULL);
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
 `
@@ -85,7 +89,10 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{index: &index{path: path, log: log, w: w, sorting: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}}
+	d := &DB{index: &index{
+		path: path, log: log, w: w, blocks: blocks{limit: hotBytes},
+		sorting: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+	}}
 	if err := d.prepare(); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
@@ -232,11 +239,26 @@ func (d *DB) load() error {
 	if err != nil {
 		return fmt.Errorf("load sweeps: %w", err)
 	}
+	if err := d.w.loadCauses(sweeps); err != nil {
+		return fmt.Errorf("load causes: %w", err)
+	}
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	d.applied, d.nodes, d.numbers, d.sweeps = uint64(applied), nodes, numbers, sweeps
+	d.mu.Unlock()
+	if err := d.loadBlocks(sweeps); err != nil {
+		return fmt.Errorf("load blocks: %w", err)
+	}
 	d.stale = false
 	return nil
+}
+
+// undo brings what is kept in memory back to what the file says, after a transaction that failed. Where that does not work now, the next
+// fold does it.
+func (d *DB) undo() {
+	d.stale = true
+	if err := d.load(); err != nil {
+		d.log.Debug("load history again", "err", err)
+	}
 }
 
 // Reset forgets everything, for a fold from the start of the stream.
@@ -247,7 +269,8 @@ func (d *DB) Reset(ctx context.Context) error {
 		return err
 	}
 	err := d.w.transaction(func() error {
-		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM attempt; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
+		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM piece; DELETE FROM stale; DELETE FROM cause;" +
+			"DELETE FROM attempt; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
 	})
 	if err == nil {
 		d.stale = true // until it is loaded

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"fmt"
@@ -26,7 +27,7 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 	}
 	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*folding{}}
 	if err := d.w.transaction(func() error { return f.run(stored) }); err != nil {
-		d.stale = true
+		d.undo()
 		return nil, fmt.Errorf("fold events: %w", d.check(err))
 	}
 	f.publish()
@@ -125,7 +126,7 @@ func (f *fold) open(id grid.SweepID) (*folding, error) {
 	if err != nil {
 		return nil, fmt.Errorf("number sweep: %w", err)
 	}
-	g.sweep = &sweep{ID: id, Number: number}
+	g.sweep = &sweep{ID: id, Number: number, causes: newCauses()}
 	return g, f.d.w.save(g.sweep)
 }
 
@@ -170,6 +171,7 @@ func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
 		g.sweep.Counts.add(&before, -1)
 	} else {
 		g.sweep.learn(t.Index)
+		g.sweep.Base = cmp.Or(g.sweep.Base, e.Time)
 		r.stored = true
 	}
 	g.sweep.Counts.add(t, 1)
@@ -210,6 +212,10 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 		return
 	case grid.Began, grid.Done, grid.Retry, grid.Reconnect:
 		g.sweep.Counts.span(t)
+		if change == grid.Done || change == grid.Retry {
+			g.sweep.classify(t.Result.Class)
+			g.sweep.causes.count(t)
+		}
 		g.sweep.name(t.Result.Metrics)
 	case grid.Reopen:
 	default:
@@ -277,6 +283,10 @@ func (f *fold) store(g *folding) error {
 			rest = rest[n:]
 		}
 	}
+	if err := g.sweep.causes.save(f.d.w, g.sweep.Number); err != nil {
+		return err
+	}
+	g.sweep.Version++
 	return f.d.w.save(g.sweep)
 }
 

@@ -33,6 +33,7 @@ type index struct {
 	writing sync.Mutex // held by what changes the file
 	w       *writer
 	stale   bool // what is kept in memory for writing has to be loaded again
+	blocks  blocks
 
 	mu      sync.Mutex
 	applied uint64
@@ -52,6 +53,9 @@ func (d *DB) Close() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	d.orders.clear()
+	if !d.stale { // else what is in memory is wrong, and made from the rows at the next start
+		_ = d.w.transaction(func() error { return d.cool(0) })
+	}
 	return errors.Join(d.read.Close(), d.listings.Close(), d.w.close())
 }
 

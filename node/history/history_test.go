@@ -117,6 +117,7 @@ func listed(t tester, d *DB, id grid.SweepID) listing {
 	for i := range open {
 		l.Open = append(l.Open, open[i].Index)
 	}
+	checkColumns(t, d, id, l)
 	return l
 }
 

@@ -33,7 +33,7 @@ func (d *DB) Progress(ctx context.Context, batches []*grid.Batch, policy func(gr
 		return f.flush()
 	})
 	if err != nil {
-		d.stale = true
+		d.undo()
 		return fmt.Errorf("keep metrics: %w", d.check(err))
 	}
 	f.publish()

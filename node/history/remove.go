@@ -43,7 +43,9 @@ func (d *DB) hide(id grid.SweepID) error {
 		return nil
 	}
 	err := d.w.transaction(func() error {
-		return d.w.script(fmt.Sprintf("UPDATE sweep SET id = NULL, summary = '' WHERE number = %d", s.Number))
+		lo, hi := rowID(s.Number, 0)>>blockBits, rowID(s.Number, maxIndex)>>blockBits
+		return d.w.script(fmt.Sprintf("UPDATE sweep SET id = NULL, summary = '' WHERE number = %d;"+
+			"DELETE FROM stale WHERE block BETWEEN %d AND %d; DELETE FROM cause WHERE id >> 8 = %d", s.Number, lo, hi, s.Number))
 	})
 	if err != nil {
 		d.stale = true
@@ -52,6 +54,11 @@ func (d *DB) hide(id grid.SweepID) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.sweeps, id)
+	for _, b := range d.blocks.hot {
+		if b.id>>(indexBits-blockBits) == s.Number {
+			d.dropBlock(b)
+		}
+	}
 	return nil
 }
 
@@ -73,6 +80,12 @@ func (d *DB) removeSome() (more bool, err error) {
 			bits      int
 		}{{"trial", "id", 0}, {"attempt", "trial", 0}, {"block", "id", blockBits}} {
 			n, err := d.w.remove(table.name, table.key, lo>>table.bits, hi>>table.bits)
+			if err != nil || n > 0 {
+				return err
+			}
+		}
+		for c := range int64(floatColumns) + 1 {
+			n, err := d.w.remove("piece", "id", c<<pieceBits|lo>>blockBits, c<<pieceBits|hi>>blockBits)
 			if err != nil || n > 0 {
 				return err
 			}

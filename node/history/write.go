@@ -18,6 +18,7 @@ import (
 type writer struct {
 	conn driver.Conn
 	args []driver.NamedValue
+	data []byte // of a piece
 
 	insert   [len(insertRows)]driver.Stmt
 	find     driver.Stmt
@@ -25,6 +26,11 @@ type writer struct {
 	summary  driver.Stmt
 	attempt  driver.Stmt
 	bound    driver.Stmt
+	piece    driver.Stmt
+	putPiece driver.Stmt
+	stale    driver.Stmt
+	fresh    driver.Stmt
+	cause    driver.Stmt
 	node     driver.Stmt
 	begin    driver.Stmt
 	commit   driver.Stmt
@@ -76,6 +82,11 @@ func (w *writer) prepare() error {
 		{&w.attempt, "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES (?, ?, ?, ?, ?, ?, ?)"},
 		{&w.bound, "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
 			" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi"},
+		{&w.piece, "SELECT data FROM piece WHERE id = ?"},
+		{&w.putPiece, "INSERT OR REPLACE INTO piece (id, data) VALUES (?, ?)"},
+		{&w.stale, "INSERT OR IGNORE INTO stale (block) VALUES (?)"},
+		{&w.fresh, "DELETE FROM stale WHERE block = ?"},
+		{&w.cause, "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)"},
 		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
 		{&w.find, "SELECT " + columns + " FROM trial WHERE id = ?"},
 	} {
@@ -95,7 +106,7 @@ func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
 
 func (w *writer) close() error {
 	var errs []error
-	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.node, w.begin, w.commit, w.rollback)
+	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.node, w.begin, w.commit, w.rollback)
 	for _, s := range stmts {
 		if s != nil {
 			errs = append(errs, s.Close())

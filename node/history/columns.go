@@ -1,0 +1,176 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+
+	"mlfnode/grid"
+)
+
+// Columns holds values of a sweep's trials by column. Its rows are those of whole blocks of BlockTrials neighbouring trials, of which
+// some may have no row in history: their state is empty, and their values are NaN.
+type Columns struct {
+	Version int64   // of the sweep, before the values were read
+	Blocks  []int64 // the first index of each block, ascending
+	Stride  int     // of so many blocks one was read: the sweep has more than was asked for
+
+	State    []uint8 // a place in grid.States, from 1; 0 for a trial without a row
+	Attempts []uint8 // at most 255
+	Class    []uint8 // a place in Classes, from 1; 0 for none
+	Cause    []uint8 // the ID of one of Causes, OtherCause, or 0
+	Node     []uint16
+	Values   map[Column][]float32
+
+	Base    int64 // from which ColumnStarted counts, microseconds since 1970
+	Names   []string
+	Classes []grid.Class
+	Nodes   []grid.NodeID // by number, from 1
+	Causes  []Cause
+}
+
+// BlockTrials is how many neighbouring trials a block has.
+const BlockTrials = blockTrials
+
+// Version says how often what is known of a sweep has changed; 0 for a sweep that has had no event.
+func (d *DB) Version(id grid.SweepID) int64 {
+	if s := d.sweep(id); s != nil {
+		return s.Version
+	}
+	return 0
+}
+
+// Columns reads the columns of a sweep, of some blocks spread evenly when it has more than limit trials. Values of blocks that change
+// meanwhile may come from different moments. A sweep that has had no event has none.
+func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted ...Column) (*Columns, error) {
+	s := d.sweep(id)
+	if s == nil {
+		return &Columns{Stride: 1, Values: map[Column][]float32{}}, nil
+	}
+	c := &Columns{
+		Version: s.Version, Base: s.Base, Names: s.Names, Classes: s.Classes, Causes: slices.Clone(s.causes.list),
+		Values: make(map[Column][]float32, len(wanted)), Stride: 1,
+	}
+	d.mu.Lock()
+	c.Nodes = slices.Clone(d.nodes)
+	d.mu.Unlock()
+	c.choose(s, limit)
+	n := len(c.Blocks) * blockTrials
+	c.State, c.Attempts, c.Class, c.Cause, c.Node = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint16, n)
+	for _, w := range wanted {
+		f := make([]float32, n)
+		for i := range f {
+			f[i] = float32(math.NaN())
+		}
+		c.Values[w] = f
+	}
+	// What is in memory is newer than what is in the file, so it comes first and stays.
+	hot := d.copyHot(c, s)
+	for _, w := range append([]Column{columnSmall}, wanted...) {
+		if err := d.readPieces(ctx, c, s, w, hot); err != nil {
+			return nil, fmt.Errorf("read columns of %s: %w", id, d.check(err))
+		}
+	}
+	return c, nil
+}
+
+// choose sets the blocks that are read.
+func (c *Columns) choose(s *sweep, limit int64) {
+	for r := range s.islands() {
+		for b := r.Lo >> blockBits; b <= (r.Hi-1)>>blockBits; b++ {
+			if n := len(c.Blocks); n == 0 || c.Blocks[n-1] != b<<blockBits {
+				c.Blocks = append(c.Blocks, b<<blockBits)
+			}
+		}
+	}
+	if most := int(limit / blockTrials); limit > 0 && len(c.Blocks) > most {
+		c.Stride = (len(c.Blocks) + most - 1) / max(most, 1)
+		kept := c.Blocks[:0]
+		for i := 0; i < len(c.Blocks); i += c.Stride {
+			kept = append(kept, c.Blocks[i])
+		}
+		c.Blocks = kept
+	}
+}
+
+// copyHot copies the blocks that are in memory, and returns the places of them.
+func (d *DB) copyHot(c *Columns, s *sweep) map[int]bool {
+	hot := map[int]bool{}
+	d.blocks.mu.Lock()
+	defer d.blocks.mu.Unlock()
+	for id, b := range d.blocks.hot {
+		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
+		if !ok || id>>(indexBits-blockBits) != s.Number {
+			continue
+		}
+		hot[at] = true
+		c.putSmall(at, b.small[:])
+		for w, f := range c.Values {
+			if known := b.floats[w-ColumnStarted]; known != nil {
+				copy(f[at*blockTrials:], known)
+			}
+		}
+	}
+	return hot
+}
+
+func (c *Columns) putSmall(at int, data []byte) {
+	from := at * blockTrials
+	copy(c.State[from:], data[:blockTrials])
+	copy(c.Attempts[from:], data[blockTrials:2*blockTrials])
+	copy(c.Class[from:], data[2*blockTrials:3*blockTrials])
+	copy(c.Cause[from:], data[3*blockTrials:4*blockTrials])
+	for i := range blockTrials {
+		c.Node[from+i] = binary.LittleEndian.Uint16(data[4*blockTrials+2*i:])
+	}
+}
+
+// readPieces reads the pieces of one column but those that came from memory.
+func (d *DB) readPieces(ctx context.Context, c *Columns, s *sweep, w Column, hot map[int]bool) error {
+	if len(c.Blocks) == 0 {
+		return nil
+	}
+	first := func(at int) int64 { return pieceID(w, rowID(s.Number, c.Blocks[at])>>blockBits) }
+	text, args := fmt.Sprintf("SELECT id, data FROM piece WHERE id BETWEEN %d AND %d", first(0), first(len(c.Blocks)-1)), []any(nil)
+	if c.Stride > 1 {
+		ids := make([]int64, len(c.Blocks))
+		for i := range ids {
+			ids[i] = first(i)
+		}
+		list, err := json.Marshal(ids)
+		if err != nil {
+			return err
+		}
+		text, args = "SELECT piece.id, data FROM json_each(?) AS b CROSS JOIN piece ON piece.id = b.value", []any{string(list)}
+	}
+	rows, err := d.read.QueryContext(ctx, text, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var id int64
+	var data sql.RawBytes
+	for rows.Next() {
+		if err := rows.Scan(&id, &data); err != nil {
+			return err
+		}
+		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
+		if !ok || hot[at] {
+			continue
+		}
+		switch {
+		case w == columnSmall && len(data) == smallBytes:
+			c.putSmall(at, data)
+		case w != columnSmall && len(data) == floatBytes:
+			from := at * blockTrials
+			unpackFloats(c.Values[w][from:from:from+blockTrials], data)
+		default:
+			return fmt.Errorf("piece %d: %w", id, errDamaged)
+		}
+	}
+	return rows.Err()
+}
