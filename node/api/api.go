@@ -33,6 +33,7 @@ const (
 	PathExplain   = "/sweeps/{sweep}/trials/{index}/explain"
 	PathLogs      = "/sweeps/{sweep}/logs"
 	PathWatch     = "/sweeps/{sweep}/watch"
+	PathCharts    = "/sweeps/{sweep}/charts/" // + the name of a chart
 	PathDocument  = "/openapi.json"
 	PathArtifacts = "/sweeps/{sweep}/artifacts"
 

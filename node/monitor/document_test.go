@@ -25,6 +25,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/api"
 	"mlfnode/node/master"
+	"mlfnode/node/monitor/chart"
 )
 
 var update = flag.Bool("update", false, "write openapi.json")
@@ -84,6 +85,7 @@ func describe(t *testing.T) *huma.OpenAPI {
 		reflect.TypeFor[grid.Params](): reflect.TypeFor[map[string]any](), reflect.TypeFor[grid.Value](): reflect.TypeFor[any](),
 		reflect.TypeFor[grid.Milli](): reflect.TypeFor[float64](), reflect.TypeFor[api.Duration](): reflect.TypeFor[any](),
 		reflect.TypeFor[json.Number](): reflect.TypeFor[float64](), reflect.TypeFor[grid.Metric](): reflect.TypeFor[map[string]any](),
+		reflect.TypeFor[chart.Number](): reflect.TypeFor[*float64](),
 	} {
 		schemas.RegisterTypeAlias(from, to)
 	}
@@ -122,7 +124,11 @@ func operation(schemas huma.Registry, rt *route) *huma.Operation {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: name[1], In: "path", Required: true, Schema: &huma.Schema{Type: "string"}})
 	}
 	for _, p := range rt.query {
-		op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.about, Schema: &huma.Schema{Type: p.kind}})
+		q := &huma.Param{Name: p.name, In: "query", Description: p.about, Schema: &huma.Schema{Type: p.kind}}
+		if p.kind == "object" {
+			q.Style = "deepObject"
+		}
+		op.Parameters = append(op.Parameters, q)
 	}
 	switch {
 	case rt.takes != nil:
@@ -176,30 +182,32 @@ func schemaName(t reflect.Type, hint string) string {
 // fieldComments reads what the source says about the fields of wire types, by schema and JSON name.
 func fieldComments(t *testing.T) map[string]string {
 	all := map[string]string{}
-	files, err := filepath.Glob("../api/*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+	for prefix, pattern := range map[string]string{"": "../api/*.go", "Chart": "chart/*.go"} {
+		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ast.Inspect(f, func(n ast.Node) bool {
-			spec, ok := n.(*ast.TypeSpec)
-			if !ok {
-				return true
+		for _, path := range files {
+			f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if s, ok := spec.Type.(*ast.StructType); ok {
-				for _, field := range s.Fields.List {
-					if field.Tag != nil && field.Comment != nil {
-						name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"), ",")
-						all[spec.Name.Name+"."+name] = strings.TrimSpace(field.Comment.Text())
+			ast.Inspect(f, func(n ast.Node) bool {
+				spec, ok := n.(*ast.TypeSpec)
+				if !ok {
+					return true
+				}
+				if s, ok := spec.Type.(*ast.StructType); ok {
+					for _, field := range s.Fields.List {
+						if field.Tag != nil && field.Comment != nil {
+							name, _, _ := strings.Cut(reflect.StructTag(strings.Trim(field.Tag.Value, "`")).Get("json"), ",")
+							all[prefix+spec.Name.Name+"."+name] = strings.TrimSpace(field.Comment.Text())
+						}
 					}
 				}
-			}
-			return true
-		})
+				return true
+			})
+		}
 	}
 	return all
 }

@@ -191,7 +191,7 @@ func (m *Monitor) overview(ctx context.Context, rates *rates) (map[string]observ
 		}
 		if moving := s.Active() || c.Running > 0; moving || before[s.ID] {
 			rates.moving[s.ID] = moving
-			all["sweep:"+string(s.ID)] = observed{"sweep", stateOf(s, &c, rates)}
+			all["sweep:"+string(s.ID)] = observed{"sweep", m.stateOf(ctx, s, &c, rates)}
 		}
 	}
 	return all, nil
@@ -207,18 +207,17 @@ func (m *Monitor) sweepState(ctx context.Context, id grid.SweepID, rates *rates)
 	if err != nil {
 		return nil, fmt.Errorf("count trials of %s: %w", id, err)
 	}
-	return stateOf(s, &c, rates), nil
+	return m.stateOf(ctx, s, &c, rates), nil
 }
 
-func stateOf(s *grid.Sweep, c *history.Counts, rates *rates) *api.SweepState {
+func (m *Monitor) stateOf(ctx context.Context, s *grid.Sweep, c *history.Counts, rates *rates) *api.SweepState {
 	v := counted(s, c)
 	state := &api.SweepState{
 		Sweep: s.ID, State: v.State, Count: v.Count, Pending: v.Pending, Running: v.Running, Succeeded: v.Succeeded, Failed: v.Failed, Cancelled: v.Cancelled,
 	}
 	if s.Active() {
-		now := time.Now()
-		state.Rate = rates.of(s.ID, c.Done(), now)
-		if rest := eta(&v, now); rest != nil {
+		state.Rate = rates.of(s.ID, c.Done(), time.Now())
+		if rest := m.remaining(ctx, s, &v); rest != nil {
 			seconds := float64(int64(*rest))
 			state.ETA = &seconds
 		}

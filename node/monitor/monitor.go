@@ -47,6 +47,7 @@ type Monitor struct {
 	cfg    Config
 	log    *slog.Logger
 	knocks knocks
+	charts *charts
 
 	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
 	strangers    *strangers
@@ -56,7 +57,7 @@ type Monitor struct {
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
 	m := &Monitor{
-		cfg: cfg, log: cfg.Logger.With("component", "monitor"), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
+		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
 	if cfg.Master != nil {
 		m.hub = newHub(m)

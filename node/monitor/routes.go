@@ -47,6 +47,7 @@ type parameter struct {
 const (
 	topicSweeps = "sweeps"
 	topicTrials = "trials"
+	topicCharts = "charts"
 	topicNodes  = "nodes"
 	topicAccess = "access"
 	topicFiles  = "files"
@@ -96,6 +97,7 @@ func (m *Monitor) routes() []route {
 		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},
 		call:  call{handler: m.events, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, patience: eventsPatience}})
 	all = append(all, m.sweepRoutes()...)
+	all = append(all, m.chartRoutes()...)
 	return append(all, m.fileRoutes()...)
 }
 

@@ -65,7 +65,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	}
 	v.Problem = s.Problem
 	if s.Active() {
-		v.ETA = eta(&v, time.Now())
+		v.ETA = m.remaining(ctx, s, &v)
 		v.Problem = m.cfg.Master.Problem()
 		if v.Pending > 0 && v.Running == 0 {
 			v.Waits = m.cfg.Master.Waits(s)
@@ -117,8 +117,8 @@ func shortDigests(s *grid.Sweep) []string {
 
 func shortDigest(digest string) string { return digest[:min(len(digest), 12)] }
 
-// eta extrapolates from the trials done since the first one started.
-func eta(v *api.Sweep, now time.Time) *float64 {
+// extrapolate tells how many seconds a sweep goes on from the trials done since the first one started.
+func extrapolate(v *api.Sweep, now time.Time) *float64 {
 	done := v.Succeeded + v.Failed + v.Cancelled
 	if done == 0 || v.Started == nil {
 		return nil

@@ -1,0 +1,210 @@
+package chart
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"slices"
+	"strconv"
+
+	"mlfnode/grid"
+)
+
+// maxLevels bounds the levels of an axis: a longer one has several neighbouring values in each.
+const maxLevels = 64
+
+// Axis describes an axis of charts.
+type Axis struct {
+	Key    string  `json:"key"`
+	Scale  string  `json:"scale"` // linear, log or category
+	Size   int64   `json:"size"`  // how many values it has
+	Levels []Level `json:"levels"`
+}
+
+// Level is one value of an axis, or some neighbouring ones.
+type Level struct {
+	Label  string `json:"label"`
+	Number Number `json:"number"` // of the value, or of the one in the middle; null for what is not a number
+	Lo     int64  `json:"lo"`     // position of the first value
+	Hi     int64  `json:"hi"`     // behind the last one
+	Points int64  `json:"points"` // trials of the sweep that have it
+}
+
+// axis is an Axis with what computing needs.
+type axis struct {
+	Axis
+	place int // in the space
+}
+
+func newAxis(s grid.Space, place int, key string, size int64) *axis {
+	a := &axis{place: place, Axis: Axis{Key: key, Size: size}}
+	n := min(size, maxLevels)
+	a.Levels = make([]Level, n)
+	for l := range a.Levels {
+		lo, hi := (int64(l)*size+n-1)/n, ((int64(l)+1)*size+n-1)/n
+		level := Level{Lo: lo, Hi: hi, Number: number(s.Value(place, (lo+hi-1)/2)), Label: label(s.Value(place, lo))}
+		if hi > lo+1 {
+			level.Label += ".." + label(s.Value(place, hi-1))
+		}
+		a.Levels[l] = level
+	}
+	a.Scale = scale(a.Levels)
+	a.points(s)
+	return a
+}
+
+// levelOf gives the level of a position.
+func (a *axis) levelOf(position int64) uint8 {
+	if a.Size <= maxLevels {
+		return uint8(position)
+	}
+	hi, lo := bits.Mul64(uint64(position), maxLevels)
+	level, _ := bits.Div64(hi, lo, uint64(a.Size))
+	return uint8(level)
+}
+
+func (a *axis) levelsOf(dest []uint8, positions []int64) {
+	if a.Size <= maxLevels {
+		for i, p := range positions {
+			dest[i] = uint8(p)
+		}
+		return
+	}
+	for i, p := range positions {
+		dest[i] = a.levelOf(p)
+	}
+}
+
+// exactPoints is how many points of a space with exclude expressions are counted, and sampledPoints how many are looked at of a larger one.
+const (
+	exactPoints   = 1 << 18
+	sampledPoints = 1 << 14
+)
+
+// points counts the trials that have each level; of a large space with points taken out it estimates.
+func (a *axis) points(s grid.Space) {
+	for _, p := range s.Products() {
+		if !p.Whole {
+			a.sample(s, p)
+			continue
+		}
+		lo, hi := p.Lo[a.place], p.Hi[a.place]
+		each := p.Count / (hi - lo)
+		for l := range a.Levels {
+			level := &a.Levels[l]
+			if n := min(hi, level.Hi) - max(lo, level.Lo); n > 0 {
+				level.Points += n * each
+			}
+		}
+	}
+}
+
+func (a *axis) sample(s grid.Space, p grid.Product) {
+	counts := make([]float64, len(a.Levels))
+	weight := eachPoint(s, p, func(at [][]int64, i int) { counts[a.levelOf(at[a.place][i])]++ })
+	for l := range counts {
+		a.Levels[l].Points += int64(math.Round(counts[l] * weight))
+	}
+}
+
+// eachPoint calls fn for the points of a part of a space, or for blocks of them spread evenly when there are many, and returns how many
+// points each of those stands for.
+func eachPoint(s grid.Space, p grid.Product, fn func(at [][]int64, i int)) (weight float64) {
+	at := make([][]int64, len(p.Lo))
+	for k := range at {
+		at[k] = make([]int64, BlockTrials)
+	}
+	step := int64(BlockTrials)
+	if p.Count > exactPoints {
+		step = p.Count / (sampledPoints / BlockTrials)
+	}
+	seen := int64(0)
+	for lo := p.Start; lo < p.Start+p.Count; lo += step {
+		hi := min(lo+BlockTrials, p.Start+p.Count)
+		if s.Positions(lo, hi, at) != nil {
+			return 0 // its record contradicts itself, which other readers report
+		}
+		for i := range int(hi - lo) {
+			fn(at, i)
+		}
+		seen += hi - lo
+	}
+	return float64(p.Count) / float64(max(seen, 1))
+}
+
+func label(v grid.Value) string {
+	switch v.Kind {
+	case grid.True:
+		return "true"
+	case grid.False:
+		return "false"
+	}
+	return v.Text
+}
+
+func number(v grid.Value) Number {
+	if v.Kind != grid.Number {
+		return Number(math.NaN())
+	}
+	f, err := strconv.ParseFloat(v.Text, 64)
+	if err != nil {
+		f = math.NaN()
+	}
+	return Number(f)
+}
+
+// scale guesses how an axis is drawn: by the ratios of its values when they span more than a factor of 20 and lie more evenly so.
+func scale(levels []Level) string {
+	values := make([]float64, len(levels))
+	for l := range levels {
+		values[l] = float64(levels[l].Number)
+		if math.IsNaN(values[l]) {
+			return "category"
+		}
+	}
+	slices.Sort(values)
+	if lo, hi := values[0], values[len(values)-1]; lo <= 0 || hi/lo < 20 || len(values) < 3 {
+		return "linear"
+	}
+	widest := func(f func(float64) float64) float64 { // the share of the widest gap
+		most := 0.0
+		for i := range values[1:] {
+			most = max(most, f(values[i+1])-f(values[i]))
+		}
+		return most / (f(values[len(values)-1]) - f(values[0]))
+	}
+	if widest(math.Log) < widest(func(x float64) float64 { return x }) {
+		return "log"
+	}
+	return "linear"
+}
+
+// axisOf finds the axis of a key. It is an *Error when the view has none.
+func (v *View) axisOf(key string) (int, error) {
+	if a := v.axis(key); a >= 0 {
+		return a, nil
+	}
+	if slices.Contains(v.hidden, key) {
+		return 0, &Error{fmt.Sprintf("the parameter %s has one value only", key), "choose one of " + v.keys()}
+	}
+	return 0, &Error{fmt.Sprintf("the sweep has no parameter %q", key), "choose one of " + v.keys()}
+}
+
+func (v *View) keys() string {
+	if len(v.axes) == 0 {
+		return "none: every parameter of the sweep has one value"
+	}
+	text := ""
+	for i, a := range v.axes {
+		if i > 0 {
+			text += ", "
+		}
+		text += a.Key
+	}
+	return text
+}
+
+// Error says what is wrong with a request, and what to do.
+type Error struct{ Msg, Hint string }
+
+func (e *Error) Error() string { return e.Msg }

@@ -1,0 +1,282 @@
+// Package chart computes the answers behind the charts of a sweep. It is pure: it takes columns of values, one entry for each trial
+// in the order of index, and knows the parameters of a trial since they are arithmetic on its index. So every chart is one or a few
+// passes over columns of small numbers, and a page gets sums, histograms and the best trials, never all rows.
+//
+// Data is what is known of a sweep. New selects trials of it by a Where, which gives a View; the charts are methods of the View.
+package chart
+
+import (
+	"math"
+	"slices"
+	"strconv"
+
+	"mlfnode/grid"
+)
+
+// BlockTrials is how many neighbouring trials a block of Data has.
+const BlockTrials = 512
+
+// Data is what is known of the trials of a sweep, by column. Each column has BlockTrials entries for each block.
+type Data struct {
+	Space    grid.Space
+	Blocks   []int64 // the first index of each block, ascending
+	Stride   int     // of so many blocks one is here; 0 and 1 are all
+	Done     int64   // terminal trials of the whole sweep
+	State    []uint8 // a place in grid.States, from 1; 0 for a trial of which nothing is known
+	Class    []uint8 // a place in Classes, from 1; 0 for none
+	Cause    []uint8 // the ID of one of Causes, or 0
+	Node     []uint16
+	Started  []float32 // seconds since Base; NaN for none
+	Wall     []float32 // seconds; NaN while the trial has not ended
+	Value    []float32 // what the charts are about; NaN for none
+	Name     string    // of the value
+	Maximize bool      // greater values are better
+	Metrics  map[string][]float32
+
+	Base    int64   // microseconds since 1970
+	Now     float64 // seconds since Base
+	Classes []grid.Class
+	Nodes   []grid.NodeID // by number, from 1
+	Causes  []Cause
+}
+
+// Cause is a group of failures that are alike.
+type Cause struct {
+	ID        uint8
+	Class     grid.Class
+	Signature string
+	Attempts  int64 // that failed so, also of trials that ran again
+	Trial     int64 // an example
+}
+
+// The codes of states in Data.State.
+var (
+	running   = code(grid.Running)
+	succeeded = code(grid.Succeeded)
+	failed    = code(grid.Failed)
+)
+
+func code(s grid.State) uint8 { return uint8(slices.Index(grid.States[:], s) + 1) }
+
+func ended(state uint8) bool { return state > running }
+
+func (d *Data) index(row int32) int64 {
+	return d.Blocks[row/BlockTrials] + int64(row%BlockTrials)
+}
+
+// row finds a trial; false when nothing of it is here.
+func (d *Data) row(index int64) (int32, bool) {
+	at, ok := slices.BinarySearch(d.Blocks, index&^(BlockTrials-1))
+	row := int32(at*BlockTrials) + int32(index&(BlockTrials-1))
+	return row, ok && d.State[row] != 0
+}
+
+// Head is what every answer about a selection says.
+type Head struct {
+	Value    string `json:"value"`            // what the chart is about
+	Goal     string `json:"goal"`             // maximize or minimize
+	Matched  int64  `json:"matched"`          // trials that the filter selects, of those with events
+	Known    int64  `json:"known"`            // trials with events that were looked at
+	Count    int64  `json:"count"`            // trials of the sweep
+	Stride   int    `json:"stride,omitempty"` // of so many blocks of trials one was looked at
+	Parts    []Part `json:"parts,omitempty"`  // when nothing matches: what each part of the filter selects alone
+	Sentence string `json:"sentence"`
+}
+
+// Part is one part of a filter, with the number of trials that it selects alone.
+type Part struct {
+	Part  string `json:"part"`
+	Count int64  `json:"count"`
+}
+
+// View is a selection of trials.
+type View struct {
+	d      *Data
+	axes   []*axis   // those with more than one value
+	hidden []string  // the keys of the others
+	levels [][]uint8 // by axis, of every row
+	rows   []int32   // that are selected
+	known  int64
+	parts  []Part
+
+	sorted []int32   // rows with a value, see order
+	ranked []float32 // see ranks
+}
+
+// New selects the trials of d that w lets through.
+func New(d *Data, w Where) (*View, error) {
+	v := &View{d: d}
+	sizes, keys := d.Space.Sizes(), d.Space.Keys()
+	places := make([]int, 0, len(sizes)) // of the axes in the space
+	for k, n := range sizes {
+		if n == 1 {
+			v.hidden = append(v.hidden, keys[k])
+			continue
+		}
+		v.axes = append(v.axes, newAxis(d.Space, k, keys[k], n))
+		places = append(places, k)
+	}
+	f, err := w.compile(d)
+	if err != nil {
+		return nil, err
+	}
+	n := len(d.Blocks) * BlockTrials
+	v.levels = make([][]uint8, len(v.axes))
+	for a := range v.levels {
+		v.levels[a] = make([]uint8, n)
+	}
+	v.rows = make([]int32, 0, n)
+	at := make([][]int64, len(sizes))
+	for k := range at {
+		at[k] = make([]int64, BlockTrials)
+	}
+	for b, first := range d.Blocks {
+		if err := d.Space.Positions(first, first+BlockTrials, at); err != nil {
+			return nil, err
+		}
+		from := b * BlockTrials
+		for a, k := range places {
+			v.axes[a].levelsOf(v.levels[a][from:from+BlockTrials], at[k])
+		}
+		for i := range BlockTrials {
+			row := int32(from + i)
+			if d.State[row] == 0 {
+				continue
+			}
+			v.known++
+			if f == nil || f.match(row, at, i) {
+				v.rows = append(v.rows, row)
+			}
+		}
+	}
+	if f != nil && len(v.rows) == 0 {
+		v.parts = f.counts()
+	}
+	return v, nil
+}
+
+func (v *View) head(sentence string) Head {
+	h := Head{
+		Value: v.d.Name, Goal: "minimize", Matched: int64(len(v.rows)), Known: v.known, Count: v.d.Space.Count(), Parts: v.parts, Sentence: sentence,
+	}
+	if v.d.Maximize {
+		h.Goal = "maximize"
+	}
+	if v.d.Stride > 1 {
+		h.Stride = v.d.Stride
+	}
+	if len(v.rows) == 0 {
+		h.Sentence = "No trial that has run matches the filter."
+		if v.known == 0 {
+			h.Sentence = "No trial has run yet."
+		}
+	}
+	return h
+}
+
+func (v *View) axis(key string) int {
+	return slices.IndexFunc(v.axes, func(a *axis) bool { return a.Key == key })
+}
+
+// better reports whether a is a better value than b.
+func (v *View) better(a, b float32) bool {
+	if v.d.Maximize {
+		return a > b
+	}
+	return a < b
+}
+
+// order gives the selected rows that have a value, the best first, equal ones by index.
+func (v *View) order() []int32 {
+	if v.sorted == nil {
+		v.sorted = sortRows(v.rows, v.d.Value, v.d.Maximize)
+	}
+	return v.sorted
+}
+
+// sortRows sorts rows by a column, in linear time, without those that have no value there.
+func sortRows(rows []int32, column []float32, desc bool) []int32 {
+	keys, out := make([]uint32, 0, len(rows)), make([]int32, 0, len(rows))
+	for _, r := range rows {
+		f := column[r]
+		if f != f {
+			continue
+		}
+		bits := math.Float32bits(f + 0) // -0 is 0
+		if bits>>31 == 1 {
+			bits = ^bits
+		} else {
+			bits |= 1 << 31
+		}
+		if desc {
+			bits = ^bits
+		}
+		keys, out = append(keys, bits), append(out, r)
+	}
+	keys2, out2 := make([]uint32, len(keys)), make([]int32, len(out))
+	for shift := 0; shift < 33; shift += 11 {
+		var count [2048]int
+		for _, k := range keys {
+			count[k>>shift&2047]++
+		}
+		sum := 0
+		for i, n := range count {
+			count[i], sum = sum, sum+n
+		}
+		for i, k := range keys {
+			to := &count[k>>shift&2047]
+			keys2[*to], out2[*to] = k, out[i]
+			*to++
+		}
+		keys, keys2, out, out2 = keys2, keys, out2, out
+	}
+	return out
+}
+
+// ranks gives for each row of order its rank from 0, the best, to 1; equal values share theirs. Rows without a value have NaN.
+func (v *View) ranks() []float32 {
+	if v.ranked != nil {
+		return v.ranked
+	}
+	sorted := v.order()
+	ranks := make([]float32, len(v.d.State))
+	for i := range ranks {
+		ranks[i] = float32(math.NaN())
+	}
+	scale := 1 / float32(max(1, len(sorted)-1))
+	for lo := 0; lo < len(sorted); {
+		hi := lo + 1
+		for hi < len(sorted) && v.d.Value[sorted[hi]] == v.d.Value[sorted[lo]] {
+			hi++
+		}
+		mid := float32(lo+hi-1) / 2 * scale
+		for ; lo < hi; lo++ {
+			ranks[sorted[lo]] = mid
+		}
+	}
+	v.ranked = ranks
+	return ranks
+}
+
+// Number is a number in JSON; null for what is not one.
+type Number float64
+
+// MarshalJSON writes five significant digits more than a page shows.
+func (n Number) MarshalJSON() ([]byte, error) {
+	f := float64(n)
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return []byte("null"), nil
+	}
+	return strconv.AppendFloat(nil, f, 'g', 7, 64), nil
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (n *Number) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*n = Number(math.NaN())
+		return nil
+	}
+	f, err := strconv.ParseFloat(string(b), 64)
+	*n = Number(f)
+	return err
+}

@@ -1,0 +1,411 @@
+package chart
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// ETA says how long a sweep goes on, by how long trials took and what their parameters are.
+type ETA struct {
+	Seconds Number   `json:"seconds"` // until the last trial ends; null while nothing tells
+	P90     Number   `json:"p90"`     // it takes longer than that once in ten times
+	Least   bool     `json:"least"`   // values have not run yet, and nothing tells how long they take
+	Work    Number   `json:"work"`    // seconds that trials have still to run, one after the other
+	Busy    Number   `json:"busy"`    // trials that run at one time
+	N       int64    `json:"n"`       // trials that it rests on
+	Unseen  []Unseen `json:"unseen"`
+	Costs   []Cost   `json:"costs"` // of parameters, the ones that matter most first
+
+	Sentence string `json:"sentence"`
+}
+
+// Unseen is a parameter of which values have not run yet.
+type Unseen struct {
+	Key    string   `json:"key"`
+	Labels []string `json:"labels"`
+	Line   bool     `json:"line"` // how long they take is from a line through those that have run
+}
+
+// Cost is how long trials of each level of a parameter have still to run, in seconds one after the other.
+type Cost struct {
+	Key    string   `json:"key"`
+	Spread Number   `json:"spread"` // the longest level takes so many times the shortest one
+	Labels []string `json:"labels"`
+	Work   []Number `json:"work"`
+}
+
+const (
+	ridge      = 0.5
+	leastEnded = 3
+	fitRounds  = 200
+	window     = 300.0 // seconds in which trials that run at one time are counted
+	windowBins = 60
+	newest     = 0.1 // share of the ended trials that correct the model
+	shownCosts = 4
+)
+
+// model is log wall = mu + the sum of an effect for each axis. Values of long axes share a level.
+type model struct {
+	mu     float64
+	effect [][]float64
+	sigma2 float64
+	n      int64
+}
+
+// ETA fits the model to all ended trials, whatever the view selects.
+func (v *View) ETA() *ETA {
+	e := &ETA{Seconds: Number(math.NaN()), P90: Number(math.NaN()), Work: Number(math.NaN()), Unseen: []Unseen{}, Costs: []Cost{}}
+	var rows, all []int32
+	for r, state := range v.d.State {
+		if wall := float64(v.d.Wall[r]); ended(state) && finite(wall) && wall > 0 {
+			all = append(all, int32(r))
+			if state == succeeded {
+				rows = append(rows, int32(r))
+			}
+		}
+	}
+	if len(rows) < leastEnded {
+		rows = all
+	}
+	if e.N = int64(len(rows)); len(rows) < leastEnded {
+		e.Sentence = "Too few trials have ended to tell how long the others take."
+		return e
+	}
+	m := v.fit(rows)
+	e.unseen(v, m, rows)
+	correct, spread := v.correction(m, all)
+	work := e.work(v, m, correct)
+	e.Busy = Number(v.busy())
+	e.Work = Number(work.rest)
+	if e.Busy <= 0 {
+		e.Sentence = fmt.Sprintf("%s of work are left, and nothing runs.", seconds(work.rest))
+		return e
+	}
+	idle := work.running / 2 * max(0, 1-1/float64(e.Busy)) // at the end slots wait for the last trial, for half of one on average
+	e.Seconds = Number(max(work.rest/float64(e.Busy)+min(idle, work.rest), work.longest))
+	left := max(1, float64(v.d.Space.Count()-v.d.Done))
+	e.P90 = e.Seconds * Number(1+1.28*math.Hypot(math.Sqrt(math.Expm1(m.sigma2)/left), spread))
+	least := ""
+	for _, u := range e.Unseen {
+		if !u.Line {
+			e.Least, least = true, "at least "
+		}
+	}
+	e.Sentence = fmt.Sprintf("About %s%s left: %s of work, %.3g at a time.", least, seconds(float64(e.Seconds)), seconds(work.rest), float64(e.Busy))
+	if len(e.Costs) > 0 && e.Costs[0].Spread > 1.5 {
+		e.Sentence += fmt.Sprintf(" %s matters most.", e.Costs[0].Key)
+	}
+	return e
+}
+
+// fit solves the least squares of the logarithms by Gauss and Seidel's method, from the sums of levels and of pairs of them.
+func (v *View) fit(rows []int32) *model {
+	log := func(r int32) float64 { return math.Log(float64(v.d.Wall[r])) }
+	t := v.tabulate(rows, log)
+	m := &model{mu: t.mean, n: int64(len(rows))}
+	for _, n := range t.sizes {
+		m.effect = append(m.effect, make([]float64, n))
+	}
+	for range fitRounds {
+		moved := 0.0
+		for a := range v.axes {
+			for l := range m.effect[a] {
+				c := &t.one[a][l]
+				if c.n == 0 {
+					continue
+				}
+				rest := c.sum - c.n*m.mu
+				for b := range v.axes {
+					if b == a {
+						continue
+					}
+					for k, f := range m.effect[b] {
+						if f != 0 {
+							rest -= t.count(a, l, b, k) * f
+						}
+					}
+				}
+				f := rest / (c.n + ridge)
+				moved = max(moved, math.Abs(f-m.effect[a][l]))
+				m.effect[a][l] = f
+			}
+		}
+		if moved < 1e-6 {
+			break
+		}
+	}
+	var residual moments
+	step := max(1, len(rows)/100_000)
+	for i := 0; i < len(rows); i += step {
+		residual.add(log(rows[i]) - m.mu - v.effects(m, rows[i]))
+	}
+	m.mu += residual.mean()
+	m.sigma2 = residual.m2() / float64(residual.n)
+	return m
+}
+
+// count is how many trials have both levels.
+func (t *table) count(a, l, b, k int) float64 {
+	if b > a {
+		a, l, b, k = b, k, a, l
+	}
+	return t.two[a][b][l*t.sizes[b]+k].n
+}
+
+func (v *View) effects(m *model, r int32) (sum float64) {
+	for a, levels := range v.levels {
+		sum += m.effect[a][levels[r]]
+	}
+	return sum
+}
+
+// unseen sets the effects of levels that have not run: by a line in the logarithm of the value where there are two to draw one through.
+func (e *ETA) unseen(v *View, m *model, rows []int32) {
+	for a, axis := range v.axes {
+		seen := make([]bool, len(axis.Levels))
+		for _, r := range rows {
+			seen[v.levels[a][r]] = true
+		}
+		var x, y []float64
+		u := Unseen{Key: axis.Key}
+		positive := true
+		for l := range seen {
+			f := float64(axis.Levels[l].Number)
+			positive = positive && f > 0
+			if seen[l] {
+				x, y = append(x, math.Log(f)), append(y, m.effect[a][l])
+			} else {
+				u.Labels = append(u.Labels, axis.Levels[l].Label)
+			}
+		}
+		if len(u.Labels) == 0 {
+			continue
+		}
+		if u.Line = positive && len(x) >= 2; u.Line {
+			slope, at := line(x, y)
+			for l := range seen {
+				if !seen[l] {
+					m.effect[a][l] = at + slope*math.Log(float64(axis.Levels[l].Number))
+				}
+			}
+		}
+		e.Unseen = append(e.Unseen, u)
+	}
+}
+
+// line is the least-squares line y = at + slope·x.
+func line(x, y []float64) (slope, at float64) {
+	var mx, my moments
+	for i := range x {
+		mx.add(x[i])
+		my.add(y[i])
+	}
+	xy := 0.0
+	for i := range x {
+		xy += (x[i] - mx.mean()) * (y[i] - my.mean())
+	}
+	if mx.m2() > 0 {
+		slope = xy / mx.m2()
+	}
+	return slope, my.mean() - slope*mx.mean()
+}
+
+// correction compares the newest trials with the model: the ratio of what they took to what it says, and how much that ratio varies.
+func (v *View) correction(m *model, all []int32) (ratio, spread float64) {
+	ends := make([]float32, len(v.d.State))
+	for _, r := range all {
+		ends[r] = v.d.Started[r] + v.d.Wall[r]
+	}
+	sorted := sortRows(all, ends, true)
+	n := max(leastEnded, int(math.Ceil(newest*float64(len(sorted)))))
+	part := func(rows []int32) float64 {
+		took, said := 0.0, 0.0
+		for _, r := range rows {
+			took += float64(v.d.Wall[r])
+			said += m.predict(v.effects(m, r))
+		}
+		return took / said
+	}
+	var ratios moments
+	for lo := 0; lo+n <= len(sorted); lo += n {
+		f := part(sorted[lo : lo+n])
+		if ratios.add(f); lo == 0 {
+			ratio = f
+		}
+	}
+	if spread = ratios.sd(); math.IsNaN(spread) {
+		spread = 1
+	}
+	if !finite(ratio) {
+		return 1, spread
+	}
+	return min(2, max(0.5, ratio)), spread
+}
+
+// predict is the mean of what a trial with these effects takes, in seconds.
+func (m *model) predict(effects float64) float64 { return math.Exp(m.mu + m.sigma2/2 + effects) }
+
+// work is what is left to run.
+type work struct {
+	rest    float64 // seconds, one after the other
+	longest float64 // of a single trial
+	running float64 // mean of what trials take that run now
+}
+
+// work sums the model up over the sweep, less what has ended and run. The sum over a product of ranges of values is a product of sums.
+func (e *ETA) work(v *View, m *model, correct float64) work {
+	total := 0.0
+	byLevel := make([][]float64, len(v.axes))
+	for a := range byLevel {
+		byLevel[a] = make([]float64, len(v.axes[a].Levels))
+	}
+	for _, p := range v.d.Space.Products() {
+		if !p.Whole {
+			part := make([][]float64, len(v.axes))
+			for a := range part {
+				part[a] = make([]float64, len(byLevel[a]))
+			}
+			sum := 0.0
+			weight := eachPoint(v.d.Space, p, func(at [][]int64, i int) {
+				effects := 0.0
+				for a, axis := range v.axes {
+					effects += m.effect[a][axis.levelOf(at[axis.place][i])]
+				}
+				f := m.predict(effects)
+				sum += f
+				for a, axis := range v.axes {
+					part[a][axis.levelOf(at[axis.place][i])] += f
+				}
+			})
+			total += sum * weight
+			for a := range part {
+				for l := range part[a] {
+					byLevel[a][l] += part[a][l] * weight
+				}
+			}
+			continue
+		}
+		product := m.predict(0)
+		sums := make([]float64, len(v.axes))
+		at := func(a, l int) float64 { // of the values of a level within the ranges
+			axis := v.axes[a]
+			n := min(p.Hi[axis.place], axis.Levels[l].Hi) - max(p.Lo[axis.place], axis.Levels[l].Lo)
+			return float64(max(0, n)) * math.Exp(m.effect[a][l])
+		}
+		for a := range v.axes {
+			for l := range byLevel[a] {
+				sums[a] += at(a, l)
+			}
+			product *= sums[a]
+		}
+		total += product
+		for a := range v.axes {
+			for l := range byLevel[a] {
+				byLevel[a][l] += product / sums[a] * at(a, l)
+			}
+		}
+	}
+	w := e.subtract(v, m, byLevel, total, correct)
+	for a, axis := range v.axes {
+		c := Cost{Key: axis.Key, Spread: Number(math.Exp(slices.Max(m.effect[a]) - slices.Min(m.effect[a])))}
+		for l, f := range byLevel[a] {
+			c.Labels, c.Work = append(c.Labels, axis.Levels[l].Label), append(c.Work, Number(max(0, f)*correct))
+		}
+		e.Costs = append(e.Costs, c)
+	}
+	slices.SortStableFunc(e.Costs, func(a, b Cost) int { return cmp.Compare(b.Spread, a.Spread) })
+	e.Costs = e.Costs[:min(len(e.Costs), shownCosts)]
+	return w
+}
+
+// subtract takes what has run out of the sums.
+func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct float64) work {
+	var w work
+	gone, seen := 0.0, int64(0)
+	var lengths moments
+	scale := 1.0
+	for _, state := range v.d.State {
+		if ended(state) {
+			seen++
+		}
+	}
+	if v.d.Stride > 1 && seen > 0 {
+		scale = float64(v.d.Done) / float64(seen)
+	}
+	for i, state := range v.d.State {
+		r := int32(i)
+		if state < running {
+			continue
+		}
+		said := m.predict(v.effects(m, r))
+		if state == running {
+			ran := v.d.Now - float64(v.d.Started[r])
+			if !finite(ran) {
+				ran = 0
+			}
+			w.longest = max(w.longest, said*correct-ran)
+			lengths.add(said * correct)
+			said = min(said, ran/correct)
+		}
+		gone += said
+		for a, levels := range v.levels {
+			byLevel[a][levels[r]] -= said * scale
+		}
+	}
+	w.rest = max(0, total-gone*scale) * correct
+	if lengths.n > 0 {
+		w.running = lengths.mean()
+	}
+	if v.d.Done >= v.d.Space.Count() {
+		w.rest = 0
+	}
+	return w
+}
+
+// busy is how many trials ran at one time lately: the median of parts of the last minutes, without those in which nothing ran.
+func (v *View) busy() float64 {
+	lo := math.Inf(1)
+	var sum [windowBins]float64
+	for r, state := range v.d.State {
+		if start := float64(v.d.Started[r]); state != 0 && finite(start) {
+			lo = min(lo, start)
+		}
+	}
+	length := min(window, v.d.Now-lo)
+	if !(length > 0) {
+		return 0
+	}
+	width := length / windowBins
+	scale := float64(max(1, v.d.Stride))
+	for r, state := range v.d.State {
+		start := float64(v.d.Started[r])
+		end := v.d.Now
+		if state != running {
+			end = start + float64(v.d.Wall[r])
+		}
+		first := v.d.Now - length
+		if state == 0 || !(end > first) {
+			continue
+		}
+		for b := max(0, int((start-first)/width)); b < windowBins; b++ {
+			from := first + float64(b)*width
+			if from >= end {
+				break
+			}
+			sum[b] += (min(end, from+width) - max(start, from)) / width * scale
+		}
+	}
+	var parts []float64
+	for _, f := range sum {
+		if f > 0 {
+			parts = append(parts, f)
+		}
+	}
+	if len(parts) == 0 {
+		return 0
+	}
+	slices.Sort(parts)
+	return parts[len(parts)/2]
+}

@@ -1,0 +1,194 @@
+package chart
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Groups are the selected trials that differ in some parameters only, such as a seed.
+type Groups struct {
+	Head
+	Over   []string `json:"over"`
+	Axes   []Axis   `json:"axes"`   // the others
+	Total  int64    `json:"total"`  // groups with a value
+	Levels [][]int  `json:"levels"` // by axis, of each group shown
+	N      []int64  `json:"n"`
+	Mean   []Number `json:"mean"`
+	SD     []Number `json:"sd"`
+	Half   []Number `json:"half"` // half the width of the 95 % confidence interval of the mean; null for one trial
+	Best   []Number `json:"best"`
+	Trial  []int64  `json:"trial"` // the best one of the group
+
+	Lucky *Lucky `json:"lucky,omitempty"`
+	Equal int    `json:"equal"` // groups after the first one of those shown whose intervals reach its mean
+}
+
+// Lucky is the best single trial when its group is not the best one.
+type Lucky struct {
+	Trial int64  `json:"trial"`
+	Value Number `json:"value"`
+	Mean  Number `json:"mean"` // of its group
+	Half  Number `json:"half"`
+	N     int64  `json:"n"`
+	Place int    `json:"place"` // of its group, from 1
+}
+
+// maxGroups bounds the groups that are shown.
+const maxGroups = 200
+
+// group sums up one group.
+type group struct {
+	moments
+	best  float32
+	trial int32
+}
+
+// maxCombinations bounds the combinations of levels that tell groups apart, and those of which a table says where the group is.
+const (
+	maxCombinations   = 1 << 60
+	tableCombinations = 1 << 22
+)
+
+// Groups averages over parameters, and orders groups by the bound of the confidence interval of their mean that is the worse one, or by
+// the mean. Levels of long axes count as one value.
+func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
+	g := &Groups{Over: over, Axes: []Axis{}, Levels: [][]int{}, N: []int64{}, Mean: []Number{}, SD: []Number{}, Half: []Number{}, Best: []Number{}, Trial: []int64{}}
+	for _, key := range over {
+		if slices.Contains(v.hidden, key) {
+			continue
+		}
+		if _, err := v.axisOf(key); err != nil {
+			return nil, err
+		}
+	}
+	var kept []int
+	for a := range v.axes {
+		if !slices.Contains(over, v.axes[a].Key) {
+			kept = append(kept, a)
+		}
+	}
+	all, err := v.group(kept)
+	if err != nil {
+		return nil, err
+	}
+	sign := 1.0
+	if v.d.Maximize {
+		sign = -1
+	}
+	score := func(p *group) float64 {
+		half := p.half()
+		if byMean || math.IsNaN(half) {
+			half = 0
+			if !byMean {
+				return math.Inf(1) // one trial says nothing of how sure its mean is
+			}
+		}
+		return sign*p.mean() + half
+	}
+	slices.SortFunc(all, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(score(a), score(b)), cmp.Compare(sign*a.mean(), sign*b.mean()), cmp.Compare(a.trial, b.trial))
+	})
+	g.Total = int64(len(all))
+	for _, a := range kept {
+		g.Axes = append(g.Axes, v.axes[a].Axis)
+		g.Levels = append(g.Levels, []int{})
+	}
+	for i, p := range all[:min(len(all), maxGroups)] {
+		for k := range kept {
+			g.Levels[k] = append(g.Levels[k], int(v.levels[kept[k]][p.trial]))
+		}
+		g.N, g.Mean, g.SD, g.Half = append(g.N, p.n), append(g.Mean, Number(p.mean())), append(g.SD, Number(p.sd())), append(g.Half, Number(p.half()))
+		g.Best, g.Trial = append(g.Best, Number(p.best)), append(g.Trial, v.d.index(p.trial))
+		if i > 0 && sign*p.mean()-p.half() <= sign*all[0].mean() {
+			g.Equal++
+		}
+	}
+	g.Lucky = v.lucky(all)
+	g.Head = v.head(g.sentence(v))
+	return g, nil
+}
+
+// group sums up the trials that have a value by the levels of the kept axes.
+func (v *View) group(kept []int) ([]*group, error) {
+	combinations := uint64(1)
+	for _, a := range kept {
+		if combinations *= uint64(len(v.axes[a].Levels)); combinations > maxCombinations/maxLevels {
+			return nil, &Error{"too many parameters tell groups apart", "average over more of them"}
+		}
+	}
+	var all []*group
+	var table []int32 // places in all, from 1
+	places := map[uint64]int32{}
+	if combinations <= tableCombinations {
+		table = make([]int32, combinations)
+	}
+	for _, r := range v.rows {
+		f := v.d.Value[r]
+		if !finite(float64(f)) {
+			continue
+		}
+		key := uint64(0)
+		for _, a := range kept {
+			key = key*uint64(len(v.axes[a].Levels)) + uint64(v.levels[a][r])
+		}
+		var place int32
+		if table != nil {
+			place = table[key]
+		} else {
+			place = places[key]
+		}
+		if place == 0 {
+			all = append(all, &group{best: f, trial: r})
+			if place = int32(len(all)); table != nil {
+				table[key] = place
+			} else {
+				places[key] = place
+			}
+		}
+		p := all[place-1]
+		p.add(float64(f))
+		if v.better(f, p.best) {
+			p.best, p.trial = f, r
+		}
+	}
+	return all, nil
+}
+
+func (v *View) lucky(all []*group) *Lucky {
+	for _, r := range v.order() {
+		if !finite(float64(v.d.Value[r])) {
+			continue
+		}
+		place := slices.IndexFunc(all, func(p *group) bool { return p.trial == r })
+		if place < 1 {
+			return nil
+		}
+		p := all[place]
+		return &Lucky{v.d.index(r), Number(v.d.Value[r]), Number(p.mean()), Number(p.half()), p.n, place + 1}
+	}
+	return nil
+}
+
+func (g *Groups) sentence(v *View) string {
+	if g.Total == 0 {
+		return "None of these trials has a value."
+	}
+	var at []string
+	for k := range g.Axes {
+		at = append(at, g.Axes[k].Key+"="+g.Axes[k].Levels[g.Levels[k][0]].Label)
+	}
+	text := fmt.Sprintf("Best of %d groups: mean %s %s", g.Total, v.d.Name, show(float64(g.Mean[0])))
+	if !math.IsNaN(float64(g.Half[0])) {
+		text += " ± " + show(float64(g.Half[0]))
+	}
+	if len(at) > 0 {
+		text += " at " + strings.Join(at, ", ")
+	}
+	if g.Lucky != nil {
+		text += fmt.Sprintf("; the best trial, %d, is one of a group in place %d", g.Lucky.Trial, g.Lucky.Place)
+	}
+	return text + "."
+}

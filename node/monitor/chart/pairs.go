@@ -1,0 +1,351 @@
+package chart
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Heat is what each pair of levels of two parameters gives.
+type Heat struct {
+	Head
+	X     Axis   `json:"x"`
+	Y     Axis   `json:"y"`
+	Z     *Axis  `json:"z,omitempty"` // of which each level has cells of its own
+	Stat  string `json:"stat"`
+	Cells []Cell `json:"cells"` // one for each level of Z
+}
+
+// Cell is one map: rows of Y, in each the levels of X.
+type Cell struct {
+	N     [][]int64  `json:"n"` // trials with a finite value; for failed and done, trials that ended
+	Value [][]Number `json:"value"`
+}
+
+// The statistics of a Heat.
+const (
+	StatMean   = "mean"
+	StatBest   = "best"
+	StatMedian = "median"
+	StatCount  = "count"  // trials with a value
+	StatFailed = "failed" // share of those that ended
+	StatDone   = "done"   // trials that ended
+)
+
+// Stats lists the statistics of a Heat.
+var Stats = []string{StatMean, StatBest, StatMedian, StatCount, StatFailed, StatDone}
+
+// maxFacets bounds the levels of Z.
+const maxFacets = 9
+
+// Heat combines two parameters, and a third one with few levels unless z is "".
+func (v *View) Heat(x, y, z, stat string) (*Heat, error) {
+	if !slices.Contains(Stats, stat) {
+		return nil, &Error{fmt.Sprintf("there is no statistic %q", stat), "choose one of " + strings.Join(Stats, ", ")}
+	}
+	ax, err := v.axisOf(x)
+	if err != nil {
+		return nil, err
+	}
+	ay, err := v.axisOf(y)
+	if err != nil {
+		return nil, err
+	}
+	h := &Heat{X: v.axes[ax].Axis, Y: v.axes[ay].Axis, Stat: stat}
+	nx, ny, nz := len(h.X.Levels), len(h.Y.Levels), 1
+	var facet []uint8
+	if z != "" {
+		az, err := v.axisOf(z)
+		if err != nil {
+			return nil, err
+		}
+		if h.Z, facet, nz = &v.axes[az].Axis, v.levels[az], len(v.axes[az].Levels); nz > maxFacets {
+			return nil, &Error{fmt.Sprintf("%s has %d levels, and at most %d maps are drawn", z, nz, maxFacets), "choose a parameter with fewer values"}
+		}
+	}
+	lx, ly := v.levels[ax], v.levels[ay]
+	at := func(r int32) int {
+		i := int(ly[r])*nx + int(lx[r])
+		if facet != nil {
+			i += int(facet[r]) * nx * ny
+		}
+		return i
+	}
+	n, value := v.cells(nx*ny*nz, at, stat)
+	for k := range nz {
+		var c Cell
+		for row := range ny {
+			from := k*nx*ny + row*nx
+			c.N, c.Value = append(c.N, n[from:from+nx]), append(c.Value, value[from:from+nx])
+		}
+		h.Cells = append(h.Cells, c)
+	}
+	h.Head = v.head(v.heatSentence(h, n, value))
+	return h, nil
+}
+
+func (v *View) heatSentence(h *Heat, n []int64, value []Number) string {
+	best := -1
+	for i := range value {
+		if n[i] > 0 && (best < 0 || v.better(float32(value[i]), float32(value[best]))) {
+			best = i
+		}
+	}
+	if best < 0 || h.Stat == StatCount || h.Stat == StatFailed || h.Stat == StatDone {
+		return fmt.Sprintf("%s of %s by %s and %s.", h.Stat, v.d.Name, h.X.Key, h.Y.Key)
+	}
+	nx := len(h.X.Levels)
+	return fmt.Sprintf("Best %s %s at %s=%s, %s=%s: %s.", h.Stat, v.d.Name, h.X.Key, h.X.Levels[best%nx].Label,
+		h.Y.Key, h.Y.Levels[best/nx%len(h.Y.Levels)].Label, show(float64(value[best])))
+}
+
+// cells sums the selected trials up by the cell that at gives.
+func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, value []Number) {
+	n, value = make([]int64, size), make([]Number, size)
+	sums := make([]float64, size)
+	rows := v.rows
+	if stat == StatBest || stat == StatMedian {
+		rows = v.order()
+	}
+	for _, r := range rows {
+		i := at(r)
+		f := float64(v.d.Value[r])
+		switch stat {
+		case StatFailed, StatDone:
+			if ended(v.d.State[r]) {
+				n[i]++
+				if v.d.State[r] == failed {
+					sums[i]++
+				}
+			}
+		default:
+			if finite(f) {
+				if n[i]++; stat == StatMean || n[i] == 1 {
+					sums[i] += f // the best one, where rows are sorted
+				}
+			}
+		}
+	}
+	if stat == StatMedian {
+		v.medians(n, sums, rows, at)
+	}
+	for i := range value {
+		switch {
+		case stat == StatCount || stat == StatDone:
+			value[i] = Number(n[i])
+		case n[i] == 0:
+			value[i] = Number(math.NaN())
+		case stat == StatMean || stat == StatFailed:
+			value[i] = Number(sums[i] / float64(n[i]))
+		default:
+			value[i] = Number(sums[i])
+		}
+	}
+	return n, value
+}
+
+// medians finds the middle value of each cell among sorted rows.
+func (v *View) medians(n []int64, dest []float64, sorted []int32, at func(int32) int) {
+	seen := make([]int64, len(n))
+	clear(dest)
+	for _, r := range sorted {
+		f := float64(v.d.Value[r])
+		if !finite(f) {
+			continue
+		}
+		i := at(r)
+		if seen[i] == (n[i]-1)/2 {
+			dest[i] += f / 2
+		}
+		if seen[i] == n[i]/2 {
+			dest[i] += f / 2
+		}
+		seen[i]++
+	}
+}
+
+// Matrix is all pairs of parameters as small maps.
+type Matrix struct {
+	Head
+	Axes  []Axis `json:"axes"`
+	Pairs []Mini `json:"pairs"`
+}
+
+// Mini is a small map of two parameters, whose levels are merged to at most miniLevels.
+type Mini struct {
+	X           string     `json:"x"`
+	Y           string     `json:"y"`
+	N           [][]int64  `json:"n"`           // rows of Y
+	Rank        [][]Number `json:"rank"`        // mean
+	Interaction [][]Number `json:"interaction"` // mean rank less what both parameters say alone
+}
+
+const (
+	miniLevels = 16
+	miniAxes   = 8
+)
+
+// Matrix combines each pair of the first parameters.
+func (v *View) Matrix() *Matrix {
+	m := &Matrix{Axes: []Axis{}, Pairs: []Mini{}}
+	ranks := v.ranks()
+	axes := v.axes[:min(len(v.axes), miniAxes)]
+	for a := range axes {
+		m.Axes = append(m.Axes, axes[a].Axis)
+		for b := range a {
+			m.Pairs = append(m.Pairs, v.mini(b, a, ranks))
+		}
+	}
+	m.Head = v.head(fmt.Sprintf("Mean rank of %s by each pair of %d parameters.", v.d.Name, len(axes)))
+	return m
+}
+
+func (v *View) mini(x, y int, ranks []float32) Mini {
+	nx, ny := min(len(v.axes[x].Levels), miniLevels), min(len(v.axes[y].Levels), miniLevels)
+	wx, wy := len(v.axes[x].Levels), len(v.axes[y].Levels)
+	n, sum := make([]int64, nx*ny), make([]float64, nx*ny)
+	for _, r := range v.rows {
+		if rank := ranks[r]; rank == rank {
+			i := int(v.levels[y][r])*ny/wy*nx + int(v.levels[x][r])*nx/wx
+			n[i]++
+			sum[i] += float64(rank)
+		}
+	}
+	px, py, all := make([]cell, nx), make([]cell, ny), cell{}
+	for i := range n {
+		for _, c := range []*cell{&px[i%nx], &py[i/nx], &all} {
+			c.n, c.sum = c.n+float64(n[i]), c.sum+sum[i]
+		}
+	}
+	m := Mini{X: v.axes[x].Key, Y: v.axes[y].Key}
+	for row := range ny {
+		rank, inter := make([]Number, nx), make([]Number, nx)
+		for col := range nx {
+			k := n[row*nx+col]
+			rank[col], inter[col] = Number(math.NaN()), Number(math.NaN())
+			if k > 0 {
+				value := sum[row*nx+col] / float64(k)
+				rank[col] = Number(value)
+				inter[col] = Number(value - px[col].mean() - py[row].mean() + all.mean())
+			}
+		}
+		m.N, m.Rank, m.Interaction = append(m.N, n[row*nx:row*nx+nx]), append(m.Rank, rank), append(m.Interaction, inter)
+	}
+	return m
+}
+
+// Parallel is a parallel plot: bands between neighbouring axes, and the lines of some trials.
+type Parallel struct {
+	Head
+	Axes   []Axis   `json:"axes"`
+	Edges  []Number `json:"edges"` // of the levels of the value, which is the last axis
+	Bands  []Band   `json:"bands"` // between each axis and the next
+	Lines  Lines    `json:"lines"`
+	Sample bool     `json:"sample"` // lines are the best and a sample, not all
+}
+
+// Band is what runs between two axes, as columns: level on the first, level on the second, trials, and their mean rank.
+type Band struct {
+	From []int    `json:"from"`
+	To   []int    `json:"to"`
+	N    []int64  `json:"n"`
+	Rank []Number `json:"rank"`
+}
+
+// Lines are single trials as columns, the best first.
+type Lines struct {
+	Trial  []int64  `json:"trial"`
+	Levels [][]int  `json:"levels"` // by axis, without the value
+	Value  []Number `json:"value"`
+	Rank   []Number `json:"rank"`
+}
+
+const (
+	allLines    = 3000
+	bestLines   = 100
+	sampleLines = 200
+	valueLevels = 32
+)
+
+// Parallel draws the trials that have a value along the axes in the order of keys, or in that of the sweep when there are none.
+func (v *View) Parallel(keys []string) (*Parallel, error) {
+	order := make([]int, len(v.axes))
+	for a := range order {
+		order[a] = a
+	}
+	if len(keys) > 0 {
+		order = order[:0]
+		for _, key := range keys {
+			a, err := v.axisOf(key)
+			if err != nil {
+				return nil, err
+			}
+			order = append(order, a)
+		}
+	}
+	p := &Parallel{Axes: []Axis{}, Edges: []Number{}, Bands: []Band{}, Lines: Lines{Trial: []int64{}, Levels: [][]int{}, Value: []Number{}, Rank: []Number{}}}
+	ranks := v.ranks()
+	h := v.Histogram()
+	value := make([]uint8, len(v.d.State))
+	if len(h.Edges) > 0 {
+		for i := 0; i <= bins; i += bins / valueLevels {
+			p.Edges = append(p.Edges, h.Edges[i])
+		}
+		for _, r := range v.rows {
+			at, _ := slices.BinarySearch(p.Edges, Number(v.d.Value[r]))
+			value[r] = uint8(min(max(at-1, 0), valueLevels-1))
+		}
+	}
+	for i, a := range order {
+		p.Axes = append(p.Axes, v.axes[a].Axis)
+		next, wide := value, valueLevels
+		if i+1 < len(order) {
+			next, wide = v.levels[order[i+1]], len(v.axes[order[i+1]].Levels)
+		}
+		p.Bands = append(p.Bands, v.band(v.levels[a], next, len(v.axes[a].Levels), wide, ranks))
+	}
+	rows := v.order()
+	if p.Sample = len(rows) > allLines; p.Sample {
+		some := slices.Clone(rows[:bestLines])
+		for i := range sampleLines {
+			some = append(some, rows[bestLines+i*(len(rows)-bestLines)/sampleLines])
+		}
+		rows = some
+	}
+	p.Lines.fill(v, order, rows, ranks)
+	p.Head = v.head(h.Sentence)
+	return p, nil
+}
+
+func (v *View) band(from, to []uint8, wide, high int, ranks []float32) Band {
+	n, sum := make([]int64, wide*high), make([]float64, wide*high)
+	for _, r := range v.rows {
+		if rank := ranks[r]; rank == rank {
+			i := int(from[r])*high + int(to[r])
+			n[i]++
+			sum[i] += float64(rank)
+		}
+	}
+	b := Band{From: []int{}, To: []int{}, N: []int64{}, Rank: []Number{}}
+	for i, k := range n {
+		if k > 0 {
+			b.From, b.To = append(b.From, i/high), append(b.To, i%high)
+			b.N, b.Rank = append(b.N, k), append(b.Rank, Number(sum[i]/float64(k)))
+		}
+	}
+	return b
+}
+
+func (l *Lines) fill(v *View, axes []int, rows []int32, ranks []float32) {
+	for _, a := range axes {
+		column := make([]int, len(rows))
+		for i, r := range rows {
+			column[i] = int(v.levels[a][r])
+		}
+		l.Levels = append(l.Levels, column)
+	}
+	for _, r := range rows {
+		l.Trial, l.Value, l.Rank = append(l.Trial, v.d.index(r)), append(l.Value, Number(v.d.Value[r])), append(l.Rank, Number(ranks[r]))
+	}
+}

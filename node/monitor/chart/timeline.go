@@ -1,0 +1,194 @@
+package chart
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+
+	"mlfnode/grid"
+)
+
+// Timeline is what ran when: single trials when there are few, how busy each node was otherwise.
+type Timeline struct {
+	Head
+	Base  int64    `json:"base"` // the first event, microseconds since 1970; times are seconds since
+	From  Number   `json:"from"`
+	To    Number   `json:"to"`
+	Bars  *Bars    `json:"bars,omitempty"`
+	Lanes []Lane   `json:"lanes,omitempty"` // without bars
+	Edges []Number `json:"edges"`           // of the bins of lanes and of Rate
+	Rate  Rate     `json:"rate"`
+}
+
+// Bars are trials as columns, each of its last attempt.
+type Bars struct {
+	Trial []int64       `json:"trial"`
+	Node  []grid.NodeID `json:"node"`
+	Lane  []int         `json:"lane"` // of the node: trials in one do not overlap
+	Start []Number      `json:"start"`
+	End   []Number      `json:"end"` // now for a running one
+	State []string      `json:"state"`
+}
+
+// Lane is how many trials ran on a node, on average in each bin.
+type Lane struct {
+	Node grid.NodeID `json:"node"`
+	Busy []Number    `json:"busy"`
+}
+
+// Rate counts the trials that ended in each bin, by state.
+type Rate struct {
+	Succeeded []int64 `json:"succeeded"`
+	Failed    []int64 `json:"failed"`
+	Cancelled []int64 `json:"cancelled"`
+}
+
+const (
+	maxBars   = 2000
+	maxLanes  = 100
+	laneBins  = 200
+	shortLane = 1e-3 // seconds that a bar takes at least
+)
+
+// Timeline shows the selected trials that began.
+func (v *View) Timeline() *Timeline {
+	t := &Timeline{Base: v.d.Base, Edges: []Number{}}
+	ends := make([]float32, len(v.d.State))
+	lo, hi := math.Inf(1), math.Inf(-1)
+	var rows []int32
+	for _, r := range v.rows {
+		start := float64(v.d.Started[r])
+		if !finite(start) {
+			continue
+		}
+		end := v.d.Now
+		if v.d.State[r] != running {
+			end = start
+			if wall := float64(v.d.Wall[r]); finite(wall) {
+				end += wall
+			}
+		}
+		ends[r] = float32(end)
+		lo, hi = min(lo, start), max(hi, end)
+		rows = append(rows, r)
+	}
+	if len(rows) == 0 {
+		t.Head = v.head("None of these trials has begun.")
+		return t
+	}
+	t.From, t.To = Number(lo), Number(hi)
+	for i := range laneBins + 1 {
+		t.Edges = append(t.Edges, Number(lo+(hi-lo)*float64(i)/laneBins))
+	}
+	t.rate(v, rows, ends)
+	if rows = sortRows(rows, v.d.Started, false); len(rows) <= maxBars {
+		t.bars(v, rows, ends)
+	} else {
+		t.lanes(v, rows, ends)
+	}
+	t.Head = v.head(fmt.Sprintf("%d trials ran within %s on %d nodes.", len(rows), seconds(hi-lo), v.nodes(rows)))
+	return t
+}
+
+func (v *View) nodes(rows []int32) int {
+	seen := map[uint16]bool{}
+	for _, r := range rows {
+		seen[v.d.Node[r]] = true
+	}
+	return len(seen)
+}
+
+func (v *View) node(r int32) grid.NodeID {
+	if n := int(v.d.Node[r]); n > 0 && n <= len(v.d.Nodes) {
+		return v.d.Nodes[n-1]
+	}
+	return ""
+}
+
+func (t *Timeline) bin(f float64) int {
+	return min(laneBins-1, max(0, int((f-float64(t.From))/max(1e-9, float64(t.To-t.From))*laneBins)))
+}
+
+func (t *Timeline) rate(v *View, rows []int32, ends []float32) {
+	t.Rate = Rate{make([]int64, laneBins), make([]int64, laneBins), make([]int64, laneBins)}
+	for _, r := range rows {
+		at := t.bin(float64(ends[r]))
+		switch state := v.d.State[r]; {
+		case state == succeeded:
+			t.Rate.Succeeded[at]++
+		case state == failed:
+			t.Rate.Failed[at]++
+		case ended(state):
+			t.Rate.Cancelled[at]++
+		}
+	}
+}
+
+// bars packs trials into as few lanes as there were at one time.
+func (t *Timeline) bars(v *View, rows []int32, ends []float32) {
+	t.Bars = &Bars{}
+	free := map[uint16][]float64{} // when each lane of a node is free
+	for _, r := range rows {
+		start, end := float64(v.d.Started[r]), float64(ends[r])
+		lanes := free[v.d.Node[r]]
+		lane := slices.IndexFunc(lanes, func(f float64) bool { return f <= start+shortLane })
+		if lane < 0 {
+			lane = len(lanes)
+			lanes = append(lanes, 0)
+		}
+		lanes[lane] = end
+		free[v.d.Node[r]] = lanes
+		b := t.Bars
+		b.Trial, b.Node, b.Lane = append(b.Trial, v.d.index(r)), append(b.Node, v.node(r)), append(b.Lane, lane)
+		b.Start, b.End = append(b.Start, Number(start)), append(b.End, Number(end))
+		b.State = append(b.State, string(grid.States[v.d.State[r]-1]))
+	}
+}
+
+func (t *Timeline) lanes(v *View, rows []int32, ends []float32) {
+	busy := map[uint16][]float64{}
+	width := float64(t.To-t.From) / laneBins
+	scale := float64(max(1, v.d.Stride))
+	for _, r := range rows {
+		lane := busy[v.d.Node[r]]
+		if lane == nil {
+			if len(busy) >= maxLanes {
+				continue
+			}
+			lane = make([]float64, laneBins)
+			busy[v.d.Node[r]] = lane
+		}
+		start, end := float64(v.d.Started[r]), float64(ends[r])
+		first, last := t.bin(start), t.bin(end)
+		for b := first; b <= last; b++ {
+			from := float64(t.From) + float64(b)*width
+			lane[b] += max(0, min(end, from+width)-max(start, from)) / width * scale
+		}
+	}
+	for n, lane := range busy {
+		l := Lane{Busy: make([]Number, laneBins)}
+		if n > 0 && int(n) <= len(v.d.Nodes) {
+			l.Node = v.d.Nodes[n-1]
+		}
+		for b, f := range lane {
+			l.Busy[b] = Number(f)
+		}
+		t.Lanes = append(t.Lanes, l)
+	}
+	slices.SortFunc(t.Lanes, func(a, b Lane) int { return cmp.Compare(a.Node, b.Node) })
+}
+
+// seconds writes a duration for a person.
+func seconds(s float64) string {
+	n := int64(math.Round(s))
+	switch {
+	case s < 100:
+		return fmt.Sprintf("%.3g s", s)
+	case n < 2*3600:
+		return fmt.Sprintf("%d min", (n+30)/60)
+	case n < 48*3600:
+		return fmt.Sprintf("%d h %d min", n/3600, n%3600/60)
+	}
+	return fmt.Sprintf("%d d %d h", n/86400, n%86400/3600)
+}

@@ -1,0 +1,215 @@
+package chart
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+)
+
+// Histogram is how the values of the selected trials are spread.
+type Histogram struct {
+	Head
+	Summary
+	Log       bool     `json:"log"` // bins are even in the logarithm
+	Edges     []Number `json:"edges"`
+	Counts    []int64  `json:"counts"`    // one less than edges
+	Below     int64    `json:"below"`     // values under the first edge
+	Above     int64    `json:"above"`     // values over the last edge
+	Quantiles []Number `json:"quantiles"` // 0, 1, 5, 10, 25, 50, 75, 90, 95, 99 and 100 %
+}
+
+// Summary sums values up.
+type Summary struct {
+	N       int64  `json:"n"`       // trials with a finite value
+	Missing int64  `json:"missing"` // ended trials without one
+	Mean    Number `json:"mean"`
+	SD      Number `json:"sd"`
+	Best    Number `json:"best"`
+	Trial   int64  `json:"trial"` // with the best value; -1 for none
+}
+
+// bins of a histogram.
+const bins = 64
+
+var percents = [...]float64{0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1}
+
+func (v *View) summary() Summary {
+	s := Summary{Trial: -1, Best: Number(math.NaN())}
+	var m moments
+	for _, r := range v.rows {
+		if f := float64(v.d.Value[r]); finite(f) {
+			m.add(f)
+		} else if ended(v.d.State[r]) {
+			s.Missing++
+		}
+	}
+	s.N, s.Mean, s.SD = m.n, Number(m.mean()), Number(m.sd())
+	for _, r := range v.order() {
+		if finite(float64(v.d.Value[r])) {
+			s.Best, s.Trial = Number(v.d.Value[r]), v.d.index(r)
+			break
+		}
+	}
+	return s
+}
+
+func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
+
+// moments adds values up, less the first one so that few digits are lost.
+type moments struct {
+	n              int64
+	first, sum, sq float64
+}
+
+func (m *moments) add(f float64) {
+	if m.n == 0 {
+		m.first = f
+	}
+	m.n++
+	f -= m.first
+	m.sum += f
+	m.sq += f * f
+}
+
+// mean is NaN for no values.
+func (m *moments) mean() float64 { return m.first + m.sum/float64(m.n) }
+
+// m2 is the sum of the squares of what values differ from their mean.
+func (m *moments) m2() float64 {
+	if m.n == 0 {
+		return 0
+	}
+	return max(0, m.sq-m.sum*m.sum/float64(m.n))
+}
+
+// sd is the standard deviation of a sample; NaN for less than two values.
+func (m *moments) sd() float64 {
+	if m.n < 2 {
+		return math.NaN()
+	}
+	return math.Sqrt(m.m2() / float64(m.n-1))
+}
+
+// half is half the width of the 95 % confidence interval of the mean.
+func (m *moments) half() float64 {
+	return student(m.n-1) * m.sd() / math.Sqrt(float64(m.n))
+}
+
+// student gives the 97.5 % quantile of Student's t distribution, from https://en.wikipedia.org/wiki/Student%27s_t-distribution.
+func student(freedom int64) float64 {
+	table := [...]float64{math.NaN(), 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145}
+	if freedom < int64(len(table)) {
+		return table[max(freedom, 0)]
+	}
+	return 1.96 + 2.4/float64(freedom)
+}
+
+// Histogram spreads the values between the 1 % and 99 % quantiles over bins, wider where nothing lies far outside.
+func (v *View) Histogram() *Histogram {
+	h := &Histogram{Summary: v.summary(), Edges: []Number{}, Counts: []int64{}, Quantiles: []Number{}}
+	var values []float64
+	for _, r := range v.order() {
+		if f := float64(v.d.Value[r]); finite(f) {
+			values = append(values, f)
+		}
+	}
+	if v.d.Maximize {
+		slices.Reverse(values)
+	}
+	if len(values) == 0 {
+		h.Head = v.head("None of these trials has a value.")
+		return h
+	}
+	at := func(q float64) float64 { return values[int(math.Round(q*float64(len(values)-1)))] }
+	for _, q := range percents {
+		h.Quantiles = append(h.Quantiles, Number(at(q)))
+	}
+	lo, hi := at(0.01), at(0.99)
+	if reach := hi - lo; at(0) >= lo-reach && at(1) <= hi+reach {
+		lo, hi = at(0), at(1)
+	}
+	if hi <= lo {
+		hi = math.Nextafter(float64(float32(lo)), math.Inf(1))
+	}
+	h.Log = lo > 0 && hi/lo > 1000
+	scaled := func(f float64) float64 {
+		if h.Log {
+			return math.Log(f/lo) / math.Log(hi/lo) * bins
+		}
+		return (f - lo) / (hi - lo) * bins
+	}
+	h.Counts = make([]int64, bins)
+	for i := range bins + 1 {
+		edge := lo + (hi-lo)*float64(i)/bins
+		if h.Log {
+			edge = lo * math.Pow(hi/lo, float64(i)/bins)
+		}
+		h.Edges = append(h.Edges, Number(edge))
+	}
+	for _, f := range values {
+		switch {
+		case f < lo:
+			h.Below++
+		case f > hi:
+			h.Above++
+		default:
+			h.Counts[min(bins-1, int(scaled(f)))]++
+		}
+	}
+	h.Head = v.head(fmt.Sprintf("%s of %d trials: the middle half from %s to %s, best %s in trial %d.",
+		v.d.Name, h.N, show(at(0.25)), show(at(0.75)), show(float64(h.Best)), h.Trial))
+	return h
+}
+
+// show writes a number for a person.
+func show(f float64) string { return strconv.FormatFloat(f, 'g', 5, 64) }
+
+// History is the best value so far over time.
+type History struct {
+	Head
+	Time  []Number `json:"time"` // seconds since the first event, when each new best ended
+	Best  []Number `json:"best"`
+	Trial []int64  `json:"trial"`
+	Base  int64    `json:"base"` // the first event, microseconds since 1970
+	Now   Number   `json:"now"`
+}
+
+// maxSteps bounds the steps of a History: the newest are kept.
+const maxSteps = 1000
+
+// History lists each trial that was better than all selected ones that ended before it.
+func (v *View) History() *History {
+	h := &History{Time: []Number{}, Best: []Number{}, Trial: []int64{}, Base: v.d.Base, Now: Number(v.d.Now)}
+	ends := v.ends()
+	best := float32(math.NaN())
+	for _, r := range sortRows(v.rows, ends, false) {
+		f := v.d.Value[r]
+		if f != f || best == best && !v.better(f, best) {
+			continue
+		}
+		best = f
+		h.Time, h.Best, h.Trial = append(h.Time, Number(ends[r])), append(h.Best, Number(f)), append(h.Trial, v.d.index(r))
+	}
+	if n := len(h.Time) - maxSteps; n > 0 {
+		h.Time, h.Best, h.Trial = h.Time[n:], h.Best[n:], h.Trial[n:]
+	}
+	sentence := "None of these trials has a value."
+	if n := len(h.Best); n > 0 {
+		sentence = fmt.Sprintf("Best %s so far: %s in trial %d, after %d improvements.", v.d.Name, show(float64(h.Best[n-1])), h.Trial[n-1], n-1)
+	}
+	h.Head = v.head(sentence)
+	return h
+}
+
+// ends is when trials ended, seconds since the first event.
+func (v *View) ends() []float32 {
+	ends := make([]float32, len(v.d.State))
+	for _, r := range v.rows {
+		ends[r] = float32(math.NaN())
+		if ended(v.d.State[r]) {
+			ends[r] = v.d.Started[r] + v.d.Wall[r]
+		}
+	}
+	return ends
+}

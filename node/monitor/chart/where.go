@@ -1,0 +1,276 @@
+package chart
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+)
+
+// Where is a filter of trials. A trial has to match one condition of every part; a part is a parameter, a metric, the states and so on.
+// The zero Where selects all.
+type Where struct {
+	parts []condition
+}
+
+// condition is one part of a filter with its alternatives.
+type condition struct {
+	kind  string // p, d, m, state, class, cause, node or t
+	key   string // of a parameter or a metric
+	texts []string
+}
+
+// maxConditions bounds the alternatives of a filter in all.
+const maxConditions = 1000
+
+// ParseWhere reads a filter from a query: p[KEY] a value of a parameter or a range LO..HI of numbers, d[KEY] positions of values, m[NAME]
+// a range of a metric, state, class, cause, node, and t a range of seconds since the first event. Ends are part of a range, and either may
+// be left out. Other keys are skipped.
+func ParseWhere(q url.Values) (Where, error) {
+	var w Where
+	n := 0
+	for key, texts := range q {
+		kind, rest, bracket := strings.Cut(key, "[")
+		name, closed := strings.CutSuffix(rest, "]")
+		switch kind {
+		case "p", "d", "m":
+			if !bracket || !closed {
+				continue
+			}
+		case "state", "class", "cause", "node", "t":
+			if bracket {
+				continue
+			}
+		default:
+			continue
+		}
+		c := condition{kind: kind, key: name, texts: slices.Clone(texts)}
+		slices.Sort(c.texts)
+		c.texts = slices.Compact(c.texts)
+		if n += len(c.texts); n > maxConditions {
+			return Where{}, &Error{fmt.Sprintf("the filter has more than %d conditions", maxConditions), "use ranges, as d[KEY]=0..99"}
+		}
+		if err := c.check(); err != nil {
+			return Where{}, err
+		}
+		w.parts = append(w.parts, c)
+	}
+	slices.SortFunc(w.parts, func(a, b condition) int { return strings.Compare(a.kind+"\x00"+a.key, b.kind+"\x00"+b.key) })
+	return w, nil
+}
+
+// Query is the inverse of ParseWhere.
+func (w Where) Query() url.Values {
+	q := url.Values{}
+	for _, c := range w.parts {
+		q[c.name()] = c.texts
+	}
+	return q
+}
+
+// Metrics lists the metrics that the filter looks at.
+func (w Where) Metrics() []string {
+	var names []string
+	for _, c := range w.parts {
+		if c.kind == "m" {
+			names = append(names, c.key)
+		}
+	}
+	return names
+}
+
+func (c *condition) name() string {
+	switch c.kind {
+	case "p", "d", "m":
+		return c.kind + "[" + c.key + "]"
+	}
+	return c.kind
+}
+
+// check refuses what can't be understood without knowing the sweep.
+func (c *condition) check() error {
+	for _, text := range c.texts {
+		ok := true
+		switch c.kind {
+		case "d", "m", "t":
+			_, ok = parseSpan(text)
+		case "cause":
+			_, err := strconv.ParseUint(text, 10, 8)
+			ok = err == nil
+		case "state":
+			ok = slices.Contains(grid.States[:], grid.State(text))
+		}
+		if !ok {
+			return &Error{fmt.Sprintf("%s=%.60s can't be understood", c.name(), text), "give d, m and t as LO..HI, cause as a number, and state as one of " + states()}
+		}
+	}
+	return nil
+}
+
+func states() string {
+	all := make([]string, len(grid.States))
+	for i, s := range grid.States {
+		all[i] = string(s)
+	}
+	return strings.Join(all, ", ")
+}
+
+// span is a range of numbers with both ends.
+type span struct{ lo, hi float64 }
+
+// parseSpan reads LO..HI, LO.., ..HI or one number.
+func parseSpan(text string) (span, bool) {
+	lo, hi, found := strings.Cut(text, "..")
+	s := span{math.Inf(-1), math.Inf(1)}
+	end := func(dest *float64, text string) bool {
+		f, err := strconv.ParseFloat(text, 64)
+		*dest = f
+		return err == nil && !math.IsNaN(f)
+	}
+	if !found {
+		ok := end(&s.lo, lo)
+		s.hi = s.lo
+		return s, ok
+	}
+	ok := lo+hi != "" && (lo == "" || end(&s.lo, lo)) && (hi == "" || end(&s.hi, hi))
+	return s, ok
+}
+
+// filter is a Where that knows the sweep.
+type filter struct {
+	d     *Data
+	tests []test
+	seen  []int64 // what each test lets through alone
+}
+
+type test struct {
+	name  string
+	match func(row int32, at [][]int64, i int) bool
+}
+
+func (w Where) compile(d *Data) (*filter, error) {
+	if len(w.parts) == 0 {
+		return nil, nil
+	}
+	f := &filter{d: d, seen: make([]int64, len(w.parts))}
+	for _, c := range w.parts {
+		match, err := c.compile(d)
+		if err != nil {
+			return nil, err
+		}
+		f.tests = append(f.tests, test{c.name() + "=" + strings.Join(c.texts, "|"), match})
+	}
+	return f, nil
+}
+
+func (f *filter) match(row int32, at [][]int64, i int) bool {
+	all := true
+	for k := range f.tests {
+		if f.tests[k].match(row, at, i) {
+			f.seen[k]++
+		} else {
+			all = false
+		}
+	}
+	return all
+}
+
+func (f *filter) counts() []Part {
+	parts := make([]Part, len(f.tests))
+	for k := range parts {
+		parts[k] = Part{f.tests[k].name, f.seen[k]}
+	}
+	return parts
+}
+
+func (c *condition) compile(d *Data) (func(int32, [][]int64, int) bool, error) {
+	switch c.kind {
+	case "p", "d":
+		return c.parameter(d)
+	case "m":
+		column := d.Metrics[c.key]
+		if column == nil {
+			return nil, &Error{fmt.Sprintf("the sweep has no metric %q among the first ones", c.key), "the sweep's answer lists its metrics"}
+		}
+		return c.spans(func(row int32) float64 { return float64(column[row]) }), nil
+	case "t":
+		return c.spans(func(row int32) float64 { return float64(d.Started[row]) }), nil
+	}
+	var codes [1 << 16]bool
+	column := func(row int32) uint16 { return uint16(d.State[row]) }
+	for _, text := range c.texts {
+		code := -1
+		switch c.kind {
+		case "state":
+			code = slices.Index(grid.States[:], grid.State(text)) + 1
+		case "class":
+			column = func(row int32) uint16 { return uint16(d.Class[row]) }
+			code = slices.Index(d.Classes, grid.Class(text)) + 1
+		case "cause":
+			column = func(row int32) uint16 { return uint16(d.Cause[row]) }
+			code, _ = strconv.Atoi(text)
+		case "node":
+			column = func(row int32) uint16 { return d.Node[row] }
+			code = slices.Index(d.Nodes, grid.NodeID(text)) + 1
+		}
+		if code > 0 && code < len(codes) { // what nothing has matches nothing
+			codes[code] = true
+		}
+	}
+	return func(row int32, _ [][]int64, _ int) bool { return codes[column(row)] }, nil
+}
+
+func (c *condition) spans(value func(row int32) float64) func(int32, [][]int64, int) bool {
+	spans := c.parse()
+	return func(row int32, _ [][]int64, _ int) bool { return contains(spans, value(row)) }
+}
+
+// parse gives the ranges among the alternatives.
+func (c *condition) parse() []span {
+	var spans []span
+	for _, text := range c.texts {
+		if s, ok := parseSpan(text); ok {
+			spans = append(spans, s)
+		}
+	}
+	return spans
+}
+
+func contains(spans []span, f float64) bool {
+	for _, s := range spans {
+		if f >= s.lo && f <= s.hi {
+			return true
+		}
+	}
+	return false
+}
+
+// tableSize is how many values an axis may have to be looked up in a table.
+const tableSize = 1 << 16
+
+func (c *condition) parameter(d *Data) (func(int32, [][]int64, int) bool, error) {
+	k := slices.Index(d.Space.Keys(), c.key)
+	if k < 0 {
+		return nil, &Error{fmt.Sprintf("the sweep has no parameter %q", c.key), "its parameters are " + strings.Join(d.Space.Keys(), ", ")}
+	}
+	spans := c.parse()
+	has := func(position int64) bool {
+		v := d.Space.Value(k, position)
+		return slices.Contains(c.texts, label(v)) || contains(spans, float64(number(v)))
+	}
+	if c.kind == "d" {
+		has = func(position int64) bool { return contains(spans, float64(position)) }
+	}
+	if n := d.Space.Sizes()[k]; n <= tableSize {
+		table := make([]bool, n)
+		for p := range table {
+			table[p] = has(int64(p))
+		}
+		has = func(position int64) bool { return table[position] }
+	}
+	return func(_ int32, at [][]int64, i int) bool { return has(at[k][i]) }, nil
+}

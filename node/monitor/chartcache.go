@@ -1,0 +1,113 @@
+package monitor
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/node/monitor/chart"
+)
+
+const (
+	keptAnswers = 64
+	keptBytes   = 8 << 20
+	// viewFor is how long the last selection of trials is kept, which takes some 30 bytes of each trial.
+	viewFor = 5 * time.Second
+	// leastAge and etaAge are how old an answer about a sweep in motion is at least before it is made anew, and ageFactor how many times
+	// older than it takes to make.
+	leastAge  = time.Second
+	etaAge    = 2 * time.Second
+	ageFactor = 20
+)
+
+// charts computes charts one at a time, so that the rest of the node keeps the other cores, and keeps the last answers: however many
+// pages are open, a chart is computed once a second at most.
+type charts struct {
+	turn chan struct{}
+
+	mu      sync.Mutex
+	kept    []*answer // the one that was used last at the end
+	bytes   int
+	view    *chart.View
+	viewKey string
+	gone    *time.Timer
+}
+
+func newCharts() *charts { return &charts{turn: make(chan struct{}, 1)} }
+
+// get gives an answer that is kept and good enough, or makes one.
+func (c *charts) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
+	if a := c.find(key, version, least); a != nil {
+		return a, nil
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if a := c.find(key, version, least); a != nil { // somebody before asked for the same
+		return a, nil
+	}
+	a, err := newAnswer(key, version, compute)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dropLocked(slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key }))
+	c.kept, c.bytes = append(c.kept, a), c.bytes+len(a.body)
+	for len(c.kept) > keptAnswers || c.bytes > keptBytes && len(c.kept) > 1 {
+		c.dropLocked(0)
+	}
+	return a, nil
+}
+
+func (c *charts) find(key, version string, least time.Duration) *answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key })
+	if i < 0 {
+		return nil
+	}
+	a := c.kept[i]
+	if a.version != version && time.Since(a.made) > max(least, ageFactor*a.took) {
+		return nil
+	}
+	c.kept = append(slices.Delete(c.kept, i, i+1), a)
+	return a
+}
+
+func (c *charts) dropLocked(i int) {
+	if i >= 0 {
+		c.bytes -= len(c.kept[i].body)
+		c.kept = slices.Delete(c.kept, i, i+1)
+	}
+}
+
+// lastView gives the last selection of trials if it is this one. It is for who has the turn.
+func (c *charts) lastView(key string) *chart.View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.viewKey != key {
+		return nil
+	}
+	return c.view
+}
+
+func (c *charts) keepView(key string, v *chart.View) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone != nil {
+		c.gone.Stop()
+	}
+	c.view, c.viewKey = v, key
+	c.gone = time.AfterFunc(viewFor, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.view == v {
+			c.view, c.viewKey = nil, ""
+		}
+	})
+}

@@ -1,0 +1,232 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+	"mlfnode/node/monitor/chart"
+)
+
+// folded gives a monitor of a history in which every point of a space has ended.
+func folded(t testing.TB, s grid.Space, result func(index int64) *grid.Result) (*Monitor, *grid.Sweep) {
+	t.Helper()
+	db, err := history.Open(filepath.Join(t.TempDir(), "history.db"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	sweep := &grid.Sweep{ID: "s-1", Space: s, Task: grid.Task{Name: "t", Objective: &grid.Objective{Metric: "loss", Goal: "minimize"}}}
+	policy := func(grid.SweepID) (history.Policy, bool) {
+		return history.Policy{Metric: "loss", Goal: "minimize"}, true
+	}
+	batch := &grid.Batch{Sweep: sweep.ID, Node: "n1"}
+	for i := range s.Count() {
+		r := result(i)
+		batch.Events = append(batch.Events, grid.Event{
+			Kind: grid.Finished, Index: i, Attempt: 1, Run: "r" + strconv.FormatInt(i, 36), Time: r.Started + r.Usage.Wall, Result: r,
+		})
+		if len(batch.Events) < 2000 && i+1 < s.Count() {
+			continue
+		}
+		if _, err := db.Fold(t.Context(), []history.Stored{{Seq: uint64(i + 1), Batch: batch}}, policy); err != nil {
+			t.Fatal(err)
+		}
+		batch.Events = batch.Events[:0]
+	}
+	return New(Config{History: db.Listings(), Logger: slog.New(slog.DiscardHandler)}), sweep
+}
+
+func spaceOf(t testing.TB, sizes ...int) grid.Space {
+	t.Helper()
+	var axes []grid.Axis
+	for k, n := range sizes {
+		axes = append(axes, grid.Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
+	}
+	s, err := grid.NewSpace(axes, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestChartsOfHistory draws what was folded: values, times, causes and the filter by each of them.
+func TestChartsOfHistory(t *testing.T) {
+	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
+		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 2e6}, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(i / 300))}}
+		if i%300 == 7 {
+			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1, "exit code 1\nKeyError: X", nil
+		}
+		return r
+	})
+	view := func(query string) *chart.View {
+		t.Helper()
+		v, err := m.chartView(t.Context(), s, "", "", whereOf(t, query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	marginals := view("").Marginals()
+	if marginals.N != 1196 || marginals.Axes[0].Mean[3] != 3 || marginals.Axes[1].Failed[1] != 4 {
+		t.Errorf("got %d values, mean %v, %v failed, want 1196, 3 and 4", marginals.N, marginals.Axes[0].Mean, marginals.Axes[1].Failed)
+	}
+	f := view("d[b]=0..9").Failures()
+	if len(f.Groups) != 1 || f.Groups[0].Signature != "KeyError: X" || f.Groups[0].Count != 4 || f.Groups[0].Attempts != 4 || f.Ended != 40 {
+		t.Errorf("got %+v", f)
+	}
+	if got := view("cause=1").Marginals(); got.Matched != 4 {
+		t.Errorf("of the cause: got %d, want 4", got.Matched)
+	}
+	if got := view("m[loss]=2..&node=n1&t=0..850").History(); got.Matched != 252 || got.Best[0] != 2 {
+		t.Errorf("filtered: got %d and best %v, want 252 and 2", got.Matched, got.Best)
+	}
+	bars := view("d[b]=0..3").Timeline().Bars
+	if len(bars.Trial) != 16 || bars.Start[1]-bars.Start[0] != 1 || bars.End[0]-bars.Start[0] != 2 {
+		t.Errorf("bars: got %+v", bars)
+	}
+	_, err := m.chartView(t.Context(), s, "", "", whereOf(t, "m[other]=1"))
+	var wrong *chart.Error
+	if !errors.As(err, &wrong) {
+		t.Errorf("a metric that is not there: got %v", err)
+	}
+}
+
+func whereOf(t testing.TB, query string) chart.Where {
+	t.Helper()
+	q := map[string][]string{}
+	for part := range strings.SplitSeq(query, "&") {
+		if key, value, ok := strings.Cut(part, "="); ok {
+			q[key] = append(q[key], value)
+		}
+	}
+	w, err := chart.ParseWhere(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// TestChartsAreKept: one computation serves all who ask, a sweep in motion is looked at once a second, and little is kept.
+func TestChartsAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCharts()
+		made := 0
+		get := func(key, version string) {
+			t.Helper()
+			if _, err := c.get(t.Context(), key, version, leastAge, func() (any, error) { made++; return strings.Repeat("x", keptBytes/4), nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 3 {
+			get("a", "1")
+		}
+		get("a", "2")
+		if made != 1 {
+			t.Errorf("made %d times, want once", made)
+		}
+		time.Sleep(leastAge + time.Millisecond)
+		get("a", "1") // nothing has changed
+		get("a", "2")
+		if made != 2 {
+			t.Errorf("made %d times, want again after the change", made)
+		}
+		for _, key := range strings.Split("bcdefg", "") {
+			get(key, "1")
+		}
+		if c.bytes > keptBytes || len(c.kept) != 3 {
+			t.Errorf("kept %d answers of %d bytes, want 3 in %d", len(c.kept), c.bytes, keptBytes)
+		}
+		c.turn <- struct{}{}
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if _, err := c.get(ctx, "z", "1", leastAge, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("a client that has gone: got %v", err)
+		}
+		v := &chart.View{}
+		c.keepView("k", v)
+		if c.lastView("k") != v || c.lastView("l") != nil {
+			t.Error("the last selection is not kept")
+		}
+		time.Sleep(viewFor + time.Millisecond)
+		if c.lastView("k") != nil {
+			t.Error("the last selection is kept for good")
+		}
+	})
+}
+
+// BenchmarkCharts draws charts of a million trials, with the columns read each time.
+func BenchmarkCharts(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	m, s := folded(b, spaceOf(b, 6, 8, 4, 10, 5, 104), func(i int64) *grid.Result {
+		return &grid.Result{
+			Started: 1e15 + i*100, Usage: grid.Usage{Wall: int64(1e6 * math.Exp(r.NormFloat64())), CPU: 1, Memory: 1 << 20},
+			Metrics: grid.Metric{"loss": strconv.AppendFloat(nil, r.ExpFloat64()+float64(i%7), 'g', 6, 64)},
+		}
+	})
+	for _, c := range []struct {
+		name string
+		draw func(v *chart.View) any
+	}{
+		{"view", func(*chart.View) any { return nil }}, {"marginals", func(v *chart.View) any { return v.Marginals() }},
+		{"parallel", func(v *chart.View) any { p, _ := v.Parallel(nil); return p }}, {"matrix", func(v *chart.View) any { return v.Matrix() }},
+		{"heat", func(v *chart.View) any { h, _ := v.Heat("a", "f", "", "median"); return h }}, {"histogram", func(v *chart.View) any { return v.Histogram() }},
+		{"history", func(v *chart.View) any { return v.History() }}, {"importance", func(v *chart.View) any { return v.Importance(false) }},
+		{"groups", func(v *chart.View) any { g, _ := v.Groups([]string{"f"}, false); return g }}, {"failures", func(v *chart.View) any { return v.Failures() }},
+		{"timeline", func(v *chart.View) any { return v.Timeline() }}, {"coverage", func(v *chart.View) any { return v.Coverage() }},
+		{"suggestions", func(v *chart.View) any { return v.Suggestions() }}, {"brushed", func(v *chart.View) any { return v.Marginals() }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			where := chart.Where{}
+			if c.name == "brushed" {
+				where = whereOf(b, "d[b]=1..4&d[f]=10..40")
+			}
+			bytes := 0
+			for b.Loop() {
+				d, err := m.chartData(b.Context(), s, "", "", chartTrials, nil)
+				if err != nil {
+					b.Fatal(err)
+				}
+				v, err := chart.New(d, where)
+				if err != nil {
+					b.Fatal(err)
+				}
+				text, err := json.Marshal(c.draw(v))
+				if err != nil {
+					b.Fatal(err)
+				}
+				bytes = len(text)
+			}
+			b.ReportMetric(float64(bytes), "bytes")
+		})
+	}
+	b.Run("eta", func(b *testing.B) {
+		for b.Loop() {
+			d, err := m.chartData(b.Context(), s, "wall", "", etaTrials, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			v, err := chart.New(d, chart.Where{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			v.ETA()
+		}
+	})
+}
