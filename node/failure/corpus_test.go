@@ -69,8 +69,6 @@ func circumstances(t *testing.T, e *Evidence, text string) {
 			e.NoGPU = true
 		case "ours":
 			e.Class = grid.ClassHalt
-		case "api":
-			e.Engine, e.Stderr = string(e.Stderr), nil
 		default:
 			t.Fatalf("unknown circumstance %q", word)
 		}

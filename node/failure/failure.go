@@ -1,8 +1,8 @@
 // Package failure tells from evidence why an attempt failed. It decides by what its caller saw and by rules, which are data: patterns
 // of output lines with the failure class that each of them means. It does no I/O.
 //
-// The evidence is weighed in this order: what the executor knows (its own stops, the kernel's out-of-memory kills), errors of
-// the container engine, faults of the GPUs that the attempt had, the last output, the exit code. Of the output only the decisive part
+// The evidence is weighed in this order: what the executor knows (its own stops, the kernel's out-of-memory kills, errors of the
+// container engine), faults of the GPUs that the attempt had, the last output, the exit code. Of the output only the decisive part
 // counts: see output. The order of the rules is the order of causes, so that what comes first explains what comes later.
 package failure
 
@@ -16,9 +16,8 @@ import (
 
 // Evidence is what is known of an attempt that failed.
 type Evidence struct {
-	Class    grid.Class // by the executor; anything but ClassExit and ClassSignal stands, unless Engine says more
+	Class    grid.Class // by the executor; anything but ClassExit and ClassSignal stands
 	ExitCode int
-	Engine   string // error of the container engine; "" for none
 	Device   Device
 
 	NoGPU     bool // the attempt was given no GPU
@@ -55,9 +54,6 @@ type Verdict struct {
 // Classify weighs the evidence. It is safe for concurrent use.
 func (r *Rules) Classify(e *Evidence) Verdict {
 	plain := Verdict{Class: e.Class}
-	if e.Engine != "" {
-		return r.search(e, r.engine, []*output{readOutput([]byte(e.Engine), r.indirectly)})
-	}
 	if e.Class != grid.ClassExit && e.Class != grid.ClassSignal {
 		return plain
 	}

@@ -29,11 +29,11 @@ const (
 
 // Rules are what Classify decides by. They don't change.
 type Rules struct {
-	output, engine []*rule // for output, and for errors of the container engine
-	patterns       []pattern
-	noise          []*regexp.Regexp // lines that tell of what the program went on after
-	indirect       []*regexp.Regexp // exceptions that only say that something else failed
-	matcher        *matcher
+	output   []*rule
+	patterns []pattern
+	noise    []*regexp.Regexp // lines that tell of what the program went on after
+	indirect []*regexp.Regexp // exceptions that only say that something else failed
+	matcher  *matcher
 }
 
 // pattern is an expression for one line of output, without alternatives where that can be: those are patterns of their own, so that
@@ -116,7 +116,6 @@ func (d *reader) read(text []byte) error {
 	}
 	known := map[string]func(*yaml.Node){"rules": func(n *yaml.Node) { d.list(n, &d.rules.output) }}
 	if d.builtin {
-		known["engine"] = func(n *yaml.Node) { d.list(n, &d.rules.engine) }
 		known["noise"] = func(n *yaml.Node) { d.rules.noise = d.compiled(n) }
 		known["indirect"] = func(n *yaml.Node) { d.rules.indirect = d.compiled(n) }
 	}

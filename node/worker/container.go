@@ -130,7 +130,8 @@ type mountError struct{ reason string }
 
 func (e *mountError) Error() string { return e.reason }
 
-// allowed says why this node does not let a task mount something.
+// allowed says why this node does not let a task mount something. What it allows is mounted from where it has looked: a link that is
+// changed meanwhile leads nowhere else.
 func (w *Worker) allowed(m *grid.Mount) error {
 	source, err := filepath.EvalSymlinks(m.Source)
 	if err != nil {
@@ -144,6 +145,7 @@ func (w *Worker) allowed(m *grid.Mount) error {
 			by.Source = at
 		}
 		if by.Allows(&grid.Mount{Source: source, ReadOnly: m.ReadOnly}) {
+			m.Target, m.Source = m.Inside(), source
 			return nil
 		}
 	}

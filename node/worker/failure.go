@@ -66,13 +66,7 @@ func (r *rules) of(project string) (*failure.Rules, error) {
 
 // classify tells from output and circumstances why the program of an attempt failed. It returns the line that says so.
 func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
-	engine := ""
-	switch {
-	case result.Rule != "" || a.spool == nil:
-		return ""
-	case result.Class == grid.ClassEngine:
-		engine = result.Reason
-	case result.Class != grid.ClassExit && result.Class != grid.ClassSignal:
+	if result.Rule != "" || a.spool == nil || result.Class != grid.ClassExit && result.Class != grid.ClassSignal {
 		return ""
 	}
 	rules, err := w.rules.of(a.projectRules())
@@ -84,14 +78,14 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 	}
 	need := &a.task.Resources
 	e := failure.Evidence{
-		Class: result.Class, ExitCode: result.ExitCode, Engine: engine,
+		Class: result.Class, ExitCode: result.ExitCode,
 		NoGPU: !need.NeedsGPU(), Container: a.task.Image != "", Resume: a.saved != nil && a.saved.state.Resume,
 		DiskFull: fullDisk(os.TempDir()) || fullDisk(a.spool.dir), ShmFull: fullDisk("/dev/shm"),
 		Stdout: lastBytes(a.spool.stdout, failure.MaxOutput), Stderr: lastBytes(a.spool.stderr, failure.MaxOutput),
 	}
 	a.blame(&e)
 	v := rules.Classify(&e)
-	if v.Rule == "" || engine != "" && v.Class == grid.ClassEngine {
+	if v.Rule == "" {
 		return ""
 	}
 	if v.Class == grid.ClassCUDAMemory && e.Neighbour {

@@ -80,16 +80,6 @@ func TestRulesOfNodeAndProject(t *testing.T) {
 			t.Errorf("told twice: got reason %q", again.Reason)
 		}
 	}
-	for reason, want := range map[string]grid.Class{
-		"the container could not be made: write /x: no space left on device": grid.ClassDisk,
-		"the container could not be made: something else":                    grid.ClassEngine,
-	} {
-		a, w := &attempt{task: &grid.Task{}, spool: spoolOf(t, "", "")}, &Worker{rules: r, log: logger(t)}
-		result := &grid.Result{Class: grid.ClassEngine, ExitCode: grid.NoExit, Reason: reason}
-		if w.classify(a, result); result.Class != want || !strings.HasPrefix(result.Reason, reason) {
-			t.Errorf("%s: got class %s, reason %q", reason, result.Class, result.Reason)
-		}
-	}
 	write("rules:\n  - {clas: limits}\n")
 	if _, err := newRules(dir); err == nil || !strings.Contains(err.Error(), failure.FileName+":2:6: ") {
 		t.Errorf("a file that is wrong: got error %v, want its place", err)

@@ -233,7 +233,11 @@ func TestMountsAreAllowed(t *testing.T) {
 		{"data/a", true, ""}, {"link/a", true, ""}, {"data", true, ""},
 		{"data/a", false, "for writing"}, {"data/out", true, "does not allow"}, {"other", true, "does not allow"}, {"none", true, "does not have"},
 	} {
-		err := s.allowed(&grid.Mount{Source: filepath.Join(dir, tt.path), ReadOnly: tt.ro})
+		m := grid.Mount{Source: filepath.Join(dir, tt.path), ReadOnly: tt.ro}
+		err := s.allowed(&m)
+		if at, _ := filepath.EvalSymlinks(filepath.Join(dir, tt.path)); err == nil && (m.Source != at || m.Target != filepath.Join(dir, tt.path)) {
+			t.Errorf("%s: got it mounted from %s at %s, want it from where it was looked at, %s", tt.path, m.Source, m.Target, at)
+		}
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.path, err, tt.want)
 		}

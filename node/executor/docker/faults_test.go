@@ -2,37 +2,47 @@ package docker
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
 	"testing"
 
 	"mlfnode/grid"
 )
 
-// TestFaultClassByWords has errors of engines and registries that the tests' own registry does not give.
-func TestFaultClassByWords(t *testing.T) {
-	for words, want := range map[string]grid.Class{
-		"Error response from daemon: repository reg.lab/x not found: name unknown: repository name not known to registry": grid.ClassImage,
-		`failed to resolve reference "reg.lab/x:1": reg.lab/x:1: not found`:                                               grid.ClassImage,
-		`Get "https://reg.lab/v2/": EOF`: grid.ClassRegistry,
-		"Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?":                   grid.ClassEngine,
-		"failed to register layer: write /opt/x: no space left on device":                                                     grid.ClassDisk,
-		"toomanyrequests: You have reached your pull rate limit. You may increase the limit by authenticating and upgrading.": grid.ClassRegistry,
-	} {
-		if got := faultClass(errors.New(words)); got != want {
-			t.Errorf("%q: got %s, want %s", words, got, want)
+// TestErrorsOfEngines has what engines say when an image can't be pulled, or a container can't be launched: class, what was asked of the
+// engine, its words, and where they are from.
+func TestErrorsOfEngines(t *testing.T) {
+	text, err := os.ReadFile("testdata/errors.tsv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Split(strings.TrimSpace(line), "\t")
+		if len(f) != 4 {
+			t.Fatalf("%q: got %d fields, want 4", line, len(f))
+		}
+		said := errors.New(f[2])
+		got := faultClass(said)
+		if f[1] == "launch" {
+			got = launchFault("start", said).(*Fault).Class
+		}
+		if string(got) != f[0] {
+			t.Errorf("%s: %s: got %s, want %s", f[1], f[2], got, f[0])
 		}
 	}
 }
 
-// TestLaunchFaultOfTheUser: what the task asks for wrongly is not the engine's trouble.
-func TestLaunchFaultOfTheUser(t *testing.T) {
-	for _, words := range []string{
-		"Error response from daemon: Duplicate mount point: /data",
-		"invalid volume specification: '/:/': invalid mount config for type \"bind\": invalid specification: destination can't be '/'",
-		"unable to find user nosuchuser: no matching entries in passwd file",
+// TestBrokenConnectionIsTheEngines: what an engine tells of a registry is text, and what happens to its own connection is not.
+func TestBrokenConnectionIsTheEngines(t *testing.T) {
+	for _, err := range []error{
+		fmt.Errorf("read the engine's report about the pull: %w", io.ErrUnexpectedEOF),
+		fmt.Errorf("error during connect: %w", &net.OpError{Op: "dial", Net: "unix", Err: errors.New("i/o timeout")}),
 	} {
-		var f *Fault
-		if err := launchFault("make", errors.New(words)); !errors.As(err, &f) || f.Class != grid.ClassStart {
-			t.Errorf("%q: got %+v, want class %s", words, f, grid.ClassStart)
+		if got := faultClass(err); got != grid.ClassEngine {
+			t.Errorf("%v: got %s, want %s", err, got, grid.ClassEngine)
 		}
 	}
 }
