@@ -26,9 +26,6 @@ func (s *schema) checkpoint(what string, n *yaml.Node, t *task) {
 			}
 		}
 	}
-	words := func(to *string) field {
-		return checked(func(what string, n *yaml.Node) { *to, _ = s.filled(what, n) })
-	}
 	s.fields(what, n, "{grace: 2m, every: 30m}", map[string]field{
 		"signal": checked(func(what string, n *yaml.Node) {
 			text, _ := s.filled(what, n)
@@ -45,6 +42,6 @@ func (s *schema) checkpoint(what string, n *yaml.Node, t *task) {
 				s.report(n, "Give a whole number.", "checkpoint.repeats is %q", text)
 			}
 		}),
-		"on_timeout": words(&c.OnTimeout),
+		"on_timeout": checked(func(what string, n *yaml.Node) { c.OnTimeout, _ = s.filled(what, n) }),
 	})
 }
