@@ -6,21 +6,18 @@ import "mlfnode/grid"
 type Container struct {
 	Image  string `json:"image"`            // reference as the project names it
 	Digest string `json:"digest,omitempty"` // what the sweep has pinned: a repository digest or an image id
-	// Entrypoint replaces that of the image when it is not nil; an empty one drops it.
-	Entrypoint *[]string `json:"entrypoint,omitempty"`
+	Engine string `json:"engine,omitempty"` // address of the engine that has the image; empty: that of the executor's settings
+	// Entrypoint stands before the command.
+	Entrypoint []string `json:"entrypoint,omitempty"`
 
 	Mounts []Mount `json:"mounts,omitempty"`
 	// Output are the paths of the files behind Attempt.Stdout and Attempt.Stderr: an executor that adopts the run goes on
 	// to write there.
 	Output [2]string `json:"output,omitzero"`
 
-	User    string            `json:"user,omitempty"`    // uid:gid; empty: the one whose files belong to the agent's user
 	Network string            `json:"network,omitempty"` // host (also ""), none, bridge or the name of a network
-	IPC     string            `json:"ipc,omitempty"`     // private (also "") or host
-	Runtime string            `json:"runtime,omitempty"` // OCI runtime; empty is the engine's
 	Shm     int64             `json:"shm,omitempty"`     // bytes of /dev/shm; 0: the memory limit, or half of the machine's
 	Shares  int64             `json:"shares,omitempty"`  // weight of its CPU time, 1024 for each CPU; 0 is the engine's
-	Pids    int64             `json:"pids,omitempty"`    // most processes and threads; 0 is no limit
 	Ulimits []Ulimit          `json:"ulimits,omitempty"`
 	GPUs    string            `json:"gpus,omitempty"`   // how devices get in: auto (also ""), cdi, request or none
 	Labels  map[string]string `json:"labels,omitempty"` // beside those of the executor

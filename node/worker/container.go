@@ -65,15 +65,18 @@ func (w *Worker) container(s *sweep, a *attempt, setup bool, output [2]string) (
 		how = &grid.Container{}
 	}
 	c := &executor.Container{
-		Image: t.Image, Digest: a.image.Pin, Entrypoint: how.Entrypoint, Output: output, Network: how.Network, Shm: how.Shm,
+		Image: t.Image, Digest: a.image.Pin, Engine: a.image.Engine, Entrypoint: a.image.Entrypoint, Output: output, Network: how.Network, Shm: how.Shm,
 		Shares: cpuShares(t.Resources.CPUs), Ulimits: how.Ulimits, GPUs: how.GPUs,
 		Labels: map[string]string{"mlfnode.sweep": string(a.id.Sweep), "mlfnode.trial": a.id.String()},
 	}
 	if c.Network == "" {
 		c.Network = w.cfg.Containers.Network
 	}
-	if setup {
-		c.Entrypoint = &[]string{} // it makes what the image's own program then uses
+	switch {
+	case setup:
+		c.Entrypoint = nil // it makes what the image's own program then uses
+	case how.Entrypoint != nil:
+		c.Entrypoint = *how.Entrypoint
 	}
 	var err error
 	c.Mounts, err = w.mounts(s, a, setup)

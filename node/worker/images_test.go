@@ -161,7 +161,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 	images := containers(s)
 	data, scratch := t.TempDir(), t.TempDir()
 	s.cfg.Containers.Mounts = []grid.Mount{{Source: data, ReadOnly: true}, {Source: scratch}}
-	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA, Env: []string{"PATH=/image/bin", "LANG=C.UTF-8"}}})
+	images.set("a", docker.Status{Image: &docker.Image{Pin: pinA, Env: []string{"PATH=/image/bin", "LANG=C.UTF-8"}, Entrypoint: []string{"/entry"}, Engine: "unix:///e"}})
 	s.run()
 	r := s.sweep("a-1", 1, 1.5, func(r *grid.Sweep) {
 		r.Environ = []string{"PATH=/home/bin", "PYTHONPATH=/x", "LANG=de_DE", "https_proxy=p"}
@@ -173,7 +173,7 @@ func TestContainerOfAnAttempt(t *testing.T) {
 	s.lease(r, 0, 1)
 	s.finished("a-1", 1)
 	setup, trial := <-got, <-got
-	if setup.Container.Entrypoint == nil || trial.Container.Entrypoint != nil {
+	if len(setup.Container.Entrypoint) != 0 || len(trial.Container.Entrypoint) != 1 {
 		t.Errorf("got the entrypoints %v and %v, want none for the setup step and the image's for the trial", setup.Container.Entrypoint, trial.Container.Entrypoint)
 	}
 	c := trial.Container

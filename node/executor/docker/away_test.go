@@ -74,6 +74,68 @@ func TestEngineStaysAway(t *testing.T) {
 	nothingLeft(t, e, o)
 }
 
+// TestHungEngine has an engine that takes requests and answers none: a program that ends meanwhile does not hold its attempt for ever,
+// and one that goes on is let alone.
+func TestHungEngine(t *testing.T) {
+	t.Parallel()
+	e := dockertest.New(t)
+	o := options(t, e)
+	o.Patience = time.Second
+	x := docker.New(o, logTo(t))
+	defer x.Close()
+	short, long := attempt(t, waiting+"exit 3"), attempt(t, waiting+"exit 4")
+	ends := []<-chan executor.Outcome{begin(t, x, short), begin(t, x, long)}
+	defer syscall.Kill(e.PID(), syscall.SIGCONT)
+	if err := syscall.Kill(e.PID(), syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	touch(t, short, "go")
+	expect(t, end(t, ends[0]), grid.ClassEngine, grid.NoExit, "away for longer than 1s")
+	if err := syscall.Kill(e.PID(), syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	touch(t, long, "go")
+	expect(t, end(t, ends[1]), grid.ClassExit, 4, "")
+	nothingLeft(t, e, o)
+}
+
+// TestNoticeAndTerm has a program that may be noticed alone stopped for good: all of it hears of that.
+func TestNoticeAndTerm(t *testing.T) {
+	e := docker.Shared.Engine(t)
+	x := newExecutor(t, e)
+	a := attempt(t, `sh -c 'trap "echo >child; exit" TERM; echo >begun; while :; do sleep 0.01; done' &
+trap 'wait; exit 9' TERM; while ! test -e begun; do sleep 0.01; done; echo >ready; while :; do sleep 0.01; done`)
+	a.Notice = syscall.SIGUSR1
+	s, err := x.Slot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	ends := make(chan executor.Outcome, 1)
+	go func() { ends <- s.Run(ctx, a) }()
+	eventually(t, "the program to begin", func() bool { return exists(a, "ready") })
+	cancel(executor.ErrCancelled)
+	expect(t, end(t, ends), grid.ClassCancel, 9, "")
+	if !exists(a, "child") {
+		t.Error("its child heard nothing")
+	}
+}
+
+// TestProgramsCannotChangeTheirOrder has a program look for what its keeper reads later.
+func TestProgramsCannotChangeTheirOrder(t *testing.T) {
+	e := docker.Shared.Engine(t)
+	o := options(t, e)
+	x := docker.New(o, logTo(t))
+	defer x.Close()
+	a := attempt(t, `for d in `+o.Dir+`/*; do ls $d; rm $d/io/stderr; ln -s /etc/passwd $d/io/stderr; echo x >$d/order.json || echo refused; done`)
+	expect(t, run(t, x, a), grid.ClassNone, 0, "")
+	if out, _ := output(t, a); !strings.HasPrefix(out, "io\n") || strings.Contains(out, "order") {
+		t.Errorf("got %q, want the folder of the pipes alone", out)
+	}
+	nothingLeft(t, e, o)
+}
+
 // front stands before an engine, and goes away while that starts a container.
 type front struct {
 	http.Handler

@@ -29,22 +29,31 @@ const (
 // that runs inside a trial of another node is to pass for a process of that one.
 const outerToken = "MLF_TOKEN="
 
+// runVar is the variable by which processes of a container are known.
+const runVar = "MLF_RUN="
+
+// shell starts the programs of all images.
+const (
+	shell   = "/bin/sh"
+	noShell = "the image has no " + shell + ", which mlfnode needs to start programs"
+)
+
 // exitNotFound is what shells give for a program that is not there.
 const exitNotFound = 127
 
-// wrapper starts the program in an image that has a shell: its output goes into our pipes, which it can open by name like those
-// of any runner, and which hold what nobody reads at the moment. A file says that there is no such program, which its exit code does not.
-// $1 is the folder of the run.
+// wrapper starts the program: its output goes into our pipes, which it can open by name like those of any runner, and which hold what
+// nobody reads at the moment. A file says that there is no such program, which its exit code does not.
+// $1 is the folder of the pipes.
 const wrapper = `_mlf=$1; shift; : >"$_mlf/` + begunFile + `"
 case $1 in
 */*) [ -f "$1" ] && [ -x "$1" ] ;;
 *) command -v "$1" >/dev/null 2>&1 ;;
-esac || { if [ -e "$1" ]; then echo 126; else echo 127; fi >"$_mlf/` + refusedFile + `"; exit 127; }
+esac || { if [ -e "$1" ]; then : >"$_mlf/` + refusedFile + `126"; else : >"$_mlf/` + refusedFile + `127"; fi; exit 127; }
 exec "$@" 1<>"$_mlf/` + stdoutPipe + `" 2<>"$_mlf/%s"`
 
 // create makes the container. One that an unanswered request has made is found by its name.
 func (r *run) create(ctx context.Context) error {
-	config, host, err := r.describe(ctx)
+	config, host, err := r.describe()
 	if err != nil {
 		return err
 	}
@@ -72,20 +81,12 @@ func (r *run) create(ctx context.Context) error {
 }
 
 // describe says what the container is to be.
-func (r *run) describe(ctx context.Context) (*container.Config, *container.HostConfig, error) {
+func (r *run) describe() (*container.Config, *container.HostConfig, error) {
 	a, c, e := r.attempt, r.attempt.Container, r.engine
-	argv, err := r.commandLine(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
+	argv := r.commandLine()
 	user := agentUser(e.info())
-	if c.User != "" {
-		user.User = c.User
-	}
-	env := []string{"MLF_RUN=" + r.container}
-	if a.Notice == 0 {
-		env = append(env, "TINI_KILL_PROCESS_GROUP=1") // the init passes TERM on to more than the program
-	}
+	// Docker's init passes signals on to more than the program.
+	env := []string{runVar + r.container, "TINI_KILL_PROCESS_GROUP=1"}
 	labels := map[string]string{}
 	for k, v := range c.Labels {
 		labels[k] = v
@@ -102,10 +103,13 @@ func (r *run) describe(ctx context.Context) (*container.Config, *container.HostC
 	}
 	init := e.inits()
 	host := &container.HostConfig{
-		NetworkMode: container.NetworkMode(cmp.Or(c.Network, r.x.o.Network, "host")), IpcMode: container.IpcMode(cmp.Or(c.IPC, "private")),
-		Runtime: c.Runtime, ShmSize: cmp.Or(c.Shm, a.Memory, e.shmSize()), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
+		NetworkMode: container.NetworkMode(cmp.Or(c.Network, r.x.o.Network, "host")), IpcMode: container.IPCModePrivate,
+		ShmSize: cmp.Or(c.Shm, a.Memory, e.shmSize()), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
 		Init: &init, SecurityOpt: []string{"no-new-privileges"}, LogConfig: container.LogConfig{Type: "none"},
 		RestartPolicy: container.RestartPolicy{Name: container.RestartPolicyDisabled},
+	}
+	if hasSecurity(e.info(), "selinux") { // it would keep the program from what is mounted, which has labels of its own
+		host.SecurityOpt = append(host.SecurityOpt, "label=disable")
 	}
 	if e.Limits() {
 		host.Memory, host.MemorySwap = a.Memory, a.Memory // swap counts as memory
@@ -113,20 +117,8 @@ func (r *run) describe(ctx context.Context) (*container.Config, *container.HostC
 	if e.info().CPUShares {
 		host.CPUShares = c.Shares
 	}
-	if c.Pids > 0 && e.info().PidsLimit {
-		host.PidsLimit = &c.Pids
-	}
 	for _, l := range c.Ulimits {
 		host.Ulimits = append(host.Ulimits, &units.Ulimit{Name: l.Name, Soft: l.Soft, Hard: l.Hard})
-	}
-	if r.bare {
-		host.LogConfig = container.LogConfig{}
-		if e.podman() == "" {
-			host.LogConfig.Type = "local"
-		}
-	}
-	if host.IpcMode.IsHost() {
-		host.ShmSize = 0
 	}
 	return config, host, newGPUAccess(e.info(), e.podman()).give(c.GPUs, a.Devices, config, host)
 }
@@ -134,56 +126,46 @@ func (r *run) describe(ctx context.Context) (*container.Config, *container.HostC
 // image is what the engine is asked for.
 func (r *run) image() string { return cmp.Or(r.attempt.Container.Digest, r.attempt.Container.Image) }
 
-// commandLine is the program with the entrypoint of its image before it and, where there is a shell, the wrapper.
-func (r *run) commandLine(ctx context.Context) ([]string, error) {
-	var entry []string
-	if given := r.attempt.Container.Entrypoint; given != nil {
-		entry = *given
-	} else {
-		err := r.x.patiently(ctx, func(ctx context.Context) error {
-			image, err := r.engine.client.ImageInspect(ctx, r.image())
-			if err == nil && image.Config != nil {
-				entry = image.Config.Entrypoint
-			}
-			return err
-		})
-		if err != nil {
-			return nil, launchFault("find the image of", err)
-		}
-	}
-	argv := append(entry[:len(entry):len(entry)], r.attempt.Argv...)
-	if r.bare {
-		return argv, nil
-	}
+// commandLine is the program with its entrypoint and the wrapper before it.
+func (r *run) commandLine() []string {
 	stderr := stderrPipe
 	if r.attempt.Stderr == r.attempt.Stdout && r.attempt.Stdout != nil {
 		stderr = stdoutPipe
 	}
-	return append([]string{"/bin/sh", "-c", fmt.Sprintf(wrapper, stderr), "mlfnode", r.dir}, argv...), nil
+	argv := []string{shell, "-c", fmt.Sprintf(wrapper, stderr), "mlfnode", r.pipes()}
+	return append(append(argv, r.attempt.Container.Entrypoint...), r.attempt.Argv...)
 }
 
-// mounts are the folders of the attempt and that of the run. They must be there: some engines would make them.
+// mounts are the folders of the attempt and that of the pipes. They must be there: some engines would make them.
 func (r *run) mounts() ([]mount.Mount, error) {
-	all := []mount.Mount{{Type: mount.TypeBind, Source: r.dir, Target: r.dir}}
+	all := []mount.Mount{{Type: mount.TypeBind, Source: r.pipes(), Target: r.pipes()}}
 	for _, m := range r.attempt.Container.Mounts {
 		if _, err := os.Stat(m.Source); err != nil {
 			return nil, &Fault{Class: grid.ClassNode, Reason: "a folder of the container can't be mounted: " + err.Error()}
 		}
-		all = append(all, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: cmp.Or(m.Target, m.Source), ReadOnly: m.ReadOnly})
+		all = append(all, mount.Mount{Type: mount.TypeBind, Source: m.Source, Target: m.Inside(), ReadOnly: m.ReadOnly})
 	}
 	return all, nil
 }
 
-// refusedByWrapper is the outcome of a program that the image does not have.
-func (r *run) refusedByWrapper() (executor.Outcome, bool) {
-	b, err := os.ReadFile(filepath.Join(r.dir, refusedFile))
-	if err != nil {
-		return executor.Outcome{}, false
+// refusedByWrapper is the outcome of a program that the image does not have, or that there is no shell to start. It opens nothing: what
+// lies in the folder of the pipes may be the program's doing.
+func (r *run) refusedByWrapper(code int) (executor.Outcome, bool) {
+	marked := func(name string) bool {
+		_, err := os.Lstat(filepath.Join(r.pipes(), name))
+		return err == nil
 	}
-	o := executor.Refused(grid.ClassStart, fmt.Sprintf("%q is not a program that can be run", r.order.Program))
-	if strings.TrimSpace(string(b)) == "127" {
+	var o executor.Outcome
+	switch {
+	case marked(refusedFile + "127"):
+		o = executor.Refused(grid.ClassStart, fmt.Sprintf("the image has no program %q", r.order.Program))
 		o.ExitCode = exitNotFound
-		o.Reason = fmt.Sprintf("the image has no program %q", r.order.Program)
+	case marked(refusedFile + "126"):
+		o = executor.Refused(grid.ClassStart, fmt.Sprintf("%q is not a program that can be run", r.order.Program))
+	case code >= 126 && code <= exitNotFound && !marked(begunFile): // of the init
+		o = executor.Refused(grid.ClassImage, noShell)
+	default:
+		return o, false
 	}
 	return o, true
 }

@@ -1,11 +1,11 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -39,8 +39,6 @@ type Executor struct {
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 	work sync.WaitGroup // the event stream and removals
-
-	bare sync.Map // images without a shell, which are few
 
 	opening sync.Mutex // held while an engine is looked for
 	engine  atomic.Pointer[Engine]
@@ -83,17 +81,19 @@ func (x *Executor) Close() error {
 	return nil
 }
 
-// connected gives the engine, and looks for one when none is known.
-func (x *Executor) connected(ctx context.Context) (*Engine, error) {
-	if e := x.engine.Load(); e != nil {
-		return e, nil
-	}
+// connected gives the engine, and looks for one when none is known. host is where it must be; "" leaves that to the settings.
+func (x *Executor) connected(ctx context.Context, host string) (*Engine, error) {
 	x.opening.Lock()
 	defer x.opening.Unlock()
 	if e := x.engine.Load(); e != nil {
+		if host != "" && host != e.host {
+			return nil, &Fault{Class: grid.ClassEngine, Reason: fmt.Sprintf("the image is with the engine at %s, and this node's containers are with %s", host, e.host)}
+		}
 		return e, nil
 	}
-	e, err := Connect(ctx, x.o.Settings)
+	s := x.o.Settings
+	s.Socket = cmp.Or(host, s.Socket)
+	e, err := Connect(ctx, s)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 		return o
 	}
 	x := s.executor
-	engine, err := x.connected(ctx)
+	engine, err := x.connected(ctx, a.Container.Engine)
 	if err != nil {
 		return unstarted(ctx, err)
 	}
@@ -143,23 +143,10 @@ func (s *slot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 		return executor.Refused(grid.ClassNode, err.Error())
 	}
 	defer r.finish()
-	if _, bare := x.bare.Load(r.image()); bare {
-		r.bare, r.order.Bare = true, true
+	if err := r.launch(ctx); err != nil {
+		return unstarted(ctx, err)
 	}
-	for {
-		if err := r.launch(ctx); err != nil {
-			return unstarted(ctx, err)
-		}
-		o := r.follow(ctx, a.Kill)
-		if !r.shellless(&o) {
-			return o
-		}
-		x.log.Info("an image has no shell; the output of its programs comes through the engine", "image", r.image())
-		x.bare.Store(r.image(), true)
-		if err := r.again(); err != nil {
-			return unstarted(ctx, err)
-		}
-	}
+	return r.follow(ctx, a.Kill)
 }
 
 // unstarted is the outcome of an attempt whose container did not come to run.
@@ -184,14 +171,14 @@ func (s *slot) Close() error {
 
 // containerName names the container of a run. It is known before the container is made, so one is found whose creation was not
 // answered.
-func (x *Executor) containerName(run string) string {
+func (o *Options) containerName(run string) string {
 	clean := strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '.' || r == '-' || r == '_' {
 			return r
 		}
 		return '-'
 	}, run)
-	return "mlfnode-" + x.o.Token + "-" + clean
+	return "mlfnode-" + o.Token + "-" + clean
 }
 
 // Retries of requests to an engine that is away: from the first pause to the longest, doubling.
@@ -232,12 +219,4 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// makeDir makes the folder of the runs.
-func (x *Executor) makeDir() error {
-	if err := os.MkdirAll(x.o.Dir, 0o700); err != nil {
-		return fmt.Errorf("make the folder of containers: %w", err)
-	}
-	return nil
 }

@@ -70,6 +70,7 @@ var launchRules = sync.OnceValue(func() []faultRule {
 		{grid.ClassDisk, regexp.MustCompile(diskWords), diskRemedy},
 		{grid.ClassStorage, regexp.MustCompile(storageWords), ""},
 		{grid.ClassImage, regexp.MustCompile(`[Nn]o such image|image not known|invalid reference format`), ""},
+		{grid.ClassImage, regexp.MustCompile(`exec: "` + shell + `": stat .*no such file`), noShell},
 		{grid.ClassDriver, regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
 			"the image needs a newer NVIDIA driver than this node has"},
 		{grid.ClassEngine, regexp.MustCompile(`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},

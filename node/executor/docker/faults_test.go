@@ -4,12 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/system"
+
 	"mlfnode/grid"
+	"mlfnode/node/executor"
 )
 
 // TestErrorsOfEngines has what engines say when an image can't be pulled, or a container can't be launched: class, what was asked of the
@@ -43,6 +49,42 @@ func TestBrokenConnectionIsTheEngines(t *testing.T) {
 	} {
 		if got := faultClass(err); got != grid.ClassEngine {
 			t.Errorf("%v: got %s, want %s", err, got, grid.ClassEngine)
+		}
+	}
+}
+
+// TestLabelsOfSELinux: an engine that enforces them is asked not to.
+func TestLabelsOfSELinux(t *testing.T) {
+	for _, option := range []string{"name=selinux", "name=seccomp,profile=default"} {
+		e := &Engine{}
+		e.facts.Store(&facts{info: system.Info{SecurityOptions: []string{option}}})
+		a := &executor.Attempt{Spec: executor.Spec{Container: &executor.Container{}}, Argv: []string{"true"}}
+		r := New(Options{}, slog.New(slog.DiscardHandler)).runOf(e, a, "x", order{})
+		_, host, err := r.describe()
+		if got, want := slices.Contains(host.SecurityOpt, "label=disable"), option == "name=selinux"; err != nil || got != want {
+			t.Errorf("%s: got %v, %v", option, host.SecurityOpt, err)
+		}
+	}
+}
+
+// TestForeignProcesses: an engine elsewhere numbers its own processes.
+func TestForeignProcesses(t *testing.T) {
+	r := New(Options{}, slog.New(slog.DiscardHandler)).runOf(&Engine{}, &executor.Attempt{}, "x", order{ID: strings.Repeat("a", 64)})
+	r.learn(&container.State{Pid: os.Getpid()})
+	if got := r.process(); got.PID != 0 {
+		t.Errorf("got %+v, want no process of this machine", got)
+	}
+}
+
+// TestEndsThatNobodySaw: a container that ended while nobody heard the engine may have ended with that.
+func TestEndsThatNobodySaw(t *testing.T) {
+	r := New(Options{}, slog.New(slog.DiscardHandler)).runOf(&Engine{}, &executor.Attempt{}, "x", order{})
+	for code, want := range map[int]bool{0: false, 1: false, 137: true, 143: true, 255: true} {
+		if got := r.restarted(&container.State{ExitCode: code}, evidence{breaks: -1}); got != want {
+			t.Errorf("exit code %d unseen: got %v, want %v", code, got, want)
+		}
+		if r.restarted(&container.State{ExitCode: code}, evidence{}) {
+			t.Errorf("exit code %d while the engine was heard is told as its restart", code)
 		}
 	}
 }

@@ -75,6 +75,7 @@ func (w Want) target() string {
 
 // Image is an image that this node has.
 type Image struct {
+	Engine string // address of the engine that has it
 	// Pin names exactly this image: NAME@sha256:DIGEST, which every node can pull, or the ID sha256:… of one that was built or imported
 	// here and that no registry knows.
 	Pin        string
@@ -115,6 +116,7 @@ func (e *ImageError) Error() string { return e.Reason }
 type imageAPI interface {
 	ImageInspect(ctx context.Context, ref string, opts ...client.ImageInspectOption) (image.InspectResponse, error)
 	ImagePull(ctx context.Context, ref string, o image.PullOptions) (io.ReadCloser, error)
+	DaemonHost() string
 	Close() error
 }
 
@@ -281,7 +283,7 @@ func inspect(ctx context.Context, api imageAPI, w Want) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	img := &Image{ID: r.ID, Pin: w.Pinned}
+	img := &Image{ID: r.ID, Pin: w.Pinned, Engine: api.DaemonHost()}
 	if r.Config != nil {
 		img.Env, img.Entrypoint, img.Command = r.Config.Env, r.Config.Entrypoint, r.Config.Cmd
 	}

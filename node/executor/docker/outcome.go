@@ -1,8 +1,8 @@
 package docker
 
 import (
-	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -20,17 +20,10 @@ const stopSpan = time.Minute
 // that takes that well ends with 0.
 func (r *run) outcome(e ending, s stopped) executor.Outcome {
 	var heard evidence
-	if !e.away {
+	if r.away = e.away; !r.away {
 		heard = r.heardOf(r.x.ctx)
 	}
 	r.out.drain()
-	if r.out.bare != nil && e.state != nil {
-		ctx, stop := call(context.Background()) // the attempt's context may have ended
-		if err := r.out.bare.finish(ctx); err != nil {
-			r.log.Warn("the last output of a container may be missing", "err", err)
-		}
-		stop()
-	}
 	r.look()
 	o := executor.Outcome{Start: r.began(), End: time.Now(), ExitCode: grid.NoExit}
 	if e.state != nil {
@@ -48,7 +41,7 @@ func (r *run) outcome(e ending, s stopped) executor.Outcome {
 	if o.Class == grid.ClassMemory {
 		o.Reason = executor.OutOfMemory(r.attempt.Memory, o.Usage.Memory)
 	}
-	if refused, ok := r.refusedByWrapper(); ok && s.class == "" {
+	if refused, ok := r.refusedByWrapper(o.ExitCode); ok && s.class == "" {
 		refused.Start, refused.End = o.Start, o.End
 		return refused
 	}
@@ -78,11 +71,14 @@ func (r *run) cause(e ending, s stopped, heard evidence, o executor.Outcome) (gr
 	return executor.Ended(o.ExitCode)
 }
 
+// foundDead is the exit code that an engine gives to containers that it finds dead at its start.
+const foundDead = 255
+
 // restarted reports an end that looks like that of an engine whose events nobody could hear.
 func (r *run) restarted(state *container.State, heard evidence) bool {
 	r.x.mu.Lock()
 	breaks := r.x.breaks
 	r.x.mu.Unlock()
-	code := state.ExitCode
-	return breaks > heard.breaks && (code == 128+int(unix.SIGKILL) || code == 128+int(unix.SIGTERM) || state.Status == container.StateDead)
+	return breaks > heard.breaks && (slices.Contains([]int{128 + int(unix.SIGKILL), 128 + int(unix.SIGTERM), foundDead}, state.ExitCode) ||
+		state.Status == container.StateDead)
 }

@@ -23,12 +23,12 @@ type output struct {
 	stored [2]bool        // the attempt has a file for the stream
 	pipes  [2]*os.File
 	work   sync.WaitGroup
-	bare   *bareOutput // of an image without a shell
 }
 
-// newOutput makes the pipes that are not there yet, and starts to carry.
-func newOutput(dir string, a *executor.Attempt, log *slog.Logger) (*output, error) {
+// newOutput makes the pipes that are not there yet, and starts to carry. stored is what an earlier process has carried.
+func newOutput(dir string, a *executor.Attempt, stored [2]int64, log *slog.Logger) (*output, error) {
 	o := &output{sink: executor.NewSink(a, log), stored: [2]bool{a.Stdout != nil, a.Stderr != nil}}
+	o.sink.Resume(stored)
 	for i, name := range []string{stdoutPipe, stderrPipe} {
 		if i == 1 && a.Stderr == a.Stdout && a.Stdout != nil {
 			break
@@ -38,18 +38,51 @@ func newOutput(dir string, a *executor.Attempt, log *slog.Logger) (*output, erro
 			o.close()
 			return nil, fmt.Errorf("make the pipe of a container: %w", err)
 		}
-		f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK, 0)
+		f, err := openPipe(path)
 		if err != nil {
 			o.close()
-			return nil, fmt.Errorf("open the pipe of a container: %w", err)
+			return nil, err
 		}
 		if raw, err := f.SyscallConn(); err == nil { // a kernel that refuses leaves it as it is
 			_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
 		}
 		o.pipes[i] = f
-		o.work.Go(func() { o.carry(i, f) })
+	}
+	for i, f := range o.pipes {
+		if f != nil {
+			o.work.Go(func() { o.carry(i, f) })
+		}
 	}
 	return o, nil
+}
+
+// openPipe opens a pipe of a run for reading and writing. The program may have put something else in its place.
+func openPipe(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the pipe of a container: %w", err)
+	}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeNamedPipe == 0 {
+		f.Close()
+		return nil, fmt.Errorf("open the pipe of a container: %s is none any more", path)
+	}
+	return f, nil
+}
+
+// HoldOutput keeps what a run prints while nobody reads it, until the returned func is called: what is in a pipe is lost when the last
+// process closes it. So the output of a program that ends between the death of one reader and the start of the next is not lost.
+func (o *Options) HoldOutput(name string) (release func()) {
+	var held []*os.File
+	for _, pipe := range []string{stdoutPipe, stderrPipe} {
+		if f, err := openPipe(filepath.Join(o.Dir, o.containerName(name), pipesDir, pipe)); err == nil { // none for a stream that goes with the other
+			held = append(held, f)
+		}
+	}
+	return func() {
+		for _, f := range held {
+			f.Close()
+		}
+	}
 }
 
 const (
@@ -121,7 +154,6 @@ func (o *output) close() {
 	if o == nil {
 		return
 	}
-	o.bare.close()
 	for i, f := range o.pipes {
 		if f != nil {
 			f.Close()

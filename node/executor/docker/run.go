@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -23,14 +25,15 @@ import (
 
 // The folder of a run:
 //
-//	order.json      what it is, for a process that adopts it
-//	stdout, stderr  named pipes, which the program has open and which we carry into the attempt's files
-//	begun           written by the wrapper when it begins
-//	refused         written by the wrapper when the image has no such program
+//	order.json         what it is, for a process that adopts it
+//	io/stdout, stderr  named pipes, which the program has open and which we carry into the attempt's files
+//	io/begun           made by the wrapper when it begins
+//	io/refused127      made by the wrapper when the image has no such program; 126: when it can't be run
 //
-// It is in the container under its own path.
+// io is in the container under its own path: the rest is not, for the program can change what it sees.
 const (
 	orderFile   = "order.json"
+	pipesDir    = "io"
 	stdoutPipe  = "stdout"
 	stderrPipe  = "stderr"
 	refusedFile = "refused"
@@ -47,7 +50,6 @@ type order struct {
 	Spec    executor.Spec `json:"spec"`
 	Program string        `json:"program"` // first word of the command
 	Shared  bool          `json:"shared,omitempty"`
-	Bare    bool          `json:"bare,omitempty"` // the image has no shell: output comes through the engine
 
 	ID      string       `json:"id,omitempty"`     // the engine's, once it is made
 	Began   int64        `json:"began,omitempty"`  // nanoseconds since 1970
@@ -65,12 +67,12 @@ type run struct {
 	attempt   *executor.Attempt
 	container string // its name
 	dir       string
-	bare      bool
 	order     order
 	first     atomic.Pointer[processid.ID] // see process
 	out       *output
 	meter     *executor.Meter
 	evidence  evidence // guarded by x
+	away      bool     // the engine was given up: what it has of the container is removed later
 }
 
 // newRun makes the folder of a run.
@@ -83,11 +85,8 @@ func (x *Executor) newRun(e *Engine, a *executor.Attempt) (r *run, err error) {
 	o := order{
 		V: orderVersion, Owner: x.owner, Spec: spec, Program: a.Argv[0], Shared: a.Stderr == a.Stdout, Began: time.Now().UnixNano(),
 	}
-	r = x.runOf(e, a, x.containerName(name), o)
-	if err := x.makeDir(); err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(r.dir, 0o700); err != nil {
+	r = x.runOf(e, a, x.o.containerName(name), o)
+	if err := errors.Join(os.MkdirAll(x.o.Dir, 0o700), os.Mkdir(r.dir, 0o700), os.Mkdir(r.pipes(), 0o700)); err != nil {
 		return nil, fmt.Errorf("make the folder of a container: %w", err)
 	}
 	defer func() {
@@ -98,7 +97,7 @@ func (x *Executor) newRun(e *Engine, a *executor.Attempt) (r *run, err error) {
 	if err := r.save(); err != nil {
 		return nil, err
 	}
-	if r.out, err = newOutput(r.dir, a, r.log); err != nil {
+	if r.out, err = newOutput(r.pipes(), a, [2]int64{}, r.log); err != nil {
 		return nil, err
 	}
 	x.enter(r)
@@ -108,13 +107,15 @@ func (x *Executor) newRun(e *Engine, a *executor.Attempt) (r *run, err error) {
 func (x *Executor) runOf(e *Engine, a *executor.Attempt, name string, o order) *run {
 	r := &run{
 		x: x, engine: e, log: x.log.With("container", name), attempt: a, container: name, dir: filepath.Join(x.o.Dir, name),
-		order: o, bare: o.Bare, evidence: evidence{died: make(chan struct{})},
+		order: o, evidence: evidence{died: make(chan struct{})},
 	}
 	if o.Process.PID > 0 {
 		r.first.Store(&o.Process)
 	}
 	return r
 }
+
+func (r *run) pipes() string { return filepath.Join(r.dir, pipesDir) }
 
 // enter has the events of the container heard.
 func (x *Executor) enter(r *run) {
@@ -167,12 +168,6 @@ func (r *run) launch(ctx context.Context) error {
 
 // start starts the container once: when the answer is lost, it is looked at before it is started again.
 func (r *run) start(ctx context.Context) error {
-	if r.bare {
-		r.out.bare = &bareOutput{out: r.out, engine: r.engine, name: r.container}
-		if err := r.out.bare.attach(ctx); err != nil {
-			return launchFault("attach to", err)
-		}
-	}
 	r.order.Began = time.Now().UnixNano()
 	again := false
 	err := r.x.patiently(ctx, func(ctx context.Context) error {
@@ -209,20 +204,16 @@ func (r *run) killAway(ctx context.Context) {
 	}
 }
 
-// killMembers kills the container's first process and what is in its cgroup, and reports whether there was anything. So what runs there
-// is found too when the engine went away before it said which process that is.
+// killMembers kills the container's first process and what else the container runs, and reports whether there was anything. So what runs
+// there is found too when the engine went away before it said which process that is.
 func (r *run) killMembers() (found bool) {
 	first := r.process()
 	_ = first.Signal(killSignal)
 	found = first.Alive() // even one that can't be killed
-	files, _ := filepath.Glob("/proc/[0-9]*/cgroup")
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil || r.order.ID == "" || !bytes.Contains(b, []byte(r.order.ID)) {
-			continue
-		}
-		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if p, ok := processid.Of(pid); ok && p.Signal(killSignal) == nil { // what can't be killed is not ours
+	dirs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if p, ok := processid.Of(pid); ok && r.owns(pid) && p.Signal(killSignal) == nil { // what can't be killed is not ours
 			found = true
 		}
 	}
@@ -237,40 +228,21 @@ func (r *run) process() processid.ID {
 	return processid.ID{}
 }
 
-// learn notes which process it is.
+// learn notes which process it is. An engine of another machine has processes of its own, so what it says is believed only of a process
+// that is seen to be the container's.
 func (r *run) learn(state *container.State) {
-	if p, ok := processid.Of(state.Pid); state.Pid > 0 && ok {
+	if p, ok := processid.Of(state.Pid); state.Pid > 0 && ok && r.owns(state.Pid) {
 		r.first.Store(&p)
 	}
 }
 
-// shellless reports an attempt that ended because its image lacks the shell of the wrapper.
-func (r *run) shellless(o *executor.Outcome) bool {
-	if r.bare || o.Class != grid.ClassExit && o.Class != grid.ClassStart {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(r.dir, begunFile))
-	return errors.Is(err, os.ErrNotExist)
-}
-
-// again prepares the run for another container, without the wrapper.
-func (r *run) again() error {
-	ctx, stop := call(context.Background()) // the attempt's context may have ended
-	defer stop()
-	if err := r.remove(ctx); err != nil {
-		return launchFault("remove", err)
-	}
-	r.x.leave(r)
-	r.out.close()
-	r.bare, r.order.Bare, r.order.ID = true, true, ""
-	r.evidence = evidence{died: make(chan struct{})}
-	r.first.Store(nil)
-	var err error
-	if r.out, err = newOutput(r.dir, r.attempt, r.log); err != nil {
-		return err
-	}
-	r.x.enter(r)
-	return nil
+// owns reports whether a process is the container's: by its cgroup, or by what the container's processes have in their environment.
+func (r *run) owns(pid int) bool {
+	dir := "/proc/" + strconv.Itoa(pid)
+	cgroups, _ := os.ReadFile(dir + "/cgroup") // what can't be read is not ours
+	environ, _ := os.ReadFile(dir + "/environ")
+	return r.order.ID != "" && bytes.Contains(cgroups, []byte(r.order.ID)) ||
+		slices.Contains(strings.Split(string(environ), "\x00"), runVar+r.container)
 }
 
 // inspect asks for the state of the container.
@@ -291,12 +263,12 @@ type ending struct {
 	away  bool             // the engine has been away for too long
 }
 
-// await returns when the container has ended. An engine that goes away is waited for; when that takes too long and its container is
-// still there, it is killed without it.
+// await returns when the container has ended. An engine that goes away, or hangs, is waited for; when that takes too long, what is still
+// there of its container is killed without it. One that hangs while the container runs does no harm.
 func (r *run) await(ctx context.Context) ending {
 	var away time.Time
-	for pause := firstPause; ctx.Err() == nil; {
-		bounded, stop := call(ctx)
+	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, longestPause) {
+		bounded, stop := context.WithTimeout(ctx, min(callTime, max(r.x.o.Patience, pingTime)))
 		state, err := r.inspect(bounded)
 		stop()
 		switch {
@@ -307,18 +279,7 @@ func (r *run) await(ctx context.Context) ending {
 		case err == nil:
 			away, pause = time.Time{}, firstPause
 			r.learn(state)
-			if r.out.bare != nil {
-				if err := r.out.bare.resume(ctx); err != nil {
-					r.log.Warn("output of a container does not come", "err", err)
-				}
-			}
-			ended, errs := r.engine.client.ContainerWait(ctx, r.container, container.WaitConditionNotRunning)
-			select {
-			case <-ended:
-				continue
-			case err = <-errs:
-				r.log.Debug("the wait for a container broke off", "err", err)
-			}
+			r.awaitEnd(ctx)
 		case away.IsZero():
 			away = time.Now()
 			r.log.Warn("the container engine does not answer", "err", err)
@@ -327,9 +288,30 @@ func (r *run) await(ctx context.Context) ending {
 			return ending{away: true}
 		}
 		sleep(ctx, pause)
-		pause = min(2*pause, longestPause)
 	}
 	return ending{}
+}
+
+// awaitEnd returns when the engine says that the container has ended, or breaks off, or when its first process is seen to be gone.
+func (r *run) awaitEnd(ctx context.Context) {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ended, errs := r.engine.client.ContainerWait(ctx, r.container, container.WaitConditionNotRunning)
+	look := time.NewTicker(lastLook)
+	defer look.Stop()
+	for init := r.process(); ; {
+		select {
+		case <-ended:
+			return
+		case err := <-errs:
+			r.log.Debug("the wait for a container broke off", "err", err)
+			return
+		case <-look.C:
+			if init.PID > 0 && !init.Alive() {
+				return
+			}
+		}
+	}
 }
 
 // hasEnded reports whether the container will not run any more.
@@ -346,12 +328,15 @@ func (r *run) finish() {
 	r.x.leave(r)
 	ctx, stop := call(context.Background()) // the end of the attempt's context must not leave the container behind
 	defer stop()
-	if err := r.remove(ctx); err != nil {
+	if !r.away {
+		err := r.remove(ctx)
+		if err == nil {
+			r.discard()
+			return
+		}
 		r.log.Warn("a container could not be removed yet", "err", err)
-		r.x.work.Go(r.removeLater)
-		return
 	}
-	r.discard()
+	r.x.work.Go(r.removeLater)
 }
 
 func (r *run) discard() {

@@ -91,12 +91,9 @@ func (x *Executor) Adopt(l Left) *Adopted {
 	if err := r.save(); err != nil {
 		x.log.Warn("a container of an earlier process can't be noted as ours", "container", l.container, "err", err)
 	}
-	if r.out, ad.err = newOutput(r.dir, a, r.log); ad.err != nil {
+	if r.out, ad.err = newOutput(r.pipes(), a, sizes(ad.files), r.log); ad.err != nil {
 		return ad
 	}
-	r.out.mu.Lock()
-	r.out.sink.Resume(sizes(ad.files))
-	r.out.mu.Unlock()
 	x.enter(r)
 	if o.Process.PID > 0 && o.Process.Alive() {
 		r.meter = executor.OpenMeter(o.Process.PID)
@@ -109,7 +106,11 @@ func (x *Executor) Adopt(l Left) *Adopted {
 func (ad *Adopted) Run(ctx context.Context, hard <-chan struct{}) executor.Outcome {
 	r := ad.run
 	defer closeFiles(ad.files)
-	engine, err := r.x.patientlyConnected(ctx)
+	host := ""
+	if c := r.attempt.Container; c != nil {
+		host = c.Engine
+	}
+	engine, err := r.x.patientlyConnected(ctx, host)
 	if err != nil {
 		r.out.close()
 		r.x.leave(r)
@@ -133,8 +134,10 @@ func (ad *Adopted) Run(ctx context.Context, hard <-chan struct{}) executor.Outco
 	case state.Status == container.StateCreated:
 		return r.lost("the process that followed it died before its container was started")
 	}
-	if r.bare {
-		r.out.bare = &bareOutput{out: r.out, engine: engine, name: r.container, stored: sizes(ad.files)}
+	if hasEnded(state) && state.ExitCode == foundDead { // nobody has heard what the engine said of it
+		r.x.mu.Lock()
+		r.evidence.breaks = -1
+		r.x.mu.Unlock()
 	}
 	return r.follow(ctx, hard)
 }
@@ -152,10 +155,10 @@ func (r *run) lost(why string) executor.Outcome {
 }
 
 // patientlyConnected waits for the engine.
-func (x *Executor) patientlyConnected(ctx context.Context) (e *Engine, err error) {
+func (x *Executor) patientlyConnected(ctx context.Context, host string) (e *Engine, err error) {
 	limit := time.Now().Add(x.o.Patience)
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		if e, err = x.connected(context.WithoutCancel(ctx)); err == nil || time.Now().After(limit) || !sleep(ctx, pause) {
+		if e, err = x.connected(context.WithoutCancel(ctx), host); err == nil || time.Now().After(limit) || !sleep(ctx, pause) {
 			return e, err
 		}
 	}

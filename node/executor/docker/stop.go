@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,13 +12,12 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/processid"
 )
 
 const killSignal = unix.SIGKILL
 
 const (
-	// killLook is how often a container that is to be gone is killed again.
-	killLook = time.Second
 	// stuckTime is how long a killed container may take to end before that is told: its processes hang in the kernel.
 	stuckTime = 10 * time.Second
 	// firstLook and lastLook bound the pause between readings of what the container uses, which are lost with it. It is a tenth of the
@@ -34,6 +32,7 @@ type stopped struct {
 	reason string
 	since  time.Time
 	notice unix.Signal   // what the program is still to be told by; 0 once it is told
+	alone  bool          // only the main program is
 	grace  time.Duration // from then on
 	killed time.Time
 }
@@ -46,14 +45,14 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 	defer done()
 	var s stopped
 	var limit, grace <-chan time.Time
-	saving := false // a cancelled attempt may save its state first
+	var cut <-chan struct{} // cuts the grace short
+	saving := false         // a cancelled attempt may save its state first
 	if r.attempt.Timeout > 0 {
 		timer := time.NewTimer(r.attempt.Timeout - time.Since(r.began()))
 		defer timer.Stop()
 		limit = timer.C
 	}
-	idle := newIdleWatch(r)
-	defer idle.stop()
+	seen, grown := r.out.sink.Seen(), time.Now() // for the idle limit
 	look := time.NewTimer(0)
 	defer look.Stop()
 	cancelled := ctx.Done()
@@ -63,14 +62,13 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 				return
 			}
 			s.class, s.reason, s.since = class, reason, time.Now()
-			limit, idle.tick = nil, nil
+			limit, cut = nil, hard
 			if kill {
 				r.kill(&s)
 				return
 			}
-			var noticed bool
 			s.notice = unix.SIGTERM
-			if noticed, s.grace = r.attempt.Noticed(class, saving); noticed {
+			if s.alone, s.grace = r.attempt.Noticed(class, saving); s.alone {
 				s.notice = r.attempt.Notice
 			}
 			look.Reset(0)
@@ -86,39 +84,34 @@ func (r *run) follow(ctx context.Context, hard <-chan struct{}) executor.Outcome
 			stop(class, reason, errors.Is(cause, executor.ErrKill))
 		case <-limit:
 			stop(grid.ClassTimeout, executor.TimedOut(r.attempt.Timeout), false)
-		case now := <-idle.tick:
-			if idle.over(now) {
-				stop(grid.ClassIdle, executor.Silent(r.attempt.IdleTimeout), false)
-			}
 		case <-grace:
 			r.kill(&s)
-		case <-hardOf(s, hard):
-			hard = nil
+		case <-cut:
+			cut = nil
 			r.kill(&s)
 		case <-look.C:
 			r.look()
 			pause := min(max(time.Since(r.began())/10, firstLook), lastLook)
+			if idle := r.attempt.IdleTimeout; idle > 0 {
+				pause = min(pause, max(idle/8, time.Millisecond))
+				if n := r.out.sink.Seen(); n != seen {
+					seen, grown = n, time.Now()
+				} else if time.Since(grown) >= idle {
+					stop(grid.ClassIdle, executor.Silent(idle), false)
+				}
+			}
 			switch {
 			case !s.killed.IsZero():
 				r.kill(&s)
 			case s.notice != 0 && (r.hears() || time.Since(s.since) > initTime):
-				r.signal(s.notice)
-				r.signal(unix.SIGCONT) // a stopped program must go on to hear it
-				s.notice, grace = 0, time.After(s.grace)
+				r.announce(&s)
+				grace = time.After(s.grace)
 			case s.notice != 0:
 				pause = initLook
 			}
 			look.Reset(pause)
 		}
 	}
-}
-
-// hardOf is what cuts a grace short, once there is one.
-func hardOf(s stopped, hard <-chan struct{}) <-chan struct{} {
-	if s.class == "" {
-		return nil
-	}
-	return hard
 }
 
 func (r *run) began() time.Time { return time.Unix(0, r.order.Began) }
@@ -133,20 +126,34 @@ const (
 // are lost: the first process of a PID namespace gets none that it has not asked for. It does so before it makes its child, and Docker's
 // init, tini, passes signals to the group that its child makes first of all.
 func (r *run) hears() bool {
-	init := r.process()
-	if !r.engine.inits() || !init.Alive() {
+	if !r.engine.inits() || !r.process().Alive() {
 		return true
 	}
-	id := strconv.Itoa(init.PID)
+	main, known := r.main()
+	return !known || main.PID > 0
+}
+
+// main is the main program, none while it has not begun. known is false where the kernel does not tell (CONFIG_PROC_CHILDREN).
+func (r *run) main() (_ processid.ID, known bool) {
+	id := strconv.Itoa(r.process().PID)
 	children, err := os.ReadFile("/proc/" + id + "/task/" + id + "/children")
-	if err != nil { // a kernel without CONFIG_PROC_CHILDREN
-		return true
-	}
-	return slices.ContainsFunc(strings.Fields(string(children)), func(child string) bool {
+	for child := range strings.FieldsSeq(string(children)) {
 		pid, _ := strconv.Atoi(child)
 		group, err := unix.Getpgid(pid)
-		return err == nil && group == pid || r.engine.podman() != ""
-	})
+		if p, ok := processid.Of(pid); ok && err == nil && (group == pid || r.engine.podman() != "") {
+			return p, true
+		}
+	}
+	return processid.ID{}, err == nil
+}
+
+// announce tells the container that it is to end: all of it, or the main program alone. A stopped program must go on to hear it.
+func (r *run) announce(s *stopped) {
+	if main, _ := r.main(); !s.alone || !r.engine.inits() || main.Signal(s.notice) != nil {
+		r.signal(s.notice)
+	}
+	r.signal(unix.SIGCONT)
+	s.notice = 0
 }
 
 // kill ends the container. It is repeated until that is seen.
@@ -168,50 +175,18 @@ func (r *run) signal(s unix.Signal) {
 	if r.process().PID > 0 && !errors.Is(r.process().Signal(s), unix.EPERM) {
 		return
 	}
-	go func() { // bounded by callTime; the container is watched meanwhile
-		ctx, stop := call(context.Background())
+	r.x.work.Go(func() { // the container is watched meanwhile
+		ctx, stop := call(r.x.ctx)
 		defer stop()
 		if err := r.engine.client.ContainerKill(ctx, r.container, unix.SignalName(s)); err != nil {
 			r.log.Debug("the engine did not pass a signal on", "signal", s, "err", err)
 		}
-	}()
+	})
 }
 
 // look reads what the container uses.
 func (r *run) look() {
 	if r.meter != nil {
 		r.meter.Look()
-	}
-}
-
-// idleWatch looks whether a program still prints, eight times in each limit.
-type idleWatch struct {
-	run   *run
-	tick  <-chan time.Time
-	timer *time.Ticker
-	last  int64
-	grown time.Time
-}
-
-func newIdleWatch(r *run) *idleWatch {
-	w := &idleWatch{run: r, grown: time.Now()}
-	if r.attempt.IdleTimeout > 0 {
-		w.timer = time.NewTicker(max(r.attempt.IdleTimeout/8, time.Millisecond))
-		w.tick = w.timer.C
-	}
-	return w
-}
-
-// over reports whether nothing has been printed for too long.
-func (w *idleWatch) over(now time.Time) bool {
-	if n := w.run.out.sink.Seen(); n != w.last {
-		w.last, w.grown = n, now
-	}
-	return now.Sub(w.grown) >= w.run.attempt.IdleTimeout
-}
-
-func (w *idleWatch) stop() {
-	if w.timer != nil {
-		w.timer.Stop()
 	}
 }

@@ -144,6 +144,9 @@ func (k *kept) resumeKilled(ctx context.Context, kill <-chan struct{}) executor.
 	if k.isOver() {
 		return k.outcome
 	}
+	if k.held.Box {
+		defer k.client.holdOutput(k.held.Name)()
+	}
 	left := make(chan struct{})
 	stopping := newStopping(ctx, k.link, k.held.ID, kill, func() { close(left) })
 	defer stopping.end()

@@ -59,6 +59,14 @@ func (c *Client) adoptContainers(ctx context.Context) error {
 	return nil
 }
 
+// holdOutput keeps what a container prints while it has no keeper, until the returned func is called.
+func (c *Client) holdOutput(name string) (release func()) {
+	if c.o.Containers == nil {
+		return func() {}
+	}
+	return c.o.Containers.HoldOutput(name)
+}
+
 // rejoinPause is the wait before another try to start the keeper that takes a container over.
 const rejoinPause = time.Second
 

@@ -47,6 +47,11 @@ func TestContainersOutliveAgents(t *testing.T) {
 	c := l.open()
 	l.goOn("good", "bad", "signal")
 	l.ends(c)
+	for _, name := range []string{"good", "early"} {
+		if got := l.read(name, "stdout"); got != "one\ntwo\n" {
+			t.Errorf("output of %s: got %q, want all of it", name, got)
+		}
+	}
 	for _, name := range []string{"good", "bad", "signal", "early", "stopped"} {
 		c.Collected(name)
 	}

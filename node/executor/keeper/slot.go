@@ -133,6 +133,17 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	if a.Container != nil && !l.link.hold.Containers {
 		return refused(grid.ClassNode, "its keeper is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
 	}
+	if a.Container != nil && a.Name != "" {
+		held, started, release := *a, a.Started, func() {}
+		defer func() { release() }()
+		held.Started = func(b executor.Begun) {
+			release = s.client.holdOutput(held.Name)
+			if started != nil {
+				started(b)
+			}
+		}
+		a = &held
+	}
 	l.runs++
 	id := runID(l.slot, l.runs)
 	if err := s.order(id, a); err != nil {

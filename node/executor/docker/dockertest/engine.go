@@ -22,11 +22,8 @@ import (
 	"time"
 )
 
-// The images that every engine has.
-const (
-	Image     = "busybox:test" // a shell and the small tools of busybox
-	BareImage = "bare:test"    // one static program, /bin/busybox, and no shell
-)
+// Image is the image that every engine has: a shell and the small tools of busybox.
+const Image = "busybox:test"
 
 const (
 	dockerd = "/usr/sbin/dockerd"
@@ -46,7 +43,7 @@ type Engine struct {
 	done chan struct{} // closed when cmd has ended
 }
 
-// New makes an engine with the images and starts it. It ends with the test, with all that runs in it. Where nothing could be installed
+// New makes an engine with the image and starts it. It ends with the test, with all that runs in it. Where nothing could be installed
 // the test is skipped.
 func New(t testing.TB, args ...string) *Engine {
 	t.Helper()
@@ -92,10 +89,7 @@ func Open(args ...string) (e *Engine, err error) {
 		"seq", "setsid", "tr", "yes", "sha256sum", "chmod", "ln", "printf", "grep", "sed", "readlink", "stat", "test", "timeout", "mkfifo", "ps", "nohup", "cp", "mv"} {
 		tools["bin/"+name] = "/bin/busybox"
 	}
-	if err := e.Import(Image, tools); err != nil {
-		return nil, err
-	}
-	return e, e.Import(BareImage, nil)
+	return e, e.Import(Image, tools)
 }
 
 func (e *Engine) path(name string) string { return filepath.Join(e.Dir, name) }
