@@ -30,17 +30,37 @@ type victim struct {
 }
 
 // preempt stops as many attempts of lower priority as must go for one trial of the lane to fit, if their tasks declare checkpoints: first
-// those that lose the least. While some are being stopped, no further ones are. It looks through folders in a goroutine of its own.
+// those that lose the least. While some are being stopped, no further ones are. Folders are looked through in another goroutine; what
+// is found is acted on in a later pass at the same place, for what the lane may have depends on the claims of those before it.
 func (w *Worker) preempt(l lane, now time.Time) {
-	if !l.preempt || w.fairness.keeping(l, now) < w.preemptAfter || !w.preempting.CompareAndSwap(false, true) {
+	if !l.preempt || w.fairness.keeping(l, now) < w.preemptAfter {
 		return
 	}
+	select {
+	case found := <-w.victimsFound:
+		w.preempting = false
+		if found.lane == l.name { // else the next pass looks again
+			w.makeRoom(l, found.victims)
+		}
+		return
+	default:
+	}
+	if w.preempting {
+		return
+	}
+	w.preempting = true
 	w.running.Add(1)
 	go func() {
 		defer w.running.Done()
-		defer w.preempting.Store(false)
-		w.makeRoom(l, w.victims(l, now))
+		w.victimsFound <- foundVictims{l.name, w.victims(l, now)}
+		w.nudge()
 	}()
+}
+
+// foundVictims are the attempts that may be stopped for a lane.
+type foundVictims struct {
+	lane    grid.Lane
+	victims []victim
 }
 
 // victims lists the attempts that may be stopped for a trial of the lane.

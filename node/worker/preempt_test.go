@@ -113,6 +113,7 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	s.fairness.lanes[l.name] = &standing{kept: now.Add(-2 * time.Minute)}
 	s.preempt(l, now)
 	s.running.Wait()
+	s.preempt(l, now)
 	var got []int
 	for i, h := range held {
 		if h.isHalted() {
@@ -124,6 +125,7 @@ func TestPreemptionSparesTheResumed(t *testing.T) {
 	}
 	s.preempt(l, now)
 	s.running.Wait()
+	s.preempt(l, now)
 	if held[2].isHalted() || held[3].isHalted() {
 		t.Error("more were stopped while the first was on its way")
 	}

@@ -89,7 +89,8 @@ type Worker struct {
 	ending      chan struct{} // closed when Run stops what runs
 
 	preemptAfter, partingTime time.Duration
-	preempting                atomic.Bool // somebody looks for what may be stopped
+	preempting                bool              // somebody looks for what may be stopped; owned by dispatch
+	victimsFound              chan foundVictims // has room for one
 
 	wake     chan struct{}
 	stopTime time.Duration
@@ -163,7 +164,7 @@ func New(cfg Config) (*Worker, error) {
 		tailing: map[*attempt]struct{}{}, tailWake: make(chan struct{}, 1), beatNow: make(chan struct{}, 1),
 	}
 	w.transfers, w.pacer, w.tending = make(chan struct{}, maxSnapshots), checkpoint.Limit(cfg.SnapshotRate), make(chan struct{}, 1)
-	w.ending, w.preemptAfter, w.partingTime = make(chan struct{}), preemptAfter, partingTime
+	w.ending, w.preemptAfter, w.partingTime, w.victimsFound = make(chan struct{}), preemptAfter, partingTime, make(chan foundVictims, 1)
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
 	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
