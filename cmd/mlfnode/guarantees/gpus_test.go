@@ -64,13 +64,19 @@ func (p *gpuPlay) say(host string, lines ...string) {
 // train starts a sweep of count trials with a GPU each, of so many tenths of a second.
 func (p *gpuPlay) train(count, tenths int) {
 	p.t.Helper()
+	p.trainWith("gpus: 1", count, tenths)
+}
+
+// trainWith is train for trials that ask for this.
+func (p *gpuPlay) trainWith(resources string, count, tenths int) {
+	p.t.Helper()
 	p.count, p.lines, p.ledger = count, 0, p.newFile("ledger")
 	project := p.newFile("project")
 	command, err := json.Marshal([]string{"bash", "-c", gpuTrial, "trial", p.mark, p.ledger, p.script, strconv.Itoa(tenths)})
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, gpus: 1}\n", command)
+	text := fmt.Sprintf("name: gpus\ntasks:\n  train:\n    command: %s\n    resources: {cpus: 0.1, %s}\n", command, resources)
 	if err := os.MkdirAll(project, 0o755); err != nil {
 		p.t.Fatal(err)
 	}
@@ -273,5 +279,72 @@ func TestDeviceStates(t *testing.T) {
 	p.checkWhole()
 	if used := p.checkDevices(bad[2]); used[bad[1]] == 0 {
 		t.Errorf("the GPU that was sick is not used: %v", used)
+	}
+}
+
+// TestExplainedDevices asks why a trial waits, on nodes whose GPU is taken, sick, gone, or used by others, and on one that is drained.
+func TestExplainedDevices(t *testing.T) {
+	p := newGPUPlay(t, 3, "1xA100-40")
+	sick, other := p.Hosts[1], p.Hosts[2]
+	p.say(sick.Name, "xid 0 48")
+	user := other.StartCommand(other.Program("/bin/sh", "-c", "echo run 0 $$ 3GiB >>"+p.script+"."+other.Name+"; exec sleep 300"))
+	p.awaitDevice(sick, 0, "sick", "Xid 48")
+	p.awaitDevice(other, 0, "foreign", "used by sleep (pid ")
+	p.train(1, 3000)
+	p.awaitBegun(1)
+	runs := p.sweep
+	p.train(1, 1)
+	waits := p.sweep
+	explained := func(of grid.SweepID, parts ...string) {
+		t.Helper()
+		hosts.Await(t, hosts.Patience, func() error {
+			said := p.Master.Must("trials", "--explain", string(of)+"/0")
+			for _, part := range parts {
+				if !strings.Contains(said, part) {
+					return fmt.Errorf("%q is not in\n%s", part, said)
+				}
+			}
+			return nil
+		})
+	}
+	explained(runs, "it runs on host1 since")
+	explained(waits, "no node has taken it",
+		"host1: 0 GPUs free, and a trial needs 1 GPU (busy)", "host2: ", "Xid 48", "(sick)", "host3: ", "used by sleep", "(foreign)")
+	p.Master.Must("drain", "host1")
+	p.say(other.Name, "gone 0")
+	explained(waits, "host1: is drained", "(drained)", "does not show it any more", "(gone)")
+	user.Kill()
+	p.Master.Must("cancel", string(waits))
+	p.Master.Must("cancel", string(runs))
+	p.sweep = runs
+}
+
+// TestTrialsShareGPUs has trials with gpu_memory: auto be measured on the GPUs of three nodes, and then share them.
+func TestTrialsShareGPUs(t *testing.T) {
+	p := newGPUPlay(t, 3, "1xA100-40")
+	p.trainWith("gpu_memory: auto", 24, 120)
+	p.checkWhole()
+	text, err := os.ReadFile(p.ledger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	on, most, ended := map[string]int{}, 0, 0
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if f[4] == "end" {
+			on[f[3]]--
+			ended++
+			continue
+		}
+		if on[f[3]]++; ended < 3 && on[f[3]] > 1 {
+			t.Errorf("%d trials share %s before three have been measured", on[f[3]], f[3])
+		}
+		most = max(most, on[f[3]])
+	}
+	if most < 2 || most > 8 {
+		t.Errorf("at most %d trials shared a GPU, want two at least", most)
+	}
+	if shown := p.Master.Must("sweeps"); !strings.Contains(shown, "8 trials on a GPU") {
+		t.Errorf("sweeps shows\n%s", shown)
 	}
 }
