@@ -12,8 +12,12 @@ import (
 )
 
 // ssh runs OpenSSH's client on the laptop, without asking anybody.
-func ssh(from *Host, args ...string) Result {
-	return from.Run(from.Program("ssh", append([]string{"-o", "BatchMode=yes", "-o", "ConnectTimeout=1"}, args...)...))
+func ssh(from *Host, args ...string) Result { return sshWithin(from, Patience, args...) }
+
+// sshWithin is ssh to a host that may not answer.
+func sshWithin(from *Host, limit time.Duration, args ...string) Result {
+	connect := fmt.Sprintf("ConnectTimeout=%d", int(limit.Seconds()))
+	return from.Run(from.Program("ssh", append([]string{"-o", "BatchMode=yes", "-o", connect}, args...)...))
 }
 
 func TestLogins(t *testing.T) {
@@ -226,7 +230,11 @@ func TestFirewallAndJump(t *testing.T) {
 	s.Trust(laptop, far, jump)
 	goes := func(want bool, args ...string) {
 		t.Helper()
-		if r := ssh(laptop, append(args, "true")...); (r.Code == 0) != want {
+		limit := Patience
+		if !want {
+			limit = time.Second
+		}
+		if r := sshWithin(laptop, limit, append(args, "true")...); (r.Code == 0) != want {
 			t.Errorf("ssh %v: got exit code %d, %q, want a login: %v", args, r.Code, r.Stderr, want)
 		}
 	}
