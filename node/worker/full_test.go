@@ -16,14 +16,15 @@ import (
 func TestFullDisk(t *testing.T) {
 	dir := gridtest.SmallDisk(t, "8m", 0)
 	w := &Worker{cfg: Config{Dir: dir, Beats: true, Logger: logger(t)}, log: logger(t)}
-	if w.full(time.Now()) || w.Full() {
+	began := time.Now()
+	if w.full(began) || w.Full() {
 		t.Fatal("an empty disk is called full")
 	}
 	ballast := filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 5<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if w.full(time.Now()) {
+	if w.full(began) {
 		t.Error("the disk is looked at again at once")
 	}
 	w.roomSeen.Store(time.Now().Add(-roomTime).UnixNano())

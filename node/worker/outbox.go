@@ -20,7 +20,7 @@ const (
 	paceLimit     = 500 * time.Millisecond
 	// outboxBytes and outboxEvents bound what waits to be stored; attempts wait when they are reached.
 	outboxBytes  = 8 << 20
-	outboxEvents = 8192
+	outboxEvents = 16384
 	// retryInterval is the wait after the store has refused a round, for example because the disk is full.
 	retryInterval = 500 * time.Millisecond
 )
