@@ -64,9 +64,7 @@ func TestRenamedUnderSystemd(t *testing.T) {
 		if !strings.Contains(out, "joined, started") {
 			t.Errorf("%s did not join:\n%s", name, out)
 		}
-		if out := m.Run("mlfnode members --config /srv/m.yaml"); !strings.Contains(out, name) {
-			t.Errorf("the master does not see %s:\n%s", name, out)
-		}
+		m.Until(soon, "the master to see "+name, func() bool { return strings.Contains(m.Run("mlfnode members --config /srv/m.yaml"), name+" ") })
 	}
 	m.Run("mlfnode down -f /srv/c.yaml --purge --yes")
 }

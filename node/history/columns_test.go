@@ -80,6 +80,18 @@ func TestColumnsOfSomeBlocks(t *testing.T) {
 		}
 	}
 	foldEvents(t, d, "s-1", events...)
+	var again []grid.Event // of blocks that have left memory
+	for i := range int64(20) {
+		again = append(again, grid.Event{Kind: grid.Reopened, Index: i * BlockTrials, Attempt: 1})
+	}
+	foldEvents(t, d, "s-1", again...)
+	held := 0
+	for _, b := range d.blocks.hot {
+		held += b.bytes()
+	}
+	if held != d.blocks.bytes || held > d.blocks.limit {
+		t.Errorf("blocks in memory: %d bytes, counted as %d, want at most %d", held, d.blocks.bytes, d.blocks.limit)
+	}
 	all, err := d.Columns(t.Context(), "s-1", 0, ColumnObjective)
 	if err != nil || len(all.Blocks) != 19 || all.Stride != 1 {
 		t.Fatalf("all: got %d blocks, every %d., %v, want 19 and every one", len(all.Blocks), all.Stride, err)

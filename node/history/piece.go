@@ -146,6 +146,7 @@ func (d *DB) heat(id int64) (*block, error) {
 	d.blocks.mu.Lock()
 	defer d.blocks.mu.Unlock()
 	d.blocks.hot[id] = b
+	d.blocks.bytes += b.bytes()
 	return b, nil
 }
 

@@ -50,6 +50,30 @@ func (c *charts) get(ctx context.Context, key, version string, least time.Durati
 	if a := c.find(key, version, least); a != nil { // somebody before asked for the same
 		return a, nil
 	}
+	return c.make(key, version, compute)
+}
+
+// recent is get for who can't wait: while something else is computed it gives the last answer, however old, or nil.
+func (c *charts) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
+	if a := c.find(key, version, least); a != nil {
+		return a, nil
+	}
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	default:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if i := slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key }); i >= 0 {
+			return c.kept[i], nil
+		}
+		return nil, nil
+	}
+	return c.make(key, version, compute)
+}
+
+// make computes an answer and keeps it. It is for who has the turn.
+func (c *charts) make(key, version string, compute func() (any, error)) (*answer, error) {
 	a, err := newAnswer(key, version, compute)
 	if err != nil {
 		return nil, err

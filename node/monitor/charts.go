@@ -263,13 +263,13 @@ func (m *Monitor) etaChart(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	a, err := m.eta(r.Context(), s)
+	a, err := m.etas.get(r.Context(), string(s.ID), m.chartVersion(r.Context(), s), etaAge, m.fitETA(r.Context(), s))
 	sendAnswer(w, r, a, err)
 }
 
-// eta fits the model of how long trials take, now and then: what it says is good for a while.
-func (m *Monitor) eta(ctx context.Context, s *grid.Sweep) (*answer, error) {
-	return m.charts.get(ctx, string(s.ID)+" eta", m.chartVersion(ctx, s), etaAge, func() (any, error) {
+// fitETA fits the model of how long trials take.
+func (m *Monitor) fitETA(ctx context.Context, s *grid.Sweep) func() (any, error) {
+	return func() (any, error) {
 		d, err := m.chartData(ctx, s, "wall", "", etaTrials, nil)
 		if err != nil {
 			return nil, err
@@ -279,7 +279,7 @@ func (m *Monitor) eta(ctx context.Context, s *grid.Sweep) (*answer, error) {
 			return nil, err
 		}
 		return v.ETA(), nil
-	})
+	}
 }
 
 // remaining is how many seconds a sweep goes on: by the model, or by the number of trials done while that does not tell.
@@ -287,8 +287,8 @@ func (m *Monitor) remaining(ctx context.Context, s *grid.Sweep, v *api.Sweep) *f
 	if v.Running+v.Succeeded+v.Failed == 0 {
 		return nil
 	}
-	a, err := m.eta(ctx, s)
-	if err == nil {
+	a, err := m.etas.recent(string(s.ID), m.chartVersion(ctx, s), etaAge, m.fitETA(ctx, s))
+	if err == nil && a != nil {
 		var e chart.ETA
 		if err = json.Unmarshal(a.body, &e); err == nil && !math.IsNaN(float64(e.Seconds)) {
 			left := max(0, float64(e.Seconds)-time.Since(a.made).Seconds())

@@ -170,8 +170,7 @@ type observed struct {
 func (m *Monitor) overview(ctx context.Context, rates *rates) (map[string]observed, error) {
 	o := &api.Overview{Problem: m.cfg.Master.Problem()}
 	all := map[string]observed{"overview": {"overview", o}}
-	before := rates.moving
-	rates.moving = map[grid.SweepID]bool{}
+	nowMoving := map[grid.SweepID]bool{}
 	for _, rec := range m.cfg.Master.Sweeps() {
 		s := rec.Sweep
 		if s.Removing {
@@ -189,11 +188,12 @@ func (m *Monitor) overview(ctx context.Context, rates *rates) (map[string]observ
 			o.Active++
 			o.Pending += max(0, s.Space.Count()-c.Running-c.Done())
 		}
-		if moving := s.Active() || c.Running > 0; moving || before[s.ID] {
-			rates.moving[s.ID] = moving
+		if moving := s.Active() || c.Running > 0; moving || rates.moving[s.ID] {
+			nowMoving[s.ID] = moving
 			all["sweep:"+string(s.ID)] = observed{"sweep", m.stateOf(ctx, s, &c, rates)}
 		}
 	}
+	rates.moving = nowMoving // not before: a look that fails must not lose the end of a sweep
 	return all, nil
 }
 

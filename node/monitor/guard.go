@@ -44,6 +44,7 @@ func (m *Monitor) guarded(next *router) http.Handler {
 		}
 		read := http.NewResponseController(w)
 		_ = read.SetReadDeadline(time.Now().Add(m.strangerTime)) // the server's connections have deadlines
+		_ = read.SetWriteDeadline(time.Now().Add(writeTime))     // for refusals; routes set their own
 		if need == mayNothing {
 			r.Body = http.MaxBytesReader(w, r.Body, strangerBytes)
 			next.ServeHTTP(w, r)

@@ -274,10 +274,11 @@ func (m *Monitor) countTrials(ctx context.Context, s *grid.Sweep, q *api.TrialQu
 	if q.Class != "" {
 		return nil, nil
 	}
-	v, err := m.view(ctx, s)
+	c, err := m.cfg.History.Counts(ctx, s.ID)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("count trials of %s: %w", s.ID, err)
 	}
+	v := counted(s, &c)
 	total := int64(0)
 	for state, n := range map[grid.State]int64{
 		grid.Pending: v.Pending, grid.Running: v.Running, grid.Succeeded: v.Succeeded, grid.Failed: v.Failed, grid.Cancelled: v.Cancelled,

@@ -48,6 +48,7 @@ type Monitor struct {
 	log    *slog.Logger
 	knocks knocks
 	charts *charts
+	etas   *charts // with a turn of their own: a chart may take longer than what shows the time left can wait
 
 	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
 	strangers    *strangers
@@ -57,7 +58,7 @@ type Monitor struct {
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
 	m := &Monitor{
-		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
+		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(), etas: newCharts(), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
 	if cfg.Master != nil {
 		m.hub = newHub(m)

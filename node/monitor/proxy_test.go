@@ -226,8 +226,11 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 			t.Error("a guess is good, or the first ones are too many")
 		}
 	}
-	if _, ok, tired := s.begin(s.link()); ok || !tired {
+	if _, ok, tired := s.begin("guess"); ok || !tired {
 		t.Error("guesses have no bound")
+	}
+	if _, ok, tired := s.begin(s.link()); !ok || tired {
+		t.Error("guesses of others lock out who has the link")
 	}
 	now = now.Add(time.Minute + time.Second)
 	for range 3 * maxSessions {

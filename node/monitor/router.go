@@ -29,8 +29,6 @@ const (
 
 	// writeTime is how long a client may take for a piece of an answer. Who reads nothing for as long is cut off.
 	writeTime = 30 * time.Second
-	// extendTime is the age of a write deadline from which on it is put off: not at each write.
-	extendTime = time.Second
 )
 
 // router passes requests on to the calls of the table.
@@ -132,6 +130,7 @@ func bounded(rt *route, next http.Handler) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
 		p := &patient{ResponseWriter: w, limit: cmp.Or(rt.patience, writeTime)}
+		p.rest()
 		next.ServeHTTP(p, r)
 		p.extend() // for what is left in buffers
 	})
@@ -140,35 +139,32 @@ func bounded(rt *route, next http.Handler) http.Handler {
 // limit is how long the body of a request may be, in bytes; not positive where there is no bound.
 func (rt *route) limit() int64 { return cmp.Or(rt.bodyLimit, defaultBody) }
 
-// patient puts off the write deadline with each write.
+// patient gives each write a deadline. Between writes there is none: over HTTP/2 a deadline that passes ends the stream, also while
+// nothing is being written.
 type patient struct {
 	http.ResponseWriter
-	limit  time.Duration
-	before time.Time // when the deadline was put off last
+	limit time.Duration
 }
 
 func (p *patient) extend() {
-	if now := time.Now(); now.Sub(p.before) > extendTime {
-		p.before = now
-		_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(now.Add(p.limit)) // a recorder of a test has none
-	}
+	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.limit)) // a recorder of a test has none
+}
+
+func (p *patient) rest() {
+	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Time{})
 }
 
 // Write implements http.ResponseWriter.
 func (p *patient) Write(b []byte) (int, error) {
 	p.extend()
+	defer p.rest()
 	return p.ResponseWriter.Write(b)
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (p *patient) WriteHeader(status int) {
-	p.extend()
-	p.ResponseWriter.WriteHeader(status)
 }
 
 // FlushError is for http.ResponseController.
 func (p *patient) FlushError() error {
 	p.extend()
+	defer p.rest()
 	return http.NewResponseController(p.ResponseWriter).Flush()
 }
 

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -31,6 +32,37 @@ func TestSlowReadersAreCut(t *testing.T) {
 	case <-ended:
 	case <-time.After(10 * time.Second):
 		t.Error("the answer goes on although nobody reads it")
+	}
+}
+
+// TestQuietStreams leaves a stream alone for longer than a write may take, in both versions of HTTP.
+func TestQuietStreams(t *testing.T) {
+	for _, two := range []bool{true, false} {
+		srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			const limit = 100 * time.Millisecond
+			p := &patient{ResponseWriter: w, limit: limit}
+			for range 2 {
+				if _, err := io.WriteString(p, "x"); err != nil {
+					t.Error(err)
+				}
+				p.Flush()
+				select {
+				case <-time.After(3 * limit):
+				case <-r.Context().Done():
+				}
+			}
+		}))
+		srv.EnableHTTP2 = two
+		srv.StartTLS()
+		resp, err := srv.Client().Get(srv.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if all, err := io.ReadAll(resp.Body); string(all) != "xx" || err != nil || (resp.ProtoMajor == 2) != two {
+			t.Errorf("got %q over %s, %v; want two letters", all, resp.Proto, err)
+		}
+		resp.Body.Close()
+		srv.Close()
 	}
 }
 

@@ -72,13 +72,13 @@ func (s *sessions) begin(link string) (secret string, ok, tired bool) {
 	for len(s.tries) > 0 && now.Sub(s.tries[0]) > time.Minute {
 		s.tries = s.tries[1:]
 	}
-	if len(s.tries) >= maxTries {
-		return "", false, true
-	}
 	hash := hashOf(link)
 	until, known := s.links[hash]
 	delete(s.links, hash)
 	if !known || !now.Before(until) {
+		if len(s.tries) >= maxTries { // who has the link is let in, however many others guess
+			return "", false, true
+		}
 		s.tries = append(s.tries, now)
 		return "", false, false
 	}

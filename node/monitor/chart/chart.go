@@ -140,7 +140,7 @@ func New(d *Data, w Where) (*View, error) {
 		}
 		for i := range BlockTrials {
 			row := int32(from + i)
-			if d.State[row] == 0 {
+			if d.State[row] == 0 || first+int64(i) >= d.Space.Count() { // the sweep may have been extended meanwhile
 				continue
 			}
 			v.known++

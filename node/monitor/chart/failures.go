@@ -219,7 +219,7 @@ func fisher(k, n, have, total int64) float64 {
 			continue
 		}
 		p := math.Exp(choose(have, k) + choose(total-have, n-k) - all)
-		if sum += p; p < sum*1e-12 {
+		if sum += p; p <= sum*1e-12 {
 			break // each further one is smaller
 		}
 	}
