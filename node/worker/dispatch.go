@@ -204,7 +204,10 @@ func (w *Worker) leave(h *holding) {
 		return
 	}
 	h.end()
-	if h.gone() || h.isLeft() {
+	if h.isLeft() {
+		return // it stays known: the last beat says that its attempts go on
+	}
+	if h.gone() {
 		w.forget(h)
 		return
 	}
@@ -228,7 +231,7 @@ func (w *Worker) renew(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, h := range w.held() {
-			if h.gone() {
+			if h.gone() || h.isLeft() {
 				continue
 			}
 			if err := h.right().Renew(); err != nil {
@@ -288,7 +291,9 @@ func (h *holding) began(a *attempt) {
 func (h *holding) ended(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.runs, a)
+	if !h.left { // else it goes on
+		delete(h.runs, a)
+	}
 }
 
 // running lists what runs under the lease.

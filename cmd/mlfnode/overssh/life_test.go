@@ -157,9 +157,12 @@ func TestAttachOverSSH(t *testing.T) {
 	if r := l.laptop.Run(cmd); r.Code != 0 {
 		t.Fatalf("exit code %d:\n%s%s", r.Code, r.Stdout, r.Stderr)
 	}
-	if n := l.members(); n != 2 {
-		t.Errorf("%d nodes are alive, want 2", n)
-	}
+	hosts.Await(t, hosts.Patience, func() error { // the master hears of the new node by gossip
+		if n := l.members(); n != 2 {
+			return fmt.Errorf("%d nodes are alive, want 2", n)
+		}
+		return nil
+	})
 	l.laptop.Must("down")
 	l.laptop.Must("down", "-f", "cluster.yaml.old")
 	l.nothingLeft("ML")
