@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/node/durable"
 )
 
 // Snapshot is a state of a checkpoint folder. Unknown fields are skipped, so fields are only ever added.
@@ -211,7 +212,7 @@ func Read(ctx context.Context, dir string, files, earlier []File) error {
 		}
 		f.Hash = hash
 	}
-	if err := syncAll(dir); err != nil {
+	if err := durable.SyncFileSystem(dir); err != nil {
 		return fmt.Errorf("read the checkpoint: %w", err)
 	}
 	again, err := Scan(dir)

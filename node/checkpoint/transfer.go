@@ -136,7 +136,7 @@ func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir 
 	if err := os.MkdirAll(fresh, 0o700); err != nil {
 		return err
 	}
-	if err := errors.Join(fill(ctx, from, id, s, dir, fresh, by), syncAll(fresh)); err != nil {
+	if err := errors.Join(fill(ctx, from, id, s, dir, fresh, by), durable.SyncFileSystem(fresh)); err != nil {
 		return errors.Join(err, projects.RemoveTree(fresh))
 	}
 	old := dir + ".old"
@@ -158,19 +158,6 @@ func damaged(err error) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
-}
-
-// syncAll brings all that is below a folder onto the disk: one call for its file system, however many files there are.
-func syncAll(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return &fs.PathError{Op: "syncfs", Path: dir, Err: err}
-	}
-	return nil
 }
 
 // fill puts a snapshot's files into a new folder: folders first, links and the times of folders last, so that nothing is ever written

@@ -88,7 +88,7 @@ func (h Host) judgePort(p port, err error) Finding {
 			return fine(label, "held by this node")
 		}
 		if who == "" && h.tryListen(p) == nil {
-			return fine(label, "free") // whoever held it has ended meanwhile
+			return fine(label, "free") // its holder has exited in the meantime
 		}
 		if who == "" {
 			who = "another program"

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // PartPrefix begins the names of files that are being written, beside the file that they are to replace. A kill leaves them.
@@ -75,4 +77,18 @@ func bare(err error) error {
 		return atLink.Err
 	}
 	return err
+}
+
+// SyncFileSystem brings all that was written to the file system of a folder onto the disk: one call, however many files there
+// are. The error is an *fs.PathError.
+func SyncFileSystem(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Syncfs(int(f.Fd())); err != nil {
+		return &fs.PathError{Op: "syncfs", Path: dir, Err: err}
+	}
+	return nil
 }

@@ -2,8 +2,9 @@ package failure
 
 import (
 	"bytes"
-	"regexp"
 	"strings"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 const (
@@ -17,11 +18,11 @@ const (
 
 var (
 	// rankPrefix is what launchers and frameworks put before the lines of one of several processes.
-	rankPrefix = regexp.MustCompile(`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`)
+	rankPrefix = lazyregexp.New(`^(\[(default|rank|Rank ?)\d+\]:? ?|(default|[Rr]ank ?)\d+: ?|\(\w+ pid=\d+[^)]*\) ?|\[\d+,\d+\]<std(out|err)>:? ?)`)
 	// taskPrefix is what srun and mpirun put there if asked to. Other programs number their steps so, but not the lines of tracebacks.
-	taskPrefix = regexp.MustCompile(`^( *\d+: ?|\[\d+\] )`)
-	chained    = regexp.MustCompile(`During handling of the above|direct cause of the following`)
-	escapes    = regexp.MustCompile(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07)`)
+	taskPrefix = lazyregexp.New(`^( *\d+: ?|\[\d+\] )`)
+	chained    = lazyregexp.New(`During handling of the above|direct cause of the following`)
+	escapes    = lazyregexp.New(`\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07\x1b\n]*\x07)`)
 )
 
 // output is what one stream says of the end of a program: lines, and from which on they count.
@@ -88,7 +89,7 @@ func (o *output) split(stream []byte) {
 	}
 	text := string(stream)
 	if strings.Contains(text, "\x1b") {
-		text = escapes.ReplaceAllString(text, "")
+		text = escapes.Get().ReplaceAllString(text, "")
 	}
 	o.lines = strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
 	tasks := false
@@ -98,11 +99,11 @@ func (o *output) split(stream []byte) {
 			line = line[:maxLine/2] + " " + line[len(line)-maxLine/2:]
 		}
 		if line != "" && strings.IndexByte("[(drR", line[0]) >= 0 {
-			if p := rankPrefix.FindString(line); p != "" {
+			if p := rankPrefix.Get().FindString(line); p != "" {
 				line, o.several = line[len(p):], true
 			}
 		}
-		if at := strings.Index(line, tracebackMark); at > 0 && len(taskPrefix.FindString(line)) == at {
+		if at := strings.Index(line, tracebackMark); at > 0 && len(taskPrefix.Get().FindString(line)) == at {
 			tasks = true
 		}
 		o.lines[i] = line
@@ -110,7 +111,7 @@ func (o *output) split(stream []byte) {
 	if tasks {
 		o.several = true
 		for i, line := range o.lines {
-			o.lines[i] = line[len(taskPrefix.FindString(line)):]
+			o.lines[i] = line[len(taskPrefix.Get().FindString(line)):]
 		}
 	}
 }
@@ -133,7 +134,7 @@ func (o *output) exception(mark, end int) int {
 // chains reports whether a traceback follows from the exception before it.
 func (o *output) chains(exception, mark int) bool {
 	for i := exception; i < mark; i++ {
-		if chained.MatchString(o.lines[i]) {
+		if chained.Get().MatchString(o.lines[i]) {
 			return true
 		}
 	}

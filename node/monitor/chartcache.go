@@ -14,8 +14,8 @@ const (
 	keptBytes   = 8 << 20
 	// viewFor is how long the last selection of trials is kept, which takes some 30 bytes of each trial.
 	viewFor = 5 * time.Second
-	// leastAge and etaAge are how old an answer about a sweep in motion is at least before it is made anew, and ageFactor how many times
-	// older than it takes to make.
+	// leastAge and etaAge are the minimum age at which an answer about a running sweep is recomputed. An answer that took long to
+	// compute is kept for ageFactor times that long.
 	leastAge  = time.Second
 	etaAge    = 2 * time.Second
 	ageFactor = 20
@@ -53,7 +53,7 @@ func (c *charts) get(ctx context.Context, key, version string, least time.Durati
 	return c.make(key, version, compute)
 }
 
-// recent is get for who can't wait: while something else is computed it gives the last answer, however old, or nil.
+// recent is get for a caller that can't wait: while another answer is being computed it gives the last one, however old, or nil.
 func (c *charts) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
 	if a := c.find(key, version, least); a != nil {
 		return a, nil
@@ -64,7 +64,7 @@ func (c *charts) recent(key, version string, least time.Duration, compute func()
 	default:
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if i := slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key }); i >= 0 {
+		if i := c.placeLocked(key); i >= 0 {
 			return c.kept[i], nil
 		}
 		return nil, nil
@@ -72,7 +72,7 @@ func (c *charts) recent(key, version string, least time.Duration, compute func()
 	return c.make(key, version, compute)
 }
 
-// make computes an answer and keeps it. It is for who has the turn.
+// make computes an answer and keeps it. The caller has the turn.
 func (c *charts) make(key, version string, compute func() (any, error)) (*answer, error) {
 	a, err := newAnswer(key, version, compute)
 	if err != nil {
@@ -80,7 +80,7 @@ func (c *charts) make(key, version string, compute func() (any, error)) (*answer
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.dropLocked(slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key }))
+	c.dropLocked(c.placeLocked(key))
 	c.kept, c.bytes = append(c.kept, a), c.bytes+len(a.body)
 	for len(c.kept) > keptAnswers || c.bytes > keptBytes && len(c.kept) > 1 {
 		c.dropLocked(0)
@@ -91,7 +91,7 @@ func (c *charts) make(key, version string, compute func() (any, error)) (*answer
 func (c *charts) find(key, version string, least time.Duration) *answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key })
+	i := c.placeLocked(key)
 	if i < 0 {
 		return nil
 	}
@@ -101,6 +101,11 @@ func (c *charts) find(key, version string, least time.Duration) *answer {
 	}
 	c.kept = append(slices.Delete(c.kept, i, i+1), a)
 	return a
+}
+
+// placeLocked gives the place of a kept answer, -1 for none.
+func (c *charts) placeLocked(key string) int {
+	return slices.IndexFunc(c.kept, func(k *answer) bool { return k.key == key })
 }
 
 func (c *charts) dropLocked(i int) {

@@ -207,10 +207,12 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	media := acceptsOf(r)
+	media, limit := acceptsOf(r), int64(0)
 	if media == mediaJSON {
-		m.trialTable(w, r, s)
-		return
+		if limit, err = page(r, api.MaxTrialsPage); err != nil {
+			refuse(w, err)
+			return
+		}
 	}
 	l, err := m.newListing(r, s)
 	if err != nil {
@@ -220,29 +222,20 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 	columns, err := m.trialColumns(r, s)
 	if err != nil {
 		refuse(w, err)
+		return
+	}
+	if media == mediaJSON {
+		m.trialTable(w, r, l, columns, limit)
 		return
 	}
 	writeAll(w, media, columns, func(put func(*api.Trial) error) error { return l.each(r.Context(), put) })
 }
 
-func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, s *grid.Sweep) {
-	limit, err := page(r, api.MaxTrialsPage)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	l, err := m.newListing(r, s)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	columns, err := m.trialColumns(r, s)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	table := api.TrialTable{Sweep: s.ID, Applied: m.cfg.History.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
-	if table.Total, err = m.countTrials(r.Context(), s, &l.q); err != nil {
+// trialTable answers with a page of a listing, by columns.
+func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
+	var err error
+	table := api.TrialTable{Sweep: l.sweep.ID, Applied: m.cfg.History.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
+	if table.Total, err = m.countTrials(r.Context(), l.sweep, &l.q); err != nil {
 		refuse(w, err)
 		return
 	}

@@ -102,15 +102,22 @@ func (m *Monitor) serve(ctx context.Context, l net.Listener, h http.Handler, str
 	if strangers != nil {
 		strangers.watch(srv)
 	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
+	return serveUntil(ctx, srv, l, func() {
 		last, cancel := context.WithTimeout(requests, shutdownTime)
 		defer cancel()
 		if srv.Shutdown(last) != nil {
 			cut()
 			srv.Close()
 		}
+	})
+}
+
+// serveUntil serves until ctx ends, and then until shutDown, which must close the server, has returned.
+func serveUntil(ctx context.Context, srv *http.Server, l net.Listener, shutDown func()) error {
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		shutDown()
 	})
 	err := srv.Serve(l)
 	if !stop() {

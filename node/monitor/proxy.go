@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -74,20 +73,10 @@ func (p *Proxy) Serve(ctx context.Context, l net.Listener) error {
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ErrorLog:    slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 	}
-	stopped := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
+	return serveUntil(ctx, srv, l, func() {
 		cut() // streams have no end of their own
 		srv.Close()
 	})
-	err := srv.Serve(l)
-	if !stop() {
-		<-stopped
-	}
-	if !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
 }
 
 // Handler answers browsers.
@@ -111,9 +100,7 @@ func (p *Proxy) Handler() http.Handler {
 		case strings.HasPrefix(r.URL.Path, api.Prefix+"/") && site != "" && site != "same-origin" && site != "none":
 			refuse(w, errCrossSite)
 		default:
-			w := &patient{ResponseWriter: w, limit: writeTime}
-			inner.ServeHTTP(w, r)
-			w.extend()
+			servePatiently(w, r, writeTime, inner)
 		}
 	})
 }

@@ -129,11 +129,16 @@ func bounded(rt *route, next http.Handler) http.Handler {
 		if limit := rt.limit(); limit > 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
-		p := &patient{ResponseWriter: w, limit: cmp.Or(rt.patience, writeTime)}
-		p.rest()
-		next.ServeHTTP(p, r)
-		p.extend() // for what is left in buffers
+		servePatiently(w, r, cmp.Or(rt.patience, writeTime), next)
 	})
+}
+
+// servePatiently has each write of an answer take no longer than limit.
+func servePatiently(w http.ResponseWriter, r *http.Request, limit time.Duration, next http.Handler) {
+	p := &patient{ResponseWriter: w, limit: limit}
+	p.rest()
+	next.ServeHTTP(p, r)
+	p.extend() // for what is left in buffers
 }
 
 // limit is how long the body of a request may be, in bytes; not positive where there is no bound.

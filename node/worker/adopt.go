@@ -163,12 +163,16 @@ func (w *Worker) goOn() {
 		w.running.Add(1)
 		go func() {
 			defer w.running.Done()
-			w.seeThrough(ad)
+			goesOn := w.seeThrough(ad)
 			w.release(ad.allocation)
 			w.fairness.ended(ad.lane, ad.began, time.Now())
-			if ad.holding != nil {
-				ad.holding.ended(ad.attempt)
-				w.leave(ad.holding)
+			if h := ad.holding; h != nil {
+				if goesOn {
+					h.leftOn()
+				} else {
+					h.ended(ad.attempt)
+				}
+				w.leave(h)
 			}
 			w.nudge()
 		}()
@@ -177,21 +181,18 @@ func (w *Worker) goOn() {
 }
 
 // seeThrough waits for the end of an adopted attempt and reports it. Its output is stored once more from its beginning, since
-// nobody knows how much of it was: readers drop what they have.
-func (w *Worker) seeThrough(ad *adoption) {
+// nobody knows how much of it was: readers drop what they have. It reports whether the attempt goes on under the next agent.
+func (w *Worker) seeThrough(ad *adoption) (goesOn bool) {
 	s := ad.sweep
 	if ad.holding != nil {
 		s, _ = ad.holding.under(s)
 	}
 	out := w.supervise(s.ctx, ad.attempt, ad.resume)
-	goesOn := out.Left
-	if !goesOn {
-		end := ending{manifest: ad.manifest, limit: snapshotTime, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
-		goesOn = !w.conclude(context.Background(), ad.attempt, w.result(s.record, ad.attempt, out), end)
+	if out.Left {
+		return true
 	}
-	if goesOn && ad.holding != nil {
-		ad.holding.leftOn()
-	}
+	end := ending{manifest: ad.manifest, limit: snapshotTime, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
+	return !w.conclude(context.Background(), ad.attempt, w.result(s.record, ad.attempt, out), end)
 }
 
 // note writes a result into the spool, so that it is safe there and its keeper may forget it.

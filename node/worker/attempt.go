@@ -58,7 +58,6 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		from: origin{h.held.Snapshot, h.held.Bad},
 	}
 	h.began(a)
-	defer h.ended(a)
 	var result *grid.Result
 	end := ending{limit: snapshotTime}
 	switch params, err := s.record.Space.At(index); {
@@ -78,6 +77,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		h.leftOn()
 		return false
 	}
+	h.ended(a)
 	return result.Class != grid.ClassNone
 }
 

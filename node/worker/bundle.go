@@ -213,7 +213,7 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, r *grid.Sweep
 		}
 		err := protect(dir, projects.NewShared(r.Task.Share))
 		if err == nil {
-			err = syncAll(dir)
+			err = durable.SyncFileSystem(dir)
 		}
 		if err == nil {
 			err = durable.WriteFile(dir+setupDone, []byte("set up\n"), 0o600)

@@ -291,9 +291,7 @@ func (h *holding) began(a *attempt) {
 func (h *holding) ended(a *attempt) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !h.left { // else it goes on
-		delete(h.runs, a)
-	}
+	delete(h.runs, a)
 }
 
 // running lists what runs under the lease.

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,8 +9,6 @@ import (
 
 	"mlfnode/node/durable"
 	"mlfnode/projects"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -77,17 +74,4 @@ func removeUnused(dir, mark string, keep time.Time) error {
 func used(path string) {
 	now := time.Now()
 	_ = os.Chtimes(path, now, now) // at worst it is made again sooner
-}
-
-// syncAll brings all that was written to the file system of dir onto the disk.
-func syncAll(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := unix.Syncfs(int(f.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
 }

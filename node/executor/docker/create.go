@@ -41,8 +41,8 @@ const (
 // exitNotFound is what shells give for a program that is not there.
 const exitNotFound = 127
 
-// wrapper starts the program: its output goes into our pipes, which it can open by name like those of any runner, and which hold what
-// nobody reads at the moment. A file says that there is no such program, which its exit code does not.
+// wrapper starts the program with our pipes as its output. The program can open them by name, and they buffer what is not read yet.
+// It creates a marker file when the program does not exist, which the exit code alone would not tell.
 // $1 is the folder of the pipes.
 const wrapper = `_mlf=$1; shift; : >"$_mlf/` + begunFile + `"
 case $1 in

@@ -4,7 +4,8 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"regexp"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // NewImages makes what pulls images for the engine of these settings. It looks for the engine each time that it needs it. changed is
@@ -73,7 +74,7 @@ func Examine(ctx context.Context, s Settings, gpus []string) Facts {
 }
 
 // libcuda is the driver's library as a CDI specification names it, with the version of the driver.
-var libcuda = regexp.MustCompile(`libcuda\.so\.([0-9]+(?:\.[0-9]+)+)`)
+var libcuda = lazyregexp.New(`libcuda\.so\.([0-9]+(?:\.[0-9]+)+)`)
 
 // specDriver finds the version of the driver that a CDI specification was made for; "" where none says so.
 func specDriver(dirs []string) string {
@@ -82,7 +83,7 @@ func specDriver(dirs []string) string {
 			files, _ := filepath.Glob(filepath.Join(dir, pattern))
 			for _, name := range files {
 				b, err := os.ReadFile(name)
-				if m := libcuda.FindSubmatch(b); err == nil && m != nil {
+				if m := libcuda.Get().FindSubmatch(b); err == nil && m != nil {
 					return string(m[1])
 				}
 			}

@@ -272,7 +272,7 @@ func TestForeign(t *testing.T) {
 	})
 }
 
-// TestDeviceOfAnother has a trial use a device that it was not given. It is no foreign program there.
+// TestDeviceOfAnother has a trial use a device that it was not given. That does not make it a foreign program.
 func TestDeviceOfAnother(t *testing.T) {
 	pid := program(t, marks(7, 2)...)
 	play(t, "2xA100-40", Avoid, func(s *stage) {
