@@ -18,18 +18,18 @@ func TestMembersKnowEachOther(t *testing.T) {
 		s.Inventory = &inventory.Machine{CPUs: 2, GPUs: []inventory.GPU{{UUID: "GPU-1", Name: "A100"}}}
 	})
 	for _, c := range nodes {
-		eventually(t, 3*time.Second, "n01 is drained", func() bool {
+		eventually(t, "n01 is drained", func() bool {
 			m, _ := c.table.find("n01")
 			return m.Drained && strings.HasPrefix(m.Reason, "since the fan")
 		})
 	}
 	// An exchange of states brings the rest, as every half minute.
 	join(t, nodes[1], nodes[2])
-	eventually(t, 3*time.Second, "n02 knows the GPU of n01", func() bool {
+	eventually(t, "n02 knows the GPU of n01", func() bool {
 		m, _ := nodes[2].table.find("n01")
 		return m.Inventory != nil && m.Inventory.GPUs[0].UUID == "GPU-1" && m.Load == 1.5 && len(m.Reason) == 720
 	})
-	eventually(t, time.Second, "n01 knows its own GPU", func() bool {
+	eventually(t, "n01 knows its own GPU", func() bool {
 		m, _ := nodes[1].table.find("n01")
 		return m.Inventory != nil && m.Load == 1.5
 	})
@@ -50,7 +50,7 @@ func TestUpdatesArePaced(t *testing.T) {
 		seen[m.Slots] = true
 		wait(t, 20*time.Millisecond)
 	}
-	eventually(t, 4*time.Second, "the last one is told", func() bool {
+	eventually(t, "the last one is told", func() bool {
 		m, _ := nodes[0].table.find("n01")
 		return m.Slots == 109
 	})
@@ -65,14 +65,14 @@ func TestDeathAndReturn(t *testing.T) {
 	var seen changes
 	stop := nodes[0].Watch(seen.add)
 	defer stop()
-	eventually(t, time.Second, "the watcher met all", func() bool { return seen.count(Alive) == 3 })
+	eventually(t, "the watcher met all", func() bool { return seen.count(Alive) == 3 })
 	cfg := config("n02")
 	cfg.Bind = strings.Split(nodes[2].address, ":")[0]
 
 	killed := time.Now()
 	nodes[2].Close()
-	eventually(t, 2*time.Second, "its port refuses", func() bool { return nodes[0].Refused(short(t), "n02") })
-	eventually(t, 10*time.Second, "n02 is dead", func() bool { return stateOf(nodes[0], "n02") == Dead })
+	eventually(t, "its port refuses", func() bool { return nodes[0].Refused(short(t), "n02") })
+	eventually(t, "n02 is dead", func() bool { return stateOf(nodes[0], "n02") == Dead })
 	t.Logf("dead after %s", time.Since(killed).Round(time.Millisecond))
 	if nodes[0].Refused(short(t), "n01") || nodes[0].Refused(short(t), "nobody") {
 		t.Error("got a refusal of a node that listens, or that is not known")
@@ -80,9 +80,9 @@ func TestDeathAndReturn(t *testing.T) {
 
 	back := start(t, cfg)
 	join(t, back, nodes[1])
-	eventually(t, time.Second, "n02 is alive again", func() bool { return stateOf(nodes[0], "n02") == Alive })
+	eventually(t, "n02 is alive again", func() bool { return stateOf(nodes[0], "n02") == Alive })
 	want := []string{"alive", "suspect", "dead", "alive"}
-	eventually(t, time.Second, "the watcher saw it", func() bool { return slices.Equal(seen.of("n02"), want) })
+	eventually(t, "the watcher saw it", func() bool { return slices.Equal(seen.of("n02"), want) })
 }
 
 // TestQuickRestart starts an agent again before anybody missed it: another life of a member that was alive all the time.
@@ -91,16 +91,16 @@ func TestQuickRestart(t *testing.T) {
 	before, _ := nodes[0].table.find("n02")
 	var seen changes
 	defer nodes[0].Watch(seen.add)()
-	eventually(t, time.Second, "the watcher met all", func() bool { return seen.count(Alive) == 3 })
+	eventually(t, "the watcher met all", func() bool { return seen.count(Alive) == 3 })
 	cfg := config("n02")
 	cfg.Bind = strings.Split(nodes[2].address, ":")[0]
 	nodes[2].Close()
 	join(t, start(t, cfg), nodes[1])
-	eventually(t, 2*time.Second, "n02 lives another life", func() bool {
+	eventually(t, "n02 lives another life", func() bool {
 		m, _ := nodes[0].table.find("n02")
 		return m.State == Alive && m.Started.After(before.Started)
 	})
-	eventually(t, time.Second, "the watcher is told", func() bool { return len(seen.of("n02")) >= 2 })
+	eventually(t, "the watcher is told", func() bool { return len(seen.of("n02")) >= 2 })
 	if slices.Contains(seen.of("n02"), "dead") {
 		t.Errorf("got states %q", seen.of("n02"))
 	}
@@ -114,11 +114,11 @@ func TestLeave(t *testing.T) {
 	nodes[2].Update(func(s *Self) { s.Running++ }) // must not bring it back
 	nodes[2].Close()
 	for _, c := range nodes[:2] {
-		eventually(t, 2*time.Second, "n02 left", func() bool { return stateOf(c, "n02") == Left })
+		eventually(t, "n02 left", func() bool { return stateOf(c, "n02") == Left })
 	}
 	moved := start(t, config("n02")) // with another address
 	join(t, moved, nodes[0])
-	eventually(t, 2*time.Second, "n02 is back", func() bool { return stateOf(nodes[1], "n02") == Alive })
+	eventually(t, "n02 is back", func() bool { return stateOf(nodes[1], "n02") == Alive })
 }
 
 func TestNameTaken(t *testing.T) {
@@ -145,8 +145,8 @@ func TestMovedMachine(t *testing.T) {
 	nodes := startMany(t, 3, nil)
 	nodes[2].Close()
 	moved := start(t, config("n02"))
-	eventually(t, 15*time.Second, "it is taken in", func() bool { return moved.Join(short(t), []string{nodes[0].address}) == nil })
-	eventually(t, 5*time.Second, "n01 knows its address", func() bool {
+	eventually(t, "it is taken in", func() bool { return moved.Join(short(t), []string{nodes[0].address}) == nil })
+	eventually(t, "n01 knows its address", func() bool {
 		m, _ := nodes[1].table.find("n02")
 		return m.State == Alive && m.gossip() == moved.address
 	})
@@ -173,11 +173,11 @@ func TestPartitionHeals(t *testing.T) {
 	nodes := startMany(t, 3, func(cfg *Config) { under(cfg, new(atomic.Int32), &away) })
 	host := strings.Split(nodes[2].address, ":")[0]
 	away.Store(&host)
-	eventually(t, 20*time.Second, "each side takes the other for dead", func() bool {
+	eventually(t, "each side takes the other for dead", func() bool {
 		return stateOf(nodes[0], "n02") == Dead && count(nodes[2], Dead) == 2
 	})
 	away.Store(nil)
-	eventually(t, 20*time.Second, "all are together again", func() bool { return count(nodes[0], Alive) == 3 && count(nodes[2], Alive) == 3 })
+	eventually(t, "all are together again", func() bool { return count(nodes[0], Alive) == 3 && count(nodes[2], Alive) == 3 })
 }
 
 // TestFalseDeaths loses every tenth packet.
@@ -217,9 +217,9 @@ func TestFortyMembers(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, 20*time.Second, "it is dead for one", func() bool { return known() > 0 })
+	eventually(t, "it is dead for one", func() bool { return known() > 0 })
 	first := since(killed)
-	eventually(t, 20*time.Second, "it is dead for all", func() bool { return known() == n-1 })
+	eventually(t, "it is dead for all", func() bool { return known() == n-1 })
 	t.Logf("%d members: a death is known after %s to the first, %s to the last", n, first, since(killed))
 }
 

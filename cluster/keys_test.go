@@ -33,7 +33,7 @@ func TestKeyRotation(t *testing.T) {
 		if got := c.Keys(); len(got) != 1 || !bytes.Equal(got[0], old) || count(c, Alive) != 4 {
 			t.Errorf("%s has %d keys and %d alive members, want 1 and 4", c.node, len(got), count(c, Alive))
 		}
-		eventually(t, 5*time.Second, "the last update is known", func() bool {
+		eventually(t, "the last update is known", func() bool {
 			return !slices.ContainsFunc(c.Members(), func(m Member) bool { return !m.Drained })
 		})
 	}
@@ -111,7 +111,7 @@ func TestForeignPackets(t *testing.T) {
 		send(t, "udp", c.address, p)
 		send(t, "tcp", c.address, p)
 	}
-	eventually(t, 5*time.Second, "the refusal is in the log", func() bool { return strings.Contains(log.String(), "was refused") })
+	eventually(t, "the refusal is in the log", func() bool { return strings.Contains(log.String(), "was refused") })
 	wait(t, 200*time.Millisecond)
 	if text := log.String(); strings.Contains(text, "evil") {
 		t.Errorf("the log holds what was sent:\n%s", text)

@@ -79,7 +79,7 @@ func startMany(t *testing.T, n int, change func(*Config)) []*Cluster {
 		}
 	}()
 	for _, c := range nodes {
-		eventually(t, time.Minute, fmt.Sprintf("%s knows %d alive members", c.node, n), func() bool { return count(c, Alive) == n })
+		eventually(t, fmt.Sprintf("%s knows %d alive members", c.node, n), func() bool { return count(c, Alive) == n })
 	}
 	return nodes
 }
@@ -106,10 +106,11 @@ func stateOf(c *Cluster, node grid.NodeID) State {
 	return m.State
 }
 
-func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
+func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ticks := time.NewTicker(5 * time.Millisecond)
 	defer ticks.Stop()
+	const limit = time.Minute
 	for late := time.After(limit); !ok(); {
 		select {
 		case <-ticks.C:
@@ -193,7 +194,7 @@ func under(cfg *Config, loss *atomic.Int32, away *atomic.Pointer[string]) {
 
 // short is a context for what should be quick.
 func short(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

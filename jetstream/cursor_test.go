@@ -31,7 +31,7 @@ func publishEvents(t *testing.T, s *Store, first, n int) {
 // wantTake takes entries at once, until the one with sequence last.
 func wantTake(t *testing.T, c *cursor, last uint64) {
 	t.Helper()
-	ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	for {
 		batch, err := c.take(ctx)
@@ -51,7 +51,7 @@ func TestEntriesInHandDoNotWait(t *testing.T) {
 	c := eventCursor(t, s)
 	wantTake(t, c, 10)
 	publishEvents(t, s, 10, pullMessages-10)
-	deadline := time.After(5 * time.Second)
+	deadline := time.After(time.Minute)
 	for n := 0; n < pullMessages-10+1; n, _, _ = c.inbox.Pending() {
 		select {
 		case <-deadline:

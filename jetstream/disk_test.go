@@ -91,7 +91,7 @@ func insist(t *testing.T, try func() error) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(10 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		err := try()
 		if err == nil {

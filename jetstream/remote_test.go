@@ -129,7 +129,7 @@ func (l *lab) remote(name string) Remote {
 
 func (l *lab) connect(name string) *Store {
 	l.t.Helper()
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	s, err := Connect(ctx, l.remote(name))
 	if err != nil {
@@ -233,7 +233,7 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 			if !strings.Contains(strings.ToLower(err.Error()), "permissions violation") {
 				t.Errorf("%s: got %v, want a violation", what, err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("%s was not refused", what)
 		}
 	}
@@ -338,7 +338,7 @@ func TestRemoteOutlivesTheServer(t *testing.T) {
 			if got != id {
 				t.Fatalf("watch: got %s, want %s", got, id)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("watch: %s did not come", id)
 		}
 	}
@@ -380,7 +380,7 @@ func TestDisconnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	w, err := Connect(ctx, l.remote("w"))
 	if err != nil {

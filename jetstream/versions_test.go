@@ -45,7 +45,7 @@ func TestBeatsOfOtherVersions(t *testing.T) {
 		"newer, with unknown fields":          {`{"v":2,"start":"x","held":[{"s":7,"d":2,` + unheard + `}],` + unheard + `}`, Beat{V: 2, Start: "x", Held: []HeldLease{{Seq: 7, Deliveries: 2}}}},
 		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Beat{V: 9, Start: "x"}},
 	} {
-		ctx, stop := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		msg, err := w.conn.RequestWithContext(ctx, callSubject("w", callBeat), []byte(c.text))
 		stop()
 		if err != nil {
@@ -195,7 +195,7 @@ func TestOutputOfOtherVersionsIsSkipped(t *testing.T) {
 	if _, _, err := s.Logs.Publish(t.Context(), "a-1", []Chunk{{Index: 4, Run: "n1-1-2", Stream: 1, Data: []byte("text")}}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	var got []Chunk
 	_ = s.Logs.Read(ctx, "a-1", LogRange{Follow: true}, func(_ uint64, chunks []Chunk) error {

@@ -251,7 +251,7 @@ func TestStreamsAreSentAsTheyCome(t *testing.T) {
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "echo here; exec sleep 60"))
 	h := newHTTP(t, cfg.StateDir)
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://localhost"+api.Prefix+"/sweeps/"+string(v.Sweep)+"/logs?follow=true", nil)
 	if err != nil {

@@ -74,7 +74,7 @@ func (h *httpOf) listenAt(base, topics string, last uint64) (events <-chan event
 func next(t *testing.T, events <-chan event, ok func(event) bool) []event {
 	t.Helper()
 	var all []event
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		select {
 		case e, open := <-events:

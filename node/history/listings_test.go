@@ -98,7 +98,7 @@ func TestMasterDoesNotWaitForListings(t *testing.T) {
 			}
 		})
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	if terminal, _, err := d.Ranges(ctx, "a-1"); err != nil || len(terminal) != 1 {
 		t.Errorf("ranges: got %v, %v", terminal, err)

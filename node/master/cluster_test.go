@@ -127,7 +127,7 @@ func (c *stage) until(what string, ok func(*state) bool) {
 	c.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(20 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		found := false
 		c.on(func(s *state) { found = ok(s) })

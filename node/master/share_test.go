@@ -237,7 +237,7 @@ func (c *stage) ended(id grid.SweepID) {
 		}
 		select {
 		case <-moved:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			c.t.Fatalf("%s is not marked as finished", id)
 		}
 	}

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is the longest that a test waits for one thing.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // program is an executor that runs a func for each attempt.
 type program func(context.Context, *executor.Attempt) executor.Outcome
