@@ -1,6 +1,8 @@
 package jetstream
 
 import (
+	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -43,5 +45,30 @@ func TestSlowIsNotDamaged(t *testing.T) {
 				t.Errorf("a store that may be whole is called damaged: %v", err)
 			}
 		})
+	}
+}
+
+// TestProbe writes through a store and reads back, again and again, and finds out when the server has ended.
+func TestProbe(t *testing.T) {
+	server, err := Start(Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.Store(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 3 {
+		if err := errors.Join(s.Ping(t.Context()), s.Probe(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := s.Records.All(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("a probe counts as a record: %v, %v", all, err)
+	}
+	server.Close()
+	if s.Ping(t.Context()) == nil || s.Probe(t.Context()) == nil {
+		t.Error("a store without a server answers")
 	}
 }

@@ -11,6 +11,7 @@ import (
 //
 //	mlf.sweep.<sweep>                    one sweep record
 //	mlf.number.<project>                 the last sweep number of a project
+//	mlf.probe                            what Probe has written last
 //	mlf.lease.<shape>                    leases, and mlf.wake.<shape>, which is not stored
 //	mlf.event.<node>.<sweep>             batches of events
 //	mlf.log.<node>.<sweep>               chunks of output
@@ -32,6 +33,7 @@ const (
 
 	recordSubjects = "mlf.sweep.*"
 	numberSubjects = "mlf.number.*"
+	probeSubject   = "mlf.probe"
 	leaseSubjects  = "mlf.lease.*"
 	wakeSubjects   = "mlf.wake.*"
 	eventSubjects  = "mlf.event.*.*"

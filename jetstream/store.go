@@ -163,6 +163,31 @@ func (s *Store) publish(ctx context.Context, msg *nats.Msg, opts ...js.PublishOp
 	return ack.Sequence, nil
 }
 
+// Ping asks the server for a message, to find out whether it answers.
+func (s *Store) Ping(ctx context.Context) error {
+	_, err := s.lastOf(ctx, recordStream, probeSubject)
+	if errors.Is(err, ErrNotFound) {
+		return nil // nobody has called Probe yet
+	}
+	return err
+}
+
+// Probe has the server write a message to disk, and reads it back.
+func (s *Store) Probe(ctx context.Context) error {
+	seq, err := s.publish(ctx, &nats.Msg{Subject: probeSubject})
+	if err != nil {
+		return err
+	}
+	last, err := s.lastOf(ctx, recordStream, probeSubject)
+	if err != nil {
+		return err
+	}
+	if last.Sequence < seq { // a later one is another probe's
+		return fmt.Errorf("the store gives message %d for message %d", last.Sequence, seq)
+	}
+	return nil
+}
+
 // Unavailable reports whether an operation of a Store failed because the server can't be reached or can't write now. That passes:
 // the operation may be tried again until it does.
 func Unavailable(err error) bool {

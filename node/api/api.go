@@ -48,6 +48,12 @@ const (
 	PathReach        = "/reach"   // POST has the master try to reach who asks
 )
 
+// The paths below the root, for other programs than ours.
+const (
+	PathHealthy = "/healthz"
+	PathReady   = "/readyz"
+)
+
 // Last is the sweep name that stands for the newest sweep.
 const Last = "last"
 

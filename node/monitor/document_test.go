@@ -113,7 +113,7 @@ func describe(t *testing.T) *huma.OpenAPI {
 
 func operation(schemas huma.Registry, rt *route) *huma.Operation {
 	op := &huma.Operation{
-		Method: rt.method, Path: api.Prefix + rt.pattern, Summary: rt.summary, Tags: []string{rt.topic},
+		Method: rt.method, Path: rt.prefix() + rt.pattern, Summary: rt.summary, Tags: []string{rt.topic},
 		OperationID: strings.ToLower(rt.method) + "-" + strings.Trim(regexp.MustCompile(`\W+`).ReplaceAllString(rt.pattern, "-"), "-"),
 		Description: map[access]string{
 			mayNothing: "Needs no token.", mayRead: "Needs a viewer's token.", mayAct: "Needs an operator's token.",

@@ -53,6 +53,8 @@ type Monitor struct {
 	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
 	strangers    *strangers
 	hub          *hub // nil on a worker
+
+	healthy, ready *health
 }
 
 // New makes a Monitor.
@@ -60,6 +62,8 @@ func New(cfg Config) *Monitor {
 	m := &Monitor{
 		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(), etas: newCharts(), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
+	m.healthy = &health{ask: m.isHealthy, limit: healthTime, log: m.log.With("question", "healthy")}
+	m.ready = &health{ask: m.isReady, limit: healthTime, log: m.log.With("question", "ready")}
 	if cfg.Master != nil {
 		m.hub = newHub(m)
 	}

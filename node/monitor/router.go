@@ -53,7 +53,11 @@ func (m *Monitor) newRouter() *router {
 		if rt.old != nil {
 			old = rt.old
 		}
-		for prefix, h := range map[string]http.Handler{api.Prefix: rt.handler, api.OldPrefix: old} {
+		handlers := map[string]http.Handler{api.Prefix: rt.handler, api.OldPrefix: old}
+		if rt.root {
+			handlers = map[string]http.Handler{"": rt.handler}
+		}
+		for prefix, h := range handlers {
 			if !rt.stream {
 				h = compress(h)
 			}
@@ -72,9 +76,17 @@ func (m *Monitor) newRouter() *router {
 func (m *Monitor) tableForProxy() *router {
 	t := &router{mux: http.NewServeMux(), byPattern: map[string]*route{}}
 	for _, rt := range m.routes() {
-		t.add(api.Prefix, &rt, http.NotFoundHandler())
+		t.add(rt.prefix(), &rt, http.NotFoundHandler())
 	}
 	return t
+}
+
+// prefix is what stands before the pattern of a route.
+func (rt *route) prefix() string {
+	if rt.root {
+		return ""
+	}
+	return api.Prefix
 }
 
 func (t *router) add(prefix string, rt *route, h http.Handler) {

@@ -12,7 +12,7 @@ import (
 // route is one call of the API. The table of routes feeds the mux, the access check and the OpenAPI document.
 type route struct {
 	method  string
-	pattern string // below a prefix
+	pattern string // below a prefix, or below the root
 	access  access
 	topic   string
 	summary string
@@ -20,6 +20,7 @@ type route struct {
 	call
 
 	old        http.HandlerFunc // answers under api.OldPrefix where the shape has changed since; nil for the same
+	root       bool             // the pattern is below no prefix
 	everywhere bool             // workers answer, too
 	bodyLimit  int64            // 0 is defaultBody
 }
@@ -51,6 +52,7 @@ const (
 	topicNodes  = "nodes"
 	topicAccess = "access"
 	topicFiles  = "files"
+	topicOthers = "other programs"
 )
 
 // Media types of answers.
@@ -58,6 +60,7 @@ const (
 	mediaLines  = "application/x-ndjson"
 	mediaJSON   = "application/json"
 	mediaCSV    = "text/csv"
+	mediaText   = "text/plain; charset=utf-8"
 	mediaTar    = "application/x-tar"
 	mediaBinary = "application/octet-stream"
 )
@@ -98,6 +101,7 @@ func (m *Monitor) routes() []route {
 		call:  call{handler: m.events, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, patience: eventsPatience}})
 	all = append(all, m.sweepRoutes()...)
 	all = append(all, m.chartRoutes()...)
+	all = append(all, m.rootRoutes()...)
 	return append(all, m.fileRoutes()...)
 }
 
