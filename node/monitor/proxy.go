@@ -88,6 +88,11 @@ func (p *Proxy) Handler() http.Handler {
 	mux.HandleFunc("POST "+api.Prefix+api.PathSession, p.begin)
 	mux.HandleFunc("DELETE "+api.Prefix+api.PathSession, p.end)
 	mux.HandleFunc(api.Prefix+"/", p.pass)
+	for pattern, rt := range p.table.byPattern {
+		if rt.root {
+			mux.HandleFunc(pattern, p.pass)
+		}
+	}
 	mux.HandleFunc("/", p.table.unknown)
 	inner := cross.Handler(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -97,7 +102,7 @@ func (p *Proxy) Handler() http.Handler {
 			refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this is not %.60q", r.Host), Hint: "open http://127.0.0.1:" + p.port})
 		case len(r.URL.RawQuery) > queryLimit:
 			refuse(w, errLongQuery)
-		case strings.HasPrefix(r.URL.Path, api.Prefix+"/") && site != "" && site != "same-origin" && site != "none":
+		case (strings.HasPrefix(r.URL.Path, api.Prefix+"/") || p.table.find(r) != nil) && site != "" && site != "same-origin" && site != "none":
 			refuse(w, errCrossSite)
 		default:
 			servePatiently(w, r, writeTime, inner)
