@@ -44,11 +44,12 @@ type Config struct {
 
 // Monitor serves the API. Make one with New.
 type Monitor struct {
-	cfg    Config
-	log    *slog.Logger
-	knocks knocks
-	charts *charts
-	etas   *charts // with a turn of their own: a chart may take longer than what shows the time left can wait
+	cfg        Config
+	log        *slog.Logger
+	knocks     knocks
+	charts     *charts
+	etas       *charts // with a turn of their own: a chart may take longer than what shows the time left can wait
+	logIndexes *logIndexes
 
 	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
 	strangers    *strangers
@@ -60,7 +61,8 @@ type Monitor struct {
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
 	m := &Monitor{
-		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(), etas: newCharts(), strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
+		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(), etas: newCharts(), logIndexes: newLogIndexes(),
+		strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
 	m.healthy = &health{ask: m.isHealthy, limit: healthTime, log: m.log.With("question", "healthy")}
 	m.ready = &health{ask: m.isReady, limit: healthTime, log: m.log.With("question", "ready")}

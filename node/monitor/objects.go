@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/api"
 )
 
 // isDigest reports whether text is a SHA-256 in hex, as bundles are named.
@@ -162,6 +164,18 @@ func byIndex(a, b jetstream.ObjectInfo) int {
 
 // copyTar adds the files of one packed tar under a folder named by the trial's index.
 func copyTar(t *tar.Writer, packed io.Reader, index int64) error {
+	return eachPacked(packed, func(h *tar.Header, content io.Reader) error {
+		h.Name = strconv.FormatInt(index, 10) + "/" + h.Name
+		if err := t.WriteHeader(h); err != nil {
+			return err
+		}
+		_, err := io.Copy(t, content)
+		return err
+	})
+}
+
+// eachPacked calls fn for each file of a packed tar.
+func eachPacked(packed io.Reader, fn func(*tar.Header, io.Reader) error) error {
 	z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1))
 	if err != nil {
 		return fmt.Errorf("read artifacts: %w", err)
@@ -175,12 +189,82 @@ func copyTar(t *tar.Writer, packed io.Reader, index int64) error {
 		if err != nil {
 			return fmt.Errorf("read artifacts: %w", err)
 		}
-		h.Name = strconv.FormatInt(index, 10) + "/" + h.Name
-		if err := t.WriteHeader(h); err != nil {
-			return err
-		}
-		if _, err := io.Copy(t, in); err != nil {
+		if err := fn(h, in); err != nil {
 			return err
 		}
 	}
+}
+
+// files lists what an attempt left.
+func (m *Monitor) files(r *http.Request) (api.FileList, error) {
+	list := api.FileList{Files: []api.File{}}
+	t, err := m.trialLog(r)
+	if err != nil || t.run == "" {
+		return list, err
+	}
+	list.Attempt = t.number
+	err = m.eachFile(r.Context(), t, func(h *tar.Header, _ io.Reader) error {
+		if list.More = len(list.Files) == api.MaxFileList; list.More {
+			return errEnough
+		}
+		list.Files = append(list.Files, api.File{Name: h.Name, Bytes: h.Size, Time: h.ModTime.UTC()})
+		return nil
+	})
+	if errors.Is(err, jetstream.ErrNotFound) {
+		err = nil
+	}
+	return list, err
+}
+
+// file sends one file of those that an attempt left. Its name is looked up among theirs, and leads nowhere else.
+func (m *Monitor) file(w http.ResponseWriter, r *http.Request) {
+	t, err := m.trialLog(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	name, sent := r.FormValue("name"), false
+	err = errNoFile(t, name)
+	if t.run != "" {
+		err = m.eachFile(r.Context(), t, func(h *tar.Header, content io.Reader) error {
+			if h.Name != name {
+				return nil
+			}
+			download(w, path.Base(name), mediaBinary)
+			w.Header().Set("Content-Length", strconv.FormatInt(h.Size, 10))
+			sent = true
+			if _, err := io.Copy(w, content); err != nil {
+				return err
+			}
+			return errEnough
+		})
+	}
+	switch {
+	case sent && err != nil:
+		m.log.Debug("a file could not be sent", "sweep", t.sweep, "trial", t.index, "file", name, "err", err)
+		panic(http.ErrAbortHandler) // the client sees a cut file
+	case sent:
+	case err == nil || errors.Is(err, jetstream.ErrNotFound):
+		refuse(w, errNoFile(t, name))
+	default:
+		refuse(w, err)
+	}
+}
+
+func errNoFile(t *trialLog, name string) error {
+	return &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("trial %d has left no file %.200q", t.index, name),
+		Hint: "list them with " + strings.NewReplacer("{sweep}", string(t.sweep), "{index}", strconv.FormatInt(t.index, 10)).Replace(api.Prefix+api.PathFiles)}
+}
+
+// eachFile calls fn for each file that an attempt left, until fn returns errEnough.
+func (m *Monitor) eachFile(ctx context.Context, t *trialLog, fn func(*tar.Header, io.Reader) error) error {
+	f, err := m.cfg.Store.Artifacts.Open(ctx, grid.TrialID{Sweep: t.sweep, Index: t.index}.ArtifactName(t.run))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := eachPacked(f, fn); !errors.Is(err, errEnough) {
+		return err
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"fmt"
 	"net/http"
 	"reflect"
 	"time"
@@ -102,6 +103,7 @@ func (m *Monitor) routes() []route {
 	all = append(all, m.sweepRoutes()...)
 	all = append(all, m.chartRoutes()...)
 	all = append(all, m.rootRoutes()...)
+	all = append(all, m.outputRoutes()...)
 	return append(all, m.fileRoutes()...)
 }
 
@@ -159,6 +161,33 @@ func (m *Monitor) sweepRoutes() []route {
 			query: a.query, call: gives(a.do)})
 	}
 	return all
+}
+
+// outputRoutes are the calls about what one trial has printed and left.
+func (m *Monitor) outputRoutes() []route {
+	attempt := parameter{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}
+	stream := parameter{"stream", "string", "stdout, stderr or setup; without it all"}
+	return []route{
+		{method: "GET", pattern: api.PathLog, access: mayRead, topic: topicTrials, summary: "Show a part of what a trial has printed",
+			query: []parameter{
+				attempt, stream, {"offset", "integer", "of the first byte; 0 without it"}, {"tail", "integer", "begin so many bytes before the end instead"},
+				{"limit", "integer", fmt.Sprintf("at most so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
+			},
+			call: gives(m.logWindow)},
+		{method: "GET", pattern: api.PathLogSearch, access: mayRead, topic: topicTrials, summary: "Search what a trial has printed",
+			query: []parameter{
+				attempt, stream, {"q", "string", "the text, on one line"}, {"case", "boolean", "tell capital letters from small ones"},
+				{"offset", "integer", "of the first byte to search; next of the answer before"},
+				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
+			},
+			call: gives(m.logSearch)},
+		{method: "GET", pattern: api.PathLogText, access: mayRead, topic: topicTrials, summary: "Download what a trial has printed",
+			query: []parameter{attempt, stream}, call: call{handler: m.logText, media: []string{mediaText}, stream: true}},
+		{method: "GET", pattern: api.PathFiles, access: mayRead, topic: topicTrials, summary: "List the files that a trial left",
+			query: []parameter{attempt}, call: gives(m.files)},
+		{method: "GET", pattern: api.PathFile, access: mayRead, topic: topicTrials, summary: "Download one of the files that a trial left",
+			query: []parameter{attempt, {"name", "string", "of the file, as in the list"}}, call: call{handler: m.file, media: []string{mediaBinary}, stream: true}},
+	}
 }
 
 // fileRoutes are the calls about bundles, and for nodes those about snapshots.

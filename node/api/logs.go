@@ -1,0 +1,76 @@
+package api
+
+import "time"
+
+// The paths of one trial's output and files, below a prefix. Each takes the number of an attempt in the query; without it the attempt
+// that the trial's state comes from is meant.
+const (
+	PathLog       = "/sweeps/{sweep}/trials/{index}/log"
+	PathLogText   = "/sweeps/{sweep}/trials/{index}/log.txt"
+	PathLogSearch = "/sweeps/{sweep}/trials/{index}/log/search"
+	PathFiles     = "/sweeps/{sweep}/trials/{index}/files"
+	PathFile      = "/sweeps/{sweep}/trials/{index}/file"
+)
+
+// Bounds of windows of output and of searches in it.
+const (
+	DefaultWindow = 64 << 10  // bytes
+	MaxWindow     = 128 << 10 // bytes
+	DefaultHits   = 100
+	MaxHits       = 500
+	MaxLogQuery   = 256 // bytes to search for
+	MaxFileList   = 10_000
+)
+
+// LogWindow is a part of what an attempt has printed. Offsets count the bytes of one stream, or without a stream those of all streams in
+// the order in which they were stored. What was removed since counts, too, so an offset keeps its meaning.
+type LogWindow struct {
+	Attempt int        `json:"attempt"` // 0 while there is none
+	Stream  string     `json:"stream"`  // that was asked for; empty for all
+	Offset  int64      `json:"offset"`  // of the first byte of the window
+	Next    int64      `json:"next"`    // offset behind the window: ask for it to go on
+	Total   int64      `json:"total"`   // offset behind all that is stored so far
+	Ended   bool       `json:"ended"`   // the attempt prints no more, and all that it printed is stored
+	Pieces  []LogPiece `json:"pieces"`
+	Cut     int64      `json:"cut"`            // as in Printed
+	Gone    Gone       `json:"gone,omitempty"` // as in Printed
+}
+
+// LogPiece is a piece of a window, of one stream.
+type LogPiece struct {
+	Stream string    `json:"stream"` // stdout, stderr or setup
+	Offset int64     `json:"offset"` // of its first byte, counted as those of the window
+	Time   time.Time `json:"time"`   // when the node read it
+	Data   []byte    `json:"data"`
+}
+
+// LogHits are places of a text in what an attempt has printed.
+type LogHits struct {
+	Attempt  int      `json:"attempt"`
+	Hits     []LogHit `json:"hits"`
+	Searched int64    `json:"searched"`       // bytes that were looked at
+	Next     *int64   `json:"next,omitempty"` // offset to search on from: there were too many hits, or it took too long
+}
+
+// LogHit is one place. Before and After are what stands around it on its line, at most some hundred bytes.
+type LogHit struct {
+	Stream string `json:"stream"`
+	Offset int64  `json:"offset"` // of Match, counted as those of a window
+	Before string `json:"before"`
+	Match  string `json:"match"`
+	After  string `json:"after"`
+}
+
+// FileList are the files that an attempt left.
+type FileList struct {
+	Attempt int    `json:"attempt"`
+	Files   []File `json:"files"`
+	More    bool   `json:"more,omitempty"` // there are more than are listed
+}
+
+// File is one of them.
+type File struct {
+	Name  string    `json:"name"` // path with slashes
+	Bytes int64     `json:"bytes"`
+	Time  time.Time `json:"time"` // when it was changed last
+}

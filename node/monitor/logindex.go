@@ -1,0 +1,225 @@
+package monitor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+const (
+	keptIndexes = 16
+	maxMarks    = 4096
+	logReaders  = 2 // requests that read output at one time, so that the others keep a core
+	logStreams  = 5 // streams are numbered from 1 to 4
+)
+
+// logIndexes know where the bytes of attempts lie in the stream of output. Without one each window of an attempt would be read from the
+// first byte on.
+type logIndexes struct {
+	turns chan struct{}
+
+	mu   sync.Mutex
+	kept []*logIndex // the one that was used last at the end
+}
+
+func newLogIndexes() *logIndexes { return &logIndexes{turns: make(chan struct{}, logReaders)} }
+
+// logIndex is the index of one attempt: the position before some of its messages. It grows as the attempt prints.
+type logIndex struct {
+	sweep grid.SweepID
+	run   string
+
+	mu    sync.Mutex
+	next  uint64 // the first message that was not looked at
+	end   position
+	marks []logMark
+	every int // of so many messages one has a mark
+	seen  int // messages since the last mark
+}
+
+// position is a place in what an attempt has printed: how many bytes of each stream, and of all, are before it.
+type position struct {
+	all  int64
+	ends [logStreams]int64
+}
+
+type logMark struct {
+	seq uint64
+	position
+}
+
+// fresh gives the part of a chunk that lies behind the position, and moves the position behind it. A chunk may have been stored twice,
+// and what was before it may have been removed.
+func (p *position) fresh(c *jetstream.Chunk) []byte {
+	if int(c.Stream) >= logStreams || c.Offset < 0 || c.Offset > math.MaxInt64/2 {
+		return nil // of no node of this version
+	}
+	end := &p.ends[c.Stream]
+	have := max(0, *end-c.Offset)
+	if have >= int64(len(c.Data)) {
+		return nil
+	}
+	data := c.Data[have:]
+	p.all += max(0, c.Offset-*end) + int64(len(data))
+	*end = c.Offset + int64(len(c.Data))
+	return data
+}
+
+// of gives the offset in one stream, or in all for 0.
+func (p *position) of(stream uint8) int64 {
+	if stream == 0 {
+		return p.all
+	}
+	return p.ends[stream]
+}
+
+// trialLog is what one attempt has printed.
+type trialLog struct {
+	sweep  grid.SweepID
+	index  int64
+	number int
+	run    string // empty: there is no attempt
+	ended  bool
+	ref    grid.LogRef
+	since  time.Time // before its first byte
+}
+
+func (t *trialLog) empty() bool { return t.run == "" || t.ended && t.ref.First == 0 }
+
+func newTrialLog(id grid.TrialID, a *history.Attempt) *trialLog {
+	t := &trialLog{sweep: id.Sweep, index: id.Index}
+	if a != nil {
+		t.number, t.run, t.ended, t.ref, t.since = a.Number, a.Run, a.Ended > 0, a.Result.Log, time.UnixMicro(a.Started).Add(-clockSlack)
+	}
+	return t
+}
+
+// of gives the index of an attempt.
+func (x *logIndexes) of(t *trialLog) *logIndex {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	i := slices.IndexFunc(x.kept, func(l *logIndex) bool { return l.sweep == t.sweep && l.run == t.run })
+	var l *logIndex
+	if i >= 0 {
+		l = x.kept[i]
+		x.kept = slices.Delete(x.kept, i, i+1)
+	} else {
+		l = &logIndex{sweep: t.sweep, run: t.run, every: 1}
+	}
+	x.kept = append(x.kept, l)
+	if len(x.kept) > keptIndexes {
+		x.kept = slices.Delete(x.kept, 0, 1)
+	}
+	return l
+}
+
+// turn waits until the request may read, and gives what ends its turn.
+func (x *logIndexes) turn(ctx context.Context) (func(), error) {
+	select {
+	case x.turns <- struct{}{}:
+		return func() { <-x.turns }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// extend looks at what was stored since the last time, and gives the position behind it.
+func (l *logIndex) extend(ctx context.Context, logs *jetstream.Logs, t *trialLog) (position, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t.empty() || t.ended && l.next > t.ref.Last {
+		return l.end, nil
+	}
+	from := logMark{seq: l.next, position: l.end}
+	last := uint64(0)
+	err := t.read(ctx, logs, from, func(seq uint64, before position, c *jetstream.Chunk) error {
+		if seq != last {
+			l.mark(seq, before)
+			last = seq
+		}
+		return nil
+	}, func(seq uint64, end position) { l.next, l.end = seq+1, end })
+	if err == nil && t.ended {
+		l.next = t.ref.Last + 1
+	}
+	return l.end, err
+}
+
+func (l *logIndex) mark(seq uint64, before position) {
+	if l.seen++; l.seen < l.every && len(l.marks) > 0 {
+		return
+	}
+	l.seen = 0
+	if l.marks = append(l.marks, logMark{seq, before}); len(l.marks) < maxMarks {
+		return
+	}
+	l.every *= 2
+	for i := range len(l.marks) / 2 {
+		l.marks[i] = l.marks[2*i]
+	}
+	l.marks = l.marks[:len(l.marks)/2]
+}
+
+// before gives the last mark that is not behind an offset.
+func (l *logIndex) before(stream uint8, offset int64) logMark {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at, found := slices.BinarySearchFunc(l.marks, offset, func(m logMark, offset int64) int { return cmp.Compare(m.of(stream), offset) })
+	switch {
+	case found:
+		return l.marks[at]
+	case at == 0:
+		return logMark{}
+	}
+	return l.marks[at-1]
+}
+
+// read calls piece for the chunks of the attempt in order, each without what came before, with the position before it. After each message
+// it calls done, when that is not nil, with the position behind it. errEnough of piece ends it.
+func (t *trialLog) read(ctx context.Context, logs *jetstream.Logs, from logMark, piece func(uint64, position, *jetstream.Chunk) error,
+	done func(uint64, position)) error {
+	if t.empty() {
+		return nil
+	}
+	rng := jetstream.LogRange{First: max(from.seq, t.ref.First), Last: t.ref.Last}
+	if rng.First == 0 {
+		rng.Since = t.since
+	}
+	p := from.position
+	err := logs.Read(ctx, t.sweep, rng, func(seq uint64, chunks []jetstream.Chunk) error {
+		for i := range chunks {
+			c := &chunks[i]
+			if c.Index != t.index || c.Run != t.run {
+				continue
+			}
+			behind := p
+			data := behind.fresh(c)
+			if data == nil {
+				continue
+			}
+			p = behind
+			p.all, p.ends[c.Stream] = p.all-int64(len(data)), p.ends[c.Stream]-int64(len(data))
+			c.Data = data
+			if err := piece(seq, p, c); err != nil {
+				return err
+			}
+			p = behind
+		}
+		if done != nil {
+			done(seq, p)
+		}
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,202 @@
+package monitor
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+const (
+	searchTime = 2 * time.Second // after which a search gives what it has found
+	hitContext = 120             // bytes of a line that are given before and after a hit
+	searchPart = 64 << 10        // a longer line is searched in parts of this size
+)
+
+// logSearch finds a text in an attempt's output.
+func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
+	out := api.LogHits{Hits: []api.LogHit{}}
+	t, err := m.trialLog(r)
+	if err != nil {
+		return out, err
+	}
+	stream, err := streamNumber(r.FormValue("stream"))
+	if err != nil {
+		return out, err
+	}
+	text := r.FormValue("q")
+	if text == "" || len(text) > api.MaxLogQuery || strings.ContainsAny(text, "\n\r") {
+		return out, badRequest(fmt.Sprintf("q is not a text of 1 to %d bytes on one line", api.MaxLogQuery), "")
+	}
+	limit, err := whole(r, "limit", api.DefaultHits, 1, api.MaxHits)
+	if err != nil {
+		return out, err
+	}
+	offset, err := whole(r, "offset", 0, 0, maxOffset)
+	if err != nil {
+		return out, err
+	}
+	leave, err := m.logIndexes.turn(r.Context())
+	if err != nil {
+		return out, err
+	}
+	defer leave()
+	s := newSearch(text, r.FormValue("case") == "true", int(limit))
+	began, end, late := time.Now(), offset, false
+	err = t.read(r.Context(), m.cfg.Store.Logs, m.logIndexes.of(t).before(stream, offset), func(_ uint64, p position, c *jetstream.Chunk) error {
+		at, data := p.of(stream), c.Data
+		data = data[min(max(0, offset-at), int64(len(data))):]
+		if stream > 0 && c.Stream != stream || len(data) == 0 {
+			return nil
+		}
+		out.Searched += int64(len(data))
+		end = p.of(stream) + int64(len(c.Data))
+		s.add(c.Stream, end-int64(len(data)), data)
+		if late = time.Since(began) > searchTime; late || s.full() {
+			return errEnough
+		}
+		return nil
+	}, nil)
+	if err != nil {
+		return out, fmt.Errorf("search the output of trial %d: %w", t.index, err)
+	}
+	next := max(offset+1, end-int64(len(text)-1)) // a hit may begin before the end and go on behind it
+	if s.full() {
+		next = s.hits[len(s.hits)-1].Offset + 1
+	}
+	if late || s.full() {
+		out.Next = &next
+	}
+	out.Attempt = t.number
+	for _, hit := range s.finish() {
+		if out.Next == nil || hit.Offset < next {
+			out.Hits = append(out.Hits, hit)
+		}
+	}
+	return out, nil
+}
+
+// search finds a text on the lines of streams whose pieces come in turns.
+type search struct {
+	text  []byte // in small letters unless exact
+	exact bool
+	limit int
+	hits  []api.LogHit
+	lines [logStreams]unfinished
+}
+
+// unfinished is what a stream has printed since the end of its last line.
+type unfinished struct {
+	data  []byte
+	parts []linePart
+}
+
+// linePart says which offset a byte of an unfinished line has, and those behind it up to the next part.
+type linePart struct {
+	at     int
+	offset int64
+}
+
+func newSearch(text string, exact bool, limit int) *search {
+	s := &search{text: []byte(text), exact: exact, limit: limit}
+	if !exact {
+		s.text = small(s.text)
+	}
+	return s
+}
+
+// small gives a copy in which the letters from A to Z are small ones, so that places stay the same.
+func small(b []byte) []byte {
+	out := bytes.Clone(b)
+	for i, c := range out {
+		if 'A' <= c && c <= 'Z' {
+			out[i] = c + 'a' - 'A'
+		}
+	}
+	return out
+}
+
+func (s *search) full() bool { return len(s.hits) >= s.limit }
+
+// add searches the lines that a piece ends.
+func (s *search) add(stream uint8, offset int64, data []byte) {
+	u := &s.lines[stream]
+	if n := len(u.parts); n == 0 || u.parts[n-1].offset+int64(len(u.data)-u.parts[n-1].at) != offset {
+		u.parts = append(u.parts, linePart{len(u.data), offset})
+	}
+	u.data = append(u.data, data...)
+	end := bytes.LastIndexAny(u.data, "\n\r") + 1
+	if end == 0 && len(u.data) > searchPart {
+		end = len(u.data) - len(s.text) + 1
+	}
+	s.find(stream, u.data[:end], s.limit)
+	u.drop(end)
+}
+
+// find adds the hits in some lines, until there are most.
+func (s *search) find(stream uint8, data []byte, most int) {
+	text := data
+	if !s.exact {
+		text = small(data)
+	}
+	for from := 0; len(s.hits) < most; {
+		i := bytes.Index(text[from:], s.text)
+		if i < 0 {
+			return
+		}
+		at := from + i
+		from = at + len(s.text)
+		before, after := data[:at], data[from:]
+		before = before[max(bytes.LastIndexAny(before, "\n\r")+1, len(before)-hitContext):]
+		if i := bytes.IndexAny(after, "\n\r"); i >= 0 {
+			after = after[:i]
+		}
+		s.hits = append(s.hits, api.LogHit{
+			Stream: streamName(stream), Offset: s.lines[stream].offset(at),
+			Before: string(before), Match: string(data[at:from]), After: string(after[:min(len(after), hitContext)]),
+		})
+	}
+}
+
+// finish searches what has no end yet, and gives all hits in order: some more than the limit where lines of several streams were not
+// finished.
+func (s *search) finish() []api.LogHit {
+	full := s.full()
+	for stream := range s.lines {
+		if u := &s.lines[stream]; !full || len(s.hits) > 0 && u.offset(0) < s.hits[len(s.hits)-1].Offset {
+			s.find(uint8(stream), u.data, 2*s.limit)
+		}
+	}
+	slices.SortStableFunc(s.hits, func(a, b api.LogHit) int { return cmp.Compare(a.Offset, b.Offset) })
+	return s.hits
+}
+
+func (u *unfinished) offset(at int) int64 {
+	for i := len(u.parts) - 1; i >= 0; i-- {
+		if p := u.parts[i]; p.at <= at {
+			return p.offset + int64(at-p.at)
+		}
+	}
+	return 0
+}
+
+// drop forgets the first n bytes.
+func (u *unfinished) drop(n int) {
+	offset := u.offset(n)
+	kept := u.parts[:0]
+	for _, p := range u.parts {
+		if p.at > n {
+			kept = append(kept, linePart{p.at - n, p.offset})
+		}
+	}
+	u.data = u.data[:copy(u.data, u.data[n:])]
+	if u.parts = kept; len(u.data) > 0 {
+		u.parts = slices.Insert(u.parts, 0, linePart{0, offset})
+	}
+}

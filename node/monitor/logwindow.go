@@ -1,0 +1,182 @@
+package monitor
+
+import (
+	"fmt"
+	"mime"
+	"net/http"
+	"strconv"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// trialLog finds the attempt whose output or files a request asks for.
+func (m *Monitor) trialLog(r *http.Request) (*trialLog, error) {
+	s, index, err := m.trial(r)
+	if err != nil {
+		return nil, err
+	}
+	number, err := attemptNumber(r.FormValue("attempt"))
+	if err != nil {
+		return nil, err
+	}
+	id := grid.TrialID{Sweep: s.ID, Index: index}
+	attempts, err := m.cfg.History.Attempts(r.Context(), id)
+	if err != nil {
+		return nil, fmt.Errorf("find attempts: %w", err)
+	}
+	a := pick(attempts, number)
+	if a == nil && number > 0 {
+		return nil, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("trial %d has no attempt %d", index, number), Hint: "see: mlfnode trials SWEEP/TRIAL"}
+	}
+	return newTrialLog(id, a), nil
+}
+
+// streamNumber reads the name of a stream; 0 is all.
+func streamNumber(name string) (uint8, error) {
+	if name == "" || name == "all" {
+		return 0, nil
+	}
+	for n := uint8(1); n <= 3; n++ {
+		if streamName(n) == name {
+			return n, nil
+		}
+	}
+	return 0, badRequest(fmt.Sprintf("%.60q is not a stream", name), "streams are stdout, stderr and setup; without one all are given")
+}
+
+// whole reads a number of at least least from the query.
+func whole(r *http.Request, name string, otherwise, least, most int64) (int64, error) {
+	text := r.FormValue(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < least || n > most {
+		return 0, badRequest(fmt.Sprintf("%s %.30q is not a number from %d to %d", name, text, least, most), "")
+	}
+	return n, nil
+}
+
+// maxOffset is more than any attempt prints.
+const maxOffset = 1 << 60
+
+// logWindow answers with a part of an attempt's output.
+func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
+	w := api.LogWindow{Pieces: []api.LogPiece{}}
+	t, err := m.trialLog(r)
+	if err != nil {
+		return w, err
+	}
+	stream, err := streamNumber(r.FormValue("stream"))
+	if err != nil {
+		return w, err
+	}
+	limit, err := whole(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
+	if err != nil {
+		return w, err
+	}
+	offset, err := whole(r, "offset", 0, 0, maxOffset)
+	if err != nil {
+		return w, err
+	}
+	tail, err := whole(r, "tail", -1, 0, maxOffset)
+	if err != nil {
+		return w, err
+	}
+	leave, err := m.logIndexes.turn(r.Context())
+	if err != nil {
+		return w, err
+	}
+	defer leave()
+	index := m.logIndexes.of(t)
+	end, err := index.extend(r.Context(), m.cfg.Store.Logs, t)
+	if err != nil {
+		return w, fmt.Errorf("read the output of trial %d: %w", t.index, err)
+	}
+	w.Attempt, w.Total, w.Ended, w.Cut = t.number, end.of(stream), t.ended, t.ref.Cut
+	if stream > 0 {
+		w.Stream = streamName(stream)
+	}
+	if t.ended {
+		w.Gone = printed(t.ref, m.firstLog(r.Context())).Gone
+	}
+	if tail >= 0 {
+		offset = max(0, w.Total-tail)
+	}
+	w.Offset = min(offset, w.Total)
+	w.Next = w.Offset
+	if w.Offset == w.Total {
+		return w, nil
+	}
+	err = t.read(r.Context(), m.cfg.Store.Logs, index.before(stream, w.Offset), func(_ uint64, p position, c *jetstream.Chunk) error {
+		if stream == 0 || c.Stream == stream {
+			return put(&w, p.of(stream), c, limit)
+		}
+		return nil
+	}, nil)
+	return w, err
+}
+
+// put adds the part of a chunk that lies in the window, and returns errEnough behind its end.
+func put(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) error {
+	data := c.Data
+	if before := w.Next - at; before > 0 {
+		if before >= int64(len(data)) {
+			return nil
+		}
+		data, at = data[before:], w.Next
+	}
+	if len(w.Pieces) == 0 && at > w.Offset { // what was there has been removed
+		w.Offset = at
+	}
+	room := w.Offset + limit - at
+	if room <= 0 {
+		return errEnough
+	}
+	data = data[:min(int64(len(data)), room)]
+	name := streamName(c.Stream)
+	w.Next = at + int64(len(data))
+	if n := len(w.Pieces); n > 0 && w.Pieces[n-1].Stream == name && w.Pieces[n-1].Offset+int64(len(w.Pieces[n-1].Data)) == at {
+		w.Pieces[n-1].Data = append(w.Pieces[n-1].Data, data...)
+		return nil
+	}
+	w.Pieces = append(w.Pieces, api.LogPiece{Stream: name, Offset: at, Time: *micros(max(1, c.Time)), Data: append([]byte(nil), data...)})
+	return nil
+}
+
+// logText sends all that an attempt has printed, as a file.
+func (m *Monitor) logText(w http.ResponseWriter, r *http.Request) {
+	t, err := m.trialLog(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	stream, err := streamNumber(r.FormValue("stream"))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	download(w, fmt.Sprintf("%s-%d.log", t.sweep, t.index), mediaText)
+	err = t.read(r.Context(), m.cfg.Store.Logs, logMark{}, func(_ uint64, _ position, c *jetstream.Chunk) error {
+		if stream > 0 && c.Stream != stream {
+			return nil
+		}
+		_, err := w.Write(c.Data)
+		return err
+	}, nil)
+	if err != nil {
+		panic(http.ErrAbortHandler) // the client sees a cut file
+	}
+}
+
+// download says that what follows is a file to save, which no browser shows as a page of this node.
+func download(w http.ResponseWriter, name, media string) {
+	h := w.Header()
+	h.Set("Content-Type", media)
+	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": name}))
+	h.Set("Content-Security-Policy", "sandbox")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+}
