@@ -15,7 +15,8 @@ import (
 )
 
 // PathSnapshots is where nodes store and load what trials have saved: only a node that holds a lease with the trial may, which its
-// certificate tells. POST offers a snapshot, GET /{number} loads one; PUT and GET /files/{hash} send and fetch contents.
+// certificate tells. POST offers a snapshot, GET /{number} loads one; PUT and GET /files/{hash} send and fetch contents, and POST has the
+// master check a stored one.
 const PathSnapshots = "/snapshots/{sweep}/{index}"
 
 // The codes of refusals of snapshots.
@@ -72,6 +73,15 @@ func (s Snapshots) Open(ctx context.Context, id grid.TrialID, hash string) (io.R
 		return nil, snapshotError(err)
 	}
 	return resp.Body, nil
+}
+
+// Verify implements checkpoint.Remote.
+func (s Snapshots) Verify(ctx context.Context, id grid.TrialID, hash string) error {
+	resp, err := s.client.do(ctx, http.MethodPost, snapshotPath(id)+"/files/"+hash, nil, nil)
+	if err != nil {
+		return snapshotError(err)
+	}
+	return resp.Body.Close()
 }
 
 // snapshotError gives the error of package checkpoint that a refusal stands for.

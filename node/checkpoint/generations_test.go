@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -113,9 +114,6 @@ func TestDamagedStore(t *testing.T) {
 			if err := restore(t, s, n, to); n != 2 || !errors.Is(err, checkpoint.ErrDamaged) {
 				t.Errorf("%s: got snapshot %d, %v; want 2, ErrDamaged", name, n, err)
 			}
-			if err := s.Reject(trial, 3, 2); err != nil {
-				t.Fatal(err)
-			}
 			n, _ = s.Newest(trial)
 		}
 		err := restore(t, s, n, to)
@@ -129,6 +127,47 @@ func TestDamagedStore(t *testing.T) {
 		if got := mustSave(t, s, live, 3, n); got <= 2 {
 			t.Errorf("%s: the number %d is used twice", name, got)
 		}
+	}
+}
+
+// TestVerify has the store look at what it has: only what is damaged is given up, with its room, and may be sent once more.
+func TestVerify(t *testing.T) {
+	live, dir := t.TempDir(), t.TempDir()
+	s := open(t, dir, 1<<30)
+	hashes := map[int]string{}
+	for i := range 2 {
+		write(t, live, map[string]string{"step": fmt.Sprint(i)})
+		newest, err := s.Load(t.Context(), trial, mustSave(t, s, live, i+1, i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes[i+1] = newest.Files[0].Hash
+	}
+	for hash, want := range map[string]error{hashes[1]: nil, hashes[2]: nil, "../../x": fs.ErrNotExist} {
+		if err := s.Verify(t.Context(), trial, hash); !errors.Is(err, want) {
+			t.Errorf("got %v, want %v", err, want)
+		}
+	}
+	if err := s.Verify(t.Context(), grid.TrialID{Sweep: "unknown-1"}, hashes[1]); !errors.Is(err, fs.ErrNotExist) || len(s.Sweeps()) != 1 {
+		t.Errorf("got %v, %v for a trial of which nothing is stored", err, s.Sweeps())
+	}
+	if err := os.WriteFile(filepath.Join(dir, "s-1", "7", "files", hashes[2]), []byte("?"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Verify(t.Context(), trial, hashes[2]); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v for a damaged content", err)
+	}
+	if got := generations(t, s); !slices.Equal(got, []int{1}) {
+		t.Errorf("got %v kept, want the undamaged one", got)
+	}
+	if bytes, _ := s.Usage(); bytes != 1 {
+		t.Errorf("got %d bytes, want 1", bytes)
+	}
+	if got := mustSave(t, s, live, 3, 1); got != 3 {
+		t.Errorf("got number %d for the state that was sent again", got)
+	}
+	if err := restore(t, s, 3, filepath.Join(t.TempDir(), "live")); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -228,6 +228,48 @@ func (s *Store) Open(_ context.Context, id grid.TrialID, hash string) (io.ReadCl
 	return f, nil
 }
 
+// Verify implements Remote.
+func (s *Store) Verify(ctx context.Context, id grid.TrialID, hash string) error {
+	s.mu.Lock()
+	k := s.trials[id]
+	s.mu.Unlock()
+	if k == nil || !IsHash(hash) {
+		return fs.ErrNotExist
+	}
+	name := filepath.Join(s.folder(id), "files", hash)
+	whole := func() bool {
+		found, _, err := hashFile(ctx, name)
+		return err == nil && found == hash
+	}
+	if whole() {
+		return nil
+	}
+	k = s.acquire(id)
+	defer k.disk.Unlock()
+	if whole() { // it was sent once more meanwhile
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := s.putAside(name); err != nil {
+		return fmt.Errorf("give up a damaged file of a checkpoint: %w", err)
+	}
+	var lacking []int
+	s.mu.Lock()
+	s.bytes -= k.files[hash]
+	delete(k.files, hash)
+	for _, snapshot := range k.snapshots {
+		if k.complete(snapshot) != nil {
+			lacking = append(lacking, snapshot.Number)
+		}
+	}
+	s.mu.Unlock()
+	s.log.Warn("a stored file is damaged; the snapshots that need it are given up", "trial", id, "path", name, "snapshots", lacking)
+	s.drop(id, k, lacking)
+	return fmt.Errorf("the stored file is damaged: %w", fs.ErrNotExist)
+}
+
 // Discard removes all that is stored of a trial. It is out of sight at once, and frees its room with Clear.
 func (s *Store) Discard(id grid.TrialID) error {
 	s.mu.Lock()

@@ -37,6 +37,9 @@ type Remote interface {
 	Load(ctx context.Context, id grid.TrialID, number int) (*Snapshot, error)
 	// Open reads a content.
 	Open(ctx context.Context, id grid.TrialID, hash string) (io.ReadCloser, error)
+	// Verify has the store read a content that did not arrive as it should. It returns fs.ErrNotExist if the stored one is damaged: then the
+	// store has given up the snapshots that need it.
+	Verify(ctx context.Context, id grid.TrialID, hash string) error
 }
 
 var (
@@ -46,6 +49,8 @@ var (
 	ErrUnfit = errors.New("it can't be stored")
 	// ErrDamaged says that a stored snapshot is not what it was: it is gone, or a content of it is gone or another one.
 	ErrDamaged = errors.New("the stored snapshot is damaged")
+	// ErrCorrupted says that what arrived is not what is stored: the memory or the disk of this node, or the way to it, changes data.
+	ErrCorrupted = errors.New("what arrived on this node is not what is stored")
 	// ErrNotHeld says that the master has not heard that the node holds the trial.
 	ErrNotHeld = errors.New("the node does not hold the trial")
 )
@@ -120,14 +125,14 @@ func send(ctx context.Context, to Remote, id grid.TrialID, m Missing, name strin
 
 // Restore makes dir the folder of a stored snapshot. Files that dir has already, by their content, are not fetched. All is done in
 // dir.new, checked, brought onto the disk, and renamed, so that a failure leaves dir as it was. It returns ErrDamaged when the store does
-// not have what it should.
+// not have what it should, and ErrCorrupted when the store has it and this node does not get it.
 func Restore(ctx context.Context, from Remote, id grid.TrialID, number int, dir string, by *rate.Limiter) error {
 	s, err := from.Load(ctx, id, number)
 	if err != nil {
 		return fmt.Errorf("load snapshot %d: %w", number, damaged(err))
 	}
 	if err := s.Check(); err != nil {
-		return fmt.Errorf("%w: %w", ErrDamaged, err)
+		return fmt.Errorf("%w: %w", ErrCorrupted, err)
 	}
 	fresh := dir + ".new"
 	if err := projects.RemoveTree(fresh); err != nil {
@@ -228,7 +233,10 @@ func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fre
 	case err != nil:
 		return err
 	case hash != f.Hash:
-		return fmt.Errorf("%w: the content is another one", ErrDamaged)
+		if err := from.Verify(ctx, id, f.Hash); err != nil {
+			return damaged(err)
+		}
+		return ErrCorrupted
 	}
 	return f.finish(name)
 }

@@ -13,6 +13,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/checkpoint"
 	"mlfnode/node/history"
 )
 
@@ -62,6 +63,12 @@ func restart(t *testing.T, dir string, cpus float64) *stage {
 // perform is restart with the nodes of a cluster.
 func perform(t *testing.T, dir string, cpus float64, nodes *Nodes) *stage {
 	t.Helper()
+	return performWith(t, dir, cpus, nodes, nil)
+}
+
+// performWith is perform with a store of snapshots.
+func performWith(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots *checkpoint.Store) *stage {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: log})
 	if err != nil {
@@ -77,7 +84,7 @@ func perform(t *testing.T, dir string, cpus float64, nodes *Nodes) *stage {
 	}
 	m := New(Config{
 		Store: store, History: db, Logger: log, Feed: true,
-		Slots: func(r grid.Resources) int { return int(grid.MilliOf(cpus) / r.CPUs) }, Nodes: nodes,
+		Slots: func(r grid.Resources) int { return int(grid.MilliOf(cpus) / r.CPUs) }, Nodes: nodes, Snapshots: snapshots,
 	})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan error, 1)

@@ -206,7 +206,6 @@ func (s *state) drop(f *feed, id grid.LeaseID, now time.Time) {
 func (s *state) follow(fd folded) {
 	s.followed = fd.last
 	now := time.Now()
-	s.reject(fd.unread)
 	for i := range fd.changed {
 		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
 			f.apply(&fd.changed[i], now)

@@ -221,6 +221,7 @@ func (m *Master) read(ctx context.Context, fn func(folded) error) error {
 		for i, s := range stored {
 			batches[i] = history.Stored{Seq: s.Seq, Batch: s.Batch}
 		}
+		m.reject(stored)
 		changed, err := m.insist(ctx, batches)
 		if err != nil {
 			return err
@@ -229,7 +230,7 @@ func (m *Master) read(ctx context.Context, fn func(folded) error) error {
 		m.applied = stored[len(stored)-1].Seq
 		m.announceLocked()
 		m.mu.Unlock()
-		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored), images: imagesUsed(stored), unread: unreadable(stored)})
+		return fn(folded{last: stored[len(stored)-1].Seq, changed: changed, released: releases(stored), images: imagesUsed(stored)})
 	})
 }
 
@@ -263,7 +264,6 @@ type folded struct {
 	changed  []history.Transition
 	released []release
 	images   map[grid.SweepID]string // see imagesUsed
-	unread   []unread
 }
 
 // release closes a lease.

@@ -58,38 +58,26 @@ func (s *state) avoidFor(f *feed, i int64) []grid.NodeID {
 	return others
 }
 
-// unread is an attempt that could not read the state from which it went on.
-type unread struct {
-	trial            grid.TrialID
-	attempt, resumed int
-}
-
-// unreadable lists the attempts that could not read the saved states from which they went on.
-func unreadable(stored []jetstream.Stored) []unread {
-	var all []unread
+// reject has trials go on from the snapshot before, or from their beginning, whose programs could not read the newest. A snapshot that is
+// damaged where it is stored is given up by the store itself. Call it before the events are folded: after a crash they come again.
+func (m *Master) reject(stored []jetstream.Stored) {
 	for _, s := range stored {
+		record, ok := m.Sweep(s.Batch.Sweep)
+		if !ok || m.cfg.Snapshots == nil || record.Sweep.Task.Checkpoint == nil {
+			continue
+		}
 		for i := range s.Batch.Events {
 			e := &s.Batch.Events[i]
-			if r := e.Result; e.Kind == grid.Finished && r != nil && r.Unreadable() {
-				all = append(all, unread{grid.TrialID{Sweep: s.Batch.Sweep, Index: e.Index}, e.Attempt, r.Resumed})
+			r, id := e.Result, grid.TrialID{Sweep: s.Batch.Sweep, Index: e.Index}
+			if e.Kind != grid.Finished || r == nil || r.Usage.Wall == 0 || !r.Unreadable() || e.Index < 0 || e.Index >= record.Sweep.Space.Count() {
+				continue
 			}
+			if err := m.cfg.Snapshots.Reject(id, e.Attempt, r.Resumed); err != nil {
+				m.log.Warn("a snapshot that can't be read could not be removed", "trial", id, "err", err)
+				continue
+			}
+			m.log.Info("what a trial had saved can't be read; it goes on from the snapshot before", "trial", id, "snapshot", r.Resumed)
 		}
-	}
-	return all
-}
-
-// reject has trials go on from the snapshot before, or from their beginning, when the newest can't be read.
-func (s *state) reject(all []unread) {
-	for _, u := range all {
-		f := s.feeds[u.trial.Sweep]
-		if f == nil || s.m.cfg.Snapshots == nil || f.sweep.Task.Checkpoint == nil || u.trial.Index < 0 || u.trial.Index >= f.count {
-			continue
-		}
-		if err := s.m.cfg.Snapshots.Reject(u.trial, u.attempt, u.resumed); err != nil {
-			s.m.log.Warn("a snapshot that can't be read could not be removed", "trial", u.trial, "err", err)
-			continue
-		}
-		s.m.log.Info("what a trial had saved can't be read; it goes on from the snapshot before", "trial", u.trial, "snapshot", u.resumed)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -24,9 +25,7 @@ func keeping(t *testing.T, limit int64) (*stage, *checkpoint.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := start(t, 4)
-	c.on(func(*state) { c.cfg.Snapshots = store })
-	return c, store
+	return performWith(t, t.TempDir(), 4, nil, store), store
 }
 
 func saves(s *api.Submit) {
@@ -110,6 +109,61 @@ func TestHolder(t *testing.T) {
 		if got, err := c.Holds(t.Context(), q.node, q.id); got != q.want || err != nil {
 			t.Errorf("%q holds %v: got %v, %v; want %v", q.node, q.id, got, err, q.want)
 		}
+	}
+}
+
+// TestRejectsOutliveTheMaster has a program fail over what it saved while the master's loop does not follow: the master ends between, or
+// the sweep has ended for it. The snapshot is rejected all the same.
+func TestRejectsOutliveTheMaster(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := performWith(t, dir, 4, nil, store)
+	ids := []grid.SweepID{c.submit(1, saves), c.submit(1, saves)}
+	fails := func(id grid.SweepID) *grid.Batch {
+		return &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{{
+			Kind: grid.Finished, Attempt: 2, Run: "n.1.x", Time: time.Now().UnixMicro(),
+			Result: &grid.Result{Class: grid.ClassCheckpoint, Resumed: 1, Usage: grid.Usage{Wall: 1e6}},
+		}}}
+	}
+	for _, id := range ids {
+		save(t, store, id, 1, 0)
+		c.leased(id, 1)
+	}
+	c.on(func(s *state) { s.forget(ids[0]) }) // as after its end
+	if _, err := c.store.Events.Publish(t.Context(), fails(ids[0])); err != nil {
+		t.Fatal(err)
+	}
+	c.until("the first is rejected", func(*state) bool { n, _ := store.Newest(grid.TrialID{Sweep: ids[0]}); return n == 0 })
+	if _, err := c.store.Events.Publish(t.Context(), fails("unknown-1")); err != nil {
+		t.Fatal(err)
+	}
+	c.end()
+	publishAlone(t, dir, fails(ids[1]))
+	performWith(t, dir, 4, nil, store)
+	if n, bad := store.Newest(grid.TrialID{Sweep: ids[1]}); n != 0 || bad != 2 {
+		t.Errorf("got snapshot %d, bad %d after a restart; want 0, 2", n, bad)
+	}
+}
+
+// publishAlone stores events in a master's folder while no master is there.
+func publishAlone(t *testing.T, dir string, b *grid.Batch) {
+	t.Helper()
+	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	store, err := server.Store(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	if _, err := store.Events.Publish(t.Context(), b); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -206,6 +206,7 @@ func (m *Monitor) fileRoutes() []route {
 			call:  gives(m.putSnapshotFile)},
 		{method: "GET", pattern: file, access: forNodes, topic: topicFiles, summary: "Fetch the content of a file",
 			call: call{handler: m.openSnapshotFile, media: []string{mediaBinary}, stream: true}},
+		{method: "POST", pattern: file, access: forNodes, topic: topicFiles, summary: "Check the stored content of a file", call: gives(m.verifySnapshotFile)},
 	}
 }
 

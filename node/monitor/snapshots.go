@@ -105,6 +105,14 @@ func (m *Monitor) openSnapshotFile(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, f) // the node has gone if this fails
 }
 
+func (m *Monitor) verifySnapshotFile(r *http.Request) (struct{}, error) {
+	id, err := m.leased(r)
+	if err != nil {
+		return struct{}{}, err
+	}
+	return struct{}{}, refusedSnapshot(m.cfg.Master.Snapshots().Verify(r.Context(), id, r.PathValue("hash")))
+}
+
 // refusedSnapshot gives the answer that stands for an error of package checkpoint.
 func refusedSnapshot(err error) error {
 	switch {

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"net"
+	"net/url"
+	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -64,7 +65,7 @@ func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(con
 		switch {
 		case errors.Is(err, checkpoint.ErrChanged) || errors.Is(err, checkpoint.ErrNotHeld):
 			lasting++
-		case errors.Is(err, checkpoint.ErrDamaged):
+		case errors.Is(err, checkpoint.ErrDamaged) || errors.Is(err, checkpoint.ErrCorrupted):
 			bad++
 		}
 		if err == nil || final(err) || lasting > lastingTries || bad >= damagedTries || ctx.Err() != nil {
@@ -83,9 +84,16 @@ func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(con
 
 // final reports whether another try would fail alike: what a master that is away or has no room on its disk answers may change.
 func final(err error) bool {
-	var local *fs.PathError
 	return errors.Is(err, checkpoint.ErrFull) || errors.Is(err, checkpoint.ErrUnfit) || errors.Is(err, errTooLarge) ||
-		errors.As(err, &local) && !errors.Is(err, checkpoint.ErrDamaged)
+		localError(err) && !errors.Is(err, checkpoint.ErrDamaged)
+}
+
+// localError reports whether an error of a transfer is of this node's files, not of its network.
+func localError(err error) bool {
+	var errno syscall.Errno
+	var network *net.OpError
+	var request *url.Error
+	return errors.As(err, &errno) && !errors.As(err, &network) && !errors.As(err, &request)
 }
 
 // fetchError is the reason why what a trial had saved could not be fetched.
@@ -97,15 +105,14 @@ func (e *fetchError) Error() string {
 func (e *fetchError) Unwrap() error { return e.err }
 
 // unfetched is the result of an attempt that could not get what its trial had saved. From a snapshot that is damaged no other attempt can go
-// on either; for what failed on the way, another node may be better off. What this node could not write is the node's trouble.
+// on either; for what failed on the way, another node may be better off. What this node could not write, or got otherwise than it is stored,
+// is the node's trouble.
 func (a *attempt) unfetched(err *fetchError) *grid.Result {
-	var path *fs.PathError
-	var link *os.LinkError
 	class := grid.ClassStorage
 	switch {
 	case errors.Is(err, checkpoint.ErrDamaged):
 		class = grid.ClassCheckpoint
-	case errors.As(err, &path) || errors.As(err, &link):
+	case errors.Is(err, checkpoint.ErrCorrupted) || localError(err):
 		class = grid.ClassNode
 	}
 	r := a.failed(class, err.Error())

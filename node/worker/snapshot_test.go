@@ -1,10 +1,13 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -86,12 +89,61 @@ func TestFetchThatFails(t *testing.T) {
 	}{
 		{&url.Error{Op: "Get", URL: "https://master", Err: syscall.ECONNREFUSED}, grid.ClassStorage},
 		{context.DeadlineExceeded, grid.ClassStorage}, {checkpoint.ErrNotHeld, grid.ClassStorage}, {errors.New("HTTP 500"), grid.ClassStorage},
+		{fmt.Errorf("the node does not answer: %w", &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), grid.ClassStorage},
+		{fmt.Errorf("fetch a: %w", checkpoint.ErrCorrupted), grid.ClassNode}, {os.NewSyscallError("syncfs", syscall.EIO), grid.ClassNode},
 		{fmt.Errorf("fetch a: %w", checkpoint.ErrDamaged), grid.ClassCheckpoint}, {fmt.Errorf("%w: %w", checkpoint.ErrDamaged, fs.ErrNotExist), grid.ClassCheckpoint},
 		{&fs.PathError{Op: "write", Path: "live.new/a", Err: syscall.ENOSPC}, grid.ClassNode}, {&os.LinkError{Op: "rename", Err: syscall.EIO}, grid.ClassNode},
 	} {
 		if r := a.unprepared(&fetchError{c.err}); r.Class != c.want || r.Resumed != 4 {
 			t.Errorf("%v: got %q of one resumed from %d, want %q, 4", c.err, r.Class, r.Resumed, c.want)
 		}
+	}
+}
+
+// corrupting is a node whose memory or disk changes what it receives.
+type corrupting struct{ checkpoint.Remote }
+
+func (c corrupting) Open(ctx context.Context, id grid.TrialID, hash string) (io.ReadCloser, error) {
+	f, err := c.Remote.Open(ctx, id, hash)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	b[0]++
+	return io.NopCloser(bytes.NewReader(b)), err
+}
+
+// TestNodeThatCorruptsWhatItFetches has a good snapshot arrive damaged on one node, again and again: the node is to blame, which it tells, and
+// another node goes on from the snapshot.
+func TestNodeThatCorruptsWhatItFetches(t *testing.T) {
+	v, bad, other := newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil), newSaving(t, "corrupt-1", nil)
+	bad.store, bad.cfg.Snapshots = v.store, corrupting{v.store}
+	other.store, other.cfg.Snapshots = v.store, v.store
+	v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		return ended(grid.ClassExit, 85)
+	})
+	for number := 2; number < 5; number++ {
+		r := bad.attempt(number, func(context.Context, string, string) executor.Outcome {
+			t.Error("the program ran on what is not what it saved")
+			return ended(grid.ClassNone, 0)
+		})
+		if r.Class != grid.ClassNode || r.Snapshot != 0 || !strings.Contains(r.Reason, "what arrived on this node is not what is stored") {
+			t.Errorf("got %q: %s", r.Class, r.Reason)
+		}
+		if bad.Trouble() == "" {
+			t.Error("the node does not tell that it can't run trials")
+		}
+	}
+	r := other.attempt(5, func(_ context.Context, dir, _ string) executor.Outcome {
+		if n := step(t, dir); n != 2 {
+			t.Errorf("got step %d, want 2: the snapshot is good", n)
+		}
+		return ended(grid.ClassNone, 0)
+	})
+	if r.Class != grid.ClassNone || r.Resumed != 1 {
+		t.Errorf("got %q of one resumed from %d: %s", r.Class, r.Resumed, r.Reason)
 	}
 }
 
@@ -128,9 +180,6 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 		})
 		if !r.Unreadable() || r.Resumed != number || !strings.Contains(r.Reason, fmt.Sprintf("snapshot %d is not used again", number)) {
 			t.Errorf("got %q of one resumed from %d: %s", r.Class, r.Resumed, r.Reason)
-		}
-		if err := store.Reject(id, i+3, r.Resumed); err != nil {
-			t.Fatal(err)
 		}
 	}
 	other.attempt(5, func(_ context.Context, dir, resume string) executor.Outcome {

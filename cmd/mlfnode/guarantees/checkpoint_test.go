@@ -746,7 +746,7 @@ func TestCheckpointIsForTheHolder(t *testing.T) {
 	}
 	requests := []struct{ method, path, body string }{
 		{"POST", base, snapshot("state")}, {"GET", base + "/1", ""}, {"GET", base + "/2", ""}, {"GET", base + "/files/" + hash, ""},
-		{"PUT", base + "/files/" + hash + "?size=1&have=0", "x"},
+		{"PUT", base + "/files/" + hash + "?size=1&have=0", "x"}, {"POST", base + "/files/" + hash, ""},
 	}
 	admin := bearer(a.NewToken("--role", "admin"))
 	for name, who := range map[string]struct {
@@ -769,7 +769,7 @@ func TestCheckpointIsForTheHolder(t *testing.T) {
 	for _, r := range []struct{ method, path, body string }{
 		{"POST", base, snapshot("../../../../escaped")}, {"POST", base, snapshot("/etc/escaped")}, {"POST", base, "{"}, {"POST", base, `{"f":7}`},
 		{"POST", base, `{"v":1,"f":[` + strings.Repeat(`{"p":"x","m":384},`, 200_000) + `{}]}`},
-		{"GET", base + "/files/" + strings.Repeat("b", 64), ""}, {"GET", base + "/files/..%2f..%2ftrial.json", ""}, {"GET", base + "/99", ""},
+		{"GET", base + "/files/" + strings.Repeat("b", 64), ""}, {"POST", base + "/files/..%2f..%2ftrial.json", ""}, {"GET", base + "/files/..%2f..%2ftrial.json", ""}, {"GET", base + "/99", ""},
 		{"PUT", base + "/files/..%2fescaped?size=1&have=0", "x"}, {"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=1&have=0", "x"},
 		{"PUT", base + "/files/" + strings.Repeat("a", 64) + "?size=-1&have=-5", "x"}, {"PUT", base + "/files/" + strings.Repeat("a", 64), "x"},
 		{"PUT", base + "/files/" + strings.Repeat("c", 64) + "?size=9223372036854775807&have=0", "x"},
