@@ -5,7 +5,7 @@ import (
 	"math/bits"
 	"sync"
 
-	"github.com/expr-lang/expr/vm"
+	"mlfnode/grid/condition"
 )
 
 // maxFiltered is how many combinations exclude expressions are evaluated on: about two seconds, and a bit of memory for each.
@@ -66,52 +66,43 @@ func (b *block) filter(dims []*dimension, r *rules) (*bitmap, int64, error) {
 		}
 	}
 	left := newBitmap(n)
-	e := evaluation{rules: r, env: make(map[string]any, split)}
+	values := make([]condition.Value, len(dims))
 	digits := append([]int64(nil), b.lo[:split]...)
 	for k := range split {
-		e.env[r.names[k]] = operand(dims[k].at(digits[k]))
+		values[k] = operand(dims[k].at(digits[k]))
 	}
 	for i := range n {
-		out, err := e.excluded()
+		out, err := r.exclude(values)
 		if err != nil {
 			return nil, 0, err
 		}
 		if !out {
 			left.set(i)
 		}
-		b.step(dims, r, digits, e.env)
+		b.step(dims, digits, values)
 	}
 	return left, left.seal(), nil
 }
 
 // step moves on to the next combination, the last axis first.
-func (b *block) step(dims []*dimension, r *rules, digits []int64, env map[string]any) {
+func (b *block) step(dims []*dimension, digits []int64, values []condition.Value) {
 	for k := len(digits) - 1; k >= 0; k-- {
 		if digits[k]++; digits[k] == b.hi[k] {
 			digits[k] = b.lo[k]
 		}
-		env[r.names[k]] = operand(dims[k].at(digits[k]))
+		values[k] = operand(dims[k].at(digits[k]))
 		if digits[k] != b.lo[k] {
 			return
 		}
 	}
 }
 
-// evaluation runs the expressions on one combination after the other.
-type evaluation struct {
-	rules *rules
-	env   map[string]any
-	vm    vm.VM
-}
-
-func (e *evaluation) excluded() (bool, error) {
-	for k, p := range e.rules.programs {
-		e.vm.MemoryBudget = excludeMemory
-		out, err := e.vm.Run(p, e.env)
-		if err != nil {
-			return false, badExpression(e.rules.sources[k], err)
-		}
-		if out == true {
+// exclude reports whether one of the expressions holds at a point.
+func (r *rules) exclude(values []condition.Value) (bool, error) {
+	for k, c := range r.conditions {
+		if holds, err := c.Holds(values); err != nil {
+			return false, badExpression(r.sources[k], err)
+		} else if holds {
 			return true, nil
 		}
 	}

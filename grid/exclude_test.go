@@ -9,14 +9,14 @@ import (
 	"pgregory.net/rapid"
 )
 
-// condition is an expression over small whole numbers beside a Go function that says the same.
-type condition struct {
+// rule is an expression over small whole numbers beside a Go function that says the same.
+type rule struct {
 	source string
 	holds  func(a, b, c int) bool
 }
 
-func conditions() []condition {
-	return []condition{
+func conditions() []rule {
+	return []rule{
 		{"a == 2 and b > 1", func(a, b, _ int) bool { return a == 2 && b > 1 }},
 		{"c-x in [0, 3] || not (b < 2)", func(_, b, c int) bool { return c == 0 || c == 3 || b >= 2 }},
 		{"(a + b) % 2 == 1", func(a, b, _ int) bool { return (a+b)%2 == 1 }},
@@ -68,7 +68,7 @@ func TestExcludeEqualsBruteForce(t *testing.T) {
 	})
 }
 
-func allowed(all []Params, conditions []condition) []Params {
+func allowed(all []Params, conditions []rule) []Params {
 	var out []Params
 points:
 	for _, p := range all {
@@ -110,9 +110,10 @@ func TestBadExclude(t *testing.T) {
 	axes := []Axis{number("unit", "10"), {Key: "opt", Values: []Value{{"sgd", Text}}}, number("big", "1e9")}
 	for _, c := range []struct{ source, want string }{
 		{"units > 3", `exclude "units > 3" names units, which is no axis. The axes are unit, opt, big.`},
-		{"$env.unit > 3", `exclude "$env.unit > 3" names $env, which is no axis. The axes are unit, opt, big.`},
+		{"$env > 3", `exclude "$env > 3" names $env, which is no axis. The axes are unit, opt, big.`},
+		{"$env.unit > 3", `exclude "$env.unit > 3" does not work: parts of values can't be taken at column 5. Write a condition`},
 		{"now() > 3", `exclude "now() > 3" does not work: unknown name now at column 1. Write a condition`},
-		{"all(1..9, # > unit)", `exclude "all(1..9, # > unit)" does not work: it loops over values. Write a condition`},
+		{"all(1..9, # > unit)", `exclude "all(1..9, # > unit)" does not work: it loops over values at column 11. Write a condition`},
 		{"unit = 3", `exclude "unit = 3" does not work: `},
 		{"unit > 'x'", `exclude "unit > 'x'" does not work: invalid operation: > (mismatched types int and string) at column 6. Write a condition`},
 		{"opt == 3", `exclude "opt == 3" does not work: invalid operation: == (mismatched types string and int) at column 5. Write a condition`},

@@ -52,7 +52,7 @@ var owners = map[string]string{
 	"github.com/docker/docker":             "node/executor/docker",
 	"golang.org/x/crypto/ssh":              "cluster/bootstrap/shell",
 	"github.com/kevinburke/ssh_config":     "cluster/bootstrap/shell",
-	"github.com/expr-lang/expr":            "grid",
+	"github.com/expr-lang/expr":            "grid/condition",
 	"github.com/spf13/cobra":               "cmd/mlfnode",
 	"github.com/prometheus/client_golang":  "node/monitor",
 	"github.com/danielgtaylor/huma":        "node/monitor", // in tests: the document is made there
