@@ -35,6 +35,7 @@ type Event struct {
 	LeaseID LeaseID   `json:"d,omitempty"` // with Released: the lease
 	Result  *Result   `json:"x,omitempty"` // with Finished, Fenced and Reconnected
 	Metrics Metric    `json:"m,omitempty"` // with Metrics
+	Curves  Curves    `json:"q,omitempty"` // with Metrics
 	Final   bool      `json:"z,omitempty"` // with Fenced: the trial is set aside, and does not run again
 	Away    bool      `json:"w,omitempty"` // with Fenced: the node is not heard of; the attempt may turn out to live, and its result counts
 	Floor   int       `json:"f,omitempty"` // with Reconnected: the highest attempt number that was given to another run
@@ -50,6 +51,9 @@ type LeaseID string
 // Metric maps names to JSON values (numbers mostly).
 type Metric map[string]json.RawMessage
 
+// Curves maps names of metrics to their curves, at most MaxCurves.
+type Curves map[string]Curve
+
 // NoExit is the exit code of an attempt whose program never ran, or whose end nobody saw.
 const NoExit = -1
 
@@ -64,6 +68,7 @@ type Result struct {
 	Started  int64    `json:"s"`           // microseconds since 1970
 	Usage    Usage    `json:"u"`
 	Metrics  Metric   `json:"m,omitempty"`
+	Curves   Curves   `json:"q,omitempty"` // of metrics with more than one point; history keeps them apart
 	Log      LogRef   `json:"o,omitzero"`
 	Files    FilesRef `json:"f,omitzero"`
 

@@ -82,7 +82,7 @@ func (t *Trial) progress(e *Event) Change {
 	if t.State != Running || t.Run != e.Run || e.Time <= t.Told {
 		return Ignored
 	}
-	t.Result.Metrics, t.Told = e.Metrics, e.Time
+	t.Result.Metrics, t.Result.Curves, t.Told = e.Metrics, e.Curves, e.Time
 	return Progress
 }
 
@@ -141,7 +141,8 @@ func (t *Trial) fence(e *Event) Change {
 	}
 	before := t.Result
 	t.Result, t.Ended = *e.Result, e.Time
-	t.Result.Started, t.Result.Metrics, t.Result.Devices = before.Started, before.Metrics, before.Devices
+	t.Result.Started, t.Result.Devices = before.Started, before.Devices
+	t.Result.Metrics, t.Result.Curves = before.Metrics, before.Curves
 	t.count(e.Result.Class)
 	if e.Away && !e.Final {
 		t.Away = append(t.Away[:len(t.Away):len(t.Away)], AwayRun{Run: e.Run, Attempt: t.Attempt, Class: e.Result.Class})

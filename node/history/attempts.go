@@ -47,6 +47,9 @@ func (f *fold) remember(g *folding, before *grid.Trial, r *row, change grid.Chan
 		if why != "" {
 			a.Result.Reason = strings.TrimSpace(why + "\n" + a.Result.Reason)
 		}
+		if err := f.putCurves(g, before.Index, e.Run, e.Result.Curves, true); err != nil {
+			return err
+		}
 		return f.d.keep(id, &a)
 	}
 	if before.Attempt == 0 && before.Run == "" || before.Run == r.trial.Run {
@@ -58,6 +61,17 @@ func (f *fold) remember(g *folding, before *grid.Trial, r *row, change grid.Chan
 	}
 	if change == grid.Reconnect && a.Outcome == IsSuperseded {
 		a.Ended, a.Result.Class, a.Result.ExitCode, a.Result.Reason = e.Time, grid.ClassHalt, grid.NoExit, e.Result.Reason
+	}
+	if err := f.moveCurves(g, before.Index, "", before.Run); err != nil {
+		return err
+	}
+	if err := f.putCurves(g, before.Index, before.Run, before.Result.Curves, before.Ended > 0); err != nil { // of this fold
+		return err
+	}
+	if change == grid.Reconnect {
+		if err := f.moveCurves(g, before.Index, e.Run, ""); err != nil {
+			return err
+		}
 	}
 	return f.d.keep(id, &a)
 }
@@ -80,7 +94,9 @@ func (f *fold) fenced(trial int64, t *grid.Trial, run string) (why string, err e
 }
 
 func (d *DB) keep(trial int64, a *Attempt) error {
-	result, err := json.Marshal(&a.Result)
+	kept := a.Result
+	kept.Curves = nil // they have a table
+	result, err := json.Marshal(&kept)
 	if err != nil {
 		return fmt.Errorf("pack attempt %d: %w", a.Number, err)
 	}

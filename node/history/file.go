@@ -17,7 +17,10 @@ import (
 )
 
 // schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
-const schemaVersion = 6
+const schemaVersion = 7
+
+// withoutCurves is the version whose files lack only the table of curves, of which no event told then. They get it.
+const withoutCurves = 6
 
 const schema = `
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL);
@@ -35,7 +38,7 @@ CREATE TABLE cause (id INTEGER PRIMARY KEY, class TEXT NOT NULL, signature TEXT 
 	first INTEGER NOT NULL, last INTEGER NOT NULL, trial INTEGER NOT NULL);
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
-`
+` + curveTable
 
 // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied
 // sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
@@ -90,7 +93,7 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{index: &index{
-		path: path, log: log, w: w, blocks: blocks{limit: hotBytes},
+		path: path, log: log, w: w, blocks: blocks{limit: hotBytes}, curveLimit: curveLimit,
 		sorting: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}}
 	if err := d.prepare(); err != nil {
@@ -120,16 +123,22 @@ func (d *DB) prepare() error {
 	if err != nil {
 		return err
 	}
+	missing := ""
 	switch {
 	case version == 0 && tables == 0:
-		err = d.w.transaction(func() error {
-			return d.w.script(schema + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion))
+		missing = schema
+	case version == withoutCurves:
+		missing = curveTable
+	case version != schemaVersion:
+		return errVersion
+	}
+	if missing != "" {
+		err := d.w.transaction(func() error {
+			return d.w.script(missing + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion))
 		})
 		if err != nil {
 			return fmt.Errorf("make tables: %w", err)
 		}
-	case version != schemaVersion:
-		return errVersion
 	}
 	if err := d.w.prepare(); err != nil {
 		return err
@@ -270,7 +279,7 @@ func (d *DB) Reset(ctx context.Context) error {
 	}
 	err := d.w.transaction(func() error {
 		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM piece; DELETE FROM stale; DELETE FROM cause;" +
-			"DELETE FROM attempt; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
+			"DELETE FROM attempt; DELETE FROM curve; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
 	})
 	if err == nil {
 		d.stale = true // until it is loaded

@@ -230,6 +230,7 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 	}
 	if gpu := t.Result.Usage.GPU; (change == grid.Retry || change == grid.Done) && len(gpu) > 0 && gpu[0].Total > 0 {
 		result := t.Result
+		result.Curves = nil
 		changed.Measured = &result
 	}
 	f.changed = append(f.changed, changed)
@@ -281,6 +282,11 @@ func (f *fold) store(g *folding) error {
 				return err
 			}
 			rest = rest[n:]
+		}
+	}
+	for _, r := range g.dirty {
+		if err := f.putCurves(g, r.trial.Index, "", r.trial.Result.Curves, r.trial.State != grid.Running); err != nil {
+			return err
 		}
 	}
 	if err := g.sweep.causes.save(f.d.w, g.sweep.Number); err != nil {

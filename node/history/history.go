@@ -35,6 +35,8 @@ type index struct {
 	stale   bool // what is kept in memory for writing has to be loaded again
 	blocks  blocks
 
+	curveLimit int64 // of bytes
+
 	mu      sync.Mutex
 	applied uint64
 	sweeps  map[grid.SweepID]*sweep

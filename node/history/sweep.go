@@ -60,18 +60,20 @@ const MaxNames = 1000
 
 // sweep is what is kept in memory of a sweep. It is never changed once it is in DB.sweeps.
 type sweep struct {
-	Counts  Counts         `json:"counts"`
-	Names   []string       `json:"names,omitempty"`
-	Known   [][2]int64     `json:"known,omitempty"`   // ranges of indexes that have rows
-	Classes []grid.Class   `json:"classes,omitempty"` // of failures, in the order in which they first appeared
-	Base    int64          `json:"base,omitempty"`    // when the first event happened, microseconds since 1970
-	Version int64          `json:"version,omitempty"` // how often it was changed
-	ID      grid.SweepID   `json:"-"`
-	Number  int64          `json:"-"`
-	known   grid.Ranges    // Known, to look up
-	bounds  grid.Range     // around all of known
-	named   map[string]int // places in Names
-	causes  *causes
+	Counts     Counts         `json:"counts"`
+	Names      []string       `json:"names,omitempty"`
+	Known      [][2]int64     `json:"known,omitempty"`       // ranges of indexes that have rows
+	Classes    []grid.Class   `json:"classes,omitempty"`     // of failures, in the order in which they first appeared
+	Base       int64          `json:"base,omitempty"`        // when the first event happened, microseconds since 1970
+	Version    int64          `json:"version,omitempty"`     // how often it was changed
+	CurveBytes int64          `json:"curve_bytes,omitempty"` // of ended attempts
+	Curved     bool           `json:"curved,omitempty"`      // some attempt has had a curve
+	ID         grid.SweepID   `json:"-"`
+	Number     int64          `json:"-"`
+	known      grid.Ranges    // Known, to look up
+	bounds     grid.Range     // around all of known
+	named      map[string]int // places in Names
+	causes     *causes
 }
 
 func (s *sweep) clone() *sweep {

@@ -20,21 +20,23 @@ type writer struct {
 	args []driver.NamedValue
 	data []byte // of a piece
 
-	insert   [len(insertRows)]driver.Stmt
-	find     driver.Stmt
-	applied  driver.Stmt
-	summary  driver.Stmt
-	attempt  driver.Stmt
-	bound    driver.Stmt
-	piece    driver.Stmt
-	putPiece driver.Stmt
-	stale    driver.Stmt
-	fresh    driver.Stmt
-	cause    driver.Stmt
-	node     driver.Stmt
-	begin    driver.Stmt
-	commit   driver.Stmt
-	rollback driver.Stmt
+	insert    [len(insertRows)]driver.Stmt
+	find      driver.Stmt
+	applied   driver.Stmt
+	summary   driver.Stmt
+	attempt   driver.Stmt
+	bound     driver.Stmt
+	piece     driver.Stmt
+	putPiece  driver.Stmt
+	stale     driver.Stmt
+	fresh     driver.Stmt
+	cause     driver.Stmt
+	curve     driver.Stmt
+	moveCurve driver.Stmt
+	node      driver.Stmt
+	begin     driver.Stmt
+	commit    driver.Stmt
+	rollback  driver.Stmt
 }
 
 // insertRows are how many trials one statement stores, widest first.
@@ -87,6 +89,8 @@ func (w *writer) prepare() error {
 		{&w.stale, "INSERT OR IGNORE INTO stale (block) VALUES (?)"},
 		{&w.fresh, "DELETE FROM stale WHERE block = ?"},
 		{&w.cause, "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)"},
+		{&w.curve, "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)"},
+		{&w.moveCurve, "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?"},
 		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
 		{&w.find, "SELECT " + columns + " FROM trial WHERE id = ?"},
 	} {
@@ -106,7 +110,7 @@ func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
 
 func (w *writer) close() error {
 	var errs []error
-	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.node, w.begin, w.commit, w.rollback)
+	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.node, w.begin, w.commit, w.rollback)
 	for _, s := range stmts {
 		if s != nil {
 			errs = append(errs, s.Close())

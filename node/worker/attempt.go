@@ -44,6 +44,7 @@ type attempt struct {
 	untouched bool      // the attempt left nothing in the spool
 	reported  time.Time // when metrics were last read
 	metrics   grid.Metric
+	curves    *curves   // nil before metrics were first read
 	changed   time.Time // when metrics became what they are
 	sent      time.Time // when they were last told
 }

@@ -133,10 +133,11 @@ func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) b
 	return true
 }
 
-// addMetrics reads the metrics. A metric that a successful trial should have left and did not is not a failure, but it is noted.
+// addMetrics reads the metrics and their curves. A metric that a successful trial should have left and did not is not a failure, but it is noted.
 func (a *attempt) addMetrics(r *grid.Result) {
 	var notes []string
 	r.Metrics, notes = a.gatherMetrics()
+	r.Curves = a.curvesOf(r.Metrics, true)
 	if r.Class == grid.ClassNone {
 		for _, note := range notes {
 			r.Reason = joinReason(r.Reason, note)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -155,9 +156,18 @@ func mergeRegex(m grid.Metric, expr string, files ...*os.File) {
 		return // checked when the project is loaded
 	}
 	for _, f := range files {
-		for line := range bytes.FieldsFuncSeq(colourless(readEndOf(f)), func(c rune) bool { return c == '\n' || c == '\r' }) {
-			if len(line) <= longestLine {
-				mergeMatches(m, re, line)
+		for line := range outputLines(readEndOf(f)) {
+			mergeMatches(m, re, line)
+		}
+	}
+}
+
+// outputLines yields the lines of output that are not too long, without colours.
+func outputLines(text []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for line := range bytes.FieldsFuncSeq(colourless(text), func(c rune) bool { return c == '\n' || c == '\r' }) {
+			if len(line) <= longestLine && !yield(line) {
+				return
 			}
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"strconv"
@@ -86,7 +87,8 @@ func trimMark(b []byte) []byte {
 func mergeLog(m grid.Metric, b []byte) bool {
 	b = trimMark(b)
 	if len(b) > 0 && b[0] == '[' {
-		if last, ok := lastOfList(b); ok {
+		var last grid.Metric
+		if eachOfList(b, func(o grid.Metric) { last = o }) && last != nil {
 			maps.Copy(m, last)
 			return true
 		}
@@ -97,36 +99,48 @@ func mergeLog(m grid.Metric, b []byte) bool {
 // mergeAll merges every object of $MLF_METRICS, so that a program may report different names at different times.
 func mergeAll(m grid.Metric, text []byte) bool {
 	text = trimMark(text)
-	found := false
 	for _, python := range []bool{false, true} {
-		b := text
-		// Text that begins like an object and never ends must not be read to the end again and again.
-		for budget := 4*len(b) + longestObject; len(b) > 0 && budget > 0; {
-			line, rest, _ := bytes.Cut(b, []byte("\n"))
-			begin := line
-			if i := bytes.LastIndexByte(bytes.TrimRight(line, "\r"), '\r'); i >= 0 { // behind a progress bar
-				begin = line[i+1:]
-			}
-			if begin = bytes.TrimLeft(begin, " \t["); len(begin) == 0 || begin[0] != '{' {
-				b = rest
-				continue
-			}
-			start := b[len(line)-len(begin):]
-			o, n, ok := oneObject(start[:min(len(start), longestObject+len(begin))], python)
-			budget -= n
-			if !ok {
-				b = rest
-				continue
-			}
+		found := false
+		eachObject(text, python, func(o grid.Metric) {
 			maps.Copy(m, o)
 			found = true
-			b = bytes.TrimLeft(start[n:], " \t,;]")
-		}
+		})
 		if found {
 			return true
 		}
 	}
 	return mergeTable(m, text)
+}
+
+// eachObject calls fn with every object that begins a line, also behind a progress bar or another object. It gives the beginning of
+// one that does not end in b.
+func eachObject(b []byte, python bool, fn func(grid.Metric)) (unfinished []byte) {
+	// Text that begins like an object and never ends must not be read to the end again and again.
+	for budget := 4*len(b) + longestObject; len(b) > 0 && budget > 0; {
+		line, rest, _ := bytes.Cut(b, []byte("\n"))
+		begin := line
+		if i := bytes.LastIndexByte(bytes.TrimRight(line, "\r"), '\r'); i >= 0 { // behind a progress bar
+			begin = line[i+1:]
+		}
+		if begin = bytes.TrimLeft(begin, " \t["); len(begin) == 0 || begin[0] != '{' {
+			b = rest
+			continue
+		}
+		start := b[len(line)-len(begin):]
+		o, n, ok := oneObject(start[:min(len(start), longestObject+len(begin))], python)
+		budget -= n
+		if !ok {
+			if n == len(start) && unfinished == nil {
+				unfinished = start
+			}
+			b = rest
+			continue
+		}
+		fn(o)
+		unfinished = nil
+		b = bytes.TrimLeft(start[n:], " \t,;]")
+	}
+	return unfinished
 }
 
 func oneObject(b []byte, python bool) (grid.Metric, int, bool) {
@@ -135,32 +149,34 @@ func oneObject(b []byte, python bool) (grid.Metric, int, bool) {
 	return o, n, ok
 }
 
-// lastOfList reads a whole list and gives its last element, which is an object; false where the list does not end.
-func lastOfList(b []byte) (last grid.Metric, ok bool) {
+// eachOfList calls fn with every element of a list, nil for one that is not an object; false where the list does not end.
+func eachOfList(b []byte, fn func(grid.Metric)) bool {
 	rest := bytes.TrimSpace(b[1:])
 	for len(rest) > 0 {
 		switch {
 		case rest[0] == ']':
-			return last, last != nil
+			return true
 		case rest[0] == '{':
 			o, n, ok := oneObject(rest, false)
 			if !ok {
-				return nil, false
+				return false
 			}
-			last, rest = o, rest[n:]
+			fn(o)
+			rest = rest[n:]
 		default: // an element of another kind
 			r := looseReader{b: rest}
 			for r.at < len(rest) && rest[r.at] != ',' && rest[r.at] != ']' {
 				r.at++
 			}
-			last, rest = nil, rest[r.at:]
+			fn(nil)
+			rest = rest[r.at:]
 		}
 		rest = bytes.TrimSpace(rest)
 		if len(rest) > 0 && rest[0] == ',' {
 			rest = bytes.TrimSpace(rest[1:])
 		}
 	}
-	return nil, false
+	return false
 }
 
 // mergeLastObject takes the last JSON object that ends a line, also one over several lines or behind a progress bar. Where there
@@ -255,14 +271,12 @@ func mergeTable(m grid.Metric, b []byte) bool {
 }
 
 func mergeTableAt(m grid.Metric, b, line []byte) bool {
-	header := strings.TrimRight(strings.TrimLeft(string(line), "# "), "\r")
-	comma := delimiter(header)
-	names, err := readRow(header, comma)
-	if err != nil || !areNames(names) {
+	t := tableOf(line)
+	if t == nil {
 		return false
 	}
 	rows := csv.NewReader(bytes.NewReader(b[min(len(line)+1, len(b)):]))
-	rows.Comma, rows.FieldsPerRecord, rows.LazyQuotes, rows.ReuseRecord = comma, -1, true, true
+	rows.Comma, rows.FieldsPerRecord, rows.LazyQuotes, rows.ReuseRecord = t.comma, -1, true, true
 	found := grid.Metric{}
 	words := false
 	for {
@@ -270,24 +284,50 @@ func mergeTableAt(m grid.Metric, b, line []byte) bool {
 		if row == nil || (err != nil && !errors.Is(err, csv.ErrFieldCount)) {
 			break
 		}
-		if len(row) != len(names) && !(len(row) == len(names)+1 && strings.TrimSpace(row[len(names)]) == "") {
-			continue // torn, or no row of this table
-		}
-		for i, name := range names {
-			if name == "" {
-				continue // row names, as pandas and R write them
-			}
-			if v := field(row[i], comma); v != nil {
-				found[name] = v
-				words = words || !isNumberMetric(v)
-			}
+		for name, v := range t.values(row) {
+			found[name] = v
+			words = words || !isNumberMetric(v)
 		}
 	}
-	if len(names) == 1 && (words || !plainName.Get().MatchString(names[0])) {
+	if len(t.names) == 1 && (words || !plainName.Get().MatchString(t.names[0])) {
 		return false // any text has one column
 	}
 	maps.Copy(m, found)
 	return len(found) > 0
+}
+
+// table is what the header of a CSV table says.
+type table struct {
+	names []string
+	comma rune
+}
+
+// tableOf reads a header; nil for a line that is none.
+func tableOf(line []byte) *table {
+	header := strings.TrimRight(strings.TrimLeft(string(line), "# "), "\r")
+	t := &table{comma: delimiter(header)}
+	var err error
+	if t.names, err = readRow(header, t.comma); err != nil || !areNames(t.names) {
+		return nil
+	}
+	return t
+}
+
+// values yields what a row has, by name; nothing for one that is torn, or no row of this table.
+func (t *table) values(row []string) iter.Seq2[string, json.RawMessage] {
+	return func(yield func(string, json.RawMessage) bool) {
+		if len(row) != len(t.names) && !(len(row) == len(t.names)+1 && strings.TrimSpace(row[len(t.names)]) == "") {
+			return
+		}
+		for i, name := range t.names {
+			if name == "" {
+				continue // row names, as pandas and R write them
+			}
+			if v := field(row[i], t.comma); v != nil && !yield(name, v) {
+				return
+			}
+		}
+	}
 }
 
 // delimiter is what divides the header most often.

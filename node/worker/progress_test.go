@@ -68,6 +68,9 @@ func TestMetricsOfARunningTrial(t *testing.T) {
 	look(clock)
 	for b := range told {
 		if count++; string(b.Events[0].Metrics["loss"]) == "0.25" {
+			if got, want := show(t, b.Events[0].Curves)["loss"], "1:0.5 2:0.25"; got != want {
+				t.Errorf("curve of the running trial: got %q, want %q", got, want)
+			}
 			break
 		}
 		if b.Events[0].Time != first.Events[0].Time {
@@ -80,6 +83,9 @@ func TestMetricsOfARunningTrial(t *testing.T) {
 	if _, after, err := s.store.Events.Bounds(t.Context()); err != nil || after != before {
 		t.Errorf("the event stream has grown by %d messages, %v", after-before, err)
 	}
+	report(`{"loss": 0.125, "step": 9}`)
 	close(end)
-	s.finished("t-1", 1)
+	if got, want := show(t, s.finished("t-1", 1)[0].Result.Curves)["loss"], "1:0.5 2:0.25 9:0.125"; got != want {
+		t.Errorf("curve of the result: got %q, want %q", got, want)
+	}
 }

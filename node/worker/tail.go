@@ -188,8 +188,9 @@ func (w *Worker) tellMetrics(a *attempt, now time.Time) {
 		a.metrics, a.changed = m, now
 	}
 	a.sent = now
+	curves := a.curvesOf(m, false)
 	err := w.cfg.Store.Progress.Publish(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: w.cfg.Node, Events: []grid.Event{{
-		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.changed.UnixMicro(), Metrics: m,
+		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.changed.UnixMicro(), Metrics: m, Curves: curves,
 	}}})
 	if err != nil {
 		w.log.Debug("metrics could not be told", "trial", a.id, "err", err)

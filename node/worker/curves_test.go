@@ -1,0 +1,187 @@
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"mlfnode/grid"
+)
+
+// show writes curves as text: of each the steps with their values.
+func show(t *testing.T, curves grid.Curves) map[string]string {
+	t.Helper()
+	text := map[string]string{}
+	for name, c := range curves {
+		points, err := c.Points()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var all []string
+		for _, p := range points {
+			all = append(all, fmt.Sprintf("%v:%v", p.Step, p.Value))
+		}
+		text[name] = strings.Join(all, " ")
+	}
+	return text
+}
+
+// TestCurves reads curves of what programs leave, and where each point of them belongs.
+func TestCurves(t *testing.T) {
+	log := []grid.Source{{Log: "result/log"}}
+	loss := []grid.Source{{Regex: `(epoch (?P<epoch>\d+) )?loss=(?P<loss>\S+)`}}
+	last := []grid.Source{{JSON: "stdout"}}
+	for _, c := range []struct {
+		name    string
+		sources []grid.Source
+		files   map[string]string
+		want    map[string]string
+	}{
+		{"nothing", nil, nil, nil},
+		{"one line", nil, map[string]string{"metrics": `{"a": 1}`}, nil},
+		{"lines", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"b\": 2}\n{\"a\": 3, \"b\": 4}\n"}, map[string]string{"a": "1:1 3:3", "b": "2:2 3:4"}},
+		{"no end of line", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}"}, map[string]string{"a": "1:1 2:2"}},
+		{"steps", nil, map[string]string{"metrics": "{\"a\": 1, \"step\": 10, \"epoch\": 1}\n{\"a\": 2, \"step\": 20, \"epoch\": 2}\n"}, map[string]string{"a": "10:1 20:2"}},
+		{"epochs", nil, map[string]string{"metrics": "{\"a\": 1, \"epoch\": 0.5}\n{\"a\": 2, \"epoch\": 1.5, \"iteration\": 7}\n"}, map[string]string{"a": "0.5:1 1.5:2"}},
+		{"iterations", nil, map[string]string{"metrics": "{\"a\": 1, \"iteration\": 100}\n{\"a\": 2, \"iteration\": 200}\n"}, map[string]string{"a": "100:1 200:2"}},
+		{"lines without numbers", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"x\": \"y\"}\nhello\n{\"a\": 2}\n"}, map[string]string{"a": "1:1 2:2"}},
+		{"not finite", nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": NaN, \"b\": 1}\n{\"a\": 2}\n"}, map[string]string{"a": "1:1 3:2"}},
+		{"indented", nil, map[string]string{"metrics": "{\n  \"a\": 1\n}\n{\n  \"a\": 2\n}\n"}, map[string]string{"a": "1:1 2:2"}},
+		{"dicts", nil, map[string]string{"metrics": "{'a': 1}\n{'a': 2}\n"}, map[string]string{"a": "1:1 2:2"}},
+		{"a byte order mark", nil, map[string]string{"metrics": "\ufeff{\"a\": 1}\n{\"a\": 2}\n"}, map[string]string{"a": "1:1 2:2"}},
+		{"UTF-16", nil, map[string]string{"metrics": "\xff\xfe{\x00\"\x00a\x00\"\x00:\x001\x00}\x00\n\x00{\x00\"\x00a\x00\"\x00:\x002\x00}\x00"}, map[string]string{"a": "1:1 2:2"}},
+		{"a list", log, map[string]string{"work/result/log": "[\n {\"epoch\": 1, \"acc\": 0.5},\n {\"epoch\": 2, \"acc\": 0.75}\n]\n"}, map[string]string{"acc": "1:0.5 2:0.75"}},
+		{"a list, torn", log, map[string]string{"work/result/log": "[\n{\"epoch\": 1, \"acc\": 0.5},\n{\"epoch\": 2, \"acc\": 0.75},\n{\"ep"}, map[string]string{"acc": "1:0.5 2:0.75"}},
+		{"a table", log, map[string]string{"work/result/log": "# made by x\nepoch,loss,acc\n1,0.5,\n1,,0.25\n2,0.25,\n2,,0.5\n3,0"}, map[string]string{"loss": "1:0.5 2:0.25", "acc": "1:0.25 2:0.5"}},
+		{"a table of one column", log, map[string]string{"work/result/log": "loss\n0.5\n0.25\n"}, map[string]string{"loss": "1:0.5 2:0.25"}},
+		{"a pattern", loss, map[string]string{"stdout": "start\nloss=3\rloss=2\rloss=1\n"}, map[string]string{"loss": "1:3 2:2 3:1"}},
+		{"a pattern with epochs", loss, map[string]string{"stdout": "epoch 5 loss=3\nepoch 6 loss=2\n"}, map[string]string{"loss": "5:3 6:2"}},
+		{"a pattern in lines that begin as a list", loss, map[string]string{"stdout": "[1] loss=3\n[2] loss=2\n"}, map[string]string{"loss": "1:3 2:2"}},
+		{"objects on stdout", last, map[string]string{"stdout": "\x1b[1m{\"a\": 1}\x1b[0m\nhello\n\r100%|###| {\"a\": 2}\n"}, map[string]string{"a": "1:1 2:2"}},
+		{"of two sources the later", loss, map[string]string{"stdout": "loss=3\nloss=2\n", "metrics": "{\"loss\": 9, \"step\": 1}\n{\"loss\": 8, \"step\": 2}\n"}, map[string]string{"loss": "1:9 2:8"}},
+		{"a folder", nil, map[string]string{"metrics/x": "1"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			a := left(t, c.sources, c.files)
+			for range 2 {
+				if got := show(t, a.curvesOf(a.readMetrics(), true)); len(got)+len(c.want) > 0 && !cmp.Equal(got, c.want) {
+					t.Errorf("got %v, want %v", got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// TestCurvesAsTheyCome reads while the program writes, in pieces of any size: it gives the same as one reading at the end.
+func TestCurvesAsTheyCome(t *testing.T) {
+	number := 0
+	rapid.Check(t, func(r *rapid.T) {
+		var text strings.Builder
+		kind := rapid.SampledFrom([]string{"objects", "indented", "dicts", "table", "list"}).Draw(r, "kind")
+		n := rapid.IntRange(2, 100).Draw(r, "lines")
+		before := []string{}
+		for i := range n {
+			a, b := rapid.IntRange(0, 9).Draw(r, "a"), rapid.IntRange(0, 9).Draw(r, "b")
+			switch kind {
+			case "objects":
+				fmt.Fprintf(&text, "{\"a\": %d, \"b\": {\"c\": %d}}\n", a, b)
+			case "indented":
+				fmt.Fprintf(&text, "{\n\t\"a\": %d,\n\t\"b\": {\n\t\t\"c\": %d\n\t}\n}\n", a, b)
+			case "dicts":
+				fmt.Fprintf(&text, "{'a': %d, 'b.c': %d}\r\n", a, b)
+			case "table":
+				if i == 0 {
+					text.WriteString("a,b.c\n")
+				}
+				fmt.Fprintf(&text, "%d,%d\n", a, b)
+			case "list":
+				text.WriteByte("[,"[min(i, 1)])
+				fmt.Fprintf(&text, "{\"a\": %d,\n\"b.c\": %d}", a, b)
+				before = append(before, text.String()+"]") // it is written as a whole each time
+			}
+		}
+		if kind == "list" {
+			text.WriteByte(']')
+		}
+		number++
+		folder := filepath.Join(t.TempDir(), fmt.Sprint(number))
+		s, err := openSpool(folder)
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer s.close()
+		whole := text.String()
+		if kind != "list" {
+			for at := 0; at < len(whole); at += rapid.IntRange(1, 300).Draw(r, "piece") {
+				before = append(before, whole[:at])
+			}
+		}
+		m := grid.Metric{"a": json.RawMessage("1"), "b.c": json.RawMessage("1")}
+		live := &attempt{task: &grid.Task{}, spool: s}
+		write := func(text string) {
+			if err := os.WriteFile(s.metrics(), []byte(text), 0o600); err != nil {
+				r.Fatal(err)
+			}
+		}
+		for _, text := range before {
+			write(text)
+			live.curvesOf(m, false)
+		}
+		write(whole)
+		atEnd := &attempt{task: &grid.Task{}, spool: s}
+		want := show(t, atEnd.curvesOf(m, true))
+		if len(want) != 2 {
+			r.Fatalf("got %v of %q", want, whole)
+		}
+		if diff := cmp.Diff(want, show(t, live.curvesOf(m, true))); diff != "" {
+			r.Fatalf("read as it came, of %q:\n%s", whole, diff)
+		}
+	})
+}
+
+// TestCurvesAreBounded keeps 64 points of 32 metrics, whatever a program writes, and sees the peak among many.
+func TestCurvesAreBounded(t *testing.T) {
+	var text strings.Builder
+	for i := range 3000 {
+		value := i % 7
+		if i == 1234 {
+			value = 1000
+		}
+		fmt.Fprintf(&text, "{\"m00\": %d", value)
+		for k := 1; k < 40; k++ {
+			fmt.Fprintf(&text, ", \"m%02d\": %d", k, i)
+		}
+		text.WriteString("}\n")
+	}
+	a := left(t, nil, map[string]string{"metrics": text.String()})
+	curves := a.curvesOf(a.readMetrics(), true)
+	if len(curves) != grid.MaxCurves {
+		t.Errorf("got %d curves, want %d", len(curves), grid.MaxCurves)
+	}
+	if got := show(t, curves)["m00"]; strings.Count(got, ":") > grid.MaxPoints || !strings.Contains(got, " 1235:1000 ") {
+		t.Errorf("got %s", got)
+	}
+	if packed, err := json.Marshal(curves); err != nil || len(packed) > 32<<10 {
+		t.Errorf("curves take %d bytes of an event, %v", len(packed), err)
+	}
+}
+
+// TestRewrittenCurves begins anew with a file that has become shorter.
+func TestRewrittenCurves(t *testing.T) {
+	a := left(t, nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n"})
+	m := a.readMetrics()
+	a.curvesOf(m, false)
+	if err := os.WriteFile(a.spool.metrics(), []byte("{\"a\": 5}\n{\"a\": 6}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := show(t, a.curvesOf(m, true))["a"], "1:5 2:6"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
