@@ -1,9 +1,11 @@
 package grid
 
 import (
+	"errors"
 	"math"
 	"math/big"
 	"sort"
+	"strconv"
 )
 
 // dimension is an axis of a space with everything that was added to it: the values of its pieces, one after the other.
@@ -48,6 +50,35 @@ func (d *dimension) find(v Value) (int64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// within adds the places of the numbers from lo to hi, both included.
+func (d *dimension) within(lo, hi float64, into *Ranges) {
+	base := int64(0)
+	for k, p := range d.pieces {
+		number := func(i int) float64 {
+			v := p.at(int64(i))
+			f, err := strconv.ParseFloat(v.Text, 64)
+			if v.Kind != Number || err != nil && !errors.Is(err, strconv.ErrRange) {
+				return math.NaN()
+			}
+			return f
+		}
+		n := int(p.count())
+		if _, ok := p.(*list); ok {
+			for i := range n {
+				if f := number(i); f >= lo && f <= hi {
+					into.Add(base+int64(i), base+int64(i)+1)
+				}
+			}
+		} else { // the numbers of a formula go up or down
+			up := number(0) <= number(n-1)
+			from := sort.Search(n, func(i int) bool { return up && number(i) >= lo || !up && number(i) <= hi })
+			to := sort.Search(n, func(i int) bool { return up && number(i) > hi || !up && number(i) < lo })
+			into.Add(base+int64(from), base+int64(to))
+		}
+		base = d.ends[k]
+	}
 }
 
 // plus gives the dimension with another one's values behind its own. They have no value in common.

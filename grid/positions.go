@@ -38,6 +38,9 @@ func (s Space) Value(axis int, i int64) Value { return s.dims[axis].at(i) }
 // Find gives the number of a value of an axis.
 func (s Space) Find(axis int, v Value) (int64, bool) { return s.dims[axis].find(v) }
 
+// Within adds the numbers of those values of an axis that are numbers from lo to hi, both included.
+func (s Space) Within(axis int, lo, hi float64, into *Ranges) { s.dims[axis].within(lo, hi, into) }
+
 // IndexAt gives the index of the point with these values, as their numbers; ok is false when there is none.
 func (s Space) IndexAt(at []int64) (index int64, ok bool) {
 	if len(at) != len(s.dims) {

@@ -64,3 +64,42 @@ func TestPositions(t *testing.T) {
 		}
 	})
 }
+
+// TestWithin: the places of numbers in a range are those that a look at each value finds, for every form of axis and what was added to it.
+func TestWithin(t *testing.T) {
+	number := func(n int) json.Number { return json.Number(strconv.Itoa(n)) }
+	rapid.Check(t, func(t *rapid.T) {
+		a, b, n := rapid.IntRange(-9, 9).Draw(t, "a"), rapid.IntRange(-9, 9).Draw(t, "b"), rapid.IntRange(2, 30).Draw(t, "n")
+		if a == b {
+			b++
+		}
+		forms := []Axis{
+			{Interval: []json.Number{number(a), number(b), number((b - a) / max(1, max(a-b, b-a)))}}, {Linspace: []json.Number{number(a), number(b), number(n)}},
+			{Logspace: []json.Number{number(a), number(b), number(n)}},
+			{Values: []Value{{Text: "3", Kind: Number}, {Text: "x", Kind: Text}, {Text: "-2", Kind: Number}, {Kind: True}, {Text: "0.5", Kind: Number}}},
+		}
+		axis := rapid.SampledFrom(forms).Draw(t, "axis")
+		axis.Key = "k"
+		s, err := NewSpace([]Axis{axis}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if more, err := s.Extend([]Axis{{Key: "k", Interval: []json.Number{"20", "10", "-2"}}}); err == nil && rapid.Bool().Draw(t, "extend") {
+			s = more
+		}
+		lo := rapid.SampledFrom([]float64{-9, -2, -0.5, 0, 1, 3, 11}).Draw(t, "lo")
+		hi := lo + rapid.SampledFrom([]float64{0, 1, 2.5, 30}).Draw(t, "reach")
+		var got Ranges
+		s.Within(0, lo, hi, &got)
+		for i := range s.Count() {
+			v := s.Value(0, i)
+			f, err := strconv.ParseFloat(v.Text, 64)
+			if want := v.Kind == Number && err == nil && f >= lo && f <= hi; got.Has(i) != want {
+				t.Fatalf("%v from %v to %v: value %d is in %v, want %v", v, lo, hi, i, got.Has(i), want)
+			}
+		}
+		if got.Count() > s.Count() {
+			t.Fatalf("%d of %d values are in", got.Count(), s.Count())
+		}
+	})
+}

@@ -6,7 +6,10 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
+	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"mlfnode/grid"
@@ -89,12 +92,23 @@ func (c *Columns) choose(s *sweep, limit int64) {
 	}
 	if most := int(limit / blockTrials); limit > 0 && len(c.Blocks) > most {
 		c.Stride = (len(c.Blocks) + most - 1) / max(most, 1)
-		kept := c.Blocks[:0]
-		for i := 0; i < len(c.Blocks); i += c.Stride {
-			kept = append(kept, c.Blocks[i])
-		}
-		c.Blocks = kept
+		c.thin(s.ID)
 	}
+}
+
+// thin keeps one block of each Stride neighbouring ones, by chance: at even distances the blocks would have the same few values of an
+// axis whose turns are as long. The choice is always the same for a sweep, so that a chart does not move when nothing has changed.
+func (c *Columns) thin(id grid.SweepID) {
+	seed := fnv.New64a()
+	seed.Write([]byte(id))
+	random := rand.New(rand.NewPCG(seed.Sum64(), uint64(c.Stride)))
+	kept := c.Blocks[:0]
+	for lo := 0; lo < len(c.Blocks); lo += c.Stride {
+		if at := lo + random.IntN(c.Stride); at < len(c.Blocks) || lo == 0 {
+			kept = append(kept, c.Blocks[min(at, len(c.Blocks)-1)])
+		}
+	}
+	c.Blocks = kept
 }
 
 // copyHot copies the blocks that are in memory, and returns the places of them.
@@ -102,7 +116,13 @@ func (d *DB) copyHot(c *Columns, s *sweep) map[int]bool {
 	hot := map[int]bool{}
 	d.blocks.mu.Lock()
 	defer d.blocks.mu.Unlock()
-	for id, b := range d.blocks.hot {
+	newest := maps.Clone(d.blocks.leaving)
+	if newest == nil {
+		newest = d.blocks.hot
+	} else {
+		maps.Copy(newest, d.blocks.hot)
+	}
+	for id, b := range newest {
 		at, ok := slices.BinarySearch(c.Blocks, id<<blockBits&maxIndex)
 		if !ok || id>>(indexBits-blockBits) != s.Number {
 			continue

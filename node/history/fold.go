@@ -26,7 +26,9 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 		}
 	}
 	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*folding{}}
-	if err := d.w.transaction(func() error { return f.run(stored) }); err != nil {
+	err := d.w.transaction(func() error { return f.run(stored) })
+	d.blocks.forget()
+	if err != nil {
 		d.undo()
 		return nil, fmt.Errorf("fold events: %w", d.check(err))
 	}

@@ -93,11 +93,13 @@ func (b *block) set(c Column, i int64, v float64) {
 
 // blocks are the blocks that are in memory since their pieces in the file are out of date. Only the fold changes them.
 type blocks struct {
-	mu    sync.Mutex
-	hot   map[int64]*block
-	bytes int
-	limit int // of bytes
-	tick  uint64
+	mu      sync.Mutex
+	hot     map[int64]*block
+	leaving map[int64]*block // written in the transaction that goes on, and not yet to be read in the file
+	bytes   int              // of hot ones
+	gone    int              // bytes of those that leave
+	limit   int              // of each
+	tick    uint64
 }
 
 // patch enters what a trial's row says, metrics apart.
@@ -210,6 +212,20 @@ func (d *DB) dropBlock(b *block) {
 	defer d.blocks.mu.Unlock()
 	d.blocks.bytes -= b.bytes()
 	delete(d.blocks.hot, b.id)
+	if d.blocks.gone+b.bytes() <= d.blocks.limit {
+		if d.blocks.leaving == nil {
+			d.blocks.leaving = map[int64]*block{}
+		}
+		d.blocks.leaving[b.id] = b
+		d.blocks.gone += b.bytes()
+	}
+}
+
+// forget lets go of the blocks that have left. It is called when the transaction has ended.
+func (b *blocks) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.leaving, b.gone = nil, 0
 }
 
 func (d *DB) writeBlock(b *block) error {

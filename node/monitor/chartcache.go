@@ -12,6 +12,10 @@ import (
 const (
 	keptAnswers = 64
 	keptBytes   = 8 << 20
+	// keptETAs is how many sweeps in motion have their time left kept. It is some kB each.
+	keptETAs = 1024
+	// largeAnswer is not kept: it would take the place of many.
+	largeAnswer = keptBytes / 4
 	// viewFor is how long the last selection of trials is kept, which takes some 30 bytes of each trial.
 	viewFor = 5 * time.Second
 	// leastAge and etaAge are the minimum age at which an answer about a running sweep is recomputed. An answer that took long to
@@ -19,12 +23,16 @@ const (
 	leastAge  = time.Second
 	etaAge    = 2 * time.Second
 	ageFactor = 20
+	// restFactor is how many times as long as the last answer took nothing is computed for callers that can't wait: with many sweeps in
+	// motion each is looked at less often.
+	restFactor = 4
 )
 
 // charts computes charts one at a time, so that the rest of the node keeps the other cores, and keeps the last answers: however many
 // pages are open, a chart is computed once a second at most.
 type charts struct {
 	turn chan struct{}
+	most int // answers that are kept
 
 	mu      sync.Mutex
 	kept    []*answer // the one that was used last at the end
@@ -32,9 +40,10 @@ type charts struct {
 	view    *chart.View
 	viewKey string
 	gone    *time.Timer
+	rested  time.Time // from then on callers that can't wait may have something computed
 }
 
-func newCharts() *charts { return &charts{turn: make(chan struct{}, 1)} }
+func newCharts(most int) *charts { return &charts{turn: make(chan struct{}, 1), most: most} }
 
 // get gives an answer that is kept and good enough, or makes one.
 func (c *charts) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
@@ -53,23 +62,42 @@ func (c *charts) get(ctx context.Context, key, version string, least time.Durati
 	return c.make(key, version, compute)
 }
 
-// recent is get for a caller that can't wait: while another answer is being computed it gives the last one, however old, or nil.
+// recent is get for a caller that can't wait: while another answer is being computed, and for some time after it, recent gives the last
+// one, however old, or nil.
 func (c *charts) recent(key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
-	if a := c.find(key, version, least); a != nil {
+	if a := c.find(key, version, max(least, c.round())); a != nil {
 		return a, nil
 	}
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
-	default:
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if i := c.placeLocked(key); i >= 0 {
-			return c.kept[i], nil
+		if c.awake() {
+			return c.make(key, version, compute)
 		}
-		return nil, nil
+	default:
 	}
-	return c.make(key, version, compute)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if i := c.placeLocked(key); i >= 0 {
+		return c.kept[i], nil
+	}
+	return nil, nil
+}
+
+// round is twice as long as it takes to compute all answers that are kept: one that is younger leaves its turn to the others.
+func (c *charts) round() (total time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range c.kept {
+		total += 2 * (1 + restFactor) * a.took
+	}
+	return total
+}
+
+func (c *charts) awake() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !time.Now().Before(c.rested)
 }
 
 // make computes an answer and keeps it. The caller has the turn.
@@ -80,9 +108,13 @@ func (c *charts) make(key, version string, compute func() (any, error)) (*answer
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.rested = time.Now().Add(restFactor * a.took)
 	c.dropLocked(c.placeLocked(key))
+	if len(a.body) > largeAnswer {
+		return a, nil
+	}
 	c.kept, c.bytes = append(c.kept, a), c.bytes+len(a.body)
-	for len(c.kept) > keptAnswers || c.bytes > keptBytes && len(c.kept) > 1 {
+	for len(c.kept) > c.most || c.bytes > keptBytes && len(c.kept) > 1 {
 		c.dropLocked(0)
 	}
 	return a, nil

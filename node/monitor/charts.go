@@ -24,6 +24,8 @@ const (
 	chartTrials = 2 << 20
 	// etaTrials is the same for the time that is left, which is asked for all the time.
 	etaTrials = 200_000
+	// recentTrials is how many trials tell how many run at one time.
+	recentTrials = 2000
 	// columnMetrics is how many metrics of a sweep are kept by column.
 	columnMetrics = 32
 )
@@ -102,9 +104,20 @@ func (m *Monitor) chartRoutes() []route {
 func chartRoute[T any](m *Monitor, name, summary string, query []parameter, draw func(*chart.View, url.Values) (*T, error)) route {
 	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts, summary: summary, query: query,
 		call: call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
-			a, err := m.chart(r, name, func(v *chart.View, q url.Values) (any, error) { return draw(v, q) })
+			a, err := m.chart(r, name, described(query, r.URL.Query()), func(v *chart.View, q url.Values) (any, error) { return draw(v, q) })
 			sendAnswer(w, r, a, err)
 		}}}
+}
+
+// described gives the part of a query that a call knows: what else somebody sends must not make another answer to keep.
+func described(known []parameter, q url.Values) url.Values {
+	out := url.Values{}
+	for key, values := range q {
+		if slices.ContainsFunc(known, func(p parameter) bool { return p.is(key) }) {
+			out[key] = values
+		}
+	}
+	return out
 }
 
 func sendAnswer(w http.ResponseWriter, r *http.Request, a *answer, err error) {
@@ -123,12 +136,11 @@ func sendAnswer(w http.ResponseWriter, r *http.Request, a *answer, err error) {
 }
 
 // chart gives the answer of one chart of the sweep that a request names.
-func (m *Monitor) chart(r *http.Request, name string, draw func(*chart.View, url.Values) (any, error)) (*answer, error) {
+func (m *Monitor) chart(r *http.Request, name string, q url.Values, draw func(*chart.View, url.Values) (any, error)) (*answer, error) {
 	s, err := m.record(r)
 	if err != nil {
 		return nil, err
 	}
-	q := r.URL.Query()
 	where, err := chart.ParseWhere(q)
 	if err != nil {
 		return nil, err
@@ -274,12 +286,42 @@ func (m *Monitor) fitETA(ctx context.Context, s *grid.Sweep) func() (any, error)
 		if err != nil {
 			return nil, err
 		}
+		if err := m.addRecent(ctx, s, d); err != nil {
+			return nil, err
+		}
 		v, err := chart.New(d, chart.Where{})
 		if err != nil {
 			return nil, err
 		}
 		return v.ETA(), nil
 	}
+}
+
+// addRecent adds the trials that run, and the newest that have ended, to a part of a sweep.
+func (m *Monitor) addRecent(ctx context.Context, s *grid.Sweep, d *chart.Data) error {
+	if d.Stride <= 1 {
+		return nil
+	}
+	since := func(t int64) float64 { return float64(t-d.Base) / 1e6 }
+	for _, q := range []history.Query{{States: []grid.State{grid.Running}}, {Sort: history.SortEnded, Desc: true}} {
+		q.Limit = recentTrials
+		for t, err := range m.cfg.History.Trials(ctx, s.ID, q) {
+			if err != nil {
+				return fmt.Errorf("list what ran last of %s: %w", s.ID, err)
+			}
+			run := chart.Run{Index: t.Index, Start: since(t.Result.Started), End: since(t.Ended), Running: t.State == grid.Running}
+			switch {
+			case t.Index >= s.Space.Count() || t.Result.Started == 0 || run.Running == (q.Sort != ""):
+				continue
+			case run.Running:
+				run.End = d.Now
+			default:
+				d.RecentFrom = run.End
+			}
+			d.Recent = append(d.Recent, run)
+		}
+	}
+	return nil
 }
 
 // remaining is how many seconds a sweep goes on: by the model, or by the number of trials done while that does not tell.

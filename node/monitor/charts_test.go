@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net/url"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -126,11 +127,11 @@ func whereOf(t testing.TB, query string) chart.Where {
 // TestChartsAreKept: one computation serves all who ask, a sweep in motion is looked at once a second, and little is kept.
 func TestChartsAreKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCharts()
+		c := newCharts(keptAnswers)
 		made := 0
 		get := func(key, version string) {
 			t.Helper()
-			if _, err := c.get(t.Context(), key, version, leastAge, func() (any, error) { made++; return strings.Repeat("x", keptBytes/4), nil }); err != nil {
+			if _, err := c.get(t.Context(), key, version, leastAge, func() (any, error) { made++; return strings.Repeat("x", keptBytes/4-100), nil }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -150,8 +151,12 @@ func TestChartsAreKept(t *testing.T) {
 		for _, key := range strings.Split("bcdefg", "") {
 			get(key, "1")
 		}
-		if c.bytes > keptBytes || len(c.kept) != 3 {
-			t.Errorf("kept %d answers of %d bytes, want 3 in %d", len(c.kept), c.bytes, keptBytes)
+		if c.bytes > keptBytes || len(c.kept) != 4 {
+			t.Errorf("kept %d answers of %d bytes, want 4 in %d", len(c.kept), c.bytes, keptBytes)
+		}
+		large, err := c.get(t.Context(), "large", "1", leastAge, func() (any, error) { return strings.Repeat("x", largeAnswer), nil })
+		if err != nil || len(large.body) < largeAnswer || len(c.kept) != 4 {
+			t.Errorf("a large answer of %d bytes, %v, takes the place of others: %d are kept", len(large.body), err, len(c.kept))
 		}
 		c.turn <- struct{}{}
 		ctx, stop := context.WithCancel(t.Context())
@@ -169,6 +174,54 @@ func TestChartsAreKept(t *testing.T) {
 			t.Error("the last selection is kept for good")
 		}
 	})
+}
+
+// TestETAsOfManySweeps asks for the time left of more sweeps in motion than charts are kept, as the overview does all the time: none has
+// it computed again before its time, and what takes long leaves most of the time to others.
+func TestETAsOfManySweeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCharts(keptETAs)
+		made := map[string]int{}
+		const took = 50 * time.Millisecond
+		began := time.Now()
+		for range 4 * 60 {
+			for i := range 3 * keptAnswers {
+				key := strconv.Itoa(i)
+				_, err := c.recent(key, time.Now().String(), etaAge, func() (any, error) { made[key]++; time.Sleep(took); return key, nil })
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(hubInterval)
+		}
+		total := 0
+		for i := range 3 * keptAnswers {
+			n := made[strconv.Itoa(i)]
+			if total += n; n == 0 {
+				t.Errorf("sweep %d was never looked at", i)
+			}
+		}
+		if busy, passed := time.Duration(total)*took, time.Since(began); busy > passed/4 {
+			t.Errorf("%v of %v went into %d answers", busy, passed, total)
+		}
+	})
+}
+
+// TestJunkMakesNoAnswers: what a chart does not know is no part of what its answer is kept under.
+func TestJunkMakesNoAnswers(t *testing.T) {
+	m := &Monitor{}
+	for _, rt := range m.chartRoutes() {
+		if !strings.HasSuffix(rt.pattern, "/parallel") {
+			continue
+		}
+		q, err := url.ParseQuery("p[a]=1&axis=a&junk=1&p[=2&state[]=x&value=wall&p=7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := described(rt.query, q).Encode(), "axis=a&p%5Ba%5D=1&value=wall"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 }
 
 // BenchmarkCharts draws charts of a million trials, with the columns read each time.

@@ -61,7 +61,7 @@ type Monitor struct {
 // New makes a Monitor.
 func New(cfg Config) *Monitor {
 	m := &Monitor{
-		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(), etas: newCharts(), logIndexes: newLogIndexes(),
+		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(keptAnswers), etas: newCharts(keptETAs), logIndexes: newLogIndexes(),
 		strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
 	m.healthy = &health{ask: m.isHealthy, limit: healthTime, log: m.log.With("question", "healthy")}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"strings"
 	"time"
 
 	"mlfnode/node/api"
@@ -43,6 +44,15 @@ type parameter struct {
 	name  string
 	kind  string // of JSON
 	about string
+}
+
+// is reports whether a key of a query gives the parameter: p[KEY] does so for an object p.
+func (p *parameter) is(key string) bool {
+	if p.kind != "object" {
+		return key == p.name
+	}
+	name, rest, found := strings.Cut(key, "[")
+	return found && name == p.name && strings.HasSuffix(rest, "]")
 }
 
 // Topics of the document.

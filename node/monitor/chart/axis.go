@@ -41,8 +41,8 @@ func newAxis(s grid.Space, place int, key string, size int64) *axis {
 	n := min(size, maxLevels)
 	a.Levels = make([]Level, n)
 	for l := range a.Levels {
-		lo, hi := (int64(l)*size+n-1)/n, ((int64(l)+1)*size+n-1)/n
-		level := Level{Lo: lo, Hi: hi, Number: number(s.Value(place, (lo+hi-1)/2)), Label: label(s.Value(place, lo))}
+		lo, hi := firstOf(int64(l), size, n), firstOf(int64(l)+1, size, n)
+		level := Level{Lo: lo, Hi: hi, Number: number(s.Value(place, lo+(hi-1-lo)/2)), Label: label(s.Value(place, lo))}
 		if hi > lo+1 {
 			level.Label += ".." + label(s.Value(place, hi-1))
 		}
@@ -51,6 +51,16 @@ func newAxis(s grid.Space, place int, key string, size int64) *axis {
 	a.Scale = scale(a.Levels)
 	a.points(s)
 	return a
+}
+
+// firstOf gives the first position of a level of an axis with n levels: level·size/n, rounded up.
+func firstOf(level, size, n int64) int64 {
+	hi, lo := bits.Mul64(uint64(level), uint64(size))
+	first, rest := bits.Div64(hi, lo, uint64(n))
+	if rest > 0 {
+		first++
+	}
+	return int64(first)
 }
 
 // levelOf gives the level of a position.
@@ -119,8 +129,9 @@ func eachPoint(s grid.Space, p grid.Product, fn func(at [][]int64, i int)) (weig
 		step = p.Count / (sampledPoints / BlockTrials)
 	}
 	seen := int64(0)
-	for lo := p.Start; lo < p.Start+p.Count; lo += step {
-		hi := min(lo+BlockTrials, p.Start+p.Count)
+	for from := int64(0); from >= 0 && from < p.Count; from += step { // it is negative where it overflows
+		lo := p.Start + from
+		hi := lo + min(BlockTrials, p.Count-from)
 		if s.Positions(lo, hi, at) != nil {
 			return 0 // its record contradicts itself, which other readers report
 		}

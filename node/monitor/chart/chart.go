@@ -33,11 +33,22 @@ type Data struct {
 	Maximize bool      // greater values are better
 	Metrics  map[string][]float32
 
+	// With Stride over 1, the trials that run now, and all that have ended since RecentFrom.
+	Recent     []Run
+	RecentFrom float64 // seconds since Base
+
 	Base    int64   // microseconds since 1970
 	Now     float64 // seconds since Base
 	Classes []grid.Class
 	Nodes   []grid.NodeID // by number, from 1
 	Causes  []Cause
+}
+
+// Run is when a trial ran, in seconds since Data.Base.
+type Run struct {
+	Index      int64
+	Start, End float64
+	Running    bool // End is now
 }
 
 // Cause is a group of failures that are alike.
@@ -71,6 +82,19 @@ func (d *Data) row(index int64) (int32, bool) {
 	return row, ok && d.State[row] != 0
 }
 
+// results gives the values of trials that have ended: what others have reported so far is not their result. An infinite value is worse
+// than all finite ones, whichever end of the numbers it is at: one that would be the best stands for none.
+func (d *Data) results() []float32 {
+	values := make([]float32, len(d.Value))
+	for r, f := range d.Value {
+		if !ended(d.State[r]) || math.IsInf(float64(f), 1) && d.Maximize || math.IsInf(float64(f), -1) && !d.Maximize {
+			f = float32(math.NaN())
+		}
+		values[r] = f
+	}
+	return values
+}
+
 // Head is what every answer about a selection says.
 type Head struct {
 	Value    string `json:"value"`            // what the chart is about
@@ -96,6 +120,7 @@ type View struct {
 	hidden []string  // the keys of the others
 	levels [][]uint8 // by axis, of every row
 	rows   []int32   // that are selected
+	value  []float32 // of the trials that have ended, see results
 	known  int64
 	parts  []Part
 
@@ -105,7 +130,7 @@ type View struct {
 
 // New selects the trials of d that w lets through.
 func New(d *Data, w Where) (*View, error) {
-	v := &View{d: d}
+	v := &View{d: d, value: d.results()}
 	sizes, keys := d.Space.Sizes(), d.Space.Keys()
 	places := make([]int, 0, len(sizes)) // of the axes in the space
 	for k, n := range sizes {
@@ -189,7 +214,7 @@ func (v *View) better(a, b float32) bool {
 // order gives the selected rows that have a value, the best first, equal ones by index.
 func (v *View) order() []int32 {
 	if v.sorted == nil {
-		v.sorted = sortRows(v.rows, v.d.Value, v.d.Maximize)
+		v.sorted = sortRows(v.rows, v.value, v.d.Maximize)
 	}
 	return v.sorted
 }
@@ -246,7 +271,7 @@ func (v *View) ranks() []float32 {
 	scale := 1 / float32(max(1, len(sorted)-1))
 	for lo := 0; lo < len(sorted); {
 		hi := lo + 1
-		for hi < len(sorted) && v.d.Value[sorted[hi]] == v.d.Value[sorted[lo]] {
+		for hi < len(sorted) && v.value[sorted[hi]] == v.value[sorted[lo]] {
 			hi++
 		}
 		mid := float32(lo+hi-1) / 2 * scale

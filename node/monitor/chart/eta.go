@@ -322,10 +322,7 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 
 // subtract takes what has run out of the sums.
 func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct float64) work {
-	var w work
-	gone, seen := 0.0, int64(0)
-	var lengths moments
-	scale := 1.0
+	scale, seen := 1.0, int64(0) // what was not looked at is like the rest
 	for _, state := range v.d.State {
 		if ended(state) {
 			seen++
@@ -334,27 +331,38 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 	if v.d.Stride > 1 && seen > 0 {
 		scale = float64(v.d.Done) / float64(seen)
 	}
-	for i, state := range v.d.State {
-		r := int32(i)
-		if state < running {
+	gone := 0.0
+	for r, state := range v.d.State {
+		if !ended(state) {
 			continue
 		}
-		said := m.predict(v.effects(m, r))
-		if state == running {
-			ran := v.d.Now - float64(v.d.Started[r])
-			if !finite(ran) {
-				ran = 0
-			}
-			w.longest = max(w.longest, said*correct-ran)
-			lengths.add(said * correct)
-			said = min(said, ran/correct)
-		}
+		said := m.predict(v.effects(m, int32(r))) * scale
 		gone += said
 		for a, levels := range v.levels {
-			byLevel[a][levels[r]] -= said * scale
+			byLevel[a][levels[r]] -= said
 		}
 	}
-	w.rest = max(0, total-gone*scale) * correct
+	var w work
+	var lengths moments
+	for _, run := range v.recent() {
+		if !run.Running {
+			continue
+		}
+		levels := v.levelsAt(run.Index)
+		effects := 0.0
+		for a, l := range levels {
+			effects += m.effect[a][l]
+		}
+		said, ran := m.predict(effects), run.End-run.Start
+		w.longest = max(w.longest, said*correct-ran)
+		lengths.add(said * correct)
+		said = min(said, ran/correct)
+		gone += said
+		for a, l := range levels {
+			byLevel[a][l] -= said
+		}
+	}
+	w.rest = max(0, total-gone) * correct
 	if lengths.n > 0 {
 		w.running = lengths.mean()
 	}
@@ -364,37 +372,70 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 	return w
 }
 
+// recent gives what runs, and what ran in the last minutes.
+func (v *View) recent() []Run {
+	if v.d.Stride > 1 { // a sample of blocks has none of the trials that run, or far too many
+		return v.d.Recent
+	}
+	var all []Run
+	for r, state := range v.d.State {
+		run := Run{Index: v.d.index(int32(r)), Start: float64(v.d.Started[r]), End: v.d.Now, Running: state == running}
+		if !finite(run.Start) {
+			run.Start = v.d.Now
+		}
+		if !run.Running {
+			run.End = run.Start + float64(v.d.Wall[r])
+		}
+		if state != 0 && run.End > v.d.Now-window {
+			all = append(all, run)
+		}
+	}
+	return all
+}
+
+// levelsAt gives the levels of a trial, which need not be among the rows.
+func (v *View) levelsAt(index int64) []uint8 {
+	at := make([][]int64, len(v.d.Space.Sizes()))
+	for k := range at {
+		at[k] = make([]int64, 1)
+	}
+	_ = v.d.Space.Positions(index, index+1, at) // it fails for a record that contradicts itself, which New has reported
+	levels := make([]uint8, len(v.axes))
+	for a, axis := range v.axes {
+		levels[a] = axis.levelOf(at[axis.place][0])
+	}
+	return levels
+}
+
 // busy is how many trials ran at one time lately: the median of parts of the last minutes, without those in which nothing ran.
 func (v *View) busy() float64 {
-	lo := math.Inf(1)
-	var sum [windowBins]float64
+	runs := v.recent()
+	from, to := math.Inf(1), v.d.Now
 	for r, state := range v.d.State {
 		if start := float64(v.d.Started[r]); state != 0 && finite(start) {
-			lo = min(lo, start)
+			from = min(from, start)
 		}
 	}
-	length := min(window, v.d.Now-lo)
-	if !(length > 0) {
+	if from = max(from, to-window); v.d.Stride > 1 && v.d.RecentFrom > from {
+		from, to = v.d.RecentFrom, v.d.RecentFrom // of very short trials only the newest are there, and none of this moment
+		for _, run := range runs {
+			if !run.Running {
+				to = max(to, run.End)
+			}
+		}
+	}
+	if !(to > from) {
 		return 0
 	}
-	width := length / windowBins
-	scale := float64(max(1, v.d.Stride))
-	for r, state := range v.d.State {
-		start := float64(v.d.Started[r])
-		end := v.d.Now
-		if state != running {
-			end = start + float64(v.d.Wall[r])
-		}
-		first := v.d.Now - length
-		if state == 0 || !(end > first) {
-			continue
-		}
-		for b := max(0, int((start-first)/width)); b < windowBins; b++ {
-			from := first + float64(b)*width
-			if from >= end {
+	width := (to - from) / windowBins
+	var sum [windowBins]float64
+	for _, run := range runs {
+		for b := max(0, int((run.Start-from)/width)); b < windowBins; b++ {
+			lo := from + float64(b)*width
+			if lo >= run.End {
 				break
 			}
-			sum[b] += (min(end, from+width) - max(start, from)) / width * scale
+			sum[b] += max(0, min(run.End, lo+width)-max(run.Start, lo)) / width
 		}
 	}
 	var parts []float64

@@ -56,7 +56,10 @@ const (
 // the mean. Levels of long axes count as one value.
 func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 	g := &Groups{Over: over, Axes: []Axis{}, Levels: [][]int{}, N: []int64{}, Mean: []Number{}, SD: []Number{}, Half: []Number{}, Best: []Number{}, Trial: []int64{}}
-	for _, key := range over {
+	for i, key := range over {
+		if slices.Contains(over[:i], key) {
+			return nil, &Error{fmt.Sprintf("the parameter %s is named twice", key), "name each parameter once"}
+		}
 		if slices.Contains(v.hidden, key) {
 			continue
 		}
@@ -126,7 +129,7 @@ func (v *View) group(kept []int) ([]*group, error) {
 		table = make([]int32, combinations)
 	}
 	for _, r := range v.rows {
-		f := v.d.Value[r]
+		f := v.value[r]
 		if !finite(float64(f)) {
 			continue
 		}
@@ -159,7 +162,7 @@ func (v *View) group(kept []int) ([]*group, error) {
 
 func (v *View) lucky(all []*group) *Lucky {
 	for _, r := range v.order() {
-		if !finite(float64(v.d.Value[r])) {
+		if !finite(float64(v.value[r])) {
 			continue
 		}
 		place := slices.IndexFunc(all, func(p *group) bool { return p.trial == r })
@@ -167,7 +170,7 @@ func (v *View) lucky(all []*group) *Lucky {
 			return nil
 		}
 		p := all[place]
-		return &Lucky{v.d.index(r), Number(v.d.Value[r]), Number(p.mean()), Number(p.half()), p.n, place + 1}
+		return &Lucky{v.d.index(r), Number(v.value[r]), Number(p.mean()), Number(p.half()), p.n, place + 1}
 	}
 	return nil
 }

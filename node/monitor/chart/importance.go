@@ -22,6 +22,7 @@ type Importance struct {
 type AxisShare struct {
 	Key   string `json:"key"`
 	Share Number `json:"share"`         // of the variance; null where the data can't tell
+	SE    Number `json:"se"`            // the standard error of Share; null as Share is
 	Best  Number `json:"best"`          // its share of what tells the best trials from the others
 	Why   string `json:"why,omitempty"` // Share is null
 }
@@ -130,7 +131,9 @@ func (t *table) seen(a int, least float64) (levels int) {
 	return levels
 }
 
-// cramer is Cramér's V of the counts of two axes, b < a: 0 when the levels of one say nothing of the other's, up to 1.
+// cramer is Cramér's V of the counts of two axes, b < a: 0 when the levels of one say nothing of the other's, up to 1. It is less what
+// chance gives, by Bergsma (2013), "A bias-correction for Cramér's V and Tschuprow's T": without that, levels that have few trials each
+// look as if they went together.
 func (t *table) cramer(a, b int) float64 {
 	chi := 0.0
 	for i := range t.two[a][b] {
@@ -140,11 +143,12 @@ func (t *table) cramer(a, b int) float64 {
 			chi += d * d / expected
 		}
 	}
-	least := min(t.seen(a, 1), t.seen(b, 1)) - 1
-	if least < 1 {
+	na, nb, n := float64(t.seen(a, 1)), float64(t.seen(b, 1)), t.n-1
+	least := min(na-(na-1)*(na-1)/n, nb-(nb-1)*(nb-1)/n) - 1
+	if n <= 0 || least <= 0 {
 		return 0
 	}
-	return math.Sqrt(chi / t.n / float64(least))
+	return math.Sqrt(max(0, chi/t.n-(na-1)*(nb-1)/n) / least)
 }
 
 // Importance is the functional analysis of variance of Hutter, Hoos and Leyton-Brown (2014), of the true table of values in place of a
@@ -154,7 +158,7 @@ func (v *View) Importance(raw bool) *Importance {
 	out := &Importance{Raw: raw, Axes: []AxisShare{}, Pairs: []PairShare{}, Rest: Number(math.NaN())}
 	var rows []int32
 	for _, r := range v.rows {
-		if f := v.d.Value[r]; f == f && (!raw || finite(float64(f))) {
+		if f := v.value[r]; f == f && (!raw || finite(float64(f))) {
 			rows = append(rows, r)
 		}
 	}
@@ -162,7 +166,7 @@ func (v *View) Importance(raw bool) *Importance {
 	ranks := v.ranks()
 	y := func(r int32) float64 { return float64(ranks[r]) }
 	if raw {
-		y = func(r int32) float64 { return float64(v.d.Value[r]) }
+		y = func(r int32) float64 { return float64(v.value[r]) }
 	}
 	t := v.tabulate(rows, y)
 	best := v.bestTrials(rows, v.order()[:int(math.Ceil(bestShare*float64(len(v.order()))))])
@@ -175,10 +179,11 @@ func (v *View) Importance(raw bool) *Importance {
 	noise = max(0, noise)
 	explained := 0.0
 	for a, axis := range v.axes {
-		s := AxisShare{Key: axis.Key, Share: Number(math.NaN()), Best: best[a], Why: v.untold(t, a)}
+		s := AxisShare{Key: axis.Key, Share: Number(math.NaN()), SE: Number(math.NaN()), Best: best[a], Why: v.untold(t, a)}
 		if s.Why == "" {
-			f := max(0, mains[a]-float64(t.seen(a, 1)-1)*noise/t.n) / t.v
-			s.Share = Number(f)
+			freedom := float64(t.seen(a, 1) - 1)
+			f := max(0, mains[a]-freedom*noise/t.n) / t.v
+			s.Share, s.SE = Number(f), Number(shareError(f, noise/t.v, t.n, freedom))
 			explained += f
 		}
 		out.Axes = append(out.Axes, s)
@@ -201,6 +206,12 @@ func (v *View) Importance(raw bool) *Importance {
 	}
 	out.Head = v.head(sentence)
 	return out
+}
+
+// shareError is the standard error of the share of an axis, where the sum of squares of its levels has a noncentral chi-squared
+// distribution.
+func shareError(share, noise, n, freedom float64) float64 {
+	return math.Sqrt(2*freedom*noise*noise+4*n*share*noise) / n
 }
 
 func orLess(n Number) float64 {

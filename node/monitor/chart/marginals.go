@@ -66,7 +66,7 @@ func (v *View) marginal(a int, ranks []float32) Marginal {
 				m.Failed[l]++
 			}
 		}
-		if f := v.d.Value[r]; finite(float64(f)) {
+		if f := v.value[r]; finite(float64(f)) {
 			all[l].add(float64(f))
 			rank[l].add(float64(ranks[r]))
 			if best[l] != best[l] || v.better(f, best[l]) {

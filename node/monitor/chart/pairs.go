@@ -110,7 +110,7 @@ func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, valu
 	}
 	for _, r := range rows {
 		i := at(r)
-		f := float64(v.d.Value[r])
+		f := float64(v.value[r])
 		switch stat {
 		case StatFailed, StatDone:
 			if ended(v.d.State[r]) {
@@ -150,7 +150,7 @@ func (v *View) medians(n []int64, dest []float64, sorted []int32, at func(int32)
 	seen := make([]int64, len(n))
 	clear(dest)
 	for _, r := range sorted {
-		f := float64(v.d.Value[r])
+		f := float64(v.value[r])
 		if !finite(f) {
 			continue
 		}
@@ -266,9 +266,11 @@ const (
 	bestLines   = 100
 	sampleLines = 200
 	valueLevels = 32
+	maxParallel = 32 // axes that are drawn
 )
 
-// Parallel draws the trials that have a value along the axes in the order of keys, or in that of the sweep when there are none.
+// Parallel draws the trials that have a value along the axes in the order of keys, or in that of the sweep when there are none. Of very
+// many axes the first ones are drawn.
 func (v *View) Parallel(keys []string) (*Parallel, error) {
 	order := make([]int, len(v.axes))
 	for a := range order {
@@ -281,9 +283,13 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 			if err != nil {
 				return nil, err
 			}
+			if slices.Contains(order, a) {
+				return nil, &Error{fmt.Sprintf("the axis %s is named twice", key), "name each axis once"}
+			}
 			order = append(order, a)
 		}
 	}
+	order = order[:min(len(order), maxParallel)]
 	p := &Parallel{Axes: []Axis{}, Edges: []Number{}, Bands: []Band{}, Lines: Lines{Trial: []int64{}, Levels: [][]int{}, Value: []Number{}, Rank: []Number{}}}
 	ranks := v.ranks()
 	h := v.Histogram()
@@ -293,7 +299,7 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 			p.Edges = append(p.Edges, h.Edges[i])
 		}
 		for _, r := range v.rows {
-			at, _ := slices.BinarySearch(p.Edges, Number(v.d.Value[r]))
+			at, _ := slices.BinarySearch(p.Edges, Number(v.value[r]))
 			value[r] = uint8(min(max(at-1, 0), valueLevels-1))
 		}
 	}
@@ -346,6 +352,6 @@ func (l *Lines) fill(v *View, axes []int, rows []int32, ranks []float32) {
 		l.Levels = append(l.Levels, column)
 	}
 	for _, r := range rows {
-		l.Trial, l.Value, l.Rank = append(l.Trial, v.d.index(r)), append(l.Value, Number(v.d.Value[r])), append(l.Rank, Number(ranks[r]))
+		l.Trial, l.Value, l.Rank = append(l.Trial, v.d.index(r)), append(l.Value, Number(v.value[r])), append(l.Rank, Number(ranks[r]))
 	}
 }

@@ -84,5 +84,5 @@ func (v *View) lookUp(index int64) (state string, value Number) {
 	if !ok {
 		return string(grid.Pending), Number(math.NaN())
 	}
-	return string(grid.States[v.d.State[row]-1]), Number(v.d.Value[row])
+	return string(grid.States[v.d.State[row]-1]), Number(v.value[row])
 }

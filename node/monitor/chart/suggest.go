@@ -33,7 +33,8 @@ const (
 	topShare    = 0.01 // of the trials, to see where the best lie
 	topLeast    = 10
 	edgeShare   = 0.5  // of these, at the end of an axis
-	weak        = 0.01 // share of the variance under which a parameter does not matter
+	weak        = 0.01 // share of the variance under which a parameter does not matter, alone or together with another one
+	sureShare   = 2    // standard errors by which the share has to be under that
 	strong      = 0.1  // and over which it is worth refining
 	suggestions = 8
 )
@@ -47,7 +48,7 @@ func (v *View) Suggestions() *Suggestions {
 	if len(sorted) >= 2*topLeast {
 		for _, share := range importance.Axes {
 			if a := v.axis(share.Key); share.Why == "" {
-				out.List = append(out.List, v.suggest(a, float64(share.Share), top)...)
+				out.List = append(out.List, v.suggest(a, &share, importance.Pairs, top)...)
 			}
 		}
 	}
@@ -60,7 +61,7 @@ func (v *View) Suggestions() *Suggestions {
 	return out
 }
 
-func (v *View) suggest(a int, share float64, top []int32) []Suggestion {
+func (v *View) suggest(a int, share *AxisShare, pairs []PairShare, top []int32) []Suggestion {
 	axis := v.axes[a]
 	counts := make([]int, len(axis.Levels))
 	for _, r := range top {
@@ -72,14 +73,15 @@ func (v *View) suggest(a int, share float64, top []int32) []Suggestion {
 			best = l
 		}
 	}
-	if share < weak {
+	together := slices.ContainsFunc(pairs, func(p PairShare) bool { return (p.X == axis.Key || p.Y == axis.Key) && p.Share >= weak })
+	if share.Share+sureShare*share.SE < weak && !together {
 		return []Suggestion{{
 			Kind: "fix", Key: axis.Key, Values: []json.Number{}, Label: axis.Levels[best].Label, Args: []string{},
 			Trials: v.d.Space.Count() - v.d.Space.Count()/axis.Size, Work: Number(math.NaN()),
 			Text: fmt.Sprintf("%s does not matter: fixed at %s, the next sweep has a %dth of the trials.", axis.Key, axis.Levels[best].Label, axis.Size),
 		}}
 	}
-	if axis.Scale == "category" || len(axis.Levels) < 3 || axis.Size > maxLevels || share < strong {
+	if axis.Scale == "category" || len(axis.Levels) < 3 || axis.Size > maxLevels || share.Share < strong {
 		return nil
 	}
 	order := make([]int, len(axis.Levels)) // levels by number

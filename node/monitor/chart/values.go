@@ -38,7 +38,7 @@ func (v *View) summary() Summary {
 	s := Summary{Trial: -1, Best: Number(math.NaN())}
 	var m moments
 	for _, r := range v.rows {
-		if f := float64(v.d.Value[r]); finite(f) {
+		if f := float64(v.value[r]); finite(f) {
 			m.add(f)
 		} else if ended(v.d.State[r]) {
 			s.Missing++
@@ -46,8 +46,8 @@ func (v *View) summary() Summary {
 	}
 	s.N, s.Mean, s.SD = m.n, Number(m.mean()), Number(m.sd())
 	for _, r := range v.order() {
-		if finite(float64(v.d.Value[r])) {
-			s.Best, s.Trial = Number(v.d.Value[r]), v.d.index(r)
+		if finite(float64(v.value[r])) {
+			s.Best, s.Trial = Number(v.value[r]), v.d.index(r)
 			break
 		}
 	}
@@ -110,7 +110,7 @@ func (v *View) Histogram() *Histogram {
 	h := &Histogram{Summary: v.summary(), Edges: []Number{}, Counts: []int64{}, Quantiles: []Number{}}
 	var values []float64
 	for _, r := range v.order() {
-		if f := float64(v.d.Value[r]); finite(f) {
+		if f := float64(v.value[r]); finite(f) {
 			values = append(values, f)
 		}
 	}
@@ -184,8 +184,8 @@ func (v *View) History() *History {
 	ends := v.ends()
 	best := float32(math.NaN())
 	for _, r := range sortRows(v.rows, ends, false) {
-		f := v.d.Value[r]
-		if f != f || best == best && !v.better(f, best) {
+		f := v.value[r]
+		if !finite(float64(f)) || best == best && !v.better(f, best) {
 			continue
 		}
 		best = f

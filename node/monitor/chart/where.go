@@ -265,12 +265,31 @@ func (c *condition) parameter(d *Data) (func(int32, [][]int64, int) bool, error)
 	if c.kind == "d" {
 		has = func(position int64) bool { return contains(spans, float64(position)) }
 	}
-	if n := d.Space.Sizes()[k]; n <= tableSize {
+	switch n := d.Space.Sizes()[k]; {
+	case n <= tableSize:
 		table := make([]bool, n)
 		for p := range table {
 			table[p] = has(int64(p))
 		}
 		has = func(position int64) bool { return table[position] }
+	case c.kind == "p":
+		has = c.positions(d.Space, k, spans).Has
 	}
 	return func(_ int32, at [][]int64, i int) bool { return has(at[k][i]) }, nil
+}
+
+// positions gives the values of an axis that match, by their places.
+func (c *condition) positions(s grid.Space, axis int, spans []span) *grid.Ranges {
+	all := &grid.Ranges{}
+	for _, span := range spans {
+		s.Within(axis, span.lo, span.hi, all)
+	}
+	for _, text := range c.texts {
+		for _, v := range []grid.Value{{Text: text, Kind: grid.Number}, {Text: text, Kind: grid.Text}, {Kind: grid.True}, {Kind: grid.False}} {
+			if p, ok := s.Find(axis, v); ok && label(v) == text {
+				all.Add(p, p+1)
+			}
+		}
+	}
+	return all
 }
