@@ -2,7 +2,10 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/node/master"
+	"mlfnode/node/worker"
 )
 
 // Name is the name of the node.
@@ -97,6 +101,47 @@ func (n *Node) Hurry() {
 	if w := n.working(); w != nil {
 		w.Hurry()
 	}
+}
+
+const (
+	// StopLimit is how long a node takes to stop at most.
+	StopLimit = worker.StopLimit + time.Minute
+	// SignInterval is the time between two signs of a node that stops, and SignPatience how long it may give none.
+	SignInterval = time.Second
+	SignPatience = 15 * time.Second
+)
+
+// signFile is touched by a node that stops, in its state folder, as long as it sees trials to their ends.
+const signFile = "stopping"
+
+// SignStop tells whoever waits for the end of this node, by tell and by a file in the state folder, that it sees trials to their ends: they
+// have their grace, and what they saved is stored. It returns when ended is closed.
+func (n *Node) SignStop(ended <-chan struct{}, tell func(time.Duration) error) {
+	file := filepath.Join(n.cfg.StateDir, signFile)
+	defer os.Remove(file)
+	tick := time.NewTicker(SignInterval)
+	defer tick.Stop()
+	for until := time.Now().Add(StopLimit); time.Now().Before(until); {
+		if w := n.working(); w != nil && w.Concluding() {
+			if err := errors.Join(tell(SignPatience), os.WriteFile(file, nil, 0o600)); err != nil {
+				n.log.Warn("nobody could be told that trials come to their ends", "err", err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ended:
+			return
+		}
+	}
+}
+
+// StopSign is when the node with this state folder has last said that it stops and sees trials to their ends; zero for never.
+func StopSign(stateDir string) time.Time {
+	info, err := os.Stat(filepath.Join(stateDir, signFile))
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // Stop says that the end of this node was asked for, so that Close ends its programs. Without it they wait for the node's next agent.

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"mlfnode/grid"
 )
 
 // How long a machine may take to answer. What hangs is a disk of the network or a driver as a rule, and nothing would end it.
 const (
 	probeLimit   = 30 * time.Second // each program that is known to hang has 5 s of it
 	commandLimit = 30 * time.Second
-	orderLimit   = 3 * time.Minute  // a start waits for another order, the join, the service and the node
-	stopLimit    = 10 * time.Minute // it may remove all results
+	orderLimit   = 3 * time.Minute // a start waits for another order, the join, the service and the node
+	// stopLimit covers trials that save their state, and the removal of all results.
+	stopLimit = grid.MaxCheckpointGrace + 10*time.Minute
 )
 
 // limitOf is how long an order may take, 0 for as long as the line takes.

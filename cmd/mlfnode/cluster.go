@@ -222,6 +222,9 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 			}
 			cfg.Logger.Info("node ends", "signal", sig.String())
 			a.warn(tell.Stopping("the node ends"))
+			if !replaced {
+				go n.SignStop(stopped, tell.Extend)
+			}
 			return nil
 		}
 	}

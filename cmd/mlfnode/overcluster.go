@@ -59,7 +59,8 @@ func (a *app) downCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
 		Long: `down stops the nodes on the machines of cluster.yaml, or on those that are named, and makes sure that no process, unit or port is
-left. It says which trials were running; they begin again on the nodes that are left, or when the cluster is up again. Files stay
+left. Running trials have the grace of their tasks to end, and what they saved is stored: down waits for that, 12 minutes at most. It
+says which trials were running; they run again on the nodes that are left, or when the cluster is up again. Files stay
 unless --purge is given: that removes what mlfnode has put into the folder on each machine, and nothing else. It asks before it
 removes results; in a script, --yes agrees. A machine that can't be reached does not stop the others; run it again for that one.
 

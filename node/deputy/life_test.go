@@ -2,6 +2,7 @@ package deputy
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -67,6 +68,7 @@ func TestLife(t *testing.T) {
 		master.run("forget", "two")
 		wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "wrote node.yaml", "joined", "started")
 	})
+	t.Run("stop that saves", func(t *testing.T) { saves(t, master, worker, two) })
 	t.Run("stop", func(t *testing.T) { stopAll(t, master, worker) })
 }
 
@@ -249,9 +251,36 @@ func hung(t *testing.T, worker *machine, two bootstrap.Order) {
 	}
 	began := time.Now()
 	r := worker.mustAct(bootstrap.ActionStop, bootstrap.Order{})
-	if took := time.Since(began); len(r.Seen.Left) > 0 || took > 8*time.Second {
+	if took := time.Since(began); len(r.Seen.Left) > 0 || took > 3*stopPatience {
 		t.Errorf("got %q left after %v, want nothing after some seconds", r.Seen.Left, took)
 	}
+	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "started")
+}
+
+// saves stops a worker whose trial takes longer to save its state than a node that hangs is given.
+func saves(t *testing.T, master, worker *machine, two bootstrap.Order) {
+	dir, project := t.TempDir(), t.TempDir()
+	script := fmt.Sprintf(`trap 'sleep %d; echo saved >"$MLF_CHECKPOINT/state"; echo >%s/saved; exit 0' TERM; echo >%[2]s/began; while :; do sleep 0.1; done`,
+		int(2*stopPatience.Seconds()), dir)
+	text := fmt.Sprintf("name: saves\ntasks: {save: {command: [/bin/sh, -c, %q], checkpoint: {grace: 1m}}}\n", script)
+	if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
+	master.run("sweep", "--detach", project)
+	exists := func(name string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
+	await(t, "the trial begins", func() bool { return exists("began") })
+	if r := worker.mustAct(bootstrap.ActionStop, bootstrap.Order{}); len(r.Seen.Left) > 0 || !exists("saved") {
+		t.Errorf("got %q left, saved %t; want the state saved and nothing left", r.Seen.Left, exists("saved"))
+	}
+	stored, err := filepath.Glob(filepath.Join(master.State(), "snapshots", "*", "*", "1.json"))
+	if len(stored) != 1 {
+		t.Errorf("got %q, %v stored on the master, want a snapshot", stored, err)
+	}
+	if _, err := os.Stat(filepath.Join(worker.State(), "stopping")); !os.IsNotExist(err) {
+		t.Errorf("got %v for the sign of the stop, want it gone", err)
+	}
+	master.run("cancel", "last")
 	wantDone(t, worker.mustAct(bootstrap.ActionStart, two), "started")
 }
 

@@ -21,8 +21,15 @@ import (
 	"mlfnode/node/service"
 )
 
-// stopPatience is how long a node may take to end in good order. Killed trials are run again by the next node, as ended ones are.
-const stopPatience = 3 * time.Second
+// stopPatience is how long a node that stops may take while it does not say that it sees trials to their ends.
+const stopPatience = 5 * time.Second
+
+// hangs reports whether a node that was asked to stop has not done so for longer than it may: patience, or for as long as it says that it
+// sees trials to their ends.
+func hangs(p bootstrap.Place, asked time.Time, patience time.Duration) bool {
+	took, sign := time.Since(asked), node.StopSign(p.State())
+	return took > node.StopLimit || took > patience && time.Since(sign) > node.SignPatience
+}
 
 // stop ends everything that start has started.
 func (w *work) stop(ctx context.Context) error {
@@ -83,7 +90,9 @@ func (w *work) stopBackground(ctx context.Context) {
 		return
 	}
 	_ = own.Signal(unix.SIGTERM) // it may be gone
-	if until(ctx, stopPatience, func() bool { return !own.Alive() }) {
+	asked := time.Now()
+	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Place, asked, stopPatience) })
+	if !own.Alive() {
 		return
 	}
 	_ = own.Signal(unix.SIGKILL)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node"
 	"mlfnode/node/durable"
 	"mlfnode/node/processid"
 )
@@ -25,7 +26,7 @@ const (
 	longestPause = 10 * time.Second
 	// settled is how long an agent must have run for the next pause to be the first one again.
 	settled = 30 * time.Second
-	// endPatience is how long an agent may take to end in good order.
+	// endPatience is how long an agent may take to end in good order, while it does not say that it sees trials to their ends.
 	endPatience = 20 * time.Second
 )
 
@@ -169,15 +170,18 @@ func (w *watch) obey(agent *os.Process, sig os.Signal, ended <-chan error) verdi
 		pass, v = syscall.SIGUSR2, anew
 	}
 	_ = agent.Signal(pass)
-	late := time.NewTimer(endPatience)
-	defer late.Stop()
+	began, tick := time.Now(), time.NewTicker(node.SignInterval)
+	defer tick.Stop()
 	for {
 		select {
 		case <-ended:
 			return v
-		case <-late.C:
-			w.log.Warn("the agent does not end and is killed")
-			_ = agent.Kill()
+		case <-tick.C:
+			if hangs(w.Place, began, endPatience) {
+				w.log.Warn("the agent does not end and is killed")
+				_ = agent.Kill()
+				tick.Stop()
+			}
 		case sig := <-w.signals:
 			if sig == syscall.SIGTERM && v == anew {
 				v = leave

@@ -28,6 +28,12 @@ func (Notifier) Reloading() error {
 // Stopping says that the agent is ending in good order.
 func (Notifier) Stopping(status string) error { return tell("STOPPING=1", statusLine(status)) }
 
+// Extend says that the stop goes on and that the agent gives another sign within this time. From version 236 on, systemd waits for it beyond
+// the unit's TimeoutStopSec.
+func (Notifier) Extend(within time.Duration) error {
+	return tell(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", within.Microseconds()))
+}
+
 // Run pings systemd's watchdog while healthy returns nil, at a third of the time that systemd allows, until ctx ends. When
 // healthy returns an error or does not return, systemd kills the agent with SIGABRT, which writes all its goroutines into the
 // journal, and starts it anew. Without a watchdog, Run waits for ctx.

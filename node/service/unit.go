@@ -75,6 +75,7 @@ RestartSec=100ms
 	return text + `# The agent is asked to end. Trials run under keepers, in scopes of their own, which the agent ends itself, or leaves alone
 # when it is restarted; what else is left in the unit then is killed.
 KillMode=mixed
+# An agent that sees trials to their ends asks for more time.
 TimeoutStopSec=120
 `
 }

@@ -23,13 +23,17 @@ const (
 	fetchTime = 2 * time.Hour
 	// recoverTime bounds the storing of all that ended while no agent was there: the node takes no trials before.
 	recoverTime = 30 * time.Second
-	// partingTime is how long a snapshot may be on its way from or to a node that stops, for whose end somebody waits.
+	// partingTime is how long the snapshot of an attempt may take, from the end of its program, on a node that stops, for whose end somebody
+	// waits.
 	partingTime = time.Minute
 	// snapshotRetry is the wait after a try that failed, as when the master has not heard yet that this node holds the trial.
 	snapshotRetry = 500 * time.Millisecond
 	// maxSnapshots bounds the snapshots that a node sends and fetches at one time.
 	maxSnapshots = 2
 )
+
+// errNoTime ends the transfers of a node that stops.
+var errNoTime = errors.New("the node stops, and its time for it is over")
 
 // errTooLarge says that a checkpoint is over its task's max_size.
 var errTooLarge = errors.New("it is too large")
@@ -42,24 +46,25 @@ const lastingTries = 40
 const damagedTries = 3
 
 // transfer calls try until it works, ctx ends, or more tries are of no use. At most maxSnapshots transfers of a node are under way. On a
-// node that stops each has partingTime from when its turn comes.
+// node that stops each has partingTime, the wait for its turn included.
 func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
 	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
+	go func() {
+		select {
+		case <-w.ending:
+			time.AfterFunc(w.partingTime, func() { giveUp(errNoTime) })
+		case <-ctx.Done():
+		}
+	}()
 	select {
 	case w.transfers <- struct{}{}:
 		defer func() { <-w.transfers }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	go func() {
-		select {
-		case <-w.ending:
-		case <-ctx.Done():
-			return
-		}
-		time.AfterFunc(w.partingTime, stop)
-	}()
 	for lasting, bad := 0, 0; ; {
 		err := try(ctx)
 		switch {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -193,7 +194,7 @@ func TestDamagedSnapshotFallsBack(t *testing.T) {
 // TestEachAttemptHasItsOwnTimeToStore stops a node whose program takes longer to save than its snapshot may take to store.
 func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 	v := newSaving(t, "parts-1", nil)
-	v.partingTime = 200 * time.Millisecond
+	v.partingTime = 3 * time.Second
 	began := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
@@ -204,13 +205,56 @@ func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		close(began)
 		<-ctx.Done()
-		<-time.After(2 * v.partingTime)
+		<-time.After(v.partingTime + v.partingTime/10)
 		step(t, dir)
 		return ended(grid.ClassHalt, 0)
 	})
 	<-stopped
 	if r.Class != grid.ClassHalt || r.Snapshot != 1 {
 		t.Errorf("got %q with snapshot %d: %s", r.Class, r.Snapshot, r.Reason)
+	}
+}
+
+// unreachable is a store that answers nothing.
+type unreachable struct{ checkpoint.Remote }
+
+func (unreachable) Offer(ctx context.Context, _ grid.TrialID, _ *checkpoint.Snapshot) (int, []checkpoint.Missing, error) {
+	<-ctx.Done()
+	return 0, nil, context.Cause(ctx)
+}
+
+// TestSnapshotsShareTheTimeOfAStop stops a node with more trials than snapshots may be on their way at one time, and a master that answers
+// nothing: they do not wait one after the other.
+func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
+	v := newSaving(t, "share-1", nil)
+	v.cfg.Snapshots, v.partingTime = unreachable{}, 3*time.Second
+	const trials = 4 * maxSnapshots
+	v.cfg.Machine.CPUs = trials
+	v.Resize(v.cfg.Machine)
+	var began sync.WaitGroup
+	began.Add(trials)
+	v.script = func(ctx context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		began.Done()
+		<-ctx.Done()
+		return ended(grid.ClassHalt, 0)
+	}
+	for i := range int64(trials) {
+		v.lease(v.sweep, i, i+1)
+	}
+	began.Wait()
+	if !v.Concluding() {
+		t.Error("a worker whose programs run concludes nothing")
+	}
+	at := time.Now()
+	v.stop()
+	if took, most := time.Since(at), 3*v.partingTime; took > most {
+		t.Errorf("the stop took %v, want less than %v: %v for each snapshot, all at one time", took, most, v.partingTime)
+	}
+	for _, e := range v.finished(v.sweep.ID, trials) {
+		if !strings.Contains(e.Result.Reason, "on this node only") || !strings.Contains(e.Result.Reason, errNoTime.Error()) {
+			t.Errorf("got the reason %q", e.Result.Reason)
+		}
 	}
 }
 

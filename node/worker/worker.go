@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,6 +65,8 @@ const (
 	// refusedTime is how long a worker that stops waits for a store that refuses its reports. Nothing is lost by giving up: the
 	// spools keep them for the next start, and the person who stopped the node waits for its end.
 	refusedTime = 5 * time.Second
+	// StopLimit is how long a worker takes to stop at most: its programs have their grace, what they saved is stored, and all is reported.
+	StopLimit = grid.MaxCheckpointGrace + partingTime + stopTime
 )
 
 // Worker runs trials. Make one with New.
@@ -177,6 +180,11 @@ func New(cfg Config) (*Worker, error) {
 func (w *Worker) Hurry() {
 	w.hurry()
 	w.sweeps.hurryAll()
+}
+
+// Concluding reports whether an attempt runs, or what one has left is still being stored.
+func (w *Worker) Concluding() bool {
+	return slices.ContainsFunc(w.held(), func(h *holding) bool { return len(h.running()) > 0 })
 }
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
