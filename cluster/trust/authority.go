@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -142,7 +143,7 @@ func (a *Authority) Pin() Pin { return a.pin }
 func (a *Authority) Keyring() *Keyring { return a.keyring }
 
 // IssueSelf gives this master its own certificate, in the authority's folder: the one that is there if it is for that name,
-// else a new one. ErrNameTaken means that a worker has the name.
+// else a new one, also in place of one of an older version, without ServerName. ErrNameTaken means that a worker has the name.
 func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	if err := CheckNodeName(node); err != nil {
 		return nil, err
@@ -150,7 +151,8 @@ func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	a.joining.Lock()
 	defer a.joining.Unlock()
 	id, err := LoadIdentity(a.dir)
-	if err != nil || id.Node != node || id.Role != Master || PinOf(id.CA) != a.pin || a.Known(node, id.Leaf()) != nil {
+	if err != nil || id.Node != node || id.Role != Master || PinOf(id.CA) != a.pin || a.Known(node, id.Leaf()) != nil ||
+		!slices.Contains(id.Leaf().DNSNames, ServerName) {
 		if id, err = a.issueSelf(node); err != nil {
 			return nil, err
 		}

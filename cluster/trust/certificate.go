@@ -71,11 +71,15 @@ func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, t, t, &key.PublicKey, key)
 }
 
+// ServerName is the host name in the certificate of every master, and of no other node: programs that know no pins verify a master by it
+// and by the file ca.crt.
+const ServerName = "mlfnode"
+
 // signNode makes the certificate of a node. Only a master's is good for serving.
 func (a *Authority) signNode(node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
-	usage := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	usage, names := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []string(nil)
 	if role == Master {
-		usage = append(usage, x509.ExtKeyUsageServerAuth)
+		usage, names = append(usage, x509.ExtKeyUsageServerAuth), []string{ServerName}
 	}
 	t := &x509.Certificate{
 		SerialNumber:          newSerial(),
@@ -86,6 +90,7 @@ func (a *Authority) signNode(node grid.NodeID, role NodeRole, key *ecdsa.PublicK
 		ExtKeyUsage:           usage,
 		BasicConstraintsValid: true,
 		URIs:                  []*url.URL{nodeURI(node, role)},
+		DNSNames:              names,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, a.ca, key, a.key)
 	if err != nil {

@@ -223,6 +223,9 @@ func TestAuthorityCertificate(t *testing.T) {
 			t.Errorf("got a certificate for %.1f years, want 20", years)
 		}
 	}
+	if err := id.Leaf().VerifyHostname(ServerName); err != nil {
+		t.Errorf("programs that know no pins can't verify a master: %v", err)
+	}
 	other, _, _ := newAuthority(t)
 	if string(other.CA().RawSubject) == string(ca.RawSubject) || other.Pin() == a.Pin() {
 		t.Error("got two clusters with one name or one pin")

@@ -30,6 +30,7 @@ type testCluster struct {
 	t     *testing.T
 	state string
 	gate  string // trials run until this file is there
+	ports node.Ports
 	node  *node.Node
 }
 
@@ -54,7 +55,7 @@ func (c *testCluster) start() {
 		c.t.Fatal(err)
 	}
 	cfg.StateDir, cfg.Node = c.state, "m"
-	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = "127.0.0.1", "127.0.0.1", node.Ports{}
+	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = "127.0.0.1", "127.0.0.1", c.ports
 	if c.node, err = node.OpenMaster(c.t.Context(), cfg); err != nil {
 		c.t.Fatal(err)
 	}

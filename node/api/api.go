@@ -52,6 +52,7 @@ const (
 const (
 	PathHealthy = "/healthz"
 	PathReady   = "/readyz"
+	PathMetrics = "/metrics"
 )
 
 // Last is the sweep name that stands for the newest sweep.

@@ -39,6 +39,8 @@ type state struct {
 	health *health
 	setups map[grid.SweepID]*setups
 
+	activity *Activity
+
 	followed  uint64                  // the last event that the feeds know of
 	published uint64                  // the last event of this loop that decides about attempts
 	handed    map[grid.Lane]uint64    // how far the queue has handed out leases, as of this reconciliation
@@ -48,7 +50,7 @@ type state struct {
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
-	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth(), setups: map[grid.SweepID]*setups{}}
+	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth(), activity: newActivity(), setups: map[grid.SweepID]*setups{}}
 	s.followed, s.unheld, s.removeLanes = m.caughtUp, map[grid.LeaseID]int{}, time.After(lanesInterval)
 	if m.cfg.Nodes != nil {
 		if err := s.restore(ctx); err != nil {
@@ -207,6 +209,7 @@ func (s *state) follow(fd folded) {
 	s.followed = fd.last
 	now := time.Now()
 	for i := range fd.changed {
+		s.activity.note(s.feeds[fd.changed[i].Sweep], &fd.changed[i])
 		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
 			f.apply(&fd.changed[i], now)
 			if t := &fd.changed[i]; t.Change == grid.Done {

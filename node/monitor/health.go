@@ -24,6 +24,8 @@ func (m *Monitor) rootRoutes() []route {
 	return []route{
 		{method: "GET", pattern: api.PathHealthy, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
 			summary: "Say whether the node works: if not for long, it has to be started again", call: call{handler: m.healthy.answer, media: []string{mediaText}}},
+		{method: "GET", pattern: api.PathMetrics, root: true, access: mayRead, topic: topicOthers,
+			summary: "Give metrics to Prometheus", call: call{handler: m.scrape, media: []string{mediaText}}},
 		{method: "GET", pattern: api.PathReady, root: true, access: mayNothing, topic: topicOthers, everywhere: true,
 			summary: "Say whether the node can store what it is sent, or take trials", call: call{handler: m.ready.answer, media: []string{mediaText}}},
 	}

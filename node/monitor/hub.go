@@ -277,3 +277,10 @@ func (h *hub) keep(t topic, id uint64, now map[string]observed) {
 		}
 	}
 }
+
+// streams is how many clients there are.
+func (h *hub) streams() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.clients)
+}

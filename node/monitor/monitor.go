@@ -56,6 +56,7 @@ type Monitor struct {
 	hub          *hub // nil on a worker
 
 	healthy, ready *health
+	metrics        *metrics
 }
 
 // New makes a Monitor.
@@ -64,6 +65,7 @@ func New(cfg Config) *Monitor {
 		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(keptAnswers), etas: newCharts(keptETAs), logIndexes: newLogIndexes(),
 		strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
+	m.metrics = newMetrics()
 	m.healthy = &health{ask: m.isHealthy, limit: healthTime, log: m.log.With("question", "healthy")}
 	m.ready = &health{ask: m.isReady, limit: healthTime, log: m.log.With("question", "ready")}
 	if cfg.Master != nil {
@@ -141,18 +143,26 @@ func (m *Monitor) node(r *http.Request) (api.Node, error) {
 	if m.cfg.Store == nil {
 		return n, nil
 	}
-	usage, err := m.cfg.Store.Usage(r.Context())
+	var err error
+	n.Store, err = m.stores(r.Context())
+	return n, err
+}
+
+// stores says what each part of the store holds.
+func (m *Monitor) stores(ctx context.Context) ([]api.Store, error) {
+	usage, err := m.cfg.Store.Usage(ctx)
 	if err != nil {
-		return n, err
+		return nil, err
 	}
+	var all []api.Store
 	for _, u := range usage {
-		n.Store = append(n.Store, api.Store{Name: u.Name, Bytes: u.Bytes, Limit: u.Limit})
+		all = append(all, api.Store{Name: u.Name, Bytes: u.Bytes, Limit: u.Limit})
 	}
 	if m.cfg.Master != nil && m.cfg.Master.Snapshots() != nil {
 		bytes, limit := m.cfg.Master.Snapshots().Usage()
-		n.Store = append(n.Store, api.Store{Name: "checkpoints", Bytes: bytes, Limit: limit})
+		all = append(all, api.Store{Name: "checkpoints", Bytes: bytes, Limit: limit})
 	}
-	return n, nil
+	return all, nil
 }
 
 // record finds the sweep that a request names.

@@ -61,7 +61,7 @@ func (m *Monitor) newRouter() *router {
 			if !rt.stream {
 				h = compress(h)
 			}
-			t.add(prefix, &rt, bounded(&rt, h))
+			t.add(prefix, &rt, m.bounded(&rt, h))
 		}
 	}
 	if worker {
@@ -136,21 +136,24 @@ func elsewhere(w http.ResponseWriter, _ *http.Request) {
 }
 
 // bounded bounds the body of a request, and the time that its client may take for the answer.
-func bounded(rt *route, next http.Handler) http.Handler {
+func (m *Monitor) bounded(rt *route, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		began := time.Now()
 		if limit := rt.limit(); limit > 0 {
 			r.Body = http.MaxBytesReader(w, r.Body, limit)
 		}
-		servePatiently(w, r, cmp.Or(rt.patience, writeTime), next)
+		status := servePatiently(w, r, cmp.Or(rt.patience, writeTime), next)
+		m.metrics.answered(rt, status, time.Since(began))
 	})
 }
 
-// servePatiently has each write of an answer take no longer than limit.
-func servePatiently(w http.ResponseWriter, r *http.Request, limit time.Duration, next http.Handler) {
+// servePatiently has each write of an answer take no longer than limit, and gives the status of the answer.
+func servePatiently(w http.ResponseWriter, r *http.Request, limit time.Duration, next http.Handler) int {
 	p := &patient{ResponseWriter: w, limit: limit}
 	p.rest()
 	next.ServeHTTP(p, r)
 	p.extend() // for what is left in buffers
+	return cmp.Or(p.status, http.StatusOK)
 }
 
 // limit is how long the body of a request may be, in bytes; not positive where there is no bound.
@@ -160,7 +163,14 @@ func (rt *route) limit() int64 { return cmp.Or(rt.bodyLimit, defaultBody) }
 // nothing is being written.
 type patient struct {
 	http.ResponseWriter
-	limit time.Duration
+	limit  time.Duration
+	status int // 0 before the header, and for one that a write sends
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (p *patient) WriteHeader(status int) {
+	p.status = status
+	p.ResponseWriter.WriteHeader(status)
 }
 
 func (p *patient) extend() {

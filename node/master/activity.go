@@ -1,0 +1,122 @@
+package master
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+// Activity is what a master has seen since it started, and what it has leased now.
+type Activity struct {
+	Finished  map[grid.State]int64      // trials that have come to their end
+	Attempts  map[grid.Class]int64      // attempts that have ended
+	Retries   map[grid.Class]int64      // attempts after which the trial runs again
+	Durations map[grid.State]*Durations // of attempts
+	Waits     *Durations                // of trials that outlive a moment, from the lease to the start
+
+	Leases int           // in the queue and at nodes
+	Oldest time.Duration // how long the oldest lease that no node has taken has been waiting
+}
+
+// Durations counts durations by length.
+type Durations struct {
+	Counts []int64 // no longer than the DurationBounds of the same place, and longer than those before it; the last are longer than all
+	Sum    float64 // seconds
+}
+
+// DurationBounds are the lengths by which Durations count, in seconds: from a program that does nothing to a week.
+func DurationBounds() []float64 {
+	const hour, day = 3600, 24 * 3600
+	return []float64{0.1, 0.5, 1, 5, 15, 60, 5 * 60, 15 * 60, hour, 4 * hour, 12 * hour, day, 3 * day, 7 * day}
+}
+
+func newDurations() *Durations { return &Durations{Counts: make([]int64, len(DurationBounds())+1)} }
+
+func (d *Durations) add(seconds float64) {
+	at, _ := slices.BinarySearch(DurationBounds(), seconds)
+	d.Counts[at]++
+	d.Sum += seconds
+}
+
+func (d *Durations) clone() *Durations { return &Durations{slices.Clone(d.Counts), d.Sum} }
+
+func newActivity() *Activity {
+	return &Activity{
+		Finished: map[grid.State]int64{}, Attempts: map[grid.Class]int64{}, Retries: map[grid.Class]int64{},
+		Durations: map[grid.State]*Durations{}, Waits: newDurations(),
+	}
+}
+
+// note counts a change of a trial. f is nil for a sweep that is not active.
+func (a *Activity) note(f *feed, t *history.Transition) {
+	state := t.State
+	switch t.Change {
+	case grid.Began:
+		if since, ok := f.leasedSince(t.Index); ok {
+			a.Waits.add(max(0, time.UnixMicro(t.Started).Sub(since).Seconds()))
+		}
+		return
+	case grid.Retry:
+		a.Retries[t.Class]++
+		state = grid.Failed
+	case grid.Done:
+		a.Finished[t.State]++
+	default:
+		return
+	}
+	a.Attempts[t.Class]++
+	d := a.Durations[state]
+	if d == nil {
+		d = newDurations()
+		a.Durations[state] = d
+	}
+	d.add(seconds(t.Ended - t.Started))
+}
+
+func seconds(us int64) float64 { return float64(max(0, us)) / 1e6 }
+
+// leasedSince says since when the oldest lease exists that holds trial i.
+func (f *feed) leasedSince(i int64) (since time.Time, ok bool) {
+	if f == nil {
+		return since, false
+	}
+	for _, l := range f.leases {
+		if l.lo <= i && i < l.hi && (!ok || l.since.Before(since)) {
+			since, ok = l.since, true
+		}
+	}
+	return since, ok
+}
+
+// Activity says what happens.
+func (m *Master) Activity(ctx context.Context) (*Activity, error) {
+	answer := make(chan *Activity, 1)
+	call := func(s *state) { answer <- s.activityNow(time.Now()) }
+	if err := m.inLoop(ctx, call); err != nil {
+		return nil, err
+	}
+	return <-answer, nil
+}
+
+func (s *state) activityNow(now time.Time) *Activity {
+	a := &Activity{
+		Finished: maps.Clone(s.activity.Finished), Attempts: maps.Clone(s.activity.Attempts), Retries: maps.Clone(s.activity.Retries),
+		Durations: map[grid.State]*Durations{}, Waits: s.activity.Waits.clone(),
+	}
+	for state, d := range s.activity.Durations {
+		a.Durations[state] = d.clone()
+	}
+	for _, f := range s.feeds {
+		a.Leases += len(f.leases)
+		for id, l := range f.leases {
+			if l.seq > s.handed[l.lane] && s.m.ledger.holder(id) == "" {
+				a.Oldest = max(a.Oldest, now.Sub(l.since))
+			}
+		}
+	}
+	return a
+}
