@@ -101,7 +101,10 @@ func TestHungEngine(t *testing.T) {
 
 // TestNoticeAndTerm has a program that may be noticed alone stopped for good: all of it hears of that.
 func TestNoticeAndTerm(t *testing.T) {
-	e := docker.Shared.Engine(t)
+	everyEngine(t, noticeAndTerm)
+}
+
+func noticeAndTerm(t *testing.T, e *dockertest.Engine) {
 	x := newExecutor(t, e)
 	a := attempt(t, `sh -c 'trap "echo >child; exit" TERM; echo >begun; while :; do sleep 0.01; done' &
 trap 'wait; exit 9' TERM; while ! test -e begun; do sleep 0.01; done; echo >ready; while :; do sleep 0.01; done`)
@@ -124,7 +127,10 @@ trap 'wait; exit 9' TERM; while ! test -e begun; do sleep 0.01; done; echo >read
 
 // TestProgramsCannotChangeTheirOrder has a program look for what its keeper reads later.
 func TestProgramsCannotChangeTheirOrder(t *testing.T) {
-	e := docker.Shared.Engine(t)
+	everyEngine(t, programsCannotChangeTheirOrder)
+}
+
+func programsCannotChangeTheirOrder(t *testing.T, e *dockertest.Engine) {
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()

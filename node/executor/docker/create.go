@@ -85,8 +85,6 @@ func (r *run) describe() (*container.Config, *container.HostConfig, error) {
 	a, c, e := r.attempt, r.attempt.Container, r.engine
 	argv := r.commandLine()
 	user := agentUser(e.info())
-	// Docker's init passes signals on to more than the program.
-	env := []string{runVar + r.container, "TINI_KILL_PROCESS_GROUP=1"}
 	labels := map[string]string{}
 	for k, v := range c.Labels {
 		labels[k] = v
@@ -94,14 +92,14 @@ func (r *run) describe() (*container.Config, *container.HostConfig, error) {
 	labels[labelToken], labels[labelRun], labels[labelVersion] = r.x.o.Token, r.order.label(), "1"
 	environ := slices.DeleteFunc(slices.Clone(a.Env), func(kv string) bool { return strings.HasPrefix(kv, outerToken) })
 	config := &container.Config{
-		Image: r.image(), User: user.User, Env: grid.MergeEnviron(environ, env), WorkingDir: a.Dir, Labels: labels,
+		Image: r.image(), User: user.User, Env: grid.MergeEnviron(environ, []string{runVar + r.container}), WorkingDir: a.Dir, Labels: labels,
 		Entrypoint: argv[:1], Cmd: argv[1:],
 	}
 	mounts, err := r.mounts()
 	if err != nil {
 		return nil, nil, err
 	}
-	init := e.inits()
+	init := true // the first process of a PID namespace ignores most signals, even its own
 	host := &container.HostConfig{
 		NetworkMode: container.NetworkMode(cmp.Or(c.Network, r.x.o.Network, "host")), IpcMode: container.IPCModePrivate,
 		ShmSize: cmp.Or(c.Shm, a.Memory, e.shmSize()), Mounts: mounts, GroupAdd: user.Groups, UsernsMode: user.Userns,
@@ -162,7 +160,7 @@ func (r *run) refusedByWrapper(code int) (executor.Outcome, bool) {
 		o.ExitCode = exitNotFound
 	case marked(refusedFile + "126"):
 		o = executor.Refused(grid.ClassStart, fmt.Sprintf("%q is not a program that can be run", r.order.Program))
-	case code >= 126 && code <= exitNotFound && !marked(begunFile): // of the init
+	case slices.Contains([]int{1, 126, exitNotFound}, code) && !marked(begunFile): // of the init
 		o = executor.Refused(grid.ClassImage, noShell)
 	default:
 		return o, false

@@ -100,12 +100,14 @@ func connect(ctx context.Context, host string) (_ *Engine, err error) {
 			c.Close()
 		}
 	}()
-	ctx, stop := context.WithTimeout(ctx, pingTime)
+	answer, stop := context.WithTimeout(ctx, pingTime)
 	defer stop()
-	if _, err := c.Ping(ctx); err != nil {
+	if _, err := c.Ping(answer); err != nil {
 		return nil, err
 	}
-	return e, e.learn(ctx)
+	bounded, stop := call(ctx) // Podman runs programs to find out
+	defer stop()
+	return e, e.learn(bounded)
 }
 
 // learn asks the engine what it is.
@@ -153,9 +155,6 @@ func (e *Engine) cgroupVersion() string {
 // Limits reports whether the memory of containers is bounded: without root rights on cgroup v1 an engine drops limits and says
 // nothing.
 func (e *Engine) Limits() bool { return e.info().MemoryLimit }
-
-// inits reports whether the engine can put an init process before the program.
-func (e *Engine) inits() bool { return e.podman() == "" || e.info().InitBinary != "" }
 
 // shmSize is the default size of /dev/shm: half of the machine's memory, like that of the machine itself.
 func (e *Engine) shmSize() int64 { return e.info().MemTotal / 2 }

@@ -12,8 +12,8 @@ import (
 
 // evidence is what the engine's events say about one container. It is guarded by the executor.
 type evidence struct {
-	killed   time.Time // when somebody else sent it a signal that ends programs, zero if nobody did
-	signal   unix.Signal
+	killed   time.Time   // when somebody else sent it a signal that ends programs, zero if nobody did
+	signal   unix.Signal // 0 where the engine does not tell, which is Podman
 	oom      bool
 	breaks   int           // of the event stream when the run began
 	died     chan struct{} // closed by the event that it has ended
@@ -70,8 +70,8 @@ func (x *Executor) heard(m events.Message) {
 	}
 	switch m.Action {
 	case events.ActionKill:
-		if s := signalOf(m.Actor.Attributes["signal"]); ends(s) {
-			r.evidence.killed, r.evidence.signal = time.Unix(0, m.TimeNano), s
+		if text, told := m.Actor.Attributes["signal"]; !told || ends(signalOf(text)) {
+			r.evidence.killed, r.evidence.signal = time.Unix(0, m.TimeNano), signalOf(text)
 		}
 	case events.ActionOOM:
 		r.evidence.oom = true

@@ -2,5 +2,8 @@ package docker
 
 import "mlfnode/node/executor/docker/dockertest"
 
-// Shared is the engine of the tests that leave it as it was.
-var Shared dockertest.Shared
+// Shared and SharedPodman are the engines of the tests that leave them as they were.
+var (
+	Shared       dockertest.Shared
+	SharedPodman = dockertest.Shared{Podman: true}
+)

@@ -74,6 +74,7 @@ var launchRules = sync.OnceValue(func() []faultRule {
 		{grid.ClassDriver, regexp.MustCompile(`unsatisfied condition: (cuda|driver|brand)|nvidia-container-cli: initialization error`),
 			"the image needs a newer NVIDIA driver than this node has"},
 		{grid.ClassEngine, regexp.MustCompile(`could not select device driver|unresolvable CDI devices|unknown or invalid runtime name`), gpuRemedy},
+		{grid.ClassEngine, regexp.MustCompile(`container-init binary not found`), "install catatonit on this node, which Podman needs to pass signals on to programs"},
 		{grid.ClassEngine, regexp.MustCompile(`docker-init|error setting rlimit|operation not permitted|cgroup`), ""},
 		{grid.ClassStart, regexp.MustCompile(`executable file not found|no such file or directory.*unknown|exec format error|permission denied.*unknown|` +
 			`unable to find (user|group)|no matching entries in passwd|network .* not found|No such network|[Mm]inimum memory limit|invalid (user|argument)|` +

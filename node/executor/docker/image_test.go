@@ -33,6 +33,7 @@ func dial(host string) (*testEngine, error) {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	Shared.End()
+	SharedPodman.End()
 	os.Exit(code)
 }
 

@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -51,6 +52,7 @@ func (r *run) outcome(e ending, s stopped) executor.Outcome {
 
 // cause finds what ended the container: ourselves, the engine, the kernel, or the program.
 func (r *run) cause(e ending, s stopped, heard evidence, o executor.Outcome) (grid.Class, string) {
+	killer := cmp.Or(heard.signal, unix.Signal(o.ExitCode-128))
 	switch {
 	case s.class != "":
 		return s.class, s.reason
@@ -63,8 +65,8 @@ func (r *run) cause(e ending, s stopped, heard evidence, o executor.Outcome) (gr
 		return f.Class, f.Reason
 	case o.ExitCode != 0 && (heard.oom || e.state.OOMKilled || r.meter != nil && r.meter.Kills > 0):
 		return grid.ClassMemory, ""
-	case !heard.killed.IsZero() && o.End.Sub(heard.killed) < stopSpan:
-		return grid.ClassEngine, fmt.Sprintf("the engine, or somebody with its tools, stopped the container (%s)", unix.SignalName(heard.signal))
+	case ends(killer) && !heard.killed.IsZero() && o.End.Sub(heard.killed) < stopSpan:
+		return grid.ClassEngine, fmt.Sprintf("the engine, or somebody with its tools, stopped the container (%s)", unix.SignalName(killer))
 	case r.restarted(e.state, heard):
 		return grid.ClassEngine, "the container engine was restarted while it ran, and the container ended with it"
 	}

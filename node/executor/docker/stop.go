@@ -123,10 +123,10 @@ const (
 )
 
 // hears reports whether a signal to the container's init reaches the program. Before the init holds signals back to pass them on, they
-// are lost: the first process of a PID namespace gets none that it has not asked for. It does so before it makes its child, and Docker's
-// init, tini, passes signals to the group that its child makes first of all.
+// are lost: the first process of a PID namespace gets none that it has not asked for. It does so before it makes its child, which makes a
+// process group for itself first of all.
 func (r *run) hears() bool {
-	if !r.engine.inits() || !r.process().Alive() {
+	if !r.process().Alive() {
 		return true
 	}
 	main, known := r.main()
@@ -140,7 +140,7 @@ func (r *run) main() (_ processid.ID, known bool) {
 	for child := range strings.FieldsSeq(string(children)) {
 		pid, _ := strconv.Atoi(child)
 		group, err := unix.Getpgid(pid)
-		if p, ok := processid.Of(pid); ok && err == nil && (group == pid || r.engine.podman() != "") {
+		if p, ok := processid.Of(pid); ok && err == nil && group == pid {
 			return p, true
 		}
 	}
@@ -149,11 +149,19 @@ func (r *run) main() (_ processid.ID, known bool) {
 
 // announce tells the container that it is to end: all of it, or the main program alone. A stopped program must go on to hear it.
 func (r *run) announce(s *stopped) {
-	if main, _ := r.main(); !s.alone || !r.engine.inits() || main.Signal(s.notice) != nil {
-		r.signal(s.notice)
+	main, _ := r.main()
+	if !s.alone || main.Signal(s.notice) != nil {
+		r.signalGroup(main, s.notice)
 	}
-	r.signal(unix.SIGCONT)
+	r.signalGroup(main, unix.SIGCONT)
 	s.notice = 0
+}
+
+// signalGroup reaches the main program and the children in its group. An init would pass a signal on to the program alone.
+func (r *run) signalGroup(main processid.ID, s unix.Signal) {
+	if main.PID <= 0 || unix.Kill(-main.PID, s) != nil {
+		r.signal(s)
+	}
 }
 
 // kill ends the container. It is repeated until that is seen.

@@ -140,9 +140,39 @@ func TestEngineEnds(t *testing.T) {
 	}
 }
 
+// TestPodmanServiceEnds ends the service of Podman under programs, whose containers do not need it.
+func TestPodmanServiceEnds(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			e := dockertest.NewPodman(t)
+			o := options(t, e)
+			x := docker.New(o, logTo(t))
+			defer x.Close()
+			long, meanwhile := attempt(t, waiting+"exit 3"), attempt(t, waiting+"exit 5")
+			ends := []<-chan executor.Outcome{begin(t, x, long), begin(t, x, meanwhile)}
+			e.Signal(signal)
+			touch(t, meanwhile, "go")
+			eventually(t, "a program to go on without the engine", func() bool {
+				out, _ := output(t, meanwhile)
+				return out == "one\ntwo\n"
+			})
+			if err := e.Start(); err != nil {
+				t.Fatal(err)
+			}
+			touch(t, long, "go")
+			expect(t, end(t, ends[0]), grid.ClassExit, 3, "")
+			expect(t, end(t, ends[1]), grid.ClassExit, 5, "")
+			nothingLeft(t, e, o)
+		})
+	}
+}
+
 // TestByHand has somebody stop, kill and remove containers with the engine's own tools.
 func TestByHand(t *testing.T) {
-	e := docker.Shared.Engine(t)
+	everyEngine(t, byHand)
+}
+
+func byHand(t *testing.T, e *dockertest.Engine) {
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()
@@ -158,6 +188,9 @@ func TestByHand(t *testing.T) {
 		"a signal that ends none": {"trap 'exit 9' USR1; while :; do sleep 0.01; done", "/kill?signal=USR1", "POST", grid.ClassExit, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if why := podmanDiffers[name]; e.Podman && why != "" {
+				t.Skip(why)
+			}
 			a := attempt(t, "echo >ready; "+c.script)
 			ends := begin(t, x, a)
 			var all []string
@@ -176,7 +209,11 @@ func TestByHand(t *testing.T) {
 
 // TestOutOfMemory tells the kernel's kill of the program from that of a child.
 func TestOutOfMemory(t *testing.T) {
-	x := newExecutor(t, docker.Shared.Engine(t))
+	everyEngine(t, outOfMemory)
+}
+
+func outOfMemory(t *testing.T, e *dockertest.Engine) {
+	x := newExecutor(t, e)
 	for _, c := range []struct {
 		script string
 		class  grid.Class
@@ -200,7 +237,10 @@ func TestOutOfMemory(t *testing.T) {
 
 // TestRefusals lists programs that an image does not have.
 func TestRefusals(t *testing.T) {
-	e := docker.Shared.Engine(t)
+	everyEngine(t, refusals)
+}
+
+func refusals(t *testing.T, e *dockertest.Engine) {
 	if err := e.Import("bare:test", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -243,7 +283,11 @@ func TestRefusals(t *testing.T) {
 
 // TestOutputIsWhole prints 200 MiB of noise on both streams together and compares them.
 func TestOutputIsWhole(t *testing.T) {
-	x := newExecutor(t, docker.Shared.Engine(t))
+	everyEngine(t, outputIsWhole)
+}
+
+func outputIsWhole(t *testing.T, e *dockertest.Engine) {
+	x := newExecutor(t, e)
 	a := attempt(t, `noise() { dd if=/dev/urandom of=noise$1 bs=1048576 count=100 2>/dev/null; cat noise$1; }; noise 1 & noise 2 >&2; wait`)
 	expect(t, run(t, x, a), grid.ClassNone, 0, "")
 	for i, path := range a.Container.Output {
@@ -257,7 +301,10 @@ func TestOutputIsWhole(t *testing.T) {
 
 // TestNothingIsLeft runs 200 containers, a few at a time.
 func TestNothingIsLeft(t *testing.T) {
-	e := docker.Shared.Engine(t)
+	everyEngine(t, nothingIsLeft)
+}
+
+func nothingIsLeft(t *testing.T, e *dockertest.Engine) {
 	o := options(t, e)
 	x := docker.New(o, logTo(t))
 	defer x.Close()
@@ -312,7 +359,10 @@ func counts(t *testing.T) map[string]int {
 
 // TestCrashedCreation has a process that died at each step before its container ran.
 func TestCrashedCreation(t *testing.T) {
-	e := docker.Shared.Engine(t)
+	everyEngine(t, crashedCreation)
+}
+
+func crashedCreation(t *testing.T, e *dockertest.Engine) {
 	o := options(t, e)
 	for name, order := range map[string]string{
 		"mlfnode-" + o.Token + "-a": `{"v":1,"owner":{"pid":1,"start":1,"boot":"x"},"spec":{"name":"a","dir":"/","container":{"image":"busybox:test"}}}`,

@@ -99,6 +99,10 @@ func heldOutput(t *testing.T, e executor.Executor) {
 // outputLimit checks that no more than the limit is stored of both streams together, from the beginning, that each byte of the
 // rest is counted, and that the last words are known.
 func outputLimit(t *testing.T, e executor.Executor) {
+	const (
+		stored      = "; until test -s stdout; do sleep 0.01; done; "
+		storedThere = "; until test -s stderr; do sleep 0.01; done; "
+	)
 	for _, c := range []struct {
 		text  string
 		limit int64
@@ -109,8 +113,8 @@ func outputLimit(t *testing.T, e executor.Executor) {
 		{"printf 12345", 5, [2]int64{}, 0, [2]string{}},
 		{"printf 12345", 0, [2]int64{}, 0, [2]string{}},
 		{"printf 123456", 5, [2]int64{5, 0}, 1, [2]string{"6", ""}},
-		{"echo 1234567; sleep 0.05; echo the reason >&2; exit 1", 5, [2]int64{5, 0}, 14, [2]string{"67\n", "the reason\n"}},
-		{"echo 123; sleep 0.05; echo 456 >&2; sleep 0.05; echo 789; echo 0", 6, [2]int64{4, 2}, 8, [2]string{"\n0\n", "6\n"}},
+		{"echo 1234567" + stored + "echo the reason >&2; exit 1", 5, [2]int64{5, 0}, 14, [2]string{"67\n", "the reason\n"}},
+		{"echo 123" + stored + "echo 456 >&2" + storedThere + "echo 789; echo 0", 6, [2]int64{4, 2}, 8, [2]string{"\n0\n", "6\n"}},
 		{"seq 1000000; echo end", 1000, [2]int64{1000, 0}, 6888900 - 1000, [2]string{"\n1000000\nend\n", ""}},
 		{"head -c 50000000 /dev/zero >&2; echo end", 1 << 20, [2]int64{0, 1 << 20}, 50000004 - 1<<20, [2]string{"end\n", "\x00"}},
 	} {

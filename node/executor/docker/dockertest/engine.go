@@ -1,5 +1,5 @@
-// Package dockertest gives tests a container engine of their own: a dockerd with all that it has in a folder, without networks, that
-// ends with the test.
+// Package dockertest gives tests a container engine of their own: a dockerd, or the service of Podman, with all that it has in a folder,
+// without networks, that ends with the test.
 package dockertest
 
 import (
@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -33,10 +34,11 @@ const (
 	stopTime  = time.Minute
 )
 
-// Engine is a running dockerd.
+// Engine is a running dockerd, or a service of Podman.
 type Engine struct {
-	Dir  string
-	Args []string // for the next Start, after our own
+	Dir    string
+	Args   []string // for the next Start, after our own
+	Podman bool
 
 	http *http.Client
 	cmd  *exec.Cmd
@@ -45,15 +47,40 @@ type Engine struct {
 
 // New makes an engine with the image and starts it. It ends with the test, with all that runs in it. Where nothing could be installed
 // the test is skipped.
-func New(t testing.TB, args ...string) *Engine {
+func New(t testing.TB, args ...string) *Engine { return start(t, &Engine{Args: args}) }
+
+// NewPodman is New for a service of Podman.
+func NewPodman(t testing.TB) *Engine { return start(t, &Engine{Podman: true}) }
+
+func start(t testing.TB, e *Engine) *Engine {
 	t.Helper()
-	Need(t)
-	e, err := Open(args...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	need(t, e.Podman)
+	e, err := open(e)
+	refused(t, err)
 	t.Cleanup(e.Close)
 	return e
+}
+
+// need skips the test where there can be no engine.
+func need(t testing.TB, podman bool) {
+	t.Helper()
+	if podman {
+		NeedPodman(t)
+	} else {
+		Need(t)
+	}
+}
+
+// refused ends the test when its engine did not start.
+func refused(t testing.TB, err error) {
+	t.Helper()
+	var forbidden *ForbiddenError
+	switch {
+	case errors.As(err, &forbidden):
+		t.Skip(err)
+	case err != nil:
+		t.Fatal(err)
+	}
 }
 
 // Need skips the test where there can be no engine.
@@ -67,12 +94,13 @@ func Need(t testing.TB) {
 }
 
 // Open is New for what outlives one test; the caller calls Close.
-func Open(args ...string) (e *Engine, err error) {
-	dir, err := os.MkdirTemp("", "mlf-engine-") // a short path: sockets have a limit
-	if err != nil {
+func Open(args ...string) (*Engine, error) { return open(&Engine{Args: args}) }
+
+// open starts an engine of this kind.
+func open(e *Engine) (_ *Engine, err error) {
+	if e.Dir, err = os.MkdirTemp("", "mlf-engine-"); err != nil { // a short path: sockets have a limit
 		return nil, err
 	}
-	e = &Engine{Dir: dir, Args: args}
 	e.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", e.path("docker.sock"))
 	}, DisableKeepAlives: true}}
@@ -89,7 +117,10 @@ func Open(args ...string) (e *Engine, err error) {
 		"seq", "setsid", "tr", "yes", "sha256sum", "chmod", "ln", "printf", "grep", "sed", "readlink", "stat", "test", "timeout", "mkfifo", "ps", "nohup", "cp", "mv"} {
 		tools["bin/"+name] = "/bin/busybox"
 	}
-	return e, e.Import(Image, tools)
+	if err := e.Import(Image, tools); err != nil {
+		return nil, err
+	}
+	return e, e.try()
 }
 
 func (e *Engine) path(name string) string { return filepath.Join(e.Dir, name) }
@@ -107,9 +138,13 @@ func (e *Engine) Start() error {
 		return err
 	}
 	defer log.Close()
-	args := append([]string{"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--host", e.Host(), "--pidfile", e.path("pid"),
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-masq=false"}, e.Args...)
-	e.cmd = exec.Command(dockerd, args...)
+	e.cmd = exec.Command(dockerd, append([]string{"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--host", e.Host(), "--pidfile", e.path("pid"),
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-masq=false"}, e.Args...)...)
+	if e.Podman {
+		if e.cmd, err = e.podmanService(); err != nil {
+			return err
+		}
+	}
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	if err := e.cmd.Start(); err != nil {
 		return err
@@ -131,11 +166,11 @@ func (e *Engine) Start() error {
 		case <-tick.C:
 			continue
 		case <-done:
-			err = fmt.Errorf("dockerd ended at once")
+			err = fmt.Errorf("it ended at once")
 		case <-limit:
 		}
 		text, _ := os.ReadFile(e.path("log"))
-		return fmt.Errorf("dockerd does not answer: %w\n%s", err, text[max(0, len(text)-4096):])
+		return fmt.Errorf("the engine does not answer: %w\n%s", err, text[max(0, len(text)-4096):])
 	}
 }
 
@@ -262,8 +297,7 @@ func (e *Engine) Import(ref string, links map[string]string) error {
 	if err != nil {
 		return err
 	}
-	name, tag, _ := strings.Cut(ref, ":")
-	q := url.Values{"fromSrc": {"-"}, "repo": {name}, "tag": {tag}}
+	q := url.Values{"fromSrc": {"-"}, "repo": {ref}} // Podman ignores a tag
 	return e.Do(http.MethodPost, "/images/create?"+q.Encode(), &b, nil)
 }
 
@@ -295,6 +329,8 @@ func (e *Engine) Do(method, path string, body io.Reader, to any) error {
 
 // Shared gives one engine to all tests of a package; End is called after them.
 type Shared struct {
+	Podman bool
+
 	once   sync.Once
 	engine *Engine
 	err    error
@@ -303,11 +339,9 @@ type Shared struct {
 // Engine starts the engine with its first call.
 func (s *Shared) Engine(t testing.TB) *Engine {
 	t.Helper()
-	Need(t)
-	s.once.Do(func() { s.engine, s.err = Open() })
-	if s.err != nil {
-		t.Fatal(s.err)
-	}
+	need(t, s.Podman)
+	s.once.Do(func() { s.engine, s.err = open(&Engine{Podman: s.Podman}) })
+	refused(t, s.err)
 	return s.engine
 }
 

@@ -1,0 +1,84 @@
+package dockertest
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// ForbiddenError says why this machine lets an engine run no container at all.
+type ForbiddenError struct{ Reason string }
+
+func (e *ForbiddenError) Error() string {
+	return "this machine lets the engine run no container: " + e.Reason
+}
+
+// NeedPodman skips the test where there is no Podman.
+func NeedPodman(t testing.TB) {
+	t.Helper()
+	_, err := exec.LookPath("podman")
+	if os.Getuid() == 0 && err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("no podman: %v", err)
+	}
+	t.Skip("no podman (apt-get install podman busybox-static), or no rights to start it")
+}
+
+// podmanConf has Podman keep everything in one folder, use no journal, and never ask for more open files and processes than this process
+// may have: its defaults are beyond what machines allow that take CAP_SYS_RESOURCE away.
+const podmanConf = `[containers]
+default_ulimits = ["nofile=%[1]d:%[1]d", "nproc=4096:4096"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+tmp_dir = "%[2]s/tmp"
+static_dir = "%[2]s/data/libpod"
+volume_path = "%[2]s/data/volumes"
+`
+
+// podmanService is the command of the service of Podman, which takes plain HTTP from registries of this machine.
+func (e *Engine) podmanService() (*exec.Cmd, error) {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return nil, err
+	}
+	for name, text := range map[string]string{
+		"containers.conf": fmt.Sprintf(podmanConf, min(files.Max, 20000), e.Dir),
+		"registries.conf": "unqualified-search-registries = [\"docker.io\"]\n[[registry]]\nlocation = \"127.0.0.1\"\ninsecure = true\n",
+	} {
+		if err := os.WriteFile(e.path(name), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	cmd := exec.Command("podman", append([]string{"--root", e.path("data"), "--runroot", e.path("exec"), "--storage-driver", "vfs",
+		"system", "service", "--time", "0", e.Host()}, e.Args...)...)
+	cmd.Dir = e.Dir // conmon leaves a file there when memory runs out
+	cmd.Env = append(os.Environ(), "CONTAINERS_CONF="+e.path("containers.conf"), "CONTAINERS_REGISTRIES_CONF="+e.path("registries.conf"))
+	return cmd, nil
+}
+
+// try runs a container by the engine's own means. Where not even that is possible, the error is a *ForbiddenError.
+func (e *Engine) try() error {
+	var made struct{ ID string }
+	body := strings.NewReader(fmt.Sprintf(`{"Image":%q,"Cmd":["true"],"HostConfig":{"NetworkMode":"none"}}`, Image))
+	if err := e.Do(http.MethodPost, "/containers/create", body, &made); err != nil {
+		return err
+	}
+	defer e.Do(http.MethodDelete, "/containers/"+made.ID+"?force=1&v=1", nil, nil)
+	if err := e.Do(http.MethodPost, "/containers/"+made.ID+"/start", nil, nil); err != nil {
+		return &ForbiddenError{err.Error()}
+	}
+	var end struct{ StatusCode int }
+	err := e.Do(http.MethodPost, "/containers/"+made.ID+"/wait", nil, &end)
+	if err == nil && end.StatusCode != 0 {
+		err = &ForbiddenError{fmt.Sprintf("true ends with %d", end.StatusCode)}
+	}
+	return err
+}
