@@ -11,7 +11,7 @@ WAITING := -parallel 3
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test chaos race fuzz lint bench dev clean install-deps python-test
+.PHONY: help build release demo test chaos race fuzz lint bench dev clean vendor install-deps python-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ race: ## run the tests under the race detector
 
 fuzz: ## fuzz every parser for a minute each
 	@sh .ci/fuzz 60s
+
+vendor: ## fetch the libraries of the monitor's page again, as their lock file names them
+	@sh .ci/vendor
 
 lint: ## gofmt and vet
 	@test -z "$$(gofmt -l cmd node cluster jetstream grid projects)" || { gofmt -l cmd node cluster jetstream grid projects; exit 1; }

@@ -243,7 +243,8 @@ type Update struct {
 
 // Extend asks for new values of axes.
 type Extend struct {
-	Axes []grid.Axis `json:"axes"`
+	Axes   []grid.Axis `json:"axes"`
+	DryRun bool        `json:"dry_run,omitempty"` // only count the new trials
 }
 
 // Retry asks for trials to be run again.

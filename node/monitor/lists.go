@@ -89,8 +89,8 @@ func cell(v any) string {
 	return text
 }
 
-// page reads the bounds of a page.
-func page(r *http.Request, most int64) (limit int64, err error) {
+// pageLimit reads the bounds of a page.
+func pageLimit(r *http.Request, most int64) (limit int64, err error) {
 	limit = api.DefaultPage
 	if text := r.FormValue("limit"); text != "" {
 		if limit, err = strconv.ParseInt(text, 10, 64); err != nil || limit < 1 || limit > most {
@@ -114,7 +114,7 @@ var sweepColumns = []column[api.Sweep]{
 
 // listSweeps answers with the sweeps that the query selects, the newest first.
 func (m *Monitor) listSweeps(w http.ResponseWriter, r *http.Request) {
-	limit, err := page(r, api.MaxSweepsPage)
+	limit, err := pageLimit(r, api.MaxSweepsPage)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -209,7 +209,7 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 	}
 	media, limit := acceptsOf(r), int64(0)
 	if media == mediaJSON {
-		if limit, err = page(r, api.MaxTrialsPage); err != nil {
+		if limit, err = pageLimit(r, api.MaxTrialsPage); err != nil {
 			refuse(w, err)
 			return
 		}

@@ -13,9 +13,10 @@ import (
 	"time"
 
 	"mlfnode/node/api"
+	"mlfnode/node/monitor/page"
 )
 
-// Proxy lets browsers of this machine use the API of a node. It listens on loopback, asks the node with what the command line has,
+// Proxy gives browsers of this machine the page, and lets them use the API of a node. It listens on loopback, asks the node with what the command line has,
 // and answers only browsers that came with a link of one use: other users and pages of this machine reach the port, too.
 type Proxy struct {
 	role     api.Role
@@ -23,6 +24,7 @@ type Proxy struct {
 	log      *slog.Logger
 	node     http.Handler
 	table    *router // of the node: says what a request is for
+	page     *page.Page
 	sessions sessions
 }
 
@@ -34,7 +36,7 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 		return nil, fmt.Errorf("browsers are served on loopback only, and not on %s", l)
 	}
 	m := &Monitor{cfg: Config{Logger: log}}
-	p := &Proxy{role: role, port: strconv.Itoa(address.Port), log: log.With("component", "proxy"), table: m.tableForProxy()}
+	p := &Proxy{role: role, port: strconv.Itoa(address.Port), log: log.With("component", "proxy"), table: m.tableForProxy(), page: page.New()}
 	p.node = &httputil.ReverseProxy{
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -92,6 +94,16 @@ func (p *Proxy) Handler() http.Handler {
 		if rt.root {
 			mux.HandleFunc(pattern, p.pass)
 		}
+	}
+	mux.HandleFunc("GET "+page.Assets, func(w http.ResponseWriter, r *http.Request) {
+		if !p.page.ServeAsset(w, r) {
+			p.table.unknown(w, r)
+		}
+	})
+	mux.HandleFunc("GET /{$}", p.page.ServeDocument)
+	for _, place := range []string{"sweeps", "nodes", "settings"} { // of the page, which shows them itself
+		mux.HandleFunc("GET /"+place, p.page.ServeDocument)
+		mux.HandleFunc("GET /"+place+"/", p.page.ServeDocument)
 	}
 	mux.HandleFunc("/", p.table.unknown)
 	inner := cross.Handler(mux)

@@ -87,6 +87,28 @@ func (b *browser) login(link string) (*http.Response, api.Problem) {
 	return resp, p
 }
 
+// TestPageIsServed asks for the page: it needs no session, and names its own origin alone.
+func TestPageIsServed(t *testing.T) {
+	b := newBrowser(t, api.RoleOperator)
+	for path, want := range map[string]int{
+		"/": 200, "/sweeps": 200, "/sweeps/a-1/trials/3": 200, "/nodes/x": 200, "/settings": 200, "/other": 404, "/assets/0/app.js": 404, "/index.html": 404,
+	} {
+		resp, _ := b.do("GET", path, "", "Sec-Fetch-Site", "cross-site") // a link somewhere may lead here
+		if resp.StatusCode != want || b.asked.Load() != nil {
+			t.Errorf("%s: got %d, want %d", path, resp.StatusCode, want)
+		}
+		if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "frame-ancestors 'none'") || strings.Contains(csp, "unsafe") {
+			t.Errorf("%s: the policy is %q", path, csp)
+		}
+	}
+	if resp, _ := b.do("POST", "/", ""); resp.StatusCode/100 != 4 {
+		t.Errorf("POST /: got %d", resp.StatusCode)
+	}
+	if resp, _ := b.do("GET", "/", "", "Host", "evil.example:"+b.proxy.port); resp.StatusCode != http.StatusMisdirectedRequest {
+		t.Errorf("the page by another name: got %d", resp.StatusCode)
+	}
+}
+
 // TestBrowsersLogIn goes through a session: a link works once, a cookie until the browser logs out, and the node is never shown it.
 func TestBrowsersLogIn(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)

@@ -243,6 +243,13 @@ func (m *Monitor) retry(r *http.Request, q *api.Retry) (api.Done, error) {
 
 func (m *Monitor) extend(r *http.Request, q *api.Extend) (api.Done, error) {
 	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		if q.DryRun {
+			space, err := s.Space.Extend(q.Axes)
+			if err != nil {
+				return 0, badRequest(err.Error(), "")
+			}
+			return space.Count() - s.Space.Count(), nil
+		}
 		_, changed, err := m.cfg.Master.Extend(ctx, s.ID, q.Axes)
 		return changed, err
 	})

@@ -1,0 +1,242 @@
+// The stream of events: one for all tabs of a browser. Web Locks elect the tab that holds it; a channel passes states on to the others.
+// Events are states, not changes: nothing is lost when one is missed, and a new tab is given the newest of each.
+import { PREFIX, problemOf, search } from './api.js';
+
+const QUIET = 45_000; // without a heart beat a stream is dead
+const HIDDEN = 60_000; // after which a hidden tab wants nothing
+const ASK_AGAIN = 10_000; // how often a tab says what it wants
+const FORGET = 30_000; // without a word, a tab is gone
+
+/**
+ * @typedef {{name: string, key: string, topic: string, data: any}} State
+ * @typedef {'live'|'connecting'|'paused'|'lost'|'refused'} Condition
+ * @typedef {{condition: Condition, at: number, since: number, retry: number, why: string}} Line of communication
+ */
+
+/** The key of a state: a newer one of the same key replaces it. @param {string} name @param {any} data */
+function keyOf(name, data) {
+  if (name === 'sweep') return `sweep:${data.sweep}`;
+  if (name === 'node') return `node:${data.node}`;
+  if (name === 'trial') return `trial:${data.trial}`;
+  return name;
+}
+
+/** Reads events off a stream. @param {ReadableStream<Uint8Array>} body @param {(e: {id: string, name: string, data: string}) => void} got */
+async function readEvents(body, got, alive = () => {}) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '', id = '', name = '', data = '';
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    alive();
+    const lines = (rest + value).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) {
+      if (line === '') {
+        if (data) got({ id, name, data });
+        name = data = '';
+      } else if (line.startsWith('id: ')) id = line.slice(4);
+      else if (line.startsWith('event: ')) name = line.slice(7);
+      else if (line.startsWith('data: ')) data += line.slice(6);
+    }
+  }
+}
+
+/** The stream of this browser. */
+export class Stream {
+  /** @param {(s: State) => void} onState @param {(l: Line) => void} onLine @param {() => void} onUnauthorized */
+  constructor(onState, onLine, onUnauthorized) {
+    this.onState = onState;
+    this.onLine = onLine;
+    this.onUnauthorized = onUnauthorized;
+    this.id = Math.random().toString(36).slice(2);
+    /** @type {Map<string, number>} */
+    this.wanted = new Map();
+    /** @type {Map<string, {topics: string[], at: number}>} what each tab wants, in the tab that leads */
+    this.tabs = new Map();
+    /** @type {Map<string, State>} */
+    this.states = new Map();
+    this.topics = '';
+    this.last = '';
+    this.delay = 0;
+    this.leads = false;
+    this.stopped = false;
+    this.hiddenSince = 0;
+    /** @type {AbortController|null} */
+    this.request = null;
+    this.line = { condition: 'connecting', at: 0, since: Date.now(), retry: 0, why: '' };
+    this.channel = 'BroadcastChannel' in window ? new BroadcastChannel('mlf-events') : null;
+    this.channel?.addEventListener('message', e => this.hear(e.data));
+    document.addEventListener('visibilitychange', () => {
+      this.hiddenSince = document.hidden ? Date.now() : 0;
+      this.say();
+    });
+    addEventListener('pagehide', () => this.channel?.postMessage({ gone: this.id }));
+    addEventListener('pageshow', e => e.persisted && this.say());
+    setInterval(() => this.say(), ASK_AGAIN);
+    if (navigator.locks && this.channel) navigator.locks.request('mlf-events', () => this.lead());
+    else this.lead();
+  }
+
+  /** Wants a topic until the function that it gives is called. @param {string} topic */
+  want(topic) {
+    this.wanted.set(topic, (this.wanted.get(topic) ?? 0) + 1);
+    this.sayLater();
+    return () => {
+      const left = (this.wanted.get(topic) ?? 1) - 1;
+      if (left > 0) this.wanted.set(topic, left);
+      else this.wanted.delete(topic);
+      this.sayLater();
+    };
+  }
+
+  sayLater() {
+    clearTimeout(this.saying);
+    this.saying = setTimeout(() => this.say(), 30);
+  }
+
+  /** Tells the tab that leads what this one wants. */
+  say() {
+    const asleep = this.hiddenSince > 0 && Date.now() - this.hiddenSince > HIDDEN;
+    const topics = asleep || this.stopped ? [] : [...this.wanted.keys()];
+    if (this.leads) this.hear({ want: this.id, topics });
+    else this.channel?.postMessage({ want: this.id, topics });
+  }
+
+  /** @param {any} message of another tab */
+  hear(message) {
+    if (message.state && !this.leads) this.onState(message.state);
+    else if (message.line && !this.leads) this.onLine(this.line = message.line);
+    else if (message.leads) this.say();
+    else if (message.again && this.leads) this.retryNow();
+    else if (this.leads && message.gone) this.tabs.delete(message.gone);
+    else if (this.leads && message.want) {
+      const before = new Set(this.tabs.get(message.want)?.topics);
+      this.tabs.set(message.want, { topics: message.topics, at: Date.now() });
+      const more = message.topics.filter((/** @type {string} */ t) => !before.has(t));
+      if (more.length && message.want !== this.id) {
+        for (const s of this.states.values()) this.channel?.postMessage({ state: s });
+        this.channel?.postMessage({ line: this.line });
+      }
+    }
+    if (this.leads) this.choose();
+  }
+
+  /** Holds the stream for all tabs, as long as this one is open. */
+  lead() {
+    this.leads = true;
+    this.channel?.postMessage({ leads: this.id });
+    this.say();
+    return new Promise(() => {});
+  }
+
+  /** Opens the stream anew when other topics are wanted. */
+  choose() {
+    const topics = new Set();
+    for (const [id, tab] of this.tabs) {
+      if (Date.now() - tab.at > FORGET && id !== this.id) this.tabs.delete(id);
+      else tab.topics.forEach(t => topics.add(t));
+    }
+    const text = [...topics].sort().slice(0, 32).join(',');
+    if (text === this.topics) return;
+    const more = [...topics].some(t => !this.topics.split(',').includes(t));
+    this.topics = text;
+    if (more) this.last = ''; // of a new topic all states are wanted
+    this.delay = 0;
+    this.open();
+  }
+
+  retryNow() {
+    if (!this.leads) {
+      this.channel?.postMessage({ again: true });
+      return;
+    }
+    this.delay = 0;
+    this.open();
+  }
+
+  /** @param {Partial<Line>} patch */
+  report(patch) {
+    const was = this.line.condition;
+    this.line = { ...this.line, ...patch };
+    if (this.line.condition !== was) this.line.since = Date.now();
+    this.onLine(this.line);
+    this.channel?.postMessage({ line: this.line });
+  }
+
+  async open() {
+    this.request?.abort();
+    clearTimeout(this.timer);
+    if (!this.topics) {
+      this.report({ condition: 'paused', why: '' });
+      return;
+    }
+    const request = new AbortController();
+    this.request = request;
+    let watchdog = 0;
+    const alive = () => {
+      clearTimeout(watchdog);
+      watchdog = setTimeout(() => request.abort(), QUIET);
+      if (request === this.request) this.report({ condition: 'live', at: Date.now(), why: '' });
+    };
+    let why = 'the stream was cut', wait = 0;
+    try {
+      const headers = this.last ? { 'Last-Event-ID': this.last } : {};
+      const resp = await fetch(`${PREFIX}/events${search({ topics: this.topics })}`, { signal: request.signal, headers, cache: 'no-store' });
+      if (!resp.ok || !resp.body) {
+        const problem = await problemOf(resp);
+        if (problem.status === 401) this.onUnauthorized();
+        if (problem.status === 404) this.dropUnknown(problem.detail);
+        why = problem.detail;
+        wait = problem.retryAfter * 1000;
+      } else {
+        this.delay = 0;
+        alive();
+        await readEvents(resp.body, e => this.got(request, e), alive);
+      }
+    } catch (err) {
+      why = err instanceof TypeError ? 'mlfnode monitor is not reached' : 'the stream was cut';
+    }
+    clearTimeout(watchdog);
+    if (request !== this.request) return;
+    this.delay = Math.min(30_000, this.delay ? this.delay * 2 : 500);
+    wait = Math.max(wait, this.delay) * (0.75 + Math.random() / 2);
+    this.report({ condition: 'lost', why: this.bye || why, retry: Date.now() + wait });
+    this.bye = '';
+    this.timer = setTimeout(() => this.open(), wait);
+  }
+
+  /** A sweep that has gone must not keep the others from being told. @param {string} detail */
+  dropUnknown(detail) {
+    const gone = this.topics.split(',').filter(t => t.includes(':') && detail.includes(t.slice(t.indexOf(':') + 1).split('/')[0]));
+    for (const tab of this.tabs.values()) tab.topics = tab.topics.filter(t => !gone.includes(t));
+    gone.forEach(t => this.wanted.delete(t));
+    this.topics = this.topics.split(',').filter(t => !gone.includes(t)).join(',');
+  }
+
+  /** @param {AbortController} request @param {{id: string, name: string, data: string}} e */
+  got(request, e) {
+    if (request !== this.request) return;
+    if (e.id) this.last = e.id;
+    let data;
+    try {
+      data = JSON.parse(e.data);
+    } catch {
+      return;
+    }
+    if (e.name === 'bye') {
+      this.bye = data.reason;
+      return;
+    }
+    const state = { name: e.name, key: keyOf(e.name, data), topic: '', data };
+    this.states.set(state.key, state);
+    this.onState(state);
+    this.channel?.postMessage({ state });
+  }
+
+  /** Stops, or goes on, at the user's wish. @param {boolean} stopped */
+  pause(stopped) {
+    this.stopped = stopped;
+    this.say();
+  }
+}

@@ -1,0 +1,143 @@
+// What the page knows of the cluster: signals that the stream of events keeps up to date. Reading one in a component subscribes to it,
+// and its topic is asked for as long as somebody does.
+import { computed, effect, signal } from '@preact/signals';
+import { get, hooks, post } from './api.js';
+import { Stream } from './events.js';
+
+/** Who is logged in: `{role}`, null for nobody, undefined while that is not known. @type {import('@preact/signals').Signal<any>} */
+export const session = signal(undefined);
+
+/** The time in ms, each second. */
+export const now = signal(Date.now());
+setInterval(() => {
+  if (!document.hidden) now.value = Date.now();
+}, 1000);
+
+/** How the stream is: see events.js. */
+export const line = signal({ condition: 'connecting', at: 0, since: Date.now(), retry: 0, why: '' });
+
+/** Whether the user has stopped what moves. */
+export const frozen = signal(false);
+
+/** The node that answers: its version, store and retention. @type {import('@preact/signals').Signal<any>} */
+export const self = signal(null);
+
+/** @type {Stream|null} */
+let stream = null;
+
+/** @type {Map<string, import('@preact/signals').Signal<any>>} */
+const known = new Map();
+
+/** A signal of the states under a key, whose topic is wanted while something subscribes to it. @param {string} key @param {string} topic @param {any} first */
+function live(key, topic, first) {
+  let s = known.get(key);
+  if (!s) {
+    /** @type {(() => void)|undefined} */
+    let release;
+    s = signal(first, {
+      watched() { release = stream?.want(topic); },
+      unwatched() { release?.(); },
+    });
+    known.set(key, s);
+  }
+  return s;
+}
+
+/** The live state of a sweep: counts, rate and eta_seconds; null until it is known. @param {string} id */
+export const sweep = id => live(`sweep:${id}`, `sweep:${id}`, null);
+
+/** The live state of a trial, as the API lists it; null until it is known. @param {string} id as in chainer-3/17 */
+export const trial = id => live(`trial:${id}`, `trial:${id}`, null);
+
+/** What the cluster does; null until it is known. */
+export const overview = live('overview', 'overview', null);
+
+/** The states of the sweeps of which something runs or will, or that have just ended, by id. */
+export const active = live('active', 'overview', new Map());
+
+const members = live('members', 'nodes', null);
+const states = live('nodes', 'nodes', new Map());
+
+/** The nodes of the cluster by name; null until they are known. */
+export const nodes = computed(() => {
+  const names = members.value, all = states.value;
+  return names && names.filter((/** @type {string} */ n) => all.has(n)).map((/** @type {string} */ n) => all.get(n));
+});
+
+/** @param {import('./events.js').State} s */
+function take({ name, key, data }) {
+  if (name === 'members') members.value = data;
+  else if (name === 'node') states.value = new Map(states.peek()).set(data.node, data);
+  else if (name === 'overview') overview.value = data;
+  else if (name === 'trial' || name === 'sweep') live(key, key, null).value = data;
+  if (name === 'sweep') {
+    const all = new Map(active.peek());
+    all.set(data.sweep, data);
+    active.value = all;
+  }
+}
+
+/** Asks who is logged in, and begins to listen. */
+export async function start() {
+  hooks.unauthorized = () => { session.value = null; };
+  const secret = new URLSearchParams(location.hash.slice(1)).get('k');
+  if (location.hash) history.replaceState(null, '', location.pathname + location.search); // the secret stays in no history
+  if (secret) {
+    const problem = await login(secret);
+    if (problem) loginProblem.value = problem;
+  }
+  await whoami();
+}
+
+/** What went wrong with the link that the page was opened with. @type {import('@preact/signals').Signal<any>} */
+export const loginProblem = signal(null);
+
+async function whoami() {
+  try {
+    session.value = await get('/session');
+  } catch (err) {
+    const status = /** @type {any} */ (err).status;
+    if (status === 401) session.value = null;
+    else setTimeout(whoami, 2000);
+  }
+}
+
+/** Begins a session with the secret of a link. Gives the problem where it can't. @param {string} secret */
+export async function login(secret) {
+  try {
+    session.value = await post('/session', { link: secret });
+    loginProblem.value = null;
+    stream?.retryNow();
+    return null;
+  } catch (err) {
+    return err;
+  }
+}
+
+/** Ends the session. */
+export async function logout() {
+  await post('/session', undefined, { method: 'DELETE' });
+  session.value = null;
+}
+
+/** Whether the session may act. */
+export const mayAct = computed(() => session.value && session.value.role !== 'viewer');
+
+/** Tries to reach the node at once. */
+export const retryNow = () => stream?.retryNow();
+
+/** Stops or goes on with what moves. @param {boolean} stopped */
+export function freeze(stopped) {
+  frozen.value = stopped;
+  stream?.pause(stopped);
+}
+
+effect(() => {
+  if (session.value && !stream) stream = new Stream(take, l => { line.value = l; }, hooks.unauthorized);
+});
+
+/** What was done last, for people who listen to the page. */
+export const spoken = signal('');
+
+/** Says something. @param {string} text */
+export function announce(text) { spoken.value = text; }
