@@ -1,0 +1,85 @@
+// The trials of a sweep in a table of any length: those that are selected, by any column.
+import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+import { html } from './html.js';
+import { ask, get, search, sweepPath } from './api.js';
+import { count, duration, number } from './format.js';
+import { mayAct } from './store.js';
+import { Table, rowsOf } from './table.js';
+import { Panel, State, Time } from './ui.js';
+import { setView, splitFilter, togglePin, view } from './view.js';
+import { save } from './charts/export.js';
+
+/** @param {{of: any, total: number|null}} props The number of trials that match; null for all of the sweep */
+export function Trials({ of, total }) {
+  const { sweep, id } = of;
+  const objective = sweep.objective?.metric;
+  const by = view.more.sort || (objective && sweep.metrics.includes(objective) ? objective : 'index');
+  const desc = view.more.sort ? view.more.desc === '1' : by === objective && sweep.objective.goal === 'maximize';
+  const version = useStill(of.version), text = search(view.where.map(splitFilter));
+  const filters = view.where.map(splitFilter);
+  const fetchPage = useCallback(async (/** @type {number} */ offset, /** @type {number} */ limit, /** @type {AbortSignal} */ signal) => rowsOf(
+    await get(sweepPath(id, '/trials'), { signal, query: [...filters, ['offset', offset], ['limit', limit], ['sort', by], ['desc', desc]] })), [id, text, by, desc]);
+  const onSort = (/** @type {string} */ name) => setView({ sort: name, desc: (by === name ? !desc : name === objective && sweep.objective.goal === 'maximize') ? '1' : '' });
+  const [busy, setBusy] = useState(false);
+  const saveCSV = async () => {
+    setBusy(true);
+    try {
+      const resp = await ask(sweepPath(id, '/trials'), { query: [...filters, ['sort', by], ['desc', String(desc)]], headers: { Accept: 'text/csv' } });
+      save(`${id}-trials.csv`, await resp.blob());
+    } finally {
+      setBusy(false);
+    }
+  };
+  const rows = total ?? sweep.count;
+  return html`<${Panel} title="Trials" class="trials" aside=${html`<span>${count(rows)} ${total === null ? 'in the sweep' : 'match'}</span>
+      <button type="button" class="quiet" disabled=${busy} onClick=${saveCSV}>CSV</button>
+      <button type="button" class="quiet" title="Copies a command that asks for the same" onClick=${() => navigator.clipboard?.writeText(command(id, by, desc))}>Copy command</button>`}>
+    <${Table} label="Trials" fetchPage=${fetchPage} columns=${columnsOf(sweep)} total=${rows} version=${version} sort=${by} desc=${desc} onSort=${onSort} rows=${14}
+      onOpen=${(/** @type {any} */ r) => of.open(r.index)} onSelect=${(/** @type {any} */ r) => togglePin(r.index)} isSelected=${(/** @type {any} */ r) => view.pins.includes(r.index)}
+      onHover=${(/** @type {any} */ r) => setView({ hover: r.index })} empty=${html`<p class="empty">No trial matches.</p>`} />
+  <//>`;
+}
+
+/** A version that waits while the table has the focus: rows do not move under a cursor. @param {unknown} version */
+function useStill(version) {
+  const [shown, setShown] = useState(version);
+  const timer = useRef(0);
+  useEffect(() => {
+    const update = () => {
+      clearTimeout(timer.current);
+      if (document.activeElement?.closest('.trials .table')) timer.current = setTimeout(update, 1000);
+      else setShown(version);
+    };
+    update();
+    return () => clearTimeout(timer.current);
+  }, [version]);
+  return shown;
+}
+
+/** @param {any} s @returns {import('./table.js').Column[]} */
+function columnsOf(s) {
+  const pin = { name: 'pin', label: html`<span class="hidden">pinned</span>`, width: 5, render: (/** @type {any} */ r) => html`<input type="checkbox" aria-label=${`pin ${r.index}`}
+    checked=${view.pins.includes(r.index)} onChange=${() => togglePin(r.index)} />` };
+  const metrics = [...s.metrics].sort((a, b) => Number(b === s.objective?.metric) - Number(a === s.objective?.metric))
+    .map(k => ({ name: `m[${k}]`, label: k, width: Math.max(10, k.length + 3), align: /** @type {const} */ ('right'), sort: k, render: (/** @type {any} */ r) => number(r[`m[${k}]`]) }));
+  const params = s.keys.map((/** @type {string} */ k) => ({ name: `p[${k}]`, label: k, width: Math.max(8, k.length + 3), sort: k, render: (/** @type {any} */ r) => shownText(r[`p[${k}]`]) }));
+  const narrow = matchMedia('(max-width: 600px)').matches;
+  return [
+    pin,
+    { name: 'index', label: '#', width: 9, align: 'right', sort: 'index', render: r => count(r.index) },
+    { name: 'state', width: 13, sort: 'state', render: r => html`<${State} state=${r.state} text=${r.class || r.state} />` },
+    ...(narrow ? [...metrics, ...params] : [...params, ...metrics]),
+    { name: 'wall_seconds', label: 'wall', width: 9, align: 'right', sort: 'wall', render: r => (r.wall_seconds ? duration(r.wall_seconds) : '–') },
+    { name: 'node', width: 12 },
+    { name: 'attempts', label: 'attempts', width: 9, align: 'right', sort: 'attempts' },
+    { name: 'started', width: 20, sort: 'started', render: r => html`<${Time} at=${r.started} />` },
+  ];
+}
+
+/** @param {unknown} v */
+const shownText = v => (v === null || v === undefined ? '–' : typeof v === 'object' ? JSON.stringify(v) : String(v));
+
+/** The command line that lists the same. @param {string} id @param {string} by @param {boolean} desc */
+function command(id, by, desc) {
+  return `mlfnode trials ${id} --sort ${by}${desc ? ' --desc' : ''}`;
+}
