@@ -30,6 +30,7 @@ const (
 	PathAction    = "/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
 	PathTrials    = "/sweeps/{sweep}/trials"
 	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
+	PathCurves    = "/sweeps/{sweep}/trials/{index}/curves"
 	PathExplain   = "/sweeps/{sweep}/trials/{index}/explain"
 	PathLogs      = "/sweeps/{sweep}/logs"
 	PathWatch     = "/sweeps/{sweep}/watch"
@@ -164,6 +165,14 @@ type GPUUse struct {
 	UUID   string `json:"uuid"`
 	Memory int64  `json:"peak_memory_bytes"` // as far as it was seen: once in a second
 	Busy   int    `json:"busy_percent"`      // of the whole device, on average
+}
+
+// Curve is how a metric of one attempt went, in the order in which the program reported it.
+type Curve struct {
+	Run    string    `json:"run"` // see Attempt
+	Metric string    `json:"metric"`
+	Steps  []float64 `json:"steps"`
+	Values []float32 `json:"values"`
 }
 
 // Attempt is one run of a trial.

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"mlfnode/grid"
@@ -95,6 +96,8 @@ func (m *Monitor) chartRoutes() []route {
 			func(v *chart.View, _ url.Values) (*chart.Coverage, error) { return v.Coverage(), nil }),
 		chartRoute(m, "suggestions", "Say where to look next", about(),
 			func(v *chart.View, _ url.Values) (*chart.Suggestions, error) { return v.Suggestions(), nil }),
+		sweepChartRoute(m, "curves", "Show how a metric went",
+			about(parameter{"trials", "string", "the indexes of up to 50 trials, with commas between them; without it the best ones"}), m.drawCurves),
 		{method: "GET", pattern: api.PathCharts + "eta", access: mayRead, topic: topicCharts, summary: "Say how long a sweep goes on",
 			call: call{gives: reflect.TypeFor[chart.ETA](), handler: m.etaChart}},
 	}
@@ -102,9 +105,17 @@ func (m *Monitor) chartRoutes() []route {
 
 // chartRoute is the call of one chart.
 func chartRoute[T any](m *Monitor, name, summary string, query []parameter, draw func(*chart.View, url.Values) (*T, error)) route {
+	return sweepChartRoute(m, name, summary, query, func(_ context.Context, _ *grid.Sweep, v *chart.View, q url.Values) (*T, error) { return draw(v, q) })
+}
+
+// sweepChartRoute is the call of a chart that needs more of the sweep than the view.
+func sweepChartRoute[T any](m *Monitor, name, summary string, query []parameter,
+	draw func(context.Context, *grid.Sweep, *chart.View, url.Values) (*T, error)) route {
 	return route{method: "GET", pattern: api.PathCharts + name, access: mayRead, topic: topicCharts, summary: summary, query: query,
 		call: call{gives: reflect.TypeFor[T](), handler: func(w http.ResponseWriter, r *http.Request) {
-			a, err := m.chart(r, name, described(query, r.URL.Query()), func(v *chart.View, q url.Values) (any, error) { return draw(v, q) })
+			a, err := m.chart(r, name, described(query, r.URL.Query()), func(s *grid.Sweep, v *chart.View, q url.Values) (any, error) {
+				return draw(r.Context(), s, v, q)
+			})
 			sendAnswer(w, r, a, err)
 		}}}
 }
@@ -136,7 +147,7 @@ func sendAnswer(w http.ResponseWriter, r *http.Request, a *answer, err error) {
 }
 
 // chart gives the answer of one chart of the sweep that a request names.
-func (m *Monitor) chart(r *http.Request, name string, q url.Values, draw func(*chart.View, url.Values) (any, error)) (*answer, error) {
+func (m *Monitor) chart(r *http.Request, name string, q url.Values, draw func(*grid.Sweep, *chart.View, url.Values) (any, error)) (*answer, error) {
 	s, err := m.record(r)
 	if err != nil {
 		return nil, err
@@ -151,7 +162,7 @@ func (m *Monitor) chart(r *http.Request, name string, q url.Values, draw func(*c
 		if err != nil {
 			return nil, err
 		}
-		return draw(v, q)
+		return draw(s, v, q)
 	})
 }
 
@@ -266,6 +277,27 @@ func chooseValue(s *grid.Sweep, names []string, value string, d *chart.Data) (hi
 	}
 	return 0, badRequest(fmt.Sprintf("no trial of %s has a metric %.60q among the first %d", s.ID, value, columnMetrics),
 		"choose objective, wall, cpu, memory or a metric of the sweep")
+}
+
+// drawCurves draws how a metric went in the trials of a sweep.
+func (m *Monitor) drawCurves(ctx context.Context, s *grid.Sweep, v *chart.View, q url.Values) (*chart.Curves, error) {
+	var chosen []int64
+	for _, text := range strings.FieldsFunc(q.Get("trials"), func(c rune) bool { return c == ',' }) {
+		trial, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, &chart.Error{Msg: fmt.Sprintf("%.40q is not the index of a trial", text), Hint: "name trials by their indexes, as trials=3,17"}
+		}
+		chosen = append(chosen, trial)
+	}
+	picked, band, err := v.CurveTrials(chosen)
+	if err != nil {
+		return nil, err
+	}
+	points, err := m.cfg.History.Curves(ctx, s.ID, v.Value(), slices.Concat(picked, band))
+	if err != nil {
+		return nil, err
+	}
+	return v.Curves(picked, band, points), nil
 }
 
 // etaChart answers how long a sweep goes on.

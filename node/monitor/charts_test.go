@@ -109,6 +109,41 @@ func TestChartsOfHistory(t *testing.T) {
 	}
 }
 
+// TestCurvesOfHistory draws the curves that were folded, of the best trials by default, within the filter.
+func TestCurvesOfHistory(t *testing.T) {
+	m, s := folded(t, spaceOf(t, 4, 1000), func(i int64) *grid.Result {
+		points := make([]grid.Point, grid.MaxPoints)
+		for k := range points {
+			points[k] = grid.Point{Step: float64(k), Value: float32(i) + float32(grid.MaxPoints-k)}
+		}
+		return &grid.Result{
+			Started: 1e15, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(i))}, Curves: grid.Curves{"loss": grid.PackCurve(points)},
+		}
+	})
+	draw := func(query, trials string) *chart.Curves {
+		t.Helper()
+		v, err := m.chartView(t.Context(), s, "", "", whereOf(t, query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := m.drawCurves(t.Context(), s, v, map[string][]string{"trials": {trials}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	began := time.Now()
+	c := draw("", "")
+	t.Logf("drawn in %v", time.Since(began))
+	if c.Sampled != 2000 || len(c.Steps) != grid.MaxPoints || c.Counts[5] != 2000 || c.Curves[0].Trial != 0 || c.Curves[0].Values[63] != 1 || c.Median[63] != 2001 {
+		t.Errorf("got %+v", c)
+	}
+	c = draw("d[a]=1&d[b]=7..9", "3999,5")
+	if c.Sampled != 3 || c.Low[63] != 1008 || c.High[63] != 1010 || len(c.Curves) != 2 || c.Curves[0].Trial != 3999 || c.Curves[0].Values[63] != 4000 {
+		t.Errorf("filtered: got %+v", c)
+	}
+}
+
 func whereOf(t testing.TB, query string) chart.Where {
 	t.Helper()
 	q := map[string][]string{}

@@ -395,6 +395,26 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 	return all, nil
 }
 
+// curves gives the curves of all attempts of a trial.
+func (m *Monitor) curves(r *http.Request) ([]api.Curve, error) {
+	s, index, err := m.trial(r)
+	if err != nil {
+		return nil, err
+	}
+	known, err := m.cfg.History.TrialCurves(r.Context(), grid.TrialID{Sweep: s.ID, Index: index})
+	if err != nil {
+		return nil, err
+	}
+	all := make([]api.Curve, len(known))
+	for i, c := range known {
+		all[i] = api.Curve{Run: c.Run, Metric: c.Metric, Steps: make([]float64, len(c.Points)), Values: make([]float32, len(c.Points))}
+		for k, p := range c.Points {
+			all[i].Steps[k], all[i].Values[k] = p.Step, p.Value
+		}
+	}
+	return all, nil
+}
+
 func attempt(a *history.Attempt) api.Attempt {
 	v := api.Attempt{
 		Attempt: a.Number, Run: a.Run, Node: a.Node, Outcome: string(a.Outcome), Class: a.Result.Class, Rule: a.Result.Rule, Device: a.Result.Device,
