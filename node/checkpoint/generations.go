@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -118,32 +119,35 @@ func (s *Store) askForRoom(need int64) {
 
 // dropOlder removes the generations before newest ones that were left clean, the oldest first, until there is room.
 func (s *Store) dropOlder(need int64) {
-	type generations struct {
-		id    grid.TrialID
-		time  int64
-		older []int
-	}
-	var all []generations
+	oldest := map[grid.TrialID]int64{}
 	s.mu.Lock()
 	for id, k := range s.trials {
-		if n := len(k.snapshots); n > 1 && k.snapshots[n-1].Clean {
-			g := generations{id: id, time: k.snapshots[0].Time}
-			for _, snapshot := range k.snapshots[:n-1] {
-				g.older = append(g.older, snapshot.Number)
-			}
-			all = append(all, g)
+		if len(k.spare()) > 0 {
+			oldest[id] = k.snapshots[0].Time
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(all, func(a, b generations) int { return cmp.Compare(a.time, b.time) })
-	for _, g := range all {
+	for _, id := range slices.SortedFunc(maps.Keys(oldest), func(a, b grid.TrialID) int { return cmp.Compare(oldest[a], oldest[b]) }) {
 		if bytes, limit := s.Usage(); bytes+need <= limit {
 			return
 		}
-		k := s.acquire(g.id)
-		s.drop(g.id, k, g.older)
+		k := s.acquire(id)
+		s.mu.Lock()
+		spare := k.spare() // a snapshot may have been stored meanwhile
+		s.mu.Unlock()
+		s.drop(id, k, spare)
 		k.disk.Unlock()
 	}
+}
+
+// spare lists the generations before a newest one that was left clean.
+func (k *kept) spare() (older []int) {
+	if n := len(k.snapshots); n > 1 && k.snapshots[n-1].Clean {
+		for _, snapshot := range k.snapshots[:n-1] {
+			older = append(older, snapshot.Number)
+		}
+	}
+	return older
 }
 
 // holds gives the number of the newest snapshot if it is the same state, 0 if not.

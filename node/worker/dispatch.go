@@ -66,6 +66,7 @@ func (w *Worker) assess(lanes []lane) []lane {
 // serve goes through the lanes in their order. Those that wait for room keep some from the others.
 func (w *Worker) serve(ctx context.Context, lanes []lane) {
 	w.books.Begin()
+	w.findings()
 	for _, l := range lanes {
 		switch {
 		case !l.active:
@@ -89,6 +90,7 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 			w.books.Forget(l.name)
 		}
 	}
+	w.found = nil // the lane that has not come by does not wait any more
 }
 
 // fill hands leases of one lane to runners while resources and work last. Room may come free as fast as it is filled, so it is

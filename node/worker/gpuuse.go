@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"context"
+	"path/filepath"
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
@@ -20,6 +21,7 @@ func (w *Worker) watchDevices() {
 	w.policy.Store(&w.cfg.Policy)
 	w.gpus = devices.New(devices.Config{
 		Source: w.cfg.GPUs, Books: w.books, Set: w.SetDevices, Foreign: w.cfg.Policy.Foreign, Cache: w.bundles.shared(), Logger: w.log,
+		File: filepath.Join(w.cfg.Dir, "devices.json"), Boot: w.boot,
 		List:  func(m *inventory.Machine) []allocator.Device { return DevicesOf(m, *w.policy.Load()) },
 		Freed: w.nudge, Changed: w.cfg.DevicesChanged,
 	})

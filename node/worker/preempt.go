@@ -30,23 +30,19 @@ type victim struct {
 }
 
 // preempt stops as many attempts of lower priority as must go for one trial of the lane to fit, if their tasks declare checkpoints: first
-// those that lose the least. While some are being stopped, no further ones are. Folders are looked through in another goroutine; what
-// is found is acted on in a later pass at the same place, for what the lane may have depends on the claims of those before it.
+// those that lose the least. While some are being stopped, no further ones are. Folders are looked through in another goroutine, for one lane
+// at a time; what is found is acted on in a later pass at the same place, for what the lane may have depends on the claims of those before it.
 func (w *Worker) preempt(l lane, now time.Time) {
 	if !l.preempt || w.fairness.keeping(l, now) < w.preemptAfter {
 		return
 	}
-	select {
-	case found := <-w.victimsFound:
-		w.preempting = false
-		if found.lane == l.name { // else the next pass looks again
-			w.makeRoom(l, found.victims)
-		}
+	switch {
+	case w.found != nil && w.found.lane == l.name:
+		w.makeRoom(l, w.found.victims)
+		w.found = nil
 		return
-	default:
-	}
-	if w.preempting {
-		return
+	case w.found != nil || w.preempting:
+		return // for another lane
 	}
 	w.preempting = true
 	w.running.Add(1)
@@ -55,6 +51,15 @@ func (w *Worker) preempt(l lane, now time.Time) {
 		w.victimsFound <- foundVictims{l.name, w.victims(l, now)}
 		w.nudge()
 	}()
+}
+
+// findings takes over what was found for a lane, for the pass that begins.
+func (w *Worker) findings() {
+	select {
+	case found := <-w.victimsFound:
+		w.preempting, w.found = false, &found
+	default:
+	}
 }
 
 // foundVictims are the attempts that may be stopped for a lane.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"mlfnode/grid"
+	"mlfnode/node/checkpoint"
 )
 
 // spool leaves a spool as an agent that died leaves it: with the manifest, if there is one, and with output.
@@ -134,6 +135,66 @@ func TestRecoverAfterThePowerWent(t *testing.T) {
 		if len(all) != 1 || all[0].Result.Class != c.class {
 			t.Errorf("%s: got %+v, want one of class %q", c.name, all, c.class)
 		}
+	}
+}
+
+// TestRecoverStoresWhatATrialSaved has an agent die between the end of a program and the report of it, before and after what it saved was stored.
+func TestRecoverStoresWhatATrialSaved(t *testing.T) {
+	boot, _ := os.ReadFile(bootID)
+	for name, c := range map[string]struct {
+		class     grid.Class
+		cancelled bool // the sweep
+		save      bool // its trials had to save their state first
+		stored    bool // all was done but the report
+		want      int
+	}{
+		"it failed": {class: grid.ClassExit, want: 1}, "cancelled": {class: grid.ClassCancel, cancelled: true},
+		"cancelled to be saved": {class: grid.ClassCancel, cancelled: true, save: true, want: 1},
+		"stored":                {class: grid.ClassExit, stored: true, want: 7},
+		"cancelled and stored":  {class: grid.ClassCancel, cancelled: true, save: true, stored: true, want: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, nil)
+			r := s.sweep("t-1", 1, 1, func(r *grid.Sweep) {
+				checkpoint := grid.DefaultCheckpoint()
+				r.Task.Checkpoint, r.Save = &checkpoint, c.save
+			})
+			if c.cancelled {
+				s.change(r, grid.SweepCancelled)
+			}
+			id := grid.TrialID{Sweep: r.ID}
+			saved, err := s.checkpoints.take(t.Context(), id)
+			if err == nil {
+				err = os.MkdirAll(saved.live(), 0o700)
+			}
+			if err == nil {
+				err = saved.note(folderState{Attempt: 1, Base: map[bool]int{true: 7}[c.stored], Stored: c.stored})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, filepath.Join(saved.live(), "state"), "x")
+			s.spool(1, &manifest{
+				Sweep: r.ID, Attempt: 1, Run: "n.1.1", Started: began, Boot: strings.TrimSpace(string(boot)),
+				Result: &grid.Result{Class: c.class, Started: began, Usage: grid.Usage{Wall: wall}},
+			}, "")
+			store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, logger(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := s.worker(nil)
+			w.cfg.Snapshots = store
+			if err := w.Recover(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			all := (&posted{t: t, store: s.store}).stored(r.ID)
+			if len(all) != 1 || all[0].Result.Snapshot != c.want || all[0].Result.Reason != "" {
+				t.Errorf("got %+v, want one that names snapshot %d", all, c.want)
+			}
+			if n, _ := store.Newest(id); n != c.want%7 {
+				t.Errorf("got snapshot %d stored, want %d", n, c.want%7)
+			}
+		})
 	}
 }
 

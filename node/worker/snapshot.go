@@ -285,6 +285,9 @@ func (w *Worker) storeAtEnd(a *attempt, r *grid.Result, end ending) {
 	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassLost,
 		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, w.cfg.Snapshots == nil:
 		return
+	case a.saved.state.Stored && a.saved.state.Attempt == a.number: // by an agent that died after it
+		r.Snapshot = a.saved.state.Base
+		return
 	}
 	ctx, stop := context.WithTimeout(context.Background(), end.limit) // the attempt's own has ended
 	defer stop()

@@ -94,6 +94,7 @@ type Worker struct {
 	preemptAfter, partingTime time.Duration
 	preempting                bool              // somebody looks for what may be stopped; owned by dispatch
 	victimsFound              chan foundVictims // has room for one
+	found                     *foundVictims     // that no lane has acted on yet; owned by dispatch
 
 	wake     chan struct{}
 	stopTime time.Duration

@@ -40,17 +40,14 @@ type device struct {
 	full     bool         // at least 95 % of the memory was in use at the last look
 	others   map[key]bool // attempts and, with the zero key, programs of others that used its memory at the last look
 
-	faults  []fault   // of the last day
-	strikes []strike  // outcomes that were blamed on it, of the last day
-	sick    string    // why it is out of service; "" when it is not
-	risen   bool      // the driver has asked for a recovery
-	healed  time.Time // since when it does not any more
+	*record
+	healed time.Time // since when the driver does not ask for a recovery any more
 }
 
 // strike is an outcome that was blamed on a device.
 type strike struct {
-	at    time.Time
-	trial grid.TrialID
+	At    time.Time    `json:"at"`
+	Trial grid.TrialID `json:"trial"`
 }
 
 // strikesUntilSick is how many of them within a day take a device out of service.
@@ -96,8 +93,8 @@ func (d *device) judge(now time.Time, foreign Foreign) (allocator.State, string)
 		return allocator.Sick, d.broken
 	case d.recovering(now):
 		return allocator.Sick, "the driver says that it " + d.gpu.Recovery.String()
-	case d.sick != "":
-		return allocator.Sick, d.sick
+	case d.Sick != "":
+		return allocator.Sick, d.Sick
 	case !d.dirty.IsZero():
 		return allocator.Dirty, d.holding(now)
 	case foreign == Avoid && d.foreign != "" && now.Sub(d.alien) < foreignGone:
@@ -111,17 +108,17 @@ func (d *device) judge(now time.Time, foreign Foreign) (allocator.State, string)
 func (d *device) recovering(now time.Time) bool {
 	switch {
 	case d.gpu.Recovery > inventory.RecoveryNone:
-		d.risen, d.healed = true, time.Time{}
+		d.Risen, d.healed = true, time.Time{}
 		return true
-	case !d.risen || d.gpu.Recovery == inventory.RecoveryUnknown:
+	case !d.Risen || d.gpu.Recovery == inventory.RecoveryUnknown:
 		return false
 	case d.healed.IsZero():
 		d.healed = now
 	}
 	if now.Sub(d.healed) < steady {
-		return d.sick == "" // of a fault that is known the reason is told until then
+		return d.Sick == "" // of a fault that is known the reason is told until then
 	}
-	d.risen, d.healed, d.sick, d.faults = false, time.Time{}, "", nil
+	d.Risen, d.healed, d.Sick, d.Faults = false, time.Time{}, "", nil
 	return false
 }
 

@@ -20,8 +20,8 @@ const mostFaults = 64
 
 // fault is an error that the driver reported for a device.
 type fault struct {
-	at  time.Time
-	xid int
+	At  time.Time `json:"at"`
+	Xid int       `json:"xid"`
 }
 
 // faultsLocked takes over what the driver reported. An error whose device is not known concerns all of them, as evidence for attempts; it
@@ -62,22 +62,22 @@ func (d *device) concerns(f *inventory.Fault) bool {
 
 // fail notes an error and takes the device out of service when there were enough of its kind.
 func (d *device) fail(f fault) {
-	d.faults = slices.DeleteFunc(d.faults, func(old fault) bool { return f.at.Sub(old.at) > memory })
-	if d.faults = append(d.faults, f); len(d.faults) > mostFaults {
-		d.faults = slices.Delete(d.faults, 0, len(d.faults)-mostFaults)
+	d.Faults = slices.DeleteFunc(d.Faults, func(old fault) bool { return f.At.Sub(old.At) > memory })
+	if d.Faults = append(d.Faults, f); len(d.Faults) > mostFaults {
+		d.Faults = slices.Delete(d.Faults, 0, len(d.Faults)-mostFaults)
 	}
-	kind := failure.XidOf(f.xid)
-	if kind.Sick == 0 || d.sick != "" || d.count(kind) < kind.Sick {
+	kind := failure.XidOf(f.Xid)
+	if kind.Sick == 0 || d.Sick != "" || d.count(kind) < kind.Sick {
 		return
 	}
-	d.sick = fmt.Sprintf("Xid %d: %s", f.xid, kind.Why)
+	d.Sick = fmt.Sprintf("Xid %d: %s", f.Xid, kind.Why)
 }
 
 // count is how many errors of a kind the device had.
 func (d *device) count(kind *failure.Xid) int {
 	n := 0
-	for _, f := range d.faults {
-		if failure.XidOf(f.xid) == kind {
+	for _, f := range d.Faults {
+		if failure.XidOf(f.Xid) == kind {
 			n++
 		}
 	}

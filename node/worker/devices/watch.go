@@ -52,6 +52,8 @@ type Config struct {
 	Changed func()                                      // called when the state of one has changed for more than a moment; may be nil
 	Foreign Foreign
 	Cache   string // value of MLF_CACHE in programs of this node: it tells them from others
+	File    string // where what was wrong with devices outlives the agent; "" for nowhere
+	Boot    string // names this start of the machine: what was wrong before counts no more
 	Logger  *slog.Logger
 }
 
@@ -93,14 +95,20 @@ type Watch struct {
 	sampled  time.Time         // the moment of the last sample; zero before the first
 	looked   chan struct{}     // closed and replaced after each look
 	reported map[int]time.Time // when an Xid was logged last
+	records  map[string]*record
+	stored   []byte // what Config.File has; owned by Run
 }
 
 // New makes a Watch that knows no devices yet.
 func New(cfg Config) *Watch {
-	return &Watch{
+	w := &Watch{
 		cfg: cfg, log: cfg.Logger, foreign: cfg.Foreign, poke: make(chan struct{}, 1), looked: make(chan struct{}),
-		devices: map[string]*device{}, attempts: map[key]*attempt{}, reported: map[int]time.Time{},
+		devices: map[string]*device{}, attempts: map[key]*attempt{}, reported: map[int]time.Time{}, records: map[string]*record{},
 	}
+	if err := w.readRecords(); err != nil {
+		w.log.Warn("GPUs that were out of service may come back", "err", err)
+	}
+	return w
 }
 
 // Run looks at the devices until ctx ends.
@@ -190,7 +198,9 @@ func (w *Watch) look(ctx context.Context) {
 	freed, changed := w.judgeLocked(time.Now())
 	close(w.looked)
 	w.looked = make(chan struct{})
+	records := w.recordsLocked()
 	w.mu.Unlock()
+	w.store(records)
 	w.tell(freed, changed)
 }
 
@@ -225,7 +235,7 @@ func (w *Watch) Meet(m inventory.Machine) {
 		listed[found.UUID] = true
 		d := w.devices[found.UUID]
 		if d == nil {
-			d = &device{dirty: time.Now(), fresh: true} // somebody may use it
+			d = &device{record: w.recordOf(found.UUID), dirty: time.Now(), fresh: true} // somebody may use it
 			d.State, d.Why, d.Since = allocator.Dirty, "waiting for a first look at its memory", d.dirty
 			w.devices[found.UUID], met = d, true
 			defer w.hurry()
@@ -439,8 +449,8 @@ func (w *Watch) await(ctx context.Context, limit time.Duration, done func() bool
 func (w *Watch) Clear() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, d := range w.devices {
-		d.sick, d.faults, d.risen, d.strikes = "", nil, false, nil
+	for _, r := range w.records {
+		*r = record{}
 	}
 	w.hurry()
 }
@@ -455,9 +465,9 @@ func (w *Watch) Strike(uuid string, trial grid.TrialID, class grid.Class) {
 		return
 	}
 	now := time.Now()
-	d.strikes = slices.DeleteFunc(d.strikes, func(s strike) bool { return now.Sub(s.at) > memory || s.trial == trial })
-	if d.strikes = append(d.strikes, strike{now, trial}); len(d.strikes) >= strikesUntilSick && d.sick == "" {
-		d.sick = fmt.Sprintf("%d trials failed on it with class %s within a day, the last one %s", len(d.strikes), class, trial)
+	d.Strikes = slices.DeleteFunc(d.Strikes, func(s strike) bool { return now.Sub(s.At) > memory || s.Trial == trial })
+	if d.Strikes = append(d.Strikes, strike{now, trial}); len(d.Strikes) >= strikesUntilSick && d.Sick == "" {
+		d.Sick = fmt.Sprintf("%d trials failed on it with class %s within a day, the last one %s", len(d.Strikes), class, trial)
 		w.hurry()
 	}
 }

@@ -85,6 +85,7 @@ func (s *stage) machine() inventory.Machine {
 // play runs a test on a Watch over the devices of a description. The machine is read every ten seconds, as an inventory.Watcher does.
 func play(t *testing.T, description string, foreign Foreign, test func(*stage)) {
 	t.Helper()
+	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		fake, err := inventorytest.New(description, "n", "")
 		if err != nil {
@@ -94,7 +95,7 @@ func play(t *testing.T, description string, foreign Foreign, test func(*stage)) 
 		s.reserve = 512 << 20
 		s.Watch = New(Config{
 			Source: s.source, Books: s.books, List: s.list, Set: s.books.SetDevices, Foreign: foreign, Cache: "/cache/of/this/node",
-			Logger: slog.New(slog.DiscardHandler),
+			Logger: slog.New(slog.DiscardHandler), File: filepath.Join(dir, "devices.json"), Boot: "b",
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
@@ -368,6 +369,61 @@ func TestFaults(t *testing.T) {
 			s.want(0, allocator.Ready, "")
 		})
 	}
+}
+
+// TestFaultsOutliveTheAgent has the next agent take over which devices are out of service, and how often others have failed, until the machine
+// is started anew or somebody undrains the node.
+func TestFaultsOutliveTheAgent(t *testing.T) {
+	play(t, "4xA100-40", Avoid, func(s *stage) {
+		gpus := s.source.fake.GPUs()
+		s.do(15*time.Second, "xid 0 95", "xid 1 94", "xid 1 94")
+		for i := range int64(strikesUntilSick) {
+			s.Strike(gpus[2].UUID, trial(i), grid.ClassGPUBusy)
+		}
+		s.do(time.Second)
+		next := func(boot string) (*Watch, []allocator.State) {
+			cfg := s.cfg
+			cfg.Books, cfg.Boot = allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil), boot
+			cfg.Set = cfg.Books.SetDevices
+			w := New(cfg)
+			w.Meet(s.machine())
+			for range 3 {
+				w.look(s.t.Context())
+				<-time.After(time.Second)
+			}
+			var states []allocator.State
+			for _, d := range cfg.Books.Book().Devices {
+				states = append(states, d.State)
+			}
+			return w, states
+		}
+		w, got := next("b")
+		want := []allocator.State{allocator.Sick, allocator.Ready, allocator.Sick, allocator.Ready}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q under the next agent, want %q", got, want)
+		}
+		s.source.fake.Do("xid 1 94") // the third within a day, the first that this agent sees
+		w.look(s.t.Context())
+		want[1] = allocator.Sick
+		if _, got := next("b"); !slices.Equal(got, want) {
+			t.Errorf("got %q after a third error, want %q", got, want)
+		}
+		ready := []allocator.State{allocator.Ready, allocator.Ready, allocator.Ready, allocator.Ready}
+		if _, got := next("c"); !slices.Equal(got, ready) {
+			t.Errorf("got %q after another start of the machine, want %q", got, ready)
+		}
+		w.Clear()
+		w.look(s.t.Context())
+		if _, got := next("b"); !slices.Equal(got, ready) {
+			t.Errorf("got %q after the node was undrained, want %q", got, ready)
+		}
+		if err := os.WriteFile(s.cfg.File, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, got := next("b"); !slices.Equal(got, ready) {
+			t.Errorf("got %q from a file that is damaged, want %q", got, ready)
+		}
+	})
 }
 
 // TestFaultsOfPrograms: the errors that programs cause are evidence for their attempts, and say nothing of the device, however many
