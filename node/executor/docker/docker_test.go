@@ -96,6 +96,19 @@ func TestConformance(t *testing.T) {
 	everyEngine(t, conformance)
 }
 
+// engineVar names the socket of the engine that the tests of its user have.
+const engineVar = "MLFNODE_TEST_ENGINE"
+
+// TestConformanceWithoutRoot runs the suite as the user of an engine without root rights.
+func TestConformanceWithoutRoot(t *testing.T) {
+	if dir := os.Getenv(engineVar); dir != "" {
+		conformance(t, dockertest.Of(dir))
+		return
+	}
+	e := dockertest.NewKind(t, dockertest.Rootless)
+	e.RunAsUser(t, "TestConformanceWithoutRoot", engineVar+"="+e.Dir)
+}
+
 // everyEngine runs a test with each engine.
 func everyEngine(t *testing.T, test func(*testing.T, *dockertest.Engine)) {
 	for name, engine := range map[string]*dockertest.Shared{"Docker": &docker.Shared, "Podman": &docker.SharedPodman} {
@@ -114,9 +127,18 @@ func conformance(t *testing.T, e *dockertest.Engine) {
 		"nested cgroups":          "a container's cgroups are the engine's",
 		"output that others hold": "process ids of a container are its own",
 	}
-	if e.Podman {
+	if e.Kind == dockertest.Podman {
 		const name = "signal dispositions"
 		differs[name] = podmanDiffers[name]
+	}
+	var info struct{ MemoryLimit bool }
+	if err := e.Do("GET", "/info", nil, &info); err != nil {
+		t.Fatal(err)
+	}
+	if e.Kind == dockertest.Rootless && !info.MemoryLimit {
+		for _, name := range []string{"cpu", "memory", "memory limit", "memory limit is lifted"} {
+			differs[name] = "on cgroup v1, an engine without root rights has no cgroups that would limit or count what a container uses"
+		}
 	}
 	executortest.RunKit(t, &executortest.Kit{
 		New: func(t *testing.T) executor.Executor { return newExecutor(t, e) },

@@ -144,7 +144,7 @@ func TestEngineEnds(t *testing.T) {
 func TestPodmanServiceEnds(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
-			e := dockertest.NewPodman(t)
+			e := dockertest.NewKind(t, dockertest.Podman)
 			o := options(t, e)
 			x := docker.New(o, logTo(t))
 			defer x.Close()
@@ -188,7 +188,7 @@ func byHand(t *testing.T, e *dockertest.Engine) {
 		"a signal that ends none": {"trap 'exit 9' USR1; while :; do sleep 0.01; done", "/kill?signal=USR1", "POST", grid.ClassExit, 9},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if why := podmanDiffers[name]; e.Podman && why != "" {
+			if why := podmanDiffers[name]; e.Kind == dockertest.Podman && why != "" {
 				t.Skip(why)
 			}
 			a := attempt(t, "echo >ready; "+c.script)

@@ -34,11 +34,21 @@ const (
 	stopTime  = time.Minute
 )
 
-// Engine is a running dockerd, or a service of Podman.
+// Kind is a kind of engine.
+type Kind string
+
+// The kinds.
+const (
+	Docker   Kind = "Docker"
+	Podman   Kind = "Podman"
+	Rootless Kind = "Docker without root rights"
+)
+
+// Engine is a running engine.
 type Engine struct {
-	Dir    string
-	Args   []string // for the next Start, after our own
-	Podman bool
+	Dir  string
+	Args []string // for the next Start, after our own
+	Kind Kind
 
 	http *http.Client
 	cmd  *exec.Cmd
@@ -47,26 +57,27 @@ type Engine struct {
 
 // New makes an engine with the image and starts it. It ends with the test, with all that runs in it. Where nothing could be installed
 // the test is skipped.
-func New(t testing.TB, args ...string) *Engine { return start(t, &Engine{Args: args}) }
+func New(t testing.TB, args ...string) *Engine { return NewKind(t, Docker, args...) }
 
-// NewPodman is New for a service of Podman.
-func NewPodman(t testing.TB) *Engine { return start(t, &Engine{Podman: true}) }
-
-func start(t testing.TB, e *Engine) *Engine {
+// NewKind is New for an engine of any kind.
+func NewKind(t testing.TB, kind Kind, args ...string) *Engine {
 	t.Helper()
-	need(t, e.Podman)
-	e, err := open(e)
+	kind.need(t)
+	e, err := open(&Engine{Kind: kind, Args: args})
 	refused(t, err)
 	t.Cleanup(e.Close)
 	return e
 }
 
-// need skips the test where there can be no engine.
-func need(t testing.TB, podman bool) {
+// need skips the test where there can be no engine of the kind.
+func (k Kind) need(t testing.TB) {
 	t.Helper()
-	if podman {
+	switch k {
+	case Podman:
 		NeedPodman(t)
-	} else {
+	case Rootless:
+		NeedRootless(t)
+	default:
 		Need(t)
 	}
 }
@@ -94,16 +105,14 @@ func Need(t testing.TB) {
 }
 
 // Open is New for what outlives one test; the caller calls Close.
-func Open(args ...string) (*Engine, error) { return open(&Engine{Args: args}) }
+func Open(args ...string) (*Engine, error) { return open(&Engine{Kind: Docker, Args: args}) }
 
 // open starts an engine of this kind.
 func open(e *Engine) (_ *Engine, err error) {
 	if e.Dir, err = os.MkdirTemp("", "mlf-engine-"); err != nil { // a short path: sockets have a limit
 		return nil, err
 	}
-	e.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", e.path("docker.sock"))
-	}, DisableKeepAlives: true}}
+	e.dial()
 	defer func() {
 		if err != nil {
 			e.Close()
@@ -123,7 +132,21 @@ func open(e *Engine) (_ *Engine, err error) {
 	return e, e.try()
 }
 
-func (e *Engine) path(name string) string { return filepath.Join(e.Dir, name) }
+func (e *Engine) dial() {
+	e.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", e.path("docker.sock"))
+	}, DisableKeepAlives: true}}
+}
+
+func (e *Engine) path(name string) string {
+	if e.Kind == Rootless { // all that is the engine's own is in the folder of its user
+		switch name {
+		case "data", "exec", "docker.sock", "pid", "exec/containerd/containerd.pid":
+			return filepath.Join(e.Dir, "run", name)
+		}
+	}
+	return filepath.Join(e.Dir, name)
+}
 
 // Host is where the engine listens.
 func (e *Engine) Host() string { return "unix://" + e.path("docker.sock") }
@@ -138,12 +161,18 @@ func (e *Engine) Start() error {
 		return err
 	}
 	defer log.Close()
-	e.cmd = exec.Command(dockerd, append([]string{"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--host", e.Host(), "--pidfile", e.path("pid"),
-		"--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-masq=false"}, e.Args...)...)
-	if e.Podman {
-		if e.cmd, err = e.podmanService(); err != nil {
-			return err
-		}
+	args := append([]string{"--data-root", e.path("data"), "--exec-root", e.path("exec"), "--host", e.Host(), "--pidfile", e.path("pid"),
+		"--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-masq=false"}, e.Args...)
+	switch e.Kind {
+	case Podman:
+		e.cmd, err = e.podmanService()
+	case Rootless:
+		e.cmd, err = e.rootlessService(args)
+	default:
+		e.cmd = exec.Command(dockerd, args...)
+	}
+	if err != nil {
+		return err
 	}
 	e.cmd.Stdout, e.cmd.Stderr = log, log
 	if err := e.cmd.Start(); err != nil {
@@ -329,7 +358,7 @@ func (e *Engine) Do(method, path string, body io.Reader, to any) error {
 
 // Shared gives one engine to all tests of a package; End is called after them.
 type Shared struct {
-	Podman bool
+	Kind Kind // none is Docker
 
 	once   sync.Once
 	engine *Engine
@@ -339,8 +368,8 @@ type Shared struct {
 // Engine starts the engine with its first call.
 func (s *Shared) Engine(t testing.TB) *Engine {
 	t.Helper()
-	need(t, s.Podman)
-	s.once.Do(func() { s.engine, s.err = open(&Engine{Podman: s.Podman}) })
+	s.Kind.need(t)
+	s.once.Do(func() { s.engine, s.err = open(&Engine{Kind: s.Kind}) })
 	refused(t, s.err)
 	return s.engine
 }
