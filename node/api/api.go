@@ -73,8 +73,8 @@ type Submit struct {
 	EnvironAdded []string // overrides single variables of either, KEY=value
 }
 
-// Sweep is a sweep with its counts, as `sweeps --json` prints it. Counts always add up to Count.
-type Sweep struct {
+// SweepCounts counts the trials of a sweep by state. They add up to Count.
+type SweepCounts struct {
 	Sweep     grid.SweepID    `json:"sweep"`
 	State     grid.SweepState `json:"state"`
 	Count     int64           `json:"count"`
@@ -83,6 +83,11 @@ type Sweep struct {
 	Succeeded int64           `json:"succeeded"`
 	Failed    int64           `json:"failed"`
 	Cancelled int64           `json:"cancelled"`
+}
+
+// Sweep is a sweep with its counts, as `sweeps --json` prints it.
+type Sweep struct {
+	SweepCounts
 
 	Project     string          `json:"project"`
 	Task        string          `json:"task"`
@@ -252,8 +257,7 @@ type Update struct {
 
 // Extend asks for new values of axes.
 type Extend struct {
-	Axes   []grid.Axis `json:"axes"`
-	DryRun bool        `json:"dry_run,omitempty"` // only count the new trials
+	Axes []grid.Axis `json:"axes"`
 }
 
 // Retry asks for trials to be run again.
@@ -268,7 +272,8 @@ type Retry struct {
 // Done answers an action.
 type Done struct {
 	Sweep   Sweep `json:"sweep"`
-	Changed int64 `json:"changed"` // trials reopened or added
+	Changed int64 `json:"changed"` // trials reopened or added; with dry_run, trials that the action would change
+	DryRun  bool  `json:"dry_run,omitempty"`
 }
 
 // Node describes the node that answers.

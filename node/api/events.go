@@ -33,16 +33,10 @@ type Overview struct {
 
 // SweepState is how far a sweep is. A sweep that has been removed has the state removed and nothing else.
 type SweepState struct {
-	Sweep     grid.SweepID    `json:"sweep"`
-	State     grid.SweepState `json:"state"`
-	Count     int64           `json:"count"`
-	Pending   int64           `json:"pending"`
-	Running   int64           `json:"running"`
-	Succeeded int64           `json:"succeeded"`
-	Failed    int64           `json:"failed"`
-	Cancelled int64           `json:"cancelled"`
-	Rate      float64         `json:"rate"`        // trials that ended in a second, over some seconds
-	ETA       *float64        `json:"eta_seconds"` // until the last trial ends, in whole seconds; null while unknown
+	SweepCounts
+
+	Rate float64  `json:"rate"`        // trials that ended in a second, over some seconds
+	ETA  *float64 `json:"eta_seconds"` // until the last trial ends, in whole seconds; null while unknown
 }
 
 // Bye says why a stream of events ends.

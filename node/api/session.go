@@ -36,6 +36,7 @@ const (
 	CodeCrossSite   = "cross_site"  // a page of another site asks
 	CodeLinkUsed    = "link_used"   // the link is no good any more
 	CodeViewer      = "viewer"      // the session is for reading
+	CodeOlderNode   = "older_node"  // the node is of a version that does not have the call
 )
 
 // Session says what this client may do.

@@ -243,7 +243,7 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 		return r, 0, refuse(fmt.Sprintf("%s is cancelled as a whole", id),
 			fmt.Sprintf("run all that did not succeed with: mlfnode retry %s", id))
 	}
-	if r.Sweep.State == grid.SweepCancelled {
+	if r.Sweep.State == grid.SweepCancelled && !isDryRun(ctx) {
 		if err := m.settle(ctx, id); err != nil {
 			return r, 0, err
 		}
@@ -251,6 +251,10 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	indexes, err := m.toReopen(ctx, id, q)
 	if err != nil {
 		return r, 0, err
+	}
+	if isDryRun(ctx) {
+		rest, err := m.revived(ctx, r.Sweep, q, len(indexes))
+		return r, int64(len(indexes)) + rest, err
 	}
 	now := time.Now()
 	if q.Bundle != "" && len(indexes) > 0 {
@@ -262,8 +266,7 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 	if err != nil {
 		return r, 0, err
 	}
-	revive := reopened > 0 || (r.Sweep.State == grid.SweepCancelled && !q.FailedOnly && q.Class == "")
-	if !revive {
+	if !revives(r.Sweep, q, reopened) {
 		if reopened, err = m.forgotten(ctx, r.Sweep); reopened == 0 || err != nil {
 			return r, 0, err
 		}
@@ -277,6 +280,23 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 		return nil
 	})
 	return r, reopened, err
+}
+
+// revives reports whether a retry that reopens trials lets a sweep go on, and with it the trials of a cancelled one that have never run.
+func revives(s *grid.Sweep, q api.Retry, reopened int64) bool {
+	return reopened > 0 || s.State == grid.SweepCancelled && !q.FailedOnly && q.Class == ""
+}
+
+// revived counts the trials that a retry lets run without reopening them.
+func (m *Master) revived(ctx context.Context, s *grid.Sweep, q api.Retry, reopened int) (int64, error) {
+	if s.State != grid.SweepCancelled || !revives(s, q, int64(reopened)) {
+		return m.forgotten(ctx, s)
+	}
+	c, err := m.cfg.History.Counts(ctx, s.ID)
+	if err != nil {
+		return 0, fmt.Errorf("count trials of %s: %w", s.ID, err)
+	}
+	return max(0, s.Space.Count()-c.Done()), nil
 }
 
 // forgotten counts the trials of a finished sweep that have no result. There are none, unless an earlier version has finished the
@@ -363,6 +383,13 @@ func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, follo
 	return err
 }
 
+type dryRunKey struct{}
+
+// DryRun gives a context for actions that check and count what they would do, and do nothing.
+func DryRun(ctx context.Context) context.Context { return context.WithValue(ctx, dryRunKey{}, true) }
+
+func isDryRun(ctx context.Context) bool { return ctx.Value(dryRunKey{}) != nil }
+
 // change updates a record by compare-and-swap: edit sees a fresh copy each time until nobody else was in between. When it
 // returns, the new record is on disk.
 func (m *Master) change(ctx context.Context, id grid.SweepID, edit func(*grid.Sweep) error) (jetstream.Record, error) {
@@ -386,7 +413,7 @@ func (m *Master) changeRecord(ctx context.Context, id grid.SweepID, edit func(*j
 		if r.Sweep.Removing {
 			return r, refuse(fmt.Sprintf("%s is being removed", id), "")
 		}
-		if changed, err := edit(&r); err != nil || !changed {
+		if changed, err := edit(&r); err != nil || !changed || isDryRun(ctx) {
 			return r, err
 		}
 		r.Rev, err = m.cfg.Store.Records.Update(ctx, &r)

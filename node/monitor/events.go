@@ -200,7 +200,7 @@ func (m *Monitor) overview(ctx context.Context, rates *rates) (map[string]observ
 func (m *Monitor) sweepState(ctx context.Context, id grid.SweepID, rates *rates) (*api.SweepState, error) {
 	rec, ok := m.cfg.Master.Sweep(id)
 	if !ok || rec.Sweep.Removing {
-		return &api.SweepState{Sweep: id, State: sweepRemoved}, nil
+		return &api.SweepState{SweepCounts: api.SweepCounts{Sweep: id, State: sweepRemoved}}, nil
 	}
 	s := rec.Sweep
 	c, err := m.cfg.History.Counts(ctx, id)
@@ -212,9 +212,7 @@ func (m *Monitor) sweepState(ctx context.Context, id grid.SweepID, rates *rates)
 
 func (m *Monitor) stateOf(ctx context.Context, s *grid.Sweep, c *history.Counts, rates *rates) *api.SweepState {
 	v := counted(s, c)
-	state := &api.SweepState{
-		Sweep: s.ID, State: v.State, Count: v.Count, Pending: v.Pending, Running: v.Running, Succeeded: v.Succeeded, Failed: v.Failed, Cancelled: v.Cancelled,
-	}
+	state := &api.SweepState{SweepCounts: v.SweepCounts}
 	if s.Active() {
 		state.Rate = rates.of(s.ID, c.Done(), time.Now())
 		if rest := m.remaining(ctx, s, &v); rest != nil {

@@ -64,12 +64,12 @@ func (m *Monitor) guarded(next *router) http.Handler {
 		switch {
 		case err != nil:
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: "ask who runs the master for a new one, made with: mlfnode token --role operator"})
+			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: "ask whoever runs the master for a new token, made with: mlfnode token --role operator"})
 		case have < need && need == mayAdminister:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
 				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})
 		case have < need:
-			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is for reading only", Hint: "use one made with: mlfnode token --role operator"})
+			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is read-only", Hint: "use one made with: mlfnode token --role operator"})
 		default:
 			strangerOf(r.Context()).admit()
 			_ = read.SetReadDeadline(time.Time{})

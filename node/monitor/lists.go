@@ -1,12 +1,13 @@
 package monitor
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"slices"
@@ -21,15 +22,24 @@ import (
 // A list is a bounded page as JSON, or all that the query selects as CSV or JSON lines: what the client accepts decides. CSV and lines
 // are sent as they are made; a client sees a list that could not be completed by the connection, which is cut.
 
-// acceptsOf chooses the media type of a list.
+// acceptsOf chooses the media type of a list: the one that the client likes most, JSON where it does not say or where nothing else is left.
 func acceptsOf(r *http.Request) string {
-	for part := range strings.SplitSeq(r.Header.Get("Accept"), ",") {
-		media, _, _ := mime.ParseMediaType(part)
-		if media == mediaCSV || media == mediaLines {
-			return media
+	best, most := mediaJSON, 0.0
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept"), ","), ",") {
+		media, params, _ := mime.ParseMediaType(part)
+		q, err := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
+		if err != nil || !slices.Contains([]string{mediaCSV, mediaLines, mediaJSON, "*/*", "application/*", "text/*"}, media) {
+			continue
+		}
+		if strings.HasSuffix(media, "*") { // what is named goes before
+			q -= 1e-6
+			media = map[bool]string{true: mediaCSV, false: mediaJSON}[media == "text/*"]
+		}
+		if q > most {
+			best, most = media, q
 		}
 	}
-	return mediaJSON
+	return best
 }
 
 // column is one column of a list of Ts.
@@ -38,20 +48,47 @@ type column[T any] struct {
 	of   func(*T) any
 }
 
-// writeAll writes all rows as CSV or as lines.
-func writeAll[T any](w http.ResponseWriter, media string, columns []column[T], rows func(put func(*T) error) error) {
+// writeAll writes all rows as CSV, or as lines: whole, or of the columns alone where a client has named them. What goes wrong before
+// anything is sent is told as a problem.
+func writeAll[T any](w http.ResponseWriter, media string, columns []column[T], named bool, rows func(put func(*T) error) error) {
 	w.Header().Set("Content-Type", media)
 	w.Header().Set("Cache-Control", "no-store")
+	out := &counter{w: w}
 	var err error
 	if media == mediaCSV {
-		err = writeCSV(w, columns, rows)
+		err = writeCSV(out, columns, rows)
 	} else {
-		out := json.NewEncoder(w)
-		err = rows(func(v *T) error { return out.Encode(v) })
+		lines := json.NewEncoder(out)
+		err = rows(func(v *T) error {
+			if !named {
+				return lines.Encode(v)
+			}
+			line := make(map[string]any, len(columns))
+			for _, c := range columns {
+				line[c.name] = c.of(v)
+			}
+			return lines.Encode(line)
+		})
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case out.n == 0:
+		refuse(w, err)
+	default:
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// counter counts the bytes that are written.
+type counter struct {
+	w io.Writer
+	n int
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += n
+	return n, err
 }
 
 func writeCSV[T any](w io.Writer, columns []column[T], rows func(put func(*T) error) error) error {
@@ -69,8 +106,11 @@ func writeCSV[T any](w io.Writer, columns []column[T], rows func(put func(*T) er
 		}
 		return out.Write(cells)
 	})
+	if err != nil {
+		return err // what is in its buffer goes, too: a list without its end is worth nothing
+	}
 	out.Flush()
-	return errors.Join(err, out.Error())
+	return out.Error()
 }
 
 // cell writes a value for a spreadsheet: texts that it would take for a formula get an apostrophe.
@@ -89,12 +129,15 @@ func cell(v any) string {
 	return text
 }
 
-// pageLimit reads the bounds of a page.
-func pageLimit(r *http.Request, most int64) (limit int64, err error) {
+// pageLimit reads the bounds of a page; 0 is no bound, which CSV and lines have without a limit.
+func pageLimit(r *http.Request, media string, most int64) (limit int64, err error) {
 	limit = api.DefaultPage
+	if media != mediaJSON {
+		limit, most = 0, math.MaxInt64
+	}
 	if text := r.FormValue("limit"); text != "" {
 		if limit, err = strconv.ParseInt(text, 10, 64); err != nil || limit < 1 || limit > most {
-			return 0, badRequest(fmt.Sprintf("limit %.20q is not a number from 1 to %d", text, most), "ask for the next page, or for text/csv or "+mediaLines+", which have no bound")
+			return 0, badRequest(fmt.Sprintf("limit %.20q is not a number from 1 to %d", text, most), "ask for the next page, or for text/csv or "+mediaLines+", which have no pages")
 		}
 	}
 	return limit, nil
@@ -114,7 +157,9 @@ var sweepColumns = []column[api.Sweep]{
 
 // listSweeps answers with the sweeps that the query selects, the newest first.
 func (m *Monitor) listSweeps(w http.ResponseWriter, r *http.Request) {
-	limit, err := pageLimit(r, api.MaxSweepsPage)
+	media := acceptsOf(r)
+	w.Header().Add("Vary", "Accept")
+	limit, err := pageLimit(r, media, api.MaxSweepsPage)
 	if err != nil {
 		refuse(w, err)
 		return
@@ -129,8 +174,11 @@ func (m *Monitor) listSweeps(w http.ResponseWriter, r *http.Request) {
 		}
 		all = all[sweepsFrom(all, last):]
 	}
-	if media := acceptsOf(r); media != mediaJSON {
-		writeAll(w, media, sweepColumns, func(put func(*api.Sweep) error) error { return m.eachSweep(r.Context(), all, put) })
+	if media != mediaJSON {
+		if limit > 0 {
+			all = all[:min(int64(len(all)), limit)]
+		}
+		writeAll(w, media, sweepColumns, false, func(put func(*api.Sweep) error) error { return m.eachSweep(r.Context(), all, put) })
 		return
 	}
 	if int64(len(all)) > limit {
@@ -207,12 +255,12 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	media, limit := acceptsOf(r), int64(0)
-	if media == mediaJSON {
-		if limit, err = pageLimit(r, api.MaxTrialsPage); err != nil {
-			refuse(w, err)
-			return
-		}
+	media := acceptsOf(r)
+	w.Header().Add("Vary", "Accept")
+	limit, err := pageLimit(r, media, api.MaxTrialsPage)
+	if err != nil {
+		refuse(w, err)
+		return
 	}
 	l, err := m.newListing(r, s)
 	if err != nil {
@@ -228,7 +276,7 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 		m.trialTable(w, r, l, columns, limit)
 		return
 	}
-	writeAll(w, media, columns, func(put func(*api.Trial) error) error { return l.each(r.Context(), put) })
+	writeAll(w, media, columns, r.Form["field"] != nil, func(put func(*api.Trial) error) error { return l.each(r.Context(), put) })
 }
 
 // trialTable answers with a page of a listing, by columns.

@@ -88,11 +88,11 @@ type search struct {
 	exact bool
 	limit int
 	hits  []api.LogHit
-	lines [logStreams]unfinished
+	lines [logStreams]lineStart
 }
 
-// unfinished is what a stream has printed since the end of its last line.
-type unfinished struct {
+// lineStart is what a stream has printed since the end of its last line.
+type lineStart struct {
 	data  []byte
 	parts []linePart
 }
@@ -177,7 +177,7 @@ func (s *search) finish() []api.LogHit {
 	return s.hits
 }
 
-func (u *unfinished) offset(at int) int64 {
+func (u *lineStart) offset(at int) int64 {
 	for i := len(u.parts) - 1; i >= 0; i-- {
 		if p := u.parts[i]; p.at <= at {
 			return p.offset + int64(at-p.at)
@@ -187,7 +187,7 @@ func (u *unfinished) offset(at int) int64 {
 }
 
 // drop forgets the first n bytes.
-func (u *unfinished) drop(n int) {
+func (u *lineStart) drop(n int) {
 	offset := u.offset(n)
 	kept := u.parts[:0]
 	for _, p := range u.parts {

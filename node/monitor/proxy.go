@@ -1,8 +1,11 @@
 package monitor
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -45,20 +48,37 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 				r.Out.Header.Del(name)
 			}
 		},
-		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
+		ModifyResponse: hintAtVersion,
+		ErrorLog:       slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			if large := tooLarge(err); large != nil {
 				refuse(w, large)
 				return
 			}
 			if r.Context().Err() == nil {
-				p.log.Debug("the node is not reached", "err", err)
+				p.log.Debug("the node can't be reached", "err", err)
 			}
 			w.Header().Set("Retry-After", "2")
-			refuse(w, &api.Error{Status: http.StatusBadGateway, Code: api.CodeUnreachable, Msg: "the node is not reached", Hint: "it may be restarting; the page tries again"})
+			refuse(w, &api.Error{Status: http.StatusBadGateway, Code: api.CodeUnreachable, Msg: "the node can't be reached", Hint: "it may be restarting; the page will try again"})
 		},
 	}
 	return p, nil
+}
+
+// hintAtVersion answers in the place of a node that does not have a call which this program has.
+func hintAtVersion(r *http.Response) error {
+	if r.StatusCode != http.StatusNotFound || r.Request.Method == http.MethodHead || r.Header.Get("Content-Type") == api.MediaProblem {
+		return nil
+	}
+	r.Body.Close()
+	e := &api.Error{Status: http.StatusNotFound, Code: api.CodeOlderNode, Msg: "this node runs an older version of mlfnode, which can't answer this", Hint: "update the node"}
+	b, err := json.Marshal(e.Problem())
+	if err != nil {
+		return err
+	}
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(b)), int64(len(b))
+	r.Header = http.Header{"Content-Type": {api.MediaProblem}, "Cache-Control": {"no-store"}, "Content-Length": {strconv.Itoa(len(b))}}
+	return nil
 }
 
 // Link makes a link of one use, for a minute.
@@ -111,7 +131,7 @@ func (p *Proxy) Handler() http.Handler {
 		protect(w.Header())
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
 		case !p.isOurs(r.Host): // a page that was led here by DNS
-			refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this is not %.60q", r.Host), Hint: "open http://127.0.0.1:" + p.port})
+			refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open http://127.0.0.1:" + p.port})
 		case len(r.URL.RawQuery) > queryLimit:
 			refuse(w, errLongQuery)
 		case (strings.HasPrefix(r.URL.Path, api.Prefix+"/") || p.table.find(r) != nil) && site != "" && site != "same-origin" && site != "none":
@@ -122,7 +142,7 @@ func (p *Proxy) Handler() http.Handler {
 	})
 }
 
-var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite, Msg: "a page of another site asked for this"}
+var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite, Msg: "the request comes from a page of another site"}
 
 // isOurs reports whether a Host is one that this port has by itself.
 func (p *Proxy) isOurs(host string) bool {
@@ -154,7 +174,7 @@ func (p *Proxy) admitted(r *http.Request) (string, bool) {
 	return c.Value, true
 }
 
-var errNoSession = &api.Error{Status: http.StatusUnauthorized, Msg: "this browser is not logged in", Hint: "open a new link: press Enter where mlfnode monitor runs"}
+var errNoSession = &api.Error{Status: http.StatusUnauthorized, Msg: "this browser is not logged in", Hint: "press Enter where mlfnode monitor runs, and open the new link"}
 
 func (p *Proxy) show(w http.ResponseWriter, r *http.Request) {
 	if _, ok := p.admitted(r); !ok {
@@ -177,9 +197,9 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case tired:
 		w.Header().Set("Retry-After", "60")
-		refuse(w, &api.Error{Status: http.StatusTooManyRequests, Msg: "there were too many wrong links", Hint: "wait for a minute"})
+		refuse(w, &api.Error{Status: http.StatusTooManyRequests, Msg: "too many wrong links were tried", Hint: "wait a minute"})
 	case !ok:
-		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed, Msg: "the link was used, or is older than a minute", Hint: errNoSession.Hint})
+		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed, Msg: "the link has been used or has expired", Hint: errNoSession.Hint})
 	default:
 		p.setCookie(w, secret, int(sessionTime.Seconds()))
 		send(w, r, api.Session{Role: p.role})
@@ -211,10 +231,10 @@ func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
 		p.table.unknown(w, r)
 		return
 	case rt.access != mayRead && rt.access != mayAct:
-		refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this is not for browsers", Hint: "use the command line"})
+		refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "browsers may not do this", Hint: "use the command line"})
 		return
 	case rt.access == mayAct && p.role == api.RoleViewer:
-		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeViewer, Msg: "this session is for reading only", Hint: "log in through mlfnode monitor without --role viewer"})
+		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeViewer, Msg: "this session is read-only", Hint: "log in through an mlfnode monitor that was started without --role viewer"})
 		return
 	}
 	if limit := rt.limit(); limit > 0 {

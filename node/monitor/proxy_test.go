@@ -37,14 +37,28 @@ func newBrowser(t *testing.T, role api.Role) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.open(role, target)
+	return b
+}
+
+// newBrowserOf makes a browser of a proxy to a node.
+func newBrowserOf(t *testing.T, role api.Role, target *url.URL) *browser {
+	t.Helper()
+	b := &browser{t: t}
+	b.open(role, target)
+	return b
+}
+
+func (b *browser) open(role api.Role, target *url.URL) {
+	b.t.Helper()
+	var err error
 	b.server = httptest.NewUnstartedServer(nil)
-	if b.proxy, err = NewProxy(b.server.Listener.Addr(), target, http.DefaultTransport, role, testLog(t)); err != nil {
-		t.Fatal(err)
+	if b.proxy, err = NewProxy(b.server.Listener.Addr(), target, http.DefaultTransport, role, testLog(b.t)); err != nil {
+		b.t.Fatal(err)
 	}
 	b.server.Config.Handler = b.proxy.Handler()
 	b.server.Start()
-	t.Cleanup(b.server.Close)
-	return b
+	b.t.Cleanup(b.server.Close)
 }
 
 // do asks; headers go in pairs.
@@ -284,5 +298,31 @@ func TestUnreachableNode(t *testing.T) {
 	b.proxy.node = gone.node
 	if resp, p := b.do("GET", api.Prefix+api.PathSweeps, ""); resp.StatusCode != 502 || p.Code != api.CodeUnreachable {
 		t.Errorf("got %d, %+v", resp.StatusCode, p)
+	}
+}
+
+// TestOlderNode asks a node through a proxy that is newer: what the node does not have is told from what is not there.
+func TestOlderNode(t *testing.T) {
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, api.PathSweeps) {
+			refuse(w, &api.Error{Status: http.StatusNotFound, Msg: "there is no sweep"})
+			return
+		}
+		http.NotFound(w, r)
+	}))
+	defer node.Close()
+	target, err := url.Parse(node.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBrowserOf(t, api.RoleOperator, target)
+	if resp, p := b.login(b.proxy.Link()); resp.StatusCode != 200 {
+		t.Fatalf("log in: got %d, %+v", resp.StatusCode, p)
+	}
+	if resp, p := b.do("GET", api.Prefix+api.PathNode, ""); resp.StatusCode != 404 || p.Code != api.CodeOlderNode || !strings.Contains(p.Detail, "older version") || p.Hint == "" {
+		t.Errorf("what it does not have: got %d, %+v", resp.StatusCode, p)
+	}
+	if resp, p := b.do("GET", api.Prefix+api.PathSweeps, ""); resp.StatusCode != 404 || p.Detail != "there is no sweep" {
+		t.Errorf("what is not there: got %d, %+v", resp.StatusCode, p)
 	}
 }

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,6 +63,9 @@ func (m *Monitor) newRouter() *router {
 		for prefix, h := range handlers {
 			if !rt.stream {
 				h = compress(h)
+			}
+			if prefix == api.Prefix { // a client of another version may send what is known there
+				h = rt.strict(h)
 			}
 			t.add(prefix, &rt, m.bounded(&rt, h))
 		}
@@ -124,7 +130,7 @@ func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 	}
 	if len(allowed) > 0 {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		refuse(w, &api.Error{Status: http.StatusMethodNotAllowed, Msg: fmt.Sprintf("%.10s is not for %.80s", r.Method, r.URL.Path)})
+		refuse(w, &api.Error{Status: http.StatusMethodNotAllowed, Msg: fmt.Sprintf("%.80s does not accept %.10s", r.URL.Path, r.Method)})
 		return
 	}
 	refuse(w, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there is no %.80q", r.URL.Path), Hint: "the calls are listed in " + api.Prefix + api.PathDocument})
@@ -133,6 +139,38 @@ func (t *router) unknown(w http.ResponseWriter, r *http.Request) {
 // elsewhere is the answer of a worker to what only a master knows.
 func elsewhere(w http.ResponseWriter, _ *http.Request) {
 	refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: "this node is a worker, and sweeps are kept by the master"})
+}
+
+// strict refuses queries with parameters that the call does not have: who mistypes one would take the answer for another one.
+func (rt *route) strict(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		q, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			refuse(w, badRequest("the query can't be read: "+err.Error(), "encode what stands behind = as in %26 for &"))
+			return
+		}
+		for _, key := range slices.Sorted(maps.Keys(q)) {
+			if !slices.ContainsFunc(rt.query, func(p parameter) bool { return p.is(key) }) {
+				refuse(w, badRequest(fmt.Sprintf("this call has no parameter %.60q", key), rt.parameters()))
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// parameters lists what the query of a route may have.
+func (rt *route) parameters() string {
+	if len(rt.query) == 0 {
+		return "leave it out: the call has none"
+	}
+	names := make([]string, len(rt.query))
+	for i, p := range rt.query {
+		if names[i] = p.name; p.kind == "object" {
+			names[i] += "[NAME]"
+		}
+	}
+	return "it has " + strings.Join(names, ", ")
 }
 
 // bounded bounds the body of a request, and the time that its client may take for the answer.

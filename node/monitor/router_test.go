@@ -3,6 +3,8 @@ package monitor
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -122,5 +124,33 @@ func TestAccessOfRoutes(t *testing.T) {
 		case rt.access == mayNothing && !slices.Contains([]string{api.PathJoin, api.PathChallenge, api.PathHealthy, api.PathReady}, rt.pattern):
 			t.Errorf("%s needs no token", pattern)
 		}
+	}
+}
+
+// TestListsThatFail: an error before the first row is told as a problem, a later one by a connection that is cut.
+func TestListsThatFail(t *testing.T) {
+	broken := errors.New("history is damaged")
+	for _, media := range []string{mediaCSV, mediaLines} {
+		w := httptest.NewRecorder()
+		writeAll(w, media, sweepColumns, false, func(func(*api.Sweep) error) error { return broken })
+		var p api.Problem
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 500 || p.Detail != broken.Error() || w.Header().Get("Content-Type") != api.MediaProblem {
+			t.Errorf("%s: got %d %s", media, w.Code, w.Body)
+		}
+		func() {
+			defer func() {
+				if r := recover(); r != http.ErrAbortHandler {
+					t.Errorf("%s: a list that was begun ended with %v", media, r)
+				}
+			}()
+			writeAll(httptest.NewRecorder(), media, sweepColumns, false, func(put func(*api.Sweep) error) error {
+				for range 1000 {
+					if err := put(&api.Sweep{}); err != nil {
+						return err
+					}
+				}
+				return broken
+			})
+		}()
 	}
 }

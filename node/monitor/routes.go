@@ -120,6 +120,7 @@ func (m *Monitor) routes() []route {
 // sweepRoutes are the calls about sweeps and their trials.
 func (m *Monitor) sweepRoutes() []route {
 	index := parameter{"index", "integer", "of one trial; -1 or nothing is every trial"}
+	dry := parameter{"dry_run", "boolean", "check it and count the trials that it would change, and do nothing"}
 	all := []route{
 		{method: "GET", pattern: api.PathSweeps, access: mayRead, topic: topicSweeps, summary: "List the sweeps, the newest first", old: gives(m.sweeps).handler,
 			query: []parameter{
@@ -131,9 +132,9 @@ func (m *Monitor) sweepRoutes() []route {
 		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: gives(m.sweep)},
 		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: gives(m.remove)},
 		{method: "POST", pattern: api.PathSweep + "/actions/retry", access: mayAct, topic: topicSweeps, summary: "Run trials again that did not succeed",
-			call: takes(m.retry)},
+			query: []parameter{dry}, call: takes(m.retry)},
 		{method: "POST", pattern: api.PathSweep + "/actions/extend", access: mayAct, topic: topicSweeps, summary: "Add values to axes", bodyLimit: largeBody,
-			call: takes(m.extend)},
+			query: []parameter{dry}, call: takes(m.extend)},
 		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: gives(m.failures)},
 		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until nothing of it runs",
 			query: []parameter{{"after", "integer", "position in the log; only output behind it is sent"}},
@@ -169,7 +170,7 @@ func (m *Monitor) sweepRoutes() []route {
 		{"cancel", "End a sweep", m.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}}},
 	} {
 		all = append(all, route{method: "POST", pattern: api.PathSweep + "/actions/" + a.name, access: mayAct, topic: topicSweeps, summary: a.summary,
-			query: a.query, call: gives(a.do)})
+			query: append([]parameter{dry}, a.query...), call: gives(a.do)})
 	}
 	return all
 }

@@ -14,7 +14,7 @@ const (
 	sessionTime = 7 * 24 * time.Hour
 	maxSessions = 64
 	maxLinks    = 16
-	// maxTries bounds wrong links in a minute: nobody can guess one anyway, and nobody shall keep the machine busy with it.
+	// maxTries bounds wrong links in a minute: nobody can guess one, and nobody should keep the machine busy trying.
 	maxTries = 5
 )
 

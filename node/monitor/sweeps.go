@@ -14,6 +14,7 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
+	"mlfnode/node/master"
 	"mlfnode/projects"
 )
 
@@ -77,8 +78,9 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 // counted joins a record with the counts of its trials.
 func counted(s *grid.Sweep, c *history.Counts) api.Sweep {
 	v := api.Sweep{
-		Sweep: s.ID, State: s.State, Count: s.Space.Count(),
-		Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
+		SweepCounts: api.SweepCounts{
+			Sweep: s.ID, State: s.State, Count: s.Space.Count(), Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
+		},
 		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
 		Keys: s.Space.Keys(), Objective: s.Task.Objective, Bundles: shortDigests(s),
@@ -182,13 +184,17 @@ func (m *Monitor) remove(r *http.Request) (struct{}, error) {
 	return struct{}{}, m.cfg.Master.Remove(r.Context(), id)
 }
 
-// change has the master change a sweep, and gives the sweep as it is then.
-func (m *Monitor) change(r *http.Request, do func(context.Context, *grid.Sweep) (changed int64, err error)) (api.Done, error) {
+// change has the master change a sweep, and gives the sweep as it is then. With dry_run nothing changes: touches says how many trials would,
+// where do does not.
+func (m *Monitor) change(r *http.Request, touches func(*api.Sweep) int64, do func(context.Context, *grid.Sweep) (changed int64, err error)) (api.Done, error) {
 	s, err := m.record(r)
 	if err != nil {
 		return api.Done{}, err
 	}
-	ctx := r.Context()
+	ctx, dry := r.Context(), r.URL.Query().Get("dry_run") == "true"
+	if dry {
+		ctx = master.DryRun(ctx)
+	}
 	changed, err := do(ctx, s)
 	if err != nil {
 		return api.Done{}, err
@@ -197,39 +203,46 @@ func (m *Monitor) change(r *http.Request, do func(context.Context, *grid.Sweep) 
 		s = rec.Sweep
 	}
 	v, err := m.view(ctx, s)
-	return api.Done{Sweep: v, Changed: changed}, err
+	if dry && touches != nil {
+		changed = touches(&v)
+	}
+	return api.Done{Sweep: v, Changed: changed, DryRun: dry}, err
 }
 
+func pending(v *api.Sweep) int64    { return v.Pending }
+func running(v *api.Sweep) int64    { return v.Running }
+func unfinished(v *api.Sweep) int64 { return v.Pending + v.Running }
+
 func (m *Monitor) pause(r *http.Request) (api.Done, error) {
-	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+	return m.change(r, pending, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		_, err := m.cfg.Master.Pause(ctx, s.ID, false)
 		return 0, err
 	})
 }
 
 func (m *Monitor) kill(r *http.Request) (api.Done, error) {
-	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+	return m.change(r, running, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		_, err := m.cfg.Master.Pause(ctx, s.ID, true)
 		return 0, err
 	})
 }
 
 func (m *Monitor) resume(r *http.Request) (api.Done, error) {
-	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+	return m.change(r, pending, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		_, err := m.cfg.Master.Resume(ctx, s.ID)
 		return 0, err
 	})
 }
 
 func (m *Monitor) cancel(r *http.Request) (api.Done, error) {
-	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+	return m.change(r, unfinished, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		_, err := m.cfg.Master.Cancel(ctx, s.ID, r.URL.Query().Get("save") == "true")
 		return 0, err
 	})
 }
 
 func (m *Monitor) retry(r *http.Request, q *api.Retry) (api.Done, error) {
-	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+	return m.change(r, nil, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		if _, err := trialIndex(s, strconv.FormatInt(q.Index, 10)); err != nil {
 			return 0, err
 		}
@@ -242,14 +255,7 @@ func (m *Monitor) retry(r *http.Request, q *api.Retry) (api.Done, error) {
 }
 
 func (m *Monitor) extend(r *http.Request, q *api.Extend) (api.Done, error) {
-	return m.change(r, func(ctx context.Context, s *grid.Sweep) (int64, error) {
-		if q.DryRun {
-			space, err := s.Space.Extend(q.Axes)
-			if err != nil {
-				return 0, badRequest(err.Error(), "")
-			}
-			return space.Count() - s.Space.Count(), nil
-		}
+	return m.change(r, nil, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		_, changed, err := m.cfg.Master.Extend(ctx, s.ID, q.Axes)
 		return changed, err
 	})

@@ -99,12 +99,12 @@ const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 const valueJSON = text => (NUMBER.test(text) || text === 'true' || text === 'false' ? text : JSON.stringify(text));
 
 /** The body of an extension, from `0.1,0.2` or `5:20:5` as the command line takes them. @param {string} key @param {string} text */
-export function extensionBody(key, text, dryRun = false) {
+export function extensionBody(key, text) {
   const range = text.split(':').map(p => p.trim());
   const axis = range.length >= 2 && range.length <= 3 && range.every(p => NUMBER.test(p))
     ? `"interval":[${range.join(',')}]`
     : `"values":[${text.split(',').map(p => p.trim()).filter(Boolean).map(valueJSON).join(',')}]`;
-  return `{"axes":[{"key":${JSON.stringify(key)},${axis}}]${dryRun ? ',"dry_run":true' : ''}}`;
+  return `{"axes":[{"key":${JSON.stringify(key)},${axis}}]}`;
 }
 
 /** @param {any} s @param {{key?: string, values?: string}} [proposal] */
@@ -122,7 +122,7 @@ function Extend({ sweep: s, proposal }) {
     setPreview({ added: 0, error: null });
     if (!text.trim() || !key) return undefined;
     const control = new AbortController();
-    const timer = setTimeout(() => post(path, undefined, { raw: extensionBody(key, text, true), signal: control.signal }).then(
+    const timer = setTimeout(() => post(`${path}?dry_run=true`, undefined, { raw: extensionBody(key, text), signal: control.signal }).then(
       done => setPreview({ added: done.changed, error: null }),
       error => control.signal.aborted || setPreview({ added: 0, error })), 250);
     return () => {
