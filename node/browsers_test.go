@@ -44,12 +44,14 @@ func TestBrowsersReachTheNode(t *testing.T) {
 	browser := &http.Client{Jar: jar, Transport: &http.Transport{}}
 	defer browser.CloseIdleConnections()
 	base := "http://" + link.Host + api.Prefix
+	var session api.Session
 	ask := func(method, path, body string) (int, string) {
 		t.Helper()
 		req, err := http.NewRequestWithContext(t.Context(), method, base+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
+		req.Header.Set(api.HeaderSession, session.Key)
 		resp, err := browser.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -65,11 +67,11 @@ func TestBrowsersReachTheNode(t *testing.T) {
 		t.Errorf("without a login: got %d %s", status, text)
 	}
 	login, _ := json.Marshal(api.Login{Link: strings.TrimPrefix(link.Fragment, "k=")})
-	if status, text := ask("POST", api.PathSession, string(login)); status != http.StatusOK || text != `{"role":"operator"}` {
+	if status, text := ask("POST", api.PathSession, string(login)); status != http.StatusOK || json.Unmarshal([]byte(text), &session) != nil || session.Role != api.RoleOperator {
 		t.Fatalf("the login: got %d %s", status, text)
 	}
 	h := &httpOf{t, browser}
-	events, stopEvents := h.listenAt(base, "overview", 0)
+	events, stopEvents := h.listenAt(base, "overview&session="+session.Key, 0)
 	defer stopEvents()
 	next(t, events, func(e event) bool { return e.name == "overview" })
 	status, text := ask("POST", api.PathSweeps, `{"project":"p","task":{"name":"t","command":["sleep","60"],"resources":{"cpus":1}}}`)

@@ -184,3 +184,27 @@ func TestEventsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// TestRemovedTrialsAreTold watches a trial whose sweep is removed: the last event of it says so.
+func TestRemovedTrialsAreTold(t *testing.T) {
+	cfg := config(t)
+	s := attach(t, cfg)
+	v := submit(t, s.Client(), script(t, "exit 0"))
+	wait(t, s.Client(), v.Sweep)
+	h := newHTTP(t, cfg.StateDir)
+	doc := documentOf(t, h)
+	events, stop := h.listen(fmt.Sprintf("trial:%s/0", v.Sweep), 0)
+	defer stop()
+	next(t, events, func(e event) bool { return strings.Contains(e.data, `"state":"succeeded"`) })
+	if err := s.Client().Remove(t.Context(), v.Sweep); err != nil {
+		t.Fatal(err)
+	}
+	all := next(t, events, func(e event) bool { return strings.Contains(e.data, `"state":"removed"`) })
+	var got any
+	if err := json.Unmarshal([]byte(all[len(all)-1].data), &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := doc.Components.Schemas["Trial"].Value.VisitJSON(got); err != nil || !strings.Contains(all[len(all)-1].data, string(v.Sweep)+"/0") {
+		t.Errorf("the last event is %s: %v", all[len(all)-1].data, err)
+	}
+}

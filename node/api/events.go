@@ -16,7 +16,7 @@ type Events struct {
 	Sweep    *SweepState   `json:"sweep,omitempty"`
 	Node     *Member       `json:"node,omitempty"`
 	Members  []grid.NodeID `json:"members,omitempty"` // names of all nodes; of others there is no state any more
-	Trial    *Trial        `json:"trial,omitempty"`   // without wall_seconds while it runs
+	Trial    *Trial        `json:"trial,omitempty"`   // without wall_seconds while it runs; in the state removed when its sweep has been
 	Bye      *Bye          `json:"bye,omitempty"`     // the stream ends
 }
 

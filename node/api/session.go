@@ -22,8 +22,16 @@ const (
 
 // Session says what the one who asks may do.
 type Session struct {
-	Role Role `json:"role"`
+	Role Role   `json:"role"`
+	Key  string `json:"key,omitempty"` // of a session that begins: each of its requests shows it
 }
+
+// A request of a session shows its key beside its cookie, in HeaderSession, or in a link in the parameter ParamSession. A browser shows a
+// cookie to every port of a machine, but keeps what a page stores for the pages of its own port.
+const (
+	HeaderSession = "Mlf-Session"
+	ParamSession  = "session"
+)
 
 // Login begins a session of a browser.
 type Login struct {

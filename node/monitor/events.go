@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -151,7 +152,7 @@ func (m *Monitor) observe(ctx context.Context, t topic, rates *rates) (map[strin
 		all["sweep:"+string(t.sweep)] = observed{"sweep", v}
 	case "trial":
 		v, err := m.trialState(ctx, grid.TrialID{Sweep: t.sweep, Index: t.index})
-		if err != nil || v == nil {
+		if err != nil {
 			return nil, err
 		}
 		all["trial:"+v.Trial] = observed{"trial", v}
@@ -223,14 +224,17 @@ func (m *Monitor) stateOf(ctx context.Context, s *grid.Sweep, c *history.Counts,
 	return state
 }
 
-// sweepRemoved is the state of a sweep that is not kept any more, in events alone.
-const sweepRemoved grid.SweepState = "removed"
+// What is not kept any more has a state of its own, in events alone.
+const (
+	sweepRemoved grid.SweepState = "removed"
+	trialRemoved grid.State      = "removed"
+)
 
-// trialState gives a trial; nil where its sweep has been removed.
+// trialState gives a trial, also one whose sweep has been removed.
 func (m *Monitor) trialState(ctx context.Context, id grid.TrialID) (*api.Trial, error) {
 	rec, ok := m.cfg.Master.Sweep(id.Sweep)
 	if !ok || rec.Sweep.Removing {
-		return nil, nil
+		return &api.Trial{Trial: id.String(), Index: id.Index, State: trialRemoved, Params: grid.Params{}, Metrics: grid.Metric{}}, nil
 	}
 	t, known, err := m.cfg.History.Trial(ctx, id)
 	if err != nil {
@@ -261,6 +265,11 @@ type mark struct {
 
 // rateSpan is about how far back a rate looks.
 const rateSpan = 10 * time.Second
+
+// prune forgets the sweeps that have not been looked at for a while: they have come to their end, or nobody wants them.
+func (r *rates) prune(now time.Time) {
+	maps.DeleteFunc(r.marks, func(_ grid.SweepID, m [2]mark) bool { return now.Sub(m[1].at) > 3*rateSpan })
+}
 
 func (r *rates) of(id grid.SweepID, done int64, now time.Time) float64 {
 	marks, ok := r.marks[id]

@@ -5,7 +5,9 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -193,6 +195,7 @@ func (h *hub) run(ctx context.Context) {
 	defer slow.Stop()
 	for {
 		moved := h.moved()
+		rates.prune(time.Now())
 		h.lookAt(ctx, h.wanted(false), rates)
 		for waiting := true; waiting; { // clients that come are not kept waiting
 			select {
@@ -236,7 +239,7 @@ func (h *hub) wanted(fresh bool) []topic {
 func (h *hub) lookAt(ctx context.Context, topics []topic, rates *rates) {
 	for _, t := range topics {
 		id := h.applied() // before the look: the state may know more than its id tells, never less
-		now, err := h.look(ctx, t, rates)
+		now, err := h.lookSafely(ctx, t, rates)
 		if err != nil {
 			if ctx.Err() == nil {
 				h.log.Debug("the states of a topic can't be read", "topic", t.kind, "sweep", t.sweep, "err", err)
@@ -246,6 +249,20 @@ func (h *hub) lookAt(ctx context.Context, topics []topic, rates *rates) {
 		h.keep(t, id, now)
 	}
 }
+
+// lookSafely looks at a topic. Nobody but the server would catch a panic of a request, and nobody at all one of the hub's goroutine: it
+// must not end the node.
+func (h *hub) lookSafely(ctx context.Context, t topic, rates *rates) (states map[string]observed, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			h.log.Error("a look at a topic panicked", "topic", t.kind, "sweep", t.sweep, "panic", r, "stack", string(debug.Stack()))
+			err = errPanicked
+		}
+	}()
+	return h.look(ctx, t, rates)
+}
+
+var errPanicked = errors.New("the look at a topic panicked")
 
 func (h *hub) keep(t topic, id uint64, now map[string]observed) {
 	h.mu.Lock()

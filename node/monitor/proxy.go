@@ -44,8 +44,12 @@ func NewProxy(l net.Addr, target *url.URL, transport http.RoundTripper, role api
 		Transport: transport,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			for _, name := range []string{"Cookie", "Authorization", "Origin", "Referer"} { // they are between the browser and the proxy
+			for _, name := range []string{"Cookie", api.HeaderSession, "Authorization", "Origin", "Referer"} { // they are between the browser and the proxy
 				r.Out.Header.Del(name)
+			}
+			if q := r.Out.URL.Query(); q.Has(api.ParamSession) {
+				q.Del(api.ParamSession)
+				r.Out.URL.RawQuery = q.Encode()
 			}
 		},
 		ModifyResponse: hintAtVersion,
@@ -165,19 +169,24 @@ func protect(h http.Header) {
 // cookieName names the cookie by the port: cookies of one host are for all its ports.
 func (p *Proxy) cookieName() string { return "mlf_" + p.port }
 
-// admitted gives the secret of the session that a request shows.
-func (p *Proxy) admitted(r *http.Request) (string, bool) {
+// admitted gives the session that a request shows, nil for none. A program that some port of this machine belongs to may have been shown
+// the cookie, but not the key.
+func (p *Proxy) admitted(r *http.Request) *session {
 	c, err := r.Cookie(p.cookieName())
-	if err != nil || !p.sessions.use(c.Value) {
-		return "", false
+	if err != nil {
+		return nil
 	}
-	return c.Value, true
+	key := r.Header.Get(api.HeaderSession)
+	if key == "" && r.Method == http.MethodGet {
+		key = r.URL.Query().Get(api.ParamSession)
+	}
+	return p.sessions.use(c.Value, key)
 }
 
 var errNoSession = &api.Error{Status: http.StatusUnauthorized, Msg: "this browser is not logged in", Hint: "press Enter where mlfnode monitor runs, and open the new link"}
 
 func (p *Proxy) show(w http.ResponseWriter, r *http.Request) {
-	if _, ok := p.admitted(r); !ok {
+	if p.admitted(r) == nil {
 		refuse(w, errNoSession)
 		return
 	}
@@ -193,7 +202,7 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	secret, ok, tired := p.sessions.begin(login.Link)
+	cookie, key, ok, tired := p.sessions.begin(login.Link)
 	switch {
 	case tired:
 		w.Header().Set("Retry-After", "60")
@@ -201,15 +210,16 @@ func (p *Proxy) begin(w http.ResponseWriter, r *http.Request) {
 	case !ok:
 		refuse(w, &api.Error{Status: http.StatusForbidden, Code: api.CodeLinkUsed, Msg: "the link has been used or has expired", Hint: errNoSession.Hint})
 	default:
-		p.setCookie(w, secret, int(sessionTime.Seconds()))
-		send(w, r, api.Session{Role: p.role})
+		p.setCookie(w, cookie, int(sessionTime.Seconds()))
+		w.Header().Set("Cache-Control", "no-store")
+		send(w, r, api.Session{Role: p.role, Key: key})
 	}
 }
 
-// end logs a browser out.
+// end logs a browser out, and ends its streams.
 func (p *Proxy) end(w http.ResponseWriter, r *http.Request) {
-	if secret, ok := p.admitted(r); ok {
-		p.sessions.end(secret)
+	if c, err := r.Cookie(p.cookieName()); err == nil && p.admitted(r) != nil {
+		p.sessions.finish(c.Value)
 	}
 	p.setCookie(w, "", -1)
 	w.WriteHeader(http.StatusNoContent)
@@ -221,10 +231,15 @@ func (p *Proxy) setCookie(w http.ResponseWriter, value string, age int) {
 
 // pass hands a request on to the node. What is for the owner, for nodes or for machines that join is no browser's.
 func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
-	if _, ok := p.admitted(r); !ok {
+	session := p.admitted(r)
+	if session == nil {
 		refuse(w, errNoSession)
 		return
 	}
+	ctx, stop := context.WithCancel(r.Context())
+	defer stop()
+	defer context.AfterFunc(session.over, stop)()
+	r = r.WithContext(ctx)
 	rt := p.table.find(r)
 	switch {
 	case rt == nil:

@@ -22,6 +22,8 @@ type browser struct {
 	server *httptest.Server
 	asked  atomic.Pointer[http.Request] // what reached the node last
 	cookie string
+	key    string
+	last   api.Session // the answer, if it is one
 }
 
 func newBrowser(t *testing.T, role api.Role) *browser {
@@ -73,6 +75,9 @@ func (b *browser) do(method, path, body string, headers ...string) (*http.Respon
 	if b.cookie != "" {
 		req.Header.Set("Cookie", b.cookie)
 	}
+	if b.key != "" {
+		req.Header.Set(api.HeaderSession, b.key)
+	}
 	for i := 0; i < len(headers); i += 2 {
 		if req.Header.Set(headers[i], headers[i+1]); headers[i] == "Host" {
 			req.Host = headers[i+1]
@@ -84,7 +89,13 @@ func (b *browser) do(method, path, body string, headers ...string) (*http.Respon
 	}
 	defer resp.Body.Close()
 	var p api.Problem
-	_ = json.NewDecoder(resp.Body).Decode(&p) // an answer that is no problem leaves it empty
+	b.last = api.Session{}
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_ = json.Unmarshal(text, &p) // an answer that is no problem leaves it empty
+	_ = json.Unmarshal(text, &b.last)
 	return resp, p
 }
 
@@ -92,6 +103,9 @@ func (b *browser) do(method, path, body string, headers ...string) (*http.Respon
 func (b *browser) login(link string) (*http.Response, api.Problem) {
 	_, secret, _ := strings.Cut(link, "#k=")
 	resp, p := b.do("POST", api.Prefix+api.PathSession, `{"link":"`+secret+`"}`)
+	if resp.StatusCode == http.StatusOK {
+		b.key = b.last.Key
+	}
 	for _, c := range resp.Cookies() {
 		b.cookie = c.Name + "=" + c.Value
 		if !c.HttpOnly || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.Name != "mlf_"+b.proxy.port {
@@ -143,7 +157,7 @@ func TestBrowsersLogIn(t *testing.T) {
 	}
 	resp, _ := b.do("POST", sweeps, "{}", "Authorization", "Bearer of somebody", "Origin", b.server.URL)
 	asked := b.asked.Load()
-	if resp.StatusCode != 200 || asked == nil || asked.Header.Get("Cookie")+asked.Header.Get("Authorization")+asked.Header.Get("Origin") != "" {
+	if resp.StatusCode != 200 || asked == nil || asked.Header.Get("Cookie")+asked.Header.Get(api.HeaderSession)+asked.Header.Get("Authorization")+asked.Header.Get("Origin") != "" {
 		t.Errorf("an action: got %d, and the node was asked %v", resp.StatusCode, asked)
 	}
 	for name, want := range map[string]string{
@@ -236,41 +250,41 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 	s := &sessions{clock: func() time.Time { return now }}
 	old := s.link()
 	now = now.Add(linkTime)
-	if _, ok, _ := s.begin(old); ok {
+	if _, _, ok, _ := s.begin(old); ok {
 		t.Error("a link of a minute ago is good")
 	}
-	secret, ok, _ := s.begin(s.link())
-	if !ok || !s.use(secret) || s.use("x") {
+	secret, key, ok, _ := s.begin(s.link())
+	if !ok || s.use(secret, key) == nil || s.use("x", key) != nil || s.use(secret, "x") != nil || s.use(secret, "") != nil {
 		t.Fatal("a session does not begin")
 	}
 	for range 20 { // it slides, up to a week
-		if now = now.Add(sessionIdle - time.Minute); now.Sub(time.Date(2026, 1, 1, 0, 1, 0, 0, time.UTC)) < sessionTime && !s.use(secret) {
+		if now = now.Add(sessionIdle - time.Minute); now.Sub(time.Date(2026, 1, 1, 0, 1, 0, 0, time.UTC)) < sessionTime && s.use(secret, key) == nil {
 			t.Errorf("the session ended at %v", now)
 		}
 	}
-	if s.use(secret) {
+	if s.use(secret, key) != nil {
 		t.Error("a session is good after more than a week")
 	}
-	if secret, _, _ = s.begin(s.link()); !s.use(secret) {
+	if secret, key, _, _ = s.begin(s.link()); s.use(secret, key) == nil {
 		t.Error("the next session does not begin")
 	}
-	if now = now.Add(sessionIdle + time.Second); s.use(secret) {
+	if now = now.Add(sessionIdle + time.Second); s.use(secret, key) != nil {
 		t.Error("a session is good after a night")
 	}
 	for range maxTries {
-		if _, ok, tired := s.begin("guess"); ok || tired {
+		if _, _, ok, tired := s.begin("guess"); ok || tired {
 			t.Error("a guess is good, or the first ones are too many")
 		}
 	}
-	if _, ok, tired := s.begin("guess"); ok || !tired {
+	if _, _, ok, tired := s.begin("guess"); ok || !tired {
 		t.Error("guesses have no bound")
 	}
-	if _, ok, tired := s.begin(s.link()); !ok || tired {
+	if _, _, ok, tired := s.begin(s.link()); !ok || tired {
 		t.Error("guesses of others lock out who has the link")
 	}
 	now = now.Add(time.Minute + time.Second)
 	for range 3 * maxSessions {
-		if _, ok, _ := s.begin(s.link()); !ok {
+		if _, _, ok, _ := s.begin(s.link()); !ok {
 			t.Error("a link is no good")
 		}
 	}
@@ -324,5 +338,87 @@ func TestOlderNode(t *testing.T) {
 	}
 	if resp, p := b.do("GET", api.Prefix+api.PathSweeps, ""); resp.StatusCode != 404 || p.Detail != "there is no sweep" {
 		t.Errorf("what is not there: got %d, %+v", resp.StatusCode, p)
+	}
+}
+
+// TestCookiesAreNotEnough: whoever was shown the cookie, as every port of this machine is, gets nothing by it without the key.
+func TestCookiesAreNotEnough(t *testing.T) {
+	b := newBrowser(t, api.RoleOperator)
+	b.login(b.proxy.Link())
+	key, sweeps := b.key, api.Prefix+api.PathSweeps
+	if b.key = ""; key == "" {
+		t.Fatal("there is no key")
+	}
+	for _, query := range []string{"", "?session=", "?session=x"} {
+		for _, method := range []string{"GET", "POST"} {
+			if resp, _ := b.do(method, sweeps+query, "{}"); resp.StatusCode != 401 || b.asked.Load() != nil {
+				t.Errorf("%s with the cookie alone and %q: got %d", method, query, resp.StatusCode)
+			}
+		}
+	}
+	if resp, _ := b.do("DELETE", api.Prefix+api.PathSession, ""); resp.StatusCode != 204 {
+		t.Errorf("got %d", resp.StatusCode)
+	}
+	if resp, _ := b.do("GET", sweeps+"?limit=3&session="+key, ""); resp.StatusCode != 200 || b.asked.Load().URL.RawQuery != "limit=3" {
+		t.Errorf("a link with the key: got %d, and the node was asked %v", resp.StatusCode, b.asked.Load())
+	}
+	if resp, _ := b.do("POST", sweeps+"?session="+key, "{}"); resp.StatusCode != 401 {
+		t.Errorf("an action by a link with the key: got %d", resp.StatusCode)
+	}
+}
+
+// TestLogOutEndsStreams logs out while a stream of the session is open, and begins more sessions than are kept while another one is.
+func TestLogOutEndsStreams(t *testing.T) {
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "begun")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer node.Close()
+	target, err := url.Parse(node.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBrowserOf(t, api.RoleOperator, target)
+	for name, end := range map[string]func(){
+		"the log-out": func() { b.do("DELETE", api.Prefix+api.PathSession, "") },
+		"too many sessions": func() {
+			for range maxSessions {
+				b.proxy.sessions.begin(b.proxy.sessions.link())
+			}
+		},
+	} {
+		b.cookie, b.key = "", ""
+		b.login(b.proxy.Link())
+		req, err := http.NewRequestWithContext(t.Context(), "GET", b.server.URL+api.Prefix+api.PathEvents+"?topics=overview", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Cookie", b.cookie)
+		req.Header.Set(api.HeaderSession, b.key)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if _, err := io.ReadFull(resp.Body, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = io.Copy(io.Discard, resp.Body)
+		}()
+		select {
+		case <-ended:
+			t.Fatalf("the stream ended before %s", name)
+		default:
+		}
+		end()
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Errorf("the stream goes on after %s", name)
+		}
 	}
 }

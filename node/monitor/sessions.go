@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -18,7 +19,7 @@ const (
 	maxTries = 5
 )
 
-// sessions lets browsers in: a link of one use gives a browser a cookie. Of both only hashes are kept. The zero value is ready.
+// sessions lets browsers in: a link of one use gives a browser a cookie and a key. Of all three only hashes are kept. The zero value is ready.
 type sessions struct {
 	clock func() time.Time // nil is time.Now
 
@@ -28,7 +29,13 @@ type sessions struct {
 	tries []time.Time // of wrong links, in the last minute
 }
 
-type session struct{ begun, used time.Time }
+// session is one browser.
+type session struct {
+	begun, used time.Time
+	key         [sha256.Size]byte
+	over        context.Context // ends with the session, and so do its streams
+	end         context.CancelFunc
+}
 
 func (s *sessions) now() time.Time {
 	if s.clock != nil {
@@ -64,8 +71,8 @@ func (s *sessions) link() string {
 	return secret
 }
 
-// begin uses up a link and gives the secret of a session; tired means that there were too many wrong ones.
-func (s *sessions) begin(link string) (secret string, ok, tired bool) {
+// begin uses up a link and gives the cookie and the key of a session; tired means that there were too many wrong ones.
+func (s *sessions) begin(link string) (cookie, key string, ok, tired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -77,15 +84,17 @@ func (s *sessions) begin(link string) (secret string, ok, tired bool) {
 	delete(s.links, hash)
 	if !known || !now.Before(until) {
 		if len(s.tries) >= maxTries { // who has the link is let in, however many others guess
-			return "", false, true
+			return "", "", false, true
 		}
 		s.tries = append(s.tries, now)
-		return "", false, false
+		return "", "", false, false
 	}
 	s.dropLocked(now)
-	secret = newSecret()
-	s.open[hashOf(secret)] = &session{begun: now, used: now}
-	return secret, true, false
+	cookie, key = newSecret(), newSecret()
+	v := &session{begun: now, used: now, key: hashOf(key)}
+	v.over, v.end = context.WithCancel(context.Background()) // ends with the session
+	s.open[hashOf(cookie)] = v
+	return cookie, key, true, false
 }
 
 // dropLocked removes sessions that are over, and the one that was used longest ago where there are too many.
@@ -95,37 +104,48 @@ func (s *sessions) dropLocked(now time.Time) {
 	}
 	var oldest [sha256.Size]byte
 	for hash, v := range s.open {
-		if v.over(now) {
-			delete(s.open, hash)
+		if v.expired(now) {
+			s.endLocked(hash)
 		} else if o := s.open[oldest]; o == nil || v.used.Before(o.used) {
 			oldest = hash
 		}
 	}
 	if len(s.open) >= maxSessions {
-		delete(s.open, oldest)
+		s.endLocked(oldest)
 	}
 }
 
-func (v *session) over(now time.Time) bool {
+func (s *sessions) endLocked(hash [sha256.Size]byte) {
+	if v := s.open[hash]; v != nil {
+		v.end()
+		delete(s.open, hash)
+	}
+}
+
+func (v *session) expired(now time.Time) bool {
 	return now.Sub(v.used) > sessionIdle || now.Sub(v.begun) > sessionTime
 }
 
-// use reports whether there is a session with this secret.
-func (s *sessions) use(secret string) bool {
+// use finds the session of a cookie and a key, nil where they are of none.
+func (s *sessions) use(cookie, key string) *session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
-	v := s.open[hashOf(secret)]
-	if v == nil || v.over(now) {
-		return false
+	v := s.open[hashOf(cookie)]
+	if v == nil || v.key != hashOf(key) {
+		return nil
+	}
+	if v.expired(now) {
+		s.endLocked(hashOf(cookie))
+		return nil
 	}
 	v.used = now
-	return true
+	return v
 }
 
-// end ends a session.
-func (s *sessions) end(secret string) {
+// finish ends a session.
+func (s *sessions) finish(cookie string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.open, hashOf(secret))
+	s.endLocked(hashOf(cookie))
 }

@@ -51,6 +51,12 @@ export async function problemOf(resp) {
   return new Problem({ title: resp.statusText, ...body, status: resp.status, retryAfter: Number(resp.headers.get('Retry-After')) || 0 });
 }
 
+/** The key of this browser's session, which no page of another port can read. @returns {string} */
+export const sessionKey = () => localStorage.getItem('mlf-session') ?? '';
+
+/** What each request shows beside the cookie. @returns {Record<string, string>} */
+export const shownKey = () => (sessionKey() ? { 'Mlf-Session': sessionKey() } : {});
+
 /**
  * Asks, and gives the answer when it is a success.
  * @param {string} path below the prefix @param {RequestInit & {query?: any}} options
@@ -59,7 +65,7 @@ export async function problemOf(resp) {
 export async function ask(path, { query, ...options } = {}) {
   let resp;
   try {
-    resp = await fetch(PREFIX + path + search(query), { credentials: 'same-origin', ...options });
+    resp = await fetch(PREFIX + path + search(query), { credentials: 'same-origin', ...options, headers: { ...options.headers, ...shownKey() } });
   } catch (err) {
     if (err instanceof DOMException && err.name === 'AbortError') throw err;
     throw new Problem({ status: 0, code: 'unreachable', detail: 'nothing answers', hint: 'is mlfnode monitor still running?' });

@@ -1,6 +1,6 @@
 // The stream of events: one for all tabs of a browser. Web Locks elect the tab that holds it; a channel passes states on to the others.
 // Events are states, not changes: nothing is lost when one is missed, and a new tab is given the newest of each.
-import { PREFIX, problemOf, search } from './api.js';
+import { PREFIX, problemOf, search, shownKey } from './api.js';
 
 const QUIET = 45_000; // without a heart beat a stream is dead
 const HIDDEN = 60_000; // after which a hidden tab wants nothing
@@ -181,7 +181,7 @@ export class Stream {
     };
     let why = 'the stream was cut', wait = 0;
     try {
-      const headers = this.last ? { 'Last-Event-ID': this.last } : {};
+      const headers = { ...shownKey(), ...(this.last ? { 'Last-Event-ID': this.last } : {}) };
       const resp = await fetch(`${PREFIX}/events${search({ topics: this.topics })}`, { signal: request.signal, headers, cache: 'no-store' });
       if (!resp.ok || !resp.body) {
         const problem = await problemOf(resp);

@@ -105,7 +105,9 @@ async function whoami() {
 /** Begins a session with the secret of a link. Gives the problem where it can't. @param {string} secret */
 export async function login(secret) {
   try {
-    session.value = await post('/session', { link: secret });
+    const { key, ...who } = await post('/session', { link: secret });
+    localStorage.setItem('mlf-session', key);
+    session.value = who;
     loginProblem.value = null;
     stream?.retryNow();
     return null;

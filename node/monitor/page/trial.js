@@ -1,6 +1,6 @@
 // A trial: what it was run with, what came of it, its attempts, its neighbours and its output.
 import { useState } from 'preact/hooks';
-import { get, PREFIX, sweepPath } from './api.js';
+import { get, PREFIX, sessionKey, sweepPath } from './api.js';
 import { askRetryOne } from './actions.js';
 import { html } from './html.js';
 import { bytes, count, duration, number } from './format.js';
@@ -140,6 +140,6 @@ function Attempts({ all, chosen, choose }) {
 
 /** The files that it left. @param {{id: string, index: number}} props */
 function Files({ id, index }) {
-  return session.value && html`<a href=${`${PREFIX}${sweepPath(id, '/artifacts')}?index=${index}`} download=${`${id}-${index}.tar`}>files as .tar</a>`;
+  return session.value && html`<a href=${`${PREFIX}${sweepPath(id, '/artifacts')}?index=${index}&session=${sessionKey()}`} download=${`${id}-${index}.tar`}>files as .tar</a>`;
 }
 

@@ -8,7 +8,7 @@ import { useChart } from './use.js';
 /** @param {{of: any}} props */
 export function CurveTab({ of }) {
   const moved = useRef(0);
-  const answer = useChart(of.id, 'curves', chartQuery({ trial: view.pins }), { version: of.version, moved });
+  const answer = useChart(of.id, 'curves', chartQuery({ trials: view.pins.join(',') }), { version: of.version, moved });
   const missing = answer.error?.status === 404;
   return html`<${Figure} title="Curves" name=${`${of.id}-curves`} answer=${missing ? { ...answer, error: null, data: { sentence: 'This master keeps no curves: only the last value of each metric is known.' } } : answer} moved=${moved}
     empty=${() => html`<span></span>`}>${() => null}<//>`;

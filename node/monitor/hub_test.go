@@ -1,0 +1,59 @@
+package monitor
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// TestHubOutlivesPanics has the look at one topic panic: the other topics go on.
+func TestHubOutlivesPanics(t *testing.T) {
+	looks := 0
+	h := &hub{
+		look: func(_ context.Context, of topic, _ *rates) (map[string]observed, error) {
+			if of.kind == "overview" {
+				panic("a fault of ours")
+			}
+			looks++
+			return map[string]observed{"nodes": {"nodes", looks}}, nil
+		},
+		applied: func() uint64 { return 1 }, moved: func() <-chan struct{} { return nil }, log: testLog(t),
+		clients: map[*eventClient]struct{}{}, topics: map[topic]*watched{}, kick: make(chan struct{}, 1),
+	}
+	c, err := h.join("x", []topic{{kind: "overview"}, {kind: "nodes"}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.leave(c)
+	for range 2 { // and again at the next look
+		select {
+		case <-c.wake:
+		case <-time.After(time.Minute):
+			t.Fatal("nothing comes")
+		}
+		if got := h.take(c); len(got) != 1 || got[0].name != "nodes" {
+			t.Errorf("got %v", got)
+		}
+	}
+}
+
+// TestRatesAreForgotten looks at sweeps that come and go: of those that have gone nothing is kept.
+func TestRatesAreForgotten(t *testing.T) {
+	r := &rates{marks: map[grid.SweepID][2]mark{}}
+	now := time.Now()
+	for i := range 1000 {
+		r.prune(now)
+		r.of("stays", int64(i), now)
+		r.of(grid.SweepID(strconv.Itoa(i)), 0, now)
+		now = now.Add(time.Second)
+	}
+	if len(r.marks) > 50 {
+		t.Errorf("rates of %d sweeps are kept", len(r.marks))
+	}
+	if got := r.of("stays", 1000, now); got < 0.9 || got > 1.1 {
+		t.Errorf("the rate of the sweep that stays is %v, want 1", got)
+	}
+}
