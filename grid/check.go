@@ -133,7 +133,7 @@ func (t *Task) Check() error {
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
-		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkTimes, t.Checkpoint.Check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
+		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkOrder, t.checkTimes, t.Checkpoint.Check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
 	} {
 		if err := check(); err != nil {
 			return err
@@ -202,6 +202,13 @@ func (t *Task) checkEnv() error {
 func (t *Task) checkGPUIDs() error {
 	if t.GPUIDs != "" && t.GPUIDs != GPUIDsIndex {
 		return flawf("Leave it out, or write index.", "gpu_ids is %.40q", t.GPUIDs)
+	}
+	return nil
+}
+
+func (t *Task) checkOrder() error {
+	if t.Order != OrderIndex && t.Order != OrderSpread {
+		return flawf("Leave it out, or write spread.", "order is %.40q", string(t.Order))
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ type Task struct {
 	// MeasureBy names the axis by whose values the memory of a GPU is measured apart, with GPUMemoryAuto; "" has all trials measured alike.
 	MeasureBy string `json:"measure_by,omitempty"`
 
+	Order Order `json:"order,omitempty"` // in which trials begin
+
 	Preempt   bool `json:"preempt,omitempty"`    // trials of lower priority that can save their state make room for it
 	NoReplace bool `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away
 

@@ -54,6 +54,16 @@ func (s *schema) gpuIDs(what string, n *yaml.Node, t *task) {
 	}
 }
 
+func (s *schema) order(what string, n *yaml.Node, t *task) {
+	switch text, ok := s.filled(what, n); {
+	case !ok, text == "index":
+	case text == string(grid.OrderSpread):
+		t.Order = grid.OrderSpread
+	default:
+		s.report(n, "Write index or spread.", "%s is %q", what, text)
+	}
+}
+
 // amount reads a count that may be a fraction.
 func (s *schema) amount(what string, n *yaml.Node, to *grid.Milli) {
 	text, ok := s.filled(what, n)

@@ -44,6 +44,7 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"log_limit":    func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) },
 		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t) },
 		"checkpoint":   func(what string, n *yaml.Node) { s.checkpoint(what, n, t) },
+		"order":        func(what string, n *yaml.Node) { s.order(what, n, t) },
 		"preempt":      func(what string, n *yaml.Node) { t.Preempt = s.truth(what, n, false) },
 		"replace":      func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) },
 		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },

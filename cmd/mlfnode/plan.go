@@ -32,6 +32,7 @@ type planFlags struct {
 	parameters string
 	timeout    time.Duration
 	retries    int
+	order      string
 
 	timeoutGiven bool
 }
@@ -144,6 +145,9 @@ func parseSets(texts []string) ([]grid.Axis, error) {
 func (f *planFlags) override(t *grid.Task) {
 	if f.timeoutGiven {
 		t.Timeout = f.timeout
+	}
+	if f.order != "" {
+		t.Order = grid.Order(strings.TrimPrefix(f.order, "index")) // it is checked with the rest of the task
 	}
 	if f.retries < 0 {
 		return

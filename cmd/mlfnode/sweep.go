@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -97,6 +98,7 @@ terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode c
 	fl.Int64Var(&f.limit, "limit", dryLimit, "how many commands --dry-run shows")
 	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
 	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first")
+	fl.StringVar(&f.order, "order", "", "in which order trials begin: index or spread (default as the task says)")
 	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME or NAME=VALUE to add to the environment of trials (repeatable)")
 	f.followFlags.add(c)
@@ -176,6 +178,9 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	}
 	var v api.Sweep
 	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
+		if err := checkOrder(ctx, c, p.task.Order); err != nil {
+			return err
+		}
 		v, err = submit(ctx, c, bundle, sub)
 		return err
 	})
@@ -191,6 +196,21 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	}
 	f.files = p.files
 	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
+}
+
+// checkOrder refuses an order that the master does not know: one of an older version would run trials by index without a word.
+func checkOrder(ctx context.Context, c *api.Client, order grid.Order) error {
+	if order == grid.OrderIndex {
+		return nil
+	}
+	n, err := c.Node(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(n.Orders, order) {
+		return fmt.Errorf("the master runs mlfnode %s, which starts trials by index only\n  try: --order index, or bring the master up to date", n.Version)
+	}
+	return nil
 }
 
 // addedEnviron is what --env adds to the environment that trials have without it: on one machine that of this shell, in a

@@ -278,18 +278,19 @@ type Done struct {
 
 // Node describes the node that answers.
 type Node struct {
-	Version   string      `json:"version"`
-	Node      grid.NodeID `json:"node"`
-	Role      string      `json:"role,omitempty"`   // master or worker; empty for one that stands alone
-	Master    string      `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
-	State     string      `json:"state_folder"`
-	PID       int         `json:"pid"`
-	Time      time.Time   `json:"time"`    // by its clock, when it answered
-	Working   bool        `json:"working"` // it takes trials, or needs nothing more to be a master that runs none
-	CPUs      float64     `json:"cpus"`
-	Memory    int64       `json:"memory"`
-	Store     []Store     `json:"store"`
-	Retention Retention   `json:"retention"`
+	Version   string       `json:"version"`
+	Node      grid.NodeID  `json:"node"`
+	Role      string       `json:"role,omitempty"`   // master or worker; empty for one that stands alone
+	Master    string       `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
+	State     string       `json:"state_folder"`
+	PID       int          `json:"pid"`
+	Time      time.Time    `json:"time"`    // by its clock, when it answered
+	Working   bool         `json:"working"` // it takes trials, or needs nothing more to be a master that runs none
+	CPUs      float64      `json:"cpus"`
+	Memory    int64        `json:"memory"`
+	Orders    []grid.Order `json:"orders"` // in which it can run the trials of a sweep, beside that by index
+	Store     []Store      `json:"store"`
+	Retention Retention    `json:"retention"`
 }
 
 // Store is what one part of the store holds.

@@ -64,7 +64,13 @@ func (s *state) wait(id grid.TrialID, now time.Time) (w wait) {
 		w.number = e.attempt
 		return w
 	}
-	w.before = max(0, id.Index-f.cursor)
+	for gap := range f.missing() {
+		if gap.Lo <= id.Index && id.Index < gap.Hi {
+			w.before += id.Index - gap.Lo
+			break
+		}
+		w.before += gap.Hi - gap.Lo
+	}
 	return w
 }
 

@@ -1,6 +1,7 @@
 package master
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -29,7 +30,8 @@ type feed struct {
 	count  int64
 	done   grid.Ranges // terminal
 	taken  grid.Ranges // done, leased, or in again
-	cursor int64       // everything below is taken
+	spread grid.Spread // with grid.OrderSpread
+	turn   int64       // the blocks before this one are taken, see block
 	leases map[grid.LeaseID]lease
 	last   uint64                // sequence of the newest lease
 	began  map[int64]int         // attempts of trials known to run
@@ -50,9 +52,54 @@ type feed struct {
 }
 
 func newFeed(s *grid.Sweep) *feed {
-	return &feed{
-		sweep: s, count: s.Space.Count(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
+	f := &feed{
+		leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
 		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{}, shuns: map[int64][]shun{}, owners: map[int64]grid.NodeID{},
+	}
+	f.follow(s)
+	return f
+}
+
+// follow takes over the newest record of the sweep, which may have been extended.
+func (f *feed) follow(s *grid.Sweep) {
+	if count := s.Space.Count(); count != f.count {
+		f.count, f.turn = count, 0
+		if s.Task.Order == grid.OrderSpread {
+			f.spread = grid.NewSpread(count)
+		}
+	}
+	f.sweep = s
+}
+
+// block gives the nth block of trials in the order in which they are to begin; by index all trials are one. It is false behind the last.
+func (f *feed) block(n int64) (grid.Range, bool) {
+	if f.sweep.Task.Order != grid.OrderSpread {
+		return grid.Range{Lo: 0, Hi: f.count}, n == 0
+	}
+	if n >= f.spread.Blocks() {
+		return grid.Range{}, false
+	}
+	return f.spread.Block(n), true
+}
+
+// missing yields the points that nobody has, in the order in which they are to begin.
+func (f *feed) missing() iter.Seq[grid.Range] {
+	return func(yield func(grid.Range) bool) {
+		for n := f.turn; ; n++ {
+			b, ok := f.block(n)
+			if !ok {
+				return
+			}
+			gap, some := f.taken.Gap(b.Lo, b.Hi)
+			if !some && n == f.turn {
+				f.turn++
+			}
+			for ; some; gap, some = f.taken.Gap(gap.Hi, b.Hi) {
+				if !yield(gap) {
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -162,13 +209,10 @@ func (f *feed) next(need grid.Resources, now time.Time, slots int) (lease, bool)
 	if need != f.base() {
 		return lease{}, false
 	}
-	gap, ok := f.taken.Gap(f.cursor, f.count)
-	if !ok {
-		f.cursor = f.count
-		return lease{}, false
+	for gap := range f.missing() {
+		return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+f.leaseSize(slots)), attempt: 1, lane: f.lane(need), since: now}, true
 	}
-	f.cursor = gap.Lo
-	return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+f.leaseSize(slots)), attempt: 1, lane: f.lane(need), since: now}, true
+	return lease{}, false
 }
 
 // leaseSize is how many trials the next lease may cover.
@@ -188,9 +232,6 @@ func (f *feed) leased(id grid.LeaseID, l lease) {
 		return
 	}
 	f.taken.Add(l.lo, l.hi)
-	if l.lo == f.cursor {
-		f.cursor = l.hi
-	}
 	f.pace.size = l.hi - l.lo
 }
 
@@ -228,7 +269,7 @@ func (f *feed) drop(id grid.LeaseID, now time.Time) {
 func (f *feed) giveBack(g grid.Range, l lease, now time.Time) {
 	if l.attempt == 1 && len(f.began) == 0 && f.again.len() == 0 && len(f.leases) == 0 {
 		f.taken.Remove(g.Lo, g.Hi)
-		f.cursor = min(f.cursor, g.Lo)
+		f.turn = 0
 		return
 	}
 	for i := g.Lo; i < g.Hi; i++ {
@@ -238,7 +279,7 @@ func (f *feed) giveBack(g grid.Range, l lease, now time.Time) {
 			f.wait(i, max(attempts+1, l.attempt), now)
 		default:
 			f.taken.Remove(i, i+1)
-			f.cursor = min(f.cursor, i)
+			f.turn = 0
 		}
 	}
 }

@@ -88,6 +88,7 @@ func TestFeedLosesNothing(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		sweep := points(t, "t-1", rapid.IntRange(1, 40).Draw(rt, "points"))
 		sweep.MaxParallel = rapid.IntRange(0, 3).Draw(rt, "max parallel")
+		sweep.Task.Order = rapid.SampledFrom([]grid.Order{grid.OrderIndex, grid.OrderSpread}).Draw(rt, "order")
 		f := newFeed(sweep)
 		trials := map[int64]*grid.Trial{}
 		now, seq := time.UnixMicro(1_700_000_000_000_000), uint64(0)
@@ -144,6 +145,68 @@ func TestFeedLosesNothing(t *testing.T) {
 			f.drop(s, now)
 		}
 	})
+}
+
+// TestSpreadFeed leases trials from all over the sweep, also when it is extended and leases are lost, and each of them once.
+func TestSpreadFeed(t *testing.T) {
+	sweep := points(t, "t-1", 100_000)
+	sweep.Task.Order = grid.OrderSpread
+	f := newFeed(sweep)
+	f.pace.observe(time.Millisecond)
+	now, seq := time.Now(), uint64(0)
+	thirds := func() (counts [3]int64) {
+		for k := range counts {
+			n := int64(0)
+			f.taken.Gaps(f.count*int64(k)/3, f.count*int64(k+1)/3, func(g grid.Range) { n += g.Hi - g.Lo })
+			counts[k] = f.count/3 - n
+		}
+		return counts
+	}
+	lease := func(until int64) {
+		t.Helper()
+		for f.taken.Count() < until {
+			l, ok := f.next(f.base(), now, 4)
+			if !ok {
+				t.Fatalf("nothing to lease after %d trials", f.taken.Count())
+			}
+			for _, o := range f.leases {
+				if l.lo < o.hi && o.lo < l.hi {
+					t.Fatalf("[%d,%d) overlaps [%d,%d)", l.lo, l.hi, o.lo, o.hi)
+				}
+			}
+			seq++
+			f.leased(numbered(seq), l)
+			if seq%10 == 0 { // its node is lost
+				f.drop(numbered(seq), now)
+				continue
+			}
+			for i := l.lo; i < l.hi; i++ {
+				f.apply(&history.Transition{Index: i, Change: grid.Done, Started: 1, Ended: 1000}, now)
+			}
+			f.drop(numbered(seq), now)
+		}
+	}
+	even := func(share int64) {
+		t.Helper()
+		for k, n := range thirds() {
+			if want := f.count / 3 / share; n < want*9/10 || n > want*11/10 {
+				t.Errorf("of the %d. third of %d trials %d have run, want about %d", k+1, f.count, n, want)
+			}
+		}
+	}
+	lease(20_000)
+	even(5)
+	lease(50_000)
+	even(2)
+	f.follow(func() *grid.Sweep {
+		s := points(t, "t-1", 150_000)
+		s.Task.Order = grid.OrderSpread
+		return s
+	}())
+	lease(150_000)
+	if _, ok := f.next(f.base(), now, 4); ok || !f.complete() {
+		t.Errorf("%d of %d trials are done, and more are leased: %v", f.done.Count(), f.count, ok)
+	}
 }
 
 func disjoint(t *rapid.T, f *feed, l lease) {

@@ -142,7 +142,7 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 		}
 		return s.open(ctx, &c.Record, nil)
 	}
-	f.sweep, f.count = sweep, sweep.Space.Count()
+	f.follow(sweep)
 	if sweep.Active() {
 		f.settle()
 	}

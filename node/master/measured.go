@@ -180,28 +180,22 @@ func (f *feed) nextMeasured(need grid.Resources, now time.Time, slots int) (leas
 			return lease{lo: e.index, hi: e.index + 1, attempt: e.attempt, lane: f.lane(need), since: now}, true
 		}
 	}
-	at := f.cursor
-	for range maxScan {
-		gap, ok := f.taken.Gap(at, f.count)
-		if !ok {
-			return lease{}, false
-		}
-		if at == f.cursor {
-			f.cursor = gap.Lo
-		}
-		ok, learning := f.goes(gap.Lo, need)
-		alike := f.sweep.Task.MeasureBy == ""
-		if ok {
-			size := int64(1)
-			if alike && !learning {
-				size = f.leaseSize(slots)
+	alike := f.sweep.Task.MeasureBy == ""
+	looked := 0
+	for gap := range f.missing() {
+		for i := gap.Lo; i < gap.Hi; i++ {
+			ok, learning := f.goes(i, need)
+			if ok {
+				size := int64(1)
+				if alike && !learning {
+					size = f.leaseSize(slots)
+				}
+				return lease{lo: i, hi: min(gap.Hi, i+size), attempt: 1, lane: f.lane(need), since: now}, true
 			}
-			return lease{lo: gap.Lo, hi: min(gap.Hi, gap.Lo+size), attempt: 1, lane: f.lane(need), since: now}, true
+			if looked++; alike || looked == maxScan {
+				return lease{}, false
+			}
 		}
-		if alike {
-			return lease{}, false
-		}
-		at = gap.Lo + 1
 	}
 	return lease{}, false
 }
