@@ -1,6 +1,9 @@
 package grid
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Owner says who is responsible for a failure, which decides what happens next: only failures that the trial itself or its user caused
 // count against the trial.
@@ -27,7 +30,14 @@ const (
 
 	ScopeGPUs       Scope = "gpus"       // all GPUs of a node
 	ScopeContainers Scope = "containers" // the container engine of a node
+	ScopeLane       Scope = "lane"       // all trials of a node that get the same and run in the same image
 )
+
+// ScopeOfLane names the trials of one lane.
+func ScopeOfLane(l Lane) Scope { return ScopeLane + ":" + Scope(l) }
+
+// OneLane reports whether the scope was made by ScopeOfLane.
+func (s Scope) OneLane() bool { return strings.HasPrefix(string(s), string(ScopeLane)+":") }
 
 // Failure holds everything that depends on the class of a failed attempt. No other code decides by class.
 type Failure struct {
@@ -133,7 +143,7 @@ var failures = [...]Failure{
 		Cause: "a disk or a quota is full", Hint: "free space on the node, or raise the user's quota"},
 	{Class: ClassLimits, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true, Suspect: ScopeNode,
 		Cause: "threads, processes or open files are used up", Hint: "raise the limits of the node's user (ulimit -u, ulimit -n), or set OMP_NUM_THREADS and OPENBLAS_NUM_THREADS in the task's env"},
-	{Class: ClassDriver, Owner: OwnerNode, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeGPUs,
+	{Class: ClassDriver, Owner: OwnerNode, Retries: 4, Backoff: 10 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeLane,
 		Cause: "the GPU driver does not work with this program", Hint: "update the node's driver; after an update reboot the node"},
 	{Class: ClassGPULost, Owner: OwnerNode, Retries: 2, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeGPUs,
 		Cause: "the program does not see the GPU that it was given", Hint: "see nvidia-smi on the node; the program may set CUDA_VISIBLE_DEVICES itself"},

@@ -64,6 +64,8 @@ type Lease struct {
 
 	Updates int           // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
 	Avoid   []grid.NodeID // nodes that are to leave it to others, if others take it
+	// Elsewhere is set where a node that is not to be avoided could run it: those that are give it back until that is not so any more.
+	Elsewhere bool
 }
 
 // wireLease is a lease in the stream. The shape is in the subject.
@@ -79,6 +81,8 @@ type wireLease struct {
 	Snapshot int           `json:"p,omitempty"`
 	Bad      int           `json:"b,omitempty"`
 	Avoid    []grid.NodeID `json:"x,omitempty"`
+
+	Elsewhere bool `json:"w,omitempty"`
 }
 
 // Queue is the lease queue: a work-queue stream with one subject and one shared consumer for each shape.
@@ -183,7 +187,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.Equipped {
 		v = leaseVersion
 	}
-	data, err := json.Marshal(wireLease{V: v, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid})
+	data, err := json.Marshal(wireLease{V: v, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid, Elsewhere: l.Elsewhere})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}

@@ -115,7 +115,11 @@ func (n *Node) obey(o *jetstream.Orders) {
 			s.Drained, s.Reason = full, trouble
 		}
 		for _, part := range slices.Sorted(maps.Keys(o.Without)) {
-			if s.Reason == "" {
+			switch {
+			case s.Reason != "":
+			case part.OneLane():
+				s.Reason = "takes no trials like some that failed: " + o.Without[part]
+			default:
 				s.Reason = fmt.Sprintf("takes no trials that need its %s: %s", part, o.Without[part])
 			}
 		}

@@ -171,6 +171,10 @@ func (n *Node) nodes() *master.Nodes {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
+		Fits: func(m *cluster.Member, r grid.Resources) bool {
+			has := capacityOf(m, r)
+			return has.Slots(r) > 0
+		},
 		Withhold: func(node grid.NodeID, part grid.Scope, reason string, until time.Time) {
 			if err := n.authority.Withhold(node, part, trust.Withheld{Reason: reason, Until: until}); err != nil {
 				n.log.Error("trials could not be withheld from a part of a node", "node", node, "part", part, "err", err)

@@ -150,6 +150,7 @@ func (a *Authority) Withhold(node grid.NodeID, part grid.Scope, why Withheld) er
 		if all == nil {
 			all = map[grid.Scope]Withheld{}
 		}
+		maps.DeleteFunc(all, func(_ grid.Scope, old Withheld) bool { return !a.clock().Before(old.Until) })
 		all[part] = why
 		r.Drain.Withheld = all
 	})

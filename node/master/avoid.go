@@ -2,6 +2,7 @@ package master
 
 import (
 	"slices"
+	"time"
 
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
@@ -13,34 +14,42 @@ const (
 	shunned = 2
 	// avoidLimit bounds the nodes that a lease names.
 	avoidLimit = 16
+	// avoidTime is how long a trial avoids what it failed on.
+	avoidTime = time.Hour
 )
 
 // shun is where an attempt failed in a class whose retries avoid that.
 type shun struct {
 	node  grid.NodeID
 	scope grid.Scope
+	at    time.Time
 }
 
 // shun notes that an attempt of trial i failed in this class on a node.
-func (f *feed) shun(i int64, node grid.NodeID, class grid.Class) {
+func (f *feed) shun(i int64, node grid.NodeID, class grid.Class, now time.Time) {
 	scope := grid.FailureOf(class).Avoid
-	if node == "" || scope != grid.ScopeNode && scope != grid.ScopeModel {
-		return // the worker itself avoids devices
+	if node == "" || scope == grid.ScopeNone {
+		return
 	}
-	all := append(f.shuns[i], shun{node, scope})
+	all := append(f.shuns[i], shun{node, scope, now})
 	f.shuns[i] = all[max(0, len(all)-shunned):]
 }
 
-// avoid gives the nodes that are to leave a trial to others; none when no other node takes trials.
-func (s *state) avoid(shuns []shun) []grid.NodeID {
+// avoid gives the nodes that are to leave a trial of the lane to others; none when no other node could run it.
+func (s *state) avoid(shuns []shun, lane *fedLane) []grid.NodeID {
 	if len(shuns) == 0 || s.m.cfg.Nodes == nil {
 		return nil
 	}
 	members := s.m.cfg.Nodes.Members()
 	var all []grid.NodeID
+	now := time.Now()
 	for _, sh := range shuns {
+		where := find(members, sh.node)
+		if now.Sub(sh.at) > avoidTime || sh.scope == grid.ScopeDevice && hasSpareGPU(where) {
+			continue // the worker itself avoids devices
+		}
 		for i := range members {
-			same := sh.scope == grid.ScopeModel && sameModel(&members[i], find(members, sh.node))
+			same := sh.scope == grid.ScopeModel && sameModel(&members[i], where)
 			if (members[i].Node == sh.node || same) && !slices.Contains(all, members[i].Node) && len(all) < avoidLimit {
 				all = append(all, members[i].Node)
 			}
@@ -48,11 +57,25 @@ func (s *state) avoid(shuns []shun) []grid.NodeID {
 	}
 	for i := range members {
 		m := &members[i]
-		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(all, m.Node) {
+		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(all, m.Node) && s.couldRun(m, lane, now) {
 			return all
 		}
 	}
 	return nil
+}
+
+// couldRun reports whether trials of the lane could run on a node that takes trials, were nothing else running there.
+func (s *state) couldRun(m *cluster.Member, lane *fedLane, now time.Time) bool {
+	if s.m.cfg.Nodes.Fits != nil && !s.m.cfg.Nodes.Fits(m, lane.need) {
+		return false
+	}
+	refusal, _ := s.m.peers.refusal(m.Node, lane.name, now) // none of a node that has said nothing yet
+	return !refusal.Never() && refusal.Code != grid.RefusedEngine && refusal.Code != grid.RefusedWithheld
+}
+
+// hasSpareGPU reports whether a node has more than one GPU, or one in parts.
+func hasSpareGPU(m *cluster.Member) bool {
+	return m != nil && m.Inventory != nil && (len(m.Inventory.GPUs) > 1 || slices.ContainsFunc(m.Inventory.GPUs, func(g inventory.GPU) bool { return g.MIG }))
 }
 
 func find(members []cluster.Member, node grid.NodeID) *cluster.Member {

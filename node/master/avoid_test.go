@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -63,13 +64,70 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 		}
 	}
 	c.on(func(s *state) {
-		if got := s.avoid([]shun{{"a", grid.ScopeModel}}); !slices.Equal(slices.Sorted(slices.Values(got)), []grid.NodeID{"a", "b"}) {
+		if got := s.avoid([]shun{{"a", grid.ScopeModel, time.Now()}}, &fedLane{}); !slices.Equal(slices.Sorted(slices.Values(got)), []grid.NodeID{"a", "b"}) {
 			t.Errorf("a model to avoid: got %v, want all nodes that have no other", got)
 		}
 		w.set("b", cluster.Dead)
 		w.set("c", cluster.Dead)
-		if got := s.avoid([]shun{{"a", grid.ScopeNode}}); got != nil {
+		if got := s.avoid([]shun{{"a", grid.ScopeNode, time.Now()}}, &fedLane{}); got != nil {
 			t.Errorf("the only node: got %v to avoid", got)
+		}
+	})
+}
+
+// TestRetriesWaitForAnotherNode has the node on which a trial failed give its lease back again and again: that is no attempt, and the trial does
+// not go back there as long as another node could run it.
+func TestRetriesWaitForAnotherNode(t *testing.T) {
+	w := newWorld()
+	for _, node := range []grid.NodeID{"a", "b"} {
+		w.set(node, cluster.Alive)
+	}
+	nodes := w.nodes()
+	var small atomic.Bool
+	nodes.Fits = func(m *cluster.Member, r grid.Resources) bool {
+		return r.CPUs == grid.One && (m.Node == "a" || !small.Load())
+	}
+	c := perform(t, t.TempDir(), 1, nodes)
+	id := c.submit(1, func(s *api.Submit) { s.Task.Retries = grid.Retries{grid.ClassImage: 1} })
+	c.ends("a", c.pulled(id), grid.ClassImage)
+	for i := range 4 {
+		h := c.pulled(id)
+		if want := i < 3; !slices.Equal(h.Avoid, []grid.NodeID{"a"}) == want || h.Elsewhere != want || h.Attempt != 2 {
+			t.Errorf("lease %d: got attempt %d that avoids %v, elsewhere %t; want attempt 2, and a avoided while b has room for it", i, h.Attempt, h.Avoid, h.Elsewhere)
+		}
+		small.Store(i == 2) // before the next lease
+		c.giveBack(h)
+	}
+	small.Store(false)
+	said := jetstream.Beat{Start: "b.1."}
+	for _, refusal := range []grid.RefusalCode{grid.RefusedBusy, grid.RefusedEngine, grid.RefusedModel} {
+		said.Waits = map[grid.Lane]grid.Refusal{points(t, "", 1).Lane(): {Code: refusal}}
+		c.beat("b", &said)
+		c.giveBack(c.pulled(id)) // it was leased before
+		if h := c.pulled(id); h.Elsewhere != (refusal == grid.RefusedBusy) {
+			t.Errorf("b says %s: got elsewhere %t", refusal, h.Elsewhere)
+		} else {
+			c.giveBack(h)
+		}
+	}
+	gpus := func(n int) *inventory.Machine { return &inventory.Machine{GPUs: make([]inventory.GPU, n)} }
+	c.on(func(s *state) {
+		now, lane := time.Now(), &fedLane{need: grid.Resources{CPUs: grid.One}}
+		for _, tt := range []struct {
+			name string
+			shun shun
+			gpus int
+			want bool
+		}{
+			{"a node", shun{"a", grid.ScopeNode, now}, 0, true}, {"long ago", shun{"a", grid.ScopeNode, now.Add(-2 * avoidTime)}, 0, false},
+			{"the only device", shun{"a", grid.ScopeDevice, now}, 1, true}, {"one of two devices", shun{"a", grid.ScopeDevice, now}, 2, false},
+		} {
+			w.mu.Lock()
+			w.machines = map[grid.NodeID]*inventory.Machine{"a": gpus(tt.gpus), "b": gpus(1)}
+			w.mu.Unlock()
+			if got := s.avoid([]shun{tt.shun}, lane); (len(got) == 1) != tt.want {
+				t.Errorf("%s: got %v to avoid, want a: %t", tt.name, got, tt.want)
+			}
 		}
 	})
 }
@@ -127,13 +185,17 @@ func TestPartsOfANodeAreWithheld(t *testing.T) {
 	w.set("a", cluster.Alive)
 	w.set("b", cluster.Alive)
 	c := perform(t, t.TempDir(), 1, w.nodes())
-	for class, part := range map[grid.Class]grid.Scope{grid.ClassDriver: grid.ScopeGPUs, grid.ClassEngine: grid.ScopeContainers} {
+	id := c.submit(9, nil)
+	r, _ := c.Sweep(id)
+	for class, part := range map[grid.Class]grid.Scope{
+		grid.ClassDriver: grid.ScopeOfLane(r.Sweep.Lane()), grid.ClassGPULost: grid.ScopeGPUs, grid.ClassEngine: grid.ScopeContainers,
+	} {
 		c.on(func(s *state) {
 			for i := range int64(3) {
-				s.health.note(&history.Transition{Sweep: "s", Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
+				s.health.note(&history.Transition{Sweep: id, Index: i, Node: "b", Change: grid.Retry, Class: class, Ended: i})
 			}
 			for i := range int64(3) {
-				s.health.note(&history.Transition{Sweep: "s", Index: i, Node: "a", Change: grid.Done, Ended: 10 + i})
+				s.health.note(&history.Transition{Sweep: id, Index: i, Node: "a", Change: grid.Done, Ended: 10 + i})
 			}
 			s.quarantine()
 		})

@@ -122,7 +122,7 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 		if f.covered(index) {
 			f.began[index] = open[i].Attempts
 		} else {
-			f.shun(index, open[i].Node, open[i].Result.Class)
+			f.shun(index, open[i].Node, open[i].Result.Class, now)
 			f.wait(index, open[i].Attempts+1, now)
 		}
 	}
@@ -343,7 +343,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 	case grid.Retry:
 		delete(f.began, t.Index)
 		f.escalate(t.Index, t.Failures)
-		f.shun(t.Index, t.Node, t.Class)
+		f.shun(t.Index, t.Node, t.Class, now)
 		f.keepNode(t)
 		if !f.releasedSince(t.Index, t.Attempts) {
 			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)))

@@ -248,12 +248,32 @@ func (s *state) quarantine() {
 	for node, b := range s.health.broken() {
 		if b.part != grid.ScopeNode {
 			s.m.log.Warn("trials are withheld from a part of a node", "node", node, "part", b.part, "reason", b.reason)
-			s.m.cfg.Nodes.Withhold(node, b.part, b.reason, time.Now().Add(withholdTime))
+			for _, part := range s.parts(b) {
+				s.m.cfg.Nodes.Withhold(node, part, b.reason, time.Now().Add(withholdTime))
+			}
 			continue
 		}
 		s.m.log.Warn("node is quarantined", "node", node, "reason", b.reason)
 		s.m.cfg.Nodes.Quarantine(node, b.reason)
 	}
+}
+
+// parts lists what is withheld of a node to blame: of a single lane, those of the sweeps whose trials failed.
+func (s *state) parts(b blame) []grid.Scope {
+	if b.part != grid.ScopeLane {
+		return []grid.Scope{b.part}
+	}
+	var all []grid.Scope
+	for _, id := range b.sweeps {
+		record, _ := s.m.Sweep(id)
+		if record.Sweep == nil {
+			continue
+		}
+		for lane := range record.AllLanes() {
+			all = append(all, grid.ScopeOfLane(lane))
+		}
+	}
+	return all
 }
 
 // takesTrials reports whether a node is there and may take trials, so that another one can be done without.
@@ -366,7 +386,7 @@ func (s *state) leaseOne(ctx context.Context, lane *fedLane, slots int) (bool, e
 		} else if !ok {
 			continue
 		}
-		id, err := s.publish(ctx, lane.name, f, &l)
+		id, err := s.publish(ctx, lane, f, &l)
 		if err != nil {
 			return false, err
 		}
@@ -404,8 +424,8 @@ func (s *state) announce(ctx context.Context, f *feed, lane *fedLane) (bool, err
 }
 
 // publish puts a lease into the queue and notes where it lies.
-func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l *lease) (grid.LeaseID, error) {
-	if err := s.ensure(ctx, lane); err != nil {
+func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (grid.LeaseID, error) {
+	if err := s.ensure(ctx, lane.name); err != nil {
 		return "", err
 	}
 	id := s.m.cfg.Store.Queue.NewID()
@@ -415,9 +435,10 @@ func (s *state) publish(ctx context.Context, lane grid.Lane, f *feed, l *lease) 
 		updates = len(r.Sweep.Updates) // a retry may have stored one that the loop has not followed yet
 	}
 	snapshot, bad := s.m.newestSnapshot(f.sweep, l)
+	avoid, elsewhere := s.avoidFor(f, l.lo, lane)
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
-		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane), ID: id, Updates: updates,
-		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Task.Equipped(), Avoid: s.avoidFor(f, l.lo),
+		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane.name), ID: id, Updates: updates,
+		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Task.Equipped(), Avoid: avoid, Elsewhere: elsewhere,
 	})
 	if err != nil {
 		s.m.ledger.remove(id)

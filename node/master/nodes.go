@@ -24,6 +24,8 @@ type Nodes struct {
 	Drain func(grid.NodeID) (drain, broken bool, reason string)
 	// Quarantine drains a node that is broken.
 	Quarantine func(node grid.NodeID, reason string)
+	// Fits reports whether a node has room for trials that get so much, were nothing else running there; nil allows all.
+	Fits func(*cluster.Member, grid.Resources) bool
 	// Withhold has a node take no trials that need a part of it for a while, and Withheld says which parts those are now, and why.
 	Withhold func(node grid.NodeID, part grid.Scope, reason string, until time.Time)
 	Withheld func(grid.NodeID) map[grid.Scope]string

@@ -23,8 +23,8 @@ const (
 // strikeAge is how long failures of a node count that are not failures at its start: their trials ran for a while.
 const strikeAge = time.Hour
 
-// withholdTime is how long a node gets no trials that need its GPUs, or its container engine, after such trials failed there in a row. Then it is
-// tried once more.
+// withholdTime is how long a node gets no trials that need its GPUs, or its container engine, or of the same lane, after such trials failed there in
+// a row. Then it is tried once more.
 const withholdTime = time.Hour
 
 // health tells broken nodes from broken programs. A node is to blame when trials fail at their start there, one after the other, that
@@ -66,7 +66,7 @@ func (h *health) note(t *history.Transition) {
 	f := grid.FailureOf(t.Class)
 	ran := t.Change == grid.Began || f.Ran()
 	ended := t.Change != grid.Began && f.Ran()
-	suspect := f.AtStart || f.Suspect == grid.ScopeNode || f.Suspect == grid.ScopeGPUs || f.Suspect == grid.ScopeContainers
+	suspect := f.AtStart || f.Suspect == grid.ScopeNode || f.Suspect == grid.ScopeGPUs || f.Suspect == grid.ScopeLane || f.Suspect == grid.ScopeContainers
 	p := h.trials[t.Sweep][t.Index]
 	if p == nil {
 		if ran && t.Change == grid.Done { // like most trials: it has failed nowhere
@@ -127,6 +127,7 @@ func (h *health) remember(t *history.Transition, p *places) {
 type blame struct {
 	part   grid.Scope
 	reason string
+	sweeps []grid.SweepID // whose trials failed there
 }
 
 // broken gives what to quarantine of nodes, each with the reason, and starts counting again for them.
@@ -164,19 +165,23 @@ func (h *health) broken() map[grid.NodeID]blame {
 
 // blame says in words what is broken.
 func (s *strikes) blame(key strikeKey, other grid.NodeID) blame {
-	var sweeps []string
+	var sweeps []grid.SweepID
+	var named []string
 	for _, id := range s.trials {
-		if name := string(id.Sweep); !slices.Contains(sweeps, name) && len(sweeps) < namedSweeps {
-			sweeps = append(sweeps, name)
+		if slices.Contains(sweeps, id.Sweep) {
+			continue
+		}
+		if sweeps = append(sweeps, id.Sweep); len(named) < namedSweeps {
+			named = append(named, string(id.Sweep))
 		}
 	}
-	of := strings.Join(sweeps, ", ")
+	of := strings.Join(named, ", ")
 	if key.class == grid.ClassNone {
-		return blame{grid.ScopeNode, fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), of, s.reason, other)}
+		return blame{grid.ScopeNode, fmt.Sprintf("%d trials of %s in a row failed at their %s here, and ran on %s", len(s.trials), of, s.reason, other), sweeps}
 	}
 	f := grid.FailureOf(s.reason)
 	return blame{f.Suspect, fmt.Sprintf("%s (%s): %d attempts of %s in a row failed so here, and their trials did not on %s; %s",
-		f.Cause, s.reason, len(s.trials), of, other, f.Hint)}
+		f.Cause, s.reason, len(s.trials), of, other, f.Hint), sweeps}
 }
 
 // forget drops what is known of a sweep that has ended.

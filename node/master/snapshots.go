@@ -35,12 +35,13 @@ func (f *feed) keepNode(t *history.Transition) {
 	}
 }
 
-// avoidFor gives the nodes that are to leave a trial to others: all but the one that has what it saved last, if that takes trials, else
-// those on which it failed.
-func (s *state) avoidFor(f *feed, i int64) []grid.NodeID {
+// avoidFor gives the nodes that are to leave a trial of the lane to others: all but the one that has what it saved last, if that takes trials,
+// else those on which it failed; then others that could run it are there.
+func (s *state) avoidFor(f *feed, i int64, lane *fedLane) (nodes []grid.NodeID, elsewhere bool) {
+	failed := s.avoid(f.shuns[i], lane)
 	owner := f.owners[i]
-	if owner == "" || s.m.cfg.Nodes == nil {
-		return s.avoid(f.shuns[i])
+	if owner == "" || s.m.cfg.Nodes == nil || slices.Contains(failed, owner) {
+		return failed, len(failed) > 0
 	}
 	var others []grid.NodeID
 	there := false
@@ -53,9 +54,9 @@ func (s *state) avoidFor(f *feed, i int64) []grid.NodeID {
 		}
 	}
 	if !there {
-		return s.avoid(f.shuns[i])
+		return failed, len(failed) > 0
 	}
-	return others
+	return others, false
 }
 
 // reject has trials go on from the snapshot before, or from their beginning, whose programs could not read the newest. A snapshot that is

@@ -232,7 +232,8 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	} {
 		delete(f.owners, 1)
 		f.keepNode(&history.Transition{Index: 1, Node: "b", Class: c.class, Snapshot: c.snapshot})
-		if got := fmt.Sprint(s.avoidFor(f, 1)); got != c.want {
+		nodes, _ := s.avoidFor(f, 1, &fedLane{})
+		if got := fmt.Sprint(nodes); got != c.want {
 			t.Errorf("%s: got %s to wait, want %s", name, got, c.want)
 		}
 	}
@@ -242,7 +243,7 @@ func TestTrialsGoWhereTheirStateIs(t *testing.T) {
 	} {
 		before := members[1]
 		change(&members[1])
-		if got := s.avoidFor(f, 1); len(got) > 0 {
+		if got, _ := s.avoidFor(f, 1, &fedLane{}); len(got) > 0 {
 			t.Errorf("%+v: got %v to wait for a node that takes no trials", members[1], got)
 		}
 		members[1] = before

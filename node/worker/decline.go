@@ -15,7 +15,8 @@ const (
 	// declineLead to take it.
 	declineTime = 300 * time.Millisecond
 	declineLead = 200 * time.Millisecond
-	// declineLimit is how often a lease may have been taken before its trial runs here all the same.
+	// declineLimit is how often a lease may have been taken before it is given back, for the master to say again who is to avoid it, or its trial
+	// runs here all the same where no other node could run it.
 	declineLimit = 3
 )
 
@@ -27,17 +28,25 @@ type declined struct {
 
 // decline gives back a lease that other nodes are to have first. It reports whether it did so.
 func (w *Worker) decline(held *jetstream.Held) bool {
-	if !slices.Contains(held.Avoid, w.cfg.Node) || held.Deliveries > declineLimit {
+	often := held.Deliveries > declineLimit
+	if !slices.Contains(held.Avoid, w.cfg.Node) || often && !held.Elsewhere {
 		return false
 	}
-	if err := held.Postpone(declineTime); err != nil {
+	if often {
+		w.outbox.release(held, held.Ack, func() {})
+	} else if err := held.Postpone(declineTime); err != nil {
 		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
 		return false
 	}
 	w.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
-	w.declined.note(grid.Lane(held.Shape), time.Now())
-	time.AfterFunc(declineTime+declineLead, w.nudge)
+	w.letOthers(grid.Lane(held.Shape))
 	return true
+}
+
+// letOthers has other nodes go first in a lane for a while.
+func (w *Worker) letOthers(l grid.Lane) {
+	w.declined.note(l, time.Now())
+	time.AfterFunc(declineTime+declineLead, w.nudge)
 }
 
 // furtherDeliveries is how often a lease came after somebody may have run its trials.
@@ -54,6 +63,8 @@ func (w *Worker) withheld(l lane) string {
 	switch {
 	case without == nil || len(*without) == 0:
 		return ""
+	case (*without)[grid.ScopeOfLane(l.name)] != "":
+		return (*without)[grid.ScopeOfLane(l.name)]
 	case l.resources.NeedsGPU():
 		if why := (*without)[grid.ScopeGPUs]; why != "" {
 			return why

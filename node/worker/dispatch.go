@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -117,7 +118,14 @@ func (w *Worker) fill(ctx context.Context, l lane, slots int) int {
 		}
 		now := time.Now()
 		if device := w.avoids.of(h, now); device != "" {
-			al = w.books.Exchange(al, l.resources, device)
+			if al = w.books.Exchange(al, l.resources, device); slices.Contains(al.UUIDs(), device) && w.books.SlotsWithout(l.resources, device) > 0 {
+				// Another device will be free. Until then the trial is the master's.
+				w.trouble.giveUp()
+				w.books.Return(al)
+				w.letOthers(l.name)
+				w.leave(h)
+				return left
+			}
 		}
 		w.fairness.began(l, now)
 		w.running.Add(1)

@@ -218,6 +218,49 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
+// TestTrialGoesElsewhere has leases that this node is to avoid while another one that could run them is there, by what the master says, and a trial
+// that failed on a device: this node gives them back, and runs them once the master says otherwise, or the device is another one.
+func TestTrialGoesElsewhere(t *testing.T) {
+	g := newGate()
+	close(g.open)
+	s := newStage(t, g.run)
+	s.SetDevices(twoGPUs())
+	r := s.sweep("t-1", 1, 1, nil)
+	s.run()
+	publish := func(r *grid.Sweep, avoid ...grid.NodeID) {
+		t.Helper()
+		_, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{
+			Sweep: r.ID, Lo: 0, Hi: 1, Attempt: 2, Shape: string(r.Lane()), Avoid: avoid, Elsewhere: avoid != nil,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish(r, "n")
+	if all := s.released(r.ID, 1); len(all) != 1 {
+		t.Errorf("got %v of a trial that another node can run, want its lease given back", kinds(all))
+	}
+	publish(r)
+	if all := s.finished(r.ID, 1); all[0].Attempt != 2 {
+		t.Errorf("got attempt %d, want 2", all[0].Attempt)
+	}
+	onGPU := s.sweep("gpu-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
+	s.avoids.note(grid.TrialID{Sweep: onGPU.ID}, "GPU-a", time.Now())
+	other, _ := s.books.Reserve("other", onGPU.Task.Resources)
+	if other = s.books.Exchange(other, onGPU.Task.Resources, "GPU-a"); !slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
+		t.Fatalf("got %v for another trial", other.UUIDs())
+	}
+	publish(onGPU)
+	if all := s.released(onGPU.ID, 1); len(all) != 1 {
+		t.Errorf("got %v of a trial whose other device is in use, want its lease given back", kinds(all))
+	}
+	s.books.Return(other)
+	publish(onGPU)
+	if all := s.finished(onGPU.ID, 1); !slices.Equal(all[0].Result.Devices, []string{"GPU-d"}) || all[0].Attempt != 2 {
+		t.Errorf("got attempt %d on %v, want 2 on the other device", all[0].Attempt, all[0].Result.Devices)
+	}
+}
+
 // TestOthersGoFirst declines several leases one after the other: others go first until some time after the return of the last one.
 func TestOthersGoFirst(t *testing.T) {
 	var d declined
@@ -256,6 +299,8 @@ func TestWithheldLanesWait(t *testing.T) {
 		{map[grid.Scope]string{grid.ScopeGPUs: "driver"}, image, ""},
 		{map[grid.Scope]string{grid.ScopeGPUs: "driver"}, both, "driver"},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, both, "engine"},
+		{map[grid.Scope]string{grid.ScopeOfLane("p0_x"): "driver"}, lane{name: "p0_x", resources: gpu.resources}, "driver"},
+		{map[grid.Scope]string{grid.ScopeOfLane("p0_x"): "driver"}, lane{name: "p0_y", resources: gpu.resources}, ""},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine"}, gpu, ""},
 		{map[grid.Scope]string{grid.ScopeContainers: "engine", grid.ScopeGPUs: "driver"}, lane{}, ""},
 	} {

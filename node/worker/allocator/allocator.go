@@ -281,6 +281,13 @@ func (a *Allocator) Slots(r grid.Resources) int {
 	return a.slotsLocked(&r, func(p *place) bool { return p.State != Sick && p.State != Gone })
 }
 
+// SlotsWithout is Slots without a device.
+func (a *Allocator) SlotsWithout(r grid.Resources, uuid string) int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.slotsLocked(&r, func(p *place) bool { return p.State != Sick && p.State != Gone && p.UUID != uuid })
+}
+
 func (a *Allocator) slotsLocked(r *grid.Resources, counts func(*place) bool) int {
 	if r.CPUs < 0 || r.Memory < 0 { // less than nothing is in no record that was checked
 		return 0
