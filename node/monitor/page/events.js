@@ -44,11 +44,15 @@ async function readEvents(body, got, alive = () => {}) {
 
 /** The stream of this browser. */
 export class Stream {
-  /** @param {(s: State) => void} onState @param {(l: Line) => void} onLine @param {() => void} onUnauthorized */
-  constructor(onState, onLine, onUnauthorized) {
+  /**
+   * @param {(s: State) => void} onState @param {(l: Line) => void} onLine @param {() => void} onUnauthorized
+   * @param {() => void} onAgain another tab has a session, or wants to try again
+   */
+  constructor(onState, onLine, onUnauthorized, onAgain) {
     this.onState = onState;
     this.onLine = onLine;
     this.onUnauthorized = onUnauthorized;
+    this.onAgain = onAgain;
     this.id = Math.random().toString(36).slice(2);
     /** @type {Map<string, number>} */
     this.wanted = new Map();
@@ -60,6 +64,7 @@ export class Stream {
     this.last = '';
     this.delay = 0;
     this.leads = false;
+    this.ready = false; // there is a session
     this.stopped = false;
     this.hiddenSince = 0;
     /** @type {AbortController|null} */
@@ -108,7 +113,10 @@ export class Stream {
     if (message.state && !this.leads) this.onState(message.state);
     else if (message.line && !this.leads) this.onLine(this.line = message.line);
     else if (message.leads) this.say();
-    else if (message.again && this.leads) this.retryNow();
+    else if (message.again) {
+      this.onAgain();
+      if (this.leads) this.retryNow();
+    }
     else if (this.leads && message.gone) this.tabs.delete(message.gone);
     else if (this.leads && message.want) {
       const before = new Set(this.tabs.get(message.want)?.topics);
@@ -146,13 +154,18 @@ export class Stream {
     this.open();
   }
 
+  /** Opens the stream at once. */
   retryNow() {
-    if (!this.leads) {
-      this.channel?.postMessage({ again: true });
-      return;
-    }
+    this.ready = true;
+    if (!this.leads) return;
     this.delay = 0;
     this.open();
+  }
+
+  /** The same in all tabs. */
+  retryAll() {
+    this.channel?.postMessage({ again: true });
+    this.retryNow();
   }
 
   /** @param {Partial<Line>} patch */
@@ -167,6 +180,7 @@ export class Stream {
   async open() {
     this.request?.abort();
     clearTimeout(this.timer);
+    if (!this.ready) return;
     if (!this.topics) {
       this.report({ condition: 'paused', why: '' });
       return;

@@ -114,6 +114,11 @@ function LineView({ line, time: withTime, colours, mark }) {
   })}${cut > 0 && html`<span class="note"> … ${count(cut)} more characters</span>`}</div>`;
 }
 
+/** Text that may have escape sequences, as lines. @param {{text: string}} props */
+export function Output({ text }) {
+  return text.split('\n').map((line, i) => html`<${LineView} key=${i} line=${{ text: line, stream: '', time: '', number: i }} size=${line.length} time=${false} colours mark="" />`);
+}
+
 /** Saves the whole output as a file. @param {{sweep: string, index: number, attempt?: number}} props */
 function Save({ sweep, index, attempt }) {
   const [busy, setBusy] = useState(false);

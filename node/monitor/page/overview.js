@@ -1,5 +1,6 @@
 // The overview: what the cluster does right now.
 import { get, sweepPath } from './api.js';
+import { plain } from './ansi.js';
 import { html } from './html.js';
 import { count, rate } from './format.js';
 import { GPUCells, Load, NodeState } from './nodes.js';
@@ -81,10 +82,13 @@ function Failures({ of }) {
   }, version);
   return html`<${Panel} title="Failures" aside="newest sweeps">${key ? html`<${Answer} of=${groups}>${(/** @type {any[]} */ all) => html`<ul class="rows">${all.map(g => html`<li key=${g.sweep + g.class} class="sweeprow">
       <div class="line1"><b class="state failed">${count(g.count)}</b><${Link} href=${`${sweepPlace(g.sweep, 'failures')}?class=${encodeURIComponent(g.class)}`}>${g.cause || g.class}<//><span class="muted end">${g.sweep}</span></div>
-      <p class="muted clip">${g.reason}</p>
+      <p class="muted clip" title=${plain(g.reason)}>${plain(lastLine(g.reason))}</p>
       <p class="muted">for example <${Link} href=${trialPlace(g.sweep, g.trial.split('/').pop())}>${g.trial}<//> · <span>${g.owner}</span></p></li>`)}</ul>`}<//>`
     : html`<${Empty} title="Nothing has failed" />`}<//>`;
 }
+
+/** What a program printed last says more than how it ended. @param {string} reason */
+const lastLine = reason => reason.split('\n').filter(l => l.trim() && !l.startsWith('hint: ')).pop() ?? '';
 
 function Nodes() {
   const members = nodes.value;

@@ -1,6 +1,6 @@
 // What the page knows of the cluster: signals that the stream of events keeps up to date. Reading one in a component subscribes to it,
 // and its topic is asked for as long as somebody does.
-import { computed, effect, signal } from '@preact/signals';
+import { computed, signal } from '@preact/signals';
 import { get, hooks, post } from './api.js';
 import { Stream } from './events.js';
 
@@ -22,9 +22,6 @@ export const frozen = signal(false);
 /** The node that answers: its version, store and retention. @type {import('@preact/signals').Signal<any>} */
 export const self = signal(null);
 
-/** @type {Stream|null} */
-let stream = null;
-
 /** @type {Map<string, import('@preact/signals').Signal<any>>} */
 const known = new Map();
 
@@ -35,7 +32,7 @@ function live(key, topic, first) {
     /** @type {(() => void)|undefined} */
     let release;
     s = signal(first, {
-      watched() { release = stream?.want(topic); },
+      watched() { release = stream.want(topic); },
       unwatched() { release?.(); },
     });
     known.set(key, s);
@@ -77,6 +74,8 @@ function take({ name, key, data }) {
   }
 }
 
+const stream = new Stream(take, l => { line.value = l; }, () => hooks.unauthorized(), () => session.peek() || whoami());
+
 /** Asks who is logged in, and begins to listen. */
 export async function start() {
   hooks.unauthorized = () => { session.value = null; };
@@ -95,6 +94,7 @@ export const loginProblem = signal(null);
 async function whoami() {
   try {
     session.value = await get('/session');
+    stream.retryNow();
   } catch (err) {
     const status = /** @type {any} */ (err).status;
     if (status === 401) session.value = null;
@@ -109,7 +109,7 @@ export async function login(secret) {
     localStorage.setItem('mlf-session', key);
     session.value = who;
     loginProblem.value = null;
-    stream?.retryNow();
+    stream.retryAll();
     return null;
   } catch (err) {
     return err;
@@ -126,17 +126,13 @@ export async function logout() {
 export const mayAct = computed(() => session.value && session.value.role !== 'viewer');
 
 /** Tries to reach the node at once. */
-export const retryNow = () => stream?.retryNow();
+export const retryNow = () => stream.retryAll();
 
 /** Stops or goes on with what moves. @param {boolean} stopped */
 export function freeze(stopped) {
   frozen.value = stopped;
-  stream?.pause(stopped);
+  stream.pause(stopped);
 }
-
-effect(() => {
-  if (session.value && !stream) stream = new Stream(take, l => { line.value = l; }, hooks.unauthorized);
-});
 
 /** What was done last, for people who listen to the page. */
 export const spoken = signal('');

@@ -5,7 +5,8 @@ import { askRetryOne } from './actions.js';
 import { html } from './html.js';
 import { bytes, count, duration, number } from './format.js';
 import { useKeys } from './keys.js';
-import { LogView } from './log.js';
+import { plain } from './ansi.js';
+import { LogView, Output } from './log.js';
 import { Link, navigate, nodePlace, sweepPlace, trialPlace } from './router.js';
 import { mayAct, now, session, trial } from './store.js';
 import { rowsOf } from './table.js';
@@ -88,10 +89,10 @@ function Why({ id, row: r }) {
   const groups = useData(`failures ${id}`, signal => get(sweepPath(id, '/failures'), { signal }));
   const g = groups.data?.groups.find((/** @type {any} */ x) => x.class === r.class);
   const [first, ...rest] = (r.reason ?? '').split('\n');
-  return html`<div class="notice failed"><p class="wrap"><strong>${first || 'It failed.'}</strong></p>
+  return html`<div class="notice failed"><p class="wrap"><strong>${plain(first) || 'It failed.'}</strong></p>
     ${g && html`<p>${g.cause} <span class="tag">${r.class}</span>${g.count > 1 && html` · <${Link} href=${`${sweepPlace(id, 'failures')}?class=${encodeURIComponent(r.class)}`}>${count(g.count)} trials failed in this way<//>`}</p>`}
     ${g?.hint && html`<p>${g.hint}</p>`}
-    ${rest.length > 0 && html`<pre class="mono wrap last" tabindex="0" role="group" aria-label="Last lines">${rest.join('\n')}</pre>`}</div>`;
+    ${rest.length > 0 && html`<div class="log wraps last" tabindex="0" role="group" aria-label="Last lines"><${Output} text=${rest.join('\n')} /></div>`}</div>`;
 }
 
 /** What a trial waits for. @param {{id: string, index: number}} props */
@@ -133,7 +134,7 @@ function Attempts({ all, chosen, choose }) {
   return html`<${Panel} title="Attempts"><div class="scroll"><table class="plain">
     <thead><tr><th scope="col" class="right">#</th><th scope="col">node</th><th scope="col">outcome</th><th scope="col">why</th><th scope="col">started</th><th scope="col" class="right">took</th><th scope="col" class="right opt">CPU</th><th scope="col" class="right opt">memory</th><th scope="col"><span class="hidden">log</span></th></tr></thead>
     <tbody>${all.map(a => html`<tr key=${a.run} aria-current=${a.attempt === chosen ? 'true' : undefined}><td class="right">${a.attempt}</td><td>${a.node && html`<${Link} href=${nodePlace(a.node)}>${a.node}<//>`}</td>
-      <td>${a.outcome === 'running' ? html`<${State} state="running" />` : a.outcome}${a.resumed ? html` <span class="tag">from snapshot ${a.resumed}</span>` : null}</td><td class="wrap">${a.class && html`<span class="tag">${a.class}</span> `}${(a.reason || '').split('\n')[0]}</td>
+      <td>${a.outcome === 'running' ? html`<${State} state="running" />` : a.outcome}${a.resumed ? html` <span class="tag">from snapshot ${a.resumed}</span>` : null}</td><td class="wrap">${a.class && html`<span class="tag">${a.class}</span> `}${plain((a.reason || '').split('\n')[0])}</td>
       <td><${Time} at=${a.started} /></td><td class="right">${duration(a.resources.wall_seconds)}</td><td class="right opt">${duration(a.resources.cpu_seconds)}</td><td class="right opt">${bytes(a.resources.peak_memory_bytes)}</td>
       <td><button type="button" class="quiet" aria-pressed=${a.attempt === chosen} onClick=${() => choose(a.attempt)}>log</button></td></tr>`)}</tbody></table></div><//>`;
 }
