@@ -132,18 +132,24 @@ func described(known []parameter, q url.Values) url.Values {
 }
 
 func sendAnswer(w http.ResponseWriter, r *http.Request, a *answer, err error) {
-	var wrong *chart.Error
 	switch {
-	case errors.As(err, &wrong):
-		refuse(w, badRequest(wrong.Msg, wrong.Hint))
 	case err != nil:
-		refuse(w, err)
+		refuse(w, chartRefusal(err))
 	default:
 		if age := int(time.Since(a.made).Seconds()); age > 0 {
 			w.Header().Set("Age", strconv.Itoa(age))
 		}
 		sendBytes(w, r, a.body)
 	}
+}
+
+// chartRefusal is the answer to a request that a chart can't be made for.
+func chartRefusal(err error) error {
+	var wrong *chart.Error
+	if errors.As(err, &wrong) {
+		return badRequest(wrong.Msg, wrong.Hint)
+	}
+	return err
 }
 
 // chart gives the answer of one chart of the sweep that a request names.

@@ -8,8 +8,11 @@ import (
 	"log/slog"
 	"math"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +20,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/api"
 	"mlfnode/node/history"
 	"mlfnode/node/monitor/chart"
 )
@@ -317,4 +321,56 @@ func BenchmarkCharts(b *testing.B) {
 			v.ETA()
 		}
 	})
+}
+
+// TestTrialsAreFiltered lists trials by the filter of charts, sorted by what columns know.
+func TestTrialsAreFiltered(t *testing.T) {
+	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
+		r := &grid.Result{Started: 1e15 + i*1e6, Usage: grid.Usage{Wall: 1e6 * (1 + i%7)}, Metrics: grid.Metric{"loss": json.RawMessage(fmt.Sprint(1200 - i))}}
+		if i%300 == 7 {
+			r.Class, r.ExitCode, r.Reason, r.Metrics = grid.ClassExit, 1, "exit code 1\nKeyError: X", nil
+		}
+		return r
+	})
+	for _, c := range []struct {
+		query string
+		want  []int64
+	}{
+		{"d[b]=6..8&d[a]=1..2&sort=loss", []int64{608, 606, 308, 306, 307, 607}}, // those without a value are last
+		{"d[b]=6..8&d[a]=1..2&sort=loss&desc=true", []int64{306, 308, 606, 608, 307, 607}},
+		{"d[b]=6..8&d[a]=1..2&sort=b&desc=true&offset=1&limit=3", []int64{608, 307, 607}},
+		{"d[b]=6..8&d[a]=1..2&state=failed&sort=index&desc=true", []int64{607, 307}},
+		{"p[b]=7&sort=state", []int64{7, 307, 607, 907}},
+		{"cause=1&class=exit&sort=started&desc=true", []int64{907, 607, 307, 7}},
+		{"m[loss]=..2", []int64{1198, 1199}},
+		{"d[a]=0..0&d[b]=0..4&sort=ended&desc=true", []int64{4, 3, 2, 1, 0}},
+		{"node=nobody", nil},
+	} {
+		l, err := listingOf(t, m, s, c.query)
+		if err != nil {
+			t.Errorf("%s: %v", c.query, err)
+			continue
+		}
+		var got []int64
+		l.emit = func(v *grid.Trial) error { got = append(got, v.Index); return nil }
+		if err := l.run(t.Context()); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v (%v), want %v", c.query, got, err, c.want)
+		}
+	}
+	for _, query := range []string{"d[c]=1", "m[other]=1", "d[b]=x", "d[b]=1&sort=attempts"} {
+		_, err := listingOf(t, m, s, query)
+		var refused *api.Error
+		if !errors.As(err, &refused) || refused.Status != http.StatusBadRequest {
+			t.Errorf("%s: got %v, want a refusal", query, err)
+		}
+	}
+}
+
+func listingOf(t *testing.T, m *Monitor, s *grid.Sweep, query string) (*listing, error) {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/?"+query, nil)
+	if err := r.ParseForm(); err != nil {
+		t.Fatal(err)
+	}
+	return m.newListing(r, s)
 }

@@ -283,7 +283,9 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
 	var err error
 	table := api.TrialTable{Sweep: l.sweep.ID, Applied: m.cfg.History.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
-	if table.Total, err = m.countTrials(r.Context(), l.sweep, &l.q); err != nil {
+	if total := int64(len(l.selected)); l.filtered {
+		table.Total = &total
+	} else if table.Total, err = m.countTrials(r.Context(), l.sweep, &l.q); err != nil {
 		refuse(w, err)
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -140,12 +141,11 @@ func (m *Monitor) sweepRoutes() []route {
 			query: []parameter{{"after", "integer", "position in the log; only output behind it is sent"}},
 			call:  call{handler: m.watch, gives: reflect.TypeFor[api.Line](), media: []string{mediaLines}, stream: true}},
 		{method: "GET", pattern: api.PathTrials, access: mayRead, topic: topicTrials, summary: "List trials", old: m.trials,
-			query: []parameter{
-				{"state", "string", "only trials in this state; may be repeated"}, {"class", "string", "only trials that failed in this class"},
+			query: slices.Concat(whereQuery, []parameter{
 				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
 				{"desc", "boolean", "in descending order"}, {"limit", "integer", "at most so many, up to 500; 100 without it"}, {"offset", "integer", "pass over so many trials first: next of the page before"},
 				{"field", "string", "a column to give; may be repeated; all without it"},
-			},
+			}),
 			call: call{handler: m.listTrials, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},
 		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: gives(m.attempts)},
 		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show how the metrics of a trial went", call: gives(m.curves)},

@@ -149,13 +149,22 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		}
 		return cmp.Or(cmp.Compare(a.class, b.class), c, cmp.Compare(a.index, b.index))
 	})
+	indexes := make([]int64, len(all))
+	for i, r := range all {
+		indexes[i] = r.index
+	}
+	return l.these(ctx, indexes)
+}
+
+// these emits trials in the order of their indexes here.
+func (l *listing) these(ctx context.Context, all []int64) error {
 	all = all[min(l.skip, int64(len(all))):]
 	l.skip = 0
-	for _, r := range all {
+	for _, index := range all {
 		if l.left == 0 {
 			break
 		}
-		if err := l.one(ctx, r.index); err != nil {
+		if err := l.one(ctx, index); err != nil {
 			return err
 		}
 	}

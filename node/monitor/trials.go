@@ -12,6 +12,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
+	"mlfnode/node/monitor/chart"
 )
 
 // trials streams the trials that the query selects, as clients of older versions ask for them.
@@ -44,6 +45,13 @@ func (m *Monitor) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
+	where, err := chart.ParseWhere(r.Form)
+	if err == nil && where.NeedsColumns() {
+		err = l.selectTrials(r.Context(), where)
+	}
+	if err != nil {
+		return nil, chartRefusal(err)
+	}
 	return l, nil
 }
 
@@ -55,7 +63,7 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 		v.Output = printed(t.Result.Log, first)
 		return put(v)
 	}
-	if l.q.Class != "" {
+	if l.q.Class != "" && !l.filtered {
 		l.only(l.q.Class)
 	}
 	if err := l.run(ctx); !errors.Is(err, errEnough) {
@@ -126,10 +134,15 @@ type listing struct {
 	emit  func(*grid.Trial) error
 
 	parameter string // the key to sort by instead of q.Sort; empty for none
+
+	filtered bool    // the trials are those in selected, in this order
+	selected []int64 // indexes
 }
 
 func (l *listing) run(ctx context.Context) error {
 	switch {
+	case l.filtered:
+		return l.these(ctx, l.selected)
 	case l.parameter != "":
 		return l.byParameter(ctx, l.parameter)
 	case l.q.Sort == "index" && l.q.Desc:

@@ -72,6 +72,11 @@ func (w Where) Query() url.Values {
 	return q
 }
 
+// NeedsColumns reports whether the filter has a part other than states and classes.
+func (w Where) NeedsColumns() bool {
+	return slices.ContainsFunc(w.parts, func(c condition) bool { return c.kind != "state" && c.kind != "class" })
+}
+
 // Metrics lists the metrics that the filter looks at.
 func (w Where) Metrics() []string {
 	var names []string

@@ -127,5 +127,5 @@ function Between({ axis, on }) {
     where: setLevels(view.where, axis, axis.levels.map((/** @type {any} */ _, /** @type {number} */ i) => i >= Math.min(f, t) && i <= Math.max(f, t))) });
   const choose = (/** @type {number} */ value, /** @type {string} */ label, /** @type {(i: number) => void} */ change) => html`<select aria-label=${`${axis.key} ${label}`} value=${value}
     onChange=${(/** @type {any} */ e) => change(Number(e.target.value))}>${axis.levels.map((/** @type {any} */ l, /** @type {number} */ i) => html`<option key=${i} value=${i} selected=${i === value}>${l.label}</option>`)}</select>`;
-  return html`<div class="between">${choose(first, 'from', i => set(i, Math.max(i, last)))}<span class="muted">to</span>${choose(last, 'to', i => set(Math.min(first, i), i))}</div>`;
+  return html`<div class="between">${choose(first, 'first value', i => set(i, Math.max(i, last)))}<span class="muted">to</span>${choose(last, 'last value', i => set(Math.min(first, i), i))}</div>`;
 }

@@ -128,3 +128,20 @@ export function Choice({ label, value, options, onChange }) {
     })}
   </select></label>`;
 }
+
+/** Draws a brush. @param {CanvasRenderingContext2D} c @param {{x: number, y: number, w: number, h: number}} b @param {any} t */
+export function brushRect(c, b, t) {
+  c.fillStyle = t.dark ? 'rgba(106,168,255,.30)' : 'rgba(11,87,208,.22)';
+  c.fillRect(b.x, b.y, b.w, b.h);
+  c.strokeStyle = t.accent;
+  c.lineWidth = 1.5;
+  c.strokeRect(b.x + 0.75, b.y + 0.75, b.w - 1.5, b.h - 1.5);
+}
+
+/** What stands instead of a chart that has no values to draw; null where there are some. @param {any} data @param {any} of */
+export function noValues(data, of) {
+  const some = data.total ?? (typeof data.n === 'number' ? data.n : data.lines?.trial.length ?? data.time?.length ?? data.matched);
+  if (some > 0) return null;
+  if (of.nothing) return of.nothing;
+  return html`<p class="empty">${data.matched === 0 ? 'No trial matches the filter.' : 'No trial that matches has a value.'}</p>`;
+}

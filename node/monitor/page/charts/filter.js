@@ -148,3 +148,9 @@ export function grouped(where) {
   }
   return [...by];
 }
+
+/** Bins as ranges of values; open where they reach the ends. @param {number[]} edges @param {[number, number][]} list @returns {[number, number][]} */
+export function valueRanges(edges, list) {
+  const n = edges.length - 1;
+  return list.filter(([f, t]) => f > 0 || t < n - 1).map(([f, t]) => [f <= 0 ? -Infinity : edges[f], t >= n - 1 ? Infinity : edges[t + 1]]);
+}

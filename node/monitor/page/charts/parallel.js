@@ -106,17 +106,18 @@ export function bands(l, data) {
   return data.bands.map((/** @type {any} */ b, /** @type {number} */ k) => {
     const pieces = b.from.map((/** @type {number} */ from, /** @type {number} */ i) => (
       { from: levelOf(k, from), to: levelOf(k + 1, b.to[i]), n: b.n[i], rank: b.rank[i], y0: 0, h0: 0, y1: 0, h1: 0 }));
-    for (const [side, a] of /** @type {['from'|'to', number][]} */ ([['from', k], ['to', k + 1]])) {
-      const other = side === 'from' ? 'to' : 'from', fill = l.axes[a].slot * 0.82 / most[a];
+    for (const left of [true, false]) {
+      const a = left ? k : k + 1, fill = l.axes[a].slot * 0.82 / most[a];
+      const here = (/** @type {any} */ p) => (left ? p.from : p.to), there = (/** @type {any} */ p) => (left ? p.to : p.from);
       /** @type {Map<number, any[]>} */
       const by = new Map();
-      for (const p of pieces) by.set(p[side], [...(by.get(p[side]) ?? []), p]);
+      for (const p of pieces) by.set(here(p), [...(by.get(here(p)) ?? []), p]);
       for (const [level, list] of by) {
-        list.sort((p, q) => q[other] - p[other]);
+        list.sort((p, q) => there(q) - there(p));
         let y = levelY(l, a, level) - list.reduce((s, p) => s + p.n, 0) * fill / 2;
         for (const p of list) {
           const h = p.n * fill;
-          if (side === 'from') [p.y0, p.h0] = [y, h];
+          if (left) [p.y0, p.h0] = [y, h];
           else [p.y1, p.h1] = [y, h];
           y += h;
         }

@@ -3,8 +3,7 @@ import { useMemo, useRef, useState } from 'preact/hooks';
 import { html } from '../html.js';
 import { number } from '../format.js';
 import { chartQuery, setView, togglePin, view } from '../view.js';
-import { noValues } from './explore.js';
-import { Figure, Layers, Tip, at, onKeys } from './figure.js';
+import { Figure, Layers, Tip, at, noValues, onKeys } from './figure.js';
 import * as slices from './slices.js';
 import { useChart, useTheme, useWidth } from './use.js';
 

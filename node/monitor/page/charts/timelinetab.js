@@ -15,7 +15,7 @@ export function TimelineTab({ of }) {
   const answer = useChart(of.id, 'timeline', chartQuery(), { version: of.version, moved });
   const rows = (/** @type {any} */ d) => (d.bars
     ? { columns: ['trial', 'node', 'lane', 'start', 'end', 'state'], rows: d.bars.trial.map((/** @type {number} */ t, /** @type {number} */ i) => [t, d.bars.node[i], d.bars.lane[i], d.bars.start[i], d.bars.end[i], d.bars.state[i]]) }
-    : { columns: ['node', 'from', 'to', 'busy'], rows: (d.lanes ?? []).flatMap((/** @type {any} */ l) => l.busy.map((/** @type {any} */ b, /** @type {number} */ i) => [l.node, d.edges[i], d.edges[i + 1], b])) });
+    : { columns: ['node', 'start', 'end', 'busy'], rows: (d.lanes ?? []).flatMap((/** @type {any} */ l) => l.busy.map((/** @type {any} */ b, /** @type {number} */ i) => [l.node, d.edges[i], d.edges[i + 1], b])) });
   return html`<${Figure} title="Timeline" name=${`${of.id}-timeline`} answer=${answer} moved=${moved} rows=${rows}
     empty=${(/** @type {any} */ d) => !d.bars?.trial.length && !d.lanes?.length && html`<p class="empty">${d.matched === 0 && view.where.length ? 'Nothing matches the filter.' : 'No trial has begun yet.'}</p>`}
     note="Drag to look at a span of time, double click to see all. A trial is drawn while it runs. Times since the first trial began.">

@@ -1,0 +1,36 @@
+package monitor
+
+import (
+	"context"
+	"fmt"
+
+	"mlfnode/node/history"
+	"mlfnode/node/monitor/chart"
+)
+
+// selectTrials has a listing give the trials that a filter of charts selects, of those with events. The same columns answer that are
+// behind the charts, so values are compared as 32-bit floats there; what is listed is exact.
+func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
+	if n := l.sweep.Space.Count(); n > chartTrials {
+		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be filtered by parameters and values", l.sweep.ID, n, chartTrials),
+			"filter by state and class, or write all of them with --csv")
+	}
+	order, value := chart.Order{By: l.q.Sort, Key: l.parameter, Desc: l.q.Desc}, ""
+	switch history.Sort(l.q.Sort) {
+	case history.SortIndex, history.SortState, history.SortStarted, history.SortEnded, history.SortWall:
+	default:
+		if l.parameter == "" {
+			order.By, value = "value", l.q.Sort
+		}
+	}
+	v, err := l.m.chartView(ctx, l.sweep, value, "", where)
+	if err != nil {
+		return err
+	}
+	var known bool
+	if l.selected, known = v.Trials(order); !known {
+		return badRequest(fmt.Sprintf("filtered trials can't be sorted by %.60q", l.q.Sort), "sort by another column")
+	}
+	l.filtered = true
+	return nil
+}
