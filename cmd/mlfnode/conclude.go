@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -117,14 +118,23 @@ func summary(v *api.Sweep) string {
 	return text
 }
 
-// writeCSVFile writes the table beside the file and renames it, so that the file is there whole or not at all.
+// writeCSVFile writes the table into a file.
 func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
-	hint := fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s --csv=FILE", v.State, v.Sweep)
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*.csv")
+	err := writeWhole(path, func(w io.Writer) error { return writeCSV(ctx, w, c, v, q) })
 	if err != nil {
-		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), hint)
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)),
+			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s --csv=FILE", v.State, v.Sweep))
 	}
-	err = writeCSV(ctx, tmp, c, v, q)
+	return nil
+}
+
+// writeWhole writes beside a file and renames, so that the file is there whole or not at all.
+func writeWhole(path string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*"+filepath.Ext(path))
+	if err != nil {
+		return err
+	}
+	err = write(tmp)
 	if e := tmp.Close(); err == nil {
 		err = e
 	}
@@ -136,9 +146,8 @@ func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, pat
 	}
 	if err != nil {
 		os.Remove(tmp.Name())
-		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)), hint)
 	}
-	return nil
+	return err
 }
 
 func plural(n int64, word string) string {

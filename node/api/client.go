@@ -194,6 +194,11 @@ func (c *Client) Explain(ctx context.Context, id grid.TrialID) (Explanation, err
 	return get[Explanation](ctx, c, path, nil)
 }
 
+// Chart gives a chart of a sweep, as JSON.
+func (c *Client) Chart(ctx context.Context, id grid.SweepID, name string) (json.RawMessage, error) {
+	return get[json.RawMessage](ctx, c, sweepPath(PathCharts, id)+name, nil)
+}
+
 // Logs streams stored and, with Follow, live output.
 func (c *Client) Logs(ctx context.Context, id grid.SweepID, q LogQuery) iter.Seq2[Output, error] {
 	v := url.Values{"index": {strconv.FormatInt(q.Index, 10)}}

@@ -1,0 +1,230 @@
+// Package report writes a sweep as one HTML file that opens anywhere, without a network and without a script: the figures and the charts
+// that the API gives, drawn, and beside them the answers themselves as JSON.
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"html"
+	"io"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// Charts are the names of the charts that a report has.
+func Charts() []string {
+	return []string{"history", "histogram", "importance", "marginals", "timeline", "coverage", "failures", "suggestions"}
+}
+
+// Data is what a report is made of. Sizes are bounded by those of the answers, some 100 kB each.
+type Data struct {
+	Sweep   api.Sweep                  `json:"sweep"`
+	Best    []api.Trial                `json:"best"` // trials, the best first; the first ones where there is no objective
+	Charts  map[string]json.RawMessage `json:"charts"`
+	Missing map[string]string          `json:"missing,omitempty"` // why a chart is not there
+	Made    time.Time                  `json:"made"`
+	Version string                     `json:"version"`
+}
+
+// Write writes the report.
+func (d *Data) Write(w io.Writer) error {
+	p := &page{}
+	s := &d.Sweep
+	p.printf(`<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<title>%s · mlfnode</title><style>%s</style></head><body><main>
+`, string(s.Sweep), raw(style))
+	p.head(d)
+	p.best(d)
+	p.chart(d, "history", "Best so far", history)
+	p.chart(d, "importance", "What matters", importance)
+	p.chart(d, "marginals", "Values of each parameter", marginals)
+	p.chart(d, "histogram", "Distribution", histogram)
+	p.chart(d, "timeline", "Trials over time", timeline)
+	p.chart(d, "coverage", "What has run", coverage)
+	p.chart(d, "failures", "Failures", failures)
+	p.chart(d, "suggestions", "Where to look next", suggestions)
+	p.printf("<footer>Made by mlfnode %s at %s from %s. The data is in this file, as JSON.</footer></main>\n", d.Version, d.Made.UTC().Format(time.RFC3339), string(s.Sweep))
+	all, err := json.Marshal(d) // with <, > and & as escapes, so that nothing ends the element
+	if err != nil {
+		return fmt.Errorf("encode the data of %s: %w", s.Sweep, err)
+	}
+	p.printf(`<script type="application/json" id="data">%s</script></body></html>`+"\n", raw(all))
+	_, err = io.WriteString(w, p.String())
+	return err
+}
+
+const style = `:root{--text:#15191e;--muted:#57606c;--ground:#fff;--panel:#f5f7f9;--border:#d5dae0;--mark:#0b57d0;--good:#1a5e3c;--bad:#c73a0a;--none:#858b93}
+@media (prefers-color-scheme:dark){:root{--text:#e6eaef;--muted:#9aa5b3;--ground:#0f1317;--panel:#171c22;--border:#2b333d;--mark:#6aa8ff;--good:#3fe09a;--bad:#ff6a4d;--none:#76808c}}
+body{margin:0;background:var(--ground);color:var(--text);font:13px/18px system-ui,sans-serif}main{max-width:1100px;margin:0 auto;padding:16px}
+h1{font-size:20px;line-height:28px;margin:0}h2{font-size:15px;margin:24px 0 4px}p{margin:4px 0}.muted,footer{color:var(--muted)}footer{margin:24px 0}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:3px 10px 3px 0;border-bottom:1px solid var(--border);vertical-align:top}
+th{color:var(--muted);font-weight:400}td.n,th.n{text-align:right}pre{white-space:pre-wrap;margin:0}code,pre{font:12px/16px ui-monospace,monospace}
+svg{display:block;max-width:100%;background:var(--panel);border:1px solid var(--border);border-radius:4px}svg text{fill:var(--muted);font:11px system-ui,sans-serif}
+.mark{fill:var(--mark)}.good{fill:var(--good)}.bad{fill:var(--bad)}.none{fill:var(--none)}.line{fill:none;stroke:var(--mark);stroke-width:2}.thin{stroke:var(--muted);stroke-width:1}
+.many{display:flex;flex-wrap:wrap;gap:12px}.many figure{margin:0}figcaption{color:var(--muted)}`
+
+// raw is text that is HTML already.
+type raw string
+
+// page is HTML that grows.
+type page struct{ strings.Builder }
+
+// printf adds HTML. Arguments are escaped, but for numbers and what is raw.
+func (p *page) printf(format string, v ...any) {
+	for i := range v {
+		switch text := v[i].(type) {
+		case string:
+			v[i] = html.EscapeString(text)
+		case grid.State:
+			v[i] = html.EscapeString(string(text))
+		}
+	}
+	fmt.Fprintf(p, format, v...)
+}
+
+func (p *page) head(d *Data) {
+	s := &d.Sweep
+	name := ""
+	if s.Name != "" {
+		name = " · " + s.Name
+	}
+	p.printf("<h1>%s%s</h1><p class=muted>%s · task %s · %s · submitted %s</p>\n", string(s.Sweep), name, s.Project, s.Task, string(s.State), s.Submitted.UTC().Format("2006-01-02 15:04 MST"))
+	p.printf("<div class=scroll><table><tr>")
+	columns := []struct {
+		name string
+		n    int64
+	}{{"trials", s.Count}, {"succeeded", s.Succeeded}, {"failed", s.Failed}, {"running", s.Running}, {"pending", s.Pending}, {"cancelled", s.Cancelled}}
+	for _, c := range columns {
+		p.printf("<th class=n>%s</th>", c.name)
+	}
+	p.printf("<th class=n>CPU time</th></tr><tr>")
+	for _, c := range columns {
+		p.printf("<td class=n>%d</td>", c.n)
+	}
+	p.printf("<td class=n>%s</td></tr></table></div>\n", span(s.CPU))
+	if s.Problem != "" {
+		p.printf("<p>%s</p>", s.Problem)
+	}
+}
+
+// best is the table of the best trials.
+func (p *page) best(d *Data) {
+	if len(d.Best) == 0 {
+		return
+	}
+	title := "Trials"
+	if o := d.Sweep.Objective; o != nil {
+		title = fmt.Sprintf("Best trials by %s (%s)", o.Metric, o.Goal)
+	}
+	metrics := d.Sweep.Metrics[:min(len(d.Sweep.Metrics), 8)]
+	p.printf("<h2>%s</h2><div class=scroll><table><tr><th class=n>trial</th><th>state</th>", title)
+	for _, key := range d.Sweep.Keys {
+		p.printf("<th>%s</th>", key)
+	}
+	for _, name := range metrics {
+		p.printf("<th class=n>%s</th>", name)
+	}
+	p.printf("<th class=n>wall</th><th>node</th></tr>\n")
+	for i := range d.Best {
+		t := &d.Best[i]
+		p.printf("<tr><td class=n>%d</td><td>%s</td>", t.Index, t.State)
+		for _, key := range d.Sweep.Keys {
+			p.printf("<td>%s</td>", param(t.Params, key))
+		}
+		for _, name := range metrics {
+			p.printf("<td class=n>%s</td>", strings.Trim(string(t.Metrics[name]), `"`))
+		}
+		p.printf("<td class=n>%s</td><td>%s</td></tr>\n", span(t.Resources.Wall), string(t.Node))
+	}
+	p.printf("</table></div>\n")
+}
+
+func param(params grid.Params, key string) string {
+	for _, p := range params {
+		if p.Key == key {
+			return p.Value.Text
+		}
+	}
+	return ""
+}
+
+// chart adds a chart, with its sentence, or why it is not there.
+func (p *page) chart(d *Data, name, title string, draw func(*page, json.RawMessage) error) {
+	p.printf("<section><h2>%s</h2>", title)
+	defer p.printf("</section>\n")
+	body, ok := d.Charts[name]
+	if !ok {
+		p.printf("<p class=muted>%s</p>", d.Missing[name])
+		return
+	}
+	var head struct{ Sentence string }
+	if err := json.Unmarshal(body, &head); err == nil && head.Sentence != "" {
+		p.printf("<p>%s</p>", head.Sentence)
+	}
+	if err := draw(p, body); err != nil {
+		p.printf("<p class=muted>This can't be drawn: %s</p>", err.Error())
+	}
+}
+
+func span(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
+
+// failures is the table of the causes.
+func failures(p *page, body json.RawMessage) error {
+	var c struct {
+		Groups []struct {
+			Class, Signature, Text, Hint string
+			Count                        int64
+			Trial                        int64
+			Lifts                        []struct {
+				Key, Label  string
+				Share, Base *float64
+			}
+		}
+	}
+	if err := json.Unmarshal(body, &c); err != nil || len(c.Groups) == 0 {
+		return err
+	}
+	p.printf("<div class=scroll><table><tr><th class=n>trials</th><th>class</th><th>what</th><th>more often with</th><th class=n>newest</th></tr>")
+	for _, g := range c.Groups {
+		p.printf("<tr><td class=n>%d</td><td>%s</td><td>%s<pre>%s</pre><span class=muted>%s</span></td><td>", g.Count, g.Class, g.Text, g.Signature, g.Hint)
+		for _, l := range g.Lifts {
+			if l.Share != nil && l.Base != nil {
+				p.printf("%s=%s: %.0f %% of these, %.0f %% of all<br>", l.Key, l.Label, 100**l.Share, 100**l.Base)
+			}
+		}
+		p.printf("</td><td class=n>%d</td></tr>\n", g.Trial)
+	}
+	p.printf("</table></div>")
+	return nil
+}
+
+func suggestions(p *page, body json.RawMessage) error {
+	var c struct {
+		Sentence string
+		List     []struct{ Text string }
+	}
+	if err := json.Unmarshal(body, &c); err != nil {
+		return err
+	}
+	for _, s := range c.List {
+		if s.Text != c.Sentence {
+			p.printf("<p>%s</p>", s.Text)
+		}
+	}
+	return nil
+}

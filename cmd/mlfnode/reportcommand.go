@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/cmd/mlfnode/report"
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+// reportBest is how many trials a report lists.
+const reportBest = 20
+
+func (a *app) reportCommand() *cobra.Command {
+	output := ""
+	c := &cobra.Command{
+		Use: "report SWEEP", Short: "Write a sweep with its charts into one HTML file", Args: oneArgument,
+		Long: `Write a sweep as one HTML file: its figures, its best trials, and its charts. The file opens in any browser, without a network and
+without mlfnode, and has no script in it. The data of the charts is in the file, too, as JSON.`,
+		Example: "  mlfnode report last\n  mlfnode report chainer-1 -o chainer.html",
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			if id.Index >= 0 {
+				return usage("a report is about a sweep", "mlfnode report "+string(id.Sweep))
+			}
+			var d *report.Data
+			err = a.read(c.Context(), func(s *node.Session) (err error) {
+				d, err = reportData(c.Context(), s.Client(), id.Sweep)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if output == "-" {
+				return d.Write(a.stdout)
+			}
+			if output == "" {
+				output = string(d.Sweep.Sweep) + ".html"
+			}
+			if err := writeWhole(output, d.Write); err != nil {
+				return failed(fmt.Sprintf("the report can't be written to %s: %v", output, bare(err)), "write it elsewhere with: -o FILE")
+			}
+			a.say("%s is in %s", d.Sweep.Sweep, output)
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&output, "output", "o", "", "file to write, - for the screen (default SWEEP.html)")
+	return c
+}
+
+// reportData asks for what a report is made of.
+func reportData(ctx context.Context, client *api.Client, id grid.SweepID) (*report.Data, error) {
+	v, err := client.Sweep(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	d := &report.Data{Sweep: v, Charts: map[string]json.RawMessage{}, Missing: map[string]string{}, Made: time.Now(), Version: version().Version}
+	q := api.TrialQuery{Limit: reportBest}
+	if v.Objective != nil {
+		q = bestQuery(v.Objective, reportBest)
+	}
+	for t, err := range client.Trials(ctx, v.Sweep, q) {
+		if err != nil {
+			return nil, err
+		}
+		d.Best = append(d.Best, t)
+	}
+	for _, name := range report.Charts() {
+		body, err := client.Chart(ctx, v.Sweep, name)
+		var refusal *api.Error
+		switch {
+		case errors.As(err, &refusal) && refusal.Status < http.StatusInternalServerError:
+			d.Missing[name] = refusal.Error()
+		case err != nil:
+			return nil, fmt.Errorf("%s of %s: %w", name, v.Sweep, err)
+		default:
+			d.Charts[name] = body
+		}
+	}
+	return d, nil
+}
