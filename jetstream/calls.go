@@ -42,12 +42,39 @@ type Beat struct {
 	// Waits says why trials of a lane get nothing on this node now, for at most MaxWaits lanes.
 	Waits map[grid.Lane]grid.Refusal `json:"waits,omitempty"`
 
+	// Sample says what the machine is doing, once in a SampleInterval. Masters that do not know it leave it.
+	Sample *Sample `json:"sample,omitempty"`
+
 	// Mark is that of the newest orders. A beat may arrive long after it was sent, when a connection was cut for a while: its mark
 	// tells how old what it says may be.
 	Mark uint64 `json:"mark,omitempty"`
 
 	// Outlive is how long the node's programs go on without an agent; 0 when it does not say so.
 	Outlive time.Duration `json:"outlive,omitempty"`
+}
+
+// SampleInterval is how often a node says what its machine is doing, and MaxSampledGPUs of how many GPUs at most.
+const (
+	SampleInterval = 15 * time.Second
+	MaxSampledGPUs = 64
+)
+
+// Sample is what a machine is doing, in percent. A figure that is not known is -1.
+type Sample struct {
+	Load   int         `json:"l"` // over one minute, of the processors
+	CPU    int         `json:"c"`
+	Memory int         `json:"m"`
+	Disk   int         `json:"d"` // that the node's state is on
+	GPUs   []GPUSample `json:"g,omitempty"`
+}
+
+// GPUSample is what one GPU is doing.
+type GPUSample struct {
+	UUID        string `json:"u"`
+	Busy        int    `json:"b"` // percent of the time in which it computed
+	Memory      int    `json:"m"` // percent
+	Temperature int    `json:"t"` // degrees Celsius
+	Power       int    `json:"p"` // watts
 }
 
 // MaxWaits bounds what a beat says of lanes that wait.

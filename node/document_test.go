@@ -131,6 +131,8 @@ func TestAnswersConform(t *testing.T) {
 		{"GET", api.PathDocument, "", "", 200},
 		{"GET", api.PathNode, "", "", 200},
 		{"GET", api.PathMembers, "", "", 409},
+		{"GET", api.PathNodes, "", "", 200},
+		{"GET", api.PathSamples, "", "", 404},
 		{"GET", api.PathSession, "", "", 200},
 		{"GET", api.PathTokens, "", "", 409},
 		{"GET", api.PathSweeps, "", "", 200},

@@ -57,6 +57,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	n.fleet = f
 	n.start("inventory", n.machine.Run)
 	n.start("tell", n.tell)
+	n.start("sample", n.sample)
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Node struct {
 	closers []func()
 
 	machine    *inventory.Watcher
+	sampled    atomic.Pointer[jetstream.Sample] // what the machine was doing when it was last looked at
 	executor   executor.Executor
 	containers *worker.Containers
 	adopter    worker.Adopter    // of a node in a cluster

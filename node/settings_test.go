@@ -39,7 +39,7 @@ func TestSettingsTouchNoHardware(t *testing.T) {
 // TestSettingsKnowNoDriver holds which parts of the inventory each file of this package may use: only the node itself looks at GPUs.
 func TestSettingsKnowNoDriver(t *testing.T) {
 	allowed := map[string][]string{
-		"config.go": {"Machine", "Size", "Source"}, "gpusource.go": {"Source"}, "fakegpus.go": {"Source", "Machine", "Sample"}, "reload.go": {"Machine"}, "fleet.go": {"Unknown"}, "node.go": {"NewWatcher", "Watcher"}, "devices.go": {"Machine", "Read"},
+		"config.go": {"Machine", "Size", "Source"}, "gpusource.go": {"Source"}, "fakegpus.go": {"Source", "Machine", "Sample"}, "reload.go": {"Machine"}, "fleet.go": {"Unknown"}, "node.go": {"NewWatcher", "Watcher"}, "devices.go": {"Machine", "Read"}, "sample.go": {"Machine", "Host", "Meter", "Unknown"},
 	}
 	files, err := filepath.Glob("*.go")
 	if err != nil {

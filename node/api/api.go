@@ -40,6 +40,8 @@ const (
 
 	PathMembers      = "/members"
 	PathMember       = "/members/{node}"
+	PathNodes        = "/nodes"
+	PathSamples      = "/nodes/{node}/samples"
 	PathMemberAction = "/members/{node}/actions/{action}" // drain, undrain, forget
 	PathChallenge    = "/join/challenge"
 	PathJoin         = "/join"

@@ -176,3 +176,28 @@ func (c *Client) Reach(ctx context.Context, r Reach) error {
 func Post[T any](ctx context.Context, c *Client, path string, body any) (T, error) {
 	return post[T](ctx, c, path, body)
 }
+
+// WattsOfByte is what one step of GPUSamples.Power stands for.
+const WattsOfByte = 8
+
+// NodeSamples is what the machine of a node was doing lately. Each byte of a figure is a sample, the newest last: percent, at most 254, and 255
+// where there is none. In JSON they are base64.
+type NodeSamples struct {
+	Node   grid.NodeID  `json:"node"`
+	Step   float64      `json:"step_seconds"` // from one sample to the next
+	Until  time.Time    `json:"until"`        // when the interval of the newest ends
+	Load   []byte       `json:"load"`         // over one minute, of the processors
+	CPU    []byte       `json:"cpu"`
+	Memory []byte       `json:"memory"`
+	Disk   []byte       `json:"disk"` // that the node's state is on
+	GPUs   []GPUSamples `json:"gpus"`
+}
+
+// GPUSamples is what one GPU was doing lately.
+type GPUSamples struct {
+	UUID        string `json:"uuid"`
+	Utilization []byte `json:"utilization"` // percent of the time in which it computed
+	Memory      []byte `json:"memory"`      // percent
+	Temperature []byte `json:"temperature"` // degrees Celsius
+	Power       []byte `json:"power"`       // in steps of 8 watts
+}

@@ -67,6 +67,7 @@ type Master struct {
 	calls   chan func(*state)
 	ledger  *ledger
 	peers   *peers
+	samples *samples
 
 	pace atomic.Int64 // how long nodes are to wait between reports
 	away string       // why this master considers itself the one that is away; owned by watchNodes
@@ -98,7 +99,8 @@ func New(cfg Config) *Master {
 	m := &Master{
 		cfg: cfg, retention: cfg.Retention, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
-		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}, marks: uint64(time.Now().UnixNano())}, kick: make(chan struct{}, 1),
+		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}, marks: uint64(time.Now().UnixNano())},
+		samples: &samples{byNode: map[grid.NodeID]*nodeSamples{}}, kick: make(chan struct{}, 1),
 		sweeps: map[grid.SweepID]jetstream.Record{}, moved: make(chan struct{}),
 		submitting: make(chan struct{}, 1), retainNow: make(chan struct{}, 1), doubts: map[string]grid.SweepID{},
 	}

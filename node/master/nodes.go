@@ -326,6 +326,9 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 			m.tell(func(s *state) { s.void(node, void) })
 		}
 	}
+	if b.Sample != nil {
+		m.samples.add(node, b.Sample, now)
+	}
 	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark}
 	if open := m.ledger.claim(node, b.Held, &o, now); len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
 		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
@@ -362,6 +365,7 @@ func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 	}
 	if known := m.cfg.Nodes.Known; known != nil {
 		for _, node := range m.peers.forget(known) { // nothing waits for it any more
+			m.samples.forget(node)
 			m.log.Info("node was taken out of the cluster; its leases are taken back", "node", node)
 			m.tell(func(s *state) {
 				s.lose(ctx, node, loss{how: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})

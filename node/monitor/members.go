@@ -61,3 +61,18 @@ func (m *Monitor) drain(ctx context.Context, node grid.NodeID, d trust.Drain) er
 	m.cfg.Master.DrainFollowed(ctx, node, d.On)
 	return nil
 }
+
+// nodes gives what all nodes were doing lately.
+func (m *Monitor) nodes(*http.Request) ([]api.NodeSamples, error) {
+	return m.cfg.Master.NodeSamples(), nil
+}
+
+// samples gives what a node was doing in the last hour.
+func (m *Monitor) samples(r *http.Request) (api.NodeSamples, error) {
+	node := grid.NodeID(r.PathValue("node"))
+	v, ok := m.cfg.Master.Samples(node)
+	if !ok {
+		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("no node %.60q has told what it does", node), Hint: "list the nodes with: mlfnode members"}
+	}
+	return v, nil
+}

@@ -89,6 +89,8 @@ func (m *Monitor) routes() []route {
 			call: gives(m.node)},
 		{method: "GET", pattern: api.PathMembers, access: mayRead, topic: topicNodes, summary: "List the nodes of the cluster", everywhere: true,
 			call: gives(m.members)},
+		{method: "GET", pattern: api.PathNodes, access: mayRead, topic: topicNodes, summary: "Show what all nodes were doing lately", call: gives(m.nodes)},
+		{method: "GET", pattern: api.PathSamples, access: mayRead, topic: topicNodes, summary: "Show what a node was doing in the last hour", call: gives(m.samples)},
 		{method: "POST", pattern: api.PathMember + "/actions/drain", access: mayAct, topic: topicNodes, summary: "Keep new trials off a node",
 			call: takes(m.drainMember)},
 		{method: "POST", pattern: api.PathMember + "/actions/undrain", access: mayAct, topic: topicNodes, summary: "Let a node take trials again",

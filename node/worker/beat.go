@@ -23,8 +23,9 @@ const (
 func (w *Worker) beat(ctx context.Context) {
 	tick := time.NewTicker(jetstream.BeatInterval)
 	defer tick.Stop()
+	var told *jetstream.Sample // the newest that has arrived
 	for {
-		w.report(ctx)
+		told = w.report(ctx, told)
 		pause := time.NewTimer(max(beatPause, w.outbox.pace()))
 		select {
 		case <-ctx.Done():
@@ -41,18 +42,25 @@ func (w *Worker) beat(ctx context.Context) {
 	}
 }
 
-// report sends one beat.
-func (w *Worker) report(ctx context.Context) {
+// report sends one beat, with what the machine is doing unless that was told before. It gives what has been told now.
+func (w *Worker) report(ctx context.Context, told *jetstream.Sample) *jetstream.Sample {
 	ctx, stop := context.WithTimeout(ctx, beatPatience)
 	defer stop()
-	orders, err := w.cfg.Store.Calls.Beat(ctx, w.state())
+	b, now := w.state(), told
+	if w.cfg.Sample != nil {
+		if now = w.cfg.Sample(); now != told {
+			b.Sample = now
+		}
+	}
+	orders, err := w.cfg.Store.Calls.Beat(ctx, b)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.log.Debug("master does not answer", "err", err)
 		}
-		return
+		return told
 	}
 	w.obey(&orders)
+	return now
 }
 
 // farewell tells the master that this agent ends.

@@ -55,6 +55,9 @@ type Config struct {
 	Keys func() uint64
 	// DevicesChanged is called when a device has changed its state; may be nil. It must be quick.
 	DevicesChanged func()
+	// Sample gives what the machine is doing, another one when it was looked at again; nil while that is not known. It must be quick, and
+	// may be nil itself.
+	Sample func() *jetstream.Sample
 	// Orders is told what the master answers to each beat; may be nil. It must be quick.
 	Orders func(*jetstream.Orders)
 }

@@ -1,0 +1,108 @@
+package inventory
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is how busy a machine is, in percent. A figure that can't be read is Unknown.
+type Host struct {
+	Load   int // processes that ran or waited to, over one minute, of the processors
+	CPU    int // of the processors' time since the reading before
+	Memory int // in use, of all
+	Disk   int // in use, of the disk that a folder is on
+}
+
+// Meter reads how busy this machine is. The zero value begins to measure.
+type Meter struct {
+	busy, all int64 // processor time when it was last read, in the kernel's ticks
+}
+
+// Read looks now. It asks the disk of dir, which may hang, so who calls it must have nothing else to do.
+func (m *Meter) Read(dir string, cpus float64) Host {
+	return m.read("/proc", dir, cpus)
+}
+
+func (m *Meter) read(proc, dir string, cpus float64) Host {
+	h := Host{Load: Unknown, CPU: m.cpu(filepath.Join(proc, "stat")), Memory: memoryUse(filepath.Join(proc, "meminfo")), Disk: diskUse(dir)}
+	if text, err := os.ReadFile(filepath.Join(proc, "loadavg")); err == nil && cpus > 0 {
+		first, _, _ := strings.Cut(string(text), " ")
+		if load, err := strconv.ParseFloat(first, 64); err == nil {
+			h.Load = int(100*load/cpus + 0.5)
+		}
+	}
+	return h
+}
+
+// cpu reads the first line of stat, `cpu  user nice system idle iowait irq softirq steal …` (proc_stat(5)).
+func (m *Meter) cpu(path string) int {
+	text, err := os.ReadFile(path)
+	line, _, _ := strings.Cut(string(text), "\n")
+	fields := strings.Fields(line)
+	if err != nil || len(fields) < 6 || fields[0] != "cpu" {
+		return Unknown
+	}
+	var busy, all int64
+	for i, field := range fields[1:min(len(fields), 9)] { // the time of guests is in that of their users
+		ticks, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return Unknown
+		}
+		if all += ticks; i != 3 && i != 4 { // idle, and waiting for a disk
+			busy += ticks
+		}
+	}
+	before := *m
+	m.busy, m.all = busy, all
+	if before.all == 0 || all <= before.all {
+		return Unknown
+	}
+	return percent(max(busy-before.busy, 0), all-before.all)
+}
+
+// memoryUse reads meminfo, `MemTotal:  1234 kB` (proc_meminfo(5)).
+func memoryUse(path string) int {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Unknown
+	}
+	total, free := int64(0), int64(-1)
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		n, _ := strconv.ParseInt(fields[1], 10, 64) // 0 is no size
+		switch fields[0] {
+		case "MemTotal:":
+			total = n
+		case "MemAvailable:":
+			free = n
+		}
+	}
+	if total <= 0 || free < 0 {
+		return Unknown
+	}
+	return percent(max(total-free, 0), total)
+}
+
+// diskUse is what df shows: without what only root may use.
+func diskUse(dir string) int {
+	var s unix.Statfs_t
+	if unix.Statfs(dir, &s) != nil || s.Blocks == 0 {
+		return Unknown
+	}
+	used := int64(s.Blocks - s.Bfree)
+	return percent(used, used+int64(s.Bavail))
+}
+
+func percent(part, all int64) int {
+	if all <= 0 {
+		return Unknown
+	}
+	return int((100*part + all/2) / all)
+}

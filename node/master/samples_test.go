@@ -1,0 +1,116 @@
+package master
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"mlfnode/cluster/inventory"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+func newSamples() *samples { return &samples{byNode: map[grid.NodeID]*nodeSamples{}} }
+
+// TestSamples compares what is kept with all samples that a node has told, at any times: of each interval the last, for an hour.
+func TestSamples(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newSamples()
+		load, power := map[int64]int{}, map[int64]int{} // by interval
+		now := time.Unix(1_700_000_000, 0)
+		for range rapid.IntRange(1, 60).Draw(t, "samples") {
+			now = now.Add(time.Duration(rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(0, 5000)).Draw(t, "pause")) * time.Second)
+			said := jetstream.Sample{Load: rapid.IntRange(-1, 254).Draw(t, "load"), CPU: 7}
+			load[intervalOf(now)] = said.Load
+			delete(power, intervalOf(now))
+			if rapid.Bool().Draw(t, "with a GPU") {
+				said.GPUs = []jetstream.GPUSample{{UUID: "g", Power: 8 * rapid.IntRange(0, 254).Draw(t, "power")}}
+				power[intervalOf(now)] = said.GPUs[0].Power
+			}
+			s.add("n", &said, now)
+		}
+		now = now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "later")) * time.Second)
+		got, ok := s.of("n", sampleSlots, now)
+		if !ok || len(got.Load) != sampleSlots || got.Until.Before(now) || got.Until.Sub(now) > jetstream.SampleInterval {
+			t.Fatalf("at %v got %+v", now, got)
+		}
+		check := func(what string, got []byte, at map[int64]int, scale int) {
+			for i, b := range got {
+				want := byte(noSample)
+				if v, ok := at[intervalOf(now)-sampleSlots+1+int64(i)]; ok && v >= 0 {
+					want = byte(v / scale)
+				}
+				if b != want {
+					t.Fatalf("%s %d intervals before the last: got %d, want %d", what, sampleSlots-1-i, b, want)
+				}
+			}
+		}
+		check("load", got.Load, load, 1)
+		if len(got.GPUs) > 0 && len(power) > 0 {
+			for interval := range load { // an interval with a sample in which the GPU was not told of keeps the value of that interval
+				if _, told := power[interval]; !told && interval > intervalOf(now)-sampleSlots {
+					got.GPUs[0].Power[sampleSlots-1-(intervalOf(now)-interval)] = noSample
+				}
+			}
+			check("power", got.GPUs[0].Power, power, 8)
+		}
+		few, _ := s.of("n", 10, now)
+		if !bytes.Equal(few.Load, got.Load[sampleSlots-10:]) {
+			t.Fatalf("the last ten: got %v, want %v", few.Load, got.Load[sampleSlots-10:])
+		}
+	})
+}
+
+// TestSamplesOfAStrangeNode keeps what a node says within bounds, whatever it is, and follows a clock that was set back.
+func TestSamplesOfAStrangeNode(t *testing.T) {
+	s, now := newSamples(), time.Unix(1_700_000_000, 0)
+	for round := range 20 {
+		said := &jetstream.Sample{Load: 1 << 40, CPU: -5, Memory: 1000, Disk: -1 << 40}
+		for i := range 200 {
+			said.GPUs = append(said.GPUs, jetstream.GPUSample{UUID: fmt.Sprint(round, "\x1b[2J", i, strings.Repeat("x", 1000)), Busy: -7, Power: 1 << 40, Memory: 300})
+		}
+		s.add("n", said, now.Add(time.Duration(round)*jetstream.SampleInterval))
+	}
+	got, _ := s.of("n", sampleSlots, now.Add(20*jetstream.SampleInterval))
+	if n := len(s.byNode["n"].gpus); n > 2*jetstream.MaxSampledGPUs || len(got.GPUs) != n {
+		t.Errorf("got %d GPUs", n)
+	}
+	if text, err := json.Marshal(got); err != nil || bytes.Contains(text, []byte("\\u001b")) || len(text) > 400<<10 {
+		t.Errorf("got %d bytes, %v", len(text), err)
+	}
+	if got.Load[sampleSlots-2] != noSample-1 || got.CPU[sampleSlots-2] != noSample || got.Disk[sampleSlots-2] != noSample {
+		t.Errorf("got %d, %d, %d", got.Load[sampleSlots-2], got.CPU[sampleSlots-2], got.Disk[sampleSlots-2])
+	}
+	s.add("n", &jetstream.Sample{Load: 7}, now.Add(-24*time.Hour))
+	got, _ = s.of("n", 2, now.Add(-24*time.Hour))
+	if !bytes.Equal(got.Load, []byte{noSample, 7}) || len(got.GPUs) != 0 {
+		t.Errorf("a day before: got %v and %d GPUs", got.Load, len(got.GPUs))
+	}
+	s.forget("n")
+	if _, ok := s.of("n", 2, now); ok {
+		t.Error("a node that was forgotten has samples")
+	}
+}
+
+// TestSamplesOfManyNodes gives those of all nodes in one answer that stays small.
+func TestSamplesOfManyNodes(t *testing.T) {
+	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, shownSlots}, {8, 8, shownSlots}, {100, 8, 11}, {2000, 8, 1}} {
+		m := &Master{samples: newSamples()}
+		for i := range c.nodes {
+			said := &jetstream.Sample{Load: 5}
+			for k := range c.gpus {
+				said.GPUs = append(said.GPUs, jetstream.GPUSample{UUID: fmt.Sprintf("GPU-%04d%04d-b6a5-2a1c-8c0e-0123456789ab", i, k), Busy: inventory.Unknown})
+			}
+			m.samples.add(grid.NodeID(fmt.Sprint("node-", i)), said, time.Now())
+		}
+		got := m.NodeSamples()
+		if len(got) != c.nodes || len(got[0].Load) != c.slots {
+			t.Errorf("of %d nodes got %d with %d samples, want %d samples", c.nodes, len(got), len(got[0].Load), c.slots)
+		}
+	}
+}

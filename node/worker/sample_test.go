@@ -1,0 +1,34 @@
+package worker
+
+import (
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// TestSamplesTravelWithBeats tells what the machine is doing once, and again only where no answer came or there is something new.
+func TestSamplesTravelWithBeats(t *testing.T) {
+	s := newStage(t, nil)
+	sample := &jetstream.Sample{CPU: 5}
+	s.cfg.Sample = func() *jetstream.Sample { return sample }
+	if told := s.report(t.Context(), nil); told != nil {
+		t.Fatalf("without a master %+v was told", told)
+	}
+	var got []*jetstream.Sample
+	stop, err := s.store.Calls.ServeBeats(func(_ grid.NodeID, b *jetstream.Beat) jetstream.Orders {
+		got = append(got, b.Sample)
+		return jetstream.Orders{}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	told := s.report(t.Context(), nil)
+	told = s.report(t.Context(), told)
+	sample = &jetstream.Sample{CPU: 6}
+	s.report(t.Context(), told)
+	if len(got) != 3 || got[0] == nil || got[0].CPU != 5 || got[1] != nil || got[2] == nil || got[2].CPU != 6 {
+		t.Errorf("got %+v", got)
+	}
+}
