@@ -314,13 +314,22 @@ func (s *Store) Sweeps() []grid.SweepID {
 	return slices.Compact(all)
 }
 
+// Trials lists the indexes of the trials of a sweep of which something is stored.
+func (s *Store) Trials(sweep grid.SweepID) []int64 {
+	var all []int64
+	for _, id := range s.ids() {
+		if id.Sweep == sweep {
+			all = append(all, id.Index)
+		}
+	}
+	return all
+}
+
 // DiscardSweep is Discard for all trials of a sweep.
 func (s *Store) DiscardSweep(sweep grid.SweepID) error {
 	var errs []error
-	for _, id := range s.ids() {
-		if id.Sweep == sweep {
-			errs = append(errs, s.Discard(id))
-		}
+	for _, index := range s.Trials(sweep) {
+		errs = append(errs, s.Discard(grid.TrialID{Sweep: sweep, Index: index}))
 	}
 	return errors.Join(errs...)
 }

@@ -119,10 +119,13 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 			continue
 		}
 		f.escalate(index, open[i].Failures)
+		if failed := &open[i].Result; open[i].State == grid.Pending && failed.Class != grid.ClassNone {
+			f.shun(index, open[i].Node, failed.Class, now)
+			f.keepNode(&history.Transition{Index: index, Node: open[i].Node, Class: failed.Class, Snapshot: failed.Snapshot})
+		}
 		if f.covered(index) {
 			f.began[index] = open[i].Attempts
 		} else {
-			f.shun(index, open[i].Node, open[i].Result.Class, now)
 			f.wait(index, open[i].Attempts+1, now)
 		}
 	}

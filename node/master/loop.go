@@ -171,6 +171,7 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		s.expect(f, open)
 	}
 	f.load(terminal, open, time.Now())
+	s.discardEnded(ctx, f)
 	s.feeds[sweep.ID] = f
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
 		return s.m.failSweep(ctx, sweep.ID, "the sweep's record is not valid: "+err.Error())

@@ -92,6 +92,24 @@ func (s *state) discard(f *feed, t *history.Transition) {
 	}
 }
 
+// discardEnded removes the snapshots of trials of a sweep that have succeeded, where a master ended before it got to that.
+func (s *state) discardEnded(ctx context.Context, f *feed) {
+	if s.m.cfg.Snapshots == nil || f.sweep.Task.Checkpoint == nil {
+		return
+	}
+	for _, index := range s.m.cfg.Snapshots.Trials(f.sweep.ID) {
+		if !f.done.Has(index) {
+			continue
+		}
+		t, _, err := s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: f.sweep.ID, Index: index})
+		if err != nil {
+			s.m.log.Warn("snapshots of trials that have succeeded may be left", "sweep", f.sweep.ID, "err", err)
+			return
+		}
+		s.discard(f, &history.Transition{Sweep: f.sweep.ID, Index: index, State: t.State})
+	}
+}
+
 // Holds reports whether a node holds a lease with the trial.
 func (m *Master) Holds(ctx context.Context, node grid.NodeID, id grid.TrialID) (bool, error) {
 	answer := make(chan bool, 1)

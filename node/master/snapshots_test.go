@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,51 @@ func TestRejectsOutliveTheMaster(t *testing.T) {
 	performWith(t, dir, 4, nil, store)
 	if n, bad := store.Newest(grid.TrialID{Sweep: ids[1]}); n != 0 || bad != 2 {
 		t.Errorf("got snapshot %d, bad %d after a restart; want 0, 2", n, bad)
+	}
+}
+
+// TestSuccessOutlivesTheMaster has a master end after a trial has succeeded and before its snapshots are removed: the next one does that, and no more.
+func TestSuccessOutlivesTheMaster(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store, err := checkpoint.OpenStore(t.TempDir(), 1<<30, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := performWith(t, dir, 4, nil, store)
+	id := c.submit(3, func(s *api.Submit) { saves(s); s.Task.Retries = nil })
+	for _, class := range []grid.Class{grid.ClassNone, grid.ClassExit} {
+		c.finish(c.pullSoon(id), class, time.Second)
+	}
+	c.end()
+	files := []checkpoint.File{{Path: "a", Mode: fs.ModeDir}}
+	for i := range int64(3) {
+		if _, _, err := store.Offer(t.Context(), grid.TrialID{Sweep: id, Index: i}, &checkpoint.Snapshot{Attempt: 1, Files: files}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	performWith(t, dir, 4, nil, store).leased(id, 1)
+	if got := slices.Sorted(slices.Values(store.Trials(id))); !slices.Equal(got, []int64{1, 2}) {
+		t.Errorf("got snapshots of %v, want those of the trials that have not succeeded", got)
+	}
+}
+
+// TestRestartedMasterKnowsWhereTrialsGo loads what history says of trials whose next attempt waits, or is leased already.
+func TestRestartedMasterKnowsWhereTrialsGo(t *testing.T) {
+	sweep := points(t, "t-1", 9)
+	sweep.Task.Checkpoint = &grid.Checkpoint{}
+	f := newFeed(sweep)
+	f.restore(&jetstream.Queued{Lease: jetstream.Lease{ID: "l", Lo: 2, Hi: 4, Attempt: 2}, Seq: 1}, time.Now())
+	var open []grid.Trial
+	for i, r := range []grid.Result{{Class: grid.ClassLost}, {Class: grid.ClassDisk}, {Class: grid.ClassLost}, {Class: grid.ClassDisk}, {Class: grid.ClassLost, Snapshot: 1}} {
+		open = append(open, grid.Trial{Index: int64(i), State: grid.Pending, Attempts: 1, Node: "b", Result: r})
+	}
+	open = append(open, grid.Trial{Index: 5, State: grid.Running, Attempts: 1, Node: "b"})
+	f.load(nil, open, time.Now())
+	for i := range int64(6) {
+		if owned, shunned := f.owners[i] == "b", len(f.shuns[i]) > 0; owned != (i == 0 || i == 2) || shunned != (i == 1 || i == 3) {
+			t.Errorf("trial %d: got owned %t, avoided %t by %+v", i, owned, shunned, open[i].Result)
+		}
 	}
 }
 

@@ -193,10 +193,10 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 }
 
 // leftClean reports whether the program of an attempt that has ended left its folder whole: it says so (exit code 85), or it ended by itself
-// after a notice, or it had not written for a while.
+// after a notice, whatever that was for, or it had not written for a while.
 func (a *attempt) leftClean(r *grid.Result, files []checkpoint.File) bool {
-	switch {
-	case r.ExitCode == grid.ExitSaved, r.Class == grid.ClassHalt && r.ExitCode >= 0 && r.ExitCode < 128:
+	noticed := r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || r.Class == grid.ClassCancel
+	if r.ExitCode == grid.ExitSaved || noticed && r.ExitCode >= 0 && r.ExitCode < 128 {
 		return true
 	}
 	end := time.UnixMicro(r.Started + r.Usage.Wall)

@@ -62,13 +62,14 @@ func TestTornFolderNeverCostsTheSnapshot(t *testing.T) {
 func TestEndsThatLeaveTheFolderClean(t *testing.T) {
 	later := ended(grid.ClassSignal, 137)
 	later.Usage.Wall = time.Hour.Microseconds() // it wrote at its beginning only
-	v := newSaving(t, "clean-1", nil)
+	v := newSaving(t, "clean-1", func(c *grid.Checkpoint) { c.OnTimeout = grid.TimeoutResumes })
 	for i, c := range []struct {
 		end  executor.Outcome
 		want bool
 	}{
 		{ended(grid.ClassExit, 85), true}, {ended(grid.ClassExit, 1), false}, {ended(grid.ClassSignal, 137), false}, {later, true},
 		{ended(grid.ClassHalt, 0), true}, {ended(grid.ClassHalt, 3), true}, {ended(grid.ClassHalt, 137), false}, {ended(grid.ClassTimeout, 137), false},
+		{ended(grid.ClassTimeout, 0), true}, // it had a notice
 	} {
 		r := v.attempt(i+1, func(_ context.Context, dir, _ string) executor.Outcome {
 			step(t, dir)

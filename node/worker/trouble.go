@@ -165,7 +165,11 @@ func (w *Worker) blameDisk(a *attempt, result *grid.Result) {
 	if result.Class != grid.ClassExit && result.Class != grid.ClassSignal || !w.noRoom() {
 		return
 	}
-	if d, err := readDisk(w.cfg.Dir); err == nil && sizeOf(a.spool.dir) > d.size/2 {
+	own := sizeOf(a.spool.dir)
+	if a.saved != nil {
+		own += sizeOf(a.saved.dir)
+	}
+	if d, err := readDisk(w.cfg.Dir); err == nil && own > d.size/2 {
 		result.Reason = joinReason(result.Reason, "the disk is full, and this attempt's files fill more than half of it")
 		return
 	}

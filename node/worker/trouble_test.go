@@ -128,15 +128,17 @@ func TestFullDiskIsTheNodes(t *testing.T) {
 		how          string
 		class        grid.Class
 		own, foreign int64 // bytes on the disk
+		saved        int64 // of what the trial saved
 		want         grid.Class
 	}{
-		{"room", grid.ClassExit, 1 << 20, 1 << 20, grid.ClassExit},
-		{"full of others' files", grid.ClassExit, 1 << 20, disk - 3<<20, grid.ClassNode},
-		{"full, killed", grid.ClassSignal, 1 << 20, disk - 3<<20, grid.ClassNode},
-		{"full, succeeded", grid.ClassNone, 1 << 20, disk - 3<<20, grid.ClassNone},
-		{"full, too long", grid.ClassTimeout, 1 << 20, disk - 3<<20, grid.ClassTimeout},
-		{"full, cancelled", grid.ClassCancel, 1 << 20, disk - 3<<20, grid.ClassCancel},
-		{"full of its own files", grid.ClassExit, disk - 3<<20, 1 << 20, grid.ClassExit},
+		{"room", grid.ClassExit, 1 << 20, 1 << 20, 0, grid.ClassExit},
+		{"full of others' files", grid.ClassExit, 1 << 20, disk - 3<<20, 0, grid.ClassNode},
+		{"full, killed", grid.ClassSignal, 1 << 20, disk - 3<<20, 0, grid.ClassNode},
+		{"full, succeeded", grid.ClassNone, 1 << 20, disk - 3<<20, 0, grid.ClassNone},
+		{"full, too long", grid.ClassTimeout, 1 << 20, disk - 3<<20, 0, grid.ClassTimeout},
+		{"full, cancelled", grid.ClassCancel, 1 << 20, disk - 3<<20, 0, grid.ClassCancel},
+		{"full of its own files", grid.ClassExit, disk - 3<<20, 1 << 20, 0, grid.ClassExit},
+		{"full of what it saved", grid.ClassExit, 1 << 20, 1 << 20, disk - 4<<20, grid.ClassExit},
 	} {
 		t.Run(c.how, func(t *testing.T) {
 			dir := gridtest.SmallDisk(t, fmt.Sprint(disk), 0)
@@ -144,14 +146,14 @@ func TestFullDiskIsTheNodes(t *testing.T) {
 			if err := os.MkdirAll(filepath.Join(folder, "work"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			for path, size := range map[string]int64{filepath.Join(folder, "work", "out"): c.own, filepath.Join(dir, "other"): c.foreign} {
+			for path, size := range map[string]int64{filepath.Join(folder, "work", "out"): c.own, filepath.Join(dir, "other"): c.foreign, filepath.Join(dir, "saved"): c.saved} {
 				if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			w := &Worker{cfg: Config{Dir: dir, Logger: logger(t)}, log: logger(t)}
 			result := &grid.Result{Class: c.class, ExitCode: 1, Reason: "exit code 1", Usage: grid.Usage{Wall: 7}}
-			w.blameDisk(&attempt{spool: &spool{dir: folder}}, result)
+			w.blameDisk(&attempt{spool: &spool{dir: folder}, saved: &saved{dir: filepath.Join(dir, "saved")}}, result)
 			if result.Class != c.want || !strings.Contains(result.Reason, "exit code 1") {
 				t.Errorf("got class %q (%s), want %q", result.Class, result.Reason, c.want)
 			}
