@@ -223,11 +223,11 @@ func TestSnapshotsOfEndedSweeps(t *testing.T) {
 		"cancelled-1": {State: grid.SweepCancelled, Ended: long}, "fresh-1": {State: grid.SweepCancelled, Ended: time.Now()},
 		"saved-1": {State: grid.SweepCancelled, Ended: long, Save: true}, "unknown-1": nil,
 	} {
-		save(t, store, name, 1, 0)
 		if s != nil {
 			s.ID = name
 			c.note(jetstream.Change{ID: name, Record: jetstream.Record{Sweep: s, Rev: 1}})
 		}
+		save(t, store, name, 1, 0)
 	}
 	left := func() map[grid.SweepID]bool {
 		all := map[grid.SweepID]bool{}

@@ -190,6 +190,8 @@ func stopped(ctx context.Context, a *attempt) *grid.Result {
 		return nil
 	case errors.Is(cause, executor.ErrCancelled):
 		return a.failed(grid.ClassCancel, "cancelled")
+	case errors.Is(cause, executor.ErrLost):
+		return a.failed(grid.ClassLost, "its lease was lost before it began")
 	default:
 		return a.failed(grid.ClassHalt, "stopped before its end: "+cause.Error())
 	}

@@ -9,46 +9,55 @@ import (
 	"mlfnode/node/executor"
 )
 
-// TestLostAttemptIsNotTold has a lease lost as soon as its trial begins: nobody has heard of the attempt, and nobody does.
+// TestLostAttemptIsNotTold has a lease lost as soon as its trial begins, or while it is prepared: nobody has heard of the attempt, and nobody does.
 func TestLostAttemptIsNotTold(t *testing.T) {
-	began := make(chan struct{}, 1)
-	s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
-		if a.Argv[0] == "next-1" {
-			return succeeded()
-		}
-		began <- struct{}{}
-		<-ctx.Done()
-		o := succeeded()
-		o.Class = grid.ClassLost
-		return o
-	})
-	r := s.sweep("lost-1", 1, 1, nil)
-	seq := s.lease(r, 0, 1)
-	s.run()
-	receive(t, "the trial", began)
-	s.obey(&jetstream.Orders{Lost: []uint64{seq}}) // as an older master says it
-	eventually(t, "the lease is let go", func() bool { return len(s.Worker.held()) == 0 })
-	next := s.sweep("next-1", 1, 1, nil)
-	s.lease(next, 0, 1)
-	s.released("next-1", 1)
-	s.stop()
-	_, last, err := s.store.Events.Bounds(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = s.store.Events.Read(t.Context(), 1, func(stored []jetstream.Stored) error {
-		for _, b := range stored {
-			if b.Batch.Sweep == r.ID {
-				t.Errorf("got %s of the lost trial, want nothing", kinds(b.Batch.Events))
+	for name, lease := range map[string]jetstream.Lease{"runs": {Hi: 1, Attempt: 1}, "is prepared": {Hi: 1, Attempt: 2, Snapshot: 1}} {
+		t.Run(name, func(t *testing.T) {
+			began := make(chan struct{}, 1)
+			s := newStage(t, func(ctx context.Context, a *executor.Attempt) executor.Outcome {
+				if a.Argv[0] == "next-1" {
+					return succeeded()
+				}
+				began <- struct{}{}
+				<-ctx.Done()
+				o := succeeded()
+				o.Class = grid.ClassLost
+				return o
+			})
+			s.cfg.Snapshots = unreachable{began: began}
+			r := s.sweep("lost-1", 1, 1, func(r *grid.Sweep) { c := grid.DefaultCheckpoint(); r.Task.Checkpoint = &c })
+			lease.Sweep, lease.Shape = r.ID, string(r.Lane())
+			seq, err := s.store.Queue.Publish(t.Context(), lease)
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-		if stored[len(stored)-1].Seq >= last {
-			return errEnough
-		}
-		return nil
-	})
-	if err != errEnough {
-		t.Error(err)
+			s.run()
+			receive(t, "the trial", began)
+			s.obey(&jetstream.Orders{Lost: []uint64{seq}}) // as an older master says it
+			eventually(t, "the lease is let go", func() bool { return len(s.Worker.held()) == 0 })
+			next := s.sweep("next-1", 1, 1, nil)
+			s.lease(next, 0, 1)
+			s.released("next-1", 1)
+			s.stop()
+			_, last, err := s.store.Events.Bounds(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = s.store.Events.Read(t.Context(), 1, func(stored []jetstream.Stored) error {
+				for _, b := range stored {
+					if b.Batch.Sweep == r.ID {
+						t.Errorf("got %s of the lost trial, want nothing", kinds(b.Batch.Events))
+					}
+				}
+				if stored[len(stored)-1].Seq >= last {
+					return errEnough
+				}
+				return nil
+			})
+			if err != errEnough {
+				t.Error(err)
+			}
+		})
 	}
 }
 

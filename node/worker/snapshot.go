@@ -32,8 +32,8 @@ const (
 	maxSnapshots = 2
 )
 
-// errNoTime ends the transfers of a node that stops.
-var errNoTime = errors.New("the node stops, and its time for it is over")
+// errNoTime ends the transfers of a node that stops or starts.
+var errNoTime = errors.New("the node starts or stops, and its time for it is over")
 
 // errTooLarge says that a checkpoint is over its task's max_size.
 var errTooLarge = errors.New("it is too large")
@@ -50,7 +50,7 @@ const damagedTries = 3
 func (w *Worker) transfer(ctx context.Context, limit time.Duration, try func(context.Context) error) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
-	ctx, stop := context.WithTimeout(ctx, limit)
+	ctx, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %v", limit.Round(time.Second)))
 	defer stop()
 	go func() {
 		select {
@@ -289,14 +289,16 @@ func (w *Worker) storeAtEnd(a *attempt, r *grid.Result, end ending) {
 		r.Snapshot = a.saved.state.Base
 		return
 	}
-	ctx, stop := context.WithTimeout(context.Background(), end.limit) // the attempt's own has ended
+	ctx, giveUp := context.WithCancelCause(context.Background()) // the attempt's own has ended
+	defer giveUp(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, end.limit, errNoTime)
 	defer stop()
 	go func() {
 		select {
 		case <-w.hurried:
+			giveUp(errNoTime)
 		case <-ctx.Done():
 		}
-		stop()
 	}()
 	if err := w.store(ctx, a, true, func(files []checkpoint.File) bool { return a.leftClean(r, files) }); err != nil {
 		w.log.Warn("what a trial has saved could not be stored", "trial", a.id, "attempt", a.number, "err", err)

@@ -217,7 +217,16 @@ func TestEachAttemptHasItsOwnTimeToStore(t *testing.T) {
 }
 
 // unreachable is a store that answers nothing.
-type unreachable struct{ checkpoint.Remote }
+type unreachable struct {
+	checkpoint.Remote
+	began chan<- struct{} // told of each question for a snapshot
+}
+
+func (u unreachable) Load(ctx context.Context, _ grid.TrialID, _ int) (*checkpoint.Snapshot, error) {
+	u.began <- struct{}{}
+	<-ctx.Done()
+	return nil, context.Cause(ctx)
+}
 
 func (unreachable) Offer(ctx context.Context, _ grid.TrialID, _ *checkpoint.Snapshot) (int, []checkpoint.Missing, error) {
 	<-ctx.Done()
