@@ -155,12 +155,18 @@ func TestCurvesAreBounded(t *testing.T) {
 	}
 }
 
-// TestHistoryWithoutCurves gives a file of the version before curves their table, and leaves all else as it is.
-func TestHistoryWithoutCurves(t *testing.T) {
+// TestHistoryOfEarlierVersions gives files that lack only tables these, and leaves all else as it is.
+func TestHistoryOfEarlierVersions(t *testing.T) {
+	for version, drop := range map[int]string{withoutCurves: "DROP TABLE curve; DROP TABLE sample;", withoutSamples: "DROP TABLE sample;"} {
+		t.Run(fmt.Sprint(version), func(t *testing.T) { checkEarlier(t, version, drop) })
+	}
+}
+
+func checkEarlier(t *testing.T, version int, drop string) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)
 	foldEvents(t, d, "s-1", finished(1, `{"loss": 1}`))
-	if err := d.w.script(fmt.Sprintf("DROP TABLE curve; PRAGMA user_version = %d", withoutCurves)); err != nil {
+	if err := d.w.script(fmt.Sprintf("%s PRAGMA user_version = %d", drop, version)); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, d)
@@ -169,8 +175,32 @@ func TestHistoryWithoutCurves(t *testing.T) {
 	if n, _ := d.Counts(t.Context(), "s-1"); d.Applied() != 1 || n.Succeeded != 1 {
 		t.Errorf("got applied %d and %+v, want what was folded", d.Applied(), n)
 	}
+	if err := d.PutSamples(t.Context(), map[grid.NodeID][]byte{"a": {1}}); err != nil {
+		t.Error(err)
+	}
 	foldEvents(t, d, "s-1", curved(finished(2, `{"loss": 1}`), "loss", grid.Point{Step: 1, Value: 2}))
 	if diff := cmp.Diff([]string{"r2 loss [{1 2}]"}, curvesOf(t, d, 2)); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// TestSamplesAreKept gives back what was kept last, from the file and after history was folded anew.
+func TestSamplesAreKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	d := openAt(t, path)
+	for _, want := range []map[grid.NodeID][]byte{{"a": {1, 2}, "b": {3}}, {"b": {4}}} {
+		if err := d.PutSamples(t.Context(), want); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Reset(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		mustClose(t, d)
+		d = openAt(t, path)
+		got, err := d.Samples()
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%v\n%s", err, diff)
+		}
+	}
+	mustClose(t, d)
 }

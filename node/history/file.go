@@ -17,10 +17,13 @@ import (
 )
 
 // schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
-const schemaVersion = 7
+const schemaVersion = 8
 
-// withoutCurves is the version whose files lack only the table of curves, of which no event told then. They get it.
-const withoutCurves = 6
+// Files of these versions lack only tables of what no event told then. They get them.
+const (
+	withoutCurves  = 6
+	withoutSamples = 7
+)
 
 const schema = `
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), applied INTEGER NOT NULL);
@@ -38,7 +41,7 @@ CREATE TABLE cause (id INTEGER PRIMARY KEY, class TEXT NOT NULL, signature TEXT 
 	first INTEGER NOT NULL, last INTEGER NOT NULL, trial INTEGER NOT NULL);
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
-` + curveTable
+` + curveTable + sampleTable
 
 // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied
 // sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
@@ -128,7 +131,9 @@ func (d *DB) prepare() error {
 	case version == 0 && tables == 0:
 		missing = schema
 	case version == withoutCurves:
-		missing = curveTable
+		missing = curveTable + sampleTable
+	case version == withoutSamples:
+		missing = sampleTable
 	case version != schemaVersion:
 		return errVersion
 	}

@@ -33,6 +33,7 @@ type writer struct {
 	cause     driver.Stmt
 	curve     driver.Stmt
 	moveCurve driver.Stmt
+	sample    driver.Stmt
 	node      driver.Stmt
 	begin     driver.Stmt
 	commit    driver.Stmt
@@ -91,6 +92,7 @@ func (w *writer) prepare() error {
 		{&w.cause, "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)"},
 		{&w.curve, "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)"},
 		{&w.moveCurve, "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?"},
+		{&w.sample, "INSERT INTO sample (node, data) VALUES (?, ?)"},
 		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
 		{&w.find, "SELECT " + columns + " FROM trial WHERE id = ?"},
 	} {
@@ -110,7 +112,7 @@ func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
 
 func (w *writer) close() error {
 	var errs []error
-	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.node, w.begin, w.commit, w.rollback)
+	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.sample, w.node, w.begin, w.commit, w.rollback)
 	for _, s := range stmts {
 		if s != nil {
 			errs = append(errs, s.Close())

@@ -149,6 +149,9 @@ func (m *Master) Run(ctx context.Context) error {
 	if err := m.catchUp(ctx); err != nil {
 		return err
 	}
+	if err := m.loadSamples(); err != nil {
+		return err
+	}
 	m.caughtUp = m.applied
 	ready := time.Now()
 	close(m.ready)
@@ -165,6 +168,7 @@ func (m *Master) Run(ctx context.Context) error {
 	start("take metrics", m.takeProgress)
 	start("feed the lease queue", m.loop)
 	start("watch nodes", m.watchNodes)
+	start("keep samples", m.keepSamples)
 	start("remove old sweeps", func(ctx context.Context) error { return m.retain(ctx, ready) })
 	wg.Wait()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {

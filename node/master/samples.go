@@ -1,6 +1,9 @@
 package master
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -10,6 +13,7 @@ import (
 	"mlfnode/grid/printable"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/history"
 )
 
 const (
@@ -18,11 +22,15 @@ const (
 	// shownSlots is how many are given of all nodes at one time, and shownBytes how much those of all nodes take at most.
 	shownSlots = 120
 	shownBytes = 40 << 10
+	// keepInterval is how often history keeps all samples, and keepTime bounds the last time.
+	keepInterval = 5 * time.Minute
+	keepTime     = time.Second
 	// longestUUID bounds the name of a GPU.
 	longestUUID = 80
 )
 
-// samples keeps what the machines of nodes were doing in the last hour, a byte for each figure and interval. Nothing of it is stored.
+// samples keeps what the machines of nodes were doing in the last hour, a byte for each figure and interval. History
+// keeps it over a restart.
 type samples struct {
 	mu     sync.Mutex
 	byNode map[grid.NodeID]*nodeSamples
@@ -165,6 +173,107 @@ func (s *samples) nodes() (names []grid.NodeID, figures int64) {
 	}
 	slices.Sort(names)
 	return names, figures
+}
+
+// keptSamples is a node's part in what history keeps.
+type keptSamples struct {
+	Newest int64                `json:"newest"`
+	Host   [4][]byte            `json:"host"`
+	GPUs   map[string][4][]byte `json:"gpus,omitempty"`
+}
+
+// pack gives what is known of each node, for unpack.
+func (s *samples) pack() (map[grid.NodeID][]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[grid.NodeID][]byte, len(s.byNode))
+	bytesOf := func(strips *[4]strip) (b [4][]byte) {
+		for i := range strips {
+			b[i] = strips[i][:]
+		}
+		return b
+	}
+	for node, n := range s.byNode {
+		k := keptSamples{Newest: n.newest, Host: bytesOf(&n.host), GPUs: make(map[string][4][]byte, len(n.gpus))}
+		for uuid, strips := range n.gpus {
+			k.GPUs[uuid] = bytesOf(strips)
+		}
+		data, err := json.Marshal(&k)
+		if err != nil {
+			return nil, err
+		}
+		all[node] = data
+	}
+	return all, nil
+}
+
+// unpack takes over what pack has given, of nodes that have told nothing since. What can't be read is left out.
+func (s *samples) unpack(all map[grid.NodeID][]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for node, data := range all {
+		var k keptSamples
+		if s.byNode[node] != nil || json.Unmarshal(data, &k) != nil || k.Newest < 0 || len(k.GPUs) > 2*jetstream.MaxSampledGPUs {
+			continue
+		}
+		n, good := &nodeSamples{newest: k.Newest, gpus: map[string]*[4]strip{}}, true
+		take := func(strips *[4]strip, b [4][]byte) {
+			for i := range strips {
+				good = good && copy(strips[i][:], b[i]) == sampleSlots
+			}
+		}
+		take(&n.host, k.Host)
+		for uuid, b := range k.GPUs {
+			n.gpus[uuid] = &[4]strip{}
+			take(n.gpus[uuid], b)
+		}
+		if good {
+			s.byNode[node] = n
+		}
+	}
+}
+
+// loadSamples takes over what an earlier life of the master has kept. It is called before nodes are heard.
+func (m *Master) loadSamples() error {
+	all, err := m.cfg.History.Samples()
+	if err == nil {
+		m.samples.unpack(all)
+	}
+	return err
+}
+
+// keepSamples has history keep what machines are doing, so that a restart loses little of it.
+func (m *Master) keepSamples(ctx context.Context) error {
+	if m.cfg.Nodes == nil {
+		return nil // nobody tells
+	}
+	tick := time.NewTicker(keepInterval)
+	defer tick.Stop()
+	for {
+		var err error
+		select {
+		case <-tick.C:
+			err = m.putSamples(ctx)
+		case <-ctx.Done():
+			last, stop := context.WithTimeout(context.Background(), keepTime) // the master ends
+			defer stop()
+			return m.putSamples(last)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (m *Master) putSamples(ctx context.Context) error {
+	all, err := m.samples.pack()
+	if err != nil {
+		return fmt.Errorf("pack samples: %w", err)
+	}
+	if err := m.cfg.History.PutSamples(ctx, all); err != nil && !history.IsFull(err) { // the next time may work
+		return err
+	}
+	return nil
 }
 
 // Samples gives what the machine of a node was doing in the last hour; false for a node that has not told.

@@ -8,8 +8,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -97,6 +99,20 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 	}
 }
 
+// TestSamplesOfTheNextMaster has a master take over what the one before was told.
+func TestSamplesOfTheNextMaster(t *testing.T) {
+	dir, nodes := t.TempDir(), &Nodes{
+		Members: func() []cluster.Member { return nil }, Disconnections: func(func(grid.NodeID)) (func(), error) { return func() {}, nil },
+	}
+	c := perform(t, dir, 1, nodes)
+	c.samples.add("a", &jetstream.Sample{Load: 42}, time.Now())
+	c.end()
+	got, ok := perform(t, dir, 1, nodes).Samples("a")
+	if !ok || !bytes.Contains(got.Load, []byte{42}) {
+		t.Errorf("got %v", got.Load)
+	}
+}
+
 // TestSamplesOfManyNodes gives those of all nodes in one answer that stays small.
 func TestSamplesOfManyNodes(t *testing.T) {
 	for _, c := range []struct{ nodes, gpus, slots int }{{1, 0, shownSlots}, {8, 8, shownSlots}, {100, 8, 11}, {2000, 8, 1}} {
@@ -112,5 +128,31 @@ func TestSamplesOfManyNodes(t *testing.T) {
 		if len(got) != c.nodes || len(got[0].Load) != c.slots {
 			t.Errorf("of %d nodes got %d with %d samples, want %d samples", c.nodes, len(got), len(got[0].Load), c.slots)
 		}
+	}
+}
+
+// TestSamplesOutliveARestart packs and unpacks, and leaves out what is damaged and what is known already.
+func TestSamplesOutliveARestart(t *testing.T) {
+	s, now := newSamples(), time.Unix(1_700_000_000, 0)
+	for i := range 300 {
+		at := now.Add(time.Duration(i) * jetstream.SampleInterval)
+		s.add("a", &jetstream.Sample{Load: i % 200, GPUs: []jetstream.GPUSample{{UUID: "g", Busy: i % 100}}}, at)
+	}
+	s.add("b", &jetstream.Sample{Load: 7}, now)
+	all, err := s.pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all["bad"], all["short"], all["empty"] = []byte("nonsense"), []byte(`{"newest": 5, "host": ["AAA=", "", "", ""]}`), []byte("{}")
+	again, later := newSamples(), now.Add(300*jetstream.SampleInterval)
+	again.add("b", &jetstream.Sample{Load: 9}, later)
+	again.unpack(all)
+	want, _ := s.of("a", sampleSlots, later)
+	got, _ := again.of("a", sampleSlots, later)
+	if diff := cmp.Diff(want, got); diff != "" || len(again.byNode) != 2 {
+		t.Errorf("of %d nodes:\n%s", len(again.byNode), diff)
+	}
+	if got, _ := again.of("b", 1, later); got.Load[0] != 9 {
+		t.Errorf("what is known already: got %d, want 9", got.Load[0])
 	}
 }
