@@ -136,7 +136,7 @@ function Average({ of }) {
 /** @param {{of: any}} props */
 function Pins({ of }) {
   const styles = pinStyles(view.pins, useTheme().dark);
-  const compare = () => navigate(`${sweepPlace(of.id, 'compare')}?trials=${view.pins.join(',')}`);
+  const compare = () => navigate(`${sweepPlace(of.id, 'compare')}?pins=${view.pins.join(',')}`);
   return html`<div class="pins"><span class="muted">pinned</span>${view.pins.map(i => html`<span key=${i} class="pin" style=${{ borderLeftColor: styles.get(i)?.color }}><button type="button" class="link" onClick=${() => of.open(i)}>#${count(i)}</button>
       <button type="button" class="quiet" aria-label=${`unpin ${i}`} onClick=${() => setView({ pins: view.pins.filter(p => p !== i) })}>✕</button></span>`)}
     ${view.pins.length > 1 && html`<button type="button" onClick=${compare}>Compare</button>`}</div>`;

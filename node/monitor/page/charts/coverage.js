@@ -1,10 +1,10 @@
 // What has not run yet, and where to look next.
-import { useRef, useState } from 'preact/hooks';
+import { useRef } from 'preact/hooks';
 import { html } from '../html.js';
 import { count, percent, plural, roughly } from '../format.js';
-import { post, sweepPath } from '../api.js';
+import { askExtend } from '../actions.js';
 import { mayAct } from '../store.js';
-import { Command, Failure } from '../ui.js';
+import { Command } from '../ui.js';
 import { chartQuery } from '../view.js';
 import { Figure } from './figure.js';
 import { useChart } from './use.js';
@@ -27,22 +27,9 @@ function Suggestions({ of }) {
 
 /** @param {{s: any, of: any}} props */
 function Suggestion({ s, of }) {
-  const [state, setState] = useState(/** @type {any} */ ({ step: 'idle' }));
-  const act = async () => {
-    setState({ step: 'busy' });
-    try {
-      const done = await post(sweepPath(of.id, '/actions/extend'), { axes: [{ key: s.key, values: s.values }] });
-      setState({ step: 'done', changed: done.changed });
-    } catch (error) {
-      setState({ step: 'idle', error });
-    }
-  };
   return html`<li><div><span class="tag">${s.kind}</span> ${s.text}${s.work !== null && html` <span class="muted">${roughly(s.work)} of work.</span>`}</div>
     ${s.args.length > 0 && html`<${Command} text=${`mlfnode extend ${of.id} ${s.args.join(' ')}`} />`}
-    ${s.args.length > 0 && mayAct.value && html`<div class="acts">${state.step === 'done' ? html`<span role="status">${plural(state.changed, 'trial')} added</span>`
-      : state.step === 'ask' ? html`<span class="ask">Add ${plural(s.trials, 'trial')}? <button type="button" class="primary" onClick=${act}>Extend</button> <button type="button" onClick=${() => setState({ step: 'idle' })}>No</button></span>`
-        : html`<button type="button" disabled=${state.step === 'busy'} onClick=${() => setState({ step: 'ask' })}>Extend by ${plural(s.trials, 'trial')} …</button>`}
-      ${state.error && html`<${Failure} error=${state.error} />`}</div>`}
+    ${s.args.length > 0 && mayAct.value && html`<div><button type="button" onClick=${() => askExtend(of.sweep, { key: s.key, values: s.values.join(',') })}>Extend by ${plural(s.trials, 'trial')} …</button></div>`}
   </li>`;
 }
 

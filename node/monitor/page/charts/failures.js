@@ -1,10 +1,9 @@
 // Why trials failed: groups by cause, and what predicts each.
-import { useRef, useState } from 'preact/hooks';
+import { useRef } from 'preact/hooks';
 import { html } from '../html.js';
 import { count, percent, plural } from '../format.js';
-import { post, sweepPath } from '../api.js';
+import { askRetry } from '../actions.js';
 import { mayAct } from '../store.js';
-import { Failure } from '../ui.js';
 import { chartQuery, setView, view } from '../view.js';
 import { Figure } from './figure.js';
 import { setTexts } from './filter.js';
@@ -43,7 +42,7 @@ function Group({ g, d, of }) {
     <div class="acts">
       <button type="button" aria-pressed=${only} onClick=${select}>${only ? 'Show all again' : 'Show only these'}</button>
       <button type="button" onClick=${() => of.open(g.trial)}>Newest: #${g.trial}</button>
-      <${Retry} g=${g} of=${of} />
+      ${mayAct.value && html`<button type="button" onClick=${() => askRetry(of.sweep, g.class)}>Retry ${g.class} …</button>`}
       <span class="muted">${g.nodes.map((/** @type {any} */ n) => `${n.node} ${count(n.n)}`).join(' · ')}${g.attempts > g.count && ` · ${count(g.attempts)} attempts in all`}
         · ${clock(g.first)} … ${clock(g.last)} after the start</span>
     </div>
@@ -69,25 +68,4 @@ function Sparkline({ g, d }) {
     <line x1="0" x2="180" y1="29.5" y2="29.5" stroke=${t.border} />
     ${g.over.map((/** @type {number} */ k, /** @type {number} */ i) => k > 0 && html`<rect key=${i} x=${i * 180 / n} width=${Math.max(1, 180 / n - 1)} y=${29 - k / most * 27} height=${k / most * 27} fill=${t.failed} />`)}
   </svg>`;
-}
-
-/** Runs the failed trials of a class again: all of the class, which the button says before. @param {{g: any, of: any}} props */
-function Retry({ g, of }) {
-  const [state, setState] = useState(/** @type {any} */ ({ step: 'idle' }));
-  if (!mayAct.value) return null;
-  const act = async () => {
-    setState({ step: 'busy' });
-    try {
-      const done = await post(sweepPath(of.id, '/actions/retry'), { index: -1, failed_only: true, class: g.class });
-      setState({ step: 'done', changed: done.changed });
-    } catch (error) {
-      setState({ step: 'idle', error });
-    }
-  };
-  if (state.step === 'done') return html`<span role="status">${plural(state.changed, 'trial')} will run again</span>`;
-  if (state.step === 'ask') {
-    return html`<span class="ask">Run all trials again that failed with ${g.class}? <button type="button" class="primary" onClick=${act}>Retry</button>
-      <button type="button" onClick=${() => setState({ step: 'idle' })}>No</button></span>`;
-  }
-  return html`<button type="button" disabled=${state.step === 'busy'} onClick=${() => setState({ step: 'ask' })}>Retry ${g.class} …</button>${state.error && html`<${Failure} error=${state.error} />`}`;
 }

@@ -10,6 +10,7 @@ import * as scale from '../charts/scale.js';
 import * as slices from '../charts/slices.js';
 import * as timeline from '../charts/timeline.js';
 import { cell, csv, lines } from '../charts/export.js';
+import { aligned, nearest } from '../charts/curvedata.js';
 
 const axis = (key, labels, scaleName = 'linear') => ({
   key, scale: scaleName, size: labels.length,
@@ -268,4 +269,12 @@ test('spreadsheets run nothing, and cells stay apart', () => {
   assert.equal(cell('@x,"y"'), '"\'@x,""y"""');
   assert.equal(csv({ columns: ['a', 'b'], rows: [[1, null], ['x\ny', 0.5]] }), 'a,b\r\n1,\r\n"x\ny",0.5\r\n');
   assert.deepEqual(lines(ruler, 'one two three', 42), ['one two', 'three']);
+});
+
+test('curves of different steps stand in one table', () => {
+  const d = { steps: [1, 3], low: [0, 2], median: [1, 3], high: [2, 4], curves: [{ trial: 5, steps: [1, 2, 4], values: [9, 8, null] }, { trial: 6, steps: [], values: [] }] };
+  const table = aligned(d);
+  assert.deepEqual(table, [[1, 2, 3, 4], [0, 1, 2, null], [2, 3, 4, null], [1, 2, 3, null], [9, 8, null, null], [null, null, null, null]]);
+  assert.equal(nearest(table, 1, 100, 2), 0);
+  assert.equal(nearest(table, 3, 1, 2), null);
 });
