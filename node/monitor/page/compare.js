@@ -4,13 +4,13 @@ import { get, sweepPath } from './api.js';
 import { plain } from './ansi.js';
 import { html } from './html.js';
 import { duration, number } from './format.js';
-import { Log, readLog } from './logstream.js';
+import { Log } from './logstream.js';
 import { Link, sweepPlace, trialPlace } from './router.js';
 import { getTrial } from './trial.js';
 import { setView, view } from './view.js';
 import { Answer, Empty, Panel, State, Time, useData, useTitle } from './ui.js';
 
-const LINES = 4000; // of each log that are compared
+const LINES = 4000; // of the end of each log that are compared
 
 /** @param {{id: string}} props */
 export function ComparePage({ id }) {
@@ -50,7 +50,7 @@ function Differences({ id, trials, sweep }) {
       ${metrics.map((/** @type {string} */ m) => row(m, t => html`${number(t.metrics[m])} ${t !== base && typeof t.metrics[m] === 'number' && typeof base.metrics[m] === 'number' && html`<span class="muted">${signed(t.metrics[m] - base.metrics[m])}</span>`}`))}
       ${row('took', t => duration(t.wall_seconds))}${row('node', t => t.node || '–')}${row('started', t => html`<${Time} at=${t.started} />`)}
     </tbody></table></div>
-    ${different.length === 0 && trials.length > 1 && html`<p class="loading muted">They have the same parameters.</p>`}<//>`;
+    ${different.length === 0 && trials.length > 1 && html`<p class="pad muted">They have the same parameters.</p>`}<//>`;
 }
 
 const signed = (/** @type {number} */ d) => `${d >= 0 ? '+' : '−'}${number(Math.abs(d))}`;
@@ -60,15 +60,15 @@ function LogDiff({ id, a, b }) {
   const [open, setOpen] = useState(false);
   const diff = useData(open ? `diff ${id} ${a.index} ${b.index}` : '', async signal => {
     const [left, right] = await Promise.all([a, b].map(async t => {
-      const log = new Log(() => {});
-      await readLog(log, id, t.index, { signal });
+      const log = new Log(id, t.index);
+      await log.tail(signal);
       return log.lines.slice(-LINES).map(l => plain(l.text));
     }));
     return compareLines(left, right);
   });
   return html`<${Panel} title=${`Logs of ${a.index} and ${b.index}`} aside=${!open && html`<button type="button" onClick=${() => setOpen(true)}>Compare logs</button>`}>
     ${open && html`<${Answer} of=${diff}>${(/** @type {any[]} */ lines) => (lines.length ? html`<div class="log wraps diff" tabindex="0" role="group" aria-label="Lines that differ"><div class="lines">${lines.map((l, i) => html`<div key=${i} class=${`ln ${l.side}`}><span class="at">${l.side === 'left' ? `− ${a.index}` : `+ ${b.index}`}</span>${l.text}</div>`)}</div></div>`
-      : html`<p class="loading muted">They are the same.</p>`)}<//>`}<//>`;
+      : html`<p class="pad muted">They are the same.</p>`)}<//>`}<//>`;
 }
 
 /**

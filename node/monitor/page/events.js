@@ -65,6 +65,7 @@ export class Stream {
     this.delay = 0;
     this.leads = false;
     this.ready = false; // there is a session
+    this.alone = false;
     this.stopped = false;
     this.hiddenSince = 0;
     /** @type {AbortController|null} */
@@ -145,6 +146,7 @@ export class Stream {
       if (Date.now() - tab.at > FORGET && id !== this.id) this.tabs.delete(id);
       else tab.topics.forEach(t => topics.add(t));
     }
+    if (this.alone) topics.delete('nodes');
     const text = [...topics].sort().slice(0, 32).join(',');
     if (text === this.topics) return;
     const more = [...topics].some(t => !this.topics.split(',').includes(t));
@@ -201,6 +203,11 @@ export class Stream {
         const problem = await problemOf(resp);
         if (problem.status === 401) this.onUnauthorized();
         if (problem.status === 404) this.dropUnknown(problem.detail);
+        if (problem.status === 409 && !this.alone) { // a node that stands alone has no nodes to tell of
+          this.alone = true;
+          if (request === this.request) this.choose();
+          return;
+        }
         why = problem.detail;
         wait = problem.retryAfter * 1000;
       } else {
@@ -213,6 +220,10 @@ export class Stream {
     }
     clearTimeout(watchdog);
     if (request !== this.request) return;
+    if (this.alone) { // it may be in a cluster by now
+      this.alone = false;
+      setTimeout(() => this.choose(), 0);
+    }
     this.delay = Math.min(30_000, this.delay ? this.delay * 2 : 500);
     wait = Math.max(wait, this.delay) * (0.75 + Math.random() / 2);
     this.report({ condition: 'lost', why: this.bye || why, retry: Date.now() + wait });

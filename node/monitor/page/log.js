@@ -1,111 +1,176 @@
 // The view of a trial's output: a window of lines, followed while it grows, searched through all of it.
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { look, parse, plain } from './ansi.js';
+import { PREFIX, search, sessionKey } from './api.js';
 import { html } from './html.js';
 import { bytes, count, time } from './format.js';
 import { useKeys } from './keys.js';
-import { Log, readLog } from './logstream.js';
+import { Log } from './logstream.js';
 import { Failure } from './ui.js';
 
 const LINE = 17; // px
 const WRAPPED = 1500; // lines in one window when they wrap: their heights are not known
-const HITS = 1000;
+const PAUSE = 500; // ms between two looks
 
-/** @param {{sweep: string, index: number, attempt?: number, running: boolean}} props */
-export function LogView({ sweep, index, attempt, running }) {
+/** @param {{sweep: string, index: number, attempt?: number}} props */
+export function LogView({ sweep, index, attempt }) {
   const [, draw] = useState(0);
   const [trouble, setTrouble] = useState(/** @type {any} */ (null));
-  const [done, setDone] = useState(false);
-  const [show, setShow] = useState({ stream: '', wrap: innerWidth < 720, time: false, colours: true });
+  const [show, setShow] = useState({ wrap: innerWidth < 720, time: false, colours: true });
+  const [stream, setStream] = useState('');
   const [follow, setFollow] = useState(true);
-  const [find, setFind] = useState(''), [hit, setHit] = useState(-1);
-  const box = useRef(/** @type {HTMLDivElement|null} */ (null));
+  const [loaded, setLoaded] = useState(false);
+  const following = useRef(true), busy = useRef(false), box = useRef(/** @type {HTMLDivElement|null} */ (null));
   const [top, setTop] = useState(0);
-  const log = useMemo(() => new Log(() => draw(n => n + 1)), [sweep, index, attempt]);
+  const log = useMemo(() => new Log(sweep, index, { attempt, stream }), [sweep, index, attempt, stream]);
+  following.current = follow;
   useEffect(() => {
-    const control = new AbortController();
-    setDone(false);
+    const control = new AbortController(), { signal } = control;
     setFollow(true);
-    readLog(log, sweep, index, { attempt, follow: running, signal: control.signal, onTrouble: setTrouble }).then(() => control.signal.aborted || setDone(true));
+    setLoaded(false);
+    watch(log, following, signal, () => {
+      setLoaded(true);
+      draw(n => n + 1);
+    }, setTrouble);
     return () => control.abort();
-  }, [log, running]);
+  }, [log]);
+  const find = useFind(log, async hit => {
+    setFollow(false);
+    if (hit.offset < log.from || hit.offset >= log.next) await log.around(hit.offset);
+    draw(n => n + 1);
+    const at = log.lineAt(hit.offset, hit.stream);
+    if (box.current && !show.wrap) requestAnimationFrame(() => { if (box.current) box.current.scrollTop = Math.max(0, at * LINE - box.current.clientHeight / 2); });
+  });
 
-  const lines = show.stream ? log.lines.filter(l => l.stream === show.stream) : log.lines;
-  const hits = useHits(lines, find, log.number);
-  const height = box.current?.clientHeight ?? 600;
-  const last = lines.length;
+  const { lines } = log, last = lines.length, height = box.current?.clientHeight || 600;
   useEffect(() => {
     if (follow && box.current) box.current.scrollTop = box.current.scrollHeight;
-  }, [follow, last, log.bytes, show.wrap]);
+  }, [follow, last, log.next, show.wrap]);
+  const load = async (/** @type {() => Promise<any>} */ go) => {
+    if (busy.current) return;
+    busy.current = true;
+    await go().catch(setTrouble);
+    busy.current = false;
+    draw(n => n + 1);
+  };
+  const earlier = () => load(async () => {
+    const more = await log.earlier();
+    if (box.current) box.current.scrollTop += more * LINE;
+  });
   const scrolled = () => {
     const el = box.current;
     if (!el) return;
     setTop(el.scrollTop);
-    const atEnd = el.scrollHeight - el.scrollTop - el.clientHeight < 4;
-    if (atEnd !== follow && (atEnd || el.scrollTop < top - 2)) setFollow(atEnd);
+    const rest = el.scrollHeight - el.scrollTop - el.clientHeight;
+    if (el.scrollTop < top - 2 && follow && rest > 4) setFollow(false);
+    else if (rest < 4 && !follow && log.next >= log.total) setFollow(true);
+    if (show.wrap || follow) return;
+    if (el.scrollTop < 4 * LINE && log.from > 0) earlier();
+    else if (rest < 4 * LINE && log.next < log.total) load(() => log.later(false));
   };
-  const goTo = (/** @type {number} */ n) => {
-    if (!hits.length) return;
-    const at = (n + hits.length) % hits.length;
-    setHit(at);
-    setFollow(false);
-    if (box.current && !show.wrap) box.current.scrollTop = Math.max(0, hits[at] * LINE - height / 2);
-  };
+  const toEnd = () => load(async () => {
+    if (log.next < log.total) await log.tail();
+    setFollow(true);
+  });
   useKeys([
-    { key: 'f', text: 'follow the log, or stop', run: () => setFollow(f => !f) },
-    { key: 'n', text: 'next hit in the log', run: () => goTo(hit + 1) }, { key: 'N', text: 'hit before', run: () => goTo(hit - 1) },
-  ], [hit, hits, follow]);
+    { key: 'f', text: 'follow the log, or stop', run: () => (follow ? setFollow(false) : toEnd()) },
+    { key: 'n', text: 'next hit in the log', run: () => find.go(1) }, { key: 'N', text: 'hit before', run: () => find.go(-1) },
+  ], [follow, find.at, find.hits, log]);
 
+  const current = find.hit ? log.lineAt(find.hit.offset, find.hit.stream) : -1;
   let first = Math.max(0, Math.floor(top / LINE) - 20), end = Math.min(last, first + Math.ceil(height / LINE) + 40);
   if (show.wrap) {
-    const centre = hit >= 0 && !follow ? hits[hit] : last;
-    first = Math.max(0, Math.min(last - WRAPPED, centre - WRAPPED / 2));
+    first = Math.max(0, Math.min(last - WRAPPED, (current >= 0 && !follow ? current : last) - WRAPPED / 2));
     end = Math.min(last, first + WRAPPED);
   }
   useEffect(() => {
-    if (show.wrap && hit >= 0) box.current?.querySelector('.current')?.scrollIntoView({ block: 'center' });
-  }, [hit, show.wrap]);
-  const marked = new Set(hits);
+    if (show.wrap && current >= 0) box.current?.querySelector('.current')?.scrollIntoView({ block: 'center' });
+  }, [current, show.wrap]);
+  const low = find.text.toLowerCase();
+  const mark = (/** @type {any} */ l, /** @type {number} */ i) => (i === current ? 'current' : low && plain(l.text).toLowerCase().includes(low) ? 'hit' : '');
   const toggle = (/** @type {string} */ name, /** @type {string} */ text) => html`<label><input type="checkbox" checked=${show[name]}
     onChange=${(/** @type {any} */ e) => setShow({ ...show, [name]: e.target.checked })} /> ${text}</label>`;
-  return html`<div class="logbar">
-      <input type="search" data-search aria-label="Search the log" placeholder="search …  /" value=${find} onInput=${(/** @type {any} */ e) => { setFind(e.target.value); setHit(-1); }}
-        onKeyDown=${(/** @type {any} */ e) => { if (e.key === 'Enter') goTo(hit + (e.shiftKey ? -1 : 1)); }} />
-      ${find && html`<span class="muted" role="status">${hits.length ? `${hit >= 0 ? `${count(hit + 1)} of ` : ''}${count(hits.length)}${hits.length === HITS ? ' or more' : ''} hits` : 'no hit'}</span>
-        <button type="button" class="quiet" aria-label="Hit before" onClick=${() => goTo(hit - 1)}>▴</button><button type="button" class="quiet" aria-label="Next hit" onClick=${() => goTo(hit + 1)}>▾</button>`}
-      <select aria-label="Stream" value=${show.stream} onChange=${(/** @type {any} */ e) => setShow({ ...show, stream: e.target.value })}><option value="">all streams</option><option>stdout</option><option>stderr</option><option>setup</option></select>
+  const file = `${PREFIX}${log.path}.txt${search({ attempt, stream, session: sessionKey() })}`;
+  return html`<div class="logbar">${find.bar}
+      <select aria-label="Stream" value=${stream} onChange=${(/** @type {any} */ e) => setStream(e.target.value)}><option value="">all streams</option><option>stdout</option><option>stderr</option><option>setup</option></select>
       ${toggle('wrap', 'wrap')}${toggle('time', 'time')}${toggle('colours', 'colours')}
-      <span class="muted">${bytes(log.bytes)}</span>
-      <${Save} sweep=${sweep} index=${index} attempt=${attempt} />
-      <button type="button" aria-pressed=${follow} onClick=${() => setFollow(!follow)} title="f">${running && !done ? 'Follow' : 'At the end'}</button>
+      <span class="muted">${bytes(log.total)}</span>
+      <a href=${file} download=${`${sweep}-${index}.log`}>download</a>
+      <button type="button" aria-pressed=${follow} onClick=${() => (follow ? setFollow(false) : toEnd())} title="f">${log.ended ? 'At the end' : 'Follow'}</button>
     </div>
     ${trouble && html`<${Failure} error=${trouble} />`}
+    ${show.wrap && log.from > 0 && html`<p class="pad"><button type="button" onClick=${earlier}>Earlier lines</button></p>`}
     <div class=${`log ${show.wrap ? 'wraps' : ''}`} ref=${box} style=${{ maxHeight: `${Math.max(8, last + 2) * LINE * (show.wrap ? 3 : 1)}px` }} tabindex="0" role="log" aria-live="off" aria-label=${`Output of ${sweep}/${index}`} onScroll=${scrolled}>
-      ${last === 0 && html`<p class="loading muted">${done ? 'It has printed nothing.' : running ? 'Nothing has been printed yet.' : 'Loading …'}</p>`}
+      ${last === 0 && html`<p class="pad muted">${!loaded ? 'Loading …' : log.ended ? 'It has printed nothing.' : 'Nothing has been printed yet.'}</p>`}
       ${!show.wrap && html`<div style=${{ height: `${last * LINE}px` }}></div>`}
       <div class="lines" style=${{ top: `${show.wrap ? 0 : first * LINE}px` }}>
-        ${first === 0 && log.dropped > 0 && html`<div class="ln note">${count(log.dropped)} lines before are not kept here; Save gets all</div>`}
-        ${lines.slice(first, end).map((l, i) => html`<${LineView} key=${l.number} line=${l} size=${l.text.length} time=${show.time} colours=${show.colours}
-          mark=${marked.has(first + i) ? (hits[hit] === first + i ? 'current' : 'hit') : ''} />`)}
+        ${lines.slice(first, end).map((l, i) => html`<${LineView} key=${`${l.stream}${l.offset}`} line=${l} size=${l.text.length} time=${show.time} colours=${show.colours} mark=${mark(l, first + i)} />`)}
       </div>
     </div>
-    ${log.notes.map(n => html`<p key=${n} class="loading muted">${n}</p>`)}`;
+    ${log.cut > 0 && html`<p class="pad muted">${bytes(log.cut)} were never stored: they are over log_limit, or the disk was full.</p>`}
+    ${log.gone && html`<p class="pad muted">${log.gone === 'all' ? 'It has' : 'Its beginning has'} been removed since, as retention.logs says.</p>`}`;
 }
 
-/** Places of the lines that hold a text, at most 1000. @param {any[]} lines @param {string} find @param {number} grown */
-function useHits(lines, find, grown) {
-  return useMemo(() => {
-    /** @type {number[]} */
-    const hits = [];
-    const low = find.toLowerCase();
-    for (let i = 0; low && i < lines.length && hits.length < HITS; i++) {
-      if (plain(lines[i].text).toLowerCase().includes(low)) hits.push(i);
+/** Reads a log until its end. @param {Log} log @param {{current: boolean}} following @param {AbortSignal} signal @param {() => void} changed @param {(p: any) => void} onTrouble */
+async function watch(log, following, signal, changed, onTrouble) {
+  let wait = 0;
+  for (let begun = false; !signal.aborted && !(begun && log.ended && log.next >= log.total);) {
+    try {
+      let more = false;
+      if (!begun) await log.tail(signal);
+      else if (following.current) more = await log.later(true, signal);
+      begun = true;
+      wait = more ? 0 : document.hidden ? 4 * PAUSE : PAUSE;
+      onTrouble(null);
+      changed();
+    } catch (err) {
+      if (signal.aborted) return;
+      const { status } = /** @type {any} */ (err);
+      onTrouble(err);
+      if (status >= 400 && status < 500) return;
+      wait = Math.min(10_000, Math.max(1000, wait * 2));
     }
-    return hits;
-  }, [find, grown, lines.length]);
+    await new Promise(done => setTimeout(done, wait));
+  }
 }
 
-/** @param {{line: import('./logstream.js').Line, size: number, time: boolean, colours: boolean, mark: string}} props */
+/** The search in a log: its field, its hits, and the one that is shown. @param {Log} log @param {(hit: any) => void} show */
+function useFind(log, show) {
+  const [text, setText] = useState(''), [at, setAt] = useState(-1);
+  const [found, setFound] = useState(/** @type {{hits: any[], more: boolean, done: boolean}} */ ({ hits: [], more: false, done: false }));
+  const wanted = useRef(false), latest = useRef(show);
+  latest.current = show;
+  const { hits } = found;
+  const goTo = (/** @type {number} */ n, all = hits) => {
+    if (!all.length) return;
+    const to = (n + all.length) % all.length;
+    setAt(to);
+    latest.current(all[to]);
+  };
+  useEffect(() => {
+    setFound({ hits: [], more: false, done: false });
+    setAt(-1);
+    if (!text) return undefined;
+    const control = new AbortController();
+    const timer = setTimeout(() => log.search(text, control.signal).then(r => {
+      setFound({ hits: r.hits, more: r.next !== undefined, done: true });
+      if (wanted.current) goTo(0, r.hits);
+      wanted.current = false;
+    }, () => control.signal.aborted || setFound({ hits: [], more: false, done: true })), 300);
+    return () => {
+      clearTimeout(timer);
+      control.abort();
+    };
+  }, [text, log]);
+  const go = (/** @type {number} */ step) => (found.done ? goTo(at < 0 && step < 0 ? hits.length - 1 : at + step) : (wanted.current = true));
+  const bar = html`<input type="search" data-search aria-label="Search the log" placeholder="search …  /" value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)}
+      onKeyDown=${(/** @type {any} */ e) => { if (e.key === 'Enter') go(e.shiftKey ? -1 : 1); }} />
+    ${text && html`<span class="muted" role="status">${!found.done ? 'searching …' : hits.length ? `${at >= 0 ? `${count(at + 1)} of ` : ''}${count(hits.length)}${found.more ? ' or more' : ''} hits` : 'no hit'}</span>
+      <button type="button" class="quiet" aria-label="Hit before" onClick=${() => go(-1)}>▴</button><button type="button" class="quiet" aria-label="Next hit" onClick=${() => go(1)}>▾</button>`}`;
+  return { text, at, hits, hit: at >= 0 ? hits[at] : null, go, bar };
+}
+
+/** @param {{line: any, size: number, time: boolean, colours: boolean, mark: string}} props */
 function LineView({ line, time: withTime, colours, mark }) {
   const { pieces, cut } = parse(line.text);
   return html`<div class=${`ln ${line.stream} ${mark}`}>${withTime && html`<span class="at">${time(line.time)}</span>`}${pieces.map((p, i) => {
@@ -116,25 +181,5 @@ function LineView({ line, time: withTime, colours, mark }) {
 
 /** Text that may have escape sequences, as lines. @param {{text: string}} props */
 export function Output({ text }) {
-  return text.split('\n').map((line, i) => html`<${LineView} key=${i} line=${{ text: line, stream: '', time: '', number: i }} size=${line.length} time=${false} colours mark="" />`);
-}
-
-/** Saves the whole output as a file. @param {{sweep: string, index: number, attempt?: number}} props */
-function Save({ sweep, index, attempt }) {
-  const [busy, setBusy] = useState(false);
-  const save = async () => {
-    setBusy(true);
-    /** @type {string[]} */
-    const texts = [];
-    const log = new Log(() => {}, l => texts.push(`${l.text}\n`));
-    await readLog(log, sweep, index, { attempt, signal: AbortSignal.timeout(600_000) });
-    log.lines.filter(l => l.open).forEach(l => texts.push(l.text));
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(new Blob(texts, { type: 'text/plain' }));
-    link.download = `${sweep}-${index}.log`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-    setBusy(false);
-  };
-  return html`<button type="button" class="quiet" disabled=${busy} onClick=${save}>${busy ? 'Saving …' : 'Save'}</button>`;
+  return text.split('\n').map((line, i) => html`<${LineView} key=${i} line=${{ text: line, stream: '' }} size=${line.length} time=${false} colours mark="" />`);
 }

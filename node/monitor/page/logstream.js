@@ -1,34 +1,12 @@
-// The output of a trial as lines, read from the API as it comes.
-import { ask, Problem, sweepPath } from './api.js';
+// The output of a trial as lines: a range of its bytes, read in windows from the API.
+import { get, sweepPath } from './api.js';
 
-const KEPT = 200_000; // lines
-const KEPT_CHARS = 48 << 20;
-const PARTIAL = 1 << 16; // characters of a line that has no end yet
+export const WINDOW = 128 << 10; // bytes of one question
+const KEPT = 4 << 20; // bytes that are kept
+const PROGRESS = 16 << 10; // characters of a line that is written over
+const BEHIND = 1 << 20; // bytes after which one who follows goes to the end
 
-/** @typedef {{text: string, stream: string, time: string, number: number, open?: boolean}} Line */
-
-/** Reads JSON lines. @param {Response} resp @param {(v: any) => void} got */
-async function readLines(resp, got) {
-  const reader = /** @type {ReadableStream<Uint8Array>} */ (resp.body).pipeThrough(new TextDecoderStream()).getReader();
-  let rest = '', complete = false;
-  const take = (/** @type {string} */ text) => {
-    if (text === '') {
-      complete = true;
-      return;
-    }
-    const { v, error } = JSON.parse(text);
-    if (error) throw new Problem({ status: 500, detail: error.error, hint: error.hint });
-    got(v);
-  };
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) break;
-    const lines = (rest + value).split('\n');
-    rest = lines.pop() ?? '';
-    lines.forEach(take);
-  }
-  return complete;
-}
+/** @typedef {{text: string, stream: string, time: string, offset: number, open: boolean}} Line */
 
 /** @param {string} base64 */
 function bytesOf(base64) {
@@ -37,110 +15,115 @@ function bytesOf(base64) {
   return b;
 }
 
-/** The lines of one trial's output: the newest of them, in the order in which they came. */
-export class Log {
-  /** @param {(log: Log) => void} changed @param {(line: Line) => void} [onLine] of each line that is complete */
-  constructor(changed, onLine) {
-    this.changed = changed;
-    this.onLine = onLine;
-    /** @type {Line[]} */
-    this.lines = [];
-    this.dropped = 0; // lines before those
-    this.number = 0;
-    this.chars = 0;
-    this.bytes = 0;
-    this.notes = /** @type {string[]} */ ([]);
-    /** @type {Map<string, {decoder: TextDecoder, next: number, line: Line|null}>} */
-    this.strands = new Map();
-    this.waiting = false;
-  }
-
-  /** Takes a piece of output. Bytes that are here already, after a stream was cut, are left out. @param {any} o */
-  take(o) {
-    if (o.cut || o.gone) {
-      this.note(o.cut ? `${o.cut} bytes were never stored: they are over log_limit, or the disk was full` : `${o.gone} bytes have been removed since, as retention.logs says`);
-      return;
-    }
-    const key = `${o.run} ${o.stream}`;
-    let s = this.strands.get(key);
-    if (!s) this.strands.set(key, s = { decoder: new TextDecoder(), next: 0, line: null });
-    let data = bytesOf(o.data);
-    const end = o.offset + data.length;
-    if (end <= s.next) return;
-    if (o.offset < s.next) data = data.subarray(s.next - o.offset);
-    s.next = end;
-    this.bytes += data.length;
-    const parts = s.decoder.decode(data, { stream: true }).split('\n');
-    parts.forEach((text, i) => {
-      if (!s.line && (text || i < parts.length - 1)) {
-        s.line = { text: '', stream: o.stream, time: o.time, number: this.number++, open: true };
-        this.lines.push(s.line);
-      }
-      if (!s.line) return;
-      s.line.text = join(s.line.text, text);
-      this.chars += text.length;
-      if (i < parts.length - 1) {
-        s.line.text = s.line.text.replace(/\r+$/, '');
-        s.line.open = false;
-        this.onLine?.(s.line);
-        s.line = null;
-      }
-    });
-    this.bound();
-    this.tell();
-  }
-
-  /** @param {string} text */
-  note(text) {
-    if (!this.notes.includes(text)) this.notes.push(text);
-    this.tell();
-  }
-
-  bound() {
-    if (this.lines.length <= KEPT * 1.1 && this.chars <= KEPT_CHARS) return;
-    const drop = Math.max(this.lines.length - KEPT, Math.ceil(this.lines.length / 10));
-    for (const l of this.lines.splice(0, drop)) this.chars -= l.text.length;
-    this.dropped += drop;
-  }
-
-  tell() {
-    if (this.waiting) return;
-    this.waiting = true;
-    setTimeout(() => {
-      this.waiting = false;
-      this.changed(this);
-    }, 80);
-  }
-}
-
-/** Adds to a line that has no end yet; of a progress bar only its last states are kept. @param {string} line @param {string} more */
+/** Adds to a line; of a progress bar that is written again and again only the last states are kept. @param {string} line @param {string} more */
 function join(line, more) {
   const text = line + more;
-  if (text.length <= PARTIAL) return text;
-  const at = text.lastIndexOf('\r', text.length - 2);
-  return at > 0 ? text.slice(at + 1) : text.slice(-PARTIAL);
+  const at = text.length > PROGRESS ? text.lastIndexOf('\r', text.length - 2 - PROGRESS / 4) : -1;
+  return at > 0 ? text.slice(at + 1) : text;
 }
 
-/**
- * Reads output into a log until it is complete. A stream that is cut is opened again.
- * @param {Log} log @param {string} sweep @param {number} index @param {{attempt?: number, follow?: boolean, signal: AbortSignal, onTrouble?: (p: any) => void}} options
- */
-export async function readLog(log, sweep, index, { attempt, follow, signal, onTrouble }) {
-  for (let delay = 500; !signal.aborted; delay = Math.min(10_000, delay * 2)) {
-    try {
-      const resp = await ask(sweepPath(sweep, '/logs'), { signal, query: { index, attempt, follow: follow ? 'true' : '' } });
-      onTrouble?.(null);
-      const complete = await readLines(resp, v => {
-        delay = 500;
-        log.take(v);
-      });
-      if (complete) return;
-    } catch (err) {
-      if (signal.aborted) return;
-      const p = /** @type {any} */ (err);
-      onTrouble?.(p);
-      if (p.status >= 400 && p.status < 500) return;
-    }
-    await new Promise(done => setTimeout(done, delay));
+/** The lines of one attempt's output, of one stream or of all. */
+export class Log {
+  /** @param {string} sweep @param {number} index @param {{attempt?: number, stream?: string}} options */
+  constructor(sweep, index, { attempt, stream } = {}) {
+    this.path = sweepPath(sweep, `/trials/${index}/log`);
+    this.of = { attempt, stream };
+    /** @type {any[]} */
+    this.pieces = [];
+    /** @type {Line[]} */
+    this.lines = [];
+    /** @type {Map<string, {decoder: TextDecoder, line: Line|null, skip: boolean}>} */
+    this.strands = new Map();
+    this.from = 0; // offset of the first byte that is here
+    this.next = 0; // behind the last one
+    this.total = 0;
+    this.ended = false;
+    this.cut = 0;
+    this.gone = '';
   }
+
+  /** @param {any} query @param {AbortSignal} [signal] */
+  async ask(query, signal) {
+    const w = await get(this.path, { signal, query: { ...this.of, ...query } });
+    this.total = w.total;
+    this.ended = w.ended;
+    this.cut = w.cut;
+    this.gone = w.gone ?? '';
+    return w;
+  }
+
+  /** Holds a window and nothing else. @param {any} w */
+  reset(w) {
+    this.pieces = w.pieces;
+    this.from = w.offset;
+    this.next = w.next;
+    this.rebuild();
+  }
+
+  /** Goes to the end. @param {AbortSignal} [signal] */
+  async tail(signal) { this.reset(await this.ask({ tail: WINDOW }, signal)); }
+
+  /** Goes to an offset. @param {number} offset @param {AbortSignal} [signal] */
+  async around(offset, signal) { this.reset(await this.ask({ offset: Math.max(0, offset - WINDOW / 2), limit: WINDOW }, signal)); }
+
+  /** Takes what comes behind; reports whether there may be more at once. @param {boolean} follow @param {AbortSignal} [signal] */
+  async later(follow, signal) {
+    if (follow && this.total - this.next > BEHIND) {
+      await this.tail(signal);
+      return false;
+    }
+    const w = await this.ask({ offset: this.next, limit: WINDOW }, signal);
+    this.next = w.next;
+    this.pieces.push(...w.pieces);
+    if (this.next - this.from > KEPT) {
+      while (this.next - this.pieces[0].offset > KEPT * 0.75) this.pieces.shift();
+      this.from = this.pieces[0].offset;
+      this.rebuild();
+    } else for (const p of w.pieces) this.take(p);
+    return this.next < this.total;
+  }
+
+  /** Takes what comes before; gives how many lines more there are. @param {AbortSignal} [signal] */
+  async earlier(signal) {
+    const before = this.lines.length, offset = Math.max(0, this.from - WINDOW);
+    const w = await this.ask({ offset, limit: this.from - offset }, signal);
+    this.pieces = [...w.pieces, ...this.pieces];
+    this.from = w.offset;
+    this.rebuild();
+    return this.lines.length - before;
+  }
+
+  rebuild() {
+    this.lines = [];
+    this.strands = new Map();
+    for (const p of this.pieces) this.take(p);
+  }
+
+  /** Makes lines of a piece. A range that does not begin at a line leaves out the rest of it. @param {any} p */
+  take(p) {
+    let s = this.strands.get(p.stream);
+    if (!s) this.strands.set(p.stream, s = { decoder: new TextDecoder(), line: null, skip: this.from > 0 });
+    let offset = p.offset;
+    const parts = s.decoder.decode(bytesOf(p.data), { stream: true }).split('\n');
+    parts.forEach((text, i) => {
+      const last = i === parts.length - 1;
+      if (!s.skip && !s.line && (text || !last)) this.lines.push(s.line = { text: '', stream: p.stream, time: p.time, offset, open: true });
+      if (s.line) s.line.text = join(s.line.text, text);
+      if (!last) {
+        if (s.line) s.line.open = false;
+        s.line = null;
+        s.skip = false;
+        offset += new TextEncoder().encode(text).length + 1;
+      }
+    });
+  }
+
+  /** The place of the line with an offset. @param {number} offset @param {string} stream */
+  lineAt(offset, stream) {
+    for (let i = this.lines.length - 1; i >= 0; i--) if (this.lines[i].offset <= offset && this.lines[i].stream === stream) return i;
+    return -1;
+  }
+
+  /** Places of a text in all of the output. @param {string} q @param {AbortSignal} [signal] */
+  search(q, signal) { return get(`${this.path}/search`, { signal, query: { ...this.of, q, limit: 500 } }); }
 }

@@ -56,7 +56,7 @@ function Figures() {
 function SweepRow({ sweep: s }) {
   return html`<li class="sweeprow">
     <div class="line1"><${Link} class="name" href=${sweepPlace(s.sweep)}>${s.sweep}<//><span class="muted">${[s.task, s.name].filter(Boolean).join(' · ')}</span><${State} state=${s.state} />
-      <span class="muted end">${s.state === 'running' ? html`${rate(s.rate)} · <${Ending} of=${s} />` : s.ended && html`ended <${Time} at=${s.ended} />`}</span></div>
+      <span class="muted end">${s.state === 'running' ? html`${s.rate > 0 && rate(s.rate)} <${Ending} of=${s} />` : s.ended && html`ended <${Time} at=${s.ended} />`}</span></div>
     <${Progress} of=${s} />
     <div class="line1"><${Counts} of=${s} /><${Best} sweep=${s} /></div>
     ${(s.problem || s.waits) && html`<p class="state paused wrap">${s.problem || s.waits}</p>`}

@@ -74,7 +74,7 @@ func TestVendoredFiles(t *testing.T) {
 }
 
 var (
-	imports   = regexp.MustCompile(`(?:\bfrom|\bimport)\s*\(?\s*["']([^"']+)["']`)
+	imports   = regexp.MustCompile("(?m)(?:(?:^|;)[ \\t]*(?:import|export)\\b[^;'\"`=]*?\\bfrom|(?:^|;)[ \\t]*import|\\bimport\\()[ \\t]*['\"]([^'\"\\n]+)['\"]")
 	atOnce    = regexp.MustCompile(`(?m)^(?:import|export)[^;(]*?from ["'](\./[^"']+)["']`)
 	inMap     = regexp.MustCompile(`"([^"]+)": "/assets/([^"]+)"`)
 	linked    = regexp.MustCompile(`(?:src|href)="/assets/([^"]+)"`)

@@ -119,6 +119,7 @@ export async function login(secret) {
 /** Ends the session. */
 export async function logout() {
   await post('/session', undefined, { method: 'DELETE' });
+  localStorage.removeItem('mlf-session');
   session.value = null;
 }
 

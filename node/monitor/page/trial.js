@@ -1,6 +1,6 @@
 // A trial: what it was run with, what came of it, its attempts, its neighbours and its output.
 import { useState } from 'preact/hooks';
-import { get, PREFIX, sessionKey, sweepPath } from './api.js';
+import { get, PREFIX, search, sessionKey, sweepPath } from './api.js';
 import { askRetryOne } from './actions.js';
 import { html } from './html.js';
 import { bytes, count, duration, number } from './format.js';
@@ -8,7 +8,7 @@ import { useKeys } from './keys.js';
 import { plain } from './ansi.js';
 import { LogView, Output } from './log.js';
 import { Link, navigate, nodePlace, sweepPlace, trialPlace } from './router.js';
-import { mayAct, now, session, trial } from './store.js';
+import { mayAct, now, trial } from './store.js';
 import { rowsOf } from './table.js';
 import { Answer, Panel, State, Time, useData, useTitle } from './ui.js';
 
@@ -66,8 +66,8 @@ function Detail({ id, row: r, sweep, version, go }) {
       <div class="actions">
         ${mayAct.value && r.state !== 'succeeded' && r.state !== 'pending' && !running && html`<button type="button" class="primary" onClick=${() => askRetryOne(id, r.index)}>Retry</button>`}
         <button type="button" onClick=${() => compare(id, r.index)}>Compare</button>
-        <button type="button" disabled=${r.index === 0} onClick=${() => go(r.index - 1)} aria-label="Trial before">◂ ${r.index > 0 ? count(r.index - 1) : ''}</button>
-        <button type="button" disabled=${sweep && r.index >= sweep.count - 1} onClick=${() => go(r.index + 1)} aria-label="Next trial">${count(r.index + 1)} ▸</button>
+        <button type="button" disabled=${r.index === 0} onClick=${() => go(r.index - 1)} ><span class="hidden">trial before: </span>◂ ${r.index > 0 ? count(r.index - 1) : ''}</button>
+        <button type="button" disabled=${sweep && r.index >= sweep.count - 1} onClick=${() => go(r.index + 1)} ><span class="hidden">next trial: </span>${count(r.index + 1)} ▸</button>
       </div></div>
     <div class="facts">${r.started && html`<span>started <${Time} at=${r.started} /></span>`}${wall !== null && wall > 0 && html`<span>took <b>${duration(wall)}</b></span>`}
       ${r.cpu_seconds > 0 && html`<span>CPU <b>${duration(r.cpu_seconds)}</b></span>`}${r.peak_memory_bytes > 0 && html`<span>peak memory <b>${bytes(r.peak_memory_bytes)}</b></span>`}
@@ -80,8 +80,9 @@ function Detail({ id, row: r, sweep, version, go }) {
     </div>
     <${Neighbours} id=${id} index=${r.index} version=${r.state} />
     ${all.length > 0 && html`<${Attempts} all=${all} chosen=${number_} choose=${setChosen} />`}
-    ${r.attempts > 0 || running ? html`<${Panel} title="Log" aside=${html`<${Files} id=${id} index=${r.index} /><span>attempt ${number_ ?? '–'}</span>`}>
-      <${LogView} sweep=${id} index=${r.index} attempt=${number_} running=${running && (chosen === undefined || chosen === r.attempt)} /><//>` : null}`;
+    ${r.attempts > 0 || running ? html`<${Panel} title="Log" aside=${html`<span>attempt ${number_ ?? '–'}</span>`}>
+      <${LogView} sweep=${id} index=${r.index} attempt=${number_} /><//>
+      <${Files} id=${id} index=${r.index} attempt=${number_} version=${r.state} />` : null}`;
 }
 
 /** Why a trial failed: first in words. @param {{id: string, row: any}} props */
@@ -107,7 +108,7 @@ function Values({ title, of, order, first, empty }) {
   const names = Object.keys(of ?? {}), place = (/** @type {string} */ n) => (n === first ? -1 : (order ?? []).indexOf(n));
   names.sort((a, b) => place(a) - place(b));
   return html`<${Panel} title=${title}>${names.length ? html`<table class="plain values"><tbody>${names.map(n => html`<tr key=${n}><th scope="row">${n}${n === first && html` <span class="tag">objective</span>`}</th>
-    <td class="wrap mono" title=${String(of[n])}>${number(of[n])}</td></tr>`)}</tbody></table>` : html`<p class="loading muted">${empty}</p>`}<//>`;
+    <td class="wrap mono" title=${String(of[n])}>${number(of[n])}</td></tr>`)}</tbody></table>` : html`<p class="pad muted">${empty}</p>`}<//>`;
 }
 
 /** The trials that differ in one parameter. @param {{id: string, index: number, version: unknown}} props */
@@ -115,7 +116,7 @@ function Neighbours({ id, index, version }) {
   const slices = useData(`slices ${id}/${index}`, signal => get(sweepPath(id, '/charts/slices'), { signal, query: { trial: index } }), version);
   const axes = (slices.data?.axes ?? []).filter((/** @type {any} */ a) => a.index.length > 1);
   if (!axes.length) return null;
-  return html`<${Panel} title="Neighbours" aside=${slices.data.value}><p class="loading">${slices.data.sentence}</p><div class="scroll"><table class="plain"><tbody>
+  return html`<${Panel} title="Neighbours" aside=${slices.data.value}><p class="pad">${slices.data.sentence}</p><div class="scroll"><table class="plain"><tbody>
     ${axes.map((/** @type {any} */ a) => html`<tr key=${a.key}><th scope="row">${a.key}</th><td><span class="walk">${around(a).map(i => (i === a.at
       ? html`<b key=${i} class="here">${a.label[i]} <span class="muted">${number(a.value[i])}</span></b>`
       : a.index[i] < 0 ? html`<span key=${i} class="muted">${a.label[i]}</span>`
@@ -139,8 +140,15 @@ function Attempts({ all, chosen, choose }) {
       <td><button type="button" class="quiet" aria-pressed=${a.attempt === chosen} onClick=${() => choose(a.attempt)}>log</button></td></tr>`)}</tbody></table></div><//>`;
 }
 
-/** The files that it left. @param {{id: string, index: number}} props */
-function Files({ id, index }) {
-  return session.value && html`<a href=${`${PREFIX}${sweepPath(id, '/artifacts')}?index=${index}&session=${sessionKey()}`} download=${`${id}-${index}.tar`}>files as .tar</a>`;
+/** The files that it left. @param {{id: string, index: number, attempt?: number, version: unknown}} props */
+function Files({ id, index, attempt, version }) {
+  const list = useData(`files ${id}/${index} ${attempt}`, signal => get(sweepPath(id, `/trials/${index}/files`), { signal, query: { attempt } }), version);
+  const files = list.data?.files ?? [], key = { session: sessionKey() };
+  if (!files.length) return null;
+  const tar = `${PREFIX}${sweepPath(id, '/artifacts')}${search({ index, ...key })}`;
+  return html`<${Panel} title="Files" aside=${html`<a href=${tar} download=${`${id}-${index}.tar`}>all as .tar</a>`}><div class="scroll"><table class="plain">
+    <thead><tr><th scope="col">file</th><th scope="col" class="right">size</th><th scope="col">changed</th></tr></thead>
+    <tbody>${files.slice(0, 200).map((/** @type {any} */ f) => html`<tr key=${f.name}><td><a href=${`${PREFIX}${sweepPath(id, `/trials/${index}/file`)}${search({ name: f.name, attempt, ...key })}`} download>${f.name}</a></td>
+      <td class="right">${bytes(f.bytes)}</td><td><${Time} at=${f.time} /></td></tr>`)}</tbody></table></div>
+    ${files.length > 200 && html`<p class="pad muted">${count(files.length - 200)} more are in the .tar.</p>`}<//>`;
 }
-

@@ -1,0 +1,289 @@
+// Package browser opens the monitor's page in a real Chromium, against a real master with sweeps that run.
+package browser
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"mlfnode/node/api"
+)
+
+// patience is how long something is waited for that is not the claim of a test.
+const patience = time.Minute
+
+// program is the built mlfnode.
+var program string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "browser")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	program = filepath.Join(dir, "mlfnode")
+	if out, err := exec.Command("go", "build", "-o", program, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build: %v %s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// cluster is a master with its state, which may be killed and started again.
+type cluster struct {
+	t      *testing.T
+	dir    string
+	config string
+	master *exec.Cmd
+}
+
+// newCluster starts a master that runs trials on four CPUs, whatever the machine has.
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	c := newState(t)
+	c.start()
+	t.Cleanup(func() {
+		for _, s := range c.sweeps() {
+			if s.State == "running" || s.State == "paused" {
+				c.mlfnode("cancel", string(s.Sweep))
+			}
+		}
+		_ = c.master.Process.Signal(syscall.SIGTERM)
+		_ = c.master.Wait()
+	})
+	return c
+}
+
+// newState makes the folder of a node that has not been started.
+func newState(t *testing.T) *cluster {
+	t.Helper()
+	c := &cluster{t: t, dir: t.TempDir()}
+	c.config = filepath.Join(c.dir, "node.yaml")
+	ports := freePorts(t, 3)
+	text := fmt.Sprintf("node: gpu-1\ncpus: 4\nbind: 127.0.0.1\nadvertise: 127.0.0.1\nports: {api: %d, nats: %d, gossip: %d}\n", ports[0], ports[1], ports[2])
+	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func freePorts(t *testing.T, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}
+
+// command makes a command of mlfnode with this cluster's state.
+func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, append([]string{"--config", c.config, "--state-dir", filepath.Join(c.dir, "state")}, args...)...)
+	cmd.Dir = c.dir
+	return cmd
+}
+
+// start starts the master and waits until it answers.
+func (c *cluster) start() {
+	c.t.Helper()
+	log, err := os.OpenFile(filepath.Join(c.dir, "master.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer log.Close()
+	c.master = c.command(context.Background(), "master")
+	c.master.Stdout, c.master.Stderr = log, log
+	if err := c.master.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	await(c.t, "the master is up", func() bool { // before that, a command would use this machine alone
+		text, _ := os.ReadFile(log.Name())
+		return bytes.Contains(text, []byte("node is up"))
+	})
+}
+
+// kill ends the master without a word.
+func (c *cluster) kill() {
+	c.t.Helper()
+	_ = c.master.Process.Kill()
+	_ = c.master.Wait()
+}
+
+// mlfnode runs a command and gives what it prints.
+func (c *cluster) mlfnode(args ...string) string {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // also while a test is cleaned up
+	defer cancel()
+	cmd := c.command(ctx, args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		c.t.Errorf("mlfnode %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.String())
+	}
+	return string(out)
+}
+
+// sweep submits a shell script with a grid of parameters, and gives the id of the sweep.
+func (c *cluster) sweep(script string, sets ...string) string {
+	c.t.Helper()
+	args := []string{"sweep", "--detach"}
+	for _, s := range sets {
+		args = append(args, "--set", s)
+	}
+	return strings.TrimSpace(c.mlfnode(append(args, "--", "sh", "-c", script, "run")...))
+}
+
+func (c *cluster) sweeps() []api.Sweep {
+	var all []api.Sweep
+	if err := json.Unmarshal([]byte(c.mlfnode("sweeps", "--json")), &all); err != nil {
+		c.t.Errorf("sweeps: %v", err)
+	}
+	return all
+}
+
+// settled waits until a sweep has no trial left to run, and gives it.
+func (c *cluster) settled(id string) api.Sweep {
+	c.t.Helper()
+	var found api.Sweep
+	await(c.t, id+" comes to its end", func() bool {
+		for _, s := range c.sweeps() {
+			if string(s.Sweep) == id {
+				found = s
+			}
+		}
+		return found.State == "finished"
+	})
+	return found
+}
+
+// monitor is mlfnode monitor.
+type monitor struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	links chan string
+}
+
+func (c *cluster) monitor(args ...string) *monitor {
+	c.t.Helper()
+	m := &monitor{t: c.t, links: make(chan string, 16)}
+	m.cmd = c.command(context.Background(), append([]string{"monitor", "--port", "0"}, args...)...)
+	stdout, err := m.cmd.StdoutPipe()
+	if err == nil {
+		m.stdin, err = m.cmd.StdinPipe()
+	}
+	if err == nil {
+		err = m.cmd.Start()
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	go func() {
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			m.links <- strings.TrimSpace(lines.Text())
+		}
+		close(m.links)
+	}()
+	c.t.Cleanup(m.stop)
+	m.next() // the first one may be too old when it is used
+	return m
+}
+
+func (m *monitor) stop() {
+	_ = m.cmd.Process.Signal(os.Interrupt)
+	_ = m.cmd.Wait()
+}
+
+// next waits for a link.
+func (m *monitor) next() string {
+	m.t.Helper()
+	select {
+	case link, ok := <-m.links:
+		if !ok {
+			m.t.Fatal("mlfnode monitor has ended")
+		}
+		return link
+	case <-time.After(patience):
+		m.t.Fatal("mlfnode monitor prints no link")
+	}
+	return ""
+}
+
+// link asks for a new link.
+func (m *monitor) link() string {
+	m.t.Helper()
+	if _, err := io.WriteString(m.stdin, "\n"); err != nil {
+		m.t.Fatal(err)
+	}
+	return m.next()
+}
+
+// await waits until something is so.
+func await(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	if !eventually(t.Context(), so) {
+		t.Fatalf("waited in vain: %s", what)
+	}
+}
+
+func eventually(ctx context.Context, so func() bool) bool {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if so() {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return so()
+}
+
+// find looks for a program that tests need and .ci/install brings.
+func find(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") != "true" {
+		t.Skipf("%s is not installed; sh .ci/install brings it", name)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// get asks the monitor without a browser.
+func (m *monitor) get(target string) int {
+	m.t.Helper()
+	resp, err := http.Get(target)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}

@@ -1,0 +1,28 @@
+package browser
+
+import "testing"
+
+// TestMasterRestarts kills the master under an open page: the page says since when it shows old values, and goes on by itself.
+func TestMasterRestarts(t *testing.T) {
+	c := newCluster(t)
+	id := c.sweep("sleep 2", "x=1:41")
+	b := newBrowser(t)
+	b.login(c.monitor())
+	b.says(id)
+	b.see(".line.live")
+	eval[bool](b, "window.kept = true")
+	b.allowFailures(true)
+	c.kill()
+	b.see(".line.lost")
+	b.says("Not reached since")
+	b.says(id) // what was known is still shown
+	c.start()
+	b.see(".line.live")
+	b.wait("!document.querySelector('.banner')")
+	b.allowFailures(false)
+	next := c.sweep("true", "x=1")
+	b.says(next)
+	if !eval[bool](b, "window.kept === true") {
+		t.Error("the page has been loaded again")
+	}
+}
