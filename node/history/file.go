@@ -96,7 +96,7 @@ func openFile(path string, log *slog.Logger) (*DB, error) {
 		return nil, err
 	}
 	d := &DB{index: &index{
-		path: path, log: log, w: w, blocks: blocks{limit: hotBytes}, curveLimit: curveLimit,
+		path: path, log: log, w: w, blocks: blocks{limit: hotBytes}, columnRows: columnRows, curveLimit: curveLimit,
 		sorting: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 	}}
 	if err := d.prepare(); err != nil {

@@ -35,6 +35,8 @@ type index struct {
 	stale   bool // what is kept in memory for writing has to be loaded again
 	blocks  blocks
 
+	columnRows int64 // see the constant; tests set it
+
 	curveLimit int64 // of bytes
 
 	mu      sync.Mutex

@@ -18,6 +18,9 @@ const maxBest = 2000
 
 // order finds the ids of the selected rows in the order that was asked for.
 func (l *list) order(ctx context.Context) ([]int64, error) {
+	if ids, ok, err := l.byColumn(ctx); ok || err != nil {
+		return ids, err
+	}
 	value, ok := l.sweep.value(l.q.Sort)
 	if ok && l.q.Limit > 0 && l.q.Limit <= maxBest && l.q.Offset <= maxBest && !l.few() {
 		return l.best(ctx, value)

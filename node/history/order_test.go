@@ -141,6 +141,7 @@ func TestQueryIsSort(t *testing.T) {
 		files++
 		d := openAt(t, filepath.Join(dir, fmt.Sprintf("%d.db", files)))
 		defer mustClose(t, d)
+		d.columnRows = rapid.SampledFrom([]int64{0, columnRows}).Draw(t, "rows for columns")
 		foldEvents(t, d, "other-1", anyEnds(t)...)
 		for _, e := range slices.Collect(slices.Chunk(anyEnds(t), 20)) {
 			foldEvents(t, d, "a-1", e...)

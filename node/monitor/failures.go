@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"cmp"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -11,35 +12,45 @@ import (
 	"mlfnode/node/history"
 )
 
-// countedFailures bounds how many failed trials are looked at.
-const countedFailures = 100_000
-
-// failures groups the failed trials of a sweep by class.
+// failures groups the failed trials of a sweep by class. The columns of history tell how many there are, so that one trial of each class is
+// read alone.
 func (m *Monitor) failures(r *http.Request) (api.Failures, error) {
 	s, err := m.record(r)
 	if err != nil {
 		return api.Failures{}, err
 	}
 	out := api.Failures{Groups: []api.FailureGroup{}}
-	groups := map[grid.Class]*api.FailureGroup{}
-	q := history.Query{States: []grid.State{grid.Failed}, Limit: countedFailures + 1}
-	for t, err := range m.cfg.History.Trials(r.Context(), s.ID, q) {
+	c, err := m.cfg.History.Columns(r.Context(), s.ID, 0)
+	if err != nil {
+		return out, err
+	}
+	var counts [math.MaxUint8 + 1]int64
+	var first [math.MaxUint8 + 1]int64 // trial of each class
+	failed := uint8(slices.Index(grid.States[:], grid.Failed) + 1)
+	for i, state := range c.State {
+		if state != failed {
+			continue
+		}
+		class := c.Class[i]
+		if counts[class] == 0 {
+			first[class] = c.Blocks[i/history.BlockTrials] + int64(i%history.BlockTrials)
+		}
+		counts[class]++
+		out.Counted++
+	}
+	for class, n := range counts {
+		if n == 0 {
+			continue
+		}
+		t, _, err := m.cfg.History.Trial(r.Context(), grid.TrialID{Sweep: s.ID, Index: first[class]})
 		if err != nil {
 			return out, err
 		}
-		if out.Counted == countedFailures {
-			out.More = true
-			break
+		if t.Result.Class = ""; class > 0 {
+			t.Result.Class = c.Classes[class-1]
 		}
-		out.Counted++
-		g := groups[t.Result.Class]
-		if g == nil {
-			g = failureGroup(s.ID, &t)
-			groups[t.Result.Class] = g
-		}
-		g.Count++
-	}
-	for _, g := range groups {
+		g := failureGroup(s.ID, &t)
+		g.Count = n
 		out.Groups = append(out.Groups, *g)
 	}
 	slices.SortFunc(out.Groups, func(a, b api.FailureGroup) int {

@@ -27,7 +27,13 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		b.Fatal(err)
 	}
-	endedTrials(b, dir, known)
+	endedTrials(b, dir, submission(b, known, "/bin/true"), func(i int64) *grid.Result {
+		value := float64(i*7919%1000003) / 1000003
+		return &grid.Result{
+			Usage:   grid.Usage{Wall: 1000 + i*7919%100000, CPU: 900, Memory: 1 << 20},
+			Metrics: grid.Metric{"accuracy": json.RawMessage(fmt.Sprint(value)), "loss": json.RawMessage("0.5")},
+		}
+	})
 	s, err := node.Attach(b.Context(), node.Config{
 		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30}, Retention: node.DefaultRetention(),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
@@ -68,8 +74,8 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 	}
 }
 
-// endedTrials stores a finished sweep of n trials, as a worker's reports do.
-func endedTrials(b *testing.B, dir string, n int) {
+// endedTrials stores a finished sweep, as a worker's reports do, after what is stored before.
+func endedTrials(b *testing.B, dir string, sub api.Submit, result func(i int64) *grid.Result, before ...func(*jetstream.Store)) {
 	b.Helper()
 	check := func(err error) {
 		if err != nil {
@@ -82,22 +88,22 @@ func endedTrials(b *testing.B, dir string, n int) {
 	store, err := server.Store(b.Context())
 	check(err)
 	defer store.Close()
-	sub := submission(b, int64(n), "/bin/true")
 	_, err = store.Records.Create(b.Context(), &grid.Sweep{
 		V: grid.RecordVersion, ID: "big-1", Project: "big", State: grid.SweepFinished, Space: sub.Space, Task: sub.Task,
 		Submitted: time.Now().Add(-time.Hour), Ended: time.Now(),
 	})
 	check(err)
-	now := time.Now().UnixMicro()
-	for i := 0; i < n; {
+	for _, fn := range before {
+		fn(store)
+	}
+	now, n := time.Now().Add(-time.Hour).UnixMicro(), sub.Space.Count()
+	for i := int64(0); i < n; {
 		batch := &grid.Batch{V: grid.EventVersion, Sweep: "big-1", Node: ""}
 		for range min(1000, n-i) {
-			value := float64(i*7919%1000003) / 1000003
+			r := result(i)
+			r.Started = now + 1000*i
 			batch.Events = append(batch.Events, grid.Event{
-				Kind: grid.Finished, Index: int64(i), Attempt: 1, Run: fmt.Sprint("bench.1.", i), Time: now + int64(i), Result: &grid.Result{
-					Started: now + int64(i), Usage: grid.Usage{Wall: int64(1000 + i*7919%100000), CPU: 900, Memory: 1 << 20},
-					Metrics: grid.Metric{"accuracy": json.RawMessage(fmt.Sprint(value)), "loss": json.RawMessage("0.5")},
-				},
+				Kind: grid.Finished, Index: i, Attempt: 1, Run: fmt.Sprint("bench.1.", i), Time: r.Started + r.Usage.Wall, Result: r,
 			})
 			i++
 		}
