@@ -41,6 +41,7 @@ type prepared struct {
 
 	failures int       // of its setup step on this node, in a row
 	again    time.Time // before that, a setup step that failed does not run again; guarded by bundles
+	stopped  bool      // the attempt that prepared it was stopped, which says nothing of others
 }
 
 // shared is the folder that setup steps and programs of all sweeps may keep things in: $MLF_CACHE.
@@ -69,13 +70,18 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 
 // of gives the prepared project of a sweep. The first caller prepares it, others wait. A setup step that fails is the failure of the
 // attempt that ran it, and of no other: it is remembered, and those who come or wait meanwhile go on to do so until it may be tried
-// again, by one of them, or the sweep is not active any more. What else goes wrong is not kept.
+// again, by one of them, or the sweep is not active any more. What else goes wrong is not kept. One that was stopped meanwhile says nothing of
+// the project: another one goes on.
 func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup func(dir string) error) (*prepared, error) {
 	key := setupKey(r.Bundle, &r.Task, image)
 	for {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		p, mine := b.claim(key)
 		if mine {
 			p.entries, p.err = b.make(ctx, r, image, setup)
+			p.stopped = p.err != nil && ctx.Err() != nil
 			b.settle(key, p)
 			close(p.done)
 			return p, p.err
@@ -84,6 +90,9 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup fun
 		case <-p.done:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
+		}
+		if p.stopped {
+			continue
 		}
 		if p.failures == 0 {
 			return p, p.err
@@ -126,7 +135,7 @@ func (b *bundles) settle(key string, p *prepared) {
 	switch {
 	case p.err == nil:
 		p.failures = 0
-	case errors.As(p.err, &failed) && failed.class != grid.ClassNode:
+	case !p.stopped && errors.As(p.err, &failed) && failed.class != grid.ClassNode:
 		p.again = time.Now().Add(min(setupPause<<min(p.failures, 16), longestSetupPause))
 		p.failures++
 	default:

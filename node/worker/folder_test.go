@@ -2,11 +2,13 @@ package worker
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"mlfnode/grid"
+	"mlfnode/node/executor"
 	"mlfnode/projects"
 )
 
@@ -334,4 +337,50 @@ func BenchmarkFillFolder(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/2000, "µs/file")
+}
+
+// TestPreparationOutlivesWhoBeganIt stops the attempt that prepares a project for several, while it downloads or runs the setup step: another one
+// goes on at once, and none fails for it.
+func TestPreparationOutlivesWhoBeganIt(t *testing.T) {
+	for name, failed := range map[string]error{
+		"while it downloads": fmt.Errorf("the project's bundle could not be unpacked: %w", executor.ErrLost), "in its setup step": &setupError{class: grid.ClassHalt, reason: "stopped"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, nil)
+			r := s.sweep("t-1", 1, 1, func(r *grid.Sweep) { r.Task.Setup = []string{"setup"} })
+			ctx, stop := context.WithCancelCause(t.Context())
+			began := make(chan struct{})
+			first := make(chan error, 1)
+			go func() {
+				_, err := s.bundles.of(ctx, r, "", func(string) error {
+					close(began)
+					<-ctx.Done()
+					return failed
+				})
+				first <- err
+			}()
+			<-began
+			others := make(chan error, 3)
+			var ran atomic.Int32
+			for range cap(others) {
+				go func() {
+					_, err := s.bundles.of(t.Context(), r, "", func(string) error { ran.Add(1); return nil })
+					others <- err
+				}()
+			}
+			<-time.After(100 * time.Millisecond) // most of them wait by then
+			stop(executor.ErrLost)
+			if err := receive(t, "the first attempt", first); err == nil {
+				t.Error("the stopped attempt goes on")
+			}
+			for range cap(others) {
+				if err := receive(t, "the others", others); err != nil {
+					t.Errorf("another attempt failed: %v", err)
+				}
+			}
+			if n := ran.Load(); n != 1 {
+				t.Errorf("the setup step ran %d times, want once", n)
+			}
+		})
+	}
 }
