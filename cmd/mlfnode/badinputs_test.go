@@ -102,7 +102,7 @@ func badInputs() []badInput {
 		{name: "bad goal", files: project("    command: [\"true\"]\n    objective: {metric: loss, goal: small}\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:4:37: objective.goal is \"small\". Write maximize or minimize.\n"},
 		{name: "bad exclude", files: project("    command: [\"true\"]\n    exclude: [\"unit >\"]\n"), args: "sweep p",
-			want: "mlfnode: exclude \"unit >\" does not work: unexpected token EOF at column 6. Write a condition on the axes, like batchsize == 500 and unit > 100; text values stand in quotes.\n"},
+			want: "mlfnode: exclude \"unit >\" does not work: unexpected end of expression at column 6. Write a condition on the axes, like batchsize == 500 and unit > 100; text values stand in quotes.\n"},
 		{name: "exclude of no axis", files: project("    command: [\"true\"]\n    exclude: [\"unit > 3\"]\n"), args: "sweep p --set lr=1",
 			want: "mlfnode: exclude \"unit > 3\" names unit, which is no axis. The axes are lr.\n"},
 		{name: "exclude of all", files: project("    command: [\"true\"]\n    exclude: [\"lr > 0\"]\n"), args: "sweep p --set lr=1,2",

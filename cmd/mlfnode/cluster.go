@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -197,6 +198,8 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 		return err
 	}
 	stopped := make(chan struct{})
+	var signs sync.WaitGroup
+	defer signs.Wait() // nothing may be left that says that the node stops
 	defer close(stopped)
 	defer n.Close()
 	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version", cfg.Version)
@@ -223,7 +226,7 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 			cfg.Logger.Info("node ends", "signal", sig.String())
 			a.warn(tell.Stopping("the node ends"))
 			if !replaced {
-				go n.SignStop(stopped, tell.Extend)
+				signs.Go(func() { n.SignStop(stopped, tell.Extend) })
 			}
 			return nil
 		}
