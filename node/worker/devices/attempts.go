@@ -153,7 +153,7 @@ func (w *Watch) attemptFaultLocked(uuid string, xid int) {
 }
 
 // usesLocked takes over what the devices hold, and what of it is whose.
-func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner) {
+func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner, by *known) {
 	for pid, o := range owners {
 		if a := w.attempts[o.key]; o.running && (a == nil || a.ended) {
 			o.running = false // it has ended since
@@ -166,7 +166,7 @@ func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner) {
 		if d == nil {
 			continue
 		}
-		d.use(u, s.Time, owners)
+		d.use(u, s.Time, owners, w.settledLocked(u.UUID, by))
 		held, pids := map[key]int64{}, map[key][]int{}
 		for _, p := range u.Processes {
 			if o := owners[p.PID]; o.running {
@@ -180,6 +180,16 @@ func (w *Watch) usesLocked(s *inventory.Sample, owners map[int]owner) {
 			}
 		}
 	}
+}
+
+// settledLocked reports whether the main programs of all attempts on a device were known.
+func (w *Watch) settledLocked(uuid string, by *known) bool {
+	for k, a := range w.attempts {
+		if a.seen[uuid] != nil && !by.started[k] {
+			return false
+		}
+	}
+	return true
 }
 
 // look takes over one look at the device.

@@ -168,7 +168,8 @@ func (d *device) room() int64 {
 }
 
 // use takes over a sample of the device's use at a moment: which programs of ended attempts are still there, and how much memory nobody holds.
-func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner) {
+// Settled says that no program of an attempt on it can have been taken for anybody's.
+func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner, settled bool) {
 	known, listed := int64(0), u.Listed
 	var leftovers []string
 	aliens := map[int]bool{}
@@ -201,7 +202,7 @@ func (d *device) use(u *inventory.Use, at time.Time, owners map[int]owner) {
 		}
 	}
 	d.full = d.Total > 0 && u.Memory*100 >= d.Total*fullPercent
-	d.meetAliens(aliens, owners, at)
+	d.meetAliens(aliens, owners, at, settled)
 	nobody := max(u.Memory-known, 0)
 	if listed && (!d.seen || nobody < d.base) {
 		d.base, d.seen = nobody, true
@@ -228,11 +229,12 @@ const (
 	fullPercent = 95
 )
 
-// meetAliens takes over which programs compute on the device that are nobody's. One counts when it is there in two looks, or in the first.
-func (d *device) meetAliens(aliens map[int]bool, owners map[int]owner, now time.Time) {
+// meetAliens takes over which programs compute on the device that are nobody's. One counts when it is there in two looks, or in a
+// settled first one: what is begun, or taken over, later has a main program by the second.
+func (d *device) meetAliens(aliens map[int]bool, owners map[int]owner, now time.Time, settled bool) {
 	confirmed := []string{}
 	for pid := range aliens {
-		if d.suspects[pid] || d.fresh {
+		if d.suspects[pid] || d.fresh && settled {
 			confirmed = append(confirmed, owners[pid].program)
 		}
 	}

@@ -28,7 +28,7 @@ type owner struct {
 const maxAncestors = 64
 
 // owners finds out whose programs use the devices.
-func (w *Watch) owners(s *inventory.Sample) map[int]owner {
+func (w *Watch) owners(s *inventory.Sample) (map[int]owner, *known) {
 	all, by := map[int]owner{}, w.known()
 	for i := range s.Uses {
 		for _, p := range s.Uses[i].Processes {
@@ -37,12 +37,13 @@ func (w *Watch) owners(s *inventory.Sample) map[int]owner {
 			}
 		}
 	}
-	return all
+	return all, &by
 }
 
 // known is what programs are recognised by.
 type known struct {
 	attempts   map[key]bool
+	started    map[key]bool // those with a main program or a container
 	mains      map[int]key
 	containers map[string]key
 }
@@ -50,9 +51,10 @@ type known struct {
 func (w *Watch) known() known {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	k := known{map[key]bool{}, map[int]key{}, map[string]key{}}
+	k := known{map[key]bool{}, map[key]bool{}, map[int]key{}, map[string]key{}}
 	for id, a := range w.attempts {
 		k.attempts[id] = true
+		k.started[id] = a.pid > 0 || a.container != ""
 		if a.pid > 0 {
 			k.mains[a.pid] = id
 		}

@@ -176,7 +176,7 @@ func (w *Watch) look(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	owners := w.owners(&s)
+	owners, by := w.owners(&s)
 	w.mu.Lock()
 	switch {
 	case err != nil && len(w.devices) > 0:
@@ -189,7 +189,7 @@ func (w *Watch) look(ctx context.Context) {
 				_, shown := s.Find(uuid)
 				d.show(shown, s.Time)
 			}
-			w.usesLocked(&s, owners)
+			w.usesLocked(&s, owners, by)
 			w.sampled = s.Time
 		}
 		asked = s.Time

@@ -764,6 +764,29 @@ func TestDevicesBeforeTheFirstLook(t *testing.T) {
 	})
 }
 
+// TestFirstLookAtWhatIsTakenOver looks at a device before it is known which program the attempt there runs.
+func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
+	pid := program(t)
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
+		w := New(Config{Source: s.source, Books: books, List: s.list, Set: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
+		w.Meet(s.machine())
+		s.do(time.Second, fmt.Sprintf("use 0 %d 2GiB", pid))
+		state := func() (allocator.State, string) { d := books.Book().Devices[0]; return d.State, d.Why }
+		w.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{s.machine().GPUs[0].UUID}, Whole: true})
+		w.look(s.t.Context())
+		if state, why := state(); state == allocator.Foreign {
+			t.Errorf("got %s: %s", state, why)
+		}
+		w.Started(trial(1), 1, pid, "")
+		s.do(time.Second)
+		w.look(s.t.Context())
+		if state, why := state(); state != allocator.Ready {
+			t.Errorf("got %s: %s", state, why)
+		}
+	})
+}
+
 // again is a source that gives one sample all the time, as nvidia-smi's reader does for two seconds.
 type again struct{ sample inventory.Sample }
 
