@@ -5,6 +5,7 @@ package containers
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -44,9 +45,10 @@ func TestMain(m *testing.M) {
 
 // machine is a user's home with a state folder of its own.
 type machine struct {
-	t   *testing.T
-	dir string
-	env []string
+	t    *testing.T
+	dir  string
+	env  []string
+	user uint32 // who runs its commands; 0 is the user of the test
 }
 
 func newMachine(t *testing.T, env ...string) *machine {
@@ -65,7 +67,23 @@ func (m *machine) command(args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(name, args...)
 	cmd.Env, cmd.Dir = m.env, m.dir
+	if m.user != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: m.user, Gid: m.user}}
+	}
 	return cmd
+}
+
+// become has another user run the machine's commands from here on.
+func (m *machine) become(user uint32) {
+	m.t.Helper()
+	name, err := program()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.user = user
+	if err := errors.Join(os.Chmod(filepath.Dir(name), 0o755), os.Chmod(filepath.Dir(m.dir), 0o755), os.Chown(m.dir, int(user), int(user))); err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // run gives what a command prints and its exit code.
@@ -101,13 +119,7 @@ func (m *machine) project(name, image, script string, more ...string) {
 		text += "    " + line + "\n"
 	}
 	for file, content := range map[string]string{"project.yaml": text, "main.sh": script, "parameters.yml": "x: [1, 2, 3, 4]\n"} {
-		file = filepath.Join(m.dir, name, file)
-		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-			m.t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
-			m.t.Fatal(err)
-		}
+		m.write(filepath.Join(name, file), content)
 	}
 }
 
@@ -117,6 +129,8 @@ type result struct {
 	State  string `json:"state"`
 	Reason string `json:"reason"`
 	Node   string `json:"node"`
+
+	Attempts int `json:"attempts"`
 }
 
 func (m *machine) results(sweep string) []result {
@@ -248,24 +262,48 @@ func (m *machine) node(args ...string) {
 func (m *machine) until(what string, args ...string) {
 	m.t.Helper()
 	out, errs := "", ""
+	defer func() {
+		if m.t.Failed() {
+			m.t.Logf("mlfnode %s shows\n%s%s", strings.Join(args, " "), out, errs)
+		}
+	}()
+	m.eventually(fmt.Sprintf("mlfnode %s to show %q", strings.Join(args, " "), what), func() bool {
+		out, errs, _ = m.run(args...)
+		return strings.Contains(out, what)
+	})
+}
+
+// eventually waits for a condition, for a minute.
+func (m *machine) eventually(what string, ok func() bool) {
+	m.t.Helper()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
-		if out, errs, _ = m.run(args...); strings.Contains(out, what) {
-			return
+	for deadline := time.Now().Add(time.Minute); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("waited a minute in vain for %s", what)
 		}
 	}
-	m.t.Fatalf("mlfnode %s does not show %q in a minute:\n%s%s", strings.Join(args, " "), what, out, errs)
 }
 
 // newCluster makes two nodes, each with an engine of its own.
 func newCluster(t *testing.T) (a, b *machine, engines [2]*dockertest.Engine) {
+	return newClusterOf(t, 0)
+}
+
+// newClusterOf makes the nodes of a user; 0 is the user of the test.
+func newClusterOf(t *testing.T, user uint32) (a, b *machine, engines [2]*dockertest.Engine) {
 	t.Helper()
 	dockertest.Need(t)
 	engines = [2]*dockertest.Engine{dockertest.New(t), dockertest.New(t)}
 	api := freePort(t)
 	common := []string{"MLF_BIND=127.0.0.1", "MLF_ADVERTISE=127.0.0.1", "MLF_CPUS=2"}
 	a = newMachine(t, append(common, "MLF_NODE=nodea", "MLF_ENGINE_SOCKET="+engines[0].Host(), "MLF_PORTS_API="+api, "MLF_PORTS_NATS="+freePort(t), "MLF_PORTS_GOSSIP="+freePort(t))...)
+	if user != 0 {
+		a.become(user)
+		for _, e := range engines {
+			e.Allow(t, int(user))
+		}
+	}
 	a.node("master")
 	a.until("nodea", "members")
 	token, _, found := strings.Cut(strings.TrimPrefix(a.must("token"), "MLF_CLUSTER_TOKEN="), " ")
@@ -273,6 +311,9 @@ func newCluster(t *testing.T) (a, b *machine, engines [2]*dockertest.Engine) {
 		t.Fatalf("got no token, %q", token)
 	}
 	b = newMachine(t, append(common, "MLF_NODE=nodeb", "MLF_ENGINE_SOCKET="+engines[1].Host(), "MLF_PORTS_GOSSIP="+freePort(t), "MLF_CLUSTER_TOKEN="+token)...)
+	if user != 0 {
+		b.become(user)
+	}
 	return a, b, engines
 }
 

@@ -67,8 +67,8 @@ func (p *gpuPlay) train(count, tenths int) {
 	p.trainWith("gpus: 1", count, tenths)
 }
 
-// trainWith is train for trials that ask for this.
-func (p *gpuPlay) trainWith(resources string, count, tenths int) {
+// trainWith is train for trials that ask for this, with more flags of the command sweep.
+func (p *gpuPlay) trainWith(resources string, count, tenths int, flags ...string) {
 	p.t.Helper()
 	p.count, p.lines, p.ledger = count, 0, p.newFile("ledger")
 	project := p.newFile("project")
@@ -83,7 +83,22 @@ func (p *gpuPlay) trainWith(resources string, count, tenths int) {
 	if err := os.WriteFile(filepath.Join(project, "project.yaml"), []byte(text), 0o644); err != nil {
 		p.t.Fatal(err)
 	}
-	p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must("sweep", "--detach", project, "--set", fmt.Sprintf("i=0:%d", count))))
+	flags = append([]string{"sweep", "--detach", project, "--set", fmt.Sprintf("i=0:%d", count)}, flags...)
+	p.sweep = grid.SweepID(strings.TrimSpace(p.Master.Must(flags...)))
+}
+
+// explained waits until the explanation of a sweep's first trial has these parts.
+func (p *gpuPlay) explained(of grid.SweepID, parts ...string) {
+	p.t.Helper()
+	hosts.Await(p.t, hosts.Patience, func() error {
+		said := p.Master.Must("trials", "--explain", string(of)+"/0")
+		for _, part := range parts {
+			if !strings.Contains(said, part) {
+				return fmt.Errorf("%q is not in\n%s", part, said)
+			}
+		}
+		return nil
+	})
 }
 
 // device asks a host for the state of another one's GPU.
@@ -295,28 +310,74 @@ func TestExplainedDevices(t *testing.T) {
 	runs := p.sweep
 	p.train(1, 1)
 	waits := p.sweep
-	explained := func(of grid.SweepID, parts ...string) {
-		t.Helper()
-		hosts.Await(t, hosts.Patience, func() error {
-			said := p.Master.Must("trials", "--explain", string(of)+"/0")
-			for _, part := range parts {
-				if !strings.Contains(said, part) {
-					return fmt.Errorf("%q is not in\n%s", part, said)
-				}
-			}
-			return nil
-		})
-	}
-	explained(runs, "it runs on host1 since")
-	explained(waits, "no node has taken it",
+	p.explained(runs, "it runs on host1 since")
+	p.explained(waits, "no node has taken it",
 		"host1: 0 GPUs free, and a trial needs 1 GPU (busy)", "host2: ", "Xid 48", "(sick)", "host3: ", "used by sleep", "(foreign)")
 	p.Master.Must("drain", "host1")
 	p.say(other.Name, "gone 0")
-	explained(waits, "host1: is drained", "(drained)", "does not show it any more", "(gone)")
+	p.explained(waits, "host1: is drained", "(drained)", "does not show it any more", "(gone)")
 	user.Kill()
 	p.Master.Must("cancel", string(waits))
 	p.Master.Must("cancel", string(runs))
 	p.sweep = runs
+}
+
+// TestExplainedRefusals asks why trials wait: for want of room on any one GPU, behind others, on a node that is too small, on one where they
+// have failed, and on one that is broken.
+func TestExplainedRefusals(t *testing.T) {
+	t.Parallel()
+	p := newGPUPlay(t, 3, "2xA100-40")
+	small := p.Hosts[2]
+	settings := p.newFile("node.yaml")
+	if err := os.WriteFile(settings, []byte("gpus: {use: [0]}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	small.Agent.Kill()
+	small.Launch("--config", settings, "join", "--seed", p.Master.Name)
+	p.awaitDevice(small, 1, "unused", "")
+
+	const full = `[ $HOSTNAME != host2 ] || { echo "OSError: [Errno 28] No space left on device" >&2; exit 1; }; sleep 1`
+	sweep := strings.TrimSpace(p.Master.Must("sweep", "--detach", "--set", "i=0:9", "--", "bash", "-c", full))
+	hosts.Await(t, 2*time.Minute, func() error {
+		said := ""
+		for i := range 9 {
+			said = p.Master.Must("trials", "--explain", fmt.Sprintf("%s/%d", sweep, i))
+			if strings.Contains(said, "host2: an attempt of it failed here, so it is to run elsewhere (avoid)") {
+				return nil
+			}
+		}
+		return fmt.Errorf("no trial avoids host2; the last says\n%s", said)
+	})
+	hosts.Await(t, 3*time.Minute, func() error {
+		if said := p.Master.Must("members"); !strings.Contains(said, "quarantine") {
+			return fmt.Errorf("nobody is quarantined:\n%s", said)
+		}
+		return nil
+	})
+
+	var held []grid.SweepID
+	for range 3 {
+		p.trainWith("gpus: 0.6", 1, 3000)
+		p.awaitBegun(1)
+		held = append(held, p.sweep)
+	}
+	p.trainWith("gpus: 2", 1, 1, "--priority", "5")
+	big := p.sweep
+	p.explained(big, "host1: ", "(busy)", "host2: ", "(quarantined)", "host3: has 1 GPU, and a trial needs 2 GPUs (never)")
+	p.trainWith("gpus: 0.5", 1, 1)
+	waits := p.sweep
+	p.explained(waits, "(fragment)", "(quarantined)", "(busy)")
+	for _, id := range held {
+		p.sweep = id
+		if p.trials(p.client(p.Master))[0].Node == "host1" {
+			p.Master.Must("cancel", string(id))
+			break
+		}
+	}
+	p.explained(waits, "host1: ", "(behind)", "(quarantined)", "(busy)")
+	for _, id := range append(held, big, waits) {
+		p.Master.Must("cancel", string(id))
+	}
 }
 
 // TestTrialsShareGPUs has trials with gpu_memory: auto be measured on the GPUs of three nodes, and then share them.

@@ -151,6 +151,14 @@ func (e *Engine) path(name string) string {
 // Host is where the engine listens.
 func (e *Engine) Host() string { return "unix://" + e.path("docker.sock") }
 
+// Allow has another user talk to the engine, until that is started again.
+func (e *Engine) Allow(t testing.TB, user int) {
+	t.Helper()
+	if err := errors.Join(os.Chmod(e.Dir, 0o711), os.Chown(e.path("docker.sock"), user, user)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // PID is the process of the engine.
 func (e *Engine) PID() int { return e.cmd.Process.Pid }
 
