@@ -18,6 +18,8 @@ const (
 	largeAnswer = keptBytes / 4
 	// viewFor is how long the last selection of trials is kept, which takes some 30 bytes of each trial.
 	viewFor = 5 * time.Second
+	// keptViews are all trials of a sweep, and those that a filter selects of them.
+	keptViews = 2
 	// leastAge and etaAge are the minimum age at which an answer about a running sweep is recomputed. An answer that took long to
 	// compute is kept for ageFactor times that long.
 	leastAge  = time.Second
@@ -34,13 +36,12 @@ type charts struct {
 	turn chan struct{}
 	most int // answers that are kept
 
-	mu      sync.Mutex
-	kept    []*answer // the one that was used last at the end
-	bytes   int
-	view    *chart.View
-	viewKey string
-	gone    *time.Timer
-	rested  time.Time // from then on callers that can't wait may have something computed
+	mu     sync.Mutex
+	kept   []*answer // the one that was used last at the end
+	bytes  int
+	views  []keptView // the one that was used last at the end
+	gone   *time.Timer
+	rested time.Time // from then on callers that can't wait may have something computed
 }
 
 func newCharts(most int) *charts { return &charts{turn: make(chan struct{}, 1), most: most} }
@@ -147,28 +148,44 @@ func (c *charts) dropLocked(i int) {
 	}
 }
 
-// lastView gives the last selection of trials if it is this one. It is for who has the turn.
-func (c *charts) lastView(key string) *chart.View {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.viewKey != key {
-		return nil
-	}
-	return c.view
+// keptView is a selection of trials.
+type keptView struct {
+	key, version string
+	made         time.Time
+	view         *chart.View
 }
 
-func (c *charts) keepView(key string, v *chart.View) {
+// lastView gives one of the last selections if it is this one, or was less than leastAge ago. It is for who has the turn.
+func (c *charts) lastView(key, version string) *chart.View {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.IndexFunc(c.views, func(k keptView) bool {
+		return k.key == key && (k.version == version || time.Since(k.made) < leastAge)
+	})
+	if i < 0 {
+		return nil
+	}
+	k := c.views[i]
+	c.views = append(slices.Delete(c.views, i, i+1), k)
+	return k.view
+}
+
+func (c *charts) keepView(key, version string, v *chart.View) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gone != nil {
 		c.gone.Stop()
 	}
-	c.view, c.viewKey = v, key
+	c.views = slices.DeleteFunc(c.views, func(k keptView) bool { return k.key == key })
+	c.views = append(c.views, keptView{key, version, time.Now(), v})
+	if len(c.views) > keptViews {
+		c.views = slices.Delete(c.views, 0, 1)
+	}
 	c.gone = time.AfterFunc(viewFor, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.view == v {
-			c.view, c.viewKey = nil, ""
+		if n := len(c.views); n > 0 && c.views[n-1].view == v {
+			c.views = nil
 		}
 	})
 }

@@ -182,19 +182,32 @@ func (m *Monitor) chartVersion(ctx context.Context, s *grid.Sweep) string {
 	return version
 }
 
-// chartView selects trials. The last selection is kept for the other charts that a page asks for.
+// chartView selects trials. The last selections are kept: all trials for other filters, and those of a filter for the other charts that a
+// page asks for.
 func (m *Monitor) chartView(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
-	key := fmt.Sprintf("%s %s %q %q %s", s.ID, m.chartVersion(ctx, s), value, goal, where.Query().Encode())
-	if v := m.charts.lastView(key); v != nil {
+	version := m.chartVersion(ctx, s)
+	key := fmt.Sprintf("%s %q %q %q", s.ID, value, goal, where.Metrics())
+	all := m.charts.lastView(key, version)
+	if all == nil {
+		d, err := m.chartData(ctx, s, value, goal, chartTrials, where.Metrics())
+		if err != nil {
+			return nil, err
+		}
+		if all, err = chart.New(d, chart.Where{}); err != nil {
+			return nil, err
+		}
+		m.charts.keepView(key, version, all)
+	}
+	filter := where.Query().Encode()
+	if filter == "" {
+		return all, nil
+	}
+	if v := m.charts.lastView(key+filter, version); v != nil {
 		return v, nil
 	}
-	d, err := m.chartData(ctx, s, value, goal, chartTrials, where.Metrics())
-	if err != nil {
-		return nil, err
-	}
-	v, err := chart.New(d, where)
+	v, err := all.Select(where)
 	if err == nil {
-		m.charts.keepView(key, v)
+		m.charts.keepView(key+filter, version, v)
 	}
 	return v, err
 }

@@ -204,12 +204,12 @@ func TestChartsAreKept(t *testing.T) {
 			t.Errorf("a client that has gone: got %v", err)
 		}
 		v := &chart.View{}
-		c.keepView("k", v)
-		if c.lastView("k") != v || c.lastView("l") != nil {
+		c.keepView("k", "1", v)
+		if c.lastView("k", "1") != v || c.lastView("k", "2") != v || c.lastView("l", "1") != nil {
 			t.Error("the last selection is not kept")
 		}
 		time.Sleep(viewFor + time.Millisecond)
-		if c.lastView("k") != nil {
+		if c.lastView("k", "1") != nil {
 			t.Error("the last selection is kept for good")
 		}
 	})

@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"sync"
 
 	"mlfnode/grid"
 )
@@ -124,26 +125,30 @@ type View struct {
 	known  int64
 	parts  []Part
 
-	sorted []int32   // rows with a value, see order
-	ranked []float32 // see ranks
+	sorting, ranking sync.Once // a view that is kept has several users
+	sorted           []int32   // rows with a value, see order
+	ranked           []float32 // see ranks
 }
 
 // New selects the trials of d that w lets through.
 func New(d *Data, w Where) (*View, error) {
+	v, err := all(d)
+	if err != nil {
+		return nil, err
+	}
+	return v.Select(w)
+}
+
+// all selects all trials.
+func all(d *Data) (*View, error) {
 	v := &View{d: d, value: d.results()}
 	sizes, keys := d.Space.Sizes(), d.Space.Keys()
-	places := make([]int, 0, len(sizes)) // of the axes in the space
 	for k, n := range sizes {
 		if n == 1 {
 			v.hidden = append(v.hidden, keys[k])
 			continue
 		}
 		v.axes = append(v.axes, newAxis(d.Space, k, keys[k], n))
-		places = append(places, k)
-	}
-	f, err := w.compile(d)
-	if err != nil {
-		return nil, err
 	}
 	n := len(d.Blocks) * BlockTrials
 	v.levels = make([][]uint8, len(v.axes))
@@ -151,33 +156,57 @@ func New(d *Data, w Where) (*View, error) {
 		v.levels[a] = make([]uint8, n)
 	}
 	v.rows = make([]int32, 0, n)
-	at := make([][]int64, len(sizes))
+	err := d.eachBlock(func(from int, at [][]int64) {
+		for a, axis := range v.axes {
+			axis.levelsOf(v.levels[a][from:from+BlockTrials], at[axis.place])
+		}
+		first := d.Blocks[from/BlockTrials]
+		for i := range BlockTrials {
+			if row := from + i; d.State[row] != 0 && first+int64(i) < d.Space.Count() { // the sweep may have been extended meanwhile
+				v.rows = append(v.rows, int32(row))
+			}
+		}
+	})
+	v.known = int64(len(v.rows))
+	return v, err
+}
+
+// eachBlock calls fn with the first row of each block, and with the positions of its trials on the axes of the space.
+func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
+	at := make([][]int64, len(d.Space.Sizes()))
 	for k := range at {
 		at[k] = make([]int64, BlockTrials)
 	}
 	for b, first := range d.Blocks {
 		if err := d.Space.Positions(first, first+BlockTrials, at); err != nil {
-			return nil, err
+			return err
 		}
-		from := b * BlockTrials
-		for a, k := range places {
-			v.axes[a].levelsOf(v.levels[a][from:from+BlockTrials], at[k])
-		}
-		for i := range BlockTrials {
-			row := int32(from + i)
-			if d.State[row] == 0 || first+int64(i) >= d.Space.Count() { // the sweep may have been extended meanwhile
-				continue
-			}
-			v.known++
-			if f == nil || f.match(row, at, i) {
-				v.rows = append(v.rows, row)
-			}
+		fn(b*BlockTrials, at)
+	}
+	return nil
+}
+
+// Select selects those of a view's trials that w lets through, too. The axes and their levels are those of the view: to select again takes a
+// fraction of the time of New.
+func (v *View) Select(w Where) (*View, error) {
+	if len(w.parts) == 0 {
+		return v, nil
+	}
+	f, err := w.compile(v)
+	if err != nil {
+		return nil, err
+	}
+	some := &View{d: v.d, value: v.value, axes: v.axes, hidden: v.hidden, levels: v.levels, known: v.known, rows: make([]int32, 0, len(v.rows))}
+	for _, row := range v.rows {
+		if f.match(row) {
+			some.rows = append(some.rows, row)
 		}
 	}
-	if f != nil && len(v.rows) == 0 {
-		v.parts = f.counts()
+	some.rows = slices.Clip(some.rows)
+	if len(some.rows) == 0 {
+		some.parts = f.counts()
 	}
-	return v, nil
+	return some, nil
 }
 
 func (v *View) head(sentence string) Head {
@@ -213,9 +242,7 @@ func (v *View) better(a, b float32) bool {
 
 // order gives the selected rows that have a value, the best first, equal ones by index.
 func (v *View) order() []int32 {
-	if v.sorted == nil {
-		v.sorted = sortRows(v.rows, v.value, v.d.Maximize)
-	}
+	v.sorting.Do(func() { v.sorted = sortRows(v.rows, v.value, v.d.Maximize) })
 	return v.sorted
 }
 
@@ -260,9 +287,11 @@ func sortRows(rows []int32, column []float32, desc bool) []int32 {
 
 // ranks gives for each row of order its rank from 0, the best, to 1; equal values share theirs. Rows without a value have NaN.
 func (v *View) ranks() []float32 {
-	if v.ranked != nil {
-		return v.ranked
-	}
+	v.ranking.Do(func() { v.ranked = v.rank() })
+	return v.ranked
+}
+
+func (v *View) rank() []float32 {
 	sorted := v.order()
 	ranks := make([]float32, len(v.d.State))
 	for i := range ranks {
@@ -279,7 +308,6 @@ func (v *View) ranks() []float32 {
 			ranks[sorted[lo]] = mid
 		}
 	}
-	v.ranked = ranks
 	return ranks
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"net/url"
 	"slices"
 	"testing"
 
@@ -217,4 +218,44 @@ func TestNoEffectNeedsPower(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSelectAgain: what a filter selects of all trials is the same each time, whatever was selected before, and leaves the others alone.
+func TestSelectAgain(t *testing.T) {
+	s := spaceOf(t, nil, numbers("a", "1 2 3"), grid.Axis{Key: "b", Interval: []json.Number{"0", "300"}})
+	d := dataOf(t, s, func(i int64, _ map[string]string) trial {
+		return trial{state: grid.Succeeded, value: float64(i * 7 % 31), start: float64(i), wall: 1, node: uint16(1 + i%2)}
+	})
+	whole := viewOf(t, d, "")
+	before := whole.Marginals()
+	for _, query := range []string{"p[a]=2", "p[b]=10..20&node=n2", "d[b]=290..&p[a]=1&p[a]=3", "t=5..9", "p[a]=9", ""} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := ParseWhere(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := whole.Select(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := viewOf(t, d, query).Marginals()
+		if got := again.Marginals(); text(t, got) != text(t, want) {
+			t.Errorf("%s: got %+v, want %+v", query, got, want)
+		}
+	}
+	if got := whole.Marginals(); text(t, got) != text(t, before) {
+		t.Errorf("all trials: got %+v, want %+v", got, before)
+	}
+}
+
+func text(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }

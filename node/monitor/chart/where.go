@@ -147,23 +147,19 @@ func parseSpan(text string) (span, bool) {
 
 // filter is a Where that knows the sweep.
 type filter struct {
-	d     *Data
 	tests []test
 	seen  []int64 // what each test lets through alone
 }
 
 type test struct {
 	name  string
-	match func(row int32, at [][]int64, i int) bool
+	match func(row int32) bool
 }
 
-func (w Where) compile(d *Data) (*filter, error) {
-	if len(w.parts) == 0 {
-		return nil, nil
-	}
-	f := &filter{d: d, seen: make([]int64, len(w.parts))}
+func (w Where) compile(v *View) (*filter, error) {
+	f := &filter{seen: make([]int64, len(w.parts))}
 	for _, c := range w.parts {
-		match, err := c.compile(d)
+		match, err := c.compile(v)
 		if err != nil {
 			return nil, err
 		}
@@ -172,10 +168,10 @@ func (w Where) compile(d *Data) (*filter, error) {
 	return f, nil
 }
 
-func (f *filter) match(row int32, at [][]int64, i int) bool {
+func (f *filter) match(row int32) bool {
 	all := true
 	for k := range f.tests {
-		if f.tests[k].match(row, at, i) {
+		if f.tests[k].match(row) {
 			f.seen[k]++
 		} else {
 			all = false
@@ -192,10 +188,11 @@ func (f *filter) counts() []Part {
 	return parts
 }
 
-func (c *condition) compile(d *Data) (func(int32, [][]int64, int) bool, error) {
+func (c *condition) compile(v *View) (func(int32) bool, error) {
+	d := v.d
 	switch c.kind {
 	case "p", "d":
-		return c.parameter(d)
+		return c.parameter(v)
 	case "m":
 		column := d.Metrics[c.key]
 		if column == nil {
@@ -226,12 +223,12 @@ func (c *condition) compile(d *Data) (func(int32, [][]int64, int) bool, error) {
 			codes[code] = true
 		}
 	}
-	return func(row int32, _ [][]int64, _ int) bool { return codes[column(row)] }, nil
+	return func(row int32) bool { return codes[column(row)] }, nil
 }
 
-func (c *condition) spans(value func(row int32) float64) func(int32, [][]int64, int) bool {
+func (c *condition) spans(value func(row int32) float64) func(int32) bool {
 	spans := c.parse()
-	return func(row int32, _ [][]int64, _ int) bool { return contains(spans, value(row)) }
+	return func(row int32) bool { return contains(spans, value(row)) }
 }
 
 // parse gives the ranges among the alternatives.
@@ -257,7 +254,8 @@ func contains(spans []span, f float64) bool {
 // tableSize is how many values an axis may have to be looked up in a table.
 const tableSize = 1 << 16
 
-func (c *condition) parameter(d *Data) (func(int32, [][]int64, int) bool, error) {
+func (c *condition) parameter(v *View) (func(int32) bool, error) {
+	d := v.d
 	k := slices.Index(d.Space.Keys(), c.key)
 	if k < 0 {
 		return nil, &Error{fmt.Sprintf("the sweep has no parameter %q", c.key), "its parameters are " + strings.Join(d.Space.Keys(), ", ")}
@@ -280,7 +278,20 @@ func (c *condition) parameter(d *Data) (func(int32, [][]int64, int) bool, error)
 	case c.kind == "p":
 		has = c.positions(d.Space, k, spans).Has
 	}
-	return func(_ int32, at [][]int64, i int) bool { return has(at[k][i]) }, nil
+	if a := v.axis(c.key); a < 0 || v.axes[a].Size <= maxLevels { // a level is a position then
+		levels := make([]uint8, len(d.State)) // of an axis with one value
+		if a >= 0 {
+			levels = v.levels[a]
+		}
+		return func(row int32) bool { return has(int64(levels[row])) }, nil
+	}
+	hits := make([]bool, len(d.State))
+	err := d.eachBlock(func(from int, at [][]int64) {
+		for i, p := range at[k] {
+			hits[from+i] = has(p)
+		}
+	})
+	return func(row int32) bool { return hits[row] }, err
 }
 
 // positions gives the values of an axis that match, by their places.
