@@ -180,6 +180,13 @@ func TestInfrastructureRetriesHaveACommonBound(t *testing.T) {
 	}
 }
 
+// TestMountsBlameNoEngine: what a node does not have of one task's folders says nothing about its containers.
+func TestMountsBlameNoEngine(t *testing.T) {
+	if f := FailureOf(ClassMount); f.Avoid != ScopeNode || f.Suspect != FailureOf(ClassImage).Suspect || f.Retries == 0 {
+		t.Errorf("got %+v, want retries elsewhere and no suspicion", f)
+	}
+}
+
 // TestOldEventsFoldTheSame replays failures as versions before the table's newer classes reported them.
 func TestOldEventsFoldTheSame(t *testing.T) {
 	for class, want := range map[Class]int{

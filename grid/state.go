@@ -75,6 +75,7 @@ const (
 	ClassGPULost    Class = "gpu_lost"        // the attempt was given a GPU, and its program sees none
 	ClassGPUBusy    Class = "gpu_busy"        // the GPU takes no further programs
 	ClassGPUFault   Class = "gpu_hw"          // a GPU is broken: ECC, NVLink, off the bus
+	ClassMount      Class = "mount"           // its node does not have, or does not allow, a folder that its container mounts
 	ClassRegistry   Class = "registry"        // an image could not be fetched now
 	ClassImage      Class = "image"           // an image can't be had on this node
 	ClassEngine     Class = "engine"          // the container engine failed, or lacks a feature

@@ -164,7 +164,7 @@ func (w *Worker) allowed(m *grid.Mount) error {
 func (a *attempt) uncontained(err error) *grid.Result {
 	var refused *mountError
 	if errors.As(err, &refused) {
-		return a.failed(grid.ClassEngine, err.Error())
+		return a.failed(grid.ClassMount, err.Error())
 	}
 	return a.failed(grid.ClassNode, err.Error())
 }

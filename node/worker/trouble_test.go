@@ -173,6 +173,7 @@ func TestWhoseErrorsOfPreparationAre(t *testing.T) {
 		{fmt.Errorf("the project's bundle could not be unpacked: %w", jetstream.ErrClosed), grid.ClassNode},
 		{fmt.Errorf("the project's bundle could not be unpacked: %w", jetstream.ErrNotFound), grid.ClassSetup},
 		{errors.New("the bundle is damaged"), grid.ClassSetup},
+		{&mountError{"the container mounts /data, which this node does not have"}, grid.ClassMount},
 		{&setupError{class: grid.ClassExit, reason: "exit code 1"}, grid.ClassSetup},
 		{&setupError{class: grid.ClassStart, reason: "not found"}, grid.ClassSetup},
 		{&setupError{class: grid.ClassNode, reason: "no more processes"}, grid.ClassNode},

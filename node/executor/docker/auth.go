@@ -34,38 +34,35 @@ type authFile struct {
 	CredsStore  string            `json:"credsStore"`
 }
 
-// authFiles lists where the user's credentials are, in the order in which the engine's own client looks.
-func authFiles(podman bool) []string {
+// authFiles lists where the user's credentials are: those of Docker, then those of Podman.
+func authFiles() []string {
 	home, _ := os.UserHomeDir()
 	dir := os.Getenv("DOCKER_CONFIG")
 	if dir == "" && home != "" {
 		dir = filepath.Join(home, ".docker")
 	}
-	var dockers, podmans []string
+	var files []string
 	if dir != "" {
-		dockers = append(dockers, filepath.Join(dir, "config.json"))
+		files = append(files, filepath.Join(dir, "config.json"))
 	}
 	if file := os.Getenv("REGISTRY_AUTH_FILE"); file != "" {
-		podmans = append(podmans, file)
+		files = append(files, file)
 	}
 	if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
-		podmans = append(podmans, filepath.Join(run, "containers", "auth.json"))
+		files = append(files, filepath.Join(run, "containers", "auth.json"))
 	}
 	if home != "" {
-		podmans = append(podmans, filepath.Join(home, ".config", "containers", "auth.json"))
+		files = append(files, filepath.Join(home, ".config", "containers", "auth.json"))
 	}
-	if podman {
-		return append(podmans, dockers...)
-	}
-	return append(dockers, podmans...)
+	return files
 }
 
 // credentialsFor looks up what the user has for the registry of an image, in the form that the engine's API wants; "" pulls without.
 // The files are read for each pull, so that a `docker login` takes effect at once. The error says what could not be read, and holds
 // no secret; the pull may well work without.
-func credentialsFor(ctx context.Context, named reference.Named, podman bool) (string, error) {
+func credentialsFor(ctx context.Context, named reference.Named) (string, error) {
 	var problems []error
-	for _, name := range authFiles(podman) {
+	for _, name := range authFiles() {
 		auth, err := fromAuthFile(ctx, name, named)
 		if err != nil {
 			problems = append(problems, err)

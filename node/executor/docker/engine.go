@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -142,14 +143,7 @@ func (e *Engine) String() string {
 	if isRootless(e.info()) {
 		rights = ", rootless"
 	}
-	return fmt.Sprintf("Docker %s at %s (cgroup v%s, %s%s)", e.info().ServerVersion, e.host, e.cgroupVersion(), e.info().CgroupDriver, rights)
-}
-
-func (e *Engine) cgroupVersion() string {
-	if e.info().CgroupVersion == "" { // as engines before 20.10 say it
-		return "1"
-	}
-	return e.info().CgroupVersion
+	return fmt.Sprintf("Docker %s at %s (cgroup v%s, %s%s)", e.info().ServerVersion, e.host, cmp.Or(e.info().CgroupVersion, "1"), e.info().CgroupDriver, rights)
 }
 
 // Limits reports whether the memory of containers is bounded: without root rights on cgroup v1 an engine drops limits and says

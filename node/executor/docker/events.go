@@ -50,12 +50,9 @@ func (x *Executor) followEvents(e *Engine) {
 		}
 		x.log.Warn("the container engine's events break off", "err", err)
 		if sleep(x.ctx, pause) {
-			if bounded, stop := call(x.ctx); e.learn(bounded) != nil { // another version may have come
-				stop()
-				continue
-			} else {
-				stop()
-			}
+			bounded, stop := call(x.ctx)
+			_ = e.learn(bounded) // another version may have come
+			stop()
 		}
 	}
 }

@@ -11,12 +11,12 @@ import (
 // NewImages makes what pulls images for the engine of these settings. It looks for the engine each time that it needs it. changed is
 // called when something about an image is different from before; it must be quick.
 func NewImages(s Settings, changed func()) *Images {
-	return newImages(func(ctx context.Context) (imageAPI, bool, error) {
+	return newImages(func(ctx context.Context) (imageAPI, error) {
 		e, err := Connect(ctx, s)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
-		return e.client, e.podman() != "", nil
+		return e.client, nil
 	}, changed)
 }
 

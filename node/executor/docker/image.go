@@ -123,7 +123,7 @@ type imageAPI interface {
 // Images has the images of one engine pulled, each once at a time however many attempts want it. Its methods may be called from many
 // goroutines and do not block on the engine. Make one with NewImages.
 type Images struct {
-	connect func(context.Context) (imageAPI, bool, error) // the second value reports Podman
+	connect func(context.Context) (imageAPI, error)
 	changed func()
 	idle    time.Duration
 	backoff time.Duration
@@ -147,7 +147,7 @@ type entry struct {
 	failures int
 }
 
-func newImages(connect func(context.Context) (imageAPI, bool, error), changed func()) *Images {
+func newImages(connect func(context.Context) (imageAPI, error), changed func()) *Images {
 	ctx, stop := context.WithCancel(context.Background()) // ends in Close
 	return &Images{connect: connect, changed: changed, idle: pullIdleLimit, backoff: pullBackoff, ctx: ctx, stop: stop, known: map[Want]*entry{}}
 }
@@ -244,7 +244,7 @@ var (
 
 // get gives the image. Its errors are ImageErrors, or errUnwanted.
 func (m *Images) get(ctx context.Context, w Want, e *entry) (*Image, error) {
-	api, podman, err := m.connect(ctx)
+	api, err := m.connect(ctx)
 	if err != nil {
 		return nil, &ImageError{Class: grid.ClassEngine, Reason: err.Error()}
 	}
@@ -263,7 +263,7 @@ func (m *Images) get(ctx context.Context, w Want, e *entry) (*Image, error) {
 				"the image %s came from no registry and is not on this node; push it to a registry, or copy it with docker save and docker load", w.Reference)}
 		}
 	}
-	if err := m.pull(ctx, api, podman, w, e); err != nil {
+	if err := m.pull(ctx, api, w, e); err != nil {
 		return nil, err
 	}
 	img, err := inspect(ctx, api, w)
@@ -308,12 +308,12 @@ func pinOf(ref, id string, digests []string) string {
 }
 
 // pull has the engine pull the image, and reads its report to the end: what goes wrong after its beginning stands in there.
-func (m *Images) pull(ctx context.Context, api imageAPI, podman bool, w Want, e *entry) error {
+func (m *Images) pull(ctx context.Context, api imageAPI, w Want, e *entry) error {
 	named, err := reference.ParseNormalizedNamed(w.target())
 	if err != nil {
 		return &ImageError{Class: grid.ClassImage, Reason: fmt.Sprintf("%q does not name an image: %s", w.target(), err)}
 	}
-	auth, authErr := credentialsFor(ctx, named, podman)
+	auth, authErr := credentialsFor(ctx, named)
 	explain := func(err error) error {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause

@@ -49,7 +49,7 @@ func engineOf(t *testing.T) *testEngine {
 
 // images gives what pulls on the engine, with short waits.
 func (e *testEngine) images(t *testing.T) *Images {
-	m := newImages(func(context.Context) (imageAPI, bool, error) { return e.Client, false, nil }, func() {})
+	m := newImages(func(context.Context) (imageAPI, error) { return e.Client, nil }, func() {})
 	m.idle, m.backoff = 2*time.Second, 50*time.Millisecond
 	t.Cleanup(m.Close)
 	return m

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -107,7 +108,7 @@ func (ad *Adopted) Run(ctx context.Context, hard <-chan struct{}) executor.Outco
 	r := ad.run
 	defer closeFiles(ad.files)
 	host := ""
-	if c := r.attempt.Container; c != nil {
+	if c := r.attempt.Container; c != nil && slices.Contains(r.x.o.hosts(), c.Engine) { // else the engine may be the same at a new address
 		host = c.Engine
 	}
 	engine, err := r.x.patientlyConnected(ctx, host)
@@ -128,6 +129,7 @@ func (ad *Adopted) Run(ctx context.Context, hard <-chan struct{}) executor.Outco
 	})
 	switch {
 	case errdefs.IsNotFound(err):
+		r.killAway(r.x.ctx) // with an engine that this node does not use any more it may run on
 		return r.lost("its container is gone")
 	case err != nil:
 		return r.lost(err.Error())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -395,6 +396,37 @@ func crashedCreation(t *testing.T, e *dockertest.Engine) {
 	defer x.Close()
 	expect(t, run(t, x, attempt(t, "exit 0")), grid.ClassNone, 0, "")
 	nothingLeft(t, e, o) // a container without a folder goes with the first look at the engine
+}
+
+// TestEngineMoved has a dead process leave a container behind with an engine whose address is not the node's any more: it may be the same
+// engine elsewhere, or another one, and in both cases nothing runs on and no folder stays.
+func TestEngineMoved(t *testing.T) {
+	e := docker.Shared.Engine(t)
+	for name, now := range map[string]*dockertest.Shared{"the same": &docker.Shared, "another": &docker.SharedPodman} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t, now.Engine(t))
+			run := "mlfnode-" + o.Token + "-a"
+			order := `{"v":1,"owner":{"pid":1,"start":1,"boot":"x"},"spec":{"name":"a","dir":"/","container":{"image":"busybox:test","engine":"unix:///nowhere/docker.sock"}}}`
+			if err := errors.Join(os.MkdirAll(filepath.Join(o.Dir, run, "io"), 0o700), os.WriteFile(filepath.Join(o.Dir, run, "order.json"), []byte(order), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			body := fmt.Sprintf(`{"Image":%q,"Cmd":["sleep","1000"],"Env":["MLF_RUN=%s"],"Labels":{"mlfnode.token":%q},"HostConfig":{"NetworkMode":"none"}}`, dockertest.Image, run, o.Token)
+			if err := errors.Join(e.Do("POST", "/containers/create?name="+run, strings.NewReader(body), nil), e.Do("POST", "/containers/"+run+"/start", nil, nil)); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := docker.Reap(context.Background(), o, logTo(t)); n != 1 || err != nil {
+				t.Errorf("reap: got %d, %v; want 1", n, err)
+			}
+			if folders, _ := filepath.Glob(filepath.Join(o.Dir, "*")); len(folders) != 0 {
+				t.Errorf("got the folders %v, want none", folders)
+			}
+			eventually(t, "the container to end", func() bool {
+				var c struct{ State struct{ Running bool } }
+				return e.Do("GET", "/containers/"+run+"/json", nil, &c) != nil || !c.State.Running
+			})
+			_ = e.Do("DELETE", "/containers/"+run+"?force=1", nil, nil) // the same engine has none any more
+		})
+	}
 }
 
 // TestEngineNobodyHas checks that no engine is looked for without need, and what is said of one that is not there.
