@@ -18,9 +18,26 @@ type Activity struct {
 	Durations map[grid.State]*Durations // of attempts
 	Waits     *Durations                // of trials that outlive a moment, from the lease to the start
 
+	Tasks map[TaskOf]*TaskActivity // some thousand at most; what comes then is not counted here
+
 	Leases int           // in the queue and at nodes
 	Oldest time.Duration // how long the oldest lease that no node has taken has been waiting
 }
+
+// TaskOf is a task at a node.
+type TaskOf struct {
+	Node grid.NodeID
+	Task string // PROJECT.TASK
+}
+
+// TaskActivity is what a node has done of a task.
+type TaskActivity struct {
+	Events  map[string]int64 // by the names that Celery gives events
+	Runtime *Durations       // of attempts that have succeeded
+}
+
+// maxTasks bounds Activity.Tasks.
+const maxTasks = 2000
 
 // Durations counts durations by length.
 type Durations struct {
@@ -47,13 +64,14 @@ func (d *Durations) clone() *Durations { return &Durations{slices.Clone(d.Counts
 func newActivity() *Activity {
 	return &Activity{
 		Finished: map[grid.State]int64{}, Attempts: map[grid.Class]int64{}, Retries: map[grid.Class]int64{},
-		Durations: map[grid.State]*Durations{}, Waits: newDurations(),
+		Durations: map[grid.State]*Durations{}, Waits: newDurations(), Tasks: map[TaskOf]*TaskActivity{},
 	}
 }
 
 // note counts a change of a trial. f is nil for a sweep that is not active.
 func (a *Activity) note(f *feed, t *history.Transition) {
 	state := t.State
+	a.noteTask(f, t)
 	switch t.Change {
 	case grid.Began:
 		if since, ok := f.leasedSince(t.Index); ok {
@@ -75,6 +93,41 @@ func (a *Activity) note(f *feed, t *history.Transition) {
 		a.Durations[state] = d
 	}
 	d.add(seconds(t.Ended - t.Started))
+}
+
+// noteTask counts a change for the trial's node and task.
+func (a *Activity) noteTask(f *feed, t *history.Transition) {
+	event := ""
+	switch {
+	case t.Change == grid.Began:
+		event = "task-started"
+	case t.Change == grid.Retry:
+		event = "task-retried"
+	case t.Change != grid.Done:
+		return
+	case t.State == grid.Succeeded:
+		event = "task-succeeded"
+	case t.State == grid.Failed:
+		event = "task-failed"
+	default:
+		event = "task-revoked"
+	}
+	if f == nil {
+		return
+	}
+	of := TaskOf{t.Node, f.sweep.Project + "." + f.sweep.Task.Name}
+	c := a.Tasks[of]
+	if c == nil {
+		if len(a.Tasks) >= maxTasks {
+			return
+		}
+		c = &TaskActivity{Events: map[string]int64{}, Runtime: newDurations()}
+		a.Tasks[of] = c
+	}
+	c.Events[event]++
+	if t.State == grid.Succeeded {
+		c.Runtime.add(seconds(t.Ended - t.Started))
+	}
 }
 
 func seconds(us int64) float64 { return float64(max(0, us)) / 1e6 }
@@ -105,10 +158,13 @@ func (m *Master) Activity(ctx context.Context) (*Activity, error) {
 func (s *state) activityNow(now time.Time) *Activity {
 	a := &Activity{
 		Finished: maps.Clone(s.activity.Finished), Attempts: maps.Clone(s.activity.Attempts), Retries: maps.Clone(s.activity.Retries),
-		Durations: map[grid.State]*Durations{}, Waits: s.activity.Waits.clone(),
+		Durations: map[grid.State]*Durations{}, Waits: s.activity.Waits.clone(), Tasks: map[TaskOf]*TaskActivity{},
 	}
 	for state, d := range s.activity.Durations {
 		a.Durations[state] = d.clone()
+	}
+	for of, c := range s.activity.Tasks {
+		a.Tasks[of] = &TaskActivity{maps.Clone(c.Events), c.Runtime.clone()}
 	}
 	for _, f := range s.feeds {
 		a.Leases += len(f.leases)

@@ -89,6 +89,9 @@ const (
 // granted says what a request may do, and whose it is.
 func (m *Monitor) granted(r *http.Request) (access, string, error) {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !ok && strings.HasPrefix(r.URL.Path, api.PathFlower+"/") {
+		_, bearer, ok = r.BasicAuth() // which scripts for Flower use, whatever the name
+	}
 	if !ok {
 		return mayNothing, "", errNoToken
 	}

@@ -117,12 +117,8 @@ func (s *scrape) counter(name, help string, value int64, labels ...label) {
 
 func (s *scrape) histogram(name, help string, d *master.Durations, labels ...label) {
 	desc, values := s.desc(name, help, labels)
-	buckets, count := map[float64]uint64{}, uint64(0)
-	for i, bound := range master.DurationBounds() {
-		count += uint64(d.Counts[i])
-		buckets[bound] = count
-	}
-	s.ch <- prometheus.MustNewConstHistogram(desc, count+uint64(d.Counts[len(d.Counts)-1]), d.Sum, buckets, values...)
+	buckets, count := cumulative(d)
+	s.ch <- prometheus.MustNewConstHistogram(desc, count, d.Sum, buckets, values...)
 }
 
 // failed has the scrape go on without what can't be had.

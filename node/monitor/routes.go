@@ -116,6 +116,7 @@ func (m *Monitor) routes() []route {
 	all = append(all, m.sweepRoutes()...)
 	all = append(all, m.chartRoutes()...)
 	all = append(all, m.rootRoutes()...)
+	all = append(all, m.flowerRoutes()...)
 	all = append(all, m.outputRoutes()...)
 	return append(all, m.fileRoutes()...)
 }

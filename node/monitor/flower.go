@@ -1,0 +1,459 @@
+package monitor
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// flowerTasks bounds the tasks that a list is made of, the newest ones: as many as Flower kept for long by default.
+const flowerTasks = 10_000
+
+// flowerRoutes are the calls of Flower that read, and revoke, with its paths, parameters and answers.
+func (m *Monitor) flowerRoutes() []route {
+	refresh := []parameter{{"workername", "string", "only this worker"}, {"status", "boolean", "only whether workers are there"}, {"refresh", "boolean", "answers are always fresh"}}
+	list := []parameter{
+		{"limit", "integer", "at most so many"}, {"offset", "integer", "pass over so many first"}, {"sort_by", "string", "name, state, received or started, - before it for descending order"},
+		{"workername", "string", "only of this worker"}, {"taskname", "string", "only of this name"}, {"state", "string", "only in this state of Celery"},
+		{"received_start", "string", "only from then on, YYYY-MM-DD HH:MM"}, {"received_end", "string", "only until then"},
+		{"search", "string", "words that all have to be there, as name:, state:, worker:, args:, kwargs: or result:, or anywhere"},
+	}
+	all := []route{
+		{method: "GET", pattern: "/api/workers", access: mayRead, summary: "List nodes as workers", query: refresh, call: flowers[map[string]api.FlowerWorker](m.flowerWorkers)},
+		{method: "GET", pattern: "/api/tasks", access: mayRead, summary: "List trials as tasks, the newest first", query: list, call: flowers[map[string]api.FlowerTask](m.flowerList)},
+		{method: "GET", pattern: "/api/task/types", access: mayRead, summary: "List the names of tasks", call: flowers[api.FlowerTypes](m.flowerTypes)},
+		{method: "GET", pattern: "/api/task/info/{id...}", access: mayRead, summary: "Show a trial as a task", call: flowers[api.FlowerTask](m.flowerInfo)},
+		{method: "GET", pattern: "/api/task/result/{id...}", access: mayRead, summary: "Show what a trial gave", query: []parameter{{"timeout", "number", "is not waited for"}},
+			call: flowers[api.FlowerResult](m.flowerResult)},
+		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowers[api.FlowerQueues](m.flowerQueues)},
+		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct, summary: "Cancel a sweep, or the one trial of a sweep",
+			query: []parameter{{"terminate", "boolean", "also when it runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowers[api.FlowerMessage](m.flowerRevoke)},
+		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Give Flower's metrics to Prometheus", call: call{handler: m.flowerMetrics, media: []string{mediaText}}},
+		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Say OK when the node works", call: call{handler: m.flowerHealth, media: []string{mediaText}}},
+	}
+	for i := range all {
+		all[i].pattern, all[i].root, all[i].topic = api.PathFlower+all[i].pattern, true, topicOthers
+	}
+	return all
+}
+
+// flowers makes a call of a function that gives a value, which is shaped like a T. Refusals are plain text, as Flower's are.
+func flowers[T any](fn func(*http.Request) (any, error)) call {
+	c := gives(func(*http.Request) (T, error) { panic("only the types are of interest") })
+	c.handler = func(w http.ResponseWriter, r *http.Request) {
+		v, err := fn(r)
+		var plain *flowerError
+		switch {
+		case errors.As(err, &plain):
+			w.Header().Set("Content-Type", mediaText)
+			w.WriteHeader(plain.status)
+			_, _ = io.WriteString(w, plain.text) // the client has gone if this fails
+		case err != nil:
+			refuse(w, err)
+		default:
+			send(w, r, v)
+		}
+	}
+	return c
+}
+
+// flowerError is a refusal in Flower's words.
+type flowerError struct {
+	status int
+	text   string
+}
+
+// Error gives the text.
+func (e *flowerError) Error() string { return e.text }
+
+func flowerRefusal(status int, format string, v ...any) error {
+	return &flowerError{status, fmt.Sprintf(format, v...)}
+}
+
+func (m *Monitor) flowerHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", mediaText)
+	if m.healthy.check() != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "OK") // the client has gone if this fails
+}
+
+// flowerName is the name of a sweep's task: that of the module and the function in the framework that came before.
+func flowerName(s *grid.Sweep) string { return s.Project + "." + s.Task.Name }
+
+// flowerState is the state of a trial among those of Celery.
+func flowerState(state grid.State, attempts int) string {
+	switch {
+	case state == grid.Running:
+		return "STARTED"
+	case state == grid.Succeeded:
+		return "SUCCESS"
+	case state == grid.Failed:
+		return "FAILURE"
+	case state == grid.Cancelled:
+		return "REVOKED"
+	case attempts > 0:
+		return "RETRY"
+	}
+	return "PENDING"
+}
+
+func (m *Monitor) flowerTask(s *grid.Sweep, t *grid.Trial) api.FlowerTask {
+	v := wire(s, t)
+	sent := unixSeconds(s.Submitted.UnixMicro())
+	f := api.FlowerTask{
+		UUID: v.Trial, Name: flowerName(s), State: flowerState(v.State, t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
+		Timestamp: sent, RoutingKey: string(s.ID), Clock: m.cfg.History.Applied(), Client: "mlfnode", Root: v.Trial, RootID: v.Trial, Children: []string{}, Worker: string(t.Node),
+	}
+	if t.Result.Started > 0 {
+		f.Timestamp = unixSeconds(t.Result.Started)
+		f.Started, f.Received = &f.Timestamp, &f.Timestamp
+	}
+	if t.Ended == 0 && f.State == "REVOKED" {
+		ended := unixSeconds(s.Ended.UnixMicro())
+		f.Revoked = &ended // with the sweep
+	}
+	if t.Ended == 0 {
+		return f
+	}
+	ended, wall := unixSeconds(t.Ended), v.Resources.Wall
+	started := f.Timestamp
+	f.Started, f.Received, f.Timestamp = &started, &started, ended
+	switch f.State {
+	case "SUCCESS":
+		text := flowerMetricsOf(t)
+		f.Succeeded, f.Runtime, f.Result = &ended, &wall, &text
+		return f
+	case "FAILURE":
+		f.Failed = &ended
+	case "RETRY":
+		f.Retried = &ended
+	case "REVOKED":
+		f.Revoked = &ended
+		return f
+	}
+	first, _, _ := strings.Cut(v.Reason, "\n")
+	f.Exception, f.Traceback = &first, &v.Reason
+	return f
+}
+
+func flowerMetricsOf(t *grid.Trial) string {
+	text, err := json.Marshal(t.Result.Metrics)
+	if err != nil || t.Result.Metrics == nil {
+		return "None" // what a task gives that returns nothing
+	}
+	return string(text)
+}
+
+func unixSeconds(us int64) float64 { return float64(us) / 1e6 }
+
+// pythonDict writes parameters as Python would.
+func pythonDict(params grid.Params) string {
+	var b strings.Builder
+	for i, p := range params {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(pythonString(p.Key) + ": ")
+		switch p.Value.Kind {
+		case grid.Number:
+			b.WriteString(p.Value.Text)
+		case grid.True:
+			b.WriteString("True")
+		case grid.False:
+			b.WriteString("False")
+		default:
+			b.WriteString(pythonString(p.Value.Text))
+		}
+	}
+	return "{" + b.String() + "}"
+}
+
+func pythonString(s string) string {
+	quoted := strconv.Quote(s)
+	return "'" + strings.ReplaceAll(strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`), "'", `\'`) + "'"
+}
+
+// flowerFind finds the trial that a request names.
+func (m *Monitor) flowerFind(r *http.Request) (*grid.Sweep, grid.Trial, error) {
+	id := r.PathValue("id")
+	unknown := flowerRefusal(http.StatusNotFound, "Unknown task '%.80s'", id)
+	at := strings.LastIndexByte(id, '/')
+	if at < 0 {
+		return nil, grid.Trial{}, unknown
+	}
+	rec, ok := m.cfg.Master.Sweep(grid.SweepID(id[:at]))
+	if !ok || rec.Sweep.Removing {
+		return nil, grid.Trial{}, unknown
+	}
+	index, err := trialIndex(rec.Sweep, id[at+1:])
+	if err != nil || index < 0 {
+		return nil, grid.Trial{}, unknown
+	}
+	t, known, err := m.cfg.History.Trial(r.Context(), grid.TrialID{Sweep: rec.Sweep.ID, Index: index})
+	if !known {
+		t = grid.Trial{Index: index}
+	}
+	return rec.Sweep, t, err
+}
+
+func (m *Monitor) flowerInfo(r *http.Request) (any, error) {
+	s, t, err := m.flowerFind(r)
+	if err != nil {
+		return nil, err
+	}
+	return m.flowerTask(s, &t), nil
+}
+
+// flowerResult gives the metrics. A trial that nobody knows is pending: Celery does not tell the two apart.
+func (m *Monitor) flowerResult(r *http.Request) (any, error) {
+	s, t, err := m.flowerFind(r)
+	var none *flowerError
+	if errors.As(err, &none) {
+		return api.FlowerResult{Task: r.PathValue("id"), State: "PENDING"}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	f := m.flowerTask(s, &t)
+	v := api.FlowerResult{Task: f.UUID, State: f.State, Traceback: f.Traceback}
+	switch f.State {
+	case "SUCCESS":
+		v.Result = t.Result.Metrics
+	case "FAILURE":
+		v.Result = *f.Exception
+	}
+	return v, nil
+}
+
+// flowerSweeps lists the sweeps that are kept, the newest first.
+func (m *Monitor) flowerSweeps() []*grid.Sweep {
+	var all []*grid.Sweep
+	for _, rec := range m.cfg.Master.Sweeps() {
+		if !rec.Sweep.Removing {
+			all = append(all, rec.Sweep)
+		}
+	}
+	slices.SortFunc(all, func(a, b *grid.Sweep) int { return b.Compare(a) })
+	return all
+}
+
+func (m *Monitor) flowerTypes(*http.Request) (any, error) {
+	names := []string{}
+	for _, s := range m.flowerSweeps() {
+		names = append(names, flowerName(s))
+	}
+	slices.Sort(names)
+	return api.FlowerTypes{Types: slices.Compact(names)}, nil
+}
+
+func (m *Monitor) flowerQueues(r *http.Request) (any, error) {
+	all := api.FlowerQueues{Queues: []api.FlowerLength{}}
+	for _, s := range m.flowerSweeps() {
+		if !s.Active() {
+			continue
+		}
+		c, err := m.cfg.History.Counts(r.Context(), s.ID)
+		if err != nil {
+			return nil, err
+		}
+		all.Queues = append(all.Queues, api.FlowerLength{Name: string(s.ID), Messages: counted(s, &c).Pending})
+	}
+	return all, nil
+}
+
+// flowerRevoke cancels the sweep that a request names, or the sweep of its trial where that has no other trials. Without terminate what
+// runs goes on, as in Celery. Whatever the name is, the answer is the same, as in Celery, but for a trial of several: those can't be
+// cancelled one by one.
+func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
+	id := r.PathValue("id")
+	done := api.FlowerMessage{Message: fmt.Sprintf("Revoked '%.80s'", id)}
+	terminate, _ := strconv.ParseBool(r.FormValue("terminate")) // absent is no
+	name, _, _ := strings.Cut(id, "/")
+	rec, ok := m.cfg.Master.Sweep(grid.SweepID(name))
+	switch {
+	case !ok:
+		return done, nil
+	case name != id && rec.Sweep.Space.Count() != 1:
+		return nil, flowerRefusal(http.StatusConflict, "A trial of several can't be revoked: revoke the sweep '%s'", name)
+	case !terminate:
+		c, err := m.cfg.History.Counts(r.Context(), rec.Sweep.ID)
+		if err != nil {
+			return nil, err
+		}
+		if c.Running > 0 && rec.Sweep.Space.Count() == 1 {
+			return done, nil
+		}
+	}
+	if rec.Sweep.State != grid.SweepRunning && rec.Sweep.State != grid.SweepPaused {
+		return done, nil
+	}
+	_, err := m.cfg.Master.Cancel(r.Context(), rec.Sweep.ID, false)
+	return done, err
+}
+
+// orderedTasks are tasks by their names, in an order that JSON keeps.
+type orderedTasks []api.FlowerTask
+
+// MarshalJSON implements json.Marshaler.
+func (all orderedTasks) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	for i := range all {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		task, err := json.Marshal(&all[i])
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(&b, "%q:", all[i].UUID)
+		b.Write(task)
+	}
+	b.WriteByte('}')
+	return b.Bytes(), nil
+}
+
+// flowerQuery selects tasks.
+type flowerQuery struct {
+	worker, name, state string
+	from, to            float64 // 0 is no bound
+	words               [][2]string
+}
+
+func (m *Monitor) flowerList(r *http.Request) (any, error) {
+	q, by, err := parseFlowerQuery(r)
+	if err != nil {
+		return nil, err
+	}
+	var bounds [2]int
+	for i, name := range []string{"offset", "limit"} {
+		if text := r.FormValue(name); text != "" {
+			if bounds[i], err = strconv.Atoi(text); err != nil {
+				return nil, flowerRefusal(http.StatusBadRequest, "Invalid argument '%.40s' of type 'int'", text)
+			}
+		}
+	}
+	all, err := m.flowerSelect(r.Context(), q)
+	if err != nil {
+		return nil, err
+	}
+	if key := strings.TrimPrefix(by, "-"); key != "" {
+		slices.SortStableFunc(all, func(a, b api.FlowerTask) int {
+			if key != by {
+				a, b = b, a
+			}
+			switch key {
+			case "name":
+				return cmp.Compare(a.Name, b.Name)
+			case "state":
+				return cmp.Compare(a.State, b.State)
+			}
+			return cmp.Compare(orZero(a.Started), orZero(b.Started)) // also of received
+		})
+	}
+	all = all[min(max(0, bounds[0]), len(all)):]
+	if r.FormValue("limit") != "" {
+		all = all[:min(max(0, bounds[1]), len(all))]
+	}
+	return orderedTasks(all), nil
+}
+
+func orZero(v *float64) float64 {
+	if v == nil {
+		return 0
+	}
+	return *v
+}
+
+func parseFlowerQuery(r *http.Request) (q flowerQuery, by string, err error) {
+	value := func(name string) string {
+		if v := r.FormValue(name); v != "All" {
+			return v
+		}
+		return ""
+	}
+	q = flowerQuery{worker: value("workername"), name: value("taskname"), state: value("state")}
+	by = r.FormValue("sort_by")
+	if by != "" && !slices.Contains([]string{"name", "state", "received", "started"}, strings.TrimPrefix(by, "-")) {
+		return q, by, flowerRefusal(http.StatusBadRequest, "Invalid sort_by '%.40s', expected one of name, received, started, state", by)
+	}
+	for name, to := range map[string]*float64{"received_start": &q.from, "received_end": &q.to} {
+		if text := r.FormValue(name); text != "" {
+			at, err := time.ParseInLocation("2006-01-02 15:04", text, time.Local)
+			if err != nil {
+				return q, by, flowerRefusal(http.StatusBadRequest, "Invalid received_start or received_end, expected format 'YYYY-MM-DD HH:MM'")
+			}
+			*to = unixSeconds(at.UnixMicro())
+		}
+	}
+	for _, word := range strings.Fields(r.FormValue("search")) {
+		if strings.ContainsAny(word, `()"`) || word == "OR" {
+			return q, by, badRequest("parentheses, quotes and OR can't be searched with", "give words that all have to be there")
+		}
+		field, text, ok := strings.Cut(word, ":")
+		if !ok || !slices.Contains([]string{"name", "state", "worker", "args", "kwargs", "result"}, field) {
+			field, text = "", word
+		}
+		if word != "AND" {
+			q.words = append(q.words, [2]string{field, strings.ToLower(text)})
+		}
+	}
+	return q, by, nil
+}
+
+// flowerSelect gives the tasks that a query selects among the newest ones: of the newest sweeps, those that started last.
+func (m *Monitor) flowerSelect(ctx context.Context, q flowerQuery) ([]api.FlowerTask, error) {
+	all := []api.FlowerTask{}
+	rest := int64(flowerTasks)
+	for _, s := range m.flowerSweeps() {
+		if rest == 0 || q.name != "" && q.name != flowerName(s) {
+			continue
+		}
+		for t, err := range m.cfg.History.Trials(ctx, s.ID, history.Query{Sort: history.SortStarted, Desc: true, Limit: rest}) {
+			if err != nil {
+				return nil, err
+			}
+			rest--
+			if f := m.flowerTask(s, &t); q.selects(&f) {
+				all = append(all, f)
+			}
+		}
+	}
+	return all, nil
+}
+
+func (q *flowerQuery) selects(f *api.FlowerTask) bool {
+	at := orZero(f.Received)
+	if q.worker != "" && q.worker != f.Worker || q.state != "" && q.state != f.State || q.from > 0 && at < q.from || q.to > 0 && at > q.to {
+		return false
+	}
+	for _, w := range q.words {
+		texts := map[string]string{"name": f.Name, "state": f.State, "worker": f.Worker, "args": f.Args, "kwargs": f.Kwargs}
+		if f.Result != nil {
+			texts["result"] = *f.Result
+		}
+		found := w[0] == "" && strings.Contains(strings.ToLower(f.UUID), w[1])
+		for field, text := range texts {
+			found = found || (w[0] == "" || w[0] == field) && strings.Contains(strings.ToLower(text), w[1])
+		}
+		if !found {
+			return false
+		}
+	}
+	return true
+}

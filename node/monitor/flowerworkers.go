@@ -1,0 +1,168 @@
+package monitor
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+	"mlfnode/node/master"
+)
+
+// flowerNodes lists the nodes that run trials.
+func (m *Monitor) flowerNodes() []api.Member {
+	if m.cfg.Members == nil {
+		n := m.cfg.Node
+		return []api.Member{{Node: n.Node, State: "alive", CPUs: n.CPUs, Memory: n.Memory}}
+	}
+	var all []api.Member
+	for _, n := range m.cfg.Members() {
+		if n.State != "left" && slices.Contains(n.Roles, "worker") {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+func (m *Monitor) flowerWorkers(r *http.Request) (any, error) {
+	name := r.FormValue("workername")
+	status, _ := strconv.ParseBool(r.FormValue("status")) // absent is no
+	there, workers := map[string]bool{}, map[string]api.FlowerWorker{}
+	types, err := m.flowerTypes(r)
+	if err != nil {
+		return nil, err
+	}
+	running, err := m.flowerRunning(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range m.flowerNodes() {
+		there[string(n.Node)] = n.State != "dead"
+		if name == "" || name == string(n.Node) {
+			workers[string(n.Node)] = m.flowerWorker(&n, types.(api.FlowerTypes).Types, running[n.Node], name != "")
+		}
+	}
+	switch {
+	case status:
+		return there, nil
+	case name != "" && len(workers) == 0:
+		return nil, flowerRefusal(http.StatusNotFound, "Unknown worker '%.80s'", name)
+	}
+	return workers, nil
+}
+
+func (m *Monitor) flowerWorker(n *api.Member, types []string, running []api.FlowerActive, one bool) api.FlowerWorker {
+	w := api.FlowerWorker{
+		Registered: types, Timestamp: unixSeconds(time.Now().UnixMicro()), Queues: []api.FlowerQueue{{Name: "leases", RoutingKey: "leases"}}, Conf: map[string]any{},
+		Stats: api.FlowerStats{
+			Total: map[string]int64{}, Clock: strconv.FormatUint(m.cfg.History.Applied(), 10), Broker: map[string]any{"transport": "nats"}, Rusage: map[string]float64{},
+			Pool: api.FlowerPool{Implementation: "mlfnode", Concurrency: int(n.CPUs), Processes: []int{}},
+		},
+	}
+	if n.Local || m.cfg.Members == nil {
+		w.Stats.PID = os.Getpid()
+	}
+	for _, t := range running {
+		w.Stats.Total[t.Name]++
+	}
+	if one {
+		w.Scheduled, w.Active, w.Reserved, w.Revoked = &[]api.FlowerActive{}, &running, &[]api.FlowerActive{}, &[]string{}
+		if running == nil {
+			w.Active = &[]api.FlowerActive{}
+		}
+	}
+	return w
+}
+
+// flowerRunning lists trials that run by their nodes, some thousand at most.
+func (m *Monitor) flowerRunning(ctx context.Context) (map[grid.NodeID][]api.FlowerActive, error) {
+	all := map[grid.NodeID][]api.FlowerActive{}
+	for _, s := range m.flowerSweeps() {
+		c, err := m.cfg.History.Counts(ctx, s.ID)
+		if err != nil {
+			return nil, err
+		}
+		if c.Running == 0 {
+			continue
+		}
+		for t, err := range m.cfg.History.Trials(ctx, s.ID, history.Query{States: []grid.State{grid.Running}, Limit: flowerTasks}) {
+			if err != nil {
+				return nil, err
+			}
+			f := m.flowerTask(s, &t)
+			all[t.Node] = append(all[t.Node], api.FlowerActive{
+				ID: f.UUID, Name: f.Name, Args: f.Args, Kwargs: f.Kwargs, Type: f.Name, Hostname: string(t.Node), TimeStart: f.Started,
+			})
+		}
+	}
+	return all, nil
+}
+
+// flowerMetrics gives the six metrics of Flower.
+func (m *Monitor) flowerMetrics(w http.ResponseWriter, r *http.Request) {
+	m.sendMetrics(w, r, prometheus.NewRegistry(), &flowerScrape{m, r.Context()})
+}
+
+type flowerScrape struct {
+	m   *Monitor
+	ctx context.Context
+}
+
+// Describe implements prometheus.Collector. What there is depends on the moment.
+func (s *flowerScrape) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
+	ctx, stop := context.WithTimeout(s.ctx, scrapeTime)
+	defer stop()
+	gauge := func(name, help string, value float64, labels ...string) {
+		names := []string{"worker", "task"}[:len(labels)]
+		ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("flower_"+name, help, names, nil), prometheus.GaugeValue, value, labels...)
+	}
+	for _, n := range s.m.flowerNodes() {
+		gauge("worker_online", "Worker online status", map[bool]float64{true: 1}[n.State != "dead"], string(n.Node))
+	}
+	running, err := s.m.flowerRunning(ctx)
+	if err != nil {
+		s.m.log.Debug("a part of the metrics is left out", "part", "running trials", "err", err)
+	}
+	for _, n := range s.m.flowerNodes() {
+		gauge("worker_number_of_currently_executing_tasks", "Number of tasks currently executing at a worker", float64(len(running[n.Node])), string(n.Node))
+	}
+	a, err := s.m.cfg.Master.Activity(ctx)
+	if err != nil {
+		s.m.log.Debug("a part of the metrics is left out", "part", "activity", "err", err)
+		return
+	}
+	events := prometheus.NewDesc("flower_events_total", "Number of events", []string{"worker", "type", "task"}, nil)
+	for of, c := range a.Tasks {
+		node := cmp.Or(string(of.Node), "mlfnode")
+		for _, kind := range slices.Sorted(maps.Keys(c.Events)) {
+			ch <- prometheus.MustNewConstMetric(events, prometheus.CounterValue, float64(c.Events[kind]), node, kind, of.Task)
+		}
+		gauge("task_prefetch_time_seconds", "The time the task spent waiting at the worker to be executed: nodes take no trial before it can start.", 0, node, of.Task)
+		gauge("worker_prefetched_tasks", "Number of tasks of given type prefetched at a worker: nodes take no trial before it can start.", 0, node, of.Task)
+		buckets, count := cumulative(c.Runtime)
+		ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc("flower_task_runtime_seconds", "Task runtime", []string{"worker", "task"}, nil),
+			count, c.Runtime.Sum, buckets, node, of.Task)
+	}
+}
+
+// cumulative gives the buckets of a histogram, and how many durations there are.
+func cumulative(d *master.Durations) (buckets map[float64]uint64, count uint64) {
+	buckets = map[float64]uint64{}
+	for i, bound := range master.DurationBounds() {
+		count += uint64(d.Counts[i])
+		buckets[bound] = count
+	}
+	return buckets, count + uint64(d.Counts[len(d.Counts)-1])
+}
