@@ -177,6 +177,9 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 				return err
 			}
 			if state.Base, err = checkpoint.Send(ctx, w.cfg.Snapshots, a.id, snapshot, s.live(), w.pacer); err != nil {
+				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // of a store on this machine: sending writes nothing here
+					err = fmt.Errorf("the master has no room on its disk: %v", err)
+				}
 				return err
 			}
 			s.read = files

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -265,6 +266,34 @@ func TestSnapshotsShareTheTimeOfAStop(t *testing.T) {
 		if !strings.Contains(e.Result.Reason, "on this node only") || !strings.Contains(e.Result.Reason, errNoTime.Error()) {
 			t.Errorf("got the reason %q", e.Result.Reason)
 		}
+	}
+}
+
+// crammed is a store in the same process whose disk is full a few times.
+type crammed struct {
+	checkpoint.Remote
+	refuses atomic.Int32
+}
+
+func (c *crammed) Put(ctx context.Context, id grid.TrialID, m checkpoint.Missing, r io.Reader) error {
+	if c.refuses.Add(-1) >= 0 {
+		return &fs.PathError{Op: "write", Path: "files", Err: syscall.ENOSPC}
+	}
+	return c.Remote.Put(ctx, id, m, r)
+}
+
+// TestFullMasterIsWaitedFor stores what a trial on the master's own machine saved once that has room again.
+func TestFullMasterIsWaitedFor(t *testing.T) {
+	v := newSaving(t, "crammed-1", nil)
+	full := &crammed{Remote: v.store}
+	full.refuses.Store(2)
+	v.cfg.Snapshots = full
+	r := v.attempt(1, func(_ context.Context, dir, _ string) executor.Outcome {
+		step(t, dir)
+		return ended(grid.ClassExit, 85)
+	})
+	if r.Snapshot != 1 {
+		t.Errorf("got snapshot %d: %s", r.Snapshot, r.Reason)
 	}
 }
 
