@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,9 +117,9 @@ func (l *listing) byState(ctx context.Context) error {
 	return nil
 }
 
-// ranked is a trial with its place in the order of a parameter.
+// ranked is a value of a parameter with what it is sorted by.
 type ranked struct {
-	index  int64
+	place  int64 // among the values of the axis
 	number float64
 	text   string
 	class  uint8 // numbers, then texts, then flags
@@ -132,28 +131,91 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n, mostSorted),
 			"write all of them with --csv, and sort that file")
 	}
-	var all []ranked
-	every := &listing{m: l.m, sweep: l.sweep, q: api.TrialQuery{States: l.q.States, Sort: "index"}, left: math.MaxInt64}
-	every.emit = func(t *grid.Trial) error {
-		p, err := l.sweep.Space.At(t.Index)
-		all = append(all, rank(p, t.Index, key))
-		return cmp.Or(err, ctx.Err())
-	}
-	if err := every.run(ctx); err != nil {
+	wanted, err := l.wanted(ctx)
+	if err != nil {
 		return err
 	}
-	slices.SortFunc(all, func(a, b ranked) int {
-		c := cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.text, b.text))
-		if l.q.Desc {
-			c = -c
+	space := l.sweep.Space
+	axis := slices.Index(space.Keys(), key)
+	places := valuePlaces(space, axis, l.q.Desc)
+	at := make([][]int64, len(space.Sizes()))
+	for k := range at {
+		at[k] = make([]int64, history.BlockTrials)
+	}
+	each := func(fn func(index int64, place int32)) error {
+		for lo := int64(0); lo < space.Count(); lo += history.BlockTrials {
+			if err := cmp.Or(space.Positions(lo, lo+history.BlockTrials, at), ctx.Err()); err != nil {
+				return err
+			}
+			for i := range min(history.BlockTrials, space.Count()-lo) {
+				if wanted(lo + i) {
+					fn(lo+i, places[at[axis][i]])
+				}
+			}
 		}
-		return cmp.Or(cmp.Compare(a.class, b.class), c, cmp.Compare(a.index, b.index))
-	})
-	indexes := make([]int64, len(all))
-	for i, r := range all {
-		indexes[i] = r.index
+		return nil
+	}
+	begin := make([]int64, len(places)+1) // of the trials in each place, among all
+	if err := each(func(_ int64, place int32) { begin[place+1]++ }); err != nil {
+		return err
+	}
+	for i := range places {
+		begin[i+1] += begin[i]
+	}
+	indexes := make([]int64, begin[len(places)])
+	if err := each(func(index int64, place int32) {
+		indexes[begin[place]] = index
+		begin[place]++
+	}); err != nil {
+		return err
 	}
 	return l.these(ctx, indexes)
+}
+
+// wanted gives what tells whether a trial is in one of the states that were asked for.
+func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
+	if len(l.q.States) == 0 {
+		return func(int64) bool { return true }, nil
+	}
+	c, err := l.m.cfg.History.Columns(ctx, l.sweep.ID, 0)
+	if err != nil {
+		return nil, err
+	}
+	return func(index int64) bool {
+		state := l.unknownState()
+		block, ok := slices.BinarySearch(c.Blocks, index&^(history.BlockTrials-1))
+		if ok {
+			if known := c.State[int64(block)*history.BlockTrials+index%history.BlockTrials]; known > 0 {
+				state = grid.States[known-1]
+			}
+		}
+		return l.wants(state)
+	}, nil
+}
+
+// valuePlaces gives each value of an axis its place in their order: numbers, then texts, then flags. Values that are equal share one.
+func valuePlaces(s grid.Space, axis int, desc bool) []int32 {
+	all := make([]ranked, s.Sizes()[axis])
+	for i := range all {
+		all[i] = rank(s.Value(axis, int64(i)), int64(i))
+	}
+	compare := func(a, b ranked) int {
+		c := cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.text, b.text))
+		if desc {
+			c = -c
+		}
+		return cmp.Or(cmp.Compare(a.class, b.class), c)
+	}
+	slices.SortFunc(all, compare)
+	places := make([]int32, len(all))
+	place := int32(0)
+	for i, r := range all {
+		if i > 0 && compare(all[i-1], r) != 0 {
+			place++
+		}
+		places[r.place] = place
+	}
+	return places
 }
 
 // these emits trials in the order of their indexes here.
@@ -171,19 +233,16 @@ func (l *listing) these(ctx context.Context, all []int64) error {
 	return nil
 }
 
-func rank(p grid.Params, index int64, key string) ranked {
-	r := ranked{index: index, class: 2}
-	for _, q := range p {
-		if q.Key != key {
-			continue
-		}
-		switch r.text = q.Value.Text; q.Value.Kind {
-		case grid.Number:
-			r.class, r.text = 0, ""
-			r.number, _ = strconv.ParseFloat(q.Value.Text, 64) // a number too great is infinite
-		case grid.Text:
-			r.class = 1
-		}
+func rank(v grid.Value, place int64) ranked {
+	r := ranked{place: place, class: 2}
+	switch v.Kind {
+	case grid.Number:
+		r.class = 0
+		r.number, _ = strconv.ParseFloat(v.Text, 64) // a number too great is infinite
+	case grid.Text:
+		r.class, r.text = 1, v.Text
+	default:
+		r.text = v.Text
 	}
 	return r
 }

@@ -1,0 +1,83 @@
+package monitor
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strconv"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// TestSortByParameter compares listings in the order of a parameter, with numbers, words and flags, of trials that have run and of ones
+// that have not, with a plain sort.
+func TestSortByParameter(t *testing.T) {
+	number := func(text string) grid.Value { return grid.Value{Text: text, Kind: grid.Number} }
+	space, err := grid.NewSpace([]grid.Axis{
+		{Key: "b", Interval: []json.Number{"0", "200"}},
+		{Key: "a", Values: []grid.Value{number("2"), {Text: "x", Kind: grid.Text}, number("10"), number("2.0"), {Kind: grid.True}, number("-1"), {Text: "m", Kind: grid.Text}}},
+	}, []string{"b == 7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, s := folded(t, space, func(i int64) *grid.Result {
+		r := &grid.Result{Started: 1e15 + i}
+		if i%5 == 0 {
+			r.Class, r.ExitCode = grid.ClassExit, 1
+		}
+		return r
+	})
+	ran := space.Count()
+	if s.Space, err = space.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{number("3"), number("0")}}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, states := range [][]grid.State{nil, {grid.Failed}, {grid.Pending}, {grid.Succeeded, grid.Pending}} {
+		for _, desc := range []bool{false, true} {
+			var want []int64
+			keys := map[int64]ranked{}
+			for i := range s.Space.Count() {
+				p, err := s.Space.At(i)
+				if err != nil {
+					t.Fatal(err)
+				}
+				state := grid.Pending
+				if i < ran {
+					state = map[bool]grid.State{true: grid.Failed, false: grid.Succeeded}[i%5 == 0]
+				}
+				if len(states) == 0 || slices.Contains(states, state) {
+					want, keys[i] = append(want, i), rank(p[1].Value, 0)
+				}
+			}
+			slices.SortStableFunc(want, func(i, j int64) int {
+				a, b := keys[i], keys[j]
+				switch less := a.number < b.number || a.text < b.text; {
+				case a.class != b.class:
+					return int(a.class) - int(b.class)
+				case a.number == b.number && a.text == b.text:
+					return 0
+				case less != desc:
+					return -1
+				}
+				return 1
+			})
+			for _, skip := range []int64{0, 500, 1200} {
+				var got []int64
+				l := &listing{m: m, sweep: s, q: api.TrialQuery{States: states, Sort: "a", Desc: desc}, parameter: "a", left: 60, skip: skip,
+					emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil }}
+				if err := l.byParameter(t.Context(), "a"); err != nil {
+					t.Fatal(err)
+				}
+				page := want[min(skip, int64(len(want))):]
+				if page = page[:min(60, len(page))]; !slices.Equal(got, page) {
+					t.Errorf("%v, descending %v, from %d: got %v, want %v", states, desc, skip, got, page)
+				}
+			}
+		}
+	}
+	l := &listing{m: m, sweep: &grid.Sweep{ID: "s-1", Space: spaceOf(t, math.MaxInt32)}, parameter: "a", left: 1}
+	if err := l.byParameter(t.Context(), "a"); err == nil {
+		t.Error("a sweep of " + strconv.Itoa(math.MaxInt32) + " trials is sorted by a parameter")
+	}
+}
