@@ -62,7 +62,7 @@ function columnsOf(s) {
     checked=${view.pins.includes(r.index)} onChange=${() => togglePin(r.index)} />` };
   const metrics = [...s.metrics].sort((a, b) => Number(b === s.objective?.metric) - Number(a === s.objective?.metric))
     .map(k => ({ name: `m[${k}]`, label: k, width: Math.max(10, k.length + 3), align: /** @type {const} */ ('right'), sort: k, render: (/** @type {any} */ r) => number(r[`m[${k}]`]) }));
-  const params = s.keys.map((/** @type {string} */ k) => ({ name: `p[${k}]`, label: k, width: Math.max(8, k.length + 3), sort: k, render: (/** @type {any} */ r) => shownText(r[`p[${k}]`]) }));
+  const params = s.keys.map((/** @type {string} */ k) => ({ name: `p[${k}]`, label: k, width: Math.max(11, k.length + 3), sort: k, render: (/** @type {any} */ r) => shownText(r[`p[${k}]`]) }));
   const narrow = matchMedia('(max-width: 600px)').matches;
   return [
     pin,
@@ -71,7 +71,7 @@ function columnsOf(s) {
     ...(narrow ? [...metrics, ...params] : [...params, ...metrics]),
     { name: 'wall_seconds', label: 'wall', width: 9, align: 'right', sort: 'wall', render: r => (r.wall_seconds ? duration(r.wall_seconds) : '–') },
     { name: 'node', width: 12 },
-    { name: 'attempts', label: 'attempts', width: 9, align: 'right', sort: 'attempts' },
+    { name: 'attempts', label: 'attempts', width: 11, align: 'right', sort: 'attempts' },
     { name: 'started', width: 20, sort: 'started', render: r => html`<${Time} at=${r.started} />` },
   ];
 }

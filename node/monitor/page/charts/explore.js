@@ -27,9 +27,9 @@ function Groups({ of }) {
     rows: d.n.map((/** @type {number} */ n, /** @type {number} */ i) => (
       [i + 1, ...d.axes.map((/** @type {any} */ a, /** @type {number} */ k) => a.levels[d.levels[k][i]].label), n, d.mean[i], d.half[i], d.sd[i], d.best[i], d.trial[i]])),
   });
-  return html`<${Figure} title=${`Groups: mean over ${view.over.join(', ')}`} name=${`${of.id}-groups`} answer=${answer} moved=${moved} rows=${rows}
+  return html`<${Figure} title=${`Groups: mean over ${view.over.join(', ')}`} name=${`${of.id}-groups`} answer=${answer} moved=${moved} rows=${rows} drawn=${false}
     tools=${html`<label class="choice"><span class="muted">ranked by</span><select value=${by} onChange=${(/** @type {any} */ e) => setView({ by: e.target.value === 'mean' ? 'mean' : '' })}>
-      <option value="bound" selected=${by === 'bound'}>the worse end of the interval</option><option value="mean" selected=${by === 'mean'}>the mean</option></select></label>`}
+      <option value="bound" selected=${by === 'bound'}>interval's worse end</option><option value="mean" selected=${by === 'mean'}>the mean</option></select></label>`}
     empty=${(/** @type {any} */ d) => noValues(d, of) ?? (d.total === 0 && html`<p class="empty">No group has a value yet.</p>`)}
     note=${answer.data && html`${answer.data.equal > 0 && `${answer.data.equal} of the groups shown can't be told apart from the first. `}${
       answer.data.lucky && `The best single trial, #${answer.data.lucky.trial} (${number(answer.data.lucky.value)}), is a lucky one: its group is in place ${answer.data.lucky.place} with ${number(answer.data.lucky.mean)}.`}`}>

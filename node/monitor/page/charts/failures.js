@@ -43,8 +43,8 @@ function Group({ g, d, of }) {
       <button type="button" aria-pressed=${only} onClick=${select}>${only ? 'Show all again' : 'Show only these'}</button>
       <button type="button" onClick=${() => of.open(g.trial)}>Newest: #${g.trial}</button>
       ${mayAct.value && html`<button type="button" onClick=${() => askRetry(of.sweep, g.class)}>Retry ${g.class} …</button>`}
-      <span class="muted">${g.nodes.map((/** @type {any} */ n) => `${n.node} ${count(n.n)}`).join(' · ')}${g.attempts > g.count && ` · ${count(g.attempts)} attempts in all`}
-        · ${clock(g.first)} … ${clock(g.last)} after the start</span>
+      <span class="muted">${[...g.nodes.map((/** @type {any} */ n) => `${n.node} ${count(n.n)}`), g.attempts > g.count && `${count(g.attempts)} attempts in all`,
+    `${clock(g.first)} … ${clock(g.last)} after the start`].filter(Boolean).join(' · ')}</span>
     </div>
   </li>`;
 }
