@@ -242,6 +242,13 @@ func (e *Engine) Close() {
 			_ = syscall.Unmount(f[4], syscall.MNT_DETACH)
 		}
 	}
+	for _, pattern := range []string{"/sys/fs/cgroup/libpod_parent", "/sys/fs/cgroup/*/libpod_parent"} {
+		dirs, _ := filepath.Glob(pattern)
+		for _, dir := range dirs {
+			_ = os.Remove(filepath.Join(dir, "conmon")) // those of another Podman have something in them
+			_ = os.Remove(dir)
+		}
+	}
 	_ = os.RemoveAll(e.Dir)
 }
 
