@@ -169,3 +169,24 @@ func TestChartAsTable(t *testing.T) {
 	b.says("of 72 match")
 	b.check()
 }
+
+// TestSweepsWithoutValues says why there is nothing to draw, and what to do: no metrics, failures alone, a filter that matches nothing.
+func TestSweepsWithoutValues(t *testing.T) {
+	c := newCluster(t)
+	plain := c.sweep("echo hello", "x=1,2,3", "y=1,2")
+	broken := c.sweep("echo 'ValueError: no data' >&2; exit 1", "x=1,2,3")
+	c.settled(plain)
+	c.settled(broken)
+	b := newBrowser(t)
+	b.login(c.monitor())
+	b.open("/sweeps/" + plain)
+	b.says("The trials have reported no metrics.")
+	b.says("MLF_METRICS")
+	b.open("/sweeps/" + broken)
+	b.see(".failures")
+	b.says("ValueError: no data")
+	b.open("/sweeps/" + plain + "/coverage?state=failed&d[x]=0..1")
+	b.says("No trial matches all of the filter.")
+	b.click("take it away")
+	b.wait("!document.body.innerText.includes('No trial matches all of the filter.') || document.querySelectorAll('.chip').length === 1")
+}

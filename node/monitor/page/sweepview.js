@@ -103,6 +103,7 @@ function Filters({ of, all, now, stale }) {
   const state = view.where.map(splitFilter).filter(([n]) => n === 'state').map(([, v]) => v);
   const values = /** @type {[string, string][]} */ ([...new Set([s.objective?.metric, ...s.metrics].filter(Boolean)), ...['wall', 'cpu', 'memory'].filter(v => !s.metrics.includes(v))]
     .map(v => [v, v === s.objective?.metric ? `${v} (objective)` : { wall: 'wall time', cpu: 'CPU time', memory: 'peak memory' }[v] ?? v]));
+  if (!values.some(v => v[0] === all.value)) values.unshift([all.value, 'choose …']);
   const choose = (/** @type {string} */ v) => setView({ value: v === (s.objective?.metric ?? s.metrics[0]) ? '' : v, goal: '' });
   return html`<div class="filters" role="group" aria-label="Selection">
     <div class="chips">
@@ -177,7 +178,7 @@ function NoValues({ sweep: s }) {
   }
   if (s.failed === ended) return html`<${Empty} title=${`All ${count(s.failed)} trials that ended have failed.`}><p>“Failures” groups them by cause.</p><//>`;
   if (s.metrics.length === 0) {
-    return html`<${Empty} title="The trials have reported no metrics."><p>States, times and failures are shown all the same; choose “wall time” as the value. To report a metric, a program appends a line to the file that
+    return html`<${Empty} title="The trials have reported no metrics."><p>States, times and failures are shown all the same; choose “wall time” as the value. To report a metric, a program appends a line to the file that${' '}
       <code>$MLF_METRICS</code> names:</p><pre>${'echo \'{"accuracy": 0.97}\' >> "$MLF_METRICS"'}</pre><p>or project.yaml says where it writes them: <code>metrics: {log: result/log}</code>.</p><//>`;
   }
   return html`<${Empty} title="No trial has a finite value of this."><p>Choose another value above: ${s.metrics.join(', ')}.</p><//>`;

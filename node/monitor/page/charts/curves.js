@@ -21,7 +21,7 @@ export function CurveTab({ of }) {
     ${view.pins.length > 0 && html`<button type="button" class="quiet" onClick=${() => setView({ pins: [] })}>the best instead of the pinned</button>`}`;
   const d = answer.data;
   return html`<${Figure} title=${`Curves of ${d?.value ?? 'values'}`} name=${`${of.id}-curves`} answer=${answer} moved=${moved} rows=${rows} tools=${tools}
-    empty=${(/** @type {any} */ v) => v.curves.every((/** @type {any} */ c) => c.steps.length === 0) && v.sampled === 0 && html`<div class="empty"><p>A curve needs a metric that a program reports more than once:
+    empty=${(/** @type {any} */ v) => v.curves.every((/** @type {any} */ c) => c.steps.length === 0) && v.sampled === 0 && html`<div class="empty"><p>A curve needs a metric that a program reports more than once:${' '}
       lines with a <code>step</code>, <code>epoch</code> or <code>iteration</code> in the file that <code>$MLF_METRICS</code> names.</p>${of.sweep.metrics.length > 1 && html`<p>Other metrics: ${of.sweep.metrics.join(', ')}.</p>`}</div>`}
     note=${d && html`${view.pins.length ? 'Pinned trials' : 'The best trials'} over the middle 80 % of ${count(d.sampled)} that match, with the median as a dotted line. Click to pin.`}>
     ${(/** @type {any} */ v) => html`<${CurvePlot} of=${of} data=${v} log=${log} />`}

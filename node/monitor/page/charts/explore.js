@@ -11,6 +11,7 @@ import { useChart, useTheme } from './use.js';
 
 /** Explore. @param {{of: any}} props */
 export function Explore({ of }) {
+  if (of.nothing) return html`<div class="panel">${of.nothing}</div>`;
   return html`<${Parallel} of=${of} />
     <div class="pair"><${Spread} of=${of} /><${BestSoFar} of=${of} /></div>
     ${view.over.length > 0 && html`<${Groups} of=${of} />`}`;
