@@ -15,12 +15,12 @@ import (
 func (a *app) monitorCommand() *cobra.Command {
 	port, role := node.DefaultMonitorPort, string(api.RoleOperator)
 	c := &cobra.Command{
-		Use: "monitor", Short: "Let a browser of this machine watch and act on sweeps", Args: noArgument,
-		Long: `Serve the HTTP API to browsers and programs of this machine, until Ctrl-C. It is found where every command finds it: at the master,
-over TLS with your token, or at this machine's own node.
+		Use: "monitor", Short: "Serve a web page on this machine to watch sweeps and act on them", Args: noArgument,
+		Long: `Serve a web page and the HTTP API to browsers and programs on this machine, until Ctrl-C. Like every command, it talks to the master,
+over TLS with your token, or to this machine's own node.
 
-It prints a link that logs one browser in, once, within a minute. Enter prints another one. Other users of this machine reach the port,
-too, but not without a link. From a laptop: run it there, with a token of mlfnode token --role operator, or forward the port with
+It prints a link that logs in one browser, once, within a minute. Enter prints another one. Other users of this machine can reach the
+port, but get nothing without a link. From a laptop: run it there, with a token from mlfnode token --role operator, or forward the port with
 ssh -L 5555:127.0.0.1:5555.`,
 		Example: "  mlfnode monitor\n  mlfnode monitor --role viewer --port 8080",
 		RunE: func(c *cobra.Command, _ []string) error {

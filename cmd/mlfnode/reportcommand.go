@@ -55,7 +55,7 @@ without mlfnode, and has no script in it. The data of the charts is in the file,
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&output, "output", "o", "", "file to write, - for the screen (default SWEEP.html)")
+	c.Flags().StringVarP(&output, "output", "o", "", "file to write, - for standard output (default SWEEP.html)")
 	return c
 }
 

@@ -98,7 +98,7 @@ terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode c
 	fl.Int64Var(&f.limit, "limit", dryLimit, "how many commands --dry-run shows")
 	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
 	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first")
-	fl.StringVar(&f.order, "order", "", "in which order trials begin: index or spread (default as the task says)")
+	fl.StringVar(&f.order, "order", "", "order in which trials begin: index or spread (default: the order of the task)")
 	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME or NAME=VALUE to add to the environment of trials (repeatable)")
 	f.followFlags.add(c)

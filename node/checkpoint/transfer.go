@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -216,7 +217,9 @@ func (f *File) fetch(ctx context.Context, from Remote, id grid.TrialID, dir, fre
 		if in, err = os.Open(own); err != nil {
 			return err
 		}
-	} else if in, err = from.Open(ctx, id, f.Hash); err != nil {
+	} else if in, err = from.Open(ctx, id, f.Hash); errors.Is(err, fs.ErrNotExist) {
+		return damaged(cmp.Or(from.Verify(ctx, id, f.Hash), err)) // the store gives up what needs it
+	} else if err != nil {
 		return damaged(err)
 	}
 	defer in.Close()

@@ -132,6 +132,26 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 	})
 }
 
+// TestAvoidedNodesAreRemembered takes back a lease that the node which it avoids holds off, as if nobody had it.
+func TestAvoidedNodesAreRemembered(t *testing.T) {
+	w := newWorld()
+	for _, node := range []grid.NodeID{"a", "b"} {
+		w.set(node, cluster.Alive)
+	}
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	id := c.submit(1, func(s *api.Submit) { s.Task.Retries = grid.Retries{grid.ClassImage: 1} })
+	c.ends("a", c.pulled(id), grid.ClassImage)
+	h := c.pulled(id)
+	c.on(func(s *state) {
+		s.handed = map[grid.Lane]uint64{}
+		f := s.feeds[id]
+		gone := s.abandoned(t.Context(), f, h.ID, time.Now().Add(claimLimit+time.Second)) || s.abandoned(t.Context(), f, h.ID, time.Now().Add(3*claimLimit))
+		if !gone || len(f.shuns[0]) != 1 {
+			t.Errorf("taken back: %t; the trial avoids %+v, want a", gone, f.shuns[0])
+		}
+	})
+}
+
 // TestSuspectNodeIsQuarantined has trials fail on a node for reasons of the node, and end otherwise on another one.
 func TestSuspectNodeIsQuarantined(t *testing.T) {
 	at := int64(0)

@@ -21,6 +21,8 @@ type lease struct {
 	// detached is a lease that the queue has lost or has had taken away, while a node works on it.
 	detached bool
 	idle     time.Time // since when it is known to have been handed out, and nobody says to hold it
+
+	elsewhere bool // nodes that are to avoid it give it back, so that it was handed out says little
 }
 
 // feed is what is left to do of one sweep. wanted = [0,count); have = done + leased + waiting for a retry; next leases what is

@@ -445,7 +445,7 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 		s.m.ledger.remove(id)
 		return "", fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
 	}
-	l.seq = seq
+	l.seq, l.elsewhere = seq, elsewhere
 	s.m.ledger.published(id, seq)
 	return id, nil
 }

@@ -227,7 +227,7 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 	case now.Sub(l.idle) < idleLimit:
 		return false
 	}
-	if l.attempt > 1 {
+	if l.attempt > 1 && !l.elsewhere {
 		delete(f.shuns, l.lo) // the nodes that it avoids may be the only ones that can run it
 	}
 	s.m.log.Info("lease was handed out, and nobody holds it", "sweep", f.sweep.ID, "lease", id)

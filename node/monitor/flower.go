@@ -403,7 +403,7 @@ func parseFlowerQuery(r *http.Request) (q flowerQuery, by string, err error) {
 	}
 	for _, word := range strings.Fields(r.FormValue("search")) {
 		if strings.ContainsAny(word, `()"`) || word == "OR" {
-			return q, by, badRequest("parentheses, quotes and OR can't be searched with", "give words that all have to be there")
+			return q, by, badRequest("a search can't have parentheses, quotes or OR", "give words that all have to be there")
 		}
 		field, text, ok := strings.Cut(word, ":")
 		if !ok || !slices.Contains([]string{"name", "state", "worker", "args", "kwargs", "result"}, field) {

@@ -72,7 +72,7 @@ func (m *Monitor) samples(r *http.Request) (api.NodeSamples, error) {
 	node := grid.NodeID(r.PathValue("node"))
 	v, ok := m.cfg.Master.Samples(node)
 	if !ok {
-		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("no node %.60q has told what it does", node), Hint: "list the nodes with: mlfnode members"}
+		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there are no samples of a node %.60q", node), Hint: "list the nodes with: mlfnode members"}
 	}
 	return v, nil
 }

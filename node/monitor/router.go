@@ -146,7 +146,7 @@ func (rt *route) strict(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			refuse(w, badRequest("the query can't be read: "+err.Error(), "encode what stands behind = as in %26 for &"))
+			refuse(w, badRequest("the query can't be read: "+err.Error(), "percent-encode the values of parameters, as in %26 for &"))
 			return
 		}
 		for _, key := range slices.Sorted(maps.Keys(q)) {

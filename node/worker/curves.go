@@ -92,6 +92,7 @@ type curveFile struct {
 
 	offset   int64
 	rest     []byte // before offset, of what does not end there
+	torn     bool   // offset is within a line, whose beginning was passed over
 	lines    int64  // with numbers
 	builders map[string]*grid.CurveBuilder
 
@@ -144,7 +145,7 @@ func (f *curveFile) readOn(ended bool) {
 		return
 	}
 	if skip := size - metricsBytes; skip > f.offset {
-		f.offset, f.rest = skip, nil
+		f.offset, f.rest, f.torn = skip, nil, true
 	}
 	for f.offset < size {
 		n := len(f.rest)
@@ -163,6 +164,13 @@ func (f *curveFile) readOn(ended bool) {
 
 // take takes the points out of text; the last line counts when it ends, or if ended.
 func (f *curveFile) take(text []byte, ended bool) {
+	if f.torn {
+		line := bytes.IndexAny(text, "\n\r") + 1
+		if line == 0 {
+			return
+		}
+		text, f.torn = text[line:], false
+	}
 	end := len(text)
 	if !ended {
 		end = bytes.LastIndexAny(text, "\n\r") + 1

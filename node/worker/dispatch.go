@@ -175,8 +175,10 @@ func (w *Worker) acquire(ctx context.Context, l lane) *holding {
 
 // pull takes the next lease of a lane. One that this worker holds already comes again when the store was opened anew or when
 // renewing it took too long: its trials are not to be run twice at one time, so only the fresh right to it is kept.
+// What this node is to avoid is left to others, and comes again after a while: there may be so many such leases that the first is back
+// before the last is left.
 func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
-	for {
+	for began := time.Now(); ; {
 		asked := time.Now()
 		held, err := w.cfg.Store.Queue.Pull(ctx, string(l.name), 1)
 		switch {
@@ -191,6 +193,9 @@ func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
 		}
 		if !w.renewed(held[0]) && !w.decline(held[0]) {
 			return held[0]
+		}
+		if time.Since(began) > declineTime/2 || w.draining.Load() {
+			return nil
 		}
 	}
 }

@@ -24,7 +24,7 @@ function Pause({ sweep: s }) {
   };
   return html`<${Confirm} title=${`Pause ${s.sweep}?`} verb="Pause" run=${run} text=${`${plural(s.pending, 'pending trial')} will wait. `
     + (s.running ? `${plural(s.running, 'running trial')} ${s.running === 1 ? 'goes' : 'go'} on to the end.` : 'Nothing is running.')}>
-    ${s.running > 0 && html`<label><input type="checkbox" checked=${kill} onChange=${(/** @type {any} */ e) => setKill(e.target.checked)} /> also stop what is running; it runs again later</label>`}
+    ${s.running > 0 && html`<label><input type="checkbox" checked=${kill} onChange=${(/** @type {any} */ e) => setKill(e.target.checked)} /> also stop running trials; they run again later</label>`}
   <//>`;
 }
 

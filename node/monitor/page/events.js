@@ -216,7 +216,7 @@ export class Stream {
         await readEvents(resp.body, e => this.got(request, e), alive);
       }
     } catch (err) {
-      why = err instanceof TypeError ? 'mlfnode monitor is not reached' : 'the stream was cut';
+      why = err instanceof TypeError ? 'mlfnode monitor does not answer' : 'the stream was cut';
     }
     clearTimeout(watchdog);
     if (request !== this.request) return;

@@ -15,8 +15,8 @@ export function LoginPage() {
     setText('');
   };
   return html`<div class="login"><${Panel} title="Log in"><div class="body">
-    <p>This browser is not logged in. Open the link that <code>mlfnode monitor</code> prints, or paste it here. It is good once, for a minute; Enter in that terminal prints a new one.</p>
-    <form onSubmit=${submit}><input aria-label="Link of mlfnode monitor" placeholder="the link, or what stands behind #k=" type="password" autocomplete="off" value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)} />
+    <p>This browser is not logged in. Open the link that <code>mlfnode monitor</code> prints, or paste it here. It works once, within a minute; Enter in that terminal prints a new one.</p>
+    <form onSubmit=${submit}><input aria-label="Link of mlfnode monitor" placeholder="the link, or the part after #k=" type="password" autocomplete="off" value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)} />
       <button type="submit" class="primary" disabled=${busy || !text.trim()}>Log in</button></form>
     ${loginProblem.value && html`<${Failure} error=${loginProblem.value} />`}
     <p class="muted">For reading only: <code>mlfnode monitor --role viewer</code>. From a laptop, run it there with a token that is made on the master:</p>

@@ -59,7 +59,7 @@ export function NodesPage() {
       <thead><tr><th scope="col">node</th><th scope="col">state</th><th scope="col" class="opt">roles</th><th scope="col" class="right">running</th><th scope="col">load</th><th scope="col" class="opt right">CPUs</th><th scope="col" class="opt right">memory</th><th scope="col">GPUs</th><th scope="col" class="opt">version</th><th scope="col" class="opt">why</th></tr></thead>
       <tbody>${shown.map((/** @type {any} */ m) => html`<tr key=${m.node}><td><${Link} href=${nodePlace(m.node)}>${m.node}<//>${m.local && html` <span class="tag">answers</span>`}</td><td><${NodeState} node=${m} /></td>
         <td class="opt">${m.roles?.join(', ')}</td><td class="right">${count(m.running)}</td><td><${Load} node=${m} /></td><td class="opt right">${m.cpus}</td><td class="opt right">${bytes(m.memory_bytes)}</td>
-        <td><${GPUCells} node=${m} /></td><td class="opt">${m.version}</td><td class="opt muted">${m.reason || m.problem || ''}</td></tr>`)}</tbody></table></div>` : html`<${Empty} title="No node is like this" />`)}<//></div>`;
+        <td><${GPUCells} node=${m} /></td><td class="opt">${m.version}</td><td class="opt muted">${m.reason || m.problem || ''}</td></tr>`)}</tbody></table></div>` : html`<${Empty} title="No node matches" />`)}<//></div>`;
 }
 
 /** @param {{name: string}} props */
@@ -114,5 +114,5 @@ function Running({ node, moved }) {
   return html`<${Panel} title="Running here"><${Answer} of=${found}>${(/** @type {any[]} */ rows) => (rows.length ? html`<div class="scroll"><table class="plain">
     <thead><tr><th scope="col">trial</th><th scope="col">state</th><th scope="col" class="right">attempt</th><th scope="col">started</th></tr></thead>
     <tbody>${rows.slice(0, 200).map(r => html`<tr key=${`${r.sweep}/${r.index}`}><td><${TrialLink} id=${`${r.sweep}/${r.index}`} /></td><td><${State} state=${r.state} /></td><td class="right">${r.attempt}</td><td><${Time} at=${r.started} /></td></tr>`)}</tbody></table></div>`
-    : html`<${Empty} title="Nothing that has been running for a while"><p>Short trials are told of when they end.</p><//>`)}<//><//>`;
+    : html`<${Empty} title="No long-running trials here"><p>Short trials are reported only when they end.</p><//>`)}<//><//>`;
 }

@@ -30,7 +30,7 @@ export function SettingsPage() {
   const node = useData('node', signal => get('/node', { signal }));
   return html`<div class="stack"><h1>Settings</h1><div class="columns">
     <${Panel} title="This browser"><div class="body form">
-      <${Choice} label="Theme" of=${theme} from=${{ system: 'as the system', light: 'light', dark: 'dark' }} />
+      <${Choice} label="Theme" of=${theme} from=${{ system: 'same as the system', light: 'light', dark: 'dark' }} />
       <${Choice} label="Rows" of=${density} from=${{ compact: 'compact', normal: 'normal', roomy: 'roomy' }} />
       <${Choice} label="Times" of=${zone} from=${{ local: 'local', utc: 'UTC' }} />
       <span>Keys</span><label><input type="checkbox" checked=${singleKeys.value} onChange=${(/** @type {any} */ e) => { singleKeys.value = e.target.checked; }} /> single keys such as <kbd>?</kbd> and <kbd>g</kbd> <kbd>s</kbd></label>
@@ -42,7 +42,7 @@ export function SettingsPage() {
     <${Panel} title="Node that answers"><${Answer} of=${node}>${(/** @type {any} */ n) => html`<div class="body form">
       <span class="muted">name</span><span>${n.node || 'this machine'} ${n.role ? `(${n.role})` : ''}</span>
       <span class="muted">version</span><span>${n.version}</span>
-      <span class="muted">keeps</span><span>${n.retention.sweeps} ended sweeps${n.retention.age ? `, at most for ${duration(n.retention.age / 1e9)}` : ''}</span>
+      <span class="muted">keeps</span><span>${n.retention.sweeps} ended sweeps${n.retention.age ? `, for at most ${duration(n.retention.age / 1e9)}` : ''}</span>
       ${(n.store ?? []).map((/** @type {any} */ s) => html`<span key=${s.name} class="muted">${s.name}</span><span>${bytes(s.bytes)}${s.limit > 0 ? ` of ${bytes(s.limit)}` : ''}</span>`)}
     </div>`}<//><//>
   </div></div>`;

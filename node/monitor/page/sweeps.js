@@ -45,7 +45,7 @@ function List({ all, total, find, state }) {
   const low = find.toLowerCase();
   const shown = all.filter(s => !low || `${s.sweep} ${s.project} ${s.task} ${s.name ?? ''}`.toLowerCase().includes(low));
   if (!all.length && !state) return html`<${Panel} title="Sweeps"><${NoSweep} /><//>`;
-  if (!shown.length) return html`<${Panel} title="Sweeps"><${Empty} title="No sweep is like this"><p><button type="button" onClick=${() => setView({ where: [], find: '' })}>Show all</button></p><//><//>`;
+  if (!shown.length) return html`<${Panel} title="Sweeps"><${Empty} title="No sweep matches"><p><button type="button" onClick=${() => setView({ where: [], find: '' })}>Show all</button></p><//><//>`;
   return html`<${Panel} title="Sweeps" aside=${html`<span>${count(shown.length)}${shown.length < total ? ` of ${count(total)}` : ''}</span>`}><div class="scroll"><table class="plain">
     <thead><tr><th scope="col">sweep</th><th scope="col">state</th><th scope="col" class="progresscol">progress</th><th scope="col" class="right">trials</th><th scope="col" class="opt">by state</th><th scope="col" class="opt">time left</th><th scope="col" class="opt">submitted</th><th scope="col" class="opt right">CPU time</th></tr></thead>
     <tbody>${shown.map(s => html`<${Row} key=${s.sweep} sweep=${withLive(s)} />`)}</tbody></table></div><//>`;

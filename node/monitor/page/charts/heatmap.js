@@ -39,7 +39,7 @@ function Heat({ of, keys, x, y }) {
     <${Choice} label="shows" value=${stat} options=${STATS} onChange=${(/** @type {string} */ v) => setView({ stat: v === 'mean' ? '' : v })} />`;
   return html`<${Figure} title="Heat map" name=${`${of.id}-${x}-${y}`} answer=${answer} moved=${moved} rows=${rows} tools=${tools}
     empty=${(/** @type {any} */ d) => (['failed', 'done', 'count'].includes(stat) ? null : noValues(d, of))}
-    note="Drag over cells to select them, Enter with the keys. A diagonal marks what has no value yet.">
+    note="Drag over cells to select them, or use the arrow keys and Enter. A diagonal marks a cell without a value yet.">
     ${(/** @type {any} */ d) => html`<${HeatPlot} data=${d} />`}
   <//>`;
 }

@@ -31,7 +31,7 @@ export function SliceTab({ of }) {
     <button type="button" class="quiet" onClick=${() => of.open(trial)}>open</button>`;
   return html`<${Figure} title=${`Slices through #${trial}`} name=${`${of.id}-slices-${trial}`} answer=${answer} moved=${moved} rows=${rows} tools=${tools}
     empty=${(/** @type {any} */ d) => (d.axes.length === 0 ? noValues(d, of) ?? html`<p class="empty">Every parameter has one value: the sweep has no neighbours to walk to.</p>` : null)}
-    note="← → walk to a neighbour, Tab goes to the next axis, Enter opens the trial. A cross has failed, a dotted ring has no value yet, a stroke is not in the sweep.">
+    note="← → walk to a neighbour, Tab goes to the next axis, Enter opens the trial. A cross is a failed trial, a dotted ring one without a value yet, a stroke a point that is not in the sweep.">
     ${(/** @type {any} */ d) => html`<div class="slices">${d.axes.map((/** @type {any} */ a) => html`<${SlicePlot} key=${a.key} axis=${a} data=${d} go=${go} of=${of} />`)}</div>`}
   <//>`;
 }

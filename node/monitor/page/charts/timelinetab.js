@@ -18,7 +18,7 @@ export function TimelineTab({ of }) {
     : { columns: ['node', 'start', 'end', 'busy'], rows: (d.lanes ?? []).flatMap((/** @type {any} */ l) => l.busy.map((/** @type {any} */ b, /** @type {number} */ i) => [l.node, d.edges[i], d.edges[i + 1], b])) });
   return html`<${Figure} title="Timeline" name=${`${of.id}-timeline`} answer=${answer} moved=${moved} rows=${rows}
     empty=${(/** @type {any} */ d) => !d.bars?.trial.length && !d.lanes?.length && html`<p class="empty">${d.matched === 0 && view.where.length ? 'Nothing matches the filter.' : 'No trial has begun yet.'}</p>`}
-    note="Drag to look at a span of time, double click to see all. A trial is drawn while it runs. Times since the first trial began.">
+    note="Drag to zoom into a span of time, double-click to see all of it. A trial is drawn while it runs. Times since the first trial began.">
     ${(/** @type {any} */ d) => html`<${TimePlot} of=${of} data=${d} />`}
   <//>`;
 }
