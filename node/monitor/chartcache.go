@@ -33,7 +33,7 @@ const (
 // charts computes charts one at a time, so that the rest of the node keeps the other cores, and keeps the last answers: however many
 // pages are open, a chart is computed once a second at most.
 type charts struct {
-	turn chan struct{}
+	turn turns
 	most int // answers that are kept
 
 	mu     sync.Mutex
@@ -44,19 +44,18 @@ type charts struct {
 	rested time.Time // from then on callers that can't wait may have something computed
 }
 
-func newCharts(most int) *charts { return &charts{turn: make(chan struct{}, 1), most: most} }
+func newCharts(most int) *charts { return &charts{turn: make(turns, 1), most: most} }
 
 // get gives an answer that is kept and good enough, or makes one.
 func (c *charts) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
 	if a := c.find(key, version, least); a != nil {
 		return a, nil
 	}
-	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	leave, err := c.turn.wait(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	if a := c.find(key, version, least); a != nil { // somebody before asked for the same
 		return a, nil
 	}

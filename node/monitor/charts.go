@@ -183,7 +183,7 @@ func (m *Monitor) chartVersion(ctx context.Context, s *grid.Sweep) string {
 }
 
 // chartView selects trials. The last selections are kept: all trials for other filters, and those of a filter for the other charts that a
-// page asks for.
+// page asks for. The caller has the charts' turn.
 func (m *Monitor) chartView(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
 	version := m.chartVersion(ctx, s)
 	key := fmt.Sprintf("%s %q %q %q", s.ID, value, goal, where.Metrics())

@@ -364,6 +364,14 @@ func TestTrialsAreFiltered(t *testing.T) {
 			t.Errorf("%s: got %v, want a refusal", query, err)
 		}
 	}
+	m.charts.turn <- struct{}{}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("the client has gone")
+	cancel(gone)
+	l := &listing{m: m, sweep: s, q: api.TrialQuery{Sort: "index"}}
+	if err := l.selectTrials(ctx, whereOf(t, "d[b]=1")); !errors.Is(err, gone) {
+		t.Errorf("while a chart is being computed: got %v, want that it waits for its turn", err)
+	}
 }
 
 func listingOf(t *testing.T, m *Monitor, s *grid.Sweep, query string) (*listing, error) {

@@ -19,8 +19,12 @@ import (
 	"mlfnode/node/history"
 )
 
-// flowerTasks bounds the tasks that a list is made of, the newest ones: as many as Flower kept for long by default.
-const flowerTasks = 10_000
+const (
+	// flowerTasks bounds the tasks that a list is made of, the newest ones: as many as Flower kept for long by default.
+	flowerTasks = 10_000
+	// flowerBytes bounds the parameters, metrics and tracebacks of a list.
+	flowerBytes = 64 << 20
+)
 
 // flowerRoutes are the calls of Flower that read, and revoke, with its paths, parameters and answers.
 func (m *Monitor) flowerRoutes() []route {
@@ -40,7 +44,7 @@ func (m *Monitor) flowerRoutes() []route {
 			call: flowers[api.FlowerResult](m.flowerResult)},
 		{method: "GET", pattern: "/api/queues/length", access: mayRead, summary: "List active sweeps as queues", call: flowers[api.FlowerQueues](m.flowerQueues)},
 		{method: "POST", pattern: "/api/task/revoke/{id...}", access: mayAct, summary: "Cancel a sweep, or the one trial of a sweep",
-			query: []parameter{{"terminate", "boolean", "also when it runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowers[api.FlowerMessage](m.flowerRevoke)},
+			query: []parameter{{"terminate", "boolean", "also what runs"}, {"signal", "string", "is the one of the task's settings"}}, call: flowers[api.FlowerMessage](m.flowerRevoke)},
 		{method: "GET", pattern: "/metrics", access: mayRead, summary: "Give Flower's metrics to Prometheus", call: call{handler: m.flowerMetrics, media: []string{mediaText}}},
 		{method: "GET", pattern: "/healthcheck", access: mayNothing, summary: "Say OK when the node works", call: call{handler: m.flowerHealth, media: []string{mediaText}}},
 	}
@@ -276,26 +280,37 @@ func (m *Monitor) flowerQueues(r *http.Request) (any, error) {
 	return all, nil
 }
 
-// flowerRevoke cancels the sweep that a request names, or the sweep of its trial where that has no other trials. Without terminate what
-// runs goes on, as in Celery. Whatever the name is, the answer is the same, as in Celery, but for a trial of several: those can't be
-// cancelled one by one.
+// flowerRevoke cancels the sweep that a request names, or the sweep of its trial where that has no other trials. Whatever the name is,
+// the answer is the same, as in Celery, but for a trial of several, which can't be cancelled alone. Without terminate what runs goes on:
+// a sweep of one trial as in Celery, where the call then does nothing; for a sweep of several the call is refused, because its pending
+// trials can't be cancelled alone.
 func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	done := api.FlowerMessage{Message: fmt.Sprintf("Revoked '%.80s'", id)}
 	terminate, _ := strconv.ParseBool(r.FormValue("terminate")) // absent is no
-	name, _, _ := strings.Cut(id, "/")
+	name, trial, one := strings.Cut(id, "/")
 	rec, ok := m.cfg.Master.Sweep(grid.SweepID(name))
-	switch {
-	case !ok:
+	if !ok {
 		return done, nil
-	case name != id && rec.Sweep.Space.Count() != 1:
+	}
+	if one {
+		if index, err := trialIndex(rec.Sweep, trial); err != nil || index < 0 {
+			return done, nil
+		}
+	}
+	several := rec.Sweep.Space.Count() != 1
+	switch {
+	case one && several:
 		return nil, flowerRefusal(http.StatusConflict, "A trial of several can't be revoked: revoke the sweep '%s'", name)
 	case !terminate:
 		c, err := m.cfg.History.Counts(r.Context(), rec.Sweep.ID)
 		if err != nil {
 			return nil, err
 		}
-		if c.Running > 0 && rec.Sweep.Space.Count() == 1 {
+		if c.Running > 0 && several {
+			return nil, flowerRefusal(http.StatusConflict, "Trials of '%s' run: revoke with terminate=true", name)
+		}
+		if c.Running > 0 {
 			return done, nil
 		}
 	}
@@ -306,11 +321,8 @@ func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 	return done, err
 }
 
-// orderedTasks are tasks by their names, in an order that JSON keeps.
-type orderedTasks []api.FlowerTask
-
-// MarshalJSON implements json.Marshaler.
-func (all orderedTasks) MarshalJSON() ([]byte, error) {
+// orderedTasks gives tasks by their names as JSON, which keeps their order.
+func orderedTasks(all []api.FlowerTask) (json.RawMessage, error) {
 	var b bytes.Buffer
 	b.WriteByte('{')
 	for i := range all {
@@ -330,6 +342,7 @@ func (all orderedTasks) MarshalJSON() ([]byte, error) {
 
 // flowerQuery selects tasks.
 type flowerQuery struct {
+	most                int // tasks that are selected before the search ends
 	worker, name, state string
 	from, to            float64 // 0 is no bound
 	words               [][2]string
@@ -348,6 +361,15 @@ func (m *Monitor) flowerList(r *http.Request) (any, error) {
 			}
 		}
 	}
+	q.most = flowerTasks
+	if r.FormValue("limit") != "" && by == "" {
+		q.most = min(max(0, bounds[0]), flowerTasks) + min(max(0, bounds[1]), flowerTasks)
+	}
+	leave, err := m.taskLists.wait(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	all, err := m.flowerSelect(r.Context(), q)
 	if err != nil {
 		return nil, err
@@ -370,7 +392,7 @@ func (m *Monitor) flowerList(r *http.Request) (any, error) {
 	if r.FormValue("limit") != "" {
 		all = all[:min(max(0, bounds[1]), len(all))]
 	}
-	return orderedTasks(all), nil
+	return orderedTasks(all)
 }
 
 func orZero(v *float64) float64 {
@@ -419,9 +441,12 @@ func parseFlowerQuery(r *http.Request) (q flowerQuery, by string, err error) {
 // flowerSelect gives the tasks that a query selects among the newest ones: of the newest sweeps, those that started last.
 func (m *Monitor) flowerSelect(ctx context.Context, q flowerQuery) ([]api.FlowerTask, error) {
 	all := []api.FlowerTask{}
-	rest := int64(flowerTasks)
+	rest, size := int64(flowerTasks), 0
 	for _, s := range m.flowerSweeps() {
-		if rest == 0 || q.name != "" && q.name != flowerName(s) {
+		if rest == 0 || len(all) >= q.most {
+			break
+		}
+		if q.name != "" && q.name != flowerName(s) {
 			continue
 		}
 		for t, err := range m.cfg.History.Trials(ctx, s.ID, history.Query{Sort: history.SortStarted, Desc: true, Limit: rest}) {
@@ -429,12 +454,31 @@ func (m *Monitor) flowerSelect(ctx context.Context, q flowerQuery) ([]api.Flower
 				return nil, err
 			}
 			rest--
-			if f := m.flowerTask(s, &t); q.selects(&f) {
-				all = append(all, f)
+			f := m.flowerTask(s, &t)
+			if !q.selects(&f) {
+				continue
+			}
+			if all = append(all, f); len(all) >= q.most {
+				break
+			}
+			if size += textBytes(&f); size > flowerBytes {
+				return nil, flowerRefusal(http.StatusBadRequest, "The tasks have more than %d MiB of text: ask for fewer with limit and no sort_by, state or search",
+					flowerBytes>>20)
 			}
 		}
 	}
 	return all, nil
+}
+
+// textBytes is how long the texts of a task are that its user and its program choose.
+func textBytes(f *api.FlowerTask) int {
+	n := len(f.Kwargs)
+	for _, text := range []*string{f.Result, f.Exception, f.Traceback} {
+		if text != nil {
+			n += len(*text)
+		}
+	}
+	return n
 }
 
 func (q *flowerQuery) selects(f *api.FlowerTask) bool {

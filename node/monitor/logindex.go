@@ -24,13 +24,13 @@ const (
 // logIndexes know where the bytes of attempts lie in the stream of output. Without one each window of an attempt would be read from the
 // first byte on.
 type logIndexes struct {
-	turns chan struct{}
+	turns turns
 
 	mu   sync.Mutex
 	kept []*logIndex // the one that was used last at the end
 }
 
-func newLogIndexes() *logIndexes { return &logIndexes{turns: make(chan struct{}, logReaders)} }
+func newLogIndexes() *logIndexes { return &logIndexes{turns: make(turns, logReaders)} }
 
 // logIndex is the index of one attempt: the position before some of its messages. It grows as the attempt prints.
 type logIndex struct {
@@ -119,16 +119,6 @@ func (x *logIndexes) of(t *trialLog) *logIndex {
 		x.kept = slices.Delete(x.kept, 0, 1)
 	}
 	return l
-}
-
-// turn waits until the request may read, and gives what ends its turn.
-func (x *logIndexes) turn(ctx context.Context) (func(), error) {
-	select {
-	case x.turns <- struct{}{}:
-		return func() { <-x.turns }, nil
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
 
 // extend looks at what was stored since the last time, and gives the position behind it.

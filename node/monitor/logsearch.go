@@ -42,7 +42,7 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 	if err != nil {
 		return out, err
 	}
-	leave, err := m.logIndexes.turn(r.Context())
+	leave, err := m.logIndexes.turns.wait(r.Context())
 	if err != nil {
 		return out, err
 	}

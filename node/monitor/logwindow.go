@@ -85,7 +85,7 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	if err != nil {
 		return w, err
 	}
-	leave, err := m.logIndexes.turn(r.Context())
+	leave, err := m.logIndexes.turns.wait(r.Context())
 	if err != nil {
 		return w, err
 	}

@@ -50,6 +50,7 @@ type Monitor struct {
 	charts     *charts
 	etas       *charts // with a turn of their own: a chart may take longer than what shows the time left can wait
 	logIndexes *logIndexes
+	taskLists  turns // a list of Flower's tasks is made in memory
 
 	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
 	strangers    *strangers
@@ -63,6 +64,7 @@ type Monitor struct {
 func New(cfg Config) *Monitor {
 	m := &Monitor{
 		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(keptAnswers), etas: newCharts(keptETAs), logIndexes: newLogIndexes(),
+		taskLists:    make(turns, 1),
 		strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
 	}
 	m.metrics = newMetrics()

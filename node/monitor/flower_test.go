@@ -1,0 +1,157 @@
+package monitor
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// flowerBench is a master whose sweeps have trials that run, as far as history knows.
+type flowerBench struct {
+	*live
+	store *jetstream.Store
+}
+
+func newFlowerBench(t *testing.T) *flowerBench {
+	t.Helper()
+	b := &flowerBench{}
+	b.live = newLive(t, func(cfg *Config) { b.store = cfg.Store })
+	return b
+}
+
+// submit makes a sweep of count trials with a long parameter, of which the first run.
+func (b *flowerBench) submit(t *testing.T, project, long string, count, running int) grid.SweepID {
+	t.Helper()
+	space, err := grid.NewSpace([]grid.Axis{
+		{Key: "long", Values: []grid.Value{{Text: long, Kind: grid.Text}}},
+		{Key: "i", Interval: []json.Number{"0", json.Number(strconv.Itoa(count))}},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := b.cfg.Master.Submit(t.Context(), &api.Submit{Project: project, Space: space, Task: grid.Task{
+		Name: "t", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries(),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	batch := &grid.Batch{V: grid.EventVersion, Sweep: rec.Sweep.ID, Node: "n1"}
+	for i := range running {
+		batch.Events = append(batch.Events, grid.Event{Kind: grid.Started, Index: int64(i), Attempt: 1, Run: "n1.1." + strconv.Itoa(i), Time: time.Now().UnixMicro()})
+	}
+	if running > 0 {
+		if _, err := b.store.Events.Publish(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit := time.After(time.Minute)
+	for {
+		moved := b.cfg.Master.Moved()
+		if c, err := b.cfg.History.Counts(t.Context(), rec.Sweep.ID); err == nil && c.Running == int64(running) {
+			return rec.Sweep.ID
+		}
+		select {
+		case <-moved:
+		case <-time.After(100 * time.Millisecond): // the loop follows after history
+		case <-limit:
+			t.Fatal("the events are not seen")
+		}
+	}
+}
+
+// list asks for tasks.
+func (b *flowerBench) list(t *testing.T, query string) (map[string]api.FlowerTask, int) {
+	t.Helper()
+	status, text := b.ask(t, api.PathFlower+"/api/tasks?"+query, b.token)
+	var all map[string]api.FlowerTask
+	if status == http.StatusOK {
+		if err := json.Unmarshal([]byte(text), &all); err != nil {
+			t.Fatalf("%s: %v", query, err)
+		}
+	}
+	return all, status
+}
+
+// TestFlowerListsAreBounded lists tasks of a sweep whose parameters are longer than a list may be: only as many are read as are given,
+// and one list is made at a time.
+func TestFlowerListsAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newFlowerBench(t)
+	const trials = 200
+	b.submit(t, "p", strings.Repeat("x", flowerBytes/trials), trials, trials)
+	for query, want := range map[string]int{"limit=3": 3, "limit=3&offset=190": 3, "limit=50&offset=198": -1, "limit=0": 0, "state=FAILURE": 0, "": -1, "limit=3&sort_by=name": -1} {
+		all, status := b.list(t, query)
+		if status == http.StatusOK && len(all) != want || (status == http.StatusBadRequest) != (want < 0) {
+			t.Errorf("%q: got %d tasks and status %d, want %d", query, len(all), status, want)
+		}
+	}
+	leave, err := b.taskLists.wait(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	gone := errors.New("the client has gone")
+	cancel(gone)
+	if _, err := b.flowerList(httptest.NewRequestWithContext(ctx, "GET", "/?limit=1", nil)); !errors.Is(err, gone) {
+		t.Errorf("while another list is being made: got %v, want that it waits", err)
+	}
+	leave()
+	if all, _ := b.list(t, "limit=1"); len(all) != 1 {
+		t.Errorf("after it: got %d tasks, want 1", len(all))
+	}
+}
+
+// TestFlowerRevokes revokes sweeps and trials, by names that there are and others: without terminate what runs goes on.
+func TestFlowerRevokes(t *testing.T) {
+	t.Parallel()
+	b := newFlowerBench(t)
+	for _, c := range []struct {
+		trials, running int
+		suffix          string
+		status          int
+		cancelled       bool
+	}{
+		{1, 0, "", 200, true},
+		{1, 0, "/0", 200, true},
+		{1, 0, "/99", 200, false},
+		{1, 0, "/x", 200, false},
+		{1, 0, "/", 200, false},
+		{1, 0, "/-1", 200, false},
+		{1, 0, "/0/0", 200, false},
+		{1, 1, "", 200, false},
+		{1, 1, "/0", 200, false},
+		{1, 1, "/0?terminate=true", 200, true},
+		{3, 0, "", 200, true},
+		{3, 1, "", 409, false},
+		{3, 1, "?terminate=true", 200, true},
+		{3, 0, "/1", 409, false},
+		{3, 0, "/1?terminate=true", 409, false},
+		{3, 0, "/99?terminate=true", 200, false},
+	} {
+		id := b.submit(t, "p", "x", c.trials, c.running)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+"/api/task/revoke/"+string(id)+c.suffix, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+b.token)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		rec, _ := b.cfg.Master.Sweep(id)
+		if got := rec.Sweep.State == grid.SweepCancelled; resp.StatusCode != c.status || got != c.cancelled {
+			t.Errorf("%q of %d trials, of which %d run: got status %d, cancelled: %v, want %d, %v", c.suffix, c.trials, c.running, resp.StatusCode, got, c.status, c.cancelled)
+		}
+	}
+}
