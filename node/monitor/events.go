@@ -111,9 +111,12 @@ func (m *Monitor) topics(text string) ([]topic, error) {
 				if t.index, err = trialIndex(s, index); err != nil {
 					return nil, err
 				}
+				if t.index < 0 {
+					return nil, notTopic(name)
+				}
 			}
 		default:
-			return nil, badRequest(fmt.Sprintf("%.60q is not a topic", name), "topics are overview, nodes, sweep:ID and trial:ID/INDEX, with commas between them")
+			return nil, notTopic(name)
 		}
 		if !slices.Contains(all, t) {
 			all = append(all, t)
@@ -123,6 +126,10 @@ func (m *Monitor) topics(text string) ([]topic, error) {
 		return nil, badRequest(fmt.Sprintf("%d topics are asked for, and at most %d can be", len(all), maxTopics), "")
 	}
 	return all, nil
+}
+
+func notTopic(name string) error {
+	return badRequest(fmt.Sprintf("%.60q is not a topic", name), "topics are overview, nodes, sweep:ID and trial:ID/INDEX, with commas between them")
 }
 
 // errCrowded is the answer to one stream too many.

@@ -122,6 +122,7 @@ func (s *flowerScrape) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (s *flowerScrape) Collect(ch chan<- prometheus.Metric) {
+	defer s.m.recoverScrape()
 	ctx, stop := context.WithTimeout(s.ctx, scrapeTime)
 	defer stop()
 	gauge := func(name, help string, value float64, labels ...string) {

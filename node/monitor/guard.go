@@ -38,9 +38,9 @@ var errNoToken = errors.New("this needs a token")
 // guarded lets through what the request's token allows.
 func (m *Monitor) guarded(next *router) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		need := needs(r)
+		need, stream := needs(r), false
 		if rt := next.find(r); rt != nil {
-			need = rt.access
+			need, stream = rt.access, rt.stream
 		}
 		read := http.NewResponseController(w)
 		_ = read.SetReadDeadline(time.Now().Add(m.strangerTime)) // the server's connections have deadlines
@@ -74,6 +74,11 @@ func (m *Monitor) guarded(next *router) http.Handler {
 			strangerOf(r.Context()).admit()
 			_ = read.SetReadDeadline(time.Time{})
 			ctx := context.WithValue(r.Context(), principalKey{}, principal{name: who, rights: have})
+			if stream {
+				watched, stop := m.watchAccess(ctx, bearerOf(r))
+				defer stop()
+				ctx = watched
+			}
 			next.ServeHTTP(w, r.WithContext(ctx))
 		}
 	})
@@ -86,13 +91,49 @@ const (
 	maxStrangers  = 256              // connections
 )
 
-// granted says what a request may do, and whose it is.
-func (m *Monitor) granted(r *http.Request) (access, string, error) {
+// recheckTime is how often the token of an open stream is checked again.
+const recheckTime = 15 * time.Second
+
+// watchAccess gives a context for a stream that ends when its token is no longer good. The caller must call stop, which waits for the
+// watcher to end.
+func (m *Monitor) watchAccess(ctx context.Context, bearer string) (watched context.Context, stop func()) {
+	watched, cancel := context.WithCancelCause(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(m.recheckTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-watched.Done():
+				return
+			}
+			if _, err := m.cfg.Authority.CheckAccess(bearer); err != nil {
+				cancel(err)
+				return
+			}
+		}
+	}()
+	return watched, func() {
+		cancel(nil)
+		<-ended
+	}
+}
+
+// bearerOf gives the token that a request shows, empty for none.
+func bearerOf(r *http.Request) string {
 	bearer, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok && strings.HasPrefix(r.URL.Path, api.PathFlower+"/") {
-		_, bearer, ok = r.BasicAuth() // which scripts for Flower use, whatever the name
+		_, bearer, _ = r.BasicAuth() // which scripts for Flower use, whatever the name
 	}
-	if !ok {
+	return bearer
+}
+
+// granted says what a request may do, and whose it is.
+func (m *Monitor) granted(r *http.Request) (access, string, error) {
+	bearer := bearerOf(r)
+	if bearer == "" {
 		return mayNothing, "", errNoToken
 	}
 	grant, err := m.cfg.Authority.CheckAccess(bearer)

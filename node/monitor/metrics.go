@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -121,6 +122,14 @@ func (s *scrape) histogram(name, help string, d *master.Durations, labels ...lab
 	s.ch <- prometheus.MustNewConstHistogram(desc, count, d.Sum, buckets, values...)
 }
 
+// recoverScrape logs the panic of a scrape, for a deferred call: Collect runs in a goroutine of Prometheus's registry, where a panic would
+// end the node.
+func (m *Monitor) recoverScrape() {
+	if r := recover(); r != nil {
+		m.log.Error("a scrape panicked", "panic", r, "stack", string(debug.Stack()))
+	}
+}
+
 // failed has the scrape go on without what can't be had.
 func (s *scrape) failed(what string, err error) {
 	s.m.log.Debug("a part of the metrics is left out", "part", what, "err", err)
@@ -128,6 +137,7 @@ func (s *scrape) failed(what string, err error) {
 
 // Collect implements prometheus.Collector.
 func (s *scrape) Collect(ch chan<- prometheus.Metric) {
+	defer s.m.recoverScrape()
 	s.ch = ch
 	m := s.m
 	s.gauge("build_info", "The version of the node, always 1.", 1, label{"version", m.cfg.Node.Version}, label{"go", runtime.Version()})

@@ -101,6 +101,19 @@ func TestMetrics(t *testing.T) {
 	documented(t, text)
 }
 
+// TestScrapesOutlivePanics has what is scraped panic: the node goes on, and answers with the rest.
+func TestScrapesOutlivePanics(t *testing.T) {
+	t.Parallel()
+	f := newLive(t, func(cfg *Config) { cfg.Members = func() []api.Member { panic("a fault of ours") } })
+	for path, want := range map[string]string{api.PathMetrics: "mlfnode_build_info", api.PathFlower + "/metrics": ""} {
+		for range 2 {
+			if status, text := f.ask(t, path, f.token); status != http.StatusOK || !strings.Contains(text, want) {
+				t.Errorf("%s: got %d %.200s", path, status, text)
+			}
+		}
+	}
+}
+
 // promtool has Debian's promtool look at a text.
 func promtool(t *testing.T, text string, args ...string) {
 	t.Helper()

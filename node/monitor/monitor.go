@@ -53,6 +53,7 @@ type Monitor struct {
 	taskLists  turns // a list of Flower's tasks is made in memory
 
 	strangerTime time.Duration // for a request of somebody who has shown no token to be sent
+	recheckTime  time.Duration // between two checks of a stream's token
 	strangers    *strangers
 	hub          *hub // nil on a worker
 
@@ -65,7 +66,7 @@ func New(cfg Config) *Monitor {
 	m := &Monitor{
 		cfg: cfg, log: cfg.Logger.With("component", "monitor"), charts: newCharts(keptAnswers), etas: newCharts(keptETAs), logIndexes: newLogIndexes(),
 		taskLists:    make(turns, 1),
-		strangerTime: strangerTime, strangers: newStrangers(maxStrangers),
+		strangerTime: strangerTime, recheckTime: recheckTime, strangers: newStrangers(maxStrangers),
 	}
 	m.metrics = newMetrics()
 	m.healthy = &health{ask: m.isHealthy, limit: healthTime, log: m.log.With("question", "healthy")}

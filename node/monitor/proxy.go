@@ -87,7 +87,7 @@ func hintAtVersion(r *http.Response) error {
 
 // Link makes a link of one use, for a minute.
 func (p *Proxy) Link() string {
-	return "http://127.0.0.1:" + p.port + "/#k=" + p.sessions.link()
+	return p.origin() + "/#k=" + p.sessions.link()
 }
 
 // Serve answers browsers until ctx ends.
@@ -133,12 +133,15 @@ func (p *Proxy) Handler() http.Handler {
 	inner := cross.Handler(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		protect(w.Header())
+		callsAPI := strings.HasPrefix(r.URL.Path, api.Prefix+"/") || p.table.find(r) != nil
 		switch site := r.Header.Get("Sec-Fetch-Site"); {
-		case !p.isOurs(r.Host): // a page that was led here by DNS
-			refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open http://127.0.0.1:" + p.port})
+		case r.Host == "localhost:"+p.port && r.Method == http.MethodGet && !callsAPI:
+			http.Redirect(w, r, p.origin()+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+		case r.Host != "127.0.0.1:"+p.port: // localhost may be [::1], where another user can listen; other names come of DNS that leads a page here
+			refuse(w, &api.Error{Status: http.StatusMisdirectedRequest, Msg: fmt.Sprintf("this server is not %.60q", r.Host), Hint: "open " + p.origin()})
 		case len(r.URL.RawQuery) > queryLimit:
 			refuse(w, errLongQuery)
-		case (strings.HasPrefix(r.URL.Path, api.Prefix+"/") || p.table.find(r) != nil) && site != "" && site != "same-origin" && site != "none":
+		case callsAPI && site != "" && site != "same-origin" && site != "none":
 			refuse(w, errCrossSite)
 		default:
 			servePatiently(w, r, writeTime, inner)
@@ -148,11 +151,8 @@ func (p *Proxy) Handler() http.Handler {
 
 var errCrossSite = &api.Error{Status: http.StatusForbidden, Code: api.CodeCrossSite, Msg: "the request comes from a page of another site"}
 
-// isOurs reports whether a Host is one that this port has by itself.
-func (p *Proxy) isOurs(host string) bool {
-	name, port, err := net.SplitHostPort(host)
-	return err == nil && port == p.port && (name == "127.0.0.1" || name == "localhost" || name == "::1")
-}
+// origin is where browsers are served.
+func (p *Proxy) origin() string { return "http://127.0.0.1:" + p.port }
 
 // protect sets what browsers are told about every answer. There are no headers of CORS: no other origin gets anything.
 func protect(h http.Header) {
@@ -236,6 +236,7 @@ func (p *Proxy) pass(w http.ResponseWriter, r *http.Request) {
 		refuse(w, errNoSession)
 		return
 	}
+	defer p.sessions.hold(session)()
 	ctx, stop := context.WithCancel(r.Context())
 	defer stop()
 	defer context.AfterFunc(session.over, stop)()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mlfnode/node/api"
@@ -132,6 +133,12 @@ func TestPageIsServed(t *testing.T) {
 	if resp, _ := b.do("POST", "/", ""); resp.StatusCode/100 != 4 {
 		t.Errorf("POST /: got %d", resp.StatusCode)
 	}
+	for _, path := range []string{"/", "/sweeps/a-1?x=y", "//evil.example"} {
+		resp, _ := b.do("GET", path, "", "Host", "localhost:"+b.proxy.port)
+		if got, want := resp.Header.Get("Location"), "http://127.0.0.1:"+b.proxy.port+path; resp.StatusCode != http.StatusTemporaryRedirect || got != want {
+			t.Errorf("%s at localhost: got %d to %q, want a redirect to %q", path, resp.StatusCode, got, want)
+		}
+	}
 	if resp, _ := b.do("GET", "/", "", "Host", "evil.example:"+b.proxy.port); resp.StatusCode != http.StatusMisdirectedRequest {
 		t.Errorf("the page by another name: got %d", resp.StatusCode)
 	}
@@ -218,8 +225,11 @@ func TestOtherSitesGetNothing(t *testing.T) {
 		want         int
 	}{
 		{"GET", sweeps, nil, 200},
-		{"GET", sweeps, []string{"Host", "localhost:" + port}, 200},
-		{"GET", sweeps, []string{"Host", "[::1]:" + port}, 200},
+		{"GET", sweeps, []string{"Host", "localhost:" + port}, 421}, // which may be [::1], where another user can listen
+		{"GET", api.PathMetrics, []string{"Host", "localhost:" + port}, 421},
+		{"POST", api.Prefix + api.PathSession, []string{"Host", "localhost:" + port}, 421},
+		{"GET", sweeps, []string{"Host", "[::1]:" + port}, 421},
+		{"GET", "/", []string{"Host", "[::1]:" + port}, 421},
 		{"GET", sweeps, []string{"Sec-Fetch-Site", "none"}, 200},
 		{"GET", sweeps, []string{"Host", "attacker.example:" + port}, 421},
 		{"GET", sweeps, []string{"Host", "127.0.0.1"}, 421},
@@ -291,6 +301,34 @@ func TestLinksAndSessionsEnd(t *testing.T) {
 	if len(s.open) > maxSessions || len(s.links) > maxLinks {
 		t.Errorf("%d sessions and %d links are kept", len(s.open), len(s.links))
 	}
+}
+
+// TestStreamsHoldSessions lets a session be idle while a request of it is open, and lets a week pass.
+func TestStreamsHoldSessions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s sessions
+		secret, key, _, _ := s.begin(s.link())
+		v := s.use(secret, key)
+		release := s.hold(v)
+		time.Sleep(2 * sessionIdle)
+		if s.use(secret, key) != v {
+			t.Error("a session with an open request is idle")
+		}
+		time.Sleep(2 * sessionIdle)
+		release()
+		time.Sleep(sessionIdle)
+		if s.use(secret, key) != v || v.over.Err() != nil {
+			t.Error("a session is idle as soon as its stream has ended")
+		}
+		began := time.Now()
+		<-v.over.Done()
+		if got, want := time.Since(began), sessionTime-5*sessionIdle; got != want {
+			t.Errorf("streams end after %v, want %v", got, want)
+		}
+		if s.use(secret, key) != nil {
+			t.Error("a session is good after more than a week")
+		}
+	})
 }
 
 // TestProxyIsForLoopback refuses other addresses.

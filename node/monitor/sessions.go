@@ -11,7 +11,7 @@ import (
 
 const (
 	linkTime    = time.Minute    // in which a link is to be used
-	sessionIdle = 12 * time.Hour // without a request a session ends
+	sessionIdle = 12 * time.Hour // without a request or an open stream a session ends
 	sessionTime = 7 * 24 * time.Hour
 	maxSessions = 64
 	maxLinks    = 16
@@ -32,6 +32,7 @@ type sessions struct {
 // session is one browser.
 type session struct {
 	begun, used time.Time
+	requests    int // that are open
 	key         [sha256.Size]byte
 	over        context.Context // ends with the session, and so do its streams
 	end         context.CancelFunc
@@ -92,7 +93,7 @@ func (s *sessions) begin(link string) (cookie, key string, ok, tired bool) {
 	s.dropLocked(now)
 	cookie, key = newSecret(), newSecret()
 	v := &session{begun: now, used: now, key: hashOf(key)}
-	v.over, v.end = context.WithCancel(context.Background()) // ends with the session
+	v.over, v.end = context.WithTimeout(context.Background(), sessionTime) // ends with the session
 	s.open[hashOf(cookie)] = v
 	return cookie, key, true, false
 }
@@ -123,7 +124,7 @@ func (s *sessions) endLocked(hash [sha256.Size]byte) {
 }
 
 func (v *session) expired(now time.Time) bool {
-	return now.Sub(v.used) > sessionIdle || now.Sub(v.begun) > sessionTime
+	return v.requests == 0 && now.Sub(v.used) > sessionIdle || now.Sub(v.begun) > sessionTime
 }
 
 // use finds the session of a cookie and a key, nil where they are of none.
@@ -141,6 +142,19 @@ func (s *sessions) use(cookie, key string) *session {
 	}
 	v.used = now
 	return v
+}
+
+// hold keeps a session from becoming idle while a request is open, until release.
+func (s *sessions) hold(v *session) (release func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.requests++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		v.requests--
+		v.used = s.now()
+	}
 }
 
 // finish ends a session.

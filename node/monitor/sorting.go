@@ -172,9 +172,9 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 	return l.these(ctx, indexes)
 }
 
-// wanted gives what tells whether a trial is in one of the states that were asked for.
+// wanted gives what tells whether a trial is in one of the states, and of the class, that were asked for.
 func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
-	if len(l.q.States) == 0 {
+	if len(l.q.States) == 0 && l.q.Class == "" {
 		return func(int64) bool { return true }, nil
 	}
 	c, err := l.m.cfg.History.Columns(ctx, l.sweep.ID, 0)
@@ -182,14 +182,18 @@ func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
 		return nil, err
 	}
 	return func(index int64) bool {
-		state := l.unknownState()
+		state, class := l.unknownState(), grid.ClassNone
 		block, ok := slices.BinarySearch(c.Blocks, index&^(history.BlockTrials-1))
 		if ok {
-			if known := c.State[int64(block)*history.BlockTrials+index%history.BlockTrials]; known > 0 {
+			row := int64(block)*history.BlockTrials + index%history.BlockTrials
+			if known := c.State[row]; known > 0 {
 				state = grid.States[known-1]
 			}
+			if known := c.Class[row]; known > 0 {
+				class = c.Classes[known-1]
+			}
 		}
-		return l.wants(state)
+		return l.wants(state) && (l.q.Class == "" || class == l.q.Class)
 	}, nil
 }
 

@@ -27,13 +27,24 @@ func TestSortByParameter(t *testing.T) {
 		if i%5 == 0 {
 			r.Class, r.ExitCode = grid.ClassExit, 1
 		}
+		if i%10 == 0 {
+			r.Class = grid.ClassMemory
+		}
 		return r
 	})
 	ran := space.Count()
 	if s.Space, err = space.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{number("3"), number("0")}}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, states := range [][]grid.State{nil, {grid.Failed}, {grid.Pending}, {grid.Succeeded, grid.Pending}} {
+	for _, c := range []struct {
+		states []grid.State
+		class  grid.Class
+	}{
+		{}, {states: []grid.State{grid.Failed}}, {states: []grid.State{grid.Pending}}, {states: []grid.State{grid.Succeeded, grid.Pending}},
+		{class: grid.ClassMemory}, {states: []grid.State{grid.Failed, grid.Pending}, class: grid.ClassExit}, {states: []grid.State{grid.Succeeded}, class: grid.ClassExit},
+		{class: grid.ClassSetup},
+	} {
+		states := c.states
 		for _, desc := range []bool{false, true} {
 			var want []int64
 			keys := map[int64]ranked{}
@@ -42,11 +53,17 @@ func TestSortByParameter(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				state := grid.Pending
-				if i < ran {
-					state = map[bool]grid.State{true: grid.Failed, false: grid.Succeeded}[i%5 == 0]
+				state, class := grid.Pending, grid.ClassNone
+				switch {
+				case i >= ran:
+				case i%10 == 0:
+					state, class = grid.Failed, grid.ClassMemory
+				case i%5 == 0:
+					state, class = grid.Failed, grid.ClassExit
+				default:
+					state = grid.Succeeded
 				}
-				if len(states) == 0 || slices.Contains(states, state) {
+				if (len(states) == 0 || slices.Contains(states, state)) && (c.class == "" || class == c.class) {
 					want, keys[i] = append(want, i), rank(p[1].Value, 0)
 				}
 			}
@@ -64,14 +81,14 @@ func TestSortByParameter(t *testing.T) {
 			})
 			for _, skip := range []int64{0, 500, 1200} {
 				var got []int64
-				l := &listing{m: m, sweep: s, q: api.TrialQuery{States: states, Sort: "a", Desc: desc}, parameter: "a", left: 60, skip: skip,
+				l := &listing{m: m, sweep: s, q: api.TrialQuery{States: states, Class: c.class, Sort: "a", Desc: desc}, parameter: "a", left: 60, skip: skip,
 					emit: func(t *grid.Trial) error { got = append(got, t.Index); return nil }}
 				if err := l.byParameter(t.Context(), "a"); err != nil {
 					t.Fatal(err)
 				}
 				page := want[min(skip, int64(len(want))):]
 				if page = page[:min(60, len(page))]; !slices.Equal(got, page) {
-					t.Errorf("%v, descending %v, from %d: got %v, want %v", states, desc, skip, got, page)
+					t.Errorf("%v %s, descending %v, from %d: got %v, want %v", states, c.class, desc, skip, got, page)
 				}
 			}
 		}

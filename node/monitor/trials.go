@@ -64,7 +64,12 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 		return put(v)
 	}
 	if l.q.Class != "" && !l.filtered {
-		l.only(l.q.Class)
+		if len(l.q.States) == 0 {
+			l.q.States = []grid.State{grid.Failed}
+		}
+		if l.parameter == "" {
+			l.only(l.q.Class)
+		}
 	}
 	if err := l.run(ctx); !errors.Is(err, errEnough) {
 		return err
@@ -78,9 +83,6 @@ var errEnough = errors.New("enough is listed")
 // only leaves out trials whose last attempt did not fail in this class. History does not select by class, so rows are passed over
 // and counted here.
 func (l *listing) only(class grid.Class) {
-	if len(l.q.States) == 0 {
-		l.q.States = []grid.State{grid.Failed}
-	}
 	emit, skip, left := l.emit, l.skip, l.left
 	l.q.Limit, l.q.Offset, l.skip, l.left = 0, 0, 0, l.sweep.Space.Count()
 	l.emit = func(t *grid.Trial) error {

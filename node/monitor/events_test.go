@@ -1,0 +1,15 @@
+package monitor
+
+import "testing"
+
+// TestTopicsOfTrials refuses topics of no one trial.
+func TestTopicsOfTrials(t *testing.T) {
+	t.Parallel()
+	b := newFlowerBench(t)
+	id := string(b.submit(t, "p", "x", 2, 0))
+	for topic, want := range map[string]bool{"/0": true, "/1": true, "/2": false, "/-1": false, "/": false, "": false, "/x": false} {
+		if _, err := b.topics("trial:" + id + topic); (err == nil) != want {
+			t.Errorf("trial:%s%s: got %v, want that it is a topic: %v", id, topic, err, want)
+		}
+	}
+}
