@@ -5,7 +5,7 @@ import "testing"
 // TestTopicsOfTrials refuses topics of no one trial.
 func TestTopicsOfTrials(t *testing.T) {
 	t.Parallel()
-	b := newFlowerBench(t)
+	b := newSweepBench(t)
 	id := string(b.submit(t, "p", "x", 2, 0))
 	for topic, want := range map[string]bool{"/0": true, "/1": true, "/2": false, "/-1": false, "/": false, "": false, "/x": false} {
 		if _, err := b.topics("trial:" + id + topic); (err == nil) != want {

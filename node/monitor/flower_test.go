@@ -16,21 +16,21 @@ import (
 	"mlfnode/node/api"
 )
 
-// flowerBench is a master whose sweeps have trials that run, as far as history knows.
-type flowerBench struct {
+// sweepBench is a master whose sweeps have trials that run, as far as history knows.
+type sweepBench struct {
 	*live
 	store *jetstream.Store
 }
 
-func newFlowerBench(t *testing.T) *flowerBench {
+func newSweepBench(t *testing.T) *sweepBench {
 	t.Helper()
-	b := &flowerBench{}
+	b := &sweepBench{}
 	b.live = newLive(t, func(cfg *Config) { b.store = cfg.Store })
 	return b
 }
 
 // submit makes a sweep of count trials with a long parameter, of which the first run.
-func (b *flowerBench) submit(t *testing.T, project, long string, count, running int) grid.SweepID {
+func (b *sweepBench) submit(t *testing.T, project, long string, count, running int) grid.SweepID {
 	t.Helper()
 	space, err := grid.NewSpace([]grid.Axis{
 		{Key: "long", Values: []grid.Value{{Text: long, Kind: grid.Text}}},
@@ -70,7 +70,7 @@ func (b *flowerBench) submit(t *testing.T, project, long string, count, running 
 }
 
 // list asks for tasks.
-func (b *flowerBench) list(t *testing.T, query string) (map[string]api.FlowerTask, int) {
+func (b *sweepBench) list(t *testing.T, query string) (map[string]api.FlowerTask, int) {
 	t.Helper()
 	status, text := b.ask(t, api.PathFlower+"/api/tasks?"+query, b.token)
 	var all map[string]api.FlowerTask
@@ -86,7 +86,7 @@ func (b *flowerBench) list(t *testing.T, query string) (map[string]api.FlowerTas
 // and one list is made at a time.
 func TestFlowerListsAreBounded(t *testing.T) {
 	t.Parallel()
-	b := newFlowerBench(t)
+	b := newSweepBench(t)
 	const trials = 200
 	b.submit(t, "p", strings.Repeat("x", flowerBytes/trials), trials, trials)
 	for query, want := range map[string]int{"limit=3": 3, "limit=3&offset=190": 3, "limit=50&offset=198": -1, "limit=0": 0, "state=FAILURE": 0, "": -1, "limit=3&sort_by=name": -1} {
@@ -114,7 +114,7 @@ func TestFlowerListsAreBounded(t *testing.T) {
 // TestFlowerRevokes revokes sweeps and trials, by names that there are and others: without terminate what runs goes on.
 func TestFlowerRevokes(t *testing.T) {
 	t.Parallel()
-	b := newFlowerBench(t)
+	b := newSweepBench(t)
 	for _, c := range []struct {
 		trials, running int
 		suffix          string

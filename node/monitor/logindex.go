@@ -17,20 +17,24 @@ import (
 const (
 	keptIndexes = 16
 	maxMarks    = 4096
-	logReaders  = 2 // requests that read output at one time, so that the others keep a core
-	logStreams  = 5 // streams are numbered from 1 to 4
+	logReaders  = 2   // requests that read output at one time, so that the others keep a core
+	logStreams  = 5   // streams are numbered from 1 to 4
+	leastGap    = 256 // messages of others that are worth a reader of their own behind them
 )
 
 // logIndexes know where the bytes of attempts lie in the stream of output. Without one each window of an attempt would be read from the
 // first byte on.
 type logIndexes struct {
-	turns turns
+	turns    turns
+	patience time.Duration // after which a search gives what it has found
 
 	mu   sync.Mutex
 	kept []*logIndex // the one that was used last at the end
 }
 
-func newLogIndexes() *logIndexes { return &logIndexes{turns: make(turns, logReaders)} }
+func newLogIndexes() *logIndexes {
+	return &logIndexes{turns: make(turns, logReaders), patience: searchTime}
+}
 
 // logIndex is the index of one attempt: the position before some of its messages. It grows as the attempt prints.
 type logIndex struct {
@@ -41,9 +45,14 @@ type logIndex struct {
 	next  uint64 // the first message that was not looked at
 	end   position
 	marks []logMark
-	every int // of so many messages one has a mark
-	seen  int // messages since the last mark
+	every int    // of so many messages one has a mark
+	seen  int    // messages since the last mark
+	last  uint64 // the last message that has something of the attempt
+	gaps  []logGap
 }
+
+// logGap is a range of messages that have nothing of the attempt, between two that have.
+type logGap struct{ after, next uint64 }
 
 // position is a place in what an attempt has printed: how many bytes of each stream, and of all, are before it.
 type position struct {
@@ -125,22 +134,63 @@ func (x *logIndexes) of(t *trialLog) *logIndex {
 func (l *logIndex) extend(ctx context.Context, logs *jetstream.Logs, t *trialLog) (position, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	err := l.extendLocked(ctx, logs, t, func(uint64, position, *jetstream.Chunk) error { return nil })
+	return l.end, err
+}
+
+func (l *logIndex) extendLocked(ctx context.Context, logs *jetstream.Logs, t *trialLog, piece pieceFunc) error {
 	if t.empty() || t.ended && l.next > t.ref.Last {
-		return l.end, nil
-	}
-	from := logMark{seq: l.next, position: l.end}
-	last := uint64(0)
-	err := t.read(ctx, logs, from, func(seq uint64, before position, c *jetstream.Chunk) error {
-		if seq != last {
-			l.mark(seq, before)
-			last = seq
-		}
 		return nil
+	}
+	enough := false
+	err := t.read(ctx, logs, logMark{seq: l.next, position: l.end}, func(seq uint64, before position, c *jetstream.Chunk) error {
+		if seq != l.last {
+			if l.last > 0 && seq-l.last > leastGap && len(l.gaps) < maxMarks {
+				l.gaps = append(l.gaps, logGap{l.last, seq})
+			}
+			l.mark(seq, before)
+			l.last = seq
+		}
+		err := piece(seq, before, c)
+		enough = err != nil
+		return err
 	}, func(seq uint64, end position) { l.next, l.end = seq+1, end })
-	if err == nil && t.ended {
+	if err == nil && !enough && t.ended {
 		l.next = t.ref.Last + 1
 	}
-	return l.end, err
+	return err
+}
+
+// walk calls piece as read does, from the last mark on that is not behind an offset. It jumps over what others printed as far as the index
+// knows of it, and extends the index by what it reads beyond: a walk that ctx has ended gets further the next time.
+func (l *logIndex) walk(ctx context.Context, logs *jetstream.Logs, t *trialLog, stream uint8, offset int64, piece pieceFunc) error {
+	from := l.before(stream, offset)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	enough := false
+	for !enough && from.seq < l.next && !t.empty() {
+		known, next := *t, l.next
+		known.ref.Last = min(l.last, l.next-1)
+		if i := slices.IndexFunc(l.gaps, func(g logGap) bool { return g.after >= from.seq }); i >= 0 && l.gaps[i].next <= l.next {
+			known.ref.Last, next = l.gaps[i].after, l.gaps[i].next
+		}
+		behind := logMark{next, from.position}
+		if known.ref.Last > 0 && known.ref.Last >= from.seq {
+			err := known.read(ctx, logs, from, func(seq uint64, before position, c *jetstream.Chunk) error {
+				err := piece(seq, before, c)
+				enough = err != nil
+				return err
+			}, func(_ uint64, end position) { behind.position = end })
+			if err != nil {
+				return err
+			}
+		}
+		from = behind
+	}
+	if enough {
+		return nil
+	}
+	return l.extendLocked(ctx, logs, t, piece)
 }
 
 func (l *logIndex) mark(seq uint64, before position) {
@@ -172,10 +222,12 @@ func (l *logIndex) before(stream uint8, offset int64) logMark {
 	return l.marks[at-1]
 }
 
+// pieceFunc takes a chunk of an attempt, with its message and the position before it. errEnough ends the reading.
+type pieceFunc func(seq uint64, before position, c *jetstream.Chunk) error
+
 // read calls piece for the chunks of the attempt in order, each without what came before, with the position before it. After each message
 // it calls done, when that is not nil, with the position behind it. errEnough of piece ends it.
-func (t *trialLog) read(ctx context.Context, logs *jetstream.Logs, from logMark, piece func(uint64, position, *jetstream.Chunk) error,
-	done func(uint64, position)) error {
+func (t *trialLog) read(ctx context.Context, logs *jetstream.Logs, from logMark, piece pieceFunc, done func(uint64, position)) error {
 	if t.empty() {
 		return nil
 	}

@@ -3,6 +3,7 @@ package monitor
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"net/http"
 	"slices"
@@ -48,8 +49,10 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 	}
 	defer leave()
 	s := newSearch(text, r.FormValue("case") == "true", int(limit))
-	began, end, late := time.Now(), offset, false
-	err = t.read(r.Context(), m.cfg.Store.Logs, m.logIndexes.of(t).before(stream, offset), func(_ uint64, p position, c *jetstream.Chunk) error {
+	ctx, stop := context.WithTimeout(r.Context(), m.logIndexes.patience)
+	defer stop()
+	end, late := offset, false
+	err = m.logIndexes.of(t).walk(ctx, m.cfg.Store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
 		at, data := p.of(stream), c.Data
 		data = data[min(max(0, offset-at), int64(len(data))):]
 		if stream > 0 && c.Stream != stream || len(data) == 0 {
@@ -58,15 +61,18 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 		out.Searched += int64(len(data))
 		end = p.of(stream) + int64(len(c.Data))
 		s.add(c.Stream, end-int64(len(data)), data)
-		if late = time.Since(began) > searchTime; late || s.full() {
+		if late = ctx.Err() != nil; late || s.full() {
 			return errEnough
 		}
 		return nil
-	}, nil)
+	})
+	if err != nil && ctx.Err() != nil && r.Context().Err() == nil { // while the output of others was being passed over
+		late, err = true, nil
+	}
 	if err != nil {
 		return out, fmt.Errorf("search the output of trial %d: %w", t.index, err)
 	}
-	next := max(offset+1, end-int64(len(text)-1)) // a hit may begin before the end and go on behind it
+	next := max(offset, end-int64(len(text)-1)) // a hit may begin before the end and go on behind it
 	if s.full() {
 		next = s.hits[len(s.hits)-1].Offset + 1
 	}

@@ -1,12 +1,16 @@
 package monitor
 
 import (
+	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
+	"mlfnode/grid"
 	"mlfnode/jetstream"
 )
 
@@ -76,6 +80,91 @@ func TestMarksOfLongOutput(t *testing.T) {
 		got := l.before(0, offset)
 		if got.all > offset || got.seq != uint64(got.all/10+1) || min(offset, 10*messages)-got.all > 10*2*int64(l.every) {
 			t.Errorf("before %d: got %+v", offset, got)
+		}
+	}
+}
+
+// TestSearchPassesOverOthers searches output that others have printed thousands of messages between, with any patience: a search ends
+// when it has to, goes on where it ended, finds everything once, and knows afterwards what there is to jump over.
+func TestSearchPassesOverOthers(t *testing.T) {
+	t.Parallel()
+	b := newSweepBench(t)
+	id := b.submit(t, "p", "x", 2, 2)
+	publish := func(index, offset int64, text string) uint64 {
+		t.Helper()
+		_, seq, err := b.store.Logs.Publish(t.Context(), id, []jetstream.Chunk{{Index: index, Run: "n1.1." + strconv.FormatInt(index, 10), Stream: 1, Offset: offset, Data: []byte(text)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return seq
+	}
+	others := func() {
+		for i := range int64(2 * leastGap) {
+			publish(1, i, "x")
+		}
+	}
+	const first, second, third = "a wo", "rd, and\n", "a word\n"
+	var at [3]uint64
+	others()
+	at[0] = publish(0, 0, first)
+	others()
+	at[1] = publish(0, int64(len(first)), second)
+	publish(1, 0, "x")
+	at[2] = publish(0, int64(len(first+second)), third)
+	others()
+	b.logIndexes.patience = 0
+	var got []int64
+	calls := 0
+	for query, more := "q=word", true; more; calls++ {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/?"+query, nil)
+		r.SetPathValue("sweep", string(id))
+		r.SetPathValue("index", "0")
+		out, err := b.logSearch(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, hit := range out.Hits {
+			got = append(got, hit.Offset)
+		}
+		if more = out.Next != nil; more {
+			query = "q=word&offset=" + strconv.FormatInt(*out.Next, 10)
+		}
+		b.logIndexes.patience = 2*b.logIndexes.patience + time.Microsecond
+	}
+	if want := []int64{2, int64(len(first+second)) + 2}; !slices.Equal(got, want) || calls < 2 {
+		t.Errorf("got hits at %v in %d calls, want %v in several", got, calls, want)
+	}
+	running := &trialLog{sweep: id, run: "n1.1.0", since: time.Now().Add(-time.Hour)}
+	ended := &trialLog{sweep: id, run: "n1.1.0", ended: true, ref: grid.LogRef{First: at[0], Last: at[2]}}
+	for _, log := range []*trialLog{running, ended, running} {
+		index := b.logIndexes.of(log)
+		if log.ended {
+			index = &logIndex{sweep: id, run: log.run, every: 1}
+		}
+		walk := func() string {
+			var text strings.Builder
+			err := index.walk(t.Context(), b.store.Logs, log, 0, 0, func(_ uint64, _ position, c *jetstream.Chunk) error {
+				text.Write(c.Data)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return text.String()
+		}
+		for range 2 {
+			if got := walk(); got != first+second+third {
+				t.Errorf("ended: %v: a walk gave %q", log.ended, got)
+			}
+		}
+		if want := []logGap{{at[0], at[1]}}; !slices.Equal(index.gaps, want) || index.last != at[2] {
+			t.Errorf("ended: %v: the index has the gaps %v, want %v", log.ended, index.gaps, want)
+		}
+		if log.ended { // the walk believes the index
+			index.gaps[0].next = at[2]
+			if got := walk(); got != first+third {
+				t.Errorf("a walk jumps over nothing: got %q", got)
+			}
 		}
 	}
 }
