@@ -46,7 +46,7 @@ type charts struct {
 
 func newCharts(most int) *charts { return &charts{turn: make(turns, 1), most: most} }
 
-// get gives an answer that is kept and good enough, or makes one.
+// get gives an answer that is kept and good enough, or makes one. With least 0 only an answer of this very version is.
 func (c *charts) get(ctx context.Context, key, version string, least time.Duration, compute func() (any, error)) (*answer, error) {
 	if a := c.find(key, version, least); a != nil {
 		return a, nil
@@ -128,7 +128,7 @@ func (c *charts) find(key, version string, least time.Duration) *answer {
 		return nil
 	}
 	a := c.kept[i]
-	if a.version != version && time.Since(a.made) > max(least, ageFactor*a.took) {
+	if a.version != version && (least == 0 || time.Since(a.made) > max(least, ageFactor*a.took)) {
 		return nil
 	}
 	c.kept = append(slices.Delete(c.kept, i, i+1), a)
@@ -154,12 +154,12 @@ type keptView struct {
 	view         *chart.View
 }
 
-// lastView gives one of the last selections if it is this one, or was less than leastAge ago. It is for who has the turn.
-func (c *charts) lastView(key, version string) *chart.View {
+// lastView gives one of the last selections if it is this one, or was made less than least ago. The caller has the turn.
+func (c *charts) lastView(key, version string, least time.Duration) *chart.View {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	i := slices.IndexFunc(c.views, func(k keptView) bool {
-		return k.key == key && (k.version == version || time.Since(k.made) < leastAge)
+		return k.key == key && (k.version == version || time.Since(k.made) < least)
 	})
 	if i < 0 {
 		return nil

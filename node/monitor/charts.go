@@ -163,7 +163,8 @@ func (m *Monitor) chart(r *http.Request, name string, q url.Values, draw func(*g
 		return nil, err
 	}
 	key := fmt.Sprintf("%s %s?%s", s.ID, name, q.Encode())
-	return m.charts.get(r.Context(), key, m.chartVersion(r.Context(), s), leastAge, func() (any, error) {
+	version, least := m.chartVersion(r.Context(), s, leastAge)
+	return m.charts.get(r.Context(), key, version, least, func() (any, error) {
 		v, err := m.chartView(r.Context(), s, q.Get("value"), q.Get("goal"), where)
 		if err != nil {
 			return nil, err
@@ -173,21 +174,25 @@ func (m *Monitor) chart(r *http.Request, name string, q url.Values, draw func(*g
 }
 
 // chartVersion names what is known of a sweep at this moment. Running trials change charts without an event, so it also changes with time
-// while there are any.
-func (m *Monitor) chartVersion(ctx context.Context, s *grid.Sweep) string {
-	version := fmt.Sprintf("%d/%d/%s", m.cfg.History.Version(s.ID), s.Space.Count(), s.State)
+// while there are any. The age is how long an answer of another version may still be given: least while the sweep is in motion, and 0
+// at rest, when nobody asks again later.
+func (m *Monitor) chartVersion(ctx context.Context, s *grid.Sweep, least time.Duration) (version string, age time.Duration) {
+	version = fmt.Sprintf("%d/%d/%s", m.cfg.History.Version(s.ID), s.Space.Count(), s.State)
 	if c, err := m.cfg.History.Counts(ctx, s.ID); err == nil && c.Running > 0 {
-		version += fmt.Sprint("/", time.Now().Unix()/5)
+		return version + fmt.Sprint("/", time.Now().Unix()/5), least
 	}
-	return version
+	if !s.Active() {
+		least = 0
+	}
+	return version, least
 }
 
 // chartView selects trials. The last selections are kept: all trials for other filters, and those of a filter for the other charts that a
 // page asks for. The caller has the charts' turn.
 func (m *Monitor) chartView(ctx context.Context, s *grid.Sweep, value, goal string, where chart.Where) (*chart.View, error) {
-	version := m.chartVersion(ctx, s)
+	version, least := m.chartVersion(ctx, s, leastAge)
 	key := fmt.Sprintf("%s %q %q %q", s.ID, value, goal, where.Metrics())
-	all := m.charts.lastView(key, version)
+	all := m.charts.lastView(key, version, least)
 	if all == nil {
 		d, err := m.chartData(ctx, s, value, goal, chartTrials, where.Metrics())
 		if err != nil {
@@ -202,7 +207,7 @@ func (m *Monitor) chartView(ctx context.Context, s *grid.Sweep, value, goal stri
 	if filter == "" {
 		return all, nil
 	}
-	if v := m.charts.lastView(key+filter, version); v != nil {
+	if v := m.charts.lastView(key+filter, version, least); v != nil {
 		return v, nil
 	}
 	v, err := all.Select(where)
@@ -326,7 +331,8 @@ func (m *Monitor) etaChart(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	a, err := m.etas.get(r.Context(), string(s.ID), m.chartVersion(r.Context(), s), etaAge, m.fitETA(r.Context(), s))
+	version, least := m.chartVersion(r.Context(), s, etaAge)
+	a, err := m.etas.get(r.Context(), string(s.ID), version, least, m.fitETA(r.Context(), s))
 	sendAnswer(w, r, a, err)
 }
 
@@ -380,7 +386,8 @@ func (m *Monitor) remaining(ctx context.Context, s *grid.Sweep, v *api.Sweep) *f
 	if v.Running+v.Succeeded+v.Failed == 0 {
 		return nil
 	}
-	a, err := m.etas.recent(string(s.ID), m.chartVersion(ctx, s), etaAge, m.fitETA(ctx, s))
+	version, _ := m.chartVersion(ctx, s, etaAge)
+	a, err := m.etas.recent(string(s.ID), version, etaAge, m.fitETA(ctx, s))
 	if err == nil && a != nil {
 		var e chart.ETA
 		if err = json.Unmarshal(a.body, &e); err == nil && !math.IsNaN(float64(e.Seconds)) {

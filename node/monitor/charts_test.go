@@ -205,12 +205,30 @@ func TestChartsAreKept(t *testing.T) {
 		}
 		v := &chart.View{}
 		c.keepView("k", "1", v)
-		if c.lastView("k", "1") != v || c.lastView("k", "2") != v || c.lastView("l", "1") != nil {
+		if c.lastView("k", "1", 0) != v || c.lastView("k", "2", leastAge) != v || c.lastView("l", "1", leastAge) != nil {
 			t.Error("the last selection is not kept")
 		}
 		time.Sleep(viewFor + time.Millisecond)
-		if c.lastView("k", "1") != nil {
+		if c.lastView("k", "1", leastAge) != nil {
 			t.Error("the last selection is kept for good")
+		}
+	})
+}
+
+// TestNoOldChartsAtRest: of a sweep at rest an answer of an earlier version is not given, however long it took and young it is.
+func TestNoOldChartsAtRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCharts(keptAnswers)
+		for i, version := range []string{"1", "2", "2", "3"} {
+			made := false
+			a, err := c.get(t.Context(), "a", version, 0, func() (any, error) { made = true; time.Sleep(leastAge); return version, nil })
+			if err != nil || a.version != version || made == (i == 2) {
+				t.Errorf("question %d: got version %s, %v, made %v; want %s", i, a.version, err, made, version)
+			}
+		}
+		c.keepView("k", "1", &chart.View{})
+		if c.lastView("k", "2", 0) != nil {
+			t.Error("a selection of another version is given")
 		}
 	})
 }

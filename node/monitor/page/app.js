@@ -13,12 +13,13 @@ import { SweepsPage } from './sweeps.js';
 import { TrialPage } from './trial.js';
 import { Empty, Loading, useTitle } from './ui.js';
 
-let loggedIn = false; // a page that was shown is kept under the login
+let logins = 0, loggedIn = false; // a page that was shown is kept under the login, and made again behind it
 
 function App() {
   useAppearance();
-  loggedIn ||= !!session.value;
-  return html`<${Shell}>${loggedIn ? html`<${Place} />` : session.value === undefined && html`<${Loading} />`}<//>`;
+  if (session.value && !loggedIn) logins++;
+  loggedIn = !!session.value;
+  return html`<${Shell}>${logins ? html`<${Place} key=${logins} />` : session.value === undefined && html`<${Loading} />`}<//>`;
 }
 
 function Place() {
@@ -40,5 +41,6 @@ function Nowhere({ path }) {
   return html`<${Empty} title="There is no such page"><p class="wrap">${path}</p><p><${Link} href="/">Overview<//> · <${Link} href="/sweeps">Sweeps<//></p><//>`;
 }
 
+addEventListener('hashchange', () => { if (location.hash.startsWith('#k=')) start(); });
 start();
 render(html`<${App} />`, /** @type {HTMLElement} */ (document.getElementById('app')));

@@ -19,20 +19,25 @@ export function ComparePage({ id }) {
   const [text, setText] = useState('');
   const all = useData(pins.length ? `compare ${id} ${pins}` : '', signal => Promise.all(pins.map(i => getTrial(id, i, signal))));
   const sweep = useData(`sweep ${id}`, signal => get(sweepPath(id), { signal }));
-  useEffect(() => sessionStorage.setItem(`mlf-compare ${id}`, pins.join(',')), [String(pins)]);
+  useEffect(() => { // trials that do not exist are not kept
+    if (all.data || !pins.length) sessionStorage.setItem(`mlf-compare ${id}`, pins.join(','));
+  }, [all.data, String(pins)]);
   const add = (/** @type {Event} */ e) => {
     e.preventDefault();
-    const more = text.split(/[\s,]+/).map(Number).filter(n => Number.isInteger(n) && n >= 0);
+    const more = text.split(/[\s,]+/).filter(Boolean).map(Number).filter(n => Number.isInteger(n) && n >= 0);
     setView({ pins: [...new Set([...pins, ...more])].slice(-5) });
     setText('');
   };
   return html`<div class="stack"><div class="head"><h1>Compare trials of <${Link} href=${sweepPlace(id)}>${id}<//></h1>
       <form class="actions" onSubmit=${add}><input data-search aria-label="Number of a trial" inputmode="numeric" placeholder="number of a trial" value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)} /><button type="submit">Add</button></form></div>
+    ${all.error && html`<div class="actions">${pins.map(i => html`<button key=${i} type="button" onClick=${() => remove(i)}>Remove ${i}</button>`)}</div>`}
     ${pins.length === 0 ? html`<${Empty} title="Choose two to five trials"><p>Add them by their numbers here, or with Compare on the page of a trial.</p><//>`
       : html`<${Answer} of=${all}>${(/** @type {any[]} */ trials) => html`<${Differences} id=${id} trials=${trials} sweep=${sweep.data} />
         ${trials.length > 1 && html`<${LogDiff} id=${id} a=${trials[0]} b=${trials[1]} />`}`}<//>`}
   </div>`;
 }
+
+const remove = (/** @type {number} */ i) => setView({ pins: view.pins.filter(p => p !== i) });
 
 /** @param {{id: string, trials: any[], sweep: any}} props */
 function Differences({ id, trials, sweep }) {
@@ -41,7 +46,6 @@ function Differences({ id, trials, sweep }) {
   const different = keys.filter(differs), same = keys.filter((/** @type {string} */ k) => !differs(k));
   const base = trials[0];
   const row = (/** @type {string} */ name, /** @type {(t: any) => any} */ cell, kind = '') => html`<tr key=${name}><th scope="row">${name}</th>${trials.map(t => html`<td key=${t.index} class=${kind}>${cell(t)}</td>`)}</tr>`;
-  const remove = (/** @type {number} */ i) => setView({ pins: view.pins.filter(p => p !== i) });
   return html`<${Panel} title="What differs" aside=${same.length > 0 && html`<span>the same in all: ${same.map((/** @type {string} */ k) => `${k} ${base.params[k]}`).join(', ')}</span>`}>
     <div class="scroll"><table class="plain"><thead><tr><th scope="col"><span class="hidden">name</span></th>${trials.map((t, n) => html`<th key=${t.index} scope="col"><span class=${`pin pin${n + 1}`} aria-hidden="true">●</span> <${Link} href=${trialPlace(id, t.index)}>${t.index}<//>
       <button type="button" class="quiet" aria-label=${`Remove ${t.index}`} onClick=${() => remove(t.index)}>✕</button></th>`)}</tr></thead>

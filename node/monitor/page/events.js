@@ -6,6 +6,7 @@ const QUIET = 45_000; // without a heart beat a stream is dead
 const HIDDEN = 60_000; // after which a hidden tab wants nothing
 const ASK_AGAIN = 10_000; // how often a tab says what it wants
 const FORGET = 30_000; // without a word, a tab is gone
+const REFUSED = 60_000; // how long a topic that was refused is left out
 
 /**
  * @typedef {{name: string, key: string, topic: string, data: any}} State
@@ -42,6 +43,15 @@ async function readEvents(body, got, alive = () => {}) {
   }
 }
 
+/** The topics that a node refuses because there is no such sweep or trial. @param {string[]} topics @param {string} detail of the problem */
+export function unknownTopics(topics, detail) {
+  const sweep = /^there is no sweep (".*")$/.exec(detail)?.[1];
+  if (sweep) return topics.filter(t => JSON.stringify(t.slice(t.indexOf(':') + 1).split('/')[0]) === sweep);
+  const [, id, index] = /^(\S+) has \d+ trials?, and no trial (\S+)$/.exec(detail) ?? [];
+  const trials = topics.filter(t => t.startsWith('trial:') && t.endsWith(`/${index}`));
+  return trials.includes(`trial:${id}/${index}`) ? [`trial:${id}/${index}`] : trials; // a sweep may have been asked for by its name
+}
+
 /** The stream of this browser. */
 export class Stream {
   /**
@@ -60,6 +70,8 @@ export class Stream {
     this.tabs = new Map();
     /** @type {Map<string, State>} */
     this.states = new Map();
+    /** @type {Map<string, number>} when a topic was refused */
+    this.refused = new Map();
     this.topics = '';
     this.last = '';
     this.delay = 0;
@@ -111,8 +123,12 @@ export class Stream {
 
   /** @param {any} message of another tab */
   hear(message) {
-    if (message.state && !this.leads) this.onState(message.state);
-    else if (message.line && !this.leads) this.onLine(this.line = message.line);
+    if (message.state && !this.leads) {
+      if (!this.stopped) this.onState(message.state);
+    } else if (message.line && !this.leads) {
+      this.line = message.line;
+      this.tellLine();
+    }
     else if (message.leads) this.say();
     else if (message.again) {
       this.onAgain();
@@ -124,8 +140,8 @@ export class Stream {
       this.tabs.set(message.want, { topics: message.topics, at: Date.now() });
       const more = message.topics.filter((/** @type {string} */ t) => !before.has(t));
       if (more.length && message.want !== this.id) {
-        for (const s of this.states.values()) this.channel?.postMessage({ state: s });
         this.channel?.postMessage({ line: this.line });
+        for (const s of this.states.values()) this.channel?.postMessage({ state: s });
       }
     }
     if (this.leads) this.choose();
@@ -147,6 +163,10 @@ export class Stream {
       else tab.topics.forEach(t => topics.add(t));
     }
     if (this.alone) topics.delete('nodes');
+    for (const [t, at] of this.refused) {
+      if (Date.now() - at < REFUSED) topics.delete(t);
+      else this.refused.delete(t);
+    }
     const text = [...topics].sort().slice(0, 32).join(',');
     if (text === this.topics) return;
     const more = [...topics].some(t => !this.topics.split(',').includes(t));
@@ -175,9 +195,12 @@ export class Stream {
     const was = this.line.condition;
     this.line = { ...this.line, ...patch };
     if (this.line.condition !== was) this.line.since = Date.now();
-    this.onLine(this.line);
+    this.tellLine();
     this.channel?.postMessage({ line: this.line });
   }
+
+  /** To a tab that is stopped the stream of the others is none of its own. */
+  tellLine() { this.onLine(this.stopped ? { ...this.line, condition: 'paused' } : this.line); }
 
   async open() {
     this.request?.abort();
@@ -202,9 +225,11 @@ export class Stream {
       if (!resp.ok || !resp.body) {
         const problem = await problemOf(resp);
         if (problem.status === 401) this.onUnauthorized();
-        if (problem.status === 404) this.dropUnknown(problem.detail);
-        if (problem.status === 409 && !this.alone) { // a node that stands alone has no nodes to tell of
-          this.alone = true;
+        const unknown = problem.status === 404 ? unknownTopics(this.topics.split(','), problem.detail) : [];
+        unknown.forEach(t => this.refused.set(t, Date.now())); // it must not keep the others from being told
+        const alone = problem.status === 409 && !this.alone; // a node that stands alone has no nodes to tell of
+        if (alone || unknown.length) {
+          this.alone ||= alone;
           if (request === this.request) this.choose();
           return;
         }
@@ -212,6 +237,7 @@ export class Stream {
         wait = problem.retryAfter * 1000;
       } else {
         this.delay = 0;
+        if (this.line.condition !== 'live') this.forgetSweeps();
         alive();
         await readEvents(resp.body, e => this.got(request, e), alive);
       }
@@ -231,12 +257,10 @@ export class Stream {
     this.timer = setTimeout(() => this.open(), wait);
   }
 
-  /** A sweep that has gone must not keep the others from being told. @param {string} detail */
-  dropUnknown(detail) {
-    const gone = this.topics.split(',').filter(t => t.includes(':') && detail.includes(t.slice(t.indexOf(':') + 1).split('/')[0]));
-    for (const tab of this.tabs.values()) tab.topics = tab.topics.filter(t => !gone.includes(t));
-    gone.forEach(t => this.wanted.delete(t));
-    this.topics = this.topics.split(',').filter(t => !gone.includes(t)).join(',');
+  /** Forgets sweeps that may have ended while the stream was away: nobody would tell. */
+  forgetSweeps() {
+    const own = this.topics.split(',');
+    for (const { name, key } of this.states.values()) if (name === 'sweep' && !own.includes(key)) this.states.delete(key);
   }
 
   /** @param {AbortController} request @param {{id: string, name: string, data: string}} e */
@@ -255,13 +279,15 @@ export class Stream {
     }
     const state = { name: e.name, key: keyOf(e.name, data), topic: '', data };
     this.states.set(state.key, state);
-    this.onState(state);
+    if (!this.stopped) this.onState(state);
     this.channel?.postMessage({ state });
   }
 
   /** Stops, or goes on, at the user's wish. @param {boolean} stopped */
   pause(stopped) {
     this.stopped = stopped;
+    this.tellLine();
+    if (!stopped && this.leads) this.states.forEach(s => this.onState(s));
     this.say();
   }
 }

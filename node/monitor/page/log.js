@@ -65,7 +65,7 @@ export function LogView({ sweep, index, attempt }) {
     if (el.scrollTop < top - 2 && follow && rest > 4) setFollow(false);
     else if (rest < 4 && !follow && log.next >= log.total) setFollow(true);
     if (show.wrap || follow) return;
-    if (el.scrollTop < 4 * LINE && log.from > 0) earlier();
+    if (el.scrollTop < 4 * LINE && log.from > log.first) earlier();
     else if (rest < 4 * LINE && log.next < log.total) load(() => log.later(false));
   };
   const toEnd = () => load(async () => {
@@ -99,7 +99,7 @@ export function LogView({ sweep, index, attempt }) {
       <button type="button" aria-pressed=${follow} onClick=${() => (follow ? setFollow(false) : toEnd())} title="f">${log.ended ? 'At the end' : 'Follow'}</button>
     </div>
     ${trouble && html`<${Failure} error=${trouble} />`}
-    ${show.wrap && log.from > 0 && html`<p class="pad"><button type="button" onClick=${earlier}>Earlier lines</button></p>`}
+    ${show.wrap && log.from > log.first && html`<p class="pad"><button type="button" onClick=${earlier}>Earlier lines</button></p>`}
     <div class=${`log ${show.wrap ? 'wraps' : ''}`} ref=${box} style=${{ maxHeight: `${Math.max(8, last + 2) * LINE * (show.wrap ? 3 : 1)}px` }} tabindex="0" role="log" aria-live="off" aria-label=${`Output of ${sweep}/${index}`} onScroll=${scrolled}>
       ${last === 0 && html`<p class="pad muted">${!loaded ? 'Loading …' : log.ended ? 'It has printed nothing.' : 'Nothing has been printed yet.'}</p>`}
       ${!show.wrap && html`<div style=${{ height: `${last * LINE}px` }}></div>`}
@@ -137,7 +137,7 @@ async function watch(log, following, signal, changed, onTrouble) {
 /** The search in a log: its field, its hits, and the one that is shown. @param {Log} log @param {(hit: any) => void} show */
 function useFind(log, show) {
   const [text, setText] = useState(''), [at, setAt] = useState(-1);
-  const [found, setFound] = useState(/** @type {{hits: any[], more: boolean, done: boolean}} */ ({ hits: [], more: false, done: false }));
+  const [found, setFound] = useState(/** @type {{hits: any[], more: boolean, done: boolean, failed?: boolean}} */ ({ hits: [], more: false, done: false }));
   const wanted = useRef(false), latest = useRef(show);
   latest.current = show;
   const { hits } = found;
@@ -156,7 +156,7 @@ function useFind(log, show) {
       setFound({ hits: r.hits, more: r.next !== undefined, done: true });
       if (wanted.current) goTo(0, r.hits);
       wanted.current = false;
-    }, () => control.signal.aborted || setFound({ hits: [], more: false, done: true })), 300);
+    }, () => control.signal.aborted || setFound({ hits: [], more: false, done: true, failed: true })), 300);
     return () => {
       clearTimeout(timer);
       control.abort();
@@ -165,7 +165,7 @@ function useFind(log, show) {
   const go = (/** @type {number} */ step) => (found.done ? goTo(at < 0 && step < 0 ? hits.length - 1 : at + step) : (wanted.current = true));
   const bar = html`<input type="search" data-search aria-label="Search the log" placeholder="search …  /" value=${text} onInput=${(/** @type {any} */ e) => setText(e.target.value)}
       onKeyDown=${(/** @type {any} */ e) => { if (e.key === 'Enter') go(e.shiftKey ? -1 : 1); }} />
-    ${text && html`<span class="muted" role="status">${!found.done ? 'searching …' : hits.length ? `${at >= 0 ? `${count(at + 1)} of ` : ''}${count(hits.length)}${found.more ? ' or more' : ''} hits` : 'no hit'}</span>
+    ${text && html`<span class="muted" role="status">${!found.done ? 'searching …' : hits.length ? `${at >= 0 ? `${count(at + 1)} of ` : ''}${count(hits.length)}${found.more ? ' or more' : ''} hits` : found.failed ? 'the search failed' : 'no hit'}</span>
       <button type="button" class="quiet" aria-label="Hit before" onClick=${() => go(-1)}>▴</button><button type="button" class="quiet" aria-label="Next hit" onClick=${() => go(1)}>▾</button>`}`;
   return { text, at, hits, hit: at >= 0 ? hits[at] : null, go, bar };
 }

@@ -34,7 +34,8 @@ export class Log {
     this.lines = [];
     /** @type {Map<string, {decoder: TextDecoder, line: Line|null, skip: boolean}>} */
     this.strands = new Map();
-    this.from = 0; // offset of the first byte that is here
+    this.first = 0; // offset of the first byte that has not been removed, as far as that is known
+    this.from = 0; // of the first one that is here
     this.next = 0; // behind the last one
     this.total = 0;
     this.ended = false;
@@ -49,6 +50,7 @@ export class Log {
     this.ended = w.ended;
     this.cut = w.cut;
     this.gone = w.gone ?? '';
+    if (query.offset < w.offset) this.first = w.offset;
     return w;
   }
 
@@ -66,13 +68,15 @@ export class Log {
   /** Goes to an offset. @param {number} offset @param {AbortSignal} [signal] */
   async around(offset, signal) { this.reset(await this.ask({ offset: Math.max(0, offset - WINDOW / 2), limit: WINDOW }, signal)); }
 
-  /** Takes what comes behind; reports whether there may be more at once. @param {boolean} follow @param {AbortSignal} [signal] */
+  /** Takes what comes behind, unless another window is held by then; reports whether there may be more at once. @param {boolean} follow @param {AbortSignal} [signal] */
   async later(follow, signal) {
-    if (follow && this.total - this.next > BEHIND) {
-      await this.tail(signal);
+    const { next } = this, skip = follow && this.total - next > BEHIND;
+    const w = await this.ask(skip ? { tail: WINDOW } : { offset: next, limit: WINDOW }, signal);
+    if (this.next !== next) return false;
+    if (skip) {
+      this.reset(w);
       return false;
     }
-    const w = await this.ask({ offset: this.next, limit: WINDOW }, signal);
     this.next = w.next;
     this.pieces.push(...w.pieces);
     if (this.next - this.from > KEPT) {
@@ -85,8 +89,11 @@ export class Log {
 
   /** Takes what comes before; gives how many lines more there are. @param {AbortSignal} [signal] */
   async earlier(signal) {
-    const before = this.lines.length, offset = Math.max(0, this.from - WINDOW);
-    const w = await this.ask({ offset, limit: this.from - offset }, signal);
+    const { from } = this, offset = Math.max(this.first, from - WINDOW);
+    const w = await this.ask({ offset, limit: from - offset }, signal);
+    if (this.from !== from || w.offset >= from) return 0; // another window is held, or nothing is before
+    if (w.next > from) return this.earlier(signal); // what was asked for has been removed in part
+    const before = this.lines.length;
     this.pieces = [...w.pieces, ...this.pieces];
     this.from = w.offset;
     this.rebuild();
@@ -124,6 +131,11 @@ export class Log {
     return -1;
   }
 
-  /** Places of a text in all of the output. @param {string} q @param {AbortSignal} [signal] */
-  search(q, signal) { return get(`${this.path}/search`, { signal, query: { ...this.of, q, limit: 500 } }); }
+  /** Places of a text in all of the output: one answer may be about a part of it. @param {string} q @param {AbortSignal} [signal] */
+  async search(q, signal) {
+    let found = /** @type {any} */ ({ next: 0 });
+    do found = await get(`${this.path}/search`, { signal, query: { ...this.of, q, limit: 500, offset: found.next } });
+    while (!found.hits.length && found.next !== undefined);
+    return found;
+  }
 }

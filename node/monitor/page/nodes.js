@@ -4,7 +4,7 @@ import { askDrain, askUndrain } from './actions.js';
 import { html } from './html.js';
 import { bytes, count } from './format.js';
 import { Link, nodePlace, parts, trialPlace } from './router.js';
-import { mayAct, nodes } from './store.js';
+import { mayAct, nodes, now } from './store.js';
 import { setView, view } from './view.js';
 import { Answer, Command, Empty, Failure, Loading, Panel, State, Time, useData, useTitle } from './ui.js';
 
@@ -103,6 +103,8 @@ export function TrialLink({ id }) {
   return index === undefined ? html`<span>${id}</span>` : html`<${Link} href=${trialPlace(sweep, index)}>${id}<//>`;
 }
 
+const AGAIN = 5000; // ms after which what runs on a node is asked for again
+
 /** Trials that run on a node, of the sweeps of which something runs. @param {{node: string, moved: number}} props */
 function Running({ node, moved }) {
   const found = useData(`running ${node}`, async signal => {
@@ -110,7 +112,7 @@ function Running({ node, moved }) {
     const fields = ['index', 'state', 'node', 'attempt', 'started'];
     const tables = await Promise.all(sweeps.filter((/** @type {any} */ s) => s.running > 0).slice(0, 10).map((/** @type {any} */ s) => get(`/sweeps/${encodeURIComponent(s.sweep)}/trials`, { signal, query: { state: 'running', limit: 500, field: fields } })));
     return tables.flatMap(t => Array.from({ length: t.count }, (_, i) => ({ sweep: t.sweep, ...Object.fromEntries(t.columns.map((/** @type {any} */ c) => [c.name, c.values[i]])) }))).filter(r => r.node === node);
-  }, moved || 'none');
+  }, moved ? `${moved} ${Math.floor(now.value / AGAIN)}` : 'none');
   return html`<${Panel} title="Running here"><${Answer} of=${found}>${(/** @type {any[]} */ rows) => (rows.length ? html`<div class="scroll"><table class="plain">
     <thead><tr><th scope="col">trial</th><th scope="col">state</th><th scope="col" class="right">attempt</th><th scope="col">started</th></tr></thead>
     <tbody>${rows.slice(0, 200).map(r => html`<tr key=${`${r.sweep}/${r.index}`}><td><${TrialLink} id=${`${r.sweep}/${r.index}`} /></td><td><${State} state=${r.state} /></td><td class="right">${r.attempt}</td><td><${Time} at=${r.started} /></td></tr>`)}</tbody></table></div>`

@@ -74,7 +74,13 @@ function take({ name, key, data }) {
   }
 }
 
-const stream = new Stream(take, l => { line.value = l; }, () => hooks.unauthorized(), () => session.peek() || whoami());
+/** What ended while the stream was away is told of by nobody. @param {import('./events.js').Line} l */
+function takeLine(l) {
+  if (l.condition === 'live' && line.peek().condition !== 'live') active.value = new Map();
+  line.value = l;
+}
+
+const stream = new Stream(take, takeLine, () => hooks.unauthorized(), () => session.peek() || whoami());
 
 /** Asks who is logged in, and begins to listen. */
 export async function start() {

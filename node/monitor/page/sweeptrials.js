@@ -33,7 +33,7 @@ export function Trials({ of, total }) {
   const rows = total ?? sweep.count;
   return html`<${Panel} title="Trials" class="trials" aside=${html`<span>${count(rows)} ${total === null ? 'in the sweep' : 'match'}</span>
       <button type="button" class="quiet" disabled=${busy} onClick=${saveCSV}>CSV</button>
-      <button type="button" class="quiet" title="Copies a command that asks for the same" onClick=${() => navigator.clipboard?.writeText(command(id, by, desc))}>Copy command</button>`}>
+      <button type="button" class="quiet" title=${view.where.length ? 'Copies a command that lists trials in this order, without the filters' : 'Copies a command that asks for the same'} onClick=${() => navigator.clipboard?.writeText(command(id, by, desc))}>Copy command</button>`}>
     <${Table} label="Trials" fetchPage=${fetchPage} columns=${columnsOf(sweep)} total=${rows} version=${version} sort=${by} desc=${desc} onSort=${onSort} rows=${14}
       onOpen=${(/** @type {any} */ r) => of.open(r.index)} onSelect=${(/** @type {any} */ r) => togglePin(r.index)} isSelected=${(/** @type {any} */ r) => view.pins.includes(r.index)}
       onHover=${(/** @type {any} */ r) => setView({ hover: r.index })} empty=${html`<p class="empty">No trial matches.</p>`} />

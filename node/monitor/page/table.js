@@ -7,20 +7,25 @@ import { Failure } from './ui.js';
 const WINDOW = 100; // rows of one question
 const KEPT = 24; // windows
 const TALLEST = 8_000_000; // px; browsers cut taller boxes
+const RETRY = 3; // s, after nothing or a proxy has answered
 const SETTLE = 60; // ms without scrolling before rows are asked for
 
 /** @typedef {{name: string, label?: any, title?: string, width?: number, align?: 'right', sort?: string, render?: (row: any) => any}} Column width in characters */
+
+const NONE = Symbol('no version');
 
 /** Rows that are kept, by windows. */
 class Windows {
   /** @param {() => void} changed */
   constructor(changed) {
     this.changed = changed;
-    /** @type {Map<number, {rows: any[]|null, version: unknown, control: AbortController|null}>} */
+    /** @type {Map<number, {rows: any[]|null, version: unknown, control: AbortController|null, error?: any}>} version NONE to ask again */
     this.all = new Map();
-    /** @type {any} */
-    this.error = null;
+    this.timer = 0;
   }
+
+  /** What went wrong with a window that is seen; null for nothing. @returns {any} */
+  get error() { return [...this.all.values()].find(w => w.error)?.error ?? null; }
 
   /** @param {number} index @returns {any} the row, undefined until it is known */
   row(index) {
@@ -30,9 +35,9 @@ class Windows {
   /** Asks for the windows from first to last that are missing or of another version. */
   need(first, last, fetchPage, version, total) {
     for (const [n, w] of this.all) {
-      if (w.control && (n < first || n > last)) {
-        w.control.abort();
-        w.control = null;
+      if ((w.control || w.error) && (n < first || n > last)) {
+        w.control?.abort();
+        Object.assign(w, { control: null, error: null, version: NONE });
         if (!w.rows) this.all.delete(n);
       }
     }
@@ -43,11 +48,13 @@ class Windows {
       this.all.delete(n);
       this.all.set(n, w);
       fetchPage(n * WINDOW, Math.min(WINDOW, total - n * WINDOW), w.control.signal).then(
-        (/** @type {any[]} */ rows) => Object.assign(w, { rows, control: null }) && this.settle(null),
+        (/** @type {any[]} */ rows) => Object.assign(w, { rows, control: null }) && this.changed(),
         (/** @type {any} */ error) => {
           if (w.control?.signal.aborted !== false) return;
-          this.all.delete(n);
-          this.settle(error);
+          Object.assign(w, { control: null, error });
+          clearTimeout(this.timer);
+          if ([0, 502, 503].includes(error.status)) this.timer = setTimeout(() => this.again(), (error.retryAfter || RETRY) * 1000);
+          this.changed();
         },
       );
     }
@@ -57,12 +64,14 @@ class Windows {
     }
   }
 
-  settle(error) {
-    this.error = error;
+  /** Asks again for the windows that failed. */
+  again() {
+    for (const w of this.all.values()) if (w.error) Object.assign(w, { error: null, version: NONE });
     this.changed();
   }
 
   end() {
+    clearTimeout(this.timer);
     for (const w of this.all.values()) w.control?.abort();
   }
 }
@@ -146,7 +155,7 @@ export function Table({ fetchPage, columns, total, label = 'table', version, onO
   const indexes = [];
   for (let i = first; i <= last; i++) indexes.push(i);
   const id = (/** @type {number} */ i) => `${label.replace(/\W/g, '')}-${i}`;
-  return html`${store.error && html`<${Failure} error=${store.error} retry=${redraw} />`}
+  return html`${store.error && html`<${Failure} error=${store.error} retry=${() => store.again()} />`}
     <div class="table" ref=${box} tabindex="0" role="grid" aria-label=${`${label}, ${count(total)} rows`} aria-rowcount=${total + 1} aria-colcount=${columns.length}
       aria-activedescendant=${active >= first && active <= last ? id(active) : undefined} style=${{ maxHeight: `${inner + 30}px` }} onScroll=${scrolled} onKeyDown=${key}
       onFocus=${() => active < 0 && setActive(first)}>

@@ -43,7 +43,7 @@ function CurvePlot({ of, data, log }) {
       const near = idx === null || idx === undefined || left < 0 ? null : nearest(table, idx, u.posToVal(top, 'y'), data.curves.length);
       const trial = near === null ? null : data.curves[near].trial;
       if (trial !== view.hover) setView({ hover: trial });
-      setUnder(near === null ? null : { i: near, step: table[0][idx], value: table[4 + near][idx] });
+      setUnder(near === null ? null : { trial, step: table[0][idx], value: table[4 + near][idx] });
     }), table, box.current);
     const click = () => { if (view.hover !== null) togglePin(view.hover); };
     const open = () => { if (view.hover !== null) of.open(view.hover); };
@@ -56,7 +56,7 @@ function CurvePlot({ of, data, log }) {
       onMouseEnter=${() => setView({ hover: c.trial })} onMouseLeave=${() => setView({ hover: null })} onClick=${() => togglePin(c.trial)}>
       <svg width="18" height="8" aria-hidden="true"><line x1="0" x2="18" y1="4" y2="4" stroke=${styles[i].color} stroke-width="2.5" stroke-dasharray=${styles[i].dash.join(' ')} /></svg>
       <span class=${view.hover === c.trial ? 'under' : ''}>#${count(c.trial)}${c.steps.length === 0 ? ' (none)' : ''}</span></button>`)}
-    <span class="muted">${under && `#${data.curves[under.i].trial} at ${number(under.step)}: ${number(under.value)}`}</span></p>`;
+    <span class="muted">${under && `#${under.trial} at ${number(under.step)}: ${number(under.value)}`}</span></p>`;
 }
 
 /**

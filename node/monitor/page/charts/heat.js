@@ -43,6 +43,9 @@ export function box(l, { k, i, j }) {
   return { x: f.x + i * l.cell, y: f.y + (l.ny - 1 - j) * l.high, w: l.cell, h: l.high };
 }
 
+/** Reports whether an answer has a cell: a newer one may have fewer. @param {any} data @param {{k: number, i: number, j: number}} at */
+export const has = (data, { k, i, j }) => data.cells[k]?.value[j]?.[i] !== undefined;
+
 /**
  * The colours of cells. Values are cut at their outermost 2 %, so that a few that have diverged do not flatten the rest.
  * @param {any} data @param {boolean} dark

@@ -48,8 +48,10 @@ function Heat({ of, keys, x, y }) {
 function HeatPlot({ data }) {
   const t = useTheme(), [ref, width] = useWidth();
   const l = useMemo(() => heat.layout(data, width), [data, width]);
-  const [cursor, setCursor] = useState(/** @type {any} */ (null));
-  const [drag, setDrag] = useState(/** @type {any} */ (null));
+  const [pointed, setCursor] = useState(/** @type {any} */ (null));
+  const [dragged, setDrag] = useState(/** @type {any} */ (null));
+  const cursor = pointed && heat.has(data, pointed) ? pointed : null;
+  const drag = dragged && heat.has(data, dragged.from) && heat.has(data, dragged.to) ? dragged : null;
   const select = (/** @type {any} */ a, /** @type {any} */ b) => {
     const between = (/** @type {number} */ m, /** @type {number} */ n) => /** @type {[number, number]} */ ([Math.min(m, n), Math.max(m, n)]);
     let where = brush(view.where, data.x, [between(a.i, b.i)]);

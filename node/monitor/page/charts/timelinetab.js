@@ -70,12 +70,12 @@ function TimePlot({ of, data }) {
   };
   const keys = onKeys({ ArrowLeft: shift(-0.2, 1), ArrowRight: shift(0.2, 1), '+': shift(0, 0.5), '=': shift(0, 0.5), '-': shift(0, 2), '0': () => setZoom(null) });
   const select = () => setView({ where: setRanges(view.where, 't', [[Number(l.from.toPrecision(8)), Number(l.to.toPrecision(8))]]) });
-  const i = tip?.r.i;
+  const i = tip?.r.i, there = tip && data.bars?.trial[i] === tip.r.trial; // a newer answer may lack it
   return html`${zoom && html`<div class="zoomed"><button type="button" onClick=${() => setZoom(null)}>Whole time</button><button type="button" onClick=${select}>Only trials that began then</button></div>`}
     <div class="measure" ref=${ref}>${width > 0 && html`<${Layers} width=${width} height=${l.height} label=${data.sentence} draw=${(/** @type {any} */ c) => timeline.draw(c, l, t)} drawKey=${[l, t]} over=${over}
       overKey=${[hover, pins, drag]} tabIndex="0" onKeyDown=${keys} onPointerMove=${move} onPointerDown=${down} onPointerUp=${up} onDblClick=${() => setZoom(null)}
       onPointerLeave=${() => { setTip(null); setView({ hover: null }); }}>
-    ${tip && !drag && html`<${Tip} x=${tip.x} y=${tip.y} width=${width}><b>#${tip.r.trial}</b> ${tip.r.state} on ${data.bars.node[i]} <div class="muted">${time(data.base / 1000 + data.bars.start[i] * 1000)} for ${duration(data.bars.end[i] - data.bars.start[i])}</div><//>`}
+    ${there && !drag && html`<${Tip} x=${tip.x} y=${tip.y} width=${width}><b>#${tip.r.trial}</b> ${tip.r.state} on ${data.bars.node[i]} <div class="muted">${time(data.base / 1000 + data.bars.start[i] * 1000)} for ${duration(data.bars.end[i] - data.bars.start[i])}</div><//>`}
   <//>`}</div>
   <p class="legend">${['running', 'succeeded', 'failed', 'cancelled'].map(s => html`<span key=${s} class=${`state ${s}`}>■ ${s}</span> `)}</p>`;
 }

@@ -1,89 +1,13 @@
-// What all charts need of the page: answers of the API that are kept while newer ones come, the theme, and the width that there is.
+// What all charts need of the page: their answers, the theme, and the width that there is.
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { signal } from '@preact/signals';
-import { get, search, sweepPath } from '../api.js';
+import { search, sweepPath } from '../api.js';
 import { frozen } from '../store.js';
 import { chartQuery, splitFilter, view } from '../view.js';
+import { Asker } from './asker.js';
 import { theme as readTheme } from './palette.js';
 
-const LEAST = 1000; // ms between two questions for the same chart
-const STILL = 300; // ms without a move of the pointer before what lies under it may change
-
 /** @typedef {{data: any, error: any, stale: boolean, at: number, reload: () => void}} Answer */
-
-/** Answers that were given lately, so that going back and forth shows them at once. @type {Map<string, any>} */
-const kept = new Map();
-const KEPT = 48;
-
-/** @param {string} key @param {any} data */
-function keep(key, data) {
-  kept.delete(key);
-  kept.set(key, data);
-  for (const old of kept.keys()) {
-    if (kept.size <= KEPT) break;
-    kept.delete(old);
-  }
-}
-
-/** Asks for one chart: at once for another question, once a second at most for a newer answer, and never while the pointer moves over it. */
-class Asker {
-  /** @param {(patch: any) => void} tell */
-  constructor(tell) {
-    this.tell = tell;
-    this.path = '';
-    this.asked = 0;
-    this.timer = 0;
-    /** @type {AbortController|null} */
-    this.control = null;
-    /** @type {{current: number}} */
-    this.moved = { current: 0 };
-  }
-
-  /** @param {string} path '' for nothing */
-  choose(path) {
-    if (path === this.path) return;
-    this.end();
-    this.path = path;
-    if (!path) return this.tell({ path, data: null, of: '', error: null });
-    const had = kept.get(path);
-    this.tell(had ? { path, data: had, of: path, error: null } : { path, error: null });
-    return this.go();
-  }
-
-  renew() {
-    clearTimeout(this.timer);
-    if (!this.path || this.control) return;
-    const now = Date.now();
-    const wait = Math.max(LEAST - (now - this.asked), STILL - (now - this.moved.current), 0);
-    this.timer = setTimeout(() => (wait > 0 ? this.renew() : this.go()), wait);
-  }
-
-  async go() {
-    const { path } = this, control = new AbortController();
-    clearTimeout(this.timer);
-    this.control = control;
-    this.asked = Date.now();
-    try {
-      const data = await get(path, { signal: control.signal });
-      if (control.signal.aborted) return;
-      keep(path, data);
-      this.tell({ path, data, of: path, error: null, at: Date.now() });
-    } catch (error) {
-      if (control.signal.aborted) return;
-      this.tell({ path, error });
-      const { status, retryAfter } = /** @type {any} */ (error);
-      if (status === 503 || status === 502 || status === 429 || status === 0) this.timer = setTimeout(() => this.go(), (retryAfter || 3) * 1000);
-    } finally {
-      if (this.control === control) this.control = null;
-    }
-  }
-
-  end() {
-    clearTimeout(this.timer);
-    this.control?.abort();
-    this.control = null;
-  }
-}
 
 /**
  * The answer of a chart. The one before stays, marked as stale, until another is there.
@@ -98,11 +22,24 @@ export function useChart(id, chart, query, { version, moved } = {}) {
   if (!asker.current) asker.current = new Asker(patch => setState(s => ({ ...s, ...patch })));
   const { current } = asker;
   if (moved) current.moved = moved;
-  useLayoutEffect(() => { current.choose(path); }, [path]);
+  const asked = useRef(version);
+  useLayoutEffect(() => {
+    asked.current = version;
+    current.choose(path);
+  }, [path]);
   useEffect(() => {
-    if (version !== undefined && !frozen.value && !document.hidden) current.renew();
+    if (version === asked.current || frozen.value) return;
+    asked.current = version;
+    current.renew();
   }, [version]);
-  useEffect(() => () => current.end(), []);
+  useEffect(() => {
+    const shown = () => { if (current.dirty && !frozen.value) current.renew(); };
+    document.addEventListener('visibilitychange', shown);
+    return () => {
+      document.removeEventListener('visibilitychange', shown);
+      current.end();
+    };
+  }, []);
   return { data: state.data, error: state.path === path ? state.error : null, stale: state.data !== null && state.of !== path, at: state.at, reload: () => current.go() };
 }
 
