@@ -34,6 +34,10 @@ const startPatience = 20 * time.Second
 
 // launchService has systemd run the node. An installation that is there is started anew, which leaves trials alone.
 func (w *work) launchService(ctx context.Context, r record) error {
+	program, err := w.programFile()
+	if err != nil {
+		return err
+	}
 	report, err := service.Install(ctx, service.Options{
 		Home: service.Home{User: r.Service == bootstrap.ServiceUser}, Role: service.Role(r.Role), InPlace: true,
 		Program: w.Program(), ConfigFile: w.Config(), StateDir: w.State(),
@@ -49,12 +53,16 @@ func (w *work) launchService(ctx context.Context, r record) error {
 	if err != nil {
 		return err
 	}
-	return w.awaitAgent(ctx, 0)
+	return w.awaitAgent(ctx, 0, program)
 }
 
 // launchBackground starts the supervisor, or has the one that is there start itself and the agent anew.
 func (w *work) launchBackground(ctx context.Context, _ record) error {
 	old := w.agentPID(ctx)
+	program, err := w.programFile()
+	if err != nil {
+		return err
+	}
 	if own, _ := supervisor(w.Place); own.PID > 0 {
 		if err := own.Signal(unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("have the node start anew: %w", err)
@@ -62,7 +70,7 @@ func (w *work) launchBackground(ctx context.Context, _ record) error {
 	} else if err := w.startSupervisor(); err != nil {
 		return fmt.Errorf("start the node: %w", err)
 	}
-	return w.awaitAgent(ctx, old)
+	return w.awaitAgent(ctx, old, program)
 }
 
 // startSupervisor starts a session of its own, which keeps nothing of the one that this process is in.
@@ -116,19 +124,29 @@ func openLog(p bootstrap.Place) (*os.File, error) {
 	return os.OpenFile(p.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 }
 
-// awaitAgent waits until an agent answers that runs the program as it lies there, and is another one than before.
-func (w *work) awaitAgent(ctx context.Context, old int) error {
-	program, err := os.Stat(w.Program())
+// programFile gives the program's file as it lies there now.
+func (w *work) programFile() (os.FileInfo, error) {
+	info, err := os.Stat(w.Program())
 	if err != nil {
-		return fmt.Errorf("look for the program: %w", err)
+		return nil, fmt.Errorf("look for the program: %w", err)
 	}
+	return info, nil
+}
+
+// awaitAgent waits until an agent answers that runs the program as it lay there before the start, or lies there now, and is another one than
+// before: an up from elsewhere may put another program there meanwhile.
+func (w *work) awaitAgent(ctx context.Context, old int, program os.FileInfo) error {
 	up := until(ctx, startPatience, func() bool {
 		pid := w.agentPID(ctx)
 		if pid == 0 || pid == old {
 			return false
 		}
 		runs, err := os.Stat("/proc/" + strconv.Itoa(pid) + "/exe")
-		return err == nil && os.SameFile(runs, program)
+		if err != nil {
+			return false
+		}
+		now, err := w.programFile()
+		return os.SameFile(runs, program) || err == nil && os.SameFile(runs, now)
 	})
 	if up {
 		return nil
