@@ -61,7 +61,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Cleanup(func() {
 		for _, s := range c.sweeps() {
 			if s.State == "running" || s.State == "paused" {
-				c.mlfnode("cancel", string(s.Sweep))
+				_ = c.command(context.Background(), "cancel", string(s.Sweep)).Run() // it may have ended meanwhile
 			}
 		}
 		_ = c.master.Process.Signal(syscall.SIGTERM)
