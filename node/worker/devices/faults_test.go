@@ -1,0 +1,195 @@
+package devices
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/failure"
+	"mlfnode/node/worker/allocator"
+)
+
+// TestFaults has the driver report errors of every kind, and compares when a device goes out of service.
+func TestFaults(t *testing.T) {
+	for _, tt := range []struct {
+		xid, times int
+		state      allocator.State
+	}{
+		{13, 5, allocator.Ready}, // one sweep
+		{63, 9, allocator.Ready}, {154, 9, allocator.Ready},
+		{94, 2, allocator.Ready}, {94, 3, allocator.Sick},
+		{48, 1, allocator.Sick}, {95, 1, allocator.Sick}, {119, 1, allocator.Sick}, {79, 1, allocator.Sick}, {74, 1, allocator.Sick}, {54, 1, allocator.Sick},
+		{109, 1, allocator.Ready}, {109, 2, allocator.Sick},
+		{999, 2, allocator.Ready}, {999, 3, allocator.Sick},
+	} {
+		play(t, "2xA100-40", Avoid, func(s *stage) {
+			al := s.take(grid.Resources{GPUs: grid.One})
+			s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+			for range tt.times {
+				s.do(time.Second, fmt.Sprintf("xid 0 %d", tt.xid))
+			}
+			s.want(0, tt.state, map[allocator.State]string{allocator.Sick: fmt.Sprintf("Xid %d: ", tt.xid)}[tt.state])
+			s.want(1, allocator.Ready, "")
+			want := tt.xid
+			if failure.XidOf(tt.xid).Class == grid.ClassNone {
+				want = 0
+			}
+			if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != want || r.Evidence.Device != al.Shares[0].UUID {
+				t.Errorf("Xid %d: got the evidence %+v", tt.xid, r.Evidence)
+			}
+			s.do(2 * time.Minute)
+			s.want(0, tt.state, "")
+			s.Clear()
+			s.do(time.Second)
+			if s.release(al); tt.state == allocator.Sick {
+				s.do(time.Second)
+			}
+			s.do(time.Second)
+			s.want(0, allocator.Ready, "")
+		})
+	}
+}
+
+// TestFaultsOutliveTheAgent has the next agent take over which devices are out of service, and how often others have failed, until the machine
+// is started anew or somebody undrains the node.
+func TestFaultsOutliveTheAgent(t *testing.T) {
+	play(t, "4xA100-40", Avoid, func(s *stage) {
+		gpus := s.source.fake.GPUs()
+		s.do(15*time.Second, "xid 0 95", "xid 1 94", "xid 1 94")
+		for i := range int64(strikesUntilSick) {
+			s.Strike(gpus[2].UUID, trial(i), grid.ClassGPUBusy)
+		}
+		s.do(time.Second)
+		next := func(boot string) (*Watch, []allocator.State) {
+			cfg := s.cfg
+			cfg.Books, cfg.Boot = allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil), boot
+			cfg.Set = cfg.Books.SetDevices
+			w := New(cfg)
+			w.Meet(s.machine())
+			for range 3 {
+				w.look(s.t.Context())
+				<-time.After(time.Second)
+			}
+			var states []allocator.State
+			for _, d := range cfg.Books.Book().Devices {
+				states = append(states, d.State)
+			}
+			return w, states
+		}
+		w, got := next("b")
+		want := []allocator.State{allocator.Sick, allocator.Ready, allocator.Sick, allocator.Ready}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %q under the next agent, want %q", got, want)
+		}
+		s.source.fake.Do("xid 1 94") // the third within a day, the first that this agent sees
+		w.look(s.t.Context())
+		want[1] = allocator.Sick
+		if _, got := next("b"); !slices.Equal(got, want) {
+			t.Errorf("got %q after a third error, want %q", got, want)
+		}
+		ready := []allocator.State{allocator.Ready, allocator.Ready, allocator.Ready, allocator.Ready}
+		if _, got := next("c"); !slices.Equal(got, ready) {
+			t.Errorf("got %q after another start of the machine, want %q", got, ready)
+		}
+		w.Clear()
+		w.look(s.t.Context())
+		if _, got := next("b"); !slices.Equal(got, ready) {
+			t.Errorf("got %q after the node was undrained, want %q", got, ready)
+		}
+		if err := os.WriteFile(s.cfg.File, []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, got := next("b"); !slices.Equal(got, ready) {
+			t.Errorf("got %q from a file that is damaged, want %q", got, ready)
+		}
+	})
+}
+
+// TestFaultsOfPrograms: the errors that programs cause are evidence for their attempts, and say nothing of the device, however many
+// sweeps they come from. Killing a CUDA program causes one as well.
+func TestFaultsOfPrograms(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		uuid := s.source.fake.GPUs()[0].UUID
+		for i := range 3 {
+			s.want(0, allocator.Ready, "")
+			id := grid.TrialID{Sweep: grid.SweepID(fmt.Sprint("s-", i))}
+			s.Begin(Attempt{Trial: id, Number: 1, Devices: []string{uuid}})
+			s.do(2*time.Second, "xid 0 31", "xid 0 45")
+			if r := s.End(s.t.Context(), id, 1, true); r.Evidence.Xid != 31 {
+				t.Errorf("got %+v, want the first error", r.Evidence)
+			}
+		}
+		s.do(time.Second)
+		s.want(0, allocator.Ready, "")
+	})
+}
+
+// TestFaultAtTheEnd has the driver report an error after the program has ended of it.
+func TestFaultAtTheEnd(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		uuid := s.source.fake.GPUs()[0].UUID
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{uuid}})
+		s.do(5 * time.Second)
+		s.source.fake.Do("xid 0 48")
+		began := time.Now()
+		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 48 || time.Since(began) > evidenceLimit {
+			t.Errorf("got %+v after %v", r.Evidence, time.Since(began))
+		}
+	})
+}
+
+// TestFaultWithoutDevice is evidence for attempts and takes no device out of service.
+func TestFaultWithoutDevice(t *testing.T) {
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		gpus := s.source.fake.GPUs()
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{gpus[1].UUID}})
+		s.do(2*time.Second, "xid ? 79")
+		s.want(0, allocator.Ready, "")
+		s.want(1, allocator.Ready, "")
+		if r := s.End(s.t.Context(), trial(1), 1, true); r.Evidence.Xid != 79 || r.Evidence.Device != gpus[1].UUID {
+			t.Errorf("got %+v", r.Evidence)
+		}
+	})
+}
+
+// TestFaultOfAnInstance leaves the other instances of the GPU in service.
+func TestFaultOfAnInstance(t *testing.T) {
+	play(t, "1xA100-40:1g.5gb*3", Avoid, func(s *stage) {
+		s.do(15*time.Second, "xid 0.1 95")
+		sick := 0
+		for _, d := range s.books.Book().Devices {
+			if d.State == allocator.Sick {
+				sick++
+				if d.UUID != s.source.fake.GPUs()[0].Instances[1].UUID {
+					t.Errorf("%s is sick", d.UUID)
+				}
+			}
+		}
+		if sick != 1 {
+			t.Errorf("%d devices are sick, want 1", sick)
+		}
+		if m := s.Annotate(s.machine()); m.GPUs[0].Instances[1].State != "sick" || m.Groups[0].Ready != 2 || m.Groups[0].Total != 3 {
+			t.Errorf("got %+v", m)
+		}
+	})
+}
+
+// TestRecovery goes by what the driver says has to be done, and by that it is done.
+func TestRecovery(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		s.do(15*time.Second, "xid 0 48", "recovery 0 1")
+		s.want(0, allocator.Sick, "needs a reset")
+		s.Clear()
+		s.do(30 * time.Second)
+		s.want(0, allocator.Sick, "needs a reset")
+		s.do(30*time.Second, "recovery 0 0")
+		s.want(0, allocator.Sick, "")
+		s.do(2 * time.Minute)
+		s.want(0, allocator.Ready, "")
+		s.do(15*time.Second, "recovery 0 2")
+		s.want(0, allocator.Sick, "needs a restart")
+	})
+}

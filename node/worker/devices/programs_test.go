@@ -1,0 +1,141 @@
+package devices
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/worker/allocator"
+)
+
+// TestForeign has somebody else's program compute on a device.
+func TestForeign(t *testing.T) {
+	pid, desktop, server := program(t), program(t), program(t) // the last one as that of MPS
+	lines := []string{fmt.Sprintf("use 0 %d 2GiB", pid), fmt.Sprintf("draw 1 %d 500MiB", desktop), fmt.Sprintf("use 1 %d 30MiB", server)}
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		s.do(15*time.Second, lines...)
+		s.want(0, allocator.Foreign, fmt.Sprintf("used by sleep (pid %d, user ", pid))
+		s.want(1, allocator.Ready, "")
+		al := s.take(grid.Resources{GPUs: grid.One})
+		if al.Shares[0].Index != 1 {
+			t.Errorf("got GPU %d", al.Shares[0].Index)
+		}
+		s.do(5*time.Second, fmt.Sprintf("use 0 %d 0", pid))
+		s.want(0, allocator.Foreign, "gpus.foreign: ignore")
+		s.do(20 * time.Second)
+		s.want(0, allocator.Ready, "")
+	})
+	play(t, "2xA100-40", Ignore, func(s *stage) {
+		s.do(30*time.Second, lines...)
+		s.want(0, allocator.Ready, "")
+	})
+}
+
+// TestDeviceOfAnother has a trial use a device that it was not given. That does not make it a foreign program.
+func TestDeviceOfAnother(t *testing.T) {
+	pid := program(t, marks(7, 2)...)
+	play(t, "2xA100-40", Avoid, func(s *stage) {
+		al := s.take(grid.Resources{GPUs: grid.One})
+		s.Begin(Attempt{Trial: trial(7), Number: 2, Devices: al.UUIDs(), Whole: true})
+		s.do(30*time.Second, fmt.Sprintf("use 1 %d 1GiB", pid))
+		s.want(1, allocator.Ready, "")
+		r := s.End(s.t.Context(), trial(7), 2, false)
+		if r.Use[0].Peak != 0 {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// TestOwners finds attempts by their main programs where the environment says nothing, and by their containers.
+func TestOwners(t *testing.T) {
+	bare, ours, other := program(t), program(t, "MLF_CACHE=/cache/of/this/node"), program(t, "MLF_TRIAL=s-1/9", "MLF_ATTEMPT=1", "MLF_CACHE=/another")
+	w := New(Config{Cache: "/cache/of/this/node", Logger: slog.New(slog.DiscardHandler)})
+	w.Begin(Attempt{Trial: trial(1), Number: 1})
+	by := w.known()
+	if o := w.ownerOf(bare, &by); o.ours || o.running || !strings.HasPrefix(o.program, "sleep (pid ") {
+		t.Errorf("got %+v", o)
+	}
+	if o := w.ownerOf(ours, &by); !o.ours || o.running {
+		t.Errorf("got %+v", o)
+	}
+	if o := w.ownerOf(other, &by); o.ours || o.running {
+		t.Errorf("got %+v", o)
+	}
+	w.Started(trial(1), 1, bare, "")
+	by = w.known()
+	if o := w.ownerOf(bare, &by); !o.running || o.key.trial != trial(1) {
+		t.Errorf("by its main program: got %+v", o)
+	}
+	w.Started(trial(1), 1, 0, strings.TrimSpace(string(readProc(other, "cgroup"))))
+	by = w.known()
+	if o := w.ownerOf(other, &by); !o.running {
+		t.Errorf("by its container: got %+v", o)
+	}
+	if o := w.ownerOf(1<<30, &by); o.running || o.program == "" || !o.unknown {
+		t.Errorf("of nobody: got %+v", o)
+	}
+	passwd := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(passwd, []byte("root:x:0:0::/root:/bin/sh\nodd\nada\x1b[1m:x:1000:1000::/home/ada:/bin/sh\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for uid, want := range map[uint32]string{0: "root", 1001: "1001"} {
+		if got := userText(passwd, uid); got != want {
+			t.Errorf("user %d: got %q, want %q", uid, got, want)
+		}
+	}
+	if got := userText(passwd, 1000); strings.Contains(got, "\x1b") || !strings.HasPrefix(got, "ada") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestFirstLookAtWhatIsTakenOver looks at a device before it is known which program the attempt there runs.
+func TestFirstLookAtWhatIsTakenOver(t *testing.T) {
+	pid := program(t)
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		books := allocator.New(allocator.Options{Watched: true}, 64000, 64<<30, nil)
+		w := New(Config{Source: s.source, Books: books, List: s.list, Set: books.SetDevices, Foreign: Avoid, Logger: slog.New(slog.DiscardHandler)})
+		w.Meet(s.machine())
+		s.do(time.Second, fmt.Sprintf("use 0 %d 2GiB", pid))
+		state := func() (allocator.State, string) { d := books.Book().Devices[0]; return d.State, d.Why }
+		w.Begin(Attempt{Trial: trial(1), Number: 1, Devices: []string{s.machine().GPUs[0].UUID}, Whole: true})
+		w.look(s.t.Context())
+		if state, why := state(); state == allocator.Foreign {
+			t.Errorf("got %s: %s", state, why)
+		}
+		w.Started(trial(1), 1, pid, "")
+		s.do(time.Second)
+		w.look(s.t.Context())
+		if state, why := state(); state != allocator.Ready {
+			t.Errorf("got %s: %s", state, why)
+		}
+	})
+}
+
+// TestProgramsOfNobody knows only that programs are there: those of an agent in a PID namespace of its own, and those that are ending. They
+// are nobody's for sure, so they keep a device that was given back from the next trial for a moment, and count for the one that has it.
+func TestProgramsOfNobody(t *testing.T) {
+	play(t, "1xA100-40", Avoid, func(s *stage) {
+		const pid = 1 << 30
+		al := s.take(grid.Resources{GPUs: grid.One})
+		s.Begin(Attempt{Trial: trial(1), Number: 1, Devices: al.UUIDs(), Whole: true})
+		s.do(15*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
+		s.want(0, allocator.Ready, "")
+		if r := s.End(s.t.Context(), trial(1), 1, false); r.Use[0].Peak != 3<<30 || r.Evidence.Neighbours {
+			t.Errorf("got %+v", r)
+		}
+		s.release(al)
+		s.do(time.Second)
+		s.want(0, allocator.Dirty, "")
+		s.do(time.Second, fmt.Sprintf("use 0 %d 0", pid))
+		s.want(0, allocator.Ready, "")
+		s.release(s.take(grid.Resources{GPUs: grid.One}))
+		s.do(5*time.Second, fmt.Sprintf("use 0 %d 3GiB", pid))
+		s.do(20 * time.Second)
+		s.want(0, allocator.Ready, "")
+	})
+}
