@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,48 +14,24 @@ import (
 	"testing"
 	"time"
 
+	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 )
-
-// installed gives the path of a program that .ci/install installs.
-func installed(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("%s is missing; .ci/install installs it", name)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
-
-// freePort gives a TCP port of loopback that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
 
 // TestPrometheus has Debian's Prometheus, with the configuration and the rules of docs/prometheus, scrape a master over TLS while trials
 // run.
 func TestPrometheus(t *testing.T) {
-	program := installed(t, "prometheus")
+	program := gridtest.Program(t, "prometheus")
 	config, rules := docs(t, "prometheus.yml"), docs(t, "alerts.yml")
 	c := newTestCluster(t)
-	c.ports = node.Ports{API: freePort(t)}
+	c.ports = node.Ports{API: gridtest.FreePort(t)}
 	c.start()
 	c.open("sweep", "-q", "--set", "i=0:3", "--", "sh", "-c", `test "${1#--i=}" != 2`, "sh").exit(1)
 	running := c.open(c.sweep("-q", "-d")...)
 	running.exit(0)
 	c.awaitBegun()
 
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), gridtest.FreePort(t)
 	user := c.context("")
 	config = strings.Replace(config, `"master:7420"`, fmt.Sprintf(`"127.0.0.1:%d"`, c.ports.API), 1)
 	config = "global: {scrape_interval: 500ms, evaluation_interval: 500ms, scrape_timeout: 500ms}\n" + config

@@ -9,12 +9,14 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"mlfnode/grid/gridtest"
 )
 
 // TestReport writes a report of a sweep whose names and output are markup, and opens it in Chromium without a network: what is in it is
 // shown as text, every chart is drawn, and nothing is asked for or refused.
 func TestReport(t *testing.T) {
-	chromium := installed(t, "chromium")
+	chromium := gridtest.Program(t, "chromium")
 	c := newTestCluster(t)
 	c.start()
 	const hostile = `<img src=x onerror=alert(1)></script>`

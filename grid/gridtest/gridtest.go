@@ -3,8 +3,12 @@
 package gridtest
 
 import (
+	"context"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,16 +19,54 @@ func Program(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, "needs "+name, err)
+		Missing(t, "needs "+name, err)
 	}
 	return path
+}
+
+// FreePort gives a TCP port of loopback on which nobody listens.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	return FreePorts(t, "127.0.0.1", 1)[0]
+}
+
+// FreePorts gives different TCP ports of an address on which nobody listens.
+func FreePorts(t testing.TB, address string, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}
+
+// RunWithProgram builds mlfnode, has program point to it, and runs the tests of a package. It gives the exit code, for TestMain.
+func RunWithProgram(m *testing.M, program *string, flags ...string) int {
+	dir, err := os.MkdirTemp("", "mlfnode-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	*program = filepath.Join(dir, "mlfnode")
+	args := append(append([]string{"build"}, flags...), "-o", *program, "mlfnode/cmd/mlfnode")
+	if out, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build mlfnode: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
 }
 
 // Root leaves the test out unless it runs as root, which it needs for what is named.
 func Root(t testing.TB, what string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, what+" need root", os.ErrPermission)
+		Missing(t, what+" need root", os.ErrPermission)
 	}
 }
 
@@ -32,7 +74,7 @@ func Root(t testing.TB, what string) {
 func Device(t testing.TB, path string) {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
-		missing(t, "needs "+path, err)
+		Missing(t, "needs "+path, err)
 	}
 }
 
@@ -42,7 +84,7 @@ func SmallDisk(t testing.TB, size string, flags int) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+size); err != nil {
-		missing(t, "needs to mount a small file system, which takes root", err)
+		Missing(t, "needs to mount a small file system, which takes root", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, flags); err != nil {
@@ -52,7 +94,8 @@ func SmallDisk(t testing.TB, size string, flags int) string {
 	return dir
 }
 
-func missing(t testing.TB, what string, err error) {
+// Missing leaves the test out for want of something, or fails where nothing may be left out.
+func Missing(t testing.TB, what string, err error) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf("%s: %v", what, err)

@@ -15,13 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/grid/gridtest"
 	"mlfnode/node/durable"
 )
 
 // TestLife takes a master and a worker through everything that up and down do to them.
 func TestLife(t *testing.T) {
 	file := program(t)
-	ports := freePorts(t, "127.0.0.61", 3)
+	ports := gridtest.FreePorts(t, "127.0.0.61", 3)
 	master, worker := newMachine(t, file), newMachine(t, file)
 	one := bootstrap.Order{Wanted: &bootstrap.Wanted{Role: "master", Config: settings("127.0.0.61", "one", ports) + "worker: false\n"}}
 	seen := master.mustAct(bootstrap.ActionLook, one).Seen
@@ -227,7 +228,7 @@ func otherRole(t *testing.T, worker *machine, two bootstrap.Order) {
 
 // anotherMaster has the worker join another cluster, which it does when that is meant, and come back.
 func anotherMaster(t *testing.T, other, worker *machine, two bootstrap.Order) {
-	ports := freePorts(t, "127.0.0.65", 3)
+	ports := gridtest.FreePorts(t, "127.0.0.65", 3)
 	other.mustAct(bootstrap.ActionStart, bootstrap.Order{Wanted: &bootstrap.Wanted{Role: "master", Config: settings("127.0.0.65", "third", ports) + "worker: false\n"}})
 	wanted := *two.Wanted
 	wanted.Seeds, wanted.NATS, wanted.Gossip = []string{"127.0.0.65:" + strconv.Itoa(ports[0])}, ports[1], ports[2]
@@ -306,7 +307,7 @@ func stopAll(t *testing.T, master, worker *machine) {
 func TestStartProblems(t *testing.T) {
 	file := program(t)
 	m := newMachine(t, file)
-	ports := freePorts(t, "127.0.0.64", 3)
+	ports := gridtest.FreePorts(t, "127.0.0.64", 3)
 	l, err := net.Listen("tcp", "127.0.0.64:"+strconv.Itoa(ports[1]))
 	if err != nil {
 		t.Fatal(err)

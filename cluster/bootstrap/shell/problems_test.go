@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 
+	"mlfnode/grid/gridtest"
+
 	"golang.org/x/crypto/ssh"
 )
 
@@ -39,7 +41,7 @@ func TestProblems(t *testing.T) {
 	write(t, jumps, fmt.Sprintf("Host a\nProxyJump b\nHost b\nProxyJump a\nHost c\nProxyCommand sh -c 'echo no %%h:%%p >&2; exit 3'\nHost e\nProxyCommand sleep 60\nHost d\nProxyJump root@%s\nHostName 127.0.0.1\nPort 1\n",
 		s.address()))
 	host, port := fingerprint(s.hosts["ed25519"]), s.port
-	closed := Target{Host: "127.0.0.1", Port: freePort(t)}
+	closed := Target{Host: "127.0.0.1", Port: gridtest.FreePort(t)}
 	for _, c := range []struct {
 		name        string
 		o           Options

@@ -56,7 +56,7 @@ func sshdPrepared(t *testing.T, kinds []string, prepare func(*server), lines ...
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, dir: t.TempDir(), binary: binary, port: freePort(t), hosts: map[string]ssh.PublicKey{}}
+	s := &server{t: t, dir: t.TempDir(), binary: binary, port: gridtest.FreePort(t), hosts: map[string]ssh.PublicKey{}}
 	s.key = filepath.Join(s.dir, "user")
 	s.user = writeKey(t, s.key, "ed25519", "")
 	write(t, filepath.Join(s.dir, "authorized"), string(ssh.MarshalAuthorizedKey(s.user)))
@@ -129,13 +129,6 @@ func (s *server) start(kinds []string, prepare func(*server), lines []string) {
 		}
 	})
 	<-listening
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l := listen(t)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func listen(t *testing.T) net.Listener {

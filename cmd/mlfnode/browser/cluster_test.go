@@ -6,10 +6,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -19,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"mlfnode/grid/gridtest"
 	"mlfnode/node/api"
 )
 
@@ -28,22 +27,7 @@ const patience = time.Minute
 // program is the built mlfnode.
 var program string
 
-func TestMain(m *testing.M) { os.Exit(build(m)) }
-
-func build(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "browser")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "mlfnode")
-	if out, err := exec.Command("go", "build", "-o", program, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build: %v %s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(gridtest.RunWithProgram(m, &program)) }
 
 // cluster is a master with its state, which may be killed and started again.
 type cluster struct {
@@ -75,26 +59,12 @@ func newState(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir()}
 	c.config = filepath.Join(c.dir, "node.yaml")
-	ports := freePorts(t, 3)
+	ports := gridtest.FreePorts(t, "127.0.0.1", 3)
 	text := fmt.Sprintf("node: gpu-1\ncpus: 4\nbind: 127.0.0.1\nadvertise: 127.0.0.1\nports: {api: %d, nats: %d, gossip: %d}\n", ports[0], ports[1], ports[2])
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func freePorts(t *testing.T, n int) []int {
-	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-	}
-	return ports
 }
 
 // command makes a command of mlfnode with this cluster's state.
@@ -262,19 +232,6 @@ func eventually(ctx context.Context, so func() bool) bool {
 		}
 	}
 	return so()
-}
-
-// find looks for a program that tests need and .ci/install brings.
-func find(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if errors.Is(err, exec.ErrNotFound) && os.Getenv("CI") != "true" {
-		t.Skipf("%s is not installed; sh .ci/install brings it", name)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // get asks the monitor without a browser.

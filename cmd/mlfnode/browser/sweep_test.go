@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"mlfnode/grid/gridtest"
+
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 )
@@ -28,7 +30,7 @@ with open(os.environ["MLF_METRICS"], "w") as f:
 // instrument runs a sweep of 72 trials to its end, and opens it.
 func instrument(t *testing.T) (*tab, string) {
 	t.Helper()
-	find(t, "python3")
+	gridtest.Program(t, "python3")
 	c := newCluster(t)
 	dir := filepath.Join(c.dir, "formula")
 	for name, text := range map[string]string{

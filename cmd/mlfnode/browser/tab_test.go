@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"mlfnode/grid/gridtest"
+
 	"github.com/chromedp/cdproto/emulation"
 	logs "github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -33,7 +35,7 @@ type tab struct {
 // newBrowser starts a Chromium of its own with one tab.
 func newBrowser(t *testing.T) *tab {
 	t.Helper()
-	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(find(t, "chromium")), chromedp.NoSandbox,
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(gridtest.Program(t, "chromium")), chromedp.NoSandbox,
 		chromedp.Flag("font-render-hinting", "none"), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(patience))
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)

@@ -7,17 +7,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"mlfnode/grid/gridtest"
 	"mlfnode/node/executor/docker/dockertest"
 )
 
@@ -225,16 +226,7 @@ func TestNoEngineRefusesTheSweep(t *testing.T) {
 }
 
 // freePort gives a port on which nobody listens.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
+func freePort(t *testing.T) string { return strconv.Itoa(gridtest.FreePort(t)) }
 
 // node starts an agent that ends with the test.
 func (m *machine) node(args ...string) {

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"mlfnode/grid/gridtest"
 )
 
 // packages are what is compared with. Another version may answer otherwise.
@@ -25,32 +27,23 @@ type celery struct {
 	base string // of Flower
 }
 
-// missing skips a test for want of a program, but not where everything has to be there.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
-}
-
 func newCelery(t *testing.T) *celery {
 	t.Helper()
 	const server = "/usr/lib/rabbitmq/bin/rabbitmq-server" // the one on the PATH runs as a user of its own, in folders of the system
 	if _, err := os.Stat(server); err != nil {
-		missing(t, "RabbitMQ is not installed; .ci/install installs it")
+		gridtest.Missing(t, "needs RabbitMQ, which .ci/install installs", err)
 	}
 	c := &celery{t: t, bin: environment(t), dir: t.TempDir()}
-	broker, port := freePort(t), freePort(t)
+	broker, port := gridtest.FreePort(t), gridtest.FreePort(t)
 	c.base = fmt.Sprintf("http://127.0.0.1:%d", port)
-	epmd := freePort(t)
+	epmd := gridtest.FreePort(t)
 	tasks, err := filepath.Abs("testdata")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.env = append(os.Environ(), "HOME="+c.dir, "PYTHONPATH="+tasks, "PYTHONDONTWRITEBYTECODE=1", "RESULTS="+c.dir,
 		fmt.Sprintf("BROKER=amqp://guest:guest@127.0.0.1:%d//", broker),
-		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", fmt.Sprintf("RABBITMQ_NODE_PORT=%d", broker), fmt.Sprintf("RABBITMQ_DIST_PORT=%d", freePort(t)),
+		"RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", fmt.Sprintf("RABBITMQ_NODE_PORT=%d", broker), fmt.Sprintf("RABBITMQ_DIST_PORT=%d", gridtest.FreePort(t)),
 		fmt.Sprintf("RABBITMQ_NODENAME=flower%d@localhost", broker), "RABBITMQ_MNESIA_BASE="+c.dir+"/mnesia", "RABBITMQ_LOG_BASE="+c.dir+"/log",
 		"RABBITMQ_CONFIG_FILE="+c.dir+"/none", "RABBITMQ_ENABLED_PLUGINS_FILE="+c.dir+"/plugins", "RABBITMQ_CONF_ENV_FILE=/dev/null",
 		"RABBITMQ_PID_FILE="+c.dir+"/pid", "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
@@ -58,11 +51,7 @@ func newCelery(t *testing.T) *celery {
 	if err := os.WriteFile(filepath.Join(c.dir, "plugins"), []byte("[].\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if path, err := exec.LookPath("epmd"); err == nil {
-		c.start("epmd", path) // else RabbitMQ starts one that stays
-	} else {
-		missing(t, "Erlang's epmd is not installed; .ci/install installs it with RabbitMQ")
-	}
+	c.start("epmd", gridtest.Program(t, "epmd")) // else RabbitMQ starts one that stays
 	c.start("rabbitmq", server)
 	c.await("the broker", func() bool {
 		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", broker))
@@ -92,7 +81,7 @@ func environment(t *testing.T) string {
 	}
 	for _, args := range [][]string{{"python3", "-m", "venv", "--clear", dir}, append([]string{bin + "/python", "-m", "pip", "install", "-q"}, packages...)} {
 		if said, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-			missing(t, fmt.Sprintf("%s: %v\n%s", strings.Join(args, " "), err, said))
+			gridtest.Missing(t, "needs "+strings.Join(args, " "), fmt.Errorf("%w\n%s", err, said))
 		}
 	}
 	if err := os.WriteFile(done, nil, 0o600); err != nil {
@@ -153,14 +142,4 @@ func await(t *testing.T, what string, is func() bool) {
 			t.Fatalf("%s was waited for in vain", what)
 		}
 	}
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

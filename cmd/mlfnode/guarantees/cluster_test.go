@@ -5,7 +5,6 @@ package guarantees
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 	"mlfnode/node/api"
 )
@@ -23,23 +23,7 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(buildAndRun(m))
-}
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "mlfnode-guarantees-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "mlfnode")
-	build := exec.Command("go", "build", "-o", program, "mlfnode/cmd/mlfnode")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build mlfnode: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(gridtest.RunWithProgram(m, &program))
 }
 
 // home is a user's home with a state folder of its own.

@@ -2,11 +2,9 @@
 package overssh
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,28 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cmd/mlfnode/hosts"
+	"mlfnode/grid/gridtest"
 )
 
 // program is the mlfnode under test, without what only debuggers read: it is sent to hosts again and again.
 var program string
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "mlfnode-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "mlfnode")
-	if out, err := exec.CommandContext(context.Background(), "go", "build", "-ldflags", "-s -w", "-o", program, "mlfnode/cmd/mlfnode").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build mlfnode: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(gridtest.RunWithProgram(m, &program, "-ldflags", "-s -w"))
 }
 
 // lab is n hosts that can be logged in to, and a laptop that knows them.
