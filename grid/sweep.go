@@ -54,5 +54,8 @@ func (s *Sweep) Compare(t *Sweep) int {
 	return cmp.Or(cmp.Compare(s.Number, t.Number), s.Submitted.Compare(t.Submitted), cmp.Compare(s.ID, t.ID))
 }
 
+// TaskName names the task in its project, as PROJECT.TASK.
+func (s *Sweep) TaskName() string { return s.Project + "." + s.Task.Name }
+
 // Active reports whether trials of the sweep are to be leased.
 func (s *Sweep) Active() bool { return s.State == SweepRunning }

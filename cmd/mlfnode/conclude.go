@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -113,7 +114,7 @@ func summary(v *api.Sweep) string {
 		text += fmt.Sprintf(", %d cancelled", v.Cancelled)
 	}
 	if v.Started != nil && v.Ended != nil {
-		text += ", in " + span(v.Ended.Sub(*v.Started).Seconds())
+		text += ", in " + printable.Seconds(v.Ended.Sub(*v.Started).Seconds())
 	}
 	return text
 }

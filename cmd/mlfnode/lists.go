@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/node"
 	"mlfnode/node/api"
 )
@@ -258,7 +259,7 @@ const reasonWidth = 160
 func trialRow(v *api.Sweep, t *api.Trial) []string {
 	wall := ""
 	if t.Ended != nil || t.State == grid.Running && t.Started != nil {
-		wall = span(t.Resources.Wall)
+		wall = printable.Seconds(t.Resources.Wall)
 	}
 	row := []string{
 		strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempts), exitText(t.ExitCode), wall, string(t.Node), fit(cause(t.Reason), reasonWidth),
@@ -306,7 +307,7 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		if at.Started != nil {
 			started = at.Started.Local().Format(time.DateTime)
 		}
-		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started, span(at.Resources.Wall), string(at.Node), at.Run, at.Bundle)
+		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started, printable.Seconds(at.Resources.Wall), string(at.Node), at.Run, at.Bundle)
 	}
 	if err := t.end(); err != nil {
 		return err

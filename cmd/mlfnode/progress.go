@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -95,7 +96,7 @@ func describe(s *api.Sweep, now time.Time) string {
 		}
 	}
 	if s.ETA != nil && s.State == grid.SweepRunning {
-		fmt.Fprintf(&b, " · %s left", span(*s.ETA))
+		fmt.Fprintf(&b, " · %s left", printable.Seconds(*s.ETA))
 	}
 	if s.Problem != "" {
 		b.WriteString(" · " + sanitize([]byte(s.Problem)))
@@ -118,16 +119,4 @@ func short(v float64) string {
 		return fmt.Sprintf("%.0f", v)
 	}
 	return fmt.Sprintf("%.2g", v)
-}
-
-// span writes seconds for a person.
-func span(seconds float64) string {
-	d := time.Duration(seconds * float64(time.Second))
-	switch {
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
 }

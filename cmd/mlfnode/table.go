@@ -17,6 +17,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -180,7 +181,7 @@ func resultRow(v *api.Sweep, t *api.Trial, best bool) []string {
 	if t.Attempts == 0 {
 		return row
 	}
-	return append(row, span(t.Resources.Wall), span(t.Resources.CPU), bytesText(t.Resources.Memory), string(t.Node))
+	return append(row, printable.Seconds(t.Resources.Wall), printable.Seconds(t.Resources.CPU), bytesText(t.Resources.Memory), string(t.Node))
 }
 
 func paramText(p grid.Params, key string) string {

@@ -38,7 +38,7 @@ func (l *list) byColumn(ctx context.Context) (ids []int64, ok bool, err error) {
 	keys, rows := make([]uint32, 0, len(c.State)), make([]int32, 0, len(c.State))
 	for i, f := range c.Values[column] {
 		if f == f && wanted[c.State[i]] && c.index(i) >= l.q.From {
-			keys, rows = append(keys, sortable(f, l.q.Desc)), append(rows, int32(i))
+			keys, rows = append(keys, grid.SortKey(f, l.q.Desc)), append(rows, int32(i))
 		}
 	}
 	from := int(max(l.q.Offset, 0))
@@ -86,20 +86,6 @@ func (s *sweep) column(by Sort) (Column, bool) {
 // index gives the index of a trial by its place in the columns.
 func (c *Columns) index(row int) int64 {
 	return c.Blocks[row/blockTrials] + int64(row%blockTrials)
-}
-
-// sortable gives a number that goes before others as a value does.
-func sortable(f float32, desc bool) uint32 {
-	bits := math.Float32bits(f + 0) // -0 is 0
-	if bits>>31 == 1 {
-		bits = ^bits
-	} else {
-		bits |= 1 << 31
-	}
-	if desc {
-		bits = ^bits
-	}
-	return bits
 }
 
 // nth gives the key in place n of a sorted list of them, without sorting.

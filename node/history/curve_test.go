@@ -106,7 +106,7 @@ func TestCurves(t *testing.T) {
 	}
 }
 
-// TestStrangeCurves leaves out what no node of ours sends, and keeps the rest.
+// TestStrangeCurves drops curves that no honest node sends, and keeps the rest.
 func TestStrangeCurves(t *testing.T) {
 	d := open(t)
 	e := finished(1, `{"loss": 1, "acc": 2}`)
@@ -184,7 +184,7 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	}
 }
 
-// TestSamplesAreKept gives back what was kept last, from the file and after history was folded anew.
+// TestSamplesAreKept gives back what was kept last, from the file and after history was rebuilt from the events.
 func TestSamplesAreKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)

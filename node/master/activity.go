@@ -115,7 +115,7 @@ func (a *Activity) noteTask(f *feed, t *history.Transition) {
 	if f == nil {
 		return
 	}
-	of := TaskOf{t.Node, f.sweep.Project + "." + f.sweep.Task.Name}
+	of := TaskOf{t.Node, f.task}
 	c := a.Tasks[of]
 	if c == nil {
 		if len(a.Tasks) >= maxTasks {

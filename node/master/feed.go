@@ -29,6 +29,7 @@ type lease struct {
 // missing. It does no I/O, and forgetting a feed and loading it anew from history loses nothing.
 type feed struct {
 	sweep  *grid.Sweep
+	task   string // TaskName of the sweep
 	count  int64
 	done   grid.Ranges // terminal
 	taken  grid.Ranges // done, leased, or in again
@@ -55,7 +56,7 @@ type feed struct {
 
 func newFeed(s *grid.Sweep) *feed {
 	f := &feed{
-		leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
+		task: s.TaskName(), leases: map[grid.LeaseID]lease{}, began: map[int64]int{}, away: map[int64]bool{},
 		needs: map[int64]grid.Resources{}, held: map[grid.Lane]int{}, shuns: map[int64][]shun{}, owners: map[int64]grid.NodeID{},
 	}
 	f.follow(s)

@@ -96,9 +96,6 @@ func (m *Monitor) flowerHealth(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "OK") // the client has gone if this fails
 }
 
-// flowerName is the name of a sweep's task: that of the module and the function in the framework that came before.
-func flowerName(s *grid.Sweep) string { return s.Project + "." + s.Task.Name }
-
 // flowerState is the state of a trial among those of Celery.
 func flowerState(state grid.State, attempts int) string {
 	switch {
@@ -120,7 +117,7 @@ func (m *Monitor) flowerTask(s *grid.Sweep, t *grid.Trial) api.FlowerTask {
 	v := wire(s, t)
 	sent := unixSeconds(s.Submitted.UnixMicro())
 	f := api.FlowerTask{
-		UUID: v.Trial, Name: flowerName(s), State: flowerState(v.State, t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
+		UUID: v.Trial, Name: s.TaskName(), State: flowerState(v.State, t.Attempts), Sent: &sent, Args: "()", Kwargs: pythonDict(v.Params), Retries: max(0, t.Attempts-1),
 		Timestamp: sent, RoutingKey: string(s.ID), Clock: m.cfg.History.Applied(), Client: "mlfnode", Root: v.Trial, RootID: v.Trial, Children: []string{}, Worker: string(t.Node),
 	}
 	if t.Result.Started > 0 {
@@ -256,13 +253,18 @@ func (m *Monitor) flowerSweeps() []*grid.Sweep {
 	return all
 }
 
-func (m *Monitor) flowerTypes(*http.Request) (any, error) {
+// flowerNames lists the names of tasks.
+func (m *Monitor) flowerNames() []string {
 	names := []string{}
 	for _, s := range m.flowerSweeps() {
-		names = append(names, flowerName(s))
+		names = append(names, s.TaskName())
 	}
 	slices.Sort(names)
-	return api.FlowerTypes{Types: slices.Compact(names)}, nil
+	return slices.Compact(names)
+}
+
+func (m *Monitor) flowerTypes(*http.Request) (any, error) {
+	return api.FlowerTypes{Types: m.flowerNames()}, nil
 }
 
 func (m *Monitor) flowerQueues(r *http.Request) (any, error) {
@@ -446,7 +448,7 @@ func (m *Monitor) flowerSelect(ctx context.Context, q flowerQuery) ([]api.Flower
 		if rest == 0 || len(all) >= q.most {
 			break
 		}
-		if q.name != "" && q.name != flowerName(s) {
+		if q.name != "" && q.name != s.TaskName() {
 			continue
 		}
 		for t, err := range m.cfg.History.Trials(ctx, s.ID, history.Query{Sort: history.SortStarted, Desc: true, Limit: rest}) {

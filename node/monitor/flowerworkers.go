@@ -37,10 +37,7 @@ func (m *Monitor) flowerWorkers(r *http.Request) (any, error) {
 	name := r.FormValue("workername")
 	status, _ := strconv.ParseBool(r.FormValue("status")) // absent is no
 	there, workers := map[string]bool{}, map[string]api.FlowerWorker{}
-	types, err := m.flowerTypes(r)
-	if err != nil {
-		return nil, err
-	}
+	types := m.flowerNames()
 	running, err := m.flowerRunning(r.Context())
 	if err != nil {
 		return nil, err
@@ -48,7 +45,7 @@ func (m *Monitor) flowerWorkers(r *http.Request) (any, error) {
 	for _, n := range m.flowerNodes() {
 		there[string(n.Node)] = n.State != "dead"
 		if name == "" || name == string(n.Node) {
-			workers[string(n.Node)] = m.flowerWorker(&n, types.(api.FlowerTypes).Types, running[n.Node], name != "")
+			workers[string(n.Node)] = m.flowerWorker(&n, types, running[n.Node], name != "")
 		}
 	}
 	switch {

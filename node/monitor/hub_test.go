@@ -15,7 +15,7 @@ func TestHubOutlivesPanics(t *testing.T) {
 	h := &hub{
 		look: func(_ context.Context, of topic, _ *rates) (map[string]observed, error) {
 			if of.kind == "overview" {
-				panic("a fault of ours")
+				panic("a bug")
 			}
 			looks++
 			return map[string]observed{"nodes": {"nodes", looks}}, nil

@@ -23,11 +23,7 @@ const (
 // logSearch finds a text in an attempt's output.
 func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 	out := api.LogHits{Hits: []api.LogHit{}}
-	t, err := m.trialLog(r)
-	if err != nil {
-		return out, err
-	}
-	stream, err := streamNumber(r.FormValue("stream"))
+	t, stream, err := m.trialStream(r)
 	if err != nil {
 		return out, err
 	}

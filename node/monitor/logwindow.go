@@ -33,6 +33,16 @@ func (m *Monitor) trialLog(r *http.Request) (*trialLog, error) {
 	return newTrialLog(id, a), nil
 }
 
+// trialStream finds the attempt whose output a request asks for, and which stream of it; 0 is all.
+func (m *Monitor) trialStream(r *http.Request) (*trialLog, uint8, error) {
+	t, err := m.trialLog(r)
+	if err != nil {
+		return nil, 0, err
+	}
+	stream, err := streamNumber(r.FormValue("stream"))
+	return t, stream, err
+}
+
 // streamNumber reads the name of a stream; 0 is all.
 func streamNumber(name string) (uint8, error) {
 	if name == "" || name == "all" {
@@ -65,11 +75,7 @@ const maxOffset = 1 << 60
 // logWindow answers with a part of an attempt's output.
 func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	w := api.LogWindow{Pieces: []api.LogPiece{}}
-	t, err := m.trialLog(r)
-	if err != nil {
-		return w, err
-	}
-	stream, err := streamNumber(r.FormValue("stream"))
+	t, stream, err := m.trialStream(r)
 	if err != nil {
 		return w, err
 	}
@@ -148,12 +154,7 @@ func put(w *api.LogWindow, at int64, c *jetstream.Chunk, limit int64) error {
 
 // logText sends all that an attempt has printed, as a file.
 func (m *Monitor) logText(w http.ResponseWriter, r *http.Request) {
-	t, err := m.trialLog(r)
-	if err != nil {
-		refuse(w, err)
-		return
-	}
-	stream, err := streamNumber(r.FormValue("stream"))
+	t, stream, err := m.trialStream(r)
 	if err != nil {
 		refuse(w, err)
 		return

@@ -104,7 +104,7 @@ func TestMetrics(t *testing.T) {
 // TestScrapesOutlivePanics has what is scraped panic: the node goes on, and answers with the rest.
 func TestScrapesOutlivePanics(t *testing.T) {
 	t.Parallel()
-	f := newLive(t, func(cfg *Config) { cfg.Members = func() []api.Member { panic("a fault of ours") } })
+	f := newLive(t, func(cfg *Config) { cfg.Members = func() []api.Member { panic("a bug") } })
 	for path, want := range map[string]string{api.PathMetrics: "mlfnode_build_info", api.PathFlower + "/metrics": ""} {
 		for range 2 {
 			if status, text := f.ask(t, path, f.token); status != http.StatusOK || !strings.Contains(text, want) {

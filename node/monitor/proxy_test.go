@@ -379,7 +379,7 @@ func TestOlderNode(t *testing.T) {
 	}
 }
 
-// TestCookiesAreNotEnough: whoever was shown the cookie, as every port of this machine is, gets nothing by it without the key.
+// TestCookiesAreNotEnough shows the cookie without the key, as a page of any other port of this machine can, and gets nothing.
 func TestCookiesAreNotEnough(t *testing.T) {
 	b := newBrowser(t, api.RoleOperator)
 	b.login(b.proxy.Link())

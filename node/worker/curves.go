@@ -115,7 +115,7 @@ const (
 	textOther            // nothing of these at its beginning, though objects may come
 )
 
-// readOn reads what has been written since the last time. A file that has become shorter begins anew.
+// readOn reads what has been written since the last time. A file that has become shorter is read from its start again.
 func (f *curveFile) readOn(ended bool) {
 	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
 	if err != nil {
@@ -182,7 +182,7 @@ func (f *curveFile) take(text []byte, ended bool) {
 	f.rest = rest
 }
 
-// readWhole makes the curves anew. A list that does not end is being written.
+// readWhole rebuilds the curves from the whole text. A list without an end is still being written.
 func (f *curveFile) readWhole(text []byte) {
 	fresh := &curveFile{}
 	if text = trimMark(text); len(text) == 0 || text[0] != '[' || !eachOfList(text, fresh.add) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -107,7 +108,7 @@ func (p *page) head(d *Data) {
 	for _, c := range columns {
 		p.printf("<td class=n>%d</td>", c.n)
 	}
-	p.printf("<td class=n>%s</td></tr></table></div>\n", span(s.CPU))
+	p.printf("<td class=n>%s</td></tr></table></div>\n", printable.Seconds(s.CPU))
 	if s.Problem != "" {
 		p.printf("<p>%s</p>", s.Problem)
 	}
@@ -140,7 +141,7 @@ func (p *page) best(d *Data) {
 		for _, name := range metrics {
 			p.printf("<td class=n>%s</td>", strings.Trim(string(t.Metrics[name]), `"`))
 		}
-		p.printf("<td class=n>%s</td><td>%s</td></tr>\n", span(t.Resources.Wall), string(t.Node))
+		p.printf("<td class=n>%s</td><td>%s</td></tr>\n", printable.Seconds(t.Resources.Wall), string(t.Node))
 	}
 	p.printf("</table></div>\n")
 }
@@ -170,17 +171,6 @@ func (p *page) chart(d *Data, name, title string, draw func(*page, json.RawMessa
 	if err := draw(p, body); err != nil {
 		p.printf("<p class=muted>This can't be drawn: %s</p>", err.Error())
 	}
-}
-
-func span(seconds float64) string {
-	d := time.Duration(seconds * float64(time.Second))
-	switch {
-	case d < time.Second:
-		return d.Round(time.Millisecond).String()
-	case d < time.Minute:
-		return d.Round(100 * time.Millisecond).String()
-	}
-	return d.Round(time.Second).String()
 }
 
 // failures is the table of the causes.

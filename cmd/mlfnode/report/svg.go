@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mlfnode/grid/printable"
 )
 
 // Sizes of drawings, in pixels.
@@ -87,7 +89,7 @@ func history(p *page, body json.RawMessage) error {
 	p.printf(`<path class="line" d="%sH%d"/>`, raw(path.String()), wide-10)
 	p.text(left-6, y.at(top)+4, "end", number(top))
 	p.text(left-6, y.at(low)+4, "end", number(low))
-	p.text(wide-10, high-6, "end", span(end)+" after the first event")
+	p.text(wide-10, high-6, "end", printable.Seconds(end)+" after the first event")
 	p.printf("</svg>")
 	return nil
 }
@@ -252,10 +254,10 @@ func timeline(p *page, body json.RawMessage) error {
 			}
 			from := x.at(*b.Start[i])
 			p.bar(classOf(b.State[i]), from, float64(lanes[key(i)]*row+4), x.at(*b.End[i])-from, row-2,
-				strconv.FormatInt(b.Trial[i], 10)+" "+b.State[i]+" on "+b.Node[i]+", "+span(*b.End[i]-*b.Start[i]))
+				strconv.FormatInt(b.Trial[i], 10)+" "+b.State[i]+" on "+b.Node[i]+", "+printable.Seconds(*b.End[i]-*b.Start[i]))
 		}
 		p.text(10, float64(rows*row+under), "start", time.UnixMicro(c.Base).UTC().Add(time.Duration(*c.From*1e9)).Format("2006-01-02 15:04:05 MST"))
-		p.text(wide-10, float64(rows*row+under), "end", "+"+span(*c.To-*c.From))
+		p.text(wide-10, float64(rows*row+under), "end", "+"+printable.Seconds(*c.To-*c.From))
 		p.printf("</svg>")
 		return nil
 	}
@@ -277,7 +279,7 @@ func timeline(p *page, body json.RawMessage) error {
 		p.bar("bad", at, high-under-good-bad, width-1, bad, strconv.FormatInt(rate.Failed[i], 10)+" failed")
 	}
 	p.text(left-6, 20, "end", strconv.FormatInt(most, 10))
-	p.text(wide-10, high-6, "end", "+"+span(*c.To-*c.From))
+	p.text(wide-10, high-6, "end", "+"+printable.Seconds(*c.To-*c.From))
 	p.printf("</svg>")
 	return nil
 }

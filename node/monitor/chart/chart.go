@@ -254,16 +254,7 @@ func sortRows(rows []int32, column []float32, desc bool) []int32 {
 		if f != f {
 			continue
 		}
-		bits := math.Float32bits(f + 0) // -0 is 0
-		if bits>>31 == 1 {
-			bits = ^bits
-		} else {
-			bits |= 1 << 31
-		}
-		if desc {
-			bits = ^bits
-		}
-		keys, out = append(keys, bits), append(out, r)
+		keys, out = append(keys, grid.SortKey(f, desc)), append(out, r)
 	}
 	keys2, out2 := make([]uint32, len(keys)), make([]int32, len(out))
 	for shift := 0; shift < 33; shift += 11 {

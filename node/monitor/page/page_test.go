@@ -81,7 +81,7 @@ var (
 	elsewhere = regexp.MustCompile(`(?i)["'(]\s*(?:https?:)?//(?:[a-z0-9-]+\.)+[a-z]`)
 )
 
-// TestImports finds nothing that the page would ask another place for: each import is a file of ours or in the import map.
+// TestImports checks that the page loads nothing from elsewhere: each import is one of the embedded files or in the import map.
 func TestImports(t *testing.T) {
 	html, err := files.ReadFile(document)
 	if err != nil {

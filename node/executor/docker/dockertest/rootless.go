@@ -65,7 +65,7 @@ func (e *Engine) rootlessService(args []string) (*exec.Cmd, error) {
 	return e.rootless(append([]string{dockerdRootless, "--storage-driver", "vfs"}, args...)...), nil
 }
 
-// RunAsUser runs a test of this program anew as the user of an engine without root rights, with these further variables.
+// RunAsUser runs a test of this program again, as the user of an engine without root rights, with these further variables.
 func (e *Engine) RunAsUser(t *testing.T, test string, env ...string) {
 	t.Helper()
 	self, err := os.ReadFile("/proc/self/exe")

@@ -1,4 +1,5 @@
 // How values are spread, and the best value so far: where things are, what is under the pointer, drawing. No DOM.
+import { valueLines } from './lines.js';
 import { css, rankColor } from './palette.js';
 import { clock, logTicks, place, scale, short, ticks, timeTicks, unplace } from './scale.js';
 
@@ -126,18 +127,7 @@ export function historyHit(l, x) {
 export function drawHistory(c, l, t) {
   c.font = '12px system-ui, sans-serif';
   c.textBaseline = 'middle';
-  c.lineWidth = 1;
-  for (const v of ticks(l.y.lo, l.y.hi, Math.max(2, Math.floor((l.bottom - l.top) / 34)))) {
-    const y = Math.round(l.y.at(v)) + 0.5;
-    c.strokeStyle = t.border;
-    c.beginPath();
-    c.moveTo(l.left, y);
-    c.lineTo(l.right, y);
-    c.stroke();
-    c.fillStyle = t.muted;
-    c.textAlign = 'right';
-    c.fillText(short(v, 4), l.left - 6, y);
-  }
+  valueLines(c, l, t, Math.max(2, Math.floor((l.bottom - l.top) / 34)), 6);
   c.textAlign = 'center';
   for (const v of timeTicks(l.x.lo, l.x.hi, Math.max(2, Math.floor((l.right - l.left) / 80)))) {
     c.fillStyle = t.muted;

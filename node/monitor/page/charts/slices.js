@@ -1,6 +1,7 @@
 // Slices through a trial: one small chart for each axis. Real trials only, nothing between them. No DOM.
+import { valueLines } from './lines.js';
 import { fit } from './parallel.js';
-import { every, scale, short, ticks } from './scale.js';
+import { every, scale } from './scale.js';
 
 const LEFT = 48, RIGHT = 10, TOP = 24, BOTTOM = 24;
 
@@ -44,18 +45,7 @@ export function draw(c, l, t, under) {
   c.fillStyle = t.text;
   c.fillText(fit(c, axis.key, l.width - 12), 6, 11);
   c.font = '12px system-ui, sans-serif';
-  c.lineWidth = 1;
-  for (const v of ticks(l.y.lo, l.y.hi, 3)) {
-    const y = Math.round(l.y.at(v)) + 0.5;
-    c.strokeStyle = t.border;
-    c.beginPath();
-    c.moveTo(l.left, y);
-    c.lineTo(l.right, y);
-    c.stroke();
-    c.fillStyle = t.muted;
-    c.textAlign = 'right';
-    c.fillText(short(v, 4), l.left - 5, y);
-  }
+  valueLines(c, l, t, 3, 5);
   const step = every(l.points.length, l.right - l.left, 40);
   c.textAlign = 'center';
   l.points.forEach((/** @type {any} */ p, /** @type {number} */ i) => {

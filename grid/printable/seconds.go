@@ -1,0 +1,15 @@
+package printable
+
+import "time"
+
+// Seconds writes a length of time for a person: to the millisecond below a second, to a tenth below a minute.
+func Seconds(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return d.Round(100 * time.Millisecond).String()
+	}
+	return d.Round(time.Second).String()
+}
