@@ -16,9 +16,8 @@ import (
 type wait struct {
 	fed    bool // the sweep's trials are being leased
 	lane   grid.Lane
-	due    time.Time // of an attempt that waits for its time
-	number int       // of that attempt
-	failed grid.Class
+	due    time.Time   // of an attempt that waits for its time
+	number int         // of that attempt
 	leased time.Time   // when the trial was leased; zero when it was not
 	holder grid.NodeID // of the lease
 	before int64       // trials of the sweep that are leased first

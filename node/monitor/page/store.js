@@ -19,9 +19,6 @@ export const line = signal({ condition: 'connecting', at: 0, since: Date.now(), 
 /** Whether the user has stopped what moves. */
 export const frozen = signal(false);
 
-/** The node that answers: its version, store and retention. @type {import('@preact/signals').Signal<any>} */
-export const self = signal(null);
-
 /** @type {Map<string, import('@preact/signals').Signal<any>>} */
 const known = new Map();
 
