@@ -80,7 +80,7 @@ func TestHungEngine(t *testing.T) {
 	t.Parallel()
 	e := dockertest.New(t)
 	o := options(t, e)
-	o.Patience = time.Second
+	o.Patience = 5 * time.Second
 	x := docker.New(o, logTo(t))
 	defer x.Close()
 	short, long := attempt(t, waiting+"exit 3"), attempt(t, waiting+"exit 4")
@@ -90,12 +90,32 @@ func TestHungEngine(t *testing.T) {
 		t.Fatal(err)
 	}
 	touch(t, short, "go")
-	expect(t, end(t, ends[0]), grid.ClassEngine, grid.NoExit, "away for longer than 1s")
+	expect(t, end(t, ends[0]), grid.ClassEngine, grid.NoExit, "away for longer than 5s")
 	if err := syscall.Kill(e.PID(), syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the engine to answer", func() bool { return e.Do(http.MethodGet, "/info", nil, nil) == nil })
 	touch(t, long, "go")
 	expect(t, end(t, ends[1]), grid.ClassExit, 4, "")
+	nothingLeft(t, e, o)
+}
+
+// TestEngineHangsAtOnce has an engine that hangs before anybody waits in it for the end of the container that it has started: what runs
+// there is let alone for longer than the patience.
+func TestEngineHangsAtOnce(t *testing.T) {
+	t.Parallel()
+	e := docker.Shared.Engine(t)
+	o := options(t, e)
+	f := &front{hangs: true, back: make(chan struct{})}
+	o.Socket, o.Patience = f.listen(t, e), 500*time.Millisecond
+	x := docker.New(o, logTo(t))
+	defer x.Close()
+	a := attempt(t, waiting+"exit 4")
+	ends := begin(t, x, a)
+	eventually(t, "several requests to be given up", func() bool { return f.hung.Load() > 3 })
+	close(f.back)
+	touch(t, a, "go")
+	expect(t, end(t, ends), grid.ClassExit, 4, "")
 	nothingLeft(t, e, o)
 }
 
@@ -142,23 +162,40 @@ func programsCannotChangeTheirOrder(t *testing.T, e *dockertest.Engine) {
 	nothingLeft(t, e, o)
 }
 
-// front stands before an engine, and goes away while that starts a container.
+// front stands before an engine, and goes away while that starts a container, or hangs when it has told the state of one that it started.
 type front struct {
 	http.Handler
 	answers bool // it still answers that
+	hangs   bool
 	away    atomic.Bool
+	started atomic.Bool
+	hung    atomic.Int64  // requests that were given up
+	back    chan struct{} // closed when it hangs no more
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.away.Load() {
-		panic(http.ErrAbortHandler)
+		if !f.hangs {
+			panic(http.ErrAbortHandler)
+		}
+		select {
+		case <-f.back:
+		case <-r.Context().Done():
+			f.hung.Add(1)
+			return
+		}
 	}
 	f.Handler.ServeHTTP(w, r)
 }
 
 // answered sees an answer of the engine.
 func (f *front) answered(r *http.Response) error {
-	if strings.HasSuffix(r.Request.URL.Path, "/start") {
+	if start := strings.HasSuffix(r.Request.URL.Path, "/start"); f.hangs {
+		if f.started.Load() && strings.HasSuffix(r.Request.URL.Path, "/json") {
+			f.away.Store(true)
+		}
+		f.started.CompareAndSwap(false, start)
+	} else if start {
 		f.away.Store(true)
 		if !f.answers {
 			return errors.New("away")

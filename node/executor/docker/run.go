@@ -263,8 +263,8 @@ type ending struct {
 	away  bool             // the engine has been away for too long
 }
 
-// await returns when the container has ended. An engine that goes away, or hangs, is waited for; when that takes too long, what is still
-// there of its container is killed without it. One that hangs while the container runs does no harm.
+// await returns when the container has ended. An engine that goes away is waited for; when that takes too long, what is still there of its
+// container is killed without it. One that hangs does no harm while the container runs, and is waited for as long when that has ended.
 func (r *run) await(ctx context.Context) ending {
 	var away time.Time
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, longestPause) {
@@ -280,6 +280,8 @@ func (r *run) await(ctx context.Context) ending {
 			away, pause = time.Time{}, firstPause
 			r.learn(state)
 			r.awaitEnd(ctx)
+		case errors.Is(err, context.DeadlineExceeded) && r.process().Alive():
+			away = time.Time{}
 		case away.IsZero():
 			away = time.Now()
 			r.log.Warn("the container engine does not answer", "err", err)
