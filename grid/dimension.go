@@ -210,7 +210,7 @@ func clampDiv(x, step *big.Int, n int64, up bool) int64 {
 // freshSlices cuts what is known out of a long interval.
 func freshSlices(e *dimension, known *Ranges) (*dimension, *flaw) {
 	long, ok := e.pieces[0].(*interval)
-	if !ok || len(known.r) > maxPieces {
+	if !ok || known.Len() > maxPieces {
 		return nil, flawf("Add values that start behind the old ones, or an interval with the same step.",
 			"%s has too many values to take out those that are there already", e.key)
 	}

@@ -1,35 +1,81 @@
 package grid
 
 import (
-	"slices"
-	"sort"
+	"iter"
+
+	"github.com/google/btree"
 )
 
 // Range is the half-open range [Lo,Hi) of trial indexes.
 type Range struct{ Lo, Hi int64 }
 
 // Ranges is a set of trial indexes, kept as sorted, disjoint, non-adjacent ranges: sweeps run mostly in order, so a million
-// finished trials are a handful of ranges. The zero value is empty.
+// finished trials are a handful of ranges. Where they are many, each operation still costs no more than the logarithm of their
+// number. The zero value is empty. A set is not to be copied but by Clone.
 type Ranges struct {
-	r     []Range
+	tree  *btree.BTreeG[Range] // by Lo; nil until something is added
 	count int64
 }
+
+// rangesDegree is that of the tree: nodes of so many ranges fit a page.
+const rangesDegree = 64
 
 // Count is how many indexes are in the set.
 func (s *Ranges) Count() int64 { return s.count }
 
-// Has reports whether i is in the set.
-func (s *Ranges) Has(i int64) bool {
-	k := s.after(i)
-	return k < len(s.r) && s.r[k].Lo <= i
+// Len is how many ranges the set consists of.
+func (s *Ranges) Len() int {
+	if s.tree == nil {
+		return 0
+	}
+	return s.tree.Len()
 }
 
-// after finds the first range that ends behind i.
-func (s *Ranges) after(i int64) int {
-	if n := len(s.r); n > 0 && s.r[n-1].Hi <= i {
-		return n
+// Clone gives a copy. Its cost does not depend on the size of the set: both share what neither changes. The set may be read
+// meanwhile, but not cloned by two goroutines at once.
+func (s *Ranges) Clone() Ranges {
+	c := Ranges{count: s.count}
+	if s.tree != nil {
+		c.tree = s.tree.Clone()
 	}
-	return sort.Search(len(s.r), func(k int) bool { return s.r[k].Hi > i })
+	return c
+}
+
+// All yields the ranges in order. The set must not be changed meanwhile.
+func (s *Ranges) All() iter.Seq[Range] {
+	return func(yield func(Range) bool) {
+		if s.tree != nil {
+			s.tree.Ascend(yield)
+		}
+	}
+}
+
+// Has reports whether i is in the set.
+func (s *Ranges) Has(i int64) bool {
+	r, ok := s.before(i)
+	return ok && i < r.Hi
+}
+
+// before gives the last range that begins at i or before it.
+func (s *Ranges) before(i int64) (found Range, ok bool) {
+	if s.tree != nil {
+		s.tree.DescendLessOrEqual(Range{Lo: i}, func(r Range) bool {
+			found, ok = r, true
+			return false
+		})
+	}
+	return found, ok
+}
+
+// from gives the first range that begins at i or behind it.
+func (s *Ranges) from(i int64) (found Range, ok bool) {
+	if s.tree != nil {
+		s.tree.AscendGreaterOrEqual(Range{Lo: i}, func(r Range) bool {
+			found, ok = r, true
+			return false
+		})
+	}
+	return found, ok
 }
 
 // Add puts [lo,hi) into the set.
@@ -37,19 +83,24 @@ func (s *Ranges) Add(lo, hi int64) {
 	if lo >= hi {
 		return
 	}
-	first := s.after(lo - 1) // joins a range that ends exactly at lo
-	last := first
-	for last < len(s.r) && s.r[last].Lo <= hi {
-		s.count -= s.r[last].Hi - s.r[last].Lo
-		lo, hi = min(lo, s.r[last].Lo), max(hi, s.r[last].Hi)
-		last++
+	if s.tree == nil {
+		s.tree = btree.NewG(rangesDegree, func(a, b Range) bool { return a.Lo < b.Lo })
 	}
-	s.count += hi - lo
-	if last == first+1 {
-		s.r[first] = Range{lo, hi}
-		return
+	added := hi - lo
+	if r, ok := s.before(lo); ok && r.Hi >= lo { // also one that ends exactly at lo
+		if r.Hi >= hi {
+			return
+		}
+		added -= r.Hi - lo
+		lo = r.Lo // it is replaced below
 	}
-	s.r = slices.Replace(s.r, first, last, Range{lo, hi})
+	for r, ok := s.from(lo + 1); ok && r.Lo <= hi; r, ok = s.from(lo + 1) {
+		added -= max(min(r.Hi, hi)-r.Lo, 0)
+		hi = max(hi, r.Hi)
+		s.tree.Delete(r)
+	}
+	s.tree.ReplaceOrInsert(Range{lo, hi})
+	s.count += added
 }
 
 // Remove takes [lo,hi) out of the set.
@@ -57,35 +108,36 @@ func (s *Ranges) Remove(lo, hi int64) {
 	if lo >= hi {
 		return
 	}
-	first := s.after(lo)
-	last := first
-	var keep []Range
-	for last < len(s.r) && s.r[last].Lo < hi {
-		r := s.r[last]
-		s.count -= min(r.Hi, hi) - max(r.Lo, lo)
+	if r, ok := s.before(lo); ok && lo < r.Hi {
+		s.count -= min(r.Hi, hi) - lo
 		if r.Lo < lo {
-			keep = append(keep, Range{r.Lo, lo})
+			s.tree.ReplaceOrInsert(Range{r.Lo, lo})
+		} else {
+			s.tree.Delete(r)
 		}
 		if r.Hi > hi {
-			keep = append(keep, Range{hi, r.Hi})
+			s.tree.ReplaceOrInsert(Range{hi, r.Hi})
 		}
-		last++
 	}
-	s.r = slices.Replace(s.r, first, last, keep...)
+	for r, ok := s.from(lo); ok && r.Lo < hi; r, ok = s.from(lo) {
+		s.count -= min(r.Hi, hi) - r.Lo
+		s.tree.Delete(r)
+		if r.Hi > hi {
+			s.tree.ReplaceOrInsert(Range{hi, r.Hi})
+		}
+	}
 }
 
 // Gap gives the first range of indexes in [from,end) that are not in the set; ok is false when there is none.
 func (s *Ranges) Gap(from, end int64) (gap Range, ok bool) {
-	k := s.after(from)
-	if k < len(s.r) && s.r[k].Lo <= from {
-		from = s.r[k].Hi
-		k++
+	if r, ok := s.before(from); ok && from < r.Hi {
+		from = r.Hi
 	}
 	if from >= end {
 		return Range{}, false
 	}
-	if k < len(s.r) {
-		end = min(end, s.r[k].Lo)
+	if r, ok := s.from(from); ok {
+		end = min(end, r.Lo)
 	}
 	return Range{from, end}, true
 }

@@ -83,7 +83,7 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 
 // choose sets the blocks that are read.
 func (c *Columns) choose(s *sweep, limit int64) {
-	for r := range s.islands() {
+	for r := range s.known.All() {
 		for b := r.Lo >> blockBits; b <= (r.Hi-1)>>blockBits; b++ {
 			if n := len(c.Blocks); n == 0 || c.Blocks[n-1] != b<<blockBits {
 				c.Blocks = append(c.Blocks, b<<blockBits)

@@ -172,7 +172,7 @@ func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
 	if r.stored {
 		g.sweep.Counts.add(&before, -1)
 	} else {
-		g.sweep.learn(t.Index)
+		g.sweep.known.Add(t.Index, t.Index+1)
 		g.sweep.Base = cmp.Or(g.sweep.Base, e.Time)
 		r.stored = true
 	}

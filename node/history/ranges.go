@@ -20,7 +20,7 @@ func (d *DB) Ranges(ctx context.Context, id grid.SweepID) (terminal []grid.Range
 		return nil, nil, fmt.Errorf("load ranges of %s: %w", id, d.check(err))
 	}
 	next := 0
-	for r := range s.islands() {
+	for r := range s.known.All() {
 		for ; next < len(open) && open[next].Index < r.Hi; next++ {
 			if at := open[next].Index; at > r.Lo {
 				terminal = append(terminal, grid.Range{Lo: r.Lo, Hi: at})

@@ -71,45 +71,16 @@ type sweep struct {
 	ID         grid.SweepID   `json:"-"`
 	Number     int64          `json:"-"`
 	known      grid.Ranges    // Known, to look up
-	bounds     grid.Range     // around all of known
 	named      map[string]int // places in Names
 	causes     *causes
 }
 
 func (s *sweep) clone() *sweep {
 	c := *s
-	c.known = grid.Ranges{}
-	for r := range s.islands() {
-		c.known.Add(r.Lo, r.Hi)
-	}
+	c.known = s.known.Clone()
 	c.Names, c.Classes = slices.Clip(s.Names), slices.Clip(s.Classes)
 	c.causes = s.causes.clone()
 	return &c
-}
-
-// islands yields the ranges of known indexes in order.
-func (s *sweep) islands() func(func(grid.Range) bool) {
-	return func(yield func(grid.Range) bool) {
-		lo := s.bounds.Lo
-		for lo < s.bounds.Hi {
-			gap, ok := s.known.Gap(lo, s.bounds.Hi)
-			if !ok {
-				gap = grid.Range{Lo: s.bounds.Hi, Hi: s.bounds.Hi}
-			}
-			if gap.Lo > lo && !yield(grid.Range{Lo: lo, Hi: gap.Lo}) {
-				return
-			}
-			lo = gap.Hi
-		}
-	}
-}
-
-func (s *sweep) learn(index int64) {
-	if s.bounds.Lo == s.bounds.Hi {
-		s.bounds = grid.Range{Lo: index, Hi: index + 1}
-	}
-	s.bounds.Lo, s.bounds.Hi = min(s.bounds.Lo, index), max(s.bounds.Hi, index+1)
-	s.known.Add(index, index+1)
 }
 
 // name notes metric names that are new, in alphabetical order where several are new at once.
@@ -137,7 +108,7 @@ func (s *sweep) name(m grid.Metric) {
 // save stores the summary.
 func (w *writer) save(s *sweep) error {
 	s.Known = s.Known[:0:0]
-	for r := range s.islands() {
+	for r := range s.known.All() {
 		s.Known = append(s.Known, [2]int64{r.Lo, r.Hi})
 	}
 	text, err := json.Marshal(s)
@@ -159,9 +130,6 @@ func summary(number int64, id grid.SweepID, text string) (*sweep, error) {
 	}
 	for _, r := range s.Known {
 		s.known.Add(r[0], r[1])
-	}
-	if n := len(s.Known); n > 0 {
-		s.bounds = grid.Range{Lo: s.Known[0][0], Hi: s.Known[n-1][1]}
 	}
 	return s, nil
 }
