@@ -7,6 +7,9 @@ export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 TIMEOUT ?= 20m
 # How many tests run at a time that mostly wait: for nodes that are away, for programs that run. Those that look at the clock run alone.
 WAITING := -parallel 3
+# A machine that is busy with others makes a test that waits fail now and then: failed ones are run once more, alone, and what failed first is printed.
+TESTS   := $(GO) tool gotestsum --format standard-quiet --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures 6 \
+	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race
 # Packages that the race detector runs on: everything with goroutines.
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
@@ -36,9 +39,9 @@ install-deps:
 
 test: install-deps build python-test ## install what the tests need, then run them all
 	$(GO) vet ./...
-	$(GO) test -p 3 -timeout $(TIMEOUT) $$($(GO) list ./... | grep -v -e /guarantees -e /overssh)
-	$(GO) test -count=1 $(WAITING) -timeout $(TIMEOUT) ./cmd/mlfnode/overssh # it builds the program itself, which the cache of results does not see
-	$(GO) test -count=1 $(WAITING) -timeout $(TIMEOUT) ./cmd/mlfnode/guarantees # likewise, and alone, since it looks at the clock
+	$(TESTS) --packages "$$($(GO) list ./... | grep -v -e /guarantees -e /overssh)" -- -p 3 -timeout $(TIMEOUT)
+	$(TESTS) --packages ./cmd/mlfnode/overssh -- -count=1 $(WAITING) -timeout $(TIMEOUT) # it builds the program itself, which the cache of results does not see
+	$(TESTS) --packages ./cmd/mlfnode/guarantees -- -count=1 $(WAITING) -timeout $(TIMEOUT) # likewise, and alone, since it looks at the clock
 
 python-test:
 	@for p in chainer bowcnn template; do \
