@@ -136,3 +136,28 @@ func TestOrderOfASweepThatGoesOn(t *testing.T) {
 		t.Errorf("left: %d orders, %d ids", len(o.kept), o.ids)
 	}
 }
+
+// TestNewestAreInFewBlocks lists the trials that ended last: all blocks whose bounds say that nothing in them ended as late are left
+// unread. Here these bounds are no longer true, so that it shows.
+func TestNewestAreInFewBlocks(t *testing.T) {
+	const n, newest = 12_000, 1500
+	d := manyTrials(t, n)
+	d.writing.Lock()
+	err := d.w.script(fmt.Sprintf("UPDATE trial SET ended = %d WHERE id < (SELECT min(id) FROM trial) + %d", 1_000_000, blockTrials))
+	d.writing.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := int64(n)
+	for trial, err := range d.Trials(t.Context(), "a-1", Query{Sort: SortEnded, Desc: true, Limit: newest}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want--; trial.Index != want {
+			t.Fatalf("got trial %d, want %d", trial.Index, want)
+		}
+	}
+	if want != n-newest {
+		t.Errorf("got %d trials, want %d", n-want, newest)
+	}
+}

@@ -42,6 +42,10 @@ func (l *list) few() bool {
 	return wanted*10 < c.Done()+c.Running+c.Retrying
 }
 
+// leastBlocks is how many blocks are read at a time at least: in the order of when trials ended, few blocks have all that a page shows, and
+// in the order of a metric, each row of a page is in another block.
+const leastBlocks = 16
+
 // candidate is a row with the value that it is sorted by, or a block with its best possible value: an int64, a float64, a
 // string, or a []byte behind all of them.
 type candidate struct {
@@ -59,13 +63,17 @@ func (l *list) best(ctx context.Context, value int64) ([]int64, error) {
 		return nil, err
 	}
 	var found []candidate
-	// A block has one row with its best value when nothing has changed since, so n blocks suffice as a rule.
-	for use := n; ; use *= 4 {
-		use = min(use, len(blocks))
-		if found, err = l.among(ctx, blocks[:use], n); err != nil {
+	for read := 0; ; {
+		part := blocks[:min(len(blocks), max(leastBlocks, read/4))]
+		more, err := l.among(ctx, part, n)
+		if err != nil {
 			return nil, err
 		}
-		if use == len(blocks) || (len(found) == n && !l.better(blocks[use], found[n-1])) {
+		found = append(found, more...)
+		slices.SortFunc(found, l.compare)
+		found = found[:min(len(found), n)]
+		blocks, read = blocks[len(part):], read+len(part)
+		if len(blocks) == 0 || len(found) == n && !l.better(blocks[0], found[n-1]) {
 			break
 		}
 	}
@@ -132,8 +140,24 @@ func (l *list) better(block, row candidate) bool {
 	return c < 0 || (c == 0 && block.id < row.id>>blockBits)
 }
 
+// compare orders rows as orderBy does, and equal ones by index.
+func (l *list) compare(a, b candidate) int {
+	c := compare(a.value, b.value)
+	_, aText := a.value.(string)
+	_, bText := b.value.(string)
+	if l.q.Desc && aText == bText {
+		c = -c
+	}
+	return cmp.Or(c, cmp.Compare(a.id, b.id))
+}
+
 // compare orders values as SQLite does.
 func compare(a, b any) int {
+	if m, ok := a.(int64); ok {
+		if n, ok := b.(int64); ok {
+			return cmp.Compare(m, n) // float64 would make large ones equal
+		}
+	}
 	rank := func(v any) (class int, number float64, text string) {
 		switch v := v.(type) {
 		case int64:
