@@ -39,6 +39,7 @@ type detail struct {
 	Load      float64            `json:"load"`
 	Reason    string             `json:"reason,omitempty"`
 	Inventory *inventory.Machine `json:"inventory,omitempty"`
+	Left      bool               `json:"left,omitempty"` // it said goodbye; for those who took it for dead
 
 	raw []byte
 }

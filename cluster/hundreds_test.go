@@ -229,7 +229,7 @@ func learn(t *testing.T, all []*simulated, name string) []time.Duration {
 	var waiting sync.WaitGroup
 	for i, s := range all {
 		waiting.Go(func() {
-			for late := time.After(5*time.Minute); ; {
+			for late := time.After(5 * time.Minute); ; {
 				select {
 				case lost := <-s.losses:
 					if lost == name {

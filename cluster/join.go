@@ -22,8 +22,8 @@ var ErrNameTaken = errors.New("this node's name is taken")
 const (
 	// dialLimit bounds the attempt to reach one address.
 	dialLimit = 3 * time.Second
-	// healEvery is how often a node tries to find members again that it lost.
-	healEvery = 5 * time.Second
+	// reconnectInterval is how often a node tries to find members again that it lost.
+	reconnectInterval = 5 * time.Second
 )
 
 // Join makes this node a member of the cluster that one of the seeds (HOST:PORT of a gossip port) belongs to; the first that
@@ -139,9 +139,9 @@ func refused(ctx context.Context, address string) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// heal looks for members that were lost: after a partition nobody probes the dead any more, so both halves would stay apart.
-func (c *Cluster) heal() {
-	for rest(c.life, healEvery/2+rand.N(healEvery)) {
+// reconnect looks for members that were lost: after a partition nobody probes the dead any more, so both halves would stay apart.
+func (c *Cluster) reconnect() {
+	for rest(c.life, reconnectInterval/2+rand.N(reconnectInterval)) {
 		if lost := c.lost(); len(lost) > 0 && !c.departed() {
 			// An error is the normal case: what is dead stays so.
 			if err := c.joinAddress(c.life, lost[rand.IntN(len(lost))]); err != nil {

@@ -11,7 +11,7 @@ import (
 
 // State is the state of a member as this node sees it.
 //
-//	        probe unanswered        nobody heard of it in time
+//	        can't be reached        nobody heard of it in time
 //	alive ───────────────► suspect ───────────────► dead
 //	  ▲ ◄─────────────────────┘                       │
 //	  │         it answered                           │

@@ -39,6 +39,7 @@ const (
 const (
 	flagDrained = 1 << iota
 	flagQuarantined
+	flagLeaving // what is heard of this life next is its goodbye
 )
 
 const (
@@ -49,11 +50,11 @@ const (
 )
 
 // encodeMeta writes at most limit bytes: memberlist panics on more than it offers.
-func encodeMeta(s Self, started time.Time, limit int) []byte {
+func encodeMeta(s Self, started time.Time, leaving bool, limit int) []byte {
 	w := metaWriter{buf: []byte{metaFormat}, limit: min(limit, memberlist.MetaMaxSize)}
 	w.text(tagVersion, cut(s.Version, maxVersion))
 	w.number(tagStarted, uint64(started.UnixMilli()))
-	w.number(tagFlags, flags(s))
+	w.number(tagFlags, flags(s, leaving))
 	w.text(tagRoles, joinRoles(s.Roles))
 	w.number(tagAPIPort, natural(s.APIPort))
 	w.number(tagNATSPort, natural(s.NATSPort))
@@ -67,12 +68,15 @@ func encodeMeta(s Self, started time.Time, limit int) []byte {
 	return w.buf
 }
 
-func flags(s Self) (bits uint64) {
+func flags(s Self, leaving bool) (bits uint64) {
 	if s.Drained {
 		bits |= flagDrained
 	}
 	if s.Quarantined {
 		bits |= flagQuarantined
+	}
+	if leaving {
+		bits |= flagLeaving
 	}
 	return bits
 }
@@ -136,25 +140,29 @@ func (w *metaWriter) number(tag byte, value uint64) {
 }
 
 // decodeMeta reads what another node wrote, or anything else: what can't be read is left out.
-func decodeMeta(buf []byte) (s Self, started time.Time) {
+func decodeMeta(buf []byte) (s Self, started time.Time, leaving bool) {
 	if len(buf) == 0 {
-		return s, started
+		return s, started, leaving
 	}
 	format := buf[0]
 	for buf = buf[1:]; len(buf) > 0; {
 		tag := buf[0]
 		size, n := binary.Uvarint(buf[1:])
 		if n <= 0 || size > uint64(len(buf)-1-n) {
-			return s, started
+			return s, started, leaving
 		}
 		value := buf[1+n : 1+n+int(size)]
 		buf = buf[1+n+int(size):]
 		if format != metaFormat && tag != tagVersion {
 			continue
 		}
+		if tag == tagFlags {
+			bits, _ := binary.Uvarint(value)
+			leaving = bits&flagLeaving != 0
+		}
 		field(&s, &started, tag, value)
 	}
-	return s, started
+	return s, started, leaving
 }
 
 func field(s *Self, started *time.Time, tag byte, value []byte) {

@@ -23,7 +23,7 @@ func TestMetaKeepsWhatOthersDecideBy(t *testing.T) {
 		Version: "1.2.3", Protocol: 2, Roles: []Role{Master, Worker}, APIPort: 7420, NATSPort: 7421, CPUs: 1.5, Memory: 8 << 30, GPUs: 8,
 		Slots: 64, Running: 63, Drained: true, Quarantined: true, Reason: "the fan is broken",
 	}
-	got, started := decodeMeta(encodeMeta(s, born, memberlist.MetaMaxSize))
+	got, started, _ := decodeMeta(encodeMeta(s, born, false, memberlist.MetaMaxSize))
 	if diff := cmp.Diff(s, got); diff != "" || !started.Equal(born) {
 		t.Errorf("started %v, want %v, difference:\n%s", started, born, diff)
 	}
@@ -46,11 +46,11 @@ func TestAnySelfFits(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		s := anySelf(r)
 		limit := rapid.IntRange(1, 2*memberlist.MetaMaxSize).Draw(r, "limit")
-		buf := encodeMeta(s, born, limit)
+		buf := encodeMeta(s, born, false, limit)
 		if len(buf) > limit || len(buf) > memberlist.MetaMaxSize {
 			r.Fatalf("got %d bytes, want at most %d", len(buf), limit)
 		}
-		got, started := decodeMeta(buf)
+		got, started, _ := decodeMeta(buf)
 		if limit >= memberlist.MetaMaxSize && (got.Drained != s.Drained || !started.Equal(born) || !utf8.ValidString(got.Reason)) {
 			r.Fatalf("got %+v of a life from %v", got, started)
 		}
@@ -59,33 +59,33 @@ func TestAnySelfFits(t *testing.T) {
 
 func TestReasonIsCutFirst(t *testing.T) {
 	s := Self{Version: strings.Repeat("v", 100), Memory: math.MaxInt64, CPUs: 64, Reason: strings.Repeat("é", 400)}
-	got, _ := decodeMeta(encodeMeta(s, born, memberlist.MetaMaxSize))
+	got, _, _ := decodeMeta(encodeMeta(s, born, false, memberlist.MetaMaxSize))
 	if got.Memory != s.Memory || got.CPUs != 64 || len(got.Version) != maxVersion || len(got.Reason) < 300 || !utf8.ValidString(got.Reason) {
 		t.Errorf("got %+v", got)
 	}
 }
 
 func TestUnknownMeta(t *testing.T) {
-	future := encodeMeta(Self{Version: "9.0.0", Slots: 3}, born, 512)
+	future := encodeMeta(Self{Version: "9.0.0", Slots: 3}, born, false, 512)
 	future = append(future, 200, 2, 'x', 'y') // a field of tomorrow
-	if got, _ := decodeMeta(future); got.Version != "9.0.0" || got.Slots != 3 {
+	if got, _, _ := decodeMeta(future); got.Version != "9.0.0" || got.Slots != 3 {
 		t.Errorf("a field that is not known: got %+v", got)
 	}
 	future[0] = metaFormat + 1
-	if got, started := decodeMeta(future); got.Version != "9.0.0" || got.Slots != 0 || !started.IsZero() {
+	if got, started, _ := decodeMeta(future); got.Version != "9.0.0" || got.Slots != 0 || !started.IsZero() {
 		t.Errorf("a format that is not known: got %+v", got)
 	}
 }
 
 func FuzzMeta(f *testing.F) {
-	f.Add(encodeMeta(Self{Version: "1", Reason: "x", Roles: []Role{Worker}}, born, 512))
+	f.Add(encodeMeta(Self{Version: "1", Reason: "x", Roles: []Role{Worker}}, born, false, 512))
 	f.Add([]byte{metaFormat, tagReason, 3, 0x1b, '[', 'm'})
 	f.Fuzz(func(t *testing.T, buf []byte) {
-		s, started := decodeMeta(buf)
+		s, started, leaving := decodeMeta(buf)
 		if strings.ContainsAny(s.Version+s.Reason, "\x1b\n\x00") {
 			t.Errorf("got control characters in %+v", s)
 		}
-		if len(encodeMeta(s, started, memberlist.MetaMaxSize)) > memberlist.MetaMaxSize {
+		if len(encodeMeta(s, started, leaving, memberlist.MetaMaxSize)) > memberlist.MetaMaxSize {
 			t.Error("got too many bytes")
 		}
 	})

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -22,25 +21,34 @@ func (c *Cluster) Reroute(from, to string) {
 	c.route.Store(&route{from, to})
 }
 
-// rerouted is a network with the route in it.
-type rerouted struct {
+// longestProbe is more than the probe of an ailing node takes, eight intervals, and less than the 10 s that memberlist gives an exchange of
+// states.
+const longestProbe = 5 * time.Second
+
+// transport is a network with the route in it. It notes which members can't be reached.
+type transport struct {
 	memberlist.NodeAwareTransport
-	route *atomic.Pointer[route]
+	c *Cluster
 }
 
-func (t rerouted) address(a memberlist.Address) memberlist.Address {
-	if r := t.route.Load(); r != nil && r.from == a.Addr {
+func (t transport) address(a memberlist.Address) memberlist.Address {
+	if r := t.c.route.Load(); r != nil && r.from == a.Addr {
 		a.Addr = r.to
 	}
 	return a
 }
 
 // WriteToAddress sends a packet, as memberlist wants it.
-func (t rerouted) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
+func (t transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, error) {
 	return t.NodeAwareTransport.WriteToAddress(b, t.address(a))
 }
 
-// DialAddressTimeout opens a stream, as memberlist wants it.
-func (t rerouted) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
-	return t.NodeAwareTransport.DialAddressTimeout(t.address(a), timeout)
+// DialAddressTimeout opens a stream, as memberlist wants it. One that must be there within the time of a probe is for a member that did not
+// answer over UDP.
+func (t transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	conn, err := t.NodeAwareTransport.DialAddressTimeout(t.address(a), timeout)
+	if timeout < longestProbe {
+		t.c.probed(a.Name, err == nil)
+	}
+	return conn, err
 }

@@ -20,13 +20,12 @@ const (
 	maxEnded = 1000
 )
 
-// table is what this node knows of the members. It is brought up to date by one goroutine, from pictures of memberlist's state.
+// table is what this node knows of the members. memberlist's events bring it up to date, some with memberlist's lock held.
 type table struct {
 	self grid.NodeID
 
 	mu       sync.Mutex
 	records  map[grid.NodeID]*record
-	pending  []*detail // arrived since the last picture
 	watchers map[int]*watcher
 	next     int
 }
@@ -34,6 +33,9 @@ type table struct {
 type record struct {
 	Member
 	detail *detail
+
+	shown   State     // what the watchers know
+	shownAs time.Time // the life that they know
 }
 
 // watcher is someone who is told of changes.
@@ -80,80 +82,90 @@ func (t *table) listLocked() []Member {
 	return list
 }
 
-// details lists the records to pass on, those of this node aside.
+// details lists the records to pass on, those of this node aside. Of a member that has left, the record says nothing else.
 func (t *table) details() []*detail {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var all []*detail
 	for _, r := range t.records {
-		if r.detail != nil && r.Node != t.self && r.There() {
+		switch {
+		case r.Node == t.self:
+		case r.State == Left:
+			d := &detail{Node: r.Node, Started: r.Started.UnixMilli(), Left: true}
+			d.encode()
+			all = append(all, d)
+		case r.detail != nil && r.There():
 			all = append(all, r.detail)
 		}
 	}
 	return all
 }
 
-// receive keeps records until the next picture shows whom they are about: a node and its details may arrive together.
+// receive takes over what is newer than what is known.
 func (t *table) receive(all []*detail) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pending = append(t.pending, all[:min(len(all), maxMembers-len(t.pending))]...)
-}
-
-// apply takes a picture over and returns the members whose state changed or that live another life.
-func (t *table) apply(picture []*memberlist.Node, now time.Time) (changed []Member) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	seen := map[grid.NodeID]bool{}
-	for _, n := range picture {
-		seen[grid.NodeID(n.Name)] = true
-		if t.meetLocked(n, now) {
-			changed = append(changed, t.records[grid.NodeID(n.Name)].full())
-		}
-	}
-	for name, r := range t.records {
-		if !seen[name] && r.There() { // memberlist forgets the dead after half a minute
-			r.State, r.Since = Dead, now
-			changed = append(changed, r.full())
-		}
-	}
-	for _, d := range t.pending {
+	for _, d := range all {
 		t.takeLocked(d)
 	}
-	t.pending = nil
-	t.forgetLocked(now)
-	slices.SortFunc(changed, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
-	return changed
 }
 
-var states = map[memberlist.NodeStateType]State{
-	memberlist.StateAlive: Alive, memberlist.StateSuspect: Suspect, memberlist.StateDead: Dead, memberlist.StateLeft: Left,
-}
-
-// meetLocked reports whether a node is new, is in another state or lives another life.
-func (t *table) meetLocked(n *memberlist.Node, now time.Time) bool {
-	name, state := grid.NodeID(n.Name), states[n.State]
-	self, started := decodeMeta(n.Meta)
+// note takes over what memberlist knows of a node, after an event.
+func (t *table) note(n *memberlist.Node, state State, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	name := grid.NodeID(n.Name)
+	self, started, leaving := decodeMeta(n.Meta)
+	if state == Dead && leaving {
+		state = Left
+	}
 	r := t.records[name]
-	switch {
-	case r == nil && len(t.records) >= maxMembers:
-		return false
-	case r == nil:
+	if r == nil {
+		if t.forgetLocked(now); len(t.records) >= maxMembers {
+			return
+		}
 		r = &record{}
 		t.records[name] = r
 	}
+	since := r.Since
 	reborn := !started.IsZero() && !started.Equal(r.Started)
 	if reborn {
 		r.detail = nil
 	}
-	changed := reborn || r.State != state
-	since := r.Since
-	if changed {
+	if reborn || r.State != state {
 		since = now
 	}
 	r.Member = Member{
 		Self: self, Node: name, Address: n.Addr.String(), Port: int(n.Port), State: state, Since: since, Started: started,
 	}
+}
+
+// probed notes whether a member that is not known to have ended could be reached, and reports whether that is news.
+func (t *table) probed(node grid.NodeID, reached bool, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r, from, to := t.records[node], Alive, Suspect
+	if reached {
+		from, to = Suspect, Alive
+	}
+	if r == nil || r.State != from {
+		return false
+	}
+	r.State, r.Since = to, now
+	return true
+}
+
+// changes returns the members that are in another state or live another life than at the call before.
+func (t *table) changes() (changed []Member) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.records {
+		if r.shown != r.State || !r.shownAs.Equal(r.Started) {
+			r.shown, r.shownAs = r.State, r.Started
+			changed = append(changed, r.full())
+		}
+	}
+	slices.SortFunc(changed, func(a, b Member) int { return cmp.Compare(a.Node, b.Node) })
 	return changed
 }
 
@@ -162,6 +174,10 @@ func (t *table) takeLocked(d *detail) {
 	r := t.records[d.Node]
 	switch {
 	case r == nil, !r.Started.IsZero() && r.Started.UnixMilli() != d.Started:
+	case d.Left:
+		if r.State == Dead {
+			r.State = Left
+		}
 	case r.detail != nil && r.detail.Started == d.Started && d.Serial <= r.detail.Serial:
 	case r.detail != nil && d.Started < r.detail.Started:
 	default:

@@ -11,50 +11,69 @@ import (
 	"mlfnode/grid"
 )
 
-func node(name string, state memberlist.NodeStateType, started time.Time) *memberlist.Node {
-	return &memberlist.Node{Name: name, Addr: net.IPv4(10, 0, 0, 1), Port: 7422, State: state, Meta: encodeMeta(Self{Version: "1"}, started, 512)}
+// event is what memberlist tells of a node.
+func event(name string, started time.Time, leaving bool) *memberlist.Node {
+	return &memberlist.Node{Name: name, Addr: net.IPv4(10, 0, 0, 1), Port: 7422, Meta: encodeMeta(Self{Version: "1"}, started, leaving, 512)}
 }
 
 func TestTableForgets(t *testing.T) {
 	tab, now := newTable("self"), born
-	var picture []*memberlist.Node
-	for i := range maxEnded + 100 {
-		picture = append(picture, node(fmt.Sprintf("n%04d", i), memberlist.StateDead, born))
+	tab.note(event("self", born, false), Alive, now)
+	tab.note(event("gone", born, true), Dead, now.Add(-time.Second))
+	if m, _ := tab.find("gone"); m.State != Left {
+		t.Errorf("got %s for one that said goodbye", m.State)
 	}
-	tab.apply(append(picture, node("self", memberlist.StateAlive, born), node("gone", memberlist.StateLeft, born)), now)
+	for i := range maxEnded + 100 {
+		tab.note(event(fmt.Sprintf("n%04d", i), born, false), Dead, now)
+	}
 	if n := len(tab.members(now)); n != maxEnded+1 {
 		t.Errorf("got %d members, want %d that ended and this node", n, maxEnded)
 	}
-	if n := len(tab.members(now.Add(rememberDead + time.Second))); n != 1 {
+	later := now.Add(rememberDead + time.Second)
+	if n := len(tab.members(later)); n != 1 {
 		t.Errorf("after an hour: got %d members, want this node alone", n)
 	}
-	picture = picture[:0]
 	for i := range maxMembers + 10 {
-		picture = append(picture, node(fmt.Sprintf("m%04d", i), memberlist.StateAlive, born))
+		tab.note(event(fmt.Sprintf("m%04d", i), born, false), Alive, later)
 	}
-	tab.apply(picture, now)
-	if n := len(tab.members(now)); n != maxMembers {
+	if n := len(tab.members(later)); n != maxMembers {
 		t.Errorf("got %d members, want at most %d", n, maxMembers)
 	}
 }
 
 func TestTableTellsLivesApart(t *testing.T) {
 	tab := newTable("self")
-	alive := func(started time.Time) []*memberlist.Node {
-		return []*memberlist.Node{node("a", memberlist.StateAlive, started)}
-	}
-	if got := tab.apply(alive(born), born); len(got) != 1 || got[0].State != Alive {
-		t.Errorf("a new member: got %+v", got)
-	}
-	if got := tab.apply(alive(born), born.Add(time.Second)); len(got) != 0 {
-		t.Errorf("nothing new: got %+v", got)
-	}
 	later := born.Add(time.Minute)
-	if got := tab.apply(alive(later), later); len(got) != 1 || !got[0].Started.Equal(later) || !got[0].Since.Equal(later) {
-		t.Errorf("another life: got %+v", got)
+	for _, step := range []struct {
+		what  string
+		do    func()
+		state State // "" for no change
+	}{
+		{"a new member", func() { tab.note(event("a", born, false), Alive, born) }, Alive},
+		{"nothing new", func() { tab.note(event("a", born, false), Alive, later) }, ""},
+		{"unreachable", func() { tab.probed("a", false, later) }, Suspect},
+		{"still unreachable", func() { tab.probed("a", false, later) }, ""},
+		{"reachable", func() { tab.probed("a", true, later) }, Alive},
+		{"another life", func() { tab.note(event("a", later, false), Alive, later) }, Alive},
+		{"dead and back before anybody looked", func() {
+			tab.note(event("a", later, false), Dead, later)
+			tab.note(event("a", later, false), Alive, later)
+		}, ""},
+		{"dead", func() { tab.note(event("a", later, false), Dead, later) }, Dead},
+		{"a probe of a dead member", func() { tab.probed("a", true, later) }, ""},
+		{"others say that another life of it left", func() { tab.receive([]*detail{{Node: "a", Started: born.UnixMilli(), Left: true}}) }, ""},
+		{"others say that it left", func() { tab.receive([]*detail{{Node: "a", Started: later.UnixMilli(), Left: true}}) }, Left},
+		{"nobody", func() { tab.probed("b", false, later) }, ""},
+	} {
+		step.do()
+		got := tab.changes()
+		if step.state == "" && len(got) != 0 || step.state != "" && (len(got) != 1 || got[0].State != step.state) {
+			t.Errorf("%s: got %+v, want state %q", step.what, got, step.state)
+		}
 	}
-	if got := tab.apply(nil, later); len(got) != 1 || got[0].State != Dead {
-		t.Errorf("not in the picture: got %+v", got)
+	told := decodeDetails(encodeDetails(tab.details()))
+	if len(told) != 1 || !told[0].Left || told[0].Started != later.UnixMilli() {
+		t.Errorf("got %+v to pass on, want the goodbye", told)
 	}
 }
 
@@ -63,7 +82,7 @@ func TestTableTakesNewerDetailsOfMembers(t *testing.T) {
 	record := func(node grid.NodeID, started time.Time, serial uint64, load float64) *detail {
 		return newDetail(node, started, Self{Load: load}, serial)
 	}
-	picture := []*memberlist.Node{node("a", memberlist.StateAlive, born)}
+	tab.note(event("a", born, false), Alive, born)
 	steps := []struct {
 		of   *detail
 		want float64
@@ -76,7 +95,6 @@ func TestTableTakesNewerDetailsOfMembers(t *testing.T) {
 	}
 	for i, step := range steps {
 		tab.receive([]*detail{step.of})
-		tab.apply(picture, born)
 		if m, _ := tab.find("a"); m.Load != step.want {
 			t.Errorf("step %d: got load %v, want %v", i, m.Load, step.want)
 		}
@@ -84,22 +102,8 @@ func TestTableTakesNewerDetailsOfMembers(t *testing.T) {
 	if n := len(tab.details()); n != 1 {
 		t.Errorf("got %d records to pass on, want 1", n)
 	}
-	tab.apply([]*memberlist.Node{node("a", memberlist.StateAlive, born.Add(time.Hour))}, born)
+	tab.note(event("a", born.Add(time.Hour), false), Alive, born)
 	if m, _ := tab.find("a"); m.Load != 0 {
 		t.Errorf("another life: got load %v of the old one", m.Load)
 	}
-	tab.receive(make([]*detail, 0))
-	for range 3 {
-		tab.receive(decodeDetails(encodeDetails(repeat(record("a", born, 9, 9), maxMembers))))
-	}
-	if len(tab.pending) > maxMembers {
-		t.Errorf("got %d records that wait, want at most %d", len(tab.pending), maxMembers)
-	}
-}
-
-func repeat(d *detail, n int) (all []*detail) {
-	for range n {
-		all = append(all, d)
-	}
-	return all
 }

@@ -19,78 +19,82 @@ const (
 	share = 100 * time.Millisecond
 )
 
-// told is what this node tells.
-type told struct {
+// publishedState is what this node tells.
+type publishedState struct {
 	started time.Time
 
 	mu      sync.Mutex
 	self    Self
 	serial  uint64        // grows with each change
 	sent    Self          // what was announced last
+	leaving bool          // this node is about to say goodbye
 	changed chan struct{} // one token while something is not announced
 }
 
-func newTold(s Self) *told {
-	return &told{self: s, sent: s, serial: 1, started: time.Now().Truncate(time.Millisecond), changed: make(chan struct{}, 1)}
+func newPublishedState(s Self) *publishedState {
+	return &publishedState{self: s, sent: s, serial: 1, started: time.Now().Truncate(time.Millisecond), changed: make(chan struct{}, 1)}
 }
 
-func (t *told) change(fn func(*Self)) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	fn(&t.self)
-	t.self.Reason = cut(t.self.Reason, maxReason)
-	t.serial++
+func (p *publishedState) change(fn func(*Self)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fn(&p.self)
+	p.self.Reason = cut(p.self.Reason, maxReason)
+	p.serial++
 	select {
-	case t.changed <- struct{}{}:
+	case p.changed <- struct{}{}:
 	default:
 	}
 }
 
-// detail is the record of this node, to be passed on.
-func (t *told) detail(node grid.NodeID) *detail {
-	s, serial := t.now()
-	return newDetail(node, t.started, s, serial)
+// leave has the node's metadata say that it is leaving.
+func (p *publishedState) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leaving = true
 }
 
-func (t *told) now() (Self, uint64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.self, t.serial
+// detail is the record of this node, to be passed on.
+func (p *publishedState) detail(node grid.NodeID) *detail {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return newDetail(node, p.started, p.self, p.serial)
 }
 
 // meta is what memberlist announces, and is asked for by it.
-func (t *told) meta(limit int) []byte {
-	s, _ := t.now()
-	return encodeMeta(s, t.started, limit)
+func (p *publishedState) meta(limit int) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return encodeMeta(p.self, p.started, p.leaving, limit)
 }
 
 // news reports whether something is not announced, and whether others decide by it.
-func (t *told) news() (any, urgent bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now, sent := t.self, t.sent
-	any = !t.sameLocked(now, sent)
+func (p *publishedState) news() (any, urgent bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, sent := p.self, p.sent
+	any = !p.sameLocked(now, sent)
 	now.Running, sent.Running = 0, 0
-	return any, !t.sameLocked(now, sent)
+	return any, !p.sameLocked(now, sent)
 }
 
-func (t *told) sameLocked(a, b Self) bool {
-	return bytes.Equal(encodeMeta(a, t.started, memberlist.MetaMaxSize), encodeMeta(b, t.started, memberlist.MetaMaxSize))
+func (p *publishedState) sameLocked(a, b Self) bool {
+	return bytes.Equal(encodeMeta(a, p.started, false, memberlist.MetaMaxSize), encodeMeta(b, p.started, false, memberlist.MetaMaxSize))
 }
 
-func (t *told) announced() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.sent = t.self
+func (p *publishedState) announced() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sent = p.self
 }
 
-// tell announces changes: the first at once, those that follow within the pace as one.
-func (c *Cluster) tell() {
+// publish announces changes: the first at once, those that follow within the pace as one.
+func (c *Cluster) publish() {
 	for last := (time.Time{}); ; {
 		select {
 		case <-c.life.Done():
 			return
-		case <-c.told.changed:
+		case <-c.published.changed:
 		}
 		if !c.until(last) {
 			return
@@ -104,7 +108,7 @@ func (c *Cluster) tell() {
 func (c *Cluster) until(last time.Time) bool {
 	for {
 		wait := pace
-		if any, urgent := c.told.news(); !any {
+		if any, urgent := c.published.news(); !any {
 			return c.life.Err() == nil
 		} else if !urgent {
 			wait = max(pace, time.Duration(c.ml.NumMembers())*share)
@@ -116,7 +120,7 @@ func (c *Cluster) until(last time.Time) bool {
 		select {
 		case <-c.life.Done():
 			return false
-		case <-c.told.changed:
+		case <-c.published.changed:
 		case <-time.After(left):
 			return true
 		}
@@ -124,11 +128,11 @@ func (c *Cluster) until(last time.Time) bool {
 }
 
 func (c *Cluster) announce() {
-	any, _ := c.told.news()
+	any, _ := c.published.news()
 	if !any || c.departed() {
 		return
 	}
-	c.told.announced()
+	c.published.announced()
 	// An error says that nobody was there to hear it in time. Those that come later ask.
 	if err := c.ml.UpdateNode(pace); err != nil {
 		c.log.Debug("announcement not passed on yet", "err", err)
