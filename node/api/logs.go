@@ -12,6 +12,12 @@ const (
 	PathFile      = "/sweeps/{sweep}/trials/{index}/file"
 )
 
+// The paths of what all trials of a sweep have printed, below a prefix. Each takes a filter as charts do.
+const (
+	PathSweepLog       = "/sweeps/{sweep}/log"
+	PathSweepLogSearch = "/sweeps/{sweep}/log/search"
+)
+
 // Bounds of windows of output and of searches in it.
 const (
 	DefaultWindow = 64 << 10  // bytes
@@ -42,6 +48,41 @@ type LogPiece struct {
 	Offset int64     `json:"offset"` // of its first byte, counted as those of the window
 	Time   time.Time `json:"time"`   // when the node read it
 	Data   []byte    `json:"data"`
+}
+
+// SweepLog is a part of what the trials of a sweep have printed, in the order in which it was stored. Positions count its pieces, with gaps:
+// they only order them, and say where to go on.
+type SweepLog struct {
+	From   int64        `json:"from"`   // position of the first piece of the part: ask for what is before it to go back
+	Next   int64        `json:"next"`   // position behind the part: ask from it to go on
+	First  int64        `json:"first"`  // position of the oldest output of any sweep that is still stored
+	Total  int64        `json:"total"`  // position behind all that is stored so far
+	Ended  bool         `json:"ended"`  // nothing of the sweep runs or will run, and all that it printed is stored
+	Pieces []SweepPiece `json:"pieces"` // there may be none, although there is more before or behind: it took too long to find
+}
+
+// SweepPiece is a piece of what a trial has printed. Where its offset is not the end of the piece before it of the same run and stream, what is
+// between them is left out or has been removed.
+type SweepPiece struct {
+	Position int64  `json:"position"`
+	Index    int64  `json:"index"` // of the trial
+	Run      string `json:"run"`   // of the attempt, which has an own one
+	LogPiece        // its offset counts the bytes of the stream of the run
+}
+
+// SweepHits are places of a text in what the trials of a sweep have printed.
+type SweepHits struct {
+	Hits     []SweepHit `json:"hits"`
+	Searched int64      `json:"searched"`       // bytes that were looked at
+	Next     *int64     `json:"next,omitempty"` // position to search on from: there were too many hits, or it took too long
+}
+
+// SweepHit is one place, in the piece at a position.
+type SweepHit struct {
+	Position int64  `json:"position"`
+	Index    int64  `json:"index"`
+	Run      string `json:"run"`
+	LogHit          // its offset counts the bytes of the stream of the run
 }
 
 // LogHits are places of a text in what an attempt has printed.

@@ -283,9 +283,9 @@ func (m *Monitor) flowerQueues(r *http.Request) (any, error) {
 }
 
 // flowerRevoke cancels the sweep that a request names, or the sweep of its trial where that has no other trials. Whatever the name is,
-// the answer is the same, as in Celery, but for a trial of several, which can't be cancelled alone. Without terminate what runs goes on:
-// a sweep of one trial as in Celery, where the call then does nothing; for a sweep of several the call is refused, because its pending
-// trials can't be cancelled alone.
+// the answer is the same, as in Celery, also where there is nothing left to revoke; but for a trial of several that has not ended, which can't
+// be cancelled alone. Without terminate what runs goes on: a sweep of one trial as in Celery, where the call then does nothing; for a sweep of
+// several the call is refused, because its pending trials can't be cancelled alone.
 func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	done := api.FlowerMessage{Message: fmt.Sprintf("Revoked '%.80s'", id)}
@@ -295,14 +295,22 @@ func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 	if !ok {
 		return done, nil
 	}
+	index := int64(-1)
 	if one {
-		if index, err := trialIndex(rec.Sweep, trial); err != nil || index < 0 {
+		var err error
+		if index, err = trialIndex(rec.Sweep, trial); err != nil || index < 0 {
 			return done, nil
 		}
+	}
+	if rec.Sweep.State != grid.SweepRunning && rec.Sweep.State != grid.SweepPaused {
+		return done, nil
 	}
 	several := rec.Sweep.Space.Count() != 1
 	switch {
 	case one && several:
+		if t, known, err := m.cfg.History.Trial(r.Context(), grid.TrialID{Sweep: rec.Sweep.ID, Index: index}); err != nil || known && t.State.Terminal() {
+			return done, err
+		}
 		return nil, flowerRefusal(http.StatusConflict, "A trial of several can't be revoked: revoke the sweep '%s'", name)
 	case !terminate:
 		c, err := m.cfg.History.Counts(r.Context(), rec.Sweep.ID)
@@ -315,9 +323,6 @@ func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 		if c.Running > 0 {
 			return done, nil
 		}
-	}
-	if rec.Sweep.State != grid.SweepRunning && rec.Sweep.State != grid.SweepPaused {
-		return done, nil
 	}
 	_, err := m.cfg.Master.Cancel(r.Context(), rec.Sweep.ID, false)
 	return done, err

@@ -111,6 +111,55 @@ func TestFlowerListsAreBounded(t *testing.T) {
 	}
 }
 
+// TestFlowerRevokesWhatHasEnded revokes a trial of several that has ended, and one whose sweep has been cancelled: as in Celery, nothing is left
+// to do, and the answer is that of every revoke.
+func TestFlowerRevokesWhatHasEnded(t *testing.T) {
+	t.Parallel()
+	b := newSweepBench(t)
+	id := b.submit(t, "p", "x", 3, 2)
+	revoke := func(task string, want int) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+"/api/task/revoke/"+task, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+b.token)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("revoke %s: got status %d, want %d", task, resp.StatusCode, want)
+		}
+	}
+	ended := grid.Event{Kind: grid.Finished, Index: 1, Attempt: 1, Run: "n1.1.1", Time: time.Now().UnixMicro(), Result: &grid.Result{}}
+	if _, err := b.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n1", Events: []grid.Event{ended}}); err != nil {
+		t.Fatal(err)
+	}
+	limit := time.After(time.Minute)
+	for {
+		moved := b.cfg.Master.Moved()
+		if c, err := b.cfg.History.Counts(t.Context(), id); err == nil && c.Succeeded == 1 {
+			break
+		}
+		select {
+		case <-moved:
+		case <-time.After(100 * time.Millisecond): // the loop follows after history
+		case <-limit:
+			t.Fatal("the end is not seen")
+		}
+	}
+	revoke(string(id)+"/1", http.StatusOK)
+	revoke(string(id)+"/0", http.StatusConflict)
+	revoke(string(id)+"/2", http.StatusConflict)
+	revoke(string(id)+"?terminate=true", http.StatusOK)
+	revoke(string(id), http.StatusOK)
+	for _, index := range []string{"/0", "/1", "/2"} {
+		revoke(string(id)+index, http.StatusOK)
+	}
+}
+
 // TestFlowerRevokes revokes sweeps and trials, by names that there are and others: without terminate what runs goes on.
 func TestFlowerRevokes(t *testing.T) {
 	t.Parallel()

@@ -27,11 +27,7 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 	if err != nil {
 		return out, err
 	}
-	text := r.FormValue("q")
-	if text == "" || len(text) > api.MaxLogQuery || strings.ContainsAny(text, "\n\r") {
-		return out, badRequest(fmt.Sprintf("q is not a text of 1 to %d bytes on one line", api.MaxLogQuery), "")
-	}
-	limit, err := whole(r, "limit", api.DefaultHits, 1, api.MaxHits)
+	s, err := searchOf(r)
 	if err != nil {
 		return out, err
 	}
@@ -44,7 +40,6 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 		return out, err
 	}
 	defer leave()
-	s := newSearch(text, r.FormValue("case") == "true", int(limit))
 	ctx, stop := context.WithTimeout(r.Context(), m.logIndexes.patience)
 	defer stop()
 	end, late := offset, false
@@ -68,7 +63,7 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 	if err != nil {
 		return out, fmt.Errorf("search the output of trial %d: %w", t.index, err)
 	}
-	next := max(offset, end-int64(len(text)-1)) // a hit may begin before the end and go on behind it
+	next := max(offset, end-int64(len(s.text)-1)) // a hit may begin before the end and go on behind it
 	if s.full() {
 		next = s.hits[len(s.hits)-1].Offset + 1
 	}
@@ -103,6 +98,16 @@ type lineStart struct {
 type linePart struct {
 	at     int
 	offset int64
+}
+
+// searchOf makes the search that a request asks for.
+func searchOf(r *http.Request) (*search, error) {
+	text := r.FormValue("q")
+	if text == "" || len(text) > api.MaxLogQuery || strings.ContainsAny(text, "\n\r") {
+		return nil, badRequest(fmt.Sprintf("q is not a text of 1 to %d bytes on one line", api.MaxLogQuery), "")
+	}
+	limit, err := whole(r, "limit", api.DefaultHits, 1, api.MaxHits)
+	return newSearch(text, r.FormValue("case") == "true", int(limit)), err
 }
 
 func newSearch(text string, exact bool, limit int) *search {

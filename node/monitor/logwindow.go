@@ -1,10 +1,12 @@
 package monitor
 
 import (
+	"context"
 	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -97,11 +99,16 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	}
 	defer leave()
 	index := m.logIndexes.of(t)
-	end, err := index.extend(r.Context(), m.cfg.Store.Logs, t)
+	complete := false
+	end, err := limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (position, error) {
+		end, err := index.extend(ctx, m.cfg.Store.Logs, t)
+		complete = err == nil
+		return end, err
+	})
 	if err != nil {
 		return w, fmt.Errorf("read the output of trial %d: %w", t.index, err)
 	}
-	w.Attempt, w.Total, w.Ended, w.Cut = t.number, end.of(stream), t.ended, t.ref.Cut
+	w.Attempt, w.Total, w.Ended, w.Cut = t.number, end.of(stream), t.ended && complete, t.ref.Cut
 	if stream > 0 {
 		w.Stream = streamName(stream)
 	}
@@ -116,13 +123,26 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	if w.Offset == w.Total {
 		return w, nil
 	}
-	err = t.read(r.Context(), m.cfg.Store.Logs, index.before(stream, w.Offset), func(_ uint64, p position, c *jetstream.Chunk) error {
-		if stream == 0 || c.Stream == stream {
-			return put(&w, p.of(stream), c, limit)
-		}
-		return nil
-	}, nil)
+	_, err = limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, index.walk(ctx, m.cfg.Store.Logs, t, stream, w.Offset, func(_ uint64, p position, c *jetstream.Chunk) error {
+			if stream == 0 || c.Stream == stream {
+				return put(&w, p.of(stream), c, limit)
+			}
+			return nil
+		})
+	})
 	return w, err
+}
+
+// limited calls fn with a context that ends after some time, which is no error: then fn gives what it has.
+func limited[T any](ctx context.Context, most time.Duration, fn func(context.Context) (T, error)) (T, error) {
+	short, stop := context.WithTimeout(ctx, most)
+	defer stop()
+	v, err := fn(short)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		err = nil
+	}
+	return v, err
 }
 
 // put adds the part of a chunk that lies in the window, and returns errEnough behind its end.

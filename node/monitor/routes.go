@@ -182,7 +182,20 @@ func (m *Monitor) sweepRoutes() []route {
 func (m *Monitor) outputRoutes() []route {
 	attempt := parameter{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}
 	stream := parameter{"stream", "string", "stdout, stderr or setup; without it all"}
+	text, exact := parameter{"q", "string", "the text, on one line"}, parameter{"case", "boolean", "tell capital letters from small ones"}
 	return []route{
+		{method: "GET", pattern: api.PathSweepLog, access: mayRead, topic: topicSweeps, summary: "Show a part of what trials have printed, in the order in which it was stored",
+			query: slices.Concat([]parameter{
+				stream, {"from", "integer", "position of the first piece"}, {"before", "integer", "give what is before this position instead; without both the end"},
+				{"limit", "integer", fmt.Sprintf("about so many bytes, up to %d; %d without it", api.MaxWindow, api.DefaultWindow)},
+			}, whereQuery),
+			call: gives(m.sweepLog)},
+		{method: "GET", pattern: api.PathSweepLogSearch, access: mayRead, topic: topicSweeps, summary: "Search what trials have printed",
+			query: slices.Concat([]parameter{
+				stream, text, exact, {"from", "integer", "position of the first piece to search; next of the answer before"},
+				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
+			}, whereQuery),
+			call: gives(m.sweepLogSearch)},
 		{method: "GET", pattern: api.PathLog, access: mayRead, topic: topicTrials, summary: "Show a part of what a trial has printed",
 			query: []parameter{
 				attempt, stream, {"offset", "integer", "of the first byte; 0 without it"}, {"tail", "integer", "begin so many bytes before the end instead"},
@@ -191,7 +204,7 @@ func (m *Monitor) outputRoutes() []route {
 			call: gives(m.logWindow)},
 		{method: "GET", pattern: api.PathLogSearch, access: mayRead, topic: topicTrials, summary: "Search what a trial has printed",
 			query: []parameter{
-				attempt, stream, {"q", "string", "the text, on one line"}, {"case", "boolean", "tell capital letters from small ones"},
+				attempt, stream, text, exact,
 				{"offset", "integer", "of the first byte to search; next of the answer before"},
 				{"limit", "integer", fmt.Sprintf("about so many hits, up to %d; %d without it", api.MaxHits, api.DefaultHits)},
 			},

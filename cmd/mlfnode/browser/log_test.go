@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -37,4 +38,44 @@ func TestLog(t *testing.T) {
 	if eval[bool](b, "document.querySelector('.log').textContent.includes('\\x1b')") {
 		t.Error("the log shows escape sequences")
 	}
+}
+
+// TestSweepLog follows what all trials of a sweep print, each line with its trial, then those of some trials and streams alone, searches it, and
+// goes back to the first line.
+func TestSweepLog(t *testing.T) {
+	c := newCluster(t)
+	id := c.sweep(`echo "begin $1"; i=0; while [ $i -lt 4000 ]; do i=$((i+1)); echo "line $i of $1"; done; echo "needle $1"; echo "warning $1" >&2
+		while [ ! -e `+c.dir+`/stop ]; do sleep 0.1; done; echo "end $1"`, "x=1,2,3")
+	b := newBrowser(t)
+	b.login(c.monitor())
+	b.open("/sweeps/" + id + "/logs")
+	has := func(text string, index int) string {
+		return fmt.Sprintf("[...document.querySelectorAll('.log .ln')].some(l => l.textContent.includes(%q) && l.querySelector('a.of').textContent === '%d')", text, index)
+	}
+	b.wait(has("warning --x=1", 0) + "||" + has("warning --x=2", 1) + "||" + has("warning --x=3", 2)) // what is seen alone is drawn
+	b.shot("logs")
+	if err := os.WriteFile(filepath.Join(c.dir, "stop"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		b.wait(has(fmt.Sprintf("end --x=%d", i+1), i))
+	}
+	c.settled(id)
+	b.press("f")
+	b.wait("(document.querySelector('.log').scrollTop = 0, " + has("begin --x=1", 0) + ")") // which loads what was before, several times
+	b.fill("input[data-search]", "needle --x=2\r")
+	b.wait("document.querySelector('.log .ln.current')?.textContent.endsWith('needle --x=2')")
+	b.says("1 of 1 hits")
+	eval[bool](b, "(document.activeElement.blur(), true)")
+	b.wait("(document.querySelector('select[aria-label=Stream]').value = 'stderr', document.querySelector('select[aria-label=Stream]').dispatchEvent(new Event('change', {bubbles: true})), true)")
+	b.wait("document.querySelectorAll('.log .ln').length === 3 && document.querySelectorAll('.log .ln.stderr').length === 3")
+	b.open("/sweeps/" + id + "/logs?p[x]=3&state=succeeded")
+	b.wait(has("end --x=3", 2))
+	if eval[bool](b, "[...document.querySelectorAll('.log a.of')].some(a => a.textContent !== '2')") {
+		t.Error("lines of trials that are not selected are shown")
+	}
+	b.click("2") // a label leads to the trial
+	b.wait("location.pathname === '/sweeps/" + id + "/trials/2'")
+	b.open("/sweeps/" + id + "/logs?p[x]=3&state=failed")
+	b.says("None of the selected trials has printed anything that is still stored.")
 }

@@ -139,7 +139,7 @@ func TestViewsOfSweep(t *testing.T) {
 		for _, width := range []int64{1280, 400} {
 			b.media("prefers-color-scheme", theme)
 			b.size(width, 900)
-			for _, view := range []string{"explore", "heat", "slices", "curves", "failures", "timeline", "coverage"} {
+			for _, view := range []string{"explore", "heat", "slices", "curves", "failures", "timeline", "logs", "coverage"} {
 				b.open("/sweeps/" + id + "/" + view + "?d[lr]=1..3&over=seed&pins=31,32")
 				b.drawn()
 				b.wait("[...document.querySelectorAll('.chart')].every(e => e.querySelector('figcaption, .empty, li'))")

@@ -1,7 +1,7 @@
-// The view of a trial's output: a window of lines, followed while it grows, searched through all of it.
+// The view of output: a window of lines, followed while it grows, searched through all of it.
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { look, parse, plain } from './ansi.js';
-import { PREFIX, search, sessionKey } from './api.js';
+import { PREFIX, search, sessionKey, sweepPath } from './api.js';
 import { html } from './html.js';
 import { bytes, count, time } from './format.js';
 import { useKeys } from './keys.js';
@@ -12,8 +12,22 @@ const LINE = 17; // px
 const WRAPPED = 1500; // lines in one window when they wrap: their heights are not known
 const PAUSE = 500; // ms between two looks
 
-/** @param {{sweep: string, index: number, attempt?: number}} props */
-export function LogView({ sweep, index, attempt }) {
+/** The output of one attempt of a trial. @param {{sweep: string, index: number, attempt?: number}} props */
+export function TrialLog({ sweep, index, attempt }) {
+  const source = useMemo(() => ({
+    open: (/** @type {string} */ stream) => new Log(sweep, index, { attempt, stream }),
+    name: `${sweep}/${index}`, size: bytes,
+    file: (/** @type {string} */ stream) => `${PREFIX}${sweepPath(sweep, `/trials/${index}/log.txt`)}${search({ attempt, stream, session: sessionKey() })}`,
+    empty: (/** @type {boolean} */ ended) => (ended ? 'It has printed nothing.' : 'Nothing has been printed yet.'),
+  }), [sweep, index, attempt]);
+  return html`<${LogView} source=${source} />`;
+}
+
+/**
+ * @param {{source: {open: (stream: string) => import('./logstream.js').Lines, name: string, size?: (n: number) => string, file?: (stream: string) => string,
+ *   empty: (ended: boolean) => any, label?: (line: any) => any}}} props Another source is another log; `label` gives what stands before a line
+ */
+export function LogView({ source }) {
   const [, draw] = useState(0);
   const [trouble, setTrouble] = useState(/** @type {any} */ (null));
   const [show, setShow] = useState({ wrap: innerWidth < 720, time: false, colours: true });
@@ -22,7 +36,7 @@ export function LogView({ sweep, index, attempt }) {
   const [loaded, setLoaded] = useState(false);
   const following = useRef(true), busy = useRef(false), box = useRef(/** @type {HTMLDivElement|null} */ (null));
   const [top, setTop] = useState(0);
-  const log = useMemo(() => new Log(sweep, index, { attempt, stream }), [sweep, index, attempt, stream]);
+  const log = useMemo(() => source.open(stream), [source, stream]);
   following.current = follow;
   useEffect(() => {
     const control = new AbortController(), { signal } = control;
@@ -36,9 +50,9 @@ export function LogView({ sweep, index, attempt }) {
   }, [log]);
   const find = useFind(log, async hit => {
     setFollow(false);
-    if (hit.offset < log.from || hit.offset >= log.next) await log.around(hit.offset);
+    if (!await log.show(hit)) return;
     draw(n => n + 1);
-    const at = log.lineAt(hit.offset, hit.stream);
+    const at = log.lineAt(hit);
     if (box.current && !show.wrap) requestAnimationFrame(() => { if (box.current) box.current.scrollTop = Math.max(0, at * LINE - box.current.clientHeight / 2); });
   });
 
@@ -77,7 +91,7 @@ export function LogView({ sweep, index, attempt }) {
     { key: 'n', text: 'next hit in the log', run: () => find.go(1) }, { key: 'N', text: 'hit before', run: () => find.go(-1) },
   ], [follow, find.at, find.hits, log]);
 
-  const current = find.hit ? log.lineAt(find.hit.offset, find.hit.stream) : -1;
+  const current = find.hit ? log.lineAt(find.hit) : -1;
   let first = Math.max(0, Math.floor(top / LINE) - 20), end = Math.min(last, first + Math.ceil(height / LINE) + 40);
   if (show.wrap) {
     first = Math.max(0, Math.min(last - WRAPPED, (current >= 0 && !follow ? current : last) - WRAPPED / 2));
@@ -90,28 +104,27 @@ export function LogView({ sweep, index, attempt }) {
   const mark = (/** @type {any} */ l, /** @type {number} */ i) => (i === current ? 'current' : low && plain(l.text).toLowerCase().includes(low) ? 'hit' : '');
   const toggle = (/** @type {string} */ name, /** @type {string} */ text) => html`<label><input type="checkbox" checked=${show[name]}
     onChange=${(/** @type {any} */ e) => setShow({ ...show, [name]: e.target.checked })} /> ${text}</label>`;
-  const file = `${PREFIX}${log.path}.txt${search({ attempt, stream, session: sessionKey() })}`;
   return html`<div class="logbar">${find.bar}
       <select aria-label="Stream" value=${stream} onChange=${(/** @type {any} */ e) => setStream(e.target.value)}><option value="">all streams</option><option>stdout</option><option>stderr</option><option>setup</option></select>
       ${toggle('wrap', 'wrap')}${toggle('time', 'time')}${toggle('colours', 'colours')}
-      <span class="muted">${bytes(log.total)}</span>
-      <a href=${file} download=${`${sweep}-${index}.log`}>download</a>
+      ${source.size && html`<span class="muted">${source.size(log.total)}</span>`}
+      ${source.file && html`<a href=${source.file(stream)} download=${`${source.name.replace('/', '-')}.log`}>download</a>`}
       <button type="button" aria-pressed=${follow} onClick=${() => (follow ? setFollow(false) : toEnd())} title="f">${log.ended ? 'At the end' : 'Follow'}</button>
     </div>
     ${trouble && html`<${Failure} error=${trouble} />`}
     ${show.wrap && log.from > log.first && html`<p class="pad"><button type="button" onClick=${earlier}>Earlier lines</button></p>`}
-    <div class=${`log ${show.wrap ? 'wraps' : ''}`} ref=${box} style=${{ maxHeight: `${Math.max(8, last + 2) * LINE * (show.wrap ? 3 : 1)}px` }} tabindex="0" role="log" aria-live="off" aria-label=${`Output of ${sweep}/${index}`} onScroll=${scrolled}>
-      ${last === 0 && html`<p class="pad muted">${!loaded ? 'Loading …' : log.ended ? 'It has printed nothing.' : 'Nothing has been printed yet.'}</p>`}
+    <div class=${`log ${show.wrap ? 'wraps' : ''}`} ref=${box} style=${{ maxHeight: `${Math.max(8, last + 2) * LINE * (show.wrap ? 3 : 1)}px` }} tabindex="0" role="log" aria-live="off" aria-label=${`Output of ${source.name}`} onScroll=${scrolled}>
+      ${last === 0 && html`<p class="pad muted">${loaded ? source.empty(log.ended) : 'Loading …'}</p>`}
       ${!show.wrap && html`<div style=${{ height: `${last * LINE}px` }}></div>`}
       <div class="lines" style=${{ top: `${show.wrap ? 0 : first * LINE}px` }}>
-        ${lines.slice(first, end).map((l, i) => html`<${LineView} key=${`${l.stream}${l.offset}`} line=${l} size=${l.text.length} time=${show.time} colours=${show.colours} mark=${mark(l, first + i)} />`)}
+        ${lines.slice(first, end).map((l, i) => html`<${LineView} key=${`${l.of}${l.offset}`} line=${l} label=${source.label} size=${l.text.length} time=${show.time} colours=${show.colours} mark=${mark(l, first + i)} />`)}
       </div>
     </div>
     ${log.cut > 0 && html`<p class="pad muted">${bytes(log.cut)} were never stored: they are over log_limit, or the disk was full.</p>`}
     ${log.gone && html`<p class="pad muted">${log.gone === 'all' ? 'It has' : 'Its beginning has'} been removed since, as retention.logs says.</p>`}`;
 }
 
-/** Reads a log until its end. @param {Log} log @param {{current: boolean}} following @param {AbortSignal} signal @param {() => void} changed @param {(p: any) => void} onTrouble */
+/** Reads a log until its end. @param {import('./logstream.js').Lines} log @param {{current: boolean}} following @param {AbortSignal} signal @param {() => void} changed @param {(p: any) => void} onTrouble */
 async function watch(log, following, signal, changed, onTrouble) {
   let wait = 0;
   for (let begun = false; !signal.aborted && !(begun && log.ended && log.next >= log.total);) {
@@ -134,7 +147,7 @@ async function watch(log, following, signal, changed, onTrouble) {
   }
 }
 
-/** The search in a log: its field, its hits, and the one that is shown. @param {Log} log @param {(hit: any) => void} show */
+/** The search in a log: its field, its hits, and the one that is shown. @param {import('./logstream.js').Lines} log @param {(hit: any) => void} show */
 function useFind(log, show) {
   const [text, setText] = useState(''), [at, setAt] = useState(-1);
   const [found, setFound] = useState(/** @type {{hits: any[], more: boolean, done: boolean, failed?: boolean}} */ ({ hits: [], more: false, done: false }));
@@ -170,10 +183,10 @@ function useFind(log, show) {
   return { text, at, hits, hit: at >= 0 ? hits[at] : null, go, bar };
 }
 
-/** @param {{line: any, size: number, time: boolean, colours: boolean, mark: string}} props */
-function LineView({ line, time: withTime, colours, mark }) {
+/** @param {{line: any, size: number, time: boolean, colours: boolean, mark: string, label?: (line: any) => any}} props */
+function LineView({ line, time: withTime, colours, mark, label }) {
   const { pieces, cut } = parse(line.text);
-  return html`<div class=${`ln ${line.stream} ${mark}`}>${withTime && html`<span class="at">${time(line.time)}</span>`}${pieces.map((p, i) => {
+  return html`<div class=${`ln ${line.stream} ${mark}`}>${label?.(line)}${withTime && html`<span class="at">${time(line.time)}</span>`}${pieces.map((p, i) => {
     const { class: name, style } = colours ? look(p.style) : { class: '', style: {} };
     return name || Object.keys(style).length ? html`<span key=${i} class=${name} style=${style}>${p.text}</span>` : p.text;
   })}${cut > 0 && html`<span class="note"> … ${count(cut)} more characters</span>`}</div>`;

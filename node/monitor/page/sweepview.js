@@ -3,6 +3,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import { html } from './html.js';
 import { count, number } from './format.js';
 import { useKeys } from './keys.js';
+import { LogsTab } from './logstab.js';
 import { Rail } from './rail.js';
 import { navigate, sweepPlace, trialPlace } from './router.js';
 import { announce } from './store.js';
@@ -23,7 +24,7 @@ import { unfiltered, useChart, useTheme } from './charts/use.js';
 
 /** @type {[string, string, any][]} */
 const TABS = [['explore', 'Explore', Explore], ['heat', 'Heat map', HeatTab], ['slices', 'Slices', SliceTab], ['curves', 'Curves', CurveTab],
-  ['failures', 'Failures', FailureTab], ['timeline', 'Timeline', TimelineTab], ['coverage', 'Coverage', CoverageTab]];
+  ['failures', 'Failures', FailureTab], ['timeline', 'Timeline', TimelineTab], ['logs', 'Logs', LogsTab], ['coverage', 'Coverage', CoverageTab]];
 
 /** @param {{sweep: any, version: unknown, tab: string}} props */
 export function SweepView({ sweep, version, tab }) {

@@ -6,7 +6,7 @@ import { html } from './html.js';
 import { bytes, count, duration, number } from './format.js';
 import { useKeys } from './keys.js';
 import { plain } from './ansi.js';
-import { LogView, Output } from './log.js';
+import { Output, TrialLog } from './log.js';
 import { Link, navigate, nodePlace, sweepPlace, trialPlace } from './router.js';
 import { mayAct, now, trial } from './store.js';
 import { rowsOf } from './table.js';
@@ -81,7 +81,7 @@ function Detail({ id, row: r, sweep, version, go }) {
     <${Neighbours} id=${id} index=${r.index} version=${r.state} />
     ${all.length > 0 && html`<${Attempts} all=${all} chosen=${number_} choose=${setChosen} />`}
     ${r.attempts > 0 || running ? html`<${Panel} title="Log" aside=${html`<span>attempt ${number_ ?? '–'}</span>`}>
-      <${LogView} sweep=${id} index=${r.index} attempt=${number_} /><//>
+      <${TrialLog} sweep=${id} index=${r.index} attempt=${number_} /><//>
       <${Files} id=${id} index=${r.index} attempt=${number_} version=${r.state} />` : null}`;
 }
 

@@ -9,6 +9,7 @@ const { Asker } = await import('../charts/asker.js');
 const { has } = await import('../charts/heat.js');
 const { Stream, unknownTopics } = await import('../events.js');
 const { Log } = await import('../logstream.js');
+const { SweepLog } = await import('../sweeplog.js');
 
 const json = value => ({ ok: true, json: async () => value });
 const later = () => new Promise(done => setImmediate(done));
@@ -99,12 +100,27 @@ test('a log whose beginning was removed ends where it begins now', async () => {
 test('an answer that comes after another window is held is dropped', async () => {
   const all = questions(), log = new Log('s', 0);
   log.reset(window_(0, 100_000));
-  const late = log.later(false), jump = log.around(250_000);
+  const late = log.later(false), jump = log.show({ offset: 250_000 });
   await all[1].answer(window_(184_464, 290_000));
   await jump;
   await all[0].answer(window_(100_000, 120_000));
   assert.equal(await late, false);
   assert.deepEqual([log.from, log.next, log.pieces.length], [184_464, 290_000, 1]);
+});
+
+test('of two jumps the later one counts, in whichever order the answers come', async () => {
+  for (const order of [[0, 1], [1, 0]]) {
+    const all = questions(), log = new Log('s', 0);
+    log.reset(window_(0, 1000));
+    const jumps = [log.show({ offset: 100_000 }), log.show({ offset: 250_000 })], answers = [window_(34_464, 165_536), window_(184_464, 300_000)];
+    for (const i of order) await all[i].answer(answers[i]);
+    assert.deepEqual(await Promise.all(jumps), [false, true]);
+    assert.deepEqual([log.from, log.next], [184_464, 300_000]);
+    const late = log.show({ offset: 10 });
+    assert.equal(await log.show({ offset: 200_000 }), true); // which is here already
+    await all[2].answer(window_(0, 65_536));
+    assert.deepEqual([await late, log.from], [false, 184_464]);
+  }
 });
 
 test('a search goes on behind a part without a hit', async () => {
@@ -119,4 +135,30 @@ test('a cell under the pointer may be missing in a newer answer', () => {
   const d = { cells: [{ value: [[null, 1]] }] };
   assert.ok(has(d, { k: 0, i: 0, j: 0 }));
   for (const at of [{ k: 1, i: 0, j: 0 }, { k: 0, i: 2, j: 0 }, { k: 0, i: 0, j: 1 }]) assert.ok(!has(d, at));
+});
+
+const piece = (position, index, offset, text, stream = 'stdout') => ({ position, index, run: `r${index}`, stream, offset, time: '', data: btoa(text) });
+
+test('lines of several trials come together, each whole and once', () => {
+  const log = new SweepLog('s', []);
+  log.reset({ offset: 0, next: 9, pieces: [piece(1, 0, 0, 'one '), piece(2, 1, 0, 'a\nb'), piece(3, 0, 4, 'line\n'), piece(4, 0, 4, 'line\nand a'), piece(5, 1, 100, 'later\n'), piece(6, 1, 0, 'oops\n', 'stderr')] });
+  assert.deepEqual(log.lines.map(l => [l.index, l.text, l.stream, l.open]), [
+    [0, 'one line', 'stdout', false], [1, 'a', 'stdout', false], [1, 'b', 'stdout', true], [0, 'and a', 'stdout', true], [1, 'later', 'stdout', false], [1, 'oops', 'stderr', false]]);
+  assert.equal(log.lineAt({ run: 'r0', stream: 'stdout', offset: 6, position: 3 }), 0);
+  assert.equal(log.lineAt({ run: 'r1', stream: 'stdout', offset: 102, position: 5 }), 4);
+});
+
+test('what a filter selects is looked for on the whole way back', async () => {
+  const all = questions(), log = new SweepLog('s', [['state', 'failed']], 'stderr');
+  const tail = log.tail();
+  await all[0].answer({ from: 500, next: 900, first: 100, total: 900, pieces: [] });
+  assert.deepEqual([all[1].query.get('before'), all[1].query.get('state'), all[1].query.get('stream')], ['500', 'failed', 'stderr']);
+  await all[1].answer({ from: 200, next: 500, first: 100, total: 900, pieces: [piece(200, 3, 0, 'found\n')] });
+  await tail;
+  assert.deepEqual([log.lines.map(l => l.text), log.from, log.next, log.first], [['found'], 200, 900, 100]);
+  const found = log.search('x');
+  await all[2].answer({ hits: [], next: 300 });
+  assert.equal(all[3].query.get('from'), '300');
+  await all[3].answer({ hits: [{ position: 300 }] });
+  assert.equal((await found).hits.length, 1);
 });

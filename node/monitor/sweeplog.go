@@ -1,0 +1,316 @@
+package monitor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/monitor/chart"
+)
+
+const (
+	// placeBits is how many bits of a position say which piece of a message it is; those above are the number of the message.
+	placeBits = 16
+	// pieceCost is what a piece takes in an answer beside its data, in bytes.
+	pieceCost = 160
+	// backStep is how many messages are read at first on the way back.
+	backStep = 16
+	// searchedRuns is how many runs a search keeps unfinished lines of.
+	searchedRuns = 4096
+)
+
+// sweepOutput is what the trials of a sweep have printed, or some of them.
+type sweepOutput struct {
+	logs   *jetstream.Logs
+	sweep  *grid.Sweep
+	stream uint8   // 0 is all
+	part   bool    // only the selected trials
+	trials []int64 // the selected ones, ascending
+	seen   api.Seen
+}
+
+// sweepOutput finds the output that a request asks for.
+func (m *Monitor) sweepOutput(r *http.Request) (*sweepOutput, error) {
+	s, err := m.record(r)
+	if err != nil {
+		return nil, err
+	}
+	o := &sweepOutput{logs: m.cfg.Store.Logs, sweep: s}
+	if o.stream, err = streamNumber(r.FormValue("stream")); err != nil {
+		return nil, err
+	}
+	where, err := chart.ParseWhere(r.URL.Query())
+	if err != nil {
+		return nil, chartRefusal(err)
+	}
+	if o.part = len(where.Query()) > 0; !o.part {
+		return o, nil
+	}
+	leave, err := m.charts.turn.wait(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	v, err := m.chartView(r.Context(), s, "", "", where)
+	if err != nil {
+		return nil, chartRefusal(err)
+	}
+	o.trials, _ = v.Trials(chart.Order{By: "index"})
+	return o, nil
+}
+
+// read calls piece for what was printed between two positions, each byte once, and gives the position behind what it has looked at. errEnough
+// of piece ends it before that piece. When ctx has ended it gives how far it got.
+func (o *sweepOutput) read(ctx context.Context, from, to int64, piece func(*api.SweepPiece) error) (int64, error) {
+	if from >= to || o.part && len(o.trials) == 0 {
+		return to, nil
+	}
+	next := from
+	rng := jetstream.LogRange{First: uint64(max(1, from>>placeBits)), Last: uint64((to - 1) >> placeBits)}
+	err := o.logs.Read(ctx, o.sweep.ID, rng, func(seq uint64, chunks []jetstream.Chunk) error {
+		for i := range chunks {
+			c := &chunks[i]
+			at := int64(seq)<<placeBits | int64(min(i, 1<<placeBits-1))
+			if at < from || at >= to || o.stream > 0 && c.Stream != o.stream {
+				continue
+			}
+			if _, selected := slices.BinarySearch(o.trials, c.Index); o.part && !selected {
+				continue
+			}
+			out := api.Output{Run: c.Run, Stream: streamName(c.Stream), Offset: c.Offset, Data: c.Data}
+			if !o.seen.Fresh(&out) {
+				continue
+			}
+			next = at
+			p := api.SweepPiece{Position: at, Index: c.Index, Run: c.Run, LogPiece: api.LogPiece{Stream: out.Stream, Offset: out.Offset, Time: time.UnixMicro(c.Time).UTC(), Data: out.Data}}
+			if err := piece(&p); err != nil {
+				return err
+			}
+		}
+		next = int64(seq+1) << placeBits
+		return nil
+	})
+	switch {
+	case err == nil:
+		return to, nil
+	case errors.Is(err, errEnough):
+		return next, nil
+	}
+	return next, err
+}
+
+// before gives the last pieces before a position, for about limit bytes, and the position from which on nothing is missing. It reads
+// ranges that get longer and longer. With an error, such as that ctx has ended, it gives what it has.
+func (o *sweepOutput) before(ctx context.Context, first, to, limit int64) (pieces []api.SweepPiece, from int64, err error) {
+	from = to
+	for step := int64(backStep); from > first; step *= 4 {
+		lo := max(first, (from>>placeBits-step)<<placeBits)
+		var part lastPieces
+		o.seen = api.Seen{}
+		if _, err := o.read(ctx, lo, from, func(p *api.SweepPiece) error { part.add(p, limit); return nil }); err != nil {
+			return pieces, from, err
+		}
+		part.pieces = append(part.pieces, pieces...)
+		for _, p := range pieces {
+			part.cost += costOf(&p)
+		}
+		part.trim(limit)
+		pieces, from = part.pieces, lo
+		if part.cut {
+			return pieces, pieces[0].Position, nil
+		}
+	}
+	return pieces, from, nil
+}
+
+// lastPieces keeps the last pieces of some bytes.
+type lastPieces struct {
+	pieces []api.SweepPiece
+	cost   int64
+	cut    bool // there were more
+}
+
+func costOf(p *api.SweepPiece) int64 { return int64(len(p.Data)) + pieceCost }
+
+func (l *lastPieces) add(p *api.SweepPiece, limit int64) {
+	l.pieces = append(l.pieces, own(p, limit))
+	l.cost += costOf(&l.pieces[len(l.pieces)-1])
+	l.trim(limit)
+}
+
+func (l *lastPieces) trim(limit int64) {
+	n := 0
+	for ; l.cost > limit && n < len(l.pieces)-1; n++ {
+		l.cost -= costOf(&l.pieces[n])
+		l.cut = true
+	}
+	l.pieces = l.pieces[n:]
+}
+
+// own gives a copy of a piece, of a longer one its end.
+func own(p *api.SweepPiece, limit int64) api.SweepPiece {
+	c := *p
+	if over := int64(len(c.Data)) - limit; over > 0 {
+		c.Data, c.Offset = c.Data[over:], c.Offset+over
+	}
+	c.Data = append([]byte(nil), c.Data...)
+	return c
+}
+
+// sweepLog answers with a part of what the trials of a sweep have printed.
+func (m *Monitor) sweepLog(r *http.Request) (api.SweepLog, error) {
+	w := api.SweepLog{Pieces: []api.SweepPiece{}}
+	limit, err := whole(r, "limit", api.DefaultWindow, 1, api.MaxWindow)
+	if err != nil {
+		return w, err
+	}
+	from, err := whole(r, "from", -1, 0, maxOffset)
+	if err != nil {
+		return w, err
+	}
+	before, err := whole(r, "before", maxOffset, 0, maxOffset)
+	if err != nil {
+		return w, err
+	}
+	o, err := m.sweepOutput(r)
+	if err != nil {
+		return w, err
+	}
+	leave, err := m.logIndexes.turns.wait(r.Context())
+	if err != nil {
+		return w, err
+	}
+	defer leave()
+	if w.Ended, err = m.atRest(r.Context(), o.sweep.ID, -1); err != nil { // before the end is looked for
+		return w, err
+	}
+	if w.First, w.Total, err = o.bounds(r.Context()); err != nil {
+		return w, err
+	}
+	_, err = limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, o.window(ctx, &w, from, min(max(before, w.First), w.Total), limit)
+	})
+	if err != nil {
+		return w, fmt.Errorf("read the output of %s: %w", o.sweep.ID, err)
+	}
+	return w, nil
+}
+
+// window fills a window that begins at a position, or ends before another one with from -1.
+func (o *sweepOutput) window(ctx context.Context, w *api.SweepLog, from, before, limit int64) error {
+	if from < 0 {
+		pieces, from, err := o.before(ctx, w.First, before, limit)
+		w.Pieces, w.From, w.Next = append(w.Pieces, pieces...), from, before
+		return err
+	}
+	cost, err := int64(0), error(nil)
+	w.From = min(max(from, w.First), w.Total)
+	w.Next, err = o.read(ctx, w.From, w.Total, func(p *api.SweepPiece) error {
+		if cost += costOf(p); cost > limit && len(w.Pieces) > 0 {
+			return errEnough
+		}
+		w.Pieces = append(w.Pieces, own(p, limit))
+		return nil
+	})
+	return err
+}
+
+// bounds gives the position of the oldest output that is stored, and the one behind the newest.
+func (o *sweepOutput) bounds(ctx context.Context) (first, end int64, err error) {
+	oldest, err := o.logs.First(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	next, err := o.logs.Next(ctx)
+	return int64(min(oldest, next)) << placeBits, int64(next) << placeBits, err
+}
+
+// sweepLogSearch finds a text in what the trials of a sweep have printed.
+func (m *Monitor) sweepLogSearch(r *http.Request) (api.SweepHits, error) {
+	out := api.SweepHits{Hits: []api.SweepHit{}}
+	of, err := searchOf(r)
+	if err != nil {
+		return out, err
+	}
+	from, err := whole(r, "from", 0, 0, maxOffset)
+	if err != nil {
+		return out, err
+	}
+	o, err := m.sweepOutput(r)
+	if err != nil {
+		return out, err
+	}
+	leave, err := m.logIndexes.turns.wait(r.Context())
+	if err != nil {
+		return out, err
+	}
+	defer leave()
+	first, end, err := o.bounds(r.Context())
+	if err != nil {
+		return out, err
+	}
+	runs := map[string]*runSearch{}
+	next, err := limited(r.Context(), m.logIndexes.patience, func(ctx context.Context) (int64, error) {
+		return o.read(ctx, max(from, first), end, func(p *api.SweepPiece) error { return of.addPiece(ctx, p, runs, &out) })
+	})
+	if err != nil {
+		return out, fmt.Errorf("search the output of %s: %w", o.sweep.ID, err)
+	}
+	finishRuns(runs, &out)
+	if next < end {
+		out.Next = &next
+	}
+	return out, nil
+}
+
+// addPiece searches for the same in a piece of one of several runs.
+func (s *search) addPiece(ctx context.Context, p *api.SweepPiece, runs map[string]*runSearch, out *api.SweepHits) error {
+	if ctx.Err() != nil || len(out.Hits) >= s.limit {
+		return errEnough
+	}
+	run := runs[p.Run]
+	if run == nil {
+		if len(runs) >= searchedRuns {
+			finishRuns(runs, out)
+		}
+		run = &runSearch{search: search{text: s.text, exact: s.exact, limit: api.MaxHits}, index: p.Index, run: p.Run}
+		runs[p.Run] = run
+	}
+	out.Searched += int64(len(p.Data))
+	run.position = p.Position
+	stream, _ := streamNumber(p.Stream) // it comes from streamName
+	run.add(stream, p.Offset, p.Data)
+	run.pass(run.hits, out)
+	return nil
+}
+
+// runSearch is the search in the output of one run, up to a position.
+type runSearch struct {
+	search
+	index    int64
+	run      string
+	position int64
+}
+
+func (s *runSearch) pass(hits []api.LogHit, out *api.SweepHits) {
+	for _, h := range hits {
+		out.Hits = append(out.Hits, api.SweepHit{Position: s.position, Index: s.index, Run: s.run, LogHit: h})
+	}
+	s.hits = s.hits[:0]
+}
+
+// finishRuns searches the lines that have no end yet, and forgets them.
+func finishRuns(runs map[string]*runSearch, out *api.SweepHits) {
+	last := len(out.Hits)
+	for _, s := range runs {
+		s.pass(s.finish(), out)
+	}
+	slices.SortStableFunc(out.Hits[last:], func(a, b api.SweepHit) int { return int(a.Position - b.Position) })
+	clear(runs)
+}
