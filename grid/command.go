@@ -145,11 +145,16 @@ func (t *Task) Display(p Params) string {
 	if t.Shell != "" && isVisible(argv[2]) {
 		return argv[2]
 	}
-	words := make([]string, len(argv))
-	for i, a := range argv {
-		words[i] = quoteVisible(a)
+	return ShellWords(argv...)
+}
+
+// ShellWords gives words as a line that a person can read and paste into a shell.
+func ShellWords(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quoteVisible(w)
 	}
-	return strings.Join(words, " ")
+	return strings.Join(quoted, " ")
 }
 
 // command is the making of one point's arguments.

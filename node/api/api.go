@@ -32,6 +32,7 @@ const (
 	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
 	PathCurves    = "/sweeps/{sweep}/trials/{index}/curves"
 	PathExplain   = "/sweeps/{sweep}/trials/{index}/explain"
+	PathByHand    = "/sweeps/{sweep}/trials/{index}/command"
 	PathLogs      = "/sweeps/{sweep}/logs"
 	PathWatch     = "/sweeps/{sweep}/watch"
 	PathCharts    = "/sweeps/{sweep}/charts/" // + the name of a chart
@@ -201,6 +202,28 @@ type Attempt struct {
 	Output    Printed     `json:"output"`
 	Devices   []string    `json:"devices,omitempty"` // as in Trial
 	Bundle    string      `json:"bundle,omitempty"`  // as in Trial
+}
+
+// ByHand says how to run a trial without mlfnode: in the folder of the project, with the environment of the shell that submitted the sweep, of
+// which nothing is shown.
+type ByHand struct {
+	Trial   string      `json:"trial"`
+	Attempt int         `json:"attempt"` // whose GPUs these are; 0 while there is none
+	Node    grid.NodeID `json:"node"`
+	Project string      `json:"project"`
+	Bundle  string      `json:"bundle"` // SHA-256 of the files of the project that it ran with, in hex; empty for none
+	Image   string      `json:"image"`  // of the container; empty for none
+	Command []string    `json:"command"`
+	Setup   []string    `json:"setup"`
+	Env     []Variable  `json:"env"`    // that the task and mlfnode add
+	Hidden  []string    `json:"hidden"` // names of variables that are added, too, and may hold secrets
+	Script  string      `json:"script"` // all of it for a shell
+}
+
+// Variable is one of an environment. In Script, $d is a folder for what the program leaves.
+type Variable struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Explanation says how a trial stands, and for one that waits what keeps it from running.

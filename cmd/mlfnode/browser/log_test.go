@@ -76,6 +76,11 @@ func TestSweepLog(t *testing.T) {
 	}
 	b.click("2") // a label leads to the trial
 	b.wait("location.pathname === '/sweeps/" + id + "/trials/2'")
+	b.click("Show the command")
+	b.says("env \\\n  MLF_SWEEP=" + id)
+	b.says("--x=3")
+	audit(b, axeCore(t), "by hand")
+	b.shot("by-hand")
 	b.open("/sweeps/" + id + "/logs?p[x]=3&state=failed")
 	b.says("None of the selected trials has printed anything that is still stored.")
 }

@@ -10,7 +10,7 @@ import { Output, TrialLog } from './log.js';
 import { Link, navigate, nodePlace, sweepPlace, trialPlace } from './router.js';
 import { mayAct, now, trial } from './store.js';
 import { rowsOf } from './table.js';
-import { Answer, Panel, State, Time, useData, useTitle } from './ui.js';
+import { Answer, Command, Panel, State, Time, useData, useTitle } from './ui.js';
 
 /** A trial by its index: of the list by index it is the one at that place. @param {string} id @param {number} index @param {AbortSignal} [signal] */
 export async function getTrial(id, index, signal) {
@@ -79,6 +79,7 @@ function Detail({ id, row: r, sweep, version, go }) {
       <${Values} title="Metrics" of=${r.metrics} order=${sweep?.metrics} first=${sweep?.objective?.metric} empty=${html`None yet. A program reports them as JSON lines in the file <code>$MLF_METRICS</code>.`} />
     </div>
     <${Neighbours} id=${id} index=${r.index} version=${r.state} />
+    <${ByHand} id=${id} index=${r.index} attempt=${number_} version=${version} />
     ${all.length > 0 && html`<${Attempts} all=${all} chosen=${number_} choose=${setChosen} />`}
     ${r.attempts > 0 || running ? html`<${Panel} title="Log" aside=${html`<span>attempt ${number_ ?? '–'}</span>`}>
       <${TrialLog} sweep=${id} index=${r.index} attempt=${number_} /><//>
@@ -122,6 +123,16 @@ function Neighbours({ id, index, version }) {
       : a.index[i] < 0 ? html`<span key=${i} class="muted">${a.label[i]}</span>`
       : html`<${Link} key=${i} href=${trialPlace(id, a.index[i])} title=${`trial ${a.index[i]}: ${a.state[i] || 'pending'}`}>${a.label[i]} <span class="muted">${a.value[i] === null ? (a.state[i] || 'pending') : number(a.value[i])}</span><//>`))}</span></td></tr>`)}
     </tbody></table></div><//>`;
+}
+
+/** How to run it without mlfnode. @param {{id: string, index: number, attempt?: number, version: unknown}} props */
+function ByHand({ id, index, attempt, version }) {
+  const [open, setOpen] = useState(false);
+  const hand = useData(open ? `command ${id}/${index} ${attempt}` : '', signal => get(sweepPath(id, `/trials/${index}/command`), { signal, query: { attempt } }), version);
+  return html`<${Panel} title="Run it by hand" aside=${html`<button type="button" class="quiet" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? 'Hide' : 'Show'} the command</button>`}>
+    ${open && html`<${Answer} of=${hand}>${(/** @type {any} */ h) => html`<div class="pad stack"><${Command} text=${h.script} />
+      <p class="muted">${h.bundle ? html`Its files have the SHA-256 <code>${h.bundle}</code>. ` : 'It came without files. '}The rest of the environment is that of the shell that submitted the sweep, of which nothing is shown.${h.hidden.length > 0
+    && html` Nor are the values of <b>${h.hidden.join(', ')}</b>, which may be secrets.`}</p></div>`}<//>`}<//>`;
 }
 
 /** Some places on both sides. @param {any} a */

@@ -1,0 +1,131 @@
+package monitor
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// byHand says how to run a trial without mlfnode. What the shell of the submission had in its environment, and what its user added, is shown to
+// nobody.
+func (m *Monitor) byHand(r *http.Request) (api.ByHand, error) {
+	var none api.ByHand
+	s, index, err := m.trial(r)
+	if err != nil {
+		return none, err
+	}
+	number, err := attemptNumber(r.FormValue("attempt"))
+	if err != nil {
+		return none, err
+	}
+	id := grid.TrialID{Sweep: s.ID, Index: index}
+	attempts, err := m.cfg.History.Attempts(r.Context(), id)
+	if err != nil {
+		return none, fmt.Errorf("find attempts: %w", err)
+	}
+	params, err := s.Space.At(index)
+	if err != nil {
+		return none, err
+	}
+	v := api.ByHand{
+		Trial: id.String(), Project: s.Project, Bundle: s.Bundle, Image: s.Task.Image, Command: s.Task.Argv(params),
+		Setup: append([]string{}, s.Task.Setup...), Env: []api.Variable{}, Hidden: []string{},
+	}
+	if s.Pinned != "" {
+		v.Image = s.Pinned
+	}
+	devices := []string(nil)
+	if a := pick(attempts, number); a != nil {
+		v.Attempt, v.Node, v.Bundle, devices = a.Number, a.Node, s.BundleAt(index, a.Started), a.Result.Devices
+	}
+	added := map[string]bool{}
+	for _, kv := range s.EnvironAdded {
+		name, _, _ := strings.Cut(kv, "=")
+		added[name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Task.Env)) {
+		if value := s.Task.Env[name]; added[name] || maySecret(name, value) {
+			added[name] = true
+		} else {
+			v.Env = append(v.Env, api.Variable{Name: name, Value: strings.ReplaceAll(value, "$$", "$")})
+		}
+	}
+	v.Hidden = append(v.Hidden, slices.Sorted(maps.Keys(added))...)
+	set := func(name, value string) { v.Env = append(v.Env, api.Variable{Name: name, Value: value}) }
+	if len(devices) > 0 {
+		set("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+		set("CUDA_VISIBLE_DEVICES", strings.Join(devices, ","))
+	}
+	set("MLF_SWEEP", string(id.Sweep))
+	set("MLF_TRIAL", id.String())
+	set("MLF_ATTEMPT", strconv.Itoa(max(1, v.Attempt)))
+	set("MLF_PARAMS", string(params.AppendJSON(nil)))
+	for _, f := range handFolders {
+		set(f.Name, f.Value)
+	}
+	v.Script = script(&v, devices)
+	return v, nil
+}
+
+// handFolders are the variables that name places for what a program leaves.
+var handFolders = []api.Variable{{Name: "MLF_OUT", Value: "$d/out"}, {Name: "MLF_METRICS", Value: "$d/metrics.jsonl"}, {Name: "MLF_CACHE", Value: "$d/cache"}}
+
+var (
+	secretName  = regexp.MustCompile(`(?i)key|token|secret|pass|pwd|credential|auth|cookie|private`)
+	secretValue = regexp.MustCompile(`://[^/\s]*@`)
+)
+
+// maySecret reports whether a variable of a task may hold a secret, or a value that comes from the environment of the submission.
+func maySecret(name, value string) bool {
+	return secretName.MatchString(name) || secretValue.MatchString(value) || strings.Contains(strings.ReplaceAll(value, "$$", ""), "$")
+}
+
+// script gives all of it for a shell.
+func script(v *api.ByHand, devices []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# in the folder of the project %s", v.Project)
+	if v.Bundle != "" {
+		fmt.Fprintf(&b, ", with its files as they were (SHA-256 %s)", shortDigest(v.Bundle))
+	}
+	b.WriteString("\n")
+	for _, name := range v.Hidden {
+		fmt.Fprintf(&b, ": \"${%s:?export it as it was}\"\n", name)
+	}
+	b.WriteString("d=$(mktemp -d) && mkdir \"$d/out\" \"$d/cache\"\n")
+	words := []string{"env"}
+	if v.Image != "" {
+		words = []string{"docker run --rm", `-v "$PWD:$PWD" -w "$PWD" -v "$d:$d"`}
+		if len(devices) > 0 {
+			words = append(words, "--gpus "+grid.ShellWords(`"device=`+strings.Join(devices, ",")+`"`))
+		}
+		for _, name := range v.Hidden {
+			words = append(words, "-e "+name)
+		}
+	}
+	for _, e := range v.Env {
+		word := e.Name + "=" + grid.ShellWords(e.Value)
+		if slices.Contains(handFolders, e) {
+			word = e.Name + `="` + e.Value + `"`
+		}
+		if v.Image != "" {
+			word = "-e " + word
+		}
+		words = append(words, word)
+	}
+	prefix := strings.Join(words, " \\\n  ")
+	if v.Image != "" {
+		prefix += " \\\n  " + grid.ShellWords(v.Image)
+	}
+	if len(v.Setup) > 0 {
+		fmt.Fprintf(&b, "%s \\\n  %s\n", prefix, grid.ShellWords(v.Setup...))
+	}
+	fmt.Fprintf(&b, "%s \\\n  %s\n", prefix, grid.ShellWords(v.Command...))
+	return b.String()
+}
