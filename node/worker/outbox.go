@@ -36,6 +36,7 @@ type outbox struct {
 
 	mu      sync.Mutex
 	queue   round
+	spare   *reports      // an empty list for the next round, see round.reuse
 	busy    bool          // a round is being stored
 	drained chan struct{} // closed and replaced when a round has been stored
 	refused bool          // the store has refused the round
@@ -48,7 +49,8 @@ var errClosed = errors.New("reports can't be stored, and the node stops")
 // round is what one round of reports stores.
 type round struct {
 	output map[grid.SweepID][]piece
-	events map[grid.SweepID][]report
+	events map[grid.SweepID]*reports
+	spare  *reports // for the first sweep that has events; nil for none
 	leases []leaseReport
 	bytes  int64
 	count  int
@@ -67,6 +69,13 @@ type report struct {
 	stored func()
 }
 
+// reports are the events of one sweep in a round.
+type reports struct {
+	events []grid.Event
+	refs   []*grid.LogRef // by event: where its output is; nil for an event that says nothing of it
+	stored []func()       // what to do once they are stored
+}
+
 type leaseReport struct {
 	held   *jetstream.Held
 	ack    func(context.Context) error
@@ -75,13 +84,45 @@ type leaseReport struct {
 
 func newOutbox(node grid.NodeID, store *jetstream.Store, log *slog.Logger) *outbox {
 	return &outbox{
-		node: node, store: store, log: log, kick: make(chan struct{}, 1), queue: newRound(),
+		node: node, store: store, log: log, kick: make(chan struct{}, 1), queue: newRound(nil),
 		drained: make(chan struct{}), closed: make(chan struct{}),
 	}
 }
 
-func newRound() round {
-	return round{output: map[grid.SweepID][]piece{}, events: map[grid.SweepID][]report{}}
+func newRound(spare *reports) round {
+	return round{output: map[grid.SweepID][]piece{}, events: map[grid.SweepID]*reports{}, spare: spare}
+}
+
+func (r *round) add(id grid.SweepID, rep report) {
+	all := r.events[id]
+	if all == nil {
+		if all, r.spare = r.spare, nil; all == nil {
+			all = &reports{}
+		}
+		r.events[id] = all
+	}
+	all.events, all.refs = append(all.events, rep.event), append(all.refs, rep.ref)
+	if rep.stored != nil {
+		all.stored = append(all.stored, rep.stored)
+	}
+}
+
+// reuse empties the longest list of a round that is stored, for a later round: at full rate each has thousands of events. It gives nil
+// when so long a list is not needed any more.
+func (r *round) reuse() *reports {
+	var longest *reports
+	for _, all := range r.events {
+		if longest == nil || len(all.events) > len(longest.events) {
+			longest = all
+		}
+	}
+	if longest == nil || len(longest.events) < cap(longest.events)/4 {
+		return nil
+	}
+	clear(longest.events)
+	clear(longest.refs)
+	clear(longest.stored)
+	return &reports{longest.events[:0], longest.refs[:0], longest.stored[:0]}
 }
 
 func (r *round) empty() bool { return r.count == 0 }
@@ -97,14 +138,14 @@ func (o *outbox) write(ctx context.Context, id grid.SweepID, p piece) error {
 // event queues an event. It blocks while too much waits.
 func (o *outbox) event(id grid.SweepID, rep report) {
 	// With no context it waits for room as long as the store refuses. When the node stops meanwhile, the spool keeps it.
-	_ = o.add(context.Background(), func(r *round) { r.events[id] = append(r.events[id], rep) })
+	_ = o.add(context.Background(), func(r *round) { r.add(id, rep) })
 }
 
 // release queues the end of a lease: the event that closes it, then its acknowledgement by ack.
 func (o *outbox) release(h *jetstream.Held, ack func(context.Context) error, stored func()) {
 	_ = o.add(context.Background(), func(r *round) {
 		e := grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()}
-		r.events[h.Sweep] = append(r.events[h.Sweep], report{event: e})
+		r.add(h.Sweep, report{event: e})
 		r.leases = append(r.leases, leaseReport{h, ack, stored})
 	})
 }
@@ -191,13 +232,14 @@ func (o *outbox) setPace(d time.Duration) { o.slow.Store(int64(min(max(d, 0), pa
 func (o *outbox) flush(ctx context.Context) {
 	o.mu.Lock()
 	r := o.queue
-	o.queue = newRound()
+	o.queue, o.spare = newRound(o.spare), nil
 	o.busy = true
 	o.announceLocked()
 	o.mu.Unlock()
 	o.persist(ctx, &r)
+	spare := r.reuse()
 	o.mu.Lock()
-	o.busy = false
+	o.busy, o.spare = false, spare
 	o.announceLocked()
 	o.mu.Unlock()
 }
@@ -213,14 +255,12 @@ func (o *outbox) persist(ctx context.Context, r *round) {
 			return
 		}
 	}
-	for id, reports := range r.events {
-		if !o.insist(ctx, "store events", id, func() error { return o.storeEvents(ctx, id, reports) }) {
+	for id, all := range r.events {
+		if !o.insist(ctx, "store events", id, func() error { return o.storeEvents(ctx, id, all) }) {
 			return
 		}
-		for _, rep := range reports {
-			if rep.stored != nil {
-				rep.stored()
-			}
+		for _, stored := range all.stored {
+			stored()
 		}
 	}
 	for _, l := range r.leases {
@@ -281,15 +321,13 @@ func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []piec
 	return nil
 }
 
-func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, reports []report) error {
-	b := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: make([]grid.Event, len(reports))}
-	for i := range reports {
-		b.Events[i] = reports[i].event
-		if ref := reports[i].ref; ref != nil {
-			b.Events[i].Result.Log = *ref
+func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, all *reports) error {
+	for i, ref := range all.refs {
+		if ref != nil {
+			all.events[i].Result.Log = *ref
 		}
 	}
-	_, err := o.store.Events.Publish(ctx, b)
+	_, err := o.store.Events.Publish(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: all.events})
 	return err
 }
 
