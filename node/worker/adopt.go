@@ -78,7 +78,7 @@ func (w *Worker) adopt(a *attempt, m *manifest, r jetstream.Record) (result *gri
 			return nil, true
 		}
 	}
-	switch out, ok, err := executor.ReadRecord(a.spool.record(), m.Run); {
+	switch out, ok, err := executor.ReadRecord(a.spool.record, m.Run); {
 	case err != nil:
 		w.log.Warn("how an attempt ended can't be read", "trial", a.id, "err", err)
 	case ok:
@@ -191,7 +191,7 @@ func (w *Worker) seeThrough(ad *adoption) (goesOn bool) {
 	if out.Left {
 		return true
 	}
-	end := ending{manifest: ad.manifest, limit: snapshotTime, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
+	end := ending{manifest: func() *manifest { return ad.manifest }, limit: snapshotTime, saving: errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)}
 	return !w.conclude(context.Background(), ad.attempt, w.result(s.record, ad.attempt, out), end)
 }
 

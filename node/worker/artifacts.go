@@ -121,7 +121,7 @@ type found struct{ path, name string }
 
 func (a *attempt) artifacts() ([]found, error) {
 	names := map[string]string{}
-	work := os.DirFS(a.spool.work())
+	work := os.DirFS(a.spool.work)
 	for _, pattern := range a.task.Artifacts {
 		if err := grid.CheckPattern(pattern); err != nil { // by a version that took all
 			return nil, err
@@ -131,14 +131,14 @@ func (a *attempt) artifacts() ([]found, error) {
 			return nil, fmt.Errorf("match %s: %w", pattern, err)
 		}
 		for _, m := range matches {
-			names[m] = filepath.Join(a.spool.work(), m)
+			names[m] = filepath.Join(a.spool.work, m)
 		}
 	}
-	err := filepath.WalkDir(a.spool.out(), func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(a.spool.out, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		name, err := filepath.Rel(a.spool.out(), path)
+		name, err := filepath.Rel(a.spool.out, path)
 		names[name] = path
 		return err
 	})

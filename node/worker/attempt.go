@@ -92,8 +92,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *man
 		return a.failed(grid.ClassNode, "the attempt's folder could not be made: "+err.Error())
 	}
 	a.spool, end.reuse = spool, true
-	m, err := template.claim(spool, a)
-	if err != nil {
+	if err := template.claim(spool, a); err != nil {
 		return a.failed(grid.ClassNode, "the attempt's folder could not be written: "+err.Error())
 	}
 	err = w.prepare(s, slot, a)
@@ -121,7 +120,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *man
 	if out.Left {
 		return nil
 	}
-	end.manifest, end.reuse = m, out.Leftovers == 0
+	end.manifest, end.reuse = func() *manifest { return template.of(a) }, out.Leftovers == 0
 	return w.result(s.record, a, out)
 }
 
@@ -170,7 +169,7 @@ func (w *Worker) command(s *sweep, a *attempt) (*executor.Attempt, error) {
 	container, err := w.container(s, a, false, [2]string{a.spool.stdout.Name(), a.spool.stderr.Name()})
 	e := &executor.Attempt{
 		Spec: executor.Spec{
-			Name: a.run, Record: a.spool.record(), Dir: a.spool.work(), OutputLimit: a.outputLimit(),
+			Name: a.run, Record: a.spool.record, Dir: a.spool.work, OutputLimit: a.outputLimit(),
 			Memory: a.allocation.Memory, Timeout: t.Timeout, IdleTimeout: t.IdleTimeout, Grace: t.Grace, Container: container, Devices: a.allocation.UUIDs(),
 		},
 		Argv: t.Argv(a.params), Env: w.environ(s, a),

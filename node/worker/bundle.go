@@ -62,7 +62,7 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	if err != nil {
 		return err
 	}
-	if err := fillFolder(a.spool.work(), p.entries); err != nil {
+	if err := fillFolder(a.spool.work, p.entries); err != nil {
 		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
 	}
 	return nil

@@ -27,7 +27,7 @@ func newCurves(a *attempt) *curves {
 	for _, s := range a.task.Metrics {
 		switch {
 		case s.Log != "":
-			c.files = append(c.files, &curveFile{path: filepath.Join(a.spool.work(), s.Log), points: (*curveFile).objectsOrTable, whole: true})
+			c.files = append(c.files, &curveFile{path: filepath.Join(a.spool.work, s.Log), points: (*curveFile).objectsOrTable, whole: true})
 		case s.Regex != "":
 			re, err := regexp.Compile(s.Regex)
 			if err != nil {
@@ -39,7 +39,7 @@ func newCurves(a *attempt) *curves {
 			c.files = append(c.files, &curveFile{path: a.spool.stdout.Name(), points: (*curveFile).objectsAtEnds})
 		}
 	}
-	c.files = append(c.files, &curveFile{path: a.spool.metrics(), points: (*curveFile).objectsOrTable, whole: true})
+	c.files = append(c.files, &curveFile{path: a.spool.metrics, points: (*curveFile).objectsOrTable, whole: true})
 	return c
 }
 

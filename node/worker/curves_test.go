@@ -126,7 +126,7 @@ func TestCurvesAsTheyCome(t *testing.T) {
 		m := grid.Metric{"a": json.RawMessage("1"), "b.c": json.RawMessage("1")}
 		live := &attempt{task: &grid.Task{}, spool: s}
 		write := func(text string) {
-			if err := os.WriteFile(s.metrics(), []byte(text), 0o600); err != nil {
+			if err := os.WriteFile(s.metrics, []byte(text), 0o600); err != nil {
 				r.Fatal(err)
 			}
 		}
@@ -178,7 +178,7 @@ func TestRewrittenCurves(t *testing.T) {
 	a := left(t, nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n"})
 	m := a.readMetrics()
 	a.curvesOf(m, false)
-	if err := os.WriteFile(a.spool.metrics(), []byte("{\"a\": 5}\n{\"a\": 6}\n"), 0o600); err != nil {
+	if err := os.WriteFile(a.spool.metrics, []byte("{\"a\": 5}\n{\"a\": 6}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := show(t, a.curvesOf(m, true))["a"], "1:5 2:6"; got != want {

@@ -51,10 +51,10 @@ func (a *attempt) outcome(out executor.Outcome) *grid.Result {
 
 // ending is what there is to be done at the end of an attempt, beside what its result says.
 type ending struct {
-	manifest *manifest     // of one whose program may have run; else nothing can be left
-	limit    time.Duration // of the time to store what it saved
-	saving   bool          // it was cancelled to be retried from what it saved
-	reuse    bool          // its spool may be used again
+	manifest func() *manifest // of one whose program may have run; nil else: nothing can be left
+	limit    time.Duration    // of the time to store what it saved
+	saving   bool             // it was cancelled to be retried from what it saved
+	reuse    bool             // its spool may be used again
 }
 
 // conclude gathers what an attempt has left, stores what it saved and reports its result; its spool stays until the report is stored. Every
@@ -73,7 +73,7 @@ func (w *Worker) conclude(ctx context.Context, a *attempt, r *grid.Result, end e
 			a.addMetrics(r)
 		}
 	default:
-		w.note(a, end.manifest, r)
+		w.note(a, end.manifest(), r)
 		if !w.collect(ctx, a, r) {
 			a.spool.close()
 			return false

@@ -22,16 +22,14 @@ func ownVariable(key string) bool {
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (w *Worker) environ(s *sweep, a *attempt) []string {
 	base := w.base(s, a)
-	env := make([]string, len(base), len(base)+16)
+	env := make([]string, len(base), len(base)+9) // it grows for what few attempts have beside the following
 	copy(env, base)
+	env = append(env, a.spool.environ[:]...)
 	env = append(env,
-		"PWD="+a.spool.work(),
 		"MLF_SWEEP="+string(a.id.Sweep),
 		"MLF_TRIAL="+a.id.String(),
 		"MLF_ATTEMPT="+strconv.Itoa(a.number),
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
-		"MLF_OUT="+a.spool.out(),
-		"MLF_METRICS="+a.spool.metrics(),
 		"MLF_CACHE="+w.bundles.shared(),
 	)
 	if a.saved != nil {

@@ -110,7 +110,7 @@ func (w *Worker) classify(a *attempt, result *grid.Result) (line string) {
 // projectRules gives the text of the project's own rules, "" for none.
 func (a *attempt) projectRules() string {
 	// The program may have put anything there: a pipe is not waited for.
-	f, err := os.OpenFile(filepath.Join(a.spool.work(), failure.FileName), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(filepath.Join(a.spool.work, failure.FileName), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}

@@ -96,7 +96,7 @@ func spoolOf(t *testing.T, stderr, rules string) *spool {
 	if _, err := s.stderr.WriteString(stderr); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(s.work(), failure.FileName), []byte(rules), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(s.work, failure.FileName), []byte(rules), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -44,7 +44,7 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 		switch {
 		case s.Log != "":
 			var text []byte
-			if text, note = readLog(filepath.Join(a.spool.work(), s.Log)); note == "" && !mergeLog(found, text) {
+			if text, note = readLog(filepath.Join(a.spool.work, s.Log)); note == "" && !mergeLog(found, text) {
 				note = "it contains neither JSON objects nor a CSV table with a header"
 			}
 			if note == "" && len(found) == 0 {
@@ -65,7 +65,7 @@ func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
 			notes = append(notes, note)
 		}
 	}
-	if text := readEnd(a.spool.metrics()); len(bytes.TrimSpace(text)) > 0 {
+	if text := readEnd(a.spool.metrics); len(bytes.TrimSpace(text)) > 0 {
 		found := grid.Metric{}
 		switch ok := mergeAll(found, text); {
 		case !ok && len(text) == metricsBytes:

@@ -226,7 +226,7 @@ func TestHugeMetricsHoldNothingUp(t *testing.T) {
 
 func TestMetricsFifoBlocksNothing(t *testing.T) {
 	a := left(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": `{"a": 1}`})
-	if err := unix.Mkfifo(a.spool.metrics(), 0o600); err != nil {
+	if err := unix.Mkfifo(a.spool.metrics, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got := make(chan grid.Metric, 1)

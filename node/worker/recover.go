@@ -80,7 +80,7 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string, storeUntil time.T
 	default:
 		m.Result, result = nil, a.failed(grid.ClassLost, "the node agent died while it ran")
 	}
-	if !w.conclude(ctx, a, result, ending{manifest: m, limit: time.Until(storeUntil), saving: saving}) {
+	if !w.conclude(ctx, a, result, ending{manifest: func() *manifest { return m }, limit: time.Until(storeUntil), saving: saving}) {
 		return context.Cause(ctx)
 	}
 	w.log.Info("attempt of a dead agent reported", "trial", a.id, "attempt", m.Attempt, "class", result.Class)

@@ -207,11 +207,11 @@ func TestLongAttemptsAreSynced(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer sp.close()
-		if err := os.MkdirAll(filepath.Join(sp.out(), "a", "b"), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(sp.out, "a", "b"), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		write(t, filepath.Join(sp.out(), "a", "b", "model"), "weights")
-		write(t, sp.metrics(), "{}")
+		write(t, filepath.Join(sp.out, "a", "b", "model"), "weights")
+		write(t, sp.metrics, "{}")
 		a := &attempt{spool: sp, task: &grid.Task{}}
 		if err := a.note(&manifest{Sweep: "a-1", Run: "n.1.1"}, &grid.Result{Usage: grid.Usage{Wall: took.Microseconds()}}); err != nil {
 			t.Fatal(err)

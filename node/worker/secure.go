@@ -33,7 +33,7 @@ func (a *attempt) secure(m *manifest) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(a.spool.stdout.Sync(), a.spool.stderr.Sync(), syncFile(a.spool.metrics()))
+	err = errors.Join(a.spool.stdout.Sync(), a.spool.stderr.Sync(), syncFile(a.spool.metrics))
 	folders := map[string]bool{}
 	for _, f := range files {
 		err = errors.Join(err, syncFile(f.path))

@@ -29,20 +29,24 @@ import (
 //	metrics        $MLF_METRICS, made by the program
 //	outcome.json   how it ended, written by its keeper when no agent was there
 type spool struct {
-	dir      string
+	dir, work, out, metrics, record string // paths of the above
+
 	manifest *os.File
 	stdout   *os.File
 	stderr   *os.File
 	folders  [3]*os.File // work, out and dir itself, held open to be looked at
 	times    [3]unix.Timespec
 	fresh    time.Time // when the folders were last known to be clean
+	environ  [3]string // what an attempt's environment says of them
+	line     []byte    // room for the manifest's line
 }
 
-// Plain concatenation: dir is clean, and these stand in the environment of every attempt.
-func (s *spool) work() string    { return s.dir + "/work" }
-func (s *spool) out() string     { return s.dir + "/out" }
-func (s *spool) metrics() string { return s.dir + "/metrics" }
-func (s *spool) record() string  { return s.dir + "/outcome.json" }
+// newSpool names the files of a spool. Plain concatenation: dir is clean.
+func newSpool(dir string) *spool {
+	s := &spool{dir: dir, work: dir + "/work", out: dir + "/out", metrics: dir + "/metrics", record: dir + "/outcome.json"}
+	s.environ = [3]string{"PWD=" + s.work, "MLF_OUT=" + s.out, "MLF_METRICS=" + s.metrics}
+	return s
+}
 
 // manifest is what a spool says of its attempt, for the next start after a crash.
 type manifest struct {
@@ -62,8 +66,8 @@ type manifest struct {
 }
 
 func openSpool(dir string) (*spool, error) {
-	s := &spool{dir: dir}
-	for _, d := range []string{dir, s.work(), s.out()} {
+	s := newSpool(dir)
+	for _, d := range []string{dir, s.work, s.out} {
 		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("make spool: %w", err)
 		}
@@ -137,20 +141,25 @@ func newManifestTemplate(shared manifest) (*manifestTemplate, error) {
 	return &manifestTemplate{shared, b[:len(b)-1]}, nil
 }
 
-// claim is spool.claim of the manifest of an attempt that begins, which it returns.
-func (t *manifestTemplate) claim(s *spool, a *attempt) (*manifest, error) {
+// of gives the manifest of an attempt.
+func (t *manifestTemplate) of(a *attempt) *manifest {
 	m := t.shared
 	m.Index, m.Attempt, m.Run, m.Started, m.Image = a.id.Index, a.number, a.run, a.started.UnixMicro(), a.pin()
-	b := make([]byte, 0, len(t.encoded)+128)
-	b = append(b, t.encoded...)
-	b = strconv.AppendInt(append(b, `,"index":`...), m.Index, 10)
-	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(m.Attempt), 10)
-	b = strconv.AppendQuote(append(b, `,"run":`...), m.Run) // a node's name and numbers, which JSON quotes alike
-	b = strconv.AppendInt(append(b, `,"started":`...), m.Started, 10)
-	if m.Image != "" {
-		b = strconv.AppendQuote(append(b, `,"image":`...), m.Image) // ASCII, as every reference of an image
+	return &m
+}
+
+// claim is spool.claim of the manifest of an attempt that begins.
+func (t *manifestTemplate) claim(s *spool, a *attempt) error {
+	b := append(s.line[:0], t.encoded...)
+	b = strconv.AppendInt(append(b, `,"index":`...), a.id.Index, 10)
+	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(a.number), 10)
+	b = strconv.AppendQuote(append(b, `,"run":`...), a.run) // a node's name and numbers, which JSON quotes alike
+	b = strconv.AppendInt(append(b, `,"started":`...), a.started.UnixMicro(), 10)
+	if image := a.pin(); image != "" {
+		b = strconv.AppendQuote(append(b, `,"image":`...), image) // ASCII, as every reference of an image
 	}
-	return &m, s.writeManifest(append(b, "}\n"...))
+	s.line = append(b, "}\n"...)
+	return s.writeManifest(s.line)
 }
 
 // untouched reports whether the attempt that began at this time has left nothing in the spool.
@@ -172,10 +181,10 @@ func (s *spool) untouched(began time.Time) bool {
 
 // lookedThrough looks for entries, for a spool that was stamped too short ago to be told by its times.
 func (s *spool) lookedThrough() bool {
-	if _, err := os.Lstat(s.metrics()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Lstat(s.metrics); !errors.Is(err, fs.ErrNotExist) {
 		return false
 	}
-	return isEmpty(s.work()) && isEmpty(s.out())
+	return isEmpty(s.work) && isEmpty(s.out)
 }
 
 func isEmpty(dir string) bool {
@@ -195,13 +204,13 @@ func (s *spool) clean() error {
 			return err
 		}
 	}
-	for i, d := range []string{s.work(), s.out()} {
+	for i, d := range []string{s.work, s.out} {
 		if err := s.emptyFolder(i, d); err != nil {
 			return err
 		}
 	}
-	if err := os.Remove(s.metrics()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		if err := removeTree(s.metrics()); err != nil {
+	if err := os.Remove(s.metrics); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := removeTree(s.metrics); err != nil {
 			return err
 		}
 	}

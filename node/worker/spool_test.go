@@ -91,11 +91,11 @@ func TestTouchedSpools(t *testing.T) {
 	for name, program := range map[string]func(t *testing.T, s *spool){
 		"stdout":  func(t *testing.T, s *spool) { s.stdout.WriteString("x") },
 		"stderr":  func(t *testing.T, s *spool) { s.stderr.WriteString("x") },
-		"file":    func(t *testing.T, s *spool) { write(t, filepath.Join(s.work(), "x"), "") },
-		"out":     func(t *testing.T, s *spool) { write(t, filepath.Join(s.out(), "x"), "") },
-		"metrics": func(t *testing.T, s *spool) { write(t, s.metrics(), "") },
+		"file":    func(t *testing.T, s *spool) { write(t, filepath.Join(s.work, "x"), "") },
+		"out":     func(t *testing.T, s *spool) { write(t, filepath.Join(s.out, "x"), "") },
+		"metrics": func(t *testing.T, s *spool) { write(t, s.metrics, "") },
 		"removed folder": func(t *testing.T, s *spool) {
-			if err := os.Remove(s.work()); err != nil {
+			if err := os.Remove(s.work); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -162,8 +162,8 @@ func TestUntouchedSpoolIsUsedAgain(t *testing.T) {
 func TestSpoolOfLeftoversIsThrownAway(t *testing.T) {
 	p := newPool(t)
 	s := p.mustTake(t)
-	write(t, filepath.Join(s.work(), "x"), "x")
-	if err := os.Chmod(s.work(), 0o500); err != nil {
+	write(t, filepath.Join(s.work, "x"), "x")
+	if err := os.Chmod(s.work, 0o500); err != nil {
 		t.Fatal(err)
 	}
 	p.put(s, false)
@@ -252,7 +252,7 @@ func TestManifestTemplate(t *testing.T) {
 				want := shared
 				want.Index, want.Attempt, want.Run, want.Started = index, 3, "node-1.4.zz", 1_700_000_000_000_000
 				a := &attempt{id: grid.TrialID{Sweep: shared.Sweep, Index: index}, number: 3, run: want.Run, started: time.UnixMicro(want.Started)}
-				claimed, err := template.claim(s, a)
+				claimed, err := template.of(a), template.claim(s, a)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -153,7 +153,7 @@ func TestFullDiskIsTheNodes(t *testing.T) {
 			}
 			w := &Worker{cfg: Config{Dir: dir, Logger: logger(t)}, log: logger(t)}
 			result := &grid.Result{Class: c.class, ExitCode: 1, Reason: "exit code 1", Usage: grid.Usage{Wall: 7}}
-			w.blameDisk(&attempt{spool: &spool{dir: folder}, saved: &saved{dir: filepath.Join(dir, "saved")}}, result)
+			w.blameDisk(&attempt{spool: newSpool(folder), saved: &saved{dir: filepath.Join(dir, "saved")}}, result)
 			if result.Class != c.want || !strings.Contains(result.Reason, "exit code 1") {
 				t.Errorf("got class %q (%s), want %q", result.Class, result.Reason, c.want)
 			}
