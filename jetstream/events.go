@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,10 +25,16 @@ type Stored struct {
 	Batch *grid.Batch
 }
 
+// splitEvents is how many attempts that ended take about splitBytes: more need not be encoded to be seen to be too large.
+const splitEvents = 4500
+
 // Publish stores a batch and returns the sequence of its last message once it is on disk. A large batch becomes several
 // messages; when it fails between them some are stored. Publishing the same batch again is harmless: within eventWindow it has
 // no effect, and later the fold knows the repetition. It returns ErrFull when the limit is reached.
 func (e *Events) Publish(ctx context.Context, b *grid.Batch) (uint64, error) {
+	if len(b.Events) > splitEvents {
+		return e.split(ctx, b)
+	}
 	data, err := json.Marshal(b)
 	if err != nil {
 		return 0, fmt.Errorf("encode events of %s: %w", b.Sweep, err)
@@ -83,7 +90,7 @@ func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error)
 }
 
 func (e *Events) decode(m *entry) *grid.Batch {
-	var b grid.Batch
+	b := grid.Batch{Events: make([]grid.Event, 0, bytes.Count(m.Data, []byte(`{"k":`)))} // as a rule their number
 	err := json.Unmarshal(m.Data, &b)
 	if node := writer(m.Subject); err == nil && node != b.Node {
 		err = fmt.Errorf("node %s writes in the name of %s", node, b.Node)

@@ -25,7 +25,13 @@ func (d *DB) Fold(ctx context.Context, stored []Stored, policy func(grid.SweepID
 			return nil, fmt.Errorf("load history again: %w", d.check(err))
 		}
 	}
-	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*folding{}}
+	events := 0
+	for _, s := range stored {
+		if s.Batch != nil {
+			events += len(s.Batch.Events)
+		}
+	}
+	f := &fold{d: d, policy: policy, applied: d.applied, sweeps: map[grid.SweepID]*folding{}, changed: make([]Transition, 0, events)}
 	err := d.w.transaction(func() error { return f.run(stored) })
 	d.blocks.forget()
 	if err != nil {
