@@ -67,11 +67,7 @@ func Join(ctx context.Context, cfg Config, seed string, token trust.Token) (trus
 	}
 	client := api.NewRemote([]string{address}, j.TLS(), "")
 	defer client.Close()
-	question, err := api.Post[trust.Challenge](ctx, client, api.PathChallenge, monitor.ChallengeAsk{Token: j.TokenID()})
-	if err != nil {
-		return trust.Context{}, explainReach(address, err)
-	}
-	reply, err := api.Post[monitor.JoinReply](ctx, client, api.PathJoin, j.Request(question))
+	reply, err := api.Post[monitor.JoinReply](ctx, client, api.PathJoin, j.Request())
 	if err != nil {
 		return trust.Context{}, explainReach(address, err)
 	}

@@ -22,7 +22,6 @@ type Authority struct {
 	ca      *x509.Certificate
 	pin     Pin
 	keyring *Keyring
-	nonces  *nonces
 	tokens  *table[tokenRecord]
 	nodes   *table[nodeRecord]
 
@@ -105,7 +104,7 @@ func issued(dir string) string {
 }
 
 func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error) {
-	a = &Authority{dir: dir, clock: clock, nonces: newNonces(clock)}
+	a = &Authority{dir: dir, clock: clock}
 	if a.ca, err = readCert(filepath.Join(dir, caCertFile)); err != nil {
 		return nil, err
 	}

@@ -3,8 +3,6 @@ package trust
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/hmac"
-	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
 	"slices"
@@ -12,13 +10,17 @@ import (
 	"mlfnode/grid"
 )
 
-// JoinRequest is a machine's answer to a challenge.
+// JoinRequest is how a machine asks to become a node. It holds a secret, so it is sent to a master of the token's cluster alone.
 type JoinRequest struct {
-	TokenID string      `json:"token"`
-	Node    grid.NodeID `json:"node"`
-	CSR     []byte      `json:"csr"` // DER, by which the machine shows that it has the key; only the key counts
-	Nonce   []byte      `json:"nonce"`
-	Proof   []byte      `json:"proof"`
+	Token string      `json:"token"` // <id>.<secret>
+	Node  grid.NodeID `json:"node"`
+	CSR   []byte      `json:"csr"` // DER, by which the machine shows that it has the key; only the key counts
+}
+
+// TokenID names the token without its secret.
+func (r JoinRequest) TokenID() string {
+	t, _ := parseBearer(r.Token)
+	return t.ID
 }
 
 // JoinAnswer is what makes a machine a node.
@@ -33,24 +35,13 @@ type JoinAnswer struct {
 // largestCSR is ample for a key on P-256 and a name.
 const largestCSR = 4 << 10
 
-// proofOf shows that somebody who has the token's secret wants this very key under this very name, now:
-// HMAC-SHA256(SHA-256(secret), "mlf-join-1" || nonce || SHA-256(csr) || node). Nonces are of one length.
-func proofOf(hash [sha256.Size]byte, nonce, csr []byte, node grid.NodeID) []byte {
-	csrHash := sha256.Sum256(csr)
-	h := hmac.New(sha256.New, hash[:])
-	h.Write([]byte("mlf-join-1"))
-	h.Write(nonce)
-	h.Write(csrHash[:])
-	h.Write([]byte(node))
-	return h.Sum(nil)
-}
-
-// Join makes a machine a node. Whatever it asks for, it becomes a worker under the name that the proof covers.
+// Join makes a machine a node. Whatever it asks for, it becomes a worker.
 //
-// It returns ErrReplay, ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest; nothing has changed
+// It returns ErrBadToken, ErrExpired, ErrRevoked, ErrWrongRole, ErrNameTaken or ErrBadRequest; nothing has changed
 // then. The same key may join again by the same name, which costs the token no further use and ends the access token that it got before.
 func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
-	if err := a.checkProof(r); err != nil {
+	token, err := a.checkRequest(r)
+	if err != nil {
 		return JoinAnswer{}, err
 	}
 	key, err := requestedKey(r.CSR)
@@ -68,7 +59,7 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 		return JoinAnswer{}, err
 	}
 	answer := JoinAnswer{Certificate: der, CA: a.ca.Raw, Keyring: a.keyring.Keys()}
-	if answer.Access, answer.Role, err = a.useToken(r.TokenID, r.Node, digest); err != nil {
+	if answer.Access, answer.Role, err = a.useToken(token.ID, r.Node, digest); err != nil {
 		return JoinAnswer{}, err
 	}
 	// A kill here costs nothing: the machine tries again with the same key, which has paid.
@@ -78,30 +69,20 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	return answer, nil
 }
 
-// checkProof judges everything that can be judged without changing anything, the cheap things first. What it says about the
+// checkRequest judges everything that can be judged without changing anything, the cheap things first. What it says about the
 // token is said to who has its secret.
-func (a *Authority) checkProof(r JoinRequest) error {
+func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
 	if err := CheckNodeName(r.Node); err != nil {
-		return fmt.Errorf("the %w: %w", ErrBadRequest, err)
+		return Token{}, fmt.Errorf("the %w: %w", ErrBadRequest, err)
 	}
 	if len(r.CSR) > largestCSR {
-		return fmt.Errorf("the %w: its signing request has %d bytes", ErrBadRequest, len(r.CSR))
+		return Token{}, fmt.Errorf("the %w: its signing request has %d bytes", ErrBadRequest, len(r.CSR))
 	}
-	made, err := a.nonces.check(r.Nonce, r.TokenID)
-	if err != nil {
-		return err
+	t, record, err := a.known(r.Token)
+	if err == nil && record.Role != RoleNode {
+		err = fmt.Errorf("the %w: it has the role %s, and machines join with a node token (%s)", ErrWrongRole, record.Role, t.ID)
 	}
-	record, known := a.tokens.all()[r.TokenID]
-	var hash [sha256.Size]byte
-	whole := copy(hash[:], record.Hash) == len(hash)
-	proved := hmac.Equal(r.Proof, proofOf(hash, r.Nonce, r.CSR, r.Node))
-	if !proved || !known || !whole {
-		return fmt.Errorf("the %w", ErrBadToken)
-	}
-	if err := a.nonces.spend(r.Nonce, made); err != nil {
-		return err
-	}
-	return record.checkJoin(r.TokenID, a.clock())
+	return t, err
 }
 
 // requestedKey gives the key of a signing request that was signed with it. Names and extensions in it don't matter.
@@ -128,7 +109,7 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 		if !ok {
 			return fmt.Errorf("the %w", ErrBadToken)
 		}
-		if err := r.checkJoin(id, now); err != nil {
+		if err := r.check(id, now); err != nil {
 			return err
 		}
 		// A use is a key by a name: one key must not take many names. Older records have the key alone.

@@ -9,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 	"net/url"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -74,63 +73,7 @@ func request(t *testing.T, a *Authority, token Token, node grid.NodeID) JoinRequ
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j.Request(a.Challenge(token.ID))
-}
-
-func TestReplay(t *testing.T) {
-	a, _, h := newAuthority(t)
-	token := makeToken(t, a, TokenSpec{Role: RoleNode})
-	r := request(t, a, token, "w1")
-	_, err := a.Join(r)
-	wantErr(t, "first", err, nil)
-	_, err = a.Join(r)
-	wantErr(t, "again", err, ErrReplay)
-
-	late := request(t, a, token, "w2")
-	h.turn(challengeLife + 1)
-	_, err = a.Join(late)
-	wantErr(t, "late", err, ErrReplay)
-	h.turn(-2 * challengeLife)
-	_, err = a.Join(late)
-	wantErr(t, "before it was asked", err, ErrReplay)
-
-	other := makeToken(t, a, TokenSpec{Role: RoleNode})
-	j, err := NewJoin(t.TempDir(), other, "w3")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = a.Join(j.Request(a.Challenge(token.ID)))
-	wantErr(t, "another token's challenge", err, ErrReplay)
-	_, err = openAuthority(t, a.dir, h.clock).Join(request(t, a, token, "w4"))
-	wantErr(t, "a challenge from before a restart", err, ErrReplay)
-	for _, nonce := range [][]byte{nil, {}, make([]byte, nonceLen), make([]byte, nonceLen-1), make([]byte, 1<<16)} {
-		_, err := a.Join(j.Request(Challenge{Nonce: nonce}))
-		wantErr(t, fmt.Sprintf("made up, %d bytes", len(nonce)), err, ErrReplay)
-	}
-}
-
-// One request that arrives many times at once is answered once.
-func TestReplayAtOnce(t *testing.T) {
-	a, _, _ := newAuthority(t)
-	r := request(t, a, makeToken(t, a, TokenSpec{Role: RoleNode}), "w1")
-	errs := make(chan error, 20)
-	var all sync.WaitGroup
-	for range cap(errs) {
-		all.Go(func() { _, err := a.Join(r); errs <- err })
-	}
-	all.Wait()
-	close(errs)
-	good := 0
-	for err := range errs {
-		if err == nil {
-			good++
-		} else {
-			wantErr(t, "the others", err, ErrReplay)
-		}
-	}
-	if good != 1 {
-		t.Errorf("got %d answers, want 1", good)
-	}
+	return j.Request()
 }
 
 func TestRefusedTokens(t *testing.T) {
@@ -162,11 +105,6 @@ func TestRefusedTokens(t *testing.T) {
 		_, err := a.Join(request(t, a, c.token, "w1"))
 		wantErr(t, c.what, err, c.want)
 	}
-	// The hash of nothing is no key either: an unknown token has none.
-	r := request(t, a, unknown, "w1")
-	r.Proof = proofOf([32]byte{}, r.Nonce, r.CSR, r.Node)
-	_, err := a.Join(r)
-	wantErr(t, "unknown, proof with an empty hash", err, ErrBadToken)
 	if n := len(a.Nodes()); n != before {
 		t.Errorf("got %d nodes, want %d", n, before)
 	}
@@ -175,39 +113,31 @@ func TestRefusedTokens(t *testing.T) {
 func TestTamperedRequests(t *testing.T) {
 	a, _, _ := newAuthority(t)
 	token := makeToken(t, a, TokenSpec{Role: RoleNode})
-	other := request(t, a, token, "w2")
 	for what, c := range map[string]struct {
 		tamper func(*JoinRequest)
 		want   error
 	}{
-		"proof":         {func(r *JoinRequest) { r.Proof[0]++ }, ErrBadToken},
-		"no proof":      {func(r *JoinRequest) { r.Proof = nil }, ErrBadToken},
-		"short proof":   {func(r *JoinRequest) { r.Proof = r.Proof[:31] }, ErrBadToken},
-		"node":          {func(r *JoinRequest) { r.Node = "w9" }, ErrBadToken},
-		"csr":           {func(r *JoinRequest) { r.CSR = other.CSR }, ErrBadToken},
-		"csr bit":       {func(r *JoinRequest) { r.CSR[len(r.CSR)-1]++ }, ErrBadToken},
-		"nonce":         {func(r *JoinRequest) { r.Nonce[0]++ }, ErrReplay},
-		"nonce's time":  {func(r *JoinRequest) { r.Nonce[nonceHead-1]++ }, ErrReplay},
-		"fresh nonce":   {func(r *JoinRequest) { r.Nonce = a.Challenge(token.ID).Nonce }, ErrBadToken},
-		"other's proof": {func(r *JoinRequest) { r.Proof = other.Proof }, ErrBadToken},
-		"bad name":      {func(r *JoinRequest) { r.Node = "a.b" }, ErrBadRequest},
-		"long csr":      {func(r *JoinRequest) { r.CSR = make([]byte, largestCSR+1) }, ErrBadRequest},
+		"secret":       {func(r *JoinRequest) { r.Token = r.Token[:len(r.Token)-4] + "AAAA" }, ErrBadToken},
+		"no secret":    {func(r *JoinRequest) { r.Token = token.ID }, ErrBadToken},
+		"empty secret": {func(r *JoinRequest) { r.Token = token.ID + "." }, ErrBadToken},
+		"no token":     {func(r *JoinRequest) { r.Token = "" }, ErrBadToken},
+		"whole token":  {func(r *JoinRequest) { r.Token = token.Text() }, ErrBadToken},
+		"csr bit":      {func(r *JoinRequest) { r.CSR[len(r.CSR)-1]++ }, ErrBadRequest},
+		"bad name":     {func(r *JoinRequest) { r.Node = "a.b" }, ErrBadRequest},
+		"long csr":     {func(r *JoinRequest) { r.CSR = make([]byte, largestCSR+1) }, ErrBadRequest},
 	} {
 		r := request(t, a, token, "w1")
-		r.CSR, r.Nonce, r.Proof = slices.Clone(r.CSR), slices.Clone(r.Nonce), slices.Clone(r.Proof)
+		r.CSR = slices.Clone(r.CSR)
 		c.tamper(&r)
 		_, err := a.Join(r)
 		wantErr(t, what, err, c.want)
+		if err != nil && strings.Contains(err.Error(), token.Bearer()) {
+			t.Errorf("%s: the secret is in the error", what)
+		}
 	}
 	if n := len(a.Nodes()); n != 1 {
 		t.Errorf("got %d nodes, want the master alone", n)
 	}
-}
-
-// proved makes a request with a good proof for any signing request.
-func proved(a *Authority, token Token, node grid.NodeID, csr []byte) JoinRequest {
-	nonce := a.Challenge(token.ID).Nonce
-	return JoinRequest{TokenID: token.ID, Node: node, CSR: csr, Nonce: nonce, Proof: proofOf(token.hash(), nonce, csr, node)}
 }
 
 func csrOf(t *testing.T, template *x509.CertificateRequest, key any) []byte {
@@ -231,7 +161,7 @@ func TestGreedyRequest(t *testing.T) {
 		Subject: pkix.Name{CommonName: "boss"}, DNSNames: []string{"boss"}, URIs: []*url.URL{nodeURI("boss", Master)},
 		ExtraExtensions: []pkix.Extension{{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}}, // a CA
 	}, key)
-	answer, err := a.Join(proved(a, token, "w1", csr))
+	answer, err := a.Join(JoinRequest{Token: token.Bearer(), Node: "w1", CSR: csr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +202,7 @@ func TestForeignRequests(t *testing.T) {
 		"nothing": nil, "garbage": []byte("garbage"), "ed25519": csrOf(t, &x509.CertificateRequest{}, edKey),
 		"P-384": csrOf(t, &x509.CertificateRequest{}, wide), "another's signature": unsigned,
 	} {
-		_, err := a.Join(proved(a, token, "w1", csr))
+		_, err := a.Join(JoinRequest{Token: token.Bearer(), Node: "w1", CSR: csr})
 		wantErr(t, what, err, ErrBadRequest)
 	}
 }
@@ -303,7 +233,7 @@ func TestJoinAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost, err := a.Join(j.Request(a.Challenge(token.ID)))
+	lost, err := a.Join(j.Request())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,7 +281,7 @@ func TestAccept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, err := a.Join(j.Request(a.Challenge(token.ID)))
+	good, err := a.Join(j.Request())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -403,56 +333,31 @@ func TestMove(t *testing.T) {
 	}
 }
 
-// A flood of questions takes no memory, and pushes out nobody's.
-func TestChallengeFlood(t *testing.T) {
-	a, _, _ := newAuthority(t)
-	r := request(t, a, makeToken(t, a, TokenSpec{Role: RoleNode}), "w1")
-	n := 1_000_000
-	if testing.Short() {
-		n = 100_000
-	}
-	heap := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
-	before := heap()
-	seen := a.Challenge("0123456789")
-	for range n {
-		if next := a.Challenge("0123456789"); len(next.Nonce) != len(seen.Nonce) || string(next.Nonce) == string(seen.Nonce) {
-			t.Fatal("got one challenge twice")
+// Two machines ask at the same time with a token for one of them.
+func TestOneUseAtOnce(t *testing.T) {
+	for range 20 {
+		a, _, _ := newAuthority(t)
+		token := makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 1})
+		one, other := request(t, a, token, "w1"), request(t, a, token, "w2")
+		errs := make(chan error, 6)
+		var all sync.WaitGroup
+		for range 3 { // each one several times, as with answers that are lost
+			all.Go(func() { _, err := a.Join(one); errs <- err })
+			all.Go(func() { _, err := a.Join(other); errs <- err })
 		}
-	}
-	if grown := heap() - before; grown > 1<<20 {
-		t.Errorf("got %d bytes more after %d challenges, want a flat heap", grown, n)
-	}
-	_, err := a.Join(r)
-	wantErr(t, "the challenge from before the flood", err, nil)
-}
-
-// Answers are remembered for a minute, and not more of them than the bound.
-func TestAnsweredBound(t *testing.T) {
-	h := newHand()
-	n := newNonces(h.clock)
-	spend := func() error {
-		nonce := n.make("x")
-		made, err := n.check(nonce, "x")
-		if err != nil {
-			return err
+		all.Wait()
+		close(errs)
+		good := 0
+		for err := range errs {
+			if err == nil {
+				good++
+			} else {
+				wantErr(t, "the other machine", err, ErrExpired)
+			}
 		}
-		return n.spend(nonce, made)
-	}
-	for range mostAnswered {
-		if err := spend(); err != nil {
-			t.Fatal(err)
+		if n := len(a.Nodes()); good != 3 || n != 2 {
+			t.Errorf("got %d answers and %d nodes, want those of one machine and the master", good, n)
 		}
-	}
-	wantText(t, "full", spend(), "too many machines join at once")
-	h.turn(challengeLife + 1)
-	wantErr(t, "a minute later", spend(), nil)
-	if len(n.answered) != 1 {
-		t.Errorf("got %d answers remembered, want 1", len(n.answered))
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// JoinClient is a machine that wants to join: dial with TLS, ask for the challenge of TokenID, send Request, and Accept the
-// answer. After a failure all of it may be tried again.
+// JoinClient is a machine that wants to join: dial with TLS, send Request, and Accept the answer. After a failure all of it may be
+// tried again.
 type JoinClient struct {
 	dir   string
 	token Token
@@ -69,18 +69,12 @@ func joinKey(dir string, pin Pin, node grid.NodeID) (*ecdsa.PrivateKey, error) {
 	return key, durable.WriteFile(path, text, 0o600)
 }
 
-// TokenID is what the master is asked a challenge for.
-func (j *JoinClient) TokenID() string { return j.token.ID }
-
 // TLS makes sure that the server is a master of the token's cluster before anything is sent.
 func (j *JoinClient) TLS() *tls.Config { return j.token.Pin.Client() }
 
-// Request answers the master's challenge.
-func (j *JoinClient) Request(c Challenge) JoinRequest {
-	return JoinRequest{
-		TokenID: j.token.ID, Node: j.node, CSR: j.csr, Nonce: c.Nonce,
-		Proof: proofOf(j.token.hash(), c.Nonce, j.csr, j.node),
-	}
+// Request is for the master at the other end of a connection that was made with TLS, and for nobody else.
+func (j *JoinClient) Request() JoinRequest {
+	return JoinRequest{Token: j.token.Bearer(), Node: j.node, CSR: j.csr}
 }
 
 // Accept checks the master's answer and stores it: from then on LoadIdentity and LoadKeyring find this node's.

@@ -7,9 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"log"
 	"net"
-	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -149,31 +147,6 @@ func TestWrongCA(t *testing.T) {
 		cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &evil.Cert, nil }
 		s, c := meet(t, server, cfg)
 		wantSilence(t, what+", another cluster's node", s, c)
-	}
-}
-
-// A join over HTTPS against a server of another cluster: the handshake fails, and no request arrives.
-func TestWrongCASeesNoToken(t *testing.T) {
-	a, _, _ := newAuthority(t)
-	_, evil, _ := newAuthority(t)
-	l, err := tls.Listen("tcp", "127.0.0.1:0", evil.APIServer(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	arrived := make(chan string, 10)
-	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.URL.String() })}
-	server.ErrorLog = log.New(io.Discard, "", 0)
-	go server.Serve(l)
-	defer server.Close()
-	j, err := NewJoin(t.TempDir(), makeToken(t, a, TokenSpec{Role: RoleNode}), "w1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	web := &http.Client{Transport: &http.Transport{TLSClientConfig: j.TLS()}, Timeout: 10 * time.Second}
-	_, err = web.Get("https://" + l.Addr().String() + "/challenge?token=" + j.TokenID())
-	wantErr(t, "get", err, ErrWrongCA)
-	if len(arrived) > 0 {
-		t.Errorf("got the request %s at the wrong server", <-arrived)
 	}
 }
 

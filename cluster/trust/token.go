@@ -49,7 +49,7 @@ func (t Token) GoString() string { return t.String() }
 // LogValue leaves the secret out.
 func (t Token) LogValue() slog.Value { return slog.StringValue(t.ID) }
 
-// hash is what the authority keeps of a secret. It is also the key of the proof when a machine joins.
+// hash is what the authority keeps of a secret.
 func (t Token) hash() [sha256.Size]byte { return sha256.Sum256(t.secret[:]) }
 
 // ParseToken reads the text of a token; white space around it doesn't matter. Its errors never quote the text.

@@ -3,8 +3,9 @@
 //
 // The first master makes an Authority, a CA of the cluster's own. Everybody else knows that CA by its hash, the Pin, which
 // is part of each token. A connection is verified by the chain to the pinned CA and by the name and role in the certificate's
-// URI, `mlfnode://node/<name>?role=master|worker`; host names and addresses mean nothing. A machine joins by a challenge and
-// a response, so that neither its private key nor the token's secret ever travels. A person shows `<id>.<secret>` over TLS.
+// URI, `mlfnode://node/<name>?role=master|worker`; host names and addresses mean nothing. Machines
+// that join and people show `<id>.<secret>` over TLS, to a server that has shown a certificate of the pinned CA. A machine's private key
+// never travels.
 //
 // Certificates are not revoked by lists: the registry of nodes says which key a name has (Authority.Known), and a name that
 // is forgotten has none. Everything on disk is in one folder, 0700, in files of 0600 that are replaced whole and synced
@@ -68,8 +69,6 @@ var (
 	ErrUnknownToken = errors.New("no token has this identifier")
 	// ErrNameTaken is the name of a node that another key holds.
 	ErrNameTaken = errors.New("is taken by another machine")
-	// ErrReplay is an answer to a challenge that was answered before, has run out, or was never asked.
-	ErrReplay = errors.New("challenge can't be answered any more")
 	// ErrBadRequest is a request that no joining machine of ours makes.
 	ErrBadRequest = errors.New("request to join is malformed")
 	// ErrUnknownNode is a name that is not in the registry, or a key that is not the name's.

@@ -73,7 +73,7 @@ func join(a *Authority, dir string, token Token, node grid.NodeID) (*Identity, J
 	if err != nil {
 		return nil, JoinAnswer{}, err
 	}
-	answer, err := a.Join(j.Request(a.Challenge(j.TokenID())))
+	answer, err := a.Join(j.Request())
 	if err != nil {
 		return nil, answer, err
 	}

@@ -102,8 +102,8 @@ func (m *Monitor) routes() []route {
 
 		{method: "GET", pattern: api.PathSession, access: mayRead, topic: topicAccess, summary: "Say what the one who asks may do", everywhere: true,
 			call: gives(m.whoami)},
-		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Ask for the challenge of a join token",
-			call: takes(m.challenge)},
+		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Refuse machines of older versions",
+			call: gives(m.olderJoin)},
 		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: takes(m.join)},
 		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: gives(m.tokens)},
 		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: takes(m.makeToken)},

@@ -17,16 +17,10 @@ type JoinReply struct {
 	Members    []string `json:"members"` // gossip addresses of nodes that are there
 }
 
-// ChallengeAsk asks for the challenge of a token.
-type ChallengeAsk struct {
-	Token string `json:"token"`
-}
-
-func (m *Monitor) challenge(_ *http.Request, ask *ChallengeAsk) (trust.Challenge, error) {
-	if m.cfg.Authority == nil {
-		return trust.Challenge{}, errAlone
-	}
-	return m.cfg.Authority.Challenge(ask.Token), nil
+// olderJoin refuses a machine whose mlfnode asks for a challenge before it joins, as versions before this one did.
+func (m *Monitor) olderJoin(*http.Request) (struct{}, error) {
+	return struct{}{}, &api.Error{Status: http.StatusUpgradeRequired, Msg: "this machine's mlfnode is older than the master's, and joins in another way",
+		Hint: "install the master's version on it; mlfnode up does so"}
 }
 
 func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (JoinReply, error) {
@@ -38,7 +32,7 @@ func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (JoinReply, erro
 		m.knocks.refused(m.log, "join refused", r, err)
 		return JoinReply{}, refusal(err)
 	}
-	m.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID)
+	m.log.Info("node joined", "node", ask.Node, "from", r.RemoteAddr, "token", ask.TokenID())
 	reply := m.cfg.Meet()
 	reply.JoinAnswer = answer
 	return reply, nil
@@ -52,8 +46,6 @@ func refusal(err error) error {
 	case errors.Is(err, trust.ErrNameTaken):
 		hint = "choose another name with --node NAME, or free it on the master with: mlfnode forget NAME"
 		status = http.StatusConflict
-	case errors.Is(err, trust.ErrReplay):
-		hint = "try again"
 	case errors.Is(err, trust.ErrBadRequest):
 		hint, status = "use a mlfnode of the master's version", http.StatusBadRequest
 	}

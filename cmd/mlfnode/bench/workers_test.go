@@ -99,7 +99,7 @@ func enrol(b *testing.B, dir string) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		answer, err := authority.Join(join.Request(authority.Challenge(join.TokenID())))
+		answer, err := authority.Join(join.Request())
 		if err != nil {
 			b.Fatal(err)
 		}
