@@ -1,6 +1,10 @@
 package api
 
-import "mlfnode/grid"
+import (
+	"time"
+
+	"mlfnode/grid"
+)
 
 // PathEvents is a stream of server-sent events. An event is a state, not a change: the newest one of a thing replaces those before it,
 // so a client that misses some has lost nothing. The id of an event is the last event of the store that it knows of, which is also
@@ -29,6 +33,19 @@ type Overview struct {
 	Succeeded int64  `json:"succeeded"` // trials of the sweeps that are kept
 	Failed    int64  `json:"failed"`    // trials of the sweeps that are kept
 	Problem   string `json:"problem,omitempty"`
+}
+
+// PathRate answers with a Rate, below a prefix.
+const PathRate = "/rate"
+
+// Rate is how many trials ended in each step of the last hour, the newest last: those of the sweeps of which something ran then.
+type Rate struct {
+	Step      float64   `json:"step_seconds"`
+	Until     time.Time `json:"until"` // when the newest step ends
+	Succeeded []int64   `json:"succeeded"`
+	Failed    []int64   `json:"failed"`
+	Cancelled []int64   `json:"cancelled"`
+	Sentence  string    `json:"sentence"`
 }
 
 // SweepState is how far a sweep is. A sweep that has been removed has the state removed and nothing else.

@@ -113,6 +113,8 @@ func (m *Monitor) routes() []route {
 	all = append(all, route{method: "GET", pattern: api.PathEvents, access: mayRead, topic: topicSweeps, summary: "Stream states as they change",
 		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},
 		call:  call{handler: m.events, gives: reflect.TypeFor[api.Events](), media: []string{mediaEvents}, stream: true, patience: eventsPatience}})
+	all = append(all, route{method: "GET", pattern: api.PathRate, access: mayRead, topic: topicSweeps, summary: "Count the trials that ended in each minute of the last hour",
+		call: call{handler: m.rate, gives: reflect.TypeFor[api.Rate]()}})
 	all = append(all, m.sweepRoutes()...)
 	all = append(all, m.chartRoutes()...)
 	all = append(all, m.rootRoutes()...)

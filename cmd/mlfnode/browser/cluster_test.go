@@ -22,7 +22,7 @@ import (
 )
 
 // patience is how long something is waited for that is not the claim of a test.
-const patience = time.Minute
+const patience = 4 * time.Minute
 
 // program is the built mlfnode.
 var program string
@@ -31,16 +31,21 @@ func TestMain(m *testing.M) { os.Exit(gridtest.RunWithProgram(m, &program)) }
 
 // cluster is a master with its state, which may be killed and started again.
 type cluster struct {
-	t      *testing.T
-	dir    string
-	config string
-	master *exec.Cmd
+	t       *testing.T
+	dir     string
+	config  string
+	program string   // of the master
+	env     []string // that the master has beside that of the test
+	master  *exec.Cmd
 }
 
 // newCluster starts a master that runs trials on four CPUs, whatever the machine has.
-func newCluster(t *testing.T) *cluster {
+func newCluster(t *testing.T, edits ...func(*cluster)) *cluster {
 	t.Helper()
 	c := newState(t)
+	for _, edit := range edits {
+		edit(c)
+	}
 	c.start()
 	t.Cleanup(func() {
 		for _, s := range c.sweeps() {
@@ -57,7 +62,7 @@ func newCluster(t *testing.T) *cluster {
 // newState makes the folder of a node that has not been started.
 func newState(t *testing.T) *cluster {
 	t.Helper()
-	c := &cluster{t: t, dir: t.TempDir()}
+	c := &cluster{t: t, dir: t.TempDir(), program: program}
 	c.config = filepath.Join(c.dir, "node.yaml")
 	ports := gridtest.FreePorts(t, "127.0.0.1", 3)
 	text := fmt.Sprintf("node: gpu-1\ncpus: 4\nbind: 127.0.0.1\nadvertise: 127.0.0.1\nports: {api: %d, nats: %d, gossip: %d}\n", ports[0], ports[1], ports[2])
@@ -83,6 +88,7 @@ func (c *cluster) start() {
 	}
 	defer log.Close()
 	c.master = c.command(context.Background(), "master")
+	c.master.Path, c.master.Env = c.program, append(os.Environ(), c.env...)
 	c.master.Stdout, c.master.Stderr = log, log
 	if err := c.master.Start(); err != nil {
 		c.t.Fatal(err)
@@ -91,6 +97,16 @@ func (c *cluster) start() {
 		text, _ := os.ReadFile(log.Name())
 		return bytes.Contains(text, []byte("node is up"))
 	})
+}
+
+// build builds mlfnode otherwise than the other tests.
+func build(t *testing.T, flags ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mlfnode")
+	if out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"build"}, flags...), "-o", path, "mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
+		t.Fatalf("build mlfnode: %v\n%s", err, out)
+	}
+	return path
 }
 
 // kill ends the master without a word.

@@ -26,3 +26,24 @@ func TestMasterRestarts(t *testing.T) {
 		t.Error("the page has been loaded again")
 	}
 }
+
+// TestMasterOfAnotherVersion starts the master again as another version under an open page: the page says so, and is loaded again at a wish.
+func TestMasterOfAnotherVersion(t *testing.T) {
+	newer := build(t, "-ldflags", "-X main.release=9.9.9")
+	c := newCluster(t)
+	b := newBrowser(t)
+	b.login(c.monitor())
+	b.see(".line.live")
+	b.wait("performance.getEntriesByType('resource').some(r => r.name.endsWith('/api/v1/node') && r.responseEnd > 0)")
+	eval[bool](b, "window.kept = true")
+	b.allowFailures(true)
+	c.kill()
+	b.see(".line.lost")
+	c.program = newer
+	c.start()
+	b.says("The node now runs mlfnode 9.9.9; this page came with")
+	b.shot("another-version")
+	b.allowFailures(false)
+	b.click("Reload")
+	b.wait("!window.kept && document.querySelector('.line.live') && !document.querySelector('.banner')")
+}

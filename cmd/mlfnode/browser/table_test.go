@@ -1,6 +1,9 @@
 package browser
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/chromedp/chromedp/kb"
@@ -35,4 +38,42 @@ func TestMillionRows(t *testing.T) {
 	if n := eval[int](b, "performance.getEntriesByType('resource').filter(r => /trials\\?.*offset/.test(r.name)).length"); n > 40 {
 		t.Errorf("the page has asked %d times for rows", n)
 	}
+}
+
+// TestTableWaitsForItsReader has trials end while somebody reads a sorted table: no row moves, the new results are announced, and a click shows them.
+func TestTableWaitsForItsReader(t *testing.T) {
+	c := newCluster(t)
+	id := c.sweep("while [ ! -e "+c.dir+"/end-${1#--x=} ]; do sleep 0.1; done", "x=1:9")
+	end := func(trials ...int) {
+		t.Helper()
+		for _, x := range trials {
+			if err := os.WriteFile(filepath.Join(c.dir, fmt.Sprintf("end-%d", x)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	end(1, 2)
+	b := newBrowser(t)
+	b.login(c.monitor())
+	b.open("/sweeps/" + id + "?sort=wall&desc=")
+	const order = "[...document.querySelectorAll('.trials .row')].map(r => r.querySelector('[role=gridcell]:nth-child(2)').textContent + r.querySelector('.state')?.textContent.slice(1)).join()"
+	b.wait(order + ".includes('0 succeeded') && " + order + ".includes('1 succeeded')")
+	b.rest()
+	eval[bool](b, "(document.querySelector('.trials .table').focus(), true)")
+	before := eval[string](b, order)
+	end(3, 4)
+	b.wait("document.querySelector('.trials .fresh')?.textContent === '2 new'")
+	if after := eval[string](b, order); after != before {
+		t.Errorf("rows move under a reader: got %s, want %s", after, before)
+	}
+	b.shot("new-results")
+	b.click("2 new")
+	b.wait(order + ".includes('2 succeeded') && " + order + ".includes('3 succeeded') && !document.querySelector('.trials .fresh')")
+	end(5)
+	b.wait("document.querySelector('.trials .fresh')?.textContent === '1 new'")
+	b.press("R")
+	b.wait(order + ".includes('4 succeeded') && !document.querySelector('.trials .fresh')")
+	eval[bool](b, "(document.activeElement.blur(), true)")
+	end(6)
+	b.wait(order + ".includes('5 succeeded') && !document.querySelector('.trials .fresh')") // nobody reads
 }

@@ -6,7 +6,7 @@ import { bytes, count } from './format.js';
 import { Link, nodePlace, parts, trialPlace } from './router.js';
 import { mayAct, nodes, now } from './store.js';
 import { setView, view } from './view.js';
-import { Answer, Command, Empty, Failure, Loading, Panel, State, Time, useData, useTitle } from './ui.js';
+import { Answer, Command, Empty, Failure, Later, Loading, Panel, State, Time, useData, useTitle } from './ui.js';
 
 /** The state of a node: as gossip sees it, and whether it takes trials. @param {{node: any}} props */
 export function NodeState({ node: m }) {
@@ -59,7 +59,8 @@ export function NodesPage() {
       <thead><tr><th scope="col">node</th><th scope="col">state</th><th scope="col" class="opt">roles</th><th scope="col" class="right">running</th><th scope="col">load</th><th scope="col" class="opt right">CPUs</th><th scope="col" class="opt right">memory</th><th scope="col">GPUs</th><th scope="col" class="opt">version</th><th scope="col" class="opt">why</th></tr></thead>
       <tbody>${shown.map((/** @type {any} */ m) => html`<tr key=${m.node}><td><${Link} href=${nodePlace(m.node)}>${m.node}<//>${m.local && html` <span class="tag">answers</span>`}</td><td><${NodeState} node=${m} /></td>
         <td class="opt">${m.roles?.join(', ')}</td><td class="right">${count(m.running)}</td><td><${Load} node=${m} /></td><td class="opt right">${m.cpus}</td><td class="opt right">${bytes(m.memory_bytes)}</td>
-        <td><${GPUCells} node=${m} /></td><td class="opt">${m.version}</td><td class="opt muted">${m.reason || m.problem || ''}</td></tr>`)}</tbody></table></div>` : html`<${Empty} title="No node matches" />`)}<//></div>`;
+        <td><${GPUCells} node=${m} /></td><td class="opt">${m.version}</td><td class="opt muted">${m.reason || m.problem || ''}</td></tr>`)}</tbody></table></div>` : html`<${Empty} title="No node matches"><p>Its name, state, role or reason has what you typed. Take it away to see all ${count(members.length)}.</p><//>`)}<//>
+    ${shown.length > 0 && html`<${Later} load=${() => import('./past.js')} name="StripsPanel" members=${shown} />`}</div>`;
 }
 
 /** @param {{name: string}} props */
@@ -80,6 +81,7 @@ export function NodePage({ name }) {
     <div class="facts"><span>roles <b>${m.roles?.join(', ')}</b></span><span>version <b>${m.version}</b></span><span>address <b>${m.address}</b></span>
       ${m.driver && html`<span>driver <b>${m.driver}</b></span>`}${m.cuda && html`<span>CUDA <b>${m.cuda}</b></span>`}</div>
     <${Devices} node=${m} />
+    <${Later} load=${() => import('./past.js')} name="StripsPanel" members=${[m]} />
     <${Running} node=${name} moved=${m.running} />
   </div>`;
 }

@@ -7,7 +7,7 @@ import { GPUCells, Load, NodeState } from './nodes.js';
 import { Link, nodePlace, sweepPlace, trialPlace } from './router.js';
 import { active, nodes, overview } from './store.js';
 import { NoSweep, withLive } from './sweeps.js';
-import { Answer, Counts, Empty, Ending, Panel, Progress, State, Time, useData, useSlow, useTitle } from './ui.js';
+import { Answer, Counts, Empty, Ending, Later, Panel, Progress, State, Time, useData, useSlow, useTitle } from './ui.js';
 
 const SHOWN = 10; // sweeps
 const GROUPS = 6; // of failures
@@ -29,6 +29,7 @@ export function OverviewPage() {
           <${Answer} of=${list}>${() => (shown.length ? html`<ul class="rows">${shown.map(s => html`<${SweepRow} key=${s.sweep} sweep=${s} />`)}</ul>` : html`<${NoSweep} />`)}<//>
         <//>
         <${Nodes} />
+        <${Later} load=${() => import('./past.js')} name="RatePanel" />
       </div>
       <${Failures} of=${all.filter((/** @type {any} */ s) => s.failed > 0).slice(0, 3)} />
     </div>

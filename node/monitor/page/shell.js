@@ -7,7 +7,7 @@ import { useKeys } from './keys.js';
 import { LoginPage } from './login.js';
 import { openHelp, openPalette } from './palette.js';
 import { Link, navigate, nodePlace, parts, place, sweepPlace, trialPlace } from './router.js';
-import { freeze, frozen, line, logout, now, overview, retryNow, session, spoken } from './store.js';
+import { freeze, frozen, line, logout, now, overview, renewed, retryNow, session, spoken } from './store.js';
 import { theme, turnTheme } from './settings.js';
 
 const PLACES = [['Overview', '/', 'o'], ['Sweeps', '/sweeps', 's'], ['Nodes', '/nodes', 'n'], ['Settings', '/settings', ',']];
@@ -82,6 +82,10 @@ function Banner() {
   }
   if (frozen.value) {
     return html`<div class="banner" role="status"><span>Stopped by you; showing what was ${ago(at || since, now.value)}</span><button type="button" onClick=${() => freeze(false)}>Go on</button></div>`;
+  }
+  if (renewed.value) {
+    return html`<div class="banner" role="status"><span><strong>${renewed.value}</strong> It may show some things wrongly until it is loaded again. For a newer page, start <code>mlfnode monitor</code> again, too.</span>
+      <button type="button" onClick=${() => location.reload()}>Reload</button></div>`;
   }
   if (problem) return html`<div class="banner" role="status"><span><strong>Nothing runs:</strong> ${problem}</span></div>`;
   return null;

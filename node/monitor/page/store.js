@@ -73,9 +73,27 @@ function take({ name, key, data }) {
 
 /** What ended while the stream was away is told of by nobody. @param {import('./events.js').Line} l */
 function takeLine(l) {
-  if (l.condition === 'live' && line.peek().condition !== 'live') active.value = new Map();
+  const back = l.condition === 'live' && line.peek().condition !== 'live';
+  if (back) active.value = new Map();
   line.value = l;
+  if (back) lookAtVersion().catch(() => {}); // the next time it is back, it is asked again
 }
+
+/** Says that the node is of another version than this page, or that there is a newer page; '' while that is not so. */
+export const renewed = signal('');
+
+let version = '';
+
+async function lookAtVersion() {
+  const [node, page] = await Promise.all([get('/node'), fetch(location.pathname).then(r => r.text())]);
+  if (version && node.version !== version) renewed.value = `The node now runs mlfnode ${node.version}; this page came with ${version}.`;
+  else if (!page.includes(new URL('.', import.meta.url).pathname)) renewed.value = 'This page is of another version of mlfnode monitor.';
+  version ||= node.version;
+}
+
+document.addEventListener('visibilitychange', () => { // nobody is disturbed then
+  if (document.hidden && renewed.peek() && line.peek().condition === 'live') location.reload();
+});
 
 const stream = new Stream(take, takeLine, () => hooks.unauthorized(), () => session.peek() || whoami());
 

@@ -3,7 +3,7 @@ import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
 import { html } from './html.js';
 import { ask, get, search, sweepPath } from './api.js';
 import { count, duration, number } from './format.js';
-import { mayAct } from './store.js';
+import { useKeys } from './keys.js';
 import { Table, rowsOf } from './table.js';
 import { Panel, State, Time } from './ui.js';
 import { setView, splitFilter, togglePin, view } from './view.js';
@@ -15,7 +15,9 @@ export function Trials({ of, total }) {
   const objective = sweep.objective?.metric;
   const by = view.more.sort || (objective && sweep.metrics.includes(objective) ? objective : 'index');
   const desc = view.more.sort ? view.more.desc === '1' : by === objective && sweep.objective.goal === 'maximize';
-  const version = useStill(of.version), text = search(view.where.map(splitFilter));
+  const text = search(view.where.map(splitFilter));
+  const still = useStill(of.version, sweep.succeeded + sweep.failed + sweep.cancelled, by === 'index' && !text ? '' : `${by} ${desc} ${text}`);
+  useKeys([{ key: 'R', text: 'show new results in the table of trials', run: still.apply }], [still.version, of.version]);
   const filters = view.where.map(splitFilter);
   const fetchPage = useCallback(async (/** @type {number} */ offset, /** @type {number} */ limit, /** @type {AbortSignal} */ signal) => rowsOf(
     await get(sweepPath(id, '/trials'), { signal, query: [...filters, ['offset', offset], ['limit', limit], ['sort', by], ['desc', desc]] })), [id, text, by, desc]);
@@ -32,28 +34,41 @@ export function Trials({ of, total }) {
   };
   const rows = total ?? sweep.count;
   return html`<${Panel} title="Trials" class="trials" aside=${html`<span>${count(rows)} ${total === null ? 'in the sweep' : 'match'}</span>
+      ${still.fresh > 0 && html`<button type="button" class="fresh" onClick=${still.apply} title="Show them, and move the rows to their new places (R)">${count(still.fresh)} new</button>`}
       <button type="button" class="quiet" disabled=${busy} onClick=${saveCSV}>CSV</button>
       <button type="button" class="quiet" title=${view.where.length ? 'Copies a command that lists trials in this order, without the filters' : 'Copies a command that asks for the same'} onClick=${() => navigator.clipboard?.writeText(command(id, by, desc))}>Copy command</button>`}>
-    <${Table} label="Trials" fetchPage=${fetchPage} columns=${columnsOf(sweep)} total=${rows} version=${version} sort=${by} desc=${desc} onSort=${onSort} rows=${14}
+    <${Table} label="Trials" fetchPage=${fetchPage} columns=${columnsOf(sweep)} total=${rows} version=${still.version} sort=${by} desc=${desc} onSort=${onSort} rows=${14}
       onOpen=${(/** @type {any} */ r) => of.open(r.index)} onSelect=${(/** @type {any} */ r) => togglePin(r.index)} isSelected=${(/** @type {any} */ r) => view.pins.includes(r.index)}
       onHover=${(/** @type {any} */ r) => setView({ hover: r.index })} empty=${html`<p class="empty">No trial matches.</p>`} />
   <//>`;
 }
 
-/** A version that waits while the table has the focus: rows do not move under a cursor. @param {unknown} version */
-function useStill(version) {
-  const [shown, setShown] = useState(version);
+/** Whether somebody looks at rows: with the keyboard, with the pointer over them, or further down. */
+function isRead() {
+  const table = document.querySelector('.trials .table');
+  return !!table && (table.contains(document.activeElement) || table.matches(':hover') || table.scrollTop > 0);
+}
+
+/**
+ * A version that waits while rows are read, which new results would move: `fresh` is how many have come meanwhile, and `apply` shows them.
+ * @param {unknown} version @param {number} ended trials @param {string} order '' where results move no row; of another order all is new
+ */
+function useStill(version, ended, order) {
+  const [shown, setShown] = useState({ version, ended, order, held: false });
   const timer = useRef(0);
+  const apply = () => setShown({ version, ended, order, held: false });
   useEffect(() => {
     const update = () => {
       clearTimeout(timer.current);
-      if (document.activeElement?.closest('.trials .table')) timer.current = setTimeout(update, 1000);
-      else setShown(version);
+      if (!order || order !== shown.order || !isRead()) return apply();
+      setShown(s => (s.held ? s : { ...s, held: true }));
+      timer.current = setTimeout(update, 1000);
+      return undefined;
     };
-    update();
+    if (version !== shown.version || order !== shown.order) update();
     return () => clearTimeout(timer.current);
-  }, [version]);
-  return shown;
+  }, [version, order, shown.version]);
+  return { version: shown.version, fresh: shown.held ? Math.max(0, ended - shown.ended) : 0, apply };
 }
 
 /** @param {any} s @returns {import('./table.js').Column[]} */

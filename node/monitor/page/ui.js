@@ -169,6 +169,14 @@ export function Answer({ of, children }) {
   return html`<${Loading} />`;
 }
 
+/** A part that is loaded after the rest: an export of a module. @param {{load: () => Promise<any>, name: string, [prop: string]: any}} props */
+export function Later({ load, name, ...props }) {
+  const [got, setGot] = useState(/** @type {any} */ (null));
+  useEffect(() => { load().then(m => setGot({ Part: m[name] }), e => setGot({ error: { message: e.message, hint: 'Reload the page.' } })); }, []);
+  if (got?.Part) return html`<${got.Part} ...${props} />`;
+  return got && html`<${Failure} error=${got.error} />`;
+}
+
 /** Sets the title of the tab while a page is shown. @param {string} text */
 export function useTitle(text) {
   useEffect(() => {

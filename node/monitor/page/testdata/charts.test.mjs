@@ -10,6 +10,7 @@ import * as scale from '../charts/scale.js';
 import * as slices from '../charts/slices.js';
 import * as timeline from '../charts/timeline.js';
 import { cell, csv, lines } from '../charts/export.js';
+import { area } from '../charts/strip.js';
 import { aligned, nearest } from '../charts/curvedata.js';
 
 const axis = (key, labels, scaleName = 'linear') => ({
@@ -277,4 +278,9 @@ test('curves of different steps stand in one table', () => {
   assert.deepEqual(table, [[1, 2, 3, 4], [0, 1, 2, null], [2, 3, 4, null], [1, 2, 3, null], [9, 8, null, null], [null, null, null, null]]);
   assert.equal(nearest(table, 1, 100, 2), 0);
   assert.equal(nearest(table, 3, 1, 2), null);
+});
+
+test('samples that are not there leave a gap in a strip', () => {
+  assert.equal(area([50, 255, 0, 120]), 'M0 100V50H1V100ZM2 100V99H3V0H4V100Z');
+  assert.equal(area([255, 255]), '');
 });
