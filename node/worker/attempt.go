@@ -36,17 +36,17 @@ type attempt struct {
 	started time.Time
 	ref     grid.LogRef // owned by the outbox
 
-	mu        sync.Mutex
-	sources   []*source
-	cut       *cutOutput // nil when nothing was cut
-	announced bool
-	ended     bool      // nothing may be read from the spool any more
-	untouched bool      // the attempt left nothing in the spool
-	reported  time.Time // when metrics were last read
-	metrics   grid.Metric
-	curves    *curves   // nil before metrics were first read
-	changed   time.Time // when metrics became what they are
-	sent      time.Time // when they were last told
+	mu           sync.Mutex
+	sources      []*source
+	cut          *cutOutput // nil when nothing was cut
+	announced    bool
+	ended        bool      // nothing may be read from the spool any more
+	untouched    bool      // the attempt left nothing in the spool
+	reported     time.Time // when metrics were last read
+	metrics      grid.Metric
+	metricReader *metricReader // nil before metrics were first read
+	changed      time.Time     // when metrics became what they are
+	sent         time.Time     // when they were last told
 }
 
 // attempt runs one trial, from now on, and reports how it ended. Its spool stays until the report is stored. It

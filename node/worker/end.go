@@ -135,11 +135,10 @@ func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) b
 
 // addMetrics reads the metrics and their curves. A metric that a successful trial should have left and did not is not a failure, but it is noted.
 func (a *attempt) addMetrics(r *grid.Result) {
-	var notes []string
-	r.Metrics, notes = a.gatherMetrics()
-	r.Curves = a.curvesOf(r.Metrics, true)
+	m := a.readMetrics(true)
+	r.Metrics, r.Curves = m.values, m.curves
 	if r.Class == grid.ClassNone {
-		for _, note := range notes {
+		for _, note := range m.notes {
 			r.Reason = joinReason(r.Reason, note)
 		}
 	}

@@ -15,8 +15,6 @@ import (
 	"strconv"
 
 	"github.com/dustin/go-humanize"
-	"golang.org/x/sys/unix"
-
 	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
 )
@@ -28,69 +26,132 @@ const metricsBytes = 16 << 20
 // be stored, and would hold up all reports behind it.
 const maxMetrics = 64 << 10
 
-// readMetrics gathers the attempt's metrics from all its sources, $MLF_METRICS last. Later values win.
-func (a *attempt) readMetrics() grid.Metric {
-	m, _ := a.gatherMetrics()
-	return m
+// metricReader reads what an attempt reports, as it comes.
+type metricReader struct {
+	sources []metricSource
+	own     *metricFile // $MLF_METRICS
 }
 
-// gatherMetrics is readMetrics with a note for each source that the task names and that gave nothing.
-func (a *attempt) gatherMetrics() (m grid.Metric, notes []string) {
-	m = grid.Metric{}
+// metricSource is a source that the task names.
+type metricSource struct {
+	grid.Source
+	files []*metricFile // later ones win
+}
+
+func newMetricReader(a *attempt) *metricReader {
+	r := &metricReader{own: &metricFile{path: a.spool.metrics, points: (*metricFile).objectsOrTable, merge: mergeAll}}
 	for _, s := range a.task.Metrics {
-		before := len(m)
-		found := grid.Metric{}
-		note := ""
+		source := metricSource{Source: s}
 		switch {
 		case s.Log != "":
-			var text []byte
-			if text, note = readLog(filepath.Join(a.spool.work, s.Log)); note == "" && !mergeLog(found, text) {
-				note = "it contains neither JSON objects nor a CSV table with a header"
-			}
-			if note == "" && len(found) == 0 {
-				note = "it contains no number or text under a name (lists are left out)"
-			}
-			note = prefixed("metrics.log "+s.Log+": ", note)
+			source.files = []*metricFile{{path: filepath.Join(a.spool.work, s.Log), points: (*metricFile).objectsOrTable, merge: mergeLog, last: true}}
 		case s.Regex != "":
-			if mergeRegex(found, s.Regex, a.spool.stdout, a.spool.stderr); len(found) == 0 {
-				note = "metrics.regex: no line of the output matches " + s.Regex
+			re, err := regexp.Compile(s.Regex)
+			if err != nil {
+				continue // checked when the project is loaded
 			}
+			match := func(f *metricFile, text []byte) []byte { return f.matches(re, text) }
+			source.files = []*metricFile{{path: a.spool.stdout.Name(), points: match}, {path: a.spool.stderr.Name(), points: match}}
 		case s.JSON != "":
-			if mergeLastObject(found, colourless(readEndOf(a.spool.stdout))); len(found) == 0 {
-				note = "metrics.json: no JSON object is on stdout"
-			}
+			source.files = []*metricFile{{path: a.spool.stdout.Name(), points: (*metricFile).objectsAtEnds, last: true}}
 		}
-		maps.Copy(m, found)
-		if len(found) == 0 && len(m) == before && note != "" {
-			notes = append(notes, note)
-		}
+		r.sources = append(r.sources, source)
 	}
-	if text := readEnd(a.spool.metrics); len(bytes.TrimSpace(text)) > 0 {
-		found := grid.Metric{}
-		switch ok := mergeAll(found, text); {
-		case !ok && len(text) == metricsBytes:
-			notes = append(notes, fmt.Sprintf("$MLF_METRICS: the last %s of it contain neither a JSON object nor a CSV table with a header, and no more is read", humanize.IBytes(metricsBytes)))
-		case !ok:
-			notes = append(notes, "$MLF_METRICS: it contains neither a JSON object nor a CSV table with a header")
-		case len(found) == 0:
-			notes = append(notes, "$MLF_METRICS: it contains no number or text under a name (lists are left out)")
-		}
-		maps.Copy(m, found)
-	}
-	if n := shorten(m); n > 0 {
-		notes = append(notes, fmt.Sprintf("%d of the metrics were left out, the largest first: one attempt has room for %s", n, humanize.IBytes(maxMetrics)))
-	}
-	if len(m) == 0 {
-		m = nil
-	}
-	return m, notes
+	return r
 }
 
-func prefixed(prefix, text string) string {
-	if text == "" {
-		return ""
+// measures is what an attempt has reported so far.
+type measures struct {
+	values grid.Metric
+	curves grid.Curves
+	notes  []string // one for each source that the task names and that gave nothing
+}
+
+// readMetrics reads on, and gives the attempt's metrics from all its sources, $MLF_METRICS last. Later values win. Of an attempt that has
+// ended the last line counts although it does not end.
+func (a *attempt) readMetrics(ended bool) measures {
+	if a.metricReader == nil {
+		a.metricReader = newMetricReader(a)
 	}
-	return prefix + text
+	r := a.metricReader
+	out := measures{values: grid.Metric{}}
+	for _, s := range r.sources {
+		found := grid.Metric{}
+		note := ""
+		for _, f := range s.files {
+			changed := f.readOn(ended)
+			var m grid.Metric
+			m, note, _ = f.found(changed, ended)
+			maps.Copy(found, m)
+		}
+		if out.merge(found); len(found) > 0 {
+			continue
+		}
+		switch {
+		case s.Regex != "":
+			note = "metrics.regex: no line of the output matches " + s.Regex
+		case s.JSON != "":
+			note = "metrics.json: no JSON object is on stdout"
+		case note != "":
+			note = "metrics.log " + s.Log + ": " + note
+		}
+		if note != "" {
+			out.notes = append(out.notes, note)
+		}
+	}
+	changed := r.own.readOn(ended)
+	if r.own.trouble == "" && r.own.size > 0 && !r.own.blank {
+		m, note, understood := r.own.found(changed, ended)
+		out.merge(m)
+		switch {
+		case understood:
+		case r.own.size <= metricsBytes:
+			note = "it contains neither a JSON object nor a CSV table with a header"
+		default:
+			note = fmt.Sprintf("the last %s of it contain neither a JSON object nor a CSV table with a header, and no more is read", humanize.IBytes(metricsBytes))
+		}
+		if len(m) == 0 && note != "" {
+			out.notes = append(out.notes, "$MLF_METRICS: "+note)
+		}
+	}
+	if n := shorten(out.values); n > 0 {
+		out.notes = append(out.notes, fmt.Sprintf("%d of the metrics were left out, the largest first: one attempt has room for %s", n, humanize.IBytes(maxMetrics)))
+	}
+	out.curves = r.curves(out.values)
+	if len(out.values) == 0 {
+		out.values = nil
+	}
+	return out
+}
+
+func (m *measures) merge(found grid.Metric) { maps.Copy(m.values, found) }
+
+// curves gives the curves of metrics of which there is more than one point, of at most grid.MaxCurves.
+func (r *metricReader) curves(m grid.Metric) grid.Curves {
+	var files []*metricFile
+	for _, s := range r.sources {
+		files = append(files, s.files...)
+	}
+	files = append(files, r.own)
+	var all grid.Curves
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		var points []grid.Point
+		for _, f := range files {
+			if b := f.builders[name]; b != nil {
+				points = b.Points()
+			}
+		}
+		if len(points) < 2 {
+			continue
+		}
+		if all == nil {
+			all = grid.Curves{}
+		}
+		if all[name] = grid.PackCurve(points); len(all) == grid.MaxCurves {
+			break
+		}
+	}
+	return all
 }
 
 // shorten leaves out what is over maxMetrics, the largest values first, and reports how many those are.
@@ -116,15 +177,6 @@ func shorten(m grid.Metric) (left int) {
 	return left
 }
 
-func readEnd(path string) []byte {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
-	if err != nil {
-		return nil // not written (yet)
-	}
-	defer f.Close()
-	return readEndOf(f)
-}
-
 func readEndOf(f *os.File) []byte {
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
@@ -148,21 +200,8 @@ func colourless(b []byte) []byte {
 // longestLine bounds the lines that a regular expression is matched on; longer ones are passed over.
 const longestLine = 1 << 20
 
-// mergeRegex matches named groups on each line; the last match of a name counts. A carriage return ends a line too: that is how
-// progress bars write.
-func mergeRegex(m grid.Metric, expr string, files ...*os.File) {
-	re, err := regexp.Compile(expr)
-	if err != nil {
-		return // checked when the project is loaded
-	}
-	for _, f := range files {
-		for line := range outputLines(readEndOf(f)) {
-			mergeMatches(m, re, line)
-		}
-	}
-}
-
-// outputLines yields the lines of output that are not too long, without colours.
+// outputLines yields the lines of output that are not too long, without colours. A carriage return ends a line too: that is how progress
+// bars write.
 func outputLines(text []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for line := range bytes.FieldsFuncSeq(colourless(text), func(c rune) bool { return c == '\n' || c == '\r' }) {
@@ -173,6 +212,7 @@ func outputLines(text []byte) iter.Seq[[]byte] {
 	}
 }
 
+// mergeMatches takes over the named groups of a pattern in a line; the last match of a name counts.
 func mergeMatches(m grid.Metric, re *regexp.Regexp, line []byte) {
 	for _, match := range re.FindAllSubmatch(line, -1) {
 		for i, name := range re.SubexpNames() {

@@ -156,7 +156,7 @@ func TestMetrics(t *testing.T) {
 		}, `{"a": 1, "b": 2, "c": 3}`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := left(t, c.sources, c.files).readMetrics()
+			got := left(t, c.sources, c.files).readMetrics(true).values
 			var want grid.Metric
 			if c.want != "" {
 				if err := json.Unmarshal([]byte(c.want), &want); err != nil {
@@ -195,7 +195,7 @@ func TestHugeMetrics(t *testing.T) {
 		{"many", many.String(), "metric 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := left(t, nil, map[string]string{"metrics": c.text}).readMetrics()
+			m := left(t, nil, map[string]string{"metrics": c.text}).readMetrics(true).values
 			total := 0
 			for k, v := range m {
 				total += len(k) + len(v)
@@ -230,7 +230,7 @@ func TestMetricsFifoBlocksNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(chan grid.Metric, 1)
-	go func() { got <- a.readMetrics() }()
+	go func() { got <- a.readMetrics(true).values }()
 	if m := receive(t, "metrics beside a fifo", got); string(m["a"]) != "1" {
 		t.Errorf("metrics: got %v, want those of the log", m)
 	}
@@ -319,7 +319,7 @@ func TestMetricsOfLongFiles(t *testing.T) {
 		}
 	}
 	a := left(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": table})
-	if m := a.readMetrics(); string(m["loss"]) != "0.25" || string(m["step"]) != "2" {
+	if m := a.readMetrics(true).values; string(m["loss"]) != "0.25" || string(m["step"]) != "2" {
 		t.Errorf("a table over the limit: got %v, want its last row by the names of its first line", texts(m))
 	}
 }

@@ -179,7 +179,8 @@ func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) bool {
 // tellMetrics tells the master the metrics of a running attempt when they have changed, and else from time to time, since what was
 // told may have been lost. Nothing of it is stored but by history. a.mu is held.
 func (w *Worker) tellMetrics(a *attempt, now time.Time) {
-	m := a.readMetrics()
+	read := a.readMetrics(false)
+	m := read.values
 	changed := !maps.EqualFunc(m, a.metrics, func(x, y json.RawMessage) bool { return bytes.Equal(x, y) })
 	if len(m) == 0 || (!changed && now.Sub(a.sent) < metricsAgain) {
 		return
@@ -188,9 +189,8 @@ func (w *Worker) tellMetrics(a *attempt, now time.Time) {
 		a.metrics, a.changed = m, now
 	}
 	a.sent = now
-	curves := a.curvesOf(m, false)
 	err := w.cfg.Store.Progress.Publish(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: w.cfg.Node, Events: []grid.Event{{
-		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.changed.UnixMicro(), Metrics: m, Curves: curves,
+		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.changed.UnixMicro(), Metrics: m, Curves: read.curves,
 	}}})
 	if err != nil {
 		w.log.Debug("metrics could not be told", "trial", a.id, "err", err)

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -71,7 +72,7 @@ func TestCurves(t *testing.T) {
 			t.Parallel()
 			a := left(t, c.sources, c.files)
 			for range 2 {
-				if got := show(t, a.curvesOf(a.readMetrics(), true)); len(got)+len(c.want) > 0 && !cmp.Equal(got, c.want) {
+				if got := show(t, a.readMetrics(true).curves); len(got)+len(c.want) > 0 && !cmp.Equal(got, c.want) {
 					t.Errorf("got %v, want %v", got, c.want)
 				}
 			}
@@ -123,7 +124,6 @@ func TestCurvesAsTheyCome(t *testing.T) {
 				before = append(before, whole[:at])
 			}
 		}
-		m := grid.Metric{"a": json.RawMessage("1"), "b.c": json.RawMessage("1")}
 		live := &attempt{task: &grid.Task{}, spool: s}
 		write := func(text string) {
 			if err := os.WriteFile(s.metrics, []byte(text), 0o600); err != nil {
@@ -132,15 +132,15 @@ func TestCurvesAsTheyCome(t *testing.T) {
 		}
 		for _, text := range before {
 			write(text)
-			live.curvesOf(m, false)
+			live.readMetrics(false)
 		}
 		write(whole)
 		atEnd := &attempt{task: &grid.Task{}, spool: s}
-		want := show(t, atEnd.curvesOf(m, true))
+		want := show(t, atEnd.readMetrics(true).curves)
 		if len(want) != 2 {
 			r.Fatalf("got %v of %q", want, whole)
 		}
-		if diff := cmp.Diff(want, show(t, live.curvesOf(m, true))); diff != "" {
+		if diff := cmp.Diff(want, show(t, live.readMetrics(true).curves)); diff != "" {
 			r.Fatalf("read as it came, of %q:\n%s", whole, diff)
 		}
 	})
@@ -161,7 +161,7 @@ func TestCurvesAreBounded(t *testing.T) {
 		text.WriteString("}\n")
 	}
 	a := left(t, nil, map[string]string{"metrics": text.String()})
-	curves := a.curvesOf(a.readMetrics(), true)
+	curves := a.readMetrics(true).curves
 	if len(curves) != grid.MaxCurves {
 		t.Errorf("got %d curves, want %d", len(curves), grid.MaxCurves)
 	}
@@ -176,12 +176,146 @@ func TestCurvesAreBounded(t *testing.T) {
 // TestRewrittenCurves begins anew with a file that has become shorter.
 func TestRewrittenCurves(t *testing.T) {
 	a := left(t, nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n"})
-	m := a.readMetrics()
-	a.curvesOf(m, false)
+	a.readMetrics(false)
 	if err := os.WriteFile(a.spool.metrics, []byte("{\"a\": 5}\n{\"a\": 6}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := show(t, a.curvesOf(m, true))["a"], "1:5 2:6"; got != want {
+	if got, want := show(t, a.readMetrics(true).curves)["a"], "1:5 2:6"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestMetricsAsTheyCome reads while the program writes, in pieces of any size: the values are those of the whole text, while it is
+// written and at the end.
+func TestMetricsAsTheyCome(t *testing.T) {
+	number := 0
+	lines := map[string][]string{
+		"objects":  {"{\"a\": %d}\n", "{\"b\": %d, \"c\": {\"d\": 1}}\n", "hello %d\n", "\n"},
+		"prefixed": {"INFO {\"a\": %d}\n", "12%% |##| {\"b\": %d}\n", "INFO hello %d\n"},
+		"indented": {"{\n  \"a\": %d,\n  \"b\": {\n    \"c\": 1}}\n", "{\n \"b\": %d\n}\n", "hello %d\n"},
+		"dicts":    {"{'a': %d}\n", "{'b': %d, 'c': True}\n", "hello %d\n"},
+		"table":    {"%d,1\n", "2,%d\n", "%d,\n"},
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		kind := rapid.SampledFrom([]string{"objects", "prefixed", "indented", "dicts", "table"}).Draw(r, "kind")
+		source := rapid.SampledFrom([]string{"own", "log", "stdout"}).Draw(r, "source")
+		var b strings.Builder
+		if kind == "table" {
+			b.WriteString("a,b\n")
+		}
+		for range rapid.IntRange(1, 60).Draw(r, "lines") {
+			line := rapid.SampledFrom(lines[kind]).Draw(r, "line")
+			if strings.Contains(line, "%d") {
+				line = fmt.Sprintf(line, rapid.IntRange(0, 999).Draw(r, "value"))
+			}
+			b.WriteString(line)
+		}
+		number++
+		s, err := openSpool(filepath.Join(t.TempDir(), fmt.Sprint(number)))
+		if err != nil {
+			r.Fatal(err)
+		}
+		defer s.close()
+		if err := os.MkdirAll(s.work, 0o700); err != nil {
+			r.Fatal(err)
+		}
+		file, task, merge := s.metrics, &grid.Task{}, mergeAll
+		switch source {
+		case "log":
+			file, merge = filepath.Join(s.work, "log"), mergeLog
+			task.Metrics = []grid.Source{{Log: "log"}}
+		case "stdout":
+			file, merge = s.stdout.Name(), mergeLastObject
+			task.Metrics = []grid.Source{{JSON: "stdout"}}
+		}
+		check := func(a *attempt, text string, ended bool) {
+			want := grid.Metric{}
+			merge(want, []byte(text))
+			if got := a.readMetrics(ended).values; len(got)+len(want) > 0 && !cmp.Equal(texts(want), texts(got)) {
+				r.Fatalf("ended %t, %s in %s, of %q: got %v, want %v", ended, kind, source, text, texts(got), texts(want))
+			}
+		}
+		write := func(text string) {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				r.Fatal(err)
+			}
+		}
+		whole := b.String()
+		live := &attempt{task: task, spool: s}
+		for at := 0; at < len(whole); at += rapid.IntRange(1, 200).Draw(r, "piece") {
+			end := strings.LastIndexByte(whole[:at], '\n') + 1
+			write(whole[:end])
+			if kind != "indented" { // which is whole at an end of a line only now and then
+				check(live, whole[:end], false)
+			}
+		}
+		write(whole)
+		check(live, whole, true)
+		check(&attempt{task: task, spool: s}, whole, true)
+	})
+}
+
+// TestRewrittenMetrics has a program write its file anew each time, with other values of the same length, with more, and with less.
+func TestRewrittenMetrics(t *testing.T) {
+	pad := strings.Repeat("x", 1000)
+	for _, size := range []int{1, 200} { // in kilobytes
+		a := left(t, []grid.Source{{Log: "log"}}, map[string]string{"work/log": ""})
+		for i, text := range []string{`{"a": 0.50}`, `{"a": 0.75}`, `{"a": 0.5, "b": 1}`, `{"a": 1}`, "a,b\n1,2\n", "a,b\n1,3\n"} {
+			if text[0] == '{' {
+				text += strings.Repeat("\n# "+pad, size)
+			}
+			for _, file := range []string{a.spool.metrics, filepath.Join(a.spool.work, "log")} {
+				if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				when := time.Now().Add(time.Duration(i) * time.Second)
+				if err := os.Chtimes(file, when, when); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := grid.Metric{}
+			mergeAll(want, []byte(text))
+			if got := a.readMetrics(false).values; !cmp.Equal(texts(want), texts(got)) {
+				t.Errorf("of %q: got %v, want %v", text[:12], texts(got), texts(want))
+			}
+		}
+	}
+}
+
+// BenchmarkMetricsOfLongFiles reads the metrics of an attempt that has written much, after each further line.
+func BenchmarkMetricsOfLongFiles(b *testing.B) {
+	for name, sources := range map[string][]grid.Source{
+		"own": nil, "log": {{Log: "../metrics"}}, "regex": {{Regex: `"loss": (?P<loss>\S+)`}}, "json": {{JSON: "stdout"}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			s, err := openSpool(filepath.Join(b.TempDir(), "spool"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.close()
+			path := s.metrics
+			if name == "regex" || name == "json" {
+				path = s.stdout.Name()
+			}
+			file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer file.Close()
+			line := func(i int) {
+				fmt.Fprintf(file, "{\"step\": %d, \"loss\": %d.5, \"pad\": \"%s\"}\n", i, i, strings.Repeat("x", 80))
+			}
+			for i := range metricsBytes / 128 {
+				line(i)
+			}
+			a := &attempt{task: &grid.Task{Metrics: sources}, spool: s}
+			a.readMetrics(false)
+			for i := 0; b.Loop(); i++ {
+				line(i)
+				if m := a.readMetrics(false).values; string(m["step"]) != fmt.Sprint(i) && name != "regex" {
+					b.Fatalf("got %v", texts(m))
+				}
+			}
+		})
 	}
 }

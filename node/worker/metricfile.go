@@ -1,0 +1,421 @@
+package worker
+
+import (
+	"bytes"
+	"errors"
+	"hash/fnv"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// metricFile reads a file of metric lines as it grows: of each metric its values, of which the last one counts, and its curve.
+type metricFile struct {
+	path string
+	// points takes the points out of whole lines, and gives the beginning of what may go on.
+	points func(f *metricFile, lines []byte) (rest []byte)
+	merge  func(m grid.Metric, text []byte) bool // takes the values out of the whole text; nil for output of a program
+	last   bool                                  // of objects only the last one counts
+
+	trouble string // why it can't be read
+	size    int64  // when it was last looked at
+	wrote   time.Time
+	blank   bool // nothing is in it
+
+	offset int64
+	before uint64 // a hash of what lies before offset
+	rest   []byte // before offset, of what does not end there
+	torn   bool   // offset is within a line, whose beginning was passed over
+	passed bool   // something was passed over that may have been an object
+
+	kind     textKind
+	table    *table
+	lines    int64 // with numbers
+	builders map[string]*grid.CurveBuilder
+	values   grid.Metric // of all lines; with last only of a table
+	bytes    int         // of values
+	newest   grid.Metric // with last: the last object, as of the last look
+}
+
+// curvePiece is how much of a file is read at a time, and the most of one that is read again as a whole while its program runs.
+const curvePiece = 1 << 20
+
+// textKind is what a file of metrics holds.
+type textKind uint8
+
+const (
+	textUnknown textKind = iota
+	textObjects          // of JSON
+	textDicts            // of Python
+	textTable            // CSV
+	textWhole            // a list, which is written again as a whole, or UTF-16
+	textOther            // nothing of these at its beginning, though objects may come
+)
+
+// readOn reads what has been written since the last time, and reports whether that is something. A file that has become shorter, or of
+// which what was read has changed, is read from its start again.
+func (f *metricFile) readOn(ended bool) (changed bool) {
+	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a fifo would block
+	if errors.Is(err, fs.ErrNotExist) {
+		f.trouble = "the program did not write it"
+		return false
+	}
+	if err != nil {
+		f.trouble = "it can't be read: " + bareError(err)
+		return false
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		f.trouble = "it is not a regular file"
+		return false
+	}
+	f.trouble = ""
+	size := info.Size()
+	changed = size != f.size || !info.ModTime().Equal(f.wrote)
+	if !changed && !ended {
+		return false
+	}
+	if changed && (size < f.offset || f.offset > 0 && hashBefore(file, f.offset) != f.before) {
+		*f = metricFile{path: f.path, points: f.points, merge: f.merge, last: f.last}
+	}
+	f.begin(file, size)
+	if f.kind == textWhole {
+		if changed && (ended || size <= curvePiece) {
+			f.size, f.wrote = size, info.ModTime()
+			f.readWhole(readEndOf(file))
+		}
+		return changed
+	}
+	f.size, f.wrote = size, info.ModTime()
+	for f.offset < size {
+		n := len(f.rest)
+		text := append(f.rest, make([]byte, min(curvePiece, size-f.offset))...)
+		read, err := file.ReadAt(text[n:], f.offset)
+		f.offset += int64(read)
+		f.blank = f.blank && len(bytes.TrimSpace(text[n:n+read])) == 0
+		f.take(text[:n+read], false)
+		if err != nil && err != io.EOF || read == 0 {
+			break // what could be read counts
+		}
+	}
+	f.before = hashBefore(file, f.offset)
+	if ended && len(f.rest) > 0 {
+		f.take(f.rest, true)
+	}
+	return changed
+}
+
+// begin finds out what the file is, and passes over what is too much. Of a table its first line says what the columns are.
+func (f *metricFile) begin(file *os.File, size int64) {
+	if f.offset == 0 && f.kind == textUnknown {
+		f.blank = true
+	}
+	if f.merge != nil && f.offset == 0 && f.kind == textUnknown {
+		head := make([]byte, 64)
+		n, _ := file.ReadAt(head, 0) // what could be read counts
+		if head = bytes.TrimSpace(head[:n]); len(head) > 0 && (head[0] == '[' || head[0] >= 0xfe) {
+			f.kind, f.blank = textWhole, false
+			return
+		}
+	}
+	skip := size - metricsBytes
+	if skip <= f.offset {
+		return
+	}
+	if f.merge != nil && f.kind == textUnknown {
+		head := make([]byte, 64<<10)
+		n, _ := file.ReadAt(head, 0)
+		if line, _, ok := bytes.Cut(head[:n], []byte("\n")); ok {
+			f.header(line)
+		}
+	}
+	f.offset, f.rest, f.torn, f.passed = skip, nil, true, true
+}
+
+// checkedHead and checkedEnd are how much of what was read of a file is looked at, at its beginning and at its end, to see whether it is
+// still the same.
+const (
+	checkedHead = 4 << 10
+	checkedEnd  = 64 << 10
+)
+
+func hashBefore(file *os.File, offset int64) uint64 {
+	head, end := make([]byte, min(offset, checkedHead)), make([]byte, min(offset, checkedEnd))
+	n, _ := file.ReadAt(head, 0) // what could be read counts
+	m, _ := file.ReadAt(end, offset-int64(len(end)))
+	h := fnv.New64a()
+	h.Write(head[:n])
+	h.Write(end[:m])
+	return h.Sum64()
+}
+
+// take takes the points out of text; the last line counts when it ends, or if ended.
+func (f *metricFile) take(text []byte, ended bool) {
+	if f.torn {
+		line := bytes.IndexAny(text, "\n\r") + 1
+		if line == 0 {
+			return
+		}
+		text, f.torn = text[line:], false
+	}
+	end := len(text)
+	if !ended {
+		end = bytes.LastIndexAny(text, "\n\r") + 1
+	}
+	rest := append(bytes.Clone(f.points(f, text[:end])), text[end:]...)
+	if len(rest) > longestObject {
+		rest, f.passed = nil, true
+	}
+	f.rest = rest
+}
+
+// readWhole rebuilds the curves from the whole text. A list without an end is still being written.
+func (f *metricFile) readWhole(text []byte) {
+	fresh := &metricFile{}
+	if text = trimMark(text); len(text) == 0 || text[0] != '[' || !eachOfList(text, fresh.add) {
+		*fresh = metricFile{}
+		f.points(fresh, text)
+	}
+	if fresh.lines > 0 {
+		f.lines, f.builders = fresh.lines, fresh.builders
+	}
+	if found := (grid.Metric{}); f.merge(found, text) {
+		f.values = found
+	}
+}
+
+// objectsOrTable reads objects that begin a line, or rows of a table.
+func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
+	if f.kind == textUnknown {
+		lines = bytes.TrimPrefix(lines, []byte("\xef\xbb\xbf"))
+	}
+	if f.kind == textTable {
+		f.rows(lines)
+		return nil
+	}
+	for _, python := range []bool{false, true} {
+		if python && f.kind == textObjects || !python && f.kind == textDicts {
+			continue
+		}
+		found := false
+		rest = eachObject(lines, python, func(o grid.Metric) {
+			f.add(o)
+			found = true
+		})
+		if found && python {
+			f.kind = textDicts
+		} else if found {
+			f.kind = textObjects
+		}
+		if found || len(rest) > 0 {
+			return rest
+		}
+	}
+	for f.kind == textUnknown && len(lines) > 0 {
+		line, after, _ := bytes.Cut(lines, []byte("\n"))
+		if f.header(line) {
+			f.rows(after)
+		} else if !bytes.HasPrefix(line, []byte("#")) { // a comment above the header
+			f.kind = textOther
+		}
+		lines = after
+	}
+	return nil
+}
+
+// header reports whether a line is the header of a table, and has the lines that follow read as its rows.
+func (f *metricFile) header(line []byte) bool {
+	t := tableOf(line)
+	if t == nil || len(t.names) == 1 && !plainName.Get().MatchString(t.names[0]) {
+		return false
+	}
+	f.table, f.kind = t, textTable
+	return true
+}
+
+func (f *metricFile) rows(lines []byte) {
+	for line := range bytes.Lines(lines) {
+		if row, err := readRow(string(line), f.table.comma); err == nil {
+			f.add(maps.Collect(f.table.values(row)))
+		}
+	}
+}
+
+// objectsAtEnds reads objects that end a line of output.
+func (f *metricFile) objectsAtEnds(lines []byte) (rest []byte) {
+	for line := range bytes.Lines(colourless(lines)) {
+		line = bytes.TrimRight(line, " \t\r\n,")
+		if len(line) == 0 || line[len(line)-1] != '}' || len(line) > longestLine {
+			continue
+		}
+		for _, python := range []bool{false, true} {
+			budget := 4*len(line) + longestObject
+			if o := objectBefore(line, 0, python, &budget); o != nil {
+				if f.add(o); !python {
+					f.kind = textObjects
+				} else if f.kind == textUnknown {
+					f.kind = textDicts
+				}
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// matches reads what a regular expression finds in lines of output.
+func (f *metricFile) matches(re *regexp.Regexp, lines []byte) (rest []byte) {
+	for line := range outputLines(lines) {
+		m := grid.Metric{}
+		mergeMatches(m, re, line)
+		f.add(m)
+	}
+	return nil
+}
+
+// stepNames are the metrics that say where a line belongs, the first one that a line has.
+var stepNames = [...]string{"step", "epoch", "iteration"}
+
+// add adds the numbers of one line, at the step that it names, else at its number among those with numbers.
+func (f *metricFile) add(m grid.Metric) {
+	if !f.last || f.kind == textTable {
+		f.keep(m)
+	}
+	step, counted := float64(f.lines+1), false
+	for _, name := range stepNames {
+		if v, ok := metricNumber(m[name]); ok {
+			step = v
+			break
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		v, ok := metricNumber(m[name])
+		if !ok || slices.Contains(stepNames[:], name) {
+			continue
+		}
+		counted = true
+		b := f.builders[name]
+		if b == nil {
+			if len(f.builders) >= grid.MaxCurves {
+				continue
+			}
+			if f.builders == nil {
+				f.builders = map[string]*grid.CurveBuilder{}
+			}
+			b = &grid.CurveBuilder{}
+			f.builders[name] = b
+		}
+		b.Add(step, v)
+	}
+	if counted {
+		f.lines++
+	}
+}
+
+// keep takes over the values of one line.
+func (f *metricFile) keep(m grid.Metric) {
+	if f.values == nil {
+		f.values = grid.Metric{}
+	}
+	for name, v := range m {
+		old, known := f.values[name]
+		if !known && f.bytes > metricsBytes {
+			continue // a program that makes up names must not make this grow
+		}
+		if !known {
+			f.bytes += len(name)
+		}
+		f.bytes += len(v) - len(old)
+		f.values[name] = v
+	}
+}
+
+// found gives the values that count, or says why there are none, and whether the text could be understood. The whole text is read for
+// them only where they are not where they should be.
+func (f *metricFile) found(changed, ended bool) (m grid.Metric, note string, understood bool) {
+	switch {
+	case f.trouble != "":
+		return nil, f.trouble, false
+	case f.blank:
+		return nil, "it is empty", false
+	case f.last && f.kind != textTable && f.kind != textWhole:
+		if changed || f.newest == nil {
+			f.newest = f.lastObject()
+		}
+		m = f.newest
+	default:
+		m = f.values
+	}
+	there := len(m) > 0 && (!f.passed || f.kind == textTable)
+	if f.merge == nil || there || !ended && f.size > curvePiece {
+		return m, "", true
+	}
+	text, note := readLog(f.path)
+	all := grid.Metric{}
+	understood = note == "" && f.merge(all, text)
+	switch {
+	case len(all) > 0:
+		return all, "", true
+	case note != "" || len(m) > 0:
+		return m, note, understood
+	case understood:
+		return nil, "it contains no number or text under a name (lists are left out)", true
+	}
+	return nil, "it contains neither JSON objects nor a CSV table with a header", false
+}
+
+// endBytes is how much of the end of a file is read for the last object.
+const endBytes = 64 << 10
+
+// lastObject gives the last object that ends a line, without reading more than the end of the file if the last line that ends like an
+// object has one.
+func (f *metricFile) lastObject() grid.Metric {
+	file, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	for length := int64(endBytes); length < min(f.size, metricsBytes); length *= 8 {
+		b := make([]byte, length)
+		n, _ := file.ReadAt(b, f.size-length) // what could be read counts
+		if o, ok := lastOf(colourless(b[:n]), f.kind == textDicts); ok {
+			return o
+		}
+	}
+	m := grid.Metric{}
+	mergeLastObject(m, colourless(readEndOf(file)))
+	return m
+}
+
+// lastOf gives the object at the end of the last line that ends like one; ok is false where that is none.
+func lastOf(b []byte, python bool) (o grid.Metric, ok bool) {
+	for end := len(b); end > 0; {
+		begin := bytes.LastIndexByte(b[:end], '\n') + 1
+		line := bytes.TrimRight(b[begin:end], " \t\r\n,")
+		if len(line) > 0 && line[len(line)-1] == '}' {
+			budget := 4*len(b) + longestObject
+			o = objectBefore(b[:begin+len(line)], begin, python, &budget)
+			return o, o != nil
+		}
+		end = max(begin-1, 0)
+	}
+	return nil, false
+}
+
+func metricNumber(v []byte) (float64, bool) {
+	if !isNumberMetric(v) {
+		return 0, false
+	}
+	f, err := strconv.ParseFloat(string(v), 64)
+	return f, err == nil
+}
