@@ -442,18 +442,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 
 // TestTerminalIsGone closes a terminal under a process that has it open.
 func TestTerminalIsGone(t *testing.T) {
-	mine, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.IoctlSetPointerInt(int(mine.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	number, err := unix.IoctlGetInt(int(mine.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	theirs, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	mine, theirs, err := gridtest.Terminal(80, 24)
 	if err != nil {
 		t.Fatal(err)
 	}

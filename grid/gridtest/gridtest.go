@@ -4,6 +4,7 @@ package gridtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -60,6 +61,29 @@ func RunWithProgram(m *testing.M, program *string, flags ...string) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// Terminal makes a pair of terminals as pty(7) describes it: what is written to the one is read from the other.
+func Terminal(columns, rows uint16) (keyboard, screen *os.File, err error) {
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open a terminal: %w", err)
+	}
+	keyboard = os.NewFile(uintptr(fd), "/dev/ptmx")
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
+	}
+	if err == nil {
+		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
+	}
+	if err == nil {
+		screen, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, keyboard.Close())
+	}
+	return keyboard, screen, nil
 }
 
 // Root leaves the test out unless it runs as root, which it needs for what is named.

@@ -1,7 +1,6 @@
 package hosts
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"mlfnode/grid/gridtest"
 )
 
 // Terminal is a program that runs on a terminal of a host, and somebody who types there.
@@ -25,7 +24,7 @@ type Terminal struct {
 // OnTerminal starts a command on a terminal, which shows what it prints and echoes what is typed.
 func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 	h.stage.t.Helper()
-	master, screen, err := openTerminal()
+	master, screen, err := gridtest.Terminal(200, 40)
 	if err != nil {
 		h.stage.t.Fatal(err)
 	}
@@ -49,29 +48,6 @@ func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 	})
 	h.stage.t.Cleanup(t.close)
 	return t
-}
-
-// openTerminal makes a pair as pty(7) describes it: what is written to the one is read from the other.
-func openTerminal() (keyboard, screen *os.File, err error) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open a terminal: %w", err)
-	}
-	keyboard = os.NewFile(uintptr(fd), "/dev/ptmx")
-	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err == nil {
-		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
-	}
-	if err == nil {
-		err = unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: 40, Col: 200})
-	}
-	if err == nil {
-		screen, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, keyboard.Close())
-	}
-	return keyboard, screen, nil
 }
 
 func (t *Terminal) close() {
