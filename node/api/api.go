@@ -8,6 +8,7 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -249,6 +250,7 @@ type TrialQuery struct {
 	Desc   bool
 	Limit  int64 // 0 is no limit
 	Offset int64
+	Where  url.Values // more conditions, as charts take them: p[KEY], m[NAME], node
 }
 
 // Output is a piece of what an attempt printed. Pieces of one stream of one run come in order.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -160,7 +161,13 @@ func (c *Client) Extend(ctx context.Context, id grid.SweepID, e Extend) (Done, e
 
 // Trials streams the trials that the query selects.
 func (c *Client) Trials(ctx context.Context, id grid.SweepID, q TrialQuery) iter.Seq2[Trial, error] {
+	return stream[Trial](ctx, c, sweepPath(PathTrials, id), q.values())
+}
+
+// values is the query in the form of a URL.
+func (q *TrialQuery) values() url.Values {
 	v := url.Values{}
+	maps.Copy(v, q.Where)
 	for _, s := range q.States {
 		v.Add("state", string(s))
 	}
@@ -179,19 +186,17 @@ func (c *Client) Trials(ctx context.Context, id grid.SweepID, q TrialQuery) iter
 	if q.Offset > 0 {
 		v.Set("offset", strconv.FormatInt(q.Offset, 10))
 	}
-	return stream[Trial](ctx, c, sweepPath(PathTrials, id), v)
+	return v
 }
 
 // Attempts lists every known attempt of a trial, the first one first.
 func (c *Client) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, error) {
-	path := strings.Replace(sweepPath(PathAttempts, id.Sweep), "{index}", strconv.FormatInt(id.Index, 10), 1)
-	return get[[]Attempt](ctx, c, path, nil)
+	return get[[]Attempt](ctx, c, trialPath(PathAttempts, id), nil)
 }
 
 // Explain says how a trial stands, and why one that waits does.
 func (c *Client) Explain(ctx context.Context, id grid.TrialID) (Explanation, error) {
-	path := strings.Replace(sweepPath(PathExplain, id.Sweep), "{index}", strconv.FormatInt(id.Index, 10), 1)
-	return get[Explanation](ctx, c, path, nil)
+	return get[Explanation](ctx, c, trialPath(PathExplain, id), nil)
 }
 
 // Chart gives a chart of a sweep, as JSON.
@@ -237,9 +242,14 @@ func (c *Client) act(ctx context.Context, id grid.SweepID, action string, body a
 	return post[Done](ctx, c, path, body)
 }
 
-// do sends one request and turns every answer that is no success into an *Error.
+// do sends one request under OldPrefix.
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
-	u := c.base + OldPrefix + path
+	return c.send(ctx, method, OldPrefix+path, q, body)
+}
+
+// send sends one request and turns every answer that is no success into an *Error.
+func (c *Client) send(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Response, error) {
+	u := c.base + path
 	if len(q) > 0 {
 		u += "?" + q.Encode()
 	}
@@ -272,6 +282,10 @@ func lost(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", ErrLost, err)
 }
 
+func trialPath(pattern string, id grid.TrialID) string {
+	return strings.Replace(sweepPath(pattern, id.Sweep), "{index}", strconv.FormatInt(id.Index, 10), 1)
+}
+
 func sweepPath(pattern string, id grid.SweepID) string {
 	return strings.Replace(pattern, "{sweep}", url.PathEscape(string(id)), 1)
 }
@@ -297,7 +311,9 @@ func decode[T any](ctx context.Context, resp *http.Response, err error) (T, erro
 		return v, err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&v); err != nil {
+	d := json.NewDecoder(resp.Body)
+	d.UseNumber()
+	if err := d.Decode(&v); err != nil {
 		return v, lost(ctx, err)
 	}
 	return v, nil
