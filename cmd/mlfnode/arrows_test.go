@@ -54,6 +54,8 @@ var owners = map[string]string{
 	"github.com/kevinburke/ssh_config":     "cluster/bootstrap/shell",
 	"github.com/expr-lang/expr":            "grid/condition",
 	"github.com/spf13/cobra":               "cmd/mlfnode",
+	"charm.land/":                          "cmd/mlfnode/top",
+	"github.com/charmbracelet/":            "cmd/mlfnode/top",
 	"github.com/prometheus/client_golang":  "node/monitor",
 	"github.com/danielgtaylor/huma":        "node/monitor", // in tests: the document is made there
 	"github.com/getkin/kin-openapi":        "node/monitor", // in tests: answers are checked against the document

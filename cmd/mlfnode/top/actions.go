@@ -1,0 +1,158 @@
+package top
+
+import (
+	"context"
+	"fmt"
+
+	tea "charm.land/bubbletea/v2"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// sweepActions are the keys that change a sweep. Class has failed trials of this class alone run again.
+func (m *Model) sweepActions(s *api.Sweep, class grid.Class) []binding {
+	id, state := s.Sweep, s.State
+	all := []binding{}
+	if state == grid.SweepRunning {
+		all = append(all, binding{"p", "pause the sweep", func() tea.Cmd { return m.askSweep(id, "pause", nil) }})
+	}
+	if state == grid.SweepPaused {
+		all = append(all, binding{"p", "resume the sweep", func() tea.Cmd { return m.askSweep(id, "resume", nil) }})
+	}
+	if s.Failed > 0 {
+		text := "run the failed trials again"
+		if class != "" {
+			text = "run the failed trials of the class again"
+		}
+		all = append(all, binding{"r", text, func() tea.Cmd {
+			return m.askSweep(id, "retry", &api.Retry{Index: -1, FailedOnly: true, Class: class})
+		}})
+	}
+	if state == grid.SweepRunning || state == grid.SweepPaused {
+		all = append(all, binding{"X", "cancel the sweep", func() tea.Cmd { return m.askSweep(id, "cancel", nil) }})
+	}
+	return all
+}
+
+// askSweep has the node count what an action would change, and asks the user.
+func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.Cmd {
+	if !m.mayAct() {
+		return nil
+	}
+	var body any
+	if retry != nil {
+		body = retry
+	}
+	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
+		done, err := c.Preview(ctx, id, action, body)
+		return func() tea.Cmd {
+			if err != nil {
+				m.notice = clean(reason(err))
+				return nil
+			}
+			m.dialog = m.confirm(&done, action, retry)
+			return nil
+		}
+	})
+}
+
+// confirm makes the question before an action on a sweep.
+func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dialog {
+	s := &preview.Sweep
+	name := clean(string(s.Sweep))
+	d := &dialog{title: fmt.Sprintf("%s %s?", capital(action), name), verb: action}
+	var act func(ctx context.Context, c *api.Client, on bool) (api.Done, error)
+	said := func(after *api.Done) string { return fmt.Sprintf("%s is %s", name, after.Sweep.State) }
+	switch action {
+	case "pause":
+		d.text = plural(s.Pending, "pending trial") + " will wait."
+		if s.Running > 0 {
+			d.text += fmt.Sprintf(" Running trials (%s) go on to the end.", count(s.Running))
+			d.option = "also stop running trials; they run again later"
+		}
+		act = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) {
+			if on {
+				return c.Kill(ctx, s.Sweep)
+			}
+			return c.Pause(ctx, s.Sweep)
+		}
+	case "resume":
+		d.text = plural(s.Pending, "pending trial") + " may start."
+		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) { return c.Resume(ctx, s.Sweep) }
+	case "cancel":
+		d.text = fmt.Sprintf("Running trials (%s) will be stopped, and %s will not run. Results stay.", count(s.Running), plural(s.Pending, "pending trial"))
+		if s.Running > 0 {
+			d.option = "let running trials save their state first"
+		}
+		act = func(ctx context.Context, c *api.Client, on bool) (api.Done, error) { return c.Cancel(ctx, s.Sweep, on) }
+	case "retry":
+		if retry.Index >= 0 {
+			name = fmt.Sprintf("%s/%d", name, retry.Index)
+		}
+		d.title = fmt.Sprintf("Run %s of %s again?", plural(preview.Changed, "trial"), name)
+		d.text = "They get a new attempt; the old ones stay in the history."
+		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
+			return c.Retry(ctx, s.Sweep, *retry)
+		}
+		said = func(after *api.Done) string {
+			return plural(after.Changed, "trial") + " of " + name + " will run again"
+		}
+	}
+	d.run = func(on bool, _ string) tea.Cmd {
+		return m.act(func(ctx context.Context, c *api.Client) (string, error) {
+			after, err := act(ctx, c, on)
+			return said(&after), err
+		})
+	}
+	return d
+}
+
+// act does something, and says what came of it. What is shown is asked for again.
+func (m *Model) act(do func(context.Context, *api.Client) (string, error)) tea.Cmd {
+	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
+		said, err := do(ctx, c)
+		return func() tea.Cmd {
+			if m.notice = said; err != nil {
+				m.notice = clean(reason(err))
+			}
+			m.cluster.epoch++
+			return nil
+		}
+	})
+}
+
+// nodeActions are the keys that change a node.
+func (m *Model) nodeActions(n *api.Member) []binding {
+	node := n.Node
+	if n.Drained || n.Quarantined {
+		return []binding{{"d", "let the node take trials again", func() tea.Cmd {
+			if !m.mayAct() {
+				return nil
+			}
+			m.dialog = &dialog{title: "Let " + clean(string(node)) + " take trials again?", text: clean(n.Reason), verb: "undrain", run: func(bool, string) tea.Cmd {
+				return m.act(func(ctx context.Context, c *api.Client) (string, error) {
+					return clean(string(node)) + " takes trials again", c.Undrain(ctx, node)
+				})
+			}}
+			return nil
+		}}}
+	}
+	return []binding{{"d", "give the node no more trials (drain)", func() tea.Cmd {
+		if !m.mayAct() {
+			return nil
+		}
+		m.dialog = &dialog{
+			title: "Drain " + clean(string(node)) + "?", verb: "drain", input: &prompt{label: "reason: "},
+			text: fmt.Sprintf("It takes no more trials. Running trials (%d) go on to the end.", n.Running),
+			run: func(_ bool, why string) tea.Cmd {
+				return m.act(func(ctx context.Context, c *api.Client) (string, error) {
+					return clean(string(node)) + " takes no more trials", c.Drain(ctx, node, why)
+				})
+			},
+		}
+		return nil
+	}}}
+}
+
+func capital(word string) string { return string(word[0]-'a'+'A') + word[1:] }

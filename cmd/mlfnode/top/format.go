@@ -1,0 +1,124 @@
+package top
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"mlfnode/grid/printable"
+	"mlfnode/node/api"
+)
+
+func count(n int64) string { return humanize.Comma(n) }
+
+// plural counts things.
+func plural(n int64, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return count(n) + " " + word + "s"
+}
+
+func bytesText(n int64) string {
+	if n < 0 {
+		return "–"
+	}
+	return humanize.IBytes(uint64(n))
+}
+
+// percent is how much of something is done.
+func percent(done, all int64) string {
+	if all == 0 {
+		return "–"
+	}
+	p := 100 * float64(done) / float64(all)
+	if done < all {
+		p = min(p, 99.9)
+	}
+	if p >= 10 || p == 0 {
+		return fmt.Sprintf("%.0f %%", math.Floor(p))
+	}
+	return fmt.Sprintf("%.1f %%", p)
+}
+
+// rate is trials in a second.
+func rate(v float64) string {
+	switch {
+	case v <= 0:
+		return ""
+	case v < 0.01:
+		return fmt.Sprintf("%.2g/h", v*3600)
+	case v >= 100:
+		return count(int64(v)) + "/s"
+	}
+	return fmt.Sprintf("%.2g/s", v)
+}
+
+// left says how long a sweep goes on.
+func left(eta *float64) string {
+	if eta == nil {
+		return ""
+	}
+	return printable.Seconds(math.Round(*eta)) + " left"
+}
+
+// clock is a time of day, with the date when it is another day.
+func clock(t, now time.Time) string {
+	t, now = t.In(now.Location()), now.Local()
+	if t.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return t.Format(time.TimeOnly)
+	}
+	return t.Format(time.DateTime)
+}
+
+func clockOf(t *time.Time, now time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return clock(*t, now)
+}
+
+// value shows a value of a parameter or a metric: text as it is, and of a number that is no whole one five digits, unless whole is set.
+func value(v any, whole bool) string {
+	switch v := v.(type) {
+	case nil:
+		return ""
+	case string:
+		return clean(v)
+	case bool:
+		return strconv.FormatBool(v)
+	case json.Number:
+		f, err := v.Float64()
+		if _, isInt := v.Int64(); whole || isInt == nil || err != nil {
+			return v.String()
+		}
+		return number(f)
+	case float64:
+		return number(v)
+	}
+	return clean(fmt.Sprint(v))
+}
+
+// metric shows what a program reported.
+func metric(raw json.RawMessage) string {
+	if text := string(raw); json.Valid(raw) && text != "" && (text[0] == '-' || text[0] >= '0' && text[0] <= '9') {
+		return value(json.Number(text), false)
+	}
+	return clean(string(raw))
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'g', 5, 64) }
+
+// withState is a sweep with what the stream of events says of it, which is newer.
+func withState(s api.Sweep, state *api.SweepState) api.Sweep {
+	if state != nil {
+		s.SweepCounts, s.ETA = state.SweepCounts, state.ETA
+	}
+	return s
+}
+
+func done(s *api.SweepCounts) int64 { return s.Succeeded + s.Failed + s.Cancelled }

@@ -1,0 +1,177 @@
+package top
+
+import (
+	"bytes"
+	"strings"
+
+	"mlfnode/node/api"
+)
+
+const (
+	logWindow    = api.MaxWindow // bytes that are asked for at once
+	logKept      = 2 << 20       // bytes that are kept
+	logBehind    = 1 << 20       // bytes after which one who follows goes to the end
+	logLine      = 16 << 10      // bytes of a line; of a progress bar that is written over and over the end is kept
+	searchMisses = 1000          // answers without a hit after which a search ends
+)
+
+// output is what an attempt has printed, as lines: a range of its bytes, which grows at both ends.
+type output struct {
+	pieces     []api.LogPiece
+	lines      []outputLine
+	open       map[string]int // place of the line of each stream that has not ended, -1 for none; a stream whose first line is cut has none
+	first      int64          // before it everything has been removed
+	from, next int64          // the range
+	total      int64
+	ended      bool
+	cut        int64
+	gone       api.Gone
+	known      bool
+}
+
+// outputLine is one line of a stream.
+type outputLine struct {
+	stream string
+	offset int64
+	text   []byte
+}
+
+// about takes in what a window says about all of the output.
+func (o *output) about(w *api.LogWindow) {
+	o.total, o.ended, o.cut, o.gone, o.known = w.Total, w.Ended, w.Cut, w.Gone, true
+}
+
+// hold holds a window and nothing else.
+func (o *output) hold(w *api.LogWindow) {
+	o.about(w)
+	o.pieces, o.from, o.next = w.Pieces, w.Offset, w.Next
+	o.rebuild()
+}
+
+// later adds the window behind the range. It reports whether it was the one.
+func (o *output) later(w *api.LogWindow) bool {
+	if w.Offset < o.next || w.Next <= o.next {
+		o.about(w)
+		return false
+	}
+	o.about(w)
+	o.next = w.Next
+	o.pieces = append(o.pieces, w.Pieces...)
+	if o.next-o.from <= logKept {
+		for i := range w.Pieces {
+			o.take(&w.Pieces[i])
+		}
+		return true
+	}
+	for len(o.pieces) > 1 && o.next-o.pieces[0].Offset > logKept*3/4 {
+		o.pieces = o.pieces[1:]
+	}
+	o.from = o.pieces[0].Offset
+	o.rebuild()
+	return true
+}
+
+// earlier adds the window before the range. Where the beginning has been removed, the window begins later than was asked for, and may
+// reach into the range.
+func (o *output) earlier(w *api.LogWindow) {
+	o.about(w)
+	if w.Offset >= o.from {
+		o.first = o.from
+		return
+	}
+	var before []api.LogPiece
+	for _, p := range w.Pieces {
+		if p.Offset < o.from {
+			p.Data = p.Data[:min(int64(len(p.Data)), o.from-p.Offset)]
+			before = append(before, p)
+		}
+	}
+	o.pieces, o.from = append(before, o.pieces...), w.Offset
+	for len(o.pieces) > 1 && o.next-o.from > logKept {
+		last := o.pieces[len(o.pieces)-1]
+		o.pieces, o.next = o.pieces[:len(o.pieces)-1], last.Offset
+	}
+	o.rebuild()
+}
+
+func (o *output) rebuild() {
+	o.lines, o.open = nil, nil
+	for i := range o.pieces {
+		o.take(&o.pieces[i])
+	}
+}
+
+// take makes lines of a piece. A range that does not begin with the output begins within a line, whose rest is left out.
+func (o *output) take(p *api.LogPiece) {
+	if o.open == nil {
+		o.open = map[string]int{}
+	}
+	at, seen := o.open[p.Stream]
+	skip := !seen && o.from > 0
+	if !seen {
+		at = -1
+	}
+	offset, data := p.Offset, p.Data
+	for len(data) > 0 {
+		text, rest, ended := bytes.Cut(data, []byte("\n"))
+		switch {
+		case skip && !ended:
+			return // the line goes on; the stream stays unseen
+		case skip:
+			skip = false
+		default:
+			if at < 0 {
+				at = len(o.lines)
+				o.lines = append(o.lines, outputLine{stream: p.Stream, offset: offset})
+			}
+			l := &o.lines[at]
+			if l.text = append(l.text, text...); len(l.text) > logLine {
+				l.text = bytes.Clone(l.text[len(l.text)-logLine/2:])
+			}
+		}
+		if ended {
+			at = -1
+		}
+		offset += int64(len(data) - len(rest))
+		data = rest
+	}
+	o.open[p.Stream] = at
+}
+
+// lineAt is the place of the line of a stream with an offset; of any stream where that is empty.
+func (o *output) lineAt(offset int64, stream string) int {
+	for i := len(o.lines) - 1; i >= 0; i-- {
+		if l := &o.lines[i]; l.offset <= offset && (stream == "" || l.stream == stream) {
+			return i
+		}
+	}
+	return 0
+}
+
+// found splits a line at the places of a text, without regard to small and capital letters: what is between the hits, and the hits, in
+// turns.
+func found(line, text string) []string {
+	if text == "" {
+		return []string{line}
+	}
+	var out []string
+	low, want := lower(line), lower(text)
+	for {
+		i := strings.Index(low, want)
+		if i < 0 {
+			return append(out, line)
+		}
+		out = append(out, line[:i], line[i:i+len(want)])
+		line, low = line[i+len(want):], low[i+len(want):]
+	}
+}
+
+// lower makes small letters of A to Z, so that places stay the same; the search of the master does the same.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,312 @@
+package top
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"github.com/charmbracelet/x/ansi"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+const (
+	followSoon = 500 * time.Millisecond // after output, more is asked for
+	followLate = 3 * time.Second        // at most; while nothing comes, the time grows
+)
+
+// logView shows what an attempt has printed: it follows the end, or stays where the user went.
+type logView struct {
+	id      grid.TrialID
+	attempt int // 0 is the one that the trial's state comes from
+	of      int // the attempt that the output is of
+	out     output
+	err     error
+	top     int // line at the top of the window, while it does not follow
+	shift   int // columns that are scrolled out
+	follow  bool
+	height  int
+
+	busy   bool
+	wait   time.Duration // before the next question for what comes
+	epoch  int           // of the last question
+	goal   *api.LogHit   // where to go
+	text   string        // that is searched for
+	hits   []api.LogHit
+	more   *int64 // where to search on
+	hit    int    // the place of the chosen one
+	asking bool   // a search goes on
+}
+
+func newLogView(id grid.TrialID) *logView { return &logView{id: id, follow: true} }
+
+// refresh asks for the end, for what comes before or behind, or for where the user wants to go. One question is under way at a time.
+func (l *logView) refresh(m *Model) tea.Cmd {
+	if l.busy || !m.cluster.lost.IsZero() {
+		return nil
+	}
+	o := &l.out
+	q := api.WindowQuery{Attempt: l.attempt, Limit: logWindow}
+	wait := time.Duration(0)
+	var take func(*api.LogWindow)
+	switch {
+	case l.goal != nil:
+		goal := *l.goal
+		l.goal = nil
+		if goal.Offset >= o.from && goal.Offset < o.next {
+			l.show(&goal)
+			return nil
+		}
+		q.Offset = max(0, goal.Offset-logWindow/2)
+		take = func(w *api.LogWindow) { o.hold(w); l.show(&goal) }
+	case !o.known, l.follow && o.total-o.next > logBehind:
+		q.Tail = logWindow
+		take = func(w *api.LogWindow) { o.hold(w) }
+	case !l.follow && l.top < l.height && o.from > o.first:
+		q.Offset = max(0, o.from-logWindow)
+		q.Limit = o.from - q.Offset
+		take = l.earlier
+	case o.next < o.total && (l.follow || l.top+2*l.height >= len(o.lines)):
+		q.Offset = o.next
+		take = l.later
+	case !o.ended, l.epoch != m.cluster.epoch:
+		q.Offset, wait = o.next, l.wait
+		take = l.later
+	default:
+		return nil
+	}
+	if l.busy, l.epoch = true, m.cluster.epoch; l.err != nil {
+		wait = followLate
+	}
+	id := l.id
+	return m.ask(wait, func(ctx context.Context, c *api.Client) answer {
+		w, err := c.LogWindow(ctx, id, q)
+		return func() tea.Cmd {
+			l.busy = false
+			if l.err = err; err == nil {
+				l.of = w.Attempt
+				take(&w)
+			}
+			return nil
+		}
+	})
+}
+
+func (l *logView) later(w *api.LogWindow) {
+	at := l.anchor()
+	if l.out.later(w) {
+		l.wait = followSoon
+	} else {
+		l.wait = min(followLate, l.wait*3/2+followSoon/2)
+	}
+	l.top = l.out.lineAt(at, "")
+}
+
+func (l *logView) earlier(w *api.LogWindow) {
+	at := l.anchor()
+	l.out.earlier(w)
+	l.top = l.out.lineAt(at, "")
+}
+
+// anchor is the offset of the line at the top.
+func (l *logView) anchor() int64 {
+	if l.top < len(l.out.lines) {
+		return l.out.lines[l.top].offset
+	}
+	return l.out.next
+}
+
+// show goes to a hit.
+func (l *logView) show(h *api.LogHit) {
+	l.follow = false
+	l.top = max(0, l.out.lineAt(h.Offset, h.Stream)-l.height/2)
+	l.clamp()
+}
+
+func (l *logView) clamp() { l.top = max(0, min(l.top, len(l.out.lines)-l.height)) }
+
+// scroll goes some lines on. At the end it follows again.
+func (l *logView) scroll(by int) {
+	if l.follow {
+		l.top = len(l.out.lines) - l.height
+	}
+	l.top += by
+	l.clamp()
+	l.follow = by > 0 && l.top >= len(l.out.lines)-l.height && l.out.next >= l.out.total
+}
+
+// toStart goes to the beginning of the output.
+func (l *logView) toStart() {
+	l.follow, l.top = false, 0
+	l.goal = &api.LogHit{}
+}
+
+func (l *logView) keys(m *Model) []binding {
+	by := func(lines func() int) func() tea.Cmd {
+		return func() tea.Cmd { l.scroll(lines()); return nil }
+	}
+	all := []binding{
+		{movesHelp, "scroll", nil},
+		{"f", "follow the end, or stop", func() tea.Cmd {
+			if l.follow = !l.follow; !l.follow {
+				l.top = len(l.out.lines) - l.height
+				l.clamp()
+			}
+			return nil
+		}},
+		{"/", "search all that was printed", func() tea.Cmd {
+			m.prompt = &prompt{label: "find ", text: l.text, done: func(text string) tea.Cmd { return l.find(m, text) }}
+			return nil
+		}},
+		{"left right", "scroll long lines", nil},
+		{"left h", "", func() tea.Cmd { l.shift = max(0, l.shift-m.width/2); return nil }},
+		{"right l", "", func() tea.Cmd { l.shift = min(l.shift+m.width/2, logLine); return nil }},
+		{"j down enter", "", by(func() int { return 1 })}, {"k up", "", by(func() int { return -1 })},
+		{"pgdown ctrl+f", "", by(func() int { return max(1, l.height-1) })}, {"pgup ctrl+b", "", by(func() int { return -max(1, l.height-1) })},
+		{"g home", "", func() tea.Cmd { l.toStart(); return nil }},
+		{"G end", "", func() tea.Cmd { l.follow = true; return nil }},
+	}
+	if len(l.hits) > 0 {
+		all = append(all, binding{"n N", "next hit, hit before", nil},
+			binding{"n", "", func() tea.Cmd { return l.step(m, 1) }}, binding{"N", "", func() tea.Cmd { return l.step(m, -1) }})
+	}
+	return all
+}
+
+// find searches for a text from the beginning on, and goes to the first hit behind the top of the window.
+func (l *logView) find(m *Model, text string) tea.Cmd {
+	l.text, l.hits, l.more, l.hit = text, nil, nil, 0
+	if text == "" {
+		return nil
+	}
+	return l.search(m, 0, l.anchor())
+}
+
+// search has the master search from an offset on, and goes to the first hit that is not before another one.
+func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
+	l.asking = true
+	text, id, attempt := l.text, l.id, l.attempt
+	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
+		var all api.LogHits
+		var err error
+		for range searchMisses { // an answer may be about a part of what was printed
+			all, err = c.SearchLog(ctx, id, attempt, text, from)
+			if err != nil || len(all.Hits) > 0 || all.Next == nil {
+				break
+			}
+			from = *all.Next
+		}
+		return func() tea.Cmd {
+			if text != l.text || attempt != l.attempt {
+				return nil
+			}
+			l.asking = false
+			if err != nil {
+				m.notice = clean(reason(err))
+				return nil
+			}
+			l.hits, l.more = append(l.hits, all.Hits...), all.Next
+			if i := slices.IndexFunc(l.hits, func(h api.LogHit) bool { return h.Offset >= notBefore }); i >= 0 {
+				l.hit = i
+			}
+			if len(l.hits) > 0 {
+				l.goal = &l.hits[l.hit]
+			}
+			return nil
+		}
+	})
+}
+
+// step goes to another hit.
+func (l *logView) step(m *Model, by int) tea.Cmd {
+	if l.hit+by >= len(l.hits) && l.more != nil && !l.asking {
+		return l.search(m, *l.more, l.hits[l.hit].Offset+1)
+	}
+	l.hit = (l.hit + by + len(l.hits)) % len(l.hits)
+	l.goal = &l.hits[l.hit]
+	return nil
+}
+
+// status says where in the output the window is.
+func (l *logView) status(p paint) string {
+	o := &l.out
+	parts := []string{}
+	switch {
+	case l.asking:
+		parts = append(parts, "searching …")
+	case l.text != "" && len(l.hits) == 0:
+		parts = append(parts, "no "+clean(l.text))
+	case l.text != "":
+		more := ""
+		if l.more != nil {
+			more = "+"
+		}
+		parts = append(parts, fmt.Sprintf("hit %d of %d%s", l.hit+1, len(l.hits), more))
+	}
+	if o.cut > 0 {
+		parts = append(parts, bytesText(o.cut)+" cut")
+	}
+	switch o.gone {
+	case api.PartGone:
+		parts = append(parts, "the beginning has been removed")
+	case api.AllGone:
+		parts = append(parts, "removed")
+	}
+	parts = append(parts, bytesText(o.total))
+	switch {
+	case l.follow && !o.ended:
+		parts = append(parts, p.text(running, "● following"))
+	case l.follow:
+		parts = append(parts, "end")
+	case o.total > 0 && l.top < len(o.lines):
+		parts = append(parts, percent(o.lines[l.top].offset, o.total))
+	}
+	return join(" · ", parts...)
+}
+
+func (l *logView) view(m *Model, width, height int) []string {
+	o := &l.out
+	l.height = max(height, 1)
+	switch {
+	case !o.known:
+		return absent(m, l.err, width)
+	case len(o.lines) == 0 && o.gone == api.AllGone:
+		return []string{m.paint.text(faint, fit("The output has been removed, because all output was over retention.logs.", width))}
+	case len(o.lines) == 0:
+		return []string{m.paint.text(faint, "Nothing has been printed.")}
+	}
+	top := l.top
+	if l.follow {
+		top = len(o.lines) - l.height
+	}
+	top = max(0, min(top, len(o.lines)-1))
+	var out []string
+	for i := top; i < min(len(o.lines), top+l.height); i++ {
+		out = append(out, l.line(m.paint, &o.lines[i], width))
+	}
+	return out
+}
+
+// line shows a line, with a mark for what is not standard output.
+func (l *logView) line(p paint, line *outputLine, width int) string {
+	mark, t := "  ", plain
+	switch line.stream {
+	case "stderr":
+		mark, t = "! ", warn
+	case "setup":
+		mark, t = "+ ", faint
+	}
+	text := ansi.Cut(clean(string(line.text)), l.shift, l.shift+width-len(mark))
+	out := p.text(t, mark)
+	for i, part := range found(text, l.text) {
+		if i%2 == 1 {
+			out += p.text(hit, part)
+		} else {
+			out += part
+		}
+	}
+	return out
+}

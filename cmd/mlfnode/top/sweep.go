@@ -1,0 +1,218 @@
+package top
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	tea "charm.land/bubbletea/v2"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// sweepScreen is one sweep: how far it is, its best trial, and its trials or why some failed.
+type sweepScreen struct {
+	id       grid.SweepID
+	sweep    loader[api.Sweep]
+	best     loader[string]
+	failures loader[api.Failures]
+	trials   trialList
+
+	onFailures bool
+	class      cursor // of the failures
+}
+
+func newSweepScreen(id grid.SweepID) *sweepScreen { return &sweepScreen{id: id} }
+
+func (s *sweepScreen) name() string { return clean(string(s.id)) }
+
+func (s *sweepScreen) topics() []string { return []string{"overview", "sweep:" + string(s.id)} }
+
+// now is the sweep as it is now; nil where nothing is known of it.
+func (s *sweepScreen) now(m *Model) *api.Sweep {
+	if !s.sweep.known {
+		return nil
+	}
+	v := withState(s.sweep.value, m.cluster.sweeps[s.id])
+	return &v
+}
+
+func (s *sweepScreen) refresh(m *Model) tea.Cmd {
+	type version struct {
+		epoch            int
+		state            grid.SweepState
+		succeeded, ended int64
+		running          int64
+	}
+	v := version{epoch: m.cluster.epoch}
+	if state := m.cluster.sweeps[s.id]; state != nil {
+		v.state, v.succeeded, v.ended, v.running = state.State, state.Succeeded, done(&state.SweepCounts), state.Running
+	}
+	id := s.id
+	all := []tea.Cmd{s.sweep.want(m, v, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweep(ctx, id) })}
+	sweep := s.now(m)
+	if sweep == nil {
+		return tea.Batch(all...)
+	}
+	id, s.id = sweep.Sweep, sweep.Sweep // it may have been asked for as the last one
+	if sweep.Succeeded > 0 && (sweep.Objective != nil || len(sweep.Metrics) > 0) {
+		all = append(all, s.best.want(m, version{epoch: v.epoch, succeeded: sweep.Succeeded}, func(ctx context.Context, c *api.Client) (string, error) {
+			return bestSoFar(ctx, c, id)
+		}))
+	}
+	if sweep.Failed > 0 {
+		all = append(all, s.failures.want(m, version{epoch: v.epoch, ended: sweep.Failed}, func(ctx context.Context, c *api.Client) (api.Failures, error) {
+			return c.Failures(ctx, id)
+		}))
+	}
+	all = append(all, s.trials.refresh(m, sweep, v))
+	return tea.Batch(all...)
+}
+
+// bestSoFar says which trial is the best, in the words of the master.
+func bestSoFar(ctx context.Context, c *api.Client, id grid.SweepID) (string, error) {
+	body, err := c.Chart(ctx, id, "history")
+	var chart struct{ Sentence string }
+	if err == nil {
+		err = json.Unmarshal(body, &chart)
+	}
+	return chart.Sentence, err
+}
+
+func (s *sweepScreen) keys(m *Model) []binding {
+	sweep := s.now(m)
+	if sweep == nil {
+		return nil
+	}
+	all := []binding{{movesHelp, "move", nil},
+		{"tab 1 2", "trials or failures by class", func() tea.Cmd { s.onFailures = !s.onFailures; return nil }}}
+	groups := s.failures.value.Groups
+	if s.onFailures {
+		if sweep.Failed == 0 || len(groups) == 0 {
+			return slices.Concat(all, m.sweepActions(sweep, ""))
+		}
+		s.class.at = max(0, min(s.class.at, len(groups)-1))
+		class := groups[s.class.at].Class
+		all = append(all, binding{"enter l right", "list the trials of the class", func() tea.Cmd {
+			s.onFailures = false
+			s.trials.set("class="+string(class), api.TrialQuery{Class: class})
+			return nil
+		}})
+		return slices.Concat(all, m.sweepActions(sweep, class), s.class.moves(len(groups), func() {}))
+	}
+	return slices.Concat(all, s.trials.keys(m, sweep), m.sweepActions(sweep, ""))
+}
+
+func (s *sweepScreen) view(m *Model, width, height int) []string {
+	v := s.now(m)
+	if v == nil {
+		return absent(m, s.sweep.err, width)
+	}
+	if v.State == sweepRemoved {
+		return []string{fit(clean(string(s.id))+" has been removed.", width)}
+	}
+	out := s.head(m, v, width)
+	failures := "Failures"
+	if v.Failed > 0 {
+		failures = fmt.Sprintf("Failures %s in %s", count(v.Failed), plural(int64(len(s.failures.value.Groups)), "class"))
+		failures = strings.Replace(failures, "classs", "classes", 1)
+	}
+	tabs := [2]string{"Trials", failures}
+	if s.onFailures {
+		tabs[1] = m.paint.text(strong, "["+tabs[1]+"]")
+	} else {
+		tabs[0] = m.paint.text(strong, "["+tabs[0]+"]")
+	}
+	title := join("  ", tabs[:]...)
+	out = append(out, "")
+	if s.onFailures {
+		return append(append(out, fit(title, width)), s.failureTable(m, v, width, height-len(out)-1)...)
+	}
+	out = append(out, spread(title, m.paint.text(faint, s.trials.summary()), width))
+	return append(out, s.trials.view(m, v, width, height-len(out))...)
+}
+
+// absent says why there is nothing to show.
+func absent(m *Model, err error, width int) []string {
+	if err != nil {
+		return wrapped(m.paint, bad, clean(reason(err)), width, 3)
+	}
+	return []string{m.paint.text(faint, m.waiting())}
+}
+
+func (s *sweepScreen) head(m *Model, v *api.Sweep, width int) []string {
+	p := m.paint
+	facts := []string{p.state(string(v.State)), clean(join(" · ", v.Project, v.Task, v.Name))}
+	out := flow(facts, width)
+	share := percent(done(&v.SweepCounts), v.Count)
+	out = append(out, p.bar(&v.SweepCounts, max(3, width-len(share)-1))+" "+share)
+	counts := []string{}
+	for _, of := range []struct {
+		state grid.State
+		n     int64
+	}{{grid.Succeeded, v.Succeeded}, {grid.Failed, v.Failed}, {grid.Running, v.Running}, {grid.Pending, v.Pending}, {grid.Cancelled, v.Cancelled}} {
+		if of.n > 0 {
+			sign, t := look(string(of.state))
+			counts = append(counts, p.text(t, sign)+" "+count(of.n)+" "+string(of.state))
+		}
+	}
+	counts = append(counts, "of "+count(v.Count))
+	for _, more := range []string{rateOf(m, v), endsAt(m, v)} {
+		if more != "" {
+			counts = append(counts, more)
+		}
+	}
+	if v.Ended != nil {
+		counts = append(counts, "ended "+clockOf(v.Ended, m.now()))
+	}
+	out = append(out, flow(counts, width)...)
+	if s.best.known {
+		out = append(out, wrapped(p, strong, s.best.value, width, 2)...)
+	}
+	if v.Problem != "" {
+		out = append(out, wrapped(p, warn, "Nothing runs: "+v.Problem, width, 2)...)
+	}
+	if v.Waits != "" {
+		out = append(out, wrapped(p, warn, v.Waits, width, 3)...)
+	}
+	return out
+}
+
+// endsAt says how long a sweep goes on, and until when.
+func endsAt(m *Model, s *api.Sweep) string {
+	if ends(s) == "" {
+		return ""
+	}
+	at := m.now().Add(secondsOf(*s.ETA))
+	return ends(s) + ", ends " + strings.TrimSuffix(clock(at, m.now()), at.Format(":05"))
+}
+
+func (s *sweepScreen) failureTable(m *Model, v *api.Sweep, width, height int) []string {
+	groups := s.failures.value.Groups
+	switch {
+	case v.Failed == 0:
+		return []string{m.paint.text(faint, "Nothing has failed.")}
+	case !s.failures.known:
+		return absent(m, s.failures.err, width)
+	}
+	columns := []column{{head: "trials", right: true}, {head: "class"}, {head: "cause", rank: 1}, {head: "lies with", rank: 2}, {head: "for example", rank: 3}}
+	from, to := s.class.window(len(groups), max(1, height-6))
+	var cells [][]string
+	for i := range groups[from:to] {
+		g := &groups[from+i]
+		cells = append(cells, []string{count(g.Count), clean(string(g.Class)), clean(g.Cause), clean(g.Owner), clean(g.Trial)})
+	}
+	out := m.paint.table(width, columns, cells, s.class.at-from, nil)
+	if len(groups) == 0 {
+		return out
+	}
+	g := &groups[s.class.at]
+	out = append(out, "")
+	if g.Hint != "" {
+		out = append(out, wrap(clean("Hint: "+g.Hint), width, 2)...)
+	}
+	return append(out, wrapped(m.paint, faint, g.Trial+": "+g.Reason, width, 2)...)
+}

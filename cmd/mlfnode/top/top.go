@@ -1,0 +1,119 @@
+// Package top shows a cluster in a terminal: what it does, one sweep with its trials, one trial with its output. It is what the page of
+// mlfnode monitor is in a browser, and it asks the same calls of the HTTP API.
+//
+// A Model is what is shown. It changes by messages alone: keys, sizes of the terminal, states of the stream of events, and answers to
+// questions. Its screens say which topics of the stream they need, and ask for what the stream does not tell when a state says that it
+// has changed. So nothing is asked for and nothing is drawn while nothing happens.
+package top
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+
+	"mlfnode/node/api"
+)
+
+const (
+	framesPerSecond = 10               // at most
+	answerTime      = 30 * time.Second // for one question
+)
+
+// Config is what a terminal shows a cluster with.
+type Config struct {
+	Client  func() *api.Client              // of the node
+	Again   func(ctx context.Context) error // finds the node again after it went away
+	Hosts   func() bool                     // whether trials of this machine run in this process
+	Failed  <-chan error                    // of a node in this process that ends by itself
+	Colours bool
+	Input   *os.File // a terminal
+	Output  *os.File // a terminal
+}
+
+// Run shows the cluster until the user leaves, which is no error, or ctx ends. The terminal is then as it was.
+func Run(ctx context.Context, cfg Config) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var work tasks
+	defer work.wait()
+	defer stop(nil)
+	m := New(cfg.Colours, time.Now)
+	m.hosts = cfg.Hosts
+	m.ask = func(wait time.Duration, q question) tea.Cmd {
+		return func() (msg tea.Msg) {
+			work.do(func() { msg = put(ctx, cfg.Client, wait, q) })
+			return msg
+		}
+	}
+	p := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(cfg.Input), tea.WithOutput(cfg.Output), tea.WithFPS(framesPerSecond), tea.WithoutSignalHandler())
+	f := newFeed(cfg.Client, cfg.Again, p.Send)
+	m.want, m.retry = f.want, f.retry
+	go work.do(func() { f.run(ctx) })
+	go work.do(func() {
+		select {
+		case err := <-cfg.Failed:
+			stop(err)
+		case <-ctx.Done():
+		}
+	})
+	_, err := p.Run()
+	stop(nil)
+	if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// tasks are what goes on beside the model.
+type tasks struct {
+	mu   sync.Mutex
+	wg   sync.WaitGroup
+	over bool
+}
+
+// do runs fn, unless wait has been called.
+func (t *tasks) do(fn func()) {
+	t.mu.Lock()
+	if t.over {
+		t.mu.Unlock()
+		return
+	}
+	t.wg.Add(1)
+	t.mu.Unlock()
+	defer t.wg.Done()
+	fn()
+}
+
+// wait waits for all to end, and lets no other begin.
+func (t *tasks) wait() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+	t.wg.Wait()
+}
+
+// question asks the node for something, and gives what is to be done with the answer.
+type question func(ctx context.Context, c *api.Client) answer
+
+// answer takes what was answered into the model. It is called as a message, when nothing else changes the model.
+type answer func() tea.Cmd
+
+// put puts a question after some time.
+func put(ctx context.Context, client func() *api.Client, wait time.Duration, q question) tea.Msg {
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	ctx, stop := context.WithTimeout(ctx, answerTime)
+	defer stop()
+	return q(ctx, client())
+}

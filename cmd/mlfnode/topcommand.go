@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/cmd/mlfnode/top"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+func (a *app) topCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "top", Short: "Show the cluster, its sweeps and their trials in this terminal, and act on them by keys", Args: noArgument,
+		Long: `Show in this terminal what the cluster does: its sweeps with their progress and its nodes with their GPUs; one sweep with its best
+trial, its trials and why some failed; one trial with its output, which is followed and searched. Actions ask first. What is shown changes
+as the cluster does. ? lists the keys, q leaves.
+
+It is the page of mlfnode monitor for a terminal. Like every command it talks to the master, from a laptop too, or to this machine's own node.`,
+		Example: "  mlfnode top\n  mlfnode top --master hostA",
+		RunE:    func(c *cobra.Command, _ []string) error { return a.top(c.Context()) },
+	}
+}
+
+func (a *app) top(ctx context.Context) error {
+	out, ok := file(a.stdout)
+	if !ok || !isTerminal(out) || !isTerminal(os.Stdin) || os.Getenv("TERM") == "dumb" {
+		return usage("top needs a terminal to draw on and to read keys from", "mlfnode sweeps or mlfnode members, which print the same as text")
+	}
+	said := &curtain{w: a.stderr}
+	behind := *a
+	behind.stderr = said // a node in this process must not write over the screen
+	s, err := behind.attach(ctx, true)
+	if err != nil {
+		return err
+	}
+	t := &topSession{app: &behind, session: s}
+	defer said.raise()
+	defer func() { t.now().Close() }()
+	said.lower()
+	return top.Run(ctx, top.Config{
+		Client: func() *api.Client { return t.now().Client() }, Again: t.again, Hosts: func() bool { return t.now().Hosting() }, Failed: s.Failed(),
+		Colours: a.colours(a.stdout), Input: os.Stdin, Output: out,
+	})
+}
+
+// topSession is the session of top, which changes when this process takes the place of a node that another terminal had.
+type topSession struct {
+	app *app
+
+	mu      sync.Mutex
+	session *node.Session
+}
+
+func (t *topSession) now() *node.Session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.session
+}
+
+// again finds the node that took over, or becomes it; a master is just tried again, on new connections.
+func (t *topSession) again(ctx context.Context) error {
+	s := t.now()
+	select {
+	case err := <-s.Failed():
+		return err
+	default:
+	}
+	if s.InCluster() || s.Hosting() {
+		s.Client().Close()
+		return nil
+	}
+	next, err := t.app.attach(ctx, true)
+	if err != nil {
+		return err
+	}
+	s.Close()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.session = next
+	return nil
+}
+
+// curtainSize is how much is kept of what is said behind a curtain.
+const curtainSize = 64 << 10
+
+// curtain passes on what is written to it; while it is down, it keeps the beginning of that for later.
+type curtain struct {
+	w io.Writer
+
+	mu   sync.Mutex
+	down bool
+	kept bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (c *curtain) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.down {
+		return c.w.Write(p)
+	}
+	if c.kept.Len()+len(p) <= curtainSize {
+		c.kept.Write(p)
+	}
+	return len(p), nil
+}
+
+func (c *curtain) lower() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.down = true
+}
+
+func (c *curtain) raise() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.down = false
+	_, _ = c.kept.WriteTo(c.w) // where complaints can't be written, they are lost
+}
