@@ -45,6 +45,8 @@ type Config struct {
 	Logger   *slog.Logger      // for what an operator wants to know
 	Executor executor.Executor // nil runs processes
 	GPUs     inventory.Source  // nil reads this machine's driver
+
+	CertificateLife time.Duration // of the certificates that a master signs; 0 is a year. No setting: it is for tests
 }
 
 // Retention bounds what the node keeps.

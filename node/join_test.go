@@ -31,11 +31,16 @@ func TestTokenGoesToItsMasterOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	borrowed := evil.APIServer(nil) // the CA's certificate is public
-	borrowed.Certificates[0].Certificate = [][]byte{evil.Leaf().Raw, a.CA().Raw}
-	worker := evil.APIServer(nil) // a node of the cluster that is not its master
-	worker.Certificates = []tls.Certificate{workerOf(t, a, token)}
-	for what, cfg := range map[string]*tls.Config{"another cluster": evil.APIServer(nil), "with the cluster's CA": borrowed, "a worker": worker} {
+	serve := func(chain tls.Certificate) *tls.Config {
+		cfg := evil.APIServer(nil)
+		cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &chain, nil }
+		return cfg
+	}
+	borrowed := evil.Cert // the CA's certificate is public
+	borrowed.Certificate = [][]byte{evil.Leaf().Raw, a.CA().Raw}
+	for what, cfg := range map[string]*tls.Config{
+		"another cluster": serve(evil.Cert), "with the cluster's CA": serve(borrowed), "a worker of the cluster": serve(workerOf(t, a, token)),
+	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

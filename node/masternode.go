@@ -41,6 +41,9 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if n.authority, err = trust.OpenAuthority(n.trustDir(), nil); err != nil {
 		return nil, fmt.Errorf("open the cluster's authority: %w", err)
 	}
+	if cfg.CertificateLife > 0 {
+		n.authority.SetLifetime(cfg.CertificateLife)
+	}
 	id, err := n.authority.IssueSelf(cfg.Node)
 	if err != nil {
 		return nil, fmt.Errorf("certify this node: %w", err)
@@ -97,6 +100,10 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.start("memory", settle)
 	n.start("seeds", n.rejoin)
+	n.start("certificate", func(ctx context.Context) error {
+		n.renewCertificate(ctx, id, func(context.Context) error { return n.authority.RenewSelf(id) })
+		return nil
+	})
 	n.monitor = monitor.New(n.monitored(ports))
 	return n, n.open(tls.NewListener(door, id.APIServer(n.authority.Known)))
 }

@@ -27,6 +27,9 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if id.Expired() {
+		return nil, errExpired(id)
+	}
 	cfg.Node = id.Node
 	n, err := begin(ctx, cfg, true)
 	if err != nil {
@@ -75,12 +78,21 @@ var errForgotten = &api.Error{
 	Msg: "the master does not know this node any more: it was forgotten", Hint: "join again with a token, made on the master with: mlfnode token",
 }
 
+// errExpired ends an agent that was off, or without its master, when its certificate should have been renewed.
+func errExpired(id *trust.Identity) error {
+	return &api.Error{
+		Msg:  fmt.Sprintf("this node's certificate expired on %s, for it was away for too long", id.Expires().Local().Format("2 January 2006 15:04")),
+		Hint: "make a token on the master with mlfnode token, and join again with the line that it prints: " + TokenVariable + "=… mlfnode join --seed HOST",
+	}
+}
+
 // refusals is how often in a row the master must refuse a node before the node believes it.
 const refusals = 8
 
 // welcome watches how the master takes this node's connections.
 type welcome struct {
 	n       *Node
+	id      *trust.Identity
 	leave   context.CancelCauseFunc
 	mu      sync.Mutex
 	refused int
@@ -103,8 +115,12 @@ func (w *welcome) refusedOnce() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.refused++; w.refused == refusals {
-		w.n.noteRefused(true)
 		w.n.Stop() // no agent comes after this one
+		if w.id.Expired() {
+			w.leave(errExpired(w.id))
+			return
+		}
+		w.n.noteRefused(true)
 		w.leave(errForgotten)
 	}
 }
@@ -135,18 +151,23 @@ func Leave(cfg Config) error {
 	return nil
 }
 
-// Refused reports whether the master refused this node when it was last asked.
+// Refused reports whether the master refused this node when it was last asked, or will, since its certificate has expired.
 func Refused(cfg Config) bool {
 	_, err := os.Stat(filepath.Join(trustDir(cfg.StateDir), refusedFile))
-	return err == nil
+	if err == nil {
+		return true
+	}
+	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
+	return err == nil && id.Expired()
 }
 
 // work is attend until the node ends, or the master does not want it.
 func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
-	err := n.attend(ctx, id, &welcome{n: n, leave: leave})
-	if cause := context.Cause(ctx); errors.Is(cause, errForgotten) || errors.Is(cause, errStoreLost) {
+	err := n.attend(ctx, id, &welcome{n: n, id: id, leave: leave})
+	var refusal *api.Error
+	if cause := context.Cause(ctx); errors.As(cause, &refusal) || errors.Is(cause, errStoreLost) {
 		return cause
 	}
 	return err
@@ -186,6 +207,9 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error
 		return err
 	}
 	following.Go(func() { n.followKeyring(ctx) })
+	following.Go(func() {
+		n.renewCertificate(ctx, id, func(ctx context.Context) error { return n.askForCertificate(ctx, id) })
+	})
 	widen()
 	n.announce()
 	return n.worker.Run(ctx)

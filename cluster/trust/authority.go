@@ -22,8 +22,11 @@ type Authority struct {
 	ca      *x509.Certificate
 	pin     Pin
 	keyring *Keyring
-	tokens  *table[tokenRecord]
-	nodes   *table[nodeRecord]
+
+	lifetime time.Duration // of the certificates of nodes
+
+	tokens *table[tokenRecord]
+	nodes  *table[nodeRecord]
 
 	joining sync.Mutex // one join at a time, from the look at the name to its record
 
@@ -104,7 +107,7 @@ func issued(dir string) string {
 }
 
 func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error) {
-	a = &Authority{dir: dir, clock: clock}
+	a = &Authority{dir: dir, clock: clock, lifetime: nodeLifetime}
 	if a.ca, err = readCert(filepath.Join(dir, caCertFile)); err != nil {
 		return nil, err
 	}
@@ -142,7 +145,8 @@ func (a *Authority) Pin() Pin { return a.pin }
 func (a *Authority) Keyring() *Keyring { return a.keyring }
 
 // IssueSelf gives this master its own certificate, in the authority's folder: the one that is there if it is for that name,
-// else a new one, also in place of one of an older version, without ServerName. ErrNameTaken means that a worker has the name.
+// else a new one, also in place of one of an older version, without ServerName,
+// or of one that is to be renewed. ErrNameTaken means that a worker has the name.
 func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	if err := CheckNodeName(node); err != nil {
 		return nil, err
@@ -151,7 +155,7 @@ func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	defer a.joining.Unlock()
 	id, err := LoadIdentity(a.dir)
 	if err != nil || id.Node != node || id.Role != Master || PinOf(id.CA) != a.pin || a.Known(node, id.Leaf()) != nil ||
-		!slices.Contains(id.Leaf().DNSNames, ServerName) {
+		!slices.Contains(id.Leaf().DNSNames, ServerName) || !a.clock().Before(renewalDue(id.Leaf())) {
 		if id, err = a.issueSelf(node); err != nil {
 			return nil, err
 		}

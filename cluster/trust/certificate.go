@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	caLifetime = 20 * 365 * 24 * time.Hour // longer than any cluster; a node's certificate ends with it
+	caLifetime = 20 * 365 * 24 * time.Hour // longer than any cluster
 	clockSlack = 24 * time.Hour            // certificates are dated back, for machines whose clock is behind
 )
 
@@ -81,11 +81,16 @@ func (a *Authority) signNode(node grid.NodeID, role NodeRole, key *ecdsa.PublicK
 	if role == Master {
 		usage, names = append(usage, x509.ExtKeyUsageServerAuth), []string{ServerName}
 	}
+	now := a.clock()
+	end := now.Add(a.lifetime)
+	if end.After(a.ca.NotAfter) {
+		end = a.ca.NotAfter
+	}
 	t := &x509.Certificate{
 		SerialNumber:          newSerial(),
 		Subject:               pkix.Name{CommonName: string(node)},
-		NotBefore:             a.clock().Add(-clockSlack),
-		NotAfter:              a.ca.NotAfter,
+		NotBefore:             now.Add(-clockSlack),
+		NotAfter:              end,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           usage,
 		BasicConstraintsValid: true,

@@ -7,23 +7,36 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
 	"mlfnode/node/durable"
 )
 
-// Identity is what a node shows to others: its certificate with its key, and the CA by which it knows them.
+// Identity is what a node shows to others: its certificate with its key, and the CA by which it knows them. Once its certificate is renewed,
+// the TLS configurations made of it show the new one.
 type Identity struct {
 	Node  grid.NodeID
 	Role  NodeRole
 	Cert  tls.Certificate // the node's certificate, then the CA's
 	CA    *x509.Certificate
 	Clock func() time.Time // for the validity of peers; nil is time.Now
+
+	renewed *atomic.Pointer[Identity] // what came after Cert
 }
 
-// Leaf is the node's own certificate.
-func (id *Identity) Leaf() *x509.Certificate { return id.Cert.Leaf }
+// Leaf is the node's own certificate, the newest one.
+func (id *Identity) Leaf() *x509.Certificate { return id.current().Cert.Leaf }
+
+func (id *Identity) current() *Identity {
+	if id.renewed != nil {
+		if next := id.renewed.Load(); next != nil {
+			return next
+		}
+	}
+	return id
+}
 
 // newIdentity puts an identity together and checks that its parts belong together.
 func newIdentity(der []byte, ca *x509.Certificate, key *ecdsa.PrivateKey) (*Identity, error) {
@@ -42,7 +55,7 @@ func newIdentity(der []byte, ca *x509.Certificate, key *ecdsa.PrivateKey) (*Iden
 		return nil, err
 	}
 	chain := tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key, Leaf: leaf}
-	return &Identity{Node: node, Role: role, Cert: chain, CA: ca}, nil
+	return &Identity{Node: node, Role: role, Cert: chain, CA: ca, renewed: new(atomic.Pointer[Identity])}, nil
 }
 
 // LoadIdentity reads the identity in the folder. It returns ErrNoIdentity when there is none.

@@ -29,9 +29,11 @@ func (id *Identity) NATSServer(admit Admit) *tls.Config {
 
 func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
 	return &tls.Config{
-		MinVersion:             tls.VersionTLS13,
-		Time:                   id.Clock,
-		Certificates:           []tls.Certificate{id.Cert}, // with the CA, which joining machines know by its hash
+		MinVersion: tls.VersionTLS13,
+		Time:       id.Clock,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return &id.current().Cert, nil // with the CA, which joining machines know by its hash
+		},
 		ClientAuth:             auth,
 		ClientCAs:              poolOf(id.CA),
 		SessionTicketsDisabled: true, // each connection is judged anew
@@ -54,7 +56,7 @@ func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
 // Client is for a node that dials a master of its cluster; it shows its certificate to nobody else.
 func (id *Identity) Client() *tls.Config {
 	cfg := client(id.Clock, func(s tls.ConnectionState) error { return verifyMaster(s, id.CA, id.now()) })
-	cfg.Certificates = []tls.Certificate{id.Cert}
+	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.current().Cert, nil }
 	return cfg
 }
 

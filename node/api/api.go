@@ -47,7 +47,8 @@ const (
 	PathMemberAction = "/members/{node}/actions/{action}" // drain, undrain, forget
 	PathChallenge    = "/join/challenge"
 	PathJoin         = "/join"
-	PathTokens       = "/tokens" // GET lists, POST makes
+	PathCertificate  = "/certificate" // POST renews that of the node that asks
+	PathTokens       = "/tokens"      // GET lists, POST makes
 	PathToken        = "/tokens/{id}"
 	PathKeyring      = "/keyring" // POST changes the gossip key
 	PathReach        = "/reach"   // POST has the master try to reach who asks

@@ -55,8 +55,10 @@ func TestDocument(t *testing.T) {
 	}
 	described := map[string]bool{}
 	for path, item := range doc.Paths.Map() {
-		for method := range item.Operations() {
-			described[method+" "+path] = true
+		for method, op := range item.Operations() {
+			if op.Description != "Needs a node's certificate." { // only of a master that has a store of snapshots
+				described[method+" "+path] = true
+			}
 		}
 	}
 	for pattern := range tableOf(t).byPattern {
@@ -66,9 +68,7 @@ func TestDocument(t *testing.T) {
 		delete(described, pathOf(pattern))
 	}
 	for pattern := range described {
-		if !strings.Contains(pattern, api.PathSnapshots) { // only of a master that has a store of snapshots
-			t.Errorf("the document has %s, which no route answers", pattern)
-		}
+		t.Errorf("the document has %s, which no route answers", pattern)
 	}
 }
 

@@ -51,7 +51,7 @@ func (m *Monitor) guarded(next *router) http.Handler {
 			return
 		}
 		if need == forNodes {
-			if _, err := peer(r); err != nil {
+			if err := m.admitted(r); err != nil {
 				refuse(w, err)
 				return
 			}

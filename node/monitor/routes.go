@@ -105,6 +105,8 @@ func (m *Monitor) routes() []route {
 		{method: "POST", pattern: api.PathChallenge, access: mayNothing, topic: topicAccess, summary: "Refuse machines of older versions",
 			call: gives(m.olderJoin)},
 		{method: "POST", pattern: api.PathJoin, access: mayNothing, topic: topicAccess, summary: "Join the cluster with a token", call: takes(m.join)},
+		{method: "POST", pattern: api.PathCertificate, access: forNodes, topic: topicAccess, summary: "Renew the certificate of the node that asks",
+			call: gives(m.renew)},
 		{method: "GET", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "List the tokens", call: gives(m.tokens)},
 		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: takes(m.makeToken)},
 		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: gives(m.revoke)},

@@ -38,6 +38,26 @@ func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (JoinReply, erro
 	return reply, nil
 }
 
+func (m *Monitor) renew(r *http.Request) (trust.Renewal, error) {
+	answer, err := m.cfg.Authority.Renew(r.TLS.PeerCertificates[0])
+	if err == nil && len(answer.Certificate) > 0 {
+		m.log.Info("certificate renewed", "from", r.RemoteAddr)
+	}
+	return answer, err
+}
+
+// admitted says whether a node may still ask: it may have been forgotten since its connection began.
+func (m *Monitor) admitted(r *http.Request) error {
+	node, err := peer(r)
+	if err != nil || m.cfg.Authority == nil {
+		return err
+	}
+	if err := m.cfg.Authority.Known(node, r.TLS.PeerCertificates[0]); err != nil {
+		return &api.Error{Status: http.StatusForbidden, Msg: err.Error(), Hint: "join again with a token, made on the master with: mlfnode token"}
+	}
+	return nil
+}
+
 // refusal says why a machine may not join, and what to do.
 func refusal(err error) error {
 	hint := "make a new token on the master with: mlfnode token"

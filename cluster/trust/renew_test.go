@@ -1,0 +1,157 @@
+package trust
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+)
+
+func renew(t *testing.T, a *Authority, id *Identity, dir string) bool {
+	t.Helper()
+	r, err := a.Renew(id.Leaf())
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed, err := id.Renew(dir, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return renewed
+}
+
+// TestRenew goes through three lives of a certificate, with connections all the time.
+func TestRenew(t *testing.T) {
+	a, boss, h := newAuthority(t)
+	w1, dir := mustJoin(t, a, "w1")
+	w1.Clock = h.clock
+	var shown, served *x509.Certificate
+	server, client := boss.NATSServer(func(node grid.NodeID, cert *x509.Certificate) error {
+		shown = cert
+		return a.Known(node, cert)
+	}), w1.Client()
+	verify := client.VerifyConnection
+	client.VerifyConnection = func(s tls.ConnectionState) error {
+		served = s.PeerCertificates[0]
+		return verify(s)
+	}
+	for life := range 3 {
+		h.turn(nodeLifetime/3*2 - time.Hour)
+		if renew(t, a, w1, dir) {
+			t.Errorf("life %d: renewed before two thirds of it", life)
+		}
+		h.turn(2 * time.Hour)
+		old := w1.Leaf()
+		if !renew(t, a, w1, dir) || renew(t, a, w1, dir) {
+			t.Errorf("life %d: got no new certificate, or two", life)
+		}
+		if err := a.RenewSelf(boss); err != nil {
+			t.Fatal(err)
+		}
+		kept, err := LoadIdentity(dir)
+		if err != nil || !kept.Leaf().Equal(w1.Leaf()) || w1.Leaf().Equal(old) || w1.Expired() {
+			t.Fatalf("life %d: got %v, want the new certificate on the disk", life, err)
+		}
+		s, c := meet(t, server, client)
+		if s.err != nil || c.err != nil || !shown.Equal(w1.Leaf()) || !served.Equal(boss.Leaf()) {
+			t.Fatalf("life %d: got %v and %v, want a connection with the new certificates", life, s.err, c.err)
+		}
+	}
+	// An answer that was lost, then a machine that was off for too long.
+	h.turn(nodeLifetime / 3 * 2)
+	if _, err := a.Renew(w1.Leaf()); err != nil {
+		t.Fatal(err)
+	}
+	if !renew(t, a, w1, dir) {
+		t.Error("asked again: got no certificate")
+	}
+	h.turn(nodeLifetime + time.Hour)
+	if err := a.RenewSelf(boss); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := meet(t, server, client)
+	if !w1.Expired() || s.err == nil {
+		t.Errorf("expired: %v, and the master says %v", w1.Expired(), s.err)
+	}
+	j, err := NewJoin(dir, makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 1}), "w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := a.Join(j.Request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := x509.ParseCertificate(answer.Certificate)
+	if err != nil || a.Known("w1", again) != nil || renewalDue(again).Before(h.clock()) {
+		t.Errorf("got %v, want a node that is known again", err)
+	}
+}
+
+// TestRenewRefused asks for what is not one's own.
+func TestRenewRefused(t *testing.T) {
+	a, boss, h := newAuthority(t)
+	other, _, _ := newAuthority(t)
+	w1, dir := mustJoin(t, a, "w1")
+	w2, _ := mustJoin(t, a, "w2")
+	stranger, _ := mustJoin(t, other, "w1")
+	h.turn(nodeLifetime / 4 * 3)
+	wantErr(t, "forget", a.Forget("w1"), nil)
+	for what, cert := range map[string]*x509.Certificate{"forgotten": w1.Leaf(), "of another cluster": stranger.Leaf()} {
+		_, err := a.Renew(cert)
+		wantErr(t, what, err, ErrUnknownNode)
+	}
+	if _, err := a.Renew(a.CA()); err == nil {
+		t.Error("the CA itself: got a certificate")
+	}
+	r, err := a.Renew(w2.Leaf())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := w1.Leaf()
+	for what, answer := range map[string]Renewal{"another node's": r, "the master's": {Certificate: boss.Leaf().Raw}, "garbage": {Certificate: []byte("x")}} {
+		if _, err := w1.Renew(dir, answer); err == nil {
+			t.Errorf("%s: taken over", what)
+		}
+	}
+	if kept, err := LoadIdentity(dir); err != nil || !kept.Leaf().Equal(before) || !w1.Leaf().Equal(before) {
+		t.Errorf("got %v, want the old certificate", err)
+	}
+	w2.Clock = h.clock
+	gone := filepath.Join(t.TempDir(), "file", "trust") // below a file there is no folder
+	if err := os.WriteFile(filepath.Dir(gone), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w2.Renew(gone, r); err == nil || w2.Leaf().Equal(before) {
+		t.Error("used a certificate that is not on the disk")
+	}
+}
+
+// TestRenewBesideWrites renews the master's certificate while machines join.
+func TestRenewBesideWrites(t *testing.T) {
+	a, boss, h := newAuthority(t)
+	token := makeToken(t, a, TokenSpec{Role: RoleNode})
+	var joining sync.WaitGroup
+	for i := range 4 {
+		joining.Go(func() {
+			for k := range 10 {
+				if _, err := a.Join(request(t, a, token, grid.NodeID(fmt.Sprintf("w%d-%d", i, k)))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 40 {
+		h.turn(nodeLifetime / 4 * 3)
+		if err := a.RenewSelf(boss); err != nil {
+			t.Error(err)
+		}
+		h.turn(-nodeLifetime / 4 * 3)
+	}
+	joining.Wait()
+}

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+// shortCluster is a master and a worker in this process whose certificates are good for some seconds.
+type shortCluster struct {
+	client  *api.Client
+	address string // of the master's API
+	master  node.Config
+	worker  node.Config
+	node    *node.Node // the worker
+	done    <-chan error
+}
+
+func startShort(t *testing.T, ctx context.Context, life time.Duration) *shortCluster {
+	t.Helper()
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	settings := func(name string) node.Config {
+		cfg, err := node.LoadConfig("")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.StateDir, cfg.Node, cfg.CertificateLife = filepath.Join(t.TempDir(), name), grid.NodeID(name), life
+		cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = "127.0.0.1", "127.0.0.1", node.Ports{}
+		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+		return cfg
+	}
+	c := &shortCluster{master: settings("m"), worker: settings("w")}
+	l, err := net.Listen("tcp", "127.0.0.1:0") // for a port that is free
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.master.Cluster.Ports.API, c.master.Cluster.Worker = l.Addr().(*net.TCPAddr).Port, false
+	c.address = l.Addr().String()
+	l.Close()
+	master, err := node.OpenMaster(ctx, c.master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	s, _ := node.At(ctx, c.master)
+	if s == nil {
+		t.Fatal("the master does not answer")
+	}
+	t.Cleanup(func() { s.Close() })
+	c.client = s.Client()
+	if _, err := node.Join(ctx, c.worker, c.address, c.token(t, ctx)); err != nil {
+		t.Fatal(err)
+	}
+	if c.node, err = node.OpenWorker(ctx, c.worker); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.node.Stop()
+		c.node.Close()
+	})
+	c.done = c.node.Failed()
+	return c
+}
+
+func (c *shortCluster) token(t *testing.T, ctx context.Context) trust.Token {
+	t.Helper()
+	made, err := c.client.MakeToken(ctx, api.NewToken{Role: "node", Uses: 1, User: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := trust.ParseToken(made.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token
+}
+
+// leaf is the certificate that a node has on its disk.
+func leaf(t *testing.T, cfg node.Config) string {
+	t.Helper()
+	id, err := trust.LoadIdentity(filepath.Join(cfg.StateDir, "trust"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id.Leaf().SerialNumber.String()
+}
+
+// sleepers is a sweep of short trials.
+func sleepers(t *testing.T, n string) api.Submit {
+	t.Helper()
+	axis, err := grid.ParseSet("i=0:" + n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api.Submit{Project: "t", Space: space, Environ: os.Environ(), Task: grid.Task{
+		Name: "test", Command: []string{"/bin/sh", "-c", "sleep 0.35", "sh"}, Resources: grid.Resources{CPUs: grid.One},
+		Retries: grid.DefaultRetries(), Grace: time.Second,
+	}}
+}
+
+// TestSweepAcrossRenewals runs a sweep while the certificates of master and worker are renewed three times each.
+func TestSweepAcrossRenewals(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes two minutes")
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
+	defer stop()
+	c := startShort(t, ctx, 45*time.Second) // a machine that does much else may stand still for seconds
+	v, err := c.client.Submit(ctx, sleepers(t, "600"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]map[string]bool{"m": {}, "w": {}}
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for v.State != grid.SweepFinished || len(seen["m"]) < 4 || len(seen["w"]) < 4 {
+		select {
+		case <-tick.C:
+		case err := <-c.done:
+			t.Fatal(err)
+		case <-ctx.Done():
+			t.Fatalf("got sweep %+v and certificates %v", v, seen)
+		}
+		if v, err = c.client.Sweep(ctx, v.Sweep); err != nil {
+			t.Fatal(err)
+		}
+		seen["m"][leaf(t, c.master)], seen["w"][leaf(t, c.worker)] = true, true
+	}
+	if v.Succeeded != 600 {
+		t.Errorf("got %+v, want 600 trials that succeeded", v)
+	}
+	after, err := c.client.Submit(ctx, sleepers(t, "3")) // with connections that are new or old
+	if err != nil {
+		t.Fatal(err)
+	}
+	for after.State != grid.SweepFinished {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the node takes no trials any more")
+		}
+		if after, err = c.client.Sweep(ctx, after.Sweep); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOffForTooLong keeps a worker away from its master until its certificate has expired.
+func TestOffForTooLong(t *testing.T) {
+	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
+	defer stop()
+	c := startShort(t, ctx, 30*time.Second)
+	c.node.Close()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for !node.Refused(c.worker) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the certificate does not expire")
+		}
+	}
+	_, err := node.OpenWorker(ctx, c.worker)
+	var refusal *api.Error
+	if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "expired on") || !strings.Contains(refusal.Hint, "mlfnode join --seed") {
+		t.Fatalf("got %v, want that the certificate expired, and what to do", err)
+	}
+	if _, err := node.Join(ctx, c.worker, c.address, c.token(t, ctx)); err != nil {
+		t.Fatal(err)
+	}
+	again, err := node.OpenWorker(ctx, c.worker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+// TestForgottenNode revokes the certificate of a node that is connected, and asks on through a connection that it had before.
+func TestForgottenNode(t *testing.T) {
+	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
+	defer stop()
+	c := startShort(t, ctx, 0)
+	id, err := trust.LoadIdentity(filepath.Join(c.worker.StateDir, "trust"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	asking := api.NewRemote([]string{c.address}, id.Client(), "")
+	defer asking.Close()
+	ask := func() error {
+		_, err := api.Post[trust.Renewal](ctx, asking, api.PathCertificate, struct{}{})
+		return err
+	}
+	if err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	<-c.node.Working()
+	if err := c.client.Forget(ctx, "w"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); err == nil || !strings.Contains(err.Error(), "forgotten") {
+		t.Errorf("through the connection that it had: got %v, want a refusal", err)
+	}
+	select {
+	case err := <-c.done:
+		if !strings.Contains(err.Error(), "it was forgotten") {
+			t.Errorf("the node ended with %v", err)
+		}
+	case <-ctx.Done():
+		t.Fatal("the node goes on")
+	}
+	c.node.Close()
+	if !node.Refused(c.worker) {
+		t.Error("the node does not know that it needs a token")
+	}
+	if _, err := node.Join(ctx, c.worker, c.address, c.token(t, ctx)); err != nil {
+		t.Errorf("with a new token: %v", err)
+	}
+}
