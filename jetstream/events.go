@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -66,16 +67,47 @@ func (e *Events) split(ctx context.Context, b *grid.Batch) (uint64, error) {
 }
 
 // Read calls fn with the batches from sequence from on, in order, and goes on with new ones until ctx ends or fn returns an
-// error. A call brings what is there, up to 64 messages, so that they can be folded in one transaction. When the stream's
-// last messages have been removed, an empty batch with the last sequence ends what was stored when Read began.
+// error. A call brings what is there, up to 64 messages, so that they can be folded in one transaction; what comes next is decoded
+// meanwhile. When the stream's last messages have been removed, an empty batch with the last sequence ends what was stored when Read
+// began.
 func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	decoded := make(chan []Stored)
+	ended := make(chan error, 1)
+	go func() {
+		defer close(decoded)
+		ended <- e.readAhead(ctx, from, decoded)
+	}()
+	var failed error
+	for stored := range decoded {
+		if failed != nil {
+			continue
+		}
+		if failed = fn(stored); failed != nil {
+			stop(failed)
+		}
+	}
+	return cmp.Or(failed, <-ended)
+}
+
+// readAhead sends what Read calls its fn with.
+func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []Stored) error {
 	t := &tail{store: e.store, stream: eventStream, subject: eventSubjects, next: max(from, 1), follow: true}
+	send := func(stored []Stored) error {
+		select {
+		case decoded <- stored:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	end := func() error {
 		if t.lastStored < t.next {
 			return nil
 		}
 		t.next = t.lastStored + 1
-		return fn([]Stored{{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}}})
+		return send([]Stored{{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}}})
 	}
 	return t.read(ctx, func(batch []entry) error {
 		stored := make([]Stored, len(batch), len(batch)+1)
@@ -85,7 +117,7 @@ func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error)
 		if last := batch[len(batch)-1]; last.pending == 0 && last.seq < t.lastStored {
 			stored = append(stored, Stored{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}})
 		}
-		return fn(stored)
+		return send(stored)
 	}, end)
 }
 

@@ -2,9 +2,13 @@ package jetstream
 
 import (
 	"errors"
+	"log/slog"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
 
 	"mlfnode/grid"
 )
@@ -132,4 +136,49 @@ func TestFullEventsSayWhatToDo(t *testing.T) {
 	if _, err := s.Events.Publish(t.Context(), batch("b-1", 0, 100)); err != nil {
 		t.Errorf("publish after removing: got %v, want nil", err)
 	}
+}
+
+// TestReadDecodesAhead holds a reader up with its first messages: the next, which can't be read, is looked at meanwhile.
+func TestReadDecodesAhead(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	warned := make(chan struct{}, 1)
+	s.log = slog.New(slog.NewTextHandler(notice(warned), nil))
+	if _, err := s.Events.Publish(t.Context(), batch("a-1", 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	var seqs []uint64
+	enough := errors.New("enough")
+	err := s.Events.Read(t.Context(), 1, func(stored []Stored) error {
+		if len(seqs) == 0 {
+			if _, err := s.publish(t.Context(), &nats.Msg{Subject: eventSubject("n", "a-1"), Data: []byte("garbled")}); err != nil {
+				return err
+			}
+			select {
+			case <-warned:
+			case <-time.After(2 * time.Minute):
+				return errors.New("the second message is not looked at")
+			}
+		}
+		for _, st := range stored {
+			seqs = append(seqs, st.Seq)
+		}
+		if len(seqs) == 2 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) || !slices.Equal(seqs, []uint64{1, 2}) {
+		t.Errorf("got messages %v and %v, want 1 and 2, and the reader's error", seqs, err)
+	}
+}
+
+// notice passes on that something was written.
+type notice chan struct{}
+
+func (n notice) Write(p []byte) (int, error) {
+	select {
+	case n <- struct{}{}:
+	default:
+	}
+	return len(p), nil
 }
