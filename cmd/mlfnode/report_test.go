@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"mlfnode/cmd/mlfnode/report"
 	"mlfnode/grid/gridtest"
 )
 
@@ -78,4 +79,40 @@ func TestReportOfNothing(t *testing.T) {
 		t.Errorf("got %q", said)
 	}
 	c.open("cancel", "last").exit(0)
+}
+
+// TestReportAsDocumented types the example of the manual.
+func TestReportAsDocumented(t *testing.T) {
+	manual, err := os.ReadFile(filepath.Join("..", "..", "docs", "monitor.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(manual), "\n## A sweep as one file\n")
+	_, example, _ := strings.Cut(section, "```\n")
+	example, _, found := strings.Cut(example, "```\n")
+	if !found {
+		t.Fatal("the manual has no example of a report")
+	}
+	c := newTestCluster(t)
+	c.start()
+	c.open("sweep", "-q", "--set", "lr=0.1,0.01", "--", "sh", "-c", `echo '{"loss": 0.5}' >>"$MLF_METRICS"`).exit(0)
+	dir := t.TempDir()
+	cmd := exec.Command("sh", "-exc", example)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "MLF_STATE="+c.state)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, name := range []string{"sh-1.html", "report.html"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Contains(b, []byte("</html>")) {
+			t.Errorf("%s is not whole: %v", name, err)
+		}
+	}
+	var d report.Data
+	b, err := os.ReadFile(filepath.Join(dir, "report.json"))
+	if err == nil {
+		err = json.Unmarshal(b, &d)
+	}
+	if err != nil || d.Sweep.Sweep != "sh-1" || len(d.Best) != 2 || len(d.Charts)+len(d.Missing) != len(report.Charts()) {
+		t.Errorf("got %v, %d trials and %d charts of %q", err, len(d.Best), len(d.Charts), d.Sweep.Sweep)
+	}
 }
