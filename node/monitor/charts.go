@@ -223,7 +223,7 @@ func (m *Monitor) chartData(ctx context.Context, s *grid.Sweep, value, goal stri
 	if err != nil {
 		return nil, fmt.Errorf("list metrics of %s: %w", s.ID, err)
 	}
-	d := &chart.Data{Space: s.Space, Metrics: map[string][]float32{}}
+	d := &chart.Data{Space: s.Space, Order: s.Task.Order, Metrics: map[string][]float32{}}
 	column, err := chooseValue(s, names, value, d)
 	if err != nil {
 		return nil, err

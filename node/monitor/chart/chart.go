@@ -20,12 +20,13 @@ const BlockTrials = 512
 // Data is what is known of the trials of a sweep, by column. Each column has BlockTrials entries for each block.
 type Data struct {
 	Space    grid.Space
-	Blocks   []int64 // the first index of each block, ascending
-	Stride   int     // of so many blocks one is here; 0 and 1 are all
-	Done     int64   // terminal trials of the whole sweep
-	State    []uint8 // a place in grid.States, from 1; 0 for a trial of which nothing is known
-	Class    []uint8 // a place in Classes, from 1; 0 for none
-	Cause    []uint8 // the ID of one of Causes, or 0
+	Order    grid.Order // in which trials begin
+	Blocks   []int64    // the first index of each block, ascending
+	Stride   int        // of so many blocks one is here; 0 and 1 are all
+	Done     int64      // terminal trials of the whole sweep
+	State    []uint8    // a place in grid.States, from 1; 0 for a trial of which nothing is known
+	Class    []uint8    // a place in Classes, from 1; 0 for none
+	Cause    []uint8    // the ID of one of Causes, or 0
 	Node     []uint16
 	Started  []float32 // seconds since Base; NaN for none
 	Wall     []float32 // seconds; NaN while the trial has not ended

@@ -37,22 +37,13 @@ type Cost struct {
 }
 
 const (
-	ridge      = 0.5
 	leastEnded = 3
-	fitRounds  = 200
 	window     = 300.0 // seconds in which trials that run at one time are counted
 	windowBins = 60
 	newest     = 0.1 // share of the ended trials that correct the model
 	shownCosts = 4
+	usualDrift = 0.05 // how much faster or slower a machine gets in the meantime
 )
-
-// model is log wall = mu + the sum of an effect for each axis. Values of long axes share a level.
-type model struct {
-	mu     float64
-	effect [][]float64
-	sigma2 float64
-	n      int64
-}
 
 // ETA fits the model to all ended trials, whatever the view selects.
 func (v *View) ETA() *ETA {
@@ -74,7 +65,7 @@ func (v *View) ETA() *ETA {
 		return e
 	}
 	m := v.fit(rows)
-	e.unseen(v, m, rows)
+	e.Unseen = v.guess(m)
 	correct, spread := v.correction(m, all)
 	work := e.work(v, m, correct)
 	e.Busy = Number(v.busy())
@@ -83,8 +74,12 @@ func (v *View) ETA() *ETA {
 		e.Sentence = fmt.Sprintf("%s of work are left, and nothing runs.", seconds(work.rest))
 		return e
 	}
-	idle := work.running / 2 * max(0, 1-1/float64(e.Busy)) // at the end slots wait for the last trial, for half of one on average
-	e.Seconds = Number(max(work.rest/float64(e.Busy)+min(idle, work.rest), work.longest))
+	rest, ok := v.schedule(m, correct, float64(e.Busy))
+	if !ok {
+		idle := work.running / 2 * max(0, 1-1/float64(e.Busy)) // at the end slots wait for the last trial, for half of one on average
+		rest = max(work.rest/float64(e.Busy)+min(idle, work.rest), work.longest)
+	}
+	e.Seconds = Number(rest)
 	left := max(1, float64(v.d.Space.Count()-v.d.Done))
 	e.P90 = e.Seconds * Number(1+1.28*math.Hypot(math.Sqrt(math.Expm1(m.sigma2)/left), spread))
 	least := ""
@@ -98,118 +93,6 @@ func (v *View) ETA() *ETA {
 		e.Sentence += fmt.Sprintf(" %s matters most.", e.Costs[0].Key)
 	}
 	return e
-}
-
-// fit solves the least squares of the logarithms by Gauss and Seidel's method, from the sums of levels and of pairs of them.
-func (v *View) fit(rows []int32) *model {
-	log := func(r int32) float64 { return math.Log(float64(v.d.Wall[r])) }
-	t := v.tabulate(rows, log)
-	m := &model{mu: t.mean, n: int64(len(rows))}
-	for _, n := range t.sizes {
-		m.effect = append(m.effect, make([]float64, n))
-	}
-	for range fitRounds {
-		moved := 0.0
-		for a := range v.axes {
-			for l := range m.effect[a] {
-				c := &t.one[a][l]
-				if c.n == 0 {
-					continue
-				}
-				rest := c.sum - c.n*m.mu
-				for b := range v.axes {
-					if b == a {
-						continue
-					}
-					for k, f := range m.effect[b] {
-						if f != 0 {
-							rest -= t.count(a, l, b, k) * f
-						}
-					}
-				}
-				f := rest / (c.n + ridge)
-				moved = max(moved, math.Abs(f-m.effect[a][l]))
-				m.effect[a][l] = f
-			}
-		}
-		if moved < 1e-6 {
-			break
-		}
-	}
-	var residual moments
-	step := max(1, len(rows)/100_000)
-	for i := 0; i < len(rows); i += step {
-		residual.add(log(rows[i]) - m.mu - v.effects(m, rows[i]))
-	}
-	m.mu += residual.mean()
-	m.sigma2 = residual.m2() / float64(residual.n)
-	return m
-}
-
-// count is how many trials have both levels.
-func (t *table) count(a, l, b, k int) float64 {
-	if b > a {
-		a, l, b, k = b, k, a, l
-	}
-	return t.two[a][b][l*t.sizes[b]+k].n
-}
-
-func (v *View) effects(m *model, r int32) (sum float64) {
-	for a, levels := range v.levels {
-		sum += m.effect[a][levels[r]]
-	}
-	return sum
-}
-
-// unseen sets the effects of levels that have not run: by a line in the logarithm of the value where there are two to draw one through.
-func (e *ETA) unseen(v *View, m *model, rows []int32) {
-	for a, axis := range v.axes {
-		seen := make([]bool, len(axis.Levels))
-		for _, r := range rows {
-			seen[v.levels[a][r]] = true
-		}
-		var x, y []float64
-		u := Unseen{Key: axis.Key}
-		positive := true
-		for l := range seen {
-			f := float64(axis.Levels[l].Number)
-			positive = positive && f > 0
-			if seen[l] {
-				x, y = append(x, math.Log(f)), append(y, m.effect[a][l])
-			} else {
-				u.Labels = append(u.Labels, axis.Levels[l].Label)
-			}
-		}
-		if len(u.Labels) == 0 {
-			continue
-		}
-		if u.Line = positive && len(x) >= 2; u.Line {
-			slope, at := line(x, y)
-			for l := range seen {
-				if !seen[l] {
-					m.effect[a][l] = at + slope*math.Log(float64(axis.Levels[l].Number))
-				}
-			}
-		}
-		e.Unseen = append(e.Unseen, u)
-	}
-}
-
-// line is the least-squares line y = at + slope·x.
-func line(x, y []float64) (slope, at float64) {
-	var mx, my moments
-	for i := range x {
-		mx.add(x[i])
-		my.add(y[i])
-	}
-	xy := 0.0
-	for i := range x {
-		xy += (x[i] - mx.mean()) * (y[i] - my.mean())
-	}
-	if mx.m2() > 0 {
-		slope = xy / mx.m2()
-	}
-	return slope, my.mean() - slope*mx.mean()
 }
 
 // correction compares the newest trials with the model: the ratio of what they took to what it says, and how much that ratio varies.
@@ -228,24 +111,31 @@ func (v *View) correction(m *model, all []int32) (ratio, spread float64) {
 		}
 		return took / said
 	}
-	var ratios moments
+	var ratios []float64 // their logarithms
 	for lo := 0; lo+n <= len(sorted); lo += n {
-		f := part(sorted[lo : lo+n])
-		if ratios.add(f); lo == 0 {
-			ratio = f
-		}
+		ratios = append(ratios, math.Log(part(sorted[lo:lo+n])))
 	}
-	if spread = ratios.sd(); math.IsNaN(spread) {
-		spread = 1
+	ratio = ratios[0]
+	if spread = 1; len(ratios) > 1 {
+		middle := median(ratios)
+		for i := range ratios {
+			ratios[i] = math.Abs(ratios[i] - middle)
+		}
+		spread = 1.4826 * median(ratios) // for a normal distribution that is its deviation; few outliers do not matter
 	}
 	if !finite(ratio) {
 		return 1, spread
 	}
-	return min(2, max(0.5, ratio)), spread
+	chance := m.sigma2 / float64(n) // so much the ratio varies while nothing has changed
+	drift := max(usualDrift*usualDrift, min(1, spread*spread)-chance)
+	return math.Exp(min(math.Ln2, max(-math.Ln2, ratio*drift/(drift+chance)))), spread
 }
 
-// predict is the mean of what a trial with these effects takes, in seconds.
-func (m *model) predict(effects float64) float64 { return math.Exp(m.mu + m.sigma2/2 + effects) }
+// median sorts the values.
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
 
 // work is what is left to run.
 type work struct {
@@ -287,7 +177,7 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 			}
 			continue
 		}
-		product := m.predict(0)
+		product, each := m.smear*math.Exp(m.mu), m.smear*m.floor
 		sums := make([]float64, len(v.axes))
 		at := func(a, l int) float64 { // of the values of a level within the ranges
 			axis := v.axes[a]
@@ -300,10 +190,12 @@ func (e *ETA) work(v *View, m *model, correct float64) work {
 			}
 			product *= sums[a]
 		}
-		total += product
-		for a := range v.axes {
-			for l := range byLevel[a] {
-				byLevel[a][l] += product / sums[a] * at(a, l)
+		total += product + each*float64(p.Count)
+		for a, axis := range v.axes {
+			for l, level := range axis.Levels {
+				n := min(p.Hi[axis.place], level.Hi) - max(p.Lo[axis.place], level.Lo)
+				share := float64(max(0, n)) / float64(p.Hi[axis.place]-p.Lo[axis.place])
+				byLevel[a][l] += product/sums[a]*at(a, l) + each*float64(p.Count)*share
 			}
 		}
 	}
@@ -447,6 +339,5 @@ func (v *View) busy() float64 {
 	if len(parts) == 0 {
 		return 0
 	}
-	slices.Sort(parts)
-	return parts[len(parts)/2]
+	return median(parts)
 }

@@ -1,0 +1,262 @@
+package chart
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// model says how long trials take: what every trial takes, and on top of it a product of a factor for each axis. Values of long axes share a
+// level. Its mean is smear·(floor + exp(mu + the sum of an effect for each axis)).
+type model struct {
+	floor  float64 // seconds, such as the start of a program
+	mu     float64
+	effect [][]float64
+	smear  float64 // the mean of what trials take above what is in the middle
+	sigma2 float64 // variance of the logarithm
+
+	ended [][]float64 // by axis and level: trials that the model was fitted to
+}
+
+const (
+	fitRows   = 8_000 // trials that the model is fitted to, and
+	floorRows = 1_000 // to choose its floor
+	fitRounds = 60
+	fitted    = 1e-3 // of the logarithm: less is no change
+	// freedom is that of Student's distribution, and an outlier is so many standard deviations away.
+	freedom = 4
+	outlier = 3
+	// affinity is how far from a whole number the exponent of an axis usually is: less the floor, time mostly grows in proportion to a number
+	// of epochs, or to the square of a size.
+	affinity = 0.15
+)
+
+// floors are the shares of the shortest trials that are tried as the floor.
+var floors = [...]float64{0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.88, 0.94}
+
+// thinned picks some rows evenly, by chance so that no axis keeps step with them.
+func thinned(rows []int32, most int) []int32 {
+	if len(rows) <= most {
+		return rows
+	}
+	random := rand.New(rand.NewPCG(1, uint64(len(rows))))
+	some := make([]int32, most)
+	for i := range some {
+		lo, hi := i*len(rows)/most, (i+1)*len(rows)/most
+		some[i] = rows[lo+random.IntN(hi-lo)]
+	}
+	return some
+}
+
+// fit fits the model to trials that have ended. The floor is the one with which it is closest to them.
+func (v *View) fit(rows []int32) *model {
+	rows = thinned(rows, fitRows)
+	few := thinned(rows, floorRows)
+	walls := make([]float64, len(few))
+	for i, r := range few {
+		walls[i] = float64(v.d.Wall[r])
+	}
+	slices.Sort(walls)
+	low := walls[len(walls)/100]
+	score := func(floor float64) float64 {
+		m := v.solve(few, floor)
+		far := 0.0
+		for a := range v.axes {
+			if slope, _, line := v.line(m, a); line && slices.Contains(m.ended[a], 0) {
+				far += math.Pow((slope-math.Round(slope))/affinity, 2)
+			}
+		}
+		return float64(len(few))*math.Log(m.sigma2+1e-6) + far
+	}
+	best, least := 0.0, score(0)
+	worse := 0
+	for _, share := range floors {
+		if s := score(share*low) + 2; s < least {
+			best, least, worse = share*low, s, 0
+		} else if worse++; worse == 3 {
+			break
+		}
+	}
+	return v.solve(rows, best)
+}
+
+// fitting is a least-squares fit that goes on.
+type fitting struct {
+	v      *View
+	m      *model
+	rows   []int32
+	y      []float64 // the logarithm of what each trial took
+	rest   []float64 // what of it is not explained, as a change of the sum of the effects
+	weight []float64 // of each row
+	ridge  []float64 // of each axis: the variance of a trial over that of an effect
+}
+
+// solve fits the effects for a floor by Gauss and Newton's method, with the blocks of Gauss and Seidel's. How far the effects of an axis are
+// drawn towards none follows from how much they differ, as in empirical Bayes.
+func (v *View) solve(rows []int32, floor float64) *model {
+	n := len(rows)
+	f := &fitting{
+		v: v, rows: rows, y: make([]float64, n), rest: make([]float64, n), weight: make([]float64, n), ridge: make([]float64, len(v.axes)),
+		m: &model{floor: floor},
+	}
+	m := f.m
+	for a, axis := range v.axes {
+		f.ridge[a] = 0.1
+		m.effect, m.ended = append(m.effect, make([]float64, len(axis.Levels))), append(m.ended, make([]float64, len(axis.Levels)))
+		for _, r := range rows {
+			m.ended[a][v.levels[a][r]]++
+		}
+	}
+	for i, r := range rows {
+		wall := float64(v.d.Wall[r])
+		f.y[i] = math.Log(wall)
+		m.mu += math.Log(max(wall-floor, wall/20)) / float64(n)
+	}
+	for round := range fitRounds {
+		moved := f.improve()
+		f.shrink()
+		if moved < fitted && round > 3 {
+			break
+		}
+	}
+	f.residuals()
+	far := outlier * math.Sqrt(m.sigma2)
+	for i, r := range rows {
+		rest := f.y[i] - math.Log(floor+math.Exp(m.mu+v.effects(m, r)))
+		m.smear += math.Exp(min(far, max(-far, rest))) / float64(n)
+	}
+	return m
+}
+
+// residuals looks at what is not explained. Near the floor a trial tells little of the effects, and one that is far from the others counts
+// little, as if their distances had Student's distribution: the first trials of a machine often take longer.
+func (f *fitting) residuals() {
+	for i, r := range f.rows {
+		above := math.Exp(f.m.mu + f.v.effects(f.m, r))
+		part := max(above/(f.m.floor+above), 0.03)
+		rest := f.y[i] - math.Log(f.m.floor+above)
+		f.rest[i], f.weight[i] = rest/part, part*part
+		if f.m.sigma2 > 0 {
+			f.weight[i] *= (freedom + 1) / (freedom + rest*rest/f.m.sigma2)
+		}
+	}
+}
+
+// improve fits mu and the effects of one axis after the other, and says how far they have moved.
+func (f *fitting) improve() (moved float64) {
+	f.residuals()
+	sum, all := 0.0, 0.0
+	for i, w := range f.weight {
+		sum, all = sum+w*f.rest[i], all+w
+	}
+	shift := sum / all
+	f.m.mu += shift
+	for i := range f.rest {
+		f.rest[i] -= shift
+	}
+	moved = math.Abs(shift)
+	for a, effect := range f.m.effect {
+		levels := f.v.levels[a]
+		sums, weights := make([]float64, len(effect)), make([]float64, len(effect))
+		for i, r := range f.rows {
+			l := levels[r]
+			sums[l], weights[l] = sums[l]+f.weight[i]*f.rest[i], weights[l]+f.weight[i]
+		}
+		for l := range effect {
+			sums[l] = (sums[l] - f.ridge[a]*effect[l]) / (weights[l] + f.ridge[a]) // is now the change of the effect
+			sums[l] = max(-2, min(2, sums[l]))
+			effect[l] += sums[l]
+			moved = max(moved, math.Abs(sums[l]))
+		}
+		for i, r := range f.rows {
+			f.rest[i] -= sums[levels[r]]
+		}
+	}
+	return moved
+}
+
+// shrink finds the variance of trials, and of the effects of each axis.
+func (f *fitting) shrink() {
+	squares, free := 0.0, float64(len(f.rows))-1
+	for i, w := range f.weight {
+		squares += w * f.rest[i] * f.rest[i]
+	}
+	weights := make([][]float64, len(f.m.effect))
+	for a, effect := range f.m.effect {
+		weights[a] = make([]float64, len(effect))
+		for i, r := range f.rows {
+			weights[a][f.v.levels[a][r]] += f.weight[i]
+		}
+		for _, w := range weights[a] {
+			free -= w / (w + f.ridge[a])
+		}
+	}
+	f.m.sigma2 = squares / max(1, free)
+	for a, effect := range f.m.effect {
+		sum, seen := 0.0, 0.0
+		for l, w := range weights[a] {
+			if w > 0 {
+				sum, seen = sum+effect[l]*effect[l]+f.m.sigma2/(w+f.ridge[a]), seen+1
+			}
+		}
+		f.ridge[a] = min(1e6, max(1e-4, f.m.sigma2/max(sum/seen, 1e-9)))
+	}
+}
+
+func (v *View) effects(m *model, r int32) (sum float64) {
+	for a, levels := range v.levels {
+		sum += m.effect[a][levels[r]]
+	}
+	return sum
+}
+
+// predict is the mean of what a trial with these effects takes, in seconds.
+func (m *model) predict(effects float64) float64 { return m.smear * (m.floor + math.Exp(m.mu+effects)) }
+
+// line draws a line through the effects of an axis over the logarithm of its values. Its slope is drawn towards a whole number, the more the
+// fewer levels have run. It is not ok for values that are not positive numbers, and where fewer than two have run.
+func (v *View) line(m *model, a int) (slope, at float64, ok bool) {
+	var n, sx, sy, sxx, sxy float64
+	chance, levels := 0.0, 0.0
+	for l, ended := range m.ended[a] {
+		value := float64(v.axes[a].Levels[l].Number)
+		if !(value > 0) {
+			return 0, 0, false
+		}
+		if ended == 0 {
+			continue
+		}
+		x, y := math.Log(value), m.effect[a][l]
+		n, sx, sy, sxx, sxy = n+ended, sx+ended*x, sy+ended*y, sxx+ended*x*x, sxy+ended*x*y
+		chance, levels = chance+m.sigma2/ended+usualDrift*usualDrift, levels+1
+	}
+	if spread := sxx - sx*sx/n; levels > 1 && spread > 0 {
+		slope = (sxy - sx*sy/n) / spread
+		chance = chance / levels / (spread / n * levels) // the variance of the slope
+		slope += (math.Round(slope) - slope) * chance / (chance + affinity*affinity)
+	}
+	return slope, (sy - slope*sx) / n, levels > 1
+}
+
+// guess sets the effects of levels that have not run: by the line where there is one.
+func (v *View) guess(m *model) []Unseen {
+	all := []Unseen{}
+	for a, axis := range v.axes {
+		u := Unseen{Key: axis.Key}
+		slope, at, line := v.line(m, a)
+		u.Line = line
+		for l, ended := range m.ended[a] {
+			if ended > 0 {
+				continue
+			}
+			u.Labels = append(u.Labels, axis.Levels[l].Label)
+			if line {
+				m.effect[a][l] = at + slope*math.Log(float64(axis.Levels[l].Number))
+			}
+		}
+		if len(u.Labels) > 0 {
+			all = append(all, u)
+		}
+	}
+	return all
+}

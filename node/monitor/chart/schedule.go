@@ -1,0 +1,120 @@
+package chart
+
+import (
+	"container/heap"
+	"math"
+	"math/rand/v2"
+
+	"mlfnode/grid"
+)
+
+const (
+	// scheduledTrials is how many trials a sweep has at most whose rest is played trial by trial.
+	scheduledTrials = 1 << 17
+	// plays is how often it is played, and playedTrials bounds the trials of all plays together.
+	plays        = 16
+	playedTrials = 1 << 18
+)
+
+// slots are when each slot is free, the first one at the top.
+type slots []float64
+
+func (s slots) Len() int           { return len(s) }
+func (s slots) Less(i, j int) bool { return s[i] < s[j] }
+func (s slots) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+func (s *slots) Push(v any)        { *s = append(*s, v.(float64)) }
+func (s *slots) Pop() any {
+	v := (*s)[len(*s)-1]
+	*s = (*s)[:len(*s)-1]
+	return v
+}
+
+// schedule plays the rest of a sweep: each slot takes the next trial when it is free. So it knows which trials come last, and which slots
+// have nothing to do then. It is not ok for a sweep of too many trials.
+func (v *View) schedule(m *model, correct, busy float64) (seconds float64, ok bool) {
+	if v.d.Stride > 1 || v.d.Space.Count() > scheduledTrials {
+		return 0, false
+	}
+	waiting := v.waiting(m)
+	var rest slots // of those that run
+	for _, run := range v.recent() {
+		if run.Running {
+			effects := 0.0
+			for a, l := range v.levelsAt(run.Index) {
+				effects += m.effect[a][l]
+			}
+			rest = append(rest, outlast(m.predict(effects)*correct, math.Sqrt(m.sigma2), run.End-run.Start))
+		}
+	}
+	n := max(1, int(math.Round(busy)), len(rest))
+	for len(rest) < n {
+		rest = append(rest, 0)
+	}
+	rounds := max(1, min(plays, playedTrials/max(1, len(waiting))))
+	random := rand.New(rand.NewPCG(1, 2))
+	sigma := math.Sqrt(m.sigma2)
+	for range rounds {
+		free := append(slots{}, rest...)
+		heap.Init(&free)
+		for _, mean := range waiting {
+			free[0] += mean * correct * math.Exp(sigma*random.NormFloat64()-m.sigma2/2)
+			heap.Fix(&free, 0)
+		}
+		last := 0.0
+		for _, end := range free {
+			last = max(last, end)
+		}
+		seconds += last / float64(rounds)
+	}
+	return seconds * max(1, float64(n)/busy), true // between two trials a slot is free for a moment
+}
+
+// outlast is how much longer a trial takes that has run for some time, of the trials whose logarithms vary by sigma around that mean.
+func outlast(mean, sigma, ran float64) float64 {
+	if sigma < 1e-3 || ran <= 0 {
+		return max(0, mean-ran)
+	}
+	over := func(x float64) float64 { return math.Erfc(-x / math.Sqrt2) }
+	z := (math.Log(mean/ran) - sigma*sigma/2) / sigma
+	if z < -3 {
+		return ran * sigma / 3 // far beyond what it should have taken
+	}
+	return max(0, mean*over(z+sigma)/over(z)-ran)
+}
+
+// waiting gives what the trials take that have not begun, in the order in which they do.
+func (v *View) waiting(m *model) []float64 {
+	count := v.d.Space.Count()
+	var means []float64
+	at := make([][]int64, len(v.d.Space.Sizes()))
+	for k := range at {
+		at[k] = make([]int64, BlockTrials)
+	}
+	add := func(r grid.Range) {
+		for lo := r.Lo; lo < r.Hi; lo += BlockTrials {
+			hi := min(r.Hi, lo+BlockTrials)
+			if v.d.Space.Positions(lo, hi, at) != nil {
+				return // its record contradicts itself, which New has reported
+			}
+			for i := range hi - lo {
+				if row, ok := v.d.row(lo + i); ok && v.d.State[row] >= running {
+					continue
+				}
+				effects := 0.0
+				for a, axis := range v.axes {
+					effects += m.effect[a][axis.levelOf(at[axis.place][i])]
+				}
+				means = append(means, m.predict(effects))
+			}
+		}
+	}
+	if v.d.Order != grid.OrderSpread {
+		add(grid.Range{Hi: count})
+		return means
+	}
+	spread := grid.NewSpread(count)
+	for b := range spread.Blocks() {
+		add(spread.Block(b))
+	}
+	return means
+}
