@@ -93,7 +93,23 @@ func TestTrialsAreTables(t *testing.T) {
 		"state=succeeded":      "[1 3 4 5 6 -7]",
 		"class=exit":           "[2]",
 	} {
-		var got []string
+		var got, again []string
+		for after := ""; ; {
+			_, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&after=%s&field=p[x]", path, query, url.QueryEscape(after)), "")
+			var table api.TrialTable
+			if err := json.Unmarshal(b, &table); err != nil || len(table.Columns) != 1 {
+				t.Fatalf("%s: got %s, %v", query, b, err)
+			}
+			for _, x := range table.Columns[0].Values {
+				again = append(again, fmt.Sprint(x))
+			}
+			if after = table.Cursor; after == "" {
+				break
+			}
+		}
+		if fmt.Sprint(again) != want {
+			t.Errorf("%s, by cursor: got %v, want %s", query, again, want)
+		}
 		for offset := int64(0); ; {
 			resp, b := h.do("GET", fmt.Sprintf("%s%s&limit=3&offset=%d&field=p[x]&field=m[accuracy]&field=state", path, query, offset), "")
 			conforms(t, doc, "GET", api.PathTrials, resp, b)

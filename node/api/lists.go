@@ -20,11 +20,12 @@ type SweepList struct {
 // TrialTable is a page of trials by column, which is a sixth of the same trials by row.
 type TrialTable struct {
 	Sweep   grid.SweepID `json:"sweep"`
-	Applied uint64       `json:"applied"`        // last event that the page knows of; ids of the event stream are of the same numbers
-	Total   *int64       `json:"total"`          // trials that the query selects, over all pages; null where that is not counted
-	Offset  int64        `json:"offset"`         // of the page
-	Next    *int64       `json:"next,omitempty"` // offset of the page behind this one
-	Count   int          `json:"count"`          // values in each column
+	Applied uint64       `json:"applied"`          // last event that the page knows of; ids of the event stream are of the same numbers
+	Total   *int64       `json:"total"`            // trials that the query selects, over all pages; null where that is not counted
+	Offset  int64        `json:"offset"`           // of the page
+	Next    *int64       `json:"next,omitempty"`   // offset of the page behind this one; not of a page that begins after a place
+	Cursor  string       `json:"cursor,omitempty"` // after of the page behind this one: unlike an offset it stays where it is when trials change
+	Count   int          `json:"count"`            // values in each column
 	Columns []Column     `json:"columns"`
 }
 

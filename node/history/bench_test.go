@@ -108,6 +108,12 @@ func BenchmarkList(b *testing.B) {
 		{"ended", Query{Sort: SortEnded, Desc: true, Limit: 50}, 50},
 		{"state", Query{Sort: SortState, Limit: 50}, 50},
 		{"metric", Query{Sort: "accuracy", Desc: true, Limit: 50}, 50},
+		{"wall/offset", Query{Sort: SortWall, Limit: 50, Offset: benchTrials / 2}, 50},
+		{"ended/newest", Query{Sort: SortEnded, Desc: true, Limit: 2000}, 2000},
+		{"cpu/offset", Query{Sort: SortCPU, Limit: 50, Offset: benchTrials / 2}, 50},
+		{"metric/offset", Query{Sort: "accuracy", Limit: 50, Offset: benchTrials / 2}, 50},
+		{"metric/after", Query{Sort: "accuracy", Limit: 50, After: &Place{Index: benchTrials / 2, Value: 0.5}}, 50},
+		{"attempts/after", Query{Sort: SortAttempts, Limit: 50, After: &Place{Index: benchTrials / 2, Value: int64(1)}}, 50},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for b.Loop() {

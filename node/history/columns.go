@@ -28,6 +28,7 @@ type Columns struct {
 	Cause    []uint8 // the ID of one of Causes, OtherCause, or 0
 	Node     []uint16
 	Values   map[Column][]float32
+	whole    map[Column][]bool // by block: each value is exactly what the trial has
 
 	Base    int64 // from which ColumnStarted counts, microseconds since 1970
 	Names   []string
@@ -56,7 +57,7 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 	}
 	c := &Columns{
 		Version: s.Version, Base: s.Base, Names: s.Names, Classes: s.Classes, Causes: slices.Clone(s.causes.list),
-		Values: make(map[Column][]float32, len(wanted)), Stride: 1,
+		Values: make(map[Column][]float32, len(wanted)), whole: make(map[Column][]bool, len(wanted)), Stride: 1,
 	}
 	d.mu.Lock()
 	c.Nodes = slices.Clone(d.nodes)
@@ -69,7 +70,7 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 		for i := range f {
 			f[i] = float32(math.NaN())
 		}
-		c.Values[w] = f
+		c.Values[w], c.whole[w] = f, make([]bool, len(c.Blocks))
 	}
 	// What is in memory is newer than what is in the file, so it comes first and stays.
 	hot := d.copyHot(c, s)
@@ -132,6 +133,7 @@ func (d *DB) copyHot(c *Columns, s *sweep) map[int]bool {
 		for w, f := range c.Values {
 			if known := b.floats[w-ColumnStarted]; known != nil {
 				copy(f[at*blockTrials:], known)
+				c.whole[w][at] = !b.cut[w-ColumnStarted]
 			}
 		}
 	}
@@ -182,12 +184,14 @@ func (d *DB) readPieces(ctx context.Context, c *Columns, s *sweep, w Column, hot
 		if !ok || hot[at] {
 			continue
 		}
+		whole, fits := isFloats(data)
 		switch {
 		case w == columnSmall && len(data) == smallBytes:
 			c.putSmall(at, data)
-		case w != columnSmall && len(data) == floatBytes:
+		case w != columnSmall && fits:
 			from := at * blockTrials
 			unpackFloats(c.Values[w][from:from:from+blockTrials], data)
+			c.whole[w][at] = whole
 		default:
 			return fmt.Errorf("piece %d: %w", id, errDamaged)
 		}

@@ -157,7 +157,10 @@ func TestCurvesAreBounded(t *testing.T) {
 
 // TestHistoryOfEarlierVersions gives files that lack only tables these, and leaves all else as it is.
 func TestHistoryOfEarlierVersions(t *testing.T) {
-	for version, drop := range map[int]string{withoutCurves: "DROP TABLE curve; DROP TABLE sample;", withoutSamples: "DROP TABLE sample;"} {
+	ended := fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", pieceBits, ColumnEnded)
+	for version, drop := range map[int]string{
+		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended + "DROP TABLE sample;", withoutEnded: ended,
+	} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) { checkEarlier(t, version, drop) })
 	}
 }
@@ -166,14 +169,28 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)
 	foldEvents(t, d, "s-1", finished(1, `{"loss": 1}`))
+	var many []grid.Event
+	for i := range int64(2 * blockTrials) {
+		many = append(many, finished(i, `{"loss": 0.1}`))
+		many[i].Time = 1e15 + (i*7919%1000)*1e5
+	}
+	foldEvents(t, d, "a-1", many...)
+	q := Query{Sort: SortEnded, Limit: 40, Offset: 700}
+	want := indexes(t, d, q)
+	mustClose(t, d)
+	d = openAt(t, path)
 	if err := d.w.script(fmt.Sprintf("%s PRAGMA user_version = %d", drop, version)); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, d)
 	d = openAt(t, path)
 	defer mustClose(t, d)
-	if n, _ := d.Counts(t.Context(), "s-1"); d.Applied() != 1 || n.Succeeded != 1 {
+	if n, _ := d.Counts(t.Context(), "s-1"); d.Applied() != 2 || n.Succeeded != 1 {
 		t.Errorf("got applied %d and %+v, want what was folded", d.Applied(), n)
+	}
+	d.columnRows = 0
+	if diff := cmp.Diff(want, indexes(t, d, q)); diff != "" {
+		t.Errorf("by end (-want +got):\n%s", diff)
 	}
 	if err := d.PutSamples(t.Context(), map[grid.NodeID][]byte{"a": {1}}); err != nil {
 		t.Error(err)

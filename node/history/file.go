@@ -17,12 +17,13 @@ import (
 )
 
 // schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
-const schemaVersion = 8
+const schemaVersion = 9
 
-// Files of these versions lack only tables of what no event told then. They get them.
+// Files of these versions lack only tables of what no event told then, or what can be made from their rows. They get it.
 const (
 	withoutCurves  = 6
 	withoutSamples = 7
+	withoutEnded   = 8
 )
 
 const schema = `
@@ -126,7 +127,7 @@ func (d *DB) prepare() error {
 	if err != nil {
 		return err
 	}
-	missing := ""
+	missing, older := "", version >= withoutCurves && version <= withoutEnded
 	switch {
 	case version == 0 && tables == 0:
 		missing = schema
@@ -134,12 +135,18 @@ func (d *DB) prepare() error {
 		missing = curveTable + sampleTable
 	case version == withoutSamples:
 		missing = sampleTable
-	case version != schemaVersion:
+	case version != schemaVersion && !older:
 		return errVersion
 	}
-	if missing != "" {
+	if version != schemaVersion {
 		err := d.w.transaction(func() error {
-			return d.w.script(missing + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion))
+			if err := d.w.script(missing + fmt.Sprintf("PRAGMA user_version = %d;", schemaVersion)); err != nil || !older {
+				return err
+			}
+			if err := d.w.prepare(); err != nil {
+				return err
+			}
+			return d.addEnded()
 		})
 		if err != nil {
 			return fmt.Errorf("make tables: %w", err)

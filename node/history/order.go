@@ -16,13 +16,24 @@ import (
 // maxBest bounds how far into an order the blocks are used. Behind that most of them would be read anyway.
 const maxBest = 2000
 
+// fewBest is how far the blocks take less time than a column. In the order of time, they always do.
+const fewBest = 128
+
 // order finds the ids of the selected rows in the order that was asked for.
 func (l *list) order(ctx context.Context) ([]int64, error) {
-	if ids, ok, err := l.byColumn(ctx); ok || err != nil {
+	value, ok := l.sweep.value(l.q.Sort)
+	offset := max(l.q.Offset, 0)
+	ok = ok && l.q.After == nil && l.q.Limit > 0 && l.q.Limit <= maxBest && offset <= maxBest && !l.few()
+	if ok && (value < int64(len(bounded)) && l.q.Limit+offset <= fewBest || l.q.Sort == SortStarted || l.q.Sort == SortEnded) {
+		return l.best(ctx, value)
+	}
+	if ids, found, err := l.byColumn(ctx); found || err != nil {
 		return ids, err
 	}
-	value, ok := l.sweep.value(l.q.Sort)
-	if ok && l.q.Limit > 0 && l.q.Limit <= maxBest && l.q.Offset <= maxBest && !l.few() {
+	switch {
+	case l.q.After != nil:
+		return l.sortedAfter(ctx)
+	case ok:
 		return l.best(ctx, value)
 	}
 	return l.sortedIDs(ctx)
@@ -195,8 +206,10 @@ func (l *list) direction() string {
 // expression gives what to sort by in SQL, with its arguments. A value of 0 counts as missing where nothing measures 0.
 func (l *list) expression() (string, []any) {
 	switch l.q.Sort {
-	case SortStarted, SortEnded, SortMemory, SortWall, SortCPU:
+	case SortStarted, SortEnded, SortMemory:
 		return fmt.Sprintf("nullif(%s, 0)", l.q.Sort), nil
+	case SortWall, SortCPU: // an attempt that goes on has used nothing yet
+		return fmt.Sprintf("CASE WHEN ended > 0 AND started > 0 THEN nullif(%s, 0) END", l.q.Sort), nil
 	case SortObjective, SortState, SortAttempts:
 		return string(l.q.Sort), nil
 	}

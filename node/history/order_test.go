@@ -43,6 +43,9 @@ func keyOf(t *grid.Trial, by Sort) sortKey {
 	case SortEnded:
 		return positive(t.Ended)
 	case SortWall:
+		if t.Ended == 0 || t.Result.Started == 0 {
+			return sortKey{kind: isMissing}
+		}
 		return positive(t.Result.Usage.Wall)
 	case SortState:
 		return sortKey{number: float64(slices.Index(grid.States[:], t.State))}
@@ -86,6 +89,10 @@ func selected(trials []grid.Trial, q Query) []int64 {
 		}
 		return cmp.Or(ka.kind-kb.kind, c, cmp.Compare(a.Index, b.Index))
 	})
+	if q.After != nil {
+		at := slices.IndexFunc(trials, func(t grid.Trial) bool { return t.Index == q.After.Index })
+		trials, q.Offset = trials[at+1:], 0
+	}
 	var want []int64
 	for _, t := range trials[min(q.Offset, int64(len(trials))):] {
 		if q.Limit > 0 && int64(len(want)) == q.Limit {
@@ -154,8 +161,17 @@ func TestQueryIsSort(t *testing.T) {
 		for range 20 {
 			q := anyQuery(t)
 			q.Desc = q.Desc && q.Sort != "" && q.Sort != SortIndex // by index, see TestByIndex
+			if whole := selected(trials, Query{States: q.States, Sort: q.Sort, Desc: q.Desc, From: q.From}); len(whole) > 0 && rapid.Bool().Draw(t, "behind a trial") {
+				last := rapid.SampledFrom(whole).Draw(t, "trial")
+				place := PlaceOf(&trials[slices.IndexFunc(trials, func(t grid.Trial) bool { return t.Index == last })], q.Sort, "loss")
+				again, ok := ParsePlace(place.String())
+				if !ok || again != place {
+					t.Fatalf("%+v is written as %s and read as %+v", place, place, again)
+				}
+				q.After = &place
+			}
 			if delta := diff(selected(trials, q), indexes(t, d, q)); delta != "" {
-				t.Fatalf("%+v (-want +got):\n%s", q, delta)
+				t.Fatalf("%+v after %+v (-want +got):\n%s", q, q.After, delta)
 			}
 		}
 	})

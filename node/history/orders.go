@@ -98,8 +98,7 @@ func (o *orders) clear() {
 	o.dropLocked(func(*kept) bool { return true })
 }
 
-// sortedIDs finds the page of a listing by sorting all rows that it selects. Listings take turns, and page through an order that is kept;
-// one whose reader has gone ends.
+// sortedIDs finds the page of a listing by sorting all rows that it selects, or in an order that is kept. One whose reader has gone ends.
 func (l *list) sortedIDs(ctx context.Context) ([]int64, error) {
 	expr, args := l.expression()
 	args = slices.Concat(args, args)
@@ -107,26 +106,22 @@ func (l *list) sortedIDs(ctx context.Context) ([]int64, error) {
 	if l.d.costs == nil {
 		return l.ids(ctx, l.where(l.bounds()), order, l.q.Limit, l.q.Offset, args...)
 	}
-	ctx, stop := context.WithTimeoutCause(ctx, sortTime, ErrSlow)
-	defer stop()
 	key := fmt.Sprint(l.where(l.bounds()), order, args)
 	ids, ok := l.d.orders.find(key, l.sweep)
 	if !ok {
-		select {
-		case l.d.costs <- struct{}{}:
-			defer func() { <-l.d.costs }()
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-		if ids, ok = l.d.orders.find(key, l.sweep); !ok { // somebody before had the same order sorted
-			var err error
-			if ids, err = l.ids(ctx, l.where(l.bounds()), order, 0, 0, args...); err != nil {
-				if cause := context.Cause(ctx); cause != nil {
-					err = cause
-				}
-				return nil, err
+		var err error
+		ids, err = l.inTurn(ctx, func(ctx context.Context) ([]int64, error) {
+			if ids, ok := l.d.orders.find(key, l.sweep); ok { // somebody before had the same order sorted
+				return ids, nil
 			}
-			l.d.orders.keep(key, l.sweep, ids)
+			ids, err := l.ids(ctx, l.where(l.bounds()), order, 0, 0, args...)
+			if err == nil {
+				l.d.orders.keep(key, l.sweep, ids)
+			}
+			return ids, err
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	n := int64(len(ids))
@@ -135,6 +130,26 @@ func (l *list) sortedIDs(ctx context.Context) ([]int64, error) {
 		limit = math.MaxInt64 - n
 	}
 	return ids[from:min(n, from+limit)], nil
+}
+
+// inTurn calls what looks at all rows of a sweep. Listings take turns with that, and it is bounded in time.
+func (l *list) inTurn(ctx context.Context, find func(context.Context) ([]int64, error)) ([]int64, error) {
+	if l.d.costs == nil {
+		return find(ctx)
+	}
+	ctx, stop := context.WithTimeoutCause(ctx, sortTime, ErrSlow)
+	defer stop()
+	select {
+	case l.d.costs <- struct{}{}:
+		defer func() { <-l.d.costs }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	ids, err := find(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	return ids, err
 }
 
 // Known gives the indexes of the trials that have rows, without reading any. They are not to be changed.

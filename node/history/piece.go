@@ -33,6 +33,9 @@ const (
 // maxMetricColumns bounds the metrics that are kept by column: the first ones that a sweep had.
 const maxMetricColumns = 32
 
+// ColumnEnded is when trials ended, in seconds since Columns.Base.
+const ColumnEnded = columnMetrics + maxMetricColumns
+
 // ColumnMetric is the column of the metric with that place among the names of a sweep.
 func ColumnMetric(place int) Column { return columnMetrics + Column(place) }
 
@@ -40,11 +43,11 @@ const (
 	blockTrials  = 1 << blockBits
 	pieceBits    = 54 // a piece's id is its column above the number of its block
 	smallBytes   = 6 * blockTrials
-	floatBytes   = 4 * blockTrials
-	hotBytes     = 2 << 20 // of pieces in memory
+	floatBytes   = 4 * blockTrials // and one more where no value has lost digits
+	hotBytes     = 2 << 20         // of pieces in memory
 	maxAttempts  = math.MaxUint8
 	maxClasses   = math.MaxUint8 - 1
-	floatColumns = int(columnMetrics-ColumnStarted) + maxMetricColumns
+	floatColumns = int(ColumnEnded-ColumnStarted) + 1
 )
 
 func pieceID(c Column, block int64) int64 { return int64(c)<<pieceBits | block }
@@ -64,6 +67,7 @@ type block struct {
 	id     int64
 	small  small
 	floats [floatColumns][]float32 // nil for a column of no values
+	cut    [floatColumns]bool      // some value has more digits than its 32 bits
 	used   uint64                  // when it was last changed
 }
 
@@ -89,6 +93,9 @@ func (b *block) set(c Column, i int64, v float64) {
 		b.floats[c-ColumnStarted] = f
 	}
 	f[i] = float32(v)
+	if v == v && float64(f[i]) != v {
+		b.cut[c-ColumnStarted] = true
+	}
 }
 
 // blocks are the blocks that are in memory since their pieces in the file are out of date. Only the fold changes them.
@@ -110,9 +117,12 @@ func (b *block) patch(s *sweep, t *grid.Trial, node int64, cause uint8) {
 	*b.small.class(i) = s.class(t.Result.Class)
 	*b.small.cause(i) = cause
 	binary.LittleEndian.PutUint16(b.small.node(i), uint16(min(node, math.MaxUint16)))
-	started, wall, cpu, memory := math.NaN(), math.NaN(), math.NaN(), math.NaN()
+	started, ended, wall, cpu, memory := math.NaN(), math.NaN(), math.NaN(), math.NaN(), math.NaN()
 	if t.Result.Started > 0 {
 		started = float64(t.Result.Started-s.Base) / 1e6
+	}
+	if t.Ended > 0 {
+		ended = float64(t.Ended-s.Base) / 1e6
 	}
 	if t.Ended > 0 && t.Result.Started > 0 {
 		wall, cpu = float64(t.Result.Usage.Wall)/1e6, float64(t.Result.Usage.CPU)/1e6
@@ -121,13 +131,12 @@ func (b *block) patch(s *sweep, t *grid.Trial, node int64, cause uint8) {
 		memory = float64(t.Result.Usage.Memory)
 	}
 	b.set(ColumnStarted, i, started)
+	b.set(ColumnEnded, i, ended)
 	b.set(ColumnWall, i, wall)
 	b.set(ColumnCPU, i, cpu)
 	b.set(ColumnMemory, i, memory)
-	for c := range b.floats[ColumnObjective-ColumnStarted:] { // what the trial does not have any more
-		if f := b.floats[int(ColumnObjective-ColumnStarted)+c]; f != nil {
-			f[i] = float32(math.NaN())
-		}
+	for c := ColumnObjective; c < ColumnEnded; c++ { // what the trial does not have any more
+		b.set(c, i, math.NaN())
 	}
 }
 
@@ -167,10 +176,11 @@ func (d *DB) readBlock(b *block) error {
 				copy(b.small[:], data)
 				return nil
 			}
-			if !ok || c == columnSmall || len(data) != floatBytes {
+			whole, fits := isFloats(data)
+			if !ok || c == columnSmall || !fits {
 				return fmt.Errorf("piece of block %d: %w", b.id, errDamaged)
 			}
-			b.floats[c-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials), data)
+			b.floats[c-ColumnStarted], b.cut[c-ColumnStarted] = unpackFloats(make([]float32, 0, blockTrials), data), !whole
 			return nil
 		})
 		if err != nil || c == columnSmall && !found {
@@ -178,6 +188,11 @@ func (d *DB) readBlock(b *block) error {
 		}
 	}
 	return nil
+}
+
+// isFloats reports whether a piece holds floats, and whether none of them has lost digits.
+func isFloats(data []byte) (whole, ok bool) {
+	return len(data) == floatBytes+1, len(data) == floatBytes || len(data) == floatBytes+1
 }
 
 func unpackFloats(dest []float32, data []byte) []float32 {
@@ -239,6 +254,9 @@ func (d *DB) writeBlock(b *block) error {
 		d.w.data = d.w.data[:0]
 		for _, v := range f {
 			d.w.data = binary.LittleEndian.AppendUint32(d.w.data, math.Float32bits(v))
+		}
+		if !b.cut[i] {
+			d.w.data = append(d.w.data, 1)
 		}
 		if err := d.w.exec(d.w.putPiece, pieceID(ColumnStarted+Column(i), b.id), d.w.data); err != nil {
 			return err

@@ -36,7 +36,8 @@ type Query struct {
 	Desc   bool
 	Limit  int64 // 0 is no limit
 	Offset int64
-	From   int64 // the least index
+	From   int64  // the least index
+	After  *Place // only what stands behind it in this order; an Offset is not looked at then
 }
 
 // pageRows is how many trials are read at a time. Between pages no connection and no snapshot is held, so a slow caller
@@ -115,6 +116,11 @@ func (l *list) bounds() (lo, hi int64) {
 func (l *list) byIndex(ctx context.Context, yield func(grid.Trial, error) bool) error {
 	lo, hi := l.bounds()
 	left, skip := l.q.Limit, max(l.q.Offset, 0)
+	if a := l.q.After; a != nil && l.q.Desc {
+		hi, skip = min(hi, rowID(l.sweep.Number, a.Index)-1), 0
+	} else if a != nil {
+		lo, skip = max(lo, rowID(l.sweep.Number, a.Index)+1), 0
+	}
 	order := " ORDER BY id"
 	if l.q.Desc {
 		order += " DESC"

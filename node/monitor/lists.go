@@ -283,7 +283,7 @@ func (m *Monitor) listTrials(w http.ResponseWriter, r *http.Request) {
 func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, l *listing, columns []column[api.Trial], limit int64) {
 	var err error
 	table := api.TrialTable{Sweep: l.sweep.ID, Applied: m.cfg.History.Applied(), Offset: l.q.Offset, Columns: make([]api.Column, len(columns))}
-	if total := int64(len(l.selected)); l.filtered {
+	if total := l.matched; l.filtered {
 		table.Total = &total
 	} else if table.Total, err = m.countTrials(r.Context(), l.sweep, &l.q); err != nil {
 		refuse(w, err)
@@ -293,12 +293,16 @@ func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, l *listing,
 		table.Columns[i] = api.Column{Name: c.name, Values: []any{}}
 	}
 	l.left = limit + 1 // one more tells whether there is another page
+	var last grid.Trial
 	err = l.each(r.Context(), func(v *api.Trial) error {
 		if int64(table.Count) == limit {
-			next := table.Offset + limit
-			table.Next = &next
+			table.Cursor = l.cursorAt(&last, table.Offset+limit-1)
+			if next := table.Offset + limit; l.after == nil {
+				table.Next = &next
+			}
 			return nil
 		}
+		last = *l.last
 		table.Count++
 		for i, c := range columns {
 			table.Columns[i].Values = append(table.Columns[i].Values, c.of(v))

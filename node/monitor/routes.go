@@ -151,6 +151,7 @@ func (m *Monitor) sweepRoutes() []route {
 			query: slices.Concat(whereQuery, []parameter{
 				{"sort", "string", "index, state, attempts, started, ended, wall, cpu, memory, objective, a parameter or a metric"},
 				{"desc", "boolean", "in descending order"}, {"limit", "integer", "at most so many, up to 500; 100 without it"}, {"offset", "integer", "pass over so many trials first: next of the page before"},
+				{"after", "string", "begin behind this place: cursor of the page before"},
 				{"field", "string", "a column to give; may be repeated; all without it"},
 			}),
 			call: call{handler: m.listTrials, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},

@@ -3,6 +3,7 @@ package monitor
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"mlfnode/node/history"
 	"mlfnode/node/monitor/chart"
@@ -32,10 +33,23 @@ func (l *listing) selectTrials(ctx context.Context, where chart.Where) error {
 	if err != nil {
 		return err
 	}
-	var known bool
-	if l.selected, known = v.Trials(order); !known {
+	if l.after != nil {
+		order.After = &chart.Place{Index: l.after.Index, Value: math.NaN()}
+		if f, ok := l.after.Value.(float64); ok {
+			order.After.Value = f
+		}
+	}
+	all, places, known := v.Trials(order)
+	if !known {
 		return badRequest(fmt.Sprintf("filtered trials can't be sorted by %.60q", l.q.Sort), "sort by another column")
 	}
-	l.filtered = true
+	l.selected, l.places = all, func(n int) history.Place {
+		p := places(n)
+		if math.IsNaN(p.Value) {
+			return history.Place{Index: p.Index}
+		}
+		return history.Place{Index: p.Index, Value: p.Value}
+	}
+	l.matched = int64(v.Matched())
 	return nil
 }

@@ -62,7 +62,10 @@ func (m *Monitor) chooseSort(ctx context.Context, s *grid.Sweep, q *api.TrialQue
 // descending merges rows and gaps from the last index to the first.
 func (l *listing) descending(ctx context.Context) error {
 	next := l.sweep.Space.Count() // what is above has been emitted
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{Sort: history.SortIndex, Desc: true}) {
+	if l.after != nil {
+		next = min(next, l.after.Index)
+	}
+	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{Sort: history.SortIndex, Desc: true, After: l.place()}) {
 		if err != nil {
 			return err
 		}
@@ -90,7 +93,7 @@ func (l *listing) fillDown(next *int64, end int64) error {
 		l.skip -= jump
 	}
 	for ; *next > end && l.left > 0; *next-- {
-		if err := l.put(&grid.Trial{Index: *next - 1, State: l.unknownState()}); err != nil {
+		if err := l.put(l.make(*next - 1)); err != nil {
 			return err
 		}
 	}
@@ -105,7 +108,14 @@ func (l *listing) byState(ctx context.Context) error {
 	}
 	wanted := l.q.States
 	l.q.Sort, l.q.Desc = "index", false
-	for _, s := range states {
+	if l.after != nil {
+		at, _ := l.after.Value.(int64)
+		states = states[max(0, slices.IndexFunc(states, func(s grid.State) bool { return int64(slices.Index(grid.States[:], s)) == at })):]
+	}
+	for i, s := range states {
+		if i > 0 {
+			l.after = nil // it is in the first one
+		}
 		if len(wanted) > 0 && !slices.Contains(wanted, s) {
 			continue
 		}
@@ -169,7 +179,39 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 	}); err != nil {
 		return err
 	}
+	if l.after != nil {
+		at, err := l.behind(indexes, axis, places)
+		if err != nil {
+			return err
+		}
+		indexes = indexes[at:]
+	}
 	return l.these(ctx, indexes)
+}
+
+// behind gives the place of the first trial behind the cursor, in the order of the places of an axis.
+func (l *listing) behind(indexes []int64, axis int, places []int32) (int, error) {
+	at := make([][]int64, len(l.sweep.Space.Sizes()))
+	for k := range at {
+		at[k] = make([]int64, 1)
+	}
+	place := func(index int64) (int32, error) {
+		err := l.sweep.Space.Positions(index, index+1, at)
+		return places[at[axis][0]], err
+	}
+	if l.after.Index >= l.sweep.Space.Count() {
+		return len(indexes), nil
+	}
+	here, err := place(l.after.Index)
+	if err != nil {
+		return 0, err
+	}
+	n, _ := slices.BinarySearchFunc(indexes, l.after.Index, func(index, last int64) int {
+		there, err2 := place(index)
+		err = cmp.Or(err, err2)
+		return cmp.Or(cmp.Compare(there, here), cmp.Compare(index, last+1))
+	})
+	return n, err
 }
 
 // wanted gives what tells whether a trial is in one of the states, and of the class, that were asked for.
@@ -261,5 +303,5 @@ func (l *listing) one(ctx context.Context, index int64) error {
 			return l.put(&t)
 		}
 	}
-	return l.put(&grid.Trial{Index: index, State: l.unknownState()})
+	return l.put(l.make(index))
 }

@@ -61,7 +61,7 @@ func (m *Monitor) sweepOutput(r *http.Request) (*sweepOutput, error) {
 	if err != nil {
 		return nil, chartRefusal(err)
 	}
-	o.trials, _ = v.Trials(chart.Order{By: "index"})
+	o.trials, _, _ = v.Trials(chart.Order{By: "index"})
 	return o, nil
 }
 

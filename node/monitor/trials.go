@@ -41,16 +41,22 @@ func (m *Monitor) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &listing{m: m, sweep: s, q: q, parameter: parameter, left: q.Limit, skip: q.Offset}
+	l := &listing{m: m, sweep: s, q: q, parameter: parameter, sorted: q.Sort, madeUp: -1, left: q.Limit, skip: q.Offset}
 	if l.left <= 0 {
 		l.left = s.Space.Count()
 	}
 	where, err := chart.ParseWhere(r.Form)
-	if err == nil && where.NeedsColumns() {
-		err = l.selectTrials(r.Context(), where)
-	}
 	if err != nil {
 		return nil, chartRefusal(err)
+	}
+	l.filtered = where.NeedsColumns()
+	if err := l.parseAfter(r); err != nil {
+		return nil, err
+	}
+	if l.filtered {
+		if err := l.selectTrials(r.Context(), where); err != nil {
+			return nil, chartRefusal(err)
+		}
 	}
 	return l, nil
 }
@@ -59,6 +65,7 @@ func (m *Monitor) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
 func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 	first := l.m.firstLog(ctx)
 	l.emit = func(t *grid.Trial) error {
+		l.last = t
 		v := wire(l.sweep, t)
 		v.Output = printed(t.Result.Log, first)
 		return put(v)
@@ -136,9 +143,16 @@ type listing struct {
 	emit  func(*grid.Trial) error
 
 	parameter string // the key to sort by instead of q.Sort; empty for none
+	sorted    string // what was asked to sort by
+	order     string // names the order, in cursors
+	after     *trialCursor
+	last      *grid.Trial // that was emitted
+	madeUp    int64       // the index of the last trial without a row; -1 for none yet
 
 	filtered bool    // the trials are those in selected, in this order
 	selected []int64 // indexes
+	places   func(n int) history.Place
+	matched  int64 // trials that the filter selects
 }
 
 func (l *listing) run(ctx context.Context) error {
@@ -154,7 +168,7 @@ func (l *listing) run(ctx context.Context) error {
 	case l.q.Sort == "index" && len(l.q.States) == 0:
 		return l.all(ctx)
 	}
-	if wanted := l.known(); len(wanted) > 0 || len(l.q.States) == 0 {
+	if wanted := l.known(); (len(wanted) > 0 || len(l.q.States) == 0) && (l.after == nil || !l.after.unknown) {
 		if l.q.Sort == "index" && !l.q.Desc && l.wantsUnknown() {
 			return l.merged(ctx)
 		}
@@ -189,7 +203,7 @@ func (l *listing) known() []grid.State {
 
 // all merges rows and gaps by index; the offset is an index then.
 func (l *listing) all(ctx context.Context) error {
-	next := l.skip
+	next := l.skip + l.from()
 	l.skip = 0
 	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{From: next, Limit: l.left}) {
 		if err != nil {
@@ -208,8 +222,8 @@ func (l *listing) all(ctx context.Context) error {
 
 // merged is all with a filter.
 func (l *listing) merged(ctx context.Context) error {
-	rows, next := l.m.cfg.History.Known(l.sweep.ID), int64(0)
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{States: l.known()}) {
+	rows, next := l.m.cfg.History.Known(l.sweep.ID), l.from()
+	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{States: l.known(), From: next}) {
 		if err != nil {
 			return err
 		}
@@ -241,16 +255,22 @@ func (l *listing) fill(next *int64, end int64) error {
 		l.skip -= jump
 	}
 	for ; *next < end && l.left > 0; *next++ {
-		if err := l.put(&grid.Trial{Index: *next, State: l.unknownState()}); err != nil {
+		if err := l.put(l.make(*next)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// make makes up a trial that has no row.
+func (l *listing) make(index int64) *grid.Trial {
+	l.madeUp = index
+	return &grid.Trial{Index: index, State: l.unknownState()}
+}
+
 // rows emits trials with rows, in the order that was asked for.
 func (l *listing) rows(ctx context.Context, states []grid.State) error {
-	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip}
+	q := history.Query{States: states, Sort: history.Sort(l.q.Sort), Desc: l.q.Desc, Limit: l.left, Offset: l.skip, After: l.place()}
 	emitted := int64(0)
 	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, q) {
 		if err != nil {
@@ -287,7 +307,11 @@ func (l *listing) passOver(ctx context.Context, states []grid.State) error {
 
 // unknown emits the trials without a row, by index: behind the rows, whatever the order.
 func (l *listing) unknown(context.Context) error {
-	return l.gaps(l.m.cfg.History.Known(l.sweep.ID), 0, l.sweep.Space.Count())
+	from := int64(0)
+	if l.after != nil && (l.after.unknown || l.q.Sort == string(history.SortIndex)) {
+		from = l.from()
+	}
+	return l.gaps(l.m.cfg.History.Known(l.sweep.ID), from, l.sweep.Space.Count())
 }
 
 func (l *listing) put(t *grid.Trial) error {

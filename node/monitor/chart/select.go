@@ -2,6 +2,7 @@ package chart
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"mlfnode/grid"
@@ -9,48 +10,87 @@ import (
 
 // Order is how Trials are sorted.
 type Order struct {
-	By   string // value, started, wall, ended, state or index; with Key it is not looked at
-	Key  string // of a parameter
-	Desc bool
+	By    string // value, started, wall, ended, state or index; with Key it is not looked at
+	Key   string // of a parameter
+	Desc  bool
+	After *Place // only the trials behind it
+}
+
+// Place is a place in an order.
+type Place struct {
+	Index int64
+	Value float64 // what the order looks at; NaN for none
 }
 
 // maxPlaces bounds the values of a parameter to sort by.
 const maxPlaces = 2 << 20
 
-// Trials gives the indexes of the selected trials in an order, equal ones by index and those without what it sorts by last. It
-// reports whether that is known here.
-func (v *View) Trials(o Order) ([]int64, bool) {
-	rows := v.rows
+// Matched is how many trials the view selects.
+func (v *View) Matched() int { return len(v.rows) }
+
+// Trials gives the indexes of the selected trials in an order, equal ones by index and those without what it sorts by last, and the place of
+// each of them. It reports whether that is known here.
+func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) {
+	column, desc, rows := []float32(nil), o.Desc, v.rows
 	switch {
 	case o.Key != "":
 		at := slices.Index(v.d.Space.Keys(), o.Key)
 		if at < 0 || v.d.Space.Sizes()[at] > maxPlaces {
-			return nil, false
+			return nil, nil, false
 		}
-		rows = v.byParameter(at, o.Desc)
+		rows, column = v.byParameter(at, o.Desc)
+		desc = false // it is in the places of the values
 	case o.By == "index":
 		if o.Desc {
 			rows = slices.Clone(rows)
 			slices.Reverse(rows)
 		}
 	case o.By == "state":
-		rows = v.byColumn(v.column(func(r int32) float32 { return float32(v.d.State[r]) }), o.Desc)
+		column = v.column(func(r int32) float32 { return float32(v.d.State[r]) })
 	case o.By == "value":
-		rows = v.byColumn(v.d.Value, o.Desc)
+		column = v.d.Value
 	case o.By == "started":
-		rows = v.byColumn(v.d.Started, o.Desc)
+		column = v.d.Started
 	case o.By == "wall":
-		rows = v.byColumn(v.d.Wall, o.Desc)
+		column = v.d.Wall
 	case o.By == "ended":
-		rows = v.byColumn(v.column(func(r int32) float32 { return v.d.Started[r] + v.d.Wall[r] }), o.Desc)
+		column = v.column(func(r int32) float32 { return v.d.Started[r] + v.d.Wall[r] })
 	default:
-		return nil, false
+		return nil, nil, false
 	}
-	all := make([]int64, len(rows))
+	if column != nil && o.Key == "" {
+		rows = v.byColumn(column, desc)
+	}
+	place := func(r int32) Place {
+		p := Place{Index: v.d.index(r), Value: math.NaN()}
+		if column != nil {
+			p.Value = float64(column[r])
+		}
+		return p
+	}
+	if o.After != nil {
+		behind := func(r int32, last Place) int {
+			p := place(r)
+			c := cmp.Compare(p.Value, last.Value)
+			if missing := math.IsNaN(p.Value); missing != math.IsNaN(last.Value) {
+				c = map[bool]int{true: 1, false: -1}[missing]
+			} else if desc {
+				c = -c
+			}
+			i := cmp.Compare(p.Index, last.Index)
+			if column == nil && desc {
+				i = -i
+			}
+			return cmp.Or(c, i, -1)
+		}
+		at, _ := slices.BinarySearchFunc(rows, *o.After, behind)
+		rows = rows[at:]
+	}
+	all = make([]int64, len(rows))
 	for i, r := range rows {
 		all[i] = v.d.index(r)
 	}
-	return all, true
+	return all, func(n int) Place { return place(rows[n]) }, true
 }
 
 // column computes a column for the selected rows.
@@ -76,7 +116,8 @@ func (v *View) byColumn(column []float32, desc bool) []int32 {
 }
 
 // byParameter sorts the selected rows by the values of a parameter: numbers, then texts, then flags.
-func (v *View) byParameter(at int, desc bool) []int32 {
+// It gives the places of the values of all rows, too.
+func (v *View) byParameter(at int, desc bool) ([]int32, []float32) {
 	s := v.d.Space
 	positions := make([]int64, len(v.d.State))
 	block := make([][]int64, len(s.Sizes()))
@@ -89,9 +130,11 @@ func (v *View) byParameter(at int, desc bool) []int32 {
 		}
 	}
 	places := placesOf(s, at, desc)
-	rows := slices.Clone(v.rows)
-	slices.SortStableFunc(rows, func(a, b int32) int { return cmp.Compare(places[positions[a]], places[positions[b]]) })
-	return rows
+	column := make([]float32, len(positions))
+	for r, position := range positions {
+		column[r] = float32(places[position])
+	}
+	return sortRows(v.rows, column, false), column
 }
 
 // placesOf gives the place of each value of an axis in the order of its values.

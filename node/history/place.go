@@ -1,0 +1,187 @@
+package history
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+)
+
+// Place is a place in an order of trials: the value that the order looks at, and the index. It stays where it is when trials change, come and go,
+// also the one that it was made of.
+type Place struct {
+	Index int64
+	Value any // int64, float64 or string; nil behind all that have a value
+}
+
+// PlaceOf gives the place of a trial, which this history has given, in an order. metric is the objective's.
+func PlaceOf(t *grid.Trial, by Sort, metric string) Place {
+	positive := func(v int64) Place {
+		if v == 0 {
+			return Place{Index: t.Index}
+		}
+		return Place{t.Index, v}
+	}
+	r := &t.Result
+	switch by {
+	case SortIndex, "":
+		return Place{t.Index, t.Index}
+	case SortStarted:
+		return positive(r.Started)
+	case SortEnded:
+		return positive(t.Ended)
+	case SortWall, SortCPU:
+		if t.Ended <= 0 || r.Started <= 0 {
+			return Place{Index: t.Index}
+		}
+		return positive(map[Sort]int64{SortWall: r.Usage.Wall, SortCPU: r.Usage.CPU}[by])
+	case SortMemory:
+		return positive(r.Usage.Memory)
+	case SortState:
+		return Place{t.Index, stateCode(t.State)}
+	case SortAttempts:
+		return Place{t.Index, int64(t.Attempts)}
+	case SortObjective:
+		return Place{t.Index, objective(r.Metrics, metric)}
+	}
+	return Place{t.Index, metricValue(r.Metrics[string(by)])}
+}
+
+// metricValue understands JSON as the expression of a listing does.
+func metricValue(raw json.RawMessage) any {
+	if len(raw) == 0 {
+		return nil
+	}
+	switch raw[0] {
+	case '"':
+		var word string
+		if json.Unmarshal(raw, &word) != nil {
+			return nil
+		}
+		if f, special := grid.Special(word); !special {
+			return word
+		} else if !math.IsNaN(f) {
+			return f
+		}
+		return nil
+	case '[', '{':
+		var b bytes.Buffer
+		if json.Compact(&b, raw) != nil {
+			return nil
+		}
+		return b.String()
+	}
+	if n, err := strconv.ParseInt(string(raw), 10, 64); err == nil {
+		return n
+	}
+	if f, _ := metricNumber(raw); !math.IsNaN(f) {
+		return f
+	}
+	return nil
+}
+
+// maxPlaceText bounds the texts that places have in writing.
+const maxPlaceText = 1024
+
+// String gives a place in the form that ParsePlace reads; empty for one whose text is too long.
+func (p Place) String() string {
+	switch v := p.Value.(type) {
+	case int64:
+		return fmt.Sprintf("%d.i%d", p.Index, v)
+	case float64:
+		return fmt.Sprintf("%d.f%s", p.Index, strconv.FormatFloat(v, 'g', -1, 64))
+	case string:
+		if len(v) > maxPlaceText {
+			return ""
+		}
+		return fmt.Sprintf("%d.s%s", p.Index, v)
+	}
+	return fmt.Sprintf("%d.n", p.Index)
+}
+
+// ParsePlace is the inverse of String; false for what String does not give.
+func ParsePlace(text string) (p Place, ok bool) {
+	index, value, found := strings.Cut(text, ".")
+	var err, err2 error
+	if p.Index, err = strconv.ParseInt(index, 10, 64); err != nil || !found || value == "" || p.Index < 0 || p.Index > maxIndex {
+		return p, false
+	}
+	kind, value := value[0], value[1:]
+	switch kind {
+	case 'i':
+		p.Value, err2 = strconv.ParseInt(value, 10, 64)
+	case 'f':
+		var f float64
+		f, err2 = strconv.ParseFloat(value, 64)
+		p.Value = f
+		if math.IsNaN(f) {
+			return p, false
+		}
+	case 's':
+		p.Value = value
+	case 'n':
+		return p, value == ""
+	default:
+		return p, false
+	}
+	return p, err2 == nil && len(value) <= maxPlaceText
+}
+
+// behind reports whether a row stands behind a place.
+func (l *list) behind(c candidate, p *Place) bool {
+	last := candidate{rowID(l.sweep.Number, p.Index), p.Value}
+	return cmp.Or(compareKinds(c.value, p.Value), l.compare(c, last)) > 0
+}
+
+// compareKinds orders numbers, texts and what is missing.
+func compareKinds(a, b any) int {
+	kind := func(v any) int {
+		switch v.(type) {
+		case nil:
+			return 2
+		case string:
+			return 1
+		}
+		return 0
+	}
+	return cmp.Compare(kind(a), kind(b))
+}
+
+// behindSQL is behind as a condition on v and id, with its arguments.
+func (l *list) behindSQL(p *Place) (string, []any) {
+	beyond := ">"
+	if l.q.Desc {
+		beyond = "<"
+	}
+	id := rowID(l.sweep.Number, p.Index)
+	here := fmt.Sprintf("(v %s ? OR v = ? AND id > %d)", beyond, id)
+	switch v := p.Value.(type) {
+	case nil:
+		return fmt.Sprintf("v IS NULL AND id > %d", id), nil
+	case string:
+		return "(v IS NULL OR typeof(v) = 'text' AND " + here + ")", []any{v, v}
+	default:
+		return "(v IS NULL OR typeof(v) = 'text' OR " + here + ")", []any{v, v}
+	}
+}
+
+// sortedAfter finds a page behind a place by looking at all rows that the listing selects.
+func (l *list) sortedAfter(ctx context.Context) ([]int64, error) {
+	expr, args := l.expression()
+	condition, more := l.behindSQL(l.q.After)
+	limit := l.q.Limit
+	if limit <= 0 {
+		limit = math.MaxInt64
+	}
+	text := fmt.Sprintf("SELECT id FROM (SELECT id, %s AS v FROM trial WHERE %s) WHERE %s ORDER BY %s, id LIMIT %d",
+		expr, l.where(l.bounds()), condition, l.orderBy("v"), limit)
+	return l.inTurn(ctx, func(ctx context.Context) ([]int64, error) {
+		return collect(ctx, l.d.read, nil, number, text, append(args, more...)...)
+	})
+}

@@ -1,0 +1,94 @@
+package monitor
+
+import (
+	"fmt"
+	"hash/crc32"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+)
+
+// trialCursor is a place in a listing of trials. In the order of a value, trials without a row stand behind all others, by index.
+type trialCursor struct {
+	history.Place
+	unknown bool
+}
+
+// parseAfter reads the cursor of a request.
+func (l *listing) parseAfter(r *http.Request) error {
+	sum := crc32.ChecksumIEEE(fmt.Append(nil, l.q.Sort, l.q.Desc, l.parameter, l.filtered))
+	l.order = strconv.FormatUint(uint64(sum), 36)
+	text := r.FormValue("after")
+	if text == "" {
+		return nil
+	}
+	order, place, _ := strings.Cut(text, ".")
+	c := &trialCursor{}
+	if index, unknown := strings.CutPrefix(place, "u"); unknown {
+		n, err := strconv.ParseInt(index, 10, 64)
+		if err == nil && n >= 0 {
+			c.Index, c.unknown = n, true
+		} else {
+			order = ""
+		}
+	} else if p, ok := history.ParsePlace(place); ok {
+		c.Place = p
+	} else {
+		order = ""
+	}
+	switch {
+	case order == "":
+		return badRequest(fmt.Sprintf("after %.60q is not a place in the list", text), "take it from cursor of the page before")
+	case order != l.order:
+		return badRequest("after is a place in another order", "send the sort, desc and filters of the page that it is from")
+	case l.q.Offset > 0:
+		return badRequest("a page begins after a place or at an offset", "leave out offset")
+	}
+	l.after = c
+	return nil
+}
+
+// cursorAt gives the place of a trial that was listed; the nth of those that a filter selects.
+func (l *listing) cursorAt(t *grid.Trial, n int64) string {
+	text := ""
+	switch {
+	case l.filtered:
+		text = l.places(int(n)).String()
+	case l.parameter != "":
+		text = history.Place{Index: t.Index}.String()
+	case l.sorted == string(history.SortState):
+		text = history.Place{Index: t.Index, Value: int64(slices.Index(grid.States[:], state(t)))}.String()
+	case l.sorted != string(history.SortIndex) && l.madeUp == t.Index:
+		return l.order + ".u" + strconv.FormatInt(t.Index, 10)
+	default:
+		metric := ""
+		if o := l.sweep.Task.Objective; o != nil {
+			metric = o.Metric
+		}
+		text = history.PlaceOf(t, history.Sort(l.sorted), metric).String()
+	}
+	if text == "" {
+		return ""
+	}
+	return l.order + "." + text
+}
+
+// place gives the cursor for history; nil for none.
+func (l *listing) place() *history.Place {
+	if l.after == nil {
+		return nil
+	}
+	return &l.after.Place
+}
+
+// from is the least index behind the cursor, in the order of the index.
+func (l *listing) from() int64 {
+	if l.after == nil {
+		return 0
+	}
+	return l.after.Index + 1
+}

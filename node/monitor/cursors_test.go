@@ -1,0 +1,152 @@
+package monitor
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/node/history"
+	"mlfnode/node/monitor/chart"
+)
+
+// pageOf gives the indexes of a page of a listing, and the cursor of its last trial.
+func pageOf(t testing.TB, m *Monitor, s *grid.Sweep, query url.Values, limit int64) (page []int64, last string) {
+	t.Helper()
+	r := httptest.NewRequest("GET", "/?"+query.Encode(), nil)
+	if err := r.ParseForm(); err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.newListing(r, s)
+	if err != nil {
+		t.Fatalf("%v: %v", query, err)
+	}
+	if l.left = limit; limit == 0 {
+		l.left = s.Space.Count()
+	}
+	l.emit = func(trial *grid.Trial) error {
+		last = l.cursorAt(trial, l.q.Offset+int64(len(page)))
+		page = append(page, trial.Index)
+		return nil
+	}
+	if err := l.run(t.Context()); err != nil {
+		t.Fatalf("%v: %v", query, err)
+	}
+	return page, last
+}
+
+// cursorSweep is a sweep of which some trials have ended, with values of all kinds, some run, and some have no row.
+func cursorSweep(t testing.TB) (*Monitor, *grid.Sweep) {
+	m, s := folded(t, spaceOf(t, 4, 300), func(i int64) *grid.Result {
+		r := &grid.Result{Started: 1e15 + i/3*1e6, Usage: grid.Usage{Wall: 1 + i%5, CPU: i % 2, Memory: 4096 * (i % 4)}, Metrics: grid.Metric{}}
+		values := []string{"0.5", "1", `"NaN"`, "2e3", `"inf"`, "-1", "null"}
+		r.Metrics["loss"] = json.RawMessage(values[i%int64(len(values))])
+		r.Metrics["word"] = json.RawMessage([]string{`"x"`, "3", `"x.y"`}[i%3])
+		if i%11 == 0 {
+			r.Class, r.ExitCode, r.Metrics = grid.ClassExit, 1, nil
+		}
+		return r
+	})
+	var err error
+	if s.Space, err = s.Space.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{{Text: "x", Kind: grid.Text}}}}); err != nil {
+		t.Fatal(err)
+	}
+	return m, s
+}
+
+// TestCursorsWalk walks through lists page by page, in every order: the pages together are the whole list.
+func TestCursorsWalk(t *testing.T) {
+	m, s := cursorSweep(t)
+	for _, by := range append(slices.Clone(fixedSorts), "a", "b", "word", "metric:loss") {
+		for _, more := range []string{"", "state=failed", "state=pending", "state=pending&state=succeeded", "p[b]=10..40", "m[loss]=..1", "state=failed&p[a]=1..2"} {
+			for _, desc := range []string{"false", "true"} {
+				q, err := url.ParseQuery(more)
+				if err != nil {
+					t.Fatal(err)
+				}
+				q.Set("sort", by)
+				q.Set("desc", desc)
+				if where, err := chart.ParseWhere(q); err != nil || where.NeedsColumns() && slices.Contains([]string{"attempts"}, by) {
+					continue // filtered trials can't be sorted so
+				}
+				want, _ := pageOf(t, m, s, q, 0)
+				var got []int64
+				for {
+					page, last := pageOf(t, m, s, q, 97)
+					got = append(got, page...)
+					if len(page) < 97 {
+						break
+					}
+					q.Set("after", last)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%v: got %d trials in pages, want %d", q, len(got), len(want))
+				}
+			}
+		}
+	}
+}
+
+// TestCursorsKeepTheirPlace changes trials between two pages: of those that stay as they are none is left out and none comes twice, also where the
+// one that the cursor was made of has gone elsewhere.
+func TestCursorsKeepTheirPlace(t *testing.T) {
+	for _, by := range []string{"loss", "wall", "state", "word", "ended"} {
+		m, s := cursorSweep(t)
+		random := rand.New(rand.NewPCG(1, 2))
+		q := url.Values{"sort": {by}, "desc": {"true"}}
+		before, _ := pageOf(t, m, s, q, 0)
+		changed, seen := map[int64]bool{}, map[int64]int{}
+		for seq := uint64(10_000); ; seq++ {
+			page, last := pageOf(t, m, s, q, 50)
+			for _, index := range page {
+				seen[index]++
+			}
+			if len(page) < 50 {
+				break
+			}
+			q.Set("after", last)
+			batch := &grid.Batch{Sweep: s.ID, Node: "n1"}
+			for _, index := range []int64{page[49], page[random.IntN(49)], before[random.IntN(len(before))]} { // the last one, one before, and any
+				changed[index] = true
+				batch.Events = append(batch.Events, grid.Event{
+					Kind: grid.Finished, Index: index, Attempt: 2, Run: fmt.Sprint("again", seq, index), Time: 2e15,
+					Result: &grid.Result{Started: 1e15, Usage: grid.Usage{Wall: 7}, Class: grid.ClassExit, Metrics: grid.Metric{"loss": json.RawMessage("77")}},
+				})
+			}
+			if _, err := m.cfg.History.Fold(t.Context(), []history.Stored{{Seq: seq, Batch: batch}}, func(grid.SweepID) (history.Policy, bool) {
+				return history.Policy{Metric: "loss", Goal: "minimize"}, true
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, index := range before {
+			if !changed[index] && seen[index] != 1 {
+				t.Errorf("by %s: trial %d was listed %d times", by, index, seen[index])
+			}
+		}
+	}
+}
+
+// TestCursorsOfOthers: what is no cursor, or one of another order, is refused.
+func TestCursorsOfOthers(t *testing.T) {
+	m, s := cursorSweep(t)
+	_, last := pageOf(t, m, s, url.Values{"sort": {"loss"}}, 10)
+	for query, want := range map[string]string{
+		"sort=wall&after=" + last: "in another order", "sort=loss&desc=true&after=" + last: "in another order", "sort=loss&p[a]=1&after=" + last: "in another order",
+		"sort=loss&after=x": "is not a place", "sort=loss&after=" + last + "x": "is not a place", "sort=loss&after=1.u-1": "is not a place",
+		"sort=loss&offset=5&after=" + last: "at an offset",
+	} {
+		r := httptest.NewRequest("GET", "/?"+query, nil)
+		if err := r.ParseForm(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.newListing(r, s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", query, err, want)
+		}
+	}
+}
