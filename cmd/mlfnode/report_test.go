@@ -42,7 +42,7 @@ func TestReport(t *testing.T) {
 		Sweep  struct{ Name string }
 		Charts map[string]json.RawMessage
 	}
-	if data == nil || json.Unmarshal(data[1], &d) != nil || d.Sweep.Name != hostile[:28] || len(d.Charts) != 8 {
+	if data == nil || json.Unmarshal(data[1], &d) != nil || d.Sweep.Name != hostile[:28] || len(d.Charts) != 11 {
 		t.Errorf("the data is not whole: %q, %d charts", d.Sweep.Name, len(d.Charts))
 	}
 	cmd := exec.Command(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+t.TempDir(),
@@ -55,7 +55,7 @@ func TestReport(t *testing.T) {
 	if strings.Contains(said.String(), "CONSOLE") {
 		t.Errorf("the browser complains:\n%s", said.String())
 	}
-	for _, want := range []string{"<svg", "Best loss over time", "Share of each parameter", "Mean loss by lr", "Distribution of loss", "Trials over time", "&lt;img src=x", "boom"} {
+	for _, want := range []string{"<svg", "Best loss over time", "Share of each parameter", "Mean loss by lr", "Distribution of loss", "Trials over time", "Trials along all parameters and loss", "Mean loss by ", "Curves of loss", "&lt;img src=x", "boom"} {
 		if !strings.Contains(dom.String(), want) {
 			t.Errorf("the page has no %q", want)
 		}

@@ -77,7 +77,11 @@ func reportData(ctx context.Context, client *api.Client, id grid.SweepID) (*repo
 		d.Best = append(d.Best, t)
 	}
 	for _, name := range report.Charts() {
-		body, err := client.Chart(ctx, v.Sweep, name)
+		q, ok := d.Query(name)
+		if !ok {
+			continue
+		}
+		body, err := client.Chart(ctx, v.Sweep, name, q)
 		var refusal *api.Error
 		switch {
 		case errors.As(err, &refusal) && refusal.Status < http.StatusInternalServerError:

@@ -199,9 +199,9 @@ func (c *Client) Explain(ctx context.Context, id grid.TrialID) (Explanation, err
 	return get[Explanation](ctx, c, trialPath(PathExplain, id), nil)
 }
 
-// Chart gives a chart of a sweep, as JSON.
-func (c *Client) Chart(ctx context.Context, id grid.SweepID, name string) (json.RawMessage, error) {
-	return get[json.RawMessage](ctx, c, sweepPath(PathCharts, id)+name, nil)
+// Chart gives a chart of a sweep, as JSON; the query may be nil.
+func (c *Client) Chart(ctx context.Context, id grid.SweepID, name string, q url.Values) (json.RawMessage, error) {
+	return get[json.RawMessage](ctx, c, sweepPath(PathCharts, id)+name, q)
 }
 
 // Logs streams stored and, with Follow, live output.

@@ -42,7 +42,7 @@ func BenchmarkETA(b *testing.B) {
 			name string
 			sub  api.Submit
 		}{
-			{"chainer, order spread", packed(b, s, filepath.Join(root, "chainer"), spread, "seed=0:5")},
+			{"chainer, order spread", packed(b, s, filepath.Join(root, "chainer"), spread, "epoch=2:8:2", "seed=0:4")},
 			{"bowcnn, order spread", packed(b, s, filepath.Join(root, "bowcnn"), spread, "seed=0:4")},
 			{"slow axis first, by index", packed(b, s, small, grid.OrderIndex, "work=1:9", "way=plain,careful", "repeat=0:6")},
 		} {
@@ -115,7 +115,7 @@ func looks(b *testing.B, c *api.Client, sub api.Submit) []look {
 		}
 		done := float64(v.Succeeded + v.Failed)
 		if len(all) < len(shares) && done >= shares[len(all)]*float64(v.Count) {
-			body, err := c.Chart(b.Context(), s.Sweep, "eta")
+			body, err := c.Chart(b.Context(), s.Sweep, "eta", nil)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -135,27 +135,8 @@ func looks(b *testing.B, c *api.Client, sub api.Submit) []look {
 			for i := range all {
 				all[i].truth = v.Ended.Sub(asked[i]).Seconds()
 			}
-			record(b, c, s.Sweep)
 			return all
 		}
 	}
 	return nil
-}
-
-func record(b *testing.B, c *api.Client, id grid.SweepID) {
-	f, err := os.Create("/tmp/w/charts.rec." + string(id))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
-	for t, err := range c.Trials(b.Context(), id, api.TrialQuery{}) {
-		if err != nil {
-			b.Fatal(err)
-		}
-		fmt.Fprintf(f, "%d\t%d\t%.4f", t.Index, t.Started.UnixMicro(), t.Resources.Wall)
-		for _, p := range t.Params {
-			fmt.Fprintf(f, "\t%s=%s", p.Key, p.Value.Text)
-		}
-		fmt.Fprintln(f)
-	}
 }

@@ -3,21 +3,50 @@
 package report
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"html"
 	"io"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
 	"mlfnode/node/api"
+	"mlfnode/node/monitor/chart"
 )
 
-// Charts are the names of the charts that a report has.
+// Charts are the names of the charts that a report has. Heat is after importance, which says what of.
 func Charts() []string {
-	return []string{"history", "histogram", "importance", "marginals", "timeline", "coverage", "failures", "suggestions"}
+	return []string{
+		"history", "histogram", "importance", "marginals", "parallel", Heat, "curves", "timeline", "coverage", "failures", "suggestions",
+	}
+}
+
+// Heat is the chart of two parameters.
+const Heat = "heat"
+
+// Query gives what the API needs to know for a chart. It is not ok for a chart that the sweep can't have.
+func (d *Data) Query(name string) (q url.Values, ok bool) {
+	if name != Heat {
+		return nil, true
+	}
+	var c chart.Importance
+	if err := json.Unmarshal(d.Charts["importance"], &c); err != nil || len(c.Axes) < 2 {
+		d.Missing[name] = "It takes two parameters of more than one value."
+		return nil, false
+	}
+	share := func(a chart.AxisShare) float64 { // what is not known comes last
+		if finite(a.Share) {
+			return -float64(a.Share)
+		}
+		return 1
+	}
+	slices.SortStableFunc(c.Axes, func(a, b chart.AxisShare) int { return cmp.Compare(share(a), share(b)) })
+	return url.Values{"x": {c.Axes[0].Key}, "y": {c.Axes[1].Key}}, true
 }
 
 // Data is what a report is made of. Sizes are bounded by those of the answers, some 100 kB each.
@@ -39,12 +68,15 @@ func (d *Data) Write(w io.Writer) error {
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
 <title>%s · mlfnode</title><style>%s</style></head><body><main>
-`, string(s.Sweep), raw(style))
+`, string(s.Sweep), raw(style+shadesStyle))
 	p.head(d)
 	p.best(d)
 	p.chart(d, "history", "Best so far", history)
 	p.chart(d, "importance", "What matters", importance)
 	p.chart(d, "marginals", "Values of each parameter", marginals)
+	p.chart(d, "parallel", "All parameters", parallel)
+	p.chart(d, Heat, "The two that matter most", heat)
+	p.chart(d, "curves", "Curves", curves)
 	p.chart(d, "histogram", "Distribution", histogram)
 	p.chart(d, "timeline", "Trials over time", timeline)
 	p.chart(d, "coverage", "What has run", coverage)

@@ -74,7 +74,7 @@ func (s *sweepScreen) refresh(m *Model) tea.Cmd {
 
 // bestSoFar says which trial is the best, in the words of the master.
 func bestSoFar(ctx context.Context, c *api.Client, id grid.SweepID) (string, error) {
-	body, err := c.Chart(ctx, id, "history")
+	body, err := c.Chart(ctx, id, "history", nil)
 	var chart struct{ Sentence string }
 	if err == nil {
 		err = json.Unmarshal(body, &chart)
