@@ -61,6 +61,13 @@ func TestSamplesOfACluster(t *testing.T) {
 	if !told(one.Load) || !told(one.Memory) || !told(one.Disk) || !told(all[0].Memory) {
 		t.Errorf("got %+v, want its load, memory and disk", one)
 	}
+	var day api.NodeSamples
+	if status := get("/nodes/m/samples?step=1m", &day); status != http.StatusOK || len(day.Load) != 24*60 || day.Step != 60 || !told(day.Memory) {
+		t.Errorf("by minutes: got %d and %d samples every %v s", status, len(day.Load), day.Step)
+	}
+	if status := get("/nodes/m/samples?step=1h", &day); status != http.StatusBadRequest {
+		t.Errorf("every hour: got %d, want 400", status)
+	}
 	if status := get("/nodes/other/samples", &one); status != http.StatusNotFound {
 		t.Errorf("of a node that is not there: got %d, want 404", status)
 	}

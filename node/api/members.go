@@ -180,6 +180,9 @@ func Post[T any](ctx context.Context, c *Client, path string, body any) (T, erro
 // WattsOfByte is what one step of GPUSamples.Power stands for.
 const WattsOfByte = 8
 
+// SampleSteps are the lengths of samples that are kept: of the last hour, of a day, and of 14 days.
+var SampleSteps = [...]time.Duration{15 * time.Second, time.Minute, 15 * time.Minute}
+
 // NodeSamples is what the machine of a node was doing lately. Each byte of a figure is a sample, the newest last: percent, at most 254, and 255
 // where there is none. In JSON they are base64.
 type NodeSamples struct {

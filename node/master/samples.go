@@ -17,8 +17,13 @@ import (
 )
 
 const (
-	// sampleSlots is how many samples are kept of each figure: one for each jetstream.SampleInterval of an hour.
-	sampleSlots = 240
+	// sampleSlots, minuteSlots and quarterSlots are how many samples are kept of each figure: one for each jetstream.SampleInterval of an hour,
+	// for each minute of a day, and for each quarter of an hour of 14 days.
+	sampleSlots  = 240
+	minuteSlots  = 24 * 60
+	quarterSlots = 14 * 24 * 4
+	// longestAnswer bounds the samples of one node in an answer: of very many GPUs the newest are given.
+	longestAnswer = 128 << 10
 	// shownSlots is how many are given of all nodes at one time, and shownBytes how much those of all nodes take at most.
 	shownSlots = 120
 	shownBytes = 40 << 10
@@ -29,8 +34,29 @@ const (
 	longestUUID = 80
 )
 
-// samples keeps what the machines of nodes were doing in the last hour, a byte for each figure and interval. History
-// keeps it over a restart.
+// ring is how samples of one length are kept.
+type ring struct {
+	per   int64 // intervals of jetstream.SampleInterval that a sample stands for
+	slots int64
+	from  int64 // in a strip
+}
+
+// rings are from the finest to the coarsest.
+var rings = [...]ring{{1, sampleSlots, 0}, {4, minuteSlots, sampleSlots}, {60, quarterSlots, sampleSlots + minuteSlots}}
+
+// ringOf gives the ring of samples of a length.
+func ringOf(step time.Duration) (ring, bool) {
+	i := slices.IndexFunc(rings[:], func(r ring) bool { return r.step() == step })
+	if i < 0 {
+		return ring{}, false
+	}
+	return rings[i], true
+}
+
+func (r ring) step() time.Duration { return time.Duration(r.per) * jetstream.SampleInterval }
+
+// samples keeps what the machines of nodes were doing in the last hour, day and 14 days, a byte for each figure and interval: 3 kB of each figure.
+// History keeps it over a restart.
 type samples struct {
 	mu     sync.Mutex
 	byNode map[grid.NodeID]*nodeSamples
@@ -43,24 +69,48 @@ type nodeSamples struct {
 	gpus   map[string]*[4]strip
 }
 
-// strip is one figure over an hour; interval n is at n % sampleSlots. noSample is none.
-type strip [sampleSlots]byte
+// strip is one figure over all rings; in each, sample n is at n % slots. noSample is none.
+type strip [sampleSlots + minuteSlots + quarterSlots]byte
 
 const noSample = 255
 
-func (s *strip) fill(from, to int64) {
-	for n := max(from, to-sampleSlots); n < to; n++ {
-		s[n%sampleSlots] = noSample
+func (s *strip) at(r ring, n int64) *byte { return &s[r.from+n%r.slots] }
+
+// fill marks what begins behind an interval, up to and with another one, as without a sample.
+func (s *strip) fill(behind, to int64) {
+	for _, r := range rings {
+		for n := max(behind/r.per, to/r.per-r.slots) + 1; n <= to/r.per; n++ {
+			*s.at(r, n) = noSample
+		}
 	}
 }
 
-// last gives the n intervals up to and with the given one.
-func (s *strip) last(n, interval, newest int64) []byte {
+// put enters a sample. A longer one is the mean of those of the finest ring in it, which that still has.
+func (s *strip) put(interval int64, figure byte) {
+	*s.at(rings[0], interval) = figure
+	for _, r := range rings[1:] {
+		sum, n := int64(0), int64(0)
+		for i := interval - interval%r.per; i <= interval; i++ {
+			if b := *s.at(rings[0], i); b != noSample {
+				sum, n = sum+int64(b), n+1
+			}
+		}
+		mean := byte(noSample)
+		if n > 0 {
+			mean = byte((sum + n/2) / n)
+		}
+		*s.at(r, interval/r.per) = mean
+	}
+}
+
+// last gives the n samples of a ring up to and with the one of an interval.
+func (s *strip) last(r ring, n, interval, newest int64) []byte {
 	all := make([]byte, n)
+	interval, newest = interval/r.per, newest/r.per
 	for i := range all {
 		at := interval - n + 1 + int64(i)
-		if all[i] = noSample; at <= newest && at > newest-sampleSlots {
-			all[i] = s[at%sampleSlots]
+		if all[i] = noSample; at <= newest && at > newest-r.slots {
+			all[i] = *s.at(r, at)
 		}
 	}
 	return all
@@ -74,14 +124,14 @@ func (s *samples) add(node grid.NodeID, said *jetstream.Sample, now time.Time) {
 	defer s.mu.Unlock()
 	n, interval := s.byNode[node], intervalOf(now)
 	if n == nil || interval < n.newest-1 {
-		n = &nodeSamples{newest: interval - sampleSlots, gpus: map[string]*[4]strip{}}
+		n = newNodeSamples(interval)
 		s.byNode[node] = n
 	}
 	interval = max(interval, n.newest)
 	n.advance(interval)
 	put := func(strips *[4]strip, figures [4]int) {
 		for i, f := range figures {
-			strips[i][interval%sampleSlots] = sampleByte(f)
+			strips[i].put(interval, sampleByte(f))
 		}
 	}
 	put(&n.host, [4]int{said.Load, said.CPU, said.Memory, said.Disk})
@@ -92,7 +142,7 @@ func (s *samples) add(node grid.NodeID, said *jetstream.Sample, now time.Time) {
 			n.makeRoom(said.GPUs)
 			strips = &[4]strip{}
 			for i := range strips {
-				strips[i].fill(interval-sampleSlots, interval)
+				strips[i].fill(never, interval)
 			}
 			n.gpus[uuid] = strips
 		}
@@ -104,14 +154,25 @@ func (s *samples) add(node grid.NodeID, said *jetstream.Sample, now time.Time) {
 	}
 }
 
+// never is before all intervals, and newNodeSamples has no sample up to an interval.
+const never = -quarterSlots * 60
+
+func newNodeSamples(interval int64) *nodeSamples {
+	n := &nodeSamples{newest: interval, gpus: map[string]*[4]strip{}}
+	for i := range n.host {
+		n.host[i].fill(never, interval)
+	}
+	return n
+}
+
 // advance marks the intervals up to and with the given one as without a sample.
 func (n *nodeSamples) advance(interval int64) {
 	for i := range n.host {
-		n.host[i].fill(n.newest+1, interval+1)
+		n.host[i].fill(n.newest, interval)
 	}
 	for _, strips := range n.gpus {
 		for i := range strips {
-			strips[i].fill(n.newest+1, interval+1)
+			strips[i].fill(n.newest, interval)
 		}
 	}
 	n.newest = interval
@@ -140,8 +201,8 @@ func (s *samples) forget(node grid.NodeID) {
 	delete(s.byNode, node)
 }
 
-// of gives the last slots samples of a node.
-func (s *samples) of(node grid.NodeID, slots int64, now time.Time) (api.NodeSamples, bool) {
+// of gives the last samples of a node, at most slots.
+func (s *samples) of(node grid.NodeID, r ring, slots int64, now time.Time) (api.NodeSamples, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.byNode[node]
@@ -149,9 +210,10 @@ func (s *samples) of(node grid.NodeID, slots int64, now time.Time) (api.NodeSamp
 		return api.NodeSamples{}, false
 	}
 	interval := max(intervalOf(now), n.newest)
-	last := func(s *strip) []byte { return s.last(slots, interval, n.newest) }
+	slots = min(slots, r.slots, max(1, longestAnswer/n.figures()))
+	last := func(s *strip) []byte { return s.last(r, slots, interval, n.newest) }
 	v := api.NodeSamples{
-		Node: node, Step: jetstream.SampleInterval.Seconds(), Until: time.Unix(0, (interval+1)*int64(jetstream.SampleInterval)).UTC(), GPUs: []api.GPUSamples{},
+		Node: node, Step: r.step().Seconds(), Until: time.Unix(0, (interval/r.per+1)*int64(r.step())).UTC(), GPUs: []api.GPUSamples{},
 		Load: last(&n.host[0]), CPU: last(&n.host[1]), Memory: last(&n.host[2]), Disk: last(&n.host[3]),
 	}
 	for _, uuid := range slices.Sorted(maps.Keys(n.gpus)) {
@@ -163,13 +225,15 @@ func (s *samples) of(node grid.NodeID, slots int64, now time.Time) (api.NodeSamp
 	return v, true
 }
 
+func (n *nodeSamples) figures() int64 { return 4 + 4*int64(len(n.gpus)) }
+
 // nodes lists the nodes that have samples, and how many figures they have together.
 func (s *samples) nodes() (names []grid.NodeID, figures int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for node, n := range s.byNode {
 		names = append(names, node)
-		figures += 4 + 4*int64(len(n.gpus))
+		figures += n.figures()
 	}
 	slices.Sort(names)
 	return names, figures
@@ -213,13 +277,15 @@ func (s *samples) unpack(all map[grid.NodeID][]byte) {
 	defer s.mu.Unlock()
 	for node, data := range all {
 		var k keptSamples
-		if s.byNode[node] != nil || json.Unmarshal(data, &k) != nil || k.Newest < 0 || len(k.GPUs) > 2*jetstream.MaxSampledGPUs {
+		if s.byNode[node] != nil || json.Unmarshal(data, &k) != nil || k.Newest < -never || len(k.GPUs) > 2*jetstream.MaxSampledGPUs {
 			continue
 		}
-		n, good := &nodeSamples{newest: k.Newest, gpus: map[string]*[4]strip{}}, true
+		n, good := newNodeSamples(k.Newest), true
 		take := func(strips *[4]strip, b [4][]byte) {
 			for i := range strips {
-				good = good && copy(strips[i][:], b[i]) == sampleSlots
+				strips[i].fill(never, k.Newest) // an earlier version has kept the hour alone
+				good = good && len(b[i]) >= sampleSlots && len(b[i]) <= len(strips[i])
+				copy(strips[i][:], b[i])
 			}
 		}
 		take(&n.host, k.Host)
@@ -276,9 +342,13 @@ func (m *Master) putSamples(ctx context.Context) error {
 	return nil
 }
 
-// Samples gives what the machine of a node was doing in the last hour; false for a node that has not told.
-func (m *Master) Samples(node grid.NodeID) (api.NodeSamples, bool) {
-	return m.samples.of(node, sampleSlots, time.Now())
+// Samples gives what the machine of a node was doing: samples of one of api.SampleSteps. It is false for another, and for a node that has not told.
+func (m *Master) Samples(node grid.NodeID, step time.Duration) (api.NodeSamples, bool) {
+	r, ok := ringOf(step)
+	if !ok {
+		return api.NodeSamples{}, false
+	}
+	return m.samples.of(node, r, r.slots, time.Now())
 }
 
 // NodeSamples gives the newest samples of all nodes, fewer of each the more there are.
@@ -287,7 +357,7 @@ func (m *Master) NodeSamples() []api.NodeSamples {
 	slots := min(shownSlots, max(1, shownBytes/max(figures, 1)))
 	all, now := []api.NodeSamples{}, time.Now()
 	for _, node := range names {
-		if v, ok := m.samples.of(node, slots, now); ok {
+		if v, ok := m.samples.of(node, rings[0], slots, now); ok {
 			all = append(all, v)
 		}
 	}

@@ -37,7 +37,7 @@ func TestSamples(t *testing.T) {
 			s.add("n", &said, now)
 		}
 		now = now.Add(time.Duration(rapid.IntRange(0, 5000).Draw(t, "later")) * time.Second)
-		got, ok := s.of("n", sampleSlots, now)
+		got, ok := s.of("n", rings[0], sampleSlots, now)
 		if !ok || len(got.Load) != sampleSlots || got.Until.Before(now) || got.Until.Sub(now) > jetstream.SampleInterval {
 			t.Fatalf("at %v got %+v", now, got)
 		}
@@ -61,11 +61,80 @@ func TestSamples(t *testing.T) {
 			}
 			check("power", got.GPUs[0].Power, power, 8)
 		}
-		few, _ := s.of("n", 10, now)
+		few, _ := s.of("n", rings[0], 10, now)
 		if !bytes.Equal(few.Load, got.Load[sampleSlots-10:]) {
 			t.Fatalf("the last ten: got %v, want %v", few.Load, got.Load[sampleSlots-10:])
 		}
 	})
+}
+
+// TestLongerSamples compares minutes and quarters of an hour with the means of the samples in them, over some days with pauses and a restart.
+func TestLongerSamples(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, now, told := newSamples(), time.Unix(1_700_000_000, 0), map[int64]int{}
+		for range rapid.IntRange(1, 300).Draw(t, "samples") {
+			now = now.Add(time.Duration(rapid.OneOf(rapid.IntRange(5, 30), rapid.IntRange(5, 200_000)).Draw(t, "pause")) * time.Second)
+			load := rapid.IntRange(-1, 254).Draw(t, "load")
+			s.add("n", &jetstream.Sample{Load: load}, now)
+			told[intervalOf(now)] = load
+			if rapid.IntRange(0, 50).Draw(t, "restart") == 0 {
+				all, err := s.pack()
+				if err != nil {
+					t.Fatal(err)
+				}
+				s = newSamples()
+				s.unpack(all)
+			}
+		}
+		for _, r := range rings {
+			got, ok := s.of("n", r, r.slots, now)
+			if !ok || int64(len(got.Load)) != r.slots || got.Step != r.step().Seconds() || got.Until.Before(now) || got.Until.Sub(now) > r.step() {
+				t.Fatalf("every %v: got %d samples every %v s until %v", r.step(), len(got.Load), got.Step, got.Until)
+			}
+			sums, counts := map[int64]int{}, map[int64]int{}
+			for interval, load := range told {
+				if load >= 0 {
+					sums[interval/r.per], counts[interval/r.per] = sums[interval/r.per]+load, counts[interval/r.per]+1
+				}
+			}
+			for i, b := range got.Load {
+				at, want := intervalOf(now)/r.per-r.slots+1+int64(i), byte(noSample)
+				if n := counts[at]; n > 0 {
+					want = byte((sums[at] + n/2) / n)
+				}
+				if b != want {
+					t.Fatalf("every %v, %d before the last: got %d, want %d", r.step(), len(got.Load)-1-i, b, want)
+				}
+			}
+		}
+	})
+}
+
+// TestSamplesOfEarlierMasters takes over an hour that a master has kept that knew nothing longer.
+func TestSamplesOfEarlierMasters(t *testing.T) {
+	s, now := newSamples(), time.Unix(1_700_000_000, 0)
+	s.add("n", &jetstream.Sample{Load: 42}, now)
+	all, err := s.pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var k keptSamples
+	if err := json.Unmarshal(all["n"], &k); err != nil {
+		t.Fatal(err)
+	}
+	for i := range k.Host {
+		k.Host[i] = k.Host[i][:sampleSlots]
+	}
+	if all["n"], err = json.Marshal(&k); err != nil {
+		t.Fatal(err)
+	}
+	s = newSamples()
+	s.unpack(all)
+	hour, _ := s.of("n", rings[0], 1, now)
+	day, ok := s.of("n", rings[1], 3, now)
+	if !ok || !bytes.Equal(hour.Load, []byte{42}) || !bytes.Equal(day.Load, []byte{noSample, noSample, noSample}) {
+		t.Errorf("got %v and %v", hour.Load, day.Load)
+	}
 }
 
 // TestSamplesOfAStrangeNode keeps what a node says within bounds, whatever it is, and follows a clock that was set back.
@@ -78,7 +147,7 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 		}
 		s.add("n", said, now.Add(time.Duration(round)*jetstream.SampleInterval))
 	}
-	got, _ := s.of("n", sampleSlots, now.Add(20*jetstream.SampleInterval))
+	got, _ := s.of("n", rings[0], sampleSlots, now.Add(20*jetstream.SampleInterval))
 	if n := len(s.byNode["n"].gpus); n > 2*jetstream.MaxSampledGPUs || len(got.GPUs) != n {
 		t.Errorf("got %d GPUs", n)
 	}
@@ -89,12 +158,12 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 		t.Errorf("got %d, %d, %d", got.Load[sampleSlots-2], got.CPU[sampleSlots-2], got.Disk[sampleSlots-2])
 	}
 	s.add("n", &jetstream.Sample{Load: 7}, now.Add(-24*time.Hour))
-	got, _ = s.of("n", 2, now.Add(-24*time.Hour))
+	got, _ = s.of("n", rings[0], 2, now.Add(-24*time.Hour))
 	if !bytes.Equal(got.Load, []byte{noSample, 7}) || len(got.GPUs) != 0 {
 		t.Errorf("a day before: got %v and %d GPUs", got.Load, len(got.GPUs))
 	}
 	s.forget("n")
-	if _, ok := s.of("n", 2, now); ok {
+	if _, ok := s.of("n", rings[0], 2, now); ok {
 		t.Error("a node that was forgotten has samples")
 	}
 }
@@ -107,7 +176,7 @@ func TestSamplesOfTheNextMaster(t *testing.T) {
 	c := perform(t, dir, 1, nodes)
 	c.samples.add("a", &jetstream.Sample{Load: 42}, time.Now())
 	c.end()
-	got, ok := perform(t, dir, 1, nodes).Samples("a")
+	got, ok := perform(t, dir, 1, nodes).Samples("a", jetstream.SampleInterval)
 	if !ok || !bytes.Contains(got.Load, []byte{42}) {
 		t.Errorf("got %v", got.Load)
 	}
@@ -147,12 +216,12 @@ func TestSamplesOutliveARestart(t *testing.T) {
 	again, later := newSamples(), now.Add(300*jetstream.SampleInterval)
 	again.add("b", &jetstream.Sample{Load: 9}, later)
 	again.unpack(all)
-	want, _ := s.of("a", sampleSlots, later)
-	got, _ := again.of("a", sampleSlots, later)
+	want, _ := s.of("a", rings[0], sampleSlots, later)
+	got, _ := again.of("a", rings[0], sampleSlots, later)
 	if diff := cmp.Diff(want, got); diff != "" || len(again.byNode) != 2 {
 		t.Errorf("of %d nodes:\n%s", len(again.byNode), diff)
 	}
-	if got, _ := again.of("b", 1, later); got.Load[0] != 9 {
+	if got, _ := again.of("b", rings[0], 1, later); got.Load[0] != 9 {
 		t.Errorf("what is known already: got %d, want 9", got.Load[0])
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"time"
 
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
@@ -67,10 +69,16 @@ func (m *Monitor) nodes(*http.Request) ([]api.NodeSamples, error) {
 	return m.cfg.Master.NodeSamples(), nil
 }
 
-// samples gives what a node was doing in the last hour.
+// samples gives what a node was doing in the last hour, or in a longer time by longer samples.
 func (m *Monitor) samples(r *http.Request) (api.NodeSamples, error) {
-	node := grid.NodeID(r.PathValue("node"))
-	v, ok := m.cfg.Master.Samples(node)
+	node, step := grid.NodeID(r.PathValue("node")), api.SampleSteps[0]
+	if text := r.FormValue("step"); text != "" {
+		var err error
+		if step, err = time.ParseDuration(text); err != nil || !slices.Contains(api.SampleSteps[:], step) {
+			return api.NodeSamples{}, badRequest(fmt.Sprintf("no samples are kept every %.20q", text), "choose 15s for the last hour, 1m for a day or 15m for 14 days")
+		}
+	}
+	v, ok := m.cfg.Master.Samples(node, step)
 	if !ok {
 		return v, &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("there are no samples of a node %.60q", node), Hint: "list the nodes with: mlfnode members"}
 	}
