@@ -12,6 +12,22 @@ const (
 	MaxCurves = 32 // of an attempt
 )
 
+// CurveShare says of which trials curves are stored: of all, of some, or of none.
+type CurveShare int
+
+// The shares. SomeCurves are those of one trial in sixteen, spread evenly over a sweep.
+const (
+	AllCurves CurveShare = iota
+	SomeCurves
+	NoCurves
+)
+
+// Keeps reports whether the curves of a trial are stored.
+func (s CurveShare) Keeps(index int64) bool {
+	some := uint64(index)*0x9e3779b97f4a7c15>>32%16 == 0 // spread by the golden ratio
+	return s == AllCurves || s == SomeCurves && some
+}
+
 // Point is the value of a metric at a step of the program.
 type Point struct {
 	Step  float64

@@ -120,6 +120,9 @@ type Orders struct {
 	Without map[grid.Scope]string `json:"without,omitempty"`
 	Keys    uint64                `json:"keys,omitempty"` // which gossip keyring is in force; another one than the node has is to be asked for
 
+	// Curves says of which trials the node is to report curves. Nodes that do not know it report all.
+	Curves grid.CurveShare `json:"curves,omitempty"`
+
 	// Pace is how long the node is to wait between two reports, in nanoseconds; shorter than the node's own pause it means nothing.
 	Pace time.Duration `json:"pace,omitempty"`
 }

@@ -18,13 +18,30 @@ CREATE TABLE curve (trial INTEGER NOT NULL, metric INTEGER NOT NULL, run TEXT NO
 	PRIMARY KEY (trial, metric, run)) WITHOUT ROWID;
 `
 
-const (
-	// curveLimit bounds the curves of ended attempts of all sweeps, in bytes. Beyond it those of few trials are kept, spread evenly, and
-	// beyond twice as much none.
-	curveLimit = 256 << 20
-	// curveSample is how many trials there are for each that few means.
-	curveSample = 16
-)
+// curveLimit bounds the curves of ended attempts of all sweeps, in bytes. Beyond it those of some trials are kept, and beyond twice as much
+// none.
+const curveLimit = 256 << 20
+
+// CurveShare says of which trials curves are to be reported, so that the event stream does not keep what history has no room for.
+func (d *DB) CurveShare() grid.CurveShare {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	total := int64(0)
+	for _, s := range d.sweeps {
+		total += s.CurveBytes
+	}
+	return d.curveShare(total)
+}
+
+func (d *DB) curveShare(total int64) grid.CurveShare {
+	switch {
+	case total < d.curveLimit:
+		return grid.AllCurves
+	case total < 2*d.curveLimit:
+		return grid.SomeCurves
+	}
+	return grid.NoCurves
+}
 
 // curveRoom reports whether the curves of a trial are to be kept.
 func (f *fold) curveRoom(index int64) bool {
@@ -39,8 +56,7 @@ func (f *fold) curveRoom(index int64) bool {
 			total += g.sweep.CurveBytes
 		}
 	}
-	few := uint64(index)*0x9e3779b97f4a7c15>>32%curveSample == 0 // spread by the golden ratio
-	return total < f.d.curveLimit || few && total < 2*f.d.curveLimit
+	return f.d.curveShare(total).Keeps(index)
 }
 
 // putCurves stores curves of one run of a trial, "" for the one that its row tells of. What can't be read is left out.

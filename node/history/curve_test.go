@@ -142,6 +142,9 @@ func TestCurvesAreBounded(t *testing.T) {
 	full := d.curveLimit/size + 1
 	fold("s-1", full/2)
 	fold("s-2", full-full/2)
+	if share := d.CurveShare(); share != grid.SomeCurves {
+		t.Errorf("at the limit: got share %d, want some", share)
+	}
 	if got := kept(); got != full {
 		t.Errorf("below the limit: got %d curves, want %d", got, full)
 	}
@@ -150,6 +153,9 @@ func TestCurvesAreBounded(t *testing.T) {
 		t.Errorf("of 160 trials above the limit %d have curves, want about 10", got)
 	}
 	fold("s-4", 100*full/2)
+	if share := d.CurveShare(); share != grid.NoCurves {
+		t.Errorf("at twice the limit: got share %d, want none", share)
+	}
 	if got, most := kept(), 2*d.curveLimit/size+1; got > most {
 		t.Errorf("got %d curves, want at most %d", got, most)
 	}

@@ -329,7 +329,7 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 	if b.Sample != nil {
 		m.samples.add(node, b.Sample, now)
 	}
-	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark}
+	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark, Curves: m.cfg.History.CurveShare()}
 	if open := m.ledger.claim(node, b.Held, &o, now); len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
 		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
 	}

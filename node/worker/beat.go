@@ -115,6 +115,7 @@ func (w *Worker) obey(o *jetstream.Orders) {
 		w.nudge()
 	}
 	w.outbox.setPace(o.Pace)
+	w.curves.Store(int64(o.Curves))
 	if w.mark.Swap(o.Mark) != o.Mark {
 		w.tellSoon() // the master waits for what is so now
 	}

@@ -104,6 +104,9 @@ func (w *Worker) conclude(ctx context.Context, a *attempt, r *grid.Result, end e
 	if r.Usage.Wall > 0 {
 		at = r.Started + r.Usage.Wall
 	}
+	if !w.curveShare().Keeps(a.id.Index) {
+		r.Curves = nil
+	}
 	e := grid.Event{Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.pin()}
 	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: func() {
 		free()
@@ -131,6 +134,14 @@ func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) b
 	}
 	result.Files = files
 	return true
+}
+
+// curveShare says of which trials curves are reported.
+func (w *Worker) curveShare() grid.CurveShare {
+	if w.cfg.Curves != nil {
+		return w.cfg.Curves()
+	}
+	return grid.CurveShare(w.curves.Load())
 }
 
 // addMetrics reads the metrics and their curves. A metric that a successful trial should have left and did not is not a failure, but it is noted.

@@ -58,6 +58,8 @@ type Config struct {
 	// Sample gives what the machine is doing, another one when it was looked at again; nil while that is not known. It must be quick, and
 	// may be nil itself.
 	Sample func() *jetstream.Sample
+	// Curves says of which trials curves are reported, on a node that sends no beats; may be nil.
+	Curves func() grid.CurveShare
 	// Orders is told what the master answers to each beat; may be nil. It must be quick.
 	Orders func(*jetstream.Orders)
 }
@@ -107,6 +109,7 @@ type Worker struct {
 	beatNow  chan struct{}
 	draining atomic.Bool   // no more leases are taken
 	mark     atomic.Uint64 // of the newest orders
+	curves   atomic.Int64  // the grid.CurveShare of the newest orders
 	crammed  atomic.Bool   // the disk is full
 	roomSeen atomic.Int64  // when the disk was last looked at, in nanoseconds since 1970
 	unread   atomic.Bool   // the disk does not say how much room it has
