@@ -10,6 +10,8 @@ WAITING := -parallel 3
 # A machine that is busy with others makes a test that waits fail now and then: failed ones are run once more, alone, and what failed first is printed.
 TESTS   := $(GO) tool gotestsum --format standard-quiet --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures 6 \
 	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race
+# How long the benchmark of the page's memory keeps pages open.
+PAGE_TIME ?= 2m
 # Packages that the race detector runs on: everything with goroutines.
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
@@ -65,8 +67,9 @@ lint: ## gofmt and vet
 	@test -z "$$(gofmt -l cmd node cluster jetstream grid projects)" || { gofmt -l cmd node cluster jetstream grid projects; exit 1; }
 	$(GO) vet ./...
 
-bench: build ## measure rates, latencies and memory, side by side with bare loops
+bench: build ## measure rates, latencies and memory, side by side with bare loops; PAGE_TIME=1h keeps pages open for so long
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/mlfnode/bench
+	PAGE_TIME=$(PAGE_TIME) $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 3h ./cmd/mlfnode/browser
 	$(GO) test -run '^$$' -bench Container -benchtime 20x ./node/executor/docker
 
 dev: build ## run a cluster of three nodes on this machine, in a temporary folder

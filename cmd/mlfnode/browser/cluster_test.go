@@ -31,7 +31,7 @@ func TestMain(m *testing.M) { os.Exit(gridtest.RunWithProgram(m, &program)) }
 
 // cluster is a master with its state, which may be killed and started again.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	config  string
 	program string   // of the master
@@ -40,7 +40,7 @@ type cluster struct {
 }
 
 // newCluster starts a master that runs trials on four CPUs, whatever the machine has.
-func newCluster(t *testing.T, edits ...func(*cluster)) *cluster {
+func newCluster(t testing.TB, edits ...func(*cluster)) *cluster {
 	t.Helper()
 	c := newState(t)
 	for _, edit := range edits {
@@ -60,7 +60,7 @@ func newCluster(t *testing.T, edits ...func(*cluster)) *cluster {
 }
 
 // newState makes the folder of a node that has not been started.
-func newState(t *testing.T) *cluster {
+func newState(t testing.TB) *cluster {
 	t.Helper()
 	c := &cluster{t: t, dir: t.TempDir(), program: program}
 	c.config = filepath.Join(c.dir, "node.yaml")
@@ -100,7 +100,7 @@ func (c *cluster) start() {
 }
 
 // build builds mlfnode otherwise than the other tests.
-func build(t *testing.T, flags ...string) string {
+func build(t testing.TB, flags ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mlfnode")
 	if out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"build"}, flags...), "-o", path, "mlfnode/cmd/mlfnode")...).CombinedOutput(); err != nil {
@@ -166,7 +166,7 @@ func (c *cluster) settled(id string) api.Sweep {
 
 // monitor is mlfnode monitor.
 type monitor struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	links chan string
@@ -227,7 +227,7 @@ func (m *monitor) link() string {
 }
 
 // await waits until something is so.
-func await(t *testing.T, what string, so func() bool) {
+func await(t testing.TB, what string, so func() bool) {
 	t.Helper()
 	if !eventually(t.Context(), so) {
 		t.Fatalf("waited in vain: %s", what)

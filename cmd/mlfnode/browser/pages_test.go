@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/chromedp"
 )
 
 // pages are the places of the page, with what each shows.
@@ -56,6 +58,35 @@ func TestPages(t *testing.T) {
 	b.open("/")
 	b.see(".sweeprow")
 	audit(b, axe, "forced colours")
+}
+
+// TestZoom opens every page at 200 %, as a window of half the size with pixels twice as large: nothing is wider than the window, what is shown is
+// there, and axe-core finds nothing.
+func TestZoom(t *testing.T) {
+	c := newCluster(t)
+	id := c.sweep(training, "lr=0.01,0.1", "steps=2")
+	c.settled(id)
+	b := newBrowser(t)
+	b.login(c.monitor())
+	if err := chromedp.Do(b.ctx, chromedp.EmulateViewport(640, 400, chromedp.EmulateScale(2))); err != nil {
+		t.Fatal(err)
+	}
+	axe := axeCore(t)
+	for _, p := range append(pages(id), [2]string{"/sweeps/" + id + "/logs", ".log .ln"}) {
+		if p[1] == "" {
+			continue // it is no place of the page
+		}
+		b.open(p[0])
+		b.see(p[1])
+		b.see(".line.live")
+		b.rest()
+		if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > 640 {
+			t.Errorf("%s: the page is %d px wide", p[0], wide)
+		}
+		b.shot("zoom" + strings.NewReplacer("/", "_", "?", "_").Replace(p[0]))
+		audit(b, axe, "200 % "+p[0])
+		b.check()
+	}
 }
 
 // axeCore gives the source of axe-core, which .ci/install fetches where there is npm; empty without it.

@@ -23,7 +23,7 @@ import (
 
 // tab is one tab of a browser. It collects what must never happen on any page.
 type tab struct {
-	t      *testing.T
+	t      testing.TB
 	ctx    context.Context
 	origin string
 
@@ -33,7 +33,7 @@ type tab struct {
 }
 
 // newBrowser starts a Chromium of its own with one tab.
-func newBrowser(t *testing.T) *tab {
+func newBrowser(t testing.TB) *tab {
 	t.Helper()
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(gridtest.Program(t, "chromium")), chromedp.NoSandbox,
 		chromedp.Flag("font-render-hinting", "none"), chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(patience))
@@ -48,7 +48,7 @@ func (b *tab) another() *tab {
 	return newTab(b.t, b.ctx)
 }
 
-func newTab(t *testing.T, parent context.Context) *tab {
+func newTab(t testing.TB, parent context.Context) *tab {
 	t.Helper()
 	ctx, _ := chromedp.NewContext(parent)
 	b := &tab{t: t, ctx: ctx}

@@ -1,7 +1,7 @@
 // What was in the last hour: how many trials ended, and how busy machines and GPUs were.
 import { html } from './html.js';
 import { get } from './api.js';
-import { count } from './format.js';
+import { count, roughly } from './format.js';
 import { Link, nodePlace } from './router.js';
 import { now } from './store.js';
 import { Answer, Empty, Panel, useData } from './ui.js';
@@ -9,6 +9,7 @@ import { NONE, area } from './charts/strip.js';
 
 const AGAIN = 15_000; // ms after which it is asked for again
 const NODES = 40; // that are drawn
+const FEW = 8; // nodes of which all samples are asked for
 
 const again = () => Math.floor(now.value / AGAIN);
 
@@ -34,13 +35,24 @@ function Rate({ of: r }) {
 
 /** How busy nodes and their GPUs were. @param {{members: any[]}} props */
 export function StripsPanel({ members }) {
-  const samples = useData('strips', signal => get('/nodes', { signal }), again());
-  const shown = members.slice(0, NODES);
-  return html`<${Panel} title="Last hour" aside=${members.length > NODES && `the first ${NODES} nodes; find others above`}><${Answer} of=${samples}>${(/** @type {any[]} */ all) => {
-    const of = new Map(all.map(s => [s.node, s])), known = shown.filter(m => of.has(m.node));
+  const shown = members.slice(0, NODES), few = shown.length <= FEW;
+  const samples = useData(`strips ${few ? shown.map(m => m.node) : ''}`, signal => (few ? Promise.all(shown.map(m => ofNode(m.node, signal))) : get('/nodes', { signal })), again());
+  const span = samples.data?.reduce((/** @type {number} */ most, /** @type {any} */ s) => Math.max(most, atob(s.cpu).length * s.step_seconds), 0);
+  return html`<${Panel} title="How busy they were" aside=${span > 0 && html`<span>the last ${roughly(span)}${members.length > NODES && `, of the first ${NODES} nodes; find others above`}</span>`}><${Answer} of=${samples}>${(/** @type {any[]} */ all) => {
+    const of = new Map(all.map(s => [s.node, s])), known = shown.filter(m => of.get(m.node)?.cpu);
     return known.length ? html`<ul class="rows">${known.map(m => html`<${NodeStrips} key=${m.node} node=${m} of=${of.get(m.node)} />`)}</ul>`
       : html`<${Empty} title="No node has told how busy it is"><p>Nodes tell every 15 seconds, once they have joined the cluster. A node of an older version does not.</p><//>`;
   }}<//><//>`;
+}
+
+/** The samples of a whole hour. @param {string} node @param {AbortSignal} signal */
+async function ofNode(node, signal) {
+  try {
+    return await get(`/nodes/${encodeURIComponent(node)}/samples`, { signal });
+  } catch (err) {
+    if (/** @type {any} */ (err).status !== 404) throw err;
+    return { node, cpu: '', step_seconds: 0 }; // it has told nothing
+  }
 }
 
 /** @param {{node: any, of: any}} props */
@@ -58,6 +70,6 @@ function Strip({ node, name, data }) {
   const values = Array.from(atob(data), c => c.charCodeAt(0)), n = values.length;
   const there = values.filter(v => v !== NONE), last = there.length ? `${there[there.length - 1]} %` : '–';
   const mean = there.length ? Math.round(there.reduce((s, v) => s + v, 0) / there.length) : 0;
-  const label = `${name} of ${node}: ${there.length ? `${last} now, ${mean} % on average in the last hour` : 'nothing known'}`;
+  const label = `${name} of ${node}: ${there.length ? `${last} now, ${mean} % on average before` : 'nothing known'}`;
   return html`<div class="stripcell"><span class="muted">${name}</span><b>${last}</b><svg class="past" viewBox=${`0 0 ${n} 100`} preserveAspectRatio="none" role="img" aria-label=${label}><title>${label}</title><path d=${area(values)} /></svg></div>`;
 }

@@ -15,7 +15,7 @@ import { Answer, Command, Panel, State, Time, useData, useTitle } from './ui.js'
 /** A trial by its index: of the list by index it is the one at that place. @param {string} id @param {number} index @param {AbortSignal} [signal] */
 export async function getTrial(id, index, signal) {
   const row = rowsOf(await get(sweepPath(id, '/trials'), { signal, query: { offset: index, limit: 1 } }))[0];
-  if (!row || row.index !== index) throw Object.assign(new Error(`${id} has no trial ${index}`), { status: 404, detail: `${id} has no trial ${index}` });
+  if (!row || row.index !== index) throw Object.assign(new Error(`${id} has no trial ${index}`), { status: 404, hint: `List them with: mlfnode trials ${id}` });
   const named = (/** @type {string} */ prefix) => Object.fromEntries(Object.entries(row).filter(([k, v]) => k.startsWith(`${prefix}[`) && v !== null).map(([k, v]) => [k.slice(2, -1), v]));
   return { ...row, params: named('p'), metrics: named('m') };
 }
