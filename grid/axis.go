@@ -8,7 +8,7 @@ import (
 )
 
 // Axis is one parameter with the values that it takes: exactly one field beside Key is set. The formulas are never written
-// out, so an interval of 10^9 values is as small as one of two.
+// out, so an interval of 10^9 values is as small as one of two. With Zip it is several parameters, and Key is empty.
 type Axis struct {
 	Key    string  `json:"key"`
 	Values []Value `json:"values,omitempty"`
@@ -24,6 +24,10 @@ type Axis struct {
 	// Logspace is a, b and n: n values from 10^a to 10^b, both included, whose exponents lie at even distances, as numpy's
 	// logspace. Each is the 64-bit float that is nearest to the exact value, in its shortest decimal form.
 	Logspace []json.Number `json:"logspace,omitempty"`
+
+	// Zip is axes that go together: the first value of each is one point, the second of each the next. There are as many
+	// values of each, at most MaxRows, and one axis may have a value several times.
+	Zip []Axis `json:"zip,omitempty"`
 }
 
 // Check reports what makes the axis unusable: a key that can't be an option, no values, or a value twice.
@@ -35,10 +39,7 @@ func (a Axis) Check() error {
 }
 
 func (a Axis) check() *flaw {
-	if f := checkKey(a.Key); f != nil {
-		return f
-	}
-	_, f := newSeries(a)
+	_, _, f := newWheel(a, 0)
 	return f
 }
 
@@ -109,6 +110,16 @@ func checkValue(key string, v Value) *flaw {
 		return flawf(hint, "%s has a value with a zero byte, which no program's argument can hold", key)
 	case v.Kind == Number && !isNumber(v.Text):
 		return flawf("Give it as text.", "%s has the value %q, which is no number", key, v.Text)
+	case v.Kind == List:
+		var items []Value
+		if json.Unmarshal([]byte(v.Text), &items) != nil || len(items) == 0 || listOf(items) != v {
+			return flawf("Give it one argument or more, or write false to leave the option out.", "%s has the value %s, which is not a list of arguments", key, show(v))
+		}
+		for _, item := range items {
+			if f := checkValue(key, item); f != nil {
+				return f
+			}
+		}
 	}
 	return nil
 }
@@ -117,6 +128,7 @@ func checkValue(key string, v Value) *flaw {
 type list struct {
 	values []Value
 	place  map[Value]int64
+	lists  bool // a value is a list of arguments
 }
 
 func newList(key string, values []Value) (series, *flaw) {
@@ -129,7 +141,7 @@ func newList(key string, values []Value) (series, *flaw) {
 		if holds(l, v) {
 			return nil, flawf("Keep it once: it would run the same point again.", "%s has the value %s twice", key, show(v))
 		}
-		l.values[i], l.place[v] = v, int64(i)
+		l.values[i], l.place[v], l.lists = v, int64(i), l.lists || v.Kind == List
 	}
 	return l, nil
 }

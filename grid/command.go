@@ -9,7 +9,7 @@ import (
 )
 
 // Argv gives the program and arguments of one point. Constants come first, then the parameters; a parameter with the key of a
-// constant takes its place. Every option is `--key=value`, `--key` for a true flag and nothing for a false one. `{key}` in the
+// constant takes its place. Every option is `--key=value`, `--key` for a true flag, nothing for a false one and `--key a b` for a list. `{key}` in the
 // command is replaced by the value, and that key is not appended; any other brace stays, doubled ones too. A shell command
 // becomes `/bin/sh -c script`; there, and in the script of a command like `bash -c script`, a value is quoted as its place asks,
 // so that it is never read as code, and `${key}` is the shell's own. A command that CheckCommand refuses becomes one that says
@@ -45,6 +45,11 @@ func (c *command) argv(t *Task) ([]string, error) {
 		script = scriptArgument(t.Command)
 	}
 	for i, element := range t.Command {
+		if k := c.alone(element); i != script && k >= 0 && readingOf(t.Command, i) == asText {
+			c.used[k] = true
+			argv = append(argv, c.params[k].Value.Words()...)
+			continue
+		}
 		if i != script {
 			filled := c.expand(element)
 			if err := c.checkElement(t.Command, i, element, filled); err != nil {
@@ -59,8 +64,9 @@ func (c *command) argv(t *Task) ([]string, error) {
 		}
 		argv = append(argv, filled)
 	}
+	named := len(argv)
 	argv = c.appendOptions(argv)
-	if err := checkPlain(argv[len(t.Command):]...); err != nil && readingOf(t.Command, len(t.Command)) == asWords {
+	if err := checkPlain(argv[named:]...); err != nil && readingOf(t.Command, len(t.Command)) == asWords {
 		return nil, err
 	}
 	return argv, nil
@@ -108,7 +114,7 @@ func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant)
 			return "", h.flaw
 		}
 		if h.plain && h.place != inText {
-			if err := checkPlain(clean(c.params[c.place(h.key)].Value).Text); err != nil {
+			if err := checkPlain(c.text(c.place(h.key))); err != nil {
 				return "", err
 			}
 		}
@@ -131,7 +137,21 @@ func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant)
 		key, _, _ := strings.Cut(strings.TrimPrefix(c.options()[0], "--"), "=")
 		return "", flawf(fmt.Sprintf(s.end.hint, key), "%s", s.end.msg)
 	}
-	return s.fill(func(key string) string { return clean(c.params[c.place(key)].Value).Text }, options), nil
+	return s.fill(func(key string) string { return c.text(c.place(key)) }, options), nil
+}
+
+// text is a parameter as one text: the arguments of a list have spaces between them.
+func (c *command) text(k int) string { return strings.Join(c.params[k].Value.Words(), " ") }
+
+// alone gives the place of the parameter with a list of arguments that is all of an element, or -1.
+func (c *command) alone(element string) int {
+	k := -1
+	if strings.HasPrefix(element, "{") {
+		if at, length := c.placeholder(element); at >= 0 && length == len(element) && c.params[at].Value.Kind == List {
+			k = at
+		}
+	}
+	return k
 }
 
 // place gives the place of a parameter, or -1.
@@ -173,7 +193,11 @@ func (t *Task) command(p Params) *command {
 			all = append(all, q)
 		}
 	}
-	return &command{params: all, used: make([]bool, len(all))}
+	c := &command{params: all, used: make([]bool, len(all))}
+	if k := c.place(RepeatKey); t.Repeat && k >= 0 {
+		c.used[k] = true // it is no option
+	}
+	return c
 }
 
 // placeholder reads `{key}` at the start of s. It gives the parameter's place, or -1 when s starts with something else.
@@ -211,7 +235,7 @@ func (c *command) replace(element string, each func(value string)) string {
 			n = 2
 		} else if k, length := c.placeholder(element); k >= 0 {
 			c.used[k] = true
-			value := clean(c.params[k].Value).Text
+			value := c.text(k)
 			each(value)
 			b.WriteString(value)
 			element = element[length:]
@@ -232,6 +256,8 @@ func (c *command) appendOptions(out []string) []string {
 		case c.used[k] || q.Value.Kind == False:
 		case q.Value.Kind == True:
 			out = append(out, "--"+q.Key)
+		case q.Value.Kind == List:
+			out = append(append(out, "--"+q.Key), q.Value.Words()...)
 		default:
 			out = append(out, "--"+q.Key+"="+q.Value.Text)
 		}

@@ -6,7 +6,11 @@ import "slices"
 // axis has already are skipped; it is an error when nothing new is left or when an axis is unknown. For each extended axis
 // there is one new block: the old values of the axes before it, its new values, and all values of the axes behind it.
 func (s Space) Extend(axes []Axis) (Space, error) {
-	more := Space{dims: slices.Clone(s.dims), blocks: slices.Clone(s.blocks)}
+	more := Space{dims: slices.Clone(s.dims), wheels: slices.Clone(s.wheels), blocks: slices.Clone(s.blocks)}
+	if s.incomplete() {
+		sample, of, _ := s.Sample()
+		return Space{}, flawf("Run the rest of the grid before.", "the sweep is a sample of %d of %d points, so values can't be added to its axes", sample.Size, of)
+	}
 	if len(more.blocks) == 0 {
 		more.blocks = []*block{{kept: 1, tail: 1}}
 	}
@@ -20,11 +24,11 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 		}
 		more.rules = r
 	}
-	for k := range s.dims {
-		if more.dims[k] == s.dims[k] {
+	for k := range s.wheels {
+		if more.wheels[k].count(more.dims) == s.wheels[k].count(s.dims) {
 			continue
 		}
-		if err := more.add(added(s.dims, more.dims, k)); err != nil {
+		if err := more.add(added(&s, &more, k)); err != nil {
 			return Space{}, err
 		}
 	}
@@ -38,23 +42,51 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 func (s *Space) widen(axes []Axis) error {
 	seen := map[string]bool{}
 	for _, a := range axes {
-		k := slices.IndexFunc(s.dims, func(d *dimension) bool { return d.key == a.Key })
-		switch {
-		case k < 0:
-			return flawf(s.axesHint(), "the sweep has no axis %s", a.Key)
-		case seen[a.Key]:
-			return flawf("Put all its values in one place.", "the axis %s is given twice", a.Key)
+		for _, key := range a.keys() {
+			switch {
+			case s.dim(key) < 0:
+				return flawf(s.axesHint(), "the sweep has no axis %s", key)
+			case seen[key]:
+				return flawf("Put all its values in one place.", "the axis %s is given twice", key)
+			}
+			seen[key] = true
 		}
-		seen[a.Key] = true
-		fresh, f := s.dims[k].fresh(a)
-		if f == nil && fresh != nil {
-			s.dims[k], f = s.dims[k].plus(fresh)
-		}
-		if f != nil {
+		if f := s.widenBy(a); f != nil {
 			return f
 		}
 	}
 	return nil
+}
+
+func (s *Space) widenBy(a Axis) *flaw {
+	if len(a.keys()) == 0 {
+		return a.check()
+	}
+	at := s.dim(a.keys()[0])
+	k := slices.IndexFunc(s.wheels, func(w *wheel) bool { return at < w.at+w.n })
+	w := s.wheels[k]
+	switch {
+	case w.together() && !slices.Equal(a.keys(), s.Keys()[w.at:w.at+w.n]):
+		return flawf("Add values of all of them, in this order: zip={…: […], …: […]}.", "%s go together in this sweep", namesOf(w.axes[0]))
+	case !w.together() && a.Zip != nil:
+		return flawf("Add values to each on its own.", "%s don't go together in this sweep", namesOf(a))
+	case !w.together():
+		fresh, f := s.dims[at].fresh(a)
+		if f == nil && fresh != nil {
+			s.dims[at], f = s.dims[at].plus(fresh)
+		}
+		return f
+	}
+	e, dims, f := newWheel(a, 0)
+	if f != nil {
+		return f
+	}
+	sum, all, more, f := w.plus(s.dims, e, dims, false)
+	if f == nil && more > 0 {
+		s.wheels[k] = sum
+		copy(s.dims[w.at:], all)
+	}
+	return f
 }
 
 func (s *Space) axesHint() string {
@@ -71,16 +103,17 @@ func (s *Space) axesHint() string {
 	return hint + ". For another one start a new sweep."
 }
 
-// added is the block of the new values of axis k.
-func added(old, all []*dimension, k int) *block {
+// added is the block of the new values of wheel k.
+func added(old, all *Space, k int) *block {
 	b := &block{}
-	for j := range all {
-		lo, hi := int64(0), all[j].count()
+	for j := range all.wheels {
+		before, after := old.wheels[j].count(old.dims), all.wheels[j].count(all.dims)
+		lo, hi := int64(0), after
 		switch {
 		case j < k:
-			hi = old[j].count()
+			hi = before
 		case j == k:
-			lo = old[j].count()
+			lo = before
 		}
 		b.lo, b.hi = append(b.lo, lo), append(b.hi, hi)
 	}

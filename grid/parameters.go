@@ -10,11 +10,16 @@ import (
 // maxAliased bounds the values that come through aliases, so that a small file can't stand for a huge one.
 const maxAliased = 100_000
 
-// ParseParameters reads a parameters.yml: every key is an axis, in the order of the file. A scalar is one value, a list is its
-// values; an interval is `!!python/tuple [start, end, step]` or {start: , end: , step: }; {linspace: [a, b, n]} and
-// {logspace: [a, b, n]} are as Axis says. Scalars keep their source text. The error is of type Problems and holds all that is
-// wrong, up to MaxProblems; name stands in it as the file's name. An empty file has no axes.
+// ParseParameters reads a file of parameters. A file *.csv, *.tsv, *.jsonl or *.ndjson is a list of points, see parseTable; any
+// other is a parameters.yml: every key is an axis, in the order of the file. A scalar is one value, a list is its values, a list in
+// it is the arguments of one value; an interval is `!!python/tuple [start, end, step]` or {start: , end: , step: }; {linspace: [a, b, n]}
+// and {logspace: [a, b, n]} are as Axis says; zip: {a: [1, 2], b: [x, y]} is axes that go together. Scalars keep their source text.
+// The error is of type Problems and holds all that is wrong, up to MaxProblems; name stands in it as the file's name. An empty file
+// has no axes.
 func ParseParameters(name string, data []byte) ([]Axis, error) {
+	if read := tableReader(name); read != nil {
+		return parseTable(name, data, read)
+	}
 	root, err := ParseYAML(name, data)
 	if err != nil || root == nil {
 		return nil, err
@@ -29,7 +34,12 @@ func ParseParameters(name string, data []byte) ([]Axis, error) {
 	}
 	var axes []Axis
 	for i := 0; i+1 < len(root.Content); i += 2 {
-		if a, ok := p.axis(root.Content[i], root.Content[i+1]); ok {
+		if zips := zipsOf(root.Content[i], root.Content[i+1]); zips != nil {
+			if _, f := p.key(root.Content[i]); f != nil {
+				p.report(root.Content[i], f)
+			}
+			axes = append(axes, p.zips(zips)...)
+		} else if a, ok := p.axis(root.Content[i], root.Content[i+1]); ok {
 			axes = append(axes, a)
 		}
 	}
@@ -44,6 +54,7 @@ type parameters struct {
 	file     string
 	problems Problems
 	seen     map[string]int // the line of each key
+	repeats  bool           // values may come again
 	aliased  int
 }
 
@@ -68,6 +79,59 @@ func (p *parameters) axis(keyNode, n *yaml.Node) (Axis, bool) {
 		return a, false
 	}
 	return a, true
+}
+
+// zipsOf gives the maps of axes that go together, for the key zip with a map that is no formula or with a list of maps.
+func zipsOf(key, n *yaml.Node) []*yaml.Node {
+	if key.Value != "zip" || n.Style&yaml.TaggedStyle != 0 {
+		return nil
+	}
+	maps := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		maps = n.Content
+	}
+	isZip := func(m *yaml.Node) bool {
+		return m.Kind == yaml.MappingNode && len(m.Content) > 0 && !isFormulaWord(m.Content[0].Value)
+	}
+	for _, m := range maps {
+		if !isZip(m) {
+			return nil
+		}
+	}
+	return maps
+}
+
+func isFormulaWord(s string) bool {
+	return s != "" && strings.Contains(" start end step linspace logspace ", " "+s+" ")
+}
+
+// zips reads axes that go together.
+func (p *parameters) zips(maps []*yaml.Node) (axes []Axis) {
+	p.repeats = true
+	defer func() { p.repeats = false }()
+	for _, m := range maps {
+		var a Axis
+		before := len(p.problems)
+		for i := 0; i+1 < len(m.Content); i += 2 {
+			key, f := p.key(m.Content[i])
+			if f != nil {
+				p.report(m.Content[i], f)
+				continue
+			}
+			z := Axis{Key: key}
+			p.values(&z, m.Content[i+1])
+			a.Zip = append(a.Zip, z)
+		}
+		if len(p.problems) > before {
+			continue
+		}
+		if f := a.check(); f != nil {
+			p.report(m, f)
+			continue
+		}
+		axes = append(axes, a)
+	}
+	return axes
 }
 
 func (p *parameters) key(n *yaml.Node) (string, *flaw) {
@@ -118,7 +182,7 @@ func (p *parameters) sequence(a *Axis, n, target *yaml.Node) {
 	}
 	switch {
 	case p.aliased > maxAliased:
-		p.report(n, flawf("Write the values out where they are used.", "the file's aliases stand for more than %d values", maxAliased))
+		p.tooAliased(n)
 	case target.Style&yaml.TaggedStyle != 0 && target.Tag == "!!python/tuple":
 		a.Interval = p.numbers(a.Key, target)
 	case target.Style&yaml.TaggedStyle != 0 && target.Tag != "!!seq":
@@ -134,20 +198,49 @@ func (p *parameters) sequence(a *Axis, n, target *yaml.Node) {
 func (p *parameters) list(a *Axis, n *yaml.Node) {
 	known := &list{place: map[Value]int64{}}
 	for _, c := range n.Content {
-		v, ok := p.scalar(a.Key, c)
+		v, ok := p.value(a.Key, c)
 		if !ok {
 			if len(p.problems) == MaxProblems {
 				return
 			}
 			continue
 		}
-		if holds(known, v) {
+		if !p.repeats && holds(known, v) {
 			p.report(c, flawf("Keep it once: it would run the same point again.", "%s has the value %s twice", a.Key, show(v)))
 			continue
 		}
 		known.place[v] = 0
 		a.Values = append(a.Values, v)
 	}
+}
+
+// value reads a value of a list: a scalar, or a list of arguments.
+func (p *parameters) value(what string, n *yaml.Node) (Value, bool) {
+	target := resolve(n)
+	if target.Kind != yaml.SequenceNode || target.Style&yaml.TaggedStyle != 0 {
+		return p.scalar(what, n)
+	}
+	if n != target {
+		p.aliased += len(target.Content)
+	}
+	var items []Value
+	for _, c := range target.Content {
+		v, ok := p.scalar(what, c)
+		if !ok || p.aliased > maxAliased {
+			return v, ok && p.tooAliased(n)
+		}
+		items = append(items, v)
+	}
+	if len(items) == 0 {
+		p.report(n, flawf("Give it one argument or more, or write false to leave the option out.", "%s has an empty list among its values", what))
+		return Value{}, false
+	}
+	return listOf(items), true
+}
+
+func (p *parameters) tooAliased(n *yaml.Node) bool {
+	p.report(n, flawf("Write the values out where they are used.", "the file's aliases stand for more than %d values", maxAliased))
+	return false
 }
 
 func (p *parameters) scalar(what string, n *yaml.Node) (Value, bool) {
@@ -183,7 +276,7 @@ func (p *parameters) formula(a *Axis, n *yaml.Node) {
 	parts := map[string]*yaml.Node{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k := n.Content[i]
-		switch known := k.Kind == yaml.ScalarNode && strings.Contains(" start end step linspace logspace ", " "+k.Value+" "); {
+		switch known := k.Kind == yaml.ScalarNode && isFormulaWord(k.Value); {
 		case !known:
 			p.report(k, flawf(hint, "%s is a map with the unknown key %q", a.Key, k.Value))
 			return

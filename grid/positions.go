@@ -7,18 +7,28 @@ type Product struct {
 	Lo, Hi []int64 // which values of each axis
 	Start  int64   // the index of the first point
 	Count  int64   // of points
-	Whole  bool    // nothing is excluded
+	Whole  bool    // it is all combinations: nothing is excluded or not drawn, and no axes go together
 }
 
 // Products gives the parts of the space in the order of their points.
 func (s Space) Products() []Product {
 	all := make([]Product, len(s.blocks))
 	for i, b := range s.blocks {
+		p := Product{Lo: make([]int64, len(s.dims)), Hi: make([]int64, len(s.dims)), Start: b.start, Count: b.count(), Whole: true}
 		n := int64(1)
-		for k := range b.lo {
+		for k, w := range s.wheels {
 			n *= b.hi[k] - b.lo[k] // it was measured
+			if !w.together() {
+				p.Lo[w.at], p.Hi[w.at] = b.lo[k], b.hi[k]
+				continue
+			}
+			p.Whole = false
+			for c, d := range s.dims[w.at : w.at+w.n] {
+				p.Hi[w.at+c] = d.count()
+			}
 		}
-		all[i] = Product{Lo: b.lo, Hi: b.hi, Start: b.start, Count: b.count(), Whole: n == b.count()}
+		p.Whole = p.Whole && n == p.Count
+		all[i] = p
 	}
 	return all
 }
@@ -46,8 +56,14 @@ func (s Space) IndexAt(at []int64) (index int64, ok bool) {
 	if len(at) != len(s.dims) {
 		return 0, false
 	}
+	positions := make([]int64, len(s.wheels))
+	for k, w := range s.wheels {
+		if positions[k], ok = w.position(at); !ok {
+			return 0, false
+		}
+	}
 	for _, b := range s.blocks {
-		if i, ok := s.indexIn(b, at); ok {
+		if i, ok := s.indexIn(b, positions); ok {
 			return i, true
 		}
 	}
@@ -73,26 +89,40 @@ func (s Space) Positions(lo, hi int64, dest [][]int64) error {
 }
 
 // positions fills in the points from lo up to hi of a block, from place to on.
-func (s Space) positions(b *block, lo, hi, to int64, dest [][]int64) error {
-	n := len(s.dims)
+func (s *Space) positions(b *block, lo, hi, to int64, dest [][]int64) error {
+	n := len(s.wheels)
 	split := s.split()
-	head, tail := lo/b.tail, lo%b.tail
 	var left *bitmap
 	if s.rules != nil {
 		var err error
-		if left, err = b.members(s.dims, s.rules); err != nil {
+		if left, err = b.members(s); err != nil {
 			return err
 		}
-		head = left.pick(head)
 	}
 	digits := make([]int64, n)
-	b.digits(digits, 0, split, head)
-	b.digits(digits, split, n, tail)
+	var head int64
+	seek := func(i int64) {
+		i = b.combination(i)
+		if head = i / b.tail; left != nil {
+			head = left.pick(head)
+		}
+		b.digits(digits, 0, split, head)
+		b.digits(digits, split, n, i%b.tail)
+	}
+	seek(lo)
 	for at := lo; at < hi; at++ {
-		for k := range n {
-			dest[k][to] = digits[k]
+		for k, w := range s.wheels {
+			for c := range w.n {
+				dest[w.at+c][to] = w.digit(digits[k], c)
+			}
 		}
 		to++
+		if b.drawn != nil {
+			if at+1 < hi {
+				seek(at + 1)
+			}
+			continue
+		}
 		k := n - 1
 		for ; k >= split; k-- {
 			if digits[k]++; digits[k] < b.hi[k] {
@@ -108,7 +138,7 @@ func (s Space) positions(b *block, lo, hi, to int64, dest [][]int64) error {
 	return nil
 }
 
-// digits sets the axes from up to to from the number of their combination.
+// digits sets the wheels from up to to from the number of their combination.
 func (b *block) digits(dest []int64, from, to int, i int64) {
 	for k := to - 1; k >= from; k-- {
 		n := b.hi[k] - b.lo[k]

@@ -27,7 +27,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 func scalar(what string, n *yaml.Node) (Value, *flaw) {
 	switch n.Kind {
 	case yaml.SequenceNode:
-		return Value{}, flawf("Write the values in one flat list.", "%s has a list in a list", what)
+		return Value{}, flawf("Write the arguments in one flat list.", "%s has a list in a list", what)
 	case yaml.MappingNode:
 		return Value{}, flawf("Give every parameter its own key at the left margin.", "%s has a map among its values", what)
 	}
@@ -56,7 +56,7 @@ func scalarText(what string, n *yaml.Node) (Value, *flaw) {
 	}
 	switch strings.ToLower(n.Value) {
 	case "", "~", "null":
-		return Value{}, flawf(`Give a value, write "" for empty text, or leave the key out.`, "%s has no value (null)", what)
+		return Value{}, flawf(`Give a value, write "" for empty text, or false to leave the option out.`, "%s has no value (null)", what)
 	case ".nan", ".inf", "-.inf", "+.inf":
 		return Value{}, flawf("Put it in quotes if the program should see this text.", "%s has the value %s, which is no finite number", what, n.Value)
 	}

@@ -10,7 +10,7 @@ import (
 // ParseSet reads the argument of --set: `k=v`, `k=a,b,c`, `k=start:end` or `k=start:end:step`. Numbers and the flags true and
 // false are as in a parameters file. Quotes around a value, a pair of brackets, or a backslash, keep commas and colons as they
 // are; a value with colons is an interval only when all its parts are numbers. A list `k=[a,b]`, a formula
-// `k={logspace: [-4,-1,4]}` and `k=!!python/tuple [1,4]` mean what they mean in a parameters file.
+// `k={logspace: [-4,-1,4]}`, `k=!!python/tuple [1,4]` and `zip={a: [1, 2], b: [x, y]}` mean what they mean in a parameters file.
 func ParseSet(s string) (Axis, error) {
 	a, f := parseSet(s)
 	if f != nil {
@@ -29,6 +29,9 @@ func parseSet(s string) (Axis, *flaw) {
 	}
 	if rest == "" {
 		return Axis{}, flawf(`For an empty text write `+key+`='""' in the shell.`, "there is no value behind '='")
+	}
+	if key == "zip" && strings.HasPrefix(rest, "{") && !formula.Get().MatchString(rest) {
+		return flowZip(rest)
 	}
 	if isFlow(rest) {
 		return flowAxis(key, rest)
@@ -187,20 +190,36 @@ func quotedWord(s string) (word, string, *flaw) {
 	return word{}, "", flawf(`Close it, or write \`+s[:1]+` if the value starts with a quote.`, "the quote %s is not closed", s[:1])
 }
 
-// MergeSets puts the axes of --set over those of a file: a known key gets new values in its place, a new one comes last.
+// MergeSets puts the axes of --set over those of a file: a known key gets new values in its place, a new one comes last. Axes that go
+// together are replaced together.
 func MergeSets(axes, sets []Axis) ([]Axis, error) {
 	out := slices.Clone(axes)
 	seen := map[string]bool{}
 	for _, a := range sets {
-		if seen[a.Key] {
-			return nil, flawf("Give all its values at once, like "+a.Key+"=1,2,3.", "--set gives %s twice", a.Key)
+		keys := a.keys()
+		for _, key := range keys {
+			if seen[key] {
+				return nil, flawf("Give all its values at once, like "+key+"=1,2,3.", "--set gives %s twice", key)
+			}
+			seen[key] = true
 		}
-		seen[a.Key] = true
-		if k := slices.IndexFunc(out, func(b Axis) bool { return b.Key == a.Key }); k >= 0 {
-			out[k] = a
-		} else {
-			out = append(out, a)
+		at := len(out)
+		for k := len(out) - 1; k >= 0; k-- {
+			common := 0
+			for _, key := range out[k].keys() {
+				if slices.Contains(keys, key) {
+					common++
+				}
+			}
+			switch {
+			case common == 0:
+				continue
+			case common < len(out[k].keys()):
+				return nil, flawf("Give values of all of them: zip={…: […], …: […]}.", "--set gives %s, but %s go together", namesOf(a), namesOf(out[k]))
+			}
+			out, at = slices.Delete(out, k, k+1), k
 		}
+		out = slices.Insert(out, min(at, len(out)), a)
 	}
 	return out, nil
 }

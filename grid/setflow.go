@@ -54,25 +54,43 @@ func (w word) isList() bool {
 	}
 	n, closed := bracketed(w.text)
 	inner := w.text[1:max(n-1, 1)]
-	return closed && n == len(w.text) && (strings.Contains(inner, ",") || isNumber(strings.TrimSpace(inner)))
+	return closed && n == len(w.text) && (strings.Contains(inner, ",") || isNumber(strings.Trim(inner, " []")))
 }
 
 // flowAxis reads what stands behind a key as a parameters file has it.
 func flowAxis(key, text string) (Axis, *flaw) {
 	quoted := `If it is text, put it in quotes: ` + key + `='"` + text + `"'.`
+	a := Axis{Key: key}
+	if f := flowValue(text, quoted, func(p *parameters, n *yaml.Node) { p.values(&a, n) }); f != nil {
+		return Axis{}, f
+	}
+	return a, a.check()
+}
+
+// flowZip reads axes that go together.
+func flowZip(text string) (Axis, *flaw) {
+	const hint = "Write zip={lr: [0.1, 0.01], batch: [32, 64]}, with a space behind each colon."
+	var zips []Axis
+	if f := flowValue(text, hint, func(p *parameters, n *yaml.Node) { zips = p.zips([]*yaml.Node{n}) }); f != nil {
+		return Axis{}, f
+	}
+	return zips[0], nil
+}
+
+// flowValue reads a YAML value with read; hint stands behind the first problem.
+func flowValue(text, hint string, read func(p *parameters, n *yaml.Node)) *flaw {
 	if problem := checkYAML("", []byte(text)); problem != nil {
-		return Axis{}, flawf(problem.Hint, "%s", problem.Msg)
+		return flawf(problem.Hint, "%s", problem.Msg)
 	}
 	doc, err := nextDocument(yaml.NewDecoder(strings.NewReader(text)))
 	if err != nil {
-		return Axis{}, flawf(quoted, "%s is neither a list nor a formula of parameters.yml", text)
+		return flawf(hint, "%s is neither a list nor a formula of parameters.yml", text)
 	}
 	p := parameters{seen: map[string]int{}}
-	a := Axis{Key: key}
-	p.values(&a, doc.Content[0])
+	read(&p, doc.Content[0])
 	if len(p.problems) > 0 {
 		first := p.problems[0]
-		return Axis{}, flawf(strings.TrimSpace(first.Hint+" "+quoted), "%s", first.Msg)
+		return flawf(strings.TrimSpace(first.Hint+" "+hint), "%s", first.Msg)
 	}
-	return a, a.check()
+	return nil
 }

@@ -10,8 +10,9 @@ import (
 // varies fastest. Points are computed from their index, so a space of 10^12 points takes as little memory as its axes do.
 // The zero value has one point without parameters. A Space never changes and may be used by several goroutines.
 type Space struct {
-	dims   []*dimension
-	rules  *rules // nil without exclude expressions
+	dims   []*dimension // one for each key
+	wheels []*wheel     // what combinations are made of
+	rules  *rules       // nil without exclude expressions
 	blocks []*block
 }
 
@@ -21,13 +22,17 @@ func NewSpace(axes []Axis, exclude []string) (Space, error) {
 	if len(axes) > maxOptions {
 		return Space{}, flawf("Make those with one value constants in a file.", "the space has %d axes, more than %d", len(axes), maxOptions)
 	}
-	dims, f := newDimensions(axes)
-	if f != nil {
-		return Space{}, f
+	var s Space
+	for _, a := range axes {
+		if f := s.append(a); f != nil {
+			return Space{}, f
+		}
 	}
-	s := Space{dims: dims}
+	if len(s.dims) > maxOptions {
+		return Space{}, flawf("Make those with one value constants in a file.", "the space has %d axes, more than %d", len(s.dims), maxOptions)
+	}
 	if len(exclude) > 0 {
-		r, err := compile(slices.Clone(exclude), dims)
+		r, err := compile(slices.Clone(exclude), s.dims)
 		if err != nil {
 			return Space{}, err
 		}
@@ -42,28 +47,31 @@ func NewSpace(axes []Axis, exclude []string) (Space, error) {
 	return s, nil
 }
 
-func newDimensions(axes []Axis) ([]*dimension, *flaw) {
-	var dims []*dimension
-	seen := map[string]bool{}
-	for _, a := range axes {
-		d, f := newDimension(a)
-		if f != nil {
-			return nil, f
-		}
-		if seen[a.Key] {
-			return nil, flawf("Put all its values in one place.", "the axis %s is given twice", a.Key)
-		}
-		seen[a.Key] = true
-		dims = append(dims, d)
+// append adds an axis behind the others.
+func (s *Space) append(a Axis) *flaw {
+	w, dims, f := newWheel(a, len(s.dims))
+	if f != nil {
+		return f
 	}
-	return dims, nil
+	for i, d := range dims {
+		if s.dim(d.key) >= 0 || slices.ContainsFunc(dims[:i], func(e *dimension) bool { return e.key == d.key }) {
+			return flawf("Put all its values in one place.", "the axis %s is given twice", d.key)
+		}
+	}
+	s.wheels, s.dims = append(s.wheels, w), append(s.dims, dims...)
+	return nil
+}
+
+// dim gives the place of an axis, or -1.
+func (s *Space) dim(key string) int {
+	return slices.IndexFunc(s.dims, func(d *dimension) bool { return d.key == key })
 }
 
 // whole is the block of all values of all axes.
 func (s Space) whole() *block {
 	b := &block{}
-	for _, d := range s.dims {
-		b.lo, b.hi = append(b.lo, 0), append(b.hi, d.count())
+	for _, w := range s.wheels {
+		b.lo, b.hi = append(b.lo, 0), append(b.hi, w.count(s.dims))
 	}
 	return b
 }
@@ -74,7 +82,7 @@ func (s *Space) add(b *block) error {
 		return f
 	}
 	if s.rules != nil {
-		left, kept, err := b.filter(s.dims, s.rules)
+		left, kept, err := b.filter(s)
 		if err != nil {
 			return err
 		}
@@ -95,12 +103,17 @@ func (s *Space) place(b *block) error {
 	return nil
 }
 
-// split is the number of axes that expressions look at.
-func (s Space) split() int {
+// split is the number of wheels that expressions look at.
+func (s *Space) split() int {
 	if s.rules == nil {
 		return 0
 	}
-	return s.rules.last + 1
+	for k, w := range s.wheels {
+		if w.at > s.rules.last {
+			return k
+		}
+	}
+	return len(s.wheels)
 }
 
 // Keys are the axes in their order.
@@ -115,8 +128,12 @@ func (s Space) Keys() []string {
 // Axes gives the axes as they were given. Those that an extended space got later follow the one of the same key.
 func (s Space) Axes() []Axis {
 	var all []Axis
-	for _, d := range s.dims {
-		all = append(all, d.axes...)
+	for _, w := range s.wheels {
+		if w.together() {
+			all = append(all, w.axes...)
+		} else {
+			all = append(all, s.dims[w.at].axes...)
+		}
 	}
 	return all
 }
@@ -149,18 +166,18 @@ func (s Space) At(i int64) (Params, error) {
 		return p, nil
 	}
 	b := s.blocks[s.blockOf(i)]
-	i -= b.start
+	i = b.combination(i - b.start)
 	if s.rules != nil {
-		left, err := b.members(s.dims, s.rules)
+		left, err := b.members(&s)
 		if err != nil {
 			return nil, err
 		}
 		head := left.pick(i / b.tail)
-		s.fill(p, b, s.split(), len(p), i%b.tail)
+		s.fill(p, b, s.split(), len(s.wheels), i%b.tail)
 		s.fill(p, b, 0, s.split(), head)
 		return p, nil
 	}
-	s.fill(p, b, 0, len(p), i)
+	s.fill(p, b, 0, len(s.wheels), i)
 	return p, nil
 }
 
@@ -172,11 +189,14 @@ func (s Space) blockOf(i int64) int {
 	return k
 }
 
-// fill sets the axes from up to to from the number of their combination.
-func (s Space) fill(p Params, b *block, from, to int, i int64) {
+// fill sets the axes of the wheels from up to to from the number of their combination.
+func (s *Space) fill(p Params, b *block, from, to int, i int64) {
 	for k := to - 1; k >= from; k-- {
 		n := b.hi[k] - b.lo[k]
-		p[k] = Param{Key: s.dims[k].key, Value: s.dims[k].at(b.lo[k] + i%n)}
+		w, position := s.wheels[k], b.lo[k]+i%n
+		for c, d := range s.dims[w.at : w.at+w.n] {
+			p[w.at+c] = Param{Key: d.key, Value: d.at(w.digit(position, c))}
+		}
 		i /= n
 	}
 }
@@ -198,12 +218,7 @@ func (s Space) Index(p Params) (index int64, ok bool) {
 			return 0, false
 		}
 	}
-	for _, b := range s.blocks {
-		if i, ok := s.indexIn(b, at); ok {
-			return i, true
-		}
-	}
-	return 0, len(s.dims) == 0
+	return s.IndexAt(at)
 }
 
 func (p Params) find(key string) *Param {
@@ -215,28 +230,30 @@ func (p Params) find(key string) *Param {
 	return nil
 }
 
-// indexIn gives the index of a combination of values if the block holds it.
-func (s Space) indexIn(b *block, at []int64) (int64, bool) {
+// indexIn gives the index of a combination of positions of the wheels if the block holds it.
+func (s *Space) indexIn(b *block, at []int64) (int64, bool) {
 	for k := range at {
 		if at[k] < b.lo[k] || at[k] >= b.hi[k] {
 			return 0, false
 		}
 	}
 	head, tail := int64(0), int64(0)
+	split := s.split()
 	for k := range at {
 		n := b.hi[k] - b.lo[k]
-		if k < s.split() {
+		if k < split {
 			head = head*n + at[k] - b.lo[k]
 		} else {
 			tail = tail*n + at[k] - b.lo[k]
 		}
 	}
 	if s.rules != nil {
-		left, err := b.members(s.dims, s.rules)
+		left, err := b.members(s)
 		if err != nil || !left.has(head) {
 			return 0, false
 		}
 		head = left.rank(head)
 	}
-	return b.start + head*b.tail + tail, true
+	i, ok := b.place(head*b.tail + tail)
+	return b.start + i, ok
 }

@@ -17,14 +17,29 @@ type blockRecord struct {
 	Lo   []int64 `json:"lo"`
 	Hi   []int64 `json:"hi"`
 	Kept int64   `json:"kept"` // combinations of the axes that exclude expressions look at, less the excluded ones
+
+	// Drawn is set for a part of a sample. Kept is negative then, -1 less what it is otherwise: programs that know no samples refuse
+	// such a record, and do not run all points.
+	Drawn *drawnRecord `json:"drawn,omitempty"`
+}
+
+// drawnRecord is the part of a block that a sample has, by the places of its points in the shuffled block.
+type drawnRecord struct {
+	Seed uint64 `json:"seed,omitempty"`
+	Lo   int64  `json:"lo"`
+	Hi   int64  `json:"hi"`
 }
 
 // MarshalJSON writes the axes as they were given, never their points.
 func (s Space) MarshalJSON() ([]byte, error) {
 	r := spaceRecord{Axes: s.Axes(), Exclude: s.Exclude()}
-	if s.rules != nil || len(s.blocks) > 1 {
+	if s.rules != nil || len(s.blocks) > 1 || len(s.blocks) == 1 && s.blocks[0].drawn != nil {
 		for _, b := range s.blocks {
-			r.Blocks = append(r.Blocks, blockRecord{Lo: b.lo, Hi: b.hi, Kept: b.kept})
+			record := blockRecord{Lo: b.lo, Hi: b.hi, Kept: b.kept}
+			if d := b.drawn; d != nil {
+				record.Kept, record.Drawn = -1-b.kept, &drawnRecord{Seed: d.shuffle.seed, Lo: d.lo, Hi: d.hi}
+			}
+			r.Blocks = append(r.Blocks, record)
 		}
 	}
 	return json.Marshal(r)
@@ -48,8 +63,10 @@ func (s *Space) UnmarshalJSON(data []byte) error {
 func (r *spaceRecord) space() (Space, error) {
 	var s Space
 	var err error
-	if s.dims, err = r.dimensions(); err != nil {
-		return Space{}, err
+	for _, a := range r.Axes {
+		if err := s.read(a); err != nil {
+			return Space{}, err
+		}
 	}
 	if len(r.Exclude) > 0 {
 		if s.rules, err = compile(r.Exclude, s.dims); err != nil {
@@ -67,42 +84,59 @@ func (r *spaceRecord) space() (Space, error) {
 	return s, nil
 }
 
-func (r *spaceRecord) dimensions() ([]*dimension, error) {
-	var dims []*dimension
-	for _, a := range r.Axes {
-		d, f := newDimension(a)
-		if f == nil && len(dims) > 0 && dims[len(dims)-1].key == a.Key {
-			d, f = dims[len(dims)-1].plus(d)
-			dims = dims[:len(dims)-1]
+// read adds an axis, or further values of the one before it.
+func (s *Space) read(a Axis) error {
+	at := len(s.wheels) - 1
+	if at < 0 || !slices.Equal(a.keys(), s.Keys()[s.wheels[at].at:]) {
+		if f := s.append(a); f != nil {
+			return f
 		}
-		if f != nil {
-			return nil, f
-		}
-		if slices.ContainsFunc(dims, func(e *dimension) bool { return e.key == a.Key }) {
-			return nil, fmt.Errorf("the axis %s is there twice", a.Key)
-		}
-		dims = append(dims, d)
+		return nil
 	}
-	return dims, nil
+	w := s.wheels[at]
+	e, dims, f := newWheel(a, 0)
+	if f != nil {
+		return f
+	}
+	if w.together() {
+		s.wheels[at], dims, _, f = w.plus(s.dims, e, dims, true)
+	} else {
+		dims[0], f = s.dims[w.at].plus(dims[0])
+	}
+	if f != nil {
+		return f
+	}
+	copy(s.dims[w.at:], dims)
+	return nil
 }
 
 // restore appends a block as it was recorded.
 func (s *Space) restore(r blockRecord) error {
 	b := &block{lo: r.Lo, hi: r.Hi}
-	if len(b.lo) != len(s.dims) || len(b.hi) != len(s.dims) {
-		return fmt.Errorf("a block has %d axes of %d", len(b.lo), len(s.dims))
+	if len(b.lo) != len(s.wheels) || len(b.hi) != len(s.wheels) {
+		return fmt.Errorf("a block has %d axes of %d", len(b.lo), len(s.wheels))
 	}
-	for k, d := range s.dims {
-		if b.lo[k] < 0 || b.lo[k] >= b.hi[k] || b.hi[k] > d.count() {
-			return fmt.Errorf("a block has values %d to %d of %s, which has %d", b.lo[k], b.hi[k], d.key, d.count())
+	for k, w := range s.wheels {
+		if n := w.count(s.dims); b.lo[k] < 0 || b.lo[k] >= b.hi[k] || b.hi[k] > n {
+			return fmt.Errorf("a block has values %d to %d of %s, which has %d", b.lo[k], b.hi[k], s.dims[w.at].key, n)
 		}
 	}
 	if f := b.measure(s.split()); f != nil {
 		return f
 	}
+	if r.Drawn != nil {
+		r.Kept = -1 - r.Kept
+	}
 	if r.Kept < 0 || r.Kept > b.kept || (s.rules == nil && r.Kept != b.kept) {
 		return fmt.Errorf("a block keeps %d of %d combinations", r.Kept, b.kept)
 	}
 	b.kept = r.Kept
+	if r.Drawn != nil {
+		d := &drawn{shuffle: newShuffle(b.kept*b.tail, r.Drawn.Seed), lo: r.Drawn.Lo, hi: r.Drawn.Hi}
+		if err := d.check(b.kept * b.tail); err != nil {
+			return err
+		}
+		b.drawn = d
+	}
 	return s.place(b)
 }

@@ -33,7 +33,8 @@ type Task struct {
 	// MeasureBy names the axis by whose values the memory of a GPU is measured apart, with GPUMemoryAuto; "" has all trials measured alike.
 	MeasureBy string `json:"measure_by,omitempty"`
 
-	Order Order `json:"order,omitempty"` // in which trials begin
+	Order  Order `json:"order,omitempty"`  // in which trials begin
+	Repeat bool  `json:"repeat,omitempty"` // the axis RepeatKey only repeats trials: it is no option
 
 	Preempt   bool `json:"preempt,omitempty"`    // trials of lower priority that can save their state make room for it
 	NoReplace bool `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away
@@ -42,6 +43,9 @@ type Task struct {
 	Metrics   []Source   `json:"metrics,omitempty"`
 	Objective *Objective `json:"objective,omitempty"`
 }
+
+// RepeatKey is the axis by which a task with Repeat runs the same point again.
+const RepeatKey = "repeat"
 
 // GPUIDsIndex has GPUs named by their index, for programs that take CUDA_VISIBLE_DEVICES for numbers.
 const GPUIDsIndex = "index"
@@ -55,11 +59,14 @@ const DefaultLogLimit = 256 << 20
 // Retries says how often an attempt that failed in a class is run again, for each class apart.
 type Retries map[Class]int
 
-// Source says where an attempt's metrics are read. Exactly one field is set.
+// Source says where an attempt's metrics are read: exactly one of Log, Regex and JSON is set.
 type Source struct {
 	Log   string `json:"log,omitempty"`   // a JSON list or JSON lines file under the attempt's folder; the last entry counts
 	Regex string `json:"regex,omitempty"` // named groups, matched on each line of output; the last match counts
 	JSON  string `json:"json,omitempty"`  // "stdout": the last line of stdout that is a JSON object
+
+	// Optional is set where it is no surprise that there are no metrics.
+	Optional bool `json:"optional,omitempty"`
 }
 
 // Objective is the metric that ranks trials.

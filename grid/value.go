@@ -15,6 +15,7 @@ const (
 	Number             // Text holds the number's source text, a valid JSON number: `--key=1e-3`
 	True               // the bare flag: `--key`
 	False              // the option is left out
+	List               // several arguments behind one option: `--key a b`; Text is a JSON list of strings and numbers
 )
 
 // Value is one value of an axis. Text is the scalar's source text and reaches the program unchanged, so `1e-3` stays `1e-3`.
@@ -34,6 +35,8 @@ func (v Value) appendJSON(b []byte) []byte {
 		return append(b, "true"...)
 	case False:
 		return append(b, "false"...)
+	case List:
+		return append(b, v.Text...)
 	}
 	return appendString(b, v.Text)
 }
@@ -67,10 +70,49 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 		*v = Value{Text: "false", Kind: False}
 	case b[0] == '-' || (b[0] >= '0' && b[0] <= '9'):
 		*v = Value{Text: string(b), Kind: Number}
+	case b[0] == '[':
+		var items []Value
+		if err := json.Unmarshal(b, &items); err != nil {
+			return err
+		}
+		for _, item := range items {
+			if item.Kind == List {
+				return fmt.Errorf("value %s has a list in a list", b)
+			}
+		}
+		*v = listOf(items)
 	default:
-		return fmt.Errorf("value %s is no string, number or flag", b)
+		return fmt.Errorf("value %s is no string, number, flag or list", b)
 	}
 	return nil
+}
+
+// listOf makes one value of several arguments.
+func listOf(items []Value) Value {
+	text := []byte{'['}
+	for i, item := range items {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		if item.Kind != Number {
+			item = Value{Text: clean(item).Text} // a flag or a list is text there
+		}
+		text = item.appendJSON(text)
+	}
+	return Value{Text: string(append(text, ']')), Kind: List}
+}
+
+// Words gives the arguments that the value is: those of a list, or its text alone.
+func (v Value) Words() []string {
+	var items []Value
+	if v.Kind != List || json.Unmarshal([]byte(v.Text), &items) != nil {
+		return []string{clean(v).Text}
+	}
+	words := make([]string, len(items))
+	for i, item := range items {
+		words[i] = item.Text
+	}
+	return words
 }
 
 // Param is one axis of a point with its value.

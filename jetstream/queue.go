@@ -41,8 +41,8 @@ const (
 	presentPage = 1000
 )
 
-// The versions of leases on the wire. Nodes that do not know the newest run trials without devices, containers and checkpoints, so
-// leases of tasks that ask for these have it; see Lease.Equipped.
+// The versions of leases on the wire. Nodes that do not know the newest run trials without devices, containers, checkpoints and what
+// a space may have beside plain axes, so leases of sweeps that ask for these have it; see Lease.Equipped.
 const (
 	plainLease   = 1
 	leaseVersion = 2
@@ -59,7 +59,7 @@ type Lease struct {
 	// their folders on nodes can't be read.
 	Snapshot, Bad int
 
-	// Equipped is set where the task asks for devices, a container or a checkpoint. Nodes that know none of them leave the lease.
+	// Equipped is set where the sweep asks for what older nodes don't know, see grid.Sweep.Equipped. They leave the lease.
 	Equipped bool
 
 	Updates int           // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files

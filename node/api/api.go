@@ -283,9 +283,10 @@ type Update struct {
 	Trial  *Trial  `json:"trial,omitempty"` // a trial that failed or is run again
 }
 
-// Extend asks for new values of axes.
+// Extend asks for new values of axes, or for further points of a sample.
 type Extend struct {
-	Axes []grid.Axis `json:"axes"`
+	Axes []grid.Axis `json:"axes,omitempty"`
+	Draw int64       `json:"draw,omitempty"` // how many points to add to the sample, at most as many as are left; goes without axes
 }
 
 // Retry asks for trials to be run again.
@@ -306,19 +307,20 @@ type Done struct {
 
 // Node describes the node that answers.
 type Node struct {
-	Version   string       `json:"version"`
-	Node      grid.NodeID  `json:"node"`
-	Role      string       `json:"role,omitempty"`   // master or worker; empty for one that stands alone
-	Master    string       `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
-	State     string       `json:"state_folder"`
-	PID       int          `json:"pid"`
-	Time      time.Time    `json:"time"`    // by its clock, when it answered
-	Working   bool         `json:"working"` // it takes trials, or needs nothing more to be a master that runs none
-	CPUs      float64      `json:"cpus"`
-	Memory    int64        `json:"memory"`
-	Orders    []grid.Order `json:"orders"` // in which it can run the trials of a sweep, beside that by index
-	Store     []Store      `json:"store"`
-	Retention Retention    `json:"retention"`
+	Version   string         `json:"version"`
+	Node      grid.NodeID    `json:"node"`
+	Role      string         `json:"role,omitempty"`   // master or worker; empty for one that stands alone
+	Master    string         `json:"master,omitempty"` // HOST:PORT of the API of a worker's master
+	State     string         `json:"state_folder"`
+	PID       int            `json:"pid"`
+	Time      time.Time      `json:"time"`    // by its clock, when it answered
+	Working   bool           `json:"working"` // it takes trials, or needs nothing more to be a master that runs none
+	CPUs      float64        `json:"cpus"`
+	Memory    int64          `json:"memory"`
+	Orders    []grid.Order   `json:"orders"`   // in which it can run the trials of a sweep, beside that by index
+	Features  []grid.Feature `json:"features"` // that a sweep may have, beside those that all versions know
+	Store     []Store        `json:"store"`
+	Retention Retention      `json:"retention"`
 }
 
 // Store is what one part of the store holds.

@@ -29,10 +29,19 @@ type Submission struct {
 	EnvironAdded []string  `json:"environ_added,omitempty"`
 }
 
-// SpaceSpec is the space of a new sweep: all combinations of the axes' values, less those that are excluded.
+// SpaceSpec is the space of a new sweep: all combinations of the axes' values, less those that are excluded, or a sample of them.
 type SpaceSpec struct {
-	Axes    []grid.Axis `json:"axes,omitempty"`
-	Exclude []string    `json:"exclude,omitempty"`
+	Axes    []grid.Axis  `json:"axes,omitempty"`
+	Exclude []string     `json:"exclude,omitempty"`
+	Sample  *grid.Sample `json:"sample,omitempty"`
+}
+
+func specOf(s grid.Space) SpaceSpec {
+	spec := SpaceSpec{Axes: s.Axes(), Exclude: s.Exclude()}
+	if sample, _, ok := s.Sample(); ok {
+		spec.Sample = &sample
+	}
+	return spec
 }
 
 // TaskSpec is the task of a new sweep.
@@ -58,6 +67,7 @@ type TaskSpec struct {
 	MeasureBy   string                 `json:"measure_by,omitempty"`
 	Checkpoint  *CheckpointSpec        `json:"checkpoint,omitempty"`
 	Order       grid.Order             `json:"order,omitempty"`
+	Repeat      bool                   `json:"repeat,omitempty"`
 	Preempt     bool                   `json:"preempt,omitempty"`
 	NoReplace   bool                   `json:"no_replace,omitempty"`
 	Artifacts   []string               `json:"artifacts,omitempty"`
@@ -92,7 +102,7 @@ func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: checkpointSpec(t.Checkpoint), Order: t.Order, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: checkpointSpec(t.Checkpoint), Order: t.Order, Repeat: t.Repeat, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -101,7 +111,7 @@ func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: t.Checkpoint.checkpoint(), Order: t.Order, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: t.Checkpoint.checkpoint(), Order: t.Order, Repeat: t.Repeat, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -146,7 +156,7 @@ func (s *CheckpointSpec) checkpoint() *grid.Checkpoint {
 func (s *Submit) submission() *Submission {
 	return &Submission{
 		Token: s.Token, Project: s.Project, Name: s.Name, Task: Spec(&s.Task), Bundle: s.Bundle,
-		Space:    SpaceSpec{Axes: s.Space.Axes(), Exclude: s.Space.Exclude()},
+		Space:    specOf(s.Space),
 		Priority: s.Priority, MaxParallel: s.MaxParallel, Environ: s.Environ, EnvironAdded: s.EnvironAdded,
 	}
 }
@@ -182,6 +192,9 @@ func (q *Submission) Check() (*Submit, error) {
 	}
 	var err error
 	s.Space, err = grid.NewSpace(q.Space.Axes, q.Space.Exclude)
+	if err == nil && q.Space.Sample != nil {
+		s.Space, err = s.Space.Sampled(*q.Space.Sample)
+	}
 	if err != nil {
 		return nil, err
 	}

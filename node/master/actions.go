@@ -208,15 +208,22 @@ func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) err
 	return err
 }
 
-// Extend adds values to axes of the sweep and returns how many points that adds.
-func (m *Master) Extend(ctx context.Context, id grid.SweepID, axes []grid.Axis) (jetstream.Record, int64, error) {
+// Extend adds values to axes of the sweep, or points to its sample, and returns how many points that adds.
+func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jetstream.Record, int64, error) {
 	var added int64
 	r, err := m.change(ctx, id, func(s *grid.Sweep) error {
 		if s.State == grid.SweepCancelled {
 			return refuse(fmt.Sprintf("%s is cancelled and can't be extended", id), "submit a new sweep")
 		}
 		before := s.Space.Count()
-		space, err := s.Space.Extend(axes)
+		extend := func() (grid.Space, error) { return s.Space.Extend(q.Axes) }
+		if q.Draw != 0 {
+			if len(q.Axes) > 0 {
+				return refuse("values can't be added to axes while points are added to the sample", "one after the other")
+			}
+			extend = func() (grid.Space, error) { return s.Space.Draw(q.Draw) }
+		}
+		space, err := extend()
 		if err != nil {
 			return refuse(err.Error(), "")
 		}

@@ -439,7 +439,7 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 	avoid, elsewhere := s.avoidFor(f, l.lo, lane)
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane.name), ID: id, Updates: updates,
-		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Task.Equipped(), Avoid: avoid, Elsewhere: elsewhere,
+		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Equipped(), Avoid: avoid, Elsewhere: elsewhere,
 	})
 	if err != nil {
 		s.m.ledger.remove(id)

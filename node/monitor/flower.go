@@ -171,7 +171,7 @@ func pythonDict(params grid.Params) string {
 		}
 		b.WriteString(pythonString(p.Key) + ": ")
 		switch p.Value.Kind {
-		case grid.Number:
+		case grid.Number, grid.List:
 			b.WriteString(p.Value.Text)
 		case grid.True:
 			b.WriteString("True")

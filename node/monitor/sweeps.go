@@ -256,7 +256,7 @@ func (m *Monitor) retry(r *http.Request, q *api.Retry) (api.Done, error) {
 
 func (m *Monitor) extend(r *http.Request, q *api.Extend) (api.Done, error) {
 	return m.change(r, nil, func(ctx context.Context, s *grid.Sweep) (int64, error) {
-		_, changed, err := m.cfg.Master.Extend(ctx, s.ID, q.Axes)
+		_, changed, err := m.cfg.Master.Extend(ctx, s.ID, *q)
 		return changed, err
 	})
 }

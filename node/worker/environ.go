@@ -32,6 +32,13 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 		"MLF_CACHE="+w.bundles.shared(),
 	)
+	if a.task.Repeat {
+		for _, p := range a.params {
+			if p.Key == grid.RepeatKey {
+				env = append(env, "MLF_REPEAT="+p.Value.Text)
+			}
+		}
+	}
 	if a.saved != nil {
 		env = append(env, "MLF_CHECKPOINT="+a.saved.live())
 		if a.saved.state.Resume {

@@ -95,7 +95,7 @@ func (a *attempt) readMetrics(ended bool) measures {
 		case note != "":
 			note = "metrics.log " + s.Log + ": " + note
 		}
-		if note != "" {
+		if note != "" && !s.Optional {
 			out.notes = append(out.notes, note)
 		}
 	}

@@ -301,7 +301,7 @@ func (c *condition) positions(s grid.Space, axis int, spans []span) *grid.Ranges
 		s.Within(axis, span.lo, span.hi, all)
 	}
 	for _, text := range c.texts {
-		for _, v := range []grid.Value{{Text: text, Kind: grid.Number}, {Text: text, Kind: grid.Text}, {Kind: grid.True}, {Kind: grid.False}} {
+		for _, v := range []grid.Value{{Text: text, Kind: grid.Number}, {Text: text, Kind: grid.Text}, {Kind: grid.True}, {Kind: grid.False}, {Text: text, Kind: grid.List}} {
 			if p, ok := s.Find(axis, v); ok && label(v) == text {
 				all.Add(p, p+1)
 			}

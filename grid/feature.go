@@ -1,0 +1,47 @@
+package grid
+
+// Feature is something that a sweep may have and older programs don't know: a master that does not name it must not get the sweep.
+type Feature string
+
+// The features.
+const (
+	FeatureLists  Feature = "lists"  // values that are several arguments
+	FeatureZip    Feature = "zip"    // axes that go together
+	FeatureSample Feature = "sample" // a random part of the grid
+	FeatureRepeat Feature = "repeat" // an axis that is no option
+)
+
+// Features are all features that this program knows.
+func Features() []Feature {
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat}
+}
+
+// FeaturesOf gives the features that a task over a space has.
+func FeaturesOf(t *Task, s Space) (all []Feature) {
+	lists, zip := false, false
+	for _, d := range s.dims {
+		for _, p := range d.pieces {
+			l, ok := p.(*list)
+			lists = lists || ok && l.lists
+		}
+	}
+	for _, w := range s.wheels {
+		zip = zip || w.together()
+	}
+	if lists {
+		all = append(all, FeatureLists)
+	}
+	if zip {
+		all = append(all, FeatureZip)
+	}
+	if _, _, ok := s.Sample(); ok {
+		all = append(all, FeatureSample)
+	}
+	if t.Repeat {
+		all = append(all, FeatureRepeat)
+	}
+	return all
+}
+
+// Equipped reports whether older nodes would run the sweep's trials wrongly: they must not get them.
+func (s *Sweep) Equipped() bool { return s.Task.Equipped() || len(FeaturesOf(&s.Task, s.Space)) > 0 }

@@ -1,0 +1,200 @@
+package grid
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// table is a list of points as it is read: its columns in the order in which they were first met.
+type table struct {
+	keys    []string
+	columns [][]Value
+	rows    int
+}
+
+// tableReader gives what reads a file of points, by its name; nil for other files.
+func tableReader(name string) func(t *table, data []byte) (line int, f *flaw) {
+	switch strings.ToLower(filepath.Ext(name)) {
+	case ".csv":
+		return func(t *table, data []byte) (int, *flaw) { return t.readCSV(data, ',') }
+	case ".tsv":
+		return func(t *table, data []byte) (int, *flaw) { return t.readCSV(data, '\t') }
+	case ".jsonl", ".ndjson":
+		return (*table).readLines
+	}
+	return nil
+}
+
+// parseTable reads a list of points: CSV whose first line names the parameters, or an object on each line. Values are as in a
+// parameters file; an empty cell, null, or a parameter that an object lacks leaves the option out. A file has at most maxYAML bytes
+// and MaxRows points.
+func parseTable(name string, data []byte, read func(t *table, data []byte) (int, *flaw)) ([]Axis, error) {
+	problem := func(line int, f *flaw) error { return Problems{{name, line, 1, f.msg, f.hint}} }
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	if len(data) > maxYAML {
+		return nil, problem(1, flawf("Split it into several sweeps.", "the file has %d bytes, and %d is the most", len(data), maxYAML))
+	}
+	if !utf8.Valid(data) {
+		line, _ := badUTF8(data)
+		return nil, problem(line, flawf("Save it as UTF-8.", "the file is not valid UTF-8"))
+	}
+	t := &table{}
+	if line, f := read(t, data); f != nil {
+		return nil, problem(line, f)
+	}
+	if t.rows == 0 {
+		return nil, problem(1, flawf("Write a point on each line, in CSV below a line with the names of the parameters.", "the file has no points"))
+	}
+	a := Axis{Zip: make([]Axis, len(t.keys))}
+	for c, key := range t.keys {
+		a.Zip[c] = Axis{Key: key, Values: t.columns[c]}
+	}
+	if len(t.keys) == 1 {
+		a = a.Zip[0]
+	}
+	if f := a.check(); f != nil {
+		return nil, problem(1, f)
+	}
+	return []Axis{a}, nil
+}
+
+// set puts a value into the last row.
+func (t *table) set(key string, v Value) *flaw {
+	c := slices.Index(t.keys, key)
+	if c < 0 {
+		if len(t.keys) == maxOptions {
+			return flawf("Put them into a file of the project.", "a point has more than %d parameters", maxOptions)
+		}
+		c = len(t.keys)
+		t.keys, t.columns = append(t.keys, key), append(t.columns, nil)
+	}
+	if len(t.columns[c]) == t.rows {
+		return flawf("Keep one of them.", "a point has %s twice", key)
+	}
+	t.columns[c] = append(t.filled(c, t.rows-1), v)
+	return nil
+}
+
+// filled gives a column with at least n values: what it lacks leaves the option out.
+func (t *table) filled(c, n int) []Value {
+	for len(t.columns[c]) < n {
+		t.columns[c] = append(t.columns[c], clean(Value{Kind: False}))
+	}
+	return t.columns[c]
+}
+
+func (t *table) fillAll() {
+	for c := range t.columns {
+		t.filled(c, t.rows)
+	}
+}
+
+// next begins a row.
+func (t *table) next() *flaw {
+	if t.rows++; t.rows > MaxRows {
+		return flawf("Use a grid, or several sweeps.", "the file has more than %d points", MaxRows)
+	}
+	return nil
+}
+
+func (t *table) readCSV(data []byte, comma rune) (int, *flaw) {
+	r := csv.NewReader(bytes.NewReader(data))
+	r.Comma, r.TrimLeadingSpace, r.ReuseRecord = comma, true, true
+	for {
+		record, err := r.Read()
+		var syntax *csv.ParseError
+		switch {
+		case errors.Is(err, io.EOF):
+			return 0, nil
+		case errors.As(err, &syntax) && errors.Is(err, csv.ErrFieldCount):
+			return syntax.Line, flawf("Give each line as many cells as the first one, which names the parameters.", "the line has %d cells, and there are %d parameters", len(record), len(t.keys))
+		case errors.As(err, &syntax):
+			return syntax.Line, flawf("Put quotes around the whole cell, and double those in it.", "this is no CSV: %v", syntax.Err)
+		case err != nil:
+			return 1, flawf("", "the file can't be read: %v", err)
+		}
+		line, _ := r.FieldPos(0)
+		if t.keys == nil {
+			for _, key := range record {
+				if key = strings.TrimSpace(key); slices.Contains(t.keys, key) {
+					return line, flawf("Keep one of them.", "the first line names %s twice", key)
+				}
+				t.keys = append(t.keys, key)
+			}
+			t.columns = make([][]Value, len(t.keys))
+			continue
+		}
+		if f := t.next(); f != nil {
+			return line, f
+		}
+		for c, cell := range record {
+			v := plainValue(strings.TrimSpace(cell))
+			if v.Text == "" {
+				v = clean(Value{Kind: False})
+			}
+			t.columns[c] = append(t.columns[c], v)
+		}
+	}
+}
+
+func (t *table) readLines(data []byte) (int, *flaw) {
+	line := 0
+	for text := range bytes.Lines(data) {
+		line++
+		if len(bytes.TrimSpace(text)) == 0 {
+			continue
+		}
+		if f := t.next(); f != nil {
+			return line, f
+		}
+		if f := t.readObject(text); f != nil {
+			return line, f
+		}
+	}
+	t.fillAll()
+	return 0, nil
+}
+
+func (t *table) readObject(text []byte) *flaw {
+	broken := func(err error) *flaw {
+		return flawf(`Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`, "this is no point: %v", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	if open, err := dec.Token(); err != nil || open != json.Delim('{') {
+		return broken(fmt.Errorf("the line is not an object"))
+	}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return broken(err)
+		}
+		var raw json.RawMessage
+		if err := dec.Decode(&raw); err != nil {
+			return broken(err)
+		}
+		v := clean(Value{Kind: False})
+		if string(raw) != "null" {
+			if err := v.UnmarshalJSON(raw); err != nil {
+				return broken(err)
+			}
+		}
+		if f := t.set(key.(string), v); f != nil {
+			return f
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return broken(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return broken(fmt.Errorf("text follows the object"))
+	}
+	return nil
+}
