@@ -6,11 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
 )
 
 // Adhoc makes a project of one command without a project.yaml. It is named after the first argument that is a file under cwd,
-// else after the program. The files of cwd travel with it, unless the program is known to read none, or cwd is a folder that
-// holds far more than a program's files and no argument names one of them: Note says so then.
+// else after the program. Its metrics are the last JSON object on stdout, if there is one. The files of
+// cwd travel with it, unless the program is known to read none, or cwd is a folder that holds far more than a program's files and
+// no argument names one of them: Note says so then.
 func Adhoc(argv []string, cwd string) (*Project, error) {
 	if len(argv) == 0 || argv[0] == "" {
 		return nil, errors.New("there is no command. Write it behind two dashes, as in mlfnode sweep --set lr=0.1,0.01 -- python3 prog.py")
@@ -40,6 +45,17 @@ func Adhoc(argv []string, cwd string) (*Project, error) {
 	}
 	t := newTask(p.Name)
 	t.Command = append([]string(nil), argv...)
+	t.Metrics = []grid.Source{{JSON: "stdout", Optional: true}}
+	p.document = mapping()
+	command := sequence()
+	for _, arg := range argv {
+		command.Content = append(command.Content, scalar(arg))
+	}
+	put(p.document, "command", command)
+	stdout := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+	put(stdout, "json", scalar("stdout"))
+	put(stdout, "optional", unquoted("true"))
+	put(p.document, "metrics", sequence(stdout))
 	p.Default, p.tasks = t.Name, []*task{t}
 	return p, nil
 }

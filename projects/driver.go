@@ -135,9 +135,11 @@ func (im *importer) parameters(file string, line int, path string) string {
 		im.note(file, line, "the parameter file %s is outside the project; copy it and fill in `parameters`", name)
 		return ""
 	}
-	if _, err := os.Stat(filepath.Join(im.dir, name)); err != nil {
+	data, err := os.ReadFile(filepath.Join(im.dir, name))
+	if err != nil {
 		im.note(file, line, "the parameter file %s is not there", name)
 	}
+	im.oldValues(name, data)
 	return name
 }
 

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Find loads the project that a user names: a path, a folder under ./projects, or an embedded example, which is extracted to
-// a folder under cache once. A plain name whose folder has no project.yaml is looked for further.
+// Find loads the project that a user names: a path, a folder under ./projects, the folder one is in by the name that its
+// project.yaml gives it, or an embedded example, which is extracted to a folder under cache once. A plain name whose folder has no project.yaml is looked for further.
 func Find(name, cache string) (*Project, error) {
 	if name == "" {
 		return nil, fmt.Errorf("no project is named. Give a folder, or one of the examples %s", strings.Join(examples(), ", "))
@@ -27,6 +27,11 @@ func Find(name, cache string) (*Project, error) {
 			return Load(dir)
 		case fallback == "":
 			fallback = dir
+		}
+	}
+	if plain && hasProject(".") {
+		if p, err := Load("."); err == nil && p.Name == name {
+			return p, nil
 		}
 	}
 	switch {

@@ -52,6 +52,7 @@ type importer struct {
 	report  Report
 	tasks   []oldTask
 	drivers []oldDriver
+	seen    []string // parameter files whose values have been compared
 }
 
 // Import reads an old project folder (tasks.py, default.py and other drivers, parameters.yml) and writes its project.yaml,

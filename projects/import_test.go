@@ -1,6 +1,7 @@
 package projects
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -231,4 +232,33 @@ func TestImportLoads(t *testing.T) {
 		_, err = Load(dir)
 		check(t, err)
 	})
+}
+
+// PyYAML reads YAML 1.1: what it made of some values is told.
+func TestImportNotesYAML11(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "digits")
+	files := tree{}
+	for name, text := range oldFolder {
+		files[name] = text
+	}
+	files["parameters.yml"] = ":mode: 0777\nsize: [1_000, 1000, 0x1F, \"0x1F\"]\nflip: [no, true, 'off', On]\nat: 1:30\nlr: [1e-3, 0.10, 1_0.5]\nwhen: 2024-01-01 10:00:00\nday: 2024-01-01\nn: +5\n"
+	files.make(t, dir, false)
+	r, err := Import(dir)
+	check(t, err)
+	var got []string
+	for _, n := range r.Notes {
+		if strings.Contains(n, "YAML 1.1") {
+			got = append(got, n)
+		}
+	}
+	note := func(line int, text, old string) string {
+		return fmt.Sprintf("parameters.yml:%d: %s was %s for the old program (YAML 1.1), and stays %s now; write %s for what it was", line, text, old, text, old)
+	}
+	want := []string{
+		note(1, "0777", "511"), note(2, "1_000", "1000"), note(2, "0x1F", "31"), note(3, "no", "False"), note(3, "On", "True"), note(4, "1:30", "90"),
+		note(5, "1_0.5", "10.5"), note(6, "2024-01-01 10:00:00", "a moment, shown by Python in its own way"),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("wrong notes (-want +got):\n%s", diff)
+	}
 }

@@ -3,12 +3,15 @@
 package projects
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -36,6 +39,8 @@ type Project struct {
 
 	tasks []*task // in the order of the file
 	file  string  // project.yaml as messages name it; empty without one
+
+	document *yaml.Node // the task of an ad-hoc command, as project.yaml has it
 }
 
 // Definition is a task with the parameter space that its project gives it.
@@ -43,7 +48,9 @@ type Definition struct {
 	Task    grid.Task
 	Axes    []grid.Axis
 	Exclude []string
-	Include []string // patterns of files that travel although ignore files name them
+	Repeat  int64        // how often each point runs; 0 is once, without an axis for it
+	Sample  *grid.Sample // the part of the points that runs; nil for all
+	Include []string     // patterns of files that travel although ignore files name them
 }
 
 // Load reads the project.yaml of a folder. An error about its content is of type grid.Problems and holds all that is wrong.
@@ -95,7 +102,8 @@ func (p *Project) Task(name string) (*Definition, error) {
 	for _, t := range p.tasks {
 		if t.Name == name {
 			axes, err := p.axes(t)
-			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Include: t.include}, err
+			t.Repeat = t.repeat > 0
+			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Repeat: t.repeat, Sample: t.sample, Include: t.include}, err
 		}
 	}
 	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name, strings.Join(p.Tasks(), ", "))
@@ -182,6 +190,19 @@ func (s *schema) name(what string, n *yaml.Node) string {
 		s.report(n, "Use lowercase letters, digits and dashes, like "+CleanName(name)+".", "the name %q is not usable", name)
 	}
 	return name
+}
+
+// Space gives the space of a task over axes: its own, with those of the command line.
+func (d *Definition) Space(axes []grid.Axis) (grid.Space, error) {
+	if d.Repeat > 0 {
+		end := json.Number(strconv.FormatInt(d.Repeat, 10))
+		axes = append(slices.Clip(axes), grid.Axis{Key: grid.RepeatKey, Interval: []json.Number{"0", end}})
+	}
+	s, err := grid.NewSpace(axes, d.Exclude)
+	if err != nil || d.Sample == nil {
+		return s, err
+	}
+	return s.Sampled(*d.Sample)
 }
 
 // readFile reads a regular file of at most maxFile bytes, so that a pipe or a device can't block.

@@ -56,7 +56,9 @@ func (s *schema) gpuIDs(what string, n *yaml.Node, t *task) {
 
 func (s *schema) order(what string, n *yaml.Node, t *task) {
 	switch text, ok := s.filled(what, n); {
-	case !ok, text == "index":
+	case !ok:
+	case text == "index":
+		t.Order = grid.OrderIndex
 	case text == string(grid.OrderSpread):
 		t.Order = grid.OrderSpread
 	default:

@@ -1,6 +1,9 @@
 package projects
 
 import (
+	"fmt"
+	"math"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -12,6 +15,8 @@ import (
 type task struct {
 	grid.Task
 	exclude    []string
+	repeat     int64
+	sample     *grid.Sample
 	include    []string
 	parameters string
 	place      *yaml.Node            // of parameters
@@ -26,7 +31,22 @@ func (s *schema) task(key, n *yaml.Node) *task {
 	t := newTask(key.Value)
 	what := "the task " + t.Name
 	before := len(s.problems)
-	s.fields(what, n, `{command: ["python3", "main.py"]}`, map[string]field{
+	s.fields(what, n, `{command: ["python3", "main.py"]}`, s.taskFields(t))
+	if len(t.Command) == 0 && t.Shell == "" && len(s.problems) == before {
+		s.report(key, `Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", what)
+	}
+	if err := t.CheckEscalation(); err != nil {
+		s.report(t.places["escalation"], "", "%s", err) // it ends with a hint of its own
+	}
+	if n := t.places["container"]; n != nil && t.Image == "" {
+		s.report(n, "Name the image, or leave container out.", "%s has container, but no image", what)
+	}
+	return t
+}
+
+// taskFields reads the fields of a task into t.
+func (s *schema) taskFields(t *task) map[string]field {
+	return map[string]field{
 		"command":      func(what string, n *yaml.Node) { s.command(what, n, t) },
 		"parameters":   func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n },
 		"constants":    func(what string, n *yaml.Node) { s.constants(what, n, t) },
@@ -51,17 +71,9 @@ func (s *schema) task(key, n *yaml.Node) *task {
 		"metrics":      func(what string, n *yaml.Node) { s.metrics(what, n, t) },
 		"objective":    func(what string, n *yaml.Node) { s.objective(what, n, t) },
 		"exclude":      func(what string, n *yaml.Node) { s.exclude(what, n, t) },
-	})
-	if len(t.Command) == 0 && t.Shell == "" && len(s.problems) == before {
-		s.report(key, `Add a line like command: ["python3", "-u", "main.py"].`, "%s has no command", what)
+		"repeat":       func(what string, n *yaml.Node) { t.repeat = s.number(what, n, maxRepeats) },
+		"sample":       func(what string, n *yaml.Node) { s.sample(what, n, t) },
 	}
-	if err := t.CheckEscalation(); err != nil {
-		s.report(t.places["escalation"], "", "%s", err) // it ends with a hint of its own
-	}
-	if n := t.places["container"]; n != nil && t.Image == "" {
-		s.report(n, "Name the image, or leave container out.", "%s has container, but no image", what)
-	}
-	return t
 }
 
 func (s *schema) command(what string, n *yaml.Node, t *task) {
@@ -206,6 +218,7 @@ func (s *schema) source(what string, n *yaml.Node) (source grid.Source) {
 				s.report(n, "Write json: stdout.", "metrics.json is %q", source.JSON)
 			}
 		},
+		"optional": func(what string, n *yaml.Node) { source.Optional = s.truth("metrics.optional", n, false) },
 	})
 	if given != 1 && len(s.problems) == before {
 		s.report(n, "Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
@@ -241,6 +254,42 @@ func (s *schema) objective(what string, n *yaml.Node, t *task) {
 		s.report(n, "Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
 	}
 	t.Objective = o
+}
+
+// maxRepeats bounds how often one point is repeated.
+const maxRepeats = 1_000_000
+
+// number reads a whole number from 1 to most.
+func (s *schema) number(what string, n *yaml.Node, most int64) int64 {
+	text, ok := s.filled(what, n)
+	v, err := strconv.ParseInt(text, 10, 64)
+	if ok && (err != nil || v < 1 || v > most) {
+		s.report(n, fmt.Sprintf("Give a whole number from 1 to %d.", most), "%s is %q", what, text)
+	}
+	return v
+}
+
+// sample reads the number of points, or a map with the seed by which they are drawn.
+func (s *schema) sample(what string, n *yaml.Node, t *task) {
+	t.sample = &grid.Sample{}
+	if isText(n) {
+		t.sample.Size = s.number(what, n, math.MaxInt64)
+		return
+	}
+	before := len(s.problems)
+	s.fields(what, n, "{size: 100, seed: 1}", map[string]field{
+		"size": func(_ string, n *yaml.Node) { t.sample.Size = s.number("sample.size", n, math.MaxInt64) },
+		"seed": func(_ string, n *yaml.Node) {
+			text, ok := s.filled("sample.seed", n)
+			var err error
+			if t.sample.Seed, err = strconv.ParseUint(text, 10, 64); ok && err != nil {
+				s.report(n, "Give a whole number from 0.", "sample.seed is %q", text)
+			}
+		},
+	})
+	if t.sample.Size == 0 && len(s.problems) == before {
+		s.report(n, "Write it like {size: 100, seed: 1}.", "%s has no size", what)
+	}
 }
 
 func (s *schema) exclude(what string, n *yaml.Node, t *task) {

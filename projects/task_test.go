@@ -74,6 +74,7 @@ func TestAdhoc(t *testing.T) {
 		d, err := p.Task("")
 		check(t, err)
 		want := plain(c.name, c.argv...)
+		want.Task.Metrics = []grid.Source{{JSON: "stdout", Optional: true}}
 		if diff := cmp.Diff(&want, d); diff != "" {
 			t.Errorf("%q: wrong task (-want +got):\n%s", c.argv, diff)
 		}

@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -108,23 +110,45 @@ the project's folder is packed again, and these trials run the files as they are
 func (a *app) extendCommand() *cobra.Command {
 	var f followFlags
 	var sets []string
-	c := onSweep("extend SWEEP --set k=v", "Add values to the axes of a sweep and run only the new points",
-		"  mlfnode extend chainer-1 --set batchsize=200 --set epoch=20,25",
+	var sample string
+	c := onSweep("extend SWEEP --set k=v | --sample N", "Add values to the axes of a sweep, or points to its sample, and run only the new points",
+		"  mlfnode extend chainer-1 --set batchsize=200 --set epoch=20,25\n  mlfnode extend train-2 --sample 50\n  mlfnode extend train-2 --sample all",
 		func(ctx context.Context, id grid.TrialID) error {
 			axes, err := parseSets(sets)
 			if err != nil {
 				return asUsage(err)
 			}
-			if len(axes) == 0 {
+			draw, err := drawn(sample, len(axes) > 0)
+			if err != nil {
+				return err
+			}
+			if len(axes) == 0 && draw == 0 {
 				return usage("extend needs values to add", fmt.Sprintf("mlfnode extend %s --set lr=0.3", id.Sweep))
 			}
 			return a.revive(ctx, id.Sweep, f, a.asSubmitted("to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return c.Extend(ctx, id, api.Extend{Axes: axes})
+				return c.Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
 			}))
 		})
 	c.Flags().StringArrayVar(&sets, "set", nil, "values to add: k=v, k=a,b,c or k=start:end:step (repeatable)")
+	c.Flags().StringVar(&sample, "sample", "", "`N` further points of a sample, or all that are left")
 	f.add(c)
 	return c
+}
+
+// drawn reads how many points to add to a sample.
+func drawn(text string, axes bool) (int64, error) {
+	n, err := strconv.ParseInt(text, 10, 64)
+	switch {
+	case text == "":
+		return 0, nil
+	case axes:
+		return 0, usage("--sample adds points to a sample, and --set adds values to its axes", "one after the other; the sample must be complete before: --sample all")
+	case text == "all":
+		return math.MaxInt64, nil
+	case err != nil || n < 1:
+		return 0, usage(fmt.Sprintf("--sample takes a number from 1, or all, not %q", text), "mlfnode extend last --sample all")
+	}
+	return n, nil
 }
 
 // revive does something that may make a sweep run, and follows it as sweep does.

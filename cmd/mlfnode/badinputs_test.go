@@ -11,11 +11,11 @@ func badInputs() []badInput {
 	return []badInput{
 		// parameters.yml
 		{name: "null", files: axes("lr: [0.1]\nepoch:\n"), args: "sweep p",
-			want: "mlfnode: p/parameters.yml:2:7: epoch has no value (null). Give a value, write \"\" for empty text, or leave the key out.\n"},
+			want: "mlfnode: p/parameters.yml:2:7: epoch has no value (null). Give a value, write \"\" for empty text, or false to leave the option out.\n"},
 		{name: "nested map", files: axes("opt:\n  lr: 0.1\n  deep: {a: 1}\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:2:3: opt is a map with the unknown key \"lr\". A map can be {start: 0, end: 10, step: 2}, {linspace: [0, 1, 11]} or {logspace: [-4, -1, 4]}; give nested parameters their own keys.\n"},
-		{name: "nested list", files: axes("lr: [0.1, [0.2, 0.3]]\n"), args: "sweep p",
-			want: "mlfnode: p/parameters.yml:1:11: lr has a list in a list. Write the values in one flat list.\n"},
+		{name: "nested list", files: axes("lr: [0.1, [0.2, [0.3]]]\n"), args: "sweep p",
+			want: "mlfnode: p/parameters.yml:1:17: lr has a list in a list. Write the arguments in one flat list.\n"},
 		{name: "empty list", files: axes("lr: []\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:1:5: lr has an empty list. Give it one value or more, or leave the key out.\n"},
 		{name: "empty interval", files: axes("epoch: !!python/tuple [5, 5]\n"), args: "sweep p",
@@ -43,10 +43,9 @@ func badInputs() []badInput {
 		{name: "text for a file", files: axes("just words\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:1:1: the file is no map of parameters to values. Write lines like batchsize: [50, 100].\n"},
 		{name: "alias bomb", files: axes("a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n"), args: "sweep p",
-			want: "mlfnode: p/parameters.yml:2:8: b has a list in a list. Write the values in one flat list.\n" +
-				"p/parameters.yml:2:12: b has a list in a list. Write the values in one flat list.\n" +
-				"p/parameters.yml:3:5: c has a list in a list. Write the values in one flat list.\n" +
-				"p/parameters.yml:3:9: c has a list in a list. Write the values in one flat list.\n"},
+			want: "mlfnode: p/parameters.yml:2:8: c has a list in a list. Write the arguments in one flat list.\n" +
+				"p/parameters.yml:2:8: c has a list in a list. Write the arguments in one flat list.\n" +
+				"p/parameters.yml:2:12: b has the value [1,2] twice. Keep it once: it would run the same point again.\n"},
 		{name: "two documents", files: axes("lr: 1\n---\nunit: 2\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:2:1: a second document starts here. Keep one document in the file, without '---' between parts.\n"},
 		{name: "linspace of nothing", files: axes("lr: {linspace: [0, 1, 0]}\n"), args: "sweep p",
@@ -61,7 +60,7 @@ func badInputs() []badInput {
 			want: "mlfnode: the space has more points than 64 bits can count. Give fewer values or split it into several sweeps.\n"},
 		{name: "several problems", files: axes("a: []\nb: null\nc: {start: 1, end: 1}\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:1:4: a has an empty list. Give it one value or more, or leave the key out.\n" +
-				"p/parameters.yml:2:4: b has no value (null). Give a value, write \"\" for empty text, or leave the key out.\n" +
+				"p/parameters.yml:2:4: b has no value (null). Give a value, write \"\" for empty text, or false to leave the option out.\n" +
 				"p/parameters.yml:3:4: c has no values because its interval starts and ends at 1. The end is not part of an interval, so make it larger, or give the one value alone.\n"},
 		{name: "no such file", files: project("    command: [\"true\"]\n    parameters: grid.yml\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:4:17: the parameters file grid.yml can't be read: no such file or directory. Give the path of a file in the project's folder, or leave the field out.\n"},
@@ -164,8 +163,7 @@ func badInputs() []badInput {
 			want: "mlfnode: --priority takes a whole number, not \"high\"\n" +
 				"  try: mlfnode sweep --help\n"},
 		{name: "timeout a word", args: "sweep --timeout soon -- true",
-			want: "mlfnode: --timeout takes a duration like 90s or 2h, not \"soon\"\n" +
-				"  try: mlfnode sweep --help\n"},
+			want: "mlfnode: --timeout \"soon\" does not work: timeout is \"soon\", which is not a duration. Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.\n"},
 		{name: "bad state", args: "trials x-1 --state done",
 			want: "mlfnode: \"done\" is no state of a trial\n" +
 				"  try: pending, running, succeeded, failed or cancelled\n"},

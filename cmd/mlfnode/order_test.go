@@ -24,9 +24,14 @@ func TestOrderOfAnOlderMaster(t *testing.T) {
 		c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", s.Listener.Addr().String())
 		})
-		err := checkOrder(t.Context(), c, grid.OrderSpread)
+		err := checkMaster(t.Context(), c, grid.OrderSpread, nil)
 		if (err == nil) != (want == "") || err != nil && !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("of a master that says %s: got %v, want %q", answer, err, want)
+		}
+		for _, f := range grid.Features() { // which would run other points, or give them other arguments
+			if err := checkMaster(t.Context(), c, grid.OrderIndex, []grid.Feature{f}); err == nil || !strings.Contains(err.Error(), "does not know "+featureNames()[f]) {
+				t.Errorf("of a master that says %s: got %v, want it not to know %s", answer, err, f)
+			}
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/projects"
@@ -22,6 +24,7 @@ import (
 type plan struct {
 	project *projects.Project
 	task    grid.Task
+	axes    []grid.Axis // of the space, without the one that repeats
 	space   grid.Space
 	files   *projects.Files // that travel; nil when none do
 }
@@ -30,22 +33,61 @@ type plan struct {
 type planFlags struct {
 	sets       []string
 	parameters string
-	timeout    time.Duration
-	retries    int
-	order      string
+	settings   []projects.Setting // in the order of the command line
+}
 
-	timeoutGiven bool
+// add defines the flags that give what a task says in project.yaml.
+func (f *planFlags) add(fl *pflag.FlagSet) {
+	fl.StringArrayVar(&f.sets, "set", nil, "values of a parameter: k=v, k=a,b,c, k=start:end:step or what parameters.yml takes (repeatable)")
+	fl.StringVar(&f.parameters, "parameters", "", "parameters.yml, CSV or JSON-lines file to use instead of the task's")
+	for _, s := range [][3]string{
+		{"repeat", "N", "run each point N times; {repeat} and $MLF_REPEAT are 0 to N-1"},
+		{"sample", "N[:SEED]", "run only N points, drawn at random; \"mlfnode extend\" draws more"},
+		{"exclude", "CONDITION", "combinations to leave out, as in 'lr > 0.1 and depth == 2' (repeatable)"},
+		{"setup", "LINE", "shell line that runs before the trials, once per node and content of the folder"},
+		{"share", "PATTERN", "read-only files that trials see in place instead of copying (repeatable)"},
+		{"artifact", "PATTERN", "files of trials to keep, as in 'result/**' (repeatable)"},
+		{"metric", "SOURCE", "where metrics are read: log:FILE, regex:EXPRESSION or json:stdout (repeatable)"},
+		{"objective", "METRIC:GOAL", "what --best sorts by, as in loss:min or accuracy:max"},
+		{"timeout", "DURATION", "longest run of one trial, as in 2h or 90s; 0 is no limit"},
+		{"retries", "N", "how often a failed trial runs again (default as the task says)"},
+		{"order", "ORDER", "order in which trials begin: index or spread (default: the order of the task)"},
+		{"cpus", "N", "processors that one trial needs"},
+		{"memory", "SIZE", "memory that one trial needs, as in 4GiB"},
+		{"gpus", "N", "GPUs that one trial needs; 0.5 shares one"},
+	} {
+		fl.Var(&settingFlag{f, s[0], s[1]}, s[0], s[2])
+	}
+}
+
+// settingFlag is a flag that gives a field of the task.
+type settingFlag struct {
+	plan         *planFlags
+	name, values string
+}
+
+func (f *settingFlag) String() string { return "" }
+func (f *settingFlag) Type() string   { return f.values }
+func (f *settingFlag) Set(text string) error {
+	f.plan.settings = append(f.plan.settings, projects.Setting{Flag: f.name, Text: text})
+	return nil
 }
 
 // load finds the project and checks all of it. Nothing is stored.
 func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 	project, err := a.project(args, command)
 	if err != nil {
+		if missing := missingDashes(args); missing != nil {
+			return nil, missing
+		}
 		return nil, asUsage(err)
 	}
 	name := ""
 	if len(args) > 1 {
 		name = args[1]
+	}
+	if err := project.Apply(name, f.settings); err != nil {
+		return nil, asUsage(err)
 	}
 	def, err := project.Task(name)
 	if err != nil {
@@ -61,12 +103,11 @@ func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 			a.say("note: --set %s is an interval of numbers, from %s; for the text write %s='\"%s\"'", set, strings.Replace(value, ":", " up to ", 1), key, value)
 		}
 	}
-	space, err := grid.NewSpace(axes, def.Exclude)
+	space, err := def.Space(axes)
 	if err != nil {
 		return nil, asUsage(err)
 	}
-	p := &plan{project: project, task: def.Task, space: space}
-	f.override(&p.task)
+	p := &plan{project: project, task: def.Task, axes: axes, space: space}
 	if err := a.list(p, def.Include); err != nil {
 		return nil, err
 	}
@@ -140,21 +181,6 @@ func parseSets(texts []string) ([]grid.Axis, error) {
 		sets = append(sets, axis)
 	}
 	return sets, nil
-}
-
-func (f *planFlags) override(t *grid.Task) {
-	if f.timeoutGiven {
-		t.Timeout = f.timeout
-	}
-	if f.order != "" {
-		t.Order = grid.Order(strings.TrimPrefix(f.order, "index")) // it is checked with the rest of the task
-	}
-	if f.retries < 0 {
-		return
-	}
-	for _, c := range grid.CountedClasses() {
-		t.Retries[c] = f.retries
-	}
 }
 
 // checkCommand finds out whether a program of the project's own is there at all. A setup step may still bring it. Programs

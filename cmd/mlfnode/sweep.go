@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 
@@ -23,6 +24,7 @@ type sweepFlags struct {
 	dryRun      bool
 	limit       int64
 	name        string
+	save        string
 	env         []string
 	priority    int
 	maxParallel int
@@ -59,27 +61,31 @@ func (a *app) sweepCommand() *cobra.Command {
 
 PROJECT is a folder, or the name of one under ./projects or of an example (chainer, bowcnn).
 With a program behind --, the folder you are in travels to the trials; each trial gets a copy. What .gitignore and .mlfignore
-files name stays here; include and share in project.yaml say otherwise.
+files name stays here; include and share in project.yaml say otherwise. The last JSON object that the program prints is its
+metrics, unless --metric says where they are.
 --set takes one value, a list or an interval: k=v, k=a,b,c, k=start:end:step (the end is left out).
 Brackets and quotes keep commas together: k=(3,3),(5,5), k='"a,b",c'. A list or formula is as in parameters.yml:
-k=[0.1,0.2], k='{logspace: [-4,-1,4]}'; for a text that looks like one, quote it: k='"[64,128]","[32]"'.
+k=[0.1,0.2], k='{logspace: [-4,-1,4]}', lists of arguments k=[[64,128],[32]], parameters that go together
+zip='{lr: [0.1, 0.01], batch: [32, 64]}'; for a text that looks like one, quote it: k='"[64,128]","[32]"'. --parameters also
+takes points from a CSV or JSON-lines file.
 Every parameter is appended to the command as --key=value, unless the command names it: {key} is replaced by the value.
 Ctrl-C pauses the sweep; "mlfnode resume" goes on with it. In a cluster the sweep goes on without this command, also when its
 terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode cancel" stop it.`,
 		Example: `  mlfnode sweep chainer
   mlfnode sweep chainer echo
   mlfnode sweep chainer --set batchsize=50,100 --set epoch=5:20:5 --dry-run
+  mlfnode sweep chainer --parameters points.csv --repeat 3
   mlfnode sweep --set lr=0.1,0.01 -- python3 -u train.py
-  mlfnode sweep --set lr=0.1,0.01 -- python3 -u train.py optimizer.lr={lr}`,
+  mlfnode sweep --set lr=0.1,0.01 -- python3 -u train.py optimizer.lr={lr}
+  mlfnode sweep --set lr=0.1,0.01 --artifact 'out/**' --save digits -- python3 -u train.py
+  mlfnode sweep --set lr=0.1,0.01 --metric 'regex:loss=(?P<loss>\S+)' --objective loss:min -- python3 -u train.py`,
 		RunE: func(c *cobra.Command, args []string) error {
 			args, command, err := splitArgs(c, args)
 			if err != nil {
 				return err
 			}
 			fl := c.Flags()
-			switch f.timeoutGiven = fl.Changed("timeout"); {
-			case f.timeout < 0 || fl.Changed("retries") && f.retries < 0:
-				return usage("--timeout and --retries take nothing below 0", "--timeout 0 is no limit, --retries 0 runs each trial once")
+			switch {
 			case a.json && !f.dryRun:
 				return usage("--json goes with --dry-run", "mlfnode results last --json shows what came of a sweep")
 			case fl.Changed("limit") && !f.dryRun:
@@ -89,16 +95,12 @@ terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode c
 		},
 	}
 	fl := c.Flags()
-	fl.StringArrayVar(&f.sets, "set", nil, "values of a parameter: k=v, k=a,b,c or k=start:end:step (repeatable)")
-	fl.StringVar(&f.parameters, "parameters", "", "parameter file to use instead of the task's")
-	fl.DurationVar(&f.timeout, "timeout", 0, "longest run of one trial, as in 2h or 90s")
-	fl.IntVar(&f.retries, "retries", -1, "how often a failed trial runs again (default as the task says)")
-	hideDefault(fl, "retries")
+	f.planFlags.add(fl)
 	fl.BoolVar(&f.dryRun, "dry-run", false, "show how many trials there are and the first commands, and run nothing")
 	fl.Int64Var(&f.limit, "limit", dryLimit, "how many commands --dry-run shows")
+	fl.StringVar(&f.save, "save", "", "write the project.yaml of this `NAME` that does the same, and run nothing")
 	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
 	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first")
-	fl.StringVar(&f.order, "order", "", "order in which trials begin: index or spread (default: the order of the task)")
 	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME or NAME=VALUE to add to the environment of trials (repeatable)")
 	f.followFlags.add(c)
@@ -119,10 +121,61 @@ func splitArgs(c *cobra.Command, args []string) (project, command []string, err 
 		return nil, nil, usage("sweep needs a project, or a program behind --", "mlfnode sweep chainer, or: mlfnode sweep --set lr=0.1,0.01 -- python3 train.py")
 	case len(project) > 0 && len(command) > 0:
 		return nil, nil, usage("sweep takes a project or a program behind --, not both", "mlfnode sweep --help")
+	case len(project) > 2 && dash < 0 && missingDashes(project) != nil:
+		return nil, nil, missingDashes(project)
 	case len(project) > 2:
 		return nil, nil, usage(fmt.Sprintf("sweep takes a project and a task, not %d arguments", len(project)), "put a program and its arguments behind --")
 	}
 	return project, command, nil
+}
+
+// save writes the command with its parameters and settings as a project.
+func (a *app) save(p *plan, f *sweepFlags) error {
+	env := map[string]string{}
+	for _, kv := range f.env {
+		name, value, given := strings.Cut(kv, "=")
+		if !given {
+			a.say("note: --env %s takes the value from the environment, so it is not saved", name)
+			continue
+		}
+		env[name] = value
+	}
+	if f.name != "" || f.priority != 0 || f.maxParallel != 0 {
+		a.say("note: --name, --priority and --max-parallel are of one sweep, so they are not saved")
+	}
+	files, err := p.project.Save(f.save, p.axes, env)
+	if err != nil {
+		return asUsage(err)
+	}
+	for _, name := range files {
+		fmt.Fprintln(a.stdout, name)
+	}
+	a.say("run it with: mlfnode sweep %s", f.save)
+	return nil
+}
+
+// missingDashes refuses arguments that are a program with its own, or values that a shell has split. It is nil for others.
+func missingDashes(args []string) error {
+	if len(args) == 0 {
+		return nil // there is a command
+	}
+	info, err := os.Stat(args[0])
+	if err == nil && info.IsDir() {
+		return nil
+	}
+	if key, value, found := strings.Cut(args[0], "="); found && key != "" {
+		return usage(fmt.Sprintf("%s is not a project; it looks like a value of --set", args[0]),
+			fmt.Sprintf("all values of a parameter in one --set, joined by commas: --set %s=%s,… (a shell splits %s={…})", key, value, key))
+	}
+	file := err == nil && info.Mode().IsRegular()
+	if _, err := exec.LookPath(args[0]); (err != nil && !file) || len(args) == 1 {
+		return nil
+	}
+	command := strings.Join(args, " ")
+	if file && info.Mode()&0o111 == 0 && strings.HasSuffix(args[0], ".py") {
+		command = "python3 " + command
+	}
+	return usage(fmt.Sprintf("%s is a program, not a project: there is no -- in front of it", args[0]), "mlfnode sweep --set lr=0.1,0.01 -- "+command)
 }
 
 func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) error {
@@ -138,6 +191,9 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	}
 	if err := grid.CheckSweepName(p.project.Name, f.name); err != nil {
 		return asUsage(err)
+	}
+	if f.save != "" {
+		return a.save(p, f)
 	}
 	if f.dryRun {
 		if !f.quiet && !a.json {
@@ -178,7 +234,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	}
 	var v api.Sweep
 	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
-		if err := checkOrder(ctx, c, p.task.Order); err != nil {
+		if err := checkMaster(ctx, c, p.task.Order, grid.FeaturesOf(&p.task, p.space)); err != nil {
 			return err
 		}
 		v, err = submit(ctx, c, bundle, sub)
@@ -198,19 +254,31 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
 }
 
-// checkOrder refuses an order that the master does not know: one of an older version would run trials by index without a word.
-func checkOrder(ctx context.Context, c *api.Client, order grid.Order) error {
-	if order == grid.OrderIndex {
+// checkMaster refuses what the master does not know: one of an older version would run trials by index, or other ones, without a word.
+func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features []grid.Feature) error {
+	if order == grid.OrderIndex && len(features) == 0 {
 		return nil
 	}
 	n, err := c.Node(ctx)
 	if err != nil {
 		return err
 	}
-	if !slices.Contains(n.Orders, order) {
+	for _, f := range features {
+		if !slices.Contains(n.Features, f) {
+			return fmt.Errorf("the master runs mlfnode %s, which does not know %s\n  try: bring the master up to date", n.Version, featureNames()[f])
+		}
+	}
+	if order != grid.OrderIndex && !slices.Contains(n.Orders, order) {
 		return fmt.Errorf("the master runs mlfnode %s, which starts trials by index only\n  try: --order index, or bring the master up to date", n.Version)
 	}
 	return nil
+}
+
+func featureNames() map[grid.Feature]string {
+	return map[grid.Feature]string{
+		grid.FeatureLists: "values that are lists of arguments", grid.FeatureZip: "parameters that go together (zip, CSV and JSON lines)",
+		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat",
+	}
 }
 
 // addedEnviron is what --env adds to the environment that trials have without it: on one machine that of this shell, in a

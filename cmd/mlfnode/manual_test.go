@@ -1,0 +1,56 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"mvdan.cc/sh/v3/shell"
+)
+
+// manualBlock is a fenced block of the manual: its language, the file that it is, its text.
+var manualBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\S*)\n(.*?)^```\n")
+
+// TestManual runs the examples of a page: blocks with the name of a file make it, and commands behind $ in console blocks print what
+// stands below them.
+func TestManual(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "parameters.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	t.Setenv("XDG_STATE_HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	commands := 0
+	for _, m := range manualBlock.FindAllSubmatch(page, -1) {
+		language, file, text := string(m[1]), string(m[2]), string(m[3])
+		if file != "" {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if language != "console" {
+			continue
+		}
+		for _, example := range strings.Split(text, "$ ")[1:] {
+			line, want, _ := strings.Cut(example, "\n")
+			args, err := shell.Fields(strings.TrimPrefix(line, "mlfnode "), nil)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			var out, errs bytes.Buffer
+			code := run(t.Context(), nil, args, &out, &errs)
+			got := strings.TrimRight(out.String(), "\n") + "\n"
+			if code != 0 || !strings.HasPrefix(got, want) || got != want && !strings.Contains(line, "--sample") {
+				t.Errorf("%s: exit code %d, got\n%s%s\nwant\n%s", line, code, got, errs.String(), want)
+			}
+			commands++
+		}
+	}
+	if commands == 0 {
+		t.Error("the page has no examples")
+	}
+}

@@ -1,0 +1,209 @@
+package projects
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
+)
+
+// Save writes the project.yaml of an ad-hoc command with its settings, and a parameters.yml of its axes: into the folder whose files
+// travel, else into a new one of the project's name. It gives the files. Nothing that is there is changed; of a parameters.yml that
+// says the same, nothing is written.
+func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (files []string, err error) {
+	if p.document == nil {
+		return nil, errors.New("a project is there already: --save is for a command behind --")
+	}
+	if name == "" || name != CleanName(name) {
+		return nil, fmt.Errorf("%q is no name for a project; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
+	}
+	parameters, err := parametersText(axes)
+	if err != nil {
+		return nil, err
+	}
+	task := mapping()
+	task.Content = slices.Clone(p.document.Content)
+	if len(env) > 0 {
+		variables := mapping()
+		for _, key := range slices.Sorted(maps.Keys(env)) {
+			put(variables, key, scalar(strings.ReplaceAll(env[key], "$", "$$")))
+		}
+		put(task, "env", variables)
+	}
+	dir := name
+	if p.Bundled {
+		dir = p.Dir
+	}
+	if len(axes) > 0 {
+		put(task, "parameters", scalar(parametersFile))
+		if data, err := os.ReadFile(filepath.Join(dir, parametersFile)); err == nil {
+			if old, err := grid.ParseParameters(parametersFile, data); err == nil && sameAxes(old, axes) {
+				parameters = nil
+			}
+		}
+	}
+	tasks := mapping()
+	put(tasks, p.Default, task)
+	root := mapping()
+	put(root, "name", scalar(name))
+	put(root, "tasks", tasks)
+	text, err := encoded("# Made by mlfnode sweep --save.\n", root)
+	if err != nil {
+		return nil, err
+	}
+	return writeProject(dir, !p.Bundled, text, parameters)
+}
+
+func encoded(heading string, n *yaml.Node) ([]byte, error) {
+	b := bytes.NewBufferString(heading)
+	enc := yaml.NewEncoder(b)
+	enc.SetIndent(2)
+	err := enc.Encode(n)
+	return b.Bytes(), err
+}
+
+// writeProject writes the files of a project. When it fails nothing is left behind.
+func writeProject(dir string, fresh bool, project, parameters []byte) (files []string, err error) {
+	if fresh {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return nil, fmt.Errorf("the folder %s can't be made: %w. Choose another name", dir, bare(err))
+		}
+	}
+	defer func() {
+		if err != nil {
+			for _, f := range files {
+				os.Remove(f)
+			}
+			if fresh {
+				os.Remove(dir)
+			}
+			files = nil
+		}
+	}()
+	for _, f := range []struct {
+		name string
+		text []byte
+	}{{projectFile, project}, {parametersFile, parameters}} {
+		if f.text == nil {
+			continue
+		}
+		path := filepath.Join(dir, f.name)
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if errors.Is(err, fs.ErrExist) {
+			return files, fmt.Errorf("%s is there already; nothing was changed. Move it away, or add a task to it", path)
+		}
+		if err != nil {
+			return files, fmt.Errorf("%s can't be written: %w", path, bare(err))
+		}
+		files = append(files, path)
+		_, err = file.Write(f.text)
+		if err = errors.Join(err, file.Close()); err != nil {
+			return files, fmt.Errorf("%s can't be written: %w", path, bare(err))
+		}
+	}
+	return files, nil
+}
+
+// parametersText writes axes as a parameters.yml, nil for none.
+func parametersText(axes []grid.Axis) ([]byte, error) {
+	if len(axes) == 0 {
+		return nil, nil
+	}
+	root := mapping()
+	var last *yaml.Node // the zip, while nothing stands behind it
+	for _, a := range axes {
+		if a.Zip == nil {
+			put(root, a.Key, axisNode(a))
+			last = nil
+			continue
+		}
+		zip := mapping()
+		for _, z := range a.Zip {
+			put(zip, z.Key, axisNode(z))
+		}
+		if last != nil {
+			last.Content = append(last.Content, zip)
+			continue
+		}
+		last = &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{zip}}
+		put(root, "zip", last)
+	}
+	text, err := encoded("", root)
+	if err != nil {
+		return nil, err
+	}
+	if read, err := grid.ParseParameters(parametersFile, text); err != nil || !sameAxes(read, axes) {
+		return nil, fmt.Errorf("a %s can't say the same as these parameters. Give them as a file, with --parameters, and write the project.yaml by hand", parametersFile)
+	}
+	return text, nil
+}
+
+func sameAxes(a, b []grid.Axis) bool {
+	x, err := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err == nil && err2 == nil && bytes.Equal(x, y)
+}
+
+func axisNode(a grid.Axis) *yaml.Node {
+	formula := func(key string, numbers []json.Number) *yaml.Node {
+		n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+		list := sequence()
+		for _, v := range numbers {
+			list.Content = append(list.Content, unquoted(string(v)))
+		}
+		put(n, key, list)
+		return n
+	}
+	switch {
+	case a.Interval != nil:
+		n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+		for i, key := range []string{"start", "end", "step"}[:min(len(a.Interval), 3)] {
+			put(n, key, unquoted(string(a.Interval[i])))
+		}
+		return n
+	case a.Linspace != nil:
+		return formula("linspace", a.Linspace)
+	case a.Logspace != nil:
+		return formula("logspace", a.Logspace)
+	}
+	list := sequence()
+	for _, v := range a.Values {
+		list.Content = append(list.Content, valueNode(v))
+	}
+	return list
+}
+
+// safeText is text that YAML takes for nothing else, wherever it stands.
+var safeText = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./-]*$`)
+
+func valueNode(v grid.Value) *yaml.Node {
+	switch v.Kind {
+	case grid.Number, grid.True, grid.False:
+		return &yaml.Node{Kind: yaml.ScalarNode, Value: v.Text}
+	case grid.List:
+		list := sequence()
+		var items []grid.Value
+		if err := json.Unmarshal([]byte(v.Text), &items); err == nil { // else the axes differ when they are read back
+			for _, item := range items {
+				list.Content = append(list.Content, valueNode(item))
+			}
+		}
+		return list
+	}
+	n := &yaml.Node{Kind: yaml.ScalarNode, Value: v.Text, Style: yaml.DoubleQuotedStyle}
+	if safeText.MatchString(v.Text) && !strings.Contains(" true false null ", " "+strings.ToLower(v.Text)+" ") {
+		n.Style = 0
+	}
+	return n
+}

@@ -1,0 +1,155 @@
+package projects
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Setting is a field of a task as a flag of the command line gives it.
+type Setting struct {
+	Flag string // without its dashes
+	Text string
+}
+
+// settings are the flags that give fields of a task: the field of each, and its value as project.yaml has it.
+func settings() map[string]func(text string) (field string, value *yaml.Node, err error) {
+	listed := func(field string) func(string) (string, *yaml.Node, error) {
+		return func(text string) (string, *yaml.Node, error) { return field, sequence(scalar(text)), nil }
+	}
+	single := func(field string) func(string) (string, *yaml.Node, error) {
+		return func(text string) (string, *yaml.Node, error) { return field, unquoted(text), nil }
+	}
+	resource := func(field string) func(string) (string, *yaml.Node, error) {
+		return func(text string) (string, *yaml.Node, error) {
+			n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+			put(n, field, unquoted(text))
+			return "resources", n, nil
+		}
+	}
+	return map[string]func(string) (string, *yaml.Node, error){
+		"artifact": listed("artifacts"), "share": listed("share"), "exclude": listed("exclude"),
+		"metric": metricSetting, "objective": objectiveSetting,
+		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "timeout": single("timeout"), "retries": single("retries"), "order": single("order"),
+		"cpus": resource("cpus"), "memory": resource("memory"), "gpus": resource("gpus"),
+	}
+}
+
+// metricSetting reads log:FILE, regex:EXPRESSION or json:stdout.
+func metricSetting(text string) (string, *yaml.Node, error) {
+	kind, rest, _ := strings.Cut(text, ":")
+	if !slices.Contains([]string{"log", "regex", "json"}, kind) {
+		return "", nil, fmt.Errorf("it does not begin with log:, regex: or json:. Write log:result/log, json:stdout or 'regex:loss=(?P<loss>[0-9.]+)'")
+	}
+	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+	put(n, kind, scalar(rest))
+	return "metrics", sequence(n), nil
+}
+
+// objectiveSetting reads METRIC:min or METRIC:max.
+func objectiveSetting(text string) (string, *yaml.Node, error) {
+	at := strings.LastIndexByte(text, ':')
+	goal := map[string]string{"min": "minimize", "minimize": "minimize", "max": "maximize", "maximize": "maximize"}[text[at+1:]]
+	if at < 1 || goal == "" {
+		return "", nil, fmt.Errorf("it names no metric with a goal. Write loss:min or accuracy:max")
+	}
+	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+	put(n, "metric", scalar(text[:at]))
+	put(n, "goal", scalar(goal))
+	return "objective", n, nil
+}
+
+// sampleSetting reads SIZE or SIZE:SEED.
+func sampleSetting(text string) (string, *yaml.Node, error) {
+	size, seed, found := strings.Cut(text, ":")
+	if !found {
+		return "sample", unquoted(text), nil
+	}
+	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+	put(n, "size", unquoted(size))
+	put(n, "seed", unquoted(seed))
+	return "sample", n, nil
+}
+
+func sequence(items ...*yaml.Node) *yaml.Node {
+	return &yaml.Node{Kind: yaml.SequenceNode, Style: yaml.FlowStyle, Content: items}
+}
+
+// unquoted is a scalar that is written without quotes where it can be.
+func unquoted(text string) *yaml.Node {
+	if n := scalar(text); n.Style != 0 {
+		return n
+	}
+	return &yaml.Node{Kind: yaml.ScalarNode, Value: text}
+}
+
+// Apply sets fields of a task, the default one for an empty name. What stands in a list there is kept in artifacts, share and
+// exclude; any other field is replaced. The error names the flag.
+func (p *Project) Apply(name string, all []Setting) error {
+	at := slices.IndexFunc(p.tasks, func(t *task) bool { return t.Name == name || name == "" && t.Name == p.Default })
+	if at < 0 || len(all) == 0 {
+		return nil // Task says what is wrong with the name
+	}
+	t := p.tasks[at]
+	replaced := map[string]bool{}
+	for _, one := range all {
+		read := settings()[one.Flag]
+		if read == nil {
+			panic("projects: no field for --" + one.Flag) // the flags are in the program
+		}
+		if strings.TrimSpace(one.Text) == "" {
+			return fmt.Errorf("--%s is empty. Give a value, or leave it out", one.Flag)
+		}
+		field, value, err := read(one.Text)
+		if err != nil {
+			return fmt.Errorf("--%s %q does not work: %w", one.Flag, one.Text, err)
+		}
+		if field == "metrics" && !replaced[field] {
+			t.Metrics = nil
+		}
+		artifacts, share, exclude := t.Artifacts, t.Share, t.exclude
+		s := &schema{}
+		s.taskFields(t)[field](field, value)
+		if len(s.problems) > 0 {
+			return fmt.Errorf("--%s %q does not work: %s", one.Flag, one.Text, joined(s.problems[0].Msg, s.problems[0].Hint))
+		}
+		switch field {
+		case "artifacts":
+			t.Artifacts = append(slices.Clip(artifacts), t.Artifacts...)
+		case "share":
+			t.Share = append(slices.Clip(share), t.Share...)
+		case "exclude":
+			t.exclude = append(slices.Clip(exclude), t.exclude...)
+		}
+		if p.document != nil {
+			add(p.document, field, value, field == "metrics" && !replaced[field])
+		}
+		replaced[field] = true
+	}
+	return nil
+}
+
+// add puts a field into a map, into what it has there already where that is a list or a map.
+func add(m *yaml.Node, field string, value *yaml.Node, replace bool) {
+	for i := 0; i < len(m.Content); i += 2 {
+		if m.Content[i].Value != field {
+			continue
+		}
+		if old := m.Content[i+1]; value.Kind == yaml.ScalarNode || replace || old.Kind != value.Kind {
+			m.Content[i+1] = value
+		} else {
+			old.Content = append(old.Content, value.Content...)
+		}
+		return
+	}
+	put(m, field, value)
+}
+
+func joined(msg, hint string) string {
+	if hint == "" {
+		return msg
+	}
+	return msg + ". " + hint
+}
