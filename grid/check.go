@@ -161,6 +161,8 @@ func (t *Task) checkCommand() error {
 		return flawf(hint, "command names no program")
 	case len(t.Setup) > 0 && strings.TrimSpace(t.Setup[0]) == "":
 		return flawf(hint, "setup names no program")
+	case t.Venv != "" && (!Relative(t.Venv) || strings.ContainsAny(t.Venv, ":\x00") || len(t.Setup) == 0):
+		return flawf("Name the folder that the setup step makes, like .venv.", "venv is %.60q", t.Venv)
 	}
 	for what, texts := range map[string][]string{"command": append(slices.Clone(t.Command), t.Shell), "setup": t.Setup, "image": {t.Image}} {
 		if slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsRune(s, 0) }) {

@@ -9,11 +9,12 @@ const (
 	FeatureZip    Feature = "zip"    // axes that go together
 	FeatureSample Feature = "sample" // a random part of the grid
 	FeatureRepeat Feature = "repeat" // an axis that is no option
+	FeatureVenv   Feature = "venv"   // a virtual environment
 )
 
 // Features are all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv}
 }
 
 // FeaturesOf gives the features that a task over a space has.
@@ -39,6 +40,9 @@ func FeaturesOf(t *Task, s Space) (all []Feature) {
 	}
 	if t.Repeat {
 		all = append(all, FeatureRepeat)
+	}
+	if t.Venv != "" {
+		all = append(all, FeatureVenv)
 	}
 	return all
 }

@@ -13,6 +13,8 @@ type Task struct {
 
 	Constants Params            `json:"constants,omitempty"` // fixed options under the grid; an axis of the same key wins
 	Setup     []string          `json:"setup,omitempty"`     // run once for each node and bundle, program and arguments
+	Inputs    []string          `json:"inputs,omitempty"`    // patterns of the files that the setup step reads; empty stands for all
+	Venv      string            `json:"venv,omitempty"`      // folder of a virtual environment that the setup step makes, which trials run in
 	Share     []string          `json:"share,omitempty"`     // patterns of read-only files that attempts see in place instead of copies
 	Links     []Link            `json:"links,omitempty"`     // what they see in place of what lies outside of the project
 	Image     string            `json:"image,omitempty"`     // container image; empty runs a plain process

@@ -103,6 +103,9 @@ func (p *Project) Task(name string) (*Definition, error) {
 		if t.Name == name {
 			axes, err := p.axes(t)
 			t.Repeat = t.repeat > 0
+			if t.requirements != "" && err == nil {
+				t.Inputs, err = venvInputs(p.Dir, t.requirements)
+			}
 			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Repeat: t.repeat, Sample: t.sample, Include: t.include}, err
 		}
 	}

@@ -1,6 +1,7 @@
 package projects
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func settings() map[string]func(text string) (field string, value *yaml.Node, er
 	return map[string]func(string) (string, *yaml.Node, error){
 		"artifact": listed("artifacts"), "share": listed("share"), "exclude": listed("exclude"),
 		"metric": metricSetting, "objective": objectiveSetting,
-		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "timeout": single("timeout"), "retries": single("retries"), "order": single("order"),
+		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "order": single("order"),
 		"cpus": resource("cpus"), "memory": resource("memory"), "gpus": resource("gpus"),
 	}
 }
@@ -109,6 +110,12 @@ func (p *Project) Apply(name string, all []Setting) error {
 		if field == "metrics" && !replaced[field] {
 			t.Metrics = nil
 		}
+		if field == "setup" || field == "venv" {
+			if other := map[string]string{"setup": "venv", "venv": "setup"}[field]; replaced[other] {
+				return errors.New("--setup and --venv don't go together. Keep one of them; a setup step can make the environment too")
+			}
+			t.replaceSetup()
+		}
 		artifacts, share, exclude := t.Artifacts, t.Share, t.exclude
 		s := &schema{}
 		s.taskFields(t)[field](field, value)
@@ -118,7 +125,7 @@ func (p *Project) Apply(name string, all []Setting) error {
 		switch field {
 		case "artifacts":
 			t.Artifacts = append(slices.Clip(artifacts), t.Artifacts...)
-		case "share":
+		case "share", "venv":
 			t.Share = append(slices.Clip(share), t.Share...)
 		case "exclude":
 			t.exclude = append(slices.Clip(exclude), t.exclude...)

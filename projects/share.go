@@ -67,12 +67,20 @@ func isOutside(share string) bool {
 	return filepath.IsAbs(share) || share == ".." || strings.HasPrefix(share, "../")
 }
 
-// Shared are the files in a project that trials see in place. A nil one has none.
+// Shared are the files in a project that trials see in place, or that a setup step reads. A nil one has none.
 type Shared struct{ names nameSet }
 
 // NewShared reads the patterns among the entries of share; nil when there are none.
 func NewShared(share []string) *Shared {
 	if names := newNameSet(SharePatterns(share)); len(names) > 0 {
+		return &Shared{names}
+	}
+	return nil
+}
+
+// NewInputs reads patterns of files in the project; nil when there are none.
+func NewInputs(patterns []string) *Shared {
+	if names := newNameSet(patterns); len(names) > 0 {
 		return &Shared{names}
 	}
 	return nil

@@ -14,13 +14,15 @@ import (
 // task is a task as project.yaml defines it.
 type task struct {
 	grid.Task
-	exclude    []string
-	repeat     int64
-	sample     *grid.Sample
-	include    []string
-	parameters string
-	place      *yaml.Node            // of parameters
-	places     map[string]*yaml.Node // of fields that are checked once all are known
+	exclude []string
+	repeat  int64
+
+	requirements string // the file that venv names
+	sample       *grid.Sample
+	include      []string
+	parameters   string
+	place        *yaml.Node            // of parameters
+	places       map[string]*yaml.Node // of fields that are checked once all are known
 }
 
 func newTask(name string) *task {
@@ -38,6 +40,9 @@ func (s *schema) task(key, n *yaml.Node) *task {
 	if err := t.CheckEscalation(); err != nil {
 		s.report(t.places["escalation"], "", "%s", err) // it ends with a hint of its own
 	}
+	if n := t.places["venv"]; n != nil && t.Image != "" {
+		s.report(n, "Take an image that has the packages, or a setup step that installs them.", "%s has venv and an image", what)
+	}
 	if n := t.places["container"]; n != nil && t.Image == "" {
 		s.report(n, "Name the image, or leave container out.", "%s has container, but no image", what)
 	}
@@ -51,6 +56,7 @@ func (s *schema) taskFields(t *task) map[string]field {
 		"parameters":   func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n },
 		"constants":    func(what string, n *yaml.Node) { s.constants(what, n, t) },
 		"setup":        func(what string, n *yaml.Node) { s.setup(what, n, t) },
+		"venv":         func(what string, n *yaml.Node) { s.venv(what, n, t) },
 		"share":        func(what string, n *yaml.Node) { t.Share = s.sharing(what, n) },
 		"include":      func(what string, n *yaml.Node) { t.include = s.patterns(what, n) },
 		"image":        func(what string, n *yaml.Node) { s.image(what, n, t) },
@@ -95,11 +101,48 @@ func (s *schema) program(what string, n *yaml.Node) []string {
 }
 
 func (s *schema) setup(what string, n *yaml.Node, t *task) {
-	if !isText(n) {
-		t.Setup = s.program(what, n)
-	} else if line, ok := s.filled(what, n); ok {
-		t.Setup = []string{"/bin/sh", "-c", line}
+	if s.twoSetups(n, t) {
+		return
 	}
+	t.Inputs = nil
+	run := func(what string, n *yaml.Node) {
+		if !isText(n) {
+			t.Setup = s.program(what, n)
+		} else if line, ok := s.filled(what, n); ok {
+			t.Setup = []string{"/bin/sh", "-c", line}
+		}
+	}
+	if target := s.target(n); target == nil || target.Kind != yaml.MappingNode {
+		run(what, n)
+		return
+	}
+	t.Setup = nil
+	before := len(s.problems)
+	s.fields(what, n, "{run: make deps, inputs: [requirements.txt]}", map[string]field{
+		"run": func(_ string, n *yaml.Node) { run("setup.run", n) },
+		"inputs": func(_ string, n *yaml.Node) {
+			if isText(n) {
+				text, _ := s.filled("setup.inputs", n)
+				t.Inputs = []string{text}
+				s.pattern("setup.inputs", text, n)
+			} else if t.Inputs = s.patterns("setup.inputs", n); len(t.Inputs) == 0 {
+				s.report(n, "Name the files, or leave inputs out: then the step reads all files.", "setup.inputs is empty")
+			}
+		},
+	})
+	if len(t.Setup) == 0 && len(s.problems) == before {
+		s.report(n, "Write it like {run: make deps, inputs: [requirements.txt]}.", "setup has no run")
+	}
+}
+
+// twoSetups refuses a setup step beside a virtual environment, which is made by one.
+func (s *schema) twoSetups(n *yaml.Node, t *task) bool {
+	if t.places["setup"] != nil {
+		s.report(n, "Keep one of them; a setup step can make the environment too.", "the task has both setup and venv")
+	}
+	twice := t.places["setup"] != nil
+	t.places["setup"] = n
+	return twice
 }
 
 func (s *schema) constants(what string, n *yaml.Node, t *task) {

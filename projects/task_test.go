@@ -36,7 +36,7 @@ func TestTaskRefuses(t *testing.T) {
 			"DIR/project.yaml:4:17: the parameters file p.yml can't be read: it has more than 1048576 bytes. Give the path of a file in the project's folder, or leave the field out."},
 		{"default file is a folder", tree{"project.yaml": ":" + one, "parameters.yml": "dir"}, "", "read parameters.yml: it is not a regular file"},
 		{"faulty file", tree{"project.yaml": ":" + given, "p.yml": ":lr: [0.1, null]\n"}, "",
-			`DIR/p.yml:1:11: lr has no value (null). Give a value, write "" for empty text, or leave the key out.`},
+			`DIR/p.yml:1:11: lr has no value (null). Give a value, write "" for empty text, or false to leave the option out.`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := c.files.folder(t)

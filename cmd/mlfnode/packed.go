@@ -42,6 +42,11 @@ func (a *app) list(p *plan, include []string) error {
 		return asUsage(err)
 	}
 	p.task.Links = p.files.Links
+	for _, input := range p.task.Inputs {
+		if name := strings.TrimPrefix(input, "/"); strings.Contains(input, "/") && !strings.ContainsAny(name, "*?[\\") && !p.files.Has(name) {
+			return usage(fmt.Sprintf("the setup step reads %s, which does not travel to the trials", name), "check the name, and the ignore files")
+		}
+	}
 	return nil
 }
 

@@ -45,6 +45,7 @@ func (f *planFlags) add(fl *pflag.FlagSet) {
 		{"sample", "N[:SEED]", "run only N points, drawn at random; \"mlfnode extend\" draws more"},
 		{"exclude", "CONDITION", "combinations to leave out, as in 'lr > 0.1 and depth == 2' (repeatable)"},
 		{"setup", "LINE", "shell line that runs before the trials, once per node and content of the folder"},
+		{"venv", "FILE", "requirements.txt of a virtual environment that trials run in, made once per node and content of the file"},
 		{"share", "PATTERN", "read-only files that trials see in place instead of copying (repeatable)"},
 		{"artifact", "PATTERN", "files of trials to keep, as in 'result/**' (repeatable)"},
 		{"metric", "SOURCE", "where metrics are read: log:FILE, regex:EXPRESSION or json:stdout (repeatable)"},

@@ -51,6 +51,8 @@ type TaskSpec struct {
 	Shell       string                 `json:"shell,omitempty"`
 	Constants   grid.Params            `json:"constants,omitempty"`
 	Setup       []string               `json:"setup,omitempty"`
+	Inputs      []string               `json:"inputs,omitempty"`
+	Venv        string                 `json:"venv,omitempty"`
 	Share       []string               `json:"share,omitempty"`
 	Links       []grid.Link            `json:"links,omitempty"`
 	Image       string                 `json:"image,omitempty"`
@@ -100,7 +102,7 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 // Spec gives the task as a request has it.
 func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
-		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs, Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
 		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: checkpointSpec(t.Checkpoint), Order: t.Order, Repeat: t.Repeat, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
@@ -109,7 +111,7 @@ func Spec(t *grid.Task) TaskSpec {
 // Task is the inverse of Spec.
 func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
-		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
+		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs, Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
 		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: t.Checkpoint.checkpoint(), Order: t.Order, Repeat: t.Repeat, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}

@@ -1,12 +1,17 @@
 package worker
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -191,8 +196,12 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup f
 		return nil, err
 	}
 	share := projects.NewShared(r.Task.Share)
+	if len(r.Task.Setup) > 0 && len(r.Task.Inputs) > 0 {
+		entries, err := b.makeOfInputs(ctx, r, image, dir, contents, setup)
+		return append(entries, links...), err
+	}
 	if len(r.Task.Setup) > 0 || share != nil {
-		if dir, err = b.setUp(ctx, dir, setupKey(contents, &r.Task, image), r, setup); err != nil {
+		if dir, err = b.setUp(ctx, dir, setupKey(contents, &r.Task, image), &r.Task, nil, setup); err != nil {
 			return nil, err
 		}
 	}
@@ -200,9 +209,101 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup f
 	return append(entries, links...), err
 }
 
-// setUp gives a copy of the project's folder in which the setup step has run and what attempts share can't be written. The files
+// makeOfInputs sets up a project whose setup step reads only some of its files: it runs again when one of these has changed. Attempts
+// get what it leaves, its inputs among it, over the other files of the project.
+func (b *bundles) makeOfInputs(ctx context.Context, r *grid.Sweep, image, dir, contents string, setup func(string) error) ([]entry, error) {
+	inputs := projects.NewInputs(r.Task.Inputs)
+	read, err := digestOf(dir, inputs)
+	if err != nil {
+		return nil, fmt.Errorf("the files that the setup step reads can't be found: %w", err)
+	}
+	place, err := b.setUp(ctx, dir, setupKey(read, &r.Task, image), &r.Task, inputs, setup)
+	if err != nil {
+		return nil, err
+	}
+	share := projects.NewShared(r.Task.Share)
+	files, err := listFolder(dir, share)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(files, func(e entry) bool { return e.link != "" && e.link == e.from }) {
+		files = nil
+		alone := r.Task
+		alone.Setup, alone.Inputs = nil, nil
+		if dir, err = b.setUp(ctx, dir, setupKey(contents, &alone, ""), &alone, nil, setup); err == nil {
+			files, err = listFolder(dir, share)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	results, err := listFolder(place, share)
+	if err != nil {
+		return nil, err
+	}
+	made := map[string]fs.FileMode{}
+	for i := range results {
+		made[results[i].path] = results[i].mode
+	}
+	for i := range files {
+		if e := &files[i]; !covered(made, e.path) && (e.mode.IsDir() || !named(inputs, e.path)) {
+			results = append(results, *e)
+		}
+	}
+	slices.SortFunc(results, func(x, y entry) int { return cmp.Compare(x.path, y.path) })
+	return results, nil
+}
+
+// covered reports whether something is at a path, or a file or link at one of the folders that it is in.
+func covered(made map[string]fs.FileMode, name string) bool {
+	_, there := made[name]
+	for dir := filepath.Dir(name); dir != "." && !there; dir = filepath.Dir(dir) {
+		mode, found := made[dir]
+		there = found && !mode.IsDir()
+	}
+	return there
+}
+
+// named reports whether patterns name a file, or a folder that it is in.
+func named(patterns *projects.Shared, name string) bool {
+	for i, c := range name {
+		if c == '/' && patterns.Has(name[:i], true) {
+			return true
+		}
+	}
+	return patterns.Has(name, false)
+}
+
+// digestOf names the contents of some files of a folder.
+func digestOf(dir string, some *projects.Shared) (string, error) {
+	entries, err := listFolder(dir, nil)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.New()
+	for i := range entries {
+		e := &entries[i]
+		if e.mode.IsDir() || !named(some, e.path) {
+			continue
+		}
+		fmt.Fprintf(sum, "%q %o %q %d\n", e.path, e.mode.Perm()&0o111, e.link, e.size)
+		if e.mode.IsRegular() {
+			f, err := os.Open(e.from)
+			if err != nil {
+				return "", err
+			}
+			_, err = io.Copy(sum, f)
+			if err = errors.Join(err, f.Close()); err != nil {
+				return "", err
+			}
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// setUp gives a copy of the project's folder, or of those files in it that are inputs, in which the setup step has run and what attempts share can't be written. The files
 // have the times that they had when it ran, so that what it built stays newer than what it was built from.
-func (b *bundles) setUp(ctx context.Context, pristine, key string, r *grid.Sweep, setup func(string) error) (string, error) {
+func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task, inputs *projects.Shared, setup func(string) error) (string, error) {
 	one := b.lock(key) // another bundle may have the same contents
 	select {
 	case one <- struct{}{}:
@@ -212,15 +313,15 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, r *grid.Sweep
 	}
 	dir := filepath.Join(b.dir, "setups", key)
 	if _, err := os.Stat(dir + setupDone); err != nil {
-		if err := copyProject(pristine, dir); err != nil {
+		if err := copyProject(pristine, dir, inputs); err != nil {
 			return "", fmt.Errorf("the setup folder could not be made: %w", err)
 		}
-		if len(r.Task.Setup) > 0 {
+		if len(t.Setup) > 0 {
 			if err := setup(dir); err != nil {
 				return "", err
 			}
 		}
-		err := protect(dir, projects.NewShared(r.Task.Share))
+		err := protect(dir, projects.NewShared(t.Share))
 		if err == nil {
 			err = durable.SyncFileSystem(dir)
 		}
@@ -270,8 +371,8 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (dir, contents stri
 	return dir, contents, nil
 }
 
-// copyProject recreates dir with the project's files, for a setup step to work in.
-func copyProject(pristine, dir string) error {
+// copyProject recreates dir with the project's files, or those that are inputs, for a setup step to work in.
+func copyProject(pristine, dir string, inputs *projects.Shared) error {
 	if err := removeTree(dir); err != nil {
 		return err
 	}
@@ -282,5 +383,23 @@ func copyProject(pristine, dir string) error {
 	if err != nil {
 		return err
 	}
+	if inputs != nil {
+		entries = onlyNamed(entries, inputs)
+	}
 	return fillFolder(dir, entries)
+}
+
+// onlyNamed gives the entries that patterns name, and the folders that they are in.
+func onlyNamed(entries []entry, patterns *projects.Shared) []entry {
+	folders := map[string]bool{}
+	for i := range entries {
+		if e := &entries[i]; !e.mode.IsDir() && named(patterns, e.path) {
+			for dir := filepath.Dir(e.path); dir != "."; dir = filepath.Dir(dir) {
+				folders[dir] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(entries, func(e entry) bool {
+		return e.mode.IsDir() && !folders[e.path] || !e.mode.IsDir() && !named(patterns, e.path)
+	})
 }

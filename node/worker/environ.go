@@ -2,6 +2,7 @@ package worker
 
 import (
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -32,6 +33,9 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 		"MLF_CACHE="+w.bundles.shared(),
 	)
+	if a.task.Venv != "" {
+		env = append(env, "VIRTUAL_ENV="+a.spool.work+"/"+a.task.Venv, "PATH="+a.spool.work+"/"+a.task.Venv+"/bin:"+lastValue(base, "PATH"))
+	}
 	if a.task.Repeat {
 		for _, p := range a.params {
 			if p.Key == grid.RepeatKey {
@@ -108,6 +112,16 @@ func given(env []string, name string) bool {
 		}
 	}
 	return false
+}
+
+// lastValue gives the value of a variable, the last of several.
+func lastValue(env []string, name string) string {
+	for _, kv := range slices.Backward(env) {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return ""
 }
 
 // asked reports whether the task itself, or who submitted the sweep, sets a variable, and not only the shell of the submission.

@@ -19,6 +19,9 @@ func setupKey(contents string, t *grid.Task, image string) string {
 		return "bundle-" + contents
 	}
 	parts := []any{contents, t.Setup, t.Env, t.Share, t.Links}
+	if len(t.Inputs) > 0 {
+		parts = append(parts, "inputs", t.Inputs)
+	}
 	if image != "" && len(t.Setup) > 0 {
 		parts = append(parts, image)
 	}

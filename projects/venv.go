@@ -1,0 +1,109 @@
+package projects
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// venvFolder is where the virtual environment of a task is, in the folder of each trial.
+const venvFolder = ".venv"
+
+// venvScript makes a virtual environment of the requirements that it gets as $1. Files are copied from the cache of uv, not linked,
+// since what trials share is protected.
+const venvScript = `set -e
+if command -v uv >/dev/null 2>&1; then
+	echo "making .venv of $1 with uv"
+	uv venv --quiet --python python3 .venv
+	UV_LINK_MODE=copy uv pip install --compile-bytecode --python .venv/bin/python -r "$1"
+else
+	echo "making .venv of $1 with pip"
+	python3 -m venv .venv || { echo "python3 -m venv does not work on this node: install uv, or the package python3-venv" >&2; exit 1; }
+	.venv/bin/python -m pip install --disable-pip-version-check -r "$1"
+fi
+`
+
+// venv reads the file of requirements of a virtual environment, which is a setup step that reads this file alone.
+func (s *schema) venv(what string, n *yaml.Node, t *task) {
+	if s.twoSetups(n, t) {
+		return
+	}
+	t.places["venv"] = n
+	file := s.inside(what, n)
+	if file == "" {
+		return
+	}
+	if plain := path.Clean(file); plain != file || strings.HasPrefix(file, "-") || strings.ContainsAny(file, "*?[\\!#") {
+		s.report(n, "Write it like requirements.txt.", "%s is %q, which is not the plain name of a file", what, file)
+		return
+	}
+	t.requirements = file
+	t.Setup, t.Venv = []string{"/bin/sh", "-c", venvScript, "venv", file}, venvFolder
+	t.Inputs = []string{"/" + file}
+	t.Share = append(slices.Clip(t.Share), venvFolder)
+}
+
+// replaceSetup takes out what the task has of a setup step or a virtual environment.
+func (t *task) replaceSetup() {
+	delete(t.places, "setup")
+	if t.Venv != "" {
+		t.Share = slices.DeleteFunc(slices.Clone(t.Share), func(s string) bool { return s == venvFolder })
+	}
+	t.Setup, t.Inputs, t.Venv, t.requirements = nil, nil, "", ""
+}
+
+// venvInputs gives the files that a virtual environment is made of: the requirements, and the files that these name. It is nil, for
+// all files, where they name the project itself.
+func venvInputs(dir, file string) ([]string, error) {
+	var files []string
+	for open := []string{file}; len(open) > 0; {
+		name := open[0]
+		open = open[1:]
+		if slices.Contains(files, "/"+name) {
+			continue
+		}
+		if !relative(name) {
+			return nil, fmt.Errorf("the requirements name %s, which lies outside of the project's folder. Copy it into the folder", name)
+		}
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return nil, fmt.Errorf("the requirements %s can't be read: %w. Name a file in the project's folder", name, bare(err))
+		}
+		files = append(files, "/"+name)
+		lines := bufio.NewScanner(f)
+		for lines.Scan() {
+			line, _, _ := strings.Cut(lines.Text(), " #")
+			line = strings.TrimSpace(line)
+			option, rest, _ := strings.Cut(strings.Replace(line, "=", " ", 1), " ")
+			if short, found := strings.CutPrefix(line, "-r"); found && option != "-r" {
+				option, rest = "-r", short
+			} else if short, found := strings.CutPrefix(line, "-c"); found && option != "-c" {
+				option, rest = "-c", short
+			}
+			switch option {
+			case "-r", "--requirement", "-c", "--constraint":
+				open = append(open, path.Join(path.Dir(name), strings.TrimSpace(rest)))
+			case "-e", "--editable":
+				files, open = nil, nil
+			}
+			if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "/") || strings.Contains(line, "file:") {
+				files, open = nil, nil
+			}
+			if files == nil {
+				f.Close()
+				return nil, lines.Err()
+			}
+		}
+		f.Close()
+		if err := lines.Err(); err != nil {
+			return nil, fmt.Errorf("the requirements %s can't be read: %w", name, err)
+		}
+	}
+	return files, nil
+}
