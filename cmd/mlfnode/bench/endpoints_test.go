@@ -10,6 +10,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -26,10 +27,12 @@ import (
 	"mlfnode/node/executor/executortest"
 )
 
-// asked are the calls that read. # is another number each time, so that no answer is one that was kept.
+// asked are the calls that read. # is another number each time, so that no answer is one that was kept, and WALK begins in the middle of a list
+// and goes on behind the page before.
 var asked = []string{
 	"/node", "/openapi.json", "/sweeps", "/sweeps?state=finished&limit=200", "BIG", "BIG/failures",
-	"BIG/trials", "BIG/trials?offset=9#000", "BIG/trials?sort=accuracy&desc=true&offset=#", "BIG/trials?sort=wall&offset=9#00", "BIG/trials?sort=f&offset=#0000&limit=500",
+	"BIG/trials", "BIG/trials?offset=9#000", "BIG/trials?sort=accuracy&desc=true&offset=#", "BIG/trials?sort=wall&offset=9#00", "BIG/trials?sort=cpu&desc=true&offset=#0000", "BIG/trials?sort=ended&offset=#0000", "BIG/trials?sort=accuracy&WALK", "BIG/trials?sort=memory&WALK",
+	"BIG/trials?sort=attempts&WALK", "BIG/trials?sort=b&WALK", "BIG/trials?sort=f&offset=#0000&limit=500",
 	"BIG/trials?state=failed&offset=#00", "BIG/trials?state=pending&state=failed&offset=#00", "BIG/trials?class=oom&offset=#", "BIG/trials?sort=state&desc=true&offset=#000",
 	"BIG/trials/17/attempts", "BIG/trials/17/explain", "BIG/trials/17/log?tail=65536", "BIG/trials/17/log?offset=#0000", "BIG/trials/17/log/search?q=epoch+#9",
 	"BIG/trials/17/log/search?q=not+there", "BIG/trials/17/files", "BIG/logs?index=18",
@@ -94,7 +97,7 @@ func BenchmarkEndpoints(b *testing.B) {
 		b.Fatal(err)
 	}
 	client := &http.Client{Transport: transport}
-	ask := func(path string) (time.Duration, int) {
+	ask := func(path string) (time.Duration, []byte) {
 		begin := time.Now()
 		resp, err := client.Get(target.String() + api.Prefix + path)
 		if err != nil {
@@ -105,16 +108,18 @@ func BenchmarkEndpoints(b *testing.B) {
 		if err != nil || resp.StatusCode != http.StatusOK {
 			b.Fatalf("%s: got %d %.300s, %v", path, resp.StatusCode, answer, err)
 		}
-		return time.Since(begin), len(answer)
+		return time.Since(begin), answer
 	}
+	walk := walks{}
 	measure := func(calls []string, rounds int) (all []measured) {
 		for _, call := range calls {
 			l := measured{call: call}
 			var took, used []time.Duration
 			for n := range rounds {
 				before := ownTime(b)
-				d, size := ask(strings.ReplaceAll(call, "#", strconv.Itoa(n+1)))
-				took, used, l.bytes = append(took, d), append(used, ownTime(b)-before), max(l.bytes, size)
+				d, answer := ask(walk.path(call, n+1))
+				took, used, l.bytes = append(took, d), append(used, ownTime(b)-before), max(l.bytes, len(answer))
+				walk.follow(call, answer)
 			}
 			slices.Sort(took)
 			slices.Sort(used)
@@ -157,6 +162,24 @@ func BenchmarkEndpoints(b *testing.B) {
 		if _, err := s.Client().Cancel(context.WithoutCancel(b.Context()), running.Sweep, false); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// walks are the cursors of the last pages of calls that walk through a list.
+type walks map[string]string
+
+func (w walks) path(call string, n int) string {
+	place := "offset=500000"
+	if at := w[call]; at != "" {
+		place = "after=" + url.QueryEscape(at)
+	}
+	return strings.NewReplacer("#", strconv.Itoa(n), "WALK", place).Replace(call)
+}
+
+func (w walks) follow(call string, answer []byte) {
+	var page struct{ Cursor string }
+	if strings.Contains(call, "WALK") && json.Unmarshal(answer, &page) == nil {
+		w[call] = page.Cursor
 	}
 }
 
