@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"mlfnode/node/monitor/chart"
 )
 
 // shades is how many colours values have, the worst first: viridis, which reads the same in grey and for the colour-blind.
@@ -30,10 +28,10 @@ func shade(rank float64) string {
 }
 
 // finite reports whether a number of a chart is there.
-func finite(n chart.Number) bool { return !math.IsNaN(float64(n)) && !math.IsInf(float64(n), 0) }
+func finite(n figure) bool { return !math.IsNaN(float64(n)) && !math.IsInf(float64(n), 0) }
 
 // span is the smallest and the largest of the numbers that are there.
-func span(all ...[]chart.Number) (low, high float64, ok bool) {
+func span(all ...[]figure) (low, high float64, ok bool) {
 	low, high = math.Inf(1), math.Inf(-1)
 	for _, numbers := range all {
 		for _, n := range numbers {
@@ -50,7 +48,7 @@ const bestDrawn = 30
 
 // parallel draws bands between neighbouring parameters, and the best trials as lines.
 func parallel(p *page, body json.RawMessage) error {
-	var c chart.Parallel
+	var c parallelAnswer
 	if err := json.Unmarshal(body, &c); err != nil {
 		return err
 	}
@@ -117,7 +115,7 @@ const titledCells = 400
 
 // heat draws the cells of two parameters.
 func heat(p *page, body json.RawMessage) error {
-	var c chart.Heat
+	var c heatAnswer
 	if err := json.Unmarshal(body, &c); err != nil {
 		return err
 	}
@@ -182,7 +180,7 @@ func heat(p *page, body json.RawMessage) error {
 	return nil
 }
 
-func cellText(c *chart.Heat, i, j int) string {
+func cellText(c *heatAnswer, i, j int) string {
 	text := fmt.Sprintf("%s=%s, %s=%s: ", c.X.Key, c.X.Levels[i].Label, c.Y.Key, c.Y.Levels[j].Label)
 	if v := c.Cells[0].Value[j][i]; finite(v) {
 		return text + fmt.Sprintf("%s over %d", number(float64(v)), c.Cells[0].N[j][i])
@@ -192,11 +190,11 @@ func cellText(c *chart.Heat, i, j int) string {
 
 // curves draws how a metric went in the best trials, over the range of many.
 func curves(p *page, body json.RawMessage) error {
-	var c chart.Curves
+	var c curvesAnswer
 	if err := json.Unmarshal(body, &c); err != nil {
 		return err
 	}
-	steps, values := [][]chart.Number{c.Steps}, [][]chart.Number{c.Low, c.High}
+	steps, values := [][]figure{c.Steps}, [][]figure{c.Low, c.High}
 	for _, t := range c.Curves {
 		steps, values = append(steps, t.Steps), append(values, t.Values)
 	}
@@ -208,7 +206,7 @@ func curves(p *page, body json.RawMessage) error {
 	const height = 300
 	x, y := scale{first, last, left, wide - 10}, scale{low, top, height - under, 12}
 	p.begin(wide, height, "Curves of "+c.Value)
-	line := func(steps, values []chart.Number) string {
+	line := func(steps, values []figure) string {
 		var path strings.Builder
 		for i := range min(len(steps), len(values)) {
 			if finite(steps[i]) && finite(values[i]) {

@@ -16,7 +16,6 @@ import (
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
 	"mlfnode/node/api"
-	"mlfnode/node/monitor/chart"
 )
 
 // Charts are the names of the charts that a report has. Heat is after importance, which says what of.
@@ -34,18 +33,18 @@ func (d *Data) Query(name string) (q url.Values, ok bool) {
 	if name != Heat {
 		return nil, true
 	}
-	var c chart.Importance
+	var c struct{ Axes []axisShare }
 	if err := json.Unmarshal(d.Charts["importance"], &c); err != nil || len(c.Axes) < 2 {
 		d.Missing[name] = "It takes two parameters of more than one value."
 		return nil, false
 	}
-	share := func(a chart.AxisShare) float64 { // what is not known comes last
+	share := func(a axisShare) float64 { // what is not known comes last
 		if finite(a.Share) {
 			return -float64(a.Share)
 		}
 		return 1
 	}
-	slices.SortStableFunc(c.Axes, func(a, b chart.AxisShare) int { return cmp.Compare(share(a), share(b)) })
+	slices.SortStableFunc(c.Axes, func(a, b axisShare) int { return cmp.Compare(share(a), share(b)) })
 	return url.Values{"x": {c.Axes[0].Key}, "y": {c.Axes[1].Key}}, true
 }
 
