@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
 )
@@ -169,6 +171,34 @@ func TestReadDecodesAhead(t *testing.T) {
 	})
 	if !errors.Is(err, enough) || !slices.Equal(seqs, []uint64{1, 2}) {
 		t.Errorf("got messages %v and %v, want 1 and 2, and the reader's error", seqs, err)
+	}
+}
+
+// lateServer answers the first request for a cursor too late.
+type lateServer struct {
+	js.JetStream
+	asked int
+}
+
+func (l *lateServer) CreateConsumer(ctx context.Context, stream string, cfg js.ConsumerConfig) (js.Consumer, error) {
+	if l.asked++; l.asked == 1 {
+		return nil, context.DeadlineExceeded
+	}
+	return l.JetStream.CreateConsumer(ctx, stream, cfg)
+}
+
+// TestReadWaitsForALateServer has a machine that was stopped, or has too much to do, when a reader begins: it reads on.
+func TestReadWaitsForALateServer(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	late := &lateServer{JetStream: s.js}
+	s.js = late
+	if _, err := s.Events.Publish(t.Context(), batch("a-1", 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	enough := errors.New("enough")
+	err := s.Events.Read(t.Context(), 1, func([]Stored) error { return enough })
+	if !errors.Is(err, enough) || late.asked != 2 {
+		t.Errorf("got %v after %d requests, want the reader's error after 2", err, late.asked)
 	}
 }
 

@@ -83,15 +83,16 @@ func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() er
 // readerError is an error of the reader's func, which ends the reading.
 type readerError struct{ error }
 
-// transient tells errors of the connection and the cursor that pass from others. Another node's server may be away for any time
-// and in any way.
+// transient tells errors of the connection and the cursor that pass from others. A server that answers late, on a machine that was stopped
+// or has too much to do, is not lost: only the request for a cursor has a deadline. Another node's server may be away for any time and in
+// any way.
 func (t *tail) transient(err error) bool {
 	if errors.Is(err, ErrClosed) {
 		return false
 	}
-	return t.store.remote || errors.Is(err, errLost) || errors.Is(err, ErrDisk) || errors.Is(err, nats.ErrNoResponders) ||
-		errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) || errors.Is(err, js.ErrStreamNotFound) ||
-		errors.Is(err, js.ErrJetStreamNotEnabled)
+	return t.store.remote || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLost) || errors.Is(err, ErrDisk) ||
+		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) ||
+		errors.Is(err, js.ErrStreamNotFound) || errors.Is(err, js.ErrJetStreamNotEnabled)
 }
 
 // once reads with one cursor.
