@@ -7,7 +7,7 @@ export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 TIMEOUT ?= 20m
 # How many tests run at a time that mostly wait: for nodes that are away, for programs that run. Those that look at the clock run alone.
 WAITING := -parallel 3
-# A machine that is busy with others makes a test that waits fail now and then: failed ones are run once more, alone, and what failed first is printed.
+# On a busy machine, tests that wait can fail: failed tests run once more, alone, and both results are printed.
 TESTS   := $(GO) tool gotestsum --format standard-quiet --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures 6 \
 	--rerun-fails-run-root-test --rerun-fails-abort-on-data-race
 # How long the benchmark of the page's memory keeps pages open.

@@ -124,7 +124,7 @@ func TestLeave(t *testing.T) {
 	eventually(t, "n02 is back", func() bool { return stateOf(nodes[1], "n02") == Alive })
 }
 
-// TestLeaveOfMany has one of many leave while packets get lost: some hear the goodbye late or from others.
+// TestLeaveOfMany lets one of many nodes leave while packets get lost: some hear the goodbye late or from others.
 func TestLeaveOfMany(t *testing.T) {
 	var loss atomic.Int32
 	nodes := startMany(t, 12, func(cfg *Config) { under(cfg, &loss, new(atomic.Pointer[string])) })

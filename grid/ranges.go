@@ -11,7 +11,7 @@ type Range struct{ Lo, Hi int64 }
 
 // Ranges is a set of trial indexes, kept as sorted, disjoint, non-adjacent ranges: sweeps run mostly in order, so a million
 // finished trials are a handful of ranges. Where they are many, each operation still costs no more than the logarithm of their
-// number. The zero value is empty. A set is not to be copied but by Clone.
+// number. The zero value is empty. Copy a set only with Clone.
 type Ranges struct {
 	tree  *btree.BTreeG[Range] // by Lo; nil until something is added
 	count int64

@@ -256,7 +256,7 @@ func TestImportNotesYAML11(t *testing.T) {
 	}
 	want := []string{
 		note(1, "0777", "511"), note(2, "1_000", "1000"), note(2, "0x1F", "31"), note(3, "no", "False"), note(3, "On", "True"), note(4, "1:30", "90"),
-		note(5, "1_0.5", "10.5"), note(6, "2024-01-01 10:00:00", "a moment, shown by Python in its own way"),
+		note(5, "1_0.5", "10.5"), note(6, "2024-01-01 10:00:00", "a timestamp, which Python formats differently"),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("wrong notes (-want +got):\n%s", diff)

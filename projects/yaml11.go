@@ -71,7 +71,7 @@ func yaml11(text string) (old string, ok bool) {
 	case oldSixty.Get().MatchString(text):
 		return sexagesimal(digits)
 	case oldMoment.Get().MatchString(text):
-		return "a moment, shown by Python in its own way", true
+		return "a timestamp, which Python formats differently", true
 	}
 	return "", false
 }

@@ -105,7 +105,7 @@ func badFlag(c *cobra.Command, err error) error {
 	}
 	if before := c.Flags().Args(); c.Name() == "sweep" && !errors.As(err, &invalid) && len(before) > 0 {
 		if missingDashes(append(before, "…")) != nil {
-			return usage(fmt.Sprintf("%s, and no -- in front of %s", msg, before[0]), fmt.Sprintf("if the flag is one of %s: mlfnode sweep --set lr=0.1,0.01 -- %s …", before[0], before[0]))
+			return usage(fmt.Sprintf("%s; -- is missing before %s", msg, before[0]), fmt.Sprintf("if the flag is one of %s: mlfnode sweep --set lr=0.1,0.01 -- %s …", before[0], before[0]))
 		}
 	}
 	return usage(msg, c.CommandPath()+" --help")

@@ -141,7 +141,7 @@ func (a *app) save(p *plan, f *sweepFlags) error {
 		env[name] = value
 	}
 	if f.name != "" || f.priority != 0 || f.maxParallel != 0 {
-		a.say("note: --name, --priority and --max-parallel are of one sweep, so they are not saved")
+		a.say("note: --name, --priority and --max-parallel apply to a single sweep and are not saved")
 	}
 	files, err := p.project.Save(f.save, p.axes, env)
 	if err != nil {
@@ -175,7 +175,7 @@ func missingDashes(args []string) error {
 	if file && info.Mode()&0o111 == 0 && strings.HasSuffix(args[0], ".py") {
 		command = "python3 " + command
 	}
-	return usage(fmt.Sprintf("%s is a program, not a project: there is no -- in front of it", args[0]), "mlfnode sweep --set lr=0.1,0.01 -- "+command)
+	return usage(fmt.Sprintf("%s is a program, not a project: put -- before it", args[0]), "mlfnode sweep --set lr=0.1,0.01 -- "+command)
 }
 
 func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) error {

@@ -318,7 +318,7 @@ type Node struct {
 	CPUs      float64        `json:"cpus"`
 	Memory    int64          `json:"memory"`
 	Orders    []grid.Order   `json:"orders"`   // in which it can run the trials of a sweep, beside that by index
-	Features  []grid.Feature `json:"features"` // that a sweep may have, beside those that all versions know
+	Features  []grid.Feature `json:"features"` // optional features of sweeps that this node supports
 	Store     []Store        `json:"store"`
 	Retention Retention      `json:"retention"`
 }

@@ -66,7 +66,7 @@ type SweepLog struct {
 type SweepPiece struct {
 	Position int64  `json:"position"`
 	Index    int64  `json:"index"` // of the trial
-	Run      string `json:"run"`   // of the attempt, which has an own one
+	Run      string `json:"run"`   // unique to the attempt
 	LogPiece        // its offset counts the bytes of the stream of the run
 }
 

@@ -111,7 +111,7 @@ func (l *list) sortedIDs(ctx context.Context) ([]int64, error) {
 	if !ok {
 		var err error
 		ids, err = l.inTurn(ctx, func(ctx context.Context) ([]int64, error) {
-			if ids, ok := l.d.orders.find(key, l.sweep); ok { // somebody before had the same order sorted
+			if ids, ok := l.d.orders.find(key, l.sweep); ok { // another request sorted it meanwhile
 				return ids, nil
 			}
 			ids, err := l.ids(ctx, l.where(l.bounds()), order, 0, 0, args...)

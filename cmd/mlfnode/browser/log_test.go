@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestLog follows output with colours and progress bars while it grows, searches it, and stops following at a wish.
+// TestLog follows output with colours and progress bars while it grows, searches it, and stops following on request.
 func TestLog(t *testing.T) {
 	c := newCluster(t)
 	id := c.sweep(`printf '\033[31mred\033[0m plain\n'; i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo "line $i"; done; echo needle

@@ -27,7 +27,7 @@ func TestMasterRestarts(t *testing.T) {
 	}
 }
 
-// TestMasterOfAnotherVersion starts the master again as another version under an open page: the page says so, and is loaded again at a wish.
+// TestMasterOfAnotherVersion starts the master again as another version under an open page: the page says so, and reloads on request.
 func TestMasterOfAnotherVersion(t *testing.T) {
 	newer := build(t, "-ldflags", "-X main.release=9.9.9")
 	c := newCluster(t)

@@ -79,7 +79,7 @@ func TestFailedStates(t *testing.T) {
 	}{
 		{"/", "/api/v1/sweeps", 503, "Sweeps", id},
 		{"/", "/api/v1/rate", 500, "Trials per minute", "3 trials ended"},
-		{"/nodes", "/api/v1/nodes/gpu-1/samples", 503, "How busy they were", "CPU"},
+		{"/nodes", "/api/v1/nodes/gpu-1/samples", 503, "Load of nodes and GPUs", "CPU"},
 		{"/sweeps", "/api/v1/sweeps", 421, "Sweeps", id},
 		{"/sweeps/" + id, "/api/v1/sweeps/" + id, 503, "", "succeeded"},
 		{"/sweeps/" + id, "/charts/marginals", 500, "succeeded", "Explore"},

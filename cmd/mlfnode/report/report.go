@@ -35,7 +35,7 @@ func (d *Data) Query(name string) (q url.Values, ok bool) {
 	}
 	var c struct{ Axes []axisShare }
 	if err := json.Unmarshal(d.Charts["importance"], &c); err != nil || len(c.Axes) < 2 {
-		d.Missing[name] = "It takes two parameters of more than one value."
+		d.Missing[name] = "A heat map needs two parameters with several values each."
 		return nil, false
 	}
 	share := func(a axisShare) float64 { // what is not known comes last

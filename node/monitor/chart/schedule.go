@@ -29,7 +29,7 @@ func (s *slots) Pop() any {
 	return v
 }
 
-// schedule plays the rest of a sweep: each slot takes the next trial when it is free. So it knows which trials come last, and which slots
+// schedule simulates the rest of a sweep: each slot takes the next trial when it is free. So it knows which trials come last, and which slots
 // have nothing to do then. It is not ok for a sweep of too many trials.
 func (v *View) schedule(m *model, correct, busy float64) (seconds float64, ok bool) {
 	if v.d.Stride > 1 || v.d.Space.Count() > scheduledTrials {

@@ -23,7 +23,7 @@ export function RatePanel() {
 function Rate({ of: r }) {
   const states = ['succeeded', 'failed', 'cancelled'];
   const most = Math.max(...r.succeeded.map((/** @type {number} */ n, /** @type {number} */ i) => n + r.failed[i] + r.cancelled[i]));
-  if (most === 0) return html`<${Empty} title=${r.sentence}><p>A bar appears for each minute in which one does. The page of a sweep says what runs, or what it waits for.</p><//>`;
+  if (most === 0) return html`<${Empty} title=${r.sentence}><p>Each bar is a minute in which trials ended. The page of a sweep says what runs, or what it waits for.</p><//>`;
   const n = r.succeeded.length, high = (/** @type {number} */ v) => 100 * v / most;
   return html`<div class="pad"><p>${r.sentence}</p>
     <svg class="past rate" viewBox=${`0 0 ${n} 100`} preserveAspectRatio="none" role="img" aria-label=${r.sentence}>${r.succeeded.map((/** @type {any} */ _, /** @type {number} */ i) => {
@@ -38,10 +38,10 @@ export function StripsPanel({ members }) {
   const shown = members.slice(0, NODES), few = shown.length <= FEW;
   const samples = useData(`strips ${few ? shown.map(m => m.node) : ''}`, signal => (few ? Promise.all(shown.map(m => ofNode(m.node, signal))) : get('/nodes', { signal })), again());
   const span = samples.data?.reduce((/** @type {number} */ most, /** @type {any} */ s) => Math.max(most, atob(s.cpu).length * s.step_seconds), 0);
-  return html`<${Panel} title="How busy they were" aside=${span > 0 && html`<span>the last ${roughly(span)}${members.length > NODES && `, of the first ${NODES} nodes; find others above`}</span>`}><${Answer} of=${samples}>${(/** @type {any[]} */ all) => {
+  return html`<${Panel} title="Load of nodes and GPUs" aside=${span > 0 && html`<span>the last ${roughly(span)}${members.length > NODES && `, of the first ${NODES} nodes; find others above`}</span>`}><${Answer} of=${samples}>${(/** @type {any[]} */ all) => {
     const of = new Map(all.map(s => [s.node, s])), known = shown.filter(m => of.get(m.node)?.cpu);
     return known.length ? html`<ul class="rows">${known.map(m => html`<${NodeStrips} key=${m.node} node=${m} of=${of.get(m.node)} />`)}</ul>`
-      : html`<${Empty} title="No node has told how busy it is"><p>Nodes tell every 15 seconds, once they have joined the cluster. A node of an older version does not.</p><//>`;
+      : html`<${Empty} title="No load data yet"><p>Nodes report every 15 seconds once they have joined the cluster. Nodes of an older version do not.</p><//>`;
   }}<//><//>`;
 }
 
