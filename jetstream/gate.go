@@ -21,7 +21,8 @@ type Listen struct {
 	Host string // address to listen on; empty is every address
 	Port int    // 0 takes a free one; see Server.Addr
 	TLS  *tls.Config
-	// Peer says which node a client is by its certificate. An error refuses the client.
+	// Peer says which node a client is by its certificate. An error refuses the client. It is asked again once Kick finds the connection:
+	// the node may have been forgotten meanwhile.
 	Peer func(tls.ConnectionState) (grid.NodeID, error)
 }
 
@@ -155,14 +156,17 @@ func (g *gate) pass(raw net.Conn) (grid.NodeID, error) {
 	if err != nil {
 		return "", err
 	}
+	g.mu.Lock()
+	g.open[raw] = node
+	g.mu.Unlock()
+	if _, err := g.listen.Peer(outside.ConnectionState()); err != nil {
+		return "", err
+	}
 	inside, err := g.inside()
 	if err != nil {
 		return node, err
 	}
 	defer inside.Close()
-	g.mu.Lock()
-	g.open[raw] = node
-	g.mu.Unlock()
 	sent := make(chan error, 1)
 	go func() {
 		f := newFilter(node, g.secret, outside, inside)

@@ -2,12 +2,15 @@ package jetstream
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -105,6 +108,33 @@ func TestLostConnectionIsTold(t *testing.T) {
 	case <-other.Lost():
 		t.Error("a store that was closed says that it is lost")
 	default:
+	}
+}
+
+// TestForgottenDuringItsHandshake forgets a node right after its handshake has asked whether it is known, when its connection can't be
+// found to be ended yet: it gets none all the same.
+func TestForgottenDuringItsHandshake(t *testing.T) {
+	l := newLab(t)
+	var forgotten atomic.Bool
+	peer := l.server.gate.listen.Peer
+	l.server.gate.listen.Peer = func(s tls.ConnectionState) (grid.NodeID, error) {
+		node, err := peer(s)
+		if forgotten.Swap(true) {
+			return "", errors.New("forgotten")
+		}
+		l.server.Kick(node)
+		return node, err
+	}
+	conn, err := (&dialer{Remote: l.remote("w"), life: t.Context()}).Dial("", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := conn.Read(make([]byte, 1024)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %d bytes from the server, %v, want that the connection ends", n, err)
 	}
 }
 

@@ -69,7 +69,12 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.gossip(id, n.authority.Keyring(), roles, ports); err != nil {
 		return nil, err
 	}
-	stopKeyring, err := n.store.Calls.ServeKeyring(func(grid.NodeID) [][]byte { return n.authority.Keyring().Keys() })
+	stopKeyring, err := n.store.Calls.ServeKeyring(func(node grid.NodeID) [][]byte {
+		if !n.authority.Has(node) {
+			return nil // it was forgotten while it asked
+		}
+		return n.authority.Keyring().Keys()
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +122,10 @@ func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 			Host: cfg.Cluster.bind(), Port: cfg.Cluster.Ports.NATS, TLS: id.NATSServer(n.authority.Known),
 			Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
 				node, _, err := trust.PeerOf(s)
-				return node, err
+				if err != nil {
+					return "", err
+				}
+				return node, n.authority.Known(node, s.PeerCertificates[0])
 			},
 		},
 	})
@@ -268,7 +276,7 @@ func (n *Node) never(r grid.Resources) string {
 }
 
 // forget takes a node out of the cluster: its certificate is worth nothing any more, its connection ends, its trials run elsewhere, and
-// the others gossip with a key that it does not have.
+// the others gossip with a key that it does not have. When a step fails, another forget of the node takes those that are left.
 func (n *Node) forget(ctx context.Context, node grid.NodeID) error {
 	if err := n.authority.Forget(node); err != nil {
 		return err

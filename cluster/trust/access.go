@@ -29,7 +29,7 @@ func (a *Authority) CheckAccess(bearer string) (Grant, error) {
 	return Grant{ID: t.ID, Role: r.Role, Note: r.Note, Node: r.Node}, nil
 }
 
-// known finds the record of a token that is still good. Only who shows the right secret learns why one is not.
+// known finds the record of a token that is still good. The reason for a refusal is given only for the right secret.
 func (a *Authority) known(bearer string) (Token, tokenRecord, error) {
 	t, ok := parseBearer(bearer)
 	r, known := a.tokens.all()[t.ID]

@@ -155,7 +155,7 @@ func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	defer a.joining.Unlock()
 	id, err := LoadIdentity(a.dir)
 	if err != nil || id.Node != node || id.Role != Master || PinOf(id.CA) != a.pin || a.Known(node, id.Leaf()) != nil ||
-		!slices.Contains(id.Leaf().DNSNames, ServerName) || !a.clock().Before(renewalDue(id.Leaf())) {
+		!slices.Contains(id.Leaf().DNSNames, ServerName) || renewable(id.Leaf(), a.clock()) {
 		if id, err = a.issueSelf(node); err != nil {
 			return nil, err
 		}

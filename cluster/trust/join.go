@@ -112,8 +112,7 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 		if err := r.check(id, now); err != nil {
 			return err
 		}
-		// A use is a key by a name: one key must not take many names. Older records have the key alone.
-		use := digest + " " + string(node)
+		use := useOf(digest, node)
 		if !slices.Contains(r.Keys, use) && !slices.Contains(r.Keys, digest) {
 			if r.Uses > 0 && len(r.Keys) >= r.Uses {
 				return fmt.Errorf("the %w: it has been used as often as it may (%s); ask for a new one", ErrExpired, id)
@@ -135,4 +134,21 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 		return nil
 	})
 	return access, role, err
+}
+
+// useOf is the use of a token by a key for a name: one key must not take many names. Older records have the key alone.
+func useOf(digest string, node grid.NodeID) string { return digest + " " + string(node) }
+
+// spendUses has the uses of tokens by a node count on, but no longer let the same key in again.
+func spendUses(all map[string]tokenRecord, node grid.NodeID, digest string) {
+	for id, r := range all {
+		keys := slices.Clone(r.Keys)
+		for i, use := range keys {
+			if use == digest || use == useOf(digest, node) {
+				keys[i] = "forgotten " + useOf(digest, node)
+			}
+		}
+		r.Keys = keys
+		all[id] = r
+	}
 }

@@ -103,8 +103,9 @@ func (a *Authority) Has(node grid.NodeID) bool {
 }
 
 // Forget takes the name away from a node's key, so that its certificate is worth nothing from the next connection on and the
-// name is free. Access tokens that were given out when it joined are revoked. A node may join again with a new token. The
-// master does not forget itself.
+// name is free. Access tokens that were given out when it joined are revoked, and the uses of tokens that it joined with are spent: it
+// may join again with a new token, or with one that has uses left. A Forget that failed is finished by another one, which
+// may be for a node that is forgotten already. ErrUnknownNode means that there was never such a node. The master does not forget itself.
 func (a *Authority) Forget(node grid.NodeID) error {
 	a.selfMu.Lock()
 	self := a.self
@@ -114,15 +115,25 @@ func (a *Authority) Forget(node grid.NodeID) error {
 	}
 	a.joining.Lock()
 	defer a.joining.Unlock()
-	now := a.clock().UTC()
-	err := a.edit(node, func(r *nodeRecord) { *r = nodeRecord{Key: r.Key, Role: r.Role, Joined: r.Joined, Forgotten: now} })
-	if err != nil {
-		return err
+	r, ok := a.nodes.all()[string(node)]
+	if !ok {
+		return errUnknown(node)
 	}
-	return a.tokens.change(func(all map[string]tokenRecord) error {
-		revoke(all, now, func(_ string, r tokenRecord) bool { return r.Node == node })
+	now := a.clock().UTC()
+	// The tokens first: of a node that is forgotten none is good, wherever a kill or a full disk ends this.
+	err := a.tokens.change(func(all map[string]tokenRecord) error {
+		revoke(all, now, func(_ string, t tokenRecord) bool { return t.Node == node })
+		spendUses(all, node, r.Key)
 		return nil
 	})
+	if err != nil || !r.Forgotten.IsZero() {
+		return err
+	}
+	return a.edit(node, func(r *nodeRecord) { *r = nodeRecord{Key: r.Key, Role: r.Role, Joined: r.Joined, Forgotten: now} })
+}
+
+func errUnknown(node grid.NodeID) error {
+	return fmt.Errorf("%.63q %w; mlfnode members lists them", node, ErrUnknownNode)
 }
 
 // edit changes the record of a node that is in the cluster.
@@ -130,7 +141,7 @@ func (a *Authority) edit(node grid.NodeID, fn func(*nodeRecord)) error {
 	return a.nodes.change(func(all map[string]nodeRecord) error {
 		r, ok := all[string(node)]
 		if !ok || !r.Forgotten.IsZero() {
-			return fmt.Errorf("%.63q %w; mlfnode members lists them", node, ErrUnknownNode)
+			return errUnknown(node)
 		}
 		fn(&r)
 		all[string(node)] = r

@@ -1,6 +1,9 @@
 package trust
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,7 +24,7 @@ func TestForget(t *testing.T) {
 	wantErr(t, "forget", a.Forget("w1"), nil)
 	wantErr(t, "known", a.Known("w1", old.Leaf()), ErrUnknownNode)
 	wantText(t, "known", a.Known("w1", old.Leaf()), "it was forgotten on")
-	wantErr(t, "forget again", a.Forget("w1"), ErrUnknownNode)
+	wantErr(t, "forget again", a.Forget("w1"), nil)
 	wantErr(t, "forget nobody", a.Forget("w9"), ErrUnknownNode)
 	wantErr(t, "drain", a.SetDrain("w1", Drain{On: true}), ErrUnknownNode)
 	_, err = a.CheckAccess(answer.Access)
@@ -38,6 +41,66 @@ func TestForget(t *testing.T) {
 	again, _, err := join(b, dir, token, "w1") // the old machine, with its old key
 	if err != nil || b.Known("w1", again.Leaf()) != nil {
 		t.Errorf("got %v, want the old machine back", err)
+	}
+}
+
+// TestForgetIsCutOff has the disk refuse each of the files that Forget writes: a repeated Forget finishes, and no token of the node
+// stays good.
+func TestForgetIsCutOff(t *testing.T) {
+	for _, name := range []string{nodesFile, tokensFile} {
+		a, _, h := newAuthority(t)
+		_, answer, err := join(a, t.TempDir(), makeToken(t, a, TokenSpec{Role: RoleNode}), "w1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(a.dir, name)
+		if err := errors.Join(os.Rename(path, path+"-away"), os.Mkdir(path, 0o700)); err != nil { // no file takes a folder's place
+			t.Fatal(err)
+		}
+		if err := a.Forget("w1"); err == nil {
+			t.Fatalf("%s can't be written: got no error", name)
+		}
+		if err := errors.Join(os.Remove(path), os.Rename(path+"-away", path)); err != nil {
+			t.Fatal(err)
+		}
+		b := openAuthority(t, a.dir, h.clock)
+		if _, err := b.CheckAccess(answer.Access); err == nil && !b.Has("w1") {
+			t.Errorf("%s could not be written: the node is forgotten, and its access token is good", name)
+		}
+		wantErr(t, "forget again", b.Forget("w1"), nil)
+		_, err = b.CheckAccess(answer.Access)
+		wantErr(t, "the access token after the second try", err, ErrRevoked)
+		if b.Has("w1") {
+			t.Errorf("%s could not be written at first: the node is still in the cluster", name)
+		}
+	}
+}
+
+// TestForgottenUse has a machine that was forgotten ask again with the token that it joined with, of which all uses are spent.
+func TestForgottenUse(t *testing.T) {
+	for _, old := range []bool{false, true} { // records of older versions have the key alone
+		a, _, _ := newAuthority(t)
+		token := makeToken(t, a, TokenSpec{Role: RoleNode, Uses: 1})
+		ask := request(t, a, token, "w1")
+		if _, err := a.Join(ask); err != nil {
+			t.Fatal(err)
+		}
+		if old {
+			wantErr(t, "rewrite", a.tokens.change(func(all map[string]tokenRecord) error {
+				r := all[token.ID]
+				r.Keys = []string{a.nodes.all()["w1"].Key}
+				all[token.ID] = r
+				return nil
+			}), nil)
+		}
+		wantErr(t, "forget", a.Forget("w1"), nil)
+		_, err := a.Join(ask)
+		wantErr(t, "the forgotten machine", err, ErrExpired)
+		_, err = a.Join(request(t, a, token, "w1"))
+		wantErr(t, "another machine", err, ErrExpired)
+		if a.Has("w1") {
+			t.Error("the forgotten machine is back")
+		}
 	}
 }
 

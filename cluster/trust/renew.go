@@ -24,6 +24,12 @@ func renewalDue(cert *x509.Certificate) time.Time {
 	return issued.Add(cert.NotAfter.Sub(issued) / 3 * 2)
 }
 
+// renewable reports whether a certificate is to be renewed: its time has come, or it was made by a clock that was ahead and is good only
+// later.
+func renewable(cert *x509.Certificate, now time.Time) bool {
+	return now.Before(cert.NotBefore) || !now.Before(renewalDue(cert))
+}
+
 // Renewal is the master's answer to a node that asks for a new certificate.
 type Renewal struct {
 	Certificate []byte `json:"certificate,omitempty"` // DER; empty while the one that the node has is good for long
@@ -42,7 +48,7 @@ func (a *Authority) Renew(shown *x509.Certificate) (Renewal, error) {
 	if err := a.Known(node, shown); err != nil {
 		return Renewal{}, err
 	}
-	if a.clock().Before(renewalDue(shown)) {
+	if !renewable(shown, a.clock()) {
 		return Renewal{}, nil
 	}
 	der, err := a.signNode(node, role, shown.PublicKey.(*ecdsa.PublicKey)) // as Known has checked

@@ -155,3 +155,23 @@ func TestRenewBesideWrites(t *testing.T) {
 	}
 	joining.Wait()
 }
+
+// TestClockThatJumpedForward has the master renew its certificate while its clock is wrong, in a running master and over a restart.
+func TestClockThatJumpedForward(t *testing.T) {
+	const jump = 20 * nodeLifetime / 24
+	for what, renew := range map[string]func(*Authority, *Identity) (*Identity, error){
+		"a running master": func(a *Authority, id *Identity) (*Identity, error) { return id, a.RenewSelf(id) },
+		"a restart":        func(a *Authority, id *Identity) (*Identity, error) { return a.IssueSelf(id.Node) },
+	} {
+		a, boss, h := newAuthority(t)
+		h.turn(jump)
+		id, err := renew(a, boss)
+		if err != nil || id.Leaf().NotBefore.Before(h.clock().Add(-nodeLifetime/24)) {
+			t.Fatalf("%s: got a certificate from %s, %v, want a new one", what, id.Leaf().NotBefore, err)
+		}
+		h.turn(-jump)
+		if id, err = renew(a, id); err != nil || h.clock().Before(id.Leaf().NotBefore) {
+			t.Errorf("%s: the clock is right again, and the certificate is good from %s, %v", what, id.Leaf().NotBefore, err)
+		}
+	}
+}

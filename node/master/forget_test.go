@@ -6,6 +6,7 @@ import (
 
 	"mlfnode/cluster"
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
 
@@ -57,5 +58,16 @@ func TestForgottenNode(t *testing.T) {
 				c.ended(id)
 			})
 		}
+	}
+}
+
+// TestForgottenNodeBeats has a node that was taken out of the cluster beat on, by a connection that has not ended yet.
+func TestForgottenNodeBeats(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	w.forget("b")
+	if o := c.Master.beat("b", &jetstream.Beat{Start: "x"}); !o.Drain || o.Keys != 0 || c.peers.hears("b", time.Now()) {
+		t.Errorf("got the orders %+v, heard of: %v; want it to take nothing, and nothing taken from it", o, c.peers.hears("b", time.Now()))
 	}
 }

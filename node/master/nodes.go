@@ -319,6 +319,9 @@ func (m *Master) watchNodes(ctx context.Context) error {
 
 // beat takes over what a node says and gives it its orders.
 func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
+	if known := m.cfg.Nodes.Known; known != nil && !known(node) {
+		return jetstream.Orders{Drain: true, Reason: "the node was taken out of the cluster"}
+	}
 	now := time.Now()
 	reborn, mark := m.peers.heard(node, b, now)
 	if reborn {
