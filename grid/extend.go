@@ -42,6 +42,7 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 func (s *Space) widen(axes []Axis) error {
 	seen := map[string]bool{}
 	for _, a := range axes {
+		a = a.unzipped()
 		for _, key := range a.keys() {
 			switch {
 			case s.dim(key) < 0:
@@ -82,11 +83,12 @@ func (s *Space) widenBy(a Axis) *flaw {
 		return f
 	}
 	sum, all, more, f := w.plus(s.dims, e, dims, false)
-	if f == nil && more > 0 {
-		s.wheels[k] = sum
-		copy(s.dims[w.at:], all)
+	if f != nil || more == 0 {
+		return f
 	}
-	return f
+	s.wheels[k] = sum
+	copy(s.dims[w.at:], all)
+	return s.checkCells()
 }
 
 func (s *Space) axesHint() string {

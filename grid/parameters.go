@@ -125,6 +125,7 @@ func (p *parameters) zips(maps []*yaml.Node) (axes []Axis) {
 		if len(p.problems) > before {
 			continue
 		}
+		a = a.unzipped()
 		if f := a.check(); f != nil {
 			p.report(m, f)
 			continue

@@ -20,16 +20,13 @@ type Space struct {
 // and compare numbers with numbers and text with text: `batchsize == 500 and unit > 100`.
 func NewSpace(axes []Axis, exclude []string) (Space, error) {
 	if len(axes) > maxOptions {
-		return Space{}, flawf("Make those with one value constants in a file.", "the space has %d axes, more than %d", len(axes), maxOptions)
+		return Space{}, tooManyAxes(len(axes))
 	}
 	var s Space
 	for _, a := range axes {
 		if f := s.append(a); f != nil {
 			return Space{}, f
 		}
-	}
-	if len(s.dims) > maxOptions {
-		return Space{}, flawf("Make those with one value constants in a file.", "the space has %d axes, more than %d", len(s.dims), maxOptions)
 	}
 	if len(exclude) > 0 {
 		r, err := compile(slices.Clone(exclude), s.dims)
@@ -47,8 +44,15 @@ func NewSpace(axes []Axis, exclude []string) (Space, error) {
 	return s, nil
 }
 
+func tooManyAxes(n int) *flaw {
+	return flawf("Make those with one value constants in a file.", "the space has %d axes, more than %d", n, maxOptions)
+}
+
 // append adds an axis behind the others.
 func (s *Space) append(a Axis) *flaw {
+	if n := len(s.dims) + len(a.keys()); n > maxOptions {
+		return tooManyAxes(n)
+	}
 	w, dims, f := newWheel(a, len(s.dims))
 	if f != nil {
 		return f
@@ -59,6 +63,18 @@ func (s *Space) append(a Axis) *flaw {
 		}
 	}
 	s.wheels, s.dims = append(s.wheels, w), append(s.dims, dims...)
+	return s.checkCells()
+}
+
+// checkCells bounds what the axes that go together take in memory.
+func (s *Space) checkCells() *flaw {
+	cells := 0
+	for _, w := range s.wheels {
+		cells += len(w.rows)
+	}
+	if cells > maxCells {
+		return tooManyCells()
+	}
 	return nil
 }
 

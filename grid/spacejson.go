@@ -86,6 +86,7 @@ func (r *spaceRecord) space() (Space, error) {
 
 // read adds an axis, or further values of the one before it.
 func (s *Space) read(a Axis) error {
+	a = a.unzipped()
 	at := len(s.wheels) - 1
 	if at < 0 || !slices.Equal(a.keys(), s.Keys()[s.wheels[at].at:]) {
 		if f := s.append(a); f != nil {
@@ -102,6 +103,9 @@ func (s *Space) read(a Axis) error {
 		s.wheels[at], dims, _, f = w.plus(s.dims, e, dims, true)
 	} else {
 		dims[0], f = s.dims[w.at].plus(dims[0])
+	}
+	if f == nil {
+		f = s.checkCells()
 	}
 	if f != nil {
 		return f

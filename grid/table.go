@@ -57,9 +57,7 @@ func parseTable(name string, data []byte, read func(t *table, data []byte) (int,
 	for c, key := range t.keys {
 		a.Zip[c] = Axis{Key: key, Values: t.columns[c]}
 	}
-	if len(t.keys) == 1 {
-		a = a.Zip[0]
-	}
+	a = a.unzipped()
 	if f := a.check(); f != nil {
 		return nil, problem(1, f)
 	}
@@ -75,6 +73,9 @@ func (t *table) set(key string, v Value) *flaw {
 		}
 		c = len(t.keys)
 		t.keys, t.columns = append(t.keys, key), append(t.columns, nil)
+		if f := t.checkCells(); f != nil {
+			return f
+		}
 	}
 	if len(t.columns[c]) == t.rows {
 		return flawf("Keep one of them.", "a point has %s twice", key)
@@ -102,12 +103,20 @@ func (t *table) next() *flaw {
 	if t.rows++; t.rows > MaxRows {
 		return flawf("Use a grid, or several sweeps.", "the file has more than %d points", MaxRows)
 	}
+	return t.checkCells()
+}
+
+// checkCells bounds the table before columns are filled up: a short file may stand for a large one.
+func (t *table) checkCells() *flaw {
+	if t.rows*len(t.keys) > maxCells {
+		return tooManyCells()
+	}
 	return nil
 }
 
 func (t *table) readCSV(data []byte, comma rune) (int, *flaw) {
 	r := csv.NewReader(bytes.NewReader(data))
-	r.Comma, r.TrimLeadingSpace, r.ReuseRecord = comma, true, true
+	r.Comma, r.TrimLeadingSpace, r.ReuseRecord = comma, comma == ',', true // a leading tab is an empty cell
 	for {
 		record, err := r.Read()
 		var syntax *csv.ParseError
@@ -117,7 +126,7 @@ func (t *table) readCSV(data []byte, comma rune) (int, *flaw) {
 		case errors.As(err, &syntax) && errors.Is(err, csv.ErrFieldCount):
 			return syntax.Line, flawf("Give each line as many cells as the first one, which names the parameters.", "the line has %d cells, and there are %d parameters", len(record), len(t.keys))
 		case errors.As(err, &syntax):
-			return syntax.Line, flawf("Put quotes around the whole cell, and double those in it.", "this is no CSV: %v", syntax.Err)
+			return syntax.Line, flawf("Put quotes around the whole cell, and double those in it.", "invalid CSV: %v", syntax.Err)
 		case err != nil:
 			return 1, flawf("", "the file can't be read: %v", err)
 		}
@@ -165,7 +174,7 @@ func (t *table) readLines(data []byte) (int, *flaw) {
 
 func (t *table) readObject(text []byte) *flaw {
 	broken := func(err error) *flaw {
-		return flawf(`Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`, "this is no point: %v", err)
+		return flawf(`Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`, "invalid point: %v", err)
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	if open, err := dec.Token(); err != nil || open != json.Delim('{') {

@@ -71,18 +71,22 @@ func (v *Value) UnmarshalJSON(b []byte) error {
 	case b[0] == '-' || (b[0] >= '0' && b[0] <= '9'):
 		*v = Value{Text: string(b), Kind: Number}
 	case b[0] == '[':
-		var items []Value
-		if err := json.Unmarshal(b, &items); err != nil {
+		var raw []json.RawMessage
+		if err := json.Unmarshal(b, &raw); err != nil {
 			return err
 		}
-		for _, item := range items {
-			if item.Kind == List {
-				return fmt.Errorf("value %s has a list in a list", b)
+		items := make([]Value, len(raw))
+		for i, r := range raw {
+			if r[0] == '[' {
+				return fmt.Errorf("value %.40s has a list in a list", b)
+			}
+			if err := items[i].UnmarshalJSON(r); err != nil {
+				return err
 			}
 		}
 		*v = listOf(items)
 	default:
-		return fmt.Errorf("value %s is no string, number, flag or list", b)
+		return fmt.Errorf("value %.40s is not a string, number, flag or list", b)
 	}
 	return nil
 }

@@ -6,8 +6,11 @@ import (
 	"sync"
 )
 
-// MaxRows bounds how many values axes that go together have.
+// MaxRows bounds how many values each of the axes that go together has.
 const MaxRows = 100_000
+
+// maxCells bounds how many values all axes of a space that go together have in all: these are written out, even those of formulas.
+const maxCells = 1_000_000
 
 // wheel is what the combinations of a space are made of: one axis, or several that go together, row by row.
 type wheel struct {
@@ -73,9 +76,17 @@ func (a Axis) keys() []string {
 	return keys
 }
 
-// newWheel reads an axis, or axes that go together, which become those from at on.
+// unzipped gives the one axis of a zip of one, and any other axis as it is.
+func (a Axis) unzipped() Axis {
+	if len(a.Zip) == 1 && a.Zip[0].Zip == nil && a.checkZip() == nil {
+		return a.Zip[0]
+	}
+	return a
+}
+
+// newWheel reads an axis, or axes that go together, which become those from at on. A zip of one axis is this axis.
 func newWheel(a Axis, at int) (*wheel, []*dimension, *flaw) {
-	if a.Zip == nil {
+	if a = a.unzipped(); a.Zip == nil {
 		d, f := newDimension(a)
 		return &wheel{at: at, n: 1}, []*dimension{d}, f
 	}
@@ -116,40 +127,67 @@ func newWheel(a Axis, at int) (*wheel, []*dimension, *flaw) {
 	return w, dims, nil
 }
 
-// columnsOf gives the values of axes that go together: as many of each.
-func columnsOf(a Axis) ([][]Value, *flaw) {
+// checkZip refuses a zip beside which something else is given, and one of no axes or of too many.
+func (a Axis) checkZip() *flaw {
 	if a.Key != "" || a.Values != nil || a.Interval != nil || a.Linspace != nil || a.Logspace != nil || len(a.Zip) == 0 {
-		return nil, flawf("Write zip: {lr: [0.1, 0.01], batch: [32, 64]}.", "a zip holds something else than axes")
+		return flawf("Write zip: {lr: [0.1, 0.01], batch: [32, 64]}.", "a zip may contain only axes")
 	}
-	columns := make([][]Value, len(a.Zip))
+	if len(a.Zip) > maxOptions {
+		return tooManyAxes(len(a.Zip))
+	}
+	return nil
+}
+
+// columnsOf gives the values of axes that go together: as many of each. Formulas are written out only after all axes were counted.
+func columnsOf(a Axis) ([][]Value, *flaw) {
+	if f := a.checkZip(); f != nil {
+		return nil, f
+	}
+	columns, formulas, rows := make([][]Value, len(a.Zip)), make([]series, len(a.Zip)), int64(0)
 	for c, z := range a.Zip {
 		if f := checkKey(z.Key); f != nil {
 			return nil, f
 		}
-		columns[c] = z.Values
 		if z.Zip != nil {
 			return nil, flawf("Write all their axes in one.", "a zip holds another one")
 		}
-		if z.Values == nil || z.Interval != nil || z.Linspace != nil || z.Logspace != nil {
+		columns[c] = z.Values
+		n := int64(len(z.Values))
+		if n == 0 || z.Interval != nil || z.Linspace != nil || z.Logspace != nil {
 			s, f := newSeries(z)
 			if f != nil {
 				return nil, f
 			}
-			if s.count() > MaxRows {
-				return nil, tooManyRows(z.Key, s.count())
-			}
-			for i := range s.count() {
-				columns[c] = append(columns[c], s.at(i))
-			}
+			formulas[c], n = s, s.count()
 		}
-		if n := len(columns[c]); n > MaxRows {
-			return nil, tooManyRows(z.Key, int64(n))
-		} else if n != len(columns[0]) {
+		if c == 0 {
+			rows = n
+		}
+		switch {
+		case n > MaxRows:
+			return nil, tooManyRows(z.Key, n)
+		case n != rows:
 			return nil, flawf("Give each as many values: the first ones are one point, the second ones the next.", "%s has %s and %s has %s, but they go together",
-				a.Zip[0].Key, quantity(len(columns[0]), "value"), z.Key, quantity(n, "value"))
+				a.Zip[0].Key, quantity(int(rows), "value"), z.Key, quantity(int(n), "value"))
+		}
+	}
+	if rows*int64(len(a.Zip)) > maxCells {
+		return nil, tooManyCells()
+	}
+	for c, s := range formulas {
+		if s == nil {
+			continue
+		}
+		columns[c] = make([]Value, rows)
+		for i := range rows {
+			columns[c][i] = s.at(i)
 		}
 	}
 	return columns, nil
+}
+
+func tooManyCells() *flaw {
+	return flawf("Put them into a file of the project, and go over its lines.", "axes that go together have more than %d values in all", maxCells)
 }
 
 func tooManyRows(key string, n int64) *flaw {
@@ -208,6 +246,9 @@ func (w *wheel) plus(dims []*dimension, e *wheel, fresh []*dimension, known bool
 	}
 	if n := len(sum.rows) / w.n; n > MaxRows {
 		return nil, nil, 0, tooManyRows(namesOf(w.axes[0]), int64(n))
+	}
+	if len(sum.rows) > maxCells {
+		return nil, nil, 0, tooManyCells()
 	}
 	sum.axes = append(slices.Clone(w.axes), e.rowsOf(fresh, kept))
 	return sum, all, len(kept), nil

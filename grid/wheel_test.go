@@ -283,12 +283,12 @@ func TestBadTables(t *testing.T) {
 		{"p.csv", "lr,lr\n1,2\n", "p.csv:1:1: the first line names lr twice. Keep one of them."},
 		{"p.csv", "lr,b\n1,2\n3,4\n1,2\n", "p.csv:1:1: the points 1 and 3 of lr, b are the same. Keep one of them: it would run the same point again. To repeat points, use repeat."},
 		{"p.csv", "lr,b c\n1,2\n", `p.csv:1:1: the key "b c" holds white space. A key becomes the option --key=value, so use letters, digits, '-', '_' and '.'.`},
-		{"p.csv", "lr,b\n1,\"2\n", `p.csv:2:1: this is no CSV: extraneous or missing " in quoted-field. Put quotes around the whole cell, and double those in it.`},
-		{"p.jsonl", "{\"a\": 1}\n[1]\n", `p.jsonl:2:1: this is no point: the line is not an object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
-		{"p.jsonl", "{\"a\": {}}\n", `p.jsonl:1:1: this is no point: value {} is no string, number, flag or list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.csv", "lr,b\n1,\"2\n", `p.csv:2:1: invalid CSV: extraneous or missing " in quoted-field. Put quotes around the whole cell, and double those in it.`},
+		{"p.jsonl", "{\"a\": 1}\n[1]\n", `p.jsonl:2:1: invalid point: the line is not an object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.jsonl", "{\"a\": {}}\n", `p.jsonl:1:1: invalid point: value {} is not a string, number, flag or list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
 		{"p.jsonl", "{\"a\": 1, \"a\": 2}\n", "p.jsonl:1:1: a point has a twice. Keep one of them."},
-		{"p.jsonl", "{\"a\": 1} x\n", `p.jsonl:1:1: this is no point: text follows the object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
-		{"p.jsonl", "{\"a\": [[1]]}\n", `p.jsonl:1:1: this is no point: value [[1]] has a list in a list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.jsonl", "{\"a\": 1} x\n", `p.jsonl:1:1: invalid point: text follows the object. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
+		{"p.jsonl", "{\"a\": [[1]]}\n", `p.jsonl:1:1: invalid point: value [[1]] has a list in a list. Write an object like {"lr": 0.1, "opt": "sgd"} on each line.`},
 		{"p.csv", "k\n" + strings.Repeat("1\n", MaxRows+1), fmt.Sprintf("p.csv:%d:1: the file has more than 100000 points. Use a grid, or several sweeps.", MaxRows+2)},
 		{"p.csv", strings.Repeat("x", maxYAML+1), "p.csv:1:1: the file has 1048577 bytes, and 1048576 is the most. Split it into several sweeps."},
 		{"p.yml", "zip: {a: [1, 2], b: [1]}", "p.yml:1:6: a has 2 values and b has 1 value, but they go together. Give each as many values: the first ones are one point, the second ones the next."},
@@ -299,6 +299,108 @@ func TestBadTables(t *testing.T) {
 	} {
 		if _, err := ParseParameters(c.name, []byte(c.text)); fmt.Sprint(err) != c.want {
 			t.Errorf("%s %.40q:\ngot  %v\nwant %s", c.name, c.text, err, c.want)
+		}
+	}
+}
+
+// TestBoundedZips refuses what would take more memory than its text, before anything is made of it.
+func TestBoundedZips(t *testing.T) {
+	var zips, twice, keys, sparse strings.Builder
+	for i := range 1000 {
+		fmt.Fprintf(&zips, `,{"key":"a%d","interval":[0,100000]}`, i)
+		fmt.Fprintf(&keys, `,{"zip":[{"key":"b%d","values":[1]},{"key":"c%d","values":[1]}]}`, i, i)
+	}
+	for i := range 2 {
+		twice.WriteString(`,{"zip":[`)
+		for k := range 300 {
+			fmt.Fprintf(&twice, `{"key":"a%d.%d","interval":[0,2000]},`, i, k)
+		}
+		fmt.Fprintf(&twice, `{"key":"b%d","interval":[0,2000]}]}`, i)
+	}
+	sparse.WriteString(strings.Repeat("{}\n", MaxRows-1000))
+	for i := range 1000 {
+		fmt.Fprintf(&sparse, "{\"k%d\":%d}\n", i, i)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	cells := "axes that go together have more than 1000000 values in all. Put them into a file of the project, and go over its lines."
+	for _, c := range []struct{ axes, want string }{
+		{`[{"zip":[` + zips.String()[1:] + `]}]`, cells},
+		{`[{"zip":[{"key":"x","values":[1]}` + zips.String() + `]}]`, "the space has 1001 axes, more than 1000. Make those with one value constants in a file."},
+		{"[" + twice.String()[1:] + "]", cells},
+		{"[" + keys.String()[1:] + "]", "the space has 1002 axes, more than 1000. Make those with one value constants in a file."},
+		{`[{"zip":[{"key":"a","values":[]},{"key":"b","values":[]}]}]`, "a has no values. Give it one value or more, or leave the key out."},
+		{`[{"zip":[{"key":"a","values":[]}]}]`, "a has no values. Give it one value or more, or leave the key out."},
+		{`[{"zip":[]}]`, "a zip may contain only axes. Write zip: {lr: [0.1, 0.01], batch: [32, 64]}."},
+		{`[{"key":"a","zip":[{"key":"a","values":[1]}]}]`, "a zip may contain only axes. Write zip: {lr: [0.1, 0.01], batch: [32, 64]}."},
+	} {
+		var axes []Axis
+		check(t, json.Unmarshal([]byte(c.axes), &axes))
+		if _, err := NewSpace(axes, []string{"a == 1"}); fmt.Sprint(err) != c.want {
+			t.Errorf("%.60s: got %v, want %s", c.axes, err, c.want)
+		}
+		var s Space
+		if err := json.Unmarshal([]byte(`{"axes":`+c.axes+`}`), &s); fmt.Sprint(err) != "read space: "+c.want {
+			t.Errorf("%.60s: got %v of the record, want %s", c.axes, err, c.want)
+		}
+	}
+	_, err := ParseParameters("p.jsonl", []byte(sparse.String()))
+	if err == nil || !strings.Contains(err.Error(), cells) {
+		t.Errorf("sparse points: got %.100v, want %s", err, cells)
+	}
+	s, err := NewSpace([]Axis{zipOf(2, "a", "b")}, nil)
+	check(t, err)
+	many := Axis{Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "100000"}}, {Key: "b", Interval: []json.Number{"1", "100001"}}}}
+	if _, err := s.Extend([]Axis{many}); err == nil || !strings.Contains(err.Error(), "go together have at most 100000") {
+		t.Errorf("rows are added to %d: got %v", MaxRows, err)
+	}
+	var deep Value
+	if err := deep.UnmarshalJSON([]byte(strings.Repeat("[", 9000) + strings.Repeat("]", 9000))); err == nil || len(err.Error()) > 100 {
+		t.Errorf("a deep list: got %.200v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 2<<30 {
+		t.Errorf("%d bytes were allocated, want fewer than 2 GiB", got)
+	}
+}
+
+// TestZipOfOne is the axis itself, which may be long and is extended by a formula.
+func TestZipOfOne(t *testing.T) {
+	t.Parallel()
+	read := []Axis{{Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "2"}}}}}
+	set, err := ParseSet("zip={a: {start: 0, end: 2}}")
+	check(t, err)
+	file, err := ParseParameters("p.yml", []byte("zip: {a: {start: 0, end: 2}}"))
+	check(t, err)
+	for _, axes := range [][]Axis{read, {set}, file} {
+		s, err := NewSpace(axes, nil)
+		check(t, err)
+		if FeaturesOf(&Task{}, s) != nil {
+			t.Errorf("%v goes together", s.Axes())
+		}
+		for _, more := range []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}, {Zip: []Axis{{Key: "a", Interval: []json.Number{"0", "1000000000000"}}}}} {
+			long, err := s.Extend([]Axis{more})
+			check(t, err)
+			if got := long.Count(); got != 1e12 {
+				t.Errorf("got %d points, want 1e12", got)
+			}
+		}
+	}
+	if _, err := ParseSet("zip={a: [1, 1]}"); err == nil || !strings.Contains(err.Error(), "a has the value 1 twice") {
+		t.Errorf("a value twice: got %v", err)
+	}
+}
+
+// TestEmptyCells leave their options out, also the first one of a line.
+func TestEmptyCells(t *testing.T) {
+	t.Parallel()
+	for name, text := range map[string]string{"p.csv": "a,b,c\n1,, 3\n,2,\n", "p.tsv": "a\tb\tc\n1\t\t 3\n\t2\t\n"} {
+		axes, err := ParseParameters(name, []byte(text))
+		check(t, err)
+		got, err := json.Marshal(axes)
+		check(t, err)
+		if want := `[{"key":"","zip":[{"key":"a","values":[1,false]},{"key":"b","values":[false,2]},{"key":"c","values":[3,false]}]}]`; string(got) != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
 	}
 }

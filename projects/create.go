@@ -11,7 +11,7 @@ import (
 // New makes a project from the template under parent and gives its folder. When it fails nothing is left behind.
 func New(name, parent string) (string, error) {
 	if name == "" || name != CleanName(name) {
-		return "", fmt.Errorf("%q is no name for a project; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
+		return "", fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
 	}
 	dir := filepath.Join(parent, name)
 	if _, err := os.Lstat(dir); err == nil {

@@ -129,10 +129,10 @@ func TestNewRefuses(t *testing.T) {
 	parent := tree{"taken/notes": ":mine", "file": ":"}.folder(t)
 	before := readTree(t, parent)
 	for _, c := range []struct{ name, parent, want string }{
-		{"", parent, `"" is no name for a project; use lowercase letters, digits and dashes, as in project`},
-		{"My Nets", parent, `"My Nets" is no name for a project; use lowercase letters, digits and dashes, as in my-nets`},
-		{"..", parent, `".." is no name for a project; use lowercase letters, digits and dashes, as in project`},
-		{"a/b", parent, `"a/b" is no name for a project; use lowercase letters, digits and dashes, as in a-b`},
+		{"", parent, `"" is not a valid project name; use lowercase letters, digits and dashes, as in project`},
+		{"My Nets", parent, `"My Nets" is not a valid project name; use lowercase letters, digits and dashes, as in my-nets`},
+		{"..", parent, `".." is not a valid project name; use lowercase letters, digits and dashes, as in project`},
+		{"a/b", parent, `"a/b" is not a valid project name; use lowercase letters, digits and dashes, as in a-b`},
 		{"taken", parent, filepath.Join(parent, "taken") + " is there already; choose another name"},
 		{"file", parent, filepath.Join(parent, "file") + " is there already; choose another name"},
 		{"new", filepath.Join(parent, "none"), "there is no folder " + filepath.Join(parent, "none") + " to make the project in"},

@@ -26,7 +26,7 @@ func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (fi
 		return nil, errors.New("a project is there already: --save is for a command behind --")
 	}
 	if name == "" || name != CleanName(name) {
-		return nil, fmt.Errorf("%q is no name for a project; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
+		return nil, fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
 	}
 	parameters, err := parametersText(axes)
 	if err != nil {

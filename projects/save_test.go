@@ -79,7 +79,7 @@ func TestSaveElsewhere(t *testing.T) {
 	_, err = echo.Save("greet", nil, nil)
 	wantError(t, err, "the folder greet can't be made: file exists. Choose another name")
 	_, err = echo.Save("Greet!", nil, nil)
-	wantError(t, err, `"Greet!" is no name for a project; use lowercase letters, digits and dashes, as in greet`)
+	wantError(t, err, `"Greet!" is not a valid project name; use lowercase letters, digits and dashes, as in greet`)
 	train, err := Adhoc([]string{"python3", "train.py"}, dir)
 	check(t, err)
 	_, err = train.Save("train", axesOf(t, "lr=2"), nil)

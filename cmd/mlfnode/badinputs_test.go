@@ -249,7 +249,7 @@ func badInputs() []badInput {
 		{name: "new nowhere", args: "new no/where",
 			want: "mlfnode: there is no folder no to make the project in\n"},
 		{name: "new bad name", args: "new my~project",
-			want: "mlfnode: \"my project\" is no name for a project; use lowercase letters, digits and dashes, as in my-project\n"},
+			want: "mlfnode: \"my project\" is not a valid project name; use lowercase letters, digits and dashes, as in my-project\n"},
 		{name: "import nowhere", args: "import none",
 			want: "mlfnode: none is no folder\n" +
 				"  try: name the folder that holds tasks.py\n"},

@@ -265,11 +265,11 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 	}
 	for _, f := range features {
 		if !slices.Contains(n.Features, f) {
-			return fmt.Errorf("the master runs mlfnode %s, which does not know %s\n  try: bring the master up to date", n.Version, featureNames()[f])
+			return failed(fmt.Sprintf("the master runs mlfnode %s, which does not know %s", n.Version, featureNames()[f]), "upgrade the master")
 		}
 	}
 	if order != grid.OrderIndex && !slices.Contains(n.Orders, order) {
-		return fmt.Errorf("the master runs mlfnode %s, which starts trials by index only\n  try: --order index, or bring the master up to date", n.Version)
+		return fmt.Errorf("the master runs mlfnode %s, which starts trials by index only\n  try: --order index, or upgrade the master", n.Version)
 	}
 	return nil
 }
