@@ -30,7 +30,7 @@ func (l *listing) parseAfter(r *http.Request) error {
 	c := &trialCursor{}
 	if index, unknown := strings.CutPrefix(place, "u"); unknown {
 		n, err := strconv.ParseInt(index, 10, 64)
-		if err == nil && n >= 0 {
+		if err == nil && n >= 0 && n < l.sweep.Space.Count() {
 			c.Index, c.unknown = n, true
 		} else {
 			order = ""
@@ -52,7 +52,7 @@ func (l *listing) parseAfter(r *http.Request) error {
 	return nil
 }
 
-// cursorAt gives the place of a trial that was listed; the nth of those that a filter selects.
+// cursorAt gives the place of the trial that is being emitted; the nth of those that a filter selects.
 func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	text := ""
 	switch {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"mlfnode/grid"
+	"mlfnode/node/api"
 	"mlfnode/node/history"
 	"mlfnode/node/monitor/chart"
 )
@@ -136,9 +138,11 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 func TestCursorsOfOthers(t *testing.T) {
 	m, s := cursorSweep(t)
 	_, last := pageOf(t, m, s, url.Values{"sort": {"loss"}}, 10)
+	order, _, _ := strings.Cut(last, ".")
 	for query, want := range map[string]string{
 		"sort=wall&after=" + last: "in another order", "sort=loss&desc=true&after=" + last: "in another order", "sort=loss&p[a]=1&after=" + last: "in another order",
 		"sort=loss&after=x": "is not a place", "sort=loss&after=" + last + "x": "is not a place", "sort=loss&after=1.u-1": "is not a place",
+		"sort=loss&after=" + order + ".u9223372036854775807": "is not a place", "sort=loss&after=" + order + fmt.Sprint(".u", s.Space.Count()): "is not a place",
 		"sort=loss&offset=5&after=" + last: "at an offset",
 	} {
 		r := httptest.NewRequest("GET", "/?"+query, nil)
@@ -147,6 +151,44 @@ func TestCursorsOfOthers(t *testing.T) {
 		}
 		if _, err := m.newListing(r, s); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", query, err, want)
+		}
+	}
+}
+
+// TestCursorsOfTrialsWithoutRows walks through the lists of a sweep most of whose trials have had no event: each trial is listed once in every order.
+func TestCursorsOfTrialsWithoutRows(t *testing.T) {
+	t.Parallel()
+	b := newSweepBench(t)
+	const count, limit = 25, 4
+	id := b.submit(t, "p", "x", count, 3)
+	for _, by := range append(slices.Clone(fixedSorts), "i", "long") {
+		for _, more := range []string{"desc=false", "desc=true", "desc=true&state=pending&state=running"} {
+			if by == string(history.SortObjective) {
+				continue // the task has none
+			}
+			seen, cursor := map[int64]int{}, ""
+			for page := 0; ; page++ {
+				q := fmt.Sprintf("/sweeps/%s/trials?sort=%s&%s&limit=%d&field=index&after=%s", id, by, more, limit, url.QueryEscape(cursor))
+				status, text := b.ask(t, api.Prefix+q, b.token)
+				var table struct {
+					Columns []struct{ Values []int64 }
+					Cursor  string
+				}
+				if err := json.Unmarshal([]byte(text), &table); status != http.StatusOK || err != nil {
+					t.Fatalf("%s: got status %d, %v: %s", q, status, err, text)
+				}
+				for _, index := range table.Columns[0].Values {
+					seen[index]++
+				}
+				if cursor = table.Cursor; cursor == "" || page > count {
+					break
+				}
+			}
+			for index := range int64(count) {
+				if seen[index] != 1 {
+					t.Errorf("by %s, %s: trial %d was listed %d times", by, more, index, seen[index])
+				}
+			}
 		}
 	}
 }

@@ -293,17 +293,18 @@ func (m *Monitor) trialTable(w http.ResponseWriter, r *http.Request, l *listing,
 		table.Columns[i] = api.Column{Name: c.name, Values: []any{}}
 	}
 	l.left = limit + 1 // one more tells whether there is another page
-	var last grid.Trial
+	last := ""         // the cursor of the last trial of the page
 	err = l.each(r.Context(), func(v *api.Trial) error {
 		if int64(table.Count) == limit {
-			table.Cursor = l.cursorAt(&last, table.Offset+limit-1)
+			table.Cursor = last
 			if next := table.Offset + limit; l.after == nil {
 				table.Next = &next
 			}
 			return nil
 		}
-		last = *l.last
-		table.Count++
+		if table.Count++; int64(table.Count) == limit {
+			last = l.cursorAt(l.last, table.Offset+limit-1)
+		}
 		for i, c := range columns {
 			table.Columns[i].Values = append(table.Columns[i].Values, c.of(v))
 		}
