@@ -118,17 +118,22 @@ func (s *strip) last(r ring, n, interval, newest int64) []byte {
 
 func intervalOf(t time.Time) int64 { return t.UnixNano() / int64(jetstream.SampleInterval) }
 
-// add takes over what a node says. Of several samples in one interval the last counts, and so it does when the clock was set back.
+// add takes over what a node says. Of several samples in one interval the last counts. When the clock was set back, the samples of later times
+// are dropped.
 func (s *samples) add(node grid.NodeID, said *jetstream.Sample, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n, interval := s.byNode[node], intervalOf(now)
-	if n == nil || interval < n.newest-1 {
+	switch {
+	case n == nil:
 		n = newNodeSamples(interval)
 		s.byNode[node] = n
+	case interval < n.newest-1:
+		n.rewind(interval)
+	default:
+		interval = max(interval, n.newest)
+		n.advance(interval)
 	}
-	interval = max(interval, n.newest)
-	n.advance(interval)
 	put := func(strips *[4]strip, figures [4]int) {
 		for i, f := range figures {
 			strips[i].put(interval, sampleByte(f))
@@ -167,15 +172,25 @@ func newNodeSamples(interval int64) *nodeSamples {
 
 // advance marks the intervals up to and with the given one as without a sample.
 func (n *nodeSamples) advance(interval int64) {
+	n.fill(n.newest, interval)
+	n.newest = interval
+}
+
+// rewind marks the intervals behind the given one as without a sample. What they had overwritten is gone, too.
+func (n *nodeSamples) rewind(interval int64) {
+	n.fill(interval, n.newest)
+	n.newest = interval
+}
+
+func (n *nodeSamples) fill(behind, to int64) {
 	for i := range n.host {
-		n.host[i].fill(n.newest, interval)
+		n.host[i].fill(behind, to)
 	}
 	for _, strips := range n.gpus {
 		for i := range strips {
-			strips[i].fill(n.newest, interval)
+			strips[i].fill(behind, to)
 		}
 	}
-	n.newest = interval
 }
 
 // makeRoom forgets GPUs that the node does not have any more when there are too many for one more.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/api"
 )
 
 func newSamples() *samples { return &samples{byNode: map[grid.NodeID]*nodeSamples{}} }
@@ -137,6 +139,43 @@ func TestSamplesOfEarlierMasters(t *testing.T) {
 	}
 }
 
+// TestClockSetBack sets the clock of the master back by half a minute to a month, after two days: what a node told of the time before stays, as far as
+// nothing was written over it, and nothing is left of the time after.
+func TestClockSetBack(t *testing.T) {
+	const minutes = 2 * 24 * 60
+	begin := time.Unix(1_700_000_100, 0).Truncate(15 * time.Minute)
+	for _, back := range []time.Duration{30 * time.Second, 10 * time.Minute, 5 * time.Hour, 30 * time.Hour, 30 * 24 * time.Hour} {
+		s, now := newSamples(), begin
+		for i := range minutes {
+			now = begin.Add(time.Duration(i) * time.Minute)
+			s.add("n", &jetstream.Sample{Load: i % 200, GPUs: []jetstream.GPUSample{{UUID: "g", Busy: i % 200}}}, now)
+		}
+		newest := now
+		now = now.Add(-back)
+		s.add("n", &jetstream.Sample{Load: 250, GPUs: []jetstream.GPUSample{{UUID: "g", Busy: 250}}}, now)
+		got, ok := s.of("n", rings[1], minuteSlots, now)
+		if !ok || len(got.GPUs) != 1 {
+			t.Fatalf("back by %v: got %d GPUs", back, len(got.GPUs))
+		}
+		for i := range minuteSlots - 1 { // that of the new sample is the last
+			at := now.Truncate(time.Minute).Add(time.Duration(i-minuteSlots+1) * time.Minute)
+			want := byte(noSample)
+			if !at.Before(begin) && newest.Sub(at) < minuteSlots*time.Minute {
+				want = byte(at.Sub(begin) / time.Minute % 200)
+			}
+			if got.Load[i] != want || got.GPUs[0].Utilization[i] != want {
+				t.Fatalf("back by %v: %v has %d and %d, want %d", back, at, got.Load[i], got.GPUs[0].Utilization[i], want)
+			}
+		}
+		later, _ := s.of("n", rings[1], minuteSlots, newest)
+		for i, b := range later.Load {
+			if at := newest.Truncate(time.Minute).Add(time.Duration(i-minuteSlots+1) * time.Minute); at.After(now) && b != noSample {
+				t.Fatalf("back by %v: %v has %d, which is of a time that has not come yet", back, at, b)
+			}
+		}
+	}
+}
+
 // TestSamplesOfAStrangeNode keeps what a node says within bounds, whatever it is, and follows a clock that was set back.
 func TestSamplesOfAStrangeNode(t *testing.T) {
 	s, now := newSamples(), time.Unix(1_700_000_000, 0)
@@ -159,8 +198,8 @@ func TestSamplesOfAStrangeNode(t *testing.T) {
 	}
 	s.add("n", &jetstream.Sample{Load: 7}, now.Add(-24*time.Hour))
 	got, _ = s.of("n", rings[0], 2, now.Add(-24*time.Hour))
-	if !bytes.Equal(got.Load, []byte{noSample, 7}) || len(got.GPUs) != 0 {
-		t.Errorf("a day before: got %v and %d GPUs", got.Load, len(got.GPUs))
+	if !bytes.Equal(got.Load, []byte{noSample, 7}) || slices.ContainsFunc(got.GPUs, func(g api.GPUSamples) bool { return g.Power[1] != noSample }) {
+		t.Errorf("a day before: got %v and %v", got.Load, got.GPUs)
 	}
 	s.forget("n")
 	if _, ok := s.of("n", rings[0], 2, now); ok {
