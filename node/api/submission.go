@@ -192,6 +192,12 @@ func (q *Submission) Check() (*Submit, error) {
 			return nil, errors.New("an environment variable contains a zero byte")
 		}
 	}
+	for _, kv := range s.EnvironAdded {
+		name, _, _ := strings.Cut(kv, "=")
+		if err := grid.CheckVariable(name); err != nil {
+			return nil, err
+		}
+	}
 	var err error
 	s.Space, err = grid.NewSpace(q.Space.Axes, q.Space.Exclude)
 	if err == nil && q.Space.Sample != nil {

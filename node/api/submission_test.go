@@ -50,6 +50,8 @@ func TestSubmissionRefuses(t *testing.T) {
 		"a great priority":          `{"project":"p","priority":9223372036854775807,` + goodTask + `}`,
 		"a negative limit":          `{"project":"p","max_parallel":-1,` + goodTask + `}`,
 		"zero in environ":           `{"project":"p","environ":["A=b\u0000c"],` + goodTask + `}`,
+		"code in added":             `{"project":"p","environ_added":["A}$(id)=1"],` + goodTask + `}`,
+		"a nameless one in added":   `{"project":"p","environ_added":["=1"],` + goodTask + `}`,
 		"zero in added":             `{"project":"p","environ_added":["A=b\u0000c"],` + goodTask + `}`,
 
 		"no task":                   `{"project":"p"}`,

@@ -14,7 +14,7 @@ import (
 )
 
 // byHand says how to run a trial without mlfnode. What the shell of the submission had in its environment, and what its user added, is shown to
-// nobody.
+// nobody. Words of the command may be secrets, too, so viewers don't get any of it.
 func (m *Monitor) byHand(r *http.Request) (api.ByHand, error) {
 	var none api.ByHand
 	s, index, err := m.trial(r)
@@ -48,8 +48,9 @@ func (m *Monitor) byHand(r *http.Request) (api.ByHand, error) {
 	added := map[string]bool{}
 	for _, kv := range s.EnvironAdded {
 		name, _, _ := strings.Cut(kv, "=")
-		added[name] = true
+		added[name] = grid.CheckVariable(name) == nil // earlier versions took any name, which is code in a script
 	}
+	maps.DeleteFunc(added, func(_ string, valid bool) bool { return !valid })
 	for _, name := range slices.Sorted(maps.Keys(s.Task.Env)) {
 		if value := s.Task.Env[name]; added[name] || maySecret(name, value) {
 			added[name] = true

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/node/api"
 )
@@ -22,7 +23,7 @@ func TestByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	rec, err := b.cfg.Master.Submit(t.Context(), &api.Submit{
-		Project: "p", Space: space, Environ: []string{"PATH=/usr/bin:/bin", "SHELL_TOKEN=" + secret, "PLAIN=" + secret}, EnvironAdded: []string{"ADDED=" + secret, "THREADS=" + secret},
+		Project: "p", Space: space, Environ: []string{"PATH=/usr/bin:/bin", "SHELL_TOKEN=" + secret, "PLAIN=" + secret}, EnvironAdded: []string{"ADDED=" + secret, "THREADS=" + secret, "X}$(touch broken)=1"},
 		Task: grid.Task{
 			Name: "t", Command: []string{"sh", "-c", `printf '%s|' "$1" "$THREADS" "$DOLLAR" "$MLF_TRIAL" "$MLF_PARAMS" "$ADDED"; test -d "$MLF_OUT" && echo done >"$MLF_METRICS"; cat "$MLF_METRICS"`, "run"},
 			Env:       map[string]string{"THREADS": "4", "DOLLAR": "$$d/x 'y'", "WANDB_API_KEY": secret, "URL": "http://u:" + secret + "@host/", "FROM": "$PLAIN"},
@@ -32,7 +33,15 @@ func TestByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, text := b.ask(t, api.Prefix+"/sweeps/"+string(rec.Sweep.ID)+"/trials/1/command", b.token)
+	path := api.Prefix + "/sweeps/" + string(rec.Sweep.ID) + "/trials/1/command"
+	viewer, err := b.cfg.Authority.MakeToken(trust.TokenSpec{Role: trust.RoleViewer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, text := b.ask(t, path, viewer.Bearer()); status != http.StatusForbidden || !strings.Contains(text, "--role operator") {
+		t.Errorf("a viewer got status %d: %s", status, text)
+	}
+	status, text := b.ask(t, path, b.token)
 	var v api.ByHand
 	if err := json.Unmarshal([]byte(text), &v); status != http.StatusOK || err != nil {
 		t.Fatalf("got status %d, %v: %s", status, err, text)

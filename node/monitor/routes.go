@@ -158,7 +158,7 @@ func (m *Monitor) sweepRoutes() []route {
 			call: call{handler: m.listTrials, gives: reflect.TypeFor[api.TrialTable](), lines: reflect.TypeFor[api.Trial](), media: listMedia()}},
 		{method: "GET", pattern: api.PathAttempts, access: mayRead, topic: topicTrials, summary: "List the attempts of a trial", call: gives(m.attempts)},
 		{method: "GET", pattern: api.PathCurves, access: mayRead, topic: topicTrials, summary: "Show how the metrics of a trial went", call: gives(m.curves)},
-		{method: "GET", pattern: api.PathByHand, access: mayRead, topic: topicTrials, summary: "Say how to run a trial by hand",
+		{method: "GET", pattern: api.PathByHand, access: mayAct, topic: topicTrials, summary: "Say how to run a trial by hand",
 			query: []parameter{{"attempt", "integer", "from 1; without it the attempt that the trial's state comes from"}}, call: gives(m.byHand)},
 		{method: "GET", pattern: api.PathExplain, access: mayRead, topic: topicTrials, summary: "Say why a trial waits", call: gives(m.explain)},
 		{method: "GET", pattern: api.PathLogs, access: mayRead, topic: topicTrials, summary: "Stream what trials have printed",

@@ -64,6 +64,8 @@ func TestViewer(t *testing.T) {
 			t.Errorf("%s offers %v to a viewer", path, found)
 		}
 	}
+	b.open("/sweeps/" + id + "/trials/0")
+	b.says("a viewer does not see it")
 	b.allowFailures(true)
 	if got := eval[int](b, "fetch('/api/v1/sweeps/"+id+"/actions/retry', {method: 'POST', body: '{}', headers: {'Mlf-Session': localStorage.getItem('mlf-session')}}).then(r => r.status)"); got != 403 {
 		t.Errorf("a viewer retries: got %d, want 403", got)

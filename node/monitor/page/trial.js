@@ -129,6 +129,7 @@ function Neighbours({ id, index, version }) {
 function ByHand({ id, index, attempt, version }) {
   const [open, setOpen] = useState(false);
   const hand = useData(open ? `command ${id}/${index} ${attempt}` : '', signal => get(sweepPath(id, `/trials/${index}/command`), { signal, query: { attempt } }), version);
+  if (!mayAct.value) return html`<${Panel} title="Run it by hand"><p class="pad muted">The command may hold secrets, so a viewer does not see it. Log in as an operator.</p><//>`;
   return html`<${Panel} title="Run it by hand" aside=${html`<button type="button" class="quiet" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? 'Hide' : 'Show'} the command</button>`}>
     ${open && html`<${Answer} of=${hand}>${(/** @type {any} */ h) => html`<div class="pad stack"><${Command} text=${h.script} />
       <p class="muted">${h.bundle ? html`Its files have the SHA-256 <code>${h.bundle}</code>. ` : 'It came without files. '}The rest of the environment is that of the shell that submitted the sweep, of which nothing is shown.${h.hidden.length > 0
