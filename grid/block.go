@@ -25,7 +25,7 @@ type block struct {
 
 func (b *block) count() int64 {
 	if b.drawn != nil {
-		return b.drawn.hi - b.drawn.lo
+		return (b.drawn.hi - b.drawn.lo) * b.drawn.each
 	}
 	return b.kept * b.tail
 }
@@ -35,7 +35,8 @@ func (b *block) combination(i int64) int64 {
 	if b.drawn == nil {
 		return i
 	}
-	return b.drawn.shuffle.at(b.drawn.lo + i)
+	d := b.drawn
+	return d.shuffle.at(d.lo+i/d.each)*d.each + i%d.each
 }
 
 // place is the inverse of combination.
@@ -43,8 +44,9 @@ func (b *block) place(combination int64) (i int64, ok bool) {
 	if b.drawn == nil {
 		return combination, true
 	}
-	i = b.drawn.shuffle.place(combination)
-	return i - b.drawn.lo, i >= b.drawn.lo && i < b.drawn.hi
+	d := b.drawn
+	i = d.shuffle.place(combination / d.each)
+	return (i-d.lo)*d.each + combination%d.each, i >= d.lo && i < d.hi
 }
 
 // measure sets kept and tail for a block of which nothing is excluded yet, with the first split wheels in kept.

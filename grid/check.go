@@ -161,6 +161,10 @@ func (t *Task) checkCommand() error {
 		return flawf(hint, "command names no program")
 	case len(t.Setup) > 0 && strings.TrimSpace(t.Setup[0]) == "":
 		return flawf(hint, "setup names no program")
+	case t.Venv != "" && t.Image != "":
+		return flawf("Take an image that has the packages, or a setup step that installs them.", "the task has venv and an image")
+	case len(t.Inputs) > maxOptions:
+		return flawf("Give patterns, like deps/**.", "the setup step has %d inputs, more than %d", len(t.Inputs), maxOptions)
 	case t.Venv != "" && (!Relative(t.Venv) || strings.ContainsAny(t.Venv, ":\x00") || len(t.Setup) == 0):
 		return flawf("Name the folder that the setup step makes, like .venv.", "venv is %.60q", t.Venv)
 	}

@@ -12,19 +12,30 @@ type Sample struct {
 	Seed uint64 `json:"seed,omitempty"`
 }
 
-// Sampled gives the sample of a space that has never been extended. A sample of all points is the space itself.
-func (s Space) Sampled(sample Sample) (Space, error) {
+// Sampled gives the sample of a space that has never been extended. A sample of all points is the space itself. With repeated the
+// last axis is RepeatKey: points are drawn without it, and each of them has all of its values.
+func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
+	each := int64(1)
+	if last := len(s.wheels) - 1; repeated {
+		switch {
+		case last < 0 || s.dims[len(s.dims)-1].key != RepeatKey || s.wheels[last].together():
+			return Space{}, flawf("Put it behind the others.", "the axis %s is not the last one", RepeatKey)
+		case s.split() > last:
+			return Space{}, flawf("Leave it out of exclude, or run all points.", "exclude names %s, but each point of a sample runs as often", RepeatKey)
+		}
+		each = s.wheels[last].count(s.dims)
+	}
 	switch {
 	case sample.Size < 1:
 		return Space{}, flawf("Give the number of points, from 1.", "the sample has %d points", sample.Size)
-	case sample.Size >= s.Count():
+	case sample.Size >= s.Count()/each:
 		return s, nil
 	case len(s.blocks) != 1 || s.blocks[0].drawn != nil:
 		return Space{}, flawf("Draw from the space as it was given.", "the space was sampled or extended already")
 	}
 	b := s.blocks[0]
 	part := &block{lo: b.lo, hi: b.hi, kept: b.kept, tail: b.tail, bits: b.bits}
-	part.drawn = &drawn{shuffle: newShuffle(b.count(), sample.Seed), hi: sample.Size}
+	part.drawn = &drawn{shuffle: newShuffle(b.count()/each, sample.Seed), hi: sample.Size, each: each}
 	s.blocks = []*block{part}
 	return s, nil
 }
@@ -53,7 +64,7 @@ func (s Space) Draw(more int64) (Space, error) {
 	}
 	first := s.blocks[0]
 	b := &block{lo: first.lo, hi: first.hi, kept: first.kept, tail: first.tail, bits: first.bits}
-	b.drawn = &drawn{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size)}
+	b.drawn = &drawn{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size), each: first.drawn.each}
 	return s, s.place(b)
 }
 
@@ -67,6 +78,7 @@ func (s Space) incomplete() bool {
 type drawn struct {
 	shuffle shuffle
 	lo, hi  int64
+	each    int64 // how often each of these points runs
 }
 
 // shuffle puts the numbers below n into an order by chance, without a list of them: a Feistel network over the next power of 4, which is

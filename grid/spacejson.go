@@ -28,6 +28,7 @@ type drawnRecord struct {
 	Seed uint64 `json:"seed,omitempty"`
 	Lo   int64  `json:"lo"`
 	Hi   int64  `json:"hi"`
+	Each int64  `json:"each,omitempty"` // how often each point runs, if more than once: the values of the last axis
 }
 
 // MarshalJSON writes the axes as they were given, never their points.
@@ -38,6 +39,9 @@ func (s Space) MarshalJSON() ([]byte, error) {
 			record := blockRecord{Lo: b.lo, Hi: b.hi, Kept: b.kept}
 			if d := b.drawn; d != nil {
 				record.Kept, record.Drawn = -1-b.kept, &drawnRecord{Seed: d.shuffle.seed, Lo: d.lo, Hi: d.hi}
+				if d.each > 1 {
+					record.Drawn.Each = d.each
+				}
 			}
 			r.Blocks = append(r.Blocks, record)
 		}
@@ -136,8 +140,13 @@ func (s *Space) restore(r blockRecord) error {
 	}
 	b.kept = r.Kept
 	if r.Drawn != nil {
-		d := &drawn{shuffle: newShuffle(b.kept*b.tail, r.Drawn.Seed), lo: r.Drawn.Lo, hi: r.Drawn.Hi}
-		if err := d.check(b.kept * b.tail); err != nil {
+		each, last := max(r.Drawn.Each, 1), len(s.wheels)-1
+		if each > 1 && (last < s.split() || b.hi[last]-b.lo[last] != each) {
+			return fmt.Errorf("a block of a sample has each point %d times, but the last axis does not", each)
+		}
+		of := b.kept * b.tail / each
+		d := &drawn{shuffle: newShuffle(of, r.Drawn.Seed), lo: r.Drawn.Lo, hi: r.Drawn.Hi, each: each}
+		if err := d.check(of); err != nil {
 			return err
 		}
 		b.drawn = d

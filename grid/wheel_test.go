@@ -40,8 +40,18 @@ func drawSpace(rt *rapid.T) Space {
 	if err != nil {
 		rt.Fatal(err)
 	}
+	if rapid.Bool().Draw(rt, "repeat") {
+		axes = append(axes, Axis{Key: RepeatKey, Interval: []json.Number{"0", "3"}})
+		if s, err = NewSpace(axes, exclude); err != nil {
+			rt.Fatal(err)
+		}
+		if s, err = s.Sampled(Sample{Size: rapid.Int64Range(1, s.Count()/3).Draw(rt, "size"), Seed: rapid.Uint64().Draw(rt, "seed")}, true); err != nil {
+			rt.Fatal(err)
+		}
+		return s
+	}
 	if rapid.Bool().Draw(rt, "sample") {
-		if s, err = s.Sampled(Sample{Size: rapid.Int64Range(1, s.Count()).Draw(rt, "size"), Seed: rapid.Uint64().Draw(rt, "seed")}); err != nil {
+		if s, err = s.Sampled(Sample{Size: rapid.Int64Range(1, s.Count()).Draw(rt, "size"), Seed: rapid.Uint64().Draw(rt, "seed")}, false); err != nil {
 			rt.Fatal(err)
 		}
 	}
@@ -147,7 +157,7 @@ func TestSampleIsCompleted(t *testing.T) {
 	t.Parallel()
 	whole, err := NewSpace([]Axis{{Key: "a", Interval: []json.Number{"0", "40"}}, {Key: "b", Interval: []json.Number{"0", "25"}}}, []string{"a == b"})
 	check(t, err)
-	s, err := whole.Sampled(Sample{Size: 100, Seed: 7})
+	s, err := whole.Sampled(Sample{Size: 100, Seed: 7}, false)
 	check(t, err)
 	var first []string
 	for i := range s.Count() {
@@ -189,6 +199,55 @@ func TestSampleIsCompleted(t *testing.T) {
 	}
 }
 
+// TestSampleRepeats draws points and runs each of them as often, also those that are drawn later.
+func TestSampleRepeats(t *testing.T) {
+	t.Parallel()
+	axes := []Axis{{Key: "a", Interval: []json.Number{"0", "10"}}, {Key: "b", Interval: []json.Number{"0", "10"}}}
+	once, err := NewSpace(axes, []string{"a == 1"})
+	check(t, err)
+	once, err = once.Sampled(Sample{Size: 6, Seed: 7}, false)
+	check(t, err)
+	s, err := NewSpace(append(axes, Axis{Key: RepeatKey, Interval: []json.Number{"0", "3"}}), []string{"a == 1"})
+	check(t, err)
+	s, err = s.Sampled(Sample{Size: 4, Seed: 7}, true)
+	check(t, err)
+	s, err = s.Draw(2)
+	check(t, err)
+	record, err := json.Marshal(s)
+	check(t, err)
+	check(t, json.Unmarshal(record, &s))
+	if s.Count() != 18 {
+		t.Fatalf("got %d trials of 6 points that run 3 times each", s.Count())
+	}
+	for i := range s.Count() {
+		p, err := s.At(i)
+		check(t, err)
+		q, err := once.At(i / 3)
+		check(t, err)
+		want := string(append(q, Param{RepeatKey, Value{fmt.Sprint(i % 3), Number}}).AppendJSON(nil))
+		if got := string(p.AppendJSON(nil)); got != want {
+			t.Errorf("trial %d is %s, want %s", i, got, want)
+		}
+	}
+	if _, err := s.Draw(1000); err != nil {
+		t.Errorf("the rest: %v", err)
+	}
+	if sample, of, _ := s.Sample(); sample.Size != 6 || of != 90 {
+		t.Errorf("the sample is %d of %d points, want 6 of 90", sample.Size, of)
+	}
+	for text, want := range map[string]string{"repeat == 1": "exclude names repeat", "a == 1": ""} {
+		s, err := NewSpace(append(axes, Axis{Key: RepeatKey, Interval: []json.Number{"0", "3"}}), []string{text})
+		check(t, err)
+		if _, err := s.Sampled(Sample{Size: 4}, true); fmt.Sprint(err) != "<nil>" && (want == "" || !strings.HasPrefix(err.Error(), want)) || err == nil && want != "" {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
+	}
+	bad := strings.Replace(string(record), `"each":3`, `"each":2`, 1)
+	if err := json.Unmarshal([]byte(bad), &s); err == nil {
+		t.Error("a record of other repeats than the axis has is read")
+	}
+}
+
 // TestSampleStays holds the points that a seed draws: sweeps are extended by later versions.
 func TestSampleStays(t *testing.T) {
 	t.Parallel()
@@ -222,7 +281,7 @@ func TestSampleOfAll(t *testing.T) {
 	s, err := NewSpace([]Axis{{Key: "a", Interval: []json.Number{"0", "4"}}}, nil)
 	check(t, err)
 	for _, size := range []int64{4, 5} {
-		all, err := s.Sampled(Sample{Size: size})
+		all, err := s.Sampled(Sample{Size: size}, false)
 		check(t, err)
 		if _, _, ok := all.Sample(); ok || all.Count() != 4 {
 			t.Errorf("a sample of %d of 4 points is one of %d", size, all.Count())
@@ -236,7 +295,7 @@ func TestOlderReadersRefuse(t *testing.T) {
 	t.Parallel()
 	s, err := NewSpace([]Axis{{Key: "a", Interval: []json.Number{"0", "10"}}}, nil)
 	check(t, err)
-	s, err = s.Sampled(Sample{Size: 3})
+	s, err = s.Sampled(Sample{Size: 3}, false)
 	check(t, err)
 	record, err := json.Marshal(s)
 	check(t, err)
@@ -257,7 +316,7 @@ func TestMillionPointsStayLazy(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	s, err := NewSpace([]Axis{million, zipOf(1000, "b", "c"), {Key: RepeatKey, Interval: []json.Number{"0", "1000000"}}}, nil)
 	check(t, err)
-	s, err = s.Sampled(Sample{Size: 1 << 40, Seed: 3})
+	s, err = s.Sampled(Sample{Size: 1 << 40, Seed: 3}, false)
 	check(t, err)
 	record, err := json.Marshal(s)
 	check(t, err)
@@ -486,6 +545,20 @@ func TestRepeatIsNoOption(t *testing.T) {
 	} {
 		if got := strings.Join(c.task.Argv(p), " "); got != c.want {
 			t.Errorf("%+v: got %s, want %s", c.task, got, c.want)
+		}
+	}
+}
+
+// TestSetupsOfSubmissions refuses what a project.yaml may not have either.
+func TestSetupsOfSubmissions(t *testing.T) {
+	t.Parallel()
+	for want, task := range map[string]Task{
+		"the task has venv and an image":                 {Image: "python:3.12", Venv: ".venv"},
+		"the setup step has 1001 inputs, more than 1000": {Inputs: make([]string, 1001)},
+	} {
+		task.Name, task.Command, task.Setup = "t", []string{"true"}, []string{"true"}
+		if err := task.Check(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }

@@ -205,7 +205,7 @@ func (d *Definition) Space(axes []grid.Axis) (grid.Space, error) {
 	if err != nil || d.Sample == nil {
 		return s, err
 	}
-	return s.Sampled(*d.Sample)
+	return s.Sampled(*d.Sample, d.Repeat > 0)
 }
 
 // readFile reads a regular file of at most maxFile bytes, so that a pipe or a device can't block.

@@ -20,6 +20,17 @@ func CheckShare(share []string) error {
 	return nil
 }
 
+// CheckInputs says why the patterns of files that a task's setup step reads can't name anything. A project's loader finds the same
+// problems, with their line numbers.
+func CheckInputs(inputs []string) error {
+	for _, text := range inputs {
+		if msg, hint := patternProblem("setup.inputs", text); msg != "" {
+			return fmt.Errorf("%s. %s", msg, hint)
+		}
+	}
+	return nil
+}
+
 // shareProblem says what is wrong with an entry of share, and what to write instead; "" when nothing is.
 func shareProblem(what, text string) (msg, hint string) {
 	switch {

@@ -50,6 +50,18 @@ func TestPatternsThatNameNothing(t *testing.T) {
 	}
 }
 
+// TestCheckInputs refuses what names no file: the setup would be of no file, or of those of another project.
+func TestCheckInputs(t *testing.T) {
+	for _, text := range []string{"", "#x", "!a", "[", "../a", "/", "a\nb"} {
+		if err := CheckInputs([]string{"ok", text}); err == nil {
+			t.Errorf("the input %q is accepted", text)
+		}
+	}
+	if err := CheckInputs([]string{"/requirements.txt", "deps/**"}); err != nil {
+		t.Error(err)
+	}
+}
+
 // load reads a project.yaml of this text and the task in it.
 func load(t *testing.T, text string) (*Definition, error) {
 	t.Helper()

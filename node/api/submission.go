@@ -201,7 +201,7 @@ func (q *Submission) Check() (*Submit, error) {
 	var err error
 	s.Space, err = grid.NewSpace(q.Space.Axes, q.Space.Exclude)
 	if err == nil && q.Space.Sample != nil {
-		s.Space, err = s.Space.Sampled(*q.Space.Sample)
+		s.Space, err = s.Space.Sampled(*q.Space.Sample, s.Task.Repeat)
 	}
 	if err != nil {
 		return nil, err

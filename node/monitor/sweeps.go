@@ -156,7 +156,7 @@ func seconds(us int64) float64 { return float64(us) / 1e6 }
 func (m *Monitor) submit(r *http.Request, q *api.Submission) (api.Sweep, error) {
 	s, err := q.Check()
 	if err == nil {
-		err = projects.CheckShare(s.Task.Share)
+		err = cmp.Or(projects.CheckShare(s.Task.Share), projects.CheckInputs(s.Task.Inputs))
 	}
 	if err != nil {
 		return api.Sweep{}, badRequest(err.Error(), "")

@@ -213,6 +213,9 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup f
 // get what it leaves, its inputs among it, over the other files of the project.
 func (b *bundles) makeOfInputs(ctx context.Context, r *grid.Sweep, image, dir, contents string, setup func(string) error) ([]entry, error) {
 	inputs := projects.NewInputs(r.Task.Inputs)
+	if inputs == nil {
+		return nil, &setupError{class: grid.ClassStart, reason: "the inputs of the setup step name no file"}
+	}
 	read, err := digestOf(dir, inputs)
 	if err != nil {
 		return nil, fmt.Errorf("the files that the setup step reads can't be found: %w", err)
