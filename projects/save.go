@@ -37,6 +37,9 @@ func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (fi
 	if len(env) > 0 {
 		variables := mapping()
 		for _, key := range slices.Sorted(maps.Keys(env)) {
+			if err := grid.CheckVariable(key); err != nil {
+				return nil, err
+			}
 			put(variables, key, scalar(strings.ReplaceAll(env[key], "$", "$$")))
 		}
 		put(task, "env", variables)
@@ -53,6 +56,11 @@ func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (fi
 			}
 		}
 	}
+	if file := filepath.Join(dir, parametersFile); len(axes) == 0 && p.Bundled {
+		if _, err := os.Lstat(file); err == nil {
+			return nil, fmt.Errorf("the project would run the parameters of %s, which the command does not. Move that file away, or give it with --parameters", file)
+		}
+	}
 	tasks := mapping()
 	put(tasks, p.Default, task)
 	root := mapping()
@@ -62,7 +70,28 @@ func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (fi
 	if err != nil {
 		return nil, err
 	}
+	if err := p.checkSaved(text); err != nil {
+		return nil, err
+	}
 	return writeProject(dir, !p.Bundled, text, parameters)
+}
+
+// checkSaved reads the text of a project back: it must have the task of the command.
+func (p *Project) checkSaved(text []byte) error {
+	saved, err := parse(projectFile, text)
+	if err != nil {
+		return err
+	}
+	record := func(t *task) []byte {
+		asked := t.Task
+		asked.Env, asked.Inputs, asked.Repeat = nil, nil, false // which are read or saved apart
+		b, _ := json.Marshal([]any{asked, t.exclude, t.repeat, t.sample})
+		return b
+	}
+	if len(saved.tasks) != 1 || len(p.tasks) != 1 || !bytes.Equal(record(saved.tasks[0]), record(p.tasks[0])) {
+		return fmt.Errorf("a %s can't say the same as this command. Write it by hand", projectFile)
+	}
+	return nil
 }
 
 func encoded(heading string, n *yaml.Node) ([]byte, error) {

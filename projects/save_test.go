@@ -32,7 +32,7 @@ func TestSave(t *testing.T) {
 		"zip={a: [1, 1], b: [x, \"2\"]}", "zip={c: [1, 2], d: [x, y]}", "i=!!python/tuple [1, 4]")
 	settings := []Setting{
 		{"artifact", "result/**"}, {"share", "data/**"}, {"exclude", `name == "two words"`}, {"metric", "log:out/log.json"}, {"metric", `regex:loss=(?P<loss>\S+)`},
-		{"objective", "loss:min"}, {"setup", "make deps # once"}, {"timeout", "1.5s"}, {"retries", "3"}, {"order", "spread"}, {"cpus", "2"}, {"memory", "4GiB"}, {"gpus", "0.5"},
+		{"objective", "loss:min"}, {"setup", "make deps # once"}, {"timeout", "1.5s"}, {"retries", "3"}, {"order", "spread"}, {"cpus", "1"}, {"cpus", "2"}, {"timeout", "2s"}, {"memory", "4GiB"}, {"gpus", "0.5"},
 		{"repeat", "3"}, {"sample", "20:7"},
 	}
 	for _, all := range [][]Setting{nil, settings} {
@@ -84,6 +84,10 @@ func TestSaveElsewhere(t *testing.T) {
 	check(t, err)
 	_, err = train.Save("train", axesOf(t, "lr=2"), nil)
 	wantError(t, err, filepath.Join(dir, "parameters.yml")+" is there already; nothing was changed. Move it away, or add a task to it")
+	_, err = train.Save("train", nil, nil)
+	wantError(t, err, "the project would run the parameters of "+filepath.Join(dir, "parameters.yml")+", which the command does not. Move that file away, or give it with --parameters")
+	_, err = train.Save("train", axesOf(t, "lr=1"), map[string]string{"A-B": "1"})
+	wantError(t, err, `"A-B" is not a valid name of an environment variable. Use letters, digits and '_'.`)
 	if _, err := os.Stat("project.yaml"); err == nil {
 		t.Error("project.yaml was left behind")
 	}

@@ -146,6 +146,10 @@ func add(m *yaml.Node, field string, value *yaml.Node, replace bool) {
 		}
 		if old := m.Content[i+1]; value.Kind == yaml.ScalarNode || replace || old.Kind != value.Kind {
 			m.Content[i+1] = value
+		} else if value.Kind == yaml.MappingNode {
+			for k := 0; k < len(value.Content); k += 2 {
+				add(old, value.Content[k].Value, value.Content[k+1], true)
+			}
 		} else {
 			old.Content = append(old.Content, value.Content...)
 		}

@@ -1,7 +1,6 @@
 package projects
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path"
@@ -58,52 +57,61 @@ func (t *task) replaceSetup() {
 	t.Setup, t.Inputs, t.Venv, t.requirements = nil, nil, "", ""
 }
 
-// venvInputs gives the files that a virtual environment is made of: the requirements, and the files that these name. It is nil, for
-// all files, where they name the project itself.
+// venvInputs gives the files that a virtual environment is made of, as patterns: the requirements, and the files that these name. It
+// is nil, for all files, where they name something else in the project: the project itself, a package or a folder of packages.
 func venvInputs(dir, file string) ([]string, error) {
-	var files []string
+	var names, files []string
+	continued := strings.NewReplacer("\\\r\n", " ", "\\\n", " ")
+	special := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
 	for open := []string{file}; len(open) > 0; {
 		name := open[0]
 		open = open[1:]
-		if slices.Contains(files, "/"+name) {
+		if slices.Contains(names, name) {
 			continue
 		}
 		if !relative(name) {
 			return nil, fmt.Errorf("the requirements name %s, which lies outside of the project's folder. Copy it into the folder", name)
 		}
-		f, err := os.Open(filepath.Join(dir, name))
+		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			return nil, fmt.Errorf("the requirements %s can't be read: %w. Name a file in the project's folder", name, bare(err))
 		}
-		files = append(files, "/"+name)
-		lines := bufio.NewScanner(f)
-		for lines.Scan() {
-			line, _, _ := strings.Cut(lines.Text(), " #")
-			line = strings.TrimSpace(line)
-			option, rest, _ := strings.Cut(strings.Replace(line, "=", " ", 1), " ")
-			if short, found := strings.CutPrefix(line, "-r"); found && option != "-r" {
-				option, rest = "-r", short
-			} else if short, found := strings.CutPrefix(line, "-c"); found && option != "-c" {
-				option, rest = "-c", short
+		names, files = append(names, name), append(files, "/"+special.Replace(name))
+		for line := range strings.Lines(continued.Replace(string(text))) {
+			line, _, _ = strings.Cut(" "+strings.TrimSpace(line), " #")
+			option, value := requirement(strings.TrimSpace(line))
+			switch local := !strings.Contains(value, "://") || strings.Contains(value, "file:"); {
+			case value == "" || !local:
+			case strings.Contains(value, "file:"), option != "-r":
+				return nil, nil
+			default:
+				open = append(open, path.Join(path.Dir(name), value))
 			}
-			switch option {
-			case "-r", "--requirement", "-c", "--constraint":
-				open = append(open, path.Join(path.Dir(name), strings.TrimSpace(rest)))
-			case "-e", "--editable":
-				files, open = nil, nil
-			}
-			if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "/") || strings.Contains(line, "file:") {
-				files, open = nil, nil
-			}
-			if files == nil {
-				f.Close()
-				return nil, lines.Err()
-			}
-		}
-		f.Close()
-		if err := lines.Err(); err != nil {
-			return nil, fmt.Errorf("the requirements %s can't be read: %w", name, err)
 		}
 	}
 	return files, nil
+}
+
+// requirement reads a line of requirements: what it names if that may be a path or a URL, and the option before it, -r for any that
+// names a further file of requirements.
+func requirement(line string) (option, value string) {
+	if !strings.HasPrefix(line, "-") {
+		first, _, _ := strings.Cut(line, " ")
+		_, url, found := strings.Cut(line, "@")
+		switch path := strings.ContainsAny(first, "/\\") || strings.HasPrefix(first, ".") || strings.Contains(line, "file:"); {
+		case found && strings.Contains(url, ":"):
+			return "", strings.TrimSpace(url)
+		case path || slices.Contains([]string{".whl", ".zip", ".gz", ".tgz", ".bz2", ".xz"}, filepath.Ext(first)):
+			return "", line
+		}
+		return "", ""
+	}
+	for _, o := range []struct{ text, means string }{
+		{"--requirement", "-r"}, {"--constraint", "-r"}, {"--editable", "-e"}, {"--find-links", "-f"}, {"-r", "-r"}, {"-c", "-r"}, {"-e", "-e"}, {"-f", "-f"},
+	} {
+		if value, found := strings.CutPrefix(line, o.text); found {
+			return o.means, strings.Trim(value, " \t=\"'")
+		}
+	}
+	return "", ""
 }

@@ -21,12 +21,24 @@ func TestVenvInputs(t *testing.T) {
 		{"-r base.txt\n-c ../pins.txt # why\n--requirement=base.txt\n", []string{"/deps/main.txt", "/deps/base.txt", "/pins.txt"}, ""},
 		{"-rbase.txt\n# -r nothing\n", []string{"/deps/main.txt", "/deps/base.txt"}, ""},
 		{"-e .\n", nil, ""},
+		{"-e.\n", nil, ""},
+		{"--editable=../lib\n", nil, ""},
+		{"-c https://example.org/pins.txt\n-rhttps://example.org/x.txt\n-f https://example.org/wheels\n", []string{"/deps/main.txt"}, ""},
+		{"-e git+https://example.org/x.git#egg=x\nx @ https://example.org/x.whl\ngit+https://example.org/y\n", []string{"/deps/main.txt"}, ""},
+		{"--index-url https://example.org/simple/\nnumpy==1 \\\n    --hash=sha256:aa/bb\n", []string{"/deps/main.txt"}, ""},
+		{"-r \\\nbase.txt\n-r 'a[1].txt'\n", []string{"/deps/main.txt", "/deps/base.txt", `/deps/a\[1].txt`}, ""},
+		{"--find-links wheels\n", nil, ""},
+		{"-f wheels\n", nil, ""},
+		{"--find-links=file:wheels\n", nil, ""},
+		{"wheels/x.whl\n", nil, ""},
+		{"x.whl ; python_version > '3'\n", nil, ""},
+		{"lib/\n", nil, ""},
 		{"numpy\n./wheels/x.whl\n", nil, ""},
 		{"x @ file:///opt/x.whl\n", nil, ""},
 		{"-r ../../x.txt\n", nil, "the requirements name ../x.txt, which lies outside of the project's folder. Copy it into the folder"},
 		{"-r none.txt\n", nil, "the requirements deps/none.txt can't be read: no such file or directory. Name a file in the project's folder"},
 	} {
-		dir := tree{"deps/main.txt": ":" + c.text, "deps/base.txt": ":scipy\n", "pins.txt": ":numpy==1\n"}.folder(t)
+		dir := tree{"deps/main.txt": ":" + c.text, "deps/base.txt": ":scipy\n", "deps/a[1].txt": ":", "pins.txt": ":numpy==1\n"}.folder(t)
 		got, err := venvInputs(dir, "deps/main.txt")
 		if err != nil && err.Error() != c.err || (err == nil) != (c.err == "") || !cmp.Equal(got, c.want) {
 			t.Errorf("%q: got %q, %v, want %q, %s", c.text, got, err, c.want, c.err)
