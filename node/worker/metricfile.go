@@ -36,6 +36,7 @@ type metricFile struct {
 	rest   []byte // before offset, of what does not end there
 	torn   bool   // offset is within a line, whose beginning was passed over
 	passed bool   // something was passed over that may have been an object
+	unsure bool   // a line may be more than a row of a table: only the whole text tells what a table holds
 
 	kind     textKind
 	table    *table
@@ -120,7 +121,7 @@ func (f *metricFile) begin(file *os.File, size int64) {
 	if f.offset == 0 && f.kind == textUnknown {
 		f.blank = true
 	}
-	if f.merge != nil && f.offset == 0 && f.kind == textUnknown {
+	if f.merge != nil && f.blank && f.kind == textUnknown {
 		head := make([]byte, 64)
 		n, _ := file.ReadAt(head, 0) // what could be read counts
 		if head = bytes.TrimSpace(head[:n]); len(head) > 0 && (head[0] == '[' || head[0] >= 0xfe) {
@@ -174,7 +175,7 @@ func (f *metricFile) take(text []byte, ended bool) {
 	}
 	rest := append(bytes.Clone(f.points(f, text[:end])), text[end:]...)
 	if len(rest) > longestObject {
-		rest, f.passed = nil, true
+		rest, f.passed, f.unsure = nil, true, true
 	}
 	f.rest = rest
 }
@@ -194,43 +195,48 @@ func (f *metricFile) readWhole(text []byte) {
 	}
 }
 
-// objectsOrTable reads objects that begin a line, or rows of a table.
+// objectsOrTable reads objects that begin a line, or rows of a table. Where objects come below what looked like a table, that was a
+// prologue, and where JSON comes below Python's dicts, only JSON counts, as in the whole text.
 func (f *metricFile) objectsOrTable(lines []byte) (rest []byte) {
 	if f.kind == textUnknown {
 		lines = bytes.TrimPrefix(lines, []byte("\xef\xbb\xbf"))
 	}
-	if f.kind == textTable {
-		f.rows(lines)
-		return nil
-	}
-	for _, python := range []bool{false, true} {
-		if python && f.kind == textObjects || !python && f.kind == textDicts {
-			continue
+	f.unsure = f.unsure || bytes.ContainsAny(lines, "{\"") || bytes.HasSuffix(lines, []byte("\r"))
+	for _, kind := range []textKind{textObjects, textDicts} {
+		if f.kind == textObjects && kind == textDicts {
+			break
 		}
 		found := false
-		rest = eachObject(lines, python, func(o grid.Metric) {
+		unfinished := eachObject(lines, kind == textDicts, func(o grid.Metric) {
+			if found = true; f.kind != kind {
+				f.become(kind)
+			}
 			f.add(o)
-			found = true
 		})
-		if found && python {
-			f.kind = textDicts
-		} else if found {
-			f.kind = textObjects
+		if found {
+			return unfinished
 		}
-		if found || len(rest) > 0 {
-			return rest
+		if len(unfinished) > len(rest) {
+			rest = unfinished
 		}
 	}
+	lines = lines[:len(lines)-len(rest)]
 	for f.kind == textUnknown && len(lines) > 0 {
 		line, after, _ := bytes.Cut(lines, []byte("\n"))
-		if f.header(line) {
-			f.rows(after)
-		} else if !bytes.HasPrefix(line, []byte("#")) { // a comment above the header
+		if !f.header(line) && !aboveHeader(line) {
 			f.kind = textOther
 		}
 		lines = after
 	}
-	return nil
+	if f.kind == textTable {
+		f.rows(lines)
+	}
+	return rest
+}
+
+// become drops what was found before, which does not count beside text of this kind.
+func (f *metricFile) become(kind textKind) {
+	f.kind, f.table, f.values, f.bytes, f.builders, f.lines = kind, nil, nil, 0, nil, 0
 }
 
 // header reports whether a line is the header of a table, and has the lines that follow read as its rows.
@@ -245,9 +251,18 @@ func (f *metricFile) header(line []byte) bool {
 
 func (f *metricFile) rows(lines []byte) {
 	for line := range bytes.Lines(lines) {
-		if row, err := readRow(string(line), f.table.comma); err == nil {
-			f.add(maps.Collect(f.table.values(row)))
+		row, err := readRow(string(line), f.table.comma)
+		if err != nil {
+			continue
 		}
+		m := maps.Collect(f.table.values(row))
+		for _, v := range m {
+			if len(f.table.names) == 1 && !isNumberMetric(v) {
+				f.become(textOther) // any text has one column
+				return
+			}
+		}
+		f.add(m)
 	}
 }
 
@@ -341,22 +356,31 @@ func (f *metricFile) keep(m grid.Metric) {
 }
 
 // found gives the values that count, or says why there are none, and whether the text could be understood. The whole text is read for
-// them only where they are not where they should be.
+// them only where there are none, or others may count.
 func (f *metricFile) found(changed, ended bool) (m grid.Metric, note string, understood bool) {
 	switch {
 	case f.trouble != "":
 		return nil, f.trouble, false
 	case f.blank:
 		return nil, "it is empty", false
-	case f.last && f.kind != textTable && f.kind != textWhole:
+	case f.last && f.kind != textWhole && (f.kind != textTable || f.unsure):
 		if changed || f.newest == nil {
 			f.newest = f.lastObject()
 		}
 		m = f.newest
-	default:
+	}
+	if len(m) == 0 {
 		m = f.values
 	}
-	there := len(m) > 0 && (!f.passed || f.kind == textTable)
+	there := len(m) > 0
+	switch f.kind {
+	case textTable:
+		there = there && !f.unsure
+	case textDicts: // JSON may end a line
+		there = there && !f.passed && !f.last
+	default:
+		there = there && !f.passed
+	}
 	if f.merge == nil || there || !ended && f.size > curvePiece {
 		return m, "", true
 	}
@@ -366,7 +390,7 @@ func (f *metricFile) found(changed, ended bool) (m grid.Metric, note string, und
 	switch {
 	case len(all) > 0:
 		return all, "", true
-	case note != "" || len(m) > 0:
+	case note != "" || len(m) > 0 && f.passed:
 		return m, note, understood
 	case understood:
 		return nil, "it contains no number or text under a name (lists are left out)", true

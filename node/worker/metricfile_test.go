@@ -88,6 +88,9 @@ func TestCurvesAsTheyCome(t *testing.T) {
 		kind := rapid.SampledFrom([]string{"objects", "indented", "dicts", "table", "list"}).Draw(r, "kind")
 		n := rapid.IntRange(2, 100).Draw(r, "lines")
 		before := []string{}
+		if kind != "table" && kind != "list" {
+			text.WriteString(rapid.SampledFrom([]string{"", "Loading data, please wait\n", "Starting\nloading data\n", "a,b.c\n7,8\n"}).Draw(r, "prologue"))
+		}
 		for i := range n {
 			a, b := rapid.IntRange(0, 9).Draw(r, "a"), rapid.IntRange(0, 9).Draw(r, "b")
 			switch kind {
@@ -185,8 +188,8 @@ func TestRewrittenCurves(t *testing.T) {
 	}
 }
 
-// TestMetricsAsTheyCome reads while the program writes, in pieces of any size: the values are those of the whole text, while it is
-// written and at the end.
+// TestMetricsAsTheyCome reads while the program writes, at any places, also below a prologue that looks like a table: the values are
+// those of the whole text, while it is written and at the end.
 func TestMetricsAsTheyCome(t *testing.T) {
 	number := 0
 	lines := map[string][]string{
@@ -195,15 +198,22 @@ func TestMetricsAsTheyCome(t *testing.T) {
 		"indented": {"{\n  \"a\": %d,\n  \"b\": {\n    \"c\": 1}}\n", "{\n \"b\": %d\n}\n", "hello %d\n"},
 		"dicts":    {"{'a': %d}\n", "{'b': %d, 'c': True}\n", "hello %d\n"},
 		"table":    {"%d,1\n", "2,%d\n", "%d,\n"},
+		"texts":    {"%d,x\n", "\"y, z\",%d\n", "\"{\",%d\n", "hello %d\n"},
+		"mixed":    {"{\"a\": %d}\n", "{'b': %d}\n", "INFO {\"c\": %d}\n", "INFO {'d': %d}\n", "%d,1\n", "%d\n", "hello, %d\n", "10%%|##|\r%d%%|####|\n", "{ %d\n"},
+	}
+	prologues := []string{
+		"", "", "Loading data, please wait\n", "Starting\nloading data\n", "Starting\n", "Started\nall done\n", "# x\nloss\n0.5\n", "# x, y\n",
+		"# x\n\nloss,acc\n1,2\n", "loss\n0.5\n", "loss,acc\n1,2\n3,\"x\ny\"\n", "\n \r\n", "  50%|## |\rloss,acc\r\n1,2\r\n", "{'z': 1}\n", "{ x\n", "hello\n",
 	}
 	rapid.Check(t, func(r *rapid.T) {
-		kind := rapid.SampledFrom([]string{"objects", "prefixed", "indented", "dicts", "table"}).Draw(r, "kind")
+		kind := rapid.SampledFrom([]string{"objects", "prefixed", "indented", "dicts", "table", "texts", "mixed"}).Draw(r, "kind")
 		source := rapid.SampledFrom([]string{"own", "log", "stdout"}).Draw(r, "source")
 		var b strings.Builder
-		if kind == "table" {
+		b.WriteString(rapid.SampledFrom(prologues).Draw(r, "prologue"))
+		if kind == "table" || kind == "texts" {
 			b.WriteString("a,b\n")
 		}
-		for range rapid.IntRange(1, 60).Draw(r, "lines") {
+		for range rapid.IntRange(0, 60).Draw(r, "lines") {
 			line := rapid.SampledFrom(lines[kind]).Draw(r, "line")
 			if strings.Contains(line, "%d") {
 				line = fmt.Sprintf(line, rapid.IntRange(0, 999).Draw(r, "value"))
@@ -242,9 +252,16 @@ func TestMetricsAsTheyCome(t *testing.T) {
 		}
 		whole := b.String()
 		live := &attempt{task: task, spool: s}
-		for at := 0; at < len(whole); at += rapid.IntRange(1, 200).Draw(r, "piece") {
+		for at, read := 0, 0; at < len(whole); at += rapid.IntRange(1, 200).Draw(r, "piece") {
 			end := strings.LastIndexByte(whole[:at], '\n') + 1
+			if end < read || rapid.Bool().Draw(r, "within a line") {
+				write(whole[:at])
+				live.readMetrics(false)
+				read = at
+				continue
+			}
 			write(whole[:end])
+			read = end
 			if kind != "indented" { // which is whole at an end of a line only now and then
 				check(live, whole[:end], false)
 			}
@@ -253,6 +270,32 @@ func TestMetricsAsTheyCome(t *testing.T) {
 		check(live, whole, true)
 		check(&attempt{task: task, spool: s}, whole, true)
 	})
+}
+
+// TestMetricsBelowAPrologue looks first when a program has written only words that look like the header of a table.
+func TestMetricsBelowAPrologue(t *testing.T) {
+	objects := "{\"epoch\": 1, \"loss\": 0.5}\n{\"epoch\": 2, \"loss\": 0.25}\n"
+	for _, c := range []struct{ prologue, then, want string }{
+		{"Loading data, please wait\n", objects, "1:0.5 2:0.25"},
+		{"Starting\nloading data\n", objects, "1:0.5 2:0.25"},
+		{"epoch,loss\n7,8\n", objects, "1:0.5 2:0.25"},
+		{"Loading data, please wait\n", strings.ReplaceAll(objects, "\"", "'"), "1:0.5 2:0.25"},
+		{"{'epoch': 7, 'loss': 8}\n", objects, "1:0.5 2:0.25"},
+		{"\n\n", "epoch,loss\n1,0.5\n2,0.25\n", "1:0.5 2:0.25"},
+		{"\n\n", "[" + strings.ReplaceAll(objects, "\n", ",") + "{}]", "1:0.5 2:0.25"},
+	} {
+		for _, sources := range [][]grid.Source{nil, {{Log: "../metrics"}}} {
+			a := left(t, sources, map[string]string{"metrics": c.prologue})
+			a.readMetrics(false)
+			if err := os.WriteFile(a.spool.metrics, []byte(c.prologue+c.then), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			m := a.readMetrics(true)
+			if got := show(t, m.curves)["loss"]; got != c.want || string(m.values["loss"]) != "0.25" {
+				t.Errorf("%q, then %q: got %v, curve %q; want loss 0.25, curve %q", c.prologue, c.then, texts(m.values), got, c.want)
+			}
+		}
+	}
 }
 
 // TestRewrittenMetrics has a program write its file anew each time, with other values of the same length, with more, and with less.

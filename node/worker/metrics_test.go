@@ -278,6 +278,8 @@ func TestMetricsNotes(t *testing.T) {
 		{"a folder", log, map[string]string{"work/out/log.csv/x": ""}, "metrics.log out/log.csv: it is not a regular file"},
 		{"empty", log, map[string]string{"work/out/log.csv": "\n"}, "metrics.log out/log.csv: it is empty"},
 		{"of another kind", log, map[string]string{"work/out/log.csv": "hello\n"}, "metrics.log out/log.csv: it contains neither JSON objects nor a CSV table with a header"},
+		{"words", log, map[string]string{"work/out/log.csv": "Started\nall done\n"}, "metrics.log out/log.csv: it contains neither JSON objects nor a CSV table with a header"},
+		{"words in $MLF_METRICS", nil, map[string]string{"metrics": "Started\nall done\n"}, "$MLF_METRICS: it contains neither a JSON object nor a CSV table with a header"},
 		{"no match", []grid.Source{{Regex: "acc=(?P<acc>.*)"}}, map[string]string{"stdout": "x\n"}, "metrics.regex: no line of the output matches acc=(?P<acc>.*)"},
 		{"no object", []grid.Source{{JSON: "stdout"}}, map[string]string{"stdout": "x\n"}, "metrics.json: no JSON object is on stdout"},
 		{"one of two", []grid.Source{{JSON: "stdout"}, {Log: "l"}}, map[string]string{"stdout": `{"a": 1}`}, "metrics.log l: the program did not write it"},

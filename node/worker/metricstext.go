@@ -262,12 +262,18 @@ func mergeTable(m grid.Metric, b []byte) bool {
 		if mergeTableAt(m, b, line) {
 			return true
 		}
-		if !bytes.HasPrefix(line, []byte("#")) { // a comment above the header
+		if !aboveHeader(line) {
 			return false
 		}
 		b = rest
 	}
 	return false
+}
+
+// aboveHeader reports whether a line may stand above the header of a table: a comment, or an empty line.
+func aboveHeader(line []byte) bool {
+	line = bytes.TrimSpace(line)
+	return len(line) == 0 || line[0] == '#'
 }
 
 func mergeTableAt(m grid.Metric, b, line []byte) bool {
