@@ -44,7 +44,7 @@ type metricFile struct {
 	builders map[string]*grid.CurveBuilder
 	values   grid.Metric // of all lines; with last only of a table
 	bytes    int         // of values
-	newest   grid.Metric // with last: the last object, as of the last look
+	newest   grid.Metric // with last: the last object, as of the last look, shortened
 }
 
 // curvePiece is how much of a file is read at a time, and the most of one that is read again as a whole while its program runs.
@@ -191,7 +191,8 @@ func (f *metricFile) readWhole(text []byte) {
 		f.lines, f.builders = fresh.lines, fresh.builders
 	}
 	if found := (grid.Metric{}); f.merge(found, text) {
-		f.values = found
+		f.values, f.bytes = nil, 0
+		f.keep(found)
 	}
 }
 
@@ -315,7 +316,7 @@ func (f *metricFile) add(m grid.Metric) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		v, ok := metricNumber(m[name])
-		if !ok || slices.Contains(stepNames[:], name) {
+		if !ok || slices.Contains(stepNames[:], name) || len(name) > maxMetrics {
 			continue
 		}
 		counted = true
@@ -337,26 +338,30 @@ func (f *metricFile) add(m grid.Metric) {
 	}
 }
 
-// keep takes over the values of one line.
+// keep takes over the values of one line, of a long one only that it was there. What is far more than can be reported is shortened at
+// once; the whole text, at the attempt's end, tells how much that was. Output has only the names of its pattern.
 func (f *metricFile) keep(m grid.Metric) {
 	if f.values == nil {
 		f.values = grid.Metric{}
 	}
 	for name, v := range m {
-		old, known := f.values[name]
-		if !known && f.bytes > metricsBytes {
-			continue // a program that makes up names must not make this grow
+		if len(v) > maxMetrics {
+			v = nil
 		}
-		if !known {
-			f.bytes += len(name)
+		if old, known := f.values[name]; known {
+			f.bytes -= len(name) + len(old)
 		}
-		f.bytes += len(v) - len(old)
+		f.bytes += len(name) + len(v)
 		f.values[name] = v
+	}
+	if f.bytes > 2*maxMetrics && f.merge != nil {
+		shorten(f.values)
+		f.bytes, f.passed, f.unsure = bytesOf(f.values), true, true
 	}
 }
 
 // found gives the values that count, or says why there are none, and whether the text could be understood. The whole text is read for
-// them only where there are none, or others may count.
+// them only where there are none, or others may count. A nil value stands for one that is too long.
 func (f *metricFile) found(changed, ended bool) (m grid.Metric, note string, understood bool) {
 	switch {
 	case f.trouble != "":
@@ -364,10 +369,13 @@ func (f *metricFile) found(changed, ended bool) (m grid.Metric, note string, und
 	case f.blank:
 		return nil, "it is empty", false
 	case f.last && f.kind != textWhole && (f.kind != textTable || f.unsure):
-		if changed || f.newest == nil {
-			f.newest = f.lastObject()
+		if m = f.newest; changed || ended || m == nil {
+			m = f.lastObject()
 		}
-		m = f.newest
+		if !ended {
+			shorten(m)
+			f.newest = m
+		}
 	}
 	if len(m) == 0 {
 		m = f.values

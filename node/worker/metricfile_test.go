@@ -298,6 +298,74 @@ func TestMetricsBelowAPrologue(t *testing.T) {
 	}
 }
 
+// TestMetricsHoldLittle has programs write large values under names that were small before: of a running attempt the agent keeps no more
+// than can be reported, and at its end it is said how many metrics were left out.
+func TestMetricsHoldLittle(t *testing.T) {
+	const names, length = 20, 512 << 10
+	large := func(format string) string {
+		var b strings.Builder
+		for i := range names {
+			fmt.Fprintf(&b, format, i, strings.Repeat("x", length))
+		}
+		return b.String()
+	}
+	var small, many strings.Builder
+	for i := range names {
+		fmt.Fprintf(&small, "{\"m%d\": 1}\n", i)
+	}
+	for i := range 20_000 {
+		fmt.Fprintf(&many, "{\"some metric %d\": \"%s\"}\n", i, strings.Repeat("x", 100))
+	}
+	loss := "{\"loss\": 0.5}\n"
+	log, regex := []grid.Source{{Log: "../metrics"}}, []grid.Source{{Regex: `loss=(?P<loss>\S+)|m0=(?P<m0>\S+)|m1=(?P<m1>\S+)`}}
+	for _, c := range []struct {
+		name    string
+		sources []grid.Source
+		file    string
+		pieces  []string
+		left    int
+	}{
+		{"known names", nil, "metrics", []string{loss + small.String(), large("{\"m%d\": \"%s\"}\n"), loss}, names},
+		{"known names, smaller", nil, "metrics", []string{loss + small.String(), strings.ReplaceAll(large("{\"m%d\": \"%s\"}\n"), strings.Repeat("x", length/10), "x"), loss}, 0},
+		{"many names", nil, "metrics", []string{loss, many.String(), many.String()}, 19_439},
+		{"an object", log, "metrics", []string{"{\"loss\": 0.5" + large(", \"m%d\": \"%s\"") + "}\n"}, names},
+		{"a list", log, "metrics", []string{"[{\"loss\": 0.5, \"m\": \"" + strings.Repeat("x", length) + "\"}]"}, 1},
+		{"a pattern", regex, "stdout", []string{"loss=0.5\nm0=1\nm1=1\n", "m0=" + strings.Repeat("x", length) + "\nm1=" + strings.Repeat("x", length) + "\n"}, 2},
+		{"a table", nil, "metrics", []string{"loss,m0\n0.5,1\n", "0.5," + strings.Repeat("x", length) + "\n"}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := left(t, c.sources, map[string]string{c.file: ""})
+			text := ""
+			for _, piece := range c.pieces {
+				text += piece
+				if err := os.WriteFile(filepath.Join(a.spool.dir, c.file), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if m := a.readMetrics(false).values; string(m["loss"]) != "0.5" {
+					t.Errorf("loss is %s while the program runs, want 0.5", m["loss"])
+				}
+				files := []*metricFile{a.metricReader.own}
+				for _, s := range a.metricReader.sources {
+					files = append(files, s.files...)
+				}
+				for _, f := range files {
+					if held := bytesOf(f.values) + bytesOf(f.newest); held > 2*maxMetrics {
+						t.Errorf("%s: %d bytes are held, want at most %d", filepath.Base(f.path), held, 2*maxMetrics)
+					}
+				}
+			}
+			m := a.readMetrics(true)
+			var want []string
+			if c.left > 0 {
+				want = []string{fmt.Sprintf("%d of the metrics were left out, the largest first: one attempt has room for 64 KiB", c.left)}
+			}
+			if diff := cmp.Diff(want, m.notes); diff != "" || string(m.values["loss"]) != "0.5" {
+				t.Errorf("loss is %s, want 0.5; notes (-want +got):\n%s", m.values["loss"], diff)
+			}
+		})
+	}
+}
+
 // TestRewrittenMetrics has a program write its file anew each time, with other values of the same length, with more, and with less.
 func TestRewrittenMetrics(t *testing.T) {
 	pad := strings.Repeat("x", 1000)

@@ -154,14 +154,15 @@ func (r *metricReader) curves(m grid.Metric) grid.Curves {
 	return all
 }
 
-// shorten leaves out what is over maxMetrics, the largest values first, and reports how many those are.
+// shorten leaves out what is over maxMetrics, values that were too long to keep, which are nil, and then the largest first. It reports
+// how many those are.
 func shorten(m grid.Metric) (left int) {
-	total := 0
-	for name, v := range m {
-		total += len(name) + len(v)
-	}
+	before := len(m)
+	maps.DeleteFunc(m, func(_ string, v json.RawMessage) bool { return v == nil })
+	left = before - len(m)
+	total := bytesOf(m)
 	if total <= maxMetrics {
-		return 0
+		return left
 	}
 	names := slices.SortedFunc(maps.Keys(m), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(b)+len(m[b]), len(a)+len(m[a])), cmp.Compare(a, b))
@@ -175,6 +176,14 @@ func shorten(m grid.Metric) (left int) {
 		left++
 	}
 	return left
+}
+
+// bytesOf is how much metrics take, names and values together.
+func bytesOf(m grid.Metric) (total int) {
+	for name, v := range m {
+		total += len(name) + len(v)
+	}
+	return total
 }
 
 func readEndOf(f *os.File) []byte {
