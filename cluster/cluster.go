@@ -229,10 +229,10 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	c.running.Go(func() {
 		c.published.leave()
 		begun := time.Now()
-		// Of the two messages a later one replaces an earlier one that is still to be sent, so the first is sent to its end. Whoever
-		// misses it hears from the others that this node has left.
+		// A later message replaces one that is still queued, so the first is sent before the second is queued. A node that misses it
+		// learns it from the next state exchange.
 		if err := c.ml.UpdateNode(patience / 2); err != nil {
-			c.log.Debug("nobody was told that this node is leaving", "err", err)
+			c.log.Debug("announce leave", "err", err)
 		}
 		left <- c.ml.Leave(max(patience-time.Since(begun), time.Millisecond))
 	})

@@ -10,7 +10,7 @@ import (
 	"mlfnode/grid"
 )
 
-// delegate is what memberlist calls, mostly with its lock held: it notes things and never blocks or calls back.
+// delegate is what memberlist calls, mostly with its lock held: it only records what it is told, and neither blocks nor calls back.
 type delegate struct{ c *Cluster }
 
 var (
@@ -45,7 +45,7 @@ func (d *delegate) MergeRemoteState(buf []byte, _ bool) {
 // NotifyJoin is called when a node is alive that was not, or is new.
 func (d *delegate) NotifyJoin(n *memberlist.Node) { d.note(n, Alive) }
 
-// NotifyUpdate is called when a node tells something new.
+// NotifyUpdate is called when a node's metadata changes.
 func (d *delegate) NotifyUpdate(n *memberlist.Node) { d.note(n, Alive) }
 
 // NotifyLeave is called when a node has left and when it is dead; one that leaves has said so before.
@@ -81,10 +81,10 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	return nil
 }
 
-// NotifyConflict is called when another node uses a name that is taken. It is not taken in.
+// NotifyConflict is called when another node uses a name that is taken. The second node is not admitted.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 	if d.c.door.strange(other) {
-		d.c.log.Warn("two nodes use one name; the second is not taken in", "node", existing.Name,
+		d.c.log.Warn("two nodes use one name; the second is not admitted", "node", existing.Name,
 			"address", existing.Address(), "second", other.Address())
 	}
 }

@@ -39,7 +39,7 @@ const (
 const (
 	flagDrained = 1 << iota
 	flagQuarantined
-	flagLeaving // what is heard of this life next is its goodbye
+	flagLeaving // the node is about to leave
 )
 
 const (

@@ -19,7 +19,7 @@ const (
 	share = 100 * time.Millisecond
 )
 
-// publishedState is what this node tells.
+// publishedState is the state that this node announces.
 type publishedState struct {
 	started time.Time
 
@@ -27,7 +27,7 @@ type publishedState struct {
 	self    Self
 	serial  uint64        // grows with each change
 	sent    Self          // what was announced last
-	leaving bool          // this node is about to say goodbye
+	leaving bool          // the node is about to leave
 	changed chan struct{} // one token while something is not announced
 }
 

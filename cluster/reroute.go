@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"errors"
 	"net"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -44,10 +46,10 @@ func (t transport) WriteToAddress(b []byte, a memberlist.Address) (time.Time, er
 }
 
 // DialAddressTimeout opens a stream, as memberlist wants it. One that must be there within the time of a probe is for a member that did not
-// answer over UDP.
+// answer over UDP. A failure of this node itself says nothing about the member: no time was left, or no file.
 func (t transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
 	conn, err := t.NodeAwareTransport.DialAddressTimeout(t.address(a), timeout)
-	if timeout < longestProbe {
+	if 0 < timeout && timeout < longestProbe && !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
 		t.c.probed(a.Name, err == nil)
 	}
 	return conn, err

@@ -1,9 +1,13 @@
 package cluster
 
 import (
+	"errors"
 	"net"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/memberlist"
 )
 
 // TestReroute has a node advertise an address in a network that the other one is not in.
@@ -36,5 +40,38 @@ func TestReroute(t *testing.T) {
 	<-time.After(4 * time.Second) // some rounds of probes
 	if n := r.count(Dead); n > 0 || !both() {
 		t.Errorf("got %q, want both to stay alive", r.of("two-nets"))
+	}
+}
+
+// fails is a network in which no connection can be opened.
+type fails struct {
+	memberlist.NodeAwareTransport
+	err error
+}
+
+func (f fails) DialAddressTimeout(memberlist.Address, time.Duration) (net.Conn, error) {
+	return nil, f.err
+}
+
+// TestOwnFailureIsNotTheMembers has probes fail because of the member, and because of this node itself.
+func TestOwnFailureIsNotTheMembers(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		err     error
+		timeout time.Duration
+		want    State
+	}{
+		{"refused", syscall.ECONNREFUSED, time.Second, Suspect},
+		{"no file is left", syscall.EMFILE, time.Second, Alive},
+		{"no file is left on the machine", syscall.ENFILE, time.Second, Alive},
+		{"no time is left", errors.New("i/o timeout"), -time.Millisecond, Alive},
+	} {
+		tab := newTable("self")
+		tab.note(&memberlist.Node{Name: "a"}, Alive, time.Now())
+		network := transport{fails{err: &net.OpError{Op: "dial", Err: c.err}}, &Cluster{table: tab, wake: make(chan struct{}, 1)}}
+		_, _ = network.DialAddressTimeout(memberlist.Address{Name: "a"}, c.timeout) // it fails
+		if m, _ := tab.find("a"); m.State != c.want {
+			t.Errorf("%s: got %v, want %v", c.name, m.State, c.want)
+		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// renewalInterval is how often a node asks whether its certificate is to be renewed; renewalShare is for certificates that live so
-	// shortly that this is too seldom.
+	// renewalInterval is how often a node asks whether its certificate is to be renewed; renewalShare is
+	// for certificates too short-lived for that interval.
 	renewalInterval = 10 * time.Minute
 	renewalShare    = 30
 	// renewalTime bounds one such question.
@@ -28,7 +28,7 @@ func (n *Node) renewCertificate(ctx context.Context, id *trust.Identity, ask fun
 		case ctx.Err() != nil:
 			return
 		case err != nil && due && !failing:
-			n.log.Warn("certificate could not be renewed; it is tried again", "expires", id.Expires(), "err", err)
+			n.log.Warn("renew certificate; retrying", "expires", id.Expires(), "err", err)
 		case id.Expires() != expires:
 			expires = id.Expires()
 			n.log.Info("certificate renewed", "expires", expires)

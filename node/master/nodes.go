@@ -61,8 +61,9 @@ const (
 
 // peer is one node as its beats and its connection show it.
 type peer struct {
-	start      string // life of its agent
-	keys       uint64 // the keyring that it has
+	start      string    // life of its agent
+	born       time.Time // when that life was first heard of
+	keys       uint64    // the keyring that it has
 	beat       time.Time
 	gone       time.Time // when its connection ended; zero while it has one, or has had none
 	refused    time.Time // when its agent was found dead while its machine answered; zero if it was not, the last time
@@ -97,7 +98,7 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 	defer p.mu.Unlock()
 	known := p.byID[node]
 	if known == nil {
-		known = &peer{start: b.Start}
+		known = &peer{start: b.Start, born: now}
 		p.byID[node] = known
 	}
 	reborn = known.start != b.Start || known.dead
@@ -105,8 +106,12 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 		p.marks++
 		mark = p.marks
 	}
+	born := known.born
+	if known.start != b.Start {
+		born = now
+	}
 	*known = peer{
-		mark:  mark,
+		mark: mark, born: born,
 		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
 		waits: boundedWaits(b.Waits),
 	}
@@ -170,6 +175,21 @@ func (p *peers) refuse(node grid.NodeID, refused bool, now time.Time) (waiting b
 		known.refused, known.returned = time.Time{}, now
 	}
 	return true
+}
+
+// states gives what gossip says of each node. That one has left says nothing of an agent that was first heard of later: gossip may
+// hear of that one last.
+func (p *peers) states(members []cluster.Member) map[grid.NodeID]cluster.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	states := map[grid.NodeID]cluster.State{}
+	for _, member := range members {
+		known := p.byID[member.Node]
+		if member.State != cluster.Left || known == nil || !known.born.After(member.Since) {
+			states[member.Node] = member.State
+		}
+	}
+	return states
 }
 
 // loss says how a node was lost.
@@ -362,10 +382,7 @@ func (m *Master) ask(ctx context.Context, node grid.NodeID) {
 
 // judge makes the loop take back what lost nodes held.
 func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
-	gossip := map[grid.NodeID]cluster.State{}
-	for _, member := range m.cfg.Nodes.Members() {
-		gossip[member.Node] = member.State
-	}
+	gossip := m.peers.states(m.cfg.Nodes.Members())
 	if known := m.cfg.Nodes.Known; known != nil {
 		for _, node := range m.peers.forget(known) { // nothing waits for it any more
 			m.samples.forget(node)

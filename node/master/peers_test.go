@@ -204,3 +204,23 @@ func TestPace(t *testing.T) {
 		}
 	}
 }
+
+// TestLeftBeforeThisLife has a node leave and start again, and gossip hear of that later than its beats do: its silence is not that of one
+// that left.
+func TestLeftBeforeThisLife(t *testing.T) {
+	now := time.Now()
+	p := &peers{byID: map[grid.NodeID]*peer{}}
+	left := func(at time.Time) map[grid.NodeID]cluster.State {
+		return p.states([]cluster.Member{{Node: "n", State: cluster.Left, Since: at}})
+	}
+	p.heard("n", &jetstream.Beat{Start: "1"}, now.Add(-time.Hour))
+	p.heard("n", &jetstream.Beat{Start: "2"}, now)
+	p.heard("n", &jetstream.Beat{Start: "2"}, now.Add(time.Second))
+	quiet := now.Add(time.Second + jetstream.BeatLimit + time.Millisecond)
+	if lost := p.dying(quiet, time.Time{}, false, left(now.Add(-time.Second)), &testOutage); len(lost) > 0 {
+		t.Errorf("its last life left: got %v, want nothing", lost)
+	}
+	if lost := p.dying(quiet, time.Time{}, false, left(now.Add(time.Millisecond)), &testOutage); !lost["n"].left {
+		t.Errorf("this life left: got %v, want that", lost)
+	}
+}
