@@ -25,8 +25,9 @@ type Remote struct {
 	Logger *slog.Logger
 	// Connected is called with each change of the connection, false first when it ends; may be nil.
 	Connected func(bool)
-	// Refused is called each time that the master does not take the node's certificate; may be nil.
-	Refused func()
+	// Refused is called each time that the master does not take the node's certificate, because it has expired by the master's clock or for
+	// another reason; may be nil.
+	Refused func(expired bool)
 }
 
 const (
@@ -186,14 +187,20 @@ func (d *dialer) Dial(string, string) (net.Conn, error) {
 // judged is a connection whose other side says, by its first word after the handshake, whether it takes the certificate.
 type judged struct {
 	net.Conn
-	refused func()
+	refused func(expired bool)
 }
 
 // Read implements net.Conn.
 func (j *judged) Read(p []byte) (int, error) {
 	n, err := j.Conn.Read(p)
-	if err != nil && j.refused != nil && strings.Contains(err.Error(), "tls: bad certificate") { // crypto/tls has no type for it
-		j.refused()
+	if err == nil || j.refused == nil {
+		return n, err
+	}
+	switch text := err.Error(); { // crypto/tls exports no type for alerts over TCP
+	case strings.Contains(text, "tls: bad certificate"):
+		j.refused(false)
+	case strings.Contains(text, "tls: expired certificate"):
+		j.refused(true)
 	}
 	return n, err
 }

@@ -27,9 +27,6 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if id.Expired() {
-		return nil, errExpired(id)
-	}
 	cfg.Node = id.Node
 	n, err := begin(ctx, cfg, true)
 	if err != nil {
@@ -40,6 +37,10 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
+	if id.Expired() { // only now: the programs that the last agent left are to end, too
+		n.Stop()
+		return nil, errExpired(id)
+	}
 	if n.known, err = loadKnown(cfg.StateDir); err != nil {
 		return nil, err
 	}
@@ -81,7 +82,7 @@ var errForgotten = &api.Error{
 // errExpired ends an agent that was off, or without its master, when its certificate should have been renewed.
 func errExpired(id *trust.Identity) error {
 	return &api.Error{
-		Msg:  fmt.Sprintf("this node's certificate expired on %s, for it was away for too long", id.Expires().Local().Format("2 January 2006 15:04")),
+		Msg:  fmt.Sprintf("this node's certificate expired on %s while it was offline", id.Expires().Local().Format("2 January 2006 15:04")),
 		Hint: "make a token on the master with mlfnode token, and join again with the line that it prints: " + TokenVariable + "=… mlfnode join --seed HOST",
 	}
 }
@@ -111,18 +112,25 @@ func (w *welcome) connected(up bool) {
 	w.n.noteRefused(false)
 }
 
-func (w *welcome) refusedOnce() {
+// refusedOnce believes a master that the certificate has expired only if this machine's clock says so, too: the master's may be wrong.
+func (w *welcome) refusedOnce(expired bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.refused++; w.refused == refusals {
-		w.n.Stop() // no agent comes after this one
-		if w.id.Expired() {
-			w.leave(errExpired(w.id))
-			return
-		}
-		w.n.noteRefused(true)
-		w.leave(errForgotten)
+	if w.refused++; w.refused != refusals {
+		return
 	}
+	var cause error = errForgotten
+	switch {
+	case w.id.Expired():
+		cause = errExpired(w.id)
+	case expired:
+		w.n.log.Warn("this node's certificate has expired by the master's clock; check the clocks of both machines", "expires", w.id.Expires())
+		return
+	default:
+		w.n.noteRefused(true)
+	}
+	w.n.Stop() // no agent comes after this one
+	w.leave(cause)
 }
 
 // refusedFile is in the trust folder of a node that the master has refused: a token, if there is one, is for joining again.

@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +26,7 @@ type shortCluster struct {
 	address string // of the master's API
 	master  node.Config
 	worker  node.Config
+	boss    *node.Node // the master
 	node    *node.Node // the worker
 	done    <-chan error
 }
@@ -46,14 +50,19 @@ func startShort(t *testing.T, ctx context.Context, life time.Duration) *shortClu
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.master.Cluster.Ports.API, c.master.Cluster.Worker = l.Addr().(*net.TCPAddr).Port, false
-	c.address = l.Addr().String()
-	l.Close()
-	master, err := node.OpenMaster(ctx, c.master)
+	other, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { master.Close() })
+	c.master.Cluster.Ports.API, c.master.Cluster.Worker = l.Addr().(*net.TCPAddr).Port, false
+	c.master.Cluster.Ports.NATS = other.Addr().(*net.TCPAddr).Port
+	c.address = l.Addr().String()
+	l.Close()
+	other.Close()
+	if c.boss, err = node.OpenMaster(ctx, c.master); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.boss.Close() })
 	s, _ := node.At(ctx, c.master)
 	if s == nil {
 		t.Fatal("the master does not answer")
@@ -166,20 +175,36 @@ func TestOffForTooLong(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer stop()
 	c := startShort(t, ctx, 30*time.Second)
-	c.node.Close()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for !node.Refused(c.worker) {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			t.Fatal("the certificate does not expire")
+	job := sleepers(t, "1")
+	wrote := filepath.Join(t.TempDir(), "pid")
+	job.Task.Command = []string{"/bin/sh", "-c", "echo $$ >" + wrote + ".part; mv " + wrote + ".part " + wrote + "; exec sleep 600"}
+	v, err := c.client.Submit(ctx, job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var program int
+	for tick := time.NewTicker(50 * time.Millisecond); program == 0; <-tick.C {
+		text, _ := os.ReadFile(wrote) // once it is there
+		program, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		if ctx.Err() != nil {
+			t.Fatal("the trial does not begin")
 		}
 	}
-	_, err := node.OpenWorker(ctx, c.worker)
+	c.node.Close()
+	if syscall.Kill(program, 0) != nil {
+		t.Fatal("the program did not outlive its agent")
+	}
+	expired(t, ctx, c.worker)
+	if _, err := c.client.Cancel(ctx, v.Sweep, false); err != nil {
+		t.Fatal(err)
+	}
+	_, err = node.OpenWorker(ctx, c.worker)
 	var refusal *api.Error
 	if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "expired on") || !strings.Contains(refusal.Hint, "mlfnode join --seed") {
 		t.Fatalf("got %v, want that the certificate expired, and what to do", err)
+	}
+	if syscall.Kill(program, 0) == nil {
+		t.Error("the program of a node that needs a token goes on")
 	}
 	if _, err := node.Join(ctx, c.worker, c.address, c.token(t, ctx)); err != nil {
 		t.Fatal(err)
@@ -189,6 +214,78 @@ func TestOffForTooLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Close()
+}
+
+// TestExpiresWhileItRuns keeps the master away from a running worker until the worker's certificate has expired: the worker says so once
+// the master is back, and ends.
+func TestExpiresWhileItRuns(t *testing.T) {
+	ctx, stop := context.WithTimeout(t.Context(), 9*time.Minute)
+	defer stop()
+	c := startShort(t, ctx, 30*time.Second)
+	<-c.node.Working()
+	c.boss.Close()
+	expired(t, ctx, c.worker)
+	var err error
+	if c.boss, err = node.OpenMaster(ctx, c.master); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-c.done:
+		var refusal *api.Error
+		if !errors.As(err, &refusal) || !strings.Contains(refusal.Msg, "expired on") || !strings.Contains(refusal.Hint, "mlfnode join --seed") {
+			t.Errorf("got %v, want that the certificate expired, and what to do", err)
+		}
+	case <-ctx.Done():
+		t.Fatal("the node goes on")
+	}
+}
+
+// expired waits until the certificate of a node has expired.
+func expired(t *testing.T, ctx context.Context, cfg node.Config) {
+	t.Helper()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for !node.Refused(cfg) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal("the certificate does not expire")
+		}
+	}
+}
+
+// TestJoinLeavesNoToken starts a node that has joined with a token in its environment, which its programs must not find.
+func TestJoinLeavesNoToken(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	state := t.TempDir()
+	authority, err := trust.OpenAuthority(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := authority.MakeToken(trust.TokenSpec{Role: trust.RoleNode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := trust.NewJoin(filepath.Join(state, "trust"), token, "w")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := authority.Join(j.Request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Accept(answer); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(node.TokenVariable, token.Text())
+	var out bytes.Buffer
+	if code := run(t.Context(), &interrupts{}, []string{"--state-dir", state, "join"}, &out, &out); code == 0 {
+		t.Errorf("a node that does not know where its master is ended well:\n%s", &out)
+	}
+	if os.Getenv(node.TokenVariable) != "" {
+		t.Errorf("the token is still in the environment:\n%s", &out)
+	}
 }
 
 // TestForgottenNode revokes the certificate of a node that is connected, and asks on through a connection that it had before.
