@@ -70,10 +70,10 @@ func (s *Sweep) shell(node []string, keep func(name string) bool) []string {
 
 // ContainerEnvironment is Environment for trials in a container: below what the task and the user say, own is what the container sets,
 // which is stronger than the image, and the image is stronger than the shell, of which only what the image can't know goes in. $NAME
-// in the task's env may stand for any variable of the shell all the same: so a task asks for more.
-func (s *Sweep) ContainerEnvironment(node, image, own []string) []string {
+// in the task's env may stand for any variable of the shell that keep leaves: so a task asks for more.
+func (s *Sweep) ContainerEnvironment(node, image, own []string, keep func(name string) bool) []string {
 	inside := MergeEnviron(s.shell(node, entersContainer), image, own)
-	outside := s.shell(node, func(string) bool { return true })
+	outside := s.shell(node, keep)
 	return s.environmentOver(MergeEnviron(outside, inside), inside)
 }
 

@@ -106,6 +106,10 @@ func (a *app) join(ctx context.Context, f *nodeFlags) error {
 			return err
 		}
 	}
+	// Programs of trials must not find it in their environment.
+	if err := os.Unsetenv(node.TokenVariable); err != nil {
+		return err
+	}
 	return a.daemon(ctx, f, node.OpenWorker)
 }
 
@@ -167,8 +171,7 @@ func (a *app) tokenText(ctx context.Context, file string) (string, error) {
 		}
 		return string(b), nil
 	case text != "":
-		// Programs of trials must not find it in their environment.
-		return text, os.Unsetenv(node.TokenVariable)
+		return text, nil
 	case !isTerminal(os.Stdin):
 		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
 	}

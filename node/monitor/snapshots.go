@@ -14,7 +14,7 @@ import (
 )
 
 // errNotNode is the answer to somebody who shows no node's certificate.
-var errNotNode = &api.Error{Status: http.StatusForbidden, Msg: "snapshots are for the cluster's nodes, which show their certificates"}
+var errNotNode = &api.Error{Status: http.StatusForbidden, Msg: "this is for the cluster's nodes, which show their certificates"}
 
 // peer is the node that asks.
 func peer(r *http.Request) (grid.NodeID, error) {

@@ -3,11 +3,13 @@ package monitor
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -217,3 +219,12 @@ func TestCutIsNotWaitedFor(t *testing.T) {
 }
 
 func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
+
+// TestRenewWithoutACertificate asks for a new certificate as nobody who has one, as through the owner's socket.
+func TestRenewWithoutACertificate(t *testing.T) {
+	f := newFront(t, nil)
+	var refusal *api.Error
+	if _, err := f.renew(httptest.NewRequest(http.MethodPost, api.PathCertificate, nil)); !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}

@@ -39,6 +39,12 @@ func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (JoinReply, erro
 }
 
 func (m *Monitor) renew(r *http.Request) (trust.Renewal, error) {
+	if _, err := peer(r); err != nil {
+		return trust.Renewal{}, err
+	}
+	if m.cfg.Authority == nil {
+		return trust.Renewal{}, errAlone
+	}
 	answer, err := m.cfg.Authority.Renew(r.TLS.PeerCertificates[0])
 	if err == nil && len(answer.Certificate) > 0 {
 		m.log.Info("certificate renewed", "from", r.RemoteAddr)

@@ -38,7 +38,7 @@ func (w *Worker) containerBase(s *grid.Sweep, img *docker.Image) []string {
 		user = "mlfnode"
 	}
 	own := []string{"HOME=" + w.containerHome(s), "USER=" + user, "LOGNAME=" + user, "TMPDIR=/tmp"}
-	return s.ContainerEnvironment(os.Environ(), append([]string{defaultPath}, img.Env...), own)
+	return s.ContainerEnvironment(os.Environ(), append([]string{defaultPath}, img.Env...), own, keptVariable)
 }
 
 // containerHome is the home of a project's containers on this node: what programs cache there, the next trials find.

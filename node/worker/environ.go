@@ -12,12 +12,12 @@ import (
 
 // baseEnviron is what all attempts of a sweep share.
 func baseEnviron(s *grid.Sweep) []string {
-	return s.Environment(os.Environ(), func(name string) bool { return !ownVariable(name) })
+	return s.Environment(os.Environ(), keptVariable)
 }
 
-// ownVariable reports whether the variable is set anew for each attempt.
-func ownVariable(key string) bool {
-	return strings.HasPrefix(key, "MLF_") || key == "PWD" || key == "OLDPWD"
+// keptVariable reports whether attempts see the variable of the shell: not those that are set for each attempt, nor mlfnode's own.
+func keptVariable(key string) bool {
+	return !strings.HasPrefix(key, "MLF_") && key != "PWD" && key != "OLDPWD"
 }
 
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
