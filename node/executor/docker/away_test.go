@@ -1,10 +1,12 @@
 package docker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -108,15 +110,29 @@ func TestEngineHangsAtOnce(t *testing.T) {
 	o := options(t, e)
 	f := &front{hangs: true, back: make(chan struct{})}
 	o.Socket, o.Patience = f.listen(t, e), 500*time.Millisecond
-	x := docker.New(o, logTo(t))
+	said := &hangs{}
+	x := docker.New(o, slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), said), nil)))
 	defer x.Close()
 	a := attempt(t, waiting+"exit 4")
 	ends := begin(t, x, a)
-	eventually(t, "several requests to be given up", func() bool { return f.hung.Load() > 3 })
+	eventually(t, "several requests to be given up", func() bool { return f.hung.Load() > 3 && said.n.Load() > 0 })
+	if n := said.n.Load(); n != 1 {
+		t.Errorf("got %d warnings of an engine that hangs, want 1", n)
+	}
 	close(f.back)
 	touch(t, a, "go")
 	expect(t, end(t, ends), grid.ClassExit, 4, "")
 	nothingLeft(t, e, o)
+}
+
+// hangs counts the lines of a log that say that the engine hangs.
+type hangs struct{ n atomic.Int64 }
+
+func (h *hangs) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("the container engine hangs")) {
+		h.n.Add(1)
+	}
+	return len(line), nil
 }
 
 // TestNoticeAndTerm has a program that may be noticed alone stopped for good: all of it hears of that.

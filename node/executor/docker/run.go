@@ -267,6 +267,7 @@ type ending struct {
 // container is killed without it. One that hangs does no harm while the container runs, and is waited for as long when that has ended.
 func (r *run) await(ctx context.Context) ending {
 	var away time.Time
+	hanging := false
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, longestPause) {
 		bounded, stop := context.WithTimeout(ctx, min(callTime, max(r.x.o.Patience, pingTime)))
 		state, err := r.inspect(bounded)
@@ -277,11 +278,14 @@ func (r *run) await(ctx context.Context) ending {
 		case err == nil && hasEnded(state):
 			return ending{state: state}
 		case err == nil:
-			away, pause = time.Time{}, firstPause
+			away, hanging, pause = time.Time{}, false, firstPause
 			r.learn(state)
 			r.awaitEnd(ctx)
 		case errors.Is(err, context.DeadlineExceeded) && r.process().Alive():
-			away = time.Time{}
+			if away = (time.Time{}); !hanging {
+				hanging = true
+				r.log.Warn("the container engine hangs; the container runs on", "err", err)
+			}
 		case away.IsZero():
 			away = time.Now()
 			r.log.Warn("the container engine does not answer", "err", err)
