@@ -32,26 +32,32 @@ func (a *app) top(ctx context.Context) error {
 	if !ok || !isTerminal(out) || !isTerminal(os.Stdin) || os.Getenv("TERM") == "dumb" {
 		return usage("top needs a terminal to draw on and to read keys from", "mlfnode sweeps or mlfnode members, which print the same as text")
 	}
-	said := &curtain{w: a.stderr}
+	said := &heldOutput{w: a.stderr}
 	behind := *a
 	behind.stderr = said // a node in this process must not write over the screen
 	s, err := behind.attach(ctx, true)
 	if err != nil {
 		return err
 	}
-	t := &topSession{app: &behind, session: s}
-	defer said.raise()
+	t := &topSession{app: &behind, session: s, failed: make(chan error, 1)}
+	defer said.release()
 	defer func() { t.now().Close() }()
-	said.lower()
+	watching, stop := context.WithCancel(ctx)
+	defer t.watches.Wait()
+	defer stop()
+	t.watch(watching, s.Failed())
+	said.hold()
 	return top.Run(ctx, top.Config{
-		Client: func() *api.Client { return t.now().Client() }, Again: t.again, Hosts: func() bool { return t.now().Hosting() }, Failed: s.Failed(),
+		Client: func() *api.Client { return t.now().Client() }, Again: t.again, Hosts: func() bool { return t.now().Hosting() }, Failed: t.failed,
 		Colours: a.colours(a.stdout), Input: os.Stdin, Output: out,
 	})
 }
 
 // topSession is the session of top, which changes when this process takes the place of a node that another terminal had.
 type topSession struct {
-	app *app
+	app     *app
+	failed  chan error // the first error of a node in this process, of whichever session
+	watches sync.WaitGroup
 
 	mu      sync.Mutex
 	session *node.Session
@@ -63,14 +69,23 @@ func (t *topSession) now() *node.Session {
 	return t.session
 }
 
+// watch passes on the error of a session's node. It is the only reader: a node reports its error once.
+func (t *topSession) watch(ctx context.Context, failed <-chan error) {
+	t.watches.Go(func() {
+		select {
+		case err := <-failed:
+			select {
+			case t.failed <- err:
+			default: // an earlier one ends the program already
+			}
+		case <-ctx.Done():
+		}
+	})
+}
+
 // again finds the node that took over, or becomes it; a master is just tried again, on new connections.
 func (t *topSession) again(ctx context.Context) error {
 	s := t.now()
-	select {
-	case err := <-s.Failed():
-		return err
-	default:
-	}
 	if s.InCluster() || s.Hosting() {
 		s.Client().Close()
 		return nil
@@ -80,46 +95,47 @@ func (t *topSession) again(ctx context.Context) error {
 		return err
 	}
 	s.Close()
+	t.watch(ctx, next.Failed())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.session = next
 	return nil
 }
 
-// curtainSize is how much is kept of what is said behind a curtain.
-const curtainSize = 64 << 10
+// heldSize is how many bytes a heldOutput keeps.
+const heldSize = 64 << 10
 
-// curtain passes on what is written to it; while it is down, it keeps the beginning of that for later.
-type curtain struct {
+// heldOutput passes on what is written to it; while it holds, it keeps the beginning of that for later.
+type heldOutput struct {
 	w io.Writer
 
-	mu   sync.Mutex
-	down bool
-	kept bytes.Buffer
+	mu      sync.Mutex
+	holding bool
+	kept    bytes.Buffer
 }
 
 // Write implements io.Writer.
-func (c *curtain) Write(p []byte) (int, error) {
+func (c *heldOutput) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.down {
+	if !c.holding {
 		return c.w.Write(p)
 	}
-	if c.kept.Len()+len(p) <= curtainSize {
+	if c.kept.Len()+len(p) <= heldSize {
 		c.kept.Write(p)
 	}
 	return len(p), nil
 }
 
-func (c *curtain) lower() {
+func (c *heldOutput) hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.down = true
+	c.holding = true
 }
 
-func (c *curtain) raise() {
+func (c *heldOutput) release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.down = false
+	c.holding = false
 	_, _ = c.kept.WriteTo(c.w) // where complaints can't be written, they are lost
 }
