@@ -15,7 +15,7 @@ import (
 	"mlfnode/grid"
 )
 
-// The calls below are those of what shows a cluster as it changes. They ask under Prefix alone.
+// Calls used by live views. All but Preview use Prefix.
 
 const (
 	eventsQuiet   = 45 * time.Second // without a word, a stream of events is dead: there is a beat every 15 s

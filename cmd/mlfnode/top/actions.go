@@ -35,7 +35,8 @@ func (m *Model) sweepActions(s *api.Sweep, class grid.Class) []binding {
 	return all
 }
 
-// askSweep has the node count what an action would change, and asks the user.
+// askSweep has the node count what an action would change, and asks the user, unless a key is
+// pressed in between.
 func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.Cmd {
 	if !m.mayAct() {
 		return nil
@@ -44,9 +45,15 @@ func (m *Model) askSweep(id grid.SweepID, action string, retry *api.Retry) tea.C
 	if retry != nil {
 		body = retry
 	}
+	m.notice = "counting …"
+	asked := m.presses
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
 		done, err := c.Preview(ctx, id, action, body)
 		return func() tea.Cmd {
+			if m.presses != asked { // the user has gone on, and the next key may be meant for something else
+				return nil
+			}
+			m.notice = ""
 			if err != nil {
 				m.notice = clean(reason(err))
 				return nil
@@ -90,7 +97,11 @@ func (m *Model) confirm(preview *api.Done, action string, retry *api.Retry) *dia
 		if retry.Index >= 0 {
 			name = fmt.Sprintf("%s/%d", name, retry.Index)
 		}
-		d.title = fmt.Sprintf("Run %s of %s again?", plural(preview.Changed, "trial"), name)
+		trials := plural(preview.Changed, "trial")
+		if retry.Class != "" {
+			trials += " of class " + clean(string(retry.Class))
+		}
+		d.title = fmt.Sprintf("Run %s of %s again?", trials, name)
 		d.text = "They get a new attempt; the old ones stay in the history."
 		act = func(ctx context.Context, c *api.Client, _ bool) (api.Done, error) {
 			return c.Retry(ctx, s.Sweep, *retry)

@@ -10,22 +10,23 @@ import (
 
 // dialog asks before something is done.
 type dialog struct {
-	title  string
-	text   string // what it will do
-	verb   string
-	option string // that Tab switches on; empty for none
-	on     bool
-	input  *prompt // a text that goes with it; nil for none
-	run    func(on bool, text string) tea.Cmd
+	title   string
+	text    string // what it will do
+	verb    string
+	option  string // that Tab switches on; empty for none
+	on      bool
+	leaving bool    // it asks before the program ends
+	input   *prompt // a text that goes with it; nil for none
+	run     func(on bool, text string) tea.Cmd
 }
 
-// press takes a key: y or Enter does it, n or Esc does not.
+// press handles a key: y does it, n or Esc does not. With an input Enter does it, as y is text there.
 func (d *dialog) press(m *Model, k tea.Key) tea.Cmd {
 	key := k.String()
 	switch {
 	case key == "esc" || key == "n" && d.input == nil:
 		m.dialog = nil
-	case key == "enter" || key == "y" && d.input == nil:
+	case key == "enter" && d.input != nil || key == "y" && d.input == nil:
 		m.dialog = nil
 		text := ""
 		if d.input != nil {
@@ -51,10 +52,10 @@ func (d *dialog) view(p paint, width int) []string {
 		}
 		out = append(out, wrap(box+d.option+" (Tab)", width, 3)...)
 	}
-	keys := "y " + d.verb + " · n leave it"
+	keys := "y " + d.verb + " · n keep as is"
 	if d.input != nil {
 		out = append(out, d.input.view(p, width))
-		keys = "Enter " + d.verb + " · Esc leave it"
+		keys = "Enter " + d.verb + " · Esc cancel"
 	}
 	return append(out, fit(keys, width))
 }

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	gathering   = 100 * time.Millisecond // in which events are gathered, so that a hundred nodes make no hundred frames
+	gathering   = 100 * time.Millisecond // in which events are gathered, so that a burst of events causes one redraw
 	firstRetry  = 500 * time.Millisecond
 	longestWait = 10 * time.Second // between two tries to reach the node
 )
@@ -24,12 +24,11 @@ const (
 // states are events that have come, the oldest first.
 type states []api.Events
 
-// line is how the stream of events is. It is sent when that changes.
-type line struct {
-	live  bool
-	alone bool // the node is in no cluster, so there are no nodes to tell of
-	gone  bool // what one of the topics is about is not kept
-	why   string
+// streamState is the state of the stream of events. It is sent when that changes.
+type streamState struct {
+	live bool
+	gone bool // what one of the topics is about is not kept
+	why  string
 }
 
 // errTopics ends a stream because others are wanted.
@@ -50,7 +49,7 @@ func newFeed(client func() *api.Client, again func(context.Context) error, send 
 	return &feed{client: client, again: again, send: send, changed: make(chan struct{})}
 }
 
-// want has the stream tell of these topics from now on.
+// want subscribes to these topics from now on.
 func (f *feed) want(topics []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -86,7 +85,7 @@ func (f *feed) run(ctx context.Context) {
 		var err error
 		if len(topics) > 0 {
 			var lived bool
-			if lived, err = f.listen(ctx, topics, alone, changed); lived {
+			if lived, err = f.listen(ctx, topics, changed); lived {
 				wait = firstRetry
 			}
 		}
@@ -97,14 +96,14 @@ func (f *feed) run(ctx context.Context) {
 			alone = true
 			continue
 		case status == http.StatusNotFound, status == http.StatusBadRequest: // of a name that is none
-			f.send(line{live: true, alone: alone, gone: true, why: err.Error()})
+			f.send(streamState{live: true, gone: true, why: err.Error()})
 		case err != nil && ctx.Err() == nil:
 			alone = false
-			f.send(line{why: reason(err)})
+			f.send(streamState{why: reason(err)})
 		}
 		if pause(ctx, wait, changed) && errors.Is(err, api.ErrLost) {
 			if err := f.again(ctx); err != nil {
-				f.send(line{why: reason(err)})
+				f.send(streamState{why: reason(err)})
 			}
 		}
 		wait = min(2*wait, longestWait)
@@ -125,7 +124,7 @@ func pause(ctx context.Context, wait time.Duration, changed <-chan struct{}) boo
 }
 
 // listen passes events on until the stream ends or other topics are wanted, and reports whether it was open.
-func (f *feed) listen(ctx context.Context, topics []string, alone bool, changed <-chan struct{}) (lived bool, err error) {
+func (f *feed) listen(ctx context.Context, topics []string, changed <-chan struct{}) (lived bool, err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var watching sync.WaitGroup
@@ -142,7 +141,7 @@ func (f *feed) listen(ctx context.Context, topics []string, alone bool, changed 
 		}
 		if !lived {
 			lived = true
-			f.send(line{live: true, alone: alone})
+			f.send(streamState{live: true})
 		}
 		select {
 		case events <- e:

@@ -17,8 +17,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// patience is how long something is waited for that is not the claim of a test.
-const patience = 3 * time.Minute
+// waitLimit is how long something is waited for that is not the claim of a test.
+const waitLimit = 3 * time.Minute
 
 // stream is one stream of events that a server holds open.
 type stream struct {
@@ -87,7 +87,7 @@ func run(t *testing.T, client *api.Client) *feeding {
 // await waits for a message.
 func (r *feeding) await(what string, is func(tea.Msg) bool) {
 	r.t.Helper()
-	for late := time.After(patience); ; {
+	for late := time.After(waitLimit); ; {
 		select {
 		case m := <-r.sent:
 			if is(m) {
@@ -101,7 +101,7 @@ func (r *feeding) await(what string, is func(tea.Msg) bool) {
 
 func next(t *testing.T, streams <-chan *stream, topics string) *stream {
 	t.Helper()
-	for late := time.After(patience); ; {
+	for late := time.After(waitLimit); ; {
 		select {
 		case s := <-streams:
 			if s.topics == topics {
@@ -113,9 +113,9 @@ func next(t *testing.T, streams <-chan *stream, topics string) *stream {
 	}
 }
 
-func isLine(check func(line) bool) func(tea.Msg) bool {
+func isState(check func(streamState) bool) func(tea.Msg) bool {
 	return func(m tea.Msg) bool {
-		l, ok := m.(line)
+		l, ok := m.(streamState)
 		return ok && check(l)
 	}
 }
@@ -139,7 +139,7 @@ func TestFeed(t *testing.T) {
 		for n := range 20 {
 			s.write <- fmt.Sprintf("id: 7\nevent: overview\ndata: {\"running\": %d}\n\n: hb\n\n", n)
 		}
-		r.await("it is live", isLine(func(l line) bool { return l.live && l.alone }))
+		r.await("it is live", isState(func(l streamState) bool { return l.live }))
 		messages := 0
 		r.await("the last state", func(m tea.Msg) bool {
 			all, ok := m.(states)
@@ -151,10 +151,10 @@ func TestFeed(t *testing.T) {
 		}
 		s.write <- "event: news\ndata: 1\n\n" // of a later version
 		s.write <- ""
-		r.await("it is away", isLine(func(l line) bool { return !l.live }))
+		r.await("it is away", isState(func(l streamState) bool { return !l.live }))
 		s = next(t, streams, "overview")
 		s.write <- "event: overview\ndata: {}\n\n"
-		r.await("it is back", isLine(func(l line) bool { return l.live }))
+		r.await("it is back", isState(func(l streamState) bool { return l.live }))
 		r.want([]string{"overview", "sweep:a-1"})
 		s = next(t, streams, "overview,sweep:a-1")
 		s.write <- "event: sweep\ndata: {\"sweep\": \"a-1\"}\n\n"
@@ -163,8 +163,8 @@ func TestFeed(t *testing.T) {
 			return ok && all[0].Sweep != nil && all[0].Sweep.Sweep == grid.SweepID("a-1")
 		})
 		s.write <- "event: bye\ndata: {\"reason\": \"the node stops\"}\n\n"
-		r.await("it stops", isLine(func(l line) bool { return !l.live && l.why == "the node stops" }))
+		r.await("it stops", isState(func(l streamState) bool { return !l.live && l.why == "the node stops" }))
 		r.want([]string{"sweep:gone"})
-		r.await("it is gone", isLine(func(l line) bool { return l.gone && l.why == "refused: sweep:gone" }))
+		r.await("it is gone", isState(func(l streamState) bool { return l.gone && l.why == "refused: sweep:gone" }))
 	})
 }

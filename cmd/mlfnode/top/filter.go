@@ -26,7 +26,10 @@ func parseFilter(text string, s *api.Sweep) (q api.TrialQuery, err error) {
 			return q, fmt.Errorf("%s is neither a state nor a condition; write: %s", clean(word), filterHelp)
 		}
 		name, of, value := word[:at], word[at:at+1], word[at+1:]
-		value = strings.TrimPrefix(value, "=") // ends are part of a range
+		if of != "=" && value[0] != '=' {
+			return q, fmt.Errorf("a range includes its ends; write %s%s=%s", clean(name), of, clean(value))
+		}
+		value = strings.TrimPrefix(value, "=")
 		switch of {
 		case ">":
 			value += ".."

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -19,6 +20,9 @@ func count(n int64) string { return humanize.Comma(n) }
 func plural(n int64, word string) string {
 	if n == 1 {
 		return "1 " + word
+	}
+	if strings.HasSuffix(word, "s") {
+		return count(n) + " " + word + "es"
 	}
 	return count(n) + " " + word + "s"
 }
@@ -52,8 +56,8 @@ func rate(v float64) string {
 		return ""
 	case v < 0.01:
 		return fmt.Sprintf("%.2g/h", v*3600)
-	case v >= 100:
-		return count(int64(v)) + "/s"
+	case v >= 99.5: // two digits would round it to 1e+02
+		return count(int64(math.Round(v))) + "/s"
 	}
 	return fmt.Sprintf("%.2g/s", v)
 }

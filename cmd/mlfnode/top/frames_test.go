@@ -87,7 +87,7 @@ func sweepOf(id string, state grid.SweepState, succeeded, failed, running, pendi
 func busy(width, height int) *Model {
 	m := fresh(width, height)
 	m.cluster.role = answered(api.RoleOperator)
-	send(m, line{live: true})
+	send(m, streamState{live: true})
 	o := m.screens[0].(*overview)
 	o.list = answered(api.SweepList{Total: 3, Sweeps: []api.Sweep{
 		sweepOf("bow-4", grid.SweepFinished, 5, 0, 0, 0), sweepOf("chainer-3", grid.SweepRunning, 600, 30, 12, 358), sweepOf("bow-2", grid.SweepPaused, 1, 0, 0, 9),
@@ -152,7 +152,7 @@ func onTrial(width, height, lines int) *Model {
 		fmt.Fprintf(&b, "epoch %d of the training, with a loss of 0.%d and an accuracy that grows\n", i, i)
 	}
 	data := []byte(b.String())
-	t.log.out.hold(&api.LogWindow{Attempt: 2, Next: int64(len(data)) + 5, Total: int64(len(data)) + 5, Ended: true, Pieces: []api.LogPiece{
+	t.log.out.replace(&api.LogWindow{Attempt: 2, Next: int64(len(data)) + 5, Total: int64(len(data)) + 5, Ended: true, Pieces: []api.LogPiece{
 		{Stream: "stdout", Data: data}, {Stream: "stderr", Offset: int64(len(data)), Data: []byte("oops\n")},
 	}})
 	t.log.of = 2
@@ -167,10 +167,10 @@ var scenes = map[string]func(width, height int) *Model{
 	"overview-empty": func(w, h int) *Model {
 		m := fresh(w, h)
 		m.screens[0].(*overview).list = answered(api.SweepList{})
-		return send(m, line{live: true, alone: true}, states{{Overview: &api.Overview{}}})
+		return send(m, streamState{live: true}, states{{Overview: &api.Overview{}}})
 	},
 	"overview-away": func(w, h int) *Model {
-		return send(busy(w, h), line{why: "dial tcp 10.0.0.1:7420: connect: connection refused"})
+		return send(busy(w, h), streamState{why: "dial tcp 10.0.0.1:7420: connect: connection refused"})
 	},
 	"node":           func(w, h int) *Model { return press(busy(w, h), "tab", "enter") },
 	"sweep":          onSweep,
@@ -272,7 +272,7 @@ func TestHostileText(t *testing.T) {
 		node := m.cluster.nodes["gpu-1"]
 		node.Reason, node.Problem, node.Version, node.Address, node.Driver, node.CUDA = evil, evil, evil, evil, evil, evil
 		node.Devices[0].Name, node.Devices[0].Why, node.Devices[0].State, node.Devices[0].Trials = evil, evil, evil, []string{evil}
-		m.cluster.line = line{why: evil}
+		m.cluster.stream = streamState{why: evil}
 		m.notice = clean(reason(errors.New(evil)))
 		if len(m.screens) > 1 {
 			if sweep, ok := m.screens[1].(*sweepScreen); ok {
@@ -294,7 +294,7 @@ func TestHostileText(t *testing.T) {
 			v.Metrics = grid.Metric{evil: json.RawMessage(`"` + "\x1b[2J" + `"`)}
 			log := m.shown().(*trialScreen).log
 			log.text = evil
-			log.out.hold(&api.LogWindow{Next: 100, Total: 100, Pieces: []api.LogPiece{{Stream: "stdout", Data: []byte(evil)}}})
+			log.out.replace(&api.LogWindow{Next: 100, Total: 100, Pieces: []api.LogPiece{{Stream: "stdout", Data: []byte(evil)}}})
 		}
 	}
 	for name, scene := range scenes {

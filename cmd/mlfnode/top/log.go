@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	logWindow    = api.MaxWindow // bytes that are asked for at once
-	logKept      = 2 << 20       // bytes that are kept
-	logBehind    = 1 << 20       // bytes after which one who follows goes to the end
-	logLine      = 16 << 10      // bytes of a line; of a progress bar that is written over and over the end is kept
-	searchMisses = 1000          // answers without a hit after which a search ends
+	logWindow = api.MaxWindow // bytes that are asked for at once
+	logKept   = 2 << 20       // bytes that are kept
+	logBehind = 1 << 20       // bytes after which one who follows goes to the end
+	logLine   = 16 << 10      // bytes of a line; of a progress bar that is written over and over the end is kept
+	emptyKept = 1000          // empty lines in a row that are kept
 )
 
 // output is what an attempt has printed, as lines: a range of its bytes, which grows at both ends.
@@ -20,6 +20,7 @@ type output struct {
 	pieces     []api.LogPiece
 	lines      []outputLine
 	open       map[string]int // place of the line of each stream that has not ended, -1 for none; a stream whose first line is cut has none
+	empty      int            // empty lines in a row at the end
 	first      int64          // before it everything has been removed
 	from, next int64          // the range
 	total      int64
@@ -36,30 +37,30 @@ type outputLine struct {
 	text   []byte
 }
 
-// about takes in what a window says about all of the output.
-func (o *output) about(w *api.LogWindow) {
+// setTotals records what a window says about all of the output.
+func (o *output) setTotals(w *api.LogWindow) {
 	o.total, o.ended, o.cut, o.gone, o.known = w.Total, w.Ended, w.Cut, w.Gone, true
 }
 
-// hold holds a window and nothing else.
-func (o *output) hold(w *api.LogWindow) {
-	o.about(w)
+// replace replaces the range by a window.
+func (o *output) replace(w *api.LogWindow) {
+	o.setTotals(w)
 	o.pieces, o.from, o.next = w.Pieces, w.Offset, w.Next
 	o.rebuild()
 }
 
-// later adds the window behind the range. It reports whether it was the one.
-func (o *output) later(w *api.LogWindow) bool {
+// appendWindow adds the window behind the range. It reports whether the window was that one.
+func (o *output) appendWindow(w *api.LogWindow) bool {
 	if w.Offset < o.next || w.Next <= o.next {
-		o.about(w)
+		o.setTotals(w)
 		return false
 	}
-	o.about(w)
+	o.setTotals(w)
 	o.next = w.Next
 	o.pieces = append(o.pieces, w.Pieces...)
 	if o.next-o.from <= logKept {
 		for i := range w.Pieces {
-			o.take(&w.Pieces[i])
+			o.addPiece(&w.Pieces[i])
 		}
 		return true
 	}
@@ -71,10 +72,10 @@ func (o *output) later(w *api.LogWindow) bool {
 	return true
 }
 
-// earlier adds the window before the range. Where the beginning has been removed, the window begins later than was asked for, and may
-// reach into the range.
-func (o *output) earlier(w *api.LogWindow) {
-	o.about(w)
+// prependWindow adds the window before the range. Where the beginning has been removed, the window
+// begins later than was asked for, and may reach into the range.
+func (o *output) prependWindow(w *api.LogWindow) {
+	o.setTotals(w)
 	if w.Offset >= o.from {
 		o.first = o.from
 		return
@@ -95,14 +96,15 @@ func (o *output) earlier(w *api.LogWindow) {
 }
 
 func (o *output) rebuild() {
-	o.lines, o.open = nil, nil
+	o.lines, o.open, o.empty = nil, nil, 0
 	for i := range o.pieces {
-		o.take(&o.pieces[i])
+		o.addPiece(&o.pieces[i])
 	}
 }
 
-// take makes lines of a piece. A range that does not begin with the output begins within a line, whose rest is left out.
-func (o *output) take(p *api.LogPiece) {
+// addPiece makes lines of a piece. Of many empty lines in a row it keeps some. A range that does not
+// begin with the output begins within a line, whose rest is left out.
+func (o *output) addPiece(p *api.LogPiece) {
 	if o.open == nil {
 		o.open = map[string]int{}
 	}
@@ -119,7 +121,11 @@ func (o *output) take(p *api.LogPiece) {
 			return // the line goes on; the stream stays unseen
 		case skip:
 			skip = false
+		case at < 0 && ended && len(text) == 0 && o.empty >= emptyKept:
 		default:
+			if o.empty++; len(text) > 0 {
+				o.empty = 0
+			}
 			if at < 0 {
 				at = len(o.lines)
 				o.lines = append(o.lines, outputLine{stream: p.Stream, offset: offset})

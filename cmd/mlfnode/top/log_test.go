@@ -66,13 +66,13 @@ func TestOutputIsWhole(t *testing.T) {
 		var o output
 		at := rapid.Int64Range(0, offset).Draw(t, "from")
 		size := func() int64 { return rapid.Int64Range(1, 20).Draw(t, "size") }
-		o.hold(p.window(at, size(), 0))
+		o.replace(p.window(at, size(), 0))
 		for o.from > 0 || o.next < o.total {
 			if o.from > 0 && (o.next == o.total || rapid.Bool().Draw(t, "earlier")) {
 				n := min(size(), o.from)
-				o.earlier(p.window(o.from-n, n, 0))
+				o.prependWindow(p.window(o.from-n, n, 0))
 			} else {
-				o.later(p.window(o.next, size(), 0))
+				o.appendWindow(p.window(o.next, size(), 0))
 			}
 			for i := range o.lines { // whatever the range, each line is one of the stream, or the begun last one
 				l := &o.lines[i]
@@ -100,12 +100,12 @@ func containsPrefix(all []string, text string) bool {
 func TestOutputRemoved(t *testing.T) {
 	p := printed{{Stream: "stdout", Data: []byte("one\ntwo\nthree\nfour\n")}}
 	var o output
-	o.hold(p.window(14, 100, 0))
-	o.earlier(p.window(2, 12, 6)) // the window begins behind what was asked for
+	o.replace(p.window(14, 100, 0))
+	o.prependWindow(p.window(2, 12, 6)) // the window begins behind what was asked for
 	if got := linesOf(&o)["stdout"]; strings.Join(got, " ") != "three four" || o.from != 6 {
 		t.Errorf("got %q from %d", got, o.from)
 	}
-	o.earlier(p.window(0, 6, 6))
+	o.prependWindow(p.window(0, 6, 6))
 	if o.first != 6 || o.from != 6 {
 		t.Errorf("got that the range begins at %d and there is something from %d, want 6", o.from, o.first)
 	}
@@ -114,18 +114,18 @@ func TestOutputRemoved(t *testing.T) {
 // TestOutputHasABound adds more than is kept.
 func TestOutputHasABound(t *testing.T) {
 	var o output
-	o.hold(&api.LogWindow{})
+	o.replace(&api.LogWindow{})
 	line := bytes.Repeat([]byte("x"), 1023)
 	for n := int64(0); n < 2*logKept; {
 		data := append(bytes.Clone(line), '\n')
-		o.later(&api.LogWindow{Offset: n, Next: n + 1024, Total: n + 1024, Pieces: []api.LogPiece{{Stream: "stdout", Offset: n, Data: data}}})
+		o.appendWindow(&api.LogWindow{Offset: n, Next: n + 1024, Total: n + 1024, Pieces: []api.LogPiece{{Stream: "stdout", Offset: n, Data: data}}})
 		n += 1024
 		if o.next != n || o.next-o.from > logKept {
 			t.Fatalf("the range is %d to %d after %d", o.from, o.next, n)
 		}
 	}
 	progress := bytes.Repeat([]byte("50 %\r"), 10<<10)
-	o.hold(&api.LogWindow{Next: int64(len(progress)), Pieces: []api.LogPiece{{Stream: "stdout", Data: progress}}})
+	o.replace(&api.LogWindow{Next: int64(len(progress)), Pieces: []api.LogPiece{{Stream: "stdout", Data: progress}}})
 	if got := len(o.lines[0].text); got > logLine {
 		t.Errorf("a line of %d bytes is kept", got)
 	}

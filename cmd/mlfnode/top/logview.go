@@ -15,6 +15,7 @@ import (
 
 const (
 	followSoon = 500 * time.Millisecond // after output, more is asked for
+	hitsKept   = 20 * api.MaxHits       // of a search
 	followLate = 3 * time.Second        // at most; while nothing comes, the time grows
 )
 
@@ -38,17 +39,18 @@ type logView struct {
 	hits   []api.LogHit
 	more   *int64 // where to search on
 	hit    int    // the place of the chosen one
-	asking bool   // a search goes on
+	asking int    // the number of the search under way; 0 for none
+	asked  int    // searches so far
 }
 
 func newLogView(id grid.TrialID) *logView { return &logView{id: id, follow: true} }
 
 // refresh asks for the end, for what comes before or behind, or for where the user wants to go. One question is under way at a time.
 func (l *logView) refresh(m *Model) tea.Cmd {
-	if l.busy || !m.cluster.lost.IsZero() {
+	o := &l.out
+	if l.busy || !m.cluster.lost.IsZero() || m.frozen && o.known && l.follow {
 		return nil
 	}
-	o := &l.out
 	q := api.WindowQuery{Attempt: l.attempt, Limit: logWindow}
 	wait := time.Duration(0)
 	var take func(*api.LogWindow)
@@ -61,10 +63,10 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 			return nil
 		}
 		q.Offset = max(0, goal.Offset-logWindow/2)
-		take = func(w *api.LogWindow) { o.hold(w); l.show(&goal) }
+		take = func(w *api.LogWindow) { o.replace(w); l.show(&goal) }
 	case !o.known, l.follow && o.total-o.next > logBehind:
 		q.Tail = logWindow
-		take = func(w *api.LogWindow) { o.hold(w) }
+		take = o.replace
 	case !l.follow && l.top < l.height && o.from > o.first:
 		q.Offset = max(0, o.from-logWindow)
 		q.Limit = o.from - q.Offset
@@ -72,7 +74,7 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 	case o.next < o.total && (l.follow || l.top+2*l.height >= len(o.lines)):
 		q.Offset = o.next
 		take = l.later
-	case !o.ended, l.epoch != m.cluster.epoch:
+	case !m.frozen && (!o.ended || l.epoch != m.cluster.epoch):
 		q.Offset, wait = o.next, l.wait
 		take = l.later
 	default:
@@ -97,7 +99,7 @@ func (l *logView) refresh(m *Model) tea.Cmd {
 
 func (l *logView) later(w *api.LogWindow) {
 	at := l.anchor()
-	if l.out.later(w) {
+	if l.out.appendWindow(w) {
 		l.wait = followSoon
 	} else {
 		l.wait = min(followLate, l.wait*3/2+followSoon/2)
@@ -107,7 +109,7 @@ func (l *logView) later(w *api.LogWindow) {
 
 func (l *logView) earlier(w *api.LogWindow) {
 	at := l.anchor()
-	l.out.earlier(w)
+	l.out.prependWindow(w)
 	l.top = l.out.lineAt(at, "")
 }
 
@@ -169,7 +171,10 @@ func (l *logView) keys(m *Model) []binding {
 		{"g home", "", func() tea.Cmd { l.toStart(); return nil }},
 		{"G end", "", func() tea.Cmd { l.follow = true; return nil }},
 	}
-	if len(l.hits) > 0 {
+	if l.asking > 0 {
+		all = append(all, binding{"esc", "end the search", func() tea.Cmd { l.asking = 0; return nil }})
+	}
+	if len(l.hits) > 0 || l.more != nil {
 		all = append(all, binding{"n N", "next hit, hit before", nil},
 			binding{"n", "", func() tea.Cmd { return l.step(m, 1) }}, binding{"N", "", func() tea.Cmd { return l.step(m, -1) }})
 	}
@@ -178,40 +183,46 @@ func (l *logView) keys(m *Model) []binding {
 
 // find searches for a text from the beginning on, and goes to the first hit behind the top of the window.
 func (l *logView) find(m *Model, text string) tea.Cmd {
-	l.text, l.hits, l.more, l.hit = text, nil, nil, 0
+	l.text, l.hits, l.more, l.hit, l.asking = text, nil, nil, 0, 0
 	if text == "" {
 		return nil
 	}
 	return l.search(m, 0, l.anchor())
 }
 
-// search has the master search from an offset on, and goes to the first hit that is not before another one.
+// search has the master search a part of the output from an offset on, then the next one, until there
+// are hits. It goes to the first hit that is not before another offset.
 func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
-	l.asking = true
-	text, id, attempt := l.text, l.id, l.attempt
+	l.asked++
+	l.asking, l.more = l.asked, &from
+	return l.searchOn(m, l.asked, notBefore)
+}
+
+// searchOn asks for the hits of one part, as a part of the search with a number.
+func (l *logView) searchOn(m *Model, number int, notBefore int64) tea.Cmd {
+	text, id, attempt, from := l.text, l.id, l.attempt, *l.more
 	return m.ask(0, func(ctx context.Context, c *api.Client) answer {
-		var all api.LogHits
-		var err error
-		for range searchMisses { // an answer may be about a part of what was printed
-			all, err = c.SearchLog(ctx, id, attempt, text, from)
-			if err != nil || len(all.Hits) > 0 || all.Next == nil {
-				break
-			}
-			from = *all.Next
-		}
+		all, err := c.SearchLog(ctx, id, attempt, text, from)
 		return func() tea.Cmd {
-			if text != l.text || attempt != l.attempt {
+			if number != l.asking { // ended, or another one has begun
 				return nil
 			}
-			l.asking = false
-			if err != nil {
+			if err != nil { // n goes on from here
+				l.asking = 0
 				m.notice = clean(reason(err))
 				return nil
 			}
-			l.hits, l.more = append(l.hits, all.Hits...), all.Next
+			l.more = all.Next
+			if len(all.Hits) == 0 && all.Next != nil && *all.Next > from {
+				return l.searchOn(m, number, notBefore)
+			}
+			l.asking = 0
+			l.hits = append(l.hits, all.Hits...)
+			l.hits = l.hits[max(0, len(l.hits)-hitsKept):]
 			if i := slices.IndexFunc(l.hits, func(h api.LogHit) bool { return h.Offset >= notBefore }); i >= 0 {
 				l.hit = i
 			}
+			l.hit = max(0, min(l.hit, len(l.hits)-1))
 			if len(l.hits) > 0 {
 				l.goal = &l.hits[l.hit]
 			}
@@ -220,13 +231,17 @@ func (l *logView) search(m *Model, from, notBefore int64) tea.Cmd {
 	})
 }
 
-// step goes to another hit.
+// step goes to another hit, and searches on behind the last one.
 func (l *logView) step(m *Model, by int) tea.Cmd {
-	if l.hit+by >= len(l.hits) && l.more != nil && !l.asking {
+	switch {
+	case l.more != nil && l.asking == 0 && len(l.hits) == 0:
+		return l.search(m, *l.more, l.anchor())
+	case l.more != nil && l.asking == 0 && l.hit+by >= len(l.hits):
 		return l.search(m, *l.more, l.hits[l.hit].Offset+1)
+	case len(l.hits) > 0:
+		l.hit = (l.hit + by + len(l.hits)) % len(l.hits)
+		l.goal = &l.hits[l.hit]
 	}
-	l.hit = (l.hit + by + len(l.hits)) % len(l.hits)
-	l.goal = &l.hits[l.hit]
 	return nil
 }
 
@@ -235,8 +250,10 @@ func (l *logView) status(p paint) string {
 	o := &l.out
 	parts := []string{}
 	switch {
-	case l.asking:
-		parts = append(parts, "searching …")
+	case l.asking > 0:
+		parts = append(parts, "searching … "+percent(*l.more, o.total))
+	case l.text != "" && len(l.hits) == 0 && l.more != nil:
+		parts = append(parts, "searched "+percent(*l.more, o.total))
 	case l.text != "" && len(l.hits) == 0:
 		parts = append(parts, "no "+clean(l.text))
 	case l.text != "":

@@ -28,7 +28,8 @@ type Model struct {
 	dialog        *dialog
 	prompt        *prompt
 	help          bool
-	frozen        bool
+	frozen        bool   // updates are paused
+	presses       int    // counts the keys, so that a late answer is known to be late
 	notice        string // what was done last, or what went wrong
 	cluster       cluster
 }
@@ -36,7 +37,7 @@ type Model struct {
 // cluster is what the stream of events has told.
 type cluster struct {
 	role     loader[api.Role]
-	line     line
+	stream   streamState
 	lost     time.Time // since when the node is not reached; zero while it is
 	heard    time.Time // last
 	epoch    int       // counts the returns of the node, after which all is asked for again
@@ -91,13 +92,17 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.KeyPressMsg:
 		cmd = m.press(msg.Key())
 	case tea.PasteMsg:
-		if m.prompt != nil {
+		m.presses++
+		switch {
+		case m.dialog != nil && m.dialog.input != nil:
+			m.dialog.input.add(msg.Content)
+		case m.dialog == nil && m.prompt != nil:
 			m.prompt.add(msg.Content)
 		}
 	case states:
-		m.hear(msg)
-	case line:
-		m.turn(msg)
+		m.applyStates(msg)
+	case streamState:
+		m.applyStreamState(msg)
 	case answer:
 		if msg != nil {
 			cmd = msg()
@@ -108,13 +113,11 @@ func (m *Model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	return m, tea.Batch(cmd, m.refresh())
 }
 
-// refresh asks for what the screen lacks.
+// refresh asks for what the screen lacks; while updates are paused, for what it never had.
 func (m *Model) refresh() tea.Cmd {
-	if m.frozen {
-		return nil
-	}
-	m.want(m.shown().topics())
-	return tea.Batch(m.learnRole(), m.shown().refresh(m))
+	cmd := tea.Batch(m.learnRole(), m.shown().refresh(m))
+	m.want(m.shown().topics()) // which a refresh may have made more precise
+	return cmd
 }
 
 // learnRole asks what the user may do.
@@ -125,15 +128,18 @@ func (m *Model) learnRole() tea.Cmd {
 	})
 }
 
-// hear takes states in.
-func (m *Model) hear(all states) {
-	if m.frozen {
-		return
-	}
+// applyStates records states of the stream. While updates are paused it records what was not known,
+// so that a screen that is opened meanwhile is not empty.
+func (m *Model) applyStates(all states) {
 	c := &m.cluster
-	c.heard = m.now()
+	if !m.frozen {
+		c.heard = m.now()
+	}
 	for i := range all {
 		e := &all[i]
+		if m.frozen && c.knows(e) {
+			continue
+		}
 		switch {
 		case e.Overview != nil:
 			c.overview = e.Overview
@@ -154,28 +160,55 @@ func (m *Model) hear(all states) {
 	}
 }
 
-// turn takes in how the stream is. Of what ended while it was away nobody tells, so the states of sweeps are forgotten when it is back.
-func (m *Model) turn(l line) {
+// knows reports whether a state of what the event is about has been recorded.
+func (c *cluster) knows(e *api.Events) bool {
+	switch {
+	case e.Overview != nil:
+		return c.overview != nil
+	case e.Sweep != nil:
+		return c.sweeps[e.Sweep.Sweep] != nil
+	case e.Node != nil:
+		return c.nodes[e.Node.Node] != nil
+	case e.Trial != nil:
+		return c.trial != nil && c.trial.Trial == e.Trial.Trial
+	case e.Members != nil:
+		return c.names != nil
+	}
+	return false
+}
+
+// forget drops the states that a stream repeats only for what still runs.
+func (c *cluster) forget() {
+	clear(c.sweeps)
+	c.trial = nil
+}
+
+// applyStreamState records the state of the stream. A stream that opens does not report what ended
+// before, so the states of sweeps and of the trial are forgotten.
+func (m *Model) applyStreamState(s streamState) {
 	c := &m.cluster
 	switch {
-	case !l.live && c.lost.IsZero():
+	case !s.live && c.lost.IsZero():
 		c.lost = m.now()
-	case l.live && !c.lost.IsZero():
+	case s.live && !c.lost.IsZero():
 		c.lost = time.Time{}
 		c.epoch++
-		clear(c.sweeps)
-		c.trial = nil
 	}
-	c.line = l
+	if s.live && !m.frozen {
+		c.forget()
+	}
+	c.stream = s
 }
 
 // press does what a key is for.
 func (m *Model) press(k tea.Key) tea.Cmd {
+	m.presses++
 	key := k.String()
-	if key == "ctrl+c" {
-		return tea.Quit
-	}
 	switch {
+	case key == "ctrl+c" && m.dialog != nil && m.dialog.leaving:
+		return tea.Quit
+	case key == "ctrl+c":
+		return m.quit()
 	case m.dialog != nil:
 		return m.dialog.press(m, k)
 	case m.prompt != nil:
@@ -197,19 +230,22 @@ func (m *Model) press(k tea.Key) tea.Cmd {
 func (m *Model) everywhere() []binding {
 	return []binding{
 		{": ctrl+k", "go to a sweep, a trial or a node, by its name", m.goTo},
-		{"esc backspace", "one step back", m.back},
-		{"space", "stop what moves, or let it go on", m.freeze},
+		{"esc backspace", "go back", m.back},
+		{"space", "pause or resume updates", m.freeze},
 		{"?", "show these keys", func() tea.Cmd { m.help = true; return nil }},
-		{"ctrl+l", "ask for everything again, and draw it", func() tea.Cmd { m.cluster.epoch++; return tea.ClearScreen }},
+		{"ctrl+l", "reload and redraw", func() tea.Cmd { m.reload(); return tea.ClearScreen }},
 		{"ctrl+z", "", func() tea.Cmd { return tea.Suspend }},
-		{"q ctrl+c", "leave", m.quit},
+		{"q ctrl+c", "quit", m.quit},
 	}
 }
 
 func (m *Model) open(s screen) tea.Cmd {
+	if len(m.screens) == maxScreens {
+		m.screens = slices.Delete(m.screens, 1, 2)
+	}
 	m.screens = append(m.screens, s)
 	m.cluster.trial = nil
-	m.cluster.line.gone = false
+	m.cluster.stream.gone = false
 	return nil
 }
 
@@ -217,18 +253,25 @@ func (m *Model) back() tea.Cmd {
 	if len(m.screens) > 1 {
 		m.screens = m.screens[:len(m.screens)-1]
 		m.cluster.trial = nil
-		m.cluster.line.gone = false
+		m.cluster.stream.gone = false
 	}
 	return nil
 }
 
-// freeze stops what moves, or has all states sent again.
+// freeze pauses updates, or resumes them and reloads.
 func (m *Model) freeze() tea.Cmd {
 	if m.frozen = !m.frozen; !m.frozen {
-		m.cluster.epoch++
-		m.retry()
+		m.reload()
 	}
 	return nil
+}
+
+// reload asks for everything again, the states of the stream too. It resumes updates.
+func (m *Model) reload() {
+	m.frozen = false
+	m.cluster.epoch++
+	m.cluster.forget()
+	m.retry()
 }
 
 // quit leaves, and asks before it stops trials that run in this process.
@@ -238,7 +281,7 @@ func (m *Model) quit() tea.Cmd {
 		return tea.Quit
 	}
 	m.dialog = &dialog{
-		title: "Leave?", verb: "leave",
+		title: "Quit?", verb: "quit", leaving: true,
 		text: plural(o.Running, "trial") + " of this machine run in this process. They are stopped, and run again with mlfnode resume.",
 		run:  func(bool, string) tea.Cmd { return tea.Quit },
 	}
@@ -287,11 +330,14 @@ func (m *Model) sweepShown() grid.SweepID {
 // mayAct reports whether the user may act, and says so where not.
 func (m *Model) mayAct() bool {
 	if r := &m.cluster.role; r.known && r.value == api.RoleViewer {
-		m.notice = "you may look, and not act: your token is a viewer's (mlfnode token --role operator)"
+		m.notice = "a viewer's token is read-only; to act, get one with: mlfnode token --role operator"
 		return false
 	}
 	return true
 }
+
+// maxScreens is how many screens are kept to go back to.
+const maxScreens = 50
 
 // spacing is the least time between two answers about the same thing.
 const spacing = 2 * time.Second
@@ -302,15 +348,18 @@ type loader[T any] struct {
 	known bool
 	err   error // of the last question
 
-	asked any // the version that was asked for last
-	busy  bool
-	ended time.Time
-	next  func(context.Context, *api.Client) (T, error)
+	asked    any // the version that was asked for last
+	busy     bool
+	stale    bool // the answer to the question under way is not wanted any more
+	ended    time.Time
+	failures int // of questions, one after the other
+	next     func(context.Context, *api.Client) (T, error)
 }
 
-// want asks for what fn gives, unless the same version was asked for before. Versions are comparable.
+// want asks for what fn gives, unless the same version was asked for before, or any was and updates
+// are paused. Versions are comparable.
 func (l *loader[T]) want(m *Model, version any, fn func(context.Context, *api.Client) (T, error)) tea.Cmd {
-	if version == l.asked {
+	if version == l.asked || m.frozen && l.asked != nil {
 		return nil
 	}
 	l.asked = version
@@ -324,23 +373,33 @@ func (l *loader[T]) want(m *Model, version any, fn func(context.Context, *api.Cl
 func (l *loader[T]) start(m *Model, fn func(context.Context, *api.Client) (T, error)) tea.Cmd {
 	l.busy = true
 	wait := time.Duration(0)
-	if l.known {
-		wait = max(0, spacing-m.now().Sub(l.ended))
+	if l.known || l.failures > 0 {
+		wait = max(0, min(spacing<<min(l.failures, 8), longestWait)-m.now().Sub(l.ended))
 	}
 	return m.ask(wait, func(ctx context.Context, c *api.Client) answer {
 		v, err := fn(ctx, c)
-		return func() tea.Cmd { return l.took(m, v, err) }
+		return func() tea.Cmd { return l.answered(m, fn, v, err) }
 	})
 }
 
-// took takes an answer. One that was lost with the node leaves what was there: it comes again when the node is back.
-func (l *loader[T]) took(m *Model, v T, err error) tea.Cmd {
-	l.busy, l.ended = false, m.now()
+// answered records the answer to fn. After a failure fn is asked again, with growing waits, unless the
+// node is unreachable: what is shown is asked for again when it is back.
+func (l *loader[T]) answered(m *Model, fn func(context.Context, *api.Client) (T, error), v T, err error) tea.Cmd {
+	l.busy = false
 	switch {
+	case l.stale:
+		l.stale = false
 	case err == nil:
-		l.value, l.known, l.err = v, true, nil
-	case !errors.Is(err, api.ErrLost) || !l.known:
-		l.err = err
+		l.value, l.known, l.err, l.failures, l.ended = v, true, nil, 0, m.now()
+	default:
+		l.failures++
+		l.ended = m.now()
+		if !errors.Is(err, api.ErrLost) || !l.known {
+			l.err = err
+		}
+		if l.next == nil && m.cluster.lost.IsZero() {
+			l.next = fn
+		}
 	}
 	if fn := l.next; fn != nil {
 		l.next = nil
@@ -349,5 +408,8 @@ func (l *loader[T]) took(m *Model, v T, err error) tea.Cmd {
 	return nil
 }
 
-// at once makes the next question about another page or order not wait.
-func (l *loader[T]) atOnce() { l.ended = time.Time{} }
+// discard has the next question begin at once, and drops the answer to the one under way, because
+// something else is wanted.
+func (l *loader[T]) discard() {
+	l.asked, l.stale, l.next, l.failures, l.ended = nil, l.busy, nil, 0, time.Time{}
+}

@@ -24,9 +24,10 @@ func TestFilter(t *testing.T) {
 		{"failed running", "[failed running]  map[]"},
 		{"state=failed class=oom", "[failed] oom map[]"},
 		{"lr=0.1 lr=0.01 opt=adam", "[]  map[p[lr]:[0.1 0.01] p[opt]:[adam]]"},
-		{"lr=0.001..0.01 epoch>5 epoch<=9", "[]  map[p[epoch]:[5.. ..9] p[lr]:[0.001..0.01]]"},
+		{"lr=0.001..0.01 epoch>=5 epoch<=9", "[]  map[p[epoch]:[5.. ..9] p[lr]:[0.001..0.01]]"},
 		{"accuracy>=0.9 loss=1", "[]  map[m[accuracy]:[0.9..] m[loss]:[1..1]]"},
 		{"node=gpu-1", "[]  map[node:[gpu-1]]"},
+		{"epoch>5", "a range includes its ends; write epoch>=5"}, {"loss<0.1", "a range includes its ends; write loss<=0.1"},
 		{"best", "best is neither a state nor a condition"},
 		{"x=1", "chainer-3 has no parameter and no metric x"},
 		{"lr=", "lr= is neither"}, {"=1", "=1 is neither"},
@@ -64,19 +65,27 @@ func TestOneQuestionAtATime(t *testing.T) {
 	if len(*waits) != 1 || (*waits)[0] != 0 {
 		t.Fatalf("got questions after %v, want one at once", *waits)
 	}
-	l.took(m, 1, nil)
+	l.answered(m, get, 1, nil)
 	if len(*waits) != 2 || (*waits)[1] != spacing {
 		t.Errorf("got questions after %v, want another one after %v", *waits, spacing)
 	}
-	l.took(m, 2, fmt.Errorf("%w: cut", api.ErrLost))
+	m.cluster.lost = noon
+	l.answered(m, get, 2, fmt.Errorf("%w: cut", api.ErrLost))
 	l.want(m, 4, get)
 	if len(*waits) != 2 || l.value != 1 || l.err != nil {
 		t.Errorf("got %d and %v after %d questions, want what was there", l.value, l.err, len(*waits))
 	}
 	l.want(m, 5, get)
-	l.took(m, 0, errors.New("broken"))
-	if l.err == nil {
-		t.Error("got no error")
+	m.cluster.lost = time.Time{}
+	l.answered(m, get, 0, errors.New("broken"))
+	if l.err == nil || l.value != 1 {
+		t.Errorf("got %d and no error, want what was there with the error", l.value)
+	}
+	if last := (*waits)[len(*waits)-1]; len(*waits) != 4 || last <= spacing {
+		t.Errorf("got questions after %v, want a retry after more than %v", *waits, spacing)
+	}
+	if l.answered(m, get, 3, nil); l.err != nil || l.value != 3 {
+		t.Errorf("got %d and %v after the retry", l.value, l.err)
 	}
 }
 
@@ -103,17 +112,17 @@ func TestNothingIsAskedTwice(t *testing.T) {
 // TestReturnOfTheNode has the node go away and come back: what is shown stays, and then all is asked for again.
 func TestReturnOfTheNode(t *testing.T) {
 	m := onSweep(100, 30)
-	send(m, line{why: "connection refused"})
-	if text := strings.Join(m.frame(), "\n"); !strings.Contains(text, "not reached since 12:00:00") || !strings.Contains(text, "cuda_oom") || strings.Contains(text, "● live") {
+	send(m, streamState{why: "connection refused"})
+	if text := strings.Join(m.frame(), "\n"); !strings.Contains(text, "unreachable since 12:00:00") || !strings.Contains(text, "cuda_oom") || strings.Contains(text, "● live") {
 		t.Errorf("got\n%s", text)
 	}
 	waits := questions(m)
-	send(m, line{why: "connection refused"})
+	send(m, streamState{why: "connection refused"})
 	if len(*waits) > 0 {
 		t.Errorf("got %d questions to a node that is away", len(*waits))
 	}
-	send(m, line{live: true})
-	if text := strings.Join(m.frame(), "\n"); len(*waits) < 3 || strings.Contains(text, "not reached") {
+	send(m, streamState{live: true})
+	if text := strings.Join(m.frame(), "\n"); len(*waits) < 3 || strings.Contains(text, "unreachable") {
 		t.Errorf("got %d questions\n%s", len(*waits), text)
 	}
 }
@@ -182,28 +191,41 @@ func TestLeaving(t *testing.T) {
 	if press(m, "n"); m.dialog != nil {
 		t.Error("the question stays")
 	}
+	interrupt := tea.KeyPressMsg{Code: 'c', Mod: tea.ModCtrl}
+	if send(m, interrupt); m.dialog == nil {
+		t.Error("Ctrl-C asks nothing")
+	}
+	if cmd := m.press(interrupt.Key()); cmd == nil || cmd() != tea.Quit() {
+		t.Error("a second Ctrl-C does not leave")
+	}
 }
 
-// TestKeysAreDocumented has every key that the help lists in the manual.
+// TestKeysAreDocumented has every key of every screen in the manual.
 func TestKeysAreDocumented(t *testing.T) {
 	manual, err := os.ReadFile("../../../docs/monitor.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, manual, _ = bytes.Cut(manual, []byte("\n## In a terminal\n"))
-	names := map[string]string{"enter": "Enter", "tab": "Tab", "esc": "Esc", "space": "Space", "left": "←", "right": "→"}
+	names := map[string]string{
+		"enter": "Enter", "tab": "Tab", "esc": "Esc", "space": "Space", "left": "←", "right": "→", "up": "arrows", "down": "arrows", "backspace": "Backspace",
+		"pgup": "PgUp", "pgdown": "PgDn", "home": "Home", "end": "End", "ctrl+b": "Ctrl-B", "ctrl+c": "Ctrl-C", "ctrl+f": "Ctrl-F", "ctrl+k": "Ctrl-K", "ctrl+l": "Ctrl-L",
+		"ctrl+z": "Ctrl-Z",
+	}
 	for name, scene := range scenes {
 		m := scene(100, 30)
 		for _, b := range append(m.shown().keys(m), m.everywhere()...) {
-			if b.text == "" || b.keys == movesHelp || b.keys == "ctrl+l" {
+			if b.keys == movesHelp {
 				continue
 			}
-			key := strings.Fields(b.keys)[0]
-			if known, ok := names[key]; ok {
-				key = known
-			}
-			if !bytes.Contains(manual, []byte("`"+key+"`")) && (len(key) == 1 || !bytes.Contains(manual, []byte(key))) {
-				t.Errorf("%s: docs/monitor.md does not say what %s does: %s", name, key, b.text)
+			for _, key := range strings.Fields(b.keys) {
+				shown := "`" + key + "`"
+				if known, ok := names[key]; ok {
+					shown = known
+				}
+				if !bytes.Contains(manual, []byte(shown)) {
+					t.Errorf("%s: docs/monitor.md does not say what %s does: %s", name, key, b.text)
+				}
 			}
 		}
 	}

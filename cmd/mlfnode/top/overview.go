@@ -24,7 +24,8 @@ type overview struct {
 	sweeps  cursor
 	chosen  grid.SweepID // at the cursor, which goes with it when the list changes
 	nodes   cursor
-	onNodes bool // the keys are for the nodes
+	node    grid.NodeID // at the cursor of the nodes
+	onNodes bool        // the keys are for the nodes
 }
 
 func (o *overview) name() string { return "overview" }
@@ -82,6 +83,16 @@ func (o *overview) at(rows []api.Sweep) *api.Sweep {
 	return &rows[o.sweeps.at]
 }
 
+// atNode puts the cursor on the chosen node, and gives it.
+func (o *overview) atNode(all []*api.Member) *api.Member {
+	if i := slices.IndexFunc(all, func(n *api.Member) bool { return n.Node == o.node }); i >= 0 {
+		o.nodes.at = i
+	}
+	o.nodes.at = max(0, min(o.nodes.at, len(all)-1))
+	o.node = all[o.nodes.at].Node
+	return all[o.nodes.at]
+}
+
 func (o *overview) keys(m *Model) []binding {
 	rows := o.rows(m)
 	tab := binding{"tab", "sweeps or nodes", func() tea.Cmd {
@@ -94,10 +105,10 @@ func (o *overview) keys(m *Model) []binding {
 			o.onNodes = false
 			return []binding{tab}
 		}
-		o.nodes.at = max(0, min(o.nodes.at, len(all)-1))
+		n := o.atNode(all)
 		return slices.Concat([]binding{{movesHelp, "move", nil},
-			{"enter l right", "show the node", func() tea.Cmd { return m.open(&nodeScreen{node: all[o.nodes.at].Node}) }}, tab},
-			m.nodeActions(all[o.nodes.at]), o.nodes.moves(len(all), func() {}))
+			{"enter l right", "show the node", func() tea.Cmd { return m.open(&nodeScreen{node: n.Node}) }}, tab},
+			m.nodeActions(n), o.nodes.moves(len(all), func() { o.node = all[o.nodes.at].Node }))
 	}
 	s := o.at(rows)
 	if s == nil {
@@ -229,6 +240,8 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	case len(rows) == 0:
 		return []string{title, fit("There is no sweep yet. In another terminal:", width), fit("  mlfnode sweep PROJECT", width)}
 	}
+	problem := problemOf(m, o.list.err, width)
+	height -= len(problem)
 	if more := o.list.value.Total - len(o.list.value.Sweeps); more > 0 {
 		title += m.paint.text(faint, fmt.Sprintf("  the newest %d; %s more: mlfnode sweeps", len(o.list.value.Sweeps), count(int64(more))))
 	}
@@ -251,7 +264,7 @@ func (o *overview) sweepTable(m *Model, rows []api.Sweep, width, height int) []s
 	if o.onNodes {
 		at = -1
 	}
-	return append([]string{fit(title, width)}, m.paint.table(width, columns, cells, at, func(row, w int) string { return m.paint.bar(&rows[from+row].SweepCounts, w) })...)
+	return append(append([]string{fit(title, width)}, problem...), m.paint.table(width, columns, cells, at, func(row, w int) string { return m.paint.bar(&rows[from+row].SweepCounts, w) })...)
 }
 
 // some is a number that is left out where it is 0.
@@ -277,6 +290,7 @@ func ends(s *api.Sweep) string {
 }
 
 func (o *overview) nodeTable(m *Model, nodes []*api.Member, width, height int) []string {
+	o.atNode(nodes)
 	from, to := o.nodes.window(len(nodes), height)
 	columns := []column{
 		{head: "node"}, {head: "state", rank: 1}, {head: "running", right: true, rank: 2}, {head: "load", right: true, rank: 4}, {head: "GPUs", rank: 3},
@@ -320,6 +334,14 @@ func gpuCells(p paint, n *api.Member) string {
 		}
 	}
 	return join(" ", b.String(), fmt.Sprintf("%d/%d", busy, all))
+}
+
+// problemOf is why what is shown could not be asked for again; none where it was.
+func problemOf(m *Model, err error, width int) []string {
+	if err == nil {
+		return nil
+	}
+	return wrapped(m.paint, bad, reason(err), width, 2)
 }
 
 // wrapped is a text of several lines in a tone.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	tea "charm.land/bubbletea/v2"
 
@@ -22,7 +23,8 @@ type sweepScreen struct {
 	trials   trialList
 
 	onFailures bool
-	class      cursor // of the failures
+	class      cursor     // of the failures
+	chosen     grid.Class // at the cursor, which goes with it when the classes change
 }
 
 func newSweepScreen(id grid.SweepID) *sweepScreen { return &sweepScreen{id: id} }
@@ -88,22 +90,37 @@ func (s *sweepScreen) keys(m *Model) []binding {
 		return nil
 	}
 	all := []binding{{movesHelp, "move", nil},
-		{"tab 1 2", "trials or failures by class", func() tea.Cmd { s.onFailures = !s.onFailures; return nil }}}
+		{"tab", "trials or failures by class", func() tea.Cmd { s.onFailures = !s.onFailures; return nil }},
+		{"1", "", func() tea.Cmd { s.onFailures = false; return nil }},
+		{"2", "", func() tea.Cmd { s.onFailures = true; return nil }}}
 	groups := s.failures.value.Groups
 	if s.onFailures {
 		if sweep.Failed == 0 || len(groups) == 0 {
 			return slices.Concat(all, m.sweepActions(sweep, ""))
 		}
-		s.class.at = max(0, min(s.class.at, len(groups)-1))
-		class := groups[s.class.at].Class
+		class := s.group().Class
 		all = append(all, binding{"enter l right", "list the trials of the class", func() tea.Cmd {
 			s.onFailures = false
 			s.trials.set("class="+string(class), api.TrialQuery{Class: class})
 			return nil
 		}})
-		return slices.Concat(all, m.sweepActions(sweep, class), s.class.moves(len(groups), func() {}))
+		return slices.Concat(all, m.sweepActions(sweep, class), s.class.moves(len(groups), func() { s.chosen = groups[s.class.at].Class }))
 	}
 	return slices.Concat(all, s.trials.keys(m, sweep), m.sweepActions(sweep, ""))
+}
+
+// group puts the cursor on the chosen class of failures, and gives it; nil where there is none.
+func (s *sweepScreen) group() *api.FailureGroup {
+	groups := s.failures.value.Groups
+	if len(groups) == 0 {
+		return nil
+	}
+	if i := slices.IndexFunc(groups, func(g api.FailureGroup) bool { return g.Class == s.chosen }); i >= 0 {
+		s.class.at = i
+	}
+	s.class.at = max(0, min(s.class.at, len(groups)-1))
+	s.chosen = groups[s.class.at].Class
+	return &groups[s.class.at]
 }
 
 func (s *sweepScreen) view(m *Model, width, height int) []string {
@@ -114,11 +131,11 @@ func (s *sweepScreen) view(m *Model, width, height int) []string {
 	if v.State == sweepRemoved {
 		return []string{fit(clean(string(s.id))+" has been removed.", width)}
 	}
-	out := s.head(m, v, width)
+	out := append(problemOf(m, s.sweep.err, width), s.head(m, v, width)...)
 	failures := "Failures"
 	if v.Failed > 0 {
-		failures = fmt.Sprintf("Failures %s in %s", count(v.Failed), plural(int64(len(s.failures.value.Groups)), "class"))
-		failures = strings.Replace(failures, "classs", "classes", 1)
+		classes := plural(int64(len(s.failures.value.Groups)), "class")
+		failures = fmt.Sprintf("Failures %s in %s", count(v.Failed), classes)
 	}
 	tabs := [2]string{"Trials", failures}
 	if s.onFailures {
@@ -186,7 +203,7 @@ func endsAt(m *Model, s *api.Sweep) string {
 	if ends(s) == "" {
 		return ""
 	}
-	at := m.now().Add(secondsOf(*s.ETA))
+	at := m.now().Add(time.Duration(*s.ETA * float64(time.Second)))
 	return ends(s) + ", ends " + strings.TrimSuffix(clock(at, m.now()), at.Format(":05"))
 }
 
@@ -198,18 +215,18 @@ func (s *sweepScreen) failureTable(m *Model, v *api.Sweep, width, height int) []
 	case !s.failures.known:
 		return absent(m, s.failures.err, width)
 	}
-	columns := []column{{head: "trials", right: true}, {head: "class"}, {head: "cause", rank: 1}, {head: "lies with", rank: 2}, {head: "for example", rank: 3}}
-	from, to := s.class.window(len(groups), max(1, height-6))
+	columns := []column{{head: "trials", right: true}, {head: "class"}, {head: "cause", rank: 1}, {head: "owner", rank: 2}, {head: "for example", rank: 3}}
+	g, problem := s.group(), problemOf(m, s.failures.err, width)
+	from, to := s.class.window(len(groups), max(1, height-6-len(problem)))
 	var cells [][]string
 	for i := range groups[from:to] {
 		g := &groups[from+i]
 		cells = append(cells, []string{count(g.Count), clean(string(g.Class)), clean(g.Cause), clean(g.Owner), clean(g.Trial)})
 	}
-	out := m.paint.table(width, columns, cells, s.class.at-from, nil)
-	if len(groups) == 0 {
+	out := append(problem, m.paint.table(width, columns, cells, s.class.at-from, nil)...)
+	if g == nil {
 		return out
 	}
-	g := &groups[s.class.at]
 	out = append(out, "")
 	if g.Hint != "" {
 		out = append(out, wrap(clean("Hint: "+g.Hint), width, 2)...)

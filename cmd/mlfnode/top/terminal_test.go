@@ -264,9 +264,9 @@ func TestTop(t *testing.T) {
 
 	_ = master.Process.Kill()
 	_ = master.Wait()
-	x.sees("✕ away", "The node is not reached since", "‖ paused")
+	x.sees("✕ disconnected", "The node has been unreachable since", "‖ paused")
 	master = m.master()
-	x.sees("● live", "no: not reached", "‖ paused")
+	x.sees("● live", "no: unreachable", "‖ paused")
 
 	x.press("X")
 	x.sees("Cancel " + id + "?")
@@ -277,7 +277,7 @@ func TestTop(t *testing.T) {
 	x.press("y")
 	x.sees(id+" is cancelled", "⊘ cancelled")
 	x.press("?")
-	x.sees("show these keys")
+	x.sees("reload and redraw")
 	x.press("qq") // the first one leaves the keys
 	x.ends(0)
 }
@@ -301,7 +301,7 @@ func TestTopOfViewer(t *testing.T) {
 	x := onTerminal(t, cmd, 100, 24)
 	x.sees("● live · viewer", id, "gpu-1  ● alive")
 	x.press("p")
-	x.sees("you may look, and not act", "no: Pause")
+	x.sees("a viewer's token is read-only", "no: Pause")
 	x.press("\x03")
 	x.ends(0)
 	m.mlfnode("cancel", id)

@@ -3,13 +3,16 @@
 //
 // A Model is what is shown. It changes by messages alone: keys, sizes of the terminal, states of the stream of events, and answers to
 // questions. Its screens say which topics of the stream they need, and ask for what the stream does not tell when a state says that it
-// has changed. So nothing is asked for and nothing is drawn while nothing happens.
+// has changed. Apart from the output of a running trial, which is polled, nothing is requested or
+// redrawn unless something changes.
 package top
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -38,7 +41,7 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	var work tasks
+	work := tasks{fail: stop}
 	defer work.wait()
 	defer stop(nil)
 	m := New(cfg.Colours, time.Now)
@@ -61,21 +64,24 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	})
 	_, err := p.Run()
+	ended := ctx.Err() != nil // before p did, which is killed by its own faults too
 	stop(nil)
-	if errors.Is(err, tea.ErrProgramKilled) && ctx.Err() != nil {
+	if ended && errors.Is(err, tea.ErrProgramKilled) && !errors.Is(err, tea.ErrProgramPanic) {
 		err = context.Cause(ctx)
 	}
 	return err
 }
 
-// tasks are what goes on beside the model.
+// tasks tracks the goroutines that run beside the model.
 type tasks struct {
+	fail func(error) // ends the program, with the error of a goroutine that panicked
+
 	mu   sync.Mutex
 	wg   sync.WaitGroup
 	over bool
 }
 
-// do runs fn, unless wait has been called.
+// do runs fn, unless wait has been called. A panic ends the program, which restores the terminal.
 func (t *tasks) do(fn func()) {
 	t.mu.Lock()
 	if t.over {
@@ -85,6 +91,11 @@ func (t *tasks) do(fn func()) {
 	t.wg.Add(1)
 	t.mu.Unlock()
 	defer t.wg.Done()
+	defer func() {
+		if r := recover(); r != nil {
+			t.fail(fmt.Errorf("panic: %v\n%s", r, debug.Stack()))
+		}
+	}()
 	fn()
 }
 

@@ -36,6 +36,13 @@ func (t *trialScreen) refresh(m *Model) tea.Cmd {
 	}
 	id := t.id
 	all := []tea.Cmd{t.sweep.want(m, m.cluster.epoch, func(ctx context.Context, c *api.Client) (api.Sweep, error) { return c.Sweep(ctx, id.Sweep) })}
+	if t.id.Sweep == api.Last { // which may be another one soon
+		if !t.sweep.known {
+			return tea.Batch(all...)
+		}
+		t.id.Sweep = t.sweep.value.Sweep
+		t.log.id, id = t.id, t.id
+	}
 	v := t.now(m)
 	if v == nil {
 		return tea.Batch(all...)

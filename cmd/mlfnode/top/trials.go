@@ -27,6 +27,7 @@ type trialList struct {
 	query  api.TrialQuery // filter and order
 	filter string         // as it was written
 	cursor cursor
+	shown  string   // the order, filter and page that were asked for last
 	left   int      // columns of parameters and metrics that are scrolled out
 	sorts  []string // that < and > go through; of the columns that were drawn last
 }
@@ -80,21 +81,20 @@ func headOf(field string) string {
 
 func (t *trialList) refresh(m *Model, s *api.Sweep, version any) tea.Cmd {
 	type asked struct {
-		version any
-		order   string
-		desc    bool
-		filter  string
-		offset  int64
-		columns string
+		version        any
+		shown, columns string
 	}
 	q := t.query
 	q.Limit, q.Offset = trialPage, t.page.value.Offset
 	if first, last := int64(t.cursor.top), int64(t.cursor.top+max(t.cursor.page, 1)); first < q.Offset || last > q.Offset+trialPage {
 		q.Offset = max(0, first-trialLead)
-		t.page.atOnce()
+	}
+	if shown := fmt.Sprintf("%q %t %q %d", q.Sort, q.Desc, t.filter, q.Offset); shown != t.shown {
+		t.shown = shown
+		t.page.discard()
 	}
 	columns, id := fields(s), s.Sweep
-	return t.page.want(m, asked{version, q.Sort, q.Desc, t.filter, q.Offset, strings.Join(columns, " ")}, func(ctx context.Context, c *api.Client) (api.TrialTable, error) {
+	return t.page.want(m, asked{version, t.shown, strings.Join(columns, " ")}, func(ctx context.Context, c *api.Client) (api.TrialTable, error) {
 		return c.TrialTable(ctx, id, q, columns)
 	})
 }
@@ -103,7 +103,7 @@ func (t *trialList) refresh(m *Model, s *api.Sweep, version any) tea.Cmd {
 func (t *trialList) set(text string, q api.TrialQuery) {
 	q.Sort, q.Desc = t.query.Sort, t.query.Desc
 	t.filter, t.query, t.cursor = text, q, cursor{page: t.cursor.page}
-	t.page.value.Offset, t.page.known = 0, false
+	t.page.value, t.page.known, t.page.err = api.TrialTable{}, false, nil
 }
 
 // sortBy changes the order.
@@ -186,7 +186,7 @@ func (t *trialList) keys(m *Model, s *api.Sweep) []binding {
 			}
 			return nil
 		}},
-		{"/", "list some trials: " + filterHelp, func() tea.Cmd {
+		{"/", "filter trials: " + filterHelp, func() tea.Cmd {
 			m.prompt = &prompt{label: "trials that are ", text: t.filter, done: func(text string) tea.Cmd {
 				q, err := parseFilter(text, s)
 				if err != nil {
@@ -215,12 +215,13 @@ func (t *trialList) keys(m *Model, s *api.Sweep) []binding {
 
 func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 	switch {
-	case !t.page.known || t.page.err != nil:
+	case !t.page.known:
 		return absent(m, t.page.err, width)
 	case t.total() == 0 && t.filter != "":
-		return []string{m.paint.text(faint, fit("No trial is like this: "+clean(t.filter), width))}
+		return []string{m.paint.text(faint, fit("No trial matches "+clean(t.filter), width))}
 	}
-	from, to := t.cursor.window(t.total(), height-1)
+	problem := problemOf(m, t.page.err, width)
+	from, to := t.cursor.window(t.total(), height-1-len(problem))
 	names := fields(s)
 	scrolled := names[2 : len(names)-4]
 	t.left = max(0, min(t.left, len(scrolled)-1))
@@ -250,7 +251,7 @@ func (t *trialList) view(m *Model, s *api.Sweep, width, height int) []string {
 	for i := from; i < to; i++ {
 		cells = append(cells, t.row(m, names, int64(i)-t.page.value.Offset))
 	}
-	return m.paint.table(width, columns, cells, t.cursor.at-from, nil)
+	return append(problem, m.paint.table(width, columns, cells, t.cursor.at-from, nil)...)
 }
 
 // row gives the cells of a row of the page; of one that has not come yet only the first has something.
@@ -281,5 +282,3 @@ func (t *trialList) row(m *Model, names []string, row int64) []string {
 	}
 	return cells
 }
-
-func secondsOf(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

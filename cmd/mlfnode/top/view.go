@@ -60,11 +60,11 @@ func (m *Model) head(width int) []string {
 	dot := p.text(good, "●") + " live"
 	switch {
 	case m.frozen:
-		dot = p.text(warn, "‖") + " stopped by you"
+		dot = p.text(warn, "‖") + " paused"
 	case !c.lost.IsZero():
-		dot = p.text(bad, "✕") + " away"
+		dot = p.text(bad, "✕") + " disconnected"
 	case c.heard.IsZero():
-		dot = p.text(faint, "○") + " asking"
+		dot = p.text(faint, "○") + " connecting"
 	}
 	if c.role.known && c.role.value == api.RoleViewer {
 		dot += p.text(faint, " · viewer")
@@ -72,17 +72,18 @@ func (m *Model) head(width int) []string {
 	out := []string{spread(path, dot, width)}
 	switch {
 	case !c.lost.IsZero():
-		text := "The node is not reached since " + clock(c.lost, m.now())
+		text := "The node has been unreachable since " + clock(c.lost, m.now()) + ". "
 		if !c.heard.IsZero() {
-			text += "; this is how it was then"
+			text += "Showing the last known state; reconnecting."
+		} else {
+			text += "Reconnecting."
 		}
-		text += ". It is tried again and again."
 		out = append(out, wrapped(p, bad, text, width, 3)...)
-		if c.line.why != "" {
-			out = append(out, p.text(faint, fit(clean(c.line.why), width)))
+		if c.stream.why != "" {
+			out = append(out, p.text(faint, fit(clean(c.stream.why), width)))
 		}
-	case c.line.gone:
-		out = append(out, wrapped(p, warn, c.line.why, width, 2)...)
+	case c.stream.gone:
+		out = append(out, wrapped(p, warn, c.stream.why, width, 2)...)
 	}
 	return append(out, "")
 }
@@ -112,7 +113,7 @@ func (m *Model) foot(width int) []string {
 		word, _, _ = strings.Cut(word, ",")
 		keys = append(keys, key+" "+word)
 	}
-	last := "? keys  q leave"
+	last := "? keys  q quit"
 	line := ""
 	for _, k := range keys {
 		if next := join("  ", line, k); ansi.StringWidth(next)+ansi.StringWidth(last)+2 <= width {
