@@ -175,6 +175,8 @@ func (p *page) rounded(value any) float32 {
 		return float32((f - float64(p.c.Base)) / 1e6)
 	case ColumnWall, ColumnCPU:
 		return float32(f / 1e6)
+	case columnSmall:
+		return float32(min(f, maxAttempts))
 	}
 	return float32(f)
 }

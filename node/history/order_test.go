@@ -176,3 +176,29 @@ func TestQueryIsSort(t *testing.T) {
 		}
 	})
 }
+
+// TestManyAttemptsAfter walks through trials with more attempts than a column can count, page by page, with and without columns.
+func TestManyAttemptsAfter(t *testing.T) {
+	for _, rows := range []int64{0, columnRows} {
+		d := openAt(t, filepath.Join(t.TempDir(), "h.db"))
+		d.columnRows = rows
+		var events []grid.Event
+		for i := range int64(30) {
+			e := finished(i, "{}")
+			e.Attempt = 250 + int(i*7%30)/2
+			events = append(events, e)
+		}
+		foldEvents(t, d, "a-1", events...)
+		trials := listed(t, d, "a-1").Trials
+		for i := range trials {
+			for _, desc := range []bool{false, true} {
+				place := PlaceOf(&trials[i], SortAttempts, "")
+				q := Query{Sort: SortAttempts, Desc: desc, Limit: 4, After: &place}
+				if delta := diff(selected(trials, q), indexes(t, d, q)); delta != "" {
+					t.Errorf("columns from %d rows, %+v after %+v (-want +got):\n%s", rows, q, place, delta)
+				}
+			}
+		}
+		mustClose(t, d)
+	}
+}
