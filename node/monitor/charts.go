@@ -235,7 +235,7 @@ func (m *Monitor) chartData(ctx context.Context, s *grid.Sweep, value, goal stri
 	default:
 		return nil, badRequest(fmt.Sprintf("there is no goal %q", goal), "choose maximize or minimize")
 	}
-	wanted := []history.Column{history.ColumnStarted, history.ColumnWall}
+	wanted := []history.Column{history.ColumnStarted, history.ColumnEnded, history.ColumnWall}
 	if column >= 0 {
 		wanted = append(wanted, column)
 	}
@@ -256,7 +256,7 @@ func (m *Monitor) chartData(ctx context.Context, s *grid.Sweep, value, goal stri
 	}
 	d.Blocks, d.Stride, d.Done = c.Blocks, c.Stride, counts.Done()
 	d.State, d.Class, d.Cause, d.Node, d.Classes, d.Nodes = c.State, c.Class, c.Cause, c.Node, c.Classes, c.Nodes
-	d.Started, d.Wall, d.Base = c.Values[history.ColumnStarted], c.Values[history.ColumnWall], c.Base
+	d.Started, d.Ended, d.Wall, d.Base = c.Values[history.ColumnStarted], c.Values[history.ColumnEnded], c.Values[history.ColumnWall], c.Base
 	d.Now = float64(time.Now().UnixMicro()-c.Base) / 1e6
 	if d.Value = c.Values[column]; column < 0 {
 		d.Value = make([]float32, len(d.State))

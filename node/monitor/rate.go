@@ -3,7 +3,6 @@ package monitor
 import (
 	"context"
 	"fmt"
-	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -18,7 +17,7 @@ const (
 	rateSteps = 60
 	// rateSweeps bounds the sweeps that are counted, the newest first.
 	rateSweeps = 32
-	// rateAge is the minimum age at which the count is made again: it reads two columns of each sweep.
+	// rateAge is the minimum age at which the count is made again: it reads a column of each sweep.
 	rateAge = 10 * time.Second
 )
 
@@ -45,7 +44,7 @@ func (m *Monitor) countRate(ctx context.Context, now time.Time) (*api.Rate, erro
 		which, sweeps = fmt.Sprintf(" of the %d newest sweeps", rateSweeps), sweeps[:rateSweeps]
 	}
 	for _, s := range sweeps {
-		c, err := m.cfg.History.Columns(ctx, s.ID, chartTrials, history.ColumnStarted, history.ColumnWall)
+		c, err := m.cfg.History.Columns(ctx, s.ID, chartTrials, history.ColumnEnded)
 		if err != nil {
 			return nil, err
 		}
@@ -66,16 +65,12 @@ func (m *Monitor) countRate(ctx context.Context, now time.Time) (*api.Rate, erro
 
 // countEnds adds the trials of a sweep that ended from a time on, in seconds since its first event.
 func countEnds(v *api.Rate, c *history.Columns, from float64) {
-	starts, walls := c.Values[history.ColumnStarted], c.Values[history.ColumnWall]
+	ends := c.Values[history.ColumnEnded]
 	for r, place := range c.State {
 		if place == 0 || !grid.States[place-1].Terminal() {
 			continue
 		}
-		end := float64(starts[r])
-		if wall := float64(walls[r]); !math.IsNaN(wall) {
-			end += wall
-		}
-		step := (end - from) / rateStep.Seconds()
+		step := (float64(ends[r]) - from) / rateStep.Seconds()
 		if !(step >= 0 && step < rateSteps) {
 			continue
 		}

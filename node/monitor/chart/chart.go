@@ -29,7 +29,8 @@ type Data struct {
 	Cause    []uint8    // the ID of one of Causes, or 0
 	Node     []uint16
 	Started  []float32 // seconds since Base; NaN for none
-	Wall     []float32 // seconds; NaN while the trial has not ended
+	Ended    []float32 // seconds since Base; NaN while the trial has not ended
+	Wall     []float32 // seconds, as far as its node told; NaN while the trial has not ended
 	Value    []float32 // what the charts are about; NaN for none
 	Name     string    // of the value
 	Maximize bool      // greater values are better

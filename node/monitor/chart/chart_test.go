@@ -62,7 +62,7 @@ func dataOf(t tester, s grid.Space, fn func(index int64, p map[string]string) tr
 	}
 	rows := n * BlockTrials
 	d.State, d.Class, d.Cause, d.Node = make([]uint8, rows), make([]uint8, rows), make([]uint8, rows), make([]uint16, rows)
-	d.Started, d.Wall, d.Value = make([]float32, rows), make([]float32, rows), make([]float32, rows)
+	d.Started, d.Ended, d.Wall, d.Value = make([]float32, rows), make([]float32, rows), make([]float32, rows), make([]float32, rows)
 	for i := range s.Count() {
 		p, err := s.At(i)
 		if err != nil {
@@ -73,14 +73,14 @@ func dataOf(t tester, s grid.Space, fn func(index int64, p map[string]string) tr
 			values[q.Key] = label(q.Value)
 		}
 		x := fn(i, values)
-		d.Started[i], d.Wall[i], d.Value[i] = float32(math.NaN()), float32(math.NaN()), float32(math.NaN())
+		d.Started[i], d.Ended[i], d.Wall[i], d.Value[i] = float32(math.NaN()), float32(math.NaN()), float32(math.NaN()), float32(math.NaN())
 		if x.state == "" {
 			continue
 		}
 		d.State[i], d.Cause[i], d.Node[i] = code(x.state), x.cause, x.node
 		d.Started[i] = float32(x.start)
 		if ended(d.State[i]) {
-			d.Wall[i], d.Value[i] = float32(x.wall), float32(x.value)
+			d.Ended[i], d.Wall[i], d.Value[i] = float32(x.start)+float32(x.wall), float32(x.wall), float32(x.value)
 			d.Done++
 		}
 		d.Now = max(d.Now, x.start+x.wall)

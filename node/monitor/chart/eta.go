@@ -97,11 +97,7 @@ func (v *View) ETA() *ETA {
 
 // correction compares the newest trials with the model: the ratio of what they took to what it says, and how much that ratio varies.
 func (v *View) correction(m *model, all []int32) (ratio, spread float64) {
-	ends := make([]float32, len(v.d.State))
-	for _, r := range all {
-		ends[r] = v.d.Started[r] + v.d.Wall[r]
-	}
-	sorted := sortRows(all, ends, true)
+	sorted := sortRows(all, v.d.Ended, true)
 	n := max(leastEnded, int(math.Ceil(newest*float64(len(sorted)))))
 	part := func(rows []int32) float64 {
 		took, said := 0.0, 0.0
@@ -276,7 +272,7 @@ func (v *View) recent() []Run {
 			run.Start = v.d.Now
 		}
 		if !run.Running {
-			run.End = run.Start + float64(v.d.Wall[r])
+			run.End = float64(v.d.Ended[r])
 		}
 		if state != 0 && run.End > v.d.Now-window {
 			all = append(all, run)

@@ -81,6 +81,7 @@ func TestBusyOfAPart(t *testing.T) {
 		part.Blocks = append(part.Blocks, whole.Blocks[b])
 		part.State, part.Class, part.Cause = append(part.State, whole.State[from:to]...), append(part.Class, whole.Class[from:to]...), append(part.Cause, whole.Cause[from:to]...)
 		part.Node, part.Started = append(part.Node, whole.Node[from:to]...), append(part.Started, whole.Started[from:to]...)
+		part.Ended = append(part.Ended, whole.Ended[from:to]...)
 		part.Wall, part.Value = append(part.Wall, whole.Wall[from:to]...), append(part.Value, whole.Value[from:to]...)
 		ran = ran || slices.Contains(whole.State[from:to], running)
 	}

@@ -64,9 +64,8 @@ func (v *View) Timeline() *Timeline {
 		}
 		end := v.d.Now
 		if v.d.State[r] != running {
-			end = start
-			if wall := float64(v.d.Wall[r]); finite(wall) {
-				end += wall
+			if end = float64(v.d.Ended[r]); !finite(end) {
+				end = start
 			}
 		}
 		ends[r] = float32(end)

@@ -208,7 +208,7 @@ func (v *View) ends() []float32 {
 	for _, r := range v.rows {
 		ends[r] = float32(math.NaN())
 		if ended(v.d.State[r]) {
-			ends[r] = v.d.Started[r] + v.d.Wall[r]
+			ends[r] = v.d.Ended[r]
 		}
 	}
 	return ends
