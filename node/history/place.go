@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -18,6 +19,15 @@ import (
 type Place struct {
 	Index int64
 	Value any // int64, float64 or string; nil behind all that have a value
+}
+
+// digest stands for a text that is too long to be written in a place.
+type digest string
+
+// Short reports whether the place was read from a form that has not the whole text. PlaceOf gives the place again, while its trial has that text.
+func (p Place) Short() bool {
+	_, short := p.Value.(digest)
+	return short
 }
 
 // PlaceOf gives the place of a trial, which this history has given, in an order. metric is the objective's.
@@ -89,7 +99,7 @@ func metricValue(raw json.RawMessage) any {
 // maxPlaceText bounds the texts that places have in writing.
 const maxPlaceText = 1024
 
-// String gives a place in the form that ParsePlace reads; empty for one whose text is too long.
+// String gives a place in the form that ParsePlace reads, with the digest of a text that is too long.
 func (p Place) String() string {
 	switch v := p.Value.(type) {
 	case int64:
@@ -98,9 +108,11 @@ func (p Place) String() string {
 		return fmt.Sprintf("%d.f%s", p.Index, strconv.FormatFloat(v, 'g', -1, 64))
 	case string:
 		if len(v) > maxPlaceText {
-			return ""
+			return fmt.Sprintf("%d.h%x", p.Index, sha256.Sum256([]byte(v)))
 		}
 		return fmt.Sprintf("%d.s%s", p.Index, v)
+	case digest:
+		return fmt.Sprintf("%d.h%s", p.Index, string(v))
 	}
 	return fmt.Sprintf("%d.n", p.Index)
 }
@@ -125,6 +137,8 @@ func ParsePlace(text string) (p Place, ok bool) {
 		}
 	case 's':
 		p.Value = value
+	case 'h':
+		p.Value = digest(value)
 	case 'n':
 		return p, value == ""
 	default:

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"context"
 	"fmt"
 	"hash/crc32"
 	"net/http"
@@ -27,7 +28,7 @@ func (l *listing) parseAfter(r *http.Request) error {
 		return nil
 	}
 	order, place, _ := strings.Cut(text, ".")
-	c := &trialCursor{}
+	c, err := &trialCursor{}, error(nil)
 	if index, unknown := strings.CutPrefix(place, "u"); unknown {
 		n, err := strconv.ParseInt(index, 10, 64)
 		if err == nil && n >= 0 && n < l.sweep.Space.Count() {
@@ -37,6 +38,11 @@ func (l *listing) parseAfter(r *http.Request) error {
 		}
 	} else if p, ok := history.ParsePlace(place); ok {
 		c.Place = p
+		if p.Short() {
+			if c.Place, err = l.wholePlace(r.Context(), p); err != nil {
+				return err
+			}
+		}
 	} else {
 		order = ""
 	}
@@ -56,25 +62,38 @@ func (l *listing) parseAfter(r *http.Request) error {
 func (l *listing) cursorAt(t *grid.Trial, n int64) string {
 	text := ""
 	switch {
-	case l.filtered:
-		text = l.places(int(n)).String()
 	case l.parameter != "":
 		text = history.Place{Index: t.Index}.String()
+	case l.filtered:
+		text = l.places(int(n)).String()
 	case l.sorted == string(history.SortState):
 		text = history.Place{Index: t.Index, Value: int64(slices.Index(grid.States[:], state(t)))}.String()
 	case l.sorted != string(history.SortIndex) && l.madeUp == t.Index:
 		return l.order + ".u" + strconv.FormatInt(t.Index, 10)
 	default:
-		metric := ""
-		if o := l.sweep.Task.Objective; o != nil {
-			metric = o.Metric
-		}
-		text = history.PlaceOf(t, history.Sort(l.sorted), metric).String()
-	}
-	if text == "" {
-		return ""
+		text = l.placeOf(t).String()
 	}
 	return l.order + "." + text
+}
+
+func (l *listing) placeOf(t *grid.Trial) history.Place {
+	metric := ""
+	if o := l.sweep.Task.Objective; o != nil {
+		metric = o.Metric
+	}
+	return history.PlaceOf(t, history.Sort(l.sorted), metric)
+}
+
+// wholePlace finds the text of a place that has only its digest.
+func (l *listing) wholePlace(ctx context.Context, p history.Place) (history.Place, error) {
+	t, _, err := l.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: l.sweep.ID, Index: p.Index})
+	if err != nil {
+		return p, err
+	}
+	if t.Index = p.Index; l.placeOf(&t).String() != p.String() {
+		return p, badRequest(fmt.Sprintf("trial %d, which the page before ended with, has another value now", p.Index), "begin with the first page again")
+	}
+	return l.placeOf(&t), nil
 }
 
 // place gives the cursor for history; nil for none.

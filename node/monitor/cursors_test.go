@@ -134,6 +134,55 @@ func TestCursorsKeepTheirPlace(t *testing.T) {
 	}
 }
 
+// TestCursorsOfLongTexts walks through a list in the order of texts that are too long for a cursor. One whose trial has another text by then is refused.
+func TestCursorsOfLongTexts(t *testing.T) {
+	long := strings.Repeat("x", 3000)
+	m, s := folded(t, spaceOf(t, 60), func(i int64) *grid.Result {
+		return &grid.Result{Started: 1e15, Metrics: grid.Metric{"word": json.RawMessage(fmt.Sprintf("%q", fmt.Sprint(long, i*7%60/2)))}}
+	})
+	for _, desc := range []string{"false", "true"} {
+		q := url.Values{"sort": {"word"}, "desc": {desc}}
+		want, _ := pageOf(t, m, s, q, 0)
+		var got []int64
+		for page, last := pageOf(t, m, s, q, 7); len(page) > 0; page, last = pageOf(t, m, s, q, 7) {
+			got = append(got, page...)
+			q.Set("after", last)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("desc %s: got %v, want %v", desc, got, want)
+		}
+	}
+	_, last := pageOf(t, m, s, url.Values{"sort": {"word"}}, 7)
+	last = last[:len(last)-8] + "01234567" // of another text
+	r := httptest.NewRequest("GET", "/?"+url.Values{"sort": {"word"}, "after": {last}}.Encode(), nil)
+	if err := r.ParseForm(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.newListing(r, s); err == nil || !strings.Contains(err.Error(), "another value now") {
+		t.Errorf("behind a trial that has changed: got %v", err)
+	}
+}
+
+// TestCursorsAcrossExtensions extends the axis that a filtered list is sorted by between two pages: no trial is left out, and none comes twice.
+func TestCursorsAcrossExtensions(t *testing.T) {
+	for _, desc := range []string{"false", "true"} {
+		m, s := cursorSweep(t)
+		q := url.Values{"sort": {"a"}, "desc": {desc}, "p[b]": {"10..40"}}
+		want, _ := pageOf(t, m, s, q, 0)
+		got, last := pageOf(t, m, s, q, 37)
+		extended := *s
+		var err error
+		if extended.Space, err = s.Space.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{{Text: "-1", Kind: grid.Number}, {Text: "9", Kind: grid.Number}}}}); err != nil {
+			t.Fatal(err)
+		}
+		q.Set("after", last)
+		rest, _ := pageOf(t, m, &extended, q, 0)
+		if got = append(got, rest...); !slices.Equal(got, want) {
+			t.Errorf("desc %s: got %d trials in pages, want %d", desc, len(got), len(want))
+		}
+	}
+}
+
 // TestCursorsOfOthers: what is no cursor, or one of another order, is refused.
 func TestCursorsOfOthers(t *testing.T) {
 	m, s := cursorSweep(t)

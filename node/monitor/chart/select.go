@@ -19,7 +19,7 @@ type Order struct {
 // Place is a place in an order.
 type Place struct {
 	Index int64
-	Value float64 // what the order looks at; NaN for none
+	Value float64 // what the order looks at, which the index tells of a parameter; NaN for none
 }
 
 // maxPlaces bounds the values of a parameter to sort by.
@@ -38,8 +38,12 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 		if at < 0 || v.d.Space.Sizes()[at] > maxPlaces {
 			return nil, nil, false
 		}
-		rows, column = v.byParameter(at, o.Desc)
+		places := placesOf(v.d.Space, at, o.Desc)
+		rows, column = v.byParameter(at, places)
 		desc = false // it is in the places of the values
+		if o.After != nil {
+			o.After = &Place{o.After.Index, v.valuePlace(o.After.Index, at, places)} // the axis may have been extended since
+		}
 	case o.By == "index":
 		if o.Desc {
 			rows = slices.Clone(rows)
@@ -54,7 +58,7 @@ func (v *View) Trials(o Order) (all []int64, places func(n int) Place, ok bool) 
 	case o.By == "wall":
 		column = v.d.Wall
 	case o.By == "ended":
-		column = v.column(func(r int32) float32 { return v.d.Started[r] + v.d.Wall[r] })
+		column = v.d.Ended
 	default:
 		return nil, nil, false
 	}
@@ -115,9 +119,9 @@ func (v *View) byColumn(column []float32, desc bool) []int32 {
 	return rows
 }
 
-// byParameter sorts the selected rows by the values of a parameter: numbers, then texts, then flags.
+// byParameter sorts the selected rows by the values of a parameter, whose places it gets: numbers, then texts, then flags.
 // It gives the places of the values of all rows, too.
-func (v *View) byParameter(at int, desc bool) ([]int32, []float32) {
+func (v *View) byParameter(at int, places []int64) ([]int32, []float32) {
 	s := v.d.Space
 	positions := make([]int64, len(v.d.State))
 	block := make([][]int64, len(s.Sizes()))
@@ -129,12 +133,23 @@ func (v *View) byParameter(at int, desc bool) ([]int32, []float32) {
 			copy(positions[b*BlockTrials:], block[at])
 		}
 	}
-	places := placesOf(s, at, desc)
 	column := make([]float32, len(positions))
 	for r, position := range positions {
 		column[r] = float32(places[position])
 	}
 	return sortRows(v.rows, column, false), column
+}
+
+// valuePlace gives the place of the value that a trial has of an axis; NaN for no trial of the sweep.
+func (v *View) valuePlace(index int64, at int, places []int64) float64 {
+	position := make([][]int64, len(v.d.Space.Sizes()))
+	for k := range position {
+		position[k] = make([]int64, 1)
+	}
+	if index >= v.d.Space.Count() || v.d.Space.Positions(index, index+1, position) != nil {
+		return math.NaN()
+	}
+	return float64(places[position[at][0]])
 }
 
 // placesOf gives the place of each value of an axis in the order of its values.
