@@ -85,14 +85,18 @@ export const renewed = signal('');
 let version = '';
 
 async function lookAtVersion() {
-  const [node, page] = await Promise.all([get('/node'), fetch(location.pathname).then(r => r.text())]);
+  const [node, page] = await Promise.all([get('/node'), fetch(location.pathname).then(r => (r.ok ? r.text() : null))]);
   if (version && node.version !== version) renewed.value = `The node now runs mlfnode ${node.version}; this page came with ${version}.`;
-  else if (!page.includes(new URL('.', import.meta.url).pathname)) renewed.value = 'This page is of another version of mlfnode monitor.';
+  else if (page !== null) renewed.value = page.includes(new URL('.', import.meta.url).pathname) ? '' : 'This page is of another version of mlfnode monitor.';
   version ||= node.version;
 }
 
+/** Whether a reload would lose something: a dialog, or what somebody has typed. */
+const writing = () => document.querySelector('dialog[open]') !== null
+  || [...document.querySelectorAll('input, textarea')].some(f => /** @type {HTMLInputElement} */ (f).value !== /** @type {HTMLInputElement} */ (f).defaultValue);
+
 document.addEventListener('visibilitychange', () => { // nobody is disturbed then
-  if (document.hidden && renewed.peek() && line.peek().condition === 'live') location.reload();
+  if (document.hidden && renewed.peek() && line.peek().condition === 'live' && !writing()) location.reload();
 });
 
 const stream = new Stream(take, takeLine, () => hooks.unauthorized(), () => session.peek() || whoami());
