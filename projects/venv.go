@@ -81,7 +81,7 @@ func venvInputs(dir, file string) ([]string, error) {
 			line, _, _ = strings.Cut(" "+strings.TrimSpace(line), " #")
 			option, value := requirement(strings.TrimSpace(line))
 			switch local := !strings.Contains(value, "://") || strings.Contains(value, "file:"); {
-			case value == "" || !local:
+			case value == "" || !local || option != "-r" && path.IsAbs(value): // nothing of the project
 			case strings.Contains(value, "file:"), option != "-r":
 				return nil, nil
 			default:

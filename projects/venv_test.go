@@ -29,6 +29,7 @@ func TestVenvInputs(t *testing.T) {
 		{"-r \\\nbase.txt\n-r 'a[1].txt'\n", []string{"/deps/main.txt", "/deps/base.txt", `/deps/a\[1].txt`}, ""},
 		{"--find-links wheels\n", nil, ""},
 		{"-f wheels\n", nil, ""},
+		{"--find-links /srv/wheels\n", []string{"/deps/main.txt"}, ""},
 		{"--find-links=file:wheels\n", nil, ""},
 		{"wheels/x.whl\n", nil, ""},
 		{"x.whl ; python_version > '3'\n", nil, ""},
