@@ -4,7 +4,7 @@ GO      ?= go
 BIN     := bin/mlfnode
 # go-nvml calls functions of NVIDIA's library that are marked as old.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
-TIMEOUT ?= 20m
+TIMEOUT ?= 30m
 # How many tests run at a time that mostly wait: for nodes that are away, for programs that run. Those that look at the clock run alone.
 WAITING := -parallel 3
 # On a busy machine, tests that wait can fail: failed tests run once more, alone, and both results are printed.
