@@ -38,10 +38,10 @@ func hand(t *testing.T) *chart.Data {
 	d := &chart.Data{
 		Space: space, Blocks: []int64{0}, Done: space.Count(), Name: "loss", Base: 1e15, Now: 100, Nodes: []grid.NodeID{"n"}, Classes: []grid.Class{grid.ClassExit},
 		State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials), Cause: make([]uint8, chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
-		Started: make([]float32, chart.BlockTrials), Wall: make([]float32, chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
+		Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials), Wall: make([]float32, chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
 	}
 	for i := range space.Count() {
-		d.State[i], d.Node[i], d.Started[i], d.Wall[i] = 3, 1, float32(i), 2 // succeeded
+		d.State[i], d.Node[i], d.Started[i], d.Ended[i], d.Wall[i] = 3, 1, float32(i), float32(i+2), 2 // succeeded
 		d.Value[i] = float32(1+i/8) + float32(1+i/2%4)/10
 	}
 	d.State[5], d.Class[5], d.Cause[5], d.Value[5] = 4, 1, 1, float32(math.NaN()) // failed
