@@ -77,7 +77,7 @@ func (d *delegate) NotifyAlive(n *memberlist.Node) error {
 	if n.Name == "" || len(n.Name) > maxName || printable([]byte(n.Name), maxName) != n.Name {
 		return errors.New("a node name that is too long or has control characters")
 	}
-	d.c.probed(n.Name, true) // it answers whoever suspects it
+	d.c.probed(n.Name, true) // this may refute a suspicion
 	return nil
 }
 

@@ -114,7 +114,7 @@ const (
 // signFile is touched by a node that stops, in its state folder, as long as it sees trials to their ends.
 const signFile = "stopping"
 
-// SignStop tells whoever waits for this node to stop, by tell and by a file in the state folder, that it is waiting for its trials: they
+// SignStop says that this node is waiting for its trials before it stops, by tell and by a file in the state folder: the trials
 // have their grace, and what they saved is stored. It returns when ended is closed.
 func (n *Node) SignStop(ended <-chan struct{}, tell func(time.Duration) error) {
 	file := filepath.Join(n.cfg.StateDir, signFile)

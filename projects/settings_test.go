@@ -91,7 +91,7 @@ func TestSettingsRefused(t *testing.T) {
 	}
 }
 
-// A duration that is no whole number of seconds is kept.
+// TestSettingsDuration keeps a duration of a fraction of a second.
 func TestSettingsDuration(t *testing.T) {
 	p, err := Adhoc([]string{"true"}, t.TempDir())
 	check(t, err)

@@ -73,7 +73,7 @@ type Facts struct {
 	Ahead   time.Duration `json:"ahead_ns"`   // of this machine's clock, exact to a second
 	Free    int64         `json:"free_bytes"` // on the disk of the folder
 	Digest  string        `json:"digest"`     // of the program that is there; "" for none
-	Boot    string        `json:"boot"`       // what tells the machine from others, until it is started anew
+	Boot    string        `json:"boot"`       // identifies the machine until it reboots
 	Disk    string        `json:"disk"`       // what tells its place on a disk from others, on all machines
 	Client  string        `json:"client"`     // address from which ssh came
 	Server  string        `json:"server"`     // address to which ssh came

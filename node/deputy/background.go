@@ -32,7 +32,7 @@ const Supervise = "supervise"
 // startPatience is how long a node may take until it answers.
 const startPatience = 20 * time.Second
 
-// launchService has systemd run the node. An installation that is there is started anew, which leaves trials alone.
+// launchService has systemd run the node. An installation that is there is restarted, which leaves trials alone.
 func (w *work) launchService(ctx context.Context, r record) error {
 	program, err := w.programFile()
 	if err != nil {

@@ -111,6 +111,22 @@ func TestFlowerListsAreBounded(t *testing.T) {
 	}
 }
 
+// revoke asks Flower's interface to revoke a task, which may have a query behind it, and gives the status of the answer.
+func (b *sweepBench) revoke(t *testing.T, task string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+"/api/task/revoke/"+task, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+b.token)
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
 // TestFlowerRevokesWhatHasEnded revokes a trial of several that has ended, and one whose sweep has been cancelled: as in Celery, nothing is left
 // to do, and the answer is that of every revoke.
 func TestFlowerRevokesWhatHasEnded(t *testing.T) {
@@ -119,18 +135,8 @@ func TestFlowerRevokesWhatHasEnded(t *testing.T) {
 	id := b.submit(t, "p", "x", 3, 2)
 	revoke := func(task string, want int) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+"/api/task/revoke/"+task, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+b.token)
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("revoke %s: got status %d, want %d", task, resp.StatusCode, want)
+		if got := b.revoke(t, task); got != want {
+			t.Errorf("revoke %s: got status %d, want %d", task, got, want)
 		}
 	}
 	ended := grid.Event{Kind: grid.Finished, Index: 1, Attempt: 1, Run: "n1.1.1", Time: time.Now().UnixMicro(), Result: &grid.Result{}}
@@ -188,19 +194,10 @@ func TestFlowerRevokes(t *testing.T) {
 		{3, 0, "/99?terminate=true", 200, false},
 	} {
 		id := b.submit(t, "p", "x", c.trials, c.running)
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+b.address+api.PathFlower+"/api/task/revoke/"+string(id)+c.suffix, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+b.token)
-		resp, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
+		status := b.revoke(t, string(id)+c.suffix)
 		rec, _ := b.cfg.Master.Sweep(id)
-		if got := rec.Sweep.State == grid.SweepCancelled; resp.StatusCode != c.status || got != c.cancelled {
-			t.Errorf("%q of %d trials, of which %d run: got status %d, cancelled: %v, want %d, %v", c.suffix, c.trials, c.running, resp.StatusCode, got, c.status, c.cancelled)
+		if got := rec.Sweep.State == grid.SweepCancelled; status != c.status || got != c.cancelled {
+			t.Errorf("%q of %d trials, of which %d run: got status %d, cancelled: %v, want %d, %v", c.suffix, c.trials, c.running, status, got, c.status, c.cancelled)
 		}
 	}
 }

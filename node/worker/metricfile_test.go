@@ -176,7 +176,7 @@ func TestCurvesAreBounded(t *testing.T) {
 	}
 }
 
-// TestRewrittenCurves begins anew with a file that has become shorter.
+// TestRewrittenCurves starts over with a file that has become shorter.
 func TestRewrittenCurves(t *testing.T) {
 	a := left(t, nil, map[string]string{"metrics": "{\"a\": 1}\n{\"a\": 2}\n{\"a\": 3}\n"})
 	a.readMetrics(false)
@@ -366,7 +366,7 @@ func TestMetricsHoldLittle(t *testing.T) {
 	}
 }
 
-// TestRewrittenMetrics has a program write its file anew each time, with other values of the same length, with more, and with less.
+// TestRewrittenMetrics rewrites a file of metrics each time: with other values of the same length, with more, and with less.
 func TestRewrittenMetrics(t *testing.T) {
 	pad := strings.Repeat("x", 1000)
 	for _, size := range []int{1, 200} { // in kilobytes

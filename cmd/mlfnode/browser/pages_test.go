@@ -38,13 +38,7 @@ func TestPages(t *testing.T) {
 				if p[1] == "" {
 					continue // it is no place of the page
 				}
-				b.open(p[0])
-				b.see(p[1])
-				b.see(".line.live")
-				b.rest()
-				if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
-					t.Errorf("%s: the page is %d px wide", name, wide)
-				}
+				b.fits(p, width, name)
 				if dark := eval[bool](b, "getComputedStyle(document.body).backgroundColor === 'rgb(15, 19, 23)'"); dark != (theme == "dark") {
 					t.Errorf("%s: dark is %v", name, dark)
 				}
@@ -76,16 +70,22 @@ func TestZoom(t *testing.T) {
 		if p[1] == "" {
 			continue // it is no place of the page
 		}
-		b.open(p[0])
-		b.see(p[1])
-		b.see(".line.live")
-		b.rest()
-		if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > 640 {
-			t.Errorf("%s: the page is %d px wide", p[0], wide)
-		}
+		b.fits(p, 640, p[0])
 		b.shot("zoom" + strings.NewReplacer("/", "_", "?", "_").Replace(p[0]))
 		audit(b, axe, "200 % "+p[0])
 		b.check()
+	}
+}
+
+// fits opens a page, waits until it shows what it is about, and sees that it is no wider than the window.
+func (b *tab) fits(page [2]string, width int64, name string) {
+	b.t.Helper()
+	b.open(page[0])
+	b.see(page[1])
+	b.see(".line.live")
+	b.rest()
+	if wide := eval[int64](b, "document.documentElement.scrollWidth"); wide > width {
+		b.t.Errorf("%s: the page is %d px wide", name, wide)
 	}
 }
 

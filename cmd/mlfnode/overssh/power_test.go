@@ -36,7 +36,7 @@ func TestMachinesAreStartedAnew(t *testing.T) {
 	l.nothingLeft("")
 }
 
-// TestFollowedThroughRestart has the laptop follow a sweep while every node is started anew.
+// TestFollowedThroughRestart follows a sweep from the laptop while every node restarts.
 func TestFollowedThroughRestart(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2)

@@ -18,7 +18,7 @@ import (
 	"mlfnode/node/monitor/chart"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // hand is a small sweep with values that are easy to check: loss = a + b/10, and one trial that failed.
 func hand(t *testing.T) *chart.Data {

@@ -70,7 +70,7 @@ func (m *machine) mlfnode(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// master starts the master and waits until it is up.
+// master starts the master and waits until it is up. It is stopped after the test, unless that has killed it.
 func (m *machine) master() *exec.Cmd {
 	m.t.Helper()
 	log, err := os.Create(filepath.Join(m.dir, "master.log"))
@@ -83,6 +83,10 @@ func (m *machine) master() *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
+	m.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
 	await(m.t, "the master is up", func() (bool, string) {
 		b, _ := os.ReadFile(log.Name())
 		return bytes.Contains(b, []byte("node is up")), string(b)
@@ -226,10 +230,6 @@ const script = `echo "begin $*"; echo oops >&2; case "$*" in *seed=3*) exit 3;; 
 func TestTop(t *testing.T) {
 	m := newMachine(t)
 	master := m.master()
-	defer func() {
-		_ = master.Process.Signal(syscall.SIGTERM)
-		_ = master.Wait()
-	}()
 	id := m.mlfnode("sweep", "--detach", "--set", "seed=0:9", "--", "sh", "-c", script, "run")
 	x := onTerminal(t, m.command("top"), 110, 30)
 	x.sees("● live", "Sweeps", id, "gpu-1  ● alive", "running 2")
@@ -265,7 +265,7 @@ func TestTop(t *testing.T) {
 	_ = master.Process.Kill()
 	_ = master.Wait()
 	x.sees("✕ disconnected", "The node has been unreachable since", "‖ paused")
-	master = m.master()
+	m.master()
 	x.sees("● live", "no: unreachable", "‖ paused")
 
 	x.press("X")
@@ -285,11 +285,7 @@ func TestTop(t *testing.T) {
 // TestTopOfViewer looks at the cluster over the network, with a token that reads.
 func TestTopOfViewer(t *testing.T) {
 	m := newMachine(t)
-	master := m.master()
-	defer func() {
-		_ = master.Process.Signal(syscall.SIGTERM)
-		_ = master.Wait()
-	}()
+	m.master()
 	id := m.mlfnode("sweep", "--detach", "--set", "seed=4:9", "--", "sh", "-c", script, "run")
 	var made struct{ Token string }
 	if err := json.Unmarshal([]byte(m.mlfnode("token", "--role", "viewer", "--json")), &made); err != nil {

@@ -53,8 +53,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestFaultsOutliveTheAgent has the next agent take over which devices are out of service, and how often others have failed, until the machine
-// is started anew or somebody undrains the node.
+// TestFaultsOutliveTheAgent checks that the next agent knows which devices are out of service and how often others have failed, until the
+// machine reboots or somebody undrains the node.
 func TestFaultsOutliveTheAgent(t *testing.T) {
 	play(t, "4xA100-40", Avoid, func(s *stage) {
 		gpus := s.source.fake.GPUs()
