@@ -102,15 +102,22 @@ func IsHash(text string) bool {
 	return err == nil && len(sum) == sha256.Size && strings.ToLower(text) == text
 }
 
-// Scan lists a folder, without the hashes. Sockets, pipes and devices are left out.
+// Scan lists a folder, without the hashes. Sockets, pipes, devices and what is removed meanwhile are
+// left out.
 func Scan(dir string) ([]File, error) {
 	var files []File
 	err := filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		if name != dir && errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || name == dir {
 			return err
 		}
 		var st unix.Stat_t
-		if err := unix.Lstat(name, &st); err != nil {
+		switch err := unix.Lstat(name, &st); {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil:
 			return &fs.PathError{Op: "lstat", Path: name, Err: err}
 		}
 		rel, err := filepath.Rel(dir, name)
@@ -125,7 +132,11 @@ func Scan(dir string) ([]File, error) {
 			f.Mode |= fs.ModeDir
 		case unix.S_IFLNK:
 			f.Mode |= fs.ModeSymlink
-			if f.Link, err = os.Readlink(name); err != nil {
+			f.Link, err = os.Readlink(name)
+			switch {
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EINVAL): // another kind of file by now
+				return nil
+			case err != nil:
 				return err
 			}
 			f.Link = inward(dir, rel, f.Link)

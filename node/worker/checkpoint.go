@@ -67,6 +67,9 @@ func (c *checkpoints) folder(id grid.TrialID) string {
 
 func (s *saved) live() string { return filepath.Join(s.dir, "live") }
 
+// copied is the folder's copy, while one is stored.
+func (s *saved) copied() string { return filepath.Join(s.dir, "copy") }
+
 // take gives the folder of a trial to an attempt, and waits for the end of another one that has it: two never write to one folder.
 func (c *checkpoints) take(ctx context.Context, id grid.TrialID) (*saved, error) {
 	for {

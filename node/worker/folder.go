@@ -147,7 +147,13 @@ func fillFolder(dir string, entries []entry) error {
 			return err
 		}
 	}
-	for i := range slices.Backward(entries) { // filling a folder changes its time, and may not be allowed by its mode
+	return finishFolders(dir, entries)
+}
+
+// finishFolders gives the folders among the entries their modes and times: filling one changes its time, and may not be allowed by its
+// mode. Each comes before what is in it.
+func finishFolders(dir string, entries []entry) error {
+	for i := range slices.Backward(entries) {
 		if e := &entries[i]; e.mode.IsDir() {
 			path := filepath.Join(dir, e.path)
 			if err := errors.Join(os.Chmod(path, e.mode.Perm()), projects.SetTime(path, e.time)); err != nil {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -41,6 +44,9 @@ var errTooLarge = errors.New("it is too large")
 // lastingTries bounds the tries of what hardly changes by itself: a checkpoint that is always being written, a node that does not hold
 // the trial although the master must have heard of it by now.
 const lastingTries = 40
+
+// copyPasses is how often a copy of a folder that is being written looks for files that were renamed meanwhile.
+const copyPasses = 3
 
 // damagedTries is how often a snapshot that seems to be damaged is fetched: the network may be to blame.
 const damagedTries = 3
@@ -153,10 +159,16 @@ func (w *Worker) fetch(ctx context.Context, a *attempt, s *saved) error {
 	return nil
 }
 
+// changedTries is how often a folder that was at rest is read as it is: one that takes so long to read that its program
+// writes again meanwhile is copied first.
+const changedTries = 3
+
 // store takes a snapshot of what the attempt's trial has saved and stores it on the master. It does nothing where nothing has changed
-// since the last one. Clean says of the files whether they are whole, and ended that the program writes no more.
+// since the last one. Clean says of the files whether they are whole, and ended that the program writes no more. Of a program that may be
+// writing, a copy is stored: it would change while it is read, again and again.
 func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([]checkpoint.File) bool) error {
 	s := a.saved
+	changed := 0
 	return w.transfer(ctx, snapshotTime, func(ctx context.Context) error {
 		files, err := checkpoint.Scan(s.live())
 		if err != nil {
@@ -173,16 +185,34 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 			if size, most := snapshot.Size(), a.task.Checkpoint.MaxSize; size > most {
 				return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
 			}
-			if err := checkpoint.Read(ctx, s.live(), files, s.read); err != nil {
+			dir, known := s.live(), s.read
+			if !ended && (!snapshot.Clean || changed >= changedTries) {
+				defer func() { _ = removeTree(s.copied()) }() // else the next copy does
+				still, err := s.copyLive(ctx, files)
+				if err != nil {
+					return fmt.Errorf("copy the checkpoint: %w", err)
+				}
+				snapshot.Clean = snapshot.Clean && still
+				dir, known = s.copied(), nil
+				if snapshot.Files, err = checkpoint.Scan(dir); err != nil {
+					return err
+				}
+			}
+			if err := checkpoint.Read(ctx, dir, snapshot.Files, known); err != nil {
+				if errors.Is(err, checkpoint.ErrChanged) {
+					changed++
+				}
 				return err
 			}
-			if state.Base, err = checkpoint.Send(ctx, w.cfg.Snapshots, a.id, snapshot, s.live(), w.pacer); err != nil {
+			if state.Base, err = checkpoint.Send(ctx, w.cfg.Snapshots, a.id, snapshot, dir, w.pacer); err != nil {
 				if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) { // of a store on this machine: sending writes nothing here
 					err = fmt.Errorf("the master has no room on its disk: %v", err)
 				}
 				return err
 			}
-			s.read = files
+			if s.read = snapshot.Files; dir != s.live() {
+				s.read = nil
+			}
 		}
 		if state.Stored = ended; state == s.state {
 			return nil
@@ -193,6 +223,49 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 		}
 		return nil
 	})
+}
+
+// copyLive copies a scan of the attempt's folder to copied, although its program may be writing to it, and reports whether nothing has
+// changed meanwhile. What a program renames while it is copied is looked for again under its new name.
+func (s *saved) copyLive(ctx context.Context, files []checkpoint.File) (still bool, err error) {
+	if err := removeTree(s.copied()); err != nil {
+		return false, err
+	}
+	if err := os.Mkdir(s.copied(), 0o700); err != nil {
+		return false, err
+	}
+	var entries []entry
+	done := map[string]bool{}
+	for range copyPasses {
+		missed := false
+		for i := range files {
+			f := &files[i]
+			if done[f.Path] {
+				continue
+			}
+			if ctx.Err() != nil {
+				return false, context.Cause(ctx)
+			}
+			e := entry{path: f.Path, mode: f.Mode, time: time.Unix(0, f.MTime), size: f.Size, from: filepath.Join(s.live(), f.Path), link: f.Link}
+			switch err := e.place(s.copied()); {
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+				missed = true
+			case err != nil:
+				return false, err
+			default:
+				entries, done[f.Path] = append(entries, e), true
+			}
+		}
+		again, err := checkpoint.Scan(s.live())
+		if err != nil {
+			return false, err
+		}
+		if still = checkpoint.Same(files, again); still || !missed {
+			break
+		}
+		files = again
+	}
+	return still, finishFolders(s.copied(), entries)
 }
 
 // leftClean reports whether the program of an attempt that has ended left its folder whole: it says so (exit code 85), or it ended by itself

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -300,16 +301,62 @@ func TestFullMasterIsWaitedFor(t *testing.T) {
 // TestProgramThatNeverRests writes its state all the time: what it has is stored all the same, as what may be torn, and the result says so.
 func TestProgramThatNeverRests(t *testing.T) {
 	v := newSaving(t, "restless-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, 20*time.Millisecond })
+	id := grid.TrialID{Sweep: "restless-1"}
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for ever(stop) {
+				step(t, dir)
+			}
+		}()
+		defer func() {
+			close(stop)
+			<-stopped
+		}()
 		eventually(t, "a snapshot of the running program", func() bool {
-			step(t, dir)
-			n, _ := v.store.Newest(grid.TrialID{Sweep: "restless-1"})
-			s, err := v.store.Load(ctx, grid.TrialID{Sweep: "restless-1"}, n)
-			return err == nil && !s.Clean
+			n, _ := v.store.Newest(id)
+			s, err := v.store.Load(ctx, id, n)
+			return err == nil && !s.Clean && has(s, "step")
 		})
 		return ended(grid.ClassExit, 1)
 	})
 	if r.Snapshot == 0 || !strings.Contains(r.Reason, "without a pause of 20ms") {
 		t.Errorf("got snapshot %d: %s", r.Snapshot, r.Reason)
 	}
+	if _, err := os.Stat(filepath.Join(v.checkpoints.folder(id), "copy")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a copy of the folder is left: %v", err)
+	}
+}
+
+// TestSlowRead stores the state of a program that pauses for long enough, but not for as long as its state takes to be read.
+func TestSlowRead(t *testing.T) {
+	v := newSaving(t, "slow-1", func(c *grid.Checkpoint) { c.Every, c.Quiet = time.Millisecond, time.Millisecond })
+	id := grid.TrialID{Sweep: "slow-1"}
+	v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
+		write(t, filepath.Join(dir, "weights"), strings.Repeat("w", 64<<20))
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		eventually(t, "a snapshot of the running program", func() bool {
+			<-tick.C
+			step(t, dir)
+			n, _ := v.store.Newest(id)
+			s, err := v.store.Load(ctx, id, n)
+			return err == nil && has(s, "step") && has(s, "weights")
+		})
+		return ended(grid.ClassExit, 1)
+	})
+}
+
+func ever(stop chan struct{}) bool {
+	select {
+	case <-stop:
+		return false
+	default:
+		return true
+	}
+}
+
+func has(s *checkpoint.Snapshot, path string) bool {
+	return slices.ContainsFunc(s.Files, func(f checkpoint.File) bool { return f.Path == path })
 }

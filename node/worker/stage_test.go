@@ -30,14 +30,24 @@ func TestMain(m *testing.M) {
 }
 
 // patience is the longest that a test waits for one thing.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // program is an executor that runs a func for each attempt.
 type program func(context.Context, *executor.Attempt) executor.Outcome
 
-func (p program) Slot() (executor.Slot, error)                                  { return p, nil }
-func (p program) Run(ctx context.Context, a *executor.Attempt) executor.Outcome { return p(ctx, a) }
-func (p program) Close() error                                                  { return nil }
+func (p program) Slot() (executor.Slot, error) { return p, nil }
+func (p program) Close() error                 { return nil }
+
+// Run lets the attempt end as failed when the func ends its goroutine, as t.Fatal does: the worker would wait for it forever.
+func (p program) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
+	ended := make(chan executor.Outcome, 1)
+	go func() {
+		o := executor.Outcome{Class: grid.ClassExit, ExitCode: 1, Reason: "the test failed within the program"}
+		defer func() { ended <- o }()
+		o = p(ctx, a)
+	}()
+	return <-ended
+}
 
 var _ executor.Executor = program(nil)
 
