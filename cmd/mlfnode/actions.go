@@ -71,7 +71,9 @@ func (a *app) resumeCommand() *cobra.Command {
 			if id.Index >= 0 {
 				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
 			}
-			return a.revive(ctx, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
+			return a.revive(ctx, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) {
+				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
+			})
 		})
 	f.add(c)
 	return c
@@ -93,7 +95,7 @@ func (a *app) retryCommand() *cobra.Command {
 				return a.revive(ctx, id.Sweep, f, a.updated(ctx, q, f.quiet))
 			}
 			return a.revive(ctx, id.Sweep, f, a.asSubmitted("--update packs them again", func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return c.Retry(ctx, id, q)
+				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, id, q) })
 			}))
 		})
 	c.Long = c.Short + `.
@@ -126,7 +128,9 @@ func (a *app) extendCommand() *cobra.Command {
 				return usage("extend needs values to add", fmt.Sprintf("mlfnode extend %s --set lr=0.3", id.Sweep))
 			}
 			return a.revive(ctx, id.Sweep, f, a.asSubmitted("to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return c.Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
+				return unbroken(ctx, func(ctx context.Context) (api.Done, error) {
+					return c.Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
+				})
 			}))
 		})
 	c.Flags().StringArrayVar(&sets, "set", nil, "values to add: k=v, k=a,b,c or k=start:end:step (repeatable)")

@@ -92,6 +92,19 @@ func (f *follower) order(ctx context.Context, act func(context.Context, grid.Swe
 	return err
 }
 
+// unbroken makes a request that has trials begin. A signal that comes meanwhile is for the follower, once the node has answered: it
+// pauses the sweep, where a node that stopped in the middle would kill the first trials. A node that then does not answer for orderTime
+// is not waited for.
+func unbroken[T any](ctx context.Context, request func(context.Context) (T, error)) (T, error) {
+	if ctx.Err() != nil {
+		return request(ctx)
+	}
+	whole, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(orderTime, stop) })()
+	return request(whole)
+}
+
 // pause lets no new trial begin.
 func (f *follower) pause(ctx context.Context) {
 	text := "%s is paused; running trials continue to their end or save their state, Ctrl-C again kills them"

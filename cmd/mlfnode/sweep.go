@@ -315,13 +315,14 @@ func submit(ctx context.Context, c *api.Client, b *bundle, sub api.Submit) (api.
 			}
 		}
 	}
-	v, err := c.Submit(ctx, sub)
+	begin := func(ctx context.Context) (api.Sweep, error) { return c.Submit(ctx, sub) }
+	v, err := unbroken(ctx, begin)
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle && b.digest != "" {
 		// It went with the last sweep that used it, a moment ago.
 		if err := b.put(ctx, c); err != nil {
 			return api.Sweep{}, err
 		}
-		v, err = c.Submit(ctx, sub)
+		v, err = unbroken(ctx, begin)
 	}
 	return v, err
 }

@@ -56,13 +56,14 @@ func (a *app) updated(ctx context.Context, q api.Retry, quiet bool) func(*api.Cl
 			return api.Done{}, err
 		}
 		q.Bundle = b.digest
-		done, err := c.Retry(ctx, v.Sweep, q)
+		retry := func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, v.Sweep, q) }
+		done, err := unbroken(ctx, retry)
 		if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle {
 			// It went with the last sweep that used it, a moment ago.
 			if err := b.put(ctx, c); err != nil {
 				return api.Done{}, err
 			}
-			done, err = c.Retry(ctx, v.Sweep, q)
+			done, err = unbroken(ctx, retry)
 		}
 		if err == nil && done.Changed > 0 {
 			a.say("%s: %s run with the files of %s as they are now; command and parameters stay as submitted", v.Sweep, plural(done.Changed, "trial"), p.project.Dir)
