@@ -18,7 +18,7 @@ var layers = [][]string{
 	{"node/monitor", "node/master", "node/worker"},
 	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
 	{"node/checkpoint"},
-	{"projects", "node/durable", "node/private", "node/processid"},
+	{"projects", "node/durable", "node/private", "node/processid", "node/parallel"},
 	{"grid"},
 }
 

@@ -6,12 +6,14 @@
 package chart
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"strconv"
 	"sync"
 
 	"mlfnode/grid"
+	"mlfnode/node/parallel"
 )
 
 // BlockTrials is how many neighbouring trials a block of Data has.
@@ -68,6 +70,7 @@ var (
 	running   = code(grid.Running)
 	succeeded = code(grid.Succeeded)
 	failed    = code(grid.Failed)
+	cancelled = code(grid.Cancelled)
 )
 
 func code(s grid.State) uint8 { return uint8(slices.Index(grid.States[:], s) + 1) }
@@ -119,11 +122,13 @@ type Part struct {
 // View is a selection of trials.
 type View struct {
 	d      *Data
-	axes   []*axis   // those with more than one value
-	hidden []string  // the keys of the others
-	levels [][]uint8 // by axis, of every row
-	rows   []int32   // that are selected
-	value  []float32 // of the trials that have ended, see results
+	from   *View      // that it was selected from; nil for all trials
+	axes   []*axis    // those with more than one value
+	hidden []string   // the keys of the others
+	levels [][]uint8  // by axis, of every row
+	long   [][]uint16 // by axis, positions of every row; nil where a level is one, and where they are too many
+	rows   []int32    // that are selected
+	value  []float32  // of the trials that have ended, see results
 	known  int64
 	parts  []Part
 
@@ -152,40 +157,80 @@ func all(d *Data) (*View, error) {
 		}
 		v.axes = append(v.axes, newAxis(d.Space, k, keys[k], n))
 	}
-	n := len(d.Blocks) * BlockTrials
+	n := len(d.State)
 	v.levels = make([][]uint8, len(v.axes))
-	for a := range v.levels {
+	v.long = make([][]uint16, len(v.axes))
+	for a, axis := range v.axes {
 		v.levels[a] = make([]uint8, n)
+		if axis.Size > maxLevels && axis.Size <= tableSize {
+			v.long[a] = make([]uint16, n)
+		}
 	}
-	v.rows = make([]int32, 0, n)
 	err := d.eachBlock(func(from int, at [][]int64) {
 		for a, axis := range v.axes {
 			axis.levelsOf(v.levels[a][from:from+BlockTrials], at[axis.place])
-		}
-		first := d.Blocks[from/BlockTrials]
-		for i := range BlockTrials {
-			if row := from + i; d.State[row] != 0 && first+int64(i) < d.Space.Count() { // the sweep may have been extended meanwhile
-				v.rows = append(v.rows, int32(row))
+			if long := v.long[a]; long != nil {
+				for i, position := range at[axis.place] {
+					long[from+i] = uint16(position)
+				}
 			}
 		}
 	})
+	v.rows = make([]int32, 0, n)
+	count := d.Space.Count()
+	for row, state := range d.State {
+		if state != 0 && d.index(int32(row)) < count { // the sweep may have been extended meanwhile
+			v.rows = append(v.rows, int32(row))
+		}
+	}
 	v.known = int64(len(v.rows))
 	return v, err
 }
 
-// eachBlock calls fn with the first row of each block, and with the positions of its trials on the axes of the space.
+const (
+	// leastBlocks and leastRows are how many blocks and rows a part of a loop has at least that is divided.
+	leastBlocks = 128
+	leastRows   = leastBlocks * BlockTrials
+)
+
+// eachBlock calls fn with the first row of each block, and with the positions of its trials on the axes of the space, for several blocks at
+// one time.
 func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
-	at := make([][]int64, len(d.Space.Sizes()))
-	for k := range at {
-		at[k] = make([]int64, BlockTrials)
-	}
-	for b, first := range d.Blocks {
-		if err := d.Space.Positions(first, first+BlockTrials, at); err != nil {
-			return err
+	parts := parallel.Split(len(d.Blocks), leastBlocks)
+	errs := make([]error, len(parts))
+	parallel.Each(len(parts), func(i int) {
+		at := make([][]int64, len(d.Space.Sizes()))
+		for k := range at {
+			at[k] = make([]int64, BlockTrials)
 		}
-		fn(b*BlockTrials, at)
+		for b := parts[i].Lo; b < parts[i].Hi && errs[i] == nil; b++ {
+			if errs[i] = d.Space.Positions(d.Blocks[b], d.Blocks[b]+BlockTrials, at); errs[i] == nil {
+				fn(b*BlockTrials, at)
+			}
+		}
+	})
+	return cmp.Or(errs...)
+}
+
+// kept gives those of some rows that keep lets through, in their order. Several goroutines call keep.
+func kept(rows []int32, keep func(row int32) bool) []int32 {
+	spans := parallel.Split(len(rows), leastRows)
+	out, counts := make([]int32, len(rows)), make([]int, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		part, n := out[spans[i].Lo:spans[i].Hi], 0
+		for _, r := range rows[spans[i].Lo:spans[i].Hi] {
+			if keep(r) {
+				part[n] = r
+				n++
+			}
+		}
+		counts[i] = n
+	})
+	n := 0
+	for i, span := range spans {
+		n += copy(out[n:], out[span.Lo:span.Lo+counts[i]])
 	}
-	return nil
+	return out[:n]
 }
 
 // Select selects those of a view's trials that w lets through, too. The axes and their levels are those of the view: to select again takes a
@@ -198,15 +243,9 @@ func (v *View) Select(w Where) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	some := &View{d: v.d, value: v.value, axes: v.axes, hidden: v.hidden, levels: v.levels, known: v.known, rows: make([]int32, 0, len(v.rows))}
-	for _, row := range v.rows {
-		if f.match(row) {
-			some.rows = append(some.rows, row)
-		}
-	}
-	some.rows = slices.Clip(some.rows)
+	some := &View{d: v.d, from: v, value: v.value, axes: v.axes, hidden: v.hidden, levels: v.levels, long: v.long, known: v.known, rows: kept(v.rows, f.match)}
 	if len(some.rows) == 0 {
-		some.parts = f.counts()
+		some.parts = f.counts(v.rows)
 	}
 	return some, nil
 }
@@ -242,37 +281,63 @@ func (v *View) better(a, b float32) bool {
 	return a < b
 }
 
+// largePart is how large a part of a view a selection is from which its order is taken from that of the view, which is kept for others.
+const largePart = 8
+
 // order gives the selected rows that have a value, the best first, equal ones by index.
 func (v *View) order() []int32 {
-	v.sorting.Do(func() { v.sorted = sortRows(v.rows, v.value, v.d.Maximize) })
+	v.sorting.Do(func() {
+		if v.from == nil || len(v.rows) < len(v.from.rows)/largePart {
+			v.sorted = sortRows(v.rows, v.value, v.d.Maximize)
+			return
+		}
+		selected := make([]bool, len(v.d.State))
+		for _, r := range v.rows {
+			selected[r] = true
+		}
+		v.sorted = kept(v.from.order(), func(r int32) bool { return selected[r] })
+	})
 	return v.sorted
 }
 
+// radix is how many bits sortRows looks at in one pass.
+const radix = 11
+
 // sortRows sorts rows by a column, in linear time, without those that have no value there.
 func sortRows(rows []int32, column []float32, desc bool) []int32 {
-	keys, out := make([]uint32, 0, len(rows)), make([]int32, 0, len(rows))
-	for _, r := range rows {
-		f := column[r]
-		if f != f {
-			continue
+	out := kept(rows, func(r int32) bool { return column[r] == column[r] })
+	n := len(out)
+	keys, keys2, out2 := make([]uint32, n), make([]uint32, n), make([]int32, n)
+	spans := parallel.Split(n, leastRows)
+	counts := make([][1 << radix]int32, len(spans)) // and then where the rows of a part with each digit go
+	parallel.Each(len(spans), func(p int) {
+		for i := spans[p].Lo; i < spans[p].Hi; i++ {
+			keys[i] = grid.SortKey(column[out[i]], desc)
 		}
-		keys, out = append(keys, grid.SortKey(f, desc)), append(out, r)
-	}
-	keys2, out2 := make([]uint32, len(keys)), make([]int32, len(out))
-	for shift := 0; shift < 33; shift += 11 {
-		var count [2048]int
-		for _, k := range keys {
-			count[k>>shift&2047]++
+	})
+	for shift := 0; shift < 32; shift += radix {
+		parallel.Each(len(spans), func(p int) {
+			count := &counts[p]
+			clear(count[:])
+			for _, k := range keys[spans[p].Lo:spans[p].Hi] {
+				count[k>>shift&(1<<radix-1)]++
+			}
+		})
+		sum := int32(0)
+		for digit := range 1 << radix {
+			for p := range counts {
+				to := &counts[p][digit]
+				*to, sum = sum, sum+*to
+			}
 		}
-		sum := 0
-		for i, n := range count {
-			count[i], sum = sum, sum+n
-		}
-		for i, k := range keys {
-			to := &count[k>>shift&2047]
-			keys2[*to], out2[*to] = k, out[i]
-			*to++
-		}
+		parallel.Each(len(spans), func(p int) {
+			count := &counts[p]
+			for i := spans[p].Lo; i < spans[p].Hi; i++ {
+				to := &count[keys[i]>>shift&(1<<radix-1)]
+				keys2[*to], out2[*to] = keys[i], out[i]
+				*to++
+			}
+		})
 		keys, keys2, out, out2 = keys2, keys, out2, out
 	}
 	return out
@@ -291,16 +356,22 @@ func (v *View) rank() []float32 {
 		ranks[i] = float32(math.NaN())
 	}
 	scale := 1 / float32(max(1, len(sorted)-1))
-	for lo := 0; lo < len(sorted); {
-		hi := lo + 1
-		for hi < len(sorted) && v.value[sorted[hi]] == v.value[sorted[lo]] {
-			hi++
+	behind := func(lo int) int { // the rows with the value of the one before
+		for lo > 0 && lo < len(sorted) && v.value[sorted[lo]] == v.value[sorted[lo-1]] {
+			lo++
 		}
-		mid := float32(lo+hi-1) / 2 * scale
-		for ; lo < hi; lo++ {
-			ranks[sorted[lo]] = mid
-		}
+		return lo
 	}
+	spans := parallel.Split(len(sorted), leastRows)
+	parallel.Each(len(spans), func(i int) {
+		for lo, end := behind(spans[i].Lo), spans[i].Hi; lo < end; {
+			hi := behind(lo + 1)
+			mid := float32(lo+hi-1) / 2 * scale
+			for ; lo < hi; lo++ {
+				ranks[sorted[lo]] = mid
+			}
+		}
+	})
 	return ranks
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/node/parallel"
 )
 
 // Failures groups the selected trials that failed by cause.
@@ -66,27 +67,15 @@ const (
 // Failures looks for what predicts each cause.
 func (v *View) Failures() *Failures {
 	out := &Failures{Edges: []Number{}, Groups: []FailureGroup{}}
-	byCause := map[uint8][]int32{}
-	var all []int32
-	last := 0.0
-	ends := make([]float32, len(v.d.State))
-	for _, r := range v.rows {
-		ends[r] = v.d.Started[r]
-		if wall := v.d.Wall[r]; wall == wall {
-			ends[r] += wall
-		}
-		if c := v.d.Cause[r]; c > 0 && v.d.State[r] != running {
-			byCause[c] = append(byCause[c], r)
-			out.Failed++
-			all = append(all, r)
-		} else if ended(v.d.State[r]) {
-			all = append(all, r)
-		}
-		if e := float64(ends[r]); e > last {
-			last = e
-		}
-	}
+	ends, last := v.failureEnds()
+	fails := func(r int32) bool { return v.d.Cause[r] > 0 && v.d.State[r] != running }
+	all := kept(v.rows, func(r int32) bool { return ended(v.d.State[r]) || fails(r) })
 	out.Ended = int64(len(all))
+	byCause := map[uint8][]int32{}
+	for _, r := range kept(all, fails) {
+		byCause[v.d.Cause[r]] = append(byCause[v.d.Cause[r]], r)
+		out.Failed++
+	}
 	for i := range timeBins + 1 {
 		out.Edges = append(out.Edges, Number(last*float64(i)/timeBins))
 	}
@@ -116,21 +105,45 @@ func (v *View) Failures() *Failures {
 	return out
 }
 
+// failureEnds is when the selected trials ended as far as their starts and what their nodes measured tell, and the last of these times.
+func (v *View) failureEnds() (ends []float32, last float64) {
+	ends = make([]float32, len(v.d.State))
+	spans := parallel.Split(len(v.rows), leastRows)
+	latest := make([]float32, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		for _, r := range v.rows[spans[i].Lo:spans[i].Hi] {
+			ends[r] = v.d.Started[r]
+			if wall := v.d.Wall[r]; wall == wall {
+				ends[r] += wall
+			}
+			if ends[r] > latest[i] {
+				latest[i] = ends[r]
+			}
+		}
+	})
+	return ends, float64(slices.Max(latest))
+}
+
 // attributes counts rows by axis and level, and by node as the last axis.
 func (v *View) attributes(rows []int32) [][]int64 {
 	counts := make([][]int64, len(v.axes)+1)
+	counts[len(v.axes)] = make([]int64, len(v.d.Nodes)+1)
 	for a := range v.axes {
 		counts[a] = make([]int64, len(v.axes[a].Levels))
+	}
+	parallel.Each(len(counts), func(a int) {
+		if a < len(v.axes) {
+			for _, r := range rows {
+				counts[a][v.levels[a][r]]++
+			}
+			return
+		}
 		for _, r := range rows {
-			counts[a][v.levels[a][r]]++
+			if n := v.d.Node[r]; int(n) <= len(v.d.Nodes) {
+				counts[a][n]++
+			}
 		}
-	}
-	counts[len(v.axes)] = make([]int64, len(v.d.Nodes)+1)
-	for _, r := range rows {
-		if n := v.d.Node[r]; int(n) <= len(v.d.Nodes) {
-			counts[len(v.axes)][n]++
-		}
-	}
+	})
 	return counts
 }
 

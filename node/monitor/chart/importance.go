@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"mlfnode/node/parallel"
 )
 
 // Importance is how much of the variance of a value each parameter explains.
@@ -46,7 +48,7 @@ const (
 	leastLevels = 2   // that are seen
 	confounded  = 0.3 // Cramér's V
 	shownPairs  = 10
-	fittedRows  = 30_000_000 // rows times pairs of axes that one pass takes
+	fittedRows  = 12_000_000 // rows times pairs of axes that one pass takes
 )
 
 // table sums a value up by the levels of axes and of pairs of them.
@@ -62,7 +64,7 @@ type table struct {
 type cell struct{ n, sum float64 }
 
 // tabulate sums up the values y of rows; some of the rows when there are very many.
-func (v *View) tabulate(rows []int32, y func(row int32) float64) *table {
+func (v *View) tabulate(rows []int32, y []float32) *table {
 	t := &table{}
 	for a := range v.axes {
 		n := len(v.axes[a].Levels)
@@ -75,24 +77,28 @@ func (v *View) tabulate(rows []int32, y func(row int32) float64) *table {
 		t.two = append(t.two, two)
 	}
 	pairs := len(v.axes) * (len(v.axes) + 1) / 2
-	step := max(1, len(rows)*pairs/fittedRows)
+	step := max(1, (len(rows)*pairs+fittedRows-1)/fittedRows)
 	var m moments
-	for i := 0; i < len(rows); i += step {
-		r := rows[i]
-		f := y(r)
-		m.add(f)
-		for a, levels := range v.levels {
-			l := int(levels[r])
-			c := &t.one[a][l]
-			c.n++
-			c.sum += f
-			for b, two := range t.two[a] {
-				c := &two[l*t.sizes[b]+int(v.levels[b][r])]
+	parallel.Each(len(v.axes)+1, func(a int) {
+		if a == len(v.axes) {
+			for i := 0; i < len(rows); i += step {
+				m.add(float64(y[rows[i]]))
+			}
+			return
+		}
+		one, two, levels := t.one[a], t.two[a], v.levels[a]
+		for i := 0; i < len(rows); i += step {
+			r := rows[i]
+			f, l := float64(y[r]), int(levels[r])
+			one[l].n++
+			one[l].sum += f
+			for b := range two {
+				c := &two[b][l*t.sizes[b]+int(v.levels[b][r])]
 				c.n++
 				c.sum += f
 			}
 		}
-	}
+	})
 	t.n, t.mean, t.v = float64(m.n), m.mean(), m.m2()/max(1, float64(m.n))
 	return t
 }
@@ -156,17 +162,14 @@ func (t *table) cramer(a, b int) float64 {
 // tenth from the others is by the method of Watanabe et al. (2023), for levels.
 func (v *View) Importance(raw bool) *Importance {
 	out := &Importance{Raw: raw, Axes: []AxisShare{}, Pairs: []PairShare{}, Rest: Number(math.NaN())}
-	var rows []int32
-	for _, r := range v.rows {
-		if f := v.value[r]; f == f && (!raw || finite(float64(f))) {
-			rows = append(rows, r)
-		}
-	}
+	rows := kept(v.rows, func(r int32) bool {
+		f := v.value[r]
+		return f == f && (!raw || finite(float64(f)))
+	})
 	out.N = int64(len(rows))
-	ranks := v.ranks()
-	y := func(r int32) float64 { return float64(ranks[r]) }
+	y := v.ranks()
 	if raw {
-		y = func(r int32) float64 { return float64(v.value[r]) }
+		y = v.value
 	}
 	t := v.tabulate(rows, y)
 	best := v.bestTrials(rows, v.order()[:int(math.Ceil(bestShare*float64(len(v.order()))))])
@@ -269,8 +272,7 @@ func (v *View) pairShares(t *table, out *Importance, noise float64) (sum float64
 // bestTrials gives each axis its share of what tells the best rows from all.
 func (v *View) bestTrials(all, best []int32) []Number {
 	shares := make([]Number, len(v.axes))
-	sum := 0.0
-	for a := range v.axes {
+	parallel.Each(len(v.axes), func(a int) {
 		levels := v.levels[a]
 		p, q := make([]float64, len(v.axes[a].Levels)), make([]float64, len(v.axes[a].Levels))
 		for _, r := range best {
@@ -285,7 +287,10 @@ func (v *View) bestTrials(all, best []int32) []Number {
 				shares[a] += Number(q[l] * d * d)
 			}
 		}
-		sum += float64(shares[a])
+	})
+	sum := 0.0
+	for _, share := range shares {
+		sum += float64(share)
 	}
 	for a := range shares {
 		shares[a] /= Number(sum) // NaN when there is nothing to tell

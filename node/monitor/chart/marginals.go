@@ -3,6 +3,8 @@ package chart
 import (
 	"fmt"
 	"math"
+
+	"mlfnode/node/parallel"
 )
 
 // Marginals is what each level of each parameter gives, averaged over all others, and how far it is done.
@@ -29,11 +31,15 @@ type Marginal struct {
 
 // Marginals sums up the selected trials by the levels of each parameter.
 func (v *View) Marginals() *Marginals {
-	m := &Marginals{Summary: v.summary(), Axes: make([]Marginal, len(v.axes)), Hidden: append([]string{}, v.hidden...)}
+	m := &Marginals{Axes: make([]Marginal, len(v.axes)), Hidden: append([]string{}, v.hidden...)}
 	ranks := v.ranks()
-	for a := range v.axes {
+	parallel.Each(len(v.axes)+1, func(a int) {
+		if a == len(v.axes) {
+			m.Summary = v.summary()
+			return
+		}
 		m.Axes[a] = v.marginal(a, ranks)
-	}
+	})
 	sentence := "No trial has a value yet."
 	if m.N > 0 {
 		sentence = fmt.Sprintf("%d of %d trials have ended; best %s %s in trial %d, mean %s.",
@@ -47,38 +53,52 @@ func (v *View) marginal(a int, ranks []float32) Marginal {
 	n := len(v.axes[a].Levels)
 	m := Marginal{
 		Axis: v.axes[a].Axis, N: make([]int64, n), Mean: make([]Number, n), SD: make([]Number, n), Half: make([]Number, n), Best: make([]Number, n),
-		Rank: make([]Number, n), Running: make([]int64, n), Done: make([]int64, n), Failed: make([]int64, n),
+		Rank: make([]Number, n),
 	}
-	all, rank := make([]moments, n), make([]moments, n)
+	m.Done, m.Running, m.Failed = v.states(a)
+	all, rank := make([]moments, n), make([]float64, n)
 	best := make([]float32, n)
 	for l := range best {
 		best[l] = float32(math.NaN())
 	}
 	levels := v.levels[a]
 	for _, r := range v.rows {
-		l := levels[r]
-		switch state := v.d.State[r]; {
-		case state == running:
-			m.Running[l]++
-		case ended(state):
-			m.Done[l]++
-			if state == failed {
-				m.Failed[l]++
-			}
+		f := v.value[r]
+		if !finite(float64(f)) {
+			continue
 		}
-		if f := v.value[r]; finite(float64(f)) {
-			all[l].add(float64(f))
-			rank[l].add(float64(ranks[r]))
-			if best[l] != best[l] || v.better(f, best[l]) {
-				best[l] = f
-			}
+		l := levels[r]
+		all[l].add(float64(f))
+		rank[l] += float64(ranks[r])
+		if best[l] != best[l] || v.better(f, best[l]) {
+			best[l] = f
 		}
 	}
 	for l := range n {
-		m.N[l], m.Best[l] = all[l].n, Number(best[l])
-		m.Mean[l], m.SD[l], m.Half[l], m.Rank[l] = Number(all[l].mean()), Number(all[l].sd()), Number(all[l].half()), Number(rank[l].mean())
+		m.N[l], m.Best[l], m.Rank[l] = all[l].n, Number(best[l]), Number(rank[l]/float64(all[l].n))
+		m.Mean[l], m.SD[l], m.Half[l] = Number(all[l].mean()), Number(all[l].sd()), Number(all[l].half())
 	}
 	return m
+}
+
+// states counts the selected trials by the levels of an axis.
+func (v *View) states(a int) (done, runs, failures []int64) {
+	n := len(v.axes[a].Levels)
+	var counts [maxLevels][8]int64
+	levels := v.levels[a]
+	for _, r := range v.rows {
+		counts[levels[r]%maxLevels][v.d.State[r]&7]++
+	}
+	done, runs, failures = make([]int64, n), make([]int64, n), make([]int64, n)
+	for l := range n {
+		runs[l], failures[l] = counts[l][running], counts[l][failed]
+		for state := range uint8(8) {
+			if ended(state) {
+				done[l] += counts[l][state]
+			}
+		}
+	}
+	return done, runs, failures
 }
 
 // Coverage is how far the sweep is done, by the levels of each parameter and along the indexes. It takes no filter into account but
@@ -102,12 +122,11 @@ const strip = 256
 // Coverage counts the selected trials that have ended or run.
 func (v *View) Coverage() *Coverage {
 	c := &Coverage{Axes: make([]Covered, len(v.axes))}
-	ranks := make([]float32, len(v.d.State))
 	total := int64(0)
-	for a := range v.axes {
-		m := v.marginal(a, ranks)
-		c.Axes[a] = Covered{Axis: m.Axis, Done: m.Done, Running: m.Running}
-	}
+	parallel.Each(len(v.axes), func(a int) {
+		done, runs, _ := v.states(a)
+		c.Axes[a] = Covered{Axis: v.axes[a].Axis, Done: done, Running: runs}
+	})
 	count := v.d.Space.Count()
 	n := min(strip, count)
 	done := make([]int64, n)

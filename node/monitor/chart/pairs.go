@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"mlfnode/node/parallel"
 )
 
 // Heat is what each pair of levels of two parameters gives.
@@ -102,34 +104,39 @@ func (v *View) heatSentence(h *Heat, n []int64, value []Number) string {
 
 // cells sums the selected trials up by the cell that at gives.
 func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, value []Number) {
-	n, value = make([]int64, size), make([]Number, size)
-	sums := make([]float64, size)
 	rows := v.rows
 	if stat == StatBest || stat == StatMedian {
 		rows = v.order()
 	}
-	for _, r := range rows {
-		i := at(r)
-		f := float64(v.value[r])
-		switch stat {
-		case StatFailed, StatDone:
-			if ended(v.d.State[r]) {
-				n[i]++
-				if v.d.State[r] == failed {
-					sums[i]++
-				}
+	spans := parallel.Split(len(rows), max(leastRows, 4*size))
+	counts, parts := make([][]int64, len(spans)), make([][]float64, len(spans))
+	parallel.Each(len(spans), func(p int) {
+		counts[p], parts[p] = v.sums(rows[spans[p].Lo:spans[p].Hi], size, at, stat)
+	})
+	n = make([]int64, size)
+	sums := make([]float64, size)
+	before := make([][]int64, len(spans)) // of each part
+	for p := range spans {
+		before[p] = slices.Clone(n)
+		for i, k := range counts[p] {
+			if stat != StatBest || n[i] == 0 {
+				sums[i] += parts[p][i]
 			}
-		default:
-			if finite(f) {
-				if n[i]++; stat == StatMean || n[i] == 1 {
-					sums[i] += f // the best one, where rows are sorted
-				}
-			}
+			n[i] += k
 		}
 	}
 	if stat == StatMedian {
-		v.medians(n, sums, rows, at)
+		parallel.Each(len(spans), func(p int) {
+			parts[p] = v.medians(n, before[p], rows[spans[p].Lo:spans[p].Hi], at)
+		})
+		clear(sums)
+		for p := range parts {
+			for i, f := range parts[p] {
+				sums[i] += f
+			}
+		}
 	}
+	value = make([]Number, size)
 	for i := range value {
 		switch {
 		case stat == StatCount || stat == StatDone:
@@ -145,24 +152,50 @@ func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, valu
 	return n, value
 }
 
-// medians finds the middle value of each cell among sorted rows.
-func (v *View) medians(n []int64, dest []float64, sorted []int32, at func(int32) int) {
-	seen := make([]int64, len(n))
-	clear(dest)
+// sums is cells for some rows, without what is made of the sums. With StatBest they are the values of the first rows of each cell.
+func (v *View) sums(rows []int32, size int, at func(int32) int, stat string) (n []int64, sums []float64) {
+	n, sums = make([]int64, size), make([]float64, size)
+	for _, r := range rows {
+		i := at(r)
+		f := float64(v.value[r])
+		switch stat {
+		case StatFailed, StatDone:
+			if ended(v.d.State[r]) {
+				n[i]++
+				if v.d.State[r] == failed {
+					sums[i]++
+				}
+			}
+		default:
+			if finite(f) {
+				if n[i]++; stat == StatMean || n[i] == 1 {
+					sums[i] += f
+				}
+			}
+		}
+	}
+	return n, sums
+}
+
+// medians finds the middle value of each cell, or its halves, among some of the sorted rows of which n are in each cell, and so many before
+// these.
+func (v *View) medians(n, before []int64, sorted []int32, at func(int32) int) []float64 {
+	dest := make([]float64, len(n))
 	for _, r := range sorted {
 		f := float64(v.value[r])
 		if !finite(f) {
 			continue
 		}
 		i := at(r)
-		if seen[i] == (n[i]-1)/2 {
+		if before[i] == (n[i]-1)/2 {
 			dest[i] += f / 2
 		}
-		if seen[i] == n[i]/2 {
+		if before[i] == n[i]/2 {
 			dest[i] += f / 2
 		}
-		seen[i]++
+		before[i]++
 	}
+	return dest
 }
 
 // Matrix is all pairs of parameters as small maps.
@@ -191,12 +224,15 @@ func (v *View) Matrix() *Matrix {
 	m := &Matrix{Axes: []Axis{}, Pairs: []Mini{}}
 	ranks := v.ranks()
 	axes := v.axes[:min(len(v.axes), miniAxes)]
+	var pairs [][2]int
 	for a := range axes {
 		m.Axes = append(m.Axes, axes[a].Axis)
 		for b := range a {
-			m.Pairs = append(m.Pairs, v.mini(b, a, ranks))
+			pairs = append(pairs, [2]int{b, a})
 		}
 	}
+	m.Pairs = make([]Mini, len(pairs))
+	parallel.Each(len(pairs), func(i int) { m.Pairs[i] = v.mini(pairs[i][0], pairs[i][1], ranks) })
 	m.Head = v.head(fmt.Sprintf("Mean rank of %s by each pair of %d parameters.", v.d.Name, len(axes)))
 	return m
 }
@@ -205,9 +241,17 @@ func (v *View) mini(x, y int, ranks []float32) Mini {
 	nx, ny := min(len(v.axes[x].Levels), miniLevels), min(len(v.axes[y].Levels), miniLevels)
 	wx, wy := len(v.axes[x].Levels), len(v.axes[y].Levels)
 	n, sum := make([]int64, nx*ny), make([]float64, nx*ny)
+	var atX, atY [maxLevels]int // where the cells of each level are
+	for l := range wx {
+		atX[l] = l * nx / wx
+	}
+	for l := range wy {
+		atY[l] = l * ny / wy * nx
+	}
+	lx, ly := v.levels[x], v.levels[y]
 	for _, r := range v.rows {
 		if rank := ranks[r]; rank == rank {
-			i := int(v.levels[y][r])*ny/wy*nx + int(v.levels[x][r])*nx/wx
+			i := atY[ly[r]] + atX[lx[r]]
 			n[i]++
 			sum[i] += float64(rank)
 		}
@@ -298,18 +342,30 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 		for i := 0; i <= bins; i += bins / valueLevels {
 			p.Edges = append(p.Edges, h.Edges[i])
 		}
-		for _, r := range v.rows {
-			at, _ := slices.BinarySearch(p.Edges, Number(v.value[r]))
-			value[r] = uint8(min(max(at-1, 0), valueLevels-1))
-		}
+		spans := parallel.Split(len(v.rows), leastRows)
+		parallel.Each(len(spans), func(i int) {
+			for _, r := range v.rows[spans[i].Lo:spans[i].Hi] {
+				level, f := 0, Number(v.value[r])
+				for step := valueLevels / 2; step > 0; step /= 2 {
+					if p.Edges[level+step] < f {
+						level += step
+					}
+				}
+				value[r] = uint8(level)
+			}
+		})
 	}
-	for i, a := range order {
-		p.Axes = append(p.Axes, v.axes[a].Axis)
+	p.Bands = make([]Band, len(order))
+	parallel.Each(len(order), func(i int) {
+		a := order[i]
 		next, wide := value, valueLevels
 		if i+1 < len(order) {
 			next, wide = v.levels[order[i+1]], len(v.axes[order[i+1]].Levels)
 		}
-		p.Bands = append(p.Bands, v.band(v.levels[a], next, len(v.axes[a].Levels), wide, ranks))
+		p.Bands[i] = v.band(v.levels[a], next, len(v.axes[a].Levels), wide, ranks)
+	})
+	for _, a := range order {
+		p.Axes = append(p.Axes, v.axes[a].Axis)
 	}
 	rows := v.order()
 	if p.Sample = len(rows) > allLines; p.Sample {

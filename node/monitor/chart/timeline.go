@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/node/parallel"
 )
 
 // Timeline is what ran when: single trials when there are few, how busy each node was otherwise.
@@ -54,24 +55,8 @@ const (
 // Timeline shows the selected trials that began.
 func (v *View) Timeline() *Timeline {
 	t := &Timeline{Base: v.d.Base, Edges: []Number{}}
-	ends := make([]float32, len(v.d.State))
-	lo, hi := math.Inf(1), math.Inf(-1)
-	var rows []int32
-	for _, r := range v.rows {
-		start := float64(v.d.Started[r])
-		if !finite(start) {
-			continue
-		}
-		end := v.d.Now
-		if v.d.State[r] != running {
-			if end = float64(v.d.Ended[r]); !finite(end) {
-				end = start
-			}
-		}
-		ends[r] = float32(end)
-		lo, hi = min(lo, start), max(hi, end)
-		rows = append(rows, r)
-	}
+	rows := kept(v.rows, func(r int32) bool { return finite(float64(v.d.Started[r])) })
+	ends, lo, hi := v.barEnds(rows)
 	if len(rows) == 0 {
 		t.Head = v.head("None of these trials has begun.")
 		return t
@@ -81,8 +66,8 @@ func (v *View) Timeline() *Timeline {
 		t.Edges = append(t.Edges, Number(lo+(hi-lo)*float64(i)/laneBins))
 	}
 	t.rate(v, rows, ends)
-	if rows = sortRows(rows, v.d.Started, false); len(rows) <= maxBars {
-		t.bars(v, rows, ends)
+	if len(rows) <= maxBars {
+		t.bars(v, sortRows(rows, v.d.Started, false), ends)
 	} else {
 		t.lanes(v, rows, ends)
 	}
@@ -90,12 +75,32 @@ func (v *View) Timeline() *Timeline {
 	return t
 }
 
-func (v *View) nodes(rows []int32) int {
-	seen := map[uint16]bool{}
+// barEnds is when trials that began ended, now for those that run, and from when to when they all ran.
+func (v *View) barEnds(rows []int32) (ends []float32, lo, hi float64) {
+	ends = make([]float32, len(v.d.State))
+	lo, hi = math.Inf(1), math.Inf(-1)
 	for _, r := range rows {
-		seen[v.d.Node[r]] = true
+		start, end := float64(v.d.Started[r]), v.d.Now
+		if v.d.State[r] != running {
+			if end = float64(v.d.Ended[r]); !finite(end) {
+				end = start
+			}
+		}
+		ends[r] = float32(end)
+		lo, hi = min(lo, start), max(hi, end)
 	}
-	return len(seen)
+	return ends, lo, hi
+}
+
+func (v *View) nodes(rows []int32) (n int) {
+	var seen [math.MaxUint16 + 1]bool
+	for _, r := range rows {
+		if node := v.d.Node[r]; !seen[node] {
+			seen[node] = true
+			n++
+		}
+	}
+	return n
 }
 
 func (v *View) node(r int32) grid.NodeID {
@@ -110,16 +115,19 @@ func (t *Timeline) bin(f float64) int {
 }
 
 func (t *Timeline) rate(v *View, rows []int32, ends []float32) {
+	spans := parallel.Split(len(rows), leastRows)
+	parts := make([][8][laneBins]int64, len(spans)) // by state
+	parallel.Each(len(spans), func(i int) {
+		for _, r := range rows[spans[i].Lo:spans[i].Hi] {
+			parts[i][v.d.State[r]&7][t.bin(float64(ends[r]))]++
+		}
+	})
 	t.Rate = Rate{make([]int64, laneBins), make([]int64, laneBins), make([]int64, laneBins)}
-	for _, r := range rows {
-		at := t.bin(float64(ends[r]))
-		switch state := v.d.State[r]; {
-		case state == succeeded:
-			t.Rate.Succeeded[at]++
-		case state == failed:
-			t.Rate.Failed[at]++
-		case ended(state):
-			t.Rate.Cancelled[at]++
+	for _, part := range parts {
+		for b := range laneBins {
+			t.Rate.Succeeded[b] += part[succeeded][b]
+			t.Rate.Failed[b] += part[failed][b]
+			t.Rate.Cancelled[b] += part[cancelled][b]
 		}
 	}
 }
@@ -146,32 +154,42 @@ func (t *Timeline) bars(v *View, rows []int32, ends []float32) {
 }
 
 func (t *Timeline) lanes(v *View, rows []int32, ends []float32) {
-	busy := map[uint16][]float64{}
-	width := float64(t.To-t.From) / laneBins
-	scale := float64(max(1, v.d.Stride))
+	var lanes [math.MaxUint16 + 1]int32 // of each node, from 1; 0 for one without
+	var nodes []uint16
 	for _, r := range rows {
-		lane := busy[v.d.Node[r]]
-		if lane == nil {
-			if len(busy) >= maxLanes {
-				continue
-			}
-			lane = make([]float64, laneBins)
-			busy[v.d.Node[r]] = lane
-		}
-		start, end := float64(v.d.Started[r]), float64(ends[r])
-		first, last := t.bin(start), t.bin(end)
-		for b := first; b <= last; b++ {
-			from := float64(t.From) + float64(b)*width
-			lane[b] += max(0, min(end, from+width)-max(start, from)) / width * scale
+		if n := v.d.Node[r]; lanes[n] == 0 && len(nodes) < maxLanes {
+			nodes = append(nodes, n)
+			lanes[n] = int32(len(nodes))
 		}
 	}
-	for n, lane := range busy {
+	width := float64(t.To-t.From) / laneBins
+	scale := float64(max(1, v.d.Stride))
+	spans := parallel.Split(len(rows), leastRows)
+	parts := make([][][laneBins]float64, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		parts[i] = make([][laneBins]float64, len(nodes))
+		for _, r := range rows[spans[i].Lo:spans[i].Hi] {
+			lane := lanes[v.d.Node[r]]
+			if lane == 0 {
+				continue
+			}
+			start, end := float64(v.d.Started[r]), float64(ends[r])
+			first, last := t.bin(start), t.bin(end)
+			for b := first; b <= last; b++ {
+				from := float64(t.From) + float64(b)*width
+				parts[i][lane-1][b] += max(0, min(end, from+width)-max(start, from)) / width * scale
+			}
+		}
+	})
+	for lane, n := range nodes {
 		l := Lane{Busy: make([]Number, laneBins)}
 		if n > 0 && int(n) <= len(v.d.Nodes) {
 			l.Node = v.d.Nodes[n-1]
 		}
-		for b, f := range lane {
-			l.Busy[b] = Number(f)
+		for _, part := range parts {
+			for b, f := range part[lane] {
+				l.Busy[b] += Number(f)
+			}
 		}
 		t.Lanes = append(t.Lanes, l)
 	}

@@ -3,8 +3,9 @@ package chart
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
+
+	"mlfnode/node/parallel"
 )
 
 // Histogram is how the values of the selected trials are spread.
@@ -54,7 +55,7 @@ func (v *View) summary() Summary {
 	return s
 }
 
-func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
+func finite(f float64) bool { return f-f == 0 }
 
 // moments adds values up, less the first one so that few digits are lost.
 type moments struct {
@@ -108,20 +109,19 @@ func student(freedom int64) float64 {
 // Histogram spreads the values between the 1 % and 99 % quantiles over bins, wider where nothing lies far outside.
 func (v *View) Histogram() *Histogram {
 	h := &Histogram{Summary: v.summary(), Edges: []Number{}, Counts: []int64{}, Quantiles: []Number{}}
-	var values []float64
-	for _, r := range v.order() {
-		if f := float64(v.value[r]); finite(f) {
-			values = append(values, f)
-		}
-	}
-	if v.d.Maximize {
-		slices.Reverse(values)
-	}
-	if len(values) == 0 {
+	sorted := v.order()
+	values := int(h.N) // the finite ones, which stand before those that are worse than all
+	if values == 0 {
 		h.Head = v.head("None of these trials has a value.")
 		return h
 	}
-	at := func(q float64) float64 { return values[int(math.Round(q*float64(len(values)-1)))] }
+	at := func(q float64) float64 {
+		place := int(math.Round(q * float64(values-1)))
+		if v.d.Maximize {
+			place = values - 1 - place
+		}
+		return float64(v.value[sorted[place]])
+	}
 	for _, q := range percents {
 		h.Quantiles = append(h.Quantiles, Number(at(q)))
 	}
@@ -147,15 +147,24 @@ func (v *View) Histogram() *Histogram {
 		}
 		h.Edges = append(h.Edges, Number(edge))
 	}
-	for _, f := range values {
-		switch {
-		case f < lo:
-			h.Below++
-		case f > hi:
-			h.Above++
-		default:
-			h.Counts[min(bins-1, int(scaled(f)))]++
+	spans := parallel.Split(values, leastRows)
+	counts := make([][bins + 2]int64, len(spans)) // below and above last
+	parallel.Each(len(spans), func(i int) {
+		for _, r := range sorted[spans[i].Lo:spans[i].Hi] {
+			bin := bins
+			if f := float64(v.value[r]); f > hi {
+				bin = bins + 1
+			} else if f >= lo {
+				bin = min(bins-1, int(scaled(f)))
+			}
+			counts[i][bin]++
 		}
+	})
+	for _, part := range counts {
+		for i := range bins {
+			h.Counts[i] += part[i]
+		}
+		h.Below, h.Above = h.Below+part[bins], h.Above+part[bins+1]
 	}
 	h.Head = v.head(fmt.Sprintf("%s of %d trials: the middle half from %s to %s, best %s in trial %d.",
 		v.d.Name, h.N, show(at(0.25)), show(at(0.75)), show(float64(h.Best)), h.Trial))
@@ -183,7 +192,7 @@ func (v *View) History() *History {
 	h := &History{Time: []Number{}, Best: []Number{}, Trial: []int64{}, Base: v.d.Base, Now: Number(v.d.Now)}
 	ends := v.ends()
 	best := float32(math.NaN())
-	for _, r := range sortRows(v.rows, ends, false) {
+	for _, r := range sortRows(v.improvements(ends), ends, false) {
 		f := v.value[r]
 		if !finite(float64(f)) || best == best && !v.better(f, best) {
 			continue
@@ -200,6 +209,37 @@ func (v *View) History() *History {
 	}
 	h.Head = v.head(sentence)
 	return h
+}
+
+// spells is how many spells of time improvements looks at.
+const spells = 1 << 12
+
+// improvements gives rows that may be better than all that ended before them: those in spells of time that have a better one than all spells
+// before. They are few, so that a History does not sort all rows.
+func (v *View) improvements(ends []float32) []int32 {
+	rows := kept(v.rows, func(r int32) bool { return finite(float64(v.value[r])) && finite(float64(ends[r])) })
+	lo, hi := float32(math.Inf(1)), float32(math.Inf(-1))
+	for _, r := range rows {
+		lo, hi = min(lo, ends[r]), max(hi, ends[r])
+	}
+	spell := func(r int32) int { return min(spells-1, int(float64(ends[r]-lo)/max(1e-9, float64(hi-lo))*spells)) }
+	var best [spells]float32
+	for s := range best {
+		best[s] = float32(math.NaN())
+	}
+	for _, r := range rows {
+		if b := &best[spell(r)]; *b != *b || v.better(v.value[r], *b) {
+			*b = v.value[r]
+		}
+	}
+	var improved [spells]bool
+	sofar := float32(math.NaN())
+	for s, b := range best {
+		if b == b && (sofar != sofar || v.better(b, sofar)) {
+			improved[s], sofar = true, b
+		}
+	}
+	return kept(rows, func(r int32) bool { return improved[spell(r)] })
 }
 
 // ends is when trials ended, seconds since the first event.

@@ -146,44 +146,39 @@ func parseSpan(text string) (span, bool) {
 }
 
 // filter is a Where that knows the sweep.
-type filter struct {
-	tests []test
-	seen  []int64 // what each test lets through alone
-}
+type filter []test
 
 type test struct {
 	name  string
-	match func(row int32) bool
+	match func(row int32) bool // called by several goroutines
 }
 
-func (w Where) compile(v *View) (*filter, error) {
-	f := &filter{seen: make([]int64, len(w.parts))}
+func (w Where) compile(v *View) (filter, error) {
+	var f filter
 	for _, c := range w.parts {
 		match, err := c.compile(v)
 		if err != nil {
 			return nil, err
 		}
-		f.tests = append(f.tests, test{c.name() + "=" + strings.Join(c.texts, "|"), match})
+		f = append(f, test{c.name() + "=" + strings.Join(c.texts, "|"), match})
 	}
 	return f, nil
 }
 
-func (f *filter) match(row int32) bool {
-	all := true
-	for k := range f.tests {
-		if f.tests[k].match(row) {
-			f.seen[k]++
-		} else {
-			all = false
+func (f filter) match(row int32) bool {
+	for k := range f {
+		if !f[k].match(row) {
+			return false
 		}
 	}
-	return all
+	return true
 }
 
-func (f *filter) counts() []Part {
-	parts := make([]Part, len(f.tests))
+// counts says what each test lets through alone.
+func (f filter) counts(rows []int32) []Part {
+	parts := make([]Part, len(f))
 	for k := range parts {
-		parts[k] = Part{f.tests[k].name, f.seen[k]}
+		parts[k] = Part{f[k].name, int64(len(kept(rows, f[k].match)))}
 	}
 	return parts
 }
@@ -268,22 +263,26 @@ func (c *condition) parameter(v *View) (func(int32) bool, error) {
 	if c.kind == "d" {
 		has = func(position int64) bool { return contains(spans, float64(position)) }
 	}
-	switch n := d.Space.Sizes()[k]; {
-	case n <= tableSize:
-		table := make([]bool, n)
-		for p := range table {
-			table[p] = has(int64(p))
-		}
-		has = func(position int64) bool { return table[position] }
-	case c.kind == "p":
+	if d.Space.Sizes()[k] > tableSize && c.kind == "p" {
 		has = c.positions(d.Space, k, spans).Has
 	}
-	if a := v.axis(c.key); a < 0 || v.axes[a].Size <= maxLevels { // a level is a position then
-		levels := make([]uint8, len(d.State)) // of an axis with one value
-		if a >= 0 {
-			levels = v.levels[a]
+	switch a := v.axis(c.key); {
+	case a < 0:
+		only := has(0)
+		return func(int32) bool { return only }, nil
+	case v.axes[a].Size <= maxLevels: // a level is a position
+		var table [math.MaxUint8 + 1]bool
+		for l := range v.axes[a].Levels {
+			table[l] = has(int64(l))
 		}
-		return func(row int32) bool { return has(int64(levels[row])) }, nil
+		levels := v.levels[a]
+		return func(row int32) bool { return table[levels[row]] }, nil
+	case v.long[a] != nil:
+		table, long := make([]bool, tableSize), v.long[a]
+		for p := range v.axes[a].Size {
+			table[p] = has(p)
+		}
+		return func(row int32) bool { return table[long[row]] }, nil
 	}
 	hits := make([]bool, len(d.State))
 	err := d.eachBlock(func(from int, at [][]int64) {
