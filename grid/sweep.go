@@ -16,6 +16,7 @@ type Sweep struct {
 	Project string     `json:"project"`
 	Name    string     `json:"name,omitempty"`  // the user's own name for it
 	Token   string     `json:"token,omitempty"` // of the submission, so that one that is sent twice makes one sweep
+	Origin  *Origin    `json:"origin,omitempty"`
 	Task    Task       `json:"task"`
 	Bundle  string     `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
 	Space   Space      `json:"space"`

@@ -140,6 +140,7 @@ func TestAnswersConform(t *testing.T) {
 		{"POST", api.PathSweeps, "", `{"project":"p","task":{"name":"t","command":["true"],"resources":{"cpus":1}}}`, 200},
 		{"POST", api.PathSweeps, "", `{`, 400},
 		{"GET", api.PathSweep, "", "", 200},
+		{"GET", api.PathDescribe, "", "", 200},
 		{"GET", api.PathTrials, "", "", 200},
 		{"GET", api.PathTrials, "?sort=accuracy&desc=true&limit=2", "", 200},
 		{"GET", api.PathTrials, "?state=none", "", 400},

@@ -8,9 +8,14 @@ import (
 	"strings"
 )
 
-// git runs the git program in a folder. No setting of the repository makes git run a program.
+// git runs the git program in a folder, whoever owns the repository. It must be a command that runs no program, whatever the
+// repository's settings say.
 func git(dir string, args ...string) (string, error) {
-	cmd := exec.Command("git", append([]string{"-c", "safe.directory=*", "-c", "core.fsmonitor=false"}, args...)...)
+	return gitIn(dir, append([]string{"-c", "safe.directory=*"}, args...)...)
+}
+
+func gitIn(dir string, args ...string) (string, error) {
+	cmd := exec.Command("git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
 	cmd.Dir = dir
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {

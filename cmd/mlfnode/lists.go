@@ -22,25 +22,35 @@ import (
 )
 
 func (a *app) sweepsCommand() *cobra.Command {
+	mine := false
 	c := &cobra.Command{
 		Use: "sweeps", Short: "List sweeps", Args: noArgument,
-		Example: "  mlfnode sweeps\n  mlfnode sweeps --json",
+		Example: "  mlfnode sweeps\n  mlfnode sweeps --mine\n  mlfnode sweeps --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			err := a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client()) })
+			err := a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client(), mine) })
 			if errors.Is(err, errNoState) {
 				return a.listSweeps(nil)
 			}
 			return err
 		},
 	}
+	c.Flags().BoolVar(&mine, "mine", false, "only the sweeps that you have submitted")
 	a.jsonFlag(c)
 	return c
 }
 
-func (a *app) sweeps(ctx context.Context, c *api.Client) error {
+func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool) error {
 	all, err := c.Sweeps(ctx)
 	if err != nil {
 		return err
+	}
+	if mine {
+		some := len(all) > 0
+		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return v.Owner != userName() })
+		if some && len(all) == 0 && !a.json {
+			a.say("there is no sweep of yours; all of them: mlfnode sweeps")
+			return nil
+		}
 	}
 	if err := a.listSweeps(all); err != nil || a.json || len(all) == 0 {
 		return err
@@ -63,11 +73,20 @@ func (a *app) listSweeps(all []api.Sweep) error {
 		a.say("there is no sweep yet; start one with: mlfnode sweep PROJECT")
 		return nil
 	}
-	t := newTable(a.stdout, "sweep", "state", "trials", "pending", "running", "succeeded", "failed", "cancelled", "submitted", "name")
+	head := []string{"sweep", "state", "trials", "pending", "running", "succeeded", "failed", "cancelled", "submitted"}
+	shared := slices.ContainsFunc(all, func(v api.Sweep) bool { return v.Owner != "" && v.Owner != userName() })
+	if shared {
+		head = append(head, "owner")
+	}
+	t := newTable(a.stdout, append(head, "name")...)
 	for _, s := range all {
 		n := func(v int64) string { return strconv.FormatInt(v, 10) }
-		t.row(string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed), n(s.Cancelled),
-			ago(s.Submitted), s.Name)
+		row := []string{string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed), n(s.Cancelled),
+			ago(s.Submitted)}
+		if shared {
+			row = append(row, s.Owner)
+		}
+		t.row(append(row, s.Name)...)
 	}
 	return t.end()
 }

@@ -20,6 +20,7 @@ import (
 type app struct {
 	stdout *screen
 	stderr io.Writer
+	args   []string // of the command line
 
 	state   string
 	config  string
@@ -34,7 +35,7 @@ type app struct {
 
 // run executes one command line and gives its exit code. ctx is what the interrupts end.
 func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: &screen{w: stdout}, stderr: stderr, interrupts: i}
+	a := &app{stdout: &screen{w: stdout}, stderr: stderr, args: args, interrupts: i}
 	root := a.root()
 	root.SetArgs(joinOptional(root, args))
 	root.SetOut(a.stdout)
@@ -111,7 +112,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 		}
 	}
 	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand(), a.removeCommand())
-	add(groupResults, a.sweepsCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand(), a.reportCommand())
+	add(groupResults, a.sweepsCommand(), a.showCommand(), a.trialsCommand(), a.resultsCommand(), a.logsCommand(), a.artifactsCommand(), a.reportCommand())
 	add(groupProjects, a.newCommand(), a.importCommand())
 	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),
 		a.forgetCommand(), a.tokenCommand(), a.upCommand(), a.downCommand(), a.pushCommand(), a.restartCommand(), a.statusCommand(),

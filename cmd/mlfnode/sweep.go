@@ -229,7 +229,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	}
 	defer bundle.remove()
 	sub := api.Submit{
-		Token: rand.Text(), Project: p.project.Name, Name: f.name, Task: p.task, Bundle: bundle.digest, Space: p.space,
+		Token: rand.Text(), Project: p.project.Name, Name: f.name, Origin: a.origin(p.project), Task: p.task, Bundle: bundle.digest, Space: p.space,
 		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ, EnvironAdded: added,
 	}
 	var v api.Sweep

@@ -22,12 +22,13 @@ const (
 	OldPrefix = "/v1"
 )
 
-// The paths of the API, below a prefix. {sweep} stands for a sweep's id or `last`.
+// The paths of the API, below a prefix. {sweep} stands for a sweep's id, its name where one sweep alone has it, or `last`.
 const (
 	PathNode      = "/node"
-	PathBundles   = "/bundles/"                        // + digest; HEAD asks, PUT stores
-	PathSweeps    = "/sweeps"                          // GET lists, POST submits
-	PathSweep     = "/sweeps/{sweep}"                  // DELETE removes it
+	PathBundles   = "/bundles/"       // + digest; HEAD asks, PUT stores
+	PathSweeps    = "/sweeps"         // GET lists, POST submits
+	PathSweep     = "/sweeps/{sweep}" // DELETE removes it
+	PathDescribe  = "/sweeps/{sweep}/description"
 	PathAction    = "/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
 	PathTrials    = "/sweeps/{sweep}/trials"
 	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
@@ -69,6 +70,7 @@ type Submit struct {
 	Token        string // names this submission: the same one again gives the same sweep
 	Project      string
 	Name         string
+	Origin       *grid.Origin
 	Task         grid.Task
 	Bundle       string
 	Space        grid.Space
@@ -97,6 +99,7 @@ type Sweep struct {
 	Project     string          `json:"project"`
 	Task        string          `json:"task"`
 	Name        string          `json:"name,omitempty"`
+	Owner       string          `json:"owner,omitempty"` // the user who submitted it, as the program that did so said
 	Priority    int             `json:"priority"`
 	MaxParallel int             `json:"max_parallel"`
 	Submitted   time.Time       `json:"submitted"`
@@ -114,6 +117,16 @@ type Sweep struct {
 	Waits       string          `json:"waits,omitempty"`       // nodes that have no room for its trials, while none of them runs
 	Sharing     []Sharing       `json:"gpu_sharing,omitempty"` // what its trials get of GPUs by what was measured, with gpu_memory: auto
 	LogNext     uint64          `json:"log_next,omitempty"`    // position behind all output stored so far, for Watch; only for a single sweep
+}
+
+// Description says what a sweep runs, and where it came from. Values of variables that may be secrets are not in it.
+type Description struct {
+	Sweep  Sweep        `json:"sweep"`
+	Task   TaskSpec     `json:"task"`
+	Space  SpaceSpec    `json:"space"`
+	Bundle string       `json:"bundle,omitempty"` // SHA-256 of the files of the project, in hex
+	Hidden []string     `json:"hidden"`           // names of variables whose values are left out, and of those of --env
+	Origin *grid.Origin `json:"origin,omitempty"` // null for a sweep of an older version
 }
 
 // Sharing is what trials get of one model of GPU.

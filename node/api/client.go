@@ -117,6 +117,11 @@ func (c *Client) Sweep(ctx context.Context, id grid.SweepID) (Sweep, error) {
 	return get[Sweep](ctx, c, sweepPath(PathSweep, id), nil)
 }
 
+// Describe says what a sweep runs, and where it came from. It needs an operator's token: words of a command may be secrets.
+func (c *Client) Describe(ctx context.Context, id grid.SweepID) (Description, error) {
+	return get[Description](ctx, c, sweepPath(PathDescribe, id), nil)
+}
+
 // Pause stops new trials; running ones go on to their end.
 func (c *Client) Pause(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "pause", nil)

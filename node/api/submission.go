@@ -17,16 +17,17 @@ import (
 //
 // The names are those that older versions sent, so that a client and a master of neighbouring versions understand each other.
 type Submission struct {
-	Token        string    `json:"token,omitempty"`
-	Project      string    `json:"project"`
-	Name         string    `json:"name,omitempty"`
-	Task         TaskSpec  `json:"task"`
-	Bundle       string    `json:"bundle,omitempty"`
-	Space        SpaceSpec `json:"space"`
-	Priority     int       `json:"priority,omitempty"`
-	MaxParallel  int       `json:"max_parallel,omitempty"`
-	Environ      []string  `json:"environ,omitempty"`
-	EnvironAdded []string  `json:"environ_added,omitempty"`
+	Token        string       `json:"token,omitempty"`
+	Project      string       `json:"project"`
+	Name         string       `json:"name,omitempty"`
+	Origin       *grid.Origin `json:"origin,omitempty"`
+	Task         TaskSpec     `json:"task"`
+	Bundle       string       `json:"bundle,omitempty"`
+	Space        SpaceSpec    `json:"space"`
+	Priority     int          `json:"priority,omitempty"`
+	MaxParallel  int          `json:"max_parallel,omitempty"`
+	Environ      []string     `json:"environ,omitempty"`
+	EnvironAdded []string     `json:"environ_added,omitempty"`
 }
 
 // SpaceSpec is the space of a new sweep: all combinations of the axes' values, less those that are excluded, or a sample of them.
@@ -36,7 +37,8 @@ type SpaceSpec struct {
 	Sample  *grid.Sample `json:"sample,omitempty"`
 }
 
-func specOf(s grid.Space) SpaceSpec {
+// SpecOf gives the space as a request has it.
+func SpecOf(s grid.Space) SpaceSpec {
 	spec := SpaceSpec{Axes: s.Axes(), Exclude: s.Exclude()}
 	if sample, _, ok := s.Sample(); ok {
 		spec.Sample = &sample
@@ -157,8 +159,8 @@ func (s *CheckpointSpec) checkpoint() *grid.Checkpoint {
 // submission is the request for s.
 func (s *Submit) submission() *Submission {
 	return &Submission{
-		Token: s.Token, Project: s.Project, Name: s.Name, Task: Spec(&s.Task), Bundle: s.Bundle,
-		Space:    specOf(s.Space),
+		Token: s.Token, Project: s.Project, Name: s.Name, Origin: s.Origin, Task: Spec(&s.Task), Bundle: s.Bundle,
+		Space:    SpecOf(s.Space),
 		Priority: s.Priority, MaxParallel: s.MaxParallel, Environ: s.Environ, EnvironAdded: s.EnvironAdded,
 	}
 }
@@ -173,10 +175,10 @@ const (
 // before it asks, and what the master checks again.
 func (q *Submission) Check() (*Submit, error) {
 	s := &Submit{
-		Token: q.Token, Project: q.Project, Name: q.Name, Task: q.Task.Task(), Bundle: q.Bundle,
+		Token: q.Token, Project: q.Project, Name: q.Name, Origin: q.Origin, Task: q.Task.Task(), Bundle: q.Bundle,
 		Priority: q.Priority, MaxParallel: q.MaxParallel, Environ: q.Environ, EnvironAdded: q.EnvironAdded,
 	}
-	if err := errors.Join(grid.CheckProject(s.Project), grid.CheckSweepName(s.Project, s.Name), s.Task.Check()); err != nil {
+	if err := errors.Join(grid.CheckProject(s.Project), grid.CheckSweepName(s.Project, s.Name), s.Origin.Check(), s.Task.Check()); err != nil {
 		return nil, err
 	}
 	switch {

@@ -45,6 +45,8 @@ func TestSubmissionRefuses(t *testing.T) {
 		"a long name":               `{"project":"p","name":"` + long + `",` + goodTask + `}`,
 		"a name with a line end":    `{"project":"p","name":"a\nb",` + goodTask + `}`,
 		"a name that turns around":  `{"project":"p","name":"a\u202eb",` + goodTask + `}`,
+		"a user with an escape":     `{"project":"p","origin":{"user":"\u001b[2J"},` + goodTask + `}`,
+		"a long origin":             `{"project":"p","origin":{"command":["` + strings.Repeat(long, 9) + `"]},` + goodTask + `}`,
 		"a long token":              `{"project":"p","token":"` + long + `",` + goodTask + `}`,
 		"a token with a space":      `{"project":"p","token":"a b",` + goodTask + `}`,
 		"a great priority":          `{"project":"p","priority":9223372036854775807,` + goodTask + `}`,

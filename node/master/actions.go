@@ -142,7 +142,7 @@ func (m *Master) newestNumber() int64 {
 func record(s *api.Submit, n int) *grid.Sweep {
 	return &grid.Sweep{
 		V: grid.RecordVersion, ID: grid.SweepID(fmt.Sprintf("%s-%d", s.Project, n)),
-		Project: s.Project, Name: s.Name, Token: s.Token, Task: s.Task, Bundle: s.Bundle, Space: s.Space,
+		Project: s.Project, Name: s.Name, Token: s.Token, Origin: s.Origin, Task: s.Task, Bundle: s.Bundle, Space: s.Space,
 		State: grid.SweepRunning, Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: time.Now().UTC(), Environ: s.Environ, EnvironAdded: s.EnvironAdded,
 	}

@@ -45,20 +45,13 @@ func (m *Monitor) byHand(r *http.Request) (api.ByHand, error) {
 	if a := pick(attempts, number); a != nil {
 		v.Attempt, v.Node, v.Bundle, devices = a.Number, a.Node, s.BundleAt(index, a.Started), a.Result.Devices
 	}
-	added := map[string]bool{}
-	for _, kv := range s.EnvironAdded {
-		name, _, _ := strings.Cut(kv, "=")
-		added[name] = grid.CheckVariable(name) == nil // earlier versions took any name, which is code in a script
-	}
-	maps.DeleteFunc(added, func(_ string, valid bool) bool { return !valid })
+	hidden := hiddenVariables(s)
 	for _, name := range slices.Sorted(maps.Keys(s.Task.Env)) {
-		if value := s.Task.Env[name]; added[name] || maySecret(name, value) {
-			added[name] = true
-		} else {
-			v.Env = append(v.Env, api.Variable{Name: name, Value: strings.ReplaceAll(value, "$$", "$")})
+		if !hidden[name] {
+			v.Env = append(v.Env, api.Variable{Name: name, Value: strings.ReplaceAll(s.Task.Env[name], "$$", "$")})
 		}
 	}
-	v.Hidden = append(v.Hidden, slices.Sorted(maps.Keys(added))...)
+	v.Hidden = append(v.Hidden, slices.Sorted(maps.Keys(hidden))...)
 	set := func(name, value string) { v.Env = append(v.Env, api.Variable{Name: name, Value: value}) }
 	if len(devices) > 0 {
 		set("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -73,6 +66,22 @@ func (m *Monitor) byHand(r *http.Request) (api.ByHand, error) {
 	}
 	v.Script = script(&v, devices)
 	return v, nil
+}
+
+// hiddenVariables are those that a sweep adds to the environment of its trials whose values are shown to nobody.
+func hiddenVariables(s *grid.Sweep) map[string]bool {
+	hidden := map[string]bool{}
+	for _, kv := range s.EnvironAdded {
+		name, _, _ := strings.Cut(kv, "=")
+		hidden[name] = grid.CheckVariable(name) == nil // earlier versions took any name, which is code in a script
+	}
+	maps.DeleteFunc(hidden, func(_ string, valid bool) bool { return !valid })
+	for name, value := range s.Task.Env {
+		if maySecret(name, value) {
+			hidden[name] = true
+		}
+	}
+	return hidden
 }
 
 // handFolders are the variables that name places for what a program leaves.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -48,6 +49,24 @@ func (m *Monitor) sweep(r *http.Request) (api.Sweep, error) {
 	return v, err
 }
 
+// describe says what a sweep runs. Like the command of one trial it is for operators.
+func (m *Monitor) describe(r *http.Request) (api.Description, error) {
+	v, err := m.sweep(r)
+	if err != nil {
+		return api.Description{}, err
+	}
+	s, err := m.recordOf(v.Sweep)
+	if err != nil {
+		return api.Description{}, err
+	}
+	d := api.Description{Sweep: v, Task: api.Spec(&s.Task), Space: api.SpecOf(s.Space), Bundle: s.Bundle, Origin: s.Origin}
+	hidden := hiddenVariables(s)
+	d.Hidden = nonNil(slices.Sorted(maps.Keys(hidden)))
+	d.Task.Env = maps.Clone(s.Task.Env)
+	maps.DeleteFunc(d.Task.Env, func(name, _ string) bool { return hidden[name] })
+	return d, nil
+}
+
 // view joins a record with what history counts.
 func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 	c, err := m.cfg.History.Counts(ctx, s.ID)
@@ -81,7 +100,7 @@ func counted(s *grid.Sweep, c *history.Counts) api.Sweep {
 		SweepCounts: api.SweepCounts{
 			Sweep: s.ID, State: s.State, Count: s.Space.Count(), Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
 		},
-		Project: s.Project, Task: s.Task.Name, Name: s.Name, Priority: s.Priority, MaxParallel: s.MaxParallel,
+		Project: s.Project, Task: s.Task.Name, Name: s.Name, Owner: s.Owner(), Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),
 		Keys: s.Space.Keys(), Objective: s.Task.Objective, Bundles: shortDigests(s),
 		Image: cmp.Or(s.Pinned, s.Task.Image),

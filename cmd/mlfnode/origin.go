@@ -1,0 +1,52 @@
+package main
+
+import (
+	"cmp"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/projects"
+)
+
+// userName is who uses this program: MLF_USER, for those who share an account, else the name of the account.
+func userName() string {
+	if name := os.Getenv("MLF_USER"); name != "" {
+		return name
+	}
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return cmp.Or(os.Getenv("USER"), strconv.Itoa(os.Getuid())) // an account that no list of users has, as in containers
+}
+
+// origin says where a submission comes from.
+func (a *app) origin(p *projects.Project) *grid.Origin {
+	host, _ := os.Hostname() // a machine without a name is just not named
+	o := &grid.Origin{User: userName(), Host: host, Folder: p.Dir, Command: append([]string{"mlfnode"}, withoutValues(a.args)...)}
+	if o.Folder == "" {
+		o.Folder, _ = os.Getwd()
+	} else {
+		o.Git = projects.Checkout(o.Folder)
+	}
+	o.Fit()
+	return o
+}
+
+// withoutValues leaves out the values of --env, which may be secrets.
+func withoutValues(args []string) []string {
+	kept := make([]string, 0, len(args))
+	for i, arg := range args {
+		if arg == "--" {
+			return append(kept, args[i:]...)
+		}
+		variable, joined := strings.CutPrefix(arg, "--env=")
+		if name, _, given := strings.Cut(variable, "="); given && (joined || i > 0 && args[i-1] == "--env") {
+			arg = strings.TrimSuffix(arg, variable) + name + "=…"
+		}
+		kept = append(kept, arg)
+	}
+	return kept
+}

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+func (a *app) showCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "show SWEEP", Short: "Show what a sweep runs, where it came from, and why trials failed", Args: oneArgument,
+		Long: `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with which command, and the commit
+and the changed files there; and how many trials failed, by class.`,
+		Example: "  mlfnode show last\n  mlfnode show chainer-1 --json",
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			if id.Index >= 0 {
+				return usage("show is about a sweep", fmt.Sprintf("mlfnode show %s, or: mlfnode trials %s", id.Sweep, id))
+			}
+			return a.read(c.Context(), func(s *node.Session) error { return a.show(c.Context(), s.Client(), id.Sweep) })
+		},
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+// sweepShown is a sweep as `show --json` prints it.
+type sweepShown struct {
+	api.Description
+	Failures []api.FailureGroup `json:"failures"`
+}
+
+func (a *app) show(ctx context.Context, c *api.Client, id grid.SweepID) error {
+	d, told, err := described(ctx, c, id)
+	if err != nil {
+		return err
+	}
+	failures, err := groupsOf(ctx, c, d.Sweep.Sweep)
+	if err != nil {
+		return err
+	}
+	if told != "" {
+		a.say("note: %s", told)
+	}
+	if a.json {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(sweepShown{d, slices.Concat([]api.FailureGroup{}, failures.Groups)})
+	}
+	t := newTextTable(a.stdout, "sweep", strings.TrimSpace(string(d.Sweep.Sweep)+" "+d.Sweep.Name))
+	for _, line := range aboutSweep(&d) {
+		if line.text != "" {
+			t.row(line.name, line.text)
+		}
+	}
+	for _, g := range failures.Groups {
+		t.row("failed", fmt.Sprintf("%d × %s (%s), as %s", g.Count, g.Class, g.Cause, g.Trial))
+	}
+	return t.end()
+}
+
+// described asks for the description of a sweep. Where the node may not or can't give it, there is only the sweep in it, and told says why.
+func described(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, told string, err error) {
+	v, err := c.Sweep(ctx, id)
+	if err != nil {
+		return d, "", err
+	}
+	d, err = c.Describe(ctx, v.Sweep)
+	var refusal *api.Error
+	switch {
+	case errors.As(err, &refusal) && refusal.Status == http.StatusNotFound:
+		return api.Description{Sweep: v}, "the master runs an older version of mlfnode, which does not say what a sweep runs", nil
+	case errors.As(err, &refusal) && refusal.Status == http.StatusForbidden:
+		return api.Description{Sweep: v}, "with a viewer's token, commands and parameters are not shown", nil
+	}
+	return d, "", err
+}
+
+// fact is a line about a sweep.
+type fact struct{ name, text string }
+
+// aboutSweep says how a sweep stands, where it came from and what it runs.
+func aboutSweep(d *api.Description) []fact {
+	v := &d.Sweep
+	_, stands, _ := strings.Cut(summary(v), " ")
+	submitted := v.Submitted.Local().Format(time.DateTime)
+	if o := d.Origin; o != nil && o.User+o.Host != "" {
+		submitted += " by " + cmp.Or(o.User, "an unknown user") + " on " + cmp.Or(o.Host, "an unknown host")
+	}
+	all := []fact{{"state", stands}, {"submitted", submitted}}
+	if o := d.Origin; o != nil {
+		all = append(all, fact{"command", grid.ShellWords(o.Command...)}, fact{"folder", o.Folder}, fact{"git", gitText(o.Git)})
+	}
+	all = append(all, fact{"files", strings.Join(v.Bundles, ", then ")})
+	return append(all, settingsOf(d)...)
+}
+
+// settingsOf says what a sweep runs. Texts of two sweeps are the same where they run the same.
+func settingsOf(d *api.Description) []fact {
+	if d.Task.Name == "" {
+		return []fact{{"task", d.Sweep.Project + "." + d.Sweep.Task}, {"image", d.Sweep.Image}}
+	}
+	t := d.Task.Task()
+	env := make([]string, 0, len(t.Env))
+	for name, value := range t.Env {
+		env = append(env, name+"="+value)
+	}
+	for _, name := range d.Hidden {
+		env = append(env, name+"=…")
+	}
+	slices.Sort(env)
+	bare := t
+	bare.Constants = nil
+	all := []fact{
+		{"task", d.Sweep.Project + "." + t.Name},
+		{"program", bare.Display(nil)},
+		{"constants", assigned(t.Constants)},
+		{"setup", grid.ShellWords(t.Setup...)}, {"venv", t.Venv}, {"image", d.Sweep.Image},
+		{"environment", strings.Join(env, " ")},
+	}
+	all = append(all, parametersOf(&d.Space)...)
+	r := t.Resources
+	all = append(all, fact{"resources", resourcesText(&r)})
+	if t.Timeout > 0 {
+		all = append(all, fact{"timeout", t.Timeout.String()})
+	}
+	if o := t.Objective; o != nil {
+		all = append(all, fact{"objective", o.Goal + " " + o.Metric})
+	}
+	return all
+}
+
+// valuesShown is how many values of a parameter are named.
+const valuesShown = 8
+
+func parametersOf(spec *api.SpaceSpec) []fact {
+	space, err := grid.NewSpace(spec.Axes, nil)
+	if err != nil {
+		return nil // of a newer version
+	}
+	var all []fact
+	sizes := space.Sizes()
+	for k, key := range space.Keys() {
+		var values []string
+		for i := range min(sizes[k], valuesShown) {
+			values = append(values, space.Value(k, i).Text)
+		}
+		text := key + " = " + strings.Join(values, ", ")
+		if sizes[k] > valuesShown {
+			text += fmt.Sprintf(", … (%d)", sizes[k])
+		}
+		all = append(all, fact{"parameter", text})
+	}
+	for _, condition := range spec.Exclude {
+		all = append(all, fact{"without", condition})
+	}
+	if s := spec.Sample; s != nil {
+		all = append(all, fact{"sample", fmt.Sprintf("%d points with the seed %d", s.Size, s.Seed)})
+	}
+	return all
+}
+
+func resourcesText(r *grid.Resources) string {
+	parts := []string{r.CPUs.String() + " CPU"}
+	if r.Memory > 0 {
+		parts = append(parts, bytesText(r.Memory)+" of memory")
+	}
+	if r.GPUs > 0 {
+		parts = append(parts, r.GPUs.String()+" GPU")
+	}
+	if r.GPUProfile != "" {
+		parts = append(parts, r.GPUProfile)
+	}
+	switch {
+	case r.Measured():
+		parts = append(parts, "GPU memory as measured")
+	case r.GPUMemory > 0:
+		parts = append(parts, bytesText(r.GPUMemory)+" of GPU memory")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// gitText says which commit a folder was at.
+func gitText(g *grid.Checkout) string {
+	if g == nil {
+		return ""
+	}
+	text := cmp.Or(g.Branch, "no branch") + " at " + cmp.Or(g.Commit, "no commit yet")
+	if n := len(g.Changed) + g.More; n > 0 {
+		text += fmt.Sprintf(", with %s: %s", plural(int64(n), "changed file"), strings.Join(g.Changed, ", "))
+		if g.More > 0 {
+			text += fmt.Sprintf(" and %d more", g.More)
+		}
+	}
+	return text
+}
+
+func assigned(params grid.Params) string {
+	all := make([]string, len(params))
+	for i, p := range params {
+		all[i] = p.Key + "=" + p.Value.Text
+	}
+	return strings.Join(all, " ")
+}
