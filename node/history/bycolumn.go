@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/node/parallel"
 )
 
 const (
@@ -93,15 +94,35 @@ type page struct {
 	missing []int32  // rows that the listing selects without a value, by index
 }
 
+// leastRows is how many rows a part of a loop over columns has at least that is divided.
+const leastRows = 1 << 16
+
 // read looks at the column.
 func (p *page) read() {
 	var wanted [math.MaxUint8 + 1]bool
 	for i, s := range grid.States {
 		wanted[i+1] = len(p.l.q.States) == 0 || slices.Contains(p.l.q.States, s)
 	}
+	spans := parallel.Split(len(p.c.State), leastRows)
+	counts, missing := make([]int, len(spans)), make([][]int32, len(spans))
+	p.keys, p.rows = make([]uint32, len(p.c.State)), make([]int32, len(p.c.State))
+	parallel.Each(len(spans), func(part int) {
+		counts[part], missing[part] = p.readPart(spans[part], &wanted)
+	})
+	n := 0
+	for i, span := range spans {
+		copy(p.keys[n:], p.keys[span.Lo:span.Lo+counts[i]])
+		n += copy(p.rows[n:], p.rows[span.Lo:span.Lo+counts[i]])
+	}
+	p.keys, p.rows, p.missing = p.keys[:n], p.rows[:n], slices.Concat(missing...)
+}
+
+// readPart reads some rows into their own part of keys and rows, and says how many it has written.
+func (p *page) readPart(span parallel.Span, wanted *[math.MaxUint8 + 1]bool) (n int, missing []int32) {
 	values, zero := p.c.Values[p.column], p.column == ColumnWall || p.column == ColumnCPU // where 0 is none
-	p.keys, p.rows = make([]uint32, 0, len(p.c.State)), make([]int32, 0, len(p.c.State))
-	for i, s := range p.c.State {
+	keys, rows := p.keys[span.Lo:span.Hi], p.rows[span.Lo:span.Hi]
+	for i := span.Lo; i < span.Hi; i++ {
+		s := p.c.State[i]
 		if !wanted[s] || p.l.q.From > 0 && p.c.index(i) < p.l.q.From {
 			continue
 		}
@@ -115,11 +136,32 @@ func (p *page) read() {
 			f = float32(p.c.Attempts[i])
 		}
 		if f != f || zero && f == 0 {
-			p.missing = append(p.missing, int32(i))
+			missing = append(missing, int32(i))
 			continue
 		}
-		p.keys, p.rows = append(p.keys, grid.SortKey(f, p.l.q.Desc)), append(p.rows, int32(i))
+		keys[n], rows[n] = grid.SortKey(f, p.l.q.Desc), int32(i)
+		n++
 	}
+	return n, missing
+}
+
+// between gives the places among all rows of those with keys from lo to hi, and how many have a lower one.
+func (p *page) between(lo, hi uint32) (before int, among []int32) {
+	spans := parallel.Split(len(p.keys), leastRows)
+	counts, parts := make([]int, len(spans)), make([][]int32, len(spans))
+	parallel.Each(len(spans), func(part int) {
+		for i := spans[part].Lo; i < spans[part].Hi; i++ {
+			if k := p.keys[i]; k < lo {
+				counts[part]++
+			} else if k <= hi {
+				parts[part] = append(parts[part], int32(i))
+			}
+		}
+	})
+	for _, n := range counts {
+		before += n
+	}
+	return before, slices.Concat(parts...)
 }
 
 // find gives the ids of the page.
@@ -133,15 +175,9 @@ func (p *page) find(ctx context.Context) (ids []int64, ok bool, err error) {
 		at, _ := slices.BinarySearchFunc(p.missing, a.Index, func(r int32, index int64) int { return cmp.Compare(p.c.index(int(r)), index+1) })
 		missing = p.missing[at:]
 	} else if a != nil {
-		here, below, same := grid.SortKey(p.rounded(a.Value), q.Desc), 0, 0
-		for _, k := range p.keys {
-			if k < here {
-				below++
-			} else if k == here {
-				same++
-			}
-		}
-		from, last, missing = below, below+same+limit, p.missing
+		here := grid.SortKey(p.rounded(a.Value), q.Desc)
+		below, same := p.between(here, here)
+		from, last, missing = below, below+len(same)+limit, p.missing
 	}
 	if from < n {
 		found, ok, err := p.near(ctx, nth(p.keys, from), nth(p.keys, min(last, n)-1), from, limit)
@@ -184,11 +220,10 @@ func (p *page) rounded(value any) float32 {
 // near gives the rows with keys from lo to hi in their order, without those before the page: before place from among all, or the cursor. At least
 // limit of them are there, if there are so many.
 func (p *page) near(ctx context.Context, lo, hi uint32, from, limit int) (found []candidate, ok bool, err error) {
-	before, unknown := 0, []int64(nil)
-	for i, k := range p.keys {
-		if k < lo {
-			before++
-		} else if k <= hi && !p.whole(p.rows[i]) {
+	before, among := p.between(lo, hi)
+	var unknown []int64
+	for _, i := range among {
+		if !p.whole(p.rows[i]) {
 			unknown = append(unknown, p.id(p.rows[i]))
 		}
 	}
@@ -196,18 +231,19 @@ func (p *page) near(ctx context.Context, lo, hi uint32, from, limit int) (found 
 		return nil, false, nil
 	}
 	after := p.l.q.After
+	behind := p.behindTies(among, lo)
 	least, first, most := 0, 0, 0 // how many are passed over or taken with each of the keys at the ends
-	for i, k := range p.keys {
-		if k < lo || k > hi || !p.whole(p.rows[i]) {
+	for _, i := range among {
+		k := p.keys[i]
+		if !p.whole(p.rows[i]) {
 			continue
 		}
-		c := candidate{p.id(p.rows[i]), p.value(p.rows[i])}
 		if len(unknown) == 0 { // then rows that look alike are alike, and stand by index
 			switch {
 			case k == lo && after == nil && least < from-before:
 				least++
 				continue
-			case k == lo && after != nil && !p.l.behind(c, after):
+			case k == lo && after != nil && !behind(p.rows[i]):
 				continue
 			case k == lo:
 				if first++; first > limit {
@@ -219,6 +255,7 @@ func (p *page) near(ctx context.Context, lo, hi uint32, from, limit int) (found 
 				}
 			}
 		}
+		c := candidate{p.id(p.rows[i]), p.value(p.rows[i])}
 		found = append(found, c)
 	}
 	if len(unknown) > 0 {
@@ -237,6 +274,20 @@ func (p *page) near(ctx context.Context, lo, hi uint32, from, limit int) (found 
 		found = found[min(from-before, len(found)):]
 	}
 	return found, true, nil
+}
+
+// behindTies gives what tells of rows that have the same key, and all digits in the column, whether they stand behind the cursor. Their values are
+// equal, so one of them is compared with it.
+func (p *page) behindTies(among []int32, key uint32) func(row int32) bool {
+	after := p.l.q.After
+	at := slices.IndexFunc(among, func(i int32) bool { return p.keys[i] == key && p.whole(p.rows[i]) })
+	if after == nil || at < 0 {
+		return nil
+	}
+	last := candidate{rowID(p.l.sweep.Number, after.Index), after.Value}
+	value := p.value(p.rows[among[at]])
+	c := cmp.Or(compareKinds(value, after.Value), p.l.compare(candidate{last.id, value}, last))
+	return func(row int32) bool { return c > 0 || c == 0 && p.id(row) > last.id }
 }
 
 // whole reports whether the column has all digits of what a trial has.
@@ -292,19 +343,37 @@ func (c *Columns) index(row int) int64 {
 
 // nth gives the key in place n of a sorted list of them, without sorting.
 func nth(keys []uint32, n int) uint32 {
-	pick := func(part func(uint32) (digit uint32, ok bool)) uint32 {
-		counts := make([]int32, 1<<16)
-		for _, k := range keys {
-			if digit, ok := part(k); ok {
-				counts[digit]++
+	const bits = 8 // looked at in one pass
+	found := uint32(0)
+	for shift := 32 - bits; shift >= 0; shift -= bits {
+		spans := parallel.Split(len(keys), leastRows)
+		parts := make([][1 << bits]int32, len(spans))
+		parallel.Each(len(spans), func(part int) {
+			for _, k := range keys[spans[part].Lo:spans[part].Hi] {
+				parts[part][k>>shift&(1<<bits-1)]++
 			}
+		})
+		digit, same := uint32(0), 0
+		for ; ; digit++ {
+			same = 0
+			for part := range parts {
+				same += int(parts[part][digit])
+			}
+			if n < same {
+				break
+			}
+			n -= same
 		}
-		digit := uint32(0)
-		for ; n >= int(counts[digit]); digit++ {
-			n -= int(counts[digit])
+		found |= digit << shift
+		if same < len(keys) {
+			some := make([]uint32, 0, same)
+			for _, k := range keys {
+				if k>>shift == found>>shift {
+					some = append(some, k)
+				}
+			}
+			keys = some
 		}
-		return digit
 	}
-	high := pick(func(k uint32) (uint32, bool) { return k >> 16, true })
-	return high<<16 | pick(func(k uint32) (uint32, bool) { return k & 0xffff, k>>16 == high })
+	return found
 }

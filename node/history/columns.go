@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/binary"
@@ -13,6 +14,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/node/parallel"
 )
 
 // Columns holds values of a sweep's trials by column. Its rows are those of whole blocks of BlockTrials neighbouring trials, of which
@@ -48,7 +50,7 @@ func (d *DB) Version(id grid.SweepID) int64 {
 	return 0
 }
 
-// Columns reads the columns of a sweep, of some blocks spread evenly when it has more than limit trials. Values of blocks that change
+// Columns gives the columns of a sweep, which are not to be changed, of some blocks spread evenly when it has more than limit trials. Values of blocks that change
 // meanwhile may come from different moments. A sweep that has had no event has none.
 func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted ...Column) (*Columns, error) {
 	s := d.sweep(id)
@@ -63,9 +65,27 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 	c.Nodes = slices.Clone(d.nodes)
 	d.mu.Unlock()
 	c.choose(s, limit)
+	missing := d.columns.find(s, c, wanted)
+	if len(missing) == 0 {
+		return c, nil
+	}
+	if err := d.readColumns(ctx, c, s, missing); err != nil {
+		return nil, fmt.Errorf("read columns of %s: %w", id, d.check(err))
+	}
+	if d.sweep(id) == s { // else they may be of different moments
+		d.columns.keep(s, c)
+	}
+	return c, nil
+}
+
+// readColumns reads some columns, which c does not have yet.
+func (d *DB) readColumns(ctx context.Context, c *Columns, s *sweep, missing []Column) error {
 	n := len(c.Blocks) * blockTrials
-	c.State, c.Attempts, c.Class, c.Cause, c.Node = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint16, n)
-	for _, w := range wanted {
+	for _, w := range missing {
+		if w == columnSmall {
+			c.State, c.Attempts, c.Class, c.Cause, c.Node = make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint8, n), make([]uint16, n)
+			continue
+		}
 		f := make([]float32, n)
 		for i := range f {
 			f[i] = float32(math.NaN())
@@ -73,13 +93,10 @@ func (d *DB) Columns(ctx context.Context, id grid.SweepID, limit int64, wanted .
 		c.Values[w], c.whole[w] = f, make([]bool, len(c.Blocks))
 	}
 	// What is in memory is newer than what is in the file, so it comes first and stays.
-	hot := d.copyHot(c, s)
-	for _, w := range append([]Column{columnSmall}, wanted...) {
-		if err := d.readPieces(ctx, c, s, w, hot); err != nil {
-			return nil, fmt.Errorf("read columns of %s: %w", id, d.check(err))
-		}
-	}
-	return c, nil
+	hot := d.copyHot(c, s, missing)
+	errs := make([]error, len(missing))
+	parallel.Each(len(missing), func(i int) { errs[i] = d.readPieces(ctx, c, s, missing[i], hot) })
+	return cmp.Or(errs...)
 }
 
 // choose sets the blocks that are read.
@@ -112,8 +129,8 @@ func (c *Columns) thin(id grid.SweepID) {
 	c.Blocks = kept
 }
 
-// copyHot copies the blocks that are in memory, and returns the places of them.
-func (d *DB) copyHot(c *Columns, s *sweep) map[int]bool {
+// copyHot copies columns of the blocks that are in memory, and returns the places of them.
+func (d *DB) copyHot(c *Columns, s *sweep, wanted []Column) map[int]bool {
 	hot := map[int]bool{}
 	d.blocks.mu.Lock()
 	defer d.blocks.mu.Unlock()
@@ -129,10 +146,11 @@ func (d *DB) copyHot(c *Columns, s *sweep) map[int]bool {
 			continue
 		}
 		hot[at] = true
-		c.putSmall(at, b.small[:])
-		for w, f := range c.Values {
-			if known := b.floats[w-ColumnStarted]; known != nil {
-				copy(f[at*blockTrials:], known)
+		for _, w := range wanted {
+			if w == columnSmall {
+				c.putSmall(at, b.small[:])
+			} else if known := b.floats[w-ColumnStarted]; known != nil {
+				copy(c.Values[w][at*blockTrials:], known)
 				c.whole[w][at] = !b.cut[w-ColumnStarted]
 			}
 		}

@@ -269,6 +269,7 @@ func (d *DB) load() error {
 	if err := d.loadBlocks(sweeps); err != nil {
 		return fmt.Errorf("load blocks: %w", err)
 	}
+	d.columns.clear()
 	d.stale = false
 	return nil
 }

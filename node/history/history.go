@@ -29,6 +29,7 @@ type index struct {
 	listings *sql.DB       // connections for listings
 	sorting  chan struct{} // bounds the listings that sort at one time
 	orders   orders
+	columns  keptColumns
 
 	writing sync.Mutex // held by what changes the file
 	w       *writer
@@ -57,6 +58,7 @@ func (d *DB) Close() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	d.orders.clear()
+	d.columns.clear()
 	if !d.stale { // else what is in memory is wrong, and made from the rows at the next start
 		_ = d.w.transaction(func() error { return d.cool(0) })
 	}
