@@ -143,6 +143,7 @@ type listFlags struct {
 	offset int64
 	best   int64
 	csv    string
+	groups groupFlags
 }
 
 func (f *listFlags) add(c *cobra.Command) {
@@ -353,7 +354,7 @@ func (a *app) resultsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: func(c *cobra.Command, args []string) error { return oneArgument(c, f.sweepOf(args)) },
-		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --csv results.csv",
+		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(f.sweepOf(args)[0])
 			if err != nil {
@@ -369,11 +370,19 @@ func (a *app) resultsCommand() *cobra.Command {
 				if f.best < 1 {
 					return usage("--best takes a number from 1", "--best 5")
 				}
-				for _, other := range []string{"sort", "desc", "limit", "offset", "state"} {
+				for _, other := range []string{"sort", "desc", "limit", "offset", "state", "group-by", "over"} {
 					if c.Flags().Changed(other) {
 						return usage(fmt.Sprintf("--best shows the first trials by the task's objective, and goes without --%s", other), "--sort objective, with --limit, --state and the like")
 					}
 				}
+			}
+			for _, other := range []string{"state", "class"} {
+				if f.groups.given() && c.Flags().Changed(other) {
+					return usage("groups have all trials of their parameters, and go without --"+other, "the columns failed and n count them")
+				}
+			}
+			if f.groups.value != "" && !f.groups.given() {
+				return usage("--value says what groups sum up", "with --group-by or --over, as in --group-by lr --value "+f.groups.value)
 			}
 			q, err := f.query(!a.json && f.csv == "")
 			if err != nil {
@@ -384,6 +393,9 @@ func (a *app) resultsCommand() *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().Int64Var(&f.best, "best", 0, "the N best trials by the task's objective")
+	c.Flags().StringSliceVar(&f.groups.by, "group-by", nil, "mean, standard deviation and best of the trials that agree in these `PARAMETERS`")
+	c.Flags().StringSliceVar(&f.groups.over, "over", nil, "the same for those that agree in all but these `PARAMETERS`, such as a seed or repeat")
+	c.Flags().StringVar(&f.groups.value, "value", "", "what groups sum up: a metric, wall, cpu or memory (default the objective, or the first metric)")
 	c.Flags().StringVar(&f.csv, "csv", "", "CSV, to a file or to the screen")
 	c.Flags().Lookup("csv").NoOptDefVal = "-"
 	a.jsonFlag(c)
@@ -402,6 +414,9 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 	v, err := client.Sweep(ctx, id)
 	if err != nil {
 		return err
+	}
+	if f.groups.given() {
+		return a.groupedResults(ctx, client, &v, f)
 	}
 	if f.best > 0 {
 		if v.Objective == nil {

@@ -160,11 +160,11 @@ func parametersOf(spec *api.SpaceSpec) []fact {
 		for i := range min(sizes[k], valuesShown) {
 			values = append(values, space.Value(k, i).Text)
 		}
-		text := key + " = " + strings.Join(values, ", ")
+		text := strings.Join(values, ", ")
 		if sizes[k] > valuesShown {
 			text += fmt.Sprintf(", … (%d)", sizes[k])
 		}
-		all = append(all, fact{"parameter", text})
+		all = append(all, fact{"parameter " + key, text})
 	}
 	for _, condition := range spec.Exclude {
 		all = append(all, fact{"without", condition})

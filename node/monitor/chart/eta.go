@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"mlfnode/grid/moments"
 )
 
 // ETA says how long a sweep goes on, by how long trials took and what their parameters are.
@@ -231,7 +233,7 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 		}
 	}
 	var w work
-	var lengths moments
+	var lengths moments.Moments
 	for _, run := range v.recent() {
 		if !run.Running {
 			continue
@@ -243,7 +245,7 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 		}
 		said, ran := m.predict(effects), run.End-run.Start
 		w.longest = max(w.longest, said*correct-ran)
-		lengths.add(said * correct)
+		lengths.Add(said * correct)
 		said = min(said, ran/correct)
 		gone += said
 		for a, l := range levels {
@@ -251,8 +253,8 @@ func (e *ETA) subtract(v *View, m *model, byLevel [][]float64, total, correct fl
 		}
 	}
 	w.rest = max(0, total-gone) * correct
-	if lengths.n > 0 {
-		w.running = lengths.mean()
+	if lengths.N > 0 {
+		w.running = lengths.Mean()
 	}
 	if v.d.Done >= v.d.Space.Count() {
 		w.rest = 0

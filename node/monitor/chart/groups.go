@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"mlfnode/grid/moments"
 )
 
 // Groups are the selected trials that differ in some parameters only, such as a seed.
@@ -41,7 +43,7 @@ const maxGroups = 200
 
 // group sums up one group.
 type group struct {
-	moments
+	moments.Moments
 	best  float32
 	trial int32
 }
@@ -82,17 +84,17 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 		sign = -1
 	}
 	score := func(p *group) float64 {
-		half := p.half()
+		half := p.Half()
 		if byMean || math.IsNaN(half) {
 			half = 0
 			if !byMean {
 				return math.Inf(1) // one trial says nothing of how sure its mean is
 			}
 		}
-		return sign*p.mean() + half
+		return sign*p.Mean() + half
 	}
 	slices.SortFunc(all, func(a, b *group) int {
-		return cmp.Or(cmp.Compare(score(a), score(b)), cmp.Compare(sign*a.mean(), sign*b.mean()), cmp.Compare(a.trial, b.trial))
+		return cmp.Or(cmp.Compare(score(a), score(b)), cmp.Compare(sign*a.Mean(), sign*b.Mean()), cmp.Compare(a.trial, b.trial))
 	})
 	g.Total = int64(len(all))
 	for _, a := range kept {
@@ -103,9 +105,9 @@ func (v *View) Groups(over []string, byMean bool) (*Groups, error) {
 		for k := range kept {
 			g.Levels[k] = append(g.Levels[k], int(v.levels[kept[k]][p.trial]))
 		}
-		g.N, g.Mean, g.SD, g.Half = append(g.N, p.n), append(g.Mean, Number(p.mean())), append(g.SD, Number(p.sd())), append(g.Half, Number(p.half()))
+		g.N, g.Mean, g.SD, g.Half = append(g.N, p.N), append(g.Mean, Number(p.Mean())), append(g.SD, Number(p.SD())), append(g.Half, Number(p.Half()))
 		g.Best, g.Trial = append(g.Best, Number(p.best)), append(g.Trial, v.d.index(p.trial))
-		if i > 0 && sign*p.mean()-p.half() <= sign*all[0].mean() {
+		if i > 0 && sign*p.Mean()-p.Half() <= sign*all[0].Mean() {
 			g.Equal++
 		}
 	}
@@ -152,7 +154,7 @@ func (v *View) group(kept []int) ([]*group, error) {
 			}
 		}
 		p := all[place-1]
-		p.add(float64(f))
+		p.Add(float64(f))
 		if v.better(f, p.best) {
 			p.best, p.trial = f, r
 		}
@@ -170,7 +172,7 @@ func (v *View) lucky(all []*group) *Lucky {
 			return nil
 		}
 		p := all[place]
-		return &Lucky{v.d.index(r), Number(v.value[r]), Number(p.mean()), Number(p.half()), p.n, place + 1}
+		return &Lucky{v.d.index(r), Number(v.value[r]), Number(p.Mean()), Number(p.Half()), p.N, place + 1}
 	}
 	return nil
 }

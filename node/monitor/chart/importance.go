@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"mlfnode/grid/moments"
 	"mlfnode/node/parallel"
 )
 
@@ -78,11 +79,11 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 	}
 	pairs := len(v.axes) * (len(v.axes) + 1) / 2
 	step := max(1, (len(rows)*pairs+fittedRows-1)/fittedRows)
-	var m moments
+	var m moments.Moments
 	parallel.Each(len(v.axes)+1, func(a int) {
 		if a == len(v.axes) {
 			for i := 0; i < len(rows); i += step {
-				m.add(float64(y[rows[i]]))
+				m.Add(float64(y[rows[i]]))
 			}
 			return
 		}
@@ -99,7 +100,7 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 			}
 		}
 	})
-	t.n, t.mean, t.v = float64(m.n), m.mean(), m.m2()/max(1, float64(m.n))
+	t.n, t.mean, t.v = float64(m.N), m.Mean(), m.M2()/max(1, float64(m.N))
 	return t
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"mlfnode/grid/moments"
 	"mlfnode/node/parallel"
 )
 
@@ -56,7 +57,7 @@ func (v *View) marginal(a int, ranks []float32) Marginal {
 		Rank: make([]Number, n),
 	}
 	m.Done, m.Running, m.Failed = v.states(a)
-	all, rank := make([]moments, n), make([]float64, n)
+	all, rank := make([]moments.Moments, n), make([]float64, n)
 	best := make([]float32, n)
 	for l := range best {
 		best[l] = float32(math.NaN())
@@ -68,15 +69,15 @@ func (v *View) marginal(a int, ranks []float32) Marginal {
 			continue
 		}
 		l := levels[r]
-		all[l].add(float64(f))
+		all[l].Add(float64(f))
 		rank[l] += float64(ranks[r])
 		if best[l] != best[l] || v.better(f, best[l]) {
 			best[l] = f
 		}
 	}
 	for l := range n {
-		m.N[l], m.Best[l], m.Rank[l] = all[l].n, Number(best[l]), Number(rank[l]/float64(all[l].n))
-		m.Mean[l], m.SD[l], m.Half[l] = Number(all[l].mean()), Number(all[l].sd()), Number(all[l].half())
+		m.N[l], m.Best[l], m.Rank[l] = all[l].N, Number(best[l]), Number(rank[l]/float64(all[l].N))
+		m.Mean[l], m.SD[l], m.Half[l] = Number(all[l].Mean()), Number(all[l].SD()), Number(all[l].Half())
 	}
 	return m
 }

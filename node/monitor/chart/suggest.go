@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/moments"
 )
 
 // Suggestions says where to look next.
@@ -163,14 +164,14 @@ func (v *View) extension(kind string, axis *axis, values []float64, integers boo
 	}
 	s.Trials = extended.Count() - v.d.Space.Count()
 	s.Args = []string{"--set", axis.Key + "=" + strings.Join(texts, ",")}
-	var wall moments
+	var wall moments.Moments
 	for _, r := range v.rows {
 		if f := float64(v.d.Wall[r]); finite(f) {
-			wall.add(f)
+			wall.Add(f)
 		}
 	}
-	if wall.n > 0 {
-		s.Work = Number(wall.mean() * float64(s.Trials))
+	if wall.N > 0 {
+		s.Work = Number(wall.Mean() * float64(s.Trials))
 	}
 	where := "at the end of"
 	if kind == "refine" {

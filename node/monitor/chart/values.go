@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 
+	"mlfnode/grid/moments"
 	"mlfnode/node/parallel"
 )
 
@@ -37,15 +38,15 @@ var percents = [...]float64{0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99
 
 func (v *View) summary() Summary {
 	s := Summary{Trial: -1, Best: Number(math.NaN())}
-	var m moments
+	var m moments.Moments
 	for _, r := range v.rows {
 		if f := float64(v.value[r]); finite(f) {
-			m.add(f)
+			m.Add(f)
 		} else if ended(v.d.State[r]) {
 			s.Missing++
 		}
 	}
-	s.N, s.Mean, s.SD = m.n, Number(m.mean()), Number(m.sd())
+	s.N, s.Mean, s.SD = m.N, Number(m.Mean()), Number(m.SD())
 	for _, r := range v.order() {
 		if finite(float64(v.value[r])) {
 			s.Best, s.Trial = Number(v.value[r]), v.d.index(r)
@@ -56,55 +57,6 @@ func (v *View) summary() Summary {
 }
 
 func finite(f float64) bool { return f-f == 0 }
-
-// moments adds values up, less the first one so that few digits are lost.
-type moments struct {
-	n              int64
-	first, sum, sq float64
-}
-
-func (m *moments) add(f float64) {
-	if m.n == 0 {
-		m.first = f
-	}
-	m.n++
-	f -= m.first
-	m.sum += f
-	m.sq += f * f
-}
-
-// mean is NaN for no values.
-func (m *moments) mean() float64 { return m.first + m.sum/float64(m.n) }
-
-// m2 is the sum of the squares of what values differ from their mean.
-func (m *moments) m2() float64 {
-	if m.n == 0 {
-		return 0
-	}
-	return max(0, m.sq-m.sum*m.sum/float64(m.n))
-}
-
-// sd is the standard deviation of a sample; NaN for less than two values.
-func (m *moments) sd() float64 {
-	if m.n < 2 {
-		return math.NaN()
-	}
-	return math.Sqrt(m.m2() / float64(m.n-1))
-}
-
-// half is half the width of the 95 % confidence interval of the mean.
-func (m *moments) half() float64 {
-	return student(m.n-1) * m.sd() / math.Sqrt(float64(m.n))
-}
-
-// student gives the 97.5 % quantile of Student's t distribution, from https://en.wikipedia.org/wiki/Student%27s_t-distribution.
-func student(freedom int64) float64 {
-	table := [...]float64{math.NaN(), 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145}
-	if freedom < int64(len(table)) {
-		return table[max(freedom, 0)]
-	}
-	return 1.96 + 2.4/float64(freedom)
-}
 
 // Histogram spreads the values between the 1 % and 99 % quantiles over bins, wider where nothing lies far outside.
 func (v *View) Histogram() *Histogram {

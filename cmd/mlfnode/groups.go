@@ -1,0 +1,355 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+	"mlfnode/grid/moments"
+	"mlfnode/node/api"
+)
+
+// quantity is what is summed up: a metric, or what trials used.
+type quantity struct {
+	name     string
+	maximize bool
+	of       func(*api.Trial) float64 // NaN where a trial has none
+}
+
+// quantityOf finds the quantity that a user names: the objective or the first metric without a name.
+func quantityOf(v *api.Sweep, name string) (*quantity, error) {
+	maximize := v.Objective != nil && v.Objective.Goal == "maximize"
+	switch {
+	case v.Objective != nil && (name == "" || name == "objective"):
+		name = v.Objective.Metric
+	case name == "" && len(v.Metrics) > 0:
+		name = v.Metrics[0]
+	case name == "":
+		return nil, usage(fmt.Sprintf("no trial of %s has reported a metric", v.Sweep), "--value wall, cpu or memory")
+	}
+	if !slices.Contains(v.Metrics, name) {
+		resources := map[string]func(*api.Resources) float64{
+			"wall": func(r *api.Resources) float64 { return r.Wall }, "cpu": func(r *api.Resources) float64 { return r.CPU },
+			"memory": func(r *api.Resources) float64 { return float64(r.Memory) },
+		}
+		if used := resources[name]; used != nil {
+			return &quantity{name: name, of: func(t *api.Trial) float64 { return used(&t.Resources) }}, nil
+		}
+		known := slices.Concat(v.Metrics[:min(len(v.Metrics), 12)], []string{"wall", "cpu", "memory"})
+		return nil, usage(fmt.Sprintf("no trial of %s has a metric %q", v.Sweep, name), "--value "+strings.Join(known, ", "))
+	}
+	return &quantity{name, maximize && v.Objective.Metric == name, func(t *api.Trial) float64 {
+		f, err := strconv.ParseFloat(string(t.Metrics[name]), 64)
+		if err != nil || math.IsInf(f, 0) {
+			return math.NaN()
+		}
+		return f
+	}}, nil
+}
+
+// better reports whether a is a better value than b.
+func (q *quantity) better(a, b float64) bool {
+	if q.maximize {
+		return a > b
+	}
+	return a < b
+}
+
+// group are the trials that agree in some parameters.
+type group struct {
+	params grid.Params // those
+	trials int64
+	failed int64
+	values moments.Moments // of those that succeeded
+	best   float64
+	trial  string // that has the best value
+}
+
+// figure is a number of JSON; null for none.
+type figure float64
+
+// MarshalJSON implements json.Marshaler.
+func (f figure) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(f)) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(f))
+}
+
+func (f figure) cell() string {
+	if math.IsNaN(float64(f)) {
+		return ""
+	}
+	return strconv.FormatFloat(float64(f), 'g', -1, 64)
+}
+
+func (f figure) text() string {
+	if math.IsNaN(float64(f)) {
+		return ""
+	}
+	return strconv.FormatFloat(float64(f), 'g', 6, 64)
+}
+
+// groupSummary is a group as `results --group-by --json` prints it.
+type groupSummary struct {
+	Params grid.Params `json:"params"`
+	Trials int64       `json:"trials"`
+	Failed int64       `json:"failed"`
+	N      int64       `json:"n"` // trials with a value
+	Mean   figure      `json:"mean"`
+	SD     figure      `json:"sd"` // of a sample
+	Best   figure      `json:"best"`
+	Trial  string      `json:"trial"` // that has the best value
+}
+
+func (g *group) summary() groupSummary {
+	s := groupSummary{Params: g.params, Trials: g.trials, Failed: g.failed, N: g.values.N, Mean: figure(g.values.Mean()), SD: figure(g.values.SD()), Best: figure(g.best), Trial: g.trial}
+	if s.N == 0 {
+		s.Mean = figure(math.NaN())
+	}
+	return s
+}
+
+// grouping are the trials of a sweep by some parameters, in the order of the first trial of each.
+type grouping struct {
+	all   []*group
+	place map[string]*group // by what equal gives
+}
+
+// equal gives a text that is the same for points that agree, whatever form their numbers are written in: 0.1 or 1e-1.
+func equal(params grid.Params) string {
+	var b []byte
+	for _, p := range params {
+		if f, err := strconv.ParseFloat(p.Value.Text, 64); err == nil && p.Value.Kind == grid.Number {
+			p.Value.Text = strconv.FormatFloat(f, 'g', -1, 64)
+		}
+		b = grid.Params{p}.AppendJSON(b)
+	}
+	return string(b)
+}
+
+// groupTrials sums up the selected trials by the parameters that keys names.
+func groupTrials(ctx context.Context, c *api.Client, v *api.Sweep, keys []string, value *quantity, q api.TrialQuery) (*grouping, error) {
+	g := &grouping{place: map[string]*group{}}
+	for t, err := range c.Trials(ctx, v.Sweep, q) {
+		if err != nil {
+			return nil, err
+		}
+		params := make(grid.Params, 0, len(keys))
+		for _, key := range keys {
+			if i := slices.IndexFunc(t.Params, func(p grid.Param) bool { return p.Key == key }); i >= 0 {
+				params = append(params, t.Params[i])
+			}
+		}
+		place := equal(params)
+		into := g.place[place]
+		if into == nil {
+			into = &group{params: params, best: math.NaN()}
+			g.place[place] = into
+			g.all = append(g.all, into)
+		}
+		into.add(&t, value)
+	}
+	return g, nil
+}
+
+func (g *group) add(t *api.Trial, value *quantity) {
+	g.trials++
+	switch t.State {
+	case grid.Failed:
+		g.failed++
+	case grid.Succeeded:
+		f := value.of(t)
+		if math.IsNaN(f) {
+			return
+		}
+		if g.values.Add(f); g.values.N == 1 || value.better(f, g.best) {
+			g.best, g.trial = f, t.Trial
+		}
+	}
+}
+
+// checkKeys refuses names that are no parameters of a sweep.
+func checkKeys(v *api.Sweep, names []string) error {
+	for _, name := range names {
+		if !slices.Contains(v.Keys, name) {
+			return usage(fmt.Sprintf("%s has no parameter %q", v.Sweep, name), "its parameters are "+strings.Join(v.Keys, ", "))
+		}
+	}
+	return nil
+}
+
+// groupOrder compares groups by their mean, sd, n, best or a parameter. Those without the figure come last.
+func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group) int, error) {
+	figures := map[string]func(*group) float64{
+		"mean": func(g *group) float64 { return g.values.Mean() }, "sd": func(g *group) float64 { return g.values.SD() },
+		"n": func(g *group) float64 { return float64(g.values.N) }, "best": func(g *group) float64 { return g.best },
+	}
+	sort, descending := f.sort, f.desc
+	if sort == "index" {
+		sort, descending = "mean", f.desc || value.maximize
+	}
+	if key := slices.Index(keys, strings.TrimPrefix(sort, "parameter:")); key >= 0 && (figures[sort] == nil || keys[key] != sort) {
+		return func(a, b *group) int {
+			return signed(compareValues(a.params[key].Value, b.params[key].Value), descending)
+		}, nil
+	}
+	by := figures[sort]
+	if by == nil {
+		return nil, usage(fmt.Sprintf("groups have no column %q", sort), "sort by "+strings.Join(slices.Concat([]string{"mean, sd, n, best"}, keys), ", "))
+	}
+	return func(a, b *group) int {
+		x, y := by(a), by(b)
+		switch {
+		case math.IsNaN(x) && math.IsNaN(y):
+			return 0
+		case math.IsNaN(x):
+			return 1
+		case math.IsNaN(y):
+			return -1
+		}
+		return signed(cmp.Compare(x, y), descending)
+	}, nil
+}
+
+func signed(c int, turned bool) int {
+	if turned {
+		return -c
+	}
+	return c
+}
+
+// compareValues orders numbers before other values.
+func compareValues(a, b grid.Value) int {
+	number := func(v grid.Value) float64 {
+		f, err := strconv.ParseFloat(v.Text, 64)
+		if v.Kind != grid.Number || err != nil {
+			return math.Inf(1)
+		}
+		return f
+	}
+	return cmp.Or(cmp.Compare(number(a), number(b)), cmp.Compare(a.Text, b.Text))
+}
+
+// groupFlags say how trials are grouped.
+type groupFlags struct {
+	by    []string
+	over  []string
+	value string
+}
+
+func (f *groupFlags) given() bool { return len(f.by)+len(f.over) > 0 }
+
+// keys are the parameters that tell groups apart.
+func (f *groupFlags) keys(v *api.Sweep) ([]string, error) {
+	if err := checkKeys(v, slices.Concat(f.by, f.over)); err != nil {
+		return nil, err
+	}
+	if len(f.by) > 0 && len(f.over) > 0 {
+		return nil, usage("--group-by names the parameters that groups have, --over those that they have not", "one of the two")
+	}
+	if len(f.by) > 0 {
+		return slices.Compact(slices.Clone(f.by)), nil
+	}
+	return without(v.Keys, f.over), nil
+}
+
+func without(keys, others []string) []string {
+	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return slices.Contains(others, key) })
+}
+
+// groupedResults prints what groups of trials gave: the number of trials, and the mean, standard deviation and best of a value.
+func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f *listFlags) error {
+	keys, err := f.groups.keys(v)
+	if err != nil {
+		return err
+	}
+	value, err := quantityOf(v, f.groups.value)
+	if err != nil {
+		return err
+	}
+	order, err := groupOrder(f, value, keys)
+	if err != nil {
+		return err
+	}
+	g, err := groupTrials(ctx, c, v, keys, value, api.TrialQuery{})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(g.all, order)
+	all := g.all[min(f.offset, int64(len(g.all))):]
+	limit := f.limit
+	if limit < 0 && !a.json && f.csv == "" {
+		limit = tableRows
+	}
+	more := len(all)
+	if limit > 0 {
+		all = all[:min(limit, int64(len(all)))]
+	}
+	more -= len(all)
+	switch {
+	case a.json:
+		out := jsonArray{w: a.stdout}
+		for _, g := range all {
+			if err := out.add(g.summary()); err != nil {
+				return err
+			}
+		}
+		return out.end()
+	case f.csv == "-":
+		return writeGroups(a.stdout, keys, all)
+	case f.csv != "":
+		return a.writeTable(v, f.csv, func(w io.Writer) error { return writeGroups(w, keys, all) })
+	}
+	t := newTable(a.stdout, groupHead(keys)...)
+	for _, g := range all {
+		t.row(g.cells(figure.text)...)
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	if more > 0 {
+		fmt.Fprintf(a.stdout, "… of %d groups; all of them with --limit 0\n", len(g.all))
+	}
+	a.say("%s of %s: %s", value.name, v.Sweep, plural(int64(len(g.all)), "group"))
+	return nil
+}
+
+func groupHead(keys []string) []string {
+	v := api.Sweep{Keys: keys}
+	tail := []string{"trials", "failed", "n", "mean", "sd", "best", "trial"}
+	heads, _ := columnNames(&v, tail)
+	return append(heads, tail...)
+}
+
+func (g *group) cells(show func(figure) string) []string {
+	row := make([]string, 0, len(g.params)+7)
+	for _, p := range g.params {
+		row = append(row, p.Value.Text)
+	}
+	s := g.summary()
+	n := func(n int64) string { return strconv.FormatInt(n, 10) }
+	return append(row, n(s.Trials), n(s.Failed), n(s.N), show(s.Mean), show(s.SD), show(s.Best), s.Trial)
+}
+
+func writeGroups(w io.Writer, keys []string, all []*group) error {
+	out := csv.NewWriter(w)
+	if err := out.Write(groupHead(keys)); err != nil {
+		return err
+	}
+	for _, g := range all {
+		if err := out.Write(g.cells(figure.cell)); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
