@@ -1,0 +1,280 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/grid/moments"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+// compareFlags are the flags of compare.
+type compareFlags struct {
+	over  []string
+	value string
+	limit int64
+}
+
+func (a *app) compareCommand() *cobra.Command {
+	var f compareFlags
+	c := &cobra.Command{
+		Use: "compare SWEEP SWEEP", Short: "Compare two sweeps: what they ran differently, and what came of the same points",
+		Long: `Compare two sweeps. First what they ran differently: program, files, commit, parameters, resources. Then the points that have the same
+parameters in both, beside each other, with the difference of the second sweep from the first. Repeats, and parameters that only
+one of the sweeps has, are averaged over, and so is what --over names.`,
+		Example: "  mlfnode compare chainer-1 chainer-2\n  mlfnode compare base wider --over seed\n  mlfnode compare base wider --value wall --json",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				return nil
+			}
+			return usage(fmt.Sprintf("compare needs two sweeps, not %d", len(args)), c.CommandPath()+" --help")
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			var ids [2]grid.SweepID
+			for i, arg := range args {
+				id, err := target(arg)
+				if err != nil {
+					return err
+				}
+				if id.Index >= 0 {
+					return usage("compare is about whole sweeps", fmt.Sprintf("name it without the trial: %s", id.Sweep))
+				}
+				ids[i] = id.Sweep
+			}
+			if f.limit < 0 {
+				return usage("--limit takes a number from 0", "--limit 0 shows all points")
+			}
+			return a.read(c.Context(), func(s *node.Session) error { return a.compare(c.Context(), s.Client(), ids, &f) })
+		},
+	}
+	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
+	c.Flags().StringVar(&f.value, "value", "", "what is compared: a metric, wall, cpu or memory (default the objective, or the first metric)")
+	c.Flags().Int64Var(&f.limit, "limit", tableRows, "how many points the table has; 0 is all")
+	a.jsonFlag(c)
+	return c
+}
+
+// comparison is what `compare --json` prints. Of two things the first belongs to the first sweep.
+type comparison struct {
+	Sweeps     [2]string       `json:"sweeps"`
+	Differs    []setting       `json:"differs"`
+	Value      string          `json:"value"`
+	Over       []string        `json:"over"` // parameters that means are taken over
+	Points     []comparedPoint `json:"points"`
+	Both       int             `json:"both"` // points with a value in both
+	Better     int             `json:"better"`
+	Worse      int             `json:"worse"`      // of those, points where the second sweep is better, or worse
+	Difference figure          `json:"difference"` // mean over them
+	Half       figure          `json:"half"`       // half the width of its 95 % confidence interval
+}
+
+// setting is something that two sweeps ran differently; empty where one of them has none.
+type setting struct {
+	Name   string    `json:"name"`
+	Values [2]string `json:"values"`
+}
+
+// comparedPoint is a point of either sweep.
+type comparedPoint struct {
+	Params     grid.Params      `json:"params"`
+	Sweeps     [2]*groupSummary `json:"sweeps"`     // null for a sweep without the point
+	Difference figure           `json:"difference"` // of the means, second less first
+}
+
+func (a *app) compare(ctx context.Context, c *api.Client, ids [2]grid.SweepID, f *compareFlags) error {
+	var about [2]api.Description
+	for i, id := range ids {
+		d, told, err := described(ctx, c, id)
+		if err != nil {
+			return err
+		}
+		if about[i] = d; told != "" {
+			a.say("note: %s", told)
+		}
+	}
+	first, second := &about[0].Sweep, &about[1].Sweep
+	if first.Sweep == second.Sweep {
+		return usage(fmt.Sprintf("%s and %s are the same sweep", ids[0], ids[1]), "list sweeps with: mlfnode sweeps")
+	}
+	r, keys, err := compared(ctx, c, &about, f)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		enc := json.NewEncoder(a.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	return a.comparisonTables(r, keys, f.limit)
+}
+
+// compared compares two sweeps; keys are the parameters of its points.
+func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *compareFlags) (*comparison, []string, error) {
+	first, second := &about[0].Sweep, &about[1].Sweep
+	for _, key := range f.over {
+		if !slices.Contains(first.Keys, key) && !slices.Contains(second.Keys, key) {
+			return nil, nil, checkKeys(first, f.over)
+		}
+	}
+	value, err := quantityOf(first, f.value)
+	if err != nil {
+		return nil, nil, err
+	}
+	other, err := quantityOf(second, value.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	other.maximize = value.maximize
+	var keys []string
+	over := []string{}
+	for _, key := range slices.Concat(first.Keys, without(second.Keys, first.Keys)) {
+		repeats := key == grid.RepeatKey && (about[0].Task.Repeat || about[1].Task.Repeat)
+		if repeats || slices.Contains(f.over, key) || !slices.Contains(first.Keys, key) || !slices.Contains(second.Keys, key) {
+			over = append(over, key)
+		} else {
+			keys = append(keys, key)
+		}
+	}
+	r := &comparison{
+		Sweeps: [2]string{string(first.Sweep), string(second.Sweep)}, Differs: differences(about), Value: value.name, Over: over, Points: []comparedPoint{},
+	}
+	var groups [2]*grouping
+	for i, q := range []*quantity{value, other} {
+		if groups[i], err = groupTrials(ctx, c, &about[i].Sweep, keys, q, api.TrialQuery{}); err != nil {
+			return nil, nil, err
+		}
+	}
+	r.join(&groups, value)
+	return r, keys, nil
+}
+
+// join puts the groups of two sweeps beside each other.
+func (r *comparison) join(groups *[2]*grouping, value *quantity) {
+	var differences moments.Moments
+	for i, g := range groups {
+		for _, own := range g.all {
+			place := equal(own.params)
+			other := groups[1-i].place[place]
+			if i == 1 && other != nil {
+				continue // it stands there already
+			}
+			p := comparedPoint{Params: own.params, Difference: figure(math.NaN())}
+			s := own.summary()
+			if p.Sweeps[i] = &s; other != nil {
+				o := other.summary()
+				p.Sweeps[1-i] = &o
+			}
+			if a, b := p.Sweeps[0], p.Sweeps[1]; a != nil && b != nil && a.N > 0 && b.N > 0 {
+				p.Difference = b.Mean - a.Mean
+				differences.Add(float64(p.Difference))
+				switch {
+				case value.better(float64(b.Mean), float64(a.Mean)):
+					r.Better++
+				case value.better(float64(a.Mean), float64(b.Mean)):
+					r.Worse++
+				}
+			}
+			r.Points = append(r.Points, p)
+		}
+	}
+	r.Both, r.Difference, r.Half = int(differences.N), figure(differences.Mean()), figure(differences.Half())
+}
+
+// differences lists what two sweeps ran differently.
+func differences(about *[2]api.Description) []setting {
+	var names []string
+	var values [2]map[string]string
+	for i := range about {
+		d := &about[i]
+		values[i] = map[string]string{}
+		all := append([]fact{{"files", strings.Join(d.Sweep.Bundles, ", then ")}}, settingsOf(d)...)
+		if d.Origin != nil {
+			all = append(all, fact{"git", gitText(d.Origin.Git)}, fact{"folder", d.Origin.Folder}, fact{"host", d.Origin.Host}, fact{"owner", d.Origin.User})
+		}
+		for _, f := range all {
+			if !slices.Contains(names, f.name) {
+				names = append(names, f.name)
+			}
+			if before := values[i][f.name]; before != "" && f.text != "" {
+				f.text = before + "; " + f.text
+			}
+			values[i][f.name] = f.text
+		}
+	}
+	differs := []setting{}
+	for _, name := range names {
+		if a, b := values[0][name], values[1][name]; a != b {
+			differs = append(differs, setting{name, [2]string{a, b}})
+		}
+	}
+	return differs
+}
+
+func (a *app) comparisonTables(r *comparison, keys []string, limit int64) error {
+	if len(r.Differs) > 0 {
+		t := newTextTable(a.stdout, "differs", r.Sweeps[0], r.Sweeps[1])
+		for _, s := range r.Differs {
+			t.row(s.Name, cmp.Or(s.Values[0], "-"), cmp.Or(s.Values[1], "-"))
+		}
+		if err := t.end(); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.stdout)
+	}
+	heads, _ := columnNames(&api.Sweep{Keys: keys}, []string{r.Sweeps[0], r.Sweeps[1], "difference"})
+	t := newTable(a.stdout, append(heads, r.Sweeps[0], r.Sweeps[1], "difference")...)
+	shown := r.Points
+	if limit > 0 {
+		shown = shown[:min(limit, int64(len(shown)))]
+	}
+	for _, p := range shown {
+		var row []string
+		for _, q := range p.Params {
+			row = append(row, q.Value.Text)
+		}
+		t.row(append(row, p.Sweeps[0].text(), p.Sweeps[1].text(), cmp.Or(p.Difference.text(), "-"))...)
+	}
+	if err := t.end(); err != nil {
+		return err
+	}
+	if n := len(r.Points); n > len(shown) {
+		fmt.Fprintf(a.stdout, "… of %d points; all of them with --limit 0\n", n)
+	}
+	text := fmt.Sprintf("%s in both: %s of %s is better in %d, worse in %d", plural(int64(r.Both), "point"), r.Value, r.Sweeps[1], r.Better, r.Worse)
+	if r.Both > 0 {
+		text += "; mean difference " + r.Difference.text()
+		if !math.IsNaN(float64(r.Half)) {
+			text += " ± " + r.Half.text()
+		}
+	}
+	fmt.Fprintln(a.stdout, text)
+	if len(r.Over) > 0 {
+		fmt.Fprintf(a.stdout, "means are over %s\n", strings.Join(r.Over, ", "))
+	}
+	return nil
+}
+
+// text gives the mean of a group, with the standard deviation where there are several values.
+func (s *groupSummary) text() string {
+	switch {
+	case s == nil:
+		return "-"
+	case s.N == 0 && s.Failed > 0:
+		return "failed"
+	case s.N == 0:
+		return "none yet"
+	case s.N == 1:
+		return s.Mean.text()
+	}
+	return fmt.Sprintf("%s ± %s (%s)", s.Mean.text(), s.SD.text(), strconv.FormatInt(s.N, 10))
+}
