@@ -1,6 +1,7 @@
 package grid
 
-// Feature is something that a sweep may have and older programs don't know: a master that does not name it must not get the sweep.
+// Feature is something that a sweep may have, or that a master may be asked to do with one, and that older programs don't know: a master
+// that does not name it must not be asked.
 type Feature string
 
 // The features.
@@ -10,11 +11,12 @@ const (
 	FeatureSample Feature = "sample" // a random part of the grid
 	FeatureRepeat Feature = "repeat" // an axis that is no option
 	FeatureVenv   Feature = "venv"   // a virtual environment
+	FeatureSet    Feature = "set"    // another priority while it runs
 )
 
 // Features are all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureSet}
 }
 
 // FeaturesOf gives the features that a task over a space has.

@@ -181,6 +181,8 @@ func TestAnswersConform(t *testing.T) {
 		{"GET", api.PathArtifacts, "", "", 200},
 		{"POST", api.PathSweep + "/actions/pause", "", "", 409},
 		{"POST", api.PathSweep + "/actions/retry", "", `{"index":-1,"failed_only":true}`, 200},
+		{"POST", api.PathSweep + "/actions/set", "", `{"priority":3,"max_parallel":2}`, 200},
+		{"POST", api.PathSweep + "/actions/set", "", `{"max_parallel":-1}`, 400},
 		{"POST", api.PathSweep + "/actions/cancel", "", "", 200},
 	} {
 		path := strings.NewReplacer("{sweep}", string(v.Sweep), "{index}", "1").Replace(ask.pattern)

@@ -111,7 +111,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 			root.AddCommand(c)
 		}
 	}
-	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand(), a.removeCommand())
+	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand(), a.setCommand(), a.removeCommand())
 	add(groupResults, a.sweepsCommand(), a.showCommand(), a.trialsCommand(), a.resultsCommand(), a.compareCommand(), a.logsCommand(), a.artifactsCommand(), a.reportCommand())
 	add(groupProjects, a.newCommand(), a.importCommand())
 	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),

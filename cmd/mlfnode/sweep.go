@@ -277,7 +277,7 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 func featureNames() map[grid.Feature]string {
 	return map[grid.Feature]string{
 		grid.FeatureLists: "values that are lists of arguments", grid.FeatureZip: "parameters that go together (zip, CSV and JSON lines)",
-		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat", grid.FeatureVenv: "venv",
+		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat", grid.FeatureVenv: "venv", grid.FeatureSet: "set",
 	}
 }
 

@@ -29,7 +29,7 @@ const (
 	PathSweeps    = "/sweeps"         // GET lists, POST submits
 	PathSweep     = "/sweeps/{sweep}" // DELETE removes it
 	PathDescribe  = "/sweeps/{sweep}/description"
-	PathAction    = "/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, kill
+	PathAction    = "/sweeps/{sweep}/actions/{action}" // pause, resume, cancel, retry, extend, set, kill
 	PathTrials    = "/sweeps/{sweep}/trials"
 	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
 	PathCurves    = "/sweeps/{sweep}/trials/{index}/curves"
@@ -309,6 +309,24 @@ type Retry struct {
 	Class      grid.Class `json:"class,omitempty"` // only trials that failed in this class
 
 	Bundle string `json:"bundle,omitempty"` // digest of the files to run instead of those of the submission; stored before
+}
+
+// Set asks for other values of what a sweep was submitted with; nil leaves one as it is.
+type Set struct {
+	Priority    *int `json:"priority,omitempty"`
+	MaxParallel *int `json:"max_parallel,omitempty"` // 0 is no limit
+}
+
+// Check says what is wrong with the values.
+func (s *Set) Check() error {
+	var priority, parallel int
+	if s.Priority != nil {
+		priority = *s.Priority
+	}
+	if s.MaxParallel != nil {
+		parallel = *s.MaxParallel
+	}
+	return checkPlace(priority, parallel)
 }
 
 // Done answers an action.

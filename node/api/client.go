@@ -164,6 +164,11 @@ func (c *Client) Extend(ctx context.Context, id grid.SweepID, e Extend) (Done, e
 	return c.act(ctx, id, "extend", e)
 }
 
+// Set changes the priority of a sweep and how many of its trials may run at one time.
+func (c *Client) Set(ctx context.Context, id grid.SweepID, s Set) (Done, error) {
+	return c.act(ctx, id, "set", s)
+}
+
 // Trials streams the trials that the query selects.
 func (c *Client) Trials(ctx context.Context, id grid.SweepID, q TrialQuery) iter.Seq2[Trial, error] {
 	return stream[Trial](ctx, c, sweepPath(PathTrials, id), q.values())

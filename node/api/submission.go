@@ -156,6 +156,17 @@ func (s *CheckpointSpec) checkpoint() *grid.Checkpoint {
 	return c
 }
 
+// checkPlace says what is wrong with the place of a sweep among others.
+func checkPlace(priority, maxParallel int) error {
+	switch {
+	case priority < -maxPriority || priority > maxPriority:
+		return fmt.Errorf("the priority is %d; it must be from -%d to %d", priority, maxPriority, maxPriority)
+	case maxParallel < 0:
+		return fmt.Errorf("max_parallel is %d. Leave it out for no limit", maxParallel)
+	}
+	return nil
+}
+
 // submission is the request for s.
 func (s *Submit) submission() *Submission {
 	return &Submission{
@@ -184,10 +195,9 @@ func (q *Submission) Check() (*Submit, error) {
 	switch {
 	case len(s.Token) > maxToken || strings.ContainsFunc(s.Token, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return nil, errors.New("the submission's token must have at most 128 printable characters")
-	case s.Priority < -maxPriority || s.Priority > maxPriority:
-		return nil, fmt.Errorf("the priority is %d; it must be from -%d to %d", s.Priority, maxPriority, maxPriority)
-	case s.MaxParallel < 0:
-		return nil, fmt.Errorf("max_parallel is %d. Leave it out for no limit", s.MaxParallel)
+	}
+	if err := checkPlace(s.Priority, s.MaxParallel); err != nil {
+		return nil, err
 	}
 	for _, kv := range append(s.Environ[:len(s.Environ):len(s.Environ)], s.EnvironAdded...) {
 		if strings.ContainsRune(kv, 0) {

@@ -99,8 +99,10 @@ func TestLanesMakeRoom(t *testing.T) {
 		f := s.feeds[id]
 		for i := range jetstream.MaxLanes {
 			need := grid.Resources{CPUs: grid.One, Memory: int64(i+50) * gib}
+			if ok, err := s.announce(t.Context(), f, &fedLane{name: f.lane(need), need: need}); !ok || err != nil {
+				t.Errorf("lane %d that is in use: got %v, %v", i, ok, err)
+			}
 			f.held[f.lane(need)]++
-			f.lanes[f.lane(need)] = need
 			defer func() { f.held[f.lane(need)]-- }()
 		}
 		lane := &fedLane{need: grid.Resources{CPUs: grid.One, Memory: 100 * gib}}

@@ -142,7 +142,9 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 		}
 		return s.open(ctx, &c.Record, nil)
 	}
+	before := f.sweep
 	f.follow(sweep)
+	s.followSet(ctx, f, before)
 	if sweep.Active() {
 		f.settle()
 	}
@@ -308,7 +310,7 @@ func (s *state) feed(ctx context.Context) error {
 	if !s.m.cfg.Feed {
 		return nil
 	}
-	if err := s.saveMeasured(ctx); err != nil {
+	if err := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx)); err != nil {
 		return err
 	}
 	s.room = map[grid.Resources]int{}
@@ -403,25 +405,26 @@ func (s *state) announce(ctx context.Context, f *feed, lane *fedLane) (bool, err
 	if _, known := f.lanes[lane.name]; known || lane.name == f.sweep.Lane() {
 		return true, nil
 	}
-	lanes := map[grid.Lane]grid.Resources{lane.name: lane.need}
 	wanted := f.wanted()
-	for name, need := range f.lanes {
-		if f.held[name] > 0 || slices.Contains(wanted, need) {
-			lanes[name] = need
+	record, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
+		lanes := map[grid.Lane]grid.Resources{lane.name: lane.need}
+		for name, need := range r.Lanes {
+			if f.held[name] > 0 || name == f.lane(need) && slices.Contains(wanted, need) {
+				lanes[name] = need
+			}
 		}
-	}
-	if len(lanes) > jetstream.MaxLanes {
-		return false, nil
-	}
-	_, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
+		if len(lanes) > jetstream.MaxLanes {
+			return false, nil
+		}
 		r.Lanes = lanes
 		return true, nil
 	})
 	if err != nil {
 		return false, fmt.Errorf("open lane %s: %w", lane.name, err)
 	}
-	f.lanes = lanes
-	return true, nil
+	f.lanes = record.Lanes
+	_, open := f.lanes[lane.name]
+	return open, nil
 }
 
 // publish puts a lease into the queue and notes where it lies.

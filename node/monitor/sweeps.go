@@ -279,3 +279,13 @@ func (m *Monitor) extend(r *http.Request, q *api.Extend) (api.Done, error) {
 		return changed, err
 	})
 }
+
+func (m *Monitor) set(r *http.Request, q *api.Set) (api.Done, error) {
+	if err := q.Check(); err != nil {
+		return api.Done{}, badRequest(err.Error(), "")
+	}
+	return m.change(r, pending, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		_, err := m.cfg.Master.Set(ctx, s.ID, *q)
+		return 0, err
+	})
+}

@@ -151,6 +151,7 @@ func (f *fairness) openLocked(l lane, now time.Time) *standing {
 		f.catchUpLocked(h, now)
 	}
 	f.settleLocked(h, now)
+	h.lane = l
 	return h
 }
 

@@ -142,9 +142,12 @@ func (s *sweeps) lanes() []lane {
 		}
 		for name, need := range w.lanes {
 			l := lane{
-				name: name, resources: need, priority: w.record.Priority,
+				name: name, resources: need, priority: w.record.Priority, // of a lane of an earlier priority, too
 				active: all[name].active || w.record.Active(), images: all[name].images,
 				preempt: all[name].preempt || w.record.Active() && w.record.Task.Preempt,
+			}
+			if other, shared := all[name]; shared {
+				l.priority = max(l.priority, other.priority)
 			}
 			if w.record.Task.Image != "" && w.record.Active() {
 				l.images = append(l.images, w.record)

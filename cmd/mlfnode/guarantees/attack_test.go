@@ -279,7 +279,7 @@ var natsAttacks = []attack{
 // actsRefused tries what only an operator may do.
 func (a *assault) actsRefused(cfg *tls.Config, token string) error {
 	for _, call := range [][2]string{
-		{"POST", "/v1/sweeps"}, {"POST", "/v1/sweeps/last/actions/cancel"}, {"POST", "/v1/sweeps/last/actions/retry"}, {"POST", "/v1/sweeps/last/actions/extend"},
+		{"POST", "/v1/sweeps"}, {"POST", "/v1/sweeps/last/actions/cancel"}, {"POST", "/v1/sweeps/last/actions/retry"}, {"POST", "/v1/sweeps/last/actions/extend"}, {"POST", "/v1/sweeps/last/actions/set"},
 		{"PUT", "/v1/bundles/" + strings.Repeat("0", 64)}, {"POST", "/v1/nodes/host2/drain"},
 	} {
 		r := a.call(cfg, token, call[0], call[1], strings.NewReader("{}"))

@@ -1,0 +1,91 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// Set changes the priority of a sweep and how many of its trials may run at one time. Running trials go on. Leases that no node has
+// taken yet are made again by the new values, see recall.
+func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream.Record, error) {
+	return m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
+		s := r.Sweep
+		priority, parallel := s.Priority, s.MaxParallel
+		if q.MaxParallel != nil {
+			s.MaxParallel = *q.MaxParallel
+		}
+		if q.Priority != nil && *q.Priority != priority {
+			lanes := r.AllLanes() // nodes may still hold leases that are in them
+			s.Priority = *q.Priority
+			if delete(lanes, s.Lane()); len(lanes) > jetstream.MaxLanes {
+				return false, refuse(fmt.Sprintf("trials of %s still run under %d earlier priorities or sizes, and that is the most", id, jetstream.MaxLanes),
+					"try again when some have ended")
+			}
+			r.Lanes = lanes
+		}
+		return s.Priority != priority || s.MaxParallel != parallel, nil
+	})
+}
+
+// followSet has a sweep run by the values that its record has now, where they differ from those of before.
+func (s *state) followSet(ctx context.Context, f *feed, before *grid.Sweep) {
+	if r, ok := s.m.Sweep(f.sweep.ID); ok {
+		f.lanes = r.Lanes
+	}
+	if before.Priority != f.sweep.Priority || before.MaxParallel != f.sweep.MaxParallel {
+		s.recall(ctx, f)
+	}
+}
+
+// recall takes leases of a sweep that the queue has not handed out yet out of it, so that they are made again by what is set now. Where
+// a node pulls one at the same moment, its trials go on there, or run once more.
+func (s *state) recall(ctx context.Context, f *feed) {
+	s.handed = map[grid.Lane]uint64{}
+	for id, l := range maps.Clone(f.leases) {
+		if l.detached || s.m.ledger.holder(id) != "" || s.delivered(ctx, f, &l) {
+			continue
+		}
+		if err := s.delete(ctx, f, id); err != nil {
+			s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
+			continue
+		}
+		s.drop(f, id, time.Now())
+	}
+}
+
+// closeLanes takes lanes of earlier priorities out of the records of sweeps that have no lease in them any more.
+func (s *state) closeLanes(ctx context.Context) error {
+	for _, f := range s.feeds {
+		stale := f.staleLanes()
+		if len(stale) == 0 {
+			continue
+		}
+		record, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
+			for _, name := range stale {
+				delete(r.Lanes, name)
+			}
+			return true, nil
+		})
+		if err != nil {
+			return fmt.Errorf("close lanes of %s: %w", f.sweep.ID, err)
+		}
+		f.lanes = record.Lanes
+	}
+	return nil
+}
+
+// staleLanes are the lanes that nothing of the sweep is in, and that nothing will be leased into.
+func (f *feed) staleLanes() (all []grid.Lane) {
+	for name, need := range f.lanes {
+		if f.held[name] == 0 && name != f.lane(need) {
+			all = append(all, name)
+		}
+	}
+	return all
+}
