@@ -133,11 +133,18 @@ func (t *Task) Check() error {
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
-		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkOrder, t.checkTimes, t.Checkpoint.Check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
+		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkOrder, t.checkTimes, t.checkStopAfter, t.Checkpoint.Check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
 	} {
 		if err := check(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (t *Task) checkStopAfter() error {
+	if t.StopAfter < 0 {
+		return flawf("Write it like 5, or leave it out.", "stop_after is %d", t.StopAfter)
 	}
 	return nil
 }

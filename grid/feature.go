@@ -1,22 +1,25 @@
 package grid
 
+import "slices"
+
 // Feature is something that a sweep may have, or that a master may be asked to do with one, and that older programs don't know: a master
 // that does not name it must not be asked.
 type Feature string
 
 // The features.
 const (
-	FeatureLists  Feature = "lists"  // values that are several arguments
-	FeatureZip    Feature = "zip"    // axes that go together
-	FeatureSample Feature = "sample" // a random part of the grid
-	FeatureRepeat Feature = "repeat" // an axis that is no option
-	FeatureVenv   Feature = "venv"   // a virtual environment
-	FeatureSet    Feature = "set"    // another priority while it runs
+	FeatureLists  Feature = "lists"      // values that are several arguments
+	FeatureZip    Feature = "zip"        // axes that go together
+	FeatureSample Feature = "sample"     // a random part of the grid
+	FeatureRepeat Feature = "repeat"     // an axis that is no option
+	FeatureVenv   Feature = "venv"       // a virtual environment
+	FeatureStop   Feature = "stop_after" // a number of failures that pauses a sweep
+	FeatureSet    Feature = "set"        // another priority while it runs
 )
 
 // Features are all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureSet}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureSet}
 }
 
 // FeaturesOf gives the features that a task over a space has.
@@ -46,8 +49,13 @@ func FeaturesOf(t *Task, s Space) (all []Feature) {
 	if t.Venv != "" {
 		all = append(all, FeatureVenv)
 	}
+	if t.StopAfter > 0 {
+		all = append(all, FeatureStop)
+	}
 	return all
 }
 
 // Equipped reports whether older nodes would run the sweep's trials wrongly: they must not get them.
-func (s *Sweep) Equipped() bool { return s.Task.Equipped() || len(FeaturesOf(&s.Task, s.Space)) > 0 }
+func (s *Sweep) Equipped() bool {
+	return s.Task.Equipped() || slices.ContainsFunc(FeaturesOf(&s.Task, s.Space), func(f Feature) bool { return f != FeatureStop }) // which is the master's
+}

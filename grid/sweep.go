@@ -34,6 +34,9 @@ type Sweep struct {
 	// Reopened is the sequence of the last event that had a trial run again. The sweep is not finished before it is followed.
 	Reopened uint64 `json:"reopened,omitempty"`
 
+	// Accepted is how many trials had failed when the user let the sweep go on; they do not count for Task.StopAfter.
+	Accepted int64 `json:"accepted,omitempty"`
+
 	Priority    int       `json:"priority,omitempty"`     // higher goes first
 	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit
 	Submitted   time.Time `json:"submitted"`

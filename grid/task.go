@@ -38,6 +38,9 @@ type Task struct {
 	Order  Order `json:"order,omitempty"`  // in which trials begin
 	Repeat bool  `json:"repeat,omitempty"` // the axis RepeatKey only repeats trials: it is no option
 
+	// StopAfter is how many trials may fail before no further one begins; 0 is no limit.
+	StopAfter int64 `json:"stop_after,omitempty"`
+
 	Preempt   bool `json:"preempt,omitempty"`    // trials of lower priority that can save their state make room for it
 	NoReplace bool `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away
 

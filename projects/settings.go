@@ -33,7 +33,7 @@ func settings() map[string]func(text string) (field string, value *yaml.Node, er
 	return map[string]func(string) (string, *yaml.Node, error){
 		"artifact": listed("artifacts"), "share": listed("share"), "exclude": listed("exclude"),
 		"metric": metricSetting, "objective": objectiveSetting,
-		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "order": single("order"),
+		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "stop-after": single("stop_after"), "order": single("order"),
 		"cpus": resource("cpus"), "memory": resource("memory"), "gpus": resource("gpus"),
 	}
 }

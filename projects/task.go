@@ -71,6 +71,7 @@ func (s *schema) taskFields(t *task) map[string]field {
 		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t) },
 		"checkpoint":   func(what string, n *yaml.Node) { s.checkpoint(what, n, t) },
 		"order":        func(what string, n *yaml.Node) { s.order(what, n, t) },
+		"stop_after":   func(what string, n *yaml.Node) { t.StopAfter = s.failures(what, n) },
 		"preempt":      func(what string, n *yaml.Node) { t.Preempt = s.truth(what, n, false) },
 		"replace":      func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) },
 		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },
@@ -308,6 +309,17 @@ func (s *schema) number(what string, n *yaml.Node, most int64) int64 {
 	v, err := strconv.ParseInt(text, 10, 64)
 	if ok && (err != nil || v < 1 || v > most) {
 		s.report(n, fmt.Sprintf("Give a whole number from 1 to %d.", most), "%s is %q", what, text)
+	}
+	return v
+}
+
+// failures reads a number of failures, with or without this word; 0 is no limit.
+func (s *schema) failures(what string, n *yaml.Node) int64 {
+	text, ok := s.filled(what, n)
+	number, _, _ := strings.Cut(text, " failure")
+	v, err := strconv.ParseInt(number, 10, 64)
+	if ok && (err != nil || v < 0 || text != number && text != number+" failure" && text != number+" failures") {
+		s.report(n, "Write it like 5 failures, or 0 for no limit.", "%s is %q", what, text)
 	}
 	return v
 }

@@ -35,6 +35,9 @@ func runManual(t *testing.T, name string) {
 	for _, m := range manualBlock.FindAllSubmatch(page, -1) {
 		language, file, text := string(m[1]), string(m[2]), string(m[3])
 		if file != "" {
+			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
@@ -44,6 +47,10 @@ func runManual(t *testing.T, name string) {
 		}
 		for _, example := range strings.Split(text, "$ ")[1:] {
 			line, want, _ := strings.Cut(example, "\n")
+			exit := 0
+			if before, _, fails := strings.Cut(line, " # exits with 1"); fails {
+				line, exit = before, 1
+			}
 			args, err := shell.Fields(strings.TrimPrefix(line, "mlfnode "), nil)
 			if err != nil {
 				t.Fatalf("%s: %v", line, err)
@@ -55,7 +62,7 @@ func runManual(t *testing.T, name string) {
 			if !strings.Contains(line, "--sample") {
 				shown += "$"
 			}
-			if code != 0 || want != "" && !regexp.MustCompile("^"+shown).MatchString(got) {
+			if code != exit || want != "" && !regexp.MustCompile("^"+shown).MatchString(got) {
 				t.Errorf("%s: exit code %d, got\n%s%s\nwant\n%s", line, code, got, errs.String(), want)
 			}
 			commands++

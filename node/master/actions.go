@@ -168,9 +168,16 @@ func (m *Master) Pause(ctx context.Context, id grid.SweepID, halt bool) (jetstre
 
 // Resume lets a paused sweep go on. One that has finished stays as it is.
 func (m *Master) Resume(ctx context.Context, id grid.SweepID) (jetstream.Record, error) {
+	c, err := m.cfg.History.Counts(ctx, id)
+	if err != nil {
+		return jetstream.Record{}, fmt.Errorf("count trials of %s: %w", id, err)
+	}
 	return m.change(ctx, id, func(s *grid.Sweep) error {
 		switch s.State {
 		case grid.SweepRunning, grid.SweepPaused:
+			if s.State == grid.SweepPaused && s.Task.StopAfter > 0 {
+				s.Accepted = c.Failed
+			}
 			s.State, s.Halt, s.Paused, s.Problem = grid.SweepRunning, false, time.Time{}, ""
 		case grid.SweepCancelled:
 			return refuse(fmt.Sprintf("%s is cancelled", id), fmt.Sprintf("run what is left of it with: mlfnode retry %s", id))
@@ -240,7 +247,7 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 const reopenBatch = 500
 
 // Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or cancelled ones too. It returns
-// how many it reopened. Trials of a cancelled sweep that are still being stopped are waited for.
+// how many it reopened. A sweep that the master has paused goes on. Trials of a cancelled sweep that are still being stopped are waited for.
 func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetstream.Record, int64, error) {
 	r, ok := m.Sweep(id)
 	if !ok {
@@ -279,10 +286,15 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 		}
 	}
 	// The record is written in any case: the loop may be about to finish the sweep, since it has not followed the events yet.
+	left, err := m.cfg.History.Counts(ctx, id)
+	if err != nil {
+		return r, 0, fmt.Errorf("count trials of %s: %w", id, err)
+	}
 	r, err = m.change(ctx, id, func(s *grid.Sweep) error {
 		s.Reopened = max(s.Reopened, last)
-		if s.State != grid.SweepPaused {
-			s.State, s.Ended, s.Save = grid.SweepRunning, time.Time{}, false
+		if s.State != grid.SweepPaused || s.Problem != "" { // a pause of the master's own ends with what it was for
+			s.State, s.Ended, s.Save, s.Paused, s.Problem = grid.SweepRunning, time.Time{}, false, time.Time{}, ""
+			s.Accepted = left.Failed
 		}
 		return nil
 	})

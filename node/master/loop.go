@@ -83,7 +83,7 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 		err = s.change(ctx, c)
 	case f := <-s.m.folded:
 		s.follow(f)
-		err = errors.Join(s.pinImages(ctx, f.images), s.pauseBroken(ctx), s.finishComplete(ctx))
+		err = errors.Join(s.pinImages(ctx, f.images), s.pauseBroken(ctx), s.pauseFailing(ctx), s.finishComplete(ctx))
 	case call := <-s.m.calls:
 		call(s)
 		return nil

@@ -1,0 +1,57 @@
+package master
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// TestStopAfter lets trials fail until the sweep is paused, goes on, and lets as many fail again. Retries that a trial has left count
+// for nothing, and a sweep that is complete just ends.
+func TestStopAfter(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	id := c.submit(9, func(s *api.Submit) {
+		s.Task.StopAfter, s.Task.Retries = 2, grid.Retries{grid.ClassSignal: 1}
+	})
+	paused := func(failed int) {
+		t.Helper()
+		c.until("the sweep is paused", func(s *state) bool { return s.feeds[id] != nil && !s.feeds[id].sweep.Active() })
+		r, _ := c.Sweep(id)
+		if want := fmt.Sprintf("%d trials have failed", failed); r.Sweep.State != grid.SweepPaused || !strings.Contains(r.Sweep.Problem, want) {
+			t.Fatalf("got %s, %q; want it paused because %s", r.Sweep.State, r.Sweep.Problem, want)
+		}
+	}
+	end := func(class grid.Class) { c.finish(c.pull(id), class, time.Second) }
+	end(grid.ClassSignal) // it is run again
+	end(grid.ClassExit)
+	end(grid.ClassNone)
+	c.until("it goes on after one failure", func(s *state) bool { return s.feeds[id].sweep.Active() })
+	end(grid.ClassExit)
+	paused(2)
+	for range 2 { // they were leased before
+		c.giveBack(c.pull(id))
+	}
+	r, err := c.Resume(t.Context(), id)
+	if err != nil || r.Sweep.Accepted != 2 || r.Sweep.Problem != "" {
+		t.Fatalf("resume: got %+v, %v", r.Sweep, err)
+	}
+	end(grid.ClassExit)
+	c.until("it goes on after one more failure", func(s *state) bool { return s.feeds[id].sweep.Active() })
+	end(grid.ClassExit)
+	paused(2)
+	if n := c.counts(id); n.Failed != 4 {
+		t.Errorf("got %+v, want 4 failed", n)
+	}
+
+	small := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1; s.Task.Resources.CPUs = 500 })
+	c.finish(c.pull(small), grid.ClassExit, time.Second)
+	c.until("the small sweep has ended", func(s *state) bool { return s.feeds[small] == nil })
+	if r, _ := c.Sweep(small); r.Sweep.State != grid.SweepFinished {
+		t.Errorf("a sweep that is complete: got %s, want it finished", r.Sweep.State)
+	}
+}
