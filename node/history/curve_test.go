@@ -2,7 +2,9 @@ package history
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -198,7 +200,7 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	if diff := cmp.Diff(want, indexes(t, d, q)); diff != "" {
 		t.Errorf("by end (-want +got):\n%s", diff)
 	}
-	if err := d.PutSamples(t.Context(), map[grid.NodeID][]byte{"a": {1}}); err != nil {
+	if err := d.PutSamples(t.Context(), []grid.NodeID{"a"}, func(grid.NodeID) ([]byte, error) { return []byte{1}, nil }); err != nil {
 		t.Error(err)
 	}
 	foldEvents(t, d, "s-1", curved(finished(2, `{"loss": 1}`), "loss", grid.Point{Step: 1, Value: 2}))
@@ -207,12 +209,18 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	}
 }
 
-// TestSamplesAreKept gives back what was kept last, from the file and after history was rebuilt from the events.
+// TestSamplesAreKept gives back what was kept last, from the file and after history was rebuilt from the events. Between two nodes others write.
 func TestSamplesAreKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "history.db")
 	d := openAt(t, path)
-	for _, want := range []map[grid.NodeID][]byte{{"a": {1, 2}, "b": {3}}, {"b": {4}}} {
-		if err := d.PutSamples(t.Context(), want); err != nil {
+	for round, want := range []map[grid.NodeID][]byte{{"a": {1, 2}, "b": {3}}, {"b": {4}}, {}} {
+		index := int64(10 * round)
+		err := d.PutSamples(t.Context(), slices.Sorted(maps.Keys(want)), func(node grid.NodeID) ([]byte, error) {
+			foldEvents(t, d, "s-1", finished(index, "{}"))
+			index++
+			return want[node], nil
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Reset(t.Context()); err != nil {

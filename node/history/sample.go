@@ -1,9 +1,11 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"slices"
 
 	"mlfnode/grid"
 )
@@ -15,28 +17,49 @@ const sampleTable = `
 CREATE TABLE sample (node TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 `
 
-// PutSamples keeps what the machines of nodes were doing, in place of what was kept before.
-func (d *DB) PutSamples(ctx context.Context, byNode map[grid.NodeID][]byte) error {
+// PutSamples keeps what the machines of nodes were doing, in place of what was kept before, and forgets other nodes. The names are sorted. Pack gives it of one
+// node, nil for none. Nodes are written one at a time, so that a fold waits for one of them at most.
+func (d *DB) PutSamples(ctx context.Context, nodes []grid.NodeID, pack func(grid.NodeID) ([]byte, error)) error {
+	for _, node := range nodes {
+		data, err := pack(node)
+		if err != nil {
+			return fmt.Errorf("pack samples of %s: %w", node, err)
+		}
+		if data == nil {
+			continue
+		}
+		if err := d.write(ctx, func() error { return d.w.exec(d.w.sample, string(node), data) }); err != nil {
+			return fmt.Errorf("keep samples of %s: %w", node, d.check(err))
+		}
+	}
+	err := d.write(ctx, func() error {
+		var gone []string
+		err := d.w.each("SELECT node FROM sample", func(v []driver.Value) error {
+			node, _ := v[0].(string)
+			if _, wanted := slices.BinarySearch(nodes, grid.NodeID(node)); !wanted {
+				gone = append(gone, node)
+			}
+			return nil
+		})
+		for _, node := range gone {
+			err = cmp.Or(err, d.w.exec(d.w.dropSample, node))
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("forget samples: %w", d.check(err))
+	}
+	return nil
+}
+
+// write changes the file in a transaction of its own.
+func (d *DB) write(ctx context.Context, change func() error) error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := d.w.transaction(func() error {
-		if err := d.w.script("DELETE FROM sample"); err != nil {
-			return err
-		}
-		for node, data := range byNode {
-			if err := d.w.exec(d.w.sample, string(node), data); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("keep samples: %w", d.check(err))
-	}
-	return nil
+	return d.w.transaction(change)
 }
 
 // Samples gives what PutSamples has kept.

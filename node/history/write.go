@@ -20,24 +20,25 @@ type writer struct {
 	args []driver.NamedValue
 	data []byte // of a piece
 
-	insert    [len(insertRows)]driver.Stmt
-	find      driver.Stmt
-	applied   driver.Stmt
-	summary   driver.Stmt
-	attempt   driver.Stmt
-	bound     driver.Stmt
-	piece     driver.Stmt
-	putPiece  driver.Stmt
-	stale     driver.Stmt
-	fresh     driver.Stmt
-	cause     driver.Stmt
-	curve     driver.Stmt
-	moveCurve driver.Stmt
-	sample    driver.Stmt
-	node      driver.Stmt
-	begin     driver.Stmt
-	commit    driver.Stmt
-	rollback  driver.Stmt
+	insert     [len(insertRows)]driver.Stmt
+	find       driver.Stmt
+	applied    driver.Stmt
+	summary    driver.Stmt
+	attempt    driver.Stmt
+	bound      driver.Stmt
+	piece      driver.Stmt
+	putPiece   driver.Stmt
+	stale      driver.Stmt
+	fresh      driver.Stmt
+	cause      driver.Stmt
+	curve      driver.Stmt
+	moveCurve  driver.Stmt
+	sample     driver.Stmt
+	dropSample driver.Stmt
+	node       driver.Stmt
+	begin      driver.Stmt
+	commit     driver.Stmt
+	rollback   driver.Stmt
 }
 
 // insertRows are how many trials one statement stores, widest first.
@@ -92,7 +93,8 @@ func (w *writer) prepare() error {
 		{&w.cause, "INSERT OR REPLACE INTO cause (id, class, signature, count, first, last, trial) VALUES (?, ?, ?, ?, ?, ?, ?)"},
 		{&w.curve, "INSERT OR REPLACE INTO curve (trial, metric, run, data) VALUES (?, ?, ?, ?)"},
 		{&w.moveCurve, "UPDATE OR REPLACE curve SET run = ? WHERE trial = ? AND run = ?"},
-		{&w.sample, "INSERT INTO sample (node, data) VALUES (?, ?)"},
+		{&w.sample, "INSERT OR REPLACE INTO sample (node, data) VALUES (?, ?)"},
+		{&w.dropSample, "DELETE FROM sample WHERE node = ?"},
 		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
 		{&w.find, "SELECT " + columns + " FROM trial WHERE id = ?"},
 	} {
@@ -112,7 +114,7 @@ func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
 
 func (w *writer) close() error {
 	var errs []error
-	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.sample, w.node, w.begin, w.commit, w.rollback)
+	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.sample, w.dropSample, w.node, w.begin, w.commit, w.rollback)
 	for _, s := range stmts {
 		if s != nil {
 			errs = append(errs, s.Close())

@@ -1,9 +1,9 @@
 package master
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -261,32 +261,29 @@ type keptSamples struct {
 	GPUs   map[string][4][]byte `json:"gpus,omitempty"`
 }
 
-// pack gives what is known of each node, for unpack.
-func (s *samples) pack() (map[grid.NodeID][]byte, error) {
+// pack gives what is known of a node, for unpack; nil of one that has told nothing.
+func (s *samples) pack(node grid.NodeID) ([]byte, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[grid.NodeID][]byte, len(s.byNode))
+	n := s.byNode[node]
+	if n == nil {
+		s.mu.Unlock()
+		return nil, nil
+	}
 	bytesOf := func(strips *[4]strip) (b [4][]byte) {
 		for i := range strips {
-			b[i] = strips[i][:]
+			b[i] = bytes.Clone(strips[i][:])
 		}
 		return b
 	}
-	for node, n := range s.byNode {
-		k := keptSamples{Newest: n.newest, Host: bytesOf(&n.host), GPUs: make(map[string][4][]byte, len(n.gpus))}
-		for uuid, strips := range n.gpus {
-			k.GPUs[uuid] = bytesOf(strips)
-		}
-		data, err := json.Marshal(&k)
-		if err != nil {
-			return nil, err
-		}
-		all[node] = data
+	k := keptSamples{Newest: n.newest, Host: bytesOf(&n.host), GPUs: make(map[string][4][]byte, len(n.gpus))}
+	for uuid, strips := range n.gpus {
+		k.GPUs[uuid] = bytesOf(strips)
 	}
-	return all, nil
+	s.mu.Unlock()
+	return json.Marshal(&k)
 }
 
-// unpack takes over what pack has given, of nodes that have told nothing since. What can't be read is left out.
+// unpack takes over what pack has given of some nodes, of those that have told nothing since. What can't be read is left out.
 func (s *samples) unpack(all map[grid.NodeID][]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -347,11 +344,8 @@ func (m *Master) keepSamples(ctx context.Context) error {
 }
 
 func (m *Master) putSamples(ctx context.Context) error {
-	all, err := m.samples.pack()
-	if err != nil {
-		return fmt.Errorf("pack samples: %w", err)
-	}
-	if err := m.cfg.History.PutSamples(ctx, all); err != nil && !history.IsFull(err) { // the next time may work
+	names, _ := m.samples.nodes()
+	if err := m.cfg.History.PutSamples(ctx, names, m.samples.pack); err != nil && !history.IsFull(err) { // the next time may work
 		return err
 	}
 	return nil

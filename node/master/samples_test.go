@@ -80,10 +80,7 @@ func TestLongerSamples(t *testing.T) {
 			s.add("n", &jetstream.Sample{Load: load}, now)
 			told[intervalOf(now)] = load
 			if rapid.IntRange(0, 50).Draw(t, "restart") == 0 {
-				all, err := s.pack()
-				if err != nil {
-					t.Fatal(err)
-				}
+				all := packed(t, s)
 				s = newSamples()
 				s.unpack(all)
 			}
@@ -112,14 +109,28 @@ func TestLongerSamples(t *testing.T) {
 	})
 }
 
+// packed is what history keeps of samples.
+func packed(t interface {
+	Helper()
+	Fatal(args ...any)
+}, s *samples) map[grid.NodeID][]byte {
+	t.Helper()
+	all := map[grid.NodeID][]byte{}
+	for node := range s.byNode {
+		data, err := s.pack(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[node] = data
+	}
+	return all
+}
+
 // TestSamplesOfEarlierMasters takes over an hour that a master has kept that knew nothing longer.
 func TestSamplesOfEarlierMasters(t *testing.T) {
 	s, now := newSamples(), time.Unix(1_700_000_000, 0)
 	s.add("n", &jetstream.Sample{Load: 42}, now)
-	all, err := s.pack()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := packed(t, s)
 	var k keptSamples
 	if err := json.Unmarshal(all["n"], &k); err != nil {
 		t.Fatal(err)
@@ -127,9 +138,11 @@ func TestSamplesOfEarlierMasters(t *testing.T) {
 	for i := range k.Host {
 		k.Host[i] = k.Host[i][:sampleSlots]
 	}
-	if all["n"], err = json.Marshal(&k); err != nil {
+	data, err := json.Marshal(&k)
+	if err != nil {
 		t.Fatal(err)
 	}
+	all["n"] = data
 	s = newSamples()
 	s.unpack(all)
 	hour, _ := s.of("n", rings[0], 1, now)
@@ -247,10 +260,7 @@ func TestSamplesOutliveARestart(t *testing.T) {
 		s.add("a", &jetstream.Sample{Load: i % 200, GPUs: []jetstream.GPUSample{{UUID: "g", Busy: i % 100}}}, at)
 	}
 	s.add("b", &jetstream.Sample{Load: 7}, now)
-	all, err := s.pack()
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := packed(t, s)
 	all["bad"], all["short"], all["empty"] = []byte("nonsense"), []byte(`{"newest": 5, "host": ["AAA=", "", "", ""]}`), []byte("{}")
 	again, later := newSamples(), now.Add(300*jetstream.SampleInterval)
 	again.add("b", &jetstream.Sample{Load: 9}, later)
