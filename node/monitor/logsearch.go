@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/http"
 	"slices"
@@ -81,11 +82,12 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 
 // search finds a text on the lines of streams whose pieces come in turns.
 type search struct {
-	text  []byte // in small letters unless exact
-	exact bool
-	limit int
-	hits  []api.LogHit
-	lines [logStreams]lineStart
+	text   []byte // in small letters unless exact
+	exact  bool
+	limit  int
+	hits   []api.LogHit
+	lines  [logStreams]lineStart
+	folded []byte // the last lines in small letters
 }
 
 // lineStart is what a stream has printed since the end of its last line.
@@ -113,20 +115,30 @@ func searchOf(r *http.Request) (*search, error) {
 func newSearch(text string, exact bool, limit int) *search {
 	s := &search{text: []byte(text), exact: exact, limit: limit}
 	if !exact {
-		s.text = small(s.text)
+		s.text = small(nil, s.text)
 	}
 	return s
 }
 
-// small gives a copy in which the letters from A to Z are small ones, so that places stay the same.
-func small(b []byte) []byte {
-	out := bytes.Clone(b)
-	for i, c := range out {
-		if 'A' <= c && c <= 'Z' {
-			out[i] = c + 'a' - 'A'
-		}
+// small appends a copy in which the letters from A to Z are small ones, so that places stay the same. It looks at eight bytes at a time.
+func small(dest, b []byte) []byte {
+	const (
+		ones = 0x0101010101010101
+		high = 0x80 * ones
+	)
+	for ; len(b) >= 8; b = b[8:] {
+		w := binary.LittleEndian.Uint64(b)
+		low := w &^ high
+		letters := (low + (0x80-'A')*ones) &^ (low + (0x80-'Z'-1)*ones) &^ w & high
+		dest = binary.LittleEndian.AppendUint64(dest, w|letters>>2)
 	}
-	return out
+	for _, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dest = append(dest, c)
+	}
+	return dest
 }
 
 func (s *search) full() bool { return len(s.hits) >= s.limit }
@@ -137,20 +149,24 @@ func (s *search) add(stream uint8, offset int64, data []byte) {
 	if n := len(u.parts); n == 0 || u.parts[n-1].offset+int64(len(u.data)-u.parts[n-1].at) != offset {
 		u.parts = append(u.parts, linePart{len(u.data), offset})
 	}
-	u.data = append(u.data, data...)
-	end := bytes.LastIndexAny(u.data, "\n\r") + 1
-	if end == 0 && len(u.data) > searchPart {
-		end = len(u.data) - len(s.text) + 1
+	if len(u.data) > 0 {
+		u.data = append(u.data, data...)
+		data = u.data
 	}
-	s.find(stream, u.data[:end], s.limit)
-	u.drop(end)
+	end := bytes.LastIndexAny(data, "\n\r") + 1
+	if end == 0 && len(data) > searchPart {
+		end = len(data) - len(s.text) + 1
+	}
+	s.find(stream, data[:end], s.limit)
+	u.drop(data, end)
 }
 
 // find adds the hits in some lines, until there are most.
 func (s *search) find(stream uint8, data []byte, most int) {
 	text := data
 	if !s.exact {
-		text = small(data)
+		s.folded = small(s.folded[:0], data)
+		text = s.folded
 	}
 	for from := 0; len(s.hits) < most; {
 		i := bytes.Index(text[from:], s.text)
@@ -193,8 +209,8 @@ func (u *lineStart) offset(at int) int64 {
 	return 0
 }
 
-// drop forgets the first n bytes.
-func (u *lineStart) drop(n int) {
+// drop keeps what is behind the first n bytes of what is there now.
+func (u *lineStart) drop(data []byte, n int) {
 	offset := u.offset(n)
 	kept := u.parts[:0]
 	for _, p := range u.parts {
@@ -202,7 +218,7 @@ func (u *lineStart) drop(n int) {
 			kept = append(kept, linePart{p.at - n, p.offset})
 		}
 	}
-	u.data = u.data[:copy(u.data, u.data[n:])]
+	u.data = append(u.data[:0], data[n:]...)
 	if u.parts = kept; len(u.data) > 0 {
 		u.parts = slices.Insert(u.parts, 0, linePart{0, offset})
 	}

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"bytes"
 	"net/http/httptest"
 	"slices"
 	"strconv"
@@ -13,6 +14,32 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 )
+
+// TestSmall compares with a look at each byte.
+func TestSmall(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.SliceOf(rapid.Byte()).Draw(t, "text")
+		var want []byte
+		for _, c := range text {
+			if 'A' <= c && c <= 'Z' {
+				c |= 0x20
+			}
+			want = append(want, c)
+		}
+		if got := small(nil, text); !bytes.Equal(got, want) {
+			t.Fatalf("%q: got %q, want %q", text, got, want)
+		}
+	})
+	all := make([]byte, 0, 256)
+	for c := range 256 {
+		all = append(all, byte(c))
+	}
+	for from := range 8 { // each byte in each place of a word
+		if got, want := small(nil, all[from:]), append(small(nil, all[from:from+1]), small(nil, all[from+1:])...); !bytes.Equal(got, want) {
+			t.Errorf("from %d: got %q, want %q", from, got, want)
+		}
+	}
+}
 
 // TestSearchFindsAll cuts the output of two streams into pieces, some of which come twice: every hit on a
 // line is found, at its offset.
