@@ -94,6 +94,23 @@ func TestCursorsWalk(t *testing.T) {
 	}
 }
 
+// TestOffsets takes pages from anywhere in lists that join trials with and without a row: each is that part of the whole list.
+func TestOffsets(t *testing.T) {
+	m, s := cursorSweep(t)
+	for _, states := range [][]string{{"pending"}, {"pending", "succeeded"}, {"pending", "failed"}, {"pending", "succeeded", "failed"}} {
+		q := url.Values{"state": states}
+		want, _ := pageOf(t, m, s, q, 0)
+		for offset := 0; offset < len(want)+200; offset += 61 {
+			q.Set("offset", fmt.Sprint(offset))
+			got, _ := pageOf(t, m, s, q, 97)
+			from := min(offset, len(want))
+			if !slices.Equal(got, want[from:min(from+97, len(want))]) {
+				t.Errorf("%v: got %v, want what begins with %v", q, got, want[from:min(from+2, len(want))])
+			}
+		}
+	}
+}
+
 // TestCursorsKeepTheirPlace changes trials between two pages: of those that stay as they are none is left out and none comes twice, also where the
 // one that the cursor was made of has gone elsewhere.
 func TestCursorsKeepTheirPlace(t *testing.T) {

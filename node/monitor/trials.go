@@ -223,6 +223,11 @@ func (l *listing) all(ctx context.Context) error {
 // merged is all with a filter.
 func (l *listing) merged(ctx context.Context) error {
 	rows, next := l.m.cfg.History.Known(l.sweep.ID), l.from()
+	if l.skip >= farSkip {
+		if err := l.jump(ctx, rows, &next); err != nil {
+			return err
+		}
+	}
 	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{States: l.known(), From: next}) {
 		if err != nil {
 			return err
@@ -236,6 +241,36 @@ func (l *listing) merged(ctx context.Context) error {
 		}
 	}
 	return l.gaps(rows, next, l.sweep.Space.Count())
+}
+
+// farSkip is how many trials are passed over by looking at their states alone.
+const farSkip = 500
+
+// jump passes over trials up to the first one without a row.
+func (l *listing) jump(ctx context.Context, rows *grid.Ranges, next *int64) error {
+	end := l.sweep.Space.Count()
+	if gap, ok := rows.Gap(*next, end); ok {
+		end = gap.Lo
+	}
+	c, err := l.m.cfg.History.Columns(ctx, l.sweep.ID, 0)
+	if err != nil {
+		return err
+	}
+	for b, first := range c.Blocks {
+		for i, known := range c.State[b*history.BlockTrials : (b+1)*history.BlockTrials] {
+			switch index := first + int64(i); {
+			case index < *next:
+			case index >= end || known == 0 || l.skip == 0:
+				return nil
+			default:
+				if l.wants(grid.States[known-1]) {
+					l.skip--
+				}
+				*next = index + 1
+			}
+		}
+	}
+	return nil
 }
 
 // gaps emits the trials of [from,end) without a row.
