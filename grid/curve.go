@@ -12,6 +12,9 @@ const (
 	MaxCurves = 32 // of an attempt
 )
 
+// StepNames are the names under which programs say which step of a curve a value belongs to. The first one that is there counts.
+func StepNames() [3]string { return [...]string{"step", "epoch", "iteration"} }
+
 // CurveShare says of which trials curves are stored: of all, of some, or of none.
 type CurveShare int
 

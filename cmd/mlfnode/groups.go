@@ -26,13 +26,10 @@ type quantity struct {
 
 // quantityOf finds the quantity that a user names: the objective or the first metric without a name.
 func quantityOf(v *api.Sweep, name string) (*quantity, error) {
-	maximize := v.Objective != nil && v.Objective.Goal == "maximize"
-	switch {
-	case v.Objective != nil && (name == "" || name == "objective"):
-		name = v.Objective.Metric
-	case name == "" && len(v.Metrics) > 0:
-		name = v.Metrics[0]
-	case name == "":
+	if name == "" || name == "objective" && v.Objective != nil {
+		name = mainMetric(v)
+	}
+	if name == "" {
 		return nil, usage(fmt.Sprintf("no trial of %s has reported a metric", v.Sweep), "--value wall, cpu or memory")
 	}
 	if !slices.Contains(v.Metrics, name) {
@@ -46,7 +43,8 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 		known := slices.Concat(v.Metrics[:min(len(v.Metrics), 12)], []string{"wall", "cpu", "memory"})
 		return nil, usage(fmt.Sprintf("no trial of %s has a metric %q", v.Sweep, name), "--value "+strings.Join(known, ", "))
 	}
-	return &quantity{name, maximize && v.Objective.Metric == name, func(t *api.Trial) float64 {
+	maximize := v.Objective != nil && v.Objective.Metric == name && v.Objective.Goal == "maximize"
+	return &quantity{name, maximize, func(t *api.Trial) float64 {
 		f, err := strconv.ParseFloat(string(t.Metrics[name]), 64)
 		if err != nil || math.IsInf(f, 0) {
 			return math.NaN()

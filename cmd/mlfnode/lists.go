@@ -248,10 +248,7 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 	if a.json {
 		return a.trialsJSON(ctx, c, v.Sweep, q)
 	}
-	head := []string{"trial", "state", "attempts", "exit", "wall", "node", "reason"}
-	keys, _ := columnNames(&v, head)
-	t := newTable(a.stdout, append(head, keys...)...)
-	t.whole = len(head) - 1
+	t := trialTable{app: a, client: c, sweep: &v}
 	shown, lost := int64(0), lostOutput{}
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
@@ -261,9 +258,11 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 			break
 		}
 		lost.add(&tr)
-		t.row(trialRow(&v, &tr)...)
+		if err := t.add(ctx, &tr); err != nil {
+			return err
+		}
 	}
-	if err := t.end(); err != nil {
+	if err := t.end(ctx); err != nil {
 		return err
 	}
 	if q.Limit == tableRows+1 && shown > tableRows {
@@ -273,19 +272,69 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 	return a.failureGroups(ctx, c, &v)
 }
 
+// trialTable prints trials. The first ones are kept until it is known whether there are more: with few there is a column of curves.
+type trialTable struct {
+	app    *app
+	client *api.Client
+	sweep  *api.Sweep
+	first  []api.Trial
+	curves map[int64]string
+	rows   *table
+}
+
+func (t *trialTable) add(ctx context.Context, tr *api.Trial) error {
+	if t.rows != nil {
+		t.rows.row(t.cells(tr)...)
+		return nil
+	}
+	if len(t.first) < tableRows {
+		t.first = append(t.first, *tr)
+		return nil
+	}
+	t.begin()
+	return t.add(ctx, tr)
+}
+
+func (t *trialTable) end(ctx context.Context) (err error) {
+	if t.rows == nil {
+		if t.curves, err = sparklines(ctx, t.client, t.sweep.Sweep, mainMetric(t.sweep), t.first); err != nil {
+			return err
+		}
+		t.begin()
+	}
+	return t.rows.end()
+}
+
+// begin prints the head and the trials that were kept.
+func (t *trialTable) begin() {
+	head := []string{"trial", "state", "attempts", "exit", "wall"}
+	if len(t.curves) > 0 {
+		head = append(head, "curve:"+mainMetric(t.sweep))
+	}
+	head = append(head, "node", "reason")
+	keys, _ := columnNames(t.sweep, head)
+	t.rows = newTable(t.app.stdout, append(head, keys...)...)
+	t.rows.whole = len(head) - 1
+	for i := range t.first {
+		t.rows.row(t.cells(&t.first[i])...)
+	}
+}
+
 // reasonWidth is where a reason is cut in a table.
 const reasonWidth = 160
 
-func trialRow(v *api.Sweep, t *api.Trial) []string {
+func (t *trialTable) cells(tr *api.Trial) []string {
 	wall := ""
-	if t.Ended != nil || t.State == grid.Running && t.Started != nil {
-		wall = printable.Seconds(t.Resources.Wall)
+	if tr.Ended != nil || tr.State == grid.Running && tr.Started != nil {
+		wall = printable.Seconds(tr.Resources.Wall)
 	}
-	row := []string{
-		strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempts), exitText(t.ExitCode), wall, string(t.Node), fit(cause(t.Reason), reasonWidth),
+	row := []string{strconv.FormatInt(tr.Index, 10), string(tr.State), strconv.Itoa(tr.Attempts), exitText(tr.ExitCode), wall}
+	if len(t.curves) > 0 {
+		row = append(row, t.curves[tr.Index])
 	}
-	for _, key := range v.Keys {
-		row = append(row, paramText(t.Params, key))
+	row = append(row, string(tr.Node), fit(cause(tr.Reason), reasonWidth))
+	for _, key := range t.sweep.Keys {
+		row = append(row, paramText(tr.Params, key))
 	}
 	return row
 }
@@ -448,11 +497,11 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 }
 
 func (a *app) logsCommand() *cobra.Command {
-	var follow, raw, onlyOut, onlyErr bool
+	var follow, raw, onlyOut, onlyErr, metrics bool
 	var attempt int
 	c := &cobra.Command{
 		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: oneArgument,
-		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs chainer-1/17 --stdout > out.txt",
+		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs chainer-1/17 --stdout > out.txt\n  mlfnode logs --metrics chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
 			if err != nil {
@@ -460,6 +509,17 @@ func (a *app) logsCommand() *cobra.Command {
 			}
 			if attempt != 0 && (id.Index < 0 || attempt < 0) {
 				return usage("--attempt takes a number from 1 and goes with one trial", "mlfnode logs chainer-1/17 --attempt 2")
+			}
+			if metrics {
+				if id.Index < 0 {
+					return usage("--metrics shows the curves of one trial", fmt.Sprintf("mlfnode logs --metrics %s/0; mlfnode trials %s draws a line for each trial", id.Sweep, id.Sweep))
+				}
+				for _, other := range []string{"follow", "raw", "stdout", "stderr"} {
+					if c.Flags().Changed(other) {
+						return usage("--metrics shows metrics, not output, and goes without --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
+					}
+				}
+				return a.read(c.Context(), func(s *node.Session) error { return a.metricCurves(c.Context(), s.Client(), id, attempt) })
 			}
 			return a.read(c.Context(), func(s *node.Session) error {
 				view := &logView{raw: raw, out: onlyOut, err: onlyErr}
@@ -481,6 +541,7 @@ func (a *app) logsCommand() *cobra.Command {
 	c.Flags().BoolVar(&raw, "raw", false, "the bytes as the program wrote them, also on a terminal")
 	c.Flags().BoolVar(&onlyOut, "stdout", false, "only standard output")
 	c.Flags().BoolVar(&onlyErr, "stderr", false, "only standard error")
+	c.Flags().BoolVar(&metrics, "metrics", false, "instead of the output of a trial, how its metrics went, step by step")
 	c.Flags().IntVar(&attempt, "attempt", 0, "the output of this attempt (default: the one that counts)")
 	a.jsonFlag(c)
 	return c

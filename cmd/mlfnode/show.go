@@ -60,7 +60,7 @@ func (a *app) show(ctx context.Context, c *api.Client, id grid.SweepID) error {
 	if a.json {
 		enc := json.NewEncoder(a.stdout)
 		enc.SetIndent("", "  ")
-		return enc.Encode(sweepShown{d, slices.Concat([]api.FailureGroup{}, failures.Groups)})
+		return enc.Encode(sweepShown{d, append([]api.FailureGroup{}, failures.Groups...)})
 	}
 	t := newTextTable(a.stdout, "sweep", strings.TrimSpace(string(d.Sweep.Sweep)+" "+d.Sweep.Name))
 	for _, line := range aboutSweep(&d) {

@@ -204,6 +204,11 @@ func (c *Client) Attempts(ctx context.Context, id grid.TrialID) ([]Attempt, erro
 	return get[[]Attempt](ctx, c, trialPath(PathAttempts, id), nil)
 }
 
+// Curves gives how the metrics of all attempts of a trial went.
+func (c *Client) Curves(ctx context.Context, id grid.TrialID) ([]Curve, error) {
+	return get[[]Curve](ctx, c, trialPath(PathCurves, id), nil)
+}
+
 // Explain says how a trial stands, and why one that waits does.
 func (c *Client) Explain(ctx context.Context, id grid.TrialID) (Explanation, error) {
 	return get[Explanation](ctx, c, trialPath(PathExplain, id), nil)

@@ -299,16 +299,14 @@ func (f *metricFile) matches(re *regexp.Regexp, lines []byte) (rest []byte) {
 	return nil
 }
 
-// stepNames are the metrics that say where a line belongs, the first one that a line has.
-var stepNames = [...]string{"step", "epoch", "iteration"}
-
 // add adds the numbers of one line, at the step that it names, else at its number among those with numbers.
 func (f *metricFile) add(m grid.Metric) {
 	if !f.last || f.kind == textTable {
 		f.keep(m)
 	}
 	step, counted := float64(f.lines+1), false
-	for _, name := range stepNames {
+	steps := grid.StepNames()
+	for _, name := range steps {
 		if v, ok := metricNumber(m[name]); ok {
 			step = v
 			break
@@ -316,7 +314,7 @@ func (f *metricFile) add(m grid.Metric) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(m)) {
 		v, ok := metricNumber(m[name])
-		if !ok || slices.Contains(stepNames[:], name) || len(name) > maxMetrics {
+		if !ok || slices.Contains(steps[:], name) || len(name) > maxMetrics {
 			continue
 		}
 		counted = true
