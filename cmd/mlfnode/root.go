@@ -108,6 +108,9 @@ and loses nothing: kill it, pull the plug, go on.`,
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group
+			if strings.Contains(c.Use, "SWEEP") {
+				c.ValidArgsFunction = a.completeSweeps
+			}
 			root.AddCommand(c)
 		}
 	}
