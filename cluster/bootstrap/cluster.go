@@ -70,8 +70,9 @@ func (h *Host) host() string {
 	return t.Host
 }
 
-// complete fills in what was left to defaults: the folder and the names of nodes. self names this machine.
-func (c *Cluster) complete(self string) {
+// complete fills in what was left to defaults: the folder and the names of nodes. self names this machine. A machine that was brought up
+// before, applied if it is not nil, keeps its name, whatever machines come and go beside it.
+func (c *Cluster) complete(self string, applied *Cluster) {
 	if c.Root == "" {
 		c.Root = DefaultRoot
 	}
@@ -81,10 +82,29 @@ func (c *Cluster) complete(self string) {
 	}
 	for i := range c.Hosts {
 		if h := &c.Hosts[i]; h.Name == "" {
+			if name := applied.nameAt(h.Address); name != "" && !taken[name] {
+				h.Name, taken[name] = name, true
+			}
+		}
+	}
+	for i := range c.Hosts {
+		if h := &c.Hosts[i]; h.Name == "" {
 			h.Name = freeName(h, self, taken)
 			taken[h.Name] = true
 		}
 	}
+}
+
+// nameAt gives the name of the node at an address, "" for none. A nil cluster has none.
+func (c *Cluster) nameAt(address string) string {
+	if c != nil {
+		for i := range c.Hosts {
+			if c.Hosts[i].Address == address {
+				return c.Hosts[i].Name
+			}
+		}
+	}
+	return ""
 }
 
 // freeName makes a name from the address: its first label, or all of an IP address.

@@ -74,7 +74,7 @@ func TestLetters(t *testing.T) {
 			if err := letters(tt.flags...).Apply(c); err != nil {
 				t.Fatal(err)
 			}
-			if c.complete("laptop"); c.Validate() != nil {
+			if c.complete("laptop", nil); c.Validate() != nil {
 				t.Fatal(c.Validate())
 			}
 			if diff := cmp.Diff(tt.want, shape(c)); diff != "" {
@@ -137,7 +137,7 @@ func fault(t *testing.T, text string, l *Letters) string {
 		err = l.Apply(c)
 	}
 	if err == nil {
-		c.complete("laptop")
+		c.complete("laptop", nil)
 		err = c.Validate()
 	}
 	for i := 0; err == nil && i < len(c.Hosts); i++ {
@@ -158,7 +158,7 @@ func TestNoFile(t *testing.T) {
 func TestNodeConfig(t *testing.T) {
 	c := load(t, "settings: {ports: {api: 17420, gossip: 17422}, patience: 20s}\nhosts:\n"+
 		"  - {address: A, roles: [master], settings: {ports: {api: 27420}, cpus: 4}}\n  - {address: B, roles: [worker]}\n")
-	c.complete("laptop")
+	c.complete("laptop", nil)
 	p := Place{Root: "/home/ada/ML"}
 	want := []string{
 		NodeHeading + "state: /home/ada/ML/state\nnode: A\nworker: false\nports: {api: 27420, gossip: 17422}\npatience: 20s\ncpus: 4\n",
@@ -189,7 +189,7 @@ func FuzzLetters(f *testing.F) {
 		if l.Apply(c) != nil {
 			return
 		}
-		if c.complete("laptop"); c.Validate() != nil {
+		if c.complete("laptop", nil); c.Validate() != nil {
 			return
 		}
 		if diff := cmp.Diff(shape(c), shape(save(t, c))); diff != "" {

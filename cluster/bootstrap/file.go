@@ -71,7 +71,7 @@ const heading = `# The cluster of this folder, written by ` + "`mlfnode up`" + `
 #
 #   address: [USER@]HOST[:PORT], or local for the machine on which you type
 #   roles: master, worker, both, or none; one host is the master, unless attach names one that runs already
-#   settings: any of node.yaml, for all nodes or for one
+#   settings: those of node.yaml, for all nodes or for one, but for what follows from the hosts and their roles
 `
 
 // Save writes the file in one step.

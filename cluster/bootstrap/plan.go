@@ -171,7 +171,9 @@ func (c *Cluster) Left(applied *Cluster) []Host {
 	}
 	var left []Host
 	for _, h := range applied.Hosts {
-		has := func(o Host) bool { return o.Address == h.Address || cmp.Or(o.Name, freeName(&o, "", nil)) == h.Name }
+		has := func(o Host) bool {
+			return o.Address == h.Address || cmp.Or(o.Name, applied.nameAt(o.Address), freeName(&o, "", nil)) == h.Name
+		}
 		if h.Name != "" && !slices.ContainsFunc(c.Hosts, has) {
 			h.Roles = nil
 			left = append(left, h)

@@ -106,7 +106,7 @@ func TestHostsTakenOut(t *testing.T) {
 	last := *o.Cluster
 	last.Root = DefaultRoot
 	last.Hosts = slices.Clone(append(last.Hosts, Host{Address: "gone", Roles: []Role{Worker}}))
-	last.complete("laptop")
+	last.complete("laptop", nil)
 	f.roles["gone"] = "worker"
 	o.Cluster = &Cluster{Hosts: last.Hosts[:2]}
 	f.lost = map[string]bool{"gone": true}
@@ -146,6 +146,56 @@ func TestHostsTakenOut(t *testing.T) {
 	o.Cluster.Hosts[1].Address = "ada@b"
 	if left := o.Cluster.Left(&last); len(left) != 1 || left[0].Name != "gone" {
 		t.Errorf("got %+v left, want the host that can't be reached", left)
+	}
+}
+
+// TestNamesStay takes machines out of a cluster whose hosts have the same first label: the others keep the names under which they have
+// joined, and what was taken out is found.
+func TestNamesStay(t *testing.T) {
+	hosts := func(all ...string) *Cluster {
+		c := &Cluster{}
+		for i, a := range all {
+			roles := []Role{Worker}
+			if i == 0 {
+				roles = []Role{Master}
+			}
+			c.Hosts = append(c.Hosts, Host{Address: a, Roles: roles})
+		}
+		return c
+	}
+	applied := hosts("boss", "gpu.a", "gpu.b", "gpu.c")
+	applied.complete("laptop", nil)
+	for _, tt := range []struct {
+		now         *Cluster
+		names, left string
+	}{
+		{hosts("boss", "gpu.a", "gpu.b", "gpu.c"), "boss gpu gpu-2 gpu-3", ""},
+		{hosts("boss", "gpu.b", "gpu.c"), "boss gpu-2 gpu-3", "gpu"},
+		{hosts("boss", "gpu.c"), "boss gpu-3", "gpu gpu-2"},
+		{hosts("boss", "gpu.c", "gpu.b", "gpu.a"), "boss gpu-3 gpu-2 gpu", ""},
+		{hosts("boss", "gpu.b", "gpu.c", "new"), "boss gpu-2 gpu-3 new", "gpu"},
+	} {
+		for _, complete := range []bool{false, true} {
+			c := *tt.now
+			c.Hosts, c.Root = slices.Clone(c.Hosts), DefaultRoot
+			if complete {
+				c.complete("laptop", applied)
+				var names []string
+				for _, h := range c.Hosts {
+					names = append(names, h.Name)
+				}
+				if got := strings.Join(names, " "); got != tt.names {
+					t.Errorf("got names %q, want %q", got, tt.names)
+				}
+			}
+			var left []string
+			for _, h := range c.Left(applied) {
+				left = append(left, h.Name)
+			}
+			if got := strings.Join(left, " "); got != tt.left {
+				t.Errorf("%s: got %q left, want %q", tt.names, got, tt.left)
+			}
+		}
 	}
 }
 

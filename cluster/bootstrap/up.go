@@ -87,7 +87,7 @@ type run struct {
 }
 
 func newRun(o Options) *run {
-	o.Cluster.complete(o.Self)
+	o.Cluster.complete(o.Self, o.Applied)
 	r := &run{Options: o, outcomes: map[string]*Outcome{}}
 	for i := range o.Cluster.Hosts {
 		h := &o.Cluster.Hosts[i]
