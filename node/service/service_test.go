@@ -2,6 +2,9 @@ package service
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,5 +140,23 @@ func TestInPlace(t *testing.T) {
 		if got := i.report.Program == program; got != inPlace {
 			t.Errorf("in place %v: it runs %s", inPlace, i.report.Program)
 		}
+	}
+}
+
+// TestDropInsAreTheUsers removes a service: what its user has set beside the unit goes with --purge alone.
+func TestDropInsAreTheUsers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "mlfnode.service.d")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := &removal{}
+	r.clearDropIns(dir)
+	if _, err := os.Stat(dir); err != nil || len(r.Kept) != 1 || !strings.Contains(r.Kept[0], dir) {
+		t.Errorf("without --purge: kept %q, %v", r.Kept, err)
+	}
+	r = &removal{purge: true}
+	r.clearDropIns(dir)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) || !slices.Equal(r.Removed, []string{dir}) {
+		t.Errorf("with --purge: removed %q, %v", r.Removed, err)
 	}
 }

@@ -82,7 +82,7 @@ type removal struct {
 // clear removes files, and goes on when one can't be removed.
 func (r *removal) clear(m marks) {
 	r.remove(r.unit)
-	r.remove(r.unit + ".d") // drop-ins
+	r.clearDropIns(r.unit + ".d")
 	r.remove(m.Program)
 	r.clearAccess(m.Access)
 	r.clearConfig(m)
@@ -99,6 +99,15 @@ func (r *removal) clear(m marks) {
 	case errors.Is(err, syscall.ENOTEMPTY):
 		r.Kept = append(r.Kept, m.State+": it holds the node's state, which --purge removes")
 	}
+}
+
+// clearDropIns removes the settings that the user has added to the unit.
+func (r *removal) clearDropIns(dir string) {
+	if _, err := os.Stat(dir); err == nil && !r.purge {
+		r.Kept = append(r.Kept, dir+": these are your settings of the service, which --purge removes")
+		return
+	}
+	r.remove(dir)
 }
 
 func (r *removal) clearConfig(m marks) {
