@@ -103,6 +103,8 @@ func explainReach(address string, err error) error {
 		return err
 	case errors.Is(err, trust.ErrWrongCA):
 		return &api.Error{Msg: fmt.Sprintf("the server at %s belongs to another cluster than the token", address), Hint: "check the address; nothing secret was sent"}
+	case errors.As(err, &dns) && !dns.IsNotFound:
+		return &api.Error{Msg: fmt.Sprintf("the address of %q could not be looked up: %s", dns.Name, dns.Err), Hint: "try again, use its IP address, or add it to /etc/hosts"}
 	case errors.As(err, &dns):
 		return &api.Error{Msg: fmt.Sprintf("there is no host %q", dns.Name), Hint: "use its IP address, or add it to /etc/hosts"}
 	case os.IsTimeout(err):

@@ -21,9 +21,10 @@ import (
 )
 
 const (
-	// firstPause and longestPause are between the ends of agents and their next starts; the pause doubles.
+	// firstPause and longestPause are between the ends of agents and their next starts; the pause doubles. Running programs wait for the
+	// next agent for keeper.DefaultPatience, in which several must have been started.
 	firstPause   = 200 * time.Millisecond
-	longestPause = 10 * time.Second
+	longestPause = 2 * time.Second
 	// settled is how long an agent must have run for the next pause to be the first one again.
 	settled = 30 * time.Second
 	// endPatience is how long an agent may take to end in good order, while it does not say that it sees trials to their ends.
