@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -39,16 +40,23 @@ func ContextFile() (string, error) {
 	return filepath.Join(dir, "mlfnode", "context.yaml"), nil
 }
 
-// SaveContext keeps a context for this user. Later commands go to its cluster.
-func SaveContext(c trust.Context) error {
+// SaveContext keeps a context for this user. Later commands go to its cluster. That of another cluster is kept in a file beside it, whose
+// path is returned: the secret in it was told once.
+func SaveContext(c trust.Context) (kept string, err error) {
 	file, err := ContextFile()
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		return fmt.Errorf("make a folder for the context: %w", err)
+		return "", fmt.Errorf("make a folder for the context: %w", err)
 	}
-	return trust.SaveContext(file, c)
+	if old, err := trust.LoadContext(file); err == nil && old.CA != c.CA && old.Token != "" {
+		kept = strings.TrimSuffix(file, ".yaml") + "-" + old.Pin().String()[:8] + ".yaml"
+		if err := trust.SaveContext(kept, old); err != nil {
+			return "", fmt.Errorf("keep the context of another cluster: %w", err)
+		}
+	}
+	return kept, trust.SaveContext(file, c)
 }
 
 // FindContact gives the contact that the user has chosen: master, HOST or HOST:PORT, with the token in MLF_CLUSTER_TOKEN or in

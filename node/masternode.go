@@ -51,6 +51,9 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.openServer(ctx, id); err != nil {
 		return nil, err
 	}
+	if err := n.forgetShells(ctx); err != nil {
+		return nil, err
+	}
 	if n.history, err = history.Open(filepath.Join(cfg.StateDir, "history.db"), cfg.Logger); err != nil {
 		return nil, fmt.Errorf("open history: %w", err)
 	}
@@ -297,4 +300,27 @@ func (n *Node) monitored(ports Ports) monitor.Config {
 			return monitor.JoinReply{NATSPort: ports.NATS, GossipPort: n.fleet.cluster.Port(), Members: n.gossipAddresses()}
 		},
 	}
+}
+
+// forgetShells removes from the records of sweeps the environment of the shells that they were submitted from, when this machine stood
+// alone: from now on every worker reads the records, and an environment may hold secrets. Their trials get that of the node, as those of
+// every sweep in a cluster do.
+func (n *Node) forgetShells(ctx context.Context) error {
+	records, err := n.store.Records.All(ctx)
+	if err != nil {
+		return fmt.Errorf("read the sweeps: %w", err)
+	}
+	for _, r := range records {
+		if len(r.Sweep.Environ) == 0 {
+			continue
+		}
+		sweep := *r.Sweep
+		sweep.Environ = nil
+		r.Sweep = &sweep
+		if _, err := n.store.Records.Update(ctx, &r); err != nil {
+			return fmt.Errorf("remove the environment of a shell: %w", err)
+		}
+		n.log.Info("the environment of the shell that submitted a sweep is removed, since workers can read it", "sweep", sweep.ID)
+	}
+	return nil
 }

@@ -138,6 +138,15 @@ func (c Context) Authority() (*x509.Certificate, error) {
 	return ca, nil
 }
 
+// Pin is the hash of that CA.
+func (c Context) Pin() Pin {
+	ca, err := c.Authority()
+	if err != nil {
+		return Pin{} // not of a valid context
+	}
+	return PinOf(ca)
+}
+
 // SetAuthority stores the CA of the cluster.
 func (c *Context) SetAuthority(ca *x509.Certificate) { c.CA = string(certPEM(ca.Raw)) }
 

@@ -41,12 +41,21 @@ func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() 
 		var c trust.Context
 		if c, why = introduce(ctx, address, token); why == nil {
 			c.Role = trust.RoleAdmin
-			if why = node.SaveContext(c); why == nil {
+			var kept string
+			if kept, why = node.SaveContext(c); why == nil {
+				a.sayKept(kept)
 				return "commands of this user go to this cluster now"
 			}
 		}
 	}
 	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or type commands on the master: %s", why, strings.Join(addresses, " or "))
+}
+
+// sayKept says where the context of another cluster stays, "" for none.
+func (a *app) sayKept(file string) {
+	if file != "" {
+		a.say("your access to another cluster is kept in %s; to go back to that cluster, move it to context.yaml", file)
+	}
 }
 
 func introduce(ctx context.Context, address string, token trust.Token) (trust.Context, error) {
@@ -104,7 +113,8 @@ func (a *app) farewell(all []bootstrap.Outcome, purged bool, with string) error 
 					with = path
 				}
 				known.Down = &trust.Down{At: time.Now().Truncate(time.Second), File: with}
-				return node.SaveContext(known)
+				_, err := node.SaveContext(known)
+				return err
 			}
 			if err := os.Remove(file); err != nil {
 				return err

@@ -300,7 +300,7 @@ func TestRestartOfTheMasterEndsNoClient(t *testing.T) {
 	c.awaitBegun()
 	followers := []*client{c.open("resume", "sh-1"), c.open("logs", "-f", "sh-1")}
 	followers[0].see("3 of 3 trials left")
-	if err := node.SaveContext(c.context("127.0.0.1:1")); err != nil {
+	if _, err := node.SaveContext(c.context("127.0.0.1:1")); err != nil {
 		t.Fatal(err)
 	}
 	withContext := c.open("resume", "sh-1")
@@ -333,7 +333,7 @@ func TestClusterThatIsNotThere(t *testing.T) {
 	state := filepath.Join(os.Getenv("XDG_STATE_HOME"), "mlfnode")
 	for _, down := range []*trust.Down{nil, {At: time.Now(), File: "/lab/cluster.yaml"}} {
 		context.Down = down
-		if err := node.SaveContext(context); err != nil {
+		if _, err := node.SaveContext(context); err != nil {
 			t.Fatal(err)
 		}
 		wants := []string{"can't be reached", "(last used ", "--local runs on this machine alone"}

@@ -135,10 +135,12 @@ func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access 
 	if contact.Token == "" {
 		return "", nil
 	}
-	if err := node.SaveContext(contact); err != nil {
+	kept, err := node.SaveContext(contact)
+	if err != nil {
 		a.say("mlfnode: your contact could not be saved, so commands do not find the cluster yet: %v", err)
 		return "", nil
 	}
+	a.sayKept(kept)
 	return node.ContextFile()
 }
 

@@ -132,9 +132,11 @@ one on this machine. The token is taken from MLF_CLUSTER_TOKEN or --token-file, 
 			if err != nil {
 				return err
 			}
-			if err := node.SaveContext(contact); err != nil {
+			kept, err := node.SaveContext(contact)
+			if err != nil {
 				return err
 			}
+			a.sayKept(kept)
 			a.say("saved; your commands go to %s now", contact.Master[0])
 			return nil
 		},
