@@ -31,6 +31,14 @@ func (s *Ranges) Len() int {
 	return s.tree.Len()
 }
 
+// First gives the range that begins first; ok is false for the empty set.
+func (s *Ranges) First() (r Range, ok bool) {
+	if s.tree == nil {
+		return r, false
+	}
+	return s.tree.Min()
+}
+
 // Clone gives a copy. Its cost does not depend on the size of the set: both share what neither changes. The set may be read
 // meanwhile, but not cloned by two goroutines at once.
 func (s *Ranges) Clone() Ranges {

@@ -19,15 +19,11 @@ type Update struct {
 	Trials [][2]int64 `json:"trials"` // ranges [lo,hi), ascending
 }
 
-// NewUpdate makes an update of trials, which are given in ascending order.
-func NewUpdate(bundle string, at time.Time, trials []int64) Update {
+// NewUpdate makes an update of trials.
+func NewUpdate(bundle string, at time.Time, trials *Ranges) Update {
 	u := Update{Bundle: bundle, At: at}
-	for _, i := range trials {
-		if n := len(u.Trials); n > 0 && u.Trials[n-1][1] == i {
-			u.Trials[n-1][1]++
-			continue
-		}
-		u.Trials = append(u.Trials, [2]int64{i, i + 1})
+	for r := range trials.All() {
+		u.Trials = append(u.Trials, [2]int64{r.Lo, r.Hi})
 	}
 	return u
 }

@@ -19,7 +19,7 @@ func TestBundleOf(t *testing.T) {
 		begin := time.Now().UTC()
 		for n := range rapid.IntRange(0, 4).Draw(t, "updates") {
 			trials := slices.Sorted(slices.Values(rapid.SliceOfDistinct(rapid.Int64Range(0, 30), rapid.ID).Draw(t, "trials")))
-			u := NewUpdate(string(rune('1'+n)), begin.Add(time.Duration(n+1)*time.Minute), trials)
+			u := NewUpdate(string(rune('1'+n)), begin.Add(time.Duration(n+1)*time.Minute), rangesOf(trials))
 			s.Updates = append(s.Updates, u)
 			now := map[int64]string{}
 			for k, v := range want {
@@ -63,7 +63,15 @@ func TestBundleOf(t *testing.T) {
 	if diff := cmp.Diff([]string{"a", "b", "c"}, s.Bundles()); diff != "" {
 		t.Errorf("bundles (-want +got):\n%s", diff)
 	}
-	if got := NewUpdate("b", time.Time{}, []int64{0, 1, 2, 5, 7, 8}).Trials; len(got) != 3 {
+	if got := NewUpdate("b", time.Time{}, rangesOf([]int64{0, 1, 2, 5, 7, 8})).Trials; len(got) != 3 {
 		t.Errorf("got ranges %v, want three", got)
 	}
+}
+
+func rangesOf(trials []int64) *Ranges {
+	all := &Ranges{}
+	for _, i := range trials {
+		all.Add(i, i+1)
+	}
+	return all
 }

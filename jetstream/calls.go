@@ -89,6 +89,9 @@ type HeldLease struct {
 	// What the lease is for, and what runs under it, for a master that has taken it back or has lost it.
 	Sweep grid.SweepID `json:"w,omitempty"`
 	Runs  []HeldRun    `json:"r,omitempty"`
+
+	// Hi is where the trials end that the node keeps, if it gives back those behind: none of them has begun. Else it is 0.
+	Hi int64 `json:"h,omitempty"`
 }
 
 // HeldRun is an attempt that runs under a lease.

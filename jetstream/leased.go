@@ -72,7 +72,7 @@ func decodeLease(data []byte, shape string, seq uint64) Lease {
 	if err := json.Unmarshal(data, &w); err != nil || w.V > leaseVersion {
 		return Lease{ID: idOf("", seq)}
 	}
-	return Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, ID: idOf(w.ID, seq), Updates: w.Updates, Avoid: w.Avoid}
+	return Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, ID: idOf(w.ID, seq), Updates: w.Updates, Avoid: w.Avoid, Quiet: w.Quiet}
 }
 
 // Delivered gives the last sequence that the queue of a shape has handed out; 0 when it has handed out none.

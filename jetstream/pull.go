@@ -111,7 +111,7 @@ func (q *Queue) decode(msg *nats.Msg, shape string) (*Held, bool) {
 	seq, _ := strconv.ParseUint(fields[1], 10, 64)
 	deliveries, _ := strconv.Atoi(fields[0])
 	return &Held{
-		Lease: Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, ID: idOf(w.ID, seq), Updates: w.Updates, Snapshot: w.Snapshot, Bad: w.Bad, Avoid: w.Avoid, Elsewhere: w.Elsewhere},
+		Lease: Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, ID: idOf(w.ID, seq), Updates: w.Updates, Snapshot: w.Snapshot, Bad: w.Bad, Avoid: w.Avoid, Elsewhere: w.Elsewhere, Quiet: w.Quiet},
 		Seq:   seq, Deliveries: deliveries, queue: q, reply: msg.Reply,
 	}, true
 }

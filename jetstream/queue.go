@@ -62,6 +62,9 @@ type Lease struct {
 	// Equipped is set where the sweep asks for what older nodes don't know, see grid.Sweep.Equipped. They leave the lease.
 	Equipped bool
 
+	// Quiet is set where no attempt of the lease needs to be told of before it begins: no node has died under its trials.
+	Quiet bool
+
 	Updates int           // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
 	Avoid   []grid.NodeID // nodes that are to leave it to others, if others take it
 	// Elsewhere is set where a node that is not to be avoided could run it: those that are give it back until that is not so any more.
@@ -83,6 +86,7 @@ type wireLease struct {
 	Avoid    []grid.NodeID `json:"x,omitempty"`
 
 	Elsewhere bool `json:"w,omitempty"`
+	Quiet     bool `json:"q,omitempty"`
 }
 
 // Queue is the lease queue: a work-queue stream with one subject and one shared consumer for each shape.
@@ -187,7 +191,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.Equipped {
 		v = leaseVersion
 	}
-	data, err := json.Marshal(wireLease{V: v, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid, Elsewhere: l.Elsewhere})
+	data, err := json.Marshal(wireLease{V: v, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid, Elsewhere: l.Elsewhere, Quiet: l.Quiet})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}

@@ -139,8 +139,8 @@ func BenchmarkList(b *testing.B) {
 	})
 	b.Run("ranges", func(b *testing.B) {
 		for b.Loop() {
-			if _, open, err := d.Ranges(b.Context(), "s-1"); err != nil || len(open) > 0 {
-				b.Fatalf("got %d open, %v, want none", len(open), err)
+			if left, err := d.Left(b.Context(), "s-1"); err != nil || len(left.Open) > 0 || left.Terminal.Count() != benchTrials {
+				b.Fatalf("got %d open, %v, want none", len(left.Open), err)
 			}
 		}
 	})

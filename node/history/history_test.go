@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,14 +110,20 @@ func listed(t tester, d *DB, id grid.SweepID) listing {
 	if l.Names, err = d.MetricNames(ctx, id); err != nil {
 		t.Fatalf("metric names: %v", err)
 	}
-	terminal, open, err := d.Ranges(ctx, id)
+	left, err := d.Left(ctx, id)
 	if err != nil {
-		t.Fatalf("ranges: %v", err)
+		t.Fatalf("what is left: %v", err)
 	}
-	l.Terminal = terminal
-	for i := range open {
-		l.Open = append(l.Open, open[i].Index)
+	l.Terminal = slices.Collect(left.Terminal.All())
+	for i := range left.Open {
+		l.Open = append(l.Open, left.Open[i].Index)
 	}
+	for _, r := range left.Reopened {
+		for i := r.Lo; i < r.Hi; i++ {
+			l.Open = append(l.Open, i)
+		}
+	}
+	slices.Sort(l.Open)
 	checkColumns(t, d, id, l)
 	return l
 }

@@ -100,8 +100,8 @@ func TestMasterDoesNotWaitForListings(t *testing.T) {
 	}
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	if terminal, _, err := d.Ranges(ctx, "a-1"); err != nil || len(terminal) != 1 {
-		t.Errorf("ranges: got %v, %v", terminal, err)
+	if left, err := d.Left(ctx, "a-1"); err != nil || left.Terminal.Len() != 1 {
+		t.Errorf("what is left: got %v, %v", left, err)
 	}
 	if _, err := d.Attempts(ctx, grid.TrialID{Sweep: "a-1", Index: 5}); err != nil {
 		t.Errorf("attempts: %v", err)

@@ -1,57 +1,123 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"slices"
 
 	"mlfnode/grid"
 )
 
-// Ranges gives the indexes of all terminal trials, as sorted disjoint ranges, and the trials with rows that are not terminal.
-// Both are from one moment. Its cost does not depend on how many trials are terminal.
-func (d *DB) Ranges(ctx context.Context, id grid.SweepID) (terminal []grid.Range, open []grid.Trial, err error) {
-	s, open, err := d.snapshot(ctx, id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil, nil
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("load ranges of %s: %w", id, d.check(err))
-	}
-	next := 0
-	for r := range s.known.All() {
-		for ; next < len(open) && open[next].Index < r.Hi; next++ {
-			if at := open[next].Index; at > r.Lo {
-				terminal = append(terminal, grid.Range{Lo: r.Lo, Hi: at})
-			}
-			r.Lo = open[next].Index + 1
-		}
-		if r.Lo < r.Hi {
-			terminal = append(terminal, r)
-		}
-	}
-	return terminal, open, nil
+// Left is what is left to do of a sweep, as of one moment.
+type Left struct {
+	Applied  uint64       // the last event that it knows of
+	Terminal grid.Ranges  // trials that have ended
+	Reopened []Reopened   // trials that a user has had run again, and of which nothing has run since
+	Open     []grid.Trial // other trials with rows that are not terminal, by index
 }
 
-// snapshot reads a sweep's summary and its open trials, by index, in one transaction.
-func (d *DB) snapshot(ctx context.Context, id grid.SweepID) (*sweep, []grid.Trial, error) {
+// Reopened are trials that are reopened, and of which the next attempts have the same number.
+type Reopened struct {
+	grid.Range
+	Attempts int // so far
+}
+
+// Left says what is left to do of a sweep. Its cost does not depend on how many trials are terminal, and what it gives not on how
+// many are reopened.
+func (d *DB) Left(ctx context.Context, id grid.SweepID) (*Left, error) {
+	left, err := d.snapshot(ctx, id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return &Left{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load what is left of %s: %w", id, d.check(err))
+	}
+	return left, nil
+}
+
+// snapshot reads it in one transaction.
+func (d *DB) snapshot(ctx context.Context, id grid.SweepID) (*Left, error) {
 	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer tx.Rollback()
 	var number int64
 	var text string
-	row := tx.QueryRowContext(ctx, "SELECT number, summary FROM sweep WHERE id = ?", string(id))
-	if err := row.Scan(&number, &text); err != nil {
-		return nil, nil, err
+	left := &Left{}
+	row := tx.QueryRowContext(ctx, "SELECT number, summary, (SELECT applied FROM meta) FROM sweep WHERE id = ?", string(id))
+	if err := row.Scan(&number, &text, &left.Applied); err != nil {
+		return nil, err
 	}
 	s, err := summary(number, id, text)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	open, err := collect(ctx, tx, nil, d.trialOf, fmt.Sprintf("SELECT %s FROM trial WHERE state <> 2 AND state IN (0, 1)"+
-		" AND id BETWEEN %d AND %d ORDER BY id", columns, rowID(number, 0), rowID(number, maxIndex)))
-	return s, open, err
+	left.Terminal = s.known
+	// By state, so that the index of these gives them by index without sorting.
+	for _, state := range []grid.State{grid.Running, grid.Pending} {
+		if err := left.read(ctx, tx, d, number, state); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(left.Open, func(a, b grid.Trial) int { return cmp.Compare(a.Index, b.Index) })
+	return left, nil
+}
+
+// read adds the trials in a state that is not terminal.
+func (l *Left) read(ctx context.Context, tx *sql.Tx, d *DB, number int64, state grid.State) error {
+	rows, err := tx.QueryContext(ctx, fmt.Sprintf("SELECT %s FROM trial WHERE state <> 2 AND state = %d AND id BETWEEN %d AND %d ORDER BY id",
+		columns, stateCode(state), rowID(number, 0), rowID(number, maxIndex)))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		v, err := valuesOf(rows)
+		if err != nil {
+			return err
+		}
+		id, ok := v[0].(int64)
+		if !ok {
+			return errDamaged
+		}
+		i := id & maxIndex
+		l.Terminal.Remove(i, i+1)
+		if attempts, ok := reopened(v); ok {
+			l.reopen(i, attempts)
+			continue
+		}
+		t, err := d.trial(v)
+		if err != nil {
+			return err
+		}
+		l.Open = append(l.Open, t)
+	}
+	return rows.Err()
+}
+
+// reopened reports whether a row is of a trial of which nothing has run since it was reopened, and gives the number of its attempts.
+func reopened(v []driver.Value) (attempts int, ok bool) {
+	detail, isDetail := v[10].([]byte)
+	n, isNumber := v[2].(int64)
+	var t grid.Trial
+	if !isDetail || !isNumber || v[1] != stateCode(grid.Pending) {
+		return 0, false
+	}
+	if _, err := unpackDetail(detail, &t); err != nil {
+		return 0, false
+	}
+	return int(n), t.Retried != 0 && int(n) == t.Floor && len(t.Failures) == 0 && len(t.Away) == 0
+}
+
+func (l *Left) reopen(i int64, attempts int) {
+	if n := len(l.Reopened); n > 0 && l.Reopened[n-1].Hi == i && l.Reopened[n-1].Attempts == attempts {
+		l.Reopened[n-1].Hi++
+		return
+	}
+	l.Reopened = append(l.Reopened, Reopened{grid.Range{Lo: i, Hi: i + 1}, attempts})
 }

@@ -193,19 +193,27 @@ func (d *DB) rows(ctx context.Context, dest []grid.Trial, where string, args ...
 }
 
 func (d *DB) trialOf(rows *sql.Rows) (grid.Trial, error) {
-	var v [columnCount]any
-	var p [columnCount]any
+	v, err := valuesOf(rows)
+	if err != nil {
+		return grid.Trial{}, err
+	}
+	return d.trial(v)
+}
+
+// valuesOf gives the columns of a trial's row.
+func valuesOf(rows *sql.Rows) ([]driver.Value, error) {
+	var v, p [columnCount]any
 	for i := range v {
 		p[i] = &v[i]
 	}
 	if err := rows.Scan(p[:]...); err != nil {
-		return grid.Trial{}, err
+		return nil, err
 	}
-	var dv [columnCount]driver.Value
+	values := make([]driver.Value, columnCount)
 	for i := range v {
-		dv[i] = v[i]
+		values[i] = v[i]
 	}
-	return d.trial(dv[:])
+	return values, nil
 }
 
 // querier is a connection or a transaction.

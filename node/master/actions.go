@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"slices"
 	"time"
@@ -243,9 +244,6 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 	return r, added, err
 }
 
-// reopenBatch bounds the events of one batch of a retry.
-const reopenBatch = 500
-
 // Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or cancelled ones too. It returns
 // how many it reopened. A sweep that the master has paused goes on. Trials of a cancelled sweep that are still being stopped are waited for.
 func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetstream.Record, int64, error) {
@@ -262,42 +260,39 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 			return r, 0, err
 		}
 	}
-	indexes, err := m.toReopen(ctx, id, q)
-	if err != nil {
-		return r, 0, err
-	}
+	trials := m.toReopen(ctx, id, q)
 	if isDryRun(ctx) {
-		rest, err := m.revived(ctx, r.Sweep, q, len(indexes))
-		return r, int64(len(indexes)) + rest, err
+		n := int64(0)
+		for _, err := range trials {
+			if err != nil {
+				return r, 0, err
+			}
+			n++
+		}
+		rest, err := m.revived(ctx, r.Sweep, q, n)
+		return r, n + rest, err
 	}
 	now := time.Now()
-	if q.Bundle != "" && len(indexes) > 0 {
-		if err := m.update(ctx, id, grid.NewUpdate(q.Bundle, now, indexes)); err != nil {
+	if q.Bundle != "" {
+		var err error
+		if trials, err = m.update(ctx, id, q.Bundle, trials, now); err != nil {
 			return r, 0, err
 		}
 	}
-	reopened, last, err := m.reopen(ctx, id, indexes, now)
-	if err != nil {
+	defer m.keepOpen(id)()
+	o := &reopening{m: m, sweep: id, at: now.UnixMicro(), revive: r.Sweep.State == grid.SweepCancelled, whole: r.Sweep.Task.StopAfter > 0}
+	if err := o.reopen(ctx, trials); err != nil {
 		return r, 0, err
 	}
+	reopened := o.count
 	if !revives(r.Sweep, q, reopened) {
+		var err error
 		if reopened, err = m.forgotten(ctx, r.Sweep); reopened == 0 || err != nil {
 			return r, 0, err
 		}
 	}
 	// The record is written in any case: the loop may be about to finish the sweep, since it has not followed the events yet.
-	left, err := m.cfg.History.Counts(ctx, id)
-	if err != nil {
-		return r, 0, fmt.Errorf("count trials of %s: %w", id, err)
-	}
-	r, err = m.change(ctx, id, func(s *grid.Sweep) error {
-		s.Reopened = max(s.Reopened, last)
-		if s.State != grid.SweepPaused || s.Problem != "" { // a pause of the master's own ends with what it was for
-			s.State, s.Ended, s.Save, s.Paused, s.Problem = grid.SweepRunning, time.Time{}, false, time.Time{}, ""
-			s.Accepted = left.Failed
-		}
-		return nil
-	})
+	r, err := o.goOn(ctx)
 	return r, reopened, err
 }
 
@@ -307,8 +302,8 @@ func revives(s *grid.Sweep, q api.Retry, reopened int64) bool {
 }
 
 // revived counts the trials that a retry lets run without reopening them.
-func (m *Master) revived(ctx context.Context, s *grid.Sweep, q api.Retry, reopened int) (int64, error) {
-	if s.State != grid.SweepCancelled || !revives(s, q, int64(reopened)) {
+func (m *Master) revived(ctx context.Context, s *grid.Sweep, q api.Retry, reopened int64) (int64, error) {
+	if s.State != grid.SweepCancelled || !revives(s, q, reopened) {
 		return m.forgotten(ctx, s)
 	}
 	c, err := m.cfg.History.Counts(ctx, s.ID)
@@ -331,8 +326,32 @@ func (m *Master) forgotten(ctx context.Context, s *grid.Sweep) (int64, error) {
 	return max(0, s.Space.Count()-c.Done()), nil
 }
 
-// update gives trials newer files. It is stored before they are reopened, so that no attempt that follows runs the older ones.
-func (m *Master) update(ctx context.Context, id grid.SweepID, u grid.Update) error {
+// update gives trials newer files, and gives the trials. It is stored before they are reopened, so that no attempt that follows runs
+// the older ones.
+func (m *Master) update(ctx context.Context, id grid.SweepID, bundle string, trials iter.Seq2[int64, error], now time.Time) (iter.Seq2[int64, error], error) {
+	var all grid.Ranges
+	for i, err := range trials {
+		if err != nil {
+			return nil, err
+		}
+		all.Add(i, i+1)
+	}
+	same := func(yield func(int64, error) bool) {
+		for r := range all.All() {
+			for i := r.Lo; i < r.Hi; i++ {
+				if !yield(i, nil) {
+					return
+				}
+			}
+		}
+	}
+	if all.Count() == 0 {
+		return same, nil
+	}
+	return same, m.storeUpdate(ctx, id, grid.NewUpdate(bundle, now, &all))
+}
+
+func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update) error {
 	if len(u.Trials) > grid.MaxUpdateRanges {
 		return refuse(fmt.Sprintf("the trials to update lie in %d places of %s, and %d is the most", len(u.Trials), id, grid.MaxUpdateRanges),
 			"start a new sweep with the changed files")
@@ -355,46 +374,33 @@ func (m *Master) update(ctx context.Context, id grid.SweepID, u grid.Update) err
 	return err
 }
 
-// reopen writes the events of a retry and waits until history holds them. It gives how many trials it has reopened, and the sequence
-// of the last event.
-func (m *Master) reopen(ctx context.Context, id grid.SweepID, indexes []int64, at time.Time) (reopened int64, last uint64, err error) {
-	now := at.UnixMicro()
-	for rest := indexes; len(rest) > 0; {
-		n := min(len(rest), reopenBatch)
-		batch := &grid.Batch{V: grid.EventVersion, Sweep: id}
-		for _, i := range rest[:n] {
-			batch.Events = append(batch.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: now})
-		}
-		if last, err = m.cfg.Store.Events.Publish(ctx, batch); err != nil {
-			return 0, 0, fmt.Errorf("reopen trials of %s: %w", id, err)
-		}
-		rest = rest[n:]
-	}
-	return int64(len(indexes)), last, m.waitApplied(ctx, last)
-}
-
-func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ([]int64, error) {
-	states := []grid.State{grid.Failed, grid.Cancelled}
+// toReopen yields the trials that a retry is about.
+func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) iter.Seq2[int64, error] {
+	wanted := history.Query{States: []grid.State{grid.Failed, grid.Cancelled}}
 	if q.FailedOnly {
-		states = states[:1]
+		wanted.States = wanted.States[:1]
 	}
-	var indexes []int64
-	for t, err := range m.cfg.History.Trials(ctx, id, history.Query{States: states}) {
-		if err != nil {
-			return nil, fmt.Errorf("find trials of %s to run again: %w", id, err)
-		}
-		if (q.Index < 0 || q.Index == t.Index) && (q.Class == "" || q.Class == t.Result.Class) {
-			indexes = append(indexes, t.Index)
+	if q.Index >= 0 {
+		wanted.From, wanted.Limit = q.Index, 1
+	}
+	return func(yield func(int64, error) bool) {
+		for t, err := range m.cfg.History.Trials(ctx, id, wanted) {
+			if err != nil {
+				yield(0, fmt.Errorf("find trials of %s to run again: %w", id, err))
+				return
+			}
+			if (q.Index < 0 || q.Index == t.Index) && (q.Class == "" || q.Class == t.Result.Class) && !yield(t.Index, nil) {
+				return
+			}
 		}
 	}
-	return indexes, nil
 }
 
 // finish marks a sweep as finished if it still has the size that was found complete, by all events up to followed, and nobody has had
 // trials of it run again behind that.
 func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, followed uint64) error {
 	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
-		if s.State == grid.SweepRunning && s.Space.Count() == count && s.Reopened <= followed {
+		if s.State == grid.SweepRunning && s.Space.Count() == count && s.Reopened <= followed && !m.isKeptOpen(id) {
 			s.State, s.Ended = grid.SweepFinished, time.Now().UTC()
 		}
 		return nil

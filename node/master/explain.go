@@ -56,7 +56,7 @@ func (s *state) wait(id grid.TrialID, now time.Time) (w wait) {
 	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
 		w.limit = limit
 	}
-	if e := f.again.index[id.Index]; e != nil {
+	if e, ok := f.again.find(id.Index); ok {
 		if e.due.After(now) {
 			w.due = e.due
 		}

@@ -2,6 +2,7 @@ package master
 
 import (
 	"iter"
+	"math"
 	"slices"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 // lease is what the master knows of a lease that it has published.
 type lease struct {
 	lo, hi  int64
-	attempt int // of the first trial; above 1 only for a lease of one trial
+	attempt int    // of each trial
+	manner  manner // of attempts above 1
 	lane    grid.Lane
 	since   time.Time
 	seq     uint64 // in the queue; 0 for one that is not there
@@ -37,6 +39,7 @@ type feed struct {
 	turn   int64       // the blocks before this one are taken, see block
 	leases map[grid.LeaseID]lease
 	last   uint64                // sequence of the newest lease
+	known  uint64                // the last event that was known when the feed was loaded
 	began  map[int64]int         // attempts of trials known to run
 	away   map[int64]bool        // trials of which an attempt is on a node that is not heard of
 	owners map[int64]grid.NodeID // nodes that alone have what trials saved last
@@ -106,13 +109,24 @@ func (f *feed) missing() iter.Seq[grid.Range] {
 	}
 }
 
-// load takes over what history knows: ranges of terminal trials, and trials with attempts that are not at their end. Those of
-// the latter that no restored lease covers belong to leases that no longer exist.
-func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
-	for _, r := range terminal {
-		f.done.Add(r.Lo, min(r.Hi, f.count)) // what lies beyond is not a trial of this sweep
-		f.taken.Add(r.Lo, min(r.Hi, f.count))
+// load takes over what history knows. Trials with attempts that are not at their end, and that no restored lease covers, belong to leases
+// that no longer exist.
+func (f *feed) load(known *history.Left, now time.Time) {
+	f.known = known.Applied
+	f.done = known.Terminal.Clone()
+	f.done.Remove(f.count, math.MaxInt64) // what lies beyond is not a trial of this sweep
+	leased := f.taken
+	f.taken = f.done.Clone()
+	for r := range leased.All() {
+		f.taken.Add(r.Lo, r.Hi)
 	}
+	for _, w := range known.Reopened {
+		leased.Gaps(w.Lo, min(w.Hi, f.count), func(g grid.Range) {
+			f.taken.Add(g.Lo, g.Hi)
+			f.again.addRange(g, w.Attempts+1, f.sweep.Task.Resources)
+		})
+	}
+	open := known.Open
 	for i := range open {
 		if len(open[i].Away) > 0 {
 			f.away[open[i].Index] = true
@@ -128,15 +142,19 @@ func (f *feed) load(terminal []grid.Range, open []grid.Trial, now time.Time) {
 		}
 		if f.covered(index) {
 			f.began[index] = open[i].Attempts
-		} else {
-			f.wait(index, open[i].Attempts+1, now)
+			continue
 		}
+		f.wait(index, open[i].Attempts+1, time.Time{}, mannerOf(open[i].Failures))
 	}
 }
 
 // restore takes over a lease that is in the queue.
 func (f *feed) restore(l *jetstream.Queued, now time.Time) {
-	f.addLease(l.ID, lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, lane: grid.Lane(l.Shape), since: now, seq: l.Seq})
+	m := inRanges
+	if l.Attempt > 1 && !l.Quiet {
+		m = announced
+	}
+	f.addLease(l.ID, lease{lo: l.Lo, hi: l.Hi, attempt: l.Attempt, manner: m, lane: grid.Lane(l.Shape), since: now, seq: l.Seq})
 	f.taken.Add(l.Lo, l.Hi)
 	f.last = max(f.last, l.Seq)
 }
@@ -206,8 +224,8 @@ func (f *feed) next(need grid.Resources, now time.Time, slots int) (lease, bool)
 	if limit := f.sweep.MaxParallel; limit > 0 && len(f.leases) >= limit {
 		return lease{}, false
 	}
-	if e, ok := f.again.due(need, now); ok {
-		return lease{lo: e.index, hi: e.index + 1, attempt: e.attempt, lane: f.lane(need), since: now}, true
+	if l, ok := f.nextRetry(need, need, f.leaseSize(slots), now); ok {
+		return l, true
 	}
 	if f.measured != nil {
 		return f.nextMeasured(need, now, slots)
@@ -221,12 +239,21 @@ func (f *feed) next(need grid.Resources, now time.Time, slots int) (lease, bool)
 	return lease{}, false
 }
 
+// nextRetry proposes a lease of further attempts that get so much, in the lane of trials that get what lane says.
+func (f *feed) nextRetry(need, lane grid.Resources, size int64, now time.Time) (lease, bool) {
+	trials, attempt, m, ok := f.again.due(need, now)
+	if !ok {
+		return lease{}, false
+	}
+	return lease{lo: trials.Lo, hi: min(trials.Hi, trials.Lo+size), attempt: attempt, manner: m, lane: f.lane(lane), since: now}, true
+}
+
 // leaseSize is how many trials the next lease may cover.
 func (f *feed) leaseSize(slots int) int64 {
 	if f.sweep.Task.Checkpoint != nil {
 		return 1 // a lease names the snapshot from which its trial goes on
 	}
-	return grid.LeaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count(), slots)
+	return grid.LeaseSize(f.pace.average, f.pace.size, f.count-f.taken.Count()+int64(f.again.len()), slots)
 }
 
 // leased records that a proposed lease is in the queue.
@@ -234,11 +261,13 @@ func (f *feed) leased(id grid.LeaseID, l lease) {
 	f.addLease(id, l)
 	f.last = l.seq
 	if l.attempt > 1 {
-		f.again.remove(l.lo)
-		return
+		f.again.remove(l.lo, l.hi)
+	} else {
+		f.taken.Add(l.lo, l.hi)
 	}
-	f.taken.Add(l.lo, l.hi)
-	f.pace.size = l.hi - l.lo
+	if l.attempt == 1 || l.hi-l.lo > 1 {
+		f.pace.size = l.hi - l.lo
+	}
 }
 
 // suspects is how many trials of a lease a node may have begun without a word of it.
@@ -246,12 +275,12 @@ const suspects = 16
 
 // suspect has the trials of a dead node's lease that it may have been running leased one by one, as further attempts: their
 // begin is told before they run. So one that takes its node down at once is found out.
-func (f *feed) suspect(id grid.LeaseID, now time.Time) {
+func (f *feed) suspect(id grid.LeaseID) {
 	l, left := f.leases[id], suspects
 	f.done.Gaps(l.lo, l.hi, func(g grid.Range) {
 		for i := g.Lo; i < g.Hi && left > 0; i++ {
 			if !f.again.has(i) {
-				f.wait(i, max(f.began[i], l.attempt)+1, now)
+				f.wait(i, max(f.began[i], l.attempt)+1, time.Time{}, announced)
 				left--
 			}
 		}
@@ -259,33 +288,49 @@ func (f *feed) suspect(id grid.LeaseID, now time.Time) {
 }
 
 // drop forgets a lease: what it did not bring to an end is missing again.
-func (f *feed) drop(id grid.LeaseID, now time.Time) {
+func (f *feed) drop(id grid.LeaseID) {
 	l, ok := f.leases[id]
 	if !ok {
 		return
 	}
 	f.removeLease(id)
-	var missing []grid.Range
-	f.done.Gaps(l.lo, l.hi, func(g grid.Range) { missing = append(missing, g) })
-	for _, g := range missing {
-		f.giveBack(g, l, now)
-	}
+	f.giveBack(grid.Range{Lo: l.lo, Hi: l.hi}, l)
 }
 
-func (f *feed) giveBack(g grid.Range, l lease, now time.Time) {
-	if l.attempt == 1 && len(f.began) == 0 && f.again.len() == 0 && len(f.leases) == 0 {
-		f.taken.Remove(g.Lo, g.Hi)
-		f.turn = 0
+// shorten takes the trials from hi on out of a lease, since its node gives them back.
+func (f *feed) shorten(id grid.LeaseID, hi int64) {
+	l, ok := f.leases[id]
+	if !ok || hi <= l.lo || hi >= l.hi {
 		return
 	}
-	for i := g.Lo; i < g.Hi; i++ {
-		switch attempts := f.began[i]; {
-		case f.again.has(i) || f.covered(i):
-		case attempts > 0 || l.attempt > 1:
-			f.wait(i, max(attempts+1, l.attempt), now)
-		default:
-			f.taken.Remove(i, i+1)
-			f.turn = 0
+	rest := grid.Range{Lo: hi, Hi: l.hi}
+	l.hi = hi
+	f.leases[id] = l
+	f.giveBack(rest, l)
+}
+
+// giveBack makes those trials missing again that were in a lease, and neither are done nor in another one.
+func (f *feed) giveBack(trials grid.Range, was lease) {
+	var missing grid.Ranges
+	f.done.Gaps(trials.Lo, trials.Hi, func(g grid.Range) { missing.Add(g.Lo, g.Hi) })
+	if missing.Count() == 0 {
+		return
+	}
+	for _, l := range f.leases {
+		missing.Remove(l.lo, l.hi)
+	}
+	for g := range missing.All() {
+		for i := g.Lo; i < g.Hi; i++ {
+			switch attempts := f.began[i]; {
+			case f.again.has(i):
+			case attempts > 0: // how far it came is not known
+				f.wait(i, max(attempts+1, was.attempt), time.Time{}, announced)
+			case was.attempt > 1:
+				f.wait(i, was.attempt, time.Time{}, was.manner)
+			default:
+				f.taken.Remove(i, i+1)
+				f.turn = 0
+			}
 		}
 	}
 }
@@ -341,7 +386,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		delete(f.began, t.Index)
 		delete(f.shuns, t.Index)
 		delete(f.owners, t.Index)
-		f.again.remove(t.Index)
+		f.again.remove(t.Index, t.Index+1)
 		delete(f.needs, t.Index)
 		f.done.Add(t.Index, t.Index+1)
 		f.taken.Add(t.Index, t.Index+1)
@@ -352,17 +397,25 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.shun(t.Index, t.Node, t.Class, now)
 		f.keepNode(t)
 		if !f.releasedSince(t.Index, t.Attempts) {
-			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)))
+			f.wait(t.Index, t.Attempts+1, now.Add(grid.FailureOf(t.Class).Wait(t.Attempts)), mannerOf(t.Failures))
 		}
 	case grid.Reconnect:
 		f.began[t.Index] = t.Attempts
 		f.taken.Add(t.Index, t.Index+1)
-		f.again.remove(t.Index)
+		f.again.remove(t.Index, t.Index+1)
 	case grid.Reopen:
 		delete(f.needs, t.Index)
 		f.done.Remove(t.Index, t.Index+1)
-		f.wait(t.Index, t.Attempts+1, now)
+		f.wait(t.Index, t.Attempts+1, time.Time{}, inRanges)
 	}
+}
+
+// mannerOf says how the next attempt of a trial with these failures is leased.
+func mannerOf(failed map[grid.Class]int) manner {
+	if failed[grid.ClassCrash] > 0 {
+		return announced
+	}
+	return inRanges
 }
 
 // releasedSince reports whether a lease for a later attempt than the failed one exists already.
@@ -375,13 +428,17 @@ func (f *feed) releasedSince(i int64, attempts int) bool {
 	return false
 }
 
-func (f *feed) wait(i int64, attempt int, due time.Time) {
+// wait has a further attempt of trial i wait until it is due, the zero time for at once.
+func (f *feed) wait(i int64, attempt int, due time.Time, m manner) {
 	f.taken.Add(i, i+1)
+	if len(f.shuns[i]) > 0 || f.owners[i] != "" {
+		m = max(m, alone)
+	}
 	need, ok := f.needs[i]
 	if !ok {
 		need = f.sweep.Task.Resources
 	}
-	f.again.add(i, max(attempt, 2), need, due)
+	f.again.add(waiter{index: i, attempt: max(attempt, 2), manner: m, need: need, due: due})
 }
 
 // settle wakes those who wait for the end of a cancelled sweep's leases.

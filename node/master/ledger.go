@@ -27,6 +27,7 @@ type claim struct {
 	told       time.Time
 	runs       []jetstream.HeldRun // as of told
 	finish     bool                // no further trial of it is to begin
+	hi         int64               // see jetstream.HeldLease
 }
 
 func newLedger() *ledger {
@@ -108,8 +109,9 @@ func (l *ledger) starting() bool {
 }
 
 // claim takes over what a node says it holds, and puts what it does not into its orders. It gives the leases of which is to be
-// decided whether what runs under them goes on: they are not known, as after the node was away.
-func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Orders, now time.Time) (open []jetstream.HeldLease) {
+// decided whether what runs under them goes on: they are not known, as after the node was away. And it gives those of which the node
+// gives back trials, and has not said so before.
+func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Orders, now time.Time) (open, shortened []jetstream.HeldLease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range held {
@@ -120,7 +122,10 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 		c, known := l.leases[id]
 		switch {
 		case known && (c.node == "" || c.node == node || longer(h.Runs, c.runs, now.Sub(c.told))):
-			c.node, c.deliveries, c.told, c.runs = node, h.Deliveries, now, h.Runs
+			if h.Hi > 0 && (c.hi != h.Hi || c.node != node) {
+				shortened = append(shortened, h)
+			}
+			c.node, c.deliveries, c.told, c.runs, c.hi = node, h.Deliveries, now, h.Runs, h.Hi
 			l.leases[id] = c
 			if c.finish {
 				o.Finish = append(o.Finish, h.ID)
@@ -139,7 +144,7 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 			delete(l.stopped, id) // it has stopped
 		}
 	}
-	return open
+	return open, shortened
 }
 
 // headStart is how much longer an attempt must have run than the lease holder's to count as the first one.

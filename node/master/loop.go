@@ -89,6 +89,7 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 		return nil
 	case <-s.m.kick:
 		s.listen()
+		err = s.finishComplete(ctx)
 	case <-reconcile:
 		s.report(ctx, reconciling, s.reconcile(ctx))
 		err = s.finishComplete(ctx)
@@ -155,7 +156,7 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 // open begins to feed a sweep, of which these leases are in the queue already.
 func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jetstream.Queued) error {
 	sweep := record.Sweep
-	terminal, open, err := s.m.cfg.History.Ranges(ctx, sweep.ID)
+	left, err := s.m.cfg.History.Left(ctx, sweep.ID)
 	if err != nil {
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
 	}
@@ -170,9 +171,9 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		s.m.ledger.published(leases[i].ID, leases[i].Seq)
 	}
 	if s.m.cfg.Nodes != nil && s.m.ledger.starting() {
-		s.expect(f, open)
+		s.expect(f, left.Open)
 	}
-	f.load(terminal, open, time.Now())
+	f.load(left, time.Now())
 	s.discardEnded(ctx, f)
 	s.feeds[sweep.ID] = f
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
@@ -200,10 +201,21 @@ func (s *state) forget(id grid.SweepID) {
 	}
 }
 
+// shorten has others run what a node gives back of leases.
+func (s *state) shorten(node grid.NodeID, kept []jetstream.HeldLease) {
+	for i := range kept {
+		h := &kept[i]
+		id := s.m.ledger.named(h)
+		if f := s.feeds[h.Sweep]; f != nil && s.m.ledger.holder(id) == node {
+			f.shorten(id, h.Hi)
+		}
+	}
+}
+
 // drop forgets a lease: what it did not bring to an end is missing again.
-func (s *state) drop(f *feed, id grid.LeaseID, now time.Time) {
+func (s *state) drop(f *feed, id grid.LeaseID) {
 	s.m.ledger.remove(id)
-	f.drop(id, now)
+	f.drop(id)
 	s.retire(f)
 }
 
@@ -213,10 +225,10 @@ func (s *state) follow(fd folded) {
 	now := time.Now()
 	for i := range fd.changed {
 		s.activity.note(s.feeds[fd.changed[i].Sweep], &fd.changed[i])
-		if f := s.feeds[fd.changed[i].Sweep]; f != nil {
+		if f := s.feeds[fd.changed[i].Sweep]; f != nil && fd.last > f.known { // else it was loaded with this change
 			f.apply(&fd.changed[i], now)
 			if t := &fd.changed[i]; t.Change == grid.Done {
-				s.conclude(f, t.Index, t.Node, now)
+				s.conclude(f, t.Index, t.Node)
 				s.discard(f, t)
 			}
 			if fd.changed[i].Change == grid.Began && len(f.sweep.Task.Setup) > 0 {
@@ -236,7 +248,7 @@ func (s *state) follow(fd folded) {
 			continue
 		}
 		if f := s.feeds[r.sweep]; f != nil {
-			s.drop(f, id, now)
+			s.drop(f, id)
 		}
 	}
 	s.quarantine()
@@ -443,6 +455,7 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane.name), ID: id, Updates: updates,
 		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Equipped(), Avoid: avoid, Elsewhere: elsewhere,
+		Quiet: l.attempt > 1 && l.manner != announced,
 	})
 	if err != nil {
 		s.m.ledger.remove(id)
@@ -560,7 +573,7 @@ func (s *state) dropUnheld(ctx context.Context) {
 			s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 			continue
 		}
-		s.drop(f, id, time.Now())
+		s.drop(f, id)
 	}
 	s.unheld = seen
 }
@@ -584,7 +597,7 @@ func (s *state) suspect(id grid.LeaseID, f *feed, last uint64) {
 	if s.followed >= until {
 		s.m.log.Info("lease is missing in the queue and is created again", "sweep", f.sweep.ID, "lease", id)
 		delete(s.suspects, id)
-		s.drop(f, id, time.Now())
+		s.drop(f, id)
 	}
 }
 

@@ -88,6 +88,7 @@ type Master struct {
 	crashes   int // how many nodes may die under a trial
 	outages   Outage
 	sweeps    map[grid.SweepID]jetstream.Record
+	reopening map[grid.SweepID]int // retries that still reopen trials
 	applied   uint64
 	problems  [works]string
 	room      string        // which part of the store is nearly full, and what to do
@@ -101,7 +102,7 @@ func New(cfg Config) *Master {
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
 		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}, marks: uint64(time.Now().UnixNano())},
 		samples: &samples{byNode: map[grid.NodeID]*nodeSamples{}}, kick: make(chan struct{}, 1),
-		sweeps: map[grid.SweepID]jetstream.Record{}, moved: make(chan struct{}),
+		sweeps: map[grid.SweepID]jetstream.Record{}, reopening: map[grid.SweepID]int{}, moved: make(chan struct{}),
 		submitting: make(chan struct{}, 1), retainNow: make(chan struct{}, 1), doubts: map[string]grid.SweepID{},
 	}
 	if cfg.Nodes != nil {

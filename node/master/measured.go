@@ -175,9 +175,9 @@ func (f *feed) goes(i int64, need grid.Resources) (ok, learning bool) {
 
 // nextMeasured is next for a sweep whose trials share GPUs as they are measured.
 func (f *feed) nextMeasured(need grid.Resources, now time.Time, slots int) (lease, bool) {
-	if e, ok := f.again.due(f.sweep.Task.Resources, now); ok {
-		if ok, _ := f.goes(e.index, need); ok {
-			return lease{lo: e.index, hi: e.index + 1, attempt: e.attempt, lane: f.lane(need), since: now}, true
+	if l, ok := f.nextRetry(f.sweep.Task.Resources, need, 1, now); ok {
+		if ok, _ := f.goes(l.lo, need); ok {
+			return l, true
 		}
 	}
 	alike := f.sweep.Task.MeasureBy == ""

@@ -353,7 +353,11 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 		m.samples.add(node, b.Sample, now)
 	}
 	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark, Curves: m.cfg.History.CurveShare()}
-	if open := m.ledger.claim(node, b.Held, &o, now); len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
+	open, shortened := m.ledger.claim(node, b.Held, &o, now)
+	if len(shortened) > 0 {
+		m.tell(func(s *state) { s.shorten(node, shortened) })
+	}
+	if len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
 		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
 	}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)

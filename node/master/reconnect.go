@@ -164,7 +164,7 @@ func (b *back) settle(now time.Time) {
 		s.m.log.Info("attempt of a node that was away continues", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
 		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, run.Attempt)
 		b.f.taken.Add(run.Index, run.Index+1)
-		b.f.again.remove(run.Index)
+		b.f.again.remove(run.Index, run.Index+1)
 		b.f.began[run.Index] = max(b.f.began[run.Index], run.Attempt)
 		delete(b.f.away, run.Index)
 	}
@@ -172,12 +172,12 @@ func (b *back) settle(now time.Time) {
 	b.f.adopt(id, lo, hi, attempt, now)
 	s.m.ledger.adopt(b.node, b.lease, now)
 	for _, rival := range b.rivals {
-		s.revoke(b.f, rival, now)
+		s.revoke(b.f, rival)
 	}
 }
 
 // revoke ends a lease whose trial goes on, or has ended, elsewhere.
-func (s *state) revoke(f *feed, id grid.LeaseID, now time.Time) {
+func (s *state) revoke(f *feed, id grid.LeaseID) {
 	l, ok := f.leases[id]
 	if !ok {
 		return
@@ -192,18 +192,18 @@ func (s *state) revoke(f *feed, id grid.LeaseID, now time.Time) {
 		}
 	}
 	delete(s.suspects, id)
-	s.drop(f, id, now)
+	s.drop(f, id)
 }
 
 // conclude ends what still runs, or waits to run, of a trial that has its result while a node was away.
-func (s *state) conclude(f *feed, index int64, by grid.NodeID, now time.Time) {
+func (s *state) conclude(f *feed, index int64, by grid.NodeID) {
 	if !f.away[index] {
 		return
 	}
 	delete(f.away, index)
 	for _, id := range f.over(index, "") {
 		if l := f.leases[id]; l.hi-l.lo == 1 && s.m.ledger.holder(id) != by {
-			s.revoke(f, id, now)
+			s.revoke(f, id)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func attempts(t *testing.T, policy grid.Retries, classes ...grid.Class) ([]grid.
 		}
 		change := trial.Apply(policy, "n", &e)
 		f.apply(&history.Transition{Change: change, State: trial.State, Attempts: trial.Attempts, Class: class}, now)
-		f.drop(numbered(seq), now)
+		f.drop(numbered(seq))
 		if len(ran) > 100 {
 			t.Fatal("the trial runs for ever")
 		}
@@ -172,7 +172,7 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 			first, _ := f.next(f.base(), now, 4)
 			f.leased("1", first)
 			f.apply(&history.Transition{Index: 0, Change: grid.Retry, Attempts: 1, Class: c.class}, now)
-			f.drop("1", now)
+			f.drop("1")
 			if c.wait > 0 {
 				other, ok := f.next(f.base(), now.Add(c.wait-time.Microsecond), 4)
 				if want := (lease{lo: 1, hi: 2, attempt: 1}); !ok || !sameLease(other, want) {
@@ -189,50 +189,131 @@ func TestRetryWaitsForItsBackoff(t *testing.T) {
 
 func sameLease(a, b lease) bool { return a.lo == b.lo && a.hi == b.hi && a.attempt == b.attempt }
 
-// TestRetriesAreOrdered compares the heaps with a map: what is due comes earliest first, apart by need, and of one trial once.
-func TestRetriesAreOrdered(t *testing.T) {
+// TestRetriesAgreeWithAMap compares them with a map: what is due comes, apart by need, in ranges of trials that are leased alike, and of
+// one trial once.
+func TestRetriesAgreeWithAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var r retries
 		model := map[int64]waiter{}
-		start := time.UnixMicro(1_700_000_000_000_000)
+		now := time.UnixMicro(1_700_000_000_000_000)
 		needs := []grid.Resources{{CPUs: grid.One}, {CPUs: grid.One, Memory: 1 << 30}}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
-			i := rapid.Int64Range(0, 9).Draw(t, "index")
-			switch rapid.IntRange(0, 2).Draw(t, "step") {
-			case 0, 1:
-				attempt := rapid.IntRange(2, 5).Draw(t, "attempt")
-				due := start.Add(time.Duration(rapid.IntRange(0, 5).Draw(t, "due")) * time.Second)
-				need := needs[rapid.IntRange(0, 1).Draw(t, "need")]
-				r.add(i, attempt, need, due)
-				model[i] = waiter{index: i, attempt: max(attempt, model[i].attempt), need: need, due: due}
-			case 2:
-				r.remove(i)
-				delete(model, i)
+			w := waiter{
+				index: rapid.Int64Range(0, 9).Draw(t, "index"), attempt: rapid.IntRange(2, 3).Draw(t, "attempt"),
+				manner: rapid.SampledFrom([]manner{inRanges, inRanges, alone, announced}).Draw(t, "manner"),
+				need:   rapid.SampledFrom(needs).Draw(t, "need"),
 			}
-			now := start.Add(time.Duration(rapid.IntRange(-1, 5).Draw(t, "now")) * time.Second)
-			for _, need := range needs {
-				got, ok := r.due(need, now)
-				want, due := earliest(model, need, now)
-				got.pos = 0
-				if ok != due || (ok && got != want) {
-					t.Fatalf("due: got %+v, %t, want %+v, %t", got, ok, want, due)
+			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			case 0, 1:
+				if wait := rapid.IntRange(0, 5).Draw(t, "wait"); wait > 0 {
+					w.due = now.Add(time.Duration(wait) * time.Second)
+				}
+				r.add(w)
+				w.attempt, w.manner = max(w.attempt, model[w.index].attempt), max(w.manner, model[w.index].manner)
+				model[w.index] = w
+			case 2:
+				r.remove(w.index, w.index+1)
+				delete(model, w.index)
+			case 3:
+				if hi := w.index + 4; len(model) == 0 {
+					r.addRange(grid.Range{Lo: w.index, Hi: hi}, w.attempt, w.need)
+					for i := w.index; i < hi; i++ {
+						model[i] = waiter{index: i, attempt: w.attempt, need: w.need}
+					}
 				}
 			}
-			if diff := cmp.Diff(len(model), r.len()); diff != "" || r.has(i) != (model[i].attempt > 0) {
-				t.Fatalf("size or membership of %d differs (-want +got):\n%s", i, diff)
+			now = now.Add(time.Duration(rapid.IntRange(0, 2).Draw(t, "time")) * time.Second)
+			for _, need := range needs {
+				checkDue(t, &r, model, need, now)
+			}
+			if diff := cmp.Diff(len(model), r.len()); diff != "" || r.has(w.index) != (model[w.index].attempt > 0) {
+				t.Fatalf("size or membership of %d differs (-want +got):\n%s", w.index, diff)
 			}
 		}
 	})
 }
 
-func earliest(all map[int64]waiter, need grid.Resources, now time.Time) (first waiter, ok bool) {
-	for _, w := range all {
-		if w.need != need || w.due.After(now) {
-			continue
+func checkDue(t *rapid.T, r *retries, model map[int64]waiter, need grid.Resources, now time.Time) {
+	t.Helper()
+	trials, attempt, m, ok := r.due(need, now)
+	due := func(w waiter) bool { return w.need == need && !w.due.After(now) }
+	if !ok {
+		for _, w := range model {
+			if due(w) {
+				t.Fatalf("nothing is due, want %+v", w)
+			}
 		}
-		if !ok || w.due.Before(first.due) || (w.due.Equal(first.due) && w.index < first.index) {
-			first, ok = w, true
+		return
+	}
+	if trials.Lo >= trials.Hi || m != inRanges && trials.Hi-trials.Lo != 1 {
+		t.Fatalf("got the trials %+v together, which are leased in manner %d", trials, m)
+	}
+	for i := trials.Lo; i < trials.Hi; i++ {
+		if w, waits := model[i]; !waits || !due(w) || w.attempt != attempt || w.manner != m {
+			t.Fatalf("due: got %d with attempt %d in manner %d, want %+v, %t", i, attempt, m, w, waits)
 		}
 	}
-	return first, ok
+}
+
+// TestReopenedTrialsAreLeasedInRanges runs a large sweep of which all, or every second trial, has failed, once more: what the feed keeps
+// of them is as little as of a sweep that has not begun, and leases cover as many trials. A restart makes no difference.
+func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
+	const count = 100_000
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {
+			f, now := newFeed(points(t, "t-1", count)), time.Now()
+			if restarted {
+				f.load(&history.Left{Reopened: []history.Reopened{{Range: grid.Range{Hi: count}, Attempts: 1}}}, now)
+			} else {
+				f.done.Add(0, count)
+				f.taken.Add(0, count)
+				for i := range int64(count) {
+					f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 1}, now)
+				}
+			}
+			if sets := f.again.byNeed[f.base()].ready; len(sets) != 1 || sets[0].trials.Len() != 1 || len(f.again.later) != 0 {
+				t.Fatalf("the trials that wait are kept in %d sets and %d apart, want one range", len(sets), len(f.again.later))
+			}
+			f.pace = pace{average: time.Millisecond, size: 500}
+			leases := 0
+			for next := int64(0); ; leases++ {
+				l, ok := f.next(f.base(), now, 4)
+				if !ok {
+					break
+				}
+				if l.lo != next || l.attempt != 2 || l.manner != inRanges {
+					t.Fatalf("got [%d,%d) attempt %d, want attempt 2 from %d on", l.lo, l.hi, l.attempt, next)
+				}
+				next = l.hi
+				f.leased(numbered(uint64(leases)), l)
+				if leases%3 == 0 { // it is given back
+					f.drop(numbered(uint64(leases)))
+					next = l.lo
+					again, _ := f.next(f.base(), now, 4)
+					f.leased(numbered(uint64(leases)), again)
+					next = again.hi
+				}
+			}
+			if leases > count/100 || f.again.len() != 0 || f.taken.Count() != count {
+				t.Errorf("%d leases, %d trials wait, %d are taken; want at most %d leases of all", leases, f.again.len(), f.taken.Count(), count/100)
+			}
+		})
+	}
+}
+
+// TestTrialsUnderWhichNodesDiedAreAnnounced holds that they are leased one by one, and the node is to tell of each before it begins.
+func TestTrialsUnderWhichNodesDiedAreAnnounced(t *testing.T) {
+	f, now := newFeed(points(t, "t-1", 100)), time.Now()
+	f.taken.Add(0, 100)
+	for i := range int64(10) {
+		f.apply(&history.Transition{Index: i, Change: grid.Retry, Attempts: 1, Class: grid.ClassCrash, Failures: map[grid.Class]int{grid.ClassCrash: 1}}, now)
+	}
+	f.pace = pace{average: time.Microsecond, size: 500}
+	for i := range int64(10) {
+		l, ok := f.next(f.base(), now.Add(time.Hour), 4)
+		if !ok || l.lo != i || l.hi != i+1 || l.manner != announced {
+			t.Fatalf("got %+v, %t, want trial %d alone and announced", l, ok, i)
+		}
+		f.leased(numbered(uint64(i)), l)
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -55,7 +54,7 @@ func (s *state) recall(ctx context.Context, f *feed) {
 			s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
 			continue
 		}
-		s.drop(f, id, time.Now())
+		s.drop(f, id)
 	}
 }
 

@@ -1,9 +1,11 @@
 package master
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"mlfnode/cluster"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
@@ -161,6 +163,62 @@ func TestLostLeaseIsLeasedAgain(t *testing.T) {
 	c.ended(id)
 	if n := c.counts(id); n.Succeeded != 2 {
 		t.Errorf("history: got %+v, want 2 succeeded", n)
+	}
+}
+
+// TestRestOfALeaseIsLeasedToOthers has a node give back what it has not begun of a wide lease: others get it, and the lease goes on. A
+// master that starts meanwhile finds the whole lease in the queue, and hears of it too.
+func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {
+			w, dir := newWorld(), t.TempDir()
+			w.set("n", cluster.Alive)
+			c := perform(t, dir, 1, w.nodes())
+			id := c.submit(100, nil)
+			h := c.pullSoon(id)
+			for h.Hi-h.Lo < 3 {
+				c.finish(h, grid.ClassNone, time.Millisecond)
+				h = c.pullSoon(id)
+			}
+			kept := func(s *state) bool {
+				held := c.heldLease(h, "n.1.0", time.Second)
+				held.Hi = h.Lo + 1
+				c.mark("n", c.beat("n", &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{held}, Mark: c.marks["n"]}))
+				l := s.feeds[id].leases[h.ID]
+				return l.lo == h.Lo && l.hi == h.Lo+1
+			}
+			c.until("what was given back is missing", kept)
+			if restarted {
+				c.end()
+				c = perform(t, dir, 1, w.nodes())
+				h = c.store.Queue.Restore(h.Ticket())
+				c.until("a restarted master knows that it was given back", kept)
+			}
+			got := map[int64]int{}
+			for n := c.counts(id).Succeeded; n < 99; n = c.counts(id).Succeeded {
+				other := c.pullSoon(id)
+				if other.ID == h.ID { // the queue has forgotten that it handed it out; its node keeps the fresh right to it
+					h = other
+					continue
+				}
+				for i := other.Lo; i < other.Hi; i++ {
+					got[i]++
+				}
+				c.finish(other, grid.ClassNone, time.Minute)
+				c.until("the lease goes on", kept)
+			}
+			for i := h.Lo + 1; i < h.Hi; i++ {
+				if got[i] != 1 {
+					t.Errorf("trial %d, which was given back, was leased %d times", i, got[i])
+				}
+			}
+			if got[h.Lo] != 0 {
+				t.Error("the trial that runs was leased once more")
+			}
+			h.Hi = h.Lo + 1
+			c.finish(h, grid.ClassNone, time.Minute)
+			c.finished(id)
+		})
 	}
 }
 

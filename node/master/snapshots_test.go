@@ -187,7 +187,7 @@ func TestRestartedMasterKnowsWhereTrialsGo(t *testing.T) {
 		open = append(open, grid.Trial{Index: int64(i), State: grid.Pending, Attempts: 1, Node: "b", Result: r})
 	}
 	open = append(open, grid.Trial{Index: 5, State: grid.Running, Attempts: 1, Node: "b"})
-	f.load(nil, open, time.Now())
+	f.load(&history.Left{Open: open}, time.Now())
 	for i := range int64(6) {
 		if owned, shunned := f.owners[i] == "b", len(f.shuns[i]) > 0; owned != (i == 0 || i == 2) || shunned != (i == 1 || i == 3) {
 			t.Errorf("trial %d: got owned %t, avoided %t by %+v", i, owned, shunned, open[i].Result)

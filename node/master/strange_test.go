@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/history"
 )
 
 // TestEventsOutsideOfTheSpace has a node report trials that the sweep does not have: they end nothing, count for nothing, and the
@@ -60,7 +61,11 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 // TestFeedLoadsOnlyItsOwn loads what an earlier version may have taken in.
 func TestFeedLoadsOnlyItsOwn(t *testing.T) {
 	f := newFeed(points(t, "t-1", 10))
-	f.load([]grid.Range{{Lo: 2, Hi: 4}, {Lo: 8, Hi: 500}, {Lo: 1000, Hi: 2000}}, []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}}, time.Now())
+	left := &history.Left{Open: []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}}, Reopened: []history.Reopened{{Range: grid.Range{Lo: 600, Hi: 700}}}}
+	left.Terminal.Add(2, 4)
+	left.Terminal.Add(8, 500)
+	left.Terminal.Add(1000, 2000)
+	f.load(left, time.Now())
 	if f.complete() || f.done.Count() != 4 || f.again.len() != 1 {
 		t.Errorf("done %d, waiting %d, complete %v; want 4, 1 and not", f.done.Count(), f.again.len(), f.complete())
 	}

@@ -49,8 +49,8 @@ func (s *state) takeBack(ctx context.Context, held []grid.LeaseID) {
 			s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
 			continue
 		}
-		f.suspect(id, time.Now())
-		s.drop(f, id, time.Now())
+		f.suspect(id)
+		s.drop(f, id)
 	}
 }
 

@@ -70,7 +70,8 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 		result = a.failed(grid.ClassStart, "the task has no command")
 	default:
 		a.params = params
-		result = w.execute(s, slot, a, t.manifest, &end)
+		quiet := h.held.Quiet && furtherDeliveries(h.held) == 0
+		result = w.execute(s, slot, a, t.manifest, quiet, &end)
 	}
 	end.saving = errors.Is(context.Cause(s.ctx), executor.ErrCancelledSaving)
 	if result == nil || !w.conclude(context.Background(), a, result, end) { // what an ended attempt leaves is stored even while the node stops
@@ -83,7 +84,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 }
 
 // execute prepares and runs. Without a result the program goes on under the next agent.
-func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, end *ending) *grid.Result {
+func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *manifestTemplate, quiet bool, end *ending) *grid.Result {
 	spool, err := w.spools.take(s.ctx)
 	if err != nil {
 		if result := stopped(s.ctx, a); result != nil {
@@ -108,7 +109,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *man
 	a.sources = []*source{
 		{file: a.spool.stdout, stream: streamOut}, {file: a.spool.stderr, stream: streamErr},
 	}
-	if a.number > 1 {
+	if a.number > 1 && !quiet {
 		w.announce(s.ctx, a)
 	}
 	command, err := w.command(s, a)
@@ -128,7 +129,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *man
 const announceTime = time.Second
 
 // announce tells that the attempt begins, before it does. An attempt that comes after another may be of a trial that takes its
-// node down, so fast that nobody would ever hear what it was.
+// node down, so fast that nobody would ever hear what it was; the master says of others that they are not.
 func (w *Worker) announce(ctx context.Context, a *attempt) {
 	ctx, stop := context.WithTimeout(ctx, announceTime)
 	defer stop()

@@ -85,7 +85,7 @@ func (w *Worker) state() jetstream.Beat {
 	for _, h := range w.held() {
 		if right := h.right(); !h.gone() {
 			b.Held = append(b.Held, jetstream.HeldLease{
-				Seq: right.Seq, Deliveries: right.Deliveries, ID: right.ID, Sweep: right.Sweep, Runs: h.running(),
+				Seq: right.Seq, Deliveries: right.Deliveries, ID: right.ID, Sweep: right.Sweep, Runs: h.running(), Hi: h.kept(),
 			})
 		}
 	}

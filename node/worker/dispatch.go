@@ -25,6 +25,7 @@ func (w *Worker) dispatch(ctx context.Context) {
 			lanes = w.fairness.order(w.assess(w.sweeps.lanes()), time.Now())
 		}
 		w.serve(ctx, lanes)
+		w.returnRests(time.Now())
 		again := tick.C
 		if len(lanes) == 0 && !w.Full() {
 			again = nil // nothing to look for
@@ -160,7 +161,7 @@ func (w *Worker) acquire(ctx context.Context, l lane) *holding {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if held != nil {
-		h := &holding{held: held, next: held.Lo, runners: 1}
+		h := &holding{held: held, since: time.Now(), next: held.Lo, runners: 1}
 		w.holdings[h] = struct{}{}
 		w.tellSoon()
 		return h
@@ -268,11 +269,13 @@ func (w *Worker) held() []*holding {
 
 // holding is a lease in this worker's hands and the runners that work on it.
 type holding struct {
-	held *jetstream.Held
+	held  *jetstream.Held
+	since time.Time // when this worker took it
 
 	mu      sync.Mutex
 	again   *jetstream.Held // the same lease, when it came once more
 	next    int64
+	hi      int64 // trials from here on are given back; 0 for none
 	runners int
 	left    bool  // the next agent has it: it is neither acknowledged nor returned
 	lost    bool  // the lease is not ours any more
@@ -338,6 +341,44 @@ func (h *holding) take() (int64, bool) {
 	}
 	h.next++
 	return h.next - 1, true
+}
+
+// restAge is how long a lease may take before what nobody has begun of it is given back. Leases are to be done in an eighth of that; where
+// trials have become longer than those before, other nodes may be idle beside one.
+const restAge = 8 * grid.LeaseTarget
+
+// returnRests has the next beat give back what has not begun of leases that take too long.
+func (w *Worker) returnRests(now time.Time) {
+	if !w.cfg.Beats { // there is no other node
+		return
+	}
+	for _, h := range w.held() {
+		if n := h.returnRest(now); n > 0 {
+			w.log.Debug("lease takes long; the trials of it that have not begun are given back", "sweep", h.held.Sweep, "lease", h.held.ID, "count", n)
+			w.tellSoon()
+		}
+	}
+}
+
+// returnRest takes those trials out of the holding, if it is an old one, that nobody has begun, and gives their number.
+func (h *holding) returnRest(now time.Time) int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.since.IsZero() || now.Sub(h.since) < restAge || h.runners == 0 || h.lost || h.left || h.next == h.held.Lo {
+		return 0
+	}
+	n := h.held.Hi - h.next
+	if n > 0 {
+		h.hi, h.next = h.next, h.held.Hi
+	}
+	return n
+}
+
+// kept gives where the trials end that are kept, 0 if none is given back.
+func (h *holding) kept() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hi
 }
 
 // join adds a runner if there are trials that nobody has begun. A sweep with a limit on parallel trials has one runner for

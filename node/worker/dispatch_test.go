@@ -10,6 +10,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
+	"mlfnode/node/worker/allocator"
 )
 
 // gate is a program that tells of each start and ends when the test says so, or when it is stopped.
@@ -133,6 +134,26 @@ func TestStopGivesLeasesBack(t *testing.T) {
 	}
 }
 
+// TestRestOfALongLeaseIsGivenBack has the first trial of a wide lease take long: the others are given back while it runs, and are not
+// begun here any more.
+func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
+	g := newGate()
+	s := newStage(t, g.run)
+	s.cfg.Beats = true
+	r := s.sweep("t-1", 10, 4, nil)
+	s.lease(r, 0, 10)
+	s.run()
+	receive(t, "the first trial", g.began)
+	eventually(t, "the worker says that it keeps trial 0 alone", func() bool {
+		held := s.Worker.state().Held
+		return len(held) == 1 && held[0].Sweep == r.ID && held[0].Hi == 1
+	})
+	close(g.open)
+	if done := only(s.released(r.ID, 1), grid.Finished); len(done) != 1 || done[0].Index != 0 {
+		t.Errorf("results: got %+v, want trial 0 alone", done)
+	}
+}
+
 // TestIdleSlotsJoinALease has one wide lease for four slots: all are used, each trial runs once, unless the sweep has a limit.
 func TestIdleSlotsJoinALease(t *testing.T) {
 	for _, c := range []struct {
@@ -246,10 +267,18 @@ func TestTrialGoesElsewhere(t *testing.T) {
 	}
 	onGPU := s.sweep("gpu-1", 1, 1, func(r *grid.Sweep) { r.Task.Resources.GPUs = grid.One })
 	s.avoids.note(grid.TrialID{Sweep: onGPU.ID}, "GPU-a", time.Now())
-	other, _ := s.books.Reserve("other", onGPU.Task.Resources)
-	if other = s.books.Exchange(other, onGPU.Task.Resources, "GPU-a"); !slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
-		t.Fatalf("got %v for another trial", other.UUIDs())
-	}
+	var other *allocator.Allocation
+	eventually(t, "another trial has the other device, which the dispatcher reserves while it looks for a lease", func() bool {
+		got, refusal := s.books.Reserve("other", onGPU.Task.Resources)
+		if refusal.Code != "" {
+			return false
+		}
+		if other = s.books.Exchange(got, onGPU.Task.Resources, "GPU-a"); slices.Equal(other.UUIDs(), []string{"GPU-d"}) {
+			return true
+		}
+		s.books.Return(other)
+		return false
+	})
 	publish(onGPU)
 	if all := s.released(onGPU.ID, 1); len(all) != 1 {
 		t.Errorf("got %v of a trial whose other device is in use, want its lease given back", kinds(all))

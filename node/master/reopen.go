@@ -1,0 +1,123 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// reopenBatch bounds the events of one batch of a retry.
+const reopenBatch = 500
+
+// reopening is a retry that writes its events, batch by batch. The sweep goes on as soon as history holds the first one, unless whole.
+type reopening struct {
+	m     *Master
+	sweep grid.SweepID
+	at    int64 // microseconds since 1970
+
+	revive bool // the sweep was cancelled when the retry began
+	whole  bool // the sweep goes on only when all are reopened: for its StopAfter, those that are not would count as failures
+
+	batch  grid.Batch
+	count  int64  // of trials
+	last   uint64 // the last event
+	goesOn bool
+}
+
+// reopen returns when history holds all events. A cancel meanwhile ends it.
+func (o *reopening) reopen(ctx context.Context, trials iter.Seq2[int64, error]) error {
+	err := o.write(ctx, trials)
+	if err != nil && o.last > 0 { // what is reopened is to run, though the client be gone
+		_, failed := o.goOn(context.WithoutCancel(ctx))
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+func (o *reopening) write(ctx context.Context, trials iter.Seq2[int64, error]) error {
+	o.batch = grid.Batch{V: grid.EventVersion, Sweep: o.sweep}
+	for i, err := range trials {
+		if err != nil {
+			return err
+		}
+		o.batch.Events = append(o.batch.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: o.at})
+		if len(o.batch.Events) == reopenBatch {
+			if err := o.send(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	if len(o.batch.Events) > 0 {
+		if err := o.send(ctx); err != nil {
+			return err
+		}
+	}
+	return o.m.waitApplied(ctx, o.last)
+}
+
+// send stores a batch. Of those before it waits until history holds them, so that what runs already is folded in between.
+func (o *reopening) send(ctx context.Context) error {
+	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.goesOn || !o.revive) {
+		return refuse(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
+	}
+	seq, err := o.m.cfg.Store.Events.Publish(ctx, &o.batch)
+	if err != nil {
+		return fmt.Errorf("reopen trials of %s: %w", o.sweep, err)
+	}
+	before := o.last
+	o.count, o.last, o.batch.Events = o.count+int64(len(o.batch.Events)), seq, o.batch.Events[:0]
+	if o.goesOn || o.whole {
+		return o.m.waitApplied(ctx, before)
+	}
+	if err := o.m.waitApplied(ctx, seq); err != nil {
+		return err
+	}
+	_, err = o.goOn(ctx)
+	return err
+}
+
+// goOn lets the sweep run again unless its user has paused it, or has cancelled it meanwhile. Once it has gone on, whatever has become of
+// it since stays, and only the last event is noted.
+func (o *reopening) goOn(ctx context.Context) (jetstream.Record, error) {
+	left, err := o.m.cfg.History.Counts(ctx, o.sweep)
+	if err != nil {
+		return jetstream.Record{}, fmt.Errorf("count trials of %s: %w", o.sweep, err)
+	}
+	r, err := o.m.change(ctx, o.sweep, func(s *grid.Sweep) error {
+		s.Reopened = max(s.Reopened, o.last)
+		own := s.State == grid.SweepPaused && s.Problem != "" // a pause of the master's own ends with what it was for
+		if !o.goesOn && (s.State != grid.SweepPaused || own) && (s.State != grid.SweepCancelled || o.revive) {
+			s.State, s.Ended, s.Save, s.Paused, s.Problem = grid.SweepRunning, time.Time{}, false, time.Time{}, ""
+			s.Accepted = left.Failed
+		}
+		return nil
+	})
+	o.goesOn = o.goesOn || err == nil
+	return r, err
+}
+
+// keepOpen keeps the sweep from being finished until free is called: trials of it are still to be reopened.
+func (m *Master) keepOpen(id grid.SweepID) (free func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reopening[id]++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.reopening[id]--; m.reopening[id] == 0 {
+			delete(m.reopening, id)
+			m.Kick() // the loop may have found it complete meanwhile
+		}
+	}
+}
+
+func (m *Master) isKeptOpen(id grid.SweepID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.reopening[id] > 0
+}

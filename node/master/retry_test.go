@@ -1,0 +1,186 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+	"mlfnode/node/history"
+)
+
+// failed stores that the trials [lo,hi) of a sweep have failed, and waits until history knows.
+func (c *stage) failed(id grid.SweepID, lo, hi int64) {
+	c.t.Helper()
+	var last uint64
+	for lo < hi {
+		b := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n"}
+		for ; lo < hi && len(b.Events) < reopenBatch; lo++ {
+			now := time.Now().UnixMicro()
+			b.Events = append(b.Events, grid.Event{
+				Kind: grid.Finished, Index: lo, Attempt: 1, Run: fmt.Sprintf("n.0.%d", lo), Time: now,
+				Result: &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Started: now - 1000, Usage: grid.Usage{Wall: 1000}},
+			})
+		}
+		var err error
+		if last, err = c.store.Events.Publish(c.t.Context(), b); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	if err := c.waitApplied(c.t.Context(), last); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// allFailed submits a sweep of which all trials have failed.
+func (c *stage) allFailed(count int64) grid.SweepID {
+	c.t.Helper()
+	id := c.submit(int(count), nil)
+	c.leased(id, 8)
+	c.failed(id, 0, count)
+	for range 8 { // leased before
+		c.giveBack(c.pull(id))
+	}
+	c.finished(id)
+	return id
+}
+
+// runsToItsEnd ends all that is leased of a sweep until it is finished, and gives how many trials have succeeded.
+func (c *stage) runsToItsEnd(id grid.SweepID) int64 {
+	c.t.Helper()
+	for {
+		ended := false
+		c.until("a lease, or the end", func(s *state) bool {
+			r, _ := c.Sweep(id)
+			ended = r.Sweep.State == grid.SweepFinished
+			return ended || s.feeds[id] != nil && len(s.feeds[id].leases) > 0
+		})
+		if ended {
+			return c.counts(id).Succeeded
+		}
+		c.finish(c.pull(id), grid.ClassNone, time.Millisecond)
+	}
+}
+
+// TestCancelDuringARetry cancels a sweep while a large retry reopens its trials: it stays cancelled, and a further retry runs all.
+func TestCancelDuringARetry(t *testing.T) {
+	const count = 20_000
+	c := start(t, 4)
+	id := c.allFailed(count)
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1})
+		done <- err
+	}()
+	c.pullSoon(id)
+	if _, err := c.Cancel(t.Context(), id, false); err != nil {
+		t.Fatal(err)
+	}
+	err := <-done
+	if r, _ := c.Sweep(id); r.Sweep.State != grid.SweepCancelled {
+		t.Fatalf("the sweep is %s behind the retry (%v), want it cancelled", r.Sweep.State, err)
+	}
+	if err != nil && !strings.Contains(err.Error(), "was cancelled while") { // it may have been done before
+		t.Errorf("the retry: got %v, want that the sweep was cancelled", err)
+	}
+	c.on(func(s *state) {
+		f := s.feeds[id]
+		for lease := range f.leases { // as nodes give them back
+			if err := s.delete(t.Context(), f, lease); err != nil {
+				t.Error(err)
+			}
+			s.drop(f, lease)
+		}
+	})
+	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.runsToItsEnd(id); n != count {
+		t.Errorf("%d of %d have succeeded", n, count)
+	}
+}
+
+// TestClientLeavesDuringARetry ends the context of a large retry after its first trials are leased: what is reopened runs before the
+// sweep is finished, and a further retry runs the others.
+func TestClientLeavesDuringARetry(t *testing.T) {
+	const count = 20_000
+	c := start(t, 4)
+	id := c.allFailed(count)
+	ctx, leave := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := c.Retry(ctx, id, api.Retry{Index: -1})
+		done <- err
+	}()
+	h := c.pullSoon(id)
+	leave()
+	err := <-done
+	if err != nil && !errors.Is(err, context.Canceled) { // it may have been done before
+		t.Errorf("the retry: got %v, want that its client left", err)
+	}
+	c.finish(h, grid.ClassNone, time.Millisecond)
+	n := c.runsToItsEnd(id)
+	if all := c.counts(id); n == 0 || all.Done() != count {
+		t.Errorf("got %+v at the end, want %d results, some of which are successes", all, count)
+	}
+	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1}); err != nil {
+		t.Fatal(err)
+	}
+	if n = c.runsToItsEnd(id); n != count {
+		t.Errorf("%d of %d have succeeded", n, count)
+	}
+}
+
+// TestRetryOfManyTrials has the first trials of a large retry run while it goes on, the others in leases as large as those of a fresh
+// sweep, and finishes the sweep when all have run, also when those that are reopened at first end before the last ones are.
+func TestRetryOfManyTrials(t *testing.T) {
+	const count = 5000
+	c := start(t, 4)
+	id := c.allFailed(count)
+	done := make(chan error, 1)
+	go func() {
+		_, n, err := c.Retry(t.Context(), id, api.Retry{Index: -1, FailedOnly: true})
+		if err == nil && n != count {
+			err = fmt.Errorf("reopened %d", n)
+		}
+		done <- err
+	}()
+	leases, widest := 0, int64(0)
+	for ran := int64(0); ran < count; leases++ {
+		h := c.pullSoon(id)
+		if h.Attempt != 2 || !h.Quiet {
+			t.Fatalf("got %+v, want a lease of attempt 2 that nobody need tell of", h.Lease)
+		}
+		ran, widest = ran+h.Hi-h.Lo, max(widest, h.Hi-h.Lo)
+		c.finish(h, grid.ClassNone, time.Millisecond)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	c.finished(id)
+	if n := c.counts(id); n.Succeeded != count || leases > count/10 || widest < 100 {
+		t.Errorf("%d of %d have succeeded in %d leases of up to %d", n.Succeeded, count, leases, widest)
+	}
+}
+
+// TestReopenedTrialsAreKnownAsRanges holds that what is read of them at a restart does not depend on how many they are.
+func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
+	const count = 3000
+	c := start(t, 4)
+	id := c.submit(count, nil)
+	c.failed(id, 0, count)
+	if _, _, err := c.Retry(t.Context(), id, api.Retry{Index: -1, FailedOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	left, err := c.cfg.History.Left(t.Context(), id)
+	if err != nil || len(left.Open) != 0 || len(left.Reopened) != 1 || left.Reopened[0] != (history.Reopened{Range: grid.Range{Hi: count}, Attempts: 1}) {
+		t.Fatalf("history gives %+v, %v; want one range", left, err)
+	}
+	if left.Terminal.Count() != 0 {
+		t.Errorf("%d are terminal, want none", left.Terminal.Count())
+	}
+}
