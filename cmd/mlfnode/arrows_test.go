@@ -60,6 +60,7 @@ var owners = map[string]string{
 	"github.com/danielgtaylor/huma":        "node/monitor", // in tests: the document is made there
 	"github.com/getkin/kin-openapi":        "node/monitor", // in tests: answers are checked against the document
 	"github.com/klauspost/compress/gzhttp": "node/monitor",
+	"github.com/parquet-go/parquet-go":     "cmd/mlfnode/parquet",
 }
 
 const module = "mlfnode/"

@@ -121,15 +121,15 @@ func summary(v *api.Sweep) string {
 
 // writeCSVFile writes the table into a file.
 func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
-	return a.writeTable(v, path, func(w io.Writer) error { return writeCSV(ctx, w, c, v, q) })
+	return a.writeTable(v, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, v, q) })
 }
 
-// writeTable writes a table of a sweep into a file.
-func (a *app) writeTable(v *api.Sweep, path string, write func(io.Writer) error) error {
+// writeTable writes a table of a sweep into the file that a flag names.
+func (a *app) writeTable(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
 	err := writeWhole(path, write)
 	if err != nil {
 		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)),
-			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s --csv=FILE", v.State, v.Sweep))
+			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s %s=FILE", v.State, v.Sweep, flag))
 	}
 	return nil
 }

@@ -305,7 +305,7 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 	case f.csv == "-":
 		return writeGroups(a.stdout, keys, all)
 	case f.csv != "":
-		return a.writeTable(v, f.csv, func(w io.Writer) error { return writeGroups(w, keys, all) })
+		return a.writeTable(v, f.csv, "--csv", func(w io.Writer) error { return writeGroups(w, keys, all) })
 	}
 	t := newTable(a.stdout, groupHead(keys)...)
 	for _, g := range all {

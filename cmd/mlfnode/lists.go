@@ -135,15 +135,16 @@ func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) err
 
 // listFlags select and order trials.
 type listFlags struct {
-	states []string
-	class  string
-	sort   string
-	desc   bool
-	limit  int64
-	offset int64
-	best   int64
-	csv    string
-	groups groupFlags
+	states  []string
+	class   string
+	sort    string
+	desc    bool
+	limit   int64
+	offset  int64
+	best    int64
+	csv     string
+	parquet string
+	groups  groupFlags
 }
 
 func (f *listFlags) add(c *cobra.Command) {
@@ -403,7 +404,7 @@ func (a *app) resultsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: func(c *cobra.Command, args []string) error { return oneArgument(c, f.sweepOf(args)) },
-		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv",
+		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 --parquet results.parquet",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(f.sweepOf(args)[0])
 			if err != nil {
@@ -414,6 +415,9 @@ func (a *app) resultsCommand() *cobra.Command {
 			}
 			if a.json && f.csv != "" {
 				return usage("results prints CSV or JSON, not both", "mlfnode results "+string(id.Sweep)+" --json")
+			}
+			if f.parquet != "" && (a.json || f.csv != "" || f.groups.given()) {
+				return usage("--parquet writes all trials, and goes without --csv, --json and groups", "mlfnode results "+string(id.Sweep)+" --parquet "+f.parquet)
 			}
 			if c.Flags().Changed("best") {
 				if f.best < 1 {
@@ -433,7 +437,7 @@ func (a *app) resultsCommand() *cobra.Command {
 			if f.groups.value != "" && !f.groups.given() {
 				return usage("--value says what groups sum up", "with --group-by or --over, as in --group-by lr --value "+f.groups.value)
 			}
-			q, err := f.query(!a.json && f.csv == "")
+			q, err := f.query(!a.json && f.csv == "" && f.parquet == "")
 			if err != nil {
 				return err
 			}
@@ -447,6 +451,7 @@ func (a *app) resultsCommand() *cobra.Command {
 	c.Flags().StringVar(&f.groups.value, "value", "", "what groups sum up: a metric, wall, cpu or memory (default the objective, or the first metric)")
 	c.Flags().StringVar(&f.csv, "csv", "", "CSV, to a file or to the screen")
 	c.Flags().Lookup("csv").NoOptDefVal = "-"
+	c.Flags().StringVar(&f.parquet, "parquet", "", "write a Parquet `FILE`, whose columns have types")
 	a.jsonFlag(c)
 	return c
 }
@@ -489,6 +494,8 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 		return w.Flush()
 	case f.csv != "":
 		return a.writeCSVFile(ctx, client, &v, f.csv, q)
+	case f.parquet != "":
+		return a.writeParquetFile(ctx, client, &v, f.parquet, q)
 	}
 	if err := a.resultTable(ctx, client, &v, q); err != nil {
 		return err

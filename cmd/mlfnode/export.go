@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"mlfnode/cmd/mlfnode/parquet"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// writeParquetFile writes the selected trials with the columns of the CSV table. What kind of values parameters and metrics have, a
+// sweep does not say: a value that does not fit in its column makes the column a wider one, and the file is begun again.
+func (a *app) writeParquetFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
+	columns := parquetColumns(v)
+	return a.writeTable(v, path, "--parquet", func(w io.Writer) error {
+		for {
+			err := writeParquet(ctx, w, c, v, q, columns)
+			if !errors.Is(err, errWider) {
+				return err
+			}
+			file, ok := w.(interface {
+				io.Seeker
+				Truncate(size int64) error
+			})
+			if !ok {
+				return errors.New("it is not a file")
+			}
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				return err
+			}
+			if err := file.Truncate(0); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// errWider is the error of writeParquet when it has made a column wider.
+var errWider = errors.New("a value does not fit in its column")
+
+func parquetColumns(v *api.Sweep) []parquet.Column {
+	head := []parquet.Column{
+		{Name: "trial", Kind: parquet.Text}, {Name: "index", Kind: parquet.Int}, {Name: "state", Kind: parquet.Text}, {Name: "attempt", Kind: parquet.Int},
+		{Name: "attempts", Kind: parquet.Int}, {Name: "node", Kind: parquet.Text}, {Name: "exit_code", Kind: parquet.Int}, {Name: "reason", Kind: parquet.Text},
+	}
+	tail := []parquet.Column{
+		{Name: "started", Kind: parquet.Time}, {Name: "ended", Kind: parquet.Time}, {Name: "wall_seconds", Kind: parquet.Double},
+		{Name: "cpu_seconds", Kind: parquet.Double}, {Name: "peak_memory_bytes", Kind: parquet.Int},
+	}
+	names := func(columns []parquet.Column) (all []string) {
+		for _, c := range columns {
+			all = append(all, c.Name)
+		}
+		return all
+	}
+	keys, metrics := columnNames(v, names(head), names(tail))
+	for _, name := range slices.Concat(keys, metrics) {
+		head = append(head, parquet.Column{Name: name, Kind: parquet.Int})
+	}
+	return append(head, tail...)
+}
+
+// writeParquet writes the file, or makes a column wider.
+func writeParquet(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep, q api.TrialQuery, columns []parquet.Column) error {
+	out := parquet.NewWriter(w, columns)
+	for t, err := range c.Trials(ctx, v.Sweep, q) {
+		if err != nil {
+			return err
+		}
+		row, wider := parquetRow(v, &t, columns)
+		if wider {
+			return errWider
+		}
+		if err := out.Write(row); err != nil {
+			return err
+		}
+	}
+	return out.Close()
+}
+
+// parquetRow gives the values of a trial. wider reports whether it had to make a column wider for that.
+func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []parquet.Value, wider bool) {
+	text := func(s string) parquet.Value { return parquet.Value{Valid: s != "", Text: s} }
+	count := func(n int64) parquet.Value { return parquet.Value{Valid: true, Int: n} }
+	number := func(f float64) parquet.Value { return parquet.Value{Valid: true, Double: f} }
+	moment := func(t *time.Time) parquet.Value {
+		if t == nil {
+			return parquet.Value{}
+		}
+		return count(t.UnixMicro())
+	}
+	exit := parquet.Value{}
+	if t.ExitCode != nil {
+		exit = count(int64(*t.ExitCode))
+	}
+	row = append(row, text(t.Trial), count(t.Index), text(string(t.State)), count(int64(t.Attempt)), count(int64(t.Attempts)), text(string(t.Node)), exit, text(t.Reason))
+	add := func(given bool, s string, isNumber bool) {
+		c := &columns[len(row)]
+		if !given {
+			row = append(row, parquet.Value{})
+			return
+		}
+		value, ok := parquetValue(c.Kind, s, isNumber)
+		for ; !ok; value, ok = parquetValue(c.Kind, s, isNumber) {
+			c.Kind, wider = c.Kind+1, true
+		}
+		row = append(row, value)
+	}
+	for _, key := range v.Keys {
+		i := slices.IndexFunc(t.Params, func(p grid.Param) bool { return p.Key == key })
+		if i < 0 {
+			add(false, "", false)
+			continue
+		}
+		p := t.Params[i].Value
+		add(true, p.Text, p.Kind == grid.Number)
+	}
+	for _, name := range v.Metrics {
+		raw := t.Metrics[name]
+		var s string
+		quoted := json.Unmarshal(raw, &s) == nil
+		add(len(raw) > 0 && string(raw) != "null", metricCell(raw), !quoted || slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, s))
+	}
+	return append(row, moment(t.Started), moment(t.Ended), number(t.Resources.Wall), number(t.Resources.CPU), count(t.Resources.Memory)), wider
+}
+
+// parquetValue reads a value for a column; ok is false where it does not fit, which never happens for texts.
+func parquetValue(kind parquet.Kind, s string, isNumber bool) (value parquet.Value, ok bool) {
+	switch kind {
+	case parquet.Int:
+		n, err := strconv.ParseInt(s, 10, 64)
+		return parquet.Value{Valid: true, Int: n}, err == nil && isNumber
+	case parquet.Double:
+		f, err := strconv.ParseFloat(s, 64)
+		return parquet.Value{Valid: true, Double: f}, (err == nil || math.IsInf(f, 0)) && isNumber
+	}
+	return parquet.Value{Valid: true, Text: s}, true
+}

@@ -1,0 +1,67 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+
+	"mlfnode/cmd/mlfnode/parquet"
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// TestParquetColumns finds the kind of a column by the values that come, whatever comes first.
+func TestParquetColumns(t *testing.T) {
+	number := func(text string) grid.Value { return grid.Value{Text: text, Kind: grid.Number} }
+	word := func(text string) grid.Value { return grid.Value{Text: text} }
+	for _, tt := range []struct {
+		name    string
+		params  []grid.Value
+		metrics []string
+		param   parquet.Kind
+		metric  parquet.Kind
+	}{
+		{"whole numbers", []grid.Value{number("1"), number("-9223372036854775808")}, []string{"3", "4"}, parquet.Int, parquet.Int},
+		{"numbers", []grid.Value{number("1"), number("1e-3")}, []string{"3", "0.5"}, parquet.Double, parquet.Double},
+		{"great numbers", []grid.Value{number("9223372036854775808")}, []string{"1e999"}, parquet.Double, parquet.Double},
+		{"no numbers at the end", []grid.Value{number("1"), number("0.5"), word("auto")}, []string{"1", `"NaN"`, `"Infinity"`}, parquet.Text, parquet.Double},
+		{"digits that are text", []grid.Value{word("007")}, []string{`"12"`}, parquet.Text, parquet.Text},
+		{"flags", []grid.Value{{Text: "true", Kind: grid.True}, number("1")}, []string{"null", "true"}, parquet.Text, parquet.Text},
+		{"lists", []grid.Value{{Text: "[1,2]", Kind: grid.List}}, []string{"null"}, parquet.Text, parquet.Int},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			v := &api.Sweep{Keys: []string{"p", "absent"}, Metrics: []string{"m"}}
+			columns := parquetColumns(v)
+			trials := make([]api.Trial, max(len(tt.params), len(tt.metrics)))
+			for i := range trials {
+				if i < len(tt.params) {
+					trials[i].Params = grid.Params{{Key: "p", Value: tt.params[i]}}
+				}
+				if i < len(tt.metrics) {
+					trials[i].Metrics = grid.Metric{"m": json.RawMessage(tt.metrics[i])}
+				}
+			}
+			rows := [][]parquet.Value{}
+			for again := true; again; { // as the file is begun again
+				again, rows = false, rows[:0]
+				for i := range trials {
+					row, wider := parquetRow(v, &trials[i], columns)
+					again, rows = again || wider, append(rows, row)
+				}
+			}
+			const param, metric = 8, 10
+			if columns[param].Kind != tt.param || columns[metric].Kind != tt.metric || len(columns) != len(rows[0]) {
+				t.Errorf("got the kinds %v and %v, want %v and %v", columns[param].Kind, columns[metric].Kind, tt.param, tt.metric)
+			}
+			for i, row := range rows {
+				given := i < len(tt.metrics) && tt.metrics[i] != "null"
+				if row[param].Valid != (i < len(tt.params)) || row[param+1].Valid || row[metric].Valid != given {
+					t.Errorf("row %d: got %+v", i, row)
+				}
+				if tt.metric == parquet.Double && i < len(tt.metrics) && tt.metrics[i] == `"NaN"` && !math.IsNaN(row[metric].Double) {
+					t.Errorf("row %d: got %v, want NaN", i, row[metric])
+				}
+			}
+		})
+	}
+}

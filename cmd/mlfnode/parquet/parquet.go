@@ -1,0 +1,124 @@
+// Package parquet writes tables as Apache Parquet files, which pandas, Polars, DuckDB and R read with the types of their columns.
+//
+// A file has flat columns of four kinds, each of whose values may be missing. It is made of row groups of bounded size, so a table of any
+// length takes little memory.
+package parquet
+
+import (
+	"cmp"
+	"errors"
+	"io"
+	"slices"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// Kind is what the values of a column are.
+type Kind int
+
+// The kinds of columns. What is an Int can be a Double, and both can be a Text.
+const (
+	Int    Kind = iota // 64-bit integers
+	Double             // 64-bit floats
+	Text               // UTF-8
+	Time               // microseconds since 1970, UTC
+)
+
+// Column is a column of a table. Columns of one table have different names.
+type Column struct {
+	Name string
+	Kind Kind
+}
+
+// Value is a cell: the field that the kind of its column names. The zero value is a missing one.
+type Value struct {
+	Valid  bool
+	Int    int64 // of Int and Time
+	Double float64
+	Text   string
+}
+
+// Bounds of a row group.
+const (
+	groupRows  = 64 << 10
+	groupBytes = 16 << 20
+)
+
+// Writer writes rows to a file. Its methods are for one goroutine.
+type Writer struct {
+	w       *parquet.Writer
+	columns []Column
+	rows    int // of the row group that is filled
+	bytes   int // of the texts in it
+}
+
+// NewWriter begins a file.
+func NewWriter(w io.Writer, columns []Column) *Writer {
+	group := parquet.Group{}
+	for _, c := range columns {
+		node := parquet.Leaf(parquet.Int64Type)
+		switch c.Kind {
+		case Double:
+			node = parquet.Leaf(parquet.DoubleType)
+		case Text:
+			node = parquet.String()
+		case Time:
+			node = parquet.Timestamp(parquet.Microsecond)
+		}
+		group[c.Name] = parquet.Optional(node)
+	}
+	schema := parquet.NewSchema("trials", table{group, columns})
+	return &Writer{w: parquet.NewWriter(w, schema, parquet.Compression(&parquet.Zstd), parquet.CreatedBy("mlfnode", "", "")), columns: columns}
+}
+
+// table is a group whose fields have the order of columns, not that of their names.
+type table struct {
+	parquet.Group
+	columns []Column
+}
+
+// Fields implements parquet.Node.
+func (t table) Fields() []parquet.Field {
+	fields := t.Group.Fields()
+	place := make(map[string]int, len(t.columns))
+	for i, c := range t.columns {
+		place[c.Name] = i
+	}
+	slices.SortFunc(fields, func(a, b parquet.Field) int { return cmp.Compare(place[a.Name()], place[b.Name()]) })
+	return fields
+}
+
+// Write adds a row, which has a value for each column.
+func (p *Writer) Write(row []Value) error {
+	if len(row) != len(p.columns) {
+		return errors.New("write row: it has not as many values as there are columns")
+	}
+	out := make(parquet.Row, len(row))
+	for i, v := range row {
+		value, present := parquet.NullValue(), 0
+		if v.Valid {
+			present = 1
+			switch p.columns[i].Kind {
+			case Double:
+				value = parquet.DoubleValue(v.Double)
+			case Text:
+				value = parquet.ByteArrayValue([]byte(v.Text))
+			default:
+				value = parquet.Int64Value(v.Int)
+			}
+		}
+		out[i] = value.Level(0, present, i)
+		p.bytes += len(v.Text)
+	}
+	if _, err := p.w.WriteRows([]parquet.Row{out}); err != nil {
+		return err
+	}
+	if p.rows++; p.rows == groupRows || p.bytes >= groupBytes {
+		p.rows, p.bytes = 0, 0
+		return p.w.Flush()
+	}
+	return nil
+}
+
+// Close ends the file. It leaves the writer below it open.
+func (p *Writer) Close() error { return p.w.Close() }
