@@ -71,6 +71,7 @@ bench: build ## measure rates, latencies and memory, side by side with bare loop
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./cmd/mlfnode/bench
 	PAGE_TIME=$(PAGE_TIME) $(GO) test -run '^$$' -bench . -benchtime 1x -timeout 3h ./cmd/mlfnode/browser
 	$(GO) test -run '^$$' -bench Container -benchtime 20x ./node/executor/docker
+	$(GO) test -run '^$$' -bench Restart -benchtime 5x ./node/history
 
 dev: build ## run a cluster of three nodes on this machine, in a temporary folder
 	@sh .ci/dev

@@ -145,3 +145,54 @@ func BenchmarkList(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkRestart opens the history of ten million trials, half of a sweep of twenty million whose trials begin in blocks from all over
+// it, and reads what is left to do of it. That is what a master does with history when it starts.
+func BenchmarkRestart(b *testing.B) {
+	const trials = 10_000_000
+	path := filepath.Join(b.TempDir(), "history.db")
+	d := openAt(b, path)
+	var events []grid.Event
+	for i := range int64(blockTrials) {
+		events = append(events, finished(i, `{"accuracy": 0.5, "loss": 2.5}`))
+	}
+	foldEvents(b, d, "s-1", events...)
+	number := d.sweep("s-1").Number
+	bits := make([]byte, chunkBytes)
+	for i := range bits {
+		if i*8/blockTrials%2 == 0 {
+			bits[i] = 0xff
+		}
+	}
+	for block := int64(1); block < trials/blockTrials; { // as rows, a thousand blocks at a time
+		to := min(block+1000, trials/blockTrials)
+		err := d.w.transaction(func() error {
+			err := d.w.script(fmt.Sprintf("WITH RECURSIVE n(n) AS (SELECT %d UNION ALL SELECT n + 1 FROM n WHERE n < %d)"+
+				" INSERT INTO trial SELECT id + n * %d, state, attempts, started, ended, wall, cpu, memory, objective, metrics, detail"+
+				" FROM n, trial WHERE id BETWEEN %d AND %d ORDER BY n, id",
+				block, to-1, 2*blockTrials, rowID(number, 0), rowID(number, blockTrials-1)))
+			for at := block * 2 * blockTrials / chunkTrials; err == nil && at <= (to-1)*2*blockTrials/chunkTrials; at++ {
+				err = d.w.exec(d.w.known, rowID(number, at*chunkTrials)>>chunkBits, bits)
+			}
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		block = to
+	}
+	mustClose(b, d)
+	b.ResetTimer()
+	for range b.N {
+		d := openAt(b, path)
+		left, err := d.Left(b.Context(), "s-1")
+		if err != nil || left.Terminal.Len() < trials/blockTrials {
+			b.Fatalf("got %d trials in %d places, %v", left.Terminal.Count(), left.Terminal.Len(), err)
+		}
+		b.StopTimer()
+		mustClose(b, d)
+		b.StartTimer()
+	}
+	b.ReportMetric(b.Elapsed().Seconds()*1000/float64(b.N), "ms-restart")
+	b.ReportMetric(0, "ns/op")
+}

@@ -165,9 +165,12 @@ func TestCurvesAreBounded(t *testing.T) {
 
 // TestHistoryOfEarlierVersions gives files that lack only tables these, and leaves all else as it is.
 func TestHistoryOfEarlierVersions(t *testing.T) {
-	ended := fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", pieceBits, ColumnEnded)
+	known := fmt.Sprintf("DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
+		"UPDATE sweep SET summary = json_set(summary, '$.known', json('[[0, %[1]d], [%[1]d, %[2]d]]')) WHERE id = 'a-1';", blockTrials, 2*blockTrials)
+	ended := known + fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", pieceBits, ColumnEnded)
 	for version, drop := range map[int]string{
 		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended + "DROP TABLE sample;", withoutEnded: ended,
+		withoutKnown: known,
 	} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) { checkEarlier(t, version, drop) })
 	}
@@ -195,6 +198,14 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	defer mustClose(t, d)
 	if n, _ := d.Counts(t.Context(), "s-1"); d.Applied() != 2 || n.Succeeded != 1 {
 		t.Errorf("got applied %d and %+v, want what was folded", d.Applied(), n)
+	}
+	for id, want := range map[grid.SweepID]grid.Range{"s-1": {Lo: 1, Hi: 2}, "a-1": {Lo: 0, Hi: 2 * blockTrials}} {
+		if got := slices.Collect(d.Known(id).All()); len(got) != 1 || got[0] != want {
+			t.Errorf("known of %s: got %v, want %v", id, got, want)
+		}
+	}
+	if n, err := d.w.integer("SELECT count(*) FROM sweep WHERE summary LIKE '%\"known\"%'"); err != nil || n != 0 {
+		t.Errorf("%d summaries have ranges still, %v", n, err)
 	}
 	d.columnRows = 0
 	if diff := cmp.Diff(want, indexes(t, d, q)); diff != "" {

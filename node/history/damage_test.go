@@ -63,6 +63,7 @@ func TestUnusableFileIsFoldedAnew(t *testing.T) {
 			}
 		}, true},
 		{"no summary", statement("UPDATE sweep SET summary = '{'"), true},
+		{"known trials cut short", statement("UPDATE known SET bits = x'01'"), true},
 		{"no sequence", statement("DELETE FROM meta"), true},
 		{"nodes without order", statement("UPDATE node SET number = number + 1 WHERE number = (SELECT max(number) FROM node)"), true},
 		{"marked", func(t *testing.T, path string) { text("")(t, path+markSuffix) }, true},

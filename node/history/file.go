@@ -17,13 +17,14 @@ import (
 )
 
 // schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
-const schemaVersion = 9
+const schemaVersion = 10
 
 // Files of these versions lack only tables of what no event told then, or what can be made from their rows. They get it.
 const (
 	withoutCurves  = 6
 	withoutSamples = 7
 	withoutEnded   = 8
+	withoutKnown   = 9
 )
 
 const schema = `
@@ -42,7 +43,7 @@ CREATE TABLE cause (id INTEGER PRIMARY KEY, class TEXT NOT NULL, signature TEXT 
 	first INTEGER NOT NULL, last INTEGER NOT NULL, trial INTEGER NOT NULL);
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
-` + curveTable + sampleTable
+` + curveTable + sampleTable + knownTable
 
 // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied
 // sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
@@ -127,15 +128,17 @@ func (d *DB) prepare() error {
 	if err != nil {
 		return err
 	}
-	missing, older := "", version >= withoutCurves && version <= withoutEnded
+	missing, older := "", version >= withoutCurves && version <= withoutKnown
 	switch {
 	case version == 0 && tables == 0:
 		missing = schema
 	case version == withoutCurves:
-		missing = curveTable + sampleTable
+		missing = curveTable + sampleTable + knownTable
 	case version == withoutSamples:
-		missing = sampleTable
-	case version != schemaVersion && !older:
+		missing = sampleTable + knownTable
+	case older:
+		missing = knownTable
+	case version != schemaVersion:
 		return errVersion
 	}
 	if version != schemaVersion {
@@ -146,7 +149,12 @@ func (d *DB) prepare() error {
 			if err := d.w.prepare(); err != nil {
 				return err
 			}
-			return d.addEnded()
+			if version <= withoutEnded {
+				if err := d.addEnded(); err != nil {
+					return err
+				}
+			}
+			return d.w.moveKnown()
 		})
 		if err != nil {
 			return fmt.Errorf("make tables: %w", err)
@@ -292,7 +300,7 @@ func (d *DB) Reset(ctx context.Context) error {
 	}
 	err := d.w.transaction(func() error {
 		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM piece; DELETE FROM stale; DELETE FROM cause;" +
-			"DELETE FROM attempt; DELETE FROM curve; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
+			"DELETE FROM attempt; DELETE FROM curve; DELETE FROM known; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
 	})
 	if err == nil {
 		d.stale = true // until it is loaded

@@ -59,6 +59,7 @@ type folding struct {
 	rows   map[int64]*row
 	dirty  []*row
 	spare  []row
+	chunks []int64 // of trials that are new
 }
 
 // row is one trial in a fold.
@@ -179,6 +180,7 @@ func (f *fold) event(g *folding, node grid.NodeID, e *grid.Event) error {
 		g.sweep.Counts.add(&before, -1)
 	} else {
 		g.sweep.known.Add(t.Index, t.Index+1)
+		g.touch(t.Index)
 		g.sweep.Base = cmp.Or(g.sweep.Base, e.Time)
 		r.stored = true
 	}
@@ -298,6 +300,9 @@ func (f *fold) store(g *folding) error {
 		}
 	}
 	if err := g.sweep.causes.save(f.d.w, g.sweep.Number); err != nil {
+		return err
+	}
+	if err := f.d.w.saveKnown(g.sweep, g.chunks); err != nil {
 		return err
 	}
 	g.sweep.Version++

@@ -47,17 +47,14 @@ func (d *DB) snapshot(ctx context.Context, id grid.SweepID) (*Left, error) {
 	}
 	defer tx.Rollback()
 	var number int64
-	var text string
 	left := &Left{}
-	row := tx.QueryRowContext(ctx, "SELECT number, summary, (SELECT applied FROM meta) FROM sweep WHERE id = ?", string(id))
-	if err := row.Scan(&number, &text, &left.Applied); err != nil {
+	row := tx.QueryRowContext(ctx, "SELECT number, (SELECT applied FROM meta) FROM sweep WHERE id = ?", string(id))
+	if err := row.Scan(&number, &left.Applied); err != nil {
 		return nil, err
 	}
-	s, err := summary(number, id, text)
-	if err != nil {
+	if err := left.readKnown(ctx, tx, number); err != nil {
 		return nil, err
 	}
-	left.Terminal = s.known
 	// By state, so that the index of these gives them by index without sorting.
 	for _, state := range []grid.State{grid.Running, grid.Pending} {
 		if err := left.read(ctx, tx, d, number, state); err != nil {
@@ -66,6 +63,27 @@ func (d *DB) snapshot(ctx context.Context, id grid.SweepID) (*Left, error) {
 	}
 	slices.SortFunc(left.Open, func(a, b grid.Trial) int { return cmp.Compare(a.Index, b.Index) })
 	return left, nil
+}
+
+// readKnown has all trials with rows be terminal, which those that are read afterwards are not.
+func (l *Left) readKnown(ctx context.Context, tx *sql.Tx, number int64) error {
+	rows, err := tx.QueryContext(ctx, "SELECT id, bits FROM known WHERE id BETWEEN ? AND ? ORDER BY id",
+		rowID(number, 0)>>chunkBits, rowID(number, maxIndex)>>chunkBits)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		var bits []byte
+		if err := rows.Scan(&id, &bits); err != nil {
+			return err
+		}
+		if err := addChunk(&l.Terminal, id, bits); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // read adds the trials in a state that is not terminal.

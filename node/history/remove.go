@@ -78,7 +78,7 @@ func (d *DB) removeSome() (more bool, err error) {
 		for _, table := range []struct {
 			name, key string
 			bits      int
-		}{{"trial", "id", 0}, {"attempt", "trial", 0}, {"curve", "trial", 0}, {"block", "id", blockBits}} {
+		}{{"trial", "id", 0}, {"attempt", "trial", 0}, {"curve", "trial", 0}, {"block", "id", blockBits}, {"known", "id", chunkBits}} {
 			n, err := d.w.remove(table.name, table.key, lo>>table.bits, hi>>table.bits)
 			if err != nil || n > 0 {
 				return err

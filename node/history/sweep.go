@@ -62,7 +62,6 @@ const MaxNames = 1000
 type sweep struct {
 	Counts     Counts         `json:"counts"`
 	Names      []string       `json:"names,omitempty"`
-	Known      [][2]int64     `json:"known,omitempty"`       // ranges of indexes that have rows
 	Classes    []grid.Class   `json:"classes,omitempty"`     // of failures, in the order in which they first appeared
 	Base       int64          `json:"base,omitempty"`        // when the first event happened, microseconds since 1970
 	Version    int64          `json:"version,omitempty"`     // how often it was changed
@@ -70,7 +69,7 @@ type sweep struct {
 	Curved     bool           `json:"curved,omitempty"`      // some attempt has had a curve
 	ID         grid.SweepID   `json:"-"`
 	Number     int64          `json:"-"`
-	known      grid.Ranges    // Known, to look up
+	known      grid.Ranges    // trials that have rows, see the table known
 	named      map[string]int // places in Names
 	causes     *causes
 }
@@ -107,10 +106,6 @@ func (s *sweep) name(m grid.Metric) {
 
 // save stores the summary.
 func (w *writer) save(s *sweep) error {
-	s.Known = s.Known[:0:0]
-	for r := range s.known.All() {
-		s.Known = append(s.Known, [2]int64{r.Lo, r.Hi})
-	}
 	text, err := json.Marshal(s)
 	if err != nil {
 		return err
@@ -118,18 +113,21 @@ func (w *writer) save(s *sweep) error {
 	return w.exec(w.summary, s.Number, string(s.ID), string(text))
 }
 
-// summary reads what save has stored.
-func summary(number int64, id grid.SweepID, text string) (*sweep, error) {
+// summary reads a row with the number and the id of a sweep, and what save has stored.
+func summary(v []driver.Value) (*sweep, error) {
+	number, ok1 := v[0].(int64)
+	id, ok2 := v[1].(string)
+	text, ok3 := v[2].(string)
+	if !ok1 || !ok2 || !ok3 {
+		return nil, errDamaged
+	}
 	s := &sweep{}
 	if err := json.Unmarshal([]byte(text), s); err != nil {
 		return nil, fmt.Errorf("summary of %s: %w: %w", id, errDamaged, err)
 	}
-	s.ID, s.Number, s.named = id, number, make(map[string]int, len(s.Names))
+	s.ID, s.Number, s.named = grid.SweepID(id), number, make(map[string]int, len(s.Names))
 	for i, name := range s.Names {
 		s.named[name] = i
-	}
-	for _, r := range s.Known {
-		s.known.Add(r[0], r[1])
 	}
 	return s, nil
 }
@@ -138,15 +136,14 @@ func summary(number int64, id grid.SweepID, text string) (*sweep, error) {
 func (w *writer) sweeps() (map[grid.SweepID]*sweep, error) {
 	all := map[grid.SweepID]*sweep{}
 	err := w.each("SELECT number, id, summary FROM sweep WHERE id IS NOT NULL", func(v []driver.Value) error {
-		number, ok1 := v[0].(int64)
-		id, ok2 := v[1].(string)
-		text, ok3 := v[2].(string)
-		if !ok1 || !ok2 || !ok3 {
-			return errDamaged
+		s, err := summary(v)
+		if err == nil {
+			all[s.ID] = s
 		}
-		s, err := summary(number, grid.SweepID(id), text)
-		all[grid.SweepID(id)] = s
 		return err
 	})
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	return all, w.loadKnown(all)
 }

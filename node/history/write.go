@@ -24,6 +24,7 @@ type writer struct {
 	find       driver.Stmt
 	applied    driver.Stmt
 	summary    driver.Stmt
+	known      driver.Stmt
 	attempt    driver.Stmt
 	bound      driver.Stmt
 	piece      driver.Stmt
@@ -83,6 +84,7 @@ func (w *writer) prepare() error {
 	}{
 		{&w.applied, "UPDATE meta SET applied = ?"},
 		{&w.summary, "INSERT OR REPLACE INTO sweep (number, id, summary) VALUES (?, ?, ?)"},
+		{&w.known, "INSERT OR REPLACE INTO known (id, bits) VALUES (?, ?)"},
 		{&w.attempt, "INSERT OR REPLACE INTO attempt (trial, run, number, node, outcome, ended, result) VALUES (?, ?, ?, ?, ?, ?, ?)"},
 		{&w.bound, "INSERT INTO block (id, value, lo, hi) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE" +
 			" SET lo = min(lo, excluded.lo), hi = max(hi, excluded.hi) WHERE excluded.lo < lo OR excluded.hi > hi"},
@@ -114,7 +116,7 @@ func (w *writer) statement(stmt *driver.Stmt, text string) (err error) {
 
 func (w *writer) close() error {
 	var errs []error
-	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.sample, w.dropSample, w.node, w.begin, w.commit, w.rollback)
+	stmts := append(w.insert[:], w.find, w.applied, w.summary, w.known, w.attempt, w.bound, w.piece, w.putPiece, w.stale, w.fresh, w.cause, w.curve, w.moveCurve, w.sample, w.dropSample, w.node, w.begin, w.commit, w.rollback)
 	for _, s := range stmts {
 		if s != nil {
 			errs = append(errs, s.Close())
