@@ -3,6 +3,7 @@ package master
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -299,6 +300,43 @@ func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMillionReopenedTrialsWeighNothing has a million trials that have failed run again, and some of them fail once more: what is kept
+// grows with the places in which they lie, and not with the trials.
+func TestMillionReopenedTrialsWeighNothing(t *testing.T) {
+	const count, places = 1_000_000, 100
+	f, now := newFeed(points(t, "t-1", count)), time.Now()
+	f.done.Add(0, count)
+	f.taken.Add(0, count)
+	heap := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	before := heap()
+	for i := range int64(count) {
+		f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 1}, now)
+	}
+	if f.again.len() != count || f.done.Count() != 0 {
+		t.Fatalf("%d trials wait and %d are done, want all to wait", f.again.len(), f.done.Count())
+	}
+	for i := int64(0); i < count; i += count / places {
+		f.apply(&history.Transition{Index: i, Change: grid.Done, State: grid.Failed, Attempts: 2, Class: grid.ClassExit, Started: 1, Ended: 2}, now)
+		f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 2}, now)
+	}
+	if grown := heap() - before; grown > count {
+		t.Errorf("%d bytes more than before, which is over one for each trial", grown)
+	}
+	pieces := 0
+	for _, set := range f.again.byNeed[f.base()].ready {
+		pieces += set.trials.Len()
+	}
+	if pieces > 2*places+1 || len(f.again.later) > 0 {
+		t.Errorf("the trials that wait are kept in %d pieces and %d apart, and lie in %d places", pieces, len(f.again.later), 2*places)
+	}
+	runtime.KeepAlive(f)
 }
 
 // TestTrialsUnderWhichNodesDiedAreAnnounced holds that they are leased one by one, and the node is to tell of each before it begins.
