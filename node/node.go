@@ -339,15 +339,7 @@ const busyInterval = 100 * time.Millisecond
 
 // Busy reports whether a sweep is active, or leases are still out.
 func (n *Node) Busy(ctx context.Context) (bool, error) {
-	for _, r := range n.master.Sweeps() {
-		if r.Sweep.Active() {
-			return true, nil
-		}
-		if leases, err := n.master.Outstanding(ctx, r.Sweep.ID); err != nil || leases > 0 {
-			return true, err
-		}
-	}
-	return false, nil
+	return n.master.Busy(ctx)
 }
 
 // Idle blocks until the node is not busy.

@@ -640,6 +640,29 @@ func (m *Master) Outstanding(ctx context.Context, id grid.SweepID) (int, error) 
 	return <-answer, nil
 }
 
+// Busy reports whether a sweep is active, or leases of one are in the queue or at workers.
+func (m *Master) Busy(ctx context.Context) (bool, error) {
+	if m.anyActive() {
+		return true, nil
+	}
+	answer := make(chan bool, 1)
+	if err := m.inLoop(ctx, func(s *state) { answer <- len(s.leases()) > 0 }); err != nil {
+		return false, err
+	}
+	return <-answer, nil
+}
+
+func (m *Master) anyActive() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.sweeps {
+		if r.Sweep.Active() {
+			return true
+		}
+	}
+	return false
+}
+
 // tell has the loop run call, without waiting for it.
 func (m *Master) tell(call func(*state)) {
 	m.tellMu.Lock()

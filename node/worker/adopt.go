@@ -152,7 +152,7 @@ func (s *sweeps) adopt(r jetstream.Record) *sweep {
 	defer s.mu.Unlock()
 	id := r.Sweep.ID
 	if s.known[id] == nil {
-		s.known[id] = renewed(nil, &r)
+		s.keep(renewed(nil, &r))
 	}
 	return s.known[id]
 }

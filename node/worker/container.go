@@ -49,7 +49,7 @@ func (w *Worker) containerHome(s *grid.Sweep) string {
 // base is the environment that all attempts of the sweep like this one share.
 func (w *Worker) base(s *sweep, a *attempt) []string {
 	if a.image == nil {
-		return s.base
+		return s.base()
 	}
 	return w.containerBase(s.record, a.image)
 }

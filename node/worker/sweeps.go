@@ -28,16 +28,18 @@ var (
 type sweeps struct {
 	mu      sync.Mutex
 	known   map[grid.SweepID]*sweep
-	stopped error // set once the worker stops
+	open    map[grid.SweepID]*sweep // those of known of which leases may wait, so that what is at rest is not looked at
+	stopped error                   // set once the worker stops
 }
 
-// sweep is one known sweep. The record is replaced as a whole; ctx ends when its running attempts are to be stopped.
+// sweep is one known sweep. The record is replaced as a whole, by an outline when the sweep has ended; ctx ends when its running attempts
+// are to be stopped.
 type sweep struct {
 	record *grid.Sweep
 	lanes  map[grid.Lane]grid.Resources // all that leases of it may be in
 	ctx    context.Context
 	stop   context.CancelCauseFunc
-	base   []string // environment that all its attempts share
+	base   func() []string // environment that all its attempts share; nil once the sweep has ended
 
 	kill  <-chan struct{} // closed by hurry, which ends the time that attempts have to save their state
 	hurry func()
@@ -45,7 +47,9 @@ type sweep struct {
 	cancelled time.Time // when this worker heard that it is cancelled: the master's clock may say another time
 }
 
-func newSweeps() *sweeps { return &sweeps{known: map[grid.SweepID]*sweep{}} }
+func newSweeps() *sweeps {
+	return &sweeps{known: map[grid.SweepID]*sweep{}, open: map[grid.SweepID]*sweep{}}
+}
 
 // follow takes over a changed record.
 func (s *sweeps) follow(c jetstream.Change) {
@@ -59,10 +63,33 @@ func (s *sweeps) follow(c jetstream.Change) {
 		if old != nil {
 			old.stop(executor.ErrCancelled)
 			delete(s.known, c.ID)
+			delete(s.open, c.ID)
 		}
 		return
 	}
-	s.known[c.ID] = renewed(old, &c.Record)
+	n := renewed(old, &c.Record)
+	if n.record.State == grid.SweepFinished || n.record.State == grid.SweepCancelled { // attempts that go on have the whole record
+		n.record, n.base = outline(n.record), nil
+	}
+	s.keep(n)
+}
+
+// keep makes a sweep known.
+func (s *sweeps) keep(n *sweep) {
+	id := n.record.ID
+	s.known[id] = n
+	if n.leasesMayWait() {
+		s.open[id] = n
+	} else {
+		delete(s.open, id)
+	}
+}
+
+// outline is what a worker keeps of the record of a sweep that has ended: there may be thousands.
+func outline(r *grid.Sweep) *grid.Sweep {
+	return &grid.Sweep{
+		V: r.V, ID: r.ID, State: r.State, Save: r.Save, Ended: r.Ended, Priority: r.Priority, Task: grid.Task{Checkpoint: r.Task.Checkpoint},
+	}
 }
 
 // renewed keeps the context of a sweep while its attempts may go on.
@@ -74,9 +101,11 @@ func renewed(old *sweep, record *jetstream.Record) *sweep {
 	} else {
 		// The worker owns this context: stopAll ends it.
 		n.ctx, n.stop = context.WithCancelCause(context.Background())
-		n.base = baseEnviron(r)
 		kill := make(chan struct{})
 		n.kill, n.hurry = kill, sync.OnceFunc(func() { close(kill) })
+	}
+	if n.base == nil {
+		n.base = sync.OnceValue(func() []string { return baseEnviron(r) })
 	}
 	if old != nil {
 		n.cancelled = old.cancelled
@@ -136,8 +165,9 @@ func (s *sweeps) lanes() []lane {
 		return nil
 	}
 	all := map[grid.Lane]lane{}
-	for _, w := range s.known {
+	for id, w := range s.open {
 		if !w.leasesMayWait() {
+			delete(s.open, id)
 			continue
 		}
 		for name, need := range w.lanes {

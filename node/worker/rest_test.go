@@ -1,0 +1,68 @@
+package worker
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+)
+
+// TestEndedSweepsCostNothing has a worker know of thousands of sweeps that have ended: the dispatcher looks at none of them, no goroutine
+// is theirs, and what is kept of each does not depend on its record. One that goes on has all of its record.
+func TestEndedSweepsCostNothing(t *testing.T) {
+	const count = 5000
+	record := func(i int, state grid.SweepState) jetstream.Record {
+		r := &grid.Sweep{ID: grid.SweepID(fmt.Sprintf("t-%d", i)), State: state, Ended: time.Now()}
+		for v := range 100 {
+			r.Environ = append(r.Environ, fmt.Sprintf("VARIABLE_%d=%s", v, strings.Repeat("x", 100)))
+		}
+		r.Task.Command = []string{strings.Repeat("y", 1000)}
+		return jetstream.Record{Sweep: r}
+	}
+	s := newSweeps()
+	goroutines, before := runtime.NumGoroutine(), heap()
+	for i := range count {
+		state := grid.SweepFinished
+		if i%2 == 0 {
+			state = grid.SweepCancelled
+		}
+		r := record(i, state)
+		s.follow(jetstream.Change{ID: r.Sweep.ID, Record: r})
+	}
+	if each := (heap() - before) / count; each > 3000 {
+		t.Errorf("%d bytes are kept of each sweep, and its record has over 10 kB", each)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines {
+		t.Errorf("got %d goroutines, %d before", n, goroutines)
+	}
+	for _, w := range s.open {
+		w.cancelled = time.Now().Add(-2 * cancelTail) // their leases have been given back
+	}
+	if lanes := s.lanes(); len(lanes) != 0 || len(s.open) != 0 {
+		t.Errorf("got %d lanes, and %d sweeps that are looked at each time; want none", len(lanes), len(s.open))
+	}
+	for _, i := range []int{0, 1} {
+		r := record(i, grid.SweepRunning)
+		s.follow(jetstream.Change{ID: r.Sweep.ID, Record: r})
+		w, ok := s.active(r.Sweep.ID)
+		if !ok || w.record != r.Sweep || w.ctx.Err() != nil || !strings.Contains(strings.Join(w.base(), " "), "VARIABLE_99=") {
+			t.Errorf("%s, which runs again: got active %t with %d variables", r.Sweep.ID, ok, len(w.base()))
+		}
+	}
+	if len(s.open) != 2 {
+		t.Errorf("%d sweeps are looked at, want those that run", len(s.open))
+	}
+	runtime.KeepAlive(s)
+}
+
+// heap is how much memory is in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
