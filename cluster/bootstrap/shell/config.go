@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,8 +15,77 @@ import (
 	"mlfnode/grid/lazyregexp"
 )
 
-// config is what the configuration files of OpenSSH's client say: the user's first, then the machine's.
-type config struct{ files []*ssh_config.Config }
+// config is what the configuration of OpenSSH's client says about machines.
+type config interface {
+	about(t Target) (settings, error)
+}
+
+// settings are the options for one machine, by their names in small letters. An option that is given more than once has several values. Of
+// ProxyJump and ProxyCommand, which shut out one another, only the one that counts is there.
+type settings map[string][]string
+
+// first gives the first value of an option, "" for none.
+func (s settings) first(option string) string {
+	if values := s[strings.ToLower(option)]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// every gives all values of an option.
+func (s settings) every(option string) []string { return s[strings.ToLower(option)] }
+
+// loadConfig asks OpenSSH's client what it makes of the file named, or else of the user's and the machine's, so that both agree in
+// everything. Where there is no such client, the files are read here.
+func loadConfig(file, home string) (config, error) {
+	if file != "" {
+		if _, err := os.ReadFile(file); err != nil {
+			return nil, err
+		}
+	}
+	if program, err := exec.LookPath("ssh"); err == nil {
+		return newClientConfig(program, file, home), nil
+	}
+	return readConfigFiles(file, home)
+}
+
+// fileConfig is read from the files themselves: the user's first, then the machine's.
+type fileConfig struct{ files []*ssh_config.Config }
+
+// read are the options that a fileConfig looks for.
+var read = [...]string{"User", "HostName", "Port", "HostKeyAlias", "IdentityFile", "CertificateFile", "IdentitiesOnly", "IdentityAgent",
+	"UserKnownHostsFile", "StrictHostKeyChecking", "ConnectTimeout", "PreferredAuthentications", "PubkeyAuthentication",
+	"PasswordAuthentication", "AddressFamily", "BindAddress"}
+
+// about implements config.
+func (c *fileConfig) about(t Target) (settings, error) {
+	s := settings{}
+	for _, option := range read {
+		if values := c.every(t.Host, option); len(values) > 0 {
+			s[strings.ToLower(option)] = values
+		}
+	}
+	set := func(option, value string) {
+		if option != "" {
+			s[option] = []string{strings.Trim(value, `"`)}
+		}
+	}
+	// The second is the old name of the first.
+	if option, value := c.whichever(t.Host, "KbdInteractiveAuthentication", "ChallengeResponseAuthentication"); option != "" {
+		set("kbdinteractiveauthentication", value)
+	}
+	// The first of both counts, and a ProxyJump of none shuts out others of its kind only.
+	option, value := c.whichever(t.Host, "ProxyJump", "ProxyCommand")
+	if option == "proxyjump" && strings.EqualFold(value, "none") {
+		option, value = c.whichever(t.Host, "ProxyCommand")
+	}
+	if option == "proxycommand" {
+		s[option] = []string{value} // whose quotes are the shell's
+	} else {
+		set(option, value)
+	}
+	return s, nil
+}
 
 // systemConfig is where OpenSSH's client looks after the user's own file.
 const systemConfig = "/etc/ssh/ssh_config"
@@ -23,16 +93,16 @@ const systemConfig = "/etc/ssh/ssh_config"
 // includeDepth is how deep OpenSSH lets files include one another.
 const includeDepth = 16
 
-// loadConfig reads the file named, or else the user's and the machine's where there are any.
-func loadConfig(file, home string) (*config, error) {
+// readConfigFiles reads the file named, or else the user's and the machine's where there are any.
+func readConfigFiles(file, home string) (*fileConfig, error) {
 	if file != "" {
 		c, err := decodeConfig(file, filepath.Join(home, ".ssh"))
 		if err != nil {
 			return nil, err
 		}
-		return &config{files: []*ssh_config.Config{c}}, nil
+		return &fileConfig{files: []*ssh_config.Config{c}}, nil
 	}
-	all := &config{}
+	all := &fileConfig{}
 	for _, path := range []string{filepath.Join(home, ".ssh", "config"), systemConfig} {
 		c, err := decodeConfig(path, filepath.Dir(path))
 		switch {
@@ -59,38 +129,39 @@ func decodeConfig(path, dir string) (*ssh_config.Config, error) {
 	return c, nil
 }
 
-var (
-	directive = lazyregexp.New(`(?i)^\s*(host|match|include)(?:\s*=\s*|\s+)(.*?)\s*$`)
-	// plainMatch are the Match lines that need no more than the name: the library knows them.
-	plainMatch = lazyregexp.New(`(?i)^(all|host\s+\S+)$`)
-)
+var directive = lazyregexp.New(`(?i)^\s*(host|match|include)(?:\s*=\s*|\s+)(.*?)\s*$`)
 
-// readConfig gives the text of a file with those it includes, without the Match blocks that the library cannot weigh: it would
-// refuse the whole file for them, and most of them say nothing about the machines that are meant here.
+// readConfig gives the text of a file with those it includes. It refuses Match lines: the library cannot weigh them as OpenSSH does.
 func readConfig(path, dir string, depth int) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return "", err
 	}
 	var out strings.Builder
-	block, dropped := "Host *", false
+	block := "Host *"
 	for line := range strings.Lines(string(data)) {
 		word, rest := split(line)
 		switch word {
-		case "host":
-			block, dropped = strings.TrimSpace(line), false
+		case "host": // the library takes quotes for a part of the name
+			line = strings.ReplaceAll(line, `"`, "")
+			block = strings.TrimSpace(line)
 		case "match":
-			block, dropped = strings.TrimSpace(line), !plainMatch.Get().MatchString(rest)
+			if block = strings.TrimSpace(line); !strings.EqualFold(rest, "all") {
+				return "", &Problem{Cause: fmt.Sprintf("%s has the line %q, which takes OpenSSH's client to weigh, and this machine has none", path, block),
+					Cure: "install it (the package openssh-client), or write the block with Host"}
+			}
 		case "include":
-			if !dropped && depth < includeDepth {
+			if depth < includeDepth {
+				text, err := includes(rest, dir, depth+1)
+				if err != nil {
+					return "", err
+				}
 				// What follows the included text belongs to the block that was open before it.
-				out.WriteString(includes(rest, dir, depth+1) + "\n" + block + "\n")
+				out.WriteString(text + "\n" + block + "\n")
 			}
 			continue
 		}
-		if !dropped {
-			out.WriteString(strings.TrimSuffix(line, "\n") + "\n")
-		}
+		out.WriteString(strings.TrimSuffix(line, "\n") + "\n")
 	}
 	return out.String(), nil
 }
@@ -103,7 +174,7 @@ func split(line string) (word, rest string) {
 }
 
 // includes gives the texts of the files that an Include names; as with OpenSSH, one that cannot be read is passed over.
-func includes(patterns, dir string, depth int) string {
+func includes(patterns, dir string, depth int) (string, error) {
 	var out strings.Builder
 	for _, p := range strings.Fields(patterns) {
 		p = strings.Trim(p, `"`)
@@ -115,26 +186,19 @@ func includes(patterns, dir string, depth int) string {
 		}
 		paths, _ := filepath.Glob(p)
 		for _, path := range paths {
-			if text, err := readConfig(path, dir, depth); err == nil {
-				out.WriteString(text + "\n")
+			text, err := readConfig(path, dir, depth)
+			var refused *Problem
+			if errors.As(err, &refused) {
+				return "", err
 			}
+			out.WriteString(text + "\n")
 		}
 	}
-	return out.String()
-}
-
-// first gives the first value of an option, "" for none.
-func (c *config) first(host, option string) string {
-	for _, f := range c.files {
-		if v, err := f.Get(host, option); err == nil && v != "" {
-			return strings.Trim(v, `"`)
-		}
-	}
-	return ""
+	return out.String(), nil
 }
 
 // whichever gives the first of options that shut out one another, its name in small letters, with its value as it stands there.
-func (c *config) whichever(host string, options ...string) (option, value string) {
+func (c *fileConfig) whichever(host string, options ...string) (option, value string) {
 	for _, f := range c.files {
 		for _, block := range f.Hosts {
 			if !block.Matches(host) {
@@ -152,7 +216,7 @@ func (c *config) whichever(host string, options ...string) (option, value string
 }
 
 // every gives all values of an option that may be given more than once.
-func (c *config) every(host, option string) []string {
+func (c *fileConfig) every(host, option string) []string {
 	var all []string
 	for _, f := range c.files {
 		values, err := f.GetAll(host, option)

@@ -28,7 +28,7 @@ type Prompter interface {
 type Dialer struct {
 	options Options
 	home    string
-	config  *config
+	config  config
 	keys    *keyring
 	wallet  *wallet
 	agents  *agents

@@ -122,7 +122,7 @@ func TestConfigAndJump(t *testing.T) {
 	}
 	write(t, known, string(text)+"inner "+authorized(last.hosts["ed25519"]))
 	config := filepath.Join(t.TempDir(), "config")
-	write(t, config+".more", "Host bastion\n HostName 127.0.0.1\n Match exec true\n User nobody\n")
+	write(t, config+".more", "Host bastion\n HostName 127.0.0.1\n Match exec false\n User nobody\n")
 	write(t, config, fmt.Sprintf(`Include %s.more
 Match exec "false"
   User nobody

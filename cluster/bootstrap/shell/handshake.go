@@ -147,7 +147,7 @@ func connect(ctx context.Context, r route, jump *Connection) (net.Conn, error) {
 	var conn net.Conn
 	var err error
 	if jump == nil {
-		conn, err = (&net.Dialer{}).DialContext(limited, "tcp", r.address())
+		conn, err = r.dialer().DialContext(limited, r.family, r.address())
 	} else {
 		conn, err = jump.client.DialContext(limited, "tcp", r.address())
 	}

@@ -10,27 +10,20 @@ var methodNames = [...]string{"publickey", "password", "keyboard-interactive"}
 
 // methods are the ways that the configuration has for a machine. Those that it prefers are all that it allows, see
 // PreferredAuthentications in ssh_config(5).
-func (d *Dialer) methods(host string) []string {
+func methods(said settings) []string {
 	names := methodNames[:]
-	if preferred := d.config.first(host, "PreferredAuthentications"); preferred != "" {
+	if preferred := said.first("PreferredAuthentications"); preferred != "" {
 		names = strings.Split(strings.ToLower(preferred), ",")
+	}
+	options := map[string]string{
+		"publickey": "PubkeyAuthentication", "password": "PasswordAuthentication", "keyboard-interactive": "KbdInteractiveAuthentication",
 	}
 	var methods []string
 	for _, name := range names {
-		if slices.Contains(methodNames[:], name) && !d.forbidden(host, name) {
+		off := strings.ToLower(said.first(options[name]))
+		if slices.Contains(methodNames[:], name) && off != "no" && off != "false" {
 			methods = append(methods, name)
 		}
 	}
 	return methods
-}
-
-// forbidden reports whether a method is switched off.
-func (d *Dialer) forbidden(host, method string) bool {
-	options := map[string][]string{
-		"publickey":            {"PubkeyAuthentication"},
-		"password":             {"PasswordAuthentication"},
-		"keyboard-interactive": {"KbdInteractiveAuthentication", "ChallengeResponseAuthentication"}, // the second is its old name
-	}
-	_, value := d.config.whichever(host, options[method]...)
-	return strings.EqualFold(strings.Trim(value, `"`), "no")
 }

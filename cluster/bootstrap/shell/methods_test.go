@@ -12,7 +12,11 @@ func TestMethods(t *testing.T) {
 	d := func(text string) []string {
 		config := filepath.Join(t.TempDir(), "config")
 		write(t, config, text)
-		return dialer(t, Options{ConfigFile: config}).methods("gpu1")
+		r, err := dialer(t, Options{ConfigFile: config}).route(Target{Host: "gpu1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.methods
 	}
 	for text, want := range map[string][]string{
 		"": {"publickey", "password", "keyboard-interactive"},

@@ -3,7 +3,6 @@ package shell
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -40,29 +39,5 @@ func TestProxyCommand(t *testing.T) {
 	}
 	if _, err := d.Dial(limited(t), Target{Host: "gpu1"}); err == nil || !strings.Contains(err.Error(), "the name inside") {
 		t.Errorf("with ProxyCommand none before it: %v; want that inside is not found", err)
-	}
-}
-
-// Which of ProxyCommand and ProxyJump counts is what OpenSSH says.
-func TestWhicheverProxy(t *testing.T) {
-	program := gridtest.Program(t, "ssh")
-	for _, text := range []string{
-		"ProxyJump a\nProxyCommand b", "ProxyCommand b\nProxyJump a", "ProxyCommand none\nProxyJump a", "ProxyJump none\nProxyCommand b", "ProxyJump none\nProxyJump a",
-		"ProxyCommand b \"x y\" %h:%p", "Host other\nProxyCommand c\nHost *\nProxyJump a",
-	} {
-		config := filepath.Join(t.TempDir(), "config")
-		write(t, config, text+"\n")
-		said, err := exec.Command(program, "-G", "-F", config, "gpu1").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		r, err := dialer(t, Options{ConfigFile: config}).route(Target{Host: "gpu1"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		jump, command := strings.Contains(string(said), "\nproxyjump a\n"), strings.Contains(string(said), "\nproxycommand b")
-		if len(r.jumps) > 0 != jump || r.proxy != "" != command {
-			t.Errorf("%q gives jumps %v and command %q; ssh says %t and %t", text, r.jumps, r.proxy, jump, command)
-		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"mlfnode/grid/lazyregexp"
 )
 
 // route is how a machine is reached, after the configuration.
@@ -28,6 +30,8 @@ type route struct {
 	known        []string // files of known hosts; new ones go to the first
 	acceptNew    bool     // trust host keys that were never seen
 	connectTime  time.Duration
+	family       string // of addresses: tcp, tcp4 or tcp6
+	from         net.IP // the address of this machine to connect from, nil for any
 }
 
 // connectLimit bounds a connection; a machine that is up answers in milliseconds, one lost packet costs a second.
@@ -35,10 +39,21 @@ const connectLimit = 10 * time.Second
 
 // route resolves a target.
 func (d *Dialer) route(t Target) (route, error) {
-	get := func(option string) string { return d.config.first(t.Host, option) }
+	said, err := d.config.about(t)
+	if err != nil {
+		return route{}, err
+	}
+	get := said.first
 	r := route{name: t.Host, user: cmp.Or(t.User, get("User"), userName()), port: t.Port, connectTime: connectLimit,
 		host: strings.ToLower(cmp.Or(strings.ReplaceAll(get("HostName"), "%h", t.Host), t.Host)),
-		only: strings.EqualFold(get("IdentitiesOnly"), "yes"), alias: strings.ToLower(get("HostKeyAlias"))}
+		only: strings.EqualFold(get("IdentitiesOnly"), "yes"), alias: strings.ToLower(get("HostKeyAlias")),
+		family: "tcp", from: net.ParseIP(get("BindAddress"))}
+	switch strings.ToLower(get("AddressFamily")) {
+	case "inet":
+		r.family = "tcp4"
+	case "inet6":
+		r.family = "tcp6"
+	}
 	if port, err := strconv.Atoi(get("Port")); err == nil && r.port == 0 {
 		r.port = port
 	}
@@ -46,22 +61,21 @@ func (d *Dialer) route(t Target) (route, error) {
 	if s, err := strconv.Atoi(get("ConnectTimeout")); err == nil && s > 0 {
 		r.connectTime = time.Duration(s) * time.Second
 	}
-	r.identities, r.certificates = d.files("IdentityFile", r), d.files("CertificateFile", r)
-	r.methods = d.methods(t.Host)
+	r.identities, r.certificates = d.files(said.every("IdentityFile"), r), d.files(said.every("CertificateFile"), r)
+	r.methods = methods(said)
 	r.agent = d.agentSocket(get("IdentityAgent"), r)
 	r.known = d.knownFiles(get("UserKnownHostsFile"), r)
 	switch strings.ToLower(get("StrictHostKeyChecking")) {
-	case "accept-new", "no", "off": // the last two trust changed keys as well, which goes too far
+	case "accept-new", "no", "off", "false": // all but the first trust changed keys as well, which goes too far
 		r.acceptNew = true
 	}
 	r.acceptNew = r.acceptNew || d.options.AcceptNew
-	err := d.proxied(&r, t)
-	return r, err
+	return r, r.proxied(said, t)
 }
 
-// files gives those that an option names, once or more often.
-func (d *Dialer) files(option string, r route) (files []string) {
-	for _, file := range d.config.every(r.name, option) {
+// files expands the names of files.
+func (d *Dialer) files(names []string, r route) (files []string) {
+	for _, file := range names {
 		if !strings.EqualFold(file, "none") {
 			files = append(files, d.expand(file, r))
 		}
@@ -69,18 +83,14 @@ func (d *Dialer) files(option string, r route) (files []string) {
 	return files
 }
 
-// proxied finds out by way of what a machine is reached. With OpenSSH the first of both options counts, and a ProxyJump of none
-// shuts out others of its kind only.
-func (d *Dialer) proxied(r *route, t Target) (err error) {
-	option, value := d.config.whichever(t.Host, "ProxyJump", "ProxyCommand")
-	if option == "proxyjump" && strings.EqualFold(value, "none") {
-		option, value = d.config.whichever(t.Host, "ProxyCommand")
-	}
+// proxied finds out by way of what a machine is reached.
+func (r *route) proxied(said settings, t Target) (err error) {
+	jumps, command := said.first("ProxyJump"), said.first("ProxyCommand")
 	switch {
-	case option == "proxyjump":
-		r.jumps, err = parseJumps(strings.Trim(value, `"`), t)
-	case !strings.EqualFold(value, "none"):
-		r.proxy = strings.NewReplacer("%%", "%", "%h", r.host, "%n", r.name, "%p", strconv.Itoa(r.port), "%r", r.user).Replace(value)
+	case jumps != "" && !strings.EqualFold(jumps, "none"):
+		r.jumps, err = parseJumps(jumps, t)
+	case !strings.EqualFold(command, "none"):
+		r.proxy = strings.NewReplacer("%%", "%", "%h", r.host, "%n", r.name, "%p", strconv.Itoa(r.port), "%r", r.user).Replace(command)
 	}
 	return err
 }
@@ -123,9 +133,15 @@ func (d *Dialer) expand(file string, r route) string {
 	if file == "~" || strings.HasPrefix(file, "~/") {
 		file = d.home + file[1:]
 	}
+	file = variable.Get().ReplaceAllStringFunc(file, func(v string) string { return os.Getenv(v[2 : len(v)-1]) })
+	self, _ := os.Hostname()
+	short, _, _ := strings.Cut(self, ".")
 	return strings.NewReplacer("%%", "%", "%d", d.home, "%h", r.host, "%r", r.user, "%n", r.name, "%u", userName(),
-		"%p", strconv.Itoa(r.port)).Replace(file)
+		"%p", strconv.Itoa(r.port), "%k", cmp.Or(r.alias, r.host), "%l", self, "%L", short, "%i", strconv.Itoa(os.Getuid())).Replace(file)
 }
+
+// variable is one of the environment, as OpenSSH has them in names of files.
+var variable = lazyregexp.New(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
 
 func userName() string {
 	if u, err := user.Current(); err == nil {
@@ -136,6 +152,14 @@ func userName() string {
 
 // address is where to connect.
 func (r route) address() string { return net.JoinHostPort(r.host, strconv.Itoa(r.port)) }
+
+// dialer connects from the address that is configured.
+func (r route) dialer() *net.Dialer {
+	if r.from == nil {
+		return &net.Dialer{}
+	}
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: r.from}}
+}
 
 // knownAs is the address that known_hosts is asked about: an alias stands there without a port.
 func (r route) knownAs() string {
