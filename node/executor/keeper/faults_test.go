@@ -53,6 +53,24 @@ func TestKilledKeeperWithManySlots(t *testing.T) {
 	running.Wait()
 }
 
+// TestOrderThatCannotBeSent has the system refuse to pass an attempt's files to the keeper, which lives: the attempt ends as the node's
+// trouble, and the slot goes on.
+func TestOrderThatCannotBeSent(t *testing.T) {
+	s, dir := slotOf(t, started(t, options(t))), t.TempDir()
+	a := script(t, dir, "a", "exit 3")
+	closed, err := os.Create(filepath.Join(dir, "closed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	a.Stdout = closed
+	done := background(s, t.Context(), a)
+	expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its keeper could not be told to run it")
+	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
+		t.Errorf("run after it: got %+v, want exit code 4", got)
+	}
+}
+
 // TestSignals sends a keeper what terminals and systems send.
 func TestSignals(t *testing.T) {
 	c := started(t, options(t))

@@ -151,6 +151,9 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 			return refused(grid.ClassStart, err.Error(), began)
 		}
 		s.drop()
+		if !hungUp(err) { // the keeper lives, and has no order that is whole
+			return refused(grid.ClassNode, "its keeper could not be told to run it: "+err.Error(), began)
+		}
 		return s.lost(ctx, a, l.link, began)
 	}
 	stopping := l.stopping(ctx, id, a)
@@ -203,6 +206,11 @@ func (s *clientSlot) order(id uint64, a *executor.Attempt) (err error) {
 		_, err = s.line.conn.Write(s.buf[n:])
 	}
 	return err
+}
+
+// hungUp reports whether an error of sending says that the other end is gone, or this one was closed for that.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed)
 }
 
 // attach adds a file to those that go with the frame and gives its number.
