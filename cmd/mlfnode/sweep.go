@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -243,6 +244,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err != nil {
 		return err
 	}
+	a.saySameName(ctx, s.Client(), &v)
 	if f.detach {
 		defer s.Close()
 		return a.detached(&v)
@@ -326,6 +328,17 @@ func submit(ctx context.Context, c *api.Client, b *bundle, sub api.Submit) (api.
 		v, err = unbroken(ctx, begin)
 	}
 	return v, err
+}
+
+// saySameName says that other sweeps have the name of this one.
+func (a *app) saySameName(ctx context.Context, c *api.Client, v *api.Sweep) {
+	if v.Name == "" {
+		return
+	}
+	_, err := c.Sweep(ctx, grid.SweepID(v.Name))
+	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
+		a.say("note: %s; commands refuse the name, so name this one by its id: %s", refusal.Msg, v.Sweep)
+	}
 }
 
 // bundle is a packed project in a temporary file; without a digest there is none.
