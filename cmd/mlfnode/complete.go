@@ -18,7 +18,7 @@ const completionTime = 3 * time.Second
 
 // completeSweeps gives the sweeps that a command may act on, the newest first, by id and by name. Where it can't, it gives none.
 func (a *app) completeSweeps(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 && c.Args(c, append(args, api.Last)) != nil {
+	if len(args) > 0 && c.Args != nil && c.Args(c, append(args, api.Last)) != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	ctx, stop := context.WithTimeout(c.Context(), completionTime)
