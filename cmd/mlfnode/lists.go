@@ -45,9 +45,13 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool) error {
 		return err
 	}
 	if mine {
+		owned := slices.ContainsFunc(all, func(v api.Sweep) bool { return v.Owner != "" })
 		some := len(all) > 0
 		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return v.Owner != userName() })
-		if some && len(all) == 0 && !a.json {
+		switch {
+		case some && !owned:
+			a.say("note: no sweep says who submitted it: this program, or the master, was of an older version then")
+		case some && len(all) == 0 && !a.json:
 			a.say("there is no sweep of yours; all of them: mlfnode sweeps")
 			return nil
 		}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// TestShowWithLess asks a master of an older version, and one that shows viewers less: what a sweep tells is shown, with a note why there
+// is no more, and two sweeps are compared all the same.
+func TestShowWithLess(t *testing.T) {
+	for name, refusal := range map[string]*api.Error{
+		"an older version": {Status: http.StatusNotFound, Msg: "there is no such call"},
+		"a viewer's token": {Status: http.StatusForbidden, Msg: "the token is for reading"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mux := http.NewServeMux()
+			mux.HandleFunc("GET /v1/sweeps/{sweep}", func(w http.ResponseWriter, r *http.Request) {
+				v := api.Sweep{Project: "p", Task: "train", Keys: []string{"lr"}, Metrics: []string{"loss"}, Bundles: []string{r.PathValue("sweep") + "files"}}
+				v.Sweep, v.State, v.Count = grid.SweepID(r.PathValue("sweep")), grid.SweepFinished, 1
+				_ = json.NewEncoder(w).Encode(v)
+			})
+			mux.HandleFunc("GET /v1/sweeps/{sweep}/trials", func(w http.ResponseWriter, r *http.Request) {
+				_, _ = w.Write([]byte(`{"v":{"trial":"` + r.PathValue("sweep") + `/0","state":"succeeded","params":{"lr":0.1},"metrics":{"loss":0.5}}}` + "\n\n"))
+			})
+			mux.HandleFunc("GET /v1/sweeps/{sweep}/description", func(w http.ResponseWriter, _ *http.Request) {
+				w.WriteHeader(refusal.Status)
+				_ = json.NewEncoder(w).Encode(refusal)
+			})
+			server := httptest.NewServer(mux)
+			defer server.Close()
+			c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
+			})
+			defer c.Close()
+			var out, errs bytes.Buffer
+			a := &app{stdout: &screen{w: &out}, stderr: &errs}
+			if err := a.show(t.Context(), c, "p-1"); err != nil {
+				t.Fatal(err)
+			}
+			if got := out.String(); !strings.Contains(got, "p.train") || !strings.Contains(got, "finished") || !strings.Contains(errs.String(), name) {
+				t.Errorf("got\n%s%s", got, &errs)
+			}
+			out.Reset()
+			if err := a.compare(t.Context(), c, [2]grid.SweepID{"p-1", "p-2"}, &compareFlags{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := out.String(); !strings.Contains(got, "1 point in both") || !strings.Contains(got, "p-1files") {
+				t.Errorf("got\n%s", got)
+			}
+		})
+	}
+}
