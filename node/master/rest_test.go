@@ -1,6 +1,8 @@
 package master
 
 import (
+	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -109,6 +111,47 @@ func TestFinishAfterARestart(t *testing.T) {
 	c.end() // whether it has followed the end or not
 	c = restart(t, dir, 4)
 	c.finished(id)
+}
+
+// TestSweepsAtRestCostNothing has a master know of sweeps that have ended or are paused, from their submission or from its start: it has
+// no goroutine for them, its loop looks at none of them and waits for no time to pass.
+func TestSweepsAtRestCostNothing(t *testing.T) {
+	const count = 150
+	dir := t.TempDir()
+	c := perform(t, dir, 4, newWorld().nodes())
+	idle := func() (goroutines int) {
+		t.Helper()
+		c.until("the loop has nothing to look at", func(s *state) bool {
+			return len(s.feeds) == 0 && !s.waiting() && len(s.suspects) == 0 && len(s.setups) == 0
+		})
+		if busy, err := c.Busy(t.Context()); busy || err != nil {
+			t.Errorf("busy: got %t, %v", busy, err)
+		}
+		return runtime.NumGoroutine()
+	}
+	ran := c.submit(1, nil)
+	c.leased(ran, 1)
+	c.finish(c.pull(ran), grid.ClassExit, time.Second)
+	c.finished(ran)
+	alone := idle()
+	for i := range count {
+		s := points(t, grid.SweepID(fmt.Sprintf("rest-%d", i)), 1000)
+		s.State = []grid.SweepState{grid.SweepFinished, grid.SweepCancelled, grid.SweepPaused}[i%3]
+		if _, err := c.store.Records.Create(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	known := func(*state) bool { return len(c.Sweeps()) == count+1 }
+	c.until("the records are known", known)
+	if with := idle(); with >= alone+count/10 {
+		t.Errorf("%d goroutines with %d sweeps at rest, %d with one", with, count, alone)
+	}
+	c.end()
+	c = perform(t, dir, 4, newWorld().nodes())
+	c.until("the records are known", known)
+	if with := idle(); with >= alone+count/10 {
+		t.Errorf("%d goroutines after a restart with %d sweeps at rest, %d with one", with, count, alone)
+	}
 }
 
 // TestRestWithoutAWorker pauses and cancels sweeps of a cluster in which no node takes trials, or in which one is away: the leases
