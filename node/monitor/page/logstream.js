@@ -3,6 +3,7 @@ import { get, sweepPath } from './api.js';
 
 const WINDOW = 128 << 10; // bytes of one question
 const KEPT = 4 << 20; // bytes that are kept
+const PIECE = 512; // what a piece takes beside its text, with its line and its strand
 const PROGRESS = 16 << 10; // characters of a line that is written over
 const BEHIND = 1 << 20; // bytes after which one who follows goes to the end
 
@@ -14,6 +15,9 @@ export function bytesOf(base64) {
   for (let i = 0; i < text.length; i++) b[i] = text.charCodeAt(i);
   return b;
 }
+
+/** What a piece takes. @param {{data: string}} p */
+const weight = p => p.data.length + PIECE;
 
 /** Adds to a line; of a progress bar that is written again and again only the last states are kept. @param {string} line @param {string} more */
 function join(line, more) {
@@ -42,7 +46,7 @@ export class Lines {
     this.next = 0; // behind the last one
     this.total = 0;
     this.turn = 0; // jumps so far
-    this.held = 0; // characters of the pieces
+    this.held = 0; // what the pieces take
     this.ended = false;
     this.cut = 0;
     this.gone = '';
@@ -87,11 +91,11 @@ export class Lines {
     this.next = w.next;
     for (const p of w.pieces) {
       this.pieces.push(p);
-      this.held += p.data.length;
+      this.held += weight(p);
     }
     if (this.held > KEPT) {
       let n = 0;
-      for (let left = this.held; left > KEPT * 0.75; n++) left -= this.pieces[n].data.length;
+      for (let left = this.held; left > KEPT * 0.75; n++) left -= weight(this.pieces[n]);
       this.pieces = this.pieces.slice(n);
       this.from = this.placeOf(this.pieces[0]);
       this.rebuild();
@@ -116,7 +120,7 @@ export class Lines {
     this.strands = new Map();
     this.held = 0;
     for (const p of this.pieces) {
-      this.held += p.data.length;
+      this.held += weight(p);
       this.take(p);
     }
   }

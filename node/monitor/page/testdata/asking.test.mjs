@@ -162,3 +162,18 @@ test('what a filter selects is looked for on the whole way back', async () => {
   await all[3].answer({ hits: [{ position: 300 }] });
   assert.equal((await found).hits.length, 1);
 });
+
+test('what is kept of the log of a sweep of many short trials is bounded', async () => {
+  const log = new SweepLog('a-1', []);
+  let n = 0;
+  globalThis.fetch = async () => json({
+    pieces: Array.from({ length: 1000 }, () => ({ position: ++n, offset: 0, run: `a.1.${n}`, stream: 'stdout', index: n, time: '', data: btoa(`trial ${n}\n`) })),
+    from: n, next: n + 1000, first: 0, total: 1e6, ended: false,
+  });
+  await log.tail();
+  for (let k = 0; k < 40; k++) await log.later(false);
+  assert.equal(n, 41_000);
+  assert.ok(log.pieces.length < 10_000 && log.pieces.length > 4000, `${log.pieces.length} pieces`);
+  assert.ok(log.lines.length < 10_000 && log.strands.size < 10_000, `${log.lines.length} lines of ${log.strands.size} strands`);
+  assert.equal(log.lines.at(-1).text, 'trial 41000');
+});
