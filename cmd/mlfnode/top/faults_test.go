@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +189,38 @@ func TestSearchInParts(t *testing.T) {
 	a.answer()
 	if a.answer(); len(log.hits) != 1 || strings.Join(from, " ") != "0 262144 262144 524288" {
 		t.Errorf("got %d hits from searches at %v", len(log.hits), from)
+	}
+}
+
+// TestHitsHaveABound steps through more hits than are kept: the first ones are let go, and each step goes to the next one.
+func TestHitsHaveABound(t *testing.T) {
+	m := onTrial(100, 30, 40)
+	log := m.shown().(*trialScreen).log
+	log.out.total, log.out.ended = 1<<20, true
+	a := holdQuestions(t, m, func(w http.ResponseWriter, r *http.Request) {
+		from, _ := strconv.ParseInt(r.FormValue("offset"), 10, 64)
+		part := api.LogHits{}
+		for i := range int64(api.MaxHits) {
+			part.Hits = append(part.Hits, api.LogHit{Stream: "stdout", Offset: from + i})
+		}
+		next := from + api.MaxHits
+		part.Next = &next
+		_ = json.NewEncoder(w).Encode(&part)
+	})
+	log.busy = true // no other question
+	press(m, "/epoch", "enter")
+	a.answer()
+	for part := int64(2); part <= 2*hitsKept/api.MaxHits; part++ {
+		log.hit = len(log.hits) - 1
+		press(m, "n")
+		a.answer()
+		first := (part - 1) * api.MaxHits
+		if len(log.hits) > hitsKept || log.goal == nil || log.goal.Offset != first || log.hits[log.hit].Offset != first {
+			t.Fatalf("after part %d: %d hits, at %+v, want at most %d, and to be at %d", part, len(log.hits), log.goal, hitsKept, first)
+		}
+	}
+	if n := len(log.hits); n != hitsKept {
+		t.Errorf("got %d hits, want %d", n, hitsKept)
 	}
 }
 

@@ -119,9 +119,11 @@ type terminal struct {
 	keyboard, tty *os.File
 	before        *unix.Termios
 
-	mu     sync.Mutex
-	screen *vt.Emulator
-	hidden bool // the cursor
+	mu      sync.Mutex
+	screen  *vt.Emulator
+	hidden  bool // the cursor
+	watched string
+	gone    bool // what is watched was not on the screen once
 }
 
 func onTerminal(t *testing.T, cmd *exec.Cmd, columns, rows uint16) *terminal {
@@ -158,7 +160,16 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, columns, rows uint16) *terminal {
 func (x *terminal) Write(b []byte) (int, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.screen.Write(b)
+	n, err := x.screen.Write(b)
+	x.gone = x.gone || !strings.Contains(ansi.Strip(x.screen.Render()), x.watched)
+	return n, err
+}
+
+// watch has gone tell whether a text leaves the screen, however short.
+func (x *terminal) watch(text string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.watched, x.gone = text, false
 }
 
 func (x *terminal) text() string {
@@ -314,6 +325,37 @@ func TestTopAlone(t *testing.T) {
 	x.sees("2 trials of this machine run in this process")
 	x.press("n")
 	x.sees("Sweeps")
+	if err := x.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	x.ends(130)
+}
+
+// TestTopTakesOver kills the process that is the node of a machine in no cluster: top on another terminal becomes the node, with its trials.
+func TestTopTakesOver(t *testing.T) {
+	m := newMachine(t)
+	host := onTerminal(t, m.command("top"), 100, 24)
+	host.sees("● live", "There is no sweep yet")
+	x := onTerminal(t, m.command("top"), 100, 24)
+	x.sees("● live", "There is no sweep yet")
+	id := m.mlfnode("sweep", "--detach", "--set", "seed=4:9", "--", "sh", "-c", script, "run")
+	x.sees(id, "running 2")
+	x.watch("● live")
+	if err := host.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = host.cmd.Wait()
+	await(t, "the node is lost", func() (bool, string) {
+		text := x.text()
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		return x.gone, text
+	})
+	x.sees("● live", "running 2")
+	x.press("q") // it would leave at once if the node were elsewhere
+	x.sees("2 trials of this machine run in this process")
+	x.press("n")
+	x.sees("Sweeps", id)
 	if err := x.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
