@@ -88,6 +88,7 @@ type page struct {
 	l      *list
 	c      *Columns
 	column Column
+	exact  []bool // by block: the column has all digits of what its trials have; nil where it never has
 
 	keys    []uint32 // of the rows that the listing selects and that have a value
 	rows    []int32  // theirs
@@ -99,6 +100,9 @@ const leastRows = 1 << 16
 
 // read looks at the column.
 func (p *page) read() {
+	if p.column >= ColumnMemory && p.column != ColumnEnded { // times are counted in other units here
+		p.exact = p.c.whole[p.column]
+	}
 	var wanted [math.MaxUint8 + 1]bool
 	for i, s := range grid.States {
 		wanted[i+1] = len(p.l.q.States) == 0 || slices.Contains(p.l.q.States, s)
@@ -298,8 +302,7 @@ func (p *page) whole(row int32) bool {
 	case p.column == columnSmall:
 		return p.c.Attempts[row] < maxAttempts
 	}
-	// Times are counted in other units here.
-	return p.column >= ColumnMemory && p.column != ColumnEnded && p.c.whole[p.column][row/blockTrials]
+	return p.exact != nil && p.exact[row/blockTrials]
 }
 
 // value gives what a trial has, where whole is true.

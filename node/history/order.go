@@ -27,6 +27,11 @@ func (l *list) order(ctx context.Context) ([]int64, error) {
 	if ok && (value < int64(len(bounded)) && l.q.Limit+offset <= fewBest || l.q.Sort == SortStarted || l.q.Sort == SortEnded) {
 		return l.best(ctx, value)
 	}
+	if l.d.costs != nil && l.q.After == nil { // many rows may look alike in the column
+		if ids, found := l.d.orders.find(l.orderKey(), l.sweep); found {
+			return l.part(ids), nil
+		}
+	}
 	if ids, found, err := l.byColumn(ctx); found || err != nil {
 		return ids, err
 	}

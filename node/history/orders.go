@@ -106,7 +106,7 @@ func (l *list) sortedIDs(ctx context.Context) ([]int64, error) {
 	if l.d.costs == nil {
 		return l.ids(ctx, l.where(l.bounds()), order, l.q.Limit, l.q.Offset, args...)
 	}
-	key := fmt.Sprint(l.where(l.bounds()), order, args)
+	key := l.orderKey()
 	ids, ok := l.d.orders.find(key, l.sweep)
 	if !ok {
 		var err error
@@ -124,12 +124,23 @@ func (l *list) sortedIDs(ctx context.Context) ([]int64, error) {
 			return nil, err
 		}
 	}
+	return l.part(ids), nil
+}
+
+// orderKey names the order of all rows that the listing selects.
+func (l *list) orderKey() string {
+	expr, args := l.expression()
+	return fmt.Sprint(l.where(l.bounds()), l.orderBy(expr), args)
+}
+
+// part gives the page of the listing out of all rows that it selects.
+func (l *list) part(ids []int64) []int64 {
 	n := int64(len(ids))
 	from, limit := min(max(l.q.Offset, 0), n), l.q.Limit
 	if limit <= 0 {
 		limit = math.MaxInt64 - n
 	}
-	return ids[from:min(n, from+limit)], nil
+	return ids[from:min(n, from+limit)]
 }
 
 // inTurn calls what looks at all rows of a sweep. Listings take turns with that, and it is bounded in time.
