@@ -63,8 +63,12 @@ func (m *Monitor) guarded(next *router) http.Handler {
 		have, who, err := m.granted(r)
 		switch {
 		case err != nil:
+			hint := "ask whoever runs the master for a new token, made with: mlfnode token --role operator"
+			if errors.Is(err, errNoToken) && strings.Contains(r.Header.Get("Accept"), "text/html") {
+				hint = "this is for programs; a browser gets in by the link of: mlfnode monitor"
+			}
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: "ask whoever runs the master for a new token, made with: mlfnode token --role operator"})
+			refuse(w, &api.Error{Status: http.StatusUnauthorized, Msg: err.Error(), Hint: hint})
 		case have < need && need == mayAdminister:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
 				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,22 @@ func TestStreamsEndWithTheirTokens(t *testing.T) {
 		}
 		if path == "/a" && len(ended["/b"]) > 0 {
 			t.Error("a stream whose token is good has ended")
+		}
+	}
+}
+
+// TestBrowserAtTheMaster opens the address of the master itself in a browser: the refusal says how browsers get in.
+func TestBrowserAtTheMaster(t *testing.T) {
+	m := New(Config{Logger: testLog(t)})
+	h := m.guarded(&router{mux: http.NewServeMux(), byPattern: map[string]*route{}})
+	for accept, hint := range map[string]string{"text/html,application/xhtml+xml": "mlfnode monitor", "*/*": "mlfnode token"} {
+		for _, path := range []string{"/", "/sweeps/chainer-3", "/api/v1/sweeps"} {
+			r, w := httptest.NewRequest("GET", path, nil), httptest.NewRecorder()
+			r.Header.Set("Accept", accept)
+			h.ServeHTTP(w, r)
+			if w.Code != http.StatusUnauthorized || !strings.Contains(w.Body.String(), hint) {
+				t.Errorf("%s, which takes %s: got %d %s, want a hint of %s", path, accept, w.Code, w.Body, hint)
+			}
 		}
 	}
 }
