@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
@@ -14,10 +15,12 @@ func TestEmptyStates(t *testing.T) {
 	c := newCluster(t)
 	waiting := c.sweep("sleep 600", "x=1:9", "y=1,2")
 	equal := c.sweep(`echo '{"loss": 0.5}' >>$MLF_METRICS`, "x=1,2,3")
+	diverged := c.sweep(`echo '{"loss": "NaN"}' >>$MLF_METRICS`, "x=1,2,3", "y=1,2")
 	b := newBrowser(t)
 	b.login(c.monitor())
 	c.mlfnode("cancel", waiting) // its place is for the others
 	c.settled(equal)
+	c.settled(diverged)
 	waiting = c.sweep("sleep 600", "x=1:9", "y=1,2")
 	b.allowFailures(true) // some of these places are not there
 	for _, s := range []struct {
@@ -36,6 +39,7 @@ func TestEmptyStates(t *testing.T) {
 		{"/sweeps/" + waiting + "/trials/0", []string{"Nothing has been printed yet.", "A program reports them as JSON lines in the file $MLF_METRICS"}},
 		{"/sweeps/" + waiting + "/trials/15", []string{"pending"}},
 		{"/sweeps/" + equal, []string{"loss of 3 trials: the middle half from 0.5 to 0.5"}},
+		{"/sweeps/" + diverged, []string{"No trial has a finite value of this: it is NaN, infinite, or was not reported.", "Choose another value above"}},
 		{"/sweeps/" + equal + "/heat", []string{"x is the only parameter with more than one value: there is no pair to combine."}},
 		{"/sweeps/" + equal + "?state=failed", []string{"No trial matches"}},
 		{"/sweeps/" + equal + "/timeline?state=failed", []string{"Nothing matches the filter."}},
@@ -56,6 +60,12 @@ func (b *tab) answers(path string, status int, problem string) {
 		window.fetch = (what, options) => (window.broken && new URL(what, location.href).pathname.endsWith(%q)
 			? Promise.resolve(new Response(%q, {status: %d, headers: {'Content-Type': 'application/problem+json', 'Retry-After': '600'}})) : real(what, options));
 	})()`, path, problem, status)
+	b.before(script)
+}
+
+// before has a script run before those of each page that is opened.
+func (b *tab) before(script string) {
+	b.t.Helper()
 	added, err := chromedp.Call(b.ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
 	if err != nil {
 		b.t.Fatal(err)
@@ -109,5 +119,44 @@ func TestFailedStates(t *testing.T) {
 		b.click("Try again")
 		b.says(s.comes)
 		b.wait("!document.body.innerText.includes('the reason of the test')")
+	}
+}
+
+// TestPartOfALargeSweep has charts answer as for a sweep of more trials than they look at: each says of how many it is.
+func TestPartOfALargeSweep(t *testing.T) {
+	c := newCluster(t)
+	id := c.sweep(`echo "{\"loss\": 0.1$(date +%N)}" >>$MLF_METRICS`, "x=1,2,3", "y=1,2")
+	c.settled(id)
+	b := newBrowser(t)
+	b.login(c.monitor())
+	b.before(`(() => {
+		const real = window.fetch;
+		window.fetch = async (what, options) => {
+			const r = await real(what, options);
+			if (!r.ok || !new URL(what, location.href).pathname.includes('/charts/')) return r;
+			return new Response(JSON.stringify({...await r.json(), stride: 3, known: 2097152}), {headers: r.headers});
+		};
+	})()`)
+	for _, path := range []string{"", "/heat", "/timeline"} {
+		b.open("/sweeps/" + id + path)
+		b.wait(`/Computed from 2.097.152 trials: one block in 3\./.test(document.body.innerText)`)
+	}
+}
+
+// TestWithoutJavaScript opens the page in a browser that runs no scripts: it says what does the same.
+func TestWithoutJavaScript(t *testing.T) {
+	c := newCluster(t)
+	b := newBrowser(t)
+	m := c.monitor()
+	b.login(m)
+	if _, err := chromedp.Call(b.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
+		t.Fatal(err)
+	}
+	b.open("/sweeps")
+	for _, text := range []string{"This page needs JavaScript.", "mlfnode top", "mlfnode results SWEEP --csv"} {
+		b.says(text)
+	}
+	if links := eval[int](b, "document.querySelectorAll('.noscript a').length"); links > 0 {
+		t.Errorf("%d links, which need the key of a session that only a script has", links)
 	}
 }

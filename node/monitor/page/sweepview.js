@@ -182,5 +182,5 @@ function NoValues({ sweep: s }) {
     return html`<${Empty} title="The trials have reported no metrics."><p>States, times and failures are shown all the same; choose “wall time” as the value. To report a metric, a program appends a line to the file that${' '}
       <code>$MLF_METRICS</code> names:</p><pre>${'echo \'{"accuracy": 0.97}\' >> "$MLF_METRICS"'}</pre><p>or project.yaml says where it writes them: <code>metrics: {log: result/log}</code>.</p><//>`;
   }
-  return html`<${Empty} title="No trial has a finite value of this."><p>Choose another value above: ${s.metrics.join(', ')}.</p><//>`;
+  return html`<${Empty} title="No trial has a finite value of this: it is NaN, infinite, or was not reported."><p>Choose another value above, such as wall time.</p><//>`;
 }

@@ -2,7 +2,7 @@
 import { useId, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { html } from '../html.js';
 import { Failure } from '../ui.js';
-import { time } from '../format.js';
+import { count, time } from '../format.js';
 import { csv, picture, save } from './export.js';
 
 const PAGE = 200; // rows of a chart's table
@@ -43,7 +43,7 @@ export function Figure({ title, name, answer, moved, rows, tools, children, empt
     </header>
     ${error && html`<${Failure} error=${error} retry=${reload} />`}
     ${!data && !error && html`<div class="waits" role="status"><span class="muted">Asking …</span></div>`}
-    ${data && html`<figcaption class="sentence">${sentence ?? data.sentence}${data.stride > 1 && html` <span class="muted">Computed from every ${data.stride}-th block of trials.</span>`}</figcaption>`}
+    ${data && html`<figcaption class="sentence">${sentence ?? data.sentence}${data.stride > 1 && html` <span class="muted">Computed from ${count(data.known)} trials: one block in ${data.stride}.</span>`}</figcaption>`}
     ${nothing}
     ${draws && (table && rows ? html`<${Numbers} of=${rows(data)} label=${title} />` : html`<div class="drawing">${children(data)}</div>`)}
     ${draws && !table && note && html`<div class="note muted">${note}</div>`}
