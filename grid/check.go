@@ -133,7 +133,7 @@ func (t *Task) Check() error {
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
-		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkOrder, t.checkTimes, t.checkStopAfter, t.Checkpoint.Check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
+		t.checkCommand, t.checkConstants, t.checkEnv, t.Resources.Check, t.checkGPUIDs, t.checkOrder, t.checkTimes, t.checkStopAfter, t.Stop.Check, t.Checkpoint.Check, t.Retries.Check, t.CheckEscalation, t.CheckMeasureBy, t.checkResults, t.checkShare, t.checkContainer,
 	} {
 		if err := check(); err != nil {
 			return err

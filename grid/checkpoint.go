@@ -53,10 +53,9 @@ func DefaultCheckpoint() Checkpoint {
 // checkpointSignals can be the notice before a stop.
 func checkpointSignals() []string { return []string{"TERM", "INT", "HUP", "USR1", "USR2"} }
 
-// Equipped reports whether the task asks for devices, a container, a checkpoint, repeats or a virtual environment, which older nodes
-// would leave out without a word.
+// Equipped reports whether the task asks for devices, a container or a checkpoint, which older nodes would leave out without a word.
 func (t *Task) Equipped() bool {
-	return t.Checkpoint != nil || t.Image != "" || t.Repeat || t.Venv != "" || t.Resources.NeedsGPU()
+	return t.Checkpoint != nil || t.Image != "" || t.Resources.NeedsGPU()
 }
 
 // CheckpointGrace is how long the task's program has to save its state after the notice.

@@ -116,6 +116,7 @@ var failures = [...]Failure{
 		Cause: "its node could not run it", Hint: "see what the node reports: mlfnode members"},
 	{Class: ClassCrash, Owner: OwnerNode, Unstarted: true, Cause: "its node died under it"},
 	{Class: ClassCancel, Owner: OwnerUser, Cause: "a user cancelled it"},
+	{Class: ClassStopped, Owner: OwnerUser, Cause: "it did worse than other trials (`stop`); no failure"},
 	{Class: ClassPreempt, Owner: OwnerInfrastructure, Cause: "it saved its state, to go on from there", Hint: "raise checkpoint.repeats of the task"},
 	{Class: ClassHalt, Owner: OwnerUser, Always: true, Cause: "it was stopped to run again later"},
 
@@ -173,6 +174,9 @@ func FailureOf(c Class) Failure {
 
 // Failures gives all rows of the table.
 func Failures() []Failure { return append([]Failure(nil), failures[:]...) }
+
+// Ending reports whether a trial whose attempt ended so is at its end without a failure: it succeeded, or was ended on purpose.
+func (c Class) Ending() bool { return c == ClassNone || c == ClassCancel || c == ClassStopped }
 
 // Ran reports whether an attempt that ended so got far enough to show that its node can run it.
 func (f *Failure) Ran() bool {

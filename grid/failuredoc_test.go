@@ -35,7 +35,7 @@ func documented(f *Failure) string {
 		retries = "always"
 	case f.Elsewhere > 0:
 		retries = fmt.Sprintf("%d in a cluster", f.Elsewhere)
-	case f.Class == ClassCancel:
+	case f.Class == ClassCancel || f.Class == ClassStopped:
 		retries = "never"
 	case f.Class == ClassPreempt:
 		retries = "`checkpoint.repeats`"

@@ -14,12 +14,13 @@ const (
 	FeatureRepeat Feature = "repeat"     // an axis that is no option
 	FeatureVenv   Feature = "venv"       // a virtual environment
 	FeatureStop   Feature = "stop_after" // a number of failures that pauses a sweep
+	FeatureEarly  Feature = "stop"       // trials that are stopped early
 	FeatureSet    Feature = "set"        // another priority while it runs
 )
 
 // Features are all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureSet}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet}
 }
 
 // FeaturesOf gives the features that a task over a space has.
@@ -52,10 +53,27 @@ func FeaturesOf(t *Task, s Space) (all []Feature) {
 	if t.StopAfter > 0 {
 		all = append(all, FeatureStop)
 	}
+	if t.Stop != nil {
+		all = append(all, FeatureEarly)
+	}
 	return all
 }
 
-// Equipped reports whether older nodes would run the sweep's trials wrongly: they must not get them.
-func (s *Sweep) Equipped() bool {
-	return s.Task.Equipped() || slices.ContainsFunc(FeaturesOf(&s.Task, s.Space), func(f Feature) bool { return f != FeatureStop }) // which is the master's
+// The levels of nodes: which of them run the trials of a sweep as its task says.
+const (
+	LevelPlain    = 1 // all
+	LevelEquipped = 2 // those that know devices, containers and checkpoints
+	LevelFeatures = 3 // those that know these features
+)
+
+// Level is that of the nodes that may get the sweep's trials. Older ones would leave out what they don't know without a word.
+func (s *Sweep) Level() int {
+	ofNodes := func(f Feature) bool { return f != FeatureStop } // which is the master's
+	switch {
+	case slices.ContainsFunc(FeaturesOf(&s.Task, s.Space), ofNodes):
+		return LevelFeatures
+	case s.Task.Equipped():
+		return LevelEquipped
+	}
+	return LevelPlain
 }

@@ -55,6 +55,7 @@ const (
 	ClassLost    Class = "lost"         // its node agent died under it, or its lease was lost
 	ClassCrash   Class = "crash"        // its whole node died under it
 	ClassCancel  Class = "cancelled"    // the user cancelled it
+	ClassStopped Class = "stopped"      // it did worse than other trials; no failure
 	ClassPreempt Class = "preempted"    // it saved its state and runs again from there: by its own wish, or after its timeout
 	ClassHalt    Class = "halted"       // the user stopped it to go on later, or its node stopped in good order; never counted
 

@@ -37,6 +37,9 @@ type Sweep struct {
 	// Accepted is how many trials had failed when the user let the sweep go on; they do not count for Task.StopAfter.
 	Accepted int64 `json:"accepted,omitempty"`
 
+	// Stopping are running attempts that do worse than others, with Task.Stop: their nodes stop them.
+	Stopping []StoppedRun `json:"stopping,omitempty"`
+
 	Priority    int       `json:"priority,omitempty"`     // higher goes first
 	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit
 	Submitted   time.Time `json:"submitted"`

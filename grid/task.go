@@ -40,6 +40,8 @@ type Task struct {
 
 	// StopAfter is how many trials may fail before no further one begins; 0 is no limit.
 	StopAfter int64 `json:"stop_after,omitempty"`
+	// Stop has trials stopped that do worse than others; nil lets all run to their end.
+	Stop *EarlyStop `json:"stop,omitempty"`
 
 	Preempt   bool `json:"preempt,omitempty"`    // trials of lower priority that can save their state make room for it
 	NoReplace bool `json:"no_replace,omitempty"` // a second run does harm: a trial waits for its node, however long that is away

@@ -118,7 +118,7 @@ func (t *Trial) finish(policy Retries, node NodeID, e *Event) Change {
 		return Retry
 	case class == ClassNone:
 		t.State = Succeeded
-	case class == ClassCancel:
+	case class == ClassCancel || class == ClassStopped:
 		t.State = Cancelled
 	default:
 		t.State = Failed
@@ -207,7 +207,7 @@ func without(list []AwayRun, i int) []AwayRun {
 // again counts a failure and reports whether the trial is to run once more. Trouble of a node that kept the program from running
 // counts for nothing, however often it happens.
 func (t *Trial) again(policy Retries, r *Result) bool {
-	if r.Class == ClassNone || r.Class == ClassCancel {
+	if r.Class.Ending() {
 		return false
 	}
 	f := FailureOf(r.Class)

@@ -41,12 +41,8 @@ const (
 	presentPage = 1000
 )
 
-// The versions of leases on the wire. Nodes that do not know the newest run trials without devices, containers, checkpoints and what
-// a space may have beside plain axes, so leases of sweeps that ask for these have it; see Lease.Equipped.
-const (
-	plainLease   = 1
-	leaseVersion = 2
-)
+// The versions of leases on the wire are the levels of the nodes that may run their trials. Older nodes leave leases of newer versions.
+const leaseVersion = grid.LevelFeatures
 
 // Lease is the right to run the trials [Lo,Hi) of a sweep.
 type Lease struct {
@@ -59,8 +55,8 @@ type Lease struct {
 	// their folders on nodes can't be read.
 	Snapshot, Bad int
 
-	// Equipped is set where the sweep asks for what older nodes don't know, see grid.Sweep.Equipped. They leave the lease.
-	Equipped bool
+	// Level is that of the nodes that may take the lease, see grid.Sweep.Level; 0 stands for grid.LevelPlain.
+	Level int
 
 	// Quiet is set where no attempt of the lease needs to be told of before it begins: no node has died under its trials.
 	Quiet bool
@@ -187,11 +183,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.ID == "" {
 		l.ID = q.NewID()
 	}
-	v := plainLease
-	if l.Equipped {
-		v = leaseVersion
-	}
-	data, err := json.Marshal(wireLease{V: v, Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid, Elsewhere: l.Elsewhere, Quiet: l.Quiet})
+	data, err := json.Marshal(wireLease{V: max(l.Level, grid.LevelPlain), Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid, Elsewhere: l.Elsewhere, Quiet: l.Quiet})
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}

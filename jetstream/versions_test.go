@@ -121,15 +121,15 @@ func TestLeasesOfOtherVersions(t *testing.T) {
 	}
 	put(t, s, leaseSubject("c1"), text(leaseVersion+1))
 	put(t, s, leaseSubject("c1"), text(leaseVersion))
-	if _, err := s.Queue.Publish(t.Context(), Lease{Sweep: "b-1", Hi: 1, Attempt: 1, Shape: "c2", Equipped: true}); err != nil {
+	if _, err := s.Queue.Publish(t.Context(), Lease{Sweep: "b-1", Hi: 1, Attempt: 1, Shape: "c2", Level: leaseVersion}); err != nil {
 		t.Fatal(err)
 	}
 	raw, err := s.js.Stream(t.Context(), leaseStream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if msg, err := raw.GetLastMsgForSubject(t.Context(), leaseSubject("c2")); err != nil || !strings.Contains(string(msg.Data), `"v":2`) {
-		t.Errorf("got the lease %s, %v of a task that older nodes can't run; want version 2", msg.Data, err)
+	if msg, err := raw.GetLastMsgForSubject(t.Context(), leaseSubject("c2")); err != nil || !strings.Contains(string(msg.Data), `"v":3`) {
+		t.Errorf("got the lease %s, %v of a task that older nodes can't run; want version 3", msg.Data, err)
 	}
 	held := mustPull(t, s.Queue, "c1", 2, 1)
 	if got := held[0].Lease; got.Sweep != "a-1" || got.Hi != 5 || got.ID != "#2" {

@@ -106,7 +106,13 @@ func (p *Project) Task(name string) (*Definition, error) {
 			if t.requirements != "" && err == nil {
 				t.Inputs, err = venvInputs(p.Dir, t.requirements)
 			}
-			return &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Repeat: t.repeat, Sample: t.sample, Include: t.include}, err
+			def := &Definition{Task: t.Task, Axes: axes, Exclude: t.exclude, Repeat: t.repeat, Sample: t.sample, Include: t.include}
+			if t.Stop != nil {
+				stop := *t.Stop
+				stop.Complete(t.Objective)
+				def.Task.Stop = &stop
+			}
+			return def, err
 		}
 	}
 	return nil, fmt.Errorf("the project %s has no task %s. Its tasks are %s", p.Name, name, strings.Join(p.Tasks(), ", "))

@@ -33,7 +33,7 @@ func settings() map[string]func(text string) (field string, value *yaml.Node, er
 	return map[string]func(string) (string, *yaml.Node, error){
 		"artifact": listed("artifacts"), "share": listed("share"), "exclude": listed("exclude"),
 		"metric": metricSetting, "objective": objectiveSetting,
-		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "stop-after": single("stop_after"), "order": single("order"),
+		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "stop-after": single("stop_after"), "stop": stopSetting, "order": single("order"),
 		"cpus": resource("cpus"), "memory": resource("memory"), "gpus": resource("gpus"),
 	}
 }
@@ -60,6 +60,18 @@ func objectiveSetting(text string) (string, *yaml.Node, error) {
 	put(n, "metric", scalar(text[:at]))
 	put(n, "goal", scalar(goal))
 	return "objective", n, nil
+}
+
+// stopSetting reads RULE:AFTER.
+func stopSetting(text string) (string, *yaml.Node, error) {
+	rule, after, found := strings.Cut(text, ":")
+	if !found {
+		return "", nil, fmt.Errorf("it is no rule with a step. Write median:5 or asha:5")
+	}
+	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
+	put(n, "rule", unquoted(rule))
+	put(n, "after", unquoted(after))
+	return "stop", n, nil
 }
 
 // sampleSetting reads SIZE or SIZE:SEED.

@@ -3,6 +3,7 @@ package projects
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -72,6 +73,7 @@ func (s *schema) taskFields(t *task) map[string]field {
 		"checkpoint":   func(what string, n *yaml.Node) { s.checkpoint(what, n, t) },
 		"order":        func(what string, n *yaml.Node) { s.order(what, n, t) },
 		"stop_after":   func(what string, n *yaml.Node) { t.StopAfter = s.failures(what, n) },
+		"stop":         func(what string, n *yaml.Node) { s.earlyStop(what, n, t) },
 		"preempt":      func(what string, n *yaml.Node) { t.Preempt = s.truth(what, n, false) },
 		"replace":      func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) },
 		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },
@@ -311,6 +313,37 @@ func (s *schema) number(what string, n *yaml.Node, most int64) int64 {
 		s.report(n, fmt.Sprintf("Give a whole number from 1 to %d.", most), "%s is %q", what, text)
 	}
 	return v
+}
+
+// earlyStop reads which trials are stopped early. What the objective says of the metric is filled in when the task is used.
+func (s *schema) earlyStop(what string, n *yaml.Node, t *task) {
+	e := &grid.EarlyStop{Rule: grid.StopMedian}
+	before := len(s.problems)
+	oneOf := func(what string, n *yaml.Node, choices ...string) string {
+		text, ok := s.filled(what, n)
+		if ok && !slices.Contains(choices, text) {
+			s.report(n, "Write "+strings.Join(choices, " or ")+".", "%s is %q", what, text)
+		}
+		return text
+	}
+	s.fields(what, n, "{metric: loss, rule: median, after: 5}", map[string]field{
+		"metric": func(_ string, n *yaml.Node) { e.Metric, _ = s.filled("stop.metric", n) },
+		"goal":   func(_ string, n *yaml.Node) { e.Goal = oneOf("stop.goal", n, "minimize", "maximize") },
+		"rule": func(_ string, n *yaml.Node) {
+			e.Rule = grid.StopRule(oneOf("stop.rule", n, string(grid.StopMedian), string(grid.StopHalving)))
+		},
+		"after": func(_ string, n *yaml.Node) {
+			text, ok := s.filled("stop.after", n)
+			var err error
+			if e.After, err = strconv.ParseFloat(text, 64); ok && (err != nil || !(e.After > 0) || math.IsInf(e.After, 0)) {
+				s.report(n, "Give a step from which trials may be stopped, like 5.", "stop.after is %q", text)
+			}
+		},
+	})
+	if e.After == 0 && len(s.problems) == before {
+		s.report(n, "Write it like {metric: loss, rule: median, after: 5}.", "stop has no after, the step from which trials may be stopped")
+	}
+	t.Stop = e
 }
 
 // failures reads a number of failures, with or without this word; 0 is no limit.

@@ -44,6 +44,11 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 			return err
 		}
 	}
+	if v.Stopped > 0 {
+		if err := a.stoppedEarly(ctx, client, v); err != nil {
+			return err
+		}
+	}
 	if v.Objective != nil {
 		if err := a.best(ctx, client, v); err != nil {
 			return err
@@ -66,6 +71,21 @@ func (a *app) reasons(ctx context.Context, c *api.Client, v *api.Sweep) error {
 	}
 	if v.Failed > reasonsShown {
 		a.say("… and %d more: mlfnode trials %s --state failed", v.Failed-reasonsShown, v.Sweep)
+	}
+	return nil
+}
+
+// stoppedEarly says of some trials why they were stopped early.
+func (a *app) stoppedEarly(ctx context.Context, c *api.Client, v *api.Sweep) error {
+	q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped, Limit: reasonsShown}
+	for t, err := range c.Trials(ctx, v.Sweep, q) {
+		if err != nil {
+			return err
+		}
+		a.say("%s %s", t.Trial, oneLine(t.Reason))
+	}
+	if v.Stopped > reasonsShown {
+		a.say("… and %d more: mlfnode trials %s --class %s", v.Stopped-reasonsShown, v.Sweep, grid.ClassStopped)
 	}
 	return nil
 }
@@ -110,8 +130,11 @@ func summary(v *api.Sweep) string {
 	if v.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", v.Failed)
 	}
-	if v.Cancelled > 0 {
-		text += fmt.Sprintf(", %d cancelled", v.Cancelled)
+	if v.Stopped > 0 {
+		text += fmt.Sprintf(", %d stopped early", v.Stopped)
+	}
+	if n := v.Cancelled - v.Stopped; n > 0 {
+		text += fmt.Sprintf(", %d cancelled", n)
 	}
 	if v.Started != nil && v.Ended != nil {
 		text += ", in " + printable.Seconds(v.Ended.Sub(*v.Started).Seconds())

@@ -52,6 +52,7 @@ func (f *planFlags) add(fl *pflag.FlagSet) {
 		{"objective", "METRIC:GOAL", "what --best sorts by, as in loss:min or accuracy:max"},
 		{"timeout", "DURATION", "longest run of one trial, as in 2h or 90s; 0 is no limit"},
 		{"retries", "N", "how often a failed trial runs again (default as the task says)"},
+		{"stop", "RULE:STEP", "stop trials early whose objective is worse than that of others from this step on: median:5 or asha:5"},
 		{"stop-after", "N", "pause the sweep when N trials have failed; 0 is no limit"},
 		{"order", "ORDER", "order in which trials begin: index or spread (default: the order of the task)"},
 		{"cpus", "N", "processors that one trial needs"},

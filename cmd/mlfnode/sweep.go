@@ -280,7 +280,7 @@ func featureNames() map[grid.Feature]string {
 	return map[grid.Feature]string{
 		grid.FeatureLists: "values that are lists of arguments", grid.FeatureZip: "parameters that go together (zip, CSV and JSON lines)",
 		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat", grid.FeatureVenv: "venv", grid.FeatureSet: "set",
-		grid.FeatureStop: "stop_after",
+		grid.FeatureStop: "stop_after", grid.FeatureEarly: "stop",
 	}
 }
 
@@ -410,7 +410,7 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 
 // verdict is the exit code that a sweep at rest deserves.
 func verdict(v *api.Sweep) error {
-	if v == nil || v.Failed > 0 || v.Cancelled > 0 || v.Problem != "" && v.State == grid.SweepPaused {
+	if v == nil || v.Failed > 0 || v.Cancelled > v.Stopped || v.Problem != "" && v.State == grid.SweepPaused {
 		return &failure{code: exitFailed}
 	}
 	return nil

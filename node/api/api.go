@@ -90,6 +90,7 @@ type SweepCounts struct {
 	Succeeded int64           `json:"succeeded"`
 	Failed    int64           `json:"failed"`
 	Cancelled int64           `json:"cancelled"`
+	Stopped   int64           `json:"stopped,omitempty"` // of the cancelled ones, those that were stopped early
 }
 
 // Sweep is a sweep with its counts, as `sweeps --json` prints it.
@@ -259,7 +260,7 @@ type Obstacle struct {
 // TrialQuery selects and orders trials. The zero query is every trial by index.
 type TrialQuery struct {
 	States []grid.State
-	Class  grid.Class // of the last attempt; without States only failed trials
+	Class  grid.Class // of the last attempt; without States only trials that it ended
 	Sort   string     // index, started, ended, wall, cpu, memory, state, attempts, objective, or a metric's name
 	Desc   bool
 	Limit  int64 // 0 is no limit

@@ -73,6 +73,7 @@ type TaskSpec struct {
 	Order       grid.Order             `json:"order,omitempty"`
 	Repeat      bool                   `json:"repeat,omitempty"`
 	StopAfter   int64                  `json:"stop_after,omitempty"`
+	Stop        *grid.EarlyStop        `json:"stop,omitempty"`
 	Preempt     bool                   `json:"preempt,omitempty"`
 	NoReplace   bool                   `json:"no_replace,omitempty"`
 	Artifacts   []string               `json:"artifacts,omitempty"`
@@ -107,7 +108,7 @@ func Spec(t *grid.Task) TaskSpec {
 	return TaskSpec{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs, Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: Duration(t.Timeout), IdleTimeout: Duration(t.IdleTimeout), Grace: Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: checkpointSpec(t.Checkpoint), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: checkpointSpec(t.Checkpoint), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter, Stop: t.Stop, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 
@@ -116,7 +117,7 @@ func (t *TaskSpec) Task() grid.Task {
 	return grid.Task{
 		Name: t.Name, Command: t.Command, Shell: t.Shell, Constants: t.Constants, Setup: t.Setup, Inputs: t.Inputs, Venv: t.Venv, Share: t.Share, Links: t.Links, Image: t.Image, Container: t.Container, Env: t.Env,
 		Resources: t.Resources, GPUIDs: t.GPUIDs, Timeout: time.Duration(t.Timeout), IdleTimeout: time.Duration(t.IdleTimeout), Grace: time.Duration(t.Grace),
-		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: t.Checkpoint.checkpoint(), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
+		LogLimit: t.LogLimit, Retries: t.Retries, Escalate: t.Escalate, MeasureBy: t.MeasureBy, Checkpoint: t.Checkpoint.checkpoint(), Order: t.Order, Repeat: t.Repeat, StopAfter: t.StopAfter, Stop: t.Stop, Preempt: t.Preempt, NoReplace: t.NoReplace, Artifacts: t.Artifacts, Metrics: t.Metrics, Objective: t.Objective,
 	}
 }
 

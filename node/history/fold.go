@@ -235,6 +235,9 @@ func (f *fold) note(g *folding, t *grid.Trial, change grid.Change) {
 		Sweep: g.sweep.ID, Index: t.Index, Change: change, State: t.State, Attempts: t.Attempts,
 		Node: t.Node, Snapshot: t.Result.Snapshot, Class: t.Result.Class, Started: t.Result.Started, Ended: t.Ended,
 	}
+	if change == grid.Done && g.policy.Stop != "" {
+		changed.Curve = t.Result.Curves[g.policy.Stop]
+	}
 	if change == grid.Retry {
 		changed.Failures = maps.Clone(t.Failures)
 	}

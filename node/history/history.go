@@ -111,6 +111,7 @@ type Policy struct {
 	Retries grid.Retries
 	Metric  string // the objective's metric, empty for none
 	Goal    string // maximize or minimize
+	Stop    string // the metric whose curves tell which trials are stopped early, empty for none
 }
 
 // Stored is a batch of events with its sequence in the stream.
@@ -131,5 +132,6 @@ type Transition struct {
 	Started, Ended int64              // microseconds since 1970
 	Failures       map[grid.Class]int // of the trial so far, with Retry
 	Snapshot       int                // that was stored of what that attempt saved; 0 for none
+	Curve          grid.Curve         // with Done, of Policy.Stop
 	Measured       *grid.Result       // with Done and Retry, of an attempt whose use of a GPU was measured
 }

@@ -16,7 +16,8 @@ type Counts struct {
 	Succeeded int64 `json:"succeeded"`
 	Failed    int64 `json:"failed"`
 	Cancelled int64 `json:"cancelled"`
-	Retrying  int64 `json:"retrying"` // pending again after an attempt
+	Stopped   int64 `json:"stopped,omitempty"` // of the cancelled ones: by grid.ClassStopped
+	Retrying  int64 `json:"retrying"`          // pending again after an attempt
 
 	CPU     int64 `json:"cpu"`     // microseconds, of all results
 	Wall    int64 `json:"wall"`    // microseconds, of all results
@@ -39,6 +40,9 @@ func (c *Counts) add(t *grid.Trial, sign int64) {
 		c.Failed += sign
 	case grid.Cancelled:
 		c.Cancelled += sign
+		if t.Result.Class == grid.ClassStopped {
+			c.Stopped += sign
+		}
 	default:
 		c.Retrying += sign
 		return

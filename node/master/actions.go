@@ -389,6 +389,9 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ite
 				yield(0, fmt.Errorf("find trials of %s to run again: %w", id, err))
 				return
 			}
+			if q.Index < 0 && q.Class == "" && t.Result.Class == grid.ClassStopped {
+				continue // it would do no better now
+			}
 			if (q.Index < 0 || q.Index == t.Index) && (q.Class == "" || q.Class == t.Result.Class) && !yield(t.Index, nil) {
 				return
 			}

@@ -54,6 +54,8 @@ type feed struct {
 	lanes    map[grid.Lane]grid.Resources // that the record has, beside the sweep's own
 	held     map[grid.Lane]int            // leases in each lane
 
+	compared *compared // with Task.Stop; else nil
+
 	settled []chan struct{} // closed when a cancelled sweep has no lease left
 }
 

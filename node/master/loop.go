@@ -174,6 +174,9 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		s.expect(f, left.Open)
 	}
 	f.load(left, time.Now())
+	if err := s.openCompared(ctx, f); err != nil {
+		return err
+	}
 	s.discardEnded(ctx, f)
 	s.feeds[sweep.ID] = f
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
@@ -227,6 +230,7 @@ func (s *state) follow(fd folded) {
 		s.activity.note(s.feeds[fd.changed[i].Sweep], &fd.changed[i])
 		if f := s.feeds[fd.changed[i].Sweep]; f != nil && fd.last > f.known { // else it was loaded with this change
 			f.apply(&fd.changed[i], now)
+			f.compareEnd(&fd.changed[i])
 			if t := &fd.changed[i]; t.Change == grid.Done {
 				s.conclude(f, t.Index, t.Node)
 				s.discard(f, t)
@@ -322,7 +326,7 @@ func (s *state) feed(ctx context.Context) error {
 	if !s.m.cfg.Feed {
 		return nil
 	}
-	if err := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx)); err != nil {
+	if err := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx), s.stopWorse(ctx)); err != nil {
 		return err
 	}
 	s.room = map[grid.Resources]int{}
@@ -454,7 +458,7 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 	avoid, elsewhere := s.avoidFor(f, l.lo, lane)
 	seq, err := s.m.cfg.Store.Queue.Publish(ctx, jetstream.Lease{
 		Sweep: f.sweep.ID, Lo: l.lo, Hi: l.hi, Attempt: l.attempt, Shape: string(lane.name), ID: id, Updates: updates,
-		Snapshot: snapshot, Bad: bad, Equipped: f.sweep.Equipped(), Avoid: avoid, Elsewhere: elsewhere,
+		Snapshot: snapshot, Bad: bad, Level: f.sweep.Level(), Avoid: avoid, Elsewhere: elsewhere,
 		Quiet: l.attempt > 1 && l.manner != announced,
 	})
 	if err != nil {

@@ -315,6 +315,9 @@ func (m *Master) policy(id grid.SweepID) (history.Policy, bool) {
 	if o := r.Sweep.Task.Objective; o != nil {
 		p.Metric, p.Goal = o.Metric, o.Goal
 	}
+	if s := r.Sweep.Task.Stop; s != nil {
+		p.Stop = s.Metric
+	}
 	return p, true
 }
 

@@ -38,6 +38,7 @@ func (m *Master) takeProgress(ctx context.Context) error {
 		if err := m.cfg.History.Progress(ctx, batches, m.policy); err != nil && !history.IsFull(err) {
 			return fmt.Errorf("keep metrics of running trials: %w", err)
 		}
+		m.compare(batches)
 		m.mu.Lock()
 		m.announceLocked()
 		m.mu.Unlock()

@@ -98,7 +98,7 @@ func (m *Monitor) view(ctx context.Context, s *grid.Sweep) (api.Sweep, error) {
 func counted(s *grid.Sweep, c *history.Counts) api.Sweep {
 	v := api.Sweep{
 		SweepCounts: api.SweepCounts{
-			Sweep: s.ID, State: s.State, Count: s.Space.Count(), Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled,
+			Sweep: s.ID, State: s.State, Count: s.Space.Count(), Running: c.Running, Succeeded: c.Succeeded, Failed: c.Failed, Cancelled: c.Cancelled, Stopped: c.Stopped,
 		},
 		Project: s.Project, Task: s.Task.Name, Name: s.Name, Owner: s.Owner(), Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: s.Submitted, Paused: nonZero(s.Paused), Started: micros(c.Started), Ended: nonZero(s.Ended), CPU: seconds(c.CPU),

@@ -73,6 +73,9 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 	if l.q.Class != "" && !l.filtered {
 		if len(l.q.States) == 0 {
 			l.q.States = []grid.State{grid.Failed}
+			if l.q.Class.Ending() {
+				l.q.States = []grid.State{grid.Cancelled}
+			}
 		}
 		if l.parameter == "" {
 			l.only(l.q.Class)

@@ -40,9 +40,10 @@ type attempt struct {
 	sources      []*source
 	cut          *cutOutput // nil when nothing was cut
 	announced    bool
-	ended        bool      // nothing may be read from the spool any more
-	untouched    bool      // the attempt left nothing in the spool
-	reported     time.Time // when metrics were last read
+	ended        bool                    // nothing may be read from the spool any more
+	untouched    bool                    // the attempt left nothing in the spool
+	reported     time.Time               // when metrics were last read
+	stopEarly    context.CancelCauseFunc // of its program, with Task.Stop
 	metrics      grid.Metric
 	metricReader *metricReader // nil before metrics were first read
 	changed      time.Time     // when metrics became what they are

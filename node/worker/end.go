@@ -14,11 +14,13 @@ import (
 // supervise has an attempt's program run, or go on, and looks after what it writes, saves and uses meanwhile. One that goes on without this
 // agent is left alone.
 func (w *Worker) supervise(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
+	ctx = a.stoppable(ctx)
 	w.watch(a)
 	endStoring := w.storing(ctx, a)
 	out := run(ctx)
 	endStoring()
 	w.unwatch(a)
+	a.reasonOfStop(ctx, &out)
 	if out.Left {
 		w.drain(a)
 		a.spool.close()
@@ -105,7 +107,7 @@ func (w *Worker) conclude(ctx context.Context, a *attempt, r *grid.Result, end e
 		at = r.Started + r.Usage.Wall
 	}
 	if !w.curveShare().Keeps(a.id.Index) {
-		r.Curves = nil
+		r.Curves = comparedCurve(a.task, r.Curves)
 	}
 	e := grid.Event{Kind: grid.Finished, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: at, Result: r, Image: a.pin()}
 	w.outbox.event(a.id.Sweep, report{event: e, ref: &a.ref, stored: func() {
@@ -170,7 +172,7 @@ const (
 
 // explain adds to the reason of a failure the line that tells it, if any, and the last lines of output.
 func (a *attempt) explain(r *grid.Result, line string) string {
-	if r.Class == grid.ClassNone || r.Class == grid.ClassCancel || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
+	if r.Class.Ending() || r.Class == grid.ClassHalt || r.Class == grid.ClassPreempt || a.spool == nil {
 		return r.Reason
 	}
 	for _, f := range []*os.File{a.spool.stderr, a.spool.stdout} {

@@ -358,7 +358,7 @@ func (w *Worker) storeAtEnd(a *attempt, r *grid.Result, end ending) {
 			a.task.Checkpoint.Quiet, a.task.Checkpoint.Every))
 	}
 	switch {
-	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassLost,
+	case r.Class == grid.ClassNone, r.Class == grid.ClassCancel && !end.saving, r.Class == grid.ClassStopped, r.Class == grid.ClassLost,
 		r.Class == grid.ClassCheckpoint, r.Usage.Wall == 0, w.cfg.Snapshots == nil:
 		return
 	case a.saved.state.Stored && a.saved.state.Attempt == a.number: // by an agent that died after it

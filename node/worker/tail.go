@@ -169,7 +169,12 @@ func (w *Worker) lookAt(ctx context.Context, a *attempt, now time.Time) bool {
 			w.log.Warn("output can't be read", "trial", a.id, "err", err)
 		}
 	}
-	if a.announced && now.Sub(a.reported) > metricsInterval {
+	interval := metricsInterval
+	if a.task.Stop != nil {
+		interval = comparedInterval
+		a.stopIfWorse(w.sweeps.stopping(a.id.Sweep, a.run))
+	}
+	if a.announced && now.Sub(a.reported) > interval {
 		a.reported = now
 		w.tellMetrics(a, now)
 	}

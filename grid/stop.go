@@ -1,0 +1,213 @@
+package grid
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// StopRule says which trials are stopped early.
+type StopRule string
+
+// The rules. Both look at a trial when it comes to a rung, which is a step of its program, and compare the best value that it has had by
+// then with the best values of other trials by that step.
+const (
+	// StopMedian stops a trial that is worse than the median of the others, of at least leastOthers; its rungs are the multiples of After.
+	StopMedian StopRule = "median"
+	// StopHalving stops a trial that is not in the best third of those that have come to the rung; its rungs are After, 3·After, 9·After, …
+	// It is asynchronous successive halving (ASHA) in its stopping form: https://arxiv.org/abs/1810.05934.
+	StopHalving StopRule = "asha"
+)
+
+// EarlyStop has trials stopped that do worse than others of their sweep.
+type EarlyStop struct {
+	Metric string   `json:"metric"`
+	Goal   string   `json:"goal"` // "maximize" or "minimize"
+	Rule   StopRule `json:"rule"`
+	After  float64  `json:"after"` // step before which no trial is stopped
+}
+
+// StoppedRun is a run that is to be stopped, and why.
+type StoppedRun struct {
+	Index  int64  `json:"i"`
+	Run    string `json:"r"`
+	Reason string `json:"y"`
+}
+
+const (
+	leastOthers = 3    // that StopMedian compares with
+	reduction   = 3    // of which StopHalving lets one go on
+	maxRungs    = 100  // of StopMedian
+	rungValues  = 1000 // most that are kept of a rung; later ones take the place of the earliest
+)
+
+// Check says why trials can't be stopped like this.
+func (s *EarlyStop) Check() error {
+	switch {
+	case s == nil:
+		return nil
+	case s.Metric == "":
+		return flawf("Write it like {metric: loss, rule: median, after: 5}, or set an objective.", "stop names no metric")
+	case s.Goal != "maximize" && s.Goal != "minimize":
+		return flawf("Write goal: minimize or goal: maximize.", "stop does not say whether less or more of %.60s is better", s.Metric)
+	case s.Rule != StopMedian && s.Rule != StopHalving:
+		return flawf("Write median or asha.", "stop.rule is %.60q", string(s.Rule))
+	case !(s.After > 0) || math.IsInf(s.After, 0):
+		return flawf("Give a step from which trials may be stopped, like 5.", "stop.after is %v", s.After)
+	}
+	return CheckLabel("stop.metric", s.Metric)
+}
+
+// Complete fills in what follows from the rest of a task: without a metric that of the objective, without a goal the objective's, or less
+// of what is called a loss or an error.
+func (s *EarlyStop) Complete(o *Objective) {
+	if s.Metric == "" && o != nil {
+		s.Metric = o.Metric
+	}
+	name := strings.ToLower(s.Metric)
+	switch {
+	case s.Goal != "":
+	case o != nil && o.Metric == s.Metric:
+		s.Goal = o.Goal
+	case strings.HasSuffix(name, "loss") || strings.HasSuffix(name, "error"):
+		s.Goal = "minimize"
+	}
+}
+
+// rung gives the nth step at which trials are compared, from 0; false behind the last.
+func (s *EarlyStop) rung(n int) (float64, bool) {
+	step, most := s.After*float64(n+1), maxRungs
+	if s.Rule == StopHalving {
+		step, most = s.After*math.Pow(reduction, float64(n)), maxRungs
+	}
+	return step, n < most && !math.IsInf(step, 0)
+}
+
+// Comparison decides which trials of a sweep are stopped early, from curves of their metric as they come. It keeps at most
+// maxRungs·rungValues values.
+type Comparison struct {
+	stop    EarlyStop
+	rungs   [][]standing
+	reached map[int64]int // of trials that are not at their end: how many rungs they have come to
+}
+
+// standing is the best value of a trial by a rung.
+type standing struct {
+	index int64
+	value float32
+}
+
+// NewComparison begins a comparison of which nothing is known yet.
+func NewComparison(s EarlyStop) *Comparison {
+	return &Comparison{stop: s, reached: map[int64]int{}}
+}
+
+// Note takes the curve of a trial so far, and says why the trial is to be stopped; "" lets it go on.
+func (c *Comparison) Note(index int64, points []Point) (why string) {
+	for n := c.reached[index]; ; n++ {
+		step, ok := c.stop.rung(n)
+		best, reached := c.best(points, step)
+		if !ok || !reached {
+			break
+		}
+		if n == len(c.rungs) {
+			c.rungs = append(c.rungs, nil)
+		}
+		if s := (standing{index, best}); why == "" && c.stop.Rule == StopHalving {
+			why = c.halve(n, step, s)
+		}
+		c.reached[index] = n + 1
+		c.keep(n, standing{index, best})
+	}
+	if c.stop.Rule == StopMedian {
+		why = c.belowMedian(index)
+	}
+	return why
+}
+
+// End forgets how far a trial has come, whose next attempt begins again.
+func (c *Comparison) End(index int64) { delete(c.reached, index) }
+
+// better reports whether a is a better value than b.
+func (c *Comparison) better(a, b float32) bool {
+	if c.stop.Goal == "maximize" {
+		return a > b
+	}
+	return a < b
+}
+
+// best gives the best value by a step, and whether the curve has come to it.
+func (c *Comparison) best(points []Point, step float64) (best float32, reached bool) {
+	found := false
+	for _, p := range points {
+		if p.Step <= step && (!found || c.better(p.Value, best)) {
+			best, found = p.Value, true
+		}
+		reached = reached || p.Step >= step
+	}
+	return best, found && reached
+}
+
+func (c *Comparison) keep(n int, s standing) {
+	all := slices.DeleteFunc(c.rungs[n], func(o standing) bool { return o.index == s.index })
+	if len(all) == rungValues {
+		all = slices.Delete(all, 0, 1)
+	}
+	c.rungs[n] = append(all, s)
+}
+
+// others gives the values of the other trials that have come to a rung, the best first.
+func (c *Comparison) others(n int, index int64) (values []float32) {
+	for _, o := range c.rungs[n] {
+		if o.index != index {
+			values = append(values, o.value)
+		}
+	}
+	slices.SortFunc(values, func(a, b float32) int {
+		switch {
+		case c.better(a, b):
+			return -1
+		case c.better(b, a):
+			return 1
+		}
+		return 0
+	})
+	return values
+}
+
+// halve compares a trial with those that came to the rung before it.
+func (c *Comparison) halve(n int, step float64, s standing) string {
+	others := c.others(n, s.index)
+	stay := (len(others) + 1) / reduction
+	if stay == 0 || !c.better(others[stay-1], s.value) {
+		return ""
+	}
+	return fmt.Sprintf("stopped early at step %s: %s has come to %s, and the best third of %d trials is at %s (asha)",
+		numberText(step), c.stop.Metric, numberText(float64(s.value)), len(others)+1, numberText(float64(others[stay-1])))
+}
+
+// belowMedian compares a trial with the others at the last of its rungs to which enough of them have come by now.
+func (c *Comparison) belowMedian(index int64) string {
+	for n := c.reached[index] - 1; n >= 0; n-- {
+		others := c.others(n, index)
+		at := slices.IndexFunc(c.rungs[n], func(s standing) bool { return s.index == index })
+		if len(others) < leastOthers || at < 0 {
+			continue
+		}
+		median, value := others[len(others)/2], c.rungs[n][at].value
+		if len(others)%2 == 0 {
+			median = (others[len(others)/2-1] + median) / 2
+		}
+		if !c.better(median, value) {
+			return ""
+		}
+		step, _ := c.stop.rung(n)
+		return fmt.Sprintf("stopped early at step %s: %s has come to %s, and the median of %d other trials is %s (median)",
+			numberText(step), c.stop.Metric, numberText(float64(value)), len(others), numberText(float64(median)))
+	}
+	return ""
+}
+
+func numberText(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }

@@ -1,0 +1,81 @@
+package master
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+)
+
+// TestWorseTrialsAreStopped has trials report and end: a worse one is named in the record while it runs, also by a master that has taken
+// over meanwhile, and it ends as one that was ended on purpose. A retry of all that has not succeeded leaves it.
+func TestWorseTrialsAreStopped(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := restart(t, dir, 4)
+	id := c.submit(5, func(s *api.Submit) {
+		s.Task.Stop = &grid.EarlyStop{Metric: "loss", Goal: "minimize", Rule: grid.StopMedian, After: 2}
+	})
+	curve := func(value float32) (grid.Metric, grid.Curves) {
+		points := []grid.Point{{Step: 1, Value: value + 1}, {Step: 2, Value: value}, {Step: 3, Value: value}}
+		return grid.Metric{"loss": []byte(fmt.Sprint(value))}, grid.Curves{"loss": grid.PackCurve(points)}
+	}
+	ends := func(h *jetstream.Held, run string, class grid.Class, value float32) {
+		t.Helper()
+		now := time.Now()
+		r := &grid.Result{Class: class, Started: now.Add(-time.Minute).UnixMicro(), Usage: grid.Usage{Wall: time.Minute.Microseconds()}}
+		r.Metrics, r.Curves = curve(value)
+		c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
+			{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: now.UnixMicro(), Result: r},
+		}})
+	}
+	reports := func(h *jetstream.Held, run string, value float32) {
+		t.Helper()
+		e := grid.Event{Kind: grid.Metrics, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: time.Now().UnixMicro()}
+		e.Metrics, e.Curves = curve(value)
+		if err := c.store.Progress.Publish(&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{e}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopping := func() []grid.StoppedRun {
+		r, _ := c.Sweep(id)
+		return r.Sweep.Stopping
+	}
+	for i := range 3 {
+		h := c.pull(id)
+		ends(h, c.begins("n", h), grid.ClassNone, float32(i))
+	}
+	if err := c.store.Queue.Purge(t.Context()); err != nil { // as a node that stands alone does at its start
+		t.Fatal(err)
+	}
+	c.end()
+	c = restart(t, dir, 4)
+	c.runs = 100
+	c.until("the sweep has a feed", func(s *state) bool { return s.feeds[id] != nil })
+	good, bad := c.pull(id), c.pull(id)
+	goodRun, badRun := c.begins("n", good), c.begins("n", bad)
+	reports(good, goodRun, 0.5)
+	reports(bad, badRun, 7)
+	c.until("the worse trial is to be stopped", func(*state) bool { return len(stopping()) > 0 })
+	all := stopping()
+	if len(all) != 1 || all[0].Run != badRun || all[0].Index != bad.Lo || !strings.Contains(all[0].Reason, "loss has come to 7, and the median of") {
+		t.Fatalf("got %+v, want run %s alone", all, badRun)
+	}
+	ends(bad, badRun, grid.ClassStopped, 7)
+	ends(good, goodRun, grid.ClassNone, 0.5)
+	c.until("the sweep has ended", func(s *state) bool { return s.feeds[id] == nil })
+	n := c.counts(id)
+	if n.Succeeded != 4 || n.Cancelled != 1 || n.Stopped != 1 || n.Failed != 0 {
+		t.Errorf("got %+v, want 4 succeeded and one stopped early", n)
+	}
+	if _, again, err := c.Retry(t.Context(), id, api.Retry{Index: -1}); again != 0 || err != nil {
+		t.Errorf("a retry of all: got %d, %v; want that the stopped one is left alone", again, err)
+	}
+	if _, again, err := c.Retry(t.Context(), id, api.Retry{Index: -1, Class: grid.ClassStopped}); again != 1 || err != nil {
+		t.Errorf("a retry of the class: got %d, %v; want 1", again, err)
+	}
+}

@@ -1,0 +1,79 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/executor"
+)
+
+// comparedInterval is how often metrics are read of running attempts that may be stopped early.
+const comparedInterval = time.Second
+
+// worse is the cause with which an attempt is stopped that does worse than others. The executor takes it for a cancellation.
+type worse string
+
+// Error says in which way the attempt does worse.
+func (w worse) Error() string { return string(w) }
+
+// Unwrap has the program stopped like that of a trial that is cancelled.
+func (worse) Unwrap() error { return executor.ErrCancelled }
+
+// stopping says why a run is to be stopped early; "" lets it go on.
+func (s *sweeps) stopping(id grid.SweepID, run string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id]
+	if w == nil {
+		return ""
+	}
+	for i := range w.record.Stopping {
+		if w.record.Stopping[i].Run == run {
+			return w.record.Stopping[i].Reason
+		}
+	}
+	return ""
+}
+
+// stoppable gives the context of the attempt's program, which stopIfWorse can end.
+func (a *attempt) stoppable(ctx context.Context) context.Context {
+	if a.task.Stop == nil {
+		return ctx
+	}
+	ctx, stop := context.WithCancelCause(ctx)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopEarly = stop
+	return ctx
+}
+
+// stopIfWorse stops the attempt's program if there is a reason. a.mu is held.
+func (a *attempt) stopIfWorse(why string) {
+	if why != "" && a.stopEarly != nil {
+		a.stopEarly(worse(why))
+	}
+}
+
+// reasonOfStop makes the outcome of a program that was stopped early say so.
+func (a *attempt) reasonOfStop(ctx context.Context, out *executor.Outcome) {
+	if a.task.Stop == nil {
+		return
+	}
+	a.mu.Lock()
+	stop := a.stopEarly
+	a.mu.Unlock()
+	defer stop(nil) // the context is over
+	if why := worse(""); errors.As(context.Cause(ctx), &why) && out.Class == grid.ClassCancel {
+		out.Class, out.Reason = grid.ClassStopped, why.Error()
+	}
+}
+
+// comparedCurve gives of an attempt's curves the one by which others are compared with it.
+func comparedCurve(t *grid.Task, all grid.Curves) grid.Curves {
+	if t.Stop == nil || len(all[t.Stop.Metric]) == 0 {
+		return nil
+	}
+	return grid.Curves{t.Stop.Metric: all[t.Stop.Metric]}
+}
