@@ -36,6 +36,7 @@ type followFlags struct {
 	detach bool
 	quiet  bool
 	csv    string
+	notify string
 	files  *projects.Files // that travelled, for hints about those that did not
 }
 
@@ -43,10 +44,14 @@ func (f *followFlags) add(c *cobra.Command) {
 	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once and go on in the background")
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show neither the output of trials nor progress lines")
 	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
+	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, while this command is still there; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
 }
 
 // check refuses what can't be done at one time.
 func (f *followFlags) check() error {
+	if f.detach && f.notify != "" {
+		return usage("--notify runs a command at the end, and --detach does not wait for it", "leave --detach out, and put & behind the whole line")
+	}
 	if f.detach && f.csv != "" {
 		return usage("--csv writes the table at the end, and --detach does not wait for it", "mlfnode results last --csv="+f.csv+", when the sweep has ended")
 	}
@@ -399,6 +404,7 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 	if err != nil {
 		return err
 	}
+	a.notify(ctx, flags.notify, v)
 	if err := f.hosting(ctx); err != nil {
 		return err
 	}

@@ -1,0 +1,29 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"mlfnode/node/api"
+)
+
+// notify runs the user's command about a sweep that is at rest, by the shell. What it prints goes to stderr; that it fails says nothing
+// about the sweep.
+func (a *app) notify(ctx context.Context, command string, v *api.Sweep) {
+	if command == "" || v == nil {
+		return
+	}
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	c.Stdout, c.Stderr, c.Env = a.stderr, a.stderr, os.Environ()
+	for name, value := range map[string]any{
+		"SWEEP": v.Sweep, "SWEEP_STATE": v.State, "COUNT": v.Count, "SUCCEEDED": v.Succeeded, "FAILED": v.Failed,
+		"CANCELLED": v.Cancelled - v.Stopped, "STOPPED": v.Stopped,
+	} {
+		c.Env = append(c.Env, fmt.Sprintf("MLF_%s=%v", name, value))
+	}
+	if err := c.Run(); err != nil {
+		a.say("the command of --notify failed: %v", err)
+	}
+}
