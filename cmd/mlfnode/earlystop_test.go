@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"os"
+	"strings"
 	"testing"
 
 	"mlfnode/grid"
@@ -18,13 +20,27 @@ type trained struct {
 	wall   float64 // seconds, of all trials
 }
 
+// problemOf says why the newest sweep was paused.
+func problemOf(t *testing.T) string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	if code := run(t.Context(), &interrupts{}, []string{"sweeps", "--json"}, &stdout, &stderr); code != 0 {
+		t.Fatalf("sweeps: exit code %d\n%s", code, &stderr)
+	}
+	return stdout.String()
+}
+
 // train runs a grid of the example, and gives its trials.
 func train(t *testing.T, more ...string) (out trained) {
 	t.Helper()
 	args := append([]string{"sweep", "chainer", "--quiet", "--set", "epoch=60", "--set", "unit=60", "--set", "batchsize=40,300,500,1000,1100,1300",
 		"--objective", "validation/main/loss:min"}, more...)
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), &interrupts{}, args, &stdout, &stderr); code != 0 {
+	code := run(t.Context(), &interrupts{}, args, &stdout, &stderr)
+	if code != 0 && os.Getenv("CI") != "true" && strings.Contains(problemOf(t), "its setup failed") {
+		t.Skip("the packages of the chainer example can't be installed here")
+	}
+	if code != 0 {
 		t.Fatalf("%v: exit code %d\n%s%s", args, code, &stdout, &stderr)
 	}
 	stdout.Reset()
