@@ -278,6 +278,7 @@ func (d *DB) load() error {
 		return fmt.Errorf("load blocks: %w", err)
 	}
 	d.columns.clear()
+	d.orders.clear()
 	d.stale = false
 	return nil
 }

@@ -1,7 +1,9 @@
 package history
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,21 +21,30 @@ type keptColumns struct {
 	sweep *sweep // as it was
 	all   *Columns
 	gone  *time.Timer
+	kept  time.Duration // without a use; 0 is keptColumnsFor
 }
+
+func (k *keptColumns) time() time.Duration { return cmp.Or(k.kept, keptColumnsFor) }
 
 // find adds what is kept of a sweep to columns of the same blocks, and says which of the wanted ones are missing.
 func (k *keptColumns) find(s *sweep, c *Columns, wanted []Column) (missing []Column) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.sweep != s || k.all.Stride != c.Stride {
-		return append([]Column{columnSmall}, wanted...)
+		missing = []Column{columnSmall}
+		for _, w := range wanted { // each once: another goroutine reads each
+			if !slices.Contains(missing, w) {
+				missing = append(missing, w)
+			}
+		}
+		return missing
 	}
-	k.gone.Reset(keptColumnsFor)
+	k.gone.Reset(k.time())
 	c.State, c.Attempts, c.Class, c.Cause, c.Node = k.all.State, k.all.Attempts, k.all.Class, k.all.Cause, k.all.Node
 	for _, w := range wanted {
 		if values, ok := k.all.Values[w]; ok {
 			c.Values[w], c.whole[w] = values, k.all.whole[w]
-		} else {
+		} else if !slices.Contains(missing, w) {
 			missing = append(missing, w)
 		}
 	}
@@ -58,7 +69,7 @@ func (k *keptColumns) keep(s *sweep, c *Columns) {
 	}
 	k.clearLocked()
 	k.sweep, k.all = s, all
-	k.gone = time.AfterFunc(keptColumnsFor, func() {
+	k.gone = time.AfterFunc(k.time(), func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.all == all {

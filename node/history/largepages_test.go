@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
 )
@@ -89,6 +90,7 @@ func TestLargePages(t *testing.T) {
 // TestKeptColumns has columns kept until the sweep has an event, and others added to them.
 func TestKeptColumns(t *testing.T) {
 	d := open(t)
+	d.columns.kept = time.Hour
 	read := func(wanted ...Column) *Columns {
 		c, err := d.Columns(t.Context(), "a-1", 0, wanted...)
 		if err != nil {
@@ -101,7 +103,7 @@ func TestKeptColumns(t *testing.T) {
 	foldEvents(t, d, "a-1", failed, finished(1, `{"loss": 2}`))
 	first := read(ColumnMetric(0))
 	foldEvents(t, d, "b-1", finished(0, `{"loss": 3}`))
-	both := read(ColumnMetric(0), ColumnWall)
+	both := read(ColumnMetric(0), ColumnWall, ColumnWall)
 	if &both.State[0] != &first.State[0] || &both.Values[ColumnMetric(0)][0] != &first.Values[ColumnMetric(0)][0] {
 		t.Error("columns of a sweep without events were read again")
 	}

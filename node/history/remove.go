@@ -51,6 +51,8 @@ func (d *DB) hide(id grid.SweepID) error {
 		d.stale = true
 		return err
 	}
+	d.orders.clear() // another sweep may get the number
+	d.columns.clear()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.sweeps, id)

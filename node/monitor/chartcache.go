@@ -30,7 +30,7 @@ const (
 	restFactor = 4
 )
 
-// charts computes charts one at a time, so that the rest of the node keeps the other cores, and keeps the last answers: however many
+// charts computes charts one at a time, each on all cores, and keeps the last answers: however many
 // pages are open, a chart is computed once a second at most.
 type charts struct {
 	turn turns
@@ -165,6 +165,7 @@ func (c *charts) lastView(key, version string, least time.Duration) *chart.View 
 		return nil
 	}
 	k := c.views[i]
+	c.gone.Reset(viewFor)
 	c.views = append(slices.Delete(c.views, i, i+1), k)
 	return k.view
 }
@@ -183,8 +184,6 @@ func (c *charts) keepView(key, version string, v *chart.View) {
 	c.gone = time.AfterFunc(viewFor, func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if n := len(c.views); n > 0 && c.views[n-1].view == v {
-			c.views = nil
-		}
+		c.views = nil
 	})
 }

@@ -46,9 +46,7 @@ func (m *Monitor) failures(r *http.Request) (api.Failures, error) {
 		if err != nil {
 			return out, err
 		}
-		if t.Result.Class = ""; class > 0 {
-			t.Result.Class = c.Classes[class-1]
-		}
+		t.Result.Class = className(c, class)
 		g := failureGroup(s.ID, &t)
 		g.Count = n
 		out.Groups = append(out.Groups, *g)
@@ -57,6 +55,14 @@ func (m *Monitor) failures(r *http.Request) (api.Failures, error) {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Class, b.Class))
 	})
 	return out, nil
+}
+
+// className gives the class that a column has a number of, none for 0. One that a fold has just added may be newer than the names.
+func className(c *history.Columns, number int) grid.Class {
+	if number == 0 || number > len(c.Classes) {
+		return grid.ClassNone
+	}
+	return c.Classes[number-1]
 }
 
 // failureGroup begins the group of a trial's class, with the trial as the example.

@@ -231,9 +231,7 @@ func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
 			if known := c.State[row]; known > 0 {
 				state = grid.States[known-1]
 			}
-			if known := c.Class[row]; known > 0 {
-				class = c.Classes[known-1]
-			}
+			class = className(c, int(c.Class[row]))
 		}
 		return l.wants(state) && (l.q.Class == "" || class == l.q.Class)
 	}, nil

@@ -226,7 +226,7 @@ func (l *listing) all(ctx context.Context) error {
 // merged is all with a filter.
 func (l *listing) merged(ctx context.Context) error {
 	rows, next := l.m.cfg.History.Known(l.sweep.ID), l.from()
-	if l.skip >= farSkip {
+	if l.skip >= farSkip && rows.Count() <= chartTrials { // else their states take too much memory
 		if err := l.jump(ctx, rows, &next); err != nil {
 			return err
 		}

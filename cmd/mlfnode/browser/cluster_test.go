@@ -198,7 +198,12 @@ func (c *cluster) monitor(args ...string) *monitor {
 }
 
 func (m *monitor) stop() {
-	_ = m.cmd.Process.Signal(os.Interrupt)
+	_ = m.cmd.Process.Signal(syscall.SIGTERM) // SIGINT is ignored by what a shell has started in the background
+	late := time.AfterFunc(patience, func() {
+		m.t.Error("mlfnode monitor does not end")
+		_ = m.cmd.Process.Kill()
+	})
+	defer late.Stop()
 	_ = m.cmd.Wait()
 }
 

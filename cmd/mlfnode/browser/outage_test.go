@@ -72,6 +72,7 @@ func TestMasterOfAnotherVersion(t *testing.T) {
 		t.Error("the page has been loaded again over a dialog, or over what somebody had typed")
 	}
 	eval[bool](b, "(document.getElementById('note').remove(), true)")
+	b.see(".line.live")
 	hide()
 	b.wait("!window.kept && document.querySelector('.line.live') && !document.querySelector('.banner')")
 }

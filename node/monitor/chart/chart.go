@@ -212,7 +212,7 @@ func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
 	return cmp.Or(errs...)
 }
 
-// kept gives those of some rows that keep lets through, in their order. Several goroutines call keep.
+// kept gives those of some rows that keep lets through, in their order, and holds no memory for others. Several goroutines call keep.
 func kept(rows []int32, keep func(row int32) bool) []int32 {
 	spans := parallel.Split(len(rows), leastRows)
 	out, counts := make([]int32, len(rows)), make([]int, len(spans))
@@ -229,6 +229,9 @@ func kept(rows []int32, keep func(row int32) bool) []int32 {
 	n := 0
 	for i, span := range spans {
 		n += copy(out[n:], out[span.Lo:span.Lo+counts[i]])
+	}
+	if n < len(out)/2 {
+		return slices.Clone(out[:n])
 	}
 	return out[:n]
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"mlfnode/grid/moments"
@@ -79,17 +80,17 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 	}
 	pairs := len(v.axes) * (len(v.axes) + 1) / 2
 	step := max(1, (len(rows)*pairs+fittedRows-1)/fittedRows)
+	rows = oneOfEach(rows, step)
 	var m moments.Moments
 	parallel.Each(len(v.axes)+1, func(a int) {
 		if a == len(v.axes) {
-			for i := 0; i < len(rows); i += step {
-				m.Add(float64(y[rows[i]]))
+			for _, r := range rows {
+				m.Add(float64(y[r]))
 			}
 			return
 		}
 		one, two, levels := t.one[a], t.two[a], v.levels[a]
-		for i := 0; i < len(rows); i += step {
-			r := rows[i]
+		for _, r := range rows {
 			f, l := float64(y[r]), int(levels[r])
 			one[l].n++
 			one[l].sum += f
@@ -102,6 +103,22 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 	})
 	t.n, t.mean, t.v = float64(m.N), m.Mean(), m.M2()/max(1, float64(m.N))
 	return t
+}
+
+// oneOfEach takes one of each step neighbouring rows, by chance and always the same: at even distances they would have the same few values
+// of an axis whose turns are as long.
+func oneOfEach(rows []int32, step int) []int32 {
+	if step == 1 {
+		return rows
+	}
+	random := rand.New(rand.NewPCG(uint64(len(rows)), uint64(step)))
+	some := make([]int32, 0, len(rows)/step+1)
+	for lo := 0; lo < len(rows); lo += step {
+		if at := lo + random.IntN(step); at < len(rows) {
+			some = append(some, rows[at])
+		}
+	}
+	return some
 }
 
 func (c *cell) mean() float64 { return c.sum / c.n }
