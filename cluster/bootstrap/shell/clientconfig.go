@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
@@ -12,18 +14,20 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
 // clientConfig asks OpenSSH's client: `ssh -G` prints the options for a machine, after Host, Match, Include and all else.
 type clientConfig struct {
-	program string
-	args    []string // that say which files count
-	input   string   // for its standard input
+	program  string
+	file     string                   // that is read, "" for the user's and the machine's
+	text     string                   // of a file to read in their place
+	defaults func() (settings, error) // what the client would do without any file
+	files    func() (config, error)   // what counts where the client answers nothing
 
-	mu       sync.Mutex
-	asked    map[Target]settings
-	defaults settings // without any file, once a machine was asked about
+	mu    sync.Mutex
+	asked map[Target]func() (settings, error)
 }
 
 // askTime bounds a question: a Match may run a program.
@@ -32,45 +36,76 @@ const askTime = 30 * time.Second
 // newClientConfig has the client read the file named, or else the user's and the machine's. The client looks for the user's in the home
 // folder that the system has for him: where HOME names another one, it is told.
 func newClientConfig(program, file, home string) *clientConfig {
-	c := &clientConfig{program: program, asked: map[Target]settings{}}
-	u, err := user.Current()
-	switch {
-	case file != "":
-		c.args = []string{"-F", file}
-	case err != nil || u.HomeDir != home:
-		c.args = []string{"-F", "/dev/stdin"}
-		c.input = fmt.Sprintf("Include %q\nMatch all\nInclude %s\n", filepath.Join(home, ".ssh", "config"), systemConfig)
+	c := &clientConfig{program: program, file: file, asked: map[Target]func() (settings, error){}}
+	c.defaults = sync.OnceValues(func() (settings, error) { return c.ask(Target{Host: "localhost"}, os.DevNull) })
+	c.files = sync.OnceValues(func() (config, error) {
+		read, err := readConfigFiles(file, home)
+		if err != nil {
+			return nil, configProblem(file, err)
+		}
+		return read, nil
+	})
+	if u, err := user.Current(); file == "" && (err != nil || u.HomeDir != home) {
+		c.text = fmt.Sprintf("Include %q\nMatch all\nInclude %s\n", filepath.Join(home, ".ssh", "config"), systemConfig)
 	}
 	return c
 }
 
-// about implements config. What the client would do without any file is left out.
+// about implements config. What the client would do without any file is left out. A client that can't say that (another program of this
+// name, an old one, or OpenSSH's for a user whom the system has no entry for) is not asked about machines.
 func (c *clientConfig) about(t Target) (settings, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s, ok := c.asked[t]; ok {
-		return s, nil
-	}
-	s, err := c.ask(t, c.args)
-	if err == nil && c.defaults == nil {
-		c.defaults, err = c.ask(Target{Host: "localhost"}, []string{"-F", "/dev/null"})
-	}
+	defaults, err := c.defaults()
 	if err != nil {
-		return nil, err
+		files, err := c.files()
+		if err != nil {
+			return nil, err
+		}
+		return files.about(t)
 	}
+	c.mu.Lock()
+	ask := c.asked[t]
+	if ask == nil {
+		ask = sync.OnceValues(func() (settings, error) { return c.differing(t, defaults) })
+		c.asked[t] = ask
+	}
+	c.mu.Unlock()
+	return ask()
+}
+
+// differing asks about a machine, and leaves out the names of files that are the defaults.
+func (c *clientConfig) differing(t Target, defaults settings) (settings, error) {
+	file := c.file
+	if c.text != "" { // no pipe: the client reads it again for a Match final
+		f, err := os.CreateTemp("", "mlfnode-ssh-*")
+		if err != nil {
+			return nil, configProblem(os.TempDir(), err)
+		}
+		defer os.Remove(f.Name())
+		_, err = f.WriteString(c.text)
+		if e := f.Close(); err == nil {
+			err = e
+		}
+		if err != nil {
+			return nil, configProblem(f.Name(), err)
+		}
+		file = f.Name()
+	}
+	s, err := c.ask(t, file)
 	for _, option := range []string{"identityfile", "userknownhostsfile"} {
-		if slices.Equal(s[option], c.defaults[option]) {
+		if slices.Equal(s[option], defaults[option]) {
 			delete(s, option)
 		}
 	}
-	c.asked[t] = s
-	return s, nil
+	return s, err
 }
 
-func (c *clientConfig) ask(t Target, args []string) (settings, error) {
+func (c *clientConfig) ask(t Target, file string) (settings, error) {
 	ctx, stop := context.WithTimeout(context.Background(), askTime)
 	defer stop()
-	args = append([]string{"-G"}, args...)
+	args := []string{"-G"}
+	if file != "" {
+		args = append(args, "-F", file)
+	}
 	if t.User != "" {
 		args = append(args, "-l", t.User)
 	}
@@ -79,9 +114,11 @@ func (c *clientConfig) ask(t Target, args []string) (settings, error) {
 	}
 	run := exec.CommandContext(ctx, c.program, append(args, "--", t.Host)...)
 	complaints := &tail{}
-	run.Stdin, run.Stderr, run.WaitDelay = strings.NewReader(c.input), complaints, closeDelay
+	run.Stderr, run.WaitDelay = complaints, closeDelay
+	run.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with what a Match runs
+	run.Cancel = func() error { return syscall.Kill(-run.Process.Pid, syscall.SIGKILL) }
 	out, err := run.Output()
-	if err != nil {
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) { // what a Match has left running may keep the output open
 		said := strings.TrimSpace(complaints.String())
 		if ctx.Err() != nil {
 			said = fmt.Sprintf("no answer for %v", askTime)

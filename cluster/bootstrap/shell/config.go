@@ -36,7 +36,7 @@ func (s settings) first(option string) string {
 func (s settings) every(option string) []string { return s[strings.ToLower(option)] }
 
 // loadConfig asks OpenSSH's client what it makes of the file named, or else of the user's and the machine's, so that both agree in
-// everything. Where there is no such client, the files are read here.
+// everything. Where there is no such client, or one that gives no answers, the files are read here.
 func loadConfig(file, home string) (config, error) {
 	if file != "" {
 		if _, err := os.ReadFile(file); err != nil {
@@ -64,6 +64,9 @@ func (c *fileConfig) about(t Target) (settings, error) {
 		if values := c.every(t.Host, option); len(values) > 0 {
 			s[strings.ToLower(option)] = values
 		}
+	}
+	if values := s["hostname"]; len(values) > 0 {
+		values[0] = strings.NewReplacer("%%", "%", "%h", t.Host).Replace(values[0])
 	}
 	set := func(option, value string) {
 		if option != "" {

@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,6 +37,7 @@ var configurations = map[string]string{
 	"negated":               "Host gpu* !gpu1\n  User bob\nHost gpu1\n User ada\n",
 	"question mark":         "Host gpu?\n  User ada\n",
 	"hostname tokens":       "Host gpu1\n  HostName %h.lab.example\n",
+	"hostname percent":      "Host gpu1\n  HostName fe80::1%%h\n",
 	"first wins":            "Host *\n  User bob\nHost gpu1\n  User ada\n",
 	"proxycommand tokens":   "Host gpu1\n  ProxyCommand ssh -W %h:%p -l %r gate-%n\n",
 	"jump with user":        "Host gpu1\n  ProxyJump ada@gate:2200,inner\n",
@@ -174,9 +177,59 @@ func TestConfigOfHome(t *testing.T) {
 	if err != nil || r.host != "10.0.0.1" || len(r.identities) != 1 || r.identities[0] != home+"/gpu1" {
 		t.Errorf("got %q with %q, %v", r.host, r.identities, err)
 	}
+	t.Setenv("TMPDIR", filepath.Dir(home))
+	write(t, filepath.Join(home, ".ssh", "config"), "Match final all\nUser ada\n") // has the client read it twice
+	if r, err := dialer(t, Options{}).route(Target{Host: "gpu1"}); err != nil || r.user != "ada" {
+		t.Errorf("a Match final: got %q, %v", r.user, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(home), "mlfnode-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 	write(t, filepath.Join(home, ".ssh", "config"), "Host gpu1\nNoSuchOption yes\n")
 	var p *Problem
 	if _, err := dialer(t, Options{}).route(Target{Host: "gpu1"}); !errors.As(err, &p) || !strings.Contains(p.Cause, "nosuchoption") {
 		t.Errorf("a configuration that ssh refuses: got %v", err)
+	}
+}
+
+// TestConfigWithoutAnswers reads the files where the program named ssh gives no answers, and asks it once about a machine where it does.
+func TestConfigWithoutAnswers(t *testing.T) {
+	ssh := gridtest.Program(t, "ssh")
+	dir := t.TempDir()
+	file, asked := filepath.Join(dir, "config"), filepath.Join(dir, "asked")
+	write(t, file, "Host gpu1\nHostName %h.lab\n")
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	program := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	program("exit 1")
+	if r, err := dialer(t, Options{ConfigFile: file}).route(Target{Host: "gpu1"}); err != nil || r.host != "gpu1.lab" {
+		t.Errorf("got %q, %v", r.host, err)
+	}
+	program("echo >>" + asked + "\ncase \"$*\" in *gpu2) echo not that one >&2; exit 1 ;; esac\nsleep 600 2>&1 &\necho $! >>" + filepath.Join(dir, "children") + "\nexec " + ssh + " \"$@\"")
+	d := dialer(t, Options{ConfigFile: file})
+	for range 3 {
+		if r, err := d.route(Target{Host: "gpu1"}); err != nil || r.host != "gpu1.lab" {
+			t.Errorf("with its output kept open: got %q, %v", r.host, err)
+		}
+		var p *Problem
+		if _, err := d.route(Target{Host: "gpu2"}); !errors.As(err, &p) || !strings.HasSuffix(p.Cause, ": not that one") {
+			t.Errorf("what ssh refuses: got %v", err)
+		}
+	}
+	if lines, err := os.ReadFile(asked); err != nil || len(lines) != 3 {
+		t.Errorf("asked %d times, want once about each machine and once about the defaults (%v)", len(lines), err)
+	}
+	children, err := os.ReadFile(filepath.Join(dir, "children"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, child := range strings.Fields(string(children)) {
+		if pid, err := strconv.Atoi(child); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
+		}
 	}
 }

@@ -45,7 +45,7 @@ func (d *Dialer) route(t Target) (route, error) {
 	}
 	get := said.first
 	r := route{name: t.Host, user: cmp.Or(t.User, get("User"), userName()), port: t.Port, connectTime: connectLimit,
-		host: strings.ToLower(cmp.Or(strings.ReplaceAll(get("HostName"), "%h", t.Host), t.Host)),
+		host: strings.ToLower(cmp.Or(get("HostName"), t.Host)),
 		only: strings.EqualFold(get("IdentitiesOnly"), "yes"), alias: strings.ToLower(get("HostKeyAlias")),
 		family: "tcp", from: net.ParseIP(get("BindAddress"))}
 	switch strings.ToLower(get("AddressFamily")) {
