@@ -1,24 +1,34 @@
 package projects
 
 import (
+	"context"
 	"strings"
+	"time"
 
 	"mlfnode/grid"
 )
 
+// checkoutTime bounds the questions about a checkout; a folder that takes longer is on a disk that does not answer, or very large.
+const checkoutTime = 5 * time.Second
+
 // Checkout says which commit a folder is at, and which of its files differ from that. It is nil where git, which refuses repositories
-// of other users, knows nothing about the folder.
-func Checkout(dir string) *grid.Checkout {
-	status, err := gitIn(dir, "--no-optional-locks", "status", "--porcelain", "-z", "--", ".")
+// of other users, knows nothing about the folder, or does not answer within checkoutTime.
+func Checkout(ctx context.Context, dir string) *grid.Checkout {
+	ctx, stop := context.WithTimeout(ctx, checkoutTime)
+	defer stop()
+	status, err := gitIn(ctx, dir, "status", "--porcelain", "-z", "--ignore-submodules=dirty", "--", ".")
 	if err != nil {
 		return nil
 	}
 	c := &grid.Checkout{}
-	if out, err := gitIn(dir, "rev-parse", "--verify", "--quiet", "HEAD"); err == nil {
+	if out, err := gitIn(ctx, dir, "rev-parse", "--verify", "--quiet", "HEAD"); err == nil {
 		c.Commit = strings.TrimSpace(out)
 	}
-	if out, err := gitIn(dir, "symbolic-ref", "--short", "--quiet", "HEAD"); err == nil {
+	if out, err := gitIn(ctx, dir, "symbolic-ref", "--short", "--quiet", "HEAD"); err == nil {
 		c.Branch = strings.TrimSpace(out)
+	}
+	if ctx.Err() != nil {
+		return nil
 	}
 	entries := strings.Split(strings.TrimSuffix(status, "\x00"), "\x00")
 	for i := 0; i < len(entries); i++ {

@@ -26,7 +26,7 @@ func TestCheckout(t *testing.T) {
 	}
 	check := func(what string, want *grid.Checkout) {
 		t.Helper()
-		if diff := cmp.Diff(want, Checkout(dir)); diff != "" {
+		if diff := cmp.Diff(want, Checkout(t.Context(), dir)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", what, diff)
 		}
 	}
@@ -56,4 +56,23 @@ func TestCheckout(t *testing.T) {
 	check("changed", &grid.Checkout{Commit: commit, Branch: "main", Changed: changed})
 	runGit(t, top, "checkout", "-q", "--detach")
 	check("on no branch", &grid.Checkout{Commit: commit, Changed: changed})
+}
+
+// TestCheckoutWithoutAnswer gives up on a git that does not answer.
+func TestCheckoutWithoutAnswer(t *testing.T) {
+	dir := t.TempDir()
+	runGit(t, dir, "init", "-q")
+	runGit(t, dir, "config", "filter.slow.clean", "exec sleep 600")
+	for name, text := range map[string]string{".gitattributes": "*.bin filter=slow\n", "a.bin": "1"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runGit(t, dir, "-c", "filter.slow.clean=cat", "add", ".")
+	if err := os.WriteFile(filepath.Join(dir, "a.bin"), []byte("2"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := Checkout(t.Context(), dir); got != nil {
+		t.Errorf("got %+v, want nil", got)
+	}
 }

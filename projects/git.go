@@ -1,22 +1,28 @@
 package projects
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // git runs the git program in a folder, whoever owns the repository. It must be a command that runs no program, whatever the
 // repository's settings say.
 func git(dir string, args ...string) (string, error) {
-	return gitIn(dir, append([]string{"-c", "safe.directory=*"}, args...)...)
+	return gitIn(context.Background(), dir, append([]string{"-c", "safe.directory=*"}, args...)...)
 }
 
-func gitIn(dir string, args ...string) (string, error) {
-	cmd := exec.Command("git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
-	cmd.Dir = dir
+// gitIn runs git until ctx ends. It takes no locks that others would meet, and asks no user.
+func gitIn(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.fsmonitor=false"}, args...)...)
+	cmd.Dir, cmd.WaitDelay = dir, time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // with what git starts, such as a filter
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	for _, kv := range os.Environ() {
 		switch name, _, _ := strings.Cut(kv, "="); name {
 		case "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX": // of a hook, for another repository
@@ -24,6 +30,7 @@ func gitIn(dir string, args ...string) (string, error) {
 			cmd.Env = append(cmd.Env, kv)
 		}
 	}
+	cmd.Env = append(cmd.Env, "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0")
 	out, err := cmd.Output()
 	return string(out), err
 }

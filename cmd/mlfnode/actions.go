@@ -177,6 +177,7 @@ func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn fun
 	if done.Sweep.State != grid.SweepRunning {
 		defer s.Close()
 		a.say("%s is %s; nothing is to be run", v.Sweep, done.Sweep.State)
+		a.notify(ctx, f.notify, &done.Sweep)
 		return verdict(&done.Sweep)
 	}
 	if f.detach {

@@ -79,8 +79,6 @@ func explain(err error) *failure {
 		return f
 	case errors.As(err, &refusal):
 		return &failure{exitFailed, refusal.Msg, refusal.Hint}
-	case errors.Is(err, context.Canceled):
-		return &failure{code: exitInterrupted}
 	case errors.Is(err, api.ErrLost):
 		return &failure{exitFailed, "the node went away in the middle", "run the command again"}
 	case errors.Is(err, syscall.ENOSPC):

@@ -47,6 +47,7 @@ func (i *interrupts) pass(s os.Signal, cancel func()) {
 		case i.taker <- s:
 		default: // it has more than it can do already
 		}
+	case s == syscall.SIGPIPE: // it was for a taker that has gone
 	case i.first == nil:
 		i.first = s
 		cancel()

@@ -30,3 +30,20 @@ func TestTakeExtra(t *testing.T) {
 		t.Error("the signal has ended the command")
 	}
 }
+
+// TestPassLate brings signals that were on their way when their taker went: a closed pipe ends nothing, while Ctrl-C ends the command.
+func TestPassLate(t *testing.T) {
+	i, cancelled := &interrupts{}, 0
+	cancel := func() { cancelled++ }
+	_, release := i.take(syscall.SIGPIPE)
+	release()
+	i.pass(syscall.SIGPIPE, cancel)
+	if cancelled != 0 || i.first != nil {
+		t.Errorf("a late SIGPIPE: cancelled %d times, first is %v", cancelled, i.first)
+	}
+	i.pass(syscall.SIGINT, cancel)
+	i.pass(syscall.SIGPIPE, cancel) // it would end this process
+	if cancelled != 1 || i.first != syscall.SIGINT {
+		t.Errorf("Ctrl-C: cancelled %d times, first is %v", cancelled, i.first)
+	}
+}

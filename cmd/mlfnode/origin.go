@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"os"
 	"os/user"
 	"strconv"
@@ -23,24 +24,29 @@ func userName() string {
 }
 
 // origin says where a submission comes from.
-func (a *app) origin(p *projects.Project) *grid.Origin {
+func (a *app) origin(ctx context.Context, p *projects.Project) *grid.Origin {
 	host, _ := os.Hostname() // a machine without a name is just not named
 	o := &grid.Origin{User: userName(), Host: host, Folder: p.Dir, Command: append([]string{"mlfnode"}, withoutValues(a.args)...)}
 	if o.Folder == "" {
 		o.Folder, _ = os.Getwd()
 	} else {
-		o.Git = projects.Checkout(o.Folder)
+		o.Git = projects.Checkout(ctx, o.Folder)
 	}
 	o.Fit()
 	return o
 }
 
-// withoutValues leaves out the values of --env, which may be secrets.
+// withoutValues leaves out the values of --env and the command of --notify, which may hold secrets.
 func withoutValues(args []string) []string {
 	kept := make([]string, 0, len(args))
 	for i, arg := range args {
-		if arg == "--" {
+		switch {
+		case arg == "--":
 			return append(kept, args[i:]...)
+		case i > 0 && args[i-1] == "--notify":
+			arg = "…"
+		case strings.HasPrefix(arg, "--notify="):
+			arg = "--notify=…"
 		}
 		variable, joined := strings.CutPrefix(arg, "--env=")
 		if name, _, given := strings.Cut(variable, "="); given && (joined || i > 0 && args[i-1] == "--env") {

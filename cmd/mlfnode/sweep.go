@@ -235,7 +235,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	}
 	defer bundle.remove()
 	sub := api.Submit{
-		Token: rand.Text(), Project: p.project.Name, Name: f.name, Origin: a.origin(p.project), Task: p.task, Bundle: bundle.digest, Space: p.space,
+		Token: rand.Text(), Project: p.project.Name, Name: f.name, Origin: a.origin(ctx, p.project), Task: p.task, Bundle: bundle.digest, Space: p.space,
 		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ, EnvironAdded: added,
 	}
 	var v api.Sweep
@@ -384,6 +384,8 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 	case f.interrupted():
 		if err == nil || errors.Is(err, api.ErrLost) {
 			a.say("resume with: mlfnode resume %s", f.id)
+		} else {
+			a.report(err)
 		}
 		return &failure{code: exitInterrupted}
 	}
@@ -401,10 +403,10 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 		}
 		return err
 	})
+	a.notify(ctx, flags.notify, v)
 	if err != nil {
 		return err
 	}
-	a.notify(ctx, flags.notify, v)
 	if err := f.hosting(ctx); err != nil {
 		return err
 	}
