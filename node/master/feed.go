@@ -122,8 +122,12 @@ func (f *feed) load(known *history.Left, now time.Time) {
 	for r := range leased.All() {
 		f.taken.Add(r.Lo, r.Hi)
 	}
+	later := map[int]*grid.Ranges{}
 	for _, w := range known.Reopened {
-		leased.Gaps(w.Lo, min(w.Hi, f.count), func(g grid.Range) {
+		if later[w.Attempts] == nil {
+			later[w.Attempts] = f.leasedAfter(w.Attempts)
+		}
+		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g grid.Range) {
 			f.taken.Add(g.Lo, g.Hi)
 			f.again.addRange(g, w.Attempts+1, f.sweep.Task.Resources)
 		})
@@ -148,6 +152,18 @@ func (f *feed) load(known *history.Left, now time.Time) {
 		}
 		f.wait(index, open[i].Attempts+1, time.Time{}, mannerOf(open[i].Failures))
 	}
+}
+
+// leasedAfter gives the trials that are leased for attempts after this one. What a lease of an earlier attempt still brings of a trial
+// that has failed since does not count.
+func (f *feed) leasedAfter(attempt int) *grid.Ranges {
+	later := &grid.Ranges{}
+	for _, l := range f.leases {
+		if l.attempt > attempt {
+			later.Add(l.lo, l.hi)
+		}
+	}
+	return later
 }
 
 // restore takes over a lease that is in the queue.
@@ -311,7 +327,8 @@ func (f *feed) shorten(id grid.LeaseID, hi int64) {
 	f.giveBack(rest, l)
 }
 
-// giveBack makes those trials missing again that were in a lease, and neither are done nor in another one.
+// giveBack makes those trials missing again that were in a lease, and neither are done nor in another one. A lease of an earlier attempt
+// has only those trials that are known to run under it: what it brings of others may count no more.
 func (f *feed) giveBack(trials grid.Range, was lease) {
 	var missing grid.Ranges
 	f.done.Gaps(trials.Lo, trials.Hi, func(g grid.Range) { missing.Add(g.Lo, g.Hi) })
@@ -319,12 +336,15 @@ func (f *feed) giveBack(trials grid.Range, was lease) {
 		return
 	}
 	for _, l := range f.leases {
-		missing.Remove(l.lo, l.hi)
+		if l.attempt >= was.attempt {
+			missing.Remove(l.lo, l.hi)
+		}
 	}
 	for g := range missing.All() {
 		for i := g.Lo; i < g.Hi; i++ {
 			switch attempts := f.began[i]; {
 			case f.again.has(i):
+			case attempts > 0 && f.releasedSince(i, attempts-1): // it runs under another lease
 			case attempts > 0: // how far it came is not known
 				f.wait(i, max(attempts+1, was.attempt), time.Time{}, announced)
 			case was.attempt > 1:

@@ -162,10 +162,10 @@ func (b *back) settle(now time.Time) {
 	lo, hi, attempt := b.goOn[0].Index, b.goOn[0].Index+1, b.goOn[0].Attempt
 	for _, run := range b.goOn {
 		s.m.log.Info("attempt of a node that was away continues", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
-		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, run.Attempt)
 		b.f.taken.Add(run.Index, run.Index+1)
 		b.f.again.remove(run.Index, run.Index+1)
 		b.f.began[run.Index] = max(b.f.began[run.Index], run.Attempt)
+		lo, hi, attempt = min(lo, run.Index), max(hi, run.Index+1), max(attempt, b.f.began[run.Index]) // so it is for rivals too
 		delete(b.f.away, run.Index)
 	}
 	delete(s.suspects, id)

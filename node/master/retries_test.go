@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/history"
 )
 
@@ -354,4 +355,73 @@ func TestTrialsUnderWhichNodesDiedAreAnnounced(t *testing.T) {
 		}
 		f.leased(numbered(uint64(i)), l)
 	}
+}
+
+// TestOlderLeaseCoversNoRetry has trials that failed under a lease of which a node still works on another trial run once more: they are
+// leased as the attempt that their retry wants, whatever becomes of the older lease and the master meanwhile.
+func TestOlderLeaseCoversNoRetry(t *testing.T) {
+	const count, slow = 1000, 10
+	now := time.Now()
+	retried := func(t *testing.T, f *feed, want int64) {
+		t.Helper()
+		for n := uint64(100); want > 0; n++ {
+			l, ok := f.next(f.base(), now, 1)
+			if !ok || l.attempt != 2 {
+				t.Fatalf("got %+v, %t; want a lease of attempt 2 for each of %d trials", l, ok, want)
+			}
+			want -= l.hi - l.lo
+			f.leased(numbered(n), l)
+		}
+		if l, ok := f.next(f.base(), now, 1); ok {
+			t.Errorf("got a further lease %+v", l)
+		}
+	}
+	whole := jetstream.Queued{Lease: jetstream.Lease{ID: "1", Hi: count, Attempt: 1}, Seq: 1}
+
+	t.Run("after a restart", func(t *testing.T) {
+		f := newFeed(points(t, "t-1", count))
+		f.restore(&whole, now)
+		f.load(&history.Left{
+			Open:     []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
+			Reopened: []history.Reopened{{Range: grid.Range{Hi: slow}, Attempts: 1}, {Range: grid.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
+		}, now)
+		f.shorten("1", slow+1) // as its node did before
+		retried(t, f, count-1)
+	})
+	t.Run("after a restart, with some leased", func(t *testing.T) {
+		f := newFeed(points(t, "t-1", count))
+		f.restore(&whole, now)
+		f.restore(&jetstream.Queued{Lease: jetstream.Lease{ID: "2", Lo: 20, Hi: 30, Attempt: 2, Quiet: true}, Seq: 2}, now)
+		f.load(&history.Left{
+			Open:     []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
+			Reopened: []history.Reopened{{Range: grid.Range{Hi: slow}, Attempts: 1}, {Range: grid.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
+		}, now)
+		f.drop("2")
+		f.shorten("1", slow+1)
+		retried(t, f, count-1)
+	})
+	t.Run("given back", func(t *testing.T) {
+		f := newFeed(points(t, "t-1", count))
+		f.leased("1", lease{hi: count, attempt: 1, since: now})
+		f.apply(&history.Transition{Index: slow, Change: grid.Began, Attempts: 1}, now)
+		for i := range int64(slow) {
+			f.apply(&history.Transition{Index: i, Change: grid.Done, State: grid.Failed, Attempts: 1}, now)
+			f.apply(&history.Transition{Index: i, Change: grid.Reopen, Attempts: 1}, now)
+		}
+		l, ok := f.next(f.base(), now, 1)
+		if !ok {
+			t.Fatal("no retry is leased")
+		}
+		f.leased("2", l)
+		f.drop("2")
+		retried(t, f, slow)
+	})
+	t.Run("given back what runs again under the older lease", func(t *testing.T) {
+		f := newFeed(points(t, "t-1", 1))
+		f.leased("1", lease{hi: 1, attempt: 1, since: now})
+		f.apply(&history.Transition{Change: grid.Reconnect, Attempts: 1}, now)
+		f.addLease("2", lease{hi: 1, attempt: 2, since: now})
+		f.drop("2")
+		retried(t, f, 0)
+	})
 }
