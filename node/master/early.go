@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -102,10 +103,10 @@ func (f *feed) compareEnd(t *history.Transition) {
 }
 
 // stopWorse tells nodes by the records of sweeps which attempts they are to stop.
-func (s *state) stopWorse(ctx context.Context) error {
+func (s *state) stopWorse(ctx context.Context) (failed error) {
 	for id, f := range s.feeds {
 		c := f.compared
-		if c == nil || !c.changed {
+		if c == nil || !c.changed || !f.sweep.Active() {
 			continue
 		}
 		var all []grid.StoppedRun
@@ -114,15 +115,23 @@ func (s *state) stopWorse(ctx context.Context) error {
 				all = append(all, c.stopping[i])
 			}
 		}
+		differs := false
 		_, err := s.m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
+			differs = !slices.Equal(r.Sweep.Stopping, all)
 			r.Sweep.Stopping = all
-			return true, nil
+			return differs, nil
 		})
-		if err != nil {
-			return fmt.Errorf("have trials of %s stopped: %w", id, err)
-		}
 		c.changed = len(c.stopping) > len(all)
-		s.m.log.Info("trials that do worse than others are stopped", "sweep", id, "trials", len(all))
+		switch {
+		case errors.Is(err, jetstream.ErrTooLarge): // it is tried again with the next one that does worse
+			c.changed = false
+			s.m.log.Warn("which trials are to be stopped is too large for the record", "sweep", id, "trials", len(all), "err", err)
+		case err != nil:
+			c.changed = true
+			failed = errors.Join(failed, fmt.Errorf("have trials of %s stopped: %w", id, err))
+		case differs:
+			s.m.log.Info("trials that do worse than others are stopped", "sweep", id, "trials", len(all))
+		}
 	}
-	return nil
+	return failed
 }

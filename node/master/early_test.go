@@ -79,3 +79,25 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 		t.Errorf("a retry of the class: got %d, %v; want 1", again, err)
 	}
 }
+
+// TestRecordThatIsFullHoldsNobodyBack has more to tell of trials that are to be stopped than a record can hold: they run to their ends, and
+// trials of other sweeps are leased.
+func TestRecordThatIsFullHoldsNobodyBack(t *testing.T) {
+	t.Parallel()
+	c := start(t, 4)
+	id := c.submit(5, func(s *api.Submit) {
+		s.Task.Stop = &grid.EarlyStop{Metric: "loss", Goal: "minimize", Rule: grid.StopMedian, After: 2}
+	})
+	c.until("the sweep has a feed", func(s *state) bool { return s.feeds[id] != nil })
+	c.on(func(s *state) {
+		s.feeds[id].compared.stopping[0] = grid.StoppedRun{Reason: strings.Repeat("x", 64<<20)}
+		s.feeds[id].compared.changed = true
+	})
+	other := c.submit(3, nil)
+	c.until("trials of another sweep are leased, and the record is given up", func(s *state) bool {
+		return s.feeds[other] != nil && len(s.feeds[other].leases) > 0 && !s.feeds[id].compared.changed
+	})
+	if r, _ := c.Sweep(id); len(r.Sweep.Stopping) != 0 {
+		t.Errorf("the record names %d trials, want none", len(r.Sweep.Stopping))
+	}
+}

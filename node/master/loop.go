@@ -326,23 +326,21 @@ func (s *state) feed(ctx context.Context) error {
 	if !s.m.cfg.Feed {
 		return nil
 	}
-	if err := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx), s.stopWorse(ctx)); err != nil {
-		return err
-	}
+	unsaved := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx), s.stopWorse(ctx)) // trials are leased all the same
 	s.room = map[grid.Resources]int{}
 	for _, l := range s.lanesToFeed() {
 		slots := s.slots(l.need)
 		for l.outstanding() < queueDepth*slots {
 			ok, err := s.leaseOne(ctx, l, slots)
 			if err != nil {
-				return err
+				return errors.Join(unsaved, err)
 			}
 			if !ok {
 				break
 			}
 		}
 	}
-	return nil
+	return unsaved
 }
 
 // slots is how many trials with these resources the cluster can run at one time, as of this pass of feed. To ask each node takes a while.

@@ -201,7 +201,7 @@ func (f *feed) nextMeasured(need grid.Resources, now time.Time, slots int) (leas
 }
 
 // saveMeasured stores what was learned about the trials' need of GPUs.
-func (s *state) saveMeasured(ctx context.Context) error {
+func (s *state) saveMeasured(ctx context.Context) (failed error) {
 	for _, f := range s.feeds {
 		if f.measured == nil || !f.measured.changed || !f.sweep.Active() {
 			continue
@@ -216,8 +216,8 @@ func (s *state) saveMeasured(ctx context.Context) error {
 			s.m.log.Warn("what trials need of a GPU is too large for the record", "sweep", f.sweep.ID, "err", err)
 		case err != nil:
 			f.measured.changed = true
-			return fmt.Errorf("store what trials of %s need of a GPU: %w", f.sweep.ID, err)
+			failed = errors.Join(failed, fmt.Errorf("store what trials of %s need of a GPU: %w", f.sweep.ID, err))
 		}
 	}
-	return nil
+	return failed
 }

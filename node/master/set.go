@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 
@@ -59,7 +60,7 @@ func (s *state) recall(ctx context.Context, f *feed) {
 }
 
 // closeLanes takes lanes of earlier priorities out of the records of sweeps that have no lease in them any more.
-func (s *state) closeLanes(ctx context.Context) error {
+func (s *state) closeLanes(ctx context.Context) (failed error) {
 	for _, f := range s.feeds {
 		stale := f.staleLanes()
 		if len(stale) == 0 {
@@ -72,11 +73,12 @@ func (s *state) closeLanes(ctx context.Context) error {
 			return true, nil
 		})
 		if err != nil {
-			return fmt.Errorf("close lanes of %s: %w", f.sweep.ID, err)
+			failed = errors.Join(failed, fmt.Errorf("close lanes of %s: %w", f.sweep.ID, err))
+			continue
 		}
 		f.lanes = record.Lanes
 	}
-	return nil
+	return failed
 }
 
 // staleLanes are the lanes that nothing of the sweep is in, and that nothing will be leased into.
