@@ -218,6 +218,10 @@ func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) err
 
 // Extend adds values to axes of the sweep, or points to its sample, and returns how many points that adds.
 func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jetstream.Record, int64, error) {
+	c, err := m.cfg.History.Counts(ctx, id)
+	if err != nil {
+		return jetstream.Record{}, 0, fmt.Errorf("count trials of %s: %w", id, err)
+	}
 	var added int64
 	r, err := m.change(ctx, id, func(s *grid.Sweep) error {
 		if s.State == grid.SweepCancelled {
@@ -238,6 +242,9 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 		s.Space, added = space, space.Count()-before
 		if s.State == grid.SweepFinished {
 			s.State, s.Ended = grid.SweepRunning, time.Time{}
+			if s.Task.StopAfter > 0 {
+				s.Accepted = c.Failed
+			}
 		}
 		return nil
 	})

@@ -55,3 +55,22 @@ func TestStopAfter(t *testing.T) {
 		t.Errorf("a sweep that is complete: got %s, want it finished", r.Sweep.State)
 	}
 }
+
+// TestExtendAfterFailures extends a sweep of which as many trials have failed as pause it: the new ones run.
+func TestExtendAfterFailures(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	id := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1 })
+	c.finish(c.pull(id), grid.ClassExit, time.Second)
+	c.finished(id)
+	axis, err := grid.ParseSet("i=5")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, added, err := c.Extend(t.Context(), id, api.Extend{Axes: []grid.Axis{axis}})
+	if err != nil || added != 1 || r.Sweep.Accepted != 1 {
+		t.Fatalf("got %d new trials with %d failures accepted, %v; want one of each", added, r.Sweep.Accepted, err)
+	}
+	c.finish(c.pull(id), grid.ClassNone, time.Second)
+	c.finished(id)
+}
