@@ -182,11 +182,14 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 			snapshot := &checkpoint.Snapshot{
 				Attempt: a.number, Resumed: s.state.Resumed, Node: w.cfg.Node, Time: time.Now().UnixMicro(), Files: files, Clean: clean(files),
 			}
-			if size, most := snapshot.Size(), a.task.Checkpoint.MaxSize; size > most {
-				return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
+			if err := fits(snapshot, a.task.Checkpoint.MaxSize); err != nil {
+				return err
 			}
 			dir, known := s.live(), s.read
 			if !ended && (!snapshot.Clean || changed >= changedTries) {
+				if err := roomToCopy(w.cfg.Dir, snapshot.Size()); err != nil {
+					return err
+				}
 				defer func() { _ = removeTree(s.copied()) }() // else the next copy does
 				still, err := s.copyLive(ctx, files)
 				if err != nil {
@@ -195,6 +198,9 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 				snapshot.Clean = snapshot.Clean && still
 				dir, known = s.copied(), nil
 				if snapshot.Files, err = checkpoint.Scan(dir); err != nil {
+					return err
+				}
+				if err := fits(snapshot, a.task.Checkpoint.MaxSize); err != nil { // it has grown meanwhile
 					return err
 				}
 			}
@@ -223,6 +229,23 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 		}
 		return nil
 	})
+}
+
+// fits returns errTooLarge for a snapshot of more than these bytes.
+func fits(s *checkpoint.Snapshot, most int64) error {
+	if size := s.Size(); size > most {
+		return fmt.Errorf("%w: %s, and checkpoint.max_size is %s", errTooLarge, humanize.IBytes(uint64(size)), humanize.IBytes(uint64(most)))
+	}
+	return nil
+}
+
+// roomToCopy reports an error if a copy of so many bytes would fill the disk of dir. One that does not say how much room it has is tried.
+func roomToCopy(dir string, size int64) error {
+	if d, err := readDisk(dir); err == nil && d.free-leastFree < size {
+		return fmt.Errorf("the checkpoint of %s can't be copied, since %s are free: %w",
+			humanize.IBytes(uint64(size)), humanize.IBytes(uint64(d.free)), syscall.ENOSPC)
+	}
+	return nil
 }
 
 // copyLive copies a scan of the attempt's folder to copied, although its program may be writing to it, and reports whether nothing has

@@ -360,3 +360,18 @@ func ever(stop chan struct{}) bool {
 func has(s *checkpoint.Snapshot, path string) bool {
 	return slices.ContainsFunc(s.Files, func(f checkpoint.File) bool { return f.Path == path })
 }
+
+// TestNoRoomToCopy holds that a checkpoint is not copied where that would fill the disk.
+func TestNoRoomToCopy(t *testing.T) {
+	dir := t.TempDir()
+	d, err := readDisk(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := roomToCopy(dir, 0); d.free > 2*leastFree && err != nil {
+		t.Errorf("nothing to copy: %v", err)
+	}
+	if err := roomToCopy(dir, d.size); !errors.Is(err, syscall.ENOSPC) || !final(err) {
+		t.Errorf("got %v, want that it is not tried", err)
+	}
+}
