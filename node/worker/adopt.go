@@ -105,7 +105,7 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 	w.books.Restore(ad.allocation)
 	w.fairness.began(ad.lane, ad.began)
 	if m.Lease != nil {
-		ad.holding = w.retake(m.Sweep, m.Lease)
+		ad.holding = w.retake(m.Sweep, m.Lease, a.id.Index)
 		ad.holding.began(a)
 	}
 	return ad
@@ -123,14 +123,15 @@ func laneOf(r *jetstream.Record, t *ticket) lane {
 	return l
 }
 
-// retake holds the lease of an attempt that goes on. Its other trials are not begun here, for some of them may have ended: they
-// are leased anew when this one is given back.
-func (w *Worker) retake(id grid.SweepID, t *ticket) *holding {
+// retake holds the lease of an attempt that goes on. Its other trials are not begun here, for some of them may have ended: those behind
+// the last one that goes on are given back at once, those before it with the lease.
+func (w *Worker) retake(id grid.SweepID, t *ticket, index int64) *holding {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for h := range w.holdings {
 		if h.held.Seq == t.Seq && h.held.ID == t.ID {
 			h.runners++
+			h.hi = max(h.hi, index+1)
 			return h
 		}
 	}
@@ -141,7 +142,7 @@ func (w *Worker) retake(id grid.SweepID, t *ticket) *holding {
 	if err := held.Renew(); err != nil {
 		w.log.Debug("lease could not be renewed", "sweep", id, "err", err)
 	}
-	h := &holding{held: held, next: t.Hi, runners: 1}
+	h := &holding{held: held, next: t.Hi, hi: index + 1, runners: 1}
 	w.holdings[h] = struct{}{}
 	return h
 }

@@ -164,6 +164,30 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 	}
 }
 
+// TestAdoptedLeaseGivesItsRestBack replaces the agent while the second trial of a wide lease runs: those behind it are given back while it
+// goes on.
+func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
+	a := newAgents(t)
+	r, marks := a.scripted(5, `case $MLF_TRIAL in */1) echo x >$MARKS/began; while ! test -e $MARKS/go; do sleep 0.01; done;; esac`, func(r *grid.Sweep) {
+		r.MaxParallel = 1
+	})
+	a.next()
+	a.lease(r, 0, 5)
+	a.run()
+	a.await(filepath.Join(marks, "began"))
+	a.part()
+	a.next()
+	if held := a.Worker.state().Held; len(held) != 1 || held[0].Hi != 2 || len(held[0].Runs) != 1 {
+		t.Errorf("the next agent holds %+v, want the trials up to the one that goes on", held)
+	}
+	a.run()
+	if err := os.WriteFile(filepath.Join(marks, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.released(r.ID, 1)
+	a.stop()
+}
+
 // TestAdoptedAttemptKeepsItsDevice has a program that its environment does not tell apart from others' go on under the next agent. It
 // is no foreign one there, and its GPU is its own.
 func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {

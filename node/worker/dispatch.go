@@ -27,7 +27,7 @@ func (w *Worker) dispatch(ctx context.Context) {
 		w.serve(ctx, lanes)
 		w.returnRests(time.Now())
 		again := tick.C
-		if len(lanes) == 0 && !w.Full() {
+		if len(lanes) == 0 && !w.Full() && !w.holdsRest() {
 			again = nil // nothing to look for
 		}
 		select {
@@ -347,24 +347,37 @@ func (h *holding) take() (int64, bool) {
 // trials have become longer than those before, other nodes may be idle beside one.
 const restAge = 8 * grid.LeaseTarget
 
-// returnRests has the next beat give back what has not begun of leases that take too long.
+// returnRests has the next beat give back what has not begun of leases that take too long, and of all on a node that is drained.
 func (w *Worker) returnRests(now time.Time) {
 	if !w.cfg.Beats { // there is no other node
 		return
 	}
+	age := restAge
+	if w.draining.Load() {
+		age = 0
+	}
 	for _, h := range w.held() {
-		if n := h.returnRest(now); n > 0 {
-			w.log.Debug("lease takes long; the trials of it that have not begun are given back", "sweep", h.held.Sweep, "lease", h.held.ID, "count", n)
+		if n := h.returnRest(now, age); n > 0 {
+			w.log.Debug("the trials of a lease that have not begun are given back", "sweep", h.held.Sweep, "lease", h.held.ID, "count", n)
 			w.tellSoon()
 		}
 	}
 }
 
-// returnRest takes those trials out of the holding, if it is an old one, that nobody has begun, and gives their number.
-func (h *holding) returnRest(now time.Time) int64 {
+// holdsRest reports whether a lease has trials that nobody has begun.
+func (w *Worker) holdsRest() bool {
+	return slices.ContainsFunc(w.held(), func(h *holding) bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.next < h.held.Hi
+	})
+}
+
+// returnRest takes those trials out of the holding, if it is of this age, that nobody has begun, and gives their number.
+func (h *holding) returnRest(now time.Time, age time.Duration) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.since.IsZero() || now.Sub(h.since) < restAge || h.runners == 0 || h.lost || h.left || h.next == h.held.Lo {
+	if h.since.IsZero() || now.Sub(h.since) < age || h.runners == 0 || h.lost || h.left || h.next == h.held.Lo {
 		return 0
 	}
 	n := h.held.Hi - h.next

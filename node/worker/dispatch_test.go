@@ -154,6 +154,21 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	}
 }
 
+// TestDrainGivesTheRestBack drains a node while the first trial of a wide lease runs: the others are given back at once, however new the lease.
+func TestDrainGivesTheRestBack(t *testing.T) {
+	s := newStage(t, nil)
+	s.cfg.Beats = true
+	h := &holding{held: &jetstream.Held{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, since: time.Now(), next: 1, runners: 1}
+	s.holdings[h] = struct{}{}
+	if s.returnRests(h.since); h.kept() != 0 || !s.holdsRest() {
+		t.Fatalf("a new lease was given back from trial %d on", h.kept())
+	}
+	s.draining.Store(true)
+	if s.returnRests(h.since); h.kept() != 1 || s.holdsRest() {
+		t.Errorf("a drained node keeps the trials up to %d, want the one that runs", h.kept())
+	}
+}
+
 // TestIdleSlotsJoinALease has one wide lease for four slots: all are used, each trial runs once, unless the sweep has a limit.
 func TestIdleSlotsJoinALease(t *testing.T) {
 	for _, c := range []struct {
