@@ -20,9 +20,9 @@ func TestKnownIsWhatHasRows(t *testing.T) {
 		d := openAt(t, path)
 		defer func() { mustClose(t, d) }()
 		var want grid.Ranges
-		for range rapid.IntRange(1, 6).Draw(t, "folds") {
+		for range rapid.IntRange(1, 3).Draw(t, "folds") {
 			var events []grid.Event
-			for range rapid.IntRange(1, 5).Draw(t, "runs of trials") {
+			for range rapid.IntRange(1, 3).Draw(t, "runs of trials") {
 				lo := rapid.Int64Range(0, 3).Draw(t, "chunk")*chunkTrials + rapid.Int64Range(-3, 66).Draw(t, "offset")
 				for i := max(lo, 0); i < lo+rapid.SampledFrom([]int64{1, 2, 63, 70, chunkTrials}).Draw(t, "trials"); i++ {
 					events = append(events, finished(i, "{}"))

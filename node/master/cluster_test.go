@@ -144,7 +144,7 @@ func (c *stage) until(what string, ok func(*state) bool) {
 		select {
 		case <-tick.C:
 		case <-limit:
-			c.t.Fatalf("after 20 s still not: %s", what)
+			c.t.Fatalf("after a minute still not: %s", what)
 		}
 	}
 }
