@@ -26,7 +26,7 @@ func ParseParameters(name string, data []byte) ([]Axis, error) {
 	}
 	p := parameters{file: name, seen: map[string]int{}}
 	if root.Kind != yaml.MappingNode {
-		p.report(root, flawf("Write lines like batchsize: [50, 100].", "the file is no map of parameters to values"))
+		p.report(root, flawf("Write lines like batchsize: [50, 100].", "the file is not a map of parameters to values"))
 		return nil, p.problems.Err()
 	}
 	if root.Style&yaml.TaggedStyle != 0 && root.Tag != "!!map" {
@@ -139,14 +139,14 @@ func (p *parameters) key(n *yaml.Node) (string, *flaw) {
 	const hint = "Write the key as plain text, or in quotes."
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		return "", flawf(hint, "a key is no text")
+		return "", flawf(hint, "a key is not a text")
 	case n.Style&yaml.TaggedStyle != 0:
 		return "", flawf(hint, "a key has the tag %s", n.ShortTag())
 	case isPlain(n) && n.Value == "<<":
 		return "", flawf("Write the parameters out.", "merge keys (<<) are not understood")
 	}
 	if v, f := scalarText("a key", n); f != nil || v.Kind == True || v.Kind == False {
-		return "", flawf(hint, "the key %q is no text", n.Value)
+		return "", flawf(hint, "the key %q is not a text", n.Value)
 	}
 	if f := checkKey(n.Value); f != nil {
 		return "", f

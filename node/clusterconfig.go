@@ -122,7 +122,7 @@ func port(to *int) func(string) error {
 	return func(v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("%q is no port; write a number from 1 to 65535", v)
+			return fmt.Errorf("%q is not a port; write a number from 1 to 65535", v)
 		}
 		*to = n
 		return nil

@@ -190,7 +190,7 @@ func (s *schema) checkDefault(n *yaml.Node, p *Project) {
 	if len(names) > 0 {
 		hint = "The tasks are " + strings.Join(names, ", ") + "."
 	}
-	s.report(n, hint, "default is %q, which is no task", p.Default)
+	s.report(n, hint, "default is %q, which is not a task", p.Default)
 }
 
 func (s *schema) name(what string, n *yaml.Node) string {

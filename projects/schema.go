@@ -58,7 +58,7 @@ func (s *schema) entries(what string, n *yaml.Node, example string, each func(ke
 		return
 	}
 	if t.Kind != yaml.MappingNode || foreignTag(t, "!!map") {
-		s.report(n, "Write it like "+example+".", "%s is no map", what)
+		s.report(n, "Write it like "+example+".", "%s is not a map", what)
 		return
 	}
 	seen := map[string]int{}
@@ -66,7 +66,7 @@ func (s *schema) entries(what string, n *yaml.Node, example string, each func(ke
 		key, value := t.Content[i], t.Content[i+1]
 		switch line, twice := seen[key.Value]; {
 		case key.Kind != yaml.ScalarNode || foreignTag(key, "!!str"):
-			s.report(key, "Write the key as plain text.", "a key of %s is no text", what)
+			s.report(key, "Write the key as plain text.", "a key of %s is not a text", what)
 		case key.Value == "<<":
 			s.report(key, "Write the fields out.", "merge keys (<<) are not understood")
 		case twice:
@@ -101,7 +101,7 @@ func (s *schema) text(what string, n *yaml.Node) (string, bool) {
 	case t == nil:
 		return "", false
 	case t.Kind != yaml.ScalarNode || isNull(t):
-		s.report(n, "Write one text, in quotes if it has special characters.", "%s is no text", what)
+		s.report(n, "Write one text, in quotes if it has special characters.", "%s is not a text", what)
 	case foreignTag(t, "!!str"):
 		s.report(n, "Leave the tag out.", "%s has the unknown tag %s", what, t.ShortTag())
 	case strings.ContainsRune(t.Value, 0):
@@ -129,7 +129,7 @@ func (s *schema) texts(what string, n *yaml.Node, example string) (texts []strin
 		return nil, nil
 	}
 	if t.Kind != yaml.SequenceNode || foreignTag(t, "!!seq") {
-		s.report(n, "Write it like "+example+".", "%s is no list", what)
+		s.report(n, "Write it like "+example+".", "%s is not a list", what)
 		return nil, nil
 	}
 	for _, c := range t.Content {

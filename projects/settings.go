@@ -66,7 +66,7 @@ func objectiveSetting(text string) (string, *yaml.Node, error) {
 func stopSetting(text string) (string, *yaml.Node, error) {
 	rule, after, found := strings.Cut(text, ":")
 	if !found {
-		return "", nil, fmt.Errorf("it is no rule with a step. Write median:5 or asha:5")
+		return "", nil, fmt.Errorf("it is not a rule with a step. Write median:5 or asha:5")
 	}
 	n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 	put(n, "rule", unquoted(rule))

@@ -35,13 +35,13 @@ func badInputs() []badInput {
 		{name: "unknown tag", files: axes("lr: !!python/object/apply:os.system [\"touch ran\"]\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:1:5: lr has the unknown tag !!python/object/apply:os.system. Leave it out; !!python/tuple on an interval is the only special tag.\n"},
 		{name: "not a map", files: axes("- lr\n- unit\n"), args: "sweep p",
-			want: "mlfnode: p/parameters.yml:1:1: the file is no map of parameters to values. Write lines like batchsize: [50, 100].\n"},
+			want: "mlfnode: p/parameters.yml:1:1: the file is not a map of parameters to values. Write lines like batchsize: [50, 100].\n"},
 		{name: "tab", files: axes("lr:\n\t- 1\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:2:1: a tab stands where YAML wants spaces. Use spaces to indent.\n"},
 		{name: "unclosed", files: axes("lr: [1, 2\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:2:1: this is no YAML: did not find expected ',' or ']'. Check this line and those before it for a missing colon, quote, bracket or space.\n"},
 		{name: "text for a file", files: axes("just words\n"), args: "sweep p",
-			want: "mlfnode: p/parameters.yml:1:1: the file is no map of parameters to values. Write lines like batchsize: [50, 100].\n"},
+			want: "mlfnode: p/parameters.yml:1:1: the file is not a map of parameters to values. Write lines like batchsize: [50, 100].\n"},
 		{name: "alias bomb", files: axes("a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:2:8: c has a list in a list. Write the arguments in one flat list.\n" +
 				"p/parameters.yml:2:8: c has a list in a list. Write the arguments in one flat list.\n" +
@@ -109,7 +109,7 @@ func badInputs() []badInput {
 		{name: "artifacts outside", files: project("    command: [\"true\"]\n    artifacts: [\"../**\"]\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:4:17: the pattern \"../**\" leaves the trial's folder. Patterns start at the trial's folder: no leading '/' and no '..'.\n"},
 		{name: "unknown default", files: map[string]string{"p/project.yaml": "default: tran\ntasks:\n  train: {command: [\"true\"]}\n"}, args: "sweep p",
-			want: "mlfnode: p/project.yaml:1:10: default is \"tran\", which is no task. The tasks are train.\n"},
+			want: "mlfnode: p/project.yaml:1:10: default is \"tran\", which is not a task. The tasks are train.\n"},
 		{name: "unknown task", files: map[string]string{"p/project.yaml": "tasks:\n  train: {command: [\"true\"]}\n"}, args: "sweep p tran",
 			want: "mlfnode: the project p has no task tran. Its tasks are train\n"},
 		{name: "several tasks", files: map[string]string{"p/project.yaml": "tasks:\n  a: {command: [\"true\"]}\n  b: {command: [\"true\"]}\n"}, args: "sweep p",
@@ -165,7 +165,7 @@ func badInputs() []badInput {
 		{name: "timeout a word", args: "sweep --timeout soon -- true",
 			want: "mlfnode: --timeout \"soon\" does not work: timeout is \"soon\", which is not a duration. Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.\n"},
 		{name: "bad state", args: "trials x-1 --state done",
-			want: "mlfnode: \"done\" is no state of a trial\n" +
+			want: "mlfnode: \"done\" is not a state of a trial\n" +
 				"  try: pending, running, succeeded, failed or cancelled\n"},
 		{name: "best of none", args: "results x-1 --best 0",
 			want: "mlfnode: --best takes a number from 1\n" +
@@ -251,7 +251,7 @@ func badInputs() []badInput {
 		{name: "new bad name", args: "new my~project",
 			want: "mlfnode: \"my project\" is not a valid project name; use lowercase letters, digits and dashes, as in my-project\n"},
 		{name: "import nowhere", args: "import none",
-			want: "mlfnode: none is no folder\n" +
+			want: "mlfnode: none is not a folder\n" +
 				"  try: name the folder that holds tasks.py\n"},
 		{name: "import nothing", files: map[string]string{"p/": ""}, args: "import p",
 			want: "mlfnode: p has no tasks.py, so it is no old project; for a new one use: mlfnode new NAME\n"},

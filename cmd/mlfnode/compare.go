@@ -54,12 +54,15 @@ one of the sweeps has, are averaged over, and so is what --over names.`,
 			if f.limit < 0 {
 				return usage("--limit takes a number from 0", "--limit 0 shows all points")
 			}
+			if a.json && !c.Flags().Changed("limit") {
+				f.limit = 0
+			}
 			return a.read(c.Context(), func(s *node.Session) error { return a.compare(c.Context(), s.Client(), ids, &f) })
 		},
 	}
 	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
 	c.Flags().StringVar(&f.value, "value", "", "what is compared: a metric, wall, cpu or memory (default the objective, or the first metric)")
-	c.Flags().Int64Var(&f.limit, "limit", tableRows, "how many points the table has; 0 is all")
+	c.Flags().Int64Var(&f.limit, "limit", tableRows, "how many points are shown; 0 is all, and so is --json without a limit")
 	a.jsonFlag(c)
 	return c
 }
@@ -69,11 +72,14 @@ type comparison struct {
 	Sweeps     [2]string       `json:"sweeps"`
 	Differs    []setting       `json:"differs"`
 	Value      string          `json:"value"`
+	Goal       string          `json:"goal"` // "maximize" or "minimize", "" where it is not known which values are better
 	Over       []string        `json:"over"` // parameters that means are taken over
 	Points     []comparedPoint `json:"points"`
 	Both       int             `json:"both"` // points with a value in both
-	Better     int             `json:"better"`
-	Worse      int             `json:"worse"`      // of those, points where the second sweep is better, or worse
+	Higher     int             `json:"higher"`
+	Lower      int             `json:"lower"` // of those, points where the value of the second sweep is higher, or lower
+	Better     *int            `json:"better"`
+	Worse      *int            `json:"worse"`      // the same by the goal, null without one
 	Difference figure          `json:"difference"` // mean over them
 	Half       figure          `json:"half"`       // half the width of its 95 % confidence interval
 }
@@ -111,6 +117,9 @@ func (a *app) compare(ctx context.Context, c *api.Client, ids [2]grid.SweepID, f
 		return err
 	}
 	if a.json {
+		if f.limit > 0 {
+			r.Points = r.Points[:min(f.limit, int64(len(r.Points)))]
+		}
 		enc := json.NewEncoder(a.stdout)
 		enc.SetIndent("", "  ")
 		return enc.Encode(r)
@@ -134,7 +143,8 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 	if err != nil {
 		return nil, nil, err
 	}
-	other.maximize = value.maximize
+	value.goal = cmp.Or(value.goal, other.goal)
+	other.goal = value.goal
 	var keys []string
 	over := []string{}
 	for _, key := range slices.Concat(first.Keys, without(second.Keys, first.Keys)) {
@@ -146,7 +156,7 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 		}
 	}
 	r := &comparison{
-		Sweeps: [2]string{string(first.Sweep), string(second.Sweep)}, Differs: differences(about), Value: value.name, Over: over, Points: []comparedPoint{},
+		Sweeps: [2]string{string(first.Sweep), string(second.Sweep)}, Differs: differences(about), Value: value.name, Goal: value.goal, Over: over, Points: []comparedPoint{},
 	}
 	var groups [2]*grouping
 	for i, q := range []*quantity{value, other} {
@@ -154,12 +164,18 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 			return nil, nil, err
 		}
 	}
-	r.join(&groups, value)
+	r.join(&groups)
+	switch value.goal {
+	case "maximize":
+		r.Better, r.Worse = &r.Higher, &r.Lower
+	case "minimize":
+		r.Better, r.Worse = &r.Lower, &r.Higher
+	}
 	return r, keys, nil
 }
 
 // join puts the groups of two sweeps beside each other.
-func (r *comparison) join(groups *[2]*grouping, value *quantity) {
+func (r *comparison) join(groups *[2]*grouping) {
 	var differences moments.Moments
 	for i, g := range groups {
 		for _, own := range g.all {
@@ -178,10 +194,10 @@ func (r *comparison) join(groups *[2]*grouping, value *quantity) {
 				p.Difference = b.Mean - a.Mean
 				differences.Add(float64(p.Difference))
 				switch {
-				case value.better(float64(b.Mean), float64(a.Mean)):
-					r.Better++
-				case value.better(float64(a.Mean), float64(b.Mean)):
-					r.Worse++
+				case b.Mean > a.Mean:
+					r.Higher++
+				case b.Mean < a.Mean:
+					r.Lower++
 				}
 			}
 			r.Points = append(r.Points, p)
@@ -250,11 +266,16 @@ func (a *app) comparisonTables(r *comparison, keys []string, limit int64) error 
 	if n := len(r.Points); n > len(shown) {
 		fmt.Fprintf(a.stdout, "… of %d points; all of them with --limit 0\n", n)
 	}
-	text := fmt.Sprintf("%s in both: %s of %s is better in %d, worse in %d", plural(int64(r.Both), "point"), r.Value, r.Sweeps[1], r.Better, r.Worse)
+	text := fmt.Sprintf("%s in both: %s of %s is ", plural(int64(r.Both), "point"), r.Value, r.Sweeps[1])
+	if r.Better != nil {
+		text += fmt.Sprintf("better in %d, worse in %d", *r.Better, *r.Worse)
+	} else {
+		text += fmt.Sprintf("higher in %d, lower in %d", r.Higher, r.Lower)
+	}
 	if r.Both > 0 {
 		text += "; mean difference " + r.Difference.text()
 		if !math.IsNaN(float64(r.Half)) {
-			text += " ± " + r.Half.text()
+			text += " ± " + r.Half.text() + " (95 % confidence)"
 		}
 	}
 	fmt.Fprintln(a.stdout, text)

@@ -60,7 +60,7 @@ func (a *app) metricCurves(ctx context.Context, c *api.Client, id grid.TrialID, 
 	rows := map[float64][]string{}
 	for k := range curves {
 		head = append(head, curves[k].Metric)
-		for i, step := range curves[k].Steps {
+		for i, step := range curves[k].Steps[:min(len(curves[k].Steps), len(curves[k].Values))] {
 			if rows[step] == nil {
 				rows[step] = make([]string, len(curves))
 			}
@@ -131,9 +131,9 @@ func sparkline(values []float64) string {
 		if width > 1 {
 			at = i * (len(values) - 1) / (width - 1)
 		}
-		level := 3 // a flat line
-		if hi > lo {
-			level = int(math.Round(7 * (values[at]/2 - lo/2) / (hi/2 - lo/2))) // halves do not overflow
+		level := 3                         // a flat line
+		if span := hi/2 - lo/2; span > 0 { // halves do not overflow, though the least numbers have none
+			level = int(math.Round(7 * ((values[at]/2 - lo/2) / span)))
 		}
 		b.WriteRune([]rune("▁▂▃▄▅▆▇█")[level])
 	}

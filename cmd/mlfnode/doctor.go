@@ -97,7 +97,7 @@ func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
 			h.Ports.API, err = strconv.Atoi(port)
 		}
 		if err != nil {
-			return h, usage(fmt.Sprintf("--seed %s: %q is no port", seed, port), "--seed HOST or --seed HOST:PORT")
+			return h, usage(fmt.Sprintf("--seed %s: %q is not a port", seed, port), "--seed HOST or --seed HOST:PORT")
 		}
 	}
 	return h, nil

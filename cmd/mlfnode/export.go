@@ -96,11 +96,18 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 		}
 		return count(t.UnixMicro())
 	}
+	attempt, used := parquet.Value{}, make([]parquet.Value, 3) // missing for a trial that has not begun
+	if t.Attempt > 0 {
+		attempt = count(int64(t.Attempt))
+	}
+	if t.Started != nil {
+		used = []parquet.Value{number(t.Resources.Wall), number(t.Resources.CPU), count(t.Resources.Memory)}
+	}
 	exit := parquet.Value{}
 	if t.ExitCode != nil {
 		exit = count(int64(*t.ExitCode))
 	}
-	row = append(row, text(t.Trial), count(t.Index), text(string(t.State)), count(int64(t.Attempt)), count(int64(t.Attempts)), text(string(t.Node)), exit, text(t.Reason))
+	row = append(row, text(t.Trial), count(t.Index), text(string(t.State)), attempt, count(int64(t.Attempts)), text(string(t.Node)), exit, text(t.Reason))
 	add := func(given bool, s string, isNumber bool) {
 		c := &columns[len(row)]
 		if !given {
@@ -128,7 +135,7 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 		quoted := json.Unmarshal(raw, &s) == nil
 		add(len(raw) > 0 && string(raw) != "null", metricCell(raw), !quoted || slices.Contains([]string{"NaN", "Infinity", "-Infinity"}, s))
 	}
-	return append(row, moment(t.Started), moment(t.Ended), number(t.Resources.Wall), number(t.Resources.CPU), count(t.Resources.Memory)), wider
+	return append(append(row, moment(t.Started), moment(t.Ended)), used...), wider
 }
 
 // parquetValue reads a value for a column; ok is false where it does not fit, which never happens for texts.

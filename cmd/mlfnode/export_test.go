@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"testing"
+	"time"
 
 	"mlfnode/cmd/mlfnode/parquet"
 	"mlfnode/grid"
@@ -63,5 +65,32 @@ func TestParquetColumns(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestParquetBegun leaves out what a trial that has not begun does not have.
+func TestParquetBegun(t *testing.T) {
+	v, now := &api.Sweep{}, time.Now()
+	columns := parquetColumns(v)
+	pending, running := api.Trial{}, api.Trial{Attempt: 1, Attempts: 1, Started: &now}
+	for _, tt := range []struct {
+		trial *api.Trial
+		want  bool
+	}{{&pending, false}, {&running, true}} {
+		row, _ := parquetRow(v, tt.trial, columns)
+		for i, c := range columns {
+			if slices.Contains([]string{"attempt", "started", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}, c.Name) && row[i].Valid != tt.want {
+				t.Errorf("begun %v: %s is there: %v", tt.want, c.Name, row[i].Valid)
+			}
+		}
+	}
+}
+
+// TestSparklineExtremes draws the least and the greatest numbers.
+func TestSparklineExtremes(t *testing.T) {
+	for _, top := range []float64{math.SmallestNonzeroFloat64, math.MaxFloat64} {
+		if got := []rune(sparkline([]float64{0, top, 0})); len(got) != 3 {
+			t.Errorf("%g: got %q", top, string(got))
+		}
 	}
 }

@@ -19,9 +19,9 @@ import (
 
 // quantity is what is summed up: a metric, or what trials used.
 type quantity struct {
-	name     string
-	maximize bool
-	of       func(*api.Trial) float64 // NaN where a trial has none
+	name string
+	goal string                   // "maximize" or "minimize", "" where it is not known which values are better
+	of   func(*api.Trial) float64 // NaN where a trial has none
 }
 
 // quantityOf finds the quantity that a user names: the objective or the first metric without a name.
@@ -38,13 +38,14 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 			"memory": func(r *api.Resources) float64 { return float64(r.Memory) },
 		}
 		if used := resources[name]; used != nil {
-			return &quantity{name: name, of: func(t *api.Trial) float64 { return used(&t.Resources) }}, nil
+			return &quantity{name: name, goal: "minimize", of: func(t *api.Trial) float64 { return used(&t.Resources) }}, nil
 		}
 		known := slices.Concat(v.Metrics[:min(len(v.Metrics), 12)], []string{"wall", "cpu", "memory"})
 		return nil, usage(fmt.Sprintf("no trial of %s has a metric %q", v.Sweep, name), "--value "+strings.Join(known, ", "))
 	}
-	maximize := v.Objective != nil && v.Objective.Metric == name && v.Objective.Goal == "maximize"
-	return &quantity{name, maximize, func(t *api.Trial) float64 {
+	rule := grid.EarlyStop{Metric: name}
+	rule.Complete(v.Objective)
+	return &quantity{name, rule.Goal, func(t *api.Trial) float64 {
 		f, err := strconv.ParseFloat(string(t.Metrics[name]), 64)
 		if err != nil || math.IsInf(f, 0) {
 			return math.NaN()
@@ -53,12 +54,9 @@ func quantityOf(v *api.Sweep, name string) (*quantity, error) {
 	}}, nil
 }
 
-// better reports whether a is a better value than b.
+// better reports whether a is a better value than b; none is where the goal is not known.
 func (q *quantity) better(a, b float64) bool {
-	if q.maximize {
-		return a > b
-	}
-	return a < b
+	return q.goal == "maximize" && a > b || q.goal == "minimize" && a < b
 }
 
 // group are the trials that agree in some parameters.
@@ -71,12 +69,12 @@ type group struct {
 	trial  string // that has the best value
 }
 
-// figure is a number of JSON; null for none.
+// figure is a number of JSON; null for none, and for one that is too great.
 type figure float64
 
 // MarshalJSON implements json.Marshaler.
 func (f figure) MarshalJSON() ([]byte, error) {
-	if math.IsNaN(float64(f)) {
+	if math.IsNaN(float64(f)) || math.IsInf(float64(f), 0) {
 		return []byte("null"), nil
 	}
 	return json.Marshal(float64(f))
@@ -169,7 +167,7 @@ func (g *group) add(t *api.Trial, value *quantity) {
 		if math.IsNaN(f) {
 			return
 		}
-		if g.values.Add(f); g.values.N == 1 || value.better(f, g.best) {
+		if g.values.Add(f); value.goal != "" && g.trial == "" || value.better(f, g.best) {
 			g.best, g.trial = f, t.Trial
 		}
 	}
@@ -193,11 +191,11 @@ func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group)
 	}
 	sort, descending := f.sort, f.desc
 	if sort == "index" {
-		sort, descending = "mean", f.desc || value.maximize
+		sort, descending = "mean", f.desc || value.goal == "maximize"
 	}
 	if key := slices.Index(keys, strings.TrimPrefix(sort, "parameter:")); key >= 0 && (figures[sort] == nil || keys[key] != sort) {
 		return func(a, b *group) int {
-			return signed(compareValues(a.params[key].Value, b.params[key].Value), descending)
+			return signed(compareValues(paramValue(a.params, keys[key]), paramValue(b.params, keys[key])), descending)
 		}, nil
 	}
 	by := figures[sort]
@@ -237,6 +235,16 @@ func compareValues(a, b grid.Value) int {
 	return cmp.Or(cmp.Compare(number(a), number(b)), cmp.Compare(a.Text, b.Text))
 }
 
+// paramValue is the zero value where a trial does not have the parameter.
+func paramValue(params grid.Params, key string) grid.Value {
+	for _, p := range params {
+		if p.Key == key {
+			return p.Value
+		}
+	}
+	return grid.Value{}
+}
+
 // groupFlags say how trials are grouped.
 type groupFlags struct {
 	by    []string
@@ -255,7 +263,13 @@ func (f *groupFlags) keys(v *api.Sweep) ([]string, error) {
 		return nil, usage("--group-by names the parameters that groups have, --over those that they have not", "one of the two")
 	}
 	if len(f.by) > 0 {
-		return slices.Compact(slices.Clone(f.by)), nil
+		var keys []string
+		for _, key := range f.by {
+			if !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+		return keys, nil
 	}
 	return without(v.Keys, f.over), nil
 }
@@ -309,7 +323,7 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 	}
 	t := newTable(a.stdout, groupHead(keys)...)
 	for _, g := range all {
-		t.row(g.cells(figure.text)...)
+		t.row(g.cells(keys, figure.text)...)
 	}
 	if err := t.end(); err != nil {
 		return err
@@ -318,6 +332,9 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 		fmt.Fprintf(a.stdout, "… of %d groups; all of them with --limit 0\n", len(g.all))
 	}
 	a.say("%s of %s: %s", value.name, v.Sweep, plural(int64(len(g.all)), "group"))
+	if value.goal == "" {
+		a.say("no trial is the best: %s has no goal, such as --objective %[1]s:max gives it at submission", value.name)
+	}
 	return nil
 }
 
@@ -328,10 +345,10 @@ func groupHead(keys []string) []string {
 	return append(heads, tail...)
 }
 
-func (g *group) cells(show func(figure) string) []string {
-	row := make([]string, 0, len(g.params)+7)
-	for _, p := range g.params {
-		row = append(row, p.Value.Text)
+func (g *group) cells(keys []string, show func(figure) string) []string {
+	row := make([]string, 0, len(keys)+7)
+	for _, key := range keys {
+		row = append(row, paramValue(g.params, key).Text)
 	}
 	s := g.summary()
 	n := func(n int64) string { return strconv.FormatInt(n, 10) }
@@ -344,7 +361,7 @@ func writeGroups(w io.Writer, keys []string, all []*group) error {
 		return err
 	}
 	for _, g := range all {
-		if err := out.Write(g.cells(figure.cell)); err != nil {
+		if err := out.Write(g.cells(keys, figure.cell)); err != nil {
 			return err
 		}
 	}

@@ -48,11 +48,12 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool) error {
 		owned := slices.ContainsFunc(all, func(v api.Sweep) bool { return v.Owner != "" })
 		some := len(all) > 0
 		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return v.Owner != userName() })
-		switch {
-		case some && !owned:
+		if some && !owned {
 			a.say("note: no sweep says who submitted it: this program, or the master, was of an older version then")
-		case some && len(all) == 0 && !a.json:
+		} else if some && len(all) == 0 && !a.json {
 			a.say("there is no sweep of yours; all of them: mlfnode sweeps")
+		}
+		if some && len(all) == 0 && !a.json {
 			return nil
 		}
 	}
@@ -171,7 +172,7 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 	q := api.TrialQuery{Class: grid.Class(f.class), Sort: f.sort, Desc: f.desc, Limit: max(f.limit, 0), Offset: f.offset}
 	for _, s := range f.states {
 		if !slices.Contains(grid.States[:], grid.State(s)) {
-			return q, usage(fmt.Sprintf("%q is no state of a trial", s), "pending, running, succeeded, failed or cancelled")
+			return q, usage(fmt.Sprintf("%q is not a state of a trial", s), "pending, running, succeeded, failed or cancelled")
 		}
 		q.States = append(q.States, grid.State(s))
 	}
@@ -419,6 +420,9 @@ func (a *app) resultsCommand() *cobra.Command {
 			}
 			if a.json && f.csv != "" {
 				return usage("results prints CSV or JSON, not both", "mlfnode results "+string(id.Sweep)+" --json")
+			}
+			if f.parquet == "-" {
+				return usage("--parquet writes a file, not to the screen", "mlfnode results "+string(id.Sweep)+" --parquet results.parquet")
 			}
 			if f.parquet != "" && (a.json || f.csv != "" || f.groups.given()) {
 				return usage("--parquet writes all trials, and goes without --csv, --json and groups", "mlfnode results "+string(id.Sweep)+" --parquet "+f.parquet)

@@ -36,7 +36,7 @@ What could not be translated is listed.`,
 		Example: "  mlfnode import ~/mlframework/chainer",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if info, err := os.Stat(args[0]); err != nil || !info.IsDir() {
-				return usage(fmt.Sprintf("%s is no folder", args[0]), "name the folder that holds tasks.py")
+				return usage(fmt.Sprintf("%s is not a folder", args[0]), "name the folder that holds tasks.py")
 			}
 			r, err := projects.Import(args[0])
 			if err != nil {

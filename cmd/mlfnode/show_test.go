@@ -59,3 +59,25 @@ func TestShowWithLess(t *testing.T) {
 		})
 	}
 }
+
+// TestMineWithoutOwners lists one's own sweeps where no sweep says whose it is.
+func TestMineWithoutOwners(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/sweeps", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode([]api.Sweep{{Project: "p"}})
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
+	})
+	defer c.Close()
+	var out, errs bytes.Buffer
+	a := &app{stdout: &screen{w: &out}, stderr: &errs}
+	if err := a.sweeps(t.Context(), c, true); err != nil {
+		t.Fatal(err)
+	}
+	if out.Len() > 0 || !strings.HasPrefix(errs.String(), "note: no sweep says who submitted it") || strings.Count(errs.String(), "\n") != 1 {
+		t.Errorf("got\n%s%s", &out, &errs)
+	}
+}

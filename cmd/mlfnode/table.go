@@ -184,14 +184,7 @@ func resultRow(v *api.Sweep, t *api.Trial, best bool) []string {
 	return append(row, printable.Seconds(t.Resources.Wall), printable.Seconds(t.Resources.CPU), bytesText(t.Resources.Memory), string(t.Node))
 }
 
-func paramText(p grid.Params, key string) string {
-	for _, q := range p {
-		if q.Key == key {
-			return q.Value.Text
-		}
-	}
-	return ""
-}
+func paramText(p grid.Params, key string) string { return paramValue(p, key).Text }
 
 // metricText shortens numbers for a person.
 func metricText(raw json.RawMessage) string {

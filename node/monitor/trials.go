@@ -117,7 +117,7 @@ func parseQuery(r *http.Request) (api.TrialQuery, error) {
 	}
 	for _, s := range r.Form["state"] {
 		if !slices.Contains(grid.States[:], grid.State(s)) {
-			return q, badRequest(fmt.Sprintf("%q is no state of a trial", s), "states are pending, running, succeeded, failed, cancelled")
+			return q, badRequest(fmt.Sprintf("%q is not a state of a trial", s), "states are pending, running, succeeded, failed, cancelled")
 		}
 		q.States = append(q.States, grid.State(s))
 	}

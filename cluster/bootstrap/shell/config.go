@@ -126,7 +126,7 @@ func decodeConfig(path, dir string) (*ssh_config.Config, error) {
 	}
 	c, err := ssh_config.DecodeBytes([]byte(text))
 	if err != nil {
-		return nil, &Problem{Cause: fmt.Sprintf("%s is no configuration of ssh (%v)", path, err),
+		return nil, &Problem{Cause: fmt.Sprintf("%s is not a configuration of ssh (%v)", path, err),
 			Cure: "mend the file; `ssh -G HOST` shows what ssh makes of it"}
 	}
 	return c, nil

@@ -28,7 +28,7 @@ func ParseTarget(text string) (Target, error) {
 	if err != nil { // no port: a name, or a bare address of either kind
 		host, port = strings.TrimSuffix(strings.TrimPrefix(rest, "["), "]"), "0"
 	} else if t.Port, err = strconv.Atoi(port); err != nil || t.Port < 1 || t.Port > 65535 {
-		return t, fmt.Errorf("%q is no port of %q; ports are 1 to 65535", port, text)
+		return t, fmt.Errorf("%q is not a port of %q; ports are 1 to 65535", port, text)
 	}
 	t.Host = host
 	bare := err != nil && strings.Contains(host, ":") && net.ParseIP(strings.SplitN(host, "%", 2)[0]) == nil
