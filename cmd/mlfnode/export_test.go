@@ -68,8 +68,8 @@ func TestParquetColumns(t *testing.T) {
 	}
 }
 
-// TestParquetBegun leaves out what a trial that has not begun does not have.
-func TestParquetBegun(t *testing.T) {
+// TestTablesBegun leaves out what a trial that has not begun does not have.
+func TestTablesBegun(t *testing.T) {
 	v, now := &api.Sweep{}, time.Now()
 	columns := parquetColumns(v)
 	pending, running := api.Trial{}, api.Trial{Attempt: 1, Attempts: 1, Started: &now}
@@ -78,9 +78,13 @@ func TestParquetBegun(t *testing.T) {
 		want  bool
 	}{{&pending, false}, {&running, true}} {
 		row, _ := parquetRow(v, tt.trial, columns)
+		cells := csvRow(v, tt.trial)
 		for i, c := range columns {
 			if slices.Contains([]string{"attempt", "started", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}, c.Name) && row[i].Valid != tt.want {
 				t.Errorf("begun %v: %s is there: %v", tt.want, c.Name, row[i].Valid)
+			}
+			if given := cells[i] != ""; given != row[i].Valid && c.Kind != parquet.Text {
+				t.Errorf("begun %v: %s in CSV is %q, in Parquet it is there: %v", tt.want, c.Name, cells[i], row[i].Valid)
 			}
 		}
 	}

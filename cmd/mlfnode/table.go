@@ -286,8 +286,16 @@ func exitText(code *int) string {
 }
 
 func csvRow(v *api.Sweep, t *api.Trial) []string {
+	attempt, used := "", make([]string, 3) // empty for a trial that has not begun
+	if t.Attempt > 0 {
+		attempt = strconv.Itoa(t.Attempt)
+	}
+	if t.Started != nil {
+		seconds := func(s float64) string { return strconv.FormatFloat(s, 'f', 6, 64) }
+		used = []string{seconds(t.Resources.Wall), seconds(t.Resources.CPU), strconv.FormatInt(t.Resources.Memory, 10)}
+	}
 	row := []string{
-		t.Trial, strconv.FormatInt(t.Index, 10), string(t.State), strconv.Itoa(t.Attempt), strconv.Itoa(t.Attempts),
+		t.Trial, strconv.FormatInt(t.Index, 10), string(t.State), attempt, strconv.Itoa(t.Attempts),
 		string(t.Node), exitText(t.ExitCode), t.Reason,
 	}
 	for _, key := range v.Keys {
@@ -296,9 +304,7 @@ func csvRow(v *api.Sweep, t *api.Trial) []string {
 	for _, name := range v.Metrics {
 		row = append(row, metricCell(t.Metrics[name]))
 	}
-	seconds := func(s float64) string { return strconv.FormatFloat(s, 'f', 6, 64) }
-	return append(row, timeText(t.Started), timeText(t.Ended), seconds(t.Resources.Wall), seconds(t.Resources.CPU),
-		strconv.FormatInt(t.Resources.Memory, 10))
+	return append(append(row, timeText(t.Started), timeText(t.Ended)), used...)
 }
 
 // jsonArray prints values as they come: the whole list is never in memory.
