@@ -10,9 +10,9 @@ import (
 )
 
 // notify runs the user's command about a sweep that is at rest, by the shell. What it prints goes to stderr; that it fails says nothing
-// about the sweep.
+// about the sweep. It does not run after Ctrl-C.
 func (a *app) notify(ctx context.Context, command string, v *api.Sweep) {
-	if command == "" || v == nil {
+	if command == "" || v == nil || ctx.Err() != nil {
 		return
 	}
 	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
