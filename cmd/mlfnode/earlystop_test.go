@@ -33,7 +33,7 @@ func problemOf(t *testing.T) string {
 // train runs a grid of the example, and gives its trials.
 func train(t *testing.T, more ...string) (out trained) {
 	t.Helper()
-	args := append([]string{"sweep", "chainer", "--quiet", "--set", "epoch=60", "--set", "unit=60", "--set", "batchsize=40,300,500,1000,1100,1300",
+	args := append([]string{"sweep", "chainer", "--quiet", "--set", "epoch=200", "--set", "batchsize=200", "--set", "unit=60,40,20,4,2,1",
 		"--objective", "validation/main/loss:min"}, more...)
 	var stdout, stderr bytes.Buffer
 	code := run(t.Context(), &interrupts{}, args, &stdout, &stderr)
