@@ -187,7 +187,7 @@ func (t *Task) command(p Params) *command {
 	all := make(Params, 0, len(t.Constants)+len(p))
 	all = append(all, t.Constants...)
 	for _, q := range p {
-		if old := all.find(q.Key); old != nil {
+		if old := all.Find(q.Key); old != nil {
 			*old = q
 		} else {
 			all = append(all, q)

@@ -226,7 +226,7 @@ func (s Space) Index(p Params) (index int64, ok bool) {
 	for k, d := range s.dims {
 		q := &p[k]
 		if q.Key != d.key {
-			if q = p.find(d.key); q == nil {
+			if q = p.Find(d.key); q == nil {
 				return 0, false
 			}
 		}
@@ -237,7 +237,8 @@ func (s Space) Index(p Params) (index int64, ok bool) {
 	return s.IndexAt(at)
 }
 
-func (p Params) find(key string) *Param {
+// Find gives the parameter of that name, nil for none.
+func (p Params) Find(key string) *Param {
 	for k := range p {
 		if p[k].Key == key {
 			return &p[k]

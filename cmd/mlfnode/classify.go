@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -74,9 +73,7 @@ func (a *app) classify(name string, code int) error {
 		v.Hint = f.Hint
 	}
 	if a.json {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(v)
+		return a.printJSON(v)
 	}
 	if v.Rule == "" {
 		fmt.Fprintf(a.stdout, "class %s: no rule knows this output\n", v.Class)

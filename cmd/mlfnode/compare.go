@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -120,9 +119,7 @@ func (a *app) compare(ctx context.Context, c *api.Client, ids [2]grid.SweepID, f
 		if f.limit > 0 {
 			r.Points = r.Points[:min(f.limit, int64(len(r.Points)))]
 		}
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return a.printJSON(r)
 	}
 	return a.comparisonTables(r, keys, f.limit)
 }
@@ -132,7 +129,7 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 	first, second := &about[0].Sweep, &about[1].Sweep
 	for _, key := range f.over {
 		if !slices.Contains(first.Keys, key) && !slices.Contains(second.Keys, key) {
-			return nil, nil, checkKeys(first, f.over)
+			return nil, nil, checkKeys(first, []string{key})
 		}
 	}
 	value, err := quantityOf(first, f.value)

@@ -61,31 +61,31 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 	return nil
 }
 
+// reasons says why some trials failed.
 func (a *app) reasons(ctx context.Context, c *api.Client, v *api.Sweep) error {
-	q := api.TrialQuery{States: []grid.State{grid.Failed}, Limit: reasonsShown}
-	for t, err := range c.Trials(ctx, v.Sweep, q) {
-		if err != nil {
-			return err
-		}
-		a.say("%s failed: %s", t.Trial, strings.Join(reasonLines(t.Reason), " · "))
-	}
-	if v.Failed > reasonsShown {
-		a.say("… and %d more: mlfnode trials %s --state failed", v.Failed-reasonsShown, v.Sweep)
-	}
-	return nil
+	q := api.TrialQuery{States: []grid.State{grid.Failed}}
+	return a.someTrials(ctx, c, v, q, v.Failed, "--state failed", func(t *api.Trial) string {
+		return "failed: " + strings.Join(reasonLines(t.Reason), " · ")
+	})
 }
 
 // stoppedEarly says of some trials why they were stopped early.
 func (a *app) stoppedEarly(ctx context.Context, c *api.Client, v *api.Sweep) error {
-	q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped, Limit: reasonsShown}
+	q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped}
+	return a.someTrials(ctx, c, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string { return oneLine(t.Reason) })
+}
+
+// someTrials says something of the first of all trials that a query is about; flags of `mlfnode trials` show the others.
+func (a *app) someTrials(ctx context.Context, c *api.Client, v *api.Sweep, q api.TrialQuery, all int64, flags string, about func(*api.Trial) string) error {
+	q.Limit = reasonsShown
 	for t, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
 		}
-		a.say("%s %s", t.Trial, oneLine(t.Reason))
+		a.say("%s %s", t.Trial, about(&t))
 	}
-	if v.Stopped > reasonsShown {
-		a.say("… and %d more: mlfnode trials %s --class %s", v.Stopped-reasonsShown, v.Sweep, grid.ClassStopped)
+	if all > reasonsShown {
+		a.say("… and %d more: mlfnode trials %s %s", all-reasonsShown, v.Sweep, flags)
 	}
 	return nil
 }

@@ -48,9 +48,7 @@ func (a *app) metricCurves(ctx context.Context, c *api.Client, id grid.TrialID, 
 	}
 	curves = slices.DeleteFunc(curves, func(c api.Curve) bool { return c.Run != run })
 	if a.json {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(append([]api.Curve{}, curves...))
+		return a.printJSON(append([]api.Curve{}, curves...))
 	}
 	if len(curves) == 0 {
 		return failed(fmt.Sprintf("%s has no metric with more than one value", id), "a curve has the lines of $MLF_METRICS, or of the file in metrics.log of project.yaml")

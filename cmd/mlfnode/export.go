@@ -121,13 +121,8 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 		row = append(row, value)
 	}
 	for _, key := range v.Keys {
-		i := slices.IndexFunc(t.Params, func(p grid.Param) bool { return p.Key == key })
-		if i < 0 {
-			add(false, "", false)
-			continue
-		}
-		p := t.Params[i].Value
-		add(true, p.Text, p.Kind == grid.Number)
+		value := paramValue(t.Params, key)
+		add(t.Params.Find(key) != nil, value.Text, value.Kind == grid.Number)
 	}
 	for _, name := range v.Metrics {
 		raw := t.Metrics[name]

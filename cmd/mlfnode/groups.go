@@ -141,8 +141,8 @@ func groupTrials(ctx context.Context, c *api.Client, v *api.Sweep, keys []string
 		}
 		params := make(grid.Params, 0, len(keys))
 		for _, key := range keys {
-			if i := slices.IndexFunc(t.Params, func(p grid.Param) bool { return p.Key == key }); i >= 0 {
-				params = append(params, t.Params[i])
+			if p := t.Params.Find(key); p != nil {
+				params = append(params, *p)
 			}
 		}
 		place := equal(params)
@@ -237,10 +237,8 @@ func compareValues(a, b grid.Value) int {
 
 // paramValue is the zero value where a trial does not have the parameter.
 func paramValue(params grid.Params, key string) grid.Value {
-	for _, p := range params {
-		if p.Key == key {
-			return p.Value
-		}
+	if p := params.Find(key); p != nil {
+		return p.Value
 	}
 	return grid.Value{}
 }

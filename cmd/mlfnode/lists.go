@@ -48,12 +48,14 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool) error {
 		owned := slices.ContainsFunc(all, func(v api.Sweep) bool { return v.Owner != "" })
 		some := len(all) > 0
 		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return v.Owner != userName() })
-		if some && !owned {
+		none := some && len(all) == 0 && !a.json
+		switch {
+		case some && !owned:
 			a.say("note: no sweep says who submitted it: this program, or the master, was of an older version then")
-		} else if some && len(all) == 0 && !a.json {
+		case none:
 			a.say("there is no sweep of yours; all of them: mlfnode sweeps")
 		}
-		if some && len(all) == 0 && !a.json {
+		if none {
 			return nil
 		}
 	}
@@ -227,9 +229,7 @@ func (a *app) explain(ctx context.Context, c *api.Client, id grid.TrialID) error
 		return err
 	}
 	if a.json {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(e)
+		return a.printJSON(e)
 	}
 	fmt.Fprintf(a.stdout, "%s is %s: %s\n", e.Trial, e.State, e.Text)
 	for _, o := range e.Nodes {
@@ -368,9 +368,7 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 		return err
 	}
 	if a.json {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(all)
+		return a.printJSON(all)
 	}
 	head := []string{"attempt", "outcome", "class", "exit", "started", "wall", "node", "run"}
 	if slices.ContainsFunc(all, func(at api.Attempt) bool { return at.Bundle != "" }) {

@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -58,9 +57,7 @@ func (a *app) show(ctx context.Context, c *api.Client, id grid.SweepID) error {
 		a.say("note: %s", told)
 	}
 	if a.json {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(sweepShown{d, append([]api.FailureGroup{}, failures.Groups...)})
+		return a.printJSON(sweepShown{d, append([]api.FailureGroup{}, failures.Groups...)})
 	}
 	t := newTextTable(a.stdout, "sweep", strings.TrimSpace(string(d.Sweep.Sweep)+" "+d.Sweep.Name))
 	for _, line := range aboutSweep(&d) {

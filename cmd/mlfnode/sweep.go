@@ -243,7 +243,8 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		if err := checkMaster(ctx, c, p.task.Order, grid.FeaturesOf(&p.task, p.space)); err != nil {
 			return err
 		}
-		v, err = submit(ctx, c, bundle, sub)
+		// The token tells the node which sweep it has already.
+		v, err = withBundle(ctx, c, bundle, func(ctx context.Context) (api.Sweep, error) { return c.Submit(ctx, sub) })
 		return err
 	})
 	if err != nil {
@@ -309,30 +310,27 @@ func (f *sweepFlags) addedEnviron() ([]string, error) {
 	return env, nil
 }
 
-// submit stores the bundle if the node does not have it, then the sweep. It may run twice: the token tells the node which
-// sweep it has already.
-func submit(ctx context.Context, c *api.Client, b *bundle, sub api.Submit) (api.Sweep, error) {
-	if b.digest != "" {
-		ok, err := c.HasBundle(ctx, b.digest)
-		if err != nil {
-			return api.Sweep{}, err
-		}
-		if !ok {
-			if err := b.put(ctx, c); err != nil {
-				return api.Sweep{}, err
-			}
-		}
+// withBundle stores the bundle if the node does not have it, then makes the request that names it. The request may be made twice.
+func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error)) (done T, err error) {
+	if b.digest == "" {
+		return unbroken(ctx, request)
 	}
-	begin := func(ctx context.Context) (api.Sweep, error) { return c.Submit(ctx, sub) }
-	v, err := unbroken(ctx, begin)
-	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle && b.digest != "" {
+	known, err := c.HasBundle(ctx, b.digest)
+	if err == nil && !known {
+		err = b.put(ctx, c)
+	}
+	if err != nil {
+		return done, err
+	}
+	done, err = unbroken(ctx, request)
+	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle {
 		// It went with the last sweep that used it, a moment ago.
 		if err := b.put(ctx, c); err != nil {
-			return api.Sweep{}, err
+			return done, err
 		}
-		v, err = unbroken(ctx, begin)
+		done, err = unbroken(ctx, request)
 	}
-	return v, err
+	return done, err
 }
 
 // saySameName says that other sweeps have the name of this one.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -48,23 +47,8 @@ func (a *app) updated(ctx context.Context, q api.Retry, quiet bool) func(*api.Cl
 		if b.digest == "" {
 			return api.Done{}, usage(fmt.Sprintf("no file of %s travels to the trials of %s", p.project.Dir, v.Sweep), "run the command in the project's folder")
 		}
-		known, err := c.HasBundle(ctx, b.digest)
-		if err == nil && !known {
-			err = b.put(ctx, c)
-		}
-		if err != nil {
-			return api.Done{}, err
-		}
 		q.Bundle = b.digest
-		retry := func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, v.Sweep, q) }
-		done, err := unbroken(ctx, retry)
-		if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle {
-			// It went with the last sweep that used it, a moment ago.
-			if err := b.put(ctx, c); err != nil {
-				return api.Done{}, err
-			}
-			done, err = unbroken(ctx, retry)
-		}
+		done, err := withBundle(ctx, c, b, func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, v.Sweep, q) })
 		if err == nil && done.Changed > 0 {
 			a.say("%s: %s run with the files of %s as they are now; command and parameters stay as submitted", v.Sweep, plural(done.Changed, "trial"), p.project.Dir)
 		}

@@ -187,20 +187,9 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 			}
 			dir, known := s.live(), s.read
 			if !ended && (!snapshot.Clean || changed >= changedTries) {
-				if err := roomToCopy(w.cfg.Dir, snapshot.Size()); err != nil {
-					return err
-				}
-				defer func() { _ = removeTree(s.copied()) }() // else the next copy does
-				still, err := s.copyLive(ctx, files)
-				if err != nil {
-					return fmt.Errorf("copy the checkpoint: %w", err)
-				}
-				snapshot.Clean = snapshot.Clean && still
 				dir, known = s.copied(), nil
-				if snapshot.Files, err = checkpoint.Scan(dir); err != nil {
-					return err
-				}
-				if err := fits(snapshot, a.task.Checkpoint.MaxSize); err != nil { // it has grown meanwhile
+				defer func() { _ = removeTree(dir) }() // else the next copy does
+				if err := w.snapshotOfCopy(ctx, a, snapshot); err != nil {
 					return err
 				}
 			}
@@ -229,6 +218,22 @@ func (w *Worker) store(ctx context.Context, a *attempt, ended bool, clean func([
 		}
 		return nil
 	})
+}
+
+// snapshotOfCopy copies the attempt's folder, and makes a snapshot of that one of the copy.
+func (w *Worker) snapshotOfCopy(ctx context.Context, a *attempt, snapshot *checkpoint.Snapshot) error {
+	if err := roomToCopy(w.cfg.Dir, snapshot.Size()); err != nil {
+		return err
+	}
+	still, err := a.saved.copyLive(ctx, snapshot.Files)
+	if err != nil {
+		return fmt.Errorf("copy the checkpoint: %w", err)
+	}
+	snapshot.Clean = snapshot.Clean && still
+	if snapshot.Files, err = checkpoint.Scan(a.saved.copied()); err != nil {
+		return err
+	}
+	return fits(snapshot, a.task.Checkpoint.MaxSize) // it may have grown meanwhile
 }
 
 // fits returns errTooLarge for a snapshot of more than these bytes.
