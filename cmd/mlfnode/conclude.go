@@ -133,7 +133,7 @@ func summary(v *api.Sweep) string {
 	if v.Stopped > 0 {
 		text += fmt.Sprintf(", %d stopped early", v.Stopped)
 	}
-	if n := v.Cancelled - v.Stopped; n > 0 {
+	if n := v.OnlyCancelled(); n > 0 {
 		text += fmt.Sprintf(", %d cancelled", n)
 	}
 	if v.Started != nil && v.Ended != nil {

@@ -85,11 +85,18 @@ func (a *app) listSweeps(all []api.Sweep) error {
 	if shared {
 		head = append(head, "owner")
 	}
+	stopped := slices.ContainsFunc(all, func(v api.Sweep) bool { return v.Stopped > 0 })
+	if stopped {
+		head = slices.Insert(head, slices.Index(head, "cancelled"), "stopped")
+	}
 	t := newTable(a.stdout, append(head, "name")...)
 	for _, s := range all {
 		n := func(v int64) string { return strconv.FormatInt(v, 10) }
-		row := []string{string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed), n(s.Cancelled),
-			ago(s.Submitted)}
+		row := []string{string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed)}
+		if stopped {
+			row = append(row, n(s.Stopped))
+		}
+		row = append(row, n(s.OnlyCancelled()), ago(s.Submitted))
 		if shared {
 			row = append(row, s.Owner)
 		}

@@ -19,7 +19,7 @@ func (a *app) notify(ctx context.Context, command string, v *api.Sweep) {
 	c.Stdout, c.Stderr, c.Env = a.stderr, a.stderr, os.Environ()
 	for name, value := range map[string]any{
 		"SWEEP": v.Sweep, "SWEEP_STATE": v.State, "COUNT": v.Count, "SUCCEEDED": v.Succeeded, "FAILED": v.Failed,
-		"CANCELLED": v.Cancelled - v.Stopped, "STOPPED": v.Stopped,
+		"CANCELLED": v.OnlyCancelled(), "STOPPED": v.Stopped,
 	} {
 		c.Env = append(c.Env, fmt.Sprintf("MLF_%s=%v", name, value))
 	}

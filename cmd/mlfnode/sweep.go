@@ -416,7 +416,7 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 
 // verdict is the exit code that a sweep at rest deserves.
 func verdict(v *api.Sweep) error {
-	if v == nil || v.Failed > 0 || v.Cancelled > v.Stopped || v.Problem != "" && v.State == grid.SweepPaused {
+	if v == nil || v.Failed > 0 || v.OnlyCancelled() > 0 || v.Problem != "" && v.State == grid.SweepPaused {
 		return &failure{code: exitFailed}
 	}
 	return nil

@@ -93,6 +93,9 @@ type SweepCounts struct {
 	Stopped   int64           `json:"stopped,omitempty"` // of the cancelled ones, those that were stopped early
 }
 
+// OnlyCancelled counts the cancelled trials that were not stopped early.
+func (c *SweepCounts) OnlyCancelled() int64 { return c.Cancelled - c.Stopped }
+
 // Sweep is a sweep with its counts, as `sweeps --json` prints it.
 type Sweep struct {
 	SweepCounts

@@ -198,10 +198,11 @@ func (s *scrape) sweep(sweep *grid.Sweep) {
 		return
 	}
 	id, v := label{"sweep", string(sweep.ID)}, counted(sweep, &c)
-	for state, n := range map[grid.State]int64{
-		grid.Pending: v.Pending, grid.Running: v.Running, grid.Succeeded: v.Succeeded, grid.Failed: v.Failed, grid.Cancelled: v.Cancelled,
+	for state, n := range map[string]int64{
+		string(grid.Pending): v.Pending, string(grid.Running): v.Running, string(grid.Succeeded): v.Succeeded, string(grid.Failed): v.Failed,
+		string(grid.Cancelled): v.OnlyCancelled(), string(grid.ClassStopped): v.Stopped,
 	} {
-		s.gauge("sweep_trials", "Trials of an active sweep, by state.", float64(n), id, label{"state", string(state)})
+		s.gauge("sweep_trials", "Trials of an active sweep, by state; stopped are those that were stopped early.", float64(n), id, label{"state", state})
 	}
 	if left := s.m.remaining(s.ctx, sweep, &v); left != nil {
 		s.gauge("sweep_eta_seconds", "Until the last trial of an active sweep ends, as far as can be told.", *left, id)
@@ -229,8 +230,13 @@ func (s *scrape) best(sweep *grid.Sweep) (value float64, ok bool) {
 }
 
 func (s *scrape) activity(a *master.Activity) {
-	for _, state := range []grid.State{grid.Succeeded, grid.Failed, grid.Cancelled} {
-		s.counter("trials_finished_total", "Trials that have come to their end since the master started, by state.", a.Finished[state], label{"state", string(state)})
+	stopped := a.Attempts[grid.ClassStopped] // each of them ends its trial
+	for state, n := range map[string]int64{
+		string(grid.Succeeded): a.Finished[grid.Succeeded], string(grid.Failed): a.Finished[grid.Failed],
+		string(grid.Cancelled): a.Finished[grid.Cancelled] - stopped, string(grid.ClassStopped): stopped,
+	} {
+		s.counter("trials_finished_total", "Trials that have come to their end since the master started, by state; stopped are those that were stopped early.", n,
+			label{"state", state})
 	}
 	for class, n := range a.Attempts {
 		s.counter("attempts_finished_total", "Attempts that have ended since the master started, by how they failed; none for the others.", n,

@@ -33,7 +33,7 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 	})
-	axis, err := grid.ParseSet("i=0:4")
+	axis, err := grid.ParseSet("i=0:5")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	batch := &grid.Batch{V: grid.EventVersion, Sweep: rec.Sweep.ID, Node: "n1", Events: []grid.Event{
-		ended(0, "", "0.5"), ended(1, "", "0.25"), ended(2, grid.ClassNode, "9"),
+		ended(0, "", "0.5"), ended(1, "", "0.25"), ended(2, grid.ClassNode, "9"), ended(4, grid.ClassStopped, "7"),
 		{Kind: grid.Started, Index: 3, Attempt: 1, Run: "n1.1.d", Time: began},
 	}}
 	if _, err := store.Events.Publish(t.Context(), batch); err != nil {
@@ -83,6 +83,8 @@ func TestMetrics(t *testing.T) {
 	_, text = f.ask(t, api.PathMetrics, f.token) // the loop has followed by now
 	for _, want := range []string{
 		`mlfnode_build_info{go="go1`, `mlfnode_sweep_best_objective{sweep="p-1"} 0.25`, `mlfnode_sweeps{state="running"} 1`,
+		`mlfnode_sweep_trials{state="stopped",sweep="p-1"} 1`, `mlfnode_sweep_trials{state="cancelled",sweep="p-1"} 0`,
+		`mlfnode_trials_finished_total{state="stopped"} 1`, `mlfnode_trials_finished_total{state="cancelled"} 0`,
 		`mlfnode_node_up{node="n2"} 0`, `mlfnode_gpu_utilization_ratio{node="n1",uuid="GPU-1"} 0.5`, `mlfnode_http_requests_total{code="200",route="GET /metrics"}`,
 		`mlfnode_store_limit_bytes{store="events"}`, "process_resident_memory_bytes", "go_goroutines",
 	} {

@@ -131,7 +131,7 @@ func (p *page) head(d *Data) {
 	columns := []struct {
 		name string
 		n    int64
-	}{{"trials", s.Count}, {"succeeded", s.Succeeded}, {"failed", s.Failed}, {"running", s.Running}, {"pending", s.Pending}, {"cancelled", s.Cancelled}}
+	}{{"trials", s.Count}, {"succeeded", s.Succeeded}, {"failed", s.Failed}, {"running", s.Running}, {"pending", s.Pending}, {"stopped early", s.Stopped}, {"cancelled", s.OnlyCancelled()}}
 	for _, c := range columns {
 		p.printf("<th class=n>%s</th>", c.name)
 	}

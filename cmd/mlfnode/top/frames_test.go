@@ -315,3 +315,16 @@ func TestHostileText(t *testing.T) {
 		}
 	}
 }
+
+// TestStoppedTrialsAreCountedApart has trials that were stopped early beside cancelled ones.
+func TestStoppedTrialsAreCountedApart(t *testing.T) {
+	m := onSweep(110, 24)
+	counts := api.SweepCounts{Sweep: "chainer-3", State: grid.SweepRunning, Count: 1000, Succeeded: 100, Running: 100, Pending: 100, Cancelled: 700, Stopped: 300}
+	send(m, states{{Sweep: &api.SweepState{SweepCounts: counts}}})
+	got := ansi.Strip(m.View().Content)
+	for _, want := range []string{"⊖ 300 stopped early   ⊘ 400 cancelled", strings.Repeat("▞", 31) + "▚", "80 %"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("there is no %q in\n%s", want, got)
+		}
+	}
+}

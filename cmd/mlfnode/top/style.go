@@ -90,6 +90,9 @@ func wrap(s string, width, lines int) []string {
 	return all
 }
 
+// stoppedEarly is what cancelled trials are counted as that did worse than others.
+const stoppedEarly = "stopped early"
+
 // look is the sign and the tone of a state of a trial, a sweep or a node.
 func look(state string) (sign string, t tone) {
 	switch state {
@@ -101,6 +104,8 @@ func look(state string) (sign string, t tone) {
 		return "✕", bad
 	case string(grid.Cancelled):
 		return "⊘", odd
+	case stoppedEarly:
+		return "⊖", odd
 	case string(grid.Pending):
 		return "·", faint
 	case string(grid.SweepPaused):
@@ -140,7 +145,7 @@ func nodeState(m *api.Member) string {
 	return m.State
 }
 
-// bar shows how far a sweep is: what succeeded, what failed, what runs.
+// bar shows how far a sweep is: what succeeded, what failed, what was stopped early, what was cancelled, what runs.
 func (p paint) bar(s *api.SweepCounts, width int) string {
 	if s.Count == 0 || width < 3 {
 		return ""
@@ -148,14 +153,15 @@ func (p paint) bar(s *api.SweepCounts, width int) string {
 	cells := func(n int64) int { return int(float64(n) / float64(s.Count) * float64(width)) }
 	ok := cells(s.Succeeded)
 	failed := cells(s.Succeeded+s.Failed) - ok
-	off := cells(s.Succeeded+s.Failed+s.Cancelled) - ok - failed
-	now := min(width-ok-failed-off, cells(s.Running))
-	if s.Running > 0 && now == 0 && ok+failed+off < width {
+	stopped := cells(s.Succeeded+s.Failed+s.Stopped) - ok - failed
+	off := cells(s.Succeeded+s.Failed+s.Cancelled) - ok - failed - stopped
+	left := width - ok - failed - stopped - off
+	now := min(left, cells(s.Running))
+	if s.Running > 0 && now == 0 && left > 0 {
 		now = 1
 	}
-	rest := width - ok - failed - off - now
-	return p.text(good, strings.Repeat("█", ok)) + p.text(bad, strings.Repeat("▓", failed)) + p.text(odd, strings.Repeat("▚", off)) +
-		p.text(running, strings.Repeat("▒", now)) + p.text(faint, strings.Repeat("░", rest))
+	return p.text(good, strings.Repeat("█", ok)) + p.text(bad, strings.Repeat("▓", failed)) + p.text(odd, strings.Repeat("▞", stopped)+strings.Repeat("▚", off)) +
+		p.text(running, strings.Repeat("▒", now)) + p.text(faint, strings.Repeat("░", left-now))
 }
 
 // gauge shows a share of 1 as one cell.

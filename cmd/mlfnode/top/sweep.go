@@ -168,12 +168,15 @@ func (s *sweepScreen) head(m *Model, v *api.Sweep, width int) []string {
 	out = append(out, p.bar(&v.SweepCounts, max(3, width-len(share)-1))+" "+share)
 	counts := []string{}
 	for _, of := range []struct {
-		state grid.State
+		state string
 		n     int64
-	}{{grid.Succeeded, v.Succeeded}, {grid.Failed, v.Failed}, {grid.Running, v.Running}, {grid.Pending, v.Pending}, {grid.Cancelled, v.Cancelled}} {
+	}{
+		{string(grid.Succeeded), v.Succeeded}, {string(grid.Failed), v.Failed}, {string(grid.Running), v.Running}, {string(grid.Pending), v.Pending},
+		{stoppedEarly, v.Stopped}, {string(grid.Cancelled), v.OnlyCancelled()},
+	} {
 		if of.n > 0 {
-			sign, t := look(string(of.state))
-			counts = append(counts, p.text(t, sign)+" "+count(of.n)+" "+string(of.state))
+			sign, t := look(of.state)
+			counts = append(counts, p.text(t, sign)+" "+count(of.n)+" "+of.state)
 		}
 	}
 	counts = append(counts, "of "+count(v.Count))

@@ -2,9 +2,15 @@
 
 /** Signs of the states, so that colour never stands alone. */
 export const SIGNS = {
-  pending: '·', running: '▶', succeeded: '✓', failed: '✕', cancelled: '⊘',
+  pending: '·', running: '▶', succeeded: '✓', failed: '✕', stopped: '⊖', cancelled: '⊘',
   paused: '‖', finished: '■', removed: '–',
 };
+
+/** A sweep's counts with the trials that were stopped early apart from the cancelled ones. @param {any} of @returns {any} */
+export function stoppedApart(of) {
+  const stopped = of.stopped ?? 0;
+  return { ...of, stopped, cancelled: of.cancelled - stopped };
+}
 
 /** A whole number with commas. @param {number|null|undefined} n @returns {string} */
 export function count(n) {

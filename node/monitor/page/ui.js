@@ -1,7 +1,7 @@
 // Small parts that several views have.
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
 import { html } from './html.js';
-import { SIGNS, ago, count, duration, percent, time, utcTime } from './format.js';
+import { SIGNS, ago, count, duration, percent, stoppedApart, time, utcTime } from './format.js';
 import { frozen, now } from './store.js';
 
 /** A state with its sign. @param {{state: string, text?: string}} props */
@@ -15,20 +15,24 @@ export function Time({ at, relative }) {
   return html`<time datetime=${at} title=${utcTime(at)}>${relative ? ago(at, now.value) : time(at)}</time>`;
 }
 
+/** @type {Record<string, string>} */
+const STATE_TEXTS = { stopped: 'stopped early' };
+
 /** How far a sweep is, by state. @param {{of: any, class?: string}} props */
-export function Progress({ of, ...rest }) {
-  const states = ['succeeded', 'failed', 'cancelled', 'running'];
-  const done = of.succeeded + of.failed + of.cancelled;
-  const label = `${percent(of.count ? done / of.count : 1)} done: ${states.filter(s => of[s]).map(s => `${count(of[s])} ${s}`).join(', ') || 'nothing yet'}`;
+export function Progress({ of: all, ...rest }) {
+  const states = ['succeeded', 'failed', 'stopped', 'cancelled', 'running'], of = stoppedApart(all);
+  const done = all.succeeded + all.failed + all.cancelled;
+  const label = `${percent(of.count ? done / of.count : 1)} done: ${states.filter(s => of[s]).map(s => `${count(of[s])} ${STATE_TEXTS[s] ?? s}`).join(', ') || 'nothing yet'}`;
   return html`<div class=${`progress ${rest.class ?? ''}`} role="img" aria-label=${label} title=${label}>
     ${states.map(s => of[s] > 0 && html`<span key=${s} class=${`part ${s}`} style=${{ width: `${Math.max(0.4, (100 * of[s]) / of.count)}%` }}></span>`)}
   </div>`;
 }
 
 /** Counts of a sweep's trials with their signs. @param {{of: any}} props */
-export function Counts({ of }) {
-  return html`<span class="counts">${['succeeded', 'failed', 'running', 'cancelled', 'pending'].map(s => (of[s] > 0 || s === 'succeeded')
-    && html`<span key=${s} class=${`state ${s}`} title=${s}>${count(of[s])} <span aria-hidden="true">${SIGNS[s]}</span><span class="hidden"> ${s}</span></span>`)}</span>`;
+export function Counts({ of: all }) {
+  const of = stoppedApart(all);
+  return html`<span class="counts">${['succeeded', 'failed', 'running', 'stopped', 'cancelled', 'pending'].map(s => (of[s] > 0 || s === 'succeeded')
+    && html`<span key=${s} class=${`state ${s}`} title=${STATE_TEXTS[s] ?? s}>${count(of[s])} <span aria-hidden="true">${SIGNS[s]}</span><span class="hidden"> ${STATE_TEXTS[s] ?? s}</span></span>`)}</span>`;
 }
 
 /** How long a sweep goes on. @param {{of: any}} props */
