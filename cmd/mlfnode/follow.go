@@ -130,7 +130,13 @@ func (f *follower) watch(ctx context.Context) (*api.Sweep, error) {
 
 func (f *follower) output(o *api.Output, now time.Time) {
 	f.after = o.Seq
-	if f.seen.Fresh(o) && !f.quiet {
+	if !f.seen.Fresh(o) {
+		return
+	}
+	if o.Stream == "setup" {
+		f.progress.settingUp(o.Data, now)
+	}
+	if !f.quiet {
 		f.lines.add(o, now)
 	}
 }

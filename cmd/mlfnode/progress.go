@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,12 +26,39 @@ type progress struct {
 	mu    sync.Mutex
 	shown string // the line on the terminal
 	last  time.Time
+	sweep *api.Sweep // as it is now, nil before anything is known
+
+	setup []byte // the end of what setup steps have printed; empty when trials have begun since
+	ended int64  // trials of the sweep that had ended when they printed it
 }
 
+// maxSetup bounds what is kept of the output of setup steps.
+const maxSetup = 512
+
 func (p *progress) update(s *api.Sweep, now time.Time) {
-	text := describe(s, now)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.sweep = s
+	if s.Running > 0 || ended(s) > p.ended {
+		p.setup = nil
+	}
+	p.showLocked(now)
+}
+
+// settingUp takes what a setup step has printed. The last line is shown until a trial runs or has ended.
+func (p *progress) settingUp(data []byte, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sweep == nil || p.sweep.Running > 0 {
+		return
+	}
+	p.setup, p.ended = append(p.setup, data...), ended(p.sweep)
+	p.setup = p.setup[max(0, len(p.setup)-maxSetup):]
+	p.showLocked(now)
+}
+
+func (p *progress) showLocked(now time.Time) {
+	text := describe(p.sweep, lastLine(p.setup), now)
 	switch {
 	case p.terminal:
 		p.clearLocked()
@@ -76,9 +105,23 @@ func fit(s string, n int) string {
 	return string(runes[:max(n-1, 0)]) + "…"
 }
 
-// describe gives the counts, the rate and what is left.
-func describe(s *api.Sweep, now time.Time) string {
-	done := s.Succeeded + s.Failed + s.Cancelled
+// lastLine is the last line that has anything in it, as a terminal would show it.
+func lastLine(text []byte) string {
+	lines := bytes.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
+	for _, line := range slices.Backward(lines) {
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			return sanitize(line)
+		}
+	}
+	return ""
+}
+
+// ended counts the trials that have come to their end.
+func ended(s *api.Sweep) int64 { return s.Succeeded + s.Failed + s.Cancelled }
+
+// describe gives the counts, the rate and what is left. setup is the last line of a setup step that runs.
+func describe(s *api.Sweep, setup string, now time.Time) string {
+	done := ended(s)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s %d/%d", s.Sweep, bar(done, s.Count), done, s.Count)
 	if s.Running > 0 {
@@ -89,6 +132,8 @@ func describe(s *api.Sweep, now time.Time) string {
 	}
 	if s.State == grid.SweepPaused {
 		b.WriteString(" · paused")
+	} else if setup != "" {
+		b.WriteString(" · setting up: " + setup)
 	}
 	if s.Started != nil && done > 0 {
 		if spent := now.Sub(*s.Started).Seconds(); spent > 0 && s.State == grid.SweepRunning {
