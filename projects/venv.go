@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid"
 )
 
 // venvFolder is where the virtual environment of a task is, in the folder of each trial.
@@ -57,12 +59,29 @@ func (t *task) replaceSetup() {
 	t.Setup, t.Inputs, t.Venv, t.requirements = nil, nil, "", ""
 }
 
+// VenvInputs gives the inputs of a task's setup step for the files in a folder, as patterns; nil stands for all files. The record has those of
+// the files that were submitted, while a retry may run others, where the requirements of a virtual environment name other files.
+func VenvInputs(dir string, t *grid.Task) ([]string, error) {
+	if t.Venv == "" || len(t.Setup) == 0 {
+		return t.Inputs, nil
+	}
+	file := t.Setup[len(t.Setup)-1]
+	if !slices.Contains(t.Inputs, "/"+exactPattern(file)) {
+		return t.Inputs, nil
+	}
+	return venvInputs(dir, file)
+}
+
+// exactPattern is the pattern that names one file.
+func exactPattern(name string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
+}
+
 // venvInputs gives the files that a virtual environment is made of, as patterns: the requirements, and the files that these name. It
 // is nil, for all files, where they name something else in the project: the project itself, a package or a folder of packages.
 func venvInputs(dir, file string) ([]string, error) {
 	var names, files []string
 	continued := strings.NewReplacer("\\\r\n", " ", "\\\n", " ")
-	special := strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
 	for open := []string{file}; len(open) > 0; {
 		name := open[0]
 		open = open[1:]
@@ -76,7 +95,7 @@ func venvInputs(dir, file string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the requirements %s can't be read: %w. Name a file in the project's folder", name, bare(err))
 		}
-		names, files = append(names, name), append(files, "/"+special.Replace(name))
+		names, files = append(names, name), append(files, "/"+exactPattern(name))
 		for line := range strings.Lines(continued.Replace(string(text))) {
 			line, _, _ = strings.Cut(" "+strings.TrimSpace(line), " #")
 			option, value := requirement(strings.TrimSpace(line))

@@ -195,13 +195,17 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup f
 	if err != nil {
 		return nil, err
 	}
-	share := projects.NewShared(r.Task.Share)
-	if len(r.Task.Setup) > 0 && len(r.Task.Inputs) > 0 {
-		entries, err := b.makeOfInputs(ctx, r, image, dir, contents, setup)
+	t := r.Task
+	if t.Inputs, err = projects.VenvInputs(dir, &r.Task); err != nil {
+		return nil, &setupError{class: grid.ClassExit, reason: "the setup step failed: " + err.Error()}
+	}
+	if len(t.Setup) > 0 && len(t.Inputs) > 0 {
+		entries, err := b.makeOfInputs(ctx, &t, image, dir, contents, setup)
 		return append(entries, links...), err
 	}
-	if len(r.Task.Setup) > 0 || share != nil {
-		if dir, err = b.setUp(ctx, dir, setupKey(contents, &r.Task, image), &r.Task, nil, setup); err != nil {
+	share := projects.NewShared(t.Share)
+	if len(t.Setup) > 0 || share != nil {
+		if dir, err = b.setUp(ctx, dir, setupKey(contents, &t, image), &t, nil, setup); err != nil {
 			return nil, err
 		}
 	}
@@ -211,8 +215,8 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup f
 
 // makeOfInputs sets up a project whose setup step reads only some of its files: it runs again when one of these has changed. Attempts
 // get what it leaves, its inputs among it, over the other files of the project.
-func (b *bundles) makeOfInputs(ctx context.Context, r *grid.Sweep, image, dir, contents string, setup func(string) error) ([]entry, error) {
-	inputs := projects.NewInputs(r.Task.Inputs)
+func (b *bundles) makeOfInputs(ctx context.Context, t *grid.Task, image, dir, contents string, setup func(string) error) ([]entry, error) {
+	inputs := projects.NewInputs(t.Inputs)
 	if inputs == nil {
 		return nil, &setupError{class: grid.ClassStart, reason: "the inputs of the setup step name no file"}
 	}
@@ -220,18 +224,18 @@ func (b *bundles) makeOfInputs(ctx context.Context, r *grid.Sweep, image, dir, c
 	if err != nil {
 		return nil, fmt.Errorf("the files that the setup step reads can't be found: %w", err)
 	}
-	place, err := b.setUp(ctx, dir, setupKey(read, &r.Task, image), &r.Task, inputs, setup)
+	place, err := b.setUp(ctx, dir, setupKey(read, t, image), t, inputs, setup)
 	if err != nil {
 		return nil, err
 	}
-	share := projects.NewShared(r.Task.Share)
+	share := projects.NewShared(t.Share)
 	files, err := listFolder(dir, share)
 	if err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(files, func(e entry) bool { return e.link != "" && e.link == e.from }) {
+	if slices.ContainsFunc(files, entry.shared) {
 		files = nil
-		alone := r.Task
+		alone := *t
 		alone.Setup, alone.Inputs = nil, nil
 		if dir, err = b.setUp(ctx, dir, setupKey(contents, &alone, ""), &alone, nil, setup); err == nil {
 			files, err = listFolder(dir, share)
@@ -242,6 +246,9 @@ func (b *bundles) makeOfInputs(ctx context.Context, r *grid.Sweep, image, dir, c
 	}
 	results, err := listFolder(place, share)
 	if err != nil {
+		return nil, err
+	}
+	if results, files, err = separate(results, files); err != nil {
 		return nil, err
 	}
 	made := map[string]fs.FileMode{}
@@ -255,6 +262,41 @@ func (b *bundles) makeOfInputs(ctx context.Context, r *grid.Sweep, image, dir, c
 	}
 	slices.SortFunc(results, func(x, y entry) int { return cmp.Compare(x.path, y.path) })
 	return results, nil
+}
+
+// separate takes shared folders apart that are in both lists: attempts then see a folder of their own there, with one link for each file or
+// folder in it.
+func separate(over, under []entry) ([]entry, []entry, error) {
+	for {
+		both := map[string]bool{}
+		for i := range over {
+			both[over[i].path] = over[i].sharedFolder()
+		}
+		common := map[string]bool{}
+		for i := range under {
+			if e := &under[i]; both[e.path] && e.sharedFolder() {
+				common[e.path] = true
+			}
+		}
+		if len(common) == 0 {
+			return over, under, nil
+		}
+		for _, list := range []*[]entry{&over, &under} {
+			var all []entry
+			for _, e := range *list {
+				if !common[e.path] {
+					all = append(all, e)
+					continue
+				}
+				parts, err := e.parts()
+				if err != nil {
+					return nil, nil, err
+				}
+				all = append(all, parts...)
+			}
+			*list = all
+		}
+	}
 }
 
 // covered reports whether something is at a path, or a file or link at one of the folders that it is in.

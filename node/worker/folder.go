@@ -31,6 +31,35 @@ type entry struct {
 	link string // target of a symlink
 }
 
+// shared reports whether attempts see the file or folder in place.
+func (e entry) shared() bool { return e.link != "" && e.link == e.from }
+
+func (e *entry) sharedFolder() bool {
+	if !e.shared() {
+		return false
+	}
+	info, err := os.Lstat(e.from)
+	return err == nil && info.IsDir()
+}
+
+// parts gives a shared folder as a folder, with what is in it shared.
+func (e *entry) parts() ([]entry, error) {
+	info, err := os.Stat(e.from)
+	if err != nil {
+		return nil, fmt.Errorf("look at what is shared: %w", err)
+	}
+	names, err := os.ReadDir(e.from)
+	if err != nil {
+		return nil, fmt.Errorf("list what is shared: %w", err)
+	}
+	all := []entry{{path: e.path, mode: info.Mode(), time: info.ModTime(), from: e.from}}
+	for _, d := range names {
+		from := filepath.Join(e.from, d.Name())
+		all = append(all, entry{path: filepath.Join(e.path, d.Name()), mode: fs.ModeSymlink, time: info.ModTime(), from: from, link: from})
+	}
+	return all, nil
+}
+
 // listFolder lists what an attempt's folder gets of dir, each folder before what is in it. What share names is shown as a link to
 // where it is, a folder as one link. Files and folders whose own modes keep this user from reading them are a setup's failure.
 func listFolder(dir string, share *projects.Shared) ([]entry, error) {
@@ -253,7 +282,7 @@ func protect(dir string, share *projects.Shared) error {
 		return err
 	}
 	for i := range entries {
-		if entries[i].from == "" || entries[i].link != entries[i].from {
+		if !entries[i].shared() {
 			continue
 		}
 		err := filepath.WalkDir(entries[i].from, func(path string, d fs.DirEntry, err error) error {
