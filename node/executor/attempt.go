@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"syscall"
 	"time"
@@ -88,15 +89,21 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	t.out.finish()
 	var status syscall.WaitStatus
 	var usage syscall.Rusage
-	if _, err = wait(t.main, &status, &usage); err != nil {
+	ended := !errors.Is(err, errForeign)
+	if ended {
+		_, err = wait(t.main, &status, &usage)
+	}
+	if ended && err != nil {
 		return refused(grid.ClassLost, "its process was awaited by another part of this program", grid.NoExit)
 	}
 	if err := s.cage.tidy(); err != nil {
 		s.process.log.Warn("cgroups that a program created could not be removed", "err", err)
 	}
-	o := Outcome{Start: t.started, End: end, Leftovers: left}
+	o := Outcome{Start: t.started, End: end, ExitCode: grid.NoExit, Leftovers: left, Foreign: t.foreign}
 	o.Usage = s.usage(&usage, end.Sub(t.started), max(s.cage.highest()-base, care.seen))
-	o.ExitCode, o.Class, o.Reason = ending(status)
+	if ended {
+		o.ExitCode, o.Class, o.Reason = ending(status)
+	}
 	oom := s.cage.oomKilled()
 	switch {
 	case w.class != "":
@@ -106,16 +113,6 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 	}
 	t.out.Conclude(&o)
 	return o
-}
-
-// awaitEnd blocks until the program has ended, leaving it to be awaited.
-func awaitEnd(pid int) error {
-	for {
-		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
-		if err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 func wait(pid int, status *syscall.WaitStatus, usage *syscall.Rusage) (int, error) {

@@ -93,8 +93,10 @@ type Outcome struct {
 	// Kept is, when output was cut, how much of Stdout and of Stderr was stored before. Tail is the last of what was cut.
 	Kept      [2]int64
 	Tail      [2]string
-	Leftovers int  // processes that outlived the program and had to be stopped
-	Left      bool // it has not ended: the program goes on without us, see ErrLeave; nothing else is set
+	Leftovers int // processes that outlived the program and had to be stopped
+	// Foreign describes processes of other users that go on, because nobody here may end them; empty for none.
+	Foreign string
+	Left    bool // it has not ended: the program goes on without us, see ErrLeave; nothing else is set
 }
 
 // Causes of cancellation that Run tells apart with errors.Is; any other cause counts as ErrHalted. A cause may wrap ErrKill

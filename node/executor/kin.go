@@ -20,6 +20,7 @@ import (
 // Cgroups need no such guess.
 type kin struct {
 	self    int
+	foreign *foreigners // no attempt's
 	session int
 	loadavg counter // its last field is the process id that was given out last
 
@@ -37,7 +38,7 @@ const (
 	shortEnough = 500 * time.Millisecond
 )
 
-func newKin() (*kin, error) {
+func newKin(foreign *foreigners) (*kin, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, os.NewSyscallError("become subreaper", err)
 	}
@@ -46,7 +47,7 @@ func newKin() (*kin, error) {
 		return nil, os.NewSyscallError("read own session", err)
 	}
 	return &kin{
-		self: os.Getpid(), session: session, loadavg: openCounter("/proc", "loadavg", unix.O_RDONLY),
+		self: os.Getpid(), foreign: foreign, session: session, loadavg: openCounter("/proc", "loadavg", unix.O_RDONLY),
 		mains: map[int]struct{}{},
 	}, nil
 }
@@ -84,7 +85,7 @@ func (k *kin) isMain(pid int) bool {
 // members lists the processes of the attempt whose program is main, without main itself, and awaits those that have ended.
 // In doubt there is a process that can't be told yet, because it is just loading another program.
 func (k *kin) members(main int, run string, started time.Time) (found []int, doubt bool) {
-	candidates := k.candidates(main, started)
+	candidates := k.foreign.without(k.candidates(main, started))
 	if len(candidates) == 0 {
 		return nil, false
 	}

@@ -3,6 +3,7 @@ package executor
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,7 +22,8 @@ type output struct {
 	streams [2]stream // Stdout and Stderr; one that both share is the first
 	stdout  int       // the program's descriptors, -1 for none
 	stderr  int
-	pidfd   int // of the program; -1 before it runs, and where the kernel has none
+	pidfd   int         // of the program; -1 before it runs, and where the kernel has none
+	leave   atomic.Bool // the program is not waited for any more
 }
 
 // stream is one pipe; without a file to end in it is not used.
@@ -43,6 +45,8 @@ const (
 	// endLook and lastEndLook are the pauses between looks at a program where the kernel does not tell its end on a pidfd.
 	endLook     = time.Millisecond
 	lastEndLook = 100 * time.Millisecond
+	// leaveLook is the longest pause between looks whether the program is still waited for.
+	leaveLook = 10 * time.Second
 )
 
 // newOutput makes the pipes of an attempt.
@@ -79,15 +83,12 @@ func newStream() (stream, error) {
 	return stream{r: fds[0], w: fds[1], used: true}, nil
 }
 
-// await carries until the program has ended, leaving it to be awaited.
+// await carries until the program has ended, leaving it to be awaited. The error is errForeign when it is given up.
 func (o *output) await(pid int) error {
-	if o.stdout < 0 && o.stderr < 0 {
-		return awaitEnd(pid)
-	}
 	fds := o.watched()
 	began := time.Now()
 	for batch := firstBatch; ; {
-		watched, timeout := fds[:], -1
+		watched, timeout := fds[:], int(leaveLook.Milliseconds())
 		if batch > 0 {
 			watched, timeout = fds[:1], int(batch.Milliseconds())
 		}
@@ -101,6 +102,8 @@ func (o *output) await(pid int) error {
 			continue
 		case err != nil:
 			return os.NewSyscallError("poll", err)
+		case o.leave.Load():
+			return errForeign
 		}
 		if o.pidfd >= 0 && fds[0].Revents != 0 || o.pidfd < 0 && hasEnded(pid) {
 			return nil

@@ -46,6 +46,7 @@ type Process struct {
 	birth   string        // makes MLF_RUN unique over restarts
 	stall   time.Duration // how long a program waits for its output files
 	noPidfd bool          // for tests: as on a kernel that tells the end of a program by wait alone
+	foreign foreigners
 
 	slots    atomic.Int64 // made so far
 	attempts atomic.Int64 // run so far
@@ -77,7 +78,7 @@ func NewProcess(o ProcessOptions, log *slog.Logger) (*Process, error) {
 		p.group = openCgroup(o.Cgroups, o.Token)
 	}
 	if p.group == nil {
-		if p.kin, err = newKin(); err != nil {
+		if p.kin, err = newKin(&p.foreign); err != nil {
 			return nil, errors.Join(err, null.Close())
 		}
 	}

@@ -30,6 +30,7 @@ type wireOutcome struct {
 	End       int64      `json:"end"`
 	Usage     grid.Usage `json:"usage"`
 	Leftovers int        `json:"leftovers,omitempty"`
+	Foreign   string     `json:"foreign,omitempty"`
 	Cut       int64      `json:"cut,omitempty"`
 	Kept      [2]int64   `json:"kept,omitzero"`
 	Tail      [2]string  `json:"tail,omitzero"`
@@ -39,7 +40,7 @@ type wireOutcome struct {
 func (o *Outcome) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireOutcome{
 		Class: o.Class, ExitCode: o.ExitCode, Reason: o.Reason, Start: o.Start.UnixNano(), End: o.End.UnixNano(),
-		Usage: o.Usage, Leftovers: o.Leftovers, Cut: o.Cut, Kept: o.Kept, Tail: o.Tail,
+		Usage: o.Usage, Leftovers: o.Leftovers, Foreign: o.Foreign, Cut: o.Cut, Kept: o.Kept, Tail: o.Tail,
 	})
 }
 
@@ -51,7 +52,7 @@ func (o *Outcome) UnmarshalJSON(b []byte) error {
 	}
 	*o = Outcome{
 		Class: w.Class, ExitCode: w.ExitCode, Reason: w.Reason, Start: time.Unix(0, w.Start), End: time.Unix(0, w.End),
-		Usage: w.Usage, Leftovers: w.Leftovers, Cut: w.Cut, Kept: w.Kept, Tail: w.Tail,
+		Usage: w.Usage, Leftovers: w.Leftovers, Foreign: w.Foreign, Cut: w.Cut, Kept: w.Kept, Tail: w.Tail,
 	}
 	return nil
 }

@@ -14,13 +14,15 @@ type tree struct {
 	run     string // MLF_RUN=…
 	started time.Time
 	out     *output
+	foreign string // describes the processes of other users that are left
 }
 
 // others lists what runs beside the program. In doubt there may be more, and another look soon tells.
 func (t *tree) others() (pids []int, doubt bool) {
 	if t.slot.cage != nil {
 		pids = slices.DeleteFunc(t.slot.cage.members(), func(pid int) bool { return pid == t.main })
-		return pids, len(pids) == 0 && !t.slot.cage.vacant()
+		listed := len(pids)
+		return t.slot.process.foreign.without(pids), listed == 0 && !t.slot.cage.vacant()
 	}
 	return t.slot.kin.members(t.main, t.run, t.started)
 }
@@ -52,6 +54,20 @@ func (t *tree) kill(pids []int) {
 	}
 }
 
+// leave gives processes up that are all other users', and reports whether they are.
+func (t *tree) leave(pids []int) bool {
+	if !areForeign(pids) {
+		return false
+	}
+	program := t.main
+	if t.slot.kin != nil {
+		program = 0 // kin awaits it
+	}
+	t.foreign = t.slot.process.foreign.add(pids, program)
+	t.slot.process.log.Warn("processes of other users outlive their attempt", "processes", t.foreign)
+	return true
+}
+
 // How often a tree that was told to end is looked at: soon at first, since most programs end at once.
 const (
 	firstLook  = time.Millisecond
@@ -74,6 +90,7 @@ func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 	seen := map[int]bool{}
 	begun := time.Now()
 	deadline := begun.Add(min(grace, maxOrphan))
+	foreign := deadline.Add(foreignTime)
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
@@ -98,6 +115,9 @@ func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
 			t.terminate(fresh)
 		} else {
 			t.kill(pids)
+			if time.Now().After(foreign) && t.leave(pids) {
+				return len(seen)
+			}
 		}
 		look.Reset(pause)
 	}

@@ -22,6 +22,7 @@ type watch struct {
 	class  grid.Class // why we stopped it
 	reason string
 	hard   bool // no more grace
+	left   bool // other users' processes are all there is, and it ends without them
 
 	saving bool // cancelled, and may save its state first; owned by cancel
 
@@ -99,8 +100,14 @@ func (w *watch) stop(class grid.Class, reason string, hard bool) {
 	}
 	tick := time.NewTicker(maxForking)
 	defer tick.Stop()
-	for {
-		w.signal(w.tree.kill)
+	for foreign := time.Now().Add(foreignTime); ; {
+		w.signal(func(pids []int) {
+			w.tree.kill(pids)
+			if !w.left && time.Now().After(foreign) && w.tree.leave(pids) {
+				w.left = true
+				w.tree.out.leave.Store(true)
+			}
+		})
 		select {
 		case <-w.over:
 			return

@@ -122,7 +122,7 @@ func (w *Worker) execute(s *sweep, slot executor.Slot, a *attempt, template *man
 	if out.Left {
 		return nil
 	}
-	end.manifest, end.reuse = func() *manifest { return template.of(a) }, out.Leftovers == 0
+	end.manifest, end.reuse = func() *manifest { return template.of(a) }, out.Leftovers == 0 && out.Foreign == ""
 	return w.result(s.record, a, out)
 }
 

@@ -48,6 +48,9 @@ func (a *attempt) outcome(out executor.Outcome) *grid.Result {
 		r.Started = a.started.UnixMicro()
 	}
 	a.reread(r)
+	if out.Foreign != "" {
+		r.Reason = joinReason(r.Reason, "left running, as this node may not end the processes of other users: "+out.Foreign)
+	}
 	return r
 }
 

@@ -49,6 +49,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			out := executor.Outcome{
 				Class: c.class, ExitCode: c.code, Reason: "it ended", Start: time.UnixMicro(began), End: time.UnixMicro(began + wall), Usage: grid.Usage{Wall: wall},
+				Foreign: "4711 (sleep, user root)",
 			}
 			var events []grid.Event
 			for _, way := range []string{"fresh", "adopted", "recovered"} {
@@ -116,7 +117,7 @@ func TestOneEndGivesOneEvent(t *testing.T) {
 					t.Errorf("%s (-fresh +%s):\n%s", way, way, diff)
 				}
 			}
-			if e := events[0]; e.Image != pinA || c.full != (e.Result.Class == grid.ClassNode) {
+			if e := events[0]; e.Image != pinA || c.full != (e.Result.Class == grid.ClassNode) || !strings.Contains(e.Result.Reason, out.Foreign) {
 				t.Errorf("got %+v of %+v", e, e.Result)
 			}
 		})
