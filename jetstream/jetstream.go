@@ -30,6 +30,9 @@ type Config struct {
 	Logger *slog.Logger
 	Limits Limits  // zero fields get their default
 	Listen *Listen // for the other nodes of a cluster; nil keeps everything in this process
+
+	// Unsynced leaves it to the caller to bring the folder onto the disk, after Close: of a restore all counts, or nothing.
+	Unsynced bool
 }
 
 // Limits bound what is kept, in bytes.

@@ -69,6 +69,7 @@ func Start(cfg Config) (*Server, error) {
 		log: cfg.Logger.With("component", "jetstream"), node: cfg.Node, dir: cfg.Dir, limits: cfg.Limits.withDefaults(), lock: lock,
 		opts: options(cfg.Dir), suspect: make(chan struct{}, 1),
 	}
+	s.opts.SyncAlways = !cfg.Unsynced
 	s.alive, s.end = context.WithCancelCause(context.Background()) // ends with Close
 	if cfg.Listen != nil {
 		if err := s.listen(cfg.Listen); err != nil {

@@ -38,6 +38,9 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
+	if err := n.checkMoved(); err != nil {
+		return nil, err
+	}
 	if n.authority, err = trust.OpenAuthority(n.trustDir(), nil); err != nil {
 		return nil, fmt.Errorf("open the cluster's authority: %w", err)
 	}
@@ -294,7 +297,7 @@ func (n *Node) monitored(ports Ports) monitor.Config {
 	info.Role = string(trust.Master)
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
-		Members: n.members, Authority: n.authority, Forget: n.forget, Rotate: n.rotate,
+		Members: n.members, Authority: n.authority, Forget: n.forget, Rotate: n.rotate, Backup: n.backup,
 		Address: net.JoinHostPort(n.local().Address, strconv.Itoa(ports.API)),
 		Meet: func() monitor.JoinReply {
 			return monitor.JoinReply{NATSPort: ports.NATS, GossipPort: n.fleet.cluster.Port(), Members: n.gossipAddresses()}

@@ -15,7 +15,7 @@ import (
 var layers = [][]string{
 	{"cmd/mlfnode"},
 	{"node"},
-	{"node/monitor", "node/master", "node/worker"},
+	{"node/monitor", "node/master", "node/worker", "node/backup"},
 	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
 	{"node/checkpoint"},
 	{"projects", "node/durable", "node/private", "node/processid", "node/parallel"},

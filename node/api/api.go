@@ -52,6 +52,7 @@ const (
 	PathTokens       = "/tokens"      // GET lists, POST makes
 	PathToken        = "/tokens/{id}"
 	PathKeyring      = "/keyring" // POST changes the gossip key
+	PathBackup       = "/backup"  // of the master, for its owner
 	PathReach        = "/reach"   // POST has the master try to reach who asks
 )
 

@@ -252,6 +252,15 @@ func (c *Client) Artifacts(ctx context.Context, id grid.SweepID, index int64) (i
 	return resp.Body, nil
 }
 
+// Backup streams a backup of the master, to whom the state folder belongs.
+func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, PathBackup, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
 func (c *Client) act(ctx context.Context, id grid.SweepID, action string, body any) (Done, error) {
 	path := strings.Replace(sweepPath(PathAction, id), "{action}", action, 1)
 	return post[Done](ctx, c, path, body)

@@ -121,6 +121,7 @@ func operation(schemas huma.Registry, rt *route) *huma.Operation {
 		Description: map[access]string{
 			mayNothing: "Needs no token.", mayRead: "Needs a viewer's token.", mayAct: "Needs an operator's token.",
 			mayAdminister: "Needs an admin's token.", forNodes: "Needs a node's certificate.",
+			mayOwn: "Answers through the socket in the master's state folder only.",
 		}[rt.access],
 	}
 	for _, name := range placeholder.FindAllStringSubmatch(rt.pattern, -1) {

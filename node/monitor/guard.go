@@ -21,6 +21,7 @@ const (
 	mayRead
 	mayAct
 	mayAdminister // through the socket in the master's state folder, or with an admin token
+	mayOwn        // through that socket only
 	forNodes      // with a node's certificate, whatever tokens somebody has
 )
 
@@ -72,6 +73,8 @@ func (m *Monitor) guarded(next *router) http.Handler {
 		case have < need && need == mayAdminister:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this needs the rights of an admin, like those of the person who ran mlfnode up",
 				Hint: "do it on the master's machine, or with a token made there by: mlfnode token --role admin"})
+		case have < need && need == mayOwn:
+			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "this is for the owner of the master's state folder", Hint: "do it on the master's machine"})
 		case have < need:
 			refuse(w, &api.Error{Status: http.StatusForbidden, Msg: "the token is read-only", Hint: "use one made with: mlfnode token --role operator"})
 		default:
@@ -172,7 +175,7 @@ type principalKey struct{}
 func principalOf(ctx context.Context) principal {
 	p, ok := ctx.Value(principalKey{}).(principal)
 	if !ok {
-		p.rights = mayAdminister // of the owner, who asks through the socket
+		p.rights = mayOwn // of the owner, who asks through the socket
 	}
 	return p
 }
@@ -180,7 +183,7 @@ func principalOf(ctx context.Context) principal {
 // whoami says what the one who asks may do.
 func (m *Monitor) whoami(r *http.Request) (api.Session, error) {
 	switch principalOf(r.Context()).rights {
-	case mayAdminister:
+	case mayOwn, mayAdminister:
 		return api.Session{Role: api.RoleAdmin}, nil
 	case mayAct:
 		return api.Session{Role: api.RoleOperator}, nil

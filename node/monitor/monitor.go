@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -40,6 +41,7 @@ type Config struct {
 	Meet      func() JoinReply                         // where a machine that joins finds the others
 	Forget    func(context.Context, grid.NodeID) error // takes a node out of the cluster
 	Rotate    func(context.Context) error              // gives the cluster a new gossip key
+	Backup    func(context.Context, io.Writer) error   // writes all that the master has
 }
 
 // Monitor serves the API. Make one with New.

@@ -112,6 +112,8 @@ func (m *Monitor) routes() []route {
 		{method: "POST", pattern: api.PathTokens, access: mayAdminister, topic: topicAccess, summary: "Make a token", call: takes(m.makeToken)},
 		{method: "DELETE", pattern: api.PathToken, access: mayAdminister, topic: topicAccess, summary: "Revoke a token", call: gives(m.revoke)},
 		{method: "POST", pattern: api.PathKeyring, access: mayAdminister, topic: topicAccess, summary: "Change the gossip key", call: gives(m.rotate)},
+		{method: "GET", pattern: api.PathBackup, access: mayOwn, topic: topicNodes, summary: "Back up the master",
+			call: call{handler: m.backup, media: []string{mediaBinary}, stream: true}},
 	}
 	all = append(all, route{method: "GET", pattern: api.PathEvents, access: mayRead, topic: topicSweeps, summary: "Stream states as they change",
 		query: []parameter{{"topics", "string", "overview, nodes, sweep:ID, trial:ID/INDEX, with commas between them"}},

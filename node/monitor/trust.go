@@ -125,3 +125,15 @@ func (m *Monitor) rotate(r *http.Request) (struct{}, error) {
 	}
 	return struct{}{}, m.cfg.Rotate(r.Context())
 }
+
+func (m *Monitor) backup(w http.ResponseWriter, r *http.Request) {
+	if m.cfg.Backup == nil {
+		refuse(w, errAlone)
+		return
+	}
+	w.Header().Set("Content-Type", mediaBinary)
+	if err := m.cfg.Backup(r.Context(), w); err != nil {
+		m.log.Warn("the backup ends early", "err", err)
+		panic(http.ErrAbortHandler) // the client sees a cut stream
+	}
+}

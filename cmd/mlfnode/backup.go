@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
+	"mlfnode/node/api"
+	"mlfnode/node/backup"
+	"mlfnode/node/durable"
+)
+
+func (a *app) backupCommand() *cobra.Command {
+	final := false
+	c := &cobra.Command{
+		Use: "backup FILE", Short: "Write all that the master of this machine has to one file", Args: oneArgument,
+		Long: `backup writes the sweeps, results, output, artifacts, checkpoints, nodes and tokens of this machine's master to FILE, - for standard
+output. The master may run meanwhile: what it has acknowledged before the backup began is in it. Whoever has the file has the cluster:
+it holds the cluster's keys, and only you can read it.
+
+With --move the backup is for moving the master to another machine. The master must be stopped, and does not start here again.`,
+		Example: "  mlfnode backup /mnt/backup/cluster.mlf\n  mlfnode backup - | ssh hostB mlfnode restore -",
+		RunE:    func(c *cobra.Command, args []string) error { return a.backup(c.Context(), args[0], final) },
+	}
+	c.Flags().BoolVar(&final, "move", false, "for a move: the master of this machine does not start again")
+	return c
+}
+
+func (a *app) backup(ctx context.Context, file string, final bool) error {
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	if node.RoleOf(cfg.StateDir) != trust.Master {
+		return failed("no master is on this machine", "run it on the machine of the master, with the --state-dir of its service if that is another one")
+	}
+	out, err := openOutput(a.stdout, file)
+	if err != nil {
+		return err
+	}
+	defer out.discard()
+	switch s, _ := node.At(ctx, cfg); {
+	case s != nil && final:
+		s.Close()
+		return failed("the master runs, and would give out more than the backup has", "stop it, then: mlfnode backup --move "+file)
+	case s != nil:
+		err = a.fetchBackup(ctx, s, out)
+	default:
+		err = node.Backup(ctx, cfg, out, final)
+	}
+	if errors.Is(err, node.ErrInUse) {
+		return failed("the master starts or stops just now", "try again in a moment")
+	}
+	if err == nil {
+		err = out.keep()
+	}
+	if err == nil && final {
+		err = node.Retire(cfg)
+	}
+	if err != nil {
+		return err
+	}
+	a.say("%s of backup written; restore it on an empty machine with: mlfnode restore %s", humanize.IBytes(uint64(out.bytes)), file)
+	return nil
+}
+
+func (a *app) fetchBackup(ctx context.Context, s *node.Session, out io.Writer) error {
+	defer s.Close()
+	in, err := s.Client().Backup(ctx)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	_, err = io.Copy(out, in)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return failed("the backup ended early", "the master's log says why")
+	}
+	return err
+}
+
+// output is a file that is there whole or not at all, or standard output.
+type output struct {
+	w     io.Writer
+	part  *os.File // nil for standard output
+	path  string
+	bytes int64
+}
+
+func openOutput(stdout io.Writer, path string) (*output, error) {
+	if path == "-" {
+		return &output{w: stdout}, nil
+	}
+	part, err := os.CreateTemp(filepath.Dir(path), durable.PartPrefix+filepath.Base(path)+"-*") // 0600
+	if err != nil {
+		return nil, failed(fmt.Sprintf("%s can't be written: %v", path, bare(err)), "a folder on another disk")
+	}
+	return &output{w: part, part: part, path: path}, nil
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	o.bytes += int64(n)
+	return n, err
+}
+
+// keep gives the file its name once it is on the disk.
+func (o *output) keep() error {
+	if o.part == nil {
+		return nil
+	}
+	if err := errors.Join(o.part.Sync(), o.part.Close(), os.Rename(o.part.Name(), o.path)); err != nil {
+		return fmt.Errorf("write %s: %w", o.path, err)
+	}
+	o.part = nil
+	return durable.SyncFolder(filepath.Dir(o.path))
+}
+
+func (o *output) discard() {
+	if o.part != nil {
+		o.part.Close()
+		os.Remove(o.part.Name())
+	}
+}
+
+func (a *app) restoreCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "restore FILE", Short: "Make this machine the master of a backup", Args: oneArgument,
+		Long: `restore makes the state folder of this machine that of the master in a backup, - for standard input. Start the master then, with
+mlfnode master or as a service; the old one must not run any more. Workers find the new machine through each other. What happened after the
+backup was made is gone: trials of that time run again, and numbers of sweeps are passed over.`,
+		Example: "  mlfnode restore /mnt/backup/cluster.mlf\n  mlfnode master",
+		RunE:    func(c *cobra.Command, args []string) error { return a.restore(c.Context(), args[0]) },
+	}
+}
+
+func (a *app) restore(ctx context.Context, file string) error {
+	cfg, err := a.settings()
+	if err != nil {
+		return err
+	}
+	in := os.Stdin
+	if file != "-" {
+		if in, err = os.Open(file); err != nil {
+			return usage(fmt.Sprintf("the backup %s can't be read: %v", file, bare(err)), "")
+		}
+		defer in.Close()
+	}
+	if err := a.makeState(cfg.StateDir); err != nil {
+		return err
+	}
+	about, err := node.Restore(ctx, cfg, in)
+	var refusal *api.Error
+	switch {
+	case errors.Is(err, node.ErrInUse), errors.Is(err, backup.ErrOccupied):
+		return failed(fmt.Sprintf("the state folder %s has sweeps or credentials of its own", cfg.StateDir), "move it away, or choose another folder with --state-dir")
+	case errors.Is(err, backup.ErrNoBackup):
+		return usage(file+" is not a backup of a master", "mlfnode backup FILE makes one")
+	case errors.As(err, &refusal):
+		return err
+	case err != nil:
+		return failed("nothing was restored: "+oneLine(err.Error()), "mend the cause, and run it again")
+	}
+	a.say("restored what the master %s had on %s; start it with: mlfnode master, or: mlfnode service install --role master",
+		about.Node, about.Made.Local().Format("2 January 2006 15:04"))
+	return nil
+}

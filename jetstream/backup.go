@@ -1,0 +1,230 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	js "github.com/nats-io/nats.go/jetstream"
+)
+
+// The calls of nats-server that read a whole stream and write it again:
+// https://docs.nats.io/reference/reference-protocols/nats_api_reference
+const (
+	snapshotCall = "$JS.API.STREAM.SNAPSHOT."
+	restoreCall  = "$JS.API.STREAM.RESTORE."
+)
+
+const (
+	// restoreChunk is how much of a stream one message of a restore brings.
+	restoreChunk = 128 << 10
+	// snapshotStall is how long a snapshot may go unread before nats-server is asked for one more chunk, and snapshotAhead how many
+	// there may be: the server gives a snapshot up that asks for nothing for five seconds.
+	snapshotStall = time.Second
+	snapshotAhead = 120
+)
+
+// BackupStreams lists the streams that make a backup, in the order in which they are to be read while the store is at work: a record
+// refers only to events that are stored before it, and an event only to output and artifacts that are. Leases are not among them:
+// the master makes them again.
+func BackupStreams() []string {
+	return []string{recordStream, eventStream, logStream, bundleBucket, artifactBucket}
+}
+
+// streamReply is the answer to both calls.
+type streamReply struct {
+	Config  json.RawMessage `json:"config,omitempty"`
+	State   json.RawMessage `json:"state,omitempty"`
+	Deliver string          `json:"deliver_subject,omitempty"`
+	Error   *js.APIError    `json:"error,omitempty"`
+}
+
+// streamHead is what a restore has to say of a stream before its content.
+type streamHead struct {
+	Config json.RawMessage `json:"config"`
+	State  json.RawMessage `json:"state"`
+}
+
+// Backup writes the messages that a stream has now, with their sequences and times. head gets what Restore wants to know before them.
+// Messages that are stored meanwhile are left out.
+func (s *Store) Backup(ctx context.Context, stream string, head func(about []byte) error, w io.Writer) error {
+	ctx, stop := s.guard(ctx)
+	defer stop()
+	to := s.conn.NewInbox()
+	chunks, err := s.conn.SubscribeSync(to)
+	if err != nil {
+		return fmt.Errorf("back up %s: %w", stream, err)
+	}
+	defer func() { _ = chunks.Unsubscribe() }() // the connection has ended if this fails
+	reply, err := ask(ctx, s.conn, snapshotCall+stream, map[string]any{"deliver_subject": to, "no_consumers": true})
+	if err != nil {
+		return s.explain(ctx, "back up "+stream, err)
+	}
+	about, err := json.Marshal(streamHead{reply.Config, reply.State})
+	if err != nil {
+		return fmt.Errorf("back up %s: %w", stream, err)
+	}
+	if err := head(about); err != nil {
+		return err
+	}
+	pace := &snapshotPace{conn: s.conn}
+	defer pace.start()()
+	for {
+		msg, err := chunks.NextMsgWithContext(ctx)
+		if err != nil {
+			return s.explain(ctx, "back up "+stream, err)
+		}
+		if len(msg.Data) == 0 {
+			if status := msg.Header.Get("Status"); status != "" && status != "204" {
+				return fmt.Errorf("back up %s: the store gave up: %s", stream, msg.Header.Get("Description"))
+			}
+			return nil
+		}
+		pace.received(msg)
+		if _, err := w.Write(msg.Data); err != nil {
+			return err
+		}
+		if err := pace.written(msg); err != nil {
+			return s.explain(ctx, "back up "+stream, err)
+		}
+	}
+}
+
+// ask makes one of the calls.
+func ask(ctx context.Context, conn *nats.Conn, subject string, request any) (*streamReply, error) {
+	b, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithTimeout(ctx, callLimit)
+	defer stop()
+	msg, err := conn.RequestWithContext(ctx, subject, b)
+	if err != nil {
+		return nil, err
+	}
+	return readReply(msg.Data)
+}
+
+func readReply(data []byte) (*streamReply, error) {
+	var reply streamReply
+	if err := json.Unmarshal(data, &reply); err != nil {
+		return nil, fmt.Errorf("read the answer of the store: %w", err)
+	}
+	if reply.Error != nil {
+		return nil, reply.Error
+	}
+	return &reply, nil
+}
+
+// snapshotPace asks for the chunks of a snapshot: for one with each that is written, and in a while in which none is for some ahead, which
+// wait in the subscription.
+type snapshotPace struct {
+	conn  *nats.Conn
+	more  atomic.Pointer[string] // where the next chunk is asked for
+	idle  atomic.Bool            // nothing was written since the last look
+	ahead atomic.Int64
+}
+
+func (p *snapshotPace) received(msg *nats.Msg) { p.more.Store(&msg.Reply) }
+
+func (p *snapshotPace) written(msg *nats.Msg) error {
+	p.idle.Store(false)
+	if msg.Reply == "" { // the last one
+		return nil
+	}
+	if p.ahead.Add(-1) >= 0 {
+		return nil // it was asked for
+	}
+	p.ahead.Add(1)
+	return p.conn.Publish(msg.Reply, nil)
+}
+
+// start watches until the func is called, which waits for the end.
+func (p *snapshotPace) start() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background()) // ends with stop
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(snapshotStall)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			if more := p.more.Load(); p.idle.Swap(true) && more != nil && *more != "" && p.ahead.Load() < snapshotAhead {
+				p.ahead.Add(1)
+				_ = p.conn.Publish(*more, nil) // then the snapshot ends, and says so
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// Restore makes a stream of what Backup has written, in a store that has none of this name.
+func (s *Server) Restore(ctx context.Context, stream string, about []byte, content io.Reader) error {
+	conn, err := s.inside()
+	if err != nil {
+		return fmt.Errorf("connect to the store: %w", err)
+	}
+	defer conn.Close()
+	var head streamHead
+	if err := json.Unmarshal(about, &head); err != nil {
+		return fmt.Errorf("read what the stream %s is: %w", stream, err)
+	}
+	begun, err := ask(ctx, conn, restoreCall+stream, head)
+	if err != nil {
+		return fmt.Errorf("restore %s: %w", stream, err)
+	}
+	send := func(chunk []byte) error { // an answer to each is how fast the server takes them
+		msg, err := conn.RequestWithContext(ctx, begun.Deliver, chunk)
+		if err == nil && len(msg.Data) > 0 {
+			_, err = readReply(msg.Data)
+		}
+		if err != nil {
+			return fmt.Errorf("restore %s: %w", stream, err)
+		}
+		return nil
+	}
+	for chunk := make([]byte, restoreChunk); ; {
+		n, err := content.Read(chunk)
+		if n > 0 {
+			if err := send(chunk[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return send(nil)
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// SkipNumbers passes over some numbers of sweeps of each project, which may have been given since a backup was made.
+func (r *Records) SkipNumbers(ctx context.Context, count int) error {
+	t := &tail{store: r.store, stream: recordStream, subject: numberSubjects}
+	return t.read(ctx, func(batch []entry) error {
+		for _, e := range batch {
+			n, err := strconv.Atoi(string(e.Data))
+			if err != nil {
+				return fmt.Errorf("read the sweep number of %s: %w", lastToken(e.Subject), err)
+			}
+			if _, err := r.swap(ctx, e.Subject, []byte(strconv.Itoa(n+count)), e.seq); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, nil)
+}

@@ -1,0 +1,132 @@
+package jetstream
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+)
+
+// stalling is a writer whose first write takes longer than nats-server waits for who reads a snapshot.
+type stalling struct {
+	bytes.Buffer
+	wait <-chan time.Time
+}
+
+// Write implements io.Writer.
+func (s *stalling) Write(p []byte) (int, error) {
+	if s.wait != nil {
+		<-s.wait
+		s.wait = nil
+	}
+	return s.Buffer.Write(p)
+}
+
+// TestBackup backs a store up to a disk that stalls while more is stored, and restores it: what was stored before is there, each message at
+// its place, nothing else is, and numbers of sweeps that may have been given since are passed over.
+func TestBackup(t *testing.T) {
+	ctx, s := t.Context(), open(t, t.TempDir(), Limits{})
+	for range 3 {
+		if _, err := s.Records.NextNumber(ctx, "p"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Records.Create(ctx, sweep("p-3")); err != nil {
+		t.Fatal(err)
+	}
+	var last uint64
+	publish := func(i int) {
+		t.Helper()
+		var err error
+		if last, err = s.Events.Publish(ctx, batch("p-3", i, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 5 {
+		publish(i)
+	}
+	want := last
+	content := make([]byte, 20<<20) // more than nats-server sends ahead
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(content)
+	if err := s.Bundles.Put(ctx, "b", bytes.NewReader(content), nil); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	to, err := Start(Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Unsynced: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range BackupStreams() {
+		kept, about := &stalling{}, []byte(nil)
+		if stream == bundleBucket {
+			kept.wait = time.After(8 * time.Second)
+		}
+		head := func(b []byte) error {
+			about = b
+			publish(len(stream)) // too late for this one
+			return nil
+		}
+		if err := s.Backup(ctx, stream, head, kept); err != nil {
+			t.Fatalf("back up %s: %v", stream, err)
+		}
+		if stream == eventStream {
+			want = last - 1
+		}
+		if err := to.Restore(ctx, stream, about, &kept.Buffer); err != nil {
+			t.Fatalf("restore %s: %v", stream, err)
+		}
+	}
+	to.Close()
+	r := open(t, dir, Limits{})
+	if info, err := r.info(ctx, eventStream); err != nil || info.State.LastSeq != want {
+		t.Errorf("events: got %+v, %v; want the last sequence %d", info.State, err, want)
+	}
+	if _, err := r.Records.Load(ctx, "p-3"); err != nil {
+		t.Error(err)
+	}
+	f, err := r.Bundles.Open(ctx, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("a bundle: got %d bytes, %v; want the %d that were stored", len(got), err, len(content))
+	}
+	if err := r.Records.SkipNumbers(ctx, 100); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := r.Records.NextNumber(ctx, "p"); err != nil || n != 104 {
+		t.Errorf("the next number: got %d, %v; want 104", n, err)
+	}
+	if _, err := r.Records.Load(ctx, grid.SweepID("p-104")); !errors.Is(err, ErrNotFound) {
+		t.Errorf("load of a sweep that was not made: got %v, want ErrNotFound", err)
+	}
+}
+
+// TestRestoreOfHalfAStream wants it refused.
+func TestRestoreOfHalfAStream(t *testing.T) {
+	ctx, s := t.Context(), open(t, t.TempDir(), Limits{})
+	content := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{2}).Read(content)
+	if err := s.Bundles.Put(ctx, "b", bytes.NewReader(content), nil); err != nil {
+		t.Fatal(err)
+	}
+	var kept bytes.Buffer
+	var about []byte
+	if err := s.Backup(ctx, bundleBucket, func(b []byte) error { about = b; return nil }, &kept); err != nil {
+		t.Fatal(err)
+	}
+	to, err := Start(Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	if err := to.Restore(ctx, bundleBucket, about, bytes.NewReader(kept.Bytes()[:kept.Len()/2])); err == nil {
+		t.Error("half of a stream is restored")
+	}
+}

@@ -1,0 +1,119 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"mlfnode/cluster/trust"
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/backup"
+	"mlfnode/node/checkpoint"
+	"mlfnode/node/durable"
+)
+
+// backup writes a backup of a master that is at work.
+func (n *Node) backup(ctx context.Context, w io.Writer) error {
+	return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir}, n.cfg.about())
+}
+
+func (c *Config) about() backup.About {
+	return backup.About{Made: time.Now().UTC(), Node: c.Node, Version: c.Version}
+}
+
+// Backup writes a backup of the master of the state folder, which does not run. A final one is for a move: the master is not to run
+// again, see Retire. It returns ErrInUse when another process has the folder.
+func Backup(ctx context.Context, cfg Config, w io.Writer, final bool) error {
+	lock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := checkMoved(cfg.StateDir); err != nil && !final {
+		return err
+	}
+	server, err := jetstream.Start(jetstream.Config{
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: cfg.limits(),
+	})
+	if err != nil {
+		return fmt.Errorf("start the store: %w", err)
+	}
+	defer server.Close()
+	store, err := server.Store(ctx)
+	if err != nil {
+		return fmt.Errorf("open the store: %w", err)
+	}
+	defer store.Close()
+	snapshots, err := checkpoint.OpenStore(filepath.Join(cfg.StateDir, "snapshots"), cfg.Retention.Checkpoints, cfg.Logger)
+	if err != nil {
+		return err
+	}
+	about := cfg.about()
+	about.Final = final
+	return backup.Write(ctx, w, backup.Source{Store: store, Snapshots: snapshots, StateDir: cfg.StateDir}, about)
+}
+
+// movedFile is in the state folder of a master that was moved to another machine.
+const movedFile = "moved"
+
+// Retire keeps the master of the state folder, which does not run, from starting again: another machine has its place.
+func Retire(cfg Config) error {
+	at := time.Now().UTC().Format(time.RFC3339) + "\n"
+	return durable.WriteFile(filepath.Join(cfg.StateDir, movedFile), []byte(at), 0o600)
+}
+
+func (n *Node) checkMoved() error { return checkMoved(n.cfg.StateDir) }
+
+// checkMoved refuses to start a master that was moved: its workers would have two.
+func checkMoved(state string) error {
+	file := filepath.Join(state, movedFile)
+	info, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find out whether this master was moved: %w", err)
+	}
+	return &api.Error{
+		Msg:  "the master of this machine was moved to another one on " + info.ModTime().Local().Format("2 January 2006 15:04"),
+		Hint: "start it there; if it never ran there, rm " + file + " lets it start here",
+	}
+}
+
+// Restore makes the state folder that of the master of a backup. It returns backup.ErrOccupied for a folder that holds something, and ErrInUse
+// when another process has it.
+func Restore(ctx context.Context, cfg Config, r io.Reader) (backup.About, error) {
+	lock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return backup.About{}, err
+	}
+	defer lock.Close()
+	return backup.Restore(ctx, r, backup.Target{
+		StateDir: cfg.StateDir, Limits: cfg.limits(), Logger: cfg.Logger,
+		Check: func(trustDir string) error { return checkMasterName(trustDir, cfg.Node) },
+	})
+}
+
+// checkMasterName refuses a name that a worker of the cluster has.
+func checkMasterName(trustDir string, name grid.NodeID) error {
+	a, err := trust.OpenAuthority(trustDir, nil)
+	if err != nil {
+		return fmt.Errorf("open the cluster's authority: %w", err)
+	}
+	for _, known := range a.Nodes() {
+		if known.Node == name && known.Role == trust.Worker && known.Forgotten.IsZero() {
+			return &api.Error{
+				Msg:  fmt.Sprintf("the cluster has a worker named %s, as this machine is named", name),
+				Hint: "give the master another name with node: in node.yaml or MLF_NODE, here and when it starts",
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Backup calls fn with the path below the store's folder of each file that makes the snapshots of a trial, and with the file. While it
+// is at a trial, the snapshots of that trial do not change. What nodes are sending is left out.
+func (s *Store) Backup(fn func(path string, f *os.File) error) error {
+	for _, id := range s.ids() {
+		s.mu.Lock()
+		k := s.trials[id]
+		s.mu.Unlock()
+		if k == nil {
+			continue // it was discarded meanwhile
+		}
+		if err := s.backupTrial(s.folder(id), k, fn); err != nil {
+			return fmt.Errorf("back up the snapshots of %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) backupTrial(dir string, k *kept, fn func(path string, f *os.File) error) error {
+	k.disk.Lock()
+	defer k.disk.Unlock()
+	var files []string
+	for _, pattern := range []string{"files/*", "*.json"} { // a snapshot after its contents
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		files = append(files, found...)
+	}
+	for _, name := range files {
+		path, err := filepath.Rel(s.dir, name)
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // of a trial that was discarded
+		}
+		if err == nil {
+			err = errors.Join(fn(path, f), f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
