@@ -180,6 +180,24 @@ func LoadConfig(file string) (Config, error) {
 	return c, errors.Join(problems...)
 }
 
+// WithinTrial limits the settings to what the trial has of the machine in which this process runs.
+func (c *Config) WithinTrial() error {
+	var problems []error
+	for name, apply := range map[string]func(string) error{
+		"MLF_TRIAL_CPUS":   func(v string) (err error) { c.Machine.CPUs, err = positive(v); return },
+		"MLF_TRIAL_MEMORY": size(&c.Machine.Memory),
+		"MLF_TRIAL_GPUS":   devices(&c.Devices),
+	} {
+		if v := os.Getenv(name); v != "" {
+			if err := apply(v); err != nil {
+				problems = append(problems, fmt.Errorf("%s: %w", name, err))
+			}
+		}
+	}
+	c.Devices.Foreign = gpuwatch.Ignore // the trial's own program may compute beside
+	return errors.Join(problems...)
+}
+
 // DefaultRetention is what a node without settings keeps.
 func DefaultRetention() Retention {
 	return Retention{Sweeps: 1000, Logs: 10 << 30, Events: 20 << 30, Artifacts: 50 << 30, Bundles: 10 << 30, Checkpoints: 100 << 30}

@@ -414,6 +414,29 @@ func TestSweepInsideATrial(t *testing.T) {
 	}
 }
 
+// TestSweepWithinATrial has a trial of a cluster run a sweep: it leaves the cluster alone.
+func TestSweepWithinATrial(t *testing.T) {
+	c := newTestCluster(t)
+	c.start()
+	out := filepath.Join(c.state, "spool", "1", "out")
+	if err := os.MkdirAll(out, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range map[string]string{"MLF_TRIAL": "outer-1/0", "MLF_OUT": out, "MLF_TRIAL_CPUS": "0.5", "MLF_STATE": "", "XDG_STATE_HOME": filepath.Dir(c.state)} {
+		t.Setenv(key, value)
+	}
+	if said := open(t, "sweep", "--cpus", "0.5", "--set", "i=1,2", "--", "echo", "inner").exit(0); !strings.Contains(said, "what trial outer-1/0 has of this machine (cpus: 0.5)") {
+		t.Errorf("got\n%s", said)
+	}
+	if said := open(t, "--local", "results", "echo-1", "--csv").exit(0); strings.Count(said, "succeeded") != 2 {
+		t.Errorf("got\n%s", said)
+	}
+	if said := c.open("sweeps", "--json").exit(0); said != "[]\n" {
+		t.Errorf("the cluster has %s", said)
+	}
+	open(t, "resume", "--local", "echo-1").exit(0)
+}
+
 // TestStopOnAFullDisk stops a sweep whose state is on a full disk: what can't be recorded is said, and the process ends soon.
 func TestStopOnAFullDisk(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}} {

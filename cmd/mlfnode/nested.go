@@ -9,14 +9,44 @@ import (
 	"mlfnode/node"
 )
 
+// trialAround names the trial in which this process runs, and the folder of its MLF_OUT: STATE/spool/N/out. Without a trial both are empty.
+func trialAround() (trial, out string) {
+	if trial, out = os.Getenv("MLF_TRIAL"), os.Getenv("MLF_OUT"); trial == "" || out == "" {
+		return "", ""
+	}
+	return trial, out
+}
+
+// nestedState is the state folder of the node that a trial has for sweeps of its own, which goes with the trial. It is empty outside of a
+// trial, and where its agent is older and does not say what the trial may use.
+func nestedState() string {
+	trial, out := trialAround()
+	if trial == "" || os.Getenv("MLF_TRIAL_CPUS") == "" || os.Getenv("MLF_STATE") != "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(out), "node")
+}
+
+// runNested has a sweep that a trial submits and follows run on a node of the trial's own, with what the trial has of the machine. One that
+// names where it is to run goes there.
+func (a *app) runNested(quiet bool) {
+	if a.master != "" || a.state != "" || nestedState() == "" {
+		return
+	}
+	a.local = true
+	if trial, _ := trialAround(); !quiet {
+		a.say("the trials of this sweep share what trial %s has of this machine (cpus: %s)", trial, os.Getenv("MLF_TRIAL_CPUS"))
+	}
+}
+
 // notInside refuses to follow a sweep from within a trial of the same node or cluster: the sweep would wait for slots that the trials
 // hold while they wait for it.
 func (a *app) notInside(cfg *node.Config, d *destination) error {
-	trial, out := os.Getenv("MLF_TRIAL"), os.Getenv("MLF_OUT")
-	if trial == "" || out == "" {
+	trial, out := trialAround()
+	if trial == "" || cfg.StateDir == nestedState() {
 		return nil
 	}
-	state := filepath.Dir(filepath.Dir(filepath.Dir(out))) // of the node that runs the trial: STATE/spool/N/out
+	state := filepath.Dir(filepath.Dir(filepath.Dir(out)))
 	if d.alone() {
 		rest, err := filepath.Rel(cfg.StateDir, out)
 		if err != nil || rest == ".." || strings.HasPrefix(rest, "../") {

@@ -138,7 +138,12 @@ func (a *app) settings() (node.Config, error) {
 			return cfg, usage("--state-dir: "+err.Error(), "")
 		}
 	}
-	if a.local && node.RoleOf(cfg.StateDir) != "" {
+	if nested := nestedState(); a.local && a.state == "" && nested != "" {
+		cfg.StateDir = nested
+		if err := cfg.WithinTrial(); err != nil {
+			return cfg, usage(err.Error(), "leave these variables as the trial's node has set them")
+		}
+	} else if a.local && node.RoleOf(cfg.StateDir) != "" {
 		cfg.StateDir = filepath.Join(cfg.StateDir, "local") // the folder itself is the cluster's
 	}
 	cfg.Version = version().Version

@@ -207,6 +207,9 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		}
 		return a.dryRun(p, f.limit)
 	}
+	if !f.detach {
+		a.runNested(f.quiet)
+	}
 	cfg, err := a.settings()
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func keptVariable(key string) bool {
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (w *Worker) environ(s *sweep, a *attempt) []string {
 	base := w.base(s, a)
-	env := make([]string, len(base), len(base)+9) // it grows for what few attempts have beside the following
+	env := make([]string, len(base), len(base)+11) // it grows for what few attempts have beside the following
 	copy(env, base)
 	env = append(env, a.spool.environ[:]...)
 	env = append(env,
@@ -33,6 +33,14 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 		"MLF_CACHE="+w.bundles.shared(),
 	)
+	if al := a.allocation; al != nil { // a node that the program starts goes by these
+		if al.CPUs > 0 {
+			env = append(env, "MLF_TRIAL_CPUS="+al.CPUs.String())
+		}
+		if al.Memory > 0 {
+			env = append(env, "MLF_TRIAL_MEMORY="+strconv.FormatInt(al.Memory, 10))
+		}
+	}
 	if a.task.Venv != "" {
 		env = append(env, "VIRTUAL_ENV="+a.spool.work+"/"+a.task.Venv, "PATH="+a.spool.work+"/"+a.task.Venv+"/bin:"+lastValue(base, "PATH"))
 	}
@@ -52,8 +60,11 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 	switch {
 	case a.allocation != nil && len(a.allocation.Shares) > 0:
 		return gpuEnviron(env, a)
-	case w.hasGPUs.Load() && !asked(s.record, visibleDevices):
-		return append(env, visibleDevices+"=") // none: what others have is not for this one
+	case w.hasGPUs.Load():
+		env = append(env, "MLF_TRIAL_GPUS=none")
+		if !asked(s.record, visibleDevices) {
+			env = append(env, visibleDevices+"=") // none: what others have is not for this one
+		}
 	}
 	return env
 }
@@ -83,6 +94,7 @@ func gpuEnviron(env []string, a *attempt) []string {
 		visibleDevices+"="+strings.Join(visible, ","),
 		"MLF_GPUS="+strings.Join(indexes, ","),
 		"MLF_GPU_MEMORY="+strconv.FormatInt(shares[0].Memory, 10),
+		"MLF_TRIAL_GPUS="+strings.Join(a.allocation.UUIDs(), ","),
 	)
 	return append(env, growingMemory(base, &shares[0], a.task.Resources.Measured())...)
 }

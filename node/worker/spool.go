@@ -27,6 +27,7 @@ import (
 //	work/          the attempt's folder
 //	out/           $MLF_OUT
 //	metrics        $MLF_METRICS, made by the program
+//	node/          state of the node that the program starts for sweeps of its own
 //	outcome.json   how it ended, written by its keeper when no agent was there
 type spool struct {
 	dir, work, out, metrics, record string // paths of the above
@@ -209,9 +210,11 @@ func (s *spool) clean() error {
 			return err
 		}
 	}
-	if err := os.Remove(s.metrics); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		if err := removeTree(s.metrics); err != nil {
-			return err
+	for _, made := range []string{s.metrics, s.dir + "/node"} {
+		if err := os.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := removeTree(made); err != nil {
+				return err
+			}
 		}
 	}
 	return s.stamp()
