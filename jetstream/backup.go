@@ -37,6 +37,29 @@ func BackupStreams() []string {
 	return []string{recordStream, eventStream, logStream, bundleBucket, artifactBucket}
 }
 
+// Kept gives a Store for a backup: with the streams that are there, each with the settings that it has, where Store would cut one that holds
+// more than the settings of this process allow. Of its parts it has Records alone.
+func (s *Server) Kept(ctx context.Context) (*Store, error) {
+	st := &Store{node: s.node, streams: map[string]js.Stream{}, log: s.log, life: s.life, gone: make(chan struct{}), lost: make(chan struct{})}
+	st.Records = &Records{store: st}
+	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
+	if err != nil {
+		return nil, fmt.Errorf("connect to the store: %w", err)
+	}
+	st.conn = conn
+	if st.js, err = js.New(conn, js.WithDefaultTimeout(callLimit)); err != nil {
+		st.Close()
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	for _, name := range BackupStreams() {
+		if st.streams[name], err = st.js.Stream(ctx, name); err != nil {
+			st.Close()
+			return nil, fmt.Errorf("open stream %s: %w", name, s.blame(err))
+		}
+	}
+	return st, nil
+}
+
 // streamReply is the answer to both calls.
 type streamReply struct {
 	Config  json.RawMessage `json:"config,omitempty"`

@@ -40,13 +40,13 @@ func Backup(ctx context.Context, cfg Config, w io.Writer, final bool) error {
 		return err
 	}
 	server, err := jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: cfg.limits(),
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("start the store: %w", err)
 	}
 	defer server.Close()
-	store, err := server.Store(ctx)
+	store, err := server.Kept(ctx)
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
@@ -96,7 +96,7 @@ func Restore(ctx context.Context, cfg Config, r io.Reader) (backup.About, error)
 	}
 	defer lock.Close()
 	return backup.Restore(ctx, r, backup.Target{
-		StateDir: cfg.StateDir, Limits: cfg.limits(), Logger: cfg.Logger,
+		StateDir: cfg.StateDir, Logger: cfg.Logger,
 		Check: func(trustDir string) error { return checkMasterName(trustDir, cfg.Node) },
 	})
 }

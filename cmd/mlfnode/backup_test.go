@@ -186,7 +186,7 @@ func newMovingCluster(t *testing.T) (c *movingCluster, old node.Config, done, ru
 		w.Stop()
 		w.Close()
 	})
-	done = c.submit(`echo "output of $MLF_TRIAL" | tee kept`)
+	done = c.submit(`head -c 1000000 /dev/zero | tr "\000" x; echo "output of $MLF_TRIAL" | tee kept`)
 	c.await(done, finished)
 	running = c.submit("echo begun >>" + c.gate + ".begun; echo saved >kept; until [ -e " + c.gate + " ]; do sleep 0.05; done")
 	c.await(running, func(s api.Sweep) bool { return s.Running == 3 && c.begun() == 3 })
@@ -275,7 +275,11 @@ func TestMoveTheMaster(t *testing.T) {
 		t.Errorf("while it runs: got\n%s", said)
 	}
 	c.stopMaster()
-	c.mlfnode(0, "backup", "--move", file, "--state-dir", old.StateDir)
+	settings := filepath.Join(t.TempDir(), "node.yaml") // that are not those of the master: nothing may be cut to them
+	if err := os.WriteFile(settings, []byte("retention: {logs: 1MB, artifacts: 1MB}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.mlfnode(0, "backup", "--move", file, "--state-dir", old.StateDir, "--config", settings)
 	if n, err := node.OpenMaster(t.Context(), old); err == nil {
 		n.Close()
 		t.Error("the master that was moved starts")
@@ -283,7 +287,7 @@ func TestMoveTheMaster(t *testing.T) {
 		t.Errorf("the master that was moved: got error %v", err)
 	}
 	now := c.settings("new")
-	c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
+	c.mlfnode(0, "restore", file, "--state-dir", now.StateDir, "--config", settings)
 	c.startMaster(now)
 	c.checkRestored(old, now, done, running, want, operator.Token)
 	if next := c.submit("true"); next != "t-3" {

@@ -40,7 +40,6 @@ const (
 // Target is where a backup is restored.
 type Target struct {
 	StateDir string // locked by the caller
-	Limits   jetstream.Limits
 	Logger   *slog.Logger
 	Check    func(trustDir string) error // may refuse the cluster's authority
 }
@@ -157,7 +156,7 @@ func (in *reader) all(ctx context.Context) error {
 // streams restores the store, which comes first.
 func (in *reader) streams(ctx context.Context) (err error) {
 	server, err := jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(in.dir, storeName), Node: in.about.Node, Logger: in.to.Logger, Limits: in.to.Limits, Unsynced: true,
+		Dir: filepath.Join(in.dir, storeName), Node: in.about.Node, Logger: in.to.Logger, Unsynced: true,
 	})
 	if err != nil {
 		return fmt.Errorf("start the store: %w", err)
@@ -183,7 +182,7 @@ func (in *reader) streams(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	store, err := server.Store(ctx) // which finds out whether all can be read
+	store, err := server.Kept(ctx) // which finds out whether all is there
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
