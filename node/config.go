@@ -57,6 +57,7 @@ type Retention struct {
 	Events    int64         // bytes of events; when full, trials wait
 	Artifacts int64         // bytes of artifacts
 	Bundles   int64         // bytes of bundles
+	Projects  int64         // bytes of unpacked projects and setups on each node; 0 is a tenth of the disk
 
 	Checkpoints int64 // bytes of snapshots; when full, new ones are refused
 }
@@ -91,6 +92,7 @@ type settings struct {
 		Events    string `yaml:"events"`
 		Artifacts string `yaml:"artifacts"`
 		Bundles   string `yaml:"bundles"`
+		Projects  string `yaml:"projects"`
 
 		Checkpoints string `yaml:"checkpoints"`
 	} `yaml:"retention"`
@@ -169,6 +171,7 @@ func LoadConfig(file string) (Config, error) {
 	set("retention.events", "MLF_RETENTION_EVENTS", r.Events, size(&k.Events))
 	set("retention.artifacts", "MLF_RETENTION_ARTIFACTS", r.Artifacts, size(&k.Artifacts))
 	set("retention.bundles", "MLF_RETENTION_BUNDLES", r.Bundles, size(&k.Bundles))
+	set("retention.projects", "MLF_RETENTION_PROJECTS", r.Projects, size(&k.Projects))
 	set("retention.checkpoints", "MLF_RETENTION_CHECKPOINTS", r.Checkpoints, size(&k.Checkpoints))
 	set("checkpoints.rate", "MLF_CHECKPOINTS_RATE", s.Checkpoints.Rate, func(v string) error {
 		if v == "0" {

@@ -234,7 +234,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	}
 	n.worker, err = worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
-		Snapshots: n.snapshots, Curves: n.history.CurveShare,
+		Projects: cfg.Retention.Projects, Snapshots: n.snapshots, Curves: n.history.CurveShare,
 	}))
 	if err != nil {
 		return nil, fmt.Errorf("make the worker: %w", err)

@@ -248,7 +248,7 @@ func (n *Node) openWorker(ctx context.Context) error {
 	w, err := worker.New(n.devices(worker.Config{
 		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
-		Sample:    n.sampled.Load,
+		Sample: n.sampled.Load, Projects: cfg.Retention.Projects,
 		Snapshots: n.checkpoints(), SnapshotRate: n.checkpointRate(),
 	}))
 	if err != nil {

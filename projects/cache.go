@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,13 @@ type Cache struct {
 	dir string
 
 	mu      sync.Mutex
-	opening map[string]*sync.Mutex
+	opening map[string]*turns
+}
+
+// turns has callers that open one bundle go one after the other.
+type turns struct {
+	sync.Mutex
+	callers int // guarded by the cache
 }
 
 // tempPrefix marks folders that are being filled.
@@ -42,7 +49,7 @@ func NewCache(dir string) (*Cache, error) {
 			}
 		}
 	}
-	return &Cache{dir: dir, opening: map[string]*sync.Mutex{}}, nil
+	return &Cache{dir: dir, opening: map[string]*turns{}}, nil
 }
 
 // Open gives the unpacked folder of a digest, and the digest of its contents, which does not depend on times. When it is not there, fetch writes the packed bundle; what does not have the
@@ -51,15 +58,7 @@ func (c *Cache) Open(digest string, fetch func(io.Writer) error) (dir, contents 
 	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size {
 		return "", "", fmt.Errorf("%q is not the digest of a bundle", digest)
 	}
-	c.mu.Lock()
-	one := c.opening[digest]
-	if one == nil {
-		one = &sync.Mutex{}
-		c.opening[digest] = one
-	}
-	c.mu.Unlock()
-	one.Lock()
-	defer one.Unlock()
+	defer c.turn(digest)()
 	dir = filepath.Join(c.dir, digest)
 	if _, err := os.Stat(dir); err == nil {
 		if known, err := os.ReadFile(dir + ContentsSuffix); err == nil && len(known) == 2*sha256.Size {
@@ -73,9 +72,35 @@ func (c *Cache) Open(digest string, fetch func(io.Writer) error) (dir, contents 
 	return dir, contents, err
 }
 
+// turn waits until nobody else opens this bundle, and gives what ends the caller's turn.
+func (c *Cache) turn(digest string) (end func()) {
+	c.mu.Lock()
+	one := c.opening[digest]
+	if one == nil {
+		one = &turns{}
+		c.opening[digest] = one
+	}
+	one.callers++
+	c.mu.Unlock()
+	one.Lock()
+	return func() {
+		one.Unlock()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if one.callers--; one.callers == 0 {
+			delete(c.opening, digest)
+		}
+	}
+}
+
 // fill unpacks beside the folder's place and then renames, so that the folder is there whole or not at all.
 func (c *Cache) fill(dir, digest string, fetch func(io.Writer) error) (contents string, err error) {
 	tmp, err := os.MkdirTemp(c.dir, tempPrefix)
+	if errors.Is(err, fs.ErrNotExist) { // somebody has removed the cache
+		if err = os.MkdirAll(c.dir, 0o700); err == nil {
+			tmp, err = os.MkdirTemp(c.dir, tempPrefix)
+		}
+	}
 	if err != nil {
 		return "", fmt.Errorf("make folder for bundle: %w", err)
 	}

@@ -102,6 +102,9 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 	if ad.allocation = m.Allocation; ad.allocation == nil { // of an earlier version
 		ad.allocation = &allocator.Allocation{Lane: ad.lane.name, CPUs: ad.lane.resources.CPUs, Memory: ad.lane.resources.Memory}
 	}
+	if len(a.task.Share) > 0 {
+		a.uses = w.bundles.useAll()
+	}
 	w.books.Restore(ad.allocation)
 	w.fairness.began(ad.lane, ad.began)
 	if m.Lease != nil {

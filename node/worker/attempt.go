@@ -29,6 +29,7 @@ type attempt struct {
 
 	adopted  bool // an earlier agent began it
 	from     origin
+	uses     []string         // folders of the project that it sees in place
 	saved    *saved           // nil for a task without a checkpoint
 	watched  bool             // somebody looks at what it does on the devices
 	evidence devices.Evidence // what they said at its end

@@ -33,16 +33,23 @@ type bundles struct {
 
 	active func(grid.SweepID) bool // reports whether trials of a sweep may begin; nil: they may
 
+	limit    int64         // bytes of bundles and setups that are kept; 0 is defaultShare of the disk
+	tidySoon chan struct{} // holds a token when there is something new
+
 	mu       sync.Mutex
 	prepared map[string]*prepared
 	locks    map[string]chan struct{} // of the folders of setups
+	using    map[string]int           // the folders that may not be removed, with how many use them
+	sizes    map[string]int64         // of folders, as far as they are known
 }
 
-// prepared is a project that attempts can be given. done is closed when entries and err are final.
+// prepared is a project that attempts can be given. done is closed when entries, folders and err are final.
 type prepared struct {
 	done    chan struct{}
 	entries []entry
+	folders []string // that entries lie in
 	err     error
+	touched time.Time // when it was last recorded that trials use the folders; guarded by bundles
 
 	failures int       // of its setup step on this node, in a row
 	again    time.Time // before that, a setup step that failed does not run again; guarded by bundles
@@ -63,17 +70,26 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	if r.Bundle == "" && len(r.Task.Setup) == 0 && len(r.Task.Links) == 0 {
 		return nil
 	}
-	p, err := w.bundles.of(s.ctx, r, w.setupImage(r, a.image), func(dir string) error { return w.setup(s, slot, a, dir) })
+	image := w.setupImage(r, a.image)
+	p, err := w.bundles.of(s.ctx, r, image, func(dir string) error { return w.setup(s, slot, a, dir) })
 	if err != nil {
 		return err
 	}
+	if len(r.Task.Share) > 0 {
+		a.uses = p.folders
+	} else {
+		defer w.bundles.release(p.folders)
+	}
 	if err := fillFolder(a.spool.work, p.entries); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			w.bundles.forget(setupKey(r.Bundle, &r.Task, image), r.Bundle, p)
+		}
 		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
 	}
 	return nil
 }
 
-// of gives the prepared project of a sweep. The first caller prepares it, others wait. A setup step that fails is the failure of the
+// of gives the prepared project of a sweep, whose folders stay until the caller releases them. The first caller prepares it, others wait. A setup step that fails is the failure of the
 // attempt that ran it, and of no other: it is remembered, and those who come or wait meanwhile go on to do so until it may be tried
 // again, by one of them, or the sweep is not active any more. What else goes wrong is not kept. One that was stopped meanwhile says nothing of
 // the project: another one goes on.
@@ -83,10 +99,17 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup fun
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		p, mine := b.claim(key)
+		p, mine, ready := b.claim(key)
+		if ready {
+			return p, nil
+		}
 		if mine {
-			p.entries, p.err = b.make(ctx, r, image, setup)
+			uses := &uses{bundles: b}
+			p.entries, p.err = b.make(ctx, r, image, setup, uses)
 			p.stopped = p.err != nil && ctx.Err() != nil
+			if p.folders = uses.folders; p.err != nil {
+				b.release(p.folders)
+			}
 			b.settle(key, p)
 			close(p.done)
 			return p, p.err
@@ -96,7 +119,7 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup fun
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		if p.stopped {
+		if p.stopped || p.err == nil {
 			continue
 		}
 		if p.failures == 0 {
@@ -108,20 +131,26 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup fun
 	}
 }
 
-// claim gives what is prepared or being prepared under this key, or has the caller prepare it.
-func (b *bundles) claim(key string) (p *prepared, mine bool) {
+// claim gives what is ready under this key, with its folders for the caller to use and to release, or what is being prepared, or has the
+// caller prepare it.
+func (b *bundles) claim(key string) (p *prepared, mine, ready bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old := b.prepared[key]
-	if old != nil && (old.again.IsZero() || time.Now().Before(old.again)) {
-		return old, false
+	old, now := b.prepared[key], time.Now()
+	if old.ready() {
+		if old.isThere() {
+			b.useLocked(old, now)
+			return old, false, true
+		}
+	} else if old != nil && (old.again.IsZero() || now.Before(old.again)) {
+		return old, false, false
 	}
 	p = &prepared{done: make(chan struct{})}
 	if old != nil {
 		p.failures = old.failures
 	}
 	b.prepared[key] = p
-	return p, true
+	return p, true, false
 }
 
 const (
@@ -139,7 +168,12 @@ func (b *bundles) settle(key string, p *prepared) {
 	var failed *setupError
 	switch {
 	case p.err == nil:
-		p.failures = 0
+		p.failures, p.touched = 0, time.Now()
+		touch(p.folders, p.touched)
+		select {
+		case b.tidySoon <- struct{}{}:
+		default:
+		}
 	case !p.stopped && errors.As(p.err, &failed) && failed.class != grid.ClassNode:
 		p.again = time.Now().Add(min(setupPause<<min(p.failures, 16), longestSetupPause))
 		p.failures++
@@ -183,11 +217,11 @@ func (b *bundles) retry(r *grid.Sweep, image string) {
 	}
 }
 
-func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup func(string) error) ([]entry, error) {
+func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup func(string) error, uses *uses) ([]entry, error) {
 	if err := os.MkdirAll(b.shared(), 0o700); err != nil {
 		return nil, fmt.Errorf("the cache folder could not be made: %w", err)
 	}
-	dir, contents, err := b.unpack(ctx, r)
+	dir, contents, err := b.unpack(ctx, r, uses)
 	if err != nil {
 		return nil, err
 	}
@@ -200,14 +234,15 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup f
 		return nil, &setupError{class: grid.ClassExit, reason: "the setup step failed: " + err.Error()}
 	}
 	if len(t.Setup) > 0 && len(t.Inputs) > 0 {
-		entries, err := b.makeOfInputs(ctx, &t, image, dir, contents, setup)
+		entries, err := b.makeOfInputs(ctx, &t, image, dir, contents, setup, uses)
 		return append(entries, links...), err
 	}
 	share := projects.NewShared(t.Share)
 	if len(t.Setup) > 0 || share != nil {
-		if dir, err = b.setUp(ctx, dir, setupKey(contents, &t, image), &t, nil, setup); err != nil {
+		if dir, err = b.setUp(ctx, dir, setupKey(contents, &t, image), &t, nil, setup, uses); err != nil {
 			return nil, err
 		}
+		uses.only(dir)
 	}
 	entries, err := listFolder(dir, share)
 	return append(entries, links...), err
@@ -215,7 +250,8 @@ func (b *bundles) make(ctx context.Context, r *grid.Sweep, image string, setup f
 
 // makeOfInputs sets up a project whose setup step reads only some of its files: it runs again when one of these has changed. Attempts
 // get what it leaves, its inputs among it, over the other files of the project.
-func (b *bundles) makeOfInputs(ctx context.Context, t *grid.Task, image, dir, contents string, setup func(string) error) ([]entry, error) {
+func (b *bundles) makeOfInputs(ctx context.Context, t *grid.Task, image, dir, contents string, setup func(string) error,
+	uses *uses) ([]entry, error) {
 	inputs := projects.NewInputs(t.Inputs)
 	if inputs == nil {
 		return nil, &setupError{class: grid.ClassStart, reason: "the inputs of the setup step name no file"}
@@ -224,7 +260,7 @@ func (b *bundles) makeOfInputs(ctx context.Context, t *grid.Task, image, dir, co
 	if err != nil {
 		return nil, fmt.Errorf("the files that the setup step reads can't be found: %w", err)
 	}
-	place, err := b.setUp(ctx, dir, setupKey(read, t, image), t, inputs, setup)
+	place, err := b.setUp(ctx, dir, setupKey(read, t, image), t, inputs, setup, uses)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +273,7 @@ func (b *bundles) makeOfInputs(ctx context.Context, t *grid.Task, image, dir, co
 		files = nil
 		alone := *t
 		alone.Setup, alone.Inputs = nil, nil
-		if dir, err = b.setUp(ctx, dir, setupKey(contents, &alone, ""), &alone, nil, setup); err == nil {
+		if dir, err = b.setUp(ctx, dir, setupKey(contents, &alone, ""), &alone, nil, setup, uses); err == nil {
 			files, err = listFolder(dir, share)
 		}
 		if err != nil {
@@ -348,7 +384,10 @@ func digestOf(dir string, some *projects.Shared) (string, error) {
 
 // setUp gives a copy of the project's folder, or of those files in it that are inputs, in which the setup step has run and what attempts share can't be written. The files
 // have the times that they had when it ran, so that what it built stays newer than what it was built from.
-func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task, inputs *projects.Shared, setup func(string) error) (string, error) {
+func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task, inputs *projects.Shared, setup func(string) error,
+	uses *uses) (string, error) {
+	dir := filepath.Join(b.dir, "setups", key)
+	uses.hold(dir)
 	one := b.lock(key) // another bundle may have the same contents
 	select {
 	case one <- struct{}{}:
@@ -356,8 +395,7 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task,
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	dir := filepath.Join(b.dir, "setups", key)
-	if _, err := os.Stat(dir + setupDone); err != nil {
+	if !exists(dir) || !exists(dir+setupDone) {
 		if err := copyProject(pristine, dir, inputs); err != nil {
 			return "", fmt.Errorf("the setup folder could not be made: %w", err)
 		}
@@ -377,7 +415,6 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task,
 			return "", fmt.Errorf("the setup could not be noted: %w", err)
 		}
 	}
-	used(dir + setupDone)
 	return dir, nil
 }
 
@@ -385,9 +422,6 @@ func (b *bundles) setUp(ctx context.Context, pristine, key string, t *grid.Task,
 func (b *bundles) lock(key string) chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.locks == nil {
-		b.locks = map[string]chan struct{}{}
-	}
 	if b.locks[key] == nil {
 		b.locks[key] = make(chan struct{}, 1)
 	}
@@ -395,11 +429,12 @@ func (b *bundles) lock(key string) chan struct{} {
 }
 
 // unpack gives the folder of the sweep's bundle, an empty one when it has none, and the digest of its contents.
-func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (dir, contents string, err error) {
+func (b *bundles) unpack(ctx context.Context, r *grid.Sweep, uses *uses) (dir, contents string, err error) {
 	if r.Bundle == "" {
 		dir := filepath.Join(b.dir, "empty")
 		return dir, "", os.MkdirAll(dir, 0o700)
 	}
+	uses.hold(filepath.Join(b.dir, "bundles", r.Bundle))
 	dir, contents, err = b.cache.Open(r.Bundle, func(w io.Writer) error {
 		f, err := b.store.Open(ctx, r.Bundle)
 		if err != nil {
@@ -412,7 +447,6 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep) (dir, contents stri
 	if err != nil {
 		return "", "", fmt.Errorf("the project's bundle could not be unpacked: %w", err)
 	}
-	used(dir)
 	return dir, contents, nil
 }
 

@@ -87,6 +87,7 @@ func (w *Worker) conclude(ctx context.Context, a *attempt, r *grid.Result, end e
 	w.judge(a, r)
 	w.storeAtEnd(a, r, end)
 	a.saved.release()
+	w.bundles.release(a.uses)
 	if _, active := w.sweeps.active(a.id.Sweep); a.saved != nil && !active { // what was to go could not, as it was in use
 		w.tendSoon()
 	}

@@ -1,12 +1,17 @@
 package worker
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"mlfnode/jetstream"
 	"mlfnode/node/durable"
 	"mlfnode/projects"
 )
@@ -14,64 +19,286 @@ import (
 const (
 	// keepUnused is how long a node keeps unpacked bundles and setups that no trial asks for.
 	keepUnused = 14 * 24 * time.Hour
+	// defaultShare is the part of the disk that they may fill at most, the least recently used ones going first.
+	defaultShare = 0.1
+	// tidyEach is the pause between looks at what can be removed. What is new is looked at soon.
+	tidyEach = time.Hour
+	// touchEach is how often it is recorded that trials use a folder.
+	touchEach = time.Minute
+	// gonePrefix marks folders that are being removed.
+	gonePrefix = ".gone-"
 	// bootID changes with each start of the machine.
 	bootID = "/proc/sys/kernel/random/boot_id"
 )
 
-// tidy removes bundles and setups that no trial has asked for in a long time. After a start of the machine it removes all
-// bundles: they are not synced when they are unpacked, so a power cut can have left files without content.
-func tidy(dir, boot string, now time.Time) error {
+// removeUnsynced removes all bundles after a start of the machine: they are not synced when they are unpacked, so a power cut can have
+// left files without content.
+func removeUnsynced(dir, boot string) error {
 	was, err := os.ReadFile(filepath.Join(dir, "boot"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if string(was) != boot {
-		if err := removeTree(filepath.Join(dir, "bundles")); err != nil {
-			return err
-		}
-		if err := durable.WriteFile(filepath.Join(dir, "boot"), []byte(boot), 0o600); err != nil {
-			return err
-		}
-	}
-	keep := now.Add(-keepUnused)
-	if err := removeUnused(filepath.Join(dir, "bundles"), "", keep); err != nil {
-		return err
-	}
-	return removeUnused(filepath.Join(dir, "setups"), setupDone, keep)
-}
-
-// removeUnused removes the folders that were not used since keep, each with its log. Where a file with the ending mark stands
-// beside a folder, it tells when that was.
-func removeUnused(dir, mark string, keep time.Time) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if string(was) == boot {
 		return nil
 	}
+	if err := removeTree(filepath.Join(dir, "bundles")); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, "boot"), []byte(boot), 0o600)
+}
+
+func newBundles(dir string, cache *projects.Cache, store *jetstream.Objects, limit int64) *bundles {
+	return &bundles{
+		dir: dir, cache: cache, store: store, limit: limit, prepared: map[string]*prepared{}, locks: map[string]chan struct{}{},
+		using: map[string]int{}, sizes: map[string]int64{}, tidySoon: make(chan struct{}, 1),
+	}
+}
+
+// everything stands in bundles.using for all folders.
+const everything = ""
+
+// useAll keeps all folders until the caller releases them: for an attempt of an earlier agent, of which nobody knows the folders.
+func (b *bundles) useAll() []string {
+	all := []string{everything}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.using[everything]++
+	return all
+}
+
+// release ends the use of folders.
+func (b *bundles) release(folders []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range folders {
+		if b.using[f]--; b.using[f] <= 0 {
+			delete(b.using, f)
+		}
+	}
+}
+
+// useLocked has the caller use the folders of what is ready.
+func (b *bundles) useLocked(p *prepared, now time.Time) {
+	for _, f := range p.folders {
+		b.using[f]++
+	}
+	if now.Sub(p.touched) > touchEach {
+		p.touched = now
+		touch(p.folders, now)
+	}
+}
+
+// forget has a project prepared again that has lost files, from its bundle on.
+func (b *bundles) forget(key, bundle string, p *prepared) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.prepared[key] == p {
+		delete(b.prepared, key)
+	}
+	for _, f := range append(slices.Clone(p.folders), filepath.Join(b.dir, "bundles", bundle)) { // without these they are not taken for whole
+		_ = errors.Join(os.RemoveAll(f+setupDone), os.RemoveAll(f+projects.ContentsSuffix))
+	}
+}
+
+// uses are the folders that somebody who prepares a project uses.
+type uses struct {
+	bundles *bundles
+	folders []string
+}
+
+// hold keeps a folder from being removed, whether it is there already or not.
+func (u *uses) hold(folder string) {
+	u.bundles.mu.Lock()
+	defer u.bundles.mu.Unlock()
+	u.bundles.using[folder]++
+	u.folders = append(u.folders, folder)
+}
+
+// only gives up all but one of the folders.
+func (u *uses) only(folder string) {
+	u.bundles.release(slices.DeleteFunc(slices.Clone(u.folders), func(f string) bool { return f == folder }))
+	u.folders = []string{folder}
+}
+
+// ready reports whether attempts can be given the project.
+func (p *prepared) ready() bool {
+	if p == nil {
+		return false
+	}
+	select {
+	case <-p.done:
+		return p.err == nil
+	default:
+		return false
+	}
+}
+
+// isThere reports whether nobody has removed the project's folders.
+func (p *prepared) isThere() bool {
+	return !slices.ContainsFunc(p.folders, func(f string) bool { return !exists(f) })
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// touch records when trials used folders. At worst they are made again sooner.
+func touch(folders []string, now time.Time) {
+	for _, f := range folders {
+		if os.Chtimes(f+setupDone, now, now) != nil {
+			_ = os.Chtimes(f, now, now)
+		}
+	}
+}
+
+// tidyBundles removes what need not be kept, from time to time.
+func (w *Worker) tidyBundles(ctx context.Context) {
+	tick := time.NewTicker(tidyEach)
+	defer tick.Stop()
+	for {
+		if err := w.bundles.tidy(time.Now()); err != nil {
+			w.log.Warn("unpacked projects could not be removed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-w.bundles.tidySoon:
+		}
+	}
+}
+
+// keptFolder is an unpacked bundle or a setup.
+type keptFolder struct {
+	path string
+	used time.Time
+	size int64
+}
+
+// tidy removes bundles and setups that no trial has asked for in a long time, and the least recently used ones while all together are
+// larger than the limit. What is in use stays.
+func (b *bundles) tidy(now time.Time) error {
+	b.forgetFailed(now)
+	folders, err := b.kept()
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		info, err := os.Stat(path + mark)
+	limit := b.limit
+	if limit == 0 {
+		d, err := readDisk(b.dir)
 		if err != nil {
-			info, err = e.Info()
+			return err
 		}
-		if err != nil || !e.IsDir() || info.ModTime().After(keep) {
+		limit = int64(float64(d.size) * defaultShare)
+	}
+	var sum int64
+	for _, f := range folders {
+		sum += f.size
+	}
+	slices.SortFunc(folders, func(x, y keptFolder) int { return cmp.Or(x.used.Compare(y.used), cmp.Compare(x.path, y.path)) })
+	for _, f := range folders {
+		if sum <= limit && f.used.After(now.Add(-keepUnused)) {
 			continue
 		}
-		err = errors.Join(os.RemoveAll(path+".log"), os.RemoveAll(path+projects.ContentsSuffix))
-		if mark != "" { // before the folder, so that a half removed one is not taken for whole
-			err = errors.Join(err, os.RemoveAll(path+mark))
-		}
-		if err = errors.Join(err, removeTree(path)); err != nil {
+		removed, err := b.remove(f.path)
+		if err != nil {
 			return err
+		}
+		if removed {
+			sum -= f.size
 		}
 	}
 	return nil
 }
 
-// used notes that a trial has asked for what path stands for.
-func used(path string) {
-	now := time.Now()
-	_ = os.Chtimes(path, now, now) // at worst it is made again sooner
+// forgetFailed forgets setup steps that failed and that nobody wants any more.
+func (b *bundles) forgetFailed(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key, p := range b.prepared {
+		if !p.again.IsZero() && now.Sub(p.again) > tidyEach {
+			delete(b.prepared, key)
+		}
+	}
+}
+
+// kept lists what is unpacked or set up, and removes what an earlier removal has left.
+func (b *bundles) kept() (folders []keptFolder, err error) {
+	for _, kind := range []string{"bundles", "setups"} {
+		dir := filepath.Join(b.dir, kind)
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			path := filepath.Join(dir, e.Name())
+			switch {
+			case strings.HasPrefix(e.Name(), gonePrefix):
+				if err := removeTree(path); err != nil {
+					return nil, err
+				}
+				continue
+			case !e.IsDir() || strings.HasPrefix(e.Name(), "."): // being unpacked
+				continue
+			}
+			info, err := os.Stat(path + setupDone)
+			if err != nil {
+				info, err = e.Info()
+			}
+			if err == nil {
+				folders = append(folders, keptFolder{path: path, used: info.ModTime(), size: b.size(path)})
+			}
+		}
+	}
+	return folders, nil
+}
+
+// size gives the size of a folder. Nobody changes one that is whole.
+func (b *bundles) size(path string) int64 {
+	whole := filepath.Base(filepath.Dir(path)) == "bundles" || exists(path+setupDone)
+	b.mu.Lock()
+	size, known := b.sizes[path]
+	b.mu.Unlock()
+	if known && whole {
+		return size
+	}
+	size = sizeOf(path)
+	if whole {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.sizes[path] = size
+	}
+	return size
+}
+
+// remove removes a folder with its log, unless it is in use.
+func (b *bundles) remove(path string) (removed bool, err error) {
+	gone := filepath.Join(filepath.Dir(path), gonePrefix+filepath.Base(path))
+	if removed, err = b.moveAside(path, gone); !removed {
+		return false, err
+	}
+	return true, removeTree(gone)
+}
+
+// moveAside takes a folder that is not in use from where it is looked for, in one step.
+func (b *bundles) moveAside(path, gone string) (moved bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.using[path] > 0 || b.using[everything] > 0 {
+		return false, nil
+	}
+	for key, p := range b.prepared {
+		if p.ready() && slices.Contains(p.folders, path) {
+			delete(b.prepared, key)
+		}
+	}
+	delete(b.sizes, path)
+	delete(b.locks, filepath.Base(path))
+	for _, suffix := range []string{setupDone, projects.ContentsSuffix, ".log"} { // before the folder, which without them is not whole
+		if err := os.RemoveAll(path + suffix); err != nil {
+			return false, err
+		}
+	}
+	return true, os.Rename(path, gone)
 }

@@ -1,14 +1,22 @@
 package worker
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
-	"mlfnode/node/durable"
-
 	"github.com/google/go-cmp/cmp"
+
+	"mlfnode/grid"
+	"mlfnode/node/durable"
+	"mlfnode/node/executor"
+	"mlfnode/projects"
 )
 
 func TestTidy(t *testing.T) {
@@ -23,7 +31,9 @@ func TestTidy(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
-			if err := tidy(dir, "b1", now); err != nil {
+			b := newBundles(dir, nil, nil, 1<<40)
+			tidy := func(boot string) error { return errors.Join(removeUnsynced(dir, boot), b.tidy(now)) }
+			if err := tidy("b1"); err != nil {
 				t.Fatalf("on an empty folder: %v", err)
 			}
 			make := func(name string, used time.Time) {
@@ -51,7 +61,8 @@ func TestTidy(t *testing.T) {
 			make("setups/new.ok", now)
 			make("setups/new.log", old)
 			make("setups/torn", old) // the step failed, so there is no mark
-			if err := tidy(dir, tt.boot, now); err != nil {
+			make("setups/"+gonePrefix+"x", now)
+			if err := tidy(tt.boot); err != nil {
 				t.Fatal(err)
 			}
 			var got []string
@@ -83,10 +94,150 @@ func TestTidyLeavesOthersFiles(t *testing.T) {
 	if err := os.WriteFile(part, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := tidy(dir, "b1", time.Now()); err != nil {
+	if err := errors.Join(removeUnsynced(dir, "b1"), newBundles(dir, nil, nil, 0).tidy(time.Now())); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(part); err != nil {
 		t.Errorf("got %v for a file that the node writes, want it left alone", err)
+	}
+}
+
+// large makes a project with a file of this size, as the tests of the limit need it.
+func (s *stage) large(name string, size int, task grid.Task) *grid.Sweep {
+	s.t.Helper()
+	dir := s.t.TempDir()
+	must(s.t, os.WriteFile(filepath.Join(dir, "data"), []byte(name+strings.Repeat(" ", size-len(name))), 0o600))
+	return s.submitted(dir, task)
+}
+
+// left lists the bundles and setups that are there.
+func (s *stage) left() (n int) {
+	s.t.Helper()
+	for _, kind := range []string{"bundles", "setups"} {
+		entries, err := os.ReadDir(filepath.Join(s.dir, kind))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			s.t.Fatal(err)
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// TestProjectsKeepToTheirLimit has a node that lives prepare more projects than it may keep: the least recently used ones go, and what
+// an attempt sees in place stays, also one of an earlier agent.
+func TestProjectsKeepToTheirLimit(t *testing.T) {
+	s := newStage(t, nil)
+	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
+	s.bundles.limit = 3 << 20
+	none := func(string) error { return nil }
+	prepare := func(r *grid.Sweep) *prepared {
+		t.Helper()
+		p, err := s.bundles.of(t.Context(), r, "", none)
+		must(t, err)
+		return p
+	}
+	shared := prepare(s.large("shared", 1<<20, grid.Task{Share: []string{"data"}, Setup: []string{"step"}}))
+	now := time.Now()
+	var last *grid.Sweep
+	for i := range 8 {
+		last = s.large(fmt.Sprint(i), 1<<20, grid.Task{})
+		p := prepare(last)
+		s.bundles.release(p.folders)
+		touch(p.folders, now.Add(time.Duration(i+1)*time.Second))
+	}
+	all := s.useAllFolders(t)
+	if got := s.left(); got != 10 { // the bundle of the shared one, too
+		t.Errorf("while an attempt of an earlier agent runs: got %d folders, want all 10", got)
+	}
+	s.bundles.release(all)
+	must(t, s.bundles.tidy(now))
+	if got := s.left(); got != 3 {
+		t.Errorf("over the limit: got %d folders, want 3", got)
+	}
+	for name, p := range map[string]*prepared{"that is in use": shared, "that was used last": prepare(last)} {
+		if !p.isThere() {
+			t.Errorf("the project %s is gone", name)
+		}
+	}
+	if got := len(s.bundles.prepared); got != 3 {
+		t.Errorf("the worker remembers %d projects, want 3", got)
+	}
+	s.bundles.release(shared.folders)
+	must(t, s.bundles.tidy(now.Add(keepUnused+time.Hour)))
+	if got := s.left(); got != 1 || len(s.bundles.prepared) != 1 || len(s.bundles.locks) != 0 {
+		t.Errorf("after a long time: got %d folders, %d projects, %d locks, want the one in use", got, len(s.bundles.prepared), len(s.bundles.locks))
+	}
+}
+
+// useAllFolders has an attempt of an earlier agent run while the worker tidies up.
+func (s *stage) useAllFolders(t *testing.T) []string {
+	t.Helper()
+	all := s.bundles.useAll()
+	must(t, s.bundles.tidy(time.Now().Add(2*keepUnused)))
+	return all
+}
+
+// TestRemovedProjectIsUnpackedAgain removes unpacked projects and setups, whole and in part, under a worker that lives: its next attempts
+// find all files.
+func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
+	for name, task := range map[string]grid.Task{
+		"bundle": {}, "setup": {Setup: []string{"true"}}, "inputs": {Setup: []string{"true"}, Inputs: []string{"data"}}, "share": {Share: []string{"data"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+				if a.Argv[0] == "true" {
+					return executor.Outcome{}
+				}
+				b, err := os.ReadFile(filepath.Join(a.Dir, "data"))
+				if err != nil || len(b) != 1000 {
+					return executor.Refused(grid.ClassExit, fmt.Sprintf("the program finds %d bytes, %v", len(b), err))
+				}
+				return executor.Outcome{}
+			})
+			t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
+			bundle := s.large(name, 1000, task).Bundle
+			r := s.sweep("p-1", 4, 1, func(r *grid.Sweep) {
+				command := r.Task.Command
+				r.Bundle, r.Task = bundle, task
+				r.Task.Command = command
+			})
+			s.run()
+			run := func(i int64) *grid.Result {
+				s.lease(r, i, i+1)
+				all := s.finished(r.ID, int(i)+1)
+				return all[len(all)-1].Result
+			}
+			if result := run(0); result.Class != grid.ClassNone {
+				t.Fatalf("at first: got %q, %s", result.Class, result.Reason)
+			}
+			must(t, errors.Join(removeTree(filepath.Join(s.dir, "bundles")), removeTree(filepath.Join(s.dir, "setups"))))
+			if result := run(1); result.Class != grid.ClassNone {
+				t.Errorf("without the folders: got %q, %s", result.Class, result.Reason)
+			}
+			eventually(t, "no folder is in use any more", func() bool {
+				s.bundles.mu.Lock()
+				defer s.bundles.mu.Unlock()
+				return len(s.bundles.using) == 0
+			})
+			if name == "share" { // nobody reads for a trial what it sees in place
+				return
+			}
+			must(t, filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+				if err == nil && d.Name() == "data" {
+					err = errors.Join(os.Chmod(filepath.Dir(path), 0o700), os.Remove(path))
+				}
+				return err
+			}))
+			if result := run(2); result.Class != grid.ClassNode {
+				t.Errorf("without a file: got %q, %s", result.Class, result.Reason)
+			}
+			if result := run(3); result.Class != grid.ClassNone {
+				t.Errorf("after the failure for a missing file: got %q, %s", result.Class, result.Reason)
+			}
+		})
 	}
 }

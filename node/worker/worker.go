@@ -43,6 +43,7 @@ type Config struct {
 	Containers *Containers       // for tasks with an image; nil when the node has none
 	Adopt      Adopter           // what outlived the last agent; nil when nothing can
 	Logger     *slog.Logger
+	Projects   int64 // bytes of unpacked projects and setups that are kept; 0 is a tenth of the disk
 
 	Snapshots    checkpoint.Remote // where what trials save is stored; nil keeps it on this node
 	SnapshotRate int64             // bytes of it that are sent and fetched each second, at most; 0 is no limit
@@ -156,8 +157,8 @@ func New(cfg Config) (*Worker, error) {
 		return nil, err
 	}
 	boot, _ := os.ReadFile(bootID) // without one, bundles and results are kept
-	if err := tidy(cfg.Dir, string(boot), time.Now()); err != nil {
-		return nil, fmt.Errorf("remove old bundles: %w", err)
+	if err := removeUnsynced(cfg.Dir, string(boot)); err != nil {
+		return nil, fmt.Errorf("remove bundles of the time before the machine's start: %w", err)
 	}
 	cache, err := projects.NewCache(filepath.Join(cfg.Dir, "bundles"))
 	if err != nil {
@@ -177,7 +178,7 @@ func New(cfg Config) (*Worker, error) {
 	w.ending, w.preemptAfter, w.partingTime, w.victimsFound = make(chan struct{}), preemptAfter, partingTime, make(chan foundVictims, 1)
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
-	w.bundles = &bundles{dir: cfg.Dir, cache: cache, store: cfg.Store.Bundles, prepared: map[string]*prepared{}}
+	w.bundles = newBundles(cfg.Dir, cache, cfg.Store.Bundles, cfg.Projects)
 	w.watchDevices()
 	w.bundles.active = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
 	return w, nil
@@ -223,6 +224,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	w.warm()
 	w.goOn()
+	loops.Go(func() { w.tidyBundles(ctx) })
 	w.dispatch(ctx)
 	close(w.ending)
 	w.sweeps.stopAll(w.parting())
