@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 
 	"mlfnode/grid"
 	"mlfnode/node/parallel"
@@ -45,7 +46,11 @@ func (l *list) byColumn(ctx context.Context) (ids []int64, ok bool, err error) {
 		return nil, false, err
 	}
 	p := &page{l: l, c: c, column: column}
-	p.read()
+	key := fmt.Sprint(l.q.Sort, " ", l.q.Desc, l.q.States, l.q.From)
+	if p.order = l.d.columns.order(c, key); p.order == nil {
+		p.read()
+		l.d.columns.keepOrder(c, key, p.order)
+	}
 	return p.find(ctx)
 }
 
@@ -88,57 +93,51 @@ type page struct {
 	l      *list
 	c      *Columns
 	column Column
-	exact  []bool // by block: the column has all digits of what its trials have; nil where it never has
+	order  *columnOrder
+}
 
-	keys    []uint32 // of the rows that the listing selects and that have a value
-	rows    []int32  // theirs
-	missing []int32  // rows that the listing selects without a value, by index
+// columnOrder is the rows that a listing selects, in the order of a column.
+type columnOrder struct {
+	rows    []int32 // those that have a value, those that look alike by index
+	missing []int32 // those without a value, by index
 }
 
 // leastRows is how many rows a part of a loop over columns has at least that is divided.
 const leastRows = 1 << 16
 
-// read looks at the column.
+// read sorts the column.
 func (p *page) read() {
-	if p.column >= ColumnMemory && p.column != ColumnEnded { // times are counted in other units here
-		p.exact = p.c.whole[p.column]
-	}
 	var wanted [math.MaxUint8 + 1]bool
 	for i, s := range grid.States {
 		wanted[i+1] = len(p.l.q.States) == 0 || slices.Contains(p.l.q.States, s)
 	}
 	spans := parallel.Split(len(p.c.State), leastRows)
 	counts, missing := make([]int, len(spans)), make([][]int32, len(spans))
-	p.keys, p.rows = make([]uint32, len(p.c.State)), make([]int32, len(p.c.State))
+	keys, rows := make([]uint32, len(p.c.State)), make([]int32, len(p.c.State))
 	parallel.Each(len(spans), func(part int) {
-		counts[part], missing[part] = p.readPart(spans[part], &wanted)
+		lo, hi := spans[part].Lo, spans[part].Hi
+		counts[part], missing[part] = p.readPart(spans[part], &wanted, keys[lo:hi], rows[lo:hi])
 	})
 	n := 0
 	for i, span := range spans {
-		copy(p.keys[n:], p.keys[span.Lo:span.Lo+counts[i]])
-		n += copy(p.rows[n:], p.rows[span.Lo:span.Lo+counts[i]])
+		copy(keys[n:], keys[span.Lo:span.Lo+counts[i]])
+		n += copy(rows[n:], rows[span.Lo:span.Lo+counts[i]])
 	}
-	p.keys, p.rows, p.missing = p.keys[:n], p.rows[:n], slices.Concat(missing...)
+	if rows = parallel.Sort(keys[:n], rows[:n], leastRows); n < len(p.c.State)/2 {
+		rows = slices.Clone(rows) // it is kept
+	}
+	p.order = &columnOrder{rows, slices.Concat(missing...)}
 }
 
-// readPart reads some rows into their own part of keys and rows, and says how many it has written.
-func (p *page) readPart(span parallel.Span, wanted *[math.MaxUint8 + 1]bool) (n int, missing []int32) {
-	values, zero := p.c.Values[p.column], p.column == ColumnWall || p.column == ColumnCPU // where 0 is none
-	keys, rows := p.keys[span.Lo:span.Hi], p.rows[span.Lo:span.Hi]
+// readPart reads some rows into keys and rows, and says how many it has written.
+func (p *page) readPart(span parallel.Span, wanted *[math.MaxUint8 + 1]bool, keys []uint32, rows []int32) (n int, missing []int32) {
+	zero := p.column == ColumnWall || p.column == ColumnCPU // where 0 is none
 	for i := span.Lo; i < span.Hi; i++ {
 		s := p.c.State[i]
 		if !wanted[s] || p.l.q.From > 0 && p.c.index(i) < p.l.q.From {
 			continue
 		}
-		var f float32
-		switch {
-		case p.column != columnSmall:
-			f = values[i]
-		case p.l.q.Sort == SortState:
-			f = float32(s - 1)
-		default:
-			f = float32(p.c.Attempts[i])
-		}
+		f := p.shown(int32(i))
 		if f != f || zero && f == 0 {
 			missing = append(missing, int32(i))
 			continue
@@ -149,47 +148,48 @@ func (p *page) readPart(span parallel.Span, wanted *[math.MaxUint8 + 1]bool) (n 
 	return n, missing
 }
 
-// between gives the places among all rows of those with keys from lo to hi, and how many have a lower one.
-func (p *page) between(lo, hi uint32) (before int, among []int32) {
-	spans := parallel.Split(len(p.keys), leastRows)
-	counts, parts := make([]int, len(spans)), make([][]int32, len(spans))
-	parallel.Each(len(spans), func(part int) {
-		for i := spans[part].Lo; i < spans[part].Hi; i++ {
-			if k := p.keys[i]; k < lo {
-				counts[part]++
-			} else if k <= hi {
-				parts[part] = append(parts[part], int32(i))
-			}
-		}
-	})
-	for _, n := range counts {
-		before += n
+// shown gives what the column has of a row.
+func (p *page) shown(row int32) float32 {
+	switch {
+	case p.column != columnSmall:
+		return p.c.Values[p.column][row]
+	case p.l.q.Sort == SortState:
+		return float32(p.c.State[row] - 1)
 	}
-	return before, slices.Concat(parts...)
+	return float32(p.c.Attempts[row])
+}
+
+// key gives what the rows are sorted by, that of the row in place n.
+func (p *page) key(n int) uint32 { return grid.SortKey(p.shown(p.order.rows[n]), p.l.q.Desc) }
+
+// between gives the places of the rows with keys from lo to hi.
+func (p *page) between(lo, hi uint32) parallel.Span {
+	n := len(p.order.rows)
+	return parallel.Span{
+		Lo: sort.Search(n, func(i int) bool { return p.key(i) >= lo }),
+		Hi: sort.Search(n, func(i int) bool { return p.key(i) > hi }),
+	}
 }
 
 // find gives the ids of the page.
 func (p *page) find(ctx context.Context) (ids []int64, ok bool, err error) {
 	q := &p.l.q
-	n, from, limit := len(p.keys), int(min(max(q.Offset, 0), math.MaxInt32)), int(min(q.Limit, math.MaxInt32))
+	n, from, limit := len(p.order.rows), int(min(max(q.Offset, 0), math.MaxInt32)), int(min(q.Limit, math.MaxInt32))
 	last := from + limit // behind the last row that may be on the page, in the order of keys
-	missing := p.missing[min(max(0, from-n), len(p.missing)):]
+	missing := p.order.missing[min(max(0, from-n), len(p.order.missing)):]
 	if a := q.After; a != nil && a.Value == nil {
 		from, last = n, n
-		at, _ := slices.BinarySearchFunc(p.missing, a.Index, func(r int32, index int64) int { return cmp.Compare(p.c.index(int(r)), index+1) })
-		missing = p.missing[at:]
+		at, _ := slices.BinarySearchFunc(p.order.missing, a.Index, func(r int32, index int64) int { return cmp.Compare(p.c.index(int(r)), index+1) })
+		missing = p.order.missing[at:]
 	} else if a != nil {
 		here := grid.SortKey(p.rounded(a.Value), q.Desc)
-		below, same := p.between(here, here)
-		from, last, missing = below, below+len(same)+limit, p.missing
+		same := p.between(here, here)
+		from, last, missing = same.Lo, same.Hi+limit, p.order.missing
 	}
 	if from < n {
-		found, ok, err := p.near(ctx, nth(p.keys, from), nth(p.keys, min(last, n)-1), from, limit)
+		ids, ok, err = p.near(ctx, p.between(p.key(from), p.key(min(last, n)-1)), from, limit)
 		if !ok || err != nil {
 			return nil, false, err
-		}
-		for _, c := range found[:min(limit, len(found))] {
-			ids = append(ids, c.id)
 		}
 		if len(ids) < limit && last < n { // some rows have changed meanwhile
 			return nil, false, nil
@@ -221,77 +221,74 @@ func (p *page) rounded(value any) float32 {
 	return float32(f)
 }
 
-// near gives the rows with keys from lo to hi in their order, without those before the page: before place from among all, or the cursor. At least
-// limit of them are there, if there are so many.
-func (p *page) near(ctx context.Context, lo, hi uint32, from, limit int) (found []candidate, ok bool, err error) {
-	before, among := p.between(lo, hi)
-	var unknown []int64
-	for _, i := range among {
-		if !p.whole(p.rows[i]) {
-			unknown = append(unknown, p.id(p.rows[i]))
-		}
-	}
+// near gives the ids of up to limit of some rows in their order, without those before the page:
+// before place from among all, or the cursor.
+func (p *page) near(ctx context.Context, span parallel.Span, from, limit int) (ids []int64, ok bool, err error) {
+	after, among := p.l.q.After, p.order.rows[span.Lo:span.Hi]
+	unknown := p.unknown(among)
 	if len(unknown) > maxTies {
 		return nil, false, nil
 	}
-	after := p.l.q.After
-	behind := p.behindTies(among, lo)
-	least, first, most := 0, 0, 0 // how many are passed over or taken with each of the keys at the ends
-	for _, i := range among {
-		k := p.keys[i]
-		if !p.whole(p.rows[i]) {
-			continue
+	if len(unknown) == 0 { // rows that look alike are alike, and stand by index
+		if after != nil {
+			from = span.Lo + p.behindTies(among)
 		}
-		if len(unknown) == 0 { // then rows that look alike are alike, and stand by index
-			switch {
-			case k == lo && after == nil && least < from-before:
-				least++
-				continue
-			case k == lo && after != nil && !behind(p.rows[i]):
-				continue
-			case k == lo:
-				if first++; first > limit {
-					continue
-				}
-			case k == hi:
-				if most++; most > limit {
-					continue
-				}
-			}
+		for _, r := range p.order.rows[from:min(from+limit, span.Hi)] {
+			ids = append(ids, p.id(r))
 		}
-		c := candidate{p.id(p.rows[i]), p.value(p.rows[i])}
-		found = append(found, c)
+		return ids, true, nil
 	}
-	if len(unknown) > 0 {
-		rows, err := p.values(ctx, unknown)
-		if err != nil {
-			return nil, false, err
+	found, err := p.values(ctx, unknown)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, r := range among {
+		if p.whole(r) {
+			found = append(found, candidate{p.id(r), p.value(r)})
 		}
-		found = append(found, rows...)
 	}
 	slices.SortFunc(found, p.l.compare)
-	switch {
-	case len(unknown) == 0:
-	case after != nil:
+	if after != nil {
 		found = slices.DeleteFunc(found, func(c candidate) bool { return !p.l.behind(c, after) })
-	default:
-		found = found[min(from-before, len(found)):]
+	} else {
+		found = found[min(from-span.Lo, len(found)):]
 	}
-	return found, true, nil
+	for _, c := range found[:min(limit, len(found))] {
+		ids = append(ids, c.id)
+	}
+	return ids, true, nil
 }
 
-// behindTies gives what tells of rows that have the same key, and all digits in the column, whether they stand behind the cursor. Their values are
-// equal, so one of them is compared with it.
-func (p *page) behindTies(among []int32, key uint32) func(row int32) bool {
-	after := p.l.q.After
-	at := slices.IndexFunc(among, func(i int32) bool { return p.keys[i] == key && p.whole(p.rows[i]) })
-	if after == nil || at < 0 {
+// unknown gives the ids of those of some neighbouring rows that the column has not all digits of,
+// or some of them when they are too many.
+func (p *page) unknown(among []int32) (ids []int64) {
+	if p.column == columnSmall && p.whole(among[0]) && p.whole(among[len(among)-1]) {
+		return nil // as are those between
+	}
+	if p.column >= ColumnMemory && p.column != ColumnEnded && !slices.Contains(p.c.whole[p.column], false) {
 		return nil
 	}
-	last := candidate{rowID(p.l.sweep.Number, after.Index), after.Value}
-	value := p.value(p.rows[among[at]])
-	c := cmp.Or(compareKinds(value, after.Value), p.l.compare(candidate{last.id, value}, last))
-	return func(row int32) bool { return c > 0 || c == 0 && p.id(row) > last.id }
+	for _, r := range among {
+		if len(ids) > maxTies {
+			break
+		}
+		if !p.whole(r) {
+			ids = append(ids, p.id(r))
+		}
+	}
+	return ids
+}
+
+// behindTies gives the place of the first of some rows, whose values the column has with all
+// digits, that stands behind the cursor.
+func (p *page) behindTies(rows []int32) int {
+	at, _ := slices.BinarySearchFunc(rows, p.l.q.After, func(r int32, after *Place) int {
+		if p.l.behind(candidate{p.id(r), p.value(r)}, after) {
+			return 1
+		}
+		return -1
+	})
+	return at
 }
 
 // whole reports whether the column has all digits of what a trial has.
@@ -302,7 +299,8 @@ func (p *page) whole(row int32) bool {
 	case p.column == columnSmall:
 		return p.c.Attempts[row] < maxAttempts
 	}
-	return p.exact != nil && p.exact[row/blockTrials]
+	// Times are counted in other units in the columns.
+	return p.column >= ColumnMemory && p.column != ColumnEnded && p.c.whole[p.column][row/blockTrials]
 }
 
 // value gives what a trial has, where whole is true.
@@ -342,41 +340,4 @@ func (p *page) values(ctx context.Context, ids []int64) ([]candidate, error) {
 // index gives the index of a trial by its place in the columns.
 func (c *Columns) index(row int) int64 {
 	return c.Blocks[row/blockTrials] + int64(row%blockTrials)
-}
-
-// nth gives the key in place n of a sorted list of them, without sorting.
-func nth(keys []uint32, n int) uint32 {
-	const bits = 8 // looked at in one pass
-	found := uint32(0)
-	for shift := 32 - bits; shift >= 0; shift -= bits {
-		spans := parallel.Split(len(keys), leastRows)
-		parts := make([][1 << bits]int32, len(spans))
-		parallel.Each(len(spans), func(part int) {
-			for _, k := range keys[spans[part].Lo:spans[part].Hi] {
-				parts[part][k>>shift&(1<<bits-1)]++
-			}
-		})
-		digit, same := uint32(0), 0
-		for ; ; digit++ {
-			same = 0
-			for part := range parts {
-				same += int(parts[part][digit])
-			}
-			if n < same {
-				break
-			}
-			n -= same
-		}
-		found |= digit << shift
-		if same < len(keys) {
-			some := make([]uint32, 0, same)
-			for _, k := range keys {
-				if k>>shift == found>>shift {
-					some = append(some, k)
-				}
-			}
-			keys = some
-		}
-	}
-	return found
 }

@@ -14,14 +14,21 @@ const (
 	keptColumnsFor  = 5 * time.Second
 )
 
-// keptColumns keeps the columns of a sweep that were read last: the next chart or page of a list mostly needs the same ones. They are good for
-// as long as the sweep has no event. The zero value keeps none yet.
+// keptColumns keeps the columns of a sweep that were read last, and orders of its rows by them: the
+// next chart or page of a list mostly needs the same ones. They are good for as long as the sweep
+// has no event. The zero value keeps none yet.
 type keptColumns struct {
-	mu    sync.Mutex
-	sweep *sweep // as it was
-	all   *Columns
-	gone  *time.Timer
-	kept  time.Duration // without a use; 0 is keptColumnsFor
+	mu     sync.Mutex
+	sweep  *sweep // as it was
+	all    *Columns
+	orders []keptOrder // the one that was used last at the end
+	gone   *time.Timer
+	kept   time.Duration // without a use; 0 is keptColumnsFor
+}
+
+type keptOrder struct {
+	key   string
+	order *columnOrder
 }
 
 func (k *keptColumns) time() time.Duration { return cmp.Or(k.kept, keptColumnsFor) }
@@ -67,8 +74,13 @@ func (k *keptColumns) keep(s *sweep, c *Columns) {
 	if len(all.State)*(smallBytes/blockTrials+4*len(all.Values)) > keptColumnBytes {
 		return
 	}
+	var orders []keptOrder
+	if k.sweep == s && k.all.Stride == c.Stride {
+		orders = k.orders
+	}
 	k.clearLocked()
-	k.sweep, k.all = s, all
+	k.sweep, k.all, k.orders = s, all, orders
+	k.boundLocked()
 	k.gone = time.AfterFunc(k.time(), func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -76,6 +88,46 @@ func (k *keptColumns) keep(s *sweep, c *Columns) {
 			k.clearLocked()
 		}
 	})
+}
+
+// order gives the order with a key of the rows of some columns; nil when it is not kept.
+func (k *keptColumns) order(c *Columns, key string) *columnOrder {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.orders, func(o keptOrder) bool { return o.key == key })
+	if i < 0 || !k.holdsLocked(c) {
+		return nil
+	}
+	o := k.orders[i]
+	k.orders = append(slices.Delete(k.orders, i, i+1), o)
+	return o.order
+}
+
+// keepOrder keeps an order beside the columns that it is of, if those are kept.
+func (k *keptColumns) keepOrder(c *Columns, key string, o *columnOrder) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.holdsLocked(c) {
+		k.orders = append(slices.DeleteFunc(k.orders, func(o keptOrder) bool { return o.key == key }), keptOrder{key, o})
+		k.boundLocked()
+	}
+}
+
+// holdsLocked reports whether some columns are those that are kept.
+func (k *keptColumns) holdsLocked(c *Columns) bool {
+	return k.sweep != nil && len(c.State) > 0 && len(k.all.State) > 0 && &c.State[0] == &k.all.State[0]
+}
+
+// boundLocked drops the orders that were not used for longest.
+func (k *keptColumns) boundLocked() {
+	bytes := len(k.all.State) * (smallBytes/blockTrials + 4*len(k.all.Values))
+	for i := len(k.orders) - 1; i >= 0; i-- {
+		o := k.orders[i].order
+		if bytes += 4 * (len(o.rows) + len(o.missing)); bytes > keptColumnBytes {
+			k.orders = slices.Delete(k.orders, 0, i+1)
+			return
+		}
+	}
 }
 
 // clear forgets all.
@@ -89,5 +141,5 @@ func (k *keptColumns) clearLocked() {
 	if k.gone != nil {
 		k.gone.Stop()
 	}
-	k.sweep, k.all, k.gone = nil, nil, nil
+	k.sweep, k.all, k.orders, k.gone = nil, nil, nil, nil
 }

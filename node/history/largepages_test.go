@@ -117,6 +117,18 @@ func TestKeptColumns(t *testing.T) {
 	if want := []float32{5, 2, 7}; !slices.Equal(got, want) {
 		t.Errorf("loss after more events: got %v, want %v", got, want)
 	}
+	if d.columns.keepOrder(first, "old", &columnOrder{}); d.columns.order(first, "old") != nil {
+		t.Error("an order of columns that have changed is kept")
+	}
+	now := read(ColumnMetric(0))
+	d.columns.keepOrder(now, "loss", &columnOrder{rows: []int32{1, 0, 2}})
+	if o := d.columns.order(read(ColumnMetric(0), ColumnWall), "loss"); o == nil || len(o.rows) != 3 {
+		t.Errorf("an order of columns that have not changed: got %v", o)
+	}
+	d.columns.keepOrder(now, "large", &columnOrder{rows: make([]int32, keptColumnBytes/4)})
+	if n := len(d.columns.orders); n > 0 {
+		t.Errorf("beyond the bound: %d orders are kept", n)
+	}
 	if err := d.Remove(t.Context(), "a-1"); err != nil {
 		t.Fatal(err)
 	}

@@ -60,6 +60,37 @@ func (d *DB) Trial(ctx context.Context, id grid.TrialID) (grid.Trial, bool, erro
 	return found[0], true, nil
 }
 
+// TrialsAt gives those of some trials that have had an event, by index.
+func (d *DB) TrialsAt(ctx context.Context, id grid.SweepID, indexes []int64) (map[int64]*grid.Trial, error) {
+	s := d.sweep(id)
+	if s == nil {
+		return nil, nil
+	}
+	ids := make([]int64, 0, len(indexes))
+	for _, i := range indexes {
+		if i >= 0 && i <= maxIndex {
+			ids = append(ids, rowID(s.Number, i))
+		}
+	}
+	all, err := d.trialsAt(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("load trials of %s: %w", id, d.check(err))
+	}
+	return all, nil
+}
+
+func (d *DB) trialsAt(ctx context.Context, ids []int64) (map[int64]*grid.Trial, error) {
+	found, err := d.rows(ctx, make([]grid.Trial, 0, len(ids)), "id IN ("+join(ids)+")")
+	if err != nil {
+		return nil, err
+	}
+	byIndex := make(map[int64]*grid.Trial, len(found))
+	for i := range found {
+		byIndex[found[i].Index] = &found[i]
+	}
+	return byIndex, nil
+}
+
 // Trials yields the trials that have rows and that the query selects. An error is yielded once and ends it. The trials of a
 // listing that goes on for long may come from different moments.
 func (d *DB) Trials(ctx context.Context, id grid.SweepID, q Query) iter.Seq2[grid.Trial, error] {
@@ -162,13 +193,9 @@ func (l *list) sorted(ctx context.Context, yield func(grid.Trial, error) bool) e
 		return err
 	}
 	for page := range slices.Chunk(ids, pageRows) {
-		found, err := l.d.rows(ctx, nil, "id IN ("+join(page)+")")
+		byIndex, err := l.d.trialsAt(ctx, page)
 		if err != nil {
 			return err
-		}
-		byIndex := make(map[int64]*grid.Trial, len(found))
-		for i := range found {
-			byIndex[found[i].Index] = &found[i]
 		}
 		for _, id := range page {
 			if t := byIndex[id&maxIndex]; t != nil && !yield(*t, nil) {

@@ -17,6 +17,9 @@ import (
 // mostSorted bounds the trials of a listing by a parameter, which are sorted in memory.
 const mostSorted = 2 << 20
 
+// mostValues bounds the values of a parameter that are sorted for one page.
+const mostValues = 1 << 16
+
 // fixedSorts are the orders that every sweep has.
 var fixedSorts = []string{
 	"index", string(history.SortStarted), string(history.SortEnded), string(history.SortWall), string(history.SortCPU), string(history.SortMemory),
@@ -137,7 +140,14 @@ type ranked struct {
 
 // byParameter sorts trials by the value of a parameter, equal ones by index.
 func (l *listing) byParameter(ctx context.Context, key string) error {
-	if n := l.sweep.Space.Count(); n > mostSorted {
+	space := l.sweep.Space
+	axis := slices.Index(space.Keys(), key)
+	if len(l.q.States) == 0 && l.q.Class == "" && space.Sizes()[axis] <= mostValues {
+		if order, ok := newAxisOrder(space, axis, valuePlaces(space, axis, l.q.Desc)); ok {
+			return l.inOrder(ctx, order)
+		}
+	}
+	if n := space.Count(); n > mostSorted {
 		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n, mostSorted),
 			"write all of them with --csv, and sort that file")
 	}
@@ -145,8 +155,6 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	space := l.sweep.Space
-	axis := slices.Index(space.Keys(), key)
 	places := valuePlaces(space, axis, l.q.Desc)
 	at := make([][]int64, len(space.Sizes()))
 	for k := range at {
@@ -189,29 +197,57 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 	return l.these(ctx, indexes)
 }
 
-// behind gives the place of the first trial behind the cursor, in the order of the places of an axis.
+// inOrder emits trials in the order of an axis.
+func (l *listing) inOrder(ctx context.Context, order *axisOrder) error {
+	from := l.skip
+	if l.after != nil {
+		value, known, err := l.valueOf(l.after.Index, order.axis)
+		if !known {
+			return err
+		}
+		from = order.place(value, l.after.Index)
+	}
+	l.skip = 0
+	for l.left > 0 {
+		page := order.from(from, min(l.left, history.BlockTrials))
+		if len(page) == 0 {
+			return nil
+		}
+		if err := l.these(ctx, page); err != nil {
+			return err
+		}
+		from += int64(len(page))
+	}
+	return nil
+}
+
+// behind gives the place of the first trial behind the cursor, in the order of the places of an
+// axis.
 func (l *listing) behind(indexes []int64, axis int, places []int32) (int, error) {
+	value, known, err := l.valueOf(l.after.Index, axis)
+	if !known {
+		return len(indexes), err
+	}
+	n, _ := slices.BinarySearchFunc(indexes, l.after.Index, func(index, last int64) int {
+		other, _, err2 := l.valueOf(index, axis)
+		err = cmp.Or(err, err2)
+		return cmp.Or(cmp.Compare(places[other], places[value]), cmp.Compare(index, last+1))
+	})
+	return n, err
+}
+
+// valueOf gives the number of the value of an axis that a trial has; not ok for no trial of the
+// sweep.
+func (l *listing) valueOf(index int64, axis int) (value int64, ok bool, err error) {
 	at := make([][]int64, len(l.sweep.Space.Sizes()))
 	for k := range at {
 		at[k] = make([]int64, 1)
 	}
-	place := func(index int64) (int32, error) {
-		err := l.sweep.Space.Positions(index, index+1, at)
-		return places[at[axis][0]], err
+	if index >= l.sweep.Space.Count() {
+		return 0, false, nil
 	}
-	if l.after.Index >= l.sweep.Space.Count() {
-		return len(indexes), nil
-	}
-	here, err := place(l.after.Index)
-	if err != nil {
-		return 0, err
-	}
-	n, _ := slices.BinarySearchFunc(indexes, l.after.Index, func(index, last int64) int {
-		there, err2 := place(index)
-		err = cmp.Or(err, err2)
-		return cmp.Or(cmp.Compare(there, here), cmp.Compare(index, last+1))
-	})
-	return n, err
+	err = l.sweep.Space.Positions(index, index+1, at)
+	return at[axis][0], err == nil, err
 }
 
 // wanted gives what tells whether a trial is in one of the states, and of the class, that were asked for.
@@ -266,12 +302,23 @@ func valuePlaces(s grid.Space, axis int, desc bool) []int32 {
 func (l *listing) these(ctx context.Context, all []int64) error {
 	all = all[min(l.skip, int64(len(all))):]
 	l.skip = 0
-	for _, index := range all {
+	for page := range slices.Chunk(all, history.BlockTrials) {
+		page = page[:min(l.left, int64(len(page)))]
+		known, err := l.m.cfg.History.TrialsAt(ctx, l.sweep.ID, page)
+		if err != nil {
+			return err
+		}
+		for _, index := range page {
+			t := known[index]
+			if t == nil {
+				t = l.make(index)
+			}
+			if err := l.put(t); err != nil {
+				return err
+			}
+		}
 		if l.left == 0 {
 			break
-		}
-		if err := l.one(ctx, index); err != nil {
-			return err
 		}
 	}
 	return nil
@@ -289,17 +336,4 @@ func rank(v grid.Value, place int64) ranked {
 		r.text = v.Text
 	}
 	return r
-}
-
-// one emits one trial.
-func (l *listing) one(ctx context.Context, index int64) error {
-	for t, err := range l.m.cfg.History.Trials(ctx, l.sweep.ID, history.Query{From: index, Limit: 1}) {
-		if err != nil {
-			return err
-		}
-		if t.Index == index {
-			return l.put(&t)
-		}
-	}
-	return l.put(l.make(index))
 }

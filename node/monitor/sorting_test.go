@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"mlfnode/grid"
 	"mlfnode/node/api"
 )
@@ -97,4 +99,49 @@ func TestSortByParameter(t *testing.T) {
 	if err := l.byParameter(t.Context(), "a"); err == nil {
 		t.Error("a sweep of " + strconv.Itoa(math.MaxInt32) + " trials is sorted by a parameter")
 	}
+}
+
+// TestAxisOrder holds the order of an axis, in spaces of several parts, against a plain sort: what
+// stands in each place, and behind which place each trial stands.
+func TestAxisOrder(outer *testing.T) {
+	rapid.Check(outer, func(t *rapid.T) {
+		sizes := rapid.SliceOfN(rapid.IntRange(1, 5), 1, 4).Draw(t, "sizes")
+		s := spaceOf(outer, sizes...)
+		for _, axis := range rapid.SliceOfN(rapid.IntRange(0, len(sizes)-1), 0, 3).Draw(t, "extended") {
+			value := grid.Value{Text: strconv.Itoa(rapid.IntRange(-100, 100).Draw(t, "value")), Kind: grid.Number}
+			if wider, err := s.Extend([]grid.Axis{{Key: s.Keys()[axis], Values: []grid.Value{value}}}); err == nil {
+				s = wider
+			}
+		}
+		axis := rapid.IntRange(0, len(sizes)-1).Draw(t, "axis")
+		places := valuePlaces(s, axis, rapid.Bool().Draw(t, "desc"))
+		order, ok := newAxisOrder(s, axis, places)
+		if !ok {
+			t.Fatal("a space of whole parts has no such order")
+		}
+		values := make([]int64, s.Count())
+		want := make([]int64, s.Count())
+		at := make([][]int64, len(sizes))
+		for k := range at {
+			at[k] = make([]int64, s.Count())
+		}
+		if err := s.Positions(0, s.Count(), at); err != nil {
+			t.Fatal(err)
+		}
+		for i := range want {
+			want[i], values[i] = int64(i), at[axis][i]
+		}
+		slices.SortStableFunc(want, func(i, j int64) int { return int(places[values[i]]) - int(places[values[j]]) })
+		for n, index := range want {
+			if got := order.from(int64(n), 3); !slices.Equal(got, want[n:min(n+3, len(want))]) {
+				t.Fatalf("from place %d: got %v, want %v", n, got, want[n:min(n+3, len(want))])
+			}
+			if got := order.place(values[index], index); got != int64(n)+1 {
+				t.Fatalf("behind trial %d: got place %d, want %d", index, got, n+1)
+			}
+		}
+		if got := order.from(s.Count(), 3); len(got) > 0 {
+			t.Fatalf("behind all: got %v", got)
+		}
+	})
 }

@@ -1,6 +1,10 @@
 package parallel
 
 import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
 	"sync/atomic"
 	"testing"
 )
@@ -44,4 +48,23 @@ func TestEach(t *testing.T) {
 			panic("round 3")
 		}
 	})
+}
+
+// TestSort holds rows in the order of their keys against a stable sort, of few and of many rows,
+// with keys of all sizes.
+func TestSort(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{0, 1, 7, 1000, 50_000} {
+		for _, keysUpTo := range []uint32{1, 3, 1 << 12, math.MaxUint32} {
+			keys, rows := make([]uint32, n), make([]int32, n)
+			for i := range keys {
+				keys[i], rows[i] = random.Uint32N(keysUpTo), int32(i)
+			}
+			byRow, want := slices.Clone(keys), slices.Clone(rows)
+			slices.SortStableFunc(want, func(a, b int32) int { return cmp.Compare(byRow[a], byRow[b]) })
+			if got := Sort(keys, rows, 100); !slices.Equal(got, want) {
+				t.Errorf("%d rows with keys below %d: the order is wrong", n, keysUpTo)
+			}
+		}
+	}
 }

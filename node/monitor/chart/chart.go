@@ -303,47 +303,17 @@ func (v *View) order() []int32 {
 	return v.sorted
 }
 
-// radix is how many bits sortRows looks at in one pass.
-const radix = 11
-
 // sortRows sorts rows by a column, in linear time, without those that have no value there.
 func sortRows(rows []int32, column []float32, desc bool) []int32 {
 	out := kept(rows, func(r int32) bool { return column[r] == column[r] })
-	n := len(out)
-	keys, keys2, out2 := make([]uint32, n), make([]uint32, n), make([]int32, n)
-	spans := parallel.Split(n, leastRows)
-	counts := make([][1 << radix]int32, len(spans)) // and then where the rows of a part with each digit go
+	keys := make([]uint32, len(out))
+	spans := parallel.Split(len(out), leastRows)
 	parallel.Each(len(spans), func(p int) {
 		for i := spans[p].Lo; i < spans[p].Hi; i++ {
 			keys[i] = grid.SortKey(column[out[i]], desc)
 		}
 	})
-	for shift := 0; shift < 32; shift += radix {
-		parallel.Each(len(spans), func(p int) {
-			count := &counts[p]
-			clear(count[:])
-			for _, k := range keys[spans[p].Lo:spans[p].Hi] {
-				count[k>>shift&(1<<radix-1)]++
-			}
-		})
-		sum := int32(0)
-		for digit := range 1 << radix {
-			for p := range counts {
-				to := &counts[p][digit]
-				*to, sum = sum, sum+*to
-			}
-		}
-		parallel.Each(len(spans), func(p int) {
-			count := &counts[p]
-			for i := spans[p].Lo; i < spans[p].Hi; i++ {
-				to := &count[keys[i]>>shift&(1<<radix-1)]
-				keys2[*to], out2[*to] = keys[i], out[i]
-				*to++
-			}
-		})
-		keys, keys2, out, out2 = keys2, keys, out2, out
-	}
-	return out
+	return parallel.Sort(keys, out, leastRows)
 }
 
 // ranks gives for each row of order its rank from 0, the best, to 1; equal values share theirs. Rows without a value have NaN.
