@@ -16,7 +16,7 @@ PAGE_TIME ?= 2m
 RACE    := ./cmd/... ./node/... ./jetstream/... ./cluster/... ./projects/... ./grid/...
 
 .DEFAULT_GOAL := help
-.PHONY: help build release demo test chaos race fuzz lint bench dev clean vendor install-deps python-test
+.PHONY: help build release demo test chaos race fuzz lint bench dev docs clean vendor install-deps python-test
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ fuzz: ## fuzz every parser for a minute each
 
 vendor: ## fetch the libraries of the monitor's page again, as their lock file names them
 	@sh .ci/vendor
+
+docs: ## make docs/reference.md, and man pages in build/man, of what the commands say of themselves
+	@mkdir -p build/man
+	$(GO) test -count=1 -run '^TestReference$$' ./cmd/mlfnode -reference -man "$(CURDIR)/build/man"
 
 lint: ## gofmt and vet
 	@test -z "$$(gofmt -l cmd node cluster jetstream grid projects)" || { gofmt -l cmd node cluster jetstream grid projects; exit 1; }
