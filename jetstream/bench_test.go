@@ -54,18 +54,14 @@ func BenchmarkLease(b *testing.B) {
 	q := open(b, b.TempDir(), Limits{}).Queue
 	for i := 0; b.Loop(); i++ {
 		mustPublish(b, q, lease("s", int64(i)))
-		for _, h := range mustPull(b, q, "s", 1, 1) {
-			if err := h.Ack(b.Context()); err != nil {
-				b.Fatal(err)
-			}
-		}
+		giveBack(b, q, mustTake(b, q, "s", 1, 1)[0])
 	}
 }
 
-func BenchmarkIdlePull(b *testing.B) {
+func BenchmarkIdleTake(b *testing.B) {
 	q := open(b, b.TempDir(), Limits{}).Queue
 	for b.Loop() {
-		mustPull(b, q, "s", 1, 0)
+		mustTake(b, q, "s", 1, 0)
 	}
 }
 

@@ -1,26 +1,40 @@
 package jetstream
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"strings"
+	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"mlfnode/grid"
 )
 
-// Calls are what nodes ask the master. They are not stored: who gets no answer asks again.
-type Calls struct{ store *Store }
+// Calls are what nodes ask the master, who alone uses the store. A node of this process calls through Of, the others over their
+// connections; both come to the same functions here. What is asked is not stored: who gets no answer asks again.
+type Calls struct {
+	store   *Store
+	metrics listeners[*grid.Batch]
+
+	mu      sync.Mutex
+	beats   func(grid.NodeID, *Beat) Orders
+	keyring func(grid.NodeID) [][]byte
+}
 
 // The verbs of calls.
 const (
-	callBeat    = "beat"
-	callKeyring = "keyring"
+	callBeat     = "beat"
+	callKeyring  = "keyring"
+	callSweeps   = "sweeps"   // records that have changed
+	callSweep    = "sweep"    // one record
+	callTake     = "take"     // leases
+	callReturn   = "return"   // a lease that is done with
+	callPostpone = "postpone" // a lease
+	callEvents   = "events"
+	callOutput   = "output"
+	callMetrics  = "metrics" // of running attempts; not answered
 )
+
+// hints is what, behind a node's inbox, the master tells it unasked.
+const hints = "hints"
 
 // BeatInterval is how often a node tells the master that it is there; BeatLimit is how long one may be silent.
 const (
@@ -84,7 +98,7 @@ const MaxWaits = 32
 type HeldLease struct {
 	Seq        uint64       `json:"s"`
 	Deliveries int          `json:"d"`
-	ID         grid.LeaseID `json:"i,omitempty"` // "" from a node that goes by sequences
+	ID         grid.LeaseID `json:"i,omitempty"`
 
 	// What the lease is for, and what runs under it, for a master that has taken it back or has lost it.
 	Sweep grid.SweepID `json:"w,omitempty"`
@@ -106,10 +120,8 @@ type HeldRun struct {
 // Orders are the master's answer to a Beat: what is so now, whatever was said before.
 type Orders struct {
 	V int `json:"v"`
-	// Stop are leases that the node no longer holds: what runs under them is to stop. Lost are the same for those that the node told
-	// without an ID.
+	// Stop are leases that the node no longer holds: what runs under them is to stop.
 	Stop []grid.LeaseID `json:"stop,omitempty"`
-	Lost []uint64       `json:"lost,omitempty"`
 	// Mark is for the next beats; another one each time that the node was not heard of for a while.
 	Mark uint64 `json:"mark,omitempty"`
 
@@ -130,75 +142,78 @@ type Orders struct {
 	Pace time.Duration `json:"pace,omitempty"`
 }
 
-// wireVersion is the version of beats and orders.
-const wireVersion = 1
-
-// Beat sends a beat and gives the master's orders.
-func (c *Calls) Beat(ctx context.Context, b Beat) (Orders, error) {
-	b.V = wireVersion
-	var o Orders
-	return o, c.request(ctx, callBeat, b, &o)
-}
+// wireVersion is the version of beats and orders. Nodes before version 2 used the store themselves; they can't connect.
+const wireVersion = 2
 
 // ServeBeats has fn answer beats until stop is called. fn must be quick.
-func (c *Calls) ServeBeats(fn func(grid.NodeID, *Beat) Orders) (stop func(), err error) {
-	return serve(c, callBeat, func(node grid.NodeID, b *Beat) any {
-		o := fn(node, b)
-		o.V = wireVersion
-		return o
-	})
-}
-
-// Keyring asks for the gossip keys, the primary first.
-func (c *Calls) Keyring(ctx context.Context) (keys [][]byte, err error) {
-	return keys, c.request(ctx, callKeyring, struct{}{}, &keys)
+func (c *Calls) ServeBeats(fn func(grid.NodeID, *Beat) Orders) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.beats = fn
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.beats = nil
+	}
 }
 
 // ServeKeyring has fn answer requests for the gossip keys until stop is called.
-func (c *Calls) ServeKeyring(fn func(grid.NodeID) [][]byte) (stop func(), err error) {
-	return serve(c, callKeyring, func(node grid.NodeID, _ *struct{}) any { return fn(node) })
+func (c *Calls) ServeKeyring(fn func(grid.NodeID) [][]byte) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keyring = fn
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.keyring = nil
+	}
 }
 
-func (c *Calls) request(ctx context.Context, verb string, ask, answer any) error {
-	data, err := json.Marshal(ask)
-	if err != nil {
-		return fmt.Errorf("encode a %s: %w", verb, err)
+// ServeMetrics calls fn with the metrics of running attempts that nodes tell, until stop is called. fn must be quick.
+//
+// They are a state, not an event: only the newest counts, and the result holds the last ones. So nothing of them is stored in a stream,
+// however long an attempt runs; a node says them again from time to time, which makes a lost message good.
+func (c *Calls) ServeMetrics(fn func(*grid.Batch)) (stop func()) { return c.metrics.add(fn) }
+
+// beat answers a beat.
+func (c *Calls) beat(node grid.NodeID, b *Beat) (Orders, error) {
+	c.mu.Lock()
+	fn := c.beats
+	c.mu.Unlock()
+	if fn == nil {
+		return Orders{}, errStarting
 	}
-	ctx, stop := c.store.limited(ctx)
-	defer stop()
-	msg, err := c.store.conn.RequestWithContext(ctx, callSubject(c.store.node, verb), data)
-	if err != nil {
-		return c.store.explain(ctx, "ask the master for "+verb, err)
-	}
-	if err := json.Unmarshal(msg.Data, answer); err != nil {
-		return fmt.Errorf("read the answer to a %s: %w", verb, err)
-	}
-	return nil
+	o := fn(node, b)
+	o.V = wireVersion
+	return o, nil
 }
 
-// serve answers the calls of one verb. What can't be read gets no answer, and neither does what wants its answer elsewhere than
-// where the node listens: then it is not the node's, but an answer that somebody has sent here.
-func serve[T any](c *Calls, verb string, fn func(grid.NodeID, *T) any) (stop func(), err error) {
-	sub, err := c.store.conn.Subscribe("mlf.call.*."+verb, func(m *nats.Msg) {
-		ask := new(T)
-		err := json.Unmarshal(m.Data, ask)
-		if err == nil && !strings.HasPrefix(m.Reply, inbox(writer(m.Subject))+".") {
-			err = errors.New("it wants its answer elsewhere")
-		}
-		if err != nil {
-			c.store.log.Warn("call is not taken", "verb", verb, "node", writer(m.Subject), "err", err)
-			return
-		}
-		data, err := json.Marshal(fn(writer(m.Subject), ask))
-		if err == nil {
-			err = m.Respond(data)
-		}
-		if err != nil {
-			c.store.log.Debug("call could not be answered", "node", writer(m.Subject), "err", err)
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listen for %s calls: %w", verb, err)
+// keys answers a request for the gossip keys.
+func (c *Calls) keys(node grid.NodeID) ([][]byte, error) {
+	c.mu.Lock()
+	fn := c.keyring
+	c.mu.Unlock()
+	if fn == nil {
+		return nil, errStarting
 	}
-	return func() { _ = sub.Unsubscribe() }, nil
+	return fn(node), nil
+}
+
+// errStarting is the answer of a master that does not work yet.
+var errStarting = errors.New("the master is starting")
+
+// tell takes metrics of running attempts. What a node may not state is left out.
+func (c *Calls) tell(node grid.NodeID, b *grid.Batch) {
+	if b.Node != node || b.V > grid.EventVersion {
+		return
+	}
+	kept := b.Events[:0]
+	for _, e := range b.Events {
+		if e.Kind == grid.Metrics && writes(node, e.Run) {
+			kept = append(kept, e)
+		}
+	}
+	if b.Events = kept; len(kept) > 0 {
+		c.metrics.tell(b)
+	}
 }

@@ -57,9 +57,6 @@ func (t *tail) cursor(ctx context.Context) (*cursor, error) {
 // close removes the cursor. The server would do it after tailIdle, so this is asked for without waiting for the answer.
 func (c *cursor) close() {
 	_ = c.inbox.Unsubscribe()
-	if c.store.remote {
-		return // a node may not remove cursors, since all are alike to the server
-	}
 	_ = c.store.conn.Publish("$JS.API.CONSUMER.DELETE."+c.stream+"."+c.name, nil)
 }
 
@@ -160,16 +157,11 @@ func (c *cursor) ask() error {
 		r.Expires, r.Beat = pullExpiry, pullBeat
 	}
 	c.left = r.Batch
-	return c.store.pull(c.stream, c.name, c.inbox.Subject, &r)
-}
-
-// pull sends a request for messages of a consumer to an inbox.
-func (s *Store) pull(stream, consumer, inbox string, r *pullRequest) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode a pull request: %w", err)
 	}
-	return s.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+stream+"."+consumer, inbox, b)
+	return c.store.conn.PublishRequest("$JS.API.CONSUMER.MSG.NEXT."+c.stream+"."+c.name, c.inbox.Subject, b)
 }
 
 // parse reads the sequence and the count behind it from the reply subject of a delivered message:
@@ -178,23 +170,14 @@ func (s *Store) pull(stream, consumer, inbox string, r *pullRequest) error {
 //
 // A server with accounts puts a domain and an account behind ACK, and a token at the end.
 func parse(msg *nats.Msg) (entry, bool) {
-	f, ok := ackFields(msg.Reply)
-	if !ok {
+	f := strings.Split(msg.Reply, ".")
+	if len(f) < 9 || f[0] != "$JS" || f[1] != "ACK" {
 		return entry{}, false
 	}
-	seq, err1 := strconv.ParseUint(f[1], 10, 64)
-	pending, err2 := strconv.ParseUint(f[4], 10, 64)
-	return entry{Msg: msg, seq: seq, pending: pending}, err1 == nil && err2 == nil
-}
-
-// ackFields gives delivered, sequence, consumer sequence, time and pending.
-func ackFields(reply string) ([]string, bool) {
-	f := strings.Split(reply, ".")
-	if len(f) < 9 || f[0] != "$JS" || f[1] != "ACK" {
-		return nil, false
-	}
 	if len(f) >= 11 {
-		return f[6:11], true
+		f = f[2:]
 	}
-	return f[4:9], true
+	seq, err1 := strconv.ParseUint(f[5], 10, 64)
+	pending, err2 := strconv.ParseUint(f[8], 10, 64)
+	return entry{Msg: msg, seq: seq, pending: pending}, err1 == nil && err2 == nil
 }

@@ -74,7 +74,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	insist(t, func() error { _, err := s.Queue.Publish(ctx, lease("s", 1)); return err })
-	mustPull(t, s.Queue, "s", 1, 1)
+	mustTake(t, s.Queue, "s", 1, 1)
 	got := 0
 	err = s.Logs.Read(ctx, "a-1", LogRange{}, func(uint64, []Chunk) error { got++; return nil })
 	if err != nil || got < kept {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
@@ -17,7 +18,16 @@ import (
 )
 
 // Events is the stream of all that happened, the truth about every trial. It is synced, and it never drops anything by itself.
-type Events struct{ store *Store }
+type Events struct {
+	store *Store
+
+	mu      sync.Mutex
+	decoded map[string]*grid.Batch // by message ID: what nodes have sent, until the reader comes to it
+	order   []string               // of those IDs, the oldest first; of some that have gone as well
+}
+
+// keptBatches bounds how many batches of nodes stay decoded for the reader. It is as a rule some messages behind them.
+const keptBatches = 16
 
 // Stored is a batch of events with its place in the stream. A message that can't be read is an empty batch, and so is the end
 // of a stream whose last messages were removed: readers advance past both.
@@ -33,37 +43,75 @@ const splitEvents = 4500
 // messages; when it fails between them some are stored. Publishing the same batch again is harmless: within eventWindow it has
 // no effect, and later the fold knows the repetition. It returns ErrFull when the limit is reached.
 func (e *Events) Publish(ctx context.Context, b *grid.Batch) (uint64, error) {
-	if len(b.Events) > splitEvents {
-		return e.split(ctx, b)
+	return split(b, func(data []byte) (uint64, error) { return e.put(ctx, b.Node, b.Sweep, data) })
+}
+
+// split encodes a batch, as several messages when it is large, and gives what publish gives for the last one.
+func split(b *grid.Batch, publish func(data []byte) (uint64, error)) (uint64, error) {
+	if len(b.Events) <= splitEvents {
+		data, err := json.Marshal(b)
+		if err != nil {
+			return 0, fmt.Errorf("encode events of %s: %w", b.Sweep, err)
+		}
+		if len(data) <= splitBytes || len(b.Events) < 2 {
+			return publish(data)
+		}
 	}
-	data, err := json.Marshal(b)
-	if err != nil {
-		return 0, fmt.Errorf("encode events of %s: %w", b.Sweep, err)
+	half := *b
+	half.Events = b.Events[:len(b.Events)/2]
+	if _, err := split(&half, publish); err != nil {
+		return 0, err
 	}
-	if len(data) > splitBytes && len(b.Events) > 1 {
-		return e.split(ctx, b)
+	half.Events = b.Events[len(b.Events)/2:]
+	return split(&half, publish)
+}
+
+// accept stores a batch of a node, which is not decoded again for the reader.
+func (e *Events) accept(ctx context.Context, b *grid.Batch, data []byte) (uint64, error) {
+	e.keep(messageID(data), b)
+	return e.put(ctx, b.Node, b.Sweep, data)
+}
+
+// keep has the reader find a batch decoded.
+func (e *Events) keep(id string, b *grid.Batch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.decoded == nil {
+		e.decoded = map[string]*grid.Batch{}
 	}
-	// The content names itself: runs are unique, so equal messages are the same message.
+	if len(e.order) >= keptBatches {
+		delete(e.decoded, e.order[0])
+		e.order = e.order[1:]
+	}
+	e.decoded[id], e.order = b, append(e.order, id)
+}
+
+// kept gives a batch that is decoded, once; nil for none.
+func (e *Events) kept(id string) *grid.Batch {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	b := e.decoded[id]
+	delete(e.decoded, id)
+	return b
+}
+
+// messageID names a message by its content: runs are unique, so equal messages are the same message.
+func messageID(data []byte) string {
 	sum := sha256.Sum256(data)
-	msg := &nats.Msg{Subject: eventSubject(b.Node, b.Sweep), Data: data}
-	seq, err := e.store.publish(ctx, msg, js.WithMsgID(hex.EncodeToString(sum[:12])))
+	return hex.EncodeToString(sum[:12])
+}
+
+// put stores one encoded batch.
+func (e *Events) put(ctx context.Context, node grid.NodeID, sweep grid.SweepID, data []byte) (uint64, error) {
+	msg := &nats.Msg{Subject: eventSubject(node, sweep), Data: data}
+	seq, err := e.store.publish(ctx, msg, js.WithMsgID(messageID(data)))
 	if hasCode(err, codeStoreFailed) {
 		return 0, &fullError{what: "events", setting: "events", limit: e.store.limits.EventBytes}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("publish events of %s: %w", b.Sweep, err)
+		return 0, fmt.Errorf("publish events of %s: %w", sweep, err)
 	}
 	return seq, nil
-}
-
-func (e *Events) split(ctx context.Context, b *grid.Batch) (uint64, error) {
-	half := *b
-	half.Events = b.Events[:len(b.Events)/2]
-	if _, err := e.Publish(ctx, &half); err != nil {
-		return 0, err
-	}
-	half.Events = b.Events[len(b.Events)/2:]
-	return e.Publish(ctx, &half)
 }
 
 // Read calls fn with the batches from sequence from on, in order, and goes on with new ones until ctx ends or fn returns an
@@ -122,17 +170,25 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 }
 
 func (e *Events) decode(m *entry) *grid.Batch {
-	b := grid.Batch{Events: make([]grid.Event, 0, bytes.Count(m.Data, []byte(`{"k":`)))} // as a rule their number
-	err := json.Unmarshal(m.Data, &b)
+	var err error
+	b := e.kept(m.Header.Get(js.MsgIDHeader))
+	if b == nil {
+		b, err = decodeBatch(m.Data)
+	}
 	if node := writer(m.Subject); err == nil && node != b.Node {
 		err = fmt.Errorf("node %s writes in the name of %s", node, b.Node)
 	}
 	if err == nil && b.V <= grid.EventVersion {
-		e.own(&b, m.seq)
-		return &b
+		e.own(b, m.seq)
+		return b
 	}
 	e.store.log.Warn("events can't be read and are skipped", "seq", m.seq, "version", b.V, "err", err)
 	return &grid.Batch{V: grid.EventVersion, Sweep: b.Sweep}
+}
+
+func decodeBatch(data []byte) (*grid.Batch, error) {
+	b := &grid.Batch{Events: make([]grid.Event, 0, bytes.Count(data, []byte(`{"k":`)))} // as a rule their number
+	return b, json.Unmarshal(data, b)
 }
 
 // own leaves out what a node may not state: facts about runs of others, and what only the master decides.

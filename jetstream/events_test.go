@@ -53,6 +53,46 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestBatchesOfNodesAreReadAsStored has more batches sent than stay decoded, two of them twice, and reads them twice: as they were sent, and
+// from the stream.
+func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
+	l := newLab(t)
+	link := l.connect("n1")
+	const sent = keptBatches + 4
+	for i := range sent {
+		b := batch("a-1", i*10, 10)
+		if i == 3 {
+			b.Events[0].Run = "a.1.1" // a run of another node
+		}
+		for range 1 + i%10/9 {
+			if err := link.Events(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := len(l.store.Events.decoded); n > keptBatches {
+		t.Errorf("decoded: got %d, want at most %d", n, keptBatches)
+	}
+	read := func() (all []Stored) {
+		t.Helper()
+		enough := errors.New("enough")
+		err := l.store.Events.Read(t.Context(), 1, func(stored []Stored) error {
+			if all = append(all, stored...); len(all) >= sent {
+				return enough
+			}
+			return nil
+		})
+		if !errors.Is(err, enough) {
+			t.Fatalf("read ended with %v", err)
+		}
+		return all
+	}
+	first := read()
+	if diff := cmp.Diff(first, read()); diff != "" || len(first) != sent || len(first[3].Batch.Events) != 9 {
+		t.Errorf("got %d batches, want %d; a second reader finds (-first +second):\n%s", len(first), sent, diff)
+	}
+}
+
 func TestLargeBatchesAreSplit(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	last, err := s.Events.Publish(t.Context(), batch("a-1", 0, 20000))

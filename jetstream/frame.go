@@ -115,9 +115,14 @@ func (d *decoder) varint() int64 {
 	return v
 }
 
-func (d *decoder) bytes() []byte {
+func (d *decoder) uvarint() uint64 {
 	v, n := binary.Uvarint(d.b)
 	d.skip(n)
+	return v
+}
+
+func (d *decoder) bytes() []byte {
+	v := d.uvarint()
 	if v > uint64(len(d.b)) {
 		d.bad = true
 		return nil

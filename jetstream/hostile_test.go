@@ -5,16 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"log/slog"
-	"net"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/nats-io/nats.go"
 
 	"mlfnode/grid"
 )
@@ -57,42 +52,6 @@ func TestLongNamesAreRefused(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestNodeCannotPlantLongNames has a node store artifacts under names that are as long as its connection allows: the master reads
-// what is there, and its own connection goes on.
-func TestNodeCannotPlantLongNames(t *testing.T) {
-	l := newLab(t)
-	for _, n := range []int{900, 1000, 1200, 3900} {
-		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{Remote: l.remote("evil"), life: t.Context()}), nats.NoReconnect(),
-			nats.CustomInboxPrefix("_INBOX.evil"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := "a-1/0/evil." + strings.Repeat("x", n)
-		_, _ = nc.RequestMsg(&nats.Msg{
-			Subject: metaSubject(artifactBucket, name), Header: nats.Header{objectHeader: {`{"v":1,"size":1,"sha256":"00","upload":"u"}`}},
-		}, time.Second)
-		nc.Close()
-	}
-	list, err := l.store.Artifacts.List(t.Context(), "a-1/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, o := range list {
-		r, err := l.store.Artifacts.Open(t.Context(), o.Name)
-		if err == nil {
-			r.Close()
-		}
-	}
-	if err := l.store.Artifacts.DeleteAll(t.Context(), "a-1/"); err != nil {
-		t.Error(err)
-	}
-	select {
-	case <-l.store.Lost():
-		t.Error("the master's connection is gone")
-	default:
-	}
-}
-
 // TestLostConnectionIsTold has the server close a connection for good: the store says so, and one that is closed does not.
 func TestLostConnectionIsTold(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
@@ -111,71 +70,35 @@ func TestLostConnectionIsTold(t *testing.T) {
 	}
 }
 
-// TestForgottenDuringItsHandshake forgets a node right after its handshake has asked whether it is known, when its connection can't be
-// found to be ended yet: it gets none all the same.
+// TestForgottenDuringItsHandshake forgets a node right after it has been asked whether it is known, when its connection can't be found
+// to be ended yet: it gets none all the same.
 func TestForgottenDuringItsHandshake(t *testing.T) {
 	l := newLab(t)
-	var forgotten atomic.Bool
-	peer := l.server.gate.listen.Peer
-	l.server.gate.listen.Peer = func(s tls.ConnectionState) (grid.NodeID, error) {
+	var asked atomic.Int32
+	peer := l.server.door.peer
+	l.server.door.peer = func(s tls.ConnectionState) (grid.NodeID, error) {
 		node, err := peer(s)
-		if forgotten.Swap(true) {
+		switch asked.Add(1) {
+		case 1: // of its certificate
+		case 2:
+			l.server.Kick(node)
+		default:
 			return "", errors.New("forgotten")
 		}
-		l.server.Kick(node)
 		return node, err
 	}
-	conn, err := (&dialer{Remote: l.remote("w"), life: t.Context()}).Dial("", "")
-	if err != nil {
-		t.Fatal(err)
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	defer stop()
+	if link, err := Connect(ctx, l.remote("w")); err == nil {
+		link.Close()
+		t.Error("the node has a connection")
 	}
-	defer conn.Close()
-	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
+	if n := asked.Load(); n < 3 {
+		t.Errorf("got %d questions whether the node is known, want 3", n)
 	}
-	if n, err := conn.Read(make([]byte, 1024)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("got %d bytes from the server, %v, want that the connection ends", n, err)
+	if nodes := l.server.door.connected(); len(nodes) != 0 {
+		t.Errorf("got connections of %v, want none", nodes)
 	}
-}
-
-// TestAcceptBacksOff has a listener that fails to take connections for a while, as when no file is left.
-func TestAcceptBacksOff(t *testing.T) {
-	said := &lineCounter{}
-	socket := &fullOfFiles{left: 6, ended: make(chan struct{})}
-	g := &gate{
-		log: slog.New(slog.NewTextHandler(said, nil)), socket: socket, room: make(chan struct{}, 1), ending: make(chan struct{}),
-		open: map[net.Conn]grid.NodeID{},
-	}
-	begun := time.Now()
-	g.serve()
-	if took := time.Since(begun); took < 5*acceptPause {
-		t.Errorf("six failures in a row took %v: there is no pause between them", took)
-	}
-	if said.n != 1 {
-		t.Errorf("got %d lines of log for one shortage, want 1", said.n)
-	}
-}
-
-// fullOfFiles fails some times, and is closed then.
-type fullOfFiles struct {
-	left  int
-	ended chan struct{}
-}
-
-func (f *fullOfFiles) Accept() (net.Conn, error) {
-	if f.left--; f.left < 0 {
-		return nil, net.ErrClosed
-	}
-	return nil, errors.New("accept: too many open files")
-}
-func (f *fullOfFiles) Close() error   { return nil }
-func (f *fullOfFiles) Addr() net.Addr { return &net.TCPAddr{} }
-
-type lineCounter struct{ n int }
-
-func (l *lineCounter) Write(p []byte) (int, error) {
-	l.n += strings.Count(string(p), "\n")
-	return len(p), nil
 }
 
 // TestUploadsOfOneName lets uploads of one object end in each order while it is there already: what is left can be read.
@@ -272,16 +195,12 @@ func (h *held) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestProgressIsTheNodesOwn has nodes tell metrics: each for its own runs, and nothing else.
-func TestProgressIsTheNodesOwn(t *testing.T) {
+// TestMetricsAreTheNodesOwn has nodes tell metrics: each for its own runs, and nothing else.
+func TestMetricsAreTheNodesOwn(t *testing.T) {
 	l := newLab(t)
 	told := make(chan *grid.Batch, 10)
-	stop, err := l.store.Progress.Serve(func(b *grid.Batch) { told <- b })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	s := l.connect("a")
+	defer l.store.Calls.ServeMetrics(func(b *grid.Batch) { told <- b })()
+	w := l.connect("a")
 	metrics := func(run string) grid.Event {
 		return grid.Event{Kind: grid.Metrics, Index: 1, Attempt: 1, Run: run, Time: 1, Metrics: grid.Metric{"x": []byte("1")}}
 	}
@@ -291,7 +210,7 @@ func TestProgressIsTheNodesOwn(t *testing.T) {
 		{V: 99, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.1")}},
 		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.2"), {Kind: grid.Fenced, Run: "a.1.2"}}},
 	} {
-		if err := s.Progress.Publish(b); err != nil {
+		if err := w.Metrics(b); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,8 +1,9 @@
 // Package jetstream is the embedded NATS server and everything that is kept in it: sweep records, the lease queue, events,
 // output, bundles and artifacts.
 //
-// A Server owns a folder and, in it, JetStream. A Store is a client of a Server: it makes the streams and gives each kind of
-// content its own small type. They are apart because a Store may also speak to the server of another node.
+// A Server owns a folder and, in it, JetStream. A Store is the master's client of it: it makes the streams and gives each kind of
+// content its own small type. Nodes do not touch the store. They call the master, who checks what they ask: over a Link, or, in the
+// master's own process, through a Local. Calls has what both come to.
 //
 // What is acknowledged is on disk. The server runs with SyncAlways, so a publish to any stream returns after the flush; the
 // lease queue alone opts out, because the reconciler makes a lost lease good. A flush costs about a millisecond, so callers

@@ -3,12 +3,11 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 )
 
@@ -35,135 +34,83 @@ func (q *Queue) Present(ctx context.Context) ([]Queued, error) {
 	}
 }
 
-// page adds up to presentPage leases from next on, by one batched direct request.
+// page adds up to presentPage leases from next on.
 func (q *Queue) page(ctx context.Context, all []Queued, next uint64) ([]Queued, error) {
-	inbox, err := q.store.conn.SubscribeSync(q.store.conn.NewInbox())
+	err := q.store.page(ctx, leaseStream, pageRequest{Seq: next, Batch: presentPage, Subjects: leaseSubjects}, func(m *nats.Msg, seq uint64) {
+		all = append(all, Queued{Seq: seq, Lease: decodeLease(m.Data, lastToken(m.Header.Get("Nats-Subject")), seq)})
+	})
+	return all, err
+}
+
+// pageRequest asks for messages of a stream from a sequence on. nats-server holds no state for it.
+type pageRequest struct {
+	Seq      uint64 `json:"seq"`
+	Batch    int    `json:"batch"`
+	MaxBytes int    `json:"max_bytes,omitempty"`
+	Subjects string `json:"next_by_subj"`
+}
+
+// page calls fn with messages of a stream, by one batched direct request.
+func (s *Store) page(ctx context.Context, stream string, r pageRequest, fn func(m *nats.Msg, seq uint64)) error {
+	inbox, err := s.conn.SubscribeSync(s.conn.NewInbox())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = inbox.Unsubscribe() }()
-	req := fmt.Sprintf(`{"seq":%d,"batch":%d,"next_by_subj":%q}`, next, presentPage, leaseSubjects)
-	if err := q.store.conn.PublishRequest("$JS.API.DIRECT.GET."+leaseStream, inbox.Subject, []byte(req)); err != nil {
-		return nil, err
+	req, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := s.conn.PublishRequest("$JS.API.DIRECT.GET."+stream, inbox.Subject, req); err != nil {
+		return err
 	}
 	for {
 		msg, err := inbox.NextMsgWithContext(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		switch status := msg.Header.Get("Status"); status {
 		case "":
 			seq, err := strconv.ParseUint(msg.Header.Get("Nats-Sequence"), 10, 64)
 			if err != nil {
-				return nil, fmt.Errorf("read the sequence of a lease: %w", err)
+				return fmt.Errorf("read the sequence of a message: %w", err)
 			}
-			all = append(all, Queued{Seq: seq, Lease: decodeLease(msg.Data, lastToken(msg.Header.Get("Nats-Subject")), seq)})
+			fn(msg, seq)
 		case "204", "404": // end of the batch; nothing there
-			return all, nil
+			return nil
 		default:
-			return nil, fmt.Errorf("%w (status %s)", errLost, status)
+			return fmt.Errorf("%w (status %s)", errLost, status)
 		}
 	}
 }
 
 // decodeLease gives a lease with an ID alone for what can't be read.
 func decodeLease(data []byte, shape string, seq uint64) Lease {
-	var w wireLease
-	if err := json.Unmarshal(data, &w); err != nil || w.V > leaseVersion {
+	var l Lease
+	if err := json.Unmarshal(data, &l); err != nil || l.Level > leaseVersion {
 		return Lease{ID: idOf("", seq)}
 	}
-	return Lease{Sweep: w.Sweep, Lo: w.Lo, Hi: w.Hi, Attempt: w.Attempt, Shape: shape, ID: idOf(w.ID, seq), Updates: w.Updates, Avoid: w.Avoid, Quiet: w.Quiet}
+	l.Shape, l.ID = shape, idOf(l.ID, seq)
+	return l
 }
 
-// Delivered gives the last sequence that the queue of a shape has handed out; 0 when it has handed out none.
-func (q *Queue) Delivered(ctx context.Context, shape string) (uint64, error) {
-	ctx, stop := q.store.limited(ctx)
-	defer stop()
-	c, err := q.store.streams[leaseStream].Consumer(ctx, leaseConsumer(shape))
-	if errors.Is(err, js.ErrConsumerNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, q.store.explain(ctx, "look at the lease queue "+shape, err)
-	}
-	return c.CachedInfo().Delivered.Stream, nil
-}
-
-// Delete takes a lease out of the queue, held or not; it is no error when it has gone.
-func (q *Queue) Delete(ctx context.Context, seq uint64) error {
-	ctx, stop := q.store.limited(ctx)
-	defer stop()
-	err := q.store.streams[leaseStream].DeleteMsg(ctx, seq)
-	if err != nil && !errors.Is(err, js.ErrMsgNotFound) && !errors.Is(err, js.ErrMsgDeleteUnsuccessful) {
-		return q.store.explain(ctx, "delete a lease", err)
-	}
-	return nil
-}
-
-// RemoveUnused removes the consumers of shapes that are not used and of which the queue has no lease, and gives the shapes. No lease of
-// such a shape may be published meanwhile.
-func (q *Queue) RemoveUnused(ctx context.Context, used func(shape string) bool) (removed []string, err error) {
-	ctx, stop := q.store.limited(ctx)
-	defer stop()
-	present, err := q.Present(ctx)
-	if err != nil {
-		return nil, err
-	}
-	leased := map[string]bool{}
-	for i := range present {
-		leased[present[i].Shape] = true
-	}
-	removed, err = q.remove(ctx, func(shape string) bool { return !leased[shape] && !used(shape) })
-	if err != nil {
-		return removed, q.store.explain(ctx, "remove lease queues", err)
-	}
-	return removed, nil
-}
-
-// remove removes the consumers of some shapes, and gives these.
-func (q *Queue) remove(ctx context.Context, which func(shape string) bool) (removed []string, err error) {
-	str := q.store.streams[leaseStream]
-	names := str.ConsumerNames(ctx)
-	for name := range names.Name() {
-		shape := untoken(strings.TrimPrefix(name, shapePrefix))
-		if !which(shape) {
-			continue
-		}
-		q.mu.Lock()
-		delete(q.shapes, shape)
-		delete(q.woken, shape)
-		if c := q.calls[shape]; c != nil && !c.soon {
-			delete(q.calls, shape)
-		}
-		q.mu.Unlock()
-		if err := str.DeleteConsumer(ctx, name); err != nil && !errors.Is(err, js.ErrConsumerNotFound) {
-			return removed, err
-		}
-		removed = append(removed, shape)
-	}
-	return removed, names.Err()
-}
-
-// Purge empties the queue and removes all its consumers. Sequences go on from the clock (microseconds since 1970), so that they
-// are not used twice although a crash may have lost what the queue had counted.
+// Purge empties the queue. Sequences go on from the clock (microseconds since 1970), so that they are not used twice although a crash
+// may have lost what the queue had counted.
 func (q *Queue) Purge(ctx context.Context) error {
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
-	if err := q.purge(ctx); err != nil {
+	q.mu.Lock()
+	clear(q.leases)
+	clear(q.ready)
+	q.mu.Unlock()
+	str := q.store.streams[leaseStream]
+	info, err := str.Info(ctx)
+	if err == nil {
+		first := max(info.State.LastSeq+1, uint64(time.Now().UnixMicro()))
+		err = str.Purge(ctx, js.WithPurgeSequence(first))
+	}
+	if err != nil {
 		return q.store.explain(ctx, "empty the lease queue", err)
 	}
 	return nil
-}
-
-func (q *Queue) purge(ctx context.Context) error {
-	str := q.store.streams[leaseStream]
-	if _, err := q.remove(ctx, func(string) bool { return true }); err != nil {
-		return err
-	}
-	info, err := str.Info(ctx)
-	if err != nil {
-		return err
-	}
-	first := max(info.State.LastSeq+1, uint64(time.Now().UnixMicro()))
-	return str.Purge(ctx, js.WithPurgeSequence(first))
 }

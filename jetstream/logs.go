@@ -25,13 +25,26 @@ type LogRange struct {
 // the last message once all are on disk. No chunks give 0 and 0. Chunks that were published before a failure may be stored
 // twice when the caller tries again; readers tell by the offset.
 func (l *Logs) Publish(ctx context.Context, sweep grid.SweepID, chunks []Chunk) (first, last uint64, err error) {
+	return packAll(chunks, func(data []byte) (uint64, error) { return l.put(ctx, l.store.node, sweep, data) })
+}
+
+// put stores one message of chunks.
+func (l *Logs) put(ctx context.Context, node grid.NodeID, sweep grid.SweepID, data []byte) (uint64, error) {
+	seq, err := l.store.publish(ctx, &nats.Msg{Subject: logSubject(node, sweep), Data: data})
+	if err != nil {
+		return 0, fmt.Errorf("publish output of %s: %w", sweep, err)
+	}
+	return seq, nil
+}
+
+// packAll packs chunks into messages, and gives what publish gives for the first and the last.
+func packAll(chunks []Chunk, publish func(data []byte) (uint64, error)) (first, last uint64, err error) {
 	p := packer{}
 	for len(chunks) > 0 {
 		var data []byte
 		data, chunks = p.pack(chunks)
-		last, err = l.store.publish(ctx, &nats.Msg{Subject: logSubject(l.store.node, sweep), Data: data})
-		if err != nil {
-			return 0, 0, fmt.Errorf("publish output of %s: %w", sweep, err)
+		if last, err = publish(data); err != nil {
+			return 0, 0, err
 		}
 		if first == 0 {
 			first = last

@@ -12,16 +12,15 @@ import (
 //	mlf.sweep.<sweep>                    one sweep record
 //	mlf.number.<project>                 the last sweep number of a project
 //	mlf.probe                            what Probe has written last
-//	mlf.lease.<shape>                    leases, and mlf.wake.<shape>, which is not stored
+//	mlf.lease.<shape>                    leases
 //	mlf.event.<node>.<sweep>             batches of events
 //	mlf.log.<node>.<sweep>               chunks of output
 //	mlf.<bucket>.meta.<node>.<name>      one object; the parts of the name are tokens of the subject
 //	mlf.<bucket>.data.<node>.<name>.<upload>    its chunks
-//	mlf.metric.<node>.<sweep>            metrics of running attempts; not stored
 //	mlf.call.<node>.<verb>               a node asks the master; not stored
 //
-// The node is the one that writes. The server lets a worker publish under its own name only, so what is stored under a name
-// comes from that node. Under the empty name writes the master alone.
+// The node is the one that has reported what is stored. The server lets a node publish its own calls only, and the master stores under
+// the caller's name what they bring. Under the empty name the master writes what it decides itself.
 const (
 	recordStream = "records"
 	leaseStream  = "leases"
@@ -35,24 +34,17 @@ const (
 	numberSubjects = "mlf.number.*"
 	probeSubject   = "mlf.probe"
 	leaseSubjects  = "mlf.lease.*"
-	wakeSubjects   = "mlf.wake.*"
 	eventSubjects  = "mlf.event.*.*"
 	logSubjects    = "mlf.log.*.*"
-
-	progressSubjects = "mlf.metric.*.*"
+	callSubjects   = "mlf.call.*.*"
 )
 
 func recordSubject(id grid.SweepID) string { return "mlf.sweep." + token(string(id)) }
 func numberSubject(project string) string  { return "mlf.number." + token(project) }
 func leaseSubject(shape string) string     { return "mlf.lease." + token(shape) }
-func wakeSubject(shape string) string      { return "mlf.wake." + token(shape) }
 
 func eventSubject(node grid.NodeID, id grid.SweepID) string {
 	return "mlf.event." + token(string(node)) + "." + token(string(id))
-}
-
-func progressSubject(node grid.NodeID, id grid.SweepID) string {
-	return "mlf.metric." + token(string(node)) + "." + token(string(id))
 }
 
 func logSubject(node grid.NodeID, id grid.SweepID) string {
@@ -60,8 +52,11 @@ func logSubject(node grid.NodeID, id grid.SweepID) string {
 }
 
 func callSubject(node grid.NodeID, verb string) string {
-	return "mlf.call." + token(string(node)) + "." + token(verb)
+	return "mlf.call." + token(string(node)) + "." + verb
 }
+
+// anyVerb stands for every call of a node.
+const anyVerb = ">"
 
 // anyNode stands for every node in the subjects above.
 const anyNode = "*"
@@ -95,11 +90,6 @@ func writes(node grid.NodeID, run string) bool {
 	of, _, named := strings.Cut(run, ".")
 	return node == "" || (named && of == string(node))
 }
-
-// leaseConsumer is the shared consumer of a shape.
-func leaseConsumer(shape string) string { return shapePrefix + token(shape) }
-
-const shapePrefix = "shape_"
 
 // lastToken gives the plain text of a subject's last token.
 func lastToken(subject string) string {

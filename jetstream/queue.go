@@ -1,11 +1,13 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,156 +20,106 @@ import (
 	"mlfnode/grid"
 )
 
-const (
-	// AckWait is how long a lease of a node that stands alone stays with a worker that does not renew it. A live worker renews each
-	// quarter of it. In a cluster the queue never gives a lease to a second node by itself: the master knows better who is there,
-	// and takes leases back.
-	AckWait        = 10 * time.Second
-	clusterAckWait = 10 * 24 * time.Hour
-	// maxLeased bounds the leases of one shape in the hands of workers. The default, 1,000, would cap a large cluster.
-	maxLeased = 1 << 16
-	// pullGrace is how long a pull waits for the answer: it comes at once unless the machine is badly overloaded.
-	pullGrace = 2 * time.Second
-	// pullLag is how long a consumer may take to learn of a stored lease, pullRecent how long after a wake that is reckoned with.
-	pullLag    = 10 * time.Millisecond
-	pullRecent = 50 * time.Millisecond
-	// wakePause is the shortest time between two wake calls of a shape in a cluster. With many nodes it is longer, wakeCost for
-	// each: every call goes to all of them, and those that have room then ask the queue.
-	wakePause = 10 * time.Millisecond
-	wakeCost  = 250 * time.Microsecond
-	// maxWoken bounds the shapes of which it is remembered when a lease came, beside those of the last moment.
-	maxWoken = 1024
-	// presentPage is how many leases one request of Present brings.
-	presentPage = 1000
-)
+// presentPage is how many leases one request of Present brings.
+const presentPage = 1000
 
 // The versions of leases on the wire are the levels of the nodes that may run their trials. Older nodes leave leases of newer versions.
 const leaseVersion = grid.LevelFeatures
 
 // Lease is the right to run the trials [Lo,Hi) of a sweep.
 type Lease struct {
-	Sweep   grid.SweepID
-	Lo, Hi  int64
-	Attempt int
-	Shape   string // names the queue: leases of one shape need the same resources
-	ID      grid.LeaseID
-	// Snapshot is the number of the stored snapshot from which the trial goes on, 0 for none. What attempts up to Bad have left in
-	// their folders on nodes can't be read.
-	Snapshot, Bad int
-
-	// Level is that of the nodes that may take the lease, see grid.Sweep.Level; 0 stands for grid.LevelPlain.
-	Level int
-
-	// Quiet is set where no attempt of the lease needs to be told of before it begins: no node has died under its trials.
-	Quiet bool
-
-	Updates int           // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
-	Avoid   []grid.NodeID // nodes that are to leave it to others, if others take it
-	// Elsewhere is set where a node that is not to be avoided could run it: those that are give it back until that is not so any more.
-	Elsewhere bool
-}
-
-// wireLease is a lease in the stream. The shape is in the subject.
-type wireLease struct {
-	V       int          `json:"v"`
 	Sweep   grid.SweepID `json:"s"`
 	Lo      int64        `json:"l"`
 	Hi      int64        `json:"h"`
 	Attempt int          `json:"a"`
+	Shape   string       `json:"-"` // names the queue: leases of one shape need the same resources
 	ID      grid.LeaseID `json:"n,omitempty"`
-	Updates int          `json:"u,omitempty"`
+	// Snapshot is the number of the stored snapshot from which the trial goes on, 0 for none. What attempts up to Bad have left in
+	// their folders on nodes can't be read.
+	Snapshot int `json:"p,omitempty"`
+	Bad      int `json:"b,omitempty"`
 
-	Snapshot int           `json:"p,omitempty"`
-	Bad      int           `json:"b,omitempty"`
-	Avoid    []grid.NodeID `json:"x,omitempty"`
+	// Level is that of the nodes that may take the lease, see grid.Sweep.Level; 0 stands for grid.LevelPlain.
+	Level int `json:"v"`
 
+	// Quiet is set where no attempt of the lease needs to be told of before it begins: no node has died under its trials.
+	Quiet bool `json:"q,omitempty"`
+
+	Updates int           `json:"u,omitempty"` // number of the sweep's updates when this was leased: a worker that knows fewer must not run it with older files
+	Avoid   []grid.NodeID `json:"x,omitempty"` // nodes that are to leave it to others, if others take it
+	// Elsewhere is set where a node that is not to be avoided could run it: those that are give it back until that is not so any more.
 	Elsewhere bool `json:"w,omitempty"`
-	Quiet     bool `json:"q,omitempty"`
 }
 
-// Queue is the lease queue: a work-queue stream with one subject and one shared consumer for each shape.
+// Queue is the lease queue: what the master has leased and nobody has brought to an end.
 //
-//	published ──Pull──► held ──Ack──► gone
-//	    ▲                │
-//	    └─ Return, or (standing alone) AckWait without Renew
+//	published ──take──► handed out ──acknowledge──► gone
+//	    ▲                   │
+//	    └──── postpone ─────┘
 //
-// It is not synced to disk: after a crash leases may be missing, which the reconciler makes good. Its consumers are made when
-// first used. Those of a cluster are kept in files, so that workers go on with their leases when the master has restarted; what
-// they had last may be delivered once more then. Those of a single node live in memory.
+// It is the master's: nodes take leases through Calls, by the lease's ID. Each lease is a message of a stream that is not synced to disk:
+// after a crash some may be missing, which the reconciler makes good. Who has which is known in memory only, so those that an earlier
+// process has stored count as handed out until the master takes them back: none is ever in the hands of two nodes.
 type Queue struct {
-	store *Store
-	life  string        // of this process, in the IDs of its leases
-	count atomic.Uint64 // of those
+	store   *Store
+	life    string        // of this process, in the IDs of its leases
+	count   atomic.Uint64 // of those
+	wakings listeners[string]
 
 	mu     sync.Mutex
-	shapes map[string]bool      // consumers that are known to exist
-	woken  map[string]time.Time // when a lease last came, by shape
-	calls  map[string]*wakeCall
-	nodes  int // that are woken
+	leases map[grid.LeaseID]*queued
+	ready  map[string][]*queued // by shape, in the order in which they are taken
 }
 
-// wakeCall is what has been said about one shape.
-type wakeCall struct {
-	last time.Time
-	soon bool // another one goes out when the pause is over
+// Held is a lease in the hands of a node.
+type Held struct {
+	Lease
+	Seq        uint64 `json:"seq"` // in the stream
+	Deliveries int    `json:"d"`   // how often it was taken
 }
 
-func newQueue(s *Store) (*Queue, error) {
-	q := &Queue{store: s, life: strings.ToLower(rand.Text()[:lifeLength]), shapes: map[string]bool{}, woken: map[string]time.Time{}, calls: map[string]*wakeCall{}}
-	_, err := q.Wake(func(shape string) { // ends with the connection
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		if len(q.woken) >= maxWoken { // what was not pulled for is not recent
-			maps.DeleteFunc(q.woken, func(_ string, at time.Time) bool { return time.Since(at) > pullRecent })
-		}
-		q.woken[shape] = time.Now()
-	})
-	return q, err
+// queued is a lease in the queue.
+type queued struct {
+	Held
+	node grid.NodeID // that has it; "" for none, or for one that is not known
 }
 
-// EnsureShape makes the consumer of a shape if there is none. Nodes leave that to the master.
-func (q *Queue) EnsureShape(ctx context.Context, shape string) error {
-	if q.store.remote || q.known(shape) {
-		return nil
+func newQueue(s *Store) *Queue {
+	return &Queue{
+		store: s, life: strings.ToLower(rand.Text()[:lifeLength]), leases: map[grid.LeaseID]*queued{}, ready: map[string][]*queued{},
 	}
+}
+
+// load takes over what an earlier process has stored. The queue of an earlier version had consumers.
+func (q *Queue) load(ctx context.Context) error {
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
-	wait := AckWait
-	if q.store.shared {
-		wait = clusterAckWait
+	str := q.store.streams[leaseStream]
+	names := str.ConsumerNames(ctx)
+	for name := range names.Name() {
+		_ = str.DeleteConsumer(ctx, name) // does no harm where it stays
 	}
-	_, err := q.store.js.CreateOrUpdateConsumer(ctx, leaseStream, js.ConsumerConfig{
-		Durable: leaseConsumer(shape), FilterSubject: leaseSubject(shape), AckPolicy: js.AckExplicitPolicy, AckWait: wait,
-		MaxAckPending: maxLeased, MaxDeliver: -1, MemoryStorage: !q.store.shared, Replicas: 1,
-		InactiveThreshold: 0, // stays until RemoveUnused or Purge
-	})
-	if err != nil {
-		return q.store.explain(ctx, "open the lease queue "+shape, err)
+	stored, err := q.Present(ctx)
+	if err = cmp.Or(names.Err(), err); err != nil {
+		return q.store.explain(ctx, "load leases", err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.shapes[shape] = true
+	for _, l := range stored {
+		q.leases[l.ID] = &queued{Held: Held{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
+	}
 	return nil
 }
 
-func (q *Queue) known(shape string) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.shapes[shape]
-}
+// lifeLength and secretLength are how many random characters, of 5 bits each, name a process and one of its leases.
+const (
+	lifeLength   = 10
+	secretLength = 8
+)
 
-func (q *Queue) forget(shape string) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	delete(q.shapes, shape)
-}
-
-// lifeLength is how many random characters, of 5 bits each, name a process.
-const lifeLength = 10
-
-// NewID gives an ID that no lease has had.
+// NewID gives an ID that no lease has had, and that nobody guesses: who names it was handed the lease.
 func (q *Queue) NewID() grid.LeaseID {
-	return grid.LeaseID(q.life + "." + strconv.FormatUint(q.count.Add(1), 36))
+	return grid.LeaseID(q.life + "." + strconv.FormatUint(q.count.Add(1), 36) + "." + strings.ToLower(rand.Text()[:secretLength]))
 }
 
 // idOf gives the ID of a lease that was read: one of an older master is named by its sequence.
@@ -183,7 +135,8 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if l.ID == "" {
 		l.ID = q.NewID()
 	}
-	data, err := json.Marshal(wireLease{V: max(l.Level, grid.LevelPlain), Sweep: l.Sweep, Lo: l.Lo, Hi: l.Hi, Attempt: l.Attempt, ID: l.ID, Updates: l.Updates, Snapshot: l.Snapshot, Bad: l.Bad, Avoid: l.Avoid, Elsewhere: l.Elsewhere, Quiet: l.Quiet})
+	l.Level = max(l.Level, grid.LevelPlain)
+	data, err := json.Marshal(l)
 	if err != nil {
 		return 0, fmt.Errorf("encode a lease: %w", err)
 	}
@@ -191,55 +144,171 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("publish a lease: %w", err)
 	}
-	q.wake(l.Shape)
+	added := &queued{Held: Held{Lease: l, Seq: seq}}
+	q.mu.Lock()
+	q.leases[l.ID] = added
+	q.ready[l.Shape] = append(q.ready[l.Shape], added)
+	q.mu.Unlock()
+	q.wakings.tell(l.Shape)
 	return seq, nil
 }
 
-// wake tells workers that there is a lease. It is a hint: who misses it looks again later. In a cluster each call goes to every
-// node, so there are not many in a row: the first goes out at once, and one for all that follow after a pause.
-func (q *Queue) wake(shape string) {
-	if !q.store.shared && !q.store.remote {
-		q.call(shape)
+// take hands up to n leases that are there now out to a node.
+func (q *Queue) take(node grid.NodeID, shape string, n int) []Held {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ready := q.ready[shape]
+	held := make([]Held, min(max(n, 0), len(ready)))
+	for i := range held {
+		l := ready[i]
+		l.node = node
+		l.Deliveries++
+		held[i] = l.Held
+	}
+	q.keep(shape, ready[len(held):])
+	return held
+}
+
+// keep has these leases of a shape, and no others, be taken. Locked.
+func (q *Queue) keep(shape string, ready []*queued) {
+	if len(ready) == 0 {
+		delete(q.ready, shape)
 		return
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	c := q.calls[shape]
-	if c == nil {
-		c = &wakeCall{}
-		q.calls[shape] = c
-	}
-	left := max(wakePause, time.Duration(q.nodes)*wakeCost) - time.Since(c.last)
-	switch {
-	case c.soon:
-	case left <= 0:
-		c.last = time.Now()
-		q.call(shape)
-	default:
-		c.soon = true
-		time.AfterFunc(left, func() {
-			q.mu.Lock()
-			defer q.mu.Unlock()
-			c.soon, c.last = false, time.Now()
-			q.call(shape)
-		})
-	}
+	q.ready[shape] = ready
 }
 
-// Nodes tells the queue how many nodes listen for leases.
-func (q *Queue) Nodes(n int) {
+// errNotHeld says that a lease is not in the hands of the node that says so.
+var errNotHeld = errors.New("the node does not hold the lease")
+
+// held gives a lease of a node; nil when there is none with this ID, which its holder alone knows.
+func (q *Queue) held(node grid.NodeID, id grid.LeaseID) (*queued, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.nodes = n
+	l := q.leases[id]
+	if l != nil && l.node != "" && l.node != node {
+		return nil, errNotHeld
+	}
+	return l, nil
 }
 
-func (q *Queue) call(shape string) { _ = q.store.conn.Publish(wakeSubject(shape), nil) }
+// acknowledge takes a lease of a node out of the queue, on the disk as well. It is no error when it has gone.
+func (q *Queue) acknowledge(ctx context.Context, node grid.NodeID, id grid.LeaseID) error {
+	if l, err := q.held(node, id); l == nil {
+		return err
+	}
+	return q.Delete(ctx, id)
+}
+
+// maxPostpone bounds how long a node keeps a lease out of everybody's hands.
+const maxPostpone = 10 * time.Second
+
+// postpone gives a lease of a node to the next one that asks after a while.
+func (q *Queue) postpone(node grid.NodeID, id grid.LeaseID, d time.Duration) error {
+	l, err := q.held(node, id)
+	if l == nil || err != nil {
+		return errNotHeld
+	}
+	time.AfterFunc(min(max(d, 0), maxPostpone), func() {
+		q.mu.Lock()
+		again := q.leases[id] == l && l.node == node
+		if again {
+			l.node = ""
+			q.ready[l.Shape] = slices.Insert(q.ready[l.Shape], 0, l)
+		}
+		q.mu.Unlock()
+		if again {
+			q.wakings.tell(l.Shape)
+		}
+	})
+	return nil
+}
+
+// HandedOut reports whether a node has ever taken a lease.
+func (q *Queue) HandedOut(id grid.LeaseID) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.leases[id]
+	return l == nil || l.Deliveries > 0
+}
+
+// Withdraw takes a lease out of the queue unless a node has it. It reports whether it did so.
+func (q *Queue) Withdraw(ctx context.Context, id grid.LeaseID) (bool, error) {
+	q.mu.Lock()
+	l := q.leases[id]
+	waits := l != nil && q.unready(l)
+	q.mu.Unlock()
+	if !waits {
+		return false, nil
+	}
+	return true, q.Delete(ctx, id)
+}
+
+// Delete takes a lease out of the queue, held or not; it is no error when it has gone. No node takes it from here on, also when its message
+// can't be removed.
+func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
+	q.mu.Lock()
+	l := q.leases[id]
+	if l == nil {
+		q.mu.Unlock()
+		return nil
+	}
+	q.unready(l)
+	q.mu.Unlock()
+	ctx, stop := q.store.limited(ctx)
+	defer stop()
+	err := q.store.streams[leaseStream].DeleteMsg(ctx, l.Seq)
+	if err != nil && !errors.Is(err, js.ErrMsgNotFound) && !errors.Is(err, js.ErrMsgDeleteUnsuccessful) {
+		return q.store.explain(ctx, "delete a lease", err)
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.leases, id)
+	return nil
+}
+
+// unready lets no node take a lease any more. It reports whether one could have. Locked.
+func (q *Queue) unready(l *queued) bool {
+	ready := q.ready[l.Shape]
+	i := slices.Index(ready, l)
+	if i < 0 {
+		return false
+	}
+	l.Deliveries = max(l.Deliveries, 1)
+	q.keep(l.Shape, slices.Delete(ready, i, i+1))
+	return true
+}
 
 // Wake calls fn whenever a lease has been put into a queue or returned, until stop is called. fn must not block.
-func (q *Queue) Wake(fn func(shape string)) (stop func(), err error) {
-	sub, err := q.store.conn.Subscribe(wakeSubjects, func(m *nats.Msg) { fn(lastToken(m.Subject)) })
-	if err != nil {
-		return nil, fmt.Errorf("listen for leases: %w", err)
+func (q *Queue) Wake(fn func(shape string)) (stop func()) { return q.wakings.add(fn) }
+
+// listeners are told of something. The zero value is ready to use.
+type listeners[T any] struct {
+	mu  sync.Mutex
+	ids int
+	fns map[int]func(T)
+}
+
+func (l *listeners[T]) add(fn func(T)) (stop func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fns == nil {
+		l.fns = map[int]func(T){}
 	}
-	return func() { _ = sub.Unsubscribe() }, nil
+	l.ids++
+	id := l.ids
+	l.fns[id] = fn
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.fns, id)
+	}
+}
+
+func (l *listeners[T]) tell(v T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, fn := range l.fns {
+		fn(v)
+	}
 }

@@ -2,9 +2,11 @@ package jetstream
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 
 	"github.com/nats-io/nats.go"
@@ -15,7 +17,10 @@ import (
 )
 
 // Records keeps one small record for each sweep. What is acknowledged is on disk.
-type Records struct{ store *Store }
+type Records struct {
+	store *Store
+	moved listeners[struct{}] // told of each change
+}
 
 // Record is a sweep with what the master keeps beside it, and the revision that an Update must name.
 type Record struct {
@@ -103,6 +108,7 @@ func (r *Records) put(ctx context.Context, record *Record) (rev uint64, err erro
 	case err != nil && !errors.Is(err, ErrConflict):
 		return 0, fmt.Errorf("sweep %s: %w", sweep.ID, err)
 	}
+	r.moved.tell(struct{}{})
 	return rev, err
 }
 
@@ -152,6 +158,85 @@ func (r *Records) Load(ctx context.Context, id grid.SweepID) (Record, error) {
 	return decodeRecord(msg.Data, msg.Sequence)
 }
 
+// raw gives a record as it is stored, behind its revision.
+func (r *Records) raw(ctx context.Context, id grid.SweepID) ([]byte, error) {
+	msg, err := r.last(ctx, recordSubject(id))
+	if err == nil && msg.Header.Get(removedHeader) != "" {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sweep %s: %w", id, err)
+	}
+	return append(binary.AppendUvarint(nil, msg.Sequence), msg.Data...), nil
+}
+
+// pageRecords and pageRoom bound what one answer says of records. A single one always fits.
+const (
+	pageRecords = 256
+	pageRoom    = maxPayload - 1024
+)
+
+// page gives the newest states of the records that have changed after a sequence, as far as they fit one message:
+//
+//	more      1 byte: whether further ones follow
+//	sequence  uvarint
+//	subject   uvarint length, bytes
+//	removed   1 byte
+//	record    uvarint length, bytes
+//
+// and so on from sequence.
+func (r *Records) page(ctx context.Context, after uint64) ([]byte, error) {
+	ctx, stop := r.store.limited(ctx)
+	defer stop()
+	b, count, more := []byte{0}, 0, false
+	ask := pageRequest{Seq: after + 1, Batch: pageRecords, MaxBytes: maxPayload / 2, Subjects: recordSubjects}
+	err := r.store.page(ctx, recordStream, ask, func(m *nats.Msg, seq uint64) {
+		id := m.Header.Get("Nats-Subject")
+		if count++; more || len(b)+len(id)+len(m.Data)+32 > pageRoom && count > 1 {
+			more = true
+			return
+		}
+		b = binary.AppendUvarint(b, seq)
+		b = append(binary.AppendUvarint(b, uint64(len(id))), id...)
+		removed := byte(0)
+		if m.Header.Get(removedHeader) != "" {
+			removed = 1
+		}
+		b = append(binary.AppendUvarint(append(b, removed), uint64(len(m.Data))), m.Data...)
+	})
+	if err != nil {
+		return nil, r.store.explain(ctx, "list sweep records", err)
+	}
+	if count > 0 {
+		b[0] = 1 // nothing follows when the next page is empty
+	}
+	return b, nil
+}
+
+// changesOf reads a page, and gives the last sequence in it and whether more follows.
+func changesOf(page []byte, log *slog.Logger) (changes []Change, last uint64, more bool, err error) {
+	d := decoder{b: page}
+	head := d.take(1)
+	for len(d.b) > 0 && !d.bad {
+		last = d.uvarint()
+		e := entry{Msg: &nats.Msg{Subject: string(d.bytes()), Header: nats.Header{}}, seq: last}
+		if removed := d.take(1); !d.bad && removed[0] != 0 {
+			e.Header.Set(removedHeader, "1")
+		}
+		e.Data = d.bytes()
+		if d.bad {
+			break
+		}
+		if c, ok := changeOf(e, log); ok {
+			changes = append(changes, c)
+		}
+	}
+	if d.bad {
+		return nil, 0, false, errFrame
+	}
+	return changes, last, head[0] != 0, nil
+}
+
 func decodeRecord(data []byte, rev uint64) (Record, error) {
 	var s grid.Sweep
 	w := wireRecord{Sweep: &s}
@@ -173,6 +258,7 @@ func (r *Records) Delete(ctx context.Context, id grid.SweepID) error {
 	if _, err := r.store.publish(ctx, marker, js.WithMsgTTL(markerAge)); err != nil {
 		return fmt.Errorf("remove sweep %s: %w", id, err)
 	}
+	r.moved.tell(struct{}{})
 	return nil
 }
 
@@ -204,7 +290,7 @@ func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error
 	t := &tail{store: r.store, stream: recordStream, subject: recordSubjects, follow: follow}
 	return t.read(ctx, func(batch []entry) error {
 		for _, e := range batch {
-			if c, ok := r.change(e); ok {
+			if c, ok := changeOf(e, r.store.log); ok {
 				fn(c)
 			}
 			if e.pending == 0 {
@@ -215,7 +301,7 @@ func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error
 	}, sync)
 }
 
-func (r *Records) change(e entry) (Change, bool) {
+func changeOf(e entry, log *slog.Logger) (Change, bool) {
 	id := grid.SweepID(lastToken(e.Subject))
 	if e.Header.Get(removedHeader) != "" {
 		return Change{ID: id, Deleted: true}, true
@@ -225,7 +311,7 @@ func (r *Records) change(e entry) (Change, bool) {
 		err = fmt.Errorf("it is the record of %s", rec.Sweep.ID)
 	}
 	if err != nil {
-		r.store.log.Warn("sweep record can't be read", "sweep", id, "err", err)
+		log.Warn("sweep record can't be read", "sweep", id, "err", err)
 		return Change{}, false
 	}
 	return Change{ID: id, Record: rec}, true

@@ -3,18 +3,21 @@ package jetstream
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
+	"mlfnode/grid/printable"
 )
 
 // Remote says how a node reaches the Server of its master.
@@ -37,14 +40,35 @@ const (
 	dialLimit      = 3 * time.Second
 )
 
-// Connect opens a Store on the Server of another node. It waits until the master has been reached, or ctx ends. Later the
-// connection comes back by itself whenever it was lost; calls in between fail, and readers go on where they stopped.
-func Connect(ctx context.Context, r Remote) (*Store, error) {
-	log := r.Logger.With("component", "jetstream")
+// Link is how a node calls its master, over the network or in the master's own process. All calls may be made from many goroutines.
+type Link struct {
+	node    grid.NodeID
+	calls   *Calls // of the master, for a node in its process; the other fields are for those that are elsewhere then
+	log     *slog.Logger
+	conn    *nats.Conn
+	life    func() context.Context
+	gone    chan struct{} // closed when the connection has ended for good
+	asked   atomic.Bool   // Close was called
+	lost    chan struct{} // closed when the connection has ended for good without Close
+	outdate atomic.Bool   // it was said that the master is of an older version
+
+	lanes   *listeners[string]
+	records *listeners[struct{}]
+}
+
+// Of gives the Link of a node of this process.
+func (c *Calls) Of(node grid.NodeID) *Link {
+	s := c.store
+	return &Link{node: node, calls: c, log: s.log, gone: s.gone, lost: s.lost, lanes: &s.Queue.wakings, records: &s.Records.moved}
+}
+
+// Connect opens a Link. It waits until the master has been reached, or ctx ends. Later the connection comes back by itself whenever it
+// was lost; calls in between fail, and Watch goes on where it stopped.
+func Connect(ctx context.Context, r Remote) (*Link, error) {
 	line := newLine()
-	st := &Store{
-		node: r.Node, remote: true, streams: map[string]js.Stream{}, log: log, limits: Limits{}.withDefaults(),
-		life: line.life, gone: make(chan struct{}), lost: make(chan struct{}),
+	l := &Link{
+		node: r.Node, log: r.Logger.With("component", "jetstream"), life: line.life, gone: make(chan struct{}), lost: make(chan struct{}),
+		lanes: &listeners[string]{}, records: &listeners[struct{}]{},
 	}
 	told := r.Connected
 	if told == nil {
@@ -56,6 +80,7 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		line.connected()
 		once.Do(func() { close(reached) })
 		told(true)
+		l.records.tell(struct{}{})
 	}
 	conn, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{Remote: r, life: line.closing}), nats.Name(string(r.Node)),
 		nats.CustomInboxPrefix(inbox(r.Node)), nats.SyncQueueLen(inboxMessages),
@@ -64,25 +89,331 @@ func Connect(ctx context.Context, r Remote) (*Store, error) {
 		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
 		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) {
-			line.lost(errNoMaster)
+			line.lost(ErrNoMaster)
 			told(false)
 		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Debug("nats client", "err", err) }),
-		nats.ClosedHandler(func(*nats.Conn) { line.close(); st.ended() }))
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { l.log.Debug("nats client", "err", err) }),
+		nats.ClosedHandler(func(*nats.Conn) { line.close(); l.ended() }))
 	if err != nil {
 		line.close()
 		return nil, fmt.Errorf("connect to the master: %w", err)
 	}
-	st.conn = conn
-	if err := st.openRemote(ctx, reached); err != nil {
-		st.Close()
+	l.conn = conn
+	if err := l.open(ctx, reached); err != nil {
+		l.Close()
 		return nil, err
 	}
-	return st, nil
+	return l, nil
 }
 
-// errNoMaster is what calls get while there is no connection.
-var errNoMaster = errors.New("there is no connection to the master")
+func (l *Link) open(ctx context.Context, reached <-chan struct{}) error {
+	if _, err := l.conn.Subscribe(inbox(l.node)+"."+hints, l.hear); err != nil {
+		return fmt.Errorf("listen to the master: %w", err)
+	}
+	select {
+	case <-reached:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("reach the master: %w", context.Cause(ctx))
+	}
+}
+
+// hear takes a hint of the master.
+func (l *Link) hear(m *nats.Msg) {
+	var h wireHints
+	if err := json.Unmarshal(m.Data, &h); err != nil {
+		return // of another version
+	}
+	for _, lane := range h.Lanes {
+		l.lanes.tell(lane)
+	}
+	if h.Records {
+		l.records.tell(struct{}{})
+	}
+}
+
+// ended is called when the connection has ended for good.
+func (l *Link) ended() {
+	if !l.asked.Load() {
+		close(l.lost)
+	}
+	close(l.gone)
+}
+
+// Lost is closed when the connection has ended for good although nobody closed the Link. Nothing brings it back.
+func (l *Link) Lost() <-chan struct{} { return l.lost }
+
+// Close ends the connection. What was sent without an answer is passed on first.
+func (l *Link) Close() {
+	l.asked.Store(true)
+	_ = l.conn.FlushTimeout(closeLimit) // a master that is gone already makes this fail
+	l.conn.Close()
+	<-l.gone
+}
+
+// ask makes a call, which ends at once when the connection does.
+func (l *Link) ask(ctx context.Context, verb string, m *nats.Msg) ([]byte, error) {
+	if len(m.Data) > maxPayload-4096 { // headers share the limit
+		return nil, ErrTooLarge
+	}
+	if l.calls != nil {
+		data, err := l.calls.handle(ctx, m, l.node, verb)
+		if err != nil {
+			return nil, fmt.Errorf("ask the master for %s: %w", verb, err)
+		}
+		return data, nil
+	}
+	life := l.life()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(life, func() { cancel(context.Cause(life)) })()
+	if _, ok := ctx.Deadline(); !ok {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, callLimit)
+		defer stop()
+	}
+	m.Subject = callSubject(l.node, verb)
+	answer, err := l.conn.RequestMsgWithContext(ctx, m)
+	switch {
+	case errors.Is(err, nats.ErrConnectionClosed):
+		err = ErrClosed
+	case errors.Is(err, nats.ErrNoResponders):
+		l.outdated()
+	case err != nil && context.Cause(ctx) != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = refusalOf(answer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask the master for %s: %w", verb, err)
+	}
+	return answer.Data, nil
+}
+
+// outdated says, once, what may be wrong with a master that does not answer.
+func (l *Link) outdated() {
+	if !l.outdate.Swap(true) {
+		l.log.Warn("master does not answer calls of this version; if it does not start to, update its mlfnode: mlfnode up, or mlfnode restart on it")
+	}
+}
+
+// refusal is an error of the master.
+type refusal struct {
+	text string
+	kind error // of which it is, nil for none that is known
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.kind }
+
+// refusalOf gives the error that an answer stands for.
+func refusalOf(m *nats.Msg) error {
+	name := m.Header.Get(errorHeader)
+	if name == "" {
+		return nil
+	}
+	r := &refusal{text: printable.Clip(printable.Line(m.Data), maxRefusal)}
+	for _, p := range passed {
+		if p.name == name {
+			r.kind = p.err
+		}
+	}
+	return r
+}
+
+// maxRefusal bounds the text of a refusal.
+const maxRefusal = 1024
+
+// call makes a call whose content and answer are JSON.
+func call[T any](ctx context.Context, l *Link, verb string, content any) (answer T, err error) {
+	data, err := json.Marshal(content)
+	if err != nil {
+		return answer, fmt.Errorf("encode a call for %s: %w", verb, err)
+	}
+	got, err := l.ask(ctx, verb, &nats.Msg{Data: data})
+	if err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(got, &answer); err != nil {
+		return answer, fmt.Errorf("read the answer for %s: %w", verb, err)
+	}
+	return answer, nil
+}
+
+// post sends what is not answered.
+func (l *Link) post(verb string, content any) error {
+	data, err := json.Marshal(content)
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", verb, err)
+	}
+	if l.calls != nil {
+		_, err := l.calls.handle(context.Background(), &nats.Msg{Data: data}, l.node, verb) // nothing waits
+		return err
+	}
+	if len(data) > maxPayload {
+		return ErrTooLarge
+	}
+	if err := l.conn.Publish(callSubject(l.node, verb), data); err != nil {
+		return fmt.Errorf("tell %s: %w", verb, err)
+	}
+	return nil
+}
+
+// Watch reports every existing record, then Synced, then every change, until ctx ends. fn must be quick.
+func (l *Link) Watch(ctx context.Context, fn func(Change)) error {
+	moved := make(chan struct{}, 1)
+	defer l.records.add(func(struct{}) {
+		select {
+		case moved <- struct{}{}:
+		default:
+		}
+	})()
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for after, synced := uint64(0), false; ; {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-l.gone:
+			return ErrClosed
+		case <-moved:
+		case <-again.C:
+		}
+		pause := watchInterval
+		last, err := l.changes(ctx, after, fn)
+		after = last
+		switch {
+		case err != nil:
+			l.log.Debug("records can't be read yet", "err", err)
+			pause = tailRetry
+		case !synced:
+			synced = true
+			fn(Change{Synced: true})
+		}
+		again.Reset(pause)
+	}
+}
+
+// watchInterval is how often records are asked for without a hint.
+const watchInterval = 10 * time.Second
+
+// changes reports the records that have changed after a sequence, and gives the last one.
+func (l *Link) changes(ctx context.Context, after uint64, fn func(Change)) (uint64, error) {
+	for {
+		page, err := l.ask(ctx, callSweeps, &nats.Msg{Data: binary.AppendUvarint(nil, after)})
+		if err != nil {
+			return after, err
+		}
+		changes, last, more, err := changesOf(page, l.log)
+		if err != nil {
+			return after, err
+		}
+		for _, c := range changes {
+			fn(c)
+		}
+		if !more || last <= after {
+			return max(after, last), nil
+		}
+		after = last
+	}
+}
+
+// Record gives the record of a sweep, or ErrNotFound.
+func (l *Link) Record(ctx context.Context, id grid.SweepID) (Record, error) {
+	data, err := l.ask(ctx, callSweep, &nats.Msg{Data: []byte(id)})
+	if err != nil {
+		return Record{}, err
+	}
+	rev, n := binary.Uvarint(data)
+	if n <= 0 {
+		return Record{}, errFrame
+	}
+	return decodeRecord(data[n:], rev)
+}
+
+// Wake calls fn whenever a lease of a lane may be there to take, until stop is called. fn must not block.
+func (l *Link) Wake(fn func(lane string)) (stop func()) { return l.lanes.add(fn) }
+
+// laterLease is how long a lease of a newer version is kept from its next taker, which may be this node again.
+const laterLease = 2 * time.Second
+
+// Take takes up to n leases of a lane that are there now; none is no error.
+func (l *Link) Take(ctx context.Context, lane string, n int) ([]Held, error) {
+	taken, err := call[[]Held](ctx, l, callTake, takeCall{Lane: lane, N: n})
+	held := taken[:0]
+	for _, h := range taken {
+		if h.Shape = lane; h.Level <= leaseVersion {
+			held = append(held, h)
+			continue
+		}
+		l.log.Info("lease is left to newer nodes; update mlfnode", "level", h.Level)
+		if err := l.Postpone(ctx, &h, laterLease); err != nil {
+			l.log.Debug("lease could not be left to newer nodes", "err", err)
+		}
+	}
+	return held, err
+}
+
+// Return gives back a lease that is done with: everything about it is reported.
+func (l *Link) Return(ctx context.Context, h *Held) error {
+	_, err := call[any](ctx, l, callReturn, leaseCall{ID: h.ID})
+	return err
+}
+
+// Postpone leaves a lease to whoever takes it after a while.
+func (l *Link) Postpone(ctx context.Context, h *Held, d time.Duration) error {
+	_, err := call[any](ctx, l, callPostpone, leaseCall{ID: h.ID, Delay: d})
+	return err
+}
+
+// Events stores a batch. Storing the same one again is harmless. It returns when the batch is on the master's disk.
+func (l *Link) Events(ctx context.Context, b *grid.Batch) error {
+	if l.calls != nil { // nothing is to be checked
+		_, err := l.calls.store.Events.Publish(ctx, b)
+		return err
+	}
+	_, err := split(b, func(data []byte) (uint64, error) { return l.send(ctx, callEvents, &nats.Msg{Data: data}) })
+	return err
+}
+
+// Output stores chunks of a sweep, and gives the sequences of the first and the last message once all are on the master's disk.
+func (l *Link) Output(ctx context.Context, sweep grid.SweepID, chunks []Chunk) (first, last uint64, err error) {
+	header := nats.Header{sweepHeader: {string(sweep)}}
+	return packAll(chunks, func(data []byte) (uint64, error) {
+		return l.send(ctx, callOutput, &nats.Msg{Header: header, Data: data})
+	})
+}
+
+// send reports something that is stored, and gives its sequence.
+func (l *Link) send(ctx context.Context, verb string, m *nats.Msg) (uint64, error) {
+	data, err := l.ask(ctx, verb, m)
+	if err != nil {
+		return 0, err
+	}
+	var s storedAt
+	if err := json.Unmarshal(data, &s); err != nil {
+		return 0, fmt.Errorf("read the answer for %s: %w", verb, err)
+	}
+	return s.Seq, nil
+}
+
+// Metrics tells the metrics of running attempts of one sweep, without waiting for the master.
+func (l *Link) Metrics(b *grid.Batch) error { return l.post(callMetrics, b) }
+
+// Beat sends a beat and gives the master's orders.
+func (l *Link) Beat(ctx context.Context, b Beat) (Orders, error) {
+	b.V = wireVersion
+	return call[Orders](ctx, l, callBeat, b)
+}
+
+// Keyring asks for the gossip keys, the primary first.
+func (l *Link) Keyring(ctx context.Context) ([][]byte, error) {
+	return call[[][]byte](ctx, l, callKeyring, struct{}{})
+}
+
+// ErrNoMaster is what calls get while there is no connection.
+var ErrNoMaster = errors.New("there is no connection to the master")
 
 // line is the life of a connection that comes and goes: what waits for an answer on one that is lost waits no longer.
 type line struct {
@@ -105,7 +436,7 @@ func (l *line) connected() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.cut != nil {
-		l.cut(errNoMaster)
+		l.cut(ErrNoMaster)
 	}
 	l.alive, l.cut = context.WithCancelCause(l.closing)
 }
@@ -122,43 +453,6 @@ func (l *line) life() context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alive
-}
-
-// openRemote waits for the connection and looks the streams up.
-func (s *Store) openRemote(ctx context.Context, reached <-chan struct{}) error {
-	select {
-	case <-reached:
-	case <-ctx.Done():
-		return fmt.Errorf("reach the master: %w", context.Cause(ctx))
-	}
-	for {
-		err := s.lookUp(ctx)
-		if err == nil {
-			return nil
-		}
-		s.log.Debug("streams of the master can't be opened yet", "err", err)
-		wait := time.NewTimer(tailRetry)
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
-			return fmt.Errorf("open the master's store: %w", context.Cause(ctx))
-		}
-	}
-}
-
-func (s *Store) lookUp(ctx context.Context) (err error) {
-	if s.js, err = js.New(s.conn, js.WithDefaultTimeout(callLimit)); err != nil {
-		return fmt.Errorf("use JetStream: %w", err)
-	}
-	ctx, stop := context.WithTimeout(ctx, callLimit)
-	defer stop()
-	for _, cfg := range streams(s.limits) {
-		if s.streams[cfg.Name], err = s.js.Stream(ctx, cfg.Name); err != nil {
-			return fmt.Errorf("open stream %s: %w", cfg.Name, err)
-		}
-	}
-	return s.parts()
 }
 
 // dialer lets nats.go connect to wherever the master is at the moment. It does the TLS handshake itself, to see what the master
@@ -183,6 +477,9 @@ func (d *dialer) Dial(string, string) (net.Conn, error) {
 	}
 	return &judged{conn, d.Refused}, nil
 }
+
+// SkipTLSHandshake tells nats.go that Dial has done it.
+func (d *dialer) SkipTLSHandshake() bool { return true }
 
 // judged is a connection whose other side says, by its first word after the handshake, whether it takes the certificate.
 type judged struct {

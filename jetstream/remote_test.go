@@ -10,15 +10,16 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/big"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 
 	"mlfnode/grid"
@@ -127,7 +128,7 @@ func (l *lab) remote(name string) Remote {
 	}}
 }
 
-func (l *lab) connect(name string) *Store {
+func (l *lab) connect(name string) *Link {
 	l.t.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
@@ -139,55 +140,43 @@ func (l *lab) connect(name string) *Store {
 	return s
 }
 
-// TestRemoteStore takes one lease through its life on another node's server.
-func TestRemoteStore(t *testing.T) {
+// TestLink takes one lease through its life over a connection.
+func TestLink(t *testing.T) {
 	l := newLab(t)
 	ctx := t.Context()
 	if _, err := l.store.Records.Create(ctx, sweep("a-1")); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.store.Bundles.Put(ctx, "digest", strings.NewReader(strings.Repeat("x", 2*splitBytes)), nil); err != nil {
-		t.Fatal(err)
-	}
 	w := l.connect("w")
-	if r, err := w.Records.Load(ctx, "a-1"); err != nil || r.Sweep.ID != "a-1" {
+	if r, err := w.Record(ctx, "a-1"); err != nil || r.Sweep.ID != "a-1" || r.Rev != 1 {
 		t.Errorf("record: got %+v, %v", r, err)
 	}
-	bundle, err := w.Bundles.Open(ctx, "digest")
-	if err != nil {
-		t.Fatal(err)
+	if _, err := w.Record(ctx, "b-1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("record that is not there: got %v, want ErrNotFound", err)
 	}
-	if b, err := io.ReadAll(bundle); err != nil || len(b) != 2*splitBytes {
-		t.Errorf("bundle: got %d bytes, %v", len(b), err)
-	}
-	bundle.Close()
-	if err := l.store.Queue.EnsureShape(ctx, "c1"); err != nil {
-		t.Fatal(err)
-	}
+	woken := make(chan string, 1)
+	defer w.Wake(func(lane string) { woken <- lane })()
 	mustPublish(t, l.store.Queue, lease("c1", 0))
-	held := mustPull(t, w.Queue, "c1", 1, 1)[0]
-	if err := held.Renew(); err != nil {
-		t.Error(err)
+	if lane := <-woken; lane != "c1" {
+		t.Errorf("woken for %s, want c1", lane)
+	}
+	held, err := w.Take(ctx, "c1", 1)
+	if err != nil || len(held) != 1 || held[0].Lo != 0 || held[0].Hi != 10 || held[0].Seq == 0 || held[0].ID == "" || held[0].Shape != "c1" {
+		t.Fatalf("lease: got %+v, %v", held, err)
 	}
 	b := batch("a-1", 0, 1)
 	b.Node, b.Events[0].Run = "w", "w.1.1"
-	if _, err := w.Events.Publish(ctx, b); err != nil {
+	if err := w.Events(ctx, b); err != nil {
 		t.Errorf("events: %v", err)
 	}
-	if _, _, err := w.Logs.Publish(ctx, "a-1", []Chunk{{Run: "w.1.1", Stream: 1, Data: []byte("hello")}}); err != nil {
-		t.Errorf("output: %v", err)
+	if first, last, err := w.Output(ctx, "a-1", []Chunk{{Run: "w.1.1", Stream: 1, Data: make([]byte, 2*splitBytes)}}); err != nil || last <= first {
+		t.Errorf("output: got %d to %d, %v", first, last, err)
 	}
-	if err := w.Artifacts.Put(ctx, "a-1/0/w.1.1", strings.NewReader(strings.Repeat("y", 2*splitBytes)), nil); err != nil {
-		t.Errorf("artifacts: %v", err)
-	}
-	if err := held.Ack(ctx); err != nil {
-		t.Errorf("acknowledge: %v", err)
+	if err := w.Return(ctx, &held[0]); err != nil {
+		t.Errorf("return: %v", err)
 	}
 	if _, events := collect(t, l.store, 1, 1); events != 1 {
 		t.Errorf("events: got %d, want 1", events)
-	}
-	if all, err := l.store.Artifacts.List(ctx, "a-1/"); err != nil || len(all) != 1 || all[0].Name != "a-1/0/w.1.1" {
-		t.Errorf("artifacts: got %+v, %v", all, err)
 	}
 	if left := present(t, l.store.Queue); len(left) != 0 {
 		t.Errorf("leases: got %v, want none", left)
@@ -197,18 +186,18 @@ func TestRemoteStore(t *testing.T) {
 // TestBeats brings the caller's name to the master, and the orders back.
 func TestBeats(t *testing.T) {
 	l := newLab(t)
-	stop, err := l.store.Calls.ServeBeats(func(node grid.NodeID, b *Beat) Orders {
-		return Orders{Lost: []uint64{b.Held[0].Seq}, Reason: string(node)}
+	stop := l.store.Calls.ServeBeats(func(node grid.NodeID, b *Beat) Orders {
+		return Orders{Stop: []grid.LeaseID{b.Held[0].ID}, Reason: string(node)}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	for _, s := range []*Store{l.connect("w"), l.store} {
-		o, err := s.Calls.Beat(t.Context(), Beat{Held: []HeldLease{{Seq: 9}}})
-		if err != nil || len(o.Lost) != 1 || o.Lost[0] != 9 || o.Reason != string(s.node) {
-			t.Errorf("beat of %s: got %+v, %v", s.node, o, err)
+	for node, beat := range map[string]func(context.Context, Beat) (Orders, error){"w": l.connect("w").Beat, "m": l.store.Calls.Of("m").Beat} {
+		o, err := beat(t.Context(), Beat{Held: []HeldLease{{ID: "x"}}})
+		if err != nil || len(o.Stop) != 1 || o.Stop[0] != "x" || o.Reason != node {
+			t.Errorf("beat of %s: got %+v, %v", node, o, err)
 		}
+	}
+	stop()
+	if _, err := l.connect("w").Beat(t.Context(), Beat{}); !Unavailable(err) {
+		t.Errorf("beat to a master that does not work yet: got %v", err)
 	}
 }
 
@@ -239,7 +228,9 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 	}
 	for _, subject := range []string{
 		eventSubject("a", "a-1"), eventSubject("", "a-1"), logSubject("a", "a-1"), recordSubject("a-1"), numberSubject("p"), leaseSubject("c1"),
-		callSubject("a", callBeat), metaSubject(artifactBucket, "a-1/0/a.1.1"), dataSubject(artifactBucket, "a-1/0/a.1.1") + ".u",
+		callSubject("a", callBeat), eventSubject("b", "a-1"), logSubject("b", "a-1"), "mlf.wake.x", "mlf.metric.b.a-1", metaSubject(artifactBucket, "a-1/0/b.1.1"),
+		"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.a-1", "$JS.API.CONSUMER.CREATE.records.x", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_c1",
+		"$JS.ACK.leases.shape_c1.1.1.1.1.0", metaSubject(artifactBucket, "a-1/0/a.1.1"), dataSubject(artifactBucket, "a-1/0/a.1.1") + ".u",
 		metaSubject(bundleBucket, "x"), "_INBOX.a.x", "$JS.API.STREAM.DELETE.events", "$JS.API.STREAM.PURGE.events",
 		"$JS.API.STREAM.CREATE.mine", "$JS.API.STREAM.UPDATE.records", "$JS.API.STREAM.MSG.DELETE.leases", "$JS.API.STREAM.MSG.GET.events",
 		"$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.artifacts.x", "$JS.API.DIRECT.GET.logs", "$JS.API.CONSUMER.CREATE.events.x.mlf.event.>",
@@ -251,7 +242,7 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 		}
 		expect("publish " + subject)
 	}
-	for _, subject := range []string{">", "mlf.>", "_INBOX.>", "_INBOX.a.>", "$SYS.>", "mlf.event.*.*", "mlf.sweep.*", "mlf.call.>", "$JS.>"} {
+	for _, subject := range []string{">", "mlf.>", "mlf.wake.*", "mlf.call.b.>", "_INBOX.>", "_INBOX.a.>", "$SYS.>", "mlf.event.*.*", "mlf.sweep.*", "mlf.call.>", "$JS.>"} {
 		if _, err := nc.SubscribeSync(subject); err != nil {
 			t.Errorf("subscribe %s: %v", subject, err)
 		}
@@ -281,12 +272,14 @@ func TestForgedContentIsSkipped(t *testing.T) {
 	if _, events := collect(t, l.store, 1, 3); events != 0 {
 		t.Errorf("got %d events, want none", events)
 	}
-	w := l.connect("w")
-	if _, _, err := w.Logs.Publish(t.Context(), "a-1", []Chunk{{Run: "a.1.1", Data: []byte("lie")}, {Run: "w.1.1", Data: []byte("true")}}); err != nil {
+	_, _, err := packAll([]Chunk{{Run: "a.1.1", Data: []byte("lie")}, {Run: "w.1.1", Data: []byte("true")}}, func(data []byte) (uint64, error) {
+		return l.store.Logs.put(t.Context(), "w", "a-1", data)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	var got []string
-	err := l.store.Logs.Read(t.Context(), "a-1", LogRange{}, func(_ uint64, chunks []Chunk) error {
+	err = l.store.Logs.Read(t.Context(), "a-1", LogRange{}, func(_ uint64, chunks []Chunk) error {
 		for _, c := range chunks {
 			got = append(got, string(c.Data))
 		}
@@ -316,7 +309,7 @@ func TestRemoteOutlivesTheServer(t *testing.T) {
 	watch := func() (stop func()) {
 		ctx, cancel := context.WithCancel(t.Context())
 		watching.Go(func() {
-			_ = w.Records.Watch(ctx, func(c Change) {
+			_ = w.Watch(ctx, func(c Change) {
 				if !c.Synced {
 					changes <- c.ID
 				}
@@ -346,14 +339,9 @@ func TestRemoteOutlivesTheServer(t *testing.T) {
 	want("a-1")
 	asked, served := make(chan error, 1), make(chan struct{})
 	began := time.Now()
-	stopServing, err := l.store.Calls.ServeKeyring(func(grid.NodeID) [][]byte { <-served; return nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stopServing()
-	defer close(served)
+	defer l.store.Calls.ServeKeyring(func(grid.NodeID) [][]byte { <-served; return nil })()
 	go func() {
-		_, err := w.Calls.Keyring(t.Context())
+		_, err := w.Keyring(t.Context())
 		asked <- err
 	}()
 	l.server.Kick("nobody") // has no connection
@@ -361,6 +349,7 @@ func TestRemoteOutlivesTheServer(t *testing.T) {
 	if err := <-asked; err == nil || time.Since(began) > callLimit/2 {
 		t.Errorf("a call that waited: got %v after %v, want an error at once", err, time.Since(began))
 	}
+	close(served)
 	stop()
 	stop = watch()
 	want("a-1")
@@ -394,5 +383,26 @@ func TestDisconnections(t *testing.T) {
 		}
 	case <-ctx.Done():
 		t.Error("nobody told")
+	}
+}
+
+// TestLeasesTravelWhole has a node take a lease of which everything is set, over a connection and in the master's process.
+func TestLeasesTravelWhole(t *testing.T) {
+	l := newLab(t)
+	for name, link := range map[string]*Link{"w": l.connect("w"), "m": l.store.Calls.Of("m")} {
+		want := Lease{
+			Sweep: "a-1", Lo: 3, Hi: 9, Attempt: 2, Shape: "c1", ID: l.store.Queue.NewID(), Snapshot: 4, Bad: 1, Level: leaseVersion, Quiet: true,
+			Updates: 5, Avoid: []grid.NodeID{"x"}, Elsewhere: true,
+		}
+		for v, i := reflect.ValueOf(want), 0; i < v.NumField(); i++ {
+			if v.Field(i).IsZero() {
+				t.Fatalf("%s is not set here", v.Type().Field(i).Name)
+			}
+		}
+		seq := mustPublish(t, l.store.Queue, want)
+		got, err := link.Take(t.Context(), "c1", 1)
+		if diff := cmp.Diff([]Held{{Lease: want, Seq: seq, Deliveries: 1}}, got); err != nil || diff != "" {
+			t.Errorf("%s took, %v (-want +got):\n%s", name, err, diff)
+		}
 	}
 }

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,7 +38,6 @@ type Server struct {
 	log    *slog.Logger
 	node   grid.NodeID
 	dir    string
-	secret string // lets connections of this process in; empty when everything is of this process
 	limits Limits
 	lock   *os.File
 	nats   *server.Server
@@ -48,7 +46,7 @@ type Server struct {
 	suspect chan struct{} // nats-server reported an error
 	stop    context.CancelFunc
 	tending sync.WaitGroup
-	gate    *gate // nil when it does not listen
+	door    *door // nil when it does not listen
 
 	mu    sync.Mutex
 	alive context.Context // ends, with the cause, when JetStream can't be written, and when the server closes
@@ -78,15 +76,14 @@ func Start(cfg Config) (*Server, error) {
 		}
 	}
 	if err := s.start(); err != nil {
-		s.closeGate()
 		s.closeServer()
 		return nil, s.blame(err)
 	}
 	ctx, stop := context.WithCancel(context.Background()) // ends with Close
 	s.stop = stop
 	s.tending.Go(func() { s.tend(ctx) })
-	if s.gate != nil {
-		s.tending.Go(s.gate.serve)
+	if s.door != nil {
+		s.tending.Go(func() { s.watchConnections(ctx) })
 	}
 	return s, nil
 }
@@ -115,33 +112,12 @@ func options(dir string) *server.Options {
 	}
 }
 
-// listen opens the gate for other nodes.
-func (s *Server) listen(l *Listen) error {
-	gate, err := openGate(*l, s.InProcessConn, s.log)
-	if err != nil {
-		return err
-	}
-	s.gate, s.secret = gate, rand.Text()
-	o := s.opts
-	o.AuthTimeout, o.PingInterval, o.MaxPingsOut, o.MaxPending = doorTime.Seconds(), livePing, livePingOut, clientBytes
-	o.CustomClientAuthentication = &door{own: s.secret, gate: gate.secret}
-	return nil
-}
-
-// Addr is where the server listens; nil when it does not.
-func (s *Server) Addr() net.Addr {
-	if s.gate == nil {
-		return nil
-	}
-	return s.gate.socket.Addr()
-}
-
 // inside connects a client of this process.
 func (s *Server) inside(opts ...nats.Option) (*nats.Conn, error) {
 	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(pingInterval),
 		nats.CustomInboxPrefix(inbox(s.node)), nats.SyncQueueLen(inboxMessages))
-	if s.secret != "" {
-		opts = append(opts, nats.UserInfo(ownUser, s.secret))
+	if s.door != nil {
+		opts = append(opts, nats.UserInfo(ownUser, s.door.own))
 	}
 	return nats.Connect("", opts...)
 }
@@ -158,7 +134,7 @@ func (s *Server) start() error {
 	s.nats = ns
 	l := &serverLog{log: s.log, suspect: s.suspect}
 	ns.SetLoggerV2(l, false, false, false)
-	ns.Start() // returns once it serves, since it does not listen
+	ns.Start() // returns once it serves
 	if msg := l.fatal(); msg != "" {
 		return fmt.Errorf("start the NATS server: %s", msg)
 	}
@@ -197,15 +173,8 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.nats.InProcessConn
 // Close ends the server. It returns when everything is flushed and every goroutine has ended.
 func (s *Server) Close() {
 	s.stop()
-	s.closeGate() // serve ends with it
 	s.tending.Wait()
 	s.closeServer()
-}
-
-func (s *Server) closeGate() {
-	if s.gate != nil {
-		s.gate.close()
-	}
 }
 
 func (s *Server) closeServer() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -31,11 +32,8 @@ type Store struct {
 	Bundles   *Objects
 	Artifacts *Objects
 	Calls     *Calls
-	Progress  *Progress
 
 	node    grid.NodeID // in whose name this store writes
-	remote  bool        // the server is another node's: its settings are not ours to change
-	shared  bool        // the server has other clients, which outlive it
 	conn    *nats.Conn
 	js      js.JetStream
 	streams map[string]js.Stream // by name; filled by open
@@ -45,6 +43,7 @@ type Store struct {
 	gone    chan struct{} // closed when the connection has ended for good
 	asked   atomic.Bool   // Close was called
 	lost    chan struct{} // closed when the connection has ended for good without Close
+	desk    *desk         // answers the nodes of a Server that listens
 }
 
 // ended is called when the connection has ended for good.
@@ -62,7 +61,7 @@ func (s *Store) Lost() <-chan struct{} { return s.lost }
 // Store connects to the server and creates or updates the streams. Close it before the server.
 func (s *Server) Store(ctx context.Context) (*Store, error) {
 	st := &Store{
-		node: s.node, shared: s.secret != "", streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
+		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
 		gone: make(chan struct{}), lost: make(chan struct{}),
 	}
 	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
@@ -73,6 +72,12 @@ func (s *Server) Store(ctx context.Context) (*Store, error) {
 	if err := st.open(ctx); err != nil {
 		st.Close()
 		return nil, s.blame(err)
+	}
+	if s.door != nil {
+		if st.desk, err = openDesk(st, s); err != nil {
+			st.Close()
+			return nil, err
+		}
 	}
 	return st, nil
 }
@@ -85,27 +90,37 @@ func (s *Store) open(ctx context.Context) error {
 	if err := s.makeStreams(ctx); err != nil {
 		return err
 	}
-	return s.parts()
+	s.parts()
+	return s.Queue.load(ctx)
 }
 
 // parts gives each kind of content its type.
-func (s *Store) parts() (err error) {
+func (s *Store) parts() {
 	s.Records = &Records{store: s}
-	if s.Queue, err = newQueue(s); err != nil {
-		return err
-	}
+	s.Queue = newQueue(s)
 	s.Events = &Events{store: s}
 	s.Logs = &Logs{store: s}
 	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
 	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}
 	s.Calls = &Calls{store: s}
-	s.Progress = &Progress{store: s}
-	return nil
 }
 
-// Close ends the connection. What was published without an answer (renewals) is passed on first.
+// Bundle gives the content of a bundle, or ErrNotFound.
+func (s *Store) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
+	return s.Bundles.Open(ctx, digest)
+}
+
+// PutArtifacts stores what a run of a trial has left.
+func (s *Store) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
+	return s.Artifacts.Put(ctx, id.ArtifactName(run), r, nil)
+}
+
+// Close ends the connection.
 func (s *Store) Close() {
 	s.asked.Store(true)
+	if s.desk != nil {
+		s.desk.close()
+	}
 	_ = s.conn.FlushTimeout(closeLimit) // a server that is gone already makes this fail
 	s.conn.Close()
 	<-s.gone
@@ -192,7 +207,7 @@ func (s *Store) Probe(ctx context.Context) error {
 // the operation may be tried again until it does.
 func Unavailable(err error) bool {
 	for _, passing := range []error{
-		ErrDisk, errNoMaster, errLost, nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrNoResponders, nats.ErrTimeout,
+		ErrDisk, ErrNoMaster, errBusy, errStarting, errLost, nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrNoResponders, nats.ErrTimeout,
 		js.ErrNoStreamResponse, js.ErrJetStreamNotEnabled, context.DeadlineExceeded,
 	} {
 		if errors.Is(err, passing) {

@@ -84,13 +84,12 @@ func (t *tail) read(ctx context.Context, fn func([]entry) error, empty func() er
 type readerError struct{ error }
 
 // transient tells errors of the connection and the cursor that pass from others. A server that answers late, on a machine that was stopped
-// or has too much to do, is not lost: only the request for a cursor has a deadline. Another node's server may be away for any time and in
-// any way.
+// or has too much to do, is not lost: only the request for a cursor has a deadline.
 func (t *tail) transient(err error) bool {
 	if errors.Is(err, ErrClosed) {
 		return false
 	}
-	return t.store.remote || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLost) || errors.Is(err, ErrDisk) ||
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLost) || errors.Is(err, ErrDisk) ||
 		errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, js.ErrNoStreamResponse) ||
 		errors.Is(err, js.ErrStreamNotFound) || errors.Is(err, js.ErrJetStreamNotEnabled)
 }

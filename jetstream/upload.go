@@ -21,12 +21,9 @@ import (
 // Put stores what r gives under the name and replaces an object of that name once it is whole. Memory is bounded by one chunk.
 // It returns ErrFull when the limit is reached; then, and on any error, nothing of it is kept.
 func (o *Objects) Put(ctx context.Context, name string, r io.Reader, meta map[string]string) error {
-	old := false // on another node's server names are used once, and may not be looked up
-	if !o.store.remote {
-		var err error
-		if old, err = o.Has(ctx, name); err != nil {
-			return err
-		}
+	old, err := o.Has(ctx, name)
+	if err != nil {
+		return err
 	}
 	id := nuid.Next()
 	u := upload{o: o, subject: dataSubject(o.bucket, name) + "." + id}
@@ -65,10 +62,9 @@ func (o *Objects) full(err error) error {
 	return &fullError{what: o.bucket, setting: o.setting, limit: limit}
 }
 
-// discard removes the chunks of an upload that failed, also when ctx has ended. On another node's server they stay until what is
-// below their name is removed: a node may not empty streams.
+// discard removes the chunks of an upload that failed, also when ctx has ended.
 func (o *Objects) discard(ctx context.Context, u *upload) {
-	if u.chunks == 0 || o.store.remote {
+	if u.chunks == 0 {
 		return
 	}
 	if err := o.store.purge(context.WithoutCancel(ctx), o.bucket, u.subject); err != nil {
@@ -123,20 +119,8 @@ func (o *Objects) describe(ctx context.Context, name string, desc wireObject, bo
 	if len(head) > maxPayload-splitBytes-4096 {
 		return ErrTooLarge
 	}
-	h := nats.Header{objectHeader: {string(head)}}
-	if !o.store.remote { // what a node stores has a name that was never used
-		h.Set(js.MsgRollup, js.MsgRollupSubject)
-	}
-	msg := &nats.Msg{Subject: metaSubject(o.bucket, name), Data: body, Header: h}
-	if !o.store.remote {
-		_, err = o.store.publish(ctx, msg)
-		return err
-	}
-	// An upload whose answer was lost is sent again: the first that was whole counts.
-	_, err = o.store.publish(ctx, msg, js.WithExpectLastSequencePerSubject(0))
-	if hasCode(err, codeWrongLast) {
-		return nil
-	}
+	h := nats.Header{objectHeader: {string(head)}, js.MsgRollup: {js.MsgRollupSubject}}
+	_, err = o.store.publish(ctx, &nats.Msg{Subject: metaSubject(o.bucket, name), Data: body, Header: h})
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/cluster/trust"
+	"mlfnode/jetstream"
 )
 
 // rotateLimit is how long a change of the gossip key waits for nodes to take the next step. One that can't be reached takes all
@@ -77,21 +78,21 @@ func (n *Node) applyKeys(keys [][]byte) error {
 }
 
 // followKeyring fetches the keyring whenever the master has another one, until ctx ends.
-func (n *Node) followKeyring(ctx context.Context) {
+func (n *Node) followKeyring(ctx context.Context, link *jetstream.Link) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-n.stale:
 		}
-		if err := n.fetchKeyring(ctx); err != nil && ctx.Err() == nil {
+		if err := n.fetchKeyring(ctx, link); err != nil && ctx.Err() == nil {
 			n.log.Warn("gossip keyring could not be brought up to date", "err", err)
 		}
 	}
 }
 
-func (n *Node) fetchKeyring(ctx context.Context) error {
-	keys, err := n.store.Calls.Keyring(ctx)
+func (n *Node) fetchKeyring(ctx context.Context, link *jetstream.Link) error {
+	keys, err := link.Keyring(ctx)
 	if err != nil {
 		return err
 	}

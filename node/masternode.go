@@ -75,21 +75,17 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.gossip(id, n.authority.Keyring(), roles, ports); err != nil {
 		return nil, err
 	}
-	stopKeyring, err := n.store.Calls.ServeKeyring(func(node grid.NodeID) [][]byte {
+	n.onClose(n.store.Calls.ServeKeyring(func(node grid.NodeID) [][]byte {
 		if !n.authority.Has(node) {
 			return nil // it was forgotten while it asked
 		}
 		return n.authority.Keyring().Keys()
-	})
-	if err != nil {
-		return nil, err
-	}
-	n.onClose(stopKeyring)
+	}))
 	if err := n.openSnapshots(); err != nil {
 		return nil, err
 	}
 	if cfg.Cluster.Worker {
-		if err := n.openWorker(ctx); err != nil {
+		if err := n.openWorker(ctx, n.store.Calls.Of(cfg.Node), n.store); err != nil {
 			return nil, err
 		}
 	}
@@ -143,7 +139,7 @@ func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 		return fmt.Errorf("open the store: %w", err)
 	}
 	n.onClose(n.store.Close)
-	n.start("store", watchStore(n.store))
+	n.start("store", watchStore(n.store.Lost()))
 	return nil
 }
 

@@ -68,7 +68,7 @@ type Node struct {
 	onceLooked sync.Once
 	looked     chan struct{} // closed once the machine's devices were looked at
 
-	mu     sync.Mutex // guards store and worker of a node that is still looking for its master, and what Reload changes in cfg
+	mu     sync.Mutex // guards remote and worker of a node that is still looking for its master, and what Reload changes in cfg
 	failed chan error // the first part that ended by itself
 
 	onceBroken sync.Once
@@ -220,7 +220,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	n.onClose(n.store.Close)
-	n.start("store", watchStore(n.store))
+	n.start("store", watchStore(n.store.Lost()))
 	// Leases of the node's last life are void: its attempts are reported below, and what is missing is leased anew.
 	if err := n.store.Queue.Purge(ctx); err != nil {
 		return nil, fmt.Errorf("empty the lease queue: %w", err)
@@ -233,7 +233,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		return nil, err
 	}
 	n.worker, err = worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.Of(cfg.Node), Files: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
 		Projects: cfg.Retention.Projects, Snapshots: n.snapshots, Curves: n.history.CurveShare,
 	}))
 	if err != nil {
@@ -299,10 +299,10 @@ func (n *Node) start(name string, run func(context.Context) error) {
 
 // watchStore gives a part that fails when the store's connection has ended for good: no part of the node works any more then,
 // and it has to be started again.
-func watchStore(store *jetstream.Store) func(context.Context) error {
+func watchStore(lost <-chan struct{}) func(context.Context) error {
 	return func(ctx context.Context) error {
 		select {
-		case <-store.Lost():
+		case <-lost:
 			return errStoreLost
 		case <-ctx.Done():
 			return nil

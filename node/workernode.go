@@ -183,7 +183,7 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 
 // attend connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
 func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error {
-	store, err := jetstream.Connect(ctx, jetstream.Remote{
+	link, err := jetstream.Connect(ctx, jetstream.Remote{
 		Node: id.Node, TLS: id.Client(), Logger: n.cfg.Logger, Dial: n.dialMaster,
 		Connected: w.connected, Refused: w.refusedOnce,
 	})
@@ -193,28 +193,28 @@ func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer link.Close()
 	var following sync.WaitGroup
 	defer following.Wait()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	following.Go(func() {
-		if err := watchStore(store)(ctx); err != nil {
+		if err := watchStore(link.Lost())(ctx); err != nil {
 			w.leave(err)
 		}
 	})
 	client := api.NewRemoteAt(n.masterAddresses, id.Client(), "")
 	defer client.Close()
 	n.mu.Lock()
-	n.store, n.remote = store, client.Snapshots()
+	n.remote = client.Snapshots()
 	n.mu.Unlock()
-	if err := n.openWorker(ctx); err != nil {
+	if err := n.openWorker(ctx, link, remoteFiles{client}); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	following.Go(func() { n.followKeyring(ctx) })
+	following.Go(func() { n.followKeyring(ctx, link) })
 	following.Go(func() {
 		n.renewCertificate(ctx, id, func(ctx context.Context) error { return n.askForCertificate(ctx, id) })
 	})
@@ -240,13 +240,13 @@ func (n *Node) takesTrials() bool {
 }
 
 // openWorker makes the worker and has it report what its last life left.
-func (n *Node) openWorker(ctx context.Context) error {
+func (n *Node) openWorker(ctx context.Context, calls *jetstream.Link, files worker.Files) error {
 	cfg := &n.cfg
 	n.mu.Lock()
 	machine := cfg.Machine
 	n.mu.Unlock()
 	w, err := worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Store: n.store, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Master: calls, Files: files, Executor: n.executor, Containers: n.containers, Machine: machine, Logger: cfg.Logger,
 		Adopt: n.adopter, Beats: true, Outlive: n.outlive(), Orders: n.obey, Keys: func() uint64 { return keysID(n.fleet.keyring.Keys()) },
 		Sample: n.sampled.Load, Projects: cfg.Retention.Projects,
 		Snapshots: n.checkpoints(), SnapshotRate: n.checkpointRate(),

@@ -169,7 +169,7 @@ func (s *state) activityNow(now time.Time) *Activity {
 	for _, f := range s.feeds {
 		a.Leases += len(f.leases)
 		for id, l := range f.leases {
-			if l.seq > s.handed[l.lane] && s.m.ledger.holder(id) == "" {
+			if !s.m.cfg.Store.Queue.HandedOut(id) {
 				a.Oldest = max(a.Oldest, now.Sub(l.since))
 			}
 		}

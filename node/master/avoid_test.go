@@ -59,7 +59,7 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 		if !slices.Equal(got, step.want) {
 			t.Errorf("step %d, %s failed in %s: got %v to avoid, want %v", i, step.node, step.class, got, step.want)
 		}
-		if err := h.Return(); err != nil {
+		if err := c.takes().Postpone(t.Context(), h, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -143,7 +143,6 @@ func TestAvoidedNodesAreRemembered(t *testing.T) {
 	c.ends("a", c.pulled(id), grid.ClassImage)
 	h := c.pulled(id)
 	c.on(func(s *state) {
-		s.handed = map[grid.Lane]uint64{}
 		f := s.feeds[id]
 		gone := s.abandoned(t.Context(), f, h.ID, time.Now().Add(claimLimit+time.Second)) || s.abandoned(t.Context(), f, h.ID, time.Now().Add(3*claimLimit))
 		if !gone || len(f.shuns[0]) != 1 {

@@ -158,6 +158,9 @@ func (c *stage) leased(id grid.SweepID, want int) {
 	})
 }
 
+// takes is how the nodes that a test plays take leases.
+func (c *stage) takes() *jetstream.Link { return c.store.Calls.Of("n") }
+
 // pull takes one lease of the sweep's lane, which must be there.
 func (c *stage) pull(id grid.SweepID) *jetstream.Held {
 	c.t.Helper()
@@ -172,15 +175,15 @@ func (c *stage) pull(id grid.SweepID) *jetstream.Held {
 // it has stored a lease (1 of 1,500 here, more when all processors are busy); workers look again, and so does this.
 func (c *stage) pullLane(lane grid.Lane) *jetstream.Held {
 	c.t.Helper()
-	var held []*jetstream.Held
+	var held []jetstream.Held
 	var err error
 	for limit := time.Now().Add(10 * time.Second); len(held) == 0 && err == nil && time.Now().Before(limit); {
-		held, err = c.store.Queue.Pull(c.t.Context(), string(lane), 1)
+		held, err = c.takes().Take(c.t.Context(), string(lane), 1)
 	}
 	if err != nil || len(held) != 1 {
 		c.t.Fatalf("pull from lane %s: got %d leases, %v; want one", lane, len(held), err)
 	}
-	return held[0]
+	return &held[0]
 }
 
 // finish reports that all trials of a lease ended alike after they ran for so long, and closes the lease.
@@ -209,7 +212,7 @@ func (c *stage) close(h *jetstream.Held, b *grid.Batch) {
 	c.t.Helper()
 	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()})
 	seq, err := c.store.Events.Publish(c.t.Context(), b)
-	if err = errors.Join(err, h.Ack(c.t.Context())); err != nil {
+	if err = errors.Join(err, c.takes().Return(c.t.Context(), h)); err != nil {
 		c.t.Fatal(err)
 	}
 	c.until("the events are followed and the queue is fed", func(s *state) bool { return s.followed >= seq })

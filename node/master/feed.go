@@ -357,17 +357,6 @@ func (f *feed) giveBack(trials grid.Range, was lease) {
 	}
 }
 
-// runsUnder reports whether a trial of the lease was seen to run.
-func (f *feed) runsUnder(id grid.LeaseID) bool {
-	l := f.leases[id]
-	for i := range f.began {
-		if l.lo <= i && i < l.hi {
-			return true
-		}
-	}
-	return false
-}
-
 // adopt takes over a lease of trials [lo,hi) that a node works on although the queue does not have it. Some of them may be
 // leased once more by now.
 func (f *feed) adopt(id grid.LeaseID, lo, hi int64, attempt int, now time.Time) {

@@ -112,33 +112,3 @@ func TestLanesMakeRoom(t *testing.T) {
 		}
 	})
 }
-
-// TestLanesOfEndedSweepsAreRemoved ends one of three sweeps with lanes of their own: its lane goes, and is there again for the next sweep.
-func TestLanesOfEndedSweepsAreRemoved(t *testing.T) {
-	c := start(t, 8)
-	wide := func(s *api.Submit) { s.Task.Resources.CPUs = 2 * grid.One }
-	over, runs := c.submit(1, wide), c.submit(1, nil)
-	rests := c.submit(1, func(s *api.Submit) { s.Task.Resources.CPUs = 3 * grid.One })
-	for _, id := range []grid.SweepID{over, runs, rests} {
-		c.leased(id, 1)
-	}
-	if _, err := c.Pause(t.Context(), rests, false); err != nil {
-		t.Fatal(err)
-	}
-	c.giveBack(c.pull(rests))
-	c.finish(c.pull(over), grid.ClassNone, time.Second)
-	c.until("the sweeps have ended or rest", func(s *state) bool { return s.feeds[over] == nil && s.feeds[rests] == nil })
-	c.until("the lane of the ended sweep is removed", func(s *state) bool {
-		s.removeLanes = time.After(0)
-		return len(s.lanes) == 2
-	})
-	for _, id := range []grid.SweepID{runs, rests} {
-		r, _ := c.Sweep(id)
-		c.on(func(s *state) {
-			if !s.lanes[r.Sweep.Lane()] {
-				t.Errorf("the lane of %s is gone", id)
-			}
-		})
-	}
-	c.finish(c.pull(c.submit(1, wide)), grid.ClassNone, time.Second)
-}

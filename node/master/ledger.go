@@ -15,15 +15,13 @@ type ledger struct {
 	mu      sync.Mutex
 	ready   bool // all leases of the queue are known
 	leases  map[grid.LeaseID]claim
-	bySeq   map[uint64]grid.LeaseID      // for nodes that go by sequences
 	stopped map[grid.LeaseID]grid.NodeID // not known any more, and what runs under them is to stop
 }
 
 // claim is a node's statement that it holds a lease.
 type claim struct {
 	node       grid.NodeID
-	deliveries int    // by the queue
-	seq        uint64 // in the queue; 0 while it is being published, and of one that is not there
+	deliveries int // by the queue
 	told       time.Time
 	runs       []jetstream.HeldRun // as of told
 	finish     bool                // no further trial of it is to begin
@@ -31,7 +29,7 @@ type claim struct {
 }
 
 func newLedger() *ledger {
-	return &ledger{leases: map[grid.LeaseID]claim{}, bySeq: map[uint64]grid.LeaseID{}, stopped: map[grid.LeaseID]grid.NodeID{}}
+	return &ledger{leases: map[grid.LeaseID]claim{}, stopped: map[grid.LeaseID]grid.NodeID{}}
 }
 
 // add makes a lease known. It comes before the lease is published, so that no node claims one that is not known.
@@ -39,15 +37,6 @@ func (l *ledger) add(id grid.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leases[id] = claim{}
-}
-
-// published notes where in the queue a lease lies.
-func (l *ledger) published(id grid.LeaseID, seq uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	c := l.leases[id]
-	c.seq = seq
-	l.leases[id], l.bySeq[seq] = c, id
 }
 
 // assign makes a lease known, or has a known one that nobody claims, as held by a node that has not said so yet.
@@ -72,8 +61,8 @@ func (l *ledger) adopt(node grid.NodeID, h *jetstream.HeldLease, now time.Time) 
 func (l *ledger) unclaim(id grid.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c, known := l.leases[id]; known {
-		l.leases[id] = claim{seq: c.seq}
+	if _, known := l.leases[id]; known {
+		l.leases[id] = claim{}
 	}
 }
 
@@ -81,9 +70,6 @@ func (l *ledger) unclaim(id grid.LeaseID) {
 func (l *ledger) remove(id grid.LeaseID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if seq := l.leases[id].seq; l.bySeq[seq] == id {
-		delete(l.bySeq, seq)
-	}
 	delete(l.leases, id)
 }
 
@@ -115,25 +101,19 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range held {
-		id := h.ID
-		if id == "" {
-			id = l.bySeq[h.Seq]
-		}
-		c, known := l.leases[id]
+		c, known := l.leases[h.ID]
 		switch {
-		case known && (c.node == "" || c.node == node || longer(h.Runs, c.runs, now.Sub(c.told))):
+		case known && (c.node == "" || c.node == node):
 			if h.Hi > 0 && (c.hi != h.Hi || c.node != node) {
 				shortened = append(shortened, h)
 			}
 			c.node, c.deliveries, c.told, c.runs, c.hi = node, h.Deliveries, now, h.Runs, h.Hi
-			l.leases[id] = c
+			l.leases[h.ID] = c
 			if c.finish {
 				o.Finish = append(o.Finish, h.ID)
 			}
 		case !l.ready:
-		case h.ID == "":
-			o.Lost = append(o.Lost, h.Seq)
-		case !known && len(h.Runs) > 0 && l.stopped[id] != node:
+		case !known && len(h.Runs) > 0 && l.stopped[h.ID] != node:
 			open = append(open, h)
 		default:
 			o.Stop = append(o.Stop, h.ID)
@@ -145,21 +125,6 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 		}
 	}
 	return open, shortened
-}
-
-// headStart is how much longer an attempt must have run than the lease holder's to count as the first one.
-const headStart = time.Second
-
-// longer reports whether a node has worked on a lease longer than its holder, which told so some time ago. The queue has handed
-// the lease out twice then, as it may when the master was killed, and the second node was heard of first.
-func longer(mine, holders []jetstream.HeldRun, ago time.Duration) bool {
-	oldest := func(runs []jetstream.HeldRun) (age time.Duration) {
-		for i := range runs {
-			age = max(age, runs[i].Age)
-		}
-		return age
-	}
-	return oldest(mine) > oldest(holders)+ago+headStart
 }
 
 // of lists the leases that a node holds.
@@ -180,24 +145,9 @@ func (l *ledger) of(node grid.NodeID) []grid.LeaseID {
 func (l *ledger) void(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
 	return slices.DeleteFunc(l.of(node), func(id grid.LeaseID) bool {
 		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool {
-			return l.named(&h) == id || slices.ContainsFunc(h.Runs, func(r jetstream.HeldRun) bool { return leaseOfRun(r.Run) == id })
+			return h.ID == id || slices.ContainsFunc(h.Runs, func(r jetstream.HeldRun) bool { return leaseOfRun(r.Run) == id })
 		})
 	})
-}
-
-// named gives the ID of a lease that a node tells of, "" for one that is not known by its sequence.
-func (l *ledger) named(h *jetstream.HeldLease) grid.LeaseID {
-	if h.ID != "" {
-		return h.ID
-	}
-	return l.at(h.Seq)
-}
-
-// at gives the lease with this sequence in the queue.
-func (l *ledger) at(seq uint64) grid.LeaseID {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.bySeq[seq]
 }
 
 // holder is the node that holds a lease, "" while nobody has said so.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,21 +21,13 @@ const (
 	feedInterval = 100 * time.Millisecond
 	// reconcileInterval is how often the leases that the master believes in are compared with the queue.
 	reconcileInterval = 3 * time.Second
-	// lanesInterval is how often lanes that no sweep uses are looked for, and lanesRest how long after the end of a sweep: nodes
-	// acknowledge its last leases after they have reported them.
-	lanesInterval = 10 * time.Minute
-	lanesRest     = 10 * time.Second
 )
 
 // state is what the loop owns. Other goroutines reach it through Master.calls only.
 type state struct {
 	m     *Master
 	feeds map[grid.SweepID]*feed
-	lanes map[grid.Lane]bool     // known to the queue
 	room  map[grid.Resources]int // see slots
-
-	removeLanes <-chan time.Time // when those that no sweep uses are removed next
-	ended       bool             // a sweep has ended, and lanesRest is not over
 
 	health *health
 	setups map[grid.SweepID]*setups
@@ -43,15 +36,13 @@ type state struct {
 
 	followed  uint64                  // the last event that the feeds know of
 	published uint64                  // the last event of this loop that decides about attempts
-	handed    map[grid.Lane]uint64    // how far the queue has handed out leases, as of this reconciliation
 	suspects  map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
-	unheld    map[grid.LeaseID]int    // leases of sweeps that are not active and that no node holds: in how many rounds they were seen
 }
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
-	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, lanes: map[grid.Lane]bool{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth(), activity: newActivity(), setups: map[grid.SweepID]*setups{}}
-	s.followed, s.unheld, s.removeLanes = m.caughtUp, map[grid.LeaseID]int{}, time.After(lanesInterval)
+	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth(), activity: newActivity(), setups: map[grid.SweepID]*setups{}}
+	s.followed = m.caughtUp
 	if m.cfg.Nodes != nil {
 		if err := s.restore(ctx); err != nil {
 			return err
@@ -94,9 +85,6 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 		s.report(ctx, reconciling, s.reconcile(ctx))
 		err = s.finishComplete(ctx)
 	case <-feedTick:
-	case <-s.removeLanes:
-		s.removeUnusedLanes(ctx)
-		return nil
 	}
 	s.report(ctx, leasing, errors.Join(err, s.feed(ctx)))
 	return nil
@@ -148,6 +136,8 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 	s.followSet(ctx, f, before)
 	if sweep.Active() {
 		f.settle()
+	} else {
+		s.withdraw(ctx, f)
 	}
 	s.retire(f)
 	return s.finishComplete(ctx)
@@ -168,7 +158,6 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 	for i := range leases {
 		f.restore(&leases[i], time.Now())
 		s.m.ledger.add(leases[i].ID)
-		s.m.ledger.published(leases[i].ID, leases[i].Seq)
 	}
 	if s.m.cfg.Nodes != nil && s.m.ledger.starting() {
 		s.expect(f, left.Open)
@@ -198,9 +187,6 @@ func (s *state) forget(id grid.SweepID) {
 		delete(s.feeds, id)
 		s.health.forget(id)
 		delete(s.setups, id)
-		if !s.ended {
-			s.ended, s.removeLanes = true, time.After(lanesRest)
-		}
 	}
 }
 
@@ -208,9 +194,8 @@ func (s *state) forget(id grid.SweepID) {
 func (s *state) shorten(node grid.NodeID, kept []jetstream.HeldLease) {
 	for i := range kept {
 		h := &kept[i]
-		id := s.m.ledger.named(h)
-		if f := s.feeds[h.Sweep]; f != nil && s.m.ledger.holder(id) == node {
-			f.shorten(id, h.Hi)
+		if f := s.feeds[h.Sweep]; f != nil && s.m.ledger.holder(h.ID) == node {
+			f.shorten(h.ID, h.Hi)
 		}
 	}
 }
@@ -244,15 +229,11 @@ func (s *state) follow(fd folded) {
 	}
 	for _, r := range fd.released {
 		// A node that has lost a lease has no say in it any more.
-		id := r.lease
-		if id == "" {
-			id = s.m.ledger.at(r.seq)
-		}
-		if holder := s.m.ledger.holder(id); holder != "" && holder != r.node {
+		if holder := s.m.ledger.holder(r.lease); holder != "" && holder != r.node {
 			continue
 		}
 		if f := s.feeds[r.sweep]; f != nil {
-			s.drop(f, id)
+			s.drop(f, r.lease)
 		}
 	}
 	s.quarantine()
@@ -443,9 +424,6 @@ func (s *state) announce(ctx context.Context, f *feed, lane *fedLane) (bool, err
 
 // publish puts a lease into the queue and notes where it lies.
 func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (grid.LeaseID, error) {
-	if err := s.ensure(ctx, lane.name); err != nil {
-		return "", err
-	}
 	id := s.m.cfg.Store.Queue.NewID()
 	s.m.ledger.add(id)
 	updates := len(f.sweep.Updates)
@@ -464,49 +442,7 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 		return "", fmt.Errorf("lease %s [%d,%d): %w", f.sweep.ID, l.lo, l.hi, err)
 	}
 	l.seq, l.elsewhere = seq, elsewhere
-	s.m.ledger.published(id, seq)
 	return id, nil
-}
-
-// ensure makes a lane known to the queue.
-func (s *state) ensure(ctx context.Context, lane grid.Lane) error {
-	if s.lanes[lane] {
-		return nil
-	}
-	if err := s.m.cfg.Store.Queue.EnsureShape(ctx, string(lane)); err != nil {
-		return fmt.Errorf("open lane %s: %w", lane, err)
-	}
-	s.lanes[lane] = true
-	return nil
-}
-
-// removeUnusedLanes removes the queues of lanes that no sweep may lease in. Else each size that trials ever had would keep one.
-func (s *state) removeUnusedLanes(ctx context.Context) {
-	s.ended, s.removeLanes = false, time.After(lanesInterval)
-	used := s.m.lanes()
-	removed, err := s.m.cfg.Store.Queue.RemoveUnused(ctx, func(shape string) bool { return used[grid.Lane(shape)] })
-	if err != nil {
-		s.m.log.Debug("lanes that no sweep uses are left", "err", err)
-	}
-	for _, shape := range removed {
-		delete(s.lanes, grid.Lane(shape))
-	}
-}
-
-// lanes are those of the sweeps that run or are paused.
-func (m *Master) lanes() map[grid.Lane]bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := map[grid.Lane]bool{}
-	for _, r := range m.sweeps {
-		if !r.Sweep.Active() && r.Sweep.State != grid.SweepPaused {
-			continue
-		}
-		for lane := range r.AllLanes() {
-			all[lane] = true
-		}
-	}
-	return all
 }
 
 // reconcile drops leases that the queue no longer holds although no event has closed them. A worker closes a lease before it
@@ -518,11 +454,14 @@ func (s *state) reconcile(ctx context.Context) error {
 			delete(s.suspects, id)
 		}
 	}
-	s.dropUnheld(ctx)
+	for _, f := range s.feeds {
+		if !f.sweep.Active() {
+			s.withdraw(ctx, f)
+		}
+	}
 	if known = s.leases(); len(known) == 0 {
 		return nil
 	}
-	s.handed = map[grid.Lane]uint64{}
 	present, err := s.m.cfg.Store.Queue.Present(ctx)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
@@ -542,42 +481,21 @@ func (s *state) reconcile(ctx context.Context) error {
 		if f.leases[id].detached && !s.abandoned(ctx, f, id, time.Now()) {
 			continue
 		}
-		s.suspect(id, f, last)
+		s.suspect(ctx, id, f, last)
 	}
 	return err
 }
 
-// How many rounds of reconcile a lease that nobody holds is left to the nodes: they give back what they find in the queue, and tell
-// what they hold twice a second. One under which a trial was seen to run may be held by a node that is cut off.
-const (
-	unheldRounds  = 2
-	unheldRunning = 10
-)
-
-// dropUnheld takes leases of paused and cancelled sweeps out of the queue that no node holds. Nodes do that too, and sooner; but there
-// may be none. A node that stands alone has its own worker, which does it.
-func (s *state) dropUnheld(ctx context.Context) {
-	seen := map[grid.LeaseID]int{}
-	for id, f := range s.leases() {
-		if s.m.cfg.Nodes == nil || f.sweep.Active() || s.m.ledger.holder(id) != "" {
-			continue
-		}
-		limit := unheldRounds
-		if f.runsUnder(id) {
-			if limit = unheldRunning; f.sweep.State == grid.SweepPaused {
-				continue // its running trials go on to their ends
-			}
-		}
-		if seen[id] = s.unheld[id] + 1; seen[id] < limit {
-			continue
-		}
-		if err := s.delete(ctx, f, id); err != nil {
+// withdraw takes the leases of a sweep out of the queue that no node has: none may run any more, or they are to be made again.
+func (s *state) withdraw(ctx context.Context, f *feed) {
+	for _, id := range slices.Collect(maps.Keys(f.leases)) {
+		switch ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id); {
+		case err != nil:
 			s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
-			continue
+		case ok:
+			s.drop(f, id)
 		}
-		s.drop(f, id)
 	}
-	s.unheld = seen
 }
 
 // leases gives the feed of every lease that the master believes in.
@@ -591,7 +509,7 @@ func (s *state) leases() map[grid.LeaseID]*feed {
 	return all
 }
 
-func (s *state) suspect(id grid.LeaseID, f *feed, last uint64) {
+func (s *state) suspect(ctx context.Context, id grid.LeaseID, f *feed, last uint64) {
 	until, ok := s.suspects[id]
 	if !ok {
 		until, s.suspects[id] = last, last
@@ -599,6 +517,9 @@ func (s *state) suspect(id grid.LeaseID, f *feed, last uint64) {
 	if s.followed >= until {
 		s.m.log.Info("lease is missing in the queue and is created again", "sweep", f.sweep.ID, "lease", id)
 		delete(s.suspects, id)
+		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil { // so that nobody takes it
+			s.m.log.Debug("lease that is missing could not be deleted", "lease", id, "err", err)
+		}
 		s.drop(f, id)
 	}
 }

@@ -277,7 +277,6 @@ type folded struct {
 type release struct {
 	sweep grid.SweepID
 	lease grid.LeaseID
-	seq   uint64 // of a lease without an ID, which a node of an older version has told
 	node  grid.NodeID
 }
 
@@ -286,7 +285,7 @@ func releases(stored []jetstream.Stored) []release {
 	for _, s := range stored {
 		for i := range s.Batch.Events {
 			if e := &s.Batch.Events[i]; e.Kind == grid.Released {
-				all = append(all, release{sweep: s.Batch.Sweep, lease: e.LeaseID, seq: e.Lease, node: s.Batch.Node})
+				all = append(all, release{sweep: s.Batch.Sweep, lease: e.LeaseID, node: s.Batch.Node})
 			}
 		}
 	}

@@ -234,20 +234,16 @@ func (p *peers) dying(now, since time.Time, away bool, gossip map[grid.NodeID]cl
 // paceOf is the time between two reports of each of so many nodes at work.
 func paceOf(busy int) time.Duration { return min(time.Duration(busy)*reportCost, slowestPace) }
 
-// count gives how many nodes are heard of, and how many of them hold leases.
-func (p *peers) count(now time.Time) (there, busy int) {
+// busy gives how many nodes that are heard of hold leases.
+func (p *peers) busy(now time.Time) (busy int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, known := range p.byID {
-		if known.dead || known.silent(now) {
-			continue
-		}
-		there++
-		if known.busy {
+		if known.busy && !known.dead && !known.silent(now) {
 			busy++
 		}
 	}
-	return there, busy
+	return busy
 }
 
 // behind reports whether a node that is heard of has another keyring.
@@ -306,11 +302,7 @@ func (m *Master) watchNodes(ctx context.Context) error {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	stopBeats, err := m.cfg.Store.Calls.ServeBeats(m.beat)
-	if err != nil {
-		return err
-	}
-	defer stopBeats()
+	defer m.cfg.Store.Calls.ServeBeats(m.beat)()
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	stopEnds, err := m.cfg.Nodes.Disconnections(func(node grid.NodeID) {
@@ -396,9 +388,8 @@ func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 			})
 		}
 	}
-	there, busy := m.peers.count(now)
+	busy := m.peers.busy(now)
 	m.pace.Store(int64(paceOf(busy)))
-	m.cfg.Store.Queue.Nodes(there)
 	others, silent := m.peers.others(m.cfg.Nodes.Self, now)
 	linked := silent == 0 || m.cfg.Nodes.Linked == nil || m.cfg.Nodes.Linked()
 	why := p.away(now, linked, others, silent)

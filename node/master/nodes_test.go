@@ -154,9 +154,9 @@ func (c *stage) pulled(id grid.SweepID) *jetstream.Held {
 	var h *jetstream.Held
 	c.until("a lease of "+string(id), func(*state) bool {
 		r, _ := c.Sweep(id)
-		held, err := c.store.Queue.Pull(c.t.Context(), string(r.Sweep.Lane()), 1)
+		held, err := c.takes().Take(c.t.Context(), string(r.Sweep.Lane()), 1)
 		if err == nil && len(held) == 1 {
-			h = held[0]
+			h = &held[0]
 		}
 		return h != nil
 	})

@@ -14,16 +14,12 @@ const progressQueue = 256
 // takeProgress keeps the newest metrics of running trials in history.
 func (m *Master) takeProgress(ctx context.Context) error {
 	waiting := make(chan *grid.Batch, progressQueue)
-	stop, err := m.cfg.Store.Progress.Serve(func(b *grid.Batch) {
+	defer m.cfg.Store.Calls.ServeMetrics(func(b *grid.Batch) {
 		select {
 		case waiting <- b:
 		default:
 		}
-	})
-	if err != nil {
-		return err
-	}
-	defer stop()
+	})()
 	for {
 		var batches []*grid.Batch
 		select {

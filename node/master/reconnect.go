@@ -187,7 +187,7 @@ func (s *state) revoke(f *feed, id grid.LeaseID) {
 	}
 	if l.seq > 0 {
 		ctx := context.Background() // a call of the store bounds itself
-		if err := s.m.cfg.Store.Queue.Delete(ctx, l.seq); err != nil {
+		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
 			s.m.log.Warn("lease could not be deleted, and its trial may run once more", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
 	}

@@ -239,16 +239,16 @@ func TestRemove(t *testing.T) {
 	if err := c.Remove(t.Context(), "none-1"); !errors.As(err, &refusal) || refusal.Status != 404 {
 		t.Errorf("one that is not there: got %v", err)
 	}
+	h := c.pull(id)
 	if _, err := c.Pause(t.Context(), id, false); err != nil {
 		t.Fatal(err)
 	}
-	c.until("the loop knows", func(s *state) bool { return !s.feeds[id].sweep.Active() })
-	h := c.pull(id)
+	c.until("the loop knows", func(s *state) bool { return len(s.feeds[id].leases) == 1 })
 	if err := c.Remove(t.Context(), id); !errors.As(err, &refusal) {
 		t.Errorf("a paused sweep of which a trial runs: got %v", err)
 	}
 	c.finish(h, grid.ClassNone, time.Second)
-	c.giveBack(c.pull(id))
+	c.until("the loop knows that it rests", func(s *state) bool { return s.feeds[id] == nil })
 	if err := c.Remove(t.Context(), id); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -12,7 +11,7 @@ import (
 )
 
 // Set changes the priority of a sweep and how many of its trials may run at one time. Running trials go on. Leases that no node has
-// taken yet are made again by the new values, see recall.
+// taken yet are made again by the new values.
 func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream.Record, error) {
 	return m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		s := r.Sweep
@@ -39,23 +38,7 @@ func (s *state) followSet(ctx context.Context, f *feed, before *grid.Sweep) {
 		f.lanes = r.Lanes
 	}
 	if before.Priority != f.sweep.Priority || before.MaxParallel != f.sweep.MaxParallel {
-		s.recall(ctx, f)
-	}
-}
-
-// recall takes leases of a sweep that the queue has not handed out yet out of it, so that they are made again by what is set now. Where
-// a node pulls one at the same moment, its trials go on there, or run once more.
-func (s *state) recall(ctx context.Context, f *feed) {
-	s.handed = map[grid.Lane]uint64{}
-	for id, l := range maps.Clone(f.leases) {
-		if l.detached || s.m.ledger.holder(id) != "" || s.delivered(ctx, f, &l) {
-			continue
-		}
-		if err := s.delete(ctx, f, id); err != nil {
-			s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
-			continue
-		}
-		s.drop(f, id)
+		s.withdraw(ctx, f)
 	}
 }
 

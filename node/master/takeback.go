@@ -59,7 +59,7 @@ func (s *state) delete(ctx context.Context, f *feed, id grid.LeaseID) error {
 	if f.leases[id].detached {
 		return nil
 	}
-	return s.m.cfg.Store.Queue.Delete(ctx, f.leases[id].seq)
+	return s.m.cfg.Store.Queue.Delete(ctx, id)
 }
 
 // fence ends the running attempts of a node that was lost.
@@ -146,7 +146,7 @@ func (s *state) restore(ctx context.Context) error {
 			bySweep[l.Sweep] = append(bySweep[l.Sweep], l)
 			continue
 		}
-		if err := s.m.cfg.Store.Queue.Delete(ctx, l.Seq); err != nil {
+		if err := s.m.cfg.Store.Queue.Delete(ctx, l.ID); err != nil {
 			return fmt.Errorf("delete a lease of a removed sweep: %w", err)
 		}
 	}
@@ -157,11 +157,6 @@ func (s *state) restore(ctx context.Context) error {
 		}
 		if err := s.open(ctx, &r, leases); err != nil {
 			return err
-		}
-		for _, l := range leases {
-			if err := s.ensure(ctx, grid.Lane(l.Shape)); err != nil {
-				return err
-			}
 		}
 	}
 	s.m.ledger.complete()
@@ -218,7 +213,7 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 		s.m.ledger.unclaim(id)
 	case l.detached:
 		return true
-	case now.Sub(l.since) < idleLimit || !s.delivered(ctx, f, &l):
+	case now.Sub(l.since) < idleLimit || !s.m.cfg.Store.Queue.HandedOut(id):
 		return false
 	case l.idle.IsZero():
 		l.idle = now
@@ -238,24 +233,10 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 	return true
 }
 
-// delivered reports whether the queue has handed out a lease.
-func (s *state) delivered(ctx context.Context, f *feed, l *lease) bool {
-	lane := l.lane
-	last, known := s.handed[lane]
-	if !known {
-		var err error
-		if last, err = s.m.cfg.Store.Queue.Delivered(ctx, string(lane)); err != nil {
-			s.m.log.Debug("queue could not be asked", "sweep", f.sweep.ID, "err", err)
-		}
-		s.handed[lane] = last
-	}
-	return l.seq <= last
-}
-
 // orphan deletes a lease of which this master knows nothing: a node that pulls it could not keep it.
 func (s *state) orphan(ctx context.Context, l *jetstream.Queued) error {
 	if s.m.cfg.Nodes == nil || l.Sweep == "" {
 		return nil // of a newer version
 	}
-	return s.m.cfg.Store.Queue.Delete(ctx, l.Seq)
+	return s.m.cfg.Store.Queue.Delete(ctx, l.ID)
 }

@@ -231,7 +231,7 @@ func (m *Monitor) outputRoutes() []route {
 	}
 }
 
-// fileRoutes are the calls about bundles, and for nodes those about snapshots.
+// fileRoutes are the calls about bundles, and for nodes those about artifacts and snapshots.
 func (m *Monitor) fileRoutes() []route {
 	file := api.PathSnapshots + "/files/{hash}"
 	return []route{
@@ -239,6 +239,10 @@ func (m *Monitor) fileRoutes() []route {
 			call: call{handler: m.hasBundle}},
 		{method: "PUT", pattern: api.PathBundles + "{digest}", access: mayAct, topic: topicFiles, summary: "Store a bundle", bodyLimit: unlimited,
 			call: call{handler: m.putBundle, status: http.StatusNoContent}},
+		{method: "GET", pattern: api.PathBundles + "{digest}", access: forNodes, topic: topicFiles, summary: "Fetch a bundle",
+			call: call{handler: m.openBundle, media: []string{mediaBinary}, stream: true}},
+		{method: "PUT", pattern: api.PathRunFiles, access: forNodes, topic: topicFiles, summary: "Store what a run of a node has left", bodyLimit: unlimited,
+			call: gives(m.putArtifacts)},
 		{method: "POST", pattern: api.PathSnapshots, access: forNodes, topic: topicFiles, summary: "Offer a snapshot", bodyLimit: checkpoint.MaxManifest,
 			call: takes(m.offerSnapshot)},
 		{method: "GET", pattern: api.PathSnapshots + "/{number}", access: forNodes, topic: topicFiles, summary: "Load a snapshot", call: gives(m.loadSnapshot)},

@@ -33,14 +33,10 @@ type ticket struct {
 	Attempt    int          `json:"attempt"`
 	Deliveries int          `json:"deliveries"`
 	Shape      string       `json:"shape"`
-	Reply      string       `json:"reply"`
 }
 
 func ticketOf(h *jetstream.Held) *ticket {
-	t := h.Ticket()
-	return &ticket{
-		ID: t.ID, Seq: t.Seq, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Deliveries: t.Deliveries, Shape: t.Shape, Reply: t.Reply,
-	}
+	return &ticket{ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape}
 }
 
 // adoption is an attempt of an earlier agent that goes on under this one.
@@ -116,7 +112,7 @@ func (w *Worker) takeBack(a *attempt, m *manifest, r jetstream.Record, resume fu
 
 // laneOf gives the lane that an attempt was leased in.
 func laneOf(r *jetstream.Record, t *ticket) lane {
-	l := lane{name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority, active: true}
+	l := lane{name: r.Sweep.Lane(), resources: r.Sweep.Task.Resources, priority: r.Sweep.Priority}
 	if t == nil {
 		return l
 	}
@@ -138,12 +134,9 @@ func (w *Worker) retake(id grid.SweepID, t *ticket, index int64) *holding {
 			return h
 		}
 	}
-	held := w.cfg.Store.Queue.Restore(jetstream.Ticket{
+	held := &jetstream.Held{
 		Lease: jetstream.Lease{Sweep: id, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Shape: t.Shape, ID: t.ID},
-		Seq:   t.Seq, Deliveries: t.Deliveries, Reply: t.Reply,
-	})
-	if err := held.Renew(); err != nil {
-		w.log.Debug("lease could not be renewed", "sweep", id, "err", err)
+		Seq:   t.Seq, Deliveries: t.Deliveries,
 	}
 	h := &holding{held: held, next: t.Hi, hi: index + 1, runners: 1}
 	w.holdings[h] = struct{}{}

@@ -45,7 +45,7 @@ func (a *agents) next() {
 	a.client = client
 	a.t.Cleanup(func() { client.Close() })
 	c := Config{
-		Node: "n", Dir: a.dir, Store: a.store, Executor: client, Adopt: client,
+		Node: "n", Dir: a.dir, Master: a.store.Calls.Of("n"), Files: a.store, Executor: client, Adopt: client,
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(a.t),
 	}
 	var m inventory.Machine

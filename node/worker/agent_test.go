@@ -41,8 +41,11 @@ func work(dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := lease(ctx, store); err != nil {
+		return err
+	}
 	w, err := New(Config{
-		Node: "n", Dir: dir, Store: store, Executor: client, Adopt: client, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
+		Node: "n", Dir: dir, Master: store.Calls.Of("n"), Files: store, Executor: client, Adopt: client, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -51,6 +54,25 @@ func work(dir string) error {
 		return err
 	}
 	return w.Run(ctx)
+}
+
+// lease has each trial of the only sweep leased, once, as a master does.
+func lease(ctx context.Context, store *jetstream.Store) error {
+	records, err := store.Records.All(ctx)
+	if err != nil {
+		return err
+	}
+	present, err := store.Queue.Present(ctx)
+	if err != nil || len(present) > 0 {
+		return err
+	}
+	r := records[0].Sweep
+	for i := range r.Space.Count() {
+		if _, err := store.Queue.Publish(ctx, jetstream.Lease{Sweep: r.ID, Lo: i, Hi: i + 1, Attempt: 1, Shape: string(r.Lane())}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TestAttemptSurvivesAKilledAgent kills the whole node agent, its store too, three times under running attempts.
@@ -107,7 +129,7 @@ func (a *agents) reopen() {
 	a.t.Cleanup(store.Close)
 }
 
-// prepare stores a sweep of n trials, each with a lease, in the store of the agents to come. The trials tell again and again
+// prepare stores a sweep of n trials in the store of the agents to come. The trials tell again and again
 // that they run, until there is a file that lets them end.
 func (a *agents) prepare(n int) (*grid.Sweep, string) {
 	a.t.Helper()
@@ -121,9 +143,6 @@ func (a *agents) prepare(n int) (*grid.Sweep, string) {
 	}
 	defer a.store.Close()
 	r, marks := a.scripted(n, `echo "one of $MLF_TRIAL"; while ! test -e $MARKS/go; do echo x >$MARKS/began-${MLF_TRIAL#*/}; sleep 0.02; done; echo two; exit 7`, nil)
-	for i := range int64(n) {
-		a.lease(r, i, i+1)
-	}
 	return r, marks
 }
 

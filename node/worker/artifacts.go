@@ -108,7 +108,7 @@ func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (g
 		pack.CloseWithError(err)
 		packed <- err
 	}()
-	err := w.cfg.Store.Artifacts.Put(ctx, a.id.ArtifactName(a.run), r, nil)
+	err := w.cfg.Files.PutArtifacts(ctx, a.id, a.run, r)
 	r.CloseWithError(errGaveUp)
 	if packErr := <-packed; packErr != nil && !errors.Is(packErr, errGaveUp) {
 		return grid.FilesRef{}, &packError{packErr}

@@ -13,6 +13,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,7 +30,8 @@ type remoteStage struct {
 	*stage
 	server  *jetstream.Server
 	cfg     jetstream.Config
-	remote  *jetstream.Store // the worker's
+	mu      sync.Mutex      // guards the store, which goes and comes
+	remote  *jetstream.Link // the worker's
 	program program
 }
 
@@ -66,7 +68,7 @@ func portText(port int) string { return big.NewInt(int64(port)).String() }
 func (s *remoteStage) next() {
 	s.t.Helper()
 	w, err := New(Config{
-		Node: "w", Dir: s.dir, Store: s.remote, Executor: s.program, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
+		Node: "w", Dir: s.dir, Master: s.remote, Files: s, Executor: s.program, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -74,6 +76,21 @@ func (s *remoteStage) next() {
 	s.t.Cleanup(w.spools.close)
 	w.stopTime = 100 * time.Millisecond
 	s.Worker = w
+}
+
+// Bundle and PutArtifacts stand for the master's API.
+func (s *remoteStage) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
+	return s.files().Bundle(ctx, digest)
+}
+
+func (s *remoteStage) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
+	return s.files().PutArtifacts(ctx, id, run, r)
+}
+
+func (s *remoteStage) files() *jetstream.Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stage.store
 }
 
 // begin starts the master's store, away ends it.
@@ -86,6 +103,8 @@ func (s *remoteStage) begin() {
 	if s.cfg.Listen.Port == 0 { // the worker reads it from now on
 		s.cfg.Listen.Port = s.server.Addr().(*net.TCPAddr).Port
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.store, err = s.server.Store(context.Background()); err != nil {
 		s.t.Fatal(err)
 	}
@@ -174,9 +193,6 @@ func TestArtifactsWaitForTheMaster(t *testing.T) {
 			return succeeded()
 		})
 		r = s.sweep("t-1", trials, 1, nil)
-		if err := s.store.Queue.EnsureShape(t.Context(), string(r.Lane())); err != nil { // as a master does
-			t.Fatal(err)
-		}
 		for i := range int64(trials) {
 			s.lease(r, i, i+1)
 		}

@@ -11,7 +11,7 @@ import (
 )
 
 // TestSetupFailsOnceForAll has a setup step fail under many trials. It is run by one of them at a time, with a pause in between, and
-// no other trial fails of it; when the sweep is paused, those that wait are given back, and when it goes on it is tried at once.
+// no other trial fails of it; when the sweep is paused, those that the worker holds are given back, and when it goes on it is tried at once.
 func TestSetupFailsOnceForAll(t *testing.T) {
 	var setups atomic.Int32
 	var broken atomic.Bool
@@ -39,7 +39,7 @@ func TestSetupFailsOnceForAll(t *testing.T) {
 		t.Errorf("got %d failed attempts for two tries: %+v", len(all), all)
 	}
 	s.change(r, grid.SweepPaused)
-	s.released("t-1", 40)
+	eventually(t, "what the worker holds to be given back", func() bool { return len(s.Worker.held()) == 0 })
 	n := setups.Load()
 	for _, e := range s.finished("t-1", 2) {
 		if e.Result.Class != grid.ClassSetup && e.Result.Class != grid.ClassHalt {

@@ -52,7 +52,7 @@ func (w *Worker) report(ctx context.Context, told *jetstream.Sample) *jetstream.
 			b.Sample = now
 		}
 	}
-	orders, err := w.cfg.Store.Calls.Beat(ctx, b)
+	orders, err := w.cfg.Master.Beat(ctx, b)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.log.Debug("master does not answer", "err", err)
@@ -70,7 +70,7 @@ func (w *Worker) farewell() {
 	b := w.state()
 	b.Restarting = w.handover.Load()
 	b.Leaving = !b.Restarting
-	if _, err := w.cfg.Store.Calls.Beat(ctx, b); err != nil {
+	if _, err := w.cfg.Master.Beat(ctx, b); err != nil {
 		w.log.Debug("master was not told that this node leaves", "err", err)
 	}
 }
@@ -83,9 +83,9 @@ func (w *Worker) state() jetstream.Beat {
 		b.Keys = w.cfg.Keys()
 	}
 	for _, h := range w.held() {
-		if right := h.right(); !h.gone() {
+		if l := h.held; !h.gone() {
 			b.Held = append(b.Held, jetstream.HeldLease{
-				Seq: right.Seq, Deliveries: right.Deliveries, ID: right.ID, Sweep: right.Sweep, Runs: h.running(), Hi: h.kept(),
+				Seq: l.Seq, Deliveries: l.Deliveries, ID: l.ID, Sweep: l.Sweep, Runs: h.running(), Hi: h.kept(),
 			})
 		}
 	}
@@ -102,8 +102,7 @@ func (w *Worker) Running() int {
 // obey follows the master's orders.
 func (w *Worker) obey(o *jetstream.Orders) {
 	for _, h := range w.held() {
-		stop := slices.Contains(o.Stop, h.held.ID) || slices.Contains(o.Lost, h.held.Seq) // an older master goes by sequences
-		if stop && h.lose() {
+		if slices.Contains(o.Stop, h.held.ID) && h.lose() {
 			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.held.Sweep, "lease", h.held.ID)
 		}
 		if slices.Contains(o.Finish, h.held.ID) {

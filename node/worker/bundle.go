@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"mlfnode/grid"
-	"mlfnode/jetstream"
 	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/projects"
@@ -29,7 +28,7 @@ const setupDone = ".ok"
 type bundles struct {
 	dir   string
 	cache *projects.Cache
-	store *jetstream.Objects
+	fetch func(ctx context.Context, digest string) (io.ReadCloser, error)
 
 	active func(grid.SweepID) bool // reports whether trials of a sweep may begin; nil: they may
 
@@ -436,7 +435,7 @@ func (b *bundles) unpack(ctx context.Context, r *grid.Sweep, uses *uses) (dir, c
 	}
 	uses.hold(filepath.Join(b.dir, "bundles", r.Bundle))
 	dir, contents, err = b.cache.Open(r.Bundle, func(w io.Writer) error {
-		f, err := b.store.Open(ctx, r.Bundle)
+		f, err := b.fetch(ctx, r.Bundle)
 		if err != nil {
 			return err
 		}

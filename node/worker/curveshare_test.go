@@ -19,11 +19,7 @@ func TestCurvesOfSomeTrials(t *testing.T) {
 			}
 			return succeeded()
 		})
-		stop, err := s.store.Calls.ServeBeats(func(grid.NodeID, *jetstream.Beat) jetstream.Orders { return jetstream.Orders{Curves: share} })
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer stop()
+		defer s.store.Calls.ServeBeats(func(grid.NodeID, *jetstream.Beat) jetstream.Orders { return jetstream.Orders{Curves: share} })()
 		s.report(t.Context(), nil)
 		r := s.sweep("a-1", 40, 1, nil)
 		s.run()

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"sync"
@@ -33,8 +34,8 @@ func (w *Worker) decline(held *jetstream.Held) bool {
 		return false
 	}
 	if often {
-		w.outbox.release(held, held.Ack, func() {})
-	} else if err := held.Postpone(declineTime); err != nil {
+		w.outbox.release(held, func() {})
+	} else if err := w.cfg.Master.Postpone(context.Background(), held, declineTime); err != nil { // a call bounds itself
 		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
 		return false
 	}

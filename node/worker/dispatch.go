@@ -44,9 +44,6 @@ func (w *Worker) assess(lanes []lane) []lane {
 	missing := ""
 	for i := range lanes {
 		l := &lanes[i]
-		if !l.active {
-			continue
-		}
 		if why := w.withheld(*l); why != "" {
 			l.refusal = grid.Refusal{Code: grid.RefusedWithheld, By: why}
 			continue
@@ -71,9 +68,6 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 	w.findings()
 	for _, l := range lanes {
 		switch {
-		case !l.active:
-			w.refuse(ctx, l)
-			continue
 		case l.slots < 1: // its trials are for other nodes
 			w.books.Forget(l.name)
 			continue
@@ -135,33 +129,13 @@ func (w *Worker) fill(ctx context.Context, l lane, slots int) int {
 	return 0
 }
 
-// refusals is how many leases are given back at one time.
-const refusals = 16
-
-// refuse gives back what is in the queue of a lane of which nothing may run. That takes no room, so a sweep is at rest soon
-// after it was paused or cancelled, however busy the node is with others.
-func (w *Worker) refuse(ctx context.Context, l lane) {
-	for ctx.Err() == nil {
-		held, err := w.cfg.Store.Queue.Pull(ctx, string(l.name), refusals)
-		if err != nil && ctx.Err() == nil {
-			w.log.Debug("queue could not be asked", "lane", l.name, "err", err)
-		}
-		for _, h := range held {
-			w.outbox.release(h, h.Ack, func() {})
-		}
-		if len(held) < refusals {
-			return
-		}
-	}
-}
-
-// acquire pulls a lease, or joins one of this worker that has trials to spare.
+// acquire takes a lease, or joins one of this worker that has trials to spare.
 func (w *Worker) acquire(ctx context.Context, l lane) *holding {
-	held := w.pull(ctx, l)
+	held := w.take(ctx, l)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if held != nil {
-		h := &holding{held: held, since: time.Now(), next: held.Lo, runners: 1}
+		h := &holding{held: held, since: time.Now(), next: held.Lo, runners: 1, due: 1}
 		w.holdings[h] = struct{}{}
 		w.tellSoon()
 		return h
@@ -174,14 +148,12 @@ func (w *Worker) acquire(ctx context.Context, l lane) *holding {
 	return nil
 }
 
-// pull takes the next lease of a lane. One that this worker holds already comes again when the store was opened anew or when
-// renewing it took too long: its trials are not to be run twice at one time, so only the fresh right to it is kept.
-// What this node is to avoid is left to others, and comes again after a while: there may be so many such leases that the first is back
-// before the last is left.
-func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
+// take takes the next lease of a lane. What this node is to avoid is left to others, and comes again after a while: there may be so many
+// such leases that the first is back before the last is left.
+func (w *Worker) take(ctx context.Context, l lane) *jetstream.Held {
 	for began := time.Now(); ; {
 		asked := time.Now()
-		held, err := w.cfg.Store.Queue.Pull(ctx, string(l.name), 1)
+		held, err := w.cfg.Master.Take(ctx, string(l.name), 1)
 		switch {
 		case err != nil:
 			if ctx.Err() == nil {
@@ -192,26 +164,13 @@ func (w *Worker) pull(ctx context.Context, l lane) *jetstream.Held {
 			w.fairness.foundEmpty(l, asked)
 			return nil
 		}
-		if !w.renewed(held[0]) && !w.decline(held[0]) {
-			return held[0]
+		if !w.decline(&held[0]) {
+			return &held[0]
 		}
 		if time.Since(began) > declineTime/2 || w.draining.Load() {
 			return nil
 		}
 	}
-}
-
-// renewed reports whether the lease is one that this worker holds, and keeps the fresh right to it.
-func (w *Worker) renewed(held *jetstream.Held) bool {
-	for _, h := range w.held() {
-		if h.held.ID == held.ID || (h.held.ID == "" && h.held.Seq == held.Seq) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			h.again = held
-			return true
-		}
-	}
-	return false
 }
 
 // leave takes a runner off the holding; the last one gives the lease back.
@@ -227,34 +186,13 @@ func (w *Worker) leave(h *holding) {
 		w.forget(h)
 		return
 	}
-	w.outbox.release(h.held, func(ctx context.Context) error { return h.right().Ack(ctx) }, func() { w.forget(h) })
+	w.outbox.release(h.held, func() { w.forget(h) })
 }
 
 func (w *Worker) forget(h *holding) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.holdings, h)
-}
-
-// renew keeps the leases of this worker while it works on them.
-func (w *Worker) renew(ctx context.Context) {
-	tick := time.NewTicker(jetstream.AckWait / 4)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		for _, h := range w.held() {
-			if h.gone() || h.isLeft() {
-				continue
-			}
-			if err := h.right().Renew(); err != nil {
-				w.log.Debug("lease could not be renewed", "sweep", h.held.Sweep, "err", err)
-			}
-		}
-	}
 }
 
 func (w *Worker) held() []*holding {
@@ -273,10 +211,10 @@ type holding struct {
 	since time.Time // when this worker took it
 
 	mu      sync.Mutex
-	again   *jetstream.Held // the same lease, when it came once more
 	next    int64
 	hi      int64 // trials from here on are given back; 0 for none
 	runners int
+	due     int   // runners that are yet to take their first trial
 	left    bool  // the next agent has it: it is neither acknowledged nor returned
 	lost    bool  // the lease is not ours any more
 	halted  error // why what runs under it is stopped to go on elsewhere; nil while it is not
@@ -284,16 +222,6 @@ type holding struct {
 
 	parent, own *sweep // what own was made from, and the sweep as the holding's trials see it
 	cancel      context.CancelCauseFunc
-}
-
-// right is what the queue goes by: the newest delivery of the lease.
-func (h *holding) right() *jetstream.Held {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.again != nil {
-		return h.again
-	}
-	return h.held
 }
 
 // began notes an attempt that runs under the lease, and ended one whose report is on its way.
@@ -340,6 +268,7 @@ func (h *holding) take() (int64, bool) {
 		return 0, false
 	}
 	h.next++
+	h.due = max(h.due-1, 0)
 	return h.next - 1, true
 }
 
@@ -403,10 +332,11 @@ func (h *holding) join(s *sweeps) bool {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.lost || h.runners == 0 || h.held.Hi-h.next < 1 {
+	if h.lost || h.runners == 0 || h.held.Hi-h.next <= int64(h.due) {
 		return false
 	}
 	h.runners++
+	h.due++
 	return true
 }
 
@@ -415,5 +345,6 @@ func (h *holding) leave() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.runners--
+	h.due = min(h.due, h.runners)
 	return h.runners == 0
 }

@@ -75,30 +75,6 @@ func TestUrgentSweepsGoFirst(t *testing.T) {
 	}
 }
 
-// TestPausedLeasesComeBack pauses a sweep while another one has the whole node for a long time.
-func TestPausedLeasesComeBack(t *testing.T) {
-	for _, state := range []grid.SweepState{grid.SweepPaused, grid.SweepCancelled} {
-		t.Run(string(state), func(t *testing.T) {
-			g := newGate()
-			s := newStage(t, g.run)
-			long := s.sweep("long-1", 4, 4, nil)
-			s.lease(long, 0, 1)
-			s.run()
-			receive(t, "the long trial", g.began)
-			other := s.sweep("other-1", 40, 1, nil)
-			for i := range int64(40) {
-				s.lease(other, i, i+1)
-			}
-			s.change(other, state)
-			if got := only(s.released("other-1", 40), grid.Finished); len(got) != 0 {
-				t.Errorf("results of a sweep that is %s: got %d, want none", state, len(got))
-			}
-			close(g.open)
-			s.released("long-1", 1)
-		})
-	}
-}
-
 // TestPauseLetsTrialsEnd pauses a sweep in the middle of a lease: the running trial ends, the next ones are not begun.
 func TestPauseLetsTrialsEnd(t *testing.T) {
 	g, s, r := begun(t, 10, 4)
@@ -207,24 +183,6 @@ func TestIdleSlotsJoinALease(t *testing.T) {
 				t.Errorf("got %d results of %d trials, at most %d at a time; want 30 of 30, %d", len(all), len(seen), most, c.want)
 			}
 		})
-	}
-}
-
-// TestHeldLeaseComesAgain lets the queue deliver a lease once more whose trial runs, as it does after the store was opened anew.
-func TestHeldLeaseComesAgain(t *testing.T) {
-	g, s, r := begun(t, 1, 1)
-	h := s.Worker.held()[0]
-	if err := h.held.Return(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the lease came again", func() bool { return h.right() != h.held })
-	close(g.open)
-	if all := only(s.released(r.ID, 1), grid.Finished); len(all) != 1 || len(g.began) != 0 {
-		t.Errorf("got %d results and %d further starts, want one result", len(all), len(g.began))
-	}
-	s.stop()
-	if left, err := s.store.Queue.Present(t.Context()); err != nil || len(left) != 0 {
-		t.Errorf("queue: got %d leases, %v; want none", len(left), err)
 	}
 }
 

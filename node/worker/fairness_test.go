@@ -15,7 +15,7 @@ import (
 
 func testLane(cpus float64, memory int64, priority int) lane {
 	s := grid.Sweep{Priority: priority, Task: grid.Task{Resources: grid.Resources{CPUs: grid.MilliOf(cpus), Memory: memory}}}
-	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority, active: true}
+	return lane{name: s.Lane(), resources: s.Task.Resources, priority: priority}
 }
 
 // node simulates a node: lanes with work without end, and trials that take as long as their lane says.
@@ -73,9 +73,7 @@ func (n *node) run(lanes []lane, d time.Duration) {
 func (n *node) assess(lanes []lane) []lane {
 	lanes = slices.Clone(lanes)
 	for i := range lanes {
-		if l := &lanes[i]; l.active {
-			l.slots = n.books.Slots(l.resources)
-		}
+		lanes[i].slots = n.books.Slots(lanes[i].resources)
 	}
 	return lanes
 }
@@ -224,12 +222,11 @@ func TestUrgentLanesAreToldFirst(t *testing.T) {
 	}
 }
 
-// TestLanesOfOtherNodes has lanes wait that this node can't serve: one for GPUs that it does not have, and one of a paused sweep. They
+// TestLanesOfOtherNodes has lanes wait that this node can't serve: one for GPUs that it does not have. They
 // change neither how long turns are, nor what a lane that comes later begins with.
 func TestLanesOfOtherNodes(t *testing.T) {
-	busy, late, gpu, paused := testLane(1, 0, 0), testLane(1, 1<<20, 0), gpuLane(grid.One), testLane(1, 2<<20, 0)
-	paused.active = false
-	lanes := []lane{busy, late, gpu, paused}
+	busy, late, gpu := testLane(1, 0, 0), testLane(1, 1<<20, 0), gpuLane(grid.One)
+	lanes := []lane{busy, late, gpu}
 	n := newNode()
 	n.work[busy.name] = 100 * time.Second
 	n.run(lanes, time.Hour)

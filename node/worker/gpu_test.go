@@ -138,9 +138,6 @@ func TestLanesOfTheRecord(t *testing.T) {
 	if got := receive(t, "the first trial", memory); got != 1<<30 {
 		t.Errorf("got %d bytes, want what the task says", got)
 	}
-	if err := s.store.Queue.EnsureShape(t.Context(), string(lane)); err != nil {
-		t.Fatal(err)
-	}
 	if _, err := s.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: r.ID, Lo: 1, Hi: 2, Attempt: 1, Shape: string(lane)}); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func watchedStage(t *testing.T, description string, p program) (*stage, *invento
 	s := newStage(t, p)
 	s.spools.close()
 	s.Worker, err = New(Config{
-		Node: "n", Dir: s.dir, Store: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
+		Node: "n", Dir: s.dir, Master: s.store.Calls.Of("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
 		GPUs: fake, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid},
 	})
 	if err != nil {

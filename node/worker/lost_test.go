@@ -27,13 +27,13 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 			s.cfg.Snapshots = unreachable{began: began}
 			r := s.sweep("lost-1", 1, 1, func(r *grid.Sweep) { c := grid.DefaultCheckpoint(); r.Task.Checkpoint = &c })
 			lease.Sweep, lease.Shape = r.ID, string(r.Lane())
-			seq, err := s.store.Queue.Publish(t.Context(), lease)
-			if err != nil {
+			lease.ID = s.store.Queue.NewID()
+			if _, err := s.store.Queue.Publish(t.Context(), lease); err != nil {
 				t.Fatal(err)
 			}
 			s.run()
 			receive(t, "the trial", began)
-			s.obey(&jetstream.Orders{Lost: []uint64{seq}}) // as an older master says it
+			s.obey(&jetstream.Orders{Stop: []grid.LeaseID{lease.ID}})
 			eventually(t, "the lease is let go", func() bool { return len(s.Worker.held()) == 0 })
 			next := s.sweep("next-1", 1, 1, nil)
 			s.lease(next, 0, 1)

@@ -28,11 +28,11 @@ const (
 // outbox stores reports in rounds: output, then the events that point to it, then the acknowledgement of leases. Nothing is
 // dropped: a round that fails is tried again until it is stored.
 type outbox struct {
-	node  grid.NodeID
-	store *jetstream.Store
-	log   *slog.Logger
-	kick  chan struct{}
-	slow  atomic.Int64 // the master's pace
+	node   grid.NodeID
+	master *jetstream.Link
+	log    *slog.Logger
+	kick   chan struct{}
+	slow   atomic.Int64 // the master's pace
 
 	mu      sync.Mutex
 	queue   round
@@ -78,13 +78,12 @@ type reports struct {
 
 type leaseReport struct {
 	held   *jetstream.Held
-	ack    func(context.Context) error
 	stored func()
 }
 
-func newOutbox(node grid.NodeID, store *jetstream.Store, log *slog.Logger) *outbox {
+func newOutbox(node grid.NodeID, master *jetstream.Link, log *slog.Logger) *outbox {
 	return &outbox{
-		node: node, store: store, log: log, kick: make(chan struct{}, 1), queue: newRound(nil),
+		node: node, master: master, log: log, kick: make(chan struct{}, 1), queue: newRound(nil),
 		drained: make(chan struct{}), closed: make(chan struct{}),
 	}
 }
@@ -141,12 +140,12 @@ func (o *outbox) event(id grid.SweepID, rep report) {
 	_ = o.add(context.Background(), func(r *round) { r.add(id, rep) })
 }
 
-// release queues the end of a lease: the event that closes it, then its acknowledgement by ack.
-func (o *outbox) release(h *jetstream.Held, ack func(context.Context) error, stored func()) {
+// release queues the end of a lease: the event that closes it, then its return.
+func (o *outbox) release(h *jetstream.Held, stored func()) {
 	_ = o.add(context.Background(), func(r *round) {
 		e := grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()}
 		r.add(h.Sweep, report{event: e})
-		r.leases = append(r.leases, leaseReport{h, ack, stored})
+		r.leases = append(r.leases, leaseReport{h, stored})
 	})
 }
 
@@ -264,9 +263,9 @@ func (o *outbox) persist(ctx context.Context, r *round) {
 		}
 	}
 	for _, l := range r.leases {
-		if err := l.ack(ctx); err != nil {
-			// The lease runs out by itself; its trials are known to be done by then.
-			o.log.Debug("lease could not be acknowledged", "sweep", l.held.Sweep, "err", err)
+		if err := o.master.Return(ctx, l.held); err != nil {
+			// The master takes it back by itself; its trials are known to be done by then.
+			o.log.Debug("lease could not be given back", "sweep", l.held.Sweep, "err", err)
 		}
 		l.stored()
 	}
@@ -307,7 +306,7 @@ func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []piec
 	for i := range pieces {
 		chunks[i] = pieces[i].chunk
 	}
-	first, last, err := o.store.Logs.Publish(ctx, id, chunks)
+	first, last, err := o.master.Output(ctx, id, chunks)
 	if err != nil {
 		return err
 	}
@@ -327,8 +326,7 @@ func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, all *reports)
 			all.events[i].Result.Log = *ref
 		}
 	}
-	_, err := o.store.Events.Publish(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: all.events})
-	return err
+	return o.master.Events(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: all.events})
 }
 
 // drain waits until all that is queued is stored, or giveUp has closed the outbox.

@@ -24,7 +24,7 @@ type posted struct {
 func post(t *testing.T, dir string) *posted {
 	t.Helper()
 	store := openStore(t, dir)
-	o := newOutbox("n", store, logger(t))
+	o := newOutbox("n", store.Calls.Of("n"), logger(t))
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan struct{})
 	go func() {
@@ -116,7 +116,7 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	if _, err := p.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: "a-1", Lo: 0, Hi: 50, Attempt: 1, Shape: "s"}); err != nil {
 		t.Fatal(err)
 	}
-	held, err := p.store.Queue.Pull(t.Context(), "s", 1)
+	held, err := p.store.Calls.Of("n").Take(t.Context(), "s", 1)
 	if err != nil || len(held) != 1 {
 		t.Fatalf("pull: got %d, %v", len(held), err)
 	}
@@ -140,7 +140,7 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 		})
 	}
 	released := make(chan struct{})
-	p.release(held[0], held[0].Ack, func() {
+	p.release(&held[0], func() {
 		mu.Lock()
 		defer mu.Unlock()
 		if told != 50 {

@@ -91,7 +91,7 @@ func TestPreemption(t *testing.T) {
 func TestPreemptionSparesTheResumed(t *testing.T) {
 	now := time.Now()
 	s, held := filled(t, now)
-	l := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, active: true, preempt: true}
+	l := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, preempt: true}
 	s.fairness.lanes[l.name] = &standing{kept: now.Add(-2 * time.Minute)}
 	pass := func() {
 		s.preempt(l, now)
@@ -144,7 +144,7 @@ func filled(t *testing.T, now time.Time) (*stage, []*holding) {
 func TestTwoLanesPreempt(t *testing.T) {
 	now := time.Now()
 	s, held := filled(t, now)
-	first := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, active: true, preempt: true}
+	first := lane{name: "p5_x", resources: grid.Resources{CPUs: grid.One}, priority: 5, preempt: true}
 	second := first
 	second.name = "p5_y"
 	for _, l := range []lane{first, second} {

@@ -91,7 +91,7 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string, storeUntil time.T
 // another start.
 func (w *Worker) load(ctx context.Context, id grid.SweepID) (record jetstream.Record, err error) {
 	for {
-		record, err = w.cfg.Store.Records.Load(ctx, id)
+		record, err = w.cfg.Master.Record(ctx, id)
 		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrNotFound) || !jetstream.Unavailable(err) {
 			return record, err
 		}

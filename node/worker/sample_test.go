@@ -16,14 +16,10 @@ func TestSamplesTravelWithBeats(t *testing.T) {
 		t.Fatalf("without a master %+v was told", told)
 	}
 	var got []*jetstream.Sample
-	stop, err := s.store.Calls.ServeBeats(func(_ grid.NodeID, b *jetstream.Beat) jetstream.Orders {
+	defer s.store.Calls.ServeBeats(func(_ grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 		got = append(got, b.Sample)
 		return jetstream.Orders{}
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
+	})()
 	told := s.report(t.Context(), nil)
 	told = s.report(t.Context(), told)
 	sample = &jetstream.Sample{CPU: 6}

@@ -234,7 +234,7 @@ func TestSpoolsOnAFullDisk(t *testing.T) {
 func TestManifestTemplate(t *testing.T) {
 	for name, shared := range map[string]manifest{
 		"nothing":    {},
-		"lease":      {Sweep: `a"b-1`, Boot: "boot", Lease: &ticket{ID: "m.1.7", Seq: 7, Lo: 3, Hi: 9, Attempt: 2, Shape: "c1", Reply: "$JS.ACK.x"}},
+		"lease":      {Sweep: `a"b-1`, Boot: "boot", Lease: &ticket{ID: "m.1.7", Seq: 7, Lo: 3, Hi: 9, Attempt: 2, Shape: "c1"}},
 		"allocation": {Sweep: "a-1", Allocation: &allocator.Allocation{Lane: "c1", CPUs: 1500, Memory: 1 << 30, Shares: []allocator.Share{{UUID: "GPU-1", Milli: 500}}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -101,7 +101,7 @@ func stageOver(t *testing.T, store string, p program) *stage {
 func (s *stage) worker(p program) *Worker {
 	s.t.Helper()
 	w, err := New(Config{
-		Node: "n", Dir: s.dir, Store: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
+		Node: "n", Dir: s.dir, Master: s.store.Calls.Of("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 
 func gpuLane(gpus grid.Milli) lane {
 	r := grid.Resources{CPUs: grid.One, GPUs: gpus}
-	return lane{name: grid.LaneOf(0, r, ""), resources: r, active: true}
+	return lane{name: grid.LaneOf(0, r, ""), resources: r}
 }
 
 func eightGPUs() []allocator.Device {

@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
-	"time"
 
 	"mlfnode/grid"
-	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 )
 
@@ -65,23 +63,6 @@ func TestLeaseBehindTheSpace(t *testing.T) {
 	for _, e := range only(all, grid.Finished) {
 		if e.Index != 1 {
 			t.Errorf("the end of trial %d is told, and the sweep has 2", e.Index)
-		}
-	}
-}
-
-// TestCancelledByAnotherClock: leases of a cancelled sweep are given back whatever the master's clock says.
-func TestCancelledByAnotherClock(t *testing.T) {
-	for _, off := range []time.Duration{0, -61 * time.Second, -24 * time.Hour, 24 * time.Hour} {
-		w := newSweeps()
-		r := &grid.Sweep{ID: "t-1", State: grid.SweepCancelled, Ended: time.Now().Add(off)}
-		w.follow(jetstream.Change{ID: "t-1", Record: jetstream.Record{Sweep: r, Rev: 1}})
-		if len(w.lanes()) != 1 {
-			t.Errorf("a sweep that was cancelled this moment by a clock that is %v off: nobody looks for its leases", off)
-		}
-		w.known["t-1"].cancelled = time.Now().Add(-2 * cancelTail)
-		w.follow(jetstream.Change{ID: "t-1", Record: jetstream.Record{Sweep: r, Rev: 2}})
-		if len(w.lanes()) != 0 {
-			t.Errorf("%v: its leases are looked for without end", off)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
@@ -28,7 +27,7 @@ var (
 type sweeps struct {
 	mu      sync.Mutex
 	known   map[grid.SweepID]*sweep
-	open    map[grid.SweepID]*sweep // those of known of which leases may wait, so that what is at rest is not looked at
+	open    map[grid.SweepID]*sweep // those of known of which trials may start, so that what is at rest is not looked at
 	stopped error                   // set once the worker stops
 }
 
@@ -43,8 +42,6 @@ type sweep struct {
 
 	kill  <-chan struct{} // closed by hurry, which ends the time that attempts have to save their state
 	hurry func()
-
-	cancelled time.Time // when this worker heard that it is cancelled: the master's clock may say another time
 }
 
 func newSweeps() *sweeps {
@@ -78,7 +75,7 @@ func (s *sweeps) follow(c jetstream.Change) {
 func (s *sweeps) keep(n *sweep) {
 	id := n.record.ID
 	s.known[id] = n
-	if n.leasesMayWait() {
+	if n.record.Active() {
 		s.open[id] = n
 	} else {
 		delete(s.open, id)
@@ -107,17 +104,8 @@ func renewed(old *sweep, record *jetstream.Record) *sweep {
 	if n.base == nil {
 		n.base = sync.OnceValue(func() []string { return baseEnviron(r) })
 	}
-	if old != nil {
-		n.cancelled = old.cancelled
-		if r.State == grid.SweepPaused && r.Halt {
-			old.hurry() // what is being stopped has the old context
-		}
-	}
-	switch {
-	case r.State != grid.SweepCancelled:
-		n.cancelled = time.Time{}
-	case n.cancelled.IsZero():
-		n.cancelled = time.Now()
+	if old != nil && r.State == grid.SweepPaused && r.Halt {
+		old.hurry() // what is being stopped has the old context
 	}
 	switch {
 	case r.State == grid.SweepCancelled && r.Save:
@@ -148,7 +136,6 @@ type lane struct {
 	name      grid.Lane
 	resources grid.Resources
 	priority  int
-	active    bool // trials of it may run; without, leases are only to be given back
 
 	images  []*grid.Sweep // active sweeps whose trials run in an image
 	preempt bool          // trials of lower priority that can save their state make room for it
@@ -157,7 +144,7 @@ type lane struct {
 	refusal grid.Refusal // why there are none
 }
 
-// lanes lists the lanes whose queues may hold leases.
+// lanes lists those of active sweeps.
 func (s *sweeps) lanes() []lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,42 +152,22 @@ func (s *sweeps) lanes() []lane {
 		return nil
 	}
 	all := map[grid.Lane]lane{}
-	for id, w := range s.open {
-		if !w.leasesMayWait() {
-			delete(s.open, id)
-			continue
-		}
+	for _, w := range s.open {
 		for name, need := range w.lanes {
 			l := lane{
 				name: name, resources: need, priority: w.record.Priority, // of a lane of an earlier priority, too
-				active: all[name].active || w.record.Active(), images: all[name].images,
-				preempt: all[name].preempt || w.record.Active() && w.record.Task.Preempt,
+				images: all[name].images, preempt: all[name].preempt || w.record.Task.Preempt,
 			}
 			if other, shared := all[name]; shared {
 				l.priority = max(l.priority, other.priority)
 			}
-			if w.record.Task.Image != "" && w.record.Active() {
+			if w.record.Task.Image != "" {
 				l.images = append(l.images, w.record)
 			}
 			all[name] = l
 		}
 	}
 	return slices.Collect(maps.Values(all))
-}
-
-// cancelTail is how long leases of a cancelled sweep are looked for in the queue, to be given back, from when this worker has heard of
-// it. What is left then the master deletes.
-const cancelTail = time.Minute
-
-// leasesMayWait reports whether the queue may hold leases of the sweep, be it only to give them back.
-func (w *sweep) leasesMayWait() bool {
-	switch w.record.State {
-	case grid.SweepRunning, grid.SweepPaused:
-		return true
-	case grid.SweepCancelled:
-		return time.Since(w.cancelled) < cancelTail
-	}
-	return false
 }
 
 // hurryAll ends the time that attempts have to save their state.

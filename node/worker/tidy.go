@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"mlfnode/jetstream"
 	"mlfnode/node/durable"
 	"mlfnode/projects"
 )
@@ -47,9 +47,9 @@ func removeUnsynced(dir, boot string) error {
 	return durable.WriteFile(filepath.Join(dir, "boot"), []byte(boot), 0o600)
 }
 
-func newBundles(dir string, cache *projects.Cache, store *jetstream.Objects, limit int64) *bundles {
+func newBundles(dir string, cache *projects.Cache, fetch func(context.Context, string) (io.ReadCloser, error), limit int64) *bundles {
 	return &bundles{
-		dir: dir, cache: cache, store: store, limit: limit, prepared: map[string]*prepared{}, locks: map[string]chan struct{}{},
+		dir: dir, cache: cache, fetch: fetch, limit: limit, prepared: map[string]*prepared{}, locks: map[string]chan struct{}{},
 		using: map[string]int{}, sizes: map[string]int64{}, tidySoon: make(chan struct{}, 1),
 	}
 }

@@ -1,4 +1,4 @@
-// Package worker runs trials on one node. It reserves resources first, pulls exactly the leases that fit, runs their trials
+// Package worker runs trials on one node. It reserves resources first, takes exactly the leases that fit, runs their trials
 // one after the other, and reports what happened in small batches: output first, events second, acknowledgement last.
 //
 // Every attempt owns a spool, a folder that holds what the attempt writes and a manifest that names it, until what it wrote
@@ -34,7 +34,8 @@ import (
 type Config struct {
 	Node       grid.NodeID
 	Dir        string // the worker's part of the state folder: spools, bundles, caches
-	Store      *jetstream.Store
+	Master     *jetstream.Link
+	Files      Files
 	Executor   executor.Executor
 	Machine    inventory.Machine // what trials may use
 	Devices    allocator.Options // how they share its devices, which Meet tells
@@ -166,7 +167,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w := &Worker{
 		cfg: cfg, log: log, runs: runs, spools: spools, boot: strings.TrimSpace(string(boot)),
-		outbox:   newOutbox(cfg.Node, cfg.Store, log),
+		outbox:   newOutbox(cfg.Node, cfg.Master, log),
 		books:    books,
 		fairness: newFairness(totals(books)),
 		sweeps:   newSweeps(), checkpoints: newCheckpoints(cfg.Dir),
@@ -178,7 +179,7 @@ func New(cfg Config) (*Worker, error) {
 	w.ending, w.preemptAfter, w.partingTime, w.victimsFound = make(chan struct{}), preemptAfter, partingTime, make(chan foundVictims, 1)
 	w.hurried = make(chan struct{})
 	w.hurry = sync.OnceFunc(func() { close(w.hurried) })
-	w.bundles = newBundles(cfg.Dir, cache, cfg.Store.Bundles, cfg.Projects)
+	w.bundles = newBundles(cfg.Dir, cache, cfg.Files.Bundle, cfg.Projects)
 	w.watchDevices()
 	w.bundles.active = func(id grid.SweepID) bool { _, ok := w.sweeps.active(id); return ok }
 	return w, nil
@@ -197,22 +198,17 @@ func (w *Worker) Concluding() bool {
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
 func (w *Worker) Run(ctx context.Context) error {
-	stopWake, err := w.cfg.Store.Queue.Wake(func(shape string) {
-		w.fairness.wake(grid.Lane(shape), time.Now())
+	defer w.cfg.Master.Wake(func(name string) {
+		w.fairness.wake(grid.Lane(name), time.Now())
 		w.nudge()
-	})
-	if err != nil {
-		return fmt.Errorf("listen for leases: %w", err)
-	}
-	defer stopWake()
+	})()
 	// Reports must still go out when ctx has ended.
 	reports, stopReports := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopReports()
 	var loops, reporting sync.WaitGroup
 	reporting.Go(func() { w.outbox.run(reports) })
 	var watchErr error
-	loops.Go(func() { watchErr = w.cfg.Store.Records.Watch(ctx, w.follow) })
-	loops.Go(func() { w.renew(ctx) })
+	loops.Go(func() { watchErr = w.cfg.Master.Watch(ctx, w.follow) })
 	loops.Go(func() { w.tendCheckpoints(ctx) })
 	loops.Go(func() { w.tail(reports) })
 	if w.gpus != nil {

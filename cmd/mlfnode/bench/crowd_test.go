@@ -276,6 +276,9 @@ func crowdWorkers(ctx context.Context, args []string) error {
 	return err
 }
 
+// noFiles are bundles and artifacts of trials that have none.
+type noFiles struct{ worker.Files }
+
 func crowdWorker(ctx context.Context, dir, address string) (*worker.Worker, func(), error) {
 	id, err := trust.LoadIdentity(filepath.Join(dir, "trust"))
 	if err != nil {
@@ -291,7 +294,7 @@ func crowdWorker(ctx context.Context, dir, address string) (*worker.Worker, func
 		return nil, nil, err
 	}
 	w, err := worker.New(worker.Config{
-		Node: id.Node, Dir: dir, Store: store, Executor: executortest.Instant{}, Machine: inventory.Machine{CPUs: slots, Memory: crowdMemory},
+		Node: id.Node, Dir: dir, Master: store, Files: noFiles{}, Executor: executortest.Instant{}, Machine: inventory.Machine{CPUs: slots, Memory: crowdMemory},
 		Logger: crowdLog(), Beats: true,
 	})
 	if err == nil {

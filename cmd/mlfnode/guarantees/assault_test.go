@@ -204,14 +204,24 @@ func (d dialFrom) Dial(network, _ string) (net.Conn, error) {
 	return conn, conn.SetDeadline(time.Time{})
 }
 
-// asWorker runs fn on a connection that shows the stolen certificate.
+// SkipTLSHandshake tells nats.go that Dial has done it.
+func (d dialFrom) SkipTLSHandshake() bool { return true }
+
+// asWorker runs fn on a connection that shows the stolen certificate, and again when the worker itself came back meanwhile, which ends the
+// connection. It is good if that happens again and again.
 func (a *assault) asWorker(fn func(c *nats.Conn) error) error {
-	c, err := a.bus(trusting(a.stolen(a.worker)))
-	if err != nil {
-		return fmt.Errorf("a worker is not let in: %w", err)
+	for range 20 {
+		c, err := a.bus(trusting(a.stolen(a.worker)))
+		if err != nil {
+			return fmt.Errorf("a worker is not let in: %w", err)
+		}
+		err = fn(c)
+		c.Close()
+		if !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, io.EOF) {
+			return err
+		}
 	}
-	defer c.Close()
-	return fn(c)
+	return nil
 }
 
 // denied has the server say that it refuses a subject.
@@ -219,10 +229,14 @@ func denied(c *nats.Conn, subject string) error {
 	if err := c.FlushTimeout(5 * time.Second); err != nil {
 		return nil // it has closed the connection
 	}
-	if err := c.LastError(); err == nil || !strings.Contains(strings.ToLower(err.Error()), "permissions violation") {
-		return fmt.Errorf("the server took %s: %v", subject, err)
+	switch err := c.LastError(); {
+	case err == nil:
+		return fmt.Errorf("the server took %s", subject)
+	case strings.Contains(strings.ToLower(err.Error()), "permissions violation"):
+		return nil
+	default:
+		return fmt.Errorf("the server took %s: %w", subject, err)
 	}
-	return nil
 }
 
 func (a *assault) cannotPublish(subjects ...string) error {

@@ -265,10 +265,16 @@ var natsAttacks = []attack{
 			"$JS.API.CONSUMER.CREATE.artifacts.mine", "$JS.API.STREAM.MSG.GET.events", "$JS.API.DIRECT.GET.events", "$JS.API.DIRECT.GET.logs", "$JS.API.STREAM.MSG.GET.artifacts",
 			"$JS.API.DIRECT.GET.artifacts.mlf.artifacts.meta."+a.victim.Name+".bash-1.0.x", "$JS.API.CONSUMER.DELETE.leases.shape_x", "$JS.API.CONSUMER.CREATE.leases.mine", "$JS.API.CONSUMER.MSG.NEXT.events.fold")
 	}},
+	{"the store itself", func(a *assault) error {
+		own := a.worker.Name
+		return a.cannotPublish("mlf.event."+own+".bash-1", "mlf.log."+own+".bash-1", "mlf.artifacts.meta."+own+".bash-1.0.x", "mlf.wake.x", "mlf.metric."+own+".bash-1",
+			"$JS.API.STREAM.INFO.events", "$JS.API.DIRECT.GET.records.mlf.sweep.bash-1", "$JS.API.CONSUMER.CREATE.records.mine", "$JS.API.CONSUMER.MSG.NEXT.leases.shape_x",
+			"$JS.ACK.leases.shape_x.1.1.1.1.0")
+	}},
 	{"the server's answer as another node's event", func(a *assault) error { return a.confusedDeputy() }},
-	{"an oversize message", func(a *assault) error { return a.tooMuch(fmt.Sprintf("PUB mlf.wake.x %d\r\n", 1<<30)) }},
+	{"an oversize message", func(a *assault) error { return a.tooMuch(fmt.Sprintf("PUB mlf.call.x %d\r\n", 1<<30)) }},
 	{"an oversize line", func(a *assault) error { return a.tooMuch("SUB " + strings.Repeat("x", 1<<20)) }},
-	{"a message of negative size", func(a *assault) error { return a.tooMuch("PUB mlf.wake.x -1\r\n") }},
+	{"a message of negative size", func(a *assault) error { return a.tooMuch("PUB mlf.call.x -1\r\n") }},
 	{"slow clients of NATS", func(a *assault) error {
 		return a.crowd(natsPort, func(c io.Writer) { _, _ = c.Write([]byte{0x16}) }, func() error {
 			return a.asWorker(func(c *nats.Conn) error { return c.FlushTimeout(5 * time.Second) })

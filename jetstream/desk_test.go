@@ -1,0 +1,407 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"mlfnode/grid"
+)
+
+// raw is a plain NATS client with a node's certificate.
+func (l *lab) raw(node string, opts ...nats.Option) *nats.Conn {
+	l.t.Helper()
+	opts = append([]nats.Option{
+		nats.SetCustomDialer(&dialer{Remote: l.remote(node), life: l.t.Context()}), nats.NoReconnect(), nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), nats.Timeout(time.Minute),
+	}, opts...)
+	nc, err := nats.Connect("nats://master", opts...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(nc.Close)
+	return nc
+}
+
+// stocked has a record, and a lease in the hands of node a.
+func (l *lab) stocked() Held {
+	l.t.Helper()
+	if _, err := l.store.Records.Create(l.t.Context(), sweep("a-1")); err != nil {
+		l.t.Fatal(err)
+	}
+	mustPublish(l.t, l.store.Queue, lease("c1", 0))
+	return l.store.Queue.take("a", "c1", 1)[0]
+}
+
+// untouched checks that what stocked made is as it was, and nothing else is stored.
+func (l *lab) untouched(h *Held) {
+	l.t.Helper()
+	if r, err := l.store.Records.Load(l.t.Context(), "a-1"); err != nil || r.Rev != 1 {
+		l.t.Errorf("record: got %+v, %v; want it as it was", r, err)
+	}
+	for _, stream := range []string{eventStream, logStream, artifactBucket, bundleBucket} {
+		if info, err := l.store.info(l.t.Context(), stream); err != nil || info.State.Msgs != 0 {
+			l.t.Errorf("%s: got %d messages, %v; want none", stream, info.State.Msgs, err)
+		}
+	}
+	if left := present(l.t, l.store.Queue); len(left) != 1 || left[0] != h.Seq {
+		l.t.Errorf("leases: got %v, want that of node a", left)
+	}
+	if got := l.store.Queue.leases[h.ID]; got == nil || got.node != "a" || got.Deliveries != 1 {
+		l.t.Errorf("holder: got %+v", got)
+	}
+}
+
+// TestCallsAreCheckedAgainstTheirCaller has node b call with what is another node's, or nobody's.
+func TestCallsAreCheckedAgainstTheirCaller(t *testing.T) {
+	l := newLab(t)
+	h := l.stocked()
+	nc := l.raw("b")
+	theirs, ours := fmt.Sprintf(`{"id":%q,"seq":%d}`, h.ID, h.Seq), batch("a-1", 0, 1)
+	ours.Node = "a"
+	events, err := json.Marshal(ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chunk := appendChunk([]byte{frameVersion}, &Chunk{Run: "a.1.1", Stream: 1, Data: []byte("lie")}, nil)
+	for name, c := range map[string]struct {
+		verb string
+		data []byte
+	}{
+		"return":               {callReturn, []byte(theirs)},
+		"return of anything":   {callReturn, fmt.Appendf(nil, `{"id":"x","seq":%d}`, h.Seq)},
+		"postpone":             {callPostpone, []byte(theirs)},
+		"events":               {callEvents, events},
+		"output":               {callOutput, chunk},
+		"garbled output":       {callOutput, []byte{frameVersion, 255, 255}},
+		"events without sense": {callEvents, []byte("[]")},
+		"a long lane":          {callTake, fmt.Appendf(nil, `{"lane":%q}`, strings.Repeat("x", 4*maxSubject))},
+		"a long sweep":         {callSweep, []byte(strings.Repeat("x", 4*maxSubject))},
+		"an unknown verb":      {"unheard", nil},
+	} {
+		m := &nats.Msg{Subject: callSubject("b", c.verb), Data: c.data, Header: nats.Header{sweepHeader: {"a-1"}}}
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		answer, err := nc.RequestMsgWithContext(ctx, m)
+		stop()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := refusalOf(answer); err == nil && name != "return of anything" && name != "a long lane" {
+			t.Errorf("%s: got %q, want a refusal", name, answer.Data)
+		}
+	}
+	for i := range 100 { // no lane comes into being
+		if _, err := nc.Request(callSubject("b", callTake), fmt.Appendf(nil, `{"lane":"x%d","n":%d}`, i, i-50), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(l.store.Queue.ready); n != 0 {
+		t.Errorf("got %d lanes, want none", n)
+	}
+	l.untouched(&h)
+}
+
+// TestRedirectedAnswers has a node want answers elsewhere than where it listens: nothing comes of it.
+func TestRedirectedAnswers(t *testing.T) {
+	l := newLab(t)
+	h := l.stocked()
+	var mu sync.Mutex
+	got := map[string]int{}
+	sub, err := l.store.conn.Subscribe(">", func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		got[m.Subject]++
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	nc := l.raw("b")
+	targets := []string{
+		recordSubject("a-1"), numberSubject("p"), eventSubject("a", "a-1"), eventSubject("", "a-1"), leaseSubject("c1"), callSubject("a", callBeat),
+		"_INBOX.a.x", "_INBOX.bb.x", "_INBOX.b", "$JS.API.STREAM.DELETE.events",
+	}
+	for _, target := range targets {
+		for _, verb := range []string{callTake, callSweeps, callKeyring, "unheard"} {
+			if err := nc.PublishRequest(callSubject("b", verb), target, []byte("{}")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if _, err := nc.Request(callSubject("b", callSweeps), []byte("{}"), time.Minute); err != nil { // behind the others
+		t.Fatal(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, target := range targets {
+		if got[target] > 0 {
+			t.Errorf("%s got %d answers", target, got[target])
+		}
+	}
+	l.untouched(&h)
+}
+
+// FuzzCalls has a node call anything with anything: the master goes on, and nothing of node a is touched.
+func FuzzCalls(f *testing.F) {
+	for _, verb := range []string{callBeat, callKeyring, callSweeps, callSweep, callTake, callReturn, callPostpone, callOutput, callMetrics} {
+		f.Add(verb, "a-1", []byte(`{"id":"#1","seq":1,"lane":"c1","n":9,"after":0}`))
+	}
+	f.Add(callOutput, "a-1", appendChunk([]byte{frameVersion}, &Chunk{Run: "a.1.1", Data: []byte("x")}, nil))
+	f.Add(callEvents, "", []byte(`{"v":1,"s":"a-1","n":"a","e":[{"k":"finished","r":"a.1.1"}]}`))
+	f.Add(callReturn, "", []byte(`{"seq":1}`))
+	f.Fuzz(func(t *testing.T, verb, sweep string, data []byte) {
+		l := newLab(t)
+		h := l.stocked()
+		_, _ = l.store.Calls.handle(t.Context(), &nats.Msg{Subject: callSubject("b", token(verb)), Data: data, Header: nats.Header{sweepHeader: {sweep}}}, "b", verb)
+		if got := l.store.Queue.leases[h.ID]; got == nil || got.node != "a" {
+			t.Errorf("holder: got %+v", got)
+		}
+		if left := present(t, l.store.Queue); len(left) != 1 {
+			t.Errorf("leases: got %v, want one", left)
+		}
+		own := 0
+		err := l.store.Logs.Read(t.Context(), "a-1", LogRange{}, func(_ uint64, chunks []Chunk) error {
+			for _, c := range chunks {
+				if !writes("b", c.Run) {
+					own++
+				}
+			}
+			return nil
+		})
+		if err != nil || own > 0 {
+			t.Errorf("output of others: %d, %v", own, err)
+		}
+	})
+}
+
+// FuzzPage reads what a page says, and what it may not say.
+func FuzzPage(f *testing.F) {
+	f.Add([]byte{0})
+	f.Add([]byte{1, 7, 3, 'a', '.', 'b', 0, 2, '{', '}'})
+	f.Fuzz(func(t *testing.T, page []byte) {
+		changes, _, _, err := changesOf(page, (&lab{authority: &authority{t: t}}).logger())
+		if err != nil && len(changes) > 0 {
+			t.Errorf("got %d changes and %v", len(changes), err)
+		}
+	})
+}
+
+// TestManyRecordsTravel has more records than fit one answer, large ones among them, one that is removed, and one that changes later.
+func TestManyRecordsTravel(t *testing.T) {
+	l := newLab(t)
+	const n = 300
+	for i := range n {
+		s := sweep(fmt.Sprint("a-", i+1))
+		if i%50 == 0 {
+			s.Environ = []string{"X=" + strings.Repeat("x", maxPayload-16<<10)}
+		}
+		if _, err := l.store.Records.Create(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.store.Records.Delete(t.Context(), "a-7"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	changes := make(chan Change, 2*n)
+	var watching sync.WaitGroup
+	watching.Go(func() { _ = l.connect("w").Watch(ctx, func(c Change) { changes <- c }) })
+	known, deleted := map[grid.SweepID]uint64{}, 0
+	for c := range changes {
+		if c.Synced {
+			break
+		}
+		if known[c.ID] = c.Record.Rev; c.Deleted {
+			deleted++
+		}
+	}
+	if len(known) != n || deleted != 1 {
+		t.Errorf("got %d records, %d of them removed; want %d and 1", len(known), deleted, n)
+	}
+	r, err := l.store.Records.Load(t.Context(), "a-9")
+	if err == nil {
+		_, err = l.store.Records.Update(t.Context(), &r)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := <-changes; c.ID != "a-9" || c.Record.Rev <= known["a-9"] {
+		t.Errorf("change: got %+v", c)
+	}
+	stop()
+	watching.Wait()
+}
+
+// TestANodeHasOneConnection opens many with one certificate: the newest stays, and memory does not grow with them.
+func TestANodeHasOneConnection(t *testing.T) {
+	l := newLab(t)
+	gone := make(chan grid.NodeID, 256)
+	stop, err := l.server.Disconnections(func(node grid.NodeID) { gone <- node })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	l.store.Calls.ServeBeats(func(grid.NodeID, *Beat) Orders { return Orders{Reason: "heard"} })
+	before := heap()
+	const n = 200
+	var all []*nats.Conn
+	for range n {
+		all = append(all, l.raw("b"))
+	}
+	limit := time.Now().Add(time.Minute)
+	for len(l.server.door.of("b")) > 1 && time.Now().Before(limit) {
+		runtime.Gosched()
+	}
+	if left := len(l.server.door.of("b")); left != 1 {
+		t.Errorf("connections: got %d, want 1", left)
+	}
+	if m, err := all[n-1].Request(callSubject("b", callBeat), []byte("{}"), time.Minute); err != nil || !strings.Contains(string(m.Data), "heard") {
+		t.Errorf("the newest connection: got %v, %v", m, err)
+	}
+	if len(gone) > 0 {
+		t.Errorf("%s is said to have gone", <-gone)
+	}
+	all[n-1].Close()
+	if node := <-gone; node != "b" {
+		t.Errorf("gone: got %s, want b", node)
+	}
+	for _, c := range all {
+		c.Close()
+	}
+	if grown := int64(heap()) - int64(before); grown > 64<<20 {
+		t.Errorf("the heap has grown by %d MiB", grown>>20)
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestFloods has a node send large calls without end and read no answer: another node's beats are answered, though perhaps not at the first
+// try, and memory stays bounded.
+func TestFloods(t *testing.T) {
+	l := newLab(t)
+	l.store.Calls.ServeBeats(func(grid.NodeID, *Beat) Orders { return Orders{} })
+	w := l.connect("w")
+	nc := l.raw("b", nats.ReconnectBufSize(-1))
+	before := heap()
+	ctx, stop := context.WithCancel(t.Context())
+	var flooding sync.WaitGroup
+	flooding.Go(func() {
+		data := make([]byte, maxPayload)
+		for i := 0; ctx.Err() == nil && nc.IsConnected(); i++ {
+			verb := []string{callOutput, callEvents, callTake, callBeat, callMetrics, "x"}[i%6]
+			_ = nc.PublishRequest(callSubject("b", verb), "_INBOX.b.x", data)
+			_ = nc.PublishRequest(callSubject("b", callSweeps), "_INBOX.b.x", []byte("{}"))
+		}
+	})
+	most := uint64(0)
+	for range 50 {
+		_, err := w.Beat(t.Context(), Beat{})
+		for limit := time.Now().Add(time.Minute); err != nil && time.Now().Before(limit); {
+			_, err = w.Beat(t.Context(), Beat{})
+		}
+		if err != nil {
+			t.Fatalf("a beat beside a flood: %v", err)
+		}
+		most = max(most, heap())
+	}
+	stop()
+	nc.Close()
+	flooding.Wait()
+	if grown := int64(most) - int64(before); grown > 512<<20 {
+		t.Errorf("the heap has grown by %d MiB", grown>>20)
+	}
+}
+
+// TestSilentClients has many connections that never show a certificate: they are cut off, and a node is served meanwhile.
+func TestSilentClients(t *testing.T) {
+	l := newLab(t)
+	var silent []io.Closer
+	ended := make(chan error, 100)
+	for range cap(ended) {
+		conn, err := l.remote("x").Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		silent = append(silent, conn)
+		go func() {
+			_, err := conn.Read(make([]byte, 1))
+			ended <- err
+		}()
+	}
+	if _, err := l.connect("w").Record(t.Context(), "a-1"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a node beside them: got %v", err)
+	}
+	limit := time.After(doorTime + 2*time.Minute)
+	for range silent {
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("a client without a certificate was answered")
+			}
+		case <-limit:
+			t.Fatal("silent clients are not cut off")
+		}
+	}
+	for _, c := range silent {
+		c.Close()
+	}
+}
+
+// TestNodesOfTheVersionBefore has a node connect as the version before this one did: it is told apart, and the log says what to do.
+func TestNodesOfTheVersionBefore(t *testing.T) {
+	l := newLab(t)
+	said := &lines{}
+	l.server.door.log = slog.New(slog.NewTextHandler(said, nil))
+	for range outdatedKnocks + 2 {
+		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{Remote: l.remote("old"), life: t.Context()}}), nats.NoReconnect())
+		if err == nil {
+			nc.Close()
+			t.Fatal("an older node is let in")
+		}
+	}
+	if got := said.String(); strings.Count(got, "Update its mlfnode") != 1 || !strings.Contains(got, "node=old") {
+		t.Errorf("log: got %q, want what to do, once", got)
+	}
+	l.connect("new")
+}
+
+// olderDialer does not tell nats.go that the handshake is over.
+type olderDialer struct{ d *dialer }
+
+func (o olderDialer) Dial(network, address string) (net.Conn, error) {
+	return o.d.Dial(network, address)
+}
+
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

@@ -1,0 +1,42 @@
+package api
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"mlfnode/grid"
+)
+
+// PathRunFiles is where a node puts what a run of its own has left.
+const PathRunFiles = "/runs/{sweep}/{index}/{run}/artifacts"
+
+// The codes of refusals of bundles and artifacts, beside CodeStoreFull.
+const (
+	CodeStoreDisk = "store_disk" // the disk of the store can't be written now
+	CodeTooLarge  = "too_large"  // for the store, whatever room it has
+)
+
+// Bundle fetches a bundle. The client must show a node's certificate.
+func (c *Client) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, PathBundles+digest, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// PutArtifacts stores what a run has left. The client must show the certificate of the run's node.
+func (c *Client) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
+	path := strings.NewReplacer(
+		"{sweep}", url.PathEscape(string(id.Sweep)), "{index}", strconv.FormatInt(id.Index, 10), "{run}", url.PathEscape(run),
+	).Replace(PathRunFiles)
+	resp, err := c.do(ctx, http.MethodPut, path, nil, io.NopCloser(r))
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}

@@ -1,0 +1,65 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
+	"mlfnode/node/worker"
+)
+
+// remoteFiles are bundles and artifacts on the master, as a worker reaches them over its API.
+type remoteFiles struct{ client *api.Client }
+
+var _ worker.Files = remoteFiles{}
+
+// Bundle implements worker.Files.
+func (f remoteFiles) Bundle(ctx context.Context, digest string) (io.ReadCloser, error) {
+	r, err := f.client.Bundle(ctx, digest)
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return r, nil
+}
+
+// PutArtifacts implements worker.Files.
+func (f remoteFiles) PutArtifacts(ctx context.Context, id grid.TrialID, run string, r io.Reader) error {
+	return storeError(f.client.PutArtifacts(ctx, id, run, r))
+}
+
+// storeRefusal is a refusal of the master's store, which is of one of its errors.
+type storeRefusal struct {
+	error
+	kind error
+}
+
+func (e *storeRefusal) Unwrap() []error { return []error{e.error, e.kind} }
+
+// storeError gives the error of the store that an error of the API stands for. A master that does not answer, or has trouble of its
+// own, is away for the moment.
+func storeError(err error) error {
+	var e *api.Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, api.ErrLost):
+		return &storeRefusal{err, jetstream.ErrNoMaster}
+	case !errors.As(err, &e):
+		return err
+	case e.Code == api.CodeStoreFull:
+		return &storeRefusal{err, jetstream.ErrFull}
+	case e.Code == api.CodeTooLarge:
+		return &storeRefusal{err, jetstream.ErrTooLarge}
+	case e.Code == api.CodeStoreDisk:
+		return &storeRefusal{err, jetstream.ErrDisk}
+	case e.Status == http.StatusNotFound:
+		return &storeRefusal{err, jetstream.ErrNotFound}
+	case e.Status >= http.StatusInternalServerError:
+		return &storeRefusal{err, jetstream.ErrNoMaster}
+	}
+	return err
+}
