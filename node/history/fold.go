@@ -107,6 +107,9 @@ func (f *fold) batch(b *grid.Batch) error {
 	if err := f.d.meet(b.Node); err != nil {
 		return fmt.Errorf("store node %s: %w", b.Node, err)
 	}
+	if err := f.loadKnown(g, b); err != nil {
+		return err
+	}
 	for i := range b.Events {
 		if err := f.event(g, b.Node, &b.Events[i]); err != nil {
 			return err
@@ -254,29 +257,74 @@ func (f *fold) load(g *folding, index int64) (*row, error) {
 	if r := g.rows[index]; r != nil {
 		return r, nil
 	}
+	if g.sweep.known.Has(index) {
+		if err := f.find(g, grid.Range{Lo: index, Hi: index + 1}); err != nil {
+			return nil, err
+		}
+		if r := g.rows[index]; r != nil {
+			return r, nil
+		}
+	}
+	r := g.row()
+	r.trial.Index, r.trial.Runs = index, r.run[:0]
+	g.rows[index] = r
+	return r, nil
+}
+
+// row gives an empty one.
+func (g *folding) row() *row {
 	if len(g.spare) == 0 {
 		g.spare = make([]row, spareRows)
 	}
 	r := &g.spare[0]
 	g.spare = g.spare[1:]
-	g.rows[index] = r
-	r.trial.Index, r.trial.Runs = index, r.run[:0]
-	if !g.sweep.known.Has(index) {
-		return r, nil
+	return r
+}
+
+// find reads the rows of trials, as far as they have any.
+func (f *fold) find(g *folding, trials grid.Range) error {
+	rows, err := f.d.w.query(f.d.w.find, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
+	if err == nil {
+		err = drain(rows, func(v []driver.Value) error {
+			t, err := f.d.trial(v)
+			if err != nil || g.rows[t.Index] != nil {
+				return err
+			}
+			r := g.row()
+			r.trial, r.stored = t, true
+			g.rows[t.Index] = r
+			return nil
+		})
 	}
-	rows, err := f.d.w.query(f.d.w.find, rowID(g.sweep.Number, index))
 	if err != nil {
-		return nil, fmt.Errorf("load trial %d: %w", index, err)
+		return fmt.Errorf("load trials %d to %d: %w", trials.Lo, trials.Hi-1, err)
 	}
-	err = drain(rows, func(v []driver.Value) error {
-		r.stored = true
-		r.trial, err = f.d.trial(v)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("load trial %d: %w", index, err)
+	return nil
+}
+
+// nearby is how far trials may lie apart whose rows are read together: a row that is not needed costs less than another query.
+const nearby = 3
+
+// loadKnown reads the rows of all trials that a batch is about, those that lie side by side together: all of a retry have one.
+func (f *fold) loadKnown(g *folding, b *grid.Batch) error {
+	var known []int64
+	for i := range b.Events {
+		if e := &b.Events[i]; e.Kind != grid.Released && g.sweep.known.Has(e.Index) && g.rows[e.Index] == nil {
+			known = append(known, e.Index)
+		}
 	}
-	return r, nil
+	slices.Sort(known)
+	for len(known) > 0 {
+		n := 1
+		for n < len(known) && known[n]-known[n-1] <= nearby {
+			n++
+		}
+		if err := f.find(g, grid.Range{Lo: known[0], Hi: known[n-1] + 1}); err != nil {
+			return err
+		}
+		known = known[n:]
+	}
+	return nil
 }
 
 // store writes the trials that have changed, in order of index, and the summary of their sweep.

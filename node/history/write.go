@@ -98,7 +98,7 @@ func (w *writer) prepare() error {
 		{&w.sample, "INSERT OR REPLACE INTO sample (node, data) VALUES (?, ?)"},
 		{&w.dropSample, "DELETE FROM sample WHERE node = ?"},
 		{&w.node, "INSERT INTO node (number, name) VALUES (?, ?)"},
-		{&w.find, "SELECT " + columns + " FROM trial WHERE id = ?"},
+		{&w.find, "SELECT " + columns + " FROM trial WHERE id BETWEEN ? AND ?"},
 	} {
 		if err := w.statement(s.stmt, s.text); err != nil {
 			return err

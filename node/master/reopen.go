@@ -11,8 +11,11 @@ import (
 	"mlfnode/jetstream"
 )
 
-// reopenBatch bounds the events of one batch of a retry.
-const reopenBatch = 500
+// The events of the first batch of a retry, so that it goes on soon, and of a later one, each of which is twice as long.
+const (
+	firstReopened = 500
+	mostReopened  = 4000
+)
 
 // reopening is a retry that writes its events, batch by batch. The sweep goes on as soon as history holds the first one, unless whole.
 type reopening struct {
@@ -41,15 +44,17 @@ func (o *reopening) reopen(ctx context.Context, trials iter.Seq2[int64, error]) 
 
 func (o *reopening) write(ctx context.Context, trials iter.Seq2[int64, error]) error {
 	o.batch = grid.Batch{V: grid.EventVersion, Sweep: o.sweep}
+	size := firstReopened
 	for i, err := range trials {
 		if err != nil {
 			return err
 		}
 		o.batch.Events = append(o.batch.Events, grid.Event{Kind: grid.Reopened, Index: i, Time: o.at})
-		if len(o.batch.Events) == reopenBatch {
+		if len(o.batch.Events) == size {
 			if err := o.send(ctx); err != nil {
 				return err
 			}
+			size = min(2*size, mostReopened)
 		}
 	}
 	if len(o.batch.Events) > 0 {

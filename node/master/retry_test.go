@@ -19,7 +19,7 @@ func (c *stage) failed(id grid.SweepID, lo, hi int64) {
 	var last uint64
 	for lo < hi {
 		b := &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n"}
-		for ; lo < hi && len(b.Events) < reopenBatch; lo++ {
+		for ; lo < hi && len(b.Events) < mostReopened; lo++ {
 			now := time.Now().UnixMicro()
 			b.Events = append(b.Events, grid.Event{
 				Kind: grid.Finished, Index: lo, Attempt: 1, Run: fmt.Sprintf("n.0.%d", lo), Time: now,
