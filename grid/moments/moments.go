@@ -20,6 +20,18 @@ func (m *Moments) Add(f float64) {
 	m.sq += f * f
 }
 
+// Merge adds all values of another one.
+func (m *Moments) Merge(more *Moments) {
+	if m.N == 0 {
+		*m = *more
+		return
+	}
+	n, shift := float64(more.N), more.first-m.first
+	m.N += more.N
+	m.sum += more.sum + n*shift
+	m.sq += more.sq + 2*shift*more.sum + n*shift*shift
+}
+
 // Mean is NaN for no values.
 func (m *Moments) Mean() float64 { return m.first + m.sum/float64(m.N) }
 

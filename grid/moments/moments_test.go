@@ -13,11 +13,15 @@ func TestMoments(t *testing.T) {
 		base := rapid.SampledFrom([]float64{0, 1, -1e9, 1e12}).Draw(t, "base")
 		values := rapid.SliceOfN(rapid.Float64Range(-100, 100), 0, 50).Draw(t, "values")
 		var m Moments
+		parts := make([]Moments, rapid.IntRange(1, 4).Draw(t, "parts")) // are merged
 		mean, square := 0.0, 0.0
 		for i := range values {
 			values[i] += base
-			m.Add(values[i])
+			parts[i*len(parts)/len(values)].Add(values[i])
 			mean += (values[i] - base) / float64(len(values))
+		}
+		for i := range parts {
+			m.Merge(&parts[i])
 		}
 		for _, f := range values {
 			square += (f - base - mean) * (f - base - mean)

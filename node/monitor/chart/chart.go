@@ -134,6 +134,7 @@ type View struct {
 
 	sorting, ranking sync.Once // a view that is kept has several users
 	sorted           []int32   // rows with a value, see order
+	values           []float32 // of these
 	ranked           []float32 // see ranks
 }
 
@@ -213,27 +214,28 @@ func (d *Data) eachBlock(fn func(from int, at [][]int64)) error {
 }
 
 // kept gives those of some rows that keep lets through, in their order, and holds no memory for others. Several goroutines call keep.
-func kept(rows []int32, keep func(row int32) bool) []int32 {
+func kept(rows []int32, keep func(row int32) bool) []int32 { return keptParts(rows, matching(keep)) }
+
+func keptParts(rows []int32, keep keeper) []int32 {
 	spans := parallel.Split(len(rows), leastRows)
 	out, counts := make([]int32, len(rows)), make([]int, len(spans))
 	parallel.Each(len(spans), func(i int) {
-		part, n := out[spans[i].Lo:spans[i].Hi], 0
-		for _, r := range rows[spans[i].Lo:spans[i].Hi] {
-			if keep(r) {
-				part[n] = r
-				n++
-			}
-		}
-		counts[i] = n
+		counts[i] = keep(out[spans[i].Lo:spans[i].Hi], rows[spans[i].Lo:spans[i].Hi])
 	})
+	return joined(out, spans, counts)
+}
+
+// joined moves what is at the start of each part of a list together, and holds no memory for the
+// rest.
+func joined[T any](list []T, spans []parallel.Span, counts []int) []T {
 	n := 0
 	for i, span := range spans {
-		n += copy(out[n:], out[span.Lo:span.Lo+counts[i]])
+		n += copy(list[n:], list[span.Lo:span.Lo+counts[i]])
 	}
-	if n < len(out)/2 {
-		return slices.Clone(out[:n])
+	if n < len(list)/2 {
+		return slices.Clone(list[:n])
 	}
-	return out[:n]
+	return list[:n]
 }
 
 // Select selects those of a view's trials that w lets through, too. The axes and their levels are those of the view: to select again takes a
@@ -246,7 +248,7 @@ func (v *View) Select(w Where) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
-	some := &View{d: v.d, from: v, value: v.value, axes: v.axes, hidden: v.hidden, levels: v.levels, long: v.long, known: v.known, rows: kept(v.rows, f.match)}
+	some := &View{d: v.d, from: v, value: v.value, axes: v.axes, hidden: v.hidden, levels: v.levels, long: v.long, known: v.known, rows: keptParts(v.rows, f.keep)}
 	if len(some.rows) == 0 {
 		some.parts = f.counts(v.rows)
 	}
@@ -287,20 +289,42 @@ func (v *View) better(a, b float32) bool {
 // largePart is how large a part of a view a selection is from which its order is taken from that of the view, which is kept for others.
 const largePart = 8
 
-// order gives the selected rows that have a value, the best first, equal ones by index.
-func (v *View) order() []int32 {
+// order gives the selected rows that have a value, the best first, equal ones by index, and their
+// values.
+func (v *View) order() ([]int32, []float32) {
 	v.sorting.Do(func() {
 		if v.from == nil || len(v.rows) < len(v.from.rows)/largePart {
 			v.sorted = sortRows(v.rows, v.value, v.d.Maximize)
+			v.values = make([]float32, len(v.sorted))
+			spans := parallel.Split(len(v.sorted), leastRows)
+			parallel.Each(len(spans), func(i int) {
+				for n := spans[i].Lo; n < spans[i].Hi; n++ {
+					v.values[n] = v.value[v.sorted[n]]
+				}
+			})
 			return
 		}
 		selected := make([]bool, len(v.d.State))
 		for _, r := range v.rows {
 			selected[r] = true
 		}
-		v.sorted = kept(v.from.order(), func(r int32) bool { return selected[r] })
+		rows, values := v.from.order()
+		v.sorted, v.values = make([]int32, len(rows)), make([]float32, len(rows))
+		spans := parallel.Split(len(rows), leastRows)
+		counts := make([]int, len(spans))
+		parallel.Each(len(spans), func(i int) {
+			n := spans[i].Lo
+			for at := n; at < spans[i].Hi; at++ {
+				v.sorted[n], v.values[n] = rows[at], values[at]
+				if selected[rows[at]] {
+					n++
+				}
+			}
+			counts[i] = n - spans[i].Lo
+		})
+		v.sorted, v.values = joined(v.sorted, spans, counts), joined(v.values, spans, counts)
 	})
-	return v.sorted
+	return v.sorted, v.values
 }
 
 // sortRows sorts rows by a column, in linear time, without those that have no value there.
@@ -323,14 +347,14 @@ func (v *View) ranks() []float32 {
 }
 
 func (v *View) rank() []float32 {
-	sorted := v.order()
+	sorted, values := v.order()
 	ranks := make([]float32, len(v.d.State))
 	for i := range ranks {
 		ranks[i] = float32(math.NaN())
 	}
 	scale := 1 / float32(max(1, len(sorted)-1))
 	behind := func(lo int) int { // the rows with the value of the one before
-		for lo > 0 && lo < len(sorted) && v.value[sorted[lo]] == v.value[sorted[lo-1]] {
+		for lo > 0 && lo < len(values) && values[lo] == values[lo-1] {
 			lo++
 		}
 		return lo

@@ -50,7 +50,8 @@ func (v *View) CurveTrials(chosen []int64) (picked, band []int64, err error) {
 		}
 	}
 	if picked = chosen; len(picked) == 0 {
-		for _, r := range v.order()[:min(bestChosen, len(v.order()))] {
+		sorted, _ := v.order()
+		for _, r := range sorted[:min(bestChosen, len(sorted))] {
 			picked = append(picked, v.d.index(r))
 		}
 	}

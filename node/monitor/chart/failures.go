@@ -67,21 +67,18 @@ const (
 // Failures looks for what predicts each cause.
 func (v *View) Failures() *Failures {
 	out := &Failures{Edges: []Number{}, Groups: []FailureGroup{}}
-	ends, last := v.failureEnds()
-	fails := func(r int32) bool { return v.d.Cause[r] > 0 && v.d.State[r] != running }
-	all := kept(v.rows, func(r int32) bool { return ended(v.d.State[r]) || fails(r) })
-	out.Ended = int64(len(all))
+	all, fails, last := v.ending()
+	out.Ended, out.Failed = int64(len(all)), int64(len(fails))
 	byCause := map[uint8][]int32{}
-	for _, r := range kept(all, fails) {
+	for _, r := range fails {
 		byCause[v.d.Cause[r]] = append(byCause[v.d.Cause[r]], r)
-		out.Failed++
 	}
 	for i := range timeBins + 1 {
 		out.Edges = append(out.Edges, Number(last*float64(i)/timeBins))
 	}
 	counts := v.attributes(all)
 	for id, rows := range byCause {
-		out.Groups = append(out.Groups, v.failureGroup(id, rows, counts, int64(len(all)), ends, last))
+		out.Groups = append(out.Groups, v.failureGroup(id, rows, counts, int64(len(all)), last))
 	}
 	slices.SortFunc(out.Groups, func(a, b FailureGroup) int {
 		return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Cause, b.Cause))
@@ -105,49 +102,78 @@ func (v *View) Failures() *Failures {
 	return out
 }
 
-// failureEnds is when the selected trials ended as far as their starts and what their nodes measured tell, and the last of these times.
-func (v *View) failureEnds() (ends []float32, last float64) {
-	ends = make([]float32, len(v.d.State))
+// end is when a trial ended as far as its start and what its node measured tell.
+func (v *View) end(r int32) float32 {
+	if wall := v.d.Wall[r]; wall == wall {
+		return v.d.Started[r] + wall
+	}
+	return v.d.Started[r]
+}
+
+// ending gives the selected trials that ended or failed, those of them that failed, also those that
+// run again, and when the last of all that are selected ended.
+func (v *View) ending() (all, fails []int32, last float64) {
 	spans := parallel.Split(len(v.rows), leastRows)
-	latest := make([]float32, len(spans))
+	all = make([]int32, len(v.rows))
+	counts, failing, latest := make([]int, len(spans)), make([][]int32, len(spans)), make([]float32, len(spans))
 	parallel.Each(len(spans), func(i int) {
+		n := spans[i].Lo
 		for _, r := range v.rows[spans[i].Lo:spans[i].Hi] {
-			ends[r] = v.d.Started[r]
-			if wall := v.d.Wall[r]; wall == wall {
-				ends[r] += wall
+			if end := v.end(r); end > latest[i] {
+				latest[i] = end
 			}
-			if ends[r] > latest[i] {
-				latest[i] = ends[r]
+			fails := v.d.Cause[r] > 0 && v.d.State[r] != running
+			if fails {
+				failing[i] = append(failing[i], r)
+			}
+			if fails || ended(v.d.State[r]) {
+				all[n] = r
+				n++
 			}
 		}
+		counts[i] = n - spans[i].Lo
 	})
-	return ends, float64(slices.Max(latest))
+	return joined(all, spans, counts), slices.Concat(failing...), float64(slices.Max(latest))
 }
 
 // attributes counts rows by axis and level, and by node as the last axis.
 func (v *View) attributes(rows []int32) [][]int64 {
 	counts := make([][]int64, len(v.axes)+1)
-	counts[len(v.axes)] = make([]int64, len(v.d.Nodes)+1)
+	nodes := make([]int64, len(v.d.Nodes)+1)
+	for _, r := range rows {
+		if n := v.d.Node[r]; int(n) < len(nodes) {
+			nodes[n]++
+		}
+	}
+	counts[len(v.axes)] = nodes
 	for a := range v.axes {
 		counts[a] = make([]int64, len(v.axes[a].Levels))
 	}
-	parallel.Each(len(counts), func(a int) {
-		if a < len(v.axes) {
-			for _, r := range rows {
-				counts[a][v.levels[a][r]]++
-			}
-			return
+	joints := cover(v.factors(maxLevels), alone(len(v.axes)))
+	parts := make([][][]int32, len(joints))
+	eachCell(joints, rows, func(j, n int) {
+		for range n {
+			parts[j] = append(parts[j], make([]int32, joints[j].size))
 		}
-		for _, r := range rows {
-			if n := v.d.Node[r]; int(n) <= len(v.d.Nodes) {
-				counts[a][n]++
-			}
+	}, func(j, part int, rows, cells []int32) {
+		sums := parts[j][part]
+		for _, at := range cells {
+			sums[at]++
 		}
 	})
+	for j := range joints {
+		for _, sums := range parts[j] {
+			for at, n := range sums {
+				for _, a := range joints[j].places {
+					counts[a][joints[j].level(at, a)] += int64(n)
+				}
+			}
+		}
+	}
 	return counts
 }
 
-func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int64, ends []float32, last float64) FailureGroup {
+func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int64, last float64) FailureGroup {
 	g := FailureGroup{Cause: id, Count: int64(len(rows)), Over: make([]int64, timeBins), Nodes: []NodeN{}, Lifts: []Lift{}, First: Number(math.NaN())}
 	if i := slices.IndexFunc(v.d.Causes, func(c Cause) bool { return c.ID == id }); i >= 0 {
 		c := &v.d.Causes[i]
@@ -158,7 +184,7 @@ func (v *View) failureGroup(id uint8, rows []int32, counts [][]int64, total int6
 	}
 	g.Last = Number(math.Inf(-1))
 	for _, r := range rows {
-		e := float64(ends[r])
+		e := float64(v.end(r))
 		if !finite(e) {
 			continue
 		}

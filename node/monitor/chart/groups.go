@@ -163,18 +163,17 @@ func (v *View) group(kept []int) ([]*group, error) {
 }
 
 func (v *View) lucky(all []*group) *Lucky {
-	for _, r := range v.order() {
-		if !finite(float64(v.value[r])) {
-			continue
+	place := 0
+	for i, p := range all {
+		if best := all[place]; v.better(p.best, best.best) || p.best == best.best && p.trial < best.trial {
+			place = i
 		}
-		place := slices.IndexFunc(all, func(p *group) bool { return p.trial == r })
-		if place < 1 {
-			return nil
-		}
-		p := all[place]
-		return &Lucky{v.d.index(r), Number(v.value[r]), Number(p.Mean()), Number(p.Half()), p.N, place + 1}
 	}
-	return nil
+	if place < 1 {
+		return nil
+	}
+	p := all[place]
+	return &Lucky{v.d.index(p.trial), Number(p.best), Number(p.Mean()), Number(p.Half()), p.N, place + 1}
 }
 
 func (g *Groups) sentence(v *View) string {

@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sort"
 
 	"mlfnode/grid/moments"
 	"mlfnode/node/parallel"
@@ -50,7 +51,7 @@ const (
 	leastLevels = 2   // that are seen
 	confounded  = 0.3 // Cramér's V
 	shownPairs  = 10
-	fittedRows  = 12_000_000 // rows times pairs of axes that one pass takes
+	fittedRows  = 4_000_000 // rows times pairs of axes that one pass takes
 )
 
 // table sums a value up by the levels of axes and of pairs of them.
@@ -65,7 +66,7 @@ type table struct {
 
 type cell struct{ n, sum float64 }
 
-// tabulate sums up the values y of rows; some of the rows when there are very many.
+// tabulate sums up rows with their values y.
 func (v *View) tabulate(rows []int32, y []float32) *table {
 	t := &table{}
 	for a := range v.axes {
@@ -78,26 +79,31 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 		}
 		t.two = append(t.two, two)
 	}
-	pairs := len(v.axes) * (len(v.axes) + 1) / 2
-	step := max(1, (len(rows)*pairs+fittedRows-1)/fittedRows)
-	rows = oneOfEach(rows, step)
+	levels := make([][]uint8, len(v.axes)) // of the rows side by side: they lie anywhere
+	parallel.Each(len(levels), func(a int) {
+		levels[a] = make([]uint8, len(rows))
+		for i, r := range rows {
+			levels[a][i] = v.levels[a][r]
+		}
+	})
 	var m moments.Moments
 	parallel.Each(len(v.axes)+1, func(a int) {
 		if a == len(v.axes) {
-			for _, r := range rows {
-				m.Add(float64(y[r]))
+			for _, f := range y {
+				m.Add(float64(f))
 			}
 			return
 		}
-		one, two, levels := t.one[a], t.two[a], v.levels[a]
-		for _, r := range rows {
-			f, l := float64(y[r]), int(levels[r])
+		one := t.one[a]
+		for i, l := range levels[a] {
 			one[l].n++
-			one[l].sum += f
-			for b := range two {
-				c := &two[b][l*t.sizes[b]+int(v.levels[b][r])]
+			one[l].sum += float64(y[i])
+		}
+		for b, two := range t.two[a] {
+			for i, l := range levels[a] {
+				c := &two[int(l)*t.sizes[b]+int(levels[b][i])]
 				c.n++
-				c.sum += f
+				c.sum += float64(y[i])
 			}
 		}
 	})
@@ -105,17 +111,54 @@ func (v *View) tabulate(rows []int32, y []float32) *table {
 	return t
 }
 
-// oneOfEach takes one of each step neighbouring rows, by chance and always the same: at even distances they would have the same few values
-// of an axis whose turns are as long.
-func oneOfEach(rows []int32, step int) []int32 {
-	if step == 1 {
-		return rows
+// fitted gives some of the rows that have a value, all unless they are very many, and their values
+// or ranks: of neighbours in the order of values one, so that the part has values as all have them.
+func (v *View) fitted(raw bool) (rows []int32, y []float32, all int64) {
+	sorted, values := v.order()
+	if raw { // infinite ones are worse than all others
+		sorted = sorted[:sort.Search(len(sorted), func(n int) bool { return !finite(float64(values[n])) })]
 	}
-	random := rand.New(rand.NewPCG(uint64(len(rows)), uint64(step)))
-	some := make([]int32, 0, len(rows)/step+1)
-	for lo := 0; lo < len(rows); lo += step {
-		if at := lo + random.IntN(step); at < len(rows) {
-			some = append(some, rows[at])
+	pairs := len(v.axes) * (len(v.axes) + 1) / 2
+	places := oneOfEach(len(sorted), max(1, (len(sorted)*pairs+fittedRows-1)/fittedRows))
+	rows, y = make([]int32, len(places)), make([]float32, len(places))
+	rank, behind := float32(0), 0
+	for i, place := range places {
+		rows[i] = sorted[place]
+		switch {
+		case raw:
+			y[i] = values[place]
+			continue
+		case place >= behind:
+			rank, behind = v.rankOf(place)
+		}
+		y[i] = rank
+	}
+	return rows, y, int64(len(sorted))
+}
+
+// rankOf gives the rank of the row in some place of the order, and the place behind all rows with
+// its value.
+func (v *View) rankOf(place int) (rank float32, behind int) {
+	_, values := v.order()
+	value := values[place]
+	lo, hi := place, place+1
+	if lo > 0 && values[lo-1] == value {
+		lo = sort.Search(lo, func(n int) bool { return values[n] == value })
+	}
+	if hi < len(values) && values[hi] == value {
+		hi += sort.Search(len(values)-hi, func(n int) bool { return values[hi+n] != value })
+	}
+	return float32(lo+hi-1) / 2 / float32(max(1, len(values)-1)), hi
+}
+
+// oneOfEach takes one of each step neighbours among n, by chance and always the same: at even
+// distances rows would have the same few values of an axis whose turns are as long.
+func oneOfEach(n, step int) []int {
+	random := rand.New(rand.NewPCG(uint64(n), uint64(step)))
+	some := make([]int, 0, n/step+1)
+	for lo := 0; lo < n; lo += step {
+		if at := lo + random.IntN(step); at < n {
+			some = append(some, at)
 		}
 	}
 	return some
@@ -180,17 +223,12 @@ func (t *table) cramer(a, b int) float64 {
 // tenth from the others is by the method of Watanabe et al. (2023), for levels.
 func (v *View) Importance(raw bool) *Importance {
 	out := &Importance{Raw: raw, Axes: []AxisShare{}, Pairs: []PairShare{}, Rest: Number(math.NaN())}
-	rows := kept(v.rows, func(r int32) bool {
-		f := v.value[r]
-		return f == f && (!raw || finite(float64(f)))
-	})
-	out.N = int64(len(rows))
-	y := v.ranks()
-	if raw {
-		y = v.value
-	}
+	rows, y, all := v.fitted(raw)
+	out.N = all
 	t := v.tabulate(rows, y)
-	best := v.bestTrials(rows, v.order()[:int(math.Ceil(bestShare*float64(len(v.order()))))])
+	sorted, _ := v.order()
+	top := int(math.Ceil(bestShare * float64(len(sorted))))
+	best := v.bestTrials(t, sorted[:top])
 	mains := make([]float64, len(v.axes))
 	noise := t.v
 	for a := range v.axes {
@@ -213,8 +251,8 @@ func (v *View) Importance(raw bool) *Importance {
 	if t.v > 0 {
 		out.Rest = Number(max(0, 1-explained))
 	}
-	if n := math.Ceil(bestShare * float64(len(v.order()))); n > 0 {
-		out.PED = &BestImportance{Share: bestShare, N: int64(n)}
+	if top > 0 {
+		out.PED = &BestImportance{Share: bestShare, N: int64(top)}
 	}
 	slices.SortStableFunc(out.Axes, func(a, b AxisShare) int { return cmp.Compare(orLess(b.Share), orLess(a.Share)) })
 	sentence := "The values that are there do not tell which parameter matters."
@@ -288,21 +326,18 @@ func (v *View) pairShares(t *table, out *Importance, noise float64) (sum float64
 }
 
 // bestTrials gives each axis its share of what tells the best rows from all.
-func (v *View) bestTrials(all, best []int32) []Number {
+func (v *View) bestTrials(all *table, best []int32) []Number {
 	shares := make([]Number, len(v.axes))
 	parallel.Each(len(v.axes), func(a int) {
 		levels := v.levels[a]
-		p, q := make([]float64, len(v.axes[a].Levels)), make([]float64, len(v.axes[a].Levels))
+		counts := make([]int, len(v.axes[a].Levels))
 		for _, r := range best {
-			p[levels[r]] += 1 / float64(len(best))
+			counts[levels[r]]++
 		}
-		for _, r := range all {
-			q[levels[r]] += 1 / float64(len(all))
-		}
-		for l := range p {
-			if q[l] > 0 {
-				d := p[l]/q[l] - 1
-				shares[a] += Number(q[l] * d * d)
+		for l, n := range counts {
+			if q := all.one[a][l].n / all.n; q > 0 {
+				d := float64(n)/float64(len(best))/q - 1
+				shares[a] += Number(q * d * d)
 			}
 		}
 	})

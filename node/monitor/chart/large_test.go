@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"mlfnode/grid"
 )
 
@@ -19,6 +21,7 @@ func TestLargeSelections(t *testing.T) {
 	s := spaceOf(t, nil, interval("a", "10"), interval("f", "100"), interval("b", "300"))
 	d := dataOf(t, s, func(int64, map[string]string) trial { return trial{state: grid.Succeeded} })
 	random := rand.New(rand.NewPCG(1, 2))
+	d.Now = 5000
 	for r := range d.State {
 		d.Started[r], d.Ended[r] = float32(r)/100, float32(r)/100+float32(random.IntN(900))
 		d.Value[r] = float32(math.Round(random.NormFloat64()*1000) / 100) // many are equal
@@ -49,9 +52,12 @@ func TestLargeSelections(t *testing.T) {
 		compareOrder(t, v)
 		compareHistory(t, v)
 		compareMedians(t, v)
+		compareMarginals(t, v)
+		compareTimeline(t, v)
 		h := v.Histogram()
-		if total := sum(h.Counts) + h.Below + h.Above; total != int64(len(v.order())) || h.N != total {
-			t.Errorf("histogram: %d values in bins, %d counted, want %d", total, h.N, len(v.order()))
+		sorted, _ := v.order()
+		if total := sum(h.Counts) + h.Below + h.Above; total != int64(len(sorted)) || h.N != total {
+			t.Errorf("histogram: %d values in bins, %d counted, want %d", total, h.N, len(sorted))
 		}
 		done, runs, failures := v.states(1)
 		for l := range done {
@@ -92,8 +98,14 @@ func compareOrder(t *testing.T, v *View) {
 		}
 		return cmp.Compare(v.value[a], v.value[b])
 	})
-	if !slices.Equal(v.order(), want) {
-		t.Error("the order is not that of the values")
+	sorted, values := v.order()
+	if !slices.Equal(sorted, want) || len(values) != len(want) {
+		t.Fatal("the order is not that of the values")
+	}
+	for i, r := range want {
+		if values[i] != v.value[r] {
+			t.Fatalf("value in place %d: got %g, want %g", i, values[i], v.value[r])
+		}
 	}
 	ranks := v.ranks()
 	for lo := 0; lo < len(want); {
@@ -163,4 +175,121 @@ func compareMedians(t *testing.T, v *View) {
 			}
 		}
 	}
+}
+
+// compareMarginals holds what each level of each axis gives against plain sums.
+func compareMarginals(t *testing.T, v *View) {
+	t.Helper()
+	m := v.Marginals()
+	for a := range v.axes {
+		n := len(v.axes[a].Levels)
+		counts, sums, ranks := make([]int64, n), make([]float64, n), make([]float64, n)
+		best, done, fails := make([]float32, n), make([]int64, n), make([]int64, n)
+		for _, r := range v.rows {
+			l, f := v.levels[a][r], v.value[r]
+			if ended(v.d.State[r]) {
+				done[l]++
+			}
+			if v.d.State[r] == failed {
+				fails[l]++
+			}
+			if f != f {
+				continue
+			}
+			if counts[l] == 0 || v.better(f, best[l]) {
+				best[l] = f
+			}
+			counts[l]++
+			sums[l] += float64(f)
+			ranks[l] += float64(v.ranks()[r])
+		}
+		got := m.Axes[a]
+		if !slices.Equal(got.N, counts) || !slices.Equal(got.Done, done) || !slices.Equal(got.Failed, fails) {
+			t.Errorf("axis %d: got %v, %v and %v, want %v, %v and %v", a, got.N, got.Done, got.Failed, counts, done, fails)
+		}
+		for l, k := range counts {
+			if k == 0 {
+				continue
+			}
+			mean, rank := sums[l]/float64(k), ranks[l]/float64(k)
+			if math.Abs(float64(got.Mean[l])-mean) > 1e-9 || math.Abs(float64(got.Rank[l])-rank) > 1e-9 || got.Best[l] != Number(best[l]) {
+				t.Errorf("axis %d, level %d: got %g, %g and %g, want %g, %g and %g", a, l, got.Mean[l], got.Rank[l], got.Best[l], mean, rank, best[l])
+			}
+		}
+	}
+}
+
+// compareTimeline holds how many trials ended and ran in each bin against sums over all of them.
+func compareTimeline(t *testing.T, v *View) {
+	t.Helper()
+	line := v.Timeline()
+	width := float64(line.Edges[1] - line.Edges[0])
+	states, ran, busy := map[uint8]int64{}, 0.0, 0.0
+	for _, r := range v.rows {
+		states[v.d.State[r]]++
+		ran += float64(v.barEnd(r) - v.d.Started[r])
+	}
+	for _, lane := range line.Lanes {
+		for _, f := range lane.Busy {
+			busy += float64(f) * width
+		}
+	}
+	if math.Abs(busy/ran-1) > 1e-3 {
+		t.Errorf("trials ran for %g s in the bins, want %g", busy, ran)
+	}
+	if a, b := sum(line.Rate.Succeeded), sum(line.Rate.Failed); a != states[succeeded] || b != states[failed] {
+		t.Errorf("got %d and %d trials that ended, want %d and %d", a, b, states[succeeded], states[failed])
+	}
+}
+
+// TestJoints sums up by pairs of factors, of which one pass may sum up several, and holds the sums
+// against one pass for each pair.
+func TestJoints(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const rows = 700
+		random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		var factors []factor
+		for range rapid.IntRange(1, 7).Draw(t, "factors") {
+			n := rapid.IntRange(1, maxLevels).Draw(t, "levels")
+			levels := make([]uint8, rows)
+			for r := range levels {
+				levels[r] = uint8(random.IntN(n))
+			}
+			factors = append(factors, newFactor(levels, n, rapid.SampledFrom([]int{3, 16, maxLevels}).Draw(t, "merged")))
+		}
+		place := rapid.IntRange(0, len(factors)-1)
+		var pairs [][2]int
+		for range rapid.IntRange(1, 20).Draw(t, "pairs") {
+			pairs = append(pairs, [2]int{place.Draw(t, "x"), place.Draw(t, "y")})
+		}
+		var some []int32
+		y := make([]float32, rows)
+		for r := range y {
+			if y[r] = float32(random.IntN(100)); random.IntN(9) == 0 {
+				y[r] = float32(math.NaN())
+			}
+			if random.IntN(3) > 0 {
+				some = append(some, int32(r))
+			}
+		}
+		for i, got := range sumPairs(factors, pairs, some, y) {
+			x, z := &factors[pairs[i][0]], &factors[pairs[i][1]]
+			want := pairSums{make([]int64, x.size*z.size), make([]float64, x.size*z.size)}
+			for _, r := range some {
+				if f := y[r]; f == f {
+					at := int(z.merged[z.levels[r]])*x.size + int(x.merged[x.levels[r]])
+					want.n[at]++
+					want.sum[at] += float64(f)
+				}
+			}
+			if !slices.Equal(got.n, want.n) || !slices.Equal(got.sum, want.sum) {
+				t.Fatalf("pair %v of %d: got %v, want %v", pairs[i], len(factors), got, want)
+			}
+		}
+		for _, j := range cover(factors, pairs) {
+			if j.size > maxJoint && len(j.places) > 2 {
+				t.Fatalf("a joint of %d combinations", j.size)
+			}
+		}
+	})
 }

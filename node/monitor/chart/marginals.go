@@ -33,14 +33,18 @@ type Marginal struct {
 // Marginals sums up the selected trials by the levels of each parameter.
 func (v *View) Marginals() *Marginals {
 	m := &Marginals{Axes: make([]Marginal, len(v.axes)), Hidden: append([]string{}, v.hidden...)}
-	ranks := v.ranks()
-	parallel.Each(len(v.axes)+1, func(a int) {
-		if a == len(v.axes) {
-			m.Summary = v.summary()
-			return
+	m.Summary = v.summary()
+	factors := v.factors(maxLevels)
+	joints := cover(factors, alone(len(factors)))
+	sums := v.marginSums(joints)
+	for a := range v.axes {
+		for j := range joints {
+			if has(joints[j].places, -1, a) {
+				m.Axes[a] = v.marginal(a, joints[j], sums[j])
+				break
+			}
 		}
-		m.Axes[a] = v.marginal(a, ranks)
-	})
+	}
 	sentence := "No trial has a value yet."
 	if m.N > 0 {
 		sentence = fmt.Sprintf("%d of %d trials have ended; best %s %s in trial %d, mean %s.",
@@ -50,34 +54,91 @@ func (v *View) Marginals() *Marginals {
 	return m
 }
 
-func (v *View) marginal(a int, ranks []float32) Marginal {
+// alone pairs each of some factors with itself.
+func alone(n int) (pairs [][2]int) {
+	for k := range n {
+		pairs = append(pairs, [2]int{k, k})
+	}
+	return pairs
+}
+
+// marginSum sums up some trials.
+type marginSum struct {
+	moments.Moments
+	rank               float64
+	best               float32
+	done, runs, failed int32
+}
+
+// marginSums sums the selected trials up by the combinations of some joints.
+func (v *View) marginSums(joints []*joint) [][]marginSum {
+	ranks := v.ranks()
+	parts := make([][][]marginSum, len(joints))
+	eachCell(joints, v.rows, func(j, n int) {
+		for range n {
+			parts[j] = append(parts[j], make([]marginSum, joints[j].size))
+		}
+	}, func(j, part int, rows, cells []int32) {
+		sums := parts[j][part]
+		for i, r := range rows {
+			s := &sums[cells[i]]
+			switch state := v.d.State[r]; {
+			case ended(state):
+				if s.done++; state == failed {
+					s.failed++
+				}
+			case state == running:
+				s.runs++
+			}
+			if f := v.value[r]; finite(float64(f)) {
+				if s.N == 0 || v.better(f, s.best) {
+					s.best = f
+				}
+				s.Add(float64(f))
+				s.rank += float64(ranks[r])
+			}
+		}
+	})
+	all := make([][]marginSum, len(joints))
+	for j := range joints {
+		all[j] = parts[j][0]
+		for _, sums := range parts[j][1:] {
+			for i := range sums {
+				v.merge(&all[j][i], &sums[i])
+			}
+		}
+	}
+	return all
+}
+
+func (v *View) merge(s, more *marginSum) {
+	if more.N > 0 && (s.N == 0 || v.better(more.best, s.best)) {
+		s.best = more.best
+	}
+	s.Merge(&more.Moments)
+	s.rank += more.rank
+	s.done, s.runs, s.failed = s.done+more.done, s.runs+more.runs, s.failed+more.failed
+}
+
+// marginal takes one axis out of the sums of a joint.
+func (v *View) marginal(a int, j *joint, sums []marginSum) Marginal {
 	n := len(v.axes[a].Levels)
 	m := Marginal{
 		Axis: v.axes[a].Axis, N: make([]int64, n), Mean: make([]Number, n), SD: make([]Number, n), Half: make([]Number, n), Best: make([]Number, n),
-		Rank: make([]Number, n),
+		Rank: make([]Number, n), Done: make([]int64, n), Running: make([]int64, n), Failed: make([]int64, n),
 	}
-	m.Done, m.Running, m.Failed = v.states(a)
-	all, rank := make([]moments.Moments, n), make([]float64, n)
-	best := make([]float32, n)
-	for l := range best {
-		best[l] = float32(math.NaN())
+	levels := make([]marginSum, n)
+	for i := range sums {
+		v.merge(&levels[j.level(i, a)], &sums[i])
 	}
-	levels := v.levels[a]
-	for _, r := range v.rows {
-		f := v.value[r]
-		if !finite(float64(f)) {
-			continue
+	for l := range levels {
+		s := &levels[l]
+		if s.N == 0 {
+			s.best = float32(math.NaN())
 		}
-		l := levels[r]
-		all[l].Add(float64(f))
-		rank[l] += float64(ranks[r])
-		if best[l] != best[l] || v.better(f, best[l]) {
-			best[l] = f
-		}
-	}
-	for l := range n {
-		m.N[l], m.Best[l], m.Rank[l] = all[l].N, Number(best[l]), Number(rank[l]/float64(all[l].N))
-		m.Mean[l], m.SD[l], m.Half[l] = Number(all[l].Mean()), Number(all[l].SD()), Number(all[l].Half())
+		m.N[l], m.Best[l], m.Rank[l] = s.N, Number(s.best), Number(s.rank/float64(s.N))
+		m.Mean[l], m.SD[l], m.Half[l] = Number(s.Mean()), Number(s.SD()), Number(s.Half())
+		m.Done[l], m.Running[l], m.Failed[l] = int64(s.done), int64(s.runs), int64(s.failed)
 	}
 	return m
 }

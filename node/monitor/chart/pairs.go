@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 
 	"mlfnode/node/parallel"
@@ -104,14 +105,19 @@ func (v *View) heatSentence(h *Heat, n []int64, value []Number) string {
 
 // cells sums the selected trials up by the cell that at gives.
 func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, value []Number) {
-	rows := v.rows
+	rows, values := v.rows, []float32(nil)
 	if stat == StatBest || stat == StatMedian {
-		rows = v.order()
+		rows, values = v.order()
 	}
 	spans := parallel.Split(len(rows), max(leastRows, 4*size))
-	counts, parts := make([][]int64, len(spans)), make([][]float64, len(spans))
+	counts, parts, places := make([][]int64, len(spans)), make([][]float64, len(spans)), make([][]int32, len(spans))
 	parallel.Each(len(spans), func(p int) {
-		counts[p], parts[p] = v.sums(rows[spans[p].Lo:spans[p].Hi], size, at, stat)
+		lo, hi := spans[p].Lo, spans[p].Hi
+		if stat == StatMedian {
+			places[p], counts[p], parts[p] = placed(rows[lo:hi], values[lo:hi], size, at)
+			return
+		}
+		counts[p], parts[p] = v.sums(rows[lo:hi], size, at, stat)
 	})
 	n = make([]int64, size)
 	sums := make([]float64, size)
@@ -127,7 +133,7 @@ func (v *View) cells(size int, at func(int32) int, stat string) (n []int64, valu
 	}
 	if stat == StatMedian {
 		parallel.Each(len(spans), func(p int) {
-			parts[p] = v.medians(n, before[p], rows[spans[p].Lo:spans[p].Hi], at)
+			parts[p] = medians(n, before[p], values[spans[p].Lo:spans[p].Hi], places[p])
 		})
 		clear(sums)
 		for p := range parts {
@@ -177,21 +183,34 @@ func (v *View) sums(rows []int32, size int, at func(int32) int, stat string) (n 
 	return n, sums
 }
 
-// medians finds the middle value of each cell, or its halves, among some of the sorted rows of which n are in each cell, and so many before
-// these.
-func (v *View) medians(n, before []int64, sorted []int32, at func(int32) int) []float64 {
+// placed gives the cell of each of some rows with these values, -1 for one that is not finite, and
+// how many rows each cell has.
+func placed(rows []int32, values []float32, size int, at func(int32) int) (places []int32, n []int64, sums []float64) {
+	places, n, sums = make([]int32, len(rows)), make([]int64, size), make([]float64, size)
+	for i, r := range rows {
+		places[i] = -1
+		if finite(float64(values[i])) {
+			places[i] = int32(at(r))
+			n[places[i]]++
+		}
+	}
+	return places, n, sums
+}
+
+// medians finds the middle value of each cell, or its halves, among some of the sorted values of
+// which n are in each cell, and so many before these.
+func medians(n, before []int64, sorted []float32, places []int32) []float64 {
 	dest := make([]float64, len(n))
-	for _, r := range sorted {
-		f := float64(v.value[r])
-		if !finite(f) {
+	for k, f := range sorted {
+		i := places[k]
+		if i < 0 {
 			continue
 		}
-		i := at(r)
 		if before[i] == (n[i]-1)/2 {
-			dest[i] += f / 2
+			dest[i] += float64(f) / 2
 		}
 		if before[i] == n[i]/2 {
-			dest[i] += f / 2
+			dest[i] += float64(f) / 2
 		}
 		before[i]++
 	}
@@ -231,38 +250,25 @@ func (v *View) Matrix() *Matrix {
 			pairs = append(pairs, [2]int{b, a})
 		}
 	}
-	m.Pairs = make([]Mini, len(pairs))
-	parallel.Each(len(pairs), func(i int) { m.Pairs[i] = v.mini(pairs[i][0], pairs[i][1], ranks) })
+	factors := v.factors(miniLevels)
+	for i, sums := range sumPairs(factors, pairs, v.rows, ranks) {
+		x, y := pairs[i][0], pairs[i][1]
+		mini := newMini(&sums, factors[x].size, factors[y].size)
+		mini.X, mini.Y = axes[x].Key, axes[y].Key
+		m.Pairs = append(m.Pairs, mini)
+	}
 	m.Head = v.head(fmt.Sprintf("Mean rank of %s by each pair of %d parameters.", v.d.Name, len(axes)))
 	return m
 }
 
-func (v *View) mini(x, y int, ranks []float32) Mini {
-	nx, ny := min(len(v.axes[x].Levels), miniLevels), min(len(v.axes[y].Levels), miniLevels)
-	wx, wy := len(v.axes[x].Levels), len(v.axes[y].Levels)
-	n, sum := make([]int64, nx*ny), make([]float64, nx*ny)
-	var atX, atY [maxLevels]int // where the cells of each level are
-	for l := range wx {
-		atX[l] = l * nx / wx
-	}
-	for l := range wy {
-		atY[l] = l * ny / wy * nx
-	}
-	lx, ly := v.levels[x], v.levels[y]
-	for _, r := range v.rows {
-		if rank := ranks[r]; rank == rank {
-			i := atY[ly[r]] + atX[lx[r]]
-			n[i]++
-			sum[i] += float64(rank)
-		}
-	}
+func newMini(sums *pairSums, nx, ny int) (m Mini) {
+	n, sum := sums.n, sums.sum
 	px, py, all := make([]cell, nx), make([]cell, ny), cell{}
 	for i := range n {
 		for _, c := range []*cell{&px[i%nx], &py[i/nx], &all} {
 			c.n, c.sum = c.n+float64(n[i]), c.sum+sum[i]
 		}
 	}
-	m := Mini{X: v.axes[x].Key, Y: v.axes[y].Key}
 	for row := range ny {
 		rank, inter := make([]Number, nx), make([]Number, nx)
 		for col := range nx {
@@ -342,32 +348,24 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 		for i := 0; i <= bins; i += bins / valueLevels {
 			p.Edges = append(p.Edges, h.Edges[i])
 		}
-		spans := parallel.Split(len(v.rows), leastRows)
-		parallel.Each(len(spans), func(i int) {
-			for _, r := range v.rows[spans[i].Lo:spans[i].Hi] {
-				level, f := 0, Number(v.value[r])
-				for step := valueLevels / 2; step > 0; step /= 2 {
-					if p.Edges[level+step] < f {
-						level += step
-					}
-				}
-				value[r] = uint8(level)
-			}
-		})
+		v.fillLevels(value, p.Edges)
 	}
-	p.Bands = make([]Band, len(order))
-	parallel.Each(len(order), func(i int) {
-		a := order[i]
-		next, wide := value, valueLevels
+	factors := append(v.factors(maxLevels), newFactor(value, valueLevels, valueLevels))
+	var pairs [][2]int // each axis, and the one before
+	for i, a := range order {
+		next := len(v.axes)
 		if i+1 < len(order) {
-			next, wide = v.levels[order[i+1]], len(v.axes[order[i+1]].Levels)
+			next = order[i+1]
 		}
-		p.Bands[i] = v.band(v.levels[a], next, len(v.axes[a].Levels), wide, ranks)
-	})
+		pairs = append(pairs, [2]int{next, a})
+	}
+	for i, sums := range sumPairs(factors, pairs, v.rows, ranks) {
+		p.Bands = append(p.Bands, newBand(&sums, factors[pairs[i][0]].size))
+	}
 	for _, a := range order {
 		p.Axes = append(p.Axes, v.axes[a].Axis)
 	}
-	rows := v.order()
+	rows, _ := v.order()
 	if p.Sample = len(rows) > allLines; p.Sample {
 		some := slices.Clone(rows[:bestLines])
 		for i := range sampleLines {
@@ -380,15 +378,34 @@ func (v *View) Parallel(keys []string) (*Parallel, error) {
 	return p, nil
 }
 
-func (v *View) band(from, to []uint8, wide, high int, ranks []float32) Band {
-	n, sum := make([]int64, wide*high), make([]float64, wide*high)
-	for _, r := range v.rows {
-		if rank := ranks[r]; rank == rank {
-			i := int(from[r])*high + int(to[r])
-			n[i]++
-			sum[i] += float64(rank)
+// fillLevels sets the level of the value of each row that has one: between which of some edges it
+// lies. Values outside are at the ends.
+func (v *View) fillLevels(levels []uint8, edges []Number) {
+	sorted, values := v.order()
+	last := len(edges) - 2
+	level := func(n int) int { // of the row in place n, in the order from the lowest value
+		if v.d.Maximize {
+			n = len(sorted) - 1 - n
 		}
+		f := Number(values[n])
+		return sort.Search(last, func(l int) bool { return edges[l+1] >= f })
 	}
+	lo := 0
+	for l := 0; l <= last; l++ {
+		hi := sort.Search(len(sorted), func(n int) bool { return level(n) > l })
+		from, to := lo, hi
+		if v.d.Maximize {
+			from, to = len(sorted)-hi, len(sorted)-lo
+		}
+		for _, r := range sorted[from:to] {
+			levels[r] = uint8(l)
+		}
+		lo = hi
+	}
+}
+
+func newBand(sums *pairSums, high int) Band {
+	n, sum := sums.n, sums.sum
 	b := Band{From: []int{}, To: []int{}, N: []int64{}, Rank: []Number{}}
 	for i, k := range n {
 		if k > 0 {

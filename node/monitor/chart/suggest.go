@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/moments"
+	"mlfnode/node/parallel"
 )
 
 // Suggestions says where to look next.
@@ -43,7 +44,7 @@ const (
 // Suggestions looks at the ends of axes where the best trials lie, between their best values, and for parameters that do not matter.
 func (v *View) Suggestions() *Suggestions {
 	out := &Suggestions{List: []Suggestion{}}
-	sorted := v.order()
+	sorted, _ := v.order()
 	top := sorted[:min(len(sorted), max(topLeast, int(topShare*float64(len(sorted)))))]
 	importance := v.Importance(false)
 	if len(sorted) >= 2*topLeast {
@@ -164,19 +165,29 @@ func (v *View) extension(kind string, axis *axis, values []float64, integers boo
 	}
 	s.Trials = extended.Count() - v.d.Space.Count()
 	s.Args = []string{"--set", axis.Key + "=" + strings.Join(texts, ",")}
-	var wall moments.Moments
-	for _, r := range v.rows {
-		if f := float64(v.d.Wall[r]); finite(f) {
-			wall.Add(f)
-		}
-	}
-	if wall.N > 0 {
-		s.Work = Number(wall.Mean() * float64(s.Trials))
-	}
+	s.Work = Number(v.meanWall() * float64(s.Trials))
 	where := "at the end of"
 	if kind == "refine" {
 		where = "inside of"
 	}
 	s.Text = fmt.Sprintf("The best values lie %s %s: %s it with %s (%d new trials).", where, axis.Key, kind, strings.Join(texts, ", "), s.Trials)
 	return s, true
+}
+
+// meanWall is how long the selected trials took on average; NaN for none.
+func (v *View) meanWall() float64 {
+	spans := parallel.Split(len(v.rows), leastRows)
+	parts := make([]moments.Moments, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		for _, r := range v.rows[spans[i].Lo:spans[i].Hi] {
+			if f := float64(v.d.Wall[r]); finite(f) {
+				parts[i].Add(f)
+			}
+		}
+	})
+	var all moments.Moments
+	for i := range parts {
+		all.Merge(&parts[i])
+	}
+	return all.Mean()
 }

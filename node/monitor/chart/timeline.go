@@ -56,51 +56,70 @@ const (
 func (v *View) Timeline() *Timeline {
 	t := &Timeline{Base: v.d.Base, Edges: []Number{}}
 	rows := kept(v.rows, func(r int32) bool { return finite(float64(v.d.Started[r])) })
-	ends, lo, hi := v.barEnds(rows)
 	if len(rows) == 0 {
 		t.Head = v.head("None of these trials has begun.")
 		return t
 	}
+	lo, hi, nodes := v.reach(rows)
 	t.From, t.To = Number(lo), Number(hi)
 	for i := range laneBins + 1 {
 		t.Edges = append(t.Edges, Number(lo+(hi-lo)*float64(i)/laneBins))
 	}
-	t.rate(v, rows, ends)
 	if len(rows) <= maxBars {
-		t.bars(v, sortRows(rows, v.d.Started, false), ends)
+		t.sumUp(v, rows, nil)
+		t.bars(v, sortRows(rows, v.d.Started, false))
 	} else {
-		t.lanes(v, rows, ends)
+		t.sumUp(v, rows, nodes[:min(len(nodes), maxLanes)])
 	}
-	t.Head = v.head(fmt.Sprintf("%d trials ran within %s on %d nodes.", len(rows), seconds(hi-lo), v.nodes(rows)))
+	t.Head = v.head(fmt.Sprintf("%d trials ran within %s on %d nodes.", len(rows), seconds(hi-lo), len(nodes)))
 	return t
 }
 
-// barEnds is when trials that began ended, now for those that run, and from when to when they all ran.
-func (v *View) barEnds(rows []int32) (ends []float32, lo, hi float64) {
-	ends = make([]float32, len(v.d.State))
-	lo, hi = math.Inf(1), math.Inf(-1)
-	for _, r := range rows {
-		start, end := float64(v.d.Started[r]), v.d.Now
-		if v.d.State[r] != running {
-			if end = float64(v.d.Ended[r]); !finite(end) {
-				end = start
-			}
-		}
-		ends[r] = float32(end)
-		lo, hi = min(lo, start), max(hi, end)
+// barEnd is when a trial that began ended, now for one that runs.
+func (v *View) barEnd(r int32) float32 {
+	end := v.d.Ended[r]
+	switch {
+	case v.d.State[r] == running:
+		return float32(v.d.Now)
+	case !finite(float64(end)):
+		return v.d.Started[r]
 	}
-	return ends, lo, hi
+	return end
 }
 
-func (v *View) nodes(rows []int32) (n int) {
+// reach says from when to when trials that began ran, and on which nodes, in the order of their
+// first trials.
+func (v *View) reach(rows []int32) (lo, hi float64, nodes []uint16) {
+	spans := parallel.Split(len(rows), leastRows)
+	type part struct {
+		lo, hi float32
+		nodes  []uint16
+	}
+	parts := make([]part, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		p := part{lo: float32(math.Inf(1)), hi: float32(math.Inf(-1))}
+		var seen [math.MaxUint16 + 1]bool
+		for _, r := range rows[spans[i].Lo:spans[i].Hi] {
+			p.lo, p.hi = min(p.lo, v.d.Started[r]), max(p.hi, v.barEnd(r))
+			if n := v.d.Node[r]; !seen[n] {
+				seen[n] = true
+				p.nodes = append(p.nodes, n)
+			}
+		}
+		parts[i] = p
+	})
+	lo, hi = math.Inf(1), math.Inf(-1)
 	var seen [math.MaxUint16 + 1]bool
-	for _, r := range rows {
-		if node := v.d.Node[r]; !seen[node] {
-			seen[node] = true
-			n++
+	for _, p := range parts {
+		lo, hi = min(lo, float64(p.lo)), max(hi, float64(p.hi))
+		for _, n := range p.nodes {
+			if !seen[n] {
+				seen[n] = true
+				nodes = append(nodes, n)
+			}
 		}
 	}
-	return n
+	return lo, hi, nodes
 }
 
 func (v *View) node(r int32) grid.NodeID {
@@ -114,30 +133,68 @@ func (t *Timeline) bin(f float64) int {
 	return min(laneBins-1, max(0, int((f-float64(t.From))/max(1e-9, float64(t.To-t.From))*laneBins)))
 }
 
-func (t *Timeline) rate(v *View, rows []int32, ends []float32) {
+// sumUp counts the trials that ended, and on each of some nodes those that ran, in each bin.
+func (t *Timeline) sumUp(v *View, rows []int32, nodes []uint16) {
+	var lanes [math.MaxUint16 + 1]int32 // of each node, from 1; 0 for one without
+	for i, n := range nodes {
+		lanes[n] = int32(i + 1)
+	}
 	spans := parallel.Split(len(rows), leastRows)
-	parts := make([][8][laneBins]int64, len(spans)) // by state
+	rates := make([][8][laneBins]int64, len(spans)) // by state
+	busy := make([][][laneBins]float64, len(spans)) // by lane
+	width := float64(t.To-t.From) / laneBins
+	share := float64(max(1, v.d.Stride)) / width
 	parallel.Each(len(spans), func(i int) {
+		busy[i] = make([][laneBins]float64, len(nodes))
 		for _, r := range rows[spans[i].Lo:spans[i].Hi] {
-			parts[i][v.d.State[r]&7][t.bin(float64(ends[r]))]++
+			end := float64(v.barEnd(r))
+			last := t.bin(end)
+			rates[i][v.d.State[r]&7][last]++
+			lane := lanes[v.d.Node[r]]
+			if lane == 0 {
+				continue
+			}
+			start, bins := float64(v.d.Started[r]), &busy[i][lane-1]
+			first := t.bin(start)
+			if first == last { // as most trials do
+				bins[first] += max(0, end-start) * share
+				continue
+			}
+			for b := first; b <= last; b++ {
+				from := float64(t.From) + float64(b)*width
+				bins[b] += max(0, min(end, from+width)-max(start, from)) * share
+			}
 		}
 	})
 	t.Rate = Rate{make([]int64, laneBins), make([]int64, laneBins), make([]int64, laneBins)}
-	for _, part := range parts {
+	for _, part := range rates {
 		for b := range laneBins {
 			t.Rate.Succeeded[b] += part[succeeded][b]
 			t.Rate.Failed[b] += part[failed][b]
 			t.Rate.Cancelled[b] += part[cancelled][b]
 		}
 	}
+	for lane, n := range nodes {
+		l := Lane{Busy: make([]Number, laneBins)}
+		if n > 0 && int(n) <= len(v.d.Nodes) {
+			l.Node = v.d.Nodes[n-1]
+		}
+		for _, part := range busy {
+			for b, f := range part[lane] {
+				l.Busy[b] += Number(f)
+			}
+		}
+		t.Lanes = append(t.Lanes, l)
+	}
+	slices.SortFunc(t.Lanes, func(a, b Lane) int { return cmp.Compare(a.Node, b.Node) })
 }
 
 // bars packs trials into as few lanes as there were at one time.
-func (t *Timeline) bars(v *View, rows []int32, ends []float32) {
+func (t *Timeline) bars(v *View, rows []int32) {
 	t.Bars = &Bars{}
 	free := map[uint16][]float64{} // when each lane of a node is free
 	for _, r := range rows {
-		start, end := float64(v.d.Started[r]), float64(ends[r])
+		start, end := float64(v.d.Started[r]), float64(v.barEnd(r))
 		lanes := free[v.d.Node[r]]
 		lane := slices.IndexFunc(lanes, func(f float64) bool { return f <= start+shortLane })
 		if lane < 0 {
@@ -151,49 +208,6 @@ func (t *Timeline) bars(v *View, rows []int32, ends []float32) {
 		b.Start, b.End = append(b.Start, Number(start)), append(b.End, Number(end))
 		b.State = append(b.State, string(grid.States[v.d.State[r]-1]))
 	}
-}
-
-func (t *Timeline) lanes(v *View, rows []int32, ends []float32) {
-	var lanes [math.MaxUint16 + 1]int32 // of each node, from 1; 0 for one without
-	var nodes []uint16
-	for _, r := range rows {
-		if n := v.d.Node[r]; lanes[n] == 0 && len(nodes) < maxLanes {
-			nodes = append(nodes, n)
-			lanes[n] = int32(len(nodes))
-		}
-	}
-	width := float64(t.To-t.From) / laneBins
-	scale := float64(max(1, v.d.Stride))
-	spans := parallel.Split(len(rows), leastRows)
-	parts := make([][][laneBins]float64, len(spans))
-	parallel.Each(len(spans), func(i int) {
-		parts[i] = make([][laneBins]float64, len(nodes))
-		for _, r := range rows[spans[i].Lo:spans[i].Hi] {
-			lane := lanes[v.d.Node[r]]
-			if lane == 0 {
-				continue
-			}
-			start, end := float64(v.d.Started[r]), float64(ends[r])
-			first, last := t.bin(start), t.bin(end)
-			for b := first; b <= last; b++ {
-				from := float64(t.From) + float64(b)*width
-				parts[i][lane-1][b] += max(0, min(end, from+width)-max(start, from)) / width * scale
-			}
-		}
-	})
-	for lane, n := range nodes {
-		l := Lane{Busy: make([]Number, laneBins)}
-		if n > 0 && int(n) <= len(v.d.Nodes) {
-			l.Node = v.d.Nodes[n-1]
-		}
-		for _, part := range parts {
-			for b, f := range part[lane] {
-				l.Busy[b] += Number(f)
-			}
-		}
-		t.Lanes = append(t.Lanes, l)
-	}
-	slices.SortFunc(t.Lanes, func(a, b Lane) int { return cmp.Compare(a.Node, b.Node) })
 }
 
 // seconds writes a duration for a person.

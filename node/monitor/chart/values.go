@@ -3,6 +3,7 @@ package chart
 import (
 	"fmt"
 	"math"
+	"sort"
 	"strconv"
 
 	"mlfnode/grid/moments"
@@ -38,21 +39,30 @@ var percents = [...]float64{0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99
 
 func (v *View) summary() Summary {
 	s := Summary{Trial: -1, Best: Number(math.NaN())}
+	spans := parallel.Split(len(v.rows), leastRows)
+	parts, missing, best := make([]moments.Moments, len(spans)), make([]int64, len(spans)), make([]int32, len(spans))
+	parallel.Each(len(spans), func(i int) {
+		best[i] = -1
+		for _, r := range v.rows[spans[i].Lo:spans[i].Hi] {
+			if f := v.value[r]; finite(float64(f)) {
+				parts[i].Add(float64(f))
+				if best[i] < 0 || v.better(f, v.value[best[i]]) {
+					best[i] = r
+				}
+			} else if ended(v.d.State[r]) {
+				missing[i]++
+			}
+		}
+	})
 	var m moments.Moments
-	for _, r := range v.rows {
-		if f := float64(v.value[r]); finite(f) {
-			m.Add(f)
-		} else if ended(v.d.State[r]) {
-			s.Missing++
+	for i := range parts {
+		m.Merge(&parts[i])
+		s.Missing += missing[i]
+		if r := best[i]; r >= 0 && (s.Trial < 0 || v.better(v.value[r], float32(s.Best))) {
+			s.Best, s.Trial = Number(v.value[r]), v.d.index(r)
 		}
 	}
 	s.N, s.Mean, s.SD = m.N, Number(m.Mean()), Number(m.SD())
-	for _, r := range v.order() {
-		if finite(float64(v.value[r])) {
-			s.Best, s.Trial = Number(v.value[r]), v.d.index(r)
-			break
-		}
-	}
 	return s
 }
 
@@ -61,19 +71,19 @@ func finite(f float64) bool { return f-f == 0 }
 // Histogram spreads the values between the 1 % and 99 % quantiles over bins, wider where nothing lies far outside.
 func (v *View) Histogram() *Histogram {
 	h := &Histogram{Summary: v.summary(), Edges: []Number{}, Counts: []int64{}, Quantiles: []Number{}}
-	sorted := v.order()
+	_, all := v.order()
 	values := int(h.N) // the finite ones, which stand before those that are worse than all
 	if values == 0 {
 		h.Head = v.head("None of these trials has a value.")
 		return h
 	}
-	at := func(q float64) float64 {
-		place := int(math.Round(q * float64(values-1)))
+	from := func(place int) float64 { // of the values from the lowest one on
 		if v.d.Maximize {
 			place = values - 1 - place
 		}
-		return float64(v.value[sorted[place]])
+		return float64(all[place])
 	}
+	at := func(q float64) float64 { return from(int(math.Round(q * float64(values-1)))) }
 	for _, q := range percents {
 		h.Quantiles = append(h.Quantiles, Number(at(q)))
 	}
@@ -99,24 +109,20 @@ func (v *View) Histogram() *Histogram {
 		}
 		h.Edges = append(h.Edges, Number(edge))
 	}
-	spans := parallel.Split(values, leastRows)
-	counts := make([][bins + 2]int64, len(spans)) // below and above last
-	parallel.Each(len(spans), func(i int) {
-		for _, r := range sorted[spans[i].Lo:spans[i].Hi] {
-			bin := bins
-			if f := float64(v.value[r]); f > hi {
-				bin = bins + 1
-			} else if f >= lo {
-				bin = min(bins-1, int(scaled(f)))
-			}
-			counts[i][bin]++
+	bin := func(n int) int { // of the value in place n from the lowest one: -1 below the first edge, and bins above the last
+		switch f := from(n); {
+		case f < lo:
+			return -1
+		case f > hi:
+			return bins
+		default:
+			return min(bins-1, int(scaled(f)))
 		}
-	})
-	for _, part := range counts {
-		for i := range bins {
-			h.Counts[i] += part[i]
-		}
-		h.Below, h.Above = h.Below+part[bins], h.Above+part[bins+1]
+	}
+	below := func(b int) int64 { return int64(sort.Search(values, func(n int) bool { return bin(n) >= b })) }
+	h.Below, h.Above = below(0), int64(values)-below(bins)
+	for b := range h.Counts {
+		h.Counts[b] = below(b+1) - below(b)
 	}
 	h.Head = v.head(fmt.Sprintf("%s of %d trials: the middle half from %s to %s, best %s in trial %d.",
 		v.d.Name, h.N, show(at(0.25)), show(at(0.75)), show(float64(h.Best)), h.Trial))

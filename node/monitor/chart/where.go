@@ -149,41 +149,70 @@ func parseSpan(text string) (span, bool) {
 type filter []test
 
 type test struct {
-	name  string
-	match func(row int32) bool // called by several goroutines
+	name string
+	keep func(dest, rows []int32) int
 }
 
 func (w Where) compile(v *View) (filter, error) {
 	var f filter
 	for _, c := range w.parts {
-		match, err := c.compile(v)
+		keep, err := c.compile(v)
 		if err != nil {
 			return nil, err
 		}
-		f = append(f, test{c.name() + "=" + strings.Join(c.texts, "|"), match})
+		f = append(f, test{c.name() + "=" + strings.Join(c.texts, "|"), keep})
 	}
 	return f, nil
 }
 
-func (f filter) match(row int32) bool {
+func (f filter) keep(dest, rows []int32) int {
+	n := copy(dest, rows)
 	for k := range f {
-		if !f[k].match(row) {
-			return false
-		}
+		n = f[k].keep(dest, dest[:n])
 	}
-	return true
+	return n
 }
 
 // counts says what each test lets through alone.
 func (f filter) counts(rows []int32) []Part {
 	parts := make([]Part, len(f))
 	for k := range parts {
-		parts[k] = Part{f[k].name, int64(len(kept(rows, f[k].match)))}
+		parts[k] = Part{f[k].name, int64(len(keptParts(rows, f[k].keep)))}
 	}
 	return parts
 }
 
-func (c *condition) compile(v *View) (func(int32) bool, error) {
+// keeper writes those rows to dest that a condition lets through, in their order, and gives how
+// many they are. dest may be rows; several goroutines call it.
+type keeper func(dest, rows []int32) int
+
+// matching makes a keeper of what tells whether a row is let through.
+func matching(match func(row int32) bool) keeper {
+	return func(dest, rows []int32) (n int) {
+		for _, r := range rows {
+			if match(r) {
+				dest[n] = r
+				n++
+			}
+		}
+		return n
+	}
+}
+
+// lookup makes a keeper of a table of what is let through.
+func lookup[T uint8 | uint16](column []T, table []bool) keeper {
+	return func(dest, rows []int32) (n int) {
+		for _, r := range rows {
+			dest[n] = r
+			if table[column[r]] {
+				n++
+			}
+		}
+		return n
+	}
+}
+
+func (c *condition) compile(v *View) (keeper, error) {
 	d := v.d
 	switch c.kind {
 	case "p", "d":
@@ -193,37 +222,39 @@ func (c *condition) compile(v *View) (func(int32) bool, error) {
 		if column == nil {
 			return nil, &Error{fmt.Sprintf("the sweep has no metric %q among the first ones", c.key), "the sweep's answer lists its metrics"}
 		}
-		return c.spans(func(row int32) float64 { return float64(column[row]) }), nil
+		return c.spans(column), nil
 	case "t":
-		return c.spans(func(row int32) float64 { return float64(d.Started[row]) }), nil
+		return c.spans(d.Started), nil
 	}
-	var codes [1 << 16]bool
-	column := func(row int32) uint16 { return uint16(d.State[row]) }
+	codes := make([]bool, tableSize)
+	column := d.State
 	for _, text := range c.texts {
 		code := -1
 		switch c.kind {
 		case "state":
 			code = slices.Index(grid.States[:], grid.State(text)) + 1
 		case "class":
-			column = func(row int32) uint16 { return uint16(d.Class[row]) }
+			column = d.Class
 			code = slices.Index(d.Classes, grid.Class(text)) + 1
 		case "cause":
-			column = func(row int32) uint16 { return uint16(d.Cause[row]) }
+			column = d.Cause
 			code, _ = strconv.Atoi(text)
 		case "node":
-			column = func(row int32) uint16 { return d.Node[row] }
 			code = slices.Index(d.Nodes, grid.NodeID(text)) + 1
 		}
 		if code > 0 && code < len(codes) { // what nothing has matches nothing
 			codes[code] = true
 		}
 	}
-	return func(row int32) bool { return codes[column(row)] }, nil
+	if c.kind == "node" {
+		return lookup(d.Node, codes), nil
+	}
+	return lookup(column, codes), nil
 }
 
-func (c *condition) spans(value func(row int32) float64) func(int32) bool {
+func (c *condition) spans(column []float32) keeper {
 	spans := c.parse()
-	return func(row int32) bool { return contains(spans, value(row)) }
+	return matching(func(row int32) bool { return contains(spans, float64(column[row])) })
 }
 
 // parse gives the ranges among the alternatives.
@@ -249,7 +280,7 @@ func contains(spans []span, f float64) bool {
 // tableSize is how many values an axis may have to be looked up in a table.
 const tableSize = 1 << 16
 
-func (c *condition) parameter(v *View) (func(int32) bool, error) {
+func (c *condition) parameter(v *View) (keeper, error) {
 	d := v.d
 	k := slices.Index(d.Space.Keys(), c.key)
 	if k < 0 {
@@ -269,20 +300,19 @@ func (c *condition) parameter(v *View) (func(int32) bool, error) {
 	switch a := v.axis(c.key); {
 	case a < 0:
 		only := has(0)
-		return func(int32) bool { return only }, nil
+		return matching(func(int32) bool { return only }), nil
 	case v.axes[a].Size <= maxLevels: // a level is a position
-		var table [math.MaxUint8 + 1]bool
+		table := make([]bool, math.MaxUint8+1)
 		for l := range v.axes[a].Levels {
 			table[l] = has(int64(l))
 		}
-		levels := v.levels[a]
-		return func(row int32) bool { return table[levels[row]] }, nil
+		return lookup(v.levels[a], table), nil
 	case v.long[a] != nil:
-		table, long := make([]bool, tableSize), v.long[a]
+		table := make([]bool, tableSize)
 		for p := range v.axes[a].Size {
 			table[p] = has(p)
 		}
-		return func(row int32) bool { return table[long[row]] }, nil
+		return lookup(v.long[a], table), nil
 	}
 	hits := make([]bool, len(d.State))
 	err := d.eachBlock(func(from int, at [][]int64) {
@@ -290,7 +320,7 @@ func (c *condition) parameter(v *View) (func(int32) bool, error) {
 			hits[from+i] = has(p)
 		}
 	})
-	return func(row int32) bool { return hits[row] }, err
+	return matching(func(row int32) bool { return hits[row] }), err
 }
 
 // positions gives the values of an axis that match, by their places.
