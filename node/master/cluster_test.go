@@ -121,12 +121,9 @@ func (c *stage) submit(n int, edit func(*api.Submit)) grid.SweepID {
 // on runs fn in the master's loop.
 func (c *stage) on(fn func(*state)) {
 	c.t.Helper()
-	done := make(chan struct{})
-	c.calls <- func(s *state) {
-		defer close(done)
-		fn(s)
+	if err := c.inLoop(context.Background(), fn); err != nil {
+		c.t.Fatal(err)
 	}
-	<-done
 }
 
 // until looks at the loop's state after each of its steps until ok says so.

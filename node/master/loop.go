@@ -23,7 +23,7 @@ const (
 	reconcileInterval = 3 * time.Second
 )
 
-// state is what the loop owns. Other goroutines reach it through Master.calls only.
+// state is what the loop owns. Other goroutines reach it through Master.tell only.
 type state struct {
 	m     *Master
 	feeds map[grid.SweepID]*feed
@@ -75,9 +75,6 @@ func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) 
 	case f := <-s.m.folded:
 		s.follow(f)
 		err = errors.Join(s.pinImages(ctx, f.images), s.pauseBroken(ctx), s.pauseFailing(ctx), s.finishComplete(ctx))
-	case call := <-s.m.calls:
-		call(s)
-		return nil
 	case <-s.m.kick:
 		s.listen()
 		err = s.finishComplete(ctx)
@@ -613,10 +610,15 @@ func (s *state) listen() {
 	}
 }
 
-// inLoop has the loop run call.
+// inLoop has the loop run call, and waits for that.
 func (m *Master) inLoop(ctx context.Context, call func(*state)) error {
+	done := make(chan struct{})
+	m.tell(func(s *state) {
+		call(s)
+		close(done)
+	})
 	select {
-	case m.calls <- call:
+	case <-done:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

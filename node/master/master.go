@@ -64,7 +64,6 @@ type Master struct {
 
 	changes chan jetstream.Change
 	folded  chan folded
-	calls   chan func(*state)
 	ledger  *ledger
 	peers   *peers
 	samples *samples
@@ -99,7 +98,7 @@ type Master struct {
 func New(cfg Config) *Master {
 	m := &Master{
 		cfg: cfg, retention: cfg.Retention, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
-		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16), calls: make(chan func(*state)),
+		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16),
 		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}, marks: uint64(time.Now().UnixNano())},
 		samples: &samples{byNode: map[grid.NodeID]*nodeSamples{}}, kick: make(chan struct{}, 1),
 		sweeps: map[grid.SweepID]jetstream.Record{}, reopening: map[grid.SweepID]int{}, moved: make(chan struct{}),

@@ -39,7 +39,7 @@ func TestRetryBesideTheEnd(t *testing.T) {
 				m.finish(h, class, time.Second)
 			}
 			busy, release := make(chan struct{}), make(chan struct{})
-			m.calls <- func(*state) { close(busy); <-release }
+			m.tell(func(*state) { close(busy); <-release })
 			<-busy
 			now := time.Now().UnixMicro()
 			seq, err := m.store.Events.Publish(t.Context(), &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{
