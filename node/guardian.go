@@ -104,6 +104,9 @@ func newGuarded(p *executor.Process, cfg *Config, cgroups string) (_ *guarded, d
 	}
 }
 
+// straysFile is where a node that stands alone records processes that hide.
+func straysFile(stateDir string) string { return filepath.Join(stateDir, "strays.json") }
+
 // ReapOrphans is the hidden command, from its arguments to the exit status: it stops the processes that the dead node of a state folder
 // has left. If another node has the folder by now, that node has already done so.
 func ReapOrphans(args []string, stderr io.Writer) int {
@@ -127,7 +130,7 @@ func ReapOrphans(args []string, stderr io.Writer) int {
 	ctx, stop := context.WithTimeout(context.Background(), reapTime) // this is a main function
 	defer stop()
 	log := slog.New(slog.DiscardHandler)
-	_, err = executor.ReapIn(ctx, token, *cgroups, log)
+	_, err = executor.Reap(ctx, executor.Dead{Token: token, Cgroups: *cgroups, Strays: straysFile(*dir)}, log)
 	containers := docker.Options{Settings: docker.Settings{Socket: *engine}, Token: token, Dir: containersDir(*dir)}
 	if _, removeErr := docker.Reap(ctx, containers, log); err != nil || removeErr != nil {
 		return 1

@@ -110,7 +110,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	if err := durable.Clean(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("remove what a dead node had begun to write: %w", err)
 	}
-	if killed, err := executor.Reap(ctx, token, cfg.Logger); err != nil {
+	if killed, err := executor.Reap(ctx, executor.Dead{Token: token, Strays: straysFile(cfg.StateDir)}, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("kill what a dead node left: %w", err)
 	} else if killed > 0 {
 		cfg.Logger.Info("processes of a dead node killed", "count", killed)
@@ -141,7 +141,7 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 		return nil
 	}
 	cgroups := executor.OwnCgroups() // before the executor moves this process
-	process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true}, n.log)
+	process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true, Strays: straysFile(n.cfg.StateDir)}, n.log)
 	if err != nil {
 		return fmt.Errorf("open the process executor: %w", err)
 	}

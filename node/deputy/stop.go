@@ -18,6 +18,7 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/keeper"
 	"mlfnode/node/service"
 )
 
@@ -107,13 +108,12 @@ func (w *work) reap(ctx context.Context) error {
 		return nil // no node has run here
 	}
 	token := strings.TrimSpace(string(b))
-	keepers, _ := os.ReadDir(filepath.Join(w.State(), "keepers"))
-	tokens := []string{token}
-	for _, k := range keepers {
-		tokens = append(tokens, token+"-"+k.Name())
+	keepers, err := keeper.Dead(filepath.Join(w.State(), "keepers"), token)
+	if err != nil {
+		return fmt.Errorf("end trials: %w", err)
 	}
-	for _, t := range tokens {
-		if _, err := executor.Reap(ctx, t, slog.New(slog.DiscardHandler)); err != nil {
+	for _, dead := range append(keepers, executor.Dead{Token: token}) {
+		if _, err := executor.Reap(ctx, dead, slog.New(slog.DiscardHandler)); err != nil {
 			return fmt.Errorf("end trials: %w", err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -41,12 +42,13 @@ const tangle = `exec 9>alive
 trap '' TERM
 sleep 1000 &
 setsid sleep 1000 &
+(env -i setsid /bin/sh -c '(/bin/sleep 1000 &); exec /bin/sleep 1000' &)
 (setsid sh -c '` + executortest.Nest + `sleep 1000 & (sleep 1000; :) & echo started; exec sleep 1000' &)
 while :; do sleep 1000; done`
 
 // agent runs tangles in two slots, their folder being the working directory.
 func agent(choice executor.Cgroups) int {
-	p, err := executor.NewProcess(executor.ProcessOptions{Token: os.Getenv(tokenVar), DieWithAgent: true, Cgroups: choice}, slog.New(slog.DiscardHandler))
+	p, err := executor.NewProcess(executor.ProcessOptions{Token: os.Getenv(tokenVar), DieWithAgent: true, Cgroups: choice, Strays: "strays"}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -81,9 +83,9 @@ func TestReapAfterKill(t *testing.T) {
 			killAgent(t, dir, token, choice)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			n, err := executor.Reap(ctx, token, slog.New(slog.DiscardHandler))
-			if err != nil || n < 8 {
-				t.Errorf("reap: got %d processes, %v; want at least 8", n, err)
+			n, err := executor.Reap(ctx, executor.Dead{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler))
+			if err != nil || n < 12 {
+				t.Errorf("reap: got %d processes, %v; want at least 12", n, err)
 			}
 			if n, err := alive.Read(make([]byte, 1)); n != 0 || err == nil || err.Error() != "EOF" {
 				t.Errorf("something is alive after Reap: read %d bytes, %v", n, err)
@@ -93,7 +95,7 @@ func TestReapAfterKill(t *testing.T) {
 					t.Errorf("cgroups left: %q", left)
 				}
 			}
-			if n, err := executor.Reap(ctx, token, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+			if n, err := executor.Reap(ctx, executor.Dead{Token: token, Strays: filepath.Join(dir, "strays")}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
 				t.Errorf("second reap: got %d, %v; want nothing to do", n, err)
 			}
 		})
@@ -119,6 +121,13 @@ func killAgent(t *testing.T, dir, token string, choice executor.Cgroups) {
 			t.Fatalf("agent said %q, %v; want started", line, err)
 		}
 	}
+	if choice == executor.CgroupsOff { // nothing else tells of those that have an empty environment
+		for strays := []any{}; len(strays) < 4; {
+			b, _ := os.ReadFile(filepath.Join(dir, "strays"))
+			_ = json.Unmarshal(b, &strays)
+			<-time.After(10 * time.Millisecond)
+		}
+	}
 	cmd.Process.Kill()
 	// Not cmd.Wait: what the agent left behind holds the pipe.
 	cmd.Process.Wait()
@@ -134,7 +143,7 @@ func TestReapSparesOthers(t *testing.T) {
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	if n, err := executor.Reap(t.Context(), "mine", slog.New(slog.DiscardHandler)); n != 0 || err != nil {
+	if n, err := executor.Reap(t.Context(), executor.Dead{Token: "mine"}, slog.New(slog.DiscardHandler)); n != 0 || err != nil {
 		t.Errorf("reap: got %d, %v; want 0", n, err)
 	}
 	if err := cmd.Process.Signal(syscall.Signal(0)); err != nil {
@@ -146,7 +155,7 @@ func TestReapSparesOthers(t *testing.T) {
 func TestReapReportsDeadline(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := executor.Reap(ctx, "nobody", slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := executor.Reap(ctx, executor.Dead{Token: "nobody"}, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("reap with a cancelled context: got no error")
 	}
 }

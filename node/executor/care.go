@@ -23,6 +23,8 @@ type care struct {
 const (
 	firstCare = 50 * time.Millisecond
 	lastCare  = 30 * time.Second
+	// kinCare is the longest pause where the looks also record what would get away if this process died.
+	kinCare = 5 * time.Second
 )
 
 func (s *processSlot) newCare(main int) *care {
@@ -48,9 +50,11 @@ func (c *care) look() {
 		}
 	}
 	if c.slot.kin != nil {
-		c.slot.kin.reapAll()
+		c.slot.kin.look(time.Now().Add(-c.pause / 2))
 	}
-	c.pause = min(2*c.pause, lastCare)
+	if c.pause = min(2*c.pause, lastCare); c.slot.kin != nil {
+		c.pause = min(c.pause, kinCare)
+	}
 	c.timer.Reset(c.pause)
 }
 

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,8 @@ import (
 type kin struct {
 	self    int
 	foreign *foreigners // no attempt's
+	log     *slog.Logger
+	strays  strays
 	session int
 	loadavg counter // its last field is the process id that was given out last
 
@@ -38,7 +41,7 @@ const (
 	shortEnough = 500 * time.Millisecond
 )
 
-func newKin(foreign *foreigners) (*kin, error) {
+func newKin(p *Process) (*kin, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, os.NewSyscallError("become subreaper", err)
 	}
@@ -47,8 +50,8 @@ func newKin(foreign *foreigners) (*kin, error) {
 		return nil, os.NewSyscallError("read own session", err)
 	}
 	return &kin{
-		self: os.Getpid(), foreign: foreign, session: session, loadavg: openCounter("/proc", "loadavg", unix.O_RDONLY),
-		mains: map[int]struct{}{},
+		self: os.Getpid(), foreign: &p.foreign, session: session, log: p.log, loadavg: openCounter("/proc", "loadavg", unix.O_RDONLY),
+		mains: map[int]struct{}{}, strays: strays{file: p.options.Strays, token: tokenVar + p.options.Token},
 	}, nil
 }
 
@@ -188,13 +191,50 @@ func (k *kin) reap(s stat) bool {
 	return err == nil && pid == s.pid
 }
 
-// reapAll awaits every zombie that has become our child: a long attempt may leave many before it ends.
-func (k *kin) reapAll() {
+// look awaits every zombie that has become our child, as a long attempt may leave many before it ends, and records what Reap could
+// not find by itself. It does nothing when another attempt has had it look since.
+func (k *kin) look(since time.Time) {
+	k.strays.mu.Lock()
+	defer k.strays.mu.Unlock()
+	if k.strays.looked.After(since) {
+		return
+	}
+	k.strays.looked = time.Now()
+	var live []stat
 	for _, pid := range processes() {
-		if s, ok := readStat(pid); ok && s.dead && !k.isMain(pid) {
+		switch s, ok := readStat(pid); {
+		case !ok || pid == k.self:
+		case !s.dead:
+			live = append(live, s)
+		case !k.isMain(pid):
 			k.reap(s)
 		}
 	}
+	if err := k.strays.record(k.descendants(live)); err != nil {
+		k.log.Warn("processes that hide could not be recorded", "err", err)
+	}
+}
+
+// descendants gives what the programs of attempts have started, and what that has started, as far as it is our child or has a parent.
+func (k *kin) descendants(live []stat) (found []int) {
+	ours := map[int]bool{}
+	for grew := true; grew; {
+		grew = false
+		left := live[:0]
+		for _, s := range live {
+			main := k.isMain(s.pid)
+			switch {
+			case !main && !ours[s.ppid] && !k.isOrphan(s):
+				left = append(left, s)
+				continue
+			case !main:
+				found = append(found, s.pid)
+			}
+			ours[s.pid], grew = true, true
+		}
+		live = left
+	}
+	return found
 }
 
 func (k *kin) close() { k.loadavg.close() }

@@ -25,6 +25,8 @@ type ProcessOptions struct {
 	DieWithAgent bool
 	// Cgroups chooses how trees are held together.
 	Cgroups Cgroups
+	// Strays is the file for what Reap is to know of processes that hide their token, where there are no cgroups; empty is none.
+	Strays string
 }
 
 func (o ProcessOptions) validate() error {
@@ -78,7 +80,7 @@ func NewProcess(o ProcessOptions, log *slog.Logger) (*Process, error) {
 		p.group = openCgroup(o.Cgroups, o.Token)
 	}
 	if p.group == nil {
-		if p.kin, err = newKin(&p.foreign); err != nil {
+		if p.kin, err = newKin(p); err != nil {
 			return nil, errors.Join(err, null.Close())
 		}
 	}

@@ -1,7 +1,9 @@
 package executor
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,18 +12,23 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mlfnode/node/processid"
 )
 
-// Reap kills every process that an earlier agent with the same token has left behind, and removes its cgroups. It returns
-// how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
-// are spared: a trial may itself run mlfnode.
-func Reap(ctx context.Context, token string, log *slog.Logger) (n int, err error) {
-	return ReapIn(ctx, token, OwnCgroups(), log)
+// Dead is an agent that is gone, with what its processes are known by.
+type Dead struct {
+	Token   string
+	Cgroups string // what OwnCgroups gave there; empty is what it gives here
+	Strays  string // its ProcessOptions.Strays
 }
 
-// ReapIn is Reap for an agent that ran in other cgroups than this process: cgroups is what OwnCgroups gave there.
-func ReapIn(ctx context.Context, token, cgroups string, log *slog.Logger) (n int, err error) {
-	all := hierarchiesOf(cgroups)
+// Reap kills every process that a dead agent has left behind, and removes its cgroups. It returns
+// how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
+// are spared: a trial may itself run mlfnode.
+func Reap(ctx context.Context, dead Dead, log *slog.Logger) (n int, err error) {
+	all := hierarchiesOf(cmp.Or(dead.Cgroups, OwnCgroups()))
+	strays := readStrays(dead.Strays)
 	spared := lineage()
 	seen := map[int]bool{}
 	look := time.NewTimer(0)
@@ -33,7 +40,7 @@ func ReapIn(ctx context.Context, token, cgroups string, log *slog.Logger) (n int
 			return len(seen), fmt.Errorf("kill leftover processes: %w", context.Cause(ctx))
 		case <-look.C:
 		}
-		pids := leftBehind(all, token, spared)
+		pids := leftBehind(all, dead.Token, strays, spared)
 		quiet++
 		if len(pids) > 0 {
 			quiet = 0
@@ -48,7 +55,7 @@ func ReapIn(ctx context.Context, token, cgroups string, log *slog.Logger) (n int
 		}
 		look.Reset(pause)
 	}
-	return len(seen), removeFolders(all, token)
+	return len(seen), errors.Join(removeFolders(all, dead.Token), removeStrays(dead.Strays))
 }
 
 // quietLooks is how many looks in a row must find nothing: a process that is just loading a program shows no environment.
@@ -65,9 +72,13 @@ func lineage() map[int]bool {
 	return pids
 }
 
-// leftBehind lists the live processes of the token: by their cgroup, by their environment, and by their parents.
-func leftBehind(all map[string]hierarchy, token string, spared map[int]bool) (found []int) {
+// leftBehind lists the live processes of the token: by their cgroup, by their environment, by what the agent has recorded, and by their
+// parents.
+func leftBehind(all map[string]hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
 	ours := map[int]bool{}
+	for _, id := range strays {
+		ours[id.PID] = ours[id.PID] || id.Alive()
+	}
 	for _, h := range all {
 		for _, pid := range treePids(filepath.Join(h.own, folderName(token))) {
 			ours[pid] = true

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -17,12 +18,14 @@ import (
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/executor/docker/dockertest"
+	"mlfnode/node/processid"
 )
 
 // agentVar makes the test binary an agent that runs scripts until it is killed. Its value is a folder.
 const (
 	agentVar    = "KEEPER_TEST_AGENT"
 	patienceVar = "KEEPER_TEST_PATIENCE"
+	cgroupsVar  = "KEEPER_TEST_CGROUPS"
 	engineVar   = "KEEPER_TEST_ENGINE" // where the engine of its containers listens; empty: it runs processes
 )
 
@@ -30,7 +33,7 @@ const (
 func agent(dir string) int {
 	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
 	o := Options{Dir: filepath.Join(dir, "keepers"), Token: "keeper-test-" + filepath.Base(dir), Patience: patience, Logger: slog.New(slog.DiscardHandler)}
-	o.Containers = containersIn(dir, o.Token, os.Getenv(engineVar))
+	o.Containers, o.Cgroups = containersIn(dir, o.Token, os.Getenv(engineVar)), executor.Cgroups(os.Getenv(cgroupsVar))
 	c, err := Open(context.Background(), o)
 	if err != nil {
 		fmt.Println(err)
@@ -245,9 +248,19 @@ func TestNobodyComes(t *testing.T) {
 	}
 }
 
+// daemon has an empty environment, a session of its own and no parent.
+const daemon = `env -i PATH=$PATH setsid sh -c 'sh -c "echo \$\$ >daemon; exec sleep 1000" &'; `
+
 // TestAgentAndKeeperKilled kills both, one after the other.
 func TestAgentAndKeeperKilled(t *testing.T) {
-	l := killed(t, 0, map[string]string{"a": tree + "wait", "early": "exit 5"})
+	for _, choice := range choices {
+		t.Run(string(choice), func(t *testing.T) { killBoth(t, choice) })
+	}
+}
+
+func killBoth(t *testing.T, choice executor.Cgroups) {
+	t.Setenv(cgroupsVar, string(choice))
+	l := killed(t, 0, map[string]string{"a": daemon + tree + "wait", "early": "exit 5"})
 	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
 	places, err := placesIn(l.o.Dir)
 	if err != nil || len(places) != 1 {
@@ -257,9 +270,22 @@ func TestAgentAndKeeperKilled(t *testing.T) {
 	if err := places[0].load(processFile, &self); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the daemon", func() bool { return exists(l.run("a", "daemon")) })
+	pid := strings.TrimSpace(l.read("a", "daemon"))
+	if choice == executor.CgroupsOff {
+		eventually(t, "the daemon to be recorded", func() bool {
+			b, _ := os.ReadFile(places[0].strays())
+			return strings.Contains(string(b), `"pid":`+pid+",")
+		})
+	}
 	self.kill()
 	c := l.open()
 	nothingLeft(t, l.o)
+	if n, err := strconv.Atoi(pid); err != nil {
+		t.Error(err)
+	} else if _, alive := processid.Of(n); alive {
+		t.Errorf("the daemon %s outlives its attempt", pid)
+	}
 	if _, _, ok := c.Adopted("a"); ok {
 		t.Error("a run was adopted whose keeper is dead")
 	}

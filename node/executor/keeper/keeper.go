@@ -95,7 +95,7 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 		return err
 	}
 	processes, err := executor.NewProcess(executor.ProcessOptions{
-		Token: p.token(set.Token), DieWithAgent: true, Cgroups: executor.Cgroups(set.Cgroups),
+		Token: p.token(set.Token), DieWithAgent: true, Cgroups: executor.Cgroups(set.Cgroups), Strays: p.strays(),
 	}, log)
 	if err != nil {
 		return err

@@ -277,11 +277,8 @@ func clear(ctx context.Context, p place, self process, token string, log *slog.L
 			return context.Cause(ctx)
 		}
 	}
-	cgroups := self.Cgroups
-	if cgroups == "" {
-		cgroups = executor.OwnCgroups()
-	}
-	if _, err := executor.ReapIn(ctx, p.token(token), cgroups, log); err != nil {
+	dead := executor.Dead{Token: p.token(token), Cgroups: self.Cgroups, Strays: p.strays()}
+	if _, err := executor.Reap(ctx, dead, log); err != nil {
 		return err
 	}
 	return os.RemoveAll(p.dir)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/processid"
 )
@@ -23,6 +24,7 @@ import (
 //	process.json    which process it is, written by the keeper
 //	socket          0600
 //	log             what it has to say
+//	strays.json     processes that hide, without cgroups
 //
 // The keeper removes the folder at its end. An agent removes that of a keeper that died.
 type place struct {
@@ -101,7 +103,23 @@ const (
 	processFile  = "process.json"
 	socketFile   = "socket"
 	logFile      = "log"
+	straysFile   = "strays.json"
 )
+
+func (p place) strays() string { return filepath.Join(p.dir, straysFile) }
+
+// Dead gives the dead keepers that an agent with this token has left in the folder, for executor.Reap.
+func Dead(dir, token string) ([]executor.Dead, error) {
+	places, err := placesIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []executor.Dead
+	for _, p := range places {
+		all = append(all, executor.Dead{Token: p.token(token), Strays: p.strays()})
+	}
+	return all, nil
+}
 
 // alive reports whether it is this very process that runs under its number.
 func (p process) alive() bool { return p.named().Alive() }
