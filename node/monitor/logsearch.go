@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"net/http"
 	"slices"
@@ -82,12 +81,10 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 
 // search finds a text on the lines of streams whose pieces come in turns.
 type search struct {
-	text   []byte // in small letters unless exact
-	exact  bool
-	limit  int
-	hits   []api.LogHit
-	lines  [logStreams]lineStart
-	folded []byte // the last lines in small letters
+	*finder
+	limit int
+	hits  []api.LogHit
+	lines [logStreams]lineStart
 }
 
 // lineStart is what a stream has printed since the end of its last line.
@@ -113,32 +110,7 @@ func searchOf(r *http.Request) (*search, error) {
 }
 
 func newSearch(text string, exact bool, limit int) *search {
-	s := &search{text: []byte(text), exact: exact, limit: limit}
-	if !exact {
-		s.text = small(nil, s.text)
-	}
-	return s
-}
-
-// small appends a copy in which the letters from A to Z are small ones, so that places stay the same. It looks at eight bytes at a time.
-func small(dest, b []byte) []byte {
-	const (
-		ones = 0x0101010101010101
-		high = 0x80 * ones
-	)
-	for ; len(b) >= 8; b = b[8:] {
-		w := binary.LittleEndian.Uint64(b)
-		low := w &^ high
-		letters := (low + (0x80-'A')*ones) &^ (low + (0x80-'Z'-1)*ones) &^ w & high
-		dest = binary.LittleEndian.AppendUint64(dest, w|letters>>2)
-	}
-	for _, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		dest = append(dest, c)
-	}
-	return dest
+	return &search{finder: newFinder(text, exact), limit: limit}
 }
 
 func (s *search) full() bool { return len(s.hits) >= s.limit }
@@ -146,34 +118,43 @@ func (s *search) full() bool { return len(s.hits) >= s.limit }
 // add searches the lines that a piece ends.
 func (s *search) add(stream uint8, offset int64, data []byte) {
 	u := &s.lines[stream]
-	if n := len(u.parts); n == 0 || u.parts[n-1].offset+int64(len(u.data)-u.parts[n-1].at) != offset {
-		u.parts = append(u.parts, linePart{len(u.data), offset})
-	}
 	if len(u.data) > 0 {
-		u.data = append(u.data, data...)
-		data = u.data
+		line := data
+		if end := bytes.IndexAny(data, "\n\r"); end >= 0 {
+			line = data[:end+1]
+		}
+		if last := u.parts[len(u.parts)-1]; last.offset+int64(len(u.data)-last.at) != offset {
+			u.parts = append(u.parts, linePart{len(u.data), offset})
+		}
+		u.data = append(u.data, line...)
+		s.searchEnded(stream, u.data)
+		data, offset = data[len(line):], offset+int64(len(line))
 	}
+	if len(data) > 0 {
+		u.parts = append(u.parts[:0], linePart{0, offset})
+		s.searchEnded(stream, data)
+	}
+}
+
+// searchEnded searches the lines that have an end in what a stream has printed since its last line,
+// and keeps the rest.
+func (s *search) searchEnded(stream uint8, data []byte) {
 	end := bytes.LastIndexAny(data, "\n\r") + 1
 	if end == 0 && len(data) > searchPart {
 		end = len(data) - len(s.text) + 1
 	}
 	s.find(stream, data[:end], s.limit)
-	u.drop(data, end)
+	s.lines[stream].drop(data, end)
 }
 
 // find adds the hits in some lines, until there are most.
 func (s *search) find(stream uint8, data []byte, most int) {
-	text := data
-	if !s.exact {
-		s.folded = small(s.folded[:0], data)
-		text = s.folded
-	}
+	s.look(data)
 	for from := 0; len(s.hits) < most; {
-		i := bytes.Index(text[from:], s.text)
-		if i < 0 {
+		at := s.next(from)
+		if at < 0 {
 			return
 		}
-		at := from + i
 		from = at + len(s.text)
 		before, after := data[:at], data[from:]
 		before = before[max(bytes.LastIndexAny(before, "\n\r")+1, len(before)-hitContext):]

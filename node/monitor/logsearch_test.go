@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"bytes"
 	"net/http/httptest"
 	"slices"
 	"strconv"
@@ -15,28 +14,45 @@ import (
 	"mlfnode/jetstream"
 )
 
-// TestSmall compares with a look at each byte.
-func TestSmall(t *testing.T) {
+// TestFinder compares with a look at each place, of texts with and without letters, in data in
+// which what a sample says is rare is not.
+func TestFinder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		text := rapid.SliceOf(rapid.Byte()).Draw(t, "text")
-		var want []byte
-		for _, c := range text {
-			if 'A' <= c && c <= 'Z' {
-				c |= 0x20
-			}
-			want = append(want, c)
+		exact := rapid.Bool().Draw(t, "exact")
+		data := rapid.StringMatching(`[aAbB1. \xe4\xc4]{0,60}`).Draw(t, "data")
+		if rapid.Bool().Draw(t, "behind other data") {
+			data = strings.Repeat("B1", finderSample/2) + data
 		}
-		if got := small(nil, text); !bytes.Equal(got, want) {
-			t.Fatalf("%q: got %q, want %q", text, got, want)
+		text := rapid.StringMatching(`[aAbB1. \xe4\xc4]{1,4}`).Draw(t, "text")
+		lower := func(s string) string {
+			if exact {
+				return s
+			}
+			return strings.NewReplacer("A", "a", "B", "b").Replace(s) // no others are letters here
+		}
+		f := newFinder(text, exact)
+		f.look([]byte(data))
+		for from := 0; ; {
+			want := strings.Index(lower(data)[from:], lower(text))
+			if want >= 0 {
+				want += from
+			}
+			if got := f.next(from); got != want {
+				t.Fatalf("%q from %d in %q: got %d, want %d", text, from, data, got, want)
+			}
+			if want < 0 {
+				break
+			}
+			from = want + len(text)
 		}
 	})
-	all := make([]byte, 0, 256)
 	for c := range 256 {
-		all = append(all, byte(c))
-	}
-	for from := range 8 { // each byte in each place of a word
-		if got, want := small(nil, all[from:]), append(small(nil, all[from:from+1]), small(nil, all[from+1:])...); !bytes.Equal(got, want) {
-			t.Errorf("from %d: got %q, want %q", from, got, want)
+		want := byte(c)
+		if 'A' <= c && c <= 'Z' {
+			want |= 0x20
+		}
+		if got := small(byte(c)); got != want {
+			t.Errorf("byte %d: got %d, want %d", c, got, want)
 		}
 	}
 }

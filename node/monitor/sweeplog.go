@@ -279,7 +279,7 @@ func (s *search) addPiece(ctx context.Context, p *api.SweepPiece, runs map[strin
 		if len(runs) >= searchedRuns {
 			finishRuns(runs, out)
 		}
-		run = &runSearch{search: search{text: s.text, exact: s.exact, limit: api.MaxHits}, index: p.Index, run: p.Run}
+		run = &runSearch{search: search{finder: &finder{text: s.text, exact: s.exact}, limit: api.MaxHits}, index: p.Index, run: p.Run}
 		runs[p.Run] = run
 	}
 	out.Searched += int64(len(p.Data))

@@ -1,0 +1,115 @@
+package monitor
+
+import "bytes"
+
+// finder finds a text in data, where the letters from A to Z are as good as small ones unless
+// exact. It looks for what is rarest of the text, which is a matter of vector instructions, and
+// compares the rest where that is.
+type finder struct {
+	text  []byte // in small letters unless exact
+	exact bool
+
+	data   []byte
+	part   []byte // of the text, to look for: one letter, or bytes without letters
+	at     int    // its place in the text
+	other  byte   // the large letter, where it is a letter
+	places [2]int // in data, of the next part and of the next other one; behind data for none
+}
+
+// finderSample is how many bytes of data tell what is rare in it.
+const finderSample = 4096
+
+func newFinder(text string, exact bool) *finder {
+	f := &finder{text: []byte(text), exact: exact}
+	if !exact {
+		for i, c := range f.text {
+			f.text[i] = small(c)
+		}
+	}
+	return f
+}
+
+// small gives the small letter for one from A to Z, so that places stay the same in any encoding of
+// text.
+func small(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		c += 'a' - 'A'
+	}
+	return c
+}
+
+func isLetter(c byte) bool { return 'a' <= small(c) && small(c) <= 'z' }
+
+// look has data searched from now on.
+func (f *finder) look(data []byte) {
+	f.data, f.places = data, [2]int{-1, -1}
+	f.part, f.at, f.other = f.text, 0, 0
+	if f.exact {
+		return
+	}
+	sample := data[:min(len(data), finderSample)]
+	var counts [256]int
+	for _, c := range sample {
+		counts[small(c)]++
+	}
+	least := len(sample) + 1
+	for lo := 0; lo < len(f.text); {
+		hi := lo + 1
+		for ; hi < len(f.text) && !isLetter(f.text[lo]) && !isLetter(f.text[hi]); hi++ {
+		}
+		n := counts[f.text[lo]]
+		if hi > lo+1 {
+			n = bytes.Count(sample, f.text[lo:hi])
+		}
+		if n < least {
+			least, f.part, f.at = n, f.text[lo:hi], lo
+		}
+		lo = hi
+	}
+	if isLetter(f.part[0]) {
+		f.other = f.part[0] - ('a' - 'A')
+	}
+}
+
+// next gives the place of the first text from a place on, which is not before that of the call
+// before; -1 for none.
+func (f *finder) next(from int) int {
+	for from += f.at; ; from++ {
+		if f.places[0] < from {
+			f.places[0] = f.behind(from, bytes.Index(f.data[min(from, len(f.data)):], f.part))
+		}
+		if f.places[1] < from {
+			f.places[1] = len(f.data)
+			if f.other != 0 {
+				f.places[1] = f.behind(from, bytes.IndexByte(f.data[min(from, len(f.data)):], f.other))
+			}
+		}
+		from = min(f.places[0], f.places[1])
+		begin := from - f.at
+		if begin+len(f.text) > len(f.data) {
+			return -1
+		}
+		if f.same(f.data[begin : begin+len(f.text)]) {
+			return begin
+		}
+	}
+}
+
+func (f *finder) behind(from, at int) int {
+	if at < 0 {
+		return len(f.data)
+	}
+	return from + at
+}
+
+func (f *finder) same(data []byte) bool {
+	if f.exact {
+		return true // the part is all of it
+	}
+	for i, c := range data {
+		if small(c) != f.text[i] {
+			return false
+		}
+	}
+	return true
+}
