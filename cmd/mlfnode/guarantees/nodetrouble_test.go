@@ -119,12 +119,16 @@ func shims(h *hosts.Host) (pids []int) {
 	return pids
 }
 
-// shim waits for the process that runs the programs of the sick host.
+// shim waits for the process that runs the programs of the sick host. A child of it looks the same until it runs its own program, so it is
+// looked for twice.
 func (p *troubled) shim() (pid int) {
 	p.t.Helper()
+	var before []int
 	hosts.Await(p.t, hosts.Patience, func() error {
-		if all := shims(p.sick); len(all) > 0 {
-			pid = all[len(all)-1]
+		all := shims(p.sick)
+		stayed := slices.DeleteFunc(slices.Clone(all), func(pid int) bool { return !slices.Contains(before, pid) })
+		if before = all; len(stayed) > 0 {
+			pid = stayed[len(stayed)-1]
 			return nil
 		}
 		return errors.New("nothing runs the programs of the host")
