@@ -23,7 +23,7 @@ func keptVariable(key string) bool {
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (w *Worker) environ(s *sweep, a *attempt) []string {
 	base := w.base(s, a)
-	env := make([]string, len(base), len(base)+11) // it grows for what few attempts have beside the following
+	env := make([]string, len(base), len(base)+14) // it grows for what few attempts have beside the following
 	copy(env, base)
 	env = append(env, a.spool.environ[:]...)
 	env = append(env,
@@ -33,7 +33,9 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
 		"MLF_CACHE="+w.bundles.shared(),
 	)
-	if al := a.allocation; al != nil { // a node that the program starts goes by these
+	env = append(env, defaults(base, a.allocation)...)
+	if al := a.allocation; al != nil { // a node that the program starts goes by these, but for the slot
+		env = append(env, "MLF_SLOT="+strconv.Itoa(al.Slot))
 		if al.CPUs > 0 {
 			env = append(env, "MLF_TRIAL_CPUS="+al.CPUs.String())
 		}
@@ -65,6 +67,17 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 		if !asked(s.record, visibleDevices) {
 			env = append(env, visibleDevices+"=") // none: what others have is not for this one
 		}
+	}
+	return env
+}
+
+// defaults are variables that a program gets unless its user, its node or its image sets them.
+func defaults(base []string, al *allocator.Allocation) (env []string) {
+	if !given(base, "PYTHONUNBUFFERED") { // what was printed is seen at once, and not lost when the program is killed
+		env = append(env, "PYTHONUNBUFFERED=1")
+	}
+	if al != nil && al.CPUs > 0 && !given(base, "OMP_NUM_THREADS") { // else each of n trials has a thread for each of n processors
+		env = append(env, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10))
 	}
 	return env
 }

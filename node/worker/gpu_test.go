@@ -41,7 +41,8 @@ func twoGPUs() []allocator.Device {
 
 // TestEnvironmentOfDevices runs one trial of each kind of request and looks at what its program is told.
 func TestEnvironmentOfDevices(t *testing.T) {
-	none := map[string]string{"MLF_TRIAL_CPUS": "1", "MLF_TRIAL_MEMORY": "-", "MLF_TRIAL_GPUS": "-", "CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-"}
+	none := map[string]string{"MLF_TRIAL_CPUS": "1", "MLF_TRIAL_MEMORY": "-", "MLF_TRIAL_GPUS": "-", "CUDA_VISIBLE_DEVICES": "-", "MLF_GPUS": "-", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
+		"MLF_SLOT": "0", "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
 	for name, c := range map[string]struct {
 		machine inventory.Machine
 		edit    func(*grid.Sweep)
@@ -58,7 +59,11 @@ func TestEnvironmentOfDevices(t *testing.T) {
 		}, map[string]string{
 			"CUDA_VISIBLE_DEVICES": "GPU-a,GPU-d", "MLF_GPUS": "0,2", "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "TF_FORCE_GPU_ALLOW_GROWTH": "-",
 		}},
-		"by index": {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.GPUIDs = 2000, grid.GPUIDsIndex }, map[string]string{"CUDA_VISIBLE_DEVICES": "0,2", "MLF_TRIAL_GPUS": "GPU-a,GPU-d"}},
+		"more than two processors": {inventory.Machine{}, func(s *grid.Sweep) { s.Task.Resources.CPUs = 2500 }, map[string]string{"OMP_NUM_THREADS": "3"}},
+		"the shell's own defaults": {inventory.Machine{}, func(s *grid.Sweep) { s.Environ = append(s.Environ, "OMP_NUM_THREADS=7", "PYTHONUNBUFFERED=") },
+			map[string]string{"OMP_NUM_THREADS": "7", "PYTHONUNBUFFERED": ""}},
+		"the task's own defaults": {inventory.Machine{}, func(s *grid.Sweep) { s.Task.Env = map[string]string{"OMP_NUM_THREADS": "5"} }, map[string]string{"OMP_NUM_THREADS": "5"}},
+		"by index":                {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.GPUIDs = 2000, grid.GPUIDsIndex }, map[string]string{"CUDA_VISIBLE_DEVICES": "0,2", "MLF_TRIAL_GPUS": "GPU-a,GPU-d"}},
 		"a share": {withGPUs(), func(s *grid.Sweep) { s.Task.Resources.GPUs, s.Task.Resources.GPUModel = 250, "a100" }, map[string]string{
 			"CUDA_VISIBLE_DEVICES": "GPU-a", "MLF_GPU_MEMORY": strconv.FormatInt(39<<30/4, 10), "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 			"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "FLAGS_fraction_of_gpu_memory_to_use": "0.25",

@@ -39,6 +39,7 @@ type Allocation struct {
 	CPUs   grid.Milli `json:"cpus"`
 	Memory int64      `json:"memory,omitempty"`
 	Shares []Share    `json:"shares,omitempty"` // in the order of the devices' indexes
+	Slot   int        `json:"slot,omitempty"`   // the lowest number that no other allocation of the node had
 }
 
 // UUIDs lists the devices.
@@ -59,6 +60,9 @@ type Options struct {
 	Watched bool // somebody looks at the devices: one whose trial has ended stays Dirty until Mark says otherwise
 }
 
+// maxSlot bounds slot numbers out of manifests.
+const maxSlot = 1 << 16
+
 // DefaultShare is how many trials may share one device.
 const DefaultShare = 8
 
@@ -74,6 +78,7 @@ type Allocator struct {
 	places []*place          // by index
 	parts  bool              // some are parts of others
 	out    map[*Allocation]struct{}
+	slots  []int                  // how many allocations have each slot number: one, or more where an earlier version has given none
 	claims []Claim                // of this pass, in order
 	sets   map[grid.Lane][]string // devices that lanes kept last, by UUID
 }
@@ -188,7 +193,7 @@ func (a *Allocator) Reserve(lane grid.Lane, r grid.Resources) (*Allocation, grid
 			return nil, a.explainLocked(lane, &r)
 		}
 	}
-	al := &Allocation{Lane: lane, CPUs: r.CPUs, Memory: r.Memory, Shares: shares}
+	al := &Allocation{Lane: lane, CPUs: r.CPUs, Memory: r.Memory, Shares: shares, Slot: a.freeSlotLocked()}
 	a.takeLocked(al)
 	delete(a.sets, lane)
 	return al, grid.Refusal{}
@@ -208,7 +213,7 @@ func (a *Allocator) Exchange(al *Allocation, r grid.Resources, without string) *
 	shares := a.chooseLocked(al.Lane, &r)
 	p.State = state
 	if shares != nil {
-		al = &Allocation{Lane: al.Lane, CPUs: al.CPUs, Memory: al.Memory, Shares: shares}
+		al = &Allocation{Lane: al.Lane, CPUs: al.CPUs, Memory: al.Memory, Shares: shares, Slot: al.Slot}
 	}
 	a.takeLocked(al)
 	return al
@@ -218,6 +223,9 @@ func (a *Allocator) Exchange(al *Allocation, r grid.Resources, without string) *
 func (a *Allocator) Restore(al *Allocation) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if al.Slot < 0 || al.Slot > maxSlot {
+		al.Slot = 0
+	}
 	for _, s := range al.Shares {
 		if a.placeLocked(s.UUID) == nil {
 			a.places = append(a.places, &place{Device: Device{UUID: s.UUID, Parent: s.Parent, Index: s.Index, Group: -1, NUMA: -1}, absent: true})
@@ -235,6 +243,18 @@ func (a *Allocator) takeLocked(al *Allocation) {
 		a.placeLocked(s.UUID).take(held{al.Lane, s.Milli, s.Memory})
 	}
 	a.out[al] = struct{}{}
+	for al.Slot >= len(a.slots) {
+		a.slots = append(a.slots, 0)
+	}
+	a.slots[al.Slot]++
+}
+
+// freeSlotLocked gives the lowest slot number that is free.
+func (a *Allocator) freeSlotLocked() int {
+	if n := slices.Index(a.slots, 0); n >= 0 {
+		return n
+	}
+	return len(a.slots)
 }
 
 // Release gives an allocation back. It reports false, and does nothing, when that has been done already. With Options.Watched, its
@@ -263,6 +283,7 @@ func (a *Allocator) give(al *Allocation, dirty bool) bool {
 // dropLocked is the way back from takeLocked.
 func (a *Allocator) dropLocked(al *Allocation) {
 	delete(a.out, al)
+	a.slots[al.Slot]--
 	u := use{al.CPUs, al.Memory}
 	a.used = a.used.sub(u)
 	if a.lanes[al.Lane] = a.lanes[al.Lane].sub(u); a.lanes[al.Lane] == (use{}) {

@@ -371,3 +371,34 @@ func TestExchangeAvoidsADevice(t *testing.T) {
 		}
 	}
 }
+
+// TestSlots has trials come and go: no two of one time have one slot number, numbers stay below how many there are at most, and what an
+// earlier agent began keeps its own.
+func TestSlots(t *testing.T) {
+	a := New(Options{}, 4*grid.One, 0, nil)
+	kept := &Allocation{CPUs: grid.One, Slot: 2}
+	a.Restore(kept)
+	hostile := &Allocation{Slot: 1 << 40}
+	a.Restore(hostile)
+	a.Release(hostile)
+	var live []*Allocation
+	for i := range 100 {
+		for {
+			al, _ := a.Reserve("c", grid.Resources{CPUs: grid.One})
+			if al == nil {
+				break
+			}
+			live = append(live, al)
+		}
+		seen := map[int]bool{kept.Slot: true}
+		for _, al := range live {
+			if seen[al.Slot] || al.Slot > 3 {
+				t.Fatalf("slot %d is given twice, or is more than four trials need", al.Slot)
+			}
+			seen[al.Slot] = true
+		}
+		n := i % len(live)
+		a.Release(live[n])
+		live = append(live[:n], live[n+1:]...)
+	}
+}
