@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// longestLine is where a line without an end is cut.
+	// longestLine is where a line without an end is cut, or before that, where it goes back to its start.
 	longestLine = 8 << 10
 	// lingering is how long the start of a line waits for its rest.
 	lingering = 2 * time.Second
@@ -52,8 +52,12 @@ func (l *lines) add(o *api.Output, now time.Time) {
 			break
 		}
 		if i < 0 || i > longestLine {
-			l.put(key, p.index, p.text[:longestLine])
-			p.text = p.text[longestLine:]
+			n := longestLine
+			if cr := bytes.LastIndexByte(p.text[:n], '\r'); cr > 0 { // between two states of a progress bar
+				n = cr
+			}
+			l.put(key, p.index, p.text[:n])
+			p.text = p.text[n:]
 			continue
 		}
 		l.put(key, p.index, p.text[:i])
