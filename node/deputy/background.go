@@ -111,8 +111,38 @@ func quietEnvironment() []string {
 	return kept
 }
 
-// logSize is how large a log may be when a node starts; a larger one is put aside.
-const logSize = 10 << 20
+const (
+	// logSize is how large a log may become; a larger one is put aside.
+	logSize = 10 << 20
+	// logLook is how often its size is looked at.
+	logLook = time.Minute
+)
+
+// noReboot is the note for a machine without systemd.
+const noReboot = "it does not start again by itself after a reboot, because there is no systemd for it here; then run mlfnode up again"
+
+// putLogAside makes room in a log that a running agent appends to: the file stays, and what is in it goes into another one. What is
+// written in between is lost.
+func putLogAside(p bootstrap.Place) error {
+	info, err := os.Stat(p.Log())
+	if err != nil || info.Size() <= logSize {
+		return nil // without a log there is nothing to do
+	}
+	in, err := os.Open(p.Log())
+	if err != nil {
+		return fmt.Errorf("put the full log aside: %w", err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(p.Log()+".1", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = io.Copy(out, in)
+		err = errors.Join(err, out.Close(), os.Truncate(p.Log(), 0))
+	}
+	if err != nil {
+		return fmt.Errorf("put the full log aside: %w", err)
+	}
+	return nil
+}
 
 // openLog opens the log for appending.
 func openLog(p bootstrap.Place) (*os.File, error) {

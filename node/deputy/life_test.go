@@ -37,6 +37,9 @@ func TestLife(t *testing.T) {
 	if s := r.Seen; !s.Active || !s.Working || s.Stale || s.Role != "master" || s.Service != bootstrap.ServiceBackground || s.Running != s.Release {
 		t.Errorf("got %+v of a master that was started", s)
 	}
+	if len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "after a reboot") {
+		t.Errorf("got notes %q of a node that no systemd starts, want what a reboot does", r.Notes)
+	}
 	wantDone(t, master.mustAct(bootstrap.ActionStart, one))
 
 	two := bootstrap.Order{Wanted: &bootstrap.Wanted{

@@ -315,5 +315,8 @@ func (w *work) run(ctx context.Context) error {
 		return nil
 	}
 	w.did("started")
+	if r.Service == bootstrap.ServiceBackground {
+		w.reply.Notes = append(w.reply.Notes, noReboot)
+	}
 	return nil
 }

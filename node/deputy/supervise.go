@@ -122,8 +122,14 @@ func (w *watch) life(ctx context.Context) verdict {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
+	look := time.NewTicker(logLook)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			if err := putLogAside(w.Place); err != nil {
+				w.log.Warn("the log grows", "err", err)
+			}
 		case err := <-ended:
 			if w.log.Warn("the agent has ended", "err", err); time.Since(began) > settled {
 				w.pause = firstPause
