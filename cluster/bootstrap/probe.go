@@ -30,8 +30,6 @@ say time "$(date +%s)"
 say glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/.* //')"
 say ssh "$SSH_CONNECTION"
 [ ! -d /run/systemd/system ] || say systemd yes
-if [ "$(id -u)" = 0 ]; then say sudo root; elif soon sudo -n true </dev/null 2>/dev/null; then say sudo yes; fi
-say docker "$(soon docker version --format '{{.Server.Version}}' 2>/dev/null)"
 [ ! -e /proc/driver/nvidia/version ] || say nvidia "$(soon nvidia-smi -L 2>/dev/null | grep -c '^GPU')"
 dir=$root
 while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
@@ -63,12 +61,10 @@ type Facts struct {
 	Arch    string        `json:"arch"`       // as uname says: x86_64, aarch64
 	User    string        `json:"user"`       //
 	Root    bool          `json:"root"`       // that user is root
-	Sudo    bool          `json:"sudo"`       // sudo asks no password
 	Host    string        `json:"host"`       // its own name
 	Home    string        `json:"home"`       //
 	Glibc   string        `json:"glibc"`      // version; "" for another C library
 	Systemd bool          `json:"systemd"`    // it is run by systemd
-	Docker  string        `json:"docker"`     // version of an engine that this user may use
 	GPUs    int           `json:"gpus"`       // that its NVIDIA driver shows
 	Ahead   time.Duration `json:"ahead_ns"`   // of this machine's clock, exact to a second
 	Free    int64         `json:"free_bytes"` // on the disk of the folder
@@ -120,8 +116,8 @@ func readFacts(text string, now time.Time) *Facts {
 		return nil
 	}
 	f := &Facts{
-		OS: said["os"], Arch: said["arch"], User: said["user"], Root: said["uid"] == "0", Sudo: said["sudo"] != "", Host: said["host"],
-		Home: said["home"], Glibc: said["glibc"], Systemd: said["systemd"] != "", Docker: said["docker"], Digest: said["digest"],
+		OS: said["os"], Arch: said["arch"], User: said["user"], Root: said["uid"] == "0", Host: said["host"],
+		Home: said["home"], Glibc: said["glibc"], Systemd: said["systemd"] != "", Digest: said["digest"],
 		Gzip: said["gzip"] != "", Boot: said["boot"], Disk: said["disk"], there: said["there"],
 	}
 	if said["writable"] == "" {

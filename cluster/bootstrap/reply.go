@@ -146,7 +146,7 @@ func checkMembers(all []alive) error {
 
 // clean makes what the probe has found safe to show and to use; false says that it can't be a machine's answer.
 func (f *Facts) clean() bool {
-	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Docker, &f.Refused, &f.there} {
+	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Refused, &f.there} {
 		*text = cleanLine(*text)
 	}
 	for _, address := range []*string{&f.Client, &f.Server} {

@@ -1,6 +1,8 @@
 package shell
 
 import (
+	"context"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -42,6 +44,53 @@ func (a *agents) keys(socket string) []ssh.Signer {
 		return nil
 	}
 	return signers
+}
+
+// askingSigner is a key of an agent, which may ask a person before it signs.
+type askingSigner struct {
+	ssh.Signer
+	attempt *attempt
+}
+
+var _ ssh.AlgorithmSigner = askingSigner{}
+
+// Sign implements ssh.Signer.
+func (s askingSigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
+	return s.sign(func() (*ssh.Signature, error) { return s.Signer.Sign(rand, data) })
+}
+
+// SignWithAlgorithm implements ssh.AlgorithmSigner.
+func (s askingSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
+	with, ok := s.Signer.(ssh.AlgorithmSigner)
+	if !ok {
+		return s.Sign(rand, data)
+	}
+	return s.sign(func() (*ssh.Signature, error) { return with.SignWithAlgorithm(rand, data, algorithm) })
+}
+
+// sign waits for the agent, whose request ends at the latest when the dialer closes.
+func (s askingSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Signature, err error) {
+	type answer struct {
+		signature *ssh.Signature
+		err       error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		signature, err := fn()
+		answers <- answer{signature, err}
+	}()
+	err = s.attempt.slowly(func() error {
+		select {
+		case a := <-answers:
+			if signature = a.signature; a.err != nil {
+				return agentProblem(agentName(s.PublicKey()), a.err)
+			}
+			return nil
+		case <-s.attempt.ctx.Done():
+			return context.Cause(s.attempt.ctx)
+		}
+	})
+	return signature, err
 }
 
 // close gives up all of them.

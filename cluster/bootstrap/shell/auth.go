@@ -118,6 +118,9 @@ func (a *attempt) slowly(f func() error) error {
 func (a *attempt) list() {
 	named, defaults := a.d.keyFiles(a.route)
 	held := a.d.agents.keys(a.route.agent)
+	for i, s := range held {
+		held[i] = askingSigner{Signer: s, attempt: a}
+	}
 	a.findCertificates(slices.Concat(named, defaults))
 	add := func(files []string) {
 		for _, path := range files {

@@ -57,6 +57,12 @@ func rememberProblem(file string, err error) *Problem {
 		Cure: "make the file writable"}
 }
 
+// agentProblem says that an agent has a key and does not use it.
+func agentProblem(key string, err error) *Problem {
+	return &Problem{Cause: fmt.Sprintf("the ssh agent did not sign with the key %s (%s)", key, strings.TrimPrefix(err.Error(), "agent: ")),
+		Cure: "confirm it when the agent asks, or touch the security key; ssh-add -l lists the agent's keys"}
+}
+
 // networkProblem says why a machine could not be connected to.
 func networkProblem(r route, err error) *Problem {
 	var dns *net.DNSError

@@ -100,6 +100,43 @@ func TestAgent(t *testing.T) {
 	open(t, dialer(t, Options{ConfigFile: config, KnownHosts: known}), s.target())
 }
 
+// askingAgent asks a person, who takes some time, before it signs, and signs only if they agree.
+type askingAgent struct {
+	agent.Agent
+	takes time.Duration
+	agree bool
+}
+
+// Sign implements agent.Agent.
+func (a *askingAgent) Sign(key ssh.PublicKey, data []byte) (*ssh.Signature, error) {
+	<-time.After(a.takes)
+	if !a.agree {
+		return nil, errors.New("declined")
+	}
+	return a.Agent.Sign(key, data)
+}
+
+// TestAgentThatAsks waits for a person who takes longer than a machine may for a handshake, and says so when they decline.
+func TestAgentThatAsks(t *testing.T) {
+	s := sshd(t, []string{"ed25519"}, "LoginGraceTime 600")
+	locked := filepath.Join(s.dir, "locked")
+	write(t, filepath.Join(s.dir, "authorized"), authorized(writeKey(t, locked, "ed25519", "secret")))
+	held := holding(t, locked, "secret")
+	t.Setenv("HOME", t.TempDir())
+	config := filepath.Join(s.dir, "ssh_config")
+	write(t, config, "")
+	for _, test := range []struct {
+		agent askingAgent
+		want  string
+	}{
+		{askingAgent{held, handshakeLimit + 3*time.Second, true}, ""},
+		{askingAgent{held, 0, false}, "the ssh agent did not sign with the key"},
+	} {
+		t.Setenv("SSH_AUTH_SOCK", serveAgent(t, &test.agent))
+		dialed(t, Options{ConfigFile: config, KnownHosts: s.know("ed25519")}, s, test.want)
+	}
+}
+
 func serveAgent(t *testing.T, keys agent.Agent) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent")
