@@ -482,3 +482,22 @@ func TestTerminalIsGone(t *testing.T) {
 		t.Error("got that a terminal is gone of a process that never had one")
 	}
 }
+
+// TestDrainSaysWhatRuns drains a node that runs three trials, and then one that runs none.
+func TestDrainSaysWhatRuns(t *testing.T) {
+	c := newTestCluster(t)
+	c.start()
+	c.open(c.sweep("--detach")...).exit(0)
+	c.awaitBegun()
+	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "(sh-1/0, sh-1/1, sh-1/2)"); { // history hears of them a little later
+		if said = c.open("drain", "m").exit(0); time.Now().After(limit) {
+			t.Fatalf("got %q, want the three trials", said)
+		}
+	}
+	c.end()
+	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "m takes no more trials, and runs none"); {
+		if said = c.open("drain", "m").exit(0); time.Now().After(limit) {
+			t.Fatalf("got %q, want none", said)
+		}
+	}
+}

@@ -113,12 +113,54 @@ func (a *app) drainCommand() *cobra.Command {
 		Example: "  mlfnode drain hostB --reason \"new disk\"",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.onMaster(c.Context(), func(client *api.Client) error {
-				return client.Drain(c.Context(), grid.NodeID(args[0]), reason)
+				node := grid.NodeID(args[0])
+				if err := client.Drain(c.Context(), node, reason); err != nil {
+					return err
+				}
+				return a.sayRunning(c.Context(), client, node)
 			})
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for others to see in members")
 	return c
+}
+
+// mostNamed bounds the trials that are named in a line.
+const mostNamed = 10
+
+// sayRunning says what still runs on a node that takes no more trials.
+func (a *app) sayRunning(ctx context.Context, client *api.Client, node grid.NodeID) error {
+	sweeps, err := client.Sweeps(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	count := 0
+	for i := range sweeps {
+		if sweeps[i].Running == 0 {
+			continue
+		}
+		for t, err := range client.Trials(ctx, sweeps[i].Sweep, api.TrialQuery{States: []grid.State{grid.Running}}) {
+			if err != nil {
+				return err
+			}
+			if t.Node != node {
+				continue
+			}
+			if count++; count <= mostNamed {
+				names = append(names, fmt.Sprintf("%s/%d", sweeps[i].Sweep, t.Index))
+			}
+		}
+	}
+	switch {
+	case count == 0:
+		a.say("%s takes no more trials, and runs none", node)
+		return nil
+	case count > mostNamed:
+		names = append(names, "…")
+	}
+	a.say("%s takes no more trials; still running there: %s (%s)", node, plural(int64(count), "trial"), strings.Join(names, ", "))
+	return nil
 }
 
 func (a *app) undrainCommand() *cobra.Command {
