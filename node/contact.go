@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
+	"mlfnode/node/durable"
 )
 
 // TokenVariable is the environment variable that holds a token. None may stand in arguments, which other users can read.
@@ -51,12 +52,70 @@ func SaveContext(c trust.Context) (kept string, err error) {
 		return "", fmt.Errorf("make a folder for the context: %w", err)
 	}
 	if old, err := trust.LoadContext(file); err == nil && old.CA != c.CA && old.Token != "" {
-		kept = strings.TrimSuffix(file, ".yaml") + "-" + old.Pin().String()[:8] + ".yaml"
+		kept = strings.TrimSuffix(file, ".yaml") + "-" + shortPin(old) + ".yaml"
 		if err := trust.SaveContext(kept, old); err != nil {
 			return "", fmt.Errorf("keep the context of another cluster: %w", err)
 		}
 	}
 	return kept, trust.SaveContext(file, c)
+}
+
+// shortPin names the cluster of a context.
+func shortPin(c trust.Context) string { return c.Pin().String()[:8] }
+
+// KnownContext is one of this user's contexts.
+type KnownContext struct {
+	ID      string // names its cluster
+	Current bool   // commands go there
+	Used    time.Time
+	trust.Context
+	file string
+}
+
+// Contexts lists this user's contexts, the current one first. A file that can't be read is an error.
+func Contexts() ([]KnownContext, error) {
+	current, err := ContextFile()
+	if err != nil {
+		return nil, err
+	}
+	files, err := filepath.Glob(strings.TrimSuffix(current, ".yaml") + "-*.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("find the contexts: %w", err)
+	}
+	var all []KnownContext
+	for _, file := range append([]string{current}, files...) {
+		c, err := trust.LoadContext(file)
+		if errors.Is(err, trust.ErrNoContext) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		k := KnownContext{ID: shortPin(c), Current: file == current, Context: c, file: file}
+		if info, err := os.Stat(file); err == nil {
+			k.Used = info.ModTime()
+		}
+		all = append(all, k)
+	}
+	return all, nil
+}
+
+// Use makes this the user's current context, at the address of another machine of its cluster if master is not empty.
+func (k *KnownContext) Use(master string) error {
+	if master != "" {
+		address, err := WithPort(master, DefaultAPIPort)
+		if err != nil {
+			return err
+		}
+		k.Master = []string{address}
+	}
+	if _, err := SaveContext(k.Context); err != nil {
+		return err
+	}
+	if k.Current {
+		return nil
+	}
+	return durable.Remove(k.file) // it is the current one now
 }
 
 // FindContact gives the contact that the user has chosen: master, HOST or HOST:PORT, with the token in MLF_CLUSTER_TOKEN or in

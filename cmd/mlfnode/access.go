@@ -54,7 +54,8 @@ func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() 
 // sayKept says where the context of another cluster stays, "" for none.
 func (a *app) sayKept(file string) {
 	if file != "" {
-		a.say("your access to another cluster is kept in %s; to go back to that cluster, move it to context.yaml", file)
+		_, id, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".yaml"), "-")
+		a.say("your access to another cluster is kept in %s; go back to that cluster with: mlfnode context use %s", file, id)
 	}
 }
 

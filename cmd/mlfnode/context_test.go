@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"strings"
 	"testing"
 
 	"mlfnode/cluster/trust"
@@ -14,20 +17,7 @@ func TestContextOfAnotherCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	made := func() trust.Context {
-		a, err := trust.OpenAuthority(t.TempDir(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		token, err := a.MakeToken(trust.TokenSpec{Role: trust.RoleAdmin})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := trust.Context{Master: []string{"boss:7420"}, Token: token.Bearer(), Role: trust.RoleAdmin}
-		c.SetAuthority(a.CA())
-		return c
-	}
-	first, second := made(), made()
+	first, second := newContext(t), newContext(t)
 	for _, step := range []struct {
 		save trust.Context
 		kept string // the token that the file beside it has
@@ -49,4 +39,77 @@ func TestContextOfAnotherCluster(t *testing.T) {
 			t.Errorf("kept %+v, %v, want the other cluster's", got, err)
 		}
 	}
+}
+
+// TestContexts lists the clusters of a user, and goes from one to the other and back by all names that a cluster has.
+func TestContexts(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	mlfnode := func(code int, args ...string) string {
+		t.Helper()
+		var out bytes.Buffer
+		if got := run(t.Context(), &interrupts{}, append([]string{"context"}, args...), &out, &out); got != code {
+			t.Fatalf("context %q: got exit code %d, want %d\n%s", args, got, code, &out)
+		}
+		return out.String()
+	}
+	if said := mlfnode(0); !strings.Contains(said, "you have access to no cluster") {
+		t.Errorf("without one: got %q", said)
+	}
+	tokens := map[string]string{}
+	for _, master := range []string{"one:7420", "two:7420"} {
+		c := newContext(t)
+		c.Master = []string{master}
+		if _, err := node.SaveContext(c); err != nil {
+			t.Fatal(err)
+		}
+		tokens[master] = c.Token
+	}
+	current := func() (id string) {
+		t.Helper()
+		var all []contextShown
+		text := mlfnode(0, "--json")
+		if err := json.Unmarshal([]byte(text), &all); err != nil || len(all) != 2 || !all[0].Current || all[1].Current {
+			t.Fatalf("got %s, %v, want two contexts, the first the current one", text, err)
+		}
+		for _, token := range tokens {
+			if strings.Contains(text, token) {
+				t.Errorf("the list has a secret: %s", text)
+			}
+		}
+		file, err := node.ContextFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := trust.LoadContext(file); err != nil || c.Token != tokens[all[0].Master[0]] {
+			t.Errorf("commands have %+v, %v, want the token of %s", c, err, all[0].Master[0])
+		}
+		return all[1].ID
+	}
+	other := current()
+	for _, name := range []string{other, "two", "one:7420"} {
+		mlfnode(0, "use", name)
+		current()
+	}
+	tokens["three:7420"] = tokens["one:7420"]
+	mlfnode(0, "use", "one", "--master", "three")
+	current()
+	if said := mlfnode(2, "use", "one"); !strings.Contains(said, `you have access to no cluster "one"`) {
+		t.Errorf("of an address that has changed: got %q", said)
+	}
+}
+
+// newContext is access to a new cluster.
+func newContext(t *testing.T) trust.Context {
+	t.Helper()
+	a, err := trust.OpenAuthority(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := a.MakeToken(trust.TokenSpec{Role: trust.RoleAdmin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := trust.Context{Master: []string{"boss:7420"}, Token: token.Bearer(), Role: trust.RoleAdmin}
+	c.SetAuthority(a.CA())
+	return c
 }

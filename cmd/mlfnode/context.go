@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/node"
+)
+
+func (a *app) contextCommand() *cobra.Command {
+	list := func(*cobra.Command, []string) error { return a.listContexts() }
+	c := &cobra.Command{
+		Use: "context", Short: "List the clusters that you have access to, or choose one", Args: unknownCommand,
+		Long: `List the clusters that you have access to. Your commands go to the one that is marked with *; up, join and token use make a cluster that
+one, and keep the others.`,
+		Example: "  mlfnode context\n  mlfnode context use hostA",
+		RunE:    list,
+	}
+	show := &cobra.Command{Use: "list", Short: "List the clusters that you have access to", Args: noArgument, Example: "  mlfnode context list --json", RunE: list}
+	a.jsonFlag(c)
+	a.jsonFlag(show)
+	use := &cobra.Command{
+		Use: "use NAME", Short: "Have your commands go to this cluster", Args: oneArgument,
+		Long: `Have your commands go to this cluster: NAME is its id in the list, or the host of its master. With --master its master is at that address
+from now on, as after a move.`,
+		Example: "  mlfnode context use hostA\n  mlfnode context use 1a2b3c4d --master hostB",
+		RunE: func(c *cobra.Command, args []string) error {
+			master := ""
+			if c.Flags().Changed("master") {
+				master = a.master
+			}
+			return a.useContext(args[0], master)
+		},
+	}
+	c.AddCommand(show, use)
+	return c
+}
+
+// contextShown is a context without its secret.
+type contextShown struct {
+	ID      string    `json:"id"`
+	Current bool      `json:"current"`
+	Master  []string  `json:"master"`
+	Role    string    `json:"role,omitempty"`
+	Down    bool      `json:"down,omitempty"`
+	Used    time.Time `json:"used"`
+}
+
+func (a *app) listContexts() error {
+	known, err := node.Contexts()
+	if err != nil {
+		return err
+	}
+	all := []contextShown{}
+	for i := range known {
+		k := &known[i]
+		all = append(all, contextShown{k.ID, k.Current, k.Master, string(k.Role), k.Down != nil, k.Used})
+	}
+	switch {
+	case a.json:
+		return a.printJSON(all)
+	case len(all) == 0:
+		a.say("you have access to no cluster; mlfnode up, join and token use give it")
+		return nil
+	}
+	t := newTable(a.stdout, "", "id", "master", "role", "used")
+	for _, c := range all {
+		mark, master := "", c.Master[0]
+		if c.Current {
+			mark = "*"
+		}
+		if c.Down {
+			master += " (down)"
+		}
+		t.row(mark, c.ID, master, c.Role, ago(c.Used))
+	}
+	return t.end()
+}
+
+func (a *app) useContext(name, master string) error {
+	all, err := node.Contexts()
+	if err != nil {
+		return err
+	}
+	var found []*node.KnownContext
+	for i := range all {
+		if k := &all[i]; k.ID == name || slices.ContainsFunc(k.Master, func(address string) bool {
+			host, _, _ := net.SplitHostPort(address)
+			return address == name || host == name
+		}) {
+			found = append(found, k)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return usage(fmt.Sprintf("you have access to no cluster %q", name), "mlfnode context lists them")
+	case 1:
+	default:
+		var ids []string
+		for _, k := range found {
+			ids = append(ids, k.ID)
+		}
+		return usage(fmt.Sprintf("%d clusters had their master at %s", len(found), name), "name one by its id: "+strings.Join(ids, ", "))
+	}
+	if err := found[0].Use(master); err != nil {
+		return err
+	}
+	a.say("your commands go to %s now", found[0].Master[0])
+	return nil
+}
