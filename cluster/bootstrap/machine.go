@@ -148,13 +148,19 @@ func (m *machine) command(ctx context.Context, to any, args ...string) error {
 
 // run runs a command of mlfnode on the machine, for its node, and gives what it prints.
 func (m *machine) run(ctx context.Context, args ...string) (string, error) {
-	words := append([]string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State(), "--config", m.facts.Place.Config()}, args...)
+	line := m.line("", append([]string{"--config", m.facts.Place.Config()}, args...)...)
+	return within(ctx, commandLimit, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
+		return shell.Output(ctx, m.shell, line, nil)
+	})
+}
+
+// line is a program of sh that runs a command of mlfnode for the machine's node, with words of sh before it.
+func (m *machine) line(before string, args ...string) string {
+	words := append([]string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State()}, args...)
 	for i := range words { // each of them: some come from other machines
 		words[i] = shell.Quote(words[i])
 	}
-	return within(ctx, commandLimit, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
-		return shell.Output(ctx, m.shell, unset+strings.Join(words, " "), nil)
-	})
+	return unset + before + strings.Join(words, " ")
 }
 
 // unset keeps what start-up files say of other clusters and other settings from the mlfnode that is started for this one.

@@ -16,9 +16,9 @@ import (
 func OtherRole(node, has, wanted string) *shell.Problem {
 	p := &shell.Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, but cluster.yaml makes it a %s", has, node, wanted)}
 	if has == string(Master) {
-		p.Cure = "leave it the master, because it keeps the results; docs/clusters.md, \"Moving the master\", explains how to move them to another machine"
+		p.Cure = "leave it the master, because it keeps the results; to move them to another machine: mlfnode move-master HOST"
 	} else {
-		p.Cure = fmt.Sprintf("a worker keeps no results, so set it up again: mlfnode down %s --purge, then mlfnode up; to move the master, see docs/clusters.md, \"Moving the master\"", node)
+		p.Cure = fmt.Sprintf("a worker keeps no results, so set it up again: mlfnode down %s --purge, then mlfnode up; to make it the master: mlfnode move-master %s", node, node)
 	}
 	return p
 }

@@ -141,22 +141,29 @@ func (a *app) up(c *cobra.Command, r *remote) error {
 		return err
 	}
 	defer done()
-	if o.Files, err = a.files(cluster.Project); err != nil {
+	release, err := a.complete(&o, r, again)
+	if err != nil {
 		return err
 	}
-	if o.Files != nil {
-		defer o.Files.Close()
-	}
+	defer release()
 	if changed && !r.dryRun {
 		// Before anything is started, so that down finds it however up ends.
 		if err := r.keep(a, cluster); err != nil {
 			return err
 		}
 	}
+	return a.settle(c.Context(), bootstrap.Up(c.Context(), o), began, a.showOutcomes)
+}
+
+// complete gives the options of Up what it needs beside the machines. again is for a file that Up may have worked by before.
+func (a *app) complete(o *bootstrap.Options, r *remote, again bool) (release func(), err error) {
 	if again {
 		if o.Applied, err = bootstrap.LoadApplied(r.file); err != nil {
-			return err
+			return nil, err
 		}
+	}
+	if o.Files, err = a.files(o.Cluster.Project); err != nil {
+		return nil, err
 	}
 	o.Take, o.Record = r.take, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
 	o.Welcome = a.welcome
@@ -164,7 +171,11 @@ func (a *app) up(c *cobra.Command, r *remote) error {
 		t, err := a.token(ctx, r.tokenFile)
 		return t.Text(), err
 	}
-	return a.settle(c.Context(), bootstrap.Up(c.Context(), o), began, a.showOutcomes)
+	return func() {
+		if o.Files != nil {
+			o.Files.Close()
+		}
+	}, nil
 }
 
 // keep writes the file, and puts one with another cluster aside.

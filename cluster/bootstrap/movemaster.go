@@ -1,0 +1,161 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"mlfnode/cluster/bootstrap/shell"
+)
+
+// Move is the step of MoveMaster.
+const Move Step = "move"
+
+// MoveMaster has a machine of the cluster take the place of the master, with all that the master has: both are stopped, what the
+// master has is copied, the roles in o.Cluster are changed and kept with save, and Up does the rest. Trials on other machines go on. Where
+// it fails before the roles are changed, Up brings the cluster up as it was.
+func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) error) ([]Outcome, error) {
+	all, err := move(ctx, o, to)
+	if err != nil || slices.ContainsFunc(all, func(o Outcome) bool { return !o.OK }) {
+		return all, err
+	}
+	old, master := o.Cluster.master(), o.Cluster.named(to)
+	master.set(Master, true)
+	old.set(Master, false)
+	if err := save(o.Cluster); err != nil {
+		return all, err
+	}
+	up := Up(ctx, o)
+	for i := range up {
+		for j := range all {
+			if all[j].Host == up[i].Host {
+				up[i].Changed, up[i].Notes = append(all[j].Changed, up[i].Changed...), append(all[j].Notes, up[i].Notes...)
+			}
+		}
+	}
+	return up, nil
+}
+
+// master is the host with that role, nil for none.
+func (c *Cluster) master() *Host { return c.find(func(h *Host) bool { return h.Is(Master) }) }
+
+// named is the host of that name or address, nil for none.
+func (c *Cluster) named(name string) *Host {
+	return c.find(func(h *Host) bool { return h.Name == name || h.Address == name })
+}
+
+func (c *Cluster) find(is func(*Host) bool) *Host {
+	for i := range c.Hosts {
+		if is(&c.Hosts[i]) {
+			return &c.Hosts[i]
+		}
+	}
+	return nil
+}
+
+// move does the part of MoveMaster that Up does not do.
+func move(ctx context.Context, o Options, name string) ([]Outcome, error) {
+	r := newRun(o)
+	defer r.close()
+	if err := r.named([]string{name}); err != nil {
+		return nil, err
+	}
+	old, _ := r.roles()
+	i := slices.IndexFunc(r.machines, func(m *machine) bool { return m.Name == name || m.Address == name })
+	to := r.machines[i]
+	switch old {
+	case nil:
+		return nil, problem("no host of the cluster is the master", "run it where the cluster.yaml of the master is")
+	case to:
+		return nil, problem(to.Name+" is the master already", "")
+	}
+	r.machines = []*machine{old, to}
+	r.each(r.machines, func(m *machine) { r.approach(ctx, m) })
+	r.twins()
+	if !r.movable(old, to) {
+		return r.results(), nil
+	}
+	if to.seen != nil && to.seen.Joined {
+		r.each([]*machine{to}, func(m *machine) { // while the master is there to be told how its trials ended
+			r.stop(ctx, m, Order{Purge: true})
+			m.facts.Digest, m.seen = "", nil
+		})
+		r.each([]*machine{old}, func(m *machine) {
+			r.step(m, Move, func() (string, error) { return "freed its name", to.free(ctx, m) })
+		})
+	}
+	r.each([]*machine{to}, func(m *machine) { _ = r.well(old) && r.step(m, Ship, func() (string, error) { return r.ship(ctx, m) }) })
+	r.each([]*machine{old}, func(m *machine) {
+		if r.well(to) {
+			r.stop(ctx, m, Order{})
+		}
+	})
+	r.each([]*machine{to}, func(m *machine) {
+		if r.well(old) {
+			r.step(m, Move, func() (string, error) { return "moved what " + old.Name + " had", r.copyMaster(ctx, old, m) })
+		}
+	})
+	return r.results(), nil
+}
+
+// movable reports whether the one machine runs the master, and the other has nothing that would be lost.
+func (r *run) movable(old, to *machine) bool {
+	refuse := func(m *machine, p *shell.Problem) {
+		if r.well(m) {
+			r.step(m, Check, func() (string, error) { return "", p })
+		}
+	}
+	if old.seen == nil || old.seen.Role != string(Master) || !old.seen.Active {
+		refuse(old, problem("the master does not run there", "start the cluster first: mlfnode up -f"))
+	}
+	if seen := to.seen; seen != nil && seen.Joined && old.seen != nil {
+		switch {
+		case seen.Role == string(Master):
+			refuse(to, problem("this machine is a master already, and its results would be lost", "choose another one, or: mlfnode down "+to.Name+" --purge"))
+		case seen.Cluster != old.seen.Cluster:
+			refuse(to, OtherCluster(seen.Node, seedOf(seen.Config)))
+		}
+	}
+	return r.well(old) && r.well(to)
+}
+
+// The programs that end a copy. The first lets the old master start again; the other puts its state aside, since the machine may become a
+// worker, and keeps it.
+const (
+	startAgain = `rm -f STATE/moved`
+	putAside   = `aside=STATE.moved; n=1; while [ -e "$aside" ]; do n=$((n+1)); aside=STATE.moved-$n; done; mv STATE "$aside"; echo "$aside"`
+)
+
+// copyMaster makes one machine the master with what another one has, and notes where that is kept.
+func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
+	read, write := io.Pipe()
+	var sent error
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		sent = old.shell.Run(ctx, old.line("", "--config", old.facts.Place.Config(), "backup", "--move", "-"), nil, write)
+		write.CloseWithError(sent)
+	})
+	err := to.shell.Run(ctx, to.line("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
+	read.CloseWithError(errors.New("the other machine takes no more"))
+	sending.Wait()
+	state := shell.Quote(old.facts.Place.State())
+	if err == nil {
+		err = sent
+	} else if exit := (*shell.ExitError)(nil); sent != nil && errors.As(sent, &exit) && exit.Stderr != "" {
+		err = sent // the other one is only what follows
+	}
+	if err != nil {
+		_ = old.shell.Run(context.WithoutCancel(ctx), strings.ReplaceAll(startAgain, "STATE", state), nil, nil) // the first error counts
+		return problem(fmt.Sprintf("what %s has could not be copied: %s", old.Name, lastLine(err.Error())), "the cluster comes up as it was with: mlfnode up -f")
+	}
+	aside, err := shell.Output(ctx, old.shell, strings.ReplaceAll(putAside, "STATE", state), nil)
+	if err != nil {
+		return err
+	}
+	r.note(old, "what the master had is kept there in "+cleanLine(lastLine(aside)))
+	return nil
+}

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/cluster/bootstrap"
+)
+
+func (a *app) moveMasterCommand() *cobra.Command {
+	r := &remote{}
+	c := &cobra.Command{
+		Use: "move-master HOST", Short: "Have another machine of the cluster take the master's place", Args: oneArgument,
+		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies all that the master has to
+HOST, writes the new roles to cluster.yaml, and brings the cluster up. HOST keeps its other role, and so does the machine that was the
+master, where a copy of the state stays until you remove it. Trials on other machines go on meanwhile; those on the two machines have the
+grace of their tasks, and run again. When something fails before the roles are written, mlfnode up -f brings the cluster up as it was.`,
+		Example: "  mlfnode move-master hostB",
+	}
+	r.add(a, c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		began := time.Now()
+		cluster, err := r.cluster()
+		if err != nil {
+			return err
+		}
+		o, done, err := a.overSSH(r, cluster)
+		if err != nil {
+			return err
+		}
+		defer done()
+		release, err := a.complete(&o, r, true)
+		if err != nil {
+			return err
+		}
+		defer release()
+		all, err := bootstrap.MoveMaster(c.Context(), o, args[0], func(c *bootstrap.Cluster) error { return bootstrap.Save(r.file, c) })
+		if err != nil {
+			return explainProblem(err)
+		}
+		return a.settle(c.Context(), all, began, a.showOutcomes)
+	}
+	return c
+}
