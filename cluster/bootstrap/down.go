@@ -37,6 +37,7 @@ func Down(ctx context.Context, o Options, s Stopping) ([]Outcome, error) {
 	if len(s.Hosts) > 0 {
 		r.machines = slices.DeleteFunc(slices.Clone(all), func(m *machine) bool { return !s.chosen(m) })
 	}
+	r.findShared(ctx)
 	losses := r.survey(ctx)
 	if s.Purge && !s.Yes && len(losses) > 0 {
 		if err := r.Agree(ctx, losses); err != nil {

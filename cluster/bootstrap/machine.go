@@ -19,13 +19,15 @@ type machine struct {
 	shell   shell.Machine
 	reached string // host name or address by which this machine reached it
 	facts   *Facts
-	seen    *Seen     // what its deputy saw last
-	gossip  string    // address of its gossip, once others have seen it
-	sight   sight     // of its node
-	removed bool      // from the cluster, and to be stopped
-	stopped bool      // for that
-	again   bool      // start it anew although nothing differs
-	since   time.Time // when what ran before began, as others saw it
+	seen    *Seen      // what its deputy saw last
+	gossip  string     // address of its gossip, once others have seen it
+	sight   sight      // of its node
+	removed bool       // from the cluster, and to be stopped
+	stopped bool       // for that
+	again   bool       // start it anew although nothing differs
+	marks   []string   // of other machines, that were seen in its folder
+	shares  []*machine // have their folder in the same place
+	since   time.Time  // when what ran before began, as others saw it
 }
 
 // shipped is the program that puts mlfnode in its place: beside it first, and in one step once it is whole. DIGEST, PROGRAM and

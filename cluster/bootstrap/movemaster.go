@@ -75,7 +75,7 @@ func move(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	}
 	r.machines = []*machine{old, to}
 	r.each(r.machines, func(m *machine) { r.approach(ctx, m) })
-	r.twins()
+	r.twins(ctx)
 	if !r.movable(old, to) {
 		return r.results(), nil
 	}

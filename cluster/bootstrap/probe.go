@@ -34,14 +34,10 @@ say ssh "$SSH_CONNECTION"
 dir=$root
 while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
 say there "$dir"
-set -- $(df -Pk "$dir/." 2>/dev/null | awk 'NR==2 {print $1, $4}')
-say free "$2"
+say free "$(df -Pk "$dir/." 2>/dev/null | awk 'NR==2 {print $4}')"
 boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
 say boot "$boot"
-case $1 in # a disk of the network is the same one on each machine
-*:*) say disk "$1 $(stat -Lc %i "$dir" 2>/dev/null)" ;;
-*) say disk "$boot $(stat -Lc %d:%i "$dir" 2>/dev/null)" ;;
-esac
+say disk "$boot $(stat -Lc %d:%i "$dir" 2>/dev/null)"
 try=$dir/.mlfnode-$$
 if (umask 077; env echo x >"$try") 2>/dev/null; then say writable yes; else say refused "$( (env echo x >"$try") 2>&1 | sed 's/.*: //' | tail -n 1)"; fi
 rm -f "$try" 2>/dev/null
@@ -70,7 +66,7 @@ type Facts struct {
 	Free    int64         `json:"free_bytes"` // on the disk of the folder
 	Digest  string        `json:"digest"`     // of the program that is there; "" for none
 	Boot    string        `json:"boot"`       // identifies the machine until it reboots
-	Disk    string        `json:"disk"`       // what tells its place on a disk from others, on all machines
+	Disk    string        `json:"disk"`       // the machine, and the place on its disks
 	Client  string        `json:"client"`     // address from which ssh came
 	Server  string        `json:"server"`     // address to which ssh came
 	Gzip    bool          `json:"gzip"`       //

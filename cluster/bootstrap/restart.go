@@ -27,7 +27,7 @@ func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) 
 	}
 	r.each(needed, func(m *machine) { r.prepare(ctx, m) })
 	r.machines = needed
-	r.twins()
+	r.twins(ctx)
 	for _, m := range chosen {
 		if ok := r.restart(ctx, m, boss); !ok {
 			break

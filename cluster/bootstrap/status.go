@@ -15,7 +15,7 @@ func Status(ctx context.Context, o Options) []Outcome {
 			r.step(m, Check, func() (string, error) { return "", r.glance(ctx, m) }) &&
 			r.step(m, Look, func() (string, error) { return "", r.look(ctx, m) })
 	})
-	r.twins()
+	r.twins(ctx)
 	r.askMembers(ctx)
 	return r.results()
 }

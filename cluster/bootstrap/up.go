@@ -177,7 +177,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 	defer r.close()
 	r.addRemoved()
 	r.each(r.machines, func(m *machine) { r.approach(ctx, m) })
-	r.twins()
+	r.twins(ctx)
 	boss, workers := r.roles()
 	if !r.agrees(boss) {
 		return r.results()
