@@ -21,7 +21,7 @@ func (a *app) serviceCommand() *cobra.Command {
 running trials go on while it is restarted.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.serviceInstallCommand(), a.serviceUninstallCommand(), a.serviceStatusCommand())
+	c.AddCommand(a.orAs(a.serviceInstallCommand()), a.orAs(a.serviceUninstallCommand()), a.orAs(a.serviceStatusCommand()))
 	return c
 }
 
@@ -37,8 +37,11 @@ func (a *app) serviceInstallCommand() *cobra.Command {
 		Use: "install", Short: "Install and start the service, or bring it up to date", Args: noArgument,
 		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A missing node.yaml is
 written; one that is there is left as it is. A worker that has not joined a cluster does it now, with the token in
-MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal. Installing again brings everything up to date; running trials go on meanwhile.`,
-		Example: "  mlfnode service install --role master\n  mlfnode service install --seed hostA --token-file token.txt\n  mlfnode service install --user --seed hostA --no-start",
+MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal. Installing again brings everything up to date; running trials go on meanwhile.
+
+A service of the system runs as root, and so do the trials of everybody who may submit some. With --run-as USER root installs a service of that
+user, which starts with the machine all the same.`,
+		Example: "  mlfnode service install --role master\n  mlfnode service install --seed hostA --token-file token.txt\n  mlfnode service install --run-as ada --seed hostA\n  mlfnode service install --user --seed hostA --no-start",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Role = service.Role(role); o.Role != service.Master && o.Role != service.Worker {
 				return usage(fmt.Sprintf("there is no role %q", role), "--role master or --role worker")

@@ -170,3 +170,36 @@ func userWorker(t *testing.T, m *servicetest.Machine, program string) {
 		t.Errorf("got left:\n%s", out)
 	}
 }
+
+// TestServiceOfAUser has root install a service that runs as a user, from a place where the user can't read: trials run as them and survive a
+// restart, and uninstall leaves nothing.
+func TestServiceOfAUser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots a machine")
+	}
+	m := servicetest.Boot(t)
+	m.Run("mkdir -p " + aside + " && useradd -m -s /bin/sh ada")
+	m.Copy(buildRelease(t, "1.0.0"), aside+"mlfnode")
+	if out, err := m.Try(aside + "mlfnode service install --role master --run-as nobody-is-this 2>&1"); err == nil || !strings.Contains(out, `there is no user "nobody-is-this"`) {
+		t.Errorf("for nobody: got %v, %s", err, out)
+	}
+	m.Run(aside + "mlfnode service install --role master --run-as ada 2>&1")
+	const ada = "su - ada -c '/home/ada/.local/bin/mlfnode "
+	m.Run(ada + "sweep --detach --set i=1 -- sh -c \"id -un; sleep 8; id -un\"' 2>&1")
+	m.Until(soon, "the trial runs", func() bool { return strings.Contains(m.Run(ada+"logs last'"), "ada") })
+	m.Run("su - ada -c 'XDG_RUNTIME_DIR=/run/user/$(id -u) systemctl --user restart mlfnode'")
+	m.Until(soon, "the trial ends", func() bool { return strings.Contains(m.Run(ada+"trials last'"), "succeeded") })
+	if out := m.Run(ada + "trials last --json'"); !strings.Contains(strings.ReplaceAll(out, " ", ""), `"attempts":1`) {
+		t.Errorf("the trial did not survive:\n%s", out)
+	}
+	if out := m.Run(ada + "logs --stdout last'"); strings.Count(out, "ada") != 2 {
+		t.Errorf("the trial ran as:\n%s", out)
+	}
+	if out := m.Run(aside + "mlfnode service status --run-as ada"); !strings.Contains(out, "active") {
+		t.Errorf("status: got\n%s", out)
+	}
+	m.Run(aside + "mlfnode service uninstall --purge --run-as ada 2>&1")
+	if left := m.Run("find /home/ada /etc/systemd /etc/mlfnode /var/lib/mlfnode /usr/local /tmp -xdev 2>/dev/null | grep mlf || true"); left != "" {
+		t.Errorf("left:\n%s", left)
+	}
+}
