@@ -101,7 +101,7 @@ func (q *Queue) Purge(ctx context.Context) error {
 	defer stop()
 	q.mu.Lock()
 	clear(q.leases)
-	clear(q.ready)
+	clear(q.lanes)
 	q.mu.Unlock()
 	str := q.store.streams[leaseStream]
 	info, err := str.Info(ctx)

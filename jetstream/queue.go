@@ -68,7 +68,7 @@ type Queue struct {
 
 	mu     sync.Mutex
 	leases map[grid.LeaseID]*queued
-	ready  map[string][]*queued // by shape, in the order in which they are taken
+	lanes  map[string]*laneQueue // by shape; those of which a lease is ready or taken
 }
 
 // Held is a lease in the hands of a node.
@@ -81,12 +81,13 @@ type Held struct {
 // queued is a lease in the queue.
 type queued struct {
 	Held
-	node grid.NodeID // that has it; "" for none, or for one that is not known
+	node  grid.NodeID // that has it; "" for none, or for one that is not known
+	taken bool        // by a node
 }
 
 func newQueue(s *Store) *Queue {
 	return &Queue{
-		store: s, life: strings.ToLower(rand.Text()[:lifeLength]), leases: map[grid.LeaseID]*queued{}, ready: map[string][]*queued{},
+		store: s, life: strings.ToLower(rand.Text()[:lifeLength]), leases: map[grid.LeaseID]*queued{}, lanes: map[string]*laneQueue{},
 	}
 }
 
@@ -106,7 +107,9 @@ func (q *Queue) load(ctx context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, l := range stored {
-		q.leases[l.ID] = &queued{Held: Held{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
+		held := &queued{Held: Held{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
+		q.leases[l.ID] = held
+		q.hand(held, "")
 	}
 	return nil
 }
@@ -147,7 +150,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	added := &queued{Held: Held{Lease: l, Seq: seq}}
 	q.mu.Lock()
 	q.leases[l.ID] = added
-	q.ready[l.Shape] = append(q.ready[l.Shape], added)
+	q.lane(l.Shape).put(added)
 	q.mu.Unlock()
 	q.wakings.tell(l.Shape)
 	return seq, nil
@@ -157,25 +160,17 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 func (q *Queue) take(node grid.NodeID, shape string, n int) []Held {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	ready := q.ready[shape]
-	held := make([]Held, min(max(n, 0), len(ready)))
-	for i := range held {
-		l := ready[i]
-		l.node = node
+	held := []Held{}
+	for lane := q.lanes[shape]; lane != nil && len(held) < n; {
+		l := lane.next()
+		if l == nil {
+			break
+		}
 		l.Deliveries++
-		held[i] = l.Held
+		q.hand(l, node)
+		held = append(held, l.Held)
 	}
-	q.keep(shape, ready[len(held):])
 	return held
-}
-
-// keep has these leases of a shape, and no others, be taken. Locked.
-func (q *Queue) keep(shape string, ready []*queued) {
-	if len(ready) == 0 {
-		delete(q.ready, shape)
-		return
-	}
-	q.ready[shape] = ready
 }
 
 // errNotHeld says that a lease is not in the hands of the node that says so.
@@ -211,10 +206,11 @@ func (q *Queue) postpone(node grid.NodeID, id grid.LeaseID, d time.Duration) err
 	}
 	time.AfterFunc(min(max(d, 0), maxPostpone), func() {
 		q.mu.Lock()
-		again := q.leases[id] == l && l.node == node
+		again := q.leases[id] == l && l.taken && l.node == node
 		if again {
+			q.takeBack(l)
 			l.node = ""
-			q.ready[l.Shape] = slices.Insert(q.ready[l.Shape], 0, l)
+			q.lane(l.Shape).putFirst(l)
 		}
 		q.mu.Unlock()
 		if again {
@@ -254,6 +250,7 @@ func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 		return nil
 	}
 	q.unready(l)
+	q.takeBack(l)
 	q.mu.Unlock()
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
@@ -269,13 +266,85 @@ func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 
 // unready lets no node take a lease any more. It reports whether one could have. Locked.
 func (q *Queue) unready(l *queued) bool {
-	ready := q.ready[l.Shape]
-	i := slices.Index(ready, l)
-	if i < 0 {
+	lane := q.lanes[l.Shape]
+	if lane == nil || !lane.remove(l) {
 		return false
 	}
 	l.Deliveries = max(l.Deliveries, 1)
-	q.keep(l.Shape, slices.Delete(ready, i, i+1))
+	q.forgetEmpty(l.Shape)
+	return true
+}
+
+// lane gives the leases of a shape. Locked.
+func (q *Queue) lane(shape string) *laneQueue {
+	if q.lanes[shape] == nil {
+		q.lanes[shape] = &laneQueue{ready: map[grid.SweepID][]*queued{}, taken: map[grid.SweepID]int{}}
+	}
+	return q.lanes[shape]
+}
+
+func (q *Queue) forgetEmpty(shape string) {
+	if l := q.lanes[shape]; len(l.ready) == 0 && len(l.taken) == 0 {
+		delete(q.lanes, shape)
+	}
+}
+
+// hand notes that a node has a lease, and takeBack that it has it no more. Locked.
+func (q *Queue) hand(l *queued, node grid.NodeID) {
+	l.node, l.taken = node, true
+	q.lane(l.Shape).taken[l.Sweep]++
+}
+
+func (q *Queue) takeBack(l *queued) {
+	if !l.taken {
+		return
+	}
+	l.taken = false
+	lane := q.lanes[l.Shape]
+	if lane.taken[l.Sweep]--; lane.taken[l.Sweep] == 0 {
+		delete(lane.taken, l.Sweep)
+	}
+	q.forgetEmpty(l.Shape)
+}
+
+// laneQueue are the leases of one shape. The sweep of which nodes have the fewest leases goes first: sweeps share the nodes evenly,
+// whatever was put into the queue before.
+type laneQueue struct {
+	ready map[grid.SweepID][]*queued // in the order in which they are taken; none is empty
+	taken map[grid.SweepID]int       // leases that nodes have
+}
+
+func (l *laneQueue) put(q *queued)      { l.ready[q.Sweep] = append(l.ready[q.Sweep], q) }
+func (l *laneQueue) putFirst(q *queued) { l.ready[q.Sweep] = slices.Insert(l.ready[q.Sweep], 0, q) }
+
+// next takes the lease out that is to be taken first; nil when there is none. Of equal sweeps the oldest lease goes first.
+func (l *laneQueue) next() *queued {
+	var first *queued
+	for sweep, ready := range l.ready {
+		if first == nil || cmp.Or(cmp.Compare(l.taken[sweep], l.taken[first.Sweep]), cmp.Compare(ready[0].Seq, first.Seq)) < 0 {
+			first = ready[0]
+		}
+	}
+	if first != nil {
+		l.remove(first)
+	}
+	return first
+}
+
+// remove reports whether the lease was ready.
+func (l *laneQueue) remove(q *queued) bool {
+	ready := l.ready[q.Sweep]
+	i := slices.Index(ready, q)
+	switch {
+	case i < 0:
+		return false
+	case len(ready) == 1:
+		delete(l.ready, q.Sweep)
+	case i == 0:
+		l.ready[q.Sweep] = ready[1:]
+	default:
+		l.ready[q.Sweep] = slices.Delete(ready, i, i+1)
+	}
 	return true
 }
 

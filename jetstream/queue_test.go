@@ -328,3 +328,38 @@ func TestCompetingPulls(t *testing.T) {
 		t.Errorf("leases: got %v, want none", left)
 	}
 }
+
+// TestSweepsShareALane has nodes take leases of two sweeps: the one of which they have fewer goes first, whatever came first, also when
+// leases come back.
+func TestSweepsShareALane(t *testing.T) {
+	q := open(t, t.TempDir(), Limits{}).Queue
+	put := func(sweep grid.SweepID, n int) {
+		for i := range n {
+			l := lease("s", int64(i))
+			l.Sweep = sweep
+			mustPublish(t, q, l)
+		}
+	}
+	taken := func(n int) (order string) {
+		for _, h := range mustTake(t, q, "s", n, n) {
+			order += string(h.Sweep)
+		}
+		return order
+	}
+	put("a", 6)
+	first := mustTake(t, q, "s", 3, 3)
+	put("b", 4)
+	if got := taken(4); got != "bbba" {
+		t.Errorf("three of a are taken: got %s, want bbba", got)
+	}
+	for _, h := range first {
+		giveBack(t, q, h)
+	}
+	if got := taken(2); got != "aa" {
+		t.Errorf("one of a and three of b are taken: got %s, want aa", got)
+	}
+	put("b", 1)
+	if got := taken(1); got != "b" || len(mustTake(t, q, "s", 9, 1)) != 1 {
+		t.Errorf("three of each are taken: got %s, want the older lease, of b", got)
+	}
+}

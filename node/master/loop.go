@@ -308,6 +308,7 @@ func (s *state) feed(ctx context.Context) error {
 	s.room = map[grid.Resources]int{}
 	for _, l := range s.lanesToFeed() {
 		slots := s.slots(l.need)
+		s.makeRoom(ctx, l, slots)
 		for l.outstanding() < queueDepth*slots {
 			ok, err := s.leaseOne(ctx, l, slots)
 			if err != nil {
@@ -361,6 +362,49 @@ func (l *fedLane) outstanding() int {
 		n += f.held[l.name]
 	}
 	return n
+}
+
+// makeRoom takes leases out of a full queue that no node has taken, for sweeps that have none there: they are to have their share from the
+// next slot on that comes free, and not only when what was leased before has run.
+func (s *state) makeRoom(ctx context.Context, l *fedLane, slots int) {
+	limit := queueDepth * slots
+	if len(l.feeds) < 2 || l.outstanding() < limit {
+		return
+	}
+	room, share := 0, max(1, limit/len(l.feeds))
+	for _, f := range l.feeds {
+		if _, some := f.next(l.need, time.Now(), slots); some && f.held[l.name] == 0 {
+			room += share
+		}
+	}
+	slices.SortFunc(l.feeds, func(a, b *feed) int { return cmp.Compare(b.held[l.name], a.held[l.name]) })
+	for _, f := range l.feeds {
+		for _, id := range f.newest(l.name) {
+			if room <= 0 || f.held[l.name] <= share {
+				break
+			}
+			ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id)
+			if err != nil {
+				s.m.log.Warn("lease could not be taken back for another sweep", "sweep", f.sweep.ID, "lease", id, "err", err)
+			}
+			if ok {
+				s.drop(f, id)
+				room--
+			}
+		}
+	}
+}
+
+// newest lists the leases in a lane, the newest first.
+func (f *feed) newest(lane grid.Lane) []grid.LeaseID {
+	var all []grid.LeaseID
+	for id, l := range f.leases {
+		if l.lane == lane {
+			all = append(all, id)
+		}
+	}
+	slices.SortFunc(all, func(a, b grid.LeaseID) int { return cmp.Compare(f.leases[b].seq, f.leases[a].seq) })
+	return all
 }
 
 // leaseOne publishes one lease of the sweep with the smallest share; false when no sweep of the lane has anything to lease.

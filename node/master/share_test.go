@@ -36,22 +36,45 @@ func TestSweepsOfOneLaneShareIt(t *testing.T) {
 	}
 }
 
-// TestNewSweepIsServedSoon submits a sweep beside one that has filled the queue: it waits for no more than the queue.
-func TestNewSweepIsServedSoon(t *testing.T) {
-	c := start(t, 2)
-	old := c.submit(1_000_000, nil)
-	c.leased(old, queueDepth*2)
-	fresh := c.submit(10, nil)
-	c.until("the new sweep has a feed", func(s *state) bool { return s.feeds[fresh] != nil })
-	for n := 1; ; n++ {
-		h := c.pull(old)
-		if h.Sweep == fresh {
-			return
+// TestNewSweepIsServedAtOnce submits a sweep beside one that has filled the queue and all slots: the first slots that come free are its
+// own until both have as many, and from then on they take turns.
+func TestNewSweepIsServedAtOnce(t *testing.T) {
+	for _, again := range []bool{false, true} { // it has been there before, and was paused
+		c := start(t, 4)
+		old := c.submit(1_000_000, nil)
+		c.leased(old, queueDepth*4)
+		running := map[grid.SweepID][]*jetstream.Held{}
+		for range 4 {
+			running[old] = append(running[old], c.pull(old))
 		}
-		if n > queueDepth*2 {
-			t.Fatalf("%d leases of the old sweep went before the new one, want at most what was in the queue, %d", n, queueDepth*2)
+		fresh := c.submit(100, nil)
+		if again {
+			c.leased(fresh, queueDepth*4/2)
+			if _, err := c.Pause(t.Context(), fresh, false); err != nil {
+				t.Fatal(err)
+			}
+			c.leased(old, queueDepth*4)
+			if _, err := c.Resume(t.Context(), fresh); err != nil {
+				t.Fatal(err)
+			}
 		}
-		c.finish(h, grid.ClassNone, time.Minute)
+		c.leased(fresh, queueDepth*4/2)
+		for n, want := range []grid.SweepID{fresh, fresh, old, fresh, old, fresh} {
+			from := old
+			if len(running[fresh]) > 2 || n > 2 && want == fresh {
+				from = fresh
+			}
+			c.finish(running[from][0], grid.ClassNone, time.Hour)
+			running[from] = running[from][1:]
+			h := c.pull(old)
+			if running[h.Sweep] = append(running[h.Sweep], h); h.Sweep != want {
+				t.Fatalf("slot %d went to %s, want %s (again: %t)", n, h.Sweep, want, again)
+			}
+		}
+		if len(running[old]) != 2 || len(running[fresh]) != 2 {
+			t.Errorf("got %d and %d running, want 2 of each", len(running[old]), len(running[fresh]))
+		}
+		c.end()
 	}
 }
 
