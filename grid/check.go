@@ -220,8 +220,8 @@ func (t *Task) checkGPUIDs() error {
 }
 
 func (t *Task) checkOrder() error {
-	if t.Order != OrderIndex && t.Order != OrderSpread {
-		return flawf("Leave it out, or write spread.", "order is %.40q", string(t.Order))
+	if t.Order != OrderIndex && !slices.Contains(Orders(), t.Order) {
+		return flawf("Leave it out, or write spread or longest_first.", "order is %.40q", string(t.Order))
 	}
 	return nil
 }

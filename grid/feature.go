@@ -64,12 +64,15 @@ const (
 	LevelPlain    = 1 // all
 	LevelEquipped = 2 // those that know devices, containers and checkpoints
 	LevelFeatures = 3 // those that know these features
+	LevelOrders   = 4 // those that know these orders; older ones take a record with another one for invalid
 )
 
 // Level is that of the nodes that may get the sweep's trials. Older ones would leave out what they don't know without a word.
 func (s *Sweep) Level() int {
 	ofNodes := func(f Feature) bool { return f != FeatureStop } // which is the master's
 	switch {
+	case s.Task.Order == OrderLongest:
+		return LevelOrders
 	case slices.ContainsFunc(FeaturesOf(&s.Task, s.Space), ofNodes):
 		return LevelFeatures
 	case s.Task.Equipped():

@@ -9,7 +9,12 @@ type Order string
 const (
 	OrderIndex  Order = ""       // by index: the first axis comes to its second value when all else has run with the first
 	OrderSpread Order = "spread" // in blocks from all over the sweep, see Spread
+
+	OrderLongest Order = "longest_first" // those that are expected to run longest, see Longest
 )
+
+// Orders are the orders that this program knows beside that by index.
+func Orders() []Order { return []Order{OrderSpread, OrderLongest} }
 
 // Spread divides the trials of a sweep into blocks of neighbours and puts these in an order in which every part of the sweep is met
 // early: of any share of the blocks, each value of each axis has had about that share of its trials. So what is known of a sweep that

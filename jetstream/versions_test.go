@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -121,8 +122,8 @@ func TestLeasesOfOtherVersions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if msg, err := raw.GetLastMsgForSubject(t.Context(), leaseSubject("c2")); err != nil || !strings.Contains(string(msg.Data), `"v":3`) {
-		t.Errorf("got the lease %s, %v of a task that older nodes can't run; want version 3", msg.Data, err)
+	if msg, err := raw.GetLastMsgForSubject(t.Context(), leaseSubject("c2")); err != nil || !strings.Contains(string(msg.Data), fmt.Sprintf(`"v":%d`, leaseVersion)) {
+		t.Errorf("got the lease %s, %v of a task that older nodes can't run; want version %d", msg.Data, err, leaseVersion)
 	}
 	if err := s.Queue.load(t.Context()); err != nil {
 		t.Fatal(err)

@@ -59,10 +59,10 @@ func (s *schema) order(what string, n *yaml.Node, t *task) {
 	case !ok:
 	case text == "index":
 		t.Order = grid.OrderIndex
-	case text == string(grid.OrderSpread):
-		t.Order = grid.OrderSpread
+	case slices.Contains(grid.Orders(), grid.Order(text)):
+		t.Order = grid.Order(text)
 	default:
-		s.report(n, "Write index or spread.", "%s is %q", what, text)
+		s.report(n, "Write index, spread or longest_first.", "%s is %q", what, text)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 func TestOrderOfAnOlderMaster(t *testing.T) {
 	t.Parallel()
 	for answer, want := range map[string]string{
-		`{"version": "0.9"}`:                       "the master runs mlfnode 0.9, which starts trials by index only\n  try: ",
+		`{"version": "0.9"}`:                       "the master runs mlfnode 0.9, which does not know order spread\n  try: ",
 		`{"version": "1.9", "orders": ["spread"]}`: "",
 	} {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(answer)) }))

@@ -54,7 +54,7 @@ func (f *planFlags) add(fl *pflag.FlagSet) {
 		{"retries", "N", "how often a failed trial runs again (default as the task says)"},
 		{"stop", "RULE:STEP", "stop trials early whose objective is worse than that of others from this step on: median:5 or asha:5"},
 		{"stop-after", "N", "pause the sweep when N trials have failed; 0 is no limit"},
-		{"order", "ORDER", "order in which trials begin: index or spread (default: the order of the task)"},
+		{"order", "ORDER", "order in which trials begin: index, spread or longest_first (default: the order of the task)"},
 		{"cpus", "N", "processors that one trial needs"},
 		{"memory", "SIZE", "memory that one trial needs, as in 4GiB"},
 		{"gpus", "N", "GPUs that one trial needs; 0.5 shares one"},

@@ -280,7 +280,7 @@ func checkMaster(ctx context.Context, c *api.Client, order grid.Order, features 
 		}
 	}
 	if order != grid.OrderIndex && !slices.Contains(n.Orders, order) {
-		return fmt.Errorf("the master runs mlfnode %s, which starts trials by index only\n  try: --order index, or upgrade the master", n.Version)
+		return fmt.Errorf("the master runs mlfnode %s, which does not know order %s\n  try: --order index, or upgrade the master", n.Version, order)
 	}
 	return nil
 }

@@ -36,7 +36,11 @@ type feed struct {
 	done   grid.Ranges // terminal
 	taken  grid.Ranges // done, leased, or in again
 	spread grid.Spread // with grid.OrderSpread
-	turn   int64       // the blocks before this one are taken, see block
+
+	longest   *grid.Longest // with grid.OrderLongest; else nil
+	reordered bool          // leases of the order before wait in the queue
+
+	turn   int64 // the blocks before this one are taken, see block
 	leases map[grid.LeaseID]lease
 	last   uint64                // sequence of the newest lease
 	known  uint64                // the last event that was known when the feed was loaded
@@ -72,8 +76,13 @@ func newFeed(s *grid.Sweep) *feed {
 func (f *feed) follow(s *grid.Sweep) {
 	if count := s.Space.Count(); count != f.count {
 		f.count, f.turn = count, 0
-		if s.Task.Order == grid.OrderSpread {
+		switch {
+		case s.Task.Order == grid.OrderSpread:
 			f.spread = grid.NewSpread(count)
+		case f.longest != nil:
+			f.longest.Extend(s.Space)
+		case s.Task.Order == grid.OrderLongest:
+			f.longest = grid.NewLongest(s.Space)
 		}
 	}
 	f.sweep = s
@@ -81,13 +90,22 @@ func (f *feed) follow(s *grid.Sweep) {
 
 // block gives the nth block of trials in the order in which they are to begin; by index all trials are one. It is false behind the last.
 func (f *feed) block(n int64) (grid.Range, bool) {
-	if f.sweep.Task.Order != grid.OrderSpread {
+	var order interface {
+		Blocks() int64
+		Block(n int64) grid.Range
+	}
+	switch f.sweep.Task.Order {
+	case grid.OrderSpread:
+		order = f.spread
+	case grid.OrderLongest:
+		order = f.longest
+	default:
 		return grid.Range{Lo: 0, Hi: f.count}, n == 0
 	}
-	if n >= f.spread.Blocks() {
+	if n >= order.Blocks() {
 		return grid.Range{}, false
 	}
-	return f.spread.Block(n), true
+	return order.Block(n), true
 }
 
 // missing yields the points that nobody has, in the order in which they are to begin.
@@ -402,6 +420,7 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		f.done.Add(t.Index, t.Index+1)
 		f.taken.Add(t.Index, t.Index+1)
 		f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
+		f.noteTime(t)
 	case grid.Retry:
 		delete(f.began, t.Index)
 		f.escalate(t.Index, t.Failures)

@@ -160,7 +160,7 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		s.expect(f, left.Open)
 	}
 	f.load(left, time.Now())
-	if err := s.openCompared(ctx, f); err != nil {
+	if err := errors.Join(s.openCompared(ctx, f), s.openTimes(ctx, f)); err != nil {
 		return err
 	}
 	s.discardEnded(ctx, f)
@@ -305,6 +305,7 @@ func (s *state) feed(ctx context.Context) error {
 		return nil
 	}
 	unsaved := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx), s.stopWorse(ctx)) // trials are leased all the same
+	s.followOrders(ctx)
 	s.room = map[grid.Resources]int{}
 	for _, l := range s.lanesToFeed() {
 		slots := s.slots(l.need)

@@ -343,3 +343,35 @@ func TestRetryWaitsForWhatIsBeingStopped(t *testing.T) {
 		t.Errorf("got %+v, want the trial to have succeeded", n)
 	}
 }
+
+// TestLongestTrialsFirst has run times follow the index: after three trials the longest one left goes first, also under a master that has
+// taken over, and each trial runs once.
+func TestLongestTrialsFirst(t *testing.T) {
+	for _, restarted := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {
+			const count = 40
+			dir := t.TempDir()
+			c := restart(t, dir, 1)
+			id := c.submit(count, func(s *api.Submit) { s.Task.Order = grid.OrderLongest })
+			ran, left := map[int64]int{}, int64(count-1)
+			for n := range count {
+				if restarted && n == 10 {
+					c.end()
+					c = restart(t, dir, 1)
+				}
+				h := c.pullSoon(id)
+				if h.Hi != h.Lo+1 {
+					t.Fatalf("got a lease of [%d,%d), want one trial", h.Lo, h.Hi)
+				}
+				for ran[left] > 0 {
+					left--
+				}
+				if ran[h.Lo]++; n >= 3 && h.Lo != left || ran[h.Lo] > 1 {
+					t.Fatalf("trial number %d is %d, run for time %d; want %d, the longest that is left", n, h.Lo, ran[h.Lo], left)
+				}
+				c.finish(h, grid.ClassNone, time.Duration(h.Lo+1)*time.Minute)
+			}
+			c.ended(id)
+		})
+	}
+}

@@ -144,7 +144,7 @@ func serveUntil(ctx context.Context, srv *http.Server, l net.Listener, shutDown 
 
 func (m *Monitor) node(r *http.Request) (api.Node, error) {
 	n := m.cfg.Node
-	n.Orders, n.Features = []grid.Order{grid.OrderSpread}, grid.Features()
+	n.Orders, n.Features = grid.Orders(), grid.Features()
 	n.Time, n.Working = time.Now().UTC(), m.cfg.Working == nil || m.cfg.Working()
 	if m.cfg.Store == nil {
 		return n, nil

@@ -1,9 +1,11 @@
 package chart
 
 import (
+	"cmp"
 	"container/heap"
 	"math"
 	"math/rand/v2"
+	"slices"
 
 	"mlfnode/grid"
 )
@@ -110,6 +112,9 @@ func (v *View) waiting(m *model) []float64 {
 	}
 	if v.d.Order != grid.OrderSpread {
 		add(grid.Range{Hi: count})
+		if v.d.Order == grid.OrderLongest {
+			slices.SortFunc(means, func(a, b float64) int { return cmp.Compare(b, a) })
+		}
 		return means
 	}
 	spread := grid.NewSpread(count)
