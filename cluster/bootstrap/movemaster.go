@@ -150,7 +150,7 @@ func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 	}
 	if err != nil {
 		_ = old.shell.Run(context.WithoutCancel(ctx), strings.ReplaceAll(startAgain, "STATE", state), nil, nil) // the first error counts
-		return problem(fmt.Sprintf("what %s has could not be copied: %s", old.Name, lastLine(err.Error())), "the cluster comes up as it was with: mlfnode up -f")
+		return problem(fmt.Sprintf("what %s has could not be copied: %s", old.Name, complaint(err)), "the cluster comes up as it was with: mlfnode up -f")
 	}
 	aside, err := shell.Output(ctx, old.shell, strings.ReplaceAll(putAside, "STATE", state), nil)
 	if err != nil {
@@ -158,4 +158,15 @@ func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 	}
 	r.note(old, "what the master had is kept there in "+cleanLine(lastLine(aside)))
 	return nil
+}
+
+// complaint is what a command of mlfnode on a machine says went wrong, without what to try there and what its parts log.
+func complaint(err error) string {
+	last := lastLine(err.Error())
+	for line := range strings.Lines(err.Error()) {
+		if said, ok := strings.CutPrefix(line, "mlfnode: "); ok {
+			last = cleanLine(said)
+		}
+	}
+	return last
 }

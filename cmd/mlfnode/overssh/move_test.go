@@ -59,3 +59,28 @@ func TestMoveMasterOverSSH(t *testing.T) {
 	l.laptop.Must("down", "--purge", "--yes")
 	l.nothingLeft("ML")
 }
+
+// TestMoveMasterFails has a machine with a state folder of somebody's: it stays as it is, and the cluster comes up as it was.
+func TestMoveMasterFails(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, 2)
+	l.laptop.WriteFile("cluster.yaml", "root: ML\nhosts:\n  - {address: host1, roles: [master, worker]}\n  - {address: host2, roles: []}\n")
+	l.laptop.Must("up", "-f")
+	l.laptop.Must("sweep", "--set", "i=1:4", "--", "echo", "{i}")
+	state := l.Hosts[1].UserHome(hosts.DefaultUser) + "/ML/state/trust"
+	if r := l.Hosts[1].Run(l.Hosts[1].As(hosts.DefaultUser, l.Hosts[1].Program("/bin/mkdir", "-p", state))); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	r := l.laptop.Try("move-master", "host2")
+	for _, want := range []string{"host2: what host1 has could not be copied: the state folder", "has sweeps or credentials of its own", "\n  try: the cluster comes up as it was with: mlfnode up -f"} {
+		if r.Code != 1 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("exit code %d, got\n%s\nwant %q in it", r.Code, r.Stderr, want)
+		}
+	}
+	wantLine(t, l.laptop.Must("up", "-f"), "host1", "started")
+	if n := len(l.trials("succeeded")); n != 3 {
+		t.Errorf("%d trials succeeded, want the 3 of before", n)
+	}
+	wantLine(t, l.laptop.Must("status"), "host1", "master")
+	l.laptop.Must("down", "--purge", "--yes")
+}
