@@ -2,6 +2,7 @@ package executor
 
 import (
 	"bytes"
+	"os"
 	"sync"
 	"time"
 )
@@ -17,6 +18,7 @@ type care struct {
 	pause time.Duration
 	over  bool
 	seen  int64 // peak resident bytes of the program
+	kills int64 // out-of-memory kills on the machine at the first look; 0 before it and where they are not known
 }
 
 // The looks become rare in a long attempt.
@@ -49,6 +51,9 @@ func (c *care) look() {
 			c.seen = max(c.seen, number(bytes.TrimLeft(rest, " \t"))<<10)
 		}
 	}
+	if c.kills == 0 {
+		c.kills = machineKills()
+	}
 	if c.slot.kin != nil {
 		c.slot.kin.look(time.Now().Add(-c.pause / 2))
 	}
@@ -58,7 +63,24 @@ func (c *care) look() {
 	c.timer.Reset(c.pause)
 }
 
-// stop ends the looks. After it, seen does not change.
+// starved reports whether the kernel has killed something on this machine for want of memory since the first look. Where no cgroup counts
+// the kills of an attempt, this is all that tells one of them from somebody's kill -9.
+func (c *care) starved() bool { return c.kills > 0 && machineKills() > c.kills }
+
+// machineKills counts the out-of-memory kills since the start of the machine, from 1; 0 is not known (Linux before 4.13).
+func machineKills() int64 {
+	b, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0
+	}
+	_, rest, found := bytes.Cut(b, []byte("\noom_kill "))
+	if !found {
+		return 0
+	}
+	return number(rest) + 1
+}
+
+// stop ends the looks. After it, nothing of it changes.
 func (c *care) stop() {
 	if c.timer == nil {
 		return

@@ -68,9 +68,12 @@ func (c *cage) highest() int64 {
 	return number(c.read(c.peak))
 }
 
+// countsKills reports whether the kernel counts the slot's own out-of-memory kills.
+func (c *cage) countsKills() bool { return c != nil && c.kills != absent }
+
 // oomKilled reports whether the kernel has killed a process inside for want of memory since the last call.
 func (c *cage) oomKilled() bool {
-	if c == nil || c.kills == absent {
+	if !c.countsKills() {
 		return false
 	}
 	_, rest, found := bytes.Cut(c.read(c.kills), []byte("oom_kill "))
