@@ -58,9 +58,13 @@ func (l *list) few() bool {
 	return wanted*10 < c.Done()+c.Running+c.Retrying
 }
 
-// leastBlocks is how many blocks are read at a time at least: in the order of when trials ended, few blocks have all that a page shows, and
-// in the order of a metric, each row of a page is in another block.
-const leastBlocks = 16
+// leastBlocks and leastNewest are how many blocks are read at a time at least: in the order of a
+// metric, each row of a page is in another block, and in the order of when trials ran, few blocks
+// have all that a page shows.
+const (
+	leastBlocks = 16
+	leastNewest = 3
+)
 
 // candidate is a row with the value that it is sorted by, or a block with its best possible value: an int64, a float64, a
 // string, or a []byte behind all of them.
@@ -78,9 +82,13 @@ func (l *list) best(ctx context.Context, value int64) ([]int64, error) {
 	if err != nil {
 		return nil, err
 	}
+	least, share := leastBlocks, 4
+	if l.q.Sort == SortStarted || l.q.Sort == SortEnded {
+		least, share = leastNewest+n/blockTrials, 2
+	}
 	var found []candidate
 	for read := 0; ; {
-		part := blocks[:min(len(blocks), max(leastBlocks, read/4))]
+		part := blocks[:min(len(blocks), max(least, read/share))]
 		more, err := l.among(ctx, part, n)
 		if err != nil {
 			return nil, err

@@ -48,9 +48,16 @@ func (b *tab) another() *tab {
 	return newTab(b.t, b.ctx)
 }
 
-func newTab(t testing.TB, parent context.Context) *tab {
+// stranger opens a tab of the same browser that shares nothing with the others, as somebody else
+// has it.
+func (b *tab) stranger() *tab {
+	b.t.Helper()
+	return newTab(b.t, b.ctx, chromedp.WithNewBrowserContext())
+}
+
+func newTab(t testing.TB, parent context.Context, options ...chromedp.ContextOption) *tab {
 	t.Helper()
-	ctx, _ := chromedp.NewContext(parent)
+	ctx, _ := chromedp.NewContext(parent, options...)
 	b := &tab{t: t, ctx: ctx}
 	err := chromedp.Listen(ctx, b.listen)
 	if err == nil {

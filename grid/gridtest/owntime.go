@@ -1,0 +1,17 @@
+package gridtest
+
+import (
+	"syscall"
+	"testing"
+	"time"
+)
+
+// OwnTime is the processor time that this process has used.
+func OwnTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
