@@ -2,10 +2,12 @@ package history
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -335,6 +337,24 @@ func TestTimesAreStored(t *testing.T) {
 		}
 		if loss := string(trial.Result.Metrics["loss"]); i == 2 && loss != "2" {
 			t.Errorf("loss after repeated older metrics: got %s, want 2", loss)
+		}
+	}
+}
+
+// TestDeepMetrics has a hostile or an older node report a metric that is nested deeper than SQLite reads: listings that are sorted by a metric
+// go on.
+func TestDeepMetrics(t *testing.T) {
+	d := open(t)
+	deep := strings.Repeat(`{"a":[`, 2000) + "1" + strings.Repeat("]}", 2000)
+	foldEvents(t, d, "a-1", finished(0, `{"loss":`+deep+`,"acc":1}`), finished(1, `{"loss":1,"acc":2}`), finished(2, `{"loss":[["[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\""]]}`))
+	for _, by := range []Sort{"loss", "acc"} {
+		var got []int64
+		var err error
+		for trial, wrong := range d.Trials(t.Context(), "a-1", Query{Sort: by}) {
+			got, err = append(got, trial.Index), errors.Join(err, wrong)
+		}
+		if err != nil || len(got) != 3 {
+			t.Errorf("sorted by %s: got trials %v, %v, want three", by, got, err)
 		}
 	}
 }

@@ -77,7 +77,7 @@ func objective(m grid.Metric, name string) driver.Value {
 	return f
 }
 
-// packMetrics writes a JSON object with sorted keys. Values keep their source text.
+// packMetrics writes a JSON object with sorted keys. Values keep their source text; one that is nested too deep is left out.
 func packMetrics(m grid.Metric) (driver.Value, error) {
 	if len(m) == 0 {
 		return nil, nil
@@ -95,10 +95,39 @@ func packMetrics(m grid.Metric) (driver.Value, error) {
 			return nil, err
 		}
 		b = append(append(b, key...), ':')
-		if len(m[name]) == 0 {
+		if value := m[name]; len(value) == 0 || isDeep(value) {
 			b = append(b, "null"...)
+		} else {
+			b = append(b, value...)
 		}
-		b = append(b, m[name]...)
 	}
 	return string(append(b, '}')), nil
+}
+
+// maxDepth is how deep lists and objects may lie in each other in a metric. This program's own workers give them none; SQLite gives up at
+// 1,000, and with it a listing that is sorted by a metric.
+const maxDepth = 32
+
+// isDeep reports whether a JSON value is nested more than maxDepth deep.
+func isDeep(value []byte) bool {
+	if len(value) <= maxDepth {
+		return false
+	}
+	depth, quoted := 0, false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[' || c == '{':
+			if depth++; depth > maxDepth {
+				return true
+			}
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return false
 }
