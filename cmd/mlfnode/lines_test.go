@@ -9,8 +9,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// TestLongBarIsShownWhole has a progress bar come that goes on for longer than the longest line, in pieces of any length: what is shown
-// are whole states of it, the last one too.
+// TestLongBarIsShownWhole has a progress bar come that goes on for longer than the longest line, in
+// pieces of any length: what is shown are whole states of it, the last one too.
 func TestLongBarIsShownWhole(t *testing.T) {
 	states := map[string]bool{}
 	var bar strings.Builder

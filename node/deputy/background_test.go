@@ -9,7 +9,8 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-// TestLogOfARunningAgentStaysSmall has an agent go on writing into its log, far more than a log may hold.
+// TestLogOfARunningAgentStaysSmall has an agent go on writing into its log, far more than a log may
+// hold.
 func TestLogOfARunningAgentStaysSmall(t *testing.T) {
 	p := bootstrap.Place{Root: t.TempDir()}
 	log, err := openLog(p)

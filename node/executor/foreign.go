@@ -17,15 +17,17 @@ import (
 	"mlfnode/node/processid"
 )
 
-// foreigners are processes of other users that attempts have left behind, as sudo makes them. Without cgroups v2 nobody here may
-// end them, so an attempt that has only such processes left ends without them, and no later attempt takes them for its own.
+// foreigners are processes of other users that attempts have left behind, as sudo makes them.
+// Without cgroups v2 nobody here may end them, so an attempt that has only such processes left ends
+// without them, and no later attempt takes them for its own.
 type foreigners struct {
 	mu    sync.Mutex
 	known map[processid.ID]bool // true: a program, which this process still has to await
 }
 
 const (
-	// foreignTime is how long after its grace an attempt waits for processes of other users to end by themselves.
+	// foreignTime is how long after its grace an attempt waits for processes of other users to end
+	// by themselves.
 	foreignTime = 10 * time.Second
 	// maxForeign bounds the processes that an outcome names.
 	maxForeign = 5

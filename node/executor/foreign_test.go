@@ -20,8 +20,8 @@ import (
 	"mlfnode/node/executor"
 )
 
-// foreignVar makes the test binary what it names: "root" becomes root for good and sleeps, "agent" runs attempts that leave such
-// processes.
+// foreignVar makes the test binary what it names: "root" becomes root for good and sleeps, "agent"
+// runs attempts that leave such processes.
 const foreignVar = "EXECUTOR_TEST_FOREIGN"
 
 const nobody = 65534
@@ -46,8 +46,9 @@ func foreign(program string) int {
 	return 1
 }
 
-// foreignAgent runs an attempt whose program leaves a process of root, one whose program is that of root and which is cancelled, both at
-// one time, and then one that leaves nothing. It prints the outcomes.
+// foreignAgent runs an attempt whose program leaves a process of root, one whose program is that of
+// root and which is cancelled, both at one time, and then one that leaves nothing. It prints the
+// outcomes.
 func foreignAgent() error {
 	token := fmt.Sprintf("executor-foreign-%d", os.Getpid())
 	p, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true, Cgroups: executor.CgroupsOff}, slog.New(slog.DiscardHandler))
@@ -96,8 +97,9 @@ func foreignAgent() error {
 	return json.NewEncoder(os.Stdout).Encode([]*executor.Outcome{&outcomes[0], &outcomes[1], &outcomes[2]})
 }
 
-// TestForeignUser has attempts leave processes that have become root's, as sudo makes them, on an agent of another user without cgroups:
-// their slots come back, the outcomes name what is left, and attempts after them are not held by it.
+// TestForeignUser has attempts leave processes that have become root's, as sudo makes them, on an
+// agent of another user without cgroups: their slots come back, the outcomes name what is left, and
+// attempts after them are not held by it.
 func TestForeignUser(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {

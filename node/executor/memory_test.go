@@ -10,8 +10,8 @@ import (
 	"mlfnode/grid"
 )
 
-// TestOutOfMemoryWithoutCgroups has the kernel kill a program for want of memory on an executor that does not use cgroups, which tells it
-// from somebody's kill -9.
+// TestOutOfMemoryWithoutCgroups has the kernel kill a program for want of memory on an executor
+// that does not use cgroups, which tells it from somebody's kill -9.
 func TestOutOfMemoryWithoutCgroups(t *testing.T) {
 	all := ownHierarchies()
 	h, limit := all[memoryController], "memory.limit_in_bytes"

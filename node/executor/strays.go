@@ -13,8 +13,9 @@ import (
 	"mlfnode/node/processid"
 )
 
-// strays are the live processes of attempts whose environment does not have the token: daemons that were started with an empty one. When
-// this process is killed their parents change, and Reap could not tell them from others without the file that they are recorded in.
+// strays are the live processes of attempts whose environment does not have the token: daemons that
+// were started with an empty one. When this process is killed their parents change, and Reap could
+// not tell them from others without the file that they are recorded in.
 type strays struct {
 	file  string // empty: nothing is recorded
 	token string // MLF_TOKEN=…
@@ -56,7 +57,8 @@ func (s *strays) record(pids []int) error {
 	return nil
 }
 
-// readStrays reads what a dead agent has recorded. What can't be read was not recorded whole, and names nothing.
+// readStrays reads what a dead agent has recorded. What can't be read was not recorded whole, and
+// names nothing.
 func readStrays(file string) (all []processid.ID) {
 	b, err := os.ReadFile(file)
 	if err != nil || json.Unmarshal(b, &all) != nil {

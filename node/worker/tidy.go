@@ -19,7 +19,8 @@ import (
 const (
 	// keepUnused is how long a node keeps unpacked bundles and setups that no trial asks for.
 	keepUnused = 14 * 24 * time.Hour
-	// defaultShare is the part of the disk that they may fill at most, the least recently used ones going first.
+	// defaultShare is the part of the disk that they may fill at most, the least recently used ones
+	// going first.
 	defaultShare = 0.1
 	// tidyEach is the pause between looks at what can be removed. What is new is looked at soon.
 	tidyEach = time.Hour
@@ -31,8 +32,8 @@ const (
 	bootID = "/proc/sys/kernel/random/boot_id"
 )
 
-// removeUnsynced removes all bundles after a start of the machine: they are not synced when they are unpacked, so a power cut can have
-// left files without content.
+// removeUnsynced removes all bundles after a start of the machine: they are not synced when they
+// are unpacked, so a power cut can have left files without content.
 func removeUnsynced(dir, boot string) error {
 	was, err := os.ReadFile(filepath.Join(dir, "boot"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -57,7 +58,8 @@ func newBundles(dir string, cache *projects.Cache, fetch func(context.Context, s
 // everything stands in bundles.using for all folders.
 const everything = ""
 
-// useAll keeps all folders until the caller releases them: for an attempt of an earlier agent, of which nobody knows the folders.
+// useAll keeps all folders until the caller releases them: for an attempt of an earlier agent, of
+// which nobody knows the folders.
 func (b *bundles) useAll() []string {
 	all := []string{everything}
 	b.mu.Lock()
@@ -176,8 +178,8 @@ type keptFolder struct {
 	size int64
 }
 
-// tidy removes bundles and setups that no trial has asked for in a long time, and the least recently used ones while all together are
-// larger than the limit. What is in use stays.
+// tidy removes bundles and setups that no trial has asked for in a long time, and the least
+// recently used ones while all together are larger than the limit. What is in use stays.
 func (b *bundles) tidy(now time.Time) error {
 	b.forgetFailed(now)
 	folders, err := b.kept()

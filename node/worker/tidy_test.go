@@ -86,8 +86,8 @@ func TestTidy(t *testing.T) {
 	}
 }
 
-// TestTidyLeavesOthersFiles holds that what the node writes at the same time, as where its cluster is, is none of the worker's
-// business.
+// TestTidyLeavesOthersFiles holds that what the node writes at the same time, as where its cluster
+// is, is none of the worker's business.
 func TestTidyLeavesOthersFiles(t *testing.T) {
 	dir := t.TempDir()
 	part := filepath.Join(dir, durable.PartPrefix+"cluster.json-1")
@@ -127,8 +127,9 @@ func (s *stage) left() (n int) {
 	return n
 }
 
-// TestProjectsKeepToTheirLimit has a node that lives prepare more projects than it may keep: the least recently used ones go, and what
-// an attempt sees in place stays, also one of an earlier agent.
+// TestProjectsKeepToTheirLimit has a node that lives prepare more projects than it may keep: the
+// least recently used ones go, and what an attempt sees in place stays, also one of an earlier
+// agent.
 func TestProjectsKeepToTheirLimit(t *testing.T) {
 	s := newStage(t, nil)
 	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
@@ -181,8 +182,8 @@ func (s *stage) useAllFolders(t *testing.T) []string {
 	return all
 }
 
-// TestRemovedProjectIsUnpackedAgain removes unpacked projects and setups, whole and in part, under a worker that lives: its next attempts
-// find all files.
+// TestRemovedProjectIsUnpackedAgain removes unpacked projects and setups, whole and in part, under
+// a worker that lives: its next attempts find all files.
 func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 	for name, task := range map[string]grid.Task{
 		"bundle": {}, "setup": {Setup: []string{"true"}}, "inputs": {Setup: []string{"true"}, Inputs: []string{"data"}}, "share": {Share: []string{"data"}},
