@@ -27,6 +27,7 @@ const (
 type logIndexes struct {
 	turns    turns
 	patience time.Duration // after which a search gives what it has found
+	last     keptLog
 
 	mu   sync.Mutex
 	kept []*logIndex // the one that was used last at the end

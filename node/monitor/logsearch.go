@@ -43,7 +43,7 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 	ctx, stop := context.WithTimeout(r.Context(), m.logIndexes.patience)
 	defer stop()
 	end, late := offset, false
-	err = m.logIndexes.of(t).walk(ctx, m.cfg.Store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
+	search := func(p position, c *jetstream.Chunk) error {
 		at, data := p.of(stream), c.Data
 		data = data[min(max(0, offset-at), int64(len(data))):]
 		if stream > 0 && c.Stream != stream || len(data) == 0 {
@@ -56,7 +56,8 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 			return errEnough
 		}
 		return nil
-	})
+	}
+	err = m.readLog(ctx, t, stream, offset, search)
 	if err != nil && ctx.Err() != nil && r.Context().Err() == nil { // while the output of others was being passed over
 		late, err = true, nil
 	}
@@ -77,6 +78,30 @@ func (m *Monitor) logSearch(r *http.Request) (api.LogHits, error) {
 		}
 	}
 	return out, nil
+}
+
+// readLog calls piece as walk does, with what is kept of the attempt or what is read, and keeps
+// what is read if it is all of an attempt that ended.
+func (m *Monitor) readLog(ctx context.Context, t *trialLog, stream uint8, offset int64, piece func(position, *jetstream.Chunk) error) error {
+	if kept := m.logIndexes.last.of(t); kept != nil {
+		for i := range kept {
+			if piece(kept[i].position, &kept[i].Chunk) != nil {
+				return nil
+			}
+		}
+		return nil
+	}
+	r := recorder{off: offset > 0 || stream > 0 || !t.ended}
+	err := m.logIndexes.of(t).walk(ctx, m.cfg.Store.Logs, t, stream, offset, func(_ uint64, p position, c *jetstream.Chunk) error {
+		r.add(p, c)
+		err := piece(p, c)
+		r.off = r.off || err != nil
+		return err
+	})
+	if err == nil && !r.off && len(r.pieces) > 0 {
+		m.logIndexes.last.keep(t, r.pieces)
+	}
+	return err
 }
 
 // search finds a text on the lines of streams whose pieces come in turns.

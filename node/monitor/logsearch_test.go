@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"bytes"
+	"fmt"
 	"net/http/httptest"
 	"slices"
 	"strconv"
@@ -12,6 +14,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/api"
 )
 
 // TestFinder compares with a look at each place, of texts with and without letters, in data in
@@ -209,5 +212,84 @@ func TestSearchPassesOverOthers(t *testing.T) {
 				t.Errorf("a walk jumps over nothing: got %q", got)
 			}
 		}
+	}
+}
+
+// TestSearchKeepsOutput searches the output of an ended attempt again: what is kept gives the same
+// hits as what is read, of all and of one stream, from any offset, and nothing is kept of other
+// attempts, of parts and of too much.
+func TestSearchKeepsOutput(t *testing.T) {
+	t.Parallel()
+	b := newSweepBench(t)
+	id := b.submit(t, "p", "x", 2, 2)
+	var chunks []jetstream.Chunk
+	var ends [3]int64
+	for i := range 40 {
+		c := jetstream.Chunk{Index: 0, Run: "n1.1.0", Stream: uint8(1 + i%2), Data: []byte(fmt.Sprintf("line %d\nand ", i))}
+		if i == 7 {
+			c.Data = bytes.Repeat([]byte("a long line\n"), largePart/8)
+		}
+		c.Offset = ends[c.Stream]
+		ends[c.Stream] += int64(len(c.Data))
+		chunks = append(chunks, c)
+	}
+	first, last, err := b.store.Logs.Publish(t.Context(), id, chunks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &trialLog{sweep: id, run: "n1.1.0", ended: true, ref: grid.LogRef{First: first, Last: last}}
+	hits := func(text string, stream uint8, offset int64) []api.LogHit {
+		t.Helper()
+		s := newSearch(text, false, api.MaxHits)
+		err := b.readLog(t.Context(), log, stream, offset, func(p position, c *jetstream.Chunk) error {
+			at, data := p.of(stream), c.Data
+			if data = data[min(max(0, offset-at), int64(len(data))):]; (stream == 0 || c.Stream == stream) && len(data) > 0 {
+				s.add(c.Stream, p.of(stream)+int64(len(c.Data)-len(data)), data)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.finish()
+	}
+	type query struct {
+		text   string
+		stream uint8
+		offset int64
+	}
+	queries := []query{{"LINE 3", 0, 0}, {"line", 1, 0}, {"and line 2", 2, 0}, {"line 1", 0, 100}, {"nothing", 0, 0}}
+	var want [][]api.LogHit
+	for _, q := range queries {
+		b.logIndexes.last.pieces = nil
+		want = append(want, hits(q.text, q.stream, q.offset))
+		if kept := b.logIndexes.last.of(log) != nil; kept != (q.stream == 0 && q.offset == 0) {
+			t.Errorf("%+v: kept %t", q, kept)
+		}
+	}
+	hits("line", 0, 0)
+	kept := b.logIndexes.last.of(log)
+	if kept == nil || len(want[0]) == 0 || len(want[1]) == 0 || len(want[2]) == 0 || len(want[3]) == 0 {
+		t.Fatalf("%d pieces are kept, and there are the hits %v", len(kept), want)
+	}
+	for i, q := range queries {
+		if got := hits(q.text, q.stream, q.offset); !slices.Equal(got, want[i]) {
+			t.Errorf("%+v: got %v, want %v", q, got, want[i])
+		}
+	}
+	if b.logIndexes.last.of(&trialLog{sweep: id, run: "n1.1.1"}) != nil || b.logIndexes.last.of(&trialLog{sweep: "p-9", run: log.run}) != nil {
+		t.Error("the output of another attempt is kept")
+	}
+	log.ended = false
+	b.logIndexes.last.pieces = nil
+	if hits("line", 0, 0); b.logIndexes.last.pieces != nil {
+		t.Error("the output of a running attempt is kept")
+	}
+	var r recorder
+	for range keptLogBytes/messageBytes + 1 {
+		r.add(position{}, &jetstream.Chunk{Data: make([]byte, largePart)})
+	}
+	if !r.off || r.pieces != nil {
+		t.Errorf("%d pieces of %d bytes would be kept", len(r.pieces), r.bytes)
 	}
 }
