@@ -134,6 +134,8 @@ type Orders struct {
 	// Without names parts of the node (its GPUs, its container engine) for which it is to take no leases, with the reasons.
 	Without map[grid.Scope]string `json:"without,omitempty"`
 	Keys    uint64                `json:"keys,omitempty"` // which gossip keyring is in force; another one than the node has is to be asked for
+	// CAs names the CAs that are trusted; where the node has others, it is to renew its certificate.
+	CAs uint64 `json:"cas,omitempty"`
 
 	// Curves says of which trials the node is to report curves. Nodes that do not know it report all.
 	Curves grid.CurveShare `json:"curves,omitempty"`

@@ -113,6 +113,15 @@ func (d *door) Check(c server.ClientAuthentication) bool {
 // admit has each certificate that is found good noted, and says what is to be done about a node that shows one again and again.
 func (d *door) admit(cfg *tls.Config) *tls.Config {
 	cfg = cfg.Clone()
+	if each := cfg.GetConfigForClient; each != nil {
+		cfg.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			own, err := each(hello)
+			if own != nil {
+				own.VerifyConnection = cfg.VerifyConnection
+			}
+			return own, err
+		}
+	}
 	verify := cfg.VerifyConnection
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
 		if verify != nil {

@@ -494,7 +494,7 @@ func (j *judged) Read(p []byte) (int, error) {
 		return n, err
 	}
 	switch text := err.Error(); { // crypto/tls exports no type for alerts over TCP
-	case strings.Contains(text, "tls: bad certificate"):
+	case strings.Contains(text, "tls: bad certificate"), strings.Contains(text, "tls: unknown certificate authority"):
 		j.refused(false)
 	case strings.Contains(text, "tls: expired certificate"):
 		j.refused(true)

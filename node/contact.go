@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -51,7 +50,7 @@ func SaveContext(c trust.Context) (kept string, err error) {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return "", fmt.Errorf("make a folder for the context: %w", err)
 	}
-	if old, err := trust.LoadContext(file); err == nil && old.CA != c.CA && old.Token != "" {
+	if old, err := trust.LoadContext(file); err == nil && !old.OfSame(c) && old.Token != "" {
 		kept = strings.TrimSuffix(file, ".yaml") + "-" + shortPin(old) + ".yaml"
 		if err := trust.SaveContext(kept, old); err != nil {
 			return "", fmt.Errorf("keep the context of another cluster: %w", err)
@@ -148,7 +147,7 @@ func FindContact(master string) (*Contact, error) {
 	if master != "" {
 		c.Master = []string{master}
 	}
-	cfg, err := c.TLS()
+	cas, err := c.Authorities()
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +155,9 @@ func FindContact(master string) (*Contact, error) {
 		return nil, &api.Error{Msg: "this machine has joined a cluster, but you have no token for it",
 			Hint: "make one on the master with: mlfnode token --role operator"}
 	}
-	return &Contact{masters: c.Master, tls: cfg, bearer: c.Token, file: file, context: c}, nil
+	found := &Contact{masters: c.Master, bearer: c.Token, file: file, context: c}
+	found.tls = cas.Client(found.learn)
+	return found, nil
 }
 
 func withToken(address, text string) (*Contact, error) {
@@ -173,12 +174,12 @@ func Introduce(ctx context.Context, master string, token trust.Token) (trust.Con
 	if err != nil {
 		return trust.Context{}, err
 	}
-	var ca *x509.Certificate
+	var cas trust.CAs
 	cfg := token.Pin.Client()
 	verify := cfg.VerifyConnection
 	cfg.VerifyConnection = func(s tls.ConnectionState) (err error) {
 		if err = verify(s); err == nil {
-			ca, err = token.Pin.CA(s)
+			cas, err = token.Pin.CAs(s)
 		}
 		return err
 	}
@@ -190,17 +191,30 @@ func Introduce(ctx context.Context, master string, token trust.Token) (trust.Con
 		return trust.Context{}, explainReach(address, err)
 	}
 	c := trust.Context{Master: []string{address}, Token: token.Bearer()}
-	c.SetAuthority(ca)
+	c.SetAuthorities(cas)
 	return c, nil
 }
 
 // Client talks to the master of the contact.
 func (c *Contact) Client() *api.Client { return api.NewRemote(c.masters, c.tls, c.bearer) }
 
-// OfSame reports whether the contact is with the cluster to which the state folder belongs.
+// OfSame reports whether the contact is with the cluster to which the state folder belongs. It learns that cluster's CAs.
 func (c *Contact) OfSame(dir string) bool {
-	ca, err := c.context.Authority()
-	return err == nil && trust.IsAuthority(trustDir(dir), ca)
+	own := trust.CAsIn(trustDir(dir))
+	var of trust.Context
+	of.SetAuthorities(own)
+	if !c.context.OfSame(of) {
+		return false
+	}
+	c.learn(own)
+	return true
+}
+
+// learn keeps the CAs that the cluster has now: they are others while its CA is being rotated, and afterwards.
+func (c *Contact) learn(cas trust.CAs) {
+	if c.file != "" {
+		_ = trust.Learn(c.file, cas) // the next command tries again
+	}
 }
 
 // reachTime bounds the first call to a master. A machine that answers for one that is not there is asked again for restartTime,
@@ -260,7 +274,10 @@ func (c *Contact) used() {
 	}
 	if c.context.Down != nil {
 		c.context.Down = nil
-		_ = trust.SaveContext(c.file, c.context) // then it is found out once more
+		if now, err := trust.LoadContext(c.file); err == nil { // CAs may have been learnt meanwhile
+			now.Down = nil
+			_ = trust.SaveContext(c.file, now) // then it is found out once more
+		}
 	}
 	now := time.Now()
 	_ = os.Chtimes(c.file, now, now) // it is for people only

@@ -33,13 +33,13 @@ const tellInterval = 2 * time.Second
 type fleet struct {
 	cluster *cluster.Cluster
 	keyring *trust.Keyring
+	id      *trust.Identity
 }
 
 // gossip starts the node's membership, with these roles and ports of a master.
 func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluster.Role, ports Ports) error {
 	cfg := &n.cfg
-	pin := trust.PinOf(id.CA)
-	f := &fleet{keyring: keyring}
+	f := &fleet{keyring: keyring, id: id}
 	seen := cfg.Machine
 	self := cluster.Self{
 		Version: cfg.Version, Protocol: protocol, Roles: roles, APIPort: ports.API, NATSPort: ports.NATS,
@@ -48,7 +48,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	var err error
 	f.cluster, err = cluster.Start(cluster.Config{
 		Node: id.Node, Bind: cfg.Cluster.bind(), Port: cfg.Cluster.Ports.Gossip, Advertise: cfg.Cluster.Advertise,
-		Keys: keyring.Keys(), Label: hex.EncodeToString(pin[:8]), Self: self, Logger: cfg.Logger,
+		Keys: keyring.Keys(), Label: hex.EncodeToString(id.Cluster[:8]), Self: self, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("start gossip: %w", err)
@@ -103,7 +103,7 @@ func (n *Node) tell(ctx context.Context) error {
 	}
 }
 
-// obey has gossip tell what the master says of this node, and keeps up with the keyring.
+// obey has gossip tell what the master says of this node, and keeps up with the keyring and the CA.
 func (n *Node) obey(o *jetstream.Orders) {
 	w := n.working()
 	full, trouble := false, ""
@@ -127,6 +127,9 @@ func (n *Node) obey(o *jetstream.Orders) {
 	})
 	if o.Keys != 0 && o.Keys != keysID(n.fleet.keyring.Keys()) {
 		nudge(n.stale)
+	}
+	if o.CAs != 0 && o.CAs != n.fleet.id.Trusted().ID() {
+		nudge(n.rotated)
 	}
 }
 

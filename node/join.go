@@ -42,9 +42,7 @@ func Credentials(cfg Config) (master bool, roots *x509.CertPool, err error) {
 	if err != nil {
 		return false, nil, err
 	}
-	roots = x509.NewCertPool()
-	roots.AddCert(id.CA)
-	return id.Role == trust.Master, roots, nil
+	return id.Role == trust.Master, id.CAs.Pool(), nil
 }
 
 // Join makes this machine a node of the cluster whose master is at seed, HOST or HOST:PORT. It stores the node's credentials in
@@ -88,7 +86,7 @@ func Join(ctx context.Context, cfg Config, seed string, token trust.Token) (trus
 	}
 	_ = os.Remove(filepath.Join(trustDir(cfg.StateDir), refusedFile)) // if it stays, a token is asked once more
 	c := trust.Context{Master: []string{address}, Token: reply.Access, Role: reply.Role, Node: id.Node}
-	c.SetAuthority(id.CA)
+	c.SetAuthorities(id.CAs)
 	return c, nil
 }
 
@@ -101,8 +99,12 @@ func explainReach(address string, err error) error {
 	switch {
 	case errors.As(err, &refusal):
 		return err
+	case errors.Is(err, trust.ErrRotated):
+		return &api.Error{Msg: fmt.Sprintf("the CA of the cluster at %s was rotated since the token was made", address),
+			Hint: "make a new token on the master's machine with mlfnode token, as mlfnode token --help says"}
 	case errors.Is(err, trust.ErrWrongCA):
-		return &api.Error{Msg: fmt.Sprintf("the server at %s belongs to another cluster than the token", address), Hint: "check the address; nothing secret was sent"}
+		return &api.Error{Msg: fmt.Sprintf("the server at %s belongs to another cluster than the token", address),
+			Hint: "check the address; nothing secret was sent. If the cluster's CA was rotated, make a new token on the master's machine with: mlfnode token"}
 	case errors.As(err, &dns) && !dns.IsNotFound:
 		return &api.Error{Msg: fmt.Sprintf("the address of %q could not be looked up: %s", dns.Name, dns.Err), Hint: "try again, use its IP address, or add it to /etc/hosts"}
 	case errors.As(err, &dns):

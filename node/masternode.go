@@ -179,6 +179,7 @@ func (n *Node) nodes() *master.Nodes {
 		Self: n.cfg.Node, Outage: n.cfg.Cluster.outage(), Linked: n.linked(),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
 		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
+		CAs: func() uint64 { return n.authority.CAs().ID() },
 		Drain: func(node grid.NodeID) (bool, bool, string) {
 			d := n.authority.Drains()[node]
 			return d.On, d.By == quarantined, d.Reason
@@ -294,6 +295,7 @@ func (n *Node) monitored(ports Ports) monitor.Config {
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,
 		Members: n.members, Authority: n.authority, Forget: n.forget, Rotate: n.rotate, Backup: n.backup,
+		CA: n.stateOfCA, StepCA: n.stepCA,
 		Address: net.JoinHostPort(n.local().Address, strconv.Itoa(ports.API)),
 		Meet: func() monitor.JoinReply {
 			return monitor.JoinReply{NATSPort: ports.NATS, GossipPort: n.fleet.cluster.Port(), Members: n.gossipAddresses()}

@@ -58,8 +58,9 @@ type Node struct {
 	fleet     *fleet           // of a node in a cluster
 	known     *known           // of a worker
 	stale     chan struct{}    // holds a token when the master has another gossip keyring
+	rotated   chan struct{}    // holds a token when the master has other CAs
 	back      chan struct{}    // holds a token when a worker has met its master again
-	rotating  sync.Mutex       // held while the gossip key changes
+	rotating  sync.Mutex       // held while the gossip key or the CA changes
 
 	stopping    atomic.Bool // somebody asked for the end of this node: Close ends its programs, too
 	onceWorking sync.Once
@@ -83,7 +84,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1),
+		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1), rotated: make(chan struct{}, 1),
 		looked: make(chan struct{}), back: make(chan struct{}, 1), atWork: make(chan struct{}), broken: make(chan struct{}),
 	}
 	n.machine = inventory.NewWatcher(cfg.Machine, cfg.gpuSource(), n.sawMachine)

@@ -36,22 +36,32 @@ func (n *Node) renewCertificate(ctx context.Context, id *trust.Identity, ask fun
 		failing = err != nil && due
 		select {
 		case <-tick.C:
+		case <-n.rotated:
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// askForCertificate asks the master, by a connection of its own: it shows which certificate this node has now.
+// askForCertificate asks the master, and once more after something new: that shows the master what this node has now.
 func (n *Node) askForCertificate(ctx context.Context, id *trust.Identity) error {
 	ctx, stop := context.WithTimeout(ctx, renewalTime)
 	defer stop()
+	for range 2 {
+		if renewed, err := n.askOnce(ctx, id); err != nil || !renewed {
+			return err
+		}
+	}
+	return nil
+}
+
+// askOnce asks by a connection of its own, which shows the newest certificate.
+func (n *Node) askOnce(ctx context.Context, id *trust.Identity) (renewed bool, err error) {
 	client := api.NewRemoteAt(n.masterAddresses, id.Client(), "")
 	defer client.Close()
-	answer, err := api.Post[trust.Renewal](ctx, client, api.PathCertificate, struct{}{})
+	answer, err := api.Post[trust.Renewal](ctx, client, api.PathCertificate, id.RenewalRequest())
 	if err != nil {
-		return err
+		return false, err
 	}
-	_, err = id.Renew(n.trustDir(), answer)
-	return err
+	return id.Renew(n.trustDir(), answer)
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -76,7 +77,7 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 
 // errForgotten ends an agent whose master does not take its certificate any more.
 var errForgotten = &api.Error{
-	Msg: "the master does not know this node any more: it was forgotten", Hint: "join again with a token, made on the master with: mlfnode token",
+	Msg: "the master does not know this node any more: it was forgotten, or the cluster's CA was rotated while it was away", Hint: "join again with a token, made on the master with: mlfnode token",
 }
 
 // errExpired ends an agent that was off, or without its master, when its certificate should have been renewed.
@@ -110,6 +111,25 @@ func (w *welcome) connected(up bool) {
 	w.n.log.Info("connected to the master")
 	nudge(w.n.back) // a master that was away in a moment has another life, which may not have heard of this node
 	w.n.noteRefused(false)
+}
+
+// client is how this node dials the master. A machine there that it can't verify may be anybody, so the node goes on trying; but if it
+// was away while the CA was rotated, somebody has to know.
+func (w *welcome) client() *tls.Config {
+	cfg := w.id.Client()
+	verify, once := cfg.VerifyConnection, sync.Once{}
+	cfg.VerifyConnection = func(s tls.ConnectionState) error {
+		err := verify(s)
+		if errors.Is(err, trust.ErrWrongCA) {
+			once.Do(func() {
+				w.n.noteRefused(true) // until the master is met again
+				w.n.log.Warn("the machine at the master's address shows a certificate of another CA; if the cluster's CA was rotated while this node "+
+					"was away, join again with a token, made on the master with: mlfnode token", "err", err)
+			})
+		}
+		return err
+	}
+	return cfg
 }
 
 // refusedOnce believes a master that the certificate has expired only if this machine's clock says so, too: the master's may be wrong.
@@ -184,7 +204,7 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 // attend connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
 func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error {
 	link, err := jetstream.Connect(ctx, jetstream.Remote{
-		Node: id.Node, TLS: id.Client(), Logger: n.cfg.Logger, Dial: n.dialMaster,
+		Node: id.Node, TLS: w.client(), Logger: n.cfg.Logger, Dial: n.dialMaster,
 		Connected: w.connected, Refused: w.refusedOnce,
 	})
 	if ctx.Err() != nil {

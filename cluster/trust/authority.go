@@ -1,12 +1,12 @@
 package trust
 
 import (
-	"crypto/ecdsa"
 	"crypto/x509"
 	"fmt"
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"mlfnode/grid"
@@ -18,17 +18,17 @@ import (
 type Authority struct {
 	dir     string
 	clock   func() time.Time
-	key     *ecdsa.PrivateKey
-	ca      *x509.Certificate
-	pin     Pin
+	cluster Pin // of the first CA
 	keyring *Keyring
+
+	issuers atomic.Pointer[issuers]
 
 	lifetime time.Duration // of the certificates of nodes
 
 	tokens *table[tokenRecord]
 	nodes  *table[nodeRecord]
 
-	joining sync.Mutex // one join at a time, from the look at the name to its record
+	joining sync.Mutex // one join, or step of a rotation, at a time, from the look at what is so to its record
 
 	selfMu sync.Mutex
 	self   grid.NodeID // this master, once it has a certificate
@@ -108,21 +108,14 @@ func issued(dir string) string {
 
 func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error) {
 	a = &Authority{dir: dir, clock: clock, lifetime: nodeLifetime}
-	if a.ca, err = readCert(filepath.Join(dir, caCertFile)); err != nil {
+	by, err := loadIssuers(dir)
+	if err != nil {
 		return nil, err
 	}
-	key := filepath.Join(dir, caKeyFile)
-	if missing(key) {
-		return nil, fmt.Errorf("%s is missing, so this machine can't be the master of its cluster; "+
-			"restore the file from a backup, or use another state folder to found a new cluster", key)
-	}
-	if a.key, err = readKey(key); err != nil {
+	a.issuers.Store(by)
+	if a.cluster, err = loadCluster(dir, by.cas); err != nil {
 		return nil, err
 	}
-	if !a.ca.IsCA || !a.key.PublicKey.Equal(a.ca.PublicKey) {
-		return nil, fmt.Errorf("%s and %s in %s don't belong together; restore both from a backup", caCertFile, caKeyFile, dir)
-	}
-	a.pin = PinOf(a.ca)
 	if a.keyring, err = LoadKeyring(dir); err != nil {
 		return nil, err
 	}
@@ -135,11 +128,11 @@ func loadAuthority(dir string, clock func() time.Time) (a *Authority, err error)
 	return a, nil
 }
 
-// CA is the authority's own certificate.
-func (a *Authority) CA() *x509.Certificate { return a.ca }
+// CA is the certificate of the CA that issues.
+func (a *Authority) CA() *x509.Certificate { return a.CAs()[0] }
 
 // Pin is the hash by which others know this CA.
-func (a *Authority) Pin() Pin { return a.pin }
+func (a *Authority) Pin() Pin { return PinOf(a.CA()) }
 
 // Keyring holds the keys of gossip, which a join hands out.
 func (a *Authority) Keyring() *Keyring { return a.keyring }
@@ -154,7 +147,8 @@ func (a *Authority) IssueSelf(node grid.NodeID) (*Identity, error) {
 	a.joining.Lock()
 	defer a.joining.Unlock()
 	id, err := LoadIdentity(a.dir)
-	if err != nil || id.Node != node || id.Role != Master || PinOf(id.CA) != a.pin || a.Known(node, id.Leaf()) != nil ||
+	if err != nil || id.Node != node || id.Role != Master || a.Known(node, id.Leaf()) != nil ||
+		!id.CAs.equal(a.CAs()) || id.Leaf().CheckSignatureFrom(a.CA()) != nil ||
 		!slices.Contains(id.Leaf().DNSNames, ServerName) || renewable(id.Leaf(), a.clock()) {
 		if id, err = a.issueSelf(node); err != nil {
 			return nil, err
@@ -172,15 +166,16 @@ func (a *Authority) issueSelf(node grid.NodeID) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := a.signNode(node, Master, &key.PublicKey)
+	by := a.issuers.Load()
+	der, err := a.signNode(by, node, Master, &key.PublicKey)
 	if err != nil {
 		return nil, err
 	}
-	id, err := newIdentity(der, a.ca, key)
+	id, err := newIdentity(der, by.cas, a.cluster, key)
 	if err != nil {
 		return nil, err
 	}
-	if err := a.register(node, Master, fingerprint(&key.PublicKey)); err != nil {
+	if err := a.register(node, Master, fingerprint(&key.PublicKey), by); err != nil {
 		return nil, err
 	}
 	return id, SaveIdentity(a.dir, id)

@@ -76,15 +76,16 @@ func signCA(key *ecdsa.PrivateKey, now time.Time) ([]byte, error) {
 const ServerName = "mlfnode"
 
 // signNode makes the certificate of a node. Only a master's is good for serving.
-func (a *Authority) signNode(node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
+func (a *Authority) signNode(by *issuers, node grid.NodeID, role NodeRole, key *ecdsa.PublicKey) ([]byte, error) {
 	usage, names := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, []string(nil)
 	if role == Master {
 		usage, names = append(usage, x509.ExtKeyUsageServerAuth), []string{ServerName}
 	}
 	now := a.clock()
 	end := now.Add(a.lifetime)
-	if end.After(a.ca.NotAfter) {
-		end = a.ca.NotAfter
+	ca := by.cas[0]
+	if end.After(ca.NotAfter) {
+		end = ca.NotAfter
 	}
 	t := &x509.Certificate{
 		SerialNumber:          newSerial(),
@@ -97,7 +98,7 @@ func (a *Authority) signNode(node grid.NodeID, role NodeRole, key *ecdsa.PublicK
 		URIs:                  []*url.URL{nodeURI(node, role)},
 		DNSNames:              names,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, a.ca, key, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, t, ca, key, keyOf(ca, by.keys))
 	if err != nil {
 		return nil, fmt.Errorf("sign the certificate of %s: %w", node, err)
 	}

@@ -2,8 +2,6 @@ package trust
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +21,7 @@ import (
 // Context is how a person reaches a cluster, kept in a file of theirs.
 type Context struct {
 	Master []string    `yaml:"master"`          // addresses of the API, HOST:PORT, tried in turn
-	CA     string      `yaml:"ca"`              // PEM
+	CA     string      `yaml:"ca"`              // PEM; two certificates while the CA is being rotated
 	Token  string      `yaml:"token,omitempty"` // <id>.<secret>
 	Role   Role        `yaml:"role,omitempty"`  // what the token allows
 	Node   grid.NodeID `yaml:"node,omitempty"`  // the node through which the person joined
@@ -112,7 +110,7 @@ func (c Context) Validate() error {
 			problems = append(problems, fmt.Errorf("master has the address %.80q, which is not HOST:PORT", m))
 		}
 	}
-	if _, err := c.Authority(); err != nil {
+	if _, err := c.Authorities(); err != nil {
 		problems = append(problems, err)
 	}
 	if _, ok := parseBearer(c.Token); c.Token != "" && !ok {
@@ -129,34 +127,45 @@ func (c Context) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Authority is the CA of the cluster.
-func (c Context) Authority() (*x509.Certificate, error) {
-	ca, err := parseCert([]byte(c.CA))
-	if err != nil || !ca.IsCA {
-		return nil, errors.New("ca is not one CA certificate in PEM form")
+// Authorities are the CAs of the cluster.
+func (c Context) Authorities() (CAs, error) {
+	cas, err := decodeCAs([]byte(strings.TrimSpace(c.CA)))
+	if err != nil {
+		return nil, errors.New("ca is not a CA certificate in PEM form")
 	}
-	return ca, nil
+	return cas, nil
 }
 
-// Pin is the hash of that CA.
+// Pin is the hash of the first of them.
 func (c Context) Pin() Pin {
-	ca, err := c.Authority()
+	cas, err := c.Authorities()
 	if err != nil {
 		return Pin{} // not of a valid context
 	}
-	return PinOf(ca)
+	return PinOf(cas[0])
 }
 
-// SetAuthority stores the CA of the cluster.
-func (c *Context) SetAuthority(ca *x509.Certificate) { c.CA = string(certPEM(ca.Raw)) }
+// SetAuthorities stores the CAs of the cluster.
+func (c *Context) SetAuthorities(cas CAs) { c.CA = string(cas.pem()) }
 
-// TLS is for dialling the master of the context's cluster, and nobody else.
-func (c Context) TLS() (*tls.Config, error) {
-	ca, err := c.Authority()
+// OfSame reports whether both contexts are of one cluster: they have a CA in common.
+func (c Context) OfSame(other Context) bool {
+	own, _ := c.Authorities()
+	others, _ := other.Authorities()
+	return own.share(others)
+}
+
+// Learn stores, in a context file, the CAs that the cluster has now. It leaves a context of another cluster alone.
+func Learn(path string, cas CAs) error {
+	c, err := LoadContext(path)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return PinOf(ca).Client(), nil
+	if own, err := c.Authorities(); err != nil || own.equal(cas) || !own.share(cas) {
+		return err
+	}
+	c.SetAuthorities(cas)
+	return SaveContext(path, c)
 }
 
 // SaveContext writes a context file, 0600, whole or not at all.

@@ -19,7 +19,7 @@ func newContext(t testing.TB) (Context, *Authority, *Identity) {
 		t.Fatal(err)
 	}
 	c := Context{Master: []string{"10.0.0.1:7420", "[fd00::1]:7420"}, Token: token.Bearer(), Role: RoleOperator, Node: "w1"}
-	c.SetAuthority(a.CA())
+	c.SetAuthorities(a.CAs())
 	return c, a, boss
 }
 
@@ -41,10 +41,11 @@ func TestContext(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
 		t.Errorf("got mode %v, %v, want 0600", info.Mode(), err)
 	}
-	cfg, err := want.TLS()
+	cas, err := want.Authorities()
 	if err != nil {
 		t.Fatal(err)
 	}
+	cfg := cas.Client(nil)
 	s, c := meet(t, boss.APIServer(a.Known), cfg)
 	wantTalk(t, "with the context", s, c)
 	_, stranger, _ := newAuthority(t)
@@ -95,7 +96,7 @@ func TestContextRefusals(t *testing.T) {
 		strings.Replace(text, "node: w1", "node: a.b", 1):             "is no node name",
 		strings.Replace(text, "10.0.0.1:7420", "https://10.0.0.1", 1): "is not HOST:PORT",
 		strings.Replace(text, "token: ", "token: x", 1):               "token is not <id>.<secret>",
-		strings.Replace(text, "CERTIFICATE", "PRIVATE KEY", 2):        "ca is not one CA certificate",
+		strings.Replace(text, "CERTIFICATE", "PRIVATE KEY", 2):        "ca is not a CA certificate",
 		strings.Replace(text, "\n", "\n\x00", 1):                      "is no YAML",
 		strings.Repeat("#\n", largestContext):                         "too large",
 	} {

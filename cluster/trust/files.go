@@ -1,7 +1,6 @@
 package trust
 
 import (
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +15,11 @@ import (
 // The files of the trust folder.
 const (
 	caCertFile   = "ca.crt"
-	caKeyFile    = "ca.key"   // master
-	nodeCertFile = "node.crt" // its presence is what makes an identity
-	nodeKeyFile  = "node.key" //
-	joinKeyFile  = "join.key" // the key of a join that has not ended yet
+	caKeyFile    = "ca.key"      // master
+	nodeCertFile = "node.crt"    // its presence is what makes an identity
+	nodeKeyFile  = "node.key"    //
+	joinKeyFile  = "join.key"    // the key of a join that has not ended yet
+	clusterFile  = "cluster.pin" // names the cluster, once its first CA may be gone
 	keyringFile  = "keyring.json"
 	tokensFile   = "tokens.json" // master
 	nodesFile    = "nodes.json"  // master
@@ -98,10 +98,13 @@ func RoleIn(dir string) NodeRole {
 	return ""
 }
 
-// IsAuthority reports whether the credentials in the folder are of the cluster with this CA.
-func IsAuthority(dir string, ca *x509.Certificate) bool {
-	own, err := readCert(filepath.Join(dir, caCertFile))
-	return err == nil && own.Equal(ca)
+// CAsIn gives the CAs by which the node of the folder knows its cluster, nil for none.
+func CAsIn(dir string) CAs {
+	cas, err := readCAs(filepath.Join(dir, caCertFile))
+	if err != nil {
+		return nil
+	}
+	return cas
 }
 
 func missing(path string) bool {

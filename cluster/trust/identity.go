@@ -14,20 +14,24 @@ import (
 	"mlfnode/node/durable"
 )
 
-// Identity is what a node shows to others: its certificate with its key, and the CA by which it knows them. Once its certificate is renewed,
-// the TLS configurations made of it show the new one.
+// Identity is what a node shows to others: its certificate with its key, and the CAs by which it knows them. Once its certificate is renewed
+// or its CAs are others, the TLS configurations made of it follow.
 type Identity struct {
-	Node  grid.NodeID
-	Role  NodeRole
-	Cert  tls.Certificate // the node's certificate, then the CA's
-	CA    *x509.Certificate
-	Clock func() time.Time // for the validity of peers; nil is time.Now
+	Node    grid.NodeID
+	Role    NodeRole
+	Cert    tls.Certificate // the node's certificate, then those of the CAs
+	CAs     CAs
+	Cluster Pin              // of the cluster's first CA: names the cluster, whatever CA it has
+	Clock   func() time.Time // for the validity of peers; nil is time.Now
 
-	renewed *atomic.Pointer[Identity] // what came after Cert
+	renewed *atomic.Pointer[Identity] // what came after Cert and CAs
 }
 
 // Leaf is the node's own certificate, the newest one.
 func (id *Identity) Leaf() *x509.Certificate { return id.current().Cert.Leaf }
+
+// Trusted gives the CAs by which the node knows others now.
+func (id *Identity) Trusted() CAs { return id.current().CAs }
 
 func (id *Identity) current() *Identity {
 	if id.renewed != nil {
@@ -39,7 +43,7 @@ func (id *Identity) current() *Identity {
 }
 
 // newIdentity puts an identity together and checks that its parts belong together.
-func newIdentity(der []byte, ca *x509.Certificate, key *ecdsa.PrivateKey) (*Identity, error) {
+func newIdentity(der []byte, cas CAs, cluster Pin, key *ecdsa.PrivateKey) (*Identity, error) {
 	leaf, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("read the node's certificate: %w", err)
@@ -47,15 +51,15 @@ func newIdentity(der []byte, ca *x509.Certificate, key *ecdsa.PrivateKey) (*Iden
 	if !key.PublicKey.Equal(leaf.PublicKey) {
 		return nil, errors.New("the node's certificate is for another key")
 	}
-	if err := leaf.CheckSignatureFrom(ca); err != nil {
-		return nil, fmt.Errorf("the node's certificate was not signed by the cluster's CA: %w", err)
+	if cas.issuer(leaf) == nil {
+		return nil, errors.New("the node's certificate was not signed by the cluster's CA")
 	}
 	node, role, err := nodeOf(leaf)
 	if err != nil {
 		return nil, err
 	}
-	chain := tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key, Leaf: leaf}
-	return &Identity{Node: node, Role: role, Cert: chain, CA: ca, renewed: new(atomic.Pointer[Identity])}, nil
+	chain := tls.Certificate{Certificate: append([][]byte{der}, cas.raw()...), PrivateKey: key, Leaf: leaf}
+	return &Identity{Node: node, Role: role, Cert: chain, CAs: cas, Cluster: cluster, renewed: new(atomic.Pointer[Identity])}, nil
 }
 
 // LoadIdentity reads the identity in the folder. It returns ErrNoIdentity when there is none.
@@ -68,7 +72,11 @@ func LoadIdentity(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	ca, err := readCert(filepath.Join(dir, caCertFile))
+	cas, err := readCAs(filepath.Join(dir, caCertFile))
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := loadCluster(dir, cas)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +84,7 @@ func LoadIdentity(dir string) (*Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := newIdentity(leaf.Raw, ca, key)
+	id, err := newIdentity(leaf.Raw, cas, cluster, key)
 	if err != nil {
 		return nil, fmt.Errorf("%s can't be used: %w; join the cluster again", dir, err)
 	}
@@ -100,12 +108,12 @@ func (id *Identity) save(dir string, keys [][]byte) error {
 		return err
 	}
 	crt := filepath.Join(dir, nodeCertFile)
-	if old, err := LoadIdentity(dir); err != nil || PinOf(old.CA) != PinOf(id.CA) || !key.Equal(old.Cert.PrivateKey) {
+	if old, err := LoadIdentity(dir); err != nil || old.Cluster != id.Cluster || !old.CAs.equal(id.CAs) || !key.Equal(old.Cert.PrivateKey) {
 		if err := durable.Remove(crt); err != nil {
 			return err
 		}
 	}
-	if err := durable.WriteFile(filepath.Join(dir, caCertFile), certPEM(id.CA.Raw), 0o600); err != nil {
+	if err := id.saveCAs(dir); err != nil {
 		return err
 	}
 	if err := durable.WriteFile(filepath.Join(dir, nodeKeyFile), text, 0o600); err != nil {
@@ -117,4 +125,16 @@ func (id *Identity) save(dir string, keys [][]byte) error {
 		}
 	}
 	return durable.WriteFile(crt, certPEM(id.Leaf().Raw), 0o600)
+}
+
+// saveCAs writes the CAs. What names the cluster comes first: it is in a file of its own unless that is its only CA.
+func (id *Identity) saveCAs(dir string) error {
+	keep := durable.Remove
+	if len(id.CAs) > 1 || PinOf(id.CAs[0]) != id.Cluster {
+		keep = func(string) error { return saveCluster(dir, id.Cluster) }
+	}
+	if err := keep(filepath.Join(dir, clusterFile)); err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(dir, caCertFile), id.CAs.pem(), 0o600)
 }

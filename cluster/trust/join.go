@@ -25,11 +25,13 @@ func (r JoinRequest) TokenID() string {
 
 // JoinAnswer is what makes a machine a node.
 type JoinAnswer struct {
-	Certificate []byte   `json:"certificate"`      // DER
-	CA          []byte   `json:"ca"`               // DER
-	Keyring     [][]byte `json:"keyring"`          // of gossip, the primary key first
-	Access      string   `json:"access,omitempty"` // <id>.<secret> for the person who joined, if the token gives one
-	Role        Role     `json:"role,omitempty"`   // what Access lets the person do
+	Certificate []byte   `json:"certificate"`        // DER
+	CA          []byte   `json:"ca"`                 // DER; the one that the token names
+	MoreCAs     [][]byte `json:"more_cas,omitempty"` // DER; also trusted, while the CA is being rotated
+	Cluster     string   `json:"cluster,omitempty"`  // pin of the cluster's first CA
+	Keyring     [][]byte `json:"keyring"`            // of gossip, the primary key first
+	Access      string   `json:"access,omitempty"`   // <id>.<secret> for the person who joined, if the token gives one
+	Role        Role     `json:"role,omitempty"`     // what Access lets the person do
 }
 
 // largestCSR is ample for a key on P-256 and a name.
@@ -48,22 +50,23 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	der, err := a.signNode(r.Node, Worker, key)
+	a.joining.Lock()
+	defer a.joining.Unlock()
+	by := a.issuers.Load()
+	der, err := a.signNode(by, r.Node, Worker, key)
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	a.joining.Lock()
-	defer a.joining.Unlock()
 	digest := fingerprint(key)
 	if err := checkName(a.nodes.all(), r.Node, Worker, digest); err != nil {
 		return JoinAnswer{}, err
 	}
-	answer := JoinAnswer{Certificate: der, CA: a.ca.Raw, Keyring: a.keyring.Keys()}
+	answer := JoinAnswer{Certificate: der, CA: by.cas[0].Raw, MoreCAs: by.cas[1:].raw(), Cluster: a.cluster.String(), Keyring: a.keyring.Keys()}
 	if answer.Access, answer.Role, err = a.useToken(token.ID, r.Node, digest); err != nil {
 		return JoinAnswer{}, err
 	}
 	// A kill here costs nothing: the machine tries again with the same key, which has paid.
-	if err := a.register(r.Node, Worker, digest); err != nil {
+	if err := a.register(r.Node, Worker, digest, by); err != nil {
 		return JoinAnswer{}, err
 	}
 	return answer, nil

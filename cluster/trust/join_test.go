@@ -32,7 +32,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("got %s %s, want the known worker w1", id.Node, id.Role)
 	}
 	loaded, err := LoadIdentity(dir)
-	if err != nil || !loaded.Leaf().Equal(id.Leaf()) || PinOf(loaded.CA) != a.Pin() {
+	if err != nil || !loaded.Leaf().Equal(id.Leaf()) || !loaded.CAs.equal(a.CAs()) {
 		t.Errorf("got another identity from the disk: %v", err)
 	}
 	ring, err := LoadKeyring(dir)
@@ -176,7 +176,7 @@ func TestGreedyRequest(t *testing.T) {
 	if !slices.Equal(cert.ExtKeyUsage, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}) {
 		t.Errorf("got usage %v, want client authentication alone", cert.ExtKeyUsage)
 	}
-	if a.Known("boss", cert) == nil || verify([]*x509.Certificate{cert}, a.CA(), x509.ExtKeyUsageServerAuth, h.clock()) == nil {
+	if a.Known("boss", cert) == nil || verify([]*x509.Certificate{cert}, a.CAs(), x509.ExtKeyUsageServerAuth, h.clock()) == nil {
 		t.Error("got a certificate that passes for the master's")
 	}
 }
@@ -286,7 +286,7 @@ func TestAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	sign := func(by *Authority, node grid.NodeID, role NodeRole) []byte {
-		der, err := by.signNode(node, role, &j.key.PublicKey)
+		der, err := by.signNode(by.issuers.Load(), node, role, &j.key.PublicKey)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -317,7 +317,7 @@ func TestAccept(t *testing.T) {
 
 // A machine that moves to another cluster keeps its old identity until it has the new one.
 func TestMove(t *testing.T) {
-	a, _, _ := newAuthority(t)
+	a, boss, _ := newAuthority(t)
 	b, _, _ := newAuthority(t)
 	id, dir := mustJoin(t, a, "w1")
 	token := makeToken(t, b, TokenSpec{Role: RoleNode})
@@ -328,9 +328,11 @@ func TestMove(t *testing.T) {
 		t.Errorf("got %v, want the old identity before the join has ended", err)
 	}
 	moved, _, err := join(b, dir, token, "w1")
-	if err != nil || b.Known("w1", moved.Leaf()) != nil || a.Known("w1", moved.Leaf()) == nil {
+	if err != nil || b.Known("w1", moved.Leaf()) != nil {
 		t.Errorf("got %v, want a node of the other cluster", err)
 	}
+	s, c := meet(t, boss.NATSServer(a.Known), moved.Client())
+	wantSilence(t, "the old cluster", s, c)
 }
 
 // Two machines ask at the same time with a token for one of them.

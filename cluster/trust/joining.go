@@ -37,7 +37,7 @@ func NewJoin(dir string, token Token, node grid.NodeID) (*JoinClient, error) {
 	if !missing(filepath.Join(dir, caKeyFile)) {
 		return nil, fmt.Errorf("%s belongs to the master of a cluster; to join another one, use another state folder", dir)
 	}
-	key, err := joinKey(dir, token.Pin, node)
+	key, err := joinKey(dir, node)
 	if err != nil {
 		return nil, err
 	}
@@ -48,10 +48,10 @@ func NewJoin(dir string, token Token, node grid.NodeID) (*JoinClient, error) {
 	return &JoinClient{dir: dir, token: token, node: node, key: key, csr: csr}, nil
 }
 
-// joinKey gives the key that this cluster may know already: a member's own, else that of a join that did not end, else a new
-// one. A half-written or exposed key of an unfinished join is replaced; nobody depends on it.
-func joinKey(dir string, pin Pin, node grid.NodeID) (*ecdsa.PrivateKey, error) {
-	if id, err := LoadIdentity(dir); err == nil && PinOf(id.CA) == pin && id.Node == node {
+// joinKey gives the key that this cluster may know already: a member's own, also if it knows an older CA than the token, else that of
+// a join that did not end, else a new one. A half-written or exposed key of an unfinished join is replaced; nobody depends on it.
+func joinKey(dir string, node grid.NodeID) (*ecdsa.PrivateKey, error) {
+	if id, err := LoadIdentity(dir); err == nil && id.Node == node {
 		return id.Cert.PrivateKey.(*ecdsa.PrivateKey), nil
 	}
 	path := filepath.Join(dir, joinKeyFile)
@@ -79,18 +79,24 @@ func (j *JoinClient) Request() JoinRequest {
 
 // Accept checks the master's answer and stores it: from then on LoadIdentity and LoadKeyring find this node's.
 func (j *JoinClient) Accept(a JoinAnswer) (*Identity, error) {
-	ca, err := x509.ParseCertificate(a.CA)
+	cas, err := parseCAs(append([][]byte{a.CA}, a.MoreCAs...))
 	if err != nil {
 		return nil, fmt.Errorf("read the CA that the master sent: %w", err)
 	}
-	if PinOf(ca) != j.token.Pin {
+	if PinOf(cas[0]) != j.token.Pin {
 		return nil, fmt.Errorf("the %w than the token's", ErrWrongCA)
 	}
-	id, err := newIdentity(a.Certificate, ca, j.key)
+	cluster := j.token.Pin // of a master that knows no rotations
+	if a.Cluster != "" {
+		if cluster, err = parsePin(a.Cluster); err != nil {
+			return nil, fmt.Errorf("read which cluster the master sent: %w", err)
+		}
+	}
+	id, err := newIdentity(a.Certificate, cas, cluster, j.key)
 	if err != nil {
 		return nil, err
 	}
-	if err := verify([]*x509.Certificate{id.Leaf()}, ca, x509.ExtKeyUsageClientAuth, time.Now()); err != nil {
+	if err := verify([]*x509.Certificate{id.Leaf()}, cas, x509.ExtKeyUsageClientAuth, time.Now()); err != nil {
 		return nil, err
 	}
 	if id.Node != j.node || id.Role != Worker {

@@ -19,6 +19,9 @@ type nodeRecord struct {
 	Joined    time.Time `json:"joined"`
 	Forgotten time.Time `json:"forgotten,omitzero"`
 	Drain     Drain     `json:"drain,omitzero"`
+
+	CA     string `json:"ca,omitempty"`     // pin of the CA of the newest certificate that it has shown; empty is the cluster's first
+	Trusts string `json:"trusts,omitempty"` // pin of the newest CA that it is known to trust; likewise
 }
 
 // Drain says whether a node takes no new trials, why, and who wanted that.
@@ -63,13 +66,13 @@ func checkName(all map[string]nodeRecord, node grid.NodeID, role NodeRole, diges
 }
 
 // register gives a name to a key.
-func (a *Authority) register(node grid.NodeID, role NodeRole, digest string) error {
+func (a *Authority) register(node grid.NodeID, role NodeRole, digest string, by *issuers) error {
 	now := a.clock().UTC()
 	return a.nodes.change(func(all map[string]nodeRecord) error {
 		if err := checkName(all, node, role, digest); err != nil {
 			return err
 		}
-		r := nodeRecord{Key: digest, Role: role, Joined: now}
+		r := nodeRecord{Key: digest, Role: role, Joined: now, CA: by.pins[0], Trusts: by.pins[0]} // it says itself whether it knows others
 		if old, ok := all[string(node)]; ok && old.Forgotten.IsZero() {
 			r.Drain = old.Drain
 		}
@@ -79,7 +82,7 @@ func (a *Authority) register(node grid.NodeID, role NodeRole, digest string) err
 }
 
 // Known says whether the certificate's key is the one that the registry has for the node, and ErrUnknownNode if not: the node
-// was forgotten, or its name is another machine's now. It does not wait for the disk.
+// was forgotten, its name is another machine's now, or it has shown no certificate of a CA that is still trusted. It does not wait for the disk.
 func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 	r, ok := a.nodes.all()[string(node)]
 	key, isOurs := cert.PublicKey.(*ecdsa.PublicKey)
@@ -91,6 +94,8 @@ func (a *Authority) Known(node grid.NodeID, cert *x509.Certificate) error {
 		return fmt.Errorf("%.63q %w", node, ErrUnknownNode)
 	case r.Key != fingerprint(key) || r.Role != role:
 		return fmt.Errorf("%.63q %w with this key: another machine has the name now", node, ErrUnknownNode)
+	case !slices.Contains(a.issuers.Load().pins, a.named(r.CA)):
+		return fmt.Errorf("%.63q %w any more: the CA was rotated while it was away; it can join again with a token", node, ErrUnknownNode)
 	}
 	return nil
 }

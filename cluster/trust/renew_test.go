@@ -15,7 +15,7 @@ import (
 
 func renew(t *testing.T, a *Authority, id *Identity, dir string) bool {
 	t.Helper()
-	r, err := a.Renew(id.Leaf())
+	r, err := a.Renew(id.Leaf(), id.RenewalRequest())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestRenew(t *testing.T) {
 	}
 	// An answer that was lost, then a machine that was off for too long.
 	h.turn(nodeLifetime / 3 * 2)
-	if _, err := a.Renew(w1.Leaf()); err != nil {
+	if _, err := a.Renew(w1.Leaf(), w1.RenewalRequest()); err != nil {
 		t.Fatal(err)
 	}
 	if !renew(t, a, w1, dir) {
@@ -103,13 +103,13 @@ func TestRenewRefused(t *testing.T) {
 	h.turn(nodeLifetime / 4 * 3)
 	wantErr(t, "forget", a.Forget("w1"), nil)
 	for what, cert := range map[string]*x509.Certificate{"forgotten": w1.Leaf(), "of another cluster": stranger.Leaf()} {
-		_, err := a.Renew(cert)
+		_, err := a.Renew(cert, RenewalRequest{})
 		wantErr(t, what, err, ErrUnknownNode)
 	}
-	if _, err := a.Renew(a.CA()); err == nil {
+	if _, err := a.Renew(a.CA(), RenewalRequest{}); err == nil {
 		t.Error("the CA itself: got a certificate")
 	}
-	r, err := a.Renew(w2.Leaf())
+	r, err := a.Renew(w2.Leaf(), RenewalRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,20 +28,19 @@ func (id *Identity) NATSServer(admit Admit) *tls.Config {
 }
 
 func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
-	return &tls.Config{
+	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		Time:       id.Clock,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return &id.current().Cert, nil // with the CA, which joining machines know by its hash
+			return &id.current().Cert, nil // with the CAs, which joining machines know by its hash
 		},
 		ClientAuth:             auth,
-		ClientCAs:              poolOf(id.CA),
 		SessionTicketsDisabled: true, // each connection is judged anew
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 && auth == tls.VerifyClientCertIfGiven {
 				return nil
 			}
-			if err := verify(s.PeerCertificates, id.CA, x509.ExtKeyUsageClientAuth, id.now()); err != nil {
+			if err := verify(s.PeerCertificates, id.Trusted(), x509.ExtKeyUsageClientAuth, id.now()); err != nil {
 				return err
 			}
 			node, _, err := PeerOf(s)
@@ -51,20 +50,28 @@ func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
 			return admit(node, s.PeerCertificates[0])
 		},
 	}
+	cfg.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := cfg.Clone()
+		now.GetConfigForClient, now.ClientCAs = nil, id.Trusted().Pool()
+		return now, nil
+	}
+	return cfg
 }
 
 // Client is for a node that dials a master of its cluster; it shows its certificate to nobody else.
 func (id *Identity) Client() *tls.Config {
-	cfg := client(id.Clock, func(s tls.ConnectionState) error { return verifyMaster(s, id.CA, id.now()) })
+	cfg := client(id.Clock, func(s tls.ConnectionState) error { return verifyMaster(s, id.Trusted(), id.Clock) })
 	cfg.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &id.current().Cert, nil }
 	return cfg
 }
 
-func (id *Identity) now() time.Time {
-	if id.Clock == nil {
+func (id *Identity) now() time.Time { return timeBy(id.Clock) }
+
+func timeBy(clock func() time.Time) time.Time {
+	if clock == nil {
 		return time.Now()
 	}
-	return id.Clock()
+	return clock()
 }
 
 // Client is for people and for machines that join: they show no certificate, and dial only a master of the pinned cluster.
@@ -75,8 +82,17 @@ func (p Pin) Client() *tls.Config {
 		if err != nil {
 			return err
 		}
-		return verifyMaster(s, ca, time.Now())
+		return verifyMaster(s, CAs{ca}, nil)
 	})
+}
+
+// CAs gives what a server has sent, if the pinned CA is among it, or ErrWrongCA: all CAs of a cluster, for who has verified the server.
+func (p Pin) CAs(s tls.ConnectionState) (CAs, error) {
+	if _, err := p.CA(s); err != nil {
+		return nil, err
+	}
+	cas := sentCAs(s)
+	return cas, cas.check()
 }
 
 // CA finds the pinned CA among the certificates that a server has sent, or returns ErrWrongCA.
@@ -109,8 +125,12 @@ func PeerOf(s tls.ConnectionState) (grid.NodeID, NodeRole, error) {
 	return nodeOf(s.PeerCertificates[0])
 }
 
-func verifyMaster(s tls.ConnectionState, ca *x509.Certificate, now time.Time) error {
-	if err := verify(s.PeerCertificates, ca, x509.ExtKeyUsageAny, now); err != nil {
+func verifyMaster(s tls.ConnectionState, cas CAs, clock func() time.Time) error {
+	err := verify(s.PeerCertificates, cas, x509.ExtKeyUsageAny, timeBy(clock))
+	if errors.Is(err, ErrWrongCA) && cas.share(sentCAs(s)) {
+		return fmt.Errorf("the %w: %w", ErrRotated, err) // anybody may send our CA, so this is a guess
+	}
+	if err != nil {
 		return err
 	}
 	node, role, err := PeerOf(s)
@@ -125,12 +145,12 @@ func verifyMaster(s tls.ConnectionState, ca *x509.Certificate, now time.Time) er
 	return nil
 }
 
-// verify checks that the CA has signed the first certificate, for this usage and for this time.
-func verify(certs []*x509.Certificate, ca *x509.Certificate, usage x509.ExtKeyUsage, now time.Time) error {
+// verify checks that one of the CAs has signed the first certificate, for this usage and for this time.
+func verify(certs []*x509.Certificate, cas CAs, usage x509.ExtKeyUsage, now time.Time) error {
 	if len(certs) == 0 {
 		return ErrNoCertificate
 	}
-	_, err := certs[0].Verify(x509.VerifyOptions{Roots: poolOf(ca), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+	_, err := certs[0].Verify(x509.VerifyOptions{Roots: cas.Pool(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
 	var invalid x509.CertificateInvalidError
 	switch {
 	case err == nil:
@@ -142,10 +162,4 @@ func verify(certs []*x509.Certificate, ca *x509.Certificate, usage x509.ExtKeyUs
 		return fmt.Errorf("the certificate of the peer is not for this: %w", err)
 	}
 	return fmt.Errorf("the %w: %w", ErrWrongCA, err)
-}
-
-func poolOf(ca *x509.Certificate) *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(ca)
-	return pool
 }

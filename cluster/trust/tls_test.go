@@ -175,11 +175,11 @@ func forge(t *testing.T, a *Authority, change func(*x509.Certificate)) *Identity
 		URIs: []*url.URL{nodeURI("boss", Master)},
 	}
 	change(c)
-	der, err := x509.CreateCertificate(rand.Reader, c, a.ca, &key.PublicKey, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, c, a.CA(), &key.PublicKey, a.issuers.Load().keys[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	return identityOf(t, der, a.ca, key)
+	return identityOf(t, der, a.CA(), key)
 }
 
 func identityOf(t *testing.T, der []byte, ca *x509.Certificate, key *ecdsa.PrivateKey) *Identity {
@@ -188,7 +188,7 @@ func identityOf(t *testing.T, der []byte, ca *x509.Certificate, key *ecdsa.Priva
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Identity{CA: ca, Cert: tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key, Leaf: leaf}}
+	return &Identity{CAs: CAs{ca}, Cert: tls.Certificate{Certificate: [][]byte{der, ca.Raw}, PrivateKey: key, Leaf: leaf}}
 }
 
 // Certificates that the CA has signed, and that are still not good enough, on either side of a connection.
@@ -287,7 +287,7 @@ func TestPinnedCA(t *testing.T) {
 	if len(a.Pin().String()) != 64 || strings.ToLower(a.Pin().String()) != a.Pin().String() {
 		t.Errorf("got pin %s", a.Pin())
 	}
-	if err := verifyMaster(tls.ConnectionState{}, a.CA(), time.Now()); !errors.Is(err, ErrNoCertificate) {
+	if err := verifyMaster(tls.ConnectionState{}, a.CAs(), nil); !errors.Is(err, ErrNoCertificate) {
 		t.Errorf("got %v from a server without a certificate", err)
 	}
 }

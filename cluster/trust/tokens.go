@@ -96,7 +96,7 @@ func (a *Authority) MakeToken(spec TokenSpec) (Token, error) {
 
 // addToken gives the record an identifier and a secret, and adds it.
 func (a *Authority) addToken(all map[string]tokenRecord, r tokenRecord) Token {
-	t := Token{Pin: a.pin}
+	t := Token{Pin: a.Pin()}
 	rand.Read(t.secret[:]) // never fails
 	for taken := true; taken; _, taken = all[t.ID] {
 		id := make([]byte, idBytes)

@@ -8,7 +8,8 @@
 // never travels.
 //
 // Certificates are not revoked by lists: the registry of nodes says which key a name has (Authority.Known), and a name that
-// is forgotten has none. Everything on disk is in one folder, 0700, in files of 0600 that are replaced whole and synced
+// is forgotten has none. The CA can be rotated (Authority.Rotate): two are trusted until the new one has certified all nodes, and the pin
+// of the first one names the cluster for good. Everything on disk is in one folder, 0700, in files of 0600 that are replaced whole and synced
 // before an answer depends on them. The one process that has the lock of the state folder may use it.
 //
 // Nothing here listens or dials. Whoever does takes the TLS configurations from here and passes on the wire types.
@@ -75,6 +76,8 @@ var (
 	ErrUnknownNode = errors.New("is not a node of this cluster")
 	// ErrWrongCA is a peer whose certificate another authority has signed.
 	ErrWrongCA = errors.New("peer belongs to another cluster")
+	// ErrRotated is a peer of whose cluster only a CA is known that issues nothing any more; it comes with ErrWrongCA.
+	ErrRotated = errors.New("CA of the cluster was rotated")
 	// ErrNoCertificate is a connection whose peer showed no certificate.
 	ErrNoCertificate = errors.New("peer showed no certificate")
 	// ErrNoIdentity is a folder without a node's certificate.

@@ -110,6 +110,6 @@ func newContext(t *testing.T) trust.Context {
 		t.Fatal(err)
 	}
 	c := trust.Context{Master: []string{"boss:7420"}, Token: token.Bearer(), Role: trust.RoleAdmin}
-	c.SetAuthority(a.CA())
+	c.SetAuthorities(a.CAs())
 	return c
 }

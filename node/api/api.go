@@ -53,6 +53,7 @@ const (
 	PathToken        = "/tokens/{id}"
 	PathKeyring      = "/keyring" // POST changes the gossip key
 	PathBackup       = "/backup"  // of the master, for its owner
+	PathCA           = "/ca"      // GET shows how far a rotation of the CA has come, POST takes its next step
 	PathReach        = "/reach"   // POST has the master try to reach who asks
 )
 

@@ -93,6 +93,22 @@ type NewToken struct {
 	Note    string        `json:"note"`
 }
 
+// CA says how far a rotation of the cluster's CA has come.
+type CA struct {
+	Stage string `json:"stage"`           // settled, announced or switched
+	Pin   string `json:"pin"`             // SHA-256 of the CA that issues certificates
+	Other string `json:"other,omitempty"` // likewise, of the new one while it is announced, and then of the old one
+
+	Behind []grid.NodeID `json:"behind"` // nodes that are up and have not followed the last step
+	Away   []grid.NodeID `json:"away"`   // nodes that are not up and have not
+}
+
+// CAStep asks for the next step of a rotation of the CA.
+type CAStep struct {
+	Step string `json:"step"` // rotate, switch or retire
+	Now  bool   `json:"now"`  // leave behind nodes that have not followed the step before: they need a token to join again
+}
+
 // TokenMade is a new token with what else is needed to use it.
 type TokenMade struct {
 	ID      string    `json:"id"`
@@ -163,6 +179,14 @@ func (c *Client) RevokeToken(ctx context.Context, id string) error {
 func (c *Client) RotateKeyring(ctx context.Context) error {
 	_, err := post[struct{}](ctx, c, PathKeyring, nil)
 	return err
+}
+
+// CA says how far a rotation of the cluster's CA has come.
+func (c *Client) CA(ctx context.Context) (CA, error) { return get[CA](ctx, c, PathCA, nil) }
+
+// StepCA takes the next step of a rotation of the CA, and gives the nodes that are there some seconds to follow.
+func (c *Client) StepCA(ctx context.Context, s CAStep) (CA, error) {
+	return post[CA](ctx, c, PathCA, s)
 }
 
 // Reach has the master try to reach this machine. An error says why it could not; over UDP there is none, and the word arrives or

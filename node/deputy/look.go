@@ -61,7 +61,7 @@ func (w *work) seeIdentity(s *bootstrap.Seen) {
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
 	if err == nil {
 		s.Joined, s.Node, s.Role = !node.Refused(node.Config{StateDir: w.State()}), string(id.Node), string(id.Role)
-		s.Cluster = trust.PinOf(id.CA).String()
+		s.Cluster = id.Cluster.String()
 	}
 }
 

@@ -244,7 +244,7 @@ func (w *work) fits(ctx context.Context, cfg node.Config) error {
 func (w *work) foreignTo(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	d := tls.Dialer{Config: trust.PinOf(id.CA).Client()}
+	d := tls.Dialer{Config: id.CAs.Client(nil)}
 	c, err := d.DialContext(ctx, "tcp", cfg.Cluster.Seed)
 	if err == nil {
 		_ = c.Close() // nothing was sent

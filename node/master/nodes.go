@@ -31,6 +31,8 @@ type Nodes struct {
 	Withheld func(grid.NodeID) map[grid.Scope]string
 	// Keys names the gossip keyring in force.
 	Keys func() uint64
+	// CAs names the CAs that the cluster trusts; nil when that can't be told.
+	CAs func() uint64
 	// Known reports whether a node is one of the cluster, whether it is up or not; nil when that can't be told.
 	Known func(grid.NodeID) bool
 	// CrashLimit is how many nodes may die under a trial before it is set aside.
@@ -351,6 +353,9 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 	}
 	if len(open) > 0 && b.Mark == mark && !b.Leaving && !b.Restarting {
 		m.tell(func(s *state) { s.reconnect(context.Background(), node, open) }) // a call of the store bounds itself
+	}
+	if cas := m.cfg.Nodes.CAs; cas != nil {
+		o.CAs = cas()
 	}
 	o.Drain, o.Quarantine, o.Reason = m.cfg.Nodes.Drain(node)
 	o.Without = m.cfg.Nodes.Withheld(node)

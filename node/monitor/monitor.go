@@ -42,6 +42,8 @@ type Config struct {
 	Forget    func(context.Context, grid.NodeID) error // takes a node out of the cluster
 	Rotate    func(context.Context) error              // gives the cluster a new gossip key
 	Backup    func(context.Context, io.Writer) error   // writes all that the master has
+	CA        func() api.CA                            // how far a rotation of the CA has come
+	StepCA    func(context.Context, api.CAStep) error  // takes its next step
 }
 
 // Monitor serves the API. Make one with New.

@@ -224,7 +224,7 @@ func testLog(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.
 func TestRenewWithoutACertificate(t *testing.T) {
 	f := newFront(t, nil)
 	var refusal *api.Error
-	if _, err := f.renew(httptest.NewRequest(http.MethodPost, api.PathCertificate, nil)); !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
+	if _, err := f.renew(httptest.NewRequest(http.MethodPost, api.PathCertificate, nil), &trust.RenewalRequest{}); !errors.As(err, &refusal) || refusal.Status != http.StatusForbidden {
 		t.Errorf("got %v, want a refusal", err)
 	}
 }

@@ -38,14 +38,14 @@ func (m *Monitor) join(r *http.Request, ask *trust.JoinRequest) (JoinReply, erro
 	return reply, nil
 }
 
-func (m *Monitor) renew(r *http.Request) (trust.Renewal, error) {
+func (m *Monitor) renew(r *http.Request, ask *trust.RenewalRequest) (trust.Renewal, error) {
 	if _, err := peer(r); err != nil {
 		return trust.Renewal{}, err
 	}
 	if m.cfg.Authority == nil {
 		return trust.Renewal{}, errAlone
 	}
-	answer, err := m.cfg.Authority.Renew(r.TLS.PeerCertificates[0])
+	answer, err := m.cfg.Authority.Renew(r.TLS.PeerCertificates[0], *ask)
 	if err == nil && len(answer.Certificate) > 0 {
 		m.log.Info("certificate renewed", "from", r.RemoteAddr)
 	}
@@ -136,4 +136,21 @@ func (m *Monitor) backup(w http.ResponseWriter, r *http.Request) {
 		m.log.Warn("the backup ends early", "err", err)
 		panic(http.ErrAbortHandler) // the client sees a cut stream
 	}
+}
+
+func (m *Monitor) ca(*http.Request) (api.CA, error) {
+	if m.cfg.CA == nil {
+		return api.CA{}, errAlone
+	}
+	return m.cfg.CA(), nil
+}
+
+func (m *Monitor) stepCA(r *http.Request, ask *api.CAStep) (api.CA, error) {
+	if m.cfg.StepCA == nil {
+		return api.CA{}, errAlone
+	}
+	if err := m.cfg.StepCA(r.Context(), *ask); err != nil {
+		return api.CA{}, err
+	}
+	return m.cfg.CA(), nil
 }

@@ -1,0 +1,224 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"mlfnode/node/durable"
+)
+
+// CAs are the certificate authorities that a cluster trusts, the one that issues certificates first. There is one, and a second
+// one while the CA is being rotated.
+type CAs []*x509.Certificate
+
+// mostCAs bounds what is read and taken over.
+const mostCAs = 4
+
+// parseCAs reads certificates in DER form.
+func parseCAs(raw [][]byte) (CAs, error) {
+	var cas CAs
+	for _, der := range raw {
+		ca, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		cas = append(cas, ca)
+	}
+	return cas, cas.check()
+}
+
+// decodeCAs reads PEM text.
+func decodeCAs(text []byte) (CAs, error) {
+	var raw [][]byte
+	for len(text) > 0 {
+		block, rest := pem.Decode(text)
+		if block == nil || block.Type != pemCertificate {
+			return nil, errors.New("it is not certificates in PEM form")
+		}
+		raw, text = append(raw, block.Bytes), rest
+	}
+	return parseCAs(raw)
+}
+
+func readCAs(path string) (CAs, error) {
+	b, _, err := readRegular(path)
+	return decoded(path, b, err, decodeCAs)
+}
+
+func (c CAs) check() error {
+	if len(c) == 0 || len(c) > mostCAs {
+		return fmt.Errorf("a cluster has 1 to %d CAs, and this one %d", mostCAs, len(c))
+	}
+	for _, ca := range c {
+		if !ca.IsCA {
+			return errors.New("one of the certificates is not a CA's")
+		}
+	}
+	return nil
+}
+
+func (c CAs) pem() []byte {
+	var text []byte
+	for _, ca := range c {
+		text = append(text, certPEM(ca.Raw)...)
+	}
+	return text
+}
+
+func (c CAs) raw() [][]byte {
+	var all [][]byte
+	for _, ca := range c {
+		all = append(all, ca.Raw)
+	}
+	return all
+}
+
+func (c CAs) equal(other CAs) bool {
+	return slices.EqualFunc(c, other, func(a, b *x509.Certificate) bool { return a.Equal(b) })
+}
+
+// share reports whether a CA is in both.
+func (c CAs) share(other CAs) bool {
+	return slices.ContainsFunc(c, func(ca *x509.Certificate) bool { return slices.ContainsFunc(other, ca.Equal) })
+}
+
+// issuer gives the CA that has signed a certificate, nil for none of them.
+func (c CAs) issuer(cert *x509.Certificate) *x509.Certificate {
+	for _, ca := range c {
+		if cert.CheckSignatureFrom(ca) == nil {
+			return ca
+		}
+	}
+	return nil
+}
+
+// newest gives the CA that was made last: each one is dated after those before it.
+func (c CAs) newest() *x509.Certificate {
+	return slices.MaxFunc(c, func(a, b *x509.Certificate) int { return a.NotBefore.Compare(b.NotBefore) })
+}
+
+// Pool gives the CAs in the form of the standard library.
+func (c CAs) Pool() *x509.CertPool {
+	pool := x509.NewCertPool()
+	for _, ca := range c {
+		pool.AddCert(ca)
+	}
+	return pool
+}
+
+// ID names the CAs in their order. It is never 0.
+func (c CAs) ID() uint64 {
+	h := sha256.New()
+	for _, ca := range c {
+		h.Write(ca.Raw)
+	}
+	return max(binary.BigEndian.Uint64(h.Sum(nil)), 1)
+}
+
+// Client is for who dials a master of the cluster without a certificate: people, and whoever wants to know which cluster it is. A master sends the
+// CAs of its cluster with its certificate. Where they are others than those known so far, learn gets them once the master is known to be one, and
+// they count from then on. It may be nil.
+func (c CAs) Client(learn func(CAs)) *tls.Config {
+	var known atomic.Pointer[CAs]
+	known.Store(&c)
+	return client(nil, func(s tls.ConnectionState) error {
+		now, sent := *known.Load(), sentCAs(s)
+		if err := verifyMaster(s, now, nil); err != nil {
+			return err
+		}
+		if learn != nil && !sent.equal(now) && sent.check() == nil && sent.issuer(s.PeerCertificates[0]) != nil {
+			known.Store(&sent)
+			learn(sent)
+		}
+		return nil
+	})
+}
+
+// sentCAs gives the CAs that a server has sent. They are its cluster's only if its own certificate is good.
+func sentCAs(s tls.ConnectionState) CAs {
+	var cas CAs
+	for _, cert := range s.PeerCertificates {
+		if cert.IsCA {
+			cas = append(cas, cert)
+		}
+	}
+	return cas
+}
+
+// loadCluster gives what names the cluster for good, the pin of its first CA: from a file of its own once that one may be gone.
+func loadCluster(dir string, cas CAs) (Pin, error) {
+	path := filepath.Join(dir, clusterFile)
+	if missing(path) {
+		return PinOf(cas[0]), nil
+	}
+	b, _, err := readRegular(path)
+	return decoded(path, b, err, func(b []byte) (Pin, error) { return parsePin(strings.TrimSpace(string(b))) })
+}
+
+// saveCluster keeps that pin.
+func saveCluster(dir string, pin Pin) error {
+	return durable.WriteFile(filepath.Join(dir, clusterFile), []byte(pin.String()+"\n"), 0o600)
+}
+
+func parsePin(text string) (Pin, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(Pin{}) {
+		return Pin{}, errors.New("it is not the hash of a CA")
+	}
+	return Pin(b), nil
+}
+
+// parseKeys reads PEM text that is private keys of ours.
+func parseKeys(text []byte) ([]*ecdsa.PrivateKey, error) {
+	var keys []*ecdsa.PrivateKey
+	for len(text) > 0 || len(keys) == 0 {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			return nil, errors.New("it is not private keys in PEM form")
+		}
+		key, err := parseKey(pem.EncodeToMemory(block))
+		if err != nil {
+			return nil, err
+		}
+		keys, text = append(keys, key), rest
+	}
+	return keys, nil
+}
+
+func readKeys(path string) ([]*ecdsa.PrivateKey, error) {
+	b, err := readPrivate(path)
+	return decoded(path, b, err, parseKeys)
+}
+
+func writeKeys(path string, keys []*ecdsa.PrivateKey) error {
+	var text []byte
+	for _, key := range keys {
+		one, err := keyPEM(key)
+		if err != nil {
+			return err
+		}
+		text = append(text, one...)
+	}
+	return durable.WriteFile(path, text, 0o600)
+}
+
+// keyOf finds the key of a CA, nil for none.
+func keyOf(ca *x509.Certificate, keys []*ecdsa.PrivateKey) *ecdsa.PrivateKey {
+	for _, key := range keys {
+		if key.PublicKey.Equal(ca.PublicKey) {
+			return key
+		}
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package trust
+
+import (
+	"crypto/ecdsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/durable"
+)
+
+// A rotation of the CA goes through three steps, and each is one file that is replaced:
+//
+//	            Rotate             Switch             Retire
+//	Settled ------------> Announced -------> Switched -------> Settled
+//	ca.crt: old           old, new           new, old          new
+//
+// All in ca.crt are trusted and the first one issues. ca.key has their keys. It is written before ca.crt when a key comes, and after it when one
+// goes; what a kill leaves over goes when the authority is opened.
+
+// Stage is how far a rotation of the CA has come.
+type Stage string
+
+// The stages of a rotation.
+const (
+	Settled   Stage = "settled"   // there is one CA
+	Announced Stage = "announced" // nodes and people get to know a new CA, and the old one still issues
+	Switched  Stage = "switched"  // the new CA issues, and the old one is still trusted
+)
+
+// ErrStage means that a rotation is not at the stage at which the step can be taken.
+var ErrStage = errors.New("is not the next step")
+
+// issuers is what an Authority certifies nodes with. It is never changed, only replaced.
+type issuers struct {
+	cas  CAs
+	keys []*ecdsa.PrivateKey
+	pins []string // of cas
+}
+
+func newIssuers(cas CAs, keys []*ecdsa.PrivateKey) *issuers {
+	i := &issuers{cas: cas, keys: keys}
+	for _, ca := range cas {
+		i.pins = append(i.pins, PinOf(ca).String())
+	}
+	return i
+}
+
+func (i *issuers) stage() Stage {
+	switch {
+	case len(i.cas) == 1:
+		return Settled
+	case i.cas[0] == i.cas.newest():
+		return Switched
+	}
+	return Announced
+}
+
+// loadIssuers reads the CAs and their keys, and removes keys that a kill has left over.
+func loadIssuers(dir string) (*issuers, error) {
+	cas, err := readCAs(filepath.Join(dir, caCertFile))
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, caKeyFile)
+	if missing(path) {
+		return nil, fmt.Errorf("%s is missing, so this machine can't be the master of its cluster; "+
+			"restore the file from a backup, or use another state folder to found a new cluster", path)
+	}
+	keys, err := readKeys(path)
+	if err != nil {
+		return nil, err
+	}
+	i := newIssuers(cas, keys)
+	if keyOf(cas[0], keys) == nil || keyOf(cas.newest(), keys) == nil {
+		return nil, fmt.Errorf("%s and %s in %s don't belong together; restore both from a backup", caCertFile, caKeyFile, dir)
+	}
+	return i.prune(dir)
+}
+
+// prune takes keys that are of no CA any more off the disk.
+func (i *issuers) prune(dir string) (*issuers, error) {
+	var needed []*ecdsa.PrivateKey
+	for _, ca := range i.cas {
+		if key := keyOf(ca, i.keys); key != nil {
+			needed = append(needed, key)
+		}
+	}
+	if len(needed) == len(i.keys) {
+		return i, nil
+	}
+	return newIssuers(i.cas, needed), writeKeys(filepath.Join(dir, caKeyFile), needed)
+}
+
+// Stage says how far a rotation of the CA has come.
+func (a *Authority) Stage() Stage { return a.issuers.Load().stage() }
+
+// CAs gives the CAs that are trusted, the one that issues first.
+func (a *Authority) CAs() CAs { return a.issuers.Load().cas }
+
+// Rotate makes a new CA, for nodes and people to get to know. The old one issues until Switch.
+func (a *Authority) Rotate() error {
+	return a.step(Settled, func(now *issuers) (CAs, error) {
+		key, err := newKey()
+		if err != nil {
+			return nil, err
+		}
+		old := now.cas[0]
+		date := a.clock()
+		if least := old.NotBefore.Add(clockSlack + time.Second); date.Before(least) {
+			date = least // the dates tell which one is the new one
+		}
+		der, err := signCA(key, date)
+		if err != nil {
+			return nil, fmt.Errorf("sign the cluster's new CA: %w", err)
+		}
+		ca, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("read the cluster's new CA: %w", err)
+		}
+		if err := saveCluster(a.dir, a.cluster); err != nil {
+			return nil, err
+		}
+		now.keys = append(slices.Clone(now.keys), key)
+		return CAs{old, ca}, writeKeys(filepath.Join(a.dir, caKeyFile), now.keys)
+	})
+}
+
+// Switch has the new CA issue certificates. Tokens of the old one let nobody in any more.
+func (a *Authority) Switch() error {
+	return a.step(Announced, func(now *issuers) (CAs, error) { return CAs{now.cas[1], now.cas[0]}, nil })
+}
+
+// Retire ends the trust in the old CA.
+func (a *Authority) Retire() error {
+	return a.step(Switched, func(now *issuers) (CAs, error) { return CAs{now.cas[0]}, nil })
+}
+
+func (a *Authority) step(from Stage, next func(*issuers) (CAs, error)) error {
+	a.joining.Lock()
+	defer a.joining.Unlock()
+	now := *a.issuers.Load()
+	if now.stage() != from {
+		return fmt.Errorf("this %w: the CA is %s", ErrStage, now.stage())
+	}
+	cas, err := next(&now)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(filepath.Join(a.dir, caCertFile), cas.pem(), 0o600); err != nil {
+		return err
+	}
+	then := newIssuers(cas, now.keys)
+	a.issuers.Store(then) // it is on the disk, whatever comes
+	pruned, err := then.prune(a.dir)
+	a.issuers.Store(pruned)
+	return err
+}
+
+// Behind lists the nodes that have not followed the last step: while the new CA is announced those that are not known to trust it, and
+// then those that have shown no certificate of it.
+func (a *Authority) Behind() []grid.NodeID {
+	now := a.issuers.Load()
+	newest := PinOf(now.cas.newest()).String()
+	var behind []grid.NodeID
+	for _, n := range a.Nodes() {
+		r := a.nodes.all()[string(n.Node)]
+		has := r.CA
+		if now.stage() == Announced {
+			has = r.Trusts
+		}
+		if n.Role == Worker && n.Forgotten.IsZero() && a.named(has) != newest {
+			behind = append(behind, n.Node)
+		}
+	}
+	return behind
+}
+
+// named gives the pin that a record means: records from before the first rotation have none.
+func (a *Authority) named(pin string) string {
+	if pin == "" {
+		return a.cluster.String()
+	}
+	return pin
+}
+
+// noteCAs records which CA the node's certificate is of, and which new one it trusts.
+func (a *Authority) noteCAs(node grid.NodeID, shown *x509.Certificate, trusts []string, by *issuers) error {
+	r := a.nodes.all()[string(node)]
+	ca, newest := r.CA, r.Trusts
+	if issuer := by.cas.issuer(shown); issuer != nil {
+		ca = PinOf(issuer).String()
+	}
+	if pin := PinOf(by.cas.newest()).String(); slices.Contains(trusts, pin) {
+		newest = pin
+	}
+	if a.named(ca) == a.named(r.CA) && a.named(newest) == a.named(r.Trusts) {
+		return nil
+	}
+	return a.edit(node, func(r *nodeRecord) { r.CA, r.Trusts = ca, newest })
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+func (a *app) caCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use: "ca", Short: "Show or rotate the authority that certifies the nodes", Args: noArgument,
+		Long: `Show the cluster's certificate authority (CA) and the nodes that have not followed the last step of its rotation. A rotation has three
+steps, between which the cluster works as ever: rotate makes a new CA, which nodes get to know within seconds and people with their next
+command; switch has the new CA issue all certificates; retire ends the trust in the old one. Run it on the master's machine, or with an admin
+token.`,
+		Example: "  mlfnode ca\n  mlfnode ca rotate\n  mlfnode ca switch\n  mlfnode ca retire",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error {
+				s, err := client.CA(c.Context())
+				if err != nil {
+					return err
+				}
+				return a.showCA(s)
+			})
+		},
+	}
+	a.jsonFlag(c)
+	c.AddCommand(
+		a.caStepCommand("rotate", "Make a new authority, for nodes and people to get to know", false),
+		a.caStepCommand("switch", "Have the new authority certify all nodes", true),
+		a.caStepCommand("retire", "End the trust in the old authority", true))
+	return c
+}
+
+func (a *app) caStepCommand(step, short string, hasten bool) *cobra.Command {
+	ask := api.CAStep{Step: step}
+	c := &cobra.Command{
+		Use: step, Short: short, Args: noArgument, Example: "  mlfnode ca " + step,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.onMaster(c.Context(), func(client *api.Client) error {
+				s, err := client.StepCA(c.Context(), ask)
+				if err != nil {
+					return err
+				}
+				return a.showCA(s)
+			})
+		},
+	}
+	if hasten {
+		c.Flags().BoolVar(&ask.Now, "now", false, "leave behind nodes that have not followed the step before; they need a token to join again")
+	}
+	a.jsonFlag(c)
+	return c
+}
+
+func (a *app) showCA(s api.CA) error {
+	if a.json {
+		return a.printJSON(s)
+	}
+	lines, next := []string{"CA " + s.Pin + " certifies the nodes"}, ""
+	switch s.Stage {
+	case "announced":
+		lines = append(lines, "CA "+s.Other+" is announced")
+		next = "people get to know the new CA with their next command; nodes that are away need a token if they are not back before: mlfnode ca switch"
+	case "switched":
+		lines = append(lines, "CA "+s.Other+" is still trusted")
+		next = "end that with: mlfnode ca retire"
+	}
+	for _, list := range []struct {
+		what  string
+		nodes []grid.NodeID
+	}{{"up", s.Behind}, {"away", s.Away}} {
+		for _, node := range list.nodes {
+			lines = append(lines, fmt.Sprintf("%s is %s and has not followed", node, list.what))
+		}
+	}
+	if _, err := fmt.Fprintln(a.stdout, strings.Join(lines, "\n")); err != nil {
+		return err
+	}
+	if next != "" {
+		a.say("%s", next)
+	}
+	return nil
+}
