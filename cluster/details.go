@@ -39,6 +39,7 @@ type detail struct {
 	Load      float64            `json:"load"`
 	Reason    string             `json:"reason,omitempty"`
 	Inventory *inventory.Machine `json:"inventory,omitempty"`
+	Labels    []string           `json:"labels,omitempty"`
 	Left      bool               `json:"left,omitempty"` // it said goodbye; for those who took it for dead
 
 	raw []byte
@@ -46,7 +47,7 @@ type detail struct {
 
 func newDetail(node grid.NodeID, started time.Time, s Self, serial uint64) *detail {
 	d := &detail{
-		Node: node, Started: started.UnixMilli(), Serial: serial, Load: s.Load, Reason: cut(s.Reason, maxReason), Inventory: s.Inventory,
+		Node: node, Started: started.UnixMilli(), Serial: serial, Load: s.Load, Reason: cut(s.Reason, maxReason), Inventory: s.Inventory, Labels: s.Labels,
 	}
 	if math.IsNaN(d.Load) || math.IsInf(d.Load, 0) {
 		d.Load = 0 // JSON has no such numbers
@@ -128,6 +129,8 @@ func decodeDetail(raw []byte) *detail {
 	}
 	d.raw = append([]byte(nil), raw...)
 	d.Reason = printable([]byte(d.Reason), maxReason)
+	d.Labels = slices.DeleteFunc(d.Labels, func(l string) bool { return grid.CheckNodeLabel(l) != nil })
+	d.Labels = d.Labels[:min(len(d.Labels), grid.MaxLabels)]
 	if m := d.Inventory; m != nil {
 		boundTexts(m)
 		m.More = m.More || len(m.GPUs) > maxGPUs

@@ -58,6 +58,7 @@ type Self struct {
 	Reason      string // why it is drained or quarantined
 
 	Inventory *inventory.Machine // all hardware, may be nil; not to be changed any more
+	Labels    []string           // by which tasks name it
 }
 
 // Member is a node as this node knows it.
@@ -92,7 +93,7 @@ func (m *Member) later(d *detail) {
 	if d == nil {
 		return
 	}
-	m.Load, m.Inventory = d.Load, d.Inventory
+	m.Load, m.Inventory, m.Labels = d.Load, d.Inventory, d.Labels
 	if cut(d.Reason, len(m.Reason)) == m.Reason && m.Reason != "" {
 		m.Reason = d.Reason
 	}

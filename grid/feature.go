@@ -16,11 +16,12 @@ const (
 	FeatureStop   Feature = "stop_after" // a number of failures that pauses a sweep
 	FeatureEarly  Feature = "stop"       // trials that are stopped early
 	FeatureSet    Feature = "set"        // another priority while it runs
+	FeatureNodes  Feature = "nodes"      // nodes that alone may run it
 )
 
 // Features are all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes}
 }
 
 // FeaturesOf gives the features that a task over a space has.
@@ -56,6 +57,9 @@ func FeaturesOf(t *Task, s Space) (all []Feature) {
 	if t.Stop != nil {
 		all = append(all, FeatureEarly)
 	}
+	if t.Resources.Nodes != "" {
+		all = append(all, FeatureNodes)
+	}
 	return all
 }
 
@@ -64,15 +68,15 @@ const (
 	LevelPlain    = 1 // all
 	LevelEquipped = 2 // those that know devices, containers and checkpoints
 	LevelFeatures = 3 // those that know these features
-	LevelOrders   = 4 // those that know these orders; older ones take a record with another one for invalid
+	LevelNodes    = 4 // those that know which nodes a task names, and all orders; older ones take a record with another one for invalid
 )
 
 // Level is that of the nodes that may get the sweep's trials. Older ones would leave out what they don't know without a word.
 func (s *Sweep) Level() int {
 	ofNodes := func(f Feature) bool { return f != FeatureStop } // which is the master's
 	switch {
-	case s.Task.Order == OrderLongest:
-		return LevelOrders
+	case s.Task.Order == OrderLongest || s.Task.Resources.Nodes != "":
+		return LevelNodes
 	case slices.ContainsFunc(FeaturesOf(&s.Task, s.Space), ofNodes):
 		return LevelFeatures
 	case s.Task.Equipped():

@@ -16,6 +16,7 @@ const (
 	RefusedProfile   RefusalCode = "never.profile" // it has no MIG instances of this profile, or too few
 	RefusedModel     RefusalCode = "never.model"   // it has no such GPUs, or too few
 	RefusedMemory    RefusalCode = "never.memory"  // its GPUs have too little memory
+	RefusedNodes     RefusalCode = "never.nodes"   // the task names other nodes
 	RefusedBusy      RefusalCode = "busy"          // what it needs is in use
 	RefusedFragment  RefusalCode = "fragment"      // there is enough in all, but not on one device
 	RefusedBehind    RefusalCode = "behind"        // what it needs is kept for trials that come first
@@ -54,7 +55,7 @@ type Refusal struct {
 // Never reports whether waiting does not help on this node.
 func (r Refusal) Never() bool {
 	switch r.Code {
-	case RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive:
+	case RefusedNodes, RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive:
 		return true
 	}
 	return false
@@ -63,7 +64,7 @@ func (r Refusal) Never() bool {
 // Nearer reports whether a node that refuses for good for this reason comes nearer to what is asked for than one that refuses for the
 // other.
 func (r *Refusal) Nearer(other *Refusal) bool {
-	rank := []RefusalCode{RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive}
+	rank := []RefusalCode{RefusedNodes, RefusedNever, RefusedProfile, RefusedModel, RefusedMemory, RefusedExclusive}
 	gpus := func(r *Refusal) int { // a node with too few processors has the GPUs, or the question did not come up
 		if r.Of == AmountCPUs || r.Of == AmountMemory {
 			return 1
@@ -84,6 +85,8 @@ func (r Refusal) String() string {
 		return fmt.Sprintf("has %s whose model contains %q, and a trial needs %s", countText(r.Have, "GPU"), r.What, amountText(AmountGPUs, r.Want))
 	case RefusedMemory:
 		return fmt.Sprintf("has GPUs with at most %s of memory, and a trial needs %s", bytesText(r.Have), bytesText(r.Want))
+	case RefusedNodes:
+		return "is not one of the nodes that the task names: " + NodeSet(r.What).String()
 	case RefusedNever:
 		return fmt.Sprintf("has %s, and a trial needs %s", amountText(r.Of, r.Have), amountText(r.Of, r.Want))
 	case RefusedBusy:

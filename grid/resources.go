@@ -69,6 +69,8 @@ type Resources struct {
 	GPUMemory  int64  `json:"gpu_memory,omitempty"`  // bytes on each device; without GPUs: a share of one device in proportion
 	GPUProfile string `json:"gpu_profile,omitempty"` // MIG profile of the instance, like 1g.10gb
 	GPUModel   string `json:"gpu_model,omitempty"`   // text that occurs in the device's name, like A100
+
+	Nodes NodeSet `json:"nodes,omitempty"` // nodes that may run it
 }
 
 // GPUMemoryAuto as GPUMemory has it measured how much memory of a GPU the trials need, so that several share one.
@@ -103,7 +105,11 @@ func (r Resources) WholeGPUs() int {
 
 // Key is a text that is the same for equal resources, and for those only.
 func (r Resources) Key() string {
-	return fmt.Sprintf("c%d_m%d_g%d_v%d_%q_%q", r.CPUs, r.Memory, r.GPUs, r.GPUMemory, r.GPUProfile, r.GPUModel)
+	key := fmt.Sprintf("c%d_m%d_g%d_v%d_%q_%q", r.CPUs, r.Memory, r.GPUs, r.GPUMemory, r.GPUProfile, r.GPUModel)
+	if r.Nodes != "" {
+		key += fmt.Sprintf("_%q", r.Nodes)
+	}
+	return key
 }
 
 // Check says why no trial can reserve so much.
@@ -126,6 +132,9 @@ func (r Resources) Check() error {
 			return err
 		}
 	}
+	if err := r.Nodes.Check(); err != nil {
+		return err
+	}
 	switch {
 	case r.GPUs > One && r.GPUs%One != 0:
 		return flawf("Give a whole number, or a fraction below 1 for a share of one GPU.", "gpus is %s: more than one GPU must be whole ones", r.GPUs)
@@ -142,7 +151,7 @@ func (r Resources) Check() error {
 // LaneOf gives the lane of trials with these resources and this image. Trials of one lane need the same, and no two lanes have one
 // name: with processors and memory alone the amounts are the name, as they have always been; else it ends in a hash of everything.
 func LaneOf(priority int, r Resources, image string) Lane {
-	if !r.NeedsGPU() && r.GPUModel == "" && image == "" {
+	if !r.NeedsGPU() && r.GPUModel == "" && image == "" && r.Nodes == "" {
 		return Lane(fmt.Sprintf("p%d_c%d_m%d_g0_v0", priority, r.CPUs, r.Memory))
 	}
 	sum := sha256.Sum256([]byte(r.Key() + "\n" + image))

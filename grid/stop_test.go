@@ -158,7 +158,7 @@ func TestLevels(t *testing.T) {
 	for want, tasks := range map[int][]Task{
 		LevelPlain:    {{}, {StopAfter: 3}},
 		LevelEquipped: {{Checkpoint: &Checkpoint{}}, {Image: "x"}, {Resources: Resources{GPUs: One}}},
-		LevelOrders:   {{Order: OrderLongest, Repeat: true}},
+		LevelNodes:    {{Order: OrderLongest, Repeat: true}, {Resources: Resources{Nodes: "gpu1"}}},
 		LevelFeatures: {{Repeat: true}, {Venv: ".venv"}, {Stop: &EarlyStop{}}, {Venv: ".venv", Resources: Resources{GPUs: One}}},
 	} {
 		for i := range tasks {

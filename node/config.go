@@ -33,6 +33,7 @@ import (
 type Config struct {
 	StateDir  string
 	Node      grid.NodeID
+	Labels    []string          // by which tasks name it
 	Machine   inventory.Machine // what trials may use; settings know no GPUs, which the node itself looks for
 	Retention Retention
 	Cluster   Cluster
@@ -72,6 +73,7 @@ func (c Config) limits() jetstream.Limits {
 type settings struct {
 	State  string `yaml:"state"`
 	Node   string `yaml:"node"`
+	Labels texts  `yaml:"labels"`
 	CPUs   string `yaml:"cpus"`
 	Memory string `yaml:"memory"`
 
@@ -146,6 +148,7 @@ func LoadConfig(file string) (Config, error) {
 		}
 	}
 	set("node", "MLF_NODE", s.Node, func(v string) error { c.Node = grid.NodeID(v); return checkName(v) })
+	set("labels", "MLF_LABELS", strings.Join(s.Labels, ","), labels(&c.Labels))
 	set("cpus", "MLF_CPUS", s.CPUs, func(v string) (err error) { c.Machine.CPUs, err = positive(v); return })
 	set("memory", "MLF_MEMORY", s.Memory, size(&c.Machine.Memory))
 	set("gpus.use", "MLF_GPUS_USE", strings.Join(s.GPUs.Use, ","), devices(&c.Devices))
@@ -341,6 +344,25 @@ func size(to *int64) func(string) error {
 			return fmt.Errorf("%q is not a size; write one as in 500MB or 10GiB", v)
 		}
 		*to = int64(n)
+		return nil
+	}
+}
+
+// labels reads the names by which tasks choose this node.
+func labels(to *[]string) func(string) error {
+	return func(v string) error {
+		var all []string
+		for label := range strings.SplitSeq(v, ",") {
+			label = strings.TrimSpace(label)
+			if err := grid.CheckNodeLabel(label); err != nil {
+				return err
+			}
+			all = append(all, label)
+		}
+		if len(all) > grid.MaxLabels {
+			return fmt.Errorf("a node has at most %d labels, and these are %d", grid.MaxLabels, len(all))
+		}
+		*to = all
 		return nil
 	}
 }

@@ -38,7 +38,7 @@ func (n *Node) devices(c worker.Config) worker.Config {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	c.Devices, c.Policy = allocator.Options{Share: n.cfg.Devices.Share}, n.cfg.Devices
-	c.GPUs, c.DevicesChanged = n.machine, n.publishDevices
+	c.GPUs, c.DevicesChanged, c.Labels = n.machine, n.publishDevices, n.cfg.Labels
 	return c
 }
 
@@ -57,6 +57,9 @@ func (n *Node) awaitDevices(ctx context.Context) {
 // and what is wrong with the machine's GPUs, if anything is. It asks the GPU driver only for a request that needs a GPU.
 func (c *Config) Never(ctx context.Context, r grid.Resources) (refusal grid.Refusal, problem string) {
 	m := c.Machine
+	if !r.Nodes.Has(c.Node, c.Labels) {
+		return grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}, ""
+	}
 	if r.NeedsGPU() {
 		if source := c.gpuSource(); source != nil {
 			source.Read(ctx, &m)

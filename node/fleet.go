@@ -43,7 +43,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	seen := cfg.Machine
 	self := cluster.Self{
 		Version: cfg.Version, Protocol: protocol, Roles: roles, APIPort: ports.API, NATSPort: ports.NATS,
-		CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory, Load: load(), Inventory: &seen,
+		CPUs: cfg.Machine.CPUs, Memory: cfg.Machine.Memory, Load: load(), Inventory: &seen, Labels: cfg.Labels,
 	}
 	var err error
 	f.cluster, err = cluster.Start(cluster.Config{
@@ -178,7 +178,7 @@ func member(m *cluster.Member, local bool) api.Member {
 	v := api.Member{
 		Node: m.Node, State: string(m.State), Since: m.Since.UTC(), Address: net.JoinHostPort(m.Address, strconv.Itoa(m.Port)),
 		Version: m.Version, Roles: []string{}, Local: local, CPUs: m.CPUs, Memory: m.Memory, GPUs: m.GPUs, Load: m.Load,
-		Running: m.Running, Drained: m.Drained, Quarantined: m.Quarantined, Reason: m.Reason, Devices: []api.GPU{},
+		Running: m.Running, Drained: m.Drained, Quarantined: m.Quarantined, Reason: m.Reason, Labels: m.Labels, Devices: []api.GPU{},
 	}
 	if !m.There() {
 		v.Load, v.Running = 0, 0 // what it said last is over

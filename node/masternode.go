@@ -189,10 +189,7 @@ func (n *Node) nodes() *master.Nodes {
 				n.log.Error("node could not be quarantined", "node", node, "err", err)
 			}
 		},
-		Fits: func(m *cluster.Member, r grid.Resources) bool {
-			has := capacityOf(m, r)
-			return has.Slots(r) > 0
-		},
+		Fits: func(m *cluster.Member, r grid.Resources) bool { return slotsOf(m, r) > 0 },
 		Withhold: func(node grid.NodeID, part grid.Scope, reason string, until time.Time) {
 			if err := n.authority.Withhold(node, part, trust.Withheld{Reason: reason, Until: until}); err != nil {
 				n.log.Error("trials could not be withheld from a part of a node", "node", node, "part", part, "err", err)
@@ -224,8 +221,7 @@ func (n *Node) slots(r grid.Resources) int {
 	total := 0
 	for _, m := range n.fleet.cluster.Members() {
 		if m.There() && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined {
-			has := capacityOf(&m, r)
-			total += has.Slots(r)
+			total += slotsOf(&m, r)
 		}
 	}
 	return total
@@ -254,6 +250,15 @@ func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
 	return worker.NodeOf(m.CPUs, m.Memory, m.Inventory)
 }
 
+// slotsOf says how many attempts with these resources a node can run at one time.
+func slotsOf(m *cluster.Member, r grid.Resources) int {
+	if !r.Nodes.Has(m.Node, m.Labels) {
+		return 0
+	}
+	has := capacityOf(m, r)
+	return has.Slots(r)
+}
+
 // never says why none of the known nodes, whether up or not, could run an attempt with these resources: what the one
 // lacks that comes nearest. While none is known, as in the first moments of a master that runs no trials, nothing is too large.
 func (n *Node) never(r grid.Resources) string {
@@ -265,6 +270,9 @@ func (n *Node) never(r grid.Resources) string {
 		}
 		has := capacityOf(&m, r)
 		refusal := has.Never(r)
+		if !r.Nodes.Has(m.Node, m.Labels) {
+			refusal = grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}
+		}
 		if refusal.Code == "" {
 			return ""
 		}

@@ -43,6 +43,22 @@ func (s *schema) resources(what string, n *yaml.Node, t *task) {
 	}
 }
 
+// nodes reads which nodes may run trials.
+func (s *schema) nodes(what string, n *yaml.Node, t *task) {
+	var all []string
+	if m := s.target(n); m != nil && m.Kind == yaml.ScalarNode {
+		if text, ok := s.filled(what, n); ok {
+			all = []string{text}
+		}
+	} else if all, _ = s.texts(what, n, "[gpu1, label=a100]"); len(all) == 0 {
+		s.report(n, "Name nodes, or leave nodes out: then all may run trials.", "%s is empty", what)
+	}
+	t.Resources.Nodes = grid.NodeSetOf(all)
+	if err := t.Resources.Nodes.Check(); err != nil {
+		s.report(n, "", "%s", err)
+	}
+}
+
 // gpuIDs reads how a program wants its GPUs named.
 func (s *schema) gpuIDs(what string, n *yaml.Node, t *task) {
 	switch text, ok := s.filled(what, n); {

@@ -33,7 +33,7 @@ func settings() map[string]func(text string) (field string, value *yaml.Node, er
 	return map[string]func(string) (string, *yaml.Node, error){
 		"artifact": listed("artifacts"), "share": listed("share"), "exclude": listed("exclude"),
 		"metric": metricSetting, "objective": objectiveSetting,
-		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "stop-after": single("stop_after"), "stop": stopSetting, "order": single("order"),
+		"repeat": single("repeat"), "sample": sampleSetting, "setup": single("setup"), "venv": single("venv"), "timeout": single("timeout"), "retries": single("retries"), "stop-after": single("stop_after"), "stop": stopSetting, "order": single("order"), "nodes": nodesSetting,
 		"cpus": resource("cpus"), "memory": resource("memory"), "gpus": resource("gpus"),
 	}
 }
@@ -72,6 +72,15 @@ func stopSetting(text string) (string, *yaml.Node, error) {
 	put(n, "rule", unquoted(rule))
 	put(n, "after", unquoted(after))
 	return "stop", n, nil
+}
+
+// nodesSetting reads names and labels with commas between.
+func nodesSetting(text string) (string, *yaml.Node, error) {
+	n := sequence()
+	for one := range strings.SplitSeq(text, ",") {
+		n.Content = append(n.Content, scalar(strings.TrimSpace(one)))
+	}
+	return "nodes", n, nil
 }
 
 // sampleSetting reads SIZE or SIZE:SEED.

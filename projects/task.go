@@ -71,6 +71,7 @@ func (s *schema) taskFields(t *task) map[string]field {
 		"log_limit":    func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) },
 		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t) },
 		"checkpoint":   func(what string, n *yaml.Node) { s.checkpoint(what, n, t) },
+		"nodes":        func(what string, n *yaml.Node) { s.nodes(what, n, t) },
 		"order":        func(what string, n *yaml.Node) { s.order(what, n, t) },
 		"stop_after":   func(what string, n *yaml.Node) { t.StopAfter = s.failures(what, n) },
 		"stop":         func(what string, n *yaml.Node) { s.earlyStop(what, n, t) },

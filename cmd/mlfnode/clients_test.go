@@ -437,6 +437,29 @@ func TestSweepWithinATrial(t *testing.T) {
 	open(t, "resume", "--local", "echo-1").exit(0)
 }
 
+// TestNodesOfATask runs trials on nodes that a task names, and refuses a task that names none of the cluster.
+func TestNodesOfATask(t *testing.T) {
+	t.Setenv("MLF_LABELS", "fast, a100")
+	c := newTestCluster(t)
+	c.start()
+	if said := c.open("members").exit(0); !strings.Contains(said, "labels") || !strings.Contains(said, "fast,a100") {
+		t.Errorf("members: got\n%s", said)
+	}
+	if said := c.open("sweep", "--nodes", "n1,label=fast", "--set", "i=1,2", "--", "echo", "here").exit(0); strings.Count(said, "| here") != 2 {
+		t.Errorf("got\n%s", said)
+	}
+	want := "no node that the task names can run its trials: m is not one of the nodes that the task names: n1, label=slow\n  try: mlfnode members lists the nodes with their labels"
+	if said := c.open("sweep", "--nodes", "n1,label=slow", "--", "true").exit(1); !strings.Contains(said, want) {
+		t.Errorf("got\n%s\nwant\n%s", said, want)
+	}
+	if said := c.open("sweep", "--nodes", "a b", "--", "true").exit(2); !strings.Contains(said, `nodes has "a b". Write names as members lists them`) {
+		t.Errorf("got\n%s", said)
+	}
+	if said := c.open("show", "echo-1").exit(0); !strings.Contains(said, "1 CPU, on n1, label=fast") {
+		t.Errorf("got\n%s", said)
+	}
+}
+
 // TestStopOnAFullDisk stops a sweep whose state is on a full disk: what can't be recorded is said, and the process ends soon.
 func TestStopOnAFullDisk(t *testing.T) {
 	for _, signals := range [][]syscall.Signal{{syscall.SIGTERM}, {syscall.SIGINT, syscall.SIGINT}} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -70,15 +71,24 @@ func (a *app) listMembers(all []api.Member) error {
 	if a.json {
 		return a.printJSON(all)
 	}
-	t := newTable(a.stdout, "node", "state", "roles", "cpus", "memory", "gpus", "running", "load", "address", "version", "")
+	head := []string{"node", "state", "roles", "cpus", "memory", "gpus", "running", "load", "address", "version"}
+	labelled := slices.ContainsFunc(all, func(m api.Member) bool { return len(m.Labels) > 0 })
+	if labelled {
+		head = append(head, "labels")
+	}
+	t := newTable(a.stdout, append(head, "")...)
 	for i := range all {
 		m := &all[i]
 		running, load := "", "" // of a node that is not there nothing is known
 		if isThere(m) {
 			running, load = strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64)
 		}
-		t.row(string(m.Node), memberState(m), strings.Join(m.Roles, ","), strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory),
-			strconv.Itoa(m.GPUs), running, load, m.Address, m.Version, oneLine(m.Reason))
+		row := []string{string(m.Node), memberState(m), strings.Join(m.Roles, ","), strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory),
+			strconv.Itoa(m.GPUs), running, load, m.Address, m.Version}
+		if labelled {
+			row = append(row, strings.Join(m.Labels, ","))
+		}
+		t.row(append(row, oneLine(m.Reason))...)
 	}
 	return t.end()
 }

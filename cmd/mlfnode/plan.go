@@ -54,6 +54,7 @@ func (f *planFlags) add(fl *pflag.FlagSet) {
 		{"retries", "N", "how often a failed trial runs again (default as the task says)"},
 		{"stop", "RULE:STEP", "stop trials early whose objective is worse than that of others from this step on: median:5 or asha:5"},
 		{"stop-after", "N", "pause the sweep when N trials have failed; 0 is no limit"},
+		{"nodes", "NAME,…", "nodes that may run the trials: names, which may have *, and label=LABEL of node.yaml"},
 		{"order", "ORDER", "order in which trials begin: index, spread or longest_first (default: the order of the task)"},
 		{"cpus", "N", "processors that one trial needs"},
 		{"memory", "SIZE", "memory that one trial needs, as in 4GiB"},
@@ -246,6 +247,9 @@ func checkFile(name, path string) error {
 // checkFits refuses a task that this machine can never run.
 func (p *plan) checkFits(ctx context.Context, cfg node.Config) error {
 	r := p.task.Resources
+	if !r.Nodes.Has(cfg.Node, cfg.Labels) {
+		return usage(fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes), "leave nodes out on a machine that is in no cluster")
+	}
 	if r.CPUs > grid.MilliOf(cfg.Machine.CPUs) {
 		return usage(fmt.Sprintf("one trial needs %s processors, this machine has %g", r.CPUs, cfg.Machine.CPUs), "lower resources.cpus in project.yaml")
 	}

@@ -189,6 +189,9 @@ func resourcesText(r *grid.Resources) string {
 	case r.GPUMemory > 0:
 		parts = append(parts, bytesText(r.GPUMemory)+" of GPU memory")
 	}
+	if r.Nodes != "" {
+		parts = append(parts, "on "+r.Nodes.String())
+	}
 	return strings.Join(parts, ", ")
 }
 

@@ -27,6 +27,7 @@ type Member struct {
 	Drained     bool        `json:"drained"`
 	Quarantined bool        `json:"quarantined"`
 	Reason      string      `json:"reason"` // why it is drained
+	Labels      []string    `json:"labels,omitempty"`
 	Devices     []GPU       `json:"devices"`
 	Groups      []GPUGroup  `json:"gpu_groups,omitempty"` // complete, also where devices are left out
 	MoreDevices bool        `json:"more_devices,omitempty"`

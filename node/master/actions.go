@@ -89,6 +89,11 @@ func (m *Master) fits(ctx context.Context, r grid.Resources) error {
 		m.cfg.AwaitDevices(ctx)
 	}
 	if why := m.never(r); why != "" {
+		anywhere := r
+		anywhere.Nodes = ""
+		if r.Nodes != "" && m.never(anywhere) == "" {
+			return refuse("no node that the task names can run its trials: "+why, "mlfnode members lists the nodes with their labels")
+		}
 		return refuse("one trial of this task needs more than any node has: "+why, "lower `resources` in project.yaml")
 	}
 	return nil

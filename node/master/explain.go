@@ -226,7 +226,7 @@ func (m *Master) Waits(s *grid.Sweep) string {
 	m.peers.mu.Lock()
 	defer m.peers.mu.Unlock()
 	for node, known := range m.peers.byID {
-		if refusal := known.waits[lane]; refusal.Code != "" && !known.dead {
+		if refusal := known.waits[lane]; refusal.Code != "" && refusal.Code != grid.RefusedNodes && !known.dead {
 			all = append(all, string(node)+" "+string(refusal.Code))
 		}
 	}

@@ -48,7 +48,7 @@ func (s *state) noteSetup(t *history.Transition) {
 func (s *state) pauseBroken(ctx context.Context) error {
 	for id, b := range s.setups {
 		alone := s.m.cfg.Nodes == nil && b.class == grid.ClassImage // which time does not cure, and no other node
-		if b.count < setupLimit && !alone && !s.failsEverywhere(b) {
+		if b.count < setupLimit && !alone && !s.failsEverywhere(s.feeds[id], b) {
 			continue
 		}
 		f := s.feeds[id]
@@ -73,12 +73,12 @@ func (s *state) pauseBroken(ctx context.Context) error {
 }
 
 // failsEverywhere reports whether there are several nodes and the step has failed on all of them.
-func (s *state) failsEverywhere(b *setups) bool {
-	if s.m.cfg.Nodes == nil || len(b.nodes) < 2 {
+func (s *state) failsEverywhere(f *feed, b *setups) bool {
+	if f == nil || s.m.cfg.Nodes == nil || len(b.nodes) < 2 {
 		return false
 	}
 	for _, m := range s.m.cfg.Nodes.Members() {
-		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(b.nodes, m.Node) {
+		if m.State == cluster.Alive && m.Has(cluster.Worker) && !m.Drained && !m.Quarantined && !slices.Contains(b.nodes, m.Node) && f.base().Nodes.Has(m.Node, m.Labels) {
 			return false
 		}
 	}

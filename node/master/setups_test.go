@@ -53,7 +53,7 @@ func TestSetupThatFailsEverywhere(t *testing.T) {
 	s := &state{m: &Master{cfg: Config{Nodes: &Nodes{Members: func() []cluster.Member { return members }}}}, setups: map[grid.SweepID]*setups{}}
 	fails := func(node grid.NodeID) bool {
 		s.noteSetup(&history.Transition{Sweep: "s", Node: node, Change: grid.Retry, Class: grid.ClassSetup})
-		return s.failsEverywhere(s.setups["s"])
+		return s.failsEverywhere(newFeed(points(t, "s", 1)), s.setups["s"])
 	}
 	if fails("a") {
 		t.Error("one of two nodes is not everywhere")

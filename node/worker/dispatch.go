@@ -48,8 +48,10 @@ func (w *Worker) assess(lanes []lane) []lane {
 			l.refusal = grid.Refusal{Code: grid.RefusedWithheld, By: why}
 			continue
 		}
-		if l.slots = w.books.Slots(l.resources); l.slots < 1 {
-			l.refusal = w.books.Why(l.name, l.resources)
+		if l.slots = w.Slots(l.resources); l.slots < 1 {
+			if l.refusal = w.elsewhere(l.resources); l.refusal.Code == "" {
+				l.refusal = w.books.Why(l.name, l.resources)
+			}
 			continue
 		}
 		var room int

@@ -225,3 +225,25 @@ func TestDevicesOfPolicy(t *testing.T) {
 		}
 	}
 }
+
+// TestTrialsForOtherNodes has sweeps name nodes: this one runs those that name it, by its name or a label, and says of others why not.
+func TestTrialsForOtherNodes(t *testing.T) {
+	s := newStage(t, func(context.Context, *executor.Attempt) executor.Outcome { return succeeded() })
+	s.cfg.Labels = []string{"fast"}
+	sets := map[grid.SweepID]grid.NodeSet{"t-1": "label=fast", "t-2": "other,label=slow", "t-3": grid.NodeSet("other," + s.cfg.Node)}
+	var others *grid.Sweep
+	for id, nodes := range sets {
+		r := s.sweep(id, 1, 1, func(r *grid.Sweep) { r.Task.Resources.Nodes = nodes })
+		s.lease(r, 0, 1)
+		if id == "t-2" {
+			others = r
+		}
+	}
+	s.run()
+	s.finished("t-1", 1)
+	s.finished("t-3", 1)
+	eventually(t, "the refusal of the third", func() bool { return s.Waiting()[others.Lane()].Code == grid.RefusedNodes })
+	if got, want := s.Waiting()[others.Lane()].String(), "is not one of the nodes that the task names: other, label=slow"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -6,6 +6,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,8 @@ type Config struct {
 	Beats bool
 	// Outlive is how long attempts go on without an agent; 0 when they end with it.
 	Outlive time.Duration
+	// Labels are those by which tasks name this node.
+	Labels []string
 	// Keys names the gossip keyring that this node has; may be nil.
 	Keys func() uint64
 	// DevicesChanged is called when a device has changed its state; may be nil. It must be quick.
@@ -290,7 +293,22 @@ func (w *Worker) nudge() {
 }
 
 // Slots says how many attempts with these resources this worker can run at one time.
-func (w *Worker) Slots(r grid.Resources) int { return w.books.Slots(r) }
+func (w *Worker) Slots(r grid.Resources) int {
+	if w.elsewhere(r).Code != "" {
+		return 0
+	}
+	return w.books.Slots(r)
+}
+
+// elsewhere refuses trials for which the task names other nodes.
+func (w *Worker) elsewhere(r grid.Resources) grid.Refusal {
+	if r.Nodes.Has(w.cfg.Node, w.cfg.Labels) {
+		return grid.Refusal{}
+	}
+	return grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}
+}
 
 // Never says why this worker could never run an attempt with these resources.
-func (w *Worker) Never(r grid.Resources) grid.Refusal { return w.books.Never(r) }
+func (w *Worker) Never(r grid.Resources) grid.Refusal {
+	return cmp.Or(w.elsewhere(r), w.books.Never(r))
+}

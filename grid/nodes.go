@@ -1,0 +1,73 @@
+package grid
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"mlfnode/grid/lazyregexp"
+)
+
+// NodeSet names the nodes that may run the trials of a task, by names and labels joined by commas: "gpu*,label=a100" are all nodes whose
+// name begins with gpu, and those with the label a100. The empty one is all nodes.
+type NodeSet string
+
+const (
+	labelMark = "label="
+	// maxNodeSet bounds the names and labels of a set, and MaxLabels the labels of a node.
+	maxNodeSet = 64
+	MaxLabels  = 32
+)
+
+var (
+	nodePattern = lazyregexp.New(`^[A-Za-z0-9_*?-]{1,128}$`)
+	nodeLabel   = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+)
+
+// NodeSetOf joins names and labels.
+func NodeSetOf(all []string) NodeSet { return NodeSet(strings.Join(all, ",")) }
+
+// List gives the names and labels.
+func (s NodeSet) List() []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(string(s), ",")
+}
+
+// Has reports whether a node with these labels is in the set.
+func (s NodeSet) Has(node NodeID, labels []string) bool {
+	return s == "" || slices.ContainsFunc(s.List(), func(one string) bool {
+		if label, ok := strings.CutPrefix(one, labelMark); ok {
+			return slices.Contains(labels, label)
+		}
+		match, err := path.Match(one, string(node))
+		return err == nil && match
+	})
+}
+
+// String gives the set for a person.
+func (s NodeSet) String() string { return strings.Join(s.List(), ", ") }
+
+// Check says what is wrong with the set.
+func (s NodeSet) Check() error {
+	all := s.List()
+	if len(all) > maxNodeSet {
+		return flawf("Give the nodes a label in their node.yaml, and name that.", "nodes has %d entries, more than %d", len(all), maxNodeSet)
+	}
+	for _, one := range all {
+		label, isLabel := strings.CutPrefix(one, labelMark)
+		if pattern := nodePattern; isLabel && CheckNodeLabel(label) != nil || !isLabel && !pattern.Get().MatchString(one) {
+			return flawf("Write names as members lists them, which may have * and ?, and labels like label=a100.", "nodes has %.80q", one)
+		}
+	}
+	return nil
+}
+
+// CheckNodeLabel says why a node can't have a label.
+func CheckNodeLabel(label string) error {
+	if !nodeLabel.Get().MatchString(label) {
+		return flawf("Write letters, digits, '.', '_' and '-'.", "the label %.80q is not valid", label)
+	}
+	return nil
+}
