@@ -140,14 +140,22 @@ func (l *ledger) of(node grid.NodeID) []grid.LeaseID {
 	return all
 }
 
-// void lists the leases that a node held in an earlier life and does not hold any more. One that is known by its attempt is held as
-// long as the attempt runs.
+// void lists the leases that a node held in an earlier life and does not hold any more. One that is known by its attempt may be any that
+// the node holds and that is not known: the attempt runs under it, or has ended, and the node has still to report that. What is not made
+// good by the node's reports ends with claimLimit.
 func (l *ledger) void(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
 	return slices.DeleteFunc(l.of(node), func(id grid.LeaseID) bool {
 		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool {
-			return h.ID == id || slices.ContainsFunc(h.Runs, func(r jetstream.HeldRun) bool { return leaseOfRun(r.Run) == id })
+			return h.ID == id || isOfRun(id) && !l.knows(h.ID)
 		})
 	})
+}
+
+func (l *ledger) knows(id grid.LeaseID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, known := l.leases[id]
+	return known
 }
 
 // holder is the node that holds a lease, "" while nobody has said so.

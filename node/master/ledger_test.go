@@ -76,8 +76,9 @@ func TestReleaseOfAnotherLease(t *testing.T) {
 	}
 }
 
-// TestFirstWordOfAHolder has a node that was expected to run an attempt say so for the first time, under the ID of the lease: what
-// stands for that lease until then is not void, or the trial would be leased once more.
+// TestFirstWordOfAHolder has a node that was expected to run attempts say so for the first time, under the ID of the lease: what stands for
+// that lease until then is not void, or the trials would be leased once more; nor is that of an attempt that has ended, of which the node
+// has still to report.
 func TestFirstWordOfAHolder(t *testing.T) {
 	l := newLedger()
 	for _, run := range []string{"b.1.1", "b.1.2", "c.1.1"} {
@@ -85,8 +86,16 @@ func TestFirstWordOfAHolder(t *testing.T) {
 		l.assign(leaseOfRun(run), grid.NodeID(run[:1]), time.Now())
 	}
 	l.complete()
-	held := jetstream.HeldLease{Seq: 7, Deliveries: 1, ID: "before.1", Runs: []jetstream.HeldRun{{Run: "b.1.1", Attempt: 1}}}
-	if void := l.void("b", []jetstream.HeldLease{held}); !slices.Equal(void, []grid.LeaseID{leaseOfRun("b.1.2")}) {
-		t.Errorf("got %v void, want that of the attempt alone which the node does not run any more", void)
+	for name, held := range map[string]jetstream.HeldLease{
+		"an attempt runs":      {Seq: 7, Deliveries: 1, ID: "before.1", Runs: []jetstream.HeldRun{{Run: "b.1.1", Attempt: 1}}},
+		"all are at their end": {Seq: 7, Deliveries: 1, ID: "before.1"},
+	} {
+		if void := l.void("b", []jetstream.HeldLease{held}); len(void) > 0 {
+			t.Errorf("%s: got %v void, want none", name, void)
+		}
+	}
+	void := l.void("b", nil)
+	if slices.Sort(void); !slices.Equal(void, []grid.LeaseID{leaseOfRun("b.1.1"), leaseOfRun("b.1.2")}) {
+		t.Errorf("a node that holds nothing: got %v void, want both", void)
 	}
 }

@@ -189,7 +189,11 @@ func (s *state) expect(f *feed, open []grid.Trial) {
 }
 
 // leaseOfRun names the lease of an attempt that goes on, while its own ID is not known.
-func leaseOfRun(run string) grid.LeaseID { return grid.LeaseID("run " + run) }
+func leaseOfRun(run string) grid.LeaseID { return grid.LeaseID(ofRun + run) }
+
+const ofRun = "run "
+
+func isOfRun(id grid.LeaseID) bool { return strings.HasPrefix(string(id), ofRun) }
 
 // A node tells what it holds at once, and again twice a second. So a lease of which its holder says no more is not held any more
 // after claimLimit, and one that was handed out is lost when nobody has said to hold it after idleLimit. What it runs if it is cut
