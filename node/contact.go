@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -41,7 +42,7 @@ func ContextFile() (string, error) {
 }
 
 // SaveContext keeps a context for this user. Later commands go to its cluster. That of another cluster is kept in a file beside it, whose
-// path is returned: the secret in it was told once.
+// path is returned: the secret in it was told once. No file beside it stays of the cluster that is saved.
 func SaveContext(c trust.Context) (kept string, err error) {
 	file, err := ContextFile()
 	if err != nil {
@@ -56,7 +57,30 @@ func SaveContext(c trust.Context) (kept string, err error) {
 			return "", fmt.Errorf("keep the context of another cluster: %w", err)
 		}
 	}
-	return kept, trust.SaveContext(file, c)
+	if err := trust.SaveContext(file, c); err != nil {
+		return kept, err
+	}
+	others, err := keptContexts(file)
+	if err != nil {
+		return kept, err
+	}
+	for _, other := range others {
+		if old, err := trust.LoadContext(other); err == nil && old.OfSame(c) {
+			if err := durable.Remove(other); err != nil {
+				return kept, fmt.Errorf("remove an older context of the cluster: %w", err)
+			}
+		}
+	}
+	return kept, nil
+}
+
+// keptContexts are the files beside the current context.
+func keptContexts(current string) ([]string, error) {
+	files, err := filepath.Glob(strings.TrimSuffix(current, ".yaml") + "-*.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("find the contexts: %w", err)
+	}
+	return files, nil
 }
 
 // shortPin names the cluster of a context.
@@ -68,18 +92,17 @@ type KnownContext struct {
 	Current bool   // commands go there
 	Used    time.Time
 	trust.Context
-	file string
 }
 
-// Contexts lists this user's contexts, the current one first. A file that can't be read is an error.
+// Contexts lists this user's contexts, one of each cluster, the current one first. A file that can't be read is an error.
 func Contexts() ([]KnownContext, error) {
 	current, err := ContextFile()
 	if err != nil {
 		return nil, err
 	}
-	files, err := filepath.Glob(strings.TrimSuffix(current, ".yaml") + "-*.yaml")
+	files, err := keptContexts(current)
 	if err != nil {
-		return nil, fmt.Errorf("find the contexts: %w", err)
+		return nil, err
 	}
 	var all []KnownContext
 	for _, file := range append([]string{current}, files...) {
@@ -90,7 +113,10 @@ func Contexts() ([]KnownContext, error) {
 		if err != nil {
 			return nil, err
 		}
-		k := KnownContext{ID: shortPin(c), Current: file == current, Context: c, file: file}
+		if slices.ContainsFunc(all, func(k KnownContext) bool { return k.OfSame(c) }) {
+			continue // a kill has left it
+		}
+		k := KnownContext{ID: shortPin(c), Current: file == current, Context: c}
 		if info, err := os.Stat(file); err == nil {
 			k.Used = info.ModTime()
 		}
@@ -108,13 +134,8 @@ func (k *KnownContext) Use(master string) error {
 		}
 		k.Master = []string{address}
 	}
-	if _, err := SaveContext(k.Context); err != nil {
-		return err
-	}
-	if k.Current {
-		return nil
-	}
-	return durable.Remove(k.file) // it is the current one now
+	_, err := SaveContext(k.Context)
+	return err
 }
 
 // FindContact gives the contact that the user has chosen: master, HOST or HOST:PORT, with the token in MLF_CLUSTER_TOKEN or in

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -95,6 +96,42 @@ func TestContexts(t *testing.T) {
 	current()
 	if said := mlfnode(2, "use", "one"); !strings.Contains(said, `you have access to no cluster "one"`) {
 		t.Errorf("of an address that has changed: got %q", said)
+	}
+}
+
+// TestOneContextOfEachCluster goes from one cluster to another and back with their tokens, as token use does, and finds each cluster once,
+// also where a kill or an older version has left a second file of one.
+func TestOneContextOfEachCluster(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	file, err := node.ContextFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := newContext(t), newContext(t)
+	first.Master, second.Master = []string{"one:7420"}, []string{"two:7420"}
+	for _, c := range []trust.Context{first, second, first} {
+		if _, err := node.SaveContext(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	beside := filepath.Join(filepath.Dir(file), "context-*.yaml")
+	if kept, err := filepath.Glob(beside); err != nil || len(kept) != 1 {
+		t.Errorf("got the files %q, %v, want one of the other cluster", kept, err)
+	}
+	if err := trust.SaveContext(filepath.Join(filepath.Dir(file), "context-left.yaml"), first); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := node.Contexts(); err != nil || len(all) != 2 || all[0].Master[0] != "one:7420" || all[1].Master[0] != "two:7420" {
+		t.Errorf("got %+v, %v, want each cluster once, the current one first", all, err)
+	}
+	for _, name := range []string{"one", "two", "one"} {
+		var out bytes.Buffer
+		if code := run(t.Context(), &interrupts{}, []string{"context", "use", name}, &out, &out); code != 0 {
+			t.Errorf("context use %s: got exit code %d\n%s", name, code, &out)
+		}
+	}
+	if kept, err := filepath.Glob(beside); err != nil || len(kept) != 1 {
+		t.Errorf("in the end got the files %q, %v, want one", kept, err)
 	}
 }
 
