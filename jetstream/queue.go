@@ -83,6 +83,7 @@ type queued struct {
 	Held
 	node  grid.NodeID // that has it; "" for none, or for one that is not known
 	taken bool        // by a node
+	waits bool        // it is postponed
 }
 
 func newQueue(s *Store) *Queue {
@@ -176,13 +177,17 @@ func (q *Queue) take(node grid.NodeID, shape string, n int) []Held {
 // errNotHeld says that a lease is not in the hands of the node that says so.
 var errNotHeld = errors.New("the node does not hold the lease")
 
-// held gives a lease of a node; nil when there is none with this ID, which its holder alone knows.
+// held gives a lease of a node; nil when there is none with this ID, which its holder alone knows: so one that an earlier process has
+// stored is in the hands of who names it.
 func (q *Queue) held(node grid.NodeID, id grid.LeaseID) (*queued, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.leases[id]
 	if l != nil && l.node != "" && l.node != node {
 		return nil, errNotHeld
+	}
+	if l != nil && l.taken {
+		l.node = node
 	}
 	return l, nil
 }
@@ -198,14 +203,21 @@ func (q *Queue) acknowledge(ctx context.Context, node grid.NodeID, id grid.Lease
 // maxPostpone bounds how long a node keeps a lease out of everybody's hands.
 const maxPostpone = 10 * time.Second
 
-// postpone gives a lease of a node to the next one that asks after a while.
+// postpone gives a lease of a node to the next one that asks after a while. Saying so again while it waits changes nothing.
 func (q *Queue) postpone(node grid.NodeID, id grid.LeaseID, d time.Duration) error {
 	l, err := q.held(node, id)
 	if l == nil || err != nil {
 		return errNotHeld
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if l.waits {
+		return nil
+	}
+	l.waits = true
 	time.AfterFunc(min(max(d, 0), maxPostpone), func() {
 		q.mu.Lock()
+		l.waits = false
 		again := q.leases[id] == l && l.taken && l.node == node
 		if again {
 			q.takeBack(l)

@@ -116,6 +116,57 @@ func TestPostponedLeaseComesAgain(t *testing.T) {
 	}
 }
 
+// TestLeasePostponedTwice has a node postpone a lease once more, which it has done when the answer to the first call was lost: the lease
+// comes once.
+func TestLeasePostponedTwice(t *testing.T) {
+	q := open(t, t.TempDir(), Limits{}).Queue
+	woken := make(chan string, 4)
+	mustPublish(t, q, lease("s", 0))
+	h := mustTake(t, q, "s", 1, 1)[0]
+	defer q.Wake(func(shape string) { woken <- shape })()
+	for _, delay := range []time.Duration{10 * time.Millisecond, 200 * time.Millisecond} {
+		if err := q.postpone(tester, h.ID, delay); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-woken
+	mustTake(t, q, "s", 1, 1) // by the same node
+	select {
+	case <-woken:
+		t.Error("the lease has come again although it is taken")
+	case <-time.After(500 * time.Millisecond):
+	}
+	mustTake(t, q, "s", 1, 0)
+	if err := q.postpone(tester, h.ID, 0); err != nil {
+		t.Fatal(err)
+	}
+	<-woken
+}
+
+// TestLeaseOfAnEarlierMasterIsPostponed has a master start while a node holds a lease, which then leaves it to others: another one can take it,
+// and no other speaks for it.
+func TestLeaseOfAnEarlierMasterIsPostponed(t *testing.T) {
+	l := newLab(t)
+	mustPublish(t, l.store.Queue, lease("s", 0))
+	h := mustTake(t, l.store.Queue, "s", 1, 1)[0]
+	l.stop()
+	l.start()
+	woken := make(chan string, 4)
+	defer l.store.Queue.Wake(func(shape string) { woken <- shape })()
+	if err := l.store.Queue.postpone(tester, h.ID, 100*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.store.Queue.acknowledge(t.Context(), "other", h.ID); !errors.Is(err, errNotHeld) {
+		t.Errorf("acknowledged by another node: got %v", err)
+	}
+	select {
+	case <-woken:
+	case <-time.After(time.Minute):
+		t.Fatal("the lease does not come again")
+	}
+	mustTake(t, l.store.Queue, "s", 1, 1)
+}
+
 func TestPurgeForgetsHeldLeases(t *testing.T) {
 	q := open(t, t.TempDir(), Limits{}).Queue
 	var last uint64

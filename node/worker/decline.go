@@ -27,7 +27,8 @@ type declined struct {
 	lanes map[grid.Lane]time.Time
 }
 
-// decline gives back a lease that other nodes are to have first. It reports whether it did so.
+// decline gives back a lease that other nodes are to have first. It reports whether it is not for this node: so also where the master has
+// not said that it knows, since the lease may be in other hands by now. If it is in nobody's, the master takes it back.
 func (w *Worker) decline(held *jetstream.Held) bool {
 	often := held.Deliveries > declineLimit
 	if !slices.Contains(held.Avoid, w.cfg.Node) || often && !held.Elsewhere {
@@ -37,7 +38,6 @@ func (w *Worker) decline(held *jetstream.Held) bool {
 		w.outbox.release(held, func() {})
 	} else if err := w.cfg.Master.Postpone(context.Background(), held, declineTime); err != nil { // a call bounds itself
 		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
-		return false
 	}
 	w.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
 	w.letOthers(grid.Lane(held.Shape))

@@ -212,6 +212,19 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
+// TestTrialOfAnUnsureLeaseDoesNotRun has this node leave a lease to others of which the master does not say that it does so: it may be in
+// other hands.
+func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
+	s := newStage(t, newGate().run)
+	h := &jetstream.Held{Lease: jetstream.Lease{Sweep: "t-1", Hi: 1, Attempt: 2, ID: "gone", Avoid: []grid.NodeID{"n"}}, Deliveries: 1}
+	if err := s.cfg.Master.Postpone(t.Context(), h, 0); err == nil {
+		t.Fatal("a lease that is not there is postponed")
+	}
+	if !s.decline(h) {
+		t.Error("its trial is to run here")
+	}
+}
+
 // TestTrialGoesElsewhere has leases that this node is to avoid while another one that could run them is there, by what the master says, and a trial
 // that failed on a device: this node gives them back, and runs them once the master says otherwise, or the device is another one.
 func TestTrialGoesElsewhere(t *testing.T) {
