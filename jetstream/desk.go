@@ -83,6 +83,7 @@ func openDesk(st *Store, s *Server) (*desk, error) {
 	if d.conn, err = s.inside(); err != nil {
 		return nil, fmt.Errorf("connect to answer nodes: %w", err)
 	}
+	d.ctx, d.stop = context.WithCancel(context.Background()) // ends with close
 	sub, err := d.conn.Subscribe(callSubjects, d.receive)
 	if err == nil {
 		err = sub.SetPendingLimits(deskCalls, deskBytes)
@@ -92,9 +93,9 @@ func openDesk(st *Store, s *Server) (*desk, error) {
 	}
 	if err != nil {
 		d.conn.Close()
+		d.stop()
 		return nil, fmt.Errorf("listen for calls: %w", err)
 	}
-	d.ctx, d.stop = context.WithCancel(context.Background()) // ends with close
 	d.undo = append(d.undo, st.Queue.Wake(func(lane string) { d.hint(func() { d.lanes[lane] = true }) }),
 		st.Records.moved.add(func(struct{}) { d.hint(func() { d.moved = true }) }))
 	d.work.Go(d.hintNodes)
