@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -228,11 +229,35 @@ func (s *Server) Restore(ctx context.Context, stream string, about []byte, conte
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return send(nil)
+			if err := send(nil); err != nil {
+				return err
+			}
+			return markRestored(ctx, conn, stream)
 		case err != nil:
 			return err
 		}
 	}
+}
+
+// markRestored begins a new life of a stream: its sequences are given a second time from here on.
+func markRestored(ctx context.Context, conn *nats.Conn, stream string) error {
+	api, err := js.New(conn, js.WithDefaultTimeout(callLimit))
+	if err != nil {
+		return fmt.Errorf("use JetStream: %w", err)
+	}
+	restored, err := api.Stream(ctx, stream)
+	if err == nil {
+		config := restored.CachedInfo().Config
+		if config.Metadata == nil {
+			config.Metadata = map[string]string{}
+		}
+		config.Metadata[restoredKey] = rand.Text()
+		_, err = api.UpdateStream(ctx, config)
+	}
+	if err != nil {
+		return fmt.Errorf("mark %s as restored: %w", stream, err)
+	}
+	return nil
 }
 
 // SkipNumbers passes over some numbers of sweeps of each project, which may have been given since a backup was made.

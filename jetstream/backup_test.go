@@ -2,10 +2,13 @@ package jetstream
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +109,80 @@ func TestBackup(t *testing.T) {
 	if _, err := r.Records.Load(ctx, grid.SweepID("p-104")); !errors.Is(err, ErrNotFound) {
 		t.Errorf("load of a sweep that was not made: got %v, want ErrNotFound", err)
 	}
+}
+
+// TestNodesFollowARestoredStore restores a backup under a node: it sees what changes there, and what is there no more. A master that starts
+// again with the same store tells it nothing twice.
+func TestNodesFollowARestoredStore(t *testing.T) {
+	l := newLab(t)
+	ctx, stop := context.WithCancel(t.Context())
+	create := func(id string) {
+		t.Helper()
+		if _, err := l.store.Records.Create(t.Context(), sweep(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	create("a-1")
+	kept, heads := map[string]*bytes.Buffer{}, map[string][]byte{}
+	for _, stream := range BackupStreams() {
+		kept[stream] = &bytes.Buffer{}
+		head := func(b []byte) error { heads[stream] = b; return nil }
+		if err := l.store.Backup(t.Context(), stream, head, kept[stream]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changes := make(chan Change, 64)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer stop()
+	watching.Go(func() { _ = l.connect("w").Watch(ctx, func(c Change) { changes <- c }) })
+	want := func(id grid.SweepID, deleted bool) {
+		t.Helper()
+		select {
+		case c := <-changes:
+			if c.ID != id || c.Deleted != deleted {
+				t.Fatalf("got %s, deleted %v; want %s, %v", c.ID, c.Deleted, id, deleted)
+			}
+		case <-time.After(2 * time.Minute):
+			t.Fatalf("%s did not come", id)
+		}
+	}
+	want("a-1", false)
+	want("", false) // synced
+	for _, id := range []string{"a-2", "a-3", "a-4"} {
+		create(id)
+		want(grid.SweepID(id), false)
+		if id == "a-2" {
+			l.stop()
+			l.start()
+		}
+	}
+	l.stop()
+	if err := os.RemoveAll(l.dir); err != nil {
+		t.Fatal(err)
+	}
+	to, err := Start(Config{Dir: l.dir, Logger: l.logger(), Unsynced: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range BackupStreams() {
+		if err := to.Restore(t.Context(), stream, heads[stream], kept[stream]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to.Close()
+	l.start()
+	want("a-1", false)
+	gone := map[grid.SweepID]bool{}
+	for range 3 {
+		c := <-changes
+		gone[c.ID] = c.Deleted
+	}
+	if !gone["a-2"] || !gone["a-3"] || !gone["a-4"] {
+		t.Errorf("removed: got %v, want a-2 to a-4", gone)
+	}
+	create("b-1")
+	want("b-1", false)
 }
 
 // TestRestoreOfHalfAStream wants it refused.

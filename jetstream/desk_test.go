@@ -187,12 +187,11 @@ func FuzzCalls(f *testing.F) {
 
 // FuzzPage reads what a page says, and what it may not say.
 func FuzzPage(f *testing.F) {
-	f.Add([]byte{0})
-	f.Add([]byte{1, 7, 3, 'a', '.', 'b', 0, 2, '{', '}'})
+	f.Add([]byte{0, 0})
+	f.Add([]byte{1, 1, 'x', 7, 3, 'a', '.', 'b', 0, 2, '{', '}'})
 	f.Fuzz(func(t *testing.T, page []byte) {
-		changes, _, _, err := changesOf(page, (&lab{authority: &authority{t: t}}).logger())
-		if err != nil && len(changes) > 0 {
-			t.Errorf("got %d changes and %v", len(changes), err)
+		if p, err := readPage(page, (&lab{authority: &authority{t: t}}).logger()); (err == nil) != (p != nil) {
+			t.Errorf("got %+v and %v", p, err)
 		}
 	})
 }

@@ -19,6 +19,7 @@ import (
 // Records keeps one small record for each sweep. What is acknowledged is on disk.
 type Records struct {
 	store *Store
+	life  string              // of the stream: another one once it was restored, or founded again
 	moved listeners[struct{}] // told of each change
 }
 
@@ -179,6 +180,7 @@ const (
 // page gives the newest states of the records that have changed after a sequence, as far as they fit one message:
 //
 //	more      1 byte: whether further ones follow
+//	life      uvarint length, bytes: whose sequences these are
 //	sequence  uvarint
 //	subject   uvarint length, bytes
 //	removed   1 byte
@@ -188,7 +190,7 @@ const (
 func (r *Records) page(ctx context.Context, after uint64) ([]byte, error) {
 	ctx, stop := r.store.limited(ctx)
 	defer stop()
-	b, count, more := []byte{0}, 0, false
+	b, count, more := append(binary.AppendUvarint([]byte{0}, uint64(len(r.life))), r.life...), 0, false
 	ask := pageRequest{Seq: after + 1, Batch: pageRecords, MaxBytes: maxPayload / 2, Subjects: recordSubjects}
 	err := r.store.page(ctx, recordStream, ask, func(m *nats.Msg, seq uint64) {
 		id := m.Header.Get("Nats-Subject")
@@ -213,13 +215,22 @@ func (r *Records) page(ctx context.Context, after uint64) ([]byte, error) {
 	return b, nil
 }
 
-// changesOf reads a page, and gives the last sequence in it and whether more follows.
-func changesOf(page []byte, log *slog.Logger) (changes []Change, last uint64, more bool, err error) {
+// recordPage is what a page says.
+type recordPage struct {
+	life    string
+	changes []Change
+	last    uint64 // sequence in it; 0 for an empty one
+	more    bool
+}
+
+// readPage reads a page.
+func readPage(page []byte, log *slog.Logger) (*recordPage, error) {
 	d := decoder{b: page}
 	head := d.take(1)
+	p := &recordPage{life: string(d.bytes())}
 	for len(d.b) > 0 && !d.bad {
-		last = d.uvarint()
-		e := entry{Msg: &nats.Msg{Subject: string(d.bytes()), Header: nats.Header{}}, seq: last}
+		p.last = d.uvarint()
+		e := entry{Msg: &nats.Msg{Subject: string(d.bytes()), Header: nats.Header{}}, seq: p.last}
 		if removed := d.take(1); !d.bad && removed[0] != 0 {
 			e.Header.Set(removedHeader, "1")
 		}
@@ -228,13 +239,14 @@ func changesOf(page []byte, log *slog.Logger) (changes []Change, last uint64, mo
 			break
 		}
 		if c, ok := changeOf(e, log); ok {
-			changes = append(changes, c)
+			p.changes = append(p.changes, c)
 		}
 	}
 	if d.bad {
-		return nil, 0, false, errFrame
+		return nil, errFrame
 	}
-	return changes, last, head[0] != 0, nil
+	p.more = head[0] != 0
+	return p, nil
 }
 
 func decodeRecord(data []byte, rev uint64) (Record, error) {

@@ -271,7 +271,8 @@ func (l *Link) Watch(ctx context.Context, fn func(Change)) error {
 	})()
 	again := time.NewTimer(0)
 	defer again.Stop()
-	for after, synced := uint64(0), false; ; {
+	seen := &seenRecords{known: map[grid.SweepID]bool{}}
+	for synced := false; ; {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -281,9 +282,7 @@ func (l *Link) Watch(ctx context.Context, fn func(Change)) error {
 		case <-again.C:
 		}
 		pause := watchInterval
-		last, err := l.changes(ctx, after, fn)
-		after = last
-		switch {
+		switch err := l.changes(ctx, seen, fn); {
 		case err != nil:
 			l.log.Debug("records can't be read yet", "err", err)
 			pause = tailRetry
@@ -298,24 +297,52 @@ func (l *Link) Watch(ctx context.Context, fn func(Change)) error {
 // watchInterval is how often records are asked for without a hint.
 const watchInterval = 10 * time.Second
 
-// changes reports the records that have changed after a sequence, and gives the last one.
-func (l *Link) changes(ctx context.Context, after uint64, fn func(Change)) (uint64, error) {
+// seenRecords is how far a Watch has come.
+type seenRecords struct {
+	life  string // of the records; "" at first
+	after uint64 // last sequence
+	// known are the sweeps that were reported: false for those that the records have not named since their life is another one.
+	known map[grid.SweepID]bool
+}
+
+// changes reports the records that have changed since the last call. When the master has restored its store, which counts from a lower
+// sequence then, that is all that it has and the removal of what it has no more.
+func (l *Link) changes(ctx context.Context, seen *seenRecords, fn func(Change)) error {
 	for {
-		page, err := l.ask(ctx, callSweeps, &nats.Msg{Data: binary.AppendUvarint(nil, after)})
+		data, err := l.ask(ctx, callSweeps, &nats.Msg{Data: binary.AppendUvarint(nil, seen.after)})
 		if err != nil {
-			return after, err
+			return err
 		}
-		changes, last, more, err := changesOf(page, l.log)
+		page, err := readPage(data, l.log)
 		if err != nil {
-			return after, err
+			return err
 		}
-		for _, c := range changes {
+		if begun := seen.life != ""; page.life != seen.life {
+			seen.life, seen.after = page.life, 0
+			for id := range seen.known {
+				seen.known[id] = false
+			}
+			if begun { // it is not what comes first
+				continue
+			}
+		}
+		for _, c := range page.changes {
+			if seen.known[c.ID] = true; c.Deleted {
+				delete(seen.known, c.ID)
+			}
 			fn(c)
 		}
-		if !more || last <= after {
-			return max(after, last), nil
+		if page.more && page.last > seen.after {
+			seen.after = page.last
+			continue
 		}
-		after = last
+		for id, named := range seen.known {
+			if !named {
+				delete(seen.known, id)
+				fn(Change{ID: id, Deleted: true})
+			}
+		}
+		return nil
 	}
 }
 

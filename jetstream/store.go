@@ -96,7 +96,7 @@ func (s *Store) open(ctx context.Context) error {
 
 // parts gives each kind of content its type.
 func (s *Store) parts() {
-	s.Records = &Records{store: s}
+	s.Records = &Records{store: s, life: lifeOf(s.streams[recordStream].CachedInfo())}
 	s.Queue = newQueue(s)
 	s.Events = &Events{store: s}
 	s.Logs = &Logs{store: s}

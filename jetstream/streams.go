@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	js "github.com/nats-io/nats.go/jetstream"
@@ -71,8 +72,16 @@ func objectStream(bucket string, limit int64) js.StreamConfig {
 	}
 }
 
-// settingsKey is the metadata of a stream that tells with which settings it was made.
-const settingsKey = "mlf.settings"
+// The metadata of a stream: settingsKey tells with which settings it was made, and restoredKey has a random value since it was restored.
+const (
+	settingsKey = "mlf.settings"
+	restoredKey = "mlf.restored"
+)
+
+// lifeOf names the life of a stream in which its sequences mean the same: they go back when it is restored or made again.
+func lifeOf(info *js.StreamInfo) string {
+	return strconv.FormatInt(info.Created.UnixNano(), 36) + "." + info.Config.Metadata[restoredKey]
+}
 
 // makeStreams creates what is missing and brings settings up to date.
 func (s *Store) makeStreams(ctx context.Context) error {
@@ -102,8 +111,13 @@ func (s *Store) makeStream(ctx context.Context, want js.StreamConfig) (js.Stream
 		return s.js.CreateStream(ctx, want)
 	case err != nil:
 		return nil, err
-	case str.CachedInfo().Config.Metadata[settingsKey] == settings:
+	}
+	have := str.CachedInfo().Config.Metadata
+	if have[settingsKey] == settings {
 		return str, nil
+	}
+	if restored := have[restoredKey]; restored != "" {
+		want.Metadata[restoredKey] = restored
 	}
 	return s.js.UpdateStream(ctx, want)
 }
