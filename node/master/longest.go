@@ -43,7 +43,7 @@ func (f *feed) noteTime(t *history.Transition) {
 	first := !f.longest.Known()
 	if f.longest.Reorder() {
 		f.turn = 0
-		f.reordered = first
+		f.reordered = f.reordered || first
 	}
 }
 
@@ -52,7 +52,7 @@ func (s *state) followOrders(ctx context.Context) {
 	for _, f := range s.feeds {
 		if f.reordered {
 			f.reordered = false
-			s.withdraw(ctx, f)
+			s.withdrawAll(ctx, f)
 		}
 	}
 }

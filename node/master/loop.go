@@ -37,11 +37,19 @@ type state struct {
 	followed  uint64                  // the last event that the feeds know of
 	published uint64                  // the last event of this loop that decides about attempts
 	suspects  map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
+	unfenced  map[unfenced]loss
+}
+
+func newState(m *Master) *state {
+	return &state{
+		m: m, feeds: map[grid.SweepID]*feed{}, suspects: map[grid.LeaseID]uint64{}, unfenced: map[unfenced]loss{},
+		health: newHealth(), activity: newActivity(), setups: map[grid.SweepID]*setups{},
+	}
 }
 
 // loop is the one goroutine that decides what is leased.
 func (m *Master) loop(ctx context.Context) error {
-	s := &state{m: m, feeds: map[grid.SweepID]*feed{}, suspects: map[grid.LeaseID]uint64{}, health: newHealth(), activity: newActivity(), setups: map[grid.SweepID]*setups{}}
+	s := newState(m)
 	s.followed = m.caughtUp
 	if m.cfg.Nodes != nil {
 		if err := s.restore(ctx); err != nil {
@@ -60,7 +68,7 @@ func (m *Master) loop(ctx context.Context) error {
 }
 
 func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
-	if len(s.feeds) == 0 {
+	if len(s.feeds) == 0 && len(s.unfenced) == 0 {
 		reconcile = nil // nothing to wake up for
 	}
 	if !s.waiting() {
@@ -134,7 +142,7 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 	if sweep.Active() {
 		f.settle()
 	} else {
-		s.withdraw(ctx, f)
+		s.withdrawAll(ctx, f)
 	}
 	s.retire(f)
 	return s.finishComplete(ctx)
@@ -384,12 +392,7 @@ func (s *state) makeRoom(ctx context.Context, l *fedLane, slots int) {
 			if room <= 0 || f.held[l.name] <= share {
 				break
 			}
-			ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id)
-			if err != nil {
-				s.m.log.Warn("lease could not be taken back for another sweep", "sweep", f.sweep.ID, "lease", id, "err", err)
-			}
-			if ok {
-				s.drop(f, id)
+			if s.withdraw(ctx, f, id) {
 				room--
 			}
 		}
@@ -488,8 +491,10 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 }
 
 // reconcile drops leases that the queue no longer holds although no event has closed them. A worker closes a lease before it
-// acknowledges it, so once all events are followed that were stored when the lease was missed, it is lost.
+// acknowledges it, so once all events are followed that were stored when the lease was missed, it is lost. What has failed before is
+// tried again.
 func (s *state) reconcile(ctx context.Context) error {
+	undone := s.fenceAgain(ctx)
 	known := s.leases()
 	for id := range s.suspects {
 		if known[id] == nil {
@@ -498,19 +503,19 @@ func (s *state) reconcile(ctx context.Context) error {
 	}
 	for _, f := range s.feeds {
 		if !f.sweep.Active() {
-			s.withdraw(ctx, f)
+			s.withdrawAll(ctx, f)
 		}
 	}
 	if known = s.leases(); len(known) == 0 {
-		return nil
+		return undone
 	}
 	present, err := s.m.cfg.Store.Queue.Present(ctx)
 	if err != nil {
-		return fmt.Errorf("list leases: %w", err)
+		return errors.Join(undone, fmt.Errorf("list leases: %w", err))
 	}
 	_, last, err := s.m.cfg.Store.Events.Bounds(ctx)
 	if err != nil {
-		return fmt.Errorf("look at the event stream: %w", err)
+		return errors.Join(undone, fmt.Errorf("look at the event stream: %w", err))
 	}
 	for i := range present {
 		if id := present[i].ID; known[id] == nil {
@@ -525,19 +530,27 @@ func (s *state) reconcile(ctx context.Context) error {
 		}
 		s.suspect(ctx, id, f, last)
 	}
-	return err
+	return errors.Join(undone, err)
 }
 
-// withdraw takes the leases of a sweep out of the queue that no node has: none may run any more, or they are to be made again.
-func (s *state) withdraw(ctx context.Context, f *feed) {
+// withdrawAll takes the leases of a sweep out of the queue that no node has: none may run any more, or they are to be made again.
+func (s *state) withdrawAll(ctx context.Context, f *feed) {
 	for _, id := range slices.Collect(maps.Keys(f.leases)) {
-		switch ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id); {
-		case err != nil:
-			s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
-		case ok:
-			s.drop(f, id)
-		}
+		s.withdraw(ctx, f, id)
 	}
+}
+
+// withdraw takes a lease out of the queue, and forgets it, unless a node has it. It reports whether it did so. A message that can't be
+// deleted changes nothing: no node takes that lease any more.
+func (s *state) withdraw(ctx context.Context, f *feed, id grid.LeaseID) bool {
+	ok, err := s.m.cfg.Store.Queue.Withdraw(ctx, id)
+	if err != nil {
+		s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
+	}
+	if ok {
+		s.drop(f, id)
+	}
+	return ok
 }
 
 // leases gives the feed of every lease that the master believes in.

@@ -194,6 +194,14 @@ func (p *peers) states(members []cluster.Member) map[grid.NodeID]cluster.State {
 	return states
 }
 
+// dead reports whether a node is lost, or was taken out of the cluster, and has not been heard of since.
+func (p *peers) dead(node grid.NodeID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.byID[node]
+	return known == nil || known.dead
+}
+
 // loss says how a node was lost.
 type loss struct {
 	how  string

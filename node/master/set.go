@@ -38,7 +38,7 @@ func (s *state) followSet(ctx context.Context, f *feed, before *grid.Sweep) {
 		f.lanes = r.Lanes
 	}
 	if before.Priority != f.sweep.Priority || before.MaxParallel != f.sweep.MaxParallel {
-		s.withdraw(ctx, f)
+		s.withdrawAll(ctx, f)
 	}
 }
 

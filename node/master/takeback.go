@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,30 +15,47 @@ import (
 
 // lose takes back the leases of a lost node so that other nodes run its trials: the leases are deleted from the queue, and unfinished
 // trials are leased again. The running attempts are fenced; unless the node left, only until it returns with them. Trials of which a
-// second run would do harm wait for the node, as long as it is one of the cluster. What can't be stored now is settled when the node
-// is back.
+// second run would do harm wait for the node, as long as it is one of the cluster.
 func (s *state) lose(ctx context.Context, node grid.NodeID, l loss) {
-	class := grid.ClassCrash
-	if l.left {
-		class = grid.ClassHalt
-	}
 	held := s.m.ledger.of(node)
 	for _, f := range s.feeds {
 		if !l.left && f.waits() {
 			held = slices.DeleteFunc(held, func(id grid.LeaseID) bool { _, ok := f.leases[id]; return ok })
 			continue
 		}
-		if err := s.fence(ctx, f, node, class, l); err != nil {
-			s.m.log.Warn("attempts of a lost node could not be fenced", "node", node, "sweep", f.sweep.ID, "err", err)
+		if err := s.fence(ctx, f.sweep.ID, node, l); err != nil {
+			s.m.log.Warn("attempts of a lost node could not be fenced yet", "node", node, "sweep", f.sweep.ID, "err", err)
+			s.unfenced[unfenced{node, f.sweep.ID}] = l
 		}
 	}
 	s.takeBack(ctx, held)
 }
 
+// unfenced names attempts of a lost node that are still to be fenced.
+type unfenced struct {
+	node  grid.NodeID
+	sweep grid.SweepID
+}
+
+// fenceAgain fences attempts for which that has failed before. A node that is heard of again says itself what it runs.
+func (s *state) fenceAgain(ctx context.Context) (failed error) {
+	for of, l := range s.unfenced {
+		if _, ok := s.m.Sweep(of.sweep); ok && s.m.peers.dead(of.node) {
+			if err := s.fence(ctx, of.sweep, of.node, l); err != nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+		}
+		delete(s.unfenced, of)
+	}
+	return failed
+}
+
 // waits reports whether trials of the sweep wait for their node, however long.
 func (f *feed) waits() bool { return f.sweep.Task.NoReplace && f.sweep.State != grid.SweepCancelled }
 
-// takeBack removes leases from the queue and makes what is missing ready to be leased.
+// takeBack removes leases from the queue and makes what is missing ready to be leased, also where the message of a lease can't be
+// deleted: no node takes it any more.
 func (s *state) takeBack(ctx context.Context, held []grid.LeaseID) {
 	feeds := s.leases()
 	for _, id := range held {
@@ -46,8 +64,7 @@ func (s *state) takeBack(ctx context.Context, held []grid.LeaseID) {
 			continue
 		}
 		if err := s.delete(ctx, f, id); err != nil {
-			s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
-			continue
+			s.m.log.Warn("lease that was taken back could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 		}
 		f.suspect(id)
 		s.drop(f, id)
@@ -62,13 +79,17 @@ func (s *state) delete(ctx context.Context, f *feed, id grid.LeaseID) error {
 	return s.m.cfg.Store.Queue.Delete(ctx, id)
 }
 
-// fence ends the running attempts of a node that was lost.
-func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, class grid.Class, l loss) error {
-	batch := &grid.Batch{V: grid.EventVersion, Sweep: f.sweep.ID}
+// fence ends the running attempts of a sweep on a node that was lost.
+func (s *state) fence(ctx context.Context, id grid.SweepID, node grid.NodeID, l loss) error {
+	class := grid.ClassCrash
+	if l.left {
+		class = grid.ClassHalt
+	}
+	batch := &grid.Batch{V: grid.EventVersion, Sweep: id}
 	now := time.Now().UnixMicro()
-	for t, err := range s.m.cfg.History.Trials(ctx, f.sweep.ID, history.Query{States: []grid.State{grid.Running}}) {
+	for t, err := range s.m.cfg.History.Trials(ctx, id, history.Query{States: []grid.State{grid.Running}}) {
 		if err != nil {
-			return fmt.Errorf("find running trials: %w", err)
+			return fmt.Errorf("find trials of %s that ran on node %s: %w", id, node, err)
 		}
 		if t.Node != node {
 			continue
@@ -78,7 +99,7 @@ func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, class grid
 			Result: &grid.Result{Class: class, ExitCode: grid.NoExit, Reason: l.how},
 		}
 		if crashes := t.Failures[grid.ClassCrash] + 1; class == grid.ClassCrash && crashes >= s.m.crashLimit() {
-			e.Final, e.Result.Reason = true, s.setAside(ctx, f, &t, l.how)
+			e.Final, e.Result.Reason = true, s.setAside(ctx, id, &t, l.how)
 		}
 		batch.Events = append(batch.Events, e)
 	}
@@ -87,18 +108,20 @@ func (s *state) fence(ctx context.Context, f *feed, node grid.NodeID, class grid
 	}
 	seq, err := s.m.cfg.Store.Events.Publish(ctx, batch)
 	if err != nil {
-		return fmt.Errorf("fence attempts: %w", err)
+		return fmt.Errorf("fence attempts of %s on node %s: %w", id, node, err)
 	}
 	s.published = seq
-	for i := range batch.Events {
-		f.away[batch.Events[i].Index] = true
+	if f := s.feeds[id]; f != nil {
+		for i := range batch.Events {
+			f.away[batch.Events[i].Index] = true
+		}
 	}
 	return nil
 }
 
 // setAside is the reason of a trial under which so many nodes have died that it runs no more.
-func (s *state) setAside(ctx context.Context, f *feed, t *grid.Trial, how string) string {
-	id := grid.TrialID{Sweep: f.sweep.ID, Index: t.Index}
+func (s *state) setAside(ctx context.Context, sweep grid.SweepID, t *grid.Trial, how string) string {
+	id := grid.TrialID{Sweep: sweep, Index: t.Index}
 	attempts, err := s.m.cfg.History.Attempts(ctx, id)
 	if err != nil {
 		s.m.log.Warn("earlier attempts of a trial could not be read", "trial", id, "err", err)
@@ -113,7 +136,7 @@ func (s *state) setAside(ctx context.Context, f *feed, t *grid.Trial, how string
 		how += ", as did " + strings.Join(before, " and ") + " before"
 	}
 	return fmt.Sprintf("%s; the trial is set aside, since nodes died under it %d times. Run it again with: mlfnode retry %s",
-		how, t.Failures[grid.ClassCrash]+1, f.sweep.ID)
+		how, t.Failures[grid.ClassCrash]+1, sweep)
 }
 
 // void takes leases out of the queue of which a node knows nothing any more, because its agent has begun a new life. The reconciler
@@ -231,8 +254,7 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 	}
 	s.m.log.Info("lease was handed out, and nobody holds it", "sweep", f.sweep.ID, "lease", id)
 	if err := s.delete(ctx, f, id); err != nil {
-		s.m.log.Warn("lease could not be taken back", "sweep", f.sweep.ID, "lease", id, "err", err)
-		return false
+		s.m.log.Warn("lease that nobody holds could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
 	}
 	return true
 }
