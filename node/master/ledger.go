@@ -94,6 +94,29 @@ func (l *ledger) starting() bool {
 	return !l.ready
 }
 
+// maxHeld bounds the leases, and the attempts under them, that a node is believed to hold. Each attempt is a process, and no machine runs
+// as many.
+const maxHeld = 1 << 14
+
+// boundedHeld is as much of what a node says that it holds as is looked at.
+func boundedHeld(said []jetstream.HeldLease) []jetstream.HeldLease {
+	held, left := slices.Clone(said[:min(len(said), maxHeld)]), maxHeld
+	for i := range held {
+		h := &held[i]
+		h.Runs = h.Runs[:min(len(h.Runs), left)]
+		left -= len(h.Runs)
+	}
+	return held
+}
+
+func leasesOf(held []jetstream.HeldLease) map[grid.LeaseID]bool {
+	all := make(map[grid.LeaseID]bool, len(held))
+	for i := range held {
+		all[held[i].ID] = true
+	}
+	return all
+}
+
 // claim takes over what a node says it holds, and puts what it does not into its orders. It gives the leases of which is to be
 // decided whether what runs under them goes on: they are not known, as after the node was away. And it gives those of which the node
 // gives back trials, and has not said so before.
@@ -119,8 +142,9 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 			o.Stop = append(o.Stop, h.ID)
 		}
 	}
+	holds := leasesOf(held)
 	for id, of := range l.stopped {
-		if of == node && !slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { return h.ID == id }) {
+		if of == node && !holds[id] {
 			delete(l.stopped, id) // it has stopped
 		}
 	}
@@ -144,18 +168,22 @@ func (l *ledger) of(node grid.NodeID) []grid.LeaseID {
 // the node holds and that is not known: the attempt runs under it, or has ended, and the node has still to report that. What is not made
 // good by the node's reports ends with claimLimit.
 func (l *ledger) void(node grid.NodeID, held []jetstream.HeldLease) []grid.LeaseID {
-	return slices.DeleteFunc(l.of(node), func(id grid.LeaseID) bool {
-		return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool {
-			return h.ID == id || isOfRun(id) && !l.knows(h.ID)
-		})
-	})
+	holds, unknown := leasesOf(held), l.lacks(held)
+	return slices.DeleteFunc(l.of(node), func(id grid.LeaseID) bool { return holds[id] || isOfRun(id) && unknown })
 }
 
-func (l *ledger) knows(id grid.LeaseID) bool {
+// lacks reports whether some of these leases are not known.
+func (l *ledger) lacks(held []jetstream.HeldLease) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, known := l.leases[id]
-	return known
+	return slices.ContainsFunc(held, func(h jetstream.HeldLease) bool { _, known := l.leases[h.ID]; return !known })
+}
+
+// decided reports whether it is known already what becomes of a lease that a node holds.
+func (l *ledger) decided(id grid.LeaseID, node grid.NodeID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leases[id].node == node || l.stopped[id] == node
 }
 
 // holder is the node that holds a lease, "" while nobody has said so.

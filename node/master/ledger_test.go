@@ -1,6 +1,9 @@
 package master
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -97,5 +100,44 @@ func TestFirstWordOfAHolder(t *testing.T) {
 	void := l.void("b", nil)
 	if slices.Sort(void); !slices.Equal(void, []grid.LeaseID{leaseOfRun("b.1.1"), leaseOfRun("b.1.2")}) {
 		t.Errorf("a node that holds nothing: got %v void, want both", void)
+	}
+}
+
+// TestBeatThatClaimsTooMuch has a node say again and again that it holds more leases than any can, of which the master knows nothing: so
+// many are looked at as a node can hold, each is decided once, a beat is one line in the log, and nothing of them is left when it holds them
+// no more.
+func TestBeatThatClaimsTooMuch(t *testing.T) {
+	const said = 20_000
+	var lines bytes.Buffer
+	m := New(Config{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
+	m.ledger.complete()
+	s := newState(m)
+	b := &jetstream.Beat{}
+	for i := range said {
+		b.Held = append(b.Held, jetstream.HeldLease{ID: grid.LeaseID(fmt.Sprint("x.", i)), Sweep: "t-1", Runs: []jetstream.HeldRun{{Run: fmt.Sprint("b.1.", i), Attempt: 1}}})
+	}
+	b.Held[0].Runs = slices.Repeat(b.Held[0].Runs, said)
+	var o jetstream.Orders
+	held := boundedHeld(b.Held)
+	if len(held) != maxHeld || len(held[0].Runs) != maxHeld || len(b.Held) != said {
+		t.Fatalf("looked at: %d leases, %d attempts under the first", len(held), len(held[0].Runs))
+	}
+	for i := range held {
+		held[i].Runs = b.Held[i].Runs[:1]
+	}
+	open, _ := m.ledger.claim("b", held, &o, time.Now())
+	if len(open) != maxHeld || len(o.Stop) != 0 {
+		t.Fatalf("first beat: %d are to be decided and %d stopped, want all to be decided", len(open), len(o.Stop))
+	}
+	s.reconnect(t.Context(), "b", open)
+	s.reconnect(t.Context(), "b", open) // of a beat that came before it was decided
+	if n := bytes.Count(lines.Bytes(), []byte("\n")); n != 1 || len(m.ledger.stopped) != maxHeld {
+		t.Errorf("got %d lines in the log and %d leases to stop, want one line and all", n, len(m.ledger.stopped))
+	}
+	if again, _ := m.ledger.claim("b", held, &o, time.Now()); len(again) != 0 || len(o.Stop) != maxHeld {
+		t.Errorf("next beat: %d are to be decided and %d stopped, want all stopped", len(again), len(o.Stop))
+	}
+	if claimed(m.ledger, "b"); len(m.ledger.stopped) != 0 {
+		t.Errorf("%d leases are left of a node that holds none", len(m.ledger.stopped))
 	}
 }

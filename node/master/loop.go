@@ -597,6 +597,8 @@ func (m *Master) settle(ctx context.Context, id grid.SweepID) error {
 	select {
 	case <-settled:
 		return nil
+	case <-m.ended:
+		return errEnded
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
@@ -668,6 +670,9 @@ func (s *state) listen() {
 	}
 }
 
+// errEnded says that the master has ended, and decides nothing more.
+var errEnded = errors.New("the master has ended")
+
 // inLoop has the loop run call, and waits for that.
 func (m *Master) inLoop(ctx context.Context, call func(*state)) error {
 	done := make(chan struct{})
@@ -678,6 +683,8 @@ func (m *Master) inLoop(ctx context.Context, call func(*state)) error {
 	select {
 	case <-done:
 		return nil
+	case <-m.ended:
+		return errEnded
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

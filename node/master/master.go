@@ -61,6 +61,7 @@ type Master struct {
 	cfg   Config
 	log   *slog.Logger
 	ready chan struct{} // closed when history has caught up and the records are known
+	ended chan struct{} // closed when Run is about to return
 
 	changes chan jetstream.Change
 	folded  chan folded
@@ -97,7 +98,7 @@ type Master struct {
 // New makes a Master; Run runs it.
 func New(cfg Config) *Master {
 	m := &Master{
-		cfg: cfg, retention: cfg.Retention, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}),
+		cfg: cfg, retention: cfg.Retention, log: cfg.Logger.With("component", "master"), ready: make(chan struct{}), ended: make(chan struct{}),
 		changes: make(chan jetstream.Change, 64), folded: make(chan folded, 16),
 		ledger: newLedger(), peers: &peers{byID: map[grid.NodeID]*peer{}, marks: uint64(time.Now().UnixNano())},
 		samples: &samples{byNode: map[grid.NodeID]*nodeSamples{}}, kick: make(chan struct{}, 1),
@@ -146,6 +147,7 @@ func (m *Master) reconcile() Reconcile { return m.outage().Reconcile }
 func (m *Master) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	defer close(m.ended)
 	if err := m.catchUp(ctx); err != nil {
 		return err
 	}

@@ -345,9 +345,10 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 		return jetstream.Orders{Drain: true, Reason: "the node was taken out of the cluster"}
 	}
 	now := time.Now()
+	held := boundedHeld(b.Held)
 	reborn, mark := m.peers.heard(node, b, now)
 	if reborn {
-		if void := m.ledger.void(node, b.Held); len(void) > 0 {
+		if void := m.ledger.void(node, held); len(void) > 0 {
 			m.tell(func(s *state) { s.void(node, void) })
 		}
 	}
@@ -355,7 +356,7 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 		m.samples.add(node, b.Sample, now)
 	}
 	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark, Curves: m.cfg.History.CurveShare()}
-	open, shortened := m.ledger.claim(node, b.Held, &o, now)
+	open, shortened := m.ledger.claim(node, held, &o, now)
 	if len(shortened) > 0 {
 		m.tell(func(s *state) { s.shorten(node, shortened) })
 	}

@@ -44,10 +44,16 @@ func (s *state) reconnect(ctx context.Context, node grid.NodeID, open []jetstrea
 		return // history does not know yet what was decided last
 	}
 	now := time.Now()
+	goOn, stopped := 0, 0
+	defer func() {
+		if goOn+stopped > 0 {
+			s.m.log.Info("node holds leases that were taken back or lost", "node", node, "continue", goOn, "stopped", stopped)
+		}
+	}()
 	for i := range open {
 		h := &open[i]
-		if s.m.ledger.holder(h.ID) == node {
-			continue // an earlier beat had it decided
+		if s.m.ledger.decided(h.ID, node) {
+			continue // by an earlier beat
 		}
 		b := &back{s: s, node: node, lease: h, f: s.feeds[h.Sweep]}
 		if err := b.decide(ctx, now); err != nil {
@@ -55,6 +61,9 @@ func (s *state) reconnect(ctx context.Context, node grid.NodeID, open []jetstrea
 			return
 		}
 		b.settle(now)
+		if goOn += len(b.goOn); len(b.goOn) == 0 {
+			stopped++
+		}
 	}
 }
 
@@ -155,13 +164,13 @@ func (b *back) fence(run *jetstream.HeldRun, other grid.NodeID, now time.Time) {
 func (b *back) settle(now time.Time) {
 	s, id := b.s, b.lease.ID
 	if len(b.goOn) == 0 {
-		s.m.log.Info("attempts under a lease of a node that was away are stopped", "node", b.node, "sweep", b.lease.Sweep, "lease", id)
+		s.m.log.Debug("attempts under a lease of a node that was away are stopped", "node", b.node, "sweep", b.lease.Sweep, "lease", id)
 		s.m.ledger.stop(id, b.node)
 		return
 	}
 	lo, hi, attempt := b.goOn[0].Index, b.goOn[0].Index+1, b.goOn[0].Attempt
 	for _, run := range b.goOn {
-		s.m.log.Info("attempt of a node that was away continues", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
+		s.m.log.Debug("attempt of a node that was away continues", "node", b.node, "sweep", b.lease.Sweep, "trial", run.Index, "attempt", run.Attempt)
 		b.f.taken.Add(run.Index, run.Index+1)
 		b.f.again.remove(run.Index, run.Index+1)
 		b.f.began[run.Index] = max(b.f.began[run.Index], run.Attempt)

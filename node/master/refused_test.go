@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -132,5 +133,16 @@ func TestOrderIsFoundTwiceBeforeItIsFollowed(t *testing.T) {
 	}
 	if !f.longest.Known() || !f.reordered {
 		t.Errorf("run times are known: %v, leases are to be taken back: %v; want both", f.longest.Known(), f.reordered)
+	}
+}
+
+// TestQuestionToAMasterThatHasEnded is answered, although whoever asks has all the time there is.
+func TestQuestionToAMasterThatHasEnded(t *testing.T) {
+	c := start(t, 1)
+	id := c.submit(1, nil)
+	c.leased(id, 1)
+	c.end()
+	if _, err := c.Outstanding(context.Background(), id); !errors.Is(err, errEnded) {
+		t.Errorf("got %v, want that the master has ended", err)
 	}
 }
