@@ -4,20 +4,25 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/processid"
 )
 
 // foreignVar makes the test binary what it names: "root" becomes root for good and sleeps, "agent"
@@ -25,6 +30,9 @@ import (
 const foreignVar = "EXECUTOR_TEST_FOREIGN"
 
 const nobody = 65534
+
+// foreignPatience is how long such an agent waits for what will surely come.
+const foreignPatience = 2 * time.Minute
 
 // foreign is the test binary as the program or as the agent.
 func foreign(program string) int {
@@ -46,12 +54,12 @@ func foreign(program string) int {
 	return 1
 }
 
-// foreignAgent runs an attempt whose program leaves a process of root, one whose program is that of
-// root and which is cancelled, both at one time, and then one that leaves nothing. It prints the
-// outcomes.
+// foreignAgent runs an attempt whose program leaves a process of root and, as one that hides, one of
+// its own, another whose program is that of root and which is cancelled, both at one time, and then
+// one that leaves nothing. It prints the outcomes. What it records never stands in the way of Reap.
 func foreignAgent() error {
 	token := fmt.Sprintf("executor-foreign-%d", os.Getpid())
-	p, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true, Cgroups: executor.CgroupsOff}, slog.New(slog.DiscardHandler))
+	p, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true, Cgroups: executor.CgroupsOff, Strays: "strays"}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -79,7 +87,8 @@ func foreignAgent() error {
 	leaves := make(chan struct{})
 	go func() {
 		defer close(leaves)
-		outcomes[0] = run(context.Background(), "./root "+dir+"/left & until test -s left; do sleep 0.01; done; exit 7")
+		outcomes[0] = run(context.Background(), "./root "+dir+"/left & until test -s left; do sleep 0.01; done\n"+
+			"(env -i setsid /bin/sleep 1000 &); until test -e told; do sleep 0.01; done; exit 7")
 	}()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	go func() {
@@ -92,9 +101,77 @@ func foreignAgent() error {
 		}
 	}()
 	outcomes[1] = run(ctx, "exec ./root "+dir+"/main")
+	if err := foreignRecorded(); err != nil {
+		return err
+	}
 	<-leaves
 	outcomes[2] = run(context.Background(), "(setsid sleep 1000 &); exit 3")
+	if err := p.Close(); err != nil {
+		return err
+	}
+	if _, err := os.Stat("strays"); !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("after its close the executor has left what it recorded: %v", err)
+	}
+	if err := foreignReap(executor.Dead{Token: token, Strays: "strays"}); err != nil {
+		return err
+	}
 	return json.NewEncoder(os.Stdout).Encode([]*executor.Outcome{&outcomes[0], &outcomes[1], &outcomes[2]})
+}
+
+// foreignRecorded waits until the process that hides is recorded, and none of root's, and then has
+// the attempt that began it end.
+func foreignRecorded() error {
+	for end := time.Now().Add(foreignPatience); ; {
+		var all []processid.ID
+		b, _ := os.ReadFile("strays")
+		_ = json.Unmarshal(b, &all)
+		if len(all) > 0 && !slices.ContainsFunc(all, func(id processid.ID) bool { return unix.Kill(id.PID, 0) == unix.EPERM }) {
+			return os.WriteFile("told", nil, 0o600)
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("recorded: %s, want a process of the agent's own user alone", b)
+		}
+		_, _ = unix.Poll(nil, 10)
+	}
+}
+
+// foreignReap reaps a dead agent that has recorded the processes of root, as earlier versions did.
+func foreignReap(dead executor.Dead) error {
+	var all []processid.ID
+	for _, name := range []string{"left", "main"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		pid, err := strconv.Atoi(string(b))
+		if err != nil {
+			return err
+		}
+		id, ok := processid.Of(pid)
+		if !ok {
+			return fmt.Errorf("the process %d of root is gone", pid)
+		}
+		all = append(all, id)
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(dead.Strays, b, 0o600); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), foreignPatience)
+	defer cancel()
+	var said bytes.Buffer
+	if n, err := executor.Reap(ctx, dead, slog.New(slog.NewTextHandler(&said, nil))); n != 0 || err != nil {
+		return fmt.Errorf("reap what is root's: got %d processes ended, %v; want 0", n, err)
+	}
+	for _, id := range all {
+		if name := fmt.Sprintf("%d (sleep, user root)", id.PID); strings.Count(said.String(), name) != 1 {
+			return fmt.Errorf("reap warns of %s %d times, want once:\n%s", name, strings.Count(said.String(), name), said.String())
+		}
+	}
+	return nil
 }
 
 // TestForeignUser has attempts leave processes that have become root's, as sudo makes them, on an

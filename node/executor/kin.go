@@ -216,7 +216,7 @@ func (k *kin) look(since time.Time) {
 }
 
 // descendants gives what the programs of attempts have started, and what that has started, as far as it is our child or has a parent.
-func (k *kin) descendants(live []stat) (found []int) {
+func (k *kin) descendants(live []stat) (found []stat) {
 	ours := map[int]bool{}
 	for grew := true; grew; {
 		grew = false
@@ -228,7 +228,7 @@ func (k *kin) descendants(live []stat) (found []int) {
 				left = append(left, s)
 				continue
 			case !main:
-				found = append(found, s.pid)
+				found = append(found, s)
 			}
 			ours[s.pid], grew = true, true
 		}
@@ -237,4 +237,8 @@ func (k *kin) descendants(live []stat) (found []int) {
 	return found
 }
 
-func (k *kin) close() { k.loadavg.close() }
+// close forgets what was recorded: no attempt runs any more.
+func (k *kin) close() error {
+	k.loadavg.close()
+	return removeStrays(k.strays.file)
+}

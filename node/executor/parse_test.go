@@ -45,15 +45,16 @@ func TestHierarchies(t *testing.T) {
 }
 
 func TestParseStat(t *testing.T) {
+	const rest = " 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9000 100"
 	for _, c := range []struct {
 		text string
 		want stat
 		ok   bool
 	}{
-		{"7 (sh) S 1 7 6 0 -1", stat{pid: 7, ppid: 1, session: 6}, true},
-		{"7 (a) Z 1 (b) c) R 2 7 6 0 -1", stat{pid: 7, ppid: 2, session: 6}, true},
-		{"7 (sh) Z 1 7 6", stat{pid: 7, ppid: 1, session: 6, dead: true}, true},
-		{"7 (sh) S 1 7", stat{}, false},
+		{"7 (sh) S 1 7 6" + rest, stat{pid: 7, ppid: 1, session: 6, start: 4711}, true},
+		{"7 (a) Z 1 (b) c) R 2 7 6" + rest, stat{pid: 7, ppid: 2, session: 6, start: 4711}, true},
+		{"7 (sh) Z 1 7 6" + rest, stat{pid: 7, ppid: 1, session: 6, dead: true, start: 4711}, true},
+		{"7 (sh) S 1 7 6 0 -1", stat{}, false},
 		{"", stat{}, false},
 	} {
 		got, ok := parseStat(7, []byte(c.text))
@@ -64,7 +65,7 @@ func TestParseStat(t *testing.T) {
 }
 
 func FuzzParseStat(f *testing.F) {
-	f.Add([]byte("7 (sh) S 1 7 6 0 -1"))
+	f.Add([]byte("7 (sh) S 1 7 6 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9000 100"))
 	f.Add([]byte(")) ("))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if s, ok := parseStat(7, b); ok && s.pid != 7 {

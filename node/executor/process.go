@@ -152,7 +152,7 @@ func (p *Process) Close() error {
 	p.closed = true
 	err := p.null.Close()
 	if p.kin != nil {
-		p.kin.close()
+		err = errors.Join(err, p.kin.close())
 	}
 	if p.group != nil {
 		err = errors.Join(err, p.group.close())

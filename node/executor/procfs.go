@@ -11,7 +11,8 @@ import (
 // stat is what is needed of /proc/<pid>/stat.
 type stat struct {
 	pid, ppid, session int
-	dead               bool // a zombie, or being removed
+	dead               bool   // a zombie, or being removed
+	start              uint64 // as in processid.ID
 }
 
 // readStat reads one process. ok is false when there is no such process.
@@ -23,21 +24,22 @@ func readStat(pid int) (s stat, ok bool) {
 	return parseStat(pid, b)
 }
 
-// parseStat reads `pid (name) state ppid pgrp session …`; the name may hold anything, parentheses and spaces too.
+// parseStat reads `pid (name) state ppid pgrp session … starttime …`; the name may hold anything, parentheses and spaces too.
 func parseStat(pid int, b []byte) (s stat, ok bool) {
 	end := bytes.LastIndexByte(b, ')')
 	if end < 0 {
 		return stat{}, false
 	}
 	f := bytes.Fields(b[end+1:])
-	if len(f) < 4 {
+	if len(f) < 20 {
 		return stat{}, false
 	}
 	s = stat{pid: pid, dead: f[0][0] == 'Z' || f[0][0] == 'X'}
-	var err1, err2 error
+	var err1, err2, err3 error
 	s.ppid, err1 = strconv.Atoi(string(f[1]))
 	s.session, err2 = strconv.Atoi(string(f[3]))
-	return s, err1 == nil && err2 == nil
+	s.start, err3 = strconv.ParseUint(string(f[19]), 10, 64)
+	return s, err1 == nil && err2 == nil && err3 == nil
 }
 
 // readProc reads /proc/<pid>/<name> whole, into buf where it fits.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -25,12 +26,13 @@ type Dead struct {
 
 // Reap kills every process that a dead agent has left behind, and removes its cgroups. It returns
 // how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
-// are spared: a trial may itself run mlfnode.
+// are spared: a trial may itself run mlfnode. So are processes of other users that nobody here may end, with a warning.
 func Reap(ctx context.Context, dead Dead, log *slog.Logger) (n int, err error) {
 	all := hierarchiesOf(cmp.Or(dead.Cgroups, OwnCgroups()))
 	strays := readStrays(dead.Strays)
 	spared := lineage()
 	seen := map[int]bool{}
+	foreign := false
 	look := time.NewTimer(0)
 	defer look.Stop()
 	quiet := 0
@@ -40,22 +42,48 @@ func Reap(ctx context.Context, dead Dead, log *slog.Logger) (n int, err error) {
 			return len(seen), fmt.Errorf("kill leftover processes: %w", context.Cause(ctx))
 		case <-look.C:
 		}
-		pids := leftBehind(all, dead.Token, strays, spared)
 		quiet++
-		if len(pids) > 0 {
-			quiet = 0
-		}
+		pids := leftBehind(all, dead.Token, strays, spared)
+		killed := killUnified(all, dead.Token, spared)
 		for _, pid := range pids {
+			if unix.Kill(pid, unix.SIGKILL) == unix.EPERM && !killed[pid] {
+				log.Warn("a process of another user that an earlier agent left behind goes on", "process", describe(pid))
+				foreign, spared[pid] = true, true
+				continue
+			}
+			quiet = 0
 			if !seen[pid] {
 				log.Info("killing a process that an earlier agent left behind", "pid", pid)
 			}
 			seen[pid] = true
-			unix.Kill(pid, unix.SIGKILL)
 			syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // it is our child when we are its subreaper
 		}
 		look.Reset(pause)
 	}
-	return len(seen), errors.Join(removeFolders(all, dead.Token), removeStrays(dead.Strays))
+	if err = removeFolders(all, dead.Token); err != nil && foreign {
+		log.Warn("cgroups in which processes of other users go on are left", "err", err)
+		err = nil
+	}
+	return len(seen), errors.Join(err, removeStrays(dead.Strays))
+}
+
+// killUnified has the kernel kill what is in the token's cgroup, where it can (cgroups v2), whoever the
+// processes belong to, and gives them.
+func killUnified(all map[string]hierarchy, token string, spared map[int]bool) map[int]bool {
+	killed := map[int]bool{}
+	for _, h := range all {
+		dir := filepath.Join(h.own, folderName(token))
+		pids := treePids(dir)
+		if !h.unified || len(pids) == 0 || slices.ContainsFunc(pids, func(pid int) bool { return spared[pid] }) {
+			continue
+		}
+		if writeFile(filepath.Join(dir, "cgroup.kill"), "1") == nil {
+			for _, pid := range pids {
+				killed[pid] = true
+			}
+		}
+	}
+	return killed
 }
 
 // quietLooks is how many looks in a row must find nothing: a process that is just loading a program shows no environment.

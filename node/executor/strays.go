@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"mlfnode/node/processid"
 )
 
@@ -25,17 +27,18 @@ type strays struct {
 	known  []processid.ID
 }
 
-// record writes down those of the processes that do not show the token, if they have changed.
-func (s *strays) record(pids []int) error {
+// record writes down those of the processes that do not show the token, if they have changed. Those
+// of other users, which Reap could not end, are left out.
+func (s *strays) record(live []stat) error {
 	if s.file == "" {
 		return nil
 	}
 	var found []processid.ID
-	for _, pid := range pids {
-		if marked(pid, s.token) == rightMark {
+	for _, p := range live {
+		if marked(p.pid, s.token) == rightMark || unix.Kill(p.pid, 0) == unix.EPERM {
 			continue
 		}
-		if id, ok := processid.Of(pid); ok {
+		if id, ok := processid.Of(p.pid); ok && id.Start == p.start { // else it has ended, and its number is another's
 			found = append(found, id)
 		}
 	}
