@@ -110,7 +110,7 @@ func (s *processSlot) follow(ctx context.Context, a *Attempt, t *tree, base int6
 		o.Class, o.Reason = w.class, w.reason
 	case oom && o.Class != grid.ClassNone:
 		o.Class, o.Reason = grid.ClassMemory, OutOfMemory(a.Memory, o.Usage.Memory)
-	case !s.cage.countsKills() && status.Signaled() && status.Signal() == unix.SIGKILL && care.starved():
+	case !s.cage.countsKills() && status.Signaled() && status.Signal() == unix.SIGKILL && care.starved(machineKills()):
 		o.Class, o.Reason = grid.ClassMemory, "probably ran out of memory: it was killed by SIGKILL while the kernel killed for want of memory on this machine"
 	}
 	t.out.Conclude(&o)

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"bytes"
+	"cmp"
 	"os"
 	"sync"
 	"time"
@@ -18,7 +19,10 @@ type care struct {
 	pause time.Duration
 	over  bool
 	seen  int64 // peak resident bytes of the program
-	kills int64 // out-of-memory kills on the machine at the first look; 0 before it and where they are not known
+	// kills is how many out-of-memory kills there had been on the machine at the look before the last, or
+	// at the only one, and counted at the last: a program that is killed has ended by the look after.
+	// Both are 0 before a look and where they are not known.
+	kills, counted int64
 }
 
 // The looks become rare in a long attempt.
@@ -51,9 +55,7 @@ func (c *care) look() {
 			c.seen = max(c.seen, number(bytes.TrimLeft(rest, " \t"))<<10)
 		}
 	}
-	if c.kills == 0 {
-		c.kills = machineKills()
-	}
+	c.count(machineKills())
 	if c.slot.kin != nil {
 		c.slot.kin.look(time.Now().Add(-c.pause / 2))
 	}
@@ -63,9 +65,13 @@ func (c *care) look() {
 	c.timer.Reset(c.pause)
 }
 
-// starved reports whether the kernel has killed something on this machine for want of memory since the first look. Where no cgroup counts
-// the kills of an attempt, this is all that tells one of them from somebody's kill -9.
-func (c *care) starved() bool { return c.kills > 0 && machineKills() > c.kills }
+// count notes how many out-of-memory kills there have been by now.
+func (c *care) count(kills int64) { c.kills, c.counted = cmp.Or(c.counted, kills), kills }
+
+// starved reports whether the kernel, which has made this many out-of-memory kills on this machine by
+// now, has made one of them lately. Where no cgroup counts the kills of an attempt, this is all that
+// tells one of them from somebody's kill -9.
+func (c *care) starved(kills int64) bool { return c.kills > 0 && kills > c.kills }
 
 // machineKills counts the out-of-memory kills since the start of the machine, from 1; 0 is not known (Linux before 4.13).
 func machineKills() int64 {
