@@ -28,6 +28,7 @@ type attempt struct {
 	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
 
 	adopted  bool // an earlier agent began it
+	foreign  bool // processes of other users, which it has left, go on in its folders
 	from     origin
 	uses     []string         // folders of the project that it sees in place
 	saved    *saved           // nil for a task without a checkpoint

@@ -48,7 +48,8 @@ type prepared struct {
 	entries []entry
 	folders []string // that entries lie in
 	err     error
-	touched time.Time // when it was last recorded that trials use the folders; guarded by bundles
+	touched time.Time      // when it was last recorded that trials use the folders; guarded by bundles
+	sweeps  []grid.SweepID // those that have asked for it and may be active; guarded by bundles
 
 	failures int       // of its setup step on this node, in a row
 	again    time.Time // before that, a setup step that failed does not run again; guarded by bundles
@@ -81,7 +82,7 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 	}
 	if err := fillFolder(a.spool.work, p.entries); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			w.bundles.forget(setupKey(r.Bundle, &r.Task, image), r.Bundle, p)
+			w.bundles.forget(setupKey(r.Bundle, &r.Task, image), r.Bundle, p, len(r.Task.Share) > 0)
 		}
 		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
 	}
@@ -98,7 +99,7 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup fun
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		p, mine, ready := b.claim(key)
+		p, mine, ready := b.claim(key, r.ID)
 		if ready {
 			return p, nil
 		}
@@ -132,10 +133,13 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup fun
 
 // claim gives what is ready under this key, with its folders for the caller to use and to release, or what is being prepared, or has the
 // caller prepare it.
-func (b *bundles) claim(key string) (p *prepared, mine, ready bool) {
+func (b *bundles) claim(key string, id grid.SweepID) (p *prepared, mine, ready bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old, now := b.prepared[key], time.Now()
+	if old != nil && !slices.Contains(old.sweeps, id) {
+		old.sweeps = append(old.sweeps, id)
+	}
 	if old.ready() {
 		if old.isThere() {
 			b.useLocked(old, now)
@@ -144,9 +148,9 @@ func (b *bundles) claim(key string) (p *prepared, mine, ready bool) {
 	} else if old != nil && (old.again.IsZero() || now.Before(old.again)) {
 		return old, false, false
 	}
-	p = &prepared{done: make(chan struct{})}
+	p = &prepared{done: make(chan struct{}), sweeps: []grid.SweepID{id}}
 	if old != nil {
-		p.failures = old.failures
+		p.failures, p.sweeps = old.failures, old.sweeps
 	}
 	b.prepared[key] = p
 	return p, true, false

@@ -48,7 +48,7 @@ func (a *attempt) outcome(out executor.Outcome) *grid.Result {
 		r.Started = a.started.UnixMicro()
 	}
 	a.reread(r)
-	if out.Foreign != "" {
+	if a.foreign = out.Foreign != ""; a.foreign {
 		r.Reason = joinReason(r.Reason, "left running, as this node may not end the processes of other users: "+out.Foreign)
 	}
 	return r
@@ -87,13 +87,17 @@ func (w *Worker) conclude(ctx context.Context, a *attempt, r *grid.Result, end e
 	w.judge(a, r)
 	w.storeAtEnd(a, r, end)
 	a.saved.release()
-	w.bundles.release(a.uses)
+	if !a.foreign {
+		w.bundles.release(a.uses)
+	}
 	if _, active := w.sweeps.active(a.id.Sweep); a.saved != nil && !active { // what was to go could not, as it was in use
 		w.tendSoon()
 	}
 	free := func() {}
 	switch {
 	case a.spool == nil:
+	case a.foreign:
+		free = func() { w.spools.abandon(a.spool, a.adopted) }
 	case a.adopted:
 		free = a.spool.discard
 	case a.untouched && end.reuse:

@@ -323,6 +323,15 @@ func (p *spools) put(s *spool, reuse bool) {
 	<-p.out
 }
 
+// abandon leaves a spool to processes that nobody here may end. The next start removes it.
+func (p *spools) abandon(s *spool, adopted bool) {
+	_ = s.manifest.Truncate(0) // the next start would report the attempt again, which does no harm
+	s.close()
+	if !adopted { // of those nobody counts the spools
+		<-p.out
+	}
+}
+
 func (p *spools) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

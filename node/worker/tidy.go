@@ -6,12 +6,14 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
+	"mlfnode/grid"
 	"mlfnode/node/durable"
 	"mlfnode/projects"
 )
@@ -20,8 +22,12 @@ const (
 	// keepUnused is how long a node keeps unpacked bundles and setups that no trial asks for.
 	keepUnused = 14 * 24 * time.Hour
 	// defaultShare is the part of the disk that they may fill at most, the least recently used ones
-	// going first.
+	// going first. keepRecent is how long all the same those are kept that trials have used: to make
+	// them again for each trial would take longer than the trials. It does not hold on a disk of which
+	// less than nearlyFull is free.
 	defaultShare = 0.1
+	keepRecent   = time.Hour
+	nearlyFull   = 0.05
 	// tidyEach is the pause between looks at what can be removed. What is new is looked at soon.
 	tidyEach = time.Hour
 	// touchEach is how often it is recorded that trials use a folder.
@@ -90,10 +96,14 @@ func (b *bundles) useLocked(p *prepared, now time.Time) {
 	}
 }
 
-// forget has a project prepared again that has lost files, from its bundle on.
-func (b *bundles) forget(key, bundle string, p *prepared) {
+// forget has a project prepared again that has lost files, from its bundle on. One that attempts see
+// in place stays as it is while others than the caller use it.
+func (b *bundles) forget(key, bundle string, p *prepared, inPlace bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if inPlace && (b.using[everything] > 0 || slices.ContainsFunc(p.folders, func(f string) bool { return b.using[f] > 1 })) {
+		return
+	}
 	if b.prepared[key] == p {
 		delete(b.prepared, key)
 	}
@@ -179,39 +189,64 @@ type keptFolder struct {
 }
 
 // tidy removes bundles and setups that no trial has asked for in a long time, and the least
-// recently used ones while all together are larger than the limit. What is in use stays.
+// recently used ones while all together are larger than the limit. What is in use stays, and what was
+// used lately or active sweeps have prepared goes for the limit only on a disk that is nearly full, or
+// not at all.
 func (b *bundles) tidy(now time.Time) error {
 	b.forgetFailed(now)
 	folders, err := b.kept()
-	if err != nil {
-		return err
-	}
+	d, diskErr := readDisk(b.dir)
+	errs := []error{err, diskErr}
 	limit := b.limit
 	if limit == 0 {
-		d, err := readDisk(b.dir)
-		if err != nil {
-			return err
-		}
-		limit = int64(float64(d.size) * defaultShare)
+		limit = d.projects()
 	}
+	recent := now.Add(-keepRecent)
+	if float64(d.free) < float64(d.size)*nearlyFull {
+		recent = now
+	}
+	wanted := b.wanted()
 	var sum int64
 	for _, f := range folders {
 		sum += f.size
 	}
 	slices.SortFunc(folders, func(x, y keptFolder) int { return cmp.Or(x.used.Compare(y.used), cmp.Compare(x.path, y.path)) })
 	for _, f := range folders {
-		if sum <= limit && f.used.After(now.Add(-keepUnused)) {
+		if f.used.After(now.Add(-keepUnused)) && (sum <= limit || f.used.After(recent) || wanted[f.path]) {
 			continue
 		}
 		removed, err := b.remove(f.path)
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err)
 		if removed {
 			sum -= f.size
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// projects is how much of the disk they may fill at most by default. A file system that does not say
+// how large it is sets no limit.
+func (d disk) projects() int64 {
+	if d.size <= 0 {
+		return math.MaxInt64
+	}
+	return int64(float64(d.size) * defaultShare)
+}
+
+// wanted gives the folders that sweeps whose trials may begin have prepared.
+func (b *bundles) wanted() map[string]bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	folders := map[string]bool{}
+	for _, p := range b.prepared {
+		p.sweeps = slices.DeleteFunc(p.sweeps, func(id grid.SweepID) bool { return b.active != nil && !b.active(id) })
+		if len(p.sweeps) > 0 && p.ready() {
+			for _, f := range p.folders {
+				folders[f] = true
+			}
+		}
+	}
+	return folders
 }
 
 // forgetFailed forgets setup steps that failed and that nobody wants any more.
@@ -227,19 +262,18 @@ func (b *bundles) forgetFailed(now time.Time) {
 
 // kept lists what is unpacked or set up, and removes what an earlier removal has left.
 func (b *bundles) kept() (folders []keptFolder, err error) {
+	var errs []error
 	for _, kind := range []string{"bundles", "setups"} {
 		dir := filepath.Join(b.dir, kind)
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+			errs = append(errs, err)
 		}
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
 			switch {
 			case strings.HasPrefix(e.Name(), gonePrefix):
-				if err := removeTree(path); err != nil {
-					return nil, err
-				}
+				errs = append(errs, removeTree(path))
 				continue
 			case !e.IsDir() || strings.HasPrefix(e.Name(), "."): // being unpacked
 				continue
@@ -253,7 +287,7 @@ func (b *bundles) kept() (folders []keptFolder, err error) {
 			}
 		}
 	}
-	return folders, nil
+	return folders, errors.Join(errs...)
 }
 
 // size gives the size of a folder. Nobody changes one that is whole.
@@ -302,5 +336,6 @@ func (b *bundles) moveAside(path, gone string) (moved bool, err error) {
 			return false, err
 		}
 	}
-	return true, os.Rename(path, gone)
+	err = os.Rename(path, gone)
+	return err == nil, err
 }

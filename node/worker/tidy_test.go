@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/grid/gridtest"
 	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/projects"
@@ -156,6 +158,10 @@ func TestProjectsKeepToTheirLimit(t *testing.T) {
 	}
 	s.bundles.release(all)
 	must(t, s.bundles.tidy(now))
+	if got := s.left(); got != 10 {
+		t.Errorf("over the limit, all used lately: got %d folders, want all 10", got)
+	}
+	must(t, s.bundles.tidy(now.Add(2*keepRecent)))
 	if got := s.left(); got != 3 {
 		t.Errorf("over the limit: got %d folders, want 3", got)
 	}
@@ -240,5 +246,160 @@ func TestRemovedProjectIsUnpackedAgain(t *testing.T) {
 				t.Errorf("after the failure for a missing file: got %q, %s", result.Class, result.Reason)
 			}
 		})
+	}
+}
+
+// TestProjectsOfActiveSweepsStay has more prepared than may be kept by a sweep whose trials may
+// begin: each trial would prepare it again. On a disk that is nearly full what others have used
+// lately goes.
+func TestProjectsOfActiveSweepsStay(t *testing.T) {
+	dir := gridtest.SmallDisk(t, "64m", unix.MNT_DETACH)
+	s := newStage(t, nil)
+	b := newBundles(dir, s.bundles.cache, s.bundles.fetch, 1<<20)
+	active := map[grid.SweepID]bool{}
+	b.active = func(id grid.SweepID) bool { return active[id] }
+	setups := 0
+	prepare := func(r *grid.Sweep) *prepared {
+		t.Helper()
+		p, err := b.of(t.Context(), r, "", func(dir string) error {
+			setups++
+			return os.WriteFile(filepath.Join(dir, "made"), make([]byte, 4<<20), 0o600)
+		})
+		must(t, err)
+		b.release(p.folders)
+		return p
+	}
+	sweep := func(id grid.SweepID) *grid.Sweep {
+		r := s.large(string(id), 1000, grid.Task{Setup: []string{"step " + string(id)}})
+		r.ID = id
+		return r
+	}
+	first, second := sweep("a-1"), sweep("b-1")
+	active[first.ID] = true
+	prepare(first)
+	p := prepare(second)
+	now := time.Now()
+	for _, at := range []time.Duration{0, keepRecent / 2} {
+		must(t, b.tidy(now.Add(at)))
+		prepare(first)
+		prepare(second)
+	}
+	if setups != 2 {
+		t.Errorf("over the limit: got %d setup steps, want one for each sweep", setups)
+	}
+	must(t, b.tidy(now.Add(2*keepRecent)))
+	if prepare(first); setups != 2 || p.isThere() {
+		t.Errorf("later: got %d setup steps, the setup of the sweep that is not active is there: %t", setups, p.isThere())
+	}
+	p = prepare(second)
+	empty := fill(t, dir)
+	must(t, b.tidy(time.Now().Add(time.Second)))
+	empty()
+	if prepare(first); setups != 3 || p.isThere() {
+		t.Errorf("on a full disk: got %d setup steps, the setup of the sweep that is not active is there: %t", setups, p.isThere())
+	}
+	active[first.ID] = false
+	must(t, b.tidy(time.Now().Add(2*keepRecent)))
+	if prepare(first); setups != 4 {
+		t.Errorf("after its end: got %d setup steps, want a further one", setups)
+	}
+	var sizeless disk
+	if got := sizeless.projects(); got < 1<<40 {
+		t.Errorf("a disk of unknown size: got a limit of %d bytes", got)
+	}
+}
+
+// TestTidyGoesOn has folders that can't be moved or removed among those that are to go: the others
+// go all the same, and all errors are told.
+func TestTidyGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	b := newBundles(dir, nil, nil, 1<<40)
+	old := time.Now().Add(-2 * keepUnused)
+	unmovable := strings.Repeat("a", 250) // with the prefix its name is too long
+	for _, name := range []string{"bundles/" + unmovable, "bundles/b", "setups/c", "setups/" + gonePrefix + "busy/mount"} {
+		must(t, os.MkdirAll(filepath.Join(dir, name), 0o755))
+		must(t, os.Chtimes(filepath.Join(dir, name), old, old))
+	}
+	busy := filepath.Join(dir, "setups", gonePrefix+"busy", "mount")
+	if err := unix.Mount(busy, busy, "", unix.MS_BIND, ""); err != nil {
+		gridtest.Missing(t, "needs to mount a folder, which takes root", err)
+	}
+	defer func() { must(t, unix.Unmount(busy, unix.MNT_DETACH)) }()
+	err := b.tidy(time.Now())
+	if !errors.Is(err, unix.ENAMETOOLONG) || !errors.Is(err, unix.EBUSY) {
+		t.Errorf("got %v, want that one folder is busy and the name of one is too long", err)
+	}
+	for name, want := range map[string]bool{"bundles/" + unmovable: true, "bundles/b": false, "setups/c": false} {
+		if got := exists(filepath.Join(dir, name)); got != want {
+			t.Errorf("%s is there: got %t, want %t", name, got, want)
+		}
+	}
+}
+
+// TestProjectInUseStays has a project that attempts see in place lose a file: as long as one of them
+// runs, nobody makes the folder again under it.
+func TestProjectInUseStays(t *testing.T) {
+	s := newStage(t, nil)
+	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
+	setups := 0
+	r := s.large("p", 1000, grid.Task{Share: []string{"data"}, Setup: []string{"step"}})
+	prepare := func() *prepared {
+		t.Helper()
+		p, err := s.bundles.of(t.Context(), r, "", func(string) error { setups++; return nil })
+		must(t, err)
+		return p
+	}
+	running, failed := prepare(), prepare() // the same one
+	key := setupKey(r.Bundle, &r.Task, "")
+	s.bundles.forget(key, r.Bundle, failed, true)
+	if again := prepare(); setups != 1 || again != running {
+		t.Errorf("while another attempt runs in it: got %d setup steps, want 1", setups)
+	}
+	for range 2 {
+		s.bundles.release(running.folders)
+	}
+	all := s.bundles.useAll()
+	s.bundles.forget(key, r.Bundle, failed, true)
+	s.bundles.release(all)
+	if prepare(); setups != 1 {
+		t.Errorf("while an attempt of an earlier agent runs: got %d setup steps, want 1", setups)
+	}
+	s.bundles.release(running.folders)
+	s.bundles.forget(key, r.Bundle, failed, true)
+	if prepare(); setups != 2 {
+		t.Errorf("after the other has ended: got %d setup steps, want 2", setups)
+	}
+}
+
+// TestLeftProcessKeepsItsFolders has an attempt end while a process of another user goes on: the
+// folders in which it does stay, and the next start reports nothing of them.
+func TestLeftProcessKeepsItsFolders(t *testing.T) {
+	s := newStage(t, func(_ context.Context, a *executor.Attempt) executor.Outcome {
+		out := succeeded()
+		out.Foreign = "4711 (sleep, user root)"
+		return out
+	})
+	t.Cleanup(func() { must(t, projects.RemoveTree(s.dir)) })
+	shared := s.large("shared", 1000, grid.Task{Share: []string{"data"}})
+	r := s.sweep("p-1", 1, 1, func(r *grid.Sweep) { r.Bundle, r.Task.Share = shared.Bundle, shared.Task.Share })
+	s.run()
+	s.lease(r, 0, 1)
+	s.finished(r.ID, 1)
+	spool := filepath.Join(s.dir, "spool", "1")
+	eventually(t, "the spool names no attempt", func() bool {
+		m, err := readManifest(filepath.Join(spool, "attempt.json"))
+		return err == nil && m == nil && len(s.spools.out) == 0
+	})
+	s.stop()
+	must(t, s.bundles.tidy(time.Now().Add(2*keepUnused)))
+	for name, dir := range map[string]string{"attempt": filepath.Join(spool, "work", "data"), "setup": filepath.Join(s.dir, "setups", "*", "data")} {
+		if found, _ := filepath.Glob(dir); len(found) != 1 {
+			t.Errorf("the folder of the %s is gone", name)
+		}
+	}
+	must(t, s.worker(nil).Recover(t.Context()))
+	s.finished(r.ID, 1)
+	if exists(spool) {
+		t.Error("the next start has left the spool")
 	}
 }
