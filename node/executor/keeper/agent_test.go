@@ -270,7 +270,7 @@ func killBoth(t *testing.T, choice executor.Cgroups) {
 	if err := places[0].load(processFile, &self); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the daemon", func() bool { return exists(l.run("a", "daemon")) })
+	eventually(t, "the daemon", func() bool { return exists(l.run("a", "daemon")) && strings.HasSuffix(l.read("a", "daemon"), "\n") })
 	pid := strings.TrimSpace(l.read("a", "daemon"))
 	if choice == executor.CgroupsOff {
 		eventually(t, "the daemon to be recorded", func() bool {
