@@ -12,10 +12,17 @@ type axisOrder struct {
 	places   []int32 // of each value in that order
 }
 
+// mostRuns bounds the values of an axis times the parts of its space, which a page looks through.
+const mostRuns = 1 << 20
+
 // newAxisOrder makes the order of an axis whose values have these places. It is not ok where some
-// combinations of values are left out, and where values are equal.
+// combinations of values are left out, where values are equal, and where a page would take long, in a
+// space that was extended often.
 func newAxisOrder(s grid.Space, axis int, places []int32) (o *axisOrder, ok bool) {
 	o = &axisOrder{axis: axis, products: s.Products(), values: make([]int64, len(places)), places: places}
+	if len(o.products)*len(places) > mostRuns {
+		return nil, false
+	}
 	for _, p := range o.products {
 		if !p.Whole {
 			return nil, false

@@ -68,10 +68,12 @@ type recorder struct {
 }
 
 // messageBytes is about how large a message with output is, and largePart how large a part of one
-// is that is kept in it instead of being copied.
+// is that is kept in it instead of being copied. pieceBytes is about what a piece takes beside its
+// data.
 const (
 	messageBytes = 512 << 10
 	largePart    = messageBytes / 4
+	pieceBytes   = 128
 )
 
 func (r *recorder) add(p position, c *jetstream.Chunk) {
@@ -79,6 +81,7 @@ func (r *recorder) add(p position, c *jetstream.Chunk) {
 		return
 	}
 	piece := logPiece{p, *c}
+	r.bytes += pieceBytes
 	if len(c.Data) < largePart {
 		piece.Data = slices.Clone(c.Data)
 		r.bytes += len(c.Data)

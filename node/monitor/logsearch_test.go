@@ -285,11 +285,15 @@ func TestSearchKeepsOutput(t *testing.T) {
 	if hits("line", 0, 0); b.logIndexes.last.pieces != nil {
 		t.Error("the output of a running attempt is kept")
 	}
-	var r recorder
-	for range keptLogBytes/messageBytes + 1 {
-		r.add(position{}, &jetstream.Chunk{Data: make([]byte, largePart)})
-	}
-	if !r.off || r.pieces != nil {
-		t.Errorf("%d pieces of %d bytes would be kept", len(r.pieces), r.bytes)
+	for name, c := range map[string]struct{ pieces, bytes int }{
+		"large": {keptLogBytes/messageBytes + 1, largePart}, "tiny": {keptLogBytes / 64, 1}, "empty": {keptLogBytes / 64, 0},
+	} {
+		var r recorder
+		for range c.pieces {
+			r.add(position{}, &jetstream.Chunk{Data: make([]byte, c.bytes)})
+		}
+		if !r.off || r.pieces != nil {
+			t.Errorf("%d %s pieces of %d bytes would be kept", len(r.pieces), name, r.bytes)
+		}
 	}
 }

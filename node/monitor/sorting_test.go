@@ -145,3 +145,22 @@ func TestAxisOrder(outer *testing.T) {
 		}
 	})
 }
+
+// TestAxisOrderOfManyParts extends a space so often that each page would look at its parts for every
+// value: then its trials are sorted.
+func TestAxisOrderOfManyParts(t *testing.T) {
+	s := spaceOf(t, 1)
+	for i := range 1 << 10 {
+		var err error
+		if s, err = s.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{{Text: strconv.Itoa(i + 1), Kind: grid.Number}}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	places := valuePlaces(s, 0, false)
+	if parts := len(s.Products()); parts*len(places) <= mostRuns {
+		t.Fatalf("the space has %d parts and %d values", parts, len(places))
+	}
+	if _, ok := newAxisOrder(s, 0, places); ok {
+		t.Error("its trials have such an order")
+	}
+}
