@@ -23,27 +23,33 @@ type heldAgent struct {
 	keys agent.Agent
 }
 
-// keys lists the keys of the agent at a socket.
+// keys lists the keys of the agent at a socket. An agent that asks a person answers nobody else meanwhile, so this may take long.
 func (a *agents) keys(socket string) []ssh.Signer {
-	if socket == "" {
+	held, err := a.at(socket)
+	if err != nil {
 		return nil
 	}
+	signers, err := held.Signers()
+	if err != nil {
+		return nil
+	}
+	return signers
+}
+
+// at gives the agent at a socket.
+func (a *agents) at(socket string) (agent.Agent, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	held, ok := a.each[socket]
 	if !ok {
 		conn, err := net.Dial("unix", socket)
 		if err != nil {
-			return nil
+			return nil, err
 		}
 		held = heldAgent{conn: conn, keys: agent.NewClient(conn)}
 		a.each[socket] = held
 	}
-	signers, err := held.keys.Signers()
-	if err != nil {
-		return nil
-	}
-	return signers
+	return held.keys, nil
 }
 
 // askingSigner is a key of an agent, which may ask a person before it signs.
@@ -68,29 +74,37 @@ func (s askingSigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm s
 	return s.sign(func() (*ssh.Signature, error) { return with.SignWithAlgorithm(rand, data, algorithm) })
 }
 
-// sign waits for the agent, whose request ends at the latest when the dialer closes.
 func (s askingSigner) sign(fn func() (*ssh.Signature, error)) (signature *ssh.Signature, err error) {
-	type answer struct {
-		signature *ssh.Signature
-		err       error
-	}
-	answers := make(chan answer, 1)
-	go func() {
+	return askAgent(s.attempt, func() (*ssh.Signature, error) {
 		signature, err := fn()
-		answers <- answer{signature, err}
+		if err != nil {
+			err = agentProblem(agentName(s.PublicKey()), err)
+		}
+		return signature, err
+	})
+}
+
+// askAgent waits for an agent, whose request ends at the latest when the dialer closes.
+func askAgent[T any](a *attempt, request func() (T, error)) (answer T, err error) {
+	type reply struct {
+		answer T
+		err    error
+	}
+	replies := make(chan reply, 1)
+	go func() {
+		answer, err := request()
+		replies <- reply{answer, err}
 	}()
-	err = s.attempt.slowly(func() error {
+	err = a.slowly(func() error {
 		select {
-		case a := <-answers:
-			if signature = a.signature; a.err != nil {
-				return agentProblem(agentName(s.PublicKey()), a.err)
-			}
-			return nil
-		case <-s.attempt.ctx.Done():
-			return context.Cause(s.attempt.ctx)
+		case r := <-replies:
+			answer = r.answer
+			return r.err
+		case <-a.ctx.Done():
+			return context.Cause(a.ctx)
 		}
 	})
-	return signature, err
+	return answer, err
 }
 
 // close gives up all of them.

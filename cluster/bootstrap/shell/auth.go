@@ -117,7 +117,10 @@ func (a *attempt) slowly(f func() error) error {
 // list finds the keys to offer: those named, those of the agent, those of the default files.
 func (a *attempt) list() {
 	named, defaults := a.d.keyFiles(a.route)
-	held := a.d.agents.keys(a.route.agent)
+	var held []ssh.Signer
+	if a.route.agent != "" {
+		held, _ = askAgent(a, func() ([]ssh.Signer, error) { return a.d.agents.keys(a.route.agent), nil }) // slowly keeps the end of ctx
+	}
 	for i, s := range held {
 		held[i] = askingSigner{Signer: s, attempt: a}
 	}

@@ -100,15 +100,31 @@ func TestAgent(t *testing.T) {
 	open(t, dialer(t, Options{ConfigFile: config, KnownHosts: known}), s.target())
 }
 
-// askingAgent asks a person, who takes some time, before it signs, and signs only if they agree.
+// askingAgent asks a person, who takes some time, before it signs, and signs only if they agree. It does one thing at a time, as
+// OpenSSH's does.
 type askingAgent struct {
 	agent.Agent
 	takes time.Duration
 	agree bool
+
+	asking chan struct{} // gets something when a person is asked, unless nil
+	busy   sync.Mutex
+}
+
+// List implements agent.Agent.
+func (a *askingAgent) List() ([]*agent.Key, error) {
+	a.busy.Lock()
+	defer a.busy.Unlock()
+	return a.Agent.List()
 }
 
 // Sign implements agent.Agent.
 func (a *askingAgent) Sign(key ssh.PublicKey, data []byte) (*ssh.Signature, error) {
+	a.busy.Lock()
+	defer a.busy.Unlock()
+	if a.asking != nil {
+		a.asking <- struct{}{}
+	}
 	<-time.After(a.takes)
 	if !a.agree {
 		return nil, errors.New("declined")
@@ -118,23 +134,56 @@ func (a *askingAgent) Sign(key ssh.PublicKey, data []byte) (*ssh.Signature, erro
 
 // TestAgentThatAsks waits for a person who takes longer than a machine may for a handshake, and says so when they decline.
 func TestAgentThatAsks(t *testing.T) {
-	s := sshd(t, []string{"ed25519"}, "LoginGraceTime 600")
-	locked := filepath.Join(s.dir, "locked")
-	write(t, filepath.Join(s.dir, "authorized"), authorized(writeKey(t, locked, "ed25519", "secret")))
-	held := holding(t, locked, "secret")
-	t.Setenv("HOME", t.TempDir())
-	config := filepath.Join(s.dir, "ssh_config")
-	write(t, config, "")
+	s, held, config := behindAgent(t)
 	for _, test := range []struct {
-		agent askingAgent
+		agent *askingAgent
 		want  string
 	}{
-		{askingAgent{held, handshakeLimit + 3*time.Second, true}, ""},
-		{askingAgent{held, 0, false}, "the ssh agent did not sign with the key"},
+		{&askingAgent{Agent: held, takes: handshakeLimit + 3*time.Second, agree: true}, ""},
+		{&askingAgent{Agent: held}, "the ssh agent did not sign with the key"},
 	} {
-		t.Setenv("SSH_AUTH_SOCK", serveAgent(t, &test.agent))
+		t.Setenv("SSH_AUTH_SOCK", serveAgent(t, test.agent))
 		dialed(t, Options{ConfigFile: config, KnownHosts: s.know("ed25519")}, s, test.want)
 	}
+}
+
+// TestAgentThatAsksForAnother connects to a machine while the agent asks about another one for longer than a handshake may take.
+func TestAgentThatAsksForAnother(t *testing.T) {
+	s, held, config := behindAgent(t)
+	asks := &askingAgent{Agent: held, takes: handshakeLimit + 5*time.Second, agree: true, asking: make(chan struct{}, 2)}
+	t.Setenv("SSH_AUTH_SOCK", serveAgent(t, asks))
+	d := dialer(t, Options{ConfigFile: config, KnownHosts: s.know("ed25519")})
+	ctx, stop := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer stop()
+	var dials sync.WaitGroup
+	dial := func() {
+		c, err := d.Dial(ctx, s.target())
+		if err != nil {
+			t.Errorf("dial = %v; want a connection", err)
+			return
+		}
+		_ = c.Close() // only the dial is looked at
+	}
+	dials.Go(dial)
+	select {
+	case <-asks.asking:
+	case <-ctx.Done():
+		t.Error("the agent is not asked to sign")
+	}
+	dials.Go(dial)
+	dials.Wait()
+}
+
+// behindAgent is a server that lets in with a key that only an agent can use, that agent, and an empty configuration.
+func behindAgent(t *testing.T) (s *server, held agent.Agent, config string) {
+	t.Helper()
+	s = sshd(t, []string{"ed25519"}, "LoginGraceTime 600")
+	locked := filepath.Join(s.dir, "locked")
+	write(t, filepath.Join(s.dir, "authorized"), authorized(writeKey(t, locked, "ed25519", "secret")))
+	t.Setenv("HOME", t.TempDir())
+	config = filepath.Join(s.dir, "ssh_config")
+	write(t, config, "")
+	return s, holding(t, locked, "secret"), config
 }
 
 func serveAgent(t *testing.T, keys agent.Agent) string {
