@@ -1,11 +1,12 @@
 package main
 
 import (
-	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,27 +35,46 @@ func (a *app) orAs(c *cobra.Command) *cobra.Command {
 
 // as runs a command line again, as a user, with --user in the place of --run-as.
 func (a *app) as(c *cobra.Command, name string) error {
-	args := append(strings.Fields(c.CommandPath())[1:], "--user")
-	token := os.Getenv(node.TokenVariable)
-	var err error
-	c.Flags().Visit(func(f *pflag.Flag) {
-		switch f.Name {
-		case runAs, "user":
-		case "token-file": // may be for root's eyes
-			token, err = a.tokenText(c.Context(), f.Value.String())
-		default:
-			args = append(args, "--"+f.Name+"="+f.Value.String())
-		}
-	})
+	args, err := asUser(c)
 	if err != nil {
 		return err
 	}
-	return a.runFor(c.Context(), name, strings.TrimSpace(token), args)
+	token := os.Getenv(node.TokenVariable)
+	if f := c.Flag("token-file"); f != nil && f.Changed { // may be for root's eyes
+		if token, err = a.tokenText(c.Context(), f.Value.String()); err != nil {
+			return err
+		}
+	}
+	return a.runFor(c, name, strings.TrimSpace(token), args)
 }
 
-func (a *app) runFor(ctx context.Context, name, token string, args []string) error {
-	command, release, err := service.For(ctx, name, args...)
+// asUser gives the arguments of a command line for the same command about a service of the user that it is run as, in a folder
+// of theirs.
+func asUser(c *cobra.Command) ([]string, error) {
+	args := append(strings.Fields(c.CommandPath())[1:], "--user")
+	var err error
+	c.Flags().Visit(func(f *pflag.Flag) {
+		value := f.Value.String()
+		switch f.Name {
+		case runAs, "user", "token-file":
+			return
+		case "config", "state-dir":
+			path, e := filepath.Abs(value)
+			value, err = path, errors.Join(err, e)
+		}
+		args = append(args, "--"+f.Name+"="+value)
+	})
+	return args, err
+}
+
+func (a *app) runFor(c *cobra.Command, name, token string, args []string) error {
+	command, release, err := service.For(c.Context(), name, c.Name() == "install", args...)
 	switch {
+	case errors.Is(err, service.ErrNoService) && c.Name() == "status":
+		return a.showService(service.State{User: true, Keepers: []string{}}, " --run-as "+name)
+	case errors.Is(err, service.ErrNoService):
+		fmt.Fprintln(a.stdout, err)
+		return nil
 	case errors.Is(err, service.ErrNoSystemd):
 		return failed(err.Error(), "su - "+name+", and there: mlfnode join or mlfnode master")
 	case errors.Is(err, fs.ErrPermission):

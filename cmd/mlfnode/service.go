@@ -158,11 +158,7 @@ func (a *app) serviceStatusCommand() *cobra.Command {
 			if err != nil {
 				return explainService(err, service.Options{Home: h, Role: service.Worker})
 			}
-			if a.json {
-				return json.NewEncoder(a.stdout).Encode(s)
-			}
-			a.showService(s)
-			return nil
+			return a.showService(s, userSuffix(s.User))
 		},
 	}
 	userFlag(c, &h)
@@ -170,10 +166,14 @@ func (a *app) serviceStatusCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) showService(s service.State) {
-	if !s.Installed {
-		fmt.Fprintf(a.stdout, "no service is installed; install one with: mlfnode service install%s\n", userSuffix(s.User))
-		return
+// showService shows a service, or that there is none, and with which flag for its owner to install one.
+func (a *app) showService(s service.State, owner string) error {
+	switch {
+	case a.json:
+		return json.NewEncoder(a.stdout).Encode(s)
+	case !s.Installed:
+		fmt.Fprintf(a.stdout, "no service is installed; install one with: mlfnode service install%s\n", owner)
+		return nil
 	}
 	enabled := map[bool]string{true: "enabled", false: "disabled"}[s.Enabled]
 	if s.User && !s.Linger {
@@ -190,4 +190,5 @@ func (a *app) showService(s service.State) {
 		}
 		fmt.Fprintf(a.stdout, "%-10s%s\n", l[0], oneLine(l[1]))
 	}
+	return nil
 }

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 
 	"mlfnode/node/service"
 	"mlfnode/node/service/servicetest"
@@ -30,6 +34,32 @@ func TestServiceWithoutSystemd(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(home); out.Len() > 0 || len(left) > 0 {
 		t.Errorf("got output %q and files %v, want neither", out.String(), left)
+	}
+}
+
+// TestServiceAsAUserOfRelativePaths has root name files by their place in the current folder: the user's command has another one.
+func TestServiceAsAUserOfRelativePaths(t *testing.T) {
+	a := &app{stdout: &screen{w: io.Discard}, stderr: io.Discard, interrupts: &interrupts{}}
+	here := t.TempDir()
+	t.Chdir(here)
+	var got []string
+	root := a.root()
+	install, _, err := root.Find([]string{"service", "install"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	install.RunE = func(c *cobra.Command, _ []string) error {
+		got, err = asUser(c)
+		return err
+	}
+	root.SetArgs([]string{"service", "install", "--run-as", "ada", "--config", "node.yaml", "--state-dir", "../state", "--no-start"})
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	want := []string{"--config=" + filepath.Join(here, "node.yaml"), "--no-start=true", "--state-dir=" + filepath.Join(filepath.Dir(here), "state"), "--user", "install", "service"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -183,6 +183,19 @@ func TestServiceOfAUser(t *testing.T) {
 	if out, err := m.Try(aside + "mlfnode service install --role master --run-as nobody-is-this 2>&1"); err == nil || !strings.Contains(out, `there is no user "nobody-is-this"`) {
 		t.Errorf("for nobody: got %v, %s", err, out)
 	}
+	m.Run("useradd -M -d /nowhere homeless")
+	if out, err := m.Try(aside + "mlfnode service install --role master --run-as homeless 2>&1"); err == nil || !strings.Contains(out, "the user homeless has no home folder") {
+		t.Errorf("without a home folder: got %v, %s", err, out)
+	}
+	if out := m.Run(aside + "mlfnode service status --run-as ada"); out != "no service is installed; install one with: mlfnode service install --run-as ada" {
+		t.Errorf("status of none: got\n%s", out)
+	}
+	if out := m.Run(aside + "mlfnode service uninstall --run-as ada"); out != "no service is installed" {
+		t.Errorf("uninstall of none: got\n%s", out)
+	}
+	if out := m.Run("ls /var/lib/systemd/linger 2>/dev/null || true"); out != "" {
+		t.Errorf("services of these run without a login although none was installed: %s", out)
+	}
 	m.Run(aside + "mlfnode service install --role master --run-as ada 2>&1")
 	const ada = "su - ada -c '/home/ada/.local/bin/mlfnode "
 	m.Run(ada + "sweep --detach --set i=1 -- sh -c \"id -un; sleep 8; id -un\"' 2>&1")

@@ -12,9 +12,13 @@ import (
 	"syscall"
 )
 
-// For gives a command that root runs as another user: of this program, about the services of that user. The user may run services
-// without a login from then on (loginctl enable-linger). release removes what the command needs, once it has ended.
-func For(ctx context.Context, name string, args ...string) (c *exec.Cmd, release func(), err error) {
+// ErrNoService is returned by For about a user who has no service, and no systemd that runs.
+var ErrNoService = errors.New("no service is installed")
+
+// For gives a command that root runs as another user: of this program, about the services of that user. To install one, the user may
+// run services without a login from then on (loginctl enable-linger); nothing else changes the system, and returns ErrNoService where
+// there is none. release removes what the command needs, once it has ended.
+func For(ctx context.Context, name string, install bool, args ...string) (c *exec.Cmd, release func(), err error) {
 	if err := (Home{}).allowed(); err != nil {
 		return nil, nil, err
 	}
@@ -29,12 +33,12 @@ func For(ctx context.Context, name string, args ...string) (c *exec.Cmd, release
 	if err != nil {
 		return nil, nil, err
 	}
-	if _, err := run(ctx, "loginctl", "enable-linger", u.Username); err != nil {
-		return nil, nil, fmt.Errorf("have services of %s run without a login: %w", u.Username, err)
+	if info, err := os.Stat(u.HomeDir); err != nil || !info.IsDir() {
+		return nil, nil, fmt.Errorf("the user %s has no home folder for the settings and the state of a service: %s is not a folder", u.Username, u.HomeDir)
 	}
 	runtime := filepath.Join("/run/user", u.Uid)
-	if err := awaitManager(ctx, runtime); err != nil {
-		return nil, nil, fmt.Errorf("wait for the systemd of %s: %w", u.Username, err)
+	if err := manager(ctx, u, runtime, install); err != nil {
+		return nil, nil, err
 	}
 	program, release, err := readable()
 	if err != nil {
@@ -46,6 +50,30 @@ func For(ctx context.Context, name string, args ...string) (c *exec.Cmd, release
 		"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
 	return c, release, nil
 }
+
+// manager sees to it that the user's systemd runs.
+func manager(ctx context.Context, u *user.User, runtime string, install bool) error {
+	switch _, err := os.Stat(managerSocket(runtime)); {
+	case install:
+		if _, err := run(ctx, "loginctl", "enable-linger", u.Username); err != nil {
+			return fmt.Errorf("have services of %s run without a login: %w", u.Username, err)
+		}
+	case err == nil:
+		return nil
+	default:
+		if _, err := os.Stat(filepath.Join(u.HomeDir, ".config", "systemd", "user", Unit)); err != nil {
+			return ErrNoService
+		}
+		return fmt.Errorf("the service of %s is installed, but the systemd of this user does not run; loginctl enable-linger %[1]s starts it", u.Username)
+	}
+	if err := awaitManager(ctx, runtime); err != nil {
+		return fmt.Errorf("wait for the systemd of %s: %w", u.Username, err)
+	}
+	return nil
+}
+
+// managerSocket is where the systemd of a user listens, in the folder that logind makes for the user.
+func managerSocket(runtime string) string { return filepath.Join(runtime, "systemd", "private") }
 
 // credentialOf is what a process of the user has.
 func credentialOf(u *user.User) (*syscall.Credential, error) {
@@ -64,12 +92,12 @@ func credentialOf(u *user.User) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
 }
 
-// awaitManager waits until the user's systemd answers on its socket, which is in a folder that logind makes.
+// awaitManager waits until the user's systemd listens.
 func awaitManager(ctx context.Context, runtime string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startPatience, errors.New("it does not start"))
 	defer cancel()
 	return until(ctx, func() (bool, error) {
-		_, err := os.Stat(filepath.Join(runtime, "systemd", "private"))
+		_, err := os.Stat(managerSocket(runtime))
 		return err == nil, nil
 	})
 }
