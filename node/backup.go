@@ -36,7 +36,7 @@ func Backup(ctx context.Context, cfg Config, w io.Writer, final bool) error {
 		return err
 	}
 	defer lock.Close()
-	if err := checkMoved(cfg.StateDir); err != nil && !final {
+	if err := CheckMoved(cfg.StateDir); err != nil && !final {
 		return err
 	}
 	server, err := jetstream.Start(jetstream.Config{
@@ -69,10 +69,9 @@ func Retire(cfg Config) error {
 	return durable.WriteFile(filepath.Join(cfg.StateDir, movedFile), []byte(at), 0o600)
 }
 
-func (n *Node) checkMoved() error { return checkMoved(n.cfg.StateDir) }
-
-// checkMoved refuses to start a master that was moved: its workers would have two.
-func checkMoved(state string) error {
+// CheckMoved refuses the master of a state folder that was moved to another machine: it must not start, since its workers would have
+// two, and commands are for the other one. The error is an *api.Error.
+func CheckMoved(state string) error {
 	file := filepath.Join(state, movedFile)
 	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) {

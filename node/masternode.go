@@ -38,7 +38,7 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.Close()
 		}
 	}()
-	if err := n.checkMoved(); err != nil {
+	if err := CheckMoved(n.cfg.StateDir); err != nil {
 		return nil, err
 	}
 	if n.authority, err = trust.OpenAuthority(n.trustDir(), nil); err != nil {

@@ -8,7 +8,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -55,12 +57,20 @@ func (a *app) destination(cfg *node.Config) (destination, error) {
 	if a.master == "" || a.local {
 		d.role = node.RoleOf(cfg.StateDir)
 	}
+	var moved error
+	if d.role == trust.Master {
+		if moved = node.CheckMoved(cfg.StateDir); moved != nil {
+			d.role = ""
+		}
+	}
 	contact, err := a.contact()
 	switch {
 	case d.role == trust.Master && (err != nil || contact == nil || contact.OfSame(cfg.StateDir)):
 		return d, nil // its owner needs no token
 	case err != nil:
 		return d, err
+	case moved != nil && contact == nil:
+		return d, failed(explain(moved).msg, "run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
 	case d.role == trust.Worker && contact == nil:
 		master := node.MasterOf(cfg.StateDir)
 		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it", master),
@@ -123,6 +133,9 @@ func (a *app) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*
 	if !errors.Is(err, node.ErrDown) {
 		return s, err
 	}
+	if name := ownerOf(cfg.StateDir); name != "" {
+		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(cfg.StateDir), name), asOwner(name))
+	}
 	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
 	if a.state != "" {
 		start += " --state-dir " + a.state
@@ -135,6 +148,9 @@ func (a *app) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*
 func (a *app) makeState(dir string) error {
 	changed, err := node.MakeState(dir)
 	switch {
+	case errors.Is(err, private.ErrExposed) && os.Geteuid() == 0 && ownerOf(dir) != "":
+		name := ownerOf(dir)
+		return failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(dir), name), asOwner(name))
 	case errors.Is(err, private.ErrExposed):
 		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this one is to be yours: chown and chmod 700 "+fromHere(dir))
 	case err != nil:
@@ -143,6 +159,28 @@ func (a *app) makeState(dir string) error {
 		a.say("mlfnode: other users had access to the state folder %s; now only you have", fromHere(dir))
 	}
 	return nil
+}
+
+// ownerOf names the user that a folder belongs to, "" where that is the user of this process.
+func ownerOf(dir string) string {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return ""
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(s.Uid) == os.Geteuid() {
+		return ""
+	}
+	u, err := user.LookupId(strconv.Itoa(int(s.Uid)))
+	if err != nil {
+		return fmt.Sprintf("#%d", s.Uid)
+	}
+	return u.Username
+}
+
+// asOwner is what to try with the state of another user.
+func asOwner(name string) string {
+	return fmt.Sprintf("run it as that user: sudo -u '%s' mlfnode …", name)
 }
 
 // fromHere shortens a path below the current folder.

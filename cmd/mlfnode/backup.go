@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
+	"syscall"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -15,13 +15,12 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/backup"
-	"mlfnode/node/durable"
 )
 
 func (a *app) backupCommand() *cobra.Command {
 	final := false
 	c := &cobra.Command{
-		Use: "backup FILE", Short: "Write all that the master of this machine has to one file", Args: oneArgument,
+		Use: "backup FILE", Short: "Back up this machine's master to one file", Args: oneArgument,
 		Long: `backup writes the sweeps, results, output, artifacts, checkpoints, nodes and tokens of this machine's master to FILE, - for standard
 output. The master may run meanwhile: what it has acknowledged before the backup began is in it. Whoever has the file has the cluster:
 it holds the cluster's keys, and only you can read it.
@@ -42,6 +41,9 @@ func (a *app) backup(ctx context.Context, file string, final bool) error {
 	if node.RoleOf(cfg.StateDir) != trust.Master {
 		return failed("no master is on this machine", "run it on the machine of the master, with the --state-dir of its service if that is another one")
 	}
+	if err := a.makeState(cfg.StateDir); err != nil {
+		return err
+	}
 	out, err := openOutput(a.stdout, file)
 	if err != nil {
 		return err
@@ -50,14 +52,14 @@ func (a *app) backup(ctx context.Context, file string, final bool) error {
 	switch s, _ := node.At(ctx, cfg); {
 	case s != nil && final:
 		s.Close()
-		return failed("the master runs, and would give out more than the backup has", "stop it, then: mlfnode backup --move "+file)
+		return failed("the master is running, so the backup would miss what it does next", "stop it, then: mlfnode backup --move "+file)
 	case s != nil:
 		err = a.fetchBackup(ctx, s, out)
 	default:
 		err = node.Backup(ctx, cfg, out, final)
 	}
 	if errors.Is(err, node.ErrInUse) {
-		return failed("the master starts or stops just now", "try again in a moment")
+		return failed("the master is starting or stopping", "try again in a moment")
 	}
 	if err == nil {
 		err = out.keep()
@@ -68,7 +70,12 @@ func (a *app) backup(ctx context.Context, file string, final bool) error {
 	if err != nil {
 		return err
 	}
-	a.say("%s of backup written; restore it on an empty machine with: mlfnode restore %s", humanize.IBytes(uint64(out.bytes)), file)
+	size := humanize.IBytes(uint64(out.bytes))
+	if file == "-" {
+		a.say("%s of backup written", size)
+		return nil
+	}
+	a.say("%s of backup written; restore it on an empty machine with: mlfnode restore %s", size, file)
 	return nil
 }
 
@@ -84,51 +91,6 @@ func (a *app) fetchBackup(ctx context.Context, s *node.Session, out io.Writer) e
 		return failed("the backup ended early", "the master's log says why")
 	}
 	return err
-}
-
-// output is a file that is there whole or not at all, or standard output.
-type output struct {
-	w     io.Writer
-	part  *os.File // nil for standard output
-	path  string
-	bytes int64
-}
-
-func openOutput(stdout io.Writer, path string) (*output, error) {
-	if path == "-" {
-		return &output{w: stdout}, nil
-	}
-	part, err := os.CreateTemp(filepath.Dir(path), durable.PartPrefix+filepath.Base(path)+"-*") // 0600
-	if err != nil {
-		return nil, failed(fmt.Sprintf("%s can't be written: %v", path, bare(err)), "a folder on another disk")
-	}
-	return &output{w: part, part: part, path: path}, nil
-}
-
-// Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
-	n, err := o.w.Write(p)
-	o.bytes += int64(n)
-	return n, err
-}
-
-// keep gives the file its name once it is on the disk.
-func (o *output) keep() error {
-	if o.part == nil {
-		return nil
-	}
-	if err := errors.Join(o.part.Sync(), o.part.Close(), os.Rename(o.part.Name(), o.path)); err != nil {
-		return fmt.Errorf("write %s: %w", o.path, err)
-	}
-	o.part = nil
-	return durable.SyncFolder(filepath.Dir(o.path))
-}
-
-func (o *output) discard() {
-	if o.part != nil {
-		o.part.Close()
-		os.Remove(o.part.Name())
-	}
 }
 
 func (a *app) restoreCommand() *cobra.Command {
@@ -160,14 +122,18 @@ func (a *app) restore(ctx context.Context, file string) error {
 	about, err := node.Restore(ctx, cfg, in)
 	var refusal *api.Error
 	switch {
-	case errors.Is(err, node.ErrInUse), errors.Is(err, backup.ErrOccupied):
+	case errors.Is(err, node.ErrInUse):
+		return failed(fmt.Sprintf("a node is running with the state folder %s", fromHere(cfg.StateDir)), "stop it, or choose another folder with --state-dir")
+	case errors.Is(err, backup.ErrOccupied):
 		return failed(fmt.Sprintf("the state folder %s has sweeps or credentials of its own", cfg.StateDir), "move it away, or choose another folder with --state-dir")
 	case errors.Is(err, backup.ErrNoBackup):
 		return usage(file+" is not a backup of a master", "mlfnode backup FILE makes one")
 	case errors.As(err, &refusal):
 		return err
+	case errors.Is(err, syscall.ENOSPC):
+		return failed(fmt.Sprintf("nothing was restored: the disk of the state folder %s is full", fromHere(cfg.StateDir)), "make room on that disk, or keep state on another one with --state-dir")
 	case err != nil:
-		return failed("nothing was restored: "+oneLine(err.Error()), "mend the cause, and run it again")
+		return failed("nothing was restored: "+oneLine(err.Error()), "fix the cause and run it again")
 	}
 	a.say("restored what the master %s had on %s; start it with: mlfnode master, or: mlfnode service install --role master",
 		about.Node, about.Made.Local().Format("2 January 2006 15:04"))

@@ -251,6 +251,9 @@ func TestBackupOfARunningMaster(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup: got %v, %v, want the mode 0600", info, err)
 	}
+	if said := c.mlfnode(0, "backup", "-", "--state-dir", old.StateDir); !strings.Contains(said, "of backup written\n") {
+		t.Errorf("to standard output: got %q in the end", said[max(0, len(said)-200):])
+	}
 	after := c.submit("true") // is not in the backup
 	c.await(after, func(api.Sweep) bool { return true })
 	c.stopMaster()
@@ -271,7 +274,7 @@ func TestMoveTheMaster(t *testing.T) {
 		t.Fatal(err)
 	}
 	want, file := c.found(done), filepath.Join(t.TempDir(), "backup")
-	if said := c.mlfnode(1, "backup", "--move", file, "--state-dir", old.StateDir); !strings.Contains(said, "the master runs") {
+	if said := c.mlfnode(1, "backup", "--move", file, "--state-dir", old.StateDir); !strings.Contains(said, "the master is running") {
 		t.Errorf("while it runs: got\n%s", said)
 	}
 	c.stopMaster()
@@ -285,6 +288,12 @@ func TestMoveTheMaster(t *testing.T) {
 		t.Error("the master that was moved starts")
 	} else if !strings.Contains(err.Error(), "was moved to another one") {
 		t.Errorf("the master that was moved: got error %v", err)
+	}
+	for _, args := range [][]string{{"sweeps"}, {"token", "list"}, {"members"}, {"sweep", "--set", "i=1", "--", "true"}} {
+		said := c.mlfnode(1, append([]string{args[0], "--state-dir", old.StateDir}, args[1:]...)...)
+		if !strings.Contains(said, "was moved to another one") || !strings.Contains(said, "token use --master HOST") {
+			t.Errorf("%q of the master that was moved: got\n%s", args, said)
+		}
 	}
 	now := c.settings("new")
 	c.mlfnode(0, "restore", file, "--state-dir", now.StateDir, "--config", settings)
@@ -335,6 +344,10 @@ func TestRestoreRefuses(t *testing.T) {
 	if err := os.WriteFile(file, whole, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said, "a node is running with the state folder") {
+		t.Errorf("over a master that runs: got\n%s", said)
+	}
+	c.stopMaster()
 	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said, "sweeps or credentials of its own") {
 		t.Errorf("over a master: got\n%s", said)
 	}

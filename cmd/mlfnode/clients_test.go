@@ -518,7 +518,7 @@ func TestDrainSaysWhatRuns(t *testing.T) {
 		}
 	}
 	c.end()
-	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "m takes no more trials, and runs none"); {
+	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "m takes no more trials; no trial is known to run there"); {
 		if said = c.open("drain", "m").exit(0); time.Now().After(limit) {
 			t.Fatalf("got %q, want none", said)
 		}

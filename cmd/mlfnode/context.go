@@ -25,8 +25,8 @@ one, and keep the others.`,
 	a.jsonFlag(c)
 	a.jsonFlag(show)
 	use := &cobra.Command{
-		Use: "use NAME", Short: "Have your commands go to this cluster", Args: oneArgument,
-		Long: `Have your commands go to this cluster: NAME is its id in the list, or the host of its master. With --master its master is at that address
+		Use: "use NAME", Short: "Use this cluster for your commands", Args: oneArgument,
+		Long: `Use this cluster for your commands: NAME is its id in the list, or the host of its master. With --master its master is at that address
 from now on, as after a move.`,
 		Example: "  mlfnode context use hostA\n  mlfnode context use 1a2b3c4d --master hostB",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -110,6 +110,6 @@ func (a *app) useContext(name, master string) error {
 	if err := found[0].Use(master); err != nil {
 		return err
 	}
-	a.say("your commands go to %s now", found[0].Master[0])
+	a.say("commands now use the cluster at %s", found[0].Master[0])
 	return nil
 }

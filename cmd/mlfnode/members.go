@@ -127,7 +127,10 @@ func (a *app) drainCommand() *cobra.Command {
 				if err := client.Drain(c.Context(), node, reason); err != nil {
 					return err
 				}
-				return a.sayRunning(c.Context(), client, node)
+				if err := a.sayRunning(c.Context(), client, node); err != nil && c.Context().Err() == nil { // it is drained all the same
+					a.say("%s takes no more trials; what runs there can't be told: %s", node, oneLine(err.Error()))
+				}
+				return nil
 			})
 		},
 	}
@@ -164,7 +167,7 @@ func (a *app) sayRunning(ctx context.Context, client *api.Client, node grid.Node
 	}
 	switch {
 	case count == 0:
-		a.say("%s takes no more trials, and runs none", node)
+		a.say("%s takes no more trials; no trial is known to run there", node)
 		return nil
 	case count > mostNamed:
 		names = append(names, "…")
@@ -185,7 +188,7 @@ func (a *app) undrainCommand() *cobra.Command {
 
 func (a *app) forgetCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "forget NODE", Short: "Take a node out of the cluster for good; its credentials are worth nothing any more", Args: oneArgument,
+		Use: "forget NODE", Short: "Take a node out of the cluster for good; its credentials are revoked", Args: oneArgument,
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.onMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })

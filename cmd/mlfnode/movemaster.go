@@ -11,7 +11,7 @@ import (
 func (a *app) moveMasterCommand() *cobra.Command {
 	r := &remote{}
 	c := &cobra.Command{
-		Use: "move-master HOST", Short: "Have another machine of the cluster take the master's place", Args: oneArgument,
+		Use: "move-master HOST", Short: "Move the master to another machine of the cluster", Args: oneArgument,
 		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies all that the master has to
 HOST, writes the new roles to cluster.yaml, and brings the cluster up. HOST keeps its other role, and so does the machine that was the
 master, where a copy of the state stays until you remove it. Trials on other machines go on meanwhile; those on the two machines have the

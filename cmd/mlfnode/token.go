@@ -137,7 +137,7 @@ one on this machine. The token is taken from MLF_CLUSTER_TOKEN or --token-file, 
 				return err
 			}
 			a.sayKept(kept)
-			a.say("saved; your commands go to %s now", contact.Master[0])
+			a.say("saved; commands now use the cluster at %s", contact.Master[0])
 			return nil
 		},
 	}

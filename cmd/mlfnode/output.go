@@ -1,0 +1,129 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/node/durable"
+)
+
+// output is a file that is there whole or not at all, or something else that is written to directly: standard output, a pipe, a device.
+type output struct {
+	w     io.Writer
+	file  *os.File // nil for standard output
+	part  bool     // file is renamed to path at the end
+	path  string
+	bytes int64
+}
+
+// openOutput begins to write a file, - for standard output. A link is followed.
+func openOutput(stdout io.Writer, path string) (*output, error) {
+	if path == "-" {
+		return &output{w: stdout}, nil
+	}
+	o := &output{path: path}
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return nil, usage(path+" is a folder", "name a file in it")
+	case err == nil && !info.Mode().IsRegular():
+		o.file, err = os.OpenFile(path, os.O_WRONLY, 0)
+	default:
+		if at, e := filepath.EvalSymlinks(path); e == nil {
+			o.path = at
+		} else if _, e := os.Lstat(path); e == nil {
+			return nil, usage(path+" is a link to a file that is not there", "name that file")
+		}
+		o.part = true
+		o.file, err = createPart(o.path)
+	}
+	if err != nil {
+		return nil, o.failed(err)
+	}
+	o.w = o.file
+	return o, nil
+}
+
+// createPart makes the file that is to replace the one at path, and removes those that killed processes have left. A lock says of a part
+// that its process is there.
+func createPart(path string) (*os.File, error) {
+	dir, prefix := filepath.Dir(path), durable.PartPrefix+filepath.Base(path)+"-"
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrPermission) { // then what is in it is nobody's business
+		return nil, err
+	}
+	for _, e := range entries {
+		if digits, ok := strings.CutPrefix(e.Name(), prefix); ok && strings.Trim(digits, "0123456789") == "" {
+			removeUnlocked(filepath.Join(dir, e.Name()))
+		}
+	}
+	part, err := os.CreateTemp(dir, prefix+"*") // 0600
+	if err == nil {
+		_ = unix.Flock(int(part.Fd()), unix.LOCK_EX|unix.LOCK_NB) // where there are no locks no part is removed
+	}
+	return part, err
+}
+
+func removeUnlocked(path string) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		_ = os.Remove(path) // the next one tries again
+	}
+}
+
+// failed says that the file can't be written.
+func (o *output) failed(err error) error {
+	return failed(fmt.Sprintf("%s can't be written: %v", o.path, bare(err)), "name another file, on a disk with room that you may write to")
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.Write(p)
+	o.bytes += int64(n)
+	if err != nil && o.file != nil {
+		err = o.failed(err)
+	}
+	return n, err
+}
+
+// keep ends the output, and gives a file its name once it is on the disk.
+func (o *output) keep() error {
+	if o.file == nil {
+		return nil
+	}
+	file := o.file
+	if !o.part {
+		o.file = nil
+		if err := file.Close(); err != nil {
+			return o.failed(err)
+		}
+		return nil
+	}
+	if err := errors.Join(file.Sync(), os.Rename(file.Name(), o.path), file.Close()); err != nil {
+		return o.failed(err)
+	}
+	o.file = nil
+	return durable.SyncFolder(filepath.Dir(o.path))
+}
+
+// discard gives up an output that was not kept.
+func (o *output) discard() {
+	if o.file == nil {
+		return
+	}
+	o.file.Close()
+	if o.part {
+		os.Remove(o.file.Name())
+	}
+}
