@@ -111,8 +111,8 @@ func TestBackup(t *testing.T) {
 	}
 }
 
-// TestNodesFollowARestoredStore restores a backup under a node: it sees what changes there, and what is there no more. A master that starts
-// again with the same store tells it nothing twice.
+// TestNodesFollowARestoredStore restores a backup under a node: it sees what changes there, and
+// what is there no more. A master that starts again with the same store tells it nothing twice.
 func TestNodesFollowARestoredStore(t *testing.T) {
 	l := newLab(t)
 	ctx, stop := context.WithCancel(t.Context())

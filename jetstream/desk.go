@@ -211,6 +211,8 @@ type (
 	takeCall struct {
 		Lane string `json:"lane"`
 		N    int    `json:"n"`
+		// Level is that of the node: leases of newer ones are not for it.
+		Level int `json:"level"`
 	}
 	leaseCall struct {
 		ID    grid.LeaseID  `json:"id"`
@@ -231,7 +233,7 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 	case callMetrics:
 		return handle(m, func(b *grid.Batch) (any, error) { c.tell(node, b); return nil, nil })
 	case callTake:
-		return handle(m, func(t *takeCall) (any, error) { return c.store.Queue.take(node, t.Lane, min(t.N, maxTaken)), nil })
+		return handle(m, func(t *takeCall) (any, error) { return c.store.Queue.take(node, t.Lane, min(t.N, maxTaken), t.Level), nil })
 	case callReturn:
 		return handle(m, func(l *leaseCall) (any, error) { return nil, c.store.Queue.acknowledge(ctx, node, l.ID) })
 	case callPostpone:

@@ -41,7 +41,7 @@ func (l *lab) stocked() Held {
 		l.t.Fatal(err)
 	}
 	mustPublish(l.t, l.store.Queue, lease("c1", 0))
-	return l.store.Queue.take("a", "c1", 1)[0]
+	return l.store.Queue.take("a", "c1", 1, leaseVersion)[0]
 }
 
 // untouched checks that what stocked made is as it was, and nothing else is stored.

@@ -157,13 +157,13 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	return seq, nil
 }
 
-// take hands up to n leases that are there now out to a node.
-func (q *Queue) take(node grid.NodeID, shape string, n int) []Held {
+// take hands up to n leases that are there now, and that nodes of a level may have, out to a node.
+func (q *Queue) take(node grid.NodeID, shape string, n, level int) []Held {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	held := []Held{}
 	for lane := q.lanes[shape]; lane != nil && len(held) < n; {
-		l := lane.next()
+		l := lane.next(level)
 		if l == nil {
 			break
 		}
@@ -177,8 +177,8 @@ func (q *Queue) take(node grid.NodeID, shape string, n int) []Held {
 // errNotHeld says that a lease is not in the hands of the node that says so.
 var errNotHeld = errors.New("the node does not hold the lease")
 
-// held gives a lease of a node; nil when there is none with this ID, which its holder alone knows: so one that an earlier process has
-// stored is in the hands of who names it.
+// held gives a lease of a node; nil when there is none with this ID, which its holder alone knows:
+// so one that an earlier process has stored is in the hands of who names it.
 func (q *Queue) held(node grid.NodeID, id grid.LeaseID) (*queued, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -203,7 +203,8 @@ func (q *Queue) acknowledge(ctx context.Context, node grid.NodeID, id grid.Lease
 // maxPostpone bounds how long a node keeps a lease out of everybody's hands.
 const maxPostpone = 10 * time.Second
 
-// postpone gives a lease of a node to the next one that asks after a while. Saying so again while it waits changes nothing.
+// postpone gives a lease of a node to the next one that asks after a while. Saying so again while
+// it waits changes nothing.
 func (q *Queue) postpone(node grid.NodeID, id grid.LeaseID, d time.Duration) error {
 	l, err := q.held(node, id)
 	if l == nil || err != nil {
@@ -264,15 +265,32 @@ func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 	q.unready(l)
 	q.takeBack(l)
 	q.mu.Unlock()
-	ctx, stop := q.store.limited(ctx)
-	defer stop()
-	err := q.store.streams[leaseStream].DeleteMsg(ctx, l.Seq)
-	if err != nil && !errors.Is(err, js.ErrMsgNotFound) && !errors.Is(err, js.ErrMsgDeleteUnsuccessful) {
-		return q.store.explain(ctx, "delete a lease", err)
+	if err := q.deleteMessage(ctx, l.Seq); err != nil {
+		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.leases, id)
+	return nil
+}
+
+// DeleteStored takes a lease out of the queue that Present has listed, also one that this process
+// has not noted: it could not see whether its Publish came to the stream.
+func (q *Queue) DeleteStored(ctx context.Context, l *Queued) error {
+	if err := q.Delete(ctx, l.ID); err != nil {
+		return err
+	}
+	return q.deleteMessage(ctx, l.Seq)
+}
+
+// deleteMessage removes a lease from the stream; it is no error when it has gone.
+func (q *Queue) deleteMessage(ctx context.Context, seq uint64) error {
+	ctx, stop := q.store.limited(ctx)
+	defer stop()
+	err := q.store.streams[leaseStream].DeleteMsg(ctx, seq)
+	if err != nil && !errors.Is(err, js.ErrMsgNotFound) && !errors.Is(err, js.ErrMsgDeleteUnsuccessful) {
+		return q.store.explain(ctx, "delete a lease", err)
+	}
 	return nil
 }
 
@@ -329,12 +347,17 @@ type laneQueue struct {
 func (l *laneQueue) put(q *queued)      { l.ready[q.Sweep] = append(l.ready[q.Sweep], q) }
 func (l *laneQueue) putFirst(q *queued) { l.ready[q.Sweep] = slices.Insert(l.ready[q.Sweep], 0, q) }
 
-// next takes the lease out that is to be taken first; nil when there is none. Of equal sweeps the oldest lease goes first.
-func (l *laneQueue) next() *queued {
+// next takes the lease out that a node of a level is to take first; nil when there is none. Of
+// equal sweeps the oldest lease goes first.
+func (l *laneQueue) next(level int) *queued {
 	var first *queued
 	for sweep, ready := range l.ready {
-		if first == nil || cmp.Or(cmp.Compare(l.taken[sweep], l.taken[first.Sweep]), cmp.Compare(ready[0].Seq, first.Seq)) < 0 {
-			first = ready[0]
+		i := slices.IndexFunc(ready, func(q *queued) bool { return q.Level <= level })
+		if i < 0 {
+			continue
+		}
+		if first == nil || cmp.Or(cmp.Compare(l.taken[sweep], l.taken[first.Sweep]), cmp.Compare(ready[i].Seq, first.Seq)) < 0 {
+			first = ready[i]
 		}
 	}
 	if first != nil {

@@ -34,7 +34,7 @@ const tester = grid.NodeID("n")
 
 func mustTake(t testing.TB, q *Queue, shape string, n, want int) []Held {
 	t.Helper()
-	held := q.take(tester, shape, n)
+	held := q.take(tester, shape, n, leaseVersion)
 	if len(held) != want {
 		t.Fatalf("take of %d: got %d, want %d", n, len(held), want)
 	}
@@ -116,8 +116,8 @@ func TestPostponedLeaseComesAgain(t *testing.T) {
 	}
 }
 
-// TestLeasePostponedTwice has a node postpone a lease once more, which it has done when the answer to the first call was lost: the lease
-// comes once.
+// TestLeasePostponedTwice has a node postpone a lease once more, which it has done when the answer
+// to the first call was lost: the lease comes once.
 func TestLeasePostponedTwice(t *testing.T) {
 	q := open(t, t.TempDir(), Limits{}).Queue
 	woken := make(chan string, 4)
@@ -143,8 +143,8 @@ func TestLeasePostponedTwice(t *testing.T) {
 	<-woken
 }
 
-// TestLeaseOfAnEarlierMasterIsPostponed has a master start while a node holds a lease, which then leaves it to others: another one can take it,
-// and no other speaks for it.
+// TestLeaseOfAnEarlierMasterIsPostponed has a master start while a node holds a lease, which then
+// leaves it to others: another one can take it, and no other speaks for it.
 func TestLeaseOfAnEarlierMasterIsPostponed(t *testing.T) {
 	l := newLab(t)
 	mustPublish(t, l.store.Queue, lease("s", 0))
@@ -165,6 +165,44 @@ func TestLeaseOfAnEarlierMasterIsPostponed(t *testing.T) {
 		t.Fatal("the lease does not come again")
 	}
 	mustTake(t, l.store.Queue, "s", 1, 1)
+}
+
+// TestLeaseOfAnUnsurePublish has the stream hold a lease that this process has not noted, since it
+// got no answer: it can be deleted.
+func TestLeaseOfAnUnsurePublish(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	known := mustPublish(t, s.Queue, lease("s", 0))
+	put(t, s, leaseSubject("s"), `{"v":1,"s":"a-1","l":10,"h":20,"a":1,"n":"x.1.y"}`)
+	all, err := s.Queue.Present(t.Context())
+	if err != nil || len(all) != 2 {
+		t.Fatalf("got %v, %v; want two leases", all, err)
+	}
+	for range 2 {
+		if err := s.Queue.DeleteStored(t.Context(), &all[1]); err != nil {
+			t.Error(err)
+		}
+	}
+	if left := present(t, s.Queue); !slices.Equal(left, []uint64{known}) {
+		t.Errorf("leases: got %v, want the other one", left)
+	}
+	mustTake(t, s.Queue, "s", 2, 1)
+}
+
+// TestLeasesForNewerNodes has a node of an older version ask first: it gets those that it can run,
+// and the rest stays for others.
+func TestLeasesForNewerNodes(t *testing.T) {
+	q := open(t, t.TempDir(), Limits{}).Queue
+	for i, level := range []int{leaseVersion, grid.LevelPlain, leaseVersion} {
+		l := lease("s", int64(i))
+		l.Level = level
+		mustPublish(t, q, l)
+	}
+	if held := q.take("older", "s", 3, leaseVersion-1); len(held) != 1 || held[0].Lo != 1 {
+		t.Errorf("an older node took %+v, want the plain one", held)
+	}
+	if held := mustTake(t, q, "s", 3, 2); held[0].Deliveries != 1 || held[0].Lo != 0 {
+		t.Errorf("got %+v, want the first one, which nobody has had", held[0])
+	}
 }
 
 func TestPurgeForgetsHeldLeases(t *testing.T) {
@@ -254,7 +292,7 @@ func TestWorkersShareAQueue(t *testing.T) {
 // work takes leases until there are none; every seventh goes back the first time.
 func work(t *testing.T, q *Queue, acked func(lo int64)) {
 	for {
-		held := q.take(tester, "s", 2)
+		held := q.take(tester, "s", 2, leaseVersion)
 		if len(held) == 0 {
 			return
 		}

@@ -301,12 +301,14 @@ const watchInterval = 10 * time.Second
 type seenRecords struct {
 	life  string // of the records; "" at first
 	after uint64 // last sequence
-	// known are the sweeps that were reported: false for those that the records have not named since their life is another one.
+	// known are the sweeps that were reported: false for those that the records have not named
+	// since their life is another one.
 	known map[grid.SweepID]bool
 }
 
-// changes reports the records that have changed since the last call. When the master has restored its store, which counts from a lower
-// sequence then, that is all that it has and the removal of what it has no more.
+// changes reports the records that have changed since the last call. When the master has restored
+// its store, which counts from a lower sequence then, that is all that it has and the removal of
+// what it has no more.
 func (l *Link) changes(ctx context.Context, seen *seenRecords, fn func(Change)) error {
 	for {
 		data, err := l.ask(ctx, callSweeps, &nats.Msg{Data: binary.AppendUvarint(nil, seen.after)})
@@ -362,22 +364,12 @@ func (l *Link) Record(ctx context.Context, id grid.SweepID) (Record, error) {
 // Wake calls fn whenever a lease of a lane may be there to take, until stop is called. fn must not block.
 func (l *Link) Wake(fn func(lane string)) (stop func()) { return l.lanes.add(fn) }
 
-// laterLease is how long a lease of a newer version is kept from its next taker, which may be this node again.
-const laterLease = 2 * time.Second
-
-// Take takes up to n leases of a lane that are there now; none is no error.
+// Take takes up to n leases of a lane that are there now, and that are not left to nodes of newer
+// versions; none is no error.
 func (l *Link) Take(ctx context.Context, lane string, n int) ([]Held, error) {
-	taken, err := call[[]Held](ctx, l, callTake, takeCall{Lane: lane, N: n})
-	held := taken[:0]
-	for _, h := range taken {
-		if h.Shape = lane; h.Level <= leaseVersion {
-			held = append(held, h)
-			continue
-		}
-		l.log.Info("lease is left to newer nodes; update mlfnode", "level", h.Level)
-		if err := l.Postpone(ctx, &h, laterLease); err != nil {
-			l.log.Debug("lease could not be left to newer nodes", "err", err)
-		}
+	held, err := call[[]Held](ctx, l, callTake, takeCall{Lane: lane, N: n, Level: leaseVersion})
+	for i := range held {
+		held[i].Shape = lane
 	}
 	return held, err
 }

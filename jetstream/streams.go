@@ -72,13 +72,15 @@ func objectStream(bucket string, limit int64) js.StreamConfig {
 	}
 }
 
-// The metadata of a stream: settingsKey tells with which settings it was made, and restoredKey has a random value since it was restored.
+// The metadata of a stream: settingsKey tells with which settings it was made, and restoredKey has
+// a random value since it was restored.
 const (
 	settingsKey = "mlf.settings"
 	restoredKey = "mlf.restored"
 )
 
-// lifeOf names the life of a stream in which its sequences mean the same: they go back when it is restored or made again.
+// lifeOf names the life of a stream in which its sequences mean the same: they go back when it is
+// restored or made again.
 func lifeOf(info *js.StreamInfo) string {
 	return strconv.FormatInt(info.Created.UnixNano(), 36) + "." + info.Config.Metadata[restoredKey]
 }

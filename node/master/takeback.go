@@ -264,5 +264,5 @@ func (s *state) orphan(ctx context.Context, l *jetstream.Queued) error {
 	if s.m.cfg.Nodes == nil || l.Sweep == "" {
 		return nil // of a newer version
 	}
-	return s.m.cfg.Store.Queue.Delete(ctx, l.ID)
+	return s.m.cfg.Store.Queue.DeleteStored(ctx, l)
 }

@@ -27,8 +27,9 @@ type declined struct {
 	lanes map[grid.Lane]time.Time
 }
 
-// decline gives back a lease that other nodes are to have first. It reports whether it is not for this node: so also where the master has
-// not said that it knows, since the lease may be in other hands by now. If it is in nobody's, the master takes it back.
+// decline gives back a lease that other nodes are to have first. It reports whether it is not for
+// this node: so also where the master has not said that it knows, since the lease may be in other
+// hands by now. If it is in nobody's, the master takes it back.
 func (w *Worker) decline(held *jetstream.Held) bool {
 	often := held.Deliveries > declineLimit
 	if !slices.Contains(held.Avoid, w.cfg.Node) || often && !held.Elsewhere {

@@ -212,8 +212,8 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 	}
 }
 
-// TestTrialOfAnUnsureLeaseDoesNotRun has this node leave a lease to others of which the master does not say that it does so: it may be in
-// other hands.
+// TestTrialOfAnUnsureLeaseDoesNotRun has this node leave a lease to others of which the master does
+// not say that it does so: it may be in other hands.
 func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	s := newStage(t, newGate().run)
 	h := &jetstream.Held{Lease: jetstream.Lease{Sweep: "t-1", Hi: 1, Attempt: 2, ID: "gone", Avoid: []grid.NodeID{"n"}}, Deliveries: 1}
