@@ -28,6 +28,15 @@ const (
 	// beat has some hundred bytes for each lease.
 	quickRate = 8 << 20
 	quickCost = 8 << 10
+	// callRate is how many calls of any kind a node may send in a second, and callBurst how many at
+	// one time. It is much more than nodes make, which wait for answers; one that sends more would
+	// fill what waits, for all nodes. So its calls are dropped, and its connection is ended, once in
+	// cutInterval at most: calls that it sent before may still wait. cutNews is how often that is
+	// logged.
+	callRate    = 32 << 10
+	callBurst   = 8 << 10
+	cutInterval = 100 * time.Millisecond
+	cutNews     = time.Minute
 	// hintPause is the shortest time between two rounds of hints. With many nodes it is longer, hintCost for each: those that have room
 	// ask for leases then.
 	hintPause = 10 * time.Millisecond
@@ -58,18 +67,18 @@ var passed = [...]struct {
 
 // desk answers the calls of nodes that come over connections. It has a connection of its own, so that no node can end the store's.
 type desk struct {
-	calls *Calls
-	door  *door
-	conn  *nats.Conn
-	ctx   context.Context // of what is worked on; ends with close
-	stop  context.CancelFunc
-	work  sync.WaitGroup
-	undo  []func()
-	kick  chan struct{} // holds a token when there is something to hint at
+	calls  *Calls
+	server *Server
+	conn   *nats.Conn
+	ctx    context.Context // of what is worked on; ends with close
+	stop   context.CancelFunc
+	work   sync.WaitGroup
+	undo   []func()
+	kick   chan struct{} // holds a token when there is something to hint at
 
 	mu    sync.Mutex
-	busy  map[grid.NodeID]int // calls that are worked on
-	quick map[grid.NodeID]*rate.Limiter
+	busy  map[grid.NodeID]int        // calls that are worked on
+	rates map[grid.NodeID]*callRates // as many as there are nodes with certificates
 	all   int
 	lanes map[string]bool // to hint at
 	moved bool            // records have changed
@@ -77,8 +86,18 @@ type desk struct {
 	closed bool // no further call is worked on
 }
 
+// callRates bound what one node sends.
+type callRates struct {
+	calls *rate.Limiter // of all kinds
+	quick *rate.Limiter // bytes of those that are answered one after the other
+	cut   rate.Sometimes
+	news  rate.Sometimes
+}
+
 func openDesk(st *Store, s *Server) (*desk, error) {
-	d := &desk{calls: st.Calls, door: s.door, busy: map[grid.NodeID]int{}, quick: map[grid.NodeID]*rate.Limiter{}, lanes: map[string]bool{}, kick: make(chan struct{}, 1)}
+	d := &desk{
+		calls: st.Calls, server: s, busy: map[grid.NodeID]int{}, rates: map[grid.NodeID]*callRates{}, lanes: map[string]bool{}, kick: make(chan struct{}, 1),
+	}
 	var err error
 	if d.conn, err = s.inside(); err != nil {
 		return nil, fmt.Errorf("connect to answer nodes: %w", err)
@@ -116,14 +135,20 @@ func (d *desk) close() {
 
 // receive takes a call. What need not wait is answered here, the rest beside the calls that follow.
 func (d *desk) receive(m *nats.Msg) {
-	node, verb := writer(m.Subject), lastToken(m.Subject)
+	node := writer(m.Subject)
+	rates := d.ratesOf(node)
+	if !rates.calls.Allow() {
+		rates.cut.Do(func() { d.cut(node, rates) })
+		return
+	}
+	verb := lastToken(m.Subject)
 	if m.Reply != "" && !strings.HasPrefix(m.Reply, inbox(node)+".") {
 		d.calls.store.log.Debug("call wants its answer elsewhere", "verb", verb, "node", node)
 		return
 	}
 	switch verb {
 	case callBeat, callKeyring, callMetrics, callTake, callPostpone:
-		if d.slow(node, len(m.Data)) {
+		if !rates.quick.AllowN(time.Now(), len(m.Data)+quickCost) {
 			d.answer(m, nil, errBusy)
 			return
 		}
@@ -140,16 +165,25 @@ func (d *desk) receive(m *nats.Msg) {
 	}()
 }
 
-// slow reports whether a node has to wait with a call that is answered at once, since it has sent too many.
-func (d *desk) slow(node grid.NodeID, size int) bool {
+// ratesOf gives the rates of a node.
+func (d *desk) ratesOf(node grid.NodeID) *callRates {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	l := d.quick[node]
-	if l == nil { // as many as there are nodes with certificates
-		l = rate.NewLimiter(quickRate, quickRate)
-		d.quick[node] = l
+	r := d.rates[node]
+	if r == nil {
+		r = &callRates{
+			calls: rate.NewLimiter(callRate, callBurst), quick: rate.NewLimiter(quickRate, quickRate),
+			cut: rate.Sometimes{Interval: cutInterval}, news: rate.Sometimes{Interval: cutNews},
+		}
+		d.rates[node] = r
 	}
-	return !l.AllowN(time.Now(), size+quickCost)
+	return r
+}
+
+// cut ends the connection of a node that sends calls without end.
+func (d *desk) cut(node grid.NodeID, r *callRates) {
+	r.news.Do(func() { d.calls.store.log.Warn("node sends calls without end; its connection is ended", "node", node) })
+	d.server.Kick(node)
 }
 
 // begin reports whether a further call of a node may be worked on.
@@ -233,12 +267,17 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 	case callMetrics:
 		return handle(m, func(b *grid.Batch) (any, error) { c.tell(node, b); return nil, nil })
 	case callTake:
-		return handle(m, func(t *takeCall) (any, error) { return c.store.Queue.take(node, t.Lane, min(t.N, maxTaken), t.Level), nil })
+		return handle(m, func(t *takeCall) (any, error) {
+			return c.store.Queue.take(node, t.Lane, min(t.N, maxTaken), t.Level), nil
+		})
 	case callReturn:
 		return handle(m, func(l *leaseCall) (any, error) { return nil, c.store.Queue.acknowledge(ctx, node, l.ID) })
 	case callPostpone:
 		return handle(m, func(l *leaseCall) (any, error) { return nil, c.store.Queue.postpone(node, l.ID, l.Delay) })
 	case callEvents:
+		if listed(m.Data) >= splitEvents {
+			return nil, fmt.Errorf("%w: too many events", errRefused)
+		}
 		b, err := decodeBatch(m.Data)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errRefused, err)
@@ -325,7 +364,7 @@ func (d *desk) hintNodes() {
 		case <-d.ctx.Done():
 			return
 		}
-		nodes := d.door.connected()
+		nodes := d.server.door.connected()
 		d.mu.Lock()
 		h := wireHints{Records: d.moved}
 		for lane := range d.lanes {

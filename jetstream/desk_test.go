@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -325,6 +326,119 @@ func TestFloods(t *testing.T) {
 	flooding.Wait()
 	if grown := int64(most) - int64(before); grown > 512<<20 {
 		t.Errorf("the heap has grown by %d MiB", grown>>20)
+	}
+}
+
+// TestNodeThatCallsWithoutEnd has a node send small calls as fast as it can and wait for no answer:
+// its connection is ended, and another node's beats are answered.
+func TestNodeThatCallsWithoutEnd(t *testing.T) {
+	l := newLab(t)
+	l.store.Calls.ServeBeats(func(grid.NodeID, *Beat) Orders { return Orders{} })
+	w := l.connect("w")
+	l.store.desk.ratesOf("b").calls.SetLimit(1000) // what a slow machine exceeds as well
+	nc := l.raw("b")
+	limit := time.Now().Add(3 * time.Minute)
+	for subject := callSubject("b", "x"); !nc.IsClosed(); {
+		if err := nc.Publish(subject, nil); err == nil && time.Now().After(limit) {
+			t.Fatal("the connection of a node that calls without end is not ended")
+		}
+	}
+	_, err := w.Beat(t.Context(), Beat{})
+	for err != nil && time.Now().Before(limit) {
+		_, err = w.Beat(t.Context(), Beat{})
+	}
+	if err != nil {
+		t.Errorf("a beat beside it: %v", err)
+	}
+}
+
+// TestClientOfTheMasterLogs has a client of the master's process fall behind: that is in the log,
+// not on standard error.
+func TestClientOfTheMasterLogs(t *testing.T) {
+	l := newLab(t)
+	said := &lines{}
+	l.server.log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	nc, err := l.server.inside()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	sub, err := nc.SubscribeSync("x")
+	if err == nil {
+		err = sub.SetPendingLimits(1, -1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for limit := time.Now().Add(time.Minute); !strings.Contains(said.String(), "slow consumer"); {
+		if err := cmp.Or(nc.Publish("x", nil), nc.Flush()); err != nil || time.Now().After(limit) {
+			t.Fatalf("log: got %q, %v; want that it is slow", said, err)
+		}
+	}
+}
+
+// TestBatchesOfTooManyEvents has a node report more events in one message than it does: they are
+// refused before they take memory. What was decoded of a batch that is not stored is not kept.
+func TestBatchesOfTooManyEvents(t *testing.T) {
+	l := newLab(t)
+	full := batch("a-1", 0, splitEvents)
+	full.Node = "b"
+	for i := range full.Events {
+		full.Events[i].Run, full.Events[i].Image = "b.1.1", `"[,\`
+	}
+	data, err := json.Marshal(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := listed(data); got != splitEvents-1 {
+		t.Errorf("a list of %d events: got %d commas", splitEvents, got)
+	}
+	nc := l.raw("b")
+	for name, data := range map[string]string{
+		"events": `{"v":1,"s":"a-1","n":"b","e":[` + strings.Repeat(`{"k":""},`, 100_000) + `{}]}`,
+		"zeros":  `{"v":1,"s":"a-1","n":"b","e":[` + strings.Repeat(`0,`, 400_000) + `0]}`,
+	} {
+		m, err := nc.Request(callSubject("b", callEvents), []byte(data), time.Minute)
+		if err != nil || !errors.Is(refusalOf(m), errRefused) {
+			t.Errorf("%s: got %v, %v; want a refusal", name, m, err)
+		}
+	}
+	if b, _ := decodeBatch([]byte(strings.Repeat(`{"k":`, 100_000))); cap(b.Events) > splitEvents {
+		t.Errorf("room for %d events is made", cap(b.Events))
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := l.store.Events.accept(ctx, full, data); err == nil {
+		t.Error("a batch is stored although its call has ended")
+	}
+	if n := len(l.store.Events.decoded); n != 0 {
+		t.Errorf("%d batches are kept", n)
+	}
+}
+
+// TestNodeThatListensToMuch has a node subscribe to its inbox again and again: its connection is
+// ended, and that of one that does not goes on.
+func TestNodeThatListensToMuch(t *testing.T) {
+	l := newLab(t)
+	w, nc := l.raw("w"), l.raw("b")
+	closed := nc.StatusChanged(nats.CLOSED)
+	for range maxNodeSubscriptions + 1 {
+		if _, err := nc.SubscribeSync("_INBOX.b.>"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range maxNodeSubscriptions {
+		if _, err := w.SubscribeSync("_INBOX.w.>"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-closed:
+	case <-time.After(2 * time.Minute):
+		t.Error("the connection is not ended")
+	}
+	if err := w.Flush(); err != nil {
+		t.Errorf("a node with %d subscriptions: %v", maxNodeSubscriptions, err)
 	}
 }
 

@@ -68,8 +68,13 @@ func split(b *grid.Batch, publish func(data []byte) (uint64, error)) (uint64, er
 
 // accept stores a batch of a node, which is not decoded again for the reader.
 func (e *Events) accept(ctx context.Context, b *grid.Batch, data []byte) (uint64, error) {
-	e.keep(messageID(data), b)
-	return e.put(ctx, b.Node, b.Sweep, data)
+	id := messageID(data)
+	e.keep(id, b)
+	seq, err := e.put(ctx, b.Node, b.Sweep, data)
+	if err != nil {
+		e.kept(id)
+	}
+	return seq, err
 }
 
 // keep has the reader find a batch decoded.
@@ -187,8 +192,34 @@ func (e *Events) decode(m *entry) *grid.Batch {
 }
 
 func decodeBatch(data []byte) (*grid.Batch, error) {
-	b := &grid.Batch{Events: make([]grid.Event, 0, bytes.Count(data, []byte(`{"k":`)))} // as a rule their number
+	count := bytes.Count(data, []byte(`{"k":`)) // as a rule
+	b := &grid.Batch{Events: make([]grid.Event, 0, min(count, splitEvents))}
 	return b, json.Unmarshal(data, b)
+}
+
+// listed gives how many commas are in the lists of an encoded batch: of its events, so that a small
+// message with very many is refused before they take memory.
+func listed(data []byte) int {
+	count, depth := 0, 0
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '"':
+			for i++; i < len(data) && data[i] != '"'; i++ {
+				if data[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ',':
+			if depth == 2 {
+				count++
+			}
+		}
+	}
+	return count
 }
 
 // own leaves out what a node may not state: facts about runs of others, and what only the master decides.

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -35,6 +36,10 @@ const (
 	maxClients = 4096
 	// maxSubscriptions bounds what one connection listens to. A node has two subscriptions, and a master one for each reader.
 	maxSubscriptions = 16 << 10
+	// maxNodeSubscriptions bounds what a node listens to: each answer to it is sent to all. Those
+	// who listen to more are found once in a countInterval.
+	maxNodeSubscriptions = 16
+	countInterval        = time.Second
 	// sendTime is how long a client may take no answer before it is cut off, and clientBytes bounds what waits for it meanwhile.
 	// The master's own connections may lag behind what all nodes send together.
 	sendTime    = 10 * time.Second
@@ -190,6 +195,13 @@ func (d *door) connected() []grid.NodeID {
 	return slices.Compact(all)
 }
 
+// all gives the connections of nodes.
+func (d *door) all() map[uint64]grid.NodeID {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.nodes)
+}
+
 // of lists the connections of a node.
 func (d *door) of(node grid.NodeID) []uint64 {
 	d.mu.Lock()
@@ -285,14 +297,29 @@ func (s *Server) Addr() net.Addr {
 func (s *Server) watchConnections(ctx context.Context) {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()
+	count := time.NewTicker(countInterval)
+	defer count.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-count.C:
+			s.endOversubscribed()
 		case <-s.door.soon:
 		case <-tick.C:
 		}
 		s.door.look(func(id uint64) bool { return s.nats.GetClient(id) != nil }, s.endConnection)
+	}
+}
+
+// endOversubscribed ends connections of nodes with more subscriptions than a node has.
+func (s *Server) endOversubscribed() {
+	for id, node := range s.door.all() {
+		c, err := s.nats.Connz(&server.ConnzOptions{CID: id})
+		if err == nil && len(c.Conns) == 1 && c.Conns[0].NumSubs > maxNodeSubscriptions {
+			s.log.Warn("node listens to too much; its connection is ended", "node", node, "subscriptions", c.Conns[0].NumSubs)
+			s.endConnection(id)
+		}
 	}
 }
 

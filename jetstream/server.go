@@ -115,7 +115,10 @@ func options(dir string) *server.Options {
 // inside connects a client of this process.
 func (s *Server) inside(opts ...nats.Option) (*nats.Conn, error) {
 	opts = append(opts, nats.InProcessServer(s), nats.Name("mlfnode"), nats.MaxReconnects(-1), nats.PingInterval(pingInterval),
-		nats.CustomInboxPrefix(inbox(s.node)), nats.SyncQueueLen(inboxMessages))
+		nats.CustomInboxPrefix(inbox(s.node)), nats.SyncQueueLen(inboxMessages),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			s.log.Debug("nats client of the master", "err", err)
+		}))
 	if s.door != nil {
 		opts = append(opts, nats.UserInfo(ownUser, s.door.own))
 	}
