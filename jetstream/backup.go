@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -139,6 +141,9 @@ func readReply(data []byte) (*streamReply, error) {
 	var reply streamReply
 	if err := json.Unmarshal(data, &reply); err != nil {
 		return nil, fmt.Errorf("read the answer of the store: %w", err)
+	}
+	if e := reply.Error; e != nil && strings.HasSuffix(e.Description, syscall.ENOSPC.Error()) { // it comes as text only
+		return nil, syscall.ENOSPC
 	}
 	if reply.Error != nil {
 		return nil, reply.Error

@@ -110,3 +110,18 @@ func TestFullDiskForResults(t *testing.T) {
 		t.Errorf("the results are lost: got exit code %d and %q", code, got)
 	}
 }
+
+// TestFullDiskForRestore restores a backup to a disk that has no room for it, and says whose room it takes.
+func TestFullDiskForRestore(t *testing.T) {
+	c, old, _, _ := newMovingCluster(t)
+	file := filepath.Join(t.TempDir(), "backup")
+	c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
+	state := filepath.Join(gridtest.SmallDisk(t, "512k", unix.MNT_DETACH), "state")
+	code, got := command(t, "restore "+file+" --state-dir "+state)
+	if code != exitFailed || !strings.Contains(got, "nothing was restored: the disk of the state folder "+state+" is full\n  try: make room") {
+		t.Errorf("got exit code %d and %q", code, got)
+	}
+	if left, err := filepath.Glob(filepath.Join(state, "*")); err != nil || len(left) > 1 {
+		t.Errorf("got %q left, %v", left, err)
+	}
+}
