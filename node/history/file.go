@@ -77,7 +77,7 @@ func Open(path string, logger *slog.Logger) (*DB, error) {
 		}
 	}
 	d, err := openFile(path, log)
-	if isDamage(err) || errors.Is(err, errVersion) {
+	if IsDamage(err) || errors.Is(err, errVersion) {
 		if err := setAside(path, log, err); err != nil {
 			return nil, err
 		}
@@ -223,8 +223,8 @@ const (
 	codeNotADB  = 26
 )
 
-// isDamage reports whether the error means that the content of the file is wrong.
-func isDamage(err error) bool {
+// IsDamage reports whether the error means that the content of the file is wrong: only a new start, which folds the history anew, helps.
+func IsDamage(err error) bool {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
 		code := e.Code() & 0xff
@@ -245,7 +245,7 @@ func IsFull(err error) bool {
 
 // check passes an error on; on damage it leaves a mark so that the next Open folds the history anew.
 func (d *DB) check(err error) error {
-	if !isDamage(err) {
+	if !IsDamage(err) {
 		return err
 	}
 	if f, merr := os.OpenFile(d.path+markSuffix, os.O_CREATE|os.O_WRONLY, 0o600); merr == nil {

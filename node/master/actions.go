@@ -386,7 +386,8 @@ func (m *Master) storeUpdate(ctx context.Context, id grid.SweepID, u grid.Update
 	return err
 }
 
-// toReopen yields the trials that a retry is about.
+// toReopen yields the trials that a retry is about: those that had ended, by what history says now. What fails while they are read, as others
+// of them run again already, has failed since. It is told by the clocks of the nodes alone.
 func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) iter.Seq2[int64, error] {
 	wanted := history.Query{States: []grid.State{grid.Failed, grid.Cancelled}}
 	if q.FailedOnly {
@@ -395,7 +396,12 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ite
 	if q.Index >= 0 {
 		wanted.From, wanted.Limit = q.Index, 1
 	}
+	before, err := m.cfg.History.Counts(ctx, id)
 	return func(yield func(int64, error) bool) {
+		if err != nil {
+			yield(0, fmt.Errorf("look at the trials of %s: %w", id, err))
+			return
+		}
 		for t, err := range m.cfg.History.Trials(ctx, id, wanted) {
 			if err != nil {
 				yield(0, fmt.Errorf("find trials of %s to run again: %w", id, err))
@@ -403,6 +409,9 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ite
 			}
 			if q.Index < 0 && q.Class == "" && t.Result.Class == grid.ClassStopped {
 				continue // it would do no better now
+			}
+			if t.Ended > before.Ended {
+				continue
 			}
 			if (q.Index < 0 || q.Index == t.Index) && (q.Class == "" || q.Class == t.Result.Class) && !yield(t.Index, nil) {
 				return

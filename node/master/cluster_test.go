@@ -44,6 +44,7 @@ type stage struct {
 	*Master
 	t     *testing.T
 	store *jetstream.Store
+	run   func()
 	runs  int
 	marks map[grid.NodeID]uint64 // of the newest orders to each node
 	end   func()
@@ -69,6 +70,14 @@ func perform(t *testing.T, dir string, cpus float64, nodes *Nodes) *stage {
 // performWith is perform with a store of snapshots.
 func performWith(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots *checkpoint.Store) *stage {
 	t.Helper()
+	s := prepare(t, dir, cpus, nodes, snapshots)
+	s.run()
+	return s
+}
+
+// prepare makes a master that runs from run on.
+func prepare(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots *checkpoint.Store) *stage {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: log})
 	if err != nil {
@@ -88,19 +97,25 @@ func performWith(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots
 	})
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan error, 1)
-	go func() { ended <- m.Run(ctx) }()
 	s := &stage{Master: m, t: t, store: store}
+	running := false
+	s.run = func() {
+		running = true
+		go func() { ended <- m.Run(ctx) }()
+		<-m.Ready()
+	}
 	s.end = sync.OnceFunc(func() {
 		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("master ended with: %v", err)
+		if running {
+			if err := <-ended; err != nil {
+				t.Errorf("master ended with: %v", err)
+			}
 		}
 		db.Close()
 		store.Close()
 		server.Close()
 	})
 	t.Cleanup(s.end)
-	<-m.Ready()
 	return s
 }
 

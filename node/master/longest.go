@@ -2,7 +2,6 @@ package master
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"mlfnode/grid"
@@ -12,17 +11,20 @@ import (
 // loadedTimes bounds the run times that are read when a sweep with grid.OrderLongest is taken up.
 const loadedTimes = 512
 
-// openTimes takes up how long trials have run that had ended, evenly from all of them.
-func (s *state) openTimes(ctx context.Context, f *feed) error {
+// openTimes takes up how long trials have run that had ended, evenly from all of them. What can't be read is left out: the order is found
+// again as trials end.
+func (s *state) openTimes(ctx context.Context, f *feed) {
 	if f.longest == nil {
-		return nil
+		return
 	}
+	defer f.longest.Reorder()
 	step, at := max(1, f.done.Count()/loadedTimes), int64(0)
 	for r := range f.done.All() {
 		for ; at < r.Hi-r.Lo; at += step {
 			t, known, err := s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: f.sweep.ID, Index: r.Lo + at})
 			if err != nil {
-				return fmt.Errorf("load run times of %s: %w", f.sweep.ID, err)
+				s.m.log.Warn("run times of trials could not be read, and the longest may not run first", "sweep", f.sweep.ID, "err", err)
+				return
 			}
 			if known && t.State == grid.Succeeded {
 				f.longest.Note(t.Index, time.Duration(t.Result.Usage.Wall)*time.Microsecond)
@@ -30,8 +32,6 @@ func (s *state) openTimes(ctx context.Context, f *feed) error {
 		}
 		at -= r.Hi - r.Lo
 	}
-	f.longest.Reorder()
-	return nil
 }
 
 // noteTime learns from the run time of a trial that has ended. What waits in the queue when the first times are known is taken back.

@@ -38,11 +38,12 @@ type state struct {
 	published uint64                  // the last event of this loop that decides about attempts
 	suspects  map[grid.LeaseID]uint64 // leases that the queue no longer holds, with the event that must be followed to be sure
 	unfenced  map[unfenced]loss
+	unopened  map[grid.SweepID]bool // sweeps that could not be opened
 }
 
 func newState(m *Master) *state {
 	return &state{
-		m: m, feeds: map[grid.SweepID]*feed{}, suspects: map[grid.LeaseID]uint64{}, unfenced: map[unfenced]loss{},
+		m: m, feeds: map[grid.SweepID]*feed{}, suspects: map[grid.LeaseID]uint64{}, unfenced: map[unfenced]loss{}, unopened: map[grid.SweepID]bool{},
 		health: newHealth(), activity: newActivity(), setups: map[grid.SweepID]*setups{},
 	}
 }
@@ -52,7 +53,7 @@ func (m *Master) loop(ctx context.Context) error {
 	s := newState(m)
 	s.followed = m.caughtUp
 	if m.cfg.Nodes != nil {
-		if err := s.restore(ctx); err != nil {
+		if err := s.restoreAll(ctx); err != nil {
 			return err
 		}
 	}
@@ -68,7 +69,7 @@ func (m *Master) loop(ctx context.Context) error {
 }
 
 func (s *state) step(ctx context.Context, feedTick, reconcile <-chan time.Time) error {
-	if len(s.feeds) == 0 && len(s.unfenced) == 0 {
+	if len(s.feeds) == 0 && len(s.unfenced) == 0 && len(s.unopened) == 0 {
 		reconcile = nil // nothing to wake up for
 	}
 	if !s.waiting() {
@@ -148,9 +149,21 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 	return s.finishComplete(ctx)
 }
 
+// openAgain opens the active sweeps of which that has failed before.
+func (s *state) openAgain(ctx context.Context) (failed error) {
+	for _, id := range slices.Collect(maps.Keys(s.unopened)) {
+		delete(s.unopened, id)
+		if r, ok := s.m.Sweep(id); ok && r.Sweep.Active() && s.feeds[id] == nil {
+			failed = errors.Join(failed, s.open(ctx, &r, nil))
+		}
+	}
+	return failed
+}
+
 // open begins to feed a sweep, of which these leases are in the queue already.
 func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jetstream.Queued) error {
 	sweep := record.Sweep
+	s.unopened[sweep.ID] = true
 	left, err := s.m.cfg.History.Left(ctx, sweep.ID)
 	if err != nil {
 		return fmt.Errorf("load what is done of %s: %w", sweep.ID, err)
@@ -168,11 +181,13 @@ func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jet
 		s.expect(f, left.Open)
 	}
 	f.load(left, time.Now())
-	if err := errors.Join(s.openCompared(ctx, f), s.openTimes(ctx, f)); err != nil {
+	if err := s.openCompared(ctx, f); err != nil {
 		return err
 	}
+	s.openTimes(ctx, f)
 	s.discardEnded(ctx, f)
 	s.feeds[sweep.ID] = f
+	delete(s.unopened, sweep.ID)
 	if err := sweep.Task.Resources.Check(); err != nil && sweep.Active() {
 		return s.m.failSweep(ctx, sweep.ID, "the sweep's record is not valid: "+err.Error())
 	}
@@ -494,7 +509,7 @@ func (s *state) publish(ctx context.Context, lane *fedLane, f *feed, l *lease) (
 // acknowledges it, so once all events are followed that were stored when the lease was missed, it is lost. What has failed before is
 // tried again.
 func (s *state) reconcile(ctx context.Context) error {
-	undone := s.fenceAgain(ctx)
+	undone := errors.Join(s.openAgain(ctx), s.fenceAgain(ctx))
 	known := s.leases()
 	for id := range s.suspects {
 		if known[id] == nil {

@@ -2,12 +2,15 @@ package master
 
 import (
 	"context"
+	"database/sql"
 	"errors"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
 
@@ -145,4 +148,83 @@ func TestQuestionToAMasterThatHasEnded(t *testing.T) {
 	if _, err := c.Outstanding(context.Background(), id); !errors.Is(err, errEnded) {
 		t.Errorf("got %v, want that the master has ended", err)
 	}
+}
+
+// alters runs a statement on the history in a folder.
+func alters(t *testing.T, dir, statement string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "history.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// TestSweepThatCannotBeOpened has history refuse when the only sweep is to be opened: the sweep runs as soon as it does not.
+func TestSweepThatCannotBeOpened(t *testing.T) {
+	t.Parallel()
+	c := start(t, 1)
+	id := c.submit(1, nil)
+	c.leased(id, 1)
+	c.on(func(s *state) {
+		r, _ := c.Sweep(id)
+		s.withdrawAll(t.Context(), s.feeds[id])
+		s.forget(id)
+		if err := s.open(refused(t), &r, nil); err == nil {
+			t.Error("it was opened")
+		}
+	})
+	c.leased(id, 1)
+}
+
+// TestRestoreIsTriedAgain has history refuse when a master takes over: it goes on when that has passed, and nobody loses a lease.
+func TestRestoreIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := perform(t, dir, 1, newWorld().nodes())
+	other := c.submit(1, nil)
+	h := c.pulled(other)
+	c.works("b", h, "", 0)
+	run := c.begins("b", h)
+	c.end()
+	c = prepare(t, dir, 1, newWorld().nodes(), nil)
+	alters(t, dir, "ALTER TABLE known RENAME TO hidden")
+	c.run()
+	limit := time.After(time.Minute)
+	for moved := c.Moved(); c.Problem() == ""; moved = c.Moved() {
+		select {
+		case <-moved:
+		case <-limit:
+			t.Fatal("after a minute the master says of no problem")
+		}
+	}
+	if o := c.works("b", h, run, time.Minute); len(o.Stop) > 0 {
+		t.Errorf("a node is told to stop %v, which may be its", o.Stop)
+	}
+	alters(t, dir, "ALTER TABLE hidden RENAME TO known")
+	c.goesOn(other, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+	if problem := c.Problem(); problem != "" {
+		t.Errorf("it goes on, and its problem is still %q", problem)
+	}
+}
+
+// TestRunTimesThatCannotBeRead runs a sweep in some order when history can't say how long its trials have run.
+func TestRunTimesThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	c := restart(t, dir, 1)
+	id := c.submit(10, func(s *api.Submit) { s.Task.Order = grid.OrderLongest })
+	for range 2 {
+		c.finish(c.pullSoon(id), grid.ClassNone, time.Second)
+	}
+	c.end()
+	c = prepare(t, dir, 1, nil, nil)
+	alters(t, dir, "UPDATE trial SET detail = 5 WHERE state = 2")
+	c.run()
+	for range 8 {
+		c.finish(c.pullSoon(id), grid.ClassNone, time.Second)
+	}
+	c.ended(id)
 }

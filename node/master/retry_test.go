@@ -182,3 +182,26 @@ func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 		t.Errorf("%d are terminal, want none", left.Terminal.Count())
 	}
 }
+
+// TestRetryLeavesWhatFailsMeanwhile has trials fail while a retry reads those that it is about: they have failed since, and stay.
+func TestRetryLeavesWhatFailsMeanwhile(t *testing.T) {
+	const before, count = 1500, 3000
+	c := start(t, 4)
+	id := c.submit(count, nil)
+	c.failed(id, 0, before)
+	n := int64(0)
+	for i, err := range c.toReopen(t.Context(), id, api.Retry{Index: -1, FailedOnly: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			c.failed(id, before, count)
+		}
+		if n++; i >= before {
+			t.Fatalf("trial %d is run again", i)
+		}
+	}
+	if n != before {
+		t.Errorf("%d trials are run again, want %d", n, before)
+	}
+}

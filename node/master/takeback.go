@@ -157,6 +157,24 @@ func (s *state) void(node grid.NodeID, held []grid.LeaseID) {
 	s.report(ctx, reconciling, s.reconcile(ctx))
 }
 
+// restoreAll restores, and tries again what has failed: until it is done, nothing can be decided. It gives up where only a new start helps.
+func (s *state) restoreAll(ctx context.Context) error {
+	again := time.NewTicker(reconcileInterval)
+	defer again.Stop()
+	for {
+		err := s.restore(ctx)
+		if err == nil || history.IsDamage(err) {
+			return err
+		}
+		s.report(ctx, reconciling, err)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 // restore takes over the leases that are in the queue when the master starts: other nodes may be working on them.
 func (s *state) restore(ctx context.Context) error {
 	present, err := s.m.cfg.Store.Queue.Present(ctx)
@@ -175,7 +193,7 @@ func (s *state) restore(ctx context.Context) error {
 	}
 	for _, r := range s.m.Sweeps() {
 		leases := bySweep[r.Sweep.ID]
-		if len(leases) == 0 && !r.Sweep.Active() {
+		if s.feeds[r.Sweep.ID] != nil || len(leases) == 0 && !r.Sweep.Active() {
 			continue
 		}
 		if err := s.open(ctx, &r, leases); err != nil {
@@ -183,6 +201,7 @@ func (s *state) restore(ctx context.Context) error {
 		}
 	}
 	s.m.ledger.complete()
+	s.report(ctx, reconciling, nil)
 	return nil
 }
 
