@@ -122,20 +122,21 @@ func (a *app) drainCommand() *cobra.Command {
 		Use: "drain NODE", Short: "Give a node no more trials; running ones go on to their end, or move if they can (checkpoint)", Args: oneArgument,
 		Example: "  mlfnode drain hostB --reason \"new disk\"",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error {
-				node := grid.NodeID(args[0])
-				if err := client.Drain(c.Context(), node, reason); err != nil {
-					return err
-				}
-				if err := a.sayRunning(c.Context(), client, node); err != nil && c.Context().Err() == nil { // it is drained all the same
-					a.say("%s takes no more trials; what runs there can't be told: %s", node, oneLine(err.Error()))
-				}
-				return nil
-			})
+			return a.onMaster(c.Context(), func(client *api.Client) error { return a.drain(c.Context(), client, grid.NodeID(args[0]), reason) })
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for others to see in members")
 	return c
+}
+
+func (a *app) drain(ctx context.Context, client *api.Client, node grid.NodeID, reason string) error {
+	if err := client.Drain(ctx, node, reason); err != nil {
+		return err
+	}
+	if err := a.sayRunning(ctx, client, node); err != nil && ctx.Err() == nil { // it is drained all the same
+		a.say("%s takes no more trials; what runs there can't be told: %s", node, oneLine(err.Error()))
+	}
+	return nil
 }
 
 // mostNamed bounds the trials that are named in a line.

@@ -64,11 +64,18 @@ func createPart(path string) (*os.File, error) {
 			removeUnlocked(filepath.Join(dir, e.Name()))
 		}
 	}
-	part, err := os.CreateTemp(dir, prefix+"*") // 0600
-	if err == nil {
-		_ = unix.Flock(int(part.Fd()), unix.LOCK_EX|unix.LOCK_NB) // where there are no locks no part is removed
+	for {
+		part, err := os.CreateTemp(dir, prefix+"*") // 0600
+		if err != nil {
+			return nil, err
+		}
+		_ = unix.Flock(int(part.Fd()), unix.LOCK_EX) // where there are no locks no part is removed
+		var st unix.Stat_t
+		if err := unix.Fstat(int(part.Fd()), &st); err != nil || st.Nlink > 0 {
+			return part, nil
+		}
+		part.Close() // another process has removed it before it was locked
 	}
-	return part, err
 }
 
 func removeUnlocked(path string) {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -106,6 +107,25 @@ func TestOutputAfterAKill(t *testing.T) {
 	}
 	if !slices.Equal(names, []string{other, "b"}) {
 		t.Errorf("got %q in the folder, want the part of the other file and the file", names)
+	}
+}
+
+// TestOutputsAtOnce begins many outputs to one file at the same time: none loses its part to another one.
+func TestOutputsAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "b")
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				if err := written(path, "whole"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if b, err := os.ReadFile(path); err != nil || string(b) != "whole" {
+		t.Errorf("got %q, %v", b, err)
 	}
 }
 
