@@ -323,10 +323,15 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 	}
 }
 
-// TestAbandonedLease takes back what was handed out and that no node says to hold, also when one held it before.
+// TestAbandonedLease takes back what was handed out and that no node says to hold, also when one held it before, and when it can't be
+// deleted.
 func TestAbandonedLease(t *testing.T) {
-	for _, claimed := range []bool{false, true} {
-		t.Run(fmt.Sprintf("claimed once: %v", claimed), func(t *testing.T) {
+	for _, test := range []struct{ claimed, deletable bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
+		claimed, ctx := test.claimed, t.Context()
+		if !test.deletable {
+			ctx = refused(t)
+		}
+		t.Run(fmt.Sprintf("claimed once: %v, deletable: %v", claimed, test.deletable), func(t *testing.T) {
 			c := perform(t, t.TempDir(), 1, newWorld().nodes())
 			id := c.submit(3, nil)
 			h := c.pulled(id)
@@ -339,7 +344,7 @@ func TestAbandonedLease(t *testing.T) {
 					c.peers.heard("b", &jetstream.Beat{Start: "1"}, time.Now().Add(later))
 				}
 				c.on(func(s *state) {
-					gone = s.abandoned(t.Context(), s.feeds[id], h.ID, time.Now().Add(later))
+					gone = s.abandoned(ctx, s.feeds[id], h.ID, time.Now().Add(later))
 				})
 				return gone
 			}
