@@ -314,11 +314,16 @@ func (s *Server) watchConnections(ctx context.Context) {
 
 // endOversubscribed ends connections of nodes with more subscriptions than a node has.
 func (s *Server) endOversubscribed() {
-	for id, node := range s.door.all() {
-		c, err := s.nats.Connz(&server.ConnzOptions{CID: id})
-		if err == nil && len(c.Conns) == 1 && c.Conns[0].NumSubs > maxNodeSubscriptions {
-			s.log.Warn("node listens to too much; its connection is ended", "node", node, "subscriptions", c.Conns[0].NumSubs)
-			s.endConnection(id)
+	open, err := s.nats.Connz(&server.ConnzOptions{Limit: maxClients})
+	if err != nil {
+		s.log.Debug("connections could not be looked at", "err", err)
+		return
+	}
+	nodes := s.door.all()
+	for _, c := range open.Conns {
+		if node := nodes[c.Cid]; node != "" && c.NumSubs > maxNodeSubscriptions {
+			s.log.Warn("node listens to too much; its connection is ended", "node", node, "subscriptions", c.NumSubs)
+			s.endConnection(c.Cid)
 		}
 	}
 }
