@@ -30,10 +30,10 @@ const (
 	quickCost = 8 << 10
 	// callRate is how many calls of any kind a node may send in a second, and callBurst how many at
 	// one time. It is much more than nodes make, which wait for answers; one that sends more would
-	// fill what waits, for all nodes. So its calls are dropped, and its connection is ended, once in
-	// cutInterval at most: calls that it sent before may still wait. cutNews is how often that is
-	// logged.
-	callRate    = 32 << 10
+	// fill what waits, for all nodes. So its calls are dropped, its connection is ended, and it stays
+	// out for barTime, which begins once in cutInterval at most: calls that it sent before may still
+	// wait. cutNews is how often that is logged.
+	callRate    = 16 << 10
 	callBurst   = 8 << 10
 	cutInterval = 100 * time.Millisecond
 	cutNews     = time.Minute
@@ -180,9 +180,12 @@ func (d *desk) ratesOf(node grid.NodeID) *callRates {
 	return r
 }
 
-// cut ends the connection of a node that sends calls without end.
+// cut ends the connection of a node that sends calls without end, which may come back after a while.
 func (d *desk) cut(node grid.NodeID, r *callRates) {
-	r.news.Do(func() { d.calls.store.log.Warn("node sends calls without end; its connection is ended", "node", node) })
+	r.news.Do(func() {
+		d.calls.store.log.Warn("node sends calls without end; it is kept out for a while", "node", node)
+	})
+	d.server.door.bar(node)
 	d.server.Kick(node)
 }
 

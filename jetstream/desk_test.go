@@ -350,6 +350,12 @@ func TestNodeThatCallsWithoutEnd(t *testing.T) {
 	if err != nil {
 		t.Errorf("a beat beside it: %v", err)
 	}
+	l.server.door.bar("b") // in case that this took longer than it stays out
+	opts := []nats.Option{nats.SetCustomDialer(&dialer{Remote: l.remote("b"), life: t.Context()}), nats.NoReconnect()}
+	if again, err := nats.Connect("nats://master", opts...); err == nil {
+		again.Close()
+		t.Error("it comes back at once")
+	}
 }
 
 // TestClientOfTheMasterLogs has a client of the master's process fall behind: that is in the log,

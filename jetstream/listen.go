@@ -40,6 +40,8 @@ const (
 	// who listen to more are found once in a countInterval.
 	maxNodeSubscriptions = 16
 	countInterval        = time.Second
+	// barTime is how long a node stays out that was cut off: it would go on as before.
+	barTime = 10 * time.Second
 	// sendTime is how long a client may take no answer before it is cut off, and clientBytes bounds what waits for it meanwhile.
 	// The master's own connections may lag behind what all nodes send together.
 	sendTime    = 10 * time.Second
@@ -67,7 +69,8 @@ type door struct {
 	ended map[int]func(grid.NodeID)
 	ids   int
 
-	knocks map[grid.NodeID]knock // of nodes whose certificate is good and that have not come in
+	knocks map[grid.NodeID]knock     // of nodes whose certificate is good and that have not come in
+	barred map[grid.NodeID]time.Time // until when a node stays out
 }
 
 // knock is how often a node has shown its certificate in a row without coming in. A node of the version before this
@@ -86,6 +89,7 @@ func newDoor(l *Listen, log *slog.Logger) *door {
 	return &door{
 		own: rand.Text(), peer: l.Peer, log: log, soon: make(chan struct{}, 1),
 		nodes: map[uint64]grid.NodeID{}, ended: map[int]func(grid.NodeID){}, knocks: map[grid.NodeID]knock{},
+		barred: map[grid.NodeID]time.Time{},
 	}
 }
 
@@ -104,6 +108,9 @@ func (d *door) Check(c server.ClientAuthentication) bool {
 		d.log.Debug("node is refused", "from", c.RemoteAddress(), "err", err)
 		return false
 	}
+	if d.staysOut(node) {
+		return false
+	}
 	c.RegisterUser(&server.User{Username: string(node), Permissions: permissions(node)})
 	d.enter(c.GetID(), node)
 	if _, err := d.peer(*state); err != nil {
@@ -113,6 +120,25 @@ func (d *door) Check(c server.ClientAuthentication) bool {
 		return false
 	}
 	return true
+}
+
+// bar keeps a node out for a while.
+func (d *door) bar(node grid.NodeID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.barred[node] = time.Now().Add(barTime)
+}
+
+// staysOut reports whether a node may not come in yet.
+func (d *door) staysOut(node grid.NodeID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if time.Now().Before(d.barred[node]) {
+		delete(d.knocks, node) // it is not of an older version
+		return true
+	}
+	delete(d.barred, node)
+	return false
 }
 
 // admit has each certificate that is found good noted, and says what is to be done about a node that shows one again and again.
