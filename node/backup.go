@@ -86,10 +86,52 @@ func CheckMoved(state string) error {
 	}
 }
 
+// Moved reports whether the state folder is that of a master that Retire keeps from starting.
+func Moved(cfg Config) bool {
+	_, err := os.Lstat(filepath.Join(cfg.StateDir, movedFile))
+	return err == nil
+}
+
+// PutAside renames the state folder of a master that was moved to another machine, so that this one
+// can be a worker, and returns its new name; "" for any other folder, which stays. It returns ErrInUse
+// when another process has the folder.
+func PutAside(cfg Config) (string, error) {
+	if !Moved(cfg) {
+		return "", nil
+	}
+	lock, err := lockState(cfg.StateDir)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	aside := cfg.StateDir + ".moved"
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(aside); errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		aside = fmt.Sprintf("%s.moved-%d", cfg.StateDir, n)
+	}
+	if err := os.Rename(cfg.StateDir, aside); err != nil {
+		return "", fmt.Errorf("put the state of the moved master aside: %w", err)
+	}
+	return aside, durable.SyncFolder(filepath.Dir(aside))
+}
+
+// CheckRestored refuses a folder that a restore has filled in part: a master would make a cluster of
+// its own of the sweeps in it.
+func CheckRestored(state string) error {
+	if !backup.Interrupted(state) {
+		return nil
+	}
+	return &api.Error{
+		Msg: "a restore to the state folder " + state + " was interrupted", Hint: "run it again: mlfnode restore FILE",
+	}
+}
+
 // Restore makes the state folder that of the master of a backup. It returns backup.ErrOccupied for a folder that holds something, and ErrInUse
 // when another process has it.
 func Restore(ctx context.Context, cfg Config, r io.Reader) (backup.About, error) {
-	lock, err := lockState(cfg.StateDir)
+	lock, err := lockFolder(cfg.StateDir)
 	if err != nil {
 		return backup.About{}, err
 	}

@@ -29,8 +29,22 @@ func MakeState(dir string) (changed bool, err error) {
 	return changed, nil
 }
 
-// lockState takes the state folder for this process. The lock ends with the process, however that ends.
+// lockState takes the state folder for this process, unless a restore to it was interrupted. The lock
+// ends with the process, however that ends.
 func lockState(dir string) (*os.File, error) {
+	lock, err := lockFolder(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckRestored(dir); err != nil {
+		lock.Close()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// lockFolder takes the state folder, whatever is in it.
+func lockFolder(dir string) (*os.File, error) {
 	if _, err := MakeState(dir); err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ type fakes struct {
 	config   string            // their node.yaml
 	clusters map[string]string // digest of the authority
 	unjoined map[string]bool
+	moved    map[string]bool
 	lost     map[string]bool // can't be reached
 }
 
@@ -36,7 +37,7 @@ func (f *fakes) machine(name string) shell.Machine {
 	return fakeMachine(func(program, stdin string) (string, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		seen := &Seen{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name], Joined: !f.unjoined[name], Service: ServiceBackground,
+		seen := &Seen{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name], Joined: !f.unjoined[name] && !f.moved[name], Moved: f.moved[name], Service: ServiceBackground,
 			Node: name, Cluster: f.clusters[name], Config: f.config}
 		if f.down[name] {
 			seen.Service = ""

@@ -16,8 +16,10 @@ import (
 const Move Step = "move"
 
 // MoveMaster has a machine of the cluster take the place of the master, with all that the master has: both are stopped, what the
-// master has is copied, the roles in o.Cluster are changed and kept with save, and Up does the rest. Trials on other machines go on. Where
-// it fails before the roles are changed, Up brings the cluster up as it was.
+// master has is copied, the roles in o.Cluster are changed and kept with save, and Up does the rest,
+// which puts the old state aside. Trials on other machines go on. From the copy on, the old master does
+// not start: until the roles are kept MoveMaster completes the move when it is called again, and Up
+// does from then on. Where it fails before the copy is there, Up brings the cluster up as it was.
 func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) error) ([]Outcome, error) {
 	all, err := move(ctx, o, to)
 	if err != nil || slices.ContainsFunc(all, func(o Outcome) bool { return !o.OK }) {
@@ -27,7 +29,8 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	master.set(Master, true)
 	old.set(Master, false)
 	if err := save(o.Cluster); err != nil {
-		return all, err
+		return nil, problem(fmt.Sprintf("%s has what the master %s had, but cluster.yaml could not be changed: %s", master.Name, old.Name, err),
+			"mend that, and run again: mlfnode move-master "+to)
 	}
 	up := Up(ctx, o)
 	for i := range up {
@@ -79,6 +82,10 @@ func move(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	if !r.movable(old, to) {
 		return r.results(), nil
 	}
+	if copied(old, to) {
+		r.step(to, Move, func() (string, error) { return "has what " + old.Name + " had", nil })
+		return r.results(), nil
+	}
 	if to.seen != nil && to.seen.Joined {
 		r.each([]*machine{to}, func(m *machine) { // while the master is there to be told how its trials ended
 			r.stop(ctx, m, Order{Purge: true})
@@ -109,11 +116,15 @@ func (r *run) movable(old, to *machine) bool {
 			r.step(m, Check, func() (string, error) { return "", p })
 		}
 	}
-	if old.seen == nil || old.seen.Role != string(Master) || !old.seen.Active {
+	if old.seen == nil || old.seen.Role != string(Master) || !old.seen.Active && !old.seen.Moved {
 		refuse(old, problem("the master does not run there", "start the cluster first: mlfnode up -f"))
 	}
-	if seen := to.seen; seen != nil && seen.Joined && old.seen != nil {
+	if seen := to.seen; seen != nil && seen.Moved {
+		refuse(to, problem("this machine has the state of a master that was moved", "have it put aside: mlfnode up -f"))
+	} else if seen != nil && seen.Joined && old.seen != nil && !copied(old, to) {
 		switch {
+		case seen.Role == string(Worker) && old.seen.Moved:
+			refuse(old, movedAway(old))
 		case seen.Role == string(Master):
 			refuse(to, problem("this machine is a master already, and its results would be lost", "choose another one, or: mlfnode down "+to.Name+" --purge"))
 		case seen.Cluster != old.seen.Cluster:
@@ -123,14 +134,22 @@ func (r *run) movable(old, to *machine) bool {
 	return r.well(old) && r.well(to)
 }
 
-// The programs that end a copy. The first lets the old master start again; the other puts its state aside, since the machine may become a
-// worker, and keeps it.
-const (
-	startAgain = `rm -f STATE/moved`
-	putAside   = `aside=STATE.moved; n=1; while [ -e "$aside" ]; do n=$((n+1)); aside=STATE.moved-$n; done; mv STATE "$aside"; echo "$aside"`
-)
+// copied reports whether the one machine has all that the old master had, from a move that was cut off.
+func copied(old, to *machine) bool {
+	return old.seen != nil && old.seen.Moved && to.seen != nil && to.seen.Joined && to.seen.Role == string(Master) && to.seen.Cluster == old.seen.Cluster
+}
 
-// copyMaster makes one machine the master with what another one has, and notes where that is kept.
+// movedAway says of the machine that cluster.yaml makes the master that a copy of it may be elsewhere.
+func movedAway(m *machine) *shell.Problem {
+	state := m.facts.Place.State()
+	return problem("a move of this master to another machine was cut off; what it had is in "+state+" there, and on the other machine if it was copied",
+		"complete it, with the same HOST: mlfnode move-master HOST; or, if no other machine has it, on this one: rm "+state+"/moved")
+}
+
+// startAgain lets the old master start again.
+const startAgain = `rm -f STATE/moved`
+
+// copyMaster makes one machine the master with what another one has.
 func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 	read, write := io.Pipe()
 	var sent error
@@ -142,21 +161,16 @@ func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 	err := to.shell.Run(ctx, to.line("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
 	read.CloseWithError(errors.New("the other machine takes no more"))
 	sending.Wait()
-	state := shell.Quote(old.facts.Place.State())
 	if err == nil {
 		err = sent
 	} else if exit := (*shell.ExitError)(nil); sent != nil && errors.As(sent, &exit) && exit.Stderr != "" {
 		err = sent // the other one is only what follows
 	}
 	if err != nil {
-		_ = old.shell.Run(context.WithoutCancel(ctx), strings.ReplaceAll(startAgain, "STATE", state), nil, nil) // the first error counts
+		again := strings.ReplaceAll(startAgain, "STATE", shell.Quote(old.facts.Place.State()))
+		_ = old.shell.Run(context.WithoutCancel(ctx), again, nil, nil) // the first error counts
 		return problem(fmt.Sprintf("what %s has could not be copied: %s", old.Name, complaint(err)), "the cluster comes up as it was with: mlfnode up -f")
 	}
-	aside, err := shell.Output(ctx, old.shell, strings.ReplaceAll(putAside, "STATE", state), nil)
-	if err != nil {
-		return err
-	}
-	r.note(old, "what the master had is kept there in "+cleanLine(lastLine(aside)))
 	return nil
 }
 

@@ -38,7 +38,15 @@ func OtherCluster(node, master string) *shell.Problem {
 func (r *run) agrees(boss *machine) bool {
 	agreed := true
 	for _, m := range r.machines {
-		if !r.well(m) || m.seen == nil || m.seen.Role == "" || len(m.Roles) == 0 {
+		if !r.well(m) || m.seen == nil || m.seen.Role == "" || m.removed {
+			continue
+		}
+		if m.seen.Moved && boss != nil && r.well(boss) && !copied(m, boss) {
+			agreed = false
+			r.step(m, Check, func() (string, error) { return "", movedAway(m) })
+			continue
+		}
+		if len(m.Roles) == 0 || m.seen.Moved { // what was moved is put aside
 			continue
 		}
 		wanted := Worker

@@ -193,7 +193,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 	r.each(r.machines, func(m *machine) { r.furnish(ctx, m) })
 	r.each(r.machines, func(m *machine) {
 		if len(m.Roles) == 0 && !m.removed { // it may have had one
-			r.stop(ctx, m, Order{})
+			r.stop(ctx, m, Order{Aside: boss != nil && copied(m, boss)})
 		}
 	})
 	if boss != nil {

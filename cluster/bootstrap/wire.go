@@ -49,6 +49,8 @@ type Order struct {
 	Purge   bool    `json:"purge,omitempty"`
 	// Leave has a worker that is stopped leave its cluster for good: it takes a token to come back.
 	Leave bool `json:"leave,omitempty"`
+	// Aside has the state of a master that was moved put aside once everything is stopped.
+	Aside bool `json:"aside,omitempty"`
 	// Reach are addresses of other nodes' gossip, HOST:PORT.
 	Reach []string `json:"reach,omitempty"`
 	Push  *Push    `json:"push,omitempty"`
@@ -113,6 +115,7 @@ type Seen struct {
 	Node    string `json:"node,omitempty"`    // the name in those
 	Role    string `json:"role,omitempty"`    // the role in those
 	Cluster string `json:"cluster,omitempty"` // digest of the authority that has issued those, hex
+	Moved   bool   `json:"moved,omitempty"`   // they are a master's that was copied to another machine: it does not start
 	Service string `json:"service,omitempty"` // how the node is kept running; "" for not at all
 	// CanService is the best way there is on this machine.
 	CanService string `json:"can_service"`

@@ -125,7 +125,7 @@ func (a *app) restore(ctx context.Context, file string) error {
 	case errors.Is(err, node.ErrInUse):
 		return failed(fmt.Sprintf("a node is running with the state folder %s", fromHere(cfg.StateDir)), "stop it, or choose another folder with --state-dir")
 	case errors.Is(err, backup.ErrOccupied):
-		return failed(fmt.Sprintf("the state folder %s has sweeps or credentials of its own", cfg.StateDir), "move it away, or choose another folder with --state-dir")
+		return failed(err.Error(), "move the folder away, or choose another one with --state-dir")
 	case errors.Is(err, backup.ErrNoBackup):
 		return usage(file+" is not a backup of a master", "mlfnode backup FILE makes one")
 	case errors.As(err, &refusal):

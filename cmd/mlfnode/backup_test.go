@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -348,9 +349,92 @@ func TestRestoreRefuses(t *testing.T) {
 		t.Errorf("over a master that runs: got\n%s", said)
 	}
 	c.stopMaster()
-	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said, "sweeps or credentials of its own") {
+	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said, "is not empty: it has") {
 		t.Errorf("over a master: got\n%s", said)
 	}
+}
+
+// TestRestoreIntoAUsedFolder has files of an earlier node, from which a master would show wrong results.
+func TestRestoreIntoAUsedFolder(t *testing.T) {
+	c, file := newBackup(t)
+	for _, name := range []string{"history.db", "history.db-wal", "spool", "jetstream", "snapshots", "keepers"} {
+		state := filepath.Join(t.TempDir(), "state")
+		left := filepath.Join(state, name)
+		if err := os.MkdirAll(state, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(left, []byte("old"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if said := c.mlfnode(1, "restore", file, "--state-dir", state); !strings.Contains(said, "is not empty: it has "+name) {
+			t.Errorf("with %s: got\n%s", name, said)
+		}
+		if b, err := os.ReadFile(left); err != nil || string(b) != "old" {
+			t.Errorf("%s was changed: %q, %v", name, b, err)
+		}
+	}
+}
+
+// TestInterruptedRestore has a restore killed after each step of its end. No node may start then: one
+// without the cluster's authority would found another cluster on the restored sweeps.
+func TestInterruptedRestore(t *testing.T) {
+	c, file := newBackup(t)
+	moves := []string{"trust", "snapshots", "jetstream"} // the last first; this cluster has no cluster.json
+	for back := range len(moves) + 1 {
+		now := c.settings("new")
+		c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
+		ca := filepath.Join(now.StateDir, "trust", "ca.crt")
+		want, err := os.ReadFile(ca)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(now.StateDir, "restoring"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		parts := filepath.Join(now.StateDir, "restore")
+		if err := os.Mkdir(parts, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range moves[:back] {
+			err := os.Rename(filepath.Join(now.StateDir, name), filepath.Join(parts, name))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+		}
+		if n, err := node.OpenMaster(t.Context(), now); err == nil {
+			n.Close()
+			t.Fatalf("%d steps before its end: a master starts", back)
+		} else if !strings.Contains(err.Error(), "a restore to the state folder "+now.StateDir+" was interrupted") {
+			t.Errorf("%d steps before its end: got %v", back, err)
+		}
+		if node.RoleOf(now.StateDir) == "" {
+			if s, err := node.Attach(t.Context(), now, true, func() {}); err == nil {
+				s.Close()
+				t.Errorf("%d steps before its end: a node that stands alone starts", back)
+			}
+		}
+		c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
+		c.startMaster(now)
+		if got, err := os.ReadFile(ca); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%d steps before its end: the cluster has another authority (%v)", back, err)
+		}
+		c.stopMaster()
+	}
+}
+
+// newBackup is a backup of a master that has done nothing, in a file.
+func newBackup(t *testing.T) (*movingCluster, string) {
+	t.Helper()
+	for _, key := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
+		t.Setenv(key, t.TempDir())
+	}
+	c := &movingCluster{t: t}
+	old, file := c.settings("old"), filepath.Join(t.TempDir(), "backup")
+	t.Cleanup(c.stopMaster)
+	c.startMaster(old)
+	c.stopMaster()
+	c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
+	return c, file
 }
 
 // readAll gives the files of a stream of artifacts, with what is in them.

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -21,8 +22,8 @@ import (
 var (
 	// ErrNoBackup is returned by Restore for a file that Write has not written.
 	ErrNoBackup = errors.New("it is not a backup of a master")
-	// ErrOccupied is returned by Restore for a state folder that holds sweeps or credentials.
-	ErrOccupied = errors.New("there is a node's state already")
+	// ErrOccupied is returned by Restore for a state folder that holds anything of a node.
+	ErrOccupied = errors.New("is not empty")
 )
 
 const (
@@ -30,6 +31,8 @@ const (
 	storeName = "jetstream"
 	// partsName is where a restore puts everything until all is there.
 	partsName = "restore"
+	// installingName is a file that is in the state folder while a restore moves everything to its place.
+	installingName = "restoring"
 	// skippedNumbers is how many numbers of sweeps are passed over in each project, for those that a master has given after its backup was
 	// made: nodes may still report on such sweeps, and no new one may be taken for them.
 	skippedNumbers = 100
@@ -44,9 +47,12 @@ type Target struct {
 	Check    func(trustDir string) error // may refuse the cluster's authority
 }
 
-// Restore makes a state folder what it was when the backup was made. Until it returns without an error the folder holds nothing that a node
-// could start with.
+// Restore makes a state folder what it was when the backup was made. Until it returns without an
+// error the folder holds nothing that a node could start with, or is Interrupted.
 func Restore(ctx context.Context, r io.Reader, to Target) (About, error) {
+	if err := clearInterrupted(to.StateDir); err != nil {
+		return About{}, fmt.Errorf("remove what an interrupted restore left: %w", err)
+	}
 	if err := vacant(to.StateDir); err != nil {
 		return About{}, err
 	}
@@ -90,12 +96,46 @@ var (
 	errIncomplete = errors.New("it has no end")
 )
 
-// vacant says whether a folder may be restored to.
-func vacant(state string) error {
-	for _, name := range []string{trustName, storeName, snapshotsName} {
-		if _, err := os.Lstat(filepath.Join(state, name)); err == nil {
-			return fmt.Errorf("%w in %s", ErrOccupied, state)
+// Interrupted reports whether a restore to the folder was killed while it moved everything to its
+// place. No node may start with the folder before a restore has completed.
+func Interrupted(state string) bool {
+	_, err := os.Lstat(filepath.Join(state, installingName))
+	return !errors.Is(err, os.ErrNotExist)
+}
+
+// clearInterrupted removes what a restore has moved to its place before it was killed.
+func clearInterrupted(state string) error {
+	if !Interrupted(state) {
+		return nil
+	}
+	for _, name := range installed {
+		if err := os.RemoveAll(filepath.Join(state, name)); err != nil {
+			return err
 		}
+	}
+	if err := durable.SyncFolder(state); err != nil {
+		return err
+	}
+	return durable.Remove(filepath.Join(state, installingName))
+}
+
+// vacant refuses a folder that holds more than a node leaves that has never done anything. What is
+// derived from the sweeps, such as history.db, would be taken for that of the restored ones.
+func vacant(state string) error {
+	entries, err := os.ReadDir(state)
+	if err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	var there []string
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case slices.Contains([]string{"lock", "token", "examples", "lost+found", partsName}, name), strings.HasPrefix(name, "."):
+		default:
+			there = append(there, name)
+		}
+	}
+	if len(there) > 0 {
+		return fmt.Errorf("the state folder %s %w: it has %s", state, ErrOccupied, strings.Join(there, ", "))
 	}
 	return nil
 }
@@ -251,16 +291,26 @@ func (in *reader) file(h *tar.Header) error {
 	return errors.Join(err, f.Close())
 }
 
-// install moves what was restored to its places. The trust folder, which makes it a master's, comes last.
+// installed are what a restore moves to its place, in this order.
+var installed = [...]string{storeName, snapshotsName, clusterName, trustName}
+
+// install moves what was restored to its places. Until all of it is there, the folder is Interrupted.
 func (in *reader) install() error {
 	if err := durable.SyncFileSystem(in.dir); err != nil {
 		return fmt.Errorf("restore: %w", err)
 	}
-	for _, name := range []string{storeName, snapshotsName, clusterName, trustName} {
+	installing := filepath.Join(in.to.StateDir, installingName)
+	if err := durable.WriteFile(installing, nil, 0o600); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	for _, name := range installed {
 		err := os.Rename(filepath.Join(in.dir, name), filepath.Join(in.to.StateDir, name))
 		if err != nil && !(errors.Is(err, os.ErrNotExist) && name != trustName && name != storeName) {
 			return fmt.Errorf("restore: %w", err)
 		}
 	}
-	return durable.SyncFolder(in.to.StateDir)
+	if err := durable.SyncFolder(in.to.StateDir); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
+	return durable.Remove(installing)
 }

@@ -59,9 +59,10 @@ func (w *work) see(ctx context.Context) bootstrap.Seen {
 
 func (w *work) seeIdentity(s *bootstrap.Seen) {
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
-	if err == nil {
-		s.Joined, s.Node, s.Role = !node.Refused(node.Config{StateDir: w.State()}), string(id.Node), string(id.Role)
-		s.Cluster = id.Cluster.String()
+	if err == nil && node.CheckRestored(w.State()) == nil {
+		cfg := node.Config{StateDir: w.State()}
+		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), string(id.Role), id.Cluster.String()
+		s.Joined = !s.Moved && !node.Refused(cfg)
 	}
 }
 

@@ -34,6 +34,11 @@ func (w *work) start(ctx context.Context) error {
 	if err := errors.Join(w.elsewhere(), w.refuseForeignFiles(), w.closeFolders()); err != nil {
 		return err
 	}
+	if want.Role == string(trust.Worker) {
+		if err := w.putAside(ctx); err != nil {
+			return err
+		}
+	}
 	text, err := w.wantedConfig(ctx)
 	if err != nil {
 		return err
@@ -56,6 +61,23 @@ func (w *work) start(ctx context.Context) error {
 	seen.Joined = seen.Joined && (ready || err != nil)
 	w.reply.Seen = &seen
 	return err
+}
+
+// putAside renames the state of a master that was moved to another machine, if that is what is here.
+func (w *work) putAside(ctx context.Context) error {
+	cfg := node.Config{StateDir: w.State()}
+	if !node.Moved(cfg) {
+		return nil
+	}
+	if err := w.endAgent(ctx, w.see(ctx).Service); err != nil {
+		return err
+	}
+	aside, err := node.PutAside(cfg)
+	if err != nil {
+		return err
+	}
+	w.reply.Notes = append(w.reply.Notes, "what the master had is kept there in "+aside)
+	return nil
 }
 
 // closeFolders takes the right to write to the root folder and to the program's from others, who could put another program there.

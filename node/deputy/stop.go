@@ -64,6 +64,12 @@ func (w *work) stopAll(ctx context.Context) error {
 		}
 		seen.Joined = false
 	}
+	if w.order.Aside {
+		if err := w.putAside(ctx); err != nil {
+			return err
+		}
+		seen = w.see(ctx)
+	}
 	if w.order.Purge && len(seen.Left) == 0 {
 		if err := w.purge(); err != nil {
 			return err
