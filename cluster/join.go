@@ -216,6 +216,17 @@ func (d *door) taken() error {
 	return fmt.Errorf("%w by the node at %s: give this one another name, or wait some seconds if that was this machine before", ErrNameTaken, d.holder)
 }
 
+// Namesake is the gossip address of another node that has kept this one out of the cluster, because
+// it has the same name; "" for none.
+func (c *Cluster) Namesake() string {
+	c.door.mu.Lock()
+	defer c.door.mu.Unlock()
+	if c.door.inside {
+		return ""
+	}
+	return c.door.holder
+}
+
 const (
 	// warnAgain is how often one conflict is logged, and maxStrangers how many are told apart.
 	warnAgain    = time.Minute

@@ -160,6 +160,7 @@ func (n *Node) members() []api.Member {
 		}
 		all = append(all, member(&m, m.Node == n.fleet.cluster.Node()))
 	}
+	markRivals(all)
 	return all
 }
 

@@ -75,6 +75,9 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := n.gossip(id, n.authority.Keyring(), roles, ports); err != nil {
 		return nil, err
 	}
+	if err := n.refuseSecondMaster(ctx, id, ports); err != nil {
+		return nil, err
+	}
 	n.onClose(n.store.Calls.ServeKeyring(func(node grid.NodeID) [][]byte {
 		if !n.authority.Has(node) {
 			return nil // it was forgotten while it asked
@@ -100,7 +103,10 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	case err := <-n.failed:
 		return nil, err
 	}
-	n.onClose(n.fleet.cluster.Watch(func(cluster.Member) { n.master.Kick() }))
+	n.onClose(n.fleet.cluster.Watch(func(m cluster.Member) {
+		n.master.Kick()
+		n.warnOfRival(m)
+	}))
 	if cfg.Cluster.Worker {
 		widen()
 		n.start("worker", n.worker.Run)

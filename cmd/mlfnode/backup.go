@@ -26,7 +26,7 @@ output. The master may run meanwhile: what it has acknowledged before the backup
 it holds the cluster's keys, and only you can read it.
 
 With --move the backup is for moving the master to another machine. The master must be stopped, and does not start here again.`,
-		Example: "  mlfnode backup /mnt/backup/cluster.mlf\n  mlfnode backup - | ssh hostB mlfnode restore -",
+		Example: "  mlfnode backup /mnt/backup/cluster.mlf\n  mlfnode backup --move - | ssh hostB mlfnode restore -",
 		RunE:    func(c *cobra.Command, args []string) error { return a.backup(c.Context(), args[0], final) },
 	}
 	c.Flags().BoolVar(&final, "move", false, "for a move: the master of this machine does not start again")

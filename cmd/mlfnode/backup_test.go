@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -351,6 +352,45 @@ func TestRestoreRefuses(t *testing.T) {
 	c.stopMaster()
 	if said := c.mlfnode(1, "restore", file, "--state-dir", old.StateDir); !strings.Contains(said, "is not empty: it has") {
 		t.Errorf("over a master: got\n%s", said)
+	}
+}
+
+// TestSecondMaster restores a backup while the old master runs, and starts the old one again after that;
+// with another name, and with the same one.
+func TestSecondMaster(t *testing.T) {
+	for _, name := range []grid.NodeID{"new", "old"} {
+		t.Run(string(name), func(t *testing.T) {
+			c, old, _, _ := newMovingCluster(t)
+			until(t, "the master remembers the others", func() bool {
+				_, err := os.Stat(filepath.Join(old.StateDir, "cluster.json"))
+				return err == nil
+			})
+			file := filepath.Join(t.TempDir(), "backup")
+			c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
+			now := c.settings("new")
+			now.Node, now.Cluster.Bind, now.Cluster.Advertise, now.Cluster.Ports = name, "127.0.0.68", "127.0.0.68", old.Cluster.Ports
+			c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
+			refused := func(cfg node.Config, by string) {
+				t.Helper()
+				if n, err := node.OpenMaster(t.Context(), cfg); err == nil {
+					n.Close()
+					t.Fatalf("a second master starts beside the one at %s", by)
+				} else if want := fmt.Sprintf("another master of this cluster runs at %s:%d", by, old.Cluster.Ports.API); !strings.Contains(err.Error(), want) {
+					t.Errorf("got %v, want %q in it", err, want)
+				}
+			}
+			refused(now, "127.0.0.1")
+			c.stopMaster()
+			c.startMaster(now)
+			until(t, "the worker has followed", func() bool {
+				all, err := c.client.Members(t.Context())
+				return err == nil && slices.ContainsFunc(all, func(m api.Member) bool { return m.Node == "w" && m.State == "alive" })
+			})
+			refused(old, "127.0.0.68")
+			if err := os.WriteFile(c.gate, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 
