@@ -32,7 +32,7 @@ const foreignVar = "EXECUTOR_TEST_FOREIGN"
 const nobody = 65534
 
 // foreignPatience is how long such an agent waits for what will surely come.
-const foreignPatience = 2 * time.Minute
+const foreignPatience = 4 * time.Minute
 
 // foreign is the test binary as the program or as the agent.
 func foreign(program string) int {
