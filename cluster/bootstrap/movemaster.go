@@ -169,7 +169,7 @@ func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 	if err != nil {
 		again := strings.ReplaceAll(startAgain, "STATE", shell.Quote(old.facts.Place.State()))
 		_ = old.shell.Run(context.WithoutCancel(ctx), again, nil, nil) // the first error counts
-		return problem(fmt.Sprintf("what %s has could not be copied: %s", old.Name, complaint(err)), "the cluster comes up as it was with: mlfnode up -f")
+		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, complaint(err)), "the cluster comes up as it was with: mlfnode up -f")
 	}
 	return nil
 }

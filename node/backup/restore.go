@@ -92,8 +92,8 @@ func explain(err error) error {
 }
 
 var (
-	errFirst      = errors.New("the first entry is another one")
-	errIncomplete = errors.New("it has no end")
+	errFirst      = errors.New("unexpected first entry")
+	errIncomplete = errors.New("end marker missing")
 )
 
 // Interrupted reports whether a restore to the folder was killed while it moved everything to its

@@ -72,7 +72,7 @@ func TestMoveMasterFails(t *testing.T) {
 		t.Fatal(r.Stderr)
 	}
 	r := l.laptop.Try("move-master", "host2")
-	for _, want := range []string{"host2: what host1 has could not be copied: the state folder", "is not empty: it has trust", "\n  try: the cluster comes up as it was with: mlfnode up -f"} {
+	for _, want := range []string{"host2: could not copy the state of host1: the state folder", "is not empty: it has trust", "\n  try: the cluster comes up as it was with: mlfnode up -f"} {
 		if r.Code != 1 || !strings.Contains(r.Stderr, want) {
 			t.Errorf("exit code %d, got\n%s\nwant %q in it", r.Code, r.Stderr, want)
 		}
