@@ -32,6 +32,9 @@ type movingCluster struct {
 	gate   string // trials of the second sweep run until this file is there
 	master *node.Node
 	client *api.Client
+
+	worker   *node.Node
+	workerAs node.Config
 }
 
 // settings are those of a node on this machine. Ports of the master are chosen, since workers are told of them.
@@ -70,6 +73,14 @@ func (c *movingCluster) startMaster(cfg node.Config) {
 	}
 	c.t.Cleanup(func() { s.Close() })
 	c.client = s.Client()
+}
+
+func (c *movingCluster) startWorker() {
+	c.t.Helper()
+	var err error
+	if c.worker, err = node.OpenWorker(c.t.Context(), c.workerAs); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func (c *movingCluster) stopMaster() {
@@ -180,13 +191,11 @@ func newMovingCluster(t *testing.T) (c *movingCluster, old node.Config, done, ru
 	if _, err := node.Join(t.Context(), worker, fmt.Sprintf("127.0.0.1:%d", old.Cluster.Ports.API), token); err != nil {
 		t.Fatal(err)
 	}
-	w, err := node.OpenWorker(t.Context(), worker)
-	if err != nil {
-		t.Fatal(err)
-	}
+	c.workerAs = worker
+	c.startWorker()
 	t.Cleanup(func() {
-		w.Stop()
-		w.Close()
+		c.worker.Stop()
+		c.worker.Close()
 	})
 	done = c.submit(`head -c 1000000 /dev/zero | tr "\000" x; echo "output of $MLF_TRIAL" | tee kept`)
 	c.await(done, finished)
@@ -392,6 +401,43 @@ func TestSecondMaster(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBackupOfAnOlderGossipKey restores a backup at another address after the gossip key has changed: the
+// command that changes it says what that means, and a worker with the new seed gets the key that is back.
+func TestBackupOfAnOlderGossipKey(t *testing.T) {
+	c, old, _, running := newMovingCluster(t)
+	file := filepath.Join(t.TempDir(), "backup")
+	c.mlfnode(0, "backup", file, "--state-dir", old.StateDir)
+	if said := c.mlfnode(0, "token", "rotate", "--state-dir", old.StateDir); !strings.Contains(said, "make a new one now: mlfnode backup FILE") {
+		t.Errorf("a new key: got\n%s", said)
+	}
+	keyring := filepath.Join(c.workerAs.StateDir, "trust", "keyring.json")
+	rotated, err := os.ReadFile(keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.stopMaster()
+	now := c.settings("new")
+	now.Cluster.Ports.Gossip = freePort(t)
+	c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
+	c.startMaster(now)
+	c.worker.Close()
+	c.workerAs.Cluster.Ports, c.workerAs.Cluster.Bind, c.workerAs.Cluster.Advertise = now.Cluster.Ports, "127.0.0.69", "127.0.0.69"
+	c.workerAs.Cluster.Seed = fmt.Sprintf("127.0.0.1:%d", now.Cluster.Ports.API)
+	c.startWorker()
+	until(t, "the worker has the key of the backup", func() bool {
+		b, err := os.ReadFile(keyring)
+		return err == nil && !bytes.Equal(b, rotated)
+	})
+	if err := os.WriteFile(c.gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.await(running, finished)
+	until(t, "the worker is a member", func() bool {
+		all, err := c.client.Members(t.Context())
+		return err == nil && slices.ContainsFunc(all, func(m api.Member) bool { return m.Node == "w" && m.State == "alive" })
+	})
 }
 
 // TestRestoreIntoAUsedFolder has files of an earlier node, from which a master would show wrong results.

@@ -192,9 +192,18 @@ func (a *app) forgetCommand() *cobra.Command {
 		Use: "forget NODE", Short: "Take a node out of the cluster for good; its credentials are revoked", Args: oneArgument,
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })
+			err := a.onMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })
+			return a.sayNewKey(err)
 		},
 	}
+}
+
+// sayNewKey says what a new gossip key means for backups. It returns err, and says nothing if there is one.
+func (a *app) sayNewKey(err error) error {
+	if err == nil {
+		a.say("the cluster has a new gossip key; if you keep backups, make a new one now: mlfnode backup FILE")
+	}
+	return err
 }
 
 // onMaster calls fn with the master of a cluster.

@@ -149,7 +149,7 @@ func (a *app) tokenRotateCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument, Example: "  mlfnode token rotate",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) })
+			return a.sayNewKey(a.onMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) }))
 		},
 	}
 }
