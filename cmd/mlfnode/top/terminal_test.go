@@ -351,6 +351,14 @@ func TestTopTakesOver(t *testing.T) {
 		defer x.mu.Unlock()
 		return x.gone, text
 	})
+	for trial := range 2 { // what the killed process ran is lost, and runs again: for a moment nothing does
+		await(t, "the trial runs again", func() (bool, string) {
+			attempts := m.mlfnode("trials", fmt.Sprintf("%s/%d", id, trial), "--json")
+			return strings.Contains(attempts, `"attempt": 2`), attempts
+		})
+	}
+	x.press("\x0c")             // all is asked for again, so that
+	time.Sleep(3 * time.Second) // what is on the screen is of now
 	x.sees("● live", "running 2")
 	x.press("q") // it would leave at once if the node were elsewhere
 	x.sees("2 trials of this machine run in this process")
