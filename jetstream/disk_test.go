@@ -54,7 +54,7 @@ func TestFullDisk(t *testing.T) {
 	if !errors.Is(err, ErrDisk) || !strings.Contains(err.Error(), "no space left on device") {
 		t.Fatalf("got %v, want ErrDisk with the reason", err)
 	}
-	if _, err := s.Events.Publish(ctx, batch("a-1", 0, 10)); !errors.Is(err, ErrDisk) {
+	if _, err := s.Events.Publish(ctx, batch("a-1", 0, 10_000)); !errors.Is(err, ErrDisk) { // a few would still fit
 		t.Errorf("events on a full disk: got %v, want ErrDisk", err)
 	}
 	if err := os.Remove(ballast); err != nil {

@@ -177,6 +177,7 @@ func TestPauseResumeCancelRetry(t *testing.T) {
 	if _, err := c.Pause(t.Context(), s.Sweep); err != nil {
 		t.Fatal(err)
 	}
+	time.Sleep(time.Second) // until the worker knows
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
