@@ -26,6 +26,7 @@ type attempt struct {
 	image  *docker.Image // nil for a process
 
 	allocation *allocator.Allocation // what it has of the node, which may be more than the task says; nil is not known
+	environ    *leaseEnviron         // nil for one that an earlier agent began
 
 	adopted  bool // an earlier agent began it
 	foreign  bool // processes of other users, which it has left, go on in its folders
@@ -58,7 +59,7 @@ func (w *Worker) attempt(s *sweep, slot executor.Slot, t turn, found foundImage,
 	h := t.holding
 	a := &attempt{
 		id: grid.TrialID{Sweep: s.record.ID, Index: index}, number: number, run: w.runs.name(),
-		task: &s.record.Task, started: now, allocation: t.allocation, image: found.image,
+		task: &s.record.Task, started: now, allocation: t.allocation, environ: t.environ, image: found.image,
 		from: origin{h.held.Snapshot, h.held.Bad},
 	}
 	h.began(a)

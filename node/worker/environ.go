@@ -20,29 +20,45 @@ func keptVariable(key string) bool {
 	return !strings.HasPrefix(key, "MLF_") && key != "PWD" && key != "OLDPWD"
 }
 
+// leaseEnviron is what the environments of a lease's attempts have in common beside that of their sweep.
+type leaseEnviron struct {
+	defaults []string // what a program gets unless its user, its node or its image sets it
+	own      []string
+}
+
+// environOf gives what attempts of a lease see of what is reserved for them.
+func (w *Worker) environOf(id grid.SweepID, al *allocator.Allocation) *leaseEnviron {
+	e := &leaseEnviron{
+		defaults: []string{"PYTHONUNBUFFERED=1"}, // what was printed is seen at once, and not lost when the program is killed
+		own:      []string{"MLF_SWEEP=" + string(id), "MLF_CACHE=" + w.bundles.shared()},
+	}
+	if al == nil {
+		return e
+	}
+	e.own = append(e.own, "MLF_SLOT="+strconv.Itoa(al.Slot))
+	if al.CPUs > 0 { // a node that the program starts goes by these
+		e.defaults = append(e.defaults, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10)) // else each of n trials has a thread for each of n processors
+		e.own = append(e.own, "MLF_TRIAL_CPUS="+al.CPUs.String())
+	}
+	if al.Memory > 0 {
+		e.own = append(e.own, "MLF_TRIAL_MEMORY="+strconv.FormatInt(al.Memory, 10))
+	}
+	return e
+}
+
 // environ is the complete environment of the attempt. Later entries win over earlier ones: the executor merges them.
 func (w *Worker) environ(s *sweep, a *attempt) []string {
 	base := w.base(s, a)
-	env := make([]string, len(base), len(base)+14) // it grows for what few attempts have beside the following
-	copy(env, base)
+	env := make([]string, 0, len(a.environ.defaults)+len(base)+len(a.spool.environ)+len(a.environ.own)+7) // it grows for what few attempts have
+	env = append(env, a.environ.defaults...)
+	env = append(env, base...)
 	env = append(env, a.spool.environ[:]...)
+	env = append(env, a.environ.own...)
 	env = append(env,
-		"MLF_SWEEP="+string(a.id.Sweep),
 		"MLF_TRIAL="+a.id.String(),
 		"MLF_ATTEMPT="+strconv.Itoa(a.number),
 		string(a.params.AppendJSON([]byte("MLF_PARAMS="))),
-		"MLF_CACHE="+w.bundles.shared(),
 	)
-	env = append(env, defaults(base, a.allocation)...)
-	if al := a.allocation; al != nil { // a node that the program starts goes by these, but for the slot
-		env = append(env, "MLF_SLOT="+strconv.Itoa(al.Slot))
-		if al.CPUs > 0 {
-			env = append(env, "MLF_TRIAL_CPUS="+al.CPUs.String())
-		}
-		if al.Memory > 0 {
-			env = append(env, "MLF_TRIAL_MEMORY="+strconv.FormatInt(al.Memory, 10))
-		}
-	}
 	if a.task.Venv != "" {
 		env = append(env, "VIRTUAL_ENV="+a.spool.work+"/"+a.task.Venv, "PATH="+a.spool.work+"/"+a.task.Venv+"/bin:"+lastValue(base, "PATH"))
 	}
@@ -67,17 +83,6 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 		if !asked(s.record, visibleDevices) {
 			env = append(env, visibleDevices+"=") // none: what others have is not for this one
 		}
-	}
-	return env
-}
-
-// defaults are variables that a program gets unless its user, its node or its image sets them.
-func defaults(base []string, al *allocator.Allocation) (env []string) {
-	if !given(base, "PYTHONUNBUFFERED") { // what was printed is seen at once, and not lost when the program is killed
-		env = append(env, "PYTHONUNBUFFERED=1")
-	}
-	if al != nil && al.CPUs > 0 && !given(base, "OMP_NUM_THREADS") { // else each of n trials has a thread for each of n processors
-		env = append(env, "OMP_NUM_THREADS="+strconv.FormatInt(int64((al.CPUs+grid.One-1)/grid.One), 10))
 	}
 	return env
 }

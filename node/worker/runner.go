@@ -22,6 +22,7 @@ type turn struct {
 	allocation *allocator.Allocation
 	began      time.Time
 	manifest   *manifestTemplate
+	environ    *leaseEnviron
 }
 
 // runner gives an idle runner, or a new one.
@@ -89,6 +90,7 @@ func (w *Worker) work(t turn, slot executor.Slot) {
 	h, tried, failed := t.holding, false, false
 	var err error
 	t.manifest, err = newManifestTemplate(manifest{Sweep: h.held.Sweep, Lease: ticketOf(h.held), Boot: w.boot, Allocation: t.allocation})
+	t.environ = w.environOf(h.held.Sweep, t.allocation)
 	if err != nil {
 		w.inTrouble(t.began, err.Error())
 		w.leave(h)
