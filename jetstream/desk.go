@@ -288,7 +288,7 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 		if b.Node != node {
 			return nil, fmt.Errorf("%w: %s reports in the name of %.100q", errRefused, node, b.Node)
 		}
-		seq, err := c.store.Events.accept(ctx, b, m.Data)
+		seq, err := c.store.Events.accept(ctx, b, b.Node, b.Sweep, m.Data)
 		if err != nil {
 			return nil, err
 		}

@@ -414,7 +414,7 @@ func TestBatchesOfTooManyEvents(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if _, err := l.store.Events.accept(ctx, full, data); err == nil {
+	if _, err := l.store.Events.accept(ctx, full, full.Node, full.Sweep, data); err == nil {
 		t.Error("a batch is stored although its call has ended")
 	}
 	if n := len(l.store.Events.decoded); n != 0 {

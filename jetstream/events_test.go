@@ -2,8 +2,10 @@ package jetstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -90,6 +92,59 @@ func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
 	first := read()
 	if diff := cmp.Diff(first, read()); diff != "" || len(first) != sent || len(first[3].Batch.Events) != 9 {
 		t.Errorf("got %d batches, want %d; a second reader finds (-first +second):\n%s", len(first), sent, diff)
+	}
+}
+
+// TestPlainCopiesAreWhatIsDecoded compares copies of random batches with what decoding them gives: a copy is the same or there is none, and
+// batches of trials that just ended have one.
+func TestPlainCopiesAreWhatIsDecoded(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	texts := []string{"", "gpu-1.4.17", "ünïcode", "a\"b\n", "<&>\u2028", "bad \xff byte"}
+	text := func() string { return texts[random.IntN(len(texts))] }
+	number := func() int64 { return int64(random.IntN(5)) - 1 }
+	copies := 0
+	for range 3000 {
+		b := &grid.Batch{V: grid.EventVersion, Sweep: "a-1", Node: "n1"}
+		for range 1 + random.IntN(3) {
+			v := grid.Event{Kind: grid.Finished, Index: number(), Attempt: int(number()), Run: "n1.1.2", Time: number(), Lease: uint64(random.IntN(2)), Floor: int(number())}
+			v.Result = &grid.Result{ExitCode: int(number()), Started: number(), Usage: grid.Usage{Wall: number(), CPU: number(), Memory: number()}, Log: grid.LogRef{First: uint64(random.IntN(2)), Bytes: number()}}
+			switch random.IntN(12) {
+			case 0:
+				v.Run, v.LeaseID, v.Image = text(), grid.LeaseID(text()), text()
+			case 1:
+				v.Result.Reason, v.Result.Rule, v.Result.Class = text(), text(), grid.Class(text())
+			case 2:
+				v.Result.Device, v.Node, v.Kind = text(), grid.NodeID(text()), grid.EventKind(text())
+			case 3:
+				v.Result.Metrics = grid.Metric{"loss": json.RawMessage(" 1")}
+			case 4:
+				v.Devices, v.Result.Usage.GPU = []string{}, []grid.DeviceUse{{UUID: text()}}
+			case 5:
+				v.Result = nil
+			}
+			b.Events = append(b.Events, v)
+		}
+		data, err := json.Marshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded, err := decodeBatch(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := plainCopy(b); c != nil {
+			copies++
+			if diff := cmp.Diff(decoded, c); diff != "" {
+				t.Fatalf("copy of %s (-decoded +copy):\n%s", data, diff)
+			}
+			c.Events[0].Index = -7
+			if b.Events[0].Index == -7 {
+				t.Fatal("the copy shares its events with the batch")
+			}
+		}
+	}
+	if copies < 1000 {
+		t.Errorf("copies: got %d of 3000, want at least 1000", copies)
 	}
 }
 

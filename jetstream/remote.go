@@ -392,7 +392,9 @@ func (l *Link) Events(ctx context.Context, b *grid.Batch) error {
 		_, err := l.calls.store.Events.Publish(ctx, b)
 		return err
 	}
-	_, err := split(b, func(data []byte) (uint64, error) { return l.send(ctx, callEvents, &nats.Msg{Data: data}) })
+	_, err := split(b, func(_ *grid.Batch, data []byte) (uint64, error) {
+		return l.send(ctx, callEvents, &nats.Msg{Data: data})
+	})
 	return err
 }
 
