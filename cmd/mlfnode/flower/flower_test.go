@@ -180,6 +180,11 @@ func TestLikeFlower(t *testing.T) {
 	} {
 		both.list("/api/tasks"+query, want)
 	}
+	c.await("what Flower hears of its worker with the next heartbeat", func() bool {
+		v, _ := theirs.ask("GET", "/api/workers?refresh=1").value.(map[string]any)
+		w, _ := v[theirs.worker].(map[string]any)
+		return w["stats"] != nil && strings.Contains(theirs.ask("GET", "/metrics").text, "flower_worker_number_of_currently_executing_tasks{")
+	})
 	both.workers("/api/workers?refresh=1")
 	both.workers("/api/workers?workername={worker}&refresh=1")
 	both.metrics()
