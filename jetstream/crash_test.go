@@ -2,6 +2,7 @@ package jetstream
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -171,11 +172,17 @@ func killChild(t *testing.T, test, env string, after time.Duration, said func(li
 // stored opens the folder and lists what is there, in the words of writeRound.
 func stored(t *testing.T, dir string) map[string]bool {
 	t.Helper()
-	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	var warnings bytes.Buffer
+	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(&warnings, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if err != nil {
 		t.Fatalf("start after a kill: %v", err)
 	}
-	defer server.Close()
+	defer func() {
+		server.Close()
+		if warnings.Len() > 0 {
+			t.Errorf("after a kill the log has warnings:\n%s", &warnings)
+		}
+	}()
 	s, err := server.Store(t.Context())
 	if err != nil {
 		t.Fatalf("open after a kill: %v", err)

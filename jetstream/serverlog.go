@@ -1,8 +1,10 @@
 package jetstream
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -83,14 +85,36 @@ func isMeant(format string) bool {
 	return false
 }
 
+// repaired begins what nats-server says of a stream that it did not close itself: the process was killed. The index of such a stream
+// is older than its messages, or was torn while it was written, and is built again from the messages, which have checksums of
+// their own. What says that messages are missing or wrong is not among these.
+var repaired = [...]string{
+	"Stream state outdated, ", "Stream state too short ", "Stream state checksum did not match",
+	"Recovering stream state from index errored: prior state file", "Recovering stream state from index errored: corrupt state file",
+	"TTL state is outdated; attempting to recover ",
+}
+
+// isRepaired reports whether a message is about what nats-server sets right by itself after a kill, with nothing lost. Leases that
+// are gone count as such: their queue is not synced, and the master makes them again.
+func isRepaired(msg string) bool {
+	if store, found := strings.CutPrefix(msg, "Filestore ["); found {
+		_, about, _ := strings.Cut(store, "] ")
+		return slices.ContainsFunc(repaired[:], func(text string) bool { return strings.HasPrefix(about, text) })
+	}
+	return strings.HasPrefix(msg, "JetStream consumer '") && strings.Contains(msg, " > "+leaseStream+" > ") &&
+		strings.Contains(msg, " past last stream sequence of ")
+}
+
 func (l *serverLog) Warnf(format string, v ...any) {
 	msg := fmt.Sprintf(format, v...)
-	if isMeant(format) || l.client(msg) {
+	if isMeant(format) || l.client(msg) || l.repeats(msg) {
 		return
 	}
-	if !l.repeats(msg) {
-		l.log.Warn("nats server", "msg", msg)
+	level := slog.LevelWarn
+	if isRepaired(msg) {
+		level = slog.LevelInfo
 	}
+	l.log.Log(context.Background(), level, "nats server", "msg", msg)
 }
 
 // Errorf is called with locks of nats-server held, so it must not block.

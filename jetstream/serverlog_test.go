@@ -60,3 +60,30 @@ func TestRepeatedMessages(t *testing.T) {
 		t.Errorf("%d messages are remembered, want at most %d", len(l.repeated), maxRepeated)
 	}
 }
+
+// TestRepairAfterAKill has nothing of what nats-server repairs by itself at level Warn, and all that tells of a loss.
+func TestRepairAfterAKill(t *testing.T) {
+	var out bytes.Buffer
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), suspect: make(chan struct{}, 1)}
+	for _, c := range []struct{ msg, level string }{
+		{"Filestore [events] Stream state outdated, last block has additional entries, will rebuild", "INFO"},
+		{"Filestore [events] Stream state outdated, found extra blocks, will rebuild", "INFO"},
+		{"Filestore [logs] Stream state too short (12 bytes)", "INFO"},
+		{"Filestore [logs] Stream state checksum did not match", "INFO"},
+		{"Filestore [events] Recovering stream state from index errored: prior state file", "INFO"},
+		{"Filestore [logs] Recovering stream state from index errored: corrupt state file", "INFO"},
+		{"Filestore [records] TTL state is outdated; attempting to recover using linear scan (seq 3 to 4)", "INFO"},
+		{"JetStream consumer '$G > leases > x1' delivered sequence 9 past last stream sequence of 7", "INFO"},
+		{"JetStream consumer '$G > events > x1' delivered sequence 9 past last stream sequence of 7", "WARN"},
+		{"Filestore [events] Stream state detected prior state, could not locate msg block 3", "WARN"},
+		{"Filestore [events] Recovering stream state from index errored: permission denied", "WARN"},
+		{"Filestore [events] Stream state corrupt subject detected", "WARN"},
+		{"Filestore [events] loadBlock error: input/output error", "WARN"},
+		{"Stream state outdated, last block has additional entries, will rebuild", "WARN"},
+	} {
+		out.Reset()
+		if l.Warnf("%s", c.msg); !strings.Contains(out.String(), "level="+c.level) {
+			t.Errorf("%s: got %q, want level %s", c.msg, out.String(), c.level)
+		}
+	}
+}

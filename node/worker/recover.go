@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -105,9 +106,12 @@ func (w *Worker) load(ctx context.Context, id grid.SweepID) (record jetstream.Re
 	}
 }
 
-// readManifest gives nil for a spool that names no attempt.
+// readManifest gives nil for a spool that names no attempt, also for one that an agent was killed over while it made or removed it.
 func readManifest(path string) (*manifest, error) {
 	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil || len(b) == 0 {
 		return nil, err
 	}

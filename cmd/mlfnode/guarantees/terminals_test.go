@@ -1,6 +1,7 @@
 package guarantees
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -174,6 +175,23 @@ func TestTakeover(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestNextCommandAfterAKill kills a node in the middle of a sweep, again and again: what the store repairs by itself then is no
+// matter of the next command, which goes on without a word about it.
+func TestNextCommandAfterAKill(t *testing.T) {
+	h := newHome(t, "MLF_CPUS=2")
+	for i := range scale(4, 20) {
+		id := fmt.Sprintf("sh-%d", i+1)
+		sweep := h.open("sweep", "--set", "i=0:100000", "--", "sh", "-c", "echo {i}")
+		sweep.see(id + "/20 | 20")
+		sweep.signal(syscall.SIGKILL)
+		<-sweep.ended
+		next := h.open("cancel", id)
+		if shown := next.exit(0); shown != id+" is cancelled\n" {
+			t.Errorf("after kill %d the next command says\n%s", i+1, shown)
+		}
+	}
 }
 
 func TestCancelFromSecondTerminal(t *testing.T) {
