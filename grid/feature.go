@@ -69,12 +69,15 @@ const (
 	LevelEquipped = 2 // those that know devices, containers and checkpoints
 	LevelFeatures = 3 // those that know these features
 	LevelNodes    = 4 // those that know which nodes a task names, and all orders; older ones take a record with another one for invalid
+	LevelLong     = 5 // those that can read long records
 )
 
 // Level is that of the nodes that may get the sweep's trials. Older ones would leave out what they don't know without a word.
 func (s *Sweep) Level() int {
 	ofNodes := func(f Feature) bool { return f != FeatureStop } // which is the master's
 	switch {
+	case s.Long:
+		return LevelLong
 	case s.Task.Order == OrderLongest || s.Task.Resources.Nodes != "":
 		return LevelNodes
 	case slices.ContainsFunc(FeaturesOf(&s.Task, s.Space), ofNodes):

@@ -162,8 +162,14 @@ func TestLevels(t *testing.T) {
 		LevelFeatures: {{Repeat: true}, {Venv: ".venv"}, {Stop: &EarlyStop{}}, {Venv: ".venv", Resources: Resources{GPUs: One}}},
 	} {
 		for i := range tasks {
-			if got := (&Sweep{Task: tasks[i], Space: plain}).Level(); got != want {
+			s := &Sweep{Task: tasks[i]}
+			check(t, s.SetSpace(plain))
+			if got := s.Level(); got != want {
 				t.Errorf("task %d of level %d: got %d", i, want, got)
+			}
+			s.Long = true
+			if got := s.Level(); got != LevelLong {
+				t.Errorf("task %d of a long sweep: got level %d", i, got)
 			}
 		}
 	}

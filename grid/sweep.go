@@ -2,13 +2,15 @@ package grid
 
 import (
 	"cmp"
+	"encoding/json"
+	"fmt"
 	"time"
 )
 
 // RecordVersion is the version of the sweep record that this program writes.
 const RecordVersion = 1
 
-// Sweep is the durable record of one submission. It is small whatever the size of its space.
+// Sweep is the durable record of one submission. It is as small as its axes are, whatever the size of its space.
 type Sweep struct {
 	V       int        `json:"v"`
 	ID      SweepID    `json:"id"`
@@ -20,6 +22,7 @@ type Sweep struct {
 	Task    Task       `json:"task"`
 	Bundle  string     `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
 	Space   Space      `json:"space"`
+	Long    bool       `json:"long,omitempty"` // the record is stored compressed, since its axes list so many values
 	State   SweepState `json:"state"`
 	Save    bool       `json:"save,omitempty"` // with SweepCancelled: running trials may save their state first, which is kept for a retry
 	Halt    bool       `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
@@ -53,6 +56,19 @@ type Sweep struct {
 	// readable by its owner alone, and never shown.
 	Environ      []string `json:"environ,omitempty"`
 	EnvironAdded []string `json:"environ_added,omitempty"`
+}
+
+// longSpace is how many bytes of JSON the space of a sweep has at most whose record is stored as it is.
+const longSpace = 512 << 10
+
+// SetSpace gives the sweep a space. Once that lists a lot of values the sweep is a long one.
+func (s *Sweep) SetSpace(space Space) error {
+	text, err := json.Marshal(space)
+	if err != nil {
+		return fmt.Errorf("measure the space: %w", err)
+	}
+	s.Space, s.Long = space, s.Long || len(text) > longSpace
+	return nil
 }
 
 // Compare orders sweeps by submission, the oldest first. The number decides: clocks are set back, and sweeps of one moment have one

@@ -34,13 +34,13 @@ func tableReader(name string) func(t *table, data []byte) (line int, f *flaw) {
 }
 
 // parseTable reads a list of points: CSV whose first line names the parameters, or an object on each line. Values are as in a
-// parameters file; an empty cell, null, or a parameter that an object lacks leaves the option out. A file has at most maxYAML bytes
+// parameters file; an empty cell, null, or a parameter that an object lacks leaves the option out. A file has at most MaxFile bytes
 // and MaxRows points.
 func parseTable(name string, data []byte, read func(t *table, data []byte) (int, *flaw)) ([]Axis, error) {
 	problem := func(line int, f *flaw) error { return Problems{{name, line, 1, f.msg, f.hint}} }
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	if len(data) > maxYAML {
-		return nil, problem(1, flawf("Split it into several sweeps.", "the file has %d bytes, and %d is the most", len(data), maxYAML))
+	if len(data) > MaxFile {
+		return nil, problem(1, tooLong("Split it into several sweeps."))
 	}
 	if !utf8.Valid(data) {
 		line, _ := badUTF8(data)

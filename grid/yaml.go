@@ -15,7 +15,7 @@ import (
 
 // The limits keep hostile files from costing time: a file that people write is far below them.
 const (
-	maxYAML      = 1 << 20 // bytes
+	MaxFile      = 4 << 20 // bytes of a parameters file or a project.yaml
 	maxYAMLDepth = 100     // lists and maps in each other
 )
 
@@ -66,9 +66,9 @@ func nextDocument(dec *yaml.Decoder) (doc *yaml.Node, err error) {
 
 // checkYAML refuses at once what could keep the YAML library busy.
 func checkYAML(name string, data []byte) *Problem {
-	if len(data) > maxYAML {
-		return &Problem{name, 1, 1, fmt.Sprintf("the file has %d bytes, and %d is the most", len(data), maxYAML),
-			"Write long rows of numbers as an interval, like {start: 0, end: 1000000}."}
+	if len(data) > MaxFile {
+		f := tooLong("Write long rows of numbers as an interval, like {start: 0, end: 1000000}.")
+		return &Problem{name, 1, 1, f.msg, f.hint}
 	}
 	if !utf8.Valid(data) {
 		line, col := badUTF8(data)
@@ -78,6 +78,14 @@ func checkYAML(name string, data []byte) *Problem {
 		return &Problem{name, line, col, fmt.Sprintf("lists and maps lie in each other more than %d deep", maxYAMLDepth), "Write it flat."}
 	}
 	return nil
+}
+
+// byLine is what to do with more values than fit.
+const byLine = "Or keep the values in a file of the project and sweep over its lines: line=1:40001 for 40,000 of them, with $(sed -n {line}p FILE) in a command of sh -c."
+
+// tooLong is what is wrong with a file of more than MaxFile bytes.
+func tooLong(advice string) *flaw {
+	return flawf(advice+" "+byLine, "the file has more than %d MiB", MaxFile>>20)
 }
 
 func badUTF8(data []byte) (line, col int) {

@@ -24,7 +24,7 @@ import (
 const presentPage = 1000
 
 // The versions of leases on the wire are the levels of the nodes that may run their trials. Older nodes leave leases of newer versions.
-const leaseVersion = grid.LevelNodes
+const leaseVersion = grid.LevelLong
 
 // Lease is the right to run the trials [Lo,Hi) of a sweep.
 type Lease struct {

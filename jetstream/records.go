@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"strconv"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 
@@ -97,14 +99,14 @@ func (r *Records) put(ctx context.Context, record *Record) (rev uint64, err erro
 	if len(record.Lanes) > MaxLanes {
 		return 0, fmt.Errorf("sweep %s: its trials are in %d lanes, and %d is the most", sweep.ID, len(record.Lanes), MaxLanes)
 	}
-	data, err := json.Marshal(wireRecord{sweep, record.Lanes, record.Packing})
+	data, err := encodeRecord(record)
 	if err != nil {
 		return 0, fmt.Errorf("encode sweep %s: %w", sweep.ID, err)
 	}
 	rev, err = r.swap(ctx, recordSubject(sweep.ID), data, record.Rev)
 	switch {
 	case errors.Is(err, ErrTooLarge):
-		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. Use intervals in place of long lists, and files in place of long values",
+		return 0, fmt.Errorf("the record of sweep %s is %d kB, more than the %d kB that fit: %w. Use intervals in place of long lists; or keep the values in a file of the project and sweep over its lines, with $(sed -n {line}p FILE) in a command of sh -c",
 			sweep.ID, len(data)>>10, maxPayload>>10, err)
 	case err != nil && !errors.Is(err, ErrConflict):
 		return 0, fmt.Errorf("sweep %s: %w", sweep.ID, err)
@@ -249,7 +251,45 @@ func readPage(page []byte, log *slog.Logger) (*recordPage, error) {
 	return p, nil
 }
 
+// maxText bounds the text of a record that is stored compressed.
+const maxText = 8 << 20
+
+// zstdMagic begins what is compressed; a record that is not begins with a brace.
+const zstdMagic = "\x28\xb5\x2f\xfd"
+
+// encodeRecord writes a record as JSON, and that of a long sweep compressed: where values are listed, that is a few times shorter. A
+// text over maxText stays as it is, which does not fit.
+func encodeRecord(r *Record) ([]byte, error) {
+	text, err := json.Marshal(wireRecord{r.Sweep, r.Lanes, r.Packing})
+	if err != nil || !r.Sweep.Long || len(text) > maxText {
+		return text, err
+	}
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	return z.EncodeAll(text, nil), nil
+}
+
+// recordText gives the JSON of a record.
+func recordText(data []byte) ([]byte, error) {
+	if !bytes.HasPrefix(data, []byte(zstdMagic)) {
+		return data, nil
+	}
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxText))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	return z.DecodeAll(data, nil)
+}
+
 func decodeRecord(data []byte, rev uint64) (Record, error) {
+	data, err := recordText(data)
+	if err != nil {
+		return Record{}, fmt.Errorf("unpack a sweep record: %w", err)
+	}
 	var s grid.Sweep
 	w := wireRecord{Sweep: &s}
 	if err := json.Unmarshal(data, &w); err != nil {

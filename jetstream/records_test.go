@@ -2,12 +2,16 @@ package jetstream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
 	"mlfnode/grid"
 )
@@ -61,6 +65,87 @@ func TestRecordTooLarge(t *testing.T) {
 	w.Environ = []string{"X=" + strings.Repeat("x", maxPayload)}
 	if _, err := s.Records.Create(t.Context(), w); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("create: got %v, want ErrTooLarge", err)
+	}
+}
+
+// longSweep lists values that were drawn from a small alphabet, as names of molecules are: n of 37 characters each.
+func longSweep(t *testing.T, id string, n int) *grid.Sweep {
+	t.Helper()
+	a := grid.Axis{Key: "smiles", Values: make([]grid.Value, n)}
+	random := rand.New(rand.NewPCG(1, 2))
+	for i := range a.Values {
+		var b strings.Builder
+		fmt.Fprintf(&b, "%d", i)
+		for b.Len() < 37 {
+			b.WriteString([...]string{"C", "CC", "c1ccccc1", "O", "N", "(=O)", "[C@@H]", "C(C)", "Cl", "S"}[random.IntN(10)])
+		}
+		a.Values[i] = grid.Value{Text: b.String()}
+	}
+	space, err := grid.NewSpace([]grid.Axis{a}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := sweep(id)
+	if err := s.SetSpace(space); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestLongRecord stores a sweep whose axis lists more text than a message may have. The master and nodes read it, and so they do after a
+// change of it; a record that was garbled, or stands for more than it may, is left out.
+func TestLongRecord(t *testing.T) {
+	l := newLab(t)
+	records := l.store.Records
+	long := longSweep(t, "long-1", 40_000)
+	if text, err := json.Marshal(long); err != nil || len(text) < maxPayload*5/4 || !long.Long {
+		t.Fatalf("got %d bytes, %v, long: %v; want more than a message may have", len(text), err, long.Long)
+	}
+	rev, err := records.Create(t.Context(), long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	long.Priority = 7
+	if _, err := records.Update(t.Context(), &Record{Sweep: long, Rev: rev}); err != nil {
+		t.Fatal(err)
+	}
+	want, err := long.Space.At(39_999)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := func(who string, got *grid.Sweep) {
+		t.Helper()
+		if p, err := got.Space.At(39_999); err != nil || !reflect.DeepEqual(p, want) || got.Priority != 7 || !got.Long {
+			t.Errorf("%s reads priority %d, last point %v, %v; want 7, %v", who, got.Priority, p, err, want)
+		}
+	}
+	r, err := records.Load(t.Context(), "long-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole("the master", r.Sweep)
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, l.store, recordSubject("bomb-1"), string(z.EncodeAll([]byte(`{"v":1,"id":"bomb-1","project":"`+strings.Repeat("x", 4*maxText)+`"}`), nil)))
+	put(t, l.store, recordSubject("torn-1"), zstdMagic+"torn")
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	seen := map[grid.SweepID]*grid.Sweep{}
+	err = l.connect("w").Watch(ctx, func(c Change) {
+		if c.Synced {
+			stop()
+		} else {
+			seen[c.ID] = c.Record.Sweep
+		}
+	})
+	if !errors.Is(err, context.Canceled) || len(seen) != 1 || seen["long-1"] == nil {
+		t.Fatalf("a node sees %d sweeps, %v; want one", len(seen), err)
+	}
+	whole("a node", seen["long-1"])
+	if _, err := records.Create(t.Context(), longSweep(t, "longer-1", 300_000)); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "sweep over its lines") {
+		t.Errorf("a record that is too long even so: got %v, want ErrTooLarge", err)
 	}
 }
 

@@ -60,6 +60,10 @@ func bomb(tasks, values int) string {
 	return b.String()
 }
 
+// adviceTooLong is the hint on a file that is too long.
+const adviceTooLong = "Write long rows of numbers as an interval, like {start: 0, end: 1000000}. Or keep the values in a file of the project and " +
+	"sweep over its lines: line=1:40001 for 40,000 of them, with $(sed -n {line}p FILE) in a command of sh -c."
+
 func TestLoadRefusesUnreadable(t *testing.T) {
 	twenty := ""
 	for i := 1; i <= 20; i++ {
@@ -74,7 +78,7 @@ func TestLoadRefusesUnreadable(t *testing.T) {
 		{"not UTF-8", "name: \"a\xff\"\n", "project.yaml:1:9: the file is not valid UTF-8. Save it as UTF-8."},
 		{"program", "\x7fELF\x02\x01\x01\x00", "project.yaml:1:1: this is no YAML: control characters are not allowed. " +
 			"Check this line and those before it for a missing colon, quote, bracket or space."},
-		{"10 MB", strings.Repeat("# comment\n", 1<<20), "read project.yaml: it has more than 1048576 bytes"},
+		{"10 MB", strings.Repeat("# comment\n", 1<<20), "project.yaml:1:1: the file has more than 4 MiB. " + adviceTooLong},
 		{"deep", "tasks: " + strings.Repeat("[", 101), "project.yaml:1:108: lists and maps lie in each other more than 100 deep. Write it flat."},
 		{"alias bomb", bomb(200, 1000), "project.yaml:102:35: the file's aliases stand for more than 100000 values. Write the values out where they are used."},
 		{"many problems", many, twenty + "There may be more problems after these."},

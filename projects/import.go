@@ -14,6 +14,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
 )
 
@@ -96,6 +97,9 @@ func (im *importer) note(file string, line int, format string, v ...any) {
 // readPython gives a file with the line ends that Python gives it.
 func readPython(root *os.Root, name string) (string, error) {
 	data, err := readFile(root, name)
+	if len(data) > grid.MaxFile {
+		return "", fmt.Errorf("it has more than %d bytes", grid.MaxFile)
+	}
 	return strings.ReplaceAll(string(data), "\r\n", "\n"), err
 }
 

@@ -25,9 +25,6 @@ const (
 	parametersFile = "parameters.yml"
 )
 
-// maxFile is how many bytes a project.yaml or a parameters file may have.
-const maxFile = 1 << 20
-
 // Project is a folder with a program and its tasks. It does not change after it is loaded.
 type Project struct {
 	Name    string // as CleanName makes it; sweep ids are Name-1, Name-2, …
@@ -214,7 +211,8 @@ func (d *Definition) Space(axes []grid.Axis) (grid.Space, error) {
 	return s.Sampled(*d.Sample, d.Repeat > 0)
 }
 
-// readFile reads a regular file of at most maxFile bytes, so that a pipe or a device can't block.
+// readFile reads a regular file, so that a pipe or a device can't block. Of one that has more than grid.MaxFile bytes, which is then
+// refused, it gives one byte more than that.
 func readFile(root *os.Root, name string) ([]byte, error) {
 	info, err := root.Stat(name)
 	if err != nil {
@@ -228,11 +226,7 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		return nil, fmt.Errorf("it has more than %d bytes", maxFile)
-	}
-	return data, err
+	return io.ReadAll(io.LimitReader(f, grid.MaxFile+1))
 }
 
 // missing explains what to write when there is no project.yaml.

@@ -48,6 +48,9 @@ func (m *Master) Submit(ctx context.Context, s *api.Submit) (jetstream.Record, e
 			return jetstream.Record{}, fmt.Errorf("number sweep of %s: %w", s.Project, err)
 		}
 		sweep := record(s, n)
+		if err := sweep.SetSpace(s.Space); err != nil {
+			return jetstream.Record{}, err
+		}
 		if m.cfg.Nodes != nil {
 			sweep.Task.Retries = sweep.Task.Retries.InCluster()
 		}
@@ -148,7 +151,7 @@ func (m *Master) newestNumber() int64 {
 func record(s *api.Submit, n int) *grid.Sweep {
 	return &grid.Sweep{
 		V: grid.RecordVersion, ID: grid.SweepID(fmt.Sprintf("%s-%d", s.Project, n)),
-		Project: s.Project, Name: s.Name, Token: s.Token, Origin: s.Origin, Task: s.Task, Bundle: s.Bundle, Space: s.Space,
+		Project: s.Project, Name: s.Name, Token: s.Token, Origin: s.Origin, Task: s.Task, Bundle: s.Bundle,
 		State: grid.SweepRunning, Priority: s.Priority, MaxParallel: s.MaxParallel,
 		Submitted: time.Now().UTC(), Environ: s.Environ, EnvironAdded: s.EnvironAdded,
 	}
@@ -244,7 +247,10 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 		if err != nil {
 			return refuse(err.Error(), "")
 		}
-		s.Space, added = space, space.Count()-before
+		added = space.Count() - before
+		if err := s.SetSpace(space); err != nil {
+			return err
+		}
 		if s.State == grid.SweepFinished {
 			s.State, s.Ended = grid.SweepRunning, time.Time{}
 			if s.Task.StopAfter > 0 {
