@@ -17,7 +17,7 @@ var manualBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\S*)\n(.*?)^```\n")
 // TestManual runs the examples of pages: blocks with the name of a file make it, and commands behind $ in console blocks print what
 // stands below them. There … stands for anything on the line.
 func TestManual(t *testing.T) {
-	for _, page := range []string{"migrating", "parameters", "projects", "results", "running"} {
+	for _, page := range []string{"migrating", "parameters", "projects", "results", "running", "settings", "start"} {
 		t.Run(page, func(t *testing.T) { runManual(t, filepath.Join("..", "..", "docs", page+".md")) })
 	}
 }
@@ -54,6 +54,10 @@ func runManual(t *testing.T, name string) {
 			args, err := shell.Fields(strings.TrimPrefix(line, "mlfnode "), nil)
 			if err != nil {
 				t.Fatalf("%s: %v", line, err)
+			}
+			if args[0] == "cd" {
+				t.Chdir(args[1])
+				continue
 			}
 			var out, errs bytes.Buffer
 			code := run(t.Context(), &interrupts{}, args, &out, &errs)
