@@ -50,7 +50,7 @@ type Link struct {
 	gone    chan struct{} // closed when the connection has ended for good
 	asked   atomic.Bool   // Close was called
 	lost    chan struct{} // closed when the connection has ended for good without Close
-	outdate atomic.Bool   // it was said that the master is of an older version
+	unheard silence
 
 	lanes   *listeners[string]
 	records *listeners[struct{}]
@@ -178,11 +178,14 @@ func (l *Link) ask(ctx context.Context, verb string, m *nats.Msg) ([]byte, error
 	case errors.Is(err, nats.ErrConnectionClosed):
 		err = ErrClosed
 	case errors.Is(err, nats.ErrNoResponders):
-		l.outdated()
+		if l.unheard.lasts(time.Now()) {
+			l.log.Warn("master does not answer calls of this version; update its mlfnode: mlfnode up, or mlfnode restart on it")
+		}
 	case err != nil && context.Cause(ctx) != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)):
 		err = context.Cause(ctx)
 	}
 	if err == nil {
+		l.unheard.ends()
 		err = refusalOf(answer)
 	}
 	if err != nil {
@@ -191,10 +194,29 @@ func (l *Link) ask(ctx context.Context, verb string, m *nats.Msg) ([]byte, error
 	return answer.Data, nil
 }
 
-// outdated says, once, what may be wrong with a master that does not answer.
-func (l *Link) outdated() {
-	if !l.outdate.Swap(true) {
-		l.log.Warn("master does not answer calls of this version; if it does not start to, update its mlfnode: mlfnode up, or mlfnode restart on it")
+// listenLimit is how long a master that accepts connections may take until it answers calls. One that takes longer is
+// probably of an older version.
+const listenLimit = 15 * time.Second
+
+// silence is how long nobody has listened to calls. The zero value is no silence.
+type silence struct {
+	since atomic.Int64 // nanoseconds since 1970; 0 while somebody listens, -1 after lasts has returned true
+}
+
+// lasts notes that nobody listened. It returns true once, when that has gone on for listenLimit.
+func (s *silence) lasts(now time.Time) bool {
+	since := s.since.Load()
+	if since == 0 {
+		s.since.CompareAndSwap(0, now.UnixNano())
+		return false
+	}
+	return since > 0 && now.UnixNano()-since >= int64(listenLimit) && s.since.CompareAndSwap(since, -1)
+}
+
+// ends notes an answer.
+func (s *silence) ends() {
+	if s.since.Load() != 0 {
+		s.since.Store(0)
 	}
 }
 

@@ -406,3 +406,24 @@ func TestLeasesTravelWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestSilenceOfTheMasterIsReportedOnce holds that a master that is only starting is not taken for one of an older version.
+func TestSilenceOfTheMasterIsReportedOnce(t *testing.T) {
+	var s silence
+	at := time.Unix(1000, 0)
+	for _, step := range []struct {
+		after  time.Duration
+		answer bool
+		want   bool
+	}{
+		{0, false, false}, {listenLimit - 1, false, false}, {1, true, false}, {listenLimit, false, false},
+		{listenLimit, false, true}, {listenLimit, false, false}, {0, true, false}, {1, false, false}, {listenLimit, false, true},
+	} {
+		at = at.Add(step.after)
+		if step.answer {
+			s.ends()
+		} else if got := s.lasts(at); got != step.want {
+			t.Errorf("at %v: got %v, want %v", at, got, step.want)
+		}
+	}
+}
