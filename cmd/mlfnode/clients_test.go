@@ -506,7 +506,7 @@ func TestTerminalIsGone(t *testing.T) {
 	}
 }
 
-// TestDrainSaysWhatRuns drains a node that runs three trials, and then one that runs none.
+// TestDrainSaysWhatRuns drains a node that runs three trials, waits for their end, and then one that runs none.
 func TestDrainSaysWhatRuns(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
@@ -517,7 +517,15 @@ func TestDrainSaysWhatRuns(t *testing.T) {
 			t.Fatalf("got %q, want the three trials", said)
 		}
 	}
+	waits := c.open("drain", "m", "--wait")
+	waits.see("still running there: 3 trials")
 	c.end()
+	if said := waits.exit(0); !strings.HasSuffix(said, "nothing runs on m any more\n") {
+		t.Errorf("drain --wait: got %q", said)
+	}
+	if got := c.open("trials", "sh-1", "--state", "succeeded", "--json").exit(0); strings.Count(got, `"state":"succeeded"`) != 3 {
+		t.Errorf("drain --wait has ended before the trials: got %s", got)
+	}
 	for said, limit := "", time.Now().Add(5*time.Minute); !strings.Contains(said, "m takes no more trials; no trial is known to run there"); {
 		if said = c.open("drain", "m").exit(0); time.Now().After(limit) {
 			t.Fatalf("got %q, want none", said)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -118,15 +119,50 @@ func (a *app) printJSON(v any) error {
 
 func (a *app) drainCommand() *cobra.Command {
 	var reason string
+	wait := false
 	c := &cobra.Command{
 		Use: "drain NODE", Short: "Give a node no more trials; running ones go on to their end, or move if they can (checkpoint)", Args: oneArgument,
-		Example: "  mlfnode drain hostB --reason \"new disk\"",
+		Example: "  mlfnode drain hostB --reason \"new disk\"\n  mlfnode drain hostB --wait && ssh hostB sudo reboot",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error { return a.drain(c.Context(), client, grid.NodeID(args[0]), reason) })
+			return a.onMaster(c.Context(), func(client *api.Client) error {
+				node := grid.NodeID(args[0])
+				if err := a.drain(c.Context(), client, node, reason); err != nil || !wait {
+					return err
+				}
+				return a.awaitRest(c.Context(), client, node)
+			})
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for others to see in members")
+	c.Flags().BoolVar(&wait, "wait", false, "wait until nothing runs there any more")
 	return c
+}
+
+// restInterval is how often the trials of a node are counted while their end is waited for.
+const restInterval = time.Second
+
+// awaitRest waits until no trial runs on a node. The master may hear a moment later of one that has just begun, so it is asked twice.
+func (a *app) awaitRest(ctx context.Context, client *api.Client, node grid.NodeID) error {
+	tick := time.NewTicker(restInterval)
+	defer tick.Stop()
+	for idle := 0; ; {
+		count, _, err := runningOn(ctx, client, node)
+		if err != nil {
+			return err
+		}
+		if idle++; count > 0 {
+			idle = 0
+		}
+		if idle == 2 {
+			a.say("nothing runs on %s any more", node)
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
 }
 
 func (a *app) drain(ctx context.Context, client *api.Client, node grid.NodeID, reason string) error {
@@ -142,21 +178,19 @@ func (a *app) drain(ctx context.Context, client *api.Client, node grid.NodeID, r
 // mostNamed bounds the trials that are named in a line.
 const mostNamed = 10
 
-// sayRunning says what still runs on a node that takes no more trials.
-func (a *app) sayRunning(ctx context.Context, client *api.Client, node grid.NodeID) error {
+// runningOn counts the trials that run on a node, and names the first ones.
+func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count int, names []string, err error) {
 	sweeps, err := client.Sweeps(ctx)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
-	var names []string
-	count := 0
 	for i := range sweeps {
 		if sweeps[i].Running == 0 {
 			continue
 		}
 		for t, err := range client.Trials(ctx, sweeps[i].Sweep, api.TrialQuery{States: []grid.State{grid.Running}}) {
 			if err != nil {
-				return err
+				return 0, nil, err
 			}
 			if t.Node != node {
 				continue
@@ -165,6 +199,15 @@ func (a *app) sayRunning(ctx context.Context, client *api.Client, node grid.Node
 				names = append(names, fmt.Sprintf("%s/%d", sweeps[i].Sweep, t.Index))
 			}
 		}
+	}
+	return count, names, nil
+}
+
+// sayRunning says what still runs on a node that takes no more trials.
+func (a *app) sayRunning(ctx context.Context, client *api.Client, node grid.NodeID) error {
+	count, names, err := runningOn(ctx, client, node)
+	if err != nil {
+		return err
 	}
 	switch {
 	case count == 0:
