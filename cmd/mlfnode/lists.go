@@ -23,11 +23,17 @@ import (
 
 func (a *app) sweepsCommand() *cobra.Command {
 	mine := false
+	var states []string
 	c := &cobra.Command{
 		Use: "sweeps", Short: "List sweeps", Args: noArgument,
-		Example: "  mlfnode sweeps\n  mlfnode sweeps --mine\n  mlfnode sweeps --json",
+		Example: "  mlfnode sweeps\n  mlfnode sweeps --mine\n  mlfnode sweeps --state running,paused\n  mlfnode sweeps --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			err := a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client(), mine) })
+			for _, s := range states {
+				if !slices.Contains(sweepStates[:], grid.SweepState(s)) {
+					return usage(fmt.Sprintf("%q is not a state of a sweep", s), "running, paused, cancelled or finished")
+				}
+			}
+			err := a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client(), mine, states) })
 			if errors.Is(err, errNoState) {
 				return a.listSweeps(nil)
 			}
@@ -35,11 +41,15 @@ func (a *app) sweepsCommand() *cobra.Command {
 		},
 	}
 	c.Flags().BoolVar(&mine, "mine", false, "only the sweeps that you have submitted")
+	c.Flags().StringSliceVar(&states, "state", nil, "only sweeps in this state: running, paused, cancelled, finished")
 	a.jsonFlag(c)
 	return c
 }
 
-func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool) error {
+var sweepStates = [...]grid.SweepState{grid.SweepRunning, grid.SweepPaused, grid.SweepCancelled, grid.SweepFinished}
+
+// sweeps lists sweeps; without states those in all states.
+func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool, states []string) error {
 	all, err := c.Sweeps(ctx)
 	if err != nil {
 		return err
@@ -56,6 +66,13 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool) error {
 			a.say("there is no sweep of yours; all of them: mlfnode sweeps")
 		}
 		if none {
+			return nil
+		}
+	}
+	if some := len(all) > 0; some && states != nil {
+		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return !slices.Contains(states, string(v.State)) })
+		if len(all) == 0 && !a.json {
+			a.say("there is no sweep that is %s; all of them: mlfnode sweeps", strings.Join(states, " or "))
 			return nil
 		}
 	}

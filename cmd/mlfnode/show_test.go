@@ -74,7 +74,7 @@ func TestMineWithoutOwners(t *testing.T) {
 	defer c.Close()
 	var out, errs bytes.Buffer
 	a := &app{stdout: &screen{w: &out}, stderr: &errs}
-	if err := a.sweeps(t.Context(), c, true); err != nil {
+	if err := a.sweeps(t.Context(), c, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out.Len() > 0 || !strings.HasPrefix(errs.String(), "note: no sweep says who submitted it") || strings.Count(errs.String(), "\n") != 1 {
