@@ -534,11 +534,11 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 }
 
 func (a *app) logsCommand() *cobra.Command {
-	var follow, raw, onlyOut, onlyErr, metrics bool
+	var follow, raw, onlyOut, onlyErr, metrics, onlyFailed bool
 	var attempt int
 	c := &cobra.Command{
 		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: oneArgument,
-		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs chainer-1/17 --stdout > out.txt\n  mlfnode logs --metrics chainer-1/17",
+		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs last --failed\n  mlfnode logs chainer-1/17 --stdout > out.txt\n  mlfnode logs --metrics chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
 			if err != nil {
@@ -546,6 +546,19 @@ func (a *app) logsCommand() *cobra.Command {
 			}
 			if attempt != 0 && (id.Index < 0 || attempt < 0) {
 				return usage("--attempt takes a number from 1 and goes with one trial", "mlfnode logs chainer-1/17 --attempt 2")
+			}
+			if onlyFailed {
+				if id.Index >= 0 {
+					return usage("--failed shows what the failed trials of a sweep printed", fmt.Sprintf("mlfnode logs --failed %s, or: mlfnode logs %s", id.Sweep, id))
+				}
+				for _, other := range []string{"follow", "raw", "metrics"} {
+					if c.Flags().Changed(other) {
+						return usage("--failed shows trials that have ended, and goes without --"+other, fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
+					}
+				}
+				return a.read(c.Context(), func(s *node.Session) error {
+					return a.failedLogs(c.Context(), s.Client(), id.Sweep, &logView{out: onlyOut, err: onlyErr})
+				})
 			}
 			if metrics {
 				if id.Index < 0 {
@@ -578,6 +591,7 @@ func (a *app) logsCommand() *cobra.Command {
 	c.Flags().BoolVar(&raw, "raw", false, "the bytes as the program wrote them, also on a terminal")
 	c.Flags().BoolVar(&onlyOut, "stdout", false, "only standard output")
 	c.Flags().BoolVar(&onlyErr, "stderr", false, "only standard error")
+	c.Flags().BoolVar(&onlyFailed, "failed", false, "only of the trials that failed, one after the other")
 	c.Flags().BoolVar(&metrics, "metrics", false, "instead of the output of a trial, how its metrics went, step by step")
 	c.Flags().IntVar(&attempt, "attempt", 0, "the output of this attempt (default: the one that counts)")
 	a.jsonFlag(c)
@@ -599,6 +613,30 @@ func (l *logView) wants(stream string) bool {
 		return stream == "stdout"
 	}
 	return stream == "stderr"
+}
+
+// failedLogs shows what the failed trials of a sweep printed.
+func (a *app) failedLogs(ctx context.Context, c *api.Client, id grid.SweepID, view *logView) error {
+	v, err := c.Sweep(ctx, id)
+	if err != nil {
+		return err
+	}
+	var indexes []int64 // the node does not wait while their output is read
+	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}}) {
+		if err != nil {
+			return err
+		}
+		indexes = append(indexes, t.Index)
+	}
+	if len(indexes) == 0 {
+		a.say("no trial of %s has failed", v.Sweep)
+	}
+	for _, index := range indexes {
+		if err := a.logs(ctx, c, grid.TrialID{Sweep: v.Sweep, Index: -1}, view, api.LogQuery{Index: index}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
