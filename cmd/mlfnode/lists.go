@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -168,6 +169,7 @@ func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) err
 type listFlags struct {
 	states  []string
 	class   string
+	where   []string
 	sort    string
 	desc    bool
 	limit   int64
@@ -181,6 +183,7 @@ type listFlags struct {
 func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.states, "state", nil, "only trials in this state: pending, running, succeeded, failed, cancelled")
 	c.Flags().StringVar(&f.class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
+	c.Flags().StringArrayVar(&f.where, "where", nil, "only trials that have begun and have this `KEY=VALUE` or KEY=LO..HI, of a parameter, a metric or node; repeatable, also for one key")
 	c.Flags().StringVar(&f.sort, "sort", "index", "order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
 	c.Flags().BoolVar(&f.desc, "desc", false, "the largest first")
 	c.Flags().Int64Var(&f.limit, "limit", -1, "how many rows; 0 is all (default 50 in a table, else all)")
@@ -211,6 +214,31 @@ func (f *listFlags) query(table bool) (api.TrialQuery, error) {
 	return q, nil
 }
 
+// conditions reads what --where says of trials of a sweep, in the form of a TrialQuery's.
+func (f *listFlags) conditions(v *api.Sweep) (url.Values, error) {
+	if len(f.where) == 0 {
+		return nil, nil
+	}
+	where := url.Values{}
+	for _, text := range f.where {
+		key, value, given := strings.Cut(text, "=")
+		switch {
+		case !given || key == "":
+			return nil, usage(fmt.Sprintf("--where takes KEY=VALUE or KEY=LO..HI, not %q", text), "--where lr=0.1, --where loss=..0.5, --where node=hostB")
+		case slices.Contains(v.Keys, key):
+			where.Add("p["+key+"]", value)
+		case slices.Contains(v.Metrics, key):
+			where.Add("m["+key+"]", value)
+		case key == "node":
+			where.Add(key, value)
+		default:
+			known := slices.Concat(v.Keys, v.Metrics[:min(len(v.Metrics), 12)], []string{"node"})
+			return nil, usage(fmt.Sprintf("%s has no parameter or metric %q", v.Sweep, key), "--where takes "+strings.Join(known, ", "))
+		}
+	}
+	return where, nil
+}
+
 func (a *app) trialsCommand() *cobra.Command {
 	var f listFlags
 	explain := false
@@ -236,7 +264,7 @@ func (a *app) trialsCommand() *cobra.Command {
 				if id.Index >= 0 {
 					return a.attempts(c.Context(), s.Client(), id)
 				}
-				return a.trials(c.Context(), s.Client(), id.Sweep, q)
+				return a.trials(c.Context(), s.Client(), id.Sweep, q, &f)
 			})
 		},
 	}
@@ -270,9 +298,12 @@ func target(arg string) (grid.TrialID, error) {
 	return id, nil
 }
 
-func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.TrialQuery) error {
+func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
+		return err
+	}
+	if q.Where, err = f.conditions(&v); err != nil {
 		return err
 	}
 	if a.json {
@@ -431,7 +462,7 @@ func (a *app) resultsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: func(c *cobra.Command, args []string) error { return oneArgument(c, f.sweepOf(args)) },
-		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 --parquet results.parquet",
+		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --where opt=adam --where loss=..0.5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 --parquet results.parquet",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(f.sweepOf(args)[0])
 			if err != nil {
@@ -459,7 +490,7 @@ func (a *app) resultsCommand() *cobra.Command {
 					}
 				}
 			}
-			for _, other := range []string{"state", "class"} {
+			for _, other := range []string{"state", "class", "where"} {
 				if f.groups.given() && c.Flags().Changed(other) {
 					return usage("groups have all trials of their parameters, and go without --"+other, "the columns failed and n count them")
 				}
@@ -502,12 +533,17 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 	if f.groups.given() {
 		return a.groupedResults(ctx, client, &v, f)
 	}
+	where, err := f.conditions(&v)
+	if err != nil {
+		return err
+	}
 	if f.best > 0 {
 		if v.Objective == nil {
 			return usage(fmt.Sprintf("task %s has no objective to be best at", v.Task), "--sort METRIC --desc, or set objective in project.yaml")
 		}
 		q = bestQuery(v.Objective, f.best)
 	}
+	q.Where = where
 	if q.Sort == "objective" {
 		if err := a.knowsObjective(ctx, client, &v); err != nil {
 			return err
