@@ -23,7 +23,7 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 	}
 	client := f.node().Client()
 	if flags.csv != "" {
-		if err := a.writeCSVFile(ctx, client, v, flags.csv, api.TrialQuery{}); err != nil {
+		if err := a.writeCSVFile(ctx, client, flags.csv, selection{sweep: v}); err != nil {
 			return err
 		}
 	}
@@ -142,9 +142,9 @@ func summary(v *api.Sweep) string {
 	return text
 }
 
-// writeCSVFile writes the table into a file.
-func (a *app) writeCSVFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
-	return a.writeTable(v, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, v, q) })
+// writeCSVFile writes the table of sweeps into a file.
+func (a *app) writeCSVFile(ctx context.Context, c *api.Client, path string, all ...selection) error {
+	return a.writeTable(all[0].sweep, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, all...) })
 }
 
 // writeTable writes a table of a sweep into the file that a flag names.

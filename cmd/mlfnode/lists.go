@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -298,6 +297,17 @@ func target(arg string) (grid.TrialID, error) {
 	return id, nil
 }
 
+func targets(args []string) ([]grid.TrialID, error) {
+	ids := make([]grid.TrialID, len(args))
+	for i, arg := range args {
+		var err error
+		if ids[i], err = target(arg); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
 func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
@@ -307,7 +317,7 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 		return err
 	}
 	if a.json {
-		return a.trialsJSON(ctx, c, v.Sweep, q)
+		return a.trialsJSON(ctx, c, selection{&v, q})
 	}
 	t := trialTable{app: a, client: c, sweep: &v}
 	shown, lost := int64(0), lostOutput{}
@@ -400,15 +410,23 @@ func (t *trialTable) cells(tr *api.Trial) []string {
 	return row
 }
 
-func (a *app) trialsJSON(ctx context.Context, c *api.Client, id grid.SweepID, q api.TrialQuery) error {
+// selection is trials of a sweep.
+type selection struct {
+	sweep *api.Sweep
+	query api.TrialQuery
+}
+
+func (a *app) trialsJSON(ctx context.Context, c *api.Client, all ...selection) error {
 	w := bufio.NewWriterSize(a.stdout, 64<<10)
 	out := jsonArray{w: w}
-	for t, err := range c.Trials(ctx, id, q) {
-		if err != nil {
-			return err
-		}
-		if err := out.add(&t); err != nil {
-			return err
+	for _, s := range all {
+		for t, err := range c.Trials(ctx, s.sweep.Sweep, s.query) {
+			if err != nil {
+				return err
+			}
+			if err := out.add(&t); err != nil {
+				return err
+			}
 		}
 	}
 	if err := out.end(); err != nil {
@@ -461,13 +479,28 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 func (a *app) resultsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "results SWEEP", Short: "Show what came of the trials: parameters, metrics, resources", Args: func(c *cobra.Command, args []string) error { return oneArgument(c, f.sweepOf(args)) },
-		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --where opt=adam --where loss=..0.5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 --parquet results.parquet",
+		Use: "results SWEEP...", Short: "Show what came of the trials: parameters, metrics, resources",
+		Args: func(c *cobra.Command, args []string) error {
+			if names := f.sweepOf(args); len(names) < 2 {
+				return oneArgument(c, names)
+			}
+			if f.csv == "" && !a.json {
+				return usage("several sweeps go into CSV or JSON", "mlfnode results "+strings.Join(args, " ")+" --csv all.csv; mlfnode compare puts two beside each other")
+			}
+			for _, other := range []string{"best", "limit", "offset", "group-by", "over"} {
+				if c.Flags().Changed(other) {
+					return usage("several sweeps give all their trials, and go without --"+other, "name one sweep")
+				}
+			}
+			return nil
+		},
+		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --where opt=adam --where loss=..0.5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 chainer-2 --csv both.csv\n  mlfnode results chainer-1 --parquet results.parquet",
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(f.sweepOf(args)[0])
+			ids, err := targets(f.sweepOf(args))
 			if err != nil {
 				return err
 			}
+			id := ids[0]
 			if len(args) == 0 {
 				f.csv = "-"
 			}
@@ -502,7 +535,12 @@ func (a *app) resultsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.read(c.Context(), func(s *node.Session) error { return a.results(c.Context(), s.Client(), id.Sweep, q, &f) })
+			return a.read(c.Context(), func(s *node.Session) error {
+				if len(ids) > 1 {
+					return a.severalResults(c.Context(), s.Client(), ids, q, &f)
+				}
+				return a.results(c.Context(), s.Client(), id.Sweep, q, &f)
+			})
 		},
 	}
 	f.add(c)
@@ -551,15 +589,9 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 	}
 	switch {
 	case a.json:
-		return a.trialsJSON(ctx, client, v.Sweep, q)
-	case f.csv == "-":
-		w := bufio.NewWriterSize(a.stdout, 64<<10)
-		if err := writeCSV(ctx, w, client, &v, q); err != nil {
-			return err
-		}
-		return w.Flush()
+		return a.trialsJSON(ctx, client, selection{&v, q})
 	case f.csv != "":
-		return a.writeCSVFile(ctx, client, &v, f.csv, q)
+		return a.resultsCSV(ctx, client, f.csv, selection{&v, q})
 	case f.parquet != "":
 		return a.writeParquetFile(ctx, client, &v, f.parquet, q)
 	}
@@ -569,154 +601,33 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 	return a.failureGroups(ctx, client, &v)
 }
 
-func (a *app) logsCommand() *cobra.Command {
-	var follow, raw, onlyOut, onlyErr, metrics, onlyFailed bool
-	var attempt int
-	c := &cobra.Command{
-		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: oneArgument,
-		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs last --failed\n  mlfnode logs chainer-1/17 --stdout > out.txt\n  mlfnode logs --metrics chainer-1/17",
-		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(args[0])
-			if err != nil {
-				return err
-			}
-			if attempt != 0 && (id.Index < 0 || attempt < 0) {
-				return usage("--attempt takes a number from 1 and goes with one trial", "mlfnode logs chainer-1/17 --attempt 2")
-			}
-			if onlyFailed {
-				if id.Index >= 0 {
-					return usage("--failed shows what the failed trials of a sweep printed", fmt.Sprintf("mlfnode logs --failed %s, or: mlfnode logs %s", id.Sweep, id))
-				}
-				for _, other := range []string{"follow", "raw", "metrics"} {
-					if c.Flags().Changed(other) {
-						return usage("--failed shows trials that have ended, and goes without --"+other, fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
-					}
-				}
-				return a.read(c.Context(), func(s *node.Session) error {
-					return a.failedLogs(c.Context(), s.Client(), id.Sweep, &logView{out: onlyOut, err: onlyErr})
-				})
-			}
-			if metrics {
-				if id.Index < 0 {
-					return usage("--metrics shows the curves of one trial", fmt.Sprintf("mlfnode logs --metrics %s/0; mlfnode trials %s draws a line for each trial", id.Sweep, id.Sweep))
-				}
-				for _, other := range []string{"follow", "raw", "stdout", "stderr"} {
-					if c.Flags().Changed(other) {
-						return usage("--metrics shows metrics, not output, and goes without --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
-					}
-				}
-				return a.read(c.Context(), func(s *node.Session) error { return a.metricCurves(c.Context(), s.Client(), id, attempt) })
-			}
-			return a.read(c.Context(), func(s *node.Session) error {
-				view := &logView{raw: raw, out: onlyOut, err: onlyErr}
-				q := api.LogQuery{Index: id.Index, Attempt: attempt, Follow: follow}
-				for {
-					err := a.logs(c.Context(), s.Client(), id, view, q)
-					if !follow || !s.InCluster() || !errors.Is(err, api.ErrLost) {
-						return err
-					}
-					// What has been shown already is read once more, and passed over.
-					if err := s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
-						return err
-					}
-				}
-			})
-		},
+// resultsCSV writes the trials of sweeps to a file, - for the screen.
+func (a *app) resultsCSV(ctx context.Context, client *api.Client, file string, all ...selection) error {
+	if file != "-" {
+		return a.writeCSVFile(ctx, client, file, all...)
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on while it runs")
-	c.Flags().BoolVar(&raw, "raw", false, "the bytes as the program wrote them, also on a terminal")
-	c.Flags().BoolVar(&onlyOut, "stdout", false, "only standard output")
-	c.Flags().BoolVar(&onlyErr, "stderr", false, "only standard error")
-	c.Flags().BoolVar(&onlyFailed, "failed", false, "only of the trials that failed, one after the other")
-	c.Flags().BoolVar(&metrics, "metrics", false, "instead of the output of a trial, how its metrics went, step by step")
-	c.Flags().IntVar(&attempt, "attempt", 0, "the output of this attempt (default: the one that counts)")
-	a.jsonFlag(c)
-	return c
-}
-
-// logView says how output is shown, and what has been.
-type logView struct {
-	raw, out, err bool
-	seen          api.Seen
-	lines         *lines // with the starts of lines whose rest is to come
-}
-
-func (l *logView) wants(stream string) bool {
-	switch {
-	case l.out == l.err:
-		return true
-	case l.out:
-		return stream == "stdout"
-	}
-	return stream == "stderr"
-}
-
-// failedLogs shows what the failed trials of a sweep printed.
-func (a *app) failedLogs(ctx context.Context, c *api.Client, id grid.SweepID, view *logView) error {
-	v, err := c.Sweep(ctx, id)
-	if err != nil {
+	w := bufio.NewWriterSize(a.stdout, 64<<10)
+	if err := writeCSV(ctx, w, client, all...); err != nil {
 		return err
 	}
-	var indexes []int64 // the node does not wait while their output is read
-	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}}) {
+	return w.Flush()
+}
+
+// severalResults gives the trials of several sweeps, one sweep after the other.
+func (a *app) severalResults(ctx context.Context, client *api.Client, ids []grid.TrialID, q api.TrialQuery, f *listFlags) error {
+	all := make([]selection, len(ids))
+	for i, id := range ids {
+		v, err := client.Sweep(ctx, id.Sweep)
 		if err != nil {
 			return err
 		}
-		indexes = append(indexes, t.Index)
-	}
-	if len(indexes) == 0 {
-		a.say("no trial of %s has failed", v.Sweep)
-	}
-	for _, index := range indexes {
-		if err := a.logs(ctx, c, grid.TrialID{Sweep: v.Sweep, Index: -1}, view, api.LogQuery{Index: index}); err != nil {
+		all[i] = selection{&v, q}
+		if all[i].query.Where, err = f.conditions(&v); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
-	raw := id.Index >= 0 && (view.raw || !isTerminal(a.stdout))
-	v, err := c.Sweep(ctx, id.Sweep)
-	if err != nil {
-		return err
+	if a.json {
+		return a.trialsJSON(ctx, client, all...)
 	}
-	if view.lines == nil {
-		view.lines = newLines(v.Sweep, a.colours(a.stdout), writeLines(a.stdout))
-	}
-	shown := view.lines
-	for o, err := range c.Logs(ctx, v.Sweep, q) {
-		if err != nil {
-			return err
-		}
-		switch {
-		case o.Cut > 0 || o.Gone > 0:
-			if err := a.tellMissing(v.Sweep, &o, raw, shown); err != nil {
-				return err
-			}
-		case !view.wants(o.Stream) || q.Follow && !view.seen.Fresh(&o):
-		case a.json:
-			if err := json.NewEncoder(a.stdout).Encode(logLine(v.Sweep, &o)); err != nil {
-				return err
-			}
-		case !raw:
-			shown.add(&o, time.Now())
-		case o.Stream == "stdout":
-			a.stdout.Write(o.Data)
-		default:
-			a.stderr.Write(o.Data)
-		}
-	}
-	shown.end()
-	return nil
-}
-
-// logLine is a piece of output as `logs --json` prints it. Bytes that are no UTF-8 are replaced.
-func logLine(id grid.SweepID, o *api.Output) any {
-	return struct {
-		Trial  string    `json:"trial"`
-		Stream string    `json:"stream"`
-		Time   time.Time `json:"time"`
-		Text   string    `json:"text"`
-	}{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Stream, o.Time, string(o.Data)}
+	return a.resultsCSV(ctx, client, f.csv, all...)
 }

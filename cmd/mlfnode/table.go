@@ -256,8 +256,29 @@ func timeText(t *time.Time) string {
 	return t.Format(time.RFC3339Nano)
 }
 
-// writeCSV writes every column there is, a row for each trial.
-func writeCSV(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep, q api.TrialQuery) error {
+// union has the parameters and metrics of all sweeps, in the order in which they are first met.
+func union(all []selection) *api.Sweep {
+	if len(all) == 1 {
+		return all[0].sweep
+	}
+	v := &api.Sweep{}
+	add := func(to, names []string) []string {
+		for _, name := range names {
+			if !slices.Contains(to, name) {
+				to = append(to, name)
+			}
+		}
+		return to
+	}
+	for _, s := range all {
+		v.Keys, v.Metrics = add(v.Keys, s.sweep.Keys), add(v.Metrics, s.sweep.Metrics)
+	}
+	return v
+}
+
+// writeCSV writes every column that one of the sweeps has, and a row for each trial.
+func writeCSV(ctx context.Context, w io.Writer, c *api.Client, all ...selection) error {
+	v := union(all)
 	out := csv.NewWriter(w)
 	head := []string{"trial", "index", "state", "attempt", "attempts", "node", "exit_code", "reason"}
 	tail := []string{"started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}
@@ -265,12 +286,14 @@ func writeCSV(ctx context.Context, w io.Writer, c *api.Client, v *api.Sweep, q a
 	if err := out.Write(slices.Concat(head, keys, metrics, tail)); err != nil {
 		return err
 	}
-	for t, err := range c.Trials(ctx, v.Sweep, q) {
-		if err != nil {
-			return err
-		}
-		if err := out.Write(csvRow(v, &t)); err != nil {
-			return err
+	for _, s := range all {
+		for t, err := range c.Trials(ctx, s.sweep.Sweep, s.query) {
+			if err != nil {
+				return err
+			}
+			if err := out.Write(csvRow(v, &t)); err != nil {
+				return err
+			}
 		}
 	}
 	out.Flush()

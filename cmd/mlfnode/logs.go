@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+func (a *app) logsCommand() *cobra.Command {
+	var follow, raw, onlyOut, onlyErr, metrics, onlyFailed bool
+	var attempt int
+	c := &cobra.Command{
+		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: oneArgument,
+		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs last --failed\n  mlfnode logs chainer-1/17 --stdout > out.txt\n  mlfnode logs --metrics chainer-1/17",
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			if attempt != 0 && (id.Index < 0 || attempt < 0) {
+				return usage("--attempt takes a number from 1 and goes with one trial", "mlfnode logs chainer-1/17 --attempt 2")
+			}
+			if onlyFailed {
+				if id.Index >= 0 {
+					return usage("--failed shows what the failed trials of a sweep printed", fmt.Sprintf("mlfnode logs --failed %s, or: mlfnode logs %s", id.Sweep, id))
+				}
+				for _, other := range []string{"follow", "raw", "metrics"} {
+					if c.Flags().Changed(other) {
+						return usage("--failed shows trials that have ended, and goes without --"+other, fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
+					}
+				}
+				return a.read(c.Context(), func(s *node.Session) error {
+					return a.failedLogs(c.Context(), s.Client(), id.Sweep, &logView{out: onlyOut, err: onlyErr})
+				})
+			}
+			if metrics {
+				if id.Index < 0 {
+					return usage("--metrics shows the curves of one trial", fmt.Sprintf("mlfnode logs --metrics %s/0; mlfnode trials %s draws a line for each trial", id.Sweep, id.Sweep))
+				}
+				for _, other := range []string{"follow", "raw", "stdout", "stderr"} {
+					if c.Flags().Changed(other) {
+						return usage("--metrics shows metrics, not output, and goes without --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
+					}
+				}
+				return a.read(c.Context(), func(s *node.Session) error { return a.metricCurves(c.Context(), s.Client(), id, attempt) })
+			}
+			return a.read(c.Context(), func(s *node.Session) error {
+				view := &logView{raw: raw, out: onlyOut, err: onlyErr}
+				q := api.LogQuery{Index: id.Index, Attempt: attempt, Follow: follow}
+				for {
+					err := a.logs(c.Context(), s.Client(), id, view, q)
+					if !follow || !s.InCluster() || !errors.Is(err, api.ErrLost) {
+						return err
+					}
+					// What has been shown already is read once more, and passed over.
+					if err := s.Await(c.Context(), func() { a.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
+						return err
+					}
+				}
+			})
+		},
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on while it runs")
+	c.Flags().BoolVar(&raw, "raw", false, "the bytes as the program wrote them, also on a terminal")
+	c.Flags().BoolVar(&onlyOut, "stdout", false, "only standard output")
+	c.Flags().BoolVar(&onlyErr, "stderr", false, "only standard error")
+	c.Flags().BoolVar(&onlyFailed, "failed", false, "only of the trials that failed, one after the other")
+	c.Flags().BoolVar(&metrics, "metrics", false, "instead of the output of a trial, how its metrics went, step by step")
+	c.Flags().IntVar(&attempt, "attempt", 0, "the output of this attempt (default: the one that counts)")
+	a.jsonFlag(c)
+	return c
+}
+
+// logView says how output is shown, and what has been.
+type logView struct {
+	raw, out, err bool
+	seen          api.Seen
+	lines         *lines // with the starts of lines whose rest is to come
+}
+
+func (l *logView) wants(stream string) bool {
+	switch {
+	case l.out == l.err:
+		return true
+	case l.out:
+		return stream == "stdout"
+	}
+	return stream == "stderr"
+}
+
+// failedLogs shows what the failed trials of a sweep printed.
+func (a *app) failedLogs(ctx context.Context, c *api.Client, id grid.SweepID, view *logView) error {
+	v, err := c.Sweep(ctx, id)
+	if err != nil {
+		return err
+	}
+	var indexes []int64 // the node does not wait while their output is read
+	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{States: []grid.State{grid.Failed}}) {
+		if err != nil {
+			return err
+		}
+		indexes = append(indexes, t.Index)
+	}
+	if len(indexes) == 0 {
+		a.say("no trial of %s has failed", v.Sweep)
+	}
+	for _, index := range indexes {
+		if err := a.logs(ctx, c, grid.TrialID{Sweep: v.Sweep, Index: -1}, view, api.LogQuery{Index: index}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
+	raw := id.Index >= 0 && (view.raw || !isTerminal(a.stdout))
+	v, err := c.Sweep(ctx, id.Sweep)
+	if err != nil {
+		return err
+	}
+	if view.lines == nil {
+		view.lines = newLines(v.Sweep, a.colours(a.stdout), writeLines(a.stdout))
+	}
+	shown := view.lines
+	for o, err := range c.Logs(ctx, v.Sweep, q) {
+		if err != nil {
+			return err
+		}
+		switch {
+		case o.Cut > 0 || o.Gone > 0:
+			if err := a.tellMissing(v.Sweep, &o, raw, shown); err != nil {
+				return err
+			}
+		case !view.wants(o.Stream) || q.Follow && !view.seen.Fresh(&o):
+		case a.json:
+			if err := json.NewEncoder(a.stdout).Encode(logLine(v.Sweep, &o)); err != nil {
+				return err
+			}
+		case !raw:
+			shown.add(&o, time.Now())
+		case o.Stream == "stdout":
+			a.stdout.Write(o.Data)
+		default:
+			a.stderr.Write(o.Data)
+		}
+	}
+	shown.end()
+	return nil
+}
+
+// logLine is a piece of output as `logs --json` prints it. Bytes that are no UTF-8 are replaced.
+func logLine(id grid.SweepID, o *api.Output) any {
+	return struct {
+		Trial  string    `json:"trial"`
+		Stream string    `json:"stream"`
+		Time   time.Time `json:"time"`
+		Text   string    `json:"text"`
+	}{grid.TrialID{Sweep: id, Index: o.Index}.String(), o.Stream, o.Time, string(o.Data)}
+}
