@@ -187,7 +187,7 @@ func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn fun
 	if !f.quiet {
 		a.say("%s: %d of %d trials left", v.Sweep, done.Sweep.Pending+done.Sweep.Running, done.Sweep.Count)
 	}
-	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, v.LogNext), f)
+	return a.finish(ctx, a.follower(s, v.Sweep, &f, v.LogNext), f)
 }
 
 // detached says how to go on with a sweep in the background.

@@ -21,7 +21,7 @@ import (
 type follower struct {
 	app      *app
 	id       grid.SweepID
-	quiet    bool // no output of trials
+	noOutput bool // of trials
 	after    uint64
 	seen     api.Seen
 	lines    *lines
@@ -33,9 +33,9 @@ type follower struct {
 	session *node.Session
 }
 
-func (a *app) follower(s *node.Session, id grid.SweepID, quiet bool, after uint64) *follower {
-	f := &follower{app: a, session: s, id: id, quiet: quiet, after: after, release: func() {}}
-	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: quiet}
+func (a *app) follower(s *node.Session, id grid.SweepID, flags *followFlags, after uint64) *follower {
+	f := &follower{app: a, session: s, id: id, noOutput: flags.quiet || flags.noOutput, after: after, release: func() {}}
+	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: flags.quiet}
 	f.lines = newLines(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })
 	return f
 }
@@ -136,7 +136,7 @@ func (f *follower) output(o *api.Output, now time.Time) {
 	if o.Stream == "setup" {
 		f.progress.settingUp(o.Data, now)
 	}
-	if !f.quiet {
+	if !f.noOutput {
 		f.lines.add(o, now)
 	}
 }

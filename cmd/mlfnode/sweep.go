@@ -33,16 +33,18 @@ type sweepFlags struct {
 
 // followFlags say what is shown while a sweep runs.
 type followFlags struct {
-	detach bool
-	quiet  bool
-	csv    string
-	notify string
-	files  *projects.Files // that travelled, for hints about those that did not
+	detach   bool
+	quiet    bool
+	noOutput bool // of trials
+	csv      string
+	notify   string
+	files    *projects.Files // that travelled, for hints about those that did not
 }
 
 func (f *followFlags) add(c *cobra.Command) {
 	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once and go on in the background")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show neither the output of trials nor progress lines")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show neither the output of trials nor progress lines, nor the table")
+	c.Flags().BoolVar(&f.noOutput, "no-output", false, "show progress and the table, not the output of trials; \"mlfnode logs\" has it")
 	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
 	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, while this command is still there; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
 }
@@ -262,7 +264,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		a.say("%s: %s", v.Sweep, plural(v.Count, "trial"))
 	}
 	f.files = p.files
-	return a.finish(ctx, a.follower(s, v.Sweep, f.quiet, 0), f.followFlags)
+	return a.finish(ctx, a.follower(s, v.Sweep, &f.followFlags, 0), f.followFlags)
 }
 
 // checkMaster refuses what the master does not know: one of an older version would run trials by index, or other ones, without a word.
