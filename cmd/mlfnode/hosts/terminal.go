@@ -83,6 +83,9 @@ func (t *Terminal) Press(keys string) {
 	}
 }
 
+// HangUp closes the terminal, as somebody does who closes its window: what runs there gets SIGHUP.
+func (t *Terminal) HangUp() { t.close() }
+
 // Close waits for the end of the program and gives its exit code and all that was shown.
 func (t *Terminal) Close(limit time.Duration) (code int, screen string) {
 	t.t.Helper()
