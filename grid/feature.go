@@ -17,11 +17,13 @@ const (
 	FeatureEarly  Feature = "stop"       // trials that are stopped early
 	FeatureSet    Feature = "set"        // another priority while it runs
 	FeatureNodes  Feature = "nodes"      // nodes that alone may run it
+
+	FeatureTimeout Feature = "set_timeout" // another limit of time while it runs
 )
 
 // Features are all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes, FeatureTimeout}
 }
 
 // FeaturesOf gives the features that a task over a space has.

@@ -114,7 +114,7 @@ func (s *schema) duration(what string, n *yaml.Node, to *time.Duration) {
 	if !ok {
 		return
 	}
-	v, err := parseDuration(text)
+	v, err := ParseDuration(text)
 	if err != nil {
 		s.report(n, "Write it like 2h, 1h30m, 90s or 1d; a plain number is in seconds.", "%s is %q, which is not a duration", what, text)
 		return
@@ -146,8 +146,8 @@ func parseSize(text string) (int64, error) {
 	return int64(v), nil
 }
 
-// parseDuration reads `1d`, `1h30m`, `90s`, `500ms`, or a plain number of seconds.
-func parseDuration(text string) (time.Duration, error) {
+// ParseDuration reads `1d`, `1h30m`, `90s`, `500ms`, or a plain number of seconds, as project.yaml has them.
+func ParseDuration(text string) (time.Duration, error) {
 	if regexp.MustCompile(`^[0-9]+(\.[0-9]+)?$`).MatchString(text) {
 		text += "s"
 	}

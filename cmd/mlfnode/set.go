@@ -3,19 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/projects"
 )
 
 func (a *app) setCommand() *cobra.Command {
 	var priority, maxParallel int
+	var timeout string
 	var c *cobra.Command
-	c = onSweep("set SWEEP --priority N | --max-parallel N", "Change the priority of a sweep, or how many of its trials run at one time",
-		"  mlfnode set chainer-1 --priority 5\n  mlfnode set last --max-parallel 2\n  mlfnode set last --max-parallel 0",
+	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T", "Change the priority of a sweep, how many of its trials run at one time, or how long each may",
+		"  mlfnode set chainer-1 --priority 5\n  mlfnode set last --max-parallel 2\n  mlfnode set last --max-parallel 0\n  mlfnode set last --timeout 8h",
 		func(ctx context.Context, id grid.TrialID) error {
 			var q api.Set
 			if c.Flags().Changed("priority") {
@@ -23,6 +26,14 @@ func (a *app) setCommand() *cobra.Command {
 			}
 			if c.Flags().Changed("max-parallel") {
 				q.MaxParallel = &maxParallel
+			}
+			if c.Flags().Changed("timeout") {
+				limit, err := projects.ParseDuration(timeout)
+				if err != nil {
+					return usage("--timeout: "+err.Error(), "write it like 2h, 1h30m, 90s or 1d; 0 is no limit")
+				}
+				d := api.Duration(limit)
+				q.Timeout = &d
 			}
 			if q == (api.Set{}) {
 				return usage("set needs something to change", fmt.Sprintf("mlfnode set %s --priority 5", id.Sweep))
@@ -34,6 +45,7 @@ func (a *app) setCommand() *cobra.Command {
 Running trials go on; what starts next goes by the new values.`
 	c.Flags().IntVar(&priority, "priority", 0, "sweeps with a higher priority go first")
 	c.Flags().IntVar(&maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
+	c.Flags().StringVar(&timeout, "timeout", "", "longest run of one trial, as in 2h or 90s; 0 is no limit")
 	return c
 }
 
@@ -45,7 +57,11 @@ func (a *app) set(ctx context.Context, id grid.TrialID, q api.Set) error {
 		return asUsage(err)
 	}
 	return a.read(ctx, func(s *node.Session) error {
-		if err := checkMaster(ctx, s.Client(), grid.OrderIndex, []grid.Feature{grid.FeatureSet}); err != nil {
+		features := []grid.Feature{grid.FeatureSet}
+		if q.Timeout != nil {
+			features = append(features, grid.FeatureTimeout)
+		}
+		if err := checkMaster(ctx, s.Client(), grid.OrderIndex, features); err != nil {
 			return err
 		}
 		done, err := s.Client().Set(ctx, id.Sweep, q)
@@ -55,6 +71,13 @@ func (a *app) set(ctx context.Context, id grid.TrialID, q api.Set) error {
 		most := "as many trials at one time as fit"
 		if n := done.Sweep.MaxParallel; n > 0 {
 			most = "at most " + plural(int64(n), "trial") + " at one time"
+		}
+		switch {
+		case q.Timeout == nil:
+		case *q.Timeout == 0:
+			most += ", each for as long as it takes"
+		default:
+			most += ", each for at most " + time.Duration(*q.Timeout).String()
 		}
 		fmt.Fprintf(a.stdout, "%s: priority %d, %s\n", done.Sweep.Sweep, done.Sweep.Priority, most)
 		return nil

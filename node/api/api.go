@@ -7,6 +7,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -319,8 +320,9 @@ type Retry struct {
 
 // Set asks for other values of what a sweep was submitted with; nil leaves one as it is.
 type Set struct {
-	Priority    *int `json:"priority,omitempty"`
-	MaxParallel *int `json:"max_parallel,omitempty"` // 0 is no limit
+	Priority    *int      `json:"priority,omitempty"`
+	MaxParallel *int      `json:"max_parallel,omitempty"` // 0 is no limit
+	Timeout     *Duration `json:"timeout,omitempty"`      // of attempts that begin from now on; 0 is no limit
 }
 
 // Check says what is wrong with the values.
@@ -331,6 +333,9 @@ func (s *Set) Check() error {
 	}
 	if s.MaxParallel != nil {
 		parallel = *s.MaxParallel
+	}
+	if s.Timeout != nil && *s.Timeout < 0 {
+		return fmt.Errorf("the timeout is %s, which is not a duration", time.Duration(*s.Timeout))
 	}
 	return checkPlace(priority, parallel)
 }

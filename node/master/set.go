@@ -4,18 +4,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
 
-// Set changes the priority of a sweep and how many of its trials may run at one time. Running trials go on. Leases that no node has
+// Set changes the priority of a sweep, how many of its trials may run at one time and how long each. Running trials go on as they are. Leases that no node has
 // taken yet are made again by the new values.
 func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream.Record, error) {
 	return m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		s := r.Sweep
-		priority, parallel := s.Priority, s.MaxParallel
+		priority, parallel, timeout := s.Priority, s.MaxParallel, s.Task.Timeout
+		if q.Timeout != nil {
+			s.Task.Timeout = time.Duration(*q.Timeout)
+		}
 		if q.MaxParallel != nil {
 			s.MaxParallel = *q.MaxParallel
 		}
@@ -28,7 +32,7 @@ func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream
 			}
 			r.Lanes = lanes
 		}
-		return s.Priority != priority || s.MaxParallel != parallel, nil
+		return s.Priority != priority || s.MaxParallel != parallel || s.Task.Timeout != timeout, nil
 	})
 }
 
