@@ -68,6 +68,12 @@ func CheckImage(ref string) error {
 // CheckPull says why a text is not a policy of pulling.
 func CheckPull(v string) error { return oneOf("pull", v, pullPolicies) }
 
+// PullPolicies are the texts that CheckPull takes.
+func PullPolicies() []string { return slices.Clone(pullPolicies) }
+
+// GPUModes are the texts that CheckGPUMode takes.
+func GPUModes() []string { return slices.Clone(gpuModes) }
+
 // CheckGPUMode says why a text is not a way for GPUs to get into a container.
 func CheckGPUMode(v string) error { return oneOf("gpus", v, gpuModes) }
 

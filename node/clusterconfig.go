@@ -49,19 +49,19 @@ func DefaultCluster() Cluster {
 
 // clusterSettings is their form in node.yaml.
 type clusterSettings struct {
-	Bind      string `yaml:"bind"`
-	Advertise string `yaml:"advertise"`
-	Seed      string `yaml:"seed"`
+	Bind      string `yaml:"bind" form:"text"`
+	Advertise string `yaml:"advertise" form:"text"`
+	Seed      string `yaml:"seed" form:"text"`
 	Ports     struct {
-		API    string `yaml:"api"`
-		NATS   string `yaml:"nats"`
-		Gossip string `yaml:"gossip"`
+		API    string `yaml:"api" form:"port"`
+		NATS   string `yaml:"nats" form:"port"`
+		Gossip string `yaml:"gossip" form:"port"`
 	} `yaml:"ports"`
-	Worker     string `yaml:"worker"`
-	CrashLimit string `yaml:"crash_limit"`
-	Patience   string `yaml:"patience"`
-	LostAfter  string `yaml:"lost_after"`
-	Reconcile  string `yaml:"reconcile"`
+	Worker     string `yaml:"worker" form:"bool"`
+	CrashLimit string `yaml:"crash_limit" form:"positive"`
+	Patience   string `yaml:"patience" form:"duration"`
+	LostAfter  string `yaml:"lost_after" form:"duration"`
+	Reconcile  string `yaml:"reconcile" form:"longest_running,keep_original,keep_replacement"`
 }
 
 // read takes over the settings; set applies one with its name in the file and in the environment.

@@ -68,39 +68,39 @@ func (c Config) limits() jetstream.Limits {
 	return jetstream.Limits{LogBytes: r.Logs, EventBytes: r.Events, ArtifactBytes: r.Artifacts, BundleBytes: r.Bundles}
 }
 
-// settings is the form of node.yaml. Every value is read as text, so that a wrong one is explained like one in the
-// environment.
+// settings is node.yaml. Every value is read as text, so that a wrong one is explained like one in the
+// environment. The tags named form are for editors, see JSONSchema.
 type settings struct {
-	State  string `yaml:"state"`
-	Node   string `yaml:"node"`
-	Labels texts  `yaml:"labels"`
-	CPUs   string `yaml:"cpus"`
-	Memory string `yaml:"memory"`
+	State  string `yaml:"state" form:"text"`
+	Node   string `yaml:"node" form:"text"`
+	Labels texts  `yaml:"labels" form:"texts"`
+	CPUs   string `yaml:"cpus" form:"amount"`
+	Memory string `yaml:"memory" form:"size"`
 
 	GPUs struct {
-		Use     texts  `yaml:"use"`
-		Foreign string `yaml:"foreign"`
-		Reserve string `yaml:"reserve"`
-		Share   string `yaml:"share"`
+		Use     texts  `yaml:"use" form:"texts"`
+		Foreign string `yaml:"foreign" form:"avoid,ignore"`
+		Reserve string `yaml:"reserve" form:"size"`
+		Share   string `yaml:"share" form:"positive"`
 	} `yaml:"gpus"`
 
 	clusterSettings `yaml:",inline"`
 	engineSettings  `yaml:",inline"`
 
 	Retention struct {
-		Sweeps    string `yaml:"sweeps"`
-		Age       string `yaml:"age"`
-		Logs      string `yaml:"logs"`
-		Events    string `yaml:"events"`
-		Artifacts string `yaml:"artifacts"`
-		Bundles   string `yaml:"bundles"`
-		Projects  string `yaml:"projects"`
+		Sweeps    string `yaml:"sweeps" form:"count"`
+		Age       string `yaml:"age" form:"duration"`
+		Logs      string `yaml:"logs" form:"size"`
+		Events    string `yaml:"events" form:"size"`
+		Artifacts string `yaml:"artifacts" form:"size"`
+		Bundles   string `yaml:"bundles" form:"size"`
+		Projects  string `yaml:"projects" form:"size"`
 
-		Checkpoints string `yaml:"checkpoints"`
+		Checkpoints string `yaml:"checkpoints" form:"size"`
 	} `yaml:"retention"`
 
 	Checkpoints struct {
-		Rate string `yaml:"rate"`
+		Rate string `yaml:"rate" form:"size"`
 	} `yaml:"checkpoints"`
 }
 

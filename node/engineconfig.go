@@ -26,10 +26,10 @@ func DefaultEngine() Engine {
 // engineSettings is their form in node.yaml.
 type engineSettings struct {
 	Engine struct {
-		Socket   string `yaml:"socket"`
-		Patience string `yaml:"patience"`
-		Network  string `yaml:"network"`
-		Mounts   texts  `yaml:"mounts"`
+		Socket   string `yaml:"socket" form:"text"`
+		Patience string `yaml:"patience" form:"duration"`
+		Network  string `yaml:"network" form:"text"`
+		Mounts   texts  `yaml:"mounts" form:"texts"`
 	} `yaml:"engine"`
 }
 

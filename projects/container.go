@@ -4,6 +4,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/jsonschema"
 )
 
 func (s *schema) image(what string, n *yaml.Node, t *task) {
@@ -20,7 +21,11 @@ func (s *schema) image(what string, n *yaml.Node, t *task) {
 func (s *schema) container(what string, n *yaml.Node, t *task) {
 	c := &grid.Container{}
 	t.Container, t.places[what] = c, n
-	checked := func(to *string, check func(string) error) field {
+	s.fields(what, n, "{shm: 8GiB}", s.containerFields(c))
+}
+
+func (s *schema) containerFields(c *grid.Container) map[string]field {
+	checked := func(to *string, check func(string) error) func(what string, n *yaml.Node) {
 		return func(what string, n *yaml.Node) {
 			v, ok := s.filled(what, n)
 			if !ok {
@@ -32,19 +37,19 @@ func (s *schema) container(what string, n *yaml.Node, t *task) {
 			*to = v
 		}
 	}
-	s.fields(what, n, "{shm: 8GiB}", map[string]field{
-		"pull":    checked(&c.Pull, grid.CheckPull),
-		"network": checked(&c.Network, grid.CheckNetwork),
-		"gpus":    checked(&c.GPUs, grid.CheckGPUMode),
-		"shm":     func(what string, n *yaml.Node) { s.size(what, n, &c.Shm) },
-		"ulimits": func(what string, n *yaml.Node) { s.ulimits(what, n, c) },
-		"mounts":  func(what string, n *yaml.Node) { s.mounts(what, n, c) },
-		"entrypoint": func(what string, n *yaml.Node) {
+	return map[string]field{
+		"pull":    {jsonschema.Choice(grid.PullPolicies()...), checked(&c.Pull, grid.CheckPull)},
+		"network": {jsonschema.Text, checked(&c.Network, grid.CheckNetwork)},
+		"gpus":    {jsonschema.Choice(grid.GPUModes()...), checked(&c.GPUs, grid.CheckGPUMode)},
+		"shm":     {jsonschema.Size, func(what string, n *yaml.Node) { s.size(what, n, &c.Shm) }},
+		"ulimits": {jsonschema.Map(jsonschema.Any(jsonschema.Count, jsonschema.Text)), func(what string, n *yaml.Node) { s.ulimits(what, n, c) }},
+		"mounts":  {jsonschema.Texts, func(what string, n *yaml.Node) { s.mounts(what, n, c) }},
+		"entrypoint": {jsonschema.Texts, func(what string, n *yaml.Node) {
 			program, _ := s.texts(what, n, `["/entry.sh"], or [] for none`)
 			program = append([]string{}, program...)
 			c.Entrypoint = &program
-		},
-	})
+		}},
+	}
 }
 
 func (s *schema) ulimits(what string, n *yaml.Node, c *grid.Container) {

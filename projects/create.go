@@ -25,7 +25,7 @@ func New(name, parent string) (string, error) {
 		return "", fmt.Errorf("the folder %s can't be made: %w", dir, bare(err))
 	}
 	err = copyEmbedded(template, temp, func(file, text string) string {
-		if file == "main.py" || strings.HasPrefix(file, "test_") {
+		if file == "main.py" || file == SchemaFile || strings.HasPrefix(file, "test_") {
 			return text
 		}
 		return strings.ReplaceAll(text, "NAME", name)

@@ -115,11 +115,11 @@ func TestNew(t *testing.T) {
 	}
 	got := readTree(t, dir)
 	for name, text := range got {
-		if strings.Contains(text, "NAME") {
+		if name != SchemaFile && strings.Contains(text, "NAME") {
 			t.Errorf("%s still has the placeholder", name)
 		}
 	}
-	want := []string{".mlfignore", "README.md", "main.py", "parameters.yml", "project.yaml", "test_main.py"}
+	want := []string{".mlfignore", SchemaFile, "README.md", "main.py", "parameters.yml", "project.yaml", "test_main.py"}
 	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(got))); diff != "" {
 		t.Errorf("wrong files (-want +got):\n%s", diff)
 	}

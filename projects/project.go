@@ -17,6 +17,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/jsonschema"
 )
 
 // The files of a project that have a meaning.
@@ -151,11 +152,7 @@ func parse(file string, data []byte) (*Project, error) {
 	}
 	s := &schema{file: file}
 	var chosen *yaml.Node
-	s.fields("the project", root, `{name: example, tasks: {train: {command: ["python3", "main.py"]}}}`, map[string]field{
-		"name":    func(what string, n *yaml.Node) { p.Name = s.name(what, n) },
-		"default": func(what string, n *yaml.Node) { p.Default, _ = s.filled(what, n); chosen = n },
-		"tasks":   func(what string, n *yaml.Node) { p.tasks = s.tasks(n) },
-	})
+	s.fields("the project", root, `{name: example, tasks: {train: {command: ["python3", "main.py"]}}}`, s.projectFields(p, &chosen))
 	if chosen == nil && len(p.tasks) == 1 {
 		p.Default = p.tasks[0].Name
 	}
@@ -163,6 +160,15 @@ func parse(file string, data []byte) (*Project, error) {
 		s.checkDefault(chosen, p)
 	}
 	return p, s.problems.Err()
+}
+
+// projectFields reads a project into p; the node of its default task is stored in chosen.
+func (s *schema) projectFields(p *Project, chosen **yaml.Node) map[string]field {
+	return map[string]field{
+		"name":    {jsonschema.Text, func(what string, n *yaml.Node) { p.Name = s.name(what, n) }},
+		"default": {jsonschema.Text, func(what string, n *yaml.Node) { p.Default, _ = s.filled(what, n); *chosen = n }},
+		"tasks":   {jsonschema.Map(objectOf(s.taskFields(newTask("")))), func(what string, n *yaml.Node) { p.tasks = s.tasks(n) }},
+	}
 }
 
 func (s *schema) tasks(n *yaml.Node) (tasks []*task) {

@@ -13,33 +13,39 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/jsonschema"
 )
 
 func (s *schema) resources(what string, n *yaml.Node, t *task) {
 	r := &t.Resources
 	before := len(s.problems)
-	s.fields(what, n, "{cpus: 1, memory: 1GiB}", map[string]field{
-		"cpus": func(what string, n *yaml.Node) {
+	s.fields(what, n, "{cpus: 1, memory: 1GiB}", s.resourceFields(t))
+	if err := cmp.Or(r.Check(), t.CheckMeasureBy()); err != nil && len(s.problems) == before {
+		s.report(n, "", "%s", err)
+	}
+}
+
+func (s *schema) resourceFields(t *task) map[string]field {
+	r := &t.Resources
+	return map[string]field{
+		"cpus": {jsonschema.Above(0), func(what string, n *yaml.Node) {
 			s.amount(what, n, &r.CPUs)
 			if r.CPUs == 0 {
 				s.report(n, "Give the cores that one trial uses, like 1 or 0.5.", "cpus is 0")
 			}
-		},
-		"memory": func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) },
-		"gpus":   func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) },
-		"gpu_memory": func(what string, n *yaml.Node) {
+		}},
+		"memory": {jsonschema.Size, func(what string, n *yaml.Node) { s.size(what, n, &r.Memory) }},
+		"gpus":   {jsonschema.Amount, func(what string, n *yaml.Node) { s.amount(what, n, &r.GPUs) }},
+		"gpu_memory": {jsonschema.Any(jsonschema.Choice("auto"), jsonschema.Size), func(what string, n *yaml.Node) {
 			if m := s.target(n); m != nil && m.Value == "auto" {
 				r.GPUMemory = grid.GPUMemoryAuto
 				return
 			}
 			s.size(what, n, &r.GPUMemory)
-		},
-		"measure_by":  func(what string, n *yaml.Node) { t.MeasureBy, _ = s.filled(what, n) },
-		"gpu_profile": func(what string, n *yaml.Node) { r.GPUProfile, _ = s.filled(what, n) },
-		"gpu_model":   func(what string, n *yaml.Node) { r.GPUModel, _ = s.filled(what, n) },
-	})
-	if err := cmp.Or(r.Check(), t.CheckMeasureBy()); err != nil && len(s.problems) == before {
-		s.report(n, "", "%s", err)
+		}},
+		"measure_by":  {jsonschema.Text, func(what string, n *yaml.Node) { t.MeasureBy, _ = s.filled(what, n) }},
+		"gpu_profile": {jsonschema.Text, func(what string, n *yaml.Node) { r.GPUProfile, _ = s.filled(what, n) }},
+		"gpu_model":   {jsonschema.Text, func(what string, n *yaml.Node) { r.GPUModel, _ = s.filled(what, n) }},
 	}
 }
 
@@ -180,29 +186,41 @@ func (s *schema) retries(what string, n *yaml.Node, t *task) {
 		}
 		return
 	}
+	s.fields(what, n, "2 or {exit: 2, oom: 0}", s.retryFields(t))
+}
+
+func (s *schema) retryFields(t *task) map[string]field {
 	known := map[string]field{}
 	for _, c := range grid.SettableClasses() {
-		known[string(c)] = func(what string, n *yaml.Node) {
-			if m := s.target(n); m != nil && m.Kind == yaml.MappingNode && slices.Contains(grid.EscalatedClasses(), c) {
+		escalates, form := slices.Contains(grid.EscalatedClasses(), c), jsonschema.Count
+		if escalates {
+			form = jsonschema.Any(jsonschema.Count, objectOf(s.escalationFields(t, c)))
+		}
+		known[string(c)] = field{form, func(what string, n *yaml.Node) {
+			if m := s.target(n); m != nil && m.Kind == yaml.MappingNode && escalates {
 				s.escalation(what, n, t, c)
 			} else if v, ok := s.count(what, n); ok {
-				to[c] = v
+				t.Retries[c] = v
 			}
-		}
+		}}
 	}
-	s.fields(what, n, "2 or {exit: 2, oom: 0}", known)
+	return known
 }
 
 // escalation reads how often a trial runs again, and by which factor it then gets more memory.
 func (s *schema) escalation(what string, n *yaml.Node, t *task, c grid.Class) {
 	t.places["escalation"] = n
-	s.fields(what, n, "{times: 2, memory: 1.5}", map[string]field{
-		"times": func(what string, n *yaml.Node) {
+	s.fields(what, n, "{times: 2, memory: 1.5}", s.escalationFields(t, c))
+}
+
+func (s *schema) escalationFields(t *task, c grid.Class) map[string]field {
+	return map[string]field{
+		"times": {jsonschema.Count, func(what string, n *yaml.Node) {
 			if v, ok := s.count(what, n); ok {
 				t.Retries[c] = v
 			}
-		},
-		"memory": func(what string, n *yaml.Node) {
+		}},
+		"memory": {jsonschema.Above(1), func(what string, n *yaml.Node) {
 			text, ok := s.filled(what, n)
 			if v, err := strconv.ParseFloat(text, 64); err == nil && v > 1 && v <= grid.MaxEscalation {
 				if t.Escalate == nil {
@@ -212,8 +230,8 @@ func (s *schema) escalation(what string, n *yaml.Node, t *task, c grid.Class) {
 			} else if ok {
 				s.report(n, fmt.Sprintf("Give a factor above 1, at most %d.", grid.MaxEscalation), "%s is %q, which is not a factor", what, text)
 			}
-		},
-	})
+		}},
+	}
 }
 
 func (s *schema) count(what string, n *yaml.Node) (int, bool) {

@@ -8,6 +8,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/jsonschema"
 )
 
 // maxAliased bounds the values that come through aliases, so that a small file can't stand for a huge one.
@@ -20,8 +21,11 @@ type schema struct {
 	aliased  int
 }
 
-// field reads the node behind one known key; what names it in messages.
-type field func(what string, n *yaml.Node)
+// field is one known key of a map: the form of its value, for editors, and what reads the node behind it. What names it in messages.
+type field struct {
+	form jsonschema.Form
+	read func(what string, n *yaml.Node)
+}
 
 func (s *schema) report(n *yaml.Node, hint, format string, args ...any) {
 	s.problems.Add(grid.ProblemAt(s.file, n, fmt.Sprintf(format, args...), hint))
@@ -81,8 +85,8 @@ func (s *schema) entries(what string, n *yaml.Node, example string, each func(ke
 // fields reads a map of which the keys are known.
 func (s *schema) fields(what string, n *yaml.Node, example string, known map[string]field) {
 	s.entries(what, n, example, func(key, value *yaml.Node) {
-		read := known[key.Value]
-		if read == nil {
+		f, ok := known[key.Value]
+		if !ok {
 			s.report(key, nearest(key.Value, names(known)), "%s has the unknown field %q", what, key.Value)
 			return
 		}
@@ -90,7 +94,7 @@ func (s *schema) fields(what string, n *yaml.Node, example string, known map[str
 			s.report(value, "Give a value, or leave the field out.", "%s has no value", key.Value)
 			return
 		}
-		read(key.Value, value)
+		f.read(key.Value, value)
 	})
 }
 

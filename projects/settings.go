@@ -139,7 +139,7 @@ func (p *Project) Apply(name string, all []Setting) error {
 		}
 		artifacts, share, exclude := t.Artifacts, t.Share, t.exclude
 		s := &schema{}
-		s.taskFields(t)[field](field, value)
+		s.taskFields(t)[field].read(field, value)
 		if len(s.problems) > 0 {
 			return fmt.Errorf("--%s %q does not work: %s", one.Flag, one.Text, joined(s.problems[0].Msg, s.problems[0].Hint))
 		}

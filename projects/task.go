@@ -10,6 +10,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/jsonschema"
 )
 
 // task is a task as project.yaml defines it.
@@ -53,36 +54,36 @@ func (s *schema) task(key, n *yaml.Node) *task {
 // taskFields reads the fields of a task into t.
 func (s *schema) taskFields(t *task) map[string]field {
 	return map[string]field{
-		"command":      func(what string, n *yaml.Node) { s.command(what, n, t) },
-		"parameters":   func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n },
-		"constants":    func(what string, n *yaml.Node) { s.constants(what, n, t) },
-		"setup":        func(what string, n *yaml.Node) { s.setup(what, n, t) },
-		"venv":         func(what string, n *yaml.Node) { s.venv(what, n, t) },
-		"share":        func(what string, n *yaml.Node) { t.Share = s.sharing(what, n) },
-		"include":      func(what string, n *yaml.Node) { t.include = s.patterns(what, n) },
-		"image":        func(what string, n *yaml.Node) { s.image(what, n, t) },
-		"container":    func(what string, n *yaml.Node) { s.container(what, n, t) },
-		"env":          func(what string, n *yaml.Node) { s.env(what, n, t) },
-		"resources":    func(what string, n *yaml.Node) { s.resources(what, n, t) },
-		"gpu_ids":      func(what string, n *yaml.Node) { s.gpuIDs(what, n, t) },
-		"timeout":      func(what string, n *yaml.Node) { s.duration(what, n, &t.Timeout) },
-		"idle_timeout": func(what string, n *yaml.Node) { s.duration(what, n, &t.IdleTimeout) },
-		"grace":        func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) },
-		"log_limit":    func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) },
-		"retries":      func(what string, n *yaml.Node) { s.retries(what, n, t) },
-		"checkpoint":   func(what string, n *yaml.Node) { s.checkpoint(what, n, t) },
-		"nodes":        func(what string, n *yaml.Node) { s.nodes(what, n, t) },
-		"order":        func(what string, n *yaml.Node) { s.order(what, n, t) },
-		"stop_after":   func(what string, n *yaml.Node) { t.StopAfter = s.failures(what, n) },
-		"stop":         func(what string, n *yaml.Node) { s.earlyStop(what, n, t) },
-		"preempt":      func(what string, n *yaml.Node) { t.Preempt = s.truth(what, n, false) },
-		"replace":      func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) },
-		"artifacts":    func(what string, n *yaml.Node) { s.artifacts(what, n, t) },
-		"metrics":      func(what string, n *yaml.Node) { s.metrics(what, n, t) },
-		"objective":    func(what string, n *yaml.Node) { s.objective(what, n, t) },
-		"exclude":      func(what string, n *yaml.Node) { s.exclude(what, n, t) },
-		"repeat":       func(what string, n *yaml.Node) { t.repeat = s.number(what, n, maxRepeats) },
-		"sample":       func(what string, n *yaml.Node) { s.sample(what, n, t) },
+		"command":      {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(what string, n *yaml.Node) { s.command(what, n, t) }},
+		"parameters":   {jsonschema.Text, func(what string, n *yaml.Node) { t.parameters, t.place = s.inside(what, n), n }},
+		"constants":    {jsonschema.Map(jsonschema.Text), func(what string, n *yaml.Node) { s.constants(what, n, t) }},
+		"setup":        {jsonschema.Any(jsonschema.Text, jsonschema.Texts, objectOf(s.setupFields(t))), func(what string, n *yaml.Node) { s.setup(what, n, t) }},
+		"venv":         {jsonschema.Text, func(what string, n *yaml.Node) { s.venv(what, n, t) }},
+		"share":        {jsonschema.Texts, func(what string, n *yaml.Node) { t.Share = s.sharing(what, n) }},
+		"include":      {jsonschema.Texts, func(what string, n *yaml.Node) { t.include = s.patterns(what, n) }},
+		"image":        {jsonschema.Text, func(what string, n *yaml.Node) { s.image(what, n, t) }},
+		"container":    {objectOf(s.containerFields(&grid.Container{})), func(what string, n *yaml.Node) { s.container(what, n, t) }},
+		"env":          {jsonschema.Map(jsonschema.Text), func(what string, n *yaml.Node) { s.env(what, n, t) }},
+		"resources":    {objectOf(s.resourceFields(t)), func(what string, n *yaml.Node) { s.resources(what, n, t) }},
+		"gpu_ids":      {jsonschema.Choice("uuid", grid.GPUIDsIndex), func(what string, n *yaml.Node) { s.gpuIDs(what, n, t) }},
+		"timeout":      {jsonschema.Duration, func(what string, n *yaml.Node) { s.duration(what, n, &t.Timeout) }},
+		"idle_timeout": {jsonschema.Duration, func(what string, n *yaml.Node) { s.duration(what, n, &t.IdleTimeout) }},
+		"grace":        {jsonschema.Duration, func(what string, n *yaml.Node) { s.duration(what, n, &t.Grace) }},
+		"log_limit":    {jsonschema.Size, func(what string, n *yaml.Node) { s.size(what, n, &t.LogLimit) }},
+		"retries":      {jsonschema.Any(jsonschema.Count, objectOf(s.retryFields(t))), func(what string, n *yaml.Node) { s.retries(what, n, t) }},
+		"checkpoint":   {objectOf(s.checkpointFields(&grid.Checkpoint{})), func(what string, n *yaml.Node) { s.checkpoint(what, n, t) }},
+		"nodes":        {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(what string, n *yaml.Node) { s.nodes(what, n, t) }},
+		"order":        {jsonschema.Choice(append([]grid.Order{"index"}, grid.Orders()...)...), func(what string, n *yaml.Node) { s.order(what, n, t) }},
+		"stop_after":   {jsonschema.Any(jsonschema.Count, jsonschema.Pattern(`^[0-9]+( failures?)?$`)), func(what string, n *yaml.Node) { t.StopAfter = s.failures(what, n) }},
+		"stop":         {objectOf(s.stopFields(&grid.EarlyStop{})), func(what string, n *yaml.Node) { s.earlyStop(what, n, t) }},
+		"preempt":      {jsonschema.Bool, func(what string, n *yaml.Node) { t.Preempt = s.truth(what, n, false) }},
+		"replace":      {jsonschema.Bool, func(what string, n *yaml.Node) { t.NoReplace = !s.truth(what, n, true) }},
+		"artifacts":    {jsonschema.Texts, func(what string, n *yaml.Node) { s.artifacts(what, n, t) }},
+		"metrics":      {jsonschema.Any(objectOf(s.sourceFields(&grid.Source{}, new(int))), jsonschema.List(objectOf(s.sourceFields(&grid.Source{}, new(int))))), func(what string, n *yaml.Node) { s.metrics(what, n, t) }},
+		"objective":    {objectOf(s.objectiveFields(&grid.Objective{})), func(what string, n *yaml.Node) { s.objective(what, n, t) }},
+		"exclude":      {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(what string, n *yaml.Node) { s.exclude(what, n, t) }},
+		"repeat":       {jsonschema.Positive, func(what string, n *yaml.Node) { t.repeat = s.number(what, n, maxRepeats) }},
+		"sample":       {jsonschema.Any(jsonschema.Positive, objectOf(s.sampleFields(&grid.Sample{}))), func(what string, n *yaml.Node) { s.sample(what, n, t) }},
 	}
 }
 
@@ -109,22 +110,22 @@ func (s *schema) setup(what string, n *yaml.Node, t *task) {
 		return
 	}
 	t.Inputs = nil
-	run := func(what string, n *yaml.Node) {
-		if !isText(n) {
-			t.Setup = s.program(what, n)
-		} else if line, ok := s.filled(what, n); ok {
-			t.Setup = []string{"/bin/sh", "-c", line}
-		}
-	}
 	if target := s.target(n); target == nil || target.Kind != yaml.MappingNode {
-		run(what, n)
+		s.setupStep(what, n, t)
 		return
 	}
 	t.Setup = nil
 	before := len(s.problems)
-	s.fields(what, n, "{run: make deps, inputs: [requirements.txt]}", map[string]field{
-		"run": func(_ string, n *yaml.Node) { run("setup.run", n) },
-		"inputs": func(_ string, n *yaml.Node) {
+	s.fields(what, n, "{run: make deps, inputs: [requirements.txt]}", s.setupFields(t))
+	if len(t.Setup) == 0 && len(s.problems) == before {
+		s.report(n, "Write it like {run: make deps, inputs: [requirements.txt]}.", "setup has no run")
+	}
+}
+
+func (s *schema) setupFields(t *task) map[string]field {
+	return map[string]field{
+		"run": {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(_ string, n *yaml.Node) { s.setupStep("setup.run", n, t) }},
+		"inputs": {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(_ string, n *yaml.Node) {
 			if isText(n) {
 				text, _ := s.filled("setup.inputs", n)
 				t.Inputs = []string{text}
@@ -132,10 +133,16 @@ func (s *schema) setup(what string, n *yaml.Node, t *task) {
 			} else if t.Inputs = s.patterns("setup.inputs", n); len(t.Inputs) == 0 {
 				s.report(n, "Name the files, or leave inputs out: then the step reads all files.", "setup.inputs is empty")
 			}
-		},
-	})
-	if len(t.Setup) == 0 && len(s.problems) == before {
-		s.report(n, "Write it like {run: make deps, inputs: [requirements.txt]}.", "setup has no run")
+		}},
+	}
+}
+
+// setupStep reads a program with its arguments, or a line for the shell.
+func (s *schema) setupStep(what string, n *yaml.Node, t *task) {
+	if !isText(n) {
+		t.Setup = s.program(what, n)
+	} else if line, ok := s.filled(what, n); ok {
+		t.Setup = []string{"/bin/sh", "-c", line}
 	}
 }
 
@@ -255,22 +262,27 @@ func (s *schema) metrics(what string, n *yaml.Node, t *task) {
 
 func (s *schema) source(what string, n *yaml.Node) (source grid.Source) {
 	before, given := len(s.problems), 0
-	s.fields(what, n, "{log: result/log}", map[string]field{
-		"log":   func(what string, n *yaml.Node) { given++; source.Log = s.inside("metrics.log", n) },
-		"regex": func(what string, n *yaml.Node) { given++; source.Regex = s.regex(n) },
-		"json": func(what string, n *yaml.Node) {
-			given++
-			var ok bool
-			if source.JSON, ok = s.text("metrics.json", n); ok && source.JSON != "stdout" {
-				s.report(n, "Write json: stdout.", "metrics.json is %q", source.JSON)
-			}
-		},
-		"optional": func(what string, n *yaml.Node) { source.Optional = s.truth("metrics.optional", n, false) },
-	})
+	s.fields(what, n, "{log: result/log}", s.sourceFields(&source, &given))
 	if given != 1 && len(s.problems) == before {
 		s.report(n, "Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
 	}
 	return source
+}
+
+// sourceFields reads a source of metrics, and counts in given what names one.
+func (s *schema) sourceFields(source *grid.Source, given *int) map[string]field {
+	return map[string]field{
+		"log":   {jsonschema.Text, func(what string, n *yaml.Node) { *given++; source.Log = s.inside("metrics.log", n) }},
+		"regex": {jsonschema.Text, func(what string, n *yaml.Node) { *given++; source.Regex = s.regex(n) }},
+		"json": {jsonschema.Choice("stdout"), func(what string, n *yaml.Node) {
+			*given++
+			var ok bool
+			if source.JSON, ok = s.text("metrics.json", n); ok && source.JSON != "stdout" {
+				s.report(n, "Write json: stdout.", "metrics.json is %q", source.JSON)
+			}
+		}},
+		"optional": {jsonschema.Bool, func(what string, n *yaml.Node) { source.Optional = s.truth("metrics.optional", n, false) }},
+	}
 }
 
 func (s *schema) regex(n *yaml.Node) string {
@@ -288,19 +300,27 @@ func (s *schema) regex(n *yaml.Node) string {
 func (s *schema) objective(what string, n *yaml.Node, t *task) {
 	o := &grid.Objective{}
 	before := len(s.problems)
-	s.fields(what, n, "{metric: loss, goal: minimize}", map[string]field{
-		"metric": func(what string, n *yaml.Node) { o.Metric, _ = s.filled("objective.metric", n) },
-		"goal": func(what string, n *yaml.Node) {
-			var ok bool
-			if o.Goal, ok = s.filled("objective.goal", n); ok && o.Goal != "maximize" && o.Goal != "minimize" {
-				s.report(n, "Write maximize or minimize.", "objective.goal is %q", o.Goal)
-			}
-		},
-	})
+	s.fields(what, n, "{metric: loss, goal: minimize}", s.objectiveFields(o))
 	if (o.Metric == "" || o.Goal == "") && len(s.problems) == before {
 		s.report(n, "Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
 	}
 	t.Objective = o
+}
+
+func (s *schema) objectiveFields(o *grid.Objective) map[string]field {
+	return map[string]field{
+		"metric": {jsonschema.Text, func(what string, n *yaml.Node) { o.Metric, _ = s.filled("objective.metric", n) }},
+		"goal":   {jsonschema.Choice("maximize", "minimize"), func(what string, n *yaml.Node) { o.Goal = s.oneOf("objective.goal", n, "maximize", "minimize") }},
+	}
+}
+
+// oneOf reads one of some texts.
+func (s *schema) oneOf(what string, n *yaml.Node, choices ...string) string {
+	text, ok := s.filled(what, n)
+	if ok && !slices.Contains(choices, text) {
+		s.report(n, "Write "+strings.Join(choices, " or ")+".", "%s is %q", what, text)
+	}
+	return text
 }
 
 // maxRepeats bounds how often one point is repeated.
@@ -320,31 +340,28 @@ func (s *schema) number(what string, n *yaml.Node, most int64) int64 {
 func (s *schema) earlyStop(what string, n *yaml.Node, t *task) {
 	e := &grid.EarlyStop{Rule: grid.StopMedian}
 	before := len(s.problems)
-	oneOf := func(what string, n *yaml.Node, choices ...string) string {
-		text, ok := s.filled(what, n)
-		if ok && !slices.Contains(choices, text) {
-			s.report(n, "Write "+strings.Join(choices, " or ")+".", "%s is %q", what, text)
-		}
-		return text
+	s.fields(what, n, "{metric: loss, rule: median, after: 5}", s.stopFields(e))
+	if e.After == 0 && len(s.problems) == before {
+		s.report(n, "Write it like {metric: loss, rule: median, after: 5}.", "stop has no after, the step from which trials may be stopped")
 	}
-	s.fields(what, n, "{metric: loss, rule: median, after: 5}", map[string]field{
-		"metric": func(_ string, n *yaml.Node) { e.Metric, _ = s.filled("stop.metric", n) },
-		"goal":   func(_ string, n *yaml.Node) { e.Goal = oneOf("stop.goal", n, "minimize", "maximize") },
-		"rule": func(_ string, n *yaml.Node) {
-			e.Rule = grid.StopRule(oneOf("stop.rule", n, string(grid.StopMedian), string(grid.StopHalving)))
-		},
-		"after": func(_ string, n *yaml.Node) {
+	t.Stop = e
+}
+
+func (s *schema) stopFields(e *grid.EarlyStop) map[string]field {
+	return map[string]field{
+		"metric": {jsonschema.Text, func(_ string, n *yaml.Node) { e.Metric, _ = s.filled("stop.metric", n) }},
+		"goal":   {jsonschema.Choice("minimize", "maximize"), func(_ string, n *yaml.Node) { e.Goal = s.oneOf("stop.goal", n, "minimize", "maximize") }},
+		"rule": {jsonschema.Choice(string(grid.StopMedian), string(grid.StopHalving)), func(_ string, n *yaml.Node) {
+			e.Rule = grid.StopRule(s.oneOf("stop.rule", n, string(grid.StopMedian), string(grid.StopHalving)))
+		}},
+		"after": {jsonschema.Above(0), func(_ string, n *yaml.Node) {
 			text, ok := s.filled("stop.after", n)
 			var err error
 			if e.After, err = strconv.ParseFloat(text, 64); ok && (err != nil || !(e.After > 0) || math.IsInf(e.After, 0)) {
 				s.report(n, "Give a step from which trials may be stopped, like 5.", "stop.after is %q", text)
 			}
-		},
-	})
-	if e.After == 0 && len(s.problems) == before {
-		s.report(n, "Write it like {metric: loss, rule: median, after: 5}.", "stop has no after, the step from which trials may be stopped")
+		}},
 	}
-	t.Stop = e
 }
 
 // failures reads a number of failures, with or without this word; 0 is no limit.
@@ -366,18 +383,22 @@ func (s *schema) sample(what string, n *yaml.Node, t *task) {
 		return
 	}
 	before := len(s.problems)
-	s.fields(what, n, "{size: 100, seed: 1}", map[string]field{
-		"size": func(_ string, n *yaml.Node) { t.sample.Size = s.number("sample.size", n, math.MaxInt64) },
-		"seed": func(_ string, n *yaml.Node) {
-			text, ok := s.filled("sample.seed", n)
-			var err error
-			if t.sample.Seed, err = strconv.ParseUint(text, 10, 64); ok && err != nil {
-				s.report(n, "Give a whole number from 0.", "sample.seed is %q", text)
-			}
-		},
-	})
+	s.fields(what, n, "{size: 100, seed: 1}", s.sampleFields(t.sample))
 	if t.sample.Size == 0 && len(s.problems) == before {
 		s.report(n, "Write it like {size: 100, seed: 1}.", "%s has no size", what)
+	}
+}
+
+func (s *schema) sampleFields(sample *grid.Sample) map[string]field {
+	return map[string]field{
+		"size": {jsonschema.Positive, func(_ string, n *yaml.Node) { sample.Size = s.number("sample.size", n, math.MaxInt64) }},
+		"seed": {jsonschema.Count, func(_ string, n *yaml.Node) {
+			text, ok := s.filled("sample.seed", n)
+			var err error
+			if sample.Seed, err = strconv.ParseUint(text, 10, 64); ok && err != nil {
+				s.report(n, "Give a whole number from 0.", "sample.seed is %q", text)
+			}
+		}},
 	}
 }
 
