@@ -71,6 +71,7 @@ type Result struct {
 	Curves   Curves   `json:"q,omitempty"` // of metrics with more than one point; history keeps them apart
 	Log      LogRef   `json:"o,omitzero"`
 	Files    FilesRef `json:"f,omitzero"`
+	Left     int      `json:"d,omitempty"` // files and folders that it made in its folder, of a task that keeps none of those
 
 	Snapshot int `json:"n,omitempty"` // number of the snapshot that was stored of what it saved; 0 for none
 	Resumed  int `json:"p,omitempty"` // number of the snapshot from which it went on; 0 for none, and for a folder that was not stored

@@ -33,6 +33,11 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 	if err := a.resultTable(ctx, client, v, api.TrialQuery{Limit: tableRows + 1}); err != nil {
 		return err
 	}
+	if flags.adhoc {
+		if err := a.sayLeft(ctx, client, v); err != nil {
+			return err
+		}
+	}
 	if v.Failed > 0 {
 		if err := a.reasons(ctx, client, v); err != nil {
 			return err
@@ -58,6 +63,29 @@ func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags fol
 	if v.Problem != "" {
 		a.say("%s: %s", v.Sweep, oneLine(v.Problem))
 	}
+	return nil
+}
+
+// sayLeft says how much trials have made in their folders that is gone now, as far as the first ones show.
+func (a *app) sayLeft(ctx context.Context, c *api.Client, v *api.Sweep) error {
+	var count int64
+	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{Limit: tableRows}) {
+		if err != nil {
+			return err
+		}
+		count += int64(t.Left)
+	}
+	if count == 0 {
+		return nil
+	}
+	text := plural(count, "file or folder")
+	if count > 1 {
+		text = fmt.Sprintf("%d files and folders", count)
+	}
+	if v.Count > tableRows {
+		text += fmt.Sprintf(" of the first %d trials", tableRows)
+	}
+	a.say("note: %s that trials made in their folders went with them; to keep such: --artifact 'PATTERN', or write to $MLF_OUT", text)
 	return nil
 }
 

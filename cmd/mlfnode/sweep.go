@@ -39,6 +39,7 @@ type followFlags struct {
 	csv      string
 	notify   string
 	files    *projects.Files // that travelled, for hints about those that did not
+	adhoc    bool            // a program without a project, which keeps nothing of its folder
 }
 
 func (f *followFlags) add(c *cobra.Command) {
@@ -263,7 +264,7 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if !f.quiet {
 		a.say("%s: %s", v.Sweep, plural(v.Count, "trial"))
 	}
-	f.files = p.files
+	f.files, f.adhoc = p.files, len(command) > 0 && len(p.task.Artifacts) == 0
 	return a.finish(ctx, a.follower(s, v.Sweep, &f.followFlags, 0), f.followFlags)
 }
 

@@ -162,6 +162,7 @@ type Trial struct {
 	Ended     *time.Time  `json:"ended"`
 	Resources Resources   `json:"resources"`
 	Output    Printed     `json:"output"`
+	Left      int         `json:"left,omitempty"`    // files and folders that it made in its folder, of a task that keeps none of those
 	Devices   []string    `json:"devices,omitempty"` // UUIDs of the GPUs that the attempt has or had
 	Bundle    string      `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
 }

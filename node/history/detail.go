@@ -17,6 +17,7 @@ import (
 //	[told, retried]                                 with partTold
 //	[n, n × (run, attempt, class)]                  with partAway
 //	[rule, device, n, n × device, n, n × (device, peak, busy)] with partCause
+//	[left]                                          if it is not 0
 const (
 	partDone    = 1 << iota // Runs is exactly Run
 	partLog                 // there is output
@@ -87,6 +88,9 @@ func packDetail(b []byte, t *grid.Trial, node int64) []byte {
 		for _, u := range r.Usage.GPU {
 			b = packNumbers(packText(b, u.UUID), u.Peak, int64(u.Busy))
 		}
+	}
+	if r.Left != 0 {
+		b = packNumbers(b, int64(r.Left))
 	}
 	return b
 }
@@ -162,6 +166,9 @@ func unpackDetail(b []byte, t *grid.Trial) (node int64, err error) {
 		for range p.length() {
 			r.Usage.GPU = append(r.Usage.GPU, grid.DeviceUse{UUID: p.text(), Peak: p.number(), Busy: int(p.number())})
 		}
+	}
+	if !p.bad && len(p.rest) > 0 {
+		r.Left = int(p.number())
 	}
 	if p.bad || len(p.rest) > 0 {
 		return 0, errDamaged

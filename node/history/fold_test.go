@@ -157,6 +157,7 @@ func anyResult(t *rapid.T, started int64) *grid.Result {
 		r.Log = grid.LogRef{First: 3, Last: 3 + rapid.Uint64Range(0, 9).Draw(t, "log"), Bytes: 100, Cut: rapid.Int64Range(0, 1).Draw(t, "cut")}
 		r.Files = grid.FilesRef{Count: 2, Bytes: rapid.Int64Min(0).Draw(t, "files")}
 	}
+	r.Left = rapid.IntRange(0, 3).Draw(t, "left")
 	return r
 }
 

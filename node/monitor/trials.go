@@ -381,7 +381,7 @@ func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),
 		Attempt: t.Attempt, Attempts: t.Attempts, Node: t.Node, Class: t.Result.Class, Reason: t.Result.Reason,
 		Params: params, Metrics: t.Result.Metrics,
-		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage), Devices: t.Result.Devices,
+		Started: micros(t.Result.Started), Ended: micros(t.Ended), Resources: usage(t.Result.Usage), Left: t.Result.Left, Devices: t.Result.Devices,
 	}
 	if s.State == grid.SweepCancelled && !v.State.Terminal() {
 		v.State = grid.Cancelled

@@ -116,6 +116,24 @@ func (w *Worker) putArtifacts(ctx context.Context, a *attempt, files []found) (g
 	return ref, err
 }
 
+// left counts the files and folders that the program has made in its folder, of a task that keeps none of those. What programs make for
+// themselves does not count: caches of Python, and what has a dot before its name.
+func (a *attempt) left() (n int) {
+	if a.given == nil || len(a.task.Artifacts) > 0 {
+		return 0
+	}
+	entries, err := os.ReadDir(a.spool.work)
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		if name := e.Name(); !a.given[name] && name[0] != '.' && name != "__pycache__" {
+			n++
+		}
+	}
+	return n
+}
+
 // found is a file to keep.
 type found struct{ path, name string }
 

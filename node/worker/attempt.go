@@ -32,6 +32,7 @@ type attempt struct {
 	foreign  bool // processes of other users, which it has left, go on in its folders
 	from     origin
 	uses     []string         // folders of the project that it sees in place
+	given    map[string]bool  // names of what its folder held when it began; nil where that is not known
 	saved    *saved           // nil for a task without a checkpoint
 	watched  bool             // somebody looks at what it does on the devices
 	evidence devices.Evidence // what they said at its end

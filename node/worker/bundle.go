@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,11 +43,12 @@ type bundles struct {
 	sizes    map[string]int64         // of folders, as far as they are known
 }
 
-// prepared is a project that attempts can be given. done is closed when entries, folders and err are final.
+// prepared is a project that attempts can be given. done is closed when entries, names, folders and err are final.
 type prepared struct {
 	done    chan struct{}
 	entries []entry
-	folders []string // that entries lie in
+	names   map[string]bool // of what lies in the attempt's folder itself
+	folders []string        // that entries lie in
 	err     error
 	touched time.Time      // when it was last recorded that trials use the folders; guarded by bundles
 	sweeps  []grid.SweepID // those that have asked for it and may be active; guarded by bundles
@@ -68,6 +70,7 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 		r = &updated
 	}
 	if r.Bundle == "" && len(r.Task.Setup) == 0 && len(r.Task.Links) == 0 {
+		a.given = map[string]bool{}
 		return nil
 	}
 	image := w.setupImage(r, a.image)
@@ -86,7 +89,18 @@ func (w *Worker) prepare(s *sweep, slot executor.Slot, a *attempt) error {
 		}
 		return fmt.Errorf("the attempt's folder could not be filled: %w", err)
 	}
+	a.given = p.names
 	return nil
+}
+
+// topNames are the names of entries that lie in no folder, and of the folders that the others lie in.
+func topNames(entries []entry) map[string]bool {
+	names := map[string]bool{}
+	for i := range entries {
+		name, _, _ := strings.Cut(entries[i].path, "/")
+		names[name] = true
+	}
+	return names
 }
 
 // of gives the prepared project of a sweep, whose folders stay until the caller releases them. The first caller prepares it, others wait. A setup step that fails is the failure of the
@@ -106,6 +120,7 @@ func (b *bundles) of(ctx context.Context, r *grid.Sweep, image string, setup fun
 		if mine {
 			uses := &uses{bundles: b}
 			p.entries, p.err = b.make(ctx, r, image, setup, uses)
+			p.names = topNames(p.entries)
 			p.stopped = p.err != nil && ctx.Err() != nil
 			if p.folders = uses.folders; p.err != nil {
 				b.release(p.folders)

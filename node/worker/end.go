@@ -142,7 +142,7 @@ func (w *Worker) collect(ctx context.Context, a *attempt, result *grid.Result) b
 		w.log.Warn("artifacts could not be stored", "trial", a.id, "err", err)
 		result.Reason = joinReason(result.Reason, "artifacts could not be stored: "+err.Error())
 	}
-	result.Files = files
+	result.Files, result.Left = files, a.left()
 	return true
 }
 
