@@ -141,6 +141,7 @@ func TestAnswersConform(t *testing.T) {
 		{"POST", api.PathSweeps, "", `{`, 400},
 		{"GET", api.PathSweep, "", "", 200},
 		{"GET", api.PathDescribe, "", "", 200},
+		{"GET", api.PathBundle, "", "", 404},
 		{"GET", api.PathTrials, "", "", 200},
 		{"GET", api.PathTrials, "?sort=accuracy&desc=true&limit=2", "", 200},
 		{"GET", api.PathTrials, "?state=none", "", 400},

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,14 +18,16 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/projects"
 )
 
 func (a *app) showCommand() *cobra.Command {
+	dir := ""
 	c := &cobra.Command{
 		Use: "show SWEEP", Short: "Show what a sweep runs, where it came from, and why trials failed", Args: oneArgument,
 		Long: `Show what a sweep runs, with its parameters and resources; who submitted it from which folder with which command, and the commit
-and the changed files there; and how many trials failed, by class.`,
-		Example: "  mlfnode show last\n  mlfnode show chainer-1 --json",
+and the changed files there; and how many trials failed, by class. With -o, fetch the files that it was submitted with.`,
+		Example: "  mlfnode show last\n  mlfnode show chainer-1 --json\n  mlfnode show chainer-1 -o was",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := target(args[0])
 			if err != nil {
@@ -31,11 +36,56 @@ and the changed files there; and how many trials failed, by class.`,
 			if id.Index >= 0 {
 				return usage("show is about a sweep", fmt.Sprintf("mlfnode show %s, or: mlfnode trials %s", id.Sweep, id))
 			}
-			return a.read(c.Context(), func(s *node.Session) error { return a.show(c.Context(), s.Client(), id.Sweep) })
+			if dir != "" && a.json {
+				return usage("-o fetches files, and --json prints what a sweep is", "one after the other")
+			}
+			return a.read(c.Context(), func(s *node.Session) error {
+				if dir != "" {
+					return a.fetchBundle(c.Context(), s.Client(), id.Sweep, dir)
+				}
+				return a.show(c.Context(), s.Client(), id.Sweep)
+			})
 		},
 	}
+	c.Flags().StringVarP(&dir, "output", "o", "", "fetch the files that the sweep was submitted with into this new folder")
 	a.jsonFlag(c)
 	return c
+}
+
+// fetchBundle writes the files that a sweep was submitted with into a new folder, whole or not at all.
+func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, dir string) (failure error) {
+	v, err := c.Sweep(ctx, id)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return failed(dir+" is there already", "name a folder that is not: -o DIR")
+	}
+	r, err := c.SweepBundle(ctx, v.Sweep)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".mlfnode-*")
+	if err != nil {
+		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "another folder with -o")
+	}
+	defer func() {
+		if failure != nil {
+			_ = projects.RemoveTree(tmp) // what is left is hidden
+		}
+	}()
+	if _, err := projects.Unpack(r, tmp); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, dir)); err != nil {
+		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "another folder with -o")
+	}
+	a.say("the files of %s are in %s", v.Sweep, dir)
+	if len(v.Bundles) > 1 {
+		a.say("note: some trials ran files of a later retry --update, which are not among them")
+	}
+	return nil
 }
 
 // sweepShown is a sweep as `show --json` prints it.

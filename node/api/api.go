@@ -41,6 +41,7 @@ const (
 	PathCharts    = "/sweeps/{sweep}/charts/" // + the name of a chart
 	PathDocument  = "/openapi.json"
 	PathArtifacts = "/sweeps/{sweep}/artifacts"
+	PathBundle    = "/sweeps/{sweep}/bundle" // that it was submitted with
 
 	PathMembers      = "/members"
 	PathMember       = "/members/{node}"

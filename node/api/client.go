@@ -122,6 +122,15 @@ func (c *Client) Describe(ctx context.Context, id grid.SweepID) (Description, er
 	return get[Description](ctx, c, sweepPath(PathDescribe, id), nil)
 }
 
+// SweepBundle streams the files that a sweep was submitted with. It needs an operator's token.
+func (c *Client) SweepBundle(ctx context.Context, id grid.SweepID) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodGet, sweepPath(PathBundle, id), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
 // Pause stops new trials; running ones go on to their end.
 func (c *Client) Pause(ctx context.Context, id grid.SweepID) (Done, error) {
 	return c.act(ctx, id, "pause", nil)

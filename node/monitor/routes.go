@@ -144,6 +144,8 @@ func (m *Monitor) sweepRoutes() []route {
 		{method: "POST", pattern: api.PathSweeps, access: mayAct, topic: topicSweeps, summary: "Submit a sweep", bodyLimit: largeBody, call: takes(m.submit)},
 		{method: "GET", pattern: api.PathSweep, access: mayRead, topic: topicSweeps, summary: "Show a sweep", call: gives(m.sweep)},
 		{method: "GET", pattern: api.PathDescribe, access: mayAct, topic: topicSweeps, summary: "Say what a sweep runs, and where it came from", call: gives(m.describe)},
+		{method: "GET", pattern: api.PathBundle, access: mayAct, topic: topicSweeps, summary: "Fetch the files that a sweep was submitted with",
+			call: call{handler: m.openSweepBundle, media: []string{mediaBinary}, stream: true}},
 		{method: "DELETE", pattern: api.PathSweep, access: mayAct, topic: topicSweeps, summary: "Remove a sweep that does not run", call: gives(m.remove)},
 		{method: "POST", pattern: api.PathSweep + "/actions/retry", access: mayAct, topic: topicSweeps, summary: "Run trials again that did not succeed",
 			query: []parameter{dry}, call: takes(m.retry)},

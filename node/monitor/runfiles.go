@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -19,6 +20,23 @@ func (m *Monitor) openBundle(w http.ResponseWriter, r *http.Request) {
 		refuse(w, &api.Error{Status: http.StatusNotFound, Msg: "a bundle is named by its SHA-256, 64 hex digits in lower case"})
 		return
 	}
+	m.sendBundle(w, r, digest)
+}
+
+// openSweepBundle streams the bundle that a sweep was submitted with.
+func (m *Monitor) openSweepBundle(w http.ResponseWriter, r *http.Request) {
+	s, err := m.record(r)
+	if err == nil && s.Bundle == "" {
+		err = &api.Error{Status: http.StatusNotFound, Msg: fmt.Sprintf("no files came with %s", s.ID), Hint: "its program reads none of its folder"}
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	m.sendBundle(w, r, s.Bundle)
+}
+
+func (m *Monitor) sendBundle(w http.ResponseWriter, r *http.Request, digest string) {
 	f, err := m.cfg.Store.Bundles.Open(r.Context(), digest)
 	if err != nil {
 		refuse(w, refusedFile(err))
@@ -26,7 +44,7 @@ func (m *Monitor) openBundle(w http.ResponseWriter, r *http.Request) {
 	}
 	defer f.Close()
 	if _, err := io.Copy(w, f); err != nil {
-		panic(http.ErrAbortHandler) // the node sees a cut stream
+		panic(http.ErrAbortHandler) // the client sees a cut stream
 	}
 }
 
