@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -69,6 +70,83 @@ func TestOrderThatCannotBeSent(t *testing.T) {
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
 		t.Errorf("run after it: got %+v, want exit code 4", got)
 	}
+}
+
+// TestSlotOfASilentKeeper asks for a slot where nobody answers: the wait has an end.
+func TestSlotOfASilentKeeper(t *testing.T) {
+	conn := pipe(t, 1).conn
+	line := &slotLine{conn: conn, in: bufio.NewReader(conn), slot: 1}
+	done := make(chan error, 1)
+	go func() { done <- line.open(100 * time.Millisecond) }()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "did not answer within 100ms") {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(limit):
+		t.Fatal("the wait for a keeper that does not answer has no end")
+	}
+}
+
+// TestLostConnectionOfASlot ends the connection of a slot whose keeper lives: a run goes on, obeys, and its end is known.
+func TestLostConnectionOfASlot(t *testing.T) {
+	c := started(t, options(t))
+	const waits = "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"
+	begin := func(t *testing.T, ctx context.Context) (s executor.Slot, dir string, done <-chan executor.Outcome) {
+		s, dir = slotOf(t, c), t.TempDir()
+		conn := s.(*clientSlot).line.conn
+		done = background(s, ctx, script(t, dir, t.Name(), waits))
+		eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
+		if err := conn.CloseRead(); err != nil {
+			t.Fatal(err)
+		}
+		return s, dir, done
+	}
+	goesOn := func(t *testing.T, s executor.Slot) {
+		t.Helper()
+		if got := s.Run(t.Context(), script(t, t.TempDir(), "next", "exit 4")); got.ExitCode != 4 {
+			t.Errorf("run after it: got %+v, want exit code 4", got)
+		}
+	}
+	t.Run("its end", func(t *testing.T) {
+		s, dir, done := begin(t, t.Context())
+		if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, receive(t, "the outcome", done), grid.ClassExit, 3, "")
+		goesOn(t, s)
+	})
+	t.Run("stopped", func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		s, _, done := begin(t, ctx)
+		cancel(executor.ErrCancelled)
+		expect(t, receive(t, "the outcome", done), grid.ClassCancel, 143, "")
+		goesOn(t, s)
+	})
+	t.Run("left", func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		s, _, done := begin(t, ctx)
+		cancel(fmt.Errorf("upgrade: %w", executor.ErrLeave))
+		if got := receive(t, "the outcome", done); !got.Left {
+			t.Errorf("outcome: got %+v, want it left", got)
+		}
+		goesOn(t, s)
+	})
+	t.Run("keeper dies", func(t *testing.T) {
+		s, _, done := begin(t, t.Context())
+		c.link.self.kill()
+		expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its keeper died")
+		goesOn(t, s)
+	})
+	t.Run("garbage", func(t *testing.T) {
+		s, dir := slotOf(t, c), t.TempDir()
+		if _, err := s.(*clientSlot).line.conn.Write(binary.BigEndian.AppendUint64(nil, 1<<63)); err != nil {
+			t.Fatal(err)
+		}
+		done := background(s, t.Context(), script(t, dir, "garbage", "exit 3"))
+		expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its keeper could not read what it was told to run")
+		goesOn(t, s)
+	})
 }
 
 // TestSignals sends a keeper what terminals and systems send.

@@ -31,7 +31,7 @@ type link struct {
 
 	mu      sync.Mutex
 	buf     []byte
-	slots   map[*net.UnixConn]struct{}
+	slots   map[uint64]*slotLine
 	last    uint64           // number of the newest slot
 	kept    map[uint64]*kept // of an earlier agent, by run
 	why     string           // what became of runs when the connection ended
@@ -57,7 +57,7 @@ func (client *Client) connect(ctx context.Context, p place, own bool) (*link, er
 	}
 	l := &link{
 		place: p, token: token, log: log.With("keeper", p.id), conn: conn, why: keeperDied,
-		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[*net.UnixConn]struct{}{}, kept: map[uint64]*kept{},
+		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[uint64]*slotLine{}, kept: map[uint64]*kept{},
 	}
 	r := bufio.NewReader(conn)
 	if err := l.introduce(ctx, r, own); err != nil {
@@ -129,6 +129,8 @@ func (l *link) listen(r *bufio.Reader) {
 			if k := l.keptRun(m.ID); k != nil && m.Outcome != nil {
 				k.end(*m.Outcome)
 			}
+		case kindGone:
+			l.slotGone(m)
 		case kindTaken:
 			l.mu.Lock()
 			l.why, l.leaving = keeperTaken, true
@@ -148,13 +150,25 @@ func (l *link) listen(r *bufio.Reader) {
 	close(l.cleared)
 }
 
+// slotGone passes on what the keeper says of a slot whose connection has ended.
+func (l *link) slotGone(m *message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.slots[m.Slot]; s != nil {
+		select {
+		case s.gone <- m:
+		default: // it is said once
+		}
+	}
+}
+
 // hangUp ends all connections to the keeper and reports whether that was our own wish.
 func (l *link) hangUp() (leaving bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.conn.Close()
-	for c := range l.slots {
-		c.Close()
+	for _, s := range l.slots {
+		s.conn.Close()
 	}
 	close(l.ended)
 	return l.leaving

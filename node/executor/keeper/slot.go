@@ -22,6 +22,7 @@ type clientSlot struct {
 	run  sync.Mutex // held during Run and Close
 	shut bool
 	line *slotLine // nil when there is none to use
+	owed *slotLine // a connection that ended before its last run, which is to be collected
 	buf  []byte
 }
 
@@ -31,7 +32,9 @@ type slotLine struct {
 	conn *net.UnixConn
 	in   *bufio.Reader
 	slot uint64
-	runs uint64 // begun
+	runs uint64        // begun
+	gone chan *message // buffered; what the keeper says when the connection has ended
+	left chan struct{} // closed when the run under way is left to the next agent
 }
 
 var _ executor.Slot = (*clientSlot)(nil)
@@ -55,12 +58,12 @@ func (s *clientSlot) connect() error {
 	if err != nil {
 		return err
 	}
-	line := &slotLine{link: l, conn: conn, in: bufio.NewReader(conn)}
-	if line.slot = l.admit(conn); line.slot == 0 {
+	line := &slotLine{link: l, conn: conn, in: bufio.NewReader(conn), gone: make(chan *message, 1)}
+	if !l.admit(line) {
 		conn.Close()
 		return errors.New(keeperDied)
 	}
-	if err := line.open(); err != nil {
+	if err := line.open(openTime); err != nil {
 		line.close()
 		return err
 	}
@@ -68,27 +71,28 @@ func (s *clientSlot) connect() error {
 	return nil
 }
 
-// admit gives the connection a number, 0 when the link has ended.
-func (l *link) admit(conn *net.UnixConn) uint64 {
+// admit gives the slot a number. It reports false when the link has ended.
+func (l *link) admit(s *slotLine) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.isDead() {
-		return 0
+		return false
 	}
-	l.slots[conn] = struct{}{}
 	l.last++
-	return l.last
+	s.slot = l.last
+	l.slots[s.slot] = s
+	return true
 }
 
 // openTime bounds the wait for a keeper's answer to a new slot: one that is short of open files can't even hear of it.
 const openTime = 15 * time.Second
 
-func (l *slotLine) open() error {
+func (l *slotLine) open(limit time.Duration) error {
 	b, err := appendFrame(nil, &message{Kind: kindSlot, V: version, Slot: l.slot})
 	if err != nil {
 		return err
 	}
-	_ = l.conn.SetDeadline(time.Now().Add(openTime))
+	_ = l.conn.SetDeadline(time.Now().Add(limit))
 	defer func() { _ = l.conn.SetDeadline(time.Time{}) }()
 	if _, err := l.conn.Write(b); err != nil {
 		return err
@@ -96,7 +100,7 @@ func (l *slotLine) open() error {
 	m, err := readFrame(l.in)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the keeper did not answer within %s", openTime)
+		return fmt.Errorf("the keeper did not answer within %s", limit)
 	case err != nil:
 		return err
 	case m.Kind == kindRefused:
@@ -109,7 +113,7 @@ func (l *slotLine) close() {
 	l.conn.Close()
 	l.link.mu.Lock()
 	defer l.link.mu.Unlock()
-	delete(l.link.slots, l.conn)
+	delete(l.link.slots, l.slot)
 }
 
 // Run has the keeper run an attempt.
@@ -117,6 +121,7 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	s.run.Lock()
 	defer s.run.Unlock()
 	began := time.Now()
+	s.collect()
 	if s.shut {
 		return refused(grid.ClassStart, "the slot is closed", began)
 	}
@@ -146,29 +151,66 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	}
 	l.runs++
 	id := runID(l.slot, l.runs)
-	if err := s.order(id, a); err != nil {
-		if errors.Is(err, errTooLong) {
-			return refused(grid.ClassStart, err.Error(), began)
-		}
+	err := s.order(id, a)
+	switch {
+	case errors.Is(err, errTooLong):
+		return refused(grid.ClassStart, err.Error(), began)
+	case err != nil && !hungUp(err): // the keeper lives, and has no order that is whole
 		s.drop()
-		if !hungUp(err) { // the keeper lives, and has no order that is whole
-			return refused(grid.ClassNode, "its keeper could not be told to run it: "+err.Error(), began)
-		}
-		return s.lost(ctx, a, l.link, began)
+		return refused(grid.ClassNode, "its keeper could not be told to run it: "+err.Error(), began)
 	}
 	stopping := l.stopping(ctx, id, a)
-	o, err := l.await(id, a)
+	var o executor.Outcome
+	if err == nil {
+		o, err = l.await(id, a)
+	}
+	known := err == nil
+	if !known {
+		if o, known = l.awaitGone(id, began); known {
+			s.owed = l
+		}
+	}
 	left := stopping.end()
 	if err != nil || left {
 		s.drop()
 	}
 	switch {
-	case err == nil:
+	case known:
 		return o
 	case left:
 		return executor.Outcome{Left: true}
 	}
 	return s.lost(ctx, a, l.link, began)
+}
+
+// awaitGone waits for the outcome of a run whose connection has ended. A keeper that lives lets the run go on and tells its end over the
+// control connection. It is not known when the run is left or the keeper is no longer ours.
+func (l *slotLine) awaitGone(id uint64, began time.Time) (o executor.Outcome, known bool) {
+	l.conn.Close() // so that the keeper gives it up, too
+	var m *message
+	select {
+	case m = <-l.gone:
+	case <-l.left:
+		return o, false
+	case <-l.link.ended:
+		select { // it may have been the last thing that was said
+		case m = <-l.gone:
+		default:
+			return o, false
+		}
+	}
+	if m.ID != id || m.Outcome == nil {
+		return refused(grid.ClassNode, "its keeper could not read what it was told to run", began), true
+	}
+	return *m.Outcome, true
+}
+
+// collect has the keeper forget a run that lost its connection. The agent has noted its outcome by now.
+func (s *clientSlot) collect() {
+	if l := s.owed; l != nil {
+		s.owed = nil
+		_ = l.link.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)}) // a keeper that is gone has nothing to collect
+	}
 }
 
 // lost is the outcome of a run whose keeper is no longer ours. One in a container goes on under the next keeper.
@@ -251,6 +293,7 @@ func (s *clientSlot) drop() {
 func (s *clientSlot) Close() error {
 	s.run.Lock()
 	defer s.run.Unlock()
+	s.collect()
 	if s.shut || s.line == nil {
 		s.shut = true
 		return nil

@@ -16,8 +16,9 @@ type slot struct {
 	line   *line
 	exec   executor.Slot
 
-	last  uint64   // the run that began last; guarded by the server
-	early *message // a stop for a run that has not come yet; guarded by the server
+	last   uint64   // the run that began last; guarded by the server
+	early  *message // a stop for a run that has not come yet; guarded by the server
+	closed bool     // the agent has said bye
 }
 
 // openSlot serves a slot on the goroutine of its connection, until it is closed or the agent is gone.
@@ -58,11 +59,21 @@ func (k *server) register(s *slot) bool {
 	return true
 }
 
+// unregister forgets a slot. An agent that is there and has not said bye learns over its control connection how the slot's last run
+// ended.
 func (k *server) unregister(s *slot) {
+	defer k.working.Done()
+	m := &message{Kind: kindGone, Slot: s.number}
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	delete(k.slots, s.number)
-	k.working.Done()
+	to := k.now
+	if r := k.runs[s.last]; r != nil {
+		m.ID, m.Outcome = r.id, r.outcome
+	}
+	k.mu.Unlock()
+	if to == s.by && to != nil && !s.closed {
+		to.send(m)
+	}
 }
 
 // serve runs one attempt after the other. A run is collected by the next one: the agent asks for it when it has noted the
@@ -77,6 +88,7 @@ func (k *server) serve(s *slot) {
 		case m.Kind == kindBye:
 			closeAll(files)
 			k.collect(s.last)
+			s.closed = true
 			return
 		case m.Kind == kindRun && m.Order != nil:
 			k.collect(s.last)

@@ -23,7 +23,12 @@ type stopping struct {
 // stopping watches ctx for a run of the slot.
 func (l *slotLine) stopping(ctx context.Context, id uint64, a *executor.Attempt) *stopping {
 	// The connection is of no more use when a run was left, so that reading from it may fail for good.
-	leave := func() { _ = l.conn.SetReadDeadline(time.Unix(1, 0)) }
+	left := make(chan struct{})
+	l.left = left
+	leave := func() {
+		_ = l.conn.SetReadDeadline(time.Unix(1, 0))
+		close(left)
+	}
 	if a.Name == "" {
 		leave = nil
 	}

@@ -30,6 +30,7 @@ type kind string
 //	agent ── collect ► keeper     the outcome of a run is safe, the keeper may forget it
 //	agent ── quit ───► keeper     stop everything and end
 //	agent ◄─ ended ─── keeper     a run of an earlier agent has ended
+//	agent ◄─ gone ──── keeper     a slot's connection has ended without bye, and so has the last run that came over it
 //
 //	agent ── slot ───► keeper     first on a slot's connection; answered by ready or refused
 //	agent ── run ────► keeper     with the output files; what the slot ran before is thereby collected
@@ -50,6 +51,7 @@ const (
 	kindBegan   kind = "began"
 	kindEnded   kind = "ended"
 	kindBye     kind = "bye"
+	kindGone    kind = "gone"
 )
 
 // message is the head of every frame. Which fields count depends on the kind.
@@ -59,8 +61,8 @@ type message struct {
 	Oldest int    `json:"oldest,omitempty"` // hello, welcome: the oldest that it understands
 	Token  string `json:"token,omitempty"`  // hello
 	Own    bool   `json:"own,omitempty"`    // hello: this agent has started the keeper
-	Slot   uint64 `json:"slot,omitempty"`   // slot: its number
-	ID     uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended: the run, see runID
+	Slot   uint64 `json:"slot,omitempty"`   // slot, gone: its number
+	ID     uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended, gone: the run, see runID
 	PID    int    `json:"pid,omitempty"`    // began
 	Box    string `json:"box,omitempty"`    // began: the container's id
 	Reason string `json:"reason,omitempty"` // refused
@@ -71,7 +73,7 @@ type message struct {
 
 	Hold    *holdings         `json:"hold,omitempty"`    // welcome
 	Order   *order            `json:"order,omitempty"`   // run
-	Outcome *executor.Outcome `json:"outcome,omitempty"` // ended
+	Outcome *executor.Outcome `json:"outcome,omitempty"` // ended, gone
 }
 
 // holdings is what a keeper tells an agent of itself.
