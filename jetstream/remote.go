@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,10 +20,11 @@ import (
 
 // Remote says how a node reaches the Server of its master.
 type Remote struct {
-	Node   grid.NodeID
-	Dial   func(ctx context.Context) (net.Conn, error) // to where the master is now
-	TLS    *tls.Config                                 // with the node's certificate
-	Logger *slog.Logger
+	Node grid.NodeID
+	// Addresses gives where the master may be, as HOST:PORT, the likeliest first. It is asked with each try to connect.
+	Addresses func() []string
+	TLS       *tls.Config // with the node's certificate
+	Logger    *slog.Logger
 	// Connected is called with each change of the connection, false first when it ends; may be nil.
 	Connected func(bool)
 	// Refused is called each time that the master does not take the node's certificate, because it has expired by the master's clock or for
@@ -37,7 +36,6 @@ const (
 	// redialInterval is the pause between two tries to reach the master, with some jitter so that a restarted one is not overrun.
 	redialInterval = 200 * time.Millisecond
 	redialJitter   = 100 * time.Millisecond
-	dialLimit      = 3 * time.Second
 )
 
 // Link is how a node calls its master, over the network or in the master's own process. All calls may be made from many goroutines.
@@ -496,51 +494,4 @@ func (l *line) life() context.Context {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.alive
-}
-
-// dialer lets nats.go connect to wherever the master is at the moment. It does the TLS handshake itself, to see what the master
-// thinks of it.
-type dialer struct {
-	Remote
-	life context.Context // of the store: nats.go gives none
-}
-
-// Dial implements nats.CustomDialer; the address stands for the master and says nothing.
-func (d *dialer) Dial(string, string) (net.Conn, error) {
-	ctx, stop := context.WithTimeout(d.life, dialLimit)
-	defer stop()
-	raw, err := d.Remote.Dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	conn := tls.Client(raw, d.TLS)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		raw.Close()
-		return nil, err
-	}
-	return &judged{conn, d.Refused}, nil
-}
-
-// SkipTLSHandshake tells nats.go that Dial has done it.
-func (d *dialer) SkipTLSHandshake() bool { return true }
-
-// judged is a connection whose other side says, by its first word after the handshake, whether it takes the certificate.
-type judged struct {
-	net.Conn
-	refused func(expired bool)
-}
-
-// Read implements net.Conn.
-func (j *judged) Read(p []byte) (int, error) {
-	n, err := j.Conn.Read(p)
-	if err == nil || j.refused == nil {
-		return n, err
-	}
-	switch text := err.Error(); { // crypto/tls exports no type for alerts over TCP
-	case strings.Contains(text, "tls: bad certificate"), strings.Contains(text, "tls: unknown certificate authority"):
-		j.refused(false)
-	case strings.Contains(text, "tls: expired certificate"):
-		j.refused(true)
-	}
-	return n, err
 }

@@ -122,9 +122,8 @@ func (l *lab) stop() {
 }
 
 func (l *lab) remote(name string) Remote {
-	return Remote{Node: grid.NodeID(name), TLS: l.tls(name), Logger: l.logger(), Dial: func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", l.port))
+	return Remote{Node: grid.NodeID(name), TLS: l.tls(name), Logger: l.logger(), Addresses: func() []string {
+		return []string{fmt.Sprintf("127.0.0.1:%d", l.port)}
 	}}
 }
 

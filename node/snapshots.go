@@ -1,11 +1,8 @@
 package node
 
 import (
-	"net"
 	"path/filepath"
-	"strconv"
 
-	"mlfnode/cluster"
 	"mlfnode/node/checkpoint"
 )
 
@@ -29,15 +26,4 @@ func (n *Node) checkpointRate() int64 {
 		return 0
 	}
 	return n.cfg.CheckpointRate
-}
-
-// masterAddresses is where the API of the master may be: where gossip sees it, else where it was known to be.
-func (n *Node) masterAddresses() []string {
-	var all []string
-	for _, m := range n.fleet.cluster.Members() {
-		if m.There() && m.Has(cluster.Master) && m.APIPort > 0 {
-			all = append(all, net.JoinHostPort(m.Address, strconv.Itoa(m.APIPort)))
-		}
-	}
-	return append(all, n.known.API...)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -204,7 +205,7 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 // attend connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
 func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error {
 	link, err := jetstream.Connect(ctx, jetstream.Remote{
-		Node: id.Node, TLS: w.client(), Logger: n.cfg.Logger, Dial: n.dialMaster,
+		Node: id.Node, TLS: w.client(), Logger: n.cfg.Logger, Addresses: n.natsAddresses,
 		Connected: w.connected, Refused: w.refusedOnce,
 	})
 	if ctx.Err() != nil {
@@ -298,22 +299,31 @@ func (n *Node) working() *worker.Worker {
 	return n.worker
 }
 
-// dialMaster connects to the NATS port of the master: where gossip sees it, else where it was known to be.
-func (n *Node) dialMaster(ctx context.Context) (net.Conn, error) {
-	var candidates []string
+// natsAddresses is where the NATS port of the master may be.
+func (n *Node) natsAddresses() []string {
+	return n.addresses(n.known.NATS, func(m *cluster.Member) int { return m.NATSPort })
+}
+
+// masterAddresses is where the API of the master may be.
+func (n *Node) masterAddresses() []string {
+	return n.addresses(n.known.API, func(m *cluster.Member) int { return m.APIPort })
+}
+
+// addresses gives in turns where gossip sees a master and where it was known to be: other members could say that they are it.
+func (n *Node) addresses(known []string, port func(*cluster.Member) int) []string {
+	var seen []string
 	for _, m := range n.fleet.cluster.Members() {
-		if m.There() && m.Has(cluster.Master) && m.NATSPort > 0 {
-			candidates = append(candidates, net.JoinHostPort(m.Address, strconv.Itoa(m.NATSPort)))
+		if p := port(&m); m.There() && m.Has(cluster.Master) && p > 0 {
+			seen = append(seen, net.JoinHostPort(m.Address, strconv.Itoa(p)))
 		}
 	}
-	var refusals []error
-	for _, address := range append(candidates, n.known.NATS...) {
-		var d net.Dialer
-		conn, err := d.DialContext(ctx, "tcp", address)
-		if err == nil {
-			return conn, nil
+	var all []string
+	for i := range max(len(seen), len(known)) {
+		for _, list := range [][]string{seen, known} {
+			if i < len(list) && !slices.Contains(all, list[i]) {
+				all = append(all, list[i])
+			}
 		}
-		refusals = append(refusals, err)
 	}
-	return nil, errors.Join(refusals...)
+	return all
 }

@@ -49,10 +49,7 @@ func newRemoteStage(t *testing.T, limits jetstream.Limits, p program) *remoteSta
 	var err error
 	s.remote, err = jetstream.Connect(ctx, jetstream.Remote{
 		Node: "w", TLS: pair, Logger: logger(t),
-		Dial: func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", portText(s.cfg.Listen.Port)))
-		},
+		Addresses: func() []string { return []string{net.JoinHostPort("127.0.0.1", portText(s.cfg.Listen.Port))} },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -285,10 +284,7 @@ func crowdWorker(ctx context.Context, dir, address string) (*worker.Worker, func
 		return nil, nil, err
 	}
 	store, err := jetstream.Connect(ctx, jetstream.Remote{
-		Node: id.Node, TLS: id.Client(), Logger: crowdLog(), Dial: func(ctx context.Context) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "tcp", address)
-		},
+		Node: id.Node, TLS: id.Client(), Logger: crowdLog(), Addresses: func() []string { return []string{address} },
 	})
 	if err != nil {
 		return nil, nil, err
