@@ -53,7 +53,17 @@ func (m *mirror) back(ctx context.Context, network, port string) error {
 		}
 		defer l.Close()
 	}
-	return m.client.Reach(ctx, api.Reach{Network: network, Port: number})
+	return m.reach(ctx, api.Reach{Network: network, Port: number})
+}
+
+// reach has the master try a port.
+func (m *mirror) reach(ctx context.Context, r api.Reach) error {
+	err := m.client.Reach(ctx, r)
+	var refusal *api.Error
+	if errors.As(err, &refusal) && refusal.Status == api.StatusSameHost {
+		return doctor.ErrSameHost
+	}
+	return err
 }
 
 // seen asks whether the master's gossip, which goes by UDP, has our agent as alive.
@@ -87,7 +97,7 @@ func (m *mirror) word(ctx context.Context, port int) error {
 	}
 	defer l.Close()
 	word := rand.Text()
-	if err := m.client.Reach(ctx, api.Reach{Network: "udp", Port: port, Word: word}); err != nil {
+	if err := m.reach(ctx, api.Reach{Network: "udp", Port: port, Word: word}); err != nil {
 		return err
 	}
 	if deadline, ok := ctx.Deadline(); ok {

@@ -190,6 +190,9 @@ func (c *Client) StepCA(ctx context.Context, s CAStep) (CA, error) {
 	return post[CA](ctx, c, PathCA, s)
 }
 
+// StatusSameHost is the status of a Reach over loopback, which the master does not try.
+const StatusSameHost = http.StatusConflict
+
 // Reach has the master try to reach this machine. An error says why it could not; over UDP there is none, and the word arrives or
 // not.
 func (c *Client) Reach(ctx context.Context, r Reach) error {

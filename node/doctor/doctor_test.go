@@ -68,6 +68,7 @@ func TestJudgements(t *testing.T) {
 		{"other age", judgeVersions("v1.2.3", "v2.2.3"), Bad, "apart", "update"},
 		{"made by hand", judgeVersions("devel", "v1.2.3"), Warn, "can't be compared", "install"},
 		{"reached back", judgeBack("tcp", "7422", nil), OK, "reaches port 7422", ""},
+		{"not tried", judgeBack("udp", "7422", ErrSameHost), OK, "not tried", ""},
 		{"not reached back", judgeBack("tcp", "7422", syscall.ETIMEDOUT), Bad, "timed out", "ufw allow 7422/tcp"},
 		{"no datagram back", judgeBack("udp", "7422", syscall.ETIMEDOUT), Warn, "does not reach", "--dport 7422"},
 		{"no right to listen", Host{}.judgePort(port{"api port", "tcp", 99, "ports.api"}, syscall.EACCES), Bad, "may not listen", "from 1024 on"},

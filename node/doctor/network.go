@@ -200,6 +200,9 @@ func judgeDatagram(address string, err error) Finding {
 	return fine("master's gossip, udp", address+" does not refuse datagrams")
 }
 
+// ErrSameHost is what Host.Back returns when the master takes this host for its own, so that there is no way to try.
+var ErrSameHost = errors.New("the master is on this host")
+
 // back has the master try this host.
 func (h Host) back(ctx context.Context) []Finding {
 	if h.Back == nil {
@@ -217,8 +220,11 @@ func (h Host) back(ctx context.Context) []Finding {
 
 func judgeBack(network, port string, err error) Finding {
 	name := "back from master, " + network
-	if err == nil {
+	switch {
+	case err == nil:
 		return fine(name, "the master reaches port "+port)
+	case errors.Is(err, ErrSameHost):
+		return fine(name, "not tried: it is this host that answers as the master")
 	}
 	cause := "the master does not reach port " + port + " of this host: " + err.Error()
 	cure := "on this host: " + open(port, network) + "; behind NAT set `advertise:` in node.yaml"

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -19,12 +20,17 @@ const (
 	reachWord  = 64
 )
 
-// reach tries a port of the machine that asks, and of no other: a node wants to know whether the master gets through to it.
+// reach tries a port of the machine that asks, and of no other: a node wants to know whether the master gets through to it. Whoever comes
+// over loopback may be anywhere, by a tunnel or a proxy, and would have this machine's own ports tried, which no network reaches.
 func (m *Monitor) reach(r *http.Request, ask *api.Reach) (struct{}, error) {
 	var none struct{}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil || ask.Port < 1 || ask.Port > 65535 || len(ask.Word) > reachWord || (ask.Network != "tcp" && ask.Network != "udp") {
 		return none, badRequest("there is nothing to be reached like that", "")
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || ip.Unmap().IsLoopback() {
+		return none, &api.Error{Status: api.StatusSameHost, Msg: "this request comes from the master's own machine, and no network is between it and that",
+			Hint: "ask from the machine whose port is to be tried, by an address of the master that other machines have, too"}
 	}
 	ctx, stop := context.WithTimeout(r.Context(), reachTime)
 	defer stop()
