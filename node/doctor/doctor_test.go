@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -106,6 +108,69 @@ func TestPorts(t *testing.T) {
 	defer u.Close()
 	h = Host{Bind: "127.0.0.1", Ports: Ports{Gossip: u.LocalAddr().(*net.UDPAddr).Port}}
 	want(t, h.ports()[1], Bad, me, "ports.gossip")
+}
+
+// TestLookingTakesNoPort listens on ports while they are looked at without a pause, as a node that starts then.
+func TestLookingTakesNoPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	for _, bind := range []string{"127.0.0.1", ""} {
+		h := Host{Bind: bind}
+		stop := make(chan struct{})
+		var looking sync.WaitGroup
+		for _, network := range []string{"tcp", "udp"} {
+			looking.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						_ = h.tryPort(port{network: network, number: number}) // what it says changes all the time
+					}
+				}
+			})
+		}
+		for range 1000 {
+			address := net.JoinHostPort(bind, strconv.Itoa(number))
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			u, err := net.ListenPacket("udp", address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Close()
+			u.Close()
+		}
+		close(stop)
+		looking.Wait()
+	}
+	u, err := net.ListenPacket("udp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	l, err = net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, bind := range []string{"", "0.0.0.0", "::", "127.0.0.1"} {
+		h := Host{Bind: bind}
+		for _, p := range []port{{network: "udp", number: u.LocalAddr().(*net.UDPAddr).Port}, {network: "tcp", number: l.Addr().(*net.TCPAddr).Port}} {
+			if err := h.tryPort(p); !errors.Is(err, syscall.EADDRINUSE) {
+				t.Errorf("%s port that is held, of the address %q: got %v", p.network, bind, err)
+			}
+		}
+	}
+	if err := (Host{Bind: "192.0.2.1"}).tryPort(port{network: "tcp"}); !errors.Is(err, syscall.EADDRNOTAVAIL) {
+		t.Errorf("an address of somebody else: got %v", err)
+	}
 }
 
 func TestPermissions(t *testing.T) {

@@ -7,9 +7,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // port is one that a node listens on.
@@ -53,26 +54,56 @@ func (h Host) ports() []Finding {
 	}
 	found := make([]Finding, len(wanted))
 	for i, p := range wanted {
-		found[i] = h.judgePort(p, h.tryListen(p))
+		found[i] = h.judgePort(p, h.tryPort(p))
 	}
 	return found
 }
 
-// tryListen listens for a moment.
-func (h Host) tryListen(p port) error {
-	address := net.JoinHostPort(h.Bind, strconv.Itoa(p.number))
+// tryPort gives the error of somebody who wanted to listen on a port. It does not listen: a node that starts at this moment must find its
+// ports free.
+func (h Host) tryPort(p port) error {
 	if p.network == "udp" {
-		c, err := net.ListenPacket("udp", address)
+		if _, taken := listener(p.network, h.Bind, p.number); taken {
+			return syscall.EADDRINUSE
+		}
+		return nil // whether the address is right and the user may have the port is found out with TCP
+	}
+	ip := net.IPv6unspecified
+	if h.Bind != "" {
+		a, err := net.ResolveIPAddr("ip", h.Bind)
 		if err != nil {
 			return err
 		}
-		return c.Close()
+		ip = a.IP
 	}
-	l, err := net.Listen("tcp", address)
+	err := bindTCP(ip, p.number)
+	if errors.Is(err, syscall.EAFNOSUPPORT) && h.Bind == "" { // a machine without IPv6
+		return bindTCP(net.IPv4zero, p.number)
+	}
+	return err
+}
+
+// bindTCP takes a port as a listener would, but for the listening. The kernel gives it to a listener all the same, since both share it
+// (SO_REUSEADDR, socket(7)), and refuses it where there is a listener.
+func bindTCP(ip net.IP, port int) error {
+	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: port, Addr: [16]byte(ip.To16())})
+	if v4 := ip.To4(); v4 != nil {
+		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: port, Addr: [4]byte(v4)}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return os.NewSyscallError("socket", err)
 	}
-	return l.Close()
+	defer unix.Close(fd)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if family == unix.AF_INET6 {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	return os.NewSyscallError("bind", unix.Bind(fd, address))
 }
 
 func (h Host) judgePort(p port, err error) Finding {
@@ -87,7 +118,7 @@ func (h Host) judgePort(p port, err error) Finding {
 		if h.Running && (who == "" || strings.Contains(who, "mlfnode")) {
 			return fine(label, "held by this node")
 		}
-		if who == "" && h.tryListen(p) == nil {
+		if who == "" && h.tryPort(p) == nil {
 			return fine(label, "free") // its holder has exited in the meantime
 		}
 		if who == "" {
@@ -104,16 +135,24 @@ func (h Host) judgePort(p port, err error) Finding {
 
 // holder says which process holds a port of an address, "" where that can't be seen.
 func holder(network, bind string, number int) string {
+	if inode, ok := listener(network, bind, number); ok {
+		return owner("socket:[" + inode + "]")
+	}
+	return ""
+}
+
+// listener gives the inode of the socket that holds a port of an address.
+func listener(network, bind string, number int) (inode string, ok bool) {
 	for _, table := range []string{network, network + "6"} {
 		b, err := os.ReadFile("/proc/net/" + table)
 		if err != nil {
 			continue
 		}
 		if inode := socketInode(string(b), network, bind, number); inode != "" {
-			return owner("socket:[" + inode + "]")
+			return inode, true
 		}
 	}
-	return ""
+	return "", false
 }
 
 // listening is the state of a socket that listens, in /proc/net/tcp (proc_pid_net(5)); a UDP socket that waits says 07.
