@@ -98,7 +98,7 @@ func (h Host) disk() []Finding {
 	if err := unix.Statfs(dir, &s); err != nil {
 		return []Finding{bad("disk", "its room can't be found out: "+err.Error(), "df -h "+dir)}
 	}
-	found := []Finding{judgeRoom(dir, s.Bavail*uint64(s.Bsize)), judgeInodes(dir, s.Files, s.Ffree)}
+	found := []Finding{fileSystem(dir), judgeRoom(dir, s.Bavail*uint64(s.Bsize)), judgeInodes(dir, s.Files, s.Ffree)}
 	took, err := syncTime(dir)
 	if err != nil {
 		return append(found, bad("disk speed", "a file can't be written and synced: "+err.Error(), "choose another folder with --state-dir"))
