@@ -197,9 +197,15 @@ func (a *attempt) fileSigner(path string, held []ssh.Signer) ssh.Signer {
 // outcome says why a handshake that came to an answer failed.
 func (a *attempt) outcome(err error) error {
 	a.judged()
-	switch {
-	case a.problem != nil:
+	if a.problem != nil {
 		return a.problem
+	}
+	return a.route.beyond.explain(a.refusal(err), a.taken)
+}
+
+// refusal says why the machine has let nobody in.
+func (a *attempt) refusal(err error) error {
+	switch {
 	case !a.asked && strings.Contains(err.Error(), "Too many authentication failures"):
 		return tooManyProblem(a.route, a.tried)
 	case len(a.taken) > 0 && !slices.ContainsFunc(a.taken, func(m string) bool { return slices.Contains(a.route.methods, m) }):

@@ -55,7 +55,7 @@ type fileConfig struct{ files []*ssh_config.Config }
 // read are the options that a fileConfig looks for.
 var read = [...]string{"User", "HostName", "Port", "HostKeyAlias", "IdentityFile", "CertificateFile", "IdentitiesOnly", "IdentityAgent",
 	"UserKnownHostsFile", "StrictHostKeyChecking", "ConnectTimeout", "PreferredAuthentications", "PubkeyAuthentication",
-	"PasswordAuthentication", "AddressFamily", "BindAddress"}
+	"PasswordAuthentication", "AddressFamily", "BindAddress", "GSSAPIAuthentication", "HostbasedAuthentication", "PKCS11Provider", "ControlPath"}
 
 // about implements config.
 func (c *fileConfig) about(t Target) (settings, error) {

@@ -1,9 +1,12 @@
 package shell
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -62,4 +65,56 @@ func TestMethodsObeyed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What OpenSSH's client could have used and this one can't is named to somebody who was not let in, and to nobody else.
+func TestWaysBeyondOurs(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "open")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const all = "GSSAPIAuthentication yes\nHostbasedAuthentication yes\nPKCS11Provider /lib/card.so\n"
+	for _, c := range []struct {
+		text  string
+		taken []string
+		cause string
+		cure  string
+	}{
+		{"", []string{"gssapi-with-mic", "publickey", "hostbased"}, "", ""},
+		{all, []string{"password"}, "", ""},
+		{all, []string{"gssapi-with-mic"}, "ssh itself may use Kerberos (GSSAPIAuthentication), which mlfnode can't", ""},
+		{all, []string{"publickey", "hostbased"}, "the key of this machine (HostbasedAuthentication) and the keys of a card (PKCS11Provider)", "ssh-add -s '/lib/card.so'"},
+		{"ControlPath " + socket, []string{"password"}, "the connection that is open already (ControlPath)", ""},
+		{"ControlMaster auto\nControlPath " + socket + "-other", []string{"password"}, "", ""},
+		{"ControlPath none\nPKCS11Provider none", []string{"publickey"}, "", ""},
+	} {
+		file := filepath.Join(t.TempDir(), "config")
+		write(t, file, "Host gpu1\n"+c.text+"\n")
+		d := dialer(t, Options{ConfigFile: file})
+		files, err := readConfigFiles(file, d.home)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, reader := range []config{d.config, files} {
+			d.config = reader
+			r, err := d.route(Target{Host: "gpu1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var p *Problem
+			if err := r.beyond.explain(methodsProblem(r, c.taken), c.taken); !errors.As(err, &p) {
+				t.Fatalf("%q: got %v", c.text, err)
+			}
+			before := methodsProblem(r, c.taken)
+			if !strings.Contains(p.Cause, c.cause) || !strings.Contains(p.Cure, c.cure) || (c.cause == "") != (p.Cause == before.Cause) || (c.cure == "") != (p.Cure == before.Cure) {
+				t.Errorf("%q, machine takes %q: got %v; want %q, %q", c.text, c.taken, p, c.cause, c.cure)
+			}
+		}
+	}
+	s := sshdByPassword(t, "secret")
+	file := filepath.Join(t.TempDir(), "config")
+	write(t, file, "ControlPath "+socket+"\nPasswordAuthentication no\n")
+	dialed(t, Options{ConfigFile: file, KnownHosts: s.know("ed25519")}, s, "which mlfnode can't")
 }

@@ -25,6 +25,7 @@ type route struct {
 	agent        string   // socket, "" for none
 	only         bool     // offer no other keys than those named
 	methods      []string // the ways to be let in, in the order in which they are tried
+	beyond       beyond   // those that only OpenSSH's client has
 	jumps        []Target
 	proxy        string   // the command that gives the connection, "" for none
 	known        []string // files of known hosts; new ones go to the first
@@ -62,7 +63,7 @@ func (d *Dialer) route(t Target) (route, error) {
 		r.connectTime = time.Duration(s) * time.Second
 	}
 	r.identities, r.certificates = d.files(said.every("IdentityFile"), r), d.files(said.every("CertificateFile"), r)
-	r.methods = methods(said)
+	r.methods, r.beyond = methods(said), waysBeyond(said)
 	r.agent = d.agentSocket(get("IdentityAgent"), r)
 	r.known = d.knownFiles(get("UserKnownHostsFile"), r)
 	switch strings.ToLower(get("StrictHostKeyChecking")) {
