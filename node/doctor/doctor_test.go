@@ -51,7 +51,7 @@ func TestJudgements(t *testing.T) {
 		{"few files", judgeFiles(20000, true), Warn, "65536 may be needed", "service install"},
 		{"enough for a worker", judgeFiles(20000, false), OK, "20000", ""},
 		{"limits", Host{Limits: "memory"}.limits(), OK, "enforced: memory", ""},
-		{"no limits", Host{}.limits(), Warn, "no limit of memory", "as root or as a service"},
+		{"no limits", Host{}.limits(), Warn, "no limit of memory", "--run-as USER"},
 		{"no systemd", judgeService(Service{}), Warn, "not run by systemd", "says what to do instead"},
 		{"no service", judgeService(Service{Systemd: true}), Warn, "is no service", "mlfnode service install"},
 		{"no linger", judgeService(Service{Systemd: true, Installed: true, Active: true, User: true}), Warn, "does not linger", "enable-linger"},

@@ -217,7 +217,7 @@ func judgeFiles(limit uint64, master bool) Finding {
 func (h Host) limits() Finding {
 	if h.Limits == "" {
 		return warn("cgroups", "no limit of memory is enforced, so a trial may take that of others",
-			"run the node as root or as a service (mlfnode service install), on a kernel with the memory controller (cat /proc/cgroups)")
+			"have systemd run the node (mlfnode service install --user; root gives one to a user with --run-as USER), on a kernel with the memory controller (cat /proc/cgroups)")
 	}
 	return fine("cgroups", "enforced: "+h.Limits)
 }

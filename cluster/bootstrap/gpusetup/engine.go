@@ -116,7 +116,7 @@ func (h *host) unusable() (Finding, bool) {
 			`and systemctl --user restart docker; as root, nvidia-ctk config --set nvidia-container-cli.no-cgroups --in-place`
 	case refused:
 		f.Cause = "the user " + h.user + " may not talk to Docker, and cannot become root without a password"
-		f.Cure = "add the user to the group docker, or allow sudo without a password"
+		f.Cure = "add the user to the group docker, or log in as root for this once"
 	case silent:
 		f.Cause = "Docker is installed, but its server does not answer" + because(h.complaint())
 		f.Cure = "start it (systemctl start docker) and read its log (journalctl -u docker)"

@@ -167,6 +167,9 @@ func TestJudges(t *testing.T) {
 			if (got.Verdict == Stop || got.Verdict == Warn) && (got.Cause == "" || got.Cure == "") {
 				t.Errorf("got the cause %q with the cure %q, want both", got.Cause, got.Cure)
 			}
+			if strings.Contains(got.Cure, "NOPASSWD") || strings.Contains(got.Cure, "sudo without") && !strings.Contains(got.Cure, "afterwards") {
+				t.Errorf("got the cure %q, which leaves the rights of root to a user for good", got.Cure)
+			}
 		})
 	}
 }

@@ -97,7 +97,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 		return line, nil
 	}
 	if s.h.root == "no" {
-		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and only root could change that", Cure: "log in as root, or allow the user " + s.h.user + " sudo without a password"}
+		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and only root could change that", Cure: "log in as root for this once (root@HOST), or have an administrator run it"}
 		return line, nil
 	}
 	s.tell(Step{Check: c.name, Text: "mending, since " + line.Cause, Program: line.Program})
