@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -186,5 +187,41 @@ func eachGoFile(t *testing.T, fn func(path string)) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMapNamesEveryPackage holds that the map of docs/ARCHITECTURE.md has a place for each package that is not there for tests alone.
+func TestMapNamesEveryPackage(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "ARCHITECTURE.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, atlas, _ := strings.Cut(string(page), "\n## Map\n")
+	atlas, _, found := strings.Cut(atlas, "\n## ")
+	if !found {
+		t.Fatal("there is no map")
+	}
+	packages := map[string]bool{}
+	for _, top := range []string{"cmd", "node", "cluster", "jetstream", "grid", "projects"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() && filepath.Ext(path) != ".go" || strings.Contains(path, "testdata") || strings.HasSuffix(filepath.Dir(path), "test") {
+				return err
+			}
+			if !d.IsDir() {
+				packages[filepath.Base(filepath.Dir(path))] = true
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range packages {
+		if !strings.Contains(atlas, "`"+name+"`") && !strings.Contains(atlas, "/"+name+"`") {
+			t.Errorf("the map has no place for %s", name)
+		}
+	}
+	if len(packages) < 40 {
+		t.Errorf("packages: got %d, want at least 40", len(packages))
 	}
 }
