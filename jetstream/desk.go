@@ -257,6 +257,9 @@ type (
 	}
 	storedAt struct {
 		Seq uint64 `json:"seq"`
+		// Unknown says that nothing was stored, since the sweep has no record. It is no error, so that
+		// nodes of earlier versions don't send the same again for ever.
+		Unknown bool `json:"unknown,omitempty"`
 	}
 )
 
@@ -288,17 +291,10 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 		if b.Node != node {
 			return nil, fmt.Errorf("%w: %s reports in the name of %.100q", errRefused, node, b.Node)
 		}
-		seq, err := c.store.Events.accept(ctx, b, b.Node, b.Sweep, m.Data)
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(storedAt{seq})
+		return c.stored(ctx, b.Sweep, func() (uint64, error) { return c.events(ctx, b, m.Data) })
 	case callOutput:
-		seq, err := c.output(ctx, node, grid.SweepID(m.Header.Get(sweepHeader)), m.Data)
-		if err != nil {
-			return nil, err
-		}
-		return json.Marshal(storedAt{seq})
+		sweep := grid.SweepID(m.Header.Get(sweepHeader))
+		return c.stored(ctx, sweep, func() (uint64, error) { return c.output(ctx, node, sweep, m.Data) })
 	case callSweeps:
 		after, n := binary.Uvarint(m.Data)
 		if n <= 0 {
@@ -309,6 +305,24 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 		return c.store.Records.raw(ctx, grid.SweepID(m.Data))
 	}
 	return nil, fmt.Errorf("%w: %.100q is not known; update the master's mlfnode", errRefused, verb)
+}
+
+// stored answers a report on a sweep, which put stores. A sweep without a record was removed, or is gone since the store was restored:
+// what would be stored of it would belong to nothing. The records are those of the store itself, so a master that has just started
+// knows all of them.
+func (c *Calls) stored(ctx context.Context, sweep grid.SweepID, put func() (uint64, error)) ([]byte, error) {
+	known, err := c.store.Records.known(ctx, sweep)
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		return json.Marshal(storedAt{Unknown: true})
+	}
+	seq, err := put()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(storedAt{Seq: seq})
 }
 
 // handle decodes a call and encodes its answer.
@@ -326,6 +340,19 @@ func handle[T any](m *nats.Msg, fn func(*T) (any, error)) ([]byte, error) {
 
 // maxTaken bounds the leases of one call.
 const maxTaken = 64
+
+// events stores a batch of a node.
+func (c *Calls) events(ctx context.Context, b *grid.Batch, data []byte) (uint64, error) {
+	shares := c.store.eventShares
+	if err := shares.take(ctx, b.Node, int64(len(data))); err != nil {
+		return 0, err
+	}
+	seq, err := c.store.Events.accept(ctx, b, b.Node, b.Sweep, data)
+	if err != nil {
+		shares.giveBack(b.Node, int64(len(data)))
+	}
+	return seq, err
+}
 
 // output stores a message of chunks of a node: of its own runs only.
 func (c *Calls) output(ctx context.Context, node grid.NodeID, sweep grid.SweepID, data []byte) (uint64, error) {

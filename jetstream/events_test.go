@@ -59,6 +59,9 @@ func TestEvents(t *testing.T) {
 // from the stream.
 func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
 	l := newLab(t)
+	if _, err := l.store.Records.Create(t.Context(), sweep("a-1")); err != nil {
+		t.Fatal(err)
+	}
 	link := l.connect("n1")
 	const sent = keptBatches + 4
 	for i := range sent {

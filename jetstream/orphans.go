@@ -9,15 +9,19 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nats-io/nats-server/v2/server"
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
 )
 
 // PurgeUnknown removes events, output and artifacts of sweeps that have no record: late reports of a sweep that was removed, and what
-// a node has written under a name of its own. known is asked for each sweep of which something is stored; where it says no, the
-// records are looked at once more. It gives the sweeps of which something was removed.
-func (s *Store) PurgeUnknown(ctx context.Context, known func(grid.SweepID) bool) ([]grid.SweepID, error) {
+// nodes of earlier versions have written under names of their own. known is asked for each sweep of which something is stored; where it
+// says no, the records are looked at once more. Of a part with more than a page of subjects it looks at one page, and at the next one
+// when it is called again, unless whole is set. It gives the sweeps of which something was removed.
+func (s *Store) PurgeUnknown(ctx context.Context, whole bool, known func(grid.SweepID) bool) ([]grid.SweepID, error) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	removed := map[grid.SweepID]bool{}
 	for _, part := range []struct {
 		stream, filter string
@@ -26,51 +30,75 @@ func (s *Store) PurgeUnknown(ctx context.Context, known func(grid.SweepID) bool)
 		{eventStream, eventSubjects, sweepOf}, {logStream, logSubjects, sweepOf},
 		{artifactBucket, metaOf(artifactBucket, anyNode) + ">", sweepOfArtifact}, {artifactBucket, dataOf(artifactBucket, anyNode) + ">", sweepOfArtifact},
 	} {
-		subjects, err := s.subjects(ctx, part.stream, part.filter)
-		if err != nil {
-			return nil, err
-		}
-		verdicts := map[grid.SweepID]bool{}
-		for subject := range subjects {
-			id := part.sweep(subject)
-			there, asked := verdicts[id]
-			if !asked {
-				if there = known(id); !there {
-					if there, err = s.Records.exists(ctx, id); err != nil {
-						return nil, err
-					}
-				}
-				verdicts[id] = there
-			}
-			if there {
-				continue
-			}
-			if err := s.purge(ctx, part.stream, subject); err != nil {
+		for more := true; more; {
+			page, total, err := s.subjects(ctx, part.stream, part.filter, s.looked[part.filter])
+			if err != nil {
 				return nil, err
 			}
-			removed[id] = true
+			stay := 0
+			verdicts := map[grid.SweepID]bool{}
+			for _, subject := range page {
+				id := part.sweep(subject)
+				there, asked := verdicts[id]
+				if !asked {
+					if there = known(id); !there {
+						if there, err = s.Records.exists(ctx, id); err != nil {
+							return nil, err
+						}
+					}
+					verdicts[id] = there
+				}
+				if there {
+					stay++
+					continue
+				}
+				if err := s.purge(ctx, part.stream, subject); err != nil {
+					return nil, err
+				}
+				removed[id] = true
+			}
+			at := s.looked[part.filter]
+			if at+len(page) >= total {
+				s.looked[part.filter] = 0
+				break
+			}
+			s.looked[part.filter] = at + stay
+			more = whole
 		}
 	}
 	return slices.Sorted(maps.Keys(removed)), nil
 }
 
-// maxSubjects bounds the subjects that are looked through at one time: nats-server and the client hold all of them in memory. A stream
-// with more is not looked through.
-const maxSubjects = 200_000
+// subjectPage bounds the subjects that are looked at together: nats-server sends no more in one answer.
+const subjectPage = server.JSMaxSubjectDetails
 
-// subjects lists the subjects of a stream, none where there are too many.
-func (s *Store) subjects(ctx context.Context, stream, filter string) (map[string]uint64, error) {
-	info, err := s.info(ctx, stream)
-	if err != nil || info.State.Msgs == 0 || info.State.NumSubjects > maxSubjects {
-		return nil, err
-	}
+// subjects lists a page of the subjects of a stream, in order, from the offset on, and gives how many there are in all.
+func (s *Store) subjects(ctx context.Context, stream, filter string, offset int) (page []string, total int, err error) {
 	ctx, stop := s.limited(ctx)
 	defer stop()
-	info, err = s.streams[stream].Info(ctx, js.WithSubjectFilter(filter))
+	ask, err := json.Marshal(map[string]any{"subjects_filter": filter, "offset": offset})
 	if err != nil {
-		return nil, s.explain(ctx, "look through "+stream, err)
+		return nil, 0, err
 	}
-	return info.State.Subjects, nil
+	msg, err := s.conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+stream, ask)
+	if err != nil {
+		return nil, 0, s.explain(ctx, "look through "+stream, err)
+	}
+	var info struct {
+		Error *js.APIError `json:"error"`
+		Total int          `json:"total"`
+		State struct {
+			Subjects map[string]uint64 `json:"subjects"`
+		} `json:"state"`
+	}
+	if err := json.Unmarshal(msg.Data, &info); err != nil {
+		return nil, 0, fmt.Errorf("look through %s: %w", stream, err)
+	}
+	if info.Error != nil {
+		return nil, 0, s.explain(ctx, "look through "+stream, info.Error)
+	}
+	page = slices.Sorted(maps.Keys(info.State.Subjects))
+	return page[:min(len(page), s.perLook)], info.Total, nil
 }
 
 func sweepOf(subject string) grid.SweepID { return grid.SweepID(lastToken(subject)) }
@@ -82,6 +110,41 @@ func sweepOfArtifact(subject string) grid.SweepID {
 		return ""
 	}
 	return grid.SweepID(untoken(parts[4]))
+}
+
+// known reports whether there is a record of this id, at no cost for one that was seen before.
+func (r *Records) known(ctx context.Context, id grid.SweepID) (bool, error) {
+	r.mu.Lock()
+	there := r.there[id]
+	r.mu.Unlock()
+	if there {
+		return true, nil
+	}
+	removals := r.removals()
+	there, err := r.exists(ctx, id)
+	if there {
+		r.see(id, removals)
+	}
+	return there, err
+}
+
+// see notes that there is a record, unless one may have been removed since there were so many removals.
+func (r *Records) see(id grid.SweepID, removals int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone != removals {
+		return
+	}
+	if r.there == nil {
+		r.there = map[grid.SweepID]bool{}
+	}
+	r.there[id] = true
+}
+
+func (r *Records) removals() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.gone
 }
 
 // exists reports whether there is a record of this id, even one that this program can't read.

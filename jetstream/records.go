@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go"
@@ -23,6 +24,10 @@ type Records struct {
 	store *Store
 	life  string              // of the stream: another one once it was restored, or founded again
 	moved listeners[struct{}] // told of each change
+
+	mu    sync.Mutex
+	there map[grid.SweepID]bool // sweeps that were seen to have a record, so that reports on them are quickly accepted
+	gone  int                   // records that were removed
 }
 
 // Record is a sweep with what the master keeps beside it, and the revision that an Update must name.
@@ -103,6 +108,7 @@ func (r *Records) put(ctx context.Context, record *Record) (rev uint64, err erro
 	if err != nil {
 		return 0, fmt.Errorf("encode sweep %s: %w", sweep.ID, err)
 	}
+	removals := r.removals()
 	rev, err = r.swap(ctx, recordSubject(sweep.ID), data, record.Rev)
 	switch {
 	case errors.Is(err, ErrTooLarge):
@@ -110,6 +116,9 @@ func (r *Records) put(ctx context.Context, record *Record) (rev uint64, err erro
 			sweep.ID, len(data)>>10, maxPayload>>10, err)
 	case err != nil && !errors.Is(err, ErrConflict):
 		return 0, fmt.Errorf("sweep %s: %w", sweep.ID, err)
+	}
+	if err == nil {
+		r.see(sweep.ID, removals)
 	}
 	r.moved.tell(struct{}{})
 	return rev, err
@@ -310,6 +319,10 @@ func (r *Records) Delete(ctx context.Context, id grid.SweepID) error {
 	if _, err := r.store.publish(ctx, marker, js.WithMsgTTL(markerAge)); err != nil {
 		return fmt.Errorf("remove sweep %s: %w", id, err)
 	}
+	r.mu.Lock()
+	delete(r.there, id)
+	r.gone++
+	r.mu.Unlock()
 	r.moved.tell(struct{}{})
 	return nil
 }

@@ -406,9 +406,19 @@ func (l *Link) Postpone(ctx context.Context, h *Held, d time.Duration) error {
 	return err
 }
 
-// Events stores a batch. Storing the same one again is harmless. It returns when the batch is on the master's disk.
+// ErrUnknownSweep is returned by Link.Events and Link.Output when the master has no record of the sweep, and will have none: it was
+// removed, or is gone since the store was restored. Nothing is stored then.
+var ErrUnknownSweep = errors.New("the master has no record of the sweep")
+
+// Events stores a batch. Storing the same one again is harmless. It returns when the batch is on the master's disk, or ErrUnknownSweep.
 func (l *Link) Events(ctx context.Context, b *grid.Batch) error {
-	if l.calls != nil { // nothing is to be checked
+	if l.calls != nil { // the node is the master's own
+		switch known, err := l.calls.store.Records.known(ctx, b.Sweep); {
+		case err != nil:
+			return err
+		case !known:
+			return ErrUnknownSweep
+		}
 		_, err := l.calls.store.Events.Publish(ctx, b)
 		return err
 	}
@@ -418,7 +428,8 @@ func (l *Link) Events(ctx context.Context, b *grid.Batch) error {
 	return err
 }
 
-// Output stores chunks of a sweep, and gives the sequences of the first and the last message once all are on the master's disk.
+// Output stores chunks of a sweep, and gives the sequences of the first and the last message once all are on the master's disk. It
+// may return ErrUnknownSweep.
 func (l *Link) Output(ctx context.Context, sweep grid.SweepID, chunks []Chunk) (first, last uint64, err error) {
 	header := nats.Header{sweepHeader: {string(sweep)}}
 	return packAll(chunks, func(data []byte) (uint64, error) {
@@ -435,6 +446,9 @@ func (l *Link) send(ctx context.Context, verb string, m *nats.Msg) (uint64, erro
 	var s storedAt
 	if err := json.Unmarshal(data, &s); err != nil {
 		return 0, fmt.Errorf("read the answer for %s: %w", verb, err)
+	}
+	if s.Unknown {
+		return 0, ErrUnknownSweep
 	}
 	return s.Seq, nil
 }

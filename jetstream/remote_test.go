@@ -83,10 +83,15 @@ type lab struct {
 	server *Server
 	store  *Store
 	port   int
+	limits Limits
 }
 
 func newLab(t *testing.T) *lab {
-	l := &lab{authority: newAuthority(t), dir: t.TempDir()}
+	return newLabOf(t, Limits{})
+}
+
+func newLabOf(t *testing.T, limits Limits) *lab {
+	l := &lab{authority: newAuthority(t), dir: t.TempDir(), limits: limits}
 	l.start()
 	t.Cleanup(func() { l.stop() })
 	return l
@@ -97,7 +102,7 @@ func (l *lab) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l.t.Ou
 func (l *lab) start() {
 	l.t.Helper()
 	var err error
-	l.server, err = Start(Config{Dir: l.dir, Node: "m", Logger: l.logger(), Listen: &Listen{
+	l.server, err = Start(Config{Dir: l.dir, Node: "m", Logger: l.logger(), Limits: l.limits, Listen: &Listen{
 		Host: "127.0.0.1", Port: l.port, TLS: l.tls("m"),
 		Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
 			name := s.PeerCertificates[0].Subject.CommonName

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,12 @@ type Store struct {
 	asked   atomic.Bool   // Close was called
 	lost    chan struct{} // closed when the connection has ended for good without Close
 	desk    *desk         // answers the nodes of a Server that listens
+
+	eventShares, artifactShares *shares // what other nodes store
+
+	looking sync.Mutex
+	looked  map[string]int // how far PurgeUnknown has looked, by filter
+	perLook int            // how many subjects it looks at together
 }
 
 // ended is called when the connection has ended for good.
@@ -62,7 +69,7 @@ func (s *Store) Lost() <-chan struct{} { return s.lost }
 func (s *Server) Store(ctx context.Context) (*Store, error) {
 	st := &Store{
 		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
-		gone: make(chan struct{}), lost: make(chan struct{}),
+		gone: make(chan struct{}), lost: make(chan struct{}), looked: map[string]int{}, perLook: subjectPage,
 	}
 	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
 	if err != nil {
@@ -103,6 +110,8 @@ func (s *Store) parts() {
 	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
 	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}
 	s.Calls = &Calls{store: s}
+	s.eventShares = newShares(s, eventStream, "events", "events", s.limits.EventBytes)
+	s.artifactShares = newShares(s, artifactBucket, artifactBucket, artifactBucket, s.limits.ArtifactBytes)
 }
 
 // Bundle gives the content of a bundle, or ErrNotFound.

@@ -28,7 +28,7 @@ func (m *Master) retain(ctx context.Context, ready time.Time) error {
 	defer room.Stop()
 	m.removeOutdated(ctx)
 	m.clearSnapshots(true, 0)
-	m.removeOrphans(ctx, ready) // a client that sent a bundle before this master started sends it again
+	m.removeOrphans(ctx, false, ready) // a client that sent a bundle before this master started sends it again
 	for {
 		select {
 		case <-ctx.Done():
@@ -37,7 +37,7 @@ func (m *Master) retain(ctx context.Context, ready time.Time) error {
 			m.removeOutdated(ctx)
 		case <-tick.C:
 			m.removeOutdated(ctx)
-			m.removeOrphans(ctx, time.Now().Add(-orphanAge))
+			m.removeOrphans(ctx, false, time.Now().Add(-orphanAge))
 			m.clearSnapshots(true, 0)
 		case <-room.C:
 			m.makeRoom(ctx)
@@ -59,14 +59,18 @@ func (m *Master) makeRoom(ctx context.Context) {
 	tight := m.tight(ctx)
 	if len(tight) > 0 && (m.roomProblem() == "" || len(m.outdated(time.Now())) > 0) {
 		m.removeOutdated(ctx)
-		m.removeOrphans(ctx, time.Now().Add(-orphanFresh))
+		m.removeOrphans(ctx, true, time.Now().Add(-orphanFresh))
 		tight = m.tight(ctx)
 	}
 	problem := ""
 	if len(tight) > 0 {
 		u := tight[0]
-		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); when it is full, trials wait. Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
-			u.Name, u.Bytes/1e6, u.Limit/1e6, u.Name)
+		then := "when it is full, trials wait"
+		if len(u.Waiting) > 0 {
+			then = fmt.Sprintf("trials wait on %s, which stored its share of the last tenth", u.Waiting[0])
+		}
+		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); %s. Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
+			u.Name, u.Bytes/1e6, u.Limit/1e6, then, u.Name)
 	}
 	m.setRoomProblem(problem)
 }
@@ -245,9 +249,9 @@ const (
 )
 
 // removeOrphans removes what belongs to no sweep: events, output and artifacts of sweeps without a record, and bundles
-// that were stored before a time.
-func (m *Master) removeOrphans(ctx context.Context, before time.Time) {
-	removed, err := m.cfg.Store.PurgeUnknown(ctx, func(id grid.SweepID) bool {
+// that were stored before a time. Of many subjects it looks at some, and at the next ones when it is called again, unless whole is set.
+func (m *Master) removeOrphans(ctx context.Context, whole bool, before time.Time) {
+	removed, err := m.cfg.Store.PurgeUnknown(ctx, whole, func(id grid.SweepID) bool {
 		_, ok := m.Sweep(id)
 		return ok
 	})

@@ -106,7 +106,7 @@ func TestBundleOfASubmissionUnderWayStays(t *testing.T) {
 		before time.Time
 		kept   bool
 	}{{ready, true}, {time.Now(), false}} {
-		c.removeOrphans(t.Context(), r.before)
+		c.removeOrphans(t.Context(), false, r.before)
 		if has, err := c.store.Bundles.Has(t.Context(), digest); err != nil || has != r.kept {
 			t.Errorf("a bundle stored at the start, after what is older than %v was removed: got %v, %v; want %v", time.Since(r.before), has, err, r.kept)
 		}
@@ -146,7 +146,7 @@ func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Name != "kept-1/0/n.1.1" {
 		t.Errorf("artifacts: got %+v, %v; want those of the sweep", list, err)
 	}
-	left, err := c.store.PurgeUnknown(t.Context(), func(id grid.SweepID) bool { return id == "kept-1" })
+	left, err := c.store.PurgeUnknown(t.Context(), false, func(id grid.SweepID) bool { return id == "kept-1" })
 	if err != nil || len(left) != 0 {
 		t.Errorf("still there: %q, %v", left, err)
 	}

@@ -68,7 +68,7 @@ func (m *Monitor) putArtifacts(r *http.Request) (struct{}, error) {
 	if !ok || index < 0 || index >= record.Sweep.Space.Count() {
 		return none, &api.Error{Status: http.StatusNotFound, Msg: "there is no trial " + id.String()}
 	}
-	return none, refusedFile(m.cfg.Store.Artifacts.Put(r.Context(), id.ArtifactName(run), r.Body, nil))
+	return none, refusedFile(m.cfg.Store.PutArtifactsOf(r.Context(), node, id, run, r.Body))
 }
 
 // refusedFile gives the answer that stands for an error of the store.

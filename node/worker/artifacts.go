@@ -65,7 +65,8 @@ func (u *uploads) hopeless(err error) bool {
 
 // storeArtifacts packs everything under $MLF_OUT and the files that the task's patterns name. As long as the store does not take
 // them, because the master is away or the disk is full, it waits: the spool keeps them, and the attempt is reported after them.
-// It returns errUploadLeft when ctx or the worker ends first, and jetstream.ErrFull after fullPatience.
+// It returns errUploadLeft when ctx or the worker ends first, jetstream.ErrFull after fullPatience, and jetstream.ErrNotFound when the
+// master has no such trial.
 func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef, error) {
 	files, err := a.artifacts()
 	if err != nil || len(files) == 0 {
@@ -74,6 +75,9 @@ func (w *Worker) storeArtifacts(ctx context.Context, a *attempt) (grid.FilesRef,
 	for warned := false; ; warned = true {
 		ref, err := w.putArtifacts(ctx, a, files)
 		var unpacked *packError
+		if errors.Is(err, jetstream.ErrNotFound) { // it tells nothing of how full the store is
+			return ref, err
+		}
 		if w.uploads.hopeless(err) || err == nil || errors.As(err, &unpacked) || errors.Is(err, jetstream.ErrTooLarge) {
 			return ref, err
 		}

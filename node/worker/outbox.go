@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 )
@@ -23,16 +25,19 @@ const (
 	outboxEvents = 16384
 	// retryInterval is the wait after the store has refused a round, for example because the disk is full.
 	retryInterval = 500 * time.Millisecond
+	// dropNews is how often it is logged that reports are dropped.
+	dropNews = time.Minute
 )
 
-// outbox stores reports in rounds: output, then the events that point to it, then the acknowledgement of leases. Nothing is
-// dropped: a round that fails is tried again until it is stored.
+// outbox stores reports in rounds: output, then the events that point to it, then the acknowledgement of leases. A round that fails is
+// tried again until it is stored. Only reports on sweeps that the master has no record of are dropped.
 type outbox struct {
 	node   grid.NodeID
 	master *jetstream.Link
 	log    *slog.Logger
 	kick   chan struct{}
 	slow   atomic.Int64 // the master's pace
+	news   rate.Sometimes
 
 	mu      sync.Mutex
 	queue   round
@@ -40,6 +45,7 @@ type outbox struct {
 	busy    bool          // a round is being stored
 	drained chan struct{} // closed and replaced when a round has been stored
 	refused bool          // the store has refused the round
+	dropped int64         // reports on sweeps that the master has no record of
 	closed  chan struct{} // closed once nothing more is taken
 }
 
@@ -84,7 +90,7 @@ type leaseReport struct {
 func newOutbox(node grid.NodeID, master *jetstream.Link, log *slog.Logger) *outbox {
 	return &outbox{
 		node: node, master: master, log: log, kick: make(chan struct{}, 1), queue: newRound(nil),
-		drained: make(chan struct{}), closed: make(chan struct{}),
+		drained: make(chan struct{}), closed: make(chan struct{}), news: rate.Sometimes{First: 1, Interval: dropNews},
 	}
 }
 
@@ -250,12 +256,12 @@ func (o *outbox) announceLocked() {
 
 func (o *outbox) persist(ctx context.Context, r *round) {
 	for id, pieces := range r.output {
-		if !o.insist(ctx, "store output", id, func() error { return o.storeOutput(ctx, id, pieces) }) {
+		if !o.insist(ctx, "store output", id, len(pieces), func() error { return o.storeOutput(ctx, id, pieces) }) {
 			return
 		}
 	}
 	for id, all := range r.events {
-		if !o.insist(ctx, "store events", id, func() error { return o.storeEvents(ctx, id, all) }) {
+		if !o.insist(ctx, "store events", id, len(all.events), func() error { return o.storeEvents(ctx, id, all) }) {
 			return
 		}
 		for _, stored := range all.stored {
@@ -271,10 +277,15 @@ func (o *outbox) persist(ctx context.Context, r *round) {
 	}
 }
 
-// insist tries until it works; false when ctx ends first.
-func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, try func() error) bool {
+// insist tries to store some reports of a sweep until it works, or the master has no record of the sweep: then nobody could read them,
+// and they are dropped. False when ctx ends first.
+func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, reports int, try func() error) bool {
 	for warned := false; ; warned = true {
 		err := try()
+		if errors.Is(err, jetstream.ErrUnknownSweep) {
+			o.drop(id, reports)
+			err = nil
+		}
 		o.note(err != nil)
 		if err == nil {
 			return true
@@ -293,6 +304,17 @@ func (o *outbox) insist(ctx context.Context, what string, id grid.SweepID, try f
 			return false
 		}
 	}
+}
+
+// drop counts reports on a sweep that the master has no record of.
+func (o *outbox) drop(id grid.SweepID, reports int) {
+	o.mu.Lock()
+	o.dropped += int64(reports)
+	dropped := o.dropped
+	o.mu.Unlock()
+	o.news.Do(func() {
+		o.log.Warn("reports on a sweep that the master has no record of are dropped", "sweep", id, "reports", reports, "dropped", dropped)
+	})
 }
 
 func (o *outbox) note(refused bool) {

@@ -24,6 +24,11 @@ type posted struct {
 func post(t *testing.T, dir string) *posted {
 	t.Helper()
 	store := openStore(t, dir)
+	for _, id := range []grid.SweepID{"a-1", "t-1"} {
+		if _, err := store.Records.Create(t.Context(), &grid.Sweep{V: grid.RecordVersion, ID: id, State: grid.SweepRunning}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	o := newOutbox("n", store.Calls.Of("n"), logger(t))
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan struct{})
@@ -155,6 +160,27 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	all := p.stored("a-1")
 	if n := len(all); n != 51 || all[n-1].Kind != grid.Released || all[n-1].Lease != held[0].Seq {
 		t.Errorf("events: got %d, %v; want 50 results, then the end of lease %d", n, kinds(all)[max(0, n-2):], held[0].Seq)
+	}
+}
+
+// TestReportsOnAnUnknownSweepAreDropped reports on a sweep that the master has no record of, among others: it holds nothing up, and what
+// waits for its reports goes on.
+func TestReportsOnAnUnknownSweepAreDropped(t *testing.T) {
+	p := post(t, t.TempDir())
+	told := make(chan int64, 10)
+	for i := range int64(3) {
+		p.finish("ghost-1", i, "nobody reads it\n", func() { told <- i })
+		p.finish("a-1", i, "kept\n", func() { told <- i })
+	}
+	p.mustDrain()
+	for range 6 {
+		receive(t, "a report", told)
+	}
+	if n := len(p.stored("a-1")); n != 3 || len(p.stored("ghost-1")) != 0 {
+		t.Errorf("got %d events, and %d of a sweep without a record; want 3 and none", n, len(p.stored("ghost-1")))
+	}
+	if logs, _ := p.logs("ghost-1"); len(logs) != 0 || p.dropped != 6 {
+		t.Errorf("got %v of output, and %d reports dropped; want none, and 3 events and 3 pieces of output", logs, p.dropped)
 	}
 }
 

@@ -1,0 +1,126 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"mlfnode/grid"
+)
+
+// reports has a node report an event and some output of a sweep.
+func reports(ctx context.Context, l *Link, id string) (events, output error) {
+	b := batch(id, 0, 1)
+	b.Node, b.Events[0].Run = l.node, string(l.node)+".1.1"
+	events = l.Events(ctx, b)
+	_, _, output = l.Output(ctx, grid.SweepID(id), []Chunk{{Run: string(l.node) + ".1.1", Stream: 1, Data: []byte("x")}})
+	return events, output
+}
+
+// TestReportsOnUnknownSweeps has nodes report on sweeps that have no record, from within the master's process and from without: nothing
+// is stored, and they are told so. A sweep that is there, or whose record only a newer version can read, is another thing; so is one that
+// a master knows that has just started.
+func TestReportsOnUnknownSweeps(t *testing.T) {
+	l := newLab(t)
+	ctx := t.Context()
+	for _, id := range []string{"a-1", "old-1", "gone-1"} {
+		if _, err := l.store.Records.Create(ctx, sweep(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.store.Records.Delete(ctx, "gone-1"); err != nil {
+		t.Fatal(err)
+	}
+	newer := []byte(`{"v":1000,"id":"newer-1"}`)
+	if _, err := l.store.publish(ctx, &nats.Msg{Subject: recordSubject("newer-1"), Data: newer}); err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	l.start()
+	for name, link := range map[string]*Link{"remote": l.connect("b"), "own": l.store.Calls.Of("m")} {
+		for id, known := range map[string]bool{"a-1": true, "old-1": true, "newer-1": true, "gone-1": false, "ghost-1": false, "": false} {
+			for range 2 {
+				events, output := reports(ctx, link, id)
+				if (events == nil) != known || (output == nil) != known || (!known && (!errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep))) {
+					t.Errorf("%s reports on %q: got %v for events and %v for output; known: %v", name, id, events, output, known)
+				}
+			}
+		}
+	}
+	if err := l.store.Records.Delete(ctx, "old-1"); err != nil {
+		t.Fatal(err)
+	}
+	if events, output := reports(ctx, l.connect("c"), "old-1"); !errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep) {
+		t.Errorf("reports on a sweep that was removed: got %v and %v", events, output)
+	}
+	left, err := l.store.PurgeUnknown(ctx, true, func(grid.SweepID) bool { return false })
+	if err != nil || len(left) != 1 || left[0] != "old-1" {
+		t.Errorf("got %v, %v of no sweep in the store, want only what was reported before the removal", left, err)
+	}
+}
+
+// TestNodesOfBeforeAreNotHeldUp: a node of an earlier version sends again whatever is refused. So it is told that reports on unknown
+// sweeps are stored.
+func TestNodesOfBeforeAreNotHeldUp(t *testing.T) {
+	l := newLab(t)
+	b := batch("ghost-1", 0, 1)
+	b.Node = "b"
+	data, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := l.raw("b").Request(callSubject("b", callEvents), data, time.Minute)
+	if err != nil || refusalOf(m) != nil {
+		t.Fatalf("got %v, %v; want no refusal", m, err)
+	}
+	var before struct {
+		Seq uint64 `json:"seq"`
+	}
+	if err := json.Unmarshal(m.Data, &before); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestManySubjects has more subjects in a stream than are looked at together: whatever belongs to no sweep goes, a page at a time or at
+// once.
+func TestManySubjects(t *testing.T) {
+	for _, whole := range []bool{true, false} {
+		t.Run(fmt.Sprint(whole), func(t *testing.T) {
+			s := open(t, t.TempDir(), Limits{})
+			s.perLook = 7
+			for i := range 50 {
+				id := fmt.Sprintf("ghost-%d", i)
+				if i%3 == 0 {
+					id = fmt.Sprintf("kept-%d", i)
+					if _, err := s.Records.Create(t.Context(), sweep(id)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if _, err := s.Events.Publish(t.Context(), batch(id, 0, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			removed, rounds := 0, 0
+			for ; removed < 33 && rounds < 20; rounds++ {
+				ids, err := s.PurgeUnknown(t.Context(), whole, func(grid.SweepID) bool { return false })
+				if err != nil {
+					t.Fatal(err)
+				}
+				if removed += len(ids); len(ids) > 7 && !whole {
+					t.Errorf("round %d: got %d sweeps, more than a page", rounds, len(ids))
+				}
+			}
+			if removed != 33 || (whole && rounds != 1) {
+				t.Errorf("got %d sweeps removed in %d rounds, want 33", removed, rounds)
+			}
+			if info, err := s.info(t.Context(), eventStream); err != nil || info.State.NumSubjects != 17 {
+				t.Errorf("subjects left: got %+v, %v; want 17", info, err)
+			}
+		})
+	}
+}

@@ -1,0 +1,153 @@
+package jetstream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"mlfnode/grid"
+)
+
+const (
+	// reserved is which fraction of a part of the store that takes nothing more when it is full is divided among the nodes, so that one
+	// that reports without end does not keep the others from reporting. A node on its own fills the part as far as it goes.
+	reserved = 10
+	// fillInterval is how often it is looked how full a nearly full part is, and overTime for how long a refused node counts as one
+	// that waits: it asks again twice a second.
+	fillInterval = time.Second
+	overTime     = 10 * time.Second
+)
+
+// shares bound what single nodes store in a part of the store when it is nearly full.
+type shares struct {
+	store   *Store
+	stream  string
+	what    string // for people
+	setting string
+	limit   int64
+
+	mu     sync.Mutex
+	bytes  int64 // at least what is stored: what was seen last, and all that came since
+	looked time.Time
+	used   map[grid.NodeID]int64     // of the reserve
+	over   map[grid.NodeID]time.Time // when a node was refused last
+}
+
+func newShares(s *Store, stream, what, setting string, limit int64) *shares {
+	return &shares{
+		store: s, stream: stream, what: what, setting: setting, limit: limit, bytes: limit, // nobody has looked
+		used: map[grid.NodeID]int64{}, over: map[grid.NodeID]time.Time{},
+	}
+}
+
+// take has a node store so many bytes, or gives an error that is ErrFull.
+func (s *shares) take(ctx context.Context, node grid.NodeID, bytes int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes += bytes
+	if s.bytes <= s.limit-s.limit/reserved {
+		return nil
+	}
+	if time.Since(s.looked) >= fillInterval {
+		s.looked = time.Now()
+		info, err := s.store.info(ctx, s.stream)
+		if err != nil {
+			return err
+		}
+		s.bytes = int64(info.State.Bytes) + bytes
+	}
+	if s.bytes <= s.limit-s.limit/reserved {
+		clear(s.used)
+		clear(s.over)
+		return nil
+	}
+	share := s.limit / reserved / int64(s.store.nodes())
+	if s.used[node]+bytes > share {
+		s.over[node] = time.Now()
+		return &shareError{fullError{what: s.what, setting: s.setting, limit: s.limit}, node, share}
+	}
+	s.used[node] += bytes
+	return nil
+}
+
+// giveBack undoes take for what was not stored.
+func (s *shares) giveBack(node grid.NodeID, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if used := s.used[node]; used > bytes {
+		s.used[node] = used - bytes
+	} else {
+		delete(s.used, node)
+	}
+}
+
+// waiting lists the nodes that were refused lately.
+func (s *shares) waiting() []grid.NodeID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var nodes []grid.NodeID
+	for node, at := range s.over {
+		if time.Since(at) < overTime {
+			nodes = append(nodes, node)
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}
+
+// nodes counts those that report to this store: those that are connected, and that of this process.
+func (s *Store) nodes() int {
+	if s.desk == nil {
+		return 1
+	}
+	return 1 + len(s.desk.server.door.connected())
+}
+
+// shareError says that a node has used its share of what is left of a part of the store.
+type shareError struct {
+	fullError
+	node  grid.NodeID
+	share int64
+}
+
+func (e *shareError) Error() string {
+	return fmt.Sprintf("the store for %s is nearly full, and node %s has used its share of what is left (%s). Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
+		e.what, e.node, humanize.IBytes(uint64(e.share)), e.setting)
+}
+
+// PutArtifactsOf stores what a run of a trial has left on another node. It returns ErrFull also when the node has used its share of a
+// store that is nearly full.
+func (s *Store) PutArtifactsOf(ctx context.Context, node grid.NodeID, id grid.TrialID, run string, r io.Reader) error {
+	counted := &sharedReader{ctx: ctx, r: r, shares: s.artifactShares, node: node}
+	err := s.Artifacts.Put(ctx, id.ArtifactName(run), counted, nil)
+	if err != nil {
+		s.artifactShares.giveBack(node, counted.bytes)
+	}
+	return err
+}
+
+// sharedReader counts what a node sends as stored by it.
+type sharedReader struct {
+	ctx    context.Context
+	r      io.Reader
+	shares *shares
+	node   grid.NodeID
+	bytes  int64
+}
+
+// Read implements io.Reader.
+func (c *sharedReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if n > 0 {
+		if err := c.shares.take(c.ctx, c.node, int64(n)); err != nil {
+			return 0, err
+		}
+		c.bytes += int64(n)
+	}
+	return n, err
+}
