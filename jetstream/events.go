@@ -21,6 +21,7 @@ import (
 // Events is the stream of all that happened, the truth about every trial. It is synced, and it never drops anything by itself.
 type Events struct {
 	store *Store
+	life  string // of the stream
 
 	mu      sync.Mutex
 	decoded map[string]*grid.Batch // by message ID: what has been stored, until the reader comes to it
@@ -140,11 +141,16 @@ func messageID(data []byte) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-// put stores one encoded batch.
+// Life names the life of the stream in which sequences mean the same: it is another one once the stream was made again or restored.
+func (e *Events) Life() string { return e.life }
+
 // Read calls fn with the batches from sequence from on, in order, and goes on with new ones until ctx ends or fn returns an
 // error. A call brings what is there, up to 64 messages, so that they can be folded in one transaction; what comes next is decoded
 // meanwhile. When the stream's last messages have been removed, an empty batch with the last sequence ends what was stored when Read
 // began.
+//
+// It ends with an error before events that a newer version of mlfnode has stored: to pass over them would lose results, and nothing
+// would bring them back after an update.
 func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -185,9 +191,16 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 		return send([]Stored{{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}}})
 	}
 	return t.read(ctx, func(batch []entry) error {
-		stored := make([]Stored, len(batch), len(batch)+1)
+		stored := make([]Stored, 0, len(batch)+1)
 		for i := range batch {
-			stored[i] = Stored{Seq: batch[i].seq, Batch: e.decode(&batch[i])}
+			b, err := e.decode(&batch[i])
+			if err != nil {
+				if len(stored) > 0 {
+					err = cmp.Or(send(stored), err)
+				}
+				return err
+			}
+			stored = append(stored, Stored{Seq: batch[i].seq, Batch: b})
 		}
 		if last := batch[len(batch)-1]; last.pending == 0 && last.seq < t.lastStored {
 			stored = append(stored, Stored{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}})
@@ -196,21 +209,30 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 	}, end)
 }
 
-func (e *Events) decode(m *entry) *grid.Batch {
+// decode gives a batch, an empty one for what nobody can read, and an error for what a newer version can.
+func (e *Events) decode(m *entry) (*grid.Batch, error) {
 	var err error
 	b := e.kept(m.Header.Get(js.MsgIDHeader))
 	if b == nil {
 		b, err = decodeBatch(m.Data)
 	}
+	if b.V > grid.EventVersion {
+		return nil, fmt.Errorf("message %d of the event stream: %w", m.seq, tooNew(b))
+	}
 	if node := writer(m.Subject); err == nil && node != b.Node {
 		err = fmt.Errorf("node %s writes in the name of %s", node, b.Node)
 	}
-	if err == nil && b.V <= grid.EventVersion {
+	if err == nil {
 		e.own(b, m.seq)
-		return b
+		return b, nil
 	}
-	e.store.log.Warn("events can't be read and are skipped", "seq", m.seq, "version", b.V, "err", err)
-	return &grid.Batch{V: grid.EventVersion, Sweep: b.Sweep}
+	e.store.log.Warn("events can't be read and are skipped", "seq", m.seq, "err", err)
+	return &grid.Batch{V: grid.EventVersion, Sweep: b.Sweep}, nil
+}
+
+// tooNew says that events are of a version that this program does not know.
+func tooNew(b *grid.Batch) error {
+	return fmt.Errorf("events of %.100q are of version %d, and this mlfnode knows versions up to %d; update mlfnode on the master", b.Sweep, b.V, grid.EventVersion)
 }
 
 func decodeBatch(data []byte) (*grid.Batch, error) {

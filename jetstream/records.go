@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go"
@@ -24,6 +25,8 @@ type Records struct {
 	store *Store
 	life  string              // of the stream: another one once it was restored, or founded again
 	moved listeners[struct{}] // told of each change
+
+	unread atomic.Bool // a record was left out
 
 	mu    sync.Mutex
 	there map[grid.SweepID]bool // sweeps that were seen to have a record, so that reports on them are quickly accepted
@@ -338,6 +341,9 @@ func (r *Records) All(ctx context.Context) ([]Record, error) {
 	return all, err
 }
 
+// Unreadable reports whether All or Watch had to leave out a record. A newer version of mlfnode may be able to read it.
+func (r *Records) Unreadable() bool { return r.unread.Load() }
+
 // Watch reports every existing record, then Synced, then every change, until ctx ends. fn must be quick.
 func (r *Records) Watch(ctx context.Context, fn func(Change)) error {
 	return r.watch(ctx, true, fn)
@@ -357,6 +363,8 @@ func (r *Records) watch(ctx context.Context, follow bool, fn func(Change)) error
 		for _, e := range batch {
 			if c, ok := changeOf(e, r.store.log); ok {
 				fn(c)
+			} else {
+				r.unread.Store(true)
 			}
 			if e.pending == 0 {
 				_ = sync()

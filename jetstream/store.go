@@ -105,7 +105,7 @@ func (s *Store) open(ctx context.Context) error {
 func (s *Store) parts() {
 	s.Records = &Records{store: s, life: lifeOf(s.streams[recordStream].CachedInfo())}
 	s.Queue = newQueue(s)
-	s.Events = &Events{store: s}
+	s.Events = &Events{store: s, life: lifeOf(s.streams[eventStream].CachedInfo())}
 	s.Logs = &Logs{store: s}
 	s.Bundles = &Objects{store: s, bucket: bundleBucket, setting: bundleBucket}
 	s.Artifacts = &Objects{store: s, bucket: artifactBucket, setting: artifactBucket}

@@ -3,6 +3,7 @@ package jetstream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -144,7 +145,6 @@ func TestEventsOfOtherVersions(t *testing.T) {
 	put(t, s, eventSubject("n1", "a-1"), `{"v":1,"s":"a-1","n":"n1",`+unheard+`,"e":[`+
 		`{"k":"unheard","i":1,"r":"n1.1.1","t":1,`+unheard+`},`+
 		`{"k":"finished","i":2,"a":1,"r":"n1.1.2","t":2,`+unheard+`,"x":{"c":"brand-new class","s":1,"u":{"w":5,`+unheard+`},`+unheard+`}}]}`)
-	put(t, s, eventSubject("n1", "a-1"), `{"v":99,"s":"a-1","n":"n1","e":"of another form"}`)
 	if _, err := s.Events.Publish(t.Context(), batch("a-1", 3, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestEventsOfOtherVersions(t *testing.T) {
 	_ = s.Events.Read(ctx, 1, func(stored []Stored) error {
 		for _, st := range stored {
 			got = append(got, st.Batch.Events...)
-			if st.Seq == 3 {
+			if st.Seq == 2 {
 				stop()
 			}
 		}
@@ -162,6 +162,44 @@ func TestEventsOfOtherVersions(t *testing.T) {
 	})
 	if len(got) != 3 || got[0].Kind != "unheard" || got[1].Result == nil || got[1].Result.Usage.Wall != 5 || got[2].Index != 3 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// TestEventsOfNewerVersions has the stream hold, and a node report, events that only a newer program can read: the reader gets what
+// comes before them and ends with the cure, and the node's are not stored, so that it keeps them.
+func TestEventsOfNewerVersions(t *testing.T) {
+	for name, newer := range map[string]string{
+		"of another form": `{"v":99,"s":"a-1","n":"n1","e":"of another form"}`,
+		"of the same":     `{"v":99,"s":"a-1","n":"n1","e":[{"k":"finished","i":1,"a":1,"r":"n1.1.1","t":1}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			s := l.store
+			if _, err := s.Records.Create(t.Context(), sweep("a-1")); err != nil {
+				t.Fatal(err)
+			}
+			m, err := l.raw("n1").Request(callSubject("n1", callEvents), []byte(newer), time.Minute)
+			if err != nil || !errors.Is(refusalOf(m), errRefused) || !strings.Contains(string(m.Data), "update mlfnode on the master") {
+				t.Errorf("a node that reports them: got %s, %v; want to be told to update", m.Data, err)
+			}
+			if _, err := s.Events.Publish(t.Context(), batch("a-1", 0, 1)); err != nil {
+				t.Fatal(err)
+			}
+			put(t, s, eventSubject("n1", "a-1"), newer)
+			if _, err := s.Events.Publish(t.Context(), batch("a-1", 1, 1)); err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+			defer stop()
+			last := uint64(0)
+			err = s.Events.Read(ctx, 1, func(stored []Stored) error {
+				last = stored[len(stored)-1].Seq
+				return nil
+			})
+			if err == nil || !strings.Contains(err.Error(), "version 99") || !strings.Contains(err.Error(), "update mlfnode") || last != 1 {
+				t.Errorf("read up to %d, %v; want the message before them, and the cure", last, err)
+			}
+		})
 	}
 }
 

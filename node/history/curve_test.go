@@ -165,12 +165,13 @@ func TestCurvesAreBounded(t *testing.T) {
 
 // TestHistoryOfEarlierVersions gives files that lack only tables these, and leaves all else as it is.
 func TestHistoryOfEarlierVersions(t *testing.T) {
-	known := fmt.Sprintf("DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
+	const stream = "ALTER TABLE meta DROP COLUMN stream; ALTER TABLE meta DROP COLUMN unread;"
+	known := stream + fmt.Sprintf("DROP TABLE known; UPDATE sweep SET summary = json_set(summary, '$.known', json('[[1, 2]]')) WHERE id = 's-1';"+
 		"UPDATE sweep SET summary = json_set(summary, '$.known', json('[[0, %[1]d], [%[1]d, %[2]d]]')) WHERE id = 'a-1';", blockTrials, 2*blockTrials)
 	ended := known + fmt.Sprintf("DELETE FROM piece WHERE id >> %d = %d;", pieceBits, ColumnEnded)
 	for version, drop := range map[int]string{
 		withoutCurves: ended + "DROP TABLE curve; DROP TABLE sample;", withoutSamples: ended + "DROP TABLE sample;", withoutEnded: ended,
-		withoutKnown: known,
+		withoutKnown: known, withoutStream: stream,
 	} {
 		t.Run(fmt.Sprint(version), func(t *testing.T) { checkEarlier(t, version, drop) })
 	}

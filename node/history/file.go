@@ -17,7 +17,7 @@ import (
 )
 
 // schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
-const schemaVersion = 10
+const schemaVersion = 11
 
 // Files of these versions lack only tables of what no event told then, or what can be made from their rows. They get it.
 const (
@@ -25,6 +25,7 @@ const (
 	withoutSamples = 7
 	withoutEnded   = 8
 	withoutKnown   = 9
+	withoutStream  = 10
 )
 
 const schema = `
@@ -43,7 +44,7 @@ CREATE TABLE cause (id INTEGER PRIMARY KEY, class TEXT NOT NULL, signature TEXT 
 	first INTEGER NOT NULL, last INTEGER NOT NULL, trial INTEGER NOT NULL);
 CREATE TABLE attempt (trial INTEGER NOT NULL, run TEXT NOT NULL, number INTEGER NOT NULL, node INTEGER NOT NULL,
 	outcome TEXT NOT NULL, ended INTEGER NOT NULL, result TEXT NOT NULL, PRIMARY KEY (trial, run)) WITHOUT ROWID;
-` + curveTable + sampleTable + knownTable
+` + curveTable + sampleTable + knownTable + streamColumns
 
 // Pragmas of every connection. A commit is not synced: a power cut may take the newest ones, together with their applied
 // sequence, and the stream still has them. Caches are kept small (in KiB) since the system caches the file as well.
@@ -133,11 +134,13 @@ func (d *DB) prepare() error {
 	case version == 0 && tables == 0:
 		missing = schema
 	case version == withoutCurves:
-		missing = curveTable + sampleTable + knownTable
+		missing = curveTable + sampleTable + knownTable + streamColumns
 	case version == withoutSamples:
-		missing = sampleTable + knownTable
+		missing = sampleTable + knownTable + streamColumns
 	case older:
-		missing = knownTable
+		missing = knownTable + streamColumns
+	case version == withoutStream:
+		missing = streamColumns
 	case version != schemaVersion:
 		return errVersion
 	}
@@ -271,8 +274,12 @@ func (d *DB) load() error {
 	if err := d.w.loadCauses(sweeps); err != nil {
 		return fmt.Errorf("load causes: %w", err)
 	}
+	origin, err := d.w.origin()
+	if err != nil {
+		return fmt.Errorf("load the name of the stream: %w", err)
+	}
 	d.mu.Lock()
-	d.applied, d.nodes, d.numbers, d.sweeps = uint64(applied), nodes, numbers, sweeps
+	d.applied, d.nodes, d.numbers, d.sweeps, d.origin = uint64(applied), nodes, numbers, sweeps, origin
 	d.mu.Unlock()
 	if err := d.loadBlocks(sweeps); err != nil {
 		return fmt.Errorf("load blocks: %w", err)
@@ -301,7 +308,7 @@ func (d *DB) Reset(ctx context.Context) error {
 	}
 	err := d.w.transaction(func() error {
 		return d.w.script("DELETE FROM trial; DELETE FROM block; DELETE FROM piece; DELETE FROM stale; DELETE FROM cause;" +
-			"DELETE FROM attempt; DELETE FROM curve; DELETE FROM known; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0;")
+			"DELETE FROM attempt; DELETE FROM curve; DELETE FROM known; DELETE FROM sweep; DELETE FROM node; UPDATE meta SET applied = 0, stream = '', unread = 0;")
 	})
 	if err == nil {
 		d.stale = true // until it is loaded

@@ -46,6 +46,7 @@ type index struct {
 	nodes   []grid.NodeID // by number, from 1
 	numbers map[grid.NodeID]int64
 	told    map[grid.SweepID]bool // sweeps of which strange events were logged
+	origin  Origin
 }
 
 // Listings gives a handle to read for people: over connections of its own, with few sorts at one time, each of them bounded in time.

@@ -195,13 +195,8 @@ func (m *Master) catchUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("look at the event stream: %w", err)
 	}
-	if at := m.cfg.History.Applied(); at > last || (first > 1 && at == 0) {
-		m.log.Warn("history does not fit the event stream and is rebuilt", "applied", at, "first", first, "last", last)
-	}
-	if m.cfg.History.Applied() > last {
-		if err := m.cfg.History.Reset(ctx); err != nil {
-			return fmt.Errorf("rebuild history: %w", err)
-		}
+	if err := m.checkHistory(ctx, first, last, grid.RecordVersion); err != nil {
+		return err
 	}
 	m.applied = m.cfg.History.Applied()
 	if m.applied >= last {
@@ -217,6 +212,29 @@ func (m *Master) catchUp(ctx context.Context) error {
 		return fmt.Errorf("catch up with the event stream: %w", err)
 	}
 	return nil
+}
+
+// checkHistory empties a history that is not of this event stream, whose first and last sequence are given, or that lacks events of
+// sweeps whose records an earlier version of mlfnode could not read and this one, which knows records up to a version, may.
+func (m *Master) checkHistory(ctx context.Context, first, last uint64, version int) error {
+	db, life := m.cfg.History, m.cfg.Store.Events.Life()
+	at, origin := db.Applied(), db.Origin()
+	another := at > last || (origin.Stream != "" && origin.Stream != life)
+	newer := origin.Unread > 0 && origin.Unread < version
+	if another || newer || (first > 1 && at == 0) {
+		m.log.Warn("history does not fit the event stream and is rebuilt", "applied", at, "first", first, "last", last, "another", another)
+	}
+	if another || newer {
+		if err := db.Reset(ctx); err != nil {
+			return fmt.Errorf("rebuild history: %w", err)
+		}
+		origin.Unread = 0
+	}
+	origin.Stream = life
+	if m.cfg.Store.Records.Unreadable() && (origin.Unread == 0 || origin.Unread > version) {
+		origin.Unread = version
+	}
+	return db.SetOrigin(ctx, origin)
 }
 
 // errCaughtUp ends the reading of catchUp.
