@@ -63,6 +63,8 @@ type door struct {
 	log  *slog.Logger
 	soon chan struct{} // holds a token when a connection is to be ended
 
+	telling sync.Mutex // held while those that watch are told; taken before mu
+
 	mu    sync.Mutex
 	nodes map[uint64]grid.NodeID // connections, by nats-server's numbers
 	older []uint64               // of nodes that have a newer one
@@ -241,7 +243,7 @@ func (d *door) of(node grid.NodeID) []uint64 {
 	return all
 }
 
-// watch has fn called with each node whose last connection has ended.
+// watch has fn called with each node whose last connection has ended. After stop, which fn must not call, it does not run any more.
 func (d *door) watch(fn func(grid.NodeID)) (stop func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -250,13 +252,17 @@ func (d *door) watch(fn func(grid.NodeID)) (stop func()) {
 	d.ended[id] = fn
 	return func() {
 		d.mu.Lock()
-		defer d.mu.Unlock()
 		delete(d.ended, id)
+		d.mu.Unlock()
+		d.telling.Lock() // a call that has begun ends
+		defer d.telling.Unlock()
 	}
 }
 
 // look ends connections that have been replaced, and tells of nodes that have none any more.
 func (d *door) look(open func(uint64) bool, end func(uint64)) {
+	d.telling.Lock()
+	defer d.telling.Unlock()
 	d.mu.Lock()
 	older := d.older
 	d.older = nil
@@ -359,7 +365,8 @@ func (s *Server) endConnection(id uint64) {
 }
 
 // Disconnections calls fn with the name of each node whose connection ends, until stop is called: shortly after the other side has
-// closed it, and within some seconds when it does not answer. fn must be quick. It is for a Server that listens.
+// closed it, and within some seconds when it does not answer. fn must be quick, must not call stop, and does not run any more when stop
+// has returned. It is for a Server that listens.
 func (s *Server) Disconnections(fn func(grid.NodeID)) (stop func(), err error) {
 	return s.door.watch(fn), nil
 }

@@ -390,6 +390,35 @@ func TestDisconnections(t *testing.T) {
 	}
 }
 
+// TestNobodyIsToldAfterStop stops to watch while a call is under way: stop waits for it, so that what the call uses may end then.
+func TestNobodyIsToldAfterStop(t *testing.T) {
+	d := newDoor(&Listen{}, slog.New(slog.DiscardHandler))
+	d.enter(1, "a")
+	begun, end := make(chan struct{}), make(chan struct{})
+	stop := d.watch(func(grid.NodeID) {
+		close(begun)
+		<-end
+	})
+	var looking sync.WaitGroup
+	looking.Go(func() { d.look(func(uint64) bool { return false }, func(uint64) {}) })
+	<-begun
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		stop()
+	}()
+	select {
+	case <-stopped:
+		t.Error("stop has returned while a call is under way")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(end)
+	<-stopped
+	looking.Wait()
+	d.enter(2, "a")
+	d.look(func(uint64) bool { return false }, func(uint64) {}) // closes begun again, which panics, if it is told
+}
+
 // TestLeasesTravelWhole has a node take a lease of which everything is set, over a connection and in the master's process.
 func TestLeasesTravelWhole(t *testing.T) {
 	l := newLab(t)
