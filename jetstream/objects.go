@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -79,10 +80,29 @@ func (o *Objects) DeleteAll(ctx context.Context, prefix string) error {
 // List describes all objects whose names begin with prefix, in the order in which they were stored. The prefix is empty or
 // ends with a slash: then only what is below it is looked at.
 func (o *Objects) List(ctx context.Context, prefix string) ([]ObjectInfo, error) {
-	t := &tail{store: o.store, stream: o.bucket, subject: under(metaOf, o.bucket, prefix), headers: true}
-	var all []ObjectInfo
-	err := t.read(ctx, func(batch []entry) error {
+	all, _, err := o.list(ctx, prefix, 0, math.MaxInt)
+	return all, err
+}
+
+// ObjectPage is how many objects Page describes at the most.
+const ObjectPage = 512
+
+// Page is List for some objects: those that follow the place that the call before gave, from the first on for place 0. The place that
+// it gives is 0 when there are no more.
+func (o *Objects) Page(ctx context.Context, prefix string, after uint64) (page []ObjectInfo, place uint64, err error) {
+	return o.list(ctx, prefix, after, ObjectPage)
+}
+
+func (o *Objects) list(ctx context.Context, prefix string, after uint64, most int) (all []ObjectInfo, place uint64, err error) {
+	t := &tail{store: o.store, stream: o.bucket, subject: under(metaOf, o.bucket, prefix), next: after + 1, headers: true}
+	err = t.read(ctx, func(batch []entry) error {
 		for _, e := range batch {
+			if len(all) == most {
+				return errEnd
+			}
+			if place = e.seq; e.pending == 0 {
+				place = 0
+			}
 			desc, err := decodeObject(e.Header)
 			if err != nil {
 				o.store.log.Warn("description of an object can't be read", "seq", e.seq, "err", err)
@@ -92,7 +112,7 @@ func (o *Objects) List(ctx context.Context, prefix string) ([]ObjectInfo, error)
 		}
 		return nil
 	}, nil)
-	return all, err
+	return all, place, err
 }
 
 func decodeObject(h nats.Header) (wireObject, error) {

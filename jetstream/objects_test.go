@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 )
 
@@ -49,6 +50,42 @@ func TestObjects(t *testing.T) {
 	info, err := s.info(ctx, artifactBucket)
 	if err != nil || info.State.Msgs != 0 {
 		t.Errorf("after delete: got %d messages, %v; want none", info.State.Msgs, err)
+	}
+}
+
+// TestObjectsArePaged lists more objects than a page describes, between those of other prefixes: each comes once, and no page has more.
+func TestObjectsArePaged(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	ctx, want := t.Context(), ObjectPage+ObjectPage/2
+	for i := range want {
+		for _, prefix := range []string{"a-1", "b-1"}[:1+i%2] {
+			if err := s.Artifacts.Put(ctx, fmt.Sprintf("%s/%d/n.1.%d", prefix, i, i), strings.NewReader("x"), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	seen, pages := map[string]int{}, 0
+	for place := uint64(0); pages == 0 || place > 0; pages++ {
+		var page []ObjectInfo
+		var err error
+		if page, place, err = s.Artifacts.Page(ctx, "a-1/", place); err != nil || len(page) > ObjectPage {
+			t.Fatalf("got a page of %d, %v", len(page), err)
+		}
+		for _, o := range page {
+			seen[o.Name]++
+		}
+	}
+	all, err := s.Artifacts.List(ctx, "a-1/")
+	if err != nil || len(all) != want || len(seen) != want || pages != 2 {
+		t.Errorf("got %d objects in %d pages, and %d in a list, %v; want %d in two pages", len(seen), pages, len(all), err, want)
+	}
+	for _, o := range all {
+		if seen[o.Name] != 1 {
+			t.Errorf("%s came %d times", o.Name, seen[o.Name])
+		}
+	}
+	if page, place, err := s.Artifacts.Page(ctx, "none/", 0); err != nil || len(page) != 0 || place != 0 {
+		t.Errorf("of nothing: got %v, %d, %v", page, place, err)
 	}
 }
 

@@ -108,35 +108,54 @@ func (m *Monitor) artifacts(w http.ResponseWriter, r *http.Request) {
 	if index >= 0 {
 		prefix += strconv.FormatInt(index, 10) + "/"
 	}
-	objects, err := m.cfg.Store.Artifacts.List(r.Context(), prefix)
+	page, place, err := m.cfg.Store.Artifacts.Page(r.Context(), prefix, 0)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	slices.SortStableFunc(objects, byIndex)
 	w.Header().Set("Content-Type", "application/x-tar")
 	t := tar.NewWriter(w)
-	for _, o := range objects {
-		if err := m.copyArtifact(r.Context(), t, s.ID, o.Name); err != nil {
-			m.log.Debug("artifacts could not be sent", "object", o.Name, "err", err)
-			panic(http.ErrAbortHandler) // the client sees a cut stream
+	for {
+		if err = m.copyArtifacts(r.Context(), t, s.ID, page); err != nil || place == 0 {
+			break
 		}
+		if page, place, err = m.cfg.Store.Artifacts.Page(r.Context(), prefix, place); err != nil {
+			break
+		}
+	}
+	if err != nil {
+		m.log.Debug("artifacts could not be sent", "sweep", s.ID, "err", err)
+		panic(http.ErrAbortHandler) // the client sees a cut stream
 	}
 	_ = t.Close() // the client has gone if this fails
 }
 
-func (m *Monitor) copyArtifact(ctx context.Context, t *tar.Writer, id grid.SweepID, name string) error {
-	index, run, ok := splitArtifact(name)
-	if !ok {
-		return nil
+// copyArtifacts adds the files of a page of artifacts, by index.
+func (m *Monitor) copyArtifacts(ctx context.Context, t *tar.Writer, id grid.SweepID, page []jetstream.ObjectInfo) error {
+	slices.SortStableFunc(page, byIndex)
+	indexes := make([]int64, 0, len(page))
+	for _, o := range page {
+		if index, _, ok := splitArtifact(o.Name); ok {
+			indexes = append(indexes, index)
+		}
 	}
-	trial, known, err := m.cfg.History.Trial(ctx, grid.TrialID{Sweep: id, Index: index})
+	trials, err := m.cfg.History.TrialsAt(ctx, id, slices.Compact(indexes))
 	if err != nil {
 		return err
 	}
-	if !known || trial.Run != run {
-		return nil
+	for _, o := range page {
+		index, run, _ := splitArtifact(o.Name)
+		if trial := trials[index]; trial == nil || trial.Run != run {
+			continue
+		}
+		if err := m.copyArtifact(ctx, t, o.Name, index); err != nil {
+			return fmt.Errorf("send %s: %w", o.Name, err)
+		}
 	}
+	return nil
+}
+
+func (m *Monitor) copyArtifact(ctx context.Context, t *tar.Writer, name string, index int64) error {
 	f, err := m.cfg.Store.Artifacts.Open(ctx, name)
 	if err != nil {
 		return err

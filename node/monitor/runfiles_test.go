@@ -1,14 +1,19 @@
 package monitor
 
 import (
+	"archive/tar"
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
@@ -95,3 +100,60 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 		t.Errorf("content: got %q, %v", b, err)
 	}
 }
+
+// TestArtifactsOfManyTrials fetches the files of more trials than are looked up together, stored in another order and beside those of
+// runs that do not count: each comes once.
+func TestArtifactsOfManyTrials(t *testing.T) {
+	b := newSweepBench(t)
+	count := jetstream.ObjectPage + 50
+	id := b.submit(t, "p", "x", count, count)
+	packed := func(content string) io.Reader {
+		var buf bytes.Buffer
+		z, err := zstd.NewWriter(&buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := tar.NewWriter(z)
+		err = errors.Join(w.WriteHeader(&tar.Header{Name: "f", Mode: 0o600, Size: int64(len(content))}), second(w.Write([]byte(content))), w.Close(), z.Close())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &buf
+	}
+	for i := count - 1; i >= 0; i-- {
+		for run, content := range map[string]string{fmt.Sprint("n1.1.", i): fmt.Sprint("of ", i), fmt.Sprint("n1.0.", i): "of an earlier run"} {
+			if strings.HasPrefix(run, "n1.0.") && i%10 > 0 {
+				continue
+			}
+			if err := b.store.Artifacts.Put(t.Context(), grid.TrialID{Sweep: id, Index: int64(i)}.ArtifactName(run), packed(content), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	r.SetPathValue("sweep", string(id))
+	w := httptest.NewRecorder()
+	b.artifacts(w, r)
+	seen := map[string]string{}
+	for in := tar.NewReader(w.Body); ; {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		content, err2 := io.ReadAll(in)
+		if err = errors.Join(err, err2); err != nil || seen[h.Name] != "" {
+			t.Fatalf("%v, %v twice", err, h)
+		}
+		seen[h.Name] = string(content)
+	}
+	for i := range count {
+		if got, want := seen[fmt.Sprint(i, "/f")], fmt.Sprint("of ", i); got != want {
+			t.Errorf("trial %d: got %q, want %q", i, got, want)
+		}
+	}
+	if len(seen) != count {
+		t.Errorf("got %d files, want %d", len(seen), count)
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
