@@ -127,6 +127,9 @@ func (s *state) change(ctx context.Context, c jetstream.Change) error {
 	}
 	f := s.feeds[c.ID]
 	if c.Deleted {
+		if f != nil {
+			s.discardLeases(ctx, f)
+		}
 		s.forget(c.ID)
 		return nil
 	}
@@ -566,6 +569,16 @@ func (s *state) withdraw(ctx context.Context, f *feed, id grid.LeaseID) bool {
 		s.drop(f, id)
 	}
 	return ok
+}
+
+// discardLeases takes all leases of a sweep that is gone out of the queue. Nodes that hold some are told so by their beats.
+func (s *state) discardLeases(ctx context.Context, f *feed) {
+	for id := range f.leases {
+		s.m.ledger.remove(id)
+		if err := s.m.cfg.Store.Queue.Delete(ctx, id); err != nil {
+			s.m.log.Debug("lease of a removed sweep could not be deleted", "sweep", f.sweep.ID, "lease", id, "err", err)
+		}
+	}
 }
 
 // leases gives the feed of every lease that the master believes in.

@@ -69,10 +69,29 @@ func (m *Master) makeRoom(ctx context.Context) {
 		if len(u.Waiting) > 0 {
 			then = fmt.Sprintf("trials wait on %s, which stored its share of the last tenth", u.Waiting[0])
 		}
-		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); %s. Remove sweeps with `mlfnode remove SWEEP` or `mlfnode remove --older 30d`, or raise retention.%s in node.yaml",
-			u.Name, u.Bytes/1e6, u.Limit/1e6, then, u.Name)
+		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); %s. %s, or raise retention.%s in node.yaml",
+			u.Name, u.Bytes/1e6, u.Limit/1e6, then, m.howToFree(ctx), u.Name)
 	}
 	m.setRoomProblem(problem)
+}
+
+// howToFree says which sweeps a person can remove for more room.
+func (m *Master) howToFree(ctx context.Context) string {
+	largest, trials := grid.SweepID(""), int64(-1)
+	for _, r := range m.Sweeps() {
+		if s := r.Sweep.State; s != grid.SweepFinished && s != grid.SweepCancelled {
+			continue
+		}
+		c, err := m.cfg.History.Counts(ctx, r.Sweep.ID)
+		if n := c.Done(); err == nil && (n > trials || n == trials && r.Sweep.ID < largest) {
+			largest, trials = r.Sweep.ID, n
+		}
+	}
+	if largest == "" {
+		return "No sweep has ended yet: cancel one with `mlfnode cancel SWEEP` and remove it with `mlfnode remove SWEEP`"
+	}
+	return fmt.Sprintf("Remove sweeps with `mlfnode remove SWEEP` (the largest that has ended is %s, with %d trials) or `mlfnode remove --older 30d`",
+		largest, trials)
 }
 
 // tight lists the parts of the store that are nearly full.
@@ -138,7 +157,8 @@ func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 		} else if out > 0 && m.cfg.Feed {
 			return refuse(fmt.Sprintf("trials of %s are still running although it is paused", id), fmt.Sprintf("wait for them, or stop them with: mlfnode cancel %s", id))
 		}
-	case r.Sweep.State == grid.SweepCancelled && m.cfg.Feed:
+	case r.Sweep.State == grid.SweepCancelled && m.cfg.Feed && m.roomProblem() == "":
+		// In a full store nodes may not be able to report the ends that are waited for; they drop them once the sweep is gone.
 		if err := m.settle(ctx, id); err != nil {
 			return err
 		}

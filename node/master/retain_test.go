@@ -184,8 +184,11 @@ func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.makeRoom(t.Context())
-	if p := c.Problem(); !strings.Contains(p, "mlfnode remove") || !strings.Contains(p, "retention.events") {
-		t.Errorf("problem of a full store with nothing to remove: %q", p)
+	if p := c.Problem(); !strings.Contains(p, "mlfnode remove") || !strings.Contains(p, "retention.events") || !strings.Contains(p, "new-1") {
+		t.Errorf("problem of a full store with nothing that may go by itself: %q", p)
+	}
+	if _, ok := c.Sweep("new-1"); !ok {
+		t.Error("results that the retention keeps were given up for room")
 	}
 	if err := c.Remove(t.Context(), "new-1"); err != nil {
 		t.Fatal(err)
@@ -193,6 +196,41 @@ func TestFullStoreMakesRoomAtOnce(t *testing.T) {
 	c.makeRoom(t.Context())
 	if p, n := c.Problem(), usageOf(t, c.store, "events"); p != "" || n != 0 {
 		t.Errorf("after the removal: problem %q, %d bytes of events", p, n)
+	}
+}
+
+// TestFullStoreOfSweepsThatRun fills the events while no sweep has ended: the problem says how to come to one that can be removed, and
+// that does not wait for a node that can't report the end of its attempts.
+func TestFullStoreOfSweepsThatRun(t *testing.T) {
+	c := fullStage(t, jetstream.Limits{EventBytes: 1 << 20}, Retention{}, nil)
+	id := c.submit(100_000, nil)
+	h := c.pull(id)
+	if _, err := c.store.Events.Publish(t.Context(), endedEvents(id, "", 900_000)); err != nil {
+		t.Fatal(err)
+	}
+	c.makeRoom(t.Context())
+	if p := c.Problem(); !strings.Contains(p, "mlfnode cancel SWEEP") || !strings.Contains(p, "mlfnode remove SWEEP") || !strings.Contains(p, "retention.events") {
+		t.Errorf("problem of a full store of sweeps that run: %q", p)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	if _, err := c.Cancel(ctx, id, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Remove(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	c.makeRoom(ctx)
+	if p := c.Problem(); p != "" {
+		t.Errorf("problem after the removal: %q", p)
+	}
+	eventually(t, "its leases are gone", func() bool {
+		left, err := c.store.Queue.Present(ctx)
+		return err == nil && len(left) == 0
+	})
+	late := endedEvents(id, "n", 1)
+	if err := c.takes().Events(ctx, late); !errors.Is(err, jetstream.ErrUnknownSweep) {
+		t.Errorf("the late end of %v: got %v, want the node to drop it", h.ID, err)
 	}
 }
 
