@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -86,6 +87,19 @@ func (r *spaceRecord) space() (Space, error) {
 		}
 	}
 	return s, nil
+}
+
+// Reuse makes the space share what old has found out about its exclude expressions, if both are the same. A space that is read again with
+// each revision of its record would otherwise evaluate them on all combinations each time.
+func (s *Space) Reuse(old Space) {
+	if s.rules == nil || old.rules == nil || len(s.blocks) == 0 || len(s.blocks) != len(old.blocks) || s.Count() != old.Count() || s.blocks[0] == old.blocks[0] {
+		return
+	}
+	a, err := json.Marshal(*s)
+	b, err2 := json.Marshal(old)
+	if err == nil && err2 == nil && bytes.Equal(a, b) {
+		*s = old
+	}
 }
 
 // read adds an axis, or further values of the one before it.

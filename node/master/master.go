@@ -352,6 +352,9 @@ func (m *Master) watch(ctx context.Context) error {
 
 // note keeps the newest revision of each record.
 func (m *Master) note(c jetstream.Change) {
+	if old, ok := m.Sweep(c.ID); ok && c.Record.Sweep != nil && c.Record.Sweep != old.Sweep {
+		c.Record.Sweep.Space.Reuse(old.Sweep.Space) // nobody else has the new record yet
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {

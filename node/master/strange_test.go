@@ -2,10 +2,13 @@ package master
 
 import (
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
 
@@ -68,6 +71,41 @@ func TestFeedLoadsOnlyItsOwn(t *testing.T) {
 	f.load(left, time.Now())
 	if f.complete() || f.done.Count() != 4 || f.again.len() != 1 {
 		t.Errorf("done %d, waiting %d, complete %v; want 4, 1 and not", f.done.Count(), f.again.len(), f.complete())
+	}
+}
+
+// TestExcludeIsEvaluatedOnce changes the record of a sweep with exclude expressions: the master and its loop keep what they leave.
+func TestExcludeIsEvaluatedOnce(t *testing.T) {
+	c := start(t, 1)
+	id := c.submit(10, func(s *api.Submit) {
+		var err error
+		if s.Space, err = grid.NewSpace(s.Space.Axes(), []string{"i > 4"}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	c.leased(id, 2)
+	blocks := map[uintptr]bool{}
+	see := func(s *grid.Sweep) { blocks[reflect.ValueOf(s.Space).FieldByName("blocks").Pointer()] = true }
+	for range 3 {
+		for _, change := range []func() (jetstream.Record, error){
+			func() (jetstream.Record, error) { return c.Pause(t.Context(), id, false) },
+			func() (jetstream.Record, error) { return c.Resume(t.Context(), id) },
+		} {
+			r, err := change()
+			if err != nil {
+				t.Fatal(err)
+			}
+			see(r.Sweep)
+			c.until("the loop follows", func(s *state) bool { return s.feeds[id] == nil || s.feeds[id].sweep.State == r.Sweep.State })
+			c.on(func(s *state) {
+				if f := s.feeds[id]; f != nil {
+					see(f.sweep)
+				}
+			})
+		}
+	}
+	if len(blocks) != 1 {
+		t.Errorf("after six changes there are %d spaces, want that of the submission", len(blocks))
 	}
 }
 

@@ -93,6 +93,9 @@ func outline(r *grid.Sweep) *grid.Sweep {
 func renewed(old *sweep, record *jetstream.Record) *sweep {
 	r := record.Sweep
 	n := &sweep{record: r, lanes: record.AllLanes()}
+	if old != nil {
+		r.Space.Reuse(old.record.Space)
+	}
 	if old != nil && old.ctx.Err() == nil {
 		n.ctx, n.stop, n.base, n.kill, n.hurry = old.ctx, old.stop, old.base, old.kill, old.hurry
 	} else {
