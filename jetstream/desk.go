@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +79,7 @@ type desk struct {
 
 	mu    sync.Mutex
 	busy  map[grid.NodeID]int        // calls that are worked on
-	rates map[grid.NodeID]*callRates // as many as there are nodes with certificates
+	rates map[grid.NodeID]*callRates // of nodes that have called lately
 	all   int
 	lanes map[string]bool // to hint at
 	moved bool            // records have changed
@@ -92,7 +93,12 @@ type callRates struct {
 	quick *rate.Limiter // bytes of those that are answered one after the other
 	cut   rate.Sometimes
 	news  rate.Sometimes
+	used  time.Time // guarded by desk.mu
 }
+
+// rateAge is after how long without a call nothing of a node's rates tells any more: they are full again, and what was logged may be
+// logged again.
+const rateAge = 2 * cutNews
 
 func openDesk(st *Store, s *Server) (*desk, error) {
 	d := &desk{
@@ -169,14 +175,16 @@ func (d *desk) receive(m *nats.Msg) {
 func (d *desk) ratesOf(node grid.NodeID) *callRates {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	r := d.rates[node]
+	r, now := d.rates[node], time.Now()
 	if r == nil {
+		maps.DeleteFunc(d.rates, func(_ grid.NodeID, r *callRates) bool { return now.Sub(r.used) > rateAge })
 		r = &callRates{
 			calls: rate.NewLimiter(callRate, callBurst), quick: rate.NewLimiter(quickRate, quickRate),
 			cut: rate.Sometimes{Interval: cutInterval}, news: rate.Sometimes{Interval: cutNews},
 		}
 		d.rates[node] = r
 	}
+	r.used = now
 	return r
 }
 

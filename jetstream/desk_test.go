@@ -329,6 +329,30 @@ func TestFloods(t *testing.T) {
 	}
 }
 
+// TestNodesOfLongAgoAreForgotten: what is counted of a node's calls, of its certificate and of its bar goes when it says nothing any more.
+func TestNodesOfLongAgoAreForgotten(t *testing.T) {
+	l := newLab(t)
+	d, door := l.store.desk, l.server.door
+	past := time.Now().Add(-2 * max(knockAge, rateAge, barTime))
+	for i := range 100 {
+		node := grid.NodeID(fmt.Sprint("gone", i))
+		d.ratesOf(node).used = past
+		door.mu.Lock()
+		door.knocks[node], door.barred[node] = knock{count: 1, last: past}, past
+		door.mu.Unlock()
+	}
+	l.connect("w")
+	door.bar("b")
+	d.ratesOf("w")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	door.mu.Lock()
+	defer door.mu.Unlock()
+	if a, b, c := len(d.rates), len(door.knocks), len(door.barred); a > 2 || b > 1 || c != 1 {
+		t.Errorf("got the rates of %d nodes, the knocks of %d, and %d barred; want those of now alone", a, b, c)
+	}
+}
+
 // TestNodeThatCallsWithoutEnd has a node send small calls as fast as it can and wait for no answer:
 // its connection is ended, and another node's beats are answered.
 func TestNodeThatCallsWithoutEnd(t *testing.T) {

@@ -80,7 +80,11 @@ type door struct {
 type knock struct {
 	count int
 	said  bool
+	last  time.Time
 }
+
+// knockAge is how long a knock counts.
+const knockAge = time.Hour
 
 // outdatedKnocks is how often a node must have knocked to be taken for one of an older version.
 const outdatedKnocks = 5
@@ -128,7 +132,9 @@ func (d *door) Check(c server.ClientAuthentication) bool {
 func (d *door) bar(node grid.NodeID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.barred[node] = time.Now().Add(barTime)
+	now := time.Now()
+	maps.DeleteFunc(d.barred, func(_ grid.NodeID, until time.Time) bool { return now.After(until) })
+	d.barred[node] = now.Add(barTime)
 }
 
 // staysOut reports whether a node may not come in yet.
@@ -168,8 +174,13 @@ func (d *door) admit(cfg *tls.Config) *tls.Config {
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		k := d.knocks[node]
+		now := time.Now()
+		k, seen := d.knocks[node]
+		if !seen {
+			maps.DeleteFunc(d.knocks, func(_ grid.NodeID, k knock) bool { return now.Sub(k.last) > knockAge })
+		}
 		k.count++
+		k.last = now
 		if k.count > outdatedKnocks && !k.said {
 			k.said = true
 			d.log.Warn("node does not speak this version's protocol, and takes no trials; its programs go on. Update its mlfnode: run mlfnode up, or "+

@@ -8,6 +8,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/history"
 )
 
 // TestForgottenNode takes a node out of the cluster that holds trials, at each stage of its being there. They run elsewhere, also those
@@ -59,6 +60,25 @@ func TestForgottenNode(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestForgottenNodeLeavesNothing: what trials have shown of a node goes with it.
+func TestForgottenNodeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld()
+	c := perform(t, t.TempDir(), 1, w.nodes())
+	c.says("b", "x")
+	c.says("d", "x")
+	c.on(func(s *state) {
+		for _, node := range []grid.NodeID{"b", "d"} {
+			s.health.note(&history.Transition{Sweep: "t-1", Index: 1, Node: node, Change: grid.Retry, Class: grid.ClassStart, Ended: 1})
+		}
+	})
+	w.forget("b")
+	c.until("the node is forgotten", func(s *state) bool {
+		p := s.health.trials["t-1"][1]
+		return len(s.health.strikes) == 1 && !p.failed["b"] && p.failed["d"]
+	})
 }
 
 // TestForgottenNodeBeats has a node that was taken out of the cluster beat on, by a connection that has not ended yet.

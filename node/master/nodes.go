@@ -399,6 +399,7 @@ func (m *Master) judge(ctx context.Context, p *presence, now time.Time) {
 			m.log.Info("node was taken out of the cluster; its leases are taken back", "node", node)
 			m.tell(func(s *state) {
 				s.lose(ctx, node, loss{how: fmt.Sprintf("the node %s was taken out of the cluster", node), left: true})
+				s.health.forgetNode(node)
 			})
 		}
 	}

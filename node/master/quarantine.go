@@ -108,6 +108,18 @@ func (h *health) clear(node grid.NodeID, ended bool) {
 	})
 }
 
+// forgetNode drops what is known of a node that was taken out of the cluster.
+func (h *health) forgetNode(node grid.NodeID) {
+	maps.DeleteFunc(h.strikes, func(key strikeKey, _ *strikes) bool { return key.node == node })
+	for _, trials := range h.trials {
+		for _, p := range trials {
+			delete(p.ran, node)
+			delete(p.ended, node)
+			delete(p.failed, node)
+		}
+	}
+}
+
 // remember keeps where a trial ran and failed while that may still tell something: until it has ended, or longer where it failed at
 // its start, since somebody may have it run again.
 func (h *health) remember(t *history.Transition, p *places) {
