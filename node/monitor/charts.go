@@ -398,7 +398,11 @@ func (m *Monitor) remaining(ctx context.Context, s *grid.Sweep, v *api.Sweep) *f
 	if err != nil {
 		m.log.Debug("estimate the time left", "sweep", s.ID, "err", err)
 	}
-	return extrapolate(v, time.Now())
+	c, err := m.cfg.History.Counts(ctx, s.ID)
+	if err != nil {
+		return nil // history says elsewhere what is wrong with it
+	}
+	return extrapolate(v, &c)
 }
 
 // answer is a chart as it was at one moment.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
 
@@ -32,6 +33,20 @@ func TestElapsed(t *testing.T) {
 		if got := attempt(&c.attempt).Resources.Wall; got < c.min || got > c.max {
 			t.Errorf("attempt, %s: got %v s, want %v to %v", c.name, got, c.min, c.max)
 		}
+	}
+}
+
+// TestTimeLeftLeavesOutPauses: a sweep of which two trials have ended, of ten seconds each, before it was paused for an hour.
+func TestTimeLeftLeavesOutPauses(t *testing.T) {
+	begun := time.Now().Add(-time.Hour)
+	for running, want := range map[int64]float64{0: 40, 1: 40, 2: 20} {
+		v := &api.Sweep{SweepCounts: api.SweepCounts{Count: 6, Succeeded: 2, Running: running}, Started: &begun}
+		if got := extrapolate(v, &history.Counts{Wall: 20e6}); got == nil || *got != want {
+			t.Errorf("with %d running: got %v s left, want %v", running, got, want)
+		}
+	}
+	if got := extrapolate(&api.Sweep{SweepCounts: api.SweepCounts{Count: 6}}, &history.Counts{}); got != nil {
+		t.Errorf("before any trial has ended: got %v", *got)
 	}
 }
 

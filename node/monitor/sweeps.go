@@ -138,13 +138,14 @@ func shortDigests(s *grid.Sweep) []string {
 
 func shortDigest(digest string) string { return digest[:min(len(digest), 12)] }
 
-// extrapolate tells how many seconds a sweep goes on from the trials done since the first one started.
-func extrapolate(v *api.Sweep, now time.Time) *float64 {
+// extrapolate tells how many seconds a sweep goes on if its other trials take as long as those that are done, as many at one time as now.
+// Time in which nothing ran, as while the sweep was paused, does not count.
+func extrapolate(v *api.Sweep, c *history.Counts) *float64 {
 	done := v.Succeeded + v.Failed + v.Cancelled
-	if done == 0 || v.Started == nil {
+	if done == 0 || c.Wall == 0 {
 		return nil
 	}
-	rest := float64(v.Count-done) * now.Sub(*v.Started).Seconds() / float64(done)
+	rest := float64(v.Count-done) * seconds(c.Wall) / float64(done) / float64(max(v.Running, 1))
 	return &rest
 }
 
