@@ -11,8 +11,9 @@ import (
 
 // lines writes a stream of JSON lines. The stream ends in good order with an empty line; a stream without one was cut.
 type lines struct {
-	w *bufio.Writer
-	h http.ResponseWriter
+	w     *bufio.Writer
+	h     http.ResponseWriter
+	begun bool // a line was written
 }
 
 func newLines(w http.ResponseWriter) *lines {
@@ -34,6 +35,7 @@ func (l *lines) line(v api.Line) error {
 	if err != nil {
 		return err
 	}
+	l.begun = true
 	if _, err := l.w.Write(b); err != nil {
 		return err
 	}
@@ -48,11 +50,15 @@ func (l *lines) flush() error {
 	return http.NewResponseController(l.h).Flush()
 }
 
-// end closes the stream: in good order, or with the error that cut it. When ctx has ended nothing is written, so that the
-// client sees that the node went away.
+// end closes the stream: in good order, or with the error that cut it. An error before the first line is a refusal with a status of its
+// own. When ctx has ended nothing is written, so that the client sees that the node went away.
 func (l *lines) end(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		panic(http.ErrAbortHandler)
+	}
+	if err != nil && !l.begun {
+		refuse(l.h, err)
+		return
 	}
 	if err != nil {
 		_ = l.line(api.Line{Error: asError(err)})
