@@ -11,8 +11,12 @@ import (
 	"mlfnode/grid"
 )
 
-// Logs is the stream of what programs print. It is synced; when it is full, the oldest output goes.
-type Logs struct{ store *Store }
+// Logs is the stream of what programs print. It is synced; when it is full, the oldest output goes: of a node that has more than half of
+// the room, if there is one, and else of all.
+type Logs struct {
+	store  *Store
+	shares logShares
+}
 
 // LogRange says what to read of a sweep's output.
 type LogRange struct {
@@ -33,6 +37,11 @@ func (l *Logs) put(ctx context.Context, node grid.NodeID, sweep grid.SweepID, da
 	seq, err := l.store.publish(ctx, &nats.Msg{Subject: logSubject(node, sweep), Data: data})
 	if err != nil {
 		return 0, fmt.Errorf("publish output of %s: %w", sweep, err)
+	}
+	if l.shares.add(node, seq, int64(len(data)), l.store.limits.LogBytes) {
+		if err := l.makeRoom(ctx); err != nil {
+			l.store.log.Debug("room for output could not be made", "err", err)
+		}
 	}
 	return seq, nil
 }

@@ -12,6 +12,7 @@ import (
 //	mlf.sweep.<sweep>                    one sweep record
 //	mlf.number.<project>                 the last sweep number of a project
 //	mlf.probe                            what Probe has written last
+//	mlf.cut.<node>                       up to where output of a node was removed before older output of others
 //	mlf.lease.<shape>                    leases
 //	mlf.event.<node>.<sweep>             batches of events
 //	mlf.log.<node>.<sweep>               chunks of output
@@ -33,6 +34,7 @@ const (
 	recordSubjects = "mlf.sweep.*"
 	numberSubjects = "mlf.number.*"
 	probeSubject   = "mlf.probe"
+	cutSubjects    = "mlf.cut.*"
 	leaseSubjects  = "mlf.lease.*"
 	eventSubjects  = "mlf.event.*.*"
 	logSubjects    = "mlf.log.*.*"
@@ -41,6 +43,7 @@ const (
 
 func recordSubject(id grid.SweepID) string { return "mlf.sweep." + token(string(id)) }
 func numberSubject(project string) string  { return "mlf.number." + token(project) }
+func cutSubject(node grid.NodeID) string   { return "mlf.cut." + token(string(node)) }
 func leaseSubject(shape string) string     { return "mlf.lease." + token(shape) }
 
 func eventSubject(node grid.NodeID, id grid.SweepID) string {
@@ -61,8 +64,9 @@ const anyVerb = ">"
 // anyNode stands for every node in the subjects above.
 const anyNode = "*"
 
-func eventsOf(id grid.SweepID) string { return "mlf.event." + anyNode + "." + token(string(id)) }
-func logsOf(id grid.SweepID) string   { return "mlf.log." + anyNode + "." + token(string(id)) }
+func eventsOf(id grid.SweepID) string       { return "mlf.event." + anyNode + "." + token(string(id)) }
+func logSubjectsOf(node grid.NodeID) string { return "mlf.log." + token(string(node)) + ".*" }
+func logsOf(id grid.SweepID) string         { return "mlf.log." + anyNode + "." + token(string(id)) }
 
 // writer gives the node that wrote under a subject of events, of output or of calls.
 func writer(subject string) grid.NodeID {

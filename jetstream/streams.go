@@ -42,7 +42,7 @@ func streams(l Limits) []js.StreamConfig {
 	return []js.StreamConfig{
 		{
 			// Synced: a submitted sweep is never lost. One message per record; a new version replaces the old one.
-			Name: recordStream, Subjects: []string{recordSubjects, numberSubjects, probeSubject}, MaxMsgsPerSubject: 1, MaxBytes: recordBytes,
+			Name: recordStream, Subjects: []string{recordSubjects, numberSubjects, probeSubject, cutSubjects}, MaxMsgsPerSubject: 1, MaxBytes: recordBytes,
 			Discard: js.DiscardNew, Duplicates: shortWindow, AllowMsgTTL: true, AllowDirect: true,
 		},
 		{

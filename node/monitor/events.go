@@ -251,7 +251,8 @@ func (m *Monitor) trialState(ctx context.Context, id grid.TrialID) (*api.Trial, 
 		t = grid.Trial{Index: id.Index, State: (&listing{sweep: rec.Sweep}).unknownState()}
 	}
 	v := wire(rec.Sweep, &t)
-	v.Output = printed(t.Result.Log, m.firstLog(ctx))
+	kept := m.keptOutput(ctx)
+	v.Output = printed(t.Result.Log, kept.From(t.Node))
 	if v.State == grid.Running {
 		v.Resources.Wall = 0 // it would be another state each moment
 	}

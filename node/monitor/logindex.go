@@ -97,6 +97,7 @@ type trialLog struct {
 	index  int64
 	number int
 	run    string // empty: there is no attempt
+	node   grid.NodeID
 	ended  bool
 	ref    grid.LogRef
 	since  time.Time // before its first byte
@@ -107,7 +108,7 @@ func (t *trialLog) empty() bool { return t.run == "" || t.ended && t.ref.First =
 func newTrialLog(id grid.TrialID, a *history.Attempt) *trialLog {
 	t := &trialLog{sweep: id.Sweep, index: id.Index}
 	if a != nil {
-		t.number, t.run, t.ended, t.ref, t.since = a.Number, a.Run, a.Ended > 0, a.Result.Log, time.UnixMicro(a.Started).Add(-clockSlack)
+		t.number, t.run, t.node, t.ended, t.ref, t.since = a.Number, a.Run, a.Node, a.Ended > 0, a.Result.Log, time.UnixMicro(a.Started).Add(-clockSlack)
 	}
 	return t
 }

@@ -113,7 +113,8 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 		w.Stream = streamName(stream)
 	}
 	if t.ended {
-		w.Gone = printed(t.ref, m.firstLog(r.Context())).Gone
+		kept := m.keptOutput(r.Context())
+		w.Gone = printed(t.ref, kept.From(t.node)).Gone
 	}
 	if tail >= 0 {
 		offset = max(0, w.Total-tail)

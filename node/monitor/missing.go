@@ -11,9 +11,9 @@ import (
 )
 
 // Output can be missing in two ways: over the task's log_limit it was never stored, and beyond the size of the log stream the
-// oldest of all sweeps is removed. Neither is passed over in silence.
+// oldest of all sweeps, or of a node that prints most, is removed. Neither is passed over in silence.
 
-// printed says what is kept of an attempt's output, where first is the first message that the log stream still has.
+// printed says what is kept of an attempt's output, where first is the first message that the log stream still has of its node.
 func printed(ref grid.LogRef, first uint64) api.Printed {
 	p := api.Printed{Bytes: ref.Bytes, Cut: ref.Cut}
 	switch {
@@ -26,27 +26,26 @@ func printed(ref grid.LogRef, first uint64) api.Printed {
 	return p
 }
 
-// firstLog returns the sequence of the first message that the log stream still has; 0 where that is unknown.
-func (m *Monitor) firstLog(ctx context.Context) uint64 {
-	first, err := m.cfg.Store.Logs.First(ctx)
+// keptOutput says which output the log stream still has; all where that is unknown.
+func (m *Monitor) keptOutput(ctx context.Context) jetstream.Kept {
+	kept, err := m.cfg.Store.Logs.Kept(ctx)
 	if err != nil {
 		m.log.Debug("the oldest output can't be determined", "err", err)
-		return 0
 	}
-	return first
+	return kept
 }
 
 // tellMissing passes on what is not there of the output that the reader has read: that of one attempt, or of every trial's
 // result.
 func (m *Monitor) tellMissing(ctx context.Context, rd *reader, number int) error {
-	first := m.firstLog(ctx)
+	kept := m.keptOutput(ctx)
 	if rd.index >= 0 {
 		attempts, err := m.cfg.History.Attempts(ctx, grid.TrialID{Sweep: rd.sweep, Index: rd.index})
 		if err != nil {
 			return fmt.Errorf("find attempts: %w", err)
 		}
 		if a := pick(attempts, number); a != nil && a.Ended > 0 {
-			return m.tellMissingOf(ctx, rd, rd.index, a.Run, a.Result.Log, first)
+			return m.tellMissingOf(ctx, rd, rd.index, a.Run, a.Result.Log, kept.From(a.Node))
 		}
 		return nil
 	}
@@ -57,7 +56,7 @@ func (m *Monitor) tellMissing(ctx context.Context, rd *reader, number int) error
 		if t.Ended == 0 {
 			continue
 		}
-		if err := m.tellMissingOf(ctx, rd, t.Index, t.Run, t.Result.Log, first); err != nil {
+		if err := m.tellMissingOf(ctx, rd, t.Index, t.Run, t.Result.Log, kept.From(t.Node)); err != nil {
 			return err
 		}
 	}

@@ -63,11 +63,11 @@ func (m *Monitor) newListing(r *http.Request, s *grid.Sweep) (*listing, error) {
 
 // each calls put for every trial of the listing.
 func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
-	first := l.m.firstLog(ctx)
+	kept := l.m.keptOutput(ctx)
 	l.emit = func(t *grid.Trial) error {
 		l.last = t
 		v := wire(l.sweep, t)
-		v.Output = printed(t.Result.Log, first)
+		v.Output = printed(t.Result.Log, kept.From(t.Node))
 		return put(v)
 	}
 	if l.q.Class != "" && !l.filtered {
@@ -460,13 +460,13 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 		return nil, err
 	}
 	all := make([]api.Attempt, 0, len(known))
-	first := m.firstLog(r.Context())
+	kept := m.keptOutput(r.Context())
 	for i := range known {
 		v := attempt(&known[i])
 		if len(s.Updates) > 0 {
 			v.Bundle = shortDigest(s.BundleAt(index, known[i].Started))
 		}
-		v.Output = printed(known[i].Result.Log, first)
+		v.Output = printed(known[i].Result.Log, kept.From(known[i].Node))
 		all = append(all, v)
 	}
 	return all, nil

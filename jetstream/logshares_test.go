@@ -1,0 +1,105 @@
+package jetstream
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+
+	"mlfnode/grid"
+)
+
+// openFor opens a store until end is called.
+func openFor(t *testing.T, dir string, limits Limits) (s *Store, end func()) {
+	t.Helper()
+	server, err := Start(Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Limits: limits})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = server.Store(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s, func() {
+		s.Close()
+		server.Close()
+	}
+}
+
+// prints stores output of a node of so many bytes, in messages of so many, and gives the sequences.
+func prints(t *testing.T, s *Store, node grid.NodeID, bytes, each int) (seqs []uint64) {
+	t.Helper()
+	for bytes > 0 {
+		_, _, err := packAll([]Chunk{{Run: string(node) + ".1.1", Stream: 1, Data: make([]byte, each)}}, func(data []byte) (uint64, error) {
+			seq, err := s.Logs.put(t.Context(), node, grid.SweepID("of-"+node), data)
+			seqs = append(seqs, seq)
+			return seq, err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes -= each
+	}
+	return seqs
+}
+
+// printed gives the sequences of a node's output that is there.
+func printed(t *testing.T, s *Store, node grid.NodeID) (seqs []uint64) {
+	t.Helper()
+	err := s.Logs.Read(t.Context(), grid.SweepID("of-"+node), LogRange{}, func(seq uint64, _ []Chunk) error {
+		seqs = append(seqs, seq)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seqs
+}
+
+// TestOneNodeDoesNotPushOutTheOutputOfOthers has one node print many times what fits: what another one has printed before stays, most of
+// the room is used, and what is gone is known, also after a restart.
+func TestOneNodeDoesNotPushOutTheOutputOfOthers(t *testing.T) {
+	const limit = 4 << 20
+	dir := t.TempDir()
+	s, end := openFor(t, dir, Limits{LogBytes: limit})
+	quiet := prints(t, s, "quiet", limit/10, 10_000)
+	loud := prints(t, s, "loud", 4*limit, 20_000)
+	check := func(s *Store, when string) {
+		t.Helper()
+		if got := printed(t, s, "quiet"); !slices.Equal(got, quiet) {
+			t.Errorf("%s: %d of %d messages of the quiet node are there", when, len(got), len(quiet))
+		}
+		kept, err := s.Logs.Kept(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from := kept.From("quiet"); from > quiet[0] {
+			t.Errorf("%s: output of the quiet node is said to be there from %d on, and begins at %d", when, from, quiet[0])
+		}
+		from := kept.From("loud")
+		want := loud[slices.IndexFunc(loud, func(seq uint64) bool { return seq >= from }):]
+		if got := printed(t, s, "loud"); !slices.Equal(got, want) || len(got)*20_000 < limit/2 || from <= loud[0] {
+			t.Errorf("%s: %d messages of the loud node are there, from %d on; said to be there are %d from %d on", when, len(got), got[0], len(want), from)
+		}
+	}
+	check(s, "at once")
+	end()
+	s = open(t, dir, Limits{LogBytes: limit})
+	check(s, "after a restart")
+	for i := range 4 { // now the other way round
+		prints(t, s, grid.NodeID(fmt.Sprint("more", i)), limit/4, 20_000)
+	}
+	if got := printed(t, s, "quiet"); len(got) == len(quiet) {
+		t.Error("the oldest output stays although no node has more than half of the room")
+	}
+}
+
+// TestOneNodeHasAllRoom: on a node that is alone the oldest output goes, as much as must.
+func TestOneNodeHasAllRoom(t *testing.T) {
+	const limit = 2 << 20
+	s := open(t, t.TempDir(), Limits{LogBytes: limit})
+	prints(t, s, "n", 3*limit, 20_000)
+	kept, err := s.Logs.Kept(t.Context())
+	if got := printed(t, s, "n"); err != nil || len(got)*20_000 < limit*9/10 || len(kept.cut) != 0 || kept.From("n") != got[0] {
+		t.Errorf("got %d messages from %d on, %v; kept %+v", len(got), got[0], err, kept)
+	}
+}
