@@ -174,7 +174,11 @@ func (r *Records) Bundles(ctx context.Context) (map[string]bool, error) {
 					Bundle string `json:"bundle"`
 				} `json:"updates"`
 			}
-			if err := json.Unmarshal(e.Data, &s); err != nil {
+			text, err := recordText(e.Data)
+			if err == nil {
+				err = json.Unmarshal(text, &s)
+			}
+			if err != nil {
 				return fmt.Errorf("read the record of %s: %w", lastToken(e.Subject), err)
 			}
 			named[s.Bundle] = true

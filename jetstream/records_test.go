@@ -105,7 +105,7 @@ func TestLongRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	long.Priority = 7
+	long.Priority, long.Bundle = 7, "ab"
 	if _, err := records.Update(t.Context(), &Record{Sweep: long, Rev: rev}); err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +124,9 @@ func TestLongRecord(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole("the master", r.Sweep)
+	if named, err := records.Bundles(t.Context()); err != nil || !named["ab"] {
+		t.Errorf("bundles that records name: got %v, %v; want that of the long one", named, err)
+	}
 	z, err := zstd.NewWriter(nil)
 	if err != nil {
 		t.Fatal(err)
