@@ -109,7 +109,7 @@ func checkValue(key string, v Value) *flaw {
 	case strings.ContainsRune(v.Text, 0):
 		return flawf(hint, "%s has a value with a zero byte, which no program's argument can hold", key)
 	case v.Kind == Number && !isNumber(v.Text):
-		return flawf("Give it as text.", "%s has the value %q, which is no number", key, v.Text)
+		return flawf("Give it as text.", "%s has the value %q, which is not a number", key, v.Text)
 	case v.Kind == List:
 		var items []Value
 		if json.Unmarshal([]byte(v.Text), &items) != nil || len(items) == 0 || listOf(items) != v {

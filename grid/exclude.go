@@ -56,11 +56,11 @@ func (r *rules) mention(source string, used []string) error {
 	for _, name := range used {
 		k := slices.Index(r.names, name)
 		if k < 0 {
-			hint := "There are no axes to exclude points of."
+			hint := "The space has no axes."
 			if len(r.names) > 0 {
 				hint = "The axes are " + strings.Join(r.names, ", ") + "."
 			}
-			return flawf(hint, "exclude %q names %s, which is no axis", source, name)
+			return flawf(hint, "exclude %q names %s, which is not an axis", source, name)
 		}
 		r.last = max(r.last, k)
 	}

@@ -109,8 +109,8 @@ func TestBadExclude(t *testing.T) {
 	number := func(key string, end json.Number) Axis { return Axis{Key: key, Interval: []json.Number{"0", end}} }
 	axes := []Axis{number("unit", "10"), {Key: "opt", Values: []Value{{"sgd", Text}}}, number("big", "1e9")}
 	for _, c := range []struct{ source, want string }{
-		{"units > 3", `exclude "units > 3" names units, which is no axis. The axes are unit, opt, big.`},
-		{"$env > 3", `exclude "$env > 3" names $env, which is no axis. The axes are unit, opt, big.`},
+		{"units > 3", `exclude "units > 3" names units, which is not an axis. The axes are unit, opt, big.`},
+		{"$env > 3", `exclude "$env > 3" names $env, which is not an axis. The axes are unit, opt, big.`},
 		{"$env.unit > 3", `exclude "$env.unit > 3" does not work: parts of values can't be taken at column 5. Write a condition`},
 		{"now() > 3", `exclude "now() > 3" does not work: unknown name now at column 1. Write a condition`},
 		{"all(1..9, # > unit)", `exclude "all(1..9, # > unit)" does not work: it loops over values at column 11. Write a condition`},

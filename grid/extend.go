@@ -33,7 +33,7 @@ func (s Space) Extend(axes []Axis) (Space, error) {
 		}
 	}
 	if more.Count() == s.Count() {
-		return Space{}, flawf("Add a value that is new, or one that no exclude expression takes out again.", "there is nothing new to run")
+		return Space{}, flawf("Add a new value, or one that no exclude condition leaves out.", "there is nothing new to run")
 	}
 	return more, nil
 }

@@ -130,7 +130,7 @@ func notDecimal(key, part, text string) *flaw {
 	if isNumber(text) {
 		return flawf("Use a number with fewer digits.", "%s has the %s %.40s, which is out of range", key, part, text)
 	}
-	return flawf("Use a plain decimal number, like 10, -0.5 or 1e-3.", "%s has the %s %q, which is no number", key, part, text)
+	return flawf("Use a plain decimal number, like 10, -0.5 or 1e-3.", "%s has the %s %q, which is not a number", key, part, text)
 }
 
 // quantity gives `1 number` or `4 numbers`.

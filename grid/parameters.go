@@ -294,7 +294,7 @@ func (p *parameters) formula(a *Axis, n *yaml.Node) {
 	case log != nil && len(parts) == 1:
 		a.Logspace = p.spaced(a.Key, "logspace", log)
 	case line != nil || log != nil || parts["start"] == nil || parts["end"] == nil:
-		p.report(n, flawf(hint, "%s is a map that is no formula", a.Key))
+		p.report(n, flawf(hint, "%s is a map, but not a formula", a.Key))
 	default:
 		a.Interval = p.interval(a.Key, parts)
 	}

@@ -58,7 +58,7 @@ func scalarText(what string, n *yaml.Node) (Value, *flaw) {
 	case "", "~", "null":
 		return Value{}, flawf(`Give a value, write "" for empty text, or false to leave the option out.`, "%s has no value (null)", what)
 	case ".nan", ".inf", "-.inf", "+.inf":
-		return Value{}, flawf("Put it in quotes if the program should see this text.", "%s has the value %s, which is no finite number", what, n.Value)
+		return Value{}, flawf("Put it in quotes if the program should see this text.", "%s has the value %s, which is not a finite number", what, n.Value)
 	}
 	return plainValue(n.Value), nil
 }

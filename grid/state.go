@@ -52,7 +52,7 @@ const (
 	ClassStart   Class = "start"        // the program could not be started at all
 	ClassSetup   Class = "setup"        // the task's setup step failed on this node
 	ClassNode    Class = "node"         // its node could not run it: it lacked processes, files, disk, memory, or what runs its programs
-	ClassLost    Class = "lost"         // its node agent died under it, or its lease was lost
+	ClassLost    Class = "lost"         // its node's agent died, or the trial may run on another node now
 	ClassCrash   Class = "crash"        // its whole node died under it
 	ClassCancel  Class = "cancelled"    // the user cancelled it
 	ClassStopped Class = "stopped"      // it did worse than other trials; no failure

@@ -149,7 +149,7 @@ func (p Params) AppendJSON(b []byte) []byte {
 func (p *Params) UnmarshalJSON(b []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(b))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return fmt.Errorf("params %.40s are no JSON object", b)
+		return fmt.Errorf("params %.40s are not a JSON object", b)
 	}
 	*p = (*p)[:0]
 	for dec.More() {

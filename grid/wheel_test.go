@@ -139,7 +139,7 @@ func TestExtendZip(t *testing.T) {
 	}
 	for axis, want := range map[string]string{
 		"a=5":                        "a, b go together in this sweep. Add values of all of them, in this order: zip={…: […], …: […]}.",
-		"zip={a: [1], b: [x]}":       "there is nothing new to run. Add a value that is new, or one that no exclude expression takes out again.",
+		"zip={a: [1], b: [x]}":       "there is nothing new to run. Add a new value, or one that no exclude condition leaves out.",
 		"zip={k: [1], a: [1]}":       "k, a don't go together in this sweep. Add values to each on its own.",
 		"zip={a: [1], c: [x]}":       "the sweep has no axis c. Its axes are k, a, b. For another one start a new sweep.",
 		"zip={a: [1, 2], b: [x, q]}": "",

@@ -161,7 +161,7 @@ func syntaxProblem(name string, data []byte, err error) Problem {
 	if strings.HasPrefix(msg, "unknown anchor") {
 		hint = "Mark the value that is meant with & and this name, above its first use, or put the text in quotes."
 	}
-	return Problem{name, line, col, "this is no YAML: " + msg, hint}
+	return Problem{name, line, col, "this is not valid YAML: " + msg, hint}
 }
 
 // tabAt finds the first tab in an indentation.

@@ -40,7 +40,7 @@ func mend(dir string) error {
 			err = os.RemoveAll(folder)
 		}
 		if err != nil {
-			return fmt.Errorf("mend stream %s: %w", filepath.Base(folder), err)
+			return fmt.Errorf("repair stream %s: %w", filepath.Base(folder), err)
 		}
 	}
 	return nil

@@ -41,7 +41,7 @@ func (n *Node) stepCA(ctx context.Context, s api.CAStep) error {
 	n.rotating.Lock()
 	defer n.rotating.Unlock()
 	if err := n.authority.RenewSelf(n.fleet.id); err != nil { // the master itself has to have followed the step before
-		return fmt.Errorf("certify this node: %w", err)
+		return fmt.Errorf("issue this node's certificate: %w", err)
 	}
 	before := n.stateOfCA()
 	var step func() error
@@ -65,7 +65,7 @@ func (n *Node) stepCA(ctx context.Context, s api.CAStep) error {
 		return &api.Error{Status: http.StatusConflict, Msg: err.Error(), Hint: "take the next step with: mlfnode ca " + nextStep(before.Stage)}
 	}
 	if renewed := n.authority.RenewSelf(n.fleet.id); renewed != nil {
-		err = errors.Join(err, fmt.Errorf("certify this node: %w", renewed))
+		err = errors.Join(err, fmt.Errorf("issue this node's certificate: %w", renewed))
 	}
 	after := n.stateOfCA()
 	if s.Step == "retire" && after.Stage != before.Stage {

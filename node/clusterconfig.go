@@ -80,7 +80,7 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 	})
 	set("crash_limit", "MLF_CRASH_LIMIT", s.CrashLimit, func(v string) (err error) {
 		if c.CrashLimit, err = count(v); err == nil && c.CrashLimit == 0 {
-			err = fmt.Errorf("%q would set aside every trial; write a number from 1", v)
+			err = fmt.Errorf("%q would let no trial survive the death of a node; write a number from 1", v)
 		}
 		return err
 	})
@@ -111,7 +111,7 @@ func (c *Cluster) outage() master.Outage {
 func address(to *string) func(string) error {
 	return func(v string) error {
 		if _, err := netip.ParseAddr(v); err != nil {
-			return fmt.Errorf("%q is no IP address; write one as in 10.0.0.5", v)
+			return fmt.Errorf("%q is not an IP address; write one as in 10.0.0.5", v)
 		}
 		*to = v
 		return nil
@@ -137,7 +137,7 @@ func WithPort(text string, otherwise int) (string, error) {
 	}
 	host = strings.Trim(host, "[]")
 	if _, err := netip.ParseAddr(host); err != nil && (host == "" || strings.ContainsAny(host, " /@:")) {
-		return "", fmt.Errorf("%q is no address of a node; write HOST or HOST:PORT", text)
+		return "", fmt.Errorf("%q is not the address of a node; write HOST or HOST:PORT", text)
 	}
 	var n int
 	if err := port(&n)(number); err != nil {

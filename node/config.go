@@ -291,7 +291,7 @@ func explainYAML(name string, err error) error {
 	for _, line := range lines {
 		text := unknownField.Get().ReplaceAllString(line, name+":$1: there is no setting $2")
 		text = wrongKind.Get().ReplaceAllString(text, name+":$1: the value does not fit the setting")
-		text = syntaxFault.Get().ReplaceAllString(text, name+":$1: this is no YAML: $2")
+		text = syntaxFault.Get().ReplaceAllString(text, name+":$1: this is not valid YAML: $2")
 		if text == line {
 			text = name + ": " + line
 		}
@@ -311,7 +311,7 @@ func bare(err error) error {
 func positive(v string) (float64, error) {
 	f, err := strconv.ParseFloat(v, 64)
 	if err != nil || !(f > 0) || f > 1e6 {
-		return 0, fmt.Errorf("%q is no number of processors; write one above 0, as in 4", v)
+		return 0, fmt.Errorf("%q is not a number of processors; write one above 0, as in 4", v)
 	}
 	return f, nil
 }
@@ -381,7 +381,7 @@ func devices(to *worker.Policy) func(string) error {
 		for name := range strings.SplitSeq(v, ",") {
 			name = strings.TrimSpace(name)
 			if _, err := strconv.ParseUint(name, 10, 16); err != nil && !strings.HasPrefix(name, "GPU-") && !strings.HasPrefix(name, "MIG-") {
-				return fmt.Errorf("%q is no GPU; write all, none, or indexes and UUIDs as in [0, 2]", name)
+				return fmt.Errorf("%q is not a GPU; write all, none, or indexes and UUIDs as in [0, 2]", name)
 			}
 			to.Use = append(to.Use, name)
 		}
@@ -405,7 +405,7 @@ func cleanName(name string) string {
 
 func checkName(name string) error {
 	if name != cleanName(name) {
-		return fmt.Errorf("%q is no node name; use letters, digits, - and _", name)
+		return fmt.Errorf("%q is not a valid node name; use letters, digits, - and _", name)
 	}
 	return nil
 }

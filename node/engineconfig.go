@@ -57,7 +57,7 @@ func (c *Engine) read(s *engineSettings, set func(key, env, value string, apply 
 // elsewhere would see others.
 func checkSocket(v string) error {
 	if path, ok := strings.CutPrefix(v, "unix://"); v != "auto" && !(ok && filepath.IsAbs(path)) {
-		return fmt.Errorf("%q is no socket of an engine; write auto, or one like unix:///run/docker.sock", v)
+		return fmt.Errorf("%q is not the socket of an engine; write auto, or one like unix:///run/docker.sock", v)
 	}
 	return nil
 }

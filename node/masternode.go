@@ -49,7 +49,7 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	id, err := n.authority.IssueSelf(cfg.Node)
 	if err != nil {
-		return nil, fmt.Errorf("certify this node: %w", err)
+		return nil, fmt.Errorf("issue this node's certificate: %w", err)
 	}
 	if err := n.openServer(ctx, id); err != nil {
 		return nil, err

@@ -76,7 +76,7 @@ func TestLoadRefusesUnreadable(t *testing.T) {
 	}
 	for _, c := range []badProject{
 		{"not UTF-8", "name: \"a\xff\"\n", "project.yaml:1:9: the file is not valid UTF-8. Save it as UTF-8."},
-		{"program", "\x7fELF\x02\x01\x01\x00", "project.yaml:1:1: this is no YAML: control characters are not allowed. " +
+		{"program", "\x7fELF\x02\x01\x01\x00", "project.yaml:1:1: this is not valid YAML: control characters are not allowed. " +
 			"Check this line and those before it for a missing colon, quote, bracket or space."},
 		{"10 MB", strings.Repeat("# comment\n", 1<<20), "project.yaml:1:1: the file has more than 4 MiB. " + adviceTooLong},
 		{"deep", "tasks: " + strings.Repeat("[", 101), "project.yaml:1:108: lists and maps lie in each other more than 100 deep. Write it flat."},

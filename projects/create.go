@@ -15,7 +15,7 @@ func New(name, parent string) (string, error) {
 	}
 	dir := filepath.Join(parent, name)
 	if _, err := os.Lstat(dir); err == nil {
-		return "", fmt.Errorf("%s is there already; choose another name", dir)
+		return "", fmt.Errorf("%s already exists; choose another name", dir)
 	}
 	if !isFolder(parent) {
 		return "", fmt.Errorf("there is no folder %s to make the project in", parent)

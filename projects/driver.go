@@ -147,7 +147,7 @@ func (im *importer) parameters(file string, line int, path string) string {
 func (im *importer) constants(file string, line int, pairs [][2]any) (kept [][2]any) {
 	for _, p := range pairs {
 		if !isConstant(p) {
-			im.note(file, line, "the constant %v is no plain value and was left out", p[0])
+			im.note(file, line, "the constant %v is not a plain value and was left out", p[0])
 			continue
 		}
 		if i := slices.IndexFunc(kept, func(o [2]any) bool { return o[0] == p[0] }); i >= 0 {

@@ -133,8 +133,8 @@ func TestNewRefuses(t *testing.T) {
 		{"My Nets", parent, `"My Nets" is not a valid project name; use lowercase letters, digits and dashes, as in my-nets`},
 		{"..", parent, `".." is not a valid project name; use lowercase letters, digits and dashes, as in project`},
 		{"a/b", parent, `"a/b" is not a valid project name; use lowercase letters, digits and dashes, as in a-b`},
-		{"taken", parent, filepath.Join(parent, "taken") + " is there already; choose another name"},
-		{"file", parent, filepath.Join(parent, "file") + " is there already; choose another name"},
+		{"taken", parent, filepath.Join(parent, "taken") + " already exists; choose another name"},
+		{"file", parent, filepath.Join(parent, "file") + " already exists; choose another name"},
 		{"new", filepath.Join(parent, "none"), "there is no folder " + filepath.Join(parent, "none") + " to make the project in"},
 		{"new", filepath.Join(parent, "file"), "there is no folder " + filepath.Join(parent, "file") + " to make the project in"},
 	} {

@@ -66,7 +66,7 @@ func Import(dir string) (*Report, error) {
 	im := &importer{dir: abs, prefix: filepath.Base(abs) + "/"}
 	im.report.File = filepath.Join(dir, projectFile)
 	if _, err := os.Lstat(filepath.Join(abs, projectFile)); err == nil {
-		return nil, fmt.Errorf("%s is there already; nothing was changed", im.report.File)
+		return nil, fmt.Errorf("%s already exists; nothing was changed", im.report.File)
 	}
 	root, err := os.OpenRoot(abs)
 	if err != nil {
@@ -75,7 +75,7 @@ func Import(dir string) (*Report, error) {
 	defer root.Close()
 	text, err := readPython(root, "tasks.py")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s has no tasks.py, so it is no old project; for a new one use: mlfnode new NAME", dir)
+		return nil, fmt.Errorf("%s has no tasks.py, so it is not an old project; to make a new one: mlfnode new NAME", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("tasks.py can't be read: %w", bare(err))

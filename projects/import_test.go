@@ -72,8 +72,8 @@ func TestImport(t *testing.T) {
 	check(t, err)
 	want := &Report{File: filepath.Join(dir, "project.yaml"), Tasks: []string{"train", "report"}, Notes: []string{
 		"tasks.py:8: the task echo has no line cmd = [...] and was left out; put what it does into a program of its own",
-		"default.py:6: the constant seed is no plain value and was left out",
-		"default.py:6: the constant sizes is no plain value and was left out",
+		"default.py:6: the constant seed is not a plain value and was left out",
+		"default.py:6: the constant sizes is not a plain value and was left out",
 		"test_echo.py:7: tasks are submitted with computed arguments, n = 5, 6, 8, 11, 15; put these values into a parameter file",
 	}}
 	if diff := cmp.Diff(want, r); diff != "" {
@@ -151,8 +151,8 @@ func TestImportNotes(t *testing.T) {
 		{"computed constants", plain, "base_pars = dict(a=1)\n", []string{"default.py:1: base_pars is computed, not written down; fill in `constants`"}},
 		{"changed constants", plain, "\nbase_pars = {'a': 1} if x else {}\n", []string{"default.py:2: base_pars is computed, not written down; fill in `constants`"}},
 		{"odd constants", plain, "base_pars = {1: 2, '--a': 'b', '<<': 1, '': 1, 'ok': 1}\n", []string{
-			"default.py:1: the constant 1 is no plain value and was left out", "default.py:1: the constant --a is no plain value and was left out",
-			"default.py:1: the constant << is no plain value and was left out", "default.py:1: the constant  is no plain value and was left out"}},
+			"default.py:1: the constant 1 is not a plain value and was left out", "default.py:1: the constant --a is not a plain value and was left out",
+			"default.py:1: the constant << is not a plain value and was left out", "default.py:1: the constant  is not a plain value and was left out"}},
 		{"computed file", plain, "m = yaml2Matrix(PARAMETERS)\nt.delay(m)\n",
 			[]string{"default.py:1: the parameter file is computed, not written down; fill in `parameters`"}},
 		{"file elsewhere", plain, "m = yaml2Matrix('../shared.yml')\n",
@@ -193,7 +193,7 @@ func TestImportRefuses(t *testing.T) {
 
 	dir = tree{"main.py": ":" + runs}.folder(t)
 	_, err = Import(dir)
-	wantError(t, err, dir+" has no tasks.py, so it is no old project; for a new one use: mlfnode new NAME")
+	wantError(t, err, dir+" has no tasks.py, so it is not an old project; to make a new one: mlfnode new NAME")
 
 	dir = tree{"tasks.py": ":def f(x):\n    return x\n"}.folder(t)
 	_, err = Import(dir)
@@ -205,7 +205,7 @@ func TestImportRefuses(t *testing.T) {
 
 	dir = tree{"tasks.py": ":def t():\n    cmd = ['a']\n", "project.yaml": ":name: mine\n"}.folder(t)
 	_, err = Import(dir)
-	wantError(t, err, filepath.Join(dir, "project.yaml")+" is there already; nothing was changed")
+	wantError(t, err, filepath.Join(dir, "project.yaml")+" already exists; nothing was changed")
 	if got := readTree(t, dir)["project.yaml"]; got != ":name: mine\n" {
 		t.Errorf("got %q, want the file as it was", got)
 	}

@@ -179,7 +179,7 @@ func TestPackRefusesFileThatChanges(t *testing.T) {
 	wantError(t, err, "file keeps changing while the folder is packed; name it in .mlfignore if trials don't need it, or stop the program that writes it")
 }
 
-// What is no file, folder or link stays where it is, and nothing is refused for it.
+// What is not a file, folder or link stays where it is, and nothing is refused for it.
 func TestPackLeavesOddFiles(t *testing.T) {
 	device := func(mode uint32, dev int) func(string) error {
 		return func(path string) error { return syscall.Mknod(path, mode|0o600, dev) }

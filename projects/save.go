@@ -23,7 +23,7 @@ import (
 // says the same, nothing is written.
 func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (files []string, err error) {
 	if p.document == nil {
-		return nil, errors.New("a project is there already: --save is for a command behind --")
+		return nil, errors.New("there is already a project here: --save is for a command after --")
 	}
 	if name == "" || name != CleanName(name) {
 		return nil, fmt.Errorf("%q is not a valid project name; use lowercase letters, digits and dashes, as in %s", name, CleanName(name))
@@ -130,7 +130,7 @@ func writeProject(dir string, fresh bool, project, parameters []byte) (files []s
 		path := filepath.Join(dir, f.name)
 		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if errors.Is(err, fs.ErrExist) {
-			return files, fmt.Errorf("%s is there already; nothing was changed. Move it away, or add a task to it", path)
+			return files, fmt.Errorf("%s already exists; nothing was changed. Move it away, or add a task to it", path)
 		}
 		if err != nil {
 			return files, fmt.Errorf("%s can't be written: %w", path, bare(err))

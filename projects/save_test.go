@@ -55,7 +55,7 @@ func TestSave(t *testing.T) {
 			t.Errorf("wrong task (-command +project):\n%s", diff)
 		}
 		_, err = adhoc.Save("again", axes, nil)
-		wantError(t, err, filepath.Join(dir, "project.yaml")+" is there already; nothing was changed. Move it away, or add a task to it")
+		wantError(t, err, filepath.Join(dir, "project.yaml")+" already exists; nothing was changed. Move it away, or add a task to it")
 		check(t, os.Remove(filepath.Join(dir, "project.yaml"))) // the same parameters.yml may stay
 		files, err = adhoc.Save("again", axes, nil)
 		if check(t, err); len(files) != 1 {
@@ -83,7 +83,7 @@ func TestSaveElsewhere(t *testing.T) {
 	train, err := Adhoc([]string{"python3", "train.py"}, dir)
 	check(t, err)
 	_, err = train.Save("train", axesOf(t, "lr=2"), nil)
-	wantError(t, err, filepath.Join(dir, "parameters.yml")+" is there already; nothing was changed. Move it away, or add a task to it")
+	wantError(t, err, filepath.Join(dir, "parameters.yml")+" already exists; nothing was changed. Move it away, or add a task to it")
 	_, err = train.Save("train", nil, nil)
 	wantError(t, err, "the project would run the parameters of "+filepath.Join(dir, "parameters.yml")+", which the command does not. Move that file away, or give it with --parameters")
 	_, err = train.Save("train", axesOf(t, "lr=1"), map[string]string{"A-B": "1"})
@@ -94,7 +94,7 @@ func TestSaveElsewhere(t *testing.T) {
 	loaded, err := Load("greet")
 	check(t, err)
 	_, err = loaded.Save("x", nil, nil)
-	wantError(t, err, "a project is there already: --save is for a command behind --")
+	wantError(t, err, "there is already a project here: --save is for a command after --")
 	_, err = train.Save("train", axesOf(t, "zip={a: [1], b: [2]}", "k=1", "zip={c: [1], d: [2]}"), nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "a parameters.yml can't say the same as these parameters") {
 		t.Errorf("got %v for zips with an axis between", err)

@@ -159,7 +159,7 @@ func (s *schema) twoSetups(n *yaml.Node, t *task) bool {
 func (s *schema) constants(what string, n *yaml.Node, t *task) {
 	s.entries(what, n, "{out: result}", func(key, value *yaml.Node) {
 		if !isText(value) {
-			s.report(value, "Give one value; several belong into the file that parameters names.", "the constant %s has more than one value", key.Value)
+			s.report(value, "Give one value; put several into the file that parameters names.", "the constant %s has more than one value", key.Value)
 			return
 		}
 		v, problem := grid.ScalarValue(s.file, key.Value, value)

@@ -106,7 +106,7 @@ func (u *unpacker) admit(name string, h *tar.Header) error {
 	case h.Typeflag == tar.TypeSymlink && (!staysInside(name, h.Linkname) || turnsBack(h.Linkname)):
 		return fmt.Errorf("the bundle's link %q leaves its folder: %q", h.Name, h.Linkname)
 	case h.Typeflag != tar.TypeDir && h.Typeflag != tar.TypeSymlink && h.Typeflag != tar.TypeReg:
-		return fmt.Errorf("the bundle's entry %q is no file, folder or link", h.Name)
+		return fmt.Errorf("the bundle's entry %q is not a file, folder or link", h.Name)
 	}
 	return nil
 }

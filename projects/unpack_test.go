@@ -63,7 +63,7 @@ func hostile(t *testing.T) map[string]struct {
 	typed := func(flag byte) []byte {
 		return archive(t, tar.Header{Typeflag: flag, Name: "odd", Linkname: "a", Devmajor: 1, Devminor: 3})
 	}
-	const oddKind = `the bundle's entry "odd" is no file, folder or link`
+	const oddKind = `the bundle's entry "odd" is not a file, folder or link`
 	return map[string]refusal{
 		"absolute path":       {archive(t, reg("/tmp/mlf-evil")), `the bundle has a name that leaves its folder: "/tmp/mlf-evil"`},
 		"parent":              {archive(t, reg("../evil")), `the bundle has a name that leaves its folder: "../evil"`},

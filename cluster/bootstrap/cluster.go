@@ -182,7 +182,7 @@ func (h *Host) problems() []error {
 		problems = append(problems, err)
 	}
 	if h.Name != "" && h.Name != cleanName(h.Name) {
-		add("%q is no name of a node; use letters, digits, - and _", h.Name)
+		add("%q is not a valid node name; use letters, digits, - and _", h.Name)
 	}
 	for _, r := range h.Roles {
 		if r != Master && r != Worker {

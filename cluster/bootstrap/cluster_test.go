@@ -110,13 +110,13 @@ func TestBadClusters(t *testing.T) {
 		{"", []string{"-a=A", "-m=1", "-r=."}, "the folder \".\" is not a folder below the home folder; write one as in -r mlfnode"},
 		{"", []string{"-a=user@", "-m=1"}, "\"user@\" names no machine; write [user@]host[:port]"},
 		{"hosts:\n  - address: A\n    roles: [boss]\n", []string{"-b=x"}, "host A: there is no role \"boss\"; write master or worker"},
-		{"hosts:\n  - {address: A, name: x y, roles: [master]}\n", nil, "\"x y\" is no name of a node; use letters, digits, - and _"},
+		{"hosts:\n  - {address: A, name: x y, roles: [master]}\n", nil, "\"x y\" is not a valid node name; use letters, digits, - and _"},
 		{"hosts:\n  - {address: A, name: x, roles: [master]}\n  - {address: B, name: x, roles: [worker]}\n", nil, "two hosts have the name \"x\""},
 		{"hosts:\n  - {address: A, roles: [master]}\n  - {address: B, roles: [master]}\n", nil, "2 hosts are master; a cluster has one"},
 		{"hosts:\n  - adress: A\n", nil, "FILE:2: there is no key adress; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings"},
 		{"hosts: 7\n", nil, "FILE:1: the value does not fit the key"},
-		{"hosts: [\n", nil, "FILE:1: this is no YAML: did not find expected node content"},
-		{"settings: {node: x}\nhosts:\n  - {address: A, roles: [master]}\n", nil, "line 1: node follows from the hosts and their roles and is no setting here"},
+		{"hosts: [\n", nil, "FILE:1: this is not valid YAML: did not find expected node content"},
+		{"settings: {node: x}\nhosts:\n  - {address: A, roles: [master]}\n", nil, "line 1: node follows from the hosts and their roles and can't be set here"},
 		{"settings: 7\nhosts:\n  - {address: A, roles: [master]}\n", nil, "line 1: settings are written as in node.yaml, a line `key: value` for each"},
 	}
 	for _, tt := range tests {

@@ -56,7 +56,7 @@ func explainYAML(file string, err error) error {
 	for _, line := range lines {
 		text := unknownField.Get().ReplaceAllString(line, file+":$1: there is no key $2; there are root, project, key, attach, settings and hosts, and for a host address, name, roles and settings")
 		text = wrongKind.Get().ReplaceAllString(text, file+":$1: the value does not fit the key")
-		text = syntaxFault.Get().ReplaceAllString(text, file+":$1: this is no YAML: $2")
+		text = syntaxFault.Get().ReplaceAllString(text, file+":$1: this is not valid YAML: $2")
 		if text == line {
 			text = file + ": " + line
 		}

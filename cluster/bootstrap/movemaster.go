@@ -30,13 +30,14 @@ func MoveMaster(ctx context.Context, o Options, to string, save func(*Cluster) e
 	old.set(Master, false)
 	if err := save(o.Cluster); err != nil {
 		return nil, problem(fmt.Sprintf("%s has what the master %s had, but cluster.yaml could not be changed: %s", master.Name, old.Name, err),
-			"mend that, and run again: mlfnode move-master "+to)
+			"fix that, and run this again: mlfnode move-master "+to)
 	}
 	up := Up(ctx, o)
 	for i := range up {
 		for j := range all {
 			if all[j].Host == up[i].Host {
 				up[i].Changed, up[i].Notes = append(all[j].Changed, up[i].Changed...), append(all[j].Notes, up[i].Notes...)
+				up[i].Cluster = append(all[j].Cluster, up[i].Cluster...)
 			}
 		}
 	}

@@ -47,7 +47,7 @@ func TestMoveMasterResumes(t *testing.T) {
 	full := errors.New("no space left on device")
 	_, err := MoveMaster(t.Context(), o, "b", func(*Cluster) error { return full })
 	if p := ProblemOf(err); !strings.Contains(p.Cause, "b has what the master a had, but cluster.yaml could not be changed: no space left") ||
-		p.Cure != "mend that, and run again: mlfnode move-master b" {
+		p.Cure != "fix that, and run this again: mlfnode move-master b" {
 		t.Errorf("got %+v", p)
 	}
 	if done := append(f.did(ActionStart), f.did(ActionStop)...); len(done) > 0 {

@@ -134,7 +134,7 @@ func (r *run) would(m, boss *machine) (would []string, err error) {
 	ships, writes := m.facts.Digest != b.digest, !w.agrees(seen.Config)
 	joins := m.Is(Worker) && !m.Is(Master) && (!seen.Joined || seen.Node != m.Name || boss != nil && boss.seen != nil && boss.seen.Cluster != seen.Cluster)
 	if ships {
-		would = append(would, "ship mlfnode")
+		would = append(would, "install mlfnode")
 	}
 	if writes {
 		would = append(would, "write node.yaml")

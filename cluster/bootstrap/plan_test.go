@@ -207,7 +207,7 @@ func TestDryRunTells(t *testing.T) {
 	f.unjoined = map[string]bool{"c": true}
 	o.DryRun = true
 	all := Up(t.Context(), o)
-	want := []string{"would ship mlfnode, write node.yaml, restart", "would ship mlfnode, write node.yaml, start", "would ship mlfnode, write node.yaml, join, restart"}
+	want := []string{"would install mlfnode, write node.yaml, restart", "would install mlfnode, write node.yaml, start", "would install mlfnode, write node.yaml, join, restart"}
 	for i := range all {
 		if got := strings.Join(all[i].Changed, "; "); got != want[i] || !all[i].OK {
 			t.Errorf("%s: got %q (%v), want %q", all[i].Host, got, all[i].Problem, want[i])

@@ -41,7 +41,7 @@ func (c *Cluster) nodeConfig(h *Host, p Place) (string, error) {
 func refuseOwn(settings *yaml.Node) error {
 	for _, key := range own {
 		if at := find(settings, key); at != nil {
-			return fmt.Errorf("line %d: %s follows from the hosts and their roles and is no setting here", at.Line, key)
+			return fmt.Errorf("line %d: %s follows from the hosts and their roles and can't be set here", at.Line, key)
 		}
 	}
 	return nil

@@ -3,7 +3,7 @@ package bootstrap
 import "context"
 
 // Look is the step of Status.
-const Look Step = "look"
+const Look Step = "inspect"
 
 // Status looks at all machines and changes nothing. The outcomes have what was seen, and a problem where a node that should run
 // does not.
@@ -34,7 +34,7 @@ func (r *run) askMembers(ctx context.Context) {
 			if o := r.outcomes[a.Node]; o != nil {
 				o.Member = a.State
 			} else if a.State == "alive" {
-				r.note(m, a.Node+" is in the cluster, too, and none of these hosts")
+				r.noteCluster(m, a.Node+" is also a member of the cluster, but is not in the file")
 			}
 		}
 		return

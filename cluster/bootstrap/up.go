@@ -21,7 +21,7 @@ type Step string
 const (
 	Connect Step = "connect" // by ssh
 	Check   Step = "check"   // whether the machine can take part
-	Ship    Step = "ship"    // the program
+	Ship    Step = "install" // the program
 	Send    Step = "push"    // the project
 	Start   Step = "start"   // settings, joining, the service
 	Wait    Step = "wait"    // until the others see it alive, and it takes trials
@@ -72,6 +72,7 @@ type Outcome struct {
 	Service string         `json:"service,omitempty"`
 	Problem *shell.Problem `json:"problem,omitempty"`
 	Notes   []string       `json:"notes,omitempty"`
+	Cluster []string       `json:"cluster_notes,omitempty"` // notes about the cluster or the caller, not this machine
 	Facts   *Facts         `json:"facts,omitempty"`
 	Seen    *Seen          `json:"seen,omitempty"`
 	Member  string         `json:"member,omitempty"` // after Status: alive, suspect, dead or left
@@ -161,6 +162,14 @@ func (r *run) note(m *machine, notes ...string) {
 	o.Notes = append(o.Notes, notes...)
 }
 
+// noteCluster records a note that is about the cluster or the caller with the machine on which it came up.
+func (r *run) noteCluster(m *machine, note string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.outcomes[m.Name]
+	o.Cluster = append(o.Cluster, note)
+}
+
 // ProblemOf makes a problem of any error, safe to show: the words may be a machine's.
 func ProblemOf(err error) *shell.Problem {
 	var p *shell.Problem
@@ -238,7 +247,7 @@ func (r *run) welcome(ctx context.Context, boss *machine) {
 	}
 	said := r.Welcome(ctx, addresses, func() (string, error) { return r.makeToken(ctx, boss, "--role", "admin", "--note", "up") })
 	if said != "" {
-		r.note(boss, said)
+		r.noteCluster(boss, said)
 	}
 }
 
@@ -260,7 +269,7 @@ func (r *run) orphan(workers []*machine, boss *machine) {
 	for _, m := range workers {
 		if r.well(m) {
 			r.step(m, Start, func() (string, error) {
-				return "", &shell.Problem{Cause: "its master " + boss.Name + " did not come up", Cure: "mend that first, and run up again"}
+				return "", &shell.Problem{Cause: "its master " + boss.Name + " did not come up", Cure: "fix that first, and run up again"}
 			})
 		}
 	}
@@ -329,7 +338,7 @@ func (r *run) ship(ctx context.Context, m *machine) (string, error) {
 	if !sent {
 		return "", err
 	}
-	return fmt.Sprintf("shipped mlfnode (%d MB)", len(b.content)/1_000_000), nil
+	return fmt.Sprintf("installed mlfnode (%d MB)", len(b.content)/1_000_000), nil
 }
 
 // start has the machine's deputy start the node. boss is the machine of its master, nil for the master itself and where the

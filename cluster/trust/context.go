@@ -52,7 +52,7 @@ func LoadContext(path string) (Context, error) {
 	}
 	c, err := parseContext(b)
 	if err != nil {
-		return Context{}, fmt.Errorf("%s can't be used: %w; mend it, or remove it and run mlfnode token use", path, err)
+		return Context{}, fmt.Errorf("%s can't be used: %w; fix it, or remove it and run mlfnode token use", path, err)
 	}
 	if c.Token != "" && mode&0o077 != 0 {
 		return Context{}, exposed(path, mode)
@@ -94,9 +94,9 @@ func hideValues(err error) error {
 		}
 	}
 	if s := yamlLine.Get().FindString(err.Error()); s != "" {
-		return errors.New(s + " is no YAML")
+		return errors.New(s + " is not valid YAML")
 	}
-	return errors.New("it is no YAML")
+	return errors.New("it is not valid YAML")
 }
 
 // Validate reports every problem at once.

@@ -93,7 +93,7 @@ func TestContextRefusals(t *testing.T) {
 		"master: *x":                  "is no YAML",
 		"role: operator":              "master names no address",
 		strings.Replace(text, "role: operator", "role: node", 1):      "role is \"node\"",
-		strings.Replace(text, "node: w1", "node: a.b", 1):             "is no node name",
+		strings.Replace(text, "node: w1", "node: a.b", 1):             "is not a valid node name",
 		strings.Replace(text, "10.0.0.1:7420", "https://10.0.0.1", 1): "is not HOST:PORT",
 		strings.Replace(text, "token: ", "token: x", 1):               "token is not <id>.<secret>",
 		strings.Replace(text, "CERTIFICATE", "PRIVATE KEY", 2):        "ca is not a CA certificate",
@@ -113,7 +113,7 @@ func TestContextRefusals(t *testing.T) {
 		t.Error("got an empty context saved")
 	}
 	_, err = LoadContext(t.TempDir())
-	wantText(t, "a folder", err, "is no regular file")
+	wantText(t, "a folder", err, "is not a regular file")
 }
 
 // A context cut at any byte is refused, or is one whose last lines are gone: those have defaults or say that they are missing.

@@ -75,7 +75,7 @@ func readRegular(path string) ([]byte, fs.FileMode, error) {
 	case err != nil:
 		return nil, 0, err
 	case !info.Mode().IsRegular():
-		return nil, 0, fmt.Errorf("%s is no regular file", path)
+		return nil, 0, fmt.Errorf("%s is not a regular file", path)
 	case info.Size() > largestFile:
 		return nil, 0, fmt.Errorf("%s is too large to be ours", path)
 	}

@@ -67,7 +67,7 @@ func ParseToken(text string) (Token, error) {
 	case parts[0] != tokenPrefix && strings.HasPrefix(parts[0], "mlf") && len(parts) > 1:
 		return t, errors.New("the token is of a form that this mlfnode does not know; install the master's version")
 	case parts[0] != tokenPrefix:
-		return t, fmt.Errorf("this is no token; one begins with %s.", tokenPrefix)
+		return t, fmt.Errorf("this is not a token; one begins with %s.", tokenPrefix)
 	case len(text) < tokenLen:
 		return t, fmt.Errorf("the token was cut off: it has %d characters of %d; paste it whole", len(text), tokenLen)
 	case len(text) > tokenLen:

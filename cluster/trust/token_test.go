@@ -51,20 +51,20 @@ func TestParseTokenErrors(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                     "is empty",
 		" \n":                                  "is empty",
-		"hello":                                "this is no token; one begins with mlf1.",
-		"K10abc::server:x":                     "this is no token",
+		"hello":                                "this is not a token; one begins with mlf1.",
+		"K10abc::server:x":                     "this is not a token",
 		"mlf2." + good[5:]:                     "install the master's version",
 		good[5+65:]:                            "the part of a token that goes to the API",
 		good[:100]:                             "cut off: it has 100 characters of 124",
 		good[:60] + "\n" + good[60:]:           "white space in the middle",
 		good + good:                            "too long",
-		strings.ToUpper(good[:69]) + good[69:]: "this is no token",
+		strings.ToUpper(good[:69]) + good[69:]: "this is not a token",
 		"mlf1." + strings.Repeat("Z", 64) + good[69:]: "is damaged",
 		"mlf1." + strings.Repeat("A", 64) + good[69:]: "is damaged",
 		good[:70] + "xyz" + good[73:]:                 "is damaged",
 		good[:123] + "B":                              "is damaged", // bits that no secret has
 		good[:90] + "+" + good[91:]:                   "is damaged",
-		strings.ReplaceAll(good, ".", "a"):            "this is no token",
+		strings.ReplaceAll(good, ".", "a"):            "this is not a token",
 		good[:80] + "a" + good[81:]:                   "is damaged",
 	} {
 		_, err := ParseToken(text)

@@ -65,7 +65,7 @@ func (s *TokenSpec) validate() error {
 	case s.Role != RoleNode && (s.Uses != 0 || s.User != ""):
 		return errors.New("only node tokens are for a number of uses, and give who joins a role")
 	case s.Role == RoleNode && s.User != RoleOperator && s.User != RoleViewer && s.User != RoleNone:
-		return fmt.Errorf("%q is no role for who joins; use operator, viewer or none", s.User)
+		return fmt.Errorf("%q is not a role for a person who joins; use operator, viewer or none", s.User)
 	case len(s.Note) > longestNote:
 		return fmt.Errorf("the note of a token has at most %d bytes", longestNote)
 	}

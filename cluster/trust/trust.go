@@ -98,5 +98,5 @@ func CheckNodeName(node grid.NodeID) error {
 	if len(name) > 80 {
 		name = name[:80] + "…"
 	}
-	return fmt.Errorf("%q is no node name; use letters, digits, - and _, at most 63", name)
+	return fmt.Errorf("%q is not a valid node name; use letters, digits, - and _, at most 63", name)
 }

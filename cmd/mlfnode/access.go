@@ -24,17 +24,17 @@ const welcomeTime = 5 * time.Second
 func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() (string, error)) string {
 	if known, was := a.welcomed(ctx, addresses); known {
 		if was {
-			return "commands of this user go to this cluster again"
+			return "your commands go to this cluster again"
 		}
 		return ""
 	}
 	text, err := makeToken()
 	if err != nil {
-		return "commands do not find the cluster yet: " + err.Error()
+		return "your commands do not reach the cluster yet: " + err.Error()
 	}
 	token, err := trust.ParseToken(text)
 	if err != nil {
-		return "commands do not find the cluster yet: " + err.Error()
+		return "your commands do not reach the cluster yet: " + err.Error()
 	}
 	why := errors.New("it has no address")
 	for _, address := range addresses {
@@ -44,11 +44,11 @@ func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() 
 			var kept string
 			if kept, why = node.SaveContext(c); why == nil {
 				a.sayKept(kept)
-				return "commands of this user go to this cluster now"
+				return "your commands go to this cluster now"
 			}
 		}
 	}
-	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or type commands on the master: %s", why, strings.Join(addresses, " or "))
+	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or run commands on the master: %s", why, strings.Join(addresses, " or "))
 }
 
 // sayKept says where the context of another cluster stays, "" for none.

@@ -48,7 +48,7 @@ func (a *app) act(ctx context.Context, id grid.TrialID, fn func(*api.Client, gri
 }
 
 func (a *app) pauseCommand() *cobra.Command {
-	return onSweep("pause SWEEP", "Let no new trial start; running ones go on to their end, or save their state and stop (checkpoint)", "  mlfnode pause chainer-1",
+	return onSweep("pause SWEEP", "Start no new trials; running ones finish, or save their state and stop (checkpoint)", "  mlfnode pause chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
 			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Pause(ctx, id) })
 		})
@@ -56,7 +56,7 @@ func (a *app) pauseCommand() *cobra.Command {
 
 func (a *app) cancelCommand() *cobra.Command {
 	var save bool
-	c := onSweep("cancel SWEEP", "End a sweep: stop running trials, run no others", "  mlfnode cancel last\n  mlfnode cancel --save chainer-1",
+	c := onSweep("cancel SWEEP", "End a sweep: stop its running trials and start no others", "  mlfnode cancel last\n  mlfnode cancel --save chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
 			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id, save) })
 		})
@@ -66,7 +66,7 @@ func (a *app) cancelCommand() *cobra.Command {
 
 func (a *app) resumeCommand() *cobra.Command {
 	var f followFlags
-	c := onSweep("resume SWEEP", "Go on with a sweep that was paused or interrupted", "  mlfnode resume chainer-1\n  mlfnode resume last",
+	c := onSweep("resume SWEEP", "Continue a sweep that was paused or interrupted, or watch a running one", "  mlfnode resume chainer-1\n  mlfnode resume last",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
 				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
@@ -75,6 +75,9 @@ func (a *app) resumeCommand() *cobra.Command {
 				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
 			})
 		})
+	c.Long = `Continue a sweep that was paused or interrupted, and watch it as sweep does.
+
+A sweep that is running already is only watched: this brings back its output, progress and result table after you have left it.`
 	f.add(c)
 	return c
 }
@@ -83,7 +86,7 @@ func (a *app) retryCommand() *cobra.Command {
 	var f followFlags
 	var failedOnly, update bool
 	var class string
-	c := onSweep("retry SWEEP[/TRIAL]", "Run trials again that failed or were cancelled", "  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry --class cuda_oom chainer-1\n  mlfnode retry chainer-1/17",
+	c := onSweep("retry SWEEP[/TRIAL]", "Run failed or cancelled trials again", "  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry --class cuda_oom chainer-1\n  mlfnode retry chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
 			if class != "" {
 				if err := checkClass(class); err != nil {
@@ -100,8 +103,8 @@ func (a *app) retryCommand() *cobra.Command {
 		})
 	c.Long = c.Short + `.
 
-They run the files as they were when the sweep was submitted, whatever has changed in the folder since. With --update
-the project's folder is packed again, and these trials run the files as they are now; run it in that folder, or above it.`
+They run the files as submitted, whatever has changed in the folder since. With --update the project's folder is packed
+again, and these trials run the files as they are now; run the command in that folder, or above it.`
 	c.Flags().BoolVar(&update, "update", false, "run the files as they are now, not as they were submitted")
 	c.Flags().StringVar(&class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
 	c.Flags().BoolVar(&failedOnly, "failed", false, "only trials that failed")
@@ -146,7 +149,7 @@ func drawn(text string, axes bool) (int64, error) {
 	case text == "":
 		return 0, nil
 	case axes:
-		return 0, usage("--sample adds points to a sample, and --set adds values to its axes", "one after the other; the sample must be complete before: --sample all")
+		return 0, usage("--sample adds points to a sample, and --set adds values to its axes", "use one at a time; --set needs a complete sample: --sample all")
 	case text == "all":
 		return math.MaxInt64, nil
 	case err != nil || n < 1:
@@ -176,7 +179,7 @@ func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn fun
 	}
 	if done.Sweep.State != grid.SweepRunning {
 		defer s.Close()
-		a.say("%s is %s; nothing is to be run", v.Sweep, done.Sweep.State)
+		a.say("%s is %s; there is nothing left to run", v.Sweep, done.Sweep.State)
 		a.notify(ctx, f.notify, &done.Sweep)
 		return verdict(&done.Sweep)
 	}
@@ -197,7 +200,7 @@ func (a *app) detached(v *api.Sweep) error {
 	if v.Count == 1 {
 		run = "runs"
 	}
-	a.say("%s %s in the background; follow with: mlfnode logs -f %s", plural(v.Count, "trial"), run, v.Sweep)
+	a.say("%s %s in the background; watch with: mlfnode resume %s, or follow the output with: mlfnode logs -f %[3]s", plural(v.Count, "trial"), run, v.Sweep)
 	return nil
 }
 
@@ -279,7 +282,7 @@ func (a *app) awaitNode(ctx context.Context, cfg node.Config, cmd *exec.Cmd) err
 			if node.Running(ctx, cfg) {
 				return nil // another terminal was faster
 			}
-			return failed("the node in the background ended at once", "its reason is in "+filepath.Join(cfg.StateDir, "node.log"))
+			return failed("the node in the background ended at once", "see why in "+filepath.Join(cfg.StateDir, "node.log"))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:

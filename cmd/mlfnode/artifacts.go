@@ -63,7 +63,7 @@ func (a *app) listArtifacts(r io.Reader) error {
 	case a.json:
 		return out.end()
 	case files == 0:
-		a.say("no file of a trial is stored yet; project.yaml names them in artifacts, and what a program writes to $MLF_OUT is kept too. A trial whose files could not be stored says so in: mlfnode trials SWEEP")
+		a.say("no trial has stored any files yet; name them under artifacts in project.yaml, or have the program write them to $MLF_OUT. If the files of a trial could not be stored, mlfnode trials SWEEP says so")
 		return nil
 	}
 	return t.end()
@@ -77,7 +77,7 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 			return nil
 		}
 		if err != nil {
-			return failed(fmt.Sprintf("the files came in incomplete: %v", err), "run the command again")
+			return failed(fmt.Sprintf("the download is incomplete: %v", err), "run the command again")
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue
@@ -91,7 +91,7 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 // fetchArtifacts writes files under dir. A file that is there already is left alone and is an error.
 func (a *app) fetchArtifacts(r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -116,7 +116,7 @@ func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
 	}
 	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fs.FileMode(h.Mode).Perm()|0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return failed(filepath.Join(dir, h.Name)+" is there already", "name an empty folder with -o")
+		return failed(filepath.Join(dir, h.Name)+" already exists", "name an empty folder with -o")
 	}
 	if err != nil {
 		return unwritten(dir, h.Name, err)
@@ -133,5 +133,5 @@ func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
 }
 
 func unwritten(dir, name string, err error) error {
-	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), bare(err)), "a folder on another disk with -o")
+	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), bare(err)), "choose a folder on another disk with -o")
 }

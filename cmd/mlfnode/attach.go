@@ -152,11 +152,11 @@ func (a *app) makeState(dir string) error {
 		name := ownerOf(dir)
 		return failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(dir), name), asOwner(name))
 	case errors.Is(err, private.ErrExposed):
-		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this one is to be yours: chown and chmod 700 "+fromHere(dir))
+		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+fromHere(dir))
 	case err != nil:
-		return failed(fmt.Sprintf("the state folder %s can't be made: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
+		return failed(fmt.Sprintf("the state folder %s can't be created: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
 	case changed:
-		a.say("mlfnode: other users had access to the state folder %s; now only you have", fromHere(dir))
+		a.say("mlfnode: other users had access to the state folder %s; now only you do", fromHere(dir))
 	}
 	return nil
 }

@@ -21,15 +21,15 @@ func (a *app) backupCommand() *cobra.Command {
 	final := false
 	c := &cobra.Command{
 		Use: "backup FILE", Short: "Back up this machine's master to one file", Args: oneArgument,
-		Long: `backup writes the sweeps, results, output, artifacts, checkpoints, nodes and tokens of this machine's master to FILE, - for standard
-output. The master may run meanwhile: what it has acknowledged before the backup began is in it. Whoever has the file has the cluster:
-it holds the cluster's keys, and only you can read it.
+		Long: `backup writes the sweeps, results, output, artifacts, checkpoints, nodes and tokens of this machine's master to FILE (- for standard
+output). The master may keep running: the backup holds everything that it had acknowledged before the backup began. The file holds the
+cluster's keys, so whoever has it controls the cluster; only you can read it.
 
-With --move the backup is for moving the master to another machine. The master must be stopped, and does not start here again.`,
+Use --move to move the master to another machine. Stop the master first; it will not start here again.`,
 		Example: "  mlfnode backup /mnt/backup/cluster.mlf\n  mlfnode backup --move - | ssh hostB mlfnode restore -",
 		RunE:    func(c *cobra.Command, args []string) error { return a.backup(c.Context(), args[0], final) },
 	}
-	c.Flags().BoolVar(&final, "move", false, "for a move: the master of this machine does not start again")
+	c.Flags().BoolVar(&final, "move", false, "for a move: the master will not start on this machine again")
 	return c
 }
 
@@ -39,7 +39,7 @@ func (a *app) backup(ctx context.Context, file string, final bool) error {
 		return err
 	}
 	if node.RoleOf(cfg.StateDir) != trust.Master {
-		return failed("no master is on this machine", "run it on the machine of the master, with the --state-dir of its service if that is another one")
+		return failed("there is no master on this machine", "run this on the master's machine; if its service uses another state folder, name it with --state-dir")
 	}
 	if err := a.makeState(cfg.StateDir); err != nil {
 		return err
@@ -96,9 +96,9 @@ func (a *app) fetchBackup(ctx context.Context, s *node.Session, out io.Writer) e
 func (a *app) restoreCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "restore FILE", Short: "Make this machine the master of a backup", Args: oneArgument,
-		Long: `restore makes the state folder of this machine that of the master in a backup, - for standard input. Start the master then, with
-mlfnode master or as a service; the old one must not run any more. Workers find the new machine through each other. What happened after the
-backup was made is gone: trials of that time run again, and numbers of sweeps are passed over.`,
+		Long: `restore fills the empty state folder of this machine with the master in a backup (- for standard input). Then start the master, with
+mlfnode master or as a service; the old one must not run any more. Workers find the new machine through each other. What happened after
+the backup was made is lost: the trials of that time run again, and some numbers of sweeps are skipped.`,
 		Example: "  mlfnode restore /mnt/backup/cluster.mlf\n  mlfnode master",
 		RunE:    func(c *cobra.Command, args []string) error { return a.restore(c.Context(), args[0]) },
 	}

@@ -27,7 +27,7 @@ func badInputs() []badInput {
 		{name: "interval of one", files: axes("epoch: !!python/tuple [1]\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:1:8: epoch is an interval of 1 number. Give start, end and, if it isn't 1, step: an interval holds start but not end.\n"},
 		{name: "interval of words", files: axes("epoch: !!python/tuple [low, high]\n"), args: "sweep p",
-			want: "mlfnode: p/parameters.yml:1:8: epoch has the start \"low\", which is no number. Use a plain decimal number, like 10, -0.5 or 1e-3.\n"},
+			want: "mlfnode: p/parameters.yml:1:8: epoch has the start \"low\", which is not a number. Use a plain decimal number, like 10, -0.5 or 1e-3.\n"},
 		{name: "duplicate key", files: axes("lr: 1\nunit: 2\nlr: 3\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:3:1: the key lr is given twice, first in line 1. Put all its values in one list.\n"},
 		{name: "duplicate value", files: axes("lr: [1, 2, 1]\n"), args: "sweep p",
@@ -39,7 +39,7 @@ func badInputs() []badInput {
 		{name: "tab", files: axes("lr:\n\t- 1\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:2:1: a tab stands where YAML wants spaces. Use spaces to indent.\n"},
 		{name: "unclosed", files: axes("lr: [1, 2\n"), args: "sweep p",
-			want: "mlfnode: p/parameters.yml:2:1: this is no YAML: did not find expected ',' or ']'. Check this line and those before it for a missing colon, quote, bracket or space.\n"},
+			want: "mlfnode: p/parameters.yml:2:1: this is not valid YAML: did not find expected ',' or ']'. Check this line and those before it for a missing colon, quote, bracket or space.\n"},
 		{name: "text for a file", files: axes("just words\n"), args: "sweep p",
 			want: "mlfnode: p/parameters.yml:1:1: the file is not a map of parameters to values. Write lines like batchsize: [50, 100].\n"},
 		{name: "alias bomb", files: axes("a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n"), args: "sweep p",
@@ -84,7 +84,7 @@ func badInputs() []badInput {
 				"  try: lower resources.memory in project.yaml\n"},
 		{name: "gpu", files: project("    command: [\"true\"]\n    resources: {gpus: 1}\n"), args: "sweep p",
 			want: "mlfnode: this machine has 0 GPUs, and a trial needs 1 GPU\n" +
-				"  try: ask for less under resources in project.yaml, or for none to use the processors alone\n"},
+				"  try: lower resources in project.yaml, or ask for no GPU to use the processors alone\n"},
 		{name: "gpus of one and a half", files: project("    command: [\"true\"]\n    resources: {gpus: 1.5}\n"), args: "sweep p",
 			want: "mlfnode: p/project.yaml:4:16: gpus is 1.5: more than one GPU must be whole ones. Give a whole number, or a fraction below 1 for a share of one GPU.\n"},
 		{name: "gpus of a profile", files: project("    command: [\"true\"]\n    resources: {gpus: 2, gpu_profile: 1g.10gb}\n"), args: "sweep p",
@@ -93,7 +93,7 @@ func badInputs() []badInput {
 			want: "mlfnode: p/project.yaml:4:14: gpu_ids is \"number\". Write uuid or index.\n"},
 		{name: "gpu memory", files: project("    command: [\"true\"]\n    resources: {gpu_memory: 1GiB}\n"), args: "sweep p",
 			want: "mlfnode: this machine has 0 GPUs, and a trial needs 1 GPU\n" +
-				"  try: ask for less under resources in project.yaml, or for none to use the processors alone\n"},
+				"  try: lower resources in project.yaml, or ask for no GPU to use the processors alone\n"},
 		{name: "image", files: project("    command: [\"true\"]\n    image: Python 3\n"), args: "sweep p --dry-run",
 			want: "mlfnode: p/project.yaml:4:12: \"Python 3\" does not name an image. Write it like python:3.12-slim or registry.lab:5000/team/train:1.\n"},
 		{name: "bad regex", files: project("    command: [\"true\"]\n    metrics: {regex: \"(loss\"}\n"), args: "sweep p",
@@ -103,7 +103,7 @@ func badInputs() []badInput {
 		{name: "bad exclude", files: project("    command: [\"true\"]\n    exclude: [\"unit >\"]\n"), args: "sweep p",
 			want: "mlfnode: exclude \"unit >\" does not work: unexpected end of expression at column 6. Write a condition on the axes, like batchsize == 500 and unit > 100; text values stand in quotes.\n"},
 		{name: "exclude of no axis", files: project("    command: [\"true\"]\n    exclude: [\"unit > 3\"]\n"), args: "sweep p --set lr=1",
-			want: "mlfnode: exclude \"unit > 3\" names unit, which is no axis. The axes are lr.\n"},
+			want: "mlfnode: exclude \"unit > 3\" names unit, which is not an axis. The axes are lr.\n"},
 		{name: "exclude of all", files: project("    command: [\"true\"]\n    exclude: [\"lr > 0\"]\n"), args: "sweep p --set lr=1,2",
 			want: "mlfnode: the exclude expressions leave no point of the space. Loosen them.\n"},
 		{name: "artifacts outside", files: project("    command: [\"true\"]\n    artifacts: [\"../**\"]\n"), args: "sweep p",
@@ -180,7 +180,7 @@ func badInputs() []badInput {
 			want: "mlfnode: node.yaml:2: there is no setting memry\n" +
 				"  try: the node.yaml that comes with mlfnode explains every setting\n"},
 		{name: "broken settings", files: map[string]string{"node.yaml": "cpus: [1\n"}, args: "sweeps --config node.yaml",
-			want: "mlfnode: node.yaml:1: this is no YAML: did not find expected ',' or ']'\n" +
+			want: "mlfnode: node.yaml:1: this is not valid YAML: did not find expected ',' or ']'\n" +
 				"  try: the node.yaml that comes with mlfnode explains every setting\n"},
 		{name: "wrong kind of settings", files: map[string]string{"node.yaml": "cpus: [1]\nretention: 5\n"}, args: "sweeps --config node.yaml",
 			want: "mlfnode: node.yaml:1: the value does not fit the setting\n" +
@@ -191,7 +191,7 @@ func badInputs() []badInput {
 				"  try: the node.yaml that comes with mlfnode explains every setting\n"},
 
 		{name: "bad retention", files: map[string]string{"node.yaml": "node: a b\nretention:\n  sweeps: -1\n  age: old\n"}, args: "sweeps --config node.yaml",
-			want: "mlfnode: node.yaml, node: \"a b\" is no node name; use letters, digits, - and _\n" +
+			want: "mlfnode: node.yaml, node: \"a b\" is not a valid node name; use letters, digits, - and _\n" +
 				"node.yaml, retention.sweeps: \"-1\" is not a whole number of at least 0\n" +
 				"node.yaml, retention.age: \"old\" is not a duration; write one as in 90d or 36h\n" +
 				"  try: the node.yaml that comes with mlfnode explains every setting\n"},
@@ -199,10 +199,10 @@ func badInputs() []badInput {
 			want: "mlfnode: flag needs an argument: --priority\n" +
 				"  try: mlfnode sweep --help\n"},
 		{name: "arguments for none", args: "sweeps chainer-1",
-			want: "mlfnode: sweeps takes no arguments, and \"chainer-1\" is one\n" +
+			want: "mlfnode: sweeps takes no arguments, but was given \"chainer-1\"\n" +
 				"  try: mlfnode sweeps --help\n"},
 		{name: "attempt of a sweep", args: "logs x-1 --attempt 2",
-			want: "mlfnode: --attempt takes a number from 1 and goes with one trial\n" +
+			want: "mlfnode: --attempt takes a number from 1, and needs one trial\n" +
 				"  try: mlfnode logs chainer-1/17 --attempt 2\n"},
 		{name: "bad sort", args: "trials x-1 --offset -1",
 			want: "mlfnode: --limit and --offset take numbers from 0\n" +
@@ -210,13 +210,13 @@ func badInputs() []badInput {
 
 		// state folders that can't be
 		{name: "state a file", files: map[string]string{"prog": ""}, args: "sweep --state-dir prog --set a=1 -- true", code: exitFailed,
-			want: "mlfnode: the state folder prog can't be made: not a directory\n" +
+			want: "mlfnode: the state folder prog can't be created: not a directory\n" +
 				"  try: choose another one with --state-dir\n"},
 		{name: "state where none can be", args: "sweep --state-dir /proc/none --set a=1 -- true", code: exitFailed,
-			want: "mlfnode: the state folder /proc/none can't be made: no such file or directory\n" +
+			want: "mlfnode: the state folder /proc/none can't be created: no such file or directory\n" +
 				"  try: choose another one with --state-dir\n"},
 		{name: "state where none can be, in the background", args: "sweep --detach --state-dir /proc/none --set a=1 -- true", code: exitFailed,
-			want: "mlfnode: the state folder /proc/none can't be made: no such file or directory\n" +
+			want: "mlfnode: the state folder /proc/none can't be created: no such file or directory\n" +
 				"  try: choose another one with --state-dir\n"},
 
 		// commands that are not there
@@ -225,7 +225,7 @@ func badInputs() []badInput {
 				"  try: check the name, or give the program's path\n"},
 		{name: "no program by path", args: "sweep --set a=1 -- ./no-such-program",
 			want: "mlfnode: there is no program ./no-such-program\n" +
-				"  try: check the path; a relative one starts at the project's folder\n"},
+				"  try: check the path; a relative one is resolved from the project's folder\n"},
 		{name: "folder for program", files: map[string]string{"prog/": ""}, args: "sweep --set a=1 -- ./prog",
 			want: "mlfnode: ./prog is a folder, not a program\n" +
 				"  try: name a program in it\n"},
@@ -245,7 +245,7 @@ func badInputs() []badInput {
 
 		// projects
 		{name: "new there", files: map[string]string{"p/": ""}, args: "new p",
-			want: "mlfnode: p is there already; choose another name\n"},
+			want: "mlfnode: p already exists; choose another name\n"},
 		{name: "new nowhere", args: "new no/where",
 			want: "mlfnode: there is no folder no to make the project in\n"},
 		{name: "new bad name", args: "new my~project",
@@ -254,6 +254,6 @@ func badInputs() []badInput {
 			want: "mlfnode: none is not a folder\n" +
 				"  try: name the folder that holds tasks.py\n"},
 		{name: "import nothing", files: map[string]string{"p/": ""}, args: "import p",
-			want: "mlfnode: p has no tasks.py, so it is no old project; for a new one use: mlfnode new NAME\n"},
+			want: "mlfnode: p has no tasks.py, so it is not an old project; to make a new one: mlfnode new NAME\n"},
 	}
 }

@@ -14,9 +14,9 @@ func (a *app) caCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "ca", Short: "Show or rotate the authority that certifies the nodes", Args: noArgument,
 		Long: `Show the cluster's certificate authority (CA) and the nodes that have not followed the last step of its rotation. A rotation has three
-steps, between which the cluster works as ever: rotate makes a new CA, which nodes get to know within seconds and people with their next
-command; switch has the new CA issue all certificates; retire ends the trust in the old one. Run it on the master's machine, or with an admin
-token.`,
+steps, and the cluster works normally between them: rotate creates a new CA, which nodes learn of within seconds and people with their
+next command; switch has the new CA issue all certificates; retire stops trusting the old one. Run it on the master's machine, or with
+an admin token.`,
 		Example: "  mlfnode ca\n  mlfnode ca rotate\n  mlfnode ca switch\n  mlfnode ca retire",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.onMaster(c.Context(), func(client *api.Client) error {
@@ -30,9 +30,9 @@ token.`,
 	}
 	a.jsonFlag(c)
 	c.AddCommand(
-		a.caStepCommand("rotate", "Make a new authority, for nodes and people to get to know", false),
-		a.caStepCommand("switch", "Have the new authority certify all nodes", true),
-		a.caStepCommand("retire", "End the trust in the old authority", true))
+		a.caStepCommand("rotate", "Create a new authority and announce it to nodes and people", false),
+		a.caStepCommand("switch", "Have the new authority issue all certificates", true),
+		a.caStepCommand("retire", "Stop trusting the old authority", true))
 	return c
 }
 
@@ -51,7 +51,7 @@ func (a *app) caStepCommand(step, short string, hasten bool) *cobra.Command {
 		},
 	}
 	if hasten {
-		c.Flags().BoolVar(&ask.Now, "now", false, "leave behind nodes that have not followed the step before; they need a token to join again")
+		c.Flags().BoolVar(&ask.Now, "now", false, "leave behind nodes that have not followed the previous step; they need a token to join again")
 	}
 	a.jsonFlag(c)
 	return c
@@ -65,7 +65,7 @@ func (a *app) showCA(s api.CA) error {
 	switch s.Stage {
 	case "announced":
 		lines = append(lines, "CA "+s.Other+" is announced")
-		next = "people get to know the new CA with their next command; nodes that are away need a token if they are not back before: mlfnode ca switch"
+		next = "people learn of the new CA with their next command; nodes that are away need a token unless they are back before: mlfnode ca switch"
 	case "switched":
 		lines = append(lines, "CA "+s.Other+" is still trusted")
 		next = "end that with: mlfnode ca retire"

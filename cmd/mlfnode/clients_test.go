@@ -272,7 +272,7 @@ func TestSignalsToAWatcher(t *testing.T) {
 		w.interrupts.pass(sig, w.cancel)
 		said := w.exit(exitInterrupted)
 		for _, want := range []string{
-			"sh-1 goes on in the cluster; follow it with: mlfnode logs -f sh-1\n", "pause it with: mlfnode pause sh-1, end it with: mlfnode cancel sh-1\n",
+			"sh-1 continues in the cluster; watch it again with: mlfnode resume sh-1, or follow its output with: mlfnode logs -f sh-1\n", "pause it with: mlfnode pause sh-1, end it with: mlfnode cancel sh-1\n",
 		} {
 			if !strings.Contains(said, want) && w.name != watchers[syscall.SIGHUP].name { // it may not have come to follow yet
 				t.Errorf("%v: got\n%s\nwant %q in it", sig, said, want)
@@ -478,7 +478,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 				}
 			}
 			said := cl.exit(exitInterrupted)
-			if !strings.Contains(said, "how the last trials of sh-1 ended is not recorded; go on with: mlfnode resume sh-1") &&
+			if !strings.Contains(said, "the end of the last trials of sh-1 was not recorded; continue with: mlfnode resume sh-1") &&
 				!strings.Contains(said, "resume with: mlfnode resume sh-1") { // all could be recorded
 				t.Errorf("got\n%s", said)
 			}

@@ -23,9 +23,9 @@ func (a *app) masterCommand() *cobra.Command {
 	var f nodeFlags
 	c := &cobra.Command{
 		Use: "master", Short: "Run this node as the master of a cluster, in the foreground", Args: noArgument,
-		Long: `Run this node as the master of a cluster, in the foreground. The first start makes the cluster.
+		Long: `Run this node as the master of a cluster, in the foreground. The first start creates the cluster.
 
-Other machines join with what "mlfnode token" prints. Sweeps are submitted from any of them, or from here.`,
+Other machines join with the line that "mlfnode token" prints. Sweeps can be submitted from any of them, or from here.`,
 		Example: "  mlfnode master\n  mlfnode master --advertise 10.0.0.5 --no-worker",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.daemon(c.Context(), &f, node.OpenMaster)
@@ -42,8 +42,8 @@ func (a *app) joinCommand() *cobra.Command {
 		Use: "join", Short: "Join a cluster and run its trials, in the foreground", Args: noArgument,
 		Long: `Join a cluster and run its trials, in the foreground.
 
-The token is what "mlfnode token" prints on the master. It is taken from MLF_CLUSTER_TOKEN or --token-file, or asked for on the
-terminal; a node that has joined needs none any more.`,
+The token is what "mlfnode token" prints on the master. It is read from MLF_CLUSTER_TOKEN or --token-file, or typed on the terminal; a
+node that has joined no longer needs one.`,
 		Example: "  mlfnode join --seed hostA\n  mlfnode join --seed 10.0.0.5:7420 --node gpu3 --token-file token.txt",
 		RunE:    func(c *cobra.Command, _ []string) error { return a.join(c.Context(), &f) },
 	}
@@ -64,7 +64,7 @@ type nodeFlags struct {
 }
 
 func (f *nodeFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.advertise, "advertise", "", "IP address under which others reach this node (default by the route to the seed)")
+	c.Flags().StringVar(&f.advertise, "advertise", "", "IP address at which others reach this node (default by the route to the seed)")
 }
 
 // nodeSettings loads the settings of a node that runs in the foreground, with the flags over them.
@@ -137,7 +137,7 @@ func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access 
 	}
 	kept, err := node.SaveContext(contact)
 	if err != nil {
-		a.say("mlfnode: your contact could not be saved, so commands do not find the cluster yet: %v", err)
+		a.say("mlfnode: your access could not be saved, so your commands do not reach the cluster yet: %v", err)
 		return "", nil
 	}
 	a.sayKept(kept)
@@ -249,8 +249,8 @@ func (a *app) warn(err error) {
 func (a *app) reload(n *node.Node, f *nodeFlags) (status string) {
 	cfg, err := a.nodeSettings(f)
 	if err != nil {
-		slog.New(slog.NewTextHandler(a.stderr, nil)).Error("node.yaml is not taken over", "err", err)
-		return "node.yaml is wrong and was not taken over; the log says why"
+		slog.New(slog.NewTextHandler(a.stderr, nil)).Error("node.yaml was not applied", "err", err)
+		return "node.yaml has errors and was not applied; the log says why"
 	}
 	n.Reload(cfg)
 	return "node.yaml was read again"

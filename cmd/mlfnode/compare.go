@@ -27,10 +27,10 @@ type compareFlags struct {
 func (a *app) compareCommand() *cobra.Command {
 	var f compareFlags
 	c := &cobra.Command{
-		Use: "compare SWEEP SWEEP", Short: "Compare two sweeps: what they ran differently, and what came of the same points",
-		Long: `Compare two sweeps. First what they ran differently: program, files, commit, parameters, resources. Then the points that have the same
-parameters in both, beside each other, with the difference of the second sweep from the first. Repeats, and parameters that only
-one of the sweeps has, are averaged over, and so is what --over names.`,
+		Use: "compare SWEEP SWEEP", Short: "Compare two sweeps: how they differ, and the results of the points that both have",
+		Long: `Compare two sweeps. First how they differ: program, files, commit, parameters, resources. Then the points that both have, side by
+side, with the difference of the second sweep from the first. Means are over repeats, over parameters that only one of the sweeps has,
+and over those that --over names.`,
 		Example: "  mlfnode compare chainer-1 chainer-2\n  mlfnode compare base wider --over seed\n  mlfnode compare base wider --value wall --json",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 2 {
@@ -61,7 +61,7 @@ one of the sweeps has, are averaged over, and so is what --over names.`,
 	}
 	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
 	c.Flags().StringVar(&f.value, "value", "", "what is compared: a metric, wall, cpu or memory (default the objective, or the first metric)")
-	c.Flags().Int64Var(&f.limit, "limit", tableRows, "how many points are shown; 0 is all, and so is --json without a limit")
+	c.Flags().Int64Var(&f.limit, "limit", tableRows, "most points to show; 0 is all, the default of --json")
 	a.jsonFlag(c)
 	return c
 }

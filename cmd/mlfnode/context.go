@@ -16,8 +16,8 @@ func (a *app) contextCommand() *cobra.Command {
 	list := func(*cobra.Command, []string) error { return a.listContexts() }
 	c := &cobra.Command{
 		Use: "context", Short: "List the clusters that you have access to, or choose one", Args: unknownCommand,
-		Long: `List the clusters that you have access to. Your commands go to the one that is marked with *; up, join and token use make a cluster that
-one, and keep the others.`,
+		Long: `List the clusters that you have access to. Your commands go to the one marked with *. up, join and token use switch to their cluster,
+and keep the others in the list.`,
 		Example: "  mlfnode context\n  mlfnode context use hostA",
 		RunE:    list,
 	}
@@ -26,8 +26,8 @@ one, and keep the others.`,
 	a.jsonFlag(show)
 	use := &cobra.Command{
 		Use: "use NAME", Short: "Use this cluster for your commands", Args: oneArgument,
-		Long: `Use this cluster for your commands: NAME is its id in the list, or the host of its master. With --master its master is at that address
-from now on, as after a move.`,
+		Long: `Use this cluster for your commands. NAME is its id in the list, or the host of its master. --master records a new address of its
+master, as after a move.`,
 		Example: "  mlfnode context use hostA\n  mlfnode context use 1a2b3c4d --master hostB",
 		RunE: func(c *cobra.Command, args []string) error {
 			master := ""
@@ -65,7 +65,7 @@ func (a *app) listContexts() error {
 	case a.json:
 		return a.printJSON(all)
 	case len(all) == 0:
-		a.say("you have access to no cluster; mlfnode up, join and token use give it")
+		a.say("you have no access to any cluster; mlfnode up, join and token use give you access")
 		return nil
 	}
 	t := newTable(a.stdout, "", "id", "master", "role", "used")
@@ -98,7 +98,7 @@ func (a *app) useContext(name, master string) error {
 	}
 	switch len(found) {
 	case 0:
-		return usage(fmt.Sprintf("you have access to no cluster %q", name), "mlfnode context lists them")
+		return usage(fmt.Sprintf("you have no access to a cluster %q", name), "mlfnode context lists them")
 	case 1:
 	default:
 		var ids []string

@@ -53,7 +53,7 @@ func TestContexts(t *testing.T) {
 		}
 		return out.String()
 	}
-	if said := mlfnode(0); !strings.Contains(said, "you have access to no cluster") {
+	if said := mlfnode(0); !strings.Contains(said, "you have no access to any cluster") {
 		t.Errorf("without one: got %q", said)
 	}
 	tokens := map[string]string{}
@@ -94,7 +94,7 @@ func TestContexts(t *testing.T) {
 	tokens["three:7420"] = tokens["one:7420"]
 	mlfnode(0, "use", "one", "--master", "three")
 	current()
-	if said := mlfnode(2, "use", "one"); !strings.Contains(said, `you have access to no cluster "one"`) {
+	if said := mlfnode(2, "use", "one"); !strings.Contains(said, `you have no access to a cluster "one"`) {
 		t.Errorf("of an address that has changed: got %q", said)
 	}
 }

@@ -51,7 +51,7 @@ func (a *app) metricCurves(ctx context.Context, c *api.Client, id grid.TrialID, 
 		return a.printJSON(append([]api.Curve{}, curves...))
 	}
 	if len(curves) == 0 {
-		return failed(fmt.Sprintf("%s has no metric with more than one value", id), "a curve has the lines of $MLF_METRICS, or of the file in metrics.log of project.yaml")
+		return failed(fmt.Sprintf("%s has no metric with more than one value", id), "curves are made from the lines of $MLF_METRICS, or of the file under metrics.log in project.yaml")
 	}
 	slices.SortFunc(curves, func(a, b api.Curve) int { return cmp.Compare(a.Metric, b.Metric) })
 	head := []string{"step"}

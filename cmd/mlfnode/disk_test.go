@@ -99,7 +99,7 @@ func TestFullDiskForResults(t *testing.T) {
 		t.Errorf("table: got exit code %d and %q, want %q", code, got, want)
 	}
 	code, got = command(t, "artifacts prog-1 -o "+disk)
-	want = "mlfnode: " + disk + "/0/file can't be written: no space left on device\n  try: a folder on another disk with -o\n"
+	want = "mlfnode: " + disk + "/0/file can't be written: no space left on device\n  try: choose a folder on another disk with -o\n"
 	if code != exitFailed || got != want {
 		t.Errorf("artifacts: got exit code %d and %q, want %q", code, got, want)
 	}

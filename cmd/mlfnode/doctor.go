@@ -20,12 +20,12 @@ import (
 func (a *app) doctorCommand() *cobra.Command {
 	seed, output, code := "", "", 1
 	c := &cobra.Command{
-		Use: "doctor", Short: "Check whether this machine is fit to be a node, and say what to mend", Args: noArgument,
-		Long: `doctor looks at ports, clock, disk, memory, cgroups, names, GPUs and their driver, the container engine, the service and, with
---seed, at the way to the master. Each finding names its cause and its cure. The exit code is 1 if any of them keeps the node from working.
+		Use: "doctor", Short: "Check whether this machine can be a node, and say what to fix", Args: noArgument,
+		Long: `doctor checks ports, clock, disk, memory, cgroups, names, GPUs and their driver, the container engine, the service and, with --seed,
+the connection to the master. Each finding names its cause and a remedy. The exit code is 1 if any of them keeps the node from working.
 
-With --classify it says which failure class a program's output has, and by which rule: those of failures.yaml in the current folder, those
-of this node, then mlfnode's own.`,
+With --classify it says which failure class a program's output has, and by which rule: those of failures.yaml in the current folder come
+first, then those of this node, then mlfnode's own.`,
 		Example: "  mlfnode doctor\n  mlfnode doctor --seed hostA --json\n  mlfnode doctor --classify train.log",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output != "" {
@@ -38,9 +38,9 @@ of this node, then mlfnode's own.`,
 			return a.showFindings(doctor.Check(c.Context(), h))
 		},
 	}
-	c.Flags().StringVar(&seed, "seed", "", "the master to look at, as `HOST` or HOST:PORT")
-	c.Flags().StringVar(&output, "classify", "", "look at a program's output instead, in `FILE` or, for -, on the standard input")
-	c.Flags().IntVar(&code, "exit-code", 1, "with --classify: how the program ended, above 128 by a signal")
+	c.Flags().StringVar(&seed, "seed", "", "the master to check, as `HOST` or HOST:PORT")
+	c.Flags().StringVar(&output, "classify", "", "classify a program's output in `FILE` instead; - is standard input")
+	c.Flags().IntVar(&code, "exit-code", 1, "with --classify: the program's exit code; above 128 a signal ended it")
 	a.jsonFlag(c)
 	return c
 }

@@ -80,7 +80,7 @@ func explain(err error) *failure {
 	case errors.As(err, &refusal):
 		return &failure{exitFailed, refusal.Msg, refusal.Hint}
 	case errors.Is(err, api.ErrLost):
-		return &failure{exitFailed, "the node went away in the middle", "run the command again"}
+		return &failure{exitFailed, "the connection to the node was lost", "run the command again"}
 	case errors.Is(err, syscall.ENOSPC):
 		return &failure{exitFailed, err.Error(), "make room on that disk, or keep state on another one with --state-dir"}
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
@@ -121,7 +121,7 @@ func noArgument(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usage(fmt.Sprintf("%s takes no arguments, and %q is one", c.Name(), args[0]), c.CommandPath()+" --help")
+	return usage(fmt.Sprintf("%s takes no arguments, but was given %q", c.Name(), args[0]), c.CommandPath()+" --help")
 }
 
 // unknownCommand refuses the first argument of the program, which is no command, and names those that resemble it.

@@ -150,7 +150,7 @@ func (f *follower) hosting(ctx context.Context) error {
 		return nil
 	}
 	notice := time.AfterFunc(time.Second, func() {
-		f.app.say("%s has ended; this terminal stays while sweeps of other terminals run (Ctrl-C leaves)", f.id)
+		f.app.say("%s has ended; this terminal stays open while it runs sweeps of other terminals (Ctrl-C leaves)", f.id)
 	})
 	defer notice.Stop()
 	if err := f.node().Idle(ctx); err != nil && ctx.Err() == nil {

@@ -14,9 +14,9 @@ func (a *app) gpusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "gpus", Short: "List the GPUs of the cluster and how they are used", Args: noArgument,
 		Long: `List the GPUs of the cluster and how they are used, as this node sees them: memory and how much of it is used, how busy it is, its
-state, and which trials run on it. A MIG instance is a row of its own below its GPU, as in 1.0. It works with the master down, too.
+state, and which trials run on it. A MIG instance has its own row below its GPU, such as 1.0. This also works while the master is down.
 
-A GPU with an error stays out of service until it was reset, or until its node is drained and undrained.`,
+A GPU with an error stays out of service until it is reset, or until its node is drained and undrained.`,
 		Example: "  mlfnode gpus\n  mlfnode gpus --json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := a.members(c.Context())
@@ -43,7 +43,7 @@ func (a *app) listGPUs(all []api.Member) error {
 			notes = append(notes, fmt.Sprintf("%s: %s", m.Node, m.Problem))
 		}
 		if m.MoreDevices {
-			notes = append(notes, fmt.Sprintf("%s has more GPUs than it can tell the others; in all it has %s", m.Node, groupsText(m.Groups)))
+			notes = append(notes, fmt.Sprintf("%s has more GPUs than it can announce; in total it has %s", m.Node, groupsText(m.Groups)))
 		}
 	}
 	for _, note := range notes {

@@ -25,9 +25,9 @@ func (a *app) gpuSetupCommand() *cobra.Command {
 	r := &remote{}
 	c := &cobra.Command{
 		Use: "gpu-setup HOST…", Short: "Set up the NVIDIA container toolkit on hosts, over ssh", Args: someArguments,
-		Long: `gpu-setup looks at each host step by step, from the hardware to Docker, mends what is missing for GPUs in containers, and looks
-again. It works on Ubuntu and Debian, as root or with a sudo that asks no password. The driver must be there already. Docker is not
-restarted under running containers, and no machine is rebooted, unless a flag says so. Programs that run without containers need none of this.`,
+		Long: `gpu-setup checks each host step by step, from the hardware to Docker, installs what is missing for GPUs in containers, and checks
+again. It works on Ubuntu and Debian, as root or with a sudo that asks for no password. The driver must already be installed. Docker is
+not restarted under running containers, and no machine is rebooted, unless a flag says so. Programs without containers need none of this.`,
 		Example: "  mlfnode gpu-setup hostA --dry-run\n  mlfnode gpu-setup ada@hostA hostB --restart-docker",
 		RunE:    func(c *cobra.Command, args []string) error { return a.gpuSetup(c.Context(), r, o, args) },
 	}
@@ -35,10 +35,10 @@ restarted under running containers, and no machine is rebooted, unless a flag sa
 	key := f.StringP("key", "i", "", "private key for ssh, a `FILE` (default as ssh finds it)")
 	c.PreRun = func(*cobra.Command, []string) { r.key = *key }
 	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know")
-	f.BoolVar(&o.DryRun, "dry-run", false, "look, and print what would be run")
-	f.BoolVar(&o.RestartDocker, "restart-docker", false, "restart Docker also when that ends running containers")
+	f.BoolVar(&o.DryRun, "dry-run", false, "only check, and print what would be run")
+	f.BoolVar(&o.RestartDocker, "restart-docker", false, "restart Docker even if that ends running containers")
 	f.BoolVar(&o.Reboot, "reboot", false, "reboot where nothing else helps; drain the node first")
-	f.StringVar(&o.Image, "image", "", "`IMAGE` of the trial container (default "+gpusetup.DefaultImage+"); - leaves the trial out")
+	f.StringVar(&o.Image, "image", "", "`IMAGE` of the test container (default "+gpusetup.DefaultImage+"); - skips the test")
 	f.StringVar(&o.Version, "toolkit", "", "`VERSION` of the toolkit to install, as in "+gpusetup.DefaultVersion)
 	a.jsonFlag(c)
 	return c
@@ -112,7 +112,7 @@ func (a *app) showCheck(host string, c *gpusetup.Check, dry bool) {
 		text = c.Cause
 	}
 	if c.Fixed {
-		verdict = "mended"
+		verdict = "fixed"
 	}
 	fmt.Fprintf(a.stdout, "%s: %-6s %-13s %s\n", host, verdict, c.Name, oneLine(text))
 	if c.Cure != "" && !c.Fixed {

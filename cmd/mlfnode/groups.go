@@ -258,7 +258,7 @@ func (f *groupFlags) keys(v *api.Sweep) ([]string, error) {
 		return nil, err
 	}
 	if len(f.by) > 0 && len(f.over) > 0 {
-		return nil, usage("--group-by names the parameters that groups have, --over those that they have not", "one of the two")
+		return nil, usage("--group-by names the parameters to group by, --over those to average over", "use one of the two")
 	}
 	if len(f.by) > 0 {
 		var keys []string
@@ -331,7 +331,7 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 	}
 	a.say("%s of %s: %s", value.name, v.Sweep, plural(int64(len(g.all)), "group"))
 	if value.goal == "" {
-		a.say("no trial is the best: %s has no goal, such as --objective %[1]s:max gives it at submission", value.name)
+		a.say("there is no best trial, since %s has no goal; a sweep gets one with: --objective %[1]s:max", value.name)
 	}
 	return nil
 }

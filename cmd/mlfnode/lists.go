@@ -63,7 +63,7 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool, states []str
 		case some && !owned:
 			a.say("note: no sweep says who submitted it: this program, or the master, was of an older version then")
 		case none:
-			a.say("there is no sweep of yours; all of them: mlfnode sweeps")
+			a.say("you have no sweeps; list all of them with: mlfnode sweeps")
 		}
 		if none {
 			return nil
@@ -72,7 +72,7 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool, states []str
 	if some := len(all) > 0; some && states != nil {
 		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return !slices.Contains(states, string(v.State)) })
 		if len(all) == 0 && !a.json {
-			a.say("there is no sweep that is %s; all of them: mlfnode sweeps", strings.Join(states, " or "))
+			a.say("no sweep is %s; list all of them with: mlfnode sweeps", strings.Join(states, " or "))
 			return nil
 		}
 	}
@@ -130,7 +130,7 @@ func ago(t time.Time) string {
 	return humanize.Time(t)
 }
 
-// retention says what is kept, and what hinders a sweep.
+// retention says what hinders a sweep, and what was or is about to be removed.
 func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) error {
 	n, err := c.Node(ctx)
 	if err != nil {
@@ -148,20 +148,35 @@ func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) err
 			}
 		}
 	}
-	kept := "all ended sweeps are kept"
-	if n.Retention.Sweeps > 0 {
-		kept = fmt.Sprintf("the newest %d ended sweeps are kept", n.Retention.Sweeps)
+	if near := nearRetention(&n, all, time.Now()); near != "" {
+		a.say("%s (node.yaml: retention)", near)
 	}
-	if n.Retention.Age > 0 {
-		kept += fmt.Sprintf(" for %s", n.Retention.Age)
-	}
-	for _, s := range n.Store {
-		if s.Name != "leases" {
-			kept += fmt.Sprintf("; %s %s of %s", s.Name, humanize.IBytes(uint64(s.Bytes)), humanize.IBytes(uint64(s.Limit)))
+	return nil
+}
+
+// nearRetention says which bounds of what is kept are reached, or at nine tenths, so that something was or is about to be removed. It is
+// empty while there is room.
+func nearRetention(n *api.Node, all []api.Sweep, now time.Time) string {
+	var near []string
+	ended, oldest := 0, time.Duration(0)
+	for i := range all {
+		if all[i].Ended != nil {
+			ended++
+			oldest = max(oldest, now.Sub(*all[i].Ended))
 		}
 	}
-	a.say("%s (node.yaml: retention)", kept)
-	return nil
+	if most := n.Retention.Sweeps; most > 0 && ended >= most-most/10 {
+		near = append(near, fmt.Sprintf("only the newest %d ended sweeps are kept", most))
+	}
+	if age := n.Retention.Age; age > 0 && oldest >= age-age/10 {
+		near = append(near, fmt.Sprintf("ended sweeps are removed after %s", age))
+	}
+	for _, s := range n.Store {
+		if s.Name != "leases" && s.Limit > 0 && s.Bytes >= s.Limit-s.Limit/10 {
+			near = append(near, fmt.Sprintf("%s %s of %s", s.Name, humanize.IBytes(uint64(s.Bytes)), humanize.IBytes(uint64(s.Limit))))
+		}
+	}
+	return strings.Join(near, "; ")
 }
 
 // listFlags select and order trials.
@@ -182,12 +197,12 @@ type listFlags struct {
 func (f *listFlags) add(c *cobra.Command) {
 	c.Flags().StringSliceVar(&f.states, "state", nil, "only trials in this state: pending, running, succeeded, failed, cancelled")
 	c.Flags().StringVar(&f.class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
-	c.Flags().StringArrayVar(&f.where, "where", nil, "only trials that have begun and have this `KEY=VALUE` or KEY=LO..HI, of a parameter, a metric or node; repeatable, also for one key")
+	c.Flags().StringArrayVar(&f.where, "where", nil, "only trials that have started and have this `KEY=VALUE` or KEY=LO..HI, of a parameter, a metric or node; repeatable, also for one key")
 	c.Flags().StringVar(&f.sort, "sort", "index", "order by a metric or parameter, or index, state, attempts, started, ended, wall, cpu, memory, objective")
-	c.Flags().BoolVar(&f.desc, "desc", false, "the largest first")
-	c.Flags().Int64Var(&f.limit, "limit", -1, "how many rows; 0 is all (default 50 in a table, else all)")
+	c.Flags().BoolVar(&f.desc, "desc", false, "largest first")
+	c.Flags().Int64Var(&f.limit, "limit", -1, "most rows to print; 0 is all (default 50 in a table, else all)")
 	hideDefault(c.Flags(), "limit")
-	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to pass over")
+	c.Flags().Int64Var(&f.offset, "offset", 0, "how many rows to skip")
 }
 
 // query gives the selection; table says whether rows are limited unless told.
@@ -254,7 +269,7 @@ func (a *app) trialsCommand() *cobra.Command {
 				return err
 			}
 			if explain && id.Index < 0 {
-				return usage("--explain wants one trial", fmt.Sprintf("name it as in: mlfnode trials --explain %s/0", id.Sweep))
+				return usage("--explain takes one trial", fmt.Sprintf("name it as in: mlfnode trials --explain %s/0", id.Sweep))
 			}
 			return a.read(c.Context(), func(s *node.Session) error {
 				if explain {
@@ -268,7 +283,7 @@ func (a *app) trialsCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
-	c.Flags().BoolVar(&explain, "explain", false, "say why the trial waits: what is in the way on each node")
+	c.Flags().BoolVar(&explain, "explain", false, "say why the trial waits, node by node")
 	a.jsonFlag(c)
 	return c
 }
@@ -479,7 +494,7 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 func (a *app) resultsCommand() *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
-		Use: "results SWEEP...", Short: "Show what came of the trials: parameters, metrics, resources",
+		Use: "results SWEEP...", Short: "Show the results of the trials: parameters, metrics, resources",
 		Args: func(c *cobra.Command, args []string) error {
 			if names := f.sweepOf(args); len(names) < 2 {
 				return oneArgument(c, names)
@@ -489,7 +504,7 @@ func (a *app) resultsCommand() *cobra.Command {
 			}
 			for _, other := range []string{"best", "limit", "offset", "group-by", "over"} {
 				if c.Flags().Changed(other) {
-					return usage("several sweeps give all their trials, and go without --"+other, "name one sweep")
+					return usage("several sweeps give all their trials, which can't be combined with --"+other, "name one sweep")
 				}
 			}
 			return nil
@@ -511,7 +526,7 @@ func (a *app) resultsCommand() *cobra.Command {
 				return usage("--parquet writes a file, not to the screen", "mlfnode results "+string(id.Sweep)+" --parquet results.parquet")
 			}
 			if f.parquet != "" && (a.json || f.csv != "" || f.groups.given()) {
-				return usage("--parquet writes all trials, and goes without --csv, --json and groups", "mlfnode results "+string(id.Sweep)+" --parquet "+f.parquet)
+				return usage("--parquet writes all trials and can't be combined with --csv, --json or groups", "mlfnode results "+string(id.Sweep)+" --parquet "+f.parquet)
 			}
 			if c.Flags().Changed("best") {
 				if f.best < 1 {
@@ -519,17 +534,17 @@ func (a *app) resultsCommand() *cobra.Command {
 				}
 				for _, other := range []string{"sort", "desc", "limit", "offset", "state", "group-by", "over"} {
 					if c.Flags().Changed(other) {
-						return usage(fmt.Sprintf("--best shows the first trials by the task's objective, and goes without --%s", other), "--sort objective, with --limit, --state and the like")
+						return usage(fmt.Sprintf("--best orders trials by the task's objective and can't be combined with --%s", other), "--sort objective, with --limit, --state and the like")
 					}
 				}
 			}
 			for _, other := range []string{"state", "class", "where"} {
 				if f.groups.given() && c.Flags().Changed(other) {
-					return usage("groups have all trials of their parameters, and go without --"+other, "the columns failed and n count them")
+					return usage("groups hold all trials of their parameters and can't be combined with --"+other, "the columns failed and n count them")
 				}
 			}
 			if f.groups.value != "" && !f.groups.given() {
-				return usage("--value says what groups sum up", "with --group-by or --over, as in --group-by lr --value "+f.groups.value)
+				return usage("--value chooses what groups summarise", "use it with --group-by or --over, as in --group-by lr --value "+f.groups.value)
 			}
 			q, err := f.query(!a.json && f.csv == "" && f.parquet == "")
 			if err != nil {
@@ -545,12 +560,12 @@ func (a *app) resultsCommand() *cobra.Command {
 	}
 	f.add(c)
 	c.Flags().Int64Var(&f.best, "best", 0, "the N best trials by the task's objective")
-	c.Flags().StringSliceVar(&f.groups.by, "group-by", nil, "mean, standard deviation and best of the trials that agree in these `PARAMETERS`")
-	c.Flags().StringSliceVar(&f.groups.over, "over", nil, "the same for those that agree in all but these `PARAMETERS`, such as a seed or repeat")
-	c.Flags().StringVar(&f.groups.value, "value", "", "what groups sum up: a metric, wall, cpu or memory (default the objective, or the first metric)")
+	c.Flags().StringSliceVar(&f.groups.by, "group-by", nil, "mean, standard deviation and best of the trials with the same values of these `PARAMETERS`")
+	c.Flags().StringSliceVar(&f.groups.over, "over", nil, "the same, with all parameters but these `PARAMETERS`, such as a seed or repeat")
+	c.Flags().StringVar(&f.groups.value, "value", "", "what groups summarise: a metric, wall, cpu or memory (default the objective, or the first metric)")
 	c.Flags().StringVar(&f.csv, "csv", "", "CSV, to a file or to the screen")
 	c.Flags().Lookup("csv").NoOptDefVal = "-"
-	c.Flags().StringVar(&f.parquet, "parquet", "", "write a Parquet `FILE`, whose columns have types")
+	c.Flags().StringVar(&f.parquet, "parquet", "", "write a Parquet `FILE`, with typed columns")
 	a.jsonFlag(c)
 	return c
 }
@@ -577,7 +592,7 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 	}
 	if f.best > 0 {
 		if v.Objective == nil {
-			return usage(fmt.Sprintf("task %s has no objective to be best at", v.Task), "--sort METRIC --desc, or set objective in project.yaml")
+			return usage(fmt.Sprintf("task %s has no objective to rank trials by", v.Task), "--sort METRIC --desc, or set objective in project.yaml")
 		}
 		q = bestQuery(v.Objective, f.best)
 	}

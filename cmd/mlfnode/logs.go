@@ -26,7 +26,7 @@ func (a *app) logsCommand() *cobra.Command {
 				return err
 			}
 			if attempt != 0 && (id.Index < 0 || attempt < 0) {
-				return usage("--attempt takes a number from 1 and goes with one trial", "mlfnode logs chainer-1/17 --attempt 2")
+				return usage("--attempt takes a number from 1, and needs one trial", "mlfnode logs chainer-1/17 --attempt 2")
 			}
 			if onlyFailed {
 				if id.Index >= 0 {
@@ -34,7 +34,7 @@ func (a *app) logsCommand() *cobra.Command {
 				}
 				for _, other := range []string{"follow", "raw", "metrics"} {
 					if c.Flags().Changed(other) {
-						return usage("--failed shows trials that have ended, and goes without --"+other, fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
+						return usage("--failed shows trials that have ended, and can't be combined with --"+other, fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
 					}
 				}
 				return a.read(c.Context(), func(s *node.Session) error {
@@ -47,7 +47,7 @@ func (a *app) logsCommand() *cobra.Command {
 				}
 				for _, other := range []string{"follow", "raw", "stdout", "stderr"} {
 					if c.Flags().Changed(other) {
-						return usage("--metrics shows metrics, not output, and goes without --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
+						return usage("--metrics shows metrics, not output, and can't be combined with --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
 					}
 				}
 				return a.read(c.Context(), func(s *node.Session) error { return a.metricCurves(c.Context(), s.Client(), id, attempt) })
@@ -68,12 +68,12 @@ func (a *app) logsCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on while it runs")
-	c.Flags().BoolVar(&raw, "raw", false, "the bytes as the program wrote them, also on a terminal")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "keep following while it runs")
+	c.Flags().BoolVar(&raw, "raw", false, "the bytes as the program wrote them, even on a terminal")
 	c.Flags().BoolVar(&onlyOut, "stdout", false, "only standard output")
 	c.Flags().BoolVar(&onlyErr, "stderr", false, "only standard error")
-	c.Flags().BoolVar(&onlyFailed, "failed", false, "only of the trials that failed, one after the other")
-	c.Flags().BoolVar(&metrics, "metrics", false, "instead of the output of a trial, how its metrics went, step by step")
+	c.Flags().BoolVar(&onlyFailed, "failed", false, "only the output of failed trials, one trial after another")
+	c.Flags().BoolVar(&metrics, "metrics", false, "a trial's metrics step by step, instead of its output")
 	c.Flags().IntVar(&attempt, "attempt", 0, "the output of this attempt (default: the one that counts)")
 	a.jsonFlag(c)
 	return c

@@ -18,8 +18,8 @@ import (
 
 func (a *app) membersCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "members", Short: "List the nodes of the cluster and how they are", Args: noArgument,
-		Long:    "List the nodes of the cluster and how they are, as this node sees them. It works with the master down, too.",
+		Use: "members", Short: "List the nodes of the cluster and their state", Args: noArgument,
+		Long:    "List the nodes of the cluster and their state, as this node sees them. This also works while the master is down.",
 		Example: "  mlfnode members\n  mlfnode members --json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := a.members(c.Context())
@@ -121,7 +121,7 @@ func (a *app) drainCommand() *cobra.Command {
 	var reason string
 	wait := false
 	c := &cobra.Command{
-		Use: "drain NODE", Short: "Give a node no more trials; running ones go on to their end, or move if they can (checkpoint)", Args: oneArgument,
+		Use: "drain NODE", Short: "Give a node no more trials; running ones finish, or move if they can (checkpoint)", Args: oneArgument,
 		Example: "  mlfnode drain hostB --reason \"new disk\"\n  mlfnode drain hostB --wait && ssh hostB sudo reboot",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.onMaster(c.Context(), func(client *api.Client) error {
@@ -133,8 +133,8 @@ func (a *app) drainCommand() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for others to see in members")
-	c.Flags().BoolVar(&wait, "wait", false, "wait until nothing runs there any more")
+	c.Flags().StringVar(&reason, "reason", "", "the reason, which others see in members")
+	c.Flags().BoolVar(&wait, "wait", false, "wait until nothing is running there")
 	return c
 }
 
@@ -170,7 +170,7 @@ func (a *app) drain(ctx context.Context, client *api.Client, node grid.NodeID, r
 		return err
 	}
 	if err := a.sayRunning(ctx, client, node); err != nil && ctx.Err() == nil { // it is drained all the same
-		a.say("%s takes no more trials; what runs there can't be told: %s", node, oneLine(err.Error()))
+		a.say("%s takes no more trials; what still runs there is unknown: %s", node, oneLine(err.Error()))
 	}
 	return nil
 }
@@ -232,7 +232,7 @@ func (a *app) undrainCommand() *cobra.Command {
 
 func (a *app) forgetCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "forget NODE", Short: "Take a node out of the cluster for good; its credentials are revoked", Args: oneArgument,
+		Use: "forget NODE", Short: "Remove a node from the cluster for good, and revoke its credentials", Args: oneArgument,
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
 			err := a.onMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })

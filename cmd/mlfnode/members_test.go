@@ -20,7 +20,7 @@ func TestDrainWithoutALook(t *testing.T) {
 		fails         bool
 		want          string
 	}{
-		{http.StatusOK, http.StatusInternalServerError, false, "m takes no more trials; what runs there can't be told: history is closed"},
+		{http.StatusOK, http.StatusInternalServerError, false, "m takes no more trials; what still runs there is unknown: history is closed"},
 		{http.StatusConflict, http.StatusOK, true, ""},
 	} {
 		answer := func(status int) http.HandlerFunc {

@@ -12,11 +12,11 @@ func (a *app) moveMasterCommand() *cobra.Command {
 	r := &remote{}
 	c := &cobra.Command{
 		Use: "move-master HOST", Short: "Move the master to another machine of the cluster", Args: oneArgument,
-		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies all that the master has to
-HOST, writes the new roles to cluster.yaml, and brings the cluster up. HOST keeps its other role, and so does the machine that was the
-master, where a copy of the state stays until you remove it. Trials on other machines go on meanwhile; those on the two machines have the
-grace of their tasks, and run again. When the copy fails, mlfnode up -f brings the cluster up as it was. When the command is cut off, run it
-again: until the roles are written, up -f refuses to start half of a move; after that, up -f completes it.`,
+		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies everything that the
+master has to HOST, writes the new roles to cluster.yaml, and brings the cluster up. HOST keeps its other role, and so does the machine
+that was the master, where a copy of the state stays until you remove it. Trials on other machines continue; those on the two machines
+get the grace of their tasks to end, and run again. If the copy fails, mlfnode up -f brings the cluster up as it was. If the command is
+interrupted, run it again: until the roles are written, up -f refuses to start half of a move; after that, up -f completes it.`,
 		Example: "  mlfnode move-master hostB",
 	}
 	r.add(a, c)

@@ -58,16 +58,19 @@ func (a *app) downCommand() *cobra.Command {
 	var order bootstrap.Stopping
 	c := &cobra.Command{
 		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
-		Long: `down stops the nodes on the machines of cluster.yaml, or on those that are named, and makes sure that no process, unit or port is
-left. Running trials have the grace of their tasks to end, and what they saved is stored: down waits for that, 12 minutes at most. It
-says which trials were running; they run again on the nodes that are left, or when the cluster is up again. Files stay
-unless --purge is given: that removes what mlfnode has put into the folder on each machine, and nothing else. It asks before it
-removes results; in a script, --yes agrees. A machine that can't be reached does not stop the others; run it again for that one.
+		Long: `down stops the nodes on the machines of cluster.yaml, or on those that you name, and verifies that no process, unit or port is left.
+Running trials get the grace of their tasks to end, and what they saved is stored: down waits for that, at most 12 minutes. It says how
+many trials were running; they run again on the remaining nodes, or when the cluster is up again. A machine that can't be reached does
+not keep the others from stopping; run down again for that one.
 
-Your commands still go to this cluster, and report that it is down, until it is up again or --purge has removed it.`,
+Sweeps, results and all other files stay on the machines, and mlfnode up -f brings the cluster back with them. Until then your commands
+still go to this cluster, and report that it is down.
+
+--purge removes what mlfnode has put into the folder on each machine, and nothing else. It asks before it removes results; in a script,
+--yes agrees.`,
 		Example: "  mlfnode down\n  mlfnode down hostB\n  mlfnode down --purge",
 	}
-	c.Flags().BoolVar(&order.Purge, "purge", false, "remove what mlfnode keeps on each machine as well, with all results")
+	c.Flags().BoolVar(&order.Purge, "purge", false, "also remove what mlfnode keeps on each machine, all results included")
 	c.Flags().BoolVarP(&order.Yes, "yes", "y", false, "with --purge: do not ask before results are removed")
 	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
 		order.Hosts = args
@@ -79,9 +82,10 @@ Your commands still go to this cluster, and report that it is down, until it is 
 
 func (a *app) pushCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "push", Short: "Bring the project's changed files to all machines",
-		Long: `push brings the files of the cluster's project to the folder "projects" on each machine: those that are new or changed. Files
-of an earlier push that are gone here are removed there, and nothing else is. A sweep does not need this: it carries its files along.`,
+		Use: "push", Short: "Copy the project's changed files to all machines",
+		Long: `push copies the new and changed files of the cluster's project (-d of up) to the folder "projects" on each machine, and removes files
+of an earlier push that are gone here. It touches nothing else. Sweeps do not need it, since they take their files along: it is for
+people who log in there and submit sweeps, or try out the program, on the machines themselves.`,
 		Example: "  mlfnode push",
 	}
 	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
@@ -98,9 +102,9 @@ of an earlier push that are gone here are removed there, and nothing else is. A 
 
 func (a *app) restartCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one by one", Args: cobra.ArbitraryArgs,
-		Long: `restart brings this program and the settings of cluster.yaml to the machines and starts their nodes anew, one by one, the master
-last. Running trials go on meanwhile. It ends with the first node that does not come back.`,
+		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one at a time", Args: cobra.ArbitraryArgs,
+		Long: `restart installs this program and the settings of cluster.yaml on the machines and restarts their nodes, one at a time, the master
+last. Running trials continue. It stops at the first node that does not come back.`,
 		Example: "  mlfnode restart\n  mlfnode restart hostB",
 	}
 	return a.overCluster(c, bootstrap.Restart)

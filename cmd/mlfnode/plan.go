@@ -50,7 +50,7 @@ func (f *planFlags) add(fl *pflag.FlagSet) {
 		{"artifact", "PATTERN", "files of trials to keep, as in 'result/**' (repeatable)"},
 		{"metric", "SOURCE", "where metrics are read: log:FILE, regex:EXPRESSION or json:stdout (repeatable)"},
 		{"objective", "METRIC:GOAL", "what --best sorts by, as in loss:min or accuracy:max"},
-		{"timeout", "DURATION", "longest run of one trial, as in 2h or 90s; 0 is no limit"},
+		{"timeout", "DURATION", "time limit of one trial, as in 2h or 90s; 0 is no limit"},
 		{"retries", "N", "how often a failed trial runs again (default as the task says)"},
 		{"stop", "RULE:STEP", "stop trials early whose objective is worse than that of others from this step on: median:5 or asha:5"},
 		{"stop-after", "N", "pause the sweep when N trials have failed; 0 is no limit"},
@@ -235,7 +235,7 @@ func checkFile(name, path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		return usage(fmt.Sprintf("there is no program %s", name), "check the path; a relative one starts at the project's folder")
+		return usage(fmt.Sprintf("there is no program %s", name), "check the path; a relative one is resolved from the project's folder")
 	case info.IsDir():
 		return usage(fmt.Sprintf("%s is a folder, not a program", name), "name a program in it")
 	case info.Mode()&0o111 == 0:
@@ -269,7 +269,7 @@ func (p *plan) checkFits(ctx context.Context, cfg node.Config) error {
 	case problem != "":
 		return usage(fmt.Sprintf("this machine %s: %s", never, problem), "look at it with: mlfnode doctor")
 	}
-	return usage(fmt.Sprintf("this machine %s", never), "ask for less under resources in project.yaml, or for none to use the processors alone")
+	return usage(fmt.Sprintf("this machine %s", never), "lower resources in project.yaml, or ask for no GPU to use the processors alone")
 }
 
 // driverTime is how long a GPU driver may take to wake up.

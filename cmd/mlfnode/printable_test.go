@@ -15,7 +15,7 @@ func TestWordsOfMachinesAreSafeToShow(t *testing.T) {
 		var out, errs bytes.Buffer
 		a := &app{stdout: &screen{w: &out}, stderr: &errs}
 		p := &shell.Problem{Cause: evil, Cure: evil}
-		a.sayNotes([]bootstrap.Outcome{{Host: "evil", Problem: p, Notes: []string{evil}}})
+		a.sayNotes([]bootstrap.Outcome{{Host: "evil", Problem: p, Notes: []string{evil}, Cluster: []string{evil}}})
 		a.report(explainProblem(p))
 		a.report(p)
 		v := &view{w: &errs}

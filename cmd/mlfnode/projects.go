@@ -13,7 +13,7 @@ import (
 
 func (a *app) newCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "new NAME", Short: "Make a project from the template, ready to run", Args: oneArgument,
+		Use: "new NAME", Short: "Create a project from the template, ready to run", Args: oneArgument,
 		Example: "  mlfnode new myproject\n  mlfnode sweep myproject",
 		RunE: func(_ *cobra.Command, args []string) error {
 			parent := filepath.Dir(args[0])
@@ -30,7 +30,7 @@ func (a *app) newCommand() *cobra.Command {
 
 func (a *app) importCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "import DIR", Short: "Make a project of an old folder (tasks.py, default.py, parameters.yml)", Args: oneArgument,
+		Use: "import DIR", Short: "Create a project from an old folder (tasks.py, default.py, parameters.yml)", Args: oneArgument,
 		Long: `Read an old project folder without running anything in it, and write its project.yaml.
 What could not be translated is listed.`,
 		Example: "  mlfnode import ~/mlframework/chainer",
@@ -46,7 +46,7 @@ What could not be translated is listed.`,
 			for _, n := range r.Notes {
 				a.say("not translated: %s", n)
 			}
-			a.say("tasks: %s; look at them with: mlfnode sweep %s --dry-run", strings.Join(r.Tasks, ", "), args[0])
+			a.say("tasks: %s; check them with: mlfnode sweep %s --dry-run", strings.Join(r.Tasks, ", "), args[0])
 			return nil
 		},
 	}

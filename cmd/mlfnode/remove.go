@@ -106,7 +106,7 @@ func (a *app) removable(ctx context.Context, c *api.Client, args []string, age t
 			return nil, err
 		}
 		if v.State == grid.SweepRunning {
-			return nil, failed(fmt.Sprintf("%s is running, and only sweeps at rest are removed", v.Sweep), fmt.Sprintf("end it first with: mlfnode cancel %s", v.Sweep))
+			return nil, failed(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", v.Sweep), fmt.Sprintf("end it first with: mlfnode cancel %s", v.Sweep))
 		}
 		if !seen[v.Sweep] {
 			seen[v.Sweep] = true

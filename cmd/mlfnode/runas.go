@@ -21,7 +21,7 @@ const runAs = "run-as"
 
 // orAs gives a command about a service the flag --run-as USER: it is run as that user, for a service of theirs.
 func (a *app) orAs(c *cobra.Command) *cobra.Command {
-	c.Flags().String(runAs, "", "as a service of this `USER`, whose trials then run as them; for root")
+	c.Flags().String(runAs, "", "as a service of this `USER`, as whom its trials run; needs root")
 	own := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
 		name := c.Flag(runAs).Value.String()
@@ -78,7 +78,7 @@ func (a *app) runFor(c *cobra.Command, name, token string, args []string) error 
 	case errors.Is(err, service.ErrNoSystemd):
 		return failed(err.Error(), "su - "+name+", and there: mlfnode join or mlfnode master")
 	case errors.Is(err, fs.ErrPermission):
-		return failed("--run-as is for root", "the same command with sudo, or as "+name+" with --user")
+		return failed("--run-as needs root", "the same command with sudo, or as "+name+" with --user")
 	case err != nil:
 		return err
 	}

@@ -17,8 +17,8 @@ import (
 func (a *app) serviceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "service", Short: "Install, remove or show the service of this machine's node", Args: unknownCommand,
-		Long: `service makes this host's node a service of systemd: it starts with the machine, is restarted whenever it ends, and
-running trials go on while it is restarted.`,
+		Long: `service runs this machine's node as a service of systemd: it starts with the machine, is restarted whenever it ends, and running
+trials continue across a restart.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(a.orAs(a.serviceInstallCommand()), a.orAs(a.serviceUninstallCommand()), a.orAs(a.serviceStatusCommand()))
@@ -26,7 +26,7 @@ running trials go on while it is restarted.`,
 }
 
 func userFlag(c *cobra.Command, h *service.Home) {
-	c.Flags().BoolVar(&h.User, "user", false, "as a service of this user, which needs no root")
+	c.Flags().BoolVar(&h.User, "user", false, "as a service of this user; needs no root")
 }
 
 func (a *app) serviceInstallCommand() *cobra.Command {
@@ -35,19 +35,19 @@ func (a *app) serviceInstallCommand() *cobra.Command {
 	role := string(service.Worker)
 	c := &cobra.Command{
 		Use: "install", Short: "Install and start the service, or bring it up to date", Args: noArgument,
-		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A missing node.yaml is
-written; one that is there is left as it is. A worker that has not joined a cluster does it now, with the token in
-MLF_CLUSTER_TOKEN, in --token-file or typed on the terminal. Installing again brings everything up to date; running trials go on meanwhile.
+		Long: `install writes the unit mlfnode.service, enables and starts it, and waits until the node is ready. A missing node.yaml is created; an
+existing one is left as it is. A worker that has not joined a cluster joins now, with the token in MLF_CLUSTER_TOKEN, in --token-file or
+typed on the terminal. Installing again brings everything up to date, while running trials continue.
 
-A service of the system runs as root, and so do the trials of everybody who may submit some. With --run-as USER root installs a service of that
-user, which starts with the machine all the same.`,
+A system service runs as root, and so do the trials of everybody who may submit sweeps. With --run-as USER, root installs a service of
+that user instead, which starts with the machine as well.`,
 		Example: "  mlfnode service install --role master\n  mlfnode service install --seed hostA --token-file token.txt\n  mlfnode service install --run-as ada --seed hostA\n  mlfnode service install --user --seed hostA --no-start",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if o.Role = service.Role(role); o.Role != service.Master && o.Role != service.Worker {
 				return usage(fmt.Sprintf("there is no role %q", role), "--role master or --role worker")
 			}
 			if o.Role == service.Master && o.Seed != "" {
-				return usage("a master joins nobody, and --seed names whom to join", "leave out --seed, or --role worker")
+				return usage("a master joins no other node, and --seed names the one to join", "leave out --seed, or --role worker")
 			}
 			o.ConfigFile, o.StateDir = a.config, a.state
 			o.Join = func(ctx context.Context, config, state string) (string, error) {
@@ -108,7 +108,7 @@ func explainService(err error, o service.Options) error {
 		}
 		return failed(err.Error(), service.WithoutSystemd(o.Role, args...))
 	case errors.As(err, &start):
-		return failed(start.Error(), "mend the cause, systemd goes on trying; or: mlfnode service uninstall"+userSuffix(o.User))
+		return failed(start.Error(), "fix the cause, and systemd will start it; or: mlfnode service uninstall"+userSuffix(o.User))
 	case errors.Is(err, fs.ErrPermission) && !o.User:
 		return failed(err.Error(), "the same command with sudo, or with --user for a service of yours")
 	}
@@ -126,9 +126,9 @@ func (a *app) serviceUninstallCommand() *cobra.Command {
 	var h service.Home
 	purge := false
 	c := &cobra.Command{
-		Use: "uninstall", Short: "Stop the service and remove what install has made", Args: noArgument,
-		Long: `uninstall stops the service and the trials of this node and removes everything that install has made. What the node has
-stored, and settings that were changed, stay unless --purge is given.`,
+		Use: "uninstall", Short: "Stop the service and remove what install created", Args: noArgument,
+		Long: `uninstall stops the service and the trials of this node, and removes everything that install created. What the node has stored, and
+settings that were changed, stay unless --purge is given.`,
 		Example: "  mlfnode service uninstall\n  mlfnode service uninstall --purge",
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := service.Uninstall(c.Context(), h, purge)
@@ -145,7 +145,7 @@ stored, and settings that were changed, stay unless --purge is given.`,
 		},
 	}
 	userFlag(c, &h)
-	c.Flags().BoolVar(&purge, "purge", false, "remove the state folder and changed settings as well")
+	c.Flags().BoolVar(&purge, "purge", false, "also remove the state folder and changed settings")
 	return c
 }
 

@@ -42,10 +42,10 @@ func (a *app) setCommand() *cobra.Command {
 		})
 	c.Long = c.Short + `.
 
-Running trials go on; what starts next goes by the new values.`
-	c.Flags().IntVar(&priority, "priority", 0, "sweeps with a higher priority go first")
+Running trials are not affected; the new values apply to those that start next.`
+	c.Flags().IntVar(&priority, "priority", 0, "sweeps with a higher priority go first; from -1000000 to 1000000")
 	c.Flags().IntVar(&maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
-	c.Flags().StringVar(&timeout, "timeout", "", "longest run of one trial, as in 2h or 90s; 0 is no limit")
+	c.Flags().StringVar(&timeout, "timeout", "", "time limit of one trial, as in 2h or 90s; 0 is no limit")
 	return c
 }
 

@@ -28,7 +28,7 @@ const (
 
 var (
 	// errDetached ends the watching of a sweep that goes on.
-	errDetached = errors.New("the sweep goes on without this command")
+	errDetached = errors.New("the sweep continues without this command")
 	// errUnrecorded ends the watching of a sweep whose end can't be recorded.
 	errUnrecorded = errors.New("the sweep could not be stopped cleanly")
 )
@@ -107,9 +107,9 @@ func unbroken[T any](ctx context.Context, request func(context.Context) (T, erro
 
 // pause lets no new trial begin.
 func (f *follower) pause(ctx context.Context) {
-	text := "%s is paused; running trials continue to their end or save their state, Ctrl-C again kills them"
+	text := "%s is paused; running trials finish or save their state; press Ctrl-C again to kill them"
 	if err := f.order(ctx, f.node().Client().Pause); err != nil {
-		text = "%s can't be paused: " + oneLine(err.Error()) + "; Ctrl-C again stops it"
+		text = "%s can't be paused: " + oneLine(err.Error()) + "; press Ctrl-C again to stop it"
 	}
 	f.progress.print(f.app.stderr, fmt.Sprintf(text, f.id))
 }
@@ -120,8 +120,8 @@ func (f *follower) detach() {
 	if !f.node().InCluster() {
 		where = "in another terminal"
 	}
-	f.progress.print(f.app.stderr, fmt.Sprintf("%s goes on %s; follow it with: mlfnode logs -f %s", f.id, where, f.id))
-	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %s", f.id, f.id))
+	f.progress.print(f.app.stderr, fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, or follow its output with: mlfnode logs -f %[1]s", f.id, where))
+	f.progress.print(f.app.stderr, fmt.Sprintf("pause it with: mlfnode pause %s, end it with: mlfnode cancel %[1]s", f.id))
 }
 
 // abandon ends this process at once.
@@ -132,7 +132,7 @@ func (f *follower) abandon(sig os.Signal) {
 
 // unstored says what a stop in bad order leaves behind.
 func (f *follower) unstored() {
-	f.app.say("how the last trials of %s ended is not recorded; go on with: mlfnode resume %s", f.id, f.id)
+	f.app.say("the end of the last trials of %s was not recorded; continue with: mlfnode resume %s", f.id, f.id)
 }
 
 // outputClosed reports whether nobody reads standard output or standard error any more.

@@ -38,7 +38,7 @@ func TestSubmissionRefusesToLoseFields(t *testing.T) {
 	}
 	var names, oldNames map[string]any
 	if json.Unmarshal(b, &names) != nil || json.Unmarshal(old, &oldNames) != nil {
-		t.Fatal("a task is no JSON object")
+		t.Fatal("a task is not a JSON object")
 	}
 	for name := range oldNames {
 		if _, ok := names[name]; !ok {

@@ -43,17 +43,17 @@ type followFlags struct {
 }
 
 func (f *followFlags) add(c *cobra.Command) {
-	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once and go on in the background")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show neither the output of trials nor progress lines, nor the table")
+	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once; the sweep continues in the background")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show no output of trials, no progress lines and no table")
 	c.Flags().BoolVar(&f.noOutput, "no-output", false, "show progress and the table, not the output of trials; \"mlfnode logs\" has it")
 	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
-	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, while this command is still there; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
+	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, if this command still runs then; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
 }
 
 // check refuses what can't be done at one time.
 func (f *followFlags) check() error {
 	if f.detach && f.notify != "" {
-		return usage("--notify runs a command at the end, and --detach does not wait for it", "leave --detach out, and put & behind the whole line")
+		return usage("--notify runs a command at the end, and --detach does not wait for it", "leave --detach out, and put & after the whole line")
 	}
 	if f.detach && f.csv != "" {
 		return usage("--csv writes the table at the end, and --detach does not wait for it", "mlfnode results last --csv="+f.csv+", when the sweep has ended")
@@ -69,17 +69,18 @@ func (a *app) sweepCommand() *cobra.Command {
 		Long: `Run a task of a project, or any program, over a grid of parameters.
 
 PROJECT is a folder, or the name of one under ./projects or of an example (chainer, bowcnn).
-With a program behind --, the folder you are in travels to the trials; each trial gets a copy. What .gitignore and .mlfignore
-files name stays here; include and share in project.yaml say otherwise. The last JSON object that the program prints is its
-metrics, unless --metric says where they are.
+With a program after --, the folder you are in travels to the trials; each trial gets a copy. Files that .gitignore or .mlfignore
+names stay here, unless include or share in project.yaml names them. The last JSON object that the program prints is its metrics,
+unless --metric says where they are.
 --set takes one value, a list or an interval: k=v, k=a,b,c, k=start:end:step (the end is left out).
 Brackets and quotes keep commas together: k=(3,3),(5,5), k='"a,b",c'. A list or formula is as in parameters.yml:
 k=[0.1,0.2], k='{logspace: [-4,-1,4]}', lists of arguments k=[[64,128],[32]], parameters that go together
 zip='{lr: [0.1, 0.01], batch: [32, 64]}'; for a text that looks like one, quote it: k='"[64,128]","[32]"'. --parameters also
 takes points from a CSV or JSON-lines file.
 Every parameter is appended to the command as --key=value, unless the command names it: {key} is replaced by the value.
-Ctrl-C pauses the sweep; "mlfnode resume" goes on with it. In a cluster the sweep goes on without this command, also when its
-terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode cancel" stop it.`,
+Ctrl-C pauses the sweep, and "mlfnode resume" continues it. In a cluster the sweep continues without this command, even when its
+terminal is closed: "mlfnode resume" watches it again, "mlfnode logs -f" follows its output, "mlfnode pause" and "mlfnode cancel"
+stop it.`,
 		Example: `  mlfnode sweep chainer
   mlfnode sweep chainer echo
   mlfnode sweep chainer --set batchsize=50,100 --set epoch=5:20:5 --dry-run
@@ -105,11 +106,11 @@ terminal is closed; "mlfnode logs -f" follows it, "mlfnode pause" and "mlfnode c
 	}
 	fl := c.Flags()
 	f.planFlags.add(fl)
-	fl.BoolVar(&f.dryRun, "dry-run", false, "show how many trials there are and the first commands, and run nothing")
+	fl.BoolVar(&f.dryRun, "dry-run", false, "show the number of trials and the first commands; run nothing")
 	fl.Int64Var(&f.limit, "limit", dryLimit, "how many commands --dry-run shows")
-	fl.StringVar(&f.save, "save", "", "write the project.yaml of this `NAME` that does the same, and run nothing")
+	fl.StringVar(&f.save, "save", "", "write a project.yaml of this `NAME` that does the same; run nothing")
 	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
-	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first")
+	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first; from -1000000 to 1000000")
 	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME or NAME=VALUE to add to the environment of trials (repeatable)")
 	f.followFlags.add(c)
@@ -127,13 +128,13 @@ func splitArgs(c *cobra.Command, args []string) (project, command []string, err 
 	}
 	switch {
 	case len(project) == 0 && len(command) == 0:
-		return nil, nil, usage("sweep needs a project, or a program behind --", "mlfnode sweep chainer, or: mlfnode sweep --set lr=0.1,0.01 -- python3 train.py")
+		return nil, nil, usage("sweep needs a project, or a program after --", "mlfnode sweep chainer, or: mlfnode sweep --set lr=0.1,0.01 -- python3 train.py")
 	case len(project) > 0 && len(command) > 0:
-		return nil, nil, usage("sweep takes a project or a program behind --, not both", "mlfnode sweep --help")
+		return nil, nil, usage("sweep takes a project or a program after --, not both", "mlfnode sweep --help")
 	case len(project) > 2 && dash < 0 && missingDashes(project) != nil:
 		return nil, nil, missingDashes(project)
 	case len(project) > 2:
-		return nil, nil, usage(fmt.Sprintf("sweep takes a project and a task, not %d arguments", len(project)), "put a program and its arguments behind --")
+		return nil, nil, usage(fmt.Sprintf("sweep takes a project and a task, not %d arguments", len(project)), "put a program and its arguments after --")
 	}
 	return project, command, nil
 }

@@ -25,7 +25,7 @@ func TestUpUnderSystemd(t *testing.T) {
 				return m.Run("su - " + as.user + " -c '" + command + "' 2>/tmp/complaint || { cat /tmp/complaint; false; }")
 			}
 			if out := do("mlfnode up -r ML -m local -w local"); !strings.Contains(out, as.kind) {
-				t.Errorf("the node is no service of the %s:\n%s", as.kind, out)
+				t.Errorf("the node is not a service of the %s:\n%s", as.kind, out)
 			}
 			if out := do("mlfnode up -f"); !strings.Contains(out, "unchanged") {
 				t.Errorf("a second up changed something:\n%s", out)

@@ -14,13 +14,12 @@ import (
 func (a *app) tokenCommand() *cobra.Command {
 	var ask api.NewToken
 	c := &cobra.Command{
-		Use: "token", Short: "Make a token that lets a machine join or a person use the cluster", Args: noArgument,
-		Long: `Make a token and print what to type elsewhere. Run it on the master's machine, where you ran mlfnode up, or with an admin
-token.
+		Use: "token", Short: "Create a token that lets a machine join or a person use the cluster", Args: noArgument,
+		Long: `Create a token and print what to type elsewhere. Run it on the master's machine, where you ran mlfnode up, or with an admin token.
 
-A node token lets machines join, and gives the person who joins one the role --user. An operator token is for a person, on a laptop
-say, who may do everything about sweeps; a viewer token is for reading, and an admin token also manages tokens and nodes. The token
-names the cluster's authority, so nobody can pretend to be the master.`,
+A node token lets machines join, and gives the person who joins one the role --user. An operator token is for a person, for example on a
+laptop, who may do everything with sweeps; a viewer token only reads, and an admin token also manages tokens and nodes. The token names
+the cluster's authority, so nobody can pose as the master.`,
 		Example: "  mlfnode token\n  mlfnode token --uses 1 --expires 1h\n  mlfnode token --role operator --note \"Ada's laptop\"",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !c.Flags().Changed("expires") && ask.Role != "node" {
@@ -31,10 +30,10 @@ names the cluster's authority, so nobody can pretend to be the master.`,
 	}
 	f := c.Flags()
 	f.StringVar(&ask.Role, "role", "node", "what the token is for: node, operator, viewer or admin")
-	f.DurationVar(&ask.Expires, "expires", 24*time.Hour, "how long it is good, as in 1h; 0 is for ever, the default of other roles than node")
+	f.DurationVar(&ask.Expires, "expires", 24*time.Hour, "how long it is valid, as in 1h; 0 is forever, the default of roles other than node")
 	f.IntVar(&ask.Uses, "uses", 0, "how many machines may join with it; 0 is any number")
-	f.StringVar(&ask.User, "user", "", "role of who joins with a node token: operator, viewer or none (default operator)")
-	f.StringVar(&ask.Note, "note", "", "what to show in the list of tokens")
+	f.StringVar(&ask.User, "user", "", "role of the person who joins with a node token: operator, viewer or none (default operator)")
+	f.StringVar(&ask.Note, "note", "", "a note for the list of tokens")
 	a.jsonFlag(c)
 	c.AddCommand(a.tokenListCommand(), a.tokenRevokeCommand(), a.tokenUseCommand(), a.tokenRotateCommand())
 	return c
@@ -56,9 +55,9 @@ func (a *app) makeToken(c *cobra.Command, ask api.NewToken) error {
 	if t.Role != "node" {
 		what, command = "On the other machine, type:", "token use --master "
 	}
-	good := "It is good until it is revoked"
+	good := "It is valid until it is revoked"
 	if !t.Expires.IsZero() {
-		good = "It is good until " + t.Expires.Local().Format("2 January 15:04")
+		good = "It is valid until " + t.Expires.Local().Format("2 January 15:04")
 	}
 	a.say("%s\n", what)
 	_, err = fmt.Fprintf(a.stdout, "%s=%s mlfnode %s%s\n", node.TokenVariable, t.Token, command, t.Master)
@@ -106,7 +105,7 @@ func (a *app) listTokens(all []api.TokenKnown) error {
 
 func (a *app) tokenRevokeCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke ID", Short: "End a token, and what people got who joined with it", Args: oneArgument, Example: "  mlfnode token revoke 1a2b3c4d",
+		Use: "revoke ID", Short: "Revoke a token, and the access of people who joined with it", Args: oneArgument, Example: "  mlfnode token revoke 1a2b3c4d",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.onMaster(c.Context(), func(client *api.Client) error { return client.RevokeToken(c.Context(), args[0]) })
 		},
@@ -117,8 +116,8 @@ func (a *app) tokenUseCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "use", Short: "Save a token, so that your commands go to its cluster", Args: noArgument,
-		Long: `Save an operator, viewer or admin token with the address of its master. From then on your commands go to that cluster; --local keeps
-one on this machine. The token is taken from MLF_CLUSTER_TOKEN or --token-file, or asked for on the terminal.`,
+		Long: `Save an operator, viewer or admin token with the address of its master. From then on your commands go to that cluster; with --local a
+command stays on this machine. The token is read from MLF_CLUSTER_TOKEN or --token-file, or typed on the terminal.`,
 		Example: "  mlfnode token use --master hostA",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if a.master == "" {

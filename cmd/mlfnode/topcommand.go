@@ -18,10 +18,11 @@ func (a *app) topCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "top", Short: "Show the cluster, its sweeps and their trials in this terminal, and act on them by keys", Args: noArgument,
 		Long: `Show in this terminal what the cluster does: its sweeps with their progress and its nodes with their GPUs; one sweep with its best
-trial, its trials and why some failed; one trial with its output, which is followed and searched. Actions ask first. What is shown changes
-as the cluster does. ? lists the keys, q leaves.
+trial, its trials and why some failed; one trial with its output, which you can follow and search. Actions ask first. The screen
+changes as the cluster does. ? lists the keys, q quits.
 
-It is the page of mlfnode monitor for a terminal. Like every command it talks to the master, from a laptop too, or to this machine's own node.`,
+It shows what the page of mlfnode monitor shows. Like every command, it talks to the master, also from a laptop, or to this machine's own
+node.`,
 		Example: "  mlfnode top\n  mlfnode top --master hostA",
 		RunE:    func(c *cobra.Command, _ []string) error { return a.top(c.Context()) },
 	}

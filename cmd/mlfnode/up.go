@@ -32,7 +32,7 @@ func (r *remote) add(a *app, c *cobra.Command) {
 	f := c.Flags()
 	f.StringVarP(&r.file, "file", "f", "", "read the cluster from this `FILE`")
 	f.Lookup("file").NoOptDefVal = bootstrap.DefaultFile
-	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know; changed keys are refused all the same")
+	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know; changed keys are still refused")
 	a.jsonFlag(c)
 }
 
@@ -40,16 +40,16 @@ func (a *app) upCommand() *cobra.Command {
 	r := &remote{letters: map[string]*string{}}
 	c := &cobra.Command{
 		Use: "up", Short: "Bring up a whole cluster over ssh", Args: noArgument,
-		Long: `up makes machines that you can reach by ssh a cluster: it looks whether they are fit, puts mlfnode there, has a master and
-workers started as services, and waits until they are at work. Nothing needs to be installed there before, no root either.
+		Long: `up turns machines that you can reach by ssh into a cluster: it checks that they are suitable, installs mlfnode there, starts a
+master and workers as services, and waits until they are ready. Nothing needs to be installed there first, and you need not be root.
 
-What is there already is left alone, so run it again after a problem: only what is missing is done. The cluster is kept in
-cluster.yaml, which -f and the other commands read. A letter given beside -f takes the place of what the file says. With -f, machines
-that were brought up before and are no longer in the file are stopped, and their trials go to the others. A change of roles that the
-machines can't make is refused before anything is changed; --dry-run shows what would be done, and fails where up would refuse.`,
+What is already there is left alone, so run it again after a problem: it does only what is missing. The cluster is written to
+cluster.yaml, which -f and the other commands read. Flags given together with -f override the file. With -f, machines that were
+brought up before and are no longer in the file are stopped, and their trials go to the others. A change of roles that the machines
+can't make is refused before anything is changed; --dry-run shows what would be done, and fails where up would refuse.`,
 		Example: `  mlfnode up -a hostA,hostB,hostC -r ML -d chainer -m 1 -w 2,3
   mlfnode up -a ada@hostA,hostB:2222 -i ~/.ssh/id_ed25519 -m local -w local,1,2
-  mlfnode up -a hostD -w 1 -b hostA     attach a worker to a master that runs already
+  mlfnode up -a hostD -w 1 -b hostA     attach a worker to a running master
   mlfnode up -f`,
 		RunE: func(c *cobra.Command, _ []string) error { return a.up(c, r) },
 	}
@@ -58,15 +58,15 @@ machines can't make is refused before anything is changed; --dry-run shows what 
 		{"a", "hosts", "other machines, `[USER@]HOST[:PORT],…`; the first has number 1"},
 		{"i", "key", "private key for ssh, a `FILE` (default as ssh finds it)"},
 		{"r", "root", "`FOLDER` on each machine, below the home folder (default mlfnode)"},
-		{"d", "project", "`PROJECT` whose files go to each machine, too"},
-		{"m", "master-host", "the master: `local`, or the number of a host"},
-		{"w", "workers", "the workers: `local`, numbers of hosts, or both, as in local,1,2"},
+		{"d", "project", "`PROJECT` whose files are copied to each machine, see push"},
+		{"m", "master-host", "the master: `N`, the number of a host of -a, or local for this machine"},
+		{"w", "workers", "the workers: `N,…`, numbers of hosts of -a, local, or both, as in local,1,2"},
 		{"b", "attach", "attach the workers to this running master, `HOST` or HOST:PORT"},
 	} {
 		r.letters[l.letter] = c.Flags().StringP(l.name, l.letter, "", l.text)
 	}
-	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "look at the machines and say what would be done")
-	c.Flags().BoolVar(&r.take, "take", false, "take machines away from another cluster, whose trials there end")
+	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "check the machines and say what would be done")
+	c.Flags().BoolVar(&r.take, "take", false, "take machines from another cluster; its trials there end")
 	c.Flags().StringVar(&r.tokenFile, "token-file", "", "with -b: file with the token of that master; - is standard input")
 	return c
 }

@@ -147,7 +147,7 @@ func (v *view) pause() {
 // settle prints what came of the machines, and fails if one of them has a problem.
 func (a *app) settle(ctx context.Context, all []bootstrap.Outcome, began time.Time, show func([]bootstrap.Outcome) error) error {
 	if ctx.Err() != nil {
-		a.say("interrupted; the same command goes on from here, and mlfnode down takes back what was done")
+		a.say("interrupted; run the same command again to continue, or mlfnode down to undo what was done")
 		return ctx.Err()
 	}
 	ill := 0
@@ -218,7 +218,7 @@ func (a *app) showStatus(all []bootstrap.Outcome) error {
 	return nil
 }
 
-// sayNotes prints what a person should know and mend.
+// sayNotes prints what a person should know and fix: of each machine, then of the cluster.
 func (a *app) sayNotes(all []bootstrap.Outcome) {
 	for i := range all {
 		o := &all[i]
@@ -227,6 +227,11 @@ func (a *app) sayNotes(all []bootstrap.Outcome) {
 		}
 		if o.Problem != nil {
 			a.sayProblem(o.Host, o.Problem)
+		}
+	}
+	for i := range all {
+		for _, n := range all[i].Cluster {
+			a.say("note: %s", oneLine(n))
 		}
 	}
 }

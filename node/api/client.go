@@ -21,7 +21,7 @@ import (
 	"mlfnode/grid"
 )
 
-// ErrLost is returned by Client methods when the node went away in the middle: the caller may attach again and go on.
+// ErrLost is returned by Client methods when the connection to the node was lost: the caller may attach again and go on.
 var ErrLost = errors.New("the node went away")
 
 // Client talks to one node.

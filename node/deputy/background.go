@@ -47,7 +47,7 @@ func (w *work) launchService(ctx context.Context, r record) error {
 	if errors.As(err, &start) {
 		return &shell.Problem{
 			Cause: "the node does not start, " + start.Cause.Error() + "; the last lines of its log:\n" + start.Journal,
-			Cure:  "mend what the log says, then do it again; systemd goes on trying meanwhile",
+			Cure:  "fix what the log reports, then run this again; systemd keeps trying meanwhile",
 		}
 	}
 	if err != nil {
@@ -65,7 +65,7 @@ func (w *work) launchBackground(ctx context.Context, _ record) error {
 	}
 	if own, _ := supervisor(w.Place); own.PID > 0 {
 		if err := own.Signal(unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("have the node start anew: %w", err)
+			return fmt.Errorf("restart the node: %w", err)
 		}
 	} else if err := w.startSupervisor(); err != nil {
 		return fmt.Errorf("start the node: %w", err)
@@ -183,7 +183,7 @@ func (w *work) awaitAgent(ctx context.Context, old int, program os.FileInfo) err
 	}
 	return &shell.Problem{
 		Cause: fmt.Sprintf("the node does not start within %v; the last lines of its log:\n%s", startPatience, lastLines(w.Log(), shownLines)),
-		Cure:  "mend what the log says, then do it again; the whole log is " + w.Log(),
+		Cure:  "fix what the log reports, then run this again; the whole log is " + w.Log(),
 	}
 }
 

@@ -99,7 +99,7 @@ func (w *work) read(r *bufio.Reader) error {
 			bootstrap.WireVersion, v), Cure: newer}
 	}
 	if !path.IsAbs(w.order.Root) || path.Clean(w.order.Root) != w.order.Root || w.order.Root == "/" {
-		return fmt.Errorf("the root folder %q is no absolute path of a folder", w.order.Root)
+		return fmt.Errorf("the root folder %q is not an absolute path", w.order.Root)
 	}
 	w.Root = w.order.Root
 	return nil

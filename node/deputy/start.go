@@ -166,7 +166,7 @@ func (w *work) tryConfig(text string) (node.Config, error) {
 }
 
 func (w *work) wrongSettings(err error, file string) error {
-	return &shell.Problem{Cause: strings.ReplaceAll(err.Error(), file, w.Config()), Cure: "mend the settings that this machine is given; the node.yaml that comes with mlfnode explains each"}
+	return &shell.Problem{Cause: strings.ReplaceAll(err.Error(), file, w.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
 }
 
 // checkPorts looks whether the node's ports are free, or its own.

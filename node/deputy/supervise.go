@@ -109,7 +109,7 @@ func (w *watch) lock(ctx context.Context) (*os.File, error) {
 // renew replaces this process by the program as it lies there now. It only returns when that fails.
 func (w *watch) renew() error {
 	args := []string{w.Program(), bootstrap.DeputyCommand, Supervise, "--root", w.Root}
-	return fmt.Errorf("start the program anew: %w", syscall.Exec(w.Program(), args, os.Environ()))
+	return fmt.Errorf("restart the program: %w", syscall.Exec(w.Program(), args, os.Environ()))
 }
 
 // life runs an agent until it ends.

@@ -53,7 +53,7 @@ func TestJudgements(t *testing.T) {
 		{"limits", Host{Limits: "memory"}.limits(), OK, "enforced: memory", ""},
 		{"no limits", Host{}.limits(), Warn, "no limit of memory", "--run-as USER"},
 		{"no systemd", judgeService(Service{}), Warn, "not run by systemd", "says what to do instead"},
-		{"no service", judgeService(Service{Systemd: true}), Warn, "is no service", "mlfnode service install"},
+		{"no service", judgeService(Service{Systemd: true}), Warn, "is not a service", "mlfnode service install"},
 		{"no linger", judgeService(Service{Systemd: true, Installed: true, Active: true, User: true}), Warn, "does not linger", "enable-linger"},
 		{"dead service", judgeService(Service{Systemd: true, Installed: true}), Bad, "not active", "journalctl"},
 		{"service", judgeService(Service{Systemd: true, Installed: true, Active: true}), OK, "active", ""},
@@ -74,7 +74,7 @@ func TestJudgements(t *testing.T) {
 		{"not reached back", judgeBack("tcp", "7422", syscall.ETIMEDOUT), Bad, "timed out", "ufw allow 7422/tcp"},
 		{"no datagram back", judgeBack("udp", "7422", syscall.ETIMEDOUT), Warn, "does not reach", "--dport 7422"},
 		{"no right to listen", Host{}.judgePort(port{"api port", "tcp", 99, "ports.api"}, syscall.EACCES), Bad, "may not listen", "from 1024 on"},
-		{"foreign address", Host{Bind: "10.1.1.1"}.judgePort(port{}, syscall.EADDRNOTAVAIL), Bad, "10.1.1.1 is no address", "bind:"},
+		{"foreign address", Host{Bind: "10.1.1.1"}.judgePort(port{}, syscall.EADDRNOTAVAIL), Bad, "10.1.1.1 is not an address", "bind:"},
 		{"free again", Host{Bind: "127.0.0.1"}.judgePort(port{network: "udp"}, syscall.EADDRINUSE), OK, "free", ""},
 		{"not listening", Host{Running: true}.judgePort(port{}, nil), Bad, "does not listen", "log"},
 	}

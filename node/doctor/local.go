@@ -227,7 +227,7 @@ func judgeService(s Service) Finding {
 	case !s.Systemd:
 		return warn("service", "this host is not run by systemd, so nothing restarts the node", "mlfnode service install says what to do instead")
 	case !s.Installed:
-		return warn("service", "the node is no service, so it ends with this machine's next start", "mlfnode service install")
+		return warn("service", "the node is not a service, so it does not start again after a reboot", "mlfnode service install")
 	case s.User && !s.Linger:
 		return warn("service", "the node is a service of a user who does not linger, so it ends at logout", "sudo loginctl enable-linger $USER")
 	case !s.Active:

@@ -151,7 +151,7 @@ func judgeReach(name, address string, err error) Finding {
 		return bad(name, address+" answers, and not with TLS: another program has that port, or a proxy stands in between",
 			"on "+host+": ss -ltnp 'sport = :"+port+"'; and compare `ports:` in node.yaml on both hosts")
 	case errors.As(err, &authority):
-		return bad(name, address+" shows the certificate of another cluster", "if the master was made anew, join again with a token that it prints: mlfnode token")
+		return bad(name, address+" shows the certificate of another cluster", "if the master was set up again, join again with a token that it prints: mlfnode token")
 	case errors.As(err, &invalid):
 		return bad(name, address+": "+invalid.Error(), "compare the clocks of both hosts: timedatectl")
 	case errors.Is(err, syscall.ECONNREFUSED):

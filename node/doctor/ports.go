@@ -128,7 +128,7 @@ func (h Host) judgePort(p port, err error) Finding {
 	case errors.Is(err, syscall.EACCES):
 		return bad(label, "this user may not listen on it", fmt.Sprintf("choose a port from 1024 on with %s in node.yaml", p.setting))
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return bad(label, h.Bind+" is no address of this host", "mend `bind:` in node.yaml; `ip addr` lists the addresses")
+		return bad(label, h.Bind+" is not an address of this host", "correct `bind:` in node.yaml; `ip addr` lists the addresses")
 	}
 	return bad(label, err.Error(), fmt.Sprintf("choose another port with %s in node.yaml", p.setting))
 }

@@ -55,7 +55,7 @@ func Verdict(cause error) (grid.Class, string) {
 	case errors.Is(cause, ErrCancelled):
 		return grid.ClassCancel, "cancelled"
 	case errors.Is(cause, ErrLost):
-		return grid.ClassLost, "stopped because its lease was lost"
+		return grid.ClassLost, "stopped, because the trial may run on another node now"
 	}
 	return grid.ClassHalt, "stopped before its end"
 }

@@ -67,7 +67,7 @@ func unstartable(a *Attempt, file string, err error) (reason string, code int) {
 	case unix.EACCES, unix.EPERM:
 		return forbidden(name, file), exitNotRunnable
 	case unix.ENOEXEC:
-		return fmt.Sprintf("%q is no program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name, name), exitNotRunnable
+		return fmt.Sprintf("%q is not a program for this machine and has no #! line; run it with its interpreter, as in: sh %s", name, name), exitNotRunnable
 	case unix.E2BIG:
 		return tooLong(a), exitNotRunnable
 	case unix.ETXTBSY:

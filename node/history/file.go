@@ -196,7 +196,7 @@ const (
 // setAside moves a history out of the way. Only the last damaged one is kept. The mark is there until all is done: a new file
 // must not meet the log of the old one when this is interrupted.
 func setAside(path string, log *slog.Logger, why error) error {
-	log.Warn("history is folded anew from the event stream", "path", path, "err", why)
+	log.Warn("history is rebuilt from the event stream", "path", path, "err", why)
 	if err := os.WriteFile(path+markSuffix, nil, 0o600); err != nil {
 		return fmt.Errorf("set history aside: %w", err)
 	}

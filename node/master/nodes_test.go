@@ -271,12 +271,12 @@ func TestCrashLimit(t *testing.T) {
 		c.begins(node, h)
 		w.cut(node)
 	}
-	c.until("the trial is set aside", func(*state) bool { return c.counts(id).Failed == 1 })
+	c.until("the trial has failed", func(*state) bool { return c.counts(id).Failed == 1 })
 	trial, _, err := c.cfg.History.Trial(t.Context(), grid.TrialID{Sweep: id, Index: 0})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"node d died", "as did a and b before", "set aside", "3 times", "mlfnode retry"} {
+	for _, want := range []string{"node d died", "as did a and b before", "will not be retried", "3 nodes", "mlfnode retry"} {
 		if !strings.Contains(strings.ReplaceAll(trial.Result.Reason, "agent of node d died", "node d died"), want) {
 			t.Errorf("reason %q does not say %q", trial.Result.Reason, want)
 		}

@@ -150,7 +150,7 @@ func (m *Master) Remove(ctx context.Context, id grid.SweepID) error {
 	}
 	switch {
 	case r.Sweep.Active():
-		return refuse(fmt.Sprintf("%s is running, and only sweeps at rest are removed", id), fmt.Sprintf("end it first with: mlfnode cancel %s", id))
+		return refuse(fmt.Sprintf("%s is running; only sweeps that have ended or are paused can be removed", id), fmt.Sprintf("end it first with: mlfnode cancel %s", id))
 	case r.Sweep.State == grid.SweepPaused:
 		if out, err := m.Outstanding(ctx, id); err != nil {
 			return err

@@ -135,7 +135,7 @@ func (s *state) setAside(ctx context.Context, sweep grid.SweepID, t *grid.Trial,
 	if len(before) > 0 {
 		how += ", as did " + strings.Join(before, " and ") + " before"
 	}
-	return fmt.Sprintf("%s; the trial is set aside, since nodes died under it %d times. Run it again with: mlfnode retry %s",
+	return fmt.Sprintf("%s; the trial will not be retried, because %d nodes died while they ran it. To run it again: mlfnode retry %s",
 		how, t.Failures[grid.ClassCrash]+1, sweep)
 }
 

@@ -143,7 +143,7 @@ func (h Home) ready(ctx context.Context) error {
 	}
 	if _, err := h.systemctl(ctx, "show", "-p", "Version", "--value"); err != nil {
 		if h.User {
-			return fmt.Errorf("reach the systemd of this user: %w; log in anew, or have root run: loginctl enable-linger %s", err, userName())
+			return fmt.Errorf("reach the systemd of this user: %w; log in again, or have root run: loginctl enable-linger %s", err, userName())
 		}
 		return fmt.Errorf("reach systemd: %w", err)
 	}

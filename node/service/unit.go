@@ -25,7 +25,7 @@ type unit struct {
 // text is the unit's file, systemd.service(5). The why of each line stands in it, for whoever opens it on a host.
 func (u unit) text() string {
 	var b strings.Builder
-	b.WriteString("# Written by `mlfnode service install`, which writes it anew. Your own settings belong into a drop-in:\n")
+	b.WriteString("# Written by `mlfnode service install`, which overwrites it. Put settings of your own into a drop-in:\n")
 	fmt.Fprintf(&b, "#   systemctl %sedit %s\n", map[bool]string{true: "--user "}[u.home.User], Unit)
 	fmt.Fprintf(&b, "[Unit]\nDescription=mlfnode %s\n", u.role)
 	if !u.home.User {

@@ -196,7 +196,7 @@ func stopped(ctx context.Context, a *attempt) *grid.Result {
 	case errors.Is(cause, executor.ErrCancelled):
 		return a.failed(grid.ClassCancel, "cancelled")
 	case errors.Is(cause, executor.ErrLost):
-		return a.failed(grid.ClassLost, "its lease was lost before it began")
+		return a.failed(grid.ClassLost, "not started, because the trial may run on another node now")
 	default:
 		return a.failed(grid.ClassHalt, "stopped before its end: "+cause.Error())
 	}

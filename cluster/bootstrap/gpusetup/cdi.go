@@ -51,7 +51,7 @@ func judgeCDI(h host, _ Options) Finding {
 	case len(h.specs) == 0:
 		return Finding{Verdict: Fix, Cause: "there is no CDI specification of the GPUs"}
 	case h.refreshOff():
-		return Finding{Verdict: Fix, Cause: "the CDI specification is not written anew after an update of the driver"}
+		return Finding{Verdict: Fix, Cause: "the CDI specification is not rewritten after a driver update"}
 	case h.stale():
 		return Finding{Verdict: Fix, Cause: "the CDI specification is older than the driver"}
 	case len(h.unnamed()) > 0:

@@ -1,4 +1,4 @@
-# Writes the CDI specification anew, and lets it be written after every update of the driver from now on.
+# Rewrites the CDI specification, and has it rewritten after every driver update from now on.
 set -eu
 if systemctl cat nvidia-cdi-refresh.service >/dev/null 2>&1; then
 	systemctl enable nvidia-cdi-refresh.path nvidia-cdi-refresh.service

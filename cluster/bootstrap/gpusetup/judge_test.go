@@ -146,7 +146,7 @@ func TestJudges(t *testing.T) {
 		{"clock-wrong", "access", Warn, "the machine's clock is -2h1m0s from this one's", Ready},
 		{"cdi-none", "cdi", Fix, "there is no CDI specification", Fixable},
 		{"cdi-stale", "cdi", Fix, "older than the driver", Fixable},
-		{"cdi-disabled", "cdi", Fix, "not written anew", Fixable},
+		{"cdi-disabled", "cdi", Fix, "not rewritten", Fixable},
 		{"cdi-too-new", "cdi", Warn, "Docker 24.0.7 does not understand the CDI 0.7.0", Ready},
 		{"cdi-twice", "cdi", Warn, "/etc/cdi/nvidia.yaml and /var/run/cdi/nvidia.yaml", Ready},
 	}

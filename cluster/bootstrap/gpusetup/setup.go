@@ -100,7 +100,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 		line.Finding = Finding{Verdict: Stop, Cause: line.Cause + ", and only root could change that", Cure: "log in as root for this once (root@HOST), or have an administrator run it"}
 		return line, nil
 	}
-	s.tell(Step{Check: c.name, Text: "mending, since " + line.Cause, Program: line.Program})
+	s.tell(Step{Check: c.name, Text: "fixing this: " + line.Cause, Program: line.Program})
 	s.report.Changed = append(s.report.Changed, c.name)
 	said, err := shell.Output(ctx, s.m, s.by(line.As, line.Program), nil)
 	if exit, ok := asExit(err); ok {
@@ -112,7 +112,7 @@ func (s *setup) fix(ctx context.Context, c check, line Check) (Check, error) {
 	}
 	if c.reboots {
 		s.reboot, s.over = true, true
-		line.Finding, line.Fixed = Finding{Verdict: OK, Note: "the machine is starting anew"}, true
+		line.Finding, line.Fixed = Finding{Verdict: OK, Note: "the machine is rebooting"}, true
 		return line, nil
 	}
 	return s.again(ctx, c, line, said)

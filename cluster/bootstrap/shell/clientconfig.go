@@ -124,7 +124,7 @@ func (c *clientConfig) ask(t Target, file string) (settings, error) {
 			said = fmt.Sprintf("no answer for %v", askTime)
 		}
 		return nil, &Problem{Cause: fmt.Sprintf("ssh does not take its configuration for %s: %s", t.Host, strings.ReplaceAll(said, "\n", "; ")),
-			Cure: "mend the file; `ssh -G " + t.Host + "` shows what ssh makes of it"}
+			Cure: "fix the file; `ssh -G " + t.Host + "` shows what ssh makes of it"}
 	}
 	s := settings{}
 	for lines := bufio.NewScanner(bytes.NewReader(out)); lines.Scan(); {

@@ -127,7 +127,7 @@ func decodeConfig(path, dir string) (*ssh_config.Config, error) {
 	c, err := ssh_config.DecodeBytes([]byte(text))
 	if err != nil {
 		return nil, &Problem{Cause: fmt.Sprintf("%s is not a configuration of ssh (%v)", path, err),
-			Cure: "mend the file; `ssh -G HOST` shows what ssh makes of it"}
+			Cure: "fix the file; `ssh -G HOST` shows what ssh makes of it"}
 	}
 	return c, nil
 }

@@ -21,9 +21,9 @@ func changedProblem(r route, key ssh.PublicKey, want []knownhosts.KnownKey) *Pro
 		w = want[i] // the line that ought to match
 	}
 	return &Problem{
-		Cause: fmt.Sprintf("the host key of %s is not the known one: it shows %s, and %s:%d says %s. It was set up anew, or somebody "+
-			"stands in between", r, fingerprint(key), w.Filename, w.Line, fingerprint(w.Key)),
-		Cure: fmt.Sprintf("if it was set up anew, forget the old key with `ssh-keygen -R %s -f %s` and try again",
+		Cause: fmt.Sprintf("the host key of %s is not the known one: it shows %s, and %s:%d says %s. The machine was reinstalled, or somebody "+
+			"intercepts the connection", r, fingerprint(key), w.Filename, w.Line, fingerprint(w.Key)),
+		Cure: fmt.Sprintf("if it was reinstalled, forget the old key with `ssh-keygen -R %s -f %s` and try again",
 			Quote(knownhosts.Normalize(r.knownAs())), Quote(w.Filename)),
 	}
 }
@@ -137,7 +137,7 @@ func methodsProblem(r route, taken []string) *Problem {
 		ours = strings.Join(r.methods, ", ")
 	}
 	return &Problem{Cause: fmt.Sprintf("%s takes %s, and of the ways to be let in ssh's configuration allows %s", r, strings.Join(taken, ", "), ours),
-		Cure: "mend PreferredAuthentications, or the Authentication option that says no, in ~/.ssh/config"}
+		Cure: "fix PreferredAuthentications, or the Authentication option that says no, in ~/.ssh/config"}
 }
 
 func passwordProblem(r route) *Problem {
@@ -185,7 +185,7 @@ func silentJumpProblem(r, jump route) *Problem {
 
 func proxyProblem(r route, said string) *Problem {
 	return &Problem{Cause: fmt.Sprintf("the ProxyCommand of %s gives no connection, it said %q: %s", r.name, said, r.proxy),
-		Cure: fmt.Sprintf("mend it in ~/.ssh/config; see what `%s` says", r.command())}
+		Cure: fmt.Sprintf("fix it in ~/.ssh/config; see what `%s` says", r.command())}
 }
 
 func silentProxyProblem(r route, limit time.Duration) *Problem {
@@ -194,7 +194,7 @@ func silentProxyProblem(r route, limit time.Duration) *Problem {
 }
 
 func jumpLoopProblem(t Target) *Problem {
-	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s go round in a circle", t.Host), Cure: "mend ProxyJump in ~/.ssh/config"}
+	return &Problem{Cause: fmt.Sprintf("the jump hosts of %s go round in a circle", t.Host), Cure: "fix ProxyJump in ~/.ssh/config"}
 }
 
 func lostProblem(r route) *Problem {

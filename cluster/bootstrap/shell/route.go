@@ -103,7 +103,7 @@ func parseJumps(list string, t Target) ([]Target, error) {
 		jump, err := ParseTarget(strings.TrimSpace(text))
 		if err != nil {
 			return nil, &Problem{Cause: "the ProxyJump of " + t.Host + " cannot be read, " + err.Error(),
-				Cure: "mend it in ~/.ssh/config"}
+				Cure: "fix it in ~/.ssh/config"}
 		}
 		jumps = append(jumps, jump)
 	}

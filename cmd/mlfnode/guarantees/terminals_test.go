@@ -141,7 +141,7 @@ func TestSecondTerminal(t *testing.T) {
 	}
 	open1()
 	first.see("sh-1 finished: 1 of 1 succeeded")
-	first.see("this terminal stays while sweeps of other terminals run")
+	first.see("this terminal stays open while it runs sweeps of other terminals")
 	open2()
 	second.see("sh-2 finished: 1 of 1 succeeded")
 	second.exit(0)
@@ -216,7 +216,7 @@ func TestInterruptOnce(t *testing.T) {
 	first := h.open(sweepOf(gate, "--set", "a=1,2")...)
 	first.see("sh-1/0 | waiting")
 	first.signal(syscall.SIGINT)
-	first.see("sh-1 is paused; running trials continue to their end or save their state, Ctrl-C again kills them")
+	first.see("sh-1 is paused; running trials finish or save their state; press Ctrl-C again to kill them")
 	open()
 	if shown := first.exit(130); !strings.Contains(shown, "resume with: mlfnode resume sh-1") || strings.Contains(shown, "sh-1/1 |") {
 		t.Errorf("got\n%s", shown)

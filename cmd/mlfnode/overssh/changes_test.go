@@ -18,7 +18,7 @@ func TestHostIsWiped(t *testing.T) {
 	l := newLab(t, 2)
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.wipe(l.Hosts[1])
-	wantLine(t, l.laptop.Must("up", "-f"), "host2", "shipped mlfnode", "joined", "started")
+	wantLine(t, l.laptop.Must("up", "-f"), "host2", "installed mlfnode", "joined", "started")
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)
 	}
@@ -45,7 +45,7 @@ func TestMasterIsWiped(t *testing.T) {
 	l.laptop.Must("up", "-a", "host1,host2", "-r", "ML", "-m", "1", "-w", "2")
 	l.wipe(l.Hosts[0])
 	out := l.laptop.Must("up", "-f")
-	wantLine(t, out, "host1", "shipped mlfnode", "started")
+	wantLine(t, out, "host1", "installed mlfnode", "started")
 	wantLine(t, out, "host2", "joined", "started")
 	if n := l.members(); n != 2 {
 		t.Errorf("%d nodes are alive, want 2", n)

@@ -173,7 +173,7 @@ func TestDryRun(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 1)
 	out := l.laptop.Must("up", "-a", "host1", "-m", "1", "--dry-run")
-	wantLine(t, out, "host1", "would ship mlfnode")
+	wantLine(t, out, "host1", "would install mlfnode")
 	l.nothingLeft("")
 	if r := l.laptop.Try("status"); r.Code != 2 || !strings.Contains(r.Stderr, "there is no cluster.yaml in this folder") {
 		t.Errorf("got %d, %q, want that there is no cluster", r.Code, r.Stderr)
@@ -193,7 +193,7 @@ func TestOnATerminal(t *testing.T) {
 	}
 	l.laptop.Must("down", "--purge", "--yes")
 	up = l.laptop.OnTerminal(l.laptop.Command("up", "-f"))
-	up.Expect("ship")
+	up.Expect("install")
 	up.Press("\x03")
 	if code, screen := up.Close(hosts.Patience); code != 130 {
 		t.Errorf("exit code %d, want 130:\n%s", code, screen)

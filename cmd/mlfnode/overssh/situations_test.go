@@ -59,7 +59,7 @@ var situations = []situation{
 		cure:  "run `ssh-copy-id ada@HOST` once, or name the key with -i or an IdentityFile in ~/.ssh/config"},
 	{name: "a changed host key", arrange: func(_ *lab, h *hosts.Host) { h.NewHostKey() },
 		cause: "the host key of HOST is not the known one: it shows ssh-ed25519 …",
-		cure:  "if it was set up anew, forget the old key with `ssh-keygen -R 'HOST' -f 'LAPTOP/.ssh/known_hosts'` and try again"},
+		cure:  "if it was reinstalled, forget the old key with `ssh-keygen -R 'HOST' -f 'LAPTOP/.ssh/known_hosts'` and try again"},
 	{name: "password only", how: hosts.SSHD{Config: "PubkeyAuthentication no", Users: []hosts.User{{Password: "secret"}}},
 		cause: "HOST lets ada in by password only, and there is no terminal to ask for it",
 		cure:  "run this in a terminal, or have the ssh server there take keys"},

@@ -58,7 +58,7 @@ func refusals(t *testing.T, e executor.Executor) {
 		{"hidden", 126, `"hidden" is in PATH but is not executable`},
 		{"./lost.sh", 126, `"./lost.sh" names the interpreter "/nowhere/python" in its first line, which does not exist`},
 		{"./dos.sh", 126, `Windows line ends`},
-		{"./text", 126, `"./text" is no program for this machine and has no #! line; run it with its interpreter`},
+		{"./text", 126, `"./text" is not a program for this machine and has no #! line; run it with its interpreter`},
 		{"./bin", 126, `"./bin" is a directory`},
 	} {
 		a := s.attempt(c.name)

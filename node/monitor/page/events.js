@@ -155,7 +155,7 @@ export class Stream {
     return new Promise(() => {});
   }
 
-  /** Opens the stream anew when other topics are wanted. */
+  /** Opens the stream again when other topics are wanted. */
   choose() {
     const topics = new Set();
     for (const [id, tab] of this.tabs) {
