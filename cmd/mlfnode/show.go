@@ -68,7 +68,7 @@ func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, d
 	defer r.Close()
 	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".mlfnode-*")
 	if err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
 	defer func() {
 		if failure != nil {
@@ -79,7 +79,7 @@ func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, d
 		return err
 	}
 	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, dir)); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be made: %v", dir, bare(err)), "another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
 	a.say("the files of %s are in %s", v.Sweep, dir)
 	if len(v.Bundles) > 1 {
