@@ -68,7 +68,7 @@ type Member struct {
 	Address string // IP address of its gossip
 	Port    int    // of its gossip
 	State   State
-	Since   time.Time // when this node saw it enter the state, or its agent start anew
+	Since   time.Time // when this node saw it enter the state, or its agent restart
 	Started time.Time // when its agent started, by its own clock; it tells two lives of an agent apart
 }
 

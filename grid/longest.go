@@ -71,7 +71,7 @@ func (l *Longest) Block(n int64) Range {
 	return l.spread.Block(n)
 }
 
-// Reorder finds the order anew where enough run times have come since it was last found, and reports whether it did so. For a sweep of
+// Reorder computes the order again where enough run times have come since it was last found, and reports whether it did so. For a sweep of
 // many trials it does so about a hundred times in all.
 func (l *Longest) Reorder() bool {
 	if l.noted < l.due {

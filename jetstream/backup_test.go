@@ -15,7 +15,7 @@ import (
 	"mlfnode/grid"
 )
 
-// stalling is a writer whose first write takes longer than nats-server waits for who reads a snapshot.
+// stalling is a writer whose first write takes longer than nats-server waits for the reader of a snapshot.
 type stalling struct {
 	bytes.Buffer
 	wait <-chan time.Time

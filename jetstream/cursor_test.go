@@ -94,6 +94,6 @@ func TestRemovedMessagesAreNotAwaited(t *testing.T) {
 		t.Errorf("take: got %d entries, %v; want %v", len(batch), err, errLost)
 	}
 	if seqs, _ := collect(t, s, 1, 1); len(seqs) != 1 || seqs[0] != 5 {
-		t.Errorf("read anew: got %v, want 5, the last that was given", seqs)
+		t.Errorf("read again: got %v, want 5, the last that was given", seqs)
 	}
 }

@@ -138,7 +138,7 @@ func TestHalfMadeStreams(t *testing.T) {
 	}
 }
 
-// TestLostLeases opens a folder whose lease queue a power cut has left empty: it is begun anew, and the rest is there.
+// TestLostLeases opens a folder whose lease queue a power cut has left empty: it starts empty, and the rest is there.
 func TestLostLeases(t *testing.T) {
 	for _, lost := range [][]string{{"meta.inf"}, {"meta.sum"}, {"meta.inf", "meta.sum", "msgs/1.blk"}} {
 		t.Run(strings.Join(lost, " "), func(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 // writes a stream's settings and then their checksum, each whole or not at all: so without settings the stream was never used,
 // and settings that are whole are good without their checksum.
 //
-// The lease queue is not synced, so a power cut may leave anything of it. Without whole settings it is begun anew: the master makes
+// The lease queue is not synced, so a power cut may leave anything of it. Without whole settings it starts empty: the master makes
 // leases again that are gone.
 func mend(dir string) error {
 	if err := removeProbes(dir); err != nil {

@@ -178,7 +178,7 @@ func (q *Queue) take(node grid.NodeID, shape string, n, level int) []Held {
 var errNotHeld = errors.New("the node does not hold the lease")
 
 // held gives a lease of a node; nil when there is none with this ID, which its holder alone knows:
-// so one that an earlier process has stored is in the hands of who names it.
+// so one that an earlier process has stored is in the hands of whoever names it.
 func (q *Queue) held(node grid.NodeID, id grid.LeaseID) (*queued, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -378,7 +378,7 @@ func TestLeaseIsItsHolders(t *testing.T) {
 	}
 }
 
-// TestCompetingPulls has many ask for each lease. Those who get nothing must not stand in the way of who asks next.
+// TestCompetingPulls has many ask for each lease. Those who get nothing must not stand in the way of whoever asks next.
 func TestCompetingPulls(t *testing.T) {
 	l := newLab(t)
 	const rounds, burst = 40, 5

@@ -18,7 +18,7 @@ const (
 	pullBeat   = 2 * time.Second
 	// tailIdle is how long the server keeps the cursor of a reader that does not ask.
 	tailIdle = time.Minute
-	// tailRetry is the pause before a cursor that was lost (a reopened server) is made anew.
+	// tailRetry is the pause before a cursor that was lost (a reopened server) is made again.
 	tailRetry = 250 * time.Millisecond
 )
 

@@ -222,7 +222,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	}
 	n.onClose(n.store.Close)
 	n.start("store", watchStore(n.store.Lost()))
-	// Leases of the node's last life are void: its attempts are reported below, and what is missing is leased anew.
+	// Leases of the node's last life are void: its attempts are reported below, and what is missing is leased again.
 	if err := n.store.Queue.Purge(ctx); err != nil {
 		return nil, fmt.Errorf("empty the lease queue: %w", err)
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 // join has a machine join the cluster of boss and start its node. A name that belongs to credentials that are gone, as those of a
-// machine that was set up anew, is freed first; one that the machine gives up, afterwards.
+// machine that was set up again, is freed first; one that the machine gives up, afterwards.
 func (r *run) join(ctx context.Context, m, boss *machine, w *Wanted) (*Reply, error) {
 	reply, err := r.joinOnce(ctx, m, boss, w)
 	if reply == nil || boss == nil {

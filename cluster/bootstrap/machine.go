@@ -24,7 +24,7 @@ type machine struct {
 	sight   sight      // of its node
 	removed bool       // from the cluster, and to be stopped
 	stopped bool       // for that
-	again   bool       // start it anew although nothing differs
+	again   bool       // restart it although nothing differs
 	marks   []string   // of other machines, that were seen in its folder
 	shares  []*machine // have their folder in the same place
 	since   time.Time  // when what ran before began, as others saw it

@@ -10,7 +10,7 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// Restart has the nodes of the named machines, of all without names, started anew with the program that is running here and the
+// Restart restarts the nodes of the named machines, of all without names, with the program that is running here and the
 // settings of the cluster; their trials go on meanwhile. It goes one by one, the master last, and ends with the first that does
 // not come back, so that a bad program or setting stops one node at most.
 func Restart(ctx context.Context, o Options, names []string) ([]Outcome, error) {
@@ -91,7 +91,7 @@ func (r *run) restart(ctx context.Context, m, boss *machine) bool {
 	if !r.well(m) || !r.returned(ctx, m, m) {
 		return false
 	}
-	r.each(r.machines, func(other *machine) { // a master that comes back meets the others anew
+	r.each(r.machines, func(other *machine) { // a master that comes back meets the others again
 		if other != m && other.seen != nil && m.Is(Master) {
 			other.seen.Working = false // so that it is asked again
 			r.returned(ctx, other, m)

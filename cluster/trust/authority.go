@@ -35,7 +35,7 @@ type Authority struct {
 }
 
 // OpenAuthority opens the CA in the folder, or makes one where none is. A CA that was half made when the process was killed
-// is made anew, unless something was issued: then it says what is missing. A nil clock is time.Now. The caller holds the lock
+// is made again, unless something was issued: then it says what is missing. A nil clock is time.Now. The caller holds the lock
 // of the state folder.
 func OpenAuthority(dir string, clock func() time.Time) (*Authority, error) {
 	if clock == nil {

@@ -126,7 +126,7 @@ func (c CAs) ID() uint64 {
 	return max(binary.BigEndian.Uint64(h.Sum(nil)), 1)
 }
 
-// Client is for who dials a master of the cluster without a certificate: people, and whoever wants to know which cluster it is. A master sends the
+// Client is for whoever dials a master of the cluster without a certificate: people, and whoever wants to know which cluster it is. A master sends the
 // CAs of its cluster with its certificate. Where they are others than those known so far, learn gets them once the master is known to be one, and
 // they count from then on. It may be nil.
 func (c CAs) Client(learn func(CAs)) *tls.Config {

@@ -37,7 +37,7 @@ func keepFiles(t *testing.T, from string, keep func(name string) bool) string {
 	return dir
 }
 
-// Every set of files that a kill, or a careless hand, can leave: the authority opens, is made anew where it never was in use,
+// Every set of files that a kill, or a careless hand, can leave: the authority opens, is made again where it was never in use,
 // or says which file is missing.
 func TestEverySetOfFiles(t *testing.T) {
 	unused := openAuthority(t, filepath.Join(t.TempDir(), "trust"), nil)

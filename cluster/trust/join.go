@@ -73,7 +73,7 @@ func (a *Authority) Join(r JoinRequest) (JoinAnswer, error) {
 }
 
 // checkRequest judges everything that can be judged without changing anything, the cheap things first. What it says about the
-// token is said to who has its secret.
+// token is told only to whoever has its secret.
 func (a *Authority) checkRequest(r JoinRequest) (Token, error) {
 	if err := CheckNodeName(r.Node); err != nil {
 		return Token{}, fmt.Errorf("the %w: %w", ErrBadRequest, err)
@@ -132,7 +132,7 @@ func (a *Authority) useToken(id string, node grid.NodeID, digest string) (access
 			role = ""
 			return nil
 		}
-		child := tokenRecord{Role: role, Note: "given to who joined " + string(node), Created: now.UTC(), Parent: id, Node: node}
+		child := tokenRecord{Role: role, Note: "given to the person who added " + string(node), Created: now.UTC(), Parent: id, Node: node}
 		access = a.addToken(all, child).Bearer()
 		return nil
 	})

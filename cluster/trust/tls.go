@@ -35,7 +35,7 @@ func (id *Identity) server(auth tls.ClientAuthType, admit Admit) *tls.Config {
 			return &id.current().Cert, nil // with the CAs, which joining machines know by its hash
 		},
 		ClientAuth:             auth,
-		SessionTicketsDisabled: true, // each connection is judged anew
+		SessionTicketsDisabled: true, // each connection is judged by itself
 		VerifyConnection: func(s tls.ConnectionState) error {
 			if len(s.PeerCertificates) == 0 && auth == tls.VerifyClientCertIfGiven {
 				return nil
@@ -86,7 +86,7 @@ func (p Pin) Client() *tls.Config {
 	})
 }
 
-// CAs gives what a server has sent, if the pinned CA is among it, or ErrWrongCA: all CAs of a cluster, for who has verified the server.
+// CAs gives what a server has sent, if the pinned CA is among it, or ErrWrongCA: all CAs of a cluster, for whoever has verified the server.
 func (p Pin) CAs(s tls.ConnectionState) (CAs, error) {
 	if _, err := p.CA(s); err != nil {
 		return nil, err

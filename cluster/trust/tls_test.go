@@ -118,7 +118,7 @@ func TestOldVersionsOfTLS(t *testing.T) {
 	wantSilence(t, "TLS 1.2 server", s, c)
 }
 
-// A server of another cluster never sees a byte of what the client has to say, be it a token or a certificate; not even when it
+// A server of another cluster never sees a byte of what the client has to say, whether a token or a certificate; not even when it
 // sends the pinned CA along.
 func TestWrongCA(t *testing.T) {
 	a, boss, _ := newAuthority(t)

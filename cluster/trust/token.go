@@ -15,7 +15,7 @@ import (
 // The text of a token: mlf1.<pin, 64 hexadecimal digits>.<id, 10 hexadecimal digits>.<secret, 43 characters of base64url>.
 const (
 	tokenPrefix = "mlf1"
-	idBytes     = 5 // short enough to type; a token is made anew when its identifier is in use
+	idBytes     = 5 // short enough to type; a token gets another identifier when its own is in use
 	secretBytes = 32
 )
 

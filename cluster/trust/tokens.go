@@ -15,7 +15,7 @@ import (
 // tokenRecord is what tokens.json has of a token: everything but its secret.
 type tokenRecord struct {
 	Role    Role        `json:"role"`
-	User    Role        `json:"user,omitempty"` // of the access token for who joins with it
+	User    Role        `json:"user,omitempty"` // of the access token for the person who joins with it
 	Hash    []byte      `json:"hash"`           // SHA-256 of the secret
 	Note    string      `json:"note,omitempty"`
 	Created time.Time   `json:"created"`

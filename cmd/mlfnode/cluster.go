@@ -245,7 +245,7 @@ func (a *app) warn(err error) {
 	}
 }
 
-// reload reads node.yaml anew and says what came of it. What is wrong with it is logged, and the node goes on as it was.
+// reload reads node.yaml again and says what came of it. What is wrong with it is logged, and the node goes on as it was.
 func (a *app) reload(n *node.Node, f *nodeFlags) (status string) {
 	cfg, err := a.nodeSettings(f)
 	if err != nil {

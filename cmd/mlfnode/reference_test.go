@@ -77,7 +77,7 @@ func TestReference(t *testing.T) {
 	}
 	kept, err := os.ReadFile(file)
 	if err != nil || !bytes.Equal(kept, got) {
-		t.Errorf("docs/reference.md is not about this program (%v); make it anew: make docs", err)
+		t.Errorf("docs/reference.md is not about this program (%v); run: make docs", err)
 	}
 	folder := *manFolder
 	if folder == "" {

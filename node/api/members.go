@@ -90,7 +90,7 @@ type NewToken struct {
 	Role    string        `json:"role"`
 	Expires time.Duration `json:"expires"` // from now; 0 is never
 	Uses    int           `json:"uses"`    // joins; 0 is any number
-	User    string        `json:"user"`    // role of who joins with it
+	User    string        `json:"user"`    // role of the person who joins with it
 	Note    string        `json:"note"`
 }
 

@@ -45,7 +45,7 @@ type Store struct {
 
 // kept is what is stored of a trial. The fields are guarded by Store.mu.
 type kept struct {
-	disk sync.Mutex // held by who changes the trial's files, except that uploads write their parts without it; taken before Store.mu
+	disk sync.Mutex // held by whoever changes the trial's files, except that uploads write their parts without it; taken before Store.mu
 
 	trialFile
 	snapshots []*Snapshot      // the oldest first

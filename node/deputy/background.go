@@ -56,7 +56,7 @@ func (w *work) launchService(ctx context.Context, r record) error {
 	return w.awaitAgent(ctx, 0, program)
 }
 
-// launchBackground starts the supervisor, or has the one that is there start itself and the agent anew.
+// launchBackground starts the supervisor, or has the one that is there restart itself and the agent.
 func (w *work) launchBackground(ctx context.Context, _ record) error {
 	old := w.agentPID(ctx)
 	program, err := w.programFile()

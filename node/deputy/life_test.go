@@ -191,7 +191,7 @@ func forgotten(t *testing.T, master, worker *machine, two bootstrap.Order) {
 	await(t, "the worker works", func() bool { return worker.mustAct(bootstrap.ActionLook, two).Seen.Working })
 }
 
-// otherCluster makes the master anew under the worker.
+// otherCluster replaces the master under the worker.
 func otherCluster(t *testing.T, master, worker *machine, one, two bootstrap.Order) {
 	file := filepath.Join(t.TempDir(), "kept")
 	if err := os.Link(master.Program(), file); err != nil {

@@ -308,7 +308,7 @@ func (w *work) join(ctx context.Context, cfg node.Config, token trust.Token) err
 	return nil
 }
 
-// run starts the node, or starts it anew where it runs something else than lies there.
+// run starts the node, or restarts it if it runs something other than what is installed.
 func (w *work) run(ctx context.Context) error {
 	seen := w.see(ctx)
 	if seen.Active && seen.Service != "" && !seen.Stale && !w.order.Wanted.Restart {

@@ -50,7 +50,7 @@ const (
 )
 
 // Run is the supervisor of the node in the root folder: it starts the agent again whenever that ends. SIGTERM ends both, SIGHUP
-// is passed on, and SIGUSR2 starts both anew, from the program as it lies there then, while trials go on.
+// is passed on, and SIGUSR2 restarts both, from the program as it is then, while trials continue.
 func Run(ctx context.Context, root string, signals <-chan os.Signal, stderr io.Writer) error {
 	w := &watch{Place: bootstrap.Place{Root: root}, signals: signals, log: slog.New(slog.NewTextHandler(stderr, nil)), pause: firstPause}
 	lock, err := w.lock(ctx)
@@ -76,7 +76,7 @@ func Run(ctx context.Context, root string, signals <-chan os.Signal, stderr io.W
 	}
 }
 
-// ownPatience is how long a supervisor that was started anew waits for its own lock.
+// ownPatience is how long a restarted supervisor waits for its own lock.
 const ownPatience = 5 * time.Second
 
 // lock takes the root folder for this supervisor and says which process it is.

@@ -36,7 +36,7 @@ func (h Host) master(ctx context.Context) []Finding {
 	return found
 }
 
-// askDate takes the date from the head of any answer, be it a refusal.
+// askDate takes the date from the head of any answer, even a refusal.
 func (h Host) askDate(ctx context.Context) (Answer, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+h.at(h.Ports.API)+"/", nil)
 	if err != nil {

@@ -51,7 +51,7 @@ func (c *cage) resetPeak() (base int64) {
 		return 0
 	}
 	if _, err := unix.Pwrite(int(c.peak), []byte("0"), 0); err != nil {
-		c.peak.close() // an old kernel, which can't start anew: its figure would be that of all attempts so far
+		c.peak.close() // an old kernel, which can't reset it: its figure would be that of all attempts so far
 		return 0
 	}
 	return number(c.read(c.peak))

@@ -57,7 +57,7 @@ func Verdict(cause error) (grid.Class, string) {
 	case errors.Is(cause, ErrLost):
 		return grid.ClassLost, "stopped, because the trial may run on another node now"
 	}
-	return grid.ClassHalt, "stopped before its end"
+	return grid.ClassHalt, "stopped, to run again later"
 }
 
 // TimedOut is the reason of an attempt that ran for longer than its limit.

@@ -123,7 +123,7 @@ func (d *reader) read(text []byte) error {
 	return d.problems.Err()
 }
 
-// fields passes each value of a map on to who reads it.
+// fields passes each value of a map to its reader.
 func (d *reader) fields(n *yaml.Node, what string, known map[string]func(*yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
 		d.report(n, "Write it as `field: value` lines.", "%s is not a map", what)

@@ -94,7 +94,7 @@ func TestUnusableFileIsFoldedAnew(t *testing.T) {
 	}
 }
 
-// TestDamageFoundLater damages rows, which only reading them shows: the reader is told, and the next start folds anew.
+// TestDamageFoundLater damages rows, which only reading them shows: the reader is told, and the next start folds again.
 func TestDamageFoundLater(t *testing.T) {
 	for _, c := range []struct{ name, spoil string }{
 		{"detail", "UPDATE trial SET detail = x'ff'"},

@@ -16,7 +16,7 @@ import (
 	"modernc.org/sqlite"
 )
 
-// schemaVersion changes with schema or with what the columns mean; a file of another version is folded anew.
+// schemaVersion changes with schema or with what the columns mean; a file of another version is folded again.
 const schemaVersion = 11
 
 // Files of these versions lack only tables of what no event told then, or what can be made from their rows. They get it.
@@ -226,7 +226,7 @@ const (
 	codeNotADB  = 26
 )
 
-// IsDamage reports whether the error means that the content of the file is wrong: only a new start, which folds the history anew, helps.
+// IsDamage reports whether the error means that the content of the file is wrong: only a new start, which folds the history again, helps.
 func IsDamage(err error) bool {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
@@ -246,7 +246,7 @@ func IsFull(err error) bool {
 	return code == codeFull || code == codeIO
 }
 
-// check passes an error on; on damage it leaves a mark so that the next Open folds the history anew.
+// check passes an error on; on damage it leaves a mark so that the next Open folds the history again.
 func (d *DB) check(err error) error {
 	if !IsDamage(err) {
 		return err

@@ -70,7 +70,7 @@ func (m *model) note(id grid.SweepID, t *grid.Trial, change grid.Change) {
 	m.changed = append(m.changed, c)
 }
 
-// listing gives the trials by index and counts them anew.
+// listing gives the trials by index and counts them again.
 func (m *model) listing(id grid.SweepID) (trials []grid.Trial, counts Counts) {
 	if c := m.counts[id]; c != nil {
 		counts = *c
@@ -195,7 +195,7 @@ func anyStream(t *rapid.T) []Stored {
 	return stored
 }
 
-// foldParts folds a stream in random parts, now and then some of it again, and opens the file anew in between.
+// foldParts folds a stream in random parts, now and then some of it again, and reopens the file in between.
 func foldParts(t *rapid.T, d *DB, m *model, stored []Stored) (*DB, []Transition) {
 	var changed []Transition
 	for at := 0; at < len(stored); {

@@ -28,7 +28,7 @@ type lease struct {
 }
 
 // feed is what is left to do of one sweep. wanted = [0,count); have = done + leased + waiting for a retry; next leases what is
-// missing. It does no I/O, and forgetting a feed and loading it anew from history loses nothing.
+// missing. It does no I/O, and forgetting a feed and loading it again from history loses nothing.
 type feed struct {
 	sweep  *grid.Sweep
 	task   string // TaskName of the sweep

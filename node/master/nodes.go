@@ -12,7 +12,7 @@ import (
 	"mlfnode/jetstream"
 )
 
-// Nodes is what the master knows of the cluster's nodes; the parts are given by who wires them.
+// Nodes is what the master knows of the cluster's nodes; the parts are given by whoever wires them.
 type Nodes struct {
 	// Members is the view of gossip, this node included.
 	Members func() []cluster.Member

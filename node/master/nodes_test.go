@@ -163,7 +163,7 @@ func (c *stage) pulled(id grid.SweepID) *jetstream.Held {
 	return h
 }
 
-// TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased anew at once, the attempt names
+// TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased again at once, the attempt names
 // the node, and when the node is back it is told that it holds nothing.
 func TestDeadNode(t *testing.T) {
 	for name, die := range map[string]func(*world){
@@ -184,7 +184,7 @@ func TestDeadNode(t *testing.T) {
 			die(w)
 			again := c.pulled(id)
 			if took := time.Since(began); took > 3*time.Second {
-				t.Errorf("the trial was leased anew after %v, want it within 3 s", took)
+				t.Errorf("the trial was leased again after %v, want it within 3 s", took)
 			}
 			if again.Seq == h.Seq || again.Lo != 0 || again.Attempt != 2 {
 				t.Errorf("lease: got %+v, want a new one for attempt 2 of trial 0", again.Lease)

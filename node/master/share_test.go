@@ -78,7 +78,7 @@ func TestNewSweepIsServedAtOnce(t *testing.T) {
 	}
 }
 
-// TestLanesAreFedApart: what waits in one lane takes no room from another, be it of more urgent sweeps or of bigger trials.
+// TestLanesAreFedApart: what waits in one lane takes no room from another, whether of more urgent sweeps or of bigger trials.
 func TestLanesAreFedApart(t *testing.T) {
 	c := start(t, 4)
 	small := c.submit(1_000_000_000, nil)

@@ -140,7 +140,7 @@ func (s *state) setAside(ctx context.Context, sweep grid.SweepID, t *grid.Trial,
 }
 
 // void takes leases out of the queue of which a node knows nothing any more, because its agent has begun a new life. The reconciler
-// finds them missing there, and leases them anew once the node's last reports have been followed.
+// finds them missing there, and leases them again once the node's last reports have been followed.
 func (s *state) void(node grid.NodeID, held []grid.LeaseID) {
 	ctx := context.Background() // a call of the store bounds itself
 	feeds := s.leases()

@@ -37,7 +37,7 @@ type Config struct {
 	Working func() bool
 	// The rest is for a master; nil on others.
 	Authority *trust.Authority
-	Address   string                                   // HOST:PORT of the API, for who joins
+	Address   string                                   // HOST:PORT of the API, for machines that join
 	Meet      func() JoinReply                         // where a machine that joins finds the others
 	Forget    func(context.Context, grid.NodeID) error // takes a node out of the cluster
 	Rotate    func(context.Context) error              // gives the cluster a new gossip key

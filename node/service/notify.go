@@ -36,7 +36,7 @@ func (Notifier) Extend(within time.Duration) error {
 
 // Run pings systemd's watchdog while healthy returns nil, at a third of the time that systemd allows, until ctx ends. When
 // healthy returns an error or does not return, systemd kills the agent with SIGABRT, which writes all its goroutines into the
-// journal, and starts it anew. Without a watchdog, Run waits for ctx.
+// journal, and restarts it. Without a watchdog, Run waits for ctx.
 func (n Notifier) Run(ctx context.Context, healthy func() error) error {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {

@@ -198,7 +198,7 @@ func stopped(ctx context.Context, a *attempt) *grid.Result {
 	case errors.Is(cause, executor.ErrLost):
 		return a.failed(grid.ClassLost, "not started, because the trial may run on another node now")
 	default:
-		return a.failed(grid.ClassHalt, "stopped before its end: "+cause.Error())
+		return a.failed(grid.ClassHalt, "stopped, to run again later: "+cause.Error())
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 func mount(t *testing.T) string {
 	t.Helper()
 	if raceDetector {
-		t.Skip("nats-server itself races with its clients when JetStream is opened anew, which the race detector takes for a fault here")
+		t.Skip("nats-server itself races with its clients when JetStream is reopened, which the race detector takes for a fault here")
 	}
 	return gridtest.SmallDisk(t, "96m", unix.MNT_DETACH)
 }

@@ -92,7 +92,7 @@ func (w *Worker) serve(ctx context.Context, lanes []lane) {
 }
 
 // fill hands leases of one lane to runners while resources and work last. Room may come free as fast as it is filled, so it is
-// at most as many as the machine has room for: then the lanes are to be put in order anew. It returns how many were left of that.
+// at most as many as the machine has room for: then the order of lanes is computed again. It returns how much of the room was left.
 func (w *Worker) fill(ctx context.Context, l lane, slots int) int {
 	for left := slots; left > 0; left-- {
 		if ctx.Err() != nil || w.draining.Load() {

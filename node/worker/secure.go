@@ -63,7 +63,7 @@ func syncFile(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// outlived reports whether the machine has been started anew since the attempt ran, so that its result may be on the disk and a
+// outlived reports whether the machine has been rebooted since the attempt ran, so that its result may be on the disk and a
 // part of its output not.
 func (m *manifest) outlived(boot string) bool {
 	return m.Boot != "" && boot != "" && m.Boot != boot && !m.Synced

@@ -40,7 +40,7 @@ class Report:
         self.write_metrics()
 
     def write_log(self):
-        """Write the whole list anew, as LogReport does; a reader never sees half of it."""
+        """Write the whole list again, as LogReport does; a reader never sees half of it."""
         with open(self.path + ".tmp", "w") as file:
             json.dump(self.entries, file, indent=4)
         os.replace(self.path + ".tmp", self.path)

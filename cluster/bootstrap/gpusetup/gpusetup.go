@@ -19,7 +19,7 @@ const DefaultImage = "debian:12-slim"
 // Options say what may be done to a machine. The zero value fixes what can be fixed without disturbing anybody.
 type Options struct {
 	DryRun        bool          // change nothing, and tell which programs would be run
-	Reboot        bool          // the machine may be started anew where only that helps; only with a drained node
+	Reboot        bool          // the machine may be rebooted where only that helps; only with a drained node
 	RestartDocker bool          // Docker may be restarted although containers run and would end
 	Sudo          string        // what makes a program run as root for a user who is not; "" for "sudo -n"
 	Version       string        // toolkit to have, "1.19.1"; "" for DefaultVersion or anything newer than minVersion that is there

@@ -35,7 +35,7 @@ func (w *wallet) at(l login) *password {
 // password is the last answer for a login. Answers are numbered, so that one who is refused the first does not take the second,
 // which another has asked for meanwhile, for refused.
 type password struct {
-	turn chan struct{} // held by who asks
+	turn chan struct{} // held by whoever asks
 
 	mu      sync.Mutex
 	answer  string

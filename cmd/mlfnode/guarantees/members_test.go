@@ -152,7 +152,7 @@ func TestIncarnationSurvivesPowerCut(t *testing.T) {
 	}
 }
 
-// TestForgetAndReturn takes a dead node off the list; it has to join anew.
+// TestForgetAndReturn takes a dead node off the list; it has to join again.
 func TestForgetAndReturn(t *testing.T) {
 	t.Parallel()
 	p := newPlay(t, 3, hosts.Options{})

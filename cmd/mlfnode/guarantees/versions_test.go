@@ -56,7 +56,7 @@ func TestClusterOfTwoVersions(t *testing.T) {
 	p.checkWhole()
 }
 
-// upgrade starts the host's agent anew with another program, while trials run.
+// upgrade restarts the host's agent with another program, while trials run.
 func (p *play) upgrade(h *hosts.Host, program string, args ...string) {
 	p.t.Helper()
 	p.perform(p.Host("newer"), 8, 10, 100*time.Millisecond)

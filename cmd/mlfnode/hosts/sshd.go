@@ -153,7 +153,7 @@ func (h *Host) StopSSH() { h.sshd.Kill() }
 // SSHLog is what the server has said, with the reasons that it does not tell its clients.
 func (h *Host) SSHLog() string { return h.sshd.Output() }
 
-// NewHostKey gives the host new host keys, as a machine has that was installed anew.
+// NewHostKey gives the host new host keys, as a reinstalled machine has.
 func (h *Host) NewHostKey() {
 	h.stage.t.Helper()
 	h.StopSSH()

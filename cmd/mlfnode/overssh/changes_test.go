@@ -12,7 +12,7 @@ import (
 	"mlfnode/cmd/mlfnode/hosts"
 )
 
-// TestHostIsWiped loses all that a worker had, as when its machine is set up anew: the next up makes it one again, by its name.
+// TestHostIsWiped loses all that a worker had, as when its machine is reinstalled: the next up makes it one again, by its name.
 func TestHostIsWiped(t *testing.T) {
 	t.Parallel()
 	l := newLab(t, 2)

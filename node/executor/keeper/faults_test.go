@@ -172,7 +172,7 @@ func TestSignals(t *testing.T) {
 	if err := syscall.Kill(c.link.self.PID, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, receive(t, "the outcome", done), grid.ClassHalt, 143, "stopped before its end")
+	expect(t, receive(t, "the outcome", done), grid.ClassHalt, 143, "stopped, to run again later")
 }
 
 // TestNewerAgentTakesOver has two agents in one folder at one time, which the state folder's lock prevents.

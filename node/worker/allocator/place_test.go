@@ -100,7 +100,7 @@ func TestEightSharesFillADevice(t *testing.T) {
 	}
 }
 
-// TestInstances gives MIG instances to who asks for their profile, or for so much memory that an instance fits better than a GPU.
+// TestInstances gives MIG instances to trials that ask for their profile, or for so much memory that an instance fits better than a GPU.
 func TestInstances(t *testing.T) {
 	devices := gpus(2, 1)
 	for i := range 3 {
