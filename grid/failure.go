@@ -155,7 +155,7 @@ var failures = [...]Failure{
 	{Class: ClassRegistry, Owner: OwnerInfrastructure, Retries: 8, Backoff: 10 * time.Second, Longest: 5 * time.Minute, Settable: true, Limited: true,
 		Cause: "the image could not be fetched", Hint: "the registry may be away, or limits how often images are fetched"},
 	{Class: ClassImage, Owner: OwnerNode, Retries: 1, Backoff: shortBackoff, Settable: true, Limited: true, Avoid: ScopeNode,
-		Cause: "the image can't be had on this node", Hint: "check the image's name, its architecture, and the node's login to the registry"},
+		Cause: "the image is not available on this node", Hint: "check the image's name, its architecture, and the node's login to the registry"},
 	{Class: ClassMount, Owner: OwnerNode, Retries: 8, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode,
 		Cause: "the node does not have, or does not allow, a folder that the container mounts", Hint: "name folders that the nodes have, and allow them in engine.mounts of node.yaml"},
 	{Class: ClassEngine, Owner: OwnerNode, Retries: 8, Backoff: 5 * time.Second, Settable: true, Limited: true, Avoid: ScopeNode, Suspect: ScopeContainers,

@@ -44,7 +44,7 @@ type Sweep struct {
 	Stopping []StoppedRun `json:"stopping,omitempty"`
 
 	Priority    int       `json:"priority,omitempty"`     // higher goes first
-	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at one time; 0 is no limit
+	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at a time; 0 is no limit
 	Submitted   time.Time `json:"submitted"`
 	Ended       time.Time `json:"ended,omitzero"`
 	Paused      time.Time `json:"paused,omitzero"`    // since when, with SweepPaused

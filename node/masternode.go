@@ -222,7 +222,7 @@ func (n *Node) linked() func() bool {
 // quarantined is who drains a node that is broken.
 const quarantined = "master"
 
-// slots says how many attempts with these resources the nodes that take trials can run at one time.
+// slots says how many attempts with these resources the nodes that take trials can run at a time.
 func (n *Node) slots(r grid.Resources) int {
 	total := 0
 	for _, m := range n.fleet.cluster.Members() {
@@ -256,7 +256,7 @@ func capacityOf(m *cluster.Member, r grid.Resources) allocator.Node {
 	return worker.NodeOf(m.CPUs, m.Memory, m.Inventory)
 }
 
-// slotsOf says how many attempts with these resources a node can run at one time.
+// slotsOf says how many attempts with these resources a node can run at a time.
 func slotsOf(m *cluster.Member, r grid.Resources) int {
 	if !r.Nodes.Has(m.Node, m.Labels) {
 		return 0

@@ -17,7 +17,7 @@ func (a *app) setCommand() *cobra.Command {
 	var priority, maxParallel int
 	var timeout string
 	var c *cobra.Command
-	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T", "Change the priority of a sweep, how many of its trials run at one time, or how long each may",
+	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T", "Change the priority of a sweep, how many of its trials run at a time, or how long each may",
 		"  mlfnode set chainer-1 --priority 5\n  mlfnode set last --max-parallel 2\n  mlfnode set last --max-parallel 0\n  mlfnode set last --timeout 8h",
 		func(ctx context.Context, id grid.TrialID) error {
 			var q api.Set
@@ -44,7 +44,7 @@ func (a *app) setCommand() *cobra.Command {
 
 Running trials are not affected; the new values apply to those that start next.`
 	c.Flags().IntVar(&priority, "priority", 0, "sweeps with a higher priority go first; from -1000000 to 1000000")
-	c.Flags().IntVar(&maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
+	c.Flags().IntVar(&maxParallel, "max-parallel", 0, "most trials at a time; 0 is as many as fit")
 	c.Flags().StringVar(&timeout, "timeout", "", "time limit of one trial, as in 2h or 90s; 0 is no limit")
 	return c
 }
@@ -68,9 +68,9 @@ func (a *app) set(ctx context.Context, id grid.TrialID, q api.Set) error {
 		if err != nil {
 			return err
 		}
-		most := "as many trials at one time as fit"
+		most := "as many trials at a time as fit"
 		if n := done.Sweep.MaxParallel; n > 0 {
-			most = "at most " + plural(int64(n), "trial") + " at one time"
+			most = "at most " + plural(int64(n), "trial") + " at a time"
 		}
 		switch {
 		case q.Timeout == nil:

@@ -97,9 +97,9 @@ stop it.`,
 			fl := c.Flags()
 			switch {
 			case a.json && !f.dryRun:
-				return usage("--json goes with --dry-run", "mlfnode results last --json shows what came of a sweep")
+				return usage("--json needs --dry-run", "mlfnode results last --json shows what came of a sweep")
 			case fl.Changed("limit") && !f.dryRun:
-				return usage("--limit goes with --dry-run", "--max-parallel bounds how many trials run at one time")
+				return usage("--limit needs --dry-run", "--max-parallel bounds how many trials run at a time")
 			}
 			return a.sweep(c.Context(), args, command, &f)
 		},
@@ -111,7 +111,7 @@ stop it.`,
 	fl.StringVar(&f.save, "save", "", "write a project.yaml of this `NAME` that does the same; run nothing")
 	fl.StringVar(&f.name, "name", "", "a name of your own for the sweep")
 	fl.IntVar(&f.priority, "priority", 0, "sweeps with a higher priority go first; from -1000000 to 1000000")
-	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at one time; 0 is as many as fit")
+	fl.IntVar(&f.maxParallel, "max-parallel", 0, "most trials at a time; 0 is as many as fit")
 	fl.StringArrayVar(&f.env, "env", nil, "NAME or NAME=VALUE to add to the environment of trials (repeatable)")
 	f.followFlags.add(c)
 	a.jsonFlag(c)

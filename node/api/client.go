@@ -173,7 +173,7 @@ func (c *Client) Extend(ctx context.Context, id grid.SweepID, e Extend) (Done, e
 	return c.act(ctx, id, "extend", e)
 }
 
-// Set changes the priority of a sweep and how many of its trials may run at one time.
+// Set changes the priority of a sweep and how many of its trials may run at a time.
 func (c *Client) Set(ctx context.Context, id grid.SweepID, s Set) (Done, error) {
 	return c.act(ctx, id, "set", s)
 }

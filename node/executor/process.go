@@ -19,7 +19,7 @@ import (
 // ProcessOptions are the settings of a Process executor.
 type ProcessOptions struct {
 	// Token names the agent's state folder: letters, digits, - and _. It is the same over restarts of the agent, and no two
-	// agents that run at one time on one machine have the same.
+	// agents that run at a time on one machine have the same.
 	Token string
 	// DieWithAgent has the kernel kill the program (not what the program has started) when the agent dies.
 	DieWithAgent bool

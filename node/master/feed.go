@@ -52,7 +52,7 @@ type feed struct {
 	pace   pace
 
 	measured *measured                    // how trials share GPUs, with gpu_memory: auto; else nil
-	slots    func(grid.Resources) int     // how many attempts with these resources the cluster can run at one time
+	slots    func(grid.Resources) int     // how many attempts with these resources the cluster can run at a time
 	fits     func(grid.Resources) bool    // whether a node could run a trial with these; nil allows all
 	needs    map[int64]grid.Resources     // of trials whose next attempt gets something else than the task asks for
 	lanes    map[grid.Lane]grid.Resources // that the record has, beside the sweep's own

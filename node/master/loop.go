@@ -349,7 +349,7 @@ func (s *state) feed(ctx context.Context) error {
 	return unsaved
 }
 
-// slots is how many trials with these resources the cluster can run at one time, as of this pass of feed. To ask each node takes a while.
+// slots is how many trials with these resources the cluster can run at a time, as of this pass of feed. To ask each node takes a while.
 func (s *state) slots(r grid.Resources) int {
 	n, ok := s.room[r]
 	if !ok {

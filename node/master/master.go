@@ -28,7 +28,7 @@ type Config struct {
 	History *history.DB
 	Logger  *slog.Logger
 
-	// Slots says how many attempts with these resources the cluster can run at one time.
+	// Slots says how many attempts with these resources the cluster can run at a time.
 	Slots func(grid.Resources) int
 	// Never says, in words, why no node that is known could ever run an attempt with these resources, whatever ends there; "" when one
 	// could, or none is known. Nil refuses nothing.

@@ -11,7 +11,7 @@ import (
 	"mlfnode/node/api"
 )
 
-// Set changes the priority of a sweep, how many of its trials may run at one time and how long each. Running trials go on as they are. Leases that no node has
+// Set changes the priority of a sweep, how many of its trials may run at a time and how long each. Running trials go on as they are. Leases that no node has
 // taken yet are made again by the new values.
 func (m *Master) Set(ctx context.Context, id grid.SweepID, q api.Set) (jetstream.Record, error) {
 	return m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {

@@ -25,7 +25,7 @@ const (
 	chartTrials = 2 << 20
 	// etaTrials is the same for the time that is left, which is asked for all the time.
 	etaTrials = 200_000
-	// recentTrials is how many trials tell how many run at one time.
+	// recentTrials is how many trials tell how many run at a time.
 	recentTrials = 2000
 	// columnMetrics is how many metrics of a sweep are kept by column.
 	columnMetrics = 32

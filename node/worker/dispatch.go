@@ -39,7 +39,7 @@ func (w *Worker) dispatch(ctx context.Context) {
 	}
 }
 
-// assess finds out how many trials of each lane this node may run at one time, and why none.
+// assess finds out how many trials of each lane this node may run at a time, and why none.
 func (w *Worker) assess(lanes []lane) []lane {
 	missing := ""
 	for i := range lanes {

@@ -292,7 +292,7 @@ func (w *Worker) nudge() {
 	}
 }
 
-// Slots says how many attempts with these resources this worker can run at one time.
+// Slots says how many attempts with these resources this worker can run at a time.
 func (w *Worker) Slots(r grid.Resources) int {
 	if w.elsewhere(r).Code != "" {
 		return 0

@@ -153,7 +153,7 @@ func (p *gpuPlay) checkDevices(but ...string) map[string]int {
 	return used
 }
 
-// TestNoDeviceTwice is the guarantee of that name: no GPU is given to two trials at one time, whatever happens to agents, and none that
+// TestNoDeviceTwice is the guarantee of that name: no GPU is given to two trials at a time, whatever happens to agents, and none that
 // is in use by others, broken or gone is given to any.
 func TestNoDeviceTwice(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,7 @@ type ETA struct {
 	P90     Number   `json:"p90"`     // it takes longer than that once in ten times
 	Least   bool     `json:"least"`   // values have not run yet, and nothing tells how long they take
 	Work    Number   `json:"work"`    // seconds that trials have still to run, one after the other
-	Busy    Number   `json:"busy"`    // trials that run at one time
+	Busy    Number   `json:"busy"`    // trials that run at a time
 	N       int64    `json:"n"`       // trials that it rests on
 	Unseen  []Unseen `json:"unseen"`
 	Costs   []Cost   `json:"costs"` // of parameters, the ones that matter most first
@@ -40,7 +40,7 @@ type Cost struct {
 
 const (
 	leastEnded = 3
-	window     = 300.0 // seconds in which trials that run at one time are counted
+	window     = 300.0 // seconds in which trials that run at a time are counted
 	windowBins = 60
 	newest     = 0.1 // share of the ended trials that correct the model
 	shownCosts = 4

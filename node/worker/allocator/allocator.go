@@ -21,7 +21,7 @@ import (
 	"mlfnode/grid"
 )
 
-// MaxSlots bounds how many trials run at one time on a node, whatever they ask for.
+// MaxSlots bounds how many trials run at a time on a node, whatever they ask for.
 const MaxSlots = 4096
 
 // Share is what an allocation holds of one device.
@@ -294,7 +294,7 @@ func (a *Allocator) dropLocked(al *Allocation) {
 	}
 }
 
-// Slots says how many trials with these resources the node can run at one time when nothing else runs. Devices that are out of
+// Slots says how many trials with these resources the node can run at a time when nothing else runs. Devices that are out of
 // service do not count.
 func (a *Allocator) Slots(r grid.Resources) int {
 	a.mu.Lock()

@@ -10,7 +10,7 @@ type Node struct {
 	Options Options
 }
 
-// Slots says how many trials with these resources the node can run at one time when nothing else runs.
+// Slots says how many trials with these resources the node can run at a time when nothing else runs.
 func (n *Node) Slots(r grid.Resources) int { return n.empty(&r).Slots(r) }
 
 // Never says why trials with these resources could never run on the node; the zero value when they could.
