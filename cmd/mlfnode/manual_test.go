@@ -259,3 +259,53 @@ func TestWrongExamplesAreFound(t *testing.T) {
 		}
 	}
 }
+
+var (
+	heading  = regexp.MustCompile("(?m)^#+ (.*)$")
+	anchor   = regexp.MustCompile(`<a id="([^"]+)">`)
+	pageLink = regexp.MustCompile(`\]\(([^)\s#]*)(?:#([^)\s]*))?\)`)
+	noAnchor = regexp.MustCompile("[^\\pL\\pN_ -]+") // what GitHub leaves out of the anchor of a heading
+)
+
+// TestLinksOfTheManual follows the links between the pages: the file is there, and so is the heading.
+func TestLinksOfTheManual(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, anchors := map[string]string{}, map[string]map[string]bool{}
+	for _, page := range append(pages, "../../README.md") {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[page], anchors[page] = manualBlock.ReplaceAllString(string(b), ""), map[string]bool{}
+		for _, m := range heading.FindAllStringSubmatch(text[page], -1) {
+			anchors[page][strings.ReplaceAll(strings.ToLower(noAnchor.ReplaceAllString(m[1], "")), " ", "-")] = true
+		}
+		for _, m := range anchor.FindAllStringSubmatch(text[page], -1) {
+			anchors[page][m[1]] = true
+		}
+	}
+	links := 0
+	for page := range text {
+		for _, m := range pageLink.FindAllStringSubmatch(text[page], -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			links++
+			to := page
+			if m[1] != "" {
+				to = filepath.Join(filepath.Dir(page), m[1])
+			}
+			if _, err := os.Stat(to); err != nil {
+				t.Errorf("%s: %v", page, err)
+			} else if known, ok := anchors[to]; ok && m[2] != "" && !known[m[2]] {
+				t.Errorf("%s: %s has no heading for #%s", page, to, m[2])
+			}
+		}
+	}
+	if links < 50 {
+		t.Errorf("found %d links; there are more", links)
+	}
+}
