@@ -157,7 +157,7 @@ func (c *cage) members() (pids []int) {
 
 // kill kills everything inside at once, where the kernel can do that.
 func (c *cage) kill() bool {
-	if !c.group.unified || writeFile(filepath.Join(c.dirs[""], "cgroup.kill"), "1") != nil {
+	if !c.group.kills || writeFile(filepath.Join(c.dirs[""], "cgroup.kill"), "1") != nil {
 		return false
 	}
 	c.spent = true

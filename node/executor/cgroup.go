@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,13 +17,14 @@ import (
 type Cgroups string
 
 // The choices. CgroupsAuto takes the best that this machine allows; the others are for tests and for machines where the
-// best is not wanted. A colon and a name after CgroupsV2 have that controller stand in for memory, on machines whose v2
-// hierarchy lacks it: what is done to enable one is the same.
+// best is not wanted. CgroupsV2Old is v2 as kernels before 5.14 have it, which kill no cgroup as a whole. A colon and a name after
+// CgroupsV2 have that controller stand in for memory, on machines whose v2 hierarchy lacks it: what is done to enable one is the same.
 const (
-	CgroupsAuto Cgroups = ""
-	CgroupsV2   Cgroups = "v2"
-	CgroupsV1   Cgroups = "v1"
-	CgroupsOff  Cgroups = "off"
+	CgroupsAuto  Cgroups = ""
+	CgroupsV2    Cgroups = "v2"
+	CgroupsV2Old Cgroups = "v2-old"
+	CgroupsV1    Cgroups = "v1"
+	CgroupsOff   Cgroups = "off"
 )
 
 // v1Controllers are the v1 hierarchies that serve: memory limits and counts, pids tells cheaply that nothing is left.
@@ -34,6 +36,7 @@ var v1Controllers = [...]string{"memory", "pids"}
 //	v2  <own>/mlfnode-<token>/slot-N   in the unified one: children are cloned into it
 type cgroup struct {
 	unified bool
+	kills   bool              // the kernel kills a cgroup as a whole
 	dirs    map[string]string // by controller; "" is v2
 	owns    map[string]string // our own cgroup in the same hierarchies, to go back to
 	aside   *aside            // v2: how this process made room for limits; nil where it did not have to
@@ -59,8 +62,9 @@ func openCgroup(choice Cgroups, token string) *cgroup {
 	all := ownHierarchies()
 	choice, controller := choice.split()
 	v2, hasV2 := all[""]
-	if hasV2 && (choice == CgroupsV2 || choice == CgroupsAuto) {
-		if g := newUnified(v2, token, controller, choice == CgroupsV2); g != nil {
+	if hasV2 && (choice == CgroupsV2 || choice == CgroupsV2Old || choice == CgroupsAuto) {
+		if g := newUnified(v2, token, controller, choice != CgroupsAuto); g != nil {
+			g.kills = g.kills && choice != CgroupsV2Old
 			return g
 		}
 	}
@@ -117,7 +121,27 @@ func (g *cgroup) settle(limited bool, controller string) bool {
 	if limited {
 		_ = enable(dir, controller) // limits looks whether it is there
 	}
-	return unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) == nil && unix.Access(filepath.Join(g.owns[""], "cgroup.procs"), unix.W_OK) == nil
+	g.kills = unix.Access(filepath.Join(dir, "cgroup.kill"), unix.W_OK) == nil
+	return clonesIntoCgroups() && unix.Access(filepath.Join(dir, "cgroup.procs"), unix.W_OK) == nil &&
+		unix.Access(filepath.Join(g.owns[""], "cgroup.procs"), unix.W_OK) == nil
+}
+
+// cloneArgs is struct clone_args, clone3(2).
+type cloneArgs struct {
+	flags, pidfd, childTid, parentTid, exitSignal, stack, stackSize, tls, setTid, setTidSize, cgroup uint64
+}
+
+// clonesIntoCgroups reports whether programs can be born in a cgroup of v2: from Linux 5.7 on, where no filter of system calls forbids
+// clone3. It asks for one to be born in a file that is no cgroup, which a kernel that knows how refuses for that alone (EBADF).
+func clonesIntoCgroups() bool {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return true // not the kernel's fault
+	}
+	defer null.Close()
+	args := cloneArgs{flags: unix.CLONE_INTO_CGROUP | unix.CLONE_VM | unix.CLONE_VFORK, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(null.Fd())}
+	_, _, errno := unix.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&args)), unsafe.Sizeof(args), 0)
+	return errno == unix.EBADF
 }
 
 // close removes the agent's folders. Slots must be closed before.

@@ -11,7 +11,7 @@ import (
 )
 
 // choices are the ways of holding trees that this machine may have.
-var choices = []executor.Cgroups{executor.CgroupsV1, executor.CgroupsV2, executor.CgroupsOff}
+var choices = []executor.Cgroups{executor.CgroupsV1, executor.CgroupsV2, executor.CgroupsV2Old, executor.CgroupsOff}
 
 func newProcess(t testing.TB, choice executor.Cgroups) *executor.Process {
 	t.Helper()
