@@ -106,6 +106,8 @@ func unreachable(address string, err error) *shell.Problem {
 	var dns *net.DNSError
 	var timeout net.Error
 	switch {
+	case errors.As(err, &dns) && !dns.IsNotFound:
+		why, cure = "the name could not be looked up: "+dns.Err, "try again, or give the master's address instead of its name; see this machine's name server (/etc/resolv.conf)"
 	case errors.As(err, &dns):
 		why, cure = "the name has no address", "give the master's address instead of its name, or add the name to /etc/hosts on this machine"
 	case errors.As(err, &timeout) && timeout.Timeout():

@@ -58,11 +58,19 @@ func allLoopback(addresses []string) bool {
 
 func (h Host) seedName(ctx context.Context) Finding {
 	addresses, err := lookup(ctx, h.Seed)
-	if err != nil {
-		return bad("seed name", fmt.Sprintf("the master's name %s has no address: %v", h.Seed, err),
-			fmt.Sprintf("give its address instead of its name, or put a line `ADDRESS %s` into /etc/hosts", h.Seed))
+	return judgeSeedName(h.Seed, addresses, err)
+}
+
+func judgeSeedName(name string, addresses []string, err error) Finding {
+	cure := fmt.Sprintf("give its address instead of its name, or put a line `ADDRESS %s` into /etc/hosts", name)
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &dns) && !dns.IsNotFound:
+		return bad("seed name", fmt.Sprintf("the master's name %s could not be looked up: %s", name, dns.Err), "see this host's name server (/etc/resolv.conf), or "+cure)
+	case err != nil:
+		return bad("seed name", fmt.Sprintf("the master's name %s has no address: %v", name, err), cure)
 	}
-	return fine("seed name", fmt.Sprintf("%s is %s", h.Seed, strings.Join(addresses, ", ")))
+	return fine("seed name", fmt.Sprintf("%s is %s", name, strings.Join(addresses, ", ")))
 }
 
 // reach tries the master's ports.
