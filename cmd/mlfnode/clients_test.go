@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -387,6 +389,37 @@ func TestFolderOfAnotherMachine(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	if got := open(t, "sweeps", "--state-dir", dir, "--json").exit(0); got != "[]\n" {
 		t.Errorf("a folder that gpu2 has left: got %s", got)
+	}
+}
+
+// TestFolderThatAnotherMachineHolds finds the lock of a shared disk held by a machine whose processes can't be seen, and says at once which.
+func TestFolderThatAnotherMachineHolds(t *testing.T) {
+	gridtest.Root(t, "namespaces")
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if _, err := lock.WriteString("gpu9\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	c := exec.Command(gridtest.Program(t, "unshare"), "--pid", "--fork", "--mount-proc", "--kill-child=KILL", asProgram(t), "sweeps", "--state-dir", dir)
+	c.Env = append(os.Environ(), "HOME="+t.TempDir())
+	out, err := c.CombinedOutput()
+	var status *exec.ExitError
+	if !errors.As(err, &status) || status.ExitCode() != 1 || !strings.Contains(string(out), "an mlfnode on gpu9 uses the state folder "+dir) {
+		t.Errorf("got %v\n%s", err, out)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("said after %v, want at once", took)
 	}
 }
 

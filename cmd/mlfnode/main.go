@@ -7,6 +7,9 @@ import (
 )
 
 func main() {
+	if os.Getpid() == 1 {
+		os.Exit(asInit(os.Args, os.Stderr))
+	}
 	i := &interrupts{}
 	ctx := i.listen(context.Background())
 	os.Exit(run(ctx, i, os.Args[1:], os.Stdout, os.Stderr))

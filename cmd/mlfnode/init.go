@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// lastSignal is the highest number of a signal (SIGRTMAX, signal(7)).
+const lastSignal = 64
+
+// asInit is the first process of a container or of another namespace of processes: it runs mlfnode as a child and gives its exit status.
+//
+// Processes that lose their parent become children of the first one, also those that somebody else has started (docker exec), while a node
+// takes what becomes its child for a part of a trial. They are awaited here.
+func asInit(args []string, stderr io.Writer) int {
+	signals := make(chan os.Signal, 16)
+	for n := syscall.Signal(1); n <= lastSignal; n++ {
+		if !signal.Ignored(n) && n != unix.SIGCHLD && n != unix.SIGURG { // the child's end, and what the runtime sends itself
+			signal.Notify(signals, n)
+		}
+	}
+	c := exec.Command("/proc/self/exe", args[1:]...)
+	c.Args[0] = args[0]
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// A group of its own, so that it has what a terminal sends once, and from the terminal.
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: inForeground(unix.Stdin), Ctty: unix.Stdin}
+	if err := c.Start(); err != nil {
+		fmt.Fprintf(stderr, "error: start mlfnode as a child of process 1: %v\n", err)
+		return 1
+	}
+	go func() { // ends with this process
+		for s := range signals {
+			_ = c.Process.Signal(s) // it may have ended
+		}
+	}()
+	for {
+		var ended syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &ended, 0, nil)
+		switch {
+		case err == syscall.EINTR || err == nil && pid != c.Process.Pid:
+			continue
+		case err != nil:
+			fmt.Fprintf(stderr, "error: await mlfnode: %v\n", err)
+			return 1
+		case ended.Signaled():
+			return 128 + int(ended.Signal())
+		}
+		return ended.ExitStatus()
+	}
+}
+
+// inForeground reports whether a file is the terminal of this process, which may read from it.
+func inForeground(fd int) bool {
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
