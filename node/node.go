@@ -39,6 +39,7 @@ type Node struct {
 	log     *slog.Logger
 	closers []func()
 
+	disk       stall
 	machine    *inventory.Watcher
 	sampled    atomic.Pointer[jetstream.Sample] // what the machine was doing when it was last looked at
 	executor   executor.Executor

@@ -81,7 +81,8 @@ func (n *Node) resize() {
 // healthLimit is how long the parts of a healthy node may take to answer.
 const healthLimit = 10 * time.Second
 
-// Healthy returns an error when a part of the node does not answer any more. It is what a watchdog asks.
+// Healthy returns an error when a part of the node does not answer any more. It is what a watchdog asks. A master that waits for its disk
+// is healthy: started again it would wait for the same disk, and its trials might not wait for it.
 func (n *Node) Healthy() error {
 	n.fleet.cluster.Members()
 	n.working()
@@ -90,7 +91,7 @@ func (n *Node) Healthy() error {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), healthLimit) // a watchdog has no context
 	defer stop()
-	if _, err := n.master.Outstanding(ctx, ""); err != nil {
+	if _, err := n.master.Outstanding(ctx, ""); err != nil && !n.disk.stalled(n.cfg.StateDir, n.log) {
 		return fmt.Errorf("the master does not answer itself: %w", err)
 	}
 	return nil
