@@ -60,7 +60,7 @@ func Await(ctx context.Context, cfg Config, notice func()) (*Session, error) {
 			s.cluster = true
 			return s, nil
 		}
-		if holder(cfg.StateDir) != 0 {
+		if Holder(cfg.StateDir) != 0 {
 			vacant = time.Now()
 		} else if time.Since(vacant) > downTime {
 			return nil, ErrDown
@@ -76,9 +76,9 @@ func Await(ctx context.Context, cfg Config, notice func()) (*Session, error) {
 // unseen is the holder of a folder that is not a process of this machine that can be seen.
 const unseen = -1
 
-// holder gives the process that has locked the folder, 0 for none, unseen for one that can't be told. Trying the lock itself would
+// Holder gives the process that has locked the folder, 0 for none, and -1 for one that can't be told. Trying the lock itself would
 // keep a node from starting at that moment.
-func holder(dir string) int {
+func Holder(dir string) int {
 	var st unix.Stat_t
 	if unix.Stat(filepath.Join(dir, lockName), &st) != nil {
 		return 0
@@ -106,7 +106,7 @@ func holder(dir string) int {
 // inUse says who has a folder whose node does not answer.
 func inUse(dir string) error {
 	who := "another mlfnode"
-	switch pid := holder(dir); {
+	switch pid := Holder(dir); {
 	case pid > 0:
 		who = fmt.Sprintf("process %d", pid)
 	case lastHost(dir) != "":

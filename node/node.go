@@ -186,7 +186,10 @@ func (n *Node) openKeeper(ctx context.Context, token string) error {
 	return nil
 }
 
-func (n *Node) keepers() string { return filepath.Join(n.cfg.StateDir, "keepers") }
+func (n *Node) keepers() string { return KeepersIn(n.cfg.StateDir) }
+
+// KeepersIn is the folder of the keepers of a state folder. Each is started with it as an argument.
+func KeepersIn(state string) string { return filepath.Join(state, "keepers") }
 
 // trustDir is the folder of the node's credentials.
 func (n *Node) trustDir() string { return trustDir(n.cfg.StateDir) }

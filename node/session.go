@@ -53,7 +53,7 @@ func Attach(ctx context.Context, cfg Config, host bool, notice func()) (*Session
 		if !errors.Is(err, ErrInUse) {
 			return s, err
 		}
-		if holder(cfg.StateDir) == 0 && lastHost(cfg.StateDir) != "" {
+		if Holder(cfg.StateDir) == 0 && lastHost(cfg.StateDir) != "" {
 			return nil, inUse(cfg.StateDir) // what runs on another machine can't be reached, however long one waits
 		}
 		select {

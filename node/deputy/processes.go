@@ -13,13 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/node"
 	"mlfnode/node/processid"
 )
 
-// process is one that runs the node's program.
+// process is one of this machine.
 type process struct {
 	processid.ID
-	args []string
+	program string // its file
+	args    []string
 }
 
 // runs reports whether it was started as a command of mlfnode.
@@ -33,21 +35,38 @@ func processes(p bootstrap.Place) []process {
 	if err != nil {
 		program = p.Program()
 	}
+	return ownProcesses(func(q process) bool { return q.program == program || q.program == p.Program() })
+}
+
+// ofNode lists also those that run the node by another program, as one that was started by hand: what has the state folder, and what keeps
+// its trials.
+func ofNode(p bootstrap.Place) []process {
+	found := processes(p)
+	holder := node.Holder(p.State())
+	return append(found, ownProcesses(func(q process) bool {
+		keeper := q.runs(node.KeeperCommand) && slices.Contains(q.args, node.KeepersIn(p.State()))
+		return (keeper || q.PID == holder) && !slices.ContainsFunc(found, func(f process) bool { return f.PID == q.PID })
+	})...)
+}
+
+// ownProcesses lists this user's processes of a kind, but for this one and its ancestors.
+func ownProcesses(kind func(process) bool) []process {
 	own := lineage()
 	var found []process
 	links, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, link := range links {
 		exe, err := os.Readlink(link)
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
-		if exe = strings.TrimSuffix(exe, " (deleted)"); err != nil || exe != program && exe != p.Program() || slices.Contains(own, pid) {
+		if err != nil || slices.Contains(own, pid) {
 			continue
 		}
 		if info, err := os.Stat(filepath.Dir(link)); err != nil || int(info.Sys().(*syscall.Stat_t).Uid) != os.Getuid() {
 			continue
 		}
 		line, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "cmdline"))
-		if id, ok := processid.Of(pid); ok {
-			found = append(found, process{id, strings.Split(string(line), "\x00")})
+		id, ok := processid.Of(pid)
+		if q := (process{id, strings.TrimSuffix(exe, " (deleted)"), strings.Split(string(line), "\x00")}); ok && kind(q) {
+			found = append(found, q)
 		}
 	}
 	return found

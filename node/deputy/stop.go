@@ -19,6 +19,7 @@ import (
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/keeper"
+	"mlfnode/node/processid"
 	"mlfnode/node/service"
 )
 
@@ -45,9 +46,10 @@ func (w *work) stopAll(ctx context.Context) error {
 		return err
 	}
 	was, held := w.see(ctx), w.held()
-	left := len(processes(w.Place)) > 0
+	left := len(ofNode(w.Place)) > 0
 	failed := []error{w.endAgent(ctx, was.Service)}
-	end(ctx, func() []process { return processes(w.Place) }, unix.SIGTERM, time.Second)
+	w.endHolder(ctx)
+	end(ctx, func() []process { return ofNode(w.Place) }, unix.SIGTERM, time.Second)
 	failed = append(failed, w.reap(ctx), removeFile(recordFile(w.Place)))
 	if was.Service != "" || was.Active || left {
 		w.did("stopped")
@@ -107,6 +109,16 @@ func (w *work) stopBackground(ctx context.Context) {
 	end(ctx, func() []process { return agents(w.Place) }, unix.SIGKILL, killPatience)
 }
 
+// endHolder ends an agent that nobody keeps running, as one that was started by hand.
+func (w *work) endHolder(ctx context.Context) {
+	own, ok := processid.Of(node.Holder(w.State()))
+	if !ok || slices.Contains(lineage(), own.PID) || own.Signal(unix.SIGTERM) != nil {
+		return
+	}
+	asked := time.Now()
+	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Place, asked, stopPatience) })
+}
+
 // reap kills trials that have lost their keepers.
 func (w *work) reap(ctx context.Context) error {
 	b, err := os.ReadFile(filepath.Join(w.State(), "token"))
@@ -114,7 +126,7 @@ func (w *work) reap(ctx context.Context) error {
 		return nil // no node has run here
 	}
 	token := strings.TrimSpace(string(b))
-	keepers, err := keeper.Dead(filepath.Join(w.State(), "keepers"), token)
+	keepers, err := keeper.Dead(node.KeepersIn(w.State()), token)
 	if err != nil {
 		return fmt.Errorf("end trials: %w", err)
 	}
@@ -129,7 +141,7 @@ func (w *work) reap(ctx context.Context) error {
 // left lists what should be gone.
 func (w *work) left(seen bootstrap.Seen, held []doctor.Taken) []string {
 	var left []string
-	for _, p := range processes(w.Place) {
+	for _, p := range ofNode(w.Place) {
 		left = append(left, fmt.Sprintf("process %d (%s)", p.PID, strings.TrimSpace(strings.Join(p.args, " "))))
 	}
 	if seen.Service != "" {

@@ -1,0 +1,85 @@
+package deputy
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/grid/gridtest"
+	"mlfnode/node"
+	"mlfnode/node/processid"
+)
+
+// TestStopOfANodeStartedByHand has somebody run the node of a root folder by a program of their own: stop ends it in good order, and a keeper
+// that it has left, even one that does not listen.
+func TestStopOfANodeStartedByHand(t *testing.T) {
+	file := program(t)
+	m := newMachine(t, file)
+	ports := gridtest.FreePorts(t, "127.0.0.65", 3)
+	config := filepath.Join(m.home, "node.yaml")
+	if err := os.WriteFile(config, []byte(settings("127.0.0.65", "hand", ports)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	byHand := exec.Command(file, "master", "--state-dir", m.State(), "--config", config)
+	byHand.Env = append(os.Environ(), "HOME="+m.home, "XDG_CONFIG_HOME="+m.home+"/config", "XDG_RUNTIME_DIR="+m.home)
+	var log bytes.Buffer
+	byHand.Stdout, byHand.Stderr, byHand.WaitDelay = &log, &log, time.Second
+	if err := byHand.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- byHand.Wait() }()
+	t.Cleanup(func() {
+		_ = byHand.Process.Kill() // where stop has failed
+	})
+	await(t, "the node answers", func() bool { return m.mustAct(bootstrap.ActionLook, bootstrap.Order{}).Seen.Active })
+	if r := m.mustAct(bootstrap.ActionStop, bootstrap.Order{}); len(r.Seen.Left) > 0 || r.Seen.Active {
+		t.Errorf("got %+v, want nothing left", r.Seen)
+	}
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("the node ended with %v, want it to end in good order:\n%s", err, log.String())
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the node that was started by hand runs on")
+	}
+
+	// A keeper that does not end.
+	dir := t.TempDir()
+	script := filepath.Join(dir, node.KeeperCommand)
+	if err := os.WriteFile(script, []byte("trap '' TERM\nread _\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	keeper := exec.Command("/bin/sh", node.KeeperCommand, "--dir", node.KeepersIn(m.State()), "--id", "7")
+	keeper.Dir = dir
+	in, err := keeper.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if err := keeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan error, 1)
+	go func() { gone <- keeper.Wait() }()
+	if id, ok := processid.Of(keeper.Process.Pid); !ok || id.Signal(0) != nil {
+		t.Fatal("the keeper does not run")
+	}
+	await(t, "the keeper has its name", func() bool { return len(ofNode(m.Place)) == 1 })
+	if r := m.mustAct(bootstrap.ActionStop, bootstrap.Order{}); len(r.Seen.Left) > 0 {
+		t.Errorf("got %+v, want nothing left", r.Seen)
+	}
+	select {
+	case <-gone:
+	case <-time.After(30 * time.Second):
+		_ = keeper.Process.Signal(unix.SIGKILL)
+		t.Fatal("the keeper runs on")
+	}
+}
