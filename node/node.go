@@ -165,10 +165,9 @@ func (n *Node) openKeeper(ctx context.Context, token string) error {
 	if n.executor != nil {
 		return nil
 	}
-	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6])) // without systemd a keeper is a session of its own
 	containers := n.cfg.containers(token)
 	client, err := keeper.Open(ctx, keeper.Options{
-		Dir: n.keepers(), Token: token, Wrap: wrap, Patience: n.cfg.Cluster.Patience, Containers: &containers, Logger: n.log,
+		Dir: n.keepers(), Token: token, Wrap: func() []string { return scopeOf(token) }, Patience: n.cfg.Cluster.Patience, Containers: &containers, Logger: n.log,
 	})
 	if err != nil {
 		return fmt.Errorf("take over what the last agent left running: %w", err)
@@ -184,6 +183,13 @@ func (n *Node) openKeeper(ctx context.Context, token string) error {
 		}
 	})
 	return nil
+}
+
+// scopeOf puts a keeper into a scope of a new name, since systemd may not have collected that of the last one yet. Without systemd a
+// keeper is a session of its own.
+func scopeOf(token string) []string {
+	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6]))
+	return wrap
 }
 
 func (n *Node) keepers() string { return KeepersIn(n.cfg.StateDir) }

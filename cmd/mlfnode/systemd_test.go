@@ -241,12 +241,17 @@ func nothingLeft(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// keeperDies kills the process that keeps trials: they are lost, and run again.
+// keeperDies kills the process that keeps trials: they are lost, and run again. Its scope stays, since something else is in it.
 func keeperDies(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(2, 2)
+	stray := m.Run("setsid sleep 1000 >/dev/null 2>&1 & for f in $(grep -rlx --include=cgroup.procs " + keeperOn(m) + " /sys/fs/cgroup/system.slice); do echo $! >$f; done; echo $!")
 	m.Run("kill -9 " + keeperOn(m))
 	p.ended(2, m)
+	if got := m.Run("systemctl list-units --all --no-legend --plain --no-pager 'mlfnode-keeper-*.scope'"); strings.Count(got, "\n") < 1 {
+		t.Errorf("got scopes\n%s\nwant that of the dead keeper and another one", got)
+	}
+	m.Run("kill " + stray)
 	for _, tr := range p.trials() {
 		if out := m.Run("mlfnode trials " + tr.Trial); tr.Attempts != 2 {
 			t.Errorf("got %d attempts, want 2\n%s", tr.Attempts, out)

@@ -50,7 +50,9 @@ func newScope(t *testing.T) *scope {
 func (s *scope) options() Options {
 	o := options(s.t)
 	o.Cgroups = executor.CgroupsV2 + ":" + standIn
-	o.Wrap = []string{"/bin/sh", "-c", "echo $$ >" + s.dir + `/cgroup.procs; exec "$@"`, "sh"}
+	o.Wrap = func() []string {
+		return []string{"/bin/sh", "-c", "echo $$ >" + s.dir + `/cgroup.procs; exec "$@"`, "sh"}
+	}
 	return o
 }
 
@@ -186,7 +188,9 @@ func TestAsideUnderSystemd(t *testing.T) {
 				unit := o.Token + ".scope"
 				s := &scope{t, "/sys/fs/cgroup/system.slice/" + unit}
 				o.Cgroups = executor.CgroupsV2 + ":" + standIn
-				o.Wrap = []string{"systemd-run", "--scope", "--quiet", "--collect", "--unit=" + unit, "-p", "Delegate=" + c.delegate, "--"}
+				o.Wrap = func() []string {
+					return []string{"systemd-run", "--scope", "--quiet", "--collect", "--unit=" + unit, "-p", "Delegate=" + c.delegate, "--"}
+				}
 				client := open(t, o)
 				stay := slotOf(t, client)
 				program, self := s.works(client)

@@ -18,7 +18,7 @@ type Options struct {
 	Dir      string           // folder of the keepers, below the state folder; made if it is not there
 	Token    string           // of the state folder, see executor.ProcessOptions
 	Program  string           // what to start with Command as its first argument; empty is this program
-	Wrap     []string         // what to put before it, for example systemd-run --scope; the keeper must become its process
+	Wrap     func() []string  // gives what to put before each keeper, for example systemd-run --scope; the keeper must become its process; nil is nothing
 	Env      []string         // the keeper's environment; nil is that of this process
 	Patience time.Duration    // how long a keeper waits for an agent; 0 is DefaultPatience
 	Cgroups  executor.Cgroups // as in executor.ProcessOptions

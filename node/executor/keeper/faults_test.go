@@ -391,7 +391,7 @@ func FuzzFrame(f *testing.F) {
 // TestWrap starts the keeper through another program, as systemd-run does.
 func TestWrap(t *testing.T) {
 	o := options(t)
-	o.Wrap = []string{"nice", "-n", "3"}
+	o.Wrap = func() []string { return []string{"nice", "-n", "3"} }
 	c := started(t, o)
 	dir := t.TempDir()
 	expect(t, slotOf(t, c).Run(t.Context(), script(t, dir, "a", "nice")), grid.ClassNone, 0, "")

@@ -66,8 +66,11 @@ func (c *Client) launchIn(ctx context.Context, p place) (*link, error) {
 		return nil, err
 	}
 	defer log.Close()
-	argv := append(append([]string{}, c.o.Wrap...), c.o.program())
-	argv = append(argv, p.arguments(c.o.Dir)...)
+	var argv []string
+	if c.o.Wrap != nil {
+		argv = c.o.Wrap()
+	}
+	argv = append(append(argv, c.o.program()), p.arguments(c.o.Dir)...)
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, c.o.Env
 	cmd.Dir = "/" // it keeps no folder from being unmounted
