@@ -178,16 +178,23 @@ func (c *Cluster) Left(applied *Cluster) []Host {
 		return nil
 	}
 	var left []Host
-	for _, h := range applied.Hosts {
-		has := func(o Host) bool {
-			return o.Address == h.Address || cmp.Or(o.Name, applied.nameAt(o.Address), freeName(&o, "", nil)) == h.Name
-		}
-		if h.Name != "" && !slices.ContainsFunc(c.Hosts, has) {
+	for _, h := range c.Lacks(applied) {
+		if h.Name != "" {
 			h.Roles = nil
 			left = append(left, h)
 		}
 	}
 	return left
+}
+
+// Lacks lists the hosts of another cluster that this one does not have, neither by address nor by name.
+func (c *Cluster) Lacks(other *Cluster) []Host {
+	return slices.DeleteFunc(slices.Clone(other.Hosts), func(h Host) bool {
+		name := cmp.Or(h.Name, freeName(&h, "", nil))
+		return slices.ContainsFunc(c.Hosts, func(o Host) bool {
+			return o.Address == h.Address || cmp.Or(o.Name, other.nameAt(o.Address), freeName(&o, "", nil)) == name
+		})
+	})
 }
 
 // record remembers the machines of the cluster, and of those that it no longer has the ones that may still run something.

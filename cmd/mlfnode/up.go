@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -191,8 +192,27 @@ func (r *remote) keep(a *app, cluster *bootstrap.Cluster) error {
 	if err := os.WriteFile(r.file+".old", old, 0o644); err != nil {
 		return fmt.Errorf("keep the last cluster: %w", err)
 	}
-	a.say("the last %s is %[1]s.old now; what runs on its hosts ends with: mlfnode down -f %[1]s.old", r.file)
+	a.say("the last %s is %[1]s.old now%s", r.file, endOf(r.file+".old", cluster))
 	return nil
+}
+
+// endOf says how to end what still runs on the machines of an old cluster: on all of them, or on those that the new one does not have.
+func endOf(file string, now *bootstrap.Cluster) string {
+	old, err := bootstrap.Load(file)
+	if err != nil {
+		return "" // it could not be used either
+	}
+	var gone []string
+	for _, h := range now.Lacks(old) {
+		gone = append(gone, h.Address)
+	}
+	switch len(gone) {
+	case 0:
+		return ""
+	case len(old.Hosts):
+		return "; what runs on its hosts ends with: mlfnode down -f " + file
+	}
+	return fmt.Sprintf("; the new one does not have %s; what runs there ends with: mlfnode down %s -f %s", strings.Join(gone, ", "), strings.Join(gone, " "), file)
 }
 
 // files gives the files of a project, nil for none.
