@@ -137,7 +137,7 @@ func expandHome(path string) string {
 	return filepath.Join(home, rest)
 }
 
-// asker asks on the terminal, below the view.
+// asker asks on the terminal, in the place of the view.
 type asker struct {
 	a *app
 	v *view
@@ -153,7 +153,7 @@ func (a *app) prompter(v *view) shell.Prompter {
 
 // Confirm implements shell.Prompter.
 func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
-	k.v.pause()
+	defer k.v.pause()()
 	fmt.Fprint(k.a.stderr, question+" (yes/no) ")
 	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })
 	return strings.EqualFold(line, "yes"), err
@@ -161,7 +161,7 @@ func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
 
 // agree asks whether results may go.
 func (k *asker) agree(ctx context.Context, losses []string) error {
-	k.v.pause()
+	defer k.v.pause()()
 	k.a.say("this removes for good:")
 	for _, l := range losses {
 		k.a.say("  %s", oneLine(l))
@@ -179,7 +179,7 @@ func (k *asker) agree(ctx context.Context, losses []string) error {
 
 // Secret implements shell.Prompter.
 func (k *asker) Secret(ctx context.Context, question string) ([]byte, error) {
-	k.v.pause()
+	defer k.v.pause()()
 	return k.a.askSecret(ctx, secretQuestion(question))
 }
 

@@ -19,9 +19,10 @@ type view struct {
 	w        io.Writer
 	terminal bool
 
-	mu    sync.Mutex
-	rows  []*viewRow
-	drawn int // lines on the terminal
+	mu     sync.Mutex
+	rows   []*viewRow
+	drawn  int // lines on the terminal
+	pauses int // how many have the terminal for themselves
 }
 
 // viewRow is what is known of one machine.
@@ -45,6 +46,7 @@ func (v *view) tell(e bootstrap.Event) {
 		r.text = fmt.Sprintf("%-8s%s", e.Step, outcomeOf(&e))
 	}
 	switch {
+	case v.terminal && v.pauses > 0: // shown with what comes next
 	case v.terminal:
 		v.draw(size(v.w))
 	case e.Done:
@@ -78,15 +80,21 @@ func (v *view) row(host string) *viewRow {
 // draw writes the table over the last one.
 func (v *view) draw(columns, lines int) {
 	var b strings.Builder
-	if v.drawn > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA\r\x1b[J", v.drawn)
-	}
+	b.WriteString(v.erase())
 	shown := v.lines(max(lines-1, 2)) // the cursor has the last line
 	for _, line := range shown {
 		b.WriteString(fit(line, columns-1) + "\n")
 	}
 	v.drawn = len(shown)
 	_, _ = io.WriteString(v.w, b.String()) // a terminal that is gone is noticed by its signal
+}
+
+// erase is what takes the last table off the terminal.
+func (v *view) erase() string {
+	if v.drawn == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\x1b[%dA\r\x1b[J", v.drawn)
 }
 
 // lines is the table. A terminal cannot be written to above its first line, so that one that is too low for all machines shows
@@ -137,11 +145,19 @@ func (v *view) summary() string {
 	return fmt.Sprintf("%d hosts: %s", len(v.rows), strings.Join(parts, ", "))
 }
 
-// pause leaves the table as it is, so that something can be printed or asked below it.
-func (v *view) pause() {
+// pause takes the table off the terminal, so that something can be printed or asked there; it comes back with the first event after
+// resume, below that.
+func (v *view) pause() (resume func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	_, _ = io.WriteString(v.w, v.erase()) // as in draw
 	v.drawn = 0
+	v.pauses++
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.pauses--
+	}
 }
 
 // settle prints what came of the machines, and fails if one of them has a problem.

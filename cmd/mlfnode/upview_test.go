@@ -79,3 +79,54 @@ func TestSecretQuestion(t *testing.T) {
 		}
 	}
 }
+
+// show is what a terminal has on its lines after it got the text, which has no other sequences than those of a view.
+func show(text string) string {
+	lines := []string{""}
+	sequence := regexp.MustCompile(`^\x1b\[(\d*)([AJ])`)
+	for len(text) > 0 {
+		m := sequence.FindStringSubmatch(text)
+		switch {
+		case m != nil && m[2] == "A":
+			n, _ := strconv.Atoi(m[1])
+			lines = lines[:len(lines)-n] // what follows removes them
+		case m != nil, text[0] == '\r':
+			lines[len(lines)-1] = ""
+		case text[0] == '\n':
+			lines = append(lines, "")
+		default:
+			lines[len(lines)-1] += text[:1]
+		}
+		if m != nil {
+			text = text[len(m[0]):]
+		} else {
+			text = text[1:]
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestQuestionInTheView asks while machines are being worked on: no line of the table stays above the question or comes into it, and the
+// table goes on below the answer.
+func TestQuestionInTheView(t *testing.T) {
+	var out bytes.Buffer
+	v := &view{w: &out, terminal: true}
+	v.tell(bootstrap.Event{Host: "host1", Step: bootstrap.Connect})
+	v.tell(bootstrap.Event{Host: "host2", Step: bootstrap.Connect})
+	resume := v.pause()
+	within := v.pause()
+	out.WriteString("Connect? (yes/no) ")
+	v.tell(bootstrap.Event{Host: "host2", Step: bootstrap.Connect, Done: true})
+	within()
+	v.tell(bootstrap.Event{Host: "host2", Step: bootstrap.Check})
+	if got, want := show(out.String()), "Connect? (yes/no) "; got != want {
+		t.Errorf("during the question: got\n%s\nwant\n%s", got, want)
+	}
+	out.WriteString("yes\n")
+	resume()
+	v.tell(bootstrap.Event{Host: "host1", Step: bootstrap.Connect, Done: true})
+	v.tell(bootstrap.Event{Host: "host1", Step: bootstrap.Check})
+	if got, want := show(out.String()), "Connect? (yes/no) yes\nhost1        check …\nhost2        check …\n"; got != want {
+		t.Errorf("after it: got\n%s\nwant\n%s", got, want)
+	}
+}
