@@ -85,8 +85,15 @@ func (r *run) survey(ctx context.Context) (losses []string) {
 		if m.facts == nil || m.facts.Digest == "" {
 			return
 		}
-		if _, err := m.ask(ctx, ActionLook, Order{}, nil); err != nil || m.seen == nil {
+		_, err := m.ask(ctx, ActionLook, Order{}, nil)
+		if m.seen == nil {
 			return // a node that can't be asked can be stopped all the same
+		}
+		r.mu.Lock()
+		r.outcomes[m.Name].Authority = m.seen.Cluster
+		r.mu.Unlock()
+		if err != nil {
+			return
 		}
 		if m.seen.Active {
 			r.noteRunning(ctx, m)

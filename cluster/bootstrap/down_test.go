@@ -109,6 +109,22 @@ func newFakes() *fakes {
 	return &fakes{sweeps: "[]", members: fakeMembers, down: map[string]bool{}, roles: map[string]string{"a": "master", "b": "worker", "c": "worker"}}
 }
 
+// TestDownSaysOfWhichCluster tells which cluster a machine belonged to, whose program may answer or not.
+func TestDownSaysOfWhichCluster(t *testing.T) {
+	f := newFakes()
+	digest := func(of string) string { return strings.Repeat(of, 32) }
+	f.clusters, f.down["b"], f.lost = map[string]string{"a": digest("1a"), "b": digest("2b"), "c": digest("3c")}, true, map[string]bool{"c": true}
+	all, err := Down(t.Context(), f.options(), Stopping{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{digest("1a"), digest("2b"), ""} {
+		if got := all[i].Authority; got != want {
+			t.Errorf("%s: got the authority %q, want %q", all[i].Host, got, want)
+		}
+	}
+}
+
 func TestPurgeAsksBeforeResultsGo(t *testing.T) {
 	tests := []struct {
 		name   string

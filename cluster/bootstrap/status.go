@@ -16,6 +16,7 @@ func Status(ctx context.Context, o Options) []Outcome {
 			r.step(m, Look, func() (string, error) { return "", r.look(ctx, m) })
 	})
 	r.twins(ctx)
+	r.each(r.machines, r.report)
 	r.askMembers(ctx)
 	return r.results()
 }
@@ -50,7 +51,16 @@ func (r *run) look(ctx context.Context, m *machine) error {
 		r.outcomes[m.Name].Seen, r.outcomes[m.Name].Service = m.seen, m.seen.Service
 		r.mu.Unlock()
 	}
-	return m.judge()
+	return nil
+}
+
+// report records what is wrong with a machine that was seen. It tells of no step: whether it is wrong, the caller may know better.
+func (r *run) report(m *machine) {
+	if err := m.judge(); err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.outcomes[m.Name].OK, r.outcomes[m.Name].Problem = false, ProblemOf(err)
+	}
 }
 
 // judge says what is wrong with a machine that should run a node.

@@ -76,6 +76,10 @@ type Outcome struct {
 	Facts   *Facts         `json:"facts,omitempty"`
 	Seen    *Seen          `json:"seen,omitempty"`
 	Member  string         `json:"member,omitempty"` // after Status: alive, suspect, dead or left
+	// Authority is the digest of the authority of the cluster to which the node belongs that Down has found, hex.
+	Authority string `json:"authority,omitempty"`
+	// Stopped is when the person who asks for the status took the cluster down.
+	Stopped *time.Time `json:"stopped,omitempty"`
 }
 
 // run is Up, Down or another of them under way.

@@ -2,12 +2,14 @@ package trust
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -147,6 +149,12 @@ func (c Context) Pin() Pin {
 
 // SetAuthorities stores the CAs of the cluster.
 func (c *Context) SetAuthorities(cas CAs) { c.CA = string(cas.pem()) }
+
+// Trusts reports whether one of the CAs of the cluster has this digest, in hex.
+func (c Context) Trusts(digest string) bool {
+	cas, err := c.Authorities()
+	return err == nil && slices.ContainsFunc(cas, func(ca *x509.Certificate) bool { return PinOf(ca).String() == digest })
+}
 
 // OfSame reports whether both contexts are of one cluster: they have a CA in common.
 func (c Context) OfSame(other Context) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,7 +89,7 @@ func (a *app) welcomed(ctx context.Context, addresses []string) (known, wasDown 
 }
 
 // farewell notes, once the master is down, that the cluster of this user's context can be brought up with the file. After a purge it
-// takes back what welcome did.
+// takes back what welcome did. Another cluster, whose master may have run on the same machine, is left alone.
 func (a *app) farewell(all []bootstrap.Outcome, purged bool, with string) error {
 	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
 	if i < 0 || !all[i].OK {
@@ -104,28 +103,56 @@ func (a *app) farewell(all []bootstrap.Outcome, purged bool, with string) error 
 	if errors.Is(err, trust.ErrNoContext) {
 		return nil
 	}
-	if err != nil {
+	if err != nil || !known.Trusts(all[i].Authority) {
 		return err
 	}
-	for _, m := range known.Master {
-		if host, _, _ := net.SplitHostPort(m); slices.Contains(all[i].Reached, host) {
-			if !purged {
-				if path, err := filepath.Abs(with); err == nil {
-					with = path
-				}
-				known.Down = &trust.Down{At: time.Now().Truncate(time.Second), File: with}
-				_, err := node.SaveContext(known)
-				return err
+	if purged {
+		if err := os.Remove(file); err != nil {
+			return err
+		}
+		_ = os.Remove(filepath.Dir(file)) // other files may be in it
+		return nil
+	}
+	if known.Down != nil && len(all[i].Changed) == 0 {
+		return nil // it was down before
+	}
+	known.Down = &trust.Down{At: time.Now().Truncate(time.Second), File: absolute(with)}
+	_, err = node.SaveContext(known)
+	return err
+}
+
+// absolute gives a path that means the same file in every folder, as far as that can be told.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// markStopped has status say of a cluster that this user has taken down, and that nobody has brought up since, that it is stopped, and
+// since when. file describes it.
+func markStopped(all []bootstrap.Outcome, file string) {
+	contexts, err := node.Contexts()
+	if err != nil {
+		return // each command that needs them says so
+	}
+	i := slices.IndexFunc(contexts, func(k node.KnownContext) bool { return k.Down != nil && k.Down.File == absolute(file) })
+	if i < 0 || slices.ContainsFunc(all, func(o bootstrap.Outcome) bool { return o.Seen != nil && (o.Seen.Active || o.Seen.Service != "") }) {
+		return
+	}
+	for j := range all {
+		if o := &all[j]; o.Problem != nil && o.Seen != nil {
+			o.Stopped = &contexts[i].Down.At
+			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.Stopped)
+			if file != bootstrap.DefaultFile {
+				o.Problem.Cure += " " + file
 			}
-			if err := os.Remove(file); err != nil {
-				return err
-			}
-			_ = os.Remove(filepath.Dir(file)) // other files may be in it
-			return nil
 		}
 	}
-	return nil
 }
+
+// dayAndTime is a moment for people to read.
+func dayAndTime(t time.Time) string { return t.Local().Format("2 January 2006 15:04") }
 
 // expandHome gives ~/ its meaning, which a shell does not do in a file.
 func expandHome(path string) string {

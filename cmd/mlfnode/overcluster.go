@@ -46,6 +46,9 @@ func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o boot
 		if err != nil {
 			return explainProblem(err)
 		}
+		if c.Name() == "status" {
+			markStopped(all, r.file)
+		}
 		for i := range left {
 			a.say("%s was brought up before and is no longer in %s; mlfnode up -f stops it, or: mlfnode down %[1]s", left[i].Name, r.file)
 		}

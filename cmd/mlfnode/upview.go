@@ -207,6 +207,7 @@ func (a *app) showOutcomes(all []bootstrap.Outcome) error {
 // showStatus prints a line for each machine as it was seen.
 func (a *app) showStatus(all []bootstrap.Outcome) error {
 	t := newTextTable(a.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
+	start := ""
 	for i := range all {
 		o := &all[i]
 		seen, gpus := &bootstrap.Seen{}, ""
@@ -218,6 +219,8 @@ func (a *app) showStatus(all []bootstrap.Outcome) error {
 		}
 		state := "FAILED"
 		switch {
+		case o.Stopped != nil:
+			state, start = "stopped since "+dayAndTime(*o.Stopped), o.Problem.Cure
 		case o.OK && seen.Stale:
 			state = "at work; the program or its settings have changed since its start"
 		case o.OK && seen.Working:
@@ -231,6 +234,9 @@ func (a *app) showStatus(all []bootstrap.Outcome) error {
 		return err
 	}
 	a.sayNotes(all)
+	if start != "" {
+		a.say("the cluster was taken down, and keeps its sweeps and results; start it with: %s", start)
+	}
 	return nil
 }
 
@@ -241,7 +247,7 @@ func (a *app) sayNotes(all []bootstrap.Outcome) {
 		for _, n := range o.Notes {
 			a.say("%s: note: %s", o.Host, oneLine(n))
 		}
-		if o.Problem != nil {
+		if o.Problem != nil && o.Stopped == nil {
 			a.sayProblem(o.Host, o.Problem)
 		}
 	}
