@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/dustin/go-humanize"
 
@@ -52,7 +54,10 @@ func (a *app) list(p *plan, include []string) error {
 
 // pack packs the files that travel, and tells of it unless quiet.
 func (a *app) pack(ctx context.Context, p *plan, quiet bool) (*bundle, error) {
-	b := &bundle{}
+	b := &bundle{progress: a.stderr}
+	if quiet {
+		b.progress = io.Discard
+	}
 	if p.files.Empty() {
 		if !quiet {
 			a.sayPacked(p)
@@ -64,6 +69,10 @@ func (a *app) pack(ctx context.Context, p *plan, quiet bool) (*bundle, error) {
 		return nil, packFailed(err)
 	}
 	b.file = f
+	if !quiet {
+		notice := time.AfterFunc(sendingQuiet, func() { a.say("packing the files, %s", humanize.Bytes(uint64(p.files.Bytes))) })
+		defer notice.Stop()
+	}
 	if b.digest, err = p.files.Pack(interruptible{ctx, f}, projects.DefaultBundleLimit); err != nil {
 		b.remove()
 		if errors.Is(err, syscall.ENOSPC) {

@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -354,8 +356,9 @@ func (a *app) saySameName(ctx context.Context, c *api.Client, v *api.Sweep) {
 
 // bundle is a packed project in a temporary file; without a digest there is none.
 type bundle struct {
-	digest string
-	file   *os.File
+	digest   string
+	file     *os.File
+	progress io.Writer // where it is shown that it is sent
 }
 
 // packFailed is about the temporary file, not about the project.
@@ -364,10 +367,16 @@ func packFailed(err error) error {
 }
 
 func (b *bundle) put(ctx context.Context, c *api.Client) error {
-	if _, err := b.file.Seek(0, 0); err != nil {
+	total, err := b.file.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = b.file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
 		return fmt.Errorf("read packed project: %w", err)
 	}
-	return c.PutBundle(ctx, b.digest, b.file)
+	s := &sending{r: b.file, w: b.progress, terminal: isTerminal(b.progress), total: total, now: time.Now}
+	defer s.end()
+	return c.PutBundle(ctx, b.digest, s)
 }
 
 func (b *bundle) remove() {

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+const (
+	// sendingQuiet is how long files are sent before that is shown: most are there at once.
+	sendingQuiet = 2 * time.Second
+	// sendingInterval is the shortest time between two states of the line on a terminal.
+	sendingInterval = 200 * time.Millisecond
+)
+
+// sending reads a packed project that is sent to the master, and shows how much of it is read: on a terminal in a line that changes,
+// elsewhere in one line at the beginning.
+type sending struct {
+	r        io.Reader
+	w        io.Writer
+	terminal bool
+	total    int64 // bytes
+	now      func() time.Time
+
+	mu    sync.Mutex // what sends may read on when the answer is there
+	began time.Time
+	last  time.Time // of the line, zero before the first
+	sent  int64
+	over  bool
+}
+
+// Read implements io.Reader.
+func (s *sending) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sent += int64(n); !s.over {
+		s.showLocked(s.now())
+	}
+	return n, err
+}
+
+func (s *sending) showLocked(now time.Time) {
+	if s.began.IsZero() {
+		s.began = now
+	}
+	switch shown := !s.last.IsZero(); {
+	case now.Sub(s.began) < sendingQuiet, shown && !s.terminal, shown && now.Sub(s.last) < sendingInterval:
+		return
+	case s.terminal:
+		fmt.Fprintf(s.w, "\r\x1b[Ksending the files: %s of %s", humanize.Bytes(uint64(s.sent)), humanize.Bytes(uint64(s.total)))
+	default:
+		fmt.Fprintf(s.w, "sending the files, %s\n", humanize.Bytes(uint64(s.total)))
+	}
+	s.last = now
+}
+
+// end takes the line off the terminal.
+func (s *sending) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over = true; s.terminal && !s.last.IsZero() {
+		fmt.Fprint(s.w, "\r\x1b[K")
+	}
+}
