@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -277,7 +278,39 @@ func (w *work) foreignTo(ctx context.Context, cfg node.Config, id *trust.Identit
 // accepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
 // given the benefit of the doubt.
 func (w *work) accepted(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
-	return !node.Refused(cfg) && !w.foreignTo(ctx, cfg, id)
+	return !node.Refused(cfg) && !w.foreignTo(ctx, cfg, id) && !w.forgotten(ctx, cfg, id)
+}
+
+const (
+	// noBundle is the digest of no bundle.
+	noBundle = "0000000000000000000000000000000000000000000000000000000000000000"
+	// forgottenTries is how often a master is asked that hangs up: its reason may be lost with the connection.
+	forgottenTries = 3
+)
+
+// forgotten reports whether the master is known to refuse the credentials, already when a connection is made or afterwards: they let a
+// node ask for a bundle, and nobody else.
+func (w *work) forgotten(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
+	defer cancel()
+	client := api.NewRemote([]string{cfg.Cluster.Seed}, id.Client(), "")
+	defer client.Close()
+	for range forgottenTries {
+		content, err := client.Bundle(ctx, noBundle)
+		if err == nil {
+			_ = content.Close() // it is of no use
+			return false
+		}
+		var alert *net.OpError
+		if errors.As(err, &alert) && alert.Op == "remote error" { // crypto/tls has no better mark for an alert of the other side
+			return true
+		}
+		var answer *api.Error
+		if errors.As(err, &answer) && answer.Status != 0 {
+			return answer.Status == http.StatusForbidden
+		}
+	}
+	return false
 }
 
 // joinPatience is how long a join waits for an agent that the master has refused to let go of the state folder.
