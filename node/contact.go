@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -273,7 +274,7 @@ func reachMaster(ctx context.Context, c *Contact, wait time.Duration, notice fun
 			c.used()
 			return s, nil
 		}
-		if errors.Is(err, syscall.ECONNREFUSED) && time.Since(begun) < wait {
+		if hungUp(err) && time.Since(begun) < wait {
 			select {
 			case <-tick.C:
 				continue
@@ -286,6 +287,11 @@ func reachMaster(ctx context.Context, c *Contact, wait time.Duration, notice fun
 		}
 		return nil, c.explain(explainReach(c.masters[0], err))
 	}
+}
+
+// hungUp reports whether a machine that is there did not let a call come to its end, as where a master has just been killed, or starts.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF)
 }
 
 // used remembers that the contact is good: a cluster that was down is up again, and this is when it was last used.

@@ -1,0 +1,55 @@
+package node
+
+import (
+	"crypto/tls"
+	"net"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestMasterThatHangsUp has a machine that ends each connection, as while a master is killed: it is asked again until it should be back.
+func TestMasterThatHangsUp(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		hangUp func(*net.TCPConn) error
+	}{
+		{"at once", func(c *net.TCPConn) error { return c.SetLinger(0) }},
+		{"after the first words", func(c *net.TCPConn) error {
+			_, err := c.Read(make([]byte, 16))
+			return err
+		}},
+		{"in order", func(c *net.TCPConn) error { return c.CloseWrite() }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			var calls atomic.Int32
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					calls.Add(1)
+					if err := tt.hangUp(c.(*net.TCPConn)); err != nil {
+						t.Error(err)
+					}
+					c.Close()
+				}
+			}()
+			c := &Contact{masters: []string{l.Addr().String()}, tls: &tls.Config{InsecureSkipVerify: true}}
+			if _, err := reachMaster(t.Context(), c, patientTry+patientTry/2, func() {}); err == nil {
+				t.Error("reached a master that is not there")
+			}
+			if n := calls.Load(); n < 3 {
+				t.Errorf("the master was asked %d times, want one more for each %v", n, time.Duration(patientTry))
+			}
+		})
+	}
+}
