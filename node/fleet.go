@@ -158,10 +158,27 @@ func (n *Node) members() []api.Member {
 		if forgotten[m.Node] && !m.There() {
 			continue
 		}
-		all = append(all, member(&m, m.Node == n.fleet.cluster.Node()))
+		v := member(&m, m.Node == n.fleet.cluster.Node())
+		n.correct(&v, &m)
+		all = append(all, v)
 	}
 	markRivals(all)
 	return all
+}
+
+// correct puts what this node knows at first hand in the place of what gossip will say a moment later: what it runs itself, and, on a
+// master, which nodes it has told to take no trials.
+func (n *Node) correct(v *api.Member, m *cluster.Member) {
+	if w := n.working(); v.Local && w != nil {
+		v.Running = w.Running()
+	}
+	if n.authority == nil || !m.There() {
+		return
+	}
+	if d := n.authority.Drains()[m.Node]; d.On {
+		v.Quarantined = d.By == quarantined
+		v.Drained, v.Reason = !v.Quarantined, d.Reason
+	}
 }
 
 func (n *Node) forgotten() map[grid.NodeID]bool {
