@@ -5,12 +5,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"mlfnode/grid/gridtest"
+	"mlfnode/grid/lazyregexp"
 )
 
 // Terminal is a program that runs on a terminal of a host, and somebody who types there.
@@ -93,3 +95,35 @@ func (t *Terminal) Close(limit time.Duration) (code int, screen string) {
 	t.read.Wait()
 	return code, t.Screen()
 }
+
+// Lines is what the terminal has on its lines in the end, where programs write over what they have written: of all sequences it obeys
+// those that mlfnode prints, which go up (CSI A), erase to the end of the line (CSI K) and to the end of the screen (CSI J).
+func (t *Terminal) Lines() []string {
+	lines, at := []string{""}, 0
+	for text := t.Screen(); text != ""; {
+		m := sequence.Get().FindStringSubmatch(text)
+		switch {
+		case m == nil && text[0] == '\n':
+			if at++; at == len(lines) {
+				lines = append(lines, "")
+			}
+		case m == nil:
+			lines[at] += text[:1]
+		case m[2] == "A":
+			n, _ := strconv.Atoi(m[1]) // none is given where nothing is to go up
+			at = max(at-n, 0)
+		case m[2] == "J":
+			lines = append(lines[:at], "")
+		default: // a carriage return too: what it goes back for is written over
+			lines[at] = ""
+		}
+		if m == nil {
+			text = text[1:]
+		} else {
+			text = text[len(m[0]):]
+		}
+	}
+	return lines
+}
+
+var sequence = lazyregexp.New(`^(?:\r|\x1b\[(\d*)([AJK]))`)

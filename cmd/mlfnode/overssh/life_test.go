@@ -96,7 +96,10 @@ func TestRestartOverSSH(t *testing.T) {
 	l.nothingLeft("")
 }
 
-type trial struct{ Index, Attempts int }
+type trial struct {
+	Index, Attempts int
+	Node            string
+}
 
 func (l *lab) trials(state string) []trial {
 	var all struct{ Trials []trial }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +27,9 @@ func TestMain(m *testing.M) {
 // lab is n hosts that can be logged in to, and a laptop that knows them.
 type lab struct {
 	*hosts.Stage
-	t      *testing.T
-	laptop *hosts.Host
+	t        *testing.T
+	machines []*hosts.Host // without the laptop
+	laptop   *hosts.Host
 }
 
 func newLab(t *testing.T, n int, how ...hosts.SSHD) *lab {
@@ -40,7 +42,7 @@ func newLab(t *testing.T, n int, how ...hosts.SSHD) *lab {
 		}
 		h.SSH(o)
 	}
-	l := &lab{Stage: s, t: t, laptop: s.Laptop("laptop")}
+	l := &lab{Stage: s, t: t, machines: slices.Clone(s.Hosts), laptop: s.Laptop("laptop")}
 	s.Trust(l.laptop)
 	return l
 }
@@ -48,16 +50,8 @@ func newLab(t *testing.T, n int, how ...hosts.SSHD) *lab {
 // nothingLeft fails when a host still has a process, a port or a changed file outside of the folder.
 func (l *lab) nothingLeft(root string) {
 	l.t.Helper()
-	for _, h := range l.Hosts {
-		if h == l.laptop {
-			continue
-		}
-		hosts.Await(l.t, 5*time.Second, func() error { // the server's own processes for a connection end a moment after it
-			if left := h.Left(); len(left) > 0 {
-				return fmt.Errorf("%s: processes are left: %v", h.Name, left)
-			}
-			return nil
-		})
+	for _, h := range l.machines {
+		hosts.Await(l.t, 5*time.Second, func() error { return nothingRuns(h) })
 		for _, p := range h.Listening() {
 			if p.Number >= 7420 && p.Number <= 7422 {
 				l.t.Errorf("%s: something listens on %v", h.Name, p)
@@ -67,6 +61,14 @@ func (l *lab) nothingLeft(root string) {
 			l.t.Errorf("%s: files outside of %s: %v", h.Name, root, changed)
 		}
 	}
+}
+
+// nothingRuns fails while a machine still runs something. The server's own processes for a connection end a moment after it.
+func nothingRuns(h *hosts.Host) error {
+	if left := h.Left(); len(left) > 0 {
+		return fmt.Errorf("%s: processes are left: %v", h.Name, left)
+	}
+	return nil
 }
 
 // members is how many nodes the laptop sees alive.
