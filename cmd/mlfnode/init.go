@@ -25,7 +25,11 @@ func asInit(args []string, stderr io.Writer) int {
 			signal.Notify(signals, n)
 		}
 	}
-	c := exec.Command("/proc/self/exe", args[1:]...)
+	program, err := os.Executable() // it gives the process its name
+	if err != nil {
+		program = "/proc/self/exe"
+	}
+	c := exec.Command(program, args[1:]...)
 	c.Args[0] = args[0]
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// A group of its own, so that it has what a terminal sends once, and from the terminal.

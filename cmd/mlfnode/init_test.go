@@ -80,6 +80,9 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := strings.TrimSpace(string(children))
+	if names, _ := exec.Command(nsenter, "--target", first, "--pid", "--mount", "sh", "-c", "cat /proc/[0-9]*/comm").Output(); strings.Count(string(names), "mlfnode") < 2 {
+		t.Errorf("got processes by these names, want two by that of the program:\n%s", names)
+	}
 	inside := func(script string) {
 		t.Helper()
 		if out, err := exec.Command(nsenter, "--target", first, "--pid", "setsid", "--fork", "sh", "-c", script).CombinedOutput(); err != nil {
