@@ -19,6 +19,10 @@ const (
 	Released EventKind = "released" // the worker is done with a lease; Lease names it
 	Fenced   EventKind = "fenced"   // the attempt has lost its lease, and Result says why; written by the master
 
+	// Withdrawn says that a person has cancelled the trial, of which nothing ran; Result says so. Written by the master. Programs that do
+	// not know it take the trial for pending.
+	Withdrawn EventKind = "withdrawn"
+
 	// Reconnected says that the attempt, on a node that was away, goes on and gives the trial its state. All others up to Floor are
 	// fenced by it. Written by the master; Result says why and when the attempt began, and Node where it runs.
 	Reconnected EventKind = "reconnected"
@@ -33,7 +37,7 @@ type Event struct {
 	Time    int64     `json:"t"`           // when it happened, microseconds since 1970
 	Lease   uint64    `json:"l,omitempty"` // with Released: sequence of the lease in the queue, for masters that do not know LeaseID
 	LeaseID LeaseID   `json:"d,omitempty"` // with Released: the lease
-	Result  *Result   `json:"x,omitempty"` // with Finished, Fenced and Reconnected
+	Result  *Result   `json:"x,omitempty"` // with Finished, Fenced, Reconnected and Withdrawn
 	Metrics Metric    `json:"m,omitempty"` // with Metrics
 	Curves  Curves    `json:"q,omitempty"` // with Metrics
 	Final   bool      `json:"z,omitempty"` // with Fenced: the trial is set aside, and does not run again

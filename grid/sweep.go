@@ -43,6 +43,9 @@ type Sweep struct {
 	// Stopping are running attempts that do worse than others, with Task.Stop: their nodes stop them.
 	Stopping []StoppedRun `json:"stopping,omitempty"`
 
+	// Cancelling are trials that a person has cancelled and that have not ended: nodes stop what runs of them, and begin none.
+	Cancelling []int64 `json:"cancelling,omitempty"`
+
 	Priority    int       `json:"priority,omitempty"`     // higher goes first
 	MaxParallel int       `json:"max_parallel,omitempty"` // most trials at a time; 0 is no limit
 	Submitted   time.Time `json:"submitted"`

@@ -62,6 +62,8 @@ func (t *Trial) Apply(policy Retries, node NodeID, e *Event) Change {
 		return t.fence(e)
 	case Reconnected:
 		return t.reconnect(e)
+	case Withdrawn:
+		return t.withdraw(e)
 	}
 	return Ignored
 }
@@ -155,6 +157,23 @@ func (t *Trial) fence(e *Event) Change {
 	}
 	t.State = Pending
 	return Retry
+}
+
+// withdraw ends a trial that is not to run any more. What still runs of it is superseded.
+func (t *Trial) withdraw(e *Event) Change {
+	if e.Result == nil || t.State.Terminal() || e.Time <= t.Retried { // a repeated one does not end what was reopened since
+		return Ignored
+	}
+	before := t.Result
+	t.Result, t.Ended = *e.Result, e.Time
+	if t.State == Running {
+		t.Result.Started, t.Result.Devices = before.Started, before.Devices
+		t.Result.Metrics, t.Result.Curves = before.Metrics, before.Curves
+	} else {
+		t.Attempt, t.Run, t.Node = 0, "", "" // the attempts that have failed are told of by themselves
+	}
+	t.State, t.Floor, t.Away = Cancelled, max(t.Floor, t.Attempts), nil
+	return Done
 }
 
 // reconnect makes an attempt that was considered lost give the trial its state again. All runs in its place are fenced.

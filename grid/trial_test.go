@@ -210,3 +210,43 @@ func TestReopen(t *testing.T) {
 		}
 	}
 }
+
+// TestWithdraw cancels a trial that waits, one that waits for its retry and one that runs: nothing else gives it a result, until it is retried.
+func TestWithdraw(t *testing.T) {
+	result := func(class Class) *Result { return &Result{Class: class, Reason: string(class), Started: 1} }
+	started := Event{Kind: Started, Attempt: 1, Run: "a", Time: 10}
+	failed := Event{Kind: Finished, Attempt: 1, Run: "a", Time: 20, Result: result(ClassExit)}
+	gone := Event{Kind: Withdrawn, Time: 30, Result: result(ClassCancel)}
+	late := Event{Kind: Finished, Attempt: 2, Run: "b", Time: 40, Result: result(ClassNone)}
+	again := Event{Kind: Reopened, Time: 50}
+	for name, c := range map[string]struct {
+		before  []Event
+		attempt int
+	}{"waits": {}, "waits for its retry": {[]Event{started, failed}, 0}, "runs": {[]Event{started}, 1}} {
+		var trial Trial
+		apply := func(e Event, want Change) {
+			t.Helper()
+			if got := trial.Apply(Retries{ClassExit: 1}, "n", &e); got != want {
+				t.Errorf("%s: %s at %d gives change %d, want %d", name, e.Kind, e.Time, got, want)
+			}
+		}
+		for _, e := range c.before {
+			trial.Apply(Retries{ClassExit: 1}, "n", &e)
+		}
+		apply(gone, Done)
+		if trial.State != Cancelled || trial.Attempt != c.attempt || trial.Result.Class != ClassCancel || trial.Ended != 30 {
+			t.Errorf("%s: got %+v", name, trial)
+		}
+		apply(gone, Ignored)
+		apply(Event{Kind: Started, Attempt: 2, Run: "b", Time: 35}, Ignored)
+		apply(late, Superseded)
+		apply(again, Reopen)
+		apply(gone, Ignored)
+		apply(Event{Kind: Started, Attempt: 3, Run: "c", Time: 60}, Began)
+		apply(Event{Kind: Finished, Attempt: 3, Run: "c", Time: 70, Result: result(ClassNone)}, Done)
+		apply(gone, Ignored)
+		if trial.State != Succeeded {
+			t.Errorf("%s: got %s after a retry, want succeeded", name, trial.State)
+		}
+	}
+}

@@ -270,7 +270,7 @@ func listed(data []byte) int {
 func (e *Events) own(b *grid.Batch, seq uint64) {
 	all := len(b.Events)
 	b.Events = slices.DeleteFunc(b.Events, func(v grid.Event) bool {
-		decided := v.Kind == grid.Reopened || v.Kind == grid.Fenced || v.Kind == grid.Reconnected
+		decided := v.Kind == grid.Reopened || v.Kind == grid.Fenced || v.Kind == grid.Reconnected || v.Kind == grid.Withdrawn
 		foreign := !writes(b.Node, v.Run) && v.Kind != grid.Released // which is about a lease, not a run
 		return foreign || (decided && b.Node != "")
 	})

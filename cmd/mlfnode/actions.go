@@ -56,12 +56,29 @@ func (a *app) pauseCommand() *cobra.Command {
 
 func (a *app) cancelCommand() *cobra.Command {
 	var save bool
-	c := onSweep("cancel SWEEP", "End a sweep: stop its running trials and start no others", "  mlfnode cancel last\n  mlfnode cancel --save chainer-1",
+	c := onSweep("cancel SWEEP[/TRIAL]", "End a sweep, or one trial: stop what is running and start nothing more of it", "  mlfnode cancel last\n  mlfnode cancel --save chainer-1\n  mlfnode cancel chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
+			if id.Index >= 0 {
+				return a.cancelTrial(ctx, id, save)
+			}
 			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id, save) })
 		})
 	c.Flags().BoolVar(&save, "save", false, "let running trials save their state first, for a retry (tasks with a checkpoint)")
 	return c
+}
+
+func (a *app) cancelTrial(ctx context.Context, id grid.TrialID, save bool) error {
+	if save {
+		return usage("--save is for a whole sweep", fmt.Sprintf("mlfnode cancel %s", id))
+	}
+	return a.read(ctx, func(s *node.Session) error {
+		done, err := s.Client().CancelTrial(ctx, id)
+		if err != nil {
+			return err
+		}
+		a.say("%s/%d is cancelled; run it again with: mlfnode retry %s/%d", done.Sweep.Sweep, id.Index, done.Sweep.Sweep, id.Index)
+		return nil
+	})
 }
 
 func (a *app) resumeCommand() *cobra.Command {

@@ -154,6 +154,11 @@ func (c *Client) Cancel(ctx context.Context, id grid.SweepID, save bool) (Done, 
 	return c.act(ctx, id, "cancel", nil)
 }
 
+// CancelTrial ends one trial: what runs of it is stopped, and it does not run again.
+func (c *Client) CancelTrial(ctx context.Context, id grid.TrialID) (Done, error) {
+	return c.act(ctx, id.Sweep, "cancel?index="+strconv.FormatInt(id.Index, 10), nil)
+}
+
 // Remove takes a sweep that does not run out of the store, with its events, output, artifacts and results.
 func (c *Client) Remove(ctx context.Context, id grid.SweepID) error {
 	resp, err := c.do(ctx, http.MethodDelete, sweepPath(PathSweep, id), nil, nil)

@@ -278,6 +278,9 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 			return r, 0, err
 		}
 	}
+	if err := m.endCancellations(ctx, r.Sweep); err != nil {
+		return r, 0, err
+	}
 	trials := m.toReopen(ctx, id, q)
 	if isDryRun(ctx) {
 		n := int64(0)
@@ -431,7 +434,7 @@ func (m *Master) toReopen(ctx context.Context, id grid.SweepID, q api.Retry) ite
 func (m *Master) finish(ctx context.Context, id grid.SweepID, count int64, followed uint64) error {
 	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
 		if s.State == grid.SweepRunning && s.Space.Count() == count && s.Reopened <= followed && !m.isKeptOpen(id) {
-			s.State, s.Ended = grid.SweepFinished, time.Now().UTC()
+			s.State, s.Ended, s.Cancelling = grid.SweepFinished, time.Now().UTC(), nil
 		}
 		return nil
 	})

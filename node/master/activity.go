@@ -83,6 +83,9 @@ func (a *Activity) note(f *feed, t *history.Transition) {
 		state = grid.Failed
 	case grid.Done:
 		a.Finished[t.State]++
+		if t.Node == "" { // nothing ran of it
+			return
+		}
 	default:
 		return
 	}

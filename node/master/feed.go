@@ -147,7 +147,7 @@ func (f *feed) load(known *history.Left, now time.Time) {
 		}
 		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g grid.Range) {
 			f.taken.Add(g.Lo, g.Hi)
-			f.again.addRange(g, w.Attempts+1, f.sweep.Task.Resources)
+			f.again.addRange(g, max(w.Attempts+1, 2), f.sweep.Task.Resources) // as wait has it
 		})
 	}
 	open := known.Open
@@ -419,7 +419,9 @@ func (f *feed) apply(t *history.Transition, now time.Time) {
 		delete(f.needs, t.Index)
 		f.done.Add(t.Index, t.Index+1)
 		f.taken.Add(t.Index, t.Index+1)
-		f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
+		if t.Class != grid.ClassCancel { // else it would have taken longer
+			f.pace.observe(time.Duration(t.Ended-t.Started) * time.Microsecond)
+		}
 		f.noteTime(t)
 	case grid.Retry:
 		delete(f.began, t.Index)

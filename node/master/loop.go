@@ -241,6 +241,7 @@ func (s *state) follow(fd folded) {
 			f.compareEnd(&fd.changed[i])
 			if t := &fd.changed[i]; t.Change == grid.Done {
 				s.conclude(f, t.Index, t.Node)
+				s.endLeases(f, t)
 				s.discard(f, t)
 			}
 			if fd.changed[i].Change == grid.Began && len(f.sweep.Task.Setup) > 0 {
@@ -330,7 +331,7 @@ func (s *state) feed(ctx context.Context) error {
 	if !s.m.cfg.Feed {
 		return nil
 	}
-	unsaved := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx), s.stopWorse(ctx)) // trials are leased all the same
+	unsaved := errors.Join(s.saveMeasured(ctx), s.closeLanes(ctx), s.stopWorse(ctx), s.withdrawTrials(ctx)) // trials are leased all the same
 	s.followOrders(ctx)
 	s.room = map[grid.Resources]int{}
 	for _, l := range s.lanesToFeed() {

@@ -283,9 +283,8 @@ func (m *Monitor) flowerQueues(r *http.Request) (any, error) {
 }
 
 // flowerRevoke cancels the sweep that a request names, or the sweep of its trial where that has no other trials. Whatever the name is,
-// the answer is the same, as in Celery, also where there is nothing left to revoke; but for a trial of several that has not ended, which can't
-// be cancelled alone. Without terminate what runs goes on: a sweep of one trial as in Celery, where the call then does nothing; for a sweep of
-// several the call is refused, because its pending trials can't be cancelled alone.
+// the answer is the same, as in Celery, also where there is nothing left to revoke. Without terminate what runs goes on: for one trial as in
+// Celery, where the call then does nothing; for a sweep of several the call is refused, because the sweep would end for what runs, too.
 func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 	id := r.PathValue("id")
 	done := api.FlowerMessage{Message: fmt.Sprintf("Revoked '%.80s'", id)}
@@ -308,10 +307,12 @@ func (m *Monitor) flowerRevoke(r *http.Request) (any, error) {
 	several := rec.Sweep.Space.Count() != 1
 	switch {
 	case one && several:
-		if t, known, err := m.cfg.History.Trial(r.Context(), grid.TrialID{Sweep: rec.Sweep.ID, Index: index}); err != nil || known && t.State.Terminal() {
+		trial := grid.TrialID{Sweep: rec.Sweep.ID, Index: index}
+		if t, _, err := m.cfg.History.Trial(r.Context(), trial); err != nil || t.State.Terminal() || t.State == grid.Running && !terminate {
 			return done, err
 		}
-		return nil, flowerRefusal(http.StatusConflict, "A trial of several can't be revoked: revoke the sweep '%s'", name)
+		_, err := m.cfg.Master.CancelTrial(r.Context(), trial)
+		return done, err
 	case !terminate:
 		c, err := m.cfg.History.Counts(r.Context(), rec.Sweep.ID)
 		if err != nil {

@@ -255,9 +255,27 @@ func (m *Monitor) resume(r *http.Request) (api.Done, error) {
 }
 
 func (m *Monitor) cancel(r *http.Request) (api.Done, error) {
+	if r.URL.Query().Has("index") {
+		return m.cancelTrial(r)
+	}
 	return m.change(r, unfinished, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		_, err := m.cfg.Master.Cancel(ctx, s.ID, r.URL.Query().Get("save") == "true")
 		return 0, err
+	})
+}
+
+func (m *Monitor) cancelTrial(r *http.Request) (api.Done, error) {
+	one := func(*api.Sweep) int64 { return 1 }
+	return m.change(r, one, func(ctx context.Context, s *grid.Sweep) (int64, error) {
+		index, err := trialIndex(s, r.URL.Query().Get("index"))
+		if err == nil && (index < 0 || r.URL.Query().Has("save")) {
+			err = badRequest("index names one trial, and goes without save", "")
+		}
+		if err != nil {
+			return 0, err
+		}
+		_, err = m.cfg.Master.CancelTrial(ctx, grid.TrialID{Sweep: s.ID, Index: index})
+		return 1, err
 	})
 }
 

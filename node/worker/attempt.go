@@ -47,7 +47,7 @@ type attempt struct {
 	ended        bool                    // nothing may be read from the spool any more
 	untouched    bool                    // the attempt left nothing in the spool
 	reported     time.Time               // when metrics were last read
-	stopEarly    context.CancelCauseFunc // of its program, with Task.Stop
+	stopEarly    context.CancelCauseFunc // of its program; nil while none runs
 	metrics      grid.Metric
 	metricReader *metricReader // nil before metrics were first read
 	changed      time.Time     // when metrics became what they are

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"mlfnode/grid"
@@ -37,11 +38,47 @@ func (s *sweeps) stopping(id grid.SweepID, run string) string {
 	return ""
 }
 
-// stoppable gives the context of the attempt's program, which stopIfWorse can end.
-func (a *attempt) stoppable(ctx context.Context) context.Context {
-	if a.task.Stop == nil {
-		return ctx
+// cancelled reports whether a person has cancelled the trial.
+func (s *sweeps) cancelled(id grid.TrialID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.known[id.Sweep]
+	return w != nil && slices.Contains(w.record.Cancelling, id.Index)
+}
+
+// cancelTrials stops what runs of trials that a person has cancelled.
+func (w *Worker) cancelTrials(s *grid.Sweep) {
+	if len(s.Cancelling) == 0 {
+		return
 	}
+	for _, h := range w.held() {
+		if h.held.Sweep == s.ID {
+			h.cancelTrials(s.Cancelling)
+		}
+	}
+}
+
+func (h *holding) cancelTrials(indexes []int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for a := range h.runs {
+		if slices.Contains(indexes, a.id.Index) {
+			a.cancel()
+		}
+	}
+}
+
+// cancel stops the attempt's program, if it runs.
+func (a *attempt) cancel() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopEarly != nil {
+		a.stopEarly(executor.ErrCancelled)
+	}
+}
+
+// stoppable gives the context of the attempt's program, which stopIfWorse and cancel can end.
+func (a *attempt) stoppable(ctx context.Context) context.Context {
 	ctx, stop := context.WithCancelCause(ctx)
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -58,11 +95,9 @@ func (a *attempt) stopIfWorse(why string) {
 
 // reasonOfStop makes the outcome of a program that was stopped early say so.
 func (a *attempt) reasonOfStop(ctx context.Context, out *executor.Outcome) {
-	if a.task.Stop == nil {
-		return
-	}
 	a.mu.Lock()
 	stop := a.stopEarly
+	a.stopEarly = nil
 	a.mu.Unlock()
 	defer stop(nil) // the context is over
 	if why := worse(""); errors.As(context.Cause(ctx), &why) && out.Class == grid.ClassCancel {

@@ -15,6 +15,9 @@ import (
 // agent is left alone.
 func (w *Worker) supervise(ctx context.Context, a *attempt, run func(context.Context) executor.Outcome) executor.Outcome {
 	ctx = a.stoppable(ctx)
+	if w.sweeps.cancelled(a.id) {
+		a.cancel()
+	}
 	w.watch(a)
 	endStoring := w.storing(ctx, a)
 	out := run(ctx)

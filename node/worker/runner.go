@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -121,6 +122,9 @@ func (w *Worker) work(t turn, slot executor.Slot) {
 		index, ok := h.take()
 		if !ok || index >= s.record.Space.Count() { // the lease is of a newer record than this worker has: the trial is leased again
 			break
+		}
+		if slices.Contains(s.record.Cancelling, index) {
+			continue // the master withdraws it
 		}
 		tried = true
 		failed = w.attempt(s, slot, t, found, index, h.held.Attempt+furtherDeliveries(h.held), now)

@@ -281,6 +281,9 @@ func (w *Worker) follow(c jetstream.Change) {
 		w.bundles.retry(c.Record.Sweep, w.setupImage(c.Record.Sweep, nil))
 		w.lookAgain(c.Record.Sweep)
 	}
+	if !c.Synced && !c.Deleted {
+		w.cancelTrials(c.Record.Sweep)
+	}
 	w.nudge()
 }
 

@@ -93,6 +93,12 @@ export function askRetryOne(id, index) {
   ask(html`<${Confirm} title=${`Retry ${id}/${index}?`} verb="Retry 1 trial" run=${run} text="It gets a new attempt; the old ones stay in the history." />`, `Retry ${id}/${index}`);
 }
 
+/** Asks to cancel one trial. @param {string} id of the sweep @param {number} index */
+export function askCancelOne(id, index) {
+  const run = async () => (await post(sweepPath(id, `/actions/cancel?index=${index}`)), `${id}/${index} is cancelled`);
+  ask(html`<${Confirm} title=${`Cancel ${id}/${index}?`} verb="Cancel 1 trial" danger run=${run} text="What runs of it is stopped, and it does not run again unless it is retried." />`, `Cancel ${id}/${index}`);
+}
+
 const NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/;
 
 /** One value as JSON: what looks like a number keeps its digits. @param {string} text */

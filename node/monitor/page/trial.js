@@ -1,7 +1,7 @@
 // A trial: what it was run with, what came of it, its attempts, its neighbours and its output.
 import { useState } from 'preact/hooks';
 import { get, PREFIX, search, sessionKey, sweepPath } from './api.js';
-import { askRetryOne } from './actions.js';
+import { askCancelOne, askRetryOne } from './actions.js';
 import { html } from './html.js';
 import { bytes, count, duration, number } from './format.js';
 import { useKeys } from './keys.js';
@@ -65,6 +65,7 @@ function Detail({ id, row: r, sweep, version, go }) {
       ${r.node && html`<${Link} href=${nodePlace(r.node)}>${r.node}<//>`}
       <div class="actions">
         ${mayAct.value && r.state !== 'succeeded' && r.state !== 'pending' && !running && html`<button type="button" class="primary" onClick=${() => askRetryOne(id, r.index)}>Retry</button>`}
+        ${mayAct.value && (r.state === 'pending' || running) && html`<button type="button" onClick=${() => askCancelOne(id, r.index)}>Cancel</button>`}
         <button type="button" onClick=${() => compare(id, r.index)}>Compare</button>
         <button type="button" disabled=${r.index === 0} onClick=${() => go(r.index - 1)} ><span class="hidden">trial before: </span>◂ ${r.index > 0 ? count(r.index - 1) : ''}</button>
         <button type="button" disabled=${sweep && r.index >= sweep.count - 1} onClick=${() => go(r.index + 1)} ><span class="hidden">next trial: </span>${count(r.index + 1)} ▸</button>

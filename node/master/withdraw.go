@@ -1,0 +1,145 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/jetstream"
+	"mlfnode/node/history"
+)
+
+// maxCancelling bounds the trials of a sweep that are being cancelled one by one.
+const maxCancelling = 1000
+
+// CancelTrial cancels one trial: what runs of it is stopped, and it runs no more unless it is retried. Its node does so when it hears of
+// the changed record. A trial that has ended, and one of a sweep that is at rest, is refused.
+func (m *Master) CancelTrial(ctx context.Context, id grid.TrialID) (jetstream.Record, error) {
+	t, _, err := m.cfg.History.Trial(ctx, id)
+	if err != nil {
+		return jetstream.Record{}, fmt.Errorf("look at trial %s: %w", id, err)
+	}
+	if t.State.Terminal() {
+		return jetstream.Record{}, refuse(fmt.Sprintf("%s has ended already: %s", id, t.State), "")
+	}
+	changed, err := m.changeRecord(ctx, id.Sweep, func(r *jetstream.Record) (bool, error) {
+		s := r.Sweep
+		switch {
+		case s.State != grid.SweepRunning && s.State != grid.SweepPaused:
+			return false, refuse(fmt.Sprintf("%s is %s already", id.Sweep, s.State), "")
+		case slices.Contains(s.Cancelling, id.Index):
+			return false, nil
+		case len(s.Cancelling) >= maxCancelling:
+			return false, refuse(fmt.Sprintf("%d trials of %s are being cancelled", len(s.Cancelling), id.Sweep), "wait until they have ended, or: mlfnode cancel "+string(id.Sweep))
+		}
+		s.Cancelling = append(slices.Clip(s.Cancelling), id.Index)
+		return true, nil
+	})
+	if err != nil || isDryRun(ctx) || changed.Sweep.State != grid.SweepPaused || t.State == grid.Running {
+		return changed, err
+	}
+	// The loop does not look at sweeps that are at rest.
+	_, err = m.cfg.Store.Events.Publish(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id.Sweep, Events: []grid.Event{withdrawn(id.Index, time.Now())}})
+	if err != nil {
+		return changed, fmt.Errorf("cancel trial %s: %w", id, err)
+	}
+	return changed, nil
+}
+
+// withdrawn is the event that ends a trial of which nothing runs.
+func withdrawn(index int64, now time.Time) grid.Event {
+	at := now.UnixMicro()
+	return grid.Event{Kind: grid.Withdrawn, Index: index, Time: at,
+		Result: &grid.Result{Class: grid.ClassCancel, ExitCode: grid.NoExit, Reason: "cancelled", Started: at}}
+}
+
+// endCancellations takes trials that have ended out of the list of those that are being cancelled, before some of them run again.
+func (m *Master) endCancellations(ctx context.Context, s *grid.Sweep) error {
+	if len(s.Cancelling) == 0 || isDryRun(ctx) {
+		return nil
+	}
+	ended := map[int64]bool{}
+	for _, i := range s.Cancelling {
+		t, _, err := m.cfg.History.Trial(ctx, grid.TrialID{Sweep: s.ID, Index: i})
+		if err != nil {
+			return fmt.Errorf("look at trial %d of %s: %w", i, s.ID, err)
+		}
+		ended[i] = t.State.Terminal()
+	}
+	_, err := m.changeRecord(ctx, s.ID, func(r *jetstream.Record) (bool, error) {
+		before := len(r.Sweep.Cancelling)
+		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), func(i int64) bool { return ended[i] })
+		return len(r.Sweep.Cancelling) != before, nil
+	})
+	return err
+}
+
+// withdrawTrials ends the trials that people have cancelled and of which nothing runs, and forgets those that have ended.
+func (s *state) withdrawTrials(ctx context.Context) (failed error) {
+	if s.followed < s.published {
+		return nil // what was decided last
+	}
+	for id, f := range s.feeds {
+		if len(f.sweep.Cancelling) == 0 {
+			continue
+		}
+		now := time.Now()
+		batch := &grid.Batch{V: grid.EventVersion, Sweep: id}
+		ended := 0
+		for _, i := range f.sweep.Cancelling {
+			if i < 0 || i >= f.count || f.done.Has(i) {
+				ended++
+			} else if !s.mayRun(f, i) {
+				batch.Events = append(batch.Events, withdrawn(i, now))
+			}
+		}
+		if len(batch.Events) > 0 {
+			seq, err := s.m.cfg.Store.Events.Publish(ctx, batch)
+			if err != nil {
+				failed = errors.Join(failed, fmt.Errorf("cancel trials of %s: %w", id, err))
+				continue
+			}
+			s.published = seq
+		}
+		if ended > 0 {
+			failed = errors.Join(failed, s.forgetCancelled(ctx, f))
+		}
+	}
+	return failed
+}
+
+// mayRun reports whether a node has the trial: then it is for the node to stop it, or to give its lease back.
+func (s *state) mayRun(f *feed, index int64) bool {
+	if _, began := f.began[index]; began {
+		return true
+	}
+	return slices.ContainsFunc(f.over(index, ""), s.m.cfg.Store.Queue.HandedOut)
+}
+
+// forgetCancelled takes trials that have ended out of the record.
+func (s *state) forgetCancelled(ctx context.Context, f *feed) error {
+	_, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
+		before := len(r.Sweep.Cancelling)
+		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), func(i int64) bool { return i < 0 || i >= f.count || f.done.Has(i) })
+		return len(r.Sweep.Cancelling) != before, nil
+	})
+	if err != nil {
+		return fmt.Errorf("forget which trials of %s are cancelled: %w", f.sweep.ID, err)
+	}
+	return nil
+}
+
+// endLeases ends the leases of a trial that was cancelled before anything ran of it, where they are of no other trial.
+func (s *state) endLeases(f *feed, t *history.Transition) {
+	if t.Class != grid.ClassCancel || t.Node != "" {
+		return
+	}
+	for _, id := range f.over(t.Index, "") {
+		if l := f.leases[id]; l.hi-l.lo == 1 {
+			s.revoke(f, id)
+		}
+	}
+}

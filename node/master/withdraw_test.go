@@ -1,0 +1,75 @@
+package master
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node/api"
+)
+
+// TestCancelOneTrial cancels one trial that nobody has begun, one whose node is to stop it and then dies, and one of a paused sweep. All other
+// trials run, the sweep finishes, and a retry has them run as well. Nothing of it is left in the record.
+func TestCancelOneTrial(t *testing.T) {
+	t.Parallel()
+	c := restart(t, t.TempDir(), 4)
+	id := c.submit(5, nil)
+	cancel := func(index int64) {
+		t.Helper()
+		if _, err := c.CancelTrial(t.Context(), grid.TrialID{Sweep: id, Index: index}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancelling := func() []int64 {
+		r, _ := c.Sweep(id)
+		return r.Sweep.Cancelling
+	}
+	ended := func(n int64) {
+		t.Helper()
+		c.until("trials are cancelled", func(*state) bool { return c.counts(id).Cancelled == n })
+	}
+	runs := c.pull(id)
+	run := c.begins("n", runs)
+	cancel(4)
+	cancel(4)
+	ended(1)
+	cancel(runs.Lo)
+	if got := cancelling(); !slices.Contains(got, runs.Lo) {
+		t.Fatalf("the record says that %v are to be stopped, want %d among them", got, runs.Lo)
+	}
+	c.until("the other is out of the record", func(*state) bool { return slices.Equal(cancelling(), []int64{runs.Lo}) })
+	now := time.Now().UnixMicro()
+	lost := grid.Event{Kind: grid.Finished, Index: runs.Lo, Attempt: runs.Attempt, Run: run, Time: now, Result: &grid.Result{Class: grid.ClassHalt, Started: now}}
+	c.close(runs, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{lost}})
+	ended(2)
+	if _, err := c.CancelTrial(t.Context(), grid.TrialID{Sweep: id, Index: 4}); err == nil {
+		t.Error("a trial that has ended is cancelled")
+	}
+	if _, err := c.Pause(t.Context(), id, false); err != nil {
+		t.Fatal(err)
+	}
+	cancel(3)
+	ended(3)
+	if _, err := c.Resume(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h := c.pull(id)
+		if h.Lo == 3 || h.Lo == 4 || h.Lo == runs.Lo {
+			t.Errorf("trial %d is leased although it is cancelled", h.Lo)
+		}
+		c.ends("n", h, grid.ClassNone)
+	}
+	c.until("the sweep has finished", func(s *state) bool { return s.feeds[id] == nil })
+	if got := cancelling(); len(got) > 0 {
+		t.Errorf("the record of the finished sweep has %v as being cancelled", got)
+	}
+	if _, again, err := c.Retry(t.Context(), id, api.Retry{Index: -1}); err != nil || again != 3 {
+		t.Fatalf("retry: got %d trials, %v; want 3", again, err)
+	}
+	for range 3 {
+		c.ends("n", c.pull(id), grid.ClassNone)
+	}
+	c.until("the retry has finished", func(s *state) bool { return c.counts(id).Succeeded == 5 })
+}
