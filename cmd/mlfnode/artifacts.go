@@ -106,7 +106,7 @@ func (a *app) fetchArtifacts(r io.Reader, dir string) error {
 	if err != nil {
 		return err
 	}
-	a.say("%d files in %s", count, dir)
+	a.say("%s in %s", plural(int64(count), "file"), dir)
 	return nil
 }
 
