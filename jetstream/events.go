@@ -209,17 +209,19 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 	}, end)
 }
 
-// decode gives a batch, an empty one for what nobody can read, and an error for what a newer version can.
+// decode gives a batch, an empty one for what nobody can read, and an error for what a newer version can. What a node has stored in
+// the name of another one no version reads.
 func (e *Events) decode(m *entry) (*grid.Batch, error) {
 	var err error
 	b := e.kept(m.Header.Get(js.MsgIDHeader))
 	if b == nil {
 		b, err = decodeBatch(m.Data)
 	}
-	if b.V > grid.EventVersion {
+	node := writer(m.Subject)
+	if b.V > grid.EventVersion && node == b.Node {
 		return nil, fmt.Errorf("message %d of the event stream: %w", m.seq, tooNew(b))
 	}
-	if node := writer(m.Subject); err == nil && node != b.Node {
+	if err == nil && node != b.Node {
 		err = fmt.Errorf("node %s writes in the name of %s", node, b.Node)
 	}
 	if err == nil {

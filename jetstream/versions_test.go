@@ -203,6 +203,35 @@ func TestEventsOfNewerVersions(t *testing.T) {
 	}
 }
 
+// TestForgedVersionsAreSkipped has the stream hold messages that bear a newer version and that no program has stored as its own: they
+// hide nothing, so that a master starts.
+func TestForgedVersionsAreSkipped(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	for _, forged := range []string{
+		`{"v":99,"s":"a-1","n":"n2","e":[]}`, `{"v":99,"s":"a-1","e":[]}`, `{"v":99,"s":"a-1","n":7}`, `{"v":99,"s":"a-1","n":"n1"`,
+	} {
+		put(t, s, eventSubject("n1", "a-1"), forged)
+	}
+	last, err := s.Events.Publish(t.Context(), batch("a-1", 1, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	defer stop()
+	read := 0
+	err = s.Events.Read(ctx, 1, func(stored []Stored) error {
+		for _, st := range stored {
+			if read += len(st.Batch.Events); st.Seq == last {
+				stop()
+			}
+		}
+		return nil
+	})
+	if read != 1 || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %d events and %v, want the one of the next message", read, err)
+	}
+}
+
 // TestRecordsOfOtherVersions holds that a sweep of a newer version is left out, with the reason, and hides no other.
 func TestRecordsOfOtherVersions(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
