@@ -496,6 +496,10 @@ func (a *app) resultsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: "results SWEEP...", Short: "Show the results of the trials: parameters, metrics, resources",
 		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 && looksLikeSweep(f.csv) {
+				return usage("--csv takes the word after it for a file, and "+f.csv+" looks like a sweep",
+					"put the sweeps first: mlfnode results "+strings.Join(append([]string{f.csv}, args...), " ")+" --csv all.csv; for a file of that name: --csv ./"+f.csv)
+			}
 			if names := f.sweepOf(args); len(names) < 2 {
 				return oneArgument(c, names)
 			}
@@ -576,6 +580,13 @@ func (f *listFlags) sweepOf(args []string) []string {
 		return []string{f.csv}
 	}
 	return args
+}
+
+// looksLikeSweep reports whether a word is last, or has the form of a sweep's ID.
+func looksLikeSweep(word string) bool {
+	dash := strings.LastIndexByte(word, '-')
+	_, err := strconv.ParseUint(word[dash+1:], 10, 64)
+	return word == "last" || dash > 0 && err == nil && !strings.ContainsAny(word, "./")
 }
 
 func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
