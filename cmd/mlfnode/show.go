@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,7 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 }
 
 // fetchBundle writes the files that a sweep was submitted with into a new folder, whole or not at all.
-func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, dir string) (failure error) {
+func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, dir string) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return err
@@ -70,15 +71,20 @@ func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, d
 	if err != nil {
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
-	defer func() {
-		if failure != nil {
-			_ = projects.RemoveTree(tmp) // what is left is hidden
-		}
-	}()
-	if _, err := projects.Unpack(r, tmp); err != nil {
-		return err
+	defer func() { _ = projects.RemoveTree(tmp) }() // what is left is hidden
+	files := filepath.Join(tmp, "files")
+	if err := os.Mkdir(files, 0o755); err != nil { // with the mode that the user's umask gives
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
-	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, dir)); err != nil {
+	if _, err := projects.Unpack(r, files); err != nil {
+		for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+			if errors.Is(err, full) {
+				return failed(fmt.Sprintf("the files can't be written: %v", err), "choose a folder on another disk with -o")
+			}
+		}
+		return failed(fmt.Sprintf("the download is incomplete: %v", err), "run the command again")
+	}
+	if err := os.Rename(files, dir); err != nil {
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
 	a.say("the files of %s are in %s", v.Sweep, dir)

@@ -4,14 +4,19 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
+	"mlfnode/projects"
 )
 
 // TestShowWithLess asks a master of an older version, and one that shows viewers less: what a sweep tells is shown, with a note why there
@@ -57,6 +62,39 @@ func TestShowWithLess(t *testing.T) {
 				t.Errorf("got\n%s", got)
 			}
 		})
+	}
+}
+
+// TestFetchOfATruncatedBundle loses the connection to the master amid the files: it says what to do, and leaves nothing behind.
+func TestFetchOfATruncatedBundle(t *testing.T) {
+	from := t.TempDir()
+	noise := make([]byte, 64<<10)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // it does not fail
+	if err := os.WriteFile(filepath.Join(from, "noise"), noise, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	if _, err := projects.Pack(from, &packed, projects.DefaultBundleLimit); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/sweeps/{sweep}", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(api.Sweep{Project: "p"}) })
+	mux.HandleFunc("GET /v1/sweeps/{sweep}/bundle", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(packed.Bytes()[:packed.Len()/2]) })
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	c := api.NewClient(func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
+	})
+	defer c.Close()
+	to := t.TempDir()
+	var errs bytes.Buffer
+	a := &app{stdout: &screen{w: io.Discard}, stderr: &errs}
+	a.report(a.fetchBundle(t.Context(), c, "p-1", filepath.Join(to, "was")))
+	if got := errs.String(); !strings.Contains(got, "mlfnode: the download is incomplete: ") || !strings.HasSuffix(got, "\n  try: run the command again\n") {
+		t.Errorf("got %q", got)
+	}
+	if left, err := os.ReadDir(to); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v (%v)", left, err)
 	}
 }
 
