@@ -18,12 +18,13 @@ const (
 	FeatureSet    Feature = "set"        // another priority while it runs
 	FeatureNodes  Feature = "nodes"      // nodes that alone may run it
 
-	FeatureTimeout Feature = "set_timeout" // another limit of time while it runs
+	FeatureTimeout Feature = "set_timeout"  // another limit of time while it runs
+	FeatureCancel  Feature = "cancel_trial" // one trial that is cancelled
 )
 
 // Features are all features that this program knows.
 func Features() []Feature {
-	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes, FeatureTimeout}
+	return []Feature{FeatureLists, FeatureZip, FeatureSample, FeatureRepeat, FeatureVenv, FeatureStop, FeatureEarly, FeatureSet, FeatureNodes, FeatureTimeout, FeatureCancel}
 }
 
 // FeaturesOf gives the features that a task over a space has.

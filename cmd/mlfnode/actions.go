@@ -72,6 +72,9 @@ func (a *app) cancelTrial(ctx context.Context, id grid.TrialID, save bool) error
 		return usage("--save is for a whole sweep", fmt.Sprintf("mlfnode cancel %s", id))
 	}
 	return a.read(ctx, func(s *node.Session) error {
+		if err := checkMaster(ctx, s.Client(), grid.OrderIndex, []grid.Feature{grid.FeatureCancel}); err != nil {
+			return err
+		}
 		done, err := s.Client().CancelTrial(ctx, id)
 		if err != nil {
 			return err

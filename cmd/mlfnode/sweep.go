@@ -296,7 +296,7 @@ func featureNames() map[grid.Feature]string {
 		grid.FeatureLists: "values that are lists of arguments", grid.FeatureZip: "parameters that go together (zip, CSV and JSON lines)",
 		grid.FeatureSample: "samples of a grid", grid.FeatureRepeat: "repeat", grid.FeatureVenv: "venv", grid.FeatureSet: "set",
 		grid.FeatureStop: "stop_after", grid.FeatureEarly: "stop", grid.FeatureNodes: "nodes",
-		grid.FeatureTimeout: "set --timeout",
+		grid.FeatureTimeout: "set --timeout", grid.FeatureCancel: "how to cancel one trial",
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	PathAttempts  = "/sweeps/{sweep}/trials/{index}/attempts"
 	PathCurves    = "/sweeps/{sweep}/trials/{index}/curves"
 	PathExplain   = "/sweeps/{sweep}/trials/{index}/explain"
+	PathCancel    = "/sweeps/{sweep}/trials/{index}/cancel" // a path of its own: a master that does not know it cancels nothing
 	PathByHand    = "/sweeps/{sweep}/trials/{index}/command"
 	PathLogs      = "/sweeps/{sweep}/logs"
 	PathWatch     = "/sweeps/{sweep}/watch"

@@ -156,7 +156,7 @@ func (c *Client) Cancel(ctx context.Context, id grid.SweepID, save bool) (Done, 
 
 // CancelTrial ends one trial: what runs of it is stopped, and it does not run again.
 func (c *Client) CancelTrial(ctx context.Context, id grid.TrialID) (Done, error) {
-	return c.act(ctx, id.Sweep, "cancel?index="+strconv.FormatInt(id.Index, 10), nil)
+	return post[Done](ctx, c, trialPath(PathCancel, id), nil)
 }
 
 // Remove takes a sweep that does not run out of the store, with its events, output, artifacts and results.

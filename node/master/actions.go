@@ -206,7 +206,7 @@ func (m *Master) Cancel(ctx context.Context, id grid.SweepID, save bool) (jetstr
 			if save && s.Task.Checkpoint == nil {
 				return refuse(fmt.Sprintf("the task of %s declares no checkpoint, so its trials can't save their state", id), "leave --save out")
 			}
-			s.State, s.Ended, s.Save = grid.SweepCancelled, time.Now().UTC(), save
+			s.State, s.Ended, s.Save, s.Cancelling = grid.SweepCancelled, time.Now().UTC(), save, nil
 		}
 		return nil
 	})
@@ -217,7 +217,7 @@ func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) err
 	m.log.Error("sweep is cancelled", "sweep", id, "reason", why)
 	_, err := m.change(ctx, id, func(s *grid.Sweep) error {
 		if s.Active() {
-			s.State, s.Ended, s.Problem = grid.SweepCancelled, time.Now().UTC(), why
+			s.State, s.Ended, s.Problem, s.Cancelling = grid.SweepCancelled, time.Now().UTC(), why, nil
 		}
 		return nil
 	})
@@ -277,9 +277,6 @@ func (m *Master) Retry(ctx context.Context, id grid.SweepID, q api.Retry) (jetst
 		if err := m.settle(ctx, id); err != nil {
 			return r, 0, err
 		}
-	}
-	if err := m.endCancellations(ctx, r.Sweep); err != nil {
-		return r, 0, err
 	}
 	trials := m.toReopen(ctx, id, q)
 	if isDryRun(ctx) {

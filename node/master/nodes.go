@@ -202,6 +202,14 @@ func (p *peers) dead(node grid.NodeID) bool {
 	return known == nil || known.dead
 }
 
+// isLost reports whether a node that belongs to the cluster is not heard of.
+func (p *peers) isLost(node grid.NodeID) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := p.byID[node]
+	return known != nil && known.dead
+}
+
 // loss says how a node was lost.
 type loss struct {
 	how  string

@@ -70,6 +70,9 @@ func (o *reopening) send(ctx context.Context) error {
 	if r, ok := o.m.Sweep(o.sweep); ok && r.Sweep.State == grid.SweepCancelled && (o.goesOn || !o.revive) {
 		return refuse(fmt.Sprintf("%s was cancelled while its trials were reopened", o.sweep), fmt.Sprintf("run them with: mlfnode retry %s", o.sweep))
 	}
+	if err := o.m.reopenCancelled(ctx, o.sweep, o.batch.Events); err != nil {
+		return err
+	}
 	seq, err := o.m.cfg.Store.Events.Publish(ctx, &o.batch)
 	if err != nil {
 		return fmt.Errorf("reopen trials of %s: %w", o.sweep, err)

@@ -41,7 +41,10 @@ func (m *Master) CancelTrial(ctx context.Context, id grid.TrialID) (jetstream.Re
 	if err != nil || isDryRun(ctx) || changed.Sweep.State != grid.SweepPaused || t.State == grid.Running {
 		return changed, err
 	}
-	// The loop does not look at sweeps that are at rest.
+	atRest := false
+	if err := m.inLoop(ctx, func(s *state) { atRest = s.feeds[id.Sweep] == nil }); err != nil || !atRest {
+		return changed, err
+	}
 	_, err = m.cfg.Store.Events.Publish(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id.Sweep, Events: []grid.Event{withdrawn(id.Index, time.Now())}})
 	if err != nil {
 		return changed, fmt.Errorf("cancel trial %s: %w", id, err)
@@ -56,22 +59,18 @@ func withdrawn(index int64, now time.Time) grid.Event {
 		Result: &grid.Result{Class: grid.ClassCancel, ExitCode: grid.NoExit, Reason: "cancelled", Started: at}}
 }
 
-// endCancellations takes trials that have ended out of the list of those that are being cancelled, before some of them run again.
-func (m *Master) endCancellations(ctx context.Context, s *grid.Sweep) error {
-	if len(s.Cancelling) == 0 || isDryRun(ctx) {
+// reopenCancelled takes trials that are about to run again out of the list of those that are being cancelled.
+func (m *Master) reopenCancelled(ctx context.Context, id grid.SweepID, events []grid.Event) error {
+	if r, ok := m.Sweep(id); !ok || len(r.Sweep.Cancelling) == 0 {
 		return nil
 	}
-	ended := map[int64]bool{}
-	for _, i := range s.Cancelling {
-		t, _, err := m.cfg.History.Trial(ctx, grid.TrialID{Sweep: s.ID, Index: i})
-		if err != nil {
-			return fmt.Errorf("look at trial %d of %s: %w", i, s.ID, err)
-		}
-		ended[i] = t.State.Terminal()
+	again := make(map[int64]bool, len(events))
+	for i := range events {
+		again[events[i].Index] = true
 	}
-	_, err := m.changeRecord(ctx, s.ID, func(r *jetstream.Record) (bool, error) {
+	_, err := m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		before := len(r.Sweep.Cancelling)
-		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), func(i int64) bool { return ended[i] })
+		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), func(i int64) bool { return again[i] })
 		return len(r.Sweep.Cancelling) != before, nil
 	})
 	return err
@@ -83,16 +82,17 @@ func (s *state) withdrawTrials(ctx context.Context) (failed error) {
 		return nil // what was decided last
 	}
 	for id, f := range s.feeds {
-		if len(f.sweep.Cancelling) == 0 {
+		r, ok := s.m.Sweep(id) // the newest record, which says what is to run again
+		if !ok || len(r.Sweep.Cancelling) == 0 {
 			continue
 		}
 		now := time.Now()
 		batch := &grid.Batch{V: grid.EventVersion, Sweep: id}
 		ended := 0
-		for _, i := range f.sweep.Cancelling {
-			if i < 0 || i >= f.count || f.done.Has(i) {
+		for _, i := range r.Sweep.Cancelling {
+			if f.isOver(i) {
 				ended++
-			} else if !s.mayRun(f, i) {
+			} else if !f.done.Has(i) && !s.mayRun(f, i) {
 				batch.Events = append(batch.Events, withdrawn(i, now))
 			}
 		}
@@ -111,19 +111,23 @@ func (s *state) withdrawTrials(ctx context.Context) (failed error) {
 	return failed
 }
 
-// mayRun reports whether a node has the trial: then it is for the node to stop it, or to give its lease back.
+// mayRun reports whether a node that is not lost has the trial: then it is for the node to stop it, or to give its lease back.
 func (s *state) mayRun(f *feed, index int64) bool {
-	if _, began := f.began[index]; began {
-		return true
-	}
-	return slices.ContainsFunc(f.over(index, ""), s.m.cfg.Store.Queue.HandedOut)
+	return slices.ContainsFunc(f.over(index, ""), func(id grid.LeaseID) bool {
+		return s.m.cfg.Store.Queue.HandedOut(id) && !s.m.peers.isLost(s.m.ledger.holder(id))
+	})
+}
+
+// isOver reports whether a trial has ended and no lease is left by which a node could begin it.
+func (f *feed) isOver(i int64) bool {
+	return i < 0 || i >= f.count || f.done.Has(i) && !f.covered(i)
 }
 
 // forgetCancelled takes trials that have ended out of the record.
 func (s *state) forgetCancelled(ctx context.Context, f *feed) error {
 	_, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
 		before := len(r.Sweep.Cancelling)
-		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), func(i int64) bool { return i < 0 || i >= f.count || f.done.Has(i) })
+		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), f.isOver)
 		return len(r.Sweep.Cancelling) != before, nil
 	})
 	if err != nil {
@@ -132,13 +136,13 @@ func (s *state) forgetCancelled(ctx context.Context, f *feed) error {
 	return nil
 }
 
-// endLeases ends the leases of a trial that was cancelled before anything ran of it, where they are of no other trial.
+// endLeases ends the leases of a trial that was cancelled, where they are of no other trial and nothing of it has run under them.
 func (s *state) endLeases(f *feed, t *history.Transition) {
-	if t.Class != grid.ClassCancel || t.Node != "" {
+	if t.Class != grid.ClassCancel {
 		return
 	}
 	for _, id := range f.over(t.Index, "") {
-		if l := f.leases[id]; l.hi-l.lo == 1 {
+		if l := f.leases[id]; l.hi-l.lo == 1 && (t.Node == "" || !s.m.cfg.Store.Queue.HandedOut(id)) {
 			s.revoke(f, id)
 		}
 	}

@@ -73,3 +73,46 @@ func TestCancelOneTrial(t *testing.T) {
 	}
 	c.until("the retry has finished", func(s *state) bool { return c.counts(id).Succeeded == 5 })
 }
+
+// TestCancelWithinALease cancels a trial that is leased with others before a node takes the lease: the node hears of it until it has given
+// the lease back.
+func TestCancelWithinALease(t *testing.T) {
+	t.Parallel()
+	c := restart(t, t.TempDir(), 4)
+	id := c.submit(1000, nil)
+	for range 5 {
+		c.ends("n", c.pull(id), grid.ClassNone) // so quickly that leases are of many trials
+	}
+	index := int64(-1)
+	c.until("a lease of several trials waits", func(s *state) bool {
+		for lease, l := range s.feeds[id].leases {
+			if l.hi-l.lo > 2 && !c.store.Queue.HandedOut(lease) {
+				index = l.lo + 1
+			}
+		}
+		return index >= 0
+	})
+	if _, err := c.CancelTrial(t.Context(), grid.TrialID{Sweep: id, Index: index}); err != nil {
+		t.Fatal(err)
+	}
+	c.until("the trial is cancelled", func(*state) bool { return c.counts(id).Cancelled == 1 })
+	cancelling := func() bool {
+		r, _ := c.Sweep(id)
+		return slices.Contains(r.Sweep.Cancelling, index)
+	}
+	for {
+		h := c.pull(id)
+		covers := h.Lo <= index && index < h.Hi
+		if covers && !cancelling() {
+			t.Errorf("a node that takes trials %d to %d does not hear that %d is cancelled", h.Lo, h.Hi-1, index)
+		}
+		c.ends("n", h, grid.ClassNone)
+		if covers {
+			break
+		}
+	}
+	c.until("the record forgets the trial", func(*state) bool { return !cancelling() })
+	if _, err := c.Cancel(t.Context(), id, false); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -187,12 +187,12 @@ func (m *Monitor) sweepRoutes() []route {
 		{"pause", "Start no more trials of a sweep", m.pause, nil},
 		{"kill", "Pause a sweep and stop its running trials", m.kill, nil},
 		{"resume", "Let a paused sweep go on", m.resume, nil},
-		{"cancel", "End a sweep, or one trial", m.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}, {"index", "integer", "the only trial to cancel"}}},
+		{"cancel", "End a sweep", m.cancel, []parameter{{"save", "boolean", "let running trials save their state first"}}},
 	} {
 		all = append(all, route{method: "POST", pattern: api.PathSweep + "/actions/" + a.name, access: mayAct, topic: topicSweeps, summary: a.summary,
 			query: append([]parameter{dry}, a.query...), call: gives(a.do)})
 	}
-	return all
+	return append(all, route{method: "POST", pattern: api.PathCancel, access: mayAct, topic: topicTrials, summary: "Cancel one trial", query: []parameter{dry}, call: gives(m.cancelTrial)})
 }
 
 // outputRoutes are the calls about what one trial has printed and left.

@@ -255,9 +255,6 @@ func (m *Monitor) resume(r *http.Request) (api.Done, error) {
 }
 
 func (m *Monitor) cancel(r *http.Request) (api.Done, error) {
-	if r.URL.Query().Has("index") {
-		return m.cancelTrial(r)
-	}
 	return m.change(r, unfinished, func(ctx context.Context, s *grid.Sweep) (int64, error) {
 		_, err := m.cfg.Master.Cancel(ctx, s.ID, r.URL.Query().Get("save") == "true")
 		return 0, err
@@ -267,9 +264,9 @@ func (m *Monitor) cancel(r *http.Request) (api.Done, error) {
 func (m *Monitor) cancelTrial(r *http.Request) (api.Done, error) {
 	one := func(*api.Sweep) int64 { return 1 }
 	return m.change(r, one, func(ctx context.Context, s *grid.Sweep) (int64, error) {
-		index, err := trialIndex(s, r.URL.Query().Get("index"))
-		if err == nil && (index < 0 || r.URL.Query().Has("save")) {
-			err = badRequest("index names one trial, and goes without save", "")
+		index, err := trialIndex(s, r.PathValue("index"))
+		if err == nil && index < 0 {
+			err = badRequest("there is no trial "+r.PathValue("index"), "")
 		}
 		if err != nil {
 			return 0, err

@@ -218,6 +218,10 @@ func TestHistogramAndHistory(t *testing.T) {
 func TestFilters(t *testing.T) {
 	d := hand(t)
 	d.Metrics["acc"] = slices.Clone(d.Value)
+	d.Metrics["tenth"] = slices.Clone(d.Value)
+	for r, v := range d.Value {
+		d.Metrics["tenth"][r] = map[float32]float32{1: 0.1, 2: 0.9}[v] // 0 for all others
+	}
 	d.Classes = []grid.Class{grid.ClassExit}
 	d.Class[5] = 1
 	for query, want := range map[string][]int64{
@@ -229,6 +233,9 @@ func TestFilters(t *testing.T) {
 		"d[a]=0..0":                     {0, 1},
 		"d[a]=..1&d[b]=1":               {1},
 		"m[acc]=2..3":                   {2, 4},
+		"m[tenth]=0.9":                  {2}, // which is no value of the column's type
+		"m[tenth]=0.9..":                {2},
+		"m[tenth]=0.05..0.1":            {0},
 		"state=failed":                  {5},
 		"state=failed&state=succeeded":  {0, 1, 2, 4, 5},
 		"class=exit":                    {5},

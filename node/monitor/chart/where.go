@@ -254,6 +254,9 @@ func (c *condition) compile(v *View) (keeper, error) {
 
 func (c *condition) spans(column []float32) keeper {
 	spans := c.parse()
+	for i, s := range spans { // as values are kept, so that a bound is among them
+		spans[i] = span{float64(float32(s.lo)), float64(float32(s.hi))}
+	}
 	return matching(func(row int32) bool { return contains(spans, float64(column[row])) })
 }
 

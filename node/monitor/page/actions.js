@@ -95,7 +95,7 @@ export function askRetryOne(id, index) {
 
 /** Asks to cancel one trial. @param {string} id of the sweep @param {number} index */
 export function askCancelOne(id, index) {
-  const run = async () => (await post(sweepPath(id, `/actions/cancel?index=${index}`)), `${id}/${index} is cancelled`);
+  const run = async () => (await post(sweepPath(id, `/trials/${index}/cancel`)), `${id}/${index} is cancelled`);
   ask(html`<${Confirm} title=${`Cancel ${id}/${index}?`} verb="Cancel 1 trial" danger run=${run} text="What runs of it is stopped, and it does not run again unless it is retried." />`, `Cancel ${id}/${index}`);
 }
 
