@@ -63,15 +63,18 @@ func (r *run) report(m *machine) {
 	}
 }
 
+// CureStart is the cure of a machine whose only problem is that its node does not run.
+const CureStart = "mlfnode up -f"
+
 // judge says what is wrong with a machine that should run a node.
 func (m *machine) judge() error {
 	switch {
 	case len(m.Roles) == 0:
 		return nil
 	case m.seen == nil:
-		return problem("mlfnode is not there", "mlfnode up -f")
+		return problem("mlfnode is not there", CureStart)
 	case m.seen.Service == "":
-		return problem("the node does not run", "mlfnode up -f")
+		return problem("the node does not run", CureStart)
 	case !m.seen.Active:
 		return problem("the node does not answer", "look at "+m.logs()+" there, or: mlfnode restart "+m.Name)
 	case !m.seen.Working:

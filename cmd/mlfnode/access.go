@@ -13,6 +13,7 @@ import (
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/cluster/trust"
+	"mlfnode/grid"
 	"mlfnode/node"
 )
 
@@ -141,11 +142,11 @@ func markStopped(all []bootstrap.Outcome, file string) {
 		return
 	}
 	for j := range all {
-		if o := &all[j]; o.Problem != nil && o.Seen != nil {
+		if o := &all[j]; o.Problem != nil && o.Seen != nil && o.Problem.Cure == bootstrap.CureStart {
 			o.Stopped = &contexts[i].Down.At
 			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.Stopped)
 			if file != bootstrap.DefaultFile {
-				o.Problem.Cure += " " + file
+				o.Problem.Cure += " " + grid.ShellWords(file)
 			}
 		}
 	}

@@ -82,10 +82,16 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 	if _, err := node.SaveContext(c); err != nil {
 		t.Fatal(err)
 	}
+	other := newContext(t)
+	other.Down = &trust.Down{At: at, File: absolute("my lab.yaml")}
+	if _, err := node.SaveContext(other); err != nil {
+		t.Fatal(err)
+	}
 	idle := func(name string) bootstrap.Outcome {
 		return bootstrap.Outcome{Host: name, Seen: &bootstrap.Seen{}, Problem: &shell.Problem{Cause: "the node does not run", Cure: "mlfnode up -f"}}
 	}
 	busy := bootstrap.Outcome{Host: "a", OK: true, Seen: &bootstrap.Seen{Service: bootstrap.ServiceBackground, Active: true, Working: true}}
+	twin := bootstrap.Outcome{Host: "d", Seen: &bootstrap.Seen{}, Problem: &shell.Problem{Cause: "it is the same machine as a", Cure: "name it once"}}
 	lost := bootstrap.Outcome{Host: "c", Problem: &shell.Problem{Cause: "c refuses connections"}}
 	const since = "stopped since 7 March 2026 18:05"
 	for _, tt := range []struct {
@@ -96,6 +102,8 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 	}{
 		{"all of it", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 2, "start it with: mlfnode up -f lab.yaml\n", "does not run"},
 		{"a machine is away", "lab.yaml", []bootstrap.Outcome{idle("a"), idle("b"), lost}, 2, "c: c refuses connections\n", "does not run"},
+		{"a machine is there twice", "lab.yaml", []bootstrap.Outcome{idle("a"), twin}, 1, "d: it is the same machine as a\n  try: name it once\n", "name it once lab.yaml"},
+		{"a file with a blank", "my lab.yaml", []bootstrap.Outcome{idle("a")}, 1, "start it with: mlfnode up -f 'my lab.yaml'\n", "does not run"},
 		{"another file", "cluster.yaml", []bootstrap.Outcome{idle("a"), idle("b")}, 0, "b: the node does not run\n  try: mlfnode up -f\n", "taken down"},
 		{"brought up by somebody", "lab.yaml", []bootstrap.Outcome{busy, idle("b")}, 0, "b: the node does not run\n", "taken down"},
 	} {
