@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -91,7 +92,7 @@ func (a *app) welcomed(ctx context.Context, addresses []string) (known, wasDown 
 
 // farewell notes, once the master is down, that the cluster of this user's context can be brought up with the file. After a purge it
 // takes back what welcome did. Another cluster, whose master may have run on the same machine, is left alone.
-func (a *app) farewell(all []bootstrap.Outcome, purged bool, with string) error {
+func (a *app) farewell(ctx context.Context, all []bootstrap.Outcome, purged bool, with string) error {
 	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
 	if i < 0 || !all[i].OK {
 		return nil
@@ -104,8 +105,11 @@ func (a *app) farewell(all []bootstrap.Outcome, purged bool, with string) error 
 	if errors.Is(err, trust.ErrNoContext) {
 		return nil
 	}
-	if err != nil || !known.Trusts(all[i].Authority) {
+	if err != nil {
 		return err
+	}
+	if gone := purged && wasPurged(ctx, known, &all[i], absolute(with)); !gone && !known.Trusts(all[i].Authority) {
+		return nil
 	}
 	if purged {
 		if err := os.Remove(file); err != nil {
@@ -120,6 +124,26 @@ func (a *app) farewell(all []bootstrap.Outcome, purged bool, with string) error 
 	known.Down = &trust.Down{At: time.Now().Truncate(time.Second), File: absolute(with)}
 	_, err = node.SaveContext(known)
 	return err
+}
+
+// wasPurged reports whether a master that has no files any more, which would name its cluster, was that of the context: the context goes
+// to an address of its machine, where nothing answers. file is what describes the cluster.
+func wasPurged(ctx context.Context, known trust.Context, master *bootstrap.Outcome, file string) bool {
+	if master.Authority != "" || known.Down != nil && known.Down.File != file {
+		return false
+	}
+	here := false
+	ctx, stop := context.WithTimeout(ctx, welcomeTime)
+	defer stop()
+	for _, address := range known.Master {
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address); err == nil {
+			conn.Close()
+			return false // of another cluster
+		}
+		host, _, _ := net.SplitHostPort(address)
+		here = here || slices.Contains(master.Reached, host)
+	}
+	return here
 }
 
 // absolute gives a path that means the same file in every folder, as far as that can be told.

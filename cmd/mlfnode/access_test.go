@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,7 +37,7 @@ func TestFarewell(t *testing.T) {
 			{Host: "w", Roles: []bootstrap.Role{bootstrap.Worker}, OK: true},
 			{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: ok, Reached: []string{"boss"}, Authority: of.Pin().String(), Changed: changed},
 		}
-		if err := (&app{}).farewell(all, purge, "cluster.yaml"); err != nil {
+		if err := (&app{}).farewell(t.Context(), all, purge, "cluster.yaml"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -69,6 +70,58 @@ func TestFarewell(t *testing.T) {
 	down(mine, []string{"stopped", "removed"}, true, true)
 	if _, there := downMark(t); there {
 		t.Error("after a purge there is still a context")
+	}
+}
+
+// TestFarewellAfterAnInterruptedPurge purges a master whose files are gone already, so that nothing names its cluster: the access to it
+// goes, and that to any other cluster stays.
+func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
+	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	t.Chdir(t.TempDir())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	free.Close()
+	silent, answers := free.Addr().String(), l.Addr().String()
+	for _, tt := range []struct {
+		name, master, reached, downWith string
+		other, purge, stays             bool
+	}{
+		{name: "its files are gone", master: silent, reached: "127.0.0.1", purge: true},
+		{name: "it was taken down before", master: silent, reached: "127.0.0.1", downWith: "cluster.yaml", purge: true},
+		{name: "no purge", master: silent, reached: "127.0.0.1", stays: true},
+		{name: "a cluster that answers there", master: answers, reached: "127.0.0.1", purge: true, stays: true},
+		{name: "one of another file, which is down", master: silent, reached: "127.0.0.1", downWith: "lab.yaml", purge: true, stays: true},
+		{name: "one on another machine", master: silent, reached: "10.0.0.7", purge: true, stays: true},
+		{name: "the master is known to be of another one", master: silent, reached: "127.0.0.1", other: true, purge: true, stays: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newContext(t)
+			c.Master = []string{tt.master}
+			if tt.downWith != "" {
+				c.Down = &trust.Down{At: time.Now().Add(-time.Hour), File: absolute(tt.downWith)}
+			}
+			if _, err := node.SaveContext(c); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := downMark(t)
+			boss := bootstrap.Outcome{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: true, Reached: []string{tt.reached}}
+			if tt.other {
+				boss.Authority = newContext(t).Pin().String()
+			}
+			if err := (&app{}).farewell(t.Context(), []bootstrap.Outcome{boss}, tt.purge, "cluster.yaml"); err != nil {
+				t.Error(err)
+			}
+			if mark, there := downMark(t); there != tt.stays || there && (mark == nil) != (before == nil) {
+				t.Errorf("there is a context: %v with the mark %v, want %v with the mark %v", there, mark, tt.stays, before)
+			}
+		})
 	}
 }
 

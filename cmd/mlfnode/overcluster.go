@@ -78,7 +78,7 @@ still go to this cluster, and report that it is down.
 	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
 		order.Hosts = args
 		all, err := bootstrap.Down(ctx, o, order)
-		a.warn(a.farewell(all, order.Purge, cmp.Or(c.Flag("file").Value.String(), bootstrap.DefaultFile)))
+		a.warn(a.farewell(ctx, all, order.Purge, cmp.Or(c.Flag("file").Value.String(), bootstrap.DefaultFile)))
 		return all, err
 	})
 }
