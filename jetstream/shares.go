@@ -15,8 +15,12 @@ import (
 
 const (
 	// reserved is which fraction of a part of the store that takes nothing more when it is full is divided among the nodes, so that one
-	// that reports without end does not keep the others from reporting. A node on its own fills the part as far as it goes.
+	// that reports without end does not keep the others from reporting. A sixteenth of it is kept for what this process reports itself.
 	reserved = 10
+	// leftTimes is how many times as much as is left for the others a node may have stored of the reserve: one node on its own stores 3/4
+	// of it, and two store 3/7 each, however many nodes are connected that store nothing. As long as there is room, each connected node may
+	// also store an equal part of the reserve.
+	leftTimes = 3
 	// fillInterval is how often it is looked how full a nearly full part is, and overTime for how long a refused node counts as one
 	// that waits: it asks again twice a second.
 	fillInterval = time.Second
@@ -60,19 +64,37 @@ func (s *shares) take(ctx context.Context, node grid.NodeID, bytes int64) error 
 			return err
 		}
 		s.bytes = int64(info.State.Bytes) + bytes
+		s.forget()
 	}
 	if s.bytes <= s.limit-s.limit/reserved {
 		clear(s.used)
 		clear(s.over)
 		return nil
 	}
-	share := s.limit / reserved / int64(s.store.nodes())
-	if s.used[node]+bytes > share {
+	left := s.limit - s.bytes - s.limit/reserved/16
+	share := max(leftTimes*left, s.limit/reserved/int64(s.store.nodes()))
+	if left < 0 || s.used[node]+bytes > share {
+		s.bytes -= bytes
 		s.over[node] = time.Now()
 		return &shareError{fullError{what: s.what, setting: s.setting, limit: s.limit}, node, share}
 	}
 	s.used[node] += bytes
 	return nil
+}
+
+// forget has what was removed count for nobody: no more of the reserve is used than is stored in it.
+func (s *shares) forget() {
+	used := int64(0)
+	for _, bytes := range s.used {
+		used += bytes
+	}
+	stored := max(0, s.bytes-(s.limit-s.limit/reserved))
+	if used <= stored {
+		return
+	}
+	for node, bytes := range s.used {
+		s.used[node] = int64(float64(bytes) * float64(stored) / float64(used))
+	}
 }
 
 // giveBack undoes take for what was not stored.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
 )
@@ -32,7 +33,7 @@ func flood(t *testing.T, store func(i int) (bytes int, err error)) int {
 // TestOneNodeDoesNotFillTheStore has one node store all that it can, of events and of artifacts: the other one has room for its share,
 // and the first one goes on once something was removed.
 func TestOneNodeDoesNotFillTheStore(t *testing.T) {
-	const limit = 4 << 20
+	const limit = 8 << 20
 	l := newLabOf(t, Limits{EventBytes: limit, ArtifactBytes: limit})
 	ctx := t.Context()
 	for _, id := range []string{"a-1", "b-1"} {
@@ -61,7 +62,7 @@ func TestOneNodeDoesNotFillTheStore(t *testing.T) {
 		if got := flood(t, func(i int) (int, error) { return k.put(ctx, b, "b-1", i) }); got < limit*8/10 {
 			t.Errorf("%s: node b was refused after %d bytes of %d", name, got, limit)
 		}
-		if got := flood(t, func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserved/4 {
+		if got := flood(t, func(i int) (int, error) { return k.put(ctx, a, "a-1", i) }); got < limit/reserved/8 {
 			t.Errorf("%s: node a had room for %d bytes beside a node that stores without end", name, got)
 		}
 		all, err := l.store.Usage(ctx)
@@ -79,5 +80,35 @@ func TestOneNodeDoesNotFillTheStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		insist(t, func() error { return second(k.put(ctx, b, "b-1", 20_000)) })
+	}
+}
+
+// TestIdleNodesTakeNoRoom has one node store beside many that store nothing, in a part of the store that is nearly full: it has most of
+// what is left, and goes on where as much is removed as it stores. Nodes that come late have room.
+func TestIdleNodesTakeNoRoom(t *testing.T) {
+	const limit, piece = 100 << 20, 10_000
+	l := newLabOf(t, Limits{ArtifactBytes: limit})
+	for i := range 30 {
+		l.connect(fmt.Sprint("idle", i))
+	}
+	s := l.store.artifactShares
+	s.bytes, s.looked = limit-limit/reserved, time.Now().Add(time.Hour) // nobody looks
+	fill := func(node grid.NodeID) int {
+		return flood(t, func(int) (int, error) { return piece, s.take(t.Context(), node, piece) })
+	}
+	if got := fill("busy"); got < limit/reserved*65/100 || got > limit/reserved*8/10 {
+		t.Errorf("the busy node was refused after %d bytes of a reserve of %d", got, limit/reserved)
+	}
+	for i := range 2 {
+		if got, want := fill(grid.NodeID(fmt.Sprint("idle", i))), limit/reserved/31-piece; got < want {
+			t.Errorf("node %d had room for %d bytes, want %d", i, got, want)
+		}
+	}
+	for range 100 { // old artifacts go
+		s.bytes -= limit / reserved / 4
+		s.forget()
+		if got := fill("busy"); got < limit/reserved/20 {
+			t.Fatalf("the busy node had room for %d bytes after something was removed", got)
+		}
 	}
 }
