@@ -539,7 +539,8 @@ func TestTerminalIsGone(t *testing.T) {
 	}
 }
 
-// TestDrainSaysWhatRuns drains a node that runs three trials, waits for their end, and then one that runs none.
+// TestDrainSaysWhatRuns drains a node that runs three trials, waits for their end while the master is restarted, and then drains one that
+// runs none.
 func TestDrainSaysWhatRuns(t *testing.T) {
 	c := newTestCluster(t)
 	c.start()
@@ -552,6 +553,9 @@ func TestDrainSaysWhatRuns(t *testing.T) {
 	}
 	waits := c.open("drain", "m", "--wait")
 	waits.see("still running there: 3 trials")
+	c.stop()
+	waits.see("the master does not answer; waiting for it (trials go on)")
+	c.start()
 	c.end()
 	if said := waits.exit(0); !strings.HasSuffix(said, "nothing runs on m any more\n") {
 		t.Errorf("drain --wait: got %q", said)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -124,12 +125,12 @@ func (a *app) drainCommand() *cobra.Command {
 		Use: "drain NODE", Short: "Give a node no more trials; running ones finish, or move if they can (checkpoint)", Args: oneArgument,
 		Example: "  mlfnode drain hostB --reason \"new disk\"\n  mlfnode drain hostB --wait && ssh hostB sudo reboot",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error {
+			return a.atMaster(c.Context(), func(s *node.Session) error {
 				node := grid.NodeID(args[0])
-				if err := a.drain(c.Context(), client, node, reason); err != nil || !wait {
+				if err := a.drain(c.Context(), s.Client(), node, reason); err != nil || !wait {
 					return err
 				}
-				return a.awaitRest(c.Context(), client, node)
+				return a.awaitRest(c.Context(), s, node)
 			})
 		},
 	}
@@ -138,24 +139,33 @@ func (a *app) drainCommand() *cobra.Command {
 	return c
 }
 
-// restInterval is how often the trials of a node are counted while their end is waited for.
-const restInterval = time.Second
+// Trials of a node are counted at each restInterval while their end is waited for. None is left once as many counts as restCounts find
+// none: the master hears a moment later of a trial that has just begun, and gossip tells every 2 s how many run on a node.
+const (
+	restInterval = time.Second
+	restCounts   = 5
+)
 
-// awaitRest waits until no trial runs on a node. The master may hear a moment later of one that has just begun, so it is asked twice.
-func (a *app) awaitRest(ctx context.Context, client *api.Client, node grid.NodeID) error {
+// awaitRest waits until no trial runs on a node, also where the master is restarted meanwhile.
+func (a *app) awaitRest(ctx context.Context, s *node.Session, node grid.NodeID) error {
 	tick := time.NewTicker(restInterval)
 	defer tick.Stop()
-	for idle := 0; ; {
-		count, _, err := runningOn(ctx, client, node)
-		if err != nil {
+	told := false
+	for idle := 0; idle < restCounts; {
+		rests, state, err := atRest(ctx, s.Client(), node)
+		switch {
+		case errors.Is(err, api.ErrLost) && s.InCluster():
+			if err := s.Await(ctx, func() { a.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
+				return err
+			}
+		case err != nil:
 			return err
+		case !rests && (state == "" || state == "dead") && !told:
+			told = true
+			a.say("%s is not reachable for the cluster, so that what runs there is unknown; waiting for it", node)
 		}
-		if idle++; count > 0 {
+		if idle++; !rests {
 			idle = 0
-		}
-		if idle == 2 {
-			a.say("nothing runs on %s any more", node)
-			return nil
 		}
 		select {
 		case <-ctx.Done():
@@ -163,6 +173,27 @@ func (a *app) awaitRest(ctx context.Context, client *api.Client, node grid.NodeI
 		case <-tick.C:
 		}
 	}
+	a.say("nothing runs on %s any more", node)
+	return nil
+}
+
+// atRest reports whether no trial runs on a node, as both the master and the node itself say, and gives the state of the node among the
+// members, "" for none. A node that has left runs nothing.
+func atRest(ctx context.Context, client *api.Client, node grid.NodeID) (rests bool, state string, err error) {
+	count, _, err := runningOn(ctx, client, node)
+	if err != nil {
+		return false, "", err
+	}
+	all, err := client.Members(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	i := slices.IndexFunc(all, func(m api.Member) bool { return m.Node == node })
+	if i < 0 {
+		return false, "", nil
+	}
+	m := &all[i]
+	return count == 0 && (m.State == "left" || m.State == "alive" && m.Running == 0), m.State, nil
 }
 
 func (a *app) drain(ctx context.Context, client *api.Client, node grid.NodeID, reason string) error {
@@ -251,6 +282,11 @@ func (a *app) sayNewKey(err error) error {
 
 // onMaster calls fn with the master of a cluster.
 func (a *app) onMaster(ctx context.Context, fn func(*api.Client) error) error {
+	return a.atMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
+}
+
+// atMaster calls fn with a session with the master of a cluster.
+func (a *app) atMaster(ctx context.Context, fn func(*node.Session) error) error {
 	cfg, err := a.settings()
 	if err != nil {
 		return err
@@ -267,5 +303,5 @@ func (a *app) onMaster(ctx context.Context, fn func(*api.Client) error) error {
 		return err
 	}
 	defer s.Close()
-	return fn(s.Client())
+	return fn(s)
 }
