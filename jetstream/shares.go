@@ -30,13 +30,15 @@ const (
 // shares bound what single nodes store in a part of the store when it is nearly full.
 type shares struct {
 	store   *Store
-	stream  string
 	what    string // for people
 	setting string
 	limit   int64
+	stored  func(ctx context.Context) (int64, error) // asks the server for the bytes in the part
+	asking  chan struct{}                            // holds a token while somebody asks
 
 	mu     sync.Mutex
 	bytes  int64 // at least what is stored: what was seen last, and all that came since
+	added  int64 // all that came
 	looked time.Time
 	used   map[grid.NodeID]int64     // of the reserve
 	over   map[grid.NodeID]time.Time // when a node was refused last
@@ -44,28 +46,27 @@ type shares struct {
 
 func newShares(s *Store, stream, what, setting string, limit int64) *shares {
 	return &shares{
-		store: s, stream: stream, what: what, setting: setting, limit: limit, bytes: limit, // nobody has looked
-		used: map[grid.NodeID]int64{}, over: map[grid.NodeID]time.Time{},
+		store: s, what: what, setting: setting, limit: limit, bytes: limit, // nobody has looked
+		asking: make(chan struct{}, 1), used: map[grid.NodeID]int64{}, over: map[grid.NodeID]time.Time{},
+		stored: func(ctx context.Context) (int64, error) {
+			info, err := s.info(ctx, stream)
+			if err != nil {
+				return 0, err
+			}
+			return int64(info.State.Bytes), nil
+		},
 	}
 }
 
 // take has a node store so many bytes, or gives an error that is ErrFull.
 func (s *shares) take(ctx context.Context, node grid.NodeID, bytes int64) error {
+	if err := s.look(ctx, bytes); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes += bytes
-	if s.bytes <= s.limit-s.limit/reserved {
-		return nil
-	}
-	if time.Since(s.looked) >= fillInterval {
-		s.looked = time.Now()
-		info, err := s.store.info(ctx, s.stream)
-		if err != nil {
-			return err
-		}
-		s.bytes = int64(info.State.Bytes) + bytes
-		s.forget()
-	}
+	s.added += bytes
 	if s.bytes <= s.limit-s.limit/reserved {
 		clear(s.used)
 		clear(s.over)
@@ -75,11 +76,58 @@ func (s *shares) take(ctx context.Context, node grid.NodeID, bytes int64) error 
 	share := max(leftTimes*left, s.limit/reserved/int64(s.store.nodes()))
 	if left < 0 || s.used[node]+bytes > share {
 		s.bytes -= bytes
+		s.added -= bytes
 		s.over[node] = time.Now()
 		return &shareError{fullError{what: s.what, setting: s.setting, limit: s.limit}, node, share}
 	}
 	s.used[node] += bytes
 	return nil
+}
+
+// look finds out how full the part is, when it may be nearly full with so many bytes more and that was not seen lately. One caller asks;
+// the others go on with what was seen before, or wait when nothing was.
+func (s *shares) look(ctx context.Context, bytes int64) error {
+	due, seen := s.due(bytes)
+	switch {
+	case !due:
+		return nil
+	case seen:
+		select {
+		case s.asking <- struct{}{}:
+		default:
+			return nil
+		}
+	default:
+		select {
+		case s.asking <- struct{}{}:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	defer func() { <-s.asking }()
+	if due, _ := s.due(bytes); !due { // somebody has asked meanwhile
+		return nil
+	}
+	s.mu.Lock()
+	before := s.added
+	s.mu.Unlock()
+	stored, err := s.stored(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looked = time.Now()
+	s.bytes = stored + s.added - before
+	s.forget()
+	return nil
+}
+
+// due reports whether it is to be looked how full the part is, and whether that was ever seen.
+func (s *shares) due(bytes int64) (due, seen bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes+bytes > s.limit-s.limit/reserved && time.Since(s.looked) >= fillInterval, !s.looked.IsZero()
 }
 
 // forget has what was removed count for nobody: no more of the reserve is used than is stored in it.

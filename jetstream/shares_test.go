@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"mlfnode/grid"
@@ -111,4 +112,56 @@ func TestIdleNodesTakeNoRoom(t *testing.T) {
 			t.Fatalf("the busy node had room for %d bytes after something was removed", got)
 		}
 	}
+}
+
+// TestSlowStoreHoldsUpOneAsker has the store not answer how full a part is: at first callers wait as long as their contexts allow, and
+// a failure is no answer. Once there was one, a single caller asks and the others go on.
+func TestSlowStoreHoldsUpOneAsker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 1000
+		s := newShares(&Store{}, "", "events", "events", limit)
+		answers := make(chan error)
+		asks := 0
+		s.stored = func(ctx context.Context) (int64, error) {
+			asks++ // by one at a time
+			select {
+			case err := <-answers:
+				return 95 * limit / 100, err
+			case <-ctx.Done():
+				return 0, context.Cause(ctx)
+			}
+		}
+		taken := make(chan error, 3)
+		take := func(ctx context.Context) {
+			go func() { taken <- s.take(ctx, "n", 1) }()
+			synctest.Wait()
+		}
+		take(t.Context())
+		ctx, stop := context.WithCancel(t.Context())
+		take(ctx)
+		stop()
+		if err := <-taken; !errors.Is(err, context.Canceled) || asks != 1 {
+			t.Errorf("a caller that left: got %v after %d questions", err, asks)
+		}
+		failed := errors.New("no answer")
+		answers <- failed
+		if err := <-taken; !errors.Is(err, failed) {
+			t.Errorf("the caller that asked: got %v", err)
+		}
+		take(t.Context())
+		answers <- nil
+		if err := <-taken; err != nil || asks != 2 {
+			t.Errorf("after a failure: got %v after %d questions, want an answer to the second", err, asks)
+		}
+		time.Sleep(fillInterval)
+		take(t.Context())
+		take(t.Context())
+		if err := <-taken; err != nil || asks != 3 {
+			t.Errorf("beside one that asks: got %v after %d questions", err, asks)
+		}
+		answers <- nil
+		if err := <-taken; err != nil || s.bytes != 95*limit/100+2 {
+			t.Errorf("the one that asks: got %v, and %d bytes; want what was seen and what was stored since", err, s.bytes)
+		}
+	})
 }
