@@ -18,56 +18,84 @@ import (
 // PurgeUnknown removes events, output and artifacts of sweeps that have no record: late reports of a sweep that was removed, and what
 // nodes of earlier versions have written under names of their own. known is asked for each sweep of which something is stored; where it
 // says no, the records are looked at once more. Of a part with more than a page of subjects it looks at one page, and at the next one
-// when it is called again, unless whole is set. It gives the sweeps of which something was removed.
+// when it is called again, unless whole is set. It passes over a part with more than maxSubjects, and goes on with the next part after an
+// error. It gives the sweeps of which something was removed, also beside an error.
 func (s *Store) PurgeUnknown(ctx context.Context, whole bool, known func(grid.SweepID) bool) ([]grid.SweepID, error) {
 	s.looking.Lock()
 	defer s.looking.Unlock()
 	removed := map[grid.SweepID]bool{}
-	for _, part := range []struct {
-		stream, filter string
-		sweep          func(subject string) grid.SweepID
-	}{
+	var failed error
+	for _, part := range []orphanPart{
 		{eventStream, eventSubjects, sweepOf}, {logStream, logSubjects, sweepOf},
 		{artifactBucket, metaOf(artifactBucket, anyNode) + ">", sweepOfArtifact}, {artifactBucket, dataOf(artifactBucket, anyNode) + ">", sweepOfArtifact},
 	} {
-		for more := true; more; {
-			page, total, err := s.subjects(ctx, part.stream, part.filter, s.looked[part.filter])
-			if err != nil {
-				return nil, err
-			}
-			stay := 0
-			verdicts := map[grid.SweepID]bool{}
-			for _, subject := range page {
-				id := part.sweep(subject)
-				there, asked := verdicts[id]
-				if !asked {
-					if there = known(id); !there {
-						if there, err = s.Records.exists(ctx, id); err != nil {
-							return nil, err
-						}
-					}
-					verdicts[id] = there
-				}
-				if there {
-					stay++
-					continue
-				}
-				if err := s.purge(ctx, part.stream, subject); err != nil {
-					return nil, err
-				}
-				removed[id] = true
-			}
-			at := s.looked[part.filter]
-			if at+len(page) >= total {
-				s.looked[part.filter] = 0
-				break
-			}
-			s.looked[part.filter] = at + stay
-			more = whole
+		failed = errors.Join(failed, s.purgePart(ctx, part, whole, known, removed))
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return slices.Sorted(maps.Keys(removed)), nil
+	return slices.Sorted(maps.Keys(removed)), failed
 }
+
+// orphanPart is a part of the store in which each subject belongs to a sweep.
+type orphanPart struct {
+	stream, filter string
+	sweep          func(subject string) grid.SweepID
+}
+
+// purgePart does the work of PurgeUnknown in one part, and adds to removed.
+func (s *Store) purgePart(ctx context.Context, part orphanPart, whole bool, known func(grid.SweepID) bool, removed map[grid.SweepID]bool) error {
+	info, err := s.info(ctx, part.stream)
+	if err != nil {
+		return err
+	}
+	crowded := info.State.NumSubjects > s.maxLook
+	if crowded && !s.crowded[part.stream] {
+		s.log.Warn("too many subjects to look for data that belongs to no sweep", "stream", part.stream, "subjects", info.State.NumSubjects, "limit", s.maxLook)
+	}
+	if s.crowded[part.stream] = crowded; crowded {
+		return nil
+	}
+	for more := true; more; more = whole {
+		page, total, err := s.subjects(ctx, part.stream, part.filter, s.looked[part.filter])
+		if err != nil {
+			return err
+		}
+		stay := 0
+		verdicts := map[grid.SweepID]bool{}
+		for _, subject := range page {
+			id := part.sweep(subject)
+			there, asked := verdicts[id]
+			if !asked {
+				if there = known(id); !there {
+					if there, err = s.Records.exists(ctx, id); err != nil {
+						return err
+					}
+				}
+				verdicts[id] = there
+			}
+			if there {
+				stay++
+				continue
+			}
+			if err := s.purge(ctx, part.stream, subject); err != nil {
+				return err
+			}
+			removed[id] = true
+		}
+		at := s.looked[part.filter]
+		if at+len(page) >= total {
+			s.looked[part.filter] = 0
+			return nil
+		}
+		s.looked[part.filter] = at + stay
+	}
+	return nil
+}
+
+// maxSubjects bounds the subjects of a stream that is looked through: for each page nats-server lists and sorts all of them, which takes
+// some 100 bytes of memory for each.
+const maxSubjects = 2_000_000
 
 // subjectPage bounds the subjects that are looked at together: nats-server sends no more in one answer.
 const subjectPage = server.JSMaxSubjectDetails

@@ -124,3 +124,27 @@ func TestManySubjects(t *testing.T) {
 		})
 	}
 }
+
+// TestOrphansOfOtherParts has one part of the store with too many subjects to look at, and then one that can't be asked: what belongs to
+// no sweep goes from the others.
+func TestOrphansOfOtherParts(t *testing.T) {
+	s := open(t, t.TempDir(), Limits{})
+	s.maxLook = 3
+	purge := func() ([]grid.SweepID, error) {
+		return s.PurgeUnknown(t.Context(), true, func(grid.SweepID) bool { return false })
+	}
+	for i := range 4 {
+		put(t, s, eventSubject("n1", grid.SweepID(fmt.Sprint("ghost-", i))), "{}")
+	}
+	put(t, s, logSubject("n1", "ghost-log"), "x")
+	if got, err := purge(); err != nil || len(got) != 1 || got[0] != "ghost-log" {
+		t.Errorf("beside too many subjects: got %v, %v; want the sweep of the output", got, err)
+	}
+	put(t, s, logSubject("n1", "ghost-log"), "x")
+	if err := s.js.DeleteStream(t.Context(), eventStream); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := purge(); err == nil || len(got) != 1 || got[0] != "ghost-log" {
+		t.Errorf("beside a part that can't be asked: got %v, %v; want the sweep of the output, and an error", got, err)
+	}
+}

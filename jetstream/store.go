@@ -49,8 +49,10 @@ type Store struct {
 	eventShares, artifactShares *shares // what other nodes store
 
 	looking sync.Mutex
-	looked  map[string]int // how far PurgeUnknown has looked, by filter
-	perLook int            // how many subjects it looks at together
+	looked  map[string]int  // how far PurgeUnknown has looked, by filter
+	perLook int             // how many subjects it looks at together
+	maxLook uint64          // of how many subjects a stream is passed over
+	crowded map[string]bool // streams that were passed over last
 }
 
 // ended is called when the connection has ended for good.
@@ -69,7 +71,7 @@ func (s *Store) Lost() <-chan struct{} { return s.lost }
 func (s *Server) Store(ctx context.Context) (*Store, error) {
 	st := &Store{
 		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
-		gone: make(chan struct{}), lost: make(chan struct{}), looked: map[string]int{}, perLook: subjectPage,
+		gone: make(chan struct{}), lost: make(chan struct{}), looked: map[string]int{}, perLook: subjectPage, maxLook: maxSubjects, crowded: map[string]bool{},
 	}
 	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
 	if err != nil {
