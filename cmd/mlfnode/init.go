@@ -41,17 +41,25 @@ func asInit(args []string, stderr io.Writer) int {
 	go func() { // ends with this process
 		for s := range signals {
 			_ = c.Process.Signal(s) // it may have ended
+			if s == unix.SIGTERM || s == unix.SIGINT || s == unix.SIGHUP {
+				_ = c.Process.Signal(unix.SIGCONT) // stopped, it would not hear of its end
+			}
 		}
 	}()
 	for {
 		var ended syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &ended, 0, nil)
+		pid, err := syscall.Wait4(-1, &ended, syscall.WUNTRACED, nil)
 		switch {
 		case err == syscall.EINTR || err == nil && pid != c.Process.Pid:
 			continue
 		case err != nil:
 			fmt.Fprintf(stderr, "error: await mlfnode: %v\n", err)
 			return 1
+		case ended.Stopped():
+			if ended.StopSignal() == unix.SIGTSTP { // Ctrl-Z, and there is no shell to have it go on
+				_ = unix.Kill(-pid, unix.SIGCONT) // it may have ended
+			}
+			continue
 		case ended.Signaled():
 			return 128 + int(ended.Signal())
 		}

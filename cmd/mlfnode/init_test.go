@@ -44,11 +44,28 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// childThat gives the child of a process that runs this command of mlfnode.
+func childThat(t *testing.T, parent, command string) int {
+	t.Helper()
+	lists, _ := filepath.Glob("/proc/" + parent + "/task/*/children") // of each thread
+	for _, list := range lists {
+		children, _ := os.ReadFile(list) // it may have ended, as may a child
+		for _, child := range strings.Fields(string(children)) {
+			args, _ := os.ReadFile("/proc/" + child + "/cmdline")
+			if pid, err := strconv.Atoi(child); err == nil && strings.Contains(string(args), "\x00"+command+"\x00") {
+				return pid
+			}
+		}
+	}
+	t.Fatalf("no child of process %s runs %s", parent, command)
+	return 0
+}
+
 // inContainer has a shell script stand in for an engine: what it runs last is the first process of a namespace, without control groups.
 const inContainer = `mount -t tmpfs none /sys/fs/cgroup && exec "$@"`
 
 // TestFirstProcessOfAContainer has mlfnode be process 1 of a container in which somebody else starts a daemon, as with docker exec: it is no
-// part of the trial that runs meanwhile, and what it leaves is awaited.
+// part of the trial that runs meanwhile, and what it leaves is awaited. Ctrl-Z does not stop mlfnode, and it ends even if it is stopped.
 func TestFirstProcessOfAContainer(t *testing.T) {
 	gridtest.Root(t, "namespaces")
 	nsenter, unshare := gridtest.Program(t, "nsenter"), gridtest.Program(t, "unshare")
@@ -83,6 +100,10 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 	if names, _ := exec.Command(nsenter, "--target", first, "--pid", "--mount", "sh", "-c", "cat /proc/[0-9]*/comm").Output(); strings.Count(string(names), "mlfnode") < 2 {
 		t.Errorf("got processes by these names, want two by that of the program:\n%s", names)
 	}
+	mlfnode := childThat(t, first, "sweep")
+	if err := unix.Kill(-mlfnode, unix.SIGTSTP); err != nil { // as the terminal does: only a shell would have it go on
+		t.Fatal(err)
+	}
 	inside := func(script string) {
 		t.Helper()
 		if out, err := exec.Command(nsenter, "--target", first, "--pid", "setsid", "--fork", "sh", "-c", script).CombinedOutput(); err != nil {
@@ -109,6 +130,13 @@ func TestFirstProcessOfAContainer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Kill(mlfnode, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "mlfnode to stop", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", mlfnode))
+		return strings.Contains(string(b), "State:\tT")
+	})
 	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
