@@ -90,6 +90,7 @@ func TestDryRuns(t *testing.T) {
 	}
 	dry("pause", "", 200, 3)
 	dry("kill", "", 200, 1)
+	dry("set", `{"priority":5}`, 200, 3)
 	dry("cancel", "", 200, 4)
 	dry("retry", `{"index":-1,"failed_only":true}`, 200, 1)
 	dry("retry", `{"index":0}`, 200, 0)

@@ -17,7 +17,7 @@ func (a *app) setCommand() *cobra.Command {
 	var priority, maxParallel int
 	var timeout string
 	var c *cobra.Command
-	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T", "Change the priority of a sweep, how many of its trials run at a time, or how long each may",
+	c = onSweep("set SWEEP --priority N | --max-parallel N | --timeout T", "Change the priority of a sweep, how many of its trials run at a time, or their time limit",
 		"  mlfnode set chainer-1 --priority 5\n  mlfnode set last --max-parallel 2\n  mlfnode set last --max-parallel 0\n  mlfnode set last --timeout 8h",
 		func(ctx context.Context, id grid.TrialID) error {
 			var q api.Set

@@ -70,7 +70,8 @@ func (a *app) sweepCommand() *cobra.Command {
 		Short: "Run a task of a project, or any program, over a grid of parameters",
 		Long: `Run a task of a project, or any program, over a grid of parameters.
 
-PROJECT is a folder, or the name of one under ./projects or of an example (chainer, bowcnn).
+PROJECT is a folder, the name of one under ./projects, the name that project.yaml in the current folder gives, or an example (chainer,
+bowcnn).
 With a program after --, the folder you are in travels to the trials; each trial gets a copy. Files that .gitignore or .mlfignore
 names stay here, unless include or share in project.yaml names them. The last JSON object that the program prints is its metrics,
 unless --metric says where they are.

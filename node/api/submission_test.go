@@ -159,6 +159,7 @@ func TestSubmissionOfThisClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkpoint := grid.DefaultCheckpoint()
 	want := Submit{
 		Token: "ABC123", Project: "chainer", Name: "Ein Versuch äöü", Bundle: strings.Repeat("ab", 32), Space: space, Priority: -3, MaxParallel: 4,
 		Environ: []string{"PATH=/bin", "ODD"}, EnvironAdded: []string{"A=1"},
@@ -167,7 +168,9 @@ func TestSubmissionOfThisClient(t *testing.T) {
 			Setup: []string{"./setup.sh"}, Share: []string{"data/**"}, Links: []grid.Link{{Path: "far", To: "/mnt/x"}}, Env: map[string]string{"A": "b"}, Resources: grid.Resources{CPUs: 500, Memory: 1 << 30, GPUs: 250, GPUModel: "A100"}, GPUIDs: "index",
 			Timeout: 2 * time.Hour, IdleTimeout: time.Minute, Grace: time.Second, LogLimit: 1 << 20, Retries: grid.DefaultRetries(),
 			Artifacts: []string{"result/**"}, Metrics: []grid.Source{{Log: "result/log"}, {Regex: "(?P<a>x)"}, {JSON: "stdout"}},
-			Objective: &grid.Objective{Metric: "a", Goal: "minimize"},
+			Objective: &grid.Objective{Metric: "a", Goal: "minimize"}, Order: grid.OrderSpread, StopAfter: 5, Preempt: true,
+			Stop:       &grid.EarlyStop{Metric: "a", Goal: "minimize", Rule: "median", After: 5},
+			Checkpoint: &checkpoint,
 		},
 	}
 	b, err := json.Marshal(want.submission())

@@ -151,7 +151,7 @@ func (m *Monitor) sweepRoutes() []route {
 			query: []parameter{dry}, call: takes(m.retry)},
 		{method: "POST", pattern: api.PathSweep + "/actions/extend", access: mayAct, topic: topicSweeps, summary: "Add values to axes", bodyLimit: largeBody,
 			query: []parameter{dry}, call: takes(m.extend)},
-		{method: "POST", pattern: api.PathSweep + "/actions/set", access: mayAct, topic: topicSweeps, summary: "Change the priority of a sweep, how many trials run at a time and how long each may",
+		{method: "POST", pattern: api.PathSweep + "/actions/set", access: mayAct, topic: topicSweeps, summary: "Change the priority of a sweep, how many of its trials run at a time, or their time limit",
 			query: []parameter{dry}, call: takes(m.set)},
 		{method: "GET", pattern: api.PathFailures, access: mayRead, topic: topicSweeps, summary: "Group the failed trials", call: gives(m.failures)},
 		{method: "GET", pattern: api.PathWatch, access: mayRead, topic: topicSweeps, summary: "Stream the output and the counts of a sweep until nothing of it runs",
