@@ -109,7 +109,7 @@ var failures = [...]Failure{
 	{Class: ClassStart, Owner: OwnerTrial, Elsewhere: 2, Backoff: time.Second, Counted: true, Settable: true, AtStart: true,
 		Cause: "the program could not be started"},
 	{Class: ClassSetup, Owner: OwnerTrial, Retries: 2, Backoff: 2 * time.Second, Settable: true, AtStart: true,
-		Cause: "the task's setup step failed", Hint: "correct the task's setup step, and submit the sweep again"},
+		Cause: "the task's setup step failed", Hint: "if a node or the network was at fault: mlfnode retry --failed; if the project was, correct it and submit the sweep again"},
 	{Class: ClassLost, Owner: OwnerInfrastructure, Retries: 16, Settable: true,
 		Cause: "its node's agent died, or the trial may run on another node now"},
 	{Class: ClassNode, Owner: OwnerNode, Retries: nodeRetries, Backoff: 500 * time.Millisecond, Unstarted: true,
@@ -117,7 +117,7 @@ var failures = [...]Failure{
 	{Class: ClassCrash, Owner: OwnerNode, Unstarted: true, Cause: "its node died while it ran"},
 	{Class: ClassCancel, Owner: OwnerUser, Cause: "a user cancelled it"},
 	{Class: ClassStopped, Owner: OwnerUser, Cause: "it did worse than other trials (`stop`); no failure"},
-	{Class: ClassPreempt, Owner: OwnerInfrastructure, Cause: "it saved its state, to go on from there", Hint: "raise checkpoint.repeats of the task"},
+	{Class: ClassPreempt, Owner: OwnerInfrastructure, Cause: "it saved its state, to continue later", Hint: "raise checkpoint.repeats of the task"},
 	{Class: ClassHalt, Owner: OwnerUser, Always: true, Cause: "it was stopped to run again later"},
 
 	{Class: ClassCUDAMemory, Parent: ClassExit, Owner: OwnerTrial, Backoff: shortBackoff, Settable: true,

@@ -27,6 +27,37 @@ func TestFailureTableIsDocumented(t *testing.T) {
 	}
 }
 
+// TestSettableClassesAreDocumented holds that the manual names the classes that `retries` may not name.
+func TestSettableClassesAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/failures.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var others []string
+	for _, c := range classesWith(func(f *Failure) bool { return !f.Settable }) {
+		others = append(others, fmt.Sprintf("`%s`", c))
+	}
+	last := len(others) - 1
+	want := fmt.Sprintf("`retries` may name all but %s and %s.\n", strings.Join(others[:last], ", "), others[last])
+	if !strings.Contains(string(text), want) {
+		t.Errorf("docs/failures.md lacks: %s", want)
+	}
+	var first, final Class
+	for _, f := range Failures() {
+		if f.Limited && f.Class != ClassCUDAShared {
+			if first == ClassNone {
+				first = f.Class
+			}
+			final = f.Class
+		}
+	}
+	want = fmt.Sprintf("A trial gets at most %d retries in all after `%s` and the classes from `%s` to `%s` in this table.\n",
+		infrastructureRetries, ClassCUDAShared, first, final)
+	if !strings.Contains(string(text), want) {
+		t.Errorf("docs/failures.md lacks: %s", want)
+	}
+}
+
 // documented is the line of a class in the manual.
 func documented(f *Failure) string {
 	retries, wait, avoid, parent := fmt.Sprint(f.Retries), "none", string(f.Avoid), string(f.Parent)
@@ -40,7 +71,7 @@ func documented(f *Failure) string {
 	case f.Class == ClassPreempt:
 		retries = "`checkpoint.repeats`"
 	case f.Class == ClassCrash:
-		retries = "see clusters.md"
+		retries = "`crash_limit` in node.yaml"
 	}
 	if f.Backoff > 0 {
 		wait = f.Backoff.String()
