@@ -225,6 +225,7 @@ func (m *Master) failSweep(ctx context.Context, id grid.SweepID, why string) err
 }
 
 // Extend adds values to axes of the sweep, or points to its sample, and returns how many points that adds.
+// Lists of values that would make a long sweep of another are refused.
 func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jetstream.Record, int64, error) {
 	c, err := m.cfg.History.Counts(ctx, id)
 	if err != nil {
@@ -248,7 +249,7 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 			return refuse(err.Error(), "")
 		}
 		added = space.Count() - before
-		if err := s.SetSpace(space); err != nil {
+		if err := setExtended(s, space, q); err != nil {
 			return err
 		}
 		if s.State == grid.SweepFinished {
@@ -260,6 +261,26 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 		return nil
 	})
 	return r, added, err
+}
+
+// setExtended gives a sweep the space that q has made of its own. No sweep becomes a long one by that: older nodes that run trials of
+// it could not read its record any more, and would follow no order.
+func setExtended(s *grid.Sweep, space grid.Space, q api.Extend) error {
+	if q.Draw != 0 { // it lists what it listed
+		s.Space = space
+		return nil
+	}
+	wasLong := s.Long
+	if err := s.SetSpace(space); err != nil {
+		return err
+	}
+	if s.Long && !wasLong {
+		return &api.Error{
+			Status: http.StatusRequestEntityTooLarge, Msg: fmt.Sprintf("these values are too many to add to %s: its record would be too large", s.ID),
+			Hint: "submit a new sweep; or use intervals in place of long lists, or keep the values in a file of the project and sweep over its lines, with $(sed -n {line}p FILE) in a command of sh -c",
+		}
+	}
+	return nil
 }
 
 // Retry runs trials again that did not succeed: one (index ≥ 0) or all, failed ones only or cancelled ones too. It returns
