@@ -200,6 +200,9 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	if n, _ := d.Counts(t.Context(), "s-1"); d.Applied() != 2 || n.Succeeded != 1 {
 		t.Errorf("got applied %d and %+v, want what was folded", d.Applied(), n)
 	}
+	if o := d.Origin(); o != (Origin{}) { // which tells the master that an earlier version has folded it
+		t.Errorf("got origin %+v, want none", o)
+	}
 	for id, want := range map[grid.SweepID]grid.Range{"s-1": {Lo: 1, Hi: 2}, "a-1": {Lo: 0, Hi: 2 * blockTrials}} {
 		if got := slices.Collect(d.Known(id).All()); len(got) != 1 || got[0] != want {
 			t.Errorf("known of %s: got %v, want %v", id, got, want)

@@ -7,9 +7,12 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/history"
 )
 
 // listed gives an axis of n values of 1 kB each, numbered from a first one.
@@ -91,5 +94,83 @@ func TestDrawsOfLargeRecords(t *testing.T) {
 	r, added, err := c.Extend(t.Context(), s.ID, api.Extend{Draw: 3})
 	if err != nil || added != 3 || r.Sweep.Long {
 		t.Errorf("got %d points, %v; want 3 in a record that is not a long one", added, err)
+	}
+}
+
+// TestHistoryOfProgramsBeforeLongRecords has a master meet a history that an earlier version has folded, which could not read the
+// records of long sweeps, left out their events, and did not say so: it is folded again, once. One beside which no sweep is long stays.
+func TestHistoryOfProgramsBeforeLongRecords(t *testing.T) {
+	for _, n := range []int{1, 600} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			c := restart(t, dir, 1)
+			id := c.submit(1, listing(t, n))
+			c.finish(c.pull(id), grid.ClassNone, time.Millisecond)
+			done := c.counts(id).Succeeded
+			if done == 0 {
+				t.Fatal("no trial has ended")
+			}
+			c.end()
+			c = prepare(t, dir, 1, nil, nil)
+			foldedBefore(t, c)
+			at := c.cfg.History.Applied()
+			first, last, err := c.store.Events.Bounds(t.Context())
+			if err != nil || at != last {
+				t.Fatalf("the earlier version has come to %d of %d, %v", at, last, err)
+			}
+			for range 2 {
+				if err := c.checkHistory(t.Context(), first, last, grid.RecordVersion); err != nil {
+					t.Fatal(err)
+				}
+				if got := c.cfg.History.Applied(); (got == 0) != (n == 600) {
+					t.Errorf("history has come to %d of %d, and is to be folded again beside a long sweep only", got, last)
+				}
+			}
+			c.run()
+			if got := c.counts(id).Succeeded; got != done {
+				t.Errorf("history knows %d trials that have ended, want %d", got, done)
+			}
+			at = c.cfg.History.Applied()
+			if err := c.checkHistory(t.Context(), first, at, grid.RecordVersion); err != nil || c.cfg.History.Applied() != at {
+				t.Errorf("the next start: history has come to %d, %v; want it to stay at %d", c.cfg.History.Applied(), err, at)
+			}
+		})
+	}
+}
+
+// foldedBefore makes the history of a master that does not run what a version before long records makes of the events.
+func foldedBefore(t *testing.T, c *stage) {
+	t.Helper()
+	if err := c.cfg.History.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.store.Records.All(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if !r.Sweep.Long {
+			c.sweeps[r.Sweep.ID] = r
+		}
+	}
+	_, last, err := c.store.Events.Bounds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.read(t.Context(), func(f folded) error {
+		if f.last >= last {
+			return errCaughtUp
+		}
+		return nil
+	})
+	if !errors.Is(err, errCaughtUp) {
+		t.Fatal(err)
+	}
+	if o := c.cfg.History.Origin(); o != (history.Origin{}) {
+		t.Fatalf("got origin %+v, want none", o)
+	}
+	for _, r := range all {
+		c.note(jetstream.Change{ID: r.Sweep.ID, Record: r})
 	}
 }

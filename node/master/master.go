@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -215,16 +216,18 @@ func (m *Master) catchUp(ctx context.Context) error {
 }
 
 // checkHistory empties a history that is not of this event stream, whose first and last sequence are given, or that lacks events of
-// sweeps whose records an earlier version of mlfnode could not read and this one, which knows records up to a version, may.
+// sweeps whose records an earlier version of mlfnode could not read and this one, which knows records up to a version, may. The earliest
+// versions did not say that they left something out, nor of which stream a history is; they could not read long records.
 func (m *Master) checkHistory(ctx context.Context, first, last uint64, version int) error {
 	db, life := m.cfg.History, m.cfg.Store.Events.Life()
 	at, origin := db.Applied(), db.Origin()
 	another := at > last || (origin.Stream != "" && origin.Stream != life)
 	newer := origin.Unread > 0 && origin.Unread < version
-	if another || newer || (first > 1 && at == 0) {
+	skipped := origin.Stream == "" && at > 0 && m.hasLong()
+	if another || newer || skipped || (first > 1 && at == 0) {
 		m.log.Warn("history does not fit the event stream and is rebuilt", "applied", at, "first", first, "last", last, "another", another)
 	}
-	if another || newer {
+	if another || newer || skipped {
 		if err := db.Reset(ctx); err != nil {
 			return fmt.Errorf("rebuild history: %w", err)
 		}
@@ -235,6 +238,11 @@ func (m *Master) checkHistory(ctx context.Context, first, last uint64, version i
 		origin.Unread = version
 	}
 	return db.SetOrigin(ctx, origin)
+}
+
+// hasLong reports whether a record of a long sweep is there.
+func (m *Master) hasLong() bool {
+	return slices.ContainsFunc(m.Sweeps(), func(r jetstream.Record) bool { return r.Sweep.Long })
 }
 
 // errCaughtUp ends the reading of catchUp.
