@@ -395,6 +395,14 @@ func TestSecondMaster(t *testing.T) {
 				all, err := c.client.Members(t.Context())
 				return err == nil && slices.ContainsFunc(all, func(m api.Member) bool { return m.Node == "w" && m.State == "alive" })
 			})
+			until(t, "the worker sees the new master", func() bool {
+				for line := range strings.Lines(c.mlfnode(0, "members", "--state-dir", c.workerAs.StateDir)) {
+					if f := strings.Fields(line); len(f) > 1 && f[0] == string(name) && f[1] == "alive" && strings.Contains(line, "127.0.0.68") {
+						return true
+					}
+				}
+				return false
+			})
 			refused(old, "127.0.0.68")
 			if err := os.WriteFile(c.gate, nil, 0o600); err != nil {
 				t.Fatal(err)

@@ -295,7 +295,7 @@ func reloadSettings(t *testing.T, m *servicetest.Machine) {
 	t.Logf("\n%s\n%s", m.Run("mlfnode members"), m.Run("mlfnode service status"))
 	m.Run("printf 'memory: nonsense\\n' >> /etc/mlfnode/node.yaml && systemctl reload mlfnode")
 	m.Until(soon, "the node says that its settings are wrong", func() bool {
-		return strings.Contains(m.Run("mlfnode service status"), "node.yaml is wrong")
+		return strings.Contains(m.Run("mlfnode service status"), "node.yaml has errors")
 	})
 	if got := m.Run("journalctl -o cat -q -n 20 -u mlfnode.service"); !strings.Contains(got, `\"nonsense\" is not a size`) {
 		t.Errorf("the journal does not say what is wrong:\n%s", got)
