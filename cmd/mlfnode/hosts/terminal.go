@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,9 @@ type Terminal struct {
 // OnTerminal starts a command on a terminal, which shows what it prints and echoes what is typed.
 func (h *Host) OnTerminal(cmd *exec.Cmd) *Terminal {
 	h.stage.t.Helper()
+	if signal.Ignored(syscall.SIGHUP) { // as under nohup; the command would ignore it as well
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	master, screen, err := gridtest.Terminal(200, 40)
 	if err != nil {
 		h.stage.t.Fatal(err)
