@@ -68,12 +68,20 @@ func (m *Master) reopenCancelled(ctx context.Context, id grid.SweepID, events []
 	for i := range events {
 		again[events[i].Index] = true
 	}
+	return m.forgetCancelled(ctx, id, func(i int64) bool { return again[i] })
+}
+
+// forgetCancelled takes trials out of the list of those that are being cancelled.
+func (m *Master) forgetCancelled(ctx context.Context, id grid.SweepID, which func(int64) bool) error {
 	_, err := m.changeRecord(ctx, id, func(r *jetstream.Record) (bool, error) {
 		before := len(r.Sweep.Cancelling)
-		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), func(i int64) bool { return again[i] })
+		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), which)
 		return len(r.Sweep.Cancelling) != before, nil
 	})
-	return err
+	if err != nil {
+		return fmt.Errorf("forget which trials of %s are cancelled: %w", id, err)
+	}
+	return nil
 }
 
 // withdrawTrials ends the trials that people have cancelled and of which nothing runs, and forgets those that have ended.
@@ -105,7 +113,7 @@ func (s *state) withdrawTrials(ctx context.Context) (failed error) {
 			s.published = seq
 		}
 		if ended > 0 {
-			failed = errors.Join(failed, s.forgetCancelled(ctx, f))
+			failed = errors.Join(failed, s.m.forgetCancelled(ctx, id, f.isOver))
 		}
 	}
 	return failed
@@ -121,19 +129,6 @@ func (s *state) mayRun(f *feed, index int64) bool {
 // isOver reports whether a trial has ended and no lease is left by which a node could begin it.
 func (f *feed) isOver(i int64) bool {
 	return i < 0 || i >= f.count || f.done.Has(i) && !f.covered(i)
-}
-
-// forgetCancelled takes trials that have ended out of the record.
-func (s *state) forgetCancelled(ctx context.Context, f *feed) error {
-	_, err := s.m.changeRecord(ctx, f.sweep.ID, func(r *jetstream.Record) (bool, error) {
-		before := len(r.Sweep.Cancelling)
-		r.Sweep.Cancelling = slices.DeleteFunc(slices.Clone(r.Sweep.Cancelling), f.isOver)
-		return len(r.Sweep.Cancelling) != before, nil
-	})
-	if err != nil {
-		return fmt.Errorf("forget which trials of %s are cancelled: %w", f.sweep.ID, err)
-	}
-	return nil
 }
 
 // endLeases ends the leases of a trial that was cancelled, where they are of no other trial and nothing of it has run under them.
