@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	validate "github.com/santhosh-tekuri/jsonschema/v6"
-	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid/gridtest"
 )
 
 var update = flag.Bool("update", false, "write template/.project.schema.json")
@@ -63,19 +63,7 @@ func TestSchemaIsOfTheTables(t *testing.T) {
 func TestSchemaTakesWhatIsRead(t *testing.T) {
 	text, err := JSONSchema(func(string) string { return "" })
 	check(t, err)
-	document, err := validate.UnmarshalJSON(bytes.NewReader(text))
-	check(t, err)
-	c := validate.NewCompiler()
-	check(t, c.AddResource("project.json", document))
-	form, err := c.Compile("project.json")
-	check(t, err)
-	refusal := func(text string) error {
-		var v any
-		if yaml.Unmarshal([]byte(text), &v) != nil || v == nil {
-			return nil // which is for the reader to say
-		}
-		return form.Validate(v)
-	}
+	refusal := gridtest.Schema(t, text)
 	good := []string{
 		"name: 7\ntasks: {t: {command: echo, timeout: 90, grace: 1h30m, log_limit: 5 MB, retries: {oom: {times: 2, memory: 1.5}, exit: \"3\"}}}",
 		"tasks: {a: {command: [echo, 1, true], sample: {size: 3, seed: 0}, repeat: \"2\", stop_after: 1 failure, nodes: gpu1, checkpoint: {}}}",
