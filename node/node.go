@@ -25,7 +25,7 @@ import (
 	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
-	"mlfnode/node/executor/keeper"
+	"mlfnode/node/executor/shim"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
 	"mlfnode/node/monitor"
@@ -131,7 +131,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 // openProcess has programs die with this process. What keepers of a node that was in a cluster still run is stopped.
 func (n *Node) openProcess(ctx context.Context, token string) error {
 	if _, err := os.Stat(n.keepers()); err == nil {
-		left, err := keeper.Open(ctx, keeper.Options{Dir: n.keepers(), Token: token, Logger: n.log})
+		left, err := shim.Open(ctx, shim.Options{Dir: n.keepers(), Token: token, Logger: n.log})
 		if err == nil {
 			err = left.Close()
 		}
@@ -166,7 +166,7 @@ func (n *Node) openKeeper(ctx context.Context, token string) error {
 		return nil
 	}
 	containers := n.cfg.containers(token)
-	client, err := keeper.Open(ctx, keeper.Options{
+	client, err := shim.Open(ctx, shim.Options{
 		Dir: n.keepers(), Token: token, Wrap: func() []string { return scopeOf(token) }, Patience: n.cfg.Cluster.Patience, Containers: &containers, Logger: n.log,
 	})
 	if err != nil {

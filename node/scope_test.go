@@ -18,7 +18,7 @@ func TestKeeperDividesItsScope(t *testing.T) {
 		t.Skip("the v2 hierarchy of this machine has no controller to try this with")
 	}
 	bin := filepath.Join(t.TempDir(), "keeper.test")
-	build := exec.Command("go", "test", "-c", "-o", bin, "./executor/keeper")
+	build := exec.Command("go", "test", "-c", "-o", bin, "./executor/shim")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)

@@ -18,7 +18,7 @@ import (
 	"mlfnode/node"
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor"
-	"mlfnode/node/executor/keeper"
+	"mlfnode/node/executor/shim"
 	"mlfnode/node/processid"
 	"mlfnode/node/service"
 )
@@ -126,7 +126,7 @@ func (w *work) reap(ctx context.Context) error {
 		return nil // no node has run here
 	}
 	token := strings.TrimSpace(string(b))
-	keepers, err := keeper.Dead(node.KeepersIn(w.State()), token)
+	keepers, err := shim.Dead(node.KeepersIn(w.State()), token)
 	if err != nil {
 		return fmt.Errorf("end trials: %w", err)
 	}

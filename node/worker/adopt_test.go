@@ -14,22 +14,22 @@ import (
 	"mlfnode/cluster/inventory/inventorytest"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
-	"mlfnode/node/executor/keeper"
+	"mlfnode/node/executor/shim"
 	"mlfnode/node/worker/devices"
 )
 
 // agents is a row of workers over one store and one folder, each with the keepers that the last one has left.
 type agents struct {
 	*stage
-	options keeper.Options
-	client  *keeper.Client
+	options shim.Options
+	client  *shim.Client
 	gpus    *inventorytest.Fake // of the machine; nil when it has none
 }
 
 func newAgents(t *testing.T) *agents {
 	t.Helper()
 	s := &stage{t: t, store: openStore(t, filepath.Join(t.TempDir(), "jetstream")), dir: t.TempDir()}
-	return &agents{stage: s, options: keeper.Options{
+	return &agents{stage: s, options: shim.Options{
 		Dir: filepath.Join(s.dir, "keepers"), Logger: logger(t),
 		Token: fmt.Sprintf("worker-test-%d-%x", os.Getpid(), time.Now().UnixNano()),
 	}}
@@ -38,7 +38,7 @@ func newAgents(t *testing.T) *agents {
 // next makes the next agent: it takes over keepers and reports what ended, and does not run yet.
 func (a *agents) next() {
 	a.t.Helper()
-	client, err := keeper.Open(a.t.Context(), a.options)
+	client, err := shim.Open(a.t.Context(), a.options)
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
-	"mlfnode/node/executor/keeper"
+	"mlfnode/node/executor/shim"
 )
 
 // agentVar makes the test binary a node agent that works until it is killed. Its value is a folder.
@@ -37,7 +37,7 @@ func work(dir string) error {
 	if err != nil {
 		return err
 	}
-	client, err := keeper.Open(ctx, keeper.Options{Dir: filepath.Join(dir, "keepers"), Token: filepath.Base(dir), Logger: log})
+	client, err := shim.Open(ctx, shim.Options{Dir: filepath.Join(dir, "keepers"), Token: filepath.Base(dir), Logger: log})
 	if err != nil {
 		return err
 	}

@@ -15,13 +15,13 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
-	"mlfnode/node/executor/keeper"
+	"mlfnode/node/executor/shim"
 )
 
 // TestMain makes the test binary a keeper, an agent, or the tests.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == keeper.Command {
-		os.Exit(keeper.Main(os.Args[2:], nil, os.Stderr))
+	if len(os.Args) > 1 && os.Args[1] == shim.Command {
+		os.Exit(shim.Main(os.Args[2:], nil, os.Stderr))
 	}
 	if dir, ok := os.LookupEnv(agentVar); ok {
 		os.Exit(agent(dir))

@@ -1,4 +1,4 @@
-// Package keeper lets attempts outlive the node agent. A keeper is a small process of its own: it runs attempts with
+// Package shim lets attempts outlive the node agent. A keeper is a small process of its own: it runs attempts with
 // executor.Process on behalf of the agent, and goes on when the agent is replaced, crashes or is killed. The next agent
 // takes over what the keeper still runs, with the true outcome of each.
 //
@@ -16,7 +16,7 @@
 //	keeper gone:   the kernel kills the programs, the agent the rest
 //
 // No message tells a keeper anything that the user of its agent may not do anyway; its socket is for that user alone.
-package keeper
+package shim
 
 import (
 	"context"
