@@ -44,7 +44,7 @@ func (f *fakes) machine(name string) shell.Machine {
 		}
 		r := Reply{Seen: seen}
 		for _, action := range []string{ActionLook, ActionStart, ActionStop, ActionReach} {
-			if strings.Contains(program, "deputy "+action) {
+			if strings.Contains(program, "provision "+action) {
 				f.asked = append(f.asked, name+" "+action)
 				switch action {
 				case ActionStart:

@@ -236,13 +236,13 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			switch {
 			case strings.Contains(program, "say os"):
 				return probed("boss"), nil
-			case strings.Contains(program, "deputy start"):
+			case strings.Contains(program, "provision start"):
 				return reply(Reply{Seen: &Seen{Joined: true, Active: true, Working: true}}), nil
 			case strings.Contains(program, "'token'"):
 				return `{"token":"mlf1.x"}`, nil
 			case strings.Contains(program, "'members'"):
 				return `[{"node":"evil","state":"alive","address":"1.2.3.4:7422"},{"node":"boss","state":"alive","address":"1.2.3.5:7422"}]`, nil
-			case strings.Contains(program, "deputy"):
+			case strings.Contains(program, "provision"):
 				return reply(Reply{}), nil
 			}
 			if i := strings.LastIndex(program, "exec "); i >= 0 && !strings.Contains(program, "'forget'") {
@@ -255,7 +255,7 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			switch {
 			case strings.Contains(program, "say os"):
 				return probed("evil"), nil
-			case strings.Contains(program, "deputy start"):
+			case strings.Contains(program, "provision start"):
 				return reply(Reply{Seen: &Seen{Active: true, Working: true, Node: "evil"}, Renamed: text, Done: []string{text}, Notes: []string{text}}), nil
 			}
 			return reply(Reply{Seen: &Seen{Active: true, Working: true}}), nil
@@ -281,7 +281,7 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 	}
 }
 
-// TestRepliesThatSayNothing has a machine's deputy answer nothing to each of its actions.
+// TestRepliesThatSayNothing has a machine answer nothing to each of its actions.
 func TestRepliesThatSayNothing(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

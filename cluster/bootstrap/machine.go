@@ -19,7 +19,7 @@ type machine struct {
 	shell   shell.Machine
 	reached string // host name or address by which this machine reached it
 	facts   *Facts
-	seen    *Seen      // what its deputy saw last
+	seen    *Seen      // as it was last looked at
 	gossip  string     // address of its gossip, once others have seen it
 	sight   sight      // of its node
 	removed bool       // from the cluster, and to be stopped
@@ -93,22 +93,32 @@ func lastLine(text string) string {
 // cannotExecute is the exit code of a shell for a file that it may not run.
 const cannotExecute = 126
 
-// ask has the machine's deputy do something. more follows the order on its standard input. A problem that the deputy reports is
-// the error; the reply is given all the same.
+// noSuchCommand is the exit code of mlfnode for a command that it does not have.
+const noSuchCommand = 2
+
+// ask sends an order to mlfnode on the machine. more follows the order on its standard input. A problem that the reply reports is
+// the error; the reply is returned all the same.
 func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reader) (*Reply, error) {
 	o.Version, o.Root = WireVersion, m.facts.Place.Root
 	line, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	stdin := io.Reader(bytes.NewReader(append(line, '\n')))
+	send := func(command string, stdin io.Reader) (string, error) {
+		return within(ctx, limitOf(action), "its mlfnode", func(ctx context.Context) (string, error) {
+			return shell.Output(ctx, m.shell, unset+shell.Quote(m.facts.Place.Program())+" "+command+" "+action, stdin)
+		})
+	}
+	line = append(line, '\n')
+	stdin := io.Reader(bytes.NewReader(line))
 	if more != nil {
 		stdin = io.MultiReader(stdin, more)
 	}
-	out, err := within(ctx, limitOf(action), "its mlfnode", func(ctx context.Context) (string, error) {
-		return shell.Output(ctx, m.shell, unset+shell.Quote(m.facts.Place.Program())+" "+DeputyCommand+" "+action, stdin)
-	})
+	out, err := send(ProvisionCommand, stdin)
 	var exit *shell.ExitError
+	if errors.As(err, &exit) && exit.Code == noSuchCommand && more == nil { // an older mlfnode that was not replaced yet
+		out, err = send(FormerCommand, bytes.NewReader(line))
+	}
 	if errors.As(err, &exit) {
 		if exit.Code == cannotExecute {
 			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Place.Root + " may be run, as on a disk that is mounted with noexec",

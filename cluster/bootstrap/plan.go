@@ -76,7 +76,7 @@ func (r *run) foreign(m, boss *machine) bool {
 		return false
 	}
 	if boss.seen == nil && boss.facts.Digest != "" {
-		return false // it could not be asked; the deputy looks again
+		return false // it could not be asked; the machine itself looks again
 	}
 	w, err := r.wanted(m, boss)
 	return err == nil && !slices.Contains(w.Seeds, seedOf(m.seen.Config))

@@ -28,7 +28,7 @@ const (
 	longestConfig = 256 << 10
 )
 
-// readReply decodes what a machine's deputy has printed. What is more than text for people must be what it claims to be; text is
+// readReply decodes what mlfnode has printed on a machine. What is more than text for people must be what it claims to be; text is
 // made safe to show.
 func readReply(out string) (*Reply, error) {
 	r := &Reply{}

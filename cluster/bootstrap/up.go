@@ -345,7 +345,7 @@ func (r *run) ship(ctx context.Context, m *machine) (string, error) {
 	return fmt.Sprintf("installed mlfnode (%d MB)", len(b.content)/1_000_000), nil
 }
 
-// start has the machine's deputy start the node. boss is the machine of its master, nil for the master itself and where the
+// start starts the machine's node. boss is the machine of its master, nil for the master itself and where the
 // master is elsewhere.
 func (r *run) start(ctx context.Context, m, boss *machine) {
 	r.step(m, Start, func() (string, error) {

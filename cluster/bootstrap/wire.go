@@ -6,15 +6,18 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 )
 
-// WireVersion is the version of what travels between `mlfnode up` and the deputy that it runs on a machine.
+// WireVersion is the version of what travels between `mlfnode up` and the `mlfnode provision` that it runs on a machine.
 const WireVersion = 1
 
-// DeputyCommand is the hidden command of mlfnode that acts on a machine for `up` and its kin on another one:
-// `mlfnode deputy ACTION` reads one Order, a line of JSON, from its standard input, and prints one Reply. Secrets travel in
-// orders, never in arguments. Its actions are those below, and supervise, which is no part of this wire.
-const DeputyCommand = "deputy"
+// ProvisionCommand is the hidden command of mlfnode that acts on a machine for `up`, `down` and the like on another one:
+// `mlfnode provision ACTION` reads one Order, a line of JSON, from its standard input, and prints one Reply. Secrets travel in
+// orders, never in arguments. Its actions are those below, and supervise, which is not part of this protocol.
+const ProvisionCommand = "provision"
 
-// The actions of a deputy.
+// FormerCommand is the name that ProvisionCommand had before.
+const FormerCommand = "deputy"
+
+// The actions of ProvisionCommand.
 const (
 	ActionLook    = "look"    // says what is there and changes nothing
 	ActionStart   = "start"   // makes the machine what Order.Wanted says, changing only what differs
@@ -41,7 +44,7 @@ func (p Place) Log() string { return path.Join(p.Root, "node.log") }
 // Projects is the folder of pushed projects.
 func (p Place) Projects() string { return path.Join(p.Root, "projects") }
 
-// Order is what a deputy is asked for.
+// Order is what a machine is asked for.
 type Order struct {
 	Version int     `json:"version"`
 	Root    string  `json:"root"` // Place.Root
@@ -59,7 +62,7 @@ type Order struct {
 // Wanted is what a machine is to be.
 type Wanted struct {
 	Role   string   `json:"role"`            // master or worker
-	Config string   `json:"config"`          // node.yaml but for the line `seed:`, which the deputy adds for a worker
+	Config string   `json:"config"`          // node.yaml but for the line `seed:`, which the machine adds for a worker
 	Seeds  []string `json:"seeds,omitempty"` // HOST:PORT of the master's API; the first that answers becomes the seed
 	NATS   int      `json:"nats,omitempty"`  // ports of the master that a worker must reach, too
 	Gossip int      `json:"gossip,omitempty"`
@@ -85,7 +88,7 @@ type File struct {
 	Link   string `json:"link,omitempty"` // target of a symbolic link; it has no digest
 }
 
-// Reply is what a deputy answers, one line of JSON after anything else that was printed.
+// Reply is what a machine answers, one line of JSON after anything else that was printed.
 type Reply struct {
 	Version int            `json:"version"`
 	Problem *shell.Problem `json:"problem,omitempty"` // why it was not done
@@ -106,7 +109,7 @@ const (
 	ServiceBackground = "background" // a supervised process in a session of its own
 )
 
-// Seen is what a deputy sees on its machine.
+// Seen is what is there on a machine.
 type Seen struct {
 	Digest  string `json:"digest"`            // SHA-256 of Place.Program, hex
 	Release string `json:"release"`           // its version

@@ -121,7 +121,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 		a.forgetCommand(), a.tokenCommand(), a.caCommand(), a.contextCommand(), a.backupCommand(), a.restoreCommand(), a.upCommand(), a.downCommand(), a.pushCommand(), a.restartCommand(), a.moveMasterCommand(), a.statusCommand(),
 		a.gpuSetupCommand())
 	add(groupOther, a.monitorCommand(), a.topCommand(), a.serviceCommand(), a.doctorCommand(), a.schemaCommand(), a.versionCommand())
-	root.AddCommand(a.hostCommand(), a.keeperCommand(), a.reapCommand(), a.deputyCommand())
+	root.AddCommand(a.hostCommand(), a.keeperCommand(), a.reapCommand(), a.provisionCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	return root

@@ -1,4 +1,4 @@
-package deputy
+package provision
 
 import (
 	"bytes"
@@ -65,7 +65,7 @@ func (m *machine) command(args ...string) *exec.Cmd {
 	return c
 }
 
-// act gives an order to the machine's deputy.
+// act gives an order to the machine's program.
 func (m *machine) act(action string, o bootstrap.Order, rest ...byte) bootstrap.Reply {
 	m.t.Helper()
 	if _, err := os.Stat(m.Program()); err != nil {
@@ -76,7 +76,7 @@ func (m *machine) act(action string, o bootstrap.Order, rest ...byte) bootstrap.
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	c := m.command(bootstrap.DeputyCommand, action)
+	c := m.command(bootstrap.ProvisionCommand, action)
 	var complaints bytes.Buffer
 	c.Stdin, c.Stderr = bytes.NewReader(append(append(line, '\n'), rest...)), &complaints
 	out, err := c.Output()

@@ -1,4 +1,4 @@
-package deputy
+package provision
 
 import (
 	"encoding/json"
@@ -130,7 +130,7 @@ func survive(t *testing.T, master, worker *machine, two bootstrap.Order) {
 	wantDone(t, worker.mustAct(bootstrap.ActionStart, two))
 }
 
-// cutOff kills deputies at any moment of a restart.
+// cutOff kills the program at any moment of a restart.
 func cutOff(t *testing.T, worker *machine, two bootstrap.Order) {
 	o := two
 	o.Version, o.Root, o.Wanted.Restart = bootstrap.WireVersion, worker.Root, true
@@ -139,7 +139,7 @@ func cutOff(t *testing.T, worker *machine, two bootstrap.Order) {
 		t.Fatal(err)
 	}
 	for range 6 {
-		c := worker.command(bootstrap.DeputyCommand, bootstrap.ActionStart)
+		c := worker.command(bootstrap.ProvisionCommand, bootstrap.ActionStart)
 		c.Stdin = strings.NewReader(string(line) + "\n")
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
@@ -150,7 +150,7 @@ func cutOff(t *testing.T, worker *machine, two bootstrap.Order) {
 	}
 	o.Wanted.Restart = false
 	if s := worker.mustAct(bootstrap.ActionStart, o).Seen; !s.Active || s.Stale {
-		t.Errorf("got %+v after deputies were killed, want an active node", s)
+		t.Errorf("got %+v after programs were killed, want an active node", s)
 	}
 	wantDone(t, worker.mustAct(bootstrap.ActionStart, o))
 	if got := len(agents(worker.Place)); got != 1 {

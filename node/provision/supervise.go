@@ -1,4 +1,4 @@
-package deputy
+package provision
 
 import (
 	"context"
@@ -108,7 +108,7 @@ func (w *watch) lock(ctx context.Context) (*os.File, error) {
 
 // renew replaces this process by the program as it lies there now. It only returns when that fails.
 func (w *watch) renew() error {
-	args := []string{w.Program(), bootstrap.DeputyCommand, Supervise, "--root", w.Root}
+	args := []string{w.Program(), bootstrap.ProvisionCommand, Supervise, "--root", w.Root}
 	return fmt.Errorf("restart the program: %w", syscall.Exec(w.Program(), args, os.Environ()))
 }
 

@@ -1,4 +1,4 @@
-package deputy
+package provision
 
 import (
 	"bytes"

@@ -1,9 +1,9 @@
-// Package deputy is the side of `mlfnode up` that works on the machine itself. It compares what is wanted of the machine with
-// what is there, and changes what differs.
+// Package provision brings this machine's node to a wanted state. It is the far end of cluster/bootstrap: `mlfnode up` runs
+// `mlfnode provision` over ssh, which compares what is wanted of the machine with what is there, and changes what differs.
 //
 // Every action may be cut off anywhere and done again: files are written beside their place and renamed, what was started is
 // recorded only once it runs, and one action at a time holds the lock of the root folder.
-package deputy
+package provision
 
 import (
 	"bufio"
@@ -22,8 +22,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// Deputy acts on this machine.
-type Deputy struct {
+// Provisioner carries out on this machine what `mlfnode up` and the like ask for.
+type Provisioner struct {
 	Release string // version of this program
 }
 
@@ -41,8 +41,8 @@ type work struct {
 }
 
 // Serve reads one order, acts, and prints the reply. Its error says that no reply could be given.
-func (d Deputy) Serve(ctx context.Context, action string, in io.Reader, out io.Writer) error {
-	w := &work{release: d.Release, reply: bootstrap.Reply{Version: bootstrap.WireVersion}}
+func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out io.Writer) error {
+	w := &work{release: p.Release, reply: bootstrap.Reply{Version: bootstrap.WireVersion}}
 	if err := w.do(ctx, action, in); err != nil {
 		w.reply.Problem = problemOf(err)
 	}

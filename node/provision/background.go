@@ -1,4 +1,4 @@
-package deputy
+package provision
 
 import (
 	"bytes"
@@ -26,7 +26,8 @@ import (
 	"mlfnode/node/service"
 )
 
-// Supervise is the action that keeps a node running on a machine without systemd. A deputy starts it; it is no part of the wire.
+// Supervise is the action that keeps a node running on a machine without systemd. ActionStart starts it; it is not
+// part of the protocol.
 const Supervise = "supervise"
 
 // startPatience is how long a node may take until it answers.
@@ -81,7 +82,7 @@ func (w *work) startSupervisor() error {
 	}
 	defer log.Close()
 	keepFiles()
-	c := exec.Command(w.Program(), bootstrap.DeputyCommand, Supervise, "--root", w.Root)
+	c := exec.Command(w.Program(), bootstrap.ProvisionCommand, Supervise, "--root", w.Root)
 	c.Dir, c.Stdout, c.Stderr, c.Env = w.Root, log, log, quietEnvironment()
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.Start(); err != nil {

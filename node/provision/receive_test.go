@@ -1,4 +1,4 @@
-package deputy
+package provision
 
 import (
 	"archive/tar"
@@ -64,7 +64,7 @@ func (p *pushed) push(t *testing.T, packed []byte) bootstrap.Reply {
 	}
 	var out bytes.Buffer
 	in := bytes.NewReader(append(append(line, '\n'), packed...))
-	if err := (Deputy{}).Serve(context.Background(), bootstrap.ActionReceive, in, &out); err != nil {
+	if err := (Provisioner{}).Serve(context.Background(), bootstrap.ActionReceive, in, &out); err != nil {
 		t.Fatal(err)
 	}
 	var r bootstrap.Reply
