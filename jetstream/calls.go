@@ -16,6 +16,7 @@ type Calls struct {
 
 	mu      sync.Mutex
 	beats   func(grid.NodeID, *Beat) Orders
+	refuses func(grid.NodeID, grid.Lane) bool
 	keyring func(grid.NodeID) [][]byte
 }
 
@@ -157,6 +158,30 @@ func (c *Calls) ServeBeats(fn func(grid.NodeID, *Beat) Orders) (stop func()) {
 		defer c.mu.Unlock()
 		c.beats = nil
 	}
+}
+
+// RefuseLeases gives a node no leases of a lane while refuses returns true for them, until stop is called. A node stops asking once
+// its next heartbeat has told it; until then it would take what it must not have. refuses must be quick.
+func (c *Calls) RefuseLeases(refuses func(grid.NodeID, grid.Lane) bool) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refuses = refuses
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.refuses = nil
+	}
+}
+
+// lease gives a node leases of a lane that it may take.
+func (c *Calls) lease(node grid.NodeID, t *takeCall) []Held {
+	c.mu.Lock()
+	refuses := c.refuses
+	c.mu.Unlock()
+	if refuses != nil && refuses(node, grid.Lane(t.Lane)) {
+		return []Held{}
+	}
+	return c.store.Queue.take(node, t.Lane, min(t.N, maxTaken), t.Level)
 }
 
 // ServeKeyring has fn answer requests for the gossip keys until stop is called.

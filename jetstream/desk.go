@@ -282,7 +282,7 @@ func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb 
 		return handle(m, func(b *grid.Batch) (any, error) { c.tell(node, b); return nil, nil })
 	case callTake:
 		return handle(m, func(t *takeCall) (any, error) {
-			return c.store.Queue.take(node, t.Lane, min(t.N, maxTaken), t.Level), nil
+			return c.lease(node, t), nil
 		})
 	case callReturn:
 		return handle(m, func(l *leaseCall) (any, error) { return nil, c.store.Queue.acknowledge(ctx, node, l.ID) })

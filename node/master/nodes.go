@@ -321,6 +321,7 @@ func (m *Master) watchNodes(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	defer m.cfg.Store.Calls.ServeBeats(m.beat)()
+	defer m.cfg.Store.Calls.RefuseLeases(m.refusesLeases)()
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	stopEnds, err := m.cfg.Nodes.Disconnections(func(node grid.NodeID) {
@@ -345,6 +346,16 @@ func (m *Master) watchNodes(ctx context.Context) error {
 			m.judge(ctx, &p, now)
 		}
 	}
+}
+
+// refusesLeases reports whether a node gets no leases of a lane: it is drained or was taken out of the cluster, or trials of the lane
+// are withheld from it. The orders say so as well, but they reach the node only with its next heartbeat.
+func (m *Master) refusesLeases(node grid.NodeID, lane grid.Lane) bool {
+	if known := m.cfg.Nodes.Known; known != nil && !known(node) {
+		return true
+	}
+	drained, _, _ := m.cfg.Nodes.Drain(node)
+	return drained || m.cfg.Nodes.Withheld(node)[grid.ScopeOfLane(lane)] != ""
 }
 
 // beat takes over what a node says and gives it its orders.

@@ -163,6 +163,38 @@ func (c *stage) pulled(id grid.SweepID) *jetstream.Held {
 	return h
 }
 
+// TestDrainedNodesGetNoLeases asks for leases in the name of nodes that have not heard their newest orders: one that is quarantined, one
+// from which the lane is withheld, and one that was taken out of the cluster. They get none, and another node gets what there is.
+func TestDrainedNodesGetNoLeases(t *testing.T) {
+	w := newWorld()
+	for _, node := range []grid.NodeID{"b", "c", "d", "e"} {
+		w.set(node, cluster.Alive)
+	}
+	c := perform(t, t.TempDir(), 4, w.nodes())
+	id := c.submit(4, nil)
+	r, _ := c.Sweep(id)
+	lane := r.Sweep.Lane()
+	c.until("a lease lies in the queue", func(s *state) bool { return len(s.leases()) > 0 })
+	w.nodes().Quarantine("b", "its disk is full")
+	w.nodes().Withhold("c", grid.ScopeOfLane(lane), "such trials failed there", time.Time{})
+	w.forget("d")
+	take := func(node grid.NodeID) []jetstream.Held {
+		held, err := c.store.Calls.Of(node).Take(t.Context(), string(lane), 1)
+		if err != nil {
+			t.Fatalf("take by %s: %v", node, err)
+		}
+		return held
+	}
+	for _, node := range []grid.NodeID{"b", "c", "d"} {
+		if held := take(node); len(held) != 0 {
+			t.Errorf("%s got %d leases, want none", node, len(held))
+		}
+	}
+	if held := take("e"); len(held) != 1 {
+		t.Errorf("e got %d leases, want 1", len(held))
+	}
+}
+
 // TestDeadNode has a node die with a running trial, in each way that counts: the trial is leased again at once, the attempt names
 // the node, and when the node is back it is told that it holds nothing.
 func TestDeadNode(t *testing.T) {
