@@ -32,7 +32,7 @@ func (r *run) await(ctx context.Context, boss *machine, workers []*machine) {
 	if boss != nil {
 		all = append([]*machine{boss}, workers...)
 	}
-	ctx, stop := context.WithTimeout(ctx, awaitLimit)
+	limited, stop := context.WithTimeout(ctx, awaitLimit)
 	defer stop()
 	r.each(all, func(m *machine) {
 		asked := boss
@@ -40,11 +40,15 @@ func (r *run) await(ctx context.Context, boss *machine, workers []*machine) {
 			asked = m
 		}
 		r.step(m, Wait, func() (string, error) {
-			if err := m.arrive(ctx, asked); err != nil || asked == m {
+			err := m.arrive(limited, asked)
+			if asked == m || m.gossip == "" || ctx.Err() != nil {
 				return "", err
 			}
-			// Others may hear of it all the same, by ways around; they would lose it with them.
-			_, err := asked.ask(ctx, ActionReach, Order{Reach: []string{m.gossip}}, nil)
+			// A port that is closed on the way back explains why a node is suspect. A node behind one can be alive as well: others
+			// tell of it, and it would be lost with them.
+			if _, closed := asked.ask(ctx, ActionReach, Order{Reach: []string{m.gossip}}, nil); closed != nil {
+				return "", closed
+			}
 			return "", err
 		})
 	})
@@ -94,12 +98,14 @@ func (m *machine) arrived(ctx context.Context, asked *machine) error {
 		return err
 	case a == nil:
 		return fmt.Errorf("%s does not see it", asked.Name)
+	}
+	m.gossip = a.Address
+	switch {
 	case a.State != "alive":
 		return fmt.Errorf("%s sees it as %s", asked.Name, a.State)
 	case m.again && a.Since.Equal(m.since):
 		return fmt.Errorf("%s sees the agent that ran before", asked.Name)
 	}
-	m.gossip = a.Address
 	return nil
 }
 
