@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/process"
 )
 
 // ReapCommand is the name of the hidden command that ends what a dead node has left running.
@@ -31,7 +32,7 @@ const (
 // guarded is the executor of a node whose programs must end with it. The kernel kills the programs themselves when the node
 // dies (PR_SET_PDEATHSIG), whatever kills it; what they have started is killed by the guardian.
 type guarded struct {
-	*executor.Process
+	*process.Executor
 	guard func() error // starts the guardian, the first time
 }
 
@@ -40,7 +41,7 @@ func (g *guarded) Slot() (executor.Slot, error) {
 	if err := g.guard(); err != nil {
 		return nil, fmt.Errorf("make slot: %w", err)
 	}
-	return g.Process.Slot()
+	return g.Executor.Slot()
 }
 
 // guardScript waits until the node either dismisses it or is gone; then it becomes this program. It is a shell script because a shell
@@ -48,7 +49,7 @@ func (g *guarded) Slot() (executor.Slot, error) {
 const guardScript = `trap '' HUP INT TERM; cd /; if read -r _; then exit 0; fi; exec /proc/self/fd/3 "$@"`
 
 // newGuarded makes the executor. The returned func dismisses the guardian when the node ends in an orderly way.
-func newGuarded(p *executor.Process, cfg *Config, cgroups string) (_ *guarded, dismiss func()) {
+func newGuarded(p *process.Executor, cfg *Config, cgroups string) (_ *guarded, dismiss func()) {
 	var mu sync.Mutex
 	var line *os.File // the guardian reads what the node writes here; only the node has it open
 	ended := make(chan struct{})
@@ -130,7 +131,7 @@ func ReapOrphans(args []string, stderr io.Writer) int {
 	ctx, stop := context.WithTimeout(context.Background(), reapTime) // this is a main function
 	defer stop()
 	log := slog.New(slog.DiscardHandler)
-	_, err = executor.Reap(ctx, executor.Dead{Token: token, Cgroups: *cgroups, Strays: straysFile(*dir)}, log)
+	_, err = process.Reap(ctx, process.Dead{Token: token, Cgroups: *cgroups, Strays: straysFile(*dir)}, log)
 	containers := docker.Options{Settings: docker.Settings{Socket: *engine}, Token: token, Dir: containersDir(*dir)}
 	if _, removeErr := docker.Reap(ctx, containers, log); err != nil || removeErr != nil {
 		return 1

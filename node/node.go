@@ -25,6 +25,7 @@ import (
 	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/process"
 	"mlfnode/node/executor/shim"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
@@ -112,7 +113,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	if err := durable.Clean(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("remove what a dead node had begun to write: %w", err)
 	}
-	if killed, err := executor.Reap(ctx, executor.Dead{Token: token, Strays: straysFile(cfg.StateDir)}, cfg.Logger); err != nil {
+	if killed, err := process.Reap(ctx, process.Dead{Token: token, Strays: straysFile(cfg.StateDir)}, cfg.Logger); err != nil {
 		return nil, fmt.Errorf("kill what a dead node left: %w", err)
 	} else if killed > 0 {
 		cfg.Logger.Info("processes of a dead node killed", "count", killed)
@@ -142,15 +143,15 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 	if n.executor != nil {
 		return nil
 	}
-	cgroups := executor.OwnCgroups() // before the executor moves this process
-	process, err := executor.NewProcess(executor.ProcessOptions{Token: token, DieWithAgent: true, Strays: straysFile(n.cfg.StateDir)}, n.log)
+	cgroups := process.OwnCgroups() // before the executor moves this process
+	processes, err := process.New(process.Options{Token: token, DieWithAgent: true, Strays: straysFile(n.cfg.StateDir)}, n.log)
 	if err != nil {
 		return fmt.Errorf("open the process executor: %w", err)
 	}
-	guarded, dismiss := newGuarded(process, &n.cfg, cgroups)
+	guarded, dismiss := newGuarded(processes, &n.cfg, cgroups)
 	containers := docker.New(n.cfg.containers(token), n.log)
 	n.onClose(func() {
-		process.Close()
+		processes.Close()
 		if err := containers.Close(); err != nil {
 			n.log.Warn("the connection to the container engine could not be closed", "err", err)
 		}

@@ -1,9 +1,10 @@
-// Package executor runs attempts: it starts a program, sees it through to its end and says truly how it ended.
+// Package executor defines what runs attempts: an executor starts a program, follows it to its end and reports truthfully how it
+// ended. Package process runs programs as processes of this machine, package docker runs them in containers, and package shim has
+// either outlive the node agent. Mux chooses between the first two for each attempt.
 //
-// An Executor hands out Slots. A Slot runs one attempt at a time and keeps between attempts what is expensive to make (an
-// OS thread, a cgroup). When Slot.Run returns, the whole process tree of the attempt is gone, whatever the program did to
-// get away: no orphan outlives its attempt. What an agent that was killed itself has left behind is found by Reap at the
-// next start, by a token in the environment of every program.
+// An Executor hands out Slots. A Slot runs one attempt at a time and keeps what is expensive to make (an OS thread, a cgroup)
+// between attempts. When Slot.Run returns, the whole process tree of the attempt is gone, whatever the program did to escape:
+// no orphan outlives its attempt.
 //
 // The suite in executortest holds for every implementation.
 package executor
@@ -113,22 +114,16 @@ var (
 	ErrLeave = errors.New("left to the next node agent")
 )
 
-// Variables that every program gets, so that what it started can be told from other processes.
-const (
-	tokenVar = "MLF_TOKEN=" // the node's state folder, the same over restarts of the agent
-	runVar   = "MLF_RUN="   // this attempt alone
-)
-
 // Noticed reports whether the program is to hear of a stop by its notice, and how long it has then.
 func (a *Attempt) Noticed(class grid.Class, saving bool) (bool, time.Duration) {
 	if a.Notice == 0 || class != grid.ClassHalt && !saving && (class != grid.ClassTimeout || !a.NoticeTimeout) {
-		return false, a.grace()
+		return false, a.GracePeriod()
 	}
-	return true, cmp.Or(a.NoticeGrace, a.grace())
+	return true, cmp.Or(a.NoticeGrace, a.GracePeriod())
 }
 
-// grace is how long the tree may take to end after TERM.
-func (s *Spec) grace() time.Duration {
+// GracePeriod is how long the tree may take to end after TERM.
+func (s *Spec) GracePeriod() time.Duration {
 	if s.Grace <= 0 {
 		return grid.DefaultGrace
 	}

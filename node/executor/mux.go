@@ -38,12 +38,12 @@ func (s *muxSlot) Run(ctx context.Context, a *Attempt) Outcome {
 		return s.Slot.Run(ctx, a)
 	}
 	if s.containers == nil {
-		return refused(grid.ClassNode, "this node runs no containers", exitNotRunnable)
+		return Refused(grid.ClassNode, "this node runs no containers")
 	}
 	if s.container == nil {
 		slot, err := s.containers.Slot()
 		if err != nil {
-			return refused(grid.ClassNode, "no slot for a container: "+err.Error(), exitNotRunnable)
+			return Refused(grid.ClassNode, "no slot for a container: "+err.Error())
 		}
 		s.container = slot
 	}

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,25 +14,17 @@ import (
 	"mlfnode/grid"
 )
 
-// signalBase is added to a signal's number to make an exit code, as shells do.
-const signalBase = 128
+// Exit codes of a program that could not be started, as shells give them.
+const (
+	ExitNotRunnable = 126
+	ExitNotFound    = 127
+)
 
-// ending turns a wait status into exit code, class and words.
-func ending(ws syscall.WaitStatus) (code int, class grid.Class, reason string) {
-	switch {
-	case ws.Signaled():
-		reason = "killed by " + signalName(ws.Signal())
-		if ws.CoreDump() {
-			reason += " (core dumped)"
-		}
-		return signalBase + int(ws.Signal()), grid.ClassSignal, reason
-	case ws.ExitStatus() != 0:
-		return ws.ExitStatus(), grid.ClassExit, fmt.Sprintf("exit code %d", ws.ExitStatus())
-	}
-	return 0, grid.ClassNone, ""
-}
+// SignalBase is added to a signal's number to make an exit code, as shells do.
+const SignalBase = 128
 
-func signalName(s syscall.Signal) string {
+// SignalName gives the name of a signal, as in SIGTERM.
+func SignalName(s syscall.Signal) string {
 	if name := unix.SignalName(s); name != "" {
 		return name
 	}
@@ -40,13 +33,26 @@ func signalName(s syscall.Signal) string {
 
 // Ended gives class and words of an exit code from which the signals that ended a program can be told by convention alone.
 func Ended(code int) (class grid.Class, reason string) {
-	if s := syscall.Signal(code - signalBase); unix.SignalName(s) != "" {
-		return grid.ClassSignal, "killed by " + signalName(s)
+	if s := syscall.Signal(code - SignalBase); unix.SignalName(s) != "" {
+		return grid.ClassSignal, "killed by " + SignalName(s)
 	}
 	if code != 0 {
 		return grid.ClassExit, fmt.Sprintf("exit code %d", code)
 	}
 	return grid.ClassNone, ""
+}
+
+// Refused is the outcome of an attempt whose program never ran, for a reason that is not the program's.
+func Refused(class grid.Class, reason string) Outcome {
+	now := time.Now()
+	return Outcome{Class: class, Reason: reason, ExitCode: ExitNotRunnable, Start: now, End: now}
+}
+
+// Unstarted is the outcome of an attempt that was stopped, by the end of ctx, before its program ran.
+func Unstarted(ctx context.Context) Outcome {
+	o := Refused(Verdict(context.Cause(ctx)))
+	o.ExitCode = grid.NoExit
+	return o
 }
 
 // Verdict gives class and words of an attempt that was stopped, by the cause of its context's end.

@@ -39,22 +39,18 @@ type sunk struct {
 const (
 	// stallLook is the pause between tries to write a file that can't be written.
 	stallLook = 100 * time.Millisecond
-	// stallTime is how long an attempt waits for a file that can't be written, as on a full disk, before its output is cut.
-	stallTime = 10 * time.Second
 	// tailSize is how much of the end of cut output is kept, to find the last lines or a last metric in.
 	tailSize = 32 << 10
 )
 
-// NewSink makes a sink for the files of an attempt.
-func NewSink(a *Attempt, log *slog.Logger) *Sink {
-	s := new(Sink)
-	s.init(a, log, stallTime)
-	return s
-}
+// StallTime is how long an attempt waits for a file that can't be written, as on a full disk, before its output is cut.
+const StallTime = 10 * time.Second
 
-func (s *Sink) init(a *Attempt, log *slog.Logger, stall time.Duration) {
-	s.log, s.stall, s.room, s.limited = log, stall, a.OutputLimit, a.OutputLimit > 0
+// NewSink makes a sink for the files of an attempt. Stall is how long it waits for a file that can't be written.
+func NewSink(a *Attempt, log *slog.Logger, stall time.Duration) *Sink {
+	s := &Sink{log: log, stall: stall, room: a.OutputLimit, limited: a.OutputLimit > 0}
 	s.streams[0].file, s.streams[1].file = a.Stdout, a.Stderr
+	return s
 }
 
 // Store takes what was printed on a stream: 0 is Stdout, 1 is Stderr. Only one call may be made at a time.

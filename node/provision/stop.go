@@ -17,7 +17,6 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/doctor"
-	"mlfnode/node/executor"
 	"mlfnode/node/executor/shim"
 	"mlfnode/node/processid"
 	"mlfnode/node/service"
@@ -125,15 +124,8 @@ func (w *work) reap(ctx context.Context) error {
 	if err != nil {
 		return nil // no node has run here
 	}
-	token := strings.TrimSpace(string(b))
-	keepers, err := shim.Dead(node.KeepersIn(w.State()), token)
-	if err != nil {
+	if err := shim.Reap(ctx, node.KeepersIn(w.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("end trials: %w", err)
-	}
-	for _, dead := range append(keepers, executor.Dead{Token: token}) {
-		if _, err := executor.Reap(ctx, dead, slog.New(slog.DiscardHandler)); err != nil {
-			return fmt.Errorf("end trials: %w", err)
-		}
 	}
 	return nil
 }

@@ -11,12 +11,13 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/process"
 )
 
 // realPrograms is the executor of processes.
 func realPrograms(t *testing.T) program {
 	t.Helper()
-	p, err := executor.NewProcess(executor.ProcessOptions{Token: fmt.Sprintf("worker-cut-%d", os.Getpid()), DieWithAgent: true, Cgroups: executor.CgroupsOff}, logger(t))
+	p, err := process.New(process.Options{Token: fmt.Sprintf("worker-cut-%d", os.Getpid()), DieWithAgent: true, Cgroups: process.CgroupsOff}, logger(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ const (
 	labelVersion = "mlfnode.version" // of these labels
 )
 
-// outerToken marks processes that their node agent kills at its start, see executor.Reap. Containers are found by their labels; none
+// outerToken marks processes that their node agent kills at its start, see process.Reap. Containers are found by their labels; none
 // that runs inside a trial of another node is to pass for a process of that one.
 const outerToken = "MLF_TOKEN="
 

@@ -20,7 +20,7 @@ import (
 // Options are the settings of an Executor.
 type Options struct {
 	Settings
-	Token string `json:"token"` // of the state folder, see executor.ProcessOptions
+	Token string `json:"token"` // of the state folder, see process.Options
 	Dir   string `json:"dir"`   // folder of the runs, below the state folder; made when it is needed
 }
 

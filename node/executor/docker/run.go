@@ -20,6 +20,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/process"
 	"mlfnode/node/processid"
 )
 
@@ -70,7 +71,7 @@ type run struct {
 	order     order
 	first     atomic.Pointer[processid.ID] // see process
 	out       *output
-	meter     *executor.Meter
+	meter     *process.Meter
 	evidence  evidence // guarded by x
 	away      bool     // the engine was given up: what it has of the container is removed later
 }
@@ -190,7 +191,7 @@ func (r *run) start(ctx context.Context) error {
 		r.learn(state)
 	}
 	if pid := r.process().PID; pid > 0 {
-		r.meter = executor.OpenMeter(pid)
+		r.meter = process.OpenMeter(pid)
 	}
 	return r.save()
 }

@@ -17,6 +17,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/process"
 )
 
 // Left is a run that a process which is dead has left behind.
@@ -97,7 +98,7 @@ func (x *Executor) Adopt(l Left) *Adopted {
 	}
 	x.enter(r)
 	if o.Process.PID > 0 && o.Process.Alive() {
-		r.meter = executor.OpenMeter(o.Process.PID)
+		r.meter = process.OpenMeter(o.Process.PID)
 	}
 	return ad
 }

@@ -41,7 +41,7 @@ func (c *Client) takeOver(ctx context.Context, p place) error {
 	}
 	if err != nil {
 		log.Info("what a keeper has left is removed", "why", err)
-		var self process
+		var self processRecord
 		if err := p.load(processFile, &self); err != nil && !errors.Is(err, os.ErrNotExist) {
 			log.Warn("it can't be told which process it was", "err", err)
 		}
@@ -73,7 +73,7 @@ func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, e
 	defer tick.Stop()
 	for {
 		l, err := c.connect(ctx, p, false)
-		var self process
+		var self processRecord
 		if err == nil || errors.Is(err, errRefuses) || ctx.Err() != nil || p.load(processFile, &self) != nil || !self.alive() {
 			return l, err
 		}

@@ -18,6 +18,7 @@ import (
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/executor/docker/dockertest"
+	"mlfnode/node/executor/process"
 	"mlfnode/node/processid"
 )
 
@@ -33,7 +34,7 @@ const (
 func agent(dir string) int {
 	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
 	o := Options{Dir: filepath.Join(dir, "keepers"), Token: "keeper-test-" + filepath.Base(dir), Patience: patience, Logger: slog.New(slog.DiscardHandler)}
-	o.Containers, o.Cgroups = containersIn(dir, o.Token, os.Getenv(engineVar)), executor.Cgroups(os.Getenv(cgroupsVar))
+	o.Containers, o.Cgroups = containersIn(dir, o.Token, os.Getenv(engineVar)), process.Cgroups(os.Getenv(cgroupsVar))
 	c, err := Open(context.Background(), o)
 	if err != nil {
 		fmt.Println(err)
@@ -258,7 +259,7 @@ func TestAgentAndKeeperKilled(t *testing.T) {
 	}
 }
 
-func killBoth(t *testing.T, choice executor.Cgroups) {
+func killBoth(t *testing.T, choice process.Cgroups) {
 	t.Setenv(cgroupsVar, string(choice))
 	l := killed(t, 0, map[string]string{"a": daemon + tree + "wait", "early": "exit 5"})
 	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
@@ -266,13 +267,13 @@ func killBoth(t *testing.T, choice executor.Cgroups) {
 	if err != nil || len(places) != 1 {
 		t.Fatalf("keepers: got %v, %v; want one", places, err)
 	}
-	var self process
+	var self processRecord
 	if err := places[0].load(processFile, &self); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the daemon", func() bool { return exists(l.run("a", "daemon")) && strings.HasSuffix(l.read("a", "daemon"), "\n") })
 	pid := strings.TrimSpace(l.read("a", "daemon"))
-	if choice == executor.CgroupsOff {
+	if choice == process.CgroupsOff {
 		eventually(t, "the daemon to be recorded", func() bool {
 			b, _ := os.ReadFile(places[0].strays())
 			return strings.Contains(string(b), `"pid":`+pid+",")

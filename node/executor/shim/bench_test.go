@@ -11,13 +11,14 @@ import (
 	"testing"
 
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/process"
 )
 
 // BenchmarkSlotRun runs /bin/true in this process and through a keeper, in as many slots as there are cores.
 func BenchmarkSlotRun(b *testing.B) {
 	for _, choice := range choices {
 		b.Run(string(choice)+"/process", func(b *testing.B) {
-			p, err := executor.NewProcess(executor.ProcessOptions{Token: token(b), DieWithAgent: true, Cgroups: choice}, logTo(b))
+			p, err := process.New(process.Options{Token: token(b), DieWithAgent: true, Cgroups: choice}, logTo(b))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -11,17 +11,18 @@ import (
 
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/process"
 )
 
 // Options are the settings of a Client.
 type Options struct {
-	Dir      string           // folder of the keepers, below the state folder; made if it is not there
-	Token    string           // of the state folder, see executor.ProcessOptions
-	Program  string           // what to start with Command as its first argument; empty is this program
-	Wrap     func() []string  // gives what to put before each keeper, for example systemd-run --scope; the keeper must become its process; nil is nothing
-	Env      []string         // the keeper's environment; nil is that of this process
-	Patience time.Duration    // how long a keeper waits for an agent; 0 is DefaultPatience
-	Cgroups  executor.Cgroups // as in executor.ProcessOptions
+	Dir      string          // folder of the keepers, below the state folder; made if it is not there
+	Token    string          // of the state folder, see process.Options
+	Program  string          // what to start with Command as its first argument; empty is this program
+	Wrap     func() []string // gives what to put before each keeper, for example systemd-run --scope; the keeper must become its process; nil is nothing
+	Env      []string        // the keeper's environment; nil is that of this process
+	Patience time.Duration   // how long a keeper waits for an agent; 0 is DefaultPatience
+	Cgroups  process.Cgroups // as in process.Options
 	// Containers has keepers run attempts in containers, too; nil is none.
 	Containers *docker.Options
 	Logger     *slog.Logger

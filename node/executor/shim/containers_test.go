@@ -20,7 +20,7 @@ func (l *life) killKeeper() {
 	if err != nil || len(places) != 1 {
 		l.Fatalf("keepers: got %v, %v; want one", places, err)
 	}
-	var self process
+	var self processRecord
 	if err := places[0].load(processFile, &self); err != nil {
 		l.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"mlfnode/grid"
-	"mlfnode/node/executor"
+	"mlfnode/node/executor/process"
 )
 
 // standIn is a controller that is in the v2 hierarchy where memory is in a v1 one.
@@ -49,7 +49,7 @@ func newScope(t *testing.T) *scope {
 // options are those of a keeper that lives in the scope.
 func (s *scope) options() Options {
 	o := options(s.t)
-	o.Cgroups = executor.CgroupsV2 + ":" + standIn
+	o.Cgroups = process.CgroupsV2 + ":" + standIn
 	o.Wrap = func() []string {
 		return []string{"/bin/sh", "-c", "echo $$ >" + s.dir + `/cgroup.procs; exec "$@"`, "sh"}
 	}
@@ -187,7 +187,7 @@ func TestAsideUnderSystemd(t *testing.T) {
 				o := options(t)
 				unit := o.Token + ".scope"
 				s := &scope{t, "/sys/fs/cgroup/system.slice/" + unit}
-				o.Cgroups = executor.CgroupsV2 + ":" + standIn
+				o.Cgroups = process.CgroupsV2 + ":" + standIn
 				o.Wrap = func() []string {
 					return []string{"systemd-run", "--scope", "--quiet", "--collect", "--unit=" + unit, "-p", "Delegate=" + c.delegate, "--"}
 				}

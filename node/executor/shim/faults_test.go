@@ -18,6 +18,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/process"
 	"mlfnode/node/processid"
 )
 
@@ -327,11 +328,11 @@ func TestVersions(t *testing.T) {
 // TestIdentity checks that a process is not taken for a later one with its number.
 func TestIdentity(t *testing.T) {
 	own, ok := processid.Of(os.Getpid())
-	self := process{PID: own.PID, Start: own.Start, Boot: own.Boot}
+	self := processRecord{PID: own.PID, Start: own.Start, Boot: own.Boot}
 	if !ok || !self.alive() {
 		t.Fatalf("this process: got start %d, %v; want it alive", own.Start, ok)
 	}
-	for _, other := range []process{
+	for _, other := range []processRecord{
 		{PID: self.PID, Start: own.Start + 1, Boot: self.Boot}, {PID: self.PID, Start: own.Start, Boot: "another"}, {},
 	} {
 		if other.alive() {
@@ -403,7 +404,7 @@ func TestWrap(t *testing.T) {
 // TestLateCallOfAKilledAgent has the call of an agent that was killed heard after that of the next one.
 func TestLateCallOfAKilledAgent(t *testing.T) {
 	set := settings{Token: "t", Patience: time.Minute}
-	p, err := executor.NewProcess(executor.ProcessOptions{Token: token(t), Cgroups: executor.CgroupsV1}, logTo(t))
+	p, err := process.New(process.Options{Token: token(t), Cgroups: process.CgroupsV1}, logTo(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node/executor"
+	"mlfnode/node/executor/process"
 	"mlfnode/node/private"
 )
 
@@ -20,7 +21,7 @@ import (
 type link struct {
 	place place
 	token string
-	self  process // which process the keeper is
+	self  processRecord // which process the keeper is
 	hold  holdings
 	log   *slog.Logger
 	conn  *net.UnixConn
@@ -276,7 +277,7 @@ const (
 )
 
 // clear sees a keeper that does not answer any more out of the world, with what it ran.
-func clear(ctx context.Context, p place, self process, token string, log *slog.Logger) error {
+func clear(ctx context.Context, p place, self processRecord, token string, log *slog.Logger) error {
 	limit := time.Now().Add(endTime)
 	tick := time.NewTicker(endLook)
 	defer tick.Stop()
@@ -291,8 +292,8 @@ func clear(ctx context.Context, p place, self process, token string, log *slog.L
 			return context.Cause(ctx)
 		}
 	}
-	dead := executor.Dead{Token: p.token(token), Cgroups: self.Cgroups, Strays: p.strays()}
-	if _, err := executor.Reap(ctx, dead, log); err != nil {
+	dead := process.Dead{Token: p.token(token), Cgroups: self.Cgroups, Strays: p.strays()}
+	if _, err := process.Reap(ctx, dead, log); err != nil {
 		return err
 	}
 	return os.RemoveAll(p.dir)

@@ -1,9 +1,11 @@
 package shim
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/process"
 	"mlfnode/node/processid"
 )
 
@@ -67,7 +69,7 @@ type settings struct {
 }
 
 // process says which process a keeper is, so that it can't be taken for a later one with its number.
-type process struct {
+type processRecord struct {
 	V       int    `json:"v"`
 	PID     int    `json:"pid"`
 	Start   uint64 `json:"start"` // clock ticks since the start of the machine
@@ -108,26 +110,34 @@ const (
 
 func (p place) strays() string { return filepath.Join(p.dir, straysFile) }
 
-// Dead gives the dead keepers that an agent with this token has left in the folder, for executor.Reap.
-func Dead(dir, token string) ([]executor.Dead, error) {
+// Reap kills every process that an agent with this token and its keepers in dir have left behind, all of which must be dead, see
+// process.Reap.
+func Reap(ctx context.Context, dir, token string, log *slog.Logger) error {
 	places, err := placesIn(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var all []executor.Dead
+	var left []process.Dead
 	for _, p := range places {
-		all = append(all, executor.Dead{Token: p.token(token), Strays: p.strays()})
+		left = append(left, process.Dead{Token: p.token(token), Strays: p.strays()})
 	}
-	return all, nil
+	for _, dead := range append(left, process.Dead{Token: token}) {
+		if _, err := process.Reap(ctx, dead, log); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // alive reports whether it is this very process that runs under its number.
-func (p process) alive() bool { return p.named().Alive() }
+func (p processRecord) alive() bool { return p.named().Alive() }
 
 // kill ends the process, and no other that has got its number meanwhile.
-func (p process) kill() { _ = p.named().Signal(unix.SIGKILL) } // it may be gone
+func (p processRecord) kill() { _ = p.named().Signal(unix.SIGKILL) } // it may be gone
 
-func (p process) named() processid.ID { return processid.ID{PID: p.PID, Start: p.Start, Boot: p.Boot} }
+func (p processRecord) named() processid.ID {
+	return processid.ID{PID: p.PID, Start: p.Start, Boot: p.Boot}
+}
 
 // socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for the final zero.
 const socketLimit = 107

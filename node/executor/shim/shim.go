@@ -1,5 +1,5 @@
 // Package shim lets attempts outlive the node agent. A keeper is a small process of its own: it runs attempts with
-// executor.Process on behalf of the agent, and goes on when the agent is replaced, crashes or is killed. The next agent
+// process.Executor on behalf of the agent, and goes on when the agent is replaced, crashes or is killed. The next agent
 // takes over what the keeper still runs, with the true outcome of each.
 //
 // The agent holds a Client, which is an executor.Executor. It starts a keeper for what it runs itself; keepers of earlier
@@ -33,6 +33,7 @@ import (
 
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
+	"mlfnode/node/executor/process"
 	"mlfnode/node/processid"
 )
 
@@ -90,12 +91,12 @@ func serve(ctx context.Context, p place, log *slog.Logger) error {
 		return err
 	}
 	own := processid.Self()
-	self := process{V: version, PID: own.PID, Start: own.Start, Boot: own.Boot, Cgroups: executor.OwnCgroups()} // before the executor moves it
+	self := processRecord{V: version, PID: own.PID, Start: own.Start, Boot: own.Boot, Cgroups: process.OwnCgroups()} // before the executor moves it
 	if err := p.save(processFile, self); err != nil {
 		return err
 	}
-	processes, err := executor.NewProcess(executor.ProcessOptions{
-		Token: p.token(set.Token), DieWithAgent: true, Cgroups: executor.Cgroups(set.Cgroups), Strays: p.strays(),
+	processes, err := process.New(process.Options{
+		Token: p.token(set.Token), DieWithAgent: true, Cgroups: process.Cgroups(set.Cgroups), Strays: p.strays(),
 	}, log)
 	if err != nil {
 		return err

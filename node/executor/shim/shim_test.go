@@ -17,6 +17,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/executortest"
+	"mlfnode/node/executor/process"
 )
 
 // TestMain makes the test binary a keeper, an agent, or the tests.
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 const limit = 30 * time.Second
 
 // choices are the ways of holding trees that this machine may have.
-var choices = []executor.Cgroups{executor.CgroupsV1, executor.CgroupsV2, executor.CgroupsOff}
+var choices = []process.Cgroups{process.CgroupsV1, process.CgroupsV2, process.CgroupsOff}
 
 // logTo logs into the test's output.
 func logTo(t testing.TB) *slog.Logger {

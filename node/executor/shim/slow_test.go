@@ -16,13 +16,13 @@ import (
 )
 
 // keeperOf gives the process of the only keeper.
-func (l *life) keeperOf() process {
+func (l *life) keeperOf() processRecord {
 	l.Helper()
 	places, err := placesIn(l.o.Dir)
 	if err != nil || len(places) != 1 {
 		l.Fatalf("keepers: got %v, %v; want one", places, err)
 	}
-	var self process
+	var self processRecord
 	if err := places[0].load(processFile, &self); err != nil {
 		l.Fatal(err)
 	}

@@ -1,0 +1,91 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mlfnode/node/executor"
+
+	"golang.org/x/sys/unix"
+)
+
+// lookup finds the file of a program as a shell would: a name with a slash is a path relative to dir, any other name is
+// searched in the PATH of env. The error is ENOENT or EACCES, or what kept a folder of PATH from being looked at.
+func lookup(name, dir string, env []string) (string, error) {
+	if name == "" {
+		return "", unix.ENOENT
+	}
+	if strings.Contains(name, "/") {
+		return absolute(name, dir), nil
+	}
+	err := error(unix.ENOENT)
+	for _, folder := range filepath.SplitList(variable(env, "PATH=")) {
+		path := filepath.Join(absolute(folder, dir), name)
+		switch e := runnable(path); {
+		case e == nil:
+			return path, nil
+		case e != unix.ENOENT && shortage(e.(unix.Errno)) != "":
+			err = e // the program may be there, and this machine can't tell
+		case e == unix.EACCES && err == unix.ENOENT:
+			err = e
+		}
+	}
+	return "", err
+}
+
+// runnable reports whether path is a regular file that we may execute.
+func runnable(path string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil && shortage(err.(unix.Errno)) != "" {
+		return err
+	} else if err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return unix.ENOENT
+	}
+	if st.Mode&0o111 == 0 || unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS) != nil {
+		return unix.EACCES
+	}
+	return nil
+}
+
+func absolute(path, dir string) string {
+	if strings.HasPrefix(path, "/") {
+		return path
+	}
+	return filepath.Join(dir, path)
+}
+
+// variable gives the value of the variable whose name, with its equals sign, is prefix.
+func variable(env []string, prefix string) string {
+	for _, kv := range env {
+		if strings.HasPrefix(kv, prefix) {
+			return kv[len(prefix):]
+		}
+	}
+	return ""
+}
+
+// finder remembers the last program that a slot looked up: the trials of a sweep mostly run the same one.
+type finder struct {
+	name, dir, path string // what was asked
+	file            string // what was found
+}
+
+// find looks the program of a up in env, the complete environment of the attempt.
+func (f *finder) find(a *executor.Attempt, env []string) (string, error) {
+	name := a.Argv[0]
+	if strings.Contains(name, "/") {
+		return absolute(name, a.Dir), nil
+	}
+	path := variable(env, "PATH=")
+	if f.file != "" && f.name == name && f.dir == a.Dir && f.path == path {
+		if _, err := os.Lstat(f.file); err == nil {
+			return f.file, nil
+		}
+	}
+	file, err := lookup(name, a.Dir, env)
+	if err == nil {
+		*f = finder{name: name, dir: a.Dir, path: path, file: file}
+	}
+	return file, err
+}

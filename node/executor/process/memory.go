@@ -1,0 +1,107 @@
+package process
+
+import (
+	"bytes"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// restrict sets the memory limit of the next attempt. Swap counts as memory, else the limit would bound nothing.
+func (c *cage) restrict(limit int64) error {
+	if c == nil || limit == c.limit {
+		return nil
+	}
+	dir, files := c.dirs["memory"], []string{"memory.memsw.limit_in_bytes", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}
+	text := strconv.FormatInt(limit, 10)
+	if limit <= 0 {
+		text = "-1"
+	}
+	if c.group.unified {
+		dir, files = c.dirs[""], []string{"memory.max"}
+		if limit <= 0 {
+			text = "max"
+		}
+	}
+	if dir == "" || c.kills == absent {
+		return nil
+	}
+	// On v1 the limit with swap must never be below the one without: one of its two writes is refused, which is right.
+	var err error
+	for _, file := range files {
+		if werr := writeFile(filepath.Join(dir, file), text); werr != nil && file != "memory.memsw.limit_in_bytes" {
+			err = werr
+		}
+	}
+	if c.group.unified {
+		writeFile(filepath.Join(dir, "memory.swap.max"), map[bool]string{true: "max", false: "0"}[limit <= 0])
+		writeFile(filepath.Join(dir, "memory.oom.group"), "1")
+	}
+	if err == nil {
+		c.limit = limit
+	}
+	return err
+}
+
+// resetPeak starts a new measurement of the highest memory use and gives the use at that moment: files that earlier
+// attempts read stay cached and are charged to the slot.
+func (c *cage) resetPeak() (base int64) {
+	if !c.measures() {
+		return 0
+	}
+	if _, err := unix.Pwrite(int(c.peak), []byte("0"), 0); err != nil {
+		c.peak.close() // an old kernel, which can't reset it: its figure would be that of all attempts so far
+		return 0
+	}
+	return number(c.read(c.peak))
+}
+
+// measures reports whether the peak memory use of attempts is known.
+func (c *cage) measures() bool { return c != nil && c.peak != absent }
+
+// highest gives the highest memory use since resetPeak.
+func (c *cage) highest() int64 {
+	if !c.measures() {
+		return 0
+	}
+	return number(c.read(c.peak))
+}
+
+// countsKills reports whether the kernel counts the slot's own out-of-memory kills.
+func (c *cage) countsKills() bool { return c != nil && c.kills != absent }
+
+// oomKilled reports whether the kernel has killed a process inside for want of memory since the last call.
+func (c *cage) oomKilled() bool {
+	if !c.countsKills() {
+		return false
+	}
+	_, rest, found := bytes.Cut(c.read(c.kills), []byte("oom_kill "))
+	if !found {
+		return false
+	}
+	n := number(rest)
+	grew := n > c.killed
+	c.killed = n
+	return grew
+}
+
+// number reads the decimal number that b starts with.
+func number(b []byte) (n int64) {
+	for _, d := range b {
+		if d < '0' || d > '9' {
+			break
+		}
+		n = n*10 + int64(d-'0')
+	}
+	return n
+}
+
+// limits reports whether memory limits are enforced in the group's folders.
+func (g *cgroup) limits() bool {
+	dir, file := g.dirs["memory"], "memory.limit_in_bytes"
+	if g.unified {
+		dir, file = g.dirs[""], "memory.max"
+	}
+	return dir != "" && unix.Access(filepath.Join(dir, file), unix.W_OK) == nil
+}

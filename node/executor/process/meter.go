@@ -1,0 +1,90 @@
+package process
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/grid"
+)
+
+// Meter reads what the cgroup of a process that others have started uses. It is to be read while something runs there: the
+// kernel's figures go with the cgroup. What this machine does not tell stays 0.
+type Meter struct {
+	cpu, peak, kills counter
+	unified          bool
+
+	CPU   int64 // microseconds
+	Peak  int64 // bytes
+	Kills int64 // out-of-memory kills
+}
+
+// OpenMeter opens the figures of the cgroup that a process is in.
+func OpenMeter(pid int) *Meter {
+	m := &Meter{cpu: absent, peak: absent, kills: absent}
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return m
+	}
+	own, of := ownHierarchies(), hierarchiesOf(string(text))
+	open := func(controller, name string) counter {
+		if of[controller].own == "" || of[controller].own == own[controller].own { // it shares ours, or lies outside of what we see
+			return absent
+		}
+		return openCounter(of[controller].own, name, unix.O_RDONLY)
+	}
+	if _, v1 := of["memory"]; v1 {
+		m.cpu, m.peak, m.kills = open("cpuacct", "cpuacct.usage"), open("memory", "memory.max_usage_in_bytes"), open("memory", "memory.oom_control")
+		return m
+	}
+	m.unified = true
+	m.cpu, m.peak, m.kills = open("", "cpu.stat"), open("", "memory.peak"), open("", "memory.events")
+	return m
+}
+
+// Look reads the figures. Those that can't be read any more stay what they were.
+func (m *Meter) Look() {
+	if b := m.read(m.cpu); m.unified {
+		m.CPU = max(m.CPU, field(b, "usage_usec "))
+	} else {
+		m.CPU = max(m.CPU, number(b)/1000)
+	}
+	m.Peak = max(m.Peak, number(m.read(m.peak)))
+	m.Kills = max(m.Kills, field(m.read(m.kills), "oom_kill "))
+}
+
+// Usage is what was seen, with the time that it took.
+func (m *Meter) Usage(wall int64) grid.Usage {
+	return grid.Usage{Wall: wall, CPU: m.CPU, Memory: m.Peak}
+}
+
+// Close closes the figures.
+func (m *Meter) Close() {
+	for _, f := range []*counter{&m.cpu, &m.peak, &m.kills} {
+		f.close()
+	}
+}
+
+func (m *Meter) read(f counter) []byte {
+	if f == absent {
+		return nil
+	}
+	b := make([]byte, 1024)
+	n, err := unix.Pread(int(f), b, 0)
+	if err != nil {
+		return nil
+	}
+	return b[:n]
+}
+
+// field gives the number after a name at the start of a line.
+func field(b []byte, name string) int64 {
+	for line := range bytes.Lines(b) {
+		if rest, ok := bytes.CutPrefix(line, []byte(name)); ok {
+			return number(rest)
+		}
+	}
+	return 0
+}

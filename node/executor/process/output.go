@@ -1,0 +1,231 @@
+package process
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mlfnode/node/executor"
+
+	"golang.org/x/sys/unix"
+)
+
+// output carries what an attempt prints out of its pipes into the attempt's files. The program gets pipes because a pipe is
+// what programs expect of a runner: one that opens /dev/stderr by name appends, where it would empty a file.
+//
+//	program ──pipe──► slot's thread ──► Attempt.Stdout, Attempt.Stderr
+//
+// The slot's own thread carries while it waits for the end of the program, so a program that prints nothing costs no other
+// thread anything. It keeps a writing end of each pipe: the end of the program then makes no reader wake up, and what a pipe
+// holds once the tree is gone is the complete output, even if another process still has the pipe open.
+type output struct {
+	*executor.Sink
+	streams [2]stream // Stdout and Stderr; one that both share is the first
+	stdout  int       // the program's descriptors, -1 for none
+	stderr  int
+	pidfd   int         // of the program; -1 before it runs, and where the kernel has none
+	leave   atomic.Bool // the program is not waited for any more
+}
+
+// stream is one pipe; without a file to end in it is not used.
+type stream struct {
+	r, w int
+	used bool
+}
+
+const (
+	// batchTime is how long what a program prints is left in the pipe, which has room for some 64 KiB, so that a program
+	// that prints line by line does not wake the slot's thread for each. firstBatch is the time before the first look: most
+	// short programs have ended by then.
+	batchTime  = 2 * time.Millisecond
+	firstBatch = 10 * time.Millisecond
+	// batchSize is how much must have come at once for the next look to be made without that delay.
+	batchSize = 16 << 10
+	// carrySize is how much is read at one time.
+	carrySize = 64 << 10
+	// endLook and lastEndLook are the pauses between looks at a program where the kernel does not tell its end on a pidfd.
+	endLook     = time.Millisecond
+	lastEndLook = 100 * time.Millisecond
+	// leaveLook is the longest pause between looks whether the program is still waited for.
+	leaveLook = 10 * time.Second
+)
+
+// newOutput makes the pipes of an attempt.
+func (p *Executor) newOutput(a *executor.Attempt) (*output, error) {
+	o := &output{Sink: executor.NewSink(a, p.log, p.stall), stdout: -1, stderr: -1, pidfd: -1}
+	var err error
+	if a.Stdout != nil {
+		if o.streams[0], err = newStream(); err != nil {
+			return nil, err
+		}
+		o.stdout = o.streams[0].w
+	}
+	switch {
+	case a.Stderr == nil:
+	case a.Stderr == a.Stdout:
+		o.stderr = o.stdout
+	default:
+		if o.streams[1], err = newStream(); err != nil {
+			o.close()
+			return nil, err
+		}
+		o.stderr = o.streams[1].w
+	}
+	return o, nil
+}
+
+// newStream makes a pipe. Both ends block, as a program expects of its own: what is not known to be readable is not read.
+func newStream() (stream, error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return stream{}, os.NewSyscallError("pipe2", err)
+	}
+	return stream{r: fds[0], w: fds[1], used: true}, nil
+}
+
+// await carries until the program has ended, leaving it to be awaited. The error is errForeign when it is given up.
+func (o *output) await(pid int) error {
+	fds := o.watched()
+	began := time.Now()
+	for batch := firstBatch; ; {
+		watched, timeout := fds[:], int(leaveLook.Milliseconds())
+		if batch > 0 {
+			watched, timeout = fds[:1], int(batch.Milliseconds())
+		}
+		if o.pidfd < 0 {
+			look := min(max(time.Since(began)/16, endLook), lastEndLook)
+			timeout = int(look.Milliseconds())
+		}
+		_, err := unix.Poll(watched, timeout)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case o.leave.Load():
+			return errForeign
+		}
+		if o.pidfd >= 0 && fds[0].Revents != 0 || o.pidfd < 0 && hasEnded(pid) {
+			return nil
+		}
+		if batch > 0 {
+			batch = 0
+			continue
+		}
+		if n := o.carry(fds[1:]); n > 0 && n < batchSize {
+			batch = batchTime
+		}
+	}
+}
+
+// watched is what is waited for: the end of the program and something in a pipe. What there is not is skipped by the kernel.
+func (o *output) watched() [3]unix.PollFd {
+	fds := [3]unix.PollFd{{Fd: int32(o.pidfd), Events: unix.POLLIN}, {Fd: -1}, {Fd: -1}}
+	for i := range o.streams {
+		if s := &o.streams[i]; s.used {
+			fds[1+i] = unix.PollFd{Fd: int32(s.r), Events: unix.POLLIN}
+		}
+	}
+	return fds
+}
+
+// hasEnded reports whether the program has ended, leaving it to be awaited.
+func hasEnded(pid int) bool {
+	var info unix.Siginfo
+	err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+	return err != nil && err != unix.EINTR || err == nil && info.Signo != 0
+}
+
+// carry moves what is in the pipes that were found readable, a bounded piece of each, and returns how much that was.
+func (o *output) carry(polled []unix.PollFd) (n int) {
+	for i := range o.streams {
+		if polled[i].Revents != 0 {
+			n += o.move(i)
+		}
+	}
+	return n
+}
+
+// relieve moves a piece of what the pipes hold, if they hold anything.
+func (o *output) relieve() {
+	for i := range o.streams {
+		if s := &o.streams[i]; s.used && s.readable() {
+			o.move(i)
+		}
+	}
+}
+
+// move moves one piece of a stream that is readable.
+func (o *output) move(i int) int {
+	buf := carryBuffers.Get().(*[carrySize]byte)
+	defer carryBuffers.Put(buf)
+	for {
+		n, err := unix.Read(o.streams[i].r, buf[:])
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 {
+			return 0
+		}
+		o.Store(i, buf[:n])
+		return n
+	}
+}
+
+var carryBuffers = sync.Pool{New: func() any { return new([carrySize]byte) }}
+
+// finish moves what the pipes hold, once the tree is gone. What other processes still write to them does not belong to the attempt.
+func (o *output) finish() {
+	fds := o.watched()
+	if n, err := unix.Poll(fds[1:], 0); n == 0 && err == nil {
+		return // as after most short programs
+	}
+	for i := range o.streams {
+		if o.streams[i].used {
+			o.empty(i)
+		}
+	}
+}
+
+// empty moves what a pipe holds now: no more than fits into it, for another process may go on writing.
+func (o *output) empty(i int) {
+	s := &o.streams[i]
+	left, err := unix.FcntlInt(uintptr(s.r), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		left = carrySize
+	}
+	for left > 0 && s.readable() {
+		n := o.move(i)
+		if n == 0 {
+			return
+		}
+		left -= n
+	}
+}
+
+// readable reports whether there is something in the pipe. It never has an end while we hold one.
+func (s *stream) readable() bool {
+	fds := []unix.PollFd{{Fd: int32(s.r), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+// close closes the pipes.
+func (o *output) close() {
+	if o.pidfd >= 0 {
+		unix.Close(o.pidfd)
+		o.pidfd = -1
+	}
+	for i := range o.streams {
+		if s := &o.streams[i]; s.used {
+			unix.Close(s.r)
+			unix.Close(s.w)
+			s.used = false
+		}
+	}
+}

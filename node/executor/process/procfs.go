@@ -1,0 +1,119 @@
+package process
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// stat is what is needed of /proc/<pid>/stat.
+type stat struct {
+	pid, ppid, session int
+	dead               bool   // a zombie, or being removed
+	start              uint64 // as in processid.ID
+}
+
+// readStat reads one process. ok is false when there is no such process.
+func readStat(pid int) (s stat, ok bool) {
+	b, ok := readProc(pid, "stat", make([]byte, 0, 512))
+	if !ok {
+		return stat{}, false
+	}
+	return parseStat(pid, b)
+}
+
+// parseStat reads `pid (name) state ppid pgrp session … starttime …`; the name may hold anything, parentheses and spaces too.
+func parseStat(pid int, b []byte) (s stat, ok bool) {
+	end := bytes.LastIndexByte(b, ')')
+	if end < 0 {
+		return stat{}, false
+	}
+	f := bytes.Fields(b[end+1:])
+	if len(f) < 20 {
+		return stat{}, false
+	}
+	s = stat{pid: pid, dead: f[0][0] == 'Z' || f[0][0] == 'X'}
+	var err1, err2, err3 error
+	s.ppid, err1 = strconv.Atoi(string(f[1]))
+	s.session, err2 = strconv.Atoi(string(f[3]))
+	s.start, err3 = strconv.ParseUint(string(f[19]), 10, 64)
+	return s, err1 == nil && err2 == nil && err3 == nil
+}
+
+// readProc reads /proc/<pid>/<name> whole, into buf where it fits.
+func readProc(pid int, name string, buf []byte) ([]byte, bool) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, false
+	}
+	defer unix.Close(fd)
+	for {
+		if len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, false
+		}
+		if n == 0 {
+			return buf, true
+		}
+		buf = buf[:len(buf)+n]
+	}
+}
+
+// mark says what a process's environment tells.
+type mark uint8
+
+const (
+	absentMark mark = iota // it has an environment without the variable
+	rightMark              // it was started with the variable
+	noEnviron              // it shows none: it is loading a program, or was started without any
+)
+
+// marked looks for exactly kv in the environment with which pid was started.
+func marked(pid int, kv string) mark {
+	env, ok := readProc(pid, "environ", make([]byte, 0, 8192))
+	if !ok || len(env) == 0 {
+		return noEnviron
+	}
+	for entry := range bytes.SplitSeq(env, []byte{0}) {
+		if string(entry) == kv {
+			return rightMark
+		}
+	}
+	return absentMark
+}
+
+// processes lists the ids of all processes that we can see.
+func processes() []int {
+	d, err := os.Open("/proc")
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	pids := make([]int, 0, len(names))
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// alive leaves only the processes that still run.
+func alive(pids []int) []int {
+	kept := pids[:0]
+	for _, pid := range pids {
+		if s, ok := readStat(pid); ok && !s.dead {
+			kept = append(kept, pid)
+		}
+	}
+	return kept
+}

@@ -1,0 +1,147 @@
+package process
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mlfnode/node/processid"
+)
+
+// Dead is an agent that is gone, with what its processes are known by.
+type Dead struct {
+	Token   string
+	Cgroups string // what OwnCgroups gave there; empty is what it gives here
+	Strays  string // its ProcessOptions.Strays
+}
+
+// Reap kills every process that a dead agent has left behind, and removes its cgroups. It returns
+// how many processes there were once they are gone; the error says that ctx ended first. This process and its ancestors
+// are spared: a trial may itself run mlfnode. So are processes of other users that nobody here may end, with a warning.
+func Reap(ctx context.Context, dead Dead, log *slog.Logger) (n int, err error) {
+	all := hierarchiesOf(cmp.Or(dead.Cgroups, OwnCgroups()))
+	strays := readStrays(dead.Strays)
+	spared := lineage()
+	seen := map[int]bool{}
+	foreign := false
+	look := time.NewTimer(0)
+	defer look.Stop()
+	quiet := 0
+	for pause := firstLook; quiet < quietLooks; pause = min(2*pause, lastLook) {
+		select {
+		case <-ctx.Done():
+			return len(seen), fmt.Errorf("kill leftover processes: %w", context.Cause(ctx))
+		case <-look.C:
+		}
+		quiet++
+		pids := leftBehind(all, dead.Token, strays, spared)
+		killed := killUnified(all, dead.Token, spared)
+		for _, pid := range pids {
+			if unix.Kill(pid, unix.SIGKILL) == unix.EPERM && !killed[pid] {
+				log.Warn("a process of another user that an earlier agent left behind goes on", "process", describe(pid))
+				foreign, spared[pid] = true, true
+				continue
+			}
+			quiet = 0
+			if !seen[pid] {
+				log.Info("killing a process that an earlier agent left behind", "pid", pid)
+			}
+			seen[pid] = true
+			syscall.Wait4(pid, nil, syscall.WNOHANG, nil) // it is our child when we are its subreaper
+		}
+		look.Reset(pause)
+	}
+	if err = removeFolders(all, dead.Token); err != nil && foreign {
+		log.Warn("cgroups in which processes of other users go on are left", "err", err)
+		err = nil
+	}
+	return len(seen), errors.Join(err, removeStrays(dead.Strays))
+}
+
+// killUnified has the kernel kill what is in the token's cgroup, where it can (cgroups v2), whoever the
+// processes belong to, and gives them.
+func killUnified(all map[string]hierarchy, token string, spared map[int]bool) map[int]bool {
+	killed := map[int]bool{}
+	for _, h := range all {
+		dir := filepath.Join(h.own, folderName(token))
+		pids := treePids(dir)
+		if !h.unified || len(pids) == 0 || slices.ContainsFunc(pids, func(pid int) bool { return spared[pid] }) {
+			continue
+		}
+		if writeFile(filepath.Join(dir, "cgroup.kill"), "1") == nil {
+			for _, pid := range pids {
+				killed[pid] = true
+			}
+		}
+	}
+	return killed
+}
+
+// quietLooks is how many looks in a row must find nothing: a process that is just loading a program shows no environment.
+const quietLooks = 3
+
+// lineage is this process and its ancestors.
+func lineage() map[int]bool {
+	pids := map[int]bool{}
+	for pid := os.Getpid(); pid > 0 && !pids[pid]; {
+		pids[pid] = true
+		s, _ := readStat(pid)
+		pid = s.ppid
+	}
+	return pids
+}
+
+// leftBehind lists the live processes of the token: by their cgroup, by their environment, by what the agent has recorded, and by their
+// parents.
+func leftBehind(all map[string]hierarchy, token string, strays []processid.ID, spared map[int]bool) (found []int) {
+	ours := map[int]bool{}
+	for _, id := range strays {
+		ours[id.PID] = ours[id.PID] || id.Alive()
+	}
+	for _, h := range all {
+		for _, pid := range treePids(filepath.Join(h.own, folderName(token))) {
+			ours[pid] = true
+		}
+	}
+	var rest []stat
+	for _, pid := range processes() {
+		if s, ok := readStat(pid); ok && !s.dead && !spared[pid] {
+			rest = append(rest, s)
+		}
+	}
+	for grew := true; grew; {
+		grew = false
+		left := rest[:0]
+		for _, s := range rest {
+			if ours[s.pid] || (ours[s.ppid] && !spared[s.ppid]) || marked(s.pid, tokenVar+token) == rightMark {
+				ours[s.pid], grew = true, true
+				found = append(found, s.pid)
+				continue
+			}
+			left = append(left, s)
+		}
+		rest = left
+	}
+	return found
+}
+
+func removeFolders(all map[string]hierarchy, token string) error {
+	for _, h := range all {
+		if err := removeCgroupTree(filepath.Join(h.own, folderName(token))); err != nil {
+			return err
+		}
+		if h.unified {
+			asideOf(h.own, token, memoryController).clear()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,124 @@
+package process
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tree is the process tree of one running attempt.
+type tree struct {
+	slot    *processSlot
+	main    int    // the program; not awaited yet, so its id can't be given to another process
+	run     string // MLF_RUN=…
+	started time.Time
+	out     *output
+	foreign string // describes the processes of other users that are left
+}
+
+// others lists what runs beside the program. In doubt there may be more, and another look soon tells.
+func (t *tree) others() (pids []int, doubt bool) {
+	if t.slot.cage != nil {
+		pids = slices.DeleteFunc(t.slot.cage.members(), func(pid int) bool { return pid == t.main })
+		listed := len(pids)
+		return t.slot.process.foreign.without(pids), listed == 0 && !t.slot.cage.vacant()
+	}
+	return t.slot.kin.members(t.main, t.run, t.started)
+}
+
+// clear reports whether the program, which has ended, was the last of its tree.
+func (t *tree) clear() bool {
+	if t.slot.cage != nil && t.slot.cage.empty() {
+		return true
+	}
+	pids, doubt := t.others()
+	return len(pids) == 0 && !doubt
+}
+
+// terminate asks everything to end. A stopped process must go on to hear it.
+func (t *tree) terminate(pids []int) {
+	for _, pid := range pids {
+		unix.Kill(pid, unix.SIGTERM)
+		unix.Kill(pid, unix.SIGCONT)
+	}
+}
+
+// kill ends everything, this moment's forks too where the kernel can do that; else the caller repeats it.
+func (t *tree) kill(pids []int) {
+	if t.slot.cage != nil && t.slot.cage.kill() {
+		return
+	}
+	for _, pid := range pids {
+		unix.Kill(pid, unix.SIGKILL)
+	}
+}
+
+// leave gives processes up that are all other users', and reports whether they are.
+func (t *tree) leave(pids []int) bool {
+	if !areForeign(pids) {
+		return false
+	}
+	program := t.main
+	if t.slot.kin != nil {
+		program = 0 // kin awaits it
+	}
+	t.foreign = t.slot.process.foreign.add(pids, program)
+	t.slot.process.log.Warn("processes of other users outlive their attempt", "processes", t.foreign)
+	return true
+}
+
+// How often a tree that was told to end is looked at: soon at first, since most programs end at once.
+const (
+	firstLook  = time.Millisecond
+	lastLook   = 50 * time.Millisecond
+	maxOrphan  = 2 * time.Second // the longest grace of processes that outlived their program
+	maxForking = 100 * time.Millisecond
+	maxDoubt   = 50 * time.Millisecond // loading a program takes less
+)
+
+// maxDoubt is how long a process is looked for that is not seen. One that moves between cgroups is killed with the cgroup.
+func (t *tree) maxDoubt() time.Duration {
+	if t.slot.cage != nil {
+		return maxOrphan + time.Second
+	}
+	return maxDoubt
+}
+
+// sweep ends what outlived the program and returns how many that were once they are gone.
+func (t *tree) sweep(grace time.Duration, hard <-chan struct{}) (n int) {
+	seen := map[int]bool{}
+	begun := time.Now()
+	deadline := begun.Add(min(grace, maxOrphan))
+	foreign := deadline.Add(foreignTime)
+	look := time.NewTimer(0)
+	defer look.Stop()
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		select {
+		case <-look.C:
+		case <-hard:
+			deadline, hard = time.Time{}, nil
+		}
+		t.out.relieve() // a process that waits for room in its pipe could not end
+		pids, doubt := t.others()
+		if len(pids) == 0 && (!doubt || time.Since(begun) > t.maxDoubt()) {
+			return len(seen)
+		}
+		var fresh []int
+		for _, pid := range pids {
+			if !seen[pid] {
+				seen[pid] = true
+				fresh = append(fresh, pid)
+			}
+		}
+		if time.Now().Before(deadline) {
+			t.terminate(fresh)
+		} else {
+			t.kill(pids)
+			if time.Now().After(foreign) && t.leave(pids) {
+				return len(seen)
+			}
+		}
+		look.Reset(pause)
+	}
+}
