@@ -21,9 +21,9 @@ import (
 // welcomeTime bounds a try to reach the master.
 const welcomeTime = 5 * time.Second
 
-// welcome lets this user's commands go to the cluster that has come up, unless they do already.
-func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() (string, error)) string {
-	if known, was := a.welcomed(ctx, addresses); known {
+// setUpAccess lets this user's commands go to the cluster that has come up, unless they do already.
+func setUpAccess(ctx context.Context, ui *console, addresses []string, makeToken func() (string, error)) string {
+	if known, was := hasAccess(ctx, addresses); known {
 		if was {
 			return "your commands go to this cluster again"
 		}
@@ -44,7 +44,7 @@ func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() 
 			c.Role = trust.RoleAdmin
 			var kept string
 			if kept, why = node.SaveContext(c); why == nil {
-				a.sayKept(kept)
+				noteKeptContext(ui, kept)
 				return "your commands go to this cluster now"
 			}
 		}
@@ -52,11 +52,11 @@ func (a *app) welcome(ctx context.Context, addresses []string, makeToken func() 
 	return fmt.Sprintf("this machine can't talk to the cluster (%v); open the port, or run commands on the master: %s", why, strings.Join(addresses, " or "))
 }
 
-// sayKept says where the context of another cluster stays, "" for none.
-func (a *app) sayKept(file string) {
+// noteKeptContext says where the context of another cluster stays, "" for none.
+func noteKeptContext(ui *console, file string) {
 	if file != "" {
 		_, id, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".yaml"), "-")
-		a.say("your access to another cluster is kept in %s; go back to that cluster with: mlfnode context use %s", file, id)
+		ui.say("your access to another cluster is kept in %s; go back to that cluster with: mlfnode context use %s", file, id)
 	}
 }
 
@@ -66,8 +66,8 @@ func introduce(ctx context.Context, address string, token trust.Token) (trust.Co
 	return node.Introduce(ctx, address, token)
 }
 
-// welcomed reports whether commands go to a master at one of the addresses, and are heard there; and whether it was down before.
-func (a *app) welcomed(ctx context.Context, addresses []string) (known, wasDown bool) {
+// hasAccess reports whether commands go to a master at one of the addresses, and are heard there; and whether it was down before.
+func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 	file, err := node.ContextFile()
 	if err != nil {
 		return false, false
@@ -90,9 +90,9 @@ func (a *app) welcomed(ctx context.Context, addresses []string) (known, wasDown 
 	return true, c.Down != nil
 }
 
-// farewell notes, once the master is down, that the cluster of this user's context can be brought up with the file. After a purge it
+// recordDown notes, once the master is down, that the cluster of this user's context can be brought up with the file. After a purge it
 // takes back what welcome did. Another cluster, whose master may have run on the same machine, is left alone.
-func (a *app) farewell(ctx context.Context, all []bootstrap.Outcome, purged bool, with string) error {
+func recordDown(ctx context.Context, all []bootstrap.Outcome, purged bool, with string) error {
 	i := slices.IndexFunc(all, func(o bootstrap.Outcome) bool { return slices.Contains(o.Roles, bootstrap.Master) })
 	if i < 0 || !all[i].OK {
 		return nil
@@ -191,34 +191,34 @@ func expandHome(path string) string {
 
 // asker asks on the terminal, in the place of the view.
 type asker struct {
-	a *app
-	v *view
+	ui   *console
+	view *view
 }
 
-// prompter asks what ssh wants to know, nil where there is no terminal.
-func (a *app) prompter(v *view) shell.Prompter {
-	if !isTerminal(os.Stdin) || !isTerminal(a.stderr) {
+// newPrompter asks what ssh wants to know, nil where there is no terminal.
+func newPrompter(ui *console, v *view) shell.Prompter {
+	if !isTerminal(os.Stdin) || !isTerminal(ui.stderr) {
 		return nil
 	}
-	return &asker{a, v}
+	return &asker{ui, v}
 }
 
 // Confirm implements shell.Prompter.
 func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
-	defer k.v.pause()()
-	fmt.Fprint(k.a.stderr, question+" (yes/no) ")
+	defer k.view.pause()()
+	fmt.Fprint(k.ui.stderr, question+" (yes/no) ")
 	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })
 	return strings.EqualFold(line, "yes"), err
 }
 
 // agree asks whether results may go.
 func (k *asker) agree(ctx context.Context, losses []string) error {
-	defer k.v.pause()()
-	k.a.say("this removes for good:")
+	defer k.view.pause()()
+	k.ui.say("this removes for good:")
 	for _, l := range losses {
-		k.a.say("  %s", oneLine(l))
+		k.ui.say("  %s", oneLine(l))
 	}
-	if !isTerminal(os.Stdin) || !isTerminal(k.a.stderr) {
+	if !isTerminal(os.Stdin) || !isTerminal(k.ui.stderr) {
 		return failed("this removes results, and there is no terminal to confirm it on; nothing was changed",
 			"mlfnode down --purge --yes, or mlfnode down, which keeps all files")
 	}
@@ -231,8 +231,8 @@ func (k *asker) agree(ctx context.Context, losses []string) error {
 
 // Secret implements shell.Prompter.
 func (k *asker) Secret(ctx context.Context, question string) ([]byte, error) {
-	defer k.v.pause()()
-	return k.a.askSecret(ctx, secretQuestion(question))
+	defer k.view.pause()()
+	return k.ui.askSecret(ctx, secretQuestion(question))
 }
 
 // secretQuestion is a question as it is shown. The machine may have asked it.

@@ -37,7 +37,7 @@ func TestFarewell(t *testing.T) {
 			{Host: "w", Roles: []bootstrap.Role{bootstrap.Worker}, OK: true},
 			{Host: "boss", Roles: []bootstrap.Role{bootstrap.Master}, OK: ok, Reached: []string{"boss"}, Authority: of.Pin().String(), Changed: changed},
 		}
-		if err := (&app{}).farewell(t.Context(), all, purge, "cluster.yaml"); err != nil {
+		if err := recordDown(t.Context(), all, purge, "cluster.yaml"); err != nil {
 			t.Error(err)
 		}
 	}
@@ -115,7 +115,7 @@ func TestFarewellAfterAnInterruptedPurge(t *testing.T) {
 			if tt.other {
 				boss.Authority = newContext(t).Pin().String()
 			}
-			if err := (&app{}).farewell(t.Context(), []bootstrap.Outcome{boss}, tt.purge, "cluster.yaml"); err != nil {
+			if err := recordDown(t.Context(), []bootstrap.Outcome{boss}, tt.purge, "cluster.yaml"); err != nil {
 				t.Error(err)
 			}
 			if mark, there := downMark(t); there != tt.stays || there && (mark == nil) != (before == nil) {
@@ -162,9 +162,9 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, said bytes.Buffer
-			a := &app{stdout: &screen{w: &out}, stderr: &said}
+			ui := newConsole(&out, &said)
 			markStopped(tt.all, tt.file)
-			if err := a.settle(t.Context(), tt.all, at, a.showStatus); err == nil {
+			if err := reportOutcomes(t.Context(), ui, tt.all, at, true); err == nil {
 				t.Error("want the exit code of a cluster that does not work")
 			}
 			if n := strings.Count(out.String(), since); n != tt.stopped {
@@ -174,8 +174,8 @@ func TestStatusOfAStoppedCluster(t *testing.T) {
 				t.Errorf("got\n%s\nwant %q in it, and not %q", &said, tt.says, tt.not)
 			}
 			out.Reset()
-			a.json = true
-			if err := a.settle(t.Context(), tt.all, at, a.showStatus); err == nil || !json.Valid(out.Bytes()) {
+			ui.json = true
+			if err := reportOutcomes(t.Context(), ui, tt.all, at, true); err == nil || !json.Valid(out.Bytes()) {
 				t.Errorf("as JSON: got error %v and %s", err, &out)
 			}
 			if n := strings.Count(out.String(), `"stopped": "2026-03-07T`); n != tt.stopped {

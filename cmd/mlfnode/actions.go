@@ -32,8 +32,8 @@ func onSweep(use, short, example string, fn func(context.Context, grid.TrialID) 
 	}
 }
 
-// act does something to a sweep and says what state it is in.
-func (a *app) act(ctx context.Context, id grid.TrialID, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
+// actOnSweep does something to a sweep and says what state it is in.
+func actOnSweep(ctx context.Context, a *app, id grid.TrialID, fn func(*api.Client, grid.SweepID) (api.Done, error)) error {
 	if id.Index >= 0 {
 		return usage("this acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
 	}
@@ -47,27 +47,27 @@ func (a *app) act(ctx context.Context, id grid.TrialID, fn func(*api.Client, gri
 	})
 }
 
-func (a *app) pauseCommand() *cobra.Command {
+func pauseCommand(a *app) *cobra.Command {
 	return onSweep("pause SWEEP", "Start no new trials; running ones finish, or save their state and stop (checkpoint)", "  mlfnode pause chainer-1",
 		func(ctx context.Context, id grid.TrialID) error {
-			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Pause(ctx, id) })
+			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Pause(ctx, id) })
 		})
 }
 
-func (a *app) cancelCommand() *cobra.Command {
+func cancelCommand(a *app) *cobra.Command {
 	var save bool
 	c := onSweep("cancel SWEEP[/TRIAL]", "End a sweep, or one trial: stop what is running and start nothing more of it", "  mlfnode cancel last\n  mlfnode cancel --save chainer-1\n  mlfnode cancel chainer-1/17",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
-				return a.cancelTrial(ctx, id, save)
+				return cancelTrial(ctx, a, id, save)
 			}
-			return a.act(ctx, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id, save) })
+			return actOnSweep(ctx, a, id, func(c *api.Client, id grid.SweepID) (api.Done, error) { return c.Cancel(ctx, id, save) })
 		})
 	c.Flags().BoolVar(&save, "save", false, "let running trials save their state first, for a retry (tasks with a checkpoint)")
 	return c
 }
 
-func (a *app) cancelTrial(ctx context.Context, id grid.TrialID, save bool) error {
+func cancelTrial(ctx context.Context, a *app, id grid.TrialID, save bool) error {
 	if save {
 		return usage("--save is for a whole sweep", fmt.Sprintf("mlfnode cancel %s", id))
 	}
@@ -84,14 +84,14 @@ func (a *app) cancelTrial(ctx context.Context, id grid.TrialID, save bool) error
 	})
 }
 
-func (a *app) resumeCommand() *cobra.Command {
+func resumeCommand(a *app) *cobra.Command {
 	var f followFlags
 	c := onSweep("resume SWEEP", "Continue a sweep that was paused or interrupted, or watch a running one", "  mlfnode resume chainer-1\n  mlfnode resume last",
 		func(ctx context.Context, id grid.TrialID) error {
 			if id.Index >= 0 {
 				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
 			}
-			return a.revive(ctx, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) {
+			return runAndFollow(ctx, a, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) {
 				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
 			})
 		})
@@ -102,7 +102,7 @@ A sweep that is running already is only watched: this brings back its output, pr
 	return c
 }
 
-func (a *app) retryCommand() *cobra.Command {
+func retryCommand(a *app) *cobra.Command {
 	var f followFlags
 	var failedOnly, update bool
 	var class string
@@ -115,9 +115,9 @@ func (a *app) retryCommand() *cobra.Command {
 			}
 			q := api.Retry{Index: id.Index, FailedOnly: failedOnly || class != "", Class: grid.Class(class)}
 			if update {
-				return a.revive(ctx, id.Sweep, f, a.updated(ctx, q, f.quiet))
+				return runAndFollow(ctx, a, id.Sweep, f, retryUpdated(ctx, a, q, f.quiet))
 			}
-			return a.revive(ctx, id.Sweep, f, a.asSubmitted("--update packs them again", func(c *api.Client, id grid.SweepID) (api.Done, error) {
+			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "--update packs them again", func(c *api.Client, id grid.SweepID) (api.Done, error) {
 				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, id, q) })
 			}))
 		})
@@ -132,7 +132,7 @@ again, and these trials run the files as they are now; run the command in that f
 	return c
 }
 
-func (a *app) extendCommand() *cobra.Command {
+func extendCommand(a *app) *cobra.Command {
 	var f followFlags
 	var sets []string
 	var sample string
@@ -150,7 +150,7 @@ func (a *app) extendCommand() *cobra.Command {
 			if len(axes) == 0 && draw == 0 {
 				return usage("extend needs values to add", fmt.Sprintf("mlfnode extend %s --set lr=0.3", id.Sweep))
 			}
-			return a.revive(ctx, id.Sweep, f, a.asSubmitted("to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
+			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
 				return unbroken(ctx, func(ctx context.Context) (api.Done, error) {
 					return c.Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
 				})
@@ -178,8 +178,8 @@ func drawn(text string, axes bool) (int64, error) {
 	return n, nil
 }
 
-// revive does something that may make a sweep run, and follows it as sweep does.
-func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error)) error {
+// runAndFollow does something that may make a sweep run, and follows it as sweep does.
+func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error)) error {
 	if err := f.check(); err != nil {
 		return err
 	}
@@ -200,32 +200,32 @@ func (a *app) revive(ctx context.Context, id grid.SweepID, f followFlags, fn fun
 	if done.Sweep.State != grid.SweepRunning {
 		defer s.Close()
 		a.say("%s is %s; there is nothing left to run", v.Sweep, done.Sweep.State)
-		a.notify(ctx, f.notify, &done.Sweep)
+		runNotifyCommand(ctx, a.console, f.notify, &done.Sweep)
 		return verdict(&done.Sweep)
 	}
 	if f.detach {
 		defer s.Close()
-		return a.detached(&done.Sweep)
+		return printDetached(a.console, &done.Sweep)
 	}
 	if !f.quiet {
 		a.say("%s: %d of %d trials left", v.Sweep, done.Sweep.Pending+done.Sweep.Running, done.Sweep.Count)
 	}
-	return a.finish(ctx, a.follower(s, v.Sweep, &f, v.LogNext), f)
+	return followToEnd(ctx, a.console, newFollower(a, s, v.Sweep, &f, v.LogNext), f)
 }
 
-// detached says how to go on with a sweep in the background.
-func (a *app) detached(v *api.Sweep) error {
-	fmt.Fprintln(a.stdout, v.Sweep)
+// printDetached says how to go on with a sweep in the background.
+func printDetached(ui *console, v *api.Sweep) error {
+	fmt.Fprintln(ui.stdout, v.Sweep)
 	run := "run"
 	if v.Count == 1 {
 		run = "runs"
 	}
-	a.say("%s %s in the background; watch with: mlfnode resume %s, or follow the output with: mlfnode logs -f %[3]s", plural(v.Count, "trial"), run, v.Sweep)
+	ui.say("%s %s in the background; watch with: mlfnode resume %s, or follow the output with: mlfnode logs -f %[3]s", plural(v.Count, "trial"), run, v.Sweep)
 	return nil
 }
 
 // hostCommand is what --detach starts: a node that stays until no sweep is left to run.
-func (a *app) hostCommand() *cobra.Command {
+func hostCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "host", Hidden: true, Args: noArgument,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -234,7 +234,7 @@ func (a *app) hostCommand() *cobra.Command {
 				return err
 			}
 			defer s.Close()
-			return a.hostUntilIdle(c.Context(), s)
+			return hostUntilIdle(c.Context(), s)
 		},
 	}
 }
@@ -242,7 +242,7 @@ func (a *app) hostCommand() *cobra.Command {
 // patience is how long a node in the background waits for its first sweep.
 const patience = 30 * time.Second
 
-func (a *app) hostUntilIdle(ctx context.Context, s *node.Session) error {
+func hostUntilIdle(ctx context.Context, s *node.Session) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
@@ -261,15 +261,15 @@ func (a *app) hostUntilIdle(ctx context.Context, s *node.Session) error {
 }
 
 // background has a node running that does not end with this terminal.
-func (a *app) background(ctx context.Context) error {
-	cfg, err := a.settings()
+func (c *connector) background(ctx context.Context) error {
+	cfg, err := c.settings()
 	if err != nil {
 		return err
 	}
 	if node.Running(ctx, cfg) {
 		return nil
 	}
-	if err := a.makeState(cfg.StateDir); err != nil {
+	if err := makeState(c.console, cfg.StateDir); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(filepath.Join(cfg.StateDir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -281,17 +281,17 @@ func (a *app) background(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
-	cmd := exec.Command(self, "host", "--state-dir", cfg.StateDir, "--config", a.config, "--local")
+	cmd := exec.Command(self, "host", "--state-dir", cfg.StateDir, "--config", c.config, "--local")
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start a node in the background: %w", err)
 	}
-	return a.awaitNode(ctx, cfg, cmd)
+	return c.awaitNode(ctx, cfg, cmd)
 }
 
 // awaitNode waits until the node in the background answers.
-func (a *app) awaitNode(ctx context.Context, cfg node.Config, cmd *exec.Cmd) error {
+func (c *connector) awaitNode(ctx context.Context, cfg node.Config, cmd *exec.Cmd) error {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	tick := time.NewTicker(20 * time.Millisecond)

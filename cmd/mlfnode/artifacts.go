@@ -17,7 +17,7 @@ import (
 	"mlfnode/node"
 )
 
-func (a *app) artifactsCommand() *cobra.Command {
+func artifactsCommand(a *app) *cobra.Command {
 	var dir string
 	c := onSweep("artifacts SWEEP[/TRIAL]", "List the files that trials left, or fetch them",
 		"  mlfnode artifacts chainer-1\n  mlfnode artifacts chainer-1/17 -o out",
@@ -29,9 +29,9 @@ func (a *app) artifactsCommand() *cobra.Command {
 				}
 				defer r.Close()
 				if dir == "" {
-					return a.listArtifacts(r)
+					return printArtifacts(a.console, r)
 				}
-				return a.fetchArtifacts(r, dir)
+				return fetchArtifacts(a.console, r, dir)
 			})
 		})
 	c.Flags().StringVarP(&dir, "output", "o", "", "fetch the files into this folder, each trial's under its index")
@@ -45,13 +45,13 @@ type artifact struct {
 	Bytes int64  `json:"bytes"`
 }
 
-func (a *app) listArtifacts(r io.Reader) error {
-	out := jsonArray{w: a.stdout}
-	t := newTable(a.stdout, "bytes", "file")
+func printArtifacts(ui *console, r io.Reader) error {
+	out := jsonArray{w: ui.stdout}
+	t := newTable(ui.stdout, "bytes", "file")
 	files := 0
 	err := eachFile(r, func(h *tar.Header, _ io.Reader) error {
 		files++
-		if a.json {
+		if ui.json {
 			return out.add(artifact{h.Name, h.Size})
 		}
 		t.row(bytesText(h.Size), h.Name)
@@ -60,10 +60,10 @@ func (a *app) listArtifacts(r io.Reader) error {
 	switch {
 	case err != nil:
 		return err
-	case a.json:
+	case ui.json:
 		return out.end()
 	case files == 0:
-		a.say("no trial has stored any files yet; name them under artifacts in project.yaml, or have the program write them to $MLF_OUT. If the files of a trial could not be stored, mlfnode trials SWEEP says so")
+		ui.say("no trial has stored any files yet; name them under artifacts in project.yaml, or have the program write them to $MLF_OUT. If the files of a trial could not be stored, mlfnode trials SWEEP says so")
 		return nil
 	}
 	return t.end()
@@ -89,7 +89,7 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 }
 
 // fetchArtifacts writes files under dir. A file that is there already is left alone and is an error.
-func (a *app) fetchArtifacts(r io.Reader, dir string) error {
+func fetchArtifacts(ui *console, r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
@@ -106,7 +106,7 @@ func (a *app) fetchArtifacts(r io.Reader, dir string) error {
 	if err != nil {
 		return err
 	}
-	a.say("%s in %s", plural(int64(count), "file"), dir)
+	ui.say("%s in %s", plural(int64(count), "file"), dir)
 	return nil
 }
 

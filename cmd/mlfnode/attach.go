@@ -28,15 +28,15 @@ const reattachments = 10
 var errNoState = failed("there is no sweep yet", "mlfnode sweep PROJECT")
 
 // knownState gives errNoState where no state folder is.
-func (a *app) knownState() error {
-	cfg, err := a.settings()
+func (c *connector) knownState() error {
+	cfg, err := c.settings()
 	if err != nil {
 		return err
 	}
 	if _, err := os.Stat(cfg.StateDir); !errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if d, err := a.destination(&cfg); err != nil || !d.alone() {
+	if d, err := c.destination(&cfg); err != nil || !d.alone() {
 		return err
 	}
 	return errNoState
@@ -52,9 +52,9 @@ type destination struct {
 func (d *destination) alone() bool { return d.role == "" && d.contact == nil }
 
 // destination finds it. What --local means to a machine that belongs to a cluster, settings has seen to.
-func (a *app) destination(cfg *node.Config) (destination, error) {
+func (c *connector) destination(cfg *node.Config) (destination, error) {
 	d := destination{}
-	if a.master == "" || a.local {
+	if c.master == "" || c.local {
 		d.role = node.RoleOf(cfg.StateDir)
 	}
 	var moved error
@@ -63,7 +63,7 @@ func (a *app) destination(cfg *node.Config) (destination, error) {
 			d.role = ""
 		}
 	}
-	contact, err := a.contact()
+	contact, err := c.contact()
 	switch {
 	case d.role == trust.Master && (err != nil || contact == nil || contact.OfSame(cfg.StateDir)):
 		return d, nil // its owner needs no token
@@ -81,55 +81,55 @@ func (a *app) destination(cfg *node.Config) (destination, error) {
 }
 
 // contact gives the cluster that the user has chosen, nil for none.
-func (a *app) contact() (*node.Contact, error) {
-	if a.local {
+func (c *connector) contact() (*node.Contact, error) {
+	if c.local {
 		return nil, nil
 	}
-	return node.FindContact(a.master)
+	return node.FindContact(c.master)
 }
 
 // standsAlone reports whether commands are for this machine alone.
-func (a *app) standsAlone(cfg *node.Config) (bool, error) {
-	d, err := a.destination(cfg)
+func (c *connector) standsAlone(cfg *node.Config) (bool, error) {
+	d, err := c.destination(cfg)
 	return d.alone(), err
 }
 
 // attach finds the node that commands are for. On a machine that is in no cluster it is made in this process where none runs: with
 // host true one that works, else one for reads.
-func (a *app) attach(ctx context.Context, host bool) (*node.Session, error) {
-	cfg, err := a.settings()
+func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error) {
+	cfg, err := c.settings()
 	if err != nil {
 		return nil, err
 	}
-	d, err := a.destination(&cfg)
+	d, err := c.destination(&cfg)
 	if err != nil {
 		return nil, err
 	}
 	if d.alone() {
-		if err := a.makeState(cfg.StateDir); err != nil {
+		if err := makeState(c.console, cfg.StateDir); err != nil {
 			return nil, err
 		}
-		return node.Attach(ctx, cfg, host, func() { a.say("another mlfnode uses the state folder %s; waiting for it", fromHere(cfg.StateDir)) })
+		return node.Attach(ctx, cfg, host, func() { c.say("another mlfnode uses the state folder %s; waiting for it", fromHere(cfg.StateDir)) })
 	}
-	return a.inCluster(ctx, &cfg, &d)
+	return c.inCluster(ctx, &cfg, &d)
 }
 
 // inCluster gives a session with the master. It waits some seconds for one that is being restarted.
-func (a *app) inCluster(ctx context.Context, cfg *node.Config, d *destination) (*node.Session, error) {
+func (c *connector) inCluster(ctx context.Context, cfg *node.Config, d *destination) (*node.Session, error) {
 	if d.contact == nil {
-		return a.own(ctx, cfg, d.role)
+		return c.own(ctx, cfg, d.role)
 	}
 	if d.role == trust.Master {
 		if s, _ := node.At(ctx, *cfg); s != nil {
 			return s, nil
 		}
 	}
-	return node.ReachAgain(ctx, d.contact, func() { a.say("the master does not answer; waiting for it") })
+	return node.ReachAgain(ctx, d.contact, func() { c.say("the master does not answer; waiting for it") })
 }
 
 // own gives a session with this machine's node in its cluster.
-func (a *app) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*node.Session, error) {
-	s, err := node.Await(ctx, *cfg, func() { a.say("the %s of this machine does not answer; waiting for it", role) })
+func (c *connector) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*node.Session, error) {
+	s, err := node.Await(ctx, *cfg, func() { c.say("the %s of this machine does not answer; waiting for it", role) })
 	if !errors.Is(err, node.ErrDown) {
 		return s, err
 	}
@@ -137,15 +137,15 @@ func (a *app) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*
 		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(cfg.StateDir), name), asOwner(name))
 	}
 	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
-	if a.state != "" {
-		start += " --state-dir " + a.state
+	if c.state != "" {
+		start += " --state-dir " + c.state
 	}
 	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, fromHere(cfg.StateDir)),
 		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone", start))
 }
 
 // makeState makes the state folder, or refuses one that others have rights to.
-func (a *app) makeState(dir string) error {
+func makeState(ui *console, dir string) error {
 	changed, err := node.MakeState(dir)
 	switch {
 	case errors.Is(err, private.ErrExposed) && os.Geteuid() == 0 && ownerOf(dir) != "":
@@ -156,7 +156,7 @@ func (a *app) makeState(dir string) error {
 	case err != nil:
 		return failed(fmt.Sprintf("the state folder %s can't be created: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
 	case changed:
-		a.say("mlfnode: other users had access to the state folder %s; now only you do", fromHere(dir))
+		ui.say("mlfnode: other users had access to the state folder %s; now only you do", fromHere(dir))
 	}
 	return nil
 }
@@ -195,32 +195,32 @@ func fromHere(path string) string {
 
 // read calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with
 // another one, unless it has printed something already.
-func (a *app) read(ctx context.Context, fn func(*node.Session) error) error {
-	if err := a.knownState(); err != nil {
+func (c *connector) read(ctx context.Context, fn func(*node.Session) error) error {
+	if err := c.knownState(); err != nil {
 		return err
 	}
-	before := a.stdout.written
+	before := c.stdout.written
 	return again(func() error {
-		s, err := a.attach(ctx, false)
+		s, err := c.attach(ctx, false)
 		if err != nil {
 			return err
 		}
 		defer s.Close()
 		return fn(s)
-	}, func(err error) bool { return a.stdout.written == before })
+	}, func(err error) bool { return c.stdout.written == before })
 }
 
 // begin finds the node or becomes it, and calls fn with it; to detach, it has one running in the background. It gives the
 // session that fn succeeded with. fn is called again when the node goes away in the middle, so it must bear that.
-func (a *app) begin(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
+func (c *connector) begin(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
 	if !detach {
-		cfg, err := a.settings()
+		cfg, err := c.settings()
 		if err != nil {
 			return nil, err
 		}
-		d, err := a.destination(&cfg)
+		d, err := c.destination(&cfg)
 		if err == nil {
-			err = a.notInside(&cfg, &d)
+			err = notInside(&cfg, &d)
 		}
 		if err != nil {
 			return nil, err
@@ -230,10 +230,10 @@ func (a *app) begin(ctx context.Context, detach bool, fn func(*api.Client) error
 	err := again(func() error {
 		var err error
 		if detach {
-			err = a.detachable(ctx)
+			err = c.detachable(ctx)
 		}
 		if err == nil {
-			s, err = a.attach(ctx, true)
+			s, err = c.attach(ctx, true)
 		}
 		if err != nil {
 			return err
@@ -247,16 +247,16 @@ func (a *app) begin(ctx context.Context, detach bool, fn func(*api.Client) error
 }
 
 // detachable sees to it that a node runs which outlives this command.
-func (a *app) detachable(ctx context.Context) error {
-	cfg, err := a.settings()
+func (c *connector) detachable(ctx context.Context) error {
+	cfg, err := c.settings()
 	if err != nil {
 		return err
 	}
-	alone, err := a.standsAlone(&cfg)
+	alone, err := c.standsAlone(&cfg)
 	if err != nil || !alone {
 		return err
 	}
-	return a.background(ctx)
+	return c.background(ctx)
 }
 
 // again calls fn until the node does not go away in its middle.
@@ -269,16 +269,16 @@ func again(fn func() error, may func(error) bool) error {
 	}
 }
 
-// whole calls fn with an app that prints nothing until fn is done, so that fn can be called again when the node goes away in
+// whole calls fn with a console that prints nothing until fn is done, so that fn can be called again when the node goes away in
 // its middle.
-func (f *follower) whole(ctx context.Context, fn func(*app) error) error {
+func (f *follower) whole(ctx context.Context, fn func(*console) error) error {
 	var out, complaints bytes.Buffer
 	err := again(func() error {
 		out.Reset()
 		complaints.Reset()
-		quiet := *f.app
-		quiet.stdout, quiet.stderr = &screen{w: &out}, &complaints
-		err := fn(&quiet)
+		buffered := *f.app.console
+		buffered.stdout, buffered.stderr = &screen{w: &out}, &complaints
+		err := fn(&buffered)
 		if errors.Is(err, api.ErrLost) {
 			if e := f.again(ctx); e != nil {
 				return e

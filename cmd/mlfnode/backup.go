@@ -17,7 +17,7 @@ import (
 	"mlfnode/node/backup"
 )
 
-func (a *app) backupCommand() *cobra.Command {
+func backupCommand(a *app) *cobra.Command {
 	final := false
 	c := &cobra.Command{
 		Use: "backup FILE", Short: "Back up this machine's master to one file", Args: oneArgument,
@@ -27,13 +27,13 @@ cluster's keys, so whoever has it controls the cluster; only you can read it.
 
 Use --move to move the master to another machine. Stop the master first; it will not start here again.`,
 		Example: "  mlfnode backup /mnt/backup/cluster.mlf\n  mlfnode backup --move - | ssh hostB mlfnode restore -",
-		RunE:    func(c *cobra.Command, args []string) error { return a.backup(c.Context(), args[0], final) },
+		RunE:    func(c *cobra.Command, args []string) error { return writeBackup(c.Context(), a, args[0], final) },
 	}
 	c.Flags().BoolVar(&final, "move", false, "for a move: the master will not start on this machine again")
 	return c
 }
 
-func (a *app) backup(ctx context.Context, file string, final bool) error {
+func writeBackup(ctx context.Context, a *app, file string, final bool) error {
 	cfg, err := a.settings()
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func (a *app) backup(ctx context.Context, file string, final bool) error {
 	if node.RoleOf(cfg.StateDir) != trust.Master {
 		return failed("there is no master on this machine", "run this on the master's machine; if its service uses another state folder, name it with --state-dir")
 	}
-	if err := a.makeState(cfg.StateDir); err != nil {
+	if err := makeState(a.console, cfg.StateDir); err != nil {
 		return err
 	}
 	out, err := openOutput(a.stdout, file)
@@ -54,7 +54,7 @@ func (a *app) backup(ctx context.Context, file string, final bool) error {
 		s.Close()
 		return failed("the master is running, so the backup would miss what it does next", "stop it, then: mlfnode backup --move "+file)
 	case s != nil:
-		err = a.fetchBackup(ctx, s, out)
+		err = fetchBackup(ctx, s, out)
 	default:
 		err = node.Backup(ctx, cfg, out, final)
 	}
@@ -79,7 +79,7 @@ func (a *app) backup(ctx context.Context, file string, final bool) error {
 	return nil
 }
 
-func (a *app) fetchBackup(ctx context.Context, s *node.Session, out io.Writer) error {
+func fetchBackup(ctx context.Context, s *node.Session, out io.Writer) error {
 	defer s.Close()
 	in, err := s.Client().Backup(ctx)
 	if err != nil {
@@ -93,18 +93,18 @@ func (a *app) fetchBackup(ctx context.Context, s *node.Session, out io.Writer) e
 	return err
 }
 
-func (a *app) restoreCommand() *cobra.Command {
+func restoreCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "restore FILE", Short: "Make this machine the master of a backup", Args: oneArgument,
 		Long: `restore fills the empty state folder of this machine with the master in a backup (- for standard input). Then start the master, with
 mlfnode master or as a service; the old one must not run any more. Workers find the new machine through each other. What happened after
 the backup was made is lost: the trials of that time run again, and some numbers of sweeps are skipped.`,
 		Example: "  mlfnode restore /mnt/backup/cluster.mlf\n  mlfnode master",
-		RunE:    func(c *cobra.Command, args []string) error { return a.restore(c.Context(), args[0]) },
+		RunE:    func(c *cobra.Command, args []string) error { return restoreBackup(c.Context(), a, args[0]) },
 	}
 }
 
-func (a *app) restore(ctx context.Context, file string) error {
+func restoreBackup(ctx context.Context, a *app, file string) error {
 	cfg, err := a.settings()
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (a *app) restore(ctx context.Context, file string) error {
 		}
 		defer in.Close()
 	}
-	if err := a.makeState(cfg.StateDir); err != nil {
+	if err := makeState(a.console, cfg.StateDir); err != nil {
 		return err
 	}
 	about, err := node.Restore(ctx, cfg, in)

@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) caCommand() *cobra.Command {
+func caCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "ca", Short: "Show or rotate the authority that certifies the nodes", Args: noArgument,
 		Long: `Show the cluster's certificate authority (CA) and the nodes that have not followed the last step of its rotation. A rotation has three
@@ -24,19 +24,19 @@ an admin token.`,
 				if err != nil {
 					return err
 				}
-				return a.showCA(s)
+				return printCA(a.console, s)
 			})
 		},
 	}
 	a.jsonFlag(c)
 	c.AddCommand(
-		a.caStepCommand("rotate", "Create a new authority and announce it to nodes and people", false),
-		a.caStepCommand("switch", "Have the new authority issue all certificates", true),
-		a.caStepCommand("retire", "Stop trusting the old authority", true))
+		caStepCommand(a, "rotate", "Create a new authority and announce it to nodes and people", false),
+		caStepCommand(a, "switch", "Have the new authority issue all certificates", true),
+		caStepCommand(a, "retire", "Stop trusting the old authority", true))
 	return c
 }
 
-func (a *app) caStepCommand(step, short string, hasten bool) *cobra.Command {
+func caStepCommand(a *app, step, short string, hasten bool) *cobra.Command {
 	ask := api.CAStep{Step: step}
 	c := &cobra.Command{
 		Use: step, Short: short, Args: noArgument, Example: "  mlfnode ca " + step,
@@ -46,7 +46,7 @@ func (a *app) caStepCommand(step, short string, hasten bool) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return a.showCA(s)
+				return printCA(a.console, s)
 			})
 		},
 	}
@@ -57,9 +57,9 @@ func (a *app) caStepCommand(step, short string, hasten bool) *cobra.Command {
 	return c
 }
 
-func (a *app) showCA(s api.CA) error {
-	if a.json {
-		return a.printJSON(s)
+func printCA(ui *console, s api.CA) error {
+	if ui.json {
+		return ui.printJSON(s)
 	}
 	lines, next := []string{"CA " + s.Pin + " certifies the nodes"}, ""
 	switch s.Stage {
@@ -78,11 +78,11 @@ func (a *app) showCA(s api.CA) error {
 			lines = append(lines, fmt.Sprintf("%s is %s and has not followed", node, list.what))
 		}
 	}
-	if _, err := fmt.Fprintln(a.stdout, strings.Join(lines, "\n")); err != nil {
+	if _, err := fmt.Fprintln(ui.stdout, strings.Join(lines, "\n")); err != nil {
 		return err
 	}
 	if next != "" {
-		a.say("%s", next)
+		ui.say("%s", next)
 	}
 	return nil
 }

@@ -40,8 +40,8 @@ type classified struct {
 	Hint  string     `json:"hint,omitempty"`
 }
 
-// classify says which failure class the output of a program has, by the rules of the current folder, of this node and of mlfnode itself.
-func (a *app) classify(name string, code int) error {
+// classifyOutput says which failure class the output of a program has, by the rules of the current folder, of this node and of mlfnode itself.
+func classifyOutput(a *app, name string, code int) error {
 	cfg, err := a.settings()
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 	"mlfnode/node/service"
 )
 
-func (a *app) masterCommand() *cobra.Command {
+func masterCommand(a *app) *cobra.Command {
 	var f nodeFlags
 	c := &cobra.Command{
 		Use: "master", Short: "Run this node as the master of a cluster, in the foreground", Args: noArgument,
@@ -28,7 +28,7 @@ func (a *app) masterCommand() *cobra.Command {
 Other machines join with the line that "mlfnode token" prints. Sweeps can be submitted from any of them, or from here.`,
 		Example: "  mlfnode master\n  mlfnode master --advertise 10.0.0.5 --no-worker",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.daemon(c.Context(), &f, node.OpenMaster)
+			return runNode(c.Context(), a, &f, node.OpenMaster)
 		},
 	}
 	f.add(c)
@@ -36,7 +36,7 @@ Other machines join with the line that "mlfnode token" prints. Sweeps can be sub
 	return c
 }
 
-func (a *app) joinCommand() *cobra.Command {
+func joinCommand(a *app) *cobra.Command {
 	var f nodeFlags
 	c := &cobra.Command{
 		Use: "join", Short: "Join a cluster and run its trials, in the foreground", Args: noArgument,
@@ -45,7 +45,7 @@ func (a *app) joinCommand() *cobra.Command {
 The token is what "mlfnode token" prints on the master. It is read from MLF_CLUSTER_TOKEN or --token-file, or typed on the terminal; a
 node that has joined no longer needs one.`,
 		Example: "  mlfnode join --seed hostA\n  mlfnode join --seed 10.0.0.5:7420 --node gpu3 --token-file token.txt",
-		RunE:    func(c *cobra.Command, _ []string) error { return a.join(c.Context(), &f) },
+		RunE:    func(c *cobra.Command, _ []string) error { return runJoin(c.Context(), a, &f) },
 	}
 	f.add(c)
 	c.Flags().StringVar(&f.seed, "seed", "", "the master: HOST or HOST:PORT of its API")
@@ -68,7 +68,7 @@ func (f *nodeFlags) add(c *cobra.Command) {
 }
 
 // nodeSettings loads the settings of a node that runs in the foreground, with the flags over them.
-func (a *app) nodeSettings(f *nodeFlags) (node.Config, error) {
+func nodeSettings(a *app, f *nodeFlags) (node.Config, error) {
 	cfg, err := a.settings()
 	if err != nil {
 		return cfg, err
@@ -85,11 +85,11 @@ func (a *app) nodeSettings(f *nodeFlags) (node.Config, error) {
 		cfg.Cluster.Seed = f.seed
 	}
 	cfg.Cluster.Worker = cfg.Cluster.Worker && !f.noWorker
-	return cfg, a.makeState(cfg.StateDir)
+	return cfg, makeState(a.console, cfg.StateDir)
 }
 
-func (a *app) join(ctx context.Context, f *nodeFlags) error {
-	cfg, err := a.nodeSettings(f)
+func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
+	cfg, err := nodeSettings(a, f)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func (a *app) join(ctx context.Context, f *nodeFlags) error {
 	}
 	again := node.Refused(cfg) && (f.tokenFile != "" || os.Getenv(node.TokenVariable) != "")
 	if !joined || again {
-		if _, err := a.enter(ctx, cfg, f); err != nil {
+		if _, err := joinCluster(ctx, a.console, cfg, f); err != nil {
 			return err
 		}
 	}
@@ -110,18 +110,18 @@ func (a *app) join(ctx context.Context, f *nodeFlags) error {
 	if err := os.Unsetenv(node.TokenVariable); err != nil {
 		return err
 	}
-	return a.daemon(ctx, f, node.OpenWorker)
+	return runNode(ctx, a, f, node.OpenWorker)
 }
 
-// enter makes this machine a node of the cluster, and keeps the contact of the person who does it, in the file that it names.
-func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access string, err error) {
+// joinCluster makes this machine a node of the cluster, and keeps the contact of the person who does it, in the file that it names.
+func joinCluster(ctx context.Context, ui *console, cfg node.Config, f *nodeFlags) (access string, err error) {
 	if cfg.Cluster.Seed == "" {
 		return "", usage("join needs the master", "mlfnode join --seed HOST")
 	}
 	if _, err := node.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
 		return "", usage(err.Error(), "mlfnode join --seed HOST")
 	}
-	token, err := a.token(ctx, f.tokenFile)
+	token, err := readToken(ctx, ui, f.tokenFile)
 	if err != nil {
 		return "", err
 	}
@@ -137,16 +137,16 @@ func (a *app) enter(ctx context.Context, cfg node.Config, f *nodeFlags) (access 
 	}
 	kept, err := node.SaveContext(contact)
 	if err != nil {
-		a.say("mlfnode: your access could not be saved, so your commands do not reach the cluster yet: %v", err)
+		ui.say("mlfnode: your access could not be saved, so your commands do not reach the cluster yet: %v", err)
 		return "", nil
 	}
-	a.sayKept(kept)
+	noteKeptContext(ui, kept)
 	return node.ContextFile()
 }
 
-// token gets the token from the file, the environment or the terminal.
-func (a *app) token(ctx context.Context, file string) (trust.Token, error) {
-	text, err := a.tokenText(ctx, file)
+// readToken gets the token from the file, the environment or the terminal.
+func readToken(ctx context.Context, ui *console, file string) (trust.Token, error) {
+	text, err := readTokenText(ctx, ui, file)
 	if err != nil {
 		return trust.Token{}, err
 	}
@@ -157,7 +157,7 @@ func (a *app) token(ctx context.Context, file string) (trust.Token, error) {
 	return t, nil
 }
 
-func (a *app) tokenText(ctx context.Context, file string) (string, error) {
+func readTokenText(ctx context.Context, ui *console, file string) (string, error) {
 	text := os.Getenv(node.TokenVariable)
 	switch {
 	case file == "-":
@@ -177,18 +177,18 @@ func (a *app) tokenText(ctx context.Context, file string) (string, error) {
 	case !isTerminal(os.Stdin):
 		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
 	}
-	b, err := a.askSecret(ctx, "token: ")
+	b, err := ui.askSecret(ctx, "token: ")
 	if err != nil {
 		return "", fmt.Errorf("read the token: %w", err)
 	}
 	return strings.TrimSpace(string(b)), nil
 }
 
-// daemon runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads node.yaml, unless the terminal is gone.
+// runNode runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads node.yaml, unless the terminal is gone.
 // SIGUSR2 ends only the agent, because another one follows in a moment and takes over its trials. The same holds whenever the agent ends
 // by itself: trials end only when somebody asked for that.
-func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
-	cfg, err := a.nodeSettings(f)
+func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
+	cfg, err := nodeSettings(a, f)
 	if err != nil {
 		return err
 	}
@@ -220,13 +220,13 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 		case sig := <-signals:
 			if sig == syscall.SIGHUP && !terminals.gone() {
 				a.warn(tell.Reloading())
-				a.warn(tell.Ready(a.reload(n, f)))
+				a.warn(tell.Ready(rereadSettings(a, n, f)))
 				continue
 			}
 			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx))
 			if !replaced {
 				n.Stop()
-				go a.forceStop(n, signals, stopped)
+				go forceStop(a, n, signals, stopped)
 			}
 			cfg.Logger.Info("node ends", "signal", sig.String())
 			a.warn(tell.Stopping("the node ends"))
@@ -239,15 +239,15 @@ func (a *app) daemon(ctx context.Context, f *nodeFlags, open func(context.Contex
 }
 
 // warn says what went wrong beside the work.
-func (a *app) warn(err error) {
+func (ui *console) warn(err error) {
 	if err != nil {
-		a.say("mlfnode: %v", err)
+		ui.say("mlfnode: %v", err)
 	}
 }
 
-// reload reads node.yaml again and says what came of it. What is wrong with it is logged, and the node goes on as it was.
-func (a *app) reload(n *node.Node, f *nodeFlags) (status string) {
-	cfg, err := a.nodeSettings(f)
+// rereadSettings reads node.yaml again and says what came of it. What is wrong with it is logged, and the node goes on as it was.
+func rereadSettings(a *app, n *node.Node, f *nodeFlags) (status string) {
+	cfg, err := nodeSettings(a, f)
 	if err != nil {
 		slog.New(slog.NewTextHandler(a.stderr, nil)).Error("node.yaml was not applied", "err", err)
 		return "node.yaml has errors and was not applied; the log says why"

@@ -24,7 +24,7 @@ type compareFlags struct {
 	limit int64
 }
 
-func (a *app) compareCommand() *cobra.Command {
+func compareCommand(a *app) *cobra.Command {
 	var f compareFlags
 	c := &cobra.Command{
 		Use: "compare SWEEP SWEEP", Short: "Compare two sweeps: how they differ, and the results of the points that both have",
@@ -56,7 +56,7 @@ and over those that --over names.`,
 			if a.json && !c.Flags().Changed("limit") {
 				f.limit = 0
 			}
-			return a.read(c.Context(), func(s *node.Session) error { return a.compare(c.Context(), s.Client(), ids, &f) })
+			return a.read(c.Context(), func(s *node.Session) error { return compareSweeps(c.Context(), a.console, s.Client(), ids, &f) })
 		},
 	}
 	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
@@ -96,7 +96,7 @@ type comparedPoint struct {
 	Difference figure           `json:"difference"` // of the means, second less first
 }
 
-func (a *app) compare(ctx context.Context, c *api.Client, ids [2]grid.SweepID, f *compareFlags) error {
+func compareSweeps(ctx context.Context, ui *console, c *api.Client, ids [2]grid.SweepID, f *compareFlags) error {
 	var about [2]api.Description
 	for i, id := range ids {
 		d, told, err := described(ctx, c, id)
@@ -104,7 +104,7 @@ func (a *app) compare(ctx context.Context, c *api.Client, ids [2]grid.SweepID, f
 			return err
 		}
 		if about[i] = d; told != "" {
-			a.say("note: %s", told)
+			ui.say("note: %s", told)
 		}
 	}
 	first, second := &about[0].Sweep, &about[1].Sweep
@@ -115,13 +115,13 @@ func (a *app) compare(ctx context.Context, c *api.Client, ids [2]grid.SweepID, f
 	if err != nil {
 		return err
 	}
-	if a.json {
+	if ui.json {
 		if f.limit > 0 {
 			r.Points = r.Points[:min(f.limit, int64(len(r.Points)))]
 		}
-		return a.printJSON(r)
+		return ui.printJSON(r)
 	}
-	return a.comparisonTables(r, keys, f.limit)
+	return printComparison(ui, r, keys, f.limit)
 }
 
 // compared compares two sweeps; keys are the parameters of its points.
@@ -233,19 +233,19 @@ func differences(about *[2]api.Description) []setting {
 	return differs
 }
 
-func (a *app) comparisonTables(r *comparison, keys []string, limit int64) error {
+func printComparison(ui *console, r *comparison, keys []string, limit int64) error {
 	if len(r.Differs) > 0 {
-		t := newTextTable(a.stdout, "differs", r.Sweeps[0], r.Sweeps[1])
+		t := newTextTable(ui.stdout, "differs", r.Sweeps[0], r.Sweeps[1])
 		for _, s := range r.Differs {
 			t.row(s.Name, cmp.Or(s.Values[0], "-"), cmp.Or(s.Values[1], "-"))
 		}
 		if err := t.end(); err != nil {
 			return err
 		}
-		fmt.Fprintln(a.stdout)
+		fmt.Fprintln(ui.stdout)
 	}
 	heads, _ := columnNames(&api.Sweep{Keys: keys}, []string{r.Sweeps[0], r.Sweeps[1], "difference"})
-	t := newTable(a.stdout, append(heads, r.Sweeps[0], r.Sweeps[1], "difference")...)
+	t := newTable(ui.stdout, append(heads, r.Sweeps[0], r.Sweeps[1], "difference")...)
 	shown := r.Points
 	if limit > 0 {
 		shown = shown[:min(limit, int64(len(shown)))]
@@ -261,7 +261,7 @@ func (a *app) comparisonTables(r *comparison, keys []string, limit int64) error 
 		return err
 	}
 	if n := len(r.Points); n > len(shown) {
-		fmt.Fprintf(a.stdout, "… of %d points; all of them with --limit 0\n", n)
+		fmt.Fprintf(ui.stdout, "… of %d points; all of them with --limit 0\n", n)
 	}
 	text := fmt.Sprintf("%s in both: %s of %s is ", plural(int64(r.Both), "point"), r.Value, r.Sweeps[1])
 	if r.Better != nil {
@@ -275,9 +275,9 @@ func (a *app) comparisonTables(r *comparison, keys []string, limit int64) error 
 			text += " ± " + r.Half.text() + " (95 % confidence)"
 		}
 	}
-	fmt.Fprintln(a.stdout, text)
+	fmt.Fprintln(ui.stdout, text)
 	if len(r.Over) > 0 {
-		fmt.Fprintf(a.stdout, "means are over %s\n", strings.Join(r.Over, ", "))
+		fmt.Fprintf(ui.stdout, "means are over %s\n", strings.Join(r.Over, ", "))
 	}
 	return nil
 }

@@ -16,33 +16,34 @@ import (
 // completionTime is how long a shell waits for the names of sweeps.
 const completionTime = 3 * time.Second
 
-// completeSweeps gives the sweeps that a command may act on, the newest first, by id and by name. Where it can't, it gives none.
-func (a *app) completeSweeps(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 && c.Args != nil && c.Args(c, append(args, api.Last)) != nil {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	ctx, stop := context.WithTimeout(c.Context(), completionTime)
-	defer stop()
-	quiet := *a
-	quiet.stderr = io.Discard
-	var all []api.Sweep
-	err := quiet.read(ctx, func(s *node.Session) (err error) {
-		all, err = s.Client().Sweeps(ctx)
-		return err
-	})
-	if err != nil || len(all) == 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	named := map[string]int{}
-	for i := range all {
-		named[all[i].Name]++
-	}
-	list := []cobra.Completion{api.Last + "\tthe newest sweep"}
-	for _, v := range slices.Backward(all) {
-		list = append(list, string(v.Sweep)+"\t"+summary(&v)+", "+ago(v.Submitted))
-		if v.Name != "" && named[v.Name] == 1 && !strings.ContainsAny(v.Name, " \t") {
-			list = append(list, v.Name+"\t"+summary(&v))
+// completeSweeps completes the sweeps that a command may act on, the newest first, by id and by name. Where it can't, it gives none.
+func completeSweeps(to *connector) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 && c.Args != nil && c.Args(c, append(args, api.Last)) != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
+		ctx, stop := context.WithTimeout(c.Context(), completionTime)
+		defer stop()
+		quiet := to.withConsole(newConsole(to.stdout, io.Discard))
+		var all []api.Sweep
+		err := quiet.read(ctx, func(s *node.Session) (err error) {
+			all, err = s.Client().Sweeps(ctx)
+			return err
+		})
+		if err != nil || len(all) == 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		named := map[string]int{}
+		for i := range all {
+			named[all[i].Name]++
+		}
+		list := []cobra.Completion{api.Last + "\tthe newest sweep"}
+		for _, v := range slices.Backward(all) {
+			list = append(list, string(v.Sweep)+"\t"+summary(&v)+", "+ago(v.Submitted))
+			if v.Name != "" && named[v.Name] == 1 && !strings.ContainsAny(v.Name, " \t") {
+				list = append(list, v.Name+"\t"+summary(&v))
+			}
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 	}
-	return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 }

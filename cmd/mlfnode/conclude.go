@@ -16,58 +16,58 @@ import (
 // reasonsShown is how many failed trials are listed with their reasons at the end of a sweep.
 const reasonsShown = 5
 
-// conclude prints the result table, the failures and a summary.
-func (a *app) conclude(ctx context.Context, f *follower, v *api.Sweep, flags followFlags) error {
+// printSummary prints the result table, the failures and a summary.
+func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, flags followFlags) error {
 	if v == nil {
 		return nil
 	}
 	client := f.node().Client()
 	if flags.csv != "" {
-		if err := a.writeCSVFile(ctx, client, flags.csv, selection{sweep: v}); err != nil {
+		if err := writeCSVFile(ctx, client, flags.csv, selection{sweep: v}); err != nil {
 			return err
 		}
 	}
 	if flags.quiet {
 		return nil
 	}
-	if err := a.resultTable(ctx, client, v, api.TrialQuery{Limit: tableRows + 1}); err != nil {
+	if err := printResults(ctx, ui, client, v, api.TrialQuery{Limit: tableRows + 1}); err != nil {
 		return err
 	}
 	if flags.adhoc {
-		if err := a.sayLeft(ctx, client, v); err != nil {
+		if err := noteDiscardedFiles(ctx, ui, client, v); err != nil {
 			return err
 		}
 	}
 	if v.Failed > 0 {
-		if err := a.reasons(ctx, client, v); err != nil {
+		if err := printFailureReasons(ctx, ui, client, v); err != nil {
 			return err
 		}
-		if err := a.failureGroups(ctx, client, v); err != nil {
+		if err := printFailureGroups(ctx, ui, client, v); err != nil {
 			return err
 		}
-		if err := a.hintLeftOut(ctx, client, v, flags.files); err != nil {
+		if err := noteLeftOut(ctx, ui, client, v, flags.files); err != nil {
 			return err
 		}
 	}
 	if v.Stopped > 0 {
-		if err := a.stoppedEarly(ctx, client, v); err != nil {
+		if err := printStoppedEarly(ctx, ui, client, v); err != nil {
 			return err
 		}
 	}
 	if v.Objective != nil {
-		if err := a.best(ctx, client, v); err != nil {
+		if err := printBest(ctx, ui, client, v); err != nil {
 			return err
 		}
 	}
-	a.say("%s", summary(v))
+	ui.say("%s", summary(v))
 	if v.Problem != "" {
-		a.say("%s: %s", v.Sweep, oneLine(v.Problem))
+		ui.say("%s: %s", v.Sweep, oneLine(v.Problem))
 	}
 	return nil
 }
 
-// sayLeft says how much trials have made in their folders that is gone now, as far as the first ones show.
-func (a *app) sayLeft(ctx context.Context, c *api.Client, v *api.Sweep) error {
+// noteDiscardedFiles says how much trials have made in their folders that is gone now, as far as the first ones show.
+func noteDiscardedFiles(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	var count int64
 	for t, err := range c.Trials(ctx, v.Sweep, api.TrialQuery{Limit: tableRows}) {
 		if err != nil {
@@ -85,41 +85,41 @@ func (a *app) sayLeft(ctx context.Context, c *api.Client, v *api.Sweep) error {
 	if v.Count > tableRows {
 		text += fmt.Sprintf(" of the first %d trials", tableRows)
 	}
-	a.say("note: %s that trials made in their folders went with them; to keep such: --artifact 'PATTERN', or write to $MLF_OUT", text)
+	ui.say("note: %s that trials made in their folders went with them; to keep such: --artifact 'PATTERN', or write to $MLF_OUT", text)
 	return nil
 }
 
-// reasons says why some trials failed.
-func (a *app) reasons(ctx context.Context, c *api.Client, v *api.Sweep) error {
+// printFailureReasons says why some trials failed.
+func printFailureReasons(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	q := api.TrialQuery{States: []grid.State{grid.Failed}}
-	return a.someTrials(ctx, c, v, q, v.Failed, "--state failed", func(t *api.Trial) string {
+	return printSomeTrials(ctx, ui, c, v, q, v.Failed, "--state failed", func(t *api.Trial) string {
 		return "failed: " + strings.Join(reasonLines(t.Reason), " · ")
 	})
 }
 
-// stoppedEarly says of some trials why they were stopped early.
-func (a *app) stoppedEarly(ctx context.Context, c *api.Client, v *api.Sweep) error {
+// printStoppedEarly says of some trials why they were stopped early.
+func printStoppedEarly(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	q := api.TrialQuery{States: []grid.State{grid.Cancelled}, Class: grid.ClassStopped}
-	return a.someTrials(ctx, c, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string { return oneLine(t.Reason) })
+	return printSomeTrials(ctx, ui, c, v, q, v.Stopped, "--class "+string(grid.ClassStopped), func(t *api.Trial) string { return oneLine(t.Reason) })
 }
 
-// someTrials says something of the first of all trials that a query is about; flags of `mlfnode trials` show the others.
-func (a *app) someTrials(ctx context.Context, c *api.Client, v *api.Sweep, q api.TrialQuery, all int64, flags string, about func(*api.Trial) string) error {
+// printSomeTrials says something of the first of all trials that a query is about; flags of `mlfnode trials` show the others.
+func printSomeTrials(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, q api.TrialQuery, all int64, flags string, about func(*api.Trial) string) error {
 	q.Limit = reasonsShown
 	for t, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
 		}
-		a.say("%s %s", t.Trial, about(&t))
+		ui.say("%s %s", t.Trial, about(&t))
 	}
 	if all > reasonsShown {
-		a.say("… and %d more: mlfnode trials %s %s", all-reasonsShown, v.Sweep, flags)
+		ui.say("… and %d more: mlfnode trials %s %s", all-reasonsShown, v.Sweep, flags)
 	}
 	return nil
 }
 
-// best names the best trial.
-func (a *app) best(ctx context.Context, c *api.Client, v *api.Sweep) error {
+// printBest names the best trial.
+func printBest(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	for t, err := range c.Trials(ctx, v.Sweep, bestQuery(v.Objective, 1)) {
 		if err != nil {
 			return err
@@ -127,13 +127,13 @@ func (a *app) best(ctx context.Context, c *api.Client, v *api.Sweep) error {
 		if len(t.Metrics[v.Objective.Metric]) == 0 {
 			break
 		}
-		a.say("best %s: %s by %s", v.Objective.Metric, metricText(t.Metrics[v.Objective.Metric]), t.Trial)
+		ui.say("best %s: %s by %s", v.Objective.Metric, metricText(t.Metrics[v.Objective.Metric]), t.Trial)
 	}
 	return nil
 }
 
-// knowsObjective fails when no trial that succeeded has a number for the objective: then none of them is the best.
-func (a *app) knowsObjective(ctx context.Context, c *api.Client, v *api.Sweep) error {
+// checkObjective fails when no trial that succeeded has a number for the objective: then none of them is the best.
+func checkObjective(ctx context.Context, c *api.Client, v *api.Sweep) error {
 	if v.Objective == nil {
 		return nil // the node says so
 	}
@@ -171,12 +171,12 @@ func summary(v *api.Sweep) string {
 }
 
 // writeCSVFile writes the table of sweeps into a file.
-func (a *app) writeCSVFile(ctx context.Context, c *api.Client, path string, all ...selection) error {
-	return a.writeTable(all[0].sweep, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, all...) })
+func writeCSVFile(ctx context.Context, c *api.Client, path string, all ...selection) error {
+	return writeTableFile(all[0].sweep, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, all...) })
 }
 
-// writeTable writes a table of a sweep into the file that a flag names.
-func (a *app) writeTable(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
+// writeTableFile writes a table of a sweep into the file that a flag names.
+func writeTableFile(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
 	err := writeWhole(path, write)
 	if err != nil {
 		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)),

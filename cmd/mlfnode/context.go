@@ -12,8 +12,8 @@ import (
 	"mlfnode/node"
 )
 
-func (a *app) contextCommand() *cobra.Command {
-	list := func(*cobra.Command, []string) error { return a.listContexts() }
+func contextCommand(a *app) *cobra.Command {
+	list := func(*cobra.Command, []string) error { return printContexts(a.console) }
 	c := &cobra.Command{
 		Use: "context", Short: "List the clusters that you have access to, or choose one", Args: unknownCommand,
 		Long: `List the clusters that you have access to. Your commands go to the one marked with *. up, join and token use switch to their cluster,
@@ -34,7 +34,7 @@ master, as after a move.`,
 			if c.Flags().Changed("master") {
 				master = a.master
 			}
-			return a.useContext(args[0], master)
+			return useContext(a.console, args[0], master)
 		},
 	}
 	c.AddCommand(show, use)
@@ -51,7 +51,7 @@ type contextShown struct {
 	Used    time.Time `json:"used"`
 }
 
-func (a *app) listContexts() error {
+func printContexts(ui *console) error {
 	known, err := node.Contexts()
 	if err != nil {
 		return err
@@ -62,13 +62,13 @@ func (a *app) listContexts() error {
 		all = append(all, contextShown{k.ID, k.Current, k.Master, string(k.Role), k.Down != nil, k.Used})
 	}
 	switch {
-	case a.json:
-		return a.printJSON(all)
+	case ui.json:
+		return ui.printJSON(all)
 	case len(all) == 0:
-		a.say("you have no access to any cluster; mlfnode up, join and token use give you access")
+		ui.say("you have no access to any cluster; mlfnode up, join and token use give you access")
 		return nil
 	}
-	t := newTable(a.stdout, "", "id", "master", "role", "used")
+	t := newTable(ui.stdout, "", "id", "master", "role", "used")
 	for _, c := range all {
 		mark, master := "", c.Master[0]
 		if c.Current {
@@ -82,7 +82,7 @@ func (a *app) listContexts() error {
 	return t.end()
 }
 
-func (a *app) useContext(name, master string) error {
+func useContext(ui *console, name, master string) error {
 	all, err := node.Contexts()
 	if err != nil {
 		return err
@@ -110,6 +110,6 @@ func (a *app) useContext(name, master string) error {
 	if err := found[0].Use(master); err != nil {
 		return err
 	}
-	a.say("commands now use the cluster at %s", found[0].Master[0])
+	ui.say("commands now use the cluster at %s", found[0].Master[0])
 	return nil
 }

@@ -29,8 +29,8 @@ func mainMetric(v *api.Sweep) string {
 	return slices.Concat(v.Metrics, []string{""})[0]
 }
 
-// metricCurves prints how the metrics of a trial went: a row for each step.
-func (a *app) metricCurves(ctx context.Context, c *api.Client, id grid.TrialID, attempt int) error {
+// printCurves prints how the metrics of a trial went: a row for each step.
+func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialID, attempt int) error {
 	attempts, err := c.Attempts(ctx, id)
 	if err != nil {
 		return err
@@ -47,8 +47,8 @@ func (a *app) metricCurves(ctx context.Context, c *api.Client, id grid.TrialID, 
 		}
 	}
 	curves = slices.DeleteFunc(curves, func(c api.Curve) bool { return c.Run != run })
-	if a.json {
-		return a.printJSON(append([]api.Curve{}, curves...))
+	if ui.json {
+		return ui.printJSON(append([]api.Curve{}, curves...))
 	}
 	if len(curves) == 0 {
 		return failed(fmt.Sprintf("%s has no metric with more than one value", id), "curves are made from the lines of $MLF_METRICS, or of the file under metrics.log in project.yaml")
@@ -65,7 +65,7 @@ func (a *app) metricCurves(ctx context.Context, c *api.Client, id grid.TrialID, 
 			rows[step][k] = strconv.FormatFloat(float64(curves[k].Values[i]), 'g', 6, 32)
 		}
 	}
-	t := newTable(a.stdout, head...)
+	t := newTable(ui.stdout, head...)
 	for _, step := range slices.Sorted(maps.Keys(rows)) {
 		row := []string{strconv.FormatFloat(step, 'f', -1, 64)}
 		for _, value := range rows[step] {

@@ -17,7 +17,7 @@ import (
 	"mlfnode/node/service"
 )
 
-func (a *app) doctorCommand() *cobra.Command {
+func doctorCommand(a *app) *cobra.Command {
 	seed, output, code := "", "", 1
 	c := &cobra.Command{
 		Use: "doctor", Short: "Check whether this machine can be a node, and say what to fix", Args: noArgument,
@@ -29,13 +29,13 @@ first, then those of this node, then mlfnode's own.`,
 		Example: "  mlfnode doctor\n  mlfnode doctor --seed hostA --json\n  mlfnode doctor --classify train.log",
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output != "" {
-				return a.classify(output, code)
+				return classifyOutput(a, output, code)
 			}
-			h, err := a.patient(c.Context(), seed)
+			h, err := doctorHost(c.Context(), a, seed)
 			if err != nil {
 				return err
 			}
-			return a.showFindings(doctor.Check(c.Context(), h))
+			return showFindings(a.console, doctor.Check(c.Context(), h))
 		},
 	}
 	c.Flags().StringVar(&seed, "seed", "", "the master to check, as `HOST` or HOST:PORT")
@@ -72,8 +72,8 @@ func gpuFacts(ctx context.Context) (facts doctor.GPUs, uuids []string) {
 	return facts, uuids
 }
 
-// patient is this host as its settings describe it.
-func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
+// doctorHost is this host as its settings describe it.
+func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	cfg, err := a.settings()
 	if err != nil {
 		return doctor.Host{}, err
@@ -85,7 +85,7 @@ func (a *app) patient(ctx context.Context, seed string) (doctor.Host, error) {
 		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus, Containers: node.ContainerFacts(ctx, cfg, uuids),
 		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
-	a.askMaster(&h)
+	askMaster(a, &h)
 	if h.Master, h.Roots, err = node.Credentials(cfg); err != nil {
 		return h, err
 	}
@@ -120,14 +120,14 @@ func serviceFacts(ctx context.Context) *doctor.Service {
 	return f
 }
 
-func (a *app) showFindings(found []doctor.Finding) error {
+func showFindings(ui *console, found []doctor.Finding) error {
 	ill := 0
 	for _, f := range found {
 		if f.State == doctor.Bad {
 			ill++
 		}
 	}
-	if err := a.printFindings(found); err != nil {
+	if err := printFindings(ui, found); err != nil {
 		return err
 	}
 	if ill > 0 {
@@ -137,18 +137,18 @@ func (a *app) showFindings(found []doctor.Finding) error {
 }
 
 // printFindings prints a line for each finding, and below it what to do. Cures are to be copied, so nothing of them is cut.
-func (a *app) printFindings(found []doctor.Finding) error {
-	if a.json {
-		return json.NewEncoder(a.stdout).Encode(found)
+func printFindings(ui *console, found []doctor.Finding) error {
+	if ui.json {
+		return json.NewEncoder(ui.stdout).Encode(found)
 	}
 	wide := 0
 	for _, f := range found {
 		wide = max(wide, len(f.Name))
 	}
 	for _, f := range found {
-		fmt.Fprintf(a.stdout, "%-4s  %-*s  %s\n", f.State, wide, f.Name, oneLine(f.Cause))
+		fmt.Fprintf(ui.stdout, "%-4s  %-*s  %s\n", f.State, wide, f.Name, oneLine(f.Cause))
 		if f.Cure != "" {
-			fmt.Fprintf(a.stdout, "%-*s    try: %s\n", wide+4, "", oneLine(f.Cure))
+			fmt.Fprintf(ui.stdout, "%-*s    try: %s\n", wide+4, "", oneLine(f.Cure))
 		}
 	}
 	return nil

@@ -51,7 +51,7 @@ func interruption(ctx context.Context, err error) error {
 }
 
 // report prints an error for the user and gives the exit code.
-func (a *app) report(err error) int {
+func (ui *console) report(err error) int {
 	if err == nil {
 		return 0
 	}
@@ -62,11 +62,11 @@ func (a *app) report(err error) int {
 			if i == 0 {
 				line = "mlfnode: " + line
 			}
-			fmt.Fprintln(a.stderr, line)
+			fmt.Fprintln(ui.stderr, line)
 		}
 	}
 	if f.hint != "" {
-		fmt.Fprintln(a.stderr, "  try: "+printable.Text(f.hint, longestMessage))
+		fmt.Fprintln(ui.stderr, "  try: "+printable.Text(f.hint, longestMessage))
 	}
 	return f.code
 }

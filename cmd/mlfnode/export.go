@@ -17,9 +17,9 @@ import (
 
 // writeParquetFile writes the selected trials with the columns of the CSV table. What kind of values parameters and metrics have, a
 // sweep does not say: a value that does not fit in its column makes the column a wider one, and the file is begun again.
-func (a *app) writeParquetFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
+func writeParquetFile(ctx context.Context, c *api.Client, v *api.Sweep, path string, q api.TrialQuery) error {
 	columns := parquetColumns(v)
-	return a.writeTable(v, path, "--parquet", func(w io.Writer) error {
+	return writeTableFile(v, path, "--parquet", func(w io.Writer) error {
 		for {
 			err := writeParquet(ctx, w, c, v, q, columns)
 			if !errors.Is(err, errWider) {

@@ -12,9 +12,9 @@ import (
 	"mlfnode/node/api"
 )
 
-// failureGroups tells how many trials of a sweep failed in which class, with what helps and an example. Where all failures are the program's own and
+// printFailureGroups tells how many trials of a sweep failed in which class, with what helps and an example. Where all failures are the program's own and
 // few enough to be listed, there is nothing to add.
-func (a *app) failureGroups(ctx context.Context, c *api.Client, v *api.Sweep) error {
+func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) error {
 	if v.Failed == 0 {
 		return nil
 	}
@@ -27,13 +27,13 @@ func (a *app) failureGroups(ctx context.Context, c *api.Client, v *api.Sweep) er
 		return nil
 	}
 	for _, g := range all.Groups {
-		a.say("%d × %s (%s), as %s; list them with: mlfnode trials %s --class %s", g.Count, g.Class, g.Cause, g.Trial, v.Sweep, g.Class)
+		ui.say("%d × %s (%s), as %s; list them with: mlfnode trials %s --class %s", g.Count, g.Class, g.Cause, g.Trial, v.Sweep, g.Class)
 		if g.Hint != "" {
-			a.say("  %s", sanitize([]byte(g.Hint)))
+			ui.say("  %s", sanitize([]byte(g.Hint)))
 		}
 	}
 	if all.More {
-		a.say("(of the first %d failed trials)", all.Counted)
+		ui.say("(of the first %d failed trials)", all.Counted)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ type follower struct {
 	session *node.Session
 }
 
-func (a *app) follower(s *node.Session, id grid.SweepID, flags *followFlags, after uint64) *follower {
+func newFollower(a *app, s *node.Session, id grid.SweepID, flags *followFlags, after uint64) *follower {
 	f := &follower{app: a, session: s, id: id, noOutput: flags.quiet || flags.noOutput, after: after, release: func() {}}
 	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: flags.quiet}
 	f.lines = newLines(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })

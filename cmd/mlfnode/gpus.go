@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) gpusCommand() *cobra.Command {
+func gpusCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "gpus", Short: "List the GPUs of the cluster and how they are used", Args: noArgument,
 		Long: `List the GPUs of the cluster and how they are used, as this node sees them: memory and how much of it is used, how busy it is, its
@@ -19,18 +19,18 @@ state, and which trials run on it. A MIG instance has its own row below its GPU,
 A GPU with an error stays out of service until it is reset, or until its node is drained and undrained.`,
 		Example: "  mlfnode gpus\n  mlfnode gpus --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			all, err := a.members(c.Context())
+			all, err := clusterMembers(c.Context(), a)
 			if err != nil {
 				return err
 			}
-			return a.listGPUs(all)
+			return printGPUs(a.console, all)
 		},
 	}
 	a.jsonFlag(c)
 	return c
 }
 
-func (a *app) listGPUs(all []api.Member) error {
+func printGPUs(ui *console, all []api.Member) error {
 	devices := []api.GPU{}
 	var notes []string
 	for i := range all {
@@ -47,18 +47,18 @@ func (a *app) listGPUs(all []api.Member) error {
 		}
 	}
 	for _, note := range notes {
-		a.say("%s", sanitize([]byte(note)))
+		ui.say("%s", sanitize([]byte(note)))
 	}
-	if a.json {
-		return a.printJSON(devices)
+	if ui.json {
+		return ui.printJSON(devices)
 	}
 	if len(devices) == 0 && len(notes) == 0 {
-		a.say("no node has a GPU")
+		ui.say("no node has a GPU")
 	}
 	if len(devices) == 0 {
 		return nil
 	}
-	t := newTable(a.stdout, "node", "gpu", "model", "memory", "used", "busy", "temperature", "power", "state", "trials")
+	t := newTable(ui.stdout, "node", "gpu", "model", "memory", "used", "busy", "temperature", "power", "state", "trials")
 	var reasons []string
 	for i := range devices {
 		g := &devices[i]
@@ -76,7 +76,7 @@ func (a *app) listGPUs(all []api.Member) error {
 		return err
 	}
 	for _, why := range reasons {
-		fmt.Fprintln(a.stdout, sanitize([]byte(why)))
+		fmt.Fprintln(ui.stdout, sanitize([]byte(why)))
 	}
 	return nil
 }

@@ -25,8 +25,8 @@ func TestListGPUs(t *testing.T) {
 		{Node: "c", State: "dead", Devices: []api.GPU{{Node: "c", Name: "gone"}}, Problem: "of the past"},
 	}
 	var out, notes bytes.Buffer
-	a := &app{stdout: &screen{w: &out}, stderr: &notes}
-	if err := a.listGPUs(members); err != nil {
+	ui := newConsole(&out, &notes)
+	if err := printGPUs(ui, members); err != nil {
 		t.Fatal(err)
 	}
 	shown := out.String() + notes.String()
@@ -44,8 +44,8 @@ func TestListGPUs(t *testing.T) {
 		}
 	}
 	out.Reset()
-	a.json = true
-	if err := a.listGPUs(members); err != nil {
+	ui.json = true
+	if err := printGPUs(ui, members); err != nil {
 		t.Fatal(err)
 	}
 	var all []api.GPU
@@ -54,8 +54,8 @@ func TestListGPUs(t *testing.T) {
 	}
 	out.Reset()
 	notes.Reset()
-	a.json = false
-	if err := a.listGPUs(members[2:]); err != nil || !strings.Contains(out.String()+notes.String(), "no node has a GPU") {
+	ui.json = false
+	if err := printGPUs(ui, members[2:]); err != nil || !strings.Contains(out.String()+notes.String(), "no node has a GPU") {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
 }

@@ -20,7 +20,7 @@ type gpuReport struct {
 	Problem *shell.Problem `json:"problem,omitempty"`
 }
 
-func (a *app) gpuSetupCommand() *cobra.Command {
+func gpuSetupCommand(ui *console) *cobra.Command {
 	var o gpusetup.Options
 	r := &remote{}
 	c := &cobra.Command{
@@ -29,7 +29,7 @@ func (a *app) gpuSetupCommand() *cobra.Command {
 again. It works on Ubuntu and Debian, as root or with a sudo that asks for no password. The driver must already be installed. Docker is
 not restarted under running containers, and no machine is rebooted, unless a flag says so. Programs without containers need none of this.`,
 		Example: "  mlfnode gpu-setup hostA --dry-run\n  mlfnode gpu-setup ada@hostA hostB --restart-docker",
-		RunE:    func(c *cobra.Command, args []string) error { return a.gpuSetup(c.Context(), r, o, args) },
+		RunE:    func(c *cobra.Command, args []string) error { return setUpGPUs(c.Context(), ui, r, o, args) },
 	}
 	f := c.Flags()
 	key := f.StringP("key", "i", "", "private key for ssh, a `FILE` (default as ssh finds it)")
@@ -40,7 +40,7 @@ not restarted under running containers, and no machine is rebooted, unless a fla
 	f.BoolVar(&o.Reboot, "reboot", false, "reboot where nothing else helps; drain the node first")
 	f.StringVar(&o.Image, "image", "", "`IMAGE` of the test container (default "+gpusetup.DefaultImage+"); - skips the test")
 	f.StringVar(&o.Version, "toolkit", "", "`VERSION` of the toolkit to install, as in "+gpusetup.DefaultVersion)
-	a.jsonFlag(c)
+	ui.jsonFlag(c)
 	return c
 }
 
@@ -51,8 +51,8 @@ func someArguments(c *cobra.Command, args []string) error {
 	return nil
 }
 
-func (a *app) gpuSetup(ctx context.Context, r *remote, o gpusetup.Options, hosts []string) error {
-	over, done, err := a.overSSH(r, &bootstrap.Cluster{Key: r.key})
+func setUpGPUs(ctx context.Context, ui *console, r *remote, o gpusetup.Options, hosts []string) error {
+	over, done, err := sshOptions(ui, r, &bootstrap.Cluster{Key: r.key})
 	if err != nil {
 		return err
 	}
@@ -60,13 +60,13 @@ func (a *app) gpuSetup(ctx context.Context, r *remote, o gpusetup.Options, hosts
 	reports := make([]gpuReport, len(hosts))
 	var work sync.WaitGroup
 	for i, host := range hosts {
-		work.Go(func() { reports[i] = a.setUpOne(ctx, &over, host, o) })
+		work.Go(func() { reports[i] = setUpGPUHost(ctx, ui, &over, host, o) })
 	}
 	work.Wait()
-	if a.json {
-		err = a.printJSON(reports)
+	if ui.json {
+		err = ui.printJSON(reports)
 	} else {
-		a.showGPUReports(reports)
+		printGPUReports(ui, reports)
 	}
 	for _, r := range reports {
 		if err == nil && (r.Problem != nil || r.Outcome == gpusetup.Stopped) {
@@ -76,14 +76,14 @@ func (a *app) gpuSetup(ctx context.Context, r *remote, o gpusetup.Options, hosts
 	return err
 }
 
-func (a *app) setUpOne(ctx context.Context, over *bootstrap.Options, host string, o gpusetup.Options) gpuReport {
+func setUpGPUHost(ctx context.Context, ui *console, over *bootstrap.Options, host string, o gpusetup.Options) gpuReport {
 	r := gpuReport{Host: host}
 	m, _, err := over.Dial(ctx, host)
 	if err == nil {
 		defer m.Close()
 		r.Report, err = gpusetup.Setup(ctx, m, o, func(s gpusetup.Step) {
 			if s.Verdict == "" { // it may take minutes; verdicts are in the report
-				a.say("%s: %s: %s …", host, s.Check, oneLine(s.Text))
+				ui.say("%s: %s: %s …", host, s.Check, oneLine(s.Text))
 			}
 		})
 	}
@@ -93,20 +93,20 @@ func (a *app) setUpOne(ctx context.Context, over *bootstrap.Options, host string
 	return r
 }
 
-func (a *app) showGPUReports(all []gpuReport) {
+func printGPUReports(ui *console, all []gpuReport) {
 	for _, r := range all {
 		if r.Problem != nil {
-			a.sayProblem(r.Host, r.Problem)
+			printProblem(ui, r.Host, r.Problem)
 			continue
 		}
 		for i := range r.Checks {
-			a.showCheck(r.Host, &r.Checks[i], r.DryRun)
+			printGPUCheck(ui, r.Host, &r.Checks[i], r.DryRun)
 		}
-		fmt.Fprintf(a.stdout, "%s: %s\n", r.Host, r.Outcome)
+		fmt.Fprintf(ui.stdout, "%s: %s\n", r.Host, r.Outcome)
 	}
 }
 
-func (a *app) showCheck(host string, c *gpusetup.Check, dry bool) {
+func printGPUCheck(ui *console, host string, c *gpusetup.Check, dry bool) {
 	verdict, text := string(c.Verdict), c.Note
 	if c.Cause != "" {
 		text = c.Cause
@@ -114,11 +114,11 @@ func (a *app) showCheck(host string, c *gpusetup.Check, dry bool) {
 	if c.Fixed {
 		verdict = "fixed"
 	}
-	fmt.Fprintf(a.stdout, "%s: %-6s %-13s %s\n", host, verdict, c.Name, oneLine(text))
+	fmt.Fprintf(ui.stdout, "%s: %-6s %-13s %s\n", host, verdict, c.Name, oneLine(text))
 	if c.Cure != "" && !c.Fixed {
-		fmt.Fprintf(a.stdout, "  try: %s\n", oneLine(c.Cure))
+		fmt.Fprintf(ui.stdout, "  try: %s\n", oneLine(c.Cure))
 	}
 	if dry && c.Program != "" {
-		fmt.Fprintf(a.stdout, "  would run as root:\n    %s\n", strings.ReplaceAll(strings.TrimSpace(c.Program), "\n", "\n    "))
+		fmt.Fprintf(ui.stdout, "  would run as root:\n    %s\n", strings.ReplaceAll(strings.TrimSpace(c.Program), "\n", "\n    "))
 	}
 }

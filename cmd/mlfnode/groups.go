@@ -276,8 +276,8 @@ func without(keys, others []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return slices.Contains(others, key) })
 }
 
-// groupedResults prints what groups of trials gave: the number of trials, and the mean, standard deviation and best of a value.
-func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f *listFlags) error {
+// printGroups prints what groups of trials gave: the number of trials, and the mean, standard deviation and best of a value.
+func printGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, f *listFlags) error {
 	keys, err := f.groups.keys(v)
 	if err != nil {
 		return err
@@ -297,7 +297,7 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 	slices.SortStableFunc(g.all, order)
 	all := g.all[min(f.offset, int64(len(g.all))):]
 	limit := f.limit
-	if limit < 0 && !a.json && f.csv == "" {
+	if limit < 0 && !ui.json && f.csv == "" {
 		limit = tableRows
 	}
 	more := len(all)
@@ -306,8 +306,8 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 	}
 	more -= len(all)
 	switch {
-	case a.json:
-		out := jsonArray{w: a.stdout}
+	case ui.json:
+		out := jsonArray{w: ui.stdout}
 		for _, g := range all {
 			if err := out.add(g.summary()); err != nil {
 				return err
@@ -315,11 +315,11 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 		}
 		return out.end()
 	case f.csv == "-":
-		return writeGroups(a.stdout, keys, all)
+		return writeGroups(ui.stdout, keys, all)
 	case f.csv != "":
-		return a.writeTable(v, f.csv, "--csv", func(w io.Writer) error { return writeGroups(w, keys, all) })
+		return writeTableFile(v, f.csv, "--csv", func(w io.Writer) error { return writeGroups(w, keys, all) })
 	}
-	t := newTable(a.stdout, groupHead(keys)...)
+	t := newTable(ui.stdout, groupHead(keys)...)
 	for _, g := range all {
 		t.row(g.cells(keys, figure.text)...)
 	}
@@ -327,11 +327,11 @@ func (a *app) groupedResults(ctx context.Context, c *api.Client, v *api.Sweep, f
 		return err
 	}
 	if more > 0 {
-		fmt.Fprintf(a.stdout, "… of %d groups; all of them with --limit 0\n", len(g.all))
+		fmt.Fprintf(ui.stdout, "… of %d groups; all of them with --limit 0\n", len(g.all))
 	}
-	a.say("%s of %s: %s", value.name, v.Sweep, plural(int64(len(g.all)), "group"))
+	ui.say("%s of %s: %s", value.name, v.Sweep, plural(int64(len(g.all)), "group"))
 	if value.goal == "" {
-		a.say("there is no best trial, since %s has no goal; a sweep gets one with: --objective %[1]s:max", value.name)
+		ui.say("there is no best trial, since %s has no goal; a sweep gets one with: --objective %[1]s:max", value.name)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"slices"
 	"strconv"
@@ -21,7 +22,7 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) sweepsCommand() *cobra.Command {
+func sweepsCommand(a *app) *cobra.Command {
 	mine := false
 	var states []string
 	c := &cobra.Command{
@@ -33,9 +34,9 @@ func (a *app) sweepsCommand() *cobra.Command {
 					return usage(fmt.Sprintf("%q is not a state of a sweep", s), "running, paused, cancelled or finished")
 				}
 			}
-			err := a.read(c.Context(), func(s *node.Session) error { return a.sweeps(c.Context(), s.Client(), mine, states) })
+			err := a.read(c.Context(), func(s *node.Session) error { return listSweeps(c.Context(), a.console, s.Client(), mine, states) })
 			if errors.Is(err, errNoState) {
-				return a.listSweeps(nil)
+				return printSweeps(a.console, nil)
 			}
 			return err
 		},
@@ -48,8 +49,8 @@ func (a *app) sweepsCommand() *cobra.Command {
 
 var sweepStates = [...]grid.SweepState{grid.SweepRunning, grid.SweepPaused, grid.SweepCancelled, grid.SweepFinished}
 
-// sweeps lists sweeps; without states those in all states.
-func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool, states []string) error {
+// listSweeps lists sweeps; without states those in all states.
+func listSweeps(ctx context.Context, ui *console, c *api.Client, mine bool, states []string) error {
 	all, err := c.Sweeps(ctx)
 	if err != nil {
 		return err
@@ -58,12 +59,12 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool, states []str
 		owned := slices.ContainsFunc(all, func(v api.Sweep) bool { return v.Owner != "" })
 		some := len(all) > 0
 		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return v.Owner != userName() })
-		none := some && len(all) == 0 && !a.json
+		none := some && len(all) == 0 && !ui.json
 		switch {
 		case some && !owned:
-			a.say("note: no sweep says who submitted it: this program, or the master, was of an older version then")
+			ui.say("note: no sweep says who submitted it: this program, or the master, was of an older version then")
 		case none:
-			a.say("you have no sweeps; list all of them with: mlfnode sweeps")
+			ui.say("you have no sweeps; list all of them with: mlfnode sweeps")
 		}
 		if none {
 			return nil
@@ -71,21 +72,21 @@ func (a *app) sweeps(ctx context.Context, c *api.Client, mine bool, states []str
 	}
 	if some := len(all) > 0; some && states != nil {
 		all = slices.DeleteFunc(all, func(v api.Sweep) bool { return !slices.Contains(states, string(v.State)) })
-		if len(all) == 0 && !a.json {
-			a.say("no sweep is %s; list all of them with: mlfnode sweeps", strings.Join(states, " or "))
+		if len(all) == 0 && !ui.json {
+			ui.say("no sweep is %s; list all of them with: mlfnode sweeps", strings.Join(states, " or "))
 			return nil
 		}
 	}
-	if err := a.listSweeps(all); err != nil || a.json || len(all) == 0 {
+	if err := printSweeps(ui, all); err != nil || ui.json || len(all) == 0 {
 		return err
 	}
-	return a.retention(ctx, c, all)
+	return printSweepNotes(ctx, ui, c, all)
 }
 
-// listSweeps prints sweeps, the newest last.
-func (a *app) listSweeps(all []api.Sweep) error {
-	if a.json {
-		out := jsonArray{w: a.stdout}
+// printSweeps prints sweeps, the newest last.
+func printSweeps(ui *console, all []api.Sweep) error {
+	if ui.json {
+		out := jsonArray{w: ui.stdout}
 		for i := range all {
 			if err := out.add(&all[i]); err != nil {
 				return err
@@ -94,7 +95,7 @@ func (a *app) listSweeps(all []api.Sweep) error {
 		return out.end()
 	}
 	if len(all) == 0 {
-		a.say("there is no sweep yet; start one with: mlfnode sweep PROJECT")
+		ui.say("there is no sweep yet; start one with: mlfnode sweep PROJECT")
 		return nil
 	}
 	head := []string{"sweep", "state", "trials", "pending", "running", "succeeded", "failed", "cancelled", "submitted"}
@@ -106,7 +107,7 @@ func (a *app) listSweeps(all []api.Sweep) error {
 	if stopped {
 		head = slices.Insert(head, slices.Index(head, "cancelled"), "stopped")
 	}
-	t := newTable(a.stdout, append(head, "name")...)
+	t := newTable(ui.stdout, append(head, "name")...)
 	for _, s := range all {
 		n := func(v int64) string { return strconv.FormatInt(v, 10) }
 		row := []string{string(s.Sweep), string(s.State), n(s.Count), n(s.Pending), n(s.Running), n(s.Succeeded), n(s.Failed)}
@@ -130,26 +131,26 @@ func ago(t time.Time) string {
 	return humanize.Time(t)
 }
 
-// retention says what hinders a sweep, and what was or is about to be removed.
-func (a *app) retention(ctx context.Context, c *api.Client, all []api.Sweep) error {
+// printSweepNotes says what hinders a sweep, and what was or is about to be removed.
+func printSweepNotes(ctx context.Context, ui *console, c *api.Client, all []api.Sweep) error {
 	n, err := c.Node(ctx)
 	if err != nil {
 		return err
 	}
 	for _, s := range all {
 		if s.Problem != "" {
-			a.say("%s: %s", s.Sweep, oneLine(s.Problem))
+			ui.say("%s: %s", s.Sweep, oneLine(s.Problem))
 		} else if s.Waits != "" {
-			a.say("%s waits: %s; for more: mlfnode trials --explain %s/INDEX", s.Sweep, s.Waits, s.Sweep)
+			ui.say("%s waits: %s; for more: mlfnode trials --explain %s/INDEX", s.Sweep, s.Waits, s.Sweep)
 		}
 		for _, g := range s.Sharing {
 			if s.Ended == nil {
-				a.say("%s: on %s %s", s.Sweep, oneLine(strings.TrimSpace(g.Model+" "+g.Value)), g.Text)
+				ui.say("%s: on %s %s", s.Sweep, oneLine(strings.TrimSpace(g.Model+" "+g.Value)), g.Text)
 			}
 		}
 	}
 	if near := nearRetention(&n, all, time.Now()); near != "" {
-		a.say("%s (node.yaml: retention)", near)
+		ui.say("%s (node.yaml: retention)", near)
 	}
 	return nil
 }
@@ -253,7 +254,7 @@ func (f *listFlags) conditions(v *api.Sweep) (url.Values, error) {
 	return where, nil
 }
 
-func (a *app) trialsCommand() *cobra.Command {
+func trialsCommand(a *app) *cobra.Command {
 	var f listFlags
 	explain := false
 	c := &cobra.Command{
@@ -273,12 +274,12 @@ func (a *app) trialsCommand() *cobra.Command {
 			}
 			return a.read(c.Context(), func(s *node.Session) error {
 				if explain {
-					return a.explain(c.Context(), s.Client(), id)
+					return printExplanation(c.Context(), a.console, s.Client(), id)
 				}
 				if id.Index >= 0 {
-					return a.attempts(c.Context(), s.Client(), id)
+					return printAttempts(c.Context(), a.console, s.Client(), id)
 				}
-				return a.trials(c.Context(), s.Client(), id.Sweep, q, &f)
+				return listTrials(c.Context(), a.console, s.Client(), id.Sweep, q, &f)
 			})
 		},
 	}
@@ -288,18 +289,18 @@ func (a *app) trialsCommand() *cobra.Command {
 	return c
 }
 
-// explain prints how a trial stands, and what is in its way.
-func (a *app) explain(ctx context.Context, c *api.Client, id grid.TrialID) error {
+// printExplanation prints how a trial stands, and what is in its way.
+func printExplanation(ctx context.Context, ui *console, c *api.Client, id grid.TrialID) error {
 	e, err := c.Explain(ctx, id)
 	if err != nil {
 		return err
 	}
-	if a.json {
-		return a.printJSON(e)
+	if ui.json {
+		return ui.printJSON(e)
 	}
-	fmt.Fprintf(a.stdout, "%s is %s: %s\n", e.Trial, e.State, e.Text)
+	fmt.Fprintf(ui.stdout, "%s is %s: %s\n", e.Trial, e.State, e.Text)
 	for _, o := range e.Nodes {
-		fmt.Fprintf(a.stdout, "  %s: %s (%s)\n", cmp.Or(string(o.Node), "this machine"), o.Text, o.Code)
+		fmt.Fprintf(ui.stdout, "  %s: %s (%s)\n", cmp.Or(string(o.Node), "this machine"), o.Text, o.Code)
 	}
 	return nil
 }
@@ -323,7 +324,7 @@ func targets(args []string) ([]grid.TrialID, error) {
 	return ids, nil
 }
 
-func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
+func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return err
@@ -331,10 +332,10 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 	if q.Where, err = f.conditions(&v); err != nil {
 		return err
 	}
-	if a.json {
-		return a.trialsJSON(ctx, c, selection{&v, q})
+	if ui.json {
+		return writeTrialsJSON(ctx, ui, c, selection{&v, q})
 	}
-	t := trialTable{app: a, client: c, sweep: &v}
+	t := trialTable{stdout: ui.stdout, client: c, sweep: &v}
 	shown, lost := int64(0), lostOutput{}
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
@@ -352,15 +353,15 @@ func (a *app) trials(ctx context.Context, c *api.Client, id grid.SweepID, q api.
 		return err
 	}
 	if q.Limit == tableRows+1 && shown > tableRows {
-		a.say("… more; all of them with --limit 0")
+		ui.say("… more; all of them with --limit 0")
 	}
-	lost.tell(a)
-	return a.failureGroups(ctx, c, &v)
+	lost.print(ui)
+	return printFailureGroups(ctx, ui, c, &v)
 }
 
 // trialTable prints trials. The first ones are kept until it is known whether there are more: with few there is a column of curves.
 type trialTable struct {
-	app    *app
+	stdout io.Writer
 	client *api.Client
 	sweep  *api.Sweep
 	first  []api.Trial
@@ -399,7 +400,7 @@ func (t *trialTable) begin() {
 	}
 	head = append(head, "node", "reason")
 	keys, _ := columnNames(t.sweep, head)
-	t.rows = newTable(t.app.stdout, append(head, keys...)...)
+	t.rows = newTable(t.stdout, append(head, keys...)...)
 	t.rows.whole = len(head) - 1
 	for i := range t.first {
 		t.rows.row(t.cells(&t.first[i])...)
@@ -431,8 +432,8 @@ type selection struct {
 	query api.TrialQuery
 }
 
-func (a *app) trialsJSON(ctx context.Context, c *api.Client, all ...selection) error {
-	w := bufio.NewWriterSize(a.stdout, 64<<10)
+func writeTrialsJSON(ctx context.Context, ui *console, c *api.Client, all ...selection) error {
+	w := bufio.NewWriterSize(ui.stdout, 64<<10)
 	out := jsonArray{w: w}
 	for _, s := range all {
 		for t, err := range c.Trials(ctx, s.sweep.Sweep, s.query) {
@@ -450,19 +451,19 @@ func (a *app) trialsJSON(ctx context.Context, c *api.Client, all ...selection) e
 	return w.Flush()
 }
 
-func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) error {
+func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.TrialID) error {
 	all, err := c.Attempts(ctx, id)
 	if err != nil {
 		return err
 	}
-	if a.json {
-		return a.printJSON(all)
+	if ui.json {
+		return ui.printJSON(all)
 	}
 	head := []string{"attempt", "outcome", "class", "exit", "started", "wall", "node", "run"}
 	if slices.ContainsFunc(all, func(at api.Attempt) bool { return at.Bundle != "" }) {
 		head = append(head, "files")
 	}
-	t := newTable(a.stdout, head...)
+	t := newTable(ui.stdout, head...)
 	for _, at := range all {
 		started := ""
 		if at.Started != nil {
@@ -475,23 +476,23 @@ func (a *app) attempts(ctx context.Context, c *api.Client, id grid.TrialID) erro
 	}
 	for _, at := range all {
 		if text := outputText(&at.Output); text != "" {
-			fmt.Fprintf(a.stdout, "attempt %d: %s\n", at.Attempt, text)
+			fmt.Fprintf(ui.stdout, "attempt %d: %s\n", at.Attempt, text)
 		}
 		for _, g := range at.Resources.GPUs {
-			fmt.Fprintf(a.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt, bytesText(g.Memory), g.UUID, g.Busy)
+			fmt.Fprintf(ui.stdout, "attempt %d: used %s of %s at most, which was %d%% busy\n", at.Attempt, bytesText(g.Memory), g.UUID, g.Busy)
 		}
 		if at.Reason == "" {
 			continue
 		}
-		fmt.Fprintf(a.stdout, "attempt %d: %s\n", at.Attempt, oneLine(at.Reason))
+		fmt.Fprintf(ui.stdout, "attempt %d: %s\n", at.Attempt, oneLine(at.Reason))
 		if hint := grid.FailureOf(at.Class).Hint; hint != "" {
-			fmt.Fprintf(a.stdout, "  %s\n", hint)
+			fmt.Fprintf(ui.stdout, "  %s\n", hint)
 		}
 	}
 	return nil
 }
 
-func (a *app) resultsCommand() *cobra.Command {
+func resultsCommand(a *app) *cobra.Command {
 	var f listFlags
 	c := &cobra.Command{
 		Use: "results SWEEP...", Short: "Show the results of the trials: parameters, metrics, resources",
@@ -556,9 +557,9 @@ func (a *app) resultsCommand() *cobra.Command {
 			}
 			return a.read(c.Context(), func(s *node.Session) error {
 				if len(ids) > 1 {
-					return a.severalResults(c.Context(), s.Client(), ids, q, &f)
+					return listSeveralResults(c.Context(), a.console, s.Client(), ids, q, &f)
 				}
-				return a.results(c.Context(), s.Client(), id.Sweep, q, &f)
+				return listResults(c.Context(), a.console, s.Client(), id.Sweep, q, &f)
 			})
 		},
 	}
@@ -589,13 +590,13 @@ func looksLikeSweep(word string) bool {
 	return word == "last" || dash > 0 && err == nil && !strings.ContainsAny(word, "./")
 }
 
-func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
+func listResults(ctx context.Context, ui *console, client *api.Client, id grid.SweepID, q api.TrialQuery, f *listFlags) error {
 	v, err := client.Sweep(ctx, id)
 	if err != nil {
 		return err
 	}
 	if f.groups.given() {
-		return a.groupedResults(ctx, client, &v, f)
+		return printGroups(ctx, ui, client, &v, f)
 	}
 	where, err := f.conditions(&v)
 	if err != nil {
@@ -609,38 +610,38 @@ func (a *app) results(ctx context.Context, client *api.Client, id grid.SweepID, 
 	}
 	q.Where = where
 	if q.Sort == "objective" {
-		if err := a.knowsObjective(ctx, client, &v); err != nil {
+		if err := checkObjective(ctx, client, &v); err != nil {
 			return err
 		}
 	}
 	switch {
-	case a.json:
-		return a.trialsJSON(ctx, client, selection{&v, q})
+	case ui.json:
+		return writeTrialsJSON(ctx, ui, client, selection{&v, q})
 	case f.csv != "":
-		return a.resultsCSV(ctx, client, f.csv, selection{&v, q})
+		return writeResultsCSV(ctx, ui, client, f.csv, selection{&v, q})
 	case f.parquet != "":
-		return a.writeParquetFile(ctx, client, &v, f.parquet, q)
+		return writeParquetFile(ctx, client, &v, f.parquet, q)
 	}
-	if err := a.resultTable(ctx, client, &v, q); err != nil {
+	if err := printResults(ctx, ui, client, &v, q); err != nil {
 		return err
 	}
-	return a.failureGroups(ctx, client, &v)
+	return printFailureGroups(ctx, ui, client, &v)
 }
 
-// resultsCSV writes the trials of sweeps to a file, - for the screen.
-func (a *app) resultsCSV(ctx context.Context, client *api.Client, file string, all ...selection) error {
+// writeResultsCSV writes the trials of sweeps to a file, - for the screen.
+func writeResultsCSV(ctx context.Context, ui *console, client *api.Client, file string, all ...selection) error {
 	if file != "-" {
-		return a.writeCSVFile(ctx, client, file, all...)
+		return writeCSVFile(ctx, client, file, all...)
 	}
-	w := bufio.NewWriterSize(a.stdout, 64<<10)
+	w := bufio.NewWriterSize(ui.stdout, 64<<10)
 	if err := writeCSV(ctx, w, client, all...); err != nil {
 		return err
 	}
 	return w.Flush()
 }
 
-// severalResults gives the trials of several sweeps, one sweep after the other.
-func (a *app) severalResults(ctx context.Context, client *api.Client, ids []grid.TrialID, q api.TrialQuery, f *listFlags) error {
+// listSeveralResults gives the trials of several sweeps, one sweep after the other.
+func listSeveralResults(ctx context.Context, ui *console, client *api.Client, ids []grid.TrialID, q api.TrialQuery, f *listFlags) error {
 	all := make([]selection, len(ids))
 	for i, id := range ids {
 		v, err := client.Sweep(ctx, id.Sweep)
@@ -652,8 +653,8 @@ func (a *app) severalResults(ctx context.Context, client *api.Client, ids []grid
 			return err
 		}
 	}
-	if a.json {
-		return a.trialsJSON(ctx, client, all...)
+	if ui.json {
+		return writeTrialsJSON(ctx, ui, client, all...)
 	}
-	return a.resultsCSV(ctx, client, f.csv, all...)
+	return writeResultsCSV(ctx, ui, client, f.csv, all...)
 }

@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) logsCommand() *cobra.Command {
+func logsCommand(a *app) *cobra.Command {
 	var follow, raw, onlyOut, onlyErr, metrics, onlyFailed bool
 	var attempt int
 	c := &cobra.Command{
@@ -38,7 +38,7 @@ func (a *app) logsCommand() *cobra.Command {
 					}
 				}
 				return a.read(c.Context(), func(s *node.Session) error {
-					return a.failedLogs(c.Context(), s.Client(), id.Sweep, &logView{out: onlyOut, err: onlyErr})
+					return printFailedLogs(c.Context(), a.console, s.Client(), id.Sweep, &logView{out: onlyOut, err: onlyErr})
 				})
 			}
 			if metrics {
@@ -50,13 +50,13 @@ func (a *app) logsCommand() *cobra.Command {
 						return usage("--metrics shows metrics, not output, and can't be combined with --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
 					}
 				}
-				return a.read(c.Context(), func(s *node.Session) error { return a.metricCurves(c.Context(), s.Client(), id, attempt) })
+				return a.read(c.Context(), func(s *node.Session) error { return printCurves(c.Context(), a.console, s.Client(), id, attempt) })
 			}
 			return a.read(c.Context(), func(s *node.Session) error {
 				view := &logView{raw: raw, out: onlyOut, err: onlyErr}
 				q := api.LogQuery{Index: id.Index, Attempt: attempt, Follow: follow}
 				for {
-					err := a.logs(c.Context(), s.Client(), id, view, q)
+					err := printLogs(c.Context(), a.console, s.Client(), id, view, q)
 					if !follow || !s.InCluster() || !errors.Is(err, api.ErrLost) {
 						return err
 					}
@@ -96,8 +96,8 @@ func (l *logView) wants(stream string) bool {
 	return stream == "stderr"
 }
 
-// failedLogs shows what the failed trials of a sweep printed.
-func (a *app) failedLogs(ctx context.Context, c *api.Client, id grid.SweepID, view *logView) error {
+// printFailedLogs shows what the failed trials of a sweep printed.
+func printFailedLogs(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, view *logView) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return err
@@ -110,24 +110,24 @@ func (a *app) failedLogs(ctx context.Context, c *api.Client, id grid.SweepID, vi
 		indexes = append(indexes, t.Index)
 	}
 	if len(indexes) == 0 {
-		a.say("no trial of %s has failed", v.Sweep)
+		ui.say("no trial of %s has failed", v.Sweep)
 	}
 	for _, index := range indexes {
-		if err := a.logs(ctx, c, grid.TrialID{Sweep: v.Sweep, Index: -1}, view, api.LogQuery{Index: index}); err != nil {
+		if err := printLogs(ctx, ui, c, grid.TrialID{Sweep: v.Sweep, Index: -1}, view, api.LogQuery{Index: index}); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
-	raw := id.Index >= 0 && (view.raw || !isTerminal(a.stdout))
+func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID, view *logView, q api.LogQuery) error {
+	raw := id.Index >= 0 && (view.raw || !isTerminal(ui.stdout))
 	v, err := c.Sweep(ctx, id.Sweep)
 	if err != nil {
 		return err
 	}
 	if view.lines == nil {
-		view.lines = newLines(v.Sweep, a.colours(a.stdout), writeLines(a.stdout))
+		view.lines = newLines(v.Sweep, ui.colours(ui.stdout), writeLines(ui.stdout))
 	}
 	shown := view.lines
 	for o, err := range c.Logs(ctx, v.Sweep, q) {
@@ -136,20 +136,20 @@ func (a *app) logs(ctx context.Context, c *api.Client, id grid.TrialID, view *lo
 		}
 		switch {
 		case o.Cut > 0 || o.Gone > 0:
-			if err := a.tellMissing(v.Sweep, &o, raw, shown); err != nil {
+			if err := printLostOutput(ui, v.Sweep, &o, raw, shown); err != nil {
 				return err
 			}
 		case !view.wants(o.Stream) || q.Follow && !view.seen.Fresh(&o):
-		case a.json:
-			if err := json.NewEncoder(a.stdout).Encode(logLine(v.Sweep, &o)); err != nil {
+		case ui.json:
+			if err := json.NewEncoder(ui.stdout).Encode(logLine(v.Sweep, &o)); err != nil {
 				return err
 			}
 		case !raw:
 			shown.add(&o, time.Now())
 		case o.Stream == "stdout":
-			a.stdout.Write(o.Data)
+			ui.stdout.Write(o.Data)
 		default:
-			a.stderr.Write(o.Data)
+			ui.stderr.Write(o.Data)
 		}
 	}
 	shown.end()

@@ -26,13 +26,13 @@ func (m *lostOutput) add(t *api.Trial) {
 	}
 }
 
-// tell says what is missing, if anything is.
-func (m *lostOutput) tell(a *app) {
+// print says what is missing, if anything is.
+func (m *lostOutput) print(ui *console) {
 	if len(m.cut) > 0 {
-		a.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", someTrials(m.cut), bytesText(m.bytes))
+		ui.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", someTrials(m.cut), bytesText(m.bytes))
 	}
 	if len(m.gone) > 0 {
-		a.say("output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs", someTrials(m.gone))
+		ui.say("output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs", someTrials(m.gone))
 	}
 }
 
@@ -79,13 +79,13 @@ func outputText(p *api.Printed) string {
 	return text
 }
 
-// tellMissing shows what is not there of a trial's output: among its lines, or beside the bytes that the program wrote.
-func (a *app) tellMissing(id grid.SweepID, o *api.Output, raw bool, shown *lines) error {
+// printLostOutput shows what is not there of a trial's output: among its lines, or beside the bytes that the program wrote.
+func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, shown *lines) error {
 	switch {
-	case a.json:
-		return json.NewEncoder(a.stdout).Encode(missingLine(id, o))
+	case ui.json:
+		return json.NewEncoder(ui.stdout).Encode(missingLine(id, o))
 	case raw:
-		a.say("%s/%d: %s", id, o.Index, missingText(o.Cut, o.Gone))
+		ui.say("%s/%d: %s", id, o.Index, missingText(o.Cut, o.Gone))
 	default:
 		shown.end()
 		shown.emit(fmt.Sprintf("%s/%d … %s", id, o.Index, missingText(o.Cut, o.Gone)))

@@ -226,7 +226,7 @@ var placeholder = regexp.MustCompile(`^[A-Z_:]+$|^…$`)
 
 // checkCall parses a command line without running it. whole is one with all of its arguments.
 func checkCall(args []string, whole bool) error {
-	root := (&app{stdout: &screen{w: io.Discard}, stderr: io.Discard}).root()
+	root := rootCommand(newTestApp(io.Discard, io.Discard))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	c, rest, err := root.Find(joinOptional(root, args))

@@ -17,25 +17,25 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) membersCommand() *cobra.Command {
+func membersCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "members", Short: "List the nodes of the cluster and their state", Args: noArgument,
 		Long:    "List the nodes of the cluster and their state, as this node sees them. This also works while the master is down.",
 		Example: "  mlfnode members\n  mlfnode members --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			all, err := a.members(c.Context())
+			all, err := clusterMembers(c.Context(), a)
 			if err != nil {
 				return err
 			}
-			return a.listMembers(all)
+			return printMembers(a.console, all)
 		},
 	}
 	a.jsonFlag(c)
 	return c
 }
 
-// members asks the node of this machine, which knows them also when the master is down, else the master.
-func (a *app) members(ctx context.Context) ([]api.Member, error) {
+// clusterMembers asks the node of this machine, which knows them also when the master is down, else the master.
+func clusterMembers(ctx context.Context, a *app) ([]api.Member, error) {
 	s, err := a.nearest(ctx)
 	if err != nil {
 		return nil, err
@@ -45,12 +45,12 @@ func (a *app) members(ctx context.Context) ([]api.Member, error) {
 }
 
 // nearest gives a session with the node of this machine, or with the master.
-func (a *app) nearest(ctx context.Context) (*node.Session, error) {
-	cfg, err := a.settings()
+func (c *connector) nearest(ctx context.Context) (*node.Session, error) {
+	cfg, err := c.settings()
 	if err != nil {
 		return nil, err
 	}
-	d, err := a.destination(&cfg)
+	d, err := c.destination(&cfg)
 	if d.role != "" {
 		if s, about := node.At(ctx, cfg); s != nil && about.Role != "" {
 			return s, nil
@@ -60,25 +60,25 @@ func (a *app) nearest(ctx context.Context) (*node.Session, error) {
 	}
 	switch {
 	case d.role != "" && (err != nil || d.contact == nil):
-		return a.own(ctx, &cfg, d.role)
+		return c.own(ctx, &cfg, d.role)
 	case err != nil:
 		return nil, err
 	case d.alone():
 		return nil, failed("no node of a cluster runs on this machine", "start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
 	}
-	return a.inCluster(ctx, &cfg, &d)
+	return c.inCluster(ctx, &cfg, &d)
 }
 
-func (a *app) listMembers(all []api.Member) error {
-	if a.json {
-		return a.printJSON(all)
+func printMembers(ui *console, all []api.Member) error {
+	if ui.json {
+		return ui.printJSON(all)
 	}
 	head := []string{"node", "state", "roles", "cpus", "memory", "gpus", "running", "load", "address", "version"}
 	labelled := slices.ContainsFunc(all, func(m api.Member) bool { return len(m.Labels) > 0 })
 	if labelled {
 		head = append(head, "labels")
 	}
-	t := newTable(a.stdout, append(head, "")...)
+	t := newTable(ui.stdout, append(head, "")...)
 	for i := range all {
 		m := &all[i]
 		running, load := "", "" // of a node that is not there nothing is known
@@ -109,16 +109,16 @@ func memberState(m *api.Member) string {
 	return m.State
 }
 
-func (a *app) printJSON(v any) error {
+func (ui *console) printJSON(v any) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return fmt.Errorf("print JSON: %w", err)
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s\n", b)
+	_, err = fmt.Fprintf(ui.stdout, "%s\n", b)
 	return err
 }
 
-func (a *app) drainCommand() *cobra.Command {
+func drainCommand(a *app) *cobra.Command {
 	var reason string
 	wait := false
 	c := &cobra.Command{
@@ -127,10 +127,10 @@ func (a *app) drainCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.atMaster(c.Context(), func(s *node.Session) error {
 				node := grid.NodeID(args[0])
-				if err := a.drain(c.Context(), s.Client(), node, reason); err != nil || !wait {
+				if err := drainNode(c.Context(), a.console, s.Client(), node, reason); err != nil || !wait {
 					return err
 				}
-				return a.awaitRest(c.Context(), s, node)
+				return awaitIdle(c.Context(), a.console, s, node)
 			})
 		},
 	}
@@ -146,8 +146,8 @@ const (
 	restCounts   = 5
 )
 
-// awaitRest waits until no trial runs on a node, also where the master is restarted meanwhile.
-func (a *app) awaitRest(ctx context.Context, s *node.Session, node grid.NodeID) error {
+// awaitIdle waits until no trial runs on a node, also where the master is restarted meanwhile.
+func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.NodeID) error {
 	tick := time.NewTicker(restInterval)
 	defer tick.Stop()
 	told := false
@@ -155,14 +155,14 @@ func (a *app) awaitRest(ctx context.Context, s *node.Session, node grid.NodeID) 
 		rests, state, err := atRest(ctx, s.Client(), node)
 		switch {
 		case errors.Is(err, api.ErrLost) && s.InCluster():
-			if err := s.Await(ctx, func() { a.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
+			if err := s.Await(ctx, func() { ui.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
 				return err
 			}
 		case err != nil:
 			return err
 		case !rests && (state == "" || state == "dead") && !told:
 			told = true
-			a.say("%s is not reachable for the cluster, so that what runs there is unknown; waiting for it", node)
+			ui.say("%s is not reachable for the cluster, so that what runs there is unknown; waiting for it", node)
 		}
 		if idle++; !rests {
 			idle = 0
@@ -173,7 +173,7 @@ func (a *app) awaitRest(ctx context.Context, s *node.Session, node grid.NodeID) 
 		case <-tick.C:
 		}
 	}
-	a.say("nothing runs on %s any more", node)
+	ui.say("nothing runs on %s any more", node)
 	return nil
 }
 
@@ -196,12 +196,12 @@ func atRest(ctx context.Context, client *api.Client, node grid.NodeID) (rests bo
 	return count == 0 && (m.State == "left" || m.State == "alive" && m.Running == 0), m.State, nil
 }
 
-func (a *app) drain(ctx context.Context, client *api.Client, node grid.NodeID, reason string) error {
+func drainNode(ctx context.Context, ui *console, client *api.Client, node grid.NodeID, reason string) error {
 	if err := client.Drain(ctx, node, reason); err != nil {
 		return err
 	}
-	if err := a.sayRunning(ctx, client, node); err != nil && ctx.Err() == nil { // it is drained all the same
-		a.say("%s takes no more trials; what still runs there is unknown: %s", node, oneLine(err.Error()))
+	if err := printRunning(ctx, ui, client, node); err != nil && ctx.Err() == nil { // it is drained all the same
+		ui.say("%s takes no more trials; what still runs there is unknown: %s", node, oneLine(err.Error()))
 	}
 	return nil
 }
@@ -234,24 +234,24 @@ func runningOn(ctx context.Context, client *api.Client, node grid.NodeID) (count
 	return count, names, nil
 }
 
-// sayRunning says what still runs on a node that takes no more trials.
-func (a *app) sayRunning(ctx context.Context, client *api.Client, node grid.NodeID) error {
+// printRunning says what still runs on a node that takes no more trials.
+func printRunning(ctx context.Context, ui *console, client *api.Client, node grid.NodeID) error {
 	count, names, err := runningOn(ctx, client, node)
 	if err != nil {
 		return err
 	}
 	switch {
 	case count == 0:
-		a.say("%s takes no more trials; no trial is known to run there", node)
+		ui.say("%s takes no more trials; no trial is known to run there", node)
 		return nil
 	case count > mostNamed:
 		names = append(names, "…")
 	}
-	a.say("%s takes no more trials; still running there: %s (%s)", node, plural(int64(count), "trial"), strings.Join(names, ", "))
+	ui.say("%s takes no more trials; still running there: %s (%s)", node, plural(int64(count), "trial"), strings.Join(names, ", "))
 	return nil
 }
 
-func (a *app) undrainCommand() *cobra.Command {
+func undrainCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "undrain NODE", Short: "Let a node that was drained or quarantined take trials again", Args: oneArgument,
 		Example: "  mlfnode undrain hostB",
@@ -261,44 +261,44 @@ func (a *app) undrainCommand() *cobra.Command {
 	}
 }
 
-func (a *app) forgetCommand() *cobra.Command {
+func forgetCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "forget NODE", Short: "Remove a node from the cluster for good, and revoke its credentials", Args: oneArgument,
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
 			err := a.onMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })
-			return a.sayNewKey(err)
+			return noteNewKey(a.console, err)
 		},
 	}
 }
 
-// sayNewKey says what a new gossip key means for backups. It returns err, and says nothing if there is one.
-func (a *app) sayNewKey(err error) error {
+// noteNewKey says what a new gossip key means for backups. It returns err, and says nothing if there is one.
+func noteNewKey(ui *console, err error) error {
 	if err == nil {
-		a.say("the cluster has a new gossip key; if you keep backups, make a new one now: mlfnode backup FILE")
+		ui.say("the cluster has a new gossip key; if you keep backups, make a new one now: mlfnode backup FILE")
 	}
 	return err
 }
 
 // onMaster calls fn with the master of a cluster.
-func (a *app) onMaster(ctx context.Context, fn func(*api.Client) error) error {
-	return a.atMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
+func (c *connector) onMaster(ctx context.Context, fn func(*api.Client) error) error {
+	return c.atMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
 }
 
 // atMaster calls fn with a session with the master of a cluster.
-func (a *app) atMaster(ctx context.Context, fn func(*node.Session) error) error {
-	cfg, err := a.settings()
+func (c *connector) atMaster(ctx context.Context, fn func(*node.Session) error) error {
+	cfg, err := c.settings()
 	if err != nil {
 		return err
 	}
-	d, err := a.destination(&cfg)
+	d, err := c.destination(&cfg)
 	if err != nil {
 		return err
 	}
 	if d.alone() {
 		return failed("no master runs on this machine, and you are in no cluster", "start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
 	}
-	s, err := a.inCluster(ctx, &cfg, &d)
+	s, err := c.inCluster(ctx, &cfg, &d)
 	if err != nil {
 		return err
 	}

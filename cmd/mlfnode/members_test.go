@@ -44,8 +44,8 @@ func TestDrainWithoutALook(t *testing.T) {
 		})
 		defer c.Close()
 		var said bytes.Buffer
-		a := &app{stdout: &screen{w: io.Discard}, stderr: &said}
-		if err := a.drain(t.Context(), c, "m", ""); (err != nil) != test.fails || !strings.Contains(said.String(), test.want) {
+		ui := newConsole(io.Discard, &said)
+		if err := drainNode(t.Context(), ui, c, "m", ""); (err != nil) != test.fails || !strings.Contains(said.String(), test.want) {
 			t.Errorf("%d, %d: got %v and %q, want %q", test.drain, test.sweeps, err, &said, test.want)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) monitorCommand() *cobra.Command {
+func monitorCommand(a *app) *cobra.Command {
 	port, role := node.DefaultMonitorPort, string(api.RoleOperator)
 	c := &cobra.Command{
 		Use: "monitor", Short: "Serve a web page on this machine to watch sweeps and act on them", Args: noArgument,
@@ -30,7 +30,7 @@ ssh -L 5555:127.0.0.1:5555.`,
 			if port < 0 || port > 65535 {
 				return usage(fmt.Sprintf("--port %d is not a port", port), "choose one from 1 to 65535; 0 is any free one")
 			}
-			return a.monitor(c.Context(), port, api.Role(role))
+			return serveMonitor(c.Context(), a, port, api.Role(role))
 		},
 	}
 	f := c.Flags()
@@ -39,7 +39,7 @@ ssh -L 5555:127.0.0.1:5555.`,
 	return c
 }
 
-func (a *app) monitor(ctx context.Context, port int, role api.Role) error {
+func serveMonitor(ctx context.Context, a *app, port int, role api.Role) error {
 	cfg, err := a.settings()
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (a *app) monitor(ctx context.Context, port int, role api.Role) error {
 	}()
 	links := make(chan struct{}, 1)
 	links <- struct{}{}
-	go a.printLinks(ctx, browsers, links, stop)
+	go printLoginLinks(ctx, a.console, browsers, links, stop)
 	go askLinks(ctx, links)
 	a.say("the link logs one browser in, within a minute; Enter prints another one, Ctrl-C ends")
 	if err := browsers.Run(ctx); err != nil {
@@ -73,12 +73,12 @@ func (a *app) monitor(ctx context.Context, port int, role api.Role) error {
 	return context.Cause(ctx)
 }
 
-// printLinks prints a link whenever one is asked for. Where it can't, nobody can log in, and the command ends.
-func (a *app) printLinks(ctx context.Context, browsers *node.Browsers, links <-chan struct{}, stop context.CancelCauseFunc) {
+// printLoginLinks prints a link whenever one is asked for. Where it can't, nobody can log in, and the command ends.
+func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, links <-chan struct{}, stop context.CancelCauseFunc) {
 	for {
 		select {
 		case <-links:
-			if _, err := fmt.Fprintln(a.stdout, browsers.Link()); err != nil {
+			if _, err := fmt.Fprintln(ui.stdout, browsers.Link()); err != nil {
 				stop(err)
 				return
 			}

@@ -8,7 +8,7 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-func (a *app) moveMasterCommand() *cobra.Command {
+func moveMasterCommand(a *app) *cobra.Command {
 	r := &remote{}
 	c := &cobra.Command{
 		Use: "move-master HOST", Short: "Move the master to another machine of the cluster", Args: oneArgument,
@@ -19,19 +19,19 @@ get the grace of their tasks to end, and run again. If the copy fails, mlfnode u
 interrupted, run it again: until the roles are written, up -f refuses to start half of a move; after that, up -f completes it.`,
 		Example: "  mlfnode move-master hostB",
 	}
-	r.add(a, c)
+	r.add(a.console, c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		began := time.Now()
 		cluster, err := r.cluster()
 		if err != nil {
 			return err
 		}
-		o, done, err := a.overSSH(r, cluster)
+		o, done, err := sshOptions(a.console, r, cluster)
 		if err != nil {
 			return err
 		}
 		defer done()
-		release, err := a.complete(&o, r, true)
+		release, err := completeOptions(a, &o, r, true)
 		if err != nil {
 			return err
 		}
@@ -40,7 +40,7 @@ interrupted, run it again: until the roles are written, up -f refuses to start h
 		if err != nil {
 			return explainProblem(err)
 		}
-		return a.settle(c.Context(), all, began, a.showOutcomes)
+		return reportOutcomes(c.Context(), a.console, all, began, false)
 	}
 	return c
 }

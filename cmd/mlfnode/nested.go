@@ -29,19 +29,19 @@ func nestedState() string {
 
 // runNested has a sweep that a trial submits and follows run on a node of the trial's own, with what the trial has of the machine. One that
 // names where it is to run goes there.
-func (a *app) runNested(quiet bool) {
-	if a.master != "" || a.state != "" || nestedState() == "" {
+func (c *connector) runNested(quiet bool) {
+	if c.master != "" || c.state != "" || nestedState() == "" {
 		return
 	}
-	a.local = true
+	c.local = true
 	if trial, _ := trialAround(); !quiet {
-		a.say("the trials of this sweep share what trial %s has of this machine (cpus: %s)", trial, os.Getenv("MLF_TRIAL_CPUS"))
+		c.say("the trials of this sweep share what trial %s has of this machine (cpus: %s)", trial, os.Getenv("MLF_TRIAL_CPUS"))
 	}
 }
 
 // notInside refuses to follow a sweep from within a trial of the same node or cluster: the sweep would wait for slots that the trials
 // hold while they wait for it.
-func (a *app) notInside(cfg *node.Config, d *destination) error {
+func notInside(cfg *node.Config, d *destination) error {
 	trial, out := trialAround()
 	if trial == "" || cfg.StateDir == nestedState() {
 		return nil

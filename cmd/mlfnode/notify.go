@@ -9,14 +9,14 @@ import (
 	"mlfnode/node/api"
 )
 
-// notify runs the user's command about a sweep that is at rest, by the shell. What it prints goes to stderr; that it fails says nothing
+// runNotifyCommand runs the user's command about a sweep that is at rest, by the shell. What it prints goes to stderr; that it fails says nothing
 // about the sweep. It does not run after Ctrl-C.
-func (a *app) notify(ctx context.Context, command string, v *api.Sweep) {
+func runNotifyCommand(ctx context.Context, ui *console, command string, v *api.Sweep) {
 	if command == "" || v == nil || ctx.Err() != nil {
 		return
 	}
 	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	c.Stdout, c.Stderr, c.Env = a.stderr, a.stderr, os.Environ()
+	c.Stdout, c.Stderr, c.Env = ui.stderr, ui.stderr, os.Environ()
 	for name, value := range map[string]any{
 		"SWEEP": v.Sweep, "SWEEP_STATE": v.State, "COUNT": v.Count, "SUCCEEDED": v.Succeeded, "FAILED": v.Failed,
 		"CANCELLED": v.OnlyCancelled(), "STOPPED": v.Stopped,
@@ -24,6 +24,6 @@ func (a *app) notify(ctx context.Context, command string, v *api.Sweep) {
 		c.Env = append(c.Env, fmt.Sprintf("MLF_%s=%v", name, value))
 	}
 	if err := c.Run(); err != nil {
-		a.say("the command of --notify failed: %v", err)
+		ui.say("the command of --notify failed: %v", err)
 	}
 }

@@ -23,8 +23,8 @@ func userName() string {
 	return cmp.Or(os.Getenv("USER"), strconv.Itoa(os.Getuid())) // an account that no list of users has, as in containers
 }
 
-// origin says where a submission comes from.
-func (a *app) origin(ctx context.Context, p *projects.Project) *grid.Origin {
+// submissionOrigin says where a submission comes from.
+func submissionOrigin(ctx context.Context, a *app, p *projects.Project) *grid.Origin {
 	host, _ := os.Hostname() // a machine without a name is just not named
 	o := &grid.Origin{User: userName(), Host: host, Folder: p.Dir, Command: append([]string{"mlfnode"}, withoutValues(a.args)...)}
 	if o.Folder == "" {

@@ -10,13 +10,10 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-// overCluster makes a command that does something on all machines of the cluster in cluster.yaml.
-func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
-	r, show := &remote{}, a.showOutcomes
-	if c.Name() == "status" {
-		show = a.showStatus
-	}
-	r.add(a, c)
+// clusterCommand makes a command that does something on all machines of the cluster in cluster.yaml.
+func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
+	r := &remote{}
+	r.add(ui, c)
 	if c.Args == nil {
 		c.Args = noArgument
 	}
@@ -34,7 +31,7 @@ func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o boot
 		if c.Name() == "down" {
 			cluster.Hosts, left = append(cluster.Hosts, left...), nil
 		}
-		o, done, err := a.overSSH(r, cluster)
+		o, done, err := sshOptions(ui, r, cluster)
 		if err != nil {
 			return err
 		}
@@ -50,14 +47,14 @@ func (a *app) overCluster(c *cobra.Command, act func(ctx context.Context, o boot
 			markStopped(all, r.file)
 		}
 		for i := range left {
-			a.say("%s was brought up before and is no longer in %s; mlfnode up -f stops it, or: mlfnode down %[1]s", left[i].Name, r.file)
+			ui.say("%s was brought up before and is no longer in %s; mlfnode up -f stops it, or: mlfnode down %[1]s", left[i].Name, r.file)
 		}
-		return a.settle(c.Context(), all, began, show)
+		return reportOutcomes(c.Context(), ui, all, began, c.Name() == "status")
 	}
 	return c
 }
 
-func (a *app) downCommand() *cobra.Command {
+func downCommand(ui *console) *cobra.Command {
 	var order bootstrap.Stopping
 	c := &cobra.Command{
 		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
@@ -75,15 +72,15 @@ still go to this cluster, and report that it is down.
 	}
 	c.Flags().BoolVar(&order.Purge, "purge", false, "also remove what mlfnode keeps on each machine, all results included")
 	c.Flags().BoolVarP(&order.Yes, "yes", "y", false, "with --purge: do not ask before results are removed")
-	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
+	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
 		order.Hosts = args
 		all, err := bootstrap.Down(ctx, o, order)
-		a.warn(a.farewell(ctx, all, order.Purge, cmp.Or(c.Flag("file").Value.String(), bootstrap.DefaultFile)))
+		ui.warn(recordDown(ctx, all, order.Purge, cmp.Or(c.Flag("file").Value.String(), bootstrap.DefaultFile)))
 		return all, err
 	})
 }
 
-func (a *app) pushCommand() *cobra.Command {
+func pushCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "push", Short: "Copy the project's changed files to all machines",
 		Long: `push copies the new and changed files of the cluster's project (-d of up) to the folder "projects" on each machine, and removes files
@@ -91,11 +88,11 @@ of an earlier push that are gone here. It touches nothing else. Sweeps do not ne
 people who log in there and submit sweeps, or try out the program, on the machines themselves.`,
 		Example: "  mlfnode push",
 	}
-	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
+	return clusterCommand(a.console, c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
 		if o.Cluster.Project == "" {
 			return nil, usage("the cluster has no project", "write `project: NAME` into cluster.yaml, or: mlfnode up -f -d NAME")
 		}
-		if o.Files, err = a.files(o.Cluster.Project); err != nil {
+		if o.Files, err = projectFiles(a, o.Cluster.Project); err != nil {
 			return nil, err
 		}
 		defer o.Files.Close()
@@ -103,21 +100,21 @@ people who log in there and submit sweeps, or try out the program, on the machin
 	})
 }
 
-func (a *app) restartCommand() *cobra.Command {
+func restartCommand(ui *console) *cobra.Command {
 	c := &cobra.Command{
 		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one at a time", Args: cobra.ArbitraryArgs,
 		Long: `restart installs this program and the settings of cluster.yaml on the machines and restarts their nodes, one at a time, the master
 last. Running trials continue. It stops at the first node that does not come back.`,
 		Example: "  mlfnode restart\n  mlfnode restart hostB",
 	}
-	return a.overCluster(c, bootstrap.Restart)
+	return clusterCommand(ui, c, bootstrap.Restart)
 }
 
-func (a *app) statusCommand() *cobra.Command {
+func statusCommand(ui *console) *cobra.Command {
 	c := &cobra.Command{
 		Use: "status", Short: "Show the machines of the cluster, their services and what is wrong", Example: "  mlfnode status\n  mlfnode status --json",
 	}
-	return a.overCluster(c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
+	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
 		return bootstrap.Status(ctx, o), nil
 	})
 }

@@ -20,8 +20,8 @@ import (
 	"mlfnode/projects"
 )
 
-// list finds the files that travel with the sweep. What mlfnode keeps is not among them, wherever it is.
-func (a *app) list(p *plan, include []string) error {
+// listFiles finds the files that travel with the sweep. What mlfnode keeps is not among them, wherever it is.
+func listFiles(a *app, p *plan, include []string) error {
 	if !p.project.Bundled {
 		return nil
 	}
@@ -52,15 +52,15 @@ func (a *app) list(p *plan, include []string) error {
 	return nil
 }
 
-// pack packs the files that travel, and tells of it unless quiet.
-func (a *app) pack(ctx context.Context, p *plan, quiet bool) (*bundle, error) {
-	b := &bundle{progress: a.stderr}
+// packBundle packs the files that travel, and tells of it unless quiet.
+func packBundle(ctx context.Context, ui *console, p *plan, quiet bool) (*bundle, error) {
+	b := &bundle{progress: ui.stderr}
 	if quiet {
 		b.progress = io.Discard
 	}
 	if p.files.Empty() {
 		if !quiet {
-			a.sayPacked(p)
+			printPacked(ui, p)
 		}
 		return b, nil
 	}
@@ -70,7 +70,7 @@ func (a *app) pack(ctx context.Context, p *plan, quiet bool) (*bundle, error) {
 	}
 	b.file = f
 	if !quiet {
-		notice := time.AfterFunc(sendingQuiet, func() { a.say("packing the files, %s", humanize.Bytes(uint64(p.files.Bytes))) })
+		notice := time.AfterFunc(sendingQuiet, func() { ui.say("packing the files, %s", humanize.Bytes(uint64(p.files.Bytes))) })
 		defer notice.Stop()
 	}
 	if b.digest, err = p.files.Pack(interruptible{ctx, f}, projects.DefaultBundleLimit); err != nil {
@@ -81,7 +81,7 @@ func (a *app) pack(ctx context.Context, p *plan, quiet bool) (*bundle, error) {
 		return nil, asUsage(err)
 	}
 	if !quiet {
-		a.sayPacked(p)
+		printPacked(ui, p)
 	}
 	return b, nil
 }
@@ -89,19 +89,19 @@ func (a *app) pack(ctx context.Context, p *plan, quiet bool) (*bundle, error) {
 // leftShown is how many of the files and folders that stay out are named.
 const leftShown = 4
 
-// sayPacked tells what travels to the trials and what stays out.
-func (a *app) sayPacked(p *plan) {
+// printPacked tells what travels to the trials and what stays out.
+func printPacked(ui *console, p *plan) {
 	if p.project.Note != "" {
-		a.say("note: %s", p.project.Note)
+		ui.say("note: %s", p.project.Note)
 	}
 	if p.files == nil {
 		return
 	}
 	if line := packedLine(p.files); line != "" {
-		a.say("%s", sanitize([]byte(line)))
+		ui.say("%s", sanitize([]byte(line)))
 	}
 	for _, note := range p.files.Notes {
-		a.say("note: %s", note)
+		ui.say("note: %s", note)
 	}
 }
 
@@ -183,8 +183,8 @@ func (p *plan) checkTravels(name string) error {
 	return usage(fmt.Sprintf("%s is here, but does not travel to the trials: %s", name, why), hint)
 }
 
-// hintLeftOut tells when the reason of a failure names a file that stayed out.
-func (a *app) hintLeftOut(ctx context.Context, c *api.Client, v *api.Sweep, f *projects.Files) error {
+// noteLeftOut tells when the reason of a failure names a file that stayed out.
+func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, f *projects.Files) error {
 	if f == nil || len(f.Left) == 0 {
 		return nil
 	}
@@ -194,7 +194,7 @@ func (a *app) hintLeftOut(ctx context.Context, c *api.Client, v *api.Sweep, f *p
 		}
 		for _, l := range f.Left {
 			if l.Why != projects.ByDefault && names(t.Reason, l.Name) {
-				a.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files", l.Name, l.Why)
+				ui.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files", l.Name, l.Why)
 				return nil
 			}
 		}

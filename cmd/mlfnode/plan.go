@@ -77,9 +77,9 @@ func (f *settingFlag) Set(text string) error {
 	return nil
 }
 
-// load finds the project and checks all of it. Nothing is stored.
-func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
-	project, err := a.project(args, command)
+// loadPlan finds the project and checks all of it. Nothing is stored.
+func loadPlan(a *app, args, command []string, f *planFlags) (*plan, error) {
+	project, err := findProject(a, args, command)
 	if err != nil {
 		if missing := missingDashes(args); missing != nil {
 			return nil, missing
@@ -112,7 +112,7 @@ func (a *app) load(args, command []string, f *planFlags) (*plan, error) {
 		return nil, asUsage(err)
 	}
 	p := &plan{project: project, task: def.Task, axes: axes, space: space}
-	if err := a.list(p, def.Include); err != nil {
+	if err := listFiles(a, p, def.Include); err != nil {
 		return nil, err
 	}
 	if project.Bundled {
@@ -135,7 +135,7 @@ func asUsage(err error) error {
 	return usage(msg, hint)
 }
 
-func (a *app) project(args, command []string) (*projects.Project, error) {
+func findProject(a *app, args, command []string) (*projects.Project, error) {
 	if len(command) > 0 {
 		cwd, err := os.Getwd()
 		if err != nil {
@@ -285,11 +285,11 @@ type dryTrial struct {
 // dryLimit is how many commands a dry run shows unless told.
 const dryLimit = 20
 
-// dryRun shows what would run.
-func (a *app) dryRun(p *plan, limit int64) error {
+// printDryRun shows what would run.
+func printDryRun(ui *console, p *plan, limit int64) error {
 	count := p.space.Count()
 	n := min(count, limit)
-	if a.json {
+	if ui.json {
 		out := struct {
 			Count  int64      `json:"count"`
 			Trials []dryTrial `json:"trials"`
@@ -302,18 +302,18 @@ func (a *app) dryRun(p *plan, limit int64) error {
 			}
 			out.Trials = append(out.Trials, dryTrial{Index: i, Params: params, Command: p.task.Argv(params)})
 		}
-		return json.NewEncoder(a.stdout).Encode(out)
+		return json.NewEncoder(ui.stdout).Encode(out)
 	}
-	fmt.Fprintf(a.stdout, "%s, task %s: %s\n", p.project.Name, p.task.Name, plural(count, "trial"))
+	fmt.Fprintf(ui.stdout, "%s, task %s: %s\n", p.project.Name, p.task.Name, plural(count, "trial"))
 	for i := range n {
 		params, err := p.space.At(i)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(a.stdout, "%4d  %s\n", i, sanitize([]byte(p.task.Display(params))))
+		fmt.Fprintf(ui.stdout, "%4d  %s\n", i, sanitize([]byte(p.task.Display(params))))
 	}
 	if count > n {
-		fmt.Fprintf(a.stdout, "      … %d more; --limit N shows more of them\n", count-n)
+		fmt.Fprintf(ui.stdout, "      … %d more; --limit N shows more of them\n", count-n)
 	}
 	return nil
 }

@@ -13,11 +13,11 @@ import (
 func TestWordsOfMachinesAreSafeToShow(t *testing.T) {
 	for _, evil := range []string{"x \x1b]52;c;cm0gLXJmIH4=\a\x1b[2J", "a\u009b2Jb", "one\ntwo\x1b[1A", "\x00\b\b"} {
 		var out, errs bytes.Buffer
-		a := &app{stdout: &screen{w: &out}, stderr: &errs}
+		ui := newConsole(&out, &errs)
 		p := &shell.Problem{Cause: evil, Cure: evil}
-		a.sayNotes([]bootstrap.Outcome{{Host: "evil", Problem: p, Notes: []string{evil}, Cluster: []string{evil}}})
-		a.report(explainProblem(p))
-		a.report(p)
+		printNotes(ui, []bootstrap.Outcome{{Host: "evil", Problem: p, Notes: []string{evil}, Cluster: []string{evil}}})
+		ui.report(explainProblem(p))
+		ui.report(p)
 		v := &view{w: &errs}
 		v.tell(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Err: p})
 		v.tell(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Detail: evil})

@@ -11,7 +11,7 @@ import (
 	"mlfnode/projects"
 )
 
-func (a *app) newCommand() *cobra.Command {
+func newCommand(ui *console) *cobra.Command {
 	return &cobra.Command{
 		Use: "new NAME", Short: "Create a project from the template, ready to run", Args: oneArgument,
 		Example: "  mlfnode new myproject\n  mlfnode sweep myproject",
@@ -21,14 +21,14 @@ func (a *app) newCommand() *cobra.Command {
 			if err != nil {
 				return asUsage(err)
 			}
-			fmt.Fprintln(a.stdout, dir)
-			a.say("run it with: mlfnode sweep %s", dir)
+			fmt.Fprintln(ui.stdout, dir)
+			ui.say("run it with: mlfnode sweep %s", dir)
 			return nil
 		},
 	}
 }
 
-func (a *app) importCommand() *cobra.Command {
+func importCommand(ui *console) *cobra.Command {
 	return &cobra.Command{
 		Use: "import DIR", Short: "Create a project from an old folder (tasks.py, default.py, parameters.yml)", Args: oneArgument,
 		Long: `Read an old project folder without running anything in it, and write its project.yaml.
@@ -42,11 +42,11 @@ What could not be translated is listed.`,
 			if err != nil {
 				return asUsage(err)
 			}
-			fmt.Fprintln(a.stdout, r.File)
+			fmt.Fprintln(ui.stdout, r.File)
 			for _, n := range r.Notes {
-				a.say("not translated: %s", n)
+				ui.say("not translated: %s", n)
 			}
-			a.say("tasks: %s; check them with: mlfnode sweep %s --dry-run", strings.Join(r.Tasks, ", "), args[0])
+			ui.say("tasks: %s; check them with: mlfnode sweep %s --dry-run", strings.Join(r.Tasks, ", "), args[0])
 			return nil
 		},
 	}

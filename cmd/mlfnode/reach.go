@@ -21,7 +21,7 @@ type mirror struct {
 }
 
 // askMaster fills in what only the master can say.
-func (a *app) askMaster(h *doctor.Host) {
+func askMaster(a *app, h *doctor.Host) {
 	contact, err := a.contact()
 	if err != nil || contact == nil {
 		return // then the host is looked at alone

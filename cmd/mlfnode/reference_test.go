@@ -66,7 +66,7 @@ func TestReference(t *testing.T) {
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", "")
 	t.Setenv("XDG_STATE_HOME", "")
-	root := (&app{stdout: &screen{w: io.Discard}, stderr: io.Discard}).root()
+	root := rootCommand(newTestApp(io.Discard, io.Discard))
 	root.InitDefaultCompletionCmd()
 	got := reference(t, root)
 	file := filepath.Join("..", "..", "docs", "reference.md")

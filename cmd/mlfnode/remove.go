@@ -21,7 +21,7 @@ type removeFlags struct {
 	yes   bool
 }
 
-func (a *app) removeCommand() *cobra.Command {
+func removeCommand(a *app) *cobra.Command {
 	var f removeFlags
 	c := &cobra.Command{
 		Use: "remove SWEEP... | remove --older AGE", Short: "Remove sweeps for good, and free what they keep",
@@ -33,7 +33,7 @@ uses them. A running sweep is not removed; cancel it first. It asks on a termina
 			if err != nil {
 				return err
 			}
-			return a.read(c.Context(), func(s *node.Session) error { return a.remove(c.Context(), s.Client(), args, age, f.yes) })
+			return a.read(c.Context(), func(s *node.Session) error { return removeSweeps(c.Context(), a.console, s.Client(), args, age, f.yes) })
 		},
 	}
 	c.Flags().StringVar(&f.older, "older", "", "all sweeps that ended, or were paused, longer ago than this, as in 30d or 36h")
@@ -63,18 +63,18 @@ func (f *removeFlags) check(args []string) (time.Duration, error) {
 	return age, nil
 }
 
-// remove removes the sweeps that the arguments name, or those that are at rest for so long. Nothing is removed when one of them can't be.
-func (a *app) remove(ctx context.Context, c *api.Client, args []string, age time.Duration, yes bool) error {
-	chosen, err := a.removable(ctx, c, args, age)
+// removeSweeps removes the sweeps that the arguments name, or those that are at rest for so long. Nothing is removed when one of them can't be.
+func removeSweeps(ctx context.Context, ui *console, c *api.Client, args []string, age time.Duration, yes bool) error {
+	chosen, err := sweepsToRemove(ctx, c, args, age)
 	if err != nil {
 		return err
 	}
 	if len(chosen) == 0 {
-		a.say("no sweep is older than that")
+		ui.say("no sweep is older than that")
 		return nil
 	}
 	if !yes {
-		if err := a.agreeToRemove(ctx, chosen); err != nil {
+		if err := confirmRemoval(ctx, ui, chosen); err != nil {
 			return err
 		}
 	}
@@ -82,12 +82,12 @@ func (a *app) remove(ctx context.Context, c *api.Client, args []string, age time
 		if err := c.Remove(ctx, v.Sweep); err != nil {
 			return err
 		}
-		a.say("%s is removed", v.Sweep)
+		ui.say("%s is removed", v.Sweep)
 	}
 	return nil
 }
 
-func (a *app) removable(ctx context.Context, c *api.Client, args []string, age time.Duration) ([]api.Sweep, error) {
+func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.Duration) ([]api.Sweep, error) {
 	if age > 0 {
 		return atRestFor(ctx, c, age)
 	}
@@ -141,19 +141,19 @@ func atRestFor(ctx context.Context, c *api.Client, age time.Duration) ([]api.Swe
 	return old, nil
 }
 
-// agreeToRemove asks for confirmation on the terminal.
-func (a *app) agreeToRemove(ctx context.Context, chosen []api.Sweep) error {
+// confirmRemoval asks for confirmation on the terminal.
+func confirmRemoval(ctx context.Context, ui *console, chosen []api.Sweep) error {
 	for _, v := range chosen {
 		left := ""
 		if open := v.Pending + v.Running; open > 0 {
 			left = fmt.Sprintf(", %s never ran", plural(open, "trial"))
 		}
-		a.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left, ago(v.Submitted))
+		ui.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left, ago(v.Submitted))
 	}
-	if !isTerminal(os.Stdin) || !isTerminal(a.stderr) {
+	if !isTerminal(os.Stdin) || !isTerminal(ui.stderr) {
 		return usage("this removes sweeps for good, and there is no terminal to confirm it on; nothing was removed", "run it again with --yes")
 	}
-	fmt.Fprintf(a.stderr, "Remove %s for good? (yes/no) ", plural(int64(len(chosen)), "sweep"))
+	fmt.Fprintf(ui.stderr, "Remove %s for good? (yes/no) ", plural(int64(len(chosen)), "sweep"))
 	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })
 	if err == nil && !strings.EqualFold(strings.TrimSpace(line), "yes") {
 		return failed("nothing was removed", "")

@@ -19,7 +19,7 @@ import (
 // reportBest is how many trials a report lists.
 const reportBest = 20
 
-func (a *app) reportCommand() *cobra.Command {
+func reportCommand(a *app) *cobra.Command {
 	output := ""
 	c := &cobra.Command{
 		Use: "report SWEEP", Short: "Write a sweep with its charts into one HTML file", Args: oneArgument,

@@ -16,31 +16,22 @@ import (
 	"mlfnode/node"
 )
 
-// app is what all commands share: where they print, and the global flags.
+// app is what all commands share.
 type app struct {
-	stdout *screen
-	stderr io.Writer
-	args   []string // of the command line
-
-	state   string
-	config  string
-	master  string
-	local   bool
-	json    bool
-	noColor bool
-	verbose bool
-
+	*connector
+	args       []string // of the command line
 	interrupts *interrupts
 }
 
 // run executes one command line and gives its exit code. ctx is what the interrupts end.
 func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: &screen{w: stdout}, stderr: stderr, args: args, interrupts: i}
-	root := a.root()
+	ui := newConsole(stdout, stderr)
+	a := &app{connector: &connector{console: ui}, args: args, interrupts: i}
+	root := rootCommand(a)
 	root.SetArgs(joinOptional(root, args))
-	root.SetOut(a.stdout)
-	root.SetErr(stderr)
-	return a.report(a.stdout.complete(interruption(ctx, root.ExecuteContext(ctx))))
+	root.SetOut(ui.stdout)
+	root.SetErr(ui.stderr)
+	return ui.report(ui.stdout.complete(interruption(ctx, root.ExecuteContext(ctx))))
 }
 
 // joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
@@ -76,7 +67,7 @@ const (
 	groupOther    = "other"
 )
 
-func (a *app) root() *cobra.Command {
+func rootCommand(a *app) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "mlfnode",
 		Short: "Run an unmodified program over a grid of parameters, and lose nothing",
@@ -109,57 +100,61 @@ and loses nothing: kill it, pull the plug, go on.`,
 		for _, c := range commands {
 			c.GroupID = group
 			if strings.Contains(c.Use, "SWEEP") {
-				c.ValidArgsFunction = a.completeSweeps
+				c.ValidArgsFunction = completeSweeps(a.connector)
 			}
 			root.AddCommand(c)
 		}
 	}
-	add(groupSweeps, a.sweepCommand(), a.pauseCommand(), a.resumeCommand(), a.cancelCommand(), a.retryCommand(), a.extendCommand(), a.setCommand(), a.removeCommand())
-	add(groupResults, a.sweepsCommand(), a.showCommand(), a.trialsCommand(), a.resultsCommand(), a.compareCommand(), a.logsCommand(), a.artifactsCommand(), a.reportCommand())
-	add(groupProjects, a.newCommand(), a.importCommand())
-	add(groupCluster, a.masterCommand(), a.joinCommand(), a.membersCommand(), a.gpusCommand(), a.drainCommand(), a.undrainCommand(),
-		a.forgetCommand(), a.tokenCommand(), a.caCommand(), a.contextCommand(), a.backupCommand(), a.restoreCommand(), a.upCommand(), a.downCommand(), a.pushCommand(), a.restartCommand(), a.moveMasterCommand(), a.statusCommand(),
-		a.gpuSetupCommand())
-	add(groupOther, a.monitorCommand(), a.topCommand(), a.serviceCommand(), a.doctorCommand(), a.schemaCommand(), a.versionCommand())
-	root.AddCommand(a.hostCommand(), a.keeperCommand(), a.reapCommand(), a.provisionCommand())
+	add(groupSweeps, sweepCommand(a), pauseCommand(a), resumeCommand(a), cancelCommand(a), retryCommand(a),
+		extendCommand(a), setCommand(a), removeCommand(a))
+	add(groupResults, sweepsCommand(a), showCommand(a), trialsCommand(a), resultsCommand(a), compareCommand(a),
+		logsCommand(a), artifactsCommand(a), reportCommand(a))
+	add(groupProjects, newCommand(a.console), importCommand(a.console))
+	add(groupCluster, masterCommand(a), joinCommand(a), membersCommand(a), gpusCommand(a), drainCommand(a),
+		undrainCommand(a), forgetCommand(a), tokenCommand(a), caCommand(a), contextCommand(a), backupCommand(a),
+		restoreCommand(a), upCommand(a), downCommand(a.console), pushCommand(a), restartCommand(a.console),
+		moveMasterCommand(a), statusCommand(a.console), gpuSetupCommand(a.console))
+	add(groupOther, monitorCommand(a), topCommand(a), serviceCommand(a), doctorCommand(a), schemaCommand(a.console),
+		versionCommand(a.console))
+	root.AddCommand(hostCommand(a), a.keeperCommand(), a.reapCommand(), a.provisionCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	return root
 }
 
 // settings loads the configuration, with the global flags over it.
-func (a *app) settings() (node.Config, error) {
-	cfg, err := node.LoadConfig(a.configFile())
+func (c *connector) settings() (node.Config, error) {
+	cfg, err := node.LoadConfig(c.configFile())
 	if err != nil {
 		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
 	}
-	if a.state != "" {
-		if cfg.StateDir, err = node.StatePath(a.state); err != nil {
+	if c.state != "" {
+		if cfg.StateDir, err = node.StatePath(c.state); err != nil {
 			return cfg, usage("--state-dir: "+err.Error(), "")
 		}
 	}
-	if nested := nestedState(); a.local && a.state == "" && nested != "" {
+	if nested := nestedState(); c.local && c.state == "" && nested != "" {
 		cfg.StateDir = nested
 		if err := cfg.WithinTrial(); err != nil {
 			return cfg, usage(err.Error(), "leave these variables as the trial's node has set them")
 		}
-	} else if a.local && node.RoleOf(cfg.StateDir) != "" {
+	} else if c.local && node.RoleOf(cfg.StateDir) != "" {
 		cfg.StateDir = filepath.Join(cfg.StateDir, "local") // the folder itself is the cluster's
 	}
 	cfg.Version = version().Version
 	level := slog.LevelWarn
-	if a.verbose {
+	if c.verbose {
 		level = slog.LevelDebug
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: level}))
+	cfg.Logger = slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))
 	return cfg, nil
 }
 
 // configFile is the settings file that was named; else, for a program that up has put into its folder on a machine, the node.yaml
 // of the node there: ROOT/node.yaml for ROOT/bin/mlfnode. "" is for the usual places.
-func (a *app) configFile() string {
-	if a.config != "" || a.state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
-		return a.config
+func (c *connector) configFile() string {
+	if c.config != "" || c.state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
+		return c.config
 	}
 	self, err := os.Executable()
 	if err != nil || filepath.Base(filepath.Dir(self)) != "bin" {
@@ -173,14 +168,14 @@ func (a *app) configFile() string {
 }
 
 // colours reports whether w is a terminal that may be coloured.
-func (a *app) colours(w io.Writer) bool {
-	return !a.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+func (ui *console) colours(w io.Writer) bool {
+	return !ui.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
 }
 
-func (a *app) say(format string, v ...any) { fmt.Fprintf(a.stderr, format+"\n", v...) }
+func (ui *console) say(format string, v ...any) { fmt.Fprintf(ui.stderr, format+"\n", v...) }
 
-func (a *app) jsonFlag(c *cobra.Command) {
-	c.Flags().BoolVar(&a.json, "json", false, "print JSON")
+func (ui *console) jsonFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&ui.json, "json", false, "print JSON")
 }
 
 // hideDefault keeps a default out of the help that only stands for "not given".

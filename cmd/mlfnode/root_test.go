@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -9,7 +10,7 @@ import (
 
 // TestFlagsDoNotHide checks that no command has a flag of the same name as a global one, which could then not be given.
 func TestFlagsDoNotHide(t *testing.T) {
-	root := (&app{}).root()
+	root := rootCommand(newTestApp(io.Discard, io.Discard))
 	commands := 0
 	var visit func(*cobra.Command)
 	visit = func(c *cobra.Command) {
@@ -27,4 +28,9 @@ func TestFlagsDoNotHide(t *testing.T) {
 	if commands < 15 {
 		t.Errorf("got %d commands looked at, want them all", commands)
 	}
+}
+
+// newTestApp gives an app as run makes one.
+func newTestApp(stdout, stderr io.Writer) *app {
+	return &app{connector: &connector{console: newConsole(stdout, stderr)}, interrupts: &interrupts{}}
 }

@@ -19,8 +19,8 @@ import (
 // runAs is the flag of commands about a service that root may have for another user.
 const runAs = "run-as"
 
-// orAs gives a command about a service the flag --run-as USER: it is run as that user, for a service of theirs.
-func (a *app) orAs(c *cobra.Command) *cobra.Command {
+// withRunAs gives a command about a service the flag --run-as USER: it is run as that user, for a service of theirs.
+func withRunAs(ui *console, c *cobra.Command) *cobra.Command {
 	c.Flags().String(runAs, "", "as a service of this `USER`, as whom its trials run; needs root")
 	own := c.RunE
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -28,24 +28,24 @@ func (a *app) orAs(c *cobra.Command) *cobra.Command {
 		if name == "" {
 			return own(c, args)
 		}
-		return a.as(c, name)
+		return runAsUser(ui, c, name)
 	}
 	return c
 }
 
-// as runs a command line again, as a user, with --user in the place of --run-as.
-func (a *app) as(c *cobra.Command, name string) error {
+// runAsUser runs a command line again, as a user, with --user in the place of --run-as.
+func runAsUser(ui *console, c *cobra.Command, name string) error {
 	args, err := asUser(c)
 	if err != nil {
 		return err
 	}
 	token := os.Getenv(node.TokenVariable)
 	if f := c.Flag("token-file"); f != nil && f.Changed { // may be for root's eyes
-		if token, err = a.tokenText(c.Context(), f.Value.String()); err != nil {
+		if token, err = readTokenText(c.Context(), ui, f.Value.String()); err != nil {
 			return err
 		}
 	}
-	return a.runFor(c, name, strings.TrimSpace(token), args)
+	return runServiceCommand(ui, c, name, strings.TrimSpace(token), args)
 }
 
 // asUser gives the arguments of a command line for the same command about a service of the user that it is run as, in a folder
@@ -67,13 +67,13 @@ func asUser(c *cobra.Command) ([]string, error) {
 	return args, err
 }
 
-func (a *app) runFor(c *cobra.Command, name, token string, args []string) error {
+func runServiceCommand(ui *console, c *cobra.Command, name, token string, args []string) error {
 	command, release, err := service.For(c.Context(), name, c.Name() == "install", args...)
 	switch {
 	case errors.Is(err, service.ErrNoService) && c.Name() == "status":
-		return a.showService(service.State{User: true, Keepers: []string{}}, " --run-as "+name)
+		return printService(ui, service.State{User: true, Keepers: []string{}}, " --run-as "+name)
 	case errors.Is(err, service.ErrNoService):
-		fmt.Fprintln(a.stdout, err)
+		fmt.Fprintln(ui.stdout, err)
 		return nil
 	case errors.Is(err, service.ErrNoSystemd):
 		return failed(err.Error(), "su - "+name+", and there: mlfnode join or mlfnode master")
@@ -86,7 +86,7 @@ func (a *app) runFor(c *cobra.Command, name, token string, args []string) error 
 	if token != "" {
 		command.Env = append(command.Env, node.TokenVariable+"="+token)
 	}
-	command.Stdin, command.Stdout, command.Stderr = os.Stdin, a.stdout, a.stderr
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, ui.stdout, ui.stderr
 	var exit *exec.ExitError
 	if err := command.Run(); errors.As(err, &exit) {
 		return &failure{code: max(exit.ExitCode(), exitFailed)} // it has said why

@@ -7,7 +7,7 @@ import (
 	"mlfnode/projects"
 )
 
-func (a *app) schemaCommand() *cobra.Command {
+func schemaCommand(ui *console) *cobra.Command {
 	schemas := map[string]func() ([]byte, error){
 		"project": projects.Schema,
 		"node":    func() ([]byte, error) { return node.SettingsSchema, nil },
@@ -31,7 +31,7 @@ line is, for example,
 			if err != nil {
 				return err
 			}
-			_, err = a.stdout.Write(text)
+			_, err = ui.stdout.Write(text)
 			return err
 		},
 	}

@@ -14,14 +14,14 @@ import (
 	"mlfnode/node/service"
 )
 
-func (a *app) serviceCommand() *cobra.Command {
+func serviceCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "service", Short: "Install, remove or show the service of this machine's node", Args: unknownCommand,
 		Long: `service runs this machine's node as a service of systemd: it starts with the machine, is restarted whenever it ends, and running
 trials continue across a restart.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.orAs(a.serviceInstallCommand()), a.orAs(a.serviceUninstallCommand()), a.orAs(a.serviceStatusCommand()))
+	c.AddCommand(withRunAs(a.console, serviceInstallCommand(a)), withRunAs(a.console, serviceUninstallCommand(a.console)), withRunAs(a.console, serviceStatusCommand(a.console)))
 	return c
 }
 
@@ -29,7 +29,7 @@ func userFlag(c *cobra.Command, h *service.Home) {
 	c.Flags().BoolVar(&h.User, "user", false, "as a service of this user; needs no root")
 }
 
-func (a *app) serviceInstallCommand() *cobra.Command {
+func serviceInstallCommand(a *app) *cobra.Command {
 	var o service.Options
 	var tokenFile string
 	role := string(service.Worker)
@@ -51,10 +51,10 @@ that user instead, which starts with the machine as well.`,
 			}
 			o.ConfigFile, o.StateDir = a.config, a.state
 			o.Join = func(ctx context.Context, config, state string) (string, error) {
-				return a.joinFor(ctx, config, state, o.Seed, tokenFile)
+				return joinForService(ctx, a.console, config, state, o.Seed, tokenFile)
 			}
 			r, err := service.Install(c.Context(), o)
-			a.showReport(r)
+			printInstallReport(a.console, r)
 			return explainService(err, o)
 		},
 	}
@@ -66,8 +66,8 @@ that user instead, which starts with the machine as well.`,
 	return c
 }
 
-// joinFor makes the machine a node that the service then runs, and names the file with the user's access to the cluster.
-func (a *app) joinFor(ctx context.Context, config, state, seed, tokenFile string) (access string, err error) {
+// joinForService makes the machine a node that the service then runs, and names the file with the user's access to the cluster.
+func joinForService(ctx context.Context, ui *console, config, state, seed, tokenFile string) (access string, err error) {
 	cfg, err := node.LoadConfig(config)
 	if err != nil {
 		return "", err
@@ -76,22 +76,22 @@ func (a *app) joinFor(ctx context.Context, config, state, seed, tokenFile string
 	if seed != "" {
 		cfg.Cluster.Seed = seed
 	}
-	if err := a.makeState(state); err != nil {
+	if err := makeState(ui, state); err != nil {
 		return "", err
 	}
-	return a.enter(ctx, cfg, &nodeFlags{tokenFile: tokenFile})
+	return joinCluster(ctx, ui, cfg, &nodeFlags{tokenFile: tokenFile})
 }
 
-func (a *app) showReport(r service.Report) {
+func printInstallReport(ui *console, r service.Report) {
 	if r.Unit == "" {
 		return
 	}
-	fmt.Fprintf(a.stdout, "unit      %s\nprogram   %s\nsettings  %s\nstate     %s\n", r.Unit, r.Program, r.Config, r.State)
+	fmt.Fprintf(ui.stdout, "unit      %s\nprogram   %s\nsettings  %s\nstate     %s\n", r.Unit, r.Program, r.Config, r.State)
 	if r.Started {
-		fmt.Fprintln(a.stdout, "the service is active")
+		fmt.Fprintln(ui.stdout, "the service is active")
 	}
 	for _, n := range r.Notes {
-		a.say("note: %s", n)
+		ui.say("note: %s", n)
 	}
 }
 
@@ -122,7 +122,7 @@ func userSuffix(user bool) string {
 	return ""
 }
 
-func (a *app) serviceUninstallCommand() *cobra.Command {
+func serviceUninstallCommand(ui *console) *cobra.Command {
 	var h service.Home
 	purge := false
 	c := &cobra.Command{
@@ -133,13 +133,13 @@ settings that were changed, stay unless --purge is given.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := service.Uninstall(c.Context(), h, purge)
 			for _, path := range r.Removed {
-				fmt.Fprintln(a.stdout, "removed", path)
+				fmt.Fprintln(ui.stdout, "removed", path)
 			}
 			for _, what := range r.Kept {
-				fmt.Fprintln(a.stdout, "kept   ", what)
+				fmt.Fprintln(ui.stdout, "kept   ", what)
 			}
 			if err == nil && len(r.Removed)+len(r.Kept) == 0 {
-				fmt.Fprintln(a.stdout, "no service is installed")
+				fmt.Fprintln(ui.stdout, "no service is installed")
 			}
 			return explainService(err, service.Options{Home: h, Role: service.Worker})
 		},
@@ -149,7 +149,7 @@ settings that were changed, stay unless --purge is given.`,
 	return c
 }
 
-func (a *app) serviceStatusCommand() *cobra.Command {
+func serviceStatusCommand(ui *console) *cobra.Command {
 	var h service.Home
 	c := &cobra.Command{
 		Use: "status", Short: "Show the service", Args: noArgument, Example: "  mlfnode service status --json",
@@ -158,21 +158,21 @@ func (a *app) serviceStatusCommand() *cobra.Command {
 			if err != nil {
 				return explainService(err, service.Options{Home: h, Role: service.Worker})
 			}
-			return a.showService(s, userSuffix(s.User))
+			return printService(ui, s, userSuffix(s.User))
 		},
 	}
 	userFlag(c, &h)
-	a.jsonFlag(c)
+	ui.jsonFlag(c)
 	return c
 }
 
-// showService shows a service, or that there is none, and with which flag for its owner to install one.
-func (a *app) showService(s service.State, owner string) error {
+// printService shows a service, or that there is none, and with which flag for its owner to install one.
+func printService(ui *console, s service.State, owner string) error {
 	switch {
-	case a.json:
-		return json.NewEncoder(a.stdout).Encode(s)
+	case ui.json:
+		return json.NewEncoder(ui.stdout).Encode(s)
 	case !s.Installed:
-		fmt.Fprintf(a.stdout, "no service is installed; install one with: mlfnode service install%s\n", owner)
+		fmt.Fprintf(ui.stdout, "no service is installed; install one with: mlfnode service install%s\n", owner)
 		return nil
 	}
 	enabled := map[bool]string{true: "enabled", false: "disabled"}[s.Enabled]
@@ -188,7 +188,7 @@ func (a *app) showService(s service.State, owner string) error {
 		if l[1] == "" || (l[0] == "process" && s.PID == 0) || (l[0] == "ended" && s.Result == "success") {
 			continue
 		}
-		fmt.Fprintf(a.stdout, "%-10s%s\n", l[0], oneLine(l[1]))
+		fmt.Fprintf(ui.stdout, "%-10s%s\n", l[0], oneLine(l[1]))
 	}
 	return nil
 }

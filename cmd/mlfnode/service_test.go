@@ -39,11 +39,11 @@ func TestServiceWithoutSystemd(t *testing.T) {
 
 // TestServiceAsAUserOfRelativePaths has root name files by their place in the current folder: the user's command has another one.
 func TestServiceAsAUserOfRelativePaths(t *testing.T) {
-	a := &app{stdout: &screen{w: io.Discard}, stderr: io.Discard, interrupts: &interrupts{}}
+	a := newTestApp(io.Discard, io.Discard)
 	here := t.TempDir()
 	t.Chdir(here)
 	var got []string
-	root := a.root()
+	root := rootCommand(a)
 	install, _, err := root.Find([]string{"service", "install"})
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 	"mlfnode/projects"
 )
 
-func (a *app) setCommand() *cobra.Command {
+func setCommand(a *app) *cobra.Command {
 	var priority, maxParallel int
 	var timeout string
 	var c *cobra.Command
@@ -38,7 +38,7 @@ func (a *app) setCommand() *cobra.Command {
 			if q == (api.Set{}) {
 				return usage("set needs something to change", fmt.Sprintf("mlfnode set %s --priority 5", id.Sweep))
 			}
-			return a.set(ctx, id, q)
+			return setOnSweep(ctx, a, id, q)
 		})
 	c.Long = c.Short + `.
 
@@ -49,7 +49,7 @@ Running trials are not affected; the new values apply to those that start next.`
 	return c
 }
 
-func (a *app) set(ctx context.Context, id grid.TrialID, q api.Set) error {
+func setOnSweep(ctx context.Context, a *app, id grid.TrialID, q api.Set) error {
 	if id.Index >= 0 {
 		return usage("set acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
 	}

@@ -22,7 +22,7 @@ import (
 	"mlfnode/projects"
 )
 
-func (a *app) showCommand() *cobra.Command {
+func showCommand(a *app) *cobra.Command {
 	dir := ""
 	c := &cobra.Command{
 		Use: "show SWEEP", Short: "Show what a sweep runs, where it came from, and why trials failed", Args: oneArgument,
@@ -42,9 +42,9 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 			}
 			return a.read(c.Context(), func(s *node.Session) error {
 				if dir != "" {
-					return a.fetchBundle(c.Context(), s.Client(), id.Sweep, dir)
+					return fetchBundle(c.Context(), a.console, s.Client(), id.Sweep, dir)
 				}
-				return a.show(c.Context(), s.Client(), id.Sweep)
+				return showSweep(c.Context(), a.console, s.Client(), id.Sweep)
 			})
 		},
 	}
@@ -54,7 +54,7 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 }
 
 // fetchBundle writes the files that a sweep was submitted with into a new folder, whole or not at all.
-func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, dir string) error {
+func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepID, dir string) error {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return err
@@ -87,9 +87,9 @@ func (a *app) fetchBundle(ctx context.Context, c *api.Client, id grid.SweepID, d
 	if err := os.Rename(files, dir); err != nil {
 		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
 	}
-	a.say("the files of %s are in %s", v.Sweep, dir)
+	ui.say("the files of %s are in %s", v.Sweep, dir)
 	if len(v.Bundles) > 1 {
-		a.say("note: some trials ran files of a later retry --update, which are not among them")
+		ui.say("note: some trials ran files of a later retry --update, which are not among them")
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ type sweepShown struct {
 	Failures []api.FailureGroup `json:"failures"`
 }
 
-func (a *app) show(ctx context.Context, c *api.Client, id grid.SweepID) error {
+func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID) error {
 	d, told, err := described(ctx, c, id)
 	if err != nil {
 		return err
@@ -110,12 +110,12 @@ func (a *app) show(ctx context.Context, c *api.Client, id grid.SweepID) error {
 		return err
 	}
 	if told != "" {
-		a.say("note: %s", told)
+		ui.say("note: %s", told)
 	}
-	if a.json {
-		return a.printJSON(sweepShown{d, append([]api.FailureGroup{}, failures.Groups...)})
+	if ui.json {
+		return ui.printJSON(sweepShown{d, append([]api.FailureGroup{}, failures.Groups...)})
 	}
-	t := newTextTable(a.stdout, "sweep", strings.TrimSpace(string(d.Sweep.Sweep)+" "+d.Sweep.Name))
+	t := newTextTable(ui.stdout, "sweep", strings.TrimSpace(string(d.Sweep.Sweep)+" "+d.Sweep.Name))
 	for _, line := range aboutSweep(&d) {
 		if line.text != "" {
 			t.row(line.name, line.text)

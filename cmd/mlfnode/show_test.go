@@ -47,15 +47,15 @@ func TestShowWithLess(t *testing.T) {
 			})
 			defer c.Close()
 			var out, errs bytes.Buffer
-			a := &app{stdout: &screen{w: &out}, stderr: &errs}
-			if err := a.show(t.Context(), c, "p-1"); err != nil {
+			ui := newConsole(&out, &errs)
+			if err := showSweep(t.Context(), ui, c, "p-1"); err != nil {
 				t.Fatal(err)
 			}
 			if got := out.String(); !strings.Contains(got, "p.train") || !strings.Contains(got, "finished") || !strings.Contains(errs.String(), name) {
 				t.Errorf("got\n%s%s", got, &errs)
 			}
 			out.Reset()
-			if err := a.compare(t.Context(), c, [2]grid.SweepID{"p-1", "p-2"}, &compareFlags{}); err != nil {
+			if err := compareSweeps(t.Context(), ui, c, [2]grid.SweepID{"p-1", "p-2"}, &compareFlags{}); err != nil {
 				t.Fatal(err)
 			}
 			if got := out.String(); !strings.Contains(got, "1 point in both") || !strings.Contains(got, "p-1files") {
@@ -88,8 +88,8 @@ func TestFetchOfATruncatedBundle(t *testing.T) {
 	defer c.Close()
 	to := t.TempDir()
 	var errs bytes.Buffer
-	a := &app{stdout: &screen{w: io.Discard}, stderr: &errs}
-	a.report(a.fetchBundle(t.Context(), c, "p-1", filepath.Join(to, "was")))
+	ui := newConsole(io.Discard, &errs)
+	ui.report(fetchBundle(t.Context(), ui, c, "p-1", filepath.Join(to, "was")))
 	if got := errs.String(); !strings.Contains(got, "mlfnode: the download is incomplete: ") || !strings.HasSuffix(got, "\n  try: run the command again\n") {
 		t.Errorf("got %q", got)
 	}
@@ -111,8 +111,8 @@ func TestMineWithoutOwners(t *testing.T) {
 	})
 	defer c.Close()
 	var out, errs bytes.Buffer
-	a := &app{stdout: &screen{w: &out}, stderr: &errs}
-	if err := a.sweeps(t.Context(), c, true, nil); err != nil {
+	ui := newConsole(&out, &errs)
+	if err := listSweeps(t.Context(), ui, c, true, nil); err != nil {
 		t.Fatal(err)
 	}
 	if out.Len() > 0 || !strings.HasPrefix(errs.String(), "note: no sweep says who submitted it") || strings.Count(errs.String(), "\n") != 1 {

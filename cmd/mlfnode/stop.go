@@ -143,7 +143,7 @@ func outputClosed() bool {
 }
 
 // forceStop handles further signals while the node stops: the first one kills its programs, the next one ends this process.
-func (a *app) forceStop(n *node.Node, signals <-chan os.Signal, stopped <-chan struct{}) {
+func forceStop(a *app, n *node.Node, signals <-chan os.Signal, stopped <-chan struct{}) {
 	for insisted := false; ; {
 		var sig os.Signal
 		select {

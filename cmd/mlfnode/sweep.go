@@ -63,7 +63,7 @@ func (f *followFlags) check() error {
 	return nil
 }
 
-func (a *app) sweepCommand() *cobra.Command {
+func sweepCommand(a *app) *cobra.Command {
 	var f sweepFlags
 	c := &cobra.Command{
 		Use:   "sweep PROJECT [TASK] | sweep [--set k=v]... -- PROGRAM [ARG]...",
@@ -104,7 +104,7 @@ stop it.`,
 			case fl.Changed("limit") && !f.dryRun:
 				return usage("--limit needs --dry-run", "--max-parallel bounds how many trials run at a time")
 			}
-			return a.sweep(c.Context(), args, command, &f)
+			return runSweep(c.Context(), a, args, command, &f)
 		},
 	}
 	fl := c.Flags()
@@ -142,28 +142,28 @@ func splitArgs(c *cobra.Command, args []string) (project, command []string, err 
 	return project, command, nil
 }
 
-// save writes the command with its parameters and settings as a project.
-func (a *app) save(p *plan, f *sweepFlags) error {
+// saveProject writes the command with its parameters and settings as a project.
+func saveProject(ui *console, p *plan, f *sweepFlags) error {
 	env := map[string]string{}
 	for _, kv := range f.env {
 		name, value, given := strings.Cut(kv, "=")
 		if !given {
-			a.say("note: --env %s takes the value from the environment, so it is not saved", name)
+			ui.say("note: --env %s takes the value from the environment, so it is not saved", name)
 			continue
 		}
 		env[name] = value
 	}
 	if f.name != "" || f.priority != 0 || f.maxParallel != 0 {
-		a.say("note: --name, --priority and --max-parallel apply to a single sweep and are not saved")
+		ui.say("note: --name, --priority and --max-parallel apply to a single sweep and are not saved")
 	}
 	files, err := p.project.Save(f.save, p.axes, env)
 	if err != nil {
 		return asUsage(err)
 	}
 	for _, name := range files {
-		fmt.Fprintln(a.stdout, name)
+		fmt.Fprintln(ui.stdout, name)
 	}
-	a.say("run it with: mlfnode sweep %s", f.save)
+	ui.say("run it with: mlfnode sweep %s", f.save)
 	return nil
 }
 
@@ -191,14 +191,14 @@ func missingDashes(args []string) error {
 	return usage(fmt.Sprintf("%s is a program, not a project: put -- before it", args[0]), "mlfnode sweep --set lr=0.1,0.01 -- "+command)
 }
 
-func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) error {
+func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags) error {
 	if f.maxParallel < 0 || f.limit < 0 {
 		return usage("--max-parallel and --limit take numbers from 0", "leave it out for no limit")
 	}
 	if err := f.followFlags.check(); err != nil {
 		return err
 	}
-	p, err := a.load(args, command, &f.planFlags)
+	p, err := loadPlan(a, args, command, &f.planFlags)
 	if err != nil {
 		return err
 	}
@@ -206,13 +206,13 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 		return asUsage(err)
 	}
 	if f.save != "" {
-		return a.save(p, f)
+		return saveProject(a.console, p, f)
 	}
 	if f.dryRun {
 		if !f.quiet && !a.json {
-			a.sayPacked(p)
+			printPacked(a.console, p)
 		}
-		return a.dryRun(p, f.limit)
+		return printDryRun(a.console, p, f.limit)
 	}
 	if !f.detach {
 		a.runNested(f.quiet)
@@ -239,13 +239,13 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 			return err
 		}
 	}
-	bundle, err := a.pack(ctx, p, f.quiet)
+	bundle, err := packBundle(ctx, a.console, p, f.quiet)
 	if err != nil {
 		return err
 	}
 	defer bundle.remove()
 	sub := api.Submit{
-		Token: rand.Text(), Project: p.project.Name, Name: f.name, Origin: a.origin(ctx, p.project), Task: p.task, Bundle: bundle.digest, Space: p.space,
+		Token: rand.Text(), Project: p.project.Name, Name: f.name, Origin: submissionOrigin(ctx, a, p.project), Task: p.task, Bundle: bundle.digest, Space: p.space,
 		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ, EnvironAdded: added,
 	}
 	var v api.Sweep
@@ -260,16 +260,16 @@ func (a *app) sweep(ctx context.Context, args, command []string, f *sweepFlags) 
 	if err != nil {
 		return err
 	}
-	a.saySameName(ctx, s.Client(), &v)
+	noteSameName(ctx, a.console, s.Client(), &v)
 	if f.detach {
 		defer s.Close()
-		return a.detached(&v)
+		return printDetached(a.console, &v)
 	}
 	if !f.quiet {
 		a.say("%s: %s", v.Sweep, plural(v.Count, "trial"))
 	}
 	f.files, f.adhoc = p.files, len(command) > 0 && len(p.task.Artifacts) == 0
-	return a.finish(ctx, a.follower(s, v.Sweep, &f.followFlags, 0), f.followFlags)
+	return followToEnd(ctx, a.console, newFollower(a, s, v.Sweep, &f.followFlags, 0), f.followFlags)
 }
 
 // checkMaster refuses what the master does not know: one of an older version would run trials by index, or other ones, without a word.
@@ -344,14 +344,14 @@ func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request fu
 	return done, err
 }
 
-// saySameName says that other sweeps have the name of this one.
-func (a *app) saySameName(ctx context.Context, c *api.Client, v *api.Sweep) {
+// noteSameName says that other sweeps have the name of this one.
+func noteSameName(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) {
 	if v.Name == "" {
 		return
 	}
 	_, err := c.Sweep(ctx, grid.SweepID(v.Name))
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
-		a.say("note: %s; commands refuse the name, so name this one by its id: %s", refusal.Msg, v.Sweep)
+		ui.say("note: %s; commands refuse the name, so name this one by its id: %s", refusal.Msg, v.Sweep)
 	}
 }
 
@@ -387,8 +387,8 @@ func (b *bundle) remove() {
 	}
 }
 
-// finish follows a sweep to its end and prints what came of it.
-func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error {
+// followToEnd follows a sweep to its end and prints what came of it.
+func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlags) error {
 	defer f.close()
 	v, err := f.run(ctx)
 	switch {
@@ -399,9 +399,9 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 		return &failure{code: exitInterrupted}
 	case f.interrupted():
 		if err == nil || errors.Is(err, api.ErrLost) {
-			a.say("resume with: mlfnode resume %s", f.id)
+			ui.say("resume with: mlfnode resume %s", f.id)
 		} else {
-			a.report(err)
+			ui.report(err)
 		}
 		return &failure{code: exitInterrupted}
 	}
@@ -409,17 +409,17 @@ func (a *app) finish(ctx context.Context, f *follower, flags followFlags) error 
 		return err
 	}
 	var unranked *failure // the sweep was to find its best trial, and can't tell
-	err = f.whole(ctx, func(a *app) error {
-		if err := a.conclude(ctx, f, v, flags); err != nil || v == nil || v.Succeeded == 0 {
+	err = f.whole(ctx, func(ui *console) error {
+		if err := printSummary(ctx, ui, f, v, flags); err != nil || v == nil || v.Succeeded == 0 {
 			return err
 		}
-		err := a.knowsObjective(ctx, f.session.Client(), v)
+		err := checkObjective(ctx, f.session.Client(), v)
 		if errors.As(err, &unranked) {
 			return nil
 		}
 		return err
 	})
-	a.notify(ctx, flags.notify, v)
+	runNotifyCommand(ctx, ui, flags.notify, v)
 	if err != nil {
 		return err
 	}

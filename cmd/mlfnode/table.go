@@ -60,8 +60,8 @@ func (t *table) row(cells ...string) {
 
 func (t *table) end() error { return t.w.Flush() }
 
-// resultTable prints trials with their axes and metrics, the best one marked.
-func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q api.TrialQuery) error {
+// printResults prints trials with their axes and metrics, the best one marked.
+func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, q api.TrialQuery) error {
 	best, err := bestIndex(ctx, c, v)
 	if err != nil {
 		return err
@@ -69,7 +69,7 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 	head, tail := []string{"trial"}, []string{"wall", "cpu", "memory", "node"}
 	keys, metrics := columnNames(v, append(head, "state"), tail)
 	head = append(append(append(head, keys...), "state"), metrics...)
-	t := newTable(a.stdout, append(head, tail...)...)
+	t := newTable(ui.stdout, append(head, tail...)...)
 	shown, lost := int64(0), lostOutput{}
 	var without missing
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
@@ -86,14 +86,14 @@ func (a *app) resultTable(ctx context.Context, c *api.Client, v *api.Sweep, q ap
 	if err := t.end(); err != nil {
 		return err
 	}
-	without.say(a)
+	without.print(ui)
 	if n := len(v.Bundles); n > 1 {
-		a.say("note: these trials ran %d versions of the files: %s; --json says which ran which", n, strings.Join(v.Bundles, ", "))
+		ui.say("note: these trials ran %d versions of the files: %s; --json says which ran which", n, strings.Join(v.Bundles, ", "))
 	}
 	if q.Limit == tableRows+1 && shown > tableRows {
-		fmt.Fprintf(a.stdout, "… of %d trials; all of them with: mlfnode results %s --limit 0\n", v.Count, v.Sweep)
+		fmt.Fprintf(ui.stdout, "… of %d trials; all of them with: mlfnode results %s --limit 0\n", v.Count, v.Sweep)
 	}
-	lost.tell(a)
+	lost.print(ui)
 	return nil
 }
 
@@ -143,12 +143,12 @@ func (m *missing) add(t *api.Trial) {
 	}
 }
 
-func (m *missing) say(a *app) {
+func (m *missing) print(ui *console) {
 	switch {
 	case m.count == 1:
-		a.say("note: %s: %s", m.trial, oneLine(m.what))
+		ui.say("note: %s: %s", m.trial, oneLine(m.what))
 	case m.count > 1:
-		a.say("note: %d trials succeeded and left something out; %s: %s", m.count, m.trial, oneLine(m.what))
+		ui.say("note: %d trials succeeded and left something out; %s: %s", m.count, m.trial, oneLine(m.what))
 	}
 }
 

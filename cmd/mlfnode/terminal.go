@@ -40,16 +40,16 @@ func file(w io.Writer) (*os.File, bool) {
 }
 
 // askSecret asks on the terminal for what is not shown while it is typed.
-func (a *app) askSecret(ctx context.Context, question string) ([]byte, error) {
+func (ui *console) askSecret(ctx context.Context, question string) ([]byte, error) {
 	stdin := int(os.Stdin.Fd())
 	shown, err := term.GetState(stdin)
 	if err != nil {
 		return nil, err
 	}
-	fmt.Fprint(a.stderr, question)
+	fmt.Fprint(ui.stderr, question)
 	b, err := answerOr(ctx, func() ([]byte, error) { return term.ReadPassword(stdin) })
 	_ = term.Restore(stdin, shown) // as ReadPassword does, if it comes to an end
-	fmt.Fprintln(a.stderr)
+	fmt.Fprintln(ui.stderr)
 	return b, err
 }
 

@@ -11,7 +11,7 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) tokenCommand() *cobra.Command {
+func tokenCommand(a *app) *cobra.Command {
 	var ask api.NewToken
 	c := &cobra.Command{
 		Use: "token", Short: "Create a token that lets a machine join or a person use the cluster", Args: noArgument,
@@ -25,7 +25,7 @@ the cluster's authority, so nobody can pose as the master.`,
 			if !c.Flags().Changed("expires") && ask.Role != "node" {
 				ask.Expires = 0
 			}
-			return a.makeToken(c, ask)
+			return createToken(a, c, ask)
 		},
 	}
 	f := c.Flags()
@@ -35,11 +35,11 @@ the cluster's authority, so nobody can pose as the master.`,
 	f.StringVar(&ask.User, "user", "", "role of the person who joins with a node token: operator, viewer or none (default operator)")
 	f.StringVar(&ask.Note, "note", "", "a note for the list of tokens")
 	a.jsonFlag(c)
-	c.AddCommand(a.tokenListCommand(), a.tokenRevokeCommand(), a.tokenUseCommand(), a.tokenRotateCommand())
+	c.AddCommand(tokenListCommand(a), tokenRevokeCommand(a), tokenUseCommand(a), tokenRotateCommand(a))
 	return c
 }
 
-func (a *app) makeToken(c *cobra.Command, ask api.NewToken) error {
+func createToken(a *app, c *cobra.Command, ask api.NewToken) error {
 	var t api.TokenMade
 	err := a.onMaster(c.Context(), func(client *api.Client) (err error) {
 		t, err = client.MakeToken(c.Context(), ask)
@@ -65,7 +65,7 @@ func (a *app) makeToken(c *cobra.Command, ask api.NewToken) error {
 	return err
 }
 
-func (a *app) tokenListCommand() *cobra.Command {
+func tokenListCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List tokens, without their secrets", Args: noArgument, Example: "  mlfnode token list",
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -77,7 +77,7 @@ func (a *app) tokenListCommand() *cobra.Command {
 				if a.json {
 					return a.printJSON(all)
 				}
-				return a.listTokens(all)
+				return printTokens(a.console, all)
 			})
 		},
 	}
@@ -85,8 +85,8 @@ func (a *app) tokenListCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) listTokens(all []api.TokenKnown) error {
-	t := newTable(a.stdout, "id", "role", "state", "made", "expires", "used", "note")
+func printTokens(ui *console, all []api.TokenKnown) error {
+	t := newTable(ui.stdout, "id", "role", "state", "made", "expires", "used", "note")
 	for _, k := range all {
 		expires, used := "never", ""
 		if !k.Expires.IsZero() {
@@ -103,7 +103,7 @@ func (a *app) listTokens(all []api.TokenKnown) error {
 	return t.end()
 }
 
-func (a *app) tokenRevokeCommand() *cobra.Command {
+func tokenRevokeCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "Revoke a token, and the access of people who joined with it", Args: oneArgument, Example: "  mlfnode token revoke 1a2b3c4d",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -112,7 +112,7 @@ func (a *app) tokenRevokeCommand() *cobra.Command {
 	}
 }
 
-func (a *app) tokenUseCommand() *cobra.Command {
+func tokenUseCommand(a *app) *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "use", Short: "Save a token, so that your commands go to its cluster", Args: noArgument,
@@ -123,7 +123,7 @@ command stays on this machine. The token is read from MLF_CLUSTER_TOKEN or --tok
 			if a.master == "" {
 				return usage("token use needs the master", "mlfnode token use --master HOST")
 			}
-			token, err := a.token(c.Context(), file)
+			token, err := readToken(c.Context(), a.console, file)
 			if err != nil {
 				return err
 			}
@@ -135,7 +135,7 @@ command stays on this machine. The token is read from MLF_CLUSTER_TOKEN or --tok
 			if err != nil {
 				return err
 			}
-			a.sayKept(kept)
+			noteKeptContext(a.console, kept)
 			a.say("saved; commands now use the cluster at %s", contact.Master[0])
 			return nil
 		},
@@ -144,11 +144,11 @@ command stays on this machine. The token is read from MLF_CLUSTER_TOKEN or --tok
 	return c
 }
 
-func (a *app) tokenRotateCommand() *cobra.Command {
+func tokenRotateCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument, Example: "  mlfnode token rotate",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.sayNewKey(a.onMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) }))
+			return noteNewKey(a.console, a.onMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) }))
 		},
 	}
 }

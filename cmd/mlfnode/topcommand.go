@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/api"
 )
 
-func (a *app) topCommand() *cobra.Command {
+func topCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "top", Short: "Show the cluster, its sweeps and their trials in this terminal, and act on them by keys", Args: noArgument,
 		Long: `Show in this terminal what the cluster does: its sweeps with their progress and its nodes with their GPUs; one sweep with its best
@@ -24,23 +24,24 @@ changes as the cluster does. ? lists the keys, q quits.
 It shows what the page of mlfnode monitor shows. Like every command, it talks to the master, also from a laptop, or to this machine's own
 node.`,
 		Example: "  mlfnode top\n  mlfnode top --master hostA",
-		RunE:    func(c *cobra.Command, _ []string) error { return a.top(c.Context()) },
+		RunE:    func(c *cobra.Command, _ []string) error { return runTop(c.Context(), a) },
 	}
 }
 
-func (a *app) top(ctx context.Context) error {
+func runTop(ctx context.Context, a *app) error {
 	out, ok := file(a.stdout)
 	if !ok || !isTerminal(out) || !isTerminal(os.Stdin) || os.Getenv("TERM") == "dumb" {
 		return usage("top needs a terminal to draw on and to read keys from", "mlfnode sweeps or mlfnode members, which print the same as text")
 	}
 	said := &heldOutput{w: a.stderr}
-	behind := *a
-	behind.stderr = said // a node in this process must not write over the screen
+	ui := *a.console
+	ui.stderr = said // a node in this process must not write over the screen
+	behind := a.withConsole(&ui)
 	s, err := behind.attach(ctx, true)
 	if err != nil {
 		return err
 	}
-	t := &topSession{app: &behind, session: s, failed: make(chan error, 1)}
+	t := &topSession{connector: behind, session: s, failed: make(chan error, 1)}
 	defer said.release()
 	defer func() { t.now().Close() }()
 	watching, stop := context.WithCancel(ctx)
@@ -56,9 +57,9 @@ func (a *app) top(ctx context.Context) error {
 
 // topSession is the session of top, which changes when this process takes the place of a node that another terminal had.
 type topSession struct {
-	app     *app
-	failed  chan error // the first error of a node in this process, of whichever session
-	watches sync.WaitGroup
+	connector *connector
+	failed    chan error // the first error of a node in this process, of whichever session
+	watches   sync.WaitGroup
 
 	mu      sync.Mutex
 	session *node.Session
@@ -91,7 +92,7 @@ func (t *topSession) again(ctx context.Context) error {
 		s.Client().Close()
 		return nil
 	}
-	next, err := t.app.attach(ctx, true)
+	next, err := t.connector.attach(ctx, true)
 	if err != nil {
 		return err
 	}

@@ -29,15 +29,15 @@ type remote struct {
 	letters   map[string]*string
 }
 
-func (r *remote) add(a *app, c *cobra.Command) {
+func (r *remote) add(ui *console, c *cobra.Command) {
 	f := c.Flags()
 	f.StringVarP(&r.file, "file", "f", "", "read the cluster from this `FILE`")
 	f.Lookup("file").NoOptDefVal = bootstrap.DefaultFile
 	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know; changed keys are still refused")
-	a.jsonFlag(c)
+	ui.jsonFlag(c)
 }
 
-func (a *app) upCommand() *cobra.Command {
+func upCommand(a *app) *cobra.Command {
 	r := &remote{letters: map[string]*string{}}
 	c := &cobra.Command{
 		Use: "up", Short: "Bring up a whole cluster over ssh", Args: noArgument,
@@ -52,9 +52,9 @@ can't make is refused before anything is changed; --dry-run shows what would be 
   mlfnode up -a ada@hostA,hostB:2222 -i ~/.ssh/id_ed25519 -m local -w local,1,2
   mlfnode up -a hostD -w 1 -b hostA     attach a worker to a running master
   mlfnode up -f`,
-		RunE: func(c *cobra.Command, _ []string) error { return a.up(c, r) },
+		RunE: func(c *cobra.Command, _ []string) error { return bringUp(a, c, r) },
 	}
-	r.add(a, c)
+	r.add(a.console, c)
 	for _, l := range []struct{ letter, name, text string }{
 		{"a", "hosts", "other machines, `[USER@]HOST[:PORT],…`; the first has number 1"},
 		{"i", "key", "private key for ssh, a `FILE` (default as ssh finds it)"},
@@ -130,46 +130,48 @@ func (r *remote) described(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
 	return cluster, any, explainCluster(cluster.Validate())
 }
 
-func (a *app) up(c *cobra.Command, r *remote) error {
+func bringUp(a *app, c *cobra.Command, r *remote) error {
 	began := time.Now()
 	again := r.file != ""
 	cluster, changed, err := r.described(c)
 	if err != nil {
 		return err
 	}
-	o, done, err := a.overSSH(r, cluster)
+	o, done, err := sshOptions(a.console, r, cluster)
 	if err != nil {
 		return err
 	}
 	defer done()
-	release, err := a.complete(&o, r, again)
+	release, err := completeOptions(a, &o, r, again)
 	if err != nil {
 		return err
 	}
 	defer release()
 	if changed && !r.dryRun {
 		// Before anything is started, so that down finds it however up ends.
-		if err := r.keep(a, cluster); err != nil {
+		if err := r.keep(a.console, cluster); err != nil {
 			return err
 		}
 	}
-	return a.settle(c.Context(), bootstrap.Up(c.Context(), o), began, a.showOutcomes)
+	return reportOutcomes(c.Context(), a.console, bootstrap.Up(c.Context(), o), began, false)
 }
 
-// complete gives the options of Up what it needs beside the machines. again is for a file that Up may have worked by before.
-func (a *app) complete(o *bootstrap.Options, r *remote, again bool) (release func(), err error) {
+// completeOptions gives the options of Up what it needs beside the machines. again is for a file that Up may have worked by before.
+func completeOptions(a *app, o *bootstrap.Options, r *remote, again bool) (release func(), err error) {
 	if again {
 		if o.Applied, err = bootstrap.LoadApplied(r.file); err != nil {
 			return nil, err
 		}
 	}
-	if o.Files, err = a.files(o.Cluster.Project); err != nil {
+	if o.Files, err = projectFiles(a, o.Cluster.Project); err != nil {
 		return nil, err
 	}
 	o.Take, o.Record = r.take, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
-	o.Welcome = a.welcome
+	o.Welcome = func(ctx context.Context, addresses []string, makeToken func() (string, error)) string {
+		return setUpAccess(ctx, a.console, addresses, makeToken)
+	}
 	o.Token = func(ctx context.Context) (string, error) {
-		t, err := a.token(ctx, r.tokenFile)
+		t, err := readToken(ctx, a.console, r.tokenFile)
 		return t.Text(), err
 	}
 	return func() {
@@ -180,7 +182,7 @@ func (a *app) complete(o *bootstrap.Options, r *remote, again bool) (release fun
 }
 
 // keep writes the file, and puts one with another cluster aside.
-func (r *remote) keep(a *app, cluster *bootstrap.Cluster) error {
+func (r *remote) keep(ui *console, cluster *bootstrap.Cluster) error {
 	old, err := os.ReadFile(r.file)
 	if err := bootstrap.Save(r.file, cluster); err != nil {
 		return err
@@ -192,7 +194,7 @@ func (r *remote) keep(a *app, cluster *bootstrap.Cluster) error {
 	if err := os.WriteFile(r.file+".old", old, 0o644); err != nil {
 		return fmt.Errorf("keep the last cluster: %w", err)
 	}
-	a.say("the last %s is %[1]s.old now%s", r.file, endOf(r.file+".old", cluster))
+	ui.say("the last %s is %[1]s.old now%s", r.file, endOf(r.file+".old", cluster))
 	return nil
 }
 
@@ -215,12 +217,12 @@ func endOf(file string, now *bootstrap.Cluster) string {
 	return fmt.Sprintf("; the new one does not have %s; what runs there ends with: mlfnode down %s -f %s", strings.Join(gone, ", "), strings.Join(gone, " "), file)
 }
 
-// files gives the files of a project, nil for none.
-func (a *app) files(project string) (*bootstrap.Files, error) {
+// projectFiles gives the files of a project, nil for none.
+func projectFiles(a *app, project string) (*bootstrap.Files, error) {
 	if project == "" {
 		return nil, nil
 	}
-	p, err := a.project([]string{project}, nil)
+	p, err := findProject(a, []string{project}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -272,8 +274,8 @@ func makeFoldersWritable(dir string) error {
 	})
 }
 
-// overSSH prepares the work on the machines of a cluster. done releases what it needs.
-func (a *app) overSSH(r *remote, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
+// sshOptions prepares the work on the machines of a cluster. done releases what it needs.
+func sshOptions(ui *console, r *remote, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return o, nil, fmt.Errorf("find this program: %w", err)
@@ -282,13 +284,13 @@ func (a *app) overSSH(r *remote, cluster *bootstrap.Cluster) (o bootstrap.Option
 	if err != nil {
 		return o, nil, fmt.Errorf("find this machine's name: %w", err)
 	}
-	view := a.newView()
-	d, err := shell.NewDialer(shell.Options{Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: a.prompter(view)})
+	view := newView(ui)
+	d, err := shell.NewDialer(shell.Options{Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: newPrompter(ui, view)})
 	if err != nil {
 		return o, nil, explainProblem(err)
 	}
 	o = bootstrap.Options{
-		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell, Agree: (&asker{a, view}).agree,
+		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell, Agree: (&asker{ui, view}).agree,
 		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
 			if address == bootstrap.LocalAddress {
 				return shell.Local{}, "", nil

@@ -14,7 +14,7 @@ import (
 
 // asSubmitted does something that makes a sweep run, and says which files it runs: those of the submission, not those that lie in
 // the folder by now.
-func (a *app) asSubmitted(hint string, fn func(*api.Client, grid.SweepID) (api.Done, error)) func(*api.Client, api.Sweep) (api.Done, error) {
+func asSubmitted(ui *console, hint string, fn func(*api.Client, grid.SweepID) (api.Done, error)) func(*api.Client, api.Sweep) (api.Done, error) {
 	return func(c *api.Client, v api.Sweep) (api.Done, error) {
 		done, err := fn(c, v.Sweep)
 		if err != nil || done.Sweep.State != grid.SweepRunning || len(done.Sweep.Bundles) == 0 {
@@ -24,22 +24,22 @@ func (a *app) asSubmitted(hint string, fn func(*api.Client, grid.SweepID) (api.D
 		if n := len(done.Sweep.Bundles); n > 1 {
 			files += ", or as a retry has updated them"
 		}
-		a.say("%s runs %s, not as they are now; %s", v.Sweep, files, hint)
+		ui.say("%s runs %s, not as they are now; %s", v.Sweep, files, hint)
 		return done, nil
 	}
 }
 
-// updated has trials run again with the files as they are now.
-func (a *app) updated(ctx context.Context, q api.Retry, quiet bool) func(*api.Client, api.Sweep) (api.Done, error) {
+// retryUpdated has trials run again with the files as they are now.
+func retryUpdated(ctx context.Context, a *app, q api.Retry, quiet bool) func(*api.Client, api.Sweep) (api.Done, error) {
 	return func(c *api.Client, v api.Sweep) (api.Done, error) {
-		p, include, err := a.folderOf(&v)
+		p, include, err := projectOf(&v)
 		if err != nil {
 			return api.Done{}, err
 		}
-		if err := a.list(p, include); err != nil {
+		if err := listFiles(a, p, include); err != nil {
 			return api.Done{}, err
 		}
-		b, err := a.pack(ctx, p, quiet)
+		b, err := packBundle(ctx, a.console, p, quiet)
 		if err != nil {
 			return api.Done{}, err
 		}
@@ -56,8 +56,8 @@ func (a *app) updated(ctx context.Context, q api.Retry, quiet bool) func(*api.Cl
 	}
 }
 
-// folderOf finds the folder of a sweep's project: the one that the user is in, or that its name leads to.
-func (a *app) folderOf(v *api.Sweep) (*plan, []string, error) {
+// projectOf finds the folder of a sweep's project: the one that the user is in, or that its name leads to.
+func projectOf(v *api.Sweep) (*plan, []string, error) {
 	if len(v.Bundles) == 0 {
 		return nil, nil, usage(fmt.Sprintf("%s was submitted without files, so there is nothing to update", v.Sweep), "mlfnode retry --failed "+string(v.Sweep))
 	}

@@ -34,7 +34,7 @@ type viewRow struct {
 	text   string
 }
 
-func (a *app) newView() *view { return &view{w: a.stderr, terminal: isTerminal(a.stderr)} }
+func newView(ui *console) *view { return &view{w: ui.stderr, terminal: isTerminal(ui.stderr)} }
 
 // tell is for bootstrap.Options.
 func (v *view) tell(e bootstrap.Event) {
@@ -160,10 +160,10 @@ func (v *view) pause() (resume func()) {
 	}
 }
 
-// settle prints what came of the machines, and fails if one of them has a problem.
-func (a *app) settle(ctx context.Context, all []bootstrap.Outcome, began time.Time, show func([]bootstrap.Outcome) error) error {
+// reportOutcomes prints what came of the machines, and fails if one of them has a problem.
+func reportOutcomes(ctx context.Context, ui *console, all []bootstrap.Outcome, began time.Time, status bool) error {
 	if ctx.Err() != nil {
-		a.say("interrupted; run the same command again to continue, or mlfnode down to undo what was done")
+		ui.say("interrupted; run the same command again to continue, or mlfnode down to undo what was done")
 		return ctx.Err()
 	}
 	ill := 0
@@ -173,10 +173,13 @@ func (a *app) settle(ctx context.Context, all []bootstrap.Outcome, began time.Ti
 		}
 	}
 	var err error
-	if a.json {
-		err = a.printJSON(map[string]any{"hosts": all, "ok": ill == 0, "took_ns": time.Since(began)})
-	} else {
-		err = show(all)
+	switch {
+	case ui.json:
+		err = ui.printJSON(map[string]any{"hosts": all, "ok": ill == 0, "took_ns": time.Since(began)})
+	case status:
+		err = printStatus(ui, all)
+	default:
+		err = printOutcomes(ui, all)
 	}
 	if err == nil && ill > 0 {
 		err = &failure{code: exitFailed}
@@ -184,8 +187,8 @@ func (a *app) settle(ctx context.Context, all []bootstrap.Outcome, began time.Ti
 	return err
 }
 
-func (a *app) showOutcomes(all []bootstrap.Outcome) error {
-	t := newTextTable(a.stdout, "host", "address", "roles", "service", "state")
+func printOutcomes(ui *console, all []bootstrap.Outcome) error {
+	t := newTextTable(ui.stdout, "host", "address", "roles", "service", "state")
 	for i := range all {
 		o := &all[i]
 		state := "unchanged"
@@ -200,13 +203,13 @@ func (a *app) showOutcomes(all []bootstrap.Outcome) error {
 	if err := t.end(); err != nil {
 		return err
 	}
-	a.sayNotes(all)
+	printNotes(ui, all)
 	return nil
 }
 
-// showStatus prints a line for each machine as it was seen.
-func (a *app) showStatus(all []bootstrap.Outcome) error {
-	t := newTextTable(a.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
+// printStatus prints a line for each machine as it was seen.
+func printStatus(ui *console, all []bootstrap.Outcome) error {
+	t := newTextTable(ui.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
 	start := ""
 	for i := range all {
 		o := &all[i]
@@ -233,27 +236,27 @@ func (a *app) showStatus(all []bootstrap.Outcome) error {
 	if err := t.end(); err != nil {
 		return err
 	}
-	a.sayNotes(all)
+	printNotes(ui, all)
 	if start != "" {
-		a.say("the cluster was taken down, and keeps its sweeps and results; start it with: %s", start)
+		ui.say("the cluster was taken down, and keeps its sweeps and results; start it with: %s", start)
 	}
 	return nil
 }
 
-// sayNotes prints what a person should know and fix: of each machine, then of the cluster.
-func (a *app) sayNotes(all []bootstrap.Outcome) {
+// printNotes prints what a person should know and fix: of each machine, then of the cluster.
+func printNotes(ui *console, all []bootstrap.Outcome) {
 	for i := range all {
 		o := &all[i]
 		for _, n := range o.Notes {
-			a.say("%s: note: %s", o.Host, oneLine(n))
+			ui.say("%s: note: %s", o.Host, oneLine(n))
 		}
 		if o.Problem != nil && o.Stopped == nil {
-			a.sayProblem(o.Host, o.Problem)
+			printProblem(ui, o.Host, o.Problem)
 		}
 	}
 	for i := range all {
 		for _, n := range all[i].Cluster {
-			a.say("note: %s", oneLine(n))
+			ui.say("note: %s", oneLine(n))
 		}
 	}
 }
@@ -266,11 +269,11 @@ func rolesText(roles []bootstrap.Role) string {
 	return strings.Join(words, ",")
 }
 
-// sayProblem prints a problem as other errors are printed. A cause may have lines, as of a log.
-func (a *app) sayProblem(host string, p *shell.Problem) {
-	a.say("%s: %s", host, strings.ReplaceAll(printable.Text(p.Cause, longestMessage), "\n", "\n  "))
+// printProblem prints a problem as other errors are printed. A cause may have lines, as of a log.
+func printProblem(ui *console, host string, p *shell.Problem) {
+	ui.say("%s: %s", host, strings.ReplaceAll(printable.Text(p.Cause, longestMessage), "\n", "\n  "))
 	if p.Cure != "" {
-		a.say("  try: %s", oneLine(p.Cure))
+		ui.say("  try: %s", oneLine(p.Cure))
 	}
 }
 

@@ -54,18 +54,18 @@ func sourceVersion(info *debug.BuildInfo) string {
 	return "devel"
 }
 
-func (a *app) versionCommand() *cobra.Command {
+func versionCommand(ui *console) *cobra.Command {
 	c := &cobra.Command{
 		Use: "version", Short: "Print versions", Args: noArgument, Example: "  mlfnode version --json",
 		RunE: func(*cobra.Command, []string) error {
 			v := version()
-			if a.json {
-				return json.NewEncoder(a.stdout).Encode(v)
+			if ui.json {
+				return json.NewEncoder(ui.stdout).Encode(v)
 			}
-			fmt.Fprintf(a.stdout, "mlfnode %s (%s, nats-server %s, %s)\n", v.Version, v.Go, v.NATS, v.Platform)
+			fmt.Fprintf(ui.stdout, "mlfnode %s (%s, nats-server %s, %s)\n", v.Version, v.Go, v.NATS, v.Platform)
 			return nil
 		},
 	}
-	a.jsonFlag(c)
+	ui.jsonFlag(c)
 	return c
 }
