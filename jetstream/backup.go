@@ -43,11 +43,11 @@ func BackupStreams() []string {
 // Kept gives a Store for a backup: with the streams that are there, each with the settings that it has, where Store would cut one that holds
 // more than the settings of this process allow. Of its parts it has Records alone.
 func (s *Server) Kept(ctx context.Context) (*Store, error) {
-	st := &Store{node: s.node, streams: map[string]js.Stream{}, log: s.log, life: s.life, gone: make(chan struct{}), lost: make(chan struct{})}
+	st := &Store{node: s.node, streams: map[string]js.Stream{}, log: s.log, life: s.Available, gone: make(chan struct{}), lost: make(chan struct{})}
 	st.Records = &Records{store: st}
-	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
+	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
 	if err != nil {
-		return nil, fmt.Errorf("connect to the store: %w", err)
+		return nil, err
 	}
 	st.conn = conn
 	if st.js, err = js.New(conn, js.WithDefaultTimeout(callLimit)); err != nil {
@@ -57,7 +57,7 @@ func (s *Server) Kept(ctx context.Context) (*Store, error) {
 	for _, name := range BackupStreams() {
 		if st.streams[name], err = st.js.Stream(ctx, name); err != nil {
 			st.Close()
-			return nil, fmt.Errorf("open stream %s: %w", name, s.blame(err))
+			return nil, fmt.Errorf("open stream %s: %w", name, s.Diagnose(err))
 		}
 	}
 	return st, nil
@@ -202,9 +202,9 @@ func (p *snapshotPace) start() (stop func()) {
 
 // Restore makes a stream of what Backup has written, in a store that has none of this name.
 func (s *Server) Restore(ctx context.Context, stream string, about []byte, content io.Reader) error {
-	conn, err := s.inside()
+	conn, err := s.connect()
 	if err != nil {
-		return fmt.Errorf("connect to the store: %w", err)
+		return err
 	}
 	defer conn.Close()
 	var head streamHead

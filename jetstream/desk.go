@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -105,8 +106,8 @@ func openDesk(st *Store, s *Server) (*desk, error) {
 		calls: st.Calls, server: s, busy: map[grid.NodeID]int{}, rates: map[grid.NodeID]*callRates{}, lanes: map[string]bool{}, kick: make(chan struct{}, 1),
 	}
 	var err error
-	if d.conn, err = s.inside(); err != nil {
-		return nil, fmt.Errorf("connect to answer nodes: %w", err)
+	if d.conn, err = s.connect(); err != nil {
+		return nil, err
 	}
 	d.ctx, d.stop = context.WithCancel(context.Background()) // ends with close
 	sub, err := d.conn.Subscribe(callSubjects, d.receive)
@@ -193,8 +194,7 @@ func (d *desk) cut(node grid.NodeID, r *callRates) {
 	r.news.Do(func() {
 		d.calls.store.log.Warn("node sends calls without end; it is kept out for a while", "node", node)
 	})
-	d.server.door.bar(node)
-	d.server.Kick(node)
+	d.server.Block(node)
 }
 
 // begin reports whether a further call of a node may be worked on.
@@ -405,7 +405,7 @@ func (d *desk) hintNodes() {
 		case <-d.ctx.Done():
 			return
 		}
-		nodes := d.server.door.connected()
+		nodes := slices.Sorted(maps.Keys(d.server.Connections()))
 		d.mu.Lock()
 		h := wireHints{Records: d.moved}
 		for lane := range d.lanes {

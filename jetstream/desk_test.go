@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
 
 // raw is a plain NATS client with a node's certificate.
@@ -261,10 +262,10 @@ func TestANodeHasOneConnection(t *testing.T) {
 		all = append(all, l.raw("b"))
 	}
 	limit := time.Now().Add(time.Minute)
-	for len(l.server.door.of("b")) > 1 && time.Now().Before(limit) {
+	for l.server.Connections()["b"] > 1 && time.Now().Before(limit) {
 		runtime.Gosched()
 	}
-	if left := len(l.server.door.of("b")); left != 1 {
+	if left := l.server.Connections()["b"]; left != 1 {
 		t.Errorf("connections: got %d, want 1", left)
 	}
 	if m, err := all[n-1].Request(callSubject("b", callBeat), []byte("{}"), time.Minute); err != nil || !strings.Contains(string(m.Data), "heard") {
@@ -329,27 +330,21 @@ func TestFloods(t *testing.T) {
 	}
 }
 
-// TestNodesOfLongAgoAreForgotten: what is counted of a node's calls, of its certificate and of its bar goes when it says nothing any more.
-func TestNodesOfLongAgoAreForgotten(t *testing.T) {
+// TestRatesOfLongAgoAreForgotten holds that the rates of nodes that are long gone take no memory.
+func TestRatesOfLongAgoAreForgotten(t *testing.T) {
 	l := newLab(t)
-	d, door := l.store.desk, l.server.door
-	past := time.Now().Add(-2 * max(knockAge, rateAge, barTime))
+	d := l.store.desk
+	past := time.Now().Add(-2 * rateAge)
 	for i := range 100 {
 		node := grid.NodeID(fmt.Sprint("gone", i))
 		d.ratesOf(node).used = past
-		door.mu.Lock()
-		door.knocks[node], door.barred[node] = knock{count: 1, last: past}, past
-		door.mu.Unlock()
 	}
 	l.connect("w")
-	door.bar("b")
 	d.ratesOf("w")
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	door.mu.Lock()
-	defer door.mu.Unlock()
-	if a, b, c := len(d.rates), len(door.knocks), len(door.barred); a > 2 || b > 1 || c != 1 {
-		t.Errorf("got the rates of %d nodes, the knocks of %d, and %d barred; want those of now alone", a, b, c)
+	if n := len(d.rates); n > 2 {
+		t.Errorf("got the rates of %d nodes, want those of the current ones alone", n)
 	}
 }
 
@@ -374,7 +369,7 @@ func TestNodeThatCallsWithoutEnd(t *testing.T) {
 	if err != nil {
 		t.Errorf("a beat beside it: %v", err)
 	}
-	l.server.door.bar("b") // in case that this took longer than it stays out
+	l.server.Block("b") // in case that this took longer than it stays out
 	opts := []nats.Option{nats.SetCustomDialer(&dialer{Remote: l.remote("b"), life: t.Context()}), nats.NoReconnect()}
 	if again, err := nats.Connect("nats://master", opts...); err == nil {
 		again.Close()
@@ -388,7 +383,7 @@ func TestClientOfTheMasterLogs(t *testing.T) {
 	l := newLab(t)
 	said := &lines{}
 	l.server.log = slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	nc, err := l.server.inside()
+	nc, err := l.server.connect()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -452,12 +447,12 @@ func TestNodeThatListensToMuch(t *testing.T) {
 	l := newLab(t)
 	w, nc := l.raw("w"), l.raw("b")
 	closed := nc.StatusChanged(nats.CLOSED)
-	for range maxNodeSubscriptions + 1 {
+	for range natsd.MaxNodeSubscriptions + 1 {
 		if _, err := nc.SubscribeSync("_INBOX.b.>"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range maxNodeSubscriptions {
+	for range natsd.MaxNodeSubscriptions {
 		if _, err := w.SubscribeSync("_INBOX.w.>"); err != nil {
 			t.Fatal(err)
 		}
@@ -468,7 +463,7 @@ func TestNodeThatListensToMuch(t *testing.T) {
 		t.Error("the connection is not ended")
 	}
 	if err := w.Flush(); err != nil {
-		t.Errorf("a node with %d subscriptions: %v", maxNodeSubscriptions, err)
+		t.Errorf("a node with %d subscriptions: %v", natsd.MaxNodeSubscriptions, err)
 	}
 }
 
@@ -491,7 +486,7 @@ func TestSilentClients(t *testing.T) {
 	if _, err := l.connect("w").Record(t.Context(), "a-1"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a node beside them: got %v", err)
 	}
-	limit := time.After(doorTime + 2*time.Minute)
+	limit := time.After(3 * time.Minute)
 	for range silent {
 		select {
 		case err := <-ended:
@@ -509,10 +504,11 @@ func TestSilentClients(t *testing.T) {
 
 // TestNodesOfTheVersionBefore has a node connect as the version before this one did: it is told apart, and the log says what to do.
 func TestNodesOfTheVersionBefore(t *testing.T) {
-	l := newLab(t)
 	said := &lines{}
-	l.server.door.log = slog.New(slog.NewTextHandler(said, nil))
-	for range outdatedKnocks + 2 {
+	l := &lab{authority: newAuthority(t), dir: t.TempDir(), logTo: said}
+	l.start()
+	defer l.stop()
+	for range 8 { // natsd warns after the fifth
 		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{Remote: l.remote("old"), life: t.Context()}}), nats.NoReconnect())
 		if err == nil {
 			nc.Close()

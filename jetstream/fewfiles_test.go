@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
 
 // fewFilesEnv makes the test binary a server that has no file left for connections.
@@ -38,7 +39,7 @@ func TestServerWithoutFiles(t *testing.T) {
 	}
 	var lines lineCount
 	own := newAuthority(t).tls("m")
-	server, err := Start(Config{Dir: dir, Node: "m", Logger: slog.New(slog.NewTextHandler(&lines, nil)), Listen: &Listen{
+	server, err := Start(Config{Dir: dir, Node: "m", Logger: slog.New(slog.NewTextHandler(&lines, nil)), Listen: &natsd.Listen{
 		Host: "127.0.0.1", TLS: own, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "a", nil },
 	}})
 	if err != nil {

@@ -2,7 +2,6 @@ package jetstream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
 
 // TestLongNamesAreRefused looks for and stores things whose names are longer than any that is made: each is refused, and the
@@ -55,7 +55,7 @@ func second[T any](_ T, err error) error { return err }
 // TestLostConnectionIsTold has the server close a connection for good: the store says so, and one that is closed does not.
 func TestLostConnectionIsTold(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
-	_ = s.conn.Publish(strings.Repeat("a", 2*controlLine), nil) // fails or not, as fast as the server is
+	_ = s.conn.Publish(strings.Repeat("a", 2*natsd.MaxControlLine), nil) // fails or not, as fast as the server is
 	select {
 	case <-s.Lost():
 	case <-time.After(time.Minute):
@@ -75,9 +75,7 @@ func TestLostConnectionIsTold(t *testing.T) {
 func TestForgottenDuringItsHandshake(t *testing.T) {
 	l := newLab(t)
 	var asked atomic.Int32
-	peer := l.server.door.peer
-	l.server.door.peer = func(s tls.ConnectionState) (grid.NodeID, error) {
-		node, err := peer(s)
+	l.peer = func(node grid.NodeID) (grid.NodeID, error) {
 		switch asked.Add(1) {
 		case 1: // of its certificate
 		case 2:
@@ -85,7 +83,7 @@ func TestForgottenDuringItsHandshake(t *testing.T) {
 		default:
 			return "", errors.New("forgotten")
 		}
-		return node, err
+		return node, nil
 	}
 	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
 	defer stop()
@@ -96,7 +94,7 @@ func TestForgottenDuringItsHandshake(t *testing.T) {
 	if n := asked.Load(); n < 3 {
 		t.Errorf("got %d questions whether the node is known, want 3", n)
 	}
-	if nodes := l.server.door.connected(); len(nodes) != 0 {
+	if nodes := l.server.Connections(); len(nodes) != 0 {
 		t.Errorf("got connections of %v, want none", nodes)
 	}
 }

@@ -1,40 +1,28 @@
-// Package jetstream is the embedded NATS server and everything that is kept in it: sweep records, the lease queue, events,
+// Package jetstream is everything that is kept in NATS: sweep records, the lease queue, events,
 // output, bundles and artifacts.
 //
-// A Server owns a folder and, in it, JetStream. A Store is the master's client of it: it makes the streams and gives each kind of
-// content its own small type. Nodes do not touch the store. They call the master, who checks what they ask: over a Link, or, in the
-// master's own process, through a Local. Calls has what both come to.
+// A Server, which natsd runs, owns a folder and JetStream in it. A Store is the master's client of
+// the Server: it creates the streams and gives each kind of content its own type. Nodes do not
+// touch the store. They call the master, which checks what they ask for: over a network connection,
+// or directly in the master's own process. In both cases the node has a Link, and Calls answers.
 //
-// What is acknowledged is on disk. The server runs with SyncAlways, so a publish to any stream returns after the flush; the
-// lease queue alone opts out, because the reconciler makes a lost lease good. A flush costs about a millisecond, so callers
-// batch; nothing here trades the flush for speed. PersistMode async is no option for output either: nats-server then keeps
-// acknowledged messages in process memory until a flush loop gets to them, so a kill of the process loses them.
+// What is acknowledged is on disk. The server runs with SyncAlways, so a publish to any stream
+// returns after the flush; the lease queue alone opts out, because the reconciler makes up for a
+// lost lease. A flush costs about a millisecond, so callers batch; nothing here trades the flush
+// for speed. PersistMode async is no option for output either: nats-server then keeps acknowledged
+// messages in process memory until a flush loop gets to them, so a kill of the process loses them.
 //
-// A write error (a full disk, mostly) closes a stream of nats-server for good. The Server notices, fails what waits with
-// ErrDisk at once, and opens JetStream again as soon as the folder can be written.
+// While the disk can't be written, everything that waits for the server fails with ErrDisk at once.
 package jetstream
 
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 
 	"github.com/dustin/go-humanize"
 
-	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
-
-// Config says where and how a Server keeps its folder.
-type Config struct {
-	Dir    string // made with mode 0700 when missing; held by one Server at a time
-	Node   grid.NodeID
-	Logger *slog.Logger
-	Limits Limits  // zero fields get their default
-	Listen *Listen // for the other nodes of a cluster; nil keeps everything in this process
-
-	// Unsynced leaves it to the caller to bring the folder onto the disk, after Close: of a restore all counts, or nothing.
-	Unsynced bool
-}
 
 // Limits bound what is kept, in bytes.
 type Limits struct {
@@ -65,24 +53,23 @@ func (l Limits) withDefaults() Limits {
 
 // Errors that callers branch on.
 var (
-	// ErrInUse is returned by Start when a living process holds the folder.
-	ErrInUse = errors.New("the store's folder is in use by another process; stop that one first")
 	// ErrNotFound is returned for a record or object that does not exist.
 	ErrNotFound = errors.New("not found")
 	// ErrExists is returned by Records.Create when the sweep has a record already.
 	ErrExists = errors.New("there is a sweep of this name already")
 	// ErrConflict is returned by Records.Update when somebody else changed the record in between.
 	ErrConflict = errors.New("the sweep was changed by somebody else in between; try again")
-	// ErrFull is returned when a limit of Limits is reached. The error's text says which one and what to do.
+	// ErrFull is returned when a limit of Limits is reached. The error's text says which one and
+	// what to do.
 	ErrFull = errors.New("the store is full")
 	// ErrDisk is returned while the folder can't be written, for example because the disk is full.
-	ErrDisk = errors.New("the disk that holds the store can't be written")
+	ErrDisk = natsd.ErrDisk
 	// ErrTooLarge is returned for content that does not fit one message.
 	ErrTooLarge = errors.New("too large for the store")
 	// ErrName is returned for a name that is too long for anything that is stored.
 	ErrName = errors.New("the name is too long")
 	// ErrClosed is returned by operations of a closed Store or Server.
-	ErrClosed = errors.New("the store is closed")
+	ErrClosed = natsd.ErrClosed
 )
 
 // fullError tells which limit was reached and what to do about it.
@@ -97,12 +84,3 @@ func (e *fullError) Error() string {
 }
 
 func (e *fullError) Is(target error) bool { return target == ErrFull }
-
-// diskError carries the system's reason.
-type diskError struct{ reason string }
-
-func (e *diskError) Error() string {
-	return fmt.Sprintf("%v (%s). Make room or fix the disk; the store goes on by itself then", ErrDisk, e.reason)
-}
-
-func (e *diskError) Is(target error) bool { return target == ErrDisk }

@@ -58,6 +58,9 @@ func callSubject(node grid.NodeID, verb string) string {
 	return "mlf.call." + token(string(node)) + "." + verb
 }
 
+// inbox is the prefix of the subjects of answers to a node.
+func inbox(node grid.NodeID) string { return "_INBOX." + token(string(node)) }
+
 // anyVerb stands for every call of a node.
 const anyVerb = ">"
 
@@ -78,7 +81,7 @@ func writer(subject string) grid.NodeID {
 }
 
 // maxSubject bounds a subject. The longest that this package makes, of an artifact's chunks, has some 400 bytes. nats-server ends a
-// connection on which a line is longer than controlLine.
+// connection on which a line is longer than natsd.MaxControlLine.
 const maxSubject = 1024
 
 // checkSubject refuses a subject whose names are too long to be anything that was stored.

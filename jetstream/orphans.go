@@ -9,10 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/nats-io/nats-server/v2/server"
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
 
 // PurgeUnknown removes events, output and artifacts of sweeps that have no record: late reports of a sweep that was removed, and what
@@ -98,7 +98,7 @@ func (s *Store) purgePart(ctx context.Context, part orphanPart, whole bool, know
 const maxSubjects = 2_000_000
 
 // subjectPage bounds the subjects that are looked at together: nats-server sends no more in one answer.
-const subjectPage = server.JSMaxSubjectDetails
+const subjectPage = natsd.MaxSubjectDetails
 
 // subjects lists a page of the subjects of a stream, in order, from the offset on, and gives how many there are in all.
 func (s *Store) subjects(ctx context.Context, stream, filter string, offset int) (page []string, total int, err error) {

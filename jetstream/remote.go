@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
+	"mlfnode/jetstream/natsd"
 )
 
 // Remote says how a node reaches the Server of its master.
@@ -84,7 +85,7 @@ func Connect(ctx context.Context, r Remote) (*Link, error) {
 		nats.CustomInboxPrefix(inbox(r.Node)), nats.SyncQueueLen(inboxMessages),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
-		nats.PingInterval(livePing), nats.MaxPingsOutstanding(livePingOut), nats.DontRandomize(),
+		nats.PingInterval(natsd.PingInterval), nats.MaxPingsOutstanding(natsd.MaxPings), nats.DontRandomize(),
 		nats.IgnoreAuthErrorAbort(), nats.ConnectHandler(up), nats.ReconnectHandler(up),
 		nats.DisconnectErrHandler(func(*nats.Conn, error) {
 			line.lost(ErrNoMaster)

@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -23,6 +24,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
 
 // authority signs certificates for the nodes of a test.
@@ -84,6 +86,8 @@ type lab struct {
 	store  *Store
 	port   int
 	limits Limits
+	logTo  io.Writer                              // nil is the test's output
+	peer   func(grid.NodeID) (grid.NodeID, error) // nil lets every node in that is not banned
 }
 
 func newLab(t *testing.T) *lab {
@@ -97,17 +101,25 @@ func newLabOf(t *testing.T, limits Limits) *lab {
 	return l
 }
 
-func (l *lab) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l.t.Output(), nil)) }
+func (l *lab) logger() *slog.Logger {
+	if l.logTo != nil {
+		return slog.New(slog.NewTextHandler(l.logTo, nil))
+	}
+	return slog.New(slog.NewTextHandler(l.t.Output(), nil))
+}
 
 func (l *lab) start() {
 	l.t.Helper()
 	var err error
-	l.server, err = Start(Config{Dir: l.dir, Node: "m", Logger: l.logger(), Limits: l.limits, Listen: &Listen{
+	l.server, err = Start(Config{Dir: l.dir, Node: "m", Logger: l.logger(), Limits: l.limits, Listen: &natsd.Listen{
 		Host: "127.0.0.1", Port: l.port, TLS: l.tls("m"),
 		Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
 			name := s.PeerCertificates[0].Subject.CommonName
 			if strings.HasPrefix(name, "banned") {
 				return "", errors.New("banned")
+			}
+			if l.peer != nil {
+				return l.peer(grid.NodeID(name))
 			}
 			return grid.NodeID(name), nil
 		},
@@ -388,35 +400,6 @@ func TestDisconnections(t *testing.T) {
 	case <-ctx.Done():
 		t.Error("nobody told")
 	}
-}
-
-// TestNobodyIsToldAfterStop stops to watch while a call is under way: stop waits for it, so that what the call uses may end then.
-func TestNobodyIsToldAfterStop(t *testing.T) {
-	d := newDoor(&Listen{}, slog.New(slog.DiscardHandler))
-	d.enter(1, "a")
-	begun, end := make(chan struct{}), make(chan struct{})
-	stop := d.watch(func(grid.NodeID) {
-		close(begun)
-		<-end
-	})
-	var looking sync.WaitGroup
-	looking.Go(func() { d.look(func(uint64) bool { return false }, func(uint64) {}) })
-	<-begun
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		stop()
-	}()
-	select {
-	case <-stopped:
-		t.Error("stop has returned while a call is under way")
-	case <-time.After(50 * time.Millisecond):
-	}
-	close(end)
-	<-stopped
-	looking.Wait()
-	d.enter(2, "a")
-	d.look(func(uint64) bool { return false }, func(uint64) {}) // closes begun again, which panics, if it is told
 }
 
 // TestLeasesTravelWhole has a node take a lease of which everything is set, over a connection and in the master's process.

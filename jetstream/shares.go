@@ -175,7 +175,7 @@ func (s *Store) nodes() int {
 	if s.desk == nil {
 		return 1
 	}
-	return 1 + len(s.desk.server.door.connected())
+	return 1 + len(s.desk.server.Connections())
 }
 
 // shareError says that a node has used its share of what is left of a part of the store.

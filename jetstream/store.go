@@ -70,19 +70,19 @@ func (s *Store) Lost() <-chan struct{} { return s.lost }
 // Store connects to the server and creates or updates the streams. Close it before the server.
 func (s *Server) Store(ctx context.Context) (*Store, error) {
 	st := &Store{
-		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.life,
+		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.Available,
 		gone: make(chan struct{}), lost: make(chan struct{}), looked: map[string]int{}, perLook: subjectPage, maxLook: maxSubjects, crowded: map[string]bool{},
 	}
-	conn, err := s.inside(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
+	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))
 	if err != nil {
-		return nil, fmt.Errorf("connect to the store: %w", err)
+		return nil, err
 	}
 	st.conn = conn
 	if err := st.open(ctx); err != nil {
 		st.Close()
-		return nil, s.blame(err)
+		return nil, s.Diagnose(err)
 	}
-	if s.door != nil {
+	if s.Listens() {
 		if st.desk, err = openDesk(st, s); err != nil {
 			st.Close()
 			return nil, err

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -61,10 +62,11 @@ func TestUsage(t *testing.T) {
 	}
 }
 
+// TestSecondServerIsRefused starts a second server in a folder: the first goes on.
 func TestSecondServerIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Limits{})
-	if _, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, ErrInUse) {
+	if _, err := Start(Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, natsd.ErrInUse) {
 		t.Errorf("second start: got %v, want ErrInUse", err)
 	}
 	if _, err := s.Records.Create(t.Context(), sweep("a-1")); err != nil {
@@ -134,5 +136,30 @@ func TestLimitsCanBeChanged(t *testing.T) {
 				t.Errorf("got a limit of %d, %v; want %d", info.Config.MaxBytes, err, limit)
 			}
 		})
+	}
+}
+
+// TestProbe writes through a store and reads back, again and again, and finds out when the server has ended.
+func TestProbe(t *testing.T) {
+	server, err := Start(Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := server.Store(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for range 3 {
+		if err := errors.Join(s.Ping(t.Context()), s.Probe(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if all, err := s.Records.All(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("a probe counts as a record: %v, %v", all, err)
+	}
+	server.Close()
+	if s.Ping(t.Context()) == nil || s.Probe(t.Context()) == nil {
+		t.Error("a store without a server answers")
 	}
 }

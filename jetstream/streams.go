@@ -13,11 +13,12 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 
 	"mlfnode/grid"
+	"mlfnode/jetstream/natsd"
 )
 
 const (
 	// maxPayload is NATS's own default. Larger content is split; larger messages would cost memory at both ends.
-	maxPayload = 1 << 20
+	maxPayload = natsd.MaxPayload
 	// splitBytes is where batches of events and chunks of output are split: half of maxPayload leaves room for headers and
 	// for one oversized event, and larger messages gain nothing over the cost of a flush.
 	splitBytes = 512 << 10

@@ -12,10 +12,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	js "github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+
+	"mlfnode/jetstream/natsd"
 )
 
 // Put stores what r gives under the name and replaces an object of that name once it is whole. Memory is bounded by one chunk.
@@ -52,8 +53,8 @@ func (o *Objects) full(err error) error {
 	if !errors.As(err, &refused) || refused.ErrorCode != codeStoreFailed {
 		return err
 	}
-	if !strings.Contains(refused.Description, server.ErrMaxBytes.Error()) {
-		return &diskError{reason: reason(refused.Description)}
+	if !natsd.StreamFull(refused.Description) {
+		return natsd.DiskError(refused.Description)
 	}
 	limit := o.store.limits.ArtifactBytes
 	if o.bucket == bundleBucket {

@@ -17,6 +17,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/jetstream/natsd"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
 	"mlfnode/node/monitor"
@@ -126,7 +127,7 @@ func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 	cfg := &n.cfg
 	n.server, err = jetstream.Start(jetstream.Config{
 		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: cfg.limits(),
-		Listen: &jetstream.Listen{
+		Listen: &natsd.Listen{
 			Host: cfg.Cluster.bind(), Port: cfg.Cluster.Ports.NATS, TLS: id.NATSServer(n.authority.Known),
 			Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
 				node, _, err := trust.PeerOf(s)

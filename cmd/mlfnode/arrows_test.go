@@ -45,7 +45,9 @@ var closed = map[[2]string]string{
 
 // owners names the one package that may import a big dependency.
 var owners = map[string]string{
-	"github.com/nats-io/":                  "jetstream",
+	"github.com/nats-io/nats-server/":      "jetstream/natsd",
+	"github.com/nats-io/nats.go":           "jetstream",
+	"github.com/nats-io/nuid":              "jetstream",
 	"modernc.org/sqlite":                   "node/history",
 	"github.com/coreos/go-systemd":         "node/service",
 	"github.com/hashicorp/memberlist":      "cluster",
@@ -142,6 +144,8 @@ func TestRefusals(t *testing.T) {
 		{"cmd/mlfnode", "mlfnode/grid", false},
 		{"cmd/mlfnode", "mlfnode/jetstream", true},
 		{"cmd/mlfnode", "github.com/nats-io/nats.go", true},
+		{"jetstream", "github.com/nats-io/nats-server/v2/server", true},
+		{"jetstream", "mlfnode/jetstream/natsd", false},
 		{"node", "mlfnode/node/worker", false},
 		{"node/worker", "mlfnode/node", true},
 		{"node/worker", "mlfnode/node/master", true},

@@ -22,6 +22,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/jetstream/natsd"
 	"mlfnode/node/executor"
 )
 
@@ -40,7 +41,7 @@ func newRemoteStage(t *testing.T, limits jetstream.Limits, p program) *remoteSta
 	pair := selfSigned(t)
 	s := &remoteStage{stage: &stage{t: t, dir: t.TempDir()}, program: p, cfg: jetstream.Config{
 		Dir: filepath.Join(t.TempDir(), "jetstream"), Node: "m", Logger: logger(t), Limits: limits,
-		Listen: &jetstream.Listen{Host: "127.0.0.1", TLS: pair, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "w", nil }},
+		Listen: &natsd.Listen{Host: "127.0.0.1", TLS: pair, Peer: func(tls.ConnectionState) (grid.NodeID, error) { return "w", nil }},
 	}}
 	s.begin()
 	t.Cleanup(func() { s.away() })

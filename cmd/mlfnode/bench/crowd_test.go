@@ -25,6 +25,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/jetstream"
+	"mlfnode/jetstream/natsd"
 	"mlfnode/node/api"
 	"mlfnode/node/executor/executortest"
 	"mlfnode/node/history"
@@ -136,7 +137,7 @@ func (h *headquarters) open(ctx context.Context, dir string) error {
 	}
 	h.server, err = jetstream.Start(jetstream.Config{
 		Dir: filepath.Join(dir, "jetstream"), Node: "m", Logger: crowdLog(),
-		Listen: &jetstream.Listen{Host: "127.0.0.1", TLS: id.NATSServer(authority.Known), Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
+		Listen: &natsd.Listen{Host: "127.0.0.1", TLS: id.NATSServer(authority.Known), Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
 			node, _, err := trust.PeerOf(s)
 			return node, err
 		}},

@@ -1,4 +1,4 @@
-package jetstream
+package natsd
 
 import (
 	"bytes"
@@ -10,18 +10,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/minio/highwayhash"
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// mend brings the folders of streams in order that a kill has left half made or half changed, which nats-server refuses. It
-// writes a stream's settings and then their checksum, each whole or not at all: so without settings the stream was never used,
-// and settings that are whole are good without their checksum.
+// repair makes the folders of streams readable again that a kill has left half created or half
+// changed, which nats-server refuses to open. nats-server writes the settings of a stream and then
+// their checksum, each atomically. So a stream without settings was never used, and complete
+// settings are good even without their checksum.
 //
-// The lease queue is not synced, so a power cut may leave anything of it. Without whole settings it starts empty: the master makes
-// leases again that are gone.
-func mend(dir string) error {
+// Disposable streams are not synced, so a power cut may leave any state. Without complete settings,
+// they start empty.
+func repair(dir string, disposable []string) error {
 	if err := removeProbes(dir); err != nil {
 		return fmt.Errorf("clean the store: %w", err)
 	}
@@ -30,23 +32,25 @@ func mend(dir string) error {
 		return err
 	}
 	for _, folder := range folders {
+		stream := filepath.Base(folder)
 		settings, err := os.ReadFile(filepath.Join(folder, server.JetStreamMetaFile))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			err = removeUnused(folder)
-		case err == nil && complete(settings, filepath.Base(folder)):
+		case err == nil && complete(settings, stream):
 			err = writeChecksum(folder, settings)
-		case err == nil && filepath.Base(folder) == leaseStream:
+		case err == nil && slices.Contains(disposable, stream):
 			err = os.RemoveAll(folder)
 		}
 		if err != nil {
-			return fmt.Errorf("repair stream %s: %w", filepath.Base(folder), err)
+			return fmt.Errorf("repair stream %s: %w", stream, err)
 		}
 	}
 	return nil
 }
 
-// removeProbes removes what nats-server makes to see whether it can write, and would take for the folder of an account.
+// removeProbes removes the folders that nats-server creates to find out whether it can write. It
+// would take one that is left over for the folder of an account.
 func removeProbes(dir string) error {
 	probes, err := filepath.Glob(filepath.Join(dir, "jetstream", "_test_*"))
 	for _, probe := range probes {
@@ -55,7 +59,7 @@ func removeProbes(dir string) error {
 	return err
 }
 
-// removeUnused removes the folder of a stream, unless it has messages.
+// removeUnused removes the folder of a stream unless it holds messages.
 func removeUnused(folder string) error {
 	blocks, err := filepath.Glob(filepath.Join(folder, "msgs", "*.blk"))
 	if err != nil {
@@ -69,7 +73,7 @@ func removeUnused(folder string) error {
 	return os.RemoveAll(folder)
 }
 
-// complete reports whether settings are those of the stream, from the first byte to the last.
+// complete reports whether settings are the whole settings of the stream.
 func complete(settings []byte, stream string) bool {
 	var info server.FileStreamInfo
 	d := json.NewDecoder(bytes.NewReader(settings))
@@ -77,7 +81,7 @@ func complete(settings []byte, stream string) bool {
 	return d.Decode(&info) == nil && info.Name == stream
 }
 
-// writeChecksum writes the checksum of a stream's settings if there is none or another one.
+// writeChecksum writes the checksum of a stream's settings if it is missing or wrong.
 func writeChecksum(folder string, settings []byte) error {
 	key := sha256.Sum256([]byte(filepath.Base(folder)))
 	hash, err := highwayhash.NewDigest64(key[:])

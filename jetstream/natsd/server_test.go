@@ -1,4 +1,4 @@
-package jetstream
+package natsd
 
 import (
 	"errors"
@@ -7,11 +7,35 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"go.uber.org/goleak"
 )
 
-// TestSlowIsNotDamaged has nats-server answer late that it has started, as on a busy machine: nobody is told to move a store away
-// that is whole, and one that is damaged is still found.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestSecondServerIsRefused starts two servers in one folder: the second gets ErrInUse until the
+// first is closed.
+func TestSecondServerIsRefused(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}
+	first, err := Start(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Start(cfg); !errors.Is(err, ErrInUse) {
+		t.Errorf("second start: got %v, want ErrInUse", err)
+	}
+	first.Close()
+	second, err := Start(cfg)
+	if err != nil {
+		t.Fatalf("start after the first is closed: %v", err)
+	}
+	second.Close()
+}
+
+// TestSlowIsNotDamaged lets nats-server report late that it has started, as on a busy machine: a
+// store that is whole is not called damaged, and one that is damaged is still found.
 func TestSlowIsNotDamaged(t *testing.T) {
+	t.Parallel()
 	slow := server.HealthzError{Type: server.HealthzErrorConn, Error: "startup did not complete"}
 	broken := server.HealthzError{Type: server.HealthzErrorStream, Error: "stream 'records' could not be recovered"}
 	for name, c := range map[string]struct {
@@ -26,7 +50,7 @@ func TestSlowIsNotDamaged(t *testing.T) {
 		"never ready":      {answers: []server.HealthzError{slow}, always: true, want: "does not get ready"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := damage("folder", func() []server.HealthzError {
+			err := streamErrors("folder", func() []server.HealthzError {
 				if len(c.answers) == 0 {
 					return nil
 				}
@@ -45,30 +69,5 @@ func TestSlowIsNotDamaged(t *testing.T) {
 				t.Errorf("a store that may be whole is called damaged: %v", err)
 			}
 		})
-	}
-}
-
-// TestProbe writes through a store and reads back, again and again, and finds out when the server has ended.
-func TestProbe(t *testing.T) {
-	server, err := Start(Config{Dir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := server.Store(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	for range 3 {
-		if err := errors.Join(s.Ping(t.Context()), s.Probe(t.Context())); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if all, err := s.Records.All(t.Context()); err != nil || len(all) != 0 {
-		t.Errorf("a probe counts as a record: %v, %v", all, err)
-	}
-	server.Close()
-	if s.Ping(t.Context()) == nil || s.Probe(t.Context()) == nil {
-		t.Error("a store without a server answers")
 	}
 }

@@ -1,4 +1,4 @@
-package jetstream
+package natsd
 
 import (
 	"bytes"
@@ -7,51 +7,53 @@ import (
 	"testing"
 )
 
-// TestClientsCanNotFillTheLog has a thousand connections refused, and an error of the server's own.
+// TestClientsCanNotFillTheLog logs a thousand refused connections, and then an error of the
+// server's own.
 func TestClientsCanNotFillTheLog(t *testing.T) {
 	var text bytes.Buffer
-	suspect := make(chan struct{}, 1)
-	l := &serverLog{log: slog.New(slog.NewTextHandler(&text, nil)), suspect: suspect}
+	reported := make(chan struct{}, 1)
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&text, nil)), errorReported: reported}
 	for i := range 1000 {
 		l.Errorf("10.0.0.9:4%03d - cid:%d - TLS handshake error: %s", i, i, "bad certificate")
 	}
-	if n := strings.Count(text.String(), "\n"); n != 1 || len(suspect) != 0 {
-		t.Errorf("got %d lines and %d suspicions, want one line", n, len(suspect))
+	if n := strings.Count(text.String(), "\n"); n != 1 || len(reported) != 0 {
+		t.Errorf("got %d lines and %d reports, want one line", n, len(reported))
 	}
 	l.Errorf("Filestore write: %s", "no space left on device")
-	if n := strings.Count(text.String(), "\n"); n != 2 || len(suspect) != 1 {
-		t.Errorf("got %d lines and %d suspicions, want two and one", n, len(suspect))
+	if n := strings.Count(text.String(), "\n"); n != 2 || len(reported) != 1 {
+		t.Errorf("got %d lines and %d reports, want two and one", n, len(reported))
 	}
 }
 
-// TestServerLogIsQuietAboutWhatIsMeant holds that a healthy start complains of nothing, and that a real complaint is passed on.
-func TestServerLogIsQuietAboutWhatIsMeant(t *testing.T) {
+// TestIntendedSettingsAreNotLogged holds that a healthy start logs nothing, and that a real
+// complaint is passed on.
+func TestIntendedSettingsAreNotLogged(t *testing.T) {
 	var out bytes.Buffer
-	suspect := make(chan struct{}, 1)
-	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), suspect: suspect}
+	reported := make(chan struct{}, 1)
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: reported}
 	l.Warnf("Clients that are not using \"TLS Handshake First\" option will fail to connect")
 	l.Errorf("Address %q can not be resolved properly", "0.0.0.0")
-	if out.Len() > 0 || len(suspect) > 0 {
-		t.Errorf("got %q, %d suspicions, want silence", out.String(), len(suspect))
+	if out.Len() > 0 || len(reported) > 0 {
+		t.Errorf("got %q, %d reports, want silence", out.String(), len(reported))
 	}
 	l.Errorf("JetStream failed to store a msg on stream %q", "events")
-	if out.Len() == 0 || len(suspect) != 1 {
-		t.Errorf("got %q, %d suspicions, want both", out.String(), len(suspect))
+	if out.Len() == 0 || len(reported) != 1 {
+		t.Errorf("got %q, %d reports, want both", out.String(), len(reported))
 	}
 }
 
-// TestRepeatedMessages logs what nats-server says again and again once, and suspects the store each time.
+// TestRepeatedMessages logs a message that repeats once, and reports an error each time.
 func TestRepeatedMessages(t *testing.T) {
 	var out bytes.Buffer
-	suspect := make(chan struct{}, 1000)
-	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), suspect: suspect}
+	reported := make(chan struct{}, 1000)
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: reported}
 	for range 100 {
 		l.Errorf("JetStream failed to store a msg on stream %q", "events")
 		l.Errorf("JetStream failed to store a msg on stream %q", "logs")
 		l.Warnf("Filestore is slow")
 	}
-	if n := strings.Count(out.String(), "\n"); n != 3 || len(suspect) != 200 {
-		t.Errorf("got %d lines and %d suspicions, want 3 and 200:\n%s", n, len(suspect), out.String())
+	if n := strings.Count(out.String(), "\n"); n != 3 || len(reported) != 200 {
+		t.Errorf("got %d lines and %d reports, want 3 and 200:\n%s", n, len(reported), out.String())
 	}
 	for i := range 1000 {
 		l.Warnf("message %d", i)
@@ -61,10 +63,11 @@ func TestRepeatedMessages(t *testing.T) {
 	}
 }
 
-// TestRepairAfterAKill has nothing of what nats-server repairs by itself at level Warn, and all that tells of a loss.
-func TestRepairAfterAKill(t *testing.T) {
+// TestLevelsAfterAKill logs what nats-server rebuilds by itself at level Info, and what tells of a
+// loss at level Warn.
+func TestLevelsAfterAKill(t *testing.T) {
 	var out bytes.Buffer
-	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), suspect: make(chan struct{}, 1)}
+	l := &serverLog{log: slog.New(slog.NewTextHandler(&out, nil)), errorReported: make(chan struct{}, 1), disposable: []string{"leases"}}
 	for _, c := range []struct{ msg, level string }{
 		{"Filestore [events] Stream state outdated, last block has additional entries, will rebuild", "INFO"},
 		{"Filestore [events] Stream state outdated, found extra blocks, will rebuild", "INFO"},
