@@ -1,257 +1,405 @@
 package main
 
 import (
-	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
-	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
-	"mlfnode/cluster/trust"
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/grid"
+	"mlfnode/grid/printable"
 	"mlfnode/node"
-	"mlfnode/node/service"
 )
 
-func masterCommand(a *app) *cobra.Command {
-	var f nodeFlags
-	c := &cobra.Command{
-		Use: "master", Short: "Run this node as the master of a cluster, in the foreground", Args: noArgument,
-		Long: `Run this node as the master of a cluster, in the foreground. The first start creates the cluster.
+// remote are the flags of commands that work on a whole cluster over ssh.
+type remote struct {
+	file      string
+	key       string // of gpu-setup, which has no cluster
+	acceptNew bool
+	dryRun    bool
+	take      bool
+	tokenFile string
+	letters   map[string]*string
+}
 
-Other machines join with the line that "mlfnode token" prints. Sweeps can be submitted from any of them, or from here.`,
-		Example: "  mlfnode master\n  mlfnode master --advertise 10.0.0.5 --no-worker",
-		RunE: func(c *cobra.Command, _ []string) error {
-			return runNode(c.Context(), a, &f, node.OpenMaster)
+func (r *remote) add(ui *console, c *cobra.Command) {
+	f := c.Flags()
+	f.StringVarP(&r.file, "file", "f", "", "read the cluster from this `FILE`")
+	f.Lookup("file").NoOptDefVal = bootstrap.DefaultFile
+	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know; changed keys are still refused")
+	ui.jsonFlag(c)
+}
+
+// cluster reads the file that the commands after up are for.
+func (r *remote) cluster() (*bootstrap.Cluster, error) {
+	r.file = cmp.Or(r.file, bootstrap.DefaultFile)
+	c, err := r.load()
+	if err != nil {
+		return nil, err
+	}
+	return c, explainCluster(c.Validate())
+}
+
+// load reads the file as it is: up may have letters that complete it.
+func (r *remote) load() (*bootstrap.Cluster, error) {
+	c, err := bootstrap.Load(r.file)
+	if errors.Is(err, bootstrap.ErrNoFile) {
+		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
+	}
+	return c, explainCluster(err)
+}
+
+func explainCluster(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usage(err.Error(), "mlfnode up --help")
+}
+
+// sshOptions prepares the work on the machines of a cluster. done releases what it needs.
+func sshOptions(ui *console, r *remote, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return o, nil, fmt.Errorf("find this program: %w", err)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return o, nil, fmt.Errorf("find this machine's name: %w", err)
+	}
+	view := newView(ui)
+	d, err := shell.NewDialer(shell.Options{Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: newPrompter(ui, view)})
+	if err != nil {
+		return o, nil, explainProblem(err)
+	}
+	o = bootstrap.Options{
+		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell, Agree: (&asker{ui, view}).agree,
+		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
+			if address == bootstrap.LocalAddress {
+				return shell.Local{}, "", nil
+			}
+			t, err := shell.ParseTarget(address)
+			if err != nil {
+				return nil, "", err
+			}
+			m, err := d.Dial(ctx, t)
+			if err != nil {
+				return nil, "", err // not a nil *Connection in an interface
+			}
+			return m, d.Address(t), nil
 		},
 	}
-	f.add(c)
-	c.Flags().BoolVar(&f.noWorker, "no-worker", false, "run no trials here")
+	return o, func() { d.Close() }, nil
+}
+
+// expandHome gives ~/ its meaning, which a shell does not do in a file.
+func expandHome(path string) string {
+	rest, ok := strings.CutPrefix(path, "~/")
+	home, err := os.UserHomeDir()
+	if !ok || err != nil {
+		return path
+	}
+	return filepath.Join(home, rest)
+}
+
+// clusterCommand makes a command that does something on all machines of the cluster in cluster.yaml.
+func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
+	r := &remote{}
+	r.add(ui, c)
+	if c.Args == nil {
+		c.Args = noArgument
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		began := time.Now()
+		cluster, err := r.cluster()
+		if err != nil {
+			return err
+		}
+		applied, err := bootstrap.LoadApplied(r.file)
+		if err != nil {
+			return err
+		}
+		left := cluster.Left(applied)
+		if c.Name() == "down" {
+			cluster.Hosts, left = append(cluster.Hosts, left...), nil
+		}
+		o, done, err := sshOptions(ui, r, cluster)
+		if err != nil {
+			return err
+		}
+		defer done()
+		if c.Name() == "down" {
+			o.Applied, o.Record = applied, func(c *bootstrap.Cluster) error { return bootstrap.SaveApplied(r.file, c) }
+		}
+		all, err := act(c.Context(), o, args)
+		if err != nil {
+			return explainProblem(err)
+		}
+		if c.Name() == "status" {
+			markStopped(all, r.file)
+		}
+		for i := range left {
+			ui.say("%s was brought up before and is no longer in %s; mlfnode up -f stops it, or: mlfnode down %[1]s", left[i].Name, r.file)
+		}
+		return reportOutcomes(c.Context(), ui, all, began, c.Name() == "status")
+	}
 	return c
 }
 
-func joinCommand(a *app) *cobra.Command {
-	var f nodeFlags
+func downCommand(ui *console) *cobra.Command {
+	var order bootstrap.Stopping
 	c := &cobra.Command{
-		Use: "join", Short: "Join a cluster and run its trials, in the foreground", Args: noArgument,
-		Long: `Join a cluster and run its trials, in the foreground.
+		Use: "down [HOST…]", Short: "Stop everything that up has started", Args: cobra.ArbitraryArgs,
+		Long: `down stops the nodes on the machines of cluster.yaml, or on those that you name, and verifies that no process, unit or port is left.
+Running trials get the grace of their tasks to end, and what they saved is stored: down waits for that, at most 12 minutes. It says how
+many trials were running; they run again on the remaining nodes, or when the cluster is up again. A machine that can't be reached does
+not keep the others from stopping; run down again for that one.
 
-The token is what "mlfnode token" prints on the master. It is read from MLF_CLUSTER_TOKEN or --token-file, or typed on the terminal; a
-node that has joined no longer needs one.`,
-		Example: "  mlfnode join --seed hostA\n  mlfnode join --seed 10.0.0.5:7420 --node gpu3 --token-file token.txt",
-		RunE:    func(c *cobra.Command, _ []string) error { return runJoin(c.Context(), a, &f) },
+Sweeps, results and all other files stay on the machines, and mlfnode up -f brings the cluster back with them. Until then your commands
+still go to this cluster, and report that it is down.
+
+--purge removes what mlfnode has put into the folder on each machine, and nothing else. It asks before it removes results; in a script,
+--yes agrees.`,
+		Example: "  mlfnode down\n  mlfnode down hostB\n  mlfnode down --purge",
 	}
-	f.add(c)
-	c.Flags().StringVar(&f.seed, "seed", "", "the master: HOST or HOST:PORT of its API")
-	c.Flags().StringVar(&f.node, "node", "", "name of this node (default the host name)")
-	c.Flags().StringVar(&f.tokenFile, "token-file", "", "file with the token; - is standard input")
+	c.Flags().BoolVar(&order.Purge, "purge", false, "also remove what mlfnode keeps on each machine, all results included")
+	c.Flags().BoolVarP(&order.Yes, "yes", "y", false, "with --purge: do not ask before results are removed")
+	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error) {
+		order.Hosts = args
+		all, err := bootstrap.Down(ctx, o, order)
+		ui.warn(recordDown(ctx, all, order.Purge, cmp.Or(c.Flag("file").Value.String(), bootstrap.DefaultFile)))
+		return all, err
+	})
+}
+
+func pushCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use: "push", Short: "Copy the project's changed files to all machines",
+		Long: `push copies the new and changed files of the cluster's project (-d of up) to the folder "projects" on each machine, and removes files
+of an earlier push that are gone here. It touches nothing else. Sweeps do not need it, since they take their files along: it is for
+people who log in there and submit sweeps, or try out the program, on the machines themselves.`,
+		Example: "  mlfnode push",
+	}
+	return clusterCommand(a.console, c, func(ctx context.Context, o bootstrap.Options, _ []string) (all []bootstrap.Outcome, err error) {
+		if o.Cluster.Project == "" {
+			return nil, usage("the cluster has no project", "write `project: NAME` into cluster.yaml, or: mlfnode up -f -d NAME")
+		}
+		if o.Files, err = projectFiles(a, o.Cluster.Project); err != nil {
+			return nil, err
+		}
+		defer o.Files.Close()
+		return bootstrap.PushAll(ctx, o), nil
+	})
+}
+
+func restartCommand(ui *console) *cobra.Command {
+	c := &cobra.Command{
+		Use: "restart [HOST…]", Short: "Restart nodes with this program and cluster.yaml, one at a time", Args: cobra.ArbitraryArgs,
+		Long: `restart installs this program and the settings of cluster.yaml on the machines and restarts their nodes, one at a time, the master
+last. Running trials continue. It stops at the first node that does not come back.`,
+		Example: "  mlfnode restart\n  mlfnode restart hostB",
+	}
+	return clusterCommand(ui, c, bootstrap.Restart)
+}
+
+func statusCommand(ui *console) *cobra.Command {
+	c := &cobra.Command{
+		Use: "status", Short: "Show the machines of the cluster, their services and what is wrong", Example: "  mlfnode status\n  mlfnode status --json",
+	}
+	return clusterCommand(ui, c, func(ctx context.Context, o bootstrap.Options, _ []string) ([]bootstrap.Outcome, error) {
+		return bootstrap.Status(ctx, o), nil
+	})
+}
+
+func moveMasterCommand(a *app) *cobra.Command {
+	r := &remote{}
+	c := &cobra.Command{
+		Use: "move-master HOST", Short: "Move the master to another machine of the cluster", Args: oneArgument,
+		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies everything that the
+master has to HOST, writes the new roles to cluster.yaml, and brings the cluster up. HOST keeps its other role, and so does the machine
+that was the master, where a copy of the state stays until you remove it. Trials on other machines continue; those on the two machines
+get the grace of their tasks to end, and run again. If the copy fails, mlfnode up -f brings the cluster up as it was. If the command is
+interrupted, run it again: until the roles are written, up -f refuses to start half of a move; after that, up -f completes it.`,
+		Example: "  mlfnode move-master hostB",
+	}
+	r.add(a.console, c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		began := time.Now()
+		cluster, err := r.cluster()
+		if err != nil {
+			return err
+		}
+		o, done, err := sshOptions(a.console, r, cluster)
+		if err != nil {
+			return err
+		}
+		defer done()
+		release, err := completeOptions(a, &o, r, true)
+		if err != nil {
+			return err
+		}
+		defer release()
+		all, err := bootstrap.MoveMaster(c.Context(), o, args[0], func(c *bootstrap.Cluster) error { return bootstrap.Save(r.file, c) })
+		if err != nil {
+			return explainProblem(err)
+		}
+		return reportOutcomes(c.Context(), a.console, all, began, false)
+	}
 	return c
 }
 
-// nodeFlags are the flags of master and join.
-type nodeFlags struct {
-	advertise string
-	noWorker  bool
-	seed      string
-	node      string
-	tokenFile string
-}
-
-func (f *nodeFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.advertise, "advertise", "", "IP address at which others reach this node (default by the route to the seed)")
-}
-
-// nodeSettings loads the settings of a node that runs in the foreground, with the flags over them.
-func nodeSettings(a *app, f *nodeFlags) (node.Config, error) {
-	cfg, err := a.settings()
+// markStopped has status say of a cluster that this user has taken down, and that nobody has brought up since, that it is stopped, and
+// since when. file describes it.
+func markStopped(all []bootstrap.Outcome, file string) {
+	contexts, err := node.Contexts()
 	if err != nil {
-		return cfg, err
+		return // each command that needs them says so
 	}
-	if !a.verbose {
-		cfg.Logger = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	i := slices.IndexFunc(contexts, func(k node.KnownContext) bool { return k.Down != nil && k.Down.File == absolute(file) })
+	if i < 0 || slices.ContainsFunc(all, func(o bootstrap.Outcome) bool { return o.Seen != nil && (o.Seen.Active || o.Seen.Service != "") }) {
+		return
 	}
-	for _, err := range []error{cfg.SetAdvertise(f.advertise), cfg.SetNode(f.node)} {
-		if err != nil {
-			return cfg, usage(err.Error(), "mlfnode join --help")
+	for j := range all {
+		if o := &all[j]; o.Problem != nil && o.Seen != nil && o.Problem.Cure == bootstrap.CureStart {
+			o.Stopped = &contexts[i].Down.At
+			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.Stopped)
+			if file != bootstrap.DefaultFile {
+				o.Problem.Cure += " " + grid.ShellWords(file)
+			}
 		}
 	}
-	if f.seed != "" {
-		cfg.Cluster.Seed = f.seed
-	}
-	cfg.Cluster.Worker = cfg.Cluster.Worker && !f.noWorker
-	return cfg, makeState(a.console, cfg.StateDir)
 }
 
-func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
-	cfg, err := nodeSettings(a, f)
-	if err != nil {
-		return err
+// reportOutcomes prints what came of the machines, and fails if one of them has a problem.
+func reportOutcomes(ctx context.Context, ui *console, all []bootstrap.Outcome, began time.Time, status bool) error {
+	if ctx.Err() != nil {
+		ui.say("interrupted; run the same command again to continue, or mlfnode down to undo what was done")
+		return ctx.Err()
 	}
-	name, joined, err := node.Joined(cfg)
-	if err != nil {
-		return err
-	}
-	if joined && f.node != "" && string(name) != f.node {
-		return usage(fmt.Sprintf("this machine has joined as %q", name), "leave --node out, or use another --state-dir")
-	}
-	again := node.Refused(cfg) && (f.tokenFile != "" || os.Getenv(node.TokenVariable) != "")
-	if !joined || again {
-		if _, err := joinCluster(ctx, a.console, cfg, f); err != nil {
-			return err
+	ill := 0
+	for i := range all {
+		if !all[i].OK {
+			ill++
 		}
 	}
-	// Programs of trials must not find it in their environment.
-	if err := os.Unsetenv(node.TokenVariable); err != nil {
-		return err
-	}
-	return runNode(ctx, a, f, node.OpenWorker)
-}
-
-// joinCluster makes this machine a node of the cluster, and keeps the contact of the person who does it, in the file that it names.
-func joinCluster(ctx context.Context, ui *console, cfg node.Config, f *nodeFlags) (access string, err error) {
-	if cfg.Cluster.Seed == "" {
-		return "", usage("join needs the master", "mlfnode join --seed HOST")
-	}
-	if _, err := node.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
-		return "", usage(err.Error(), "mlfnode join --seed HOST")
-	}
-	token, err := readToken(ctx, ui, f.tokenFile)
-	if err != nil {
-		return "", err
-	}
-	contact, err := node.Join(ctx, cfg, cfg.Cluster.Seed, token)
-	if errors.Is(err, node.ErrInUse) {
-		return "", failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
-	}
-	if err != nil {
-		return "", err
-	}
-	if contact.Token == "" {
-		return "", nil
-	}
-	kept, err := node.SaveContext(contact)
-	if err != nil {
-		ui.say("mlfnode: your access could not be saved, so your commands do not reach the cluster yet: %v", err)
-		return "", nil
-	}
-	noteKeptContext(ui, kept)
-	return node.ContextFile()
-}
-
-// readToken gets the token from the file, the environment or the terminal.
-func readToken(ctx context.Context, ui *console, file string) (trust.Token, error) {
-	text, err := readTokenText(ctx, ui, file)
-	if err != nil {
-		return trust.Token{}, err
-	}
-	t, err := trust.ParseToken(text)
-	if err != nil {
-		return t, usage(err.Error(), "make a new one on the master with: mlfnode token")
-	}
-	return t, nil
-}
-
-func readTokenText(ctx context.Context, ui *console, file string) (string, error) {
-	text := os.Getenv(node.TokenVariable)
+	var err error
 	switch {
-	case file == "-":
-		line, err := bufio.NewReader(io.LimitReader(os.Stdin, 4096)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("read the token: %w", err)
-		}
-		return line, nil
-	case file != "":
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return "", usage(fmt.Sprintf("the token file %s can't be read: %v", file, bare(err)), "")
-		}
-		return string(b), nil
-	case text != "":
-		return text, nil
-	case !isTerminal(os.Stdin):
-		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
+	case ui.json:
+		err = ui.printJSON(map[string]any{"hosts": all, "ok": ill == 0, "took_ns": time.Since(began)})
+	case status:
+		err = printStatus(ui, all)
+	default:
+		err = printOutcomes(ui, all)
 	}
-	b, err := ui.askSecret(ctx, "token: ")
-	if err != nil {
-		return "", fmt.Errorf("read the token: %w", err)
+	if err == nil && ill > 0 {
+		err = &failure{code: exitFailed}
 	}
-	return strings.TrimSpace(string(b)), nil
+	return err
 }
 
-// runNode runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads node.yaml, unless the terminal is gone.
-// SIGUSR2 ends only the agent, because another one follows in a moment and takes over its trials. The same holds whenever the agent ends
-// by itself: trials end only when somebody asked for that.
-func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
-	cfg, err := nodeSettings(a, f)
-	if err != nil {
+func printOutcomes(ui *console, all []bootstrap.Outcome) error {
+	t := newTextTable(ui.stdout, "host", "address", "roles", "service", "state")
+	for i := range all {
+		o := &all[i]
+		state := "unchanged"
+		switch {
+		case !o.OK:
+			state = "FAILED"
+		case len(o.Changed) > 0:
+			state = strings.Join(o.Changed, ", ")
+		}
+		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, state)
+	}
+	if err := t.end(); err != nil {
 		return err
 	}
-	signals, release := a.interrupts.take(syscall.SIGUSR2)
-	defer release()
-	terminals := openTerminals()
-	n, err := open(ctx, cfg)
-	if errors.Is(err, node.ErrInUse) {
-		return failed(fmt.Sprintf("another mlfnode runs with the state folder %s", cfg.StateDir), "stop it, or choose another folder with --state-dir")
+	printNotes(ui, all)
+	return nil
+}
+
+// printStatus prints a line for each machine as it was seen.
+func printStatus(ui *console, all []bootstrap.Outcome) error {
+	t := newTextTable(ui.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
+	start := ""
+	for i := range all {
+		o := &all[i]
+		seen, gpus := &bootstrap.Seen{}, ""
+		if o.Seen != nil {
+			seen = o.Seen
+		}
+		if o.Facts != nil {
+			gpus = fmt.Sprint(o.Facts.GPUs)
+		}
+		state := "FAILED"
+		switch {
+		case o.Stopped != nil:
+			state, start = "stopped since "+dayAndTime(*o.Stopped), o.Problem.Cure
+		case o.OK && seen.Stale:
+			state = "at work; the program or its settings have changed since its start"
+		case o.OK && seen.Working:
+			state = "at work"
+		case o.OK:
+			state = "runs nothing"
+		}
+		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, o.Member, seen.Running, gpus, state)
 	}
-	if err != nil {
+	if err := t.end(); err != nil {
 		return err
 	}
-	stopped := make(chan struct{})
-	var signs sync.WaitGroup
-	defer signs.Wait() // nothing may be left that says that the node stops
-	defer close(stopped)
-	defer n.Close()
-	cfg.Logger.Info("node is up", "node", n.Name(), "address", n.Address(), "state", cfg.StateDir, "version", cfg.Version)
-	tell := service.Notifier{}
-	a.warn(tell.Ready("node " + string(n.Name()) + " at " + n.Address()))
-	watched, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	go func() { a.warn(tell.Run(watched, n.Healthy)) }()
-	for {
-		select {
-		case err := <-n.Failed():
-			return err
-		case sig := <-signals:
-			if sig == syscall.SIGHUP && !terminals.gone() {
-				a.warn(tell.Reloading())
-				a.warn(tell.Ready(rereadSettings(a, n, f)))
-				continue
-			}
-			replaced := sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && service.Restarting(context.WithoutCancel(ctx))
-			if !replaced {
-				n.Stop()
-				go forceStop(a, n, signals, stopped)
-			}
-			cfg.Logger.Info("node ends", "signal", sig.String())
-			a.warn(tell.Stopping("the node ends"))
-			if !replaced {
-				signs.Go(func() { n.SignStop(stopped, tell.Extend) })
-			}
-			return nil
+	printNotes(ui, all)
+	if start != "" {
+		ui.say("the cluster was taken down, and keeps its sweeps and results; start it with: %s", start)
+	}
+	return nil
+}
+
+// printNotes prints what a person should know and fix: of each machine, then of the cluster.
+func printNotes(ui *console, all []bootstrap.Outcome) {
+	for i := range all {
+		o := &all[i]
+		for _, n := range o.Notes {
+			ui.say("%s: note: %s", o.Host, oneLine(n))
+		}
+		if o.Problem != nil && o.Stopped == nil {
+			printProblem(ui, o.Host, o.Problem)
+		}
+	}
+	for i := range all {
+		for _, n := range all[i].Cluster {
+			ui.say("note: %s", oneLine(n))
 		}
 	}
 }
 
-// warn says what went wrong beside the work.
-func (ui *console) warn(err error) {
-	if err != nil {
-		ui.say("mlfnode: %v", err)
+func rolesText(roles []bootstrap.Role) string {
+	var words []string
+	for _, r := range roles {
+		words = append(words, string(r))
+	}
+	return strings.Join(words, ",")
+}
+
+// printProblem prints a problem as other errors are printed. A cause may have lines, as of a log.
+func printProblem(ui *console, host string, p *shell.Problem) {
+	ui.say("%s: %s", host, strings.ReplaceAll(printable.Text(p.Cause, longestMessage), "\n", "\n  "))
+	if p.Cure != "" {
+		ui.say("  try: %s", oneLine(p.Cure))
 	}
 }
 
-// rereadSettings reads node.yaml again and says what came of it. What is wrong with it is logged, and the node goes on as it was.
-func rereadSettings(a *app, n *node.Node, f *nodeFlags) (status string) {
-	cfg, err := nodeSettings(a, f)
-	if err != nil {
-		slog.New(slog.NewTextHandler(a.stderr, nil)).Error("node.yaml was not applied", "err", err)
-		return "node.yaml has errors and was not applied; the log says why"
+// explainProblem turns a problem into a failure with its hint.
+func explainProblem(err error) error {
+	var p *shell.Problem
+	if errors.As(err, &p) {
+		return failed(p.Cause, p.Cure)
 	}
-	n.Reload(cfg)
-	return "node.yaml was read again"
+	return err
 }

@@ -1,5 +1,21 @@
 package main
 
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/trust"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
 // connector finds the node that a command is for, and opens sessions with it.
 type connector struct {
 	*console
@@ -15,4 +31,287 @@ func (c *connector) withConsole(ui *console) *connector {
 	other := *c
 	other.console = ui
 	return &other
+}
+
+// errNoState is the answer of read when nothing was ever stored; looking makes no state.
+var errNoState = failed("there is no sweep yet", "mlfnode sweep PROJECT")
+
+// reattachments bounds how often a command looks for a node again that went away in the middle. A node leaves in good order
+// when its terminal's work is done, so meeting several that leave is bad luck already.
+const reattachments = 10
+
+// settings loads the configuration, with the global flags over it.
+func (c *connector) settings() (node.Config, error) {
+	cfg, err := node.LoadConfig(c.configFile())
+	if err != nil {
+		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
+	}
+	if c.state != "" {
+		if cfg.StateDir, err = node.StatePath(c.state); err != nil {
+			return cfg, usage("--state-dir: "+err.Error(), "")
+		}
+	}
+	if nested := nestedState(); c.local && c.state == "" && nested != "" {
+		cfg.StateDir = nested
+		if err := cfg.WithinTrial(); err != nil {
+			return cfg, usage(err.Error(), "leave these variables as the trial's node has set them")
+		}
+	} else if c.local && node.RoleOf(cfg.StateDir) != "" {
+		cfg.StateDir = filepath.Join(cfg.StateDir, "local") // the folder itself is the cluster's
+	}
+	cfg.Version = version().Version
+	level := slog.LevelWarn
+	if c.verbose {
+		level = slog.LevelDebug
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))
+	return cfg, nil
+}
+
+// configFile is the settings file that was named; else, for a program that up has put into its folder on a machine, the node.yaml
+// of the node there: ROOT/node.yaml for ROOT/bin/mlfnode. "" is for the usual places.
+func (c *connector) configFile() string {
+	if c.config != "" || c.state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
+		return c.config
+	}
+	self, err := os.Executable()
+	if err != nil || filepath.Base(filepath.Dir(self)) != "bin" {
+		return ""
+	}
+	file := filepath.Join(filepath.Dir(filepath.Dir(self)), "node.yaml")
+	if b, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(b), bootstrap.NodeHeading) {
+		return "" // it is somebody else's, as in a source tree
+	}
+	return file
+}
+
+// knownState gives errNoState where no state folder is.
+func (c *connector) knownState() error {
+	cfg, err := c.settings()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(cfg.StateDir); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if d, err := c.destination(&cfg); err != nil || !d.alone() {
+		return err
+	}
+	return errNoState
+}
+
+// destination is what a command is for: the cluster of this machine's folder, the cluster that the user has chosen, or, with
+// neither, this machine alone.
+type destination struct {
+	role    trust.NodeRole // of this machine in its cluster
+	contact *node.Contact
+}
+
+func (d *destination) alone() bool { return d.role == "" && d.contact == nil }
+
+// destination finds it. What --local means to a machine that belongs to a cluster, settings has seen to.
+func (c *connector) destination(cfg *node.Config) (destination, error) {
+	d := destination{}
+	if c.master == "" || c.local {
+		d.role = node.RoleOf(cfg.StateDir)
+	}
+	var moved error
+	if d.role == trust.Master {
+		if moved = node.CheckMoved(cfg.StateDir); moved != nil {
+			d.role = ""
+		}
+	}
+	contact, err := c.contact()
+	switch {
+	case d.role == trust.Master && (err != nil || contact == nil || contact.OfSame(cfg.StateDir)):
+		return d, nil // its owner needs no token
+	case err != nil:
+		return d, err
+	case moved != nil && contact == nil:
+		return d, failed(explain(moved).msg, "run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
+	case d.role == trust.Worker && contact == nil:
+		master := node.MasterOf(cfg.StateDir)
+		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it", master),
+			fmt.Sprintf("mlfnode token use --master %s; --local runs on this machine alone", master))
+	}
+	d.contact = contact
+	return d, nil
+}
+
+// contact gives the cluster that the user has chosen, nil for none.
+func (c *connector) contact() (*node.Contact, error) {
+	if c.local {
+		return nil, nil
+	}
+	return node.FindContact(c.master)
+}
+
+// standsAlone reports whether commands are for this machine alone.
+func (c *connector) standsAlone(cfg *node.Config) (bool, error) {
+	d, err := c.destination(cfg)
+	return d.alone(), err
+}
+
+// attach finds the node that commands are for. On a machine that is in no cluster it is made in this process where none runs: with
+// host true one that works, else one for reads.
+func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error) {
+	cfg, err := c.settings()
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.destination(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	if d.alone() {
+		if err := makeState(c.console, cfg.StateDir); err != nil {
+			return nil, err
+		}
+		return node.Attach(ctx, cfg, host, func() { c.say("another mlfnode uses the state folder %s; waiting for it", fromHere(cfg.StateDir)) })
+	}
+	return c.inCluster(ctx, &cfg, &d)
+}
+
+// inCluster gives a session with the master. It waits some seconds for one that is being restarted.
+func (c *connector) inCluster(ctx context.Context, cfg *node.Config, d *destination) (*node.Session, error) {
+	if d.contact == nil {
+		return c.own(ctx, cfg, d.role)
+	}
+	if d.role == trust.Master {
+		if s, _ := node.At(ctx, *cfg); s != nil {
+			return s, nil
+		}
+	}
+	return node.ReachAgain(ctx, d.contact, func() { c.say("the master does not answer; waiting for it") })
+}
+
+// own gives a session with this machine's node in its cluster.
+func (c *connector) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*node.Session, error) {
+	s, err := node.Await(ctx, *cfg, func() { c.say("the %s of this machine does not answer; waiting for it", role) })
+	if !errors.Is(err, node.ErrDown) {
+		return s, err
+	}
+	if name := ownerOf(cfg.StateDir); name != "" {
+		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(cfg.StateDir), name), asOwner(name))
+	}
+	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
+	if c.state != "" {
+		start += " --state-dir " + c.state
+	}
+	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, fromHere(cfg.StateDir)),
+		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone", start))
+}
+
+// nearest gives a session with the node of this machine, or with the master.
+func (c *connector) nearest(ctx context.Context) (*node.Session, error) {
+	cfg, err := c.settings()
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.destination(&cfg)
+	if d.role != "" {
+		if s, about := node.At(ctx, cfg); s != nil && about.Role != "" {
+			return s, nil
+		} else if s != nil {
+			s.Close()
+		}
+	}
+	switch {
+	case d.role != "" && (err != nil || d.contact == nil):
+		return c.own(ctx, &cfg, d.role)
+	case err != nil:
+		return nil, err
+	case d.alone():
+		return nil, failed("no node of a cluster runs on this machine", "start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
+	}
+	return c.inCluster(ctx, &cfg, &d)
+}
+
+// read calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with
+// another one, unless it has printed something already.
+func (c *connector) read(ctx context.Context, fn func(*node.Session) error) error {
+	if err := c.knownState(); err != nil {
+		return err
+	}
+	before := c.stdout.written
+	return again(func() error {
+		s, err := c.attach(ctx, false)
+		if err != nil {
+			return err
+		}
+		defer s.Close()
+		return fn(s)
+	}, func(err error) bool { return c.stdout.written == before })
+}
+
+// begin finds the node or becomes it, and calls fn with it; to detach, it has one running in the background. It gives the
+// session that fn succeeded with. fn is called again when the node goes away in the middle, so it must bear that.
+func (c *connector) begin(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
+	if !detach {
+		cfg, err := c.settings()
+		if err != nil {
+			return nil, err
+		}
+		d, err := c.destination(&cfg)
+		if err == nil {
+			err = notInside(&cfg, &d)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	var s *node.Session
+	err := again(func() error {
+		var err error
+		if detach {
+			err = c.detachable(ctx)
+		}
+		if err == nil {
+			s, err = c.attach(ctx, true)
+		}
+		if err != nil {
+			return err
+		}
+		if err = fn(s.Client()); err != nil {
+			s.Close()
+		}
+		return err
+	}, func(error) bool { return true })
+	return s, err
+}
+
+// onMaster calls fn with the master of a cluster.
+func (c *connector) onMaster(ctx context.Context, fn func(*api.Client) error) error {
+	return c.atMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
+}
+
+// atMaster calls fn with a session with the master of a cluster.
+func (c *connector) atMaster(ctx context.Context, fn func(*node.Session) error) error {
+	cfg, err := c.settings()
+	if err != nil {
+		return err
+	}
+	d, err := c.destination(&cfg)
+	if err != nil {
+		return err
+	}
+	if d.alone() {
+		return failed("no master runs on this machine, and you are in no cluster", "start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
+	}
+	s, err := c.inCluster(ctx, &cfg, &d)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return fn(s)
+}
+
+// again calls fn until the node does not go away in its middle.
+func again(fn func() error, may func(error) bool) error {
+	for n := 0; ; n++ {
+		err := fn()
+		if !errors.Is(err, api.ErrLost) || n == reattachments || !may(err) {
+			return err
+		}
+	}
 }

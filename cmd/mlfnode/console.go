@@ -1,7 +1,17 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid/printable"
 )
 
 // console is where a command prints its results and messages, and how.
@@ -14,4 +24,106 @@ type console struct {
 
 func newConsole(stdout, stderr io.Writer) *console {
 	return &console{stdout: &screen{w: stdout}, stderr: stderr}
+}
+
+// screen is where results go. It knows how much has been written, and what last went wrong with that.
+type screen struct {
+	w       io.Writer
+	written int64
+	err     error
+}
+
+// Write implements io.Writer.
+func (s *screen) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.written += int64(n)
+	if err != nil {
+		s.err = err
+	}
+	return n, err
+}
+
+// complete gives the failure of a command whose output is not all there, although it ran well or failed of that: who reads a file that
+// it was written to would take it for whole. What nobody reads any more need not be there.
+func (s *screen) complete(err error) error {
+	if s.err == nil || errors.Is(s.err, syscall.EPIPE) || err != nil && !errors.Is(err, s.err) {
+		return err
+	}
+	return failed(fmt.Sprintf("the output can't be written: %v", bare(s.err)), "make room where it goes, or send it elsewhere")
+}
+
+func (ui *console) say(format string, v ...any) { fmt.Fprintf(ui.stderr, format+"\n", v...) }
+
+// warn says what went wrong beside the work.
+func (ui *console) warn(err error) {
+	if err != nil {
+		ui.say("mlfnode: %v", err)
+	}
+}
+
+// report prints an error for the user and gives the exit code.
+func (ui *console) report(err error) int {
+	if err == nil {
+		return 0
+	}
+	f := explain(err)
+	if f.msg != "" {
+		// What another machine has said may be in it.
+		for i, line := range strings.Split(printable.Text(f.msg, longestMessage), "\n") {
+			if i == 0 {
+				line = "mlfnode: " + line
+			}
+			fmt.Fprintln(ui.stderr, line)
+		}
+	}
+	if f.hint != "" {
+		fmt.Fprintln(ui.stderr, "  try: "+printable.Text(f.hint, longestMessage))
+	}
+	return f.code
+}
+
+// colours reports whether w is a terminal that may be coloured.
+func (ui *console) colours(w io.Writer) bool {
+	return !ui.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+}
+
+func (ui *console) jsonFlag(c *cobra.Command) {
+	c.Flags().BoolVar(&ui.json, "json", false, "print JSON")
+}
+
+func (ui *console) printJSON(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("print JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(ui.stdout, "%s\n", b)
+	return err
+}
+
+// jsonArray prints values as they come: the whole list is never in memory.
+type jsonArray struct {
+	w     io.Writer
+	began bool
+}
+
+func (j *jsonArray) add(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	sep := ",\n"
+	if !j.began {
+		sep, j.began = "[\n", true
+	}
+	_, err = fmt.Fprintf(j.w, "%s%s", sep, b)
+	return err
+}
+
+func (j *jsonArray) end() error {
+	text := "\n]\n"
+	if !j.began {
+		text = "[]\n"
+	}
+	_, err := io.WriteString(j.w, text)
+	return err
 }

@@ -3,15 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"strings"
 	"syscall"
 
-	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
-	"mlfnode/grid/printable"
 	"mlfnode/node/api"
 )
 
@@ -50,27 +45,6 @@ func interruption(ctx context.Context, err error) error {
 	return &failure{code: exitInterrupted}
 }
 
-// report prints an error for the user and gives the exit code.
-func (ui *console) report(err error) int {
-	if err == nil {
-		return 0
-	}
-	f := explain(err)
-	if f.msg != "" {
-		// What another machine has said may be in it.
-		for i, line := range strings.Split(printable.Text(f.msg, longestMessage), "\n") {
-			if i == 0 {
-				line = "mlfnode: " + line
-			}
-			fmt.Fprintln(ui.stderr, line)
-		}
-	}
-	if f.hint != "" {
-		fmt.Fprintln(ui.stderr, "  try: "+printable.Text(f.hint, longestMessage))
-	}
-	return f.code
-}
-
 func explain(err error) *failure {
 	var f *failure
 	var refusal *api.Error
@@ -89,49 +63,19 @@ func explain(err error) *failure {
 	return &failure{exitFailed, err.Error(), ""}
 }
 
-// badFlag explains a flag that is unknown or has a value it does not take.
-func badFlag(c *cobra.Command, err error) error {
-	msg := err.Error()
-	var invalid *pflag.InvalidValueError
-	if errors.As(err, &invalid) {
-		f := invalid.GetFlag()
-		kind, ok := map[string]string{"int": "a whole number", "int64": "a whole number", "duration": "a duration like 90s or 2h", "bool": "true or false"}[f.Value.Type()]
-		if !ok {
-			kind = "a " + f.Value.Type()
-		}
-		msg = fmt.Sprintf("--%s takes %s, not %q", f.Name, kind, invalid.GetValue())
+// bare leaves out the operation and the path of a file error, which the message names already.
+func bare(err error) error {
+	if e, ok := err.(*fs.PathError); ok {
+		return e.Err
 	}
-	if before := c.Flags().Args(); c.Name() == "sweep" && !errors.As(err, &invalid) && len(before) > 0 {
-		if missingDashes(append(before, "…")) != nil {
-			return usage(fmt.Sprintf("%s; -- is missing before %s", msg, before[0]), fmt.Sprintf("if the flag is one of %s: mlfnode sweep --set lr=0.1,0.01 -- %s …", before[0], before[0]))
-		}
-	}
-	return usage(msg, c.CommandPath()+" --help")
+	return err
 }
 
-// oneArgument refuses a command line without exactly one argument.
-func oneArgument(c *cobra.Command, args []string) error {
-	if len(args) == 1 {
-		return nil
+// asUsage makes an error about the user's input wrong usage.
+func asUsage(err error) error {
+	msg, hint, found := strings.Cut(err.Error(), "\n  try: ")
+	if !found {
+		hint = ""
 	}
-	return usage(fmt.Sprintf("%s needs one argument, not %d: %s", c.Name(), len(args), c.Use), c.CommandPath()+" --help")
-}
-
-func noArgument(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	return usage(fmt.Sprintf("%s takes no arguments, but was given %q", c.Name(), args[0]), c.CommandPath()+" --help")
-}
-
-// unknownCommand refuses the first argument of the program, which is no command, and names those that resemble it.
-func unknownCommand(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return nil
-	}
-	hint := c.CommandPath() + " --help"
-	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
-		hint = fmt.Sprintf("%s %s, or: %s", c.CommandPath(), strings.Join(like, " or "), hint)
-	}
-	return usage(fmt.Sprintf("there is no command %q", args[0]), hint)
+	return usage(msg, hint)
 }

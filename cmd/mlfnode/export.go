@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"slices"
@@ -144,4 +146,85 @@ func parquetValue(kind parquet.Kind, s string, isNumber bool) (value parquet.Val
 		return parquet.Value{Valid: true, Double: f}, (err == nil || math.IsInf(f, 0)) && isNumber
 	}
 	return parquet.Value{Valid: true, Text: s}, true
+}
+
+// union has the parameters and metrics of all sweeps, in the order in which they are first met.
+func union(all []selection) *api.Sweep {
+	if len(all) == 1 {
+		return all[0].sweep
+	}
+	v := &api.Sweep{}
+	add := func(to, names []string) []string {
+		for _, name := range names {
+			if !slices.Contains(to, name) {
+				to = append(to, name)
+			}
+		}
+		return to
+	}
+	for _, s := range all {
+		v.Keys, v.Metrics = add(v.Keys, s.sweep.Keys), add(v.Metrics, s.sweep.Metrics)
+	}
+	return v
+}
+
+// writeCSV writes every column that one of the sweeps has, and a row for each trial.
+func writeCSV(ctx context.Context, w io.Writer, c *api.Client, all ...selection) error {
+	v := union(all)
+	out := csv.NewWriter(w)
+	head := []string{"trial", "index", "state", "attempt", "attempts", "node", "exit_code", "reason"}
+	tail := []string{"started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}
+	keys, metrics := columnNames(v, head, tail)
+	if err := out.Write(slices.Concat(head, keys, metrics, tail)); err != nil {
+		return err
+	}
+	for _, s := range all {
+		for t, err := range c.Trials(ctx, s.sweep.Sweep, s.query) {
+			if err != nil {
+				return err
+			}
+			if err := out.Write(csvRow(v, &t)); err != nil {
+				return err
+			}
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+func csvRow(v *api.Sweep, t *api.Trial) []string {
+	attempt, used := "", make([]string, 3) // empty for a trial that has not begun
+	if t.Attempt > 0 {
+		attempt = strconv.Itoa(t.Attempt)
+	}
+	if t.Started != nil {
+		seconds := func(s float64) string { return strconv.FormatFloat(s, 'f', 6, 64) }
+		used = []string{seconds(t.Resources.Wall), seconds(t.Resources.CPU), strconv.FormatInt(t.Resources.Memory, 10)}
+	}
+	row := []string{
+		t.Trial, strconv.FormatInt(t.Index, 10), string(t.State), attempt, strconv.Itoa(t.Attempts),
+		string(t.Node), exitText(t.ExitCode), t.Reason,
+	}
+	for _, key := range v.Keys {
+		row = append(row, paramText(t.Params, key))
+	}
+	for _, name := range v.Metrics {
+		row = append(row, metricCell(t.Metrics[name]))
+	}
+	return append(append(row, timeText(t.Started), timeText(t.Ended)), used...)
+}
+
+// writeCSVFile writes the table of sweeps into a file.
+func writeCSVFile(ctx context.Context, c *api.Client, path string, all ...selection) error {
+	return writeTableFile(all[0].sweep, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, all...) })
+}
+
+// writeTableFile writes a table of a sweep into the file that a flag names.
+func writeTableFile(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
+	err := writeWhole(path, write)
+	if err != nil {
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)),
+			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s %s=FILE", v.State, v.Sweep, flag))
+	}
+	return nil
 }

@@ -3,158 +3,161 @@ package main
 import (
 	"context"
 	"errors"
-	"sync"
-	"sync/atomic"
-	"syscall"
-	"time"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
-	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/projects"
 )
 
-// follower shows a sweep until it is at rest. What a signal does depends on where the trials run: a sweep of the node in this process
-// is paused and then killed; one in a cluster, or of a node that another process has, goes on.
-//
-// When the node goes away, a follower in a cluster waits for it. On a machine that is in none, the node was another terminal's: this
-// process takes over and goes on where the output stopped.
-type follower struct {
-	app      *app
-	id       grid.SweepID
+// followFlags say what is shown while a sweep runs.
+type followFlags struct {
+	detach   bool
+	quiet    bool
 	noOutput bool // of trials
-	after    uint64
-	seen     api.Seen
-	lines    *lines
-	progress *progress
-	stops    atomic.Int32 // how often the user wanted to stop
-	release  func()       // gives the signals back
-
-	mu      sync.Mutex
-	session *node.Session
+	csv      string
+	notify   string
+	files    *projects.Files // that travelled, for hints about those that did not
+	adhoc    bool            // a program without a project, which keeps nothing of its folder
 }
 
-func newFollower(a *app, s *node.Session, id grid.SweepID, flags *followFlags, after uint64) *follower {
-	f := &follower{app: a, session: s, id: id, noOutput: flags.quiet || flags.noOutput, after: after, release: func() {}}
-	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: flags.quiet}
-	f.lines = newLines(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })
-	return f
+func (f *followFlags) add(c *cobra.Command) {
+	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once; the sweep continues in the background")
+	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show no output of trials, no progress lines and no table")
+	c.Flags().BoolVar(&f.noOutput, "no-output", false, "show progress and the table, not the output of trials; \"mlfnode logs\" has it")
+	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
+	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, if this command still runs then; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
 }
 
-// node is the session with the node that has the sweep now.
-func (f *follower) node() *node.Session {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.session
-}
-
-// close leaves the node, and gives the signals back.
-func (f *follower) close() {
-	f.node().Close()
-	f.release()
-}
-
-// run follows to the end and gives the sweep at rest. It obeys the user's signals, also one that came before; when one has come,
-// until close.
-func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
-	signals, release := f.app.interrupts.take(syscall.SIGPIPE)
-	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	over := make(chan struct{})
-	f.release = sync.OnceFunc(func() {
-		close(over)
-		release()
-	})
-	go f.obey(ctx, stop, signals, over)
-	defer func() {
-		stop(nil)
-		if !f.interrupted() {
-			f.release()
-		}
-	}()
-	for {
-		last, err := f.watch(ctx)
-		f.lines.end()
-		f.progress.clear()
-		if errors.Is(err, api.ErrLost) && !f.interrupted() {
-			err = f.again(ctx)
-			if err == nil {
-				continue
-			}
-		}
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return last, err
+// check refuses what can't be done at one time.
+func (f *followFlags) check() error {
+	if f.detach && f.notify != "" {
+		return usage("--notify runs a command at the end, and --detach does not wait for it", "leave --detach out, and put & after the whole line")
 	}
+	if f.detach && f.csv != "" {
+		return usage("--csv writes the table at the end, and --detach does not wait for it", "mlfnode results last --csv="+f.csv+", when the sweep has ended")
+	}
+	return nil
 }
 
-// again finds the node that took over, or becomes it; in a cluster it waits for the master.
-func (f *follower) again(ctx context.Context) error {
-	s := f.node()
-	select {
-	case err := <-s.Failed():
+// runAndFollow does something that may make a sweep run, and follows it as sweep does.
+func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, fn func(*api.Client, api.Sweep) (api.Done, error)) error {
+	if err := f.check(); err != nil {
 		return err
-	default:
 	}
-	if s.InCluster() {
-		return s.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials go on)") })
+	if err := a.knownState(); err != nil {
+		return err
 	}
-	s.Close()
-	next, err := f.app.attach(ctx, true)
+	var v api.Sweep
+	var done api.Done
+	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
+		if v, err = c.Sweep(ctx, id); err == nil {
+			done, err = fn(c, v)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.session = next
-	return nil
+	if done.Sweep.State != grid.SweepRunning {
+		defer s.Close()
+		a.say("%s is %s; there is nothing left to run", v.Sweep, done.Sweep.State)
+		runNotifyCommand(ctx, a.console, f.notify, &done.Sweep)
+		return verdict(&done.Sweep)
+	}
+	if f.detach {
+		defer s.Close()
+		return printDetached(a.console, &done.Sweep)
+	}
+	if !f.quiet {
+		a.say("%s: %d of %d trials left", v.Sweep, done.Sweep.Pending+done.Sweep.Running, done.Sweep.Count)
+	}
+	return followToEnd(ctx, a.console, newFollower(a, s, v.Sweep, &f, v.LogNext), f)
 }
 
-func (f *follower) watch(ctx context.Context) (*api.Sweep, error) {
-	var last *api.Sweep
-	for u, err := range f.node().Client().Watch(ctx, f.id, f.after) {
-		if err != nil {
-			return last, err
+// followToEnd follows a sweep to its end and prints what came of it.
+func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlags) error {
+	defer f.close()
+	v, err := f.run(ctx)
+	switch {
+	case errors.Is(err, errDetached):
+		return &failure{code: exitInterrupted}
+	case errors.Is(err, errUnrecorded):
+		f.unstored()
+		return &failure{code: exitInterrupted}
+	case f.interrupted():
+		if err == nil || errors.Is(err, api.ErrLost) {
+			ui.say("resume with: mlfnode resume %s", f.id)
+		} else {
+			ui.report(err)
 		}
-		now := time.Now()
-		switch {
-		case u.Output != nil:
-			f.output(u.Output, now)
-		case u.Sweep != nil:
-			last = u.Sweep
-			f.lines.linger(now)
-			f.progress.update(last, now)
-		}
+		return &failure{code: exitInterrupted}
 	}
-	return last, nil
-}
-
-func (f *follower) output(o *api.Output, now time.Time) {
-	f.after = o.Seq
-	if !f.seen.Fresh(o) {
-		return
-	}
-	if o.Stream == "setup" {
-		f.progress.settingUp(o.Data, now)
-	}
-	if !f.noOutput {
-		f.lines.add(o, now)
-	}
-}
-
-// interrupted reports whether the user stopped the sweep.
-func (f *follower) interrupted() bool { return f.stops.Load() > 0 }
-
-// hosting keeps this process up while it hosts sweeps of other terminals. A signal leaves at once: their terminals take over.
-func (f *follower) hosting(ctx context.Context) error {
-	if !f.node().Hosting() || f.interrupted() {
-		return nil
-	}
-	notice := time.AfterFunc(time.Second, func() {
-		f.app.say("%s has ended; this terminal stays open while it runs sweeps of other terminals (Ctrl-C leaves)", f.id)
-	})
-	defer notice.Stop()
-	if err := f.node().Idle(ctx); err != nil && ctx.Err() == nil {
+	if err != nil {
 		return err
 	}
+	var unranked *failure // the sweep was to find its best trial, and can't tell
+	err = f.whole(ctx, func(ui *console) error {
+		if err := printSummary(ctx, ui, f, v, flags); err != nil || v == nil || v.Succeeded == 0 {
+			return err
+		}
+		err := checkObjective(ctx, f.session.Client(), v)
+		if errors.As(err, &unranked) {
+			return nil
+		}
+		return err
+	})
+	runNotifyCommand(ctx, ui, flags.notify, v)
+	if err != nil {
+		return err
+	}
+	if err := f.hosting(ctx); err != nil {
+		return err
+	}
+	if err := verdict(v); err != nil || unranked == nil {
+		return err
+	}
+	return unranked
+}
+
+// verdict is the exit code that a sweep at rest deserves.
+func verdict(v *api.Sweep) error {
+	if v == nil || v.Failed > 0 || v.OnlyCancelled() > 0 || v.Problem != "" && v.State == grid.SweepPaused {
+		return &failure{code: exitFailed}
+	}
 	return nil
+}
+
+// printDetached says how to go on with a sweep in the background.
+func printDetached(ui *console, v *api.Sweep) error {
+	fmt.Fprintln(ui.stdout, v.Sweep)
+	run := "run"
+	if v.Count == 1 {
+		run = "runs"
+	}
+	ui.say("%s %s in the background; watch with: mlfnode resume %s, or follow the output with: mlfnode logs -f %[3]s", plural(v.Count, "trial"), run, v.Sweep)
+	return nil
+}
+
+// runNotifyCommand runs the user's command about a sweep that is at rest, by the shell. What it prints goes to stderr; that it fails says nothing
+// about the sweep. It does not run after Ctrl-C.
+func runNotifyCommand(ctx context.Context, ui *console, command string, v *api.Sweep) {
+	if command == "" || v == nil || ctx.Err() != nil {
+		return
+	}
+	c := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	c.Stdout, c.Stderr, c.Env = ui.stderr, ui.stderr, os.Environ()
+	for name, value := range map[string]any{
+		"SWEEP": v.Sweep, "SWEEP_STATE": v.State, "COUNT": v.Count, "SUCCEEDED": v.Succeeded, "FAILED": v.Failed,
+		"CANCELLED": v.OnlyCancelled(), "STOPPED": v.Stopped,
+	} {
+		c.Env = append(c.Env, fmt.Sprintf("MLF_%s=%v", name, value))
+	}
+	if err := c.Run(); err != nil {
+		ui.say("the command of --notify failed: %v", err)
+	}
 }

@@ -44,13 +44,6 @@ not restarted under running containers, and no machine is rebooted, unless a fla
 	return c
 }
 
-func someArguments(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
-		return usage(c.Name()+" needs a host", c.CommandPath()+" --help")
-	}
-	return nil
-}
-
 func setUpGPUs(ctx context.Context, ui *console, r *remote, o gpusetup.Options, hosts []string) error {
 	over, done, err := sshOptions(ui, r, &bootstrap.Cluster{Key: r.key})
 	if err != nil {

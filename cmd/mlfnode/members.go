@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -44,31 +43,6 @@ func clusterMembers(ctx context.Context, a *app) ([]api.Member, error) {
 	return s.Client().Members(ctx)
 }
 
-// nearest gives a session with the node of this machine, or with the master.
-func (c *connector) nearest(ctx context.Context) (*node.Session, error) {
-	cfg, err := c.settings()
-	if err != nil {
-		return nil, err
-	}
-	d, err := c.destination(&cfg)
-	if d.role != "" {
-		if s, about := node.At(ctx, cfg); s != nil && about.Role != "" {
-			return s, nil
-		} else if s != nil {
-			s.Close()
-		}
-	}
-	switch {
-	case d.role != "" && (err != nil || d.contact == nil):
-		return c.own(ctx, &cfg, d.role)
-	case err != nil:
-		return nil, err
-	case d.alone():
-		return nil, failed("no node of a cluster runs on this machine", "start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
-	}
-	return c.inCluster(ctx, &cfg, &d)
-}
-
 func printMembers(ui *console, all []api.Member) error {
 	if ui.json {
 		return ui.printJSON(all)
@@ -107,15 +81,6 @@ func memberState(m *api.Member) string {
 		return m.State + ", drained"
 	}
 	return m.State
-}
-
-func (ui *console) printJSON(v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("print JSON: %w", err)
-	}
-	_, err = fmt.Fprintf(ui.stdout, "%s\n", b)
-	return err
 }
 
 func drainCommand(a *app) *cobra.Command {
@@ -278,30 +243,4 @@ func noteNewKey(ui *console, err error) error {
 		ui.say("the cluster has a new gossip key; if you keep backups, make a new one now: mlfnode backup FILE")
 	}
 	return err
-}
-
-// onMaster calls fn with the master of a cluster.
-func (c *connector) onMaster(ctx context.Context, fn func(*api.Client) error) error {
-	return c.atMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
-}
-
-// atMaster calls fn with a session with the master of a cluster.
-func (c *connector) atMaster(ctx context.Context, fn func(*node.Session) error) error {
-	cfg, err := c.settings()
-	if err != nil {
-		return err
-	}
-	d, err := c.destination(&cfg)
-	if err != nil {
-		return err
-	}
-	if d.alone() {
-		return failed("no master runs on this machine, and you are in no cluster", "start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
-	}
-	s, err := c.inCluster(ctx, &cfg, &d)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	return fn(s)
 }

@@ -2,18 +2,11 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-
-	"mlfnode/cluster/bootstrap"
-	"mlfnode/node"
 )
 
 // app is what all commands share.
@@ -32,30 +25,6 @@ func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Wr
 	root.SetOut(ui.stdout)
 	root.SetErr(ui.stderr)
 	return ui.report(ui.stdout.complete(interruption(ctx, root.ExecuteContext(ctx))))
-}
-
-// joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
-func joinOptional(root *cobra.Command, args []string) []string {
-	c, _, err := root.Find(args)
-	if err != nil {
-		return args // it is said when it runs
-	}
-	optional := map[string]bool{}
-	c.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.NoOptDefVal != "" && f.Value.Type() == "string" {
-			optional["--"+f.Name], optional["-"+f.Shorthand] = true, f.Shorthand != ""
-		}
-	})
-	var joined []string
-	for i := 0; i < len(args); i++ {
-		arg := args[i]
-		if optional[arg] && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
-			i++
-			arg += "=" + args[i]
-		}
-		joined = append(joined, arg)
-	}
-	return joined
 }
 
 // The groups of the help.
@@ -121,62 +90,3 @@ and loses nothing: kill it, pull the plug, go on.`,
 	root.SetCompletionCommandGroupID(groupOther)
 	return root
 }
-
-// settings loads the configuration, with the global flags over it.
-func (c *connector) settings() (node.Config, error) {
-	cfg, err := node.LoadConfig(c.configFile())
-	if err != nil {
-		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
-	}
-	if c.state != "" {
-		if cfg.StateDir, err = node.StatePath(c.state); err != nil {
-			return cfg, usage("--state-dir: "+err.Error(), "")
-		}
-	}
-	if nested := nestedState(); c.local && c.state == "" && nested != "" {
-		cfg.StateDir = nested
-		if err := cfg.WithinTrial(); err != nil {
-			return cfg, usage(err.Error(), "leave these variables as the trial's node has set them")
-		}
-	} else if c.local && node.RoleOf(cfg.StateDir) != "" {
-		cfg.StateDir = filepath.Join(cfg.StateDir, "local") // the folder itself is the cluster's
-	}
-	cfg.Version = version().Version
-	level := slog.LevelWarn
-	if c.verbose {
-		level = slog.LevelDebug
-	}
-	cfg.Logger = slog.New(slog.NewTextHandler(c.stderr, &slog.HandlerOptions{Level: level}))
-	return cfg, nil
-}
-
-// configFile is the settings file that was named; else, for a program that up has put into its folder on a machine, the node.yaml
-// of the node there: ROOT/node.yaml for ROOT/bin/mlfnode. "" is for the usual places.
-func (c *connector) configFile() string {
-	if c.config != "" || c.state != "" || os.Getenv("MLF_CONFIG") != "" || os.Getenv("MLF_STATE") != "" {
-		return c.config
-	}
-	self, err := os.Executable()
-	if err != nil || filepath.Base(filepath.Dir(self)) != "bin" {
-		return ""
-	}
-	file := filepath.Join(filepath.Dir(filepath.Dir(self)), "node.yaml")
-	if b, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(b), bootstrap.NodeHeading) {
-		return "" // it is somebody else's, as in a source tree
-	}
-	return file
-}
-
-// colours reports whether w is a terminal that may be coloured.
-func (ui *console) colours(w io.Writer) bool {
-	return !ui.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
-}
-
-func (ui *console) say(format string, v ...any) { fmt.Fprintf(ui.stderr, format+"\n", v...) }
-
-func (ui *console) jsonFlag(c *cobra.Command) {
-	c.Flags().BoolVar(&ui.json, "json", false, "print JSON")
-}
-
-// hideDefault keeps a default out of the help that only stands for "not given".
-func hideDefault(f *pflag.FlagSet, name string) { f.Lookup(name).DefValue = "0" }

@@ -5,19 +5,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
 	"mlfnode/node/api"
-	"mlfnode/projects"
 )
 
 // sweepFlags are the flags of sweep.
@@ -31,36 +28,6 @@ type sweepFlags struct {
 	env         []string
 	priority    int
 	maxParallel int
-}
-
-// followFlags say what is shown while a sweep runs.
-type followFlags struct {
-	detach   bool
-	quiet    bool
-	noOutput bool // of trials
-	csv      string
-	notify   string
-	files    *projects.Files // that travelled, for hints about those that did not
-	adhoc    bool            // a program without a project, which keeps nothing of its folder
-}
-
-func (f *followFlags) add(c *cobra.Command) {
-	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "return at once; the sweep continues in the background")
-	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "show no output of trials, no progress lines and no table")
-	c.Flags().BoolVar(&f.noOutput, "no-output", false, "show progress and the table, not the output of trials; \"mlfnode logs\" has it")
-	c.Flags().StringVar(&f.csv, "csv", "", "write the result table to this file at the end")
-	c.Flags().StringVar(&f.notify, "notify", "", "shell `COMMAND` to run at the end, if this command still runs then; $MLF_SWEEP, $MLF_SWEEP_STATE, $MLF_FAILED, …")
-}
-
-// check refuses what can't be done at one time.
-func (f *followFlags) check() error {
-	if f.detach && f.notify != "" {
-		return usage("--notify runs a command at the end, and --detach does not wait for it", "leave --detach out, and put & after the whole line")
-	}
-	if f.detach && f.csv != "" {
-		return usage("--csv writes the table at the end, and --detach does not wait for it", "mlfnode results last --csv="+f.csv+", when the sweep has ended")
-	}
-	return nil
 }
 
 func sweepCommand(a *app) *cobra.Command {
@@ -321,29 +288,6 @@ func (f *sweepFlags) addedEnviron() ([]string, error) {
 	return env, nil
 }
 
-// withBundle stores the bundle if the node does not have it, then makes the request that names it. The request may be made twice.
-func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error)) (done T, err error) {
-	if b.digest == "" {
-		return unbroken(ctx, request)
-	}
-	known, err := c.HasBundle(ctx, b.digest)
-	if err == nil && !known {
-		err = b.put(ctx, c)
-	}
-	if err != nil {
-		return done, err
-	}
-	done, err = unbroken(ctx, request)
-	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle {
-		// It went with the last sweep that used it, a moment ago.
-		if err := b.put(ctx, c); err != nil {
-			return done, err
-		}
-		done, err = unbroken(ctx, request)
-	}
-	return done, err
-}
-
 // noteSameName says that other sweeps have the name of this one.
 func noteSameName(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) {
 	if v.Name == "" {
@@ -353,89 +297,4 @@ func noteSameName(ctx context.Context, ui *console, c *api.Client, v *api.Sweep)
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
 		ui.say("note: %s; commands refuse the name, so name this one by its id: %s", refusal.Msg, v.Sweep)
 	}
-}
-
-// bundle is a packed project in a temporary file; without a digest there is none.
-type bundle struct {
-	digest   string
-	file     *os.File
-	progress io.Writer // where it is shown that it is sent
-}
-
-// packFailed is about the temporary file, not about the project.
-func packFailed(err error) error {
-	return failed(fmt.Sprintf("the project can't be packed: %v", bare(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
-}
-
-func (b *bundle) put(ctx context.Context, c *api.Client) error {
-	total, err := b.file.Seek(0, io.SeekEnd)
-	if err == nil {
-		_, err = b.file.Seek(0, io.SeekStart)
-	}
-	if err != nil {
-		return fmt.Errorf("read packed project: %w", err)
-	}
-	s := &sending{r: b.file, w: b.progress, terminal: isTerminal(b.progress), total: total, now: time.Now}
-	defer s.end()
-	return c.PutBundle(ctx, b.digest, s)
-}
-
-func (b *bundle) remove() {
-	if b.file != nil {
-		b.file.Close()
-		os.Remove(b.file.Name())
-	}
-}
-
-// followToEnd follows a sweep to its end and prints what came of it.
-func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlags) error {
-	defer f.close()
-	v, err := f.run(ctx)
-	switch {
-	case errors.Is(err, errDetached):
-		return &failure{code: exitInterrupted}
-	case errors.Is(err, errUnrecorded):
-		f.unstored()
-		return &failure{code: exitInterrupted}
-	case f.interrupted():
-		if err == nil || errors.Is(err, api.ErrLost) {
-			ui.say("resume with: mlfnode resume %s", f.id)
-		} else {
-			ui.report(err)
-		}
-		return &failure{code: exitInterrupted}
-	}
-	if err != nil {
-		return err
-	}
-	var unranked *failure // the sweep was to find its best trial, and can't tell
-	err = f.whole(ctx, func(ui *console) error {
-		if err := printSummary(ctx, ui, f, v, flags); err != nil || v == nil || v.Succeeded == 0 {
-			return err
-		}
-		err := checkObjective(ctx, f.session.Client(), v)
-		if errors.As(err, &unranked) {
-			return nil
-		}
-		return err
-	})
-	runNotifyCommand(ctx, ui, flags.notify, v)
-	if err != nil {
-		return err
-	}
-	if err := f.hosting(ctx); err != nil {
-		return err
-	}
-	if err := verdict(v); err != nil || unranked == nil {
-		return err
-	}
-	return unranked
-}
-
-// verdict is the exit code that a sweep at rest deserves.
-func verdict(v *api.Sweep) error {
-	if v == nil || v.Failed > 0 || v.OnlyCancelled() > 0 || v.Problem != "" && v.State == grid.SweepPaused {
-		return &failure{code: exitFailed}
-	}
-	return nil
 }

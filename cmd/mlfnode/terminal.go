@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"io"
 	"os"
 
@@ -37,37 +35,4 @@ func file(w io.Writer) (*os.File, bool) {
 	}
 	f, ok := w.(*os.File)
 	return f, ok
-}
-
-// askSecret asks on the terminal for what is not shown while it is typed.
-func (ui *console) askSecret(ctx context.Context, question string) ([]byte, error) {
-	stdin := int(os.Stdin.Fd())
-	shown, err := term.GetState(stdin)
-	if err != nil {
-		return nil, err
-	}
-	fmt.Fprint(ui.stderr, question)
-	b, err := answerOr(ctx, func() ([]byte, error) { return term.ReadPassword(stdin) })
-	_ = term.Restore(stdin, shown) // as ReadPassword does, if it comes to an end
-	fmt.Fprintln(ui.stderr)
-	return b, err
-}
-
-// answerOr waits for an answer, or for the end of what it is asked for: who types has pressed Ctrl-C then.
-func answerOr[T any](ctx context.Context, read func() (T, error)) (answer T, err error) {
-	type given struct {
-		answer T
-		err    error
-	}
-	done := make(chan given, 1)
-	go func() { // a read from a terminal can't be broken off: it ends with the next line, or with the program
-		answer, err := read()
-		done <- given{answer, err}
-	}()
-	select {
-	case r := <-done:
-		return r.answer, r.err
-	case <-ctx.Done():
-		return answer, context.Cause(ctx)
-	}
 }

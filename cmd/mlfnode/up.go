@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,28 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/projects"
 )
-
-// remote are the flags of commands that work on a whole cluster over ssh.
-type remote struct {
-	file      string
-	key       string // of gpu-setup, which has no cluster
-	acceptNew bool
-	dryRun    bool
-	take      bool
-	tokenFile string
-	letters   map[string]*string
-}
-
-func (r *remote) add(ui *console, c *cobra.Command) {
-	f := c.Flags()
-	f.StringVarP(&r.file, "file", "f", "", "read the cluster from this `FILE`")
-	f.Lookup("file").NoOptDefVal = bootstrap.DefaultFile
-	f.BoolVar(&r.acceptNew, "accept-new", false, "trust hosts that ~/.ssh/known_hosts does not know; changed keys are still refused")
-	ui.jsonFlag(c)
-}
 
 func upCommand(a *app) *cobra.Command {
 	r := &remote{letters: map[string]*string{}}
@@ -81,32 +59,6 @@ func (r *remote) given(c *cobra.Command) (l bootstrap.Letters, any bool) {
 		}
 	}
 	return l, any
-}
-
-// cluster reads the file that the commands after up are for.
-func (r *remote) cluster() (*bootstrap.Cluster, error) {
-	r.file = cmp.Or(r.file, bootstrap.DefaultFile)
-	c, err := r.load()
-	if err != nil {
-		return nil, err
-	}
-	return c, explainCluster(c.Validate())
-}
-
-// load reads the file as it is: up may have letters that complete it.
-func (r *remote) load() (*bootstrap.Cluster, error) {
-	c, err := bootstrap.Load(r.file)
-	if errors.Is(err, bootstrap.ErrNoFile) {
-		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
-	}
-	return c, explainCluster(err)
-}
-
-func explainCluster(err error) error {
-	if err == nil {
-		return nil
-	}
-	return usage(err.Error(), "mlfnode up --help")
 }
 
 // described is the cluster that up is for: the file's, the letters', or both.
@@ -272,39 +224,4 @@ func makeFoldersWritable(dir string) error {
 		}
 		return os.Chmod(path, 0o755)
 	})
-}
-
-// sshOptions prepares the work on the machines of a cluster. done releases what it needs.
-func sshOptions(ui *console, r *remote, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return o, nil, fmt.Errorf("find this program: %w", err)
-	}
-	host, err := os.Hostname()
-	if err != nil {
-		return o, nil, fmt.Errorf("find this machine's name: %w", err)
-	}
-	view := newView(ui)
-	d, err := shell.NewDialer(shell.Options{Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: newPrompter(ui, view)})
-	if err != nil {
-		return o, nil, explainProblem(err)
-	}
-	o = bootstrap.Options{
-		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell, Agree: (&asker{ui, view}).agree,
-		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
-			if address == bootstrap.LocalAddress {
-				return shell.Local{}, "", nil
-			}
-			t, err := shell.ParseTarget(address)
-			if err != nil {
-				return nil, "", err
-			}
-			m, err := d.Dial(ctx, t)
-			if err != nil {
-				return nil, "", err // not a nil *Connection in an interface
-			}
-			return m, d.Address(t), nil
-		},
-	}
-	return o, func() { d.Close() }, nil
 }

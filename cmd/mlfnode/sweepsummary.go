@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"mlfnode/grid"
@@ -132,27 +129,6 @@ func printBest(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) er
 	return nil
 }
 
-// checkObjective fails when no trial that succeeded has a number for the objective: then none of them is the best.
-func checkObjective(ctx context.Context, c *api.Client, v *api.Sweep) error {
-	if v.Objective == nil {
-		return nil // the node says so
-	}
-	best, err := bestIndex(ctx, c, v)
-	if err != nil || best >= 0 {
-		return err
-	}
-	hint := "no trial has reported any metric; see the notes of: mlfnode results " + string(v.Sweep)
-	if len(v.Metrics) > 0 {
-		hint = "the metrics are " + strings.Join(v.Metrics[:min(len(v.Metrics), 12)], ", ") + "; name one under objective in project.yaml, or use --sort"
-	}
-	return failed(fmt.Sprintf("no trial of %s that succeeded has a number for %s, the objective of task %s", v.Sweep, v.Objective.Metric, v.Task), hint)
-}
-
-// bestQuery selects the n best trials.
-func bestQuery(o *grid.Objective, n int64) api.TrialQuery {
-	return api.TrialQuery{States: []grid.State{grid.Succeeded}, Sort: "objective", Desc: o.Goal != "minimize", Limit: n}
-}
-
 func summary(v *api.Sweep) string {
 	text := fmt.Sprintf("%s %s: %d of %d succeeded", v.Sweep, v.State, v.Succeeded, v.Count)
 	if v.Failed > 0 {
@@ -168,48 +144,4 @@ func summary(v *api.Sweep) string {
 		text += ", in " + printable.Seconds(v.Ended.Sub(*v.Started).Seconds())
 	}
 	return text
-}
-
-// writeCSVFile writes the table of sweeps into a file.
-func writeCSVFile(ctx context.Context, c *api.Client, path string, all ...selection) error {
-	return writeTableFile(all[0].sweep, path, "--csv", func(w io.Writer) error { return writeCSV(ctx, w, c, all...) })
-}
-
-// writeTableFile writes a table of a sweep into the file that a flag names.
-func writeTableFile(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
-	err := writeWhole(path, write)
-	if err != nil {
-		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)),
-			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s %s=FILE", v.State, v.Sweep, flag))
-	}
-	return nil
-}
-
-// writeWhole writes beside a file and renames, so that the file is there whole or not at all.
-func writeWhole(path string, write func(io.Writer) error) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*"+filepath.Ext(path))
-	if err != nil {
-		return err
-	}
-	err = write(tmp)
-	if e := tmp.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Chmod(tmp.Name(), 0o644)
-	}
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err != nil {
-		os.Remove(tmp.Name())
-	}
-	return err
-}
-
-func plural(n int64, word string) string {
-	if n == 1 {
-		return "1 " + word
-	}
-	return fmt.Sprintf("%d %ss", n, word)
 }

@@ -134,3 +134,25 @@ func (o *output) discard() {
 		os.Remove(o.file.Name())
 	}
 }
+
+// writeWhole writes beside a file and renames, so that the file is there whole or not at all.
+func writeWhole(path string, write func(io.Writer) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".mlfnode-*"+filepath.Ext(path))
+	if err != nil {
+		return err
+	}
+	err = write(tmp)
+	if e := tmp.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Chmod(tmp.Name(), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
+}

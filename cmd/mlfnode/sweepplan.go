@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,7 +70,9 @@ type settingFlag struct {
 }
 
 func (f *settingFlag) String() string { return "" }
-func (f *settingFlag) Type() string   { return f.values }
+
+func (f *settingFlag) Type() string { return f.values }
+
 func (f *settingFlag) Set(text string) error {
 	f.plan.settings = append(f.plan.settings, projects.Setting{Flag: f.name, Text: text})
 	return nil
@@ -126,15 +127,6 @@ func loadPlan(a *app, args, command []string, f *planFlags) (*plan, error) {
 	return p, p.checkCommand()
 }
 
-// asUsage makes an error about the user's input wrong usage.
-func asUsage(err error) error {
-	msg, hint, found := strings.Cut(err.Error(), "\n  try: ")
-	if !found {
-		hint = ""
-	}
-	return usage(msg, hint)
-}
-
 func findProject(a *app, args, command []string) (*projects.Project, error) {
 	if len(command) > 0 {
 		cwd, err := os.Getwd()
@@ -165,26 +157,6 @@ func (f *planFlags) axes(axes []grid.Axis) ([]grid.Axis, error) {
 		return nil, err
 	}
 	return grid.MergeSets(axes, sets)
-}
-
-// bare leaves out the operation and the path of a file error, which the message names already.
-func bare(err error) error {
-	if e, ok := err.(*fs.PathError); ok {
-		return e.Err
-	}
-	return err
-}
-
-func parseSets(texts []string) ([]grid.Axis, error) {
-	sets := make([]grid.Axis, 0, len(texts))
-	for _, text := range texts {
-		axis, err := grid.ParseSet(text)
-		if err != nil {
-			return nil, err
-		}
-		sets = append(sets, axis)
-	}
-	return sets, nil
 }
 
 // checkCommand finds out whether a program of the project's own is there at all. A setup step may still bring it. Programs

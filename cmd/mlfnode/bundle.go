@@ -20,6 +20,61 @@ import (
 	"mlfnode/projects"
 )
 
+// bundle is a packed project in a temporary file; without a digest there is none.
+type bundle struct {
+	digest   string
+	file     *os.File
+	progress io.Writer // where it is shown that it is sent
+}
+
+func (b *bundle) put(ctx context.Context, c *api.Client) error {
+	total, err := b.file.Seek(0, io.SeekEnd)
+	if err == nil {
+		_, err = b.file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		return fmt.Errorf("read packed project: %w", err)
+	}
+	s := &sending{r: b.file, w: b.progress, terminal: isTerminal(b.progress), total: total, now: time.Now}
+	defer s.end()
+	return c.PutBundle(ctx, b.digest, s)
+}
+
+func (b *bundle) remove() {
+	if b.file != nil {
+		b.file.Close()
+		os.Remove(b.file.Name())
+	}
+}
+
+// packFailed is about the temporary file, not about the project.
+func packFailed(err error) error {
+	return failed(fmt.Sprintf("the project can't be packed: %v", bare(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
+}
+
+// withBundle stores the bundle if the node does not have it, then makes the request that names it. The request may be made twice.
+func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error)) (done T, err error) {
+	if b.digest == "" {
+		return unbroken(ctx, request)
+	}
+	known, err := c.HasBundle(ctx, b.digest)
+	if err == nil && !known {
+		err = b.put(ctx, c)
+	}
+	if err != nil {
+		return done, err
+	}
+	done, err = unbroken(ctx, request)
+	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle {
+		// It went with the last sweep that used it, a moment ago.
+		if err := b.put(ctx, c); err != nil {
+			return done, err
+		}
+		done, err = unbroken(ctx, request)
+	}
+	return done, err
+}
+
 // listFiles finds the files that travel with the sweep. What mlfnode keeps is not among them, wherever it is.
 func listFiles(a *app, p *plan, include []string) error {
 	if !p.project.Bundled {

@@ -11,12 +11,114 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/cluster/trust"
-	"mlfnode/grid"
 	"mlfnode/node"
 )
+
+func contextCommand(a *app) *cobra.Command {
+	list := func(*cobra.Command, []string) error { return printContexts(a.console) }
+	c := &cobra.Command{
+		Use: "context", Short: "List the clusters that you have access to, or choose one", Args: unknownCommand,
+		Long: `List the clusters that you have access to. Your commands go to the one marked with *. up, join and token use switch to their cluster,
+and keep the others in the list.`,
+		Example: "  mlfnode context\n  mlfnode context use hostA",
+		RunE:    list,
+	}
+	show := &cobra.Command{Use: "list", Short: "List the clusters that you have access to", Args: noArgument, Example: "  mlfnode context list --json", RunE: list}
+	a.jsonFlag(c)
+	a.jsonFlag(show)
+	use := &cobra.Command{
+		Use: "use NAME", Short: "Use this cluster for your commands", Args: oneArgument,
+		Long: `Use this cluster for your commands. NAME is its id in the list, or the host of its master. --master records a new address of its
+master, as after a move.`,
+		Example: "  mlfnode context use hostA\n  mlfnode context use 1a2b3c4d --master hostB",
+		RunE: func(c *cobra.Command, args []string) error {
+			master := ""
+			if c.Flags().Changed("master") {
+				master = a.master
+			}
+			return useContext(a.console, args[0], master)
+		},
+	}
+	c.AddCommand(show, use)
+	return c
+}
+
+// contextShown is a context without its secret.
+type contextShown struct {
+	ID      string    `json:"id"`
+	Current bool      `json:"current"`
+	Master  []string  `json:"master"`
+	Role    string    `json:"role,omitempty"`
+	Down    bool      `json:"down,omitempty"`
+	Used    time.Time `json:"used"`
+}
+
+func printContexts(ui *console) error {
+	known, err := node.Contexts()
+	if err != nil {
+		return err
+	}
+	all := []contextShown{}
+	for i := range known {
+		k := &known[i]
+		all = append(all, contextShown{k.ID, k.Current, k.Master, string(k.Role), k.Down != nil, k.Used})
+	}
+	switch {
+	case ui.json:
+		return ui.printJSON(all)
+	case len(all) == 0:
+		ui.say("you have no access to any cluster; mlfnode up, join and token use give you access")
+		return nil
+	}
+	t := newTable(ui.stdout, "", "id", "master", "role", "used")
+	for _, c := range all {
+		mark, master := "", c.Master[0]
+		if c.Current {
+			mark = "*"
+		}
+		if c.Down {
+			master += " (down)"
+		}
+		t.row(mark, c.ID, master, c.Role, ago(c.Used))
+	}
+	return t.end()
+}
+
+func useContext(ui *console, name, master string) error {
+	all, err := node.Contexts()
+	if err != nil {
+		return err
+	}
+	var found []*node.KnownContext
+	for i := range all {
+		if k := &all[i]; k.ID == name || slices.ContainsFunc(k.Master, func(address string) bool {
+			host, _, _ := net.SplitHostPort(address)
+			return address == name || host == name
+		}) {
+			found = append(found, k)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return usage(fmt.Sprintf("you have no access to a cluster %q", name), "mlfnode context lists them")
+	case 1:
+	default:
+		var ids []string
+		for _, k := range found {
+			ids = append(ids, k.ID)
+		}
+		return usage(fmt.Sprintf("%d clusters had their master at %s", len(found), name), "name one by its id: "+strings.Join(ids, ", "))
+	}
+	if err := found[0].Use(master); err != nil {
+		return err
+	}
+	ui.say("commands now use the cluster at %s", found[0].Master[0])
+	return nil
+}
 
 // welcomeTime bounds a try to reach the master.
 const welcomeTime = 5 * time.Second
@@ -152,106 +254,4 @@ func absolute(path string) string {
 		return abs
 	}
 	return path
-}
-
-// markStopped has status say of a cluster that this user has taken down, and that nobody has brought up since, that it is stopped, and
-// since when. file describes it.
-func markStopped(all []bootstrap.Outcome, file string) {
-	contexts, err := node.Contexts()
-	if err != nil {
-		return // each command that needs them says so
-	}
-	i := slices.IndexFunc(contexts, func(k node.KnownContext) bool { return k.Down != nil && k.Down.File == absolute(file) })
-	if i < 0 || slices.ContainsFunc(all, func(o bootstrap.Outcome) bool { return o.Seen != nil && (o.Seen.Active || o.Seen.Service != "") }) {
-		return
-	}
-	for j := range all {
-		if o := &all[j]; o.Problem != nil && o.Seen != nil && o.Problem.Cure == bootstrap.CureStart {
-			o.Stopped = &contexts[i].Down.At
-			o.Problem.Cause = "the node does not run, because the cluster was taken down on " + dayAndTime(*o.Stopped)
-			if file != bootstrap.DefaultFile {
-				o.Problem.Cure += " " + grid.ShellWords(file)
-			}
-		}
-	}
-}
-
-// dayAndTime is a moment for people to read.
-func dayAndTime(t time.Time) string { return t.Local().Format("2 January 2006 15:04") }
-
-// expandHome gives ~/ its meaning, which a shell does not do in a file.
-func expandHome(path string) string {
-	rest, ok := strings.CutPrefix(path, "~/")
-	home, err := os.UserHomeDir()
-	if !ok || err != nil {
-		return path
-	}
-	return filepath.Join(home, rest)
-}
-
-// asker asks on the terminal, in the place of the view.
-type asker struct {
-	ui   *console
-	view *view
-}
-
-// newPrompter asks what ssh wants to know, nil where there is no terminal.
-func newPrompter(ui *console, v *view) shell.Prompter {
-	if !isTerminal(os.Stdin) || !isTerminal(ui.stderr) {
-		return nil
-	}
-	return &asker{ui, v}
-}
-
-// Confirm implements shell.Prompter.
-func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
-	defer k.view.pause()()
-	fmt.Fprint(k.ui.stderr, question+" (yes/no) ")
-	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })
-	return strings.EqualFold(line, "yes"), err
-}
-
-// agree asks whether results may go.
-func (k *asker) agree(ctx context.Context, losses []string) error {
-	defer k.view.pause()()
-	k.ui.say("this removes for good:")
-	for _, l := range losses {
-		k.ui.say("  %s", oneLine(l))
-	}
-	if !isTerminal(os.Stdin) || !isTerminal(k.ui.stderr) {
-		return failed("this removes results, and there is no terminal to confirm it on; nothing was changed",
-			"mlfnode down --purge --yes, or mlfnode down, which keeps all files")
-	}
-	yes, err := k.Confirm(ctx, "Remove it?")
-	if err == nil && !yes {
-		return failed("nothing was changed", "mlfnode down, which keeps all files")
-	}
-	return err
-}
-
-// Secret implements shell.Prompter.
-func (k *asker) Secret(ctx context.Context, question string) ([]byte, error) {
-	defer k.view.pause()()
-	return k.ui.askSecret(ctx, secretQuestion(question))
-}
-
-// secretQuestion is a question as it is shown. The machine may have asked it.
-func secretQuestion(text string) string {
-	text = oneLine(text)
-	if !strings.HasSuffix(text, ":") && !strings.HasSuffix(text, "?") {
-		text += ":"
-	}
-	return text + " "
-}
-
-// readLine reads a line byte by byte, so that what follows is left to the next question.
-func readLine(f *os.File) (string, error) {
-	var line []byte
-	for b := make([]byte, 1); ; {
-		n, err := f.Read(b)
-		if n == 0 || b[0] == '\n' {
-			return strings.TrimSpace(string(line)), err
-		}
-		line = append(line, b[0])
-	}
 }

@@ -7,10 +7,42 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"mlfnode/grid"
 	"mlfnode/node/api"
 	"mlfnode/projects"
 )
+
+func retryCommand(a *app) *cobra.Command {
+	var f followFlags
+	var failedOnly, update bool
+	var class string
+	c := onSweep("retry SWEEP[/TRIAL]", "Run failed or cancelled trials again", "  mlfnode retry --failed chainer-1\n  mlfnode retry --failed --update chainer-1\n  mlfnode retry --class cuda_oom chainer-1\n  mlfnode retry chainer-1/17",
+		func(ctx context.Context, id grid.TrialID) error {
+			if class != "" {
+				if err := checkClass(class); err != nil {
+					return err
+				}
+			}
+			q := api.Retry{Index: id.Index, FailedOnly: failedOnly || class != "", Class: grid.Class(class)}
+			if update {
+				return runAndFollow(ctx, a, id.Sweep, f, retryUpdated(ctx, a, q, f.quiet))
+			}
+			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "--update packs them again", func(c *api.Client, id grid.SweepID) (api.Done, error) {
+				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, id, q) })
+			}))
+		})
+	c.Long = c.Short + `.
+
+They run the files as submitted, whatever has changed in the folder since. With --update the project's folder is packed
+again, and these trials run the files as they are now; run the command in that folder, or above it.`
+	c.Flags().BoolVar(&update, "update", false, "run the files as they are now, not as they were submitted")
+	c.Flags().StringVar(&class, "class", "", "only trials that failed in this `CLASS`, such as port or cuda_oom")
+	c.Flags().BoolVar(&failedOnly, "failed", false, "only trials that failed")
+	f.add(c)
+	return c
+}
 
 // asSubmitted does something that makes a sweep run, and says which files it runs: those of the submission, not those that lie in
 // the folder by now.

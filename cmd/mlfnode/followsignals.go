@@ -6,15 +6,12 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"mlfnode/grid"
-	"mlfnode/node"
 	"mlfnode/node/api"
 )
 
@@ -140,43 +137,4 @@ func outputClosed() bool {
 	fds := []unix.PollFd{{Fd: 1}, {Fd: 2}}
 	n, err := unix.Poll(fds, 0)
 	return err == nil && n > 0 && (fds[0].Revents|fds[1].Revents)&(unix.POLLERR|unix.POLLHUP) != 0
-}
-
-// forceStop handles further signals while the node stops: the first one kills its programs, the next one ends this process.
-func forceStop(a *app, n *node.Node, signals <-chan os.Signal, stopped <-chan struct{}) {
-	for insisted := false; ; {
-		var sig os.Signal
-		select {
-		case sig = <-signals:
-		case <-stopped:
-			return
-		}
-		switch {
-		case sig != os.Interrupt && sig != syscall.SIGTERM:
-		case !insisted:
-			insisted = true
-			a.say("mlfnode: killing programs; press Ctrl-C again to end this process without waiting for them")
-			n.Hurry()
-		default:
-			a.interrupts.obey(sig)
-		}
-	}
-}
-
-// terminals are the descriptors of a process's input and output that are terminals.
-type terminals []int
-
-func openTerminals() terminals {
-	var all terminals
-	for _, fd := range []int{0, 2} {
-		if term.IsTerminal(fd) {
-			all = append(all, fd)
-		}
-	}
-	return all
-}
-
-// gone reports whether one of them has been hung up.
-func (t terminals) gone() bool {
-	return slices.ContainsFunc(t, func(fd int) bool { return !term.IsTerminal(fd) })
 }

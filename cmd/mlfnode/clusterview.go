@@ -7,11 +7,8 @@ import (
 	"io"
 	"strings"
 	"sync"
-	"time"
 
 	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
-	"mlfnode/grid/printable"
 )
 
 // view shows what is going on at the machines: on a terminal a table that changes, elsewhere a line for each step that ended.
@@ -23,15 +20,6 @@ type view struct {
 	rows   []*viewRow
 	drawn  int // lines on the terminal
 	pauses int // how many have the terminal for themselves
-}
-
-// viewRow is what is known of one machine.
-type viewRow struct {
-	host   string
-	step   bootstrap.Step
-	busy   bool // the step is under way
-	failed bool
-	text   string
 }
 
 func newView(ui *console) *view { return &view{w: ui.stderr, terminal: isTerminal(ui.stderr)} }
@@ -160,128 +148,11 @@ func (v *view) pause() (resume func()) {
 	}
 }
 
-// reportOutcomes prints what came of the machines, and fails if one of them has a problem.
-func reportOutcomes(ctx context.Context, ui *console, all []bootstrap.Outcome, began time.Time, status bool) error {
-	if ctx.Err() != nil {
-		ui.say("interrupted; run the same command again to continue, or mlfnode down to undo what was done")
-		return ctx.Err()
-	}
-	ill := 0
-	for i := range all {
-		if !all[i].OK {
-			ill++
-		}
-	}
-	var err error
-	switch {
-	case ui.json:
-		err = ui.printJSON(map[string]any{"hosts": all, "ok": ill == 0, "took_ns": time.Since(began)})
-	case status:
-		err = printStatus(ui, all)
-	default:
-		err = printOutcomes(ui, all)
-	}
-	if err == nil && ill > 0 {
-		err = &failure{code: exitFailed}
-	}
-	return err
-}
-
-func printOutcomes(ui *console, all []bootstrap.Outcome) error {
-	t := newTextTable(ui.stdout, "host", "address", "roles", "service", "state")
-	for i := range all {
-		o := &all[i]
-		state := "unchanged"
-		switch {
-		case !o.OK:
-			state = "FAILED"
-		case len(o.Changed) > 0:
-			state = strings.Join(o.Changed, ", ")
-		}
-		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, state)
-	}
-	if err := t.end(); err != nil {
-		return err
-	}
-	printNotes(ui, all)
-	return nil
-}
-
-// printStatus prints a line for each machine as it was seen.
-func printStatus(ui *console, all []bootstrap.Outcome) error {
-	t := newTextTable(ui.stdout, "host", "address", "roles", "service", "member", "version", "gpus", "state")
-	start := ""
-	for i := range all {
-		o := &all[i]
-		seen, gpus := &bootstrap.Seen{}, ""
-		if o.Seen != nil {
-			seen = o.Seen
-		}
-		if o.Facts != nil {
-			gpus = fmt.Sprint(o.Facts.GPUs)
-		}
-		state := "FAILED"
-		switch {
-		case o.Stopped != nil:
-			state, start = "stopped since "+dayAndTime(*o.Stopped), o.Problem.Cure
-		case o.OK && seen.Stale:
-			state = "at work; the program or its settings have changed since its start"
-		case o.OK && seen.Working:
-			state = "at work"
-		case o.OK:
-			state = "runs nothing"
-		}
-		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, o.Member, seen.Running, gpus, state)
-	}
-	if err := t.end(); err != nil {
-		return err
-	}
-	printNotes(ui, all)
-	if start != "" {
-		ui.say("the cluster was taken down, and keeps its sweeps and results; start it with: %s", start)
-	}
-	return nil
-}
-
-// printNotes prints what a person should know and fix: of each machine, then of the cluster.
-func printNotes(ui *console, all []bootstrap.Outcome) {
-	for i := range all {
-		o := &all[i]
-		for _, n := range o.Notes {
-			ui.say("%s: note: %s", o.Host, oneLine(n))
-		}
-		if o.Problem != nil && o.Stopped == nil {
-			printProblem(ui, o.Host, o.Problem)
-		}
-	}
-	for i := range all {
-		for _, n := range all[i].Cluster {
-			ui.say("note: %s", oneLine(n))
-		}
-	}
-}
-
-func rolesText(roles []bootstrap.Role) string {
-	var words []string
-	for _, r := range roles {
-		words = append(words, string(r))
-	}
-	return strings.Join(words, ",")
-}
-
-// printProblem prints a problem as other errors are printed. A cause may have lines, as of a log.
-func printProblem(ui *console, host string, p *shell.Problem) {
-	ui.say("%s: %s", host, strings.ReplaceAll(printable.Text(p.Cause, longestMessage), "\n", "\n  "))
-	if p.Cure != "" {
-		ui.say("  try: %s", oneLine(p.Cure))
-	}
-}
-
-// explainProblem turns a problem into a failure with its hint.
-func explainProblem(err error) error {
-	var p *shell.Problem
-	if errors.As(err, &p) {
-		return failed(p.Cause, p.Cure)
-	}
-	return err
+// viewRow is what is known of one machine.
+type viewRow struct {
+	host   string
+	step   bootstrap.Step
+	busy   bool // the step is under way
+	failed bool
+	text   string
 }

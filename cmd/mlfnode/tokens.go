@@ -1,12 +1,19 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
 )
@@ -151,4 +158,44 @@ func tokenRotateCommand(a *app) *cobra.Command {
 			return noteNewKey(a.console, a.onMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) }))
 		},
 	}
+}
+
+// readToken gets the token from the file, the environment or the terminal.
+func readToken(ctx context.Context, ui *console, file string) (trust.Token, error) {
+	text, err := readTokenText(ctx, ui, file)
+	if err != nil {
+		return trust.Token{}, err
+	}
+	t, err := trust.ParseToken(text)
+	if err != nil {
+		return t, usage(err.Error(), "make a new one on the master with: mlfnode token")
+	}
+	return t, nil
+}
+
+func readTokenText(ctx context.Context, ui *console, file string) (string, error) {
+	text := os.Getenv(node.TokenVariable)
+	switch {
+	case file == "-":
+		line, err := bufio.NewReader(io.LimitReader(os.Stdin, 4096)).ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return "", fmt.Errorf("read the token: %w", err)
+		}
+		return line, nil
+	case file != "":
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return "", usage(fmt.Sprintf("the token file %s can't be read: %v", file, bare(err)), "")
+		}
+		return string(b), nil
+	case text != "":
+		return text, nil
+	case !isTerminal(os.Stdin):
+		return "", usage("this machine has not joined the cluster yet and needs a token", "run mlfnode token on the master, and type here what it prints")
+	}
+	b, err := ui.askSecret(ctx, "token: ")
+	if err != nil {
+		return "", fmt.Errorf("read the token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
 }

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -95,25 +93,6 @@ func (p *progress) print(w io.Writer, line string) {
 		p.shown = shown
 		fmt.Fprint(p.w, shown)
 	}
-}
-
-func fit(s string, n int) string {
-	runes := []rune(s)
-	if len(runes) <= n {
-		return s
-	}
-	return string(runes[:max(n-1, 0)]) + "…"
-}
-
-// lastLine is the last line that has anything in it, as a terminal would show it.
-func lastLine(text []byte) string {
-	lines := bytes.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })
-	for _, line := range slices.Backward(lines) {
-		if line = bytes.TrimSpace(line); len(line) > 0 {
-			return sanitize(line)
-		}
-	}
-	return ""
 }
 
 // ended counts the trials that have come to their end.

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"mlfnode/grid"
+)
+
+// joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
+func joinOptional(root *cobra.Command, args []string) []string {
+	c, _, err := root.Find(args)
+	if err != nil {
+		return args // it is said when it runs
+	}
+	optional := map[string]bool{}
+	c.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.NoOptDefVal != "" && f.Value.Type() == "string" {
+			optional["--"+f.Name], optional["-"+f.Shorthand] = true, f.Shorthand != ""
+		}
+	})
+	var joined []string
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if optional[arg] && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
+			i++
+			arg += "=" + args[i]
+		}
+		joined = append(joined, arg)
+	}
+	return joined
+}
+
+// hideDefault keeps a default out of the help that only stands for "not given".
+func hideDefault(f *pflag.FlagSet, name string) { f.Lookup(name).DefValue = "0" }
+
+// badFlag explains a flag that is unknown or has a value it does not take.
+func badFlag(c *cobra.Command, err error) error {
+	msg := err.Error()
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		f := invalid.GetFlag()
+		kind, ok := map[string]string{"int": "a whole number", "int64": "a whole number", "duration": "a duration like 90s or 2h", "bool": "true or false"}[f.Value.Type()]
+		if !ok {
+			kind = "a " + f.Value.Type()
+		}
+		msg = fmt.Sprintf("--%s takes %s, not %q", f.Name, kind, invalid.GetValue())
+	}
+	if before := c.Flags().Args(); c.Name() == "sweep" && !errors.As(err, &invalid) && len(before) > 0 {
+		if missingDashes(append(before, "…")) != nil {
+			return usage(fmt.Sprintf("%s; -- is missing before %s", msg, before[0]), fmt.Sprintf("if the flag is one of %s: mlfnode sweep --set lr=0.1,0.01 -- %s …", before[0], before[0]))
+		}
+	}
+	return usage(msg, c.CommandPath()+" --help")
+}
+
+// oneArgument refuses a command line without exactly one argument.
+func oneArgument(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return usage(fmt.Sprintf("%s needs one argument, not %d: %s", c.Name(), len(args), c.Use), c.CommandPath()+" --help")
+}
+
+func noArgument(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usage(fmt.Sprintf("%s takes no arguments, but was given %q", c.Name(), args[0]), c.CommandPath()+" --help")
+}
+
+func someArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usage(c.Name()+" needs a host", c.CommandPath()+" --help")
+	}
+	return nil
+}
+
+// unknownCommand refuses the first argument of the program, which is no command, and names those that resemble it.
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := c.CommandPath() + " --help"
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = fmt.Sprintf("%s %s, or: %s", c.CommandPath(), strings.Join(like, " or "), hint)
+	}
+	return usage(fmt.Sprintf("there is no command %q", args[0]), hint)
+}
+
+// onSweep makes a command that takes one sweep.
+func onSweep(use, short, example string, fn func(context.Context, grid.TrialID) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use, Short: short, Example: example, Args: oneArgument,
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := target(args[0])
+			if err != nil {
+				return err
+			}
+			return fn(c.Context(), id)
+		},
+	}
+}
+
+func target(arg string) (grid.TrialID, error) {
+	id, err := grid.ParseTarget(arg)
+	if err != nil {
+		return id, usage(err.Error(), "list sweeps with: mlfnode sweeps")
+	}
+	return id, nil
+}
+
+func targets(args []string) ([]grid.TrialID, error) {
+	ids := make([]grid.TrialID, len(args))
+	for i, arg := range args {
+		var err error
+		if ids[i], err = target(arg); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
+func parseSets(texts []string) ([]grid.Axis, error) {
+	sets := make([]grid.Axis, 0, len(texts))
+	for _, text := range texts {
+		axis, err := grid.ParseSet(text)
+		if err != nil {
+			return nil, err
+		}
+		sets = append(sets, axis)
+	}
+	return sets, nil
+}

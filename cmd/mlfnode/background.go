@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+)
+
+// hostCommand is what --detach starts: a node that stays until no sweep is left to run.
+func hostCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "host", Hidden: true, Args: noArgument,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.attach(c.Context(), true)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			return hostUntilIdle(c.Context(), s)
+		},
+	}
+}
+
+// patience is how long a node in the background waits for its first sweep.
+const patience = 30 * time.Second
+
+func hostUntilIdle(ctx context.Context, s *node.Session) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		all, err := s.Client().Sweeps(ctx)
+		if err != nil {
+			return err
+		}
+		for _, v := range all {
+			if v.State == grid.SweepRunning {
+				return s.Idle(ctx)
+			}
+		}
+		<-tick.C
+	}
+	return nil
+}
+
+// detachable sees to it that a node runs which outlives this command.
+func (c *connector) detachable(ctx context.Context) error {
+	cfg, err := c.settings()
+	if err != nil {
+		return err
+	}
+	alone, err := c.standsAlone(&cfg)
+	if err != nil || !alone {
+		return err
+	}
+	return c.background(ctx)
+}
+
+// background has a node running that does not end with this terminal.
+func (c *connector) background(ctx context.Context) error {
+	cfg, err := c.settings()
+	if err != nil {
+		return err
+	}
+	if node.Running(ctx, cfg) {
+		return nil
+	}
+	if err := makeState(c.console, cfg.StateDir); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(filepath.Join(cfg.StateDir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return failed(fmt.Sprintf("the node's log can't be written: %v", bare(err)), "")
+	}
+	defer log.Close()
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program: %w", err)
+	}
+	cmd := exec.Command(self, "host", "--state-dir", cfg.StateDir, "--config", c.config, "--local")
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start a node in the background: %w", err)
+	}
+	return c.awaitNode(ctx, cfg, cmd)
+}
+
+// awaitNode waits until the node in the background answers.
+func (c *connector) awaitNode(ctx context.Context, cfg node.Config, cmd *exec.Cmd) error {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			if node.Running(ctx, cfg) {
+				return nil // another terminal was faster
+			}
+			return failed("the node in the background ended at once", "see why in "+filepath.Join(cfg.StateDir, "node.log"))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+			if node.Running(ctx, cfg) {
+				return nil
+			}
+		}
+	}
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"mlfnode/grid"
+	"mlfnode/node"
+	"mlfnode/node/api"
+)
+
+// follower shows a sweep until it is at rest. What a signal does depends on where the trials run: a sweep of the node in this process
+// is paused and then killed; one in a cluster, or of a node that another process has, goes on.
+//
+// When the node goes away, a follower in a cluster waits for it. On a machine that is in none, the node was another terminal's: this
+// process takes over and goes on where the output stopped.
+type follower struct {
+	app      *app
+	id       grid.SweepID
+	noOutput bool // of trials
+	after    uint64
+	seen     api.Seen
+	lines    *lines
+	progress *progress
+	stops    atomic.Int32 // how often the user wanted to stop
+	release  func()       // gives the signals back
+
+	mu      sync.Mutex
+	session *node.Session
+}
+
+func newFollower(a *app, s *node.Session, id grid.SweepID, flags *followFlags, after uint64) *follower {
+	f := &follower{app: a, session: s, id: id, noOutput: flags.quiet || flags.noOutput, after: after, release: func() {}}
+	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: flags.quiet}
+	f.lines = newLines(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })
+	return f
+}
+
+// node is the session with the node that has the sweep now.
+func (f *follower) node() *node.Session {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.session
+}
+
+// close leaves the node, and gives the signals back.
+func (f *follower) close() {
+	f.node().Close()
+	f.release()
+}
+
+// run follows to the end and gives the sweep at rest. It obeys the user's signals, also one that came before; when one has come,
+// until close.
+func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
+	signals, release := f.app.interrupts.take(syscall.SIGPIPE)
+	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
+	over := make(chan struct{})
+	f.release = sync.OnceFunc(func() {
+		close(over)
+		release()
+	})
+	go f.obey(ctx, stop, signals, over)
+	defer func() {
+		stop(nil)
+		if !f.interrupted() {
+			f.release()
+		}
+	}()
+	for {
+		last, err := f.watch(ctx)
+		f.lines.end()
+		f.progress.clear()
+		if errors.Is(err, api.ErrLost) && !f.interrupted() {
+			err = f.again(ctx)
+			if err == nil {
+				continue
+			}
+		}
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return last, err
+	}
+}
+
+// again finds the node that took over, or becomes it; in a cluster it waits for the master.
+func (f *follower) again(ctx context.Context) error {
+	s := f.node()
+	select {
+	case err := <-s.Failed():
+		return err
+	default:
+	}
+	if s.InCluster() {
+		return s.Await(ctx, func() { f.progress.print(f.app.stderr, "the master does not answer; waiting for it (trials go on)") })
+	}
+	s.Close()
+	next, err := f.app.attach(ctx, true)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.session = next
+	return nil
+}
+
+func (f *follower) watch(ctx context.Context) (*api.Sweep, error) {
+	var last *api.Sweep
+	for u, err := range f.node().Client().Watch(ctx, f.id, f.after) {
+		if err != nil {
+			return last, err
+		}
+		now := time.Now()
+		switch {
+		case u.Output != nil:
+			f.output(u.Output, now)
+		case u.Sweep != nil:
+			last = u.Sweep
+			f.lines.linger(now)
+			f.progress.update(last, now)
+		}
+	}
+	return last, nil
+}
+
+func (f *follower) output(o *api.Output, now time.Time) {
+	f.after = o.Seq
+	if !f.seen.Fresh(o) {
+		return
+	}
+	if o.Stream == "setup" {
+		f.progress.settingUp(o.Data, now)
+	}
+	if !f.noOutput {
+		f.lines.add(o, now)
+	}
+}
+
+// interrupted reports whether the user stopped the sweep.
+func (f *follower) interrupted() bool { return f.stops.Load() > 0 }
+
+// hosting keeps this process up while it hosts sweeps of other terminals. A signal leaves at once: their terminals take over.
+func (f *follower) hosting(ctx context.Context) error {
+	if !f.node().Hosting() || f.interrupted() {
+		return nil
+	}
+	notice := time.AfterFunc(time.Second, func() {
+		f.app.say("%s has ended; this terminal stays open while it runs sweeps of other terminals (Ctrl-C leaves)", f.id)
+	})
+	defer notice.Stop()
+	if err := f.node().Idle(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// whole calls fn with a console that prints nothing until fn is done, so that fn can be called again when the node goes away in
+// its middle.
+func (f *follower) whole(ctx context.Context, fn func(*console) error) error {
+	var out, complaints bytes.Buffer
+	err := again(func() error {
+		out.Reset()
+		complaints.Reset()
+		buffered := *f.app.console
+		buffered.stdout, buffered.stderr = &screen{w: &out}, &complaints
+		err := fn(&buffered)
+		if errors.Is(err, api.ErrLost) {
+			if e := f.again(ctx); e != nil {
+				return e
+			}
+		}
+		return err
+	}, func(error) bool { return true })
+	if err != nil {
+		return err
+	}
+	if _, err := out.WriteTo(f.app.stdout); err != nil {
+		return err
+	}
+	_, err = complaints.WriteTo(f.app.stderr)
+	return err
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"mlfnode/node"
+	"mlfnode/node/private"
+)
+
+// makeState makes the state folder, or refuses one that others have rights to.
+func makeState(ui *console, dir string) error {
+	changed, err := node.MakeState(dir)
+	switch {
+	case errors.Is(err, private.ErrExposed) && os.Geteuid() == 0 && ownerOf(dir) != "":
+		name := ownerOf(dir)
+		return failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(dir), name), asOwner(name))
+	case errors.Is(err, private.ErrExposed):
+		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+fromHere(dir))
+	case err != nil:
+		return failed(fmt.Sprintf("the state folder %s can't be created: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
+	case changed:
+		ui.say("mlfnode: other users had access to the state folder %s; now only you do", fromHere(dir))
+	}
+	return nil
+}
+
+// ownerOf names the user that a folder belongs to, "" where that is the user of this process.
+func ownerOf(dir string) string {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return ""
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || int(s.Uid) == os.Geteuid() {
+		return ""
+	}
+	u, err := user.LookupId(strconv.Itoa(int(s.Uid)))
+	if err != nil {
+		return fmt.Sprintf("#%d", s.Uid)
+	}
+	return u.Username
+}
+
+// asOwner is what to try with the state of another user.
+func asOwner(name string) string {
+	return fmt.Sprintf("run it as that user: sudo -u '%s' mlfnode …", name)
+}
+
+// fromHere shortens a path below the current folder.
+func fromHere(path string) string {
+	if here, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
+			return rel
+		}
+	}
+	return path
+}
