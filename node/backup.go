@@ -16,21 +16,23 @@ import (
 	"mlfnode/node/api"
 	"mlfnode/node/backup"
 	"mlfnode/node/checkpoint"
+	"mlfnode/node/config"
 	"mlfnode/node/durable"
 )
 
 // backup writes a backup of a master that is at work.
 func (n *Node) backup(ctx context.Context, w io.Writer) error {
-	return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir}, n.cfg.about())
+	return backup.Write(ctx, w, backup.Source{Store: n.store, Snapshots: n.snapshots, StateDir: n.cfg.StateDir}, aboutBackup(&n.cfg))
 }
 
-func (c *Config) about() backup.About {
+// aboutBackup says what a backup that is made now is of.
+func aboutBackup(c *config.Config) backup.About {
 	return backup.About{Made: time.Now().UTC(), Node: c.Node, Version: c.Version}
 }
 
 // Backup writes a backup of the master of the state folder, which does not run. A final one is for a move: the master is not to run
 // again, see Retire. It returns ErrInUse when another process has the folder.
-func Backup(ctx context.Context, cfg Config, w io.Writer, final bool) error {
+func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) error {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
 		return err
@@ -55,7 +57,7 @@ func Backup(ctx context.Context, cfg Config, w io.Writer, final bool) error {
 	if err != nil {
 		return err
 	}
-	about := cfg.about()
+	about := aboutBackup(&cfg)
 	about.Final = final
 	return backup.Write(ctx, w, backup.Source{Store: store, Snapshots: snapshots, StateDir: cfg.StateDir}, about)
 }
@@ -64,7 +66,7 @@ func Backup(ctx context.Context, cfg Config, w io.Writer, final bool) error {
 const movedFile = "moved"
 
 // Retire keeps the master of the state folder, which does not run, from starting again: another machine has its place.
-func Retire(cfg Config) error {
+func Retire(cfg config.Config) error {
 	at := time.Now().UTC().Format(time.RFC3339) + "\n"
 	return durable.WriteFile(filepath.Join(cfg.StateDir, movedFile), []byte(at), 0o600)
 }
@@ -87,7 +89,7 @@ func CheckMoved(state string) error {
 }
 
 // Moved reports whether the state folder is that of a master that Retire keeps from starting.
-func Moved(cfg Config) bool {
+func Moved(cfg config.Config) bool {
 	_, err := os.Lstat(filepath.Join(cfg.StateDir, movedFile))
 	return err == nil
 }
@@ -95,7 +97,7 @@ func Moved(cfg Config) bool {
 // PutAside renames the state folder of a master that was moved to another machine, so that this one
 // can be a worker, and returns its new name; "" for any other folder, which stays. It returns ErrInUse
 // when another process has the folder.
-func PutAside(cfg Config) (string, error) {
+func PutAside(cfg config.Config) (string, error) {
 	if !Moved(cfg) {
 		return "", nil
 	}
@@ -130,7 +132,7 @@ func CheckRestored(state string) error {
 
 // Restore makes the state folder that of the master of a backup. It returns backup.ErrOccupied for a folder that holds something, and ErrInUse
 // when another process has it.
-func Restore(ctx context.Context, cfg Config, r io.Reader) (backup.About, error) {
+func Restore(ctx context.Context, cfg config.Config, r io.Reader) (backup.About, error) {
 	lock, err := lockFolder(cfg.StateDir)
 	if err != nil {
 		return backup.About{}, err

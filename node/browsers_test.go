@@ -18,7 +18,7 @@ import (
 // TestBrowsersReachTheNode serves browsers beside a port that is taken: one logs in by the link, reads, acts, and follows events, which
 // come as they happen.
 func TestBrowsersReachTheNode(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	taken, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/durable"
 )
 
@@ -129,7 +130,7 @@ func Contexts() ([]KnownContext, error) {
 // Use makes this the user's current context, at the address of another machine of its cluster if master is not empty.
 func (k *KnownContext) Use(master string) error {
 	if master != "" {
-		address, err := WithPort(master, DefaultAPIPort)
+		address, err := api.WithPort(master, config.DefaultAPIPort)
 		if err != nil {
 			return err
 		}
@@ -143,7 +144,7 @@ func (k *KnownContext) Use(master string) error {
 // the context file; or, with no master, what the context file says. It is nil when there is neither.
 func FindContact(master string) (*Contact, error) {
 	if master != "" {
-		address, err := WithPort(master, DefaultAPIPort)
+		address, err := api.WithPort(master, config.DefaultAPIPort)
 		if err != nil {
 			return nil, err
 		}
@@ -192,7 +193,7 @@ func withToken(address, text string) (*Contact, error) {
 
 // Introduce checks a token with the master at the address, and gives the context to save.
 func Introduce(ctx context.Context, master string, token trust.Token) (trust.Context, error) {
-	address, err := WithPort(master, DefaultAPIPort)
+	address, err := api.WithPort(master, config.DefaultAPIPort)
 	if err != nil {
 		return trust.Context{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/node/config"
 	"mlfnode/node/worker"
 	"mlfnode/node/worker/allocator"
 )
@@ -55,13 +56,13 @@ func (n *Node) awaitDevices(ctx context.Context) {
 
 // Never says why a node with these settings, which does not run yet, could never run an attempt with these resources on this machine,
 // and what is wrong with the machine's GPUs, if anything is. It asks the GPU driver only for a request that needs a GPU.
-func (c *Config) Never(ctx context.Context, r grid.Resources) (refusal grid.Refusal, problem string) {
+func Never(ctx context.Context, c *config.Config, r grid.Resources) (refusal grid.Refusal, problem string) {
 	m := c.Machine
 	if !r.Nodes.Has(c.Node, c.Labels) {
 		return grid.Refusal{Code: grid.RefusedNodes, What: string(r.Nodes)}, ""
 	}
 	if r.NeedsGPU() {
-		if source := c.gpuSource(); source != nil {
+		if source := gpuSource(c); source != nil {
 			source.Read(ctx, &m)
 			source.Close()
 		} else if read, err := inventory.Read(ctx); err == nil {

@@ -112,7 +112,7 @@ func conforms(t *testing.T, doc *openapi3.T, method, pattern string, resp *http.
 // TestAnswersConform runs a sweep with successes and failures and asks for everything that can be read of it, and for what is not
 // there: each answer is what the document says.
 func TestAnswersConform(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	sub := script(t, `echo out; echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3")
 	sub.Task.Objective = &grid.Objective{Metric: "accuracy", Goal: "maximize"}
@@ -199,7 +199,7 @@ func TestAnswersConform(t *testing.T) {
 // TestProblems asks for what is not there, in wrong ways and in too many words: each answer is a problem that old clients can read,
 // under both prefixes.
 func TestProblems(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	attach(t, cfg)
 	h := newHTTP(t, cfg.StateDir)
 	for _, prefix := range []string{api.Prefix, api.OldPrefix} {
@@ -230,7 +230,7 @@ func TestProblems(t *testing.T) {
 
 // TestAnswersAreSmall asks again for what the client has, and for long answers: the first are left out, the second compressed.
 func TestAnswersAreSmall(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	submit(t, s.Client(), script(t, "exit 0"))
 	h := newHTTP(t, cfg.StateDir)
@@ -258,7 +258,7 @@ func TestAnswersAreSmall(t *testing.T) {
 
 // TestStreamsAreSentAsTheyCome follows the output of a sweep that waits, with an offer to take compressed answers.
 func TestStreamsAreSentAsTheyCome(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "echo here; exec sleep 60"))
 	h := newHTTP(t, cfg.StateDir)

@@ -104,7 +104,7 @@ func sweepState(t *testing.T, e event) api.SweepState {
 // TestEventsFollowSweeps watches the cluster, a sweep and one of its trials until the sweep ends. Then the node starts again: a client
 // that comes back gets what may have changed since its last event, and nothing that it has seen.
 func TestEventsFollowSweeps(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	early := submit(t, s.Client(), script(t, "exit 0", "x=1,2"))
 	for _, err := range s.Client().Watch(t.Context(), early.Sweep, 0) {
@@ -165,7 +165,7 @@ func TestEventsFollowSweeps(t *testing.T) {
 
 // TestEventsAreBounded opens more streams than one may have, and asks for what there is not.
 func TestEventsAreBounded(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	attach(t, cfg)
 	h := newHTTP(t, cfg.StateDir)
 	for range 32 {
@@ -187,7 +187,7 @@ func TestEventsAreBounded(t *testing.T) {
 
 // TestRemovedTrialsAreTold watches a trial whose sweep is removed: the last event of it says so.
 func TestRemovedTrialsAreTold(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "exit 0"))
 	wait(t, s.Client(), v.Sweep)

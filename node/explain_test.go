@@ -16,7 +16,7 @@ func TestExplain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := config(t)
+	cfg := testConfig(t)
 	cfg.GPUs = fake
 	c := attach(t, cfg).Client()
 	ask := func(what string, edit func(*api.Submit)) grid.SweepID {

@@ -8,11 +8,12 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/inventory/inventorytest"
+	"mlfnode/node/config"
 )
 
 // gpuSource, in a program that was built for tests of whole clusters (-tags fakegpus), makes the GPUs that $MLF_FAKE_GPUS describes and
 // the file $MLF_FAKE_GPUS_SCRIPT.NODE changes; see inventorytest.New. Other programs do not know these variables.
-func (c *Config) gpuSource() inventory.Source {
+func gpuSource(c *config.Config) inventory.Source {
 	description := os.Getenv("MLF_FAKE_GPUS")
 	if description == "" {
 		return c.GPUs

@@ -21,6 +21,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // protocol is the version of the wire formats that this program speaks: of beats, events and leases.
@@ -37,7 +38,7 @@ type fleet struct {
 }
 
 // gossip starts the node's membership, with these roles and ports of a master.
-func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluster.Role, ports Ports) error {
+func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluster.Role, ports config.Ports) error {
 	cfg := &n.cfg
 	f := &fleet{keyring: keyring, id: id}
 	seen := cfg.Machine
@@ -47,7 +48,7 @@ func (n *Node) gossip(id *trust.Identity, keyring *trust.Keyring, roles []cluste
 	}
 	var err error
 	f.cluster, err = cluster.Start(cluster.Config{
-		Node: id.Node, Bind: cfg.Cluster.bind(), Port: cfg.Cluster.Ports.Gossip, Advertise: cfg.Cluster.Advertise,
+		Node: id.Node, Bind: cfg.Cluster.ListenAddress(), Port: cfg.Cluster.Ports.Gossip, Advertise: cfg.Cluster.Advertise,
 		Keys: keyring.Keys(), Label: hex.EncodeToString(id.Cluster[:8]), Self: self, Logger: cfg.Logger,
 	})
 	if err != nil {
@@ -75,14 +76,6 @@ func (n *Node) leave(c *cluster.Cluster) {
 	if err := c.Leave(ctx); err != nil {
 		n.log.Debug("no other node was told that this one leaves", "err", err)
 	}
-}
-
-// bind is the address to listen on.
-func (c *Cluster) bind() string {
-	if c.Bind == "" {
-		return "0.0.0.0"
-	}
-	return c.Bind
 }
 
 // tell keeps what others hear of this node up to date.

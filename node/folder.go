@@ -15,6 +15,7 @@ import (
 
 	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // A state folder belongs to a cluster from the moment that it holds credentials: the authority of a master or the certificate of a
@@ -48,7 +49,7 @@ const (
 
 // Await gives a session with the node of a folder that belongs to a cluster. It waits for one that is being started, and calls
 // notice once that takes longer; it returns ErrDown when nobody starts it.
-func Await(ctx context.Context, cfg Config, notice func()) (*Session, error) {
+func Await(ctx context.Context, cfg config.Config, notice func()) (*Session, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, attachTime, ErrDown)
 	defer cancel()
 	say := time.AfterFunc(noticeTime, notice)

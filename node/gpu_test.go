@@ -18,7 +18,7 @@ func TestGPUsOfANodeThatStandsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := config(t)
+	cfg := testConfig(t)
 	cfg.GPUs = fake
 	c := attach(t, cfg).Client()
 	s := script(t, `echo "$MLF_GPUS $CUDA_VISIBLE_DEVICES gpu=$1"`, "gpu=0", "n=0:6")
@@ -64,7 +64,7 @@ func TestMeasuredTrialsShareAGPU(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := config(t)
+	cfg := testConfig(t)
 	cfg.GPUs = fake
 	c := attach(t, cfg).Client()
 	const oom = 7 // the trial that runs out of memory when it shares a GPU

@@ -2,7 +2,10 @@
 
 package node
 
-import "mlfnode/cluster/inventory"
+import (
+	"mlfnode/cluster/inventory"
+	"mlfnode/node/config"
+)
 
 // gpuSource is where the node's GPUs come from.
-func (c *Config) gpuSource() inventory.Source { return c.GPUs }
+func gpuSource(c *config.Config) inventory.Source { return c.GPUs }

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"mlfnode/node/config"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/executor/process"
@@ -49,7 +50,7 @@ func (g *guarded) Slot() (executor.Slot, error) {
 const guardScript = `trap '' HUP INT TERM; cd /; if read -r _; then exit 0; fi; exec /proc/self/fd/3 "$@"`
 
 // newGuarded makes the executor. The returned func dismisses the guardian when the node ends in an orderly way.
-func newGuarded(p *process.Executor, cfg *Config, cgroups string) (_ *guarded, dismiss func()) {
+func newGuarded(p *process.Executor, cfg *config.Config, cgroups string) (_ *guarded, dismiss func()) {
 	var mu sync.Mutex
 	var line *os.File // the guardian reads what the node writes here; only the node has it open
 	ended := make(chan struct{})
@@ -124,7 +125,7 @@ func ReapOrphans(args []string, stderr io.Writer) int {
 		return 0
 	}
 	defer lock.Close()
-	token, err := identity(filepath.Join(*dir, "token"))
+	token, err := loadToken(filepath.Join(*dir, "token"))
 	if err != nil {
 		return 1
 	}

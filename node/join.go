@@ -14,6 +14,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/monitor"
 )
 
@@ -21,7 +22,7 @@ import (
 const joinLimit = 15 * time.Second
 
 // Joined reports whether the state folder has a node's credentials, and its name.
-func Joined(cfg Config) (grid.NodeID, bool, error) {
+func Joined(cfg config.Config) (grid.NodeID, bool, error) {
 	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
 	if errors.Is(err, trust.ErrNoIdentity) {
 		return "", false, nil
@@ -34,7 +35,7 @@ func Joined(cfg Config) (grid.NodeID, bool, error) {
 
 // Credentials tells whether the state folder is a master's, and what the certificates of its cluster chain to; nil where this
 // machine is in none.
-func Credentials(cfg Config) (master bool, roots *x509.CertPool, err error) {
+func Credentials(cfg config.Config) (master bool, roots *x509.CertPool, err error) {
 	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
 	if errors.Is(err, trust.ErrNoIdentity) {
 		return false, nil, nil
@@ -47,8 +48,8 @@ func Credentials(cfg Config) (master bool, roots *x509.CertPool, err error) {
 
 // Join makes this machine a node of the cluster whose master is at seed, HOST or HOST:PORT. It stores the node's credentials in
 // the state folder, and gives the contact for the person who joined; that has no token if the node's token gives none.
-func Join(ctx context.Context, cfg Config, seed string, token trust.Token) (trust.Context, error) {
-	address, err := WithPort(seed, cfg.Cluster.Ports.API)
+func Join(ctx context.Context, cfg config.Config, seed string, token trust.Token) (trust.Context, error) {
+	address, err := api.WithPort(seed, cfg.Cluster.Ports.API)
 	if err != nil {
 		return trust.Context{}, err
 	}

@@ -57,7 +57,7 @@ func TestTokenGoesToItsMasterOnly(t *testing.T) {
 			n, _ := tls.Server(conn, cfg).Read(buf) // it ends when the machine hangs up
 			heard <- string(buf[:n])
 		}()
-		c := config(t)
+		c := testConfig(t)
 		c.Node = "w"
 		_, err = node.Join(t.Context(), c, l.Addr().String(), token)
 		l.Close()

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"mlfnode/cluster"
+	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/durable"
 )
 
@@ -53,11 +55,11 @@ const knownAddresses = 4
 
 // meetAt has the master looked for at the seed of the settings first, when that is another one than where it was met: it has moved,
 // and its ports are taken to be those of the settings.
-func (k *known) meetAt(c *Cluster) error {
+func (k *known) meetAt(c *config.Cluster) error {
 	if c.Seed == "" {
 		return nil
 	}
-	address, err := WithPort(c.Seed, c.Ports.API)
+	address, err := api.WithPort(c.Seed, c.Ports.API)
 	if err != nil || slices.Contains(k.API, address) {
 		return err
 	}
@@ -78,7 +80,7 @@ func (k *known) save(state string) error {
 		return fmt.Errorf("encode where the cluster is: %w", err)
 	}
 	if err := durable.WriteFile(filepath.Join(state, knownFile), append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("remember where the cluster is: %w", bare(err))
+		return fmt.Errorf("remember where the cluster is: %w", durable.WithoutPath(err))
 	}
 	return nil
 }

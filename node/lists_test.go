@@ -16,7 +16,7 @@ import (
 // TestSweepsArePaged reads the sweeps page by page while one of them is removed, and all of them as CSV and lines: no sweep is left out
 // or given twice.
 func TestSweepsArePaged(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	var want []grid.SweepID
 	for range 5 {
@@ -75,7 +75,7 @@ func TestSweepsArePaged(t *testing.T) {
 
 // TestTrialsAreTables reads trials by columns page by page, in several orders, and all of them as CSV, where no text is a formula.
 func TestTrialsAreTables(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, `echo '{"accuracy": 0.5}' >>"$MLF_METRICS"; test "$1" != --x=2`, "x=1,2,3,4,5,6,-7", "f==1+1"))
 	for _, err := range s.Client().Watch(t.Context(), v.Sweep, 0) {

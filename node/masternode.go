@@ -18,6 +18,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/jetstream/natsd"
+	"mlfnode/node/config"
 	"mlfnode/node/history"
 	"mlfnode/node/master"
 	"mlfnode/node/monitor"
@@ -29,7 +30,7 @@ import (
 // another process has the folder.
 //
 // Like Open this is wiring, in the order in which the parts depend on each other.
-func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
+func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	n, err := begin(ctx, cfg, true)
 	if err != nil {
 		return nil, err
@@ -126,9 +127,9 @@ func OpenMaster(ctx context.Context, cfg Config) (_ *Node, err error) {
 func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 	cfg := &n.cfg
 	n.server, err = jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: cfg.limits(),
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
 		Listen: &natsd.Listen{
-			Host: cfg.Cluster.bind(), Port: cfg.Cluster.Ports.NATS, TLS: id.NATSServer(n.authority.Known),
+			Host: cfg.Cluster.ListenAddress(), Port: cfg.Cluster.Ports.NATS, TLS: id.NATSServer(n.authority.Known),
 			Peer: func(s tls.ConnectionState) (grid.NodeID, error) {
 				node, _, err := trust.PeerOf(s)
 				if err != nil {
@@ -183,7 +184,7 @@ func (n *Node) open(door net.Listener) error {
 func (n *Node) nodes() *master.Nodes {
 	return &master.Nodes{
 		Members: n.fleet.cluster.Members, Refused: n.fleet.cluster.Refused, Disconnections: n.server.Disconnections,
-		Self: n.cfg.Node, Outage: n.cfg.Cluster.outage(), Linked: n.linked(),
+		Self: n.cfg.Node, Outage: n.cfg.Cluster.Outage(), Linked: n.linked(),
 		Known:      func(node grid.NodeID) bool { return node == n.cfg.Node || n.authority.Has(node) },
 		CrashLimit: n.cfg.Cluster.CrashLimit, Keys: func() uint64 { return keysID(n.authority.Keyring().Keys()) },
 		CAs: func() uint64 { return n.authority.CAs().ID() },
@@ -304,8 +305,8 @@ func (n *Node) forget(ctx context.Context, node grid.NodeID) error {
 }
 
 // monitored is what the API of a master shows and does.
-func (n *Node) monitored(ports Ports) monitor.Config {
-	info := n.cfg.describe()
+func (n *Node) monitored(ports config.Ports) monitor.Config {
+	info := describe(&n.cfg)
 	info.Role = string(trust.Master)
 	return monitor.Config{
 		Master: n.master, History: n.history.Listings(), Store: n.store, Node: info, Logger: n.cfg.Logger,

@@ -18,10 +18,10 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/trust"
-	"mlfnode/grid"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/checkpoint"
+	"mlfnode/node/config"
 	"mlfnode/node/durable"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
@@ -36,7 +36,7 @@ import (
 
 // Node is one node in this process. Make one with Open, OpenMaster or OpenWorker and end it with Close.
 type Node struct {
-	cfg     Config
+	cfg     config.Config
 	log     *slog.Logger
 	closers []func()
 
@@ -80,7 +80,7 @@ type Node struct {
 
 // begin takes the state folder and ends what a dead agent has left running: nothing of it may still write to its spools when
 // they are read. On a lasting node programs outlive the agent, and those of the last agent go on.
-func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
+func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err error) {
 	lock, err := lockState(cfg.StateDir)
 	if err != nil {
 		return nil, err
@@ -89,14 +89,14 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 		cfg: cfg, log: cfg.Logger, failed: make(chan error, 8), executor: cfg.Executor, stale: make(chan struct{}, 1), rotated: make(chan struct{}, 1),
 		looked: make(chan struct{}), back: make(chan struct{}, 1), atWork: make(chan struct{}), broken: make(chan struct{}),
 	}
-	n.machine = inventory.NewWatcher(cfg.Machine, cfg.gpuSource(), n.sawMachine)
+	n.machine = inventory.NewWatcher(cfg.Machine, gpuSource(&cfg), n.sawMachine)
 	n.onClose(func() { lock.Close() })
 	defer func() {
 		if err != nil {
 			n.Close()
 		}
 	}()
-	token, err := identity(filepath.Join(cfg.StateDir, "token"))
+	token, err := loadToken(filepath.Join(cfg.StateDir, "token"))
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +121,7 @@ func begin(ctx context.Context, cfg Config, lasting bool) (_ *Node, err error) {
 	if lasting {
 		return n, nil
 	}
-	if killed, err := docker.Reap(ctx, cfg.containers(token), cfg.Logger); err != nil {
+	if killed, err := docker.Reap(ctx, dockerOptions(&cfg, token), cfg.Logger); err != nil {
 		return nil, fmt.Errorf("remove containers that a dead node left: %w", err)
 	} else if killed > 0 {
 		cfg.Logger.Info("containers of a dead node removed", "count", killed)
@@ -149,7 +149,7 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 		return fmt.Errorf("open the process executor: %w", err)
 	}
 	guarded, dismiss := newGuarded(processes, &n.cfg, cgroups)
-	containers := docker.New(n.cfg.containers(token), n.log)
+	containers := docker.New(dockerOptions(&n.cfg, token), n.log)
 	n.onClose(func() {
 		processes.Close()
 		if err := containers.Close(); err != nil {
@@ -166,7 +166,7 @@ func (n *Node) openKeeper(ctx context.Context, token string) error {
 	if n.executor != nil {
 		return nil
 	}
-	containers := n.cfg.containers(token)
+	containers := dockerOptions(&n.cfg, token)
 	client, err := shim.Open(ctx, shim.Options{
 		Dir: n.keepers(), Token: token, Wrap: func() []string { return scopeOf(token) }, Patience: n.cfg.Cluster.Patience, Containers: &containers, Logger: n.log,
 	})
@@ -208,7 +208,7 @@ func trustDir(state string) string { return filepath.Join(state, "trust") }
 //
 // This is the wiring: it is long because it says in one place what is started in which order. Each step registers how it is
 // undone; Close runs these backwards.
-func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
+func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err error) {
 	if RoleOf(cfg.StateDir) != "" {
 		return nil, ErrOfCluster
 	}
@@ -222,7 +222,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		}
 	}()
 	server, err := jetstream.Start(jetstream.Config{
-		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: cfg.limits(),
+		Dir: filepath.Join(cfg.StateDir, "jetstream"), Node: cfg.Node, Logger: cfg.Logger, Limits: storeLimits(&cfg.Retention),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the store: %w", err)
@@ -256,7 +256,7 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 	}
 	n.master = master.New(master.Config{
 		Store: n.store, History: n.history, Logger: cfg.Logger, Slots: n.worker.Slots, Never: n.workerNever, Feed: !quiet, Trouble: n.worker.Trouble,
-		AwaitDevices: n.awaitDevices, Waiting: n.worker.Waiting, Containers: cfg.Engine.runsContainers,
+		AwaitDevices: n.awaitDevices, Waiting: n.worker.Waiting, Containers: func(ctx context.Context) error { return checkEngine(ctx, &cfg.Engine) },
 		Retention: master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, Snapshots: n.snapshots,
 	})
 	n.start("master", n.master.Run)
@@ -272,22 +272,27 @@ func Open(ctx context.Context, cfg Config, quiet bool) (_ *Node, err error) {
 		n.start("memory", settle)
 	}
 	n.monitor = monitor.New(monitor.Config{
-		Master: n.master, History: n.history.Listings(), Store: n.store, Node: cfg.describe(), Logger: cfg.Logger,
+		Master: n.master, History: n.history.Listings(), Store: n.store, Node: describe(&cfg), Logger: cfg.Logger,
 	})
 	return n, nil
+}
+
+// storeLimits returns the bounds of the streams of the store.
+func storeLimits(r *config.Retention) jetstream.Limits {
+	return jetstream.Limits{LogBytes: r.Logs, EventBytes: r.Events, ArtifactBytes: r.Artifacts, BundleBytes: r.Bundles}
 }
 
 // checkWritable finds out at once whether the folder can be written, for a clear message.
 func checkWritable(dir string) error {
 	f, err := os.CreateTemp(dir, ".probe-*")
 	if err != nil {
-		return fmt.Errorf("the state folder %s can't be written: %w", dir, bare(err))
+		return fmt.Errorf("the state folder %s can't be written: %w", dir, durable.WithoutPath(err))
 	}
 	_, err = f.Write(make([]byte, 4096))
 	closed, removed := f.Close(), os.Remove(f.Name())
 	for _, err := range []error{err, closed, removed} {
 		if err != nil {
-			return fmt.Errorf("the state folder %s can't be written: %w", dir, bare(err))
+			return fmt.Errorf("the state folder %s can't be written: %w", dir, durable.WithoutPath(err))
 		}
 	}
 	return nil
@@ -395,9 +400,10 @@ func (n *Node) serve(l net.Listener) (stop func()) {
 	}
 }
 
-func (c Config) describe() api.Node {
+// describe returns what the API says of a node with these settings.
+func describe(c *config.Config) api.Node {
 	return api.Node{
-		Version: c.Version, Node: grid.NodeID(c.Node), State: c.StateDir, PID: os.Getpid(),
+		Version: c.Version, Node: c.Node, State: c.StateDir, PID: os.Getpid(),
 		CPUs: c.Machine.CPUs, Memory: c.Machine.Memory,
 		Retention: api.Retention{Sweeps: c.Retention.Sweeps, Age: c.Retention.Age, Logs: c.Retention.Logs},
 	}

@@ -20,18 +20,19 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/durable"
 )
 
-// config gives settings with a state folder of the test's own.
-func config(t *testing.T) node.Config {
-	return node.Config{
+// testConfig returns settings with a state folder of the test's own.
+func testConfig(t *testing.T) config.Config {
+	return config.Config{
 		StateDir: t.TempDir(), Node: "test", Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30},
-		Retention: node.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Retention: config.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 }
 
-func attach(t *testing.T, cfg node.Config) *node.Session {
+func attach(t *testing.T, cfg config.Config) *node.Session {
 	t.Helper()
 	s, err := node.Attach(t.Context(), cfg, true, func() {})
 	if err != nil {
@@ -123,7 +124,7 @@ func text(t *testing.T, c *api.Client, id grid.SweepID, q api.LogQuery) string {
 }
 
 func TestSweepRunsEveryPoint(t *testing.T) {
-	c := attach(t, config(t)).Client()
+	c := attach(t, testConfig(t)).Client()
 	s := submit(t, c, script(t, `echo "$@"`, "a=1,2,3", "b=x,y"))
 	got := wait(t, c, s.Sweep)
 	if got.State != grid.SweepFinished || got.Succeeded != 6 || got.Pending != 0 {
@@ -141,7 +142,7 @@ func TestSweepRunsEveryPoint(t *testing.T) {
 }
 
 func TestRetriesByFailureClass(t *testing.T) {
-	c := attach(t, config(t)).Client()
+	c := attach(t, testConfig(t)).Client()
 	sub := script(t, `[ "$MLF_ATTEMPT" = 3 ] && exit 0; exit 7`)
 	sub.Task.Retries = grid.Retries{grid.ClassExit: 2}
 	s := submit(t, c, sub)
@@ -170,7 +171,7 @@ func TestRetriesByFailureClass(t *testing.T) {
 }
 
 func TestPauseResumeCancelRetry(t *testing.T) {
-	c := attach(t, config(t)).Client()
+	c := attach(t, testConfig(t)).Client()
 	gate := filepath.Join(t.TempDir(), "gate")
 	s := submit(t, c, script(t, `while [ ! -e `+gate+` ]; do sleep 0.02; done`, "i=0:12"))
 	until(t, c, s.Sweep, func(v api.Sweep) bool { return v.Running == 4 })
@@ -205,7 +206,7 @@ func TestPauseResumeCancelRetry(t *testing.T) {
 }
 
 func TestCancelKillsRunningTrials(t *testing.T) {
-	c := attach(t, config(t)).Client()
+	c := attach(t, testConfig(t)).Client()
 	s := submit(t, c, script(t, `sleep 100`, "i=0:8"))
 	until(t, c, s.Sweep, func(v api.Sweep) bool { return v.Running == 4 })
 	if _, err := c.Cancel(t.Context(), s.Sweep, false); err != nil {
@@ -218,7 +219,7 @@ func TestCancelKillsRunningTrials(t *testing.T) {
 }
 
 func TestKillCountsAsNotRun(t *testing.T) {
-	c := attach(t, config(t)).Client()
+	c := attach(t, testConfig(t)).Client()
 	gate := filepath.Join(t.TempDir(), "gate")
 	s := submit(t, c, script(t, `[ -e `+gate+` ] || sleep 100`, "i=0:6"))
 	until(t, c, s.Sweep, func(v api.Sweep) bool { return v.Running == 4 })
@@ -240,7 +241,7 @@ func TestKillCountsAsNotRun(t *testing.T) {
 }
 
 func TestExtendRunsOnlyNewPoints(t *testing.T) {
-	c := attach(t, config(t)).Client()
+	c := attach(t, testConfig(t)).Client()
 	runs := filepath.Join(t.TempDir(), "runs")
 	s := submit(t, c, script(t, `echo "$@" >>`+runs, "a=1,2"))
 	wait(t, c, s.Sweep)
@@ -267,7 +268,7 @@ func TestExtendRunsOnlyNewPoints(t *testing.T) {
 }
 
 func TestMaxParallelAndPriority(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	cfg.Machine.CPUs = 2
 	c := attach(t, cfg).Client()
 	low := script(t, `sleep 0.05`, "i=0:40")
@@ -298,7 +299,7 @@ func TestMaxParallelAndPriority(t *testing.T) {
 }
 
 func TestMetricsArtifactsAndEnvironment(t *testing.T) {
-	c := attach(t, config(t)).Client()
+	c := attach(t, testConfig(t)).Client()
 	sub := script(t, `mkdir result; echo '[{"epoch": 1, "acc": 0.5}, {"epoch": 2, "acc": NaN, "main/acc": 0.75}]' > result/log
 echo "loss=0.25 after"; echo '{"steps": 12}'; echo '{"speed": 3.5, "name": "x"}' >> $MLF_METRICS
 echo kept > $MLF_OUT/kept.txt; echo no > other; echo "$MLF_TRIAL $MLF_PARAMS $FROM_TASK"`, "a=1e-3")
@@ -341,7 +342,7 @@ echo kept > $MLF_OUT/kept.txt; echo no > other; echo "$MLF_TRIAL $MLF_PARAMS $FR
 }
 
 func TestSecondSessionReachesTheFirst(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	first := attach(t, cfg)
 	second := attach(t, cfg)
 	if !first.Hosting() || second.Hosting() {
@@ -366,7 +367,7 @@ func TestSecondSessionReachesTheFirst(t *testing.T) {
 }
 
 func TestHistoryIsRebuiltFromTheStream(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	first := attach(t, cfg)
 	s := submit(t, first.Client(), script(t, `exit $(($MLF_ATTEMPT % 2))`, "i=0:20"))
 	wait(t, first.Client(), s.Sweep)
@@ -385,7 +386,7 @@ func TestHistoryIsRebuiltFromTheStream(t *testing.T) {
 
 // TestUnfinishedFilesAreRemoved clears away what a life that was killed had begun to write, before this one writes anything.
 func TestUnfinishedFilesAreRemoved(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	part := filepath.Join(cfg.StateDir, durable.PartPrefix+"cluster.json-1")
 	if err := os.WriteFile(part, nil, 0o600); err != nil {
 		t.Fatal(err)

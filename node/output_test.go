@@ -12,7 +12,7 @@ import (
 
 // TestWindowsOfOutput reads what a trial has printed in parts, searches it, and downloads it and the files that it left.
 func TestWindowsOfOutput(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	sub := script(t, `i=0
 while [ $i -lt 3000 ]; do echo "line $i of out"; [ $((i % 1000)) -ne 500 ] || echo "Warning $i" >&2; i=$((i+1)); done

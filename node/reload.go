@@ -12,6 +12,7 @@ import (
 	"mlfnode/cluster"
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/node/config"
 	"mlfnode/node/master"
 	"mlfnode/node/worker"
 )
@@ -25,26 +26,9 @@ func (n *Node) Address() string {
 	return joinAddress(own.Address, own.Port)
 }
 
-// SetAdvertise takes over an address under which others reach this node; "" changes nothing.
-func (c *Config) SetAdvertise(text string) error {
-	if text == "" {
-		return nil
-	}
-	return address(&c.Cluster.Advertise)(text)
-}
-
-// SetNode takes over a name for this node; "" changes nothing.
-func (c *Config) SetNode(text string) error {
-	if text == "" {
-		return nil
-	}
-	c.Node = grid.NodeID(text)
-	return checkName(text)
-}
-
 // Reload takes over what can be changed while the node runs: what trials may use of the machine, what is kept, the crash limit,
 // and what is made of lost nodes. The rest needs a restart, which is logged.
-func (n *Node) Reload(cfg Config) {
+func (n *Node) Reload(cfg config.Config) {
 	old := &n.cfg
 	if old.Cluster.Ports != cfg.Cluster.Ports || old.Cluster.Bind != cfg.Cluster.Bind || old.StateDir != cfg.StateDir ||
 		old.Devices.Share != cfg.Devices.Share || !reflect.DeepEqual(old.Engine, cfg.Engine) {
@@ -63,7 +47,7 @@ func (n *Node) Reload(cfg Config) {
 	n.fleet.cluster.Update(func(s *cluster.Self) { s.CPUs, s.Memory = cfg.Machine.CPUs, cfg.Machine.Memory })
 	if n.master != nil {
 		n.master.Retain(master.Retention{Sweeps: cfg.Retention.Sweeps, Age: cfg.Retention.Age}, cfg.Cluster.CrashLimit)
-		n.master.SetOutage(cfg.Cluster.outage())
+		n.master.SetOutage(cfg.Cluster.Outage())
 		n.snapshots.SetLimit(cfg.Retention.Checkpoints)
 	}
 	n.log.Info("node.yaml was read again", "cpus", cfg.Machine.CPUs, "memory", cfg.Machine.Memory)

@@ -14,7 +14,7 @@ import (
 // TestHostileRequests sends requests that no client sends, to a node that runs trials: each is refused by the client's own rules,
 // and the node goes on.
 func TestHostileRequests(t *testing.T) {
-	s := attach(t, config(t))
+	s := attach(t, testConfig(t))
 	c := s.Client()
 	long := strings.Repeat("a", 4080)
 	const task = `"task":{"name":"t","command":["true"],"resources":{"cpus":1}}`
@@ -83,7 +83,7 @@ func TestHostileRequests(t *testing.T) {
 
 // TestLastGoesByNumber submits sweeps of several projects: the last one is the one that was submitted last.
 func TestLastGoesByNumber(t *testing.T) {
-	s := attach(t, config(t))
+	s := attach(t, testConfig(t))
 	c := s.Client()
 	for _, project := range []string{"b", "a", "c", "a"} {
 		sub := script(t, "exit 0")

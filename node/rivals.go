@@ -11,6 +11,7 @@ import (
 	"mlfnode/cluster"
 	"mlfnode/cluster/trust"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // A cluster has one master. A backup that is restored while the old master runs, or an old machine that
@@ -21,7 +22,7 @@ const rivalTime = 10 * time.Second
 
 // refuseSecondMaster returns an error if another master of this cluster runs. It looks where the cluster
 // was when this master ran last, or when its backup was made, and asks the nodes there for others.
-func (n *Node) refuseSecondMaster(ctx context.Context, id *trust.Identity, ports Ports) error {
+func (n *Node) refuseSecondMaster(ctx context.Context, id *trust.Identity, ports config.Ports) error {
 	k, err := loadKnown(n.cfg.StateDir)
 	if err != nil {
 		return nil // it has met nobody

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // Session is a way to talk to the node of a state folder: to one that another process runs, or to one in this process.
@@ -35,7 +36,7 @@ const (
 //
 // It waits, up to attachTime, for a node that another process starts or stops; notice is called once that takes longer. It
 // returns ErrOfCluster for a folder of a cluster's node: see Await.
-func Attach(ctx context.Context, cfg Config, host bool, notice func()) (*Session, error) {
+func Attach(ctx context.Context, cfg config.Config, host bool, notice func()) (*Session, error) {
 	if RoleOf(cfg.StateDir) != "" {
 		return nil, ErrOfCluster
 	}
@@ -68,7 +69,7 @@ func Attach(ctx context.Context, cfg Config, host bool, notice func()) (*Session
 }
 
 // At gives the session with the node that answers for the state folder, and what it is; nil when none answers.
-func At(ctx context.Context, cfg Config) (*Session, api.Node) {
+func At(ctx context.Context, cfg config.Config) (*Session, api.Node) {
 	s := reach(ctx, cfg.StateDir)
 	if s == nil {
 		return nil, api.Node{}
@@ -82,7 +83,7 @@ func At(ctx context.Context, cfg Config) (*Session, api.Node) {
 }
 
 // Running reports whether some process runs a node that answers for the state folder.
-func Running(ctx context.Context, cfg Config) bool { return reach(ctx, cfg.StateDir) != nil }
+func Running(ctx context.Context, cfg config.Config) bool { return reach(ctx, cfg.StateDir) != nil }
 
 // reach gives a session with a node of another process, nil when none answers.
 func reach(ctx context.Context, dir string) *Session {
@@ -95,7 +96,7 @@ func reach(ctx context.Context, dir string) *Session {
 }
 
 // become makes the node in this process.
-func become(ctx context.Context, cfg Config, host bool) (*Session, error) {
+func become(ctx context.Context, cfg config.Config, host bool) (*Session, error) {
 	n, err := Open(ctx, cfg, !host)
 	if err != nil {
 		return nil, err

@@ -1,11 +1,15 @@
 package node
 
-import "testing"
+import (
+	"testing"
+
+	"mlfnode/node/config"
+)
 
 // TestStalledDisk takes a disk that answers, were it with an error, for one that does not stand still.
 func TestStalledDisk(t *testing.T) {
 	var s stall
-	cfg := Config{StateDir: t.TempDir()}
+	cfg := config.Config{StateDir: t.TempDir()}
 	for _, dir := range []string{cfg.StateDir, cfg.StateDir + "/missing"} {
 		if s.stalled(dir, nil) {
 			t.Errorf("%s counts as stalled", dir)

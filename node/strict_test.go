@@ -11,7 +11,7 @@ import (
 
 // TestQueriesAreStrict sends parameters that a call does not have: it is refused with those that it has, but for clients of older versions.
 func TestQueriesAreStrict(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "exit 0"))
 	h := newHTTP(t, cfg.StateDir)
@@ -33,7 +33,7 @@ func TestQueriesAreStrict(t *testing.T) {
 
 // TestAcceptedMedia asks for lists in the ways that clients do: the most wanted form is given, and limit and field mean the same in all.
 func TestAcceptedMedia(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	v := submit(t, s.Client(), script(t, "exit 0", "x=1,2,3,4"))
 	wait(t, s.Client(), v.Sweep)
@@ -69,7 +69,7 @@ func TestAcceptedMedia(t *testing.T) {
 
 // TestDryRuns counts what actions would change and finds everything as it was.
 func TestDryRuns(t *testing.T) {
-	cfg := config(t)
+	cfg := testConfig(t)
 	s := attach(t, cfg)
 	c := s.Client()
 	sub := script(t, `test "$1" != --x=2 || exit 1; test "$1" = --x=1 || exec sleep 600`, "x=1,2,3,4,5,6")

@@ -18,13 +18,14 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/monitor"
 	"mlfnode/node/worker"
 )
 
 // OpenWorker starts a node that has joined a cluster. It returns trust.ErrNoIdentity when it has not, and ErrInUse when another
 // process has the state folder. The master need not be there: the node works as soon as it is.
-func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
+func OpenWorker(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	id, err := trust.LoadIdentity(trustDir(cfg.StateDir))
 	if err != nil {
 		return nil, err
@@ -60,12 +61,12 @@ func OpenWorker(ctx context.Context, cfg Config) (_ *Node, err error) {
 		}
 		n.cfg.Cluster.Advertise = address.String()
 	}
-	if err := n.gossip(id, keyring, []cluster.Role{cluster.Worker}, Ports{}); err != nil {
+	if err := n.gossip(id, keyring, []cluster.Role{cluster.Worker}, config.Ports{}); err != nil {
 		return nil, err
 	}
 	n.start("seeds", n.rejoin)
 	n.start("work", func(ctx context.Context) error { return n.work(ctx, id) })
-	info := n.cfg.describe()
+	info := describe(&n.cfg)
 	info.Role, info.Master = string(trust.Worker), n.known.API[0]
 	n.monitor = monitor.New(monitor.Config{Node: info, Logger: cfg.Logger, Members: n.members, Working: n.takesTrials})
 	l, err := listen(cfg.StateDir)
@@ -173,7 +174,7 @@ func (n *Node) noteRefused(refused bool) {
 
 // Leave invalidates the credentials of a node that is not running, as if its master had refused it: the node needs a token to join
 // again.
-func Leave(cfg Config) error {
+func Leave(cfg config.Config) error {
 	if err := os.WriteFile(filepath.Join(trustDir(cfg.StateDir), refusedFile), nil, 0o600); err != nil {
 		return fmt.Errorf("leave the cluster: %w", err)
 	}
@@ -181,7 +182,7 @@ func Leave(cfg Config) error {
 }
 
 // Refused reports whether the master refused this node when it was last asked, or will, since its certificate has expired.
-func Refused(cfg Config) bool {
+func Refused(cfg config.Config) bool {
 	_, err := os.Stat(filepath.Join(trustDir(cfg.StateDir), refusedFile))
 	if err == nil {
 		return true

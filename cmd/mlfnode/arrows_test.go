@@ -16,6 +16,7 @@ import (
 var layers = [][]string{
 	{"cmd/mlfnode"},
 	{"node"},
+	{"node/config"},
 	{"node/monitor", "node/master", "node/worker", "node/backup"},
 	{"node/api", "node/executor", "node/failure", "node/history", "node/service", "node/doctor", "cluster", "jetstream"},
 	{"node/checkpoint"},

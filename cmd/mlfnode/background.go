@@ -13,6 +13,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node"
+	"mlfnode/node/config"
 )
 
 // hostCommand is what --detach starts: a node that stays until no sweep is left to run.
@@ -95,7 +96,7 @@ func (c *connector) background(ctx context.Context) error {
 }
 
 // awaitNode waits until the node in the background answers.
-func (c *connector) awaitNode(ctx context.Context, cfg node.Config, cmd *exec.Cmd) error {
+func (c *connector) awaitNode(ctx context.Context, cfg config.Config, cmd *exec.Cmd) error {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	tick := time.NewTicker(20 * time.Millisecond)

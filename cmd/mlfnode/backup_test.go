@@ -21,6 +21,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // backupPatience is the longest that these tests wait for one thing.
@@ -34,19 +35,19 @@ type movingCluster struct {
 	client *api.Client
 
 	worker   *node.Node
-	workerAs node.Config
+	workerAs config.Config
 }
 
 // settings are those of a node on this machine. Ports of the master are chosen, since workers are told of them.
-func (c *movingCluster) settings(name string) node.Config {
+func (c *movingCluster) settings(name string) config.Config {
 	c.t.Helper()
-	cfg, err := node.LoadConfig("")
+	cfg, err := config.Load("")
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	cfg.StateDir, cfg.Node = filepath.Join(c.t.TempDir(), name), grid.NodeID(name)
 	cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Worker = "127.0.0.1", "127.0.0.1", false
-	cfg.Cluster.Ports, cfg.Cluster.Patience = node.Ports{API: freePort(c.t), NATS: freePort(c.t)}, backupPatience
+	cfg.Cluster.Ports, cfg.Cluster.Patience = config.Ports{API: freePort(c.t), NATS: freePort(c.t)}, backupPatience
 	cfg.Logger = slog.New(slog.NewTextHandler(c.t.Output(), nil))
 	return cfg
 }
@@ -61,7 +62,7 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func (c *movingCluster) startMaster(cfg node.Config) {
+func (c *movingCluster) startMaster(cfg config.Config) {
 	c.t.Helper()
 	var err error
 	if c.master, err = node.OpenMaster(c.t.Context(), cfg); err != nil {
@@ -169,7 +170,7 @@ func (c *movingCluster) begun() int {
 }
 
 // newMovingCluster has a sweep that is finished and one whose trials run, both with output and artifacts.
-func newMovingCluster(t *testing.T) (c *movingCluster, old node.Config, done, running grid.SweepID) {
+func newMovingCluster(t *testing.T) (c *movingCluster, old config.Config, done, running grid.SweepID) {
 	t.Helper()
 	for _, key := range []string{"HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME"} {
 		t.Setenv(key, t.TempDir())
@@ -205,7 +206,7 @@ func newMovingCluster(t *testing.T) (c *movingCluster, old node.Config, done, ru
 }
 
 // checkRestored wants the new master to have what the old one had, and the worker to have followed with what it runs.
-func (c *movingCluster) checkRestored(old, now node.Config, done, running grid.SweepID, want, token string) {
+func (c *movingCluster) checkRestored(old, now config.Config, done, running grid.SweepID, want, token string) {
 	c.t.Helper()
 	if got := c.found(done); got != want {
 		c.t.Errorf("after the restore: got\n%s\nwant\n%s", got, want)
@@ -379,7 +380,7 @@ func TestSecondMaster(t *testing.T) {
 			now := c.settings("new")
 			now.Node, now.Cluster.Bind, now.Cluster.Advertise, now.Cluster.Ports = name, "127.0.0.68", "127.0.0.68", old.Cluster.Ports
 			c.mlfnode(0, "restore", file, "--state-dir", now.StateDir)
-			refused := func(cfg node.Config, by string) {
+			refused := func(cfg config.Config, by string) {
 				t.Helper()
 				if n, err := node.OpenMaster(t.Context(), cfg); err == nil {
 					n.Close()

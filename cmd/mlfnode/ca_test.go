@@ -17,6 +17,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // TestRotateCA rotates the CA of a cluster while trials run: of a master and a worker that is there, one that is away all the time, and one that
@@ -47,7 +48,7 @@ func TestRotateCA(t *testing.T) {
 			}
 		}
 	}
-	other := func(name string) node.Config { // has joined, and is away
+	other := func(name string) config.Config { // has joined, and is away
 		cfg := c.worker
 		cfg.StateDir, cfg.Node = filepath.Join(t.TempDir(), name), grid.NodeID(name)
 		if _, err := node.Join(ctx, cfg, c.address, c.token(t, ctx)); err != nil {
@@ -116,7 +117,7 @@ func TestRotateCA(t *testing.T) {
 			return err == nil && (len(s.Behind) == 0 || name == "retire")
 		})
 	}
-	trusted := func(cfg node.Config) int {
+	trusted := func(cfg config.Config) int {
 		id, err := trust.LoadIdentity(filepath.Join(cfg.StateDir, "trust"))
 		if err != nil {
 			t.Fatal(err)
@@ -198,7 +199,7 @@ func TestRotateCA(t *testing.T) {
 	if _, err := node.Join(ctx, away, c.address, early); err == nil {
 		t.Error("joined with a token of the old CA")
 	}
-	for _, cfg := range []node.Config{away, late} {
+	for _, cfg := range []config.Config{away, late} {
 		if _, err := node.Join(ctx, cfg, c.address, c.token(t, ctx)); err != nil {
 			t.Errorf("%s joins again: %v", cfg.Node, err)
 		}

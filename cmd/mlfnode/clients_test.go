@@ -22,6 +22,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/grid/gridtest"
 	"mlfnode/node"
+	"mlfnode/node/config"
 )
 
 // clientPatience is the longest that a test waits for one thing.
@@ -32,7 +33,7 @@ type testCluster struct {
 	t     *testing.T
 	state string
 	gate  string // trials run until this file is there
-	ports node.Ports
+	ports config.Ports
 	node  *node.Node
 }
 
@@ -52,7 +53,7 @@ func newTestCluster(t *testing.T) *testCluster {
 
 func (c *testCluster) start() {
 	c.t.Helper()
-	cfg, err := node.LoadConfig("")
+	cfg, err := config.Load("")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -256,7 +257,7 @@ func TestFolderOfAWorkerIsNotTaken(t *testing.T) {
 			t.Errorf("%v: got\n%s", args, said)
 		}
 	}
-	if _, err := node.Attach(t.Context(), node.Config{StateDir: c.state}, false, func() {}); err != node.ErrOfCluster {
+	if _, err := node.Attach(t.Context(), config.Config{StateDir: c.state}, false, func() {}); err != node.ErrOfCluster {
 		t.Errorf("attach: got %v, want %v", err, node.ErrOfCluster)
 	}
 }

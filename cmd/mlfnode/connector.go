@@ -14,6 +14,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // connector finds the node that a command is for, and opens sessions with it.
@@ -41,13 +42,13 @@ var errNoState = failed("there is no sweep yet", "mlfnode sweep PROJECT")
 const reattachments = 10
 
 // settings loads the configuration, with the global flags over it.
-func (c *connector) settings() (node.Config, error) {
-	cfg, err := node.LoadConfig(c.configFile())
+func (c *connector) settings() (config.Config, error) {
+	cfg, err := config.Load(c.configFile())
 	if err != nil {
 		return cfg, usage(err.Error(), "the node.yaml that comes with mlfnode explains every setting")
 	}
 	if c.state != "" {
-		if cfg.StateDir, err = node.StatePath(c.state); err != nil {
+		if cfg.StateDir, err = config.StatePath(c.state); err != nil {
 			return cfg, usage("--state-dir: "+err.Error(), "")
 		}
 	}
@@ -110,7 +111,7 @@ type destination struct {
 func (d *destination) alone() bool { return d.role == "" && d.contact == nil }
 
 // destination finds it. What --local means to a machine that belongs to a cluster, settings has seen to.
-func (c *connector) destination(cfg *node.Config) (destination, error) {
+func (c *connector) destination(cfg *config.Config) (destination, error) {
 	d := destination{}
 	if c.master == "" || c.local {
 		d.role = node.RoleOf(cfg.StateDir)
@@ -147,7 +148,7 @@ func (c *connector) contact() (*node.Contact, error) {
 }
 
 // standsAlone reports whether commands are for this machine alone.
-func (c *connector) standsAlone(cfg *node.Config) (bool, error) {
+func (c *connector) standsAlone(cfg *config.Config) (bool, error) {
 	d, err := c.destination(cfg)
 	return d.alone(), err
 }
@@ -173,7 +174,7 @@ func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error
 }
 
 // inCluster gives a session with the master. It waits some seconds for one that is being restarted.
-func (c *connector) inCluster(ctx context.Context, cfg *node.Config, d *destination) (*node.Session, error) {
+func (c *connector) inCluster(ctx context.Context, cfg *config.Config, d *destination) (*node.Session, error) {
 	if d.contact == nil {
 		return c.own(ctx, cfg, d.role)
 	}
@@ -186,7 +187,7 @@ func (c *connector) inCluster(ctx context.Context, cfg *node.Config, d *destinat
 }
 
 // own gives a session with this machine's node in its cluster.
-func (c *connector) own(ctx context.Context, cfg *node.Config, role trust.NodeRole) (*node.Session, error) {
+func (c *connector) own(ctx context.Context, cfg *config.Config, role trust.NodeRole) (*node.Session, error) {
 	s, err := node.Await(ctx, *cfg, func() { c.say("the %s of this machine does not answer; waiting for it", role) })
 	if !errors.Is(err, node.ErrDown) {
 		return s, err

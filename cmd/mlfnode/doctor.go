@@ -15,6 +15,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/doctor"
 	"mlfnode/node/service"
 )
@@ -261,7 +262,7 @@ func alive(all []api.Member, node string) error {
 }
 
 // ports are the ports of the settings in doctor's form.
-func ports(cfg *node.Config) doctor.Ports {
+func ports(cfg *config.Config) doctor.Ports {
 	p := cfg.Cluster.Ports
 	return doctor.Ports{API: p.API, NATS: p.NATS, Gossip: p.Gossip}
 }

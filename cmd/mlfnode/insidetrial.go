@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"mlfnode/node"
+	"mlfnode/node/config"
 )
 
 // trialAround names the trial in which this process runs, and the folder of its MLF_OUT: STATE/spool/N/out. Without a trial both are empty.
@@ -41,7 +42,7 @@ func (c *connector) runNested(quiet bool) {
 
 // notInside refuses to follow a sweep from within a trial of the same node or cluster: the sweep would wait for slots that the trials
 // hold while they wait for it.
-func notInside(cfg *node.Config, d *destination) error {
+func notInside(cfg *config.Config, d *destination) error {
 	trial, out := trialAround()
 	if trial == "" || cfg.StateDir == nestedState() {
 		return nil

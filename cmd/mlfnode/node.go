@@ -14,6 +14,8 @@ import (
 	"golang.org/x/term"
 
 	"mlfnode/node"
+	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/service"
 )
 
@@ -66,7 +68,7 @@ func (f *nodeFlags) add(c *cobra.Command) {
 }
 
 // nodeSettings loads the settings of a node that runs in the foreground, with the flags over them.
-func nodeSettings(a *app, f *nodeFlags) (node.Config, error) {
+func nodeSettings(a *app, f *nodeFlags) (config.Config, error) {
 	cfg, err := a.settings()
 	if err != nil {
 		return cfg, err
@@ -112,11 +114,11 @@ func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
 }
 
 // joinCluster makes this machine a node of the cluster, and keeps the contact of the person who does it, in the file that it names.
-func joinCluster(ctx context.Context, ui *console, cfg node.Config, f *nodeFlags) (access string, err error) {
+func joinCluster(ctx context.Context, ui *console, cfg config.Config, f *nodeFlags) (access string, err error) {
 	if cfg.Cluster.Seed == "" {
 		return "", usage("join needs the master", "mlfnode join --seed HOST")
 	}
-	if _, err := node.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
+	if _, err := api.WithPort(cfg.Cluster.Seed, cfg.Cluster.Ports.API); err != nil {
 		return "", usage(err.Error(), "mlfnode join --seed HOST")
 	}
 	token, err := readToken(ctx, ui, f.tokenFile)
@@ -145,7 +147,7 @@ func joinCluster(ctx context.Context, ui *console, cfg node.Config, f *nodeFlags
 // runNode runs a node until a signal ends it; a second signal kills the programs. SIGHUP rereads node.yaml, unless the terminal is gone.
 // SIGUSR2 ends only the agent, because another one follows in a moment and takes over its trials. The same holds whenever the agent ends
 // by itself: trials end only when somebody asked for that.
-func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Context, node.Config) (*node.Node, error)) error {
+func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Context, config.Config) (*node.Node, error)) error {
 	cfg, err := nodeSettings(a, f)
 	if err != nil {
 		return err

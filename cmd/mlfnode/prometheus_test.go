@@ -15,16 +15,16 @@ import (
 	"time"
 
 	"mlfnode/grid/gridtest"
-	"mlfnode/node"
+	"mlfnode/node/config"
 )
 
 // TestPrometheus has Debian's Prometheus, with the configuration and the rules of docs/prometheus, scrape a master over TLS while trials
 // run.
 func TestPrometheus(t *testing.T) {
 	program := gridtest.Program(t, "prometheus")
-	config, rules := docs(t, "prometheus.yml"), docs(t, "alerts.yml")
+	scrape, rules := docs(t, "prometheus.yml"), docs(t, "alerts.yml")
 	c := newTestCluster(t)
-	c.ports = node.Ports{API: gridtest.FreePort(t)}
+	c.ports = config.Ports{API: gridtest.FreePort(t)}
 	c.start()
 	c.open("sweep", "-q", "--set", "i=0:3", "--", "sh", "-c", `test "${1#--i=}" != 2`, "sh").exit(1)
 	running := c.open(c.sweep("-q", "-d")...)
@@ -33,10 +33,10 @@ func TestPrometheus(t *testing.T) {
 
 	dir, port := t.TempDir(), gridtest.FreePort(t)
 	user := c.context("")
-	config = strings.Replace(config, `"master:7420"`, fmt.Sprintf(`"127.0.0.1:%d"`, c.ports.API), 1)
-	config = "global: {scrape_interval: 500ms, evaluation_interval: 500ms, scrape_timeout: 500ms}\n" + config
+	scrape = strings.Replace(scrape, `"master:7420"`, fmt.Sprintf(`"127.0.0.1:%d"`, c.ports.API), 1)
+	scrape = "global: {scrape_interval: 500ms, evaluation_interval: 500ms, scrape_timeout: 500ms}\n" + scrape
 	for name, text := range map[string]string{
-		"prometheus.yml": config, "token": user.Token, "ca.crt": user.CA, "alerts.yml": rules,
+		"prometheus.yml": scrape, "token": user.Token, "ca.crt": user.CA, "alerts.yml": rules,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

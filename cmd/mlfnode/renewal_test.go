@@ -18,14 +18,15 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // shortCluster is a master and a worker in this process whose certificates are good for some seconds.
 type shortCluster struct {
 	client  *api.Client
 	address string // of the master's API
-	master  node.Config
-	worker  node.Config
+	master  config.Config
+	worker  config.Config
 	boss    *node.Node // the master
 	node    *node.Node // the worker
 	done    <-chan error
@@ -35,13 +36,13 @@ func startShort(t *testing.T, ctx context.Context, life time.Duration) *shortClu
 	t.Helper()
 	t.Setenv("HOME", t.TempDir())
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	settings := func(name string) node.Config {
-		cfg, err := node.LoadConfig("")
+	settings := func(name string) config.Config {
+		cfg, err := config.Load("")
 		if err != nil {
 			t.Fatal(err)
 		}
 		cfg.StateDir, cfg.Node, cfg.CertificateLife = filepath.Join(t.TempDir(), name), grid.NodeID(name), life
-		cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = "127.0.0.1", "127.0.0.1", node.Ports{}
+		cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = "127.0.0.1", "127.0.0.1", config.Ports{}
 		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 		return cfg
 	}
@@ -97,7 +98,7 @@ func (c *shortCluster) token(t *testing.T, ctx context.Context) trust.Token {
 }
 
 // leaf is the certificate that a node has on its disk.
-func leaf(t *testing.T, cfg node.Config) string {
+func leaf(t *testing.T, cfg config.Config) string {
 	t.Helper()
 	id, err := trust.LoadIdentity(filepath.Join(cfg.StateDir, "trust"))
 	if err != nil {
@@ -241,7 +242,7 @@ func TestExpiresWhileItRuns(t *testing.T) {
 }
 
 // expired waits until the certificate of a node has expired.
-func expired(t *testing.T, ctx context.Context, cfg node.Config) {
+func expired(t *testing.T, ctx context.Context, cfg config.Config) {
 	t.Helper()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

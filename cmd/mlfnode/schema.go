@@ -3,14 +3,14 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"mlfnode/node"
+	"mlfnode/node/config"
 	"mlfnode/projects"
 )
 
 func schemaCommand(ui *console) *cobra.Command {
 	schemas := map[string]func() ([]byte, error){
 		"project": projects.Schema,
-		"node":    func() ([]byte, error) { return node.SettingsSchema, nil },
+		"node":    func() ([]byte, error) { return config.Schema, nil },
 	}
 	return &cobra.Command{
 		Use: "schema project|node", Short: "Print the JSON Schema of project.yaml or node.yaml, for editors",

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"mlfnode/node"
+	"mlfnode/node/config"
 	"mlfnode/node/service"
 )
 
@@ -54,8 +55,8 @@ that user instead, which starts with the machine as well.`,
 				return usage("a master joins no other node, and --seed names the one to join", "leave out --seed, or --role worker")
 			}
 			o.ConfigFile, o.StateDir = a.config, a.state
-			o.Join = func(ctx context.Context, config, state string) (string, error) {
-				return joinForService(ctx, a.console, config, state, o.Seed, tokenFile)
+			o.Join = func(ctx context.Context, configFile, state string) (string, error) {
+				return joinForService(ctx, a.console, configFile, state, o.Seed, tokenFile)
 			}
 			r, err := service.Install(c.Context(), o)
 			printInstallReport(a.console, r)
@@ -71,8 +72,8 @@ that user instead, which starts with the machine as well.`,
 }
 
 // joinForService makes the machine a node that the service then runs, and names the file with the user's access to the cluster.
-func joinForService(ctx context.Context, ui *console, config, state, seed, tokenFile string) (access string, err error) {
-	cfg, err := node.LoadConfig(config)
+func joinForService(ctx context.Context, ui *console, configFile, state, seed, tokenFile string) (access string, err error) {
+	cfg, err := config.Load(configFile)
 	if err != nil {
 		return "", err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/node"
+	"mlfnode/node/config"
 	"mlfnode/projects"
 )
 
@@ -217,7 +218,7 @@ func checkFile(name, path string) error {
 }
 
 // checkFits refuses a task that this machine can never run.
-func (p *plan) checkFits(ctx context.Context, cfg node.Config) error {
+func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	r := p.task.Resources
 	if !r.Nodes.Has(cfg.Node, cfg.Labels) {
 		return usage(fmt.Sprintf("this machine, %s, is not one of the nodes that the task names: %s", cfg.Node, r.Nodes), "leave nodes out on a machine that is in no cluster")
@@ -234,7 +235,7 @@ func (p *plan) checkFits(ctx context.Context, cfg node.Config) error {
 	}
 	ctx, stop := context.WithTimeout(ctx, driverTime)
 	defer stop()
-	never, problem := cfg.Never(ctx, r)
+	never, problem := node.Never(ctx, &cfg, r)
 	switch {
 	case never.Code == "":
 		return nil

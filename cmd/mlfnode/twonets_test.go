@@ -10,6 +10,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // TestMasterOnTwoNetworks has a worker that does not reach what the master advertises, but the address by which it joined.
@@ -18,8 +19,8 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
-	settings := func(name, bind, advertise string) node.Config {
-		cfg, err := node.LoadConfig("")
+	settings := func(name, bind, advertise string) config.Config {
+		cfg, err := config.Load("")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -27,7 +28,7 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 		if name != "m" {
 			cfg.Node = "w"
 		}
-		cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = bind, advertise, node.Ports{}
+		cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Ports = bind, advertise, config.Ports{}
 		return cfg
 	}
 	cfg := settings("m", "127.0.0.1", "127.77.1.1") // nobody listens there

@@ -1,5 +1,6 @@
-// Package durable replaces and removes small files so that a kill or a power cut at any moment leaves what was there or what is
-// new, and after the return it is the new. A rename alone does not do that: it is lost until its folder is synced.
+// Package durable replaces and removes small files so that a kill or a power cut at any moment
+// leaves what was there or what is new, and after the return it is the new. A rename alone does not
+// do that: it is lost until its folder is synced.
 package durable
 
 import (
@@ -13,16 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PartPrefix begins the names of files that are being written, beside the file that they are to replace. A kill leaves them.
+// PartPrefix begins the names of files that are being written, beside the file that they are to
+// replace. A kill leaves them.
 const PartPrefix = ".part-"
 
-// WriteFile gives a file new content and these permissions, whatever the umask. A program that runs can be replaced. The error
-// names the file.
+// WriteFile gives a file new content and these permissions, whatever the umask. A program that runs
+// can be replaced. The error names the file.
 func WriteFile(path string, content []byte, mode fs.FileMode) error {
 	dir, name := filepath.Split(path)
 	part, err := os.CreateTemp(filepath.Clean(dir), PartPrefix+name+"-*") // 0600
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, bare(err))
+		return fmt.Errorf("write %s: %w", path, WithoutPath(err))
 	}
 	_, err = part.Write(content)
 	if err = errors.Join(err, part.Chmod(mode), part.Sync(), part.Close()); err == nil {
@@ -30,7 +32,7 @@ func WriteFile(path string, content []byte, mode fs.FileMode) error {
 	}
 	if err != nil {
 		_ = os.Remove(part.Name()) // the first error counts
-		return fmt.Errorf("write %s: %w", path, bare(err))
+		return fmt.Errorf("write %s: %w", path, WithoutPath(err))
 	}
 	return SyncFolder(dir)
 }
@@ -43,7 +45,8 @@ func Remove(path string) error {
 	return SyncFolder(filepath.Dir(path))
 }
 
-// Clean removes what kills have left in a folder while WriteFile was at work. Nobody else may write to it.
+// Clean removes what kills have left in a folder while WriteFile was at work. Nobody else may write
+// to it.
 func Clean(dir string) error {
 	entries, err := os.ReadDir(dir)
 	for _, e := range entries {
@@ -54,7 +57,8 @@ func Clean(dir string) error {
 	return err
 }
 
-// SyncFolder brings what was made, renamed and removed in a folder onto the disk, but not the content of its files.
+// SyncFolder brings what was made, renamed and removed in a folder onto the disk, but not the
+// content of its files.
 func SyncFolder(dir string) error {
 	f, err := os.Open(filepath.Clean(dir))
 	if err != nil {
@@ -66,8 +70,9 @@ func SyncFolder(dir string) error {
 	return nil
 }
 
-// bare takes the name of the part out of an error: nobody knows it.
-func bare(err error) error {
+// WithoutPath returns the cause of a file's error without its operation and its path, for a message
+// that names the file already.
+func WithoutPath(err error) error {
 	var atPath *fs.PathError
 	var atLink *os.LinkError
 	switch {
@@ -79,8 +84,8 @@ func bare(err error) error {
 	return err
 }
 
-// SyncFileSystem brings all that was written to the file system of a folder onto the disk: one call, however many files there
-// are. The error is an *fs.PathError.
+// SyncFileSystem brings all that was written to the file system of a folder onto the disk: one
+// call, however many files there are. The error is an *fs.PathError.
 func SyncFileSystem(dir string) error {
 	f, err := os.Open(dir)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
+	"mlfnode/node/config"
 	"mlfnode/node/service"
 )
 
@@ -60,7 +61,7 @@ func (w *work) see(ctx context.Context) bootstrap.Seen {
 func (w *work) seeIdentity(s *bootstrap.Seen) {
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
 	if err == nil && node.CheckRestored(w.State()) == nil {
-		cfg := node.Config{StateDir: w.State()}
+		cfg := config.Config{StateDir: w.State()}
 		s.Moved, s.Node, s.Role, s.Cluster = node.Moved(cfg), string(id.Node), string(id.Role), id.Cluster.String()
 		s.Joined = !s.Moved && !node.Refused(cfg)
 	}
@@ -93,7 +94,7 @@ func (w *work) seeService(ctx context.Context, s *bootstrap.Seen) {
 func (w *work) seeAgent(ctx context.Context, s *bootstrap.Seen) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	session, about := node.At(ctx, node.Config{StateDir: w.State()})
+	session, about := node.At(ctx, config.Config{StateDir: w.State()})
 	if session == nil {
 		return
 	}
@@ -108,7 +109,7 @@ func (w *work) seeAgent(ctx context.Context, s *bootstrap.Seen) {
 func (w *work) agentPID(ctx context.Context) int {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
-	session, about := node.At(ctx, node.Config{StateDir: w.State()})
+	session, about := node.At(ctx, config.Config{StateDir: w.State()})
 	if session == nil {
 		return 0
 	}

@@ -10,6 +10,7 @@ import (
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/grid/gridtest"
 	"mlfnode/node"
+	"mlfnode/node/config"
 )
 
 // TestMovedMasterIsPutAside has a machine keep the state of a master that was moved. As a worker, or with
@@ -19,13 +20,13 @@ func TestMovedMasterIsPutAside(t *testing.T) {
 	ports := gridtest.FreePorts(t, "127.0.0.66", 3)
 	moved := func() {
 		t.Helper()
-		cfg, err := node.LoadConfig("")
+		cfg, err := config.Load("")
 		if err != nil {
 			t.Fatal(err)
 		}
 		cfg.StateDir, cfg.Node, cfg.Logger = m.State(), "old", slog.New(slog.NewTextHandler(t.Output(), nil))
 		cfg.Cluster.Bind, cfg.Cluster.Advertise, cfg.Cluster.Worker = "127.0.0.66", "127.0.0.66", false
-		cfg.Cluster.Ports = node.Ports{API: ports[0], NATS: ports[1], Gossip: ports[2]}
+		cfg.Cluster.Ports = config.Ports{API: ports[0], NATS: ports[1], Gossip: ports[2]}
 		n, err := node.OpenMaster(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -53,7 +54,7 @@ func TestMovedMasterIsPutAside(t *testing.T) {
 		}
 	}
 	m.mustAct(bootstrap.ActionStop, bootstrap.Order{})
-	if !node.Moved(node.Config{StateDir: m.State()}) {
+	if !node.Moved(config.Config{StateDir: m.State()}) {
 		t.Fatal("a stop puts the state aside")
 	}
 	want(m.mustAct(bootstrap.ActionStop, bootstrap.Order{Aside: true}), m.State()+".moved")

@@ -18,8 +18,8 @@ import (
 
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/bootstrap/shell"
-	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // Provisioner carries out on this machine what `mlfnode up` and the like ask for.
@@ -126,8 +126,8 @@ func (w *work) did(format string, v ...any) {
 }
 
 // settings loads node.yaml, with the state folder that belongs to the root.
-func (w *work) settings(file string) (node.Config, error) {
-	cfg, err := node.LoadConfig(file)
+func (w *work) settings(file string) (config.Config, error) {
+	cfg, err := config.Load(file)
 	cfg.StateDir, cfg.Version, cfg.Logger = w.State(), w.release, slog.New(slog.DiscardHandler)
 	return cfg, err
 }

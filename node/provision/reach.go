@@ -15,7 +15,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/cluster/bootstrap/shell"
-	"mlfnode/node"
+	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // dialTime bounds each try to reach the master.
@@ -33,7 +34,7 @@ func (w *work) chooseSeed(ctx context.Context) (string, error) {
 	}
 	failed := make([]error, 0, len(seeds))
 	for _, seed := range seeds {
-		address, err := node.WithPort(seed, node.DefaultAPIPort)
+		address, err := api.WithPort(seed, config.DefaultAPIPort)
 		if err != nil {
 			return "", err
 		}

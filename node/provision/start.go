@@ -18,6 +18,7 @@ import (
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/doctor"
 	"mlfnode/node/durable"
 	"mlfnode/node/private"
@@ -66,7 +67,7 @@ func (w *work) start(ctx context.Context) error {
 
 // putAside renames the state of a master that was moved to another machine, if that is what is here.
 func (w *work) putAside(ctx context.Context) error {
-	cfg := node.Config{StateDir: w.State()}
+	cfg := config.Config{StateDir: w.State()}
 	if !node.Moved(cfg) {
 		return nil
 	}
@@ -153,10 +154,10 @@ func (w *work) wantedConfig(ctx context.Context) (string, error) {
 }
 
 // tryConfig reads settings before they replace those that are there.
-func (w *work) tryConfig(text string) (node.Config, error) {
+func (w *work) tryConfig(text string) (config.Config, error) {
 	file := filepath.Join(w.Root, ".wanted.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return node.Config{}, fmt.Errorf("write the settings: %w", err)
+		return config.Config{}, fmt.Errorf("write the settings: %w", err)
 	}
 	defer os.Remove(file)
 	cfg, err := w.settings(file)
@@ -171,7 +172,7 @@ func (w *work) wrongSettings(err error, file string) error {
 }
 
 // checkPorts looks whether the node's ports are free, or its own.
-func (w *work) checkPorts(cfg node.Config) error {
+func (w *work) checkPorts(cfg config.Config) error {
 	for _, t := range w.takenPorts(cfg, w.order.Wanted.Role == string(trust.Master)) {
 		return portProblem(t)
 	}
@@ -179,13 +180,13 @@ func (w *work) checkPorts(cfg node.Config) error {
 }
 
 // takenPorts lists the node's ports that are neither free nor its own.
-func (w *work) takenPorts(cfg node.Config, master bool) []doctor.Taken {
+func (w *work) takenPorts(cfg config.Config, master bool) []doctor.Taken {
 	_, others := w.ports(cfg, master)
 	return others
 }
 
 // ports lists the node's ports that are not free: those that its own processes hold, and the rest.
-func (w *work) ports(cfg node.Config, master bool) (own, others []doctor.Taken) {
+func (w *work) ports(cfg config.Config, master bool) (own, others []doctor.Taken) {
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
 	mine := processes(w.Place)
@@ -210,7 +211,7 @@ func portProblem(t doctor.Taken) *shell.Problem {
 }
 
 // enter makes a worker a node of the cluster, if it is none yet; false says that it takes a token for that.
-func (w *work) enter(ctx context.Context, cfg node.Config) (ready bool, err error) {
+func (w *work) enter(ctx context.Context, cfg config.Config) (ready bool, err error) {
 	want := w.order.Wanted
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
 	joined := err == nil
@@ -241,7 +242,7 @@ func (w *work) enter(ctx context.Context, cfg node.Config) (ready bool, err erro
 }
 
 // fits refuses a machine whose credentials are for another role or another cluster, before anything is written.
-func (w *work) fits(ctx context.Context, cfg node.Config) error {
+func (w *work) fits(ctx context.Context, cfg config.Config) error {
 	want := w.order.Wanted
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
 	switch {
@@ -256,7 +257,7 @@ func (w *work) fits(ctx context.Context, cfg node.Config) error {
 	}
 	old := w.currentSeed()
 	for _, seed := range want.Seeds { // the master of this machine was set up again
-		if address, err := node.WithPort(seed, node.DefaultAPIPort); err == nil && address == old {
+		if address, err := api.WithPort(seed, config.DefaultAPIPort); err == nil && address == old {
 			return nil
 		}
 	}
@@ -264,7 +265,7 @@ func (w *work) fits(ctx context.Context, cfg node.Config) error {
 }
 
 // foreignTo reports whether the master is known to be of another cluster than the credentials.
-func (w *work) foreignTo(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
+func (w *work) foreignTo(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	d := tls.Dialer{Config: id.CAs.Client(nil)}
@@ -277,7 +278,7 @@ func (w *work) foreignTo(ctx context.Context, cfg node.Config, id *trust.Identit
 
 // accepted reports whether the credentials are of the master's cluster, and not refused there. A master that says nothing is
 // given the benefit of the doubt.
-func (w *work) accepted(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
+func (w *work) accepted(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	return !node.Refused(cfg) && !w.foreignTo(ctx, cfg, id) && !w.forgotten(ctx, cfg, id)
 }
 
@@ -290,7 +291,7 @@ const (
 
 // forgotten reports whether the master is known to refuse the credentials, already when a connection is made or afterwards: they let a
 // node ask for a bundle, and nobody else.
-func (w *work) forgotten(ctx context.Context, cfg node.Config, id *trust.Identity) bool {
+func (w *work) forgotten(ctx context.Context, cfg config.Config, id *trust.Identity) bool {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	client := api.NewRemote([]string{cfg.Cluster.Seed}, id.Client(), "")
@@ -317,7 +318,7 @@ func (w *work) forgotten(ctx context.Context, cfg node.Config, id *trust.Identit
 const joinPatience = 15 * time.Second
 
 // join gets credentials. The agent with the old ones, if there is one, ends first.
-func (w *work) join(ctx context.Context, cfg node.Config, token trust.Token) error {
+func (w *work) join(ctx context.Context, cfg config.Config, token trust.Token) error {
 	err := w.endAgent(ctx, w.see(ctx).Service)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"mlfnode/cluster/bootstrap"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
+	"mlfnode/node/config"
 	"mlfnode/node/doctor"
 	"mlfnode/node/executor/shim"
 	"mlfnode/node/processid"
@@ -60,7 +61,7 @@ func (w *work) stopAll(ctx context.Context) error {
 		return err
 	}
 	if w.order.Leave && seen.Role == string(trust.Worker) {
-		if err := node.Leave(node.Config{StateDir: w.State()}); err != nil {
+		if err := node.Leave(config.Config{StateDir: w.State()}); err != nil {
 			return err
 		}
 		seen.Joined = false

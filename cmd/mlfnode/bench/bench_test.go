@@ -24,6 +24,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/executor/executortest"
 )
 
@@ -35,9 +36,9 @@ const (
 
 // open makes a node of its own in this process.
 func open(b *testing.B, instant bool) *node.Session {
-	cfg := node.Config{
+	cfg := config.Config{
 		StateDir: b.TempDir(), Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34},
-		Retention: node.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Retention: config.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if instant {
 		cfg.Executor = executortest.Instant{}

@@ -24,6 +24,7 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/executor/executortest"
 )
 
@@ -86,8 +87,8 @@ func BenchmarkEndpoints(b *testing.B) {
 			b.Fatal(err)
 		}
 	})
-	s, err := node.Attach(b.Context(), node.Config{
-		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34}, Retention: node.DefaultRetention(), Executor: executortest.Instant{},
+	s, err := node.Attach(b.Context(), config.Config{
+		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 1 << 34}, Retention: config.DefaultRetention(), Executor: executortest.Instant{},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {

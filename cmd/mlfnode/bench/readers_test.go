@@ -17,6 +17,7 @@ import (
 	"mlfnode/jetstream"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // BenchmarkStartBesideReaders measures how long a sweep of one trial takes from its submission to its end, on a node that knows 10^6
@@ -34,8 +35,8 @@ func BenchmarkStartBesideReaders(b *testing.B) {
 			Metrics: grid.Metric{"accuracy": json.RawMessage(fmt.Sprint(value)), "loss": json.RawMessage("0.5")},
 		}
 	})
-	s, err := node.Attach(b.Context(), node.Config{
-		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30}, Retention: node.DefaultRetention(),
+	s, err := node.Attach(b.Context(), config.Config{
+		StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30}, Retention: config.DefaultRetention(),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {

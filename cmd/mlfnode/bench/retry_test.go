@@ -10,6 +10,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/executor/executortest"
 )
 
@@ -25,8 +26,8 @@ func BenchmarkRetry(b *testing.B) {
 		return &grid.Result{Class: grid.ClassExit, ExitCode: 1, Reason: "exit code 1", Usage: grid.Usage{Wall: 1000, CPU: 900, Memory: 1 << 20}}
 	})
 	attach := func() *node.Session {
-		s, err := node.Attach(b.Context(), node.Config{
-			StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 4 << 30}, Retention: node.DefaultRetention(),
+		s, err := node.Attach(b.Context(), config.Config{
+			StateDir: dir, Node: "bench", Machine: inventory.Machine{CPUs: slots, Memory: 4 << 30}, Retention: config.DefaultRetention(),
 			Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})), Executor: executortest.Instant{},
 		}, true, func() {})
 		if err != nil {

@@ -14,6 +14,7 @@ import (
 	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 	"mlfnode/node/executor/executortest"
 )
 
@@ -24,8 +25,8 @@ import (
 func BenchmarkSweepBesidePages(b *testing.B) {
 	const rounds, span = 4, 15 * time.Second
 	c := newState(b)
-	s, err := node.Attach(b.Context(), node.Config{
-		StateDir: filepath.Join(c.dir, "state"), Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30}, Retention: node.DefaultRetention(),
+	s, err := node.Attach(b.Context(), config.Config{
+		StateDir: filepath.Join(c.dir, "state"), Node: "bench", Machine: inventory.Machine{CPUs: 2, Memory: 4 << 30}, Retention: config.DefaultRetention(),
 		Executor: executortest.Instant{}, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})),
 	}, true, func() {})
 	if err != nil {

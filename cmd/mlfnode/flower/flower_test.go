@@ -24,6 +24,7 @@ import (
 	"mlfnode/grid"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // server answers the calls of Flower.
@@ -91,9 +92,9 @@ func keysOf(b []byte) (keys []string) {
 // newOurs runs a node that stands alone.
 func newOurs(t *testing.T) (*server, *api.Client) {
 	t.Helper()
-	cfg := node.Config{
+	cfg := config.Config{
 		StateDir: t.TempDir(), Node: "n1", Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30},
-		Retention: node.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Retention: config.DefaultRetention(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
 	s, err := node.Attach(t.Context(), cfg, true, func() {})
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 	"mlfnode/node/api"
+	"mlfnode/node/config"
 )
 
 // program is the binary under test, built once.
@@ -126,7 +127,7 @@ func (h *home) interrupt(now <-chan time.Time, sig syscall.Signal, args ...strin
 // read opens the state folder for reading while fn runs.
 func (h *home) read(fn func(c *api.Client)) {
 	h.t.Helper()
-	cfg, err := node.LoadConfig("")
+	cfg, err := config.Load("")
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"errors"
@@ -10,20 +10,20 @@ import (
 	"mlfnode/grid"
 )
 
-// Engine are the settings of the container engine that a node uses for tasks with an image.
+// Engine holds the settings of the container engine, which runs tasks with an image.
 type Engine struct {
 	Socket   string        // unix:///…; "auto" is the first engine that answers
-	Patience time.Duration // how long the engine may be away before its containers are given up
-	Network  string        // of containers whose task says nothing
+	Patience time.Duration // how long the engine may be unavailable before its containers are given up
+	Network  string        // of containers whose task does not choose one
 	Mounts   []grid.Mount  // what tasks may mount
 }
 
-// DefaultEngine are the settings of a node without settings.
+// DefaultEngine returns the default settings.
 func DefaultEngine() Engine {
 	return Engine{Socket: "auto", Patience: time.Minute, Network: "host"}
 }
 
-// engineSettings is their form in node.yaml.
+// engineSettings is Engine in node.yaml.
 type engineSettings struct {
 	Engine struct {
 		Socket   string `yaml:"socket" form:"text"`
@@ -33,7 +33,8 @@ type engineSettings struct {
 	} `yaml:"engine"`
 }
 
-// read takes over the settings; set applies one with its name in the file and in the environment.
+// read applies the settings. It calls set for each, with its name in the file and in the
+// environment.
 func (c *Engine) read(s *engineSettings, set func(key, env, value string, apply func(string) error)) {
 	e := &s.Engine
 	set("engine.socket", "MLF_ENGINE_SOCKET", e.Socket, func(v string) error { c.Socket = v; return checkSocket(v) })
@@ -53,8 +54,8 @@ func (c *Engine) read(s *engineSettings, set func(key, env, value string, apply 
 	})
 }
 
-// checkSocket says why a text does not name an engine of this machine. Folders are mounted by their paths here, so an engine
-// elsewhere would see others.
+// checkSocket returns an error unless the text names an engine on this machine. Folders are mounted
+// by their paths on this machine, so an engine on another one would mount other folders.
 func checkSocket(v string) error {
 	if path, ok := strings.CutPrefix(v, "unix://"); v != "auto" && !(ok && filepath.IsAbs(path)) {
 		return fmt.Errorf("%q is not the socket of an engine; write auto, or one like unix:///run/docker.sock", v)

@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"os"
@@ -16,7 +16,7 @@ func TestGPUSettings(t *testing.T) {
 		if err := os.WriteFile(file, []byte("gpus: {"+text+"}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		return LoadConfig(file)
+		return Load(file)
 	}
 	c, err := load("")
 	if err != nil || c.Devices.Foreign != gpuwatch.Avoid || c.Devices.Reserve != 512<<20 || c.Devices.Share != 8 || c.Devices.None || len(c.Devices.Use) != 0 {

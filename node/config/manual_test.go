@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"os"
@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestSettingsAreInTheManual looks for each setting of node.yaml in the tables of docs/settings.md and in node.yaml.
+// TestSettingsAreInTheManual looks for each setting of node.yaml in the tables of docs/settings.md
+// and in node.yaml.
 func TestSettingsAreInTheManual(t *testing.T) {
 	read := func(name string) string {
 		t.Helper()
@@ -17,7 +18,7 @@ func TestSettingsAreInTheManual(t *testing.T) {
 		}
 		return string(text)
 	}
-	page, file := read("../docs/settings.md"), read("../node.yaml")
+	page, file := read("../../docs/settings.md"), read("../../node.yaml")
 	count := 0
 	var visit func(prefix string, of reflect.Type)
 	visit = func(prefix string, of reflect.Type) {
@@ -41,7 +42,7 @@ func TestSettingsAreInTheManual(t *testing.T) {
 			}
 		}
 	}
-	visit("", reflect.TypeFor[settings]())
+	visit("", reflect.TypeFor[fileSettings]())
 	if count < 30 {
 		t.Errorf("settings: got %d, want at least 30", count)
 	}

@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"bytes"
@@ -14,10 +14,11 @@ import (
 
 var update = flag.Bool("update", false, "write node.schema.json")
 
-// TestSchemaOfSettings compares the schema of node.yaml with the structs that it is read into and with the manual, and holds it against
-// the reader: it takes the file that explains all settings, and what it refuses, the reader refuses too.
+// TestSchemaOfSettings compares the schema of node.yaml with its structs and with the manual, and
+// checks that schema and reader agree: both accept the file that explains all settings, and each
+// refuses what the other refuses.
 func TestSchemaOfSettings(t *testing.T) {
-	page, err := os.ReadFile("../docs/settings.md")
+	page, err := os.ReadFile("../../docs/settings.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,11 +35,11 @@ func TestSchemaOfSettings(t *testing.T) {
 		if err := os.WriteFile("node.schema.json", got, 0o644); err != nil {
 			t.Fatal(err)
 		}
-	} else if !bytes.Equal(got, SettingsSchema) {
-		t.Error("node.schema.json is out of date; write it with: go test ./node -run TestSchema -update")
+	} else if !bytes.Equal(got, Schema) {
+		t.Error("node.schema.json is out of date; write it with: go test ./node/config -run TestSchema -update")
 	}
 	refusal := gridtest.Schema(t, got)
-	file, err := os.ReadFile("../node.yaml")
+	file, err := os.ReadFile("../../node.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func TestSchemaOfSettings(t *testing.T) {
 		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, wrong := LoadConfig(name)
+		_, wrong := Load(name)
 		if says := refusal(text); (says != nil) != (i >= len(taken)) || (wrong != nil) != (i >= len(taken)) {
 			t.Errorf("%s\nthe schema says %v, the reader %v", text, says, wrong)
 		}

@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"fmt"
@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// StatePath gives the absolute path of a state folder as people write it: a relative one is below the current folder, and ~ is the
-// home of the user. Keepers, which run in another folder, and commands from elsewhere must mean the same one.
+// StatePath returns the absolute path of a state folder that a person wrote: a relative path starts
+// at the current folder, and ~ is the user's home. Keepers, which run in another folder, and
+// commands that run elsewhere need the absolute path.
 func StatePath(text string) (string, error) {
 	path := text
 	if rest, ok := strings.CutPrefix(text, "~"); ok {

@@ -1,19 +1,14 @@
-package node
+package config
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 )
 
-// TestSettingsTouchNoHardware reads the settings on a machine whose GPU driver hangs. An agent whose programs wait for it, and every
-// command, reads them first.
+// TestSettingsTouchNoHardware reads the settings on a machine whose GPU driver hangs. An agent
+// whose programs wait for it, and every command, reads them first.
 func TestSettingsTouchNoHardware(t *testing.T) {
 	dir := t.TempDir()
 	asked := filepath.Join(dir, "asked")
@@ -24,7 +19,7 @@ func TestSettingsTouchNoHardware(t *testing.T) {
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	began := time.Now()
-	cfg, err := LoadConfig("")
+	cfg, err := Load("")
 	if err != nil || cfg.Machine.CPUs <= 0 || cfg.Machine.Memory <= 0 {
 		t.Errorf("got %+v, %v, want processors and memory", cfg.Machine, err)
 	}
@@ -33,34 +28,6 @@ func TestSettingsTouchNoHardware(t *testing.T) {
 	}
 	if _, err := os.Stat(asked); err == nil {
 		t.Error("the settings ask the GPU driver")
-	}
-}
-
-// TestSettingsKnowNoDriver holds which parts of the inventory each file of this package may use: only the node itself looks at GPUs.
-func TestSettingsKnowNoDriver(t *testing.T) {
-	allowed := map[string][]string{
-		"config.go": {"Machine", "Size", "Source"}, "gpusource.go": {"Source"}, "fakegpus.go": {"Source", "Machine", "Sample"}, "reload.go": {"Machine"}, "fleet.go": {"Unknown"}, "node.go": {"NewWatcher", "Watcher"}, "devices.go": {"Machine", "Read"}, "sample.go": {"Machine", "Host", "Meter", "Unknown"},
-	}
-	files, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range files {
-		if strings.HasSuffix(path, "_test.go") {
-			continue
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(file, func(n ast.Node) bool {
-			if s, ok := n.(*ast.SelectorExpr); ok {
-				if x, ok := s.X.(*ast.Ident); ok && x.Name == "inventory" && !slices.Contains(allowed[path], s.Sel.Name) {
-					t.Errorf("%s uses inventory.%s: GPUs are looked for by a running node alone (fleet.go), never by settings", path, s.Sel.Name)
-				}
-			}
-			return true
-		})
 	}
 }
 
@@ -82,7 +49,7 @@ func TestStatePath(t *testing.T) {
 		"environment": func() { os.WriteFile(file, nil, 0o600); t.Setenv("MLF_STATE", "st") },
 	} {
 		set()
-		if c, err := LoadConfig(file); err != nil || c.StateDir != dir+"/st" {
+		if c, err := Load(file); err != nil || c.StateDir != dir+"/st" {
 			t.Errorf("from the %s: got %q, %v, want an absolute path", how, c.StateDir, err)
 		}
 		os.Unsetenv("MLF_STATE")

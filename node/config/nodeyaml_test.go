@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"os"
@@ -11,10 +11,11 @@ import (
 	"mlfnode/node/master"
 )
 
-// TestNodeYAML holds that the node.yaml of the repository names every setting, with its variable, and shows the defaults.
+// TestNodeYAML holds that the node.yaml of the repository names every setting, with its variable,
+// and shows the defaults.
 func TestNodeYAML(t *testing.T) {
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-	b, err := os.ReadFile("../node.yaml")
+	b, err := os.ReadFile("../../node.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +35,7 @@ func TestNodeYAML(t *testing.T) {
 			}
 		}
 	}
-	walk(reflect.TypeFor[settings](), "")
+	walk(reflect.TypeFor[fileSettings](), "")
 	if len(names) < 15 {
 		t.Fatalf("found %d settings only: %v", len(names), names)
 	}
@@ -45,29 +46,17 @@ func TestNodeYAML(t *testing.T) {
 			t.Errorf("node.yaml does not explain %s with %s", name, variable)
 		}
 	}
-	shown, err := LoadConfig("../node.yaml")
+	shown, err := Load("../../node.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	plain, err := LoadConfig("")
+	plain, err := Load("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	shown.Logger, plain.Logger = nil, nil
 	if !reflect.DeepEqual(shown, plain) {
 		t.Errorf("node.yaml shows other defaults:\ngot  %+v\nwant %+v", shown, plain)
-	}
-}
-
-func TestWithPort(t *testing.T) {
-	for text, want := range map[string]string{
-		"hostA": "hostA:7420", "hostA:99": "hostA:99", "10.0.0.5": "10.0.0.5:7420", "[::1]:80": "[::1]:80", "::1": "[::1]:7420",
-		"host.lab.org": "host.lab.org:7420", "": "", "a b": "", "a:b": "", "a:0": "", "a:70000": "", "https://a": "", "a/b": "", "me@a": "",
-	} {
-		got, err := WithPort(text, DefaultAPIPort)
-		if got != want || (err == nil) != (want != "") {
-			t.Errorf("%q: got %q, %v; want %q", text, got, err, want)
-		}
 	}
 }
 
@@ -80,41 +69,12 @@ func TestNoHome(t *testing.T) {
 	if err := os.WriteFile(file, []byte("state: /srv/node\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if c, err := LoadConfig(file); err != nil || c.StateDir != "/srv/node" {
+	if c, err := Load(file); err != nil || c.StateDir != "/srv/node" {
 		t.Errorf("got %q, %v, want the folder of the settings", c.StateDir, err)
 	}
 	want := "find a folder for state: $HOME is not defined; set that, MLF_STATE, or state in node.yaml"
-	if _, err := LoadConfig("/dev/null"); err == nil || err.Error() != want {
+	if _, err := Load("/dev/null"); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
-	}
-}
-
-// TestMeetAt moves the master to where the settings have it.
-func TestMeetAt(t *testing.T) {
-	c := DefaultCluster()
-	k := known{API: []string{"old:7420"}, NATS: []string{"old:7421"}, Gossip: []string{"old:7422", "other:7422"}}
-	for _, c.Seed = range []string{"", "old", "new:7520", "new:7520", "newer"} {
-		if err := k.meetAt(&c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := known{API: []string{"newer:7420", "new:7520", "old:7420"}, NATS: []string{"newer:7421", "new:7421", "old:7421"},
-		Gossip: []string{"newer:7422", "new:7422", "old:7422", "other:7422"}}
-	if !reflect.DeepEqual(k, want) {
-		t.Errorf("got  %+v\nwant %+v", k, want)
-	}
-	for range 2 * knownGossip {
-		c.Seed += "x"
-		if err := k.meetAt(&c); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(k.API) != knownAddresses || len(k.NATS) != knownAddresses || len(k.Gossip) != knownGossip {
-		t.Errorf("got %d, %d and %d addresses, want at most %d and %d", len(k.API), len(k.NATS), len(k.Gossip), knownAddresses, knownGossip)
-	}
-	c.Seed = "new:port"
-	if k.meetAt(&c) == nil {
-		t.Error("got no error for a seed that is no address")
 	}
 }
 
@@ -133,17 +93,17 @@ func TestOutageSettings(t *testing.T) {
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		got, err := LoadConfig(file)
+		got, err := Load(file)
 		if (err == nil) != (c.want == "") || (err != nil && !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%q: got %v, want %q", c.text, err, c.want)
 		}
-		if o := got.Cluster.outage(); err == nil && (!strings.Contains(c.text, string(o.Reconcile)) || o.LostAfter < leastLostAfter) {
+		if o := got.Cluster.Outage(); err == nil && (!strings.Contains(c.text, string(o.Reconcile)) || o.LostAfter < leastLostAfter) {
 			t.Errorf("%q: got %+v", c.text, o)
 		}
 	}
 	t.Setenv("MLF_LOST_AFTER", "1m")
 	t.Setenv("MLF_RECONCILE", "keep_original")
-	if c, err := LoadConfig("/dev/null"); err != nil || c.Cluster.LostAfter != time.Minute || c.Cluster.Reconcile != master.KeepOriginal {
+	if c, err := Load("/dev/null"); err != nil || c.Cluster.LostAfter != time.Minute || c.Cluster.Reconcile != master.KeepOriginal {
 		t.Errorf("environment: got %+v, %v", c.Cluster, err)
 	}
 }

@@ -1,44 +1,42 @@
-package node
+package config
 
 import (
 	"fmt"
-	"net"
-	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
+	"mlfnode/node/api"
 	"mlfnode/node/master"
 )
 
-// Cluster are the settings of a node that has others beside it.
+// Cluster holds the settings that a node of a cluster needs.
 type Cluster struct {
 	Bind       string // address to listen on; empty is every address
 	Advertise  string // address under which others reach this node; empty chooses one by the route to the seed
-	Seed       string // HOST or HOST:PORT of the master's API
+	Seed       string // HOST or HOST:PORT of the API of the master
 	Ports      Ports
-	Worker     bool          // a master runs trials too
+	Worker     bool          // a master runs trials, too
 	CrashLimit int           // nodes that may die under a trial before it is set aside
 	Patience   time.Duration // how long running trials wait for an agent that has gone
 	LostAfter  time.Duration // silence of a node after which its trials also start elsewhere
 	Reconcile  master.Reconcile
 }
 
-// Ports are where a node listens. A worker listens for gossip only.
+// Ports holds the ports on which a node listens. A worker listens for gossip only.
 type Ports struct {
 	API    int // HTTPS, TCP; on a master
 	NATS   int // TLS, TCP; on a master
 	Gossip int // encrypted, TCP and UDP
 }
 
-// The ports of a node without settings.
+// The default ports.
 const (
 	DefaultAPIPort    = 7420
 	DefaultNATSPort   = 7421
 	DefaultGossipPort = 7422
 )
 
-// DefaultCluster are the settings of a node without settings.
+// DefaultCluster returns the default settings.
 func DefaultCluster() Cluster {
 	return Cluster{
 		Ports:  Ports{API: DefaultAPIPort, NATS: DefaultNATSPort, Gossip: DefaultGossipPort},
@@ -47,7 +45,7 @@ func DefaultCluster() Cluster {
 	}
 }
 
-// clusterSettings is their form in node.yaml.
+// clusterSettings is Cluster in node.yaml.
 type clusterSettings struct {
 	Bind      string `yaml:"bind" form:"text"`
 	Advertise string `yaml:"advertise" form:"text"`
@@ -64,11 +62,12 @@ type clusterSettings struct {
 	Reconcile  string `yaml:"reconcile" form:"longest_running,keep_original,keep_replacement"`
 }
 
-// read takes over the settings; set applies one with its name in the file and in the environment.
+// read applies the settings. It calls set for each, with its name in the file and in the
+// environment.
 func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, apply func(string) error)) {
 	set("bind", "MLF_BIND", s.Bind, address(&c.Bind))
 	set("advertise", "MLF_ADVERTISE", s.Advertise, address(&c.Advertise))
-	set("seed", "MLF_SEED", s.Seed, func(v string) error { c.Seed = v; _, err := WithPort(v, DefaultAPIPort); return err })
+	set("seed", "MLF_SEED", s.Seed, func(v string) error { c.Seed = v; _, err := api.WithPort(v, DefaultAPIPort); return err })
 	set("ports.api", "MLF_PORTS_API", s.Ports.API, port(&c.Ports.API))
 	set("ports.nats", "MLF_PORTS_NATS", s.Ports.NATS, port(&c.Ports.NATS))
 	set("ports.gossip", "MLF_PORTS_GOSSIP", s.Ports.Gossip, port(&c.Ports.Gossip))
@@ -100,48 +99,18 @@ func (c *Cluster) read(s *clusterSettings, set func(key, env, value string, appl
 	})
 }
 
-// leastLostAfter is about as long as the nodes need to agree that one is silent.
+// leastLostAfter is about how long the nodes need to agree that one of them is silent.
 const leastLostAfter = 2 * time.Second
 
-// outage returns how a master treats nodes that it does not hear from.
-func (c *Cluster) outage() master.Outage {
+// ListenAddress returns the address on which a node listens, for its peers and for people.
+func (c *Cluster) ListenAddress() string {
+	if c.Bind == "" {
+		return "0.0.0.0"
+	}
+	return c.Bind
+}
+
+// Outage returns how a master treats nodes that it no longer hears from.
+func (c *Cluster) Outage() master.Outage {
 	return master.Outage{LostAfter: c.LostAfter, Patience: c.Patience, Reconcile: c.Reconcile}
-}
-
-func address(to *string) func(string) error {
-	return func(v string) error {
-		if _, err := netip.ParseAddr(v); err != nil {
-			return fmt.Errorf("%q is not an IP address; write one as in 10.0.0.5", v)
-		}
-		*to = v
-		return nil
-	}
-}
-
-func port(to *int) func(string) error {
-	return func(v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < 1 || n > 65535 {
-			return fmt.Errorf("%q is not a port; write a number from 1 to 65535", v)
-		}
-		*to = n
-		return nil
-	}
-}
-
-// WithPort completes HOST to HOST:PORT, and leaves HOST:PORT as it is.
-func WithPort(text string, otherwise int) (string, error) {
-	host, number, err := net.SplitHostPort(text)
-	if err != nil {
-		host, number = text, strconv.Itoa(otherwise)
-	}
-	host = strings.Trim(host, "[]")
-	if _, err := netip.ParseAddr(host); err != nil && (host == "" || strings.ContainsAny(host, " /@:")) {
-		return "", fmt.Errorf("%q is not the address of a node; write HOST or HOST:PORT", text)
-	}
-	var n int
-	if err := port(&n)(number); err != nil {
-		return "", err
-	}
-	return net.JoinHostPort(host, number), nil
 }

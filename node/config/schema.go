@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	_ "embed"
@@ -9,17 +9,19 @@ import (
 	"mlfnode/grid/jsonschema"
 )
 
-// SettingsSchema is the JSON Schema of node.yaml with descriptions, for editors.
+// Schema is the JSON Schema of node.yaml with descriptions, for editors.
 //
 //go:embed node.schema.json
-var SettingsSchema []byte
+var Schema []byte
 
-// JSONSchema gives the schema of node.yaml, made of the structs into which it is read. Explain is that of jsonschema.Document.
+// JSONSchema generates the schema of node.yaml from the structs into which it is read. Explain is
+// that of jsonschema.Document.
 func JSONSchema(explain func(path string) string) ([]byte, error) {
-	return jsonschema.Document("node.yaml of mlfnode", formOf(reflect.TypeFor[settings]()), explain)
+	return jsonschema.Document("node.yaml of mlfnode", formOf(reflect.TypeFor[fileSettings]()), explain)
 }
 
-// settingForms are the forms of values by the tag named form; other tags are the texts of a choice.
+// settingForms returns the type of a value for each tag named form; any other tag lists the texts
+// to choose from.
 func settingForms() map[string]jsonschema.Form {
 	return map[string]jsonschema.Form{
 		"text":     jsonschema.Text,
@@ -34,7 +36,7 @@ func settingForms() map[string]jsonschema.Form {
 	}
 }
 
-// formOf is the form of a map that is read into the struct.
+// formOf returns the type of a map that is read into the struct.
 func formOf(of reflect.Type) jsonschema.Form {
 	fields := map[string]jsonschema.Form{}
 	add(fields, of)
