@@ -25,13 +25,18 @@ const (
 	leastAge  = time.Second
 	etaAge    = 2 * time.Second
 	ageFactor = 20
+	// All answers that somebody asked for within the last usedFor together take at most one part in usedFactor of the time, but none
+	// is kept longer than usedAge for that: pages on which many charts of a large sweep are open must not slow the sweep down.
+	usedFor    = 30 * time.Second
+	usedFactor = 40
+	usedAge    = 15 * time.Second
 	// restFactor is how many times as long as the last answer took nothing is computed for callers that can't wait: with many sweeps in
 	// motion each is looked at less often.
 	restFactor = 4
 )
 
 // charts computes charts one at a time, each on all cores, and keeps the last answers: however many
-// pages are open, a chart is computed once a second at most.
+// pages are open, a chart is computed once a second at most, and all of them take a small part of the time.
 type charts struct {
 	turn turns
 	most int // answers that are kept
@@ -128,11 +133,23 @@ func (c *charts) find(key, version string, least time.Duration) *answer {
 		return nil
 	}
 	a := c.kept[i]
-	if a.version != version && (least == 0 || time.Since(a.made) > max(least, ageFactor*a.took)) {
+	a.used = time.Now()
+	if a.version != version && (least == 0 || time.Since(a.made) > max(least, ageFactor*a.took, c.sharedAgeLocked())) {
 		return nil
 	}
 	c.kept = append(slices.Delete(c.kept, i, i+1), a)
 	return a
+}
+
+// sharedAgeLocked returns how long an answer is kept for the sake of the others that are in use.
+func (c *charts) sharedAgeLocked() time.Duration {
+	total, now := time.Duration(0), time.Now()
+	for _, a := range c.kept {
+		if now.Sub(a.used) < usedFor {
+			total += a.took
+		}
+	}
+	return min(usedFactor*total, usedAge)
 }
 
 // placeLocked gives the place of a kept answer, -1 for none.

@@ -412,6 +412,7 @@ type answer struct {
 	made    time.Time
 	took    time.Duration
 	body    []byte
+	used    time.Time // when it was last asked for; guarded by charts.mu
 }
 
 func newAnswer(key, version string, compute func() (any, error)) (*answer, error) {
@@ -424,5 +425,5 @@ func newAnswer(key, version string, compute func() (any, error)) (*answer, error
 	if err != nil {
 		return nil, fmt.Errorf("encode chart: %w", err)
 	}
-	return &answer{key: key, version: version, made: began, took: time.Since(began), body: append(body, '\n')}, nil
+	return &answer{key: key, version: version, made: began, took: time.Since(began), body: append(body, '\n'), used: time.Now()}, nil
 }

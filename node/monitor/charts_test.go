@@ -215,6 +215,44 @@ func TestChartsAreKept(t *testing.T) {
 	})
 }
 
+// TestChartsInUseShareTheTime asks every second for ten charts of a sweep in motion, each of which takes a while. Together they take little
+// of the time, none is older than usedAge, and the one that is asked for alone afterwards is as fresh as any.
+func TestChartsInUseShareTheTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCharts(keptAnswers)
+		const took = 20 * time.Millisecond
+		made, oldest := 0, time.Duration(0)
+		ask := func(key string) {
+			t.Helper()
+			a, err := c.get(t.Context(), key, time.Now().String(), leastAge, func() (any, error) { made++; time.Sleep(took); return key, nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			oldest = max(oldest, time.Since(a.made)-took)
+		}
+		began := time.Now()
+		for time.Since(began) < 5*time.Minute {
+			for i := range 10 {
+				ask(strconv.Itoa(i))
+			}
+			time.Sleep(time.Second)
+		}
+		first := 10 * took // nothing is known of what it takes yet
+		if busy, most := time.Duration(made)*took, first+time.Since(began)/usedFactor; busy > most || oldest > usedAge {
+			t.Errorf("%d answers took %v, want at most %v; the oldest was %v, want at most %v", made, busy, most, oldest, usedAge)
+		}
+		time.Sleep(usedFor)
+		oldest = 0
+		for range 20 {
+			ask("0")
+			time.Sleep(time.Second)
+		}
+		if oldest > 2*time.Second {
+			t.Errorf("alone, the oldest answer was %v, want at most 2 s", oldest)
+		}
+	})
+}
+
 // TestNoOldChartsAtRest: of a sweep at rest an answer of an earlier version is not given, however long it took and young it is.
 func TestNoOldChartsAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
