@@ -40,9 +40,9 @@ func BackupStreams() []string {
 	return []string{recordStream, eventStream, logStream, bundleBucket, artifactBucket}
 }
 
-// Kept gives a Store for a backup: with the streams that are there, each with the settings that it has, where Store would cut one that holds
+// OpenForBackup gives a Store for a backup: with the streams that are there, each with the settings that it has, where Store would cut one that holds
 // more than the settings of this process allow. Of its parts it has Records alone.
-func (s *Server) Kept(ctx context.Context) (*Store, error) {
+func (s *Server) OpenForBackup(ctx context.Context) (*Store, error) {
 	st := &Store{node: s.node, streams: map[string]js.Stream{}, log: s.log, life: s.Available, gone: make(chan struct{}), lost: make(chan struct{})}
 	st.Records = &Records{store: st}
 	conn, err := s.connect(nats.ClosedHandler(func(*nats.Conn) { st.ended() }))

@@ -135,7 +135,7 @@ func TestNodesFollowARestoredStore(t *testing.T) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer stop()
-	watching.Go(func() { _ = l.connect("w").Watch(ctx, func(c Change) { changes <- c }) })
+	watching.Go(func() { _ = l.connect("w").WatchRecords(ctx, func(c Change) { changes <- c }) })
 	want := func(id grid.SweepID, deleted bool) {
 		t.Helper()
 		select {

@@ -37,7 +37,7 @@ func BenchmarkReadEvents(b *testing.B) {
 	}
 	end := errors.New("end")
 	for b.Loop() {
-		err := s.Events.Read(b.Context(), 1, func(stored []Stored) error {
+		err := s.Events.Read(b.Context(), 1, func(stored []StoredBatch) error {
 			if stored[len(stored)-1].Seq == batches {
 				return end
 			}
@@ -145,7 +145,7 @@ func start(b *testing.B, dir string) (*Server, *Store) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s, err := server.Store(context.Background())
+	s, err := server.OpenStore(context.Background())
 	if err != nil {
 		b.Fatal(err)
 	}

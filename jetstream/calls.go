@@ -8,14 +8,14 @@ import (
 	"mlfnode/grid"
 )
 
-// Calls are what nodes ask the master, who alone uses the store. A node of this process calls through Of, the others over their
+// Calls are what nodes ask the master, who alone uses the store. A node of this process calls through LocalClient, the others over their
 // connections; both come to the same functions here. What is asked is not stored: who gets no answer asks again.
 type Calls struct {
 	store   *Store
 	metrics listeners[*grid.Batch]
 
 	mu      sync.Mutex
-	beats   func(grid.NodeID, *Beat) Orders
+	beats   func(grid.NodeID, *Heartbeat) Directives
 	refuses func(grid.NodeID, grid.Lane) bool
 	keyring func(grid.NodeID) [][]byte
 }
@@ -37,25 +37,25 @@ const (
 // hints is what, behind a node's inbox, the master tells it unasked.
 const hints = "hints"
 
-// BeatInterval is how often a node tells the master that it is there; BeatLimit is how long one may be silent.
+// HeartbeatInterval is how often a node tells the master that it is there; HeartbeatTimeout is how long one may be silent.
 const (
-	BeatInterval = 500 * time.Millisecond
-	BeatLimit    = 2 * time.Second
+	HeartbeatInterval = 500 * time.Millisecond
+	HeartbeatTimeout  = 2 * time.Second
 )
 
-// Beat is what a node tells the master again and again. It states, it never asks for a change, so losing one costs nothing.
-type Beat struct {
+// Heartbeat is what a node tells the master again and again. It states, it never asks for a change, so losing one costs nothing.
+type Heartbeat struct {
 	V          int         `json:"v"`
 	Start      string      `json:"start"` // names the life of the agent: another one each time it starts
-	Held       []HeldLease `json:"held,omitempty"`
+	Leases     []HeldLease `json:"held,omitempty"`
 	Running    int         `json:"running"`
 	Keys       uint64      `json:"keys,omitempty"`       // which gossip keyring the node has
 	Draining   bool        `json:"draining,omitempty"`   // the node takes no more leases
 	Restarting bool        `json:"restarting,omitempty"` // the agent ends now and comes back; its attempts go on meanwhile
 	Leaving    bool        `json:"leaving,omitempty"`    // the agent ends and gives back what it held
 
-	// Waits says why trials of a lane get nothing on this node now, for at most MaxWaits lanes.
-	Waits map[grid.Lane]grid.Refusal `json:"waits,omitempty"`
+	// Refusals says why trials of a lane get nothing on this node now, for at most MaxRefusals lanes.
+	Refusals map[grid.Lane]grid.Refusal `json:"waits,omitempty"`
 
 	// Sample says what the machine is doing, once in a SampleInterval. Masters that do not know it leave it.
 	Sample *Sample `json:"sample,omitempty"`
@@ -92,8 +92,8 @@ type GPUSample struct {
 	Power       int    `json:"p"` // watts
 }
 
-// MaxWaits bounds what a beat says of lanes that wait.
-const MaxWaits = 32
+// MaxRefusals bounds what a beat says of lanes that wait.
+const MaxRefusals = 32
 
 // HeldLease is a lease in a node's hands. Of two nodes that claim one, the later delivery holds it.
 type HeldLease struct {
@@ -102,15 +102,15 @@ type HeldLease struct {
 	ID         grid.LeaseID `json:"i,omitempty"`
 
 	// What the lease is for, and what runs under it, for a master that has taken it back or has lost it.
-	Sweep grid.SweepID `json:"w,omitempty"`
-	Runs  []HeldRun    `json:"r,omitempty"`
+	Sweep    grid.SweepID     `json:"w,omitempty"`
+	Attempts []RunningAttempt `json:"r,omitempty"`
 
 	// Hi is where the trials end that the node keeps, if it gives back those behind: none of them has begun. Else it is 0.
 	Hi int64 `json:"h,omitempty"`
 }
 
-// HeldRun is an attempt that runs under a lease.
-type HeldRun struct {
+// RunningAttempt is an attempt that runs under a lease.
+type RunningAttempt struct {
 	Index   int64         `json:"x"`
 	Attempt int           `json:"a"`
 	Run     string        `json:"r"`
@@ -118,8 +118,8 @@ type HeldRun struct {
 	Age     time.Duration `json:"g"` // how long it has run
 }
 
-// Orders are the master's answer to a Beat: what is so now, whatever was said before.
-type Orders struct {
+// Directives are the master's answer to a Heartbeat: what is so now, whatever was said before.
+type Directives struct {
 	V int `json:"v"`
 	// Stop are leases that the node no longer holds: what runs under them is to stop.
 	Stop []grid.LeaseID `json:"stop,omitempty"`
@@ -148,8 +148,8 @@ type Orders struct {
 // wireVersion is the version of beats and orders. Nodes before version 2 used the store themselves; they can't connect.
 const wireVersion = 2
 
-// ServeBeats has fn answer beats until stop is called. fn must be quick.
-func (c *Calls) ServeBeats(fn func(grid.NodeID, *Beat) Orders) (stop func()) {
+// HandleHeartbeats has fn answer heartbeats until stop is called. fn must be quick.
+func (c *Calls) HandleHeartbeats(fn func(grid.NodeID, *Heartbeat) Directives) (stop func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.beats = fn
@@ -174,18 +174,18 @@ func (c *Calls) RefuseLeases(refuses func(grid.NodeID, grid.Lane) bool) (stop fu
 }
 
 // lease gives a node leases of a lane that it may take.
-func (c *Calls) lease(node grid.NodeID, t *takeCall) []Held {
+func (c *Calls) lease(node grid.NodeID, t *takeCall) []GrantedLease {
 	c.mu.Lock()
 	refuses := c.refuses
 	c.mu.Unlock()
 	if refuses != nil && refuses(node, grid.Lane(t.Lane)) {
-		return []Held{}
+		return []GrantedLease{}
 	}
 	return c.store.Queue.take(node, t.Lane, min(t.N, maxTaken), t.Level)
 }
 
-// ServeKeyring has fn answer requests for the gossip keys until stop is called.
-func (c *Calls) ServeKeyring(fn func(grid.NodeID) [][]byte) (stop func()) {
+// HandleKeyring has fn answer requests for the gossip keys until stop is called.
+func (c *Calls) HandleKeyring(fn func(grid.NodeID) [][]byte) (stop func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.keyring = fn
@@ -196,19 +196,19 @@ func (c *Calls) ServeKeyring(fn func(grid.NodeID) [][]byte) (stop func()) {
 	}
 }
 
-// ServeMetrics calls fn with the metrics of running attempts that nodes tell, until stop is called. fn must be quick.
+// HandleMetrics calls fn with the metrics of running attempts that nodes tell, until stop is called. fn must be quick.
 //
 // They are a state, not an event: only the newest counts, and the result holds the last ones. So nothing of them is stored in a stream,
 // however long an attempt runs; a node says them again from time to time, which makes a lost message good.
-func (c *Calls) ServeMetrics(fn func(*grid.Batch)) (stop func()) { return c.metrics.add(fn) }
+func (c *Calls) HandleMetrics(fn func(*grid.Batch)) (stop func()) { return c.metrics.add(fn) }
 
 // beat answers a beat.
-func (c *Calls) beat(node grid.NodeID, b *Beat) (Orders, error) {
+func (c *Calls) beat(node grid.NodeID, b *Heartbeat) (Directives, error) {
 	c.mu.Lock()
 	fn := c.beats
 	c.mu.Unlock()
 	if fn == nil {
-		return Orders{}, errStarting
+		return Directives{}, errStarting
 	}
 	o := fn(node, b)
 	o.V = wireVersion

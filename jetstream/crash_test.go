@@ -45,7 +45,7 @@ func TestOpener(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := server.Store(t.Context())
+		s, err := server.OpenStore(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,7 +183,7 @@ func stored(t *testing.T, dir string) map[string]bool {
 			t.Errorf("after a kill the log has warnings:\n%s", &warnings)
 		}
 	}()
-	s, err := server.Store(t.Context())
+	s, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatalf("open after a kill: %v", err)
 	}
@@ -240,7 +240,7 @@ func storedEvents(t *testing.T, s *Store, have map[string]bool) {
 		return
 	}
 	end := errors.New("end")
-	err = s.Events.Read(t.Context(), 1, func(stored []Stored) error {
+	err = s.Events.Read(t.Context(), 1, func(stored []StoredBatch) error {
 		for _, st := range stored {
 			if len(st.Batch.Events) == 20 {
 				have[fmt.Sprintf("+event %d %d", st.Seq, st.Batch.Events[0].Index)] = true

@@ -16,7 +16,7 @@ func fill(t *testing.T, dir string, n int) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	s, err := server.Store(t.Context())
+	s, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func openDamaged(t *testing.T, origin, file string, damage func([]byte) []byte) 
 		return
 	}
 	defer server.Close()
-	s, err := server.Store(t.Context())
+	s, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Logf("refused: %v", err)
 		return

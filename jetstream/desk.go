@@ -122,7 +122,7 @@ func openDesk(st *Store, s *Server) (*desk, error) {
 		d.stop()
 		return nil, fmt.Errorf("listen for calls: %w", err)
 	}
-	d.undo = append(d.undo, st.Queue.Wake(func(lane string) { d.hint(func() { d.lanes[lane] = true }) }),
+	d.undo = append(d.undo, st.Queue.NotifyReady(func(lane string) { d.hint(func() { d.lanes[lane] = true }) }),
 		st.Records.moved.add(func(struct{}) { d.hint(func() { d.moved = true }) }))
 	d.work.Go(d.hintNodes)
 	return d, nil
@@ -245,7 +245,7 @@ func nameOf(err error) string {
 			return p.name
 		}
 	}
-	if Unavailable(err) {
+	if IsUnavailable(err) {
 		return "busy"
 	}
 	return "other"
@@ -275,7 +275,7 @@ type (
 func (c *Calls) handle(ctx context.Context, m *nats.Msg, node grid.NodeID, verb string) ([]byte, error) {
 	switch verb {
 	case callBeat:
-		return handle(m, func(b *Beat) (any, error) { return c.beat(node, b) })
+		return handle(m, func(b *Heartbeat) (any, error) { return c.beat(node, b) })
 	case callKeyring:
 		return handle(m, func(*struct{}) (any, error) { return c.keys(node) })
 	case callMetrics:

@@ -25,7 +25,7 @@ import (
 func (l *lab) raw(node string, opts ...nats.Option) *nats.Conn {
 	l.t.Helper()
 	opts = append([]nats.Option{
-		nats.SetCustomDialer(&dialer{Remote: l.remote(node), life: l.t.Context()}), nats.NoReconnect(), nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
+		nats.SetCustomDialer(&dialer{ConnectConfig: l.remote(node), life: l.t.Context()}), nats.NoReconnect(), nats.CustomInboxPrefix(inbox(grid.NodeID(node))),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), nats.Timeout(time.Minute),
 	}, opts...)
 	nc, err := nats.Connect("nats://master", opts...)
@@ -37,7 +37,7 @@ func (l *lab) raw(node string, opts ...nats.Option) *nats.Conn {
 }
 
 // stocked has a record, and a lease in the hands of node a.
-func (l *lab) stocked() Held {
+func (l *lab) stocked() GrantedLease {
 	l.t.Helper()
 	if _, err := l.store.Records.Create(l.t.Context(), sweep("a-1")); err != nil {
 		l.t.Fatal(err)
@@ -47,7 +47,7 @@ func (l *lab) stocked() Held {
 }
 
 // untouched checks that what stocked made is as it was, and nothing else is stored.
-func (l *lab) untouched(h *Held) {
+func (l *lab) untouched(h *GrantedLease) {
 	l.t.Helper()
 	if r, err := l.store.Records.Load(l.t.Context(), "a-1"); err != nil || r.Rev != 1 {
 		l.t.Errorf("record: got %+v, %v; want it as it was", r, err)
@@ -218,7 +218,7 @@ func TestManyRecordsTravel(t *testing.T) {
 	defer stop()
 	changes := make(chan Change, 2*n)
 	var watching sync.WaitGroup
-	watching.Go(func() { _ = l.connect("w").Watch(ctx, func(c Change) { changes <- c }) })
+	watching.Go(func() { _ = l.connect("w").WatchRecords(ctx, func(c Change) { changes <- c }) })
 	known, deleted := map[grid.SweepID]uint64{}, 0
 	for c := range changes {
 		if c.Synced {
@@ -254,7 +254,7 @@ func TestANodeHasOneConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop()
-	l.store.Calls.ServeBeats(func(grid.NodeID, *Beat) Orders { return Orders{Reason: "heard"} })
+	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{Reason: "heard"} })
 	before := heap()
 	const n = 200
 	var all []*nats.Conn
@@ -297,7 +297,7 @@ func heap() uint64 {
 // try, and memory stays bounded.
 func TestFloods(t *testing.T) {
 	l := newLab(t)
-	l.store.Calls.ServeBeats(func(grid.NodeID, *Beat) Orders { return Orders{} })
+	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
 	w := l.connect("w")
 	nc := l.raw("b", nats.ReconnectBufSize(-1))
 	before := heap()
@@ -313,9 +313,9 @@ func TestFloods(t *testing.T) {
 	})
 	most := uint64(0)
 	for range 50 {
-		_, err := w.Beat(t.Context(), Beat{})
+		_, err := w.SendHeartbeat(t.Context(), Heartbeat{})
 		for limit := time.Now().Add(time.Minute); err != nil && time.Now().Before(limit); {
-			_, err = w.Beat(t.Context(), Beat{})
+			_, err = w.SendHeartbeat(t.Context(), Heartbeat{})
 		}
 		if err != nil {
 			t.Fatalf("a beat beside a flood: %v", err)
@@ -352,7 +352,7 @@ func TestRatesOfLongAgoAreForgotten(t *testing.T) {
 // its connection is ended, and another node's beats are answered.
 func TestNodeThatCallsWithoutEnd(t *testing.T) {
 	l := newLab(t)
-	l.store.Calls.ServeBeats(func(grid.NodeID, *Beat) Orders { return Orders{} })
+	l.store.Calls.HandleHeartbeats(func(grid.NodeID, *Heartbeat) Directives { return Directives{} })
 	w := l.connect("w")
 	l.store.desk.ratesOf("b").calls.SetLimit(1000) // what a slow machine exceeds as well
 	nc := l.raw("b")
@@ -362,15 +362,15 @@ func TestNodeThatCallsWithoutEnd(t *testing.T) {
 			t.Fatal("the connection of a node that calls without end is not ended")
 		}
 	}
-	_, err := w.Beat(t.Context(), Beat{})
+	_, err := w.SendHeartbeat(t.Context(), Heartbeat{})
 	for err != nil && time.Now().Before(limit) {
-		_, err = w.Beat(t.Context(), Beat{})
+		_, err = w.SendHeartbeat(t.Context(), Heartbeat{})
 	}
 	if err != nil {
 		t.Errorf("a beat beside it: %v", err)
 	}
 	l.server.Block("b") // in case that this took longer than it stays out
-	opts := []nats.Option{nats.SetCustomDialer(&dialer{Remote: l.remote("b"), life: t.Context()}), nats.NoReconnect()}
+	opts := []nats.Option{nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), life: t.Context()}), nats.NoReconnect()}
 	if again, err := nats.Connect("nats://master", opts...); err == nil {
 		again.Close()
 		t.Error("it comes back at once")
@@ -509,7 +509,7 @@ func TestNodesOfTheVersionBefore(t *testing.T) {
 	l.start()
 	defer l.stop()
 	for range 8 { // natsd warns after the fifth
-		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{Remote: l.remote("old"), life: t.Context()}}), nats.NoReconnect())
+		nc, err := nats.Connect("nats://master", nats.SetCustomDialer(olderDialer{&dialer{ConnectConfig: l.remote("old"), life: t.Context()}}), nats.NoReconnect())
 		if err == nil {
 			nc.Close()
 			t.Fatal("an older node is let in")

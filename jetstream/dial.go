@@ -18,7 +18,7 @@ const (
 // dialer lets nats.go connect to wherever the master is at the moment. It does the TLS handshake itself, to see what the master
 // thinks of it.
 type dialer struct {
-	Remote
+	ConnectConfig
 	life context.Context // of the store: nats.go gives none
 }
 
@@ -85,7 +85,7 @@ func (d *dialer) reach(ctx context.Context, address string) (net.Conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	return &judged{conn, d.Refused}, nil
+	return &judged{conn, d.CertificateRefused}, nil
 }
 
 // SkipTLSHandshake tells nats.go that Dial has done it.

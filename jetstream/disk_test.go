@@ -116,7 +116,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 	server, err := Start(Config{Dir: filepath.Join(dir, "store"), Logger: slog.New(slog.DiscardHandler)})
 	if err == nil {
 		defer server.Close()
-		_, err = server.Store(t.Context())
+		_, err = server.OpenStore(t.Context())
 	}
 	if !errors.Is(err, ErrDisk) {
 		t.Errorf("got %v, want ErrDisk", err)

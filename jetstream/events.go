@@ -31,9 +31,9 @@ type Events struct {
 // keptBatches bounds how many batches stay decoded for the reader, which is as a rule some messages behind those that write.
 const keptBatches = 16
 
-// Stored is a batch of events with its place in the stream. A message that can't be read is an empty batch, and so is the end
+// StoredBatch is a batch of events with its place in the stream. A message that can't be read is an empty batch, and so is the end
 // of a stream whose last messages were removed: readers advance past both.
-type Stored struct {
+type StoredBatch struct {
 	Seq   uint64
 	Batch *grid.Batch
 }
@@ -141,8 +141,8 @@ func messageID(data []byte) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-// Life names the life of the stream in which sequences mean the same: it is another one once the stream was made again or restored.
-func (e *Events) Life() string { return e.life }
+// Epoch names the life of the stream in which sequences mean the same: it is another one once the stream was made again or restored.
+func (e *Events) Epoch() string { return e.life }
 
 // Read calls fn with the batches from sequence from on, in order, and goes on with new ones until ctx ends or fn returns an
 // error. A call brings what is there, up to 64 messages, so that they can be folded in one transaction; what comes next is decoded
@@ -151,10 +151,10 @@ func (e *Events) Life() string { return e.life }
 //
 // It ends with an error before events that a newer version of mlfnode has stored: to pass over them would lose results, and nothing
 // would bring them back after an update.
-func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error) error {
+func (e *Events) Read(ctx context.Context, from uint64, fn func([]StoredBatch) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	decoded := make(chan []Stored)
+	decoded := make(chan []StoredBatch)
 	ended := make(chan error, 1)
 	go func() {
 		defer close(decoded)
@@ -173,9 +173,9 @@ func (e *Events) Read(ctx context.Context, from uint64, fn func([]Stored) error)
 }
 
 // readAhead sends what Read calls its fn with.
-func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []Stored) error {
+func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []StoredBatch) error {
 	t := &tail{store: e.store, stream: eventStream, subject: eventSubjects, next: max(from, 1), follow: true}
-	send := func(stored []Stored) error {
+	send := func(stored []StoredBatch) error {
 		select {
 		case decoded <- stored:
 			return nil
@@ -188,10 +188,10 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 			return nil
 		}
 		t.next = t.lastStored + 1
-		return send([]Stored{{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}}})
+		return send([]StoredBatch{{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}}})
 	}
 	return t.read(ctx, func(batch []entry) error {
-		stored := make([]Stored, 0, len(batch)+1)
+		stored := make([]StoredBatch, 0, len(batch)+1)
 		for i := range batch {
 			b, err := e.decode(&batch[i])
 			if err != nil {
@@ -200,10 +200,10 @@ func (e *Events) readAhead(ctx context.Context, from uint64, decoded chan<- []St
 				}
 				return err
 			}
-			stored = append(stored, Stored{Seq: batch[i].seq, Batch: b})
+			stored = append(stored, StoredBatch{Seq: batch[i].seq, Batch: b})
 		}
 		if last := batch[len(batch)-1]; last.pending == 0 && last.seq < t.lastStored {
-			stored = append(stored, Stored{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}})
+			stored = append(stored, StoredBatch{Seq: t.lastStored, Batch: &grid.Batch{V: grid.EventVersion}})
 		}
 		return send(stored)
 	}, end)

@@ -21,7 +21,7 @@ import (
 func collect(t *testing.T, s *Store, from uint64, n int) (seqs []uint64, events int) {
 	t.Helper()
 	enough := errors.New("enough")
-	err := s.Events.Read(t.Context(), from, func(stored []Stored) error {
+	err := s.Events.Read(t.Context(), from, func(stored []StoredBatch) error {
 		for _, st := range stored {
 			seqs = append(seqs, st.Seq)
 			events += len(st.Batch.Events)
@@ -70,7 +70,7 @@ func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
 			b.Events[0].Run = "a.1.1" // a run of another node
 		}
 		for range 1 + i%10/9 {
-			if err := link.Events(t.Context(), b); err != nil {
+			if err := link.PublishEvents(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -78,10 +78,10 @@ func TestBatchesOfNodesAreReadAsStored(t *testing.T) {
 	if n := len(l.store.Events.decoded); n > keptBatches {
 		t.Errorf("decoded: got %d, want at most %d", n, keptBatches)
 	}
-	read := func() (all []Stored) {
+	read := func() (all []StoredBatch) {
 		t.Helper()
 		enough := errors.New("enough")
-		err := l.store.Events.Read(t.Context(), 1, func(stored []Stored) error {
+		err := l.store.Events.Read(t.Context(), 1, func(stored []StoredBatch) error {
 			if all = append(all, stored...); len(all) >= sent {
 				return enough
 			}
@@ -244,7 +244,7 @@ func TestReadDecodesAhead(t *testing.T) {
 	}
 	var seqs []uint64
 	enough := errors.New("enough")
-	err := s.Events.Read(t.Context(), 1, func(stored []Stored) error {
+	err := s.Events.Read(t.Context(), 1, func(stored []StoredBatch) error {
 		if len(seqs) == 0 {
 			if _, err := s.publish(t.Context(), &nats.Msg{Subject: eventSubject("n", "a-1"), Data: []byte("garbled")}); err != nil {
 				return err
@@ -290,7 +290,7 @@ func TestReadWaitsForALateServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	enough := errors.New("enough")
-	err := s.Events.Read(t.Context(), 1, func([]Stored) error { return enough })
+	err := s.Events.Read(t.Context(), 1, func([]StoredBatch) error { return enough })
 	if !errors.Is(err, enough) || late.asked != 2 {
 		t.Errorf("got %v after %d requests, want the reader's error after 2", err, late.asked)
 	}

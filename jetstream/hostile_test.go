@@ -197,7 +197,7 @@ func (h *held) Read(p []byte) (int, error) {
 func TestMetricsAreTheNodesOwn(t *testing.T) {
 	l := newLab(t)
 	told := make(chan *grid.Batch, 10)
-	defer l.store.Calls.ServeMetrics(func(b *grid.Batch) { told <- b })()
+	defer l.store.Calls.HandleMetrics(func(b *grid.Batch) { told <- b })()
 	w := l.connect("a")
 	metrics := func(run string) grid.Event {
 		return grid.Event{Kind: grid.Metrics, Index: 1, Attempt: 1, Run: run, Time: 1, Metrics: grid.Metric{"x": []byte("1")}}
@@ -208,7 +208,7 @@ func TestMetricsAreTheNodesOwn(t *testing.T) {
 		{V: 99, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.1")}},
 		{V: 1, Sweep: "s-1", Node: "a", Events: []grid.Event{metrics("a.1.2"), {Kind: grid.Fenced, Run: "a.1.2"}}},
 	} {
-		if err := w.Metrics(b); err != nil {
+		if err := w.SendMetrics(b); err != nil {
 			t.Fatal(err)
 		}
 	}

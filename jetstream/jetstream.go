@@ -4,7 +4,7 @@
 // A Server, which natsd runs, owns a folder and JetStream in it. A Store is the master's client of
 // the Server: it creates the streams and gives each kind of content its own type. Nodes do not
 // touch the store. They call the master, which checks what they ask for: over a network connection,
-// or directly in the master's own process. In both cases the node has a Link, and Calls answers.
+// or directly in the master's own process. In both cases the node has a MasterClient, and Calls answers.
 //
 // What is acknowledged is on disk. The server runs with SyncAlways, so a publish to any stream
 // returns after the flush; the lease queue alone opts out, because the reconciler makes up for a

@@ -11,17 +11,17 @@ import (
 	js "github.com/nats-io/nats.go/jetstream"
 )
 
-// Queued is a lease in the queue, held or not.
-type Queued struct {
+// QueuedLease is a lease in the queue, held or not.
+type QueuedLease struct {
 	Lease
 	Seq uint64
 }
 
-// Present lists all leases that are not acknowledged, held ones included. One that can't be read has no content.
-func (q *Queue) Present(ctx context.Context) ([]Queued, error) {
+// List lists all leases that are not acknowledged, held ones included. One that can't be read has no content.
+func (q *Queue) List(ctx context.Context) ([]QueuedLease, error) {
 	ctx, stop := q.store.limited(ctx)
 	defer stop()
-	var all []Queued
+	var all []QueuedLease
 	for next := uint64(1); ; next = all[len(all)-1].Seq + 1 {
 		n := len(all)
 		var err error
@@ -35,9 +35,9 @@ func (q *Queue) Present(ctx context.Context) ([]Queued, error) {
 }
 
 // page adds up to presentPage leases from next on.
-func (q *Queue) page(ctx context.Context, all []Queued, next uint64) ([]Queued, error) {
+func (q *Queue) page(ctx context.Context, all []QueuedLease, next uint64) ([]QueuedLease, error) {
 	err := q.store.page(ctx, leaseStream, pageRequest{Seq: next, Batch: presentPage, Subjects: leaseSubjects}, func(m *nats.Msg, seq uint64) {
-		all = append(all, Queued{Seq: seq, Lease: decodeLease(m.Data, lastToken(m.Header.Get("Nats-Subject")), seq)})
+		all = append(all, QueuedLease{Seq: seq, Lease: decodeLease(m.Data, lastToken(m.Header.Get("Nats-Subject")), seq)})
 	})
 	return all, err
 }

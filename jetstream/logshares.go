@@ -150,25 +150,25 @@ func (l *Logs) loadCut(ctx context.Context) error {
 	return nil
 }
 
-// Kept says from where on output is still there.
-type Kept struct {
+// LogBounds says from where on output is still there.
+type LogBounds struct {
 	first uint64
 	cut   map[grid.NodeID]uint64
 }
 
-// From gives the sequence from which on all that a node has stored is there; older output was removed.
-func (k *Kept) From(node grid.NodeID) uint64 { return max(k.first, k.cut[node]) }
+// First gives the sequence from which on all that a node has stored is there; older output was removed.
+func (k *LogBounds) First(node grid.NodeID) uint64 { return max(k.first, k.cut[node]) }
 
-// Kept finds out which output is still there.
-func (l *Logs) Kept(ctx context.Context) (Kept, error) {
+// Bounds finds out which output is still there.
+func (l *Logs) Bounds(ctx context.Context) (LogBounds, error) {
 	info, err := l.store.info(ctx, logStream)
 	if err == nil {
 		err = l.loadCut(ctx)
 	}
 	if err != nil {
-		return Kept{}, err
+		return LogBounds{}, err
 	}
 	l.shares.mu.Lock()
 	defer l.shares.mu.Unlock()
-	return Kept{first: info.State.FirstSeq, cut: maps.Clone(l.shares.cut)}, nil
+	return LogBounds{first: info.State.FirstSeq, cut: maps.Clone(l.shares.cut)}, nil
 }

@@ -16,7 +16,7 @@ func openFor(t *testing.T, dir string, limits Limits) (s *Store, end func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err = server.Store(t.Context()); err != nil {
+	if s, err = server.OpenStore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return s, func() {
@@ -68,14 +68,14 @@ func TestOneNodeDoesNotPushOutTheOutputOfOthers(t *testing.T) {
 		if got := printed(t, s, "quiet"); !slices.Equal(got, quiet) {
 			t.Errorf("%s: %d of %d messages of the quiet node are there", when, len(got), len(quiet))
 		}
-		kept, err := s.Logs.Kept(t.Context())
+		kept, err := s.Logs.Bounds(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if from := kept.From("quiet"); from > quiet[0] {
+		if from := kept.First("quiet"); from > quiet[0] {
 			t.Errorf("%s: output of the quiet node is said to be there from %d on, and begins at %d", when, from, quiet[0])
 		}
-		from := kept.From("loud")
+		from := kept.First("loud")
 		want := loud[slices.IndexFunc(loud, func(seq uint64) bool { return seq >= from }):]
 		if got := printed(t, s, "loud"); !slices.Equal(got, want) || len(got)*20_000 < limit/2 || from <= loud[0] {
 			t.Errorf("%s: %d messages of the loud node are there, from %d on; said to be there are %d from %d on", when, len(got), got[0], len(want), from)
@@ -98,8 +98,8 @@ func TestOneNodeHasAllRoom(t *testing.T) {
 	const limit = 2 << 20
 	s := open(t, t.TempDir(), Limits{LogBytes: limit})
 	prints(t, s, "n", 3*limit, 20_000)
-	kept, err := s.Logs.Kept(t.Context())
-	if got := printed(t, s, "n"); err != nil || len(got)*20_000 < limit*9/10 || len(kept.cut) != 0 || kept.From("n") != got[0] {
+	kept, err := s.Logs.Bounds(t.Context())
+	if got := printed(t, s, "n"); err != nil || len(got)*20_000 < limit*9/10 || len(kept.cut) != 0 || kept.First("n") != got[0] {
 		t.Errorf("got %d messages from %d on, %v; kept %+v", len(got), got[0], err, kept)
 	}
 }

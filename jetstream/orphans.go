@@ -15,12 +15,12 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// PurgeUnknown removes events, output and artifacts of sweeps that have no record: late reports of a sweep that was removed, and what
+// PurgeOrphans removes events, output and artifacts of sweeps that have no record: late reports of a sweep that was removed, and what
 // nodes of earlier versions have written under names of their own. known is asked for each sweep of which something is stored; where it
 // says no, the records are looked at once more. Of a part with more than a page of subjects it looks at one page, and at the next one
 // when it is called again, unless whole is set. It passes over a part with more than maxSubjects, and goes on with the next part after an
 // error. It gives the sweeps of which something was removed, also beside an error.
-func (s *Store) PurgeUnknown(ctx context.Context, whole bool, known func(grid.SweepID) bool) ([]grid.SweepID, error) {
+func (s *Store) PurgeOrphans(ctx context.Context, whole bool, known func(grid.SweepID) bool) ([]grid.SweepID, error) {
 	s.looking.Lock()
 	defer s.looking.Unlock()
 	removed := map[grid.SweepID]bool{}
@@ -43,7 +43,7 @@ type orphanPart struct {
 	sweep          func(subject string) grid.SweepID
 }
 
-// purgePart does the work of PurgeUnknown in one part, and adds to removed.
+// purgePart does the work of PurgeOrphans in one part, and adds to removed.
 func (s *Store) purgePart(ctx context.Context, part orphanPart, whole bool, known func(grid.SweepID) bool, removed map[grid.SweepID]bool) error {
 	info, err := s.info(ctx, part.stream)
 	if err != nil {

@@ -14,11 +14,11 @@ import (
 )
 
 // reports has a node report an event and some output of a sweep.
-func reports(ctx context.Context, l *Link, id string) (events, output error) {
+func reports(ctx context.Context, l *MasterClient, id string) (events, output error) {
 	b := batch(id, 0, 1)
 	b.Node, b.Events[0].Run = l.node, string(l.node)+".1.1"
-	events = l.Events(ctx, b)
-	_, _, output = l.Output(ctx, grid.SweepID(id), []Chunk{{Run: string(l.node) + ".1.1", Stream: 1, Data: []byte("x")}})
+	events = l.PublishEvents(ctx, b)
+	_, _, output = l.PublishOutput(ctx, grid.SweepID(id), []Chunk{{Run: string(l.node) + ".1.1", Stream: 1, Data: []byte("x")}})
 	return events, output
 }
 
@@ -42,7 +42,7 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	}
 	l.stop()
 	l.start()
-	for name, link := range map[string]*Link{"remote": l.connect("b"), "own": l.store.Calls.Of("m")} {
+	for name, link := range map[string]*MasterClient{"remote": l.connect("b"), "own": l.store.Calls.LocalClient("m")} {
 		for id, known := range map[string]bool{"a-1": true, "old-1": true, "newer-1": true, "gone-1": false, "ghost-1": false, "": false} {
 			for range 2 {
 				events, output := reports(ctx, link, id)
@@ -58,7 +58,7 @@ func TestReportsOnUnknownSweeps(t *testing.T) {
 	if events, output := reports(ctx, l.connect("c"), "old-1"); !errors.Is(events, ErrUnknownSweep) || !errors.Is(output, ErrUnknownSweep) {
 		t.Errorf("reports on a sweep that was removed: got %v and %v", events, output)
 	}
-	left, err := l.store.PurgeUnknown(ctx, true, func(grid.SweepID) bool { return false })
+	left, err := l.store.PurgeOrphans(ctx, true, func(grid.SweepID) bool { return false })
 	if err != nil || len(left) != 1 || left[0] != "old-1" {
 		t.Errorf("got %v, %v of no sweep in the store, want only what was reported before the removal", left, err)
 	}
@@ -107,7 +107,7 @@ func TestManySubjects(t *testing.T) {
 			}
 			removed, rounds := 0, 0
 			for ; removed < 33 && rounds < 20; rounds++ {
-				ids, err := s.PurgeUnknown(t.Context(), whole, func(grid.SweepID) bool { return false })
+				ids, err := s.PurgeOrphans(t.Context(), whole, func(grid.SweepID) bool { return false })
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -131,7 +131,7 @@ func TestOrphansOfOtherParts(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	s.maxLook = 3
 	purge := func() ([]grid.SweepID, error) {
-		return s.PurgeUnknown(t.Context(), true, func(grid.SweepID) bool { return false })
+		return s.PurgeOrphans(t.Context(), true, func(grid.SweepID) bool { return false })
 	}
 	for i := range 4 {
 		put(t, s, eventSubject("n1", grid.SweepID(fmt.Sprint("ghost-", i))), "{}")

@@ -20,7 +20,7 @@ import (
 	"mlfnode/grid"
 )
 
-// presentPage is how many leases one request of Present brings.
+// presentPage is how many leases one request of List brings.
 const presentPage = 1000
 
 // The versions of leases on the wire are the levels of the nodes that may run their trials. Older nodes leave leases of newer versions.
@@ -71,8 +71,8 @@ type Queue struct {
 	lanes  map[string]*laneQueue // by shape; those of which a lease is ready or taken
 }
 
-// Held is a lease in the hands of a node.
-type Held struct {
+// GrantedLease is a lease in the hands of a node.
+type GrantedLease struct {
 	Lease
 	Seq        uint64 `json:"seq"` // in the stream
 	Deliveries int    `json:"d"`   // how often it was taken
@@ -80,7 +80,7 @@ type Held struct {
 
 // queued is a lease in the queue.
 type queued struct {
-	Held
+	GrantedLease
 	node  grid.NodeID // that has it; "" for none, or for one that is not known
 	taken bool        // by a node
 	waits bool        // it is postponed
@@ -101,14 +101,14 @@ func (q *Queue) load(ctx context.Context) error {
 	for name := range names.Name() {
 		_ = str.DeleteConsumer(ctx, name) // does no harm where it stays
 	}
-	stored, err := q.Present(ctx)
+	stored, err := q.List(ctx)
 	if err = cmp.Or(names.Err(), err); err != nil {
 		return q.store.explain(ctx, "load leases", err)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, l := range stored {
-		held := &queued{Held: Held{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
+		held := &queued{GrantedLease: GrantedLease{Lease: l.Lease, Seq: l.Seq, Deliveries: 1}}
 		q.leases[l.ID] = held
 		q.hand(held, "")
 	}
@@ -148,7 +148,7 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("publish a lease: %w", err)
 	}
-	added := &queued{Held: Held{Lease: l, Seq: seq}}
+	added := &queued{GrantedLease: GrantedLease{Lease: l, Seq: seq}}
 	q.mu.Lock()
 	q.leases[l.ID] = added
 	q.lane(l.Shape).put(added)
@@ -158,10 +158,10 @@ func (q *Queue) Publish(ctx context.Context, l Lease) (uint64, error) {
 }
 
 // take hands up to n leases that are there now, and that nodes of a level may have, out to a node.
-func (q *Queue) take(node grid.NodeID, shape string, n, level int) []Held {
+func (q *Queue) take(node grid.NodeID, shape string, n, level int) []GrantedLease {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	held := []Held{}
+	held := []GrantedLease{}
 	for lane := q.lanes[shape]; lane != nil && len(held) < n; {
 		l := lane.next(level)
 		if l == nil {
@@ -169,7 +169,7 @@ func (q *Queue) take(node grid.NodeID, shape string, n, level int) []Held {
 		}
 		l.Deliveries++
 		q.hand(l, node)
-		held = append(held, l.Held)
+		held = append(held, l.GrantedLease)
 	}
 	return held
 }
@@ -233,8 +233,8 @@ func (q *Queue) postpone(node grid.NodeID, id grid.LeaseID, d time.Duration) err
 	return nil
 }
 
-// HandedOut reports whether a node has ever taken a lease.
-func (q *Queue) HandedOut(id grid.LeaseID) bool {
+// WasGranted reports whether a node has ever taken a lease.
+func (q *Queue) WasGranted(id grid.LeaseID) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.leases[id]
@@ -274,9 +274,9 @@ func (q *Queue) Delete(ctx context.Context, id grid.LeaseID) error {
 	return nil
 }
 
-// DeleteStored takes a lease out of the queue that Present has listed, also one that this process
+// DeleteStored takes a lease out of the queue that List has listed, also one that this process
 // has not noted: it could not see whether its Publish came to the stream.
-func (q *Queue) DeleteStored(ctx context.Context, l *Queued) error {
+func (q *Queue) DeleteStored(ctx context.Context, l *QueuedLease) error {
 	if err := q.Delete(ctx, l.ID); err != nil {
 		return err
 	}
@@ -383,8 +383,8 @@ func (l *laneQueue) remove(q *queued) bool {
 	return true
 }
 
-// Wake calls fn whenever a lease has been put into a queue or returned, until stop is called. fn must not block.
-func (q *Queue) Wake(fn func(shape string)) (stop func()) { return q.wakings.add(fn) }
+// NotifyReady calls fn whenever a lease has been put into a queue or returned, until stop is called. fn must not block.
+func (q *Queue) NotifyReady(fn func(shape string)) (stop func()) { return q.wakings.add(fn) }
 
 // listeners are told of something. The zero value is ready to use.
 type listeners[T any] struct {

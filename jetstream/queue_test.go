@@ -32,7 +32,7 @@ func mustPublish(t testing.TB, q *Queue, l Lease) uint64 {
 // tester takes leases in tests.
 const tester = grid.NodeID("n")
 
-func mustTake(t testing.TB, q *Queue, shape string, n, want int) []Held {
+func mustTake(t testing.TB, q *Queue, shape string, n, want int) []GrantedLease {
 	t.Helper()
 	held := q.take(tester, shape, n, leaseVersion)
 	if len(held) != want {
@@ -41,7 +41,7 @@ func mustTake(t testing.TB, q *Queue, shape string, n, want int) []Held {
 	return held
 }
 
-func giveBack(t testing.TB, q *Queue, h Held) {
+func giveBack(t testing.TB, q *Queue, h GrantedLease) {
 	t.Helper()
 	if err := q.acknowledge(t.Context(), tester, h.ID); err != nil {
 		t.Errorf("give back: %v", err)
@@ -50,7 +50,7 @@ func giveBack(t testing.TB, q *Queue, h Held) {
 
 func present(t testing.TB, q *Queue) []uint64 {
 	t.Helper()
-	all, err := q.Present(t.Context())
+	all, err := q.List(t.Context())
 	if err != nil {
 		t.Fatalf("present: %v", err)
 	}
@@ -101,7 +101,7 @@ func TestQueue(t *testing.T) {
 func TestPostponedLeaseComesAgain(t *testing.T) {
 	q := open(t, t.TempDir(), Limits{}).Queue
 	woken := make(chan string, 4)
-	defer q.Wake(func(shape string) { woken <- shape })()
+	defer q.NotifyReady(func(shape string) { woken <- shape })()
 	mustPublish(t, q, lease("a b", 0))
 	if got := <-woken; got != "a b" {
 		t.Errorf("woken for %q, want %q", got, "a b")
@@ -123,7 +123,7 @@ func TestLeasePostponedTwice(t *testing.T) {
 	woken := make(chan string, 4)
 	mustPublish(t, q, lease("s", 0))
 	h := mustTake(t, q, "s", 1, 1)[0]
-	defer q.Wake(func(shape string) { woken <- shape })()
+	defer q.NotifyReady(func(shape string) { woken <- shape })()
 	for _, delay := range []time.Duration{10 * time.Millisecond, 200 * time.Millisecond} {
 		if err := q.postpone(tester, h.ID, delay); err != nil {
 			t.Fatal(err)
@@ -152,7 +152,7 @@ func TestLeaseOfAnEarlierMasterIsPostponed(t *testing.T) {
 	l.stop()
 	l.start()
 	woken := make(chan string, 4)
-	defer l.store.Queue.Wake(func(shape string) { woken <- shape })()
+	defer l.store.Queue.NotifyReady(func(shape string) { woken <- shape })()
 	if err := l.store.Queue.postpone(tester, h.ID, 100*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +173,7 @@ func TestLeaseOfAnUnsurePublish(t *testing.T) {
 	s := open(t, t.TempDir(), Limits{})
 	known := mustPublish(t, s.Queue, lease("s", 0))
 	put(t, s, leaseSubject("s"), `{"v":1,"s":"a-1","l":10,"h":20,"a":1,"n":"x.1.y"}`)
-	all, err := s.Queue.Present(t.Context())
+	all, err := s.Queue.List(t.Context())
 	if err != nil || len(all) != 2 {
 		t.Fatalf("got %v, %v; want two leases", all, err)
 	}
@@ -245,7 +245,7 @@ func TestWorkersShareAQueue(t *testing.T) {
 	defer stop()
 	const leases = 500
 	wake := make(chan struct{}, 1)
-	defer q.Wake(func(string) {
+	defer q.NotifyReady(func(string) {
 		select {
 		case wake <- struct{}{}:
 		default:
@@ -330,7 +330,7 @@ func TestLeasesOfAnEarlierMaster(t *testing.T) {
 	if err := q.acknowledge(t.Context(), tester, "another"); err != nil {
 		t.Error(err)
 	}
-	if left := present(t, q); len(left) != 2 || !q.HandedOut(first.ID) {
+	if left := present(t, q); len(left) != 2 || !q.WasGranted(first.ID) {
 		t.Fatalf("leases: got %v, want both still", left)
 	}
 	giveBack(t, q, first)
@@ -382,7 +382,7 @@ func TestLeaseIsItsHolders(t *testing.T) {
 func TestCompetingPulls(t *testing.T) {
 	l := newLab(t)
 	const rounds, burst = 40, 5
-	got := make(chan Held, burst)
+	got := make(chan GrantedLease, burst)
 	var pulling sync.WaitGroup
 	defer pulling.Wait()
 	ctx, stop := context.WithCancel(t.Context())
@@ -391,9 +391,9 @@ func TestCompetingPulls(t *testing.T) {
 		w := l.connect(fmt.Sprint("w", i))
 		pulling.Go(func() {
 			for ctx.Err() == nil {
-				held, _ := w.Take(ctx, "s", 1)
+				held, _ := w.TakeLeases(ctx, "s", 1)
 				for i := range held {
-					if err := w.Return(ctx, &held[i]); err != nil {
+					if err := w.ReturnLease(ctx, &held[i]); err != nil {
 						t.Error(err)
 					}
 					got <- held[i]

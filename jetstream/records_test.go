@@ -136,7 +136,7 @@ func TestLongRecord(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	seen := map[grid.SweepID]*grid.Sweep{}
-	err = l.connect("w").Watch(ctx, func(c Change) {
+	err = l.connect("w").WatchRecords(ctx, func(c Change) {
 		if c.Synced {
 			stop()
 		} else {

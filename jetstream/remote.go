@@ -19,8 +19,8 @@ import (
 	"mlfnode/jetstream/natsd"
 )
 
-// Remote says how a node reaches the Server of its master.
-type Remote struct {
+// ConnectConfig says how a node reaches the Server of its master.
+type ConnectConfig struct {
 	Node grid.NodeID
 	// Addresses gives where the master may be, as HOST:PORT, the likeliest first. It is asked with each try to connect.
 	Addresses func() []string
@@ -30,7 +30,7 @@ type Remote struct {
 	Connected func(bool)
 	// Refused is called each time that the master does not take the node's certificate, because it has expired by the master's clock or for
 	// another reason; may be nil.
-	Refused func(expired bool)
+	CertificateRefused func(expired bool)
 }
 
 const (
@@ -39,8 +39,8 @@ const (
 	redialJitter   = 100 * time.Millisecond
 )
 
-// Link is how a node calls its master, over the network or in the master's own process. All calls may be made from many goroutines.
-type Link struct {
+// MasterClient is how a node calls its master, over the network or in the master's own process. All calls may be made from many goroutines.
+type MasterClient struct {
 	node    grid.NodeID
 	calls   *Calls // of the master, for a node in its process; the other fields are for those that are elsewhere then
 	log     *slog.Logger
@@ -55,17 +55,17 @@ type Link struct {
 	records *listeners[struct{}]
 }
 
-// Of gives the Link of a node of this process.
-func (c *Calls) Of(node grid.NodeID) *Link {
+// LocalClient gives the MasterClient of a node of this process.
+func (c *Calls) LocalClient(node grid.NodeID) *MasterClient {
 	s := c.store
-	return &Link{node: node, calls: c, log: s.log, gone: s.gone, lost: s.lost, lanes: &s.Queue.wakings, records: &s.Records.moved}
+	return &MasterClient{node: node, calls: c, log: s.log, gone: s.gone, lost: s.lost, lanes: &s.Queue.wakings, records: &s.Records.moved}
 }
 
-// Connect opens a Link. It waits until the master has been reached, or ctx ends. Later the connection comes back by itself whenever it
+// Connect opens a MasterClient. It waits until the master has been reached, or ctx ends. Later the connection comes back by itself whenever it
 // was lost; calls in between fail, and Watch goes on where it stopped.
-func Connect(ctx context.Context, r Remote) (*Link, error) {
+func Connect(ctx context.Context, r ConnectConfig) (*MasterClient, error) {
 	line := newLine()
-	l := &Link{
+	l := &MasterClient{
 		node: r.Node, log: r.Logger.With("component", "jetstream"), life: line.life, gone: make(chan struct{}), lost: make(chan struct{}),
 		lanes: &listeners[string]{}, records: &listeners[struct{}]{},
 	}
@@ -81,7 +81,7 @@ func Connect(ctx context.Context, r Remote) (*Link, error) {
 		told(true)
 		l.records.tell(struct{}{})
 	}
-	conn, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{Remote: r, life: line.closing}), nats.Name(string(r.Node)),
+	conn, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{ConnectConfig: r, life: line.closing}), nats.Name(string(r.Node)),
 		nats.CustomInboxPrefix(inbox(r.Node)), nats.SyncQueueLen(inboxMessages),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectWait(redialInterval),
 		nats.ReconnectJitter(redialJitter, redialJitter), nats.ReconnectBufSize(-1), nats.Timeout(dialLimit),
@@ -105,7 +105,7 @@ func Connect(ctx context.Context, r Remote) (*Link, error) {
 	return l, nil
 }
 
-func (l *Link) open(ctx context.Context, reached <-chan struct{}) error {
+func (l *MasterClient) open(ctx context.Context, reached <-chan struct{}) error {
 	if _, err := l.conn.Subscribe(inbox(l.node)+"."+hints, l.hear); err != nil {
 		return fmt.Errorf("listen to the master: %w", err)
 	}
@@ -118,7 +118,7 @@ func (l *Link) open(ctx context.Context, reached <-chan struct{}) error {
 }
 
 // hear takes a hint of the master.
-func (l *Link) hear(m *nats.Msg) {
+func (l *MasterClient) hear(m *nats.Msg) {
 	var h wireHints
 	if err := json.Unmarshal(m.Data, &h); err != nil {
 		return // of another version
@@ -132,18 +132,18 @@ func (l *Link) hear(m *nats.Msg) {
 }
 
 // ended is called when the connection has ended for good.
-func (l *Link) ended() {
+func (l *MasterClient) ended() {
 	if !l.asked.Load() {
 		close(l.lost)
 	}
 	close(l.gone)
 }
 
-// Lost is closed when the connection has ended for good although nobody closed the Link. Nothing brings it back.
-func (l *Link) Lost() <-chan struct{} { return l.lost }
+// Lost is closed when the connection has ended for good although nobody closed it. Nothing brings it back.
+func (l *MasterClient) Lost() <-chan struct{} { return l.lost }
 
 // Close ends the connection. What was sent without an answer is passed on first.
-func (l *Link) Close() {
+func (l *MasterClient) Close() {
 	l.asked.Store(true)
 	_ = l.conn.FlushTimeout(closeLimit) // a master that is gone already makes this fail
 	l.conn.Close()
@@ -151,7 +151,7 @@ func (l *Link) Close() {
 }
 
 // ask makes a call, which ends at once when the connection does.
-func (l *Link) ask(ctx context.Context, verb string, m *nats.Msg) ([]byte, error) {
+func (l *MasterClient) ask(ctx context.Context, verb string, m *nats.Msg) ([]byte, error) {
 	if len(m.Data) > maxPayload-4096 { // headers share the limit
 		return nil, ErrTooLarge
 	}
@@ -247,7 +247,7 @@ func refusalOf(m *nats.Msg) error {
 const maxRefusal = 1024
 
 // call makes a call whose content and answer are JSON.
-func call[T any](ctx context.Context, l *Link, verb string, content any) (answer T, err error) {
+func call[T any](ctx context.Context, l *MasterClient, verb string, content any) (answer T, err error) {
 	data, err := json.Marshal(content)
 	if err != nil {
 		return answer, fmt.Errorf("encode a call for %s: %w", verb, err)
@@ -263,7 +263,7 @@ func call[T any](ctx context.Context, l *Link, verb string, content any) (answer
 }
 
 // post sends what is not answered.
-func (l *Link) post(verb string, content any) error {
+func (l *MasterClient) post(verb string, content any) error {
 	data, err := json.Marshal(content)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", verb, err)
@@ -281,8 +281,8 @@ func (l *Link) post(verb string, content any) error {
 	return nil
 }
 
-// Watch reports every existing record, then Synced, then every change, until ctx ends. fn must be quick.
-func (l *Link) Watch(ctx context.Context, fn func(Change)) error {
+// WatchRecords reports every existing record, then Synced, then every change, until ctx ends. fn must be quick.
+func (l *MasterClient) WatchRecords(ctx context.Context, fn func(Change)) error {
 	moved := make(chan struct{}, 1)
 	defer l.records.add(func(struct{}) {
 		select {
@@ -330,7 +330,7 @@ type seenRecords struct {
 // changes reports the records that have changed since the last call. When the master has restored
 // its store, which counts from a lower sequence then, that is all that it has and the removal of
 // what it has no more.
-func (l *Link) changes(ctx context.Context, seen *seenRecords, fn func(Change)) error {
+func (l *MasterClient) changes(ctx context.Context, seen *seenRecords, fn func(Change)) error {
 	for {
 		data, err := l.ask(ctx, callSweeps, &nats.Msg{Data: binary.AppendUvarint(nil, seen.after)})
 		if err != nil {
@@ -370,7 +370,7 @@ func (l *Link) changes(ctx context.Context, seen *seenRecords, fn func(Change)) 
 }
 
 // Record gives the record of a sweep, or ErrNotFound.
-func (l *Link) Record(ctx context.Context, id grid.SweepID) (Record, error) {
+func (l *MasterClient) Record(ctx context.Context, id grid.SweepID) (Record, error) {
 	data, err := l.ask(ctx, callSweep, &nats.Msg{Data: []byte(id)})
 	if err != nil {
 		return Record{}, err
@@ -382,37 +382,37 @@ func (l *Link) Record(ctx context.Context, id grid.SweepID) (Record, error) {
 	return decodeRecord(data[n:], rev)
 }
 
-// Wake calls fn whenever a lease of a lane may be there to take, until stop is called. fn must not block.
-func (l *Link) Wake(fn func(lane string)) (stop func()) { return l.lanes.add(fn) }
+// NotifyReady calls fn whenever a lease of a lane may be there to take, until stop is called. fn must not block.
+func (l *MasterClient) NotifyReady(fn func(lane string)) (stop func()) { return l.lanes.add(fn) }
 
-// Take takes up to n leases of a lane that are there now, and that are not left to nodes of newer
+// TakeLeases takes up to n leases of a lane that are there now, and that are not left to nodes of newer
 // versions; none is no error.
-func (l *Link) Take(ctx context.Context, lane string, n int) ([]Held, error) {
-	held, err := call[[]Held](ctx, l, callTake, takeCall{Lane: lane, N: n, Level: leaseVersion})
+func (l *MasterClient) TakeLeases(ctx context.Context, lane string, n int) ([]GrantedLease, error) {
+	held, err := call[[]GrantedLease](ctx, l, callTake, takeCall{Lane: lane, N: n, Level: leaseVersion})
 	for i := range held {
 		held[i].Shape = lane
 	}
 	return held, err
 }
 
-// Return gives back a lease that is done with: everything about it is reported.
-func (l *Link) Return(ctx context.Context, h *Held) error {
+// ReturnLease gives back a lease that is done with: everything about it is reported.
+func (l *MasterClient) ReturnLease(ctx context.Context, h *GrantedLease) error {
 	_, err := call[any](ctx, l, callReturn, leaseCall{ID: h.ID})
 	return err
 }
 
-// Postpone leaves a lease to whoever takes it after a while.
-func (l *Link) Postpone(ctx context.Context, h *Held, d time.Duration) error {
+// PostponeLease leaves a lease to whoever takes it after a while.
+func (l *MasterClient) PostponeLease(ctx context.Context, h *GrantedLease, d time.Duration) error {
 	_, err := call[any](ctx, l, callPostpone, leaseCall{ID: h.ID, Delay: d})
 	return err
 }
 
-// ErrUnknownSweep is returned by Link.Events and Link.Output when the master has no record of the sweep, and will have none: it was
+// ErrUnknownSweep is returned by MasterClient.PublishEvents and MasterClient.PublishOutput when the master has no record of the sweep, and will have none: it was
 // removed, or is gone since the store was restored. Nothing is stored then.
 var ErrUnknownSweep = errors.New("the master has no record of the sweep")
 
-// Events stores a batch. Storing the same one again is harmless. It returns when the batch is on the master's disk, or ErrUnknownSweep.
-func (l *Link) Events(ctx context.Context, b *grid.Batch) error {
+// PublishEvents stores a batch. Storing the same one again is harmless. It returns when the batch is on the master's disk, or ErrUnknownSweep.
+func (l *MasterClient) PublishEvents(ctx context.Context, b *grid.Batch) error {
 	if l.calls != nil { // the node is the master's own
 		switch known, err := l.calls.store.Records.known(ctx, b.Sweep); {
 		case err != nil:
@@ -429,9 +429,9 @@ func (l *Link) Events(ctx context.Context, b *grid.Batch) error {
 	return err
 }
 
-// Output stores chunks of a sweep, and gives the sequences of the first and the last message once all are on the master's disk. It
+// PublishOutput stores chunks of a sweep, and gives the sequences of the first and the last message once all are on the master's disk. It
 // may return ErrUnknownSweep.
-func (l *Link) Output(ctx context.Context, sweep grid.SweepID, chunks []Chunk) (first, last uint64, err error) {
+func (l *MasterClient) PublishOutput(ctx context.Context, sweep grid.SweepID, chunks []Chunk) (first, last uint64, err error) {
 	header := nats.Header{sweepHeader: {string(sweep)}}
 	return packAll(chunks, func(data []byte) (uint64, error) {
 		return l.send(ctx, callOutput, &nats.Msg{Header: header, Data: data})
@@ -439,7 +439,7 @@ func (l *Link) Output(ctx context.Context, sweep grid.SweepID, chunks []Chunk) (
 }
 
 // send reports something that is stored, and gives its sequence.
-func (l *Link) send(ctx context.Context, verb string, m *nats.Msg) (uint64, error) {
+func (l *MasterClient) send(ctx context.Context, verb string, m *nats.Msg) (uint64, error) {
 	data, err := l.ask(ctx, verb, m)
 	if err != nil {
 		return 0, err
@@ -454,17 +454,17 @@ func (l *Link) send(ctx context.Context, verb string, m *nats.Msg) (uint64, erro
 	return s.Seq, nil
 }
 
-// Metrics tells the metrics of running attempts of one sweep, without waiting for the master.
-func (l *Link) Metrics(b *grid.Batch) error { return l.post(callMetrics, b) }
+// SendMetrics tells the metrics of running attempts of one sweep, without waiting for the master.
+func (l *MasterClient) SendMetrics(b *grid.Batch) error { return l.post(callMetrics, b) }
 
-// Beat sends a beat and gives the master's orders.
-func (l *Link) Beat(ctx context.Context, b Beat) (Orders, error) {
+// SendHeartbeat sends a heartbeat and returns the master's directives.
+func (l *MasterClient) SendHeartbeat(ctx context.Context, b Heartbeat) (Directives, error) {
 	b.V = wireVersion
-	return call[Orders](ctx, l, callBeat, b)
+	return call[Directives](ctx, l, callBeat, b)
 }
 
 // Keyring asks for the gossip keys, the primary first.
-func (l *Link) Keyring(ctx context.Context) ([][]byte, error) {
+func (l *MasterClient) Keyring(ctx context.Context) ([][]byte, error) {
 	return call[[][]byte](ctx, l, callKeyring, struct{}{})
 }
 

@@ -128,7 +128,7 @@ func (l *lab) start() {
 		l.t.Fatal(err)
 	}
 	l.port = l.server.Addr().(*net.TCPAddr).Port
-	if l.store, err = l.server.Store(context.Background()); err != nil {
+	if l.store, err = l.server.OpenStore(context.Background()); err != nil {
 		l.t.Fatal(err)
 	}
 }
@@ -138,13 +138,13 @@ func (l *lab) stop() {
 	l.server.Close()
 }
 
-func (l *lab) remote(name string) Remote {
-	return Remote{Node: grid.NodeID(name), TLS: l.tls(name), Logger: l.logger(), Addresses: func() []string {
+func (l *lab) remote(name string) ConnectConfig {
+	return ConnectConfig{Node: grid.NodeID(name), TLS: l.tls(name), Logger: l.logger(), Addresses: func() []string {
 		return []string{fmt.Sprintf("127.0.0.1:%d", l.port)}
 	}}
 }
 
-func (l *lab) connect(name string) *Link {
+func (l *lab) connect(name string) *MasterClient {
 	l.t.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
@@ -171,24 +171,24 @@ func TestLink(t *testing.T) {
 		t.Errorf("record that is not there: got %v, want ErrNotFound", err)
 	}
 	woken := make(chan string, 1)
-	defer w.Wake(func(lane string) { woken <- lane })()
+	defer w.NotifyReady(func(lane string) { woken <- lane })()
 	mustPublish(t, l.store.Queue, lease("c1", 0))
 	if lane := <-woken; lane != "c1" {
 		t.Errorf("woken for %s, want c1", lane)
 	}
-	held, err := w.Take(ctx, "c1", 1)
+	held, err := w.TakeLeases(ctx, "c1", 1)
 	if err != nil || len(held) != 1 || held[0].Lo != 0 || held[0].Hi != 10 || held[0].Seq == 0 || held[0].ID == "" || held[0].Shape != "c1" {
 		t.Fatalf("lease: got %+v, %v", held, err)
 	}
 	b := batch("a-1", 0, 1)
 	b.Node, b.Events[0].Run = "w", "w.1.1"
-	if err := w.Events(ctx, b); err != nil {
+	if err := w.PublishEvents(ctx, b); err != nil {
 		t.Errorf("events: %v", err)
 	}
-	if first, last, err := w.Output(ctx, "a-1", []Chunk{{Run: "w.1.1", Stream: 1, Data: make([]byte, 2*splitBytes)}}); err != nil || last <= first {
+	if first, last, err := w.PublishOutput(ctx, "a-1", []Chunk{{Run: "w.1.1", Stream: 1, Data: make([]byte, 2*splitBytes)}}); err != nil || last <= first {
 		t.Errorf("output: got %d to %d, %v", first, last, err)
 	}
-	if err := w.Return(ctx, &held[0]); err != nil {
+	if err := w.ReturnLease(ctx, &held[0]); err != nil {
 		t.Errorf("return: %v", err)
 	}
 	if _, events := collect(t, l.store, 1, 1); events != 1 {
@@ -202,17 +202,17 @@ func TestLink(t *testing.T) {
 // TestBeats brings the caller's name to the master, and the orders back.
 func TestBeats(t *testing.T) {
 	l := newLab(t)
-	stop := l.store.Calls.ServeBeats(func(node grid.NodeID, b *Beat) Orders {
-		return Orders{Stop: []grid.LeaseID{b.Held[0].ID}, Reason: string(node)}
+	stop := l.store.Calls.HandleHeartbeats(func(node grid.NodeID, b *Heartbeat) Directives {
+		return Directives{Stop: []grid.LeaseID{b.Leases[0].ID}, Reason: string(node)}
 	})
-	for node, beat := range map[string]func(context.Context, Beat) (Orders, error){"w": l.connect("w").Beat, "m": l.store.Calls.Of("m").Beat} {
-		o, err := beat(t.Context(), Beat{Held: []HeldLease{{ID: "x"}}})
+	for node, beat := range map[string]func(context.Context, Heartbeat) (Directives, error){"w": l.connect("w").SendHeartbeat, "m": l.store.Calls.LocalClient("m").SendHeartbeat} {
+		o, err := beat(t.Context(), Heartbeat{Leases: []HeldLease{{ID: "x"}}})
 		if err != nil || len(o.Stop) != 1 || o.Stop[0] != "x" || o.Reason != node {
 			t.Errorf("beat of %s: got %+v, %v", node, o, err)
 		}
 	}
 	stop()
-	if _, err := l.connect("w").Beat(t.Context(), Beat{}); !Unavailable(err) {
+	if _, err := l.connect("w").SendHeartbeat(t.Context(), Heartbeat{}); !IsUnavailable(err) {
 		t.Errorf("beat to a master that does not work yet: got %v", err)
 	}
 }
@@ -224,7 +224,7 @@ func TestNodesAreHeldToTheirOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused := make(chan error, 64)
-	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{Remote: l.remote("b"), life: t.Context()}),
+	nc, err := nats.Connect("nats://master", nats.SetCustomDialer(&dialer{ConnectConfig: l.remote("b"), life: t.Context()}),
 		nats.CustomInboxPrefix("_INBOX.b"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused <- err }))
 	if err != nil {
 		t.Fatal(err)
@@ -325,7 +325,7 @@ func TestRemoteOutlivesTheServer(t *testing.T) {
 	watch := func() (stop func()) {
 		ctx, cancel := context.WithCancel(t.Context())
 		watching.Go(func() {
-			_ = w.Watch(ctx, func(c Change) {
+			_ = w.WatchRecords(ctx, func(c Change) {
 				if !c.Synced {
 					changes <- c.ID
 				}
@@ -355,7 +355,7 @@ func TestRemoteOutlivesTheServer(t *testing.T) {
 	want("a-1")
 	asked, served := make(chan error, 1), make(chan struct{})
 	began := time.Now()
-	defer l.store.Calls.ServeKeyring(func(grid.NodeID) [][]byte { <-served; return nil })()
+	defer l.store.Calls.HandleKeyring(func(grid.NodeID) [][]byte { <-served; return nil })()
 	go func() {
 		_, err := w.Keyring(t.Context())
 		asked <- err
@@ -405,7 +405,7 @@ func TestDisconnections(t *testing.T) {
 // TestLeasesTravelWhole has a node take a lease of which everything is set, over a connection and in the master's process.
 func TestLeasesTravelWhole(t *testing.T) {
 	l := newLab(t)
-	for name, link := range map[string]*Link{"w": l.connect("w"), "m": l.store.Calls.Of("m")} {
+	for name, link := range map[string]*MasterClient{"w": l.connect("w"), "m": l.store.Calls.LocalClient("m")} {
 		want := Lease{
 			Sweep: "a-1", Lo: 3, Hi: 9, Attempt: 2, Shape: "c1", ID: l.store.Queue.NewID(), Snapshot: 4, Bad: 1, Level: leaseVersion, Quiet: true,
 			Updates: 5, Avoid: []grid.NodeID{"x"}, Elsewhere: true,
@@ -416,8 +416,8 @@ func TestLeasesTravelWhole(t *testing.T) {
 			}
 		}
 		seq := mustPublish(t, l.store.Queue, want)
-		got, err := link.Take(t.Context(), "c1", 1)
-		if diff := cmp.Diff([]Held{{Lease: want, Seq: seq, Deliveries: 1}}, got); err != nil || diff != "" {
+		got, err := link.TakeLeases(t.Context(), "c1", 1)
+		if diff := cmp.Diff([]GrantedLease{{Lease: want, Seq: seq, Deliveries: 1}}, got); err != nil || diff != "" {
 			t.Errorf("%s took, %v (-want +got):\n%s", name, err, diff)
 		}
 	}

@@ -43,16 +43,16 @@ func TestOneNodeDoesNotFillTheStore(t *testing.T) {
 		}
 	}
 	kinds := map[string]struct {
-		put    func(ctx context.Context, link *Link, id string, i int) (int, error)
+		put    func(ctx context.Context, link *MasterClient, id string, i int) (int, error)
 		remove func() error
 	}{
-		"events": {func(ctx context.Context, link *Link, id string, i int) (int, error) {
+		"events": {func(ctx context.Context, link *MasterClient, id string, i int) (int, error) {
 			b := batch(id, i, 1)
 			b.Node, b.Events[0].Run = link.node, fmt.Sprint(link.node, ".1.", i)
 			b.Events[0].Result.Reason = strings.Repeat("x", 30_000)
-			return 30_000, link.Events(ctx, b)
+			return 30_000, link.PublishEvents(ctx, b)
 		}, func() error { return l.store.Events.PurgeSweep(ctx, "b-1") }},
-		"artifacts": {func(ctx context.Context, link *Link, id string, i int) (int, error) {
+		"artifacts": {func(ctx context.Context, link *MasterClient, id string, i int) (int, error) {
 			trial := grid.TrialID{Sweep: grid.SweepID(id), Index: int64(i)}
 			run := fmt.Sprint(link.node, ".1.", i)
 			return 40_000, l.store.PutArtifactsOf(ctx, link.node, trial, run, strings.NewReader(strings.Repeat("x", 40_000)))
@@ -71,7 +71,7 @@ func TestOneNodeDoesNotFillTheStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, u := range all {
-			if u.Name == name && (!u.Tight() || !slices.Equal(u.Waiting, []grid.NodeID{"a", "b"})) {
+			if u.Name == name && (!u.NearlyFull() || !slices.Equal(u.OverShare, []grid.NodeID{"a", "b"})) {
 				t.Errorf("%s: got %+v, want both nodes to wait", name, u)
 			}
 		}

@@ -49,7 +49,7 @@ type Store struct {
 	eventShares, artifactShares *shares // what other nodes store
 
 	looking sync.Mutex
-	looked  map[string]int  // how far PurgeUnknown has looked, by filter
+	looked  map[string]int  // how far PurgeOrphans has looked, by filter
 	perLook int             // how many subjects it looks at together
 	maxLook uint64          // of how many subjects a stream is passed over
 	crowded map[string]bool // streams that were passed over last
@@ -67,8 +67,8 @@ func (s *Store) ended() {
 // was sent on it. Nothing of the store works any more then, and nothing brings it back.
 func (s *Store) Lost() <-chan struct{} { return s.lost }
 
-// Store connects to the server and creates or updates the streams. Close it before the server.
-func (s *Server) Store(ctx context.Context) (*Store, error) {
+// OpenStore connects to the server and creates or updates the streams. Close it before the server.
+func (s *Server) OpenStore(ctx context.Context) (*Store, error) {
 	st := &Store{
 		node: s.node, streams: map[string]js.Stream{}, log: s.log, limits: s.limits, life: s.Available,
 		gone: make(chan struct{}), lost: make(chan struct{}), looked: map[string]int{}, perLook: subjectPage, maxLook: maxSubjects, crowded: map[string]bool{},
@@ -214,9 +214,9 @@ func (s *Store) Probe(ctx context.Context) error {
 	return nil
 }
 
-// Unavailable reports whether an operation of a Store failed because the server can't be reached or can't write now. That passes:
+// IsUnavailable reports whether an operation of a Store failed because the server can't be reached or can't write now. That passes:
 // the operation may be tried again until it does.
-func Unavailable(err error) bool {
+func IsUnavailable(err error) bool {
 	for _, passing := range []error{
 		ErrDisk, ErrNoMaster, errBusy, errStarting, errLost, nats.ErrReconnectBufExceeded, nats.ErrDisconnected, nats.ErrNoResponders, nats.ErrTimeout,
 		js.ErrNoStreamResponse, js.ErrJetStreamNotEnabled, context.DeadlineExceeded,

@@ -23,7 +23,7 @@ func open(t testing.TB, dir string, limits Limits) *Store {
 		t.Fatalf("start: %v", err)
 	}
 	t.Cleanup(server.Close)
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatalf("store: %v", err)
 	}
@@ -81,7 +81,7 @@ func TestStartStop(t *testing.T) {
 		if err != nil {
 			t.Fatalf("start %d: %v", i, err)
 		}
-		s, err := server.Store(t.Context())
+		s, err := server.OpenStore(t.Context())
 		if err != nil {
 			t.Fatalf("store %d: %v", i, err)
 		}
@@ -101,7 +101,7 @@ func TestCallsEndWithTheServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.Store(t.Context())
+	s, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := server.Store(t.Context())
+	s, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,8 +135,8 @@ type Usage struct {
 	Name  string
 	Bytes int64 // stored; what was removed but is not yet compacted on disk is not counted
 	Limit int64
-	// Waiting are nodes that have used their share of what is left, while others may store more.
-	Waiting []grid.NodeID
+	// OverShare are nodes that have used their share of what is left, while others may store more.
+	OverShare []grid.NodeID
 }
 
 // Usage tells what is kept and how much may be kept.
@@ -153,19 +153,19 @@ func (s *Store) Usage(ctx context.Context) ([]Usage, error) {
 		u := Usage{Name: c.Name, Bytes: int64(info.State.Bytes), Limit: info.Config.MaxBytes}
 		switch c.Name {
 		case eventStream:
-			u.Waiting = s.eventShares.waiting()
+			u.OverShare = s.eventShares.waiting()
 		case artifactBucket:
-			u.Waiting = s.artifactShares.waiting()
+			u.OverShare = s.artifactShares.waiting()
 		}
 		all = append(all, u)
 	}
 	return all, nil
 }
 
-// Tight reports whether a part that takes nothing more when it is full has little room left: less than a twentieth, or than some
+// NearlyFull reports whether a part that takes nothing more when it is full has little room left: less than a twentieth, or than some
 // messages take, or none for some nodes.
-func (u Usage) Tight() bool {
-	return u.Name != logStream && u.Limit > 0 && (len(u.Waiting) > 0 || u.Limit-u.Bytes < max(u.Limit/20, min(maxPayload, u.Limit/4)))
+func (u Usage) NearlyFull() bool {
+	return u.Name != logStream && u.Limit > 0 && (len(u.OverShare) > 0 || u.Limit-u.Bytes < max(u.Limit/20, min(maxPayload, u.Limit/4)))
 }
 
 func (s *Store) info(ctx context.Context, stream string) (*js.StreamInfo, error) {

@@ -19,10 +19,10 @@ import (
 const unheard = `"unheard":{"of":[1,2]},"later":"field"`
 
 // beats has the master answer beats, and gives what it has heard.
-func beats(t *testing.T, s *Store, answer Orders) <-chan Beat {
+func beats(t *testing.T, s *Store, answer Directives) <-chan Heartbeat {
 	t.Helper()
-	heard := make(chan Beat, 4)
-	t.Cleanup(s.Calls.ServeBeats(func(_ grid.NodeID, b *Beat) Orders {
+	heard := make(chan Heartbeat, 4)
+	t.Cleanup(s.Calls.HandleHeartbeats(func(_ grid.NodeID, b *Heartbeat) Directives {
 		heard <- *b
 		return answer
 	}))
@@ -32,16 +32,16 @@ func beats(t *testing.T, s *Store, answer Orders) <-chan Beat {
 // TestBeatsOfOtherVersions has the master hear of a node of an older and of a newer version.
 func TestBeatsOfOtherVersions(t *testing.T) {
 	l := newLab(t)
-	heard := beats(t, l.store, Orders{Drain: true, Reason: "why"})
+	heard := beats(t, l.store, Directives{Drain: true, Reason: "why"})
 	w := l.connect("w")
 	for name, c := range map[string]struct {
 		text string
-		want Beat
+		want Heartbeat
 	}{
-		"older, without what was added later": {`{"v":1,"start":"x","running":1}`, Beat{V: 1, Start: "x", Running: 1}},
-		"older, without a version":            {`{"start":"x","held":[{"s":7,"d":2}]}`, Beat{Start: "x", Held: []HeldLease{{Seq: 7, Deliveries: 2}}}},
-		"newer, with unknown fields":          {`{"v":2,"start":"x","held":[{"s":7,"d":2,` + unheard + `}],` + unheard + `}`, Beat{V: 2, Start: "x", Held: []HeldLease{{Seq: 7, Deliveries: 2}}}},
-		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Beat{V: 9, Start: "x"}},
+		"older, without what was added later": {`{"v":1,"start":"x","running":1}`, Heartbeat{V: 1, Start: "x", Running: 1}},
+		"older, without a version":            {`{"start":"x","held":[{"s":7,"d":2}]}`, Heartbeat{Start: "x", Leases: []HeldLease{{Seq: 7, Deliveries: 2}}}},
+		"newer, with unknown fields":          {`{"v":2,"start":"x","held":[{"s":7,"d":2,` + unheard + `}],` + unheard + `}`, Heartbeat{V: 2, Start: "x", Leases: []HeldLease{{Seq: 7, Deliveries: 2}}}},
+		"newer, with unknown wire types":      {`{"v":9,"start":"x","versions":{"beat":9,"unheard":1}}`, Heartbeat{V: 9, Start: "x"}},
 	} {
 		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		msg, err := w.conn.RequestWithContext(ctx, callSubject("w", callBeat), []byte(c.text))
@@ -62,12 +62,12 @@ func TestBeatsOfOtherVersions(t *testing.T) {
 // TestUnknownCallsAreRefused has a newer node ask what this master does not know. Its beats go on.
 func TestUnknownCallsAreRefused(t *testing.T) {
 	l := newLab(t)
-	beats(t, l.store, Orders{Reason: "still there"})
+	beats(t, l.store, Directives{Reason: "still there"})
 	w := l.connect("w")
 	if _, err := w.ask(t.Context(), "unheard", &nats.Msg{Data: []byte("{}")}); err == nil || !strings.Contains(err.Error(), "update the master") {
 		t.Errorf("got %v, want to be told to update the master", err)
 	}
-	if o, err := w.Beat(t.Context(), Beat{Start: "x"}); err != nil || o.Reason != "still there" {
+	if o, err := w.SendHeartbeat(t.Context(), Heartbeat{Start: "x"}); err != nil || o.Reason != "still there" {
 		t.Errorf("got %+v, %v", o, err)
 	}
 }
@@ -83,13 +83,13 @@ func TestOrdersOfOtherVersions(t *testing.T) {
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	w := l.connect("w")
-	for text, want := range map[string]Orders{
+	for text, want := range map[string]Directives{
 		`{}`:                                   {},
 		`{"v":1,"stop":["a"]}`:                 {V: 1, Stop: []grid.LeaseID{"a"}},
 		`{"v":9,"stop":["a"],` + unheard + `}`: {V: 9, Stop: []grid.LeaseID{"a"}},
 	} {
 		answer = text
-		got, err := w.Beat(t.Context(), Beat{Start: "x"})
+		got, err := w.SendHeartbeat(t.Context(), Heartbeat{Start: "x"})
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: got %v (-want +got):\n%s", text, err, diff)
 		}
@@ -133,7 +133,7 @@ func TestLeasesOfOtherVersions(t *testing.T) {
 	if got := s.Queue.leases["#2"]; got == nil || got.Sweep != "a-1" || got.Hi != 5 {
 		t.Errorf("got lease %+v, want one that is named by its place, since its master gave it no name", got)
 	}
-	all, err := s.Queue.Present(t.Context())
+	all, err := s.Queue.List(t.Context())
 	if err != nil || len(all) != 3 {
 		t.Errorf("in the queue: got %v, %v, want all", all, err)
 	}
@@ -151,7 +151,7 @@ func TestEventsOfOtherVersions(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	var got []grid.Event
-	_ = s.Events.Read(ctx, 1, func(stored []Stored) error {
+	_ = s.Events.Read(ctx, 1, func(stored []StoredBatch) error {
 		for _, st := range stored {
 			got = append(got, st.Batch.Events...)
 			if st.Seq == 2 {
@@ -192,7 +192,7 @@ func TestEventsOfNewerVersions(t *testing.T) {
 			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 			defer stop()
 			last := uint64(0)
-			err = s.Events.Read(ctx, 1, func(stored []Stored) error {
+			err = s.Events.Read(ctx, 1, func(stored []StoredBatch) error {
 				last = stored[len(stored)-1].Seq
 				return nil
 			})
@@ -219,7 +219,7 @@ func TestForgedVersionsAreSkipped(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	read := 0
-	err = s.Events.Read(ctx, 1, func(stored []Stored) error {
+	err = s.Events.Read(ctx, 1, func(stored []StoredBatch) error {
 		for _, st := range stored {
 			if read += len(st.Batch.Events); st.Seq == last {
 				stop()

@@ -48,7 +48,7 @@ func Backup(ctx context.Context, cfg config.Config, w io.Writer, final bool) err
 		return fmt.Errorf("start the store: %w", err)
 	}
 	defer server.Close()
-	store, err := server.Kept(ctx)
+	store, err := server.OpenForBackup(ctx)
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}

@@ -97,7 +97,7 @@ func (n *Node) tell(ctx context.Context) error {
 }
 
 // obey has gossip tell what the master says of this node, and keeps up with the keyring and the CA.
-func (n *Node) obey(o *jetstream.Orders) {
+func (n *Node) obey(o *jetstream.Directives) {
 	w := n.working()
 	full, trouble := false, ""
 	if w != nil {

@@ -78,7 +78,7 @@ func (n *Node) applyKeys(keys [][]byte) error {
 }
 
 // followKeyring fetches the keyring whenever the master has another one, until ctx ends.
-func (n *Node) followKeyring(ctx context.Context, link *jetstream.Link) {
+func (n *Node) followKeyring(ctx context.Context, link *jetstream.MasterClient) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -91,7 +91,7 @@ func (n *Node) followKeyring(ctx context.Context, link *jetstream.Link) {
 	}
 }
 
-func (n *Node) fetchKeyring(ctx context.Context, link *jetstream.Link) error {
+func (n *Node) fetchKeyring(ctx context.Context, link *jetstream.MasterClient) error {
 	keys, err := link.Keyring(ctx)
 	if err != nil {
 		return err

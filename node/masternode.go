@@ -80,7 +80,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 	if err := n.refuseSecondMaster(ctx, id, ports); err != nil {
 		return nil, err
 	}
-	n.onClose(n.store.Calls.ServeKeyring(func(node grid.NodeID) [][]byte {
+	n.onClose(n.store.Calls.HandleKeyring(func(node grid.NodeID) [][]byte {
 		if !n.authority.Has(node) {
 			return nil // it was forgotten while it asked
 		}
@@ -90,7 +90,7 @@ func OpenMaster(ctx context.Context, cfg config.Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if cfg.Cluster.Worker {
-		if err := n.openWorker(ctx, n.store.Calls.Of(cfg.Node), n.store); err != nil {
+		if err := n.openWorker(ctx, n.store.Calls.LocalClient(cfg.Node), n.store); err != nil {
 			return nil, err
 		}
 	}
@@ -143,7 +143,7 @@ func (n *Node) openServer(ctx context.Context, id *trust.Identity) (err error) {
 		return fmt.Errorf("start the store: %w", explainPort(err, cfg.Cluster.Ports.NATS))
 	}
 	n.onClose(n.server.Close)
-	if n.store, err = n.server.Store(ctx); err != nil {
+	if n.store, err = n.server.OpenStore(ctx); err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
 	n.onClose(n.store.Close)

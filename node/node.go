@@ -228,7 +228,7 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return nil, fmt.Errorf("start the store: %w", err)
 	}
 	n.onClose(server.Close)
-	if n.store, err = server.Store(ctx); err != nil {
+	if n.store, err = server.OpenStore(ctx); err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	n.onClose(n.store.Close)
@@ -245,7 +245,7 @@ func Open(ctx context.Context, cfg config.Config, quiet bool) (_ *Node, err erro
 		return nil, err
 	}
 	n.worker, err = worker.New(n.devices(worker.Config{
-		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.Of(cfg.Node), Files: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
+		Node: cfg.Node, Dir: cfg.StateDir, Master: n.store.Calls.LocalClient(cfg.Node), Files: n.store, Executor: n.executor, Containers: n.containers, Machine: cfg.Machine, Logger: cfg.Logger,
 		Projects: cfg.Retention.Projects, Snapshots: n.snapshots, Curves: n.history.CurveShare,
 	}))
 	if err != nil {

@@ -18,7 +18,7 @@ func TestShellsOfALoneMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -205,9 +205,9 @@ func (n *Node) work(ctx context.Context, id *trust.Identity) error {
 
 // attend connects to the master, reports what an earlier agent left, and runs trials until ctx ends.
 func (n *Node) attend(ctx context.Context, id *trust.Identity, w *welcome) error {
-	link, err := jetstream.Connect(ctx, jetstream.Remote{
+	link, err := jetstream.Connect(ctx, jetstream.ConnectConfig{
 		Node: id.Node, TLS: w.client(), Logger: n.cfg.Logger, Addresses: n.natsAddresses,
-		Connected: w.connected, Refused: w.refusedOnce,
+		Connected: w.connected, CertificateRefused: w.refusedOnce,
 	})
 	if ctx.Err() != nil {
 		return nil
@@ -262,7 +262,7 @@ func (n *Node) takesTrials() bool {
 }
 
 // openWorker makes the worker and has it report what its last life left.
-func (n *Node) openWorker(ctx context.Context, calls *jetstream.Link, files worker.Files) error {
+func (n *Node) openWorker(ctx context.Context, calls *jetstream.MasterClient, files worker.Files) error {
 	cfg := &n.cfg
 	n.mu.Lock()
 	machine := cfg.Machine

@@ -222,7 +222,7 @@ func (in *reader) streams(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	store, err := server.Kept(ctx) // which finds out whether all is there
+	store, err := server.OpenForBackup(ctx) // which finds out whether all is there
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}

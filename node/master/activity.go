@@ -172,7 +172,7 @@ func (s *state) activityNow(now time.Time) *Activity {
 	for _, f := range s.feeds {
 		a.Leases += len(f.leases)
 		for id, l := range f.leases {
-			if !s.m.cfg.Store.Queue.HandedOut(id) {
+			if !s.m.cfg.Store.Queue.WasGranted(id) {
 				a.Oldest = max(a.Oldest, now.Sub(l.since))
 			}
 		}

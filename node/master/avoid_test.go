@@ -17,7 +17,7 @@ import (
 )
 
 // ends reports that the first trial of a lease has ended on a node, and closes the lease.
-func (c *stage) ends(node grid.NodeID, h *jetstream.Held, class grid.Class) {
+func (c *stage) ends(node grid.NodeID, h *jetstream.GrantedLease, class grid.Class) {
 	c.t.Helper()
 	c.runs++
 	now := time.Now().UnixMicro()
@@ -59,7 +59,7 @@ func TestRetriesAvoidWhereTheyFailed(t *testing.T) {
 		if !slices.Equal(got, step.want) {
 			t.Errorf("step %d, %s failed in %s: got %v to avoid, want %v", i, step.node, step.class, got, step.want)
 		}
-		if err := c.takes().Postpone(t.Context(), h, 0); err != nil {
+		if err := c.takes().PostponeLease(t.Context(), h, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -99,9 +99,9 @@ func TestRetriesWaitForAnotherNode(t *testing.T) {
 		c.giveBack(h)
 	}
 	small.Store(false)
-	said := jetstream.Beat{Start: "b.1."}
+	said := jetstream.Heartbeat{Start: "b.1."}
 	for _, refusal := range []grid.RefusalCode{grid.RefusedBusy, grid.RefusedEngine, grid.RefusedModel} {
-		said.Waits = map[grid.Lane]grid.Refusal{points(t, "", 1).Lane(): {Code: refusal}}
+		said.Refusals = map[grid.Lane]grid.Refusal{points(t, "", 1).Lane(): {Code: refusal}}
 		c.beat("b", &said)
 		c.giveBack(c.pulled(id)) // it was leased before
 		if h := c.pulled(id); h.Elsewhere != (refusal == grid.RefusedBusy) {

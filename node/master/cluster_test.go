@@ -83,7 +83,7 @@ func prepare(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots *ch
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,10 +171,10 @@ func (c *stage) leased(id grid.SweepID, want int) {
 }
 
 // takes is how the nodes that a test plays take leases.
-func (c *stage) takes() *jetstream.Link { return c.store.Calls.Of("n") }
+func (c *stage) takes() *jetstream.MasterClient { return c.store.Calls.LocalClient("n") }
 
 // pull takes one lease of the sweep's lane, which must be there.
-func (c *stage) pull(id grid.SweepID) *jetstream.Held {
+func (c *stage) pull(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
 	r, ok := c.Sweep(id)
 	if !ok {
@@ -185,12 +185,12 @@ func (c *stage) pull(id grid.SweepID) *jetstream.Held {
 
 // pullLane takes one lease of a lane, which must be there. nats-server now and then tells a request that nothing is there just after
 // it has stored a lease (1 of 1,500 here, more when all processors are busy); workers look again, and so does this.
-func (c *stage) pullLane(lane grid.Lane) *jetstream.Held {
+func (c *stage) pullLane(lane grid.Lane) *jetstream.GrantedLease {
 	c.t.Helper()
-	var held []jetstream.Held
+	var held []jetstream.GrantedLease
 	var err error
 	for limit := time.Now().Add(10 * time.Second); len(held) == 0 && err == nil && time.Now().Before(limit); {
-		held, err = c.takes().Take(c.t.Context(), string(lane), 1)
+		held, err = c.takes().TakeLeases(c.t.Context(), string(lane), 1)
 	}
 	if err != nil || len(held) != 1 {
 		c.t.Fatalf("pull from lane %s: got %d leases, %v; want one", lane, len(held), err)
@@ -199,7 +199,7 @@ func (c *stage) pullLane(lane grid.Lane) *jetstream.Held {
 }
 
 // finish reports that all trials of a lease ended alike after they ran for so long, and closes the lease.
-func (c *stage) finish(h *jetstream.Held, class grid.Class, took time.Duration) {
+func (c *stage) finish(h *jetstream.GrantedLease, class grid.Class, took time.Duration) {
 	c.t.Helper()
 	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"}
 	now := time.Now()
@@ -214,17 +214,17 @@ func (c *stage) finish(h *jetstream.Held, class grid.Class, took time.Duration) 
 }
 
 // giveBack closes a lease of which nothing has run.
-func (c *stage) giveBack(h *jetstream.Held) {
+func (c *stage) giveBack(h *jetstream.GrantedLease) {
 	c.t.Helper()
 	c.close(h, &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: "n"})
 }
 
 // close stores the events with the one that closes the lease, acknowledges it, and waits until the master knows.
-func (c *stage) close(h *jetstream.Held, b *grid.Batch) {
+func (c *stage) close(h *jetstream.GrantedLease, b *grid.Batch) {
 	c.t.Helper()
 	b.Events = append(b.Events, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()})
 	seq, err := c.store.Events.Publish(c.t.Context(), b)
-	if err = errors.Join(err, c.takes().Return(c.t.Context(), h)); err != nil {
+	if err = errors.Join(err, c.takes().ReturnLease(c.t.Context(), h)); err != nil {
 		c.t.Fatal(err)
 	}
 	c.until("the events are followed and the queue is fed", func(s *state) bool { return s.followed >= seq })

@@ -24,7 +24,7 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 		points := []grid.Point{{Step: 1, Value: value + 1}, {Step: 2, Value: value}, {Step: 3, Value: value}}
 		return grid.Metric{"loss": []byte(fmt.Sprint(value))}, grid.Curves{"loss": grid.PackCurve(points)}
 	}
-	ends := func(h *jetstream.Held, run string, class grid.Class, value float32) {
+	ends := func(h *jetstream.GrantedLease, run string, class grid.Class, value float32) {
 		t.Helper()
 		now := time.Now()
 		r := &grid.Result{Class: class, Started: now.Add(-time.Minute).UnixMicro(), Usage: grid.Usage{Wall: time.Minute.Microseconds()}}
@@ -33,11 +33,11 @@ func TestWorseTrialsAreStopped(t *testing.T) {
 			{Kind: grid.Finished, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: now.UnixMicro(), Result: r},
 		}})
 	}
-	reports := func(h *jetstream.Held, run string, value float32) {
+	reports := func(h *jetstream.GrantedLease, run string, value float32) {
 		t.Helper()
 		e := grid.Event{Kind: grid.Metrics, Index: h.Lo, Attempt: h.Attempt, Run: run, Time: time.Now().UnixMicro()}
 		e.Metrics, e.Curves = curve(value)
-		if err := c.store.Calls.Of("n").Metrics(&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{e}}); err != nil {
+		if err := c.store.Calls.LocalClient("n").SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: id, Node: "n", Events: []grid.Event{e}}); err != nil {
 			t.Fatal(err)
 		}
 	}

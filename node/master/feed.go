@@ -185,7 +185,7 @@ func (f *feed) leasedAfter(attempt int) *grid.Ranges {
 }
 
 // restore takes over a lease that is in the queue.
-func (f *feed) restore(l *jetstream.Queued, now time.Time) {
+func (f *feed) restore(l *jetstream.QueuedLease, now time.Time) {
 	m := inRanges
 	if l.Attempt > 1 && !l.Quiet {
 		m = announced

@@ -231,7 +231,7 @@ func TestQueueStaysShallow(t *testing.T) {
 	id := c.submit(1_000_000_000, nil)
 	for round := range 20 {
 		c.leased(id, queueDepth*4)
-		if all, err := c.store.Queue.Present(t.Context()); err != nil || len(all) != queueDepth*4 {
+		if all, err := c.store.Queue.List(t.Context()); err != nil || len(all) != queueDepth*4 {
 			t.Fatalf("round %d: got %d leases in the queue, %v; want %d", round, len(all), err, queueDepth*4)
 		}
 		h := c.pull(id)

@@ -87,7 +87,7 @@ func TestForgottenNodeBeats(t *testing.T) {
 	w := newWorld()
 	c := perform(t, t.TempDir(), 1, w.nodes())
 	w.forget("b")
-	if o := c.Master.beat("b", &jetstream.Beat{Start: "x"}); !o.Drain || o.Keys != 0 || c.peers.hears("b", time.Now()) {
+	if o := c.Master.beat("b", &jetstream.Heartbeat{Start: "x"}); !o.Drain || o.Keys != 0 || c.peers.hears("b", time.Now()) {
 		t.Errorf("got the orders %+v, heard of: %v; want it to take nothing, and nothing taken from it", o, c.peers.hears("b", time.Now()))
 	}
 }

@@ -9,7 +9,7 @@ import (
 )
 
 // imagesUsed gives the image in which a trial of each sweep first ran, as its node has named it. What is no name of an image is skipped.
-func imagesUsed(stored []jetstream.Stored) map[grid.SweepID]string {
+func imagesUsed(stored []jetstream.StoredBatch) map[grid.SweepID]string {
 	var used map[grid.SweepID]string
 	for _, s := range stored {
 		for i := range s.Batch.Events {

@@ -31,7 +31,7 @@ func TestImagesUsed(t *testing.T) {
 		"without result":  {[]grid.Event{{Kind: grid.Finished, Image: pin}}, ""},
 		"of another kind": {[]grid.Event{{Kind: grid.Metrics, Image: pin}}, ""},
 	} {
-		used := imagesUsed([]jetstream.Stored{{Batch: &grid.Batch{Sweep: "a-1", Events: tt.events}}})
+		used := imagesUsed([]jetstream.StoredBatch{{Batch: &grid.Batch{Sweep: "a-1", Events: tt.events}}})
 		if used["a-1"] != tt.want {
 			t.Errorf("%s: got %q, want %q", name, used["a-1"], tt.want)
 		}

@@ -20,7 +20,7 @@ func escalating(s *api.Submit) {
 }
 
 // pullFrom takes a lease of a lane, which must come.
-func (c *stage) pullFrom(id grid.SweepID, need grid.Resources) *jetstream.Held {
+func (c *stage) pullFrom(id grid.SweepID, need grid.Resources) *jetstream.GrantedLease {
 	c.t.Helper()
 	r, _ := c.Sweep(id)
 	lane := grid.LaneOf(r.Sweep.Priority, need, r.Sweep.Task.Image)

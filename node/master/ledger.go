@@ -23,9 +23,9 @@ type claim struct {
 	node       grid.NodeID
 	deliveries int // by the queue
 	told       time.Time
-	runs       []jetstream.HeldRun // as of told
-	finish     bool                // no further trial of it is to begin
-	hi         int64               // see jetstream.HeldLease
+	runs       []jetstream.RunningAttempt // as of told
+	finish     bool                       // no further trial of it is to begin
+	hi         int64                      // see jetstream.HeldLease
 }
 
 func newLedger() *ledger {
@@ -53,7 +53,7 @@ func (l *ledger) assign(id grid.LeaseID, node grid.NodeID, now time.Time) {
 func (l *ledger) adopt(node grid.NodeID, h *jetstream.HeldLease, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.leases[h.ID] = claim{node: node, deliveries: h.Deliveries, told: now, runs: h.Runs, finish: true}
+	l.leases[h.ID] = claim{node: node, deliveries: h.Deliveries, told: now, runs: h.Attempts, finish: true}
 	delete(l.stopped, h.ID)
 }
 
@@ -103,8 +103,8 @@ func boundedHeld(said []jetstream.HeldLease) []jetstream.HeldLease {
 	held, left := slices.Clone(said[:min(len(said), maxHeld)]), maxHeld
 	for i := range held {
 		h := &held[i]
-		h.Runs = h.Runs[:min(len(h.Runs), left)]
-		left -= len(h.Runs)
+		h.Attempts = h.Attempts[:min(len(h.Attempts), left)]
+		left -= len(h.Attempts)
 	}
 	return held
 }
@@ -120,7 +120,7 @@ func leasesOf(held []jetstream.HeldLease) map[grid.LeaseID]bool {
 // claim takes over what a node says it holds, and puts what it does not into its orders. It gives the leases of which is to be
 // decided whether what runs under them goes on: they are not known, as after the node was away. And it gives those of which the node
 // gives back trials, and has not said so before.
-func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Orders, now time.Time) (open, shortened []jetstream.HeldLease) {
+func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstream.Directives, now time.Time) (open, shortened []jetstream.HeldLease) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, h := range held {
@@ -130,13 +130,13 @@ func (l *ledger) claim(node grid.NodeID, held []jetstream.HeldLease, o *jetstrea
 			if h.Hi > 0 && (c.hi != h.Hi || c.node != node) {
 				shortened = append(shortened, h)
 			}
-			c.node, c.deliveries, c.told, c.runs, c.hi = node, h.Deliveries, now, h.Runs, h.Hi
+			c.node, c.deliveries, c.told, c.runs, c.hi = node, h.Deliveries, now, h.Attempts, h.Hi
 			l.leases[h.ID] = c
 			if c.finish {
 				o.Finish = append(o.Finish, h.ID)
 			}
 		case !l.ready:
-		case !known && len(h.Runs) > 0 && l.stopped[h.ID] != node:
+		case !known && len(h.Attempts) > 0 && l.stopped[h.ID] != node:
 			open = append(open, h)
 		default:
 			o.Stop = append(o.Stop, h.ID)

@@ -14,7 +14,7 @@ import (
 
 // claimed has a node tell what it holds, and gives what it is told to stop.
 func claimed(l *ledger, node grid.NodeID, held ...jetstream.HeldLease) []grid.LeaseID {
-	var o jetstream.Orders
+	var o jetstream.Directives
 	l.claim(node, held, &o, time.Now())
 	return o.Stop
 }
@@ -90,7 +90,7 @@ func TestFirstWordOfAHolder(t *testing.T) {
 	}
 	l.complete()
 	for name, held := range map[string]jetstream.HeldLease{
-		"an attempt runs":      {Seq: 7, Deliveries: 1, ID: "before.1", Runs: []jetstream.HeldRun{{Run: "b.1.1", Attempt: 1}}},
+		"an attempt runs":      {Seq: 7, Deliveries: 1, ID: "before.1", Attempts: []jetstream.RunningAttempt{{Run: "b.1.1", Attempt: 1}}},
 		"all are at their end": {Seq: 7, Deliveries: 1, ID: "before.1"},
 	} {
 		if void := l.void("b", []jetstream.HeldLease{held}); len(void) > 0 {
@@ -112,18 +112,18 @@ func TestBeatThatClaimsTooMuch(t *testing.T) {
 	m := New(Config{Logger: slog.New(slog.NewTextHandler(&lines, nil))})
 	m.ledger.complete()
 	s := newState(m)
-	b := &jetstream.Beat{}
+	b := &jetstream.Heartbeat{}
 	for i := range said {
-		b.Held = append(b.Held, jetstream.HeldLease{ID: grid.LeaseID(fmt.Sprint("x.", i)), Sweep: "t-1", Runs: []jetstream.HeldRun{{Run: fmt.Sprint("b.1.", i), Attempt: 1}}})
+		b.Leases = append(b.Leases, jetstream.HeldLease{ID: grid.LeaseID(fmt.Sprint("x.", i)), Sweep: "t-1", Attempts: []jetstream.RunningAttempt{{Run: fmt.Sprint("b.1.", i), Attempt: 1}}})
 	}
-	b.Held[0].Runs = slices.Repeat(b.Held[0].Runs, said)
-	var o jetstream.Orders
-	held := boundedHeld(b.Held)
-	if len(held) != maxHeld || len(held[0].Runs) != maxHeld || len(b.Held) != said {
-		t.Fatalf("looked at: %d leases, %d attempts under the first", len(held), len(held[0].Runs))
+	b.Leases[0].Attempts = slices.Repeat(b.Leases[0].Attempts, said)
+	var o jetstream.Directives
+	held := boundedHeld(b.Leases)
+	if len(held) != maxHeld || len(held[0].Attempts) != maxHeld || len(b.Leases) != said {
+		t.Fatalf("looked at: %d leases, %d attempts under the first", len(held), len(held[0].Attempts))
 	}
 	for i := range held {
-		held[i].Runs = b.Held[i].Runs[:1]
+		held[i].Attempts = b.Leases[i].Attempts[:1]
 	}
 	open, _ := m.ledger.claim("b", held, &o, time.Now())
 	if len(open) != maxHeld || len(o.Stop) != 0 {

@@ -164,7 +164,7 @@ func (s *state) openAgain(ctx context.Context) (failed error) {
 }
 
 // open begins to feed a sweep, of which these leases are in the queue already.
-func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jetstream.Queued) error {
+func (s *state) open(ctx context.Context, record *jetstream.Record, leases []jetstream.QueuedLease) error {
 	sweep := record.Sweep
 	s.unopened[sweep.ID] = true
 	left, err := s.m.cfg.History.Left(ctx, sweep.ID)
@@ -528,7 +528,7 @@ func (s *state) reconcile(ctx context.Context) error {
 	if known = s.leases(); len(known) == 0 {
 		return undone
 	}
-	present, err := s.m.cfg.Store.Queue.Present(ctx)
+	present, err := s.m.cfg.Store.Queue.List(ctx)
 	if err != nil {
 		return errors.Join(undone, fmt.Errorf("list leases: %w", err))
 	}

@@ -219,7 +219,7 @@ func (m *Master) catchUp(ctx context.Context) error {
 // sweeps whose records an earlier version of mlfnode could not read and this one, which knows records up to a version, may. The earliest
 // versions did not say that they left something out, nor of which stream a history is; they could not read long records.
 func (m *Master) checkHistory(ctx context.Context, first, last uint64, version int) error {
-	db, life := m.cfg.History, m.cfg.Store.Events.Life()
+	db, life := m.cfg.History, m.cfg.Store.Events.Epoch()
 	at, origin := db.Applied(), db.Origin()
 	another := at > last || (origin.Stream != "" && origin.Stream != life)
 	newer := origin.Unread > 0 && origin.Unread < version
@@ -250,7 +250,7 @@ var errCaughtUp = errors.New("caught up")
 
 // read folds events from where history stands and hands on what changed, until ctx ends or fn returns an error.
 func (m *Master) read(ctx context.Context, fn func(folded) error) error {
-	return m.cfg.Store.Events.Read(ctx, m.cfg.History.Applied()+1, func(stored []jetstream.Stored) error {
+	return m.cfg.Store.Events.Read(ctx, m.cfg.History.Applied()+1, func(stored []jetstream.StoredBatch) error {
 		batches := make([]history.Stored, len(stored))
 		for i, s := range stored {
 			batches[i] = history.Stored{Seq: s.Seq, Batch: s.Batch}
@@ -307,7 +307,7 @@ type release struct {
 	node  grid.NodeID
 }
 
-func releases(stored []jetstream.Stored) []release {
+func releases(stored []jetstream.StoredBatch) []release {
 	var all []release
 	for _, s := range stored {
 		for i := range s.Batch.Events {

@@ -33,7 +33,7 @@ func (c *stage) gpus(models map[string]int) {
 func measuredSweep(s *api.Submit) { s.Task.Resources.GPUMemory = grid.GPUMemoryAuto }
 
 // uses reports that a trial of a lease, in a lane of these resources, ended with such a use of its GPU.
-func (c *stage) uses(h *jetstream.Held, class grid.Class, reason, model string, share, peak int64) {
+func (c *stage) uses(h *jetstream.GrantedLease, class grid.Class, reason, model string, share, peak int64) {
 	c.t.Helper()
 	c.runs++
 	r := &grid.Result{Class: class, Reason: reason, Started: time.Now().Add(-time.Minute).UnixMicro(), Usage: grid.Usage{

@@ -83,7 +83,7 @@ type peer struct {
 
 // silent reports whether the node's connection says that it is dead.
 func (p *peer) silent(now time.Time) bool {
-	return !p.gone.IsZero() || now.Sub(p.beat) > jetstream.BeatLimit
+	return !p.gone.IsZero() || now.Sub(p.beat) > jetstream.HeartbeatTimeout
 }
 
 // peers are the nodes that have been heard of in this life of the master.
@@ -95,7 +95,7 @@ type peers struct {
 
 // heard notes a beat. It reports whether the node's agent has begun a new life, and gives the mark of beats that are no leftovers
 // of a time in which the node was not heard of.
-func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (reborn bool, mark uint64) {
+func (p *peers) heard(node grid.NodeID, b *jetstream.Heartbeat, now time.Time) (reborn bool, mark uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	known := p.byID[node]
@@ -114,8 +114,8 @@ func (p *peers) heard(node grid.NodeID, b *jetstream.Beat, now time.Time) (rebor
 	}
 	*known = peer{
 		mark: mark, born: born,
-		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Held) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
-		waits: boundedWaits(b.Waits),
+		start: b.Start, keys: b.Keys, beat: now, busy: len(b.Leases) > 0, draining: b.Draining, leaving: b.Leaving, outlive: b.Outlive,
+		waits: boundedWaits(b.Refusals),
 	}
 	if b.Restarting {
 		known.restarting = now
@@ -137,7 +137,7 @@ func boundedWaits(said map[grid.Lane]grid.Refusal) map[grid.Lane]grid.Refusal {
 	text := func(s string) string { return printable.Clip(printable.Line([]byte(s)), maxWaitText) }
 	kept := map[grid.Lane]grid.Refusal{}
 	for lane, r := range said {
-		if len(kept) >= jetstream.MaxWaits {
+		if len(kept) >= jetstream.MaxRefusals {
 			break
 		}
 		if len(lane) <= maxLane {
@@ -320,7 +320,7 @@ func (m *Master) watchNodes(ctx context.Context) error {
 		<-ctx.Done()
 		return context.Cause(ctx)
 	}
-	defer m.cfg.Store.Calls.ServeBeats(m.beat)()
+	defer m.cfg.Store.Calls.HandleHeartbeats(m.beat)()
 	defer m.cfg.Store.Calls.RefuseLeases(m.refusesLeases)()
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -359,12 +359,12 @@ func (m *Master) refusesLeases(node grid.NodeID, lane grid.Lane) bool {
 }
 
 // beat takes over what a node says and gives it its orders.
-func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
+func (m *Master) beat(node grid.NodeID, b *jetstream.Heartbeat) jetstream.Directives {
 	if known := m.cfg.Nodes.Known; known != nil && !known(node) {
-		return jetstream.Orders{Drain: true, Reason: "the node was taken out of the cluster"}
+		return jetstream.Directives{Drain: true, Reason: "the node was taken out of the cluster"}
 	}
 	now := time.Now()
-	held := boundedHeld(b.Held)
+	held := boundedHeld(b.Leases)
 	reborn, mark := m.peers.heard(node, b, now)
 	if reborn {
 		if void := m.ledger.void(node, held); len(void) > 0 {
@@ -374,7 +374,7 @@ func (m *Master) beat(node grid.NodeID, b *jetstream.Beat) jetstream.Orders {
 	if b.Sample != nil {
 		m.samples.add(node, b.Sample, now)
 	}
-	o := jetstream.Orders{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark, Curves: m.cfg.History.CurveShare()}
+	o := jetstream.Directives{Keys: m.cfg.Nodes.Keys(), Pace: time.Duration(m.pace.Load()), Mark: mark, Curves: m.cfg.History.CurveShare()}
 	open, shortened := m.ledger.claim(node, held, &o, now)
 	if len(shortened) > 0 {
 		m.tell(func(s *state) { s.shorten(node, shortened) })

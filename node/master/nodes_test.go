@@ -107,10 +107,10 @@ func (w *world) cut(node grid.NodeID) {
 }
 
 // says has a node beat with what it holds.
-func (c *stage) says(node grid.NodeID, start string, held ...*jetstream.Held) jetstream.Orders {
-	b := &jetstream.Beat{Start: start}
+func (c *stage) says(node grid.NodeID, start string, held ...*jetstream.GrantedLease) jetstream.Directives {
+	b := &jetstream.Heartbeat{Start: start}
 	for _, h := range held {
-		b.Held = append(b.Held, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID})
+		b.Leases = append(b.Leases, jetstream.HeldLease{Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID})
 	}
 	b.Mark = c.marks[node]
 	o := c.beat(node, b)
@@ -119,7 +119,7 @@ func (c *stage) says(node grid.NodeID, start string, held ...*jetstream.Held) je
 }
 
 // begins reports that a node has begun the first trial of a lease, and gives the run's name.
-func (c *stage) begins(node grid.NodeID, h *jetstream.Held) string {
+func (c *stage) begins(node grid.NodeID, h *jetstream.GrantedLease) string {
 	c.t.Helper()
 	c.runs++
 	run := fmt.Sprintf("%s.1.%d", node, c.runs)
@@ -128,7 +128,7 @@ func (c *stage) begins(node grid.NodeID, h *jetstream.Held) string {
 }
 
 // tells publishes an event of a node and waits until it is followed.
-func (c *stage) tells(node grid.NodeID, h *jetstream.Held, e grid.Event) {
+func (c *stage) tells(node grid.NodeID, h *jetstream.GrantedLease, e grid.Event) {
 	c.t.Helper()
 	e.Time = time.Now().UnixMicro()
 	b := &grid.Batch{V: grid.EventVersion, Sweep: h.Sweep, Node: node, Events: []grid.Event{e}}
@@ -149,12 +149,12 @@ func (c *stage) attempts(id grid.SweepID, index int64) []history.Attempt {
 }
 
 // pulled waits for a lease of the sweep.
-func (c *stage) pulled(id grid.SweepID) *jetstream.Held {
+func (c *stage) pulled(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
-	var h *jetstream.Held
+	var h *jetstream.GrantedLease
 	c.until("a lease of "+string(id), func(*state) bool {
 		r, _ := c.Sweep(id)
-		held, err := c.takes().Take(c.t.Context(), string(r.Sweep.Lane()), 1)
+		held, err := c.takes().TakeLeases(c.t.Context(), string(r.Sweep.Lane()), 1)
 		if err == nil && len(held) == 1 {
 			h = &held[0]
 		}
@@ -178,8 +178,8 @@ func TestDrainedNodesGetNoLeases(t *testing.T) {
 	w.nodes().Quarantine("b", "its disk is full")
 	w.nodes().Withhold("c", grid.ScopeOfLane(lane), "such trials failed there", time.Time{})
 	w.forget("d")
-	take := func(node grid.NodeID) []jetstream.Held {
-		held, err := c.store.Calls.Of(node).Take(t.Context(), string(lane), 1)
+	take := func(node grid.NodeID) []jetstream.GrantedLease {
+		held, err := c.store.Calls.LocalClient(node).TakeLeases(t.Context(), string(lane), 1)
 		if err != nil {
 			t.Fatalf("take by %s: %v", node, err)
 		}
@@ -250,7 +250,7 @@ func TestOneSignalIsNotDeath(t *testing.T) {
 	id := c.submit(2, nil)
 	b, d := c.pulled(id), c.pulled(id)
 	c.says("c", "1", d) // and is silent from now on, alive in gossip
-	deadline := time.Now().Add(jetstream.BeatLimit + time.Second)
+	deadline := time.Now().Add(jetstream.HeartbeatTimeout + time.Second)
 	c.until("some time has passed", func(*state) bool {
 		if o := c.says("b", "1", b); len(o.Stop) > 0 {
 			t.Fatal("a node that beats lost its lease")
@@ -269,7 +269,7 @@ func TestRestartingNodeKeepsItsLeases(t *testing.T) {
 	w.set("b", cluster.Alive)
 	c := perform(t, t.TempDir(), 1, w.nodes())
 	h := c.pulled(c.submit(1, nil))
-	c.beat("b", &jetstream.Beat{Start: "1", Restarting: true, Held: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
+	c.beat("b", &jetstream.Heartbeat{Start: "1", Restarting: true, Leases: []jetstream.HeldLease{{Seq: h.Seq, Deliveries: 1, ID: h.ID}}})
 	w.cut("b")
 	deadline := time.Now().Add(2 * time.Second)
 	c.until("some time has passed", func(*state) bool { return time.Now().After(deadline) })
@@ -335,7 +335,7 @@ func TestRestartedMaster(t *testing.T) {
 			c.finish(l, grid.ClassNone, time.Millisecond)
 			continue
 		}
-		c.stops(l, func() jetstream.Orders { return c.says("n", "1", l) })
+		c.stops(l, func() jetstream.Directives { return c.says("n", "1", l) })
 		c.tells("b", l, grid.Event{Kind: grid.Finished, Index: l.Lo, Attempt: 1, Run: fmt.Sprintf("b.1.%d", 100+l.Lo), Result: &grid.Result{Started: 1}})
 		c.tells("b", l, grid.Event{Kind: grid.Released, Lease: l.Seq, LeaseID: l.ID})
 	}

@@ -63,7 +63,7 @@ func TestHistoryWithoutSweepsOfNewerVersions(t *testing.T) {
 		c.end()
 		c = restart(t, dir, 2)
 		_, last, err := c.store.Events.Bounds(t.Context())
-		if want := (history.Origin{Stream: c.store.Events.Life(), Unread: grid.RecordVersion}); c.cfg.History.Origin() != want || err != nil {
+		if want := (history.Origin{Stream: c.store.Events.Epoch(), Unread: grid.RecordVersion}); c.cfg.History.Origin() != want || err != nil {
 			t.Errorf("got %+v, %v; want %+v", c.cfg.History.Origin(), err, want)
 		}
 		if got := c.cfg.History.Applied(); got != last {

@@ -119,7 +119,7 @@ func (p *peers) hears(node grid.NodeID, now time.Time) bool {
 // It is "" for one that is waited for. Silence counts from since at the earliest.
 func (p *peer) judged(node grid.NodeID, now, since time.Time, gossip cluster.State, o *Outage) (how string, left bool) {
 	quiet := now.Sub(later(p.beat, since))
-	lostAfter := max(o.LostAfter, jetstream.BeatLimit)
+	lostAfter := max(o.LostAfter, jetstream.HeartbeatTimeout)
 	switch {
 	case gossip == cluster.Left || p.leaving:
 		return "node " + string(node) + " left", true

@@ -13,7 +13,7 @@ import (
 )
 
 // heardOf gives peers that have heard of node n, at the moment that it returns too.
-func heardOf(b jetstream.Beat) (*peers, time.Time) {
+func heardOf(b jetstream.Heartbeat) (*peers, time.Time) {
 	p, now := &peers{byID: map[grid.NodeID]*peer{}}, time.Now()
 	p.heard("n", &b, now)
 	return p, now
@@ -28,7 +28,7 @@ func TestWhatIsLost(t *testing.T) {
 	later := testOutage.LostAfter + ms
 	for _, c := range []struct {
 		name   string
-		beat   jetstream.Beat
+		beat   jetstream.Heartbeat
 		gossip cluster.State
 		before func(p *peers, now time.Time) // what happens until it is looked
 		after  time.Duration
@@ -41,16 +41,16 @@ func TestWhatIsLost(t *testing.T) {
 		{name: "silent and dead", gossip: cluster.Dead, after: later, want: "silent in gossip"},
 		{name: "silent and dead for a moment", gossip: cluster.Dead, after: testOutage.LostAfter - ms},
 		{name: "left", gossip: cluster.Left, after: later, want: "left"},
-		{name: "said goodbye", beat: jetstream.Beat{Leaving: true}, gossip: cluster.Alive, after: later, want: "left"},
-		{name: "silent and dead, said that it restarts", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: later},
-		{name: "did not restart", beat: jetstream.Beat{Restarting: true}, gossip: cluster.Dead, after: restartLimit + later, want: "silent in gossip"},
+		{name: "said goodbye", beat: jetstream.Heartbeat{Leaving: true}, gossip: cluster.Alive, after: later, want: "left"},
+		{name: "silent and dead, said that it restarts", beat: jetstream.Heartbeat{Restarting: true}, gossip: cluster.Dead, after: later},
+		{name: "did not restart", beat: jetstream.Heartbeat{Restarting: true}, gossip: cluster.Dead, after: restartLimit + later, want: "silent in gossip"},
 		{name: "connection ended", gossip: cluster.Alive, before: func(p *peers, now time.Time) { p.lost("n", now) }, after: later},
 		{name: "agent died", gossip: cluster.Dead, before: refusing(later), after: later},
 		{name: "agent died, and nobody comes", gossip: cluster.Dead, before: refusing(5*time.Second + restartGrace + ms),
 			after: 5*time.Second + restartGrace + ms, want: "the agent of node n died"},
-		{name: "agent died, and its programs wait longer", beat: jetstream.Beat{Outlive: time.Minute}, gossip: cluster.Dead,
+		{name: "agent died, and its programs wait longer", beat: jetstream.Heartbeat{Outlive: time.Minute}, gossip: cluster.Dead,
 			before: refusing(30 * time.Second), after: 30 * time.Second},
-		{name: "agent died, and its programs wait no longer", beat: jetstream.Beat{Outlive: time.Minute}, gossip: cluster.Dead,
+		{name: "agent died, and its programs wait no longer", beat: jetstream.Heartbeat{Outlive: time.Minute}, gossip: cluster.Dead,
 			before: refusing(time.Minute + restartGrace + ms), after: time.Minute + restartGrace + ms, want: "within 1m0s"},
 		{name: "agent died, then its machine", gossip: cluster.Dead, before: refusing(time.Second), after: later, want: "silent in gossip"},
 		{name: "another agent listens by now", gossip: cluster.Dead, before: func(p *peers, now time.Time) {
@@ -91,7 +91,7 @@ func refusing(after time.Duration) func(p *peers, now time.Time) {
 
 // TestSilenceCountsFromTheMastersReturn judges nobody for what was not heard while the master itself was away.
 func TestSilenceCountsFromTheMastersReturn(t *testing.T) {
-	p, now := heardOf(jetstream.Beat{})
+	p, now := heardOf(jetstream.Heartbeat{})
 	states := map[grid.NodeID]cluster.State{"n": cluster.Dead}
 	back := now.Add(time.Hour)
 	if lost := p.dying(back.Add(testOutage.LostAfter), back, false, states, &testOutage); len(lost) > 0 {
@@ -150,7 +150,7 @@ func steps(until time.Duration) (all []time.Duration) {
 
 // TestDrainFollowed waits for a node that is heard of until it drains, and for no other.
 func TestDrainFollowed(t *testing.T) {
-	p, _ := heardOf(jetstream.Beat{})
+	p, _ := heardOf(jetstream.Heartbeat{})
 	m := &Master{peers: p}
 	m.DrainFollowed(t.Context(), "unknown", true)
 	ctx, stop := context.WithTimeout(t.Context(), 5*awaitInterval)
@@ -158,7 +158,7 @@ func TestDrainFollowed(t *testing.T) {
 	if m.DrainFollowed(ctx, "n", true); ctx.Err() == nil {
 		t.Error("it was waited for no longer although the node has not followed")
 	}
-	p.heard("n", &jetstream.Beat{Draining: true}, time.Now())
+	p.heard("n", &jetstream.Heartbeat{Draining: true}, time.Now())
 	m.DrainFollowed(t.Context(), "n", true)
 	if !p.obeys("n", true, time.Now()) || p.obeys("n", false, time.Now()) {
 		t.Error("the node drains, and it is not noted")
@@ -168,11 +168,11 @@ func TestDrainFollowed(t *testing.T) {
 // TestWaitsAreBounded has a node say more of its lanes than a node says, in texts that no terminal should see.
 func TestWaitsAreBounded(t *testing.T) {
 	said := map[grid.Lane]grid.Refusal{grid.Lane(strings.Repeat("p", 1<<16)): {}}
-	for i := range 10 * jetstream.MaxWaits {
+	for i := range 10 * jetstream.MaxRefusals {
 		text := strings.Repeat(fmt.Sprint("\x1b[2J", i), 1<<10)
 		said[grid.Lane(fmt.Sprint("p0_", i))] = grid.Refusal{Code: grid.RefusedForeign, Device: text, By: text, What: text}
 	}
-	p, _ := heardOf(jetstream.Beat{Waits: said})
+	p, _ := heardOf(jetstream.Heartbeat{Refusals: said})
 	for _, known := range p.byID {
 		size := 0
 		for lane, r := range known.waits {
@@ -181,7 +181,7 @@ func TestWaitsAreBounded(t *testing.T) {
 				t.Errorf("got %.40q", r.String())
 			}
 		}
-		if n := len(known.waits); n != jetstream.MaxWaits || size > n*(maxLane+3*maxWaitText) {
+		if n := len(known.waits); n != jetstream.MaxRefusals || size > n*(maxLane+3*maxWaitText) {
 			t.Errorf("%d lanes with %d bytes are kept", n, size)
 		}
 	}
@@ -189,10 +189,10 @@ func TestWaitsAreBounded(t *testing.T) {
 
 // TestPace counts the nodes that share the store: those that are heard of and hold leases.
 func TestPace(t *testing.T) {
-	p, now := heardOf(jetstream.Beat{})
+	p, now := heardOf(jetstream.Heartbeat{})
 	held := []jetstream.HeldLease{{Seq: 1, Deliveries: 1}}
 	for _, node := range []grid.NodeID{"busy-1", "busy-2", "silent"} {
-		p.heard(node, &jetstream.Beat{Held: held}, now)
+		p.heard(node, &jetstream.Heartbeat{Leases: held}, now)
 	}
 	p.lost("silent", now)
 	if busy := p.busy(now); busy != 2 {
@@ -213,10 +213,10 @@ func TestLeftBeforeThisLife(t *testing.T) {
 	left := func(at time.Time) map[grid.NodeID]cluster.State {
 		return p.states([]cluster.Member{{Node: "n", State: cluster.Left, Since: at}})
 	}
-	p.heard("n", &jetstream.Beat{Start: "1"}, now.Add(-time.Hour))
-	p.heard("n", &jetstream.Beat{Start: "2"}, now)
-	p.heard("n", &jetstream.Beat{Start: "2"}, now.Add(time.Second))
-	quiet := now.Add(time.Second + jetstream.BeatLimit + time.Millisecond)
+	p.heard("n", &jetstream.Heartbeat{Start: "1"}, now.Add(-time.Hour))
+	p.heard("n", &jetstream.Heartbeat{Start: "2"}, now)
+	p.heard("n", &jetstream.Heartbeat{Start: "2"}, now.Add(time.Second))
+	quiet := now.Add(time.Second + jetstream.HeartbeatTimeout + time.Millisecond)
 	if lost := p.dying(quiet, time.Time{}, false, left(now.Add(-time.Second)), &testOutage); len(lost) > 0 {
 		t.Errorf("its last life left: got %v, want nothing", lost)
 	}

@@ -14,7 +14,7 @@ const progressQueue = 256
 // takeProgress keeps the newest metrics of running trials in history.
 func (m *Master) takeProgress(ctx context.Context) error {
 	waiting := make(chan *grid.Batch, progressQueue)
-	defer m.cfg.Store.Calls.ServeMetrics(func(b *grid.Batch) {
+	defer m.cfg.Store.Calls.HandleMetrics(func(b *grid.Batch) {
 		select {
 		case waiting <- b:
 		default:

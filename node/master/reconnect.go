@@ -22,7 +22,7 @@ const (
 )
 
 // prefers reports whether of two attempts of a trial the first one goes on.
-func (r Reconcile) prefers(a, b *jetstream.HeldRun) bool {
+func (r Reconcile) prefers(a, b *jetstream.RunningAttempt) bool {
 	original := a.Attempt < b.Attempt
 	switch r {
 	case KeepOriginal:
@@ -74,7 +74,7 @@ type back struct {
 	lease *jetstream.HeldLease
 	f     *feed // nil when nothing of the sweep is left to do
 
-	goOn   []jetstream.HeldRun
+	goOn   []jetstream.RunningAttempt
 	rivals []grid.LeaseID // of the trials in goOn, whose leases end
 	batch  grid.Batch
 }
@@ -85,8 +85,8 @@ func (b *back) decide(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	b.batch = grid.Batch{V: grid.EventVersion, Sweep: b.f.sweep.ID}
-	for i := range b.lease.Runs {
-		run := &b.lease.Runs[i]
+	for i := range b.lease.Attempts {
+		run := &b.lease.Attempts[i]
 		if run.Index < 0 || run.Index >= b.f.count || !strings.HasPrefix(run.Run, string(b.node)+".") {
 			continue
 		}
@@ -106,7 +106,7 @@ func (b *back) decide(ctx context.Context, now time.Time) error {
 }
 
 // look decides about one attempt.
-func (b *back) look(ctx context.Context, run *jetstream.HeldRun, now time.Time) error {
+func (b *back) look(ctx context.Context, run *jetstream.RunningAttempt, now time.Time) error {
 	t, _, err := b.s.m.cfg.History.Trial(ctx, grid.TrialID{Sweep: b.f.sweep.ID, Index: run.Index})
 	if err != nil {
 		return fmt.Errorf("look at trial %d: %w", run.Index, err)
@@ -123,7 +123,7 @@ func (b *back) look(ctx context.Context, run *jetstream.HeldRun, now time.Time) 
 		case l.hi-l.lo > 1 && !l.detached:
 			continue // its other trials go on; what it has of this one is superseded
 		case c.node != "" && c.node != b.node:
-			rival := jetstream.HeldRun{Index: run.Index, Attempt: l.attempt + max(c.deliveries, 1) - 1}
+			rival := jetstream.RunningAttempt{Index: run.Index, Attempt: l.attempt + max(c.deliveries, 1) - 1}
 			for _, r := range c.runs {
 				if r.Index == run.Index {
 					rival = r
@@ -153,7 +153,7 @@ func (b *back) look(ctx context.Context, run *jetstream.HeldRun, now time.Time) 
 }
 
 // fence excludes an attempt from giving the result, because the attempt of another node continues.
-func (b *back) fence(run *jetstream.HeldRun, other grid.NodeID, now time.Time) {
+func (b *back) fence(run *jetstream.RunningAttempt, other grid.NodeID, now time.Time) {
 	b.batch.Events = append(b.batch.Events, grid.Event{
 		Kind: grid.Fenced, Index: run.Index, Attempt: run.Attempt, Run: run.Run, Time: now.UnixMicro(),
 		Result: &grid.Result{Class: grid.ClassHalt, ExitCode: grid.NoExit, Reason: "stopped: the trial continues on node " + string(other)},

@@ -13,31 +13,31 @@ import (
 )
 
 // works has a node beat: it holds a lease, and a run of its first trial that is so old goes on.
-func (c *stage) works(node grid.NodeID, h *jetstream.Held, run string, age time.Duration) jetstream.Orders {
-	o := c.beat(node, &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
+func (c *stage) works(node grid.NodeID, h *jetstream.GrantedLease, run string, age time.Duration) jetstream.Directives {
+	o := c.beat(node, &jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, age)}, Mark: c.marks[node]})
 	c.mark(node, o)
 	return o
 }
 
 // mark has the next beats of a node be no leftovers.
-func (c *stage) mark(node grid.NodeID, o jetstream.Orders) {
+func (c *stage) mark(node grid.NodeID, o jetstream.Directives) {
 	if c.marks == nil {
 		c.marks = map[grid.NodeID]uint64{}
 	}
 	c.marks[node] = o.Mark
 }
 
-func (c *stage) heldLease(h *jetstream.Held, run string, age time.Duration) jetstream.HeldLease {
+func (c *stage) heldLease(h *jetstream.GrantedLease, run string, age time.Duration) jetstream.HeldLease {
 	return jetstream.HeldLease{
 		Seq: h.Seq, Deliveries: h.Deliveries, ID: h.ID, Sweep: h.Sweep,
-		Runs: []jetstream.HeldRun{{
+		Attempts: []jetstream.RunningAttempt{{
 			Index: h.Lo, Attempt: h.Attempt + h.Deliveries - 1, Run: run, Started: time.Now().Add(-age).UnixMicro(), Age: age,
 		}},
 	}
 }
 
 // lost has a node that works on a lease go silent, until its trial waits to be leased, or is leased, once more.
-func (c *stage) lost(w *world, node grid.NodeID, h *jetstream.Held, others ...func() jetstream.Orders) {
+func (c *stage) lost(w *world, node grid.NodeID, h *jetstream.GrantedLease, others ...func() jetstream.Directives) {
 	c.t.Helper()
 	w.set(node, cluster.Dead)
 	c.until(fmt.Sprintf("node %s is lost", node), func(s *state) bool {
@@ -62,7 +62,7 @@ func (c *stage) trial(id grid.SweepID, index int64) grid.Trial {
 }
 
 // goesOn waits until a run gives a trial its state, and its node may keep its lease; others that hold one are told to stop.
-func (c *stage) goesOn(id grid.SweepID, run string, beat func() jetstream.Orders) {
+func (c *stage) goesOn(id grid.SweepID, run string, beat func() jetstream.Directives) {
 	c.t.Helper()
 	c.until("run "+run+" goes on", func(s *state) bool {
 		if o := beat(); len(o.Stop) > 0 {
@@ -74,7 +74,7 @@ func (c *stage) goesOn(id grid.SweepID, run string, beat func() jetstream.Orders
 }
 
 // stops waits until a node is told to stop what it holds.
-func (c *stage) stops(h *jetstream.Held, beat func() jetstream.Orders) {
+func (c *stage) stops(h *jetstream.GrantedLease, beat func() jetstream.Directives) {
 	c.t.Helper()
 	c.until("the node is told to stop", func(*state) bool { return slices.Equal(beat().Stop, []grid.LeaseID{h.ID}) })
 }
@@ -109,8 +109,8 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			h := c.pulled(id)
 			c.works("b", h, "", 0)
 			run := c.begins("b", h)
-			leftover := jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{c.heldLease(h, run, 0)}, Mark: c.marks["b"]}
-			original := func() jetstream.Orders {
+			leftover := jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{c.heldLease(h, run, 0)}, Mark: c.marks["b"]}
+			original := func() jetstream.Directives {
 				if o := c.beat("b", &leftover); test.original && len(o.Stop) > 0 {
 					t.Errorf("a beat from before the outage has the attempt stopped")
 				}
@@ -120,19 +120,19 @@ func TestNodeIsBackWithItsAttempt(t *testing.T) {
 			if n := c.trial(id, 0).Failures[grid.ClassCrash]; n != 1 {
 				t.Errorf("while the node is lost %d crashes count, want 1", n)
 			}
-			var again *jetstream.Held
+			var again *jetstream.GrantedLease
 			var other string
-			replacement := func() jetstream.Orders { return jetstream.Orders{} }
+			replacement := func() jetstream.Directives { return jetstream.Directives{} }
 			switch test.replaced {
 			case "pulled":
 				again = c.pulled(id)
 				c.says("d", "1", again)
-				replacement = func() jetstream.Orders { return c.says("d", "1", again) }
+				replacement = func() jetstream.Directives { return c.says("d", "1", again) }
 			case "running":
 				again = c.pulled(id)
 				c.works("d", again, "d.1.9", 0)
 				other = c.begins("d", again)
-				replacement = func() jetstream.Orders { return c.works("d", again, other, test.age) }
+				replacement = func() jetstream.Directives { return c.works("d", again, other, test.age) }
 				replacement()
 			}
 			if !test.original {
@@ -174,10 +174,10 @@ func TestManyOutages(t *testing.T) {
 	c.works("b", h, "", 0)
 	run := c.begins("b", h)
 	for range w.nodes().CrashLimit + 1 {
-		c.lost(w, "b", h, func() jetstream.Orders { return c.says("d", "1") })
+		c.lost(w, "b", h, func() jetstream.Directives { return c.says("d", "1") })
 		again := c.pulled(id)
 		c.works("d", again, c.begins("d", again), time.Millisecond)
-		c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+		c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
 	}
 	if trial := c.trial(id, 0); len(trial.Failures) > 0 || trial.Attempt != 1 {
 		t.Errorf("got %v on the record and attempt %d, want nothing and the first", trial.Failures, trial.Attempt)
@@ -196,7 +196,7 @@ func TestResultOfALostNode(t *testing.T) {
 			c.works("b", h, "", 0)
 			run := c.begins("b", h)
 			c.lost(w, "b", h)
-			var again *jetstream.Held
+			var again *jetstream.GrantedLease
 			var other string
 			if running {
 				again = c.pulled(id)
@@ -205,7 +205,7 @@ func TestResultOfALostNode(t *testing.T) {
 			}
 			c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
 			if running {
-				c.stops(again, func() jetstream.Orders { return c.works("d", again, other, time.Second) })
+				c.stops(again, func() jetstream.Directives { return c.works("d", again, other, time.Second) })
 				c.tells("d", again, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 2, Run: other, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
 			}
 			if next := c.pulled(id); next.Lo != 1 {
@@ -230,8 +230,8 @@ func TestHarmfulSecondRun(t *testing.T) {
 	if h.Sweep != id {
 		h, o = o, h
 	}
-	both := func(run string) jetstream.Orders {
-		return c.beat("b", &jetstream.Beat{Start: "1", Mark: c.marks["b"], Held: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
+	both := func(run string) jetstream.Directives {
+		return c.beat("b", &jetstream.Heartbeat{Start: "1", Mark: c.marks["b"], Leases: []jetstream.HeldLease{c.heldLease(h, run, time.Minute), c.heldLease(o, "b.1.8", time.Minute)}})
 	}
 	both("b.1.7")
 	run := c.begins("b", h)
@@ -244,13 +244,13 @@ func TestHarmfulSecondRun(t *testing.T) {
 	if o := both(run); slices.Contains(o.Stop, h.ID) {
 		t.Errorf("the node is back and was told to stop it")
 	}
-	c.beat("b", &jetstream.Beat{Start: "2"}) // its machine has restarted
+	c.beat("b", &jetstream.Heartbeat{Start: "2"}) // its machine has restarted
 	c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Class: grid.ClassLost, Started: 1}})
-	var again *jetstream.Held
+	var again *jetstream.GrantedLease
 	c.until("the trial is leased again", func(*state) bool {
-		held, err := c.takes().Take(t.Context(), "p0_c1_m0", 1)
+		held, err := c.takes().TakeLeases(t.Context(), "p0_c1_m0", 1)
 		if r, _ := c.Sweep(id); err == nil && len(held) == 0 {
-			held, err = c.takes().Take(t.Context(), string(r.Sweep.Lane()), 1)
+			held, err = c.takes().TakeLeases(t.Context(), string(r.Sweep.Lane()), 1)
 		}
 		if err == nil && len(held) == 1 && held[0].Sweep == id {
 			again = &held[0]
@@ -279,11 +279,11 @@ func TestQueueLostLeases(t *testing.T) {
 	w.set("b", cluster.Alive)
 	c = perform(t, dir, 1, w.nodes())
 	c.leased(id, 1)
-	c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+	c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
 	c.reconcile()
 	c.reconcile()
-	c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
-	if held, err := c.takes().Take(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
+	c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
+	if held, err := c.takes().TakeLeases(t.Context(), h.Shape, 1); err != nil || len(held) > 0 {
 		t.Errorf("got %v, %v from the queue, want nothing", held, err)
 	}
 	c.tells("b", h, grid.Event{Kind: grid.Finished, Index: 0, Attempt: 1, Run: run, Result: &grid.Result{Started: 1}})
@@ -306,17 +306,17 @@ func TestHeldLeaseIsNotHandedOut(t *testing.T) {
 				c = perform(t, dir, 1, newWorld().nodes())
 			}
 			for range 20 {
-				if again, err := c.store.Calls.Of("d").Take(t.Context(), h.Shape, 1); err != nil || len(again) > 0 {
+				if again, err := c.store.Calls.LocalClient("d").TakeLeases(t.Context(), h.Shape, 1); err != nil || len(again) > 0 {
 					t.Fatalf("taken by another node: got %+v, %v; want nothing", again, err)
 				}
 			}
-			c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+			c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
 			c.tells("d", h, grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID}) // not its to give
-			c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
-			if err := c.store.Calls.Of("d").Return(t.Context(), h); err == nil && !restarted { // later its ID says who has it
+			c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
+			if err := c.store.Calls.LocalClient("d").ReturnLease(t.Context(), h); err == nil && !restarted { // later its ID says who has it
 				t.Error("the lease is given back by a node that does not hold it")
 			}
-			if err := c.takes().Return(t.Context(), h); err != nil {
+			if err := c.takes().ReturnLease(t.Context(), h); err != nil {
 				t.Errorf("given back by its holder: %v", err)
 			}
 		})
@@ -341,7 +341,7 @@ func TestAbandonedLease(t *testing.T) {
 			look := func(later time.Duration) (gone bool) {
 				if claimed {
 					c.says("b", "1")
-					c.peers.heard("b", &jetstream.Beat{Start: "1"}, time.Now().Add(later))
+					c.peers.heard("b", &jetstream.Heartbeat{Start: "1"}, time.Now().Add(later))
 				}
 				c.on(func(s *state) {
 					gone = s.abandoned(ctx, s.feeds[id], h.ID, time.Now().Add(later))
@@ -374,7 +374,7 @@ func TestOrphanLeaseIsDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.reconcile()
-	present, err := c.store.Queue.Present(t.Context())
+	present, err := c.store.Queue.List(t.Context())
 	if err != nil || len(present) != 1 || present[0].ID != h.ID {
 		t.Errorf("got %v, %v in the queue, want the lease that is known", present, err)
 	}

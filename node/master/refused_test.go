@@ -115,7 +115,7 @@ func TestNodeIsBackBeforeItIsFenced(t *testing.T) {
 		c.works("b", h, run, time.Minute)
 	})
 	c.reconcile()
-	c.goesOn(id, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+	c.goesOn(id, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
 	c.on(func(s *state) {
 		if len(s.unfenced) > 0 {
 			t.Errorf("still to be fenced: %v", s.unfenced)
@@ -205,7 +205,7 @@ func TestRestoreIsTriedAgain(t *testing.T) {
 		t.Errorf("a node is told to stop %v, which may be its", o.Stop)
 	}
 	alters(t, dir, "ALTER TABLE hidden RENAME TO known")
-	c.goesOn(other, run, func() jetstream.Orders { return c.works("b", h, run, time.Minute) })
+	c.goesOn(other, run, func() jetstream.Directives { return c.works("b", h, run, time.Minute) })
 	if problem := c.Problem(); problem != "" {
 		t.Errorf("it goes on, and its problem is still %q", problem)
 	}

@@ -29,7 +29,7 @@ func TestRetryBesideTheEnd(t *testing.T) {
 			id := m.submit(len(c.classes), nil)
 			m.leased(id, len(c.classes))
 			last := len(c.classes) - 1
-			var held *jetstream.Held
+			var held *jetstream.GrantedLease
 			for i, class := range c.classes {
 				h := m.pull(id)
 				if i == last {
@@ -49,7 +49,7 @@ func TestRetryBesideTheEnd(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := m.takes().Return(t.Context(), held); err != nil {
+			if err := m.takes().ReturnLease(t.Context(), held); err != nil {
 				t.Fatal(err)
 			}
 			if err := m.waitApplied(t.Context(), seq); err != nil {
@@ -173,7 +173,7 @@ func TestRestWithoutAWorker(t *testing.T) {
 			m := perform(t, t.TempDir(), 2, newWorld().nodes())
 			id := m.submit(10, nil)
 			m.leased(id, queueDepth*2)
-			var h *jetstream.Held
+			var h *jetstream.GrantedLease
 			if c.held || c.began {
 				h = m.pull(id)
 			}
@@ -203,7 +203,7 @@ func TestRestWithoutAWorker(t *testing.T) {
 			if n, err := m.Outstanding(t.Context(), id); n != c.outside || err != nil {
 				t.Errorf("leases out: got %d, %v; want %d", n, err, c.outside)
 			}
-			if all, err := m.store.Queue.Present(t.Context()); err != nil || len(all) != c.outside {
+			if all, err := m.store.Queue.List(t.Context()); err != nil || len(all) != c.outside {
 				t.Errorf("in the queue: got %d, %v; want %d", len(all), err, c.outside)
 			}
 			if c.cancel && c.outside == 0 {

@@ -66,8 +66,8 @@ func (m *Master) makeRoom(ctx context.Context) {
 	if len(tight) > 0 {
 		u := tight[0]
 		then := "when it is full, trials wait"
-		if len(u.Waiting) > 0 {
-			then = fmt.Sprintf("trials wait on %s, which stored its share of the last tenth", u.Waiting[0])
+		if len(u.OverShare) > 0 {
+			then = fmt.Sprintf("trials wait on %s, which stored its share of the last tenth", u.OverShare[0])
 		}
 		problem = fmt.Sprintf("the store for %s is nearly full (%d of %d MB); %s. %s, or raise retention.%s in node.yaml",
 			u.Name, u.Bytes/1e6, u.Limit/1e6, then, m.howToFree(ctx), u.Name)
@@ -100,7 +100,7 @@ func (m *Master) tight(ctx context.Context) []jetstream.Usage {
 	if err != nil {
 		return nil // the store says elsewhere what is wrong with it
 	}
-	return slices.DeleteFunc(usage, func(u jetstream.Usage) bool { return !u.Tight() })
+	return slices.DeleteFunc(usage, func(u jetstream.Usage) bool { return !u.NearlyFull() })
 }
 
 // outdated lists the sweeps beyond the retention: ended ones by number and age, paused ones by age, and those whose removal was
@@ -271,7 +271,7 @@ const (
 // removeOrphans removes what belongs to no sweep: events, output and artifacts of sweeps without a record, and bundles
 // that were stored before a time. Of many subjects it looks at some, and at the next ones when it is called again, unless whole is set.
 func (m *Master) removeOrphans(ctx context.Context, whole bool, before time.Time) {
-	removed, err := m.cfg.Store.PurgeUnknown(ctx, whole, func(id grid.SweepID) bool {
+	removed, err := m.cfg.Store.PurgeOrphans(ctx, whole, func(id grid.SweepID) bool {
 		_, ok := m.Sweep(id)
 		return ok
 	})

@@ -37,7 +37,7 @@ func fullStage(t *testing.T, limits jetstream.Limits, retention Retention, prepa
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestWhatBelongsToNoSweepGoes(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Name != "kept-1/0/n.1.1" {
 		t.Errorf("artifacts: got %+v, %v; want those of the sweep", list, err)
 	}
-	left, err := c.store.PurgeUnknown(t.Context(), false, func(id grid.SweepID) bool { return id == "kept-1" })
+	left, err := c.store.PurgeOrphans(t.Context(), false, func(id grid.SweepID) bool { return id == "kept-1" })
 	if err != nil || len(left) != 0 {
 		t.Errorf("still there: %q, %v", left, err)
 	}
@@ -225,11 +225,11 @@ func TestFullStoreOfSweepsThatRun(t *testing.T) {
 		t.Errorf("problem after the removal: %q", p)
 	}
 	eventually(t, "its leases are gone", func() bool {
-		left, err := c.store.Queue.Present(ctx)
+		left, err := c.store.Queue.List(ctx)
 		return err == nil && len(left) == 0
 	})
 	late := endedEvents(id, "n", 1)
-	if err := c.takes().Events(ctx, late); !errors.Is(err, jetstream.ErrUnknownSweep) {
+	if err := c.takes().PublishEvents(ctx, late); !errors.Is(err, jetstream.ErrUnknownSweep) {
 		t.Errorf("the late end of %v: got %v, want the node to drop it", h.ID, err)
 	}
 }

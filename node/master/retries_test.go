@@ -376,7 +376,7 @@ func TestOlderLeaseCoversNoRetry(t *testing.T) {
 			t.Errorf("got a further lease %+v", l)
 		}
 	}
-	whole := jetstream.Queued{Lease: jetstream.Lease{ID: "1", Hi: count, Attempt: 1}, Seq: 1}
+	whole := jetstream.QueuedLease{Lease: jetstream.Lease{ID: "1", Hi: count, Attempt: 1}, Seq: 1}
 
 	t.Run("after a restart", func(t *testing.T) {
 		f := newFeed(points(t, "t-1", count))
@@ -391,7 +391,7 @@ func TestOlderLeaseCoversNoRetry(t *testing.T) {
 	t.Run("after a restart, with some leased", func(t *testing.T) {
 		f := newFeed(points(t, "t-1", count))
 		f.restore(&whole, now)
-		f.restore(&jetstream.Queued{Lease: jetstream.Lease{ID: "2", Lo: 20, Hi: 30, Attempt: 2, Quiet: true}, Seq: 2}, now)
+		f.restore(&jetstream.QueuedLease{Lease: jetstream.Lease{ID: "2", Lo: 20, Hi: 30, Attempt: 2, Quiet: true}, Seq: 2}, now)
 		f.load(&history.Left{
 			Open:     []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
 			Reopened: []history.Reopened{{Range: grid.Range{Hi: slow}, Attempts: 1}, {Range: grid.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},

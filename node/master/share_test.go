@@ -43,7 +43,7 @@ func TestNewSweepIsServedAtOnce(t *testing.T) {
 		c := start(t, 4)
 		old := c.submit(1_000_000, nil)
 		c.leased(old, queueDepth*4)
-		running := map[grid.SweepID][]*jetstream.Held{}
+		running := map[grid.SweepID][]*jetstream.GrantedLease{}
 		for range 4 {
 			running[old] = append(running[old], c.pull(old))
 		}
@@ -125,7 +125,7 @@ func TestPauseActsAtOnce(t *testing.T) {
 	if n, err := c.Outstanding(t.Context(), id); n != 0 || err != nil {
 		t.Errorf("outstanding leases of a paused sweep: got %d, %v, want 0", n, err)
 	}
-	if all, err := c.store.Queue.Present(t.Context()); err != nil || len(all) != 0 {
+	if all, err := c.store.Queue.List(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("queue: got %d leases, %v; want none", len(all), err)
 	}
 	if _, err := c.Resume(t.Context(), id); err != nil {
@@ -202,7 +202,7 @@ func TestRestOfALeaseIsLeasedToOthers(t *testing.T) {
 			kept := func(s *state) bool {
 				held := c.heldLease(h, "n.1.0", time.Second)
 				held.Hi = h.Lo + 1
-				c.mark("n", c.beat("n", &jetstream.Beat{Start: "1", Held: []jetstream.HeldLease{held}, Mark: c.marks["n"]}))
+				c.mark("n", c.beat("n", &jetstream.Heartbeat{Start: "1", Leases: []jetstream.HeldLease{held}, Mark: c.marks["n"]}))
 				l := s.feeds[id].leases[h.ID]
 				return l.lo == h.Lo && l.hi == h.Lo+1
 			}
@@ -284,7 +284,7 @@ func TestRestartLeasesWhatIsMissing(t *testing.T) {
 }
 
 // pullSoon waits until the sweep has a lease and takes one.
-func (c *stage) pullSoon(id grid.SweepID) *jetstream.Held {
+func (c *stage) pullSoon(id grid.SweepID) *jetstream.GrantedLease {
 	c.t.Helper()
 	c.until("a lease of "+string(id), func(s *state) bool { return s.feeds[id] != nil && len(s.feeds[id].leases) > 0 })
 	return c.pull(id)

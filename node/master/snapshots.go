@@ -61,7 +61,7 @@ func (s *state) avoidFor(f *feed, i int64, lane *fedLane) (nodes []grid.NodeID, 
 
 // reject has trials go on from the snapshot before, or from their beginning, whose programs could not read the newest. A snapshot that is
 // damaged where it is stored is given up by the store itself. Call it before the events are folded: after a crash they come again.
-func (m *Master) reject(stored []jetstream.Stored) {
+func (m *Master) reject(stored []jetstream.StoredBatch) {
 	for _, s := range stored {
 		record, ok := m.Sweep(s.Batch.Sweep)
 		if !ok || m.cfg.Snapshots == nil || record.Sweep.Task.Checkpoint == nil {

@@ -98,7 +98,7 @@ func TestHolder(t *testing.T) {
 	c, _ := keeping(t, 1<<30)
 	id := c.submit(2, saves)
 	h := c.pullSoon(id)
-	c.ledger.claim("a", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Sweep: id, Deliveries: 1}}, &jetstream.Orders{}, time.Now())
+	c.ledger.claim("a", []jetstream.HeldLease{{Seq: h.Seq, ID: h.ID, Sweep: id, Deliveries: 1}}, &jetstream.Directives{}, time.Now())
 	for _, q := range []struct {
 		node grid.NodeID
 		id   grid.TrialID
@@ -181,7 +181,7 @@ func TestRestartedMasterKnowsWhereTrialsGo(t *testing.T) {
 	sweep := points(t, "t-1", 9)
 	sweep.Task.Checkpoint = &grid.Checkpoint{}
 	f := newFeed(sweep)
-	f.restore(&jetstream.Queued{Lease: jetstream.Lease{ID: "l", Lo: 2, Hi: 4, Attempt: 2}, Seq: 1}, time.Now())
+	f.restore(&jetstream.QueuedLease{Lease: jetstream.Lease{ID: "l", Lo: 2, Hi: 4, Attempt: 2}, Seq: 1}, time.Now())
 	var open []grid.Trial
 	for i, r := range []grid.Result{{Class: grid.ClassLost}, {Class: grid.ClassDisk}, {Class: grid.ClassLost}, {Class: grid.ClassDisk}, {Class: grid.ClassLost, Snapshot: 1}} {
 		open = append(open, grid.Trial{Index: int64(i), State: grid.Pending, Attempts: 1, Node: "b", Result: r})
@@ -203,7 +203,7 @@ func publishAlone(t *testing.T, dir string, b *grid.Batch) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

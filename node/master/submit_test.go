@@ -142,7 +142,7 @@ func TestRecordsThatNobodyCanObey(t *testing.T) {
 			})
 			good := c.submit(3, nil)
 			c.leased(good, 3)
-			if all, err := c.store.Queue.Present(t.Context()); err != nil || len(all) != 3 {
+			if all, err := c.store.Queue.List(t.Context()); err != nil || len(all) != 3 {
 				t.Errorf("in the queue: %v, %v; want the leases of the other sweep alone", all, err)
 			}
 		})

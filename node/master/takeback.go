@@ -177,11 +177,11 @@ func (s *state) restoreAll(ctx context.Context) error {
 
 // restore takes over the leases that are in the queue when the master starts: other nodes may be working on them.
 func (s *state) restore(ctx context.Context) error {
-	present, err := s.m.cfg.Store.Queue.Present(ctx)
+	present, err := s.m.cfg.Store.Queue.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list leases: %w", err)
 	}
-	bySweep := map[grid.SweepID][]jetstream.Queued{}
+	bySweep := map[grid.SweepID][]jetstream.QueuedLease{}
 	for _, l := range present {
 		if _, ok := s.m.Sweep(l.Sweep); ok {
 			bySweep[l.Sweep] = append(bySweep[l.Sweep], l)
@@ -259,7 +259,7 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 		s.m.ledger.unclaim(id)
 	case l.detached:
 		return true
-	case now.Sub(l.since) < idleLimit || !s.m.cfg.Store.Queue.HandedOut(id):
+	case now.Sub(l.since) < idleLimit || !s.m.cfg.Store.Queue.WasGranted(id):
 		return false
 	case l.idle.IsZero():
 		l.idle = now
@@ -279,7 +279,7 @@ func (s *state) abandoned(ctx context.Context, f *feed, id grid.LeaseID, now tim
 }
 
 // orphan deletes a lease of which this master knows nothing: a node that pulls it could not keep it.
-func (s *state) orphan(ctx context.Context, l *jetstream.Queued) error {
+func (s *state) orphan(ctx context.Context, l *jetstream.QueuedLease) error {
 	if s.m.cfg.Nodes == nil || l.Sweep == "" {
 		return nil // of a newer version
 	}

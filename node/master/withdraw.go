@@ -122,7 +122,7 @@ func (s *state) withdrawTrials(ctx context.Context) (failed error) {
 // mayRun reports whether a node that is not lost has the trial: then it is for the node to stop it, or to give its lease back.
 func (s *state) mayRun(f *feed, index int64) bool {
 	return slices.ContainsFunc(f.over(index, ""), func(id grid.LeaseID) bool {
-		return s.m.cfg.Store.Queue.HandedOut(id) && !s.m.peers.isLost(s.m.ledger.holder(id))
+		return s.m.cfg.Store.Queue.WasGranted(id) && !s.m.peers.isLost(s.m.ledger.holder(id))
 	})
 }
 
@@ -137,7 +137,7 @@ func (s *state) endLeases(f *feed, t *history.Transition) {
 		return
 	}
 	for _, id := range f.over(t.Index, "") {
-		if l := f.leases[id]; l.hi-l.lo == 1 && (t.Node == "" || !s.m.cfg.Store.Queue.HandedOut(id)) {
+		if l := f.leases[id]; l.hi-l.lo == 1 && (t.Node == "" || !s.m.cfg.Store.Queue.WasGranted(id)) {
 			s.revoke(f, id)
 		}
 	}

@@ -86,7 +86,7 @@ func TestCancelWithinALease(t *testing.T) {
 	index := int64(-1)
 	c.until("a lease of several trials waits", func(s *state) bool {
 		for lease, l := range s.feeds[id].leases {
-			if l.hi-l.lo > 2 && !c.store.Queue.HandedOut(lease) {
+			if l.hi-l.lo > 2 && !c.store.Queue.WasGranted(lease) {
 				index = l.lo + 1
 			}
 		}

@@ -252,7 +252,7 @@ func (m *Monitor) trialState(ctx context.Context, id grid.TrialID) (*api.Trial, 
 	}
 	v := wire(rec.Sweep, &t)
 	kept := m.keptOutput(ctx)
-	v.Output = printed(t.Result.Log, kept.From(t.Node))
+	v.Output = printed(t.Result.Log, kept.First(t.Node))
 	if v.State == grid.Running {
 		v.Resources.Wall = 0 // it would be another state each moment
 	}

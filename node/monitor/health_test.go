@@ -33,7 +33,7 @@ func newLive(t *testing.T, edit func(*Config)) *live {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func (m *Monitor) logWindow(r *http.Request) (api.LogWindow, error) {
 	}
 	if t.ended {
 		kept := m.keptOutput(r.Context())
-		w.Gone = printed(t.ref, kept.From(t.node)).Gone
+		w.Gone = printed(t.ref, kept.First(t.node)).Gone
 	}
 	if tail >= 0 {
 		offset = max(0, w.Total-tail)

@@ -27,8 +27,8 @@ func printed(ref grid.LogRef, first uint64) api.Printed {
 }
 
 // keptOutput says which output the log stream still has; all where that is unknown.
-func (m *Monitor) keptOutput(ctx context.Context) jetstream.Kept {
-	kept, err := m.cfg.Store.Logs.Kept(ctx)
+func (m *Monitor) keptOutput(ctx context.Context) jetstream.LogBounds {
+	kept, err := m.cfg.Store.Logs.Bounds(ctx)
 	if err != nil {
 		m.log.Debug("the oldest output can't be determined", "err", err)
 	}
@@ -45,7 +45,7 @@ func (m *Monitor) tellMissing(ctx context.Context, rd *reader, number int) error
 			return fmt.Errorf("find attempts: %w", err)
 		}
 		if a := pick(attempts, number); a != nil && a.Ended > 0 {
-			return m.tellMissingOf(ctx, rd, rd.index, a.Run, a.Result.Log, kept.From(a.Node))
+			return m.tellMissingOf(ctx, rd, rd.index, a.Run, a.Result.Log, kept.First(a.Node))
 		}
 		return nil
 	}
@@ -56,7 +56,7 @@ func (m *Monitor) tellMissing(ctx context.Context, rd *reader, number int) error
 		if t.Ended == 0 {
 			continue
 		}
-		if err := m.tellMissingOf(ctx, rd, t.Index, t.Run, t.Result.Log, kept.From(t.Node)); err != nil {
+		if err := m.tellMissingOf(ctx, rd, t.Index, t.Run, t.Result.Log, kept.First(t.Node)); err != nil {
 			return err
 		}
 	}

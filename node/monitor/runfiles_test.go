@@ -30,7 +30,7 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

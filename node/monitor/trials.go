@@ -67,7 +67,7 @@ func (l *listing) each(ctx context.Context, put func(*api.Trial) error) error {
 	l.emit = func(t *grid.Trial) error {
 		l.last = t
 		v := wire(l.sweep, t)
-		v.Output = printed(t.Result.Log, kept.From(t.Node))
+		v.Output = printed(t.Result.Log, kept.First(t.Node))
 		return put(v)
 	}
 	if l.q.Class != "" && !l.filtered {
@@ -466,7 +466,7 @@ func (m *Monitor) attempts(r *http.Request) ([]api.Attempt, error) {
 		if len(s.Updates) > 0 {
 			v.Bundle = shortDigest(s.BundleAt(index, known[i].Started))
 		}
-		v.Output = printed(known[i].Result.Log, kept.From(known[i].Node))
+		v.Output = printed(known[i].Result.Log, kept.First(known[i].Node))
 		all = append(all, v)
 	}
 	return all, nil

@@ -35,7 +35,7 @@ type ticket struct {
 	Shape      string       `json:"shape"`
 }
 
-func ticketOf(h *jetstream.Held) *ticket {
+func ticketOf(h *jetstream.GrantedLease) *ticket {
 	return &ticket{ID: h.ID, Seq: h.Seq, Lo: h.Lo, Hi: h.Hi, Attempt: h.Attempt, Deliveries: h.Deliveries, Shape: h.Shape}
 }
 
@@ -134,7 +134,7 @@ func (w *Worker) retake(id grid.SweepID, t *ticket, index int64) *holding {
 			return h
 		}
 	}
-	held := &jetstream.Held{
+	held := &jetstream.GrantedLease{
 		Lease: jetstream.Lease{Sweep: id, Lo: t.Lo, Hi: t.Hi, Attempt: t.Attempt, Shape: t.Shape, ID: t.ID},
 		Seq:   t.Seq, Deliveries: t.Deliveries,
 	}

@@ -45,7 +45,7 @@ func (a *agents) next() {
 	a.client = client
 	a.t.Cleanup(func() { client.Close() })
 	c := Config{
-		Node: "n", Dir: a.dir, Master: a.store.Calls.Of("n"), Files: a.store, Executor: client, Adopt: client,
+		Node: "n", Dir: a.dir, Master: a.store.Calls.LocalClient("n"), Files: a.store, Executor: client, Adopt: client,
 		Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(a.t),
 	}
 	var m inventory.Machine
@@ -152,7 +152,7 @@ func TestAttemptGoesOnUnderTheNextAgent(t *testing.T) {
 		t.Errorf("output: got %d bytes, want each counted once", res.Log.Bytes)
 	}
 	eventually(t, "the lease to be acknowledged", func() bool {
-		present, err := a.store.Queue.Present(t.Context())
+		present, err := a.store.Queue.List(t.Context())
 		return err == nil && len(present) == 0
 	})
 	a.stop()
@@ -177,7 +177,7 @@ func TestAdoptedLeaseGivesItsRestBack(t *testing.T) {
 	a.await(filepath.Join(marks, "began"))
 	a.part()
 	a.next()
-	if held := a.Worker.state().Held; len(held) != 1 || held[0].Hi != 2 || len(held[0].Runs) != 1 {
+	if held := a.Worker.state().Leases; len(held) != 1 || held[0].Hi != 2 || len(held[0].Attempts) != 1 {
 		t.Errorf("the next agent holds %+v, want the trials up to the one that goes on", held)
 	}
 	a.run()

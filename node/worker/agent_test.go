@@ -33,7 +33,7 @@ func work(dir string) error {
 	if err != nil {
 		return err
 	}
-	store, err := server.Store(ctx)
+	store, err := server.OpenStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -45,7 +45,7 @@ func work(dir string) error {
 		return err
 	}
 	w, err := New(Config{
-		Node: "n", Dir: dir, Master: store.Calls.Of("n"), Files: store, Executor: client, Adopt: client, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
+		Node: "n", Dir: dir, Master: store.Calls.LocalClient("n"), Files: store, Executor: client, Adopt: client, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: log,
 	})
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func lease(ctx context.Context, store *jetstream.Store) error {
 	if err != nil {
 		return err
 	}
-	present, err := store.Queue.Present(ctx)
+	present, err := store.Queue.List(ctx)
 	if err != nil || len(present) > 0 {
 		return err
 	}
@@ -121,7 +121,7 @@ func (a *agents) reopen() {
 		return err == nil
 	})
 	a.t.Cleanup(server.Close)
-	store, err := server.Store(a.t.Context())
+	store, err := server.OpenStore(a.t.Context())
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func (a *agents) prepare(n int) (*grid.Sweep, string) {
 		a.t.Fatal(err)
 	}
 	defer server.Close()
-	if a.store, err = server.Store(a.t.Context()); err != nil {
+	if a.store, err = server.OpenStore(a.t.Context()); err != nil {
 		a.t.Fatal(err)
 	}
 	defer a.store.Close()

@@ -54,7 +54,7 @@ func (u *uploads) hopeless(err error) bool {
 	switch {
 	case err == nil:
 		u.full = time.Time{}
-	case jetstream.Unavailable(err): // it comes back, and tells nothing of how full it is
+	case jetstream.IsUnavailable(err): // it comes back, and tells nothing of how full it is
 	case u.full.IsZero():
 		u.full = time.Now()
 	default:

@@ -31,8 +31,8 @@ type remoteStage struct {
 	*stage
 	server  *jetstream.Server
 	cfg     jetstream.Config
-	mu      sync.Mutex      // guards the store, which goes and comes
-	remote  *jetstream.Link // the worker's
+	mu      sync.Mutex              // guards the store, which goes and comes
+	remote  *jetstream.MasterClient // the worker's
 	program program
 }
 
@@ -48,7 +48,7 @@ func newRemoteStage(t *testing.T, limits jetstream.Limits, p program) *remoteSta
 	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	var err error
-	s.remote, err = jetstream.Connect(ctx, jetstream.Remote{
+	s.remote, err = jetstream.Connect(ctx, jetstream.ConnectConfig{
 		Node: "w", TLS: pair, Logger: logger(t),
 		Addresses: func() []string { return []string{net.JoinHostPort("127.0.0.1", portText(s.cfg.Listen.Port))} },
 	})
@@ -103,7 +103,7 @@ func (s *remoteStage) begin() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.store, err = s.server.Store(context.Background()); err != nil {
+	if s.store, err = s.server.OpenStore(context.Background()); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -272,7 +272,7 @@ func TestArtifactsInAFullStore(t *testing.T) {
 		}
 		t.Cleanup(server.Close)
 		s := &stage{t: t, dir: t.TempDir()}
-		if s.store, err = server.Store(t.Context()); err != nil {
+		if s.store, err = server.OpenStore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(s.store.Close)

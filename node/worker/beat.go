@@ -21,7 +21,7 @@ const (
 
 // beat tells the master what this worker holds, and obeys, until ctx ends. It says farewell then.
 func (w *Worker) beat(ctx context.Context) {
-	tick := time.NewTicker(jetstream.BeatInterval)
+	tick := time.NewTicker(jetstream.HeartbeatInterval)
 	defer tick.Stop()
 	var told *jetstream.Sample // the newest that has arrived
 	for {
@@ -52,7 +52,7 @@ func (w *Worker) report(ctx context.Context, told *jetstream.Sample) *jetstream.
 			b.Sample = now
 		}
 	}
-	orders, err := w.cfg.Master.Beat(ctx, b)
+	orders, err := w.cfg.Master.SendHeartbeat(ctx, b)
 	if err != nil {
 		if ctx.Err() == nil {
 			w.log.Debug("master does not answer", "err", err)
@@ -70,22 +70,22 @@ func (w *Worker) farewell() {
 	b := w.state()
 	b.Restarting = w.handover.Load()
 	b.Leaving = !b.Restarting
-	if _, err := w.cfg.Master.Beat(ctx, b); err != nil {
+	if _, err := w.cfg.Master.SendHeartbeat(ctx, b); err != nil {
 		w.log.Debug("master was not told that this node leaves", "err", err)
 	}
 }
 
 // state is what a beat says.
-func (w *Worker) state() jetstream.Beat {
-	b := jetstream.Beat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load(),
-		Waits: w.fairness.waiting(jetstream.MaxWaits)}
+func (w *Worker) state() jetstream.Heartbeat {
+	b := jetstream.Heartbeat{Start: w.runs.prefix, Running: w.Running(), Draining: w.draining.Load(), Outlive: w.cfg.Outlive, Mark: w.mark.Load(),
+		Refusals: w.fairness.waiting(jetstream.MaxRefusals)}
 	if w.cfg.Keys != nil {
 		b.Keys = w.cfg.Keys()
 	}
 	for _, h := range w.held() {
 		if l := h.held; !h.gone() {
-			b.Held = append(b.Held, jetstream.HeldLease{
-				Seq: l.Seq, Deliveries: l.Deliveries, ID: l.ID, Sweep: l.Sweep, Runs: h.running(), Hi: h.kept(),
+			b.Leases = append(b.Leases, jetstream.HeldLease{
+				Seq: l.Seq, Deliveries: l.Deliveries, ID: l.ID, Sweep: l.Sweep, Attempts: h.running(), Hi: h.kept(),
 			})
 		}
 	}
@@ -100,7 +100,7 @@ func (w *Worker) Running() int {
 }
 
 // obey follows the master's orders.
-func (w *Worker) obey(o *jetstream.Orders) {
+func (w *Worker) obey(o *jetstream.Directives) {
 	for _, h := range w.held() {
 		if slices.Contains(o.Stop, h.held.ID) && h.lose() {
 			w.log.Warn("lease is lost; what runs under it is stopped", "sweep", h.held.Sweep, "lease", h.held.ID)

@@ -204,7 +204,7 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 	began := make(chan struct{})
 	go func() {
 		<-began
-		v.obey(&jetstream.Orders{Drain: true})
+		v.obey(&jetstream.Directives{Drain: true})
 	}()
 	r := v.attempt(1, func(ctx context.Context, dir, _ string) executor.Outcome {
 		close(began)
@@ -222,10 +222,10 @@ func TestDrainMovesCheckpointedTrials(t *testing.T) {
 		t.Errorf("got the notice %v, %v, %v", v.seen.Notice, v.seen.NoticeGrace, v.seen.NoticeTimeout)
 	}
 	v.released("moves-1", 1)
-	v.obey(&jetstream.Orders{})
+	v.obey(&jetstream.Directives{})
 	v.mu.Lock()
 	v.script = func(ctx context.Context, _, _ string) executor.Outcome {
-		v.obey(&jetstream.Orders{Drain: true})
+		v.obey(&jetstream.Directives{Drain: true})
 		if ctx.Err() != nil {
 			t.Error("a trial that can't save its state was stopped by a drain")
 		}

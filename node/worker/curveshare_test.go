@@ -19,7 +19,9 @@ func TestCurvesOfSomeTrials(t *testing.T) {
 			}
 			return succeeded()
 		})
-		defer s.store.Calls.ServeBeats(func(grid.NodeID, *jetstream.Beat) jetstream.Orders { return jetstream.Orders{Curves: share} })()
+		defer s.store.Calls.HandleHeartbeats(func(grid.NodeID, *jetstream.Heartbeat) jetstream.Directives {
+			return jetstream.Directives{Curves: share}
+		})()
 		s.report(t.Context(), nil)
 		r := s.sweep("a-1", 40, 1, nil)
 		s.run()

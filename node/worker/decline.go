@@ -30,14 +30,14 @@ type declined struct {
 // decline gives back a lease that other nodes are to have first. It reports whether it is not for
 // this node: so also where the master has not said that it knows, since the lease may be in other
 // hands by now. If it is in nobody's, the master takes it back.
-func (w *Worker) decline(held *jetstream.Held) bool {
+func (w *Worker) decline(held *jetstream.GrantedLease) bool {
 	often := held.Deliveries > declineLimit
 	if !slices.Contains(held.Avoid, w.cfg.Node) || often && !held.Elsewhere {
 		return false
 	}
 	if often {
 		w.outbox.release(held, func() {})
-	} else if err := w.cfg.Master.Postpone(context.Background(), held, declineTime); err != nil { // a call bounds itself
+	} else if err := w.cfg.Master.PostponeLease(context.Background(), held, declineTime); err != nil { // a call bounds itself
 		w.log.Debug("lease could not be left to another node", "sweep", held.Sweep, "err", err)
 	}
 	w.log.Debug("trial is left to another node first", "sweep", held.Sweep, "trial", held.Lo)
@@ -52,7 +52,7 @@ func (w *Worker) letOthers(l grid.Lane) {
 }
 
 // furtherDeliveries is how often a lease came after somebody may have run its trials.
-func furtherDeliveries(held *jetstream.Held) int {
+func furtherDeliveries(held *jetstream.GrantedLease) int {
 	if len(held.Avoid) > 0 {
 		return max(0, held.Deliveries-1-declineLimit)
 	}

@@ -140,4 +140,6 @@ func (w *Worker) SetDevices(devices []allocator.Device) {
 }
 
 // Waiting gives the reasons why trials wait here, by lane.
-func (w *Worker) Waiting() map[grid.Lane]grid.Refusal { return w.fairness.waiting(jetstream.MaxWaits) }
+func (w *Worker) Waiting() map[grid.Lane]grid.Refusal {
+	return w.fairness.waiting(jetstream.MaxRefusals)
+}

@@ -152,10 +152,10 @@ func (w *Worker) acquire(ctx context.Context, l lane) *holding {
 
 // take takes the next lease of a lane. What this node is to avoid is left to others, and comes again after a while: there may be so many
 // such leases that the first is back before the last is left.
-func (w *Worker) take(ctx context.Context, l lane) *jetstream.Held {
+func (w *Worker) take(ctx context.Context, l lane) *jetstream.GrantedLease {
 	for began := time.Now(); ; {
 		asked := time.Now()
-		held, err := w.cfg.Master.Take(ctx, string(l.name), 1)
+		held, err := w.cfg.Master.TakeLeases(ctx, string(l.name), 1)
 		switch {
 		case err != nil:
 			if ctx.Err() == nil {
@@ -209,7 +209,7 @@ func (w *Worker) held() []*holding {
 
 // holding is a lease in this worker's hands and the runners that work on it.
 type holding struct {
-	held  *jetstream.Held
+	held  *jetstream.GrantedLease
 	since time.Time // when this worker took it
 
 	mu      sync.Mutex
@@ -243,12 +243,12 @@ func (h *holding) ended(a *attempt) {
 }
 
 // running lists what runs under the lease.
-func (h *holding) running() []jetstream.HeldRun {
+func (h *holding) running() []jetstream.RunningAttempt {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var all []jetstream.HeldRun
+	var all []jetstream.RunningAttempt
 	for a := range h.runs {
-		all = append(all, jetstream.HeldRun{
+		all = append(all, jetstream.RunningAttempt{
 			Index: a.id.Index, Attempt: a.number, Run: a.run, Started: a.started.UnixMicro(), Age: time.Since(a.started),
 		})
 	}

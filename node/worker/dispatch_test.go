@@ -105,7 +105,7 @@ func TestStopGivesLeasesBack(t *testing.T) {
 	if len(all) != 1 || all[0].Result.Class != grid.ClassHalt {
 		t.Errorf("results: got %+v, want the running trial, halted", all)
 	}
-	if left, err := s.store.Queue.Present(t.Context()); err != nil || len(left) != 0 {
+	if left, err := s.store.Queue.List(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("queue: got %d leases, %v; want none", len(left), err)
 	}
 }
@@ -121,7 +121,7 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 	s.run()
 	receive(t, "the first trial", g.began)
 	eventually(t, "the worker says that it keeps trial 0 alone", func() bool {
-		held := s.Worker.state().Held
+		held := s.Worker.state().Leases
 		return len(held) == 1 && held[0].Sweep == r.ID && held[0].Hi == 1
 	})
 	close(g.open)
@@ -134,7 +134,7 @@ func TestRestOfALongLeaseIsGivenBack(t *testing.T) {
 func TestDrainGivesTheRestBack(t *testing.T) {
 	s := newStage(t, nil)
 	s.cfg.Beats = true
-	h := &holding{held: &jetstream.Held{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, since: time.Now(), next: 1, runners: 1}
+	h := &holding{held: &jetstream.GrantedLease{Lease: jetstream.Lease{ID: "1", Sweep: "t-1", Hi: 10}}, since: time.Now(), next: 1, runners: 1}
 	s.holdings[h] = struct{}{}
 	if s.returnRests(h.since); h.kept() != 0 || !s.holdsRest() {
 		t.Fatalf("a new lease was given back from trial %d on", h.kept())
@@ -216,8 +216,8 @@ func TestTrialIsLeftToOthersFirst(t *testing.T) {
 // not say that it does so: it may be in other hands.
 func TestTrialOfAnUnsureLeaseDoesNotRun(t *testing.T) {
 	s := newStage(t, newGate().run)
-	h := &jetstream.Held{Lease: jetstream.Lease{Sweep: "t-1", Hi: 1, Attempt: 2, ID: "gone", Avoid: []grid.NodeID{"n"}}, Deliveries: 1}
-	if err := s.cfg.Master.Postpone(t.Context(), h, 0); err == nil {
+	h := &jetstream.GrantedLease{Lease: jetstream.Lease{Sweep: "t-1", Hi: 1, Attempt: 2, ID: "gone", Avoid: []grid.NodeID{"n"}}, Deliveries: 1}
+	if err := s.cfg.Master.PostponeLease(t.Context(), h, 0); err == nil {
 		t.Fatal("a lease that is not there is postponed")
 	}
 	if !s.decline(h) {
@@ -338,7 +338,7 @@ func TestTrialsOfAnotherNode(t *testing.T) {
 	s.run()
 	s.released(r.ID, 1)
 	s.stop()
-	if left, err := s.store.Queue.Present(t.Context()); err != nil || len(left) != 1 {
+	if left, err := s.store.Queue.List(t.Context()); err != nil || len(left) != 1 {
 		t.Errorf("queue: got %d leases, %v; want the one of the wide sweep", len(left), err)
 	}
 }

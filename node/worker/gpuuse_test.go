@@ -28,7 +28,7 @@ func watchedStage(t *testing.T, description string, p program) (*stage, *invento
 	s := newStage(t, p)
 	s.spools.close()
 	s.Worker, err = New(Config{
-		Node: "n", Dir: s.dir, Master: s.store.Calls.Of("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
+		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(t),
 		GPUs: fake, Policy: Policy{Reserve: DefaultReserve, Foreign: devices.Avoid},
 	})
 	if err != nil {
@@ -163,8 +163,8 @@ func TestBrokenDevice(t *testing.T) {
 			t.Errorf("got %+v", g)
 		}
 	}
-	s.obey(&jetstream.Orders{Drain: true})
-	s.obey(&jetstream.Orders{})
+	s.obey(&jetstream.Directives{Drain: true})
+	s.obey(&jetstream.Directives{})
 	s.gpus.Meet(m)
 	if got := s.Annotate(m).GPUs[0]; got.State == "sick" {
 		t.Errorf("after the node was drained and undrained: got %+v", got)

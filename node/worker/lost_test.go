@@ -33,7 +33,7 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 			}
 			s.run()
 			receive(t, "the trial", began)
-			s.obey(&jetstream.Orders{Stop: []grid.LeaseID{lease.ID}})
+			s.obey(&jetstream.Directives{Stop: []grid.LeaseID{lease.ID}})
 			eventually(t, "the lease is let go", func() bool { return len(s.Worker.held()) == 0 })
 			next := s.sweep("next-1", 1, 1, nil)
 			s.lease(next, 0, 1)
@@ -43,7 +43,7 @@ func TestLostAttemptIsNotTold(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			err = s.store.Events.Read(t.Context(), 1, func(stored []jetstream.Stored) error {
+			err = s.store.Events.Read(t.Context(), 1, func(stored []jetstream.StoredBatch) error {
 				for _, b := range stored {
 					if b.Batch.Sweep == r.ID {
 						t.Errorf("got %s of the lost trial, want nothing", kinds(b.Batch.Events))
@@ -84,7 +84,7 @@ func TestFurtherAttemptIsToldBeforeItRuns(t *testing.T) {
 
 // TestClosedLeaseIsNotLost hears that a lease is lost on which nobody works any more: the master knew first that it is closed.
 func TestClosedLeaseIsNotLost(t *testing.T) {
-	h := &holding{held: &jetstream.Held{Lease: jetstream.Lease{Hi: 1}}, runners: 1}
+	h := &holding{held: &jetstream.GrantedLease{Lease: jetstream.Lease{Hi: 1}}, runners: 1}
 	if h.leave(); h.lose() {
 		t.Error("got that something runs, want nothing")
 	}

@@ -33,7 +33,7 @@ const (
 // tried again until it is stored. Only reports on sweeps that the master has no record of are dropped.
 type outbox struct {
 	node   grid.NodeID
-	master *jetstream.Link
+	master *jetstream.MasterClient
 	log    *slog.Logger
 	kick   chan struct{}
 	slow   atomic.Int64 // the master's pace
@@ -83,11 +83,11 @@ type reports struct {
 }
 
 type leaseReport struct {
-	held   *jetstream.Held
+	held   *jetstream.GrantedLease
 	stored func()
 }
 
-func newOutbox(node grid.NodeID, master *jetstream.Link, log *slog.Logger) *outbox {
+func newOutbox(node grid.NodeID, master *jetstream.MasterClient, log *slog.Logger) *outbox {
 	return &outbox{
 		node: node, master: master, log: log, kick: make(chan struct{}, 1), queue: newRound(nil),
 		drained: make(chan struct{}), closed: make(chan struct{}), news: rate.Sometimes{First: 1, Interval: dropNews},
@@ -147,7 +147,7 @@ func (o *outbox) event(id grid.SweepID, rep report) {
 }
 
 // release queues the end of a lease: the event that closes it, then its return.
-func (o *outbox) release(h *jetstream.Held, stored func()) {
+func (o *outbox) release(h *jetstream.GrantedLease, stored func()) {
 	_ = o.add(context.Background(), func(r *round) {
 		e := grid.Event{Kind: grid.Released, Lease: h.Seq, LeaseID: h.ID, Time: time.Now().UnixMicro()}
 		r.add(h.Sweep, report{event: e})
@@ -269,7 +269,7 @@ func (o *outbox) persist(ctx context.Context, r *round) {
 		}
 	}
 	for _, l := range r.leases {
-		if err := o.master.Return(ctx, l.held); err != nil {
+		if err := o.master.ReturnLease(ctx, l.held); err != nil {
 			// The master takes it back by itself; its trials are known to be done by then.
 			o.log.Debug("lease could not be given back", "sweep", l.held.Sweep, "err", err)
 		}
@@ -328,7 +328,7 @@ func (o *outbox) storeOutput(ctx context.Context, id grid.SweepID, pieces []piec
 	for i := range pieces {
 		chunks[i] = pieces[i].chunk
 	}
-	first, last, err := o.master.Output(ctx, id, chunks)
+	first, last, err := o.master.PublishOutput(ctx, id, chunks)
 	if err != nil {
 		return err
 	}
@@ -348,7 +348,7 @@ func (o *outbox) storeEvents(ctx context.Context, id grid.SweepID, all *reports)
 			all.events[i].Result.Log = *ref
 		}
 	}
-	return o.master.Events(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: all.events})
+	return o.master.PublishEvents(ctx, &grid.Batch{V: grid.EventVersion, Sweep: id, Node: o.node, Events: all.events})
 }
 
 // drain waits until all that is queued is stored, or giveUp has closed the outbox.

@@ -29,7 +29,7 @@ func post(t *testing.T, dir string) *posted {
 			t.Fatal(err)
 		}
 	}
-	o := newOutbox("n", store.Calls.Of("n"), logger(t))
+	o := newOutbox("n", store.Calls.LocalClient("n"), logger(t))
 	ctx, stop := context.WithCancel(context.Background()) // ends with the test
 	ended := make(chan struct{})
 	go func() {
@@ -88,7 +88,7 @@ func (p *posted) stored(id grid.SweepID) []grid.Event {
 		return nil
 	}
 	var all []grid.Event
-	err = p.store.Events.Read(p.t.Context(), 1, func(batches []jetstream.Stored) error {
+	err = p.store.Events.Read(p.t.Context(), 1, func(batches []jetstream.StoredBatch) error {
 		for _, b := range batches {
 			if b.Batch.Sweep == id {
 				all = append(all, b.Batch.Events...)
@@ -121,7 +121,7 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 	if _, err := p.store.Queue.Publish(t.Context(), jetstream.Lease{Sweep: "a-1", Lo: 0, Hi: 50, Attempt: 1, Shape: "s"}); err != nil {
 		t.Fatal(err)
 	}
-	held, err := p.store.Calls.Of("n").Take(t.Context(), "s", 1)
+	held, err := p.store.Calls.LocalClient("n").TakeLeases(t.Context(), "s", 1)
 	if err != nil || len(held) != 1 {
 		t.Fatalf("pull: got %d, %v", len(held), err)
 	}
@@ -151,7 +151,7 @@ func TestOutputIsStoredBeforeItsEvent(t *testing.T) {
 		if told != 50 {
 			t.Errorf("events told of when the lease was given back: got %d, want 50", told)
 		}
-		if left, err := p.store.Queue.Present(t.Context()); err != nil || len(left) != 0 {
+		if left, err := p.store.Queue.List(t.Context()); err != nil || len(left) != 0 {
 			t.Errorf("queue when the lease was given back: got %v, %v; want none", left, err)
 		}
 		close(released)

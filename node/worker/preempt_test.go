@@ -132,7 +132,7 @@ func filled(t *testing.T, now time.Time) (*stage, []*holding) {
 		if a.saved, err = s.checkpoints.take(t.Context(), a.id); err != nil {
 			t.Fatal(err)
 		}
-		h := &holding{held: &jetstream.Held{Lease: jetstream.Lease{Sweep: "low-1"}}, runners: 1}
+		h := &holding{held: &jetstream.GrantedLease{Lease: jetstream.Lease{Sweep: "low-1"}}, runners: 1}
 		h.began(a)
 		s.holdings[h] = struct{}{}
 		held = append(held, h)

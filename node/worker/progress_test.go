@@ -20,7 +20,7 @@ func TestMetricsOfARunningTrial(t *testing.T) {
 		return succeeded()
 	})
 	told := make(chan *grid.Batch, 10_000)
-	t.Cleanup(s.store.Calls.ServeMetrics(func(b *grid.Batch) { told <- b }))
+	t.Cleanup(s.store.Calls.HandleMetrics(func(b *grid.Batch) { told <- b }))
 	r := s.sweep("t-1", 1, 1, nil)
 	s.run()
 	s.lease(r, 0, 1)

@@ -93,7 +93,7 @@ func (w *Worker) recoverSpool(ctx context.Context, dir string, storeUntil time.T
 func (w *Worker) load(ctx context.Context, id grid.SweepID) (record jetstream.Record, err error) {
 	for {
 		record, err = w.cfg.Master.Record(ctx, id)
-		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrNotFound) || !jetstream.Unavailable(err) {
+		if err == nil || ctx.Err() != nil || errors.Is(err, jetstream.ErrNotFound) || !jetstream.IsUnavailable(err) {
 			return record, err
 		}
 		w.log.Debug("record can't be read yet", "sweep", id, "err", err)

@@ -16,9 +16,9 @@ func TestSamplesTravelWithBeats(t *testing.T) {
 		t.Fatalf("without a master %+v was told", told)
 	}
 	var got []*jetstream.Sample
-	defer s.store.Calls.ServeBeats(func(_ grid.NodeID, b *jetstream.Beat) jetstream.Orders {
+	defer s.store.Calls.HandleHeartbeats(func(_ grid.NodeID, b *jetstream.Heartbeat) jetstream.Directives {
 		got = append(got, b.Sample)
-		return jetstream.Orders{}
+		return jetstream.Directives{}
 	})()
 	told := s.report(t.Context(), nil)
 	told = s.report(t.Context(), told)

@@ -73,7 +73,7 @@ func openStore(t *testing.T, dir string) *jetstream.Store {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	store, err := server.Store(t.Context())
+	store, err := server.OpenStore(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func stageOver(t *testing.T, store string, p program) *stage {
 func (s *stage) worker(p program) *Worker {
 	s.t.Helper()
 	w, err := New(Config{
-		Node: "n", Dir: s.dir, Master: s.store.Calls.Of("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
+		Node: "n", Dir: s.dir, Master: s.store.Calls.LocalClient("n"), Files: s.store, Executor: p, Machine: inventory.Machine{CPUs: 4, Memory: 8 << 30}, Logger: logger(s.t),
 	})
 	if err != nil {
 		s.t.Fatal(err)
@@ -187,7 +187,7 @@ func (s *stage) events(id grid.SweepID, ok func([]grid.Event) bool) []grid.Event
 	ctx, stop := context.WithTimeout(s.t.Context(), patience)
 	defer stop()
 	var all []grid.Event
-	err := s.store.Events.Read(ctx, 1, func(stored []jetstream.Stored) error {
+	err := s.store.Events.Read(ctx, 1, func(stored []jetstream.StoredBatch) error {
 		for _, b := range stored {
 			if b.Batch.Sweep == id {
 				all = append(all, b.Batch.Events...)

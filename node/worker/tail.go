@@ -194,7 +194,7 @@ func (w *Worker) tellMetrics(a *attempt, now time.Time) {
 		a.metrics, a.changed = m, now
 	}
 	a.sent = now
-	err := w.cfg.Master.Metrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: w.cfg.Node, Events: []grid.Event{{
+	err := w.cfg.Master.SendMetrics(&grid.Batch{V: grid.EventVersion, Sweep: a.id.Sweep, Node: w.cfg.Node, Events: []grid.Event{{
 		Kind: grid.Metrics, Index: a.id.Index, Attempt: a.number, Run: a.run, Time: a.changed.UnixMicro(), Metrics: m, Curves: read.curves,
 	}}})
 	if err != nil {

@@ -35,7 +35,7 @@ import (
 type Config struct {
 	Node       grid.NodeID
 	Dir        string // the worker's part of the state folder: spools, bundles, caches
-	Master     *jetstream.Link
+	Master     *jetstream.MasterClient
 	Files      Files
 	Executor   executor.Executor
 	Machine    inventory.Machine // what trials may use
@@ -66,7 +66,7 @@ type Config struct {
 	// Curves says of which trials curves are reported, on a node that sends no beats; may be nil.
 	Curves func() grid.CurveShare
 	// Orders is told what the master answers to each beat; may be nil. It must be quick.
-	Orders func(*jetstream.Orders)
+	Orders func(*jetstream.Directives)
 }
 
 const (
@@ -201,7 +201,7 @@ func (w *Worker) Concluding() bool {
 
 // Run works until ctx ends; then it stops running attempts, reports them and returns.
 func (w *Worker) Run(ctx context.Context) error {
-	defer w.cfg.Master.Wake(func(name string) {
+	defer w.cfg.Master.NotifyReady(func(name string) {
 		w.fairness.wake(grid.Lane(name), time.Now())
 		w.nudge()
 	})()
@@ -211,7 +211,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	var loops, reporting sync.WaitGroup
 	reporting.Go(func() { w.outbox.run(reports) })
 	var watchErr error
-	loops.Go(func() { watchErr = w.cfg.Master.Watch(ctx, w.follow) })
+	loops.Go(func() { watchErr = w.cfg.Master.WatchRecords(ctx, w.follow) })
 	loops.Go(func() { w.tendCheckpoints(ctx) })
 	loops.Go(func() { w.tail(reports) })
 	if w.gpus != nil {

@@ -145,7 +145,7 @@ func (h *headquarters) open(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if h.store, err = h.server.Store(ctx); err != nil {
+	if h.store, err = h.server.OpenStore(ctx); err != nil {
 		return err
 	}
 	if h.history, err = history.Open(filepath.Join(dir, "history.db"), crowdLog()); err != nil {
@@ -284,7 +284,7 @@ func crowdWorker(ctx context.Context, dir, address string) (*worker.Worker, func
 	if err != nil {
 		return nil, nil, err
 	}
-	store, err := jetstream.Connect(ctx, jetstream.Remote{
+	store, err := jetstream.Connect(ctx, jetstream.ConnectConfig{
 		Node: id.Node, TLS: id.Client(), Logger: crowdLog(), Addresses: func() []string { return []string{address} },
 	})
 	if err != nil {

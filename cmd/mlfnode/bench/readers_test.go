@@ -86,7 +86,7 @@ func endedTrials(b *testing.B, dir string, sub api.Submit, result func(i int64) 
 	server, err := jetstream.Start(jetstream.Config{Dir: filepath.Join(dir, "jetstream"), Logger: slog.New(slog.DiscardHandler)})
 	check(err)
 	defer server.Close()
-	store, err := server.Store(b.Context())
+	store, err := server.OpenStore(b.Context())
 	check(err)
 	defer store.Close()
 	_, err = store.Records.Create(b.Context(), &grid.Sweep{
