@@ -4,14 +4,13 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +29,6 @@ import (
 	"mlfnode/node/history"
 	"mlfnode/node/master"
 	"mlfnode/node/monitor"
-	"mlfnode/node/service"
 	"mlfnode/node/worker"
 )
 
@@ -101,7 +99,7 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 		return nil, err
 	}
 	if lasting { // before anything that may go wrong: programs must not wait in vain for an agent whose disk is full
-		if err := n.openKeeper(ctx, token); err != nil {
+		if err := n.openShim(ctx, token); err != nil {
 			return nil, err
 		}
 	}
@@ -129,10 +127,10 @@ func begin(ctx context.Context, cfg config.Config, lasting bool) (_ *Node, err e
 	return n, n.openProcess(ctx, token)
 }
 
-// openProcess has programs die with this process. What keepers of a node that was in a cluster still run is stopped.
+// openProcess has programs die with this process. What shims of a node that was in a cluster still run is stopped.
 func (n *Node) openProcess(ctx context.Context, token string) error {
-	if _, err := os.Stat(n.keepers()); err == nil {
-		left, err := shim.Open(ctx, shim.Options{Dir: n.keepers(), Token: token, Logger: n.log})
+	if slices.ContainsFunc(ShimFolders(n.cfg.StateDir), isThere) {
+		left, err := shim.Open(ctx, n.shimOptions(token))
 		if err == nil {
 			err = left.Close()
 		}
@@ -160,43 +158,6 @@ func (n *Node) openProcess(ctx context.Context, token string) error {
 	n.executor = &executor.Mux{Process: guarded, Containers: containers}
 	return nil
 }
-
-// openKeeper has programs outlive this process, and takes over those of the last one.
-func (n *Node) openKeeper(ctx context.Context, token string) error {
-	if n.executor != nil {
-		return nil
-	}
-	containers := dockerOptions(&n.cfg, token)
-	client, err := shim.Open(ctx, shim.Options{
-		Dir: n.keepers(), Token: token, Wrap: func() []string { return scopeOf(token) }, Patience: n.cfg.Cluster.Patience, Containers: &containers, Logger: n.log,
-	})
-	if err != nil {
-		return fmt.Errorf("take over what the last agent left running: %w", err)
-	}
-	n.executor, n.adopter = client, client
-	n.onClose(func() {
-		if !n.stopping.Load() {
-			client.Leave()
-			return
-		}
-		if err := client.Close(); err != nil {
-			n.log.Warn("keepers could not be stopped", "err", err)
-		}
-	})
-	return nil
-}
-
-// scopeOf puts a keeper into a scope of a new name, since systemd may not have collected that of the last one yet. Without systemd a
-// keeper is a session of its own.
-func scopeOf(token string) []string {
-	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6]))
-	return wrap
-}
-
-func (n *Node) keepers() string { return KeepersIn(n.cfg.StateDir) }
-
-// KeepersIn is the folder of the keepers of a state folder. Each is started with it as an argument.
-func KeepersIn(state string) string { return filepath.Join(state, "keepers") }
 
 // trustDir is the folder of the node's credentials.
 func (n *Node) trustDir() string { return trustDir(n.cfg.StateDir) }

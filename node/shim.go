@@ -1,16 +1,73 @@
 package node
 
 import (
+	"context"
+	"crypto/rand"
+	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"mlfnode/node/executor/shim"
+	"mlfnode/node/service"
 )
 
-// KeeperCommand is the name of the hidden command that a node agent starts to have its programs outlive it.
-const KeeperCommand = shim.Command
+// ShimCommand is the name of the hidden command that a node agent starts so that its programs outlive it. FormerShimCommand is the
+// name that agents of versions before use.
+const (
+	ShimCommand       = shim.Command
+	FormerShimCommand = shim.FormerCommand
+)
 
-// Keeper is that command, from its arguments to the exit status. Signals brings what the process gets.
-func Keeper(args []string, signals <-chan os.Signal, stderr io.Writer) int {
+// Shim is that command, from its arguments to the exit status. Signals brings what the process gets.
+func Shim(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 	return shim.Main(args, signals, stderr)
+}
+
+// ShimFolders are the folders of a state folder that shims may be in: that of this version, and the one of versions before. Each shim
+// is started with one of them as an argument.
+func ShimFolders(state string) []string {
+	return []string{filepath.Join(state, "shims"), filepath.Join(state, "keepers")}
+}
+
+func (n *Node) shimOptions(token string) shim.Options {
+	folders := ShimFolders(n.cfg.StateDir)
+	return shim.Options{Dir: folders[0], FormerDir: folders[1], Token: token, Logger: n.log}
+}
+
+// openShim has programs outlive this process, and takes over those of the last one.
+func (n *Node) openShim(ctx context.Context, token string) error {
+	if n.executor != nil {
+		return nil
+	}
+	o, containers := n.shimOptions(token), dockerOptions(&n.cfg, token)
+	o.Wrap, o.Patience, o.Containers = func() []string { return scopeOf(token) }, n.cfg.Cluster.Patience, &containers
+	client, err := shim.Open(ctx, o)
+	if err != nil {
+		return fmt.Errorf("take over what the last agent left running: %w", err)
+	}
+	n.executor, n.adopter = client, client
+	n.onClose(func() {
+		if !n.stopping.Load() {
+			client.Leave()
+			return
+		}
+		if err := client.Close(); err != nil {
+			n.log.Warn("shims could not be stopped", "err", err)
+		}
+	})
+	return nil
+}
+
+// scopeOf puts a shim into a scope of a new name, since systemd may not have collected that of the last one yet. Without systemd a
+// shim is a session of its own.
+func scopeOf(token string) []string {
+	wrap, _ := service.Scope(token + "-" + strings.ToLower(rand.Text()[:6]))
+	return wrap
+}
+
+func isThere(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

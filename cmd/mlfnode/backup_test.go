@@ -452,7 +452,7 @@ func TestBackupOfAnOlderGossipKey(t *testing.T) {
 // TestRestoreIntoAUsedFolder has files of an earlier node, from which a master would show wrong results.
 func TestRestoreIntoAUsedFolder(t *testing.T) {
 	c, file := newBackup(t)
-	for _, name := range []string{"history.db", "history.db-wal", "spool", "jetstream", "snapshots", "keepers"} {
+	for _, name := range []string{"history.db", "history.db-wal", "spool", "jetstream", "snapshots", "shims"} {
 		state := filepath.Join(t.TempDir(), "state")
 		left := filepath.Join(state, name)
 		if err := os.MkdirAll(state, 0o700); err != nil {

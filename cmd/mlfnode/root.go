@@ -85,7 +85,7 @@ and loses nothing: kill it, pull the plug, go on.`,
 		moveMasterCommand(a), statusCommand(a.console), gpuSetupCommand(a.console))
 	add(groupOther, monitorCommand(a), topCommand(a), serviceCommand(a), doctorCommand(a), schemaCommand(a.console),
 		versionCommand(a.console))
-	root.AddCommand(hostCommand(a), a.keeperCommand(), a.reapCommand(), a.provisionCommand())
+	root.AddCommand(hostCommand(a), a.shimCommand(), a.reapCommand(), a.provisionCommand())
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
 	return root

@@ -187,7 +187,7 @@ func printService(ui *console, s service.State, owner string) error {
 	lines := [][2]string{
 		{"unit", s.File + " (" + enabled + ")"}, {"runs", s.Program}, {"state", s.Active + " (" + s.Detail + ")"}, {"since", s.Since},
 		{"says", s.Text}, {"process", fmt.Sprint(s.PID)}, {"restarts", fmt.Sprint(s.Restarts)}, {"ended", s.Result},
-		{"trials in", strings.Join(s.Keepers, " ")},
+		{"trials in", strings.Join(s.Shims, " ")},
 	}
 	for _, l := range lines {
 		if l[1] == "" || (l[0] == "process" && s.PID == 0) || (l[0] == "ended" && s.Result == "success") {
@@ -253,7 +253,7 @@ func runServiceCommand(ui *console, c *cobra.Command, name, token string, args [
 	command, release, err := service.For(c.Context(), name, c.Name() == "install", args...)
 	switch {
 	case errors.Is(err, service.ErrNoService) && c.Name() == "status":
-		return printService(ui, service.State{User: true, Keepers: []string{}}, " --run-as "+name)
+		return printService(ui, service.State{User: true, Shims: []string{}}, " --run-as "+name)
 	case errors.Is(err, service.ErrNoService):
 		fmt.Fprintln(ui.stdout, err)
 		return nil

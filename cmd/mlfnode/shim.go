@@ -8,22 +8,22 @@ import (
 	"mlfnode/node"
 )
 
-// keeperCommand is what a node agent starts to run its programs, so that they outlive it.
-func (a *app) keeperCommand() *cobra.Command {
+// shimCommand is what a node agent starts to run its programs, so that they outlive it.
+func (a *app) shimCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: node.KeeperCommand, Hidden: true, DisableFlagParsing: true,
+		Use: node.ShimCommand, Aliases: []string{node.FormerShimCommand}, Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
 			signals, release := a.interrupts.take()
 			defer release()
-			if status := node.Keeper(args, signals, a.stderr); status != 0 {
-				return failed(fmt.Sprintf("the keeper ended with status %d", status), "")
+			if status := node.Shim(args, signals, a.stderr); status != 0 {
+				return failed(fmt.Sprintf("the shim ended with status %d", status), "")
 			}
 			return nil
 		},
 	}
 }
 
-// reapCommand is what the guardian of a node without keepers becomes when that node has died.
+// reapCommand is what the guardian of a node without shims becomes when that node has died.
 func (a *app) reapCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: node.ReapCommand, Hidden: true, DisableFlagParsing: true,

@@ -190,7 +190,7 @@ func TestMasterService(t *testing.T) {
 		t.Errorf("got journal without the watchdog:\n%s", got)
 	}
 	m.Run("rm -r /run/systemd/system/mlfnode.service.d && systemctl daemon-reload && systemctl restart mlfnode")
-	t.Run("keeper", func(t *testing.T) { keeperDies(t, m.For(t)) })
+	t.Run("shim", func(t *testing.T) { shimDies(t, m.For(t)) })
 	t.Run("stop", func(t *testing.T) { stopAndStart(t, m.For(t)) })
 	t.Run("reload", func(t *testing.T) { reloadSettings(t, m.For(t)) })
 
@@ -201,12 +201,12 @@ func TestMasterService(t *testing.T) {
 	}
 }
 
-// cgroupsOfTrials looks at where a keeper and its trials are: in a scope beside the service, which a restart leaves alone.
+// cgroupsOfTrials looks at where a shim and its trials are: in a scope beside the service, which a restart leaves alone.
 func cgroupsOfTrials(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(1, 1)
-	if got := m.Run("cat /proc/" + keeperOn(m) + "/cgroup"); !strings.Contains(got, "/system.slice/mlfnode-keeper-") || strings.Contains(got, "mlfnode.service") {
-		t.Errorf("the keeper is in %s, want a scope", got)
+	if got := m.Run("cat /proc/" + shimOn(m) + "/cgroup"); !strings.Contains(got, "/system.slice/mlfnode-shim-") || strings.Contains(got, "mlfnode.service") {
+		t.Errorf("the shim is in %s, want a scope", got)
 	}
 	if got := m.Run("cat /proc/$(find /tmp/ran -type f -printf %f)/cgroup"); !strings.Contains(got, ".scope/mlfnode-") {
 		t.Errorf("the trial is in %s, want a cgroup of its own in a scope", got)
@@ -215,9 +215,9 @@ func cgroupsOfTrials(t *testing.T, m *servicetest.Machine) {
 	nothingRuns(t, m)
 }
 
-// keeperOn gives the process of the machine's one keeper.
-func keeperOn(m *servicetest.Machine) string {
-	return m.Run(`sed 's/.*"pid":\([0-9]*\).*/\1/' /var/lib/mlfnode/keepers/*/process.json`)
+// shimOn gives the process of the machine's one shim.
+func shimOn(m *servicetest.Machine) string {
+	return m.Run(`sed 's/.*"pid":\([0-9]*\).*/\1/' /var/lib/mlfnode/shims/*/process.json`)
 }
 
 // everything lists what an installation may leave: files, units and programs that run.
@@ -226,7 +226,7 @@ systemctl list-units --all --no-legend --plain --no-pager 'mlf*'
 for p in /proc/[0-9]*; do readlink $p/exe; done | grep -v -e systemd -e /bin/
 true`
 
-// nothingLeft wants no keeper, no scope, no cgroup and no process of mlfnode.
+// nothingLeft wants no shim, no scope, no cgroup and no process of mlfnode.
 func nothingLeft(t *testing.T, m *servicetest.Machine) {
 	t.Helper()
 	nothingRuns(t, m)
@@ -241,15 +241,15 @@ func nothingLeft(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// keeperDies kills the process that keeps trials: they are lost, and run again. Its scope stays, since something else is in it.
-func keeperDies(t *testing.T, m *servicetest.Machine) {
+// shimDies kills the process that keeps trials: they are lost, and run again. Its scope stays, since something else is in it.
+func shimDies(t *testing.T, m *servicetest.Machine) {
 	p := &post{Machine: m, t: t}
 	p.submit(2, 2)
-	stray := m.Run("setsid sleep 1000 >/dev/null 2>&1 & for f in $(grep -rlx --include=cgroup.procs " + keeperOn(m) + " /sys/fs/cgroup/system.slice); do echo $! >$f; done; echo $!")
-	m.Run("kill -9 " + keeperOn(m))
+	stray := m.Run("setsid sleep 1000 >/dev/null 2>&1 & for f in $(grep -rlx --include=cgroup.procs " + shimOn(m) + " /sys/fs/cgroup/system.slice); do echo $! >$f; done; echo $!")
+	m.Run("kill -9 " + shimOn(m))
 	p.ended(2, m)
-	if got := m.Run("systemctl list-units --all --no-legend --plain --no-pager 'mlfnode-keeper-*.scope'"); strings.Count(got, "\n") < 1 {
-		t.Errorf("got scopes\n%s\nwant that of the dead keeper and another one", got)
+	if got := m.Run("systemctl list-units --all --no-legend --plain --no-pager 'mlfnode-shim-*.scope'"); strings.Count(got, "\n") < 1 {
+		t.Errorf("got scopes\n%s\nwant that of the dead shim and another one", got)
 	}
 	m.Run("kill " + stray)
 	for _, tr := range p.trials() {

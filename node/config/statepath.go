@@ -8,7 +8,7 @@ import (
 )
 
 // StatePath returns the absolute path of a state folder that a person wrote: a relative path starts
-// at the current folder, and ~ is the user's home. Keepers, which run in another folder, and
+// at the current folder, and ~ is the user's home. Shims, which run in another folder, and
 // commands that run elsewhere need the absolute path.
 func StatePath(text string) (string, error) {
 	path := text

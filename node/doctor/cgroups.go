@@ -18,7 +18,7 @@ func Limits(s *Service) string {
 	if err != nil {
 		return ""
 	}
-	scopes := "" // of v2, below the mount: where systemd makes the scopes of keepers
+	scopes := "" // of v2, below the mount: where systemd makes the scopes of shims
 	if s != nil && s.Installed {
 		scopes = "/"
 		if s.User {
@@ -39,7 +39,7 @@ func limitsUnder(mount, cgroups, scopes string) string {
 		switch dir := filepath.Join(mount, parts[1], parts[2]); {
 		case parts[1] != "":
 			enforced = slices.Contains(strings.Split(parts[1], ","), "memory") && unix.Access(dir, unix.W_OK) == nil
-		case scopes != "": // each holds a keeper alone, which may divide it
+		case scopes != "": // each holds a shim alone, which may divide it
 			enforced = offers(filepath.Join(mount, scopes))
 		default:
 			enforced = offers(dir) && unix.Access(dir, unix.W_OK) == nil && divisible(dir)

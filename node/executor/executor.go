@@ -37,7 +37,7 @@ type Slot interface {
 }
 
 // Spec is the part of an attempt that is plain data. It crosses to another process as it is, so its JSON names are those of
-// the keeper's protocol and of files that outlive this program: fields are added, never renamed.
+// the shim's protocol and of files that outlive this program: fields are added, never renamed.
 type Spec struct {
 	// Name names the run for good, for an executor whose programs outlive this process. A run without one does not outlive it.
 	Name string `json:"name,omitempty"`

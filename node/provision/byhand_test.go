@@ -16,7 +16,7 @@ import (
 	"mlfnode/node/processid"
 )
 
-// TestStopOfANodeStartedByHand has somebody run the node of a root folder by a program of their own: stop ends it in good order, and a keeper
+// TestStopOfANodeStartedByHand has somebody run the node of a root folder by a program of their own: stop ends it in good order, and a shim
 // that it has left, even one that does not listen.
 func TestStopOfANodeStartedByHand(t *testing.T) {
 	file := program(t)
@@ -51,35 +51,35 @@ func TestStopOfANodeStartedByHand(t *testing.T) {
 		t.Fatal("the node that was started by hand runs on")
 	}
 
-	// A keeper that does not end.
+	// A shim that does not end.
 	dir := t.TempDir()
-	script := filepath.Join(dir, node.KeeperCommand)
+	script := filepath.Join(dir, node.ShimCommand)
 	if err := os.WriteFile(script, []byte("trap '' TERM\nread _\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	keeper := exec.Command("/bin/sh", node.KeeperCommand, "--dir", node.KeepersIn(m.State()), "--id", "7")
-	keeper.Dir = dir
-	in, err := keeper.StdinPipe()
+	shim := exec.Command("/bin/sh", node.ShimCommand, "--dir", node.ShimFolders(m.State())[0], "--id", "7")
+	shim.Dir = dir
+	in, err := shim.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer in.Close()
-	if err := keeper.Start(); err != nil {
+	if err := shim.Start(); err != nil {
 		t.Fatal(err)
 	}
 	gone := make(chan error, 1)
-	go func() { gone <- keeper.Wait() }()
-	if id, ok := processid.Of(keeper.Process.Pid); !ok || id.Signal(0) != nil {
-		t.Fatal("the keeper does not run")
+	go func() { gone <- shim.Wait() }()
+	if id, ok := processid.Of(shim.Process.Pid); !ok || id.Signal(0) != nil {
+		t.Fatal("the shim does not run")
 	}
-	await(t, "the keeper has its name", func() bool { return len(ofNode(m.Place)) == 1 })
+	await(t, "the shim has its name", func() bool { return len(ofNode(m.Place)) == 1 })
 	if r := m.mustAct(bootstrap.ActionStop, bootstrap.Order{}); len(r.Seen.Left) > 0 {
 		t.Errorf("got %+v, want nothing left", r.Seen)
 	}
 	select {
 	case <-gone:
 	case <-time.After(30 * time.Second):
-		_ = keeper.Process.Signal(unix.SIGKILL)
-		t.Fatal("the keeper runs on")
+		_ = shim.Process.Signal(unix.SIGKILL)
+		t.Fatal("the shim runs on")
 	}
 }

@@ -42,10 +42,10 @@ func processes(p bootstrap.Place) []process {
 // its trials.
 func ofNode(p bootstrap.Place) []process {
 	found := processes(p)
-	holder := node.Holder(p.State())
+	holder, folders := node.Holder(p.State()), node.ShimFolders(p.State())
 	return append(found, ownProcesses(func(q process) bool {
-		keeper := q.runs(node.KeeperCommand) && slices.Contains(q.args, node.KeepersIn(p.State()))
-		return (keeper || q.PID == holder) && !slices.ContainsFunc(found, func(f process) bool { return f.PID == q.PID })
+		shim := q.runs(node.ShimCommand, node.FormerShimCommand) && slices.ContainsFunc(folders, func(dir string) bool { return slices.Contains(q.args, dir) })
+		return (shim || q.PID == holder) && !slices.ContainsFunc(found, func(f process) bool { return f.PID == q.PID })
 	})...)
 }
 

@@ -119,13 +119,13 @@ func (w *work) endHolder(ctx context.Context) {
 	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Place, asked, stopPatience) })
 }
 
-// reap kills trials that have lost their keepers.
+// reap kills trials that have lost their shims.
 func (w *work) reap(ctx context.Context) error {
 	b, err := os.ReadFile(filepath.Join(w.State(), "token"))
 	if err != nil {
 		return nil // no node has run here
 	}
-	if err := shim.Reap(ctx, node.KeepersIn(w.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
+	if err := shim.Reap(ctx, node.ShimFolders(w.State()), strings.TrimSpace(string(b)), slog.New(slog.DiscardHandler)); err != nil {
 		return fmt.Errorf("end trials: %w", err)
 	}
 	return nil

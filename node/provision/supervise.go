@@ -22,7 +22,7 @@ import (
 
 const (
 	// firstPause and longestPause are between the ends of agents and their next starts; the pause doubles. Running programs wait for the
-	// next agent for keeper.DefaultPatience, in which several must have been started.
+	// next agent for shim.DefaultPatience, in which several must have been started.
 	firstPause   = 200 * time.Millisecond
 	longestPause = 2 * time.Second
 	// settled is how long an agent must have run for the next pause to be the first one again.

@@ -70,13 +70,13 @@ func restartJob(jobs, unit string) bool {
 	return false
 }
 
-// shed is the shell program that sheds what a keeper must not inherit from the agent before it becomes the keeper: the
+// shed is the shell program that sheds what a shim must not inherit from the agent before it becomes the shim: the
 // agent's protection from the kernel's hunt for memory, which trials would share, and its line to systemd.
 const shed = `echo 0 2>/dev/null >/proc/self/oom_score_adj; unset NOTIFY_SOCKET WATCHDOG_PID WATCHDOG_USEC; exec "$@"`
 
-// Scope gives what to put before the command line of a keeper, so that it runs in a scope of its own beside the agent's
+// Scope gives what to put before the command line of a shim, so that it runs in a scope of its own beside the agent's
 // service and survives both a restart and a stop of the agent. The process keeps its number, output and environment through
-// it. Not ok where this process is in no service, or may not make scopes: the keeper is then started in a session of its own.
+// it. Not ok where this process is in no service, or may not make scopes: the shim is then started in a session of its own.
 //
 // A scope leaves the agent's cgroup alone. Its limits of resources, capabilities and system call filter are inherited by
 // trials, which is why the unit is no stricter than a trial can bear.
@@ -97,7 +97,7 @@ func scope(program, name string, user bool) []string {
 	if user {
 		wrap = append(wrap, "--user")
 	}
-	unit := strings.Replace(keepers, "*", unitName(name), 1)
+	unit := strings.Replace(shimScopes, "*", unitName(name), 1)
 	return append(wrap, "--scope", "--quiet", "--collect", "--unit="+unit, "-p", "Delegate=yes",
 		"--description=trials of mlfnode", "--", "/bin/sh", "-c", shed, "sh")
 }

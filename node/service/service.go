@@ -6,9 +6,9 @@
 // the agent in the foreground with Type=notify: the agent says when it is ready (Notifier), pings a watchdog while it is
 // healthy, and is restarted whatever way it ends.
 //
-// The programs of trials must outlive the agent. They run under keepers, which are started as scopes of their own (Scope):
+// The programs of trials must outlive the agent. They run under shims, which are started as scopes of their own (Scope):
 // units beside mlfnode.service, which a restart of the agent leaves alone. When the agent is told to end, Restarting says
-// whether it will be back in a moment, in which case keepers go on, or not, in which case it ends them itself.
+// whether it will be back in a moment, in which case shims go on, or not, in which case it ends them itself.
 package service
 
 import (
@@ -24,8 +24,12 @@ import (
 // Unit is the name of the unit in systemd, of the system and of a user alike.
 const Unit = "mlfnode.service"
 
-// keepers is the pattern of the scopes that keepers run in.
-const keepers = "mlfnode-keeper-*.scope"
+// shimScopes and formerShimScopes are the patterns of the scopes that shims run in: those of this version, and those of versions
+// that called shims keepers.
+const (
+	shimScopes       = "mlfnode-shim-*.scope"
+	formerShimScopes = "mlfnode-keeper-*.scope"
+)
 
 // Role is what a node is in its cluster.
 type Role string

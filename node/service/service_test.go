@@ -102,7 +102,7 @@ func TestUnitByRelease(t *testing.T) {
 
 func TestScopeOutside(t *testing.T) {
 	got := scope("/usr/bin/systemd-run", "a b/1", true)
-	want := "/usr/bin/systemd-run --user --scope --quiet --collect --unit=mlfnode-keeper-a-b-1.scope -p Delegate=yes"
+	want := "/usr/bin/systemd-run --user --scope --quiet --collect --unit=mlfnode-shim-a-b-1.scope -p Delegate=yes"
 	if !strings.HasPrefix(strings.Join(got, " "), want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -23,12 +23,12 @@ type State struct {
 	Result    string   `json:"result,omitempty"`  // how it ended last: success, exit-code, signal, watchdog, …
 	Program   string   `json:"program,omitempty"` // its command line
 	Linger    bool     `json:"linger"`            // user services: whether it runs without a login
-	Keepers   []string `json:"keepers"`           // scopes with trials
+	Shims     []string `json:"keepers"`           // scopes with trials
 }
 
 // Status asks systemd about the service. It needs no rights.
 func Status(ctx context.Context, h Home) (State, error) {
-	s := State{User: h.User, Keepers: []string{}}
+	s := State{User: h.User, Shims: []string{}}
 	if err := h.ready(ctx); err != nil {
 		return s, err
 	}
@@ -50,7 +50,7 @@ func Status(ctx context.Context, h Home) (State, error) {
 	_, argv, _ := strings.Cut(p["ExecStart"], "argv[]=")
 	s.Program, _, _ = strings.Cut(argv, " ;")
 	if scopes, err := h.scopes(ctx); err == nil {
-		s.Keepers = append(s.Keepers, scopes...)
+		s.Shims = append(s.Shims, scopes...)
 	}
 	if h.User {
 		out, err := run(ctx, "loginctl", "show-user", l.owner, "-p", "Linger", "--value")

@@ -77,9 +77,9 @@ func (h Home) version(ctx context.Context) int {
 	return 0
 }
 
-// scopes lists the scopes of keepers that there are.
+// scopes lists the scopes of shims that there are.
 func (h Home) scopes(ctx context.Context) ([]string, error) {
-	out, err := h.systemctl(ctx, "list-units", "--all", "--plain", "--no-legend", "--full", keepers)
+	out, err := h.systemctl(ctx, "list-units", "--all", "--plain", "--no-legend", "--full", shimScopes, formerShimScopes)
 	if err != nil {
 		return nil, err
 	}

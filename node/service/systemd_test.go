@@ -61,7 +61,7 @@ func TestSystemService(t *testing.T) {
 	}
 
 	t.Run("verify", func(t *testing.T) { verify(t, m.For(t)) })
-	t.Run("keeper", func(t *testing.T) { keeperStarts(t, m.For(t)) })
+	t.Run("shim", func(t *testing.T) { shimStarts(t, m.For(t)) })
 	t.Run("status", func(t *testing.T) { status(t, m.For(t)) })
 	t.Run("reload", func(t *testing.T) { reload(t, m.For(t)) })
 	t.Run("restart", func(t *testing.T) { restart(t, m.For(t)) })
@@ -124,17 +124,17 @@ func verify(t *testing.T, m *servicetest.Machine) {
 	t.Log("systemd", m.Run("systemctl show --value -p Version"), "type", property(m, "Type"))
 }
 
-// keeperStarts looks at what a keeper inherits, which is what trials get.
-func keeperStarts(t *testing.T, m *servicetest.Machine) {
-	pid := note(m, "keeper")
+// shimStarts looks at what a shim inherits, which is what trials get.
+func shimStarts(t *testing.T, m *servicetest.Machine) {
+	pid := note(m, "shim")
 	if note(m, "scope") != "true" || pid == "" {
-		t.Fatalf("got scope %q, keeper %q, want a keeper in a scope", note(m, "scope"), pid)
+		t.Fatalf("got scope %q, shim %q, want a shim in a scope", note(m, "scope"), pid)
 	}
-	m.Until(soon, "the keeper has become itself", func() bool {
+	m.Until(soon, "the shim has become itself", func() bool {
 		out, _ := m.Try("tr '\\0' ' ' < /proc/" + pid + "/cmdline")
 		return strings.HasPrefix(out, "sleep")
 	})
-	if got := m.Run("cat /proc/" + pid + "/cgroup"); !strings.HasSuffix(got, "/mlfnode-keeper-standin-1.scope") {
+	if got := m.Run("cat /proc/" + pid + "/cgroup"); !strings.HasSuffix(got, "/mlfnode-shim-standin-1.scope") {
 		t.Errorf("got cgroups %q, want a scope", got)
 	}
 	for name, script := range map[string]string{
@@ -146,7 +146,7 @@ func keeperStarts(t *testing.T, m *servicetest.Machine) {
 		"a home":                                       "tr '\\0' '\\n' < /proc/PID/environ | grep -q ^HOME=/root$",
 	} {
 		if out, err := m.Try(strings.ReplaceAll(script, "PID", pid)); err != nil {
-			t.Errorf("a keeper has not got %s: %v %s", name, err, out)
+			t.Errorf("a shim has not got %s: %v %s", name, err, out)
 		}
 	}
 	if got := property(m, "OOMScoreAdjust"); got != "-500" { // some sandboxes do not let systemd set it
@@ -157,7 +157,7 @@ func keeperStarts(t *testing.T, m *servicetest.Machine) {
 func status(t *testing.T, m *servicetest.Machine) {
 	var s service.State
 	decode(t, m.Run("/root/download/standin status"), &s)
-	if !s.Installed || !s.Enabled || s.Active != "active" || s.Text != "serving" || s.PID == 0 || len(s.Keepers) != 1 ||
+	if !s.Installed || !s.Enabled || s.Active != "active" || s.Text != "serving" || s.PID == 0 || len(s.Shims) != 1 ||
 		s.Program != "/usr/local/bin/mlfnode join --config /etc/mlfnode/node.yaml" {
 		t.Errorf("got %+v", s)
 	}
@@ -172,10 +172,10 @@ func reload(t *testing.T, m *servicetest.Machine) {
 	}
 }
 
-// restarted runs a script that makes systemd restart the agent, and wants the keeper to go on.
+// restarted runs a script that makes systemd restart the agent, and wants the shim to go on.
 func restarted(t *testing.T, m *servicetest.Machine, script string) {
 	t.Helper()
-	agent, keeper := property(m, "MainPID"), note(m, "keeper")
+	agent, shim := property(m, "MainPID"), note(m, "shim")
 	m.Run("rm -f /tmp/standin/ended /tmp/standin/started")
 	m.Run(strings.ReplaceAll(script, "AGENT", agent))
 	began := time.Now()
@@ -184,9 +184,9 @@ func restarted(t *testing.T, m *servicetest.Machine, script string) {
 		return pid != agent && pid != "0" && property(m, "ActiveState") == "active"
 	})
 	t.Logf("active again after %v", time.Since(began).Round(time.Millisecond))
-	m.Run("kill -0 " + keeper)
-	if got := note(m, "keeper"); got != keeper {
-		t.Errorf("got keeper %s, want %s to go on", got, keeper)
+	m.Run("kill -0 " + shim)
+	if got := note(m, "shim"); got != shim {
+		t.Errorf("got shim %s, want %s to go on", got, shim)
 	}
 }
 
@@ -236,7 +236,7 @@ func signalByHand(t *testing.T, m *servicetest.Machine) {
 }
 
 func stop(t *testing.T, m *servicetest.Machine) {
-	keeper := note(m, "keeper")
+	shim := note(m, "shim")
 	m.Run("systemctl stop mlfnode")
 	if got := property(m, "ActiveState") + " " + property(m, "Result"); got != "inactive success" {
 		t.Errorf("got %s, want a clean end", got)
@@ -244,7 +244,7 @@ func stop(t *testing.T, m *servicetest.Machine) {
 	if got := note(m, "ended"); got != "false" {
 		t.Errorf("got restarting %s, want false", got)
 	}
-	m.Run("kill -0 " + keeper) // a keeper is ended by its agent, not by systemd
+	m.Run("kill -0 " + shim) // a shim is ended by its agent, not by systemd
 }
 
 // TestFailures tries installations that can't work, and one that does what the host needs.
@@ -352,9 +352,9 @@ func TestUserService(t *testing.T) {
 	if got := note(m, "scope"); got != "true" {
 		t.Errorf("got scope %s, want true", got)
 	}
-	keeper := note(m, "keeper")
-	m.Until(soon, "the keeper is in its scope", func() bool {
-		return strings.HasSuffix(m.Run("cat /proc/"+keeper+"/cgroup"), "/mlfnode-keeper-standin-1.scope")
+	shim := note(m, "shim")
+	m.Until(soon, "the shim is in its scope", func() bool {
+		return strings.HasSuffix(m.Run("cat /proc/"+shim+"/cgroup"), "/mlfnode-shim-standin-1.scope")
 	})
 	const systemctl = ada + "XDG_RUNTIME_DIR=/run/user/$(id -u ada) systemctl --user "
 	m.Run(systemctl + "restart mlfnode")
@@ -365,13 +365,13 @@ func TestUserService(t *testing.T) {
 	m.Until(soon, "SIGHUP has arrived", func() bool { return note(m, "reloaded") == "yes" })
 	var s service.State
 	decode(t, m.Run(ada+"/home/ada/bin/standin status --user"), &s)
-	if s.Active != "active" || !s.Linger || !s.User || len(s.Keepers) != 1 {
+	if s.Active != "active" || !s.Linger || !s.User || len(s.Shims) != 1 {
 		t.Errorf("got %+v", s)
 	}
-	m.Run("kill -0 " + keeper)
+	m.Run("kill -0 " + shim)
 	m.Run(ada + "/home/ada/bin/standin uninstall --user")
-	if out, err := m.Try("kill -0 " + keeper); err == nil {
-		t.Errorf("got a keeper after the uninstallation: %s", out)
+	if out, err := m.Try("kill -0 " + shim); err == nil {
+		t.Errorf("got a shim after the uninstallation: %s", out)
 	}
 	if out, _ := m.Try("find /home/ada -name '*mlfnode*'"); out != "" {
 		t.Errorf("got left:\n%s", out)

@@ -19,7 +19,7 @@ type Removal struct {
 	Kept    []string // what was left on purpose, each with the reason
 }
 
-// Uninstall stops the service and its keepers and removes what Install has made. Settings that were changed since and a state
+// Uninstall stops the service and its shims and removes what Install has made. Settings that were changed since and a state
 // folder that holds something stay unless purge is set. Nothing to remove is no error.
 func Uninstall(ctx context.Context, h Home, purge bool) (Removal, error) {
 	if err := h.allowed(); err != nil {
@@ -49,7 +49,7 @@ func Uninstall(ctx context.Context, h Home, purge bool) (Removal, error) {
 	return r.Removal, errors.Join(r.failed...)
 }
 
-// stopAll ends the agent, which ends its keepers, and then what is left of those.
+// stopAll ends the agent, which ends its shims, and then what is left of those.
 func (h Home) stopAll(ctx context.Context, installed bool) error {
 	if installed {
 		if _, err := h.systemctl(ctx, "disable", "--now", "--quiet", Unit); err != nil {
@@ -58,13 +58,13 @@ func (h Home) stopAll(ctx context.Context, installed bool) error {
 	}
 	scopes, err := h.scopes(ctx)
 	if err != nil {
-		return fmt.Errorf("look for keepers: %w", err)
+		return fmt.Errorf("look for shims: %w", err)
 	}
 	if len(scopes) == 0 {
 		return nil
 	}
 	if _, err := h.systemctl(ctx, append([]string{"stop"}, scopes...)...); err != nil && !strings.Contains(err.Error(), "not loaded") {
-		return fmt.Errorf("stop keepers: %w", err)
+		return fmt.Errorf("stop shims: %w", err)
 	}
 	_, _ = h.systemctl(ctx, append([]string{"reset-failed"}, scopes...)...) // most are gone already
 	return nil

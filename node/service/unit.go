@@ -69,10 +69,10 @@ Restart=always
 RestartSec=100ms
 `
 	if u.version >= restartBackoff {
-		text += "# Systemd counts restarts for as long as the machine is up; keepers wait ten seconds for another agent.\n" +
+		text += "# Systemd counts restarts for as long as the machine is up; shims wait ten seconds for another agent.\n" +
 			"RestartSteps=10\nRestartMaxDelaySec=2\n"
 	}
-	return text + `# The agent is asked to end. Trials run under keepers, in scopes of their own, which the agent ends itself, or leaves alone
+	return text + `# The agent is asked to end. Trials run under shims, in scopes of their own, which the agent ends itself, or leaves alone
 # when it is restarted; what else is left in the unit then is killed.
 KillMode=mixed
 # An agent that sees trials to their ends asks for more time.
@@ -90,7 +90,7 @@ Delegate=yes
 OOMPolicy=continue
 `
 
-// hardening is what a service of the system gives up. Keepers, and so trials, inherit it: it leaves alone what trials may
+// hardening is what a service of the system gives up. Shims, and so trials, inherit it: it leaves alone what trials may
 // need, which is home folders, /tmp, /dev/nvidia*, loading the GPU's driver, containers without root, sudo and profilers.
 const hardening = `OOMScoreAdjust=-500
 # Trials inherit what follows. So it takes away only what no trial has business with: clocks, swap, rebooting, raw hardware,

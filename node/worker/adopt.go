@@ -192,7 +192,7 @@ func (w *Worker) seeThrough(ad *adoption) (goesOn bool) {
 	return !w.conclude(context.Background(), ad.attempt, w.result(s.record, ad.attempt, out), end)
 }
 
-// note writes a result into the spool, so that it is safe there and its keeper may forget it.
+// note writes a result into the spool, so that it is safe there and its shim may forget it.
 func (w *Worker) note(a *attempt, m *manifest, result *grid.Result) {
 	if result.Class == grid.ClassLost {
 		result.Started = a.started.UnixMicro()

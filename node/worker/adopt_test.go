@@ -18,7 +18,7 @@ import (
 	"mlfnode/node/worker/devices"
 )
 
-// agents is a row of workers over one store and one folder, each with the keepers that the last one has left.
+// agents is a row of workers over one store and one folder, each with the shims that the last one has left.
 type agents struct {
 	*stage
 	options shim.Options
@@ -30,12 +30,12 @@ func newAgents(t *testing.T) *agents {
 	t.Helper()
 	s := &stage{t: t, store: openStore(t, filepath.Join(t.TempDir(), "jetstream")), dir: t.TempDir()}
 	return &agents{stage: s, options: shim.Options{
-		Dir: filepath.Join(s.dir, "keepers"), Logger: logger(t),
+		Dir: filepath.Join(s.dir, "shims"), Logger: logger(t),
 		Token: fmt.Sprintf("worker-test-%d-%x", os.Getpid(), time.Now().UnixNano()),
 	}}
 }
 
-// next makes the next agent: it takes over keepers and reports what ended, and does not run yet.
+// next makes the next agent: it takes over shims and reports what ended, and does not run yet.
 func (a *agents) next() {
 	a.t.Helper()
 	client, err := shim.Open(a.t.Context(), a.options)
@@ -228,12 +228,12 @@ func TestAdoptedAttemptKeepsItsDevice(t *testing.T) {
 	}
 }
 
-// TestAttemptThatEndedWhileNobodyWasThere is reported with its true outcome, by its keeper or by what that has written.
+// TestAttemptThatEndedWhileNobodyWasThere is reported with its true outcome, by its shim or by what that has written.
 func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
-	for _, keeperGone := range []bool{false, true} {
-		t.Run("keeper gone "+strconv.FormatBool(keeperGone), func(t *testing.T) {
+	for _, shimGone := range []bool{false, true} {
+		t.Run("shim gone "+strconv.FormatBool(shimGone), func(t *testing.T) {
 			a := newAgents(t)
-			r, marks := a.scripted(1, "echo $PPID >$MARKS/keeper.new; mv $MARKS/keeper.new $MARKS/keeper;"+untilGo, nil)
+			r, marks := a.scripted(1, "echo $PPID >$MARKS/shim.new; mv $MARKS/shim.new $MARKS/shim;"+untilGo, nil)
 			a.next()
 			a.lease(r, 0, 1)
 			a.run()
@@ -243,8 +243,8 @@ func TestAttemptThatEndedWhileNobodyWasThere(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.await(filepath.Join(a.dir, "spool", "1", "outcome.json"))
-			if keeperGone {
-				killFrom(t, filepath.Join(marks, "keeper"))
+			if shimGone {
+				killFrom(t, filepath.Join(marks, "shim"))
 			}
 			a.next()
 			all := a.finished(r.ID, 1)
@@ -319,10 +319,10 @@ func TestOtherTrialsOfALeaseAreGivenBack(t *testing.T) {
 	}
 }
 
-// TestKeeperDiesUnderAnAdoptedAttempt is the end of both.
-func TestKeeperDiesUnderAnAdoptedAttempt(t *testing.T) {
+// TestShimDiesUnderAnAdoptedAttempt is the end of both.
+func TestShimDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a := newAgents(t)
-	r, marks := a.scripted(1, "echo $PPID >$MARKS/keeper;"+untilGo, nil)
+	r, marks := a.scripted(1, "echo $PPID >$MARKS/shim;"+untilGo, nil)
 	a.next()
 	a.lease(r, 0, 1)
 	a.run()
@@ -330,9 +330,9 @@ func TestKeeperDiesUnderAnAdoptedAttempt(t *testing.T) {
 	a.part()
 	a.next()
 	a.run()
-	killFrom(t, filepath.Join(marks, "keeper"))
-	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassNode || !strings.Contains(res.Reason, "its keeper died") {
-		t.Errorf("result: got %+v, want it lost with its keeper", res)
+	killFrom(t, filepath.Join(marks, "shim"))
+	if res := a.finished(r.ID, 1)[0].Result; res.Class != grid.ClassNode || !strings.Contains(res.Reason, "its shim died") {
+		t.Errorf("result: got %+v, want it lost with its shim", res)
 	}
 	a.released(r.ID, 1)
 }

@@ -37,7 +37,7 @@ func work(dir string) error {
 	if err != nil {
 		return err
 	}
-	client, err := shim.Open(ctx, shim.Options{Dir: filepath.Join(dir, "keepers"), Token: filepath.Base(dir), Logger: log})
+	client, err := shim.Open(ctx, shim.Options{Dir: filepath.Join(dir, "shims"), Token: filepath.Base(dir), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func lease(ctx context.Context, store *jetstream.Store) error {
 func TestAttemptSurvivesAKilledAgent(t *testing.T) {
 	a := newAgents(t)
 	a.dir = filepath.Join(t.TempDir(), a.options.Token)
-	a.options.Dir = filepath.Join(a.dir, "keepers")
+	a.options.Dir = filepath.Join(a.dir, "shims")
 	a.store.Close()
 	r, marks := a.prepare(2)
 	for range 3 {

@@ -85,7 +85,7 @@ func TestFloodIsCutByTheExecutor(t *testing.T) {
 }
 
 // TestRecoverCountsWhatWasCut has an agent die after it has noted the result of an attempt whose output was cut, and after its
-// keeper has recorded one.
+// shim has recorded one.
 func TestRecoverCountsWhatWasCut(t *testing.T) {
 	s := newStage(t, nil)
 	r := s.sweep("t-1", 10, 1, nil)

@@ -28,7 +28,7 @@ import (
 //	out/           $MLF_OUT
 //	metrics        $MLF_METRICS, made by the program
 //	node/          state of the node that the program starts for sweeps of its own
-//	outcome.json   how it ended, written by its keeper when no agent was there
+//	outcome.json   how it ended, written by its shim when no agent was there
 type spool struct {
 	dir, work, out, metrics, record string // paths of the above
 

@@ -18,7 +18,7 @@ import (
 	"mlfnode/node/executor/shim"
 )
 
-// TestMain makes the test binary a keeper, an agent, or the tests.
+// TestMain makes the test binary a shim, an agent, or the tests.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == shim.Command {
 		os.Exit(shim.Main(os.Args[2:], nil, os.Stderr))

@@ -49,7 +49,7 @@ type source struct {
 	end     int64
 }
 
-// size is how much the program has written. One that writes straight into the file, which a keeper of an earlier version has it
+// size is how much the program has written. One that writes straight into the file, which a shim of an earlier version has it
 // do, can empty it: what was sent before stays sent, and what comes is read from the file's start.
 func (s *source) size() (int64, error) {
 	info, err := s.file.Stat()

@@ -65,7 +65,7 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 		if sick.Load() {
 			refusals.Add(1)
 			now := time.Now()
-			return executor.Outcome{Class: grid.ClassNode, ExitCode: 126, Reason: "its keeper could not be started: no more processes\nsecond line", Start: now, End: now}
+			return executor.Outcome{Class: grid.ClassNode, ExitCode: 126, Reason: "its shim could not be started: no more processes\nsecond line", Start: now, End: now}
 		}
 		return succeeded()
 	})
@@ -76,7 +76,7 @@ func TestSickNodeBurnsNoSweep(t *testing.T) {
 	}
 	s.run()
 	eventually(t, "the third pause", func() bool { s.trouble.mu.Lock(); defer s.trouble.mu.Unlock(); return s.trouble.level >= 3 })
-	if why := s.Trouble(); why != "its keeper could not be started: no more processes" {
+	if why := s.Trouble(); why != "its shim could not be started: no more processes" {
 		t.Errorf("the trouble is told as %q", why)
 	}
 	if n := refusals.Load(); n > 4+4 {

@@ -201,7 +201,7 @@ exec 9<>"$ledger.wait"
 read -rt 1.5 -u 9
 exit 0`
 
-// TestNoDeviceTwiceUnderKills kills agents and keepers of programs again and again, while trials with one GPU and with two run.
+// TestNoDeviceTwiceUnderKills kills agents and shims of programs again and again, while trials with one GPU and with two run.
 func TestNoDeviceTwiceUnderKills(t *testing.T) {
 	t.Parallel()
 	p := newGPUPlay(t, 3, "3xA100-40")

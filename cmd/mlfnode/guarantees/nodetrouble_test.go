@@ -113,7 +113,7 @@ func (p *troubled) awaitReason(part string) {
 // shims gives the processes on a host that run its programs.
 func shims(h *hosts.Host) (pids []int) {
 	for _, p := range h.Processes() {
-		if strings.Contains(p.Command, " keeper --dir ") {
+		if strings.Contains(p.Command, " shim --dir ") {
 			pids = append(pids, p.PID)
 		}
 	}

@@ -343,7 +343,7 @@ func (p *play) said(index int64) map[string]string {
 	return map[string]string{"stdout": b.String(), "stderr": name + " said it all\n"}
 }
 
-// orphanLimit is how long what a dead agent has left behind may run: its keeper waits ten seconds for another agent.
+// orphanLimit is how long what a dead agent has left behind may run: its shim waits ten seconds for another agent.
 const orphanLimit = 20 * time.Second
 
 // checkNothingRuns fails unless everything that trials have started is gone.

@@ -161,7 +161,7 @@ trap 'wait; exit 9' TERM; while ! test -e begun; do sleep 0.01; done; echo >read
 	}
 }
 
-// TestProgramsCannotChangeTheirOrder has a program look for what its keeper reads later.
+// TestProgramsCannotChangeTheirOrder has a program look for what its shim reads later.
 func TestProgramsCannotChangeTheirOrder(t *testing.T) {
 	everyEngine(t, programsCannotChangeTheirOrder)
 }

@@ -32,15 +32,15 @@ func (k *kept) end(o executor.Outcome) {
 	})
 }
 
-// takeOver makes this agent the one of the keeper in p, or removes what is left of a dead one.
+// takeOver makes this agent the one of the shim in p, or removes what is left of a dead one.
 func (c *Client) takeOver(ctx context.Context, p place) error {
-	log := c.log.With("keeper", p.id)
+	log := c.log.With("shim", p.id)
 	l, err := c.reach(ctx, p, log)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		log.Info("what a keeper has left is removed", "why", err)
+		log.Info("what a shim has left is removed", "why", err)
 		var self processRecord
 		if err := p.load(processFile, &self); err != nil && !errors.Is(err, os.ErrNotExist) {
 			log.Warn("it can't be told which process it was", "err", err)
@@ -53,21 +53,21 @@ func (c *Client) takeOver(ctx context.Context, p place) error {
 	for _, k := range l.kept {
 		c.adopted[k.held.Name] = k
 	}
-	log.Info("keeper taken over", "pid", l.self.PID, "runs", len(l.kept))
+	log.Info("shim taken over", "pid", l.self.PID, "runs", len(l.kept))
 	return nil
 }
 
-// takeTime bounds the wait for a keeper that lives and does not answer.
+// takeTime bounds the wait for a shim that lives and does not answer.
 const takeTime = 2 * time.Minute
 
 var errSilent = fmt.Errorf("it lives and did not answer within %s", takeTime)
 
-// reach introduces this agent to the keeper of an earlier one. As long as that process lives it is not given up: one that is stopped
+// reach introduces this agent to the shim of an earlier one. As long as that process lives it is not given up: one that is stopped
 // or swapped out, as on a machine on which agents get restarted, answers late, and what it runs must not die of that.
 func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, takeTime, errSilent)
 	defer stop()
-	slow := time.AfterFunc(greetTime, func() { log.Warn("waiting for a keeper that does not answer", "limit", takeTime) })
+	slow := time.AfterFunc(greetTime, func() { log.Warn("waiting for a shim that does not answer", "limit", takeTime) })
 	defer slow.Stop()
 	tick := time.NewTicker(endLook)
 	defer tick.Stop()
@@ -87,7 +87,7 @@ func (c *Client) reach(ctx context.Context, p place, log *slog.Logger) (*link, e
 
 // Adopted gives a way to wait for a run of an earlier agent, by the name that its Attempt had. The func blocks until the
 // run has ended, which may be at once, and gives its true outcome; ending ctx stops the run as it does in Slot.Run. pid is that of its
-// program, 0 before it has started one. ok is false when no keeper has the run: then it is not running.
+// program, 0 before it has started one. ok is false when no shim has the run: then it is not running.
 func (c *Client) Adopted(name string) (resume func(context.Context) executor.Outcome, pid int, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -99,7 +99,7 @@ func (c *Client) Adopted(name string) (resume func(context.Context) executor.Out
 	return k.resume, k.held.PID, true
 }
 
-// Collected says that the outcome of an adopted run is safe: the keeper forgets it, and ends after the last.
+// Collected says that the outcome of an adopted run is safe: the shim forgets it, and ends after the last.
 func (c *Client) Collected(name string) {
 	c.mu.Lock()
 	k := c.adopted[name]
@@ -122,13 +122,13 @@ func (c *Client) Disown() {
 	}
 	c.mu.Unlock()
 	for _, k := range unknown {
-		c.log.Info("a run that nobody knows is stopped", "keeper", k.link.place.id, "run", k.held.Name)
+		c.log.Info("a run that nobody knows is stopped", "shim", k.link.place.id, "run", k.held.Name)
 		_ = k.link.send(&message{Kind: kindStop, ID: k.held.ID, Cause: causeLost, Kill: true})
 		k.collect()
 	}
 }
 
-// collect has the keeper forget the run. Noted first: the keeper may end at once.
+// collect has the shim forget the run. Noted first: the shim may end at once.
 func (k *kept) collect() {
 	k.link.mu.Lock()
 	k.collected = true

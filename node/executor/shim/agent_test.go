@@ -24,16 +24,24 @@ import (
 
 // agentVar makes the test binary an agent that runs scripts until it is killed. Its value is a folder.
 const (
-	agentVar    = "KEEPER_TEST_AGENT"
-	patienceVar = "KEEPER_TEST_PATIENCE"
-	cgroupsVar  = "KEEPER_TEST_CGROUPS"
-	engineVar   = "KEEPER_TEST_ENGINE" // where the engine of its containers listens; empty: it runs processes
+	agentVar    = "SHIM_TEST_AGENT"
+	patienceVar = "SHIM_TEST_PATIENCE"
+	cgroupsVar  = "SHIM_TEST_CGROUPS"
+	engineVar   = "SHIM_TEST_ENGINE" // where the engine of its containers listens; empty: it runs processes
 )
 
 // agent runs the script of every folder below runs, and says so when all have begun.
 func agent(dir string) int {
 	patience, _ := time.ParseDuration(os.Getenv(patienceVar))
-	o := Options{Dir: filepath.Join(dir, "keepers"), Token: "keeper-test-" + filepath.Base(dir), Patience: patience, Logger: slog.New(slog.DiscardHandler)}
+	o := Options{Dir: filepath.Join(dir, "shims"), Token: "shim-test-" + filepath.Base(dir), Patience: patience, Logger: slog.New(slog.DiscardHandler)}
+	o.FormerDir = filepath.Join(dir, "keepers")
+	if os.Getenv(formerVar) != "" {
+		var err error
+		if o, err = formerOptions(dir, o); err != nil {
+			fmt.Println(err)
+			return 1
+		}
+	}
 	o.Containers, o.Cgroups = containersIn(dir, o.Token, os.Getenv(engineVar)), process.Cgroups(os.Getenv(cgroupsVar))
 	c, err := Open(context.Background(), o)
 	if err != nil {
@@ -100,8 +108,9 @@ func killed(t *testing.T, patience time.Duration, scripts map[string]string) *li
 // killedWith is killed with the engine of containers.
 func killedWith(t *testing.T, patience time.Duration, engine string, scripts map[string]string) *life {
 	t.Helper()
-	l := &life{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "keeper-test-"))}
-	l.o = Options{Dir: filepath.Join(l.dir, "keepers"), Token: "keeper-test-" + filepath.Base(l.dir), Patience: patience, Logger: logTo(t)}
+	l := &life{T: t, dir: filepath.Join(t.TempDir(), strings.TrimPrefix(token(t), "shim-test-"))}
+	l.o = Options{Dir: filepath.Join(l.dir, "shims"), Token: "shim-test-" + filepath.Base(l.dir), Patience: patience, Logger: logTo(t)}
+	l.o.FormerDir = filepath.Join(l.dir, "keepers")
 	l.o.Containers = containersIn(l.dir, l.o.Token, engine)
 	for name, text := range scripts {
 		if err := os.MkdirAll(l.run(name, ""), 0o700); err != nil {
@@ -217,7 +226,7 @@ func TestKilledAgent(t *testing.T) {
 		c.Collected(name)
 	}
 	c.Disown()
-	eventually(t, "the keeper to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
 }
 
 // stopped cancels an adopted run.
@@ -237,7 +246,7 @@ func (l *life) stopped(c *Client) {
 // TestNobodyComes kills an agent for good.
 func TestNobodyComes(t *testing.T) {
 	l := killed(t, 300*time.Millisecond, map[string]string{"a": tree + "wait", "b": "trap '' TERM; " + wait, "unnamed": tree + "wait"})
-	eventually(t, "the keeper to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
 	nothingLeft(t, l.o)
 	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")
 	if err != nil || !ok {
@@ -252,8 +261,8 @@ func TestNobodyComes(t *testing.T) {
 // daemon has an empty environment, a session of its own and no parent.
 const daemon = `env -i PATH=$PATH setsid sh -c 'sh -c "echo \$\$ >daemon; exec sleep 1000" &'; `
 
-// TestAgentAndKeeperKilled kills both, one after the other.
-func TestAgentAndKeeperKilled(t *testing.T) {
+// TestAgentAndShimKilled kills both, one after the other.
+func TestAgentAndShimKilled(t *testing.T) {
 	for _, choice := range choices {
 		t.Run(string(choice), func(t *testing.T) { killBoth(t, choice) })
 	}
@@ -265,7 +274,7 @@ func killBoth(t *testing.T, choice process.Cgroups) {
 	eventually(t, "the outcome to be recorded", func() bool { return exists(l.run("early", "outcome.json")) })
 	places, err := placesIn(l.o.Dir)
 	if err != nil || len(places) != 1 {
-		t.Fatalf("keepers: got %v, %v; want one", places, err)
+		t.Fatalf("shims: got %v, %v; want one", places, err)
 	}
 	var self processRecord
 	if err := places[0].load(processFile, &self); err != nil {
@@ -288,7 +297,7 @@ func killBoth(t *testing.T, choice process.Cgroups) {
 		t.Errorf("the daemon %s outlives its attempt", pid)
 	}
 	if _, _, ok := c.Adopted("a"); ok {
-		t.Error("a run was adopted whose keeper is dead")
+		t.Error("a run was adopted whose shim is dead")
 	}
 	if o, ok, _ := executor.ReadRecord(l.run("early", "outcome.json"), "early"); !ok || o.ExitCode != 5 {
 		t.Errorf("record: got %+v, %v; want exit code 5", o, ok)
@@ -300,6 +309,6 @@ func TestUnknownRunsAreStopped(t *testing.T) {
 	l := killed(t, 0, map[string]string{"a": tree + "wait", "b": wait})
 	c := l.open()
 	c.Disown()
-	eventually(t, "the keeper to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
 	nothingLeft(t, l.o)
 }

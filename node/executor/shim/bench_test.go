@@ -14,7 +14,7 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// BenchmarkSlotRun runs /bin/true in this process and through a keeper, in as many slots as there are cores.
+// BenchmarkSlotRun runs /bin/true in this process and through a shim, in as many slots as there are cores.
 func BenchmarkSlotRun(b *testing.B) {
 	for _, choice := range choices {
 		b.Run(string(choice)+"/process", func(b *testing.B) {
@@ -25,12 +25,12 @@ func BenchmarkSlotRun(b *testing.B) {
 			b.Cleanup(func() { p.Close() })
 			inSlots(b, p)
 		})
-		b.Run(string(choice)+"/keeper", func(b *testing.B) {
+		b.Run(string(choice)+"/shim", func(b *testing.B) {
 			o := options(b)
 			o.Cgroups = choice
 			c := started(b, o)
 			inSlots(b, c)
-			b.ReportMetric(float64(resident(b, c.link.self.PID)), "KiB-keeper")
+			b.ReportMetric(float64(resident(b, c.link.self.PID)), "KiB-shim")
 		})
 	}
 }

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
@@ -16,14 +19,17 @@ import (
 
 // Options are the settings of a Client.
 type Options struct {
-	Dir      string          // folder of the keepers, below the state folder; made if it is not there
-	Token    string          // of the state folder, see process.Options
-	Program  string          // what to start with Command as its first argument; empty is this program
-	Wrap     func() []string // gives what to put before each keeper, for example systemd-run --scope; the keeper must become its process; nil is nothing
-	Env      []string        // the keeper's environment; nil is that of this process
-	Patience time.Duration   // how long a keeper waits for an agent; 0 is DefaultPatience
-	Cgroups  process.Cgroups // as in process.Options
-	// Containers has keepers run attempts in containers, too; nil is none.
+	Dir string // folder of the shims, below the state folder; made if it is not there
+	// FormerDir is the name beside Dir that the folder had in a version before. Such a folder is renamed to Dir, and a link is left:
+	// shims of that version go on by their former paths, and an agent of that version finds all shims. Empty is none.
+	FormerDir string
+	Token     string          // of the state folder, see process.Options
+	Program   string          // what to start with Command as its first argument; empty is this program
+	Wrap      func() []string // gives what to put before each shim, for example systemd-run --scope; the shim must become its process; nil is nothing
+	Env       []string        // the shim's environment; nil is that of this process
+	Patience  time.Duration   // how long a shim waits for an agent; 0 is DefaultPatience
+	Cgroups   process.Cgroups // as in process.Options
+	// Containers has shims run attempts in containers, too; nil is none.
 	Containers *docker.Options
 	Logger     *slog.Logger
 
@@ -49,37 +55,76 @@ func (o *Options) complete() error {
 		}
 		o.Program, o.own = self, true
 	}
+	if err := o.moveFormerDir(); err != nil {
+		return fmt.Errorf("rename the shims' folder: %w", err)
+	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return fmt.Errorf("make the keepers' folder: %w", err)
+		return fmt.Errorf("make the shims' folder: %w", err)
+	}
+	if err := o.linkFormerDir(); err != nil {
+		return fmt.Errorf("link the former name of the shims' folder: %w", err)
 	}
 	return nil
 }
 
+// moveFormerDir renames FormerDir to Dir. Where both are folders in use, which no version leaves, FormerDir stays, and what runs
+// in it ends without an agent.
+func (o *Options) moveFormerDir() error {
+	if o.FormerDir == "" {
+		return nil
+	}
+	info, err := os.Lstat(o.FormerDir)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !info.IsDir() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = unix.Rename(o.FormerDir, o.Dir) // it replaces an empty folder, which os.Rename does not
+	if errors.Is(err, os.ErrExist) {
+		o.Logger.Warn("a second folder of shims is left alone", "folder", o.FormerDir)
+		return nil
+	}
+	return os.NewSyscallError("rename", err)
+}
+
+// linkFormerDir gives Dir its former name as well, also where an agent was killed before it had done that.
+func (o *Options) linkFormerDir() error {
+	if o.FormerDir == "" {
+		return nil
+	}
+	err := os.Symlink(filepath.Base(o.Dir), o.FormerDir)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	return err
+}
+
 // Client is the agent's side: an executor whose programs outlive this process. There is one for each state folder at a
-// time. It starts its keeper when the first slot is asked for, and another one when a keeper dies.
+// time. It starts its shim when the first slot is asked for, and another one when a shim dies.
 type Client struct {
 	o   Options
 	log *slog.Logger
 
-	starting sync.Mutex // held while a keeper is being started
+	starting sync.Mutex // held while a shim is being started
 
 	mu      sync.Mutex
-	link    *link            // the keeper that takes new attempts; nil before the first
-	earlier []*link          // keepers of earlier agents
+	link    *link            // the shim that takes new attempts; nil before the first
+	earlier []*link          // shims of earlier agents
 	adopted map[string]*kept // what they run, by its name
 	closed  bool
 }
 
 var _ executor.Executor = (*Client)(nil)
 
-// Open takes over the keepers that earlier agents have left in the folder, and kills what dead ones have left behind. Until
+// Open takes over the shims that earlier agents have left in the folder, and kills what dead ones have left behind. Until
 // it returns, nothing but what Adopted knows is still running of what earlier agents began. The caller ends the Client with
 // Close, or with Leave when another agent comes after it.
 func Open(ctx context.Context, o Options) (*Client, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	c := &Client{o: o, log: o.Logger.With("component", "keeper"), adopted: map[string]*kept{}}
+	c := &Client{o: o, log: o.Logger.With("component", "shim"), adopted: map[string]*kept{}}
 	places, err := placesIn(o.Dir)
 	if err != nil {
 		return nil, err
@@ -87,7 +132,7 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	for _, p := range places {
 		if err := c.takeOver(ctx, p); err != nil {
 			c.Leave()
-			return nil, fmt.Errorf("take over keeper %d: %w", p.id, err)
+			return nil, fmt.Errorf("take over shim %d: %w", p.id, err)
 		}
 	}
 	if err := c.adoptContainers(ctx); err != nil {
@@ -97,9 +142,9 @@ func Open(ctx context.Context, o Options) (*Client, error) {
 	return c, nil
 }
 
-// Start starts the keeper now instead of with the first slot.
+// Start starts the shim now instead of with the first slot.
 func (c *Client) Start(ctx context.Context) error {
-	_, err := c.keeper(ctx)
+	_, err := c.shim(ctx)
 	return err
 }
 
@@ -120,8 +165,8 @@ func (c *Client) hold() holdings {
 
 var errClosed = errors.New("the executor is closed")
 
-// keeper gives the keeper that takes new attempts, and starts one if there is none.
-func (c *Client) keeper(ctx context.Context) (*link, error) {
+// shim gives the shim that takes new attempts, and starts one if there is none.
+func (c *Client) shim(ctx context.Context) (*link, error) {
 	c.starting.Lock()
 	defer c.starting.Unlock()
 	c.mu.Lock()
@@ -149,7 +194,7 @@ func (c *Client) keeper(ctx context.Context) (*link, error) {
 	return l, nil
 }
 
-// links gives the connections to all keepers, and lets none be added.
+// links gives the connections to all shims, and lets none be added.
 func (c *Client) links() []*link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -169,7 +214,7 @@ func (c *Client) Leave() {
 	}
 }
 
-// Close stops everything that still runs, and returns when the keepers have ended. Slots must be closed before.
+// Close stops everything that still runs, and returns when the shims have ended. Slots must be closed before.
 func (c *Client) Close() error {
 	var ending sync.WaitGroup
 	all := c.links()

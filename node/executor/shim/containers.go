@@ -11,7 +11,7 @@ import (
 	"mlfnode/node/executor/docker"
 )
 
-// adoptContainers takes over the containers of keepers that died. They are runs like those that this keeper has begun itself, and the
+// adoptContainers takes over the containers of shims that died. They are runs like those that this shim has begun itself, and the
 // agent is told of them when it introduces itself. It asks no engine before there is one to take over.
 func (k *server) adoptContainers(x *docker.Executor) error {
 	left, err := x.Left()
@@ -28,7 +28,7 @@ func (k *server) adoptContainers(x *docker.Executor) error {
 		if r.name == "" { // nobody can ask for it
 			stop(fmt.Errorf("%w: %w", executor.ErrLost, executor.ErrKill))
 		}
-		k.log.Info("a container of a dead keeper is taken over", "run", l.Name)
+		k.log.Info("a container of a dead shim is taken over", "run", l.Name)
 		adopted := x.Adopt(l)
 		k.working.Go(func() {
 			defer stop(nil)
@@ -38,7 +38,7 @@ func (k *server) adoptContainers(x *docker.Executor) error {
 	return nil
 }
 
-// adoptContainers starts a keeper where dead ones have left containers, which only another keeper can take over.
+// adoptContainers starts a shim where dead ones have left containers, which only another shim can take over.
 func (c *Client) adoptContainers(ctx context.Context) error {
 	if c.o.Containers == nil {
 		return nil
@@ -47,7 +47,7 @@ func (c *Client) adoptContainers(ctx context.Context) error {
 	if err != nil || len(left) == 0 {
 		return err
 	}
-	l, err := c.keeper(ctx)
+	l, err := c.shim(ctx)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (c *Client) adoptContainers(ctx context.Context) error {
 	return nil
 }
 
-// holdOutput keeps what a container prints while it has no keeper, until the returned func is called.
+// holdOutput keeps what a container prints while it has no shim, until the returned func is called.
 func (c *Client) holdOutput(name string) (release func()) {
 	if c.o.Containers == nil {
 		return func() {}
@@ -67,15 +67,15 @@ func (c *Client) holdOutput(name string) (release func()) {
 	return c.o.Containers.HoldOutput(name)
 }
 
-// rejoinPause is the wait before another try to start the keeper that takes a container over.
+// rejoinPause is the wait before another try to start the shim that takes a container over.
 const rejoinPause = time.Second
 
-// rejoin waits for a run in a container whose keeper died: the next keeper has taken it over. The container goes on while none can be
+// rejoin waits for a run in a container whose shim died: the next shim has taken it over. The container goes on while none can be
 // started, and this agent's end leaves it to the next one.
 func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) executor.Outcome {
-	l, err := c.keeper(context.Background()) // bounded by launchTime
+	l, err := c.shim(context.Background()) // bounded by launchTime
 	for err != nil {
-		c.log.Warn("no keeper takes over a container", "run", name, "err", err)
+		c.log.Warn("no shim takes over a container", "run", name, "err", err)
 		pause := time.NewTimer(rejoinPause)
 		select {
 		case <-pause.C:
@@ -85,11 +85,11 @@ func (c *Client) rejoin(ctx context.Context, name string, kill <-chan struct{}) 
 		if ctx.Err() != nil || errors.Is(err, errClosed) {
 			return executor.Outcome{Left: true}
 		}
-		l, err = c.keeper(context.Background())
+		l, err = c.shim(context.Background())
 	}
 	k := l.keptNamed(name)
 	if k == nil {
-		return lostOutcome(grid.ClassNode, "its keeper died before its container was made", time.Now())
+		return lostOutcome(grid.ClassNode, "its shim died before its container was made", time.Now())
 	}
 	o := k.resumeKilled(ctx, kill)
 	if !o.Left {

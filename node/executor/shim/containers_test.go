@@ -13,12 +13,12 @@ import (
 	"mlfnode/node/executor/docker/dockertest"
 )
 
-// killKeeper kills the only keeper.
-func (l *life) killKeeper() {
+// killShim kills the only shim.
+func (l *life) killShim() {
 	l.Helper()
 	places, err := placesIn(l.o.Dir)
 	if err != nil || len(places) != 1 {
-		l.Fatalf("keepers: got %v, %v; want one", places, err)
+		l.Fatalf("shims: got %v, %v; want one", places, err)
 	}
 	var self processRecord
 	if err := places[0].load(processFile, &self); err != nil {
@@ -74,14 +74,14 @@ func (l *life) ends(c *Client) {
 	}
 }
 
-// TestContainersOutliveAgentsAndKeepers kills both: the next agent's keeper finds the containers by their folders.
-func TestContainersOutliveAgentsAndKeepers(t *testing.T) {
+// TestContainersOutliveAgentsAndShims kills both: the next agent's shim finds the containers by their folders.
+func TestContainersOutliveAgentsAndShims(t *testing.T) {
 	e := dockertest.New(t)
 	l := killedWith(t, 0, e.Host(), map[string]string{
 		"good": wait + "exit 0", "bad": wait + "exit 7", "signal": wait + "kill -9 $$", "early": wait + "exit 5", "stopped": wait + "sleep 1000",
 		"unknown": wait, "unnamed": wait,
 	})
-	l.killKeeper()
+	l.killShim()
 	l.goOn("early", "good") // they end while nobody looks
 	eventually(t, "two to end", func() bool { return e.Running() <= 5 })
 	c := l.open()
@@ -94,8 +94,8 @@ func TestContainersOutliveAgentsAndKeepers(t *testing.T) {
 	l.noContainers(e)
 }
 
-// TestContainersOutliveKeepers kills the keeper alone, several times, while its agent waits for the containers.
-func TestContainersOutliveKeepers(t *testing.T) {
+// TestContainersOutliveShims kills the shim alone, several times, while its agent waits for the containers.
+func TestContainersOutliveShims(t *testing.T) {
 	e := dockertest.New(t)
 	l := &life{T: t, dir: t.TempDir(), o: options(t)}
 	l.o.Containers = containersIn(l.dir, l.o.Token, e.Host())
@@ -117,8 +117,8 @@ func TestContainersOutliveKeepers(t *testing.T) {
 		go func() { end <- s.Run(t.Context(), a) }()
 		begun, ends = append(begun, a), append(ends, end)
 		eventually(t, "the program to begin", func() bool { return exists(filepath.Join(a.Dir, "ready")) })
-		l.killKeeper()
-		eventually(t, "another keeper", func() bool {
+		l.killShim()
+		eventually(t, "another shim", func() bool {
 			places, _ := placesIn(l.o.Dir)
 			return len(places) == 1 && places[0].id == i+2 && exists(filepath.Join(places[0].dir, socketFile))
 		})
@@ -135,11 +135,11 @@ func TestContainersOutliveKeepers(t *testing.T) {
 	l.noContainers(e)
 }
 
-// TestContainersEndWithTheirAgent kills an agent for good: its keeper ends the containers after its patience.
+// TestContainersEndWithTheirAgent kills an agent for good: its shim ends the containers after its patience.
 func TestContainersEndWithTheirAgent(t *testing.T) {
 	e := dockertest.New(t)
 	l := killedWith(t, 300*time.Millisecond, e.Host(), map[string]string{"a": "sleep 1000", "b": "trap '' TERM; " + wait})
-	eventually(t, "the keeper to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
+	eventually(t, "the shim to end", func() bool { places, _ := placesIn(l.o.Dir); return len(places) == 0 })
 	nothingLeft(t, l.o)
 	l.noContainers(e)
 	o, ok, err := executor.ReadRecord(l.run("b", "outcome.json"), "b")
@@ -149,8 +149,8 @@ func TestContainersEndWithTheirAgent(t *testing.T) {
 	expect(t, o, grid.ClassLost, 137, "no other took it over within 300ms")
 }
 
-// TestOldKeepersGetNoContainers has a keeper that says nothing of containers: the program must not run as a process.
-func TestOldKeepersGetNoContainers(t *testing.T) {
+// TestOldShimsGetNoContainers has a shim that says nothing of containers: the program must not run as a process.
+func TestOldShimsGetNoContainers(t *testing.T) {
 	c := started(t, options(t))
 	s, err := c.Slot()
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // standIn is a controller that is in the v2 hierarchy where memory is in a v1 one.
 const standIn = "hugetlb"
 
-// scope is a v2 cgroup as a keeper's systemd scope is one.
+// scope is a v2 cgroup as a shim's systemd scope is one.
 type scope struct {
 	t   *testing.T
 	dir string
@@ -46,7 +46,7 @@ func newScope(t *testing.T) *scope {
 	return s
 }
 
-// options are those of a keeper that lives in the scope.
+// options are those of a shim that lives in the scope.
 func (s *scope) options() Options {
 	o := options(s.t)
 	o.Cgroups = process.CgroupsV2 + ":" + standIn
@@ -74,18 +74,18 @@ func (s *scope) empty() {
 	}
 }
 
-// works runs an attempt and says where it and its keeper were.
+// works runs an attempt and says where it and its shim were.
 func (s *scope) works(c *Client) (program, self string) {
 	s.t.Helper()
 	dir, slot := s.t.TempDir(), slotOf(s.t, c)
 	defer slot.Close()
 	expect(s.t, slot.Run(s.t.Context(), script(s.t, dir, "a", "cat /proc/self/cgroup; exit 3")), grid.ClassExit, 3, "")
-	keeper, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.link.self.PID))
+	shim, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.link.self.PID))
 	out, oerr := os.ReadFile(filepath.Join(dir, "stdout"))
 	if err != nil || oerr != nil {
 		s.t.Fatal(err, oerr)
 	}
-	return unified(string(out)), unified(string(keeper))
+	return unified(string(out)), unified(string(shim))
 }
 
 // unified is the v2 cgroup of a process.
@@ -94,8 +94,8 @@ func unified(cgroups string) string {
 	return strings.TrimSpace(path)
 }
 
-// TestAside has a keeper divide the scope that it lives in alone.
-func TestAside(t *testing.T) {
+// TestDelegation has a shim divide the scope that it lives in alone.
+func TestDelegation(t *testing.T) {
 	s := newScope(t)
 	o := s.options()
 	c := open(t, o)
@@ -103,7 +103,7 @@ func TestAside(t *testing.T) {
 	program, self := s.works(c)
 	name := "mlfnode-" + o.Token + "-1"
 	if want := "/" + name + ".self"; !strings.HasSuffix(self, want) {
-		t.Errorf("keeper: got cgroup %q, want …%s", self, want)
+		t.Errorf("shim: got cgroup %q, want …%s", self, want)
 	}
 	if want := "/" + name + "/slot-2"; !strings.HasSuffix(program, want) {
 		t.Errorf("program: got cgroup %q, want …%s", program, want)
@@ -122,8 +122,8 @@ func TestAside(t *testing.T) {
 	}
 }
 
-// TestAsideIsUndone has a keeper end in good order, and one be killed.
-func TestAsideIsUndone(t *testing.T) {
+// TestDelegationIsUndone has a shim end in good order, and one be killed.
+func TestDelegationIsUndone(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("killed=%v", killed), func(t *testing.T) {
 			s := newScope(t)
@@ -146,7 +146,7 @@ func TestAsideIsUndone(t *testing.T) {
 	}
 }
 
-// TestNoAsideAmongOthers has a keeper share its scope, as with the shell of a terminal.
+// TestNoAsideAmongOthers has a shim share its scope, as with the shell of a terminal.
 func TestNoAsideAmongOthers(t *testing.T) {
 	s := newScope(t)
 	other := exec.Command("/bin/sh", "-c", "echo $$ >"+s.dir+"/cgroup.procs; exec sleep 1000")
@@ -160,7 +160,7 @@ func TestNoAsideAmongOthers(t *testing.T) {
 	c := open(t, o)
 	program, self := s.works(c)
 	if want := "/" + filepath.Base(s.dir); self != want || !strings.HasSuffix(program, "/slot-1") {
-		t.Errorf("got keeper in %q, program in %q; want %s and a slot", self, program, want)
+		t.Errorf("got shim in %q, program in %q; want %s and a slot", self, program, want)
 	}
 	if c.Limits() || !strings.Contains(c.Held(), "not enforced") {
 		t.Errorf("got limits %v, %q; want none", c.Limits(), c.Held())
@@ -170,10 +170,10 @@ func TestNoAsideAmongOthers(t *testing.T) {
 	}
 }
 
-// TestAsideUnderSystemd has systemd make the scopes. It is run on a machine with systemd by TestKeeperDividesItsScope of package
+// TestDelegationUnderSystemd has systemd make the scopes. It is run on a machine with systemd by TestShimDividesItsScope of package
 // node, which gives the controller to this machine's slices.
-func TestAsideUnderSystemd(t *testing.T) {
-	if os.Getenv("KEEPER_TEST_SYSTEMD") == "" {
+func TestDelegationUnderSystemd(t *testing.T) {
+	if os.Getenv("SHIM_TEST_SYSTEMD") == "" {
 		t.Skip("not on a machine that was made for this")
 	}
 	for _, c := range []struct {
@@ -195,7 +195,7 @@ func TestAsideUnderSystemd(t *testing.T) {
 				stay := slotOf(t, client)
 				program, self := s.works(client)
 				if !strings.HasSuffix(self, c.self) || !strings.Contains(self, "/system.slice/"+unit) || !strings.Contains(program, "/system.slice/"+unit+"/mlfnode-") {
-					t.Errorf("got keeper in %q, program in %q; want …%s and a slot of the scope", self, program, c.self)
+					t.Errorf("got shim in %q, program in %q; want …%s and a slot of the scope", self, program, c.self)
 				}
 				if got := s.read("mlfnode-" + o.Token + "-1/slot-1/cgroup.controllers"); got != c.slot {
 					t.Errorf("slot: got controllers %q, want %q", got, c.slot)

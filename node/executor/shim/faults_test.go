@@ -22,23 +22,23 @@ import (
 	"mlfnode/node/processid"
 )
 
-// TestKilledKeeper kills a keeper under a running attempt. The agent's slot goes on with another keeper.
-func TestKilledKeeper(t *testing.T) {
+// TestKilledShim kills a shim under a running attempt. The agent's slot goes on with another shim.
+func TestKilledShim(t *testing.T) {
 	o := options(t)
 	c := started(t, o)
 	s, dir := slotOf(t, c), t.TempDir()
 	done := background(s, t.Context(), script(t, dir, "a", tree+"echo x >ready; wait"))
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	c.link.self.kill()
-	expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its keeper died")
+	expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its shim died")
 	nothingLeft(t, o)
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
 		t.Errorf("run after it: got %+v, want exit code 4", got)
 	}
 }
 
-// TestKilledKeeperWithManySlots has all slots ask for another keeper at one time.
-func TestKilledKeeperWithManySlots(t *testing.T) {
+// TestKilledShimWithManySlots has all slots ask for another shim at one time.
+func TestKilledShimWithManySlots(t *testing.T) {
 	c := started(t, options(t))
 	victim := c.link.self
 	var running sync.WaitGroup
@@ -46,7 +46,7 @@ func TestKilledKeeperWithManySlots(t *testing.T) {
 		s, dir := slotOf(t, c), t.TempDir()
 		a, b := script(t, dir, fmt.Sprint("a", i), "echo x >ready; sleep 1000"), script(t, dir, fmt.Sprint("b", i), "exit 4")
 		running.Go(func() {
-			expect(t, s.Run(t.Context(), a), grid.ClassNode, grid.NoExit, "its keeper died")
+			expect(t, s.Run(t.Context(), a), grid.ClassNode, grid.NoExit, "its shim died")
 			expect(t, s.Run(t.Context(), b), grid.ClassExit, 4, "")
 		})
 		eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
@@ -55,7 +55,7 @@ func TestKilledKeeperWithManySlots(t *testing.T) {
 	running.Wait()
 }
 
-// TestOrderThatCannotBeSent has the system refuse to pass an attempt's files to the keeper, which lives: the attempt ends as the node's
+// TestOrderThatCannotBeSent has the system refuse to pass an attempt's files to the shim, which lives: the attempt ends as the node's
 // trouble, and the slot goes on.
 func TestOrderThatCannotBeSent(t *testing.T) {
 	s, dir := slotOf(t, started(t, options(t))), t.TempDir()
@@ -67,14 +67,14 @@ func TestOrderThatCannotBeSent(t *testing.T) {
 	closed.Close()
 	a.Stdout = closed
 	done := background(s, t.Context(), a)
-	expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its keeper could not be told to run it")
+	expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its shim could not be told to run it")
 	if got := s.Run(t.Context(), script(t, dir, "b", "exit 4")); got.ExitCode != 4 {
 		t.Errorf("run after it: got %+v, want exit code 4", got)
 	}
 }
 
-// TestSlotOfASilentKeeper asks for a slot where nobody answers: the wait has an end.
-func TestSlotOfASilentKeeper(t *testing.T) {
+// TestSlotOfASilentShim asks for a slot where nobody answers: the wait has an end.
+func TestSlotOfASilentShim(t *testing.T) {
 	conn := pipe(t, 1).conn
 	line := &slotLine{conn: conn, in: bufio.NewReader(conn), slot: 1}
 	done := make(chan error, 1)
@@ -85,11 +85,11 @@ func TestSlotOfASilentKeeper(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	case <-time.After(limit):
-		t.Fatal("the wait for a keeper that does not answer has no end")
+		t.Fatal("the wait for a shim that does not answer has no end")
 	}
 }
 
-// TestLostConnectionOfASlot ends the connection of a slot whose keeper lives: a run goes on, obeys, and its end is known.
+// TestLostConnectionOfASlot ends the connection of a slot whose shim lives: a run goes on, obeys, and its end is known.
 func TestLostConnectionOfASlot(t *testing.T) {
 	c := started(t, options(t))
 	const waits = "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"
@@ -133,10 +133,10 @@ func TestLostConnectionOfASlot(t *testing.T) {
 		}
 		goesOn(t, s)
 	})
-	t.Run("keeper dies", func(t *testing.T) {
+	t.Run("shim dies", func(t *testing.T) {
 		s, _, done := begin(t, t.Context())
 		c.link.self.kill()
-		expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its keeper died")
+		expect(t, receive(t, "the outcome", done), grid.ClassNode, grid.NoExit, "its shim died")
 		goesOn(t, s)
 	})
 	t.Run("garbage", func(t *testing.T) {
@@ -145,12 +145,12 @@ func TestLostConnectionOfASlot(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := background(s, t.Context(), script(t, dir, "garbage", "exit 3"))
-		expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its keeper could not read what it was told to run")
+		expect(t, receive(t, "the outcome", done), grid.ClassNode, notRunnable, "its shim could not read what it was told to run")
 		goesOn(t, s)
 	})
 }
 
-// TestSignals sends a keeper what terminals and systems send.
+// TestSignals sends a shim what terminals and systems send.
 func TestSignals(t *testing.T) {
 	c := started(t, options(t))
 	s, dir := slotOf(t, c), t.TempDir()
@@ -185,7 +185,7 @@ func TestNewerAgentTakesOver(t *testing.T) {
 	done := background(s, t.Context(), script(t, dir, "a", "echo x >ready; while ! test -e go; do sleep 0.01; done; exit 3"))
 	eventually(t, "the start", func() bool { return exists(filepath.Join(dir, "ready")) })
 	newer := started(t, o)
-	expect(t, receive(t, "the outcome", done), grid.ClassLost, grid.NoExit, "another node agent took its keeper over")
+	expect(t, receive(t, "the outcome", done), grid.ClassLost, grid.NoExit, "another node agent took its shim over")
 	resume, _, ok := newer.Adopted("a")
 	if !ok {
 		t.Fatal("the newer agent does not know the run")
@@ -253,10 +253,10 @@ func TestManySlots(t *testing.T) {
 		})
 	}
 	running.Wait()
-	t.Logf("the keeper has %d KiB resident", resident(t, c.link.self.PID))
+	t.Logf("the shim has %d KiB resident", resident(t, c.link.self.PID))
 }
 
-// TestGarbage says many wrong things to a keeper that works meanwhile.
+// TestGarbage says many wrong things to a shim that works meanwhile.
 func TestGarbage(t *testing.T) {
 	c := started(t, options(t))
 	s, dir := slotOf(t, c), t.TempDir()
@@ -277,7 +277,7 @@ func TestGarbage(t *testing.T) {
 			t.Errorf("run after %q: got %+v", text, o)
 		}
 	}
-	quiet := dial(t, c) // says nothing until the keeper ends
+	quiet := dial(t, c) // says nothing until the shim ends
 	t.Cleanup(func() { quiet.Close() })
 }
 
@@ -299,7 +299,7 @@ func frame(t *testing.T, m *message, body ...[]string) string {
 	return string(b)
 }
 
-// TestVersions has agents of other versions talk to this keeper.
+// TestVersions has agents of other versions talk to this shim.
 func TestVersions(t *testing.T) {
 	c := started(t, options(t))
 	old := dial(t, c)
@@ -310,10 +310,10 @@ func TestVersions(t *testing.T) {
 	if m, err := readFrame(old); err != nil || m.Kind != kindRefused || !strings.Contains(m.Reason, "versions") {
 		t.Errorf("an agent that understands newer versions alone: got %+v, %v; want a refusal", m, err)
 	}
-	newer := dial(t, c) // which the keeper leaves at once, since it has nothing to hand over
+	newer := dial(t, c) // which the shim leaves at once, since it has nothing to hand over
 	defer func() {
 		newer.Close()
-		eventually(t, "the keeper to end", func() bool { places, _ := placesIn(c.o.Dir); return len(places) == 0 })
+		eventually(t, "the shim to end", func() bool { places, _ := placesIn(c.o.Dir); return len(places) == 0 })
 	}()
 	hello := fmt.Sprintf(`{"k":"hello","v":99,"oldest":1,"token":%q,"new":{"field":[1]}}`, c.o.Token)
 	prefix := binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(len(hello))), 3)
@@ -350,8 +350,8 @@ func TestLongPath(t *testing.T) {
 	expect(t, slotOf(t, c).Run(t.Context(), script(t, t.TempDir(), "a", "exit 2")), grid.ClassExit, 2, "")
 }
 
-// TestKeeperThatCannotStart says why.
-func TestKeeperThatCannotStart(t *testing.T) {
+// TestShimThatCannotStart says why.
+func TestShimThatCannotStart(t *testing.T) {
 	o := options(t)
 	o.Program = "/bin/false"
 	c := open(t, o)
@@ -389,7 +389,7 @@ func FuzzFrame(f *testing.F) {
 	})
 }
 
-// TestWrap starts the keeper through another program, as systemd-run does.
+// TestWrap starts the shim through another program, as systemd-run does.
 func TestWrap(t *testing.T) {
 	o := options(t)
 	o.Wrap = func() []string { return []string{"nice", "-n", "3"} }
@@ -397,7 +397,7 @@ func TestWrap(t *testing.T) {
 	dir := t.TempDir()
 	expect(t, slotOf(t, c).Run(t.Context(), script(t, dir, "a", "nice")), grid.ClassNone, 0, "")
 	if b, err := os.ReadFile(filepath.Join(dir, "stdout")); err != nil || strings.TrimSpace(string(b)) == "0" {
-		t.Errorf("niceness of the program: got %q, %v; want that of the wrapped keeper", b, err)
+		t.Errorf("niceness of the program: got %q, %v; want that of the wrapped shim", b, err)
 	}
 }
 

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// launchTime bounds the start of a keeper, launchLook is how often it is looked for meanwhile.
+	// launchTime bounds the start of a shim, launchLook is how often it is looked for meanwhile.
 	launchTime = 20 * time.Second
 	launchLook = 2 * time.Millisecond
 )
 
-// launch starts a keeper and introduces this agent to it.
+// launch starts a shim and introduces this agent to it.
 func (c *Client) launch(ctx context.Context) (*link, error) {
 	p, err := c.newPlace()
 	if err != nil {
@@ -28,13 +28,13 @@ func (c *Client) launch(ctx context.Context) (*link, error) {
 	}
 	l, err := c.launchIn(ctx, p)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start a keeper: %w", err), os.RemoveAll(p.dir))
+		return nil, errors.Join(fmt.Errorf("start a shim: %w", err), os.RemoveAll(p.dir))
 	}
-	c.log.Info("keeper started", "keeper", p.id, "pid", l.self.PID, "trees", l.hold.Held)
+	c.log.Info("shim started", "shim", p.id, "pid", l.self.PID, "trees", l.hold.Held)
 	return l, nil
 }
 
-// newPlace makes the folder of the next keeper. Numbers are not used twice: an old keeper that is late to end must not take
+// newPlace makes the folder of the next shim. Numbers are not used twice: an old shim that is late to end must not take
 // a new one's folder for its own.
 func (c *Client) newPlace() (place, error) {
 	all, err := placesIn(c.o.Dir)
@@ -49,10 +49,10 @@ func (c *Client) newPlace() (place, error) {
 	}
 	p := placeOf(c.o.Dir, last+1)
 	if err := os.WriteFile(file, strconv.AppendInt(nil, int64(p.id), 10), 0o600); err != nil {
-		return place{}, fmt.Errorf("number the keeper: %w", err)
+		return place{}, fmt.Errorf("number the shim: %w", err)
 	}
 	if err := os.Mkdir(p.dir, 0o700); err != nil {
-		return place{}, fmt.Errorf("make the keeper's folder: %w", err)
+		return place{}, fmt.Errorf("make the shim's folder: %w", err)
 	}
 	set := settings{V: version, Token: c.o.Token, Patience: c.o.Patience, Cgroups: string(c.o.Cgroups), Containers: c.o.Containers}
 	return p, p.save(settingsFile, set)
@@ -79,7 +79,7 @@ func (c *Client) launchIn(ctx context.Context, p place) (*link, error) {
 		return nil, err
 	}
 	exited := make(chan struct{})
-	go func() { // ends with the keeper, which may be after this Client: somebody must await it
+	go func() { // ends with the shim, which may be after this Client: somebody must await it
 		defer close(exited)
 		_ = cmd.Wait()
 	}()
@@ -91,7 +91,7 @@ func (c *Client) launchIn(ctx context.Context, p place) (*link, error) {
 	return l, err
 }
 
-// await waits until the keeper answers.
+// await waits until the shim answers.
 func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*link, error) {
 	tick := time.NewTicker(launchLook)
 	defer tick.Stop()
@@ -113,7 +113,7 @@ func (c *Client) await(ctx context.Context, p place, exited <-chan struct{}) (*l
 	}
 }
 
-// lastWords says why a keeper ended at once: the error that it has logged, else all of its last lines.
+// lastWords says why a shim ended at once: the error that it has logged, else all of its last lines.
 func (c *Client) lastWords(p place) string {
 	b, _ := os.ReadFile(filepath.Join(p.dir, logFile))
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
@@ -132,5 +132,5 @@ func (c *Client) lastWords(p place) string {
 	return "it ended at once: " + words
 }
 
-// lastLines is how much of a keeper's log is shown when it names no error.
+// lastLines is how much of a shim's log is shown when it names no error.
 const lastLines = 3

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// line is the keeper's end of a slot's connection. It blocks the thread that reads it, which is the slot's own: the thread
+// line is the shim's end of a slot's connection. It blocks the thread that reads it, which is the slot's own: the thread
 // that starts programs is woken by the kernel without a detour through another goroutine.
 type line struct {
 	file *os.File // holds fd open, in blocking mode

@@ -17,17 +17,17 @@ import (
 	"mlfnode/node/private"
 )
 
-// link is the agent's control connection to one keeper.
+// link is the agent's control connection to one shim.
 type link struct {
 	place place
 	token string
-	self  processRecord // which process the keeper is
+	self  processRecord // which process the shim is
 	hold  holdings
 	log   *slog.Logger
 	conn  *net.UnixConn
 
 	ended chan struct{} // closed when the connection has ended
-	// cleared is closed when after that nothing of the keeper is left, or when it is another agent's affair.
+	// cleared is closed when after that nothing of the shim is left, or when it is another agent's affair.
 	cleared chan struct{}
 
 	mu      sync.Mutex
@@ -37,19 +37,19 @@ type link struct {
 	kept    map[uint64]*kept // of an earlier agent, by run
 	why     string           // what became of runs when the connection ended
 	leaving bool             // the connection is ours to end
-	asked   bool             // the keeper's end is our wish
+	asked   bool             // the shim's end is our wish
 }
 
 // Why a run was lost.
 const (
-	keeperDied  = "its keeper died"
-	keeperTaken = "another node agent took its keeper over"
+	shimDied  = "its shim died"
+	shimTaken = "another node agent took its shim over"
 )
 
-// errRefuses is a keeper's answer that is final.
+// errRefuses is a shim's answer that is final.
 var errRefuses = errors.New("it refuses")
 
-// connect introduces this agent to a keeper, its own or that of an earlier agent, and waits for its answer until ctx ends.
+// connect introduces this agent to a shim, its own or that of an earlier agent, and waits for its answer until ctx ends.
 func (client *Client) connect(ctx context.Context, p place, own bool) (*link, error) {
 	token, log := client.o.Token, client.log
 	conn, err := p.dial()
@@ -57,7 +57,7 @@ func (client *Client) connect(ctx context.Context, p place, own bool) (*link, er
 		return nil, err
 	}
 	l := &link{
-		place: p, token: token, log: log.With("keeper", p.id), conn: conn, why: keeperDied,
+		place: p, token: token, log: log.With("shim", p.id), conn: conn, why: shimDied,
 		ended: make(chan struct{}), cleared: make(chan struct{}), slots: map[uint64]*slotLine{}, kept: map[uint64]*kept{},
 	}
 	r := bufio.NewReader(conn)
@@ -118,7 +118,7 @@ func (l *link) send(m *message) error {
 	return err
 }
 
-// listen hears what the keeper says until the connection ends; then it sees to what is left.
+// listen hears what the shim says until the connection ends; then it sees to what is left.
 func (l *link) listen(r *bufio.Reader) {
 	for {
 		m, err := readFrame(r)
@@ -134,24 +134,24 @@ func (l *link) listen(r *bufio.Reader) {
 			l.slotGone(m)
 		case kindTaken:
 			l.mu.Lock()
-			l.why, l.leaving = keeperTaken, true
+			l.why, l.leaving = shimTaken, true
 			l.mu.Unlock()
 		}
 	}
 	leaving := l.hangUp()
 	if !leaving && !l.finished() {
-		l.log.Warn("the keeper died; what it ran is lost")
+		l.log.Warn("the shim died; what it ran is lost")
 	}
 	if !leaving {
-		// Without a deadline: nothing of the keeper may run on when its runs are called lost.
+		// Without a deadline: nothing of the shim may run on when its runs are called lost.
 		if err := clear(context.Background(), l.place, l.self, l.token, l.log); err != nil {
-			l.log.Warn("not everything of a dead keeper could be removed", "err", err)
+			l.log.Warn("not everything of a dead shim could be removed", "err", err)
 		}
 	}
 	close(l.cleared)
 }
 
-// slotGone passes on what the keeper says of a slot whose connection has ended.
+// slotGone passes on what the shim says of a slot whose connection has ended.
 func (l *link) slotGone(m *message) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -163,7 +163,7 @@ func (l *link) slotGone(m *message) {
 	}
 }
 
-// hangUp ends all connections to the keeper and reports whether that was our own wish.
+// hangUp ends all connections to the shim and reports whether that was our own wish.
 func (l *link) hangUp() (leaving bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -175,7 +175,7 @@ func (l *link) hangUp() (leaving bool) {
 	return l.leaving
 }
 
-// finished reports whether the keeper was asked to end or had nothing more to do: then it ended by itself.
+// finished reports whether the shim was asked to end or had nothing more to do: then it ended by itself.
 func (l *link) finished() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -199,24 +199,24 @@ func (l *link) isDead() bool {
 	}
 }
 
-// lost is the outcome of a run whose keeper is no longer ours. It waits until nothing of it runs here.
+// lost is the outcome of a run whose shim is no longer ours. It waits until nothing of it runs here.
 func (l *link) lost(began time.Time) executor.Outcome {
 	<-l.cleared
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	class := grid.ClassLost
-	if l.why == keeperDied {
+	if l.why == shimDied {
 		class = grid.ClassNode
 	}
 	return lostOutcome(class, l.why, began)
 }
 
-// died reports, once nothing of the keeper is left, whether it died while it was ours.
+// died reports, once nothing of the shim is left, whether it died while it was ours.
 func (l *link) died() bool {
 	<-l.cleared
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.why == keeperDied && !l.leaving && !l.asked
+	return l.why == shimDied && !l.leaving && !l.asked
 }
 
 // leave ends the connections and nothing else.
@@ -228,16 +228,16 @@ func (l *link) leave() {
 	<-l.cleared
 }
 
-// quitTime bounds how long a keeper may take to stop what it runs beyond the longest grace, which is each attempt's own.
+// quitTime bounds how long a shim may take to stop what it runs beyond the longest grace, which is each attempt's own.
 const quitTime = time.Minute
 
-// quit has the keeper stop everything and waits for its end.
+// quit has the shim stop everything and waits for its end.
 func (l *link) quit() error {
 	l.mu.Lock()
 	l.asked = true
 	l.mu.Unlock()
 	if err := l.send(&message{Kind: kindQuit}); err != nil && !l.isDead() {
-		l.log.Debug("keeper could not be asked to end", "err", err)
+		l.log.Debug("shim could not be asked to end", "err", err)
 		l.conn.Close()
 	}
 	limit := time.NewTimer(quitTime)
@@ -249,7 +249,7 @@ func (l *link) quit() error {
 		l.self.kill()
 	}
 	<-l.cleared
-	return fmt.Errorf("keeper %d had to be killed", l.place.id)
+	return fmt.Errorf("shim %d had to be killed", l.place.id)
 }
 
 func (l *link) keptRun(id uint64) *kept {
@@ -258,7 +258,7 @@ func (l *link) keptRun(id uint64) *kept {
 	return l.kept[id]
 }
 
-// keptNamed finds a run of an earlier keeper or agent.
+// keptNamed finds a run of an earlier shim or agent.
 func (l *link) keptNamed(name string) *kept {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -272,18 +272,18 @@ func (l *link) keptNamed(name string) *kept {
 
 const (
 	endLook = 5 * time.Millisecond
-	// endTime is how long a keeper whose socket is closed may take to stop what it runs and end by itself.
+	// endTime is how long a shim whose socket is closed may take to stop what it runs and end by itself.
 	endTime = 30 * time.Second
 )
 
-// clear sees a keeper that does not answer any more out of the world, with what it ran.
+// clear sees a shim that does not answer any more out of the world, with what it ran.
 func clear(ctx context.Context, p place, self processRecord, token string, log *slog.Logger) error {
 	limit := time.Now().Add(endTime)
 	tick := time.NewTicker(endLook)
 	defer tick.Stop()
 	for self.alive() {
 		if time.Now().After(limit) {
-			log.Warn("the keeper does not end; it is killed")
+			log.Warn("the shim does not end; it is killed")
 			self.kill()
 		}
 		select {

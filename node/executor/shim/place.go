@@ -20,15 +20,15 @@ import (
 	"mlfnode/node/processid"
 )
 
-// place is the folder of one keeper:
+// place is the folder of one shim:
 //
 //	settings.json   what the agent wants of it, written before it starts
-//	process.json    which process it is, written by the keeper
+//	process.json    which process it is, written by the shim
 //	socket          0600
 //	log             what it has to say
 //	strays.json     processes that hide, without cgroups
 //
-// The keeper removes the folder at its end. An agent removes that of a keeper that died.
+// The shim removes the folder at its end. An agent removes that of a shim that died.
 type place struct {
 	dir string
 	id  int
@@ -36,14 +36,14 @@ type place struct {
 
 func placeOf(dir string, id int) place { return place{filepath.Join(dir, strconv.Itoa(id)), id} }
 
-// placesIn lists the folders of keepers, the oldest first.
+// placesIn lists the folders of shims, the oldest first.
 func placesIn(dir string) ([]place, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list keepers: %w", err)
+		return nil, fmt.Errorf("list shims: %w", err)
 	}
 	var all []place
 	for _, e := range entries {
@@ -55,10 +55,10 @@ func placesIn(dir string) ([]place, error) {
 	return all, nil
 }
 
-// token is that of the keeper's executor.
+// token is that of the shim's executor.
 func (p place) token(token string) string { return token + "-" + strconv.Itoa(p.id) }
 
-// settings is what an agent wants of its keeper.
+// settings is what an agent wants of its shim.
 type settings struct {
 	V        int           `json:"v"`
 	Token    string        `json:"token"` // of the state folder
@@ -68,7 +68,7 @@ type settings struct {
 	Containers *docker.Options `json:"containers,omitempty"` // nil: it runs none
 }
 
-// process says which process a keeper is, so that it can't be taken for a later one with its number.
+// process says which process a shim is, so that it can't be taken for a later one with its number.
 type processRecord struct {
 	V       int    `json:"v"`
 	PID     int    `json:"pid"`
@@ -80,11 +80,11 @@ type processRecord struct {
 func (p place) save(name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("encode %s of keeper %d: %w", name, p.id, err)
+		return fmt.Errorf("encode %s of shim %d: %w", name, p.id, err)
 	}
 	tmp := filepath.Join(p.dir, name+".new")
 	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("write %s of keeper %d: %w", name, p.id, err)
+		return fmt.Errorf("write %s of shim %d: %w", name, p.id, err)
 	}
 	return os.Rename(tmp, filepath.Join(p.dir, name))
 }
@@ -95,7 +95,7 @@ func (p place) load(name string, v any) error {
 		err = json.Unmarshal(b, v)
 	}
 	if err != nil {
-		return fmt.Errorf("read %s of keeper %d: %w", name, p.id, err)
+		return fmt.Errorf("read %s of shim %d: %w", name, p.id, err)
 	}
 	return nil
 }
@@ -110,16 +110,18 @@ const (
 
 func (p place) strays() string { return filepath.Join(p.dir, straysFile) }
 
-// Reap kills every process that an agent with this token and its keepers in dir have left behind, all of which must be dead, see
-// process.Reap.
-func Reap(ctx context.Context, dir, token string, log *slog.Logger) error {
-	places, err := placesIn(dir)
-	if err != nil {
-		return err
-	}
+// Reap kills every process that an agent with this token and its shims in the folders have left behind, all of which must be
+// dead, see process.Reap.
+func Reap(ctx context.Context, folders []string, token string, log *slog.Logger) error {
 	var left []process.Dead
-	for _, p := range places {
-		left = append(left, process.Dead{Token: p.token(token), Strays: p.strays()})
+	for _, dir := range folders {
+		places, err := placesIn(dir)
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			left = append(left, process.Dead{Token: p.token(token), Strays: p.strays()})
+		}
 	}
 	for _, dead := range append(left, process.Dead{Token: token}) {
 		if _, err := process.Reap(ctx, dead, log); err != nil {
@@ -142,7 +144,7 @@ func (p processRecord) named() processid.ID {
 // socketLimit is the longest path that fits into a socket address on Linux (unix(7)), with room for the final zero.
 const socketLimit = 107
 
-// withSocket calls fn with a path of the keeper's socket that is short enough for a socket address.
+// withSocket calls fn with a path of the shim's socket that is short enough for a socket address.
 func (p place) withSocket(fn func(*net.UnixAddr) error) error {
 	path := filepath.Join(p.dir, socketFile)
 	if len(path) > socketLimit {
@@ -156,7 +158,7 @@ func (p place) withSocket(fn func(*net.UnixAddr) error) error {
 	return fn(&net.UnixAddr{Name: path, Net: "unix"})
 }
 
-// listen opens the keeper's socket for this user only.
+// listen opens the shim's socket for this user only.
 func (p place) listen() (l *net.UnixListener, err error) {
 	old := unix.Umask(0o177)
 	defer unix.Umask(old)
@@ -165,13 +167,13 @@ func (p place) listen() (l *net.UnixListener, err error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listen on the keeper's socket: %w", err)
+		return nil, fmt.Errorf("listen on the shim's socket: %w", err)
 	}
 	l.SetUnlinkOnClose(false) // the path may be one through /proc; the folder goes whole
 	return l, nil
 }
 
-// dial connects to the keeper.
+// dial connects to the shim.
 func (p place) dial() (c *net.UnixConn, err error) {
 	err = p.withSocket(func(a *net.UnixAddr) error {
 		c, err = net.DialUnix("unix", nil, a)

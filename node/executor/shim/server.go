@@ -17,21 +17,21 @@ import (
 	"mlfnode/node/processid"
 )
 
-// server is the state of a keeper.
+// server is the state of a shim.
 type server struct {
 	settings settings
 	exec     executor.Executor
 	trees    holdings // what exec says of itself; Runs is not used
 	log      *slog.Logger
 	listener *net.UnixListener
-	over     chan struct{}  // closed when the keeper is to end
+	over     chan struct{}  // closed when the shim is to end
 	serving  sync.WaitGroup // connections
 	working  sync.WaitGroup // slots
 
 	mu       sync.Mutex
 	why      error    // why it ends; nil while it goes on
 	now      *session // the agent; nil while there is none
-	first    *session // the agent that started the keeper, which alone begins runs
+	first    *session // the agent that started the shim, which alone begins runs
 	slots    map[uint64]*slot
 	runs     map[uint64]*run
 	patience *countdown
@@ -98,7 +98,7 @@ func (k *server) greet(c *net.UnixConn, n int) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(greetTime))
 	said := make(chan struct{})
-	k.serving.Go(func() { // the end of the keeper does not wait for those who say nothing
+	k.serving.Go(func() { // the end of the shim does not wait for those who say nothing
 		select {
 		case <-k.over:
 			_ = c.SetReadDeadline(time.Now())
@@ -120,7 +120,7 @@ func (k *server) greet(c *net.UnixConn, n int) {
 	}
 }
 
-// end has the keeper stop everything and end. The first reason counts.
+// end has the shim stop everything and end. The first reason counts.
 func (k *server) end(why error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -141,7 +141,7 @@ func (k *server) endLocked(why error) {
 	}
 }
 
-// expire ends the keeper when no agent has come in time.
+// expire ends the shim when no agent has come in time.
 func (k *server) expire() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -150,7 +150,7 @@ func (k *server) expire() {
 	}
 }
 
-// settleLocked ends the keeper of an earlier agent once nothing is left to keep.
+// settleLocked ends the shim of an earlier agent once nothing is left to keep.
 func (k *server) settleLocked() {
 	if k.first != nil && k.now != k.first && len(k.runs) == 0 {
 		k.endLocked(errDone)
@@ -246,7 +246,7 @@ func (k *server) ended(s *slot, r *run, o executor.Outcome) {
 	}
 }
 
-// record writes an outcome down for an agent that may come after the keeper's own end.
+// record writes an outcome down for an agent that may come after the shim's own end.
 func (k *server) record(r *run) {
 	if r.record == "" {
 		return

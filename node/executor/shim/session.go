@@ -10,7 +10,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// session is an agent's control connection, as the keeper sees it.
+// session is an agent's control connection, as the shim sees it.
 type session struct {
 	conn *net.UnixConn
 	nth  int // in the order of connections
@@ -62,9 +62,9 @@ func (k *server) attend(c *net.UnixConn, nth int, hello *message) {
 func (k *server) refusal(hello *message) string {
 	switch {
 	case hello.Token != k.settings.Token:
-		return "this keeper belongs to another state folder"
+		return "this shim belongs to another state folder"
 	case hello.V < oldest || hello.Oldest > version:
-		return fmt.Sprintf("the agent speaks versions %d to %d of the keepers' protocol, this keeper %d to %d", hello.Oldest, hello.V, oldest, version)
+		return fmt.Sprintf("the agent speaks versions %d to %d of the shims' protocol, this shim %d to %d", hello.Oldest, hello.V, oldest, version)
 	}
 	return ""
 }
@@ -85,7 +85,7 @@ func (k *server) attach(s *session, own bool) (old *session, ok bool) {
 	case k.first != nil:
 	case own:
 		k.first = s
-	default: // the agent that started this keeper has not lived to call
+	default: // the agent that started this shim has not lived to call
 		k.first = new(session)
 	}
 	for _, slot := range k.slots {

@@ -1,21 +1,21 @@
-// Package shim lets attempts outlive the node agent. A keeper is a small process of its own: it runs attempts with
+// Package shim lets attempts outlive the node agent. A shim is a small process of its own: it runs attempts with
 // process.Executor on behalf of the agent, and goes on when the agent is replaced, crashes or is killed. The next agent
-// takes over what the keeper still runs, with the true outcome of each.
+// takes over what the shim still runs, with the true outcome of each.
 //
-// The agent holds a Client, which is an executor.Executor. It starts a keeper for what it runs itself; keepers of earlier
-// agents are taken over by Open, begin nothing new and end with their last run. Programs write into pipes of the keeper, which
+// The agent holds a Client, which is an executor.Executor. It starts a shim for what it runs itself; shims of earlier
+// agents are taken over by Open, begin nothing new and end with their last run. Programs write into pipes of the shim, which
 // carries what they print into the files that the agent has opened: nothing of it passes through the agent. Each slot has a
 // connection and a thread of its own, so a run costs one round trip.
 //
-//	         ┌───────── keeper 7 ─────────┐
+//	         ┌───────── shim 7 ─────────┐
 //	agent ──►│ slot ──fork──► program ──► │──► files stdout, stderr
 //	         └────────────────────────────┘
 //	agent gone:    runs go on; what ends is noted in its Attempt.Record
 //	agent back:    the new agent is told of all runs, and of their ends
-//	nobody comes:  after Options.Patience everything is killed and the keeper ends
-//	keeper gone:   the kernel kills the programs, the agent the rest
+//	nobody comes:  after Options.Patience everything is killed and the shim ends
+//	shim gone:   the kernel kills the programs, the agent the rest
 //
-// No message tells a keeper anything that the user of its agent may not do anyway; its socket is for that user alone.
+// No message tells a shim anything that the user of its agent may not do anyway; its socket is for that user alone.
 package shim
 
 import (
@@ -37,27 +37,31 @@ import (
 	"mlfnode/node/processid"
 )
 
-// Command is the name of the hidden command that makes this program a keeper.
-const Command = "keeper"
+// Command is the name of the hidden command that makes this program a shim.
+const Command = "shim"
 
-// DefaultPatience is how long a keeper waits for an agent: longer than a restart by systemd takes, and shorter than anybody
+// FormerCommand is the name that Command had in versions that called shims keepers. An agent of such a version starts shims by it,
+// even once the program's file is that of a later version, and those that it has started run on under it.
+const FormerCommand = "keeper"
+
+// DefaultPatience is how long a shim waits for an agent: longer than a restart by systemd takes, and shorter than anybody
 // wants programs to run that nobody looks after.
 const DefaultPatience = 10 * time.Second
 
-// The keeper holds little, so its memory is mostly what the garbage collector lets it be.
+// The shim holds little, so its memory is mostly what the garbage collector lets it be.
 const collectAt = 50
 
-// Main is the keeper's whole life, from the arguments after Command to the exit status. Signals brings SIGINT, SIGHUP and
+// Main is the shim's whole life, from the arguments after Command to the exit status. Signals brings SIGINT, SIGHUP and
 // SIGTERM, of which only the last ends it, in good order; with the others a terminal or a session means to reach somebody
 // else. What it has to say goes to stderr.
 func Main(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	f := flag.NewFlagSet(Command, flag.ContinueOnError)
 	f.SetOutput(stderr)
-	dir := f.String("dir", "", "folder of the state folder's keepers")
-	id := f.Int("id", 0, "number of this keeper")
+	dir := f.String("dir", "", "folder of the state folder's shims")
+	id := f.Int("id", 0, "number of this shim")
 	if err := f.Parse(args); err != nil || *dir == "" || *id <= 0 {
-		fmt.Fprintln(stderr, "a keeper is started by a node agent, with --dir and --id")
+		fmt.Fprintln(stderr, "a shim is started by a node agent, with --dir and --id")
 		return 2
 	}
 	debug.SetGCPercent(collectAt)
@@ -70,16 +74,16 @@ func Main(args []string, signals <-chan os.Signal, stderr io.Writer) int {
 			}
 		}
 	}()
-	if err := serve(ctx, placeOf(*dir, *id), log.With("keeper", *id)); err != nil {
-		log.Error("keeper ended", "err", err)
+	if err := serve(ctx, placeOf(*dir, *id), log.With("shim", *id)); err != nil {
+		log.Error("shim ended", "err", err)
 		return 1
 	}
 	return 0
 }
 
-// Why a keeper ends.
+// Why a shim ends.
 var (
-	errTerminated = fmt.Errorf("the keeper was told to end: %w", executor.ErrHalted)
+	errTerminated = fmt.Errorf("the shim was told to end: %w", executor.ErrHalted)
 	errOrphaned   = fmt.Errorf("no agent came: %w: %w", executor.ErrLost, executor.ErrKill)
 	errDone       = errors.New("nothing is left to keep")
 )

@@ -20,9 +20,9 @@ import (
 	"mlfnode/node/executor/process"
 )
 
-// TestMain makes the test binary a keeper, an agent, or the tests.
+// TestMain makes the test binary a shim, an agent, or the tests.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == Command {
+	if len(os.Args) > 1 && (os.Args[1] == Command || os.Args[1] == FormerCommand) {
 		signals := make(chan os.Signal, 4)
 		signal.Notify(signals, syscall.SIGINT, syscall.SIGHUP, syscall.SIGTERM)
 		os.Exit(Main(os.Args[2:], signals, os.Stderr))
@@ -46,11 +46,11 @@ func logTo(t testing.TB) *slog.Logger {
 
 // token is one of this test alone.
 func token(t testing.TB) string {
-	return fmt.Sprintf("keeper-test-%d-%x", os.Getpid(), time.Now().UnixNano())
+	return fmt.Sprintf("shim-test-%d-%x", os.Getpid(), time.Now().UnixNano())
 }
 
 func options(t testing.TB) Options {
-	return Options{Dir: filepath.Join(t.TempDir(), "keepers"), Token: token(t), Logger: logTo(t)}
+	return Options{Dir: filepath.Join(t.TempDir(), "shims"), Token: token(t), Logger: logTo(t)}
 }
 
 func open(t testing.TB, o Options) *Client {
@@ -62,7 +62,7 @@ func open(t testing.TB, o Options) *Client {
 	return c
 }
 
-// started opens a client with a keeper, closes it with the test and looks whether something is left.
+// started opens a client with a shim, closes it with the test and looks whether something is left.
 func started(t testing.TB, o Options) *Client {
 	t.Helper()
 	c := open(t, o)
@@ -78,11 +78,11 @@ func started(t testing.TB, o Options) *Client {
 	return c
 }
 
-// nothingLeft looks for processes, folders and cgroups of keepers.
+// nothingLeft looks for processes, folders and cgroups of shims.
 func nothingLeft(t testing.TB, o Options) {
 	t.Helper()
 	if places, err := placesIn(o.Dir); err != nil || len(places) > 0 {
-		t.Errorf("keepers' folders: got %v, %v; want none", places, err)
+		t.Errorf("shims' folders: got %v, %v; want none", places, err)
 	}
 	for _, pattern := range []string{"/sys/fs/cgroup/mlfnode-%s*", "/sys/fs/cgroup/*/mlfnode-%s*", "/sys/fs/cgroup/*/*/mlfnode-%s*", "/sys/fs/cgroup/*/*/*/mlfnode-%s*"} {
 		if left, _ := filepath.Glob(fmt.Sprintf(pattern, o.Token)); len(left) > 0 {

@@ -15,7 +15,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// clientSlot is the agent's side of a slot. When its keeper dies, the next run has another one.
+// clientSlot is the agent's side of a slot. When its shim dies, the next run has another one.
 type clientSlot struct {
 	client *Client
 
@@ -33,13 +33,13 @@ type slotLine struct {
 	in   *bufio.Reader
 	slot uint64
 	runs uint64        // begun
-	gone chan *message // buffered; what the keeper says when the connection has ended
+	gone chan *message // buffered; what the shim says when the connection has ended
 	left chan struct{} // closed when the run under way is left to the next agent
 }
 
 var _ executor.Slot = (*clientSlot)(nil)
 
-// Slot makes a slot. It starts the keeper if there is none.
+// Slot makes a slot. It starts the shim if there is none.
 func (c *Client) Slot() (executor.Slot, error) {
 	s := &clientSlot{client: c}
 	if err := s.connect(); err != nil {
@@ -50,7 +50,7 @@ func (c *Client) Slot() (executor.Slot, error) {
 
 // connect opens the slot's connection.
 func (s *clientSlot) connect() error {
-	l, err := s.client.keeper(context.Background()) // bounded by launchTime
+	l, err := s.client.shim(context.Background()) // bounded by launchTime
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,7 @@ func (s *clientSlot) connect() error {
 	line := &slotLine{link: l, conn: conn, in: bufio.NewReader(conn), gone: make(chan *message, 1)}
 	if !l.admit(line) {
 		conn.Close()
-		return errors.New(keeperDied)
+		return errors.New(shimDied)
 	}
 	if err := line.open(openTime); err != nil {
 		line.close()
@@ -84,7 +84,7 @@ func (l *link) admit(s *slotLine) bool {
 	return true
 }
 
-// openTime bounds the wait for a keeper's answer to a new slot: one that is short of open files can't even hear of it.
+// openTime bounds the wait for a shim's answer to a new slot: one that is short of open files can't even hear of it.
 const openTime = 15 * time.Second
 
 func (l *slotLine) open(limit time.Duration) error {
@@ -100,7 +100,7 @@ func (l *slotLine) open(limit time.Duration) error {
 	m, err := readFrame(l.in)
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("the keeper did not answer within %s", limit)
+		return fmt.Errorf("the shim did not answer within %s", limit)
 	case err != nil:
 		return err
 	case m.Kind == kindRefused:
@@ -116,7 +116,7 @@ func (l *slotLine) close() {
 	delete(l.link.slots, l.slot)
 }
 
-// Run has the keeper run an attempt.
+// Run has the shim run an attempt.
 func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outcome {
 	s.run.Lock()
 	defer s.run.Unlock()
@@ -131,12 +131,12 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	if s.line == nil || s.line.link.isDead() {
 		s.drop()
 		if err := s.connect(); err != nil {
-			return refused(grid.ClassNode, "its keeper could not be started: "+err.Error(), began)
+			return refused(grid.ClassNode, "its shim could not be started: "+err.Error(), began)
 		}
 	}
 	l := s.line
 	if a.Container != nil && !l.link.hold.Containers {
-		return refused(grid.ClassNode, "its keeper is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
+		return refused(grid.ClassNode, "its shim is of an older version, which runs no containers; it is replaced when it has nothing left to run", began)
 	}
 	if a.Container != nil && a.Name != "" {
 		held, started, release := *a, a.Started, func() {}
@@ -155,9 +155,9 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	switch {
 	case errors.Is(err, errTooLong):
 		return refused(grid.ClassStart, err.Error(), began)
-	case err != nil && !hungUp(err): // the keeper lives, and has no order that is whole
+	case err != nil && !hungUp(err): // the shim lives, and has no order that is whole
 		s.drop()
-		return refused(grid.ClassNode, "its keeper could not be told to run it: "+err.Error(), began)
+		return refused(grid.ClassNode, "its shim could not be told to run it: "+err.Error(), began)
 	}
 	stopping := l.stopping(ctx, id, a)
 	var o executor.Outcome
@@ -183,10 +183,10 @@ func (s *clientSlot) Run(ctx context.Context, a *executor.Attempt) executor.Outc
 	return s.lost(ctx, a, l.link, began)
 }
 
-// awaitGone waits for the outcome of a run whose connection has ended. A keeper that lives lets the run go on and tells its end over the
-// control connection. It is not known when the run is left or the keeper is no longer ours.
+// awaitGone waits for the outcome of a run whose connection has ended. A shim that lives lets the run go on and tells its end over the
+// control connection. It is not known when the run is left or the shim is no longer ours.
 func (l *slotLine) awaitGone(id uint64, began time.Time) (o executor.Outcome, known bool) {
-	l.conn.Close() // so that the keeper gives it up, too
+	l.conn.Close() // so that the shim gives it up, too
 	var m *message
 	select {
 	case m = <-l.gone:
@@ -200,20 +200,20 @@ func (l *slotLine) awaitGone(id uint64, began time.Time) (o executor.Outcome, kn
 		}
 	}
 	if m.ID != id || m.Outcome == nil {
-		return refused(grid.ClassNode, "its keeper could not read what it was told to run", began), true
+		return refused(grid.ClassNode, "its shim could not read what it was told to run", began), true
 	}
 	return *m.Outcome, true
 }
 
-// collect has the keeper forget a run that lost its connection. The agent has noted its outcome by now.
+// collect has the shim forget a run that lost its connection. The agent has noted its outcome by now.
 func (s *clientSlot) collect() {
 	if l := s.owed; l != nil {
 		s.owed = nil
-		_ = l.link.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)}) // a keeper that is gone has nothing to collect
+		_ = l.link.send(&message{Kind: kindCollect, ID: runID(l.slot, l.runs)}) // a shim that is gone has nothing to collect
 	}
 }
 
-// lost is the outcome of a run whose keeper is no longer ours. One in a container goes on under the next keeper.
+// lost is the outcome of a run whose shim is no longer ours. One in a container goes on under the next shim.
 func (s *clientSlot) lost(ctx context.Context, a *executor.Attempt, l *link, began time.Time) executor.Outcome {
 	if a.Container != nil && a.Name != "" && l.died() {
 		return s.client.rejoin(ctx, a.Name, a.Kill)
@@ -289,7 +289,7 @@ func (s *clientSlot) drop() {
 	}
 }
 
-// Close frees the slot in the keeper.
+// Close frees the slot in the shim.
 func (s *clientSlot) Close() error {
 	s.run.Lock()
 	defer s.run.Unlock()
@@ -300,13 +300,13 @@ func (s *clientSlot) Close() error {
 	}
 	s.shut = true
 	if b, err := appendFrame(nil, &message{Kind: kindBye}); err == nil {
-		_, _ = s.line.conn.Write(b) // a keeper that is gone has nothing to collect
+		_, _ = s.line.conn.Write(b) // a shim that is gone has nothing to collect
 	}
 	s.drop()
 	return nil
 }
 
-// refused is the outcome of an attempt that no keeper has taken.
+// refused is the outcome of an attempt that no shim has taken.
 func refused(class grid.Class, reason string, began time.Time) executor.Outcome {
 	return executor.Outcome{Class: class, ExitCode: notRunnable, Reason: reason, Start: began, End: time.Now()}
 }

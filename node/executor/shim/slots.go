@@ -37,7 +37,7 @@ func (k *server) openSlot(c *net.UnixConn, m *message) {
 	defer exec.Close()
 	s := &slot{number: m.Slot, line: l, exec: exec}
 	if !k.register(s) {
-		_ = l.send(&message{Kind: kindRefused, Reason: "this keeper takes no new attempts"})
+		_ = l.send(&message{Kind: kindRefused, Reason: "this shim takes no new attempts"})
 		return
 	}
 	defer k.unregister(s)
@@ -46,7 +46,7 @@ func (k *server) openSlot(c *net.UnixConn, m *message) {
 	}
 }
 
-// register takes a slot on. Only the agent that started the keeper may have slots.
+// register takes a slot on. Only the agent that started the shim may have slots.
 func (k *server) register(s *slot) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -123,7 +123,7 @@ func (k *server) perform(s *slot, m *message, body []byte, files []*os.File) {
 		},
 	}
 	if max(o.Stdout, o.Stderr) > len(files) { // the kernel had no number for them
-		k.ended(s, r, refused(grid.ClassNode, "its output files could not be passed to the keeper, which has too many open files; raise the limit (ulimit -n)", time.Now()))
+		k.ended(s, r, refused(grid.ClassNode, "its output files could not be passed to the shim, which has too many open files; raise the limit (ulimit -n)", time.Now()))
 		return
 	}
 	k.ended(s, r, s.exec.Run(ctx, a))

@@ -15,12 +15,12 @@ import (
 	"mlfnode/grid"
 )
 
-// keeperOf gives the process of the only keeper.
-func (l *life) keeperOf() processRecord {
+// shimOf gives the process of the only shim.
+func (l *life) shimOf() processRecord {
 	l.Helper()
 	places, err := placesIn(l.o.Dir)
 	if err != nil || len(places) != 1 {
-		l.Fatalf("keepers: got %v, %v; want one", places, err)
+		l.Fatalf("shims: got %v, %v; want one", places, err)
 	}
 	var self processRecord
 	if err := places[0].load(processFile, &self); err != nil {
@@ -29,12 +29,12 @@ func (l *life) keeperOf() processRecord {
 	return self
 }
 
-// TestSlowKeeperIsTakenBack has a keeper stand still, as when it is swapped out, while its agent is replaced: longer than it waits for
+// TestSlowShimIsTakenBack has a shim stand still, as when it is swapped out, while its agent is replaced: longer than it waits for
 // an agent, and longer than it once had to answer. What it runs goes on to its end.
-func TestSlowKeeperIsTakenBack(t *testing.T) {
+func TestSlowShimIsTakenBack(t *testing.T) {
 	t.Parallel()
 	l := killed(t, time.Second, map[string]string{"a": wait + "exit 7", "b": wait + "exit 0"})
-	self := l.keeperOf()
+	self := l.shimOf()
 	if err := syscall.Kill(self.PID, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +83,8 @@ func TestCountdownCountsOnlyWhatRan(t *testing.T) {
 	})
 }
 
-// TestKeeperShortOfFiles takes the files from a keeper: no attempt may begin without its output, and none is the trial's failure.
-func TestKeeperShortOfFiles(t *testing.T) {
+// TestShimShortOfFiles takes the files from a shim: no attempt may begin without its output, and none is the trial's failure.
+func TestShimShortOfFiles(t *testing.T) {
 	o := options(t)
 	c := started(t, o)
 	dir := t.TempDir()
@@ -115,14 +115,14 @@ func TestKeeperShortOfFiles(t *testing.T) {
 	expect(t, s.Run(t.Context(), script(t, dir, "again", "exit 5")), grid.ClassExit, 5, "exit code 5")
 }
 
-// TestWhyAKeeperDidNotStart reads the cause out of what a keeper and what started it have printed.
-func TestWhyAKeeperDidNotStart(t *testing.T) {
+// TestWhyAShimDidNotStart reads the cause out of what a shim and what started it have printed.
+func TestWhyAShimDidNotStart(t *testing.T) {
 	c := &Client{}
 	for text, want := range map[string]string{
 		"": "it ended at once",
-		"time=1 level=ERROR msg=\"keeper ended\" keeper=1 err=\"listen on the keeper's socket: no space left on device\"\nmlfnode: the keeper ended with status 1\n": "it ended at once: listen on the keeper's socket: no space left on device",
-		"time=1 level=ERROR msg=\"keeper ended\" keeper=1 err=denied\nmlfnode: the keeper ended with status 1\n":                                                     "it ended at once: denied",
-		"time=1 level=INFO msg=keeping err=no\nFailed to start transient scope unit: Unit mlfnode-keeper-1.scope was already loaded.\n":                              "it ended at once: time=1 level=INFO msg=keeping err=no; Failed to start transient scope unit: Unit mlfnode-keeper-1.scope was already loaded.",
+		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=\"listen on the shim's socket: no space left on device\"\nmlfnode: the shim ended with status 1\n": "it ended at once: listen on the shim's socket: no space left on device",
+		"time=1 level=ERROR msg=\"shim ended\" shim=1 err=denied\nmlfnode: the shim ended with status 1\n":                                                   "it ended at once: denied",
+		"time=1 level=INFO msg=keeping err=no\nFailed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.\n":                        "it ended at once: time=1 level=INFO msg=keeping err=no; Failed to start transient scope unit: Unit mlfnode-shim-1.scope was already loaded.",
 		"1\n2\n3\n4\n": "it ended at once: 2; 3; 4",
 	} {
 		p := placeOf(t.TempDir(), 1)
@@ -138,8 +138,8 @@ func TestWhyAKeeperDidNotStart(t *testing.T) {
 	}
 }
 
-// TestKeeperStartsWhileTheProgramIsReplaced takes the program's file away, as an upgrade may do for a moment.
-func TestKeeperStartsWhileTheProgramIsReplaced(t *testing.T) {
+// TestShimStartsWhileTheProgramIsReplaced takes the program's file away, as an upgrade may do for a moment.
+func TestShimStartsWhileTheProgramIsReplaced(t *testing.T) {
 	o := options(t)
 	o.Program = ""
 	c := open(t, o)

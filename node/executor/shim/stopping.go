@@ -8,7 +8,7 @@ import (
 	"mlfnode/node/executor"
 )
 
-// stopping passes the end of a context on to the keeper, while a run is awaited.
+// stopping passes the end of a context on to the shim, while a run is awaited.
 type stopping struct {
 	link *link
 	id   uint64
@@ -57,7 +57,7 @@ func (s *stopping) pass(why error, leave func()) {
 	}
 	m := &message{Kind: kindStop, ID: s.id, Cause: causeOf(why), Kill: errors.Is(why, executor.ErrKill), Save: errors.Is(why, executor.ErrCancelledSaving)}
 	if s.link.send(m) != nil || m.Kill || s.kill == nil {
-		return // a keeper that is gone kills its programs
+		return // a shim that is gone kills its programs
 	}
 	select {
 	case <-s.kill:

@@ -11,7 +11,7 @@ import (
 )
 
 // version is the version of the protocol that this program speaks; oldest is the oldest one that it understands. A newer
-// agent talks to an older keeper all the time: that is what keepers are for. So fields and kinds are only ever added, and
+// agent talks to an older shim all the time: that is what shims are for. So fields and kinds are only ever added, and
 // who does not know one skips it.
 const (
 	version = 1
@@ -24,19 +24,19 @@ type kind string
 // The messages. There is one control connection for each agent, on which anything may come at any time, and one connection
 // for each slot, on which a run is answered by its end.
 //
-//	agent ── hello ──► keeper     first on a control connection
-//	agent ◄─ welcome ─ keeper     or refused, or taken (another agent has come)
-//	agent ── stop ───► keeper     ends a run
-//	agent ── collect ► keeper     the outcome of a run is safe, the keeper may forget it
-//	agent ── quit ───► keeper     stop everything and end
-//	agent ◄─ ended ─── keeper     a run of an earlier agent has ended
-//	agent ◄─ gone ──── keeper     a slot's connection has ended without bye, and so has the last run that came over it
+//	agent ── hello ──► shim     first on a control connection
+//	agent ◄─ welcome ─ shim     or refused, or taken (another agent has come)
+//	agent ── stop ───► shim     ends a run
+//	agent ── collect ► shim     the outcome of a run is safe, the shim may forget it
+//	agent ── quit ───► shim     stop everything and end
+//	agent ◄─ ended ─── shim     a run of an earlier agent has ended
+//	agent ◄─ gone ──── shim     a slot's connection has ended without bye, and so has the last run that came over it
 //
-//	agent ── slot ───► keeper     first on a slot's connection; answered by ready or refused
-//	agent ── run ────► keeper     with the output files; what the slot ran before is thereby collected
-//	agent ◄─ began ─── keeper     only where it was asked for
-//	agent ◄─ ended ─── keeper
-//	agent ── bye ────► keeper     the slot is closed; an end without it is the death of the agent
+//	agent ── slot ───► shim     first on a slot's connection; answered by ready or refused
+//	agent ── run ────► shim     with the output files; what the slot ran before is thereby collected
+//	agent ◄─ began ─── shim     only where it was asked for
+//	agent ◄─ ended ─── shim
+//	agent ── bye ────► shim     the slot is closed; an end without it is the death of the agent
 const (
 	kindHello   kind = "hello"
 	kindWelcome kind = "welcome"
@@ -60,7 +60,7 @@ type message struct {
 	V      int    `json:"v,omitempty"`      // hello, welcome: what the sender speaks
 	Oldest int    `json:"oldest,omitempty"` // hello, welcome: the oldest that it understands
 	Token  string `json:"token,omitempty"`  // hello
-	Own    bool   `json:"own,omitempty"`    // hello: this agent has started the keeper
+	Own    bool   `json:"own,omitempty"`    // hello: this agent has started the shim
 	Slot   uint64 `json:"slot,omitempty"`   // slot, gone: its number
 	ID     uint64 `json:"id,omitempty"`     // run, stop, collect, began, ended, gone: the run, see runID
 	PID    int    `json:"pid,omitempty"`    // began
@@ -76,23 +76,23 @@ type message struct {
 	Outcome *executor.Outcome `json:"outcome,omitempty"` // ended, gone
 }
 
-// holdings is what a keeper tells an agent of itself.
+// holdings is what a shim tells an agent of itself.
 type holdings struct {
 	Held   string `json:"held"`   // how trees are held together, for logs
 	Limits bool   `json:"limits"` // memory limits are enforced
-	// Containers is set by a keeper that runs containers; an older one would run the program as a process.
+	// Containers is set by a shim that runs containers; an older one would run the program as a process.
 	Containers bool   `json:"containers,omitempty"`
 	Runs       []held `json:"runs,omitempty"`
 }
 
-// held is a run that the keeper has not been told to forget.
+// held is a run that the shim has not been told to forget.
 type held struct {
 	ID      uint64            `json:"id"`
 	Name    string            `json:"name"`
 	PID     int               `json:"pid,omitempty"`
 	Start   uint64            `json:"start,omitempty"`   // of the process, in clock ticks since the machine's start: tells it from a later one with its id
 	Outcome *executor.Outcome `json:"outcome,omitempty"` // once it has ended
-	Box     bool              `json:"box,omitempty"`     // it is in a container, which outlives a keeper
+	Box     bool              `json:"box,omitempty"`     // it is in a container, which outlives a shim
 }
 
 // order is an attempt. Arguments and environment are in the frame's body; the output files come beside the frame.

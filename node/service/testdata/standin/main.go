@@ -74,7 +74,7 @@ func agent(command, config string, args []string) error {
 		}
 		return nil
 	})
-	keeper()
+	shim()
 	if _, err := os.Stat(note("slow")); err == nil {
 		for s := range signals { // the test says when it is ready
 			if s == syscall.SIGHUP {
@@ -97,9 +97,9 @@ func agent(command, config string, args []string) error {
 	return nil
 }
 
-// keeper starts a process that outlives the agent, unless there is one already.
-func keeper() {
-	if b, err := os.ReadFile(note("keeper")); err == nil && syscall.Kill(number(b), 0) == nil {
+// shim starts a process that outlives the agent, unless there is one already.
+func shim() {
+	if b, err := os.ReadFile(note("shim")); err == nil && syscall.Kill(number(b), 0) == nil {
 		return
 	}
 	wrap, ok := service.Scope("standin/1")
@@ -111,7 +111,7 @@ func keeper() {
 		write("scope", err.Error())
 		return
 	}
-	write("keeper", fmt.Sprint(c.Process.Pid))
+	write("shim", fmt.Sprint(c.Process.Pid))
 	go c.Wait()
 }
 
