@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 const (
@@ -46,7 +48,7 @@ func (r *run) await(ctx context.Context, boss *machine, workers []*machine) {
 			}
 			// A port that is closed on the way back explains why a node is suspect. A node behind one can be alive as well: others
 			// tell of it, and it would be lost with them.
-			if _, closed := asked.ask(ctx, ActionReach, Order{Reach: []string{m.gossip}}, nil); closed != nil {
+			if _, closed := asked.ask(ctx, protocol.ActionReach, protocol.Request{Addresses: []string{m.gossip}}, nil); closed != nil {
 				return "", closed
 			}
 			return "", err
@@ -85,7 +87,7 @@ func retry(ctx context.Context, ok func() error) error {
 
 func (m *machine) arrived(ctx context.Context, asked *machine) error {
 	if !m.seen.Working {
-		if _, err := m.ask(ctx, ActionLook, Order{}, nil); err != nil {
+		if _, err := m.ask(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
 			return err
 		}
 		if !m.seen.Working {
@@ -159,10 +161,10 @@ func (m *machine) members(ctx context.Context) ([]alive, error) {
 // logs says where the node's words are.
 func (m *machine) logs() string {
 	switch m.seen.Service {
-	case ServiceSystem:
+	case protocol.ServiceSystem:
 		return "journalctl -u mlfnode"
-	case ServiceUser:
+	case protocol.ServiceUser:
 		return "journalctl --user -u mlfnode"
 	}
-	return m.facts.Place.Log()
+	return m.facts.Layout.Log()
 }

@@ -1,7 +1,7 @@
-// Package bootstrap brings up a whole cluster over ssh, and takes it down again: it checks machines, puts the program there, has
-// nodes started in the right order, and says exactly which machine has which problem.
+// Package bootstrap brings up a whole cluster over ssh, and takes it down again: it checks machines, installs the
+// program, starts the nodes in the right order, and reports exactly which machine has which problem.
 //
-// On each machine the work is done by the program itself: it is shipped first, and its hidden command `provision` (wire.go) then
-// compares what is wanted with what is there. So every step can be done again, and one that was interrupted anywhere is
-// finished by the next run.
+// On each machine the work is done by the program itself: it is installed first, and its hidden command `provision`
+// (packages protocol and provision) then compares the desired state with what is there. So every step can be repeated,
+// and the next run completes one that was interrupted.
 package bootstrap

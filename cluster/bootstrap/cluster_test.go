@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"mlfnode/cluster/bootstrap/protocol"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -141,7 +143,7 @@ func fault(t *testing.T, text string, l *Letters) string {
 		err = c.Validate()
 	}
 	for i := 0; err == nil && i < len(c.Hosts); i++ {
-		_, err = c.nodeConfig(&c.Hosts[i], Place{Root: "/home/ada/ML"})
+		_, err = c.nodeConfig(&c.Hosts[i], protocol.Layout{Root: "/home/ada/ML"})
 	}
 	if err == nil {
 		return "nothing"
@@ -159,10 +161,10 @@ func TestNodeConfig(t *testing.T) {
 	c := load(t, "settings: {ports: {api: 17420, gossip: 17422}, patience: 20s}\nhosts:\n"+
 		"  - {address: A, roles: [master], settings: {ports: {api: 27420}, cpus: 4}}\n  - {address: B, roles: [worker]}\n")
 	c.complete("laptop", nil)
-	p := Place{Root: "/home/ada/ML"}
+	p := protocol.Layout{Root: "/home/ada/ML"}
 	want := []string{
-		NodeHeading + "state: /home/ada/ML/state\nnode: A\nworker: false\nports: {api: 27420, gossip: 17422}\npatience: 20s\ncpus: 4\n",
-		NodeHeading + "state: /home/ada/ML/state\nnode: B\nports: {api: 17420, gossip: 17422}\npatience: 20s\n",
+		protocol.NodeHeading + "state: /home/ada/ML/state\nnode: A\nworker: false\nports: {api: 27420, gossip: 17422}\npatience: 20s\ncpus: 4\n",
+		protocol.NodeHeading + "state: /home/ada/ML/state\nnode: B\nports: {api: 17420, gossip: 17422}\npatience: 20s\n",
 	}
 	for i := range c.Hosts {
 		got, err := c.nodeConfig(&c.Hosts[i], p)

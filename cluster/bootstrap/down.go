@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 )
 
@@ -47,11 +48,11 @@ func Down(ctx context.Context, o Options, s Stopping) ([]Outcome, error) {
 	boss, _ := r.roles()
 	r.each(r.machines, func(m *machine) {
 		if m != boss {
-			r.stop(ctx, m, Order{Purge: s.Purge})
+			r.stop(ctx, m, protocol.Request{Purge: s.Purge})
 		}
 	})
 	if boss != nil {
-		r.each([]*machine{boss}, func(m *machine) { r.stop(ctx, m, Order{Purge: s.Purge}) })
+		r.each([]*machine{boss}, func(m *machine) { r.stop(ctx, m, protocol.Request{Purge: s.Purge}) })
 	}
 	return r.results(), r.forgetApplied()
 }
@@ -85,7 +86,7 @@ func (r *run) survey(ctx context.Context) (losses []string) {
 		if m.facts == nil || m.facts.Digest == "" {
 			return
 		}
-		_, err := m.ask(ctx, ActionLook, Order{}, nil)
+		_, err := m.ask(ctx, protocol.ActionInspect, protocol.Request{}, nil)
 		if m.seen == nil {
 			return // a node that can't be asked can be stopped all the same
 		}
@@ -164,21 +165,21 @@ func (r *run) glance(ctx context.Context, m *machine) (err error) {
 // remains removes what a run of up left that was killed before the program was in its place.
 const remains = `rm -f ROOT/bin/.ship-* ROOT/bin/.digest; rmdir ROOT/bin ROOT 2>/dev/null; true`
 
-func (r *run) stop(ctx context.Context, m *machine, o Order) {
+func (r *run) stop(ctx context.Context, m *machine, o protocol.Request) {
 	r.step(m, Stop, func() (string, error) {
 		if first := r.first(m); first != nil {
 			r.note(m, "what it had is "+first.Name+"'s, which it shares its folder with")
 			return "", nil
 		}
 		if m.facts.Digest == "" {
-			return "", m.shell.Run(ctx, strings.ReplaceAll(remains, "ROOT", shell.Quote(m.facts.Place.Root)), nil, nil)
+			return "", m.shell.Run(ctx, strings.ReplaceAll(remains, "ROOT", shell.Quote(m.facts.Layout.Root)), nil, nil)
 		}
-		reply, err := m.ask(ctx, ActionStop, o, nil)
+		reply, err := m.ask(ctx, protocol.ActionStop, o, nil)
 		if err != nil {
 			return "", err
 		}
-		if m.seen != nil && len(m.seen.Left) > 0 {
-			return "", &shell.Problem{Cause: fmt.Sprintf("it is not all gone: %s", strings.Join(m.seen.Left, ", ")), Cure: "run down again"}
+		if m.seen != nil && len(m.seen.Leftovers) > 0 {
+			return "", &shell.Problem{Cause: fmt.Sprintf("it is not all gone: %s", strings.Join(m.seen.Leftovers, ", ")), Cure: "run down again"}
 		}
 		r.note(m, reply.Notes...)
 		return doneIn(reply), nil

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 )
 
@@ -37,19 +38,19 @@ func (f *fakes) machine(name string) shell.Machine {
 	return fakeMachine(func(program, stdin string) (string, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		seen := &Seen{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name], Joined: !f.unjoined[name] && !f.moved[name], Moved: f.moved[name], Service: ServiceBackground,
+		seen := &protocol.Observed{Role: f.roles[name], Active: !f.down[name], Working: !f.down[name], Joined: !f.unjoined[name] && !f.moved[name], Moved: f.moved[name], Service: protocol.ServiceBackground,
 			Node: name, Cluster: f.clusters[name], Config: f.config}
 		if f.down[name] {
 			seen.Service = ""
 		}
-		r := Reply{Seen: seen}
-		for _, action := range []string{ActionLook, ActionStart, ActionStop, ActionReach} {
+		r := protocol.Response{Observed: seen}
+		for _, action := range []string{protocol.ActionInspect, protocol.ActionStart, protocol.ActionStop, protocol.ActionReach} {
 			if strings.Contains(program, "provision "+action) {
 				f.asked = append(f.asked, name+" "+action)
 				switch action {
-				case ActionStart:
+				case protocol.ActionStart:
 					seen.Joined, seen.Active, seen.Working = true, true, true
-				case ActionStop:
+				case protocol.ActionStop:
 					r.Done = []string{"stopped"}
 					if strings.Contains(stdin, `"purge":true`) {
 						r.Done = append(r.Done, "removed")
@@ -159,7 +160,7 @@ func TestPurgeAsksBeforeResultsGo(t *testing.T) {
 			if asked != tt.asked || (err != nil) != (tt.asked != "" && tt.refuse) {
 				t.Errorf("asked %q (error %v), want %q", asked, err, tt.asked)
 			}
-			if got := f.did(ActionStop); !slices.Equal(got, tt.stops) {
+			if got := f.did(protocol.ActionStop); !slices.Equal(got, tt.stops) {
 				t.Errorf("stopped %q, want %q", got, tt.stops)
 			}
 		})

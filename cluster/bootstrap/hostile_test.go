@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/grid/printable"
 )
@@ -64,16 +65,16 @@ func words(v reflect.Value, at string, each func(at string, v reflect.Value)) {
 }
 
 // wholeReply has something in each place for text.
-func wholeReply() *Reply {
+func wholeReply() *protocol.Response {
 	p := shell.Problem{Cause: "cause", Cure: "cure"}
-	return &Reply{
-		Problem: &p, Notes: []string{"note"}, Done: []string{"started"}, Missing: []string{"a/b.py"}, Renamed: "gpu1",
-		Seen: &Seen{Digest: strings.Repeat("0a", 32), Release: "1.0", Config: "cpus: 4\n", Node: "gpu1", Role: "worker", Service: ServiceUser,
-			CanService: ServiceUser, Running: "1.0", Left: []string{"process 5"}, Problems: []shell.Problem{p}},
+	return &protocol.Response{
+		Problem: &p, Notes: []string{"note"}, Done: []string{"started"}, Missing: []string{"a/b.py"}, FormerName: "gpu1",
+		Observed: &protocol.Observed{Digest: strings.Repeat("0a", 32), Release: "1.0", Config: "cpus: 4\n", Node: "gpu1", Role: "worker", Service: protocol.ServiceUser,
+			BestService: protocol.ServiceUser, Running: "1.0", Leftovers: []string{"process 5"}, Problems: []shell.Problem{p}},
 	}
 }
 
-func replyText(t testing.TB, r *Reply) string {
+func replyText(t testing.TB, r *protocol.Response) string {
 	b, err := json.Marshal(r)
 	if err != nil { // it is made of texts and numbers
 		t.Fatal(err)
@@ -82,15 +83,15 @@ func replyText(t testing.TB, r *Reply) string {
 }
 
 // checkSafe fails for a reply with words that must not be shown or used.
-func checkSafe(t *testing.T, r *Reply) {
+func checkSafe(t *testing.T, r *protocol.Response) {
 	words(reflect.ValueOf(r), "reply", func(at string, v reflect.Value) {
 		text := v.String()
 		switch at {
-		case "reply.Seen.Config": // nobody shows or uses it
+		case "reply.Observed.Config": // nobody shows or uses it
 			return
-		case "reply.Problem.Cause", "reply.Seen.Problems.Cause":
+		case "reply.Problem.Cause", "reply.Observed.Problems.Cause":
 			text = strings.ReplaceAll(text, "\n", "")
-		case "reply.Renamed", "reply.Seen.Node":
+		case "reply.FormerName", "reply.Observed.Node":
 			if err := checkName(text); err != nil {
 				t.Errorf("%s: %v", at, err)
 			}
@@ -120,7 +121,7 @@ func TestRepliesAreCheckedWhereTheyEnter(t *testing.T) {
 			r, err := readReply(replyText(t, bad))
 			if err != nil {
 				p := ProblemOf(err)
-				r = &Reply{Problem: p}
+				r = &protocol.Response{Problem: p}
 			}
 			checkSafe(t, r)
 		}
@@ -131,12 +132,12 @@ func FuzzReply(f *testing.F) {
 	f.Add(replyText(f, wholeReply()))
 	for _, text := range hostile {
 		f.Add(text)
-		f.Add(replyText(f, &Reply{Renamed: text, Notes: []string{text}}))
+		f.Add(replyText(f, &protocol.Response{FormerName: text, Notes: []string{text}}))
 	}
 	f.Fuzz(func(t *testing.T, out string) {
 		r, err := readReply(out)
 		if err != nil {
-			r = &Reply{Problem: ProblemOf(err)}
+			r = &protocol.Response{Problem: ProblemOf(err)}
 		}
 		checkSafe(t, r)
 	})
@@ -183,11 +184,11 @@ func TestMembersAreCheckedWhereTheyEnter(t *testing.T) {
 func TestCommandsAreQuoted(t *testing.T) {
 	dir := t.TempDir()
 	proof := filepath.Join(dir, "proof")
-	m := &machine{Host: &Host{Name: "a"}, shell: shell.Local{}, facts: &Facts{Place: Place{Root: filepath.Join(dir, "my m'l $(x) ü")}}}
-	if err := os.MkdirAll(filepath.Dir(m.facts.Place.Program()), 0o700); err != nil {
+	m := &machine{Host: &Host{Name: "a"}, shell: shell.Local{}, facts: &Facts{Layout: protocol.Layout{Root: filepath.Join(dir, "my m'l $(x) ü")}}}
+	if err := os.MkdirAll(filepath.Dir(m.facts.Layout.Program()), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(m.facts.Place.Program(), []byte("#!/bin/sh\nprintf '%s\\0' \"$@\"\n"), 0o700); err != nil {
+	if err := os.WriteFile(m.facts.Layout.Program(), []byte("#!/bin/sh\nprintf '%s\\0' \"$@\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for _, text := range hostile {
@@ -196,7 +197,7 @@ func TestCommandsAreQuoted(t *testing.T) {
 			continue // no word of a command line
 		}
 		got, err := m.run(t.Context(), "forget", "--", text)
-		want := []string{"--state-dir", m.facts.Place.State(), "--config", m.facts.Place.Config(), "forget", "--", text, ""}
+		want := []string{"--state-dir", m.facts.Layout.State(), "--config", m.facts.Layout.Config(), "forget", "--", text, ""}
 		if err != nil || !slices.Equal(strings.Split(got, "\x00"), want) {
 			t.Errorf("%.60q arrives as %.300q, %v", text, got, err)
 		}
@@ -231,19 +232,19 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 		probed := func(name string) string {
 			return answer(fmt.Sprintf("time=%d", time.Now().Unix()), "home=/home/"+name, "boot="+name, "disk="+name, "digest="+b.digest)
 		}
-		reply := func(r Reply) string { return replyText(t, &r) }
+		reply := func(r protocol.Response) string { return replyText(t, &r) }
 		master := fakeMachine(func(program, _ string) (string, error) {
 			switch {
 			case strings.Contains(program, "say os"):
 				return probed("boss"), nil
 			case strings.Contains(program, "provision start"):
-				return reply(Reply{Seen: &Seen{Joined: true, Active: true, Working: true}}), nil
+				return reply(protocol.Response{Observed: &protocol.Observed{Joined: true, Active: true, Working: true}}), nil
 			case strings.Contains(program, "'token'"):
 				return `{"token":"mlf1.x"}`, nil
 			case strings.Contains(program, "'members'"):
 				return `[{"node":"evil","state":"alive","address":"1.2.3.4:7422"},{"node":"boss","state":"alive","address":"1.2.3.5:7422"}]`, nil
 			case strings.Contains(program, "provision"):
-				return reply(Reply{}), nil
+				return reply(protocol.Response{}), nil
 			}
 			if i := strings.LastIndex(program, "exec "); i >= 0 && !strings.Contains(program, "'forget'") {
 				t.Errorf("the master's shell is given: %s", program[i:])
@@ -256,9 +257,9 @@ func TestWorkerRunsNothingElsewhere(t *testing.T) {
 			case strings.Contains(program, "say os"):
 				return probed("evil"), nil
 			case strings.Contains(program, "provision start"):
-				return reply(Reply{Seen: &Seen{Active: true, Working: true, Node: "evil"}, Renamed: text, Done: []string{text}, Notes: []string{text}}), nil
+				return reply(protocol.Response{Observed: &protocol.Observed{Active: true, Working: true, Node: "evil"}, FormerName: text, Done: []string{text}, Notes: []string{text}}), nil
 			}
-			return reply(Reply{Seen: &Seen{Active: true, Working: true}}), nil
+			return reply(protocol.Response{Observed: &protocol.Observed{Active: true, Working: true}}), nil
 		})
 		c := &Cluster{Hosts: []Host{{Address: "boss", Roles: []Role{Master}}, {Address: "evil", Roles: []Role{Worker}}}}
 		all := Up(t.Context(), Options{Cluster: c, Builds: NewBuilds(self), Self: "laptop", Tell: func(Event) {},

@@ -3,32 +3,34 @@ package bootstrap
 import (
 	"context"
 	"fmt"
+
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // join has a machine join the cluster of boss and start its node. A name that belongs to credentials that are gone, as those of a
 // machine that was set up again, is freed first; one that the machine gives up, afterwards.
-func (r *run) join(ctx context.Context, m, boss *machine, w *Wanted) (*Reply, error) {
+func (r *run) join(ctx context.Context, m, boss *machine, w *protocol.Desired) (*protocol.Response, error) {
 	reply, err := r.joinOnce(ctx, m, boss, w)
 	if reply == nil || boss == nil {
 		return reply, err
 	}
-	if reply.Taken {
+	if reply.NameTaken {
 		if err := m.free(ctx, boss); err != nil {
 			return nil, err
 		}
 		return r.joinOnce(ctx, m, boss, w)
 	}
-	if reply.Renamed != "" && err == nil {
-		err = boss.forget(ctx, reply.Renamed)
+	if reply.FormerName != "" && err == nil {
+		err = boss.forget(ctx, reply.FormerName)
 	}
 	return reply, err
 }
 
-func (r *run) joinOnce(ctx context.Context, m, boss *machine, w *Wanted) (_ *Reply, err error) {
+func (r *run) joinOnce(ctx context.Context, m, boss *machine, w *protocol.Desired) (_ *protocol.Response, err error) {
 	if w.Token, err = r.joinToken(ctx, boss); err != nil {
 		return nil, err
 	}
-	return m.ask(ctx, ActionStart, Order{Wanted: w}, nil)
+	return m.ask(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
 }
 
 // free has the master forget who had the machine's name, unless that is alive.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/grid"
 )
 
@@ -21,9 +22,9 @@ const (
 // limitOf is how long an order may take, 0 for as long as the line takes.
 func limitOf(action string) time.Duration {
 	switch action {
-	case ActionReceive:
+	case protocol.ActionReceive:
 		return 0
-	case ActionStop:
+	case protocol.ActionStop:
 		return stopLimit
 	}
 	return orderLimit

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 )
 
@@ -19,15 +20,15 @@ type machine struct {
 	shell   shell.Machine
 	reached string // host name or address by which this machine reached it
 	facts   *Facts
-	seen    *Seen      // as it was last looked at
-	gossip  string     // address of its gossip, once others have seen it
-	sight   sight      // of its node
-	removed bool       // from the cluster, and to be stopped
-	stopped bool       // for that
-	again   bool       // restart it although nothing differs
-	marks   []string   // of other machines, that were seen in its folder
-	shares  []*machine // have their folder in the same place
-	since   time.Time  // when what ran before began, as others saw it
+	seen    *protocol.Observed // as it was last looked at
+	gossip  string             // address of its gossip, once others have seen it
+	sight   sight              // of its node
+	removed bool               // from the cluster, and to be stopped
+	stopped bool               // for that
+	again   bool               // restart it although nothing differs
+	marks   []string           // of other machines, that were seen in its folder
+	shares  []*machine         // have their folder in the same place
+	since   time.Time          // when what ran before began, as others saw it
 }
 
 // shipped is the program that puts mlfnode in its place: beside it first, and in one step once it is whole. DIGEST, PROGRAM and
@@ -62,7 +63,7 @@ func (m *machine) ship(ctx context.Context, b *build) (sent bool, err error) {
 			return false, fmt.Errorf("pack the program: %w", err)
 		}
 	}
-	program := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Place.Program()), "UNPACK", unpack).Replace(shipped)
+	program := strings.NewReplacer("DIGEST", b.digest, "PROGRAM", shell.Quote(m.facts.Layout.Program()), "UNPACK", unpack).Replace(shipped)
 	err = m.shell.Run(ctx, program, bytes.NewReader(content), nil)
 	var exit *shell.ExitError
 	if errors.As(err, &exit) {
@@ -76,7 +77,7 @@ func (m *machine) ship(ctx context.Context, b *build) (sent bool, err error) {
 
 // refusal explains why the program could not be written.
 func (m *machine) refusal(e *shell.ExitError) *shell.Problem {
-	root := m.facts.Place.Root
+	root := m.facts.Layout.Root
 	if strings.Contains(e.Stderr, "No space left") {
 		return &shell.Problem{Cause: "the disk of " + root + " is full", Cure: "make room on it, or choose a folder on another one with -r"}
 	}
@@ -98,15 +99,15 @@ const noSuchCommand = 2
 
 // ask sends an order to mlfnode on the machine. more follows the order on its standard input. A problem that the reply reports is
 // the error; the reply is returned all the same.
-func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reader) (*Reply, error) {
-	o.Version, o.Root = WireVersion, m.facts.Place.Root
+func (m *machine) ask(ctx context.Context, action string, o protocol.Request, more io.Reader) (*protocol.Response, error) {
+	o.Version, o.Root = protocol.Version, m.facts.Layout.Root
 	line, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
 	send := func(command string, stdin io.Reader) (string, error) {
 		return within(ctx, limitOf(action), "its mlfnode", func(ctx context.Context) (string, error) {
-			return shell.Output(ctx, m.shell, unset+shell.Quote(m.facts.Place.Program())+" "+command+" "+action, stdin)
+			return shell.Output(ctx, m.shell, unset+shell.Quote(m.facts.Layout.Program())+" "+command+" "+action, stdin)
 		})
 	}
 	line = append(line, '\n')
@@ -114,18 +115,18 @@ func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reade
 	if more != nil {
 		stdin = io.MultiReader(stdin, more)
 	}
-	out, err := send(ProvisionCommand, stdin)
+	out, err := send(protocol.Command, stdin)
 	var exit *shell.ExitError
 	if errors.As(err, &exit) && exit.Code == noSuchCommand && more == nil { // an older mlfnode that was not replaced yet
-		out, err = send(FormerCommand, bytes.NewReader(line))
+		out, err = send(protocol.FormerCommand, bytes.NewReader(line))
 	}
 	if errors.As(err, &exit) {
 		if exit.Code == cannotExecute {
-			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Place.Root + " may be run, as on a disk that is mounted with noexec",
+			return nil, &shell.Problem{Cause: "nothing in " + m.facts.Layout.Root + " may be run, as on a disk that is mounted with noexec",
 				Cure: "choose a folder on another disk with -r"}
 		}
 		return nil, &shell.Problem{Cause: "mlfnode does not run there: " + lastLine(exit.Error()),
-			Cure: "log in and try: " + m.facts.Place.Program() + " version"}
+			Cure: "log in and try: " + m.facts.Layout.Program() + " version"}
 	}
 	if err != nil {
 		return nil, err
@@ -134,13 +135,13 @@ func (m *machine) ask(ctx context.Context, action string, o Order, more io.Reade
 	if err != nil {
 		return nil, err
 	}
-	if r.Seen != nil {
-		m.seen = r.Seen
+	if r.Observed != nil {
+		m.seen = r.Observed
 	}
 	switch {
 	case r.Problem != nil:
 		return r, r.Problem
-	case r.Seen == nil && (action == ActionLook || action == ActionStart):
+	case r.Observed == nil && (action == protocol.ActionInspect || action == protocol.ActionStart):
 		return nil, problem("mlfnode on that machine does not report its state", "run up again, so that both have the same version")
 	}
 	return r, nil
@@ -160,7 +161,7 @@ func (m *machine) command(ctx context.Context, to any, args ...string) error {
 
 // run runs a command of mlfnode on the machine, for its node, and gives what it prints.
 func (m *machine) run(ctx context.Context, args ...string) (string, error) {
-	line := m.line("", append([]string{"--config", m.facts.Place.Config()}, args...)...)
+	line := m.line("", append([]string{"--config", m.facts.Layout.Config()}, args...)...)
 	return within(ctx, commandLimit, "mlfnode "+args[0], func(ctx context.Context) (string, error) {
 		return shell.Output(ctx, m.shell, line, nil)
 	})
@@ -168,7 +169,7 @@ func (m *machine) run(ctx context.Context, args ...string) (string, error) {
 
 // line is a program of sh that runs a command of mlfnode for the machine's node, with words of sh before it.
 func (m *machine) line(before string, args ...string) string {
-	words := append([]string{m.facts.Place.Program(), "--state-dir", m.facts.Place.State()}, args...)
+	words := append([]string{m.facts.Layout.Program(), "--state-dir", m.facts.Layout.State()}, args...)
 	for i := range words { // each of them: some come from other machines
 		words[i] = shell.Quote(words[i])
 	}

@@ -4,14 +4,15 @@ import (
 	"strings"
 	"testing"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 )
 
 // TestFormerCommand asks a machine with an mlfnode that knows the command by its former name only.
 func TestFormerCommand(t *testing.T) {
-	m := &machine{Host: &Host{Name: "a"}, facts: &Facts{Place: Place{Root: "/home/a/mlfnode"}}}
+	m := &machine{Host: &Host{Name: "a"}, facts: &Facts{Layout: protocol.Layout{Root: "/home/a/mlfnode"}}}
 	m.shell = fakeMachine(func(program, stdin string) (string, error) {
-		if !strings.Contains(program, " "+FormerCommand+" "+ActionLook) {
+		if !strings.Contains(program, " "+protocol.FormerCommand+" "+protocol.ActionInspect) {
 			return "", &shell.ExitError{Code: noSuchCommand, Stderr: `there is no command "provision"`}
 		}
 		if !strings.Contains(stdin, `"root":"/home/a/mlfnode"`) {
@@ -19,7 +20,7 @@ func TestFormerCommand(t *testing.T) {
 		}
 		return `{"version":1,"seen":{"node":"a"}}`, nil
 	})
-	if _, err := m.ask(t.Context(), ActionLook, Order{}, nil); err != nil || m.seen.Node != "a" {
+	if _, err := m.ask(t.Context(), protocol.ActionInspect, protocol.Request{}, nil); err != nil || m.seen.Node != "a" {
 		t.Errorf("got %v, %+v, want what the older mlfnode reports", err, m.seen)
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // TestClusterOfTheManual reads the cluster.yaml of docs/clusters.md, and makes the settings of its nodes.
@@ -34,7 +36,7 @@ func TestClusterOfTheManual(t *testing.T) {
 		t.Errorf("hosts: got %s, want %s", got, want)
 	}
 	for i, want := range []string{"patience: 30s\n", "cpus: 32\n"} {
-		if got, err := c.nodeConfig(&c.Hosts[i], Place{Root: "/home/ada/mlf"}); err != nil || !strings.Contains(got, want) {
+		if got, err := c.nodeConfig(&c.Hosts[i], protocol.Layout{Root: "/home/ada/mlf"}); err != nil || !strings.Contains(got, want) {
 			t.Errorf("node.yaml of %s: got %v\n%s, want %s", c.Hosts[i].Name, err, got, want)
 		}
 	}

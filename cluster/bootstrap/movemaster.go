@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 )
 
@@ -89,7 +90,7 @@ func move(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	}
 	if to.seen != nil && to.seen.Joined {
 		r.each([]*machine{to}, func(m *machine) { // while the master is there to be told how its trials ended
-			r.stop(ctx, m, Order{Purge: true})
+			r.stop(ctx, m, protocol.Request{Purge: true})
 			m.facts.Digest, m.seen = "", nil
 		})
 		r.each([]*machine{old}, func(m *machine) {
@@ -99,7 +100,7 @@ func move(ctx context.Context, o Options, name string) ([]Outcome, error) {
 	r.each([]*machine{to}, func(m *machine) { _ = r.well(old) && r.step(m, Ship, func() (string, error) { return r.ship(ctx, m) }) })
 	r.each([]*machine{old}, func(m *machine) {
 		if r.well(to) {
-			r.stop(ctx, m, Order{})
+			r.stop(ctx, m, protocol.Request{})
 		}
 	})
 	r.each([]*machine{to}, func(m *machine) {
@@ -129,7 +130,7 @@ func (r *run) movable(old, to *machine) bool {
 		case seen.Role == string(Master):
 			refuse(to, problem("this machine is a master already, and its results would be lost", "choose another one, or: mlfnode down "+to.Name+" --purge"))
 		case seen.Cluster != old.seen.Cluster:
-			refuse(to, OtherCluster(seen.Node, seedOf(seen.Config)))
+			refuse(to, protocol.OtherCluster(seen.Node, seedOf(seen.Config)))
 		}
 	}
 	return r.well(old) && r.well(to)
@@ -142,7 +143,7 @@ func copied(old, to *machine) bool {
 
 // movedAway says of the machine that cluster.yaml makes the master that a copy of it may be elsewhere.
 func movedAway(m *machine) *shell.Problem {
-	state := m.facts.Place.State()
+	state := m.facts.Layout.State()
 	return problem("a move of this master to another machine was cut off; what it had is in "+state+" there, and on the other machine if it was copied",
 		"complete it, with the same HOST: mlfnode move-master HOST; or, if no other machine has it, on this one: rm "+state+"/moved")
 }
@@ -156,7 +157,7 @@ func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 	var sent error
 	var sending sync.WaitGroup
 	sending.Go(func() {
-		sent = old.shell.Run(ctx, old.line("", "--config", old.facts.Place.Config(), "backup", "--move", "-"), nil, write)
+		sent = old.shell.Run(ctx, old.line("", "--config", old.facts.Layout.Config(), "backup", "--move", "-"), nil, write)
 		write.CloseWithError(sent)
 	})
 	err := to.shell.Run(ctx, to.line("env MLF_NODE="+shell.Quote(to.Name)+" ", "restore", "-"), read, nil)
@@ -168,7 +169,7 @@ func (r *run) copyMaster(ctx context.Context, old, to *machine) error {
 		err = sent // the other one is only what follows
 	}
 	if err != nil {
-		again := strings.ReplaceAll(startAgain, "STATE", shell.Quote(old.facts.Place.State()))
+		again := strings.ReplaceAll(startAgain, "STATE", shell.Quote(old.facts.Layout.State()))
 		_ = old.shell.Run(context.WithoutCancel(ctx), again, nil, nil) // the first error counts
 		return problem(fmt.Sprintf("could not copy the state of %s: %s", old.Name, complaint(err)), "the cluster comes up as it was with: mlfnode up -f")
 	}
@@ -180,7 +181,7 @@ func complaint(err error) string {
 	last := lastLine(err.Error())
 	for line := range strings.Lines(err.Error()) {
 		if said, ok := strings.CutPrefix(line, "mlfnode: "); ok {
-			last = cleanLine(said)
+			last = protocol.Line(said)
 		}
 	}
 	return last

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // cutOff is a cluster in which a move of the master from a to b ended between the copy and the new
@@ -35,7 +37,7 @@ func TestUpAfterAMoveThatWasCutOff(t *testing.T) {
 				t.Errorf("target with roles %v: got %q, want %q in it", roles, said["a"], want)
 			}
 		}
-		if done := append(f.did(ActionStart), f.did(ActionStop)...); len(done) > 0 {
+		if done := append(f.did(protocol.ActionStart), f.did(protocol.ActionStop)...); len(done) > 0 {
 			t.Errorf("target with roles %v: %q were changed", roles, done)
 		}
 	}
@@ -50,7 +52,7 @@ func TestMoveMasterResumes(t *testing.T) {
 		p.Cure != "fix that, and run this again: mlfnode move-master b" {
 		t.Errorf("got %+v", p)
 	}
-	if done := append(f.did(ActionStart), f.did(ActionStop)...); len(done) > 0 {
+	if done := append(f.did(protocol.ActionStart), f.did(protocol.ActionStop)...); len(done) > 0 {
 		t.Errorf("%q were changed", done)
 	}
 	again := f.options() // as cluster.yaml still has it
@@ -68,7 +70,7 @@ func TestMoveMasterResumes(t *testing.T) {
 	if f.copies() {
 		t.Errorf("what is there already was copied again: %q", f.ran)
 	}
-	if started := f.did(ActionStart); !slices.Contains(started, "b") {
+	if started := f.did(protocol.ActionStart); !slices.Contains(started, "b") {
 		t.Errorf("%q were started, want the new master among them", started)
 	}
 }
@@ -80,7 +82,7 @@ func TestMoveMasterElsewhere(t *testing.T) {
 	if said := problems(all); err != nil || !strings.Contains(said["a"], "was cut off") {
 		t.Errorf("got %v, %q", err, said)
 	}
-	if f.copies() || len(f.did(ActionStop)) > 0 {
+	if f.copies() || len(f.did(protocol.ActionStop)) > 0 {
 		t.Errorf("%q and %q", f.asked, f.ran)
 	}
 }

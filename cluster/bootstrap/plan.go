@@ -3,35 +3,13 @@ package bootstrap
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
-	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/bootstrap/protocol"
 )
-
-// OtherRole reports a machine whose role differs from the one in cluster.yaml.
-func OtherRole(node, has, wanted string) *shell.Problem {
-	p := &shell.Problem{Cause: fmt.Sprintf("this machine is the %s %s of its cluster, but cluster.yaml makes it a %s", has, node, wanted)}
-	if has == string(Master) {
-		p.Cure = "leave it the master, because it keeps the results; to move them to another machine: mlfnode move-master HOST"
-	} else {
-		p.Cure = fmt.Sprintf("a worker keeps no results, so set it up again: mlfnode down %s --purge, then mlfnode up; to make it the master: mlfnode move-master %s", node, node)
-	}
-	return p
-}
-
-// OtherCluster says that a machine is a node of another cluster.
-func OtherCluster(node, master string) *shell.Problem {
-	at := ""
-	if master != "" {
-		at = ", whose master is at " + cleanLine(master)
-	}
-	return problem(fmt.Sprintf("this machine is the node %s of another cluster%s; its trials would end", node, at),
-		"leave it out; or use another folder there with -r, and other ports; or take it away from that cluster with --take")
-}
 
 // agrees reports whether no machine has a role other than the one that cluster.yaml gives it. Otherwise nothing is done on any machine:
 // half of a change of roles is a cluster without a master. Machines of other clusters are refused individually.
@@ -56,9 +34,9 @@ func (r *run) agrees(boss *machine) bool {
 		switch {
 		case m.seen.Role != string(wanted):
 			agreed = false
-			r.step(m, Check, func() (string, error) { return "", OtherRole(m.seen.Node, m.seen.Role, string(wanted)) })
+			r.step(m, Check, func() (string, error) { return "", protocol.OtherRole(m.seen.Node, m.seen.Role, string(wanted)) })
 		case wanted == Worker && boss != nil && r.foreign(m, boss):
-			r.step(m, Check, func() (string, error) { return "", OtherCluster(m.seen.Node, seedOf(m.seen.Config)) })
+			r.step(m, Check, func() (string, error) { return "", protocol.OtherCluster(m.seen.Node, seedOf(m.seen.Config)) })
 		}
 	}
 	if !agreed {
@@ -111,7 +89,7 @@ const Plan Step = "plan"
 func (r *run) would(m, boss *machine) (would []string, err error) {
 	seen := m.seen
 	if seen == nil {
-		seen = &Seen{}
+		seen = &protocol.Observed{}
 	}
 	runs := seen.Service != "" || seen.Active
 	if m.removed || len(m.Roles) == 0 {
@@ -131,7 +109,7 @@ func (r *run) would(m, boss *machine) (would []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ships, writes := m.facts.Digest != b.digest, !w.agrees(seen.Config)
+	ships, writes := m.facts.Digest != b.digest, !configMatches(w, seen.Config)
 	joins := m.Is(Worker) && !m.Is(Master) && (!seen.Joined || seen.Node != m.Name || boss != nil && boss.seen != nil && boss.seen.Cluster != seen.Cluster)
 	if ships {
 		would = append(would, "install mlfnode")
@@ -153,8 +131,8 @@ func (r *run) would(m, boss *machine) (would []string, err error) {
 	return would, nil
 }
 
-// agrees reports whether a node.yaml is what is wanted, whichever of the seeds was chosen.
-func (w *Wanted) agrees(config string) bool {
+// configMatches reports whether a node.yaml is the desired one, whichever of the seeds was chosen.
+func configMatches(w *protocol.Desired, config string) bool {
 	if w.Role == string(Master) {
 		return config == w.Config
 	}
@@ -171,7 +149,7 @@ func (r *run) addRemoved() {
 	}
 }
 
-// Left lists the hosts that were brought up the last time, nil for none, and that the cluster does not have, neither by address
+// Leftovers lists the hosts that were brought up the last time, nil for none, and that the cluster does not have, neither by address
 // nor by name: a host under another address keeps its node's name.
 func (c *Cluster) Left(applied *Cluster) []Host {
 	if applied == nil || applied.Root != cmp.Or(c.Root, DefaultRoot) {
@@ -227,11 +205,11 @@ func (r *run) dismiss(ctx context.Context, boss *machine) {
 			r.noteRunning(ctx, m)
 		}
 		worker := m.seen != nil && m.seen.Role == string(Worker)
-		if r.stop(ctx, m, Order{Leave: worker}); !r.well(m) {
+		if r.stop(ctx, m, protocol.Request{Leave: worker}); !r.well(m) {
 			return
 		}
 		m.stopped = true
-		r.note(m, "it is no longer in the cluster, and was stopped; its files stay in "+m.facts.Place.Root)
+		r.note(m, "it is no longer in the cluster, and was stopped; its files stay in "+m.facts.Layout.Root)
 		if worker && boss != nil && r.well(boss) && m.seen.Cluster == boss.seen.Cluster {
 			if err := boss.forget(ctx, m.seen.Node); err != nil {
 				r.note(m, ProblemOf(err).Cause)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // problems are the causes of the hosts that have failed, by name.
@@ -50,7 +52,7 @@ func TestSwappedRoles(t *testing.T) {
 		if strings.Contains(said["b"], "purge") {
 			t.Errorf("the hint deletes results: %s", said["b"])
 		}
-		if started := f.did(ActionStart); len(started) > 0 || len(f.did(ActionStop)) > 0 {
+		if started := f.did(protocol.ActionStart); len(started) > 0 || len(f.did(protocol.ActionStop)) > 0 {
 			t.Errorf("dry run %v: %q were started", dry, started)
 		}
 		if !slices.Contains(all[2].Notes, "nothing was changed, because not all machines can take their roles") {
@@ -91,7 +93,7 @@ func TestOtherClustersMachine(t *testing.T) {
 			if refused := strings.Contains(said["b"], "is the node b of another cluster, whose master is at hostX:7420") && strings.Contains(said["b"], "--take"); refused != tt.refuse {
 				t.Errorf("%s, dry run %v: got %q, want refused %v", tt.name, dry, said, tt.refuse)
 			}
-			if started := slices.Contains(f.did(ActionStart), "b"); started == (tt.refuse || dry) {
+			if started := slices.Contains(f.did(protocol.ActionStart), "b"); started == (tt.refuse || dry) {
 				t.Errorf("%s, dry run %v: started %v", tt.name, dry, started)
 			}
 		}
@@ -124,15 +126,15 @@ func TestHostsTakenOut(t *testing.T) {
 	if i := slices.IndexFunc(all, func(o Outcome) bool { return o.Host == "c" }); i < 0 || strings.Join(all[i].Changed, "") != "would stop it, because it is no longer in the cluster" {
 		t.Errorf("a dry run gives %+v", all)
 	}
-	if len(f.did(ActionStop)) > 0 || kept != nil {
-		t.Errorf("a dry run stopped %q and kept %q", f.did(ActionStop), kept)
+	if len(f.did(protocol.ActionStop)) > 0 || kept != nil {
+		t.Errorf("a dry run stopped %q and kept %q", f.did(protocol.ActionStop), kept)
 	}
 	all = Up(t.Context(), o)
 	said := problems(all)
 	if len(said) != 1 || !strings.Contains(said["gone"], "no route") {
 		t.Errorf("got problems %q, want one of the machine that can't be reached", said)
 	}
-	if got := f.did(ActionStop); !slices.Equal(got, []string{"c"}) {
+	if got := f.did(protocol.ActionStop); !slices.Equal(got, []string{"c"}) {
 		t.Errorf("stopped %q, want c", got)
 	}
 	if !slices.Equal(kept, []string{"a", "b", "gone"}) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/grid/printable"
 )
@@ -53,26 +54,26 @@ say end yes
 
 // Facts are what the probe has found on a machine.
 type Facts struct {
-	OS      string        `json:"os"`         // as uname says: Linux
-	Arch    string        `json:"arch"`       // as uname says: x86_64, aarch64
-	User    string        `json:"user"`       //
-	Root    bool          `json:"root"`       // that user is root
-	Host    string        `json:"host"`       // its own name
-	Home    string        `json:"home"`       //
-	Glibc   string        `json:"glibc"`      // version; "" for another C library
-	Systemd bool          `json:"systemd"`    // it is run by systemd
-	GPUs    int           `json:"gpus"`       // that its NVIDIA driver shows
-	Ahead   time.Duration `json:"ahead_ns"`   // of this machine's clock, exact to a second
-	Free    int64         `json:"free_bytes"` // on the disk of the folder
-	Digest  string        `json:"digest"`     // of the program that is there; "" for none
-	Boot    string        `json:"boot"`       // identifies the machine until it reboots
-	Disk    string        `json:"disk"`       // the machine, and the place on its disks
-	Client  string        `json:"client"`     // address from which ssh came
-	Server  string        `json:"server"`     // address to which ssh came
-	Gzip    bool          `json:"gzip"`       //
-	Refused string        `json:"refused"`    // why no file can be made
-	Place   Place         `json:"place"`      //
-	there   string        // the nearest folder on the way to the place
+	OS      string          `json:"os"`         // as uname says: Linux
+	Arch    string          `json:"arch"`       // as uname says: x86_64, aarch64
+	User    string          `json:"user"`       //
+	Root    bool            `json:"root"`       // that user is root
+	Host    string          `json:"host"`       // its own name
+	Home    string          `json:"home"`       //
+	Glibc   string          `json:"glibc"`      // version; "" for another C library
+	Systemd bool            `json:"systemd"`    // it is run by systemd
+	GPUs    int             `json:"gpus"`       // that its NVIDIA driver shows
+	Ahead   time.Duration   `json:"ahead_ns"`   // of this machine's clock, exact to a second
+	Free    int64           `json:"free_bytes"` // on the disk of the folder
+	Digest  string          `json:"digest"`     // of the program that is there; "" for none
+	Boot    string          `json:"boot"`       // identifies the machine until it reboots
+	Disk    string          `json:"disk"`       // the machine, and the place on its disks
+	Client  string          `json:"client"`     // address from which ssh came
+	Server  string          `json:"server"`     // address to which ssh came
+	Gzip    bool            `json:"gzip"`       //
+	Refused string          `json:"refused"`    // why no file can be made
+	Layout  protocol.Layout `json:"place"`      //
+	there   string          // the nearest folder on the way to the place
 }
 
 // examine runs the probe for the folder root below the home folder.
@@ -89,7 +90,7 @@ func examine(ctx context.Context, m shell.Machine, root string) (*Facts, error) 
 		return nil, &shell.Problem{Cause: "the machine answered something else than what it was asked: " + clip(text),
 			Cure: "log in with ssh and try: sh -c 'uname -a; df -Pk $HOME'"}
 	}
-	f.Place = Place{Root: path.Join(f.Home, root)}
+	f.Layout = protocol.Layout{Root: path.Join(f.Home, root)}
 	return f, nil
 }
 

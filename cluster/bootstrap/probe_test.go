@@ -94,7 +94,7 @@ func TestExamineThisMachine(t *testing.T) {
 	if p, _ := f.judge(); p != nil && f.Free >= leastFree {
 		t.Errorf("got problem %v, want none", p)
 	}
-	if f.Home != home || f.Place.Root != filepath.Join(home, "my cluster's") || f.there != home || f.Digest != "" || f.Ahead.Abs() > 2*time.Second {
+	if f.Home != home || f.Layout.Root != filepath.Join(home, "my cluster's") || f.there != home || f.Digest != "" || f.Ahead.Abs() > 2*time.Second {
 		t.Errorf("got %+v, want the home %s and no program", f, home)
 	}
 	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
@@ -126,17 +126,17 @@ func TestShip(t *testing.T) {
 				t.Errorf("ship: got %v, %v, want %v", sent, err, want)
 			}
 		}
-		again, err := examine(context.Background(), shell.Local{}, filepath.Base(f.Place.Root))
+		again, err := examine(context.Background(), shell.Local{}, filepath.Base(f.Layout.Root))
 		if err != nil || again.Digest != b.digest {
 			t.Errorf("got digest %q, %v, want %q", again.Digest, err, b.digest)
 		}
-		if left, _ := os.ReadDir(filepath.Dir(f.Place.Program())); len(left) != 2 {
+		if left, _ := os.ReadDir(filepath.Dir(f.Layout.Program())); len(left) != 2 {
 			t.Errorf("got %v, want the program and its digest alone", left)
 		}
-		if err := os.WriteFile(f.Place.Program(), []byte("damaged"), 0o755); err != nil {
+		if err := os.WriteFile(f.Layout.Program(), []byte("damaged"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		again, err = examine(context.Background(), shell.Local{}, filepath.Base(f.Place.Root))
+		again, err = examine(context.Background(), shell.Local{}, filepath.Base(f.Layout.Root))
 		if err != nil || len(again.Digest) != len(b.digest) || again.Digest == b.digest {
 			t.Errorf("got digest %q, %v of a damaged program, want its own", again.Digest, err)
 		}
@@ -163,11 +163,11 @@ func TestShipDamaged(t *testing.T) {
 	wrong.digest = strings.Repeat("0", 64)
 	m := &machine{Host: &Host{Name: "here"}, shell: shell.Local{}, facts: f}
 	_, err = m.ship(context.Background(), &wrong)
-	want := "the program can't be put into " + f.Place.Root + ": the program arrived damaged"
+	want := "the program can't be put into " + f.Layout.Root + ": the program arrived damaged"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if left, _ := os.ReadDir(filepath.Dir(f.Place.Program())); len(left) != 0 {
+	if left, _ := os.ReadDir(filepath.Dir(f.Layout.Program())); len(left) != 0 {
 		t.Errorf("got %v, want nothing left", left)
 	}
 }

@@ -13,18 +13,20 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // Files is a project's files as they are pushed: a folder that holds nothing else, and what is in it.
 type Files struct {
 	Project string // its name on the machines
 	dir     string
-	files   map[string]File
+	files   map[string]protocol.File
 }
 
 // ReadFiles lists what is in a folder. Nothing in it may change while it is pushed.
 func ReadFiles(project, dir string) (*Files, error) {
-	f := &Files{Project: project, dir: dir, files: map[string]File{}}
+	f := &Files{Project: project, dir: dir, files: map[string]protocol.File{}}
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -41,23 +43,23 @@ func ReadFiles(project, dir string) (*Files, error) {
 	return f, nil
 }
 
-func describe(path string, d fs.DirEntry) (File, error) {
+func describe(path string, d fs.DirEntry) (protocol.File, error) {
 	if d.Type()&fs.ModeSymlink != 0 {
 		to, err := os.Readlink(path)
-		return File{Link: to}, err
+		return protocol.File{Link: to}, err
 	}
 	info, err := d.Info()
 	if err != nil {
-		return File{}, err
+		return protocol.File{}, err
 	}
 	content, err := os.Open(path)
 	if err != nil {
-		return File{}, err
+		return protocol.File{}, err
 	}
 	defer content.Close()
 	sum := sha256.New()
 	_, err = io.Copy(sum, content)
-	return File{SHA256: hex.EncodeToString(sum.Sum(nil)), Exec: info.Mode()&0o100 != 0}, err
+	return protocol.File{SHA256: hex.EncodeToString(sum.Sum(nil)), Exec: info.Mode()&0o100 != 0}, err
 }
 
 // tar packs the files of these names.
@@ -99,8 +101,8 @@ func (f *Files) add(w *tar.Writer, name string) error {
 
 // push brings the project's files to the machine: those that are missing there or differ.
 func (r *run) push(ctx context.Context, m *machine) (string, error) {
-	o := Order{Push: &Push{Project: r.Files.Project, Files: r.Files.files}}
-	reply, err := m.ask(ctx, ActionReceive, o, nil)
+	o := protocol.Request{Push: &protocol.Push{Project: r.Files.Project, Files: r.Files.files}}
+	reply, err := m.ask(ctx, protocol.ActionReceive, o, nil)
 	if err != nil || len(reply.Missing) == 0 {
 		return doneIn(reply), err
 	}
@@ -110,11 +112,11 @@ func (r *run) push(ctx context.Context, m *machine) (string, error) {
 		return "", err
 	}
 	o.Push.Tar = true
-	reply, err = m.ask(ctx, ActionReceive, o, content)
+	reply, err = m.ask(ctx, protocol.ActionReceive, o, content)
 	return doneIn(reply), err
 }
 
-func doneIn(r *Reply) string {
+func doneIn(r *protocol.Response) string {
 	if r == nil {
 		return ""
 	}

@@ -10,8 +10,8 @@ import (
 	"path"
 	"slices"
 	"strconv"
-	"strings"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
@@ -21,8 +21,7 @@ import (
 // What a machine says is bounded: it may be broken, or in the hands of somebody else.
 const (
 	longestCause = 8 << 10 // it may hold the last lines of a log
-	longestText  = 1 << 10
-	mostTexts    = 64 // notes, changes, leftovers
+	mostTexts    = 64      // notes, changes, leftovers
 	longestHome  = 4 << 10
 	// longestConfig is more than a node.yaml can usefully have.
 	longestConfig = 256 << 10
@@ -30,11 +29,11 @@ const (
 
 // readReply decodes what mlfnode has printed on a machine. What is more than text for people must be what it claims to be; text is
 // made safe to show.
-func readReply(out string) (*Reply, error) {
-	r := &Reply{}
+func readReply(out string) (*protocol.Response, error) {
+	r := &protocol.Response{}
 	err := json.Unmarshal([]byte(lastLine(out)), r)
 	if err == nil {
-		err = r.check()
+		err = checkReply(r)
 	}
 	if err != nil {
 		return nil, &shell.Problem{Cause: fmt.Sprintf("mlfnode on that machine sent an answer that this one does not understand (%s): %s", clip(err.Error()), clip(out)),
@@ -43,9 +42,9 @@ func readReply(out string) (*Reply, error) {
 	cleanProblem(r.Problem)
 	cleanAll(&r.Notes)
 	cleanAll(&r.Done)
-	if s := r.Seen; s != nil {
-		s.Release, s.Running = cleanLine(s.Release), cleanLine(s.Running)
-		cleanAll(&s.Left)
+	if s := r.Observed; s != nil {
+		s.Release, s.Running = protocol.Line(s.Release), protocol.Line(s.Running)
+		cleanAll(&s.Leftovers)
 		if len(s.Config) > longestConfig {
 			s.Config = ""
 		}
@@ -57,20 +56,20 @@ func readReply(out string) (*Reply, error) {
 	return r, nil
 }
 
-// check refuses a reply with invalid names, digests or kinds.
-func (r *Reply) check() error {
-	problems := []error{checkName(r.Renamed)}
+// checkReply refuses a reply with invalid names, digests or kinds.
+func checkReply(r *protocol.Response) error {
+	problems := []error{checkName(r.FormerName)}
 	for _, name := range r.Missing {
 		if name == "" || !printable.Plain(name) {
 			problems = append(problems, errors.New("it lists a file without a valid name"))
 			break
 		}
 	}
-	if s := r.Seen; s != nil {
+	if s := r.Observed; s != nil {
 		problems = append(problems, checkName(s.Node), checkDigest(s.Digest), checkDigest(s.Cluster),
 			checkWord("role", s.Role, string(Master), string(Worker)),
-			checkWord("service", s.Service, ServiceSystem, ServiceUser, ServiceBackground),
-			checkWord("service", s.CanService, ServiceSystem, ServiceUser, ServiceBackground))
+			checkWord("service", s.Service, protocol.ServiceSystem, protocol.ServiceUser, protocol.ServiceBackground),
+			checkWord("service", s.BestService, protocol.ServiceSystem, protocol.ServiceUser, protocol.ServiceBackground))
 	}
 	return errors.Join(problems...)
 }
@@ -109,21 +108,17 @@ func checkEndpoint(text string) error {
 	return nil
 }
 
-func cleanLine(text string) string {
-	return printable.Line([]byte(printable.Clip(strings.ReplaceAll(strings.TrimSpace(text), "\n", " "), longestText)))
-}
-
 func cleanAll(texts *[]string) {
 	*texts = (*texts)[:min(len(*texts), mostTexts)]
 	for i := range *texts {
-		(*texts)[i] = cleanLine((*texts)[i])
+		(*texts)[i] = protocol.Line((*texts)[i])
 	}
 }
 
 // cleanProblem makes a problem safe to show.
 func cleanProblem(p *shell.Problem) *shell.Problem {
 	if p != nil {
-		p.Cause, p.Cure = printable.Text(p.Cause, longestCause), cleanLine(p.Cure)
+		p.Cause, p.Cure = printable.Text(p.Cause, longestCause), protocol.Line(p.Cure)
 	}
 	return p
 }
@@ -139,7 +134,7 @@ func checkMembers(all []alive) error {
 		if err != nil {
 			return fmt.Errorf("read the members of its cluster: %w", err)
 		}
-		a.State = cleanLine(a.State)
+		a.State = protocol.Line(a.State)
 	}
 	return nil
 }
@@ -147,7 +142,7 @@ func checkMembers(all []alive) error {
 // clean makes what the probe has found safe to show and to use; false says that it can't be a machine's answer.
 func (f *Facts) clean() bool {
 	for _, text := range []*string{&f.OS, &f.Arch, &f.User, &f.Host, &f.Glibc, &f.Refused, &f.there} {
-		*text = cleanLine(*text)
+		*text = protocol.Line(*text)
 	}
 	for _, address := range []*string{&f.Client, &f.Server} {
 		if _, err := netip.ParseAddr(*address); err != nil {

@@ -5,17 +5,16 @@ import (
 	"errors"
 	"fmt"
 
+	"mlfnode/cluster/bootstrap/protocol"
+
 	"gopkg.in/yaml.v3"
 )
 
 // own are the settings of node.yaml that follow from the cluster, so that nobody may set them.
 var own = []string{"state", "node", "seed", "worker"}
 
-// NodeHeading stands at the top of each node.yaml that up writes.
-const NodeHeading = "# Written by `mlfnode up`, which overwrites it: edit cluster.yaml instead.\n"
-
 // nodeConfig is the host's node.yaml, all but its seed.
-func (c *Cluster) nodeConfig(h *Host, p Place) (string, error) {
+func (c *Cluster) nodeConfig(h *Host, p protocol.Layout) (string, error) {
 	all := &yaml.Node{Kind: yaml.MappingNode}
 	put(all, "state", p.State())
 	put(all, "node", h.Name)
@@ -28,7 +27,7 @@ func (c *Cluster) nodeConfig(h *Host, p Place) (string, error) {
 		}
 	}
 	var b bytes.Buffer
-	b.WriteString(NodeHeading)
+	b.WriteString(protocol.NodeHeading)
 	enc := yaml.NewEncoder(&b)
 	enc.SetIndent(2)
 	if err := enc.Encode(all); err != nil {
@@ -116,7 +115,7 @@ type ports struct {
 
 // ports gives the ports of a host's node.
 func (c *Cluster) ports(h *Host) (ports, error) {
-	text, err := c.nodeConfig(h, Place{Root: "/"})
+	text, err := c.nodeConfig(h, protocol.Layout{Root: "/"})
 	if err != nil {
 		return ports{}, err
 	}

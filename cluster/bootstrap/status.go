@@ -1,6 +1,10 @@
 package bootstrap
 
-import "context"
+import (
+	"context"
+
+	"mlfnode/cluster/bootstrap/protocol"
+)
 
 // Look is the step of Status.
 const Look Step = "inspect"
@@ -44,7 +48,7 @@ func (r *run) askMembers(ctx context.Context) {
 
 func (r *run) look(ctx context.Context, m *machine) error {
 	if m.facts.Digest != "" {
-		if _, err := m.ask(ctx, ActionLook, Order{}, nil); err != nil {
+		if _, err := m.ask(ctx, protocol.ActionInspect, protocol.Request{}, nil); err != nil {
 			return err
 		}
 		r.mu.Lock()

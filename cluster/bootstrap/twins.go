@@ -87,7 +87,7 @@ func (m *machine) twin(first *machine) error {
 	if m.facts.Boot == first.facts.Boot {
 		return problem("it is the same machine as "+first.Name, "name it once")
 	}
-	root := m.facts.Place.Root
+	root := m.facts.Layout.Root
 	return problem(fmt.Sprintf("it shares the folder %s with %s, over the network", root, first.Name),
 		fmt.Sprintf("make that a link to a folder that each machine has on a disk of its own, as with: ln -s /scratch/%s %s", m.facts.User, root))
 }

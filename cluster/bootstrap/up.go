@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 )
 
@@ -63,19 +64,19 @@ type Options struct {
 
 // Outcome is what came of one machine.
 type Outcome struct {
-	Host    string         `json:"host"`
-	Address string         `json:"address"`
-	Roles   []Role         `json:"roles"`
-	Reached []string       `json:"reached"` // host names and addresses by which it was reached
-	OK      bool           `json:"ok"`
-	Changed []string       `json:"changed"` // what was done; empty: there was nothing to do
-	Service string         `json:"service,omitempty"`
-	Problem *shell.Problem `json:"problem,omitempty"`
-	Notes   []string       `json:"notes,omitempty"`
-	Cluster []string       `json:"cluster_notes,omitempty"` // notes about the cluster or the caller, not this machine
-	Facts   *Facts         `json:"facts,omitempty"`
-	Seen    *Seen          `json:"seen,omitempty"`
-	Member  string         `json:"member,omitempty"` // after Status: alive, suspect, dead or left
+	Host    string             `json:"host"`
+	Address string             `json:"address"`
+	Roles   []Role             `json:"roles"`
+	Reached []string           `json:"reached"` // host names and addresses by which it was reached
+	OK      bool               `json:"ok"`
+	Changed []string           `json:"changed"` // what was done; empty: there was nothing to do
+	Service string             `json:"service,omitempty"`
+	Problem *shell.Problem     `json:"problem,omitempty"`
+	Notes   []string           `json:"notes,omitempty"`
+	Cluster []string           `json:"cluster_notes,omitempty"` // notes about the cluster or the caller, not this machine
+	Facts   *Facts             `json:"facts,omitempty"`
+	Seen    *protocol.Observed `json:"seen,omitempty"`
+	Member  string             `json:"member,omitempty"` // after Status: alive, suspect, dead or left
 	// Authority is the digest of the authority of the cluster to which the node belongs that Down has found, hex.
 	Authority string `json:"authority,omitempty"`
 	// Stopped is when the person who asks for the status took the cluster down.
@@ -206,7 +207,7 @@ func Up(ctx context.Context, o Options) []Outcome {
 	r.each(r.machines, func(m *machine) { r.furnish(ctx, m) })
 	r.each(r.machines, func(m *machine) {
 		if len(m.Roles) == 0 && !m.removed { // it may have had one
-			r.stop(ctx, m, Order{Aside: boss != nil && copied(m, boss)})
+			r.stop(ctx, m, protocol.Request{PutAside: boss != nil && copied(m, boss)})
 		}
 	})
 	if boss != nil {
@@ -298,7 +299,7 @@ func (r *run) approach(ctx context.Context, m *machine) {
 				return "", err
 			}
 			if m.facts.Digest != "" { // a program that does not run is replaced
-				_, _ = m.ask(ctx, ActionLook, Order{}, nil)
+				_, _ = m.ask(ctx, protocol.ActionInspect, protocol.Request{}, nil)
 			}
 			return "", nil
 		})
@@ -353,7 +354,7 @@ func (r *run) start(ctx context.Context, m, boss *machine) {
 		if err != nil {
 			return "", err
 		}
-		reply, err := m.ask(ctx, ActionStart, Order{Wanted: w}, nil)
+		reply, err := m.ask(ctx, protocol.ActionStart, protocol.Request{Desired: w}, nil)
 		if err == nil && m.Is(Worker) && !m.Is(Master) && !m.seen.Joined {
 			reply, err = r.join(ctx, m, boss, w)
 		}
@@ -369,12 +370,12 @@ func (r *run) start(ctx context.Context, m, boss *machine) {
 }
 
 // wanted is what the machine is to be.
-func (r *run) wanted(m, boss *machine) (*Wanted, error) {
-	config, err := r.Cluster.nodeConfig(m.Host, m.facts.Place)
+func (r *run) wanted(m, boss *machine) (*protocol.Desired, error) {
+	config, err := r.Cluster.nodeConfig(m.Host, m.facts.Layout)
 	if err != nil {
 		return nil, err
 	}
-	w := &Wanted{Role: string(Worker), Config: config, Restart: m.again, Take: r.Take}
+	w := &protocol.Desired{Role: string(Worker), Config: config, Restart: m.again, TakeOver: r.Take}
 	if m.Is(Master) {
 		w.Role = string(Master)
 		return w, nil
@@ -417,7 +418,7 @@ func (r *run) makeToken(ctx context.Context, boss *machine, flags ...string) (st
 	var t tokenMade
 	err := boss.command(ctx, &t, append([]string{"token", "--json"}, flags...)...)
 	if err != nil {
-		return "", &shell.Problem{Cause: "the master makes no token: " + lastLine(err.Error()), Cure: "try on it: " + boss.facts.Place.Program() + " token --state-dir " + boss.facts.Place.State()}
+		return "", &shell.Problem{Cause: "the master makes no token: " + lastLine(err.Error()), Cure: "try on it: " + boss.facts.Layout.Program() + " token --state-dir " + boss.facts.Layout.State()}
 	}
 	return t.Token, nil
 }

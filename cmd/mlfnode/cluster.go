@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/bootstrap/shell"
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
@@ -331,7 +332,7 @@ func printStatus(ui *console, all []bootstrap.Outcome) error {
 	start := ""
 	for i := range all {
 		o := &all[i]
-		seen, gpus := &bootstrap.Seen{}, ""
+		seen, gpus := &protocol.Observed{}, ""
 		if o.Seen != nil {
 			seen = o.Seen
 		}

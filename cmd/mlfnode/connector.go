@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
@@ -80,7 +80,7 @@ func (c *connector) configFile() string {
 		return ""
 	}
 	file := filepath.Join(filepath.Dir(filepath.Dir(self)), "node.yaml")
-	if b, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(b), bootstrap.NodeHeading) {
+	if b, err := os.ReadFile(file); err != nil || !strings.HasPrefix(string(b), protocol.NodeHeading) {
 		return "" // it is somebody else's, as in a source tree
 	}
 	return file

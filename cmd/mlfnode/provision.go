@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/provision"
 )
 
@@ -14,7 +14,7 @@ import (
 // an older mlfnode elsewhere, and for a supervisor of that version, which restarts itself as this program.
 func (a *app) provisionCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use: bootstrap.ProvisionCommand + " ACTION", Aliases: []string{bootstrap.FormerCommand}, Hidden: true,
+		Use: protocol.Command + " ACTION", Aliases: []string{protocol.FormerCommand}, Hidden: true,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			p := provision.Provisioner{Release: version().Version}

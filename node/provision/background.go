@@ -19,8 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node"
 	"mlfnode/node/processid"
 	"mlfnode/node/service"
@@ -40,13 +39,13 @@ func (w *work) launchService(ctx context.Context, r record) error {
 		return err
 	}
 	report, err := service.Install(ctx, service.Options{
-		Home: service.Home{User: r.Service == bootstrap.ServiceUser}, Role: service.Role(r.Role), InPlace: true,
+		Home: service.Home{User: r.Service == protocol.ServiceUser}, Role: service.Role(r.Role), InPlace: true,
 		Program: w.Program(), ConfigFile: w.Config(), StateDir: w.State(),
 	})
 	w.reply.Notes = append(w.reply.Notes, report.Notes...)
 	var start *service.StartError
 	if errors.As(err, &start) {
-		return &shell.Problem{
+		return &protocol.Problem{
 			Cause: "the node does not start, " + start.Cause.Error() + "; the last lines of its log:\n" + start.Journal,
 			Cure:  "fix what the log reports, then run this again; systemd keeps trying meanwhile",
 		}
@@ -64,7 +63,7 @@ func (w *work) launchBackground(ctx context.Context, _ record) error {
 	if err != nil {
 		return err
 	}
-	if own, _ := supervisor(w.Place); own.PID > 0 {
+	if own, _ := supervisor(w.Layout); own.PID > 0 {
 		if err := own.Signal(unix.SIGUSR2); err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("restart the node: %w", err)
 		}
@@ -76,13 +75,13 @@ func (w *work) launchBackground(ctx context.Context, _ record) error {
 
 // startSupervisor starts a session of its own, which keeps nothing of the one that this process is in.
 func (w *work) startSupervisor() error {
-	log, err := openLog(w.Place)
+	log, err := openLog(w.Layout)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	keepFiles()
-	c := exec.Command(w.Program(), bootstrap.ProvisionCommand, Supervise, "--root", w.Root)
+	c := exec.Command(w.Program(), protocol.Command, Supervise, "--root", w.Root)
 	c.Dir, c.Stdout, c.Stderr, c.Env = w.Root, log, log, quietEnvironment()
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.Start(); err != nil {
@@ -124,7 +123,7 @@ const noReboot = "it does not start again by itself after a reboot, because ther
 
 // putLogAside makes room in a log that a running agent appends to: the file stays, and what is in it goes into another one. What is
 // written in between is lost.
-func putLogAside(p bootstrap.Place) error {
+func putLogAside(p protocol.Layout) error {
 	info, err := os.Stat(p.Log())
 	if err != nil || info.Size() <= logSize {
 		return nil // without a log there is nothing to do
@@ -146,7 +145,7 @@ func putLogAside(p bootstrap.Place) error {
 }
 
 // openLog opens the log for appending.
-func openLog(p bootstrap.Place) (*os.File, error) {
+func openLog(p protocol.Layout) (*os.File, error) {
 	if info, err := os.Stat(p.Log()); err == nil && info.Size() > logSize {
 		if err := os.Rename(p.Log(), p.Log()+".1"); err != nil {
 			return nil, fmt.Errorf("put the full log aside: %w", err)
@@ -182,7 +181,7 @@ func (w *work) awaitAgent(ctx context.Context, old int, program os.FileInfo) err
 	if up {
 		return nil
 	}
-	return &shell.Problem{
+	return &protocol.Problem{
 		Cause: fmt.Sprintf("the node does not start within %v; the last lines of its log:\n%s", startPatience, lastLines(w.Log(), shownLines)),
 		Cure:  "fix what the log reports, then run this again; the whole log is " + w.Log(),
 	}
@@ -209,7 +208,7 @@ func lastLines(file string, n int) string {
 
 // supervisor gives the process of the supervisor that has the lock of the root folder, the zero ID when there is none. Elsewhere
 // names the machine on which one runs that shares the folder with this one, "" for none: its number means nothing here.
-func supervisor(p bootstrap.Place) (own processid.ID, elsewhere string) {
+func supervisor(p protocol.Layout) (own processid.ID, elsewhere string) {
 	f, err := os.Open(supervisorLock(p))
 	if err != nil {
 		return own, ""
@@ -236,7 +235,7 @@ func supervisor(p bootstrap.Place) (own processid.ID, elsewhere string) {
 }
 
 // supervising names the process with a number, if that is a supervisor of the root folder.
-func supervising(p bootstrap.Place, pid int) processid.ID {
+func supervising(p protocol.Layout, pid int) processid.ID {
 	id, _ := processid.Of(pid)
 	line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if args := strings.Split(string(line), "\x00"); !slices.Contains(args, Supervise) || !slices.Contains(args, p.Root) {
@@ -247,11 +246,11 @@ func supervising(p bootstrap.Place, pid int) processid.ID {
 
 // elsewhere refuses a root folder whose node another machine runs.
 func (w *work) elsewhere() error {
-	_, host := supervisor(w.Place)
+	_, host := supervisor(w.Layout)
 	if host == "" {
 		return nil
 	}
-	return &shell.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", w.Root, host),
+	return &protocol.Problem{Cause: fmt.Sprintf("the node in %s runs on %s, which shares the folder with this machine", w.Root, host),
 		Cure: "do it there; or choose another folder for this machine with -r, on a disk of its own"}
 }
 

@@ -6,13 +6,13 @@ import (
 	"os"
 	"testing"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // TestLogOfARunningAgentStaysSmall has an agent go on writing into its log, far more than a log may
 // hold.
 func TestLogOfARunningAgentStaysSmall(t *testing.T) {
-	p := bootstrap.Place{Root: t.TempDir()}
+	p := protocol.Layout{Root: t.TempDir()}
 	log, err := openLog(p)
 	if err != nil {
 		t.Fatal(err)

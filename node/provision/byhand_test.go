@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 	"mlfnode/node/processid"
@@ -38,9 +38,9 @@ func TestStopOfANodeStartedByHand(t *testing.T) {
 	t.Cleanup(func() {
 		_ = byHand.Process.Kill() // where stop has failed
 	})
-	await(t, "the node answers", func() bool { return m.mustAct(bootstrap.ActionLook, bootstrap.Order{}).Seen.Active })
-	if r := m.mustAct(bootstrap.ActionStop, bootstrap.Order{}); len(r.Seen.Left) > 0 || r.Seen.Active {
-		t.Errorf("got %+v, want nothing left", r.Seen)
+	await(t, "the node answers", func() bool { return m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed.Active })
+	if r := m.mustAct(protocol.ActionStop, protocol.Request{}); len(r.Observed.Leftovers) > 0 || r.Observed.Active {
+		t.Errorf("got %+v, want nothing left", r.Observed)
 	}
 	select {
 	case err := <-ended:
@@ -72,9 +72,9 @@ func TestStopOfANodeStartedByHand(t *testing.T) {
 	if id, ok := processid.Of(shim.Process.Pid); !ok || id.Signal(0) != nil {
 		t.Fatal("the shim does not run")
 	}
-	await(t, "the shim has its name", func() bool { return len(ofNode(m.Place)) == 1 })
-	if r := m.mustAct(bootstrap.ActionStop, bootstrap.Order{}); len(r.Seen.Left) > 0 {
-		t.Errorf("got %+v, want nothing left", r.Seen)
+	await(t, "the shim has its name", func() bool { return len(ofNode(m.Layout)) == 1 })
+	if r := m.mustAct(protocol.ActionStop, protocol.Request{}); len(r.Observed.Leftovers) > 0 {
+		t.Errorf("got %+v, want nothing left", r.Observed)
 	}
 	select {
 	case <-gone:

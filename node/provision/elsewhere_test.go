@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/processid"
 )
 
@@ -39,8 +39,8 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			w := &work{Place: bootstrap.Place{Root: t.TempDir()}}
-			f, err := os.Create(supervisorLock(w.Place))
+			w := &work{Layout: protocol.Layout{Root: t.TempDir()}}
+			f, err := os.Create(supervisorLock(w.Layout))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -48,7 +48,7 @@ func TestNumbersOfOtherMachines(t *testing.T) {
 			if _, err := fmt.Fprintln(f, mine.PID); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(supervisorID(w.Place), []byte(tt.id), 0o600); err != nil {
+			if err := os.WriteFile(supervisorID(w.Layout), []byte(tt.id), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {

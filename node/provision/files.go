@@ -12,28 +12,27 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/durable"
 )
 
-func lockFile(p bootstrap.Place) string       { return filepath.Join(p.Root, ".lock") }
-func supervisorLock(p bootstrap.Place) string { return filepath.Join(p.Root, "supervisor.lock") }
-func supervisorID(p bootstrap.Place) string   { return filepath.Join(p.Root, "supervisor.id") }
-func recordFile(p bootstrap.Place) string     { return filepath.Join(p.Root, "up.json") }
+func lockFile(p protocol.Layout) string       { return filepath.Join(p.Root, ".lock") }
+func supervisorLock(p protocol.Layout) string { return filepath.Join(p.Root, "supervisor.lock") }
+func supervisorID(p protocol.Layout) string   { return filepath.Join(p.Root, "supervisor.id") }
+func recordFile(p protocol.Layout) string     { return filepath.Join(p.Root, "up.json") }
 
 // lock takes the root folder for this action, and makes it.
 func (w *work) lock(ctx context.Context) (unlock func(), err error) {
 	if err := os.MkdirAll(w.Root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the folder of the node: %w", err)
 	}
-	f, err := os.OpenFile(lockFile(w.Place), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(lockFile(w.Layout), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the lock: %w", err)
 	}
 	if !until(ctx, lockPatience, func() bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }) {
 		f.Close()
-		return nil, &shell.Problem{Cause: "another mlfnode is at work in " + w.Root, Cure: "wait until it is done, then do it again"}
+		return nil, &protocol.Problem{Cause: "another mlfnode is at work in " + w.Root, Cure: "wait until it is done, then do it again"}
 	}
 	return func() { f.Close() }, nil
 }
@@ -84,7 +83,7 @@ type record struct {
 }
 
 // readRecord gives the record, an empty one if there is none.
-func readRecord(p bootstrap.Place) record {
+func readRecord(p protocol.Layout) record {
 	var r record
 	if b, err := os.ReadFile(recordFile(p)); err == nil {
 		_ = json.Unmarshal(b, &r) // a damaged one is as good as none
@@ -95,7 +94,7 @@ func readRecord(p bootstrap.Place) record {
 func (w *work) writeRecord(r record) error {
 	b, err := json.Marshal(r)
 	if err == nil {
-		err = durable.WriteFile(recordFile(w.Place), b, 0o600)
+		err = durable.WriteFile(recordFile(w.Layout), b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("record what was started: %w", err)

@@ -7,8 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/config"
@@ -21,18 +20,18 @@ func (w *work) look(ctx context.Context) error {
 	if !seen.Active && seen.Config != "" {
 		seen.Problems = w.obstacles()
 	}
-	w.reply.Seen = &seen
+	w.reply.Observed = &seen
 	return nil
 }
 
 // obstacles are what keeps a node from working that does not answer.
-func (w *work) obstacles() []shell.Problem {
+func (w *work) obstacles() []protocol.Problem {
 	cfg, err := w.settings(w.Config())
 	if err != nil {
-		return []shell.Problem{*problemOf(w.wrongSettings(err, w.Config()))}
+		return []protocol.Problem{*problemOf(w.wrongSettings(err, w.Config()))}
 	}
-	role := readRecord(w.Place).Role
-	var found []shell.Problem
+	role := readRecord(w.Layout).Role
+	var found []protocol.Problem
 	for _, t := range w.takenPorts(cfg, role == string(trust.Master)) {
 		found = append(found, *portProblem(t))
 	}
@@ -43,8 +42,8 @@ func (w *work) obstacles() []shell.Problem {
 const askPatience = time.Second
 
 // see looks at the machine.
-func (w *work) see(ctx context.Context) bootstrap.Seen {
-	s := bootstrap.Seen{Digest: w.programDigest(), CanService: bootstrap.ServiceBackground}
+func (w *work) see(ctx context.Context) protocol.Observed {
+	s := protocol.Observed{Digest: w.programDigest(), BestService: protocol.ServiceBackground}
 	if s.Digest != "" {
 		s.Release = w.release
 	}
@@ -53,12 +52,12 @@ func (w *work) see(ctx context.Context) bootstrap.Seen {
 	w.seeIdentity(&s)
 	w.seeService(ctx, &s)
 	w.seeAgent(ctx, &s)
-	r := readRecord(w.Place)
+	r := readRecord(w.Layout)
 	s.Stale = (s.Active || s.Service != "") && (r.Program != s.Digest || r.Config != digestOf(config))
 	return s
 }
 
-func (w *work) seeIdentity(s *bootstrap.Seen) {
+func (w *work) seeIdentity(s *protocol.Observed) {
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
 	if err == nil && node.CheckRestored(w.State()) == nil {
 		cfg := config.Config{StateDir: w.State()}
@@ -68,7 +67,7 @@ func (w *work) seeIdentity(s *bootstrap.Seen) {
 }
 
 // seeService finds how the node is kept running, and what is the best way.
-func (w *work) seeService(ctx context.Context, s *bootstrap.Seen) {
+func (w *work) seeService(ctx context.Context, s *protocol.Observed) {
 	homes := []service.Home{{}}
 	if os.Getuid() != 0 {
 		homes = []service.Home{{User: true}}
@@ -78,20 +77,20 @@ func (w *work) seeService(ctx context.Context, s *bootstrap.Seen) {
 		if err != nil {
 			continue
 		}
-		if s.CanService = bootstrap.ServiceSystem; h.User {
-			s.CanService = bootstrap.ServiceUser
+		if s.BestService = protocol.ServiceSystem; h.User {
+			s.BestService = protocol.ServiceUser
 		}
 		if state.Installed && strings.HasPrefix(state.Program, w.Program()+" ") {
-			s.Service, s.PID, s.Linger = s.CanService, state.PID, state.Linger
+			s.Service, s.PID, s.Linger = s.BestService, state.PID, state.Linger
 		}
 	}
-	if own, _ := supervisor(w.Place); own.PID > 0 {
-		s.Service, s.PID = bootstrap.ServiceBackground, own.PID
+	if own, _ := supervisor(w.Layout); own.PID > 0 {
+		s.Service, s.PID = protocol.ServiceBackground, own.PID
 	}
 }
 
 // seeAgent asks the agent.
-func (w *work) seeAgent(ctx context.Context, s *bootstrap.Seen) {
+func (w *work) seeAgent(ctx context.Context, s *protocol.Observed) {
 	ctx, cancel := context.WithTimeout(ctx, askPatience)
 	defer cancel()
 	session, about := node.At(ctx, config.Config{StateDir: w.State()})
@@ -128,5 +127,5 @@ func (w *work) foreign(ctx context.Context) error {
 	if h.User {
 		cure += " --user"
 	}
-	return &shell.Problem{Cause: "another mlfnode is a service of this machine: " + state.Program, Cure: "on this machine: " + cure}
+	return &protocol.Problem{Cause: "another mlfnode is a service of this machine: " + state.Program, Cure: "on this machine: " + cure}
 }

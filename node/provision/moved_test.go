@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/grid/gridtest"
 	"mlfnode/node"
 	"mlfnode/node/config"
@@ -38,10 +38,10 @@ func TestMovedMasterIsPutAside(t *testing.T) {
 		}
 	}
 	moved()
-	if s := m.mustAct(bootstrap.ActionLook, bootstrap.Order{}).Seen; !s.Moved || s.Joined || s.Role != "master" || s.Cluster == "" {
+	if s := m.mustAct(protocol.ActionInspect, protocol.Request{}).Observed; !s.Moved || s.Joined || s.Role != "master" || s.Cluster == "" {
 		t.Errorf("got %+v of a master that was moved", s)
 	}
-	want := func(r bootstrap.Reply, aside string) {
+	want := func(r protocol.Response, aside string) {
 		t.Helper()
 		if said := strings.Join(r.Notes, "\n"); !strings.Contains(said, "what the master had is kept there in "+aside) {
 			t.Errorf("got notes %q, want %s in them", said, aside)
@@ -53,14 +53,14 @@ func TestMovedMasterIsPutAside(t *testing.T) {
 			t.Error("the state is still in its place")
 		}
 	}
-	m.mustAct(bootstrap.ActionStop, bootstrap.Order{})
+	m.mustAct(protocol.ActionStop, protocol.Request{})
 	if !node.Moved(config.Config{StateDir: m.State()}) {
 		t.Fatal("a stop puts the state aside")
 	}
-	want(m.mustAct(bootstrap.ActionStop, bootstrap.Order{Aside: true}), m.State()+".moved")
+	want(m.mustAct(protocol.ActionStop, protocol.Request{PutAside: true}), m.State()+".moved")
 	moved()
-	worker := bootstrap.Order{Wanted: &bootstrap.Wanted{
+	worker := protocol.Request{Desired: &protocol.Desired{
 		Role: "worker", Config: settings("127.0.0.66", "old", ports), Seeds: []string{"127.0.0.67:1"},
 	}}
-	want(m.act(bootstrap.ActionStart, worker), m.State()+".moved-2") // there is no master to join
+	want(m.act(protocol.ActionStart, worker), m.State()+".moved-2") // there is no master to join
 }

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node"
 	"mlfnode/node/processid"
 )
@@ -30,7 +30,7 @@ func (p process) runs(commands ...string) bool {
 }
 
 // processes lists this user's processes that run the program, or one that lay in its place, but for this one and its ancestors.
-func processes(p bootstrap.Place) []process {
+func processes(p protocol.Layout) []process {
 	program, err := filepath.EvalSymlinks(p.Program())
 	if err != nil {
 		program = p.Program()
@@ -40,7 +40,7 @@ func processes(p bootstrap.Place) []process {
 
 // ofNode lists also those that run the node by another program, as one that was started by hand: what has the state folder, and what keeps
 // its trials.
-func ofNode(p bootstrap.Place) []process {
+func ofNode(p protocol.Layout) []process {
 	found := processes(p)
 	holder, folders := node.Holder(p.State()), node.ShimFolders(p.State())
 	return append(found, ownProcesses(func(q process) bool {
@@ -73,7 +73,7 @@ func ownProcesses(kind func(process) bool) []process {
 }
 
 // agents lists those that run the node itself.
-func agents(p bootstrap.Place) []process {
+func agents(p protocol.Layout) []process {
 	return slices.DeleteFunc(processes(p), func(q process) bool {
 		return !q.runs("master", "join") || !slices.Contains(q.args, p.State())
 	})

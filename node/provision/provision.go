@@ -16,8 +16,7 @@ import (
 	"path"
 	"time"
 
-	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
 )
@@ -32,17 +31,17 @@ const longestOrder = 256 << 20
 
 // work is one order under way.
 type work struct {
-	bootstrap.Place
-	order   bootstrap.Order
+	protocol.Layout
+	order   protocol.Request
 	rest    io.Reader // what follows the order
 	release string
-	reply   bootstrap.Reply
+	reply   protocol.Response
 	program digested // Place.Program as it was last looked at
 }
 
 // Serve reads one order, acts, and prints the reply. Its error says that no reply could be given.
 func (p Provisioner) Serve(ctx context.Context, action string, in io.Reader, out io.Writer) error {
-	w := &work{release: p.Release, reply: bootstrap.Reply{Version: bootstrap.WireVersion}}
+	w := &work{release: p.Release, reply: protocol.Response{Version: protocol.Version}}
 	if err := w.do(ctx, action, in); err != nil {
 		w.reply.Problem = problemOf(err)
 	}
@@ -64,12 +63,12 @@ func (w *work) do(ctx context.Context, action string, in io.Reader) error {
 	}
 	w.rest = r
 	acts := map[string]func(context.Context) error{
-		bootstrap.ActionLook: w.look, bootstrap.ActionStart: w.locked(w.start),
-		bootstrap.ActionReach: w.reachBack, bootstrap.ActionStop: w.stop, bootstrap.ActionReceive: w.locked(w.receive),
+		protocol.ActionInspect: w.look, protocol.ActionStart: w.locked(w.start),
+		protocol.ActionReach: w.reachBack, protocol.ActionStop: w.stop, protocol.ActionReceive: w.locked(w.receive),
 	}
 	act := acts[action]
 	if act == nil {
-		return &shell.Problem{Cause: fmt.Sprintf("the mlfnode on this machine knows no action %q", action), Cure: newer}
+		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine knows no action %q", action), Cure: newer}
 	}
 	return act(ctx)
 }
@@ -94,9 +93,9 @@ func (w *work) read(r *bufio.Reader) error {
 	if err := json.Unmarshal(line, &w.order); err != nil {
 		return fmt.Errorf("read the order: %w", err)
 	}
-	if v := w.order.Version; v > bootstrap.WireVersion {
-		return &shell.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that gave the order (it speaks version %d, not %d)",
-			bootstrap.WireVersion, v), Cure: newer}
+	if v := w.order.Version; v > protocol.Version {
+		return &protocol.Problem{Cause: fmt.Sprintf("the mlfnode on this machine is older than the one that gave the order (it speaks version %d, not %d)",
+			protocol.Version, v), Cure: newer}
 	}
 	if !path.IsAbs(w.order.Root) || path.Clean(w.order.Root) != w.order.Root || w.order.Root == "/" {
 		return fmt.Errorf("the root folder %q is not an absolute path", w.order.Root)
@@ -133,12 +132,12 @@ func (w *work) settings(file string) (config.Config, error) {
 }
 
 // problemOf gives an error with its cure, where it has one.
-func problemOf(err error) *shell.Problem {
+func problemOf(err error) *protocol.Problem {
 	var refusal *api.Error
 	if errors.As(err, &refusal) {
-		return &shell.Problem{Cause: refusal.Msg, Cure: refusal.Hint}
+		return &protocol.Problem{Cause: refusal.Msg, Cure: refusal.Hint}
 	}
-	return bootstrap.ProblemOf(err)
+	return protocol.ProblemOf(err)
 }
 
 // tries is how often what is waited for is looked at.

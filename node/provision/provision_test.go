@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/durable"
 )
 
 // machine is one of a test: a root folder, and the real program in it.
 type machine struct {
-	bootstrap.Place
+	protocol.Layout
 	t    *testing.T
 	home string
 }
@@ -36,9 +36,9 @@ func program(t *testing.T) string {
 func newMachine(t *testing.T, program string) *machine {
 	t.Helper()
 	home := t.TempDir()
-	m := &machine{Place: bootstrap.Place{Root: filepath.Join(home, "mlfnode")}, t: t, home: home}
+	m := &machine{Layout: protocol.Layout{Root: filepath.Join(home, "mlfnode")}, t: t, home: home}
 	m.ship(program)
-	t.Cleanup(func() { m.act(bootstrap.ActionStop, bootstrap.Order{}) })
+	t.Cleanup(func() { m.act(protocol.ActionStop, protocol.Request{}) })
 	return m
 }
 
@@ -66,21 +66,21 @@ func (m *machine) command(args ...string) *exec.Cmd {
 }
 
 // act gives an order to the machine's program.
-func (m *machine) act(action string, o bootstrap.Order, rest ...byte) bootstrap.Reply {
+func (m *machine) act(action string, o protocol.Request, rest ...byte) protocol.Response {
 	m.t.Helper()
 	if _, err := os.Stat(m.Program()); err != nil {
-		return bootstrap.Reply{} // it was purged
+		return protocol.Response{} // it was purged
 	}
-	o.Version, o.Root = bootstrap.WireVersion, m.Root
+	o.Version, o.Root = protocol.Version, m.Root
 	line, err := json.Marshal(o)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	c := m.command(bootstrap.ProvisionCommand, action)
+	c := m.command(protocol.Command, action)
 	var complaints bytes.Buffer
 	c.Stdin, c.Stderr = bytes.NewReader(append(append(line, '\n'), rest...)), &complaints
 	out, err := c.Output()
-	var r bootstrap.Reply
+	var r protocol.Response
 	if err == nil {
 		err = json.Unmarshal(out, &r)
 	}
@@ -91,7 +91,7 @@ func (m *machine) act(action string, o bootstrap.Order, rest ...byte) bootstrap.
 }
 
 // mustAct fails the test when the reply has a problem.
-func (m *machine) mustAct(action string, o bootstrap.Order, rest ...byte) bootstrap.Reply {
+func (m *machine) mustAct(action string, o protocol.Request, rest ...byte) protocol.Response {
 	m.t.Helper()
 	r := m.act(action, o, rest...)
 	if r.Problem != nil {
@@ -113,7 +113,7 @@ func (m *machine) run(args ...string) string {
 
 // settings gives node.yaml for a node on a loopback address.
 func settings(address, name string, ports []int) string {
-	return bootstrap.NodeHeading + fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name, address, ports[0], ports[1], ports[2])
+	return protocol.NodeHeading + fmt.Sprintf("node: %s\nbind: %s\nadvertise: %[2]s\nports:\n  api: %d\n  nats: %d\n  gossip: %d\n", name, address, ports[0], ports[1], ports[2])
 }
 
 // await waits until ok.
@@ -124,7 +124,7 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-func wantDone(t *testing.T, r bootstrap.Reply, want ...string) {
+func wantDone(t *testing.T, r protocol.Response, want ...string) {
 	t.Helper()
 	if got := strings.Join(r.Done, ", "); got != strings.Join(want, ", ") {
 		t.Errorf("got done %q, want %q", got, strings.Join(want, ", "))

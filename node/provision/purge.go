@@ -8,14 +8,14 @@ import (
 	"path/filepath"
 	"strings"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/durable"
 	"mlfnode/projects"
 )
 
 // ours are the files and folders of the node's own in a root folder, by patterns. The folders bin and projects are not among them:
 // they may hold what others have put there.
-func ours(p bootstrap.Place) []string {
+func ours(p protocol.Layout) []string {
 	bin := filepath.Dir(p.Program())
 	return []string{
 		p.Program(), filepath.Join(bin, ".digest"), filepath.Join(bin, ".ship-*"), filepath.Join(bin, durable.PartPrefix+"*"),
@@ -35,7 +35,7 @@ func (w *work) purge() error {
 	if err := w.purgeProjects(); err != nil {
 		return err
 	}
-	for _, pattern := range ours(w.Place) {
+	for _, pattern := range ours(w.Layout) {
 		paths, err := match(pattern)
 		if err != nil {
 			return err

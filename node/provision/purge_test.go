@@ -8,7 +8,7 @@ import (
 	"slices"
 	"testing"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // TestPurgeLeavesWhatIsNotOurs has files of the user at every place in a root folder that a node uses, too.
@@ -17,7 +17,7 @@ func TestPurgeLeavesWhatIsNotOurs(t *testing.T) {
 	t.Setenv("HOME", home)
 	p := newPushed(t)
 	p.root = filepath.Join(home, "ML")
-	place := bootstrap.Place{Root: p.root}
+	place := protocol.Layout{Root: p.root}
 	write := func(name string) {
 		t.Helper()
 		file := filepath.Join(p.root, name)
@@ -43,7 +43,7 @@ func TestPurgeLeavesWhatIsNotOurs(t *testing.T) {
 		"state/token", "state/trust/ca.key", "state/jetstream/x/y"} {
 		write(name)
 	}
-	w := &work{Place: place}
+	w := &work{Layout: place}
 	if err := w.purge(); err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestPurgeRemovesAll(t *testing.T) {
 	p.add("sub/train.py", "2", true)
 	p.push(t, nil)
 	p.push(t, p.tar(t, "sub/train.py"))
-	w := &work{Place: bootstrap.Place{Root: p.root}}
+	w := &work{Layout: protocol.Layout{Root: p.root}}
 	if err := os.MkdirAll(w.State(), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestPushDoesNotRemoveWhatItDidNotBring(t *testing.T) {
 		t.Error("a file that was pushed is left")
 	}
 	var names []string
-	b, _ := os.ReadFile(pushedList(bootstrap.Place{Root: p.root}, "chainer"))
+	b, _ := os.ReadFile(pushedList(protocol.Layout{Root: p.root}, "chainer"))
 	if err := json.Unmarshal(b, &names); len(names) != 0 || err != nil && len(b) > 0 && string(b) != "null" {
 		t.Errorf("the list has %q", b)
 	}

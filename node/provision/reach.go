@@ -14,7 +14,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
 )
@@ -25,7 +25,7 @@ const dialTime = 2 * time.Second
 // chooseSeed finds the address at which this machine reaches the master, and tries the master's other ports there. An address
 // that is in use is kept as long as it serves.
 func (w *work) chooseSeed(ctx context.Context) (string, error) {
-	seeds := slices.Clone(w.order.Wanted.Seeds)
+	seeds := slices.Clone(w.order.Desired.Seeds)
 	if len(seeds) == 0 {
 		return "", errors.New("the order names no address of the master")
 	}
@@ -63,7 +63,7 @@ func (w *work) reachRest(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	for _, port := range []int{w.order.Wanted.NATS, w.order.Wanted.Gossip} {
+	for _, port := range []int{w.order.Desired.NATS, w.order.Desired.Gossip} {
 		if port == 0 {
 			continue
 		}
@@ -77,14 +77,14 @@ func (w *work) reachRest(ctx context.Context, address string) error {
 
 // reachBack tries the gossip of other nodes. TCP alone is tried: UDP has no answer to wait for, and gossip does without.
 func (w *work) reachBack(ctx context.Context) error {
-	for _, address := range w.order.Reach {
+	for _, address := range w.order.Addresses {
 		if err := tryDial(ctx, address); err != nil {
 			host, port, _ := net.SplitHostPort(address)
 			why := err.Error()
 			if errors.Is(err, os.ErrDeadlineExceeded) || os.IsTimeout(err) {
 				why = "timed out"
 			}
-			return &shell.Problem{Cause: fmt.Sprintf("the master can't reach this machine's port %s/tcp at %s (%s)", port, host, why),
+			return &protocol.Problem{Cause: fmt.Sprintf("the master can't reach this machine's port %s/tcp at %s (%s)", port, host, why),
 				Cure: fmt.Sprintf("open the port for TCP and UDP in this machine's firewall, as with: sudo ufw allow %s", port)}
 		}
 	}
@@ -101,7 +101,7 @@ func tryDial(ctx context.Context, address string) error {
 }
 
 // unreachable says which port of the master can't be reached, why, and what to do.
-func unreachable(address string, err error) *shell.Problem {
+func unreachable(address string, err error) *protocol.Problem {
 	host, port, _ := net.SplitHostPort(address)
 	why, cure := err.Error(), "on the master: mlfnode doctor"
 	var dns *net.DNSError
@@ -120,5 +120,5 @@ func unreachable(address string, err error) *shell.Problem {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		why, cure = "no way leads there", "ip route get "+strings.Trim(host, "[]")+" on this machine shows which network is missing"
 	}
-	return &shell.Problem{Cause: fmt.Sprintf("this machine can't reach the master's port %s/tcp at %s (%s)", port, host, why), Cure: cure}
+	return &protocol.Problem{Cause: fmt.Sprintf("this machine can't reach the master's port %s/tcp at %s (%s)", port, host, why), Cure: cure}
 }

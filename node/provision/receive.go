@@ -16,7 +16,7 @@ import (
 	"slices"
 	"strings"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node/durable"
 )
 
@@ -39,7 +39,7 @@ func (w *work) receive(context.Context) error {
 	}
 	defer root.Close()
 	in.root = root
-	removed, err := in.clear(pushedList(w.Place, p.Project))
+	removed, err := in.clear(pushedList(w.Layout, p.Project))
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func files(n int) string {
 type intake struct {
 	dir  string
 	root *os.Root
-	push *bootstrap.Push
+	push *protocol.Push
 }
 
 // check refuses names and links that lead out of the project.
@@ -91,7 +91,7 @@ func local(name string) bool {
 }
 
 // pushedList is the file that names what pushes have brought of a project, beside its folder.
-func pushedList(p bootstrap.Place, project string) string {
+func pushedList(p protocol.Layout, project string) string {
 	return filepath.Join(p.Projects(), "."+project+".pushed")
 }
 
@@ -161,7 +161,7 @@ func (in *intake) missing() []string {
 	return missing
 }
 
-func (in *intake) has(name string, f bootstrap.File) bool {
+func (in *intake) has(name string, f protocol.File) bool {
 	info, err := in.root.Lstat(name)
 	switch {
 	case err != nil:
@@ -206,7 +206,7 @@ func (in *intake) take(r io.Reader) (n int, err error) {
 }
 
 // put writes one file beside its place and moves it there once it is whole.
-func (in *intake) put(name string, f bootstrap.File, r io.Reader) error {
+func (in *intake) put(name string, f protocol.File, r io.Reader) error {
 	name = filepath.FromSlash(name)
 	if err := in.root.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
@@ -225,7 +225,7 @@ func (in *intake) put(name string, f bootstrap.File, r io.Reader) error {
 	return err
 }
 
-func (in *intake) draft(draft string, f bootstrap.File, r io.Reader) error {
+func (in *intake) draft(draft string, f protocol.File, r io.Reader) error {
 	if f.Link != "" {
 		return in.root.Symlink(f.Link, draft)
 	}

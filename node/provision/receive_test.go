@@ -11,22 +11,22 @@ import (
 	"strings"
 	"testing"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 )
 
 // pushed is a project on its way.
 type pushed struct {
 	root  string
-	files map[string]bootstrap.File
+	files map[string]protocol.File
 	texts map[string]string
 }
 
 func newPushed(t *testing.T) *pushed {
-	return &pushed{root: filepath.Join(t.TempDir(), "mlfnode"), files: map[string]bootstrap.File{}, texts: map[string]string{}}
+	return &pushed{root: filepath.Join(t.TempDir(), "mlfnode"), files: map[string]protocol.File{}, texts: map[string]string{}}
 }
 
 func (p *pushed) add(name, text string, exec bool) {
-	p.files[name], p.texts[name] = bootstrap.File{SHA256: digestOf([]byte(text)), Exec: exec}, text
+	p.files[name], p.texts[name] = protocol.File{SHA256: digestOf([]byte(text)), Exec: exec}, text
 }
 
 // tar packs files.
@@ -54,20 +54,20 @@ func (p *pushed) tar(t *testing.T, names ...string) []byte {
 }
 
 // push gives the order, with a tar if there is one.
-func (p *pushed) push(t *testing.T, packed []byte) bootstrap.Reply {
+func (p *pushed) push(t *testing.T, packed []byte) protocol.Response {
 	t.Helper()
-	line, err := json.Marshal(bootstrap.Order{
-		Version: bootstrap.WireVersion, Root: p.root, Push: &bootstrap.Push{Project: "chainer", Files: p.files, Tar: packed != nil},
+	line, err := json.Marshal(protocol.Request{
+		Version: protocol.Version, Root: p.root, Push: &protocol.Push{Project: "chainer", Files: p.files, Tar: packed != nil},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
 	in := bytes.NewReader(append(append(line, '\n'), packed...))
-	if err := (Provisioner{}).Serve(context.Background(), bootstrap.ActionReceive, in, &out); err != nil {
+	if err := (Provisioner{}).Serve(context.Background(), protocol.ActionReceive, in, &out); err != nil {
 		t.Fatal(err)
 	}
-	var r bootstrap.Reply
+	var r protocol.Response
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		t.Fatal(err)
 	}
@@ -75,14 +75,14 @@ func (p *pushed) push(t *testing.T, packed []byte) bootstrap.Reply {
 }
 
 func (p *pushed) path(name string) string {
-	return filepath.Join(bootstrap.Place{Root: p.root}.Projects(), "chainer", name)
+	return filepath.Join(protocol.Layout{Root: p.root}.Projects(), "chainer", name)
 }
 
 func TestReceive(t *testing.T) {
 	p := newPushed(t)
 	p.add("train.py", "print(1)\n", false)
 	p.add("bin/run", "#!/bin/sh\n", true)
-	p.files["latest"] = bootstrap.File{Link: "bin/run"}
+	p.files["latest"] = protocol.File{Link: "bin/run"}
 	all := []string{"bin/run", "latest", "train.py"}
 	if r := p.push(t, nil); r.Problem != nil || !slices.Equal(r.Missing, all) {
 		t.Fatalf("got missing %v (%v), want %v", r.Missing, r.Problem, all)
@@ -125,8 +125,8 @@ func TestReceiveRefuses(t *testing.T) {
 	}{
 		{"up", "leads out of the project", func(p *pushed) { p.add("../a", "", false) }, []string{"../a"}},
 		{"absolute", "leads out of the project", func(p *pushed) { p.add("/tmp/a", "", false) }, []string{"/tmp/a"}},
-		{"link", "leads out of the project", func(p *pushed) { p.files["l"] = bootstrap.File{Link: "../../x"} }, []string{"l"}},
-		{"absolute link", "leads out of the project", func(p *pushed) { p.files["l"] = bootstrap.File{Link: "/etc"} }, []string{"l"}},
+		{"link", "leads out of the project", func(p *pushed) { p.files["l"] = protocol.File{Link: "../../x"} }, []string{"l"}},
+		{"absolute link", "leads out of the project", func(p *pushed) { p.files["l"] = protocol.File{Link: "/etc"} }, []string{"l"}},
 		{"unnamed", "does not name", func(*pushed) {}, []string{"b"}},
 		{"changed", "changed on its way", changed, []string{"a"}},
 	}
@@ -179,8 +179,8 @@ func TestReceiveCutOff(t *testing.T) {
 }
 
 func TestPurge(t *testing.T) {
-	order := func(root string) bootstrap.Reply {
-		w := &work{Place: bootstrap.Place{Root: root}, order: bootstrap.Order{Purge: true}}
+	order := func(root string) protocol.Response {
+		w := &work{Layout: protocol.Layout{Root: root}, order: protocol.Request{Purge: true}}
 		if err := w.stop(context.Background()); err != nil {
 			w.reply.Problem = problemOf(err)
 		}
@@ -189,7 +189,7 @@ func TestPurge(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	mark := func(root string) string {
-		p := bootstrap.Place{Root: root}
+		p := protocol.Layout{Root: root}
 		if err := os.MkdirAll(p.State(), 0o700); err != nil {
 			t.Fatal(err)
 		}

@@ -13,8 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"mlfnode/cluster/bootstrap"
-	"mlfnode/cluster/bootstrap/shell"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/api"
@@ -26,7 +25,7 @@ import (
 
 // start makes the machine what is wanted.
 func (w *work) start(ctx context.Context) error {
-	want := w.order.Wanted
+	want := w.order.Desired
 	if want == nil || want.Role != string(trust.Master) && want.Role != string(trust.Worker) {
 		return errors.New("the order names no role for this machine")
 	}
@@ -61,7 +60,7 @@ func (w *work) start(ctx context.Context) error {
 	}
 	seen := w.see(ctx)
 	seen.Joined = seen.Joined && (ready || err != nil)
-	w.reply.Seen = &seen
+	w.reply.Observed = &seen
 	return err
 }
 
@@ -87,7 +86,7 @@ func (w *work) closeFolders() error {
 	for _, dir := range []string{w.Root, filepath.Dir(w.Program())} {
 		changed, err := private.Unshared(dir)
 		if errors.Is(err, private.ErrExposed) {
-			return &shell.Problem{Cause: err.Error(), Cure: "choose another folder with -r"}
+			return &protocol.Problem{Cause: err.Error(), Cure: "choose another folder with -r"}
 		}
 		if err != nil {
 			return fmt.Errorf("look who may write to %s: %w", dir, err)
@@ -111,13 +110,13 @@ func (w *work) refuseForeignFiles() error {
 	if entries, _ := os.ReadDir(w.State()); len(entries) > 0 {
 		strange = w.State()
 	}
-	if b, err := os.ReadFile(w.Config()); err == nil && !strings.HasPrefix(string(b), bootstrap.NodeHeading) && readRecord(w.Place) == (record{}) {
+	if b, err := os.ReadFile(w.Config()); err == nil && !strings.HasPrefix(string(b), protocol.NodeHeading) && readRecord(w.Layout) == (record{}) {
 		strange = w.Config()
 	}
 	if strange == "" {
 		return nil
 	}
-	return &shell.Problem{Cause: strange + " is already there, and mlfnode did not create it", Cure: "move it elsewhere, or choose another folder with -r"}
+	return &protocol.Problem{Cause: strange + " is already there, and mlfnode did not create it", Cure: "move it elsewhere, or choose another folder with -r"}
 }
 
 // configure writes node.yaml if it differs from what is wanted.
@@ -138,7 +137,7 @@ func (w *work) configure(text string) error {
 
 // wantedConfig gives node.yaml with the seed of a worker.
 func (w *work) wantedConfig(ctx context.Context) (string, error) {
-	want := w.order.Wanted
+	want := w.order.Desired
 	if want.Role != string(trust.Worker) {
 		return want.Config, nil
 	}
@@ -168,12 +167,12 @@ func (w *work) tryConfig(text string) (config.Config, error) {
 }
 
 func (w *work) wrongSettings(err error, file string) error {
-	return &shell.Problem{Cause: strings.ReplaceAll(err.Error(), file, w.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
+	return &protocol.Problem{Cause: strings.ReplaceAll(err.Error(), file, w.Config()), Cure: "correct the settings of this machine; the node.yaml that comes with mlfnode explains each"}
 }
 
 // checkPorts looks whether the node's ports are free, or its own.
 func (w *work) checkPorts(cfg config.Config) error {
-	for _, t := range w.takenPorts(cfg, w.order.Wanted.Role == string(trust.Master)) {
+	for _, t := range w.takenPorts(cfg, w.order.Desired.Role == string(trust.Master)) {
 		return portProblem(t)
 	}
 	return nil
@@ -189,9 +188,9 @@ func (w *work) takenPorts(cfg config.Config, master bool) []doctor.Taken {
 func (w *work) ports(cfg config.Config, master bool) (own, others []doctor.Taken) {
 	c := cfg.Cluster
 	ports := doctor.Ports{API: c.Ports.API, NATS: c.Ports.NATS, Gossip: c.Ports.Gossip}
-	mine := processes(w.Place)
+	mine := processes(w.Layout)
 	taken := doctor.TakenPorts(doctor.Host{Ports: ports, Bind: c.Bind, Master: master})
-	mine = append(mine, processes(w.Place)...) // an agent may have started or ended meanwhile
+	mine = append(mine, processes(w.Layout)...) // an agent may have started or ended meanwhile
 	for _, t := range taken {
 		if slices.ContainsFunc(mine, func(p process) bool { return p.PID == t.PID }) {
 			own = append(own, t)
@@ -202,17 +201,17 @@ func (w *work) ports(cfg config.Config, master bool) (own, others []doctor.Taken
 	return own, others
 }
 
-func portProblem(t doctor.Taken) *shell.Problem {
+func portProblem(t doctor.Taken) *protocol.Problem {
 	t.Cure = strings.ReplaceAll(t.Cure, " in node.yaml", " under settings in cluster.yaml")
 	if strings.HasPrefix(t.Cause, "held by") {
-		return &shell.Problem{Cause: "port " + t.Port + " is " + t.Cause, Cure: t.Cure}
+		return &protocol.Problem{Cause: "port " + t.Port + " is " + t.Cause, Cure: t.Cure}
 	}
-	return &shell.Problem{Cause: "port " + t.Port + " can't be listened on: " + t.Cause, Cure: t.Cure}
+	return &protocol.Problem{Cause: "port " + t.Port + " can't be listened on: " + t.Cause, Cure: t.Cure}
 }
 
 // enter makes a worker a node of the cluster, if it is none yet; false says that it takes a token for that.
 func (w *work) enter(ctx context.Context, cfg config.Config) (ready bool, err error) {
-	want := w.order.Wanted
+	want := w.order.Desired
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
 	joined := err == nil
 	switch {
@@ -236,14 +235,14 @@ func (w *work) enter(ctx context.Context, cfg config.Config) (ready bool, err er
 		return true, err
 	}
 	if accepted {
-		w.reply.Renamed = string(id.Node)
+		w.reply.FormerName = string(id.Node)
 	}
 	return true, nil
 }
 
 // fits refuses a machine whose credentials are for another role or another cluster, before anything is written.
 func (w *work) fits(ctx context.Context, cfg config.Config) error {
-	want := w.order.Wanted
+	want := w.order.Desired
 	id, err := trust.LoadIdentity(filepath.Join(w.State(), "trust"))
 	switch {
 	case errors.Is(err, trust.ErrNoIdentity):
@@ -251,8 +250,8 @@ func (w *work) fits(ctx context.Context, cfg config.Config) error {
 	case err != nil:
 		return err
 	case string(id.Role) != want.Role:
-		return bootstrap.OtherRole(string(id.Node), string(id.Role), want.Role)
-	case want.Role == string(trust.Master), want.Take, node.Refused(cfg), !w.foreignTo(ctx, cfg, id):
+		return protocol.OtherRole(string(id.Node), string(id.Role), want.Role)
+	case want.Role == string(trust.Master), want.TakeOver, node.Refused(cfg), !w.foreignTo(ctx, cfg, id):
 		return nil
 	}
 	old := w.currentSeed()
@@ -261,7 +260,7 @@ func (w *work) fits(ctx context.Context, cfg config.Config) error {
 			return nil
 		}
 	}
-	return bootstrap.OtherCluster(string(id.Node), old)
+	return protocol.OtherCluster(string(id.Node), old)
 }
 
 // foreignTo reports whether the master is known to be of another cluster than the credentials.
@@ -329,34 +328,34 @@ func (w *work) join(ctx context.Context, cfg config.Config, token trust.Token) e
 	})
 	var refusal *api.Error
 	if errors.As(err, &refusal) && refusal.Status == http.StatusConflict {
-		w.reply.Taken = true
+		w.reply.NameTaken = true
 		cause, _, _ := strings.Cut(refusal.Msg, ";") // what follows is for those who join by hand
-		return &shell.Problem{Cause: cause,
+		return &protocol.Problem{Cause: cause,
 			Cure: fmt.Sprintf("give this one another name, with `name:` in cluster.yaml; or, if that machine is gone, free it on the master: mlfnode forget %s", cfg.Node)}
 	}
 	if err != nil {
 		return err
 	}
 	w.did("joined")
-	w.order.Wanted.Restart = true
+	w.order.Desired.Restart = true
 	return nil
 }
 
 // run starts the node, or restarts it if it runs something other than what is installed.
 func (w *work) run(ctx context.Context) error {
 	seen := w.see(ctx)
-	if seen.Active && seen.Service != "" && !seen.Stale && !w.order.Wanted.Restart {
+	if seen.Active && seen.Service != "" && !seen.Stale && !w.order.Desired.Restart {
 		return nil
 	}
-	r := record{Role: w.order.Wanted.Role, Service: seen.Service}
+	r := record{Role: w.order.Desired.Role, Service: seen.Service}
 	if r.Service == "" {
-		r.Service = seen.CanService
+		r.Service = seen.BestService
 	}
 	if err := w.writeRecord(r); err != nil {
 		return err
 	}
 	launch := w.launchService
-	if r.Service == bootstrap.ServiceBackground {
+	if r.Service == protocol.ServiceBackground {
 		launch = w.launchBackground
 	}
 	if err := launch(ctx, r); err != nil {
@@ -371,7 +370,7 @@ func (w *work) run(ctx context.Context) error {
 		return nil
 	}
 	w.did("started")
-	if r.Service == bootstrap.ServiceBackground {
+	if r.Service == protocol.ServiceBackground {
 		w.reply.Notes = append(w.reply.Notes, noReboot)
 	}
 	return nil

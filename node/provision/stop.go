@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/cluster/trust"
 	"mlfnode/node"
 	"mlfnode/node/config"
@@ -28,7 +28,7 @@ const stopPatience = 5 * time.Second
 
 // hangs reports whether a node that was asked to stop has not done so for longer than it may: patience, or for as long as it says that it
 // sees trials to their ends.
-func hangs(p bootstrap.Place, asked time.Time, patience time.Duration) bool {
+func hangs(p protocol.Layout, asked time.Time, patience time.Duration) bool {
 	took, sign := time.Since(asked), node.StopSign(p.State())
 	return took > node.StopLimit || took > patience && time.Since(sign) > node.SignPatience
 }
@@ -46,18 +46,18 @@ func (w *work) stopAll(ctx context.Context) error {
 		return err
 	}
 	was, held := w.see(ctx), w.held()
-	left := len(ofNode(w.Place)) > 0
+	left := len(ofNode(w.Layout)) > 0
 	failed := []error{w.endAgent(ctx, was.Service)}
 	w.endHolder(ctx)
-	end(ctx, func() []process { return ofNode(w.Place) }, unix.SIGTERM, time.Second)
-	failed = append(failed, w.reap(ctx), removeFile(recordFile(w.Place)))
+	end(ctx, func() []process { return ofNode(w.Layout) }, unix.SIGTERM, time.Second)
+	failed = append(failed, w.reap(ctx), removeFile(recordFile(w.Layout)))
 	if was.Service != "" || was.Active || left {
 		w.did("stopped")
 	}
 	seen := w.see(ctx)
-	seen.Left = w.left(seen, held)
+	seen.Leftovers = w.left(seen, held)
 	if err := errors.Join(failed...); err != nil {
-		w.reply.Seen = &seen
+		w.reply.Observed = &seen
 		return err
 	}
 	if w.order.Leave && seen.Role == string(trust.Worker) {
@@ -66,47 +66,47 @@ func (w *work) stopAll(ctx context.Context) error {
 		}
 		seen.Joined = false
 	}
-	if w.order.Aside {
+	if w.order.PutAside {
 		if err := w.putAside(ctx); err != nil {
 			return err
 		}
 		seen = w.see(ctx)
 	}
-	if w.order.Purge && len(seen.Left) == 0 {
+	if w.order.Purge && len(seen.Leftovers) == 0 {
 		if err := w.purge(); err != nil {
 			return err
 		}
 		seen = w.see(ctx)
 	}
-	w.reply.Seen = &seen
+	w.reply.Observed = &seen
 	return nil
 }
 
 // endAgent ends the agent that is kept running in this way, and takes its service away.
 func (w *work) endAgent(ctx context.Context, how string) error {
 	w.stopBackground(ctx)
-	if how != bootstrap.ServiceSystem && how != bootstrap.ServiceUser {
+	if how != protocol.ServiceSystem && how != protocol.ServiceUser {
 		return nil
 	}
-	_, err := service.Uninstall(ctx, service.Home{User: how == bootstrap.ServiceUser}, false)
+	_, err := service.Uninstall(ctx, service.Home{User: how == protocol.ServiceUser}, false)
 	return err
 }
 
 // stopBackground ends the supervisor, which ends the agent.
 func (w *work) stopBackground(ctx context.Context) {
-	own, _ := supervisor(w.Place)
+	own, _ := supervisor(w.Layout)
 	if own.PID == 0 {
 		return
 	}
 	_ = own.Signal(unix.SIGTERM) // it may be gone
 	asked := time.Now()
-	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Place, asked, stopPatience) })
+	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Layout, asked, stopPatience) })
 	if !own.Alive() {
 		return
 	}
 	_ = own.Signal(unix.SIGKILL)
 	until(ctx, killPatience, func() bool { return !own.Alive() })
-	end(ctx, func() []process { return agents(w.Place) }, unix.SIGKILL, killPatience)
+	end(ctx, func() []process { return agents(w.Layout) }, unix.SIGKILL, killPatience)
 }
 
 // endHolder ends an agent that nobody keeps running, as one that was started by hand.
@@ -116,7 +116,7 @@ func (w *work) endHolder(ctx context.Context) {
 		return
 	}
 	asked := time.Now()
-	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Place, asked, stopPatience) })
+	until(ctx, node.StopLimit, func() bool { return !own.Alive() || hangs(w.Layout, asked, stopPatience) })
 }
 
 // reap kills trials that have lost their shims.
@@ -132,9 +132,9 @@ func (w *work) reap(ctx context.Context) error {
 }
 
 // left lists what should be gone.
-func (w *work) left(seen bootstrap.Seen, held []doctor.Taken) []string {
+func (w *work) left(seen protocol.Observed, held []doctor.Taken) []string {
 	var left []string
-	for _, p := range ofNode(w.Place) {
+	for _, p := range ofNode(w.Layout) {
 		left = append(left, fmt.Sprintf("process %d (%s)", p.PID, strings.TrimSpace(strings.Join(p.args, " "))))
 	}
 	if seen.Service != "" {
@@ -171,7 +171,7 @@ func (w *work) stillTaken(held []doctor.Taken) []doctor.Taken {
 
 // marked reports whether the root folder is a node's.
 func (w *work) marked() bool {
-	for _, file := range []string{w.Program(), supervisorLock(w.Place), filepath.Join(w.State(), "token")} {
+	for _, file := range []string{w.Program(), supervisorLock(w.Layout), filepath.Join(w.State(), "token")} {
 		if _, err := os.Stat(file); err == nil {
 			return true
 		}

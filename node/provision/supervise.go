@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"mlfnode/cluster/bootstrap"
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/node"
 	"mlfnode/node/durable"
 	"mlfnode/node/processid"
@@ -33,7 +33,7 @@ const (
 
 // watch keeps one node running.
 type watch struct {
-	bootstrap.Place
+	protocol.Layout
 	signals <-chan os.Signal
 	log     *slog.Logger
 	pause   time.Duration
@@ -52,14 +52,14 @@ const (
 // Run is the supervisor of the node in the root folder: it starts the agent again whenever that ends. SIGTERM ends both, SIGHUP
 // is passed on, and SIGUSR2 restarts both, from the program as it is then, while trials continue.
 func Run(ctx context.Context, root string, signals <-chan os.Signal, stderr io.Writer) error {
-	w := &watch{Place: bootstrap.Place{Root: root}, signals: signals, log: slog.New(slog.NewTextHandler(stderr, nil)), pause: firstPause}
+	w := &watch{Layout: protocol.Layout{Root: root}, signals: signals, log: slog.New(slog.NewTextHandler(stderr, nil)), pause: firstPause}
 	lock, err := w.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	// Agents of a supervisor that was killed go on without one.
-	end(ctx, func() []process { return agents(w.Place) }, unix.SIGUSR2, endPatience)
+	end(ctx, func() []process { return agents(w.Layout) }, unix.SIGUSR2, endPatience)
 	for {
 		switch v := w.life(ctx); v {
 		case leave:
@@ -81,7 +81,7 @@ const ownPatience = 5 * time.Second
 
 // lock takes the root folder for this supervisor and says which process it is.
 func (w *watch) lock(ctx context.Context) (*os.File, error) {
-	f, err := os.OpenFile(supervisorLock(w.Place), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(supervisorLock(w.Layout), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open the supervisor's lock: %w", err)
 	}
@@ -91,7 +91,7 @@ func (w *watch) lock(ctx context.Context) (*os.File, error) {
 	}
 	host, err := os.Hostname()
 	if err == nil { // first, so that the number is never there without what tells whose it is
-		err = durable.WriteFile(supervisorID(w.Place), []byte(processid.Self().String()+"\n"+host+"\n"), 0o600)
+		err = durable.WriteFile(supervisorID(w.Layout), []byte(processid.Self().String()+"\n"+host+"\n"), 0o600)
 	}
 	if err == nil {
 		err = f.Truncate(0)
@@ -108,7 +108,7 @@ func (w *watch) lock(ctx context.Context) (*os.File, error) {
 
 // renew replaces this process by the program as it lies there now. It only returns when that fails.
 func (w *watch) renew() error {
-	args := []string{w.Program(), bootstrap.ProvisionCommand, Supervise, "--root", w.Root}
+	args := []string{w.Program(), protocol.Command, Supervise, "--root", w.Root}
 	return fmt.Errorf("restart the program: %w", syscall.Exec(w.Program(), args, os.Environ()))
 }
 
@@ -127,7 +127,7 @@ func (w *watch) life(ctx context.Context) verdict {
 	for {
 		select {
 		case <-look.C:
-			if err := putLogAside(w.Place); err != nil {
+			if err := putLogAside(w.Layout); err != nil {
 				w.log.Warn("the log grows", "err", err)
 			}
 		case err := <-ended:
@@ -147,7 +147,7 @@ func (w *watch) life(ctx context.Context) verdict {
 
 // start starts the agent, with its output in the log.
 func (w *watch) start() (*exec.Cmd, error) {
-	log, err := openLog(w.Place)
+	log, err := openLog(w.Layout)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func (w *watch) start() (*exec.Cmd, error) {
 		}
 	}
 	command := "join"
-	if readRecord(w.Place).Role == "master" {
+	if readRecord(w.Layout).Role == "master" {
 		command = "master"
 	}
 	c := exec.Command(w.Program(), command, "--config", w.Config(), "--state-dir", w.State())
@@ -184,7 +184,7 @@ func (w *watch) obey(agent *os.Process, sig os.Signal, ended <-chan error) verdi
 		case <-ended:
 			return v
 		case <-tick.C:
-			if hangs(w.Place, began, endPatience) {
+			if hangs(w.Layout, began, endPatience) {
 				w.log.Warn("the agent does not end and is killed")
 				_ = agent.Kill()
 				tick.Stop()

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"mlfnode/cluster/bootstrap/protocol"
 	"mlfnode/grid/printable"
 )
 
@@ -28,14 +29,8 @@ type Machine interface {
 	Close() error
 }
 
-// Problem is what keeps a machine from being used, for its user: what is wrong, and what to do about it.
-type Problem struct {
-	Cause string `json:"cause"`
-	Cure  string `json:"cure,omitempty"`
-}
-
-// Error gives the cause.
-func (p *Problem) Error() string { return p.Cause }
+// Problem is what keeps a machine from being used.
+type Problem = protocol.Problem
 
 // ExitError is returned by Run for a program that did not end with 0.
 type ExitError struct {
