@@ -98,7 +98,7 @@ func onSweep(use, short, example string, fn func(context.Context, grid.TrialID) 
 	return &cobra.Command{
 		Use: use, Short: short, Example: example, Args: oneArgument,
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(args[0])
+			id, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
@@ -107,7 +107,7 @@ func onSweep(use, short, example string, fn func(context.Context, grid.TrialID) 
 	}
 }
 
-func target(arg string) (grid.TrialID, error) {
+func parseTarget(arg string) (grid.TrialID, error) {
 	id, err := grid.ParseTarget(arg)
 	if err != nil {
 		return id, usage(err.Error(), "list sweeps with: mlfnode sweeps")
@@ -115,11 +115,11 @@ func target(arg string) (grid.TrialID, error) {
 	return id, nil
 }
 
-func targets(args []string) ([]grid.TrialID, error) {
+func parseTargets(args []string) ([]grid.TrialID, error) {
 	ids := make([]grid.TrialID, len(args))
 	for i, arg := range args {
 		var err error
-		if ids[i], err = target(arg); err != nil {
+		if ids[i], err = parseTarget(arg); err != nil {
 			return nil, err
 		}
 	}

@@ -22,7 +22,7 @@ func artifactsCommand(a *app) *cobra.Command {
 	c := onSweep("artifacts SWEEP[/TRIAL]", "List the files that trials left, or fetch them",
 		"  mlfnode artifacts chainer-1\n  mlfnode artifacts chainer-1/17 -o out",
 		func(ctx context.Context, id grid.TrialID) error {
-			return a.read(ctx, func(s *node.Session) error {
+			return a.withSession(ctx, func(s *node.Session) error {
 				r, err := s.Client().Artifacts(ctx, id.Sweep, id.Index)
 				if err != nil {
 					return err
@@ -61,12 +61,12 @@ func printArtifacts(ui *console, r io.Reader) error {
 	case err != nil:
 		return err
 	case ui.json:
-		return out.end()
+		return out.close()
 	case files == 0:
 		ui.say("no trial has stored any files yet; name them under artifacts in project.yaml, or have the program write them to $MLF_OUT. If the files of a trial could not be stored, mlfnode trials SWEEP says so")
 		return nil
 	}
-	return t.end()
+	return t.flush()
 }
 
 // eachFile calls fn for every file of the stream.
@@ -91,7 +91,7 @@ func eachFile(r io.Reader, fn func(*tar.Header, io.Reader) error) error {
 // fetchArtifacts writes files under dir. A file that is there already is left alone and is an error.
 func fetchArtifacts(ui *console, r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -112,14 +112,14 @@ func fetchArtifacts(ui *console, r io.Reader, dir string) error {
 
 func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
 	if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
-		return unwritten(dir, h.Name, err)
+		return notWritten(dir, h.Name, err)
 	}
 	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, fs.FileMode(h.Mode).Perm()|0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return failed(filepath.Join(dir, h.Name)+" already exists", "name an empty folder with -o")
 	}
 	if err != nil {
-		return unwritten(dir, h.Name, err)
+		return notWritten(dir, h.Name, err)
 	}
 	_, err = io.Copy(f, in)
 	if e := f.Close(); err == nil {
@@ -127,11 +127,11 @@ func fetchFile(root *os.Root, dir string, h *tar.Header, in io.Reader) error {
 	}
 	if err != nil {
 		root.Remove(h.Name)
-		return unwritten(dir, h.Name, err)
+		return notWritten(dir, h.Name, err)
 	}
 	return nil
 }
 
-func unwritten(dir, name string, err error) error {
-	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), bare(err)), "choose a folder on another disk with -o")
+func notWritten(dir, name string, err error) error {
+	return failed(fmt.Sprintf("%s can't be written: %v", filepath.Join(dir, name), withoutPath(err)), "choose a folder on another disk with -o")
 }

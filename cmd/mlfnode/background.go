@@ -31,13 +31,13 @@ func hostCommand(a *app) *cobra.Command {
 	}
 }
 
-// patience is how long a node in the background waits for its first sweep.
-const patience = 30 * time.Second
+// firstSweepTimeout is how long a node in the background waits for its first sweep.
+const firstSweepTimeout = 30 * time.Second
 
 func hostUntilIdle(ctx context.Context, s *node.Session) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(firstSweepTimeout); time.Now().Before(deadline); {
 		all, err := s.Client().Sweeps(ctx)
 		if err != nil {
 			return err
@@ -52,8 +52,8 @@ func hostUntilIdle(ctx context.Context, s *node.Session) error {
 	return nil
 }
 
-// detachable sees to it that a node runs which outlives this command.
-func (c *connector) detachable(ctx context.Context) error {
+// ensureBackgroundNode sees to it that a node runs which outlives this command.
+func (c *connector) ensureBackgroundNode(ctx context.Context) error {
 	cfg, err := c.settings()
 	if err != nil {
 		return err
@@ -62,11 +62,11 @@ func (c *connector) detachable(ctx context.Context) error {
 	if err != nil || !alone {
 		return err
 	}
-	return c.background(ctx)
+	return c.startBackgroundNode(ctx)
 }
 
-// background has a node running that does not end with this terminal.
-func (c *connector) background(ctx context.Context) error {
+// startBackgroundNode has a node running that does not end with this terminal.
+func (c *connector) startBackgroundNode(ctx context.Context) error {
 	cfg, err := c.settings()
 	if err != nil {
 		return err
@@ -74,12 +74,12 @@ func (c *connector) background(ctx context.Context) error {
 	if node.Running(ctx, cfg) {
 		return nil
 	}
-	if err := makeState(c.console, cfg.StateDir); err != nil {
+	if err := makeStateFolder(c.console, cfg.StateDir); err != nil {
 		return err
 	}
 	log, err := os.OpenFile(filepath.Join(cfg.StateDir, "node.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return failed(fmt.Sprintf("the node's log can't be written: %v", bare(err)), "")
+		return failed(fmt.Sprintf("the node's log can't be written: %v", withoutPath(err)), "")
 	}
 	defer log.Close()
 	self, err := os.Executable()

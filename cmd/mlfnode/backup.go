@@ -41,10 +41,10 @@ func writeBackup(ctx context.Context, a *app, file string, final bool) error {
 	if node.RoleOf(cfg.StateDir) != trust.Master {
 		return failed("there is no master on this machine", "run this on the master's machine; if its service uses another state folder, name it with --state-dir")
 	}
-	if err := makeState(a.console, cfg.StateDir); err != nil {
+	if err := makeStateFolder(a.console, cfg.StateDir); err != nil {
 		return err
 	}
-	out, err := openOutput(a.stdout, file)
+	out, err := openOutputFile(a.stdout, file)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func writeBackup(ctx context.Context, a *app, file string, final bool) error {
 		return failed("the master is starting or stopping", "try again in a moment")
 	}
 	if err == nil {
-		err = out.keep()
+		err = out.commit()
 	}
 	if err == nil && final {
 		err = node.Retire(cfg)
@@ -112,18 +112,18 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 	in := os.Stdin
 	if file != "-" {
 		if in, err = os.Open(file); err != nil {
-			return usage(fmt.Sprintf("the backup %s can't be read: %v", file, bare(err)), "")
+			return usage(fmt.Sprintf("the backup %s can't be read: %v", file, withoutPath(err)), "")
 		}
 		defer in.Close()
 	}
-	if err := makeState(a.console, cfg.StateDir); err != nil {
+	if err := makeStateFolder(a.console, cfg.StateDir); err != nil {
 		return err
 	}
 	about, err := node.Restore(ctx, cfg, in)
 	var refusal *api.Error
 	switch {
 	case errors.Is(err, node.ErrInUse):
-		return failed(fmt.Sprintf("a node is running with the state folder %s", fromHere(cfg.StateDir)), "stop it, or choose another folder with --state-dir")
+		return failed(fmt.Sprintf("a node is running with the state folder %s", relativePath(cfg.StateDir)), "stop it, or choose another folder with --state-dir")
 	case errors.Is(err, backup.ErrOccupied):
 		return failed(err.Error(), "move the folder away, or choose another one with --state-dir")
 	case errors.Is(err, backup.ErrNoBackup):
@@ -131,7 +131,7 @@ func restoreBackup(ctx context.Context, a *app, file string) error {
 	case errors.As(err, &refusal):
 		return err
 	case errors.Is(err, syscall.ENOSPC):
-		return failed(fmt.Sprintf("nothing was restored: the disk of the state folder %s is full", fromHere(cfg.StateDir)), "make room on that disk, or keep state on another one with --state-dir")
+		return failed(fmt.Sprintf("nothing was restored: the disk of the state folder %s is full", relativePath(cfg.StateDir)), "make room on that disk, or keep state on another one with --state-dir")
 	case err != nil:
 		return failed("nothing was restored: "+oneLine(err.Error()), "fix the cause and run it again")
 	}

@@ -27,7 +27,7 @@ type bundle struct {
 	progress io.Writer // where it is shown that it is sent
 }
 
-func (b *bundle) put(ctx context.Context, c *api.Client) error {
+func (b *bundle) upload(ctx context.Context, c *api.Client) error {
 	total, err := b.file.Seek(0, io.SeekEnd)
 	if err == nil {
 		_, err = b.file.Seek(0, io.SeekStart)
@@ -35,8 +35,8 @@ func (b *bundle) put(ctx context.Context, c *api.Client) error {
 	if err != nil {
 		return fmt.Errorf("read packed project: %w", err)
 	}
-	s := &sending{r: b.file, w: b.progress, terminal: isTerminal(b.progress), total: total, now: time.Now}
-	defer s.end()
+	s := &uploadProgress{r: b.file, w: b.progress, terminal: isTerminal(b.progress), total: total, now: time.Now}
+	defer s.clear()
 	return c.PutBundle(ctx, b.digest, s)
 }
 
@@ -49,28 +49,28 @@ func (b *bundle) remove() {
 
 // packFailed is about the temporary file, not about the project.
 func packFailed(err error) error {
-	return failed(fmt.Sprintf("the project can't be packed: %v", bare(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
+	return failed(fmt.Sprintf("the project can't be packed: %v", withoutPath(err)), fmt.Sprintf("make room in %s, or set TMPDIR to another folder", os.TempDir()))
 }
 
 // withBundle stores the bundle if the node does not have it, then makes the request that names it. The request may be made twice.
 func withBundle[T any](ctx context.Context, c *api.Client, b *bundle, request func(context.Context) (T, error)) (done T, err error) {
 	if b.digest == "" {
-		return unbroken(ctx, request)
+		return uninterrupted(ctx, request)
 	}
 	known, err := c.HasBundle(ctx, b.digest)
 	if err == nil && !known {
-		err = b.put(ctx, c)
+		err = b.upload(ctx, c)
 	}
 	if err != nil {
 		return done, err
 	}
-	done, err = unbroken(ctx, request)
+	done, err = uninterrupted(ctx, request)
 	if refusal := (*api.Error)(nil); errors.As(err, &refusal) && refusal.Code == api.CodeNoBundle {
 		// It went with the last sweep that used it, a moment ago.
-		if err := b.put(ctx, c); err != nil {
+		if err := b.upload(ctx, c); err != nil {
 			return done, err
 		}
-		done, err = unbroken(ctx, request)
+		done, err = uninterrupted(ctx, request)
 	}
 	return done, err
 }
@@ -125,7 +125,7 @@ func packBundle(ctx context.Context, ui *console, p *plan, quiet bool) (*bundle,
 	}
 	b.file = f
 	if !quiet {
-		notice := time.AfterFunc(sendingQuiet, func() { ui.say("packing the files, %s", humanize.Bytes(uint64(p.files.Bytes))) })
+		notice := time.AfterFunc(uploadNoticeAfter, func() { ui.say("packing the files, %s", humanize.Bytes(uint64(p.files.Bytes))) })
 		defer notice.Stop()
 	}
 	if b.digest, err = p.files.Pack(interruptible{ctx, f}, projects.DefaultBundleLimit); err != nil {
@@ -160,8 +160,8 @@ func printPacked(ui *console, p *plan) {
 	}
 }
 
-// packed is what a dry run tells with --json of the files that travel.
-type packed struct {
+// packedFiles is what a dry run tells with --json of the files that travel.
+type packedFiles struct {
 	Files   int       `json:"files"`
 	Bytes   int64     `json:"bytes"`
 	LeftOut []leftOut `json:"left_out"`
@@ -176,11 +176,11 @@ type leftOut struct {
 }
 
 // packedOf is nil where no folder is packed.
-func packedOf(f *projects.Files) *packed {
+func packedOf(f *projects.Files) *packedFiles {
 	if f == nil {
 		return nil
 	}
-	p := &packed{Files: f.Count, Bytes: f.Bytes, LeftOut: make([]leftOut, 0, len(f.Left)), Notes: f.Notes}
+	p := &packedFiles{Files: f.Count, Bytes: f.Bytes, LeftOut: make([]leftOut, 0, len(f.Left)), Notes: f.Notes}
 	for _, l := range f.Left {
 		p.LeftOut = append(p.LeftOut, leftOut{Name: l.Name, Bytes: l.Bytes, Why: l.Why})
 	}
@@ -248,7 +248,7 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 			return err
 		}
 		for _, l := range f.Left {
-			if l.Why != projects.ByDefault && names(t.Reason, l.Name) {
+			if l.Why != projects.ByDefault && mentions(t.Reason, l.Name) {
 				ui.say("note: %s was left out (%s), which may be why; `include` in project.yaml overrides ignore files", l.Name, l.Why)
 				return nil
 			}
@@ -257,8 +257,8 @@ func noteLeftOut(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 	return nil
 }
 
-// names reports whether a text names a file or something in a folder, as a path or as a Python module.
-func names(text, file string) bool {
+// mentions reports whether a text names a file or something in a folder, as a path or as a Python module.
+func mentions(text, file string) bool {
 	module := strings.ReplaceAll(strings.TrimSuffix(strings.TrimSuffix(file, "/"), ".py"), "/", ".")
 	for _, name := range []string{file, strings.TrimSuffix(file, "/"), module} {
 		for rest := text; ; {

@@ -19,7 +19,7 @@ next command; switch has the new CA issue all certificates; retire stops trustin
 an admin token.`,
 		Example: "  mlfnode ca\n  mlfnode ca rotate\n  mlfnode ca switch\n  mlfnode ca retire",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error {
+			return a.callMaster(c.Context(), func(client *api.Client) error {
 				s, err := client.CA(c.Context())
 				if err != nil {
 					return err
@@ -41,7 +41,7 @@ func caStepCommand(a *app, step, short string, hasten bool) *cobra.Command {
 	c := &cobra.Command{
 		Use: step, Short: short, Args: noArgument, Example: "  mlfnode ca " + step,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error {
+			return a.callMaster(c.Context(), func(client *api.Client) error {
 				s, err := client.StepCA(c.Context(), ask)
 				if err != nil {
 					return err

@@ -272,7 +272,7 @@ func TestSignalsToAWatcher(t *testing.T) {
 	watchers := map[syscall.Signal]*client{syscall.SIGINT: first, syscall.SIGTERM: c.open("resume", "sh-1"), syscall.SIGHUP: c.open("resume", "sh-1", "-q")}
 	watchers[syscall.SIGTERM].see("3 of 3 trials left")
 	for sig, w := range watchers {
-		w.interrupts.pass(sig, w.cancel)
+		w.interrupts.deliver(sig, w.cancel)
 		said := w.exit(exitInterrupted)
 		for _, want := range []string{
 			"sh-1 continues in the cluster; watch it again with: mlfnode resume sh-1, or follow its output with: mlfnode logs -f sh-1\n", "pause it with: mlfnode pause sh-1, end it with: mlfnode cancel sh-1\n",
@@ -506,7 +506,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 			fill(t, disk)
 			cl.see("can't be stored", "disk is full")
 			for i, sig := range signals {
-				cl.interrupts.pass(sig, cl.cancel)
+				cl.interrupts.deliver(sig, cl.cancel)
 				if sig == syscall.SIGINT && i == 0 {
 					cl.see("sh-1 can't be paused: ", "sh-1 is paused") // there may be room for so little
 				}
@@ -528,14 +528,14 @@ func TestTerminalIsGone(t *testing.T) {
 	}
 	defer theirs.Close()
 	fds := terminals{int(theirs.Fd())}
-	if fds.gone() {
+	if fds.hungUp() {
 		t.Error("got that an open terminal is gone")
 	}
 	mine.Close()
-	if !fds.gone() {
+	if !fds.hungUp() {
 		t.Error("got that a closed terminal is there")
 	}
-	if (terminals)(nil).gone() {
+	if (terminals)(nil).hungUp() {
 		t.Error("got that a terminal is gone of a process that never had one")
 	}
 }

@@ -21,8 +21,8 @@ import (
 	"mlfnode/node"
 )
 
-// remote are the flags of commands that work on a whole cluster over ssh.
-type remote struct {
+// clusterFlags are the flags of commands that work on a whole cluster over ssh.
+type clusterFlags struct {
 	file      string
 	key       string // of gpu-setup, which has no cluster
 	acceptNew bool
@@ -32,7 +32,7 @@ type remote struct {
 	letters   map[string]*string
 }
 
-func (r *remote) add(ui *console, c *cobra.Command) {
+func (r *clusterFlags) add(ui *console, c *cobra.Command) {
 	f := c.Flags()
 	f.StringVarP(&r.file, "file", "f", "", "read the cluster from this `FILE`")
 	f.Lookup("file").NoOptDefVal = bootstrap.DefaultFile
@@ -41,7 +41,7 @@ func (r *remote) add(ui *console, c *cobra.Command) {
 }
 
 // cluster reads the file that the commands after up are for.
-func (r *remote) cluster() (*bootstrap.Cluster, error) {
+func (r *clusterFlags) cluster() (*bootstrap.Cluster, error) {
 	r.file = cmp.Or(r.file, bootstrap.DefaultFile)
 	c, err := r.load()
 	if err != nil {
@@ -51,7 +51,7 @@ func (r *remote) cluster() (*bootstrap.Cluster, error) {
 }
 
 // load reads the file as it is: up may have letters that complete it.
-func (r *remote) load() (*bootstrap.Cluster, error) {
+func (r *clusterFlags) load() (*bootstrap.Cluster, error) {
 	c, err := bootstrap.Load(r.file)
 	if errors.Is(err, bootstrap.ErrNoFile) {
 		return nil, usage(fmt.Sprintf("there is no %s in this folder", r.file), "mlfnode up -a HOST,HOST -m 1 -w 2 makes one; or name another with -f FILE")
@@ -67,7 +67,7 @@ func explainCluster(err error) error {
 }
 
 // sshOptions prepares the work on the machines of a cluster. done releases what it needs.
-func sshOptions(ui *console, r *remote, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
+func sshOptions(ui *console, r *clusterFlags, cluster *bootstrap.Cluster) (o bootstrap.Options, done func(), err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return o, nil, fmt.Errorf("find this program: %w", err)
@@ -76,13 +76,13 @@ func sshOptions(ui *console, r *remote, cluster *bootstrap.Cluster) (o bootstrap
 	if err != nil {
 		return o, nil, fmt.Errorf("find this machine's name: %w", err)
 	}
-	view := newView(ui)
+	view := newClusterView(ui)
 	d, err := shell.NewDialer(shell.Options{Key: expandHome(cluster.Key), AcceptNew: r.acceptNew, Prompt: newPrompter(ui, view)})
 	if err != nil {
 		return o, nil, explainProblem(err)
 	}
 	o = bootstrap.Options{
-		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.tell, Agree: (&asker{ui, view}).agree,
+		Cluster: cluster, Builds: bootstrap.NewBuilds(self), Self: host, DryRun: r.dryRun, Tell: view.showEvent, Agree: (&prompter{ui, view}).confirmLosses,
 		Dial: func(ctx context.Context, address string) (shell.Machine, string, error) {
 			if address == bootstrap.LocalAddress {
 				return shell.Local{}, "", nil
@@ -113,7 +113,7 @@ func expandHome(path string) string {
 
 // clusterCommand makes a command that does something on all machines of the cluster in cluster.yaml.
 func clusterCommand(ui *console, c *cobra.Command, act func(ctx context.Context, o bootstrap.Options, args []string) ([]bootstrap.Outcome, error)) *cobra.Command {
-	r := &remote{}
+	r := &clusterFlags{}
 	r.add(ui, c)
 	if c.Args == nil {
 		c.Args = noArgument
@@ -221,7 +221,7 @@ func statusCommand(ui *console) *cobra.Command {
 }
 
 func moveMasterCommand(a *app) *cobra.Command {
-	r := &remote{}
+	r := &clusterFlags{}
 	c := &cobra.Command{
 		Use: "move-master HOST", Short: "Move the master to another machine of the cluster", Args: oneArgument,
 		Long: `move-master stops the nodes on the master's machine and on HOST, one of the machines in cluster.yaml, copies everything that the
@@ -319,7 +319,7 @@ func printOutcomes(ui *console, all []bootstrap.Outcome) error {
 		}
 		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, state)
 	}
-	if err := t.end(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	printNotes(ui, all)
@@ -352,7 +352,7 @@ func printStatus(ui *console, all []bootstrap.Outcome) error {
 		}
 		t.row(o.Host, o.Address, rolesText(o.Roles), o.Service, o.Member, seen.Running, gpus, state)
 	}
-	if err := t.end(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	printNotes(ui, all)

@@ -11,21 +11,23 @@ import (
 	"mlfnode/cluster/bootstrap"
 )
 
-// view shows what is going on at the machines: on a terminal a table that changes, elsewhere a line for each step that ended.
-type view struct {
+// clusterView shows what is going on at the machines: on a terminal a table that changes, elsewhere a line for each step that ended.
+type clusterView struct {
 	w        io.Writer
 	terminal bool
 
 	mu     sync.Mutex
-	rows   []*viewRow
+	rows   []*machineRow
 	drawn  int // lines on the terminal
 	pauses int // how many have the terminal for themselves
 }
 
-func newView(ui *console) *view { return &view{w: ui.stderr, terminal: isTerminal(ui.stderr)} }
+func newClusterView(ui *console) *clusterView {
+	return &clusterView{w: ui.stderr, terminal: isTerminal(ui.stderr)}
+}
 
-// tell is for bootstrap.Options.
-func (v *view) tell(e bootstrap.Event) {
+// showEvent is for bootstrap.Options.
+func (v *clusterView) showEvent(e bootstrap.Event) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	r := v.row(e.Host)
@@ -36,7 +38,7 @@ func (v *view) tell(e bootstrap.Event) {
 	switch {
 	case v.terminal && v.pauses > 0: // shown with what comes next
 	case v.terminal:
-		v.draw(size(v.w))
+		v.draw(terminalSize(v.w))
 	case e.Done:
 		fmt.Fprintf(v.w, "%-12s %s  (%.1f s)\n", e.Host, oneLine(r.text), e.Took.Seconds())
 	}
@@ -54,31 +56,31 @@ func outcomeOf(e *bootstrap.Event) string {
 	return "ok"
 }
 
-func (v *view) row(host string) *viewRow {
+func (v *clusterView) row(host string) *machineRow {
 	for _, r := range v.rows {
 		if r.host == host {
 			return r
 		}
 	}
-	r := &viewRow{host: host}
+	r := &machineRow{host: host}
 	v.rows = append(v.rows, r)
 	return r
 }
 
 // draw writes the table over the last one.
-func (v *view) draw(columns, lines int) {
+func (v *clusterView) draw(columns, lines int) {
 	var b strings.Builder
-	b.WriteString(v.erase())
+	b.WriteString(v.eraseSequence())
 	shown := v.lines(max(lines-1, 2)) // the cursor has the last line
 	for _, line := range shown {
-		b.WriteString(fit(line, columns-1) + "\n")
+		b.WriteString(truncate(line, columns-1) + "\n")
 	}
 	v.drawn = len(shown)
 	_, _ = io.WriteString(v.w, b.String()) // a terminal that is gone is noticed by its signal
 }
 
-// erase is what takes the last table off the terminal.
-func (v *view) erase() string {
+// eraseSequence is what takes the last table off the terminal.
+func (v *clusterView) eraseSequence() string {
 	if v.drawn == 0 {
 		return ""
 	}
@@ -87,11 +89,11 @@ func (v *view) erase() string {
 
 // lines is the table. A terminal cannot be written to above its first line, so that one that is too low for all machines shows
 // how many are where, then those that have failed and those that are busy.
-func (v *view) lines(most int) []string {
+func (v *clusterView) lines(most int) []string {
 	chosen, lines := v.rows, []string(nil)
 	if len(v.rows) > most {
 		lines = []string{v.summary()}
-		chosen = v.chosen(most - 1)
+		chosen = v.mostUrgent(most - 1)
 	}
 	for _, r := range chosen {
 		lines = append(lines, fmt.Sprintf("%-12s %s", r.host, oneLine(r.text)))
@@ -99,9 +101,9 @@ func (v *view) lines(most int) []string {
 	return lines
 }
 
-// chosen are at most so many rows, those first that ask for attention.
-func (v *view) chosen(most int) []*viewRow {
-	var failed, busy []*viewRow
+// mostUrgent are at most so many rows, those first that ask for attention.
+func (v *clusterView) mostUrgent(most int) []*machineRow {
+	var failed, busy []*machineRow
 	for _, r := range v.rows {
 		if r.failed {
 			failed = append(failed, r)
@@ -114,7 +116,7 @@ func (v *view) chosen(most int) []*viewRow {
 }
 
 // summary counts the machines at each step.
-func (v *view) summary() string {
+func (v *clusterView) summary() string {
 	var steps []bootstrap.Step
 	at, failed := map[bootstrap.Step]int{}, 0
 	for _, r := range v.rows {
@@ -135,10 +137,10 @@ func (v *view) summary() string {
 
 // pause takes the table off the terminal, so that something can be printed or asked there; it comes back with the first event after
 // resume, below that.
-func (v *view) pause() (resume func()) {
+func (v *clusterView) pause() (resume func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	_, _ = io.WriteString(v.w, v.erase()) // as in draw
+	_, _ = io.WriteString(v.w, v.eraseSequence()) // as in draw
 	v.drawn = 0
 	v.pauses++
 	return func() {
@@ -148,8 +150,8 @@ func (v *view) pause() (resume func()) {
 	}
 }
 
-// viewRow is what is known of one machine.
-type viewRow struct {
+// machineRow is what is known of one machine.
+type machineRow struct {
 	host   string
 	step   bootstrap.Step
 	busy   bool // the step is under way

@@ -17,13 +17,13 @@ import (
 func TestViewOfManyHosts(t *testing.T) {
 	const columns, lines, hosts = 60, 12, 200
 	var out bytes.Buffer
-	v := &view{w: &out}
+	v := &clusterView{w: &out}
 	up := regexp.MustCompile(`\x1b\[(\d+)A`)
 	for i := range hosts {
 		name := fmt.Sprintf("host%d", i)
-		v.tell(bootstrap.Event{Host: name, Step: bootstrap.Connect})
+		v.showEvent(bootstrap.Event{Host: name, Step: bootstrap.Connect})
 		if i%2 == 0 {
-			v.tell(bootstrap.Event{Host: name, Step: bootstrap.Connect, Done: true, Err: errors.New(strings.Repeat("no answer ", 20))})
+			v.showEvent(bootstrap.Event{Host: name, Step: bootstrap.Connect, Done: true, Err: errors.New(strings.Repeat("no answer ", 20))})
 		}
 		out.Reset()
 		v.draw(columns, lines)
@@ -59,7 +59,7 @@ func TestTextIsWhole(t *testing.T) {
 	long := strings.Repeat("word ", 20) + "end"
 	table := newTextTable(&out, "host", "state")
 	table.row(long, long)
-	if err := table.end(); err != nil {
+	if err := table.flush(); err != nil {
 		t.Fatal(err)
 	}
 	if got := out.String(); !strings.HasSuffix(got, "  "+long+"\n") || strings.Count(got, "end") != 1 {
@@ -110,22 +110,22 @@ func show(text string) string {
 // table goes on below the answer.
 func TestQuestionInTheView(t *testing.T) {
 	var out bytes.Buffer
-	v := &view{w: &out, terminal: true}
-	v.tell(bootstrap.Event{Host: "host1", Step: bootstrap.Connect})
-	v.tell(bootstrap.Event{Host: "host2", Step: bootstrap.Connect})
+	v := &clusterView{w: &out, terminal: true}
+	v.showEvent(bootstrap.Event{Host: "host1", Step: bootstrap.Connect})
+	v.showEvent(bootstrap.Event{Host: "host2", Step: bootstrap.Connect})
 	resume := v.pause()
 	within := v.pause()
 	out.WriteString("Connect? (yes/no) ")
-	v.tell(bootstrap.Event{Host: "host2", Step: bootstrap.Connect, Done: true})
+	v.showEvent(bootstrap.Event{Host: "host2", Step: bootstrap.Connect, Done: true})
 	within()
-	v.tell(bootstrap.Event{Host: "host2", Step: bootstrap.Check})
+	v.showEvent(bootstrap.Event{Host: "host2", Step: bootstrap.Check})
 	if got, want := show(out.String()), "Connect? (yes/no) "; got != want {
 		t.Errorf("during the question: got\n%s\nwant\n%s", got, want)
 	}
 	out.WriteString("yes\n")
 	resume()
-	v.tell(bootstrap.Event{Host: "host1", Step: bootstrap.Connect, Done: true})
-	v.tell(bootstrap.Event{Host: "host1", Step: bootstrap.Check})
+	v.showEvent(bootstrap.Event{Host: "host1", Step: bootstrap.Connect, Done: true})
+	v.showEvent(bootstrap.Event{Host: "host1", Step: bootstrap.Check})
 	if got, want := show(out.String()), "Connect? (yes/no) yes\nhost1        check …\nhost2        check …\n"; got != want {
 		t.Errorf("after it: got\n%s\nwant\n%s", got, want)
 	}

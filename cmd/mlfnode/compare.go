@@ -41,7 +41,7 @@ and over those that --over names.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			var ids [2]grid.SweepID
 			for i, arg := range args {
-				id, err := target(arg)
+				id, err := parseTarget(arg)
 				if err != nil {
 					return err
 				}
@@ -56,7 +56,7 @@ and over those that --over names.`,
 			if a.json && !c.Flags().Changed("limit") {
 				f.limit = 0
 			}
-			return a.read(c.Context(), func(s *node.Session) error { return compareSweeps(c.Context(), a.console, s.Client(), ids, &f) })
+			return a.withSession(c.Context(), func(s *node.Session) error { return compareSweeps(c.Context(), a.console, s.Client(), ids, &f) })
 		},
 	}
 	c.Flags().StringSliceVar(&f.over, "over", nil, "average over these `PARAMETERS`, such as a seed")
@@ -69,7 +69,7 @@ and over those that --over names.`,
 // comparison is what `compare --json` prints. Of two things the first belongs to the first sweep.
 type comparison struct {
 	Sweeps     [2]string       `json:"sweeps"`
-	Differs    []setting       `json:"differs"`
+	Differs    []difference    `json:"differs"`
 	Value      string          `json:"value"`
 	Goal       string          `json:"goal"` // "maximize" or "minimize", "" where it is not known which values are better
 	Over       []string        `json:"over"` // parameters that means are taken over
@@ -83,8 +83,8 @@ type comparison struct {
 	Half       figure          `json:"half"`       // half the width of its 95 % confidence interval
 }
 
-// setting is something that two sweeps ran differently; empty where one of them has none.
-type setting struct {
+// difference is something that two sweeps ran differently; empty where one of them has none.
+type difference struct {
 	Name   string    `json:"name"`
 	Values [2]string `json:"values"`
 }
@@ -99,7 +99,7 @@ type comparedPoint struct {
 func compareSweeps(ctx context.Context, ui *console, c *api.Client, ids [2]grid.SweepID, f *compareFlags) error {
 	var about [2]api.Description
 	for i, id := range ids {
-		d, told, err := described(ctx, c, id)
+		d, told, err := describeSweep(ctx, c, id)
 		if err != nil {
 			return err
 		}
@@ -144,7 +144,7 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 	other.goal = value.goal
 	var keys []string
 	over := []string{}
-	for _, key := range slices.Concat(first.Keys, without(second.Keys, first.Keys)) {
+	for _, key := range slices.Concat(first.Keys, withoutKeys(second.Keys, first.Keys)) {
 		repeats := key == grid.RepeatKey && (about[0].Task.Repeat || about[1].Task.Repeat)
 		if repeats || slices.Contains(f.over, key) || !slices.Contains(first.Keys, key) || !slices.Contains(second.Keys, key) {
 			over = append(over, key)
@@ -176,7 +176,7 @@ func (r *comparison) join(groups *[2]*grouping) {
 	var differences moments.Moments
 	for i, g := range groups {
 		for _, own := range g.all {
-			place := equal(own.params)
+			place := pointKey(own.params)
 			other := groups[1-i].place[place]
 			if i == 1 && other != nil {
 				continue // it stands there already
@@ -204,15 +204,15 @@ func (r *comparison) join(groups *[2]*grouping) {
 }
 
 // differences lists what two sweeps ran differently.
-func differences(about *[2]api.Description) []setting {
+func differences(about *[2]api.Description) []difference {
 	var names []string
 	var values [2]map[string]string
 	for i := range about {
 		d := &about[i]
 		values[i] = map[string]string{}
-		all := append([]fact{{"files", strings.Join(d.Sweep.Bundles, ", then ")}}, settingsOf(d)...)
+		all := append([]factLine{{"files", strings.Join(d.Sweep.Bundles, ", then ")}}, settingsOf(d)...)
 		if d.Origin != nil {
-			all = append(all, fact{"git", gitText(d.Origin.Git)}, fact{"folder", d.Origin.Folder}, fact{"host", d.Origin.Host}, fact{"owner", d.Origin.User})
+			all = append(all, factLine{"git", gitText(d.Origin.Git)}, factLine{"folder", d.Origin.Folder}, factLine{"host", d.Origin.Host}, factLine{"owner", d.Origin.User})
 		}
 		for _, f := range all {
 			if !slices.Contains(names, f.name) {
@@ -224,10 +224,10 @@ func differences(about *[2]api.Description) []setting {
 			values[i][f.name] = f.text
 		}
 	}
-	differs := []setting{}
+	differs := []difference{}
 	for _, name := range names {
 		if a, b := values[0][name], values[1][name]; a != b {
-			differs = append(differs, setting{name, [2]string{a, b}})
+			differs = append(differs, difference{name, [2]string{a, b}})
 		}
 	}
 	return differs
@@ -239,7 +239,7 @@ func printComparison(ui *console, r *comparison, keys []string, limit int64) err
 		for _, s := range r.Differs {
 			t.row(s.Name, cmp.Or(s.Values[0], "-"), cmp.Or(s.Values[1], "-"))
 		}
-		if err := t.end(); err != nil {
+		if err := t.flush(); err != nil {
 			return err
 		}
 		fmt.Fprintln(ui.stdout)
@@ -257,7 +257,7 @@ func printComparison(ui *console, r *comparison, keys []string, limit int64) err
 		}
 		t.row(append(row, p.Sweeps[0].text(), p.Sweeps[1].text(), cmp.Or(p.Difference.text(), "-"))...)
 	}
-	if err := t.end(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	if n := len(r.Points); n > len(shown) {

@@ -13,8 +13,8 @@ import (
 	"mlfnode/node/api"
 )
 
-// completionTime is how long a shell waits for the names of sweeps.
-const completionTime = 3 * time.Second
+// completionTimeout is how long a shell waits for the names of sweeps.
+const completionTimeout = 3 * time.Second
 
 // completeSweeps completes the sweeps that a command may act on, the newest first, by id and by name. Where it can't, it gives none.
 func completeSweeps(to *connector) cobra.CompletionFunc {
@@ -22,11 +22,11 @@ func completeSweeps(to *connector) cobra.CompletionFunc {
 		if len(args) > 0 && c.Args != nil && c.Args(c, append(args, api.Last)) != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		ctx, stop := context.WithTimeout(c.Context(), completionTime)
+		ctx, stop := context.WithTimeout(c.Context(), completionTimeout)
 		defer stop()
 		quiet := to.withConsole(newConsole(to.stdout, io.Discard))
 		var all []api.Sweep
-		err := quiet.read(ctx, func(s *node.Session) (err error) {
+		err := quiet.withSession(ctx, func(s *node.Session) (err error) {
 			all, err = s.Client().Sweeps(ctx)
 			return err
 		})
@@ -39,9 +39,9 @@ func completeSweeps(to *connector) cobra.CompletionFunc {
 		}
 		list := []cobra.Completion{api.Last + "\tthe newest sweep"}
 		for _, v := range slices.Backward(all) {
-			list = append(list, string(v.Sweep)+"\t"+summary(&v)+", "+ago(v.Submitted))
+			list = append(list, string(v.Sweep)+"\t"+summaryLine(&v)+", "+timeAgo(v.Submitted))
 			if v.Name != "" && named[v.Name] == 1 && !strings.ContainsAny(v.Name, " \t") {
-				list = append(list, v.Name+"\t"+summary(&v))
+				list = append(list, v.Name+"\t"+summaryLine(&v))
 			}
 		}
 		return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder

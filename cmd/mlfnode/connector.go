@@ -37,9 +37,9 @@ func (c *connector) withConsole(ui *console) *connector {
 // errNoState is the answer of read when nothing was ever stored; looking makes no state.
 var errNoState = failed("there is no sweep yet", "mlfnode sweep PROJECT")
 
-// reattachments bounds how often a command looks for a node again that went away in the middle. A node leaves in good order
+// maxReattachments bounds how often a command looks for a node again that went away in the middle. A node leaves in good order
 // when its terminal's work is done, so meeting several that leave is bad luck already.
-const reattachments = 10
+const maxReattachments = 10
 
 // settings loads the configuration, with the global flags over it.
 func (c *connector) settings() (config.Config, error) {
@@ -52,7 +52,7 @@ func (c *connector) settings() (config.Config, error) {
 			return cfg, usage("--state-dir: "+err.Error(), "")
 		}
 	}
-	if nested := nestedState(); c.local && c.state == "" && nested != "" {
+	if nested := trialNodeState(); c.local && c.state == "" && nested != "" {
 		cfg.StateDir = nested
 		if err := cfg.WithinTrial(); err != nil {
 			return cfg, usage(err.Error(), "leave these variables as the trial's node has set them")
@@ -86,8 +86,8 @@ func (c *connector) configFile() string {
 	return file
 }
 
-// knownState gives errNoState where no state folder is.
-func (c *connector) knownState() error {
+// requireState gives errNoState where no state folder is.
+func (c *connector) requireState() error {
 	cfg, err := c.settings()
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func (c *connector) destination(cfg *config.Config) (destination, error) {
 	case err != nil:
 		return d, err
 	case moved != nil && contact == nil:
-		return d, failed(explain(moved).msg, "run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
+		return d, failed(asFailure(moved).msg, "run this on that machine, or get access to it from here with: mlfnode token use --master HOST")
 	case d.role == trust.Worker && contact == nil:
 		master := node.MasterOf(cfg.StateDir)
 		return d, failed(fmt.Sprintf("this machine is a worker of the cluster of %s, and you have no token for it", master),
@@ -165,18 +165,18 @@ func (c *connector) attach(ctx context.Context, host bool) (*node.Session, error
 		return nil, err
 	}
 	if d.alone() {
-		if err := makeState(c.console, cfg.StateDir); err != nil {
+		if err := makeStateFolder(c.console, cfg.StateDir); err != nil {
 			return nil, err
 		}
-		return node.Attach(ctx, cfg, host, func() { c.say("another mlfnode uses the state folder %s; waiting for it", fromHere(cfg.StateDir)) })
+		return node.Attach(ctx, cfg, host, func() { c.say("another mlfnode uses the state folder %s; waiting for it", relativePath(cfg.StateDir)) })
 	}
-	return c.inCluster(ctx, &cfg, &d)
+	return c.connectToCluster(ctx, &cfg, &d)
 }
 
-// inCluster gives a session with the master. It waits some seconds for one that is being restarted.
-func (c *connector) inCluster(ctx context.Context, cfg *config.Config, d *destination) (*node.Session, error) {
+// connectToCluster gives a session with the master. It waits some seconds for one that is being restarted.
+func (c *connector) connectToCluster(ctx context.Context, cfg *config.Config, d *destination) (*node.Session, error) {
 	if d.contact == nil {
-		return c.own(ctx, cfg, d.role)
+		return c.ownNode(ctx, cfg, d.role)
 	}
 	if d.role == trust.Master {
 		if s, _ := node.At(ctx, *cfg); s != nil {
@@ -186,25 +186,25 @@ func (c *connector) inCluster(ctx context.Context, cfg *config.Config, d *destin
 	return node.ReachAgain(ctx, d.contact, func() { c.say("the master does not answer; waiting for it") })
 }
 
-// own gives a session with this machine's node in its cluster.
-func (c *connector) own(ctx context.Context, cfg *config.Config, role trust.NodeRole) (*node.Session, error) {
+// ownNode gives a session with this machine's node in its cluster.
+func (c *connector) ownNode(ctx context.Context, cfg *config.Config, role trust.NodeRole) (*node.Session, error) {
 	s, err := node.Await(ctx, *cfg, func() { c.say("the %s of this machine does not answer; waiting for it", role) })
 	if !errors.Is(err, node.ErrDown) {
 		return s, err
 	}
-	if name := ownerOf(cfg.StateDir); name != "" {
-		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(cfg.StateDir), name), asOwner(name))
+	if name := otherOwner(cfg.StateDir); name != "" {
+		return nil, failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(cfg.StateDir), name), runAsHint(name))
 	}
 	start := map[trust.NodeRole]string{trust.Master: "mlfnode master", trust.Worker: "mlfnode join"}[role]
 	if c.state != "" {
 		start += " --state-dir " + c.state
 	}
-	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, fromHere(cfg.StateDir)),
+	return nil, failed(fmt.Sprintf("the %s of this machine is down; its state folder is %s", role, relativePath(cfg.StateDir)),
 		fmt.Sprintf("start it with: %s, or bring its cluster up with: mlfnode up -f; --local runs on this machine alone", start))
 }
 
-// nearest gives a session with the node of this machine, or with the master.
-func (c *connector) nearest(ctx context.Context) (*node.Session, error) {
+// nearestNode gives a session with the node of this machine, or with the master.
+func (c *connector) nearestNode(ctx context.Context) (*node.Session, error) {
 	cfg, err := c.settings()
 	if err != nil {
 		return nil, err
@@ -219,23 +219,23 @@ func (c *connector) nearest(ctx context.Context) (*node.Session, error) {
 	}
 	switch {
 	case d.role != "" && (err != nil || d.contact == nil):
-		return c.own(ctx, &cfg, d.role)
+		return c.ownNode(ctx, &cfg, d.role)
 	case err != nil:
 		return nil, err
 	case d.alone():
 		return nil, failed("no node of a cluster runs on this machine", "start one with: mlfnode master, or join one with: mlfnode join --seed HOST")
 	}
-	return c.inCluster(ctx, &cfg, &d)
+	return c.connectToCluster(ctx, &cfg, &d)
 }
 
-// read calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with
+// withSession calls fn with a node that is there for reading. When the node goes away in the middle, fn is called again with
 // another one, unless it has printed something already.
-func (c *connector) read(ctx context.Context, fn func(*node.Session) error) error {
-	if err := c.knownState(); err != nil {
+func (c *connector) withSession(ctx context.Context, fn func(*node.Session) error) error {
+	if err := c.requireState(); err != nil {
 		return err
 	}
 	before := c.stdout.written
-	return again(func() error {
+	return retryWhileLost(func() error {
 		s, err := c.attach(ctx, false)
 		if err != nil {
 			return err
@@ -245,9 +245,9 @@ func (c *connector) read(ctx context.Context, fn func(*node.Session) error) erro
 	}, func(err error) bool { return c.stdout.written == before })
 }
 
-// begin finds the node or becomes it, and calls fn with it; to detach, it has one running in the background. It gives the
+// openSession finds the node or becomes it, and calls fn with it; to detach, it has one running in the background. It gives the
 // session that fn succeeded with. fn is called again when the node goes away in the middle, so it must bear that.
-func (c *connector) begin(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
+func (c *connector) openSession(ctx context.Context, detach bool, fn func(*api.Client) error) (*node.Session, error) {
 	if !detach {
 		cfg, err := c.settings()
 		if err != nil {
@@ -255,17 +255,17 @@ func (c *connector) begin(ctx context.Context, detach bool, fn func(*api.Client)
 		}
 		d, err := c.destination(&cfg)
 		if err == nil {
-			err = notInside(&cfg, &d)
+			err = refuseInsideTrial(&cfg, &d)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
 	var s *node.Session
-	err := again(func() error {
+	err := retryWhileLost(func() error {
 		var err error
 		if detach {
-			err = c.detachable(ctx)
+			err = c.ensureBackgroundNode(ctx)
 		}
 		if err == nil {
 			s, err = c.attach(ctx, true)
@@ -281,13 +281,13 @@ func (c *connector) begin(ctx context.Context, detach bool, fn func(*api.Client)
 	return s, err
 }
 
-// onMaster calls fn with the master of a cluster.
-func (c *connector) onMaster(ctx context.Context, fn func(*api.Client) error) error {
-	return c.atMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
+// callMaster calls fn with the master of a cluster.
+func (c *connector) callMaster(ctx context.Context, fn func(*api.Client) error) error {
+	return c.withMaster(ctx, func(s *node.Session) error { return fn(s.Client()) })
 }
 
-// atMaster calls fn with a session with the master of a cluster.
-func (c *connector) atMaster(ctx context.Context, fn func(*node.Session) error) error {
+// withMaster calls fn with a session with the master of a cluster.
+func (c *connector) withMaster(ctx context.Context, fn func(*node.Session) error) error {
 	cfg, err := c.settings()
 	if err != nil {
 		return err
@@ -299,7 +299,7 @@ func (c *connector) atMaster(ctx context.Context, fn func(*node.Session) error) 
 	if d.alone() {
 		return failed("no master runs on this machine, and you are in no cluster", "start one with: mlfnode master, or choose one with: mlfnode token use --master HOST")
 	}
-	s, err := c.inCluster(ctx, &cfg, &d)
+	s, err := c.connectToCluster(ctx, &cfg, &d)
 	if err != nil {
 		return err
 	}
@@ -307,11 +307,11 @@ func (c *connector) atMaster(ctx context.Context, fn func(*node.Session) error) 
 	return fn(s)
 }
 
-// again calls fn until the node does not go away in its middle.
-func again(fn func() error, may func(error) bool) error {
+// retryWhileLost calls fn until the node does not go away in its middle.
+func retryWhileLost(fn func() error, may func(error) bool) error {
 	for n := 0; ; n++ {
 		err := fn()
-		if !errors.Is(err, api.ErrLost) || n == reattachments || !may(err) {
+		if !errors.Is(err, api.ErrLost) || n == maxReattachments || !may(err) {
 			return err
 		}
 	}

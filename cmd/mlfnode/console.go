@@ -49,7 +49,7 @@ func (s *screen) complete(err error) error {
 	if s.err == nil || errors.Is(s.err, syscall.EPIPE) || err != nil && !errors.Is(err, s.err) {
 		return err
 	}
-	return failed(fmt.Sprintf("the output can't be written: %v", bare(s.err)), "make room where it goes, or send it elsewhere")
+	return failed(fmt.Sprintf("the output can't be written: %v", withoutPath(s.err)), "make room where it goes, or send it elsewhere")
 }
 
 func (ui *console) say(format string, v ...any) { fmt.Fprintf(ui.stderr, format+"\n", v...) }
@@ -61,12 +61,12 @@ func (ui *console) warn(err error) {
 	}
 }
 
-// report prints an error for the user and gives the exit code.
-func (ui *console) report(err error) int {
+// printError prints an error for the user and gives the exit code.
+func (ui *console) printError(err error) int {
 	if err == nil {
 		return 0
 	}
-	f := explain(err)
+	f := asFailure(err)
 	if f.msg != "" {
 		// What another machine has said may be in it.
 		for i, line := range strings.Split(printable.Text(f.msg, longestMessage), "\n") {
@@ -102,8 +102,8 @@ func (ui *console) printJSON(v any) error {
 
 // jsonArray prints values as they come: the whole list is never in memory.
 type jsonArray struct {
-	w     io.Writer
-	began bool
+	w    io.Writer
+	open bool
 }
 
 func (j *jsonArray) add(v any) error {
@@ -112,16 +112,16 @@ func (j *jsonArray) add(v any) error {
 		return err
 	}
 	sep := ",\n"
-	if !j.began {
-		sep, j.began = "[\n", true
+	if !j.open {
+		sep, j.open = "[\n", true
 	}
 	_, err = fmt.Fprintf(j.w, "%s%s", sep, b)
 	return err
 }
 
-func (j *jsonArray) end() error {
+func (j *jsonArray) close() error {
 	text := "\n]\n"
-	if !j.began {
+	if !j.open {
 		text = "[]\n"
 	}
 	_, err := io.WriteString(j.w, text)

@@ -83,9 +83,9 @@ func printContexts(ui *console) error {
 		if c.Down {
 			master += " (down)"
 		}
-		t.row(mark, c.ID, master, c.Role, ago(c.Used))
+		t.row(mark, c.ID, master, c.Role, timeAgo(c.Used))
 	}
-	return t.end()
+	return t.flush()
 }
 
 func useContext(ui *console, name, master string) error {
@@ -120,8 +120,8 @@ func useContext(ui *console, name, master string) error {
 	return nil
 }
 
-// welcomeTime bounds a try to reach the master.
-const welcomeTime = 5 * time.Second
+// reachTimeout bounds a try to reach the master.
+const reachTimeout = 5 * time.Second
 
 // setUpAccess lets this user's commands go to the cluster that has come up, unless they do already.
 func setUpAccess(ctx context.Context, ui *console, addresses []string, makeToken func() (string, error)) string {
@@ -163,7 +163,7 @@ func noteKeptContext(ui *console, file string) {
 }
 
 func introduce(ctx context.Context, address string, token trust.Token) (trust.Context, error) {
-	ctx, stop := context.WithTimeout(ctx, welcomeTime)
+	ctx, stop := context.WithTimeout(ctx, reachTimeout)
 	defer stop()
 	return node.Introduce(ctx, address, token)
 }
@@ -182,7 +182,7 @@ func hasAccess(ctx context.Context, addresses []string) (known, wasDown bool) {
 	if err != nil || contact == nil {
 		return false, false
 	}
-	ctx, stop := context.WithTimeout(ctx, welcomeTime)
+	ctx, stop := context.WithTimeout(ctx, reachTimeout)
 	defer stop()
 	s, err := node.Reach(ctx, contact)
 	if err != nil {
@@ -235,7 +235,7 @@ func wasPurged(ctx context.Context, known trust.Context, master *bootstrap.Outco
 		return false
 	}
 	here := false
-	ctx, stop := context.WithTimeout(ctx, welcomeTime)
+	ctx, stop := context.WithTimeout(ctx, reachTimeout)
 	defer stop()
 	for _, address := range known.Master {
 		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address); err == nil {

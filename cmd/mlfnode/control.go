@@ -18,7 +18,7 @@ func actOnSweep(ctx context.Context, a *app, id grid.TrialID, fn func(*api.Clien
 	if id.Index >= 0 {
 		return usage("this acts on a whole sweep", fmt.Sprintf("name it without the trial: %s", id.Sweep))
 	}
-	return a.read(ctx, func(s *node.Session) error {
+	return a.withSession(ctx, func(s *node.Session) error {
 		done, err := fn(s.Client(), id.Sweep)
 		if err != nil {
 			return err
@@ -43,7 +43,7 @@ func resumeCommand(a *app) *cobra.Command {
 				return usage("resume acts on a whole sweep", fmt.Sprintf("mlfnode resume %s, or: mlfnode retry %s", id.Sweep, id))
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, func(c *api.Client, v api.Sweep) (api.Done, error) {
-				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
+				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Resume(ctx, v.Sweep) })
 			})
 		})
 	c.Long = `Continue a sweep that was paused or interrupted, and watch it as sweep does.
@@ -70,7 +70,7 @@ func cancelTrial(ctx context.Context, a *app, id grid.TrialID, save bool) error 
 	if save {
 		return usage("--save is for a whole sweep", fmt.Sprintf("mlfnode cancel %s", id))
 	}
-	return a.read(ctx, func(s *node.Session) error {
+	return a.withSession(ctx, func(s *node.Session) error {
 		if err := checkMaster(ctx, s.Client(), grid.OrderIndex, []grid.Feature{grid.FeatureCancel}); err != nil {
 			return err
 		}
@@ -126,7 +126,7 @@ func setOnSweep(ctx context.Context, a *app, id grid.TrialID, q api.Set) error {
 	if err := q.Check(); err != nil {
 		return asUsage(err)
 	}
-	return a.read(ctx, func(s *node.Session) error {
+	return a.withSession(ctx, func(s *node.Session) error {
 		features := []grid.Feature{grid.FeatureSet}
 		if q.Timeout != nil {
 			features = append(features, grid.FeatureTimeout)

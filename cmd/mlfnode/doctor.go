@@ -48,12 +48,12 @@ first, then those of this node, then mlfnode's own.`,
 	return c
 }
 
-// gpuLimit bounds doctor's look at the GPUs.
-const gpuLimit = 10 * time.Second
+// gpuQueryTimeout bounds doctor's look at the GPUs.
+const gpuQueryTimeout = 10 * time.Second
 
-// gpuFacts asks the driver of this machine's GPUs, and names those that trials can have.
-func gpuFacts(ctx context.Context) (facts doctor.GPUs, uuids []string) {
-	ctx, stop := context.WithTimeout(ctx, gpuLimit)
+// queryGPUs asks the driver of this machine's GPUs, and names those that trials can have.
+func queryGPUs(ctx context.Context) (facts doctor.GPUs, uuids []string) {
+	ctx, stop := context.WithTimeout(ctx, gpuQueryTimeout)
 	defer stop()
 	m, err := inventory.Read(ctx)
 	if err != nil {
@@ -81,10 +81,10 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	if err != nil {
 		return doctor.Host{}, err
 	}
-	facts := serviceFacts(ctx)
-	gpus, uuids := gpuFacts(ctx)
+	facts := queryService(ctx)
+	gpus, uuids := queryGPUs(ctx)
 	h := doctor.Host{
-		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: ports(&cfg), Seed: seed,
+		StateDir: cfg.StateDir, Node: cfg.Node, Version: cfg.Version, Ports: doctorPorts(&cfg), Seed: seed,
 		Bind: cfg.Cluster.Bind, Advertise: cfg.Cluster.Advertise, GPUs: gpus, Containers: node.ContainerFacts(ctx, cfg, uuids),
 		Limits: doctor.Limits(facts), Service: facts, Running: node.Running(ctx, cfg),
 	}
@@ -106,8 +106,8 @@ func doctorHost(ctx context.Context, a *app, seed string) (doctor.Host, error) {
 	return h, nil
 }
 
-// serviceFacts looks for a service of the system first, then for one of this user.
-func serviceFacts(ctx context.Context) *doctor.Service {
+// queryService looks for a service of the system first, then for one of this user.
+func queryService(ctx context.Context) *doctor.Service {
 	f := &doctor.Service{Systemd: true}
 	for _, user := range []bool{false, true} {
 		s, err := service.Status(ctx, service.Home{User: user})
@@ -157,8 +157,8 @@ func printFindings(ui *console, found []doctor.Finding) error {
 	return nil
 }
 
-// mirror asks the master about this host: what time it is there, and whether it gets through to us. It is nil without a contact.
-type mirror struct {
+// masterProbe asks the master about this host: what time it is there, and whether it gets through to us. It is nil without a contact.
+type masterProbe struct {
 	client *api.Client
 	node   string
 	agent  bool // our agent has the ports
@@ -170,26 +170,26 @@ func askMaster(a *app, h *doctor.Host) {
 	if err != nil || contact == nil {
 		return // then the host is looked at alone
 	}
-	m := &mirror{client: contact.Client(), node: string(h.Node), agent: h.Running}
-	h.Ask, h.Back = m.ask, m.back
+	m := &masterProbe{client: contact.Client(), node: string(h.Node), agent: h.Running}
+	h.Ask, h.Back = m.askNode, m.reachPort
 }
 
-func (m *mirror) ask(ctx context.Context) (doctor.Answer, error) {
+func (m *masterProbe) askNode(ctx context.Context) (doctor.Answer, error) {
 	about, err := m.client.Node(ctx)
 	return doctor.Answer{Time: about.Time, Version: about.Version}, err
 }
 
-// back has the master try a port. Where no agent listens there, this process does for as long.
-func (m *mirror) back(ctx context.Context, network, port string) error {
+// reachPort has the master try a port. Where no agent listens there, this process does for as long.
+func (m *masterProbe) reachPort(ctx context.Context, network, port string) error {
 	number, err := strconv.Atoi(port)
 	if err != nil {
 		return err
 	}
 	switch {
 	case network == "udp" && m.agent:
-		return m.seen(ctx)
+		return m.seenByGossip(ctx)
 	case network == "udp":
-		return m.word(ctx, number)
+		return m.receiveWord(ctx, number)
 	case !m.agent:
 		l, err := net.Listen("tcp", net.JoinHostPort("", port))
 		if err != nil {
@@ -197,11 +197,11 @@ func (m *mirror) back(ctx context.Context, network, port string) error {
 		}
 		defer l.Close()
 	}
-	return m.reach(ctx, api.Reach{Network: network, Port: number})
+	return m.tryPort(ctx, api.Reach{Network: network, Port: number})
 }
 
-// reach has the master try a port.
-func (m *mirror) reach(ctx context.Context, r api.Reach) error {
+// tryPort has the master try a port.
+func (m *masterProbe) tryPort(ctx context.Context, r api.Reach) error {
 	err := m.client.Reach(ctx, r)
 	var refusal *api.Error
 	if errors.As(err, &refusal) && refusal.Status == api.StatusSameHost {
@@ -210,24 +210,24 @@ func (m *mirror) reach(ctx context.Context, r api.Reach) error {
 	return err
 }
 
-// seen asks whether the master's gossip, which goes by UDP, has our agent as alive.
-func (m *mirror) seen(ctx context.Context) error {
+// seenByGossip asks whether the master's gossip, which goes by UDP, has our agent as alive.
+func (m *masterProbe) seenByGossip(ctx context.Context) error {
 	all, err := m.client.Members(ctx)
 	if err != nil {
 		return err
 	}
-	return alive(all, m.node)
+	return checkAlive(all, m.node)
 }
 
-// word waits for what the master sends.
-func (m *mirror) word(ctx context.Context, port int) error {
+// receiveWord waits for what the master sends.
+func (m *masterProbe) receiveWord(ctx context.Context, port int) error {
 	l, err := net.ListenPacket("udp", net.JoinHostPort("", strconv.Itoa(port)))
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	word := rand.Text()
-	if err := m.reach(ctx, api.Reach{Network: "udp", Port: port, Word: word}); err != nil {
+	if err := m.tryPort(ctx, api.Reach{Network: "udp", Port: port, Word: word}); err != nil {
 		return err
 	}
 	if deadline, ok := ctx.Deadline(); ok {
@@ -247,8 +247,8 @@ func (m *mirror) word(ctx context.Context, port int) error {
 	}
 }
 
-// alive has no error when a node is among the members, and alive. One that gossip does not see gets no trials.
-func alive(all []api.Member, node string) error {
+// checkAlive has no error when a node is among the members, and alive. One that gossip does not see gets no trials.
+func checkAlive(all []api.Member, node string) error {
 	for i := range all {
 		if string(all[i].Node) != node {
 			continue
@@ -261,8 +261,8 @@ func alive(all []api.Member, node string) error {
 	return errors.New("its gossip does not see this node, so this node gets no trials")
 }
 
-// ports are the ports of the settings in doctor's form.
-func ports(cfg *config.Config) doctor.Ports {
+// doctorPorts are the ports of the settings in doctor's form.
+func doctorPorts(cfg *config.Config) doctor.Ports {
 	p := cfg.Cluster.Ports
 	return doctor.Ports{API: p.API, NATS: p.NATS, Gossip: p.Gossip}
 }

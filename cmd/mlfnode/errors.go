@@ -35,9 +35,9 @@ func usage(msg, hint string) error { return &failure{exitUsage, msg, hint} }
 // failed is everything else that the user can do something about.
 func failed(msg, hint string) error { return &failure{exitFailed, msg, hint} }
 
-// interruption takes the place of an error after a signal has ended ctx: what went wrong went wrong for that. A failure
+// asInterruption takes the place of an error after a signal has ended ctx: what went wrong went wrong for that. A failure
 // without words is no error, but the exit code that the command came to.
-func interruption(ctx context.Context, err error) error {
+func asInterruption(ctx context.Context, err error) error {
 	var f *failure
 	if err == nil || ctx.Err() == nil || (errors.As(err, &f) && f.msg == "") {
 		return err
@@ -45,7 +45,7 @@ func interruption(ctx context.Context, err error) error {
 	return &failure{code: exitInterrupted}
 }
 
-func explain(err error) *failure {
+func asFailure(err error) *failure {
 	var f *failure
 	var refusal *api.Error
 	switch {
@@ -63,8 +63,8 @@ func explain(err error) *failure {
 	return &failure{exitFailed, err.Error(), ""}
 }
 
-// bare leaves out the operation and the path of a file error, which the message names already.
-func bare(err error) error {
+// withoutPath leaves out the operation and the path of a file error, which the message names already.
+func withoutPath(err error) error {
 	if e, ok := err.(*fs.PathError); ok {
 		return e.Err
 	}

@@ -148,8 +148,8 @@ func parquetValue(kind parquet.Kind, s string, isNumber bool) (value parquet.Val
 	return parquet.Value{Valid: true, Text: s}, true
 }
 
-// union has the parameters and metrics of all sweeps, in the order in which they are first met.
-func union(all []selection) *api.Sweep {
+// unionOfSweeps has the parameters and metrics of all sweeps, in the order in which they are first met.
+func unionOfSweeps(all []selection) *api.Sweep {
 	if len(all) == 1 {
 		return all[0].sweep
 	}
@@ -170,7 +170,7 @@ func union(all []selection) *api.Sweep {
 
 // writeCSV writes every column that one of the sweeps has, and a row for each trial.
 func writeCSV(ctx context.Context, w io.Writer, c *api.Client, all ...selection) error {
-	v := union(all)
+	v := unionOfSweeps(all)
 	out := csv.NewWriter(w)
 	head := []string{"trial", "index", "state", "attempt", "attempts", "node", "exit_code", "reason"}
 	tail := []string{"started", "ended", "wall_seconds", "cpu_seconds", "peak_memory_bytes"}
@@ -223,7 +223,7 @@ func writeCSVFile(ctx context.Context, c *api.Client, path string, all ...select
 func writeTableFile(v *api.Sweep, path, flag string, write func(io.Writer) error) error {
 	err := writeWhole(path, write)
 	if err != nil {
-		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, bare(err)),
+		return failed(fmt.Sprintf("the table can't be written to %s: %v", path, withoutPath(err)),
 			fmt.Sprintf("the sweep is %s; write the table elsewhere with: mlfnode results %s %s=FILE", v.State, v.Sweep, flag))
 	}
 	return nil

@@ -23,7 +23,7 @@ func extendCommand(a *app) *cobra.Command {
 			if err != nil {
 				return asUsage(err)
 			}
-			draw, err := drawn(sample, len(axes) > 0)
+			draw, err := parseSample(sample, len(axes) > 0)
 			if err != nil {
 				return err
 			}
@@ -31,7 +31,7 @@ func extendCommand(a *app) *cobra.Command {
 				return usage("extend needs values to add", fmt.Sprintf("mlfnode extend %s --set lr=0.3", id.Sweep))
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "to run changed files, start a new sweep", func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return unbroken(ctx, func(ctx context.Context) (api.Done, error) {
+				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) {
 					return c.Extend(ctx, id, api.Extend{Axes: axes, Draw: draw})
 				})
 			}))
@@ -42,8 +42,8 @@ func extendCommand(a *app) *cobra.Command {
 	return c
 }
 
-// drawn reads how many points to add to a sample.
-func drawn(text string, axes bool) (int64, error) {
+// parseSample reads how many points to add to a sample.
+func parseSample(text string, axes bool) (int64, error) {
 	n, err := strconv.ParseInt(text, 10, 64)
 	switch {
 	case text == "":

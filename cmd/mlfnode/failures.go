@@ -22,7 +22,7 @@ func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.
 	if v.Failed == 0 {
 		return nil
 	}
-	all, err := groupsOf(ctx, c, v.Sweep)
+	all, err := failureGroupsOf(ctx, c, v.Sweep)
 	if err != nil {
 		return err
 	}
@@ -42,8 +42,8 @@ func printFailureGroups(ctx context.Context, ui *console, c *api.Client, v *api.
 	return nil
 }
 
-// groupsOf asks for the failures of a sweep. A node of an older version does not tell, nor does one tell of a sweep that was just removed.
-func groupsOf(ctx context.Context, c *api.Client, id grid.SweepID) (api.Failures, error) {
+// failureGroupsOf asks for the failures of a sweep. A node of an older version does not tell, nor does one tell of a sweep that was just removed.
+func failureGroupsOf(ctx context.Context, c *api.Client, id grid.SweepID) (api.Failures, error) {
 	all, err := c.Failures(ctx, id)
 	var refused *api.Error
 	if errors.As(err, &refused) && refused.Status == http.StatusNotFound {
@@ -69,7 +69,7 @@ func checkClass(name string) error {
 func readRules(dir string) ([]classifier.Source, error) {
 	files, err := classifier.ReadFile(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", filepath.Join(dir, classifier.FileName), bare(err))
+		return nil, fmt.Errorf("%s can't be read: %w", filepath.Join(dir, classifier.FileName), withoutPath(err))
 	}
 	return files, nil
 }
@@ -153,7 +153,7 @@ func lastOutput(name string) ([]byte, error) {
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w\n  try: the path of a file with a program's output", name, bare(err))
+		return nil, fmt.Errorf("%s can't be read: %w\n  try: the path of a file with a program's output", name, withoutPath(err))
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && info.Size() > classifier.MaxOutput {
@@ -163,7 +163,7 @@ func lastOutput(name string) ([]byte, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxPipe))
 	if err != nil {
-		return nil, fmt.Errorf("%s can't be read: %w", name, bare(err))
+		return nil, fmt.Errorf("%s can't be read: %w", name, withoutPath(err))
 	}
 	return text, nil
 }

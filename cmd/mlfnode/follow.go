@@ -49,12 +49,12 @@ func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, f
 	if err := f.check(); err != nil {
 		return err
 	}
-	if err := a.knownState(); err != nil {
+	if err := a.requireState(); err != nil {
 		return err
 	}
 	var v api.Sweep
 	var done api.Done
-	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
+	s, err := a.openSession(ctx, f.detach, func(c *api.Client) (err error) {
 		if v, err = c.Sweep(ctx, id); err == nil {
 			done, err = fn(c, v)
 		}
@@ -67,7 +67,7 @@ func runAndFollow(ctx context.Context, a *app, id grid.SweepID, f followFlags, f
 		defer s.Close()
 		a.say("%s is %s; there is nothing left to run", v.Sweep, done.Sweep.State)
 		runNotifyCommand(ctx, a.console, f.notify, &done.Sweep)
-		return verdict(&done.Sweep)
+		return sweepExit(&done.Sweep)
 	}
 	if f.detach {
 		defer s.Close()
@@ -87,13 +87,13 @@ func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlag
 	case errors.Is(err, errDetached):
 		return &failure{code: exitInterrupted}
 	case errors.Is(err, errUnrecorded):
-		f.unstored()
+		f.warnUnrecorded()
 		return &failure{code: exitInterrupted}
 	case f.interrupted():
 		if err == nil || errors.Is(err, api.ErrLost) {
 			ui.say("resume with: mlfnode resume %s", f.id)
 		} else {
-			ui.report(err)
+			ui.printError(err)
 		}
 		return &failure{code: exitInterrupted}
 	}
@@ -101,7 +101,7 @@ func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlag
 		return err
 	}
 	var unranked *failure // the sweep was to find its best trial, and can't tell
-	err = f.whole(ctx, func(ui *console) error {
+	err = f.buffered(ctx, func(ui *console) error {
 		if err := printSummary(ctx, ui, f, v, flags); err != nil || v == nil || v.Succeeded == 0 {
 			return err
 		}
@@ -115,17 +115,17 @@ func followToEnd(ctx context.Context, ui *console, f *follower, flags followFlag
 	if err != nil {
 		return err
 	}
-	if err := f.hosting(ctx); err != nil {
+	if err := f.waitWhileHosting(ctx); err != nil {
 		return err
 	}
-	if err := verdict(v); err != nil || unranked == nil {
+	if err := sweepExit(v); err != nil || unranked == nil {
 		return err
 	}
 	return unranked
 }
 
-// verdict is the exit code that a sweep at rest deserves.
-func verdict(v *api.Sweep) error {
+// sweepExit is the exit code that a sweep at rest deserves.
+func sweepExit(v *api.Sweep) error {
 	if v == nil || v.Failed > 0 || v.OnlyCancelled() > 0 || v.Problem != "" && v.State == grid.SweepPaused {
 		return &failure{code: exitFailed}
 	}

@@ -20,15 +20,15 @@ import (
 // When the node goes away, a follower in a cluster waits for it. On a machine that is in none, the node was another terminal's: this
 // process takes over and goes on where the output stopped.
 type follower struct {
-	app      *app
-	id       grid.SweepID
-	noOutput bool // of trials
-	after    uint64
-	seen     api.Seen
-	lines    *lines
-	progress *progress
-	stops    atomic.Int32 // how often the user wanted to stop
-	release  func()       // gives the signals back
+	app           *app
+	id            grid.SweepID
+	noOutput      bool // of trials
+	after         uint64
+	seen          api.Seen
+	lines         *lineWriter
+	progress      *progress
+	interruptions atomic.Int32 // how often the user wanted to stop
+	release       func()       // gives the signals back
 
 	mu      sync.Mutex
 	session *node.Session
@@ -37,12 +37,12 @@ type follower struct {
 func newFollower(a *app, s *node.Session, id grid.SweepID, flags *followFlags, after uint64) *follower {
 	f := &follower{app: a, session: s, id: id, noOutput: flags.quiet || flags.noOutput, after: after, release: func() {}}
 	f.progress = &progress{w: a.stderr, terminal: isTerminal(a.stderr), quiet: flags.quiet}
-	f.lines = newLines(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })
+	f.lines = newLineWriter(id, a.colours(a.stdout), func(line string) { f.progress.print(a.stdout, line) })
 	return f
 }
 
-// node is the session with the node that has the sweep now.
-func (f *follower) node() *node.Session {
+// currentSession is the session with the node that has the sweep now.
+func (f *follower) currentSession() *node.Session {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.session
@@ -50,21 +50,21 @@ func (f *follower) node() *node.Session {
 
 // close leaves the node, and gives the signals back.
 func (f *follower) close() {
-	f.node().Close()
+	f.currentSession().Close()
 	f.release()
 }
 
 // run follows to the end and gives the sweep at rest. It obeys the user's signals, also one that came before; when one has come,
 // until close.
 func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
-	signals, release := f.app.interrupts.take(syscall.SIGPIPE)
+	signals, release := f.app.interrupts.capture(syscall.SIGPIPE)
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	over := make(chan struct{})
 	f.release = sync.OnceFunc(func() {
 		close(over)
 		release()
 	})
-	go f.obey(ctx, stop, signals, over)
+	go f.handleSignals(ctx, stop, signals, over)
 	defer func() {
 		stop(nil)
 		if !f.interrupted() {
@@ -73,10 +73,10 @@ func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
 	}()
 	for {
 		last, err := f.watch(ctx)
-		f.lines.end()
+		f.lines.flush()
 		f.progress.clear()
 		if errors.Is(err, api.ErrLost) && !f.interrupted() {
-			err = f.again(ctx)
+			err = f.reconnect(ctx)
 			if err == nil {
 				continue
 			}
@@ -88,9 +88,9 @@ func (f *follower) run(ctx context.Context) (*api.Sweep, error) {
 	}
 }
 
-// again finds the node that took over, or becomes it; in a cluster it waits for the master.
-func (f *follower) again(ctx context.Context) error {
-	s := f.node()
+// reconnect finds the node that took over, or becomes it; in a cluster it waits for the master.
+func (f *follower) reconnect(ctx context.Context) error {
+	s := f.currentSession()
 	select {
 	case err := <-s.Failed():
 		return err
@@ -112,66 +112,66 @@ func (f *follower) again(ctx context.Context) error {
 
 func (f *follower) watch(ctx context.Context) (*api.Sweep, error) {
 	var last *api.Sweep
-	for u, err := range f.node().Client().Watch(ctx, f.id, f.after) {
+	for u, err := range f.currentSession().Client().Watch(ctx, f.id, f.after) {
 		if err != nil {
 			return last, err
 		}
 		now := time.Now()
 		switch {
 		case u.Output != nil:
-			f.output(u.Output, now)
+			f.showOutput(u.Output, now)
 		case u.Sweep != nil:
 			last = u.Sweep
-			f.lines.linger(now)
+			f.lines.flushStale(now)
 			f.progress.update(last, now)
 		}
 	}
 	return last, nil
 }
 
-func (f *follower) output(o *api.Output, now time.Time) {
+func (f *follower) showOutput(o *api.Output, now time.Time) {
 	f.after = o.Seq
 	if !f.seen.Fresh(o) {
 		return
 	}
 	if o.Stream == "setup" {
-		f.progress.settingUp(o.Data, now)
+		f.progress.showSetup(o.Data, now)
 	}
 	if !f.noOutput {
-		f.lines.add(o, now)
+		f.lines.write(o, now)
 	}
 }
 
 // interrupted reports whether the user stopped the sweep.
-func (f *follower) interrupted() bool { return f.stops.Load() > 0 }
+func (f *follower) interrupted() bool { return f.interruptions.Load() > 0 }
 
-// hosting keeps this process up while it hosts sweeps of other terminals. A signal leaves at once: their terminals take over.
-func (f *follower) hosting(ctx context.Context) error {
-	if !f.node().Hosting() || f.interrupted() {
+// waitWhileHosting keeps this process up while it hosts sweeps of other terminals. A signal leaves at once: their terminals take over.
+func (f *follower) waitWhileHosting(ctx context.Context) error {
+	if !f.currentSession().Hosting() || f.interrupted() {
 		return nil
 	}
 	notice := time.AfterFunc(time.Second, func() {
 		f.app.say("%s has ended; this terminal stays open while it runs sweeps of other terminals (Ctrl-C leaves)", f.id)
 	})
 	defer notice.Stop()
-	if err := f.node().Idle(ctx); err != nil && ctx.Err() == nil {
+	if err := f.currentSession().Idle(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
 }
 
-// whole calls fn with a console that prints nothing until fn is done, so that fn can be called again when the node goes away in
+// buffered calls fn with a console that prints nothing until fn is done, so that fn can be called again when the node goes away in
 // its middle.
-func (f *follower) whole(ctx context.Context, fn func(*console) error) error {
+func (f *follower) buffered(ctx context.Context, fn func(*console) error) error {
 	var out, complaints bytes.Buffer
-	err := again(func() error {
+	err := retryWhileLost(func() error {
 		out.Reset()
 		complaints.Reset()
 		buffered := *f.app.console
 		buffered.stdout, buffered.stderr = &screen{w: &out}, &complaints
 		err := fn(&buffered)
 		if errors.Is(err, api.ErrLost) {
-			if e := f.again(ctx); e != nil {
+			if e := f.reconnect(ctx); e != nil {
 				return e
 			}
 		}

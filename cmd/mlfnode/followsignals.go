@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// orderTime bounds the wait for the node's answer to a pause or a kill.
-	orderTime = 5 * time.Second
-	// restTime is how long a sweep that was killed may take to be at rest. Then the node ends, which stops its trials as well and
+	// requestTimeout bounds the wait for the node's answer to a pause or a kill.
+	requestTimeout = 5 * time.Second
+	// killTimeout is how long a sweep that was killed may take to be at rest. Then the node ends, which stops its trials as well and
 	// gives them the same time.
-	restTime = 10 * time.Second
+	killTimeout = 10 * time.Second
 )
 
 var (
@@ -30,10 +30,10 @@ var (
 	errUnrecorded = errors.New("the sweep could not be stopped cleanly")
 )
 
-// obey does what signals ask for, until over is closed; stop ends the watching. Alone, Ctrl-C pauses and the second one kills; a
+// handleSignals does what signals ask for, until over is closed; stop ends the watching. Alone, Ctrl-C pauses and the second one kills; a
 // closed terminal, a machine that shuts down and output that nobody reads kill at once. A further signal after that ends the
 // process.
-func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signals <-chan os.Signal, over <-chan struct{}) {
+func (f *follower) handleSignals(ctx context.Context, stop context.CancelCauseFunc, signals <-chan os.Signal, over <-chan struct{}) {
 	answers := make(chan error, 4)
 	killing := false
 	var rest <-chan time.Time
@@ -45,24 +45,24 @@ func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signa
 			if sig == syscall.SIGPIPE && !outputClosed() {
 				continue // it was a connection
 			}
-			n, insists := f.stops.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // other signals may be repeated by the system
+			n, insists := f.interruptions.Add(1), sig == os.Interrupt || sig == syscall.SIGTERM // other signals may be repeated by the system
 			switch {
-			case !f.node().Hosting() && n == 1:
+			case !f.currentSession().Hosting() && n == 1:
 				go func() {
-					f.detach()
+					f.printContinues()
 					stop(errDetached)
 				}()
-			case !f.node().Hosting() && insists:
-				f.app.interrupts.obey(sig)
-			case !f.node().Hosting():
+			case !f.currentSession().Hosting() && insists:
+				f.app.interrupts.raise(sig)
+			case !f.currentSession().Hosting():
 			case killing && insists:
 				f.abandon(sig)
 			case killing:
 			case n == 1 && sig == os.Interrupt:
-				go f.pause(ctx)
+				go f.pauseSweep(ctx)
 			default:
-				killing, rest = true, time.After(restTime)
-				go func() { answers <- f.order(ctx, f.node().Client().Kill) }()
+				killing, rest = true, time.After(killTimeout)
+				go func() { answers <- f.request(ctx, f.currentSession().Client().Kill) }()
 			}
 		case err := <-answers:
 			if err == nil {
@@ -77,9 +77,9 @@ func (f *follower) obey(ctx context.Context, stop context.CancelCauseFunc, signa
 	}
 }
 
-// order asks the node to act on the sweep. It is not an error if the sweep has ended meanwhile.
-func (f *follower) order(ctx context.Context, act func(context.Context, grid.SweepID) (api.Done, error)) error {
-	ctx, stop := context.WithTimeoutCause(ctx, orderTime, errors.New("the node does not answer"))
+// request asks the node to act on the sweep. It is not an error if the sweep has ended meanwhile.
+func (f *follower) request(ctx context.Context, act func(context.Context, grid.SweepID) (api.Done, error)) error {
+	ctx, stop := context.WithTimeoutCause(ctx, requestTimeout, errors.New("the node does not answer"))
 	defer stop()
 	_, err := act(ctx, f.id)
 	var refusal *api.Error
@@ -89,32 +89,32 @@ func (f *follower) order(ctx context.Context, act func(context.Context, grid.Swe
 	return err
 }
 
-// unbroken makes a request that has trials begin. A signal that comes meanwhile is for the follower, once the node has answered: it
+// uninterrupted makes a request that has trials begin. A signal that comes meanwhile is for the follower, once the node has answered: it
 // pauses the sweep, where a node that stopped in the middle would kill the first trials. A node that then does not answer for orderTime
 // is not waited for.
-func unbroken[T any](ctx context.Context, request func(context.Context) (T, error)) (T, error) {
+func uninterrupted[T any](ctx context.Context, request func(context.Context) (T, error)) (T, error) {
 	if ctx.Err() != nil {
 		return request(ctx)
 	}
 	whole, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	defer context.AfterFunc(ctx, func() { time.AfterFunc(orderTime, stop) })()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(requestTimeout, stop) })()
 	return request(whole)
 }
 
-// pause lets no new trial begin.
-func (f *follower) pause(ctx context.Context) {
+// pauseSweep lets no new trial begin.
+func (f *follower) pauseSweep(ctx context.Context) {
 	text := "%s is paused; running trials finish or save their state; press Ctrl-C again to kill them"
-	if err := f.order(ctx, f.node().Client().Pause); err != nil {
+	if err := f.request(ctx, f.currentSession().Client().Pause); err != nil {
 		text = "%s can't be paused: " + oneLine(err.Error()) + "; press Ctrl-C again to stop it"
 	}
 	f.progress.print(f.app.stderr, fmt.Sprintf(text, f.id))
 }
 
-// detach says how to go on with a sweep that this process only watches.
-func (f *follower) detach() {
+// printContinues says how to go on with a sweep that this process only watches.
+func (f *follower) printContinues() {
 	where := "in the cluster"
-	if !f.node().InCluster() {
+	if !f.currentSession().InCluster() {
 		where = "in another terminal"
 	}
 	f.progress.print(f.app.stderr, fmt.Sprintf("%s continues %s; watch it again with: mlfnode resume %[1]s, or follow its output with: mlfnode logs -f %[1]s", f.id, where))
@@ -123,12 +123,12 @@ func (f *follower) detach() {
 
 // abandon ends this process at once.
 func (f *follower) abandon(sig os.Signal) {
-	f.unstored()
-	f.app.interrupts.obey(sig)
+	f.warnUnrecorded()
+	f.app.interrupts.raise(sig)
 }
 
-// unstored says what a stop in bad order leaves behind.
-func (f *follower) unstored() {
+// warnUnrecorded says what a stop in bad order leaves behind.
+func (f *follower) warnUnrecorded() {
 	f.app.say("the end of the last trials of %s was not recorded; continue with: mlfnode resume %s", f.id, f.id)
 }
 

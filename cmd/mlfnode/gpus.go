@@ -35,7 +35,7 @@ func printGPUs(ui *console, all []api.Member) error {
 	var notes []string
 	for i := range all {
 		m := &all[i]
-		if !isThere(m) {
+		if !mayWork(m) {
 			continue
 		}
 		devices = append(devices, m.Devices...)
@@ -66,13 +66,13 @@ func printGPUs(ui *console, all []api.Member) error {
 		if g.Instance >= 0 {
 			number, model = number+"."+strconv.Itoa(g.Instance), g.Profile
 		}
-		t.row(string(g.Node), number, model, bytesText(g.Memory), bytesText(g.Used), known(g.Utilization, "%"), known(g.Temperature, " °C"),
-			known(g.Power, " W"), deviceState(g), strings.Join(g.Trials, " "))
+		t.row(string(g.Node), number, model, bytesText(g.Memory), bytesText(g.Used), figureText(g.Utilization, "%"), figureText(g.Temperature, " °C"),
+			figureText(g.Power, " W"), deviceState(g), strings.Join(g.Trials, " "))
 		if why := deviceReason(g); why != "" {
 			reasons = append(reasons, fmt.Sprintf("%s GPU %s: %s", g.Node, number, why))
 		}
 	}
-	if err := t.end(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	for _, why := range reasons {
@@ -116,8 +116,8 @@ func groupsText(groups []api.GPUGroup) string {
 	return strings.Join(parts, ", ")
 }
 
-// known is a figure with its unit, empty for one that the driver does not tell.
-func known(v int, unit string) string {
+// figureText is a figure with its unit, empty for one that the driver does not tell.
+func figureText(v int, unit string) string {
 	if v < 0 {
 		return ""
 	}

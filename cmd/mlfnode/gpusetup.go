@@ -22,7 +22,7 @@ type gpuReport struct {
 
 func gpuSetupCommand(ui *console) *cobra.Command {
 	var o gpusetup.Options
-	r := &remote{}
+	r := &clusterFlags{}
 	c := &cobra.Command{
 		Use: "gpu-setup HOST…", Short: "Set up the NVIDIA container toolkit on hosts, over ssh", Args: someArguments,
 		Long: `gpu-setup checks each host step by step, from the hardware to Docker, installs what is missing for GPUs in containers, and checks
@@ -44,7 +44,7 @@ not restarted under running containers, and no machine is rebooted, unless a fla
 	return c
 }
 
-func setUpGPUs(ctx context.Context, ui *console, r *remote, o gpusetup.Options, hosts []string) error {
+func setUpGPUs(ctx context.Context, ui *console, r *clusterFlags, o gpusetup.Options, hosts []string) error {
 	over, done, err := sshOptions(ui, r, &bootstrap.Cluster{Key: r.key})
 	if err != nil {
 		return err

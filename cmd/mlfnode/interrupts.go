@@ -12,10 +12,10 @@ import (
 // interrupts brings signals to whoever takes them. The first that nobody takes ends the command's context, so that what is half
 // done is cleaned up; the second ends the process at once. The zero value brings none.
 type interrupts struct {
-	mu      sync.Mutex
-	signals chan os.Signal // from the system; nil in the zero value
-	taker   chan os.Signal
-	first   os.Signal // that nobody took
+	mu       sync.Mutex
+	signals  chan os.Signal // from the system; nil in the zero value
+	captured chan os.Signal
+	first    os.Signal // that nobody took
 }
 
 // listen gives the command's context. It listens as long as the process lives, so that none dies of a signal while it ends in
@@ -31,20 +31,20 @@ func (i *interrupts) listen(ctx context.Context) context.Context {
 	}
 	go func() {
 		for s := range signals {
-			i.pass(s, cancel)
+			i.deliver(s, cancel)
 		}
 	}()
 	return ctx
 }
 
-// pass hands a signal to the taker. Without one it calls cancel, and the next time it lets the signal have its way.
-func (i *interrupts) pass(s os.Signal, cancel func()) {
+// deliver hands a signal to the taker. Without one it calls cancel, and the next time it lets the signal have its way.
+func (i *interrupts) deliver(s os.Signal, cancel func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
-	case i.taker != nil:
+	case i.captured != nil:
 		select {
-		case i.taker <- s:
+		case i.captured <- s:
 		default: // it has more than it can do already
 		}
 	case s == syscall.SIGPIPE: // it was for a taker that has gone
@@ -52,35 +52,35 @@ func (i *interrupts) pass(s os.Signal, cancel func()) {
 		i.first = s
 		cancel()
 	default:
-		i.obey(s)
+		i.raise(s)
 	}
 }
 
-// obey lets a signal have its usual effect, which is the end of this process.
-func (*interrupts) obey(s os.Signal) {
+// raise lets a signal have its usual effect, which is the end of this process.
+func (*interrupts) raise(s os.Signal) {
 	signal.Reset(s)
 	_ = syscall.Kill(os.Getpid(), s.(syscall.Signal)) // there are no others on this system
 }
 
-// take gives a channel that gets the signals until release is called, with the first if it came too early. Extra ones are
+// capture gives a channel that gets the signals until release is called, with the first if it came too early. Extra ones are
 // signals that this taker wants, too; they keep their usual effect for everybody else.
-func (i *interrupts) take(extra ...os.Signal) (signals <-chan os.Signal, release func()) {
+func (i *interrupts) capture(extra ...os.Signal) (signals <-chan os.Signal, release func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.taker = make(chan os.Signal, 4)
+	i.captured = make(chan os.Signal, 4)
 	if i.first != nil {
-		i.taker <- i.first
+		i.captured <- i.first
 	}
 	if i.signals != nil && len(extra) > 0 {
 		signal.Notify(i.signals, extra...)
 	}
-	return i.taker, func() {
+	return i.captured, func() {
 		if len(extra) > 0 {
 			signal.Reset(extra...)
 		}
 		i.mu.Lock()
 		defer i.mu.Unlock()
-		i.taker = nil
+		i.captured = nil
 	}
 }
 

@@ -13,7 +13,7 @@ func TestTakeExtra(t *testing.T) {
 	i := &interrupts{}
 	ctx := i.listen(context.Background())
 	defer signal.Stop(i.signals)
-	signals, release := i.take(syscall.SIGUSR2)
+	signals, release := i.capture(syscall.SIGUSR2)
 	if err := syscall.Kill(syscall.Getpid(), syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}
@@ -35,14 +35,14 @@ func TestTakeExtra(t *testing.T) {
 func TestPassLate(t *testing.T) {
 	i, cancelled := &interrupts{}, 0
 	cancel := func() { cancelled++ }
-	_, release := i.take(syscall.SIGPIPE)
+	_, release := i.capture(syscall.SIGPIPE)
 	release()
-	i.pass(syscall.SIGPIPE, cancel)
+	i.deliver(syscall.SIGPIPE, cancel)
 	if cancelled != 0 || i.first != nil {
 		t.Errorf("a late SIGPIPE: cancelled %d times, first is %v", cancelled, i.first)
 	}
-	i.pass(syscall.SIGINT, cancel)
-	i.pass(syscall.SIGPIPE, cancel) // it would end this process
+	i.deliver(syscall.SIGINT, cancel)
+	i.deliver(syscall.SIGPIPE, cancel) // it would end this process
 	if cancelled != 1 || i.first != syscall.SIGINT {
 		t.Errorf("Ctrl-C: cancelled %d times, first is %v", cancelled, i.first)
 	}

@@ -21,7 +21,7 @@ func logsCommand(a *app) *cobra.Command {
 		Use: "logs SWEEP[/TRIAL]", Short: "Show what trials printed, stored and live", Args: oneArgument,
 		Example: "  mlfnode logs chainer-1/17\n  mlfnode logs last -f\n  mlfnode logs last --failed\n  mlfnode logs chainer-1/17 --stdout > out.txt\n  mlfnode logs --metrics chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(args[0])
+			id, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
@@ -37,7 +37,7 @@ func logsCommand(a *app) *cobra.Command {
 						return usage("--failed shows trials that have ended, and can't be combined with --"+other, fmt.Sprintf("mlfnode logs --failed %s", id.Sweep))
 					}
 				}
-				return a.read(c.Context(), func(s *node.Session) error {
+				return a.withSession(c.Context(), func(s *node.Session) error {
 					return printFailedLogs(c.Context(), a.console, s.Client(), id.Sweep, &logView{out: onlyOut, err: onlyErr})
 				})
 			}
@@ -50,9 +50,9 @@ func logsCommand(a *app) *cobra.Command {
 						return usage("--metrics shows metrics, not output, and can't be combined with --"+other, fmt.Sprintf("mlfnode logs --metrics %s", id))
 					}
 				}
-				return a.read(c.Context(), func(s *node.Session) error { return printCurves(c.Context(), a.console, s.Client(), id, attempt) })
+				return a.withSession(c.Context(), func(s *node.Session) error { return printCurves(c.Context(), a.console, s.Client(), id, attempt) })
 			}
-			return a.read(c.Context(), func(s *node.Session) error {
+			return a.withSession(c.Context(), func(s *node.Session) error {
 				view := &logView{raw: raw, out: onlyOut, err: onlyErr}
 				q := api.LogQuery{Index: id.Index, Attempt: attempt, Follow: follow}
 				for {
@@ -83,7 +83,7 @@ func logsCommand(a *app) *cobra.Command {
 type logView struct {
 	raw, out, err bool
 	seen          api.Seen
-	lines         *lines // with the starts of lines whose rest is to come
+	lines         *lineWriter // with the starts of lines whose rest is to come
 }
 
 func (l *logView) wants(stream string) bool {
@@ -127,7 +127,7 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 		return err
 	}
 	if view.lines == nil {
-		view.lines = newLines(v.Sweep, ui.colours(ui.stdout), writeLines(ui.stdout))
+		view.lines = newLineWriter(v.Sweep, ui.colours(ui.stdout), writeLines(ui.stdout))
 	}
 	shown := view.lines
 	for o, err := range c.Logs(ctx, v.Sweep, q) {
@@ -145,14 +145,14 @@ func printLogs(ctx context.Context, ui *console, c *api.Client, id grid.TrialID,
 				return err
 			}
 		case !raw:
-			shown.add(&o, time.Now())
+			shown.write(&o, time.Now())
 		case o.Stream == "stdout":
 			ui.stdout.Write(o.Data)
 		default:
 			ui.stderr.Write(o.Data)
 		}
 	}
-	shown.end()
+	shown.flush()
 	return nil
 }
 

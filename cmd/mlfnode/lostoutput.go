@@ -29,17 +29,17 @@ func (m *lostOutput) add(t *api.Trial) {
 // print says what is missing, if anything is.
 func (m *lostOutput) print(ui *console) {
 	if len(m.cut) > 0 {
-		ui.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", someTrials(m.cut), bytesText(m.bytes))
+		ui.say("output of %s was cut: %s were not stored (log_limit of the task, or a full disk)", trialList(m.cut), bytesText(m.bytes))
 	}
 	if len(m.gone) > 0 {
-		ui.say("output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs", someTrials(m.gone))
+		ui.say("output of %s was removed, in part or in full: the oldest output is removed when the total exceeds retention.logs", trialList(m.gone))
 	}
 }
 
 // trialsNamed is how many trials are named before the rest is only counted.
 const trialsNamed = 5
 
-func someTrials(all []int64) string {
+func trialList(all []int64) string {
 	names := make([]string, 0, trialsNamed)
 	for _, i := range all[:min(len(all), trialsNamed)] {
 		names = append(names, strconv.FormatInt(i, 10))
@@ -54,8 +54,8 @@ func someTrials(all []int64) string {
 	return text
 }
 
-// missingText says what is not there of an attempt's output.
-func missingText(cut, gone int64) string {
+// lostText says what is not there of an attempt's output.
+func lostText(cut, gone int64) string {
 	var parts []string
 	if gone > 0 {
 		parts = append(parts, fmt.Sprintf("%s of older output were removed: the oldest output is removed when the total exceeds retention.logs", bytesText(gone)))
@@ -66,13 +66,13 @@ func missingText(cut, gone int64) string {
 	return strings.Join(parts, "; ")
 }
 
-// outputText says it of an attempt in a list.
-func outputText(p *api.Printed) string {
+// lostOutputText says it of an attempt in a list.
+func lostOutputText(p *api.Printed) string {
 	gone := int64(0)
 	if p.Gone == api.AllGone {
 		gone = p.Bytes
 	}
-	text := missingText(p.Cut, gone)
+	text := lostText(p.Cut, gone)
 	if p.Gone == api.PartGone {
 		text = strings.TrimSuffix("the beginning of its output was removed: the oldest output is removed when the total exceeds retention.logs; "+text, "; ")
 	}
@@ -80,21 +80,21 @@ func outputText(p *api.Printed) string {
 }
 
 // printLostOutput shows what is not there of a trial's output: among its lines, or beside the bytes that the program wrote.
-func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, shown *lines) error {
+func printLostOutput(ui *console, id grid.SweepID, o *api.Output, raw bool, shown *lineWriter) error {
 	switch {
 	case ui.json:
-		return json.NewEncoder(ui.stdout).Encode(missingLine(id, o))
+		return json.NewEncoder(ui.stdout).Encode(lostOutputLine(id, o))
 	case raw:
-		ui.say("%s/%d: %s", id, o.Index, missingText(o.Cut, o.Gone))
+		ui.say("%s/%d: %s", id, o.Index, lostText(o.Cut, o.Gone))
 	default:
-		shown.end()
-		shown.emit(fmt.Sprintf("%s/%d … %s", id, o.Index, missingText(o.Cut, o.Gone)))
+		shown.flush()
+		shown.emit(fmt.Sprintf("%s/%d … %s", id, o.Index, lostText(o.Cut, o.Gone)))
 	}
 	return nil
 }
 
-// missingLine is what `logs --json` prints of it.
-func missingLine(id grid.SweepID, o *api.Output) any {
+// lostOutputLine is what `logs --json` prints of it.
+func lostOutputLine(id grid.SweepID, o *api.Output) any {
 	return struct {
 		Trial string `json:"trial"`
 		Cut   int64  `json:"cut_bytes"`

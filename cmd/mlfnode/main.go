@@ -8,7 +8,7 @@ import (
 
 func main() {
 	if os.Getpid() == 1 {
-		os.Exit(asInit(os.Args, os.Stderr))
+		os.Exit(runAsInit(os.Args, os.Stderr))
 	}
 	i := &interrupts{}
 	ctx := i.listen(context.Background())

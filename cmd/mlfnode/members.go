@@ -35,7 +35,7 @@ func membersCommand(a *app) *cobra.Command {
 
 // clusterMembers asks the node of this machine, which knows them also when the master is down, else the master.
 func clusterMembers(ctx context.Context, a *app) ([]api.Member, error) {
-	s, err := a.nearest(ctx)
+	s, err := a.nearestNode(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +56,7 @@ func printMembers(ui *console, all []api.Member) error {
 	for i := range all {
 		m := &all[i]
 		running, load := "", "" // of a node that is not there nothing is known
-		if isThere(m) {
+		if mayWork(m) {
 			running, load = strconv.Itoa(m.Running), strconv.FormatFloat(m.Load, 'f', 1, 64)
 		}
 		row := []string{string(m.Node), memberState(m), strings.Join(m.Roles, ","), strconv.FormatFloat(m.CPUs, 'g', -1, 64), bytesText(m.Memory),
@@ -66,11 +66,11 @@ func printMembers(ui *console, all []api.Member) error {
 		}
 		t.row(append(row, oneLine(m.Reason))...)
 	}
-	return t.end()
+	return t.flush()
 }
 
-// isThere reports whether the node may be at work.
-func isThere(m *api.Member) bool { return m.State == "alive" || m.State == "suspect" }
+// mayWork reports whether the node may be at work.
+func mayWork(m *api.Member) bool { return m.State == "alive" || m.State == "suspect" }
 
 // memberState is the state of a node with what is special about it.
 func memberState(m *api.Member) string {
@@ -90,7 +90,7 @@ func drainCommand(a *app) *cobra.Command {
 		Use: "drain NODE", Short: "Give a node no more trials; running ones finish, or move if they can (checkpoint)", Args: oneArgument,
 		Example: "  mlfnode drain hostB --reason \"new disk\"\n  mlfnode drain hostB --wait && ssh hostB sudo reboot",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.atMaster(c.Context(), func(s *node.Session) error {
+			return a.withMaster(c.Context(), func(s *node.Session) error {
 				node := grid.NodeID(args[0])
 				if err := drainNode(c.Context(), a.console, s.Client(), node, reason); err != nil || !wait {
 					return err
@@ -117,7 +117,7 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 	defer tick.Stop()
 	told := false
 	for idle := 0; idle < restCounts; {
-		rests, state, err := atRest(ctx, s.Client(), node)
+		rests, state, err := isIdle(ctx, s.Client(), node)
 		switch {
 		case errors.Is(err, api.ErrLost) && s.InCluster():
 			if err := s.Await(ctx, func() { ui.say("the master does not answer; waiting for it (trials go on)") }); err != nil {
@@ -142,9 +142,9 @@ func awaitIdle(ctx context.Context, ui *console, s *node.Session, node grid.Node
 	return nil
 }
 
-// atRest reports whether no trial runs on a node, as both the master and the node itself say, and gives the state of the node among the
+// isIdle reports whether no trial runs on a node, as both the master and the node itself say, and gives the state of the node among the
 // members, "" for none. A node that has left runs nothing.
-func atRest(ctx context.Context, client *api.Client, node grid.NodeID) (rests bool, state string, err error) {
+func isIdle(ctx context.Context, client *api.Client, node grid.NodeID) (rests bool, state string, err error) {
 	count, _, err := runningOn(ctx, client, node)
 	if err != nil {
 		return false, "", err
@@ -221,7 +221,7 @@ func undrainCommand(a *app) *cobra.Command {
 		Use: "undrain NODE", Short: "Let a node that was drained or quarantined take trials again", Args: oneArgument,
 		Example: "  mlfnode undrain hostB",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error { return client.Undrain(c.Context(), grid.NodeID(args[0])) })
+			return a.callMaster(c.Context(), func(client *api.Client) error { return client.Undrain(c.Context(), grid.NodeID(args[0])) })
 		},
 	}
 }
@@ -231,7 +231,7 @@ func forgetCommand(a *app) *cobra.Command {
 		Use: "forget NODE", Short: "Remove a node from the cluster for good, and revoke its credentials", Args: oneArgument,
 		Example: "  mlfnode forget hostB",
 		RunE: func(c *cobra.Command, args []string) error {
-			err := a.onMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })
+			err := a.callMaster(c.Context(), func(client *api.Client) error { return client.Forget(c.Context(), grid.NodeID(args[0])) })
 			return noteNewKey(a.console, err)
 		},
 	}

@@ -90,7 +90,7 @@ func TestAtRest(t *testing.T) {
 				return (&net.Dialer{}).DialContext(ctx, "tcp", server.Listener.Addr().String())
 			})
 			defer c.Close()
-			rests, state, err := atRest(t.Context(), c, "m")
+			rests, state, err := isIdle(t.Context(), c, "m")
 			if err != nil || rests != tt.rests || state != tt.state {
 				t.Errorf("got %v and the state %q (%v), want %v and %q", rests, state, err, tt.rests, tt.state)
 			}

@@ -65,7 +65,7 @@ func serveMonitor(ctx context.Context, a *app, port int, role api.Role) error {
 	links := make(chan struct{}, 1)
 	links <- struct{}{}
 	go printLoginLinks(ctx, a.console, browsers, links, stop)
-	go askLinks(ctx, links)
+	go readLinkRequests(ctx, links)
 	a.say("the link logs one browser in, within a minute; Enter prints another one, Ctrl-C ends")
 	if err := browsers.Run(ctx); err != nil {
 		return err
@@ -88,8 +88,8 @@ func printLoginLinks(ctx context.Context, ui *console, browsers *node.Browsers, 
 	}
 }
 
-// askLinks asks for a link with each line that is typed. It ends with the program: reading a terminal can't be interrupted.
-func askLinks(ctx context.Context, links chan<- struct{}) {
+// readLinkRequests asks for a link with each line that is typed. It ends with the program: reading a terminal can't be interrupted.
+func readLinkRequests(ctx context.Context, links chan<- struct{}) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan() && ctx.Err() == nil; {
 		select {
 		case links <- struct{}{}:

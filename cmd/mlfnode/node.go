@@ -85,7 +85,7 @@ func nodeSettings(a *app, f *nodeFlags) (config.Config, error) {
 		cfg.Cluster.Seed = f.seed
 	}
 	cfg.Cluster.Worker = cfg.Cluster.Worker && !f.noWorker
-	return cfg, makeState(a.console, cfg.StateDir)
+	return cfg, makeStateFolder(a.console, cfg.StateDir)
 }
 
 func runJoin(ctx context.Context, a *app, f *nodeFlags) error {
@@ -152,7 +152,7 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 	if err != nil {
 		return err
 	}
-	signals, release := a.interrupts.take(syscall.SIGUSR2)
+	signals, release := a.interrupts.capture(syscall.SIGUSR2)
 	defer release()
 	terminals := openTerminals()
 	n, err := open(ctx, cfg)
@@ -178,7 +178,7 @@ func runNode(ctx context.Context, a *app, f *nodeFlags, open func(context.Contex
 		case err := <-n.Failed():
 			return err
 		case sig := <-signals:
-			if sig == syscall.SIGHUP && !terminals.gone() {
+			if sig == syscall.SIGHUP && !terminals.hungUp() {
 				a.warn(tell.Reloading())
 				a.warn(tell.Ready(rereadSettings(a, n, f)))
 				continue
@@ -225,7 +225,7 @@ func forceStop(a *app, n *node.Node, signals <-chan os.Signal, stopped <-chan st
 			a.say("mlfnode: killing programs; press Ctrl-C again to end this process without waiting for them")
 			n.Hurry()
 		default:
-			a.interrupts.obey(sig)
+			a.interrupts.raise(sig)
 		}
 	}
 }
@@ -233,8 +233,8 @@ func forceStop(a *app, n *node.Node, signals <-chan os.Signal, stopped <-chan st
 // terminals are the descriptors of a process's input and output that are terminals.
 type terminals []int
 
-// gone reports whether one of them has been hung up.
-func (t terminals) gone() bool {
+// hungUp reports whether one of them has been hung up.
+func (t terminals) hungUp() bool {
 	return slices.ContainsFunc(t, func(fd int) bool { return !term.IsTerminal(fd) })
 }
 

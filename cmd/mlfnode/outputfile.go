@@ -14,8 +14,8 @@ import (
 	"mlfnode/node/durable"
 )
 
-// output is a file that is there whole or not at all, or something else that is written to directly: standard output, a pipe, a device.
-type output struct {
+// outputFile is a file that is there whole or not at all, or something else that is written to directly: standard output, a pipe, a device.
+type outputFile struct {
 	w     io.Writer
 	file  *os.File // nil for standard output
 	part  bool     // file is renamed to path at the end
@@ -23,12 +23,12 @@ type output struct {
 	bytes int64
 }
 
-// openOutput begins to write a file, - for standard output. A link is followed.
-func openOutput(stdout io.Writer, path string) (*output, error) {
+// openOutputFile begins to write a file, - for standard output. A link is followed.
+func openOutputFile(stdout io.Writer, path string) (*outputFile, error) {
 	if path == "-" {
-		return &output{w: stdout}, nil
+		return &outputFile{w: stdout}, nil
 	}
-	o := &output{path: path}
+	o := &outputFile{path: path}
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.IsDir():
@@ -45,7 +45,7 @@ func openOutput(stdout io.Writer, path string) (*output, error) {
 		o.file, err = createPart(o.path)
 	}
 	if err != nil {
-		return nil, o.failed(err)
+		return nil, o.writeError(err)
 	}
 	o.w = o.file
 	return o, nil
@@ -89,23 +89,23 @@ func removeUnlocked(path string) {
 	}
 }
 
-// failed says that the file can't be written.
-func (o *output) failed(err error) error {
-	return failed(fmt.Sprintf("%s can't be written: %v", o.path, bare(err)), "name another file, on a disk with room that you may write to")
+// writeError says that the file can't be written.
+func (o *outputFile) writeError(err error) error {
+	return failed(fmt.Sprintf("%s can't be written: %v", o.path, withoutPath(err)), "name another file, on a disk with room that you may write to")
 }
 
 // Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
+func (o *outputFile) Write(p []byte) (int, error) {
 	n, err := o.w.Write(p)
 	o.bytes += int64(n)
 	if err != nil && o.file != nil {
-		err = o.failed(err)
+		err = o.writeError(err)
 	}
 	return n, err
 }
 
-// keep ends the output, and gives a file its name once it is on the disk.
-func (o *output) keep() error {
+// commit ends the output, and gives a file its name once it is on the disk.
+func (o *outputFile) commit() error {
 	if o.file == nil {
 		return nil
 	}
@@ -113,19 +113,19 @@ func (o *output) keep() error {
 	if !o.part {
 		o.file = nil
 		if err := file.Close(); err != nil {
-			return o.failed(err)
+			return o.writeError(err)
 		}
 		return nil
 	}
 	if err := errors.Join(file.Sync(), os.Rename(file.Name(), o.path), file.Close()); err != nil {
-		return o.failed(err)
+		return o.writeError(err)
 	}
 	o.file = nil
 	return durable.SyncFolder(filepath.Dir(o.path))
 }
 
 // discard gives up an output that was not kept.
-func (o *output) discard() {
+func (o *outputFile) discard() {
 	if o.file == nil {
 		return
 	}

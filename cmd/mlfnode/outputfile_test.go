@@ -17,7 +17,7 @@ import (
 
 // written writes a text to an output at the path.
 func written(path, text string) error {
-	out, err := openOutput(io.Discard, path)
+	out, err := openOutputFile(io.Discard, path)
 	if err != nil {
 		return err
 	}
@@ -25,7 +25,7 @@ func written(path, text string) error {
 	if _, err := io.WriteString(out, text); err != nil {
 		return err
 	}
-	return out.keep()
+	return out.commit()
 }
 
 // TestOutputIsWhatItWas writes to a file, to links and to a pipe, which are after it what they were before.
@@ -86,7 +86,7 @@ func TestOutputAfterAKill(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first, err := openOutput(io.Discard, path)
+	first, err := openOutputFile(io.Discard, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestOutputAfterAKill(t *testing.T) {
 	if err := written(path, "second"); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.keep(); err != nil {
+	if err := first.commit(); err != nil {
 		t.Errorf("a second output has taken the part of the first: %v", err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -138,7 +138,7 @@ func TestOutputOnAFullDisk(t *testing.T) {
 	if err == nil {
 		t.Fatal("got no error on a full disk")
 	}
-	if f := explain(err); !strings.HasPrefix(f.msg, path+" can't be written: no space left") || strings.Contains(f.hint, "--state-dir") || !strings.Contains(f.hint, "another file") {
+	if f := asFailure(err); !strings.HasPrefix(f.msg, path+" can't be written: no space left") || strings.Contains(f.hint, "--state-dir") || !strings.Contains(f.hint, "another file") {
 		t.Errorf("got %q, try %q", f.msg, f.hint)
 	}
 	if left, err := filepath.Glob(filepath.Join(disk, durable.PartPrefix+"*")); err != nil || len(left) > 0 {

@@ -13,19 +13,19 @@ import (
 const (
 	// longestLine is where a line without an end is cut, or before that, where it goes back to its start.
 	longestLine = 8 << 10
-	// lingering is how long the start of a line waits for its rest.
-	lingering = 2 * time.Second
+	// lineWait is how long the start of a line waits for its rest.
+	lineWait = 2 * time.Second
 )
 
-// lines turns pieces of output into whole lines, each with its trial in front. Lines of different trials never mix.
-type lines struct {
+// lineWriter turns pieces of output into whole lines, each with its trial in front. Lines of different trials never mix.
+type lineWriter struct {
 	sweep  grid.SweepID
 	colour bool
 	emit   func(line string)
-	open   map[strand]*partial
+	open   map[lineKey]*partial
 }
 
-type strand struct{ run, stream string }
+type lineKey struct{ run, stream string }
 
 // partial is a line that has not ended.
 type partial struct {
@@ -34,12 +34,12 @@ type partial struct {
 	since time.Time
 }
 
-func newLines(id grid.SweepID, colour bool, emit func(string)) *lines {
-	return &lines{sweep: id, colour: colour, emit: emit, open: map[strand]*partial{}}
+func newLineWriter(id grid.SweepID, colour bool, emit func(string)) *lineWriter {
+	return &lineWriter{sweep: id, colour: colour, emit: emit, open: map[lineKey]*partial{}}
 }
 
-func (l *lines) add(o *api.Output, now time.Time) {
-	key := strand{o.Run, o.Stream}
+func (l *lineWriter) write(o *api.Output, now time.Time) {
+	key := lineKey{o.Run, o.Stream}
 	p := l.open[key]
 	if p == nil {
 		p = &partial{index: o.Index}
@@ -56,11 +56,11 @@ func (l *lines) add(o *api.Output, now time.Time) {
 			if cr := bytes.LastIndexByte(p.text[:n], '\r'); cr > 0 { // between two states of a progress bar
 				n = cr
 			}
-			l.put(key, p.index, p.text[:n])
+			l.emitLine(key, p.index, p.text[:n])
 			p.text = p.text[n:]
 			continue
 		}
-		l.put(key, p.index, p.text[:i])
+		l.emitLine(key, p.index, p.text[:i])
 		p.text = p.text[i+1:]
 	}
 	if len(p.text) == 0 {
@@ -68,20 +68,20 @@ func (l *lines) add(o *api.Output, now time.Time) {
 	}
 }
 
-// linger shows starts of lines whose rest does not come.
-func (l *lines) linger(now time.Time) {
+// flushStale shows starts of lines whose rest does not come.
+func (l *lineWriter) flushStale(now time.Time) {
 	for key, p := range l.open {
-		if now.Sub(p.since) > lingering {
-			l.put(key, p.index, p.text)
+		if now.Sub(p.since) > lineWait {
+			l.emitLine(key, p.index, p.text)
 			delete(l.open, key)
 		}
 	}
 }
 
-// end shows all that is left.
-func (l *lines) end() { l.linger(time.Now().Add(2 * lingering)) }
+// flush shows all that is left.
+func (l *lineWriter) flush() { l.flushStale(time.Now().Add(2 * lineWait)) }
 
-func (l *lines) put(key strand, index int64, text []byte) {
+func (l *lineWriter) emitLine(key lineKey, index int64, text []byte) {
 	mark := "|"
 	switch key.stream {
 	case "stderr":

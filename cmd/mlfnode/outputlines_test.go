@@ -21,13 +21,13 @@ func TestLongBarIsShownWhole(t *testing.T) {
 	}
 	for _, size := range []int{1, 777, 4096, longestLine, 3 * longestLine, bar.Len()} {
 		var shown []string
-		l := newLines("t-1", false, func(line string) { shown = append(shown, strings.TrimPrefix(line, "t-1/0 ! ")) })
+		l := newLineWriter("t-1", false, func(line string) { shown = append(shown, strings.TrimPrefix(line, "t-1/0 ! ")) })
 		for text := bar.String(); text != ""; {
 			n := min(size, len(text))
-			l.add(&api.Output{Run: "r", Stream: "stderr", Data: []byte(text[:n])}, time.Now())
+			l.write(&api.Output{Run: "r", Stream: "stderr", Data: []byte(text[:n])}, time.Now())
 			text = text[n:]
 		}
-		l.end()
+		l.flush()
 		for _, line := range shown {
 			if !states[line] {
 				t.Errorf("in pieces of %d: got %q, which the bar never was", size, line)

@@ -16,11 +16,11 @@ func TestWordsOfMachinesAreSafeToShow(t *testing.T) {
 		ui := newConsole(&out, &errs)
 		p := &shell.Problem{Cause: evil, Cure: evil}
 		printNotes(ui, []bootstrap.Outcome{{Host: "evil", Problem: p, Notes: []string{evil}, Cluster: []string{evil}}})
-		ui.report(explainProblem(p))
-		ui.report(p)
-		v := &view{w: &errs}
-		v.tell(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Err: p})
-		v.tell(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Detail: evil})
+		ui.printError(explainProblem(p))
+		ui.printError(p)
+		v := &clusterView{w: &errs}
+		v.showEvent(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Err: p})
+		v.showEvent(bootstrap.Event{Host: "evil", Step: bootstrap.Start, Done: true, Detail: evil})
 		if got := out.String() + errs.String(); strings.ContainsAny(got, "\x00\b\x1b\a\u009b") {
 			t.Errorf("%q reaches the terminal: %q", evil, got)
 		}

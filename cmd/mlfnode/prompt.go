@@ -42,22 +42,22 @@ func readLine(f *os.File) (string, error) {
 	}
 }
 
-// asker asks on the terminal, in the place of the view.
-type asker struct {
+// prompter asks on the terminal, in the place of the view.
+type prompter struct {
 	ui   *console
-	view *view
+	view *clusterView
 }
 
 // Confirm implements shell.Prompter.
-func (k *asker) Confirm(ctx context.Context, question string) (bool, error) {
+func (k *prompter) Confirm(ctx context.Context, question string) (bool, error) {
 	defer k.view.pause()()
 	fmt.Fprint(k.ui.stderr, question+" (yes/no) ")
 	line, err := answerOr(ctx, func() (string, error) { return readLine(os.Stdin) })
 	return strings.EqualFold(line, "yes"), err
 }
 
-// agree asks whether results may go.
-func (k *asker) agree(ctx context.Context, losses []string) error {
+// confirmLosses asks whether results may go.
+func (k *prompter) confirmLosses(ctx context.Context, losses []string) error {
 	defer k.view.pause()()
 	k.ui.say("this removes for good:")
 	for _, l := range losses {
@@ -75,17 +75,17 @@ func (k *asker) agree(ctx context.Context, losses []string) error {
 }
 
 // Secret implements shell.Prompter.
-func (k *asker) Secret(ctx context.Context, question string) ([]byte, error) {
+func (k *prompter) Secret(ctx context.Context, question string) ([]byte, error) {
 	defer k.view.pause()()
 	return k.ui.askSecret(ctx, secretQuestion(question))
 }
 
 // newPrompter asks what ssh wants to know, nil where there is no terminal.
-func newPrompter(ui *console, v *view) shell.Prompter {
+func newPrompter(ui *console, v *clusterView) shell.Prompter {
 	if !isTerminal(os.Stdin) || !isTerminal(ui.stderr) {
 		return nil
 	}
-	return &asker{ui, v}
+	return &prompter{ui, v}
 }
 
 // secretQuestion is a question as it is shown. The machine may have asked it.

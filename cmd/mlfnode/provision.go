@@ -31,7 +31,7 @@ func (a *app) superviseCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use: provision.Supervise, Hidden: true, Args: noArgument,
 		RunE: func(c *cobra.Command, _ []string) error {
-			signals, release := a.interrupts.take(syscall.SIGUSR2)
+			signals, release := a.interrupts.capture(syscall.SIGUSR2)
 			defer release()
 			if err := provision.Run(c.Context(), root, signals, a.stderr); err != nil {
 				return failed(fmt.Sprintf("the node is not kept running: %v", err), "")

@@ -33,7 +33,7 @@ uses them. A running sweep is not removed; cancel it first. It asks on a termina
 			if err != nil {
 				return err
 			}
-			return a.read(c.Context(), func(s *node.Session) error { return removeSweeps(c.Context(), a.console, s.Client(), args, age, f.yes) })
+			return a.withSession(c.Context(), func(s *node.Session) error { return removeSweeps(c.Context(), a.console, s.Client(), args, age, f.yes) })
 		},
 	}
 	c.Flags().StringVar(&f.older, "older", "", "all sweeps that ended, or were paused, longer ago than this, as in 30d or 36h")
@@ -89,12 +89,12 @@ func removeSweeps(ctx context.Context, ui *console, c *api.Client, args []string
 
 func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.Duration) ([]api.Sweep, error) {
 	if age > 0 {
-		return atRestFor(ctx, c, age)
+		return sweepsOlderThan(ctx, c, age)
 	}
 	var chosen []api.Sweep
 	seen := map[grid.SweepID]bool{}
 	for _, arg := range args {
-		id, err := target(arg)
+		id, err := parseTarget(arg)
 		if err != nil {
 			return nil, err
 		}
@@ -116,8 +116,8 @@ func sweepsToRemove(ctx context.Context, c *api.Client, args []string, age time.
 	return chosen, nil
 }
 
-// atRestFor lists the sweeps that ended, or were paused, longer ago than age, by the node's clock.
-func atRestFor(ctx context.Context, c *api.Client, age time.Duration) ([]api.Sweep, error) {
+// sweepsOlderThan lists the sweeps that ended, or were paused, longer ago than age, by the node's clock.
+func sweepsOlderThan(ctx context.Context, c *api.Client, age time.Duration) ([]api.Sweep, error) {
 	all, err := c.Sweeps(ctx)
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func confirmRemoval(ctx context.Context, ui *console, chosen []api.Sweep) error 
 		if open := v.Pending + v.Running; open > 0 {
 			left = fmt.Sprintf(", %s never ran", plural(open, "trial"))
 		}
-		ui.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left, ago(v.Submitted))
+		ui.say("%s %s: %d of %d succeeded%s, submitted %s", v.Sweep, v.State, v.Succeeded, v.Count, left, timeAgo(v.Submitted))
 	}
 	if !isTerminal(os.Stdin) || !isTerminal(ui.stderr) {
 		return usage("this removes sweeps for good, and there is no terminal to confirm it on; nothing was removed", "run it again with --yes")

@@ -27,7 +27,7 @@ func reportCommand(a *app) *cobra.Command {
 nor mlfnode, and contains no script. The data of the charts is in the file as well, as JSON.`,
 		Example: "  mlfnode report last\n  mlfnode report chainer-1 -o chainer.html",
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(args[0])
+			id, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
@@ -35,7 +35,7 @@ nor mlfnode, and contains no script. The data of the charts is in the file as we
 				return usage("a report is about a sweep", "mlfnode report "+string(id.Sweep))
 			}
 			var d *report.Data
-			err = a.read(c.Context(), func(s *node.Session) (err error) {
+			err = a.withSession(c.Context(), func(s *node.Session) (err error) {
 				d, err = reportData(c.Context(), s.Client(), id.Sweep)
 				return err
 			})
@@ -49,7 +49,7 @@ nor mlfnode, and contains no script. The data of the charts is in the file as we
 				output = string(d.Sweep.Sweep) + ".html"
 			}
 			if err := writeWhole(output, d.Write); err != nil {
-				return failed(fmt.Sprintf("the report can't be written to %s: %v", output, bare(err)), "write it elsewhere with: -o FILE")
+				return failed(fmt.Sprintf("the report can't be written to %s: %v", output, withoutPath(err)), "write it elsewhere with: -o FILE")
 			}
 			a.say("%s is in %s", d.Sweep.Sweep, output)
 			return nil

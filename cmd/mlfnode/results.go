@@ -40,7 +40,7 @@ func resultsCommand(a *app) *cobra.Command {
 		},
 		Example: "  mlfnode results last\n  mlfnode results chainer-1 --best 5\n  mlfnode results chainer-1 --where opt=adam --where loss=..0.5\n  mlfnode results chainer-1 --group-by lr,opt\n  mlfnode results chainer-1 --over seed --csv means.csv\n  mlfnode results chainer-1 --csv results.csv\n  mlfnode results chainer-1 chainer-2 --csv both.csv\n  mlfnode results chainer-1 --parquet results.parquet",
 		RunE: func(c *cobra.Command, args []string) error {
-			ids, err := targets(f.sweepOf(args))
+			ids, err := parseTargets(f.sweepOf(args))
 			if err != nil {
 				return err
 			}
@@ -79,7 +79,7 @@ func resultsCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.read(c.Context(), func(s *node.Session) error {
+			return a.withSession(c.Context(), func(s *node.Session) error {
 				if len(ids) > 1 {
 					return listSeveralResults(c.Context(), a.console, s.Client(), ids, q, &f)
 				}
@@ -186,7 +186,7 @@ func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep,
 	head = append(append(append(head, keys...), "state"), metrics...)
 	t := newTable(ui.stdout, append(head, tail...)...)
 	shown, lost := int64(0), lostOutput{}
-	var without missing
+	var without incompleteTrials
 	for tr, err := range c.Trials(ctx, v.Sweep, q) {
 		if err != nil {
 			return err
@@ -198,7 +198,7 @@ func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep,
 		t.row(resultRow(v, &tr, tr.Index == best)...)
 		without.add(&tr)
 	}
-	if err := t.end(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	without.print(ui)
@@ -212,14 +212,14 @@ func printResults(ctx context.Context, ui *console, c *api.Client, v *api.Sweep,
 	return nil
 }
 
-// missing counts the trials that succeeded without all that their task asks for.
-type missing struct {
+// incompleteTrials counts the trials that succeeded without all that their task asks for.
+type incompleteTrials struct {
 	count int64
 	trial string
 	what  string // of the first
 }
 
-func (m *missing) add(t *api.Trial) {
+func (m *incompleteTrials) add(t *api.Trial) {
 	if t.State != grid.Succeeded || t.Reason == "" {
 		return
 	}
@@ -228,7 +228,7 @@ func (m *missing) add(t *api.Trial) {
 	}
 }
 
-func (m *missing) print(ui *console) {
+func (m *incompleteTrials) print(ui *console) {
 	switch {
 	case m.count == 1:
 		ui.say("note: %s: %s", m.trial, oneLine(m.what))

@@ -30,7 +30,7 @@ func retryCommand(a *app) *cobra.Command {
 				return runAndFollow(ctx, a, id.Sweep, f, retryUpdated(ctx, a, q, f.quiet))
 			}
 			return runAndFollow(ctx, a, id.Sweep, f, asSubmitted(a.console, "--update packs them again", func(c *api.Client, id grid.SweepID) (api.Done, error) {
-				return unbroken(ctx, func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, id, q) })
+				return uninterrupted(ctx, func(ctx context.Context) (api.Done, error) { return c.Retry(ctx, id, q) })
 			}))
 		})
 	c.Long = c.Short + `.

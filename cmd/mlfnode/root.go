@@ -24,7 +24,7 @@ func run(ctx context.Context, i *interrupts, args []string, stdout, stderr io.Wr
 	root.SetArgs(joinOptional(root, args))
 	root.SetOut(ui.stdout)
 	root.SetErr(ui.stderr)
-	return ui.report(ui.stdout.complete(interruption(ctx, root.ExecuteContext(ctx))))
+	return ui.printError(ui.stdout.complete(asInterruption(ctx, root.ExecuteContext(ctx))))
 }
 
 // The groups of the help.

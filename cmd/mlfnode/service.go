@@ -81,7 +81,7 @@ func joinForService(ctx context.Context, ui *console, configFile, state, seed, t
 	if seed != "" {
 		cfg.Cluster.Seed = seed
 	}
-	if err := makeState(ui, state); err != nil {
+	if err := makeStateFolder(ui, state); err != nil {
 		return "", err
 	}
 	return joinCluster(ctx, ui, cfg, &nodeFlags{tokenFile: tokenFile})
@@ -217,7 +217,7 @@ func withRunAs(ui *console, c *cobra.Command) *cobra.Command {
 
 // runAsUser runs a command line again, as a user, with --user in the place of --run-as.
 func runAsUser(ui *console, c *cobra.Command, name string) error {
-	args, err := asUser(c)
+	args, err := userArgs(c)
 	if err != nil {
 		return err
 	}
@@ -230,9 +230,9 @@ func runAsUser(ui *console, c *cobra.Command, name string) error {
 	return runServiceCommand(ui, c, name, strings.TrimSpace(token), args)
 }
 
-// asUser gives the arguments of a command line for the same command about a service of the user that it is run as, in a folder
+// userArgs gives the arguments of a command line for the same command about a service of the user that it is run as, in a folder
 // of theirs.
-func asUser(c *cobra.Command) ([]string, error) {
+func userArgs(c *cobra.Command) ([]string, error) {
 	args := append(strings.Fields(c.CommandPath())[1:], "--user")
 	var err error
 	c.Flags().Visit(func(f *pflag.Flag) {

@@ -49,7 +49,7 @@ func TestServiceAsAUserOfRelativePaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	install.RunE = func(c *cobra.Command, _ []string) error {
-		got, err = asUser(c)
+		got, err = userArgs(c)
 		return err
 	}
 	root.SetArgs([]string{"service", "install", "--run-as", "ada", "--config", "node.yaml", "--state-dir", "../state", "--no-start"})

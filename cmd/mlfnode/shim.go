@@ -13,7 +13,7 @@ func (a *app) shimCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: node.ShimCommand, Aliases: []string{node.FormerShimCommand}, Hidden: true, DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			signals, release := a.interrupts.take()
+			signals, release := a.interrupts.capture()
 			defer release()
 			if status := node.Shim(args, signals, a.stderr); status != 0 {
 				return failed(fmt.Sprintf("the shim ended with status %d", status), "")

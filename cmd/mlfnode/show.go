@@ -30,7 +30,7 @@ func showCommand(a *app) *cobra.Command {
 and the changed files there; and how many trials failed, by class. With -o, fetch the files that it was submitted with.`,
 		Example: "  mlfnode show last\n  mlfnode show chainer-1 --json\n  mlfnode show chainer-1 -o was",
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(args[0])
+			id, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
@@ -40,7 +40,7 @@ and the changed files there; and how many trials failed, by class. With -o, fetc
 			if dir != "" && a.json {
 				return usage("-o fetches files, and --json prints what a sweep is", "one after the other")
 			}
-			return a.read(c.Context(), func(s *node.Session) error {
+			return a.withSession(c.Context(), func(s *node.Session) error {
 				if dir != "" {
 					return fetchBundle(c.Context(), a.console, s.Client(), id.Sweep, dir)
 				}
@@ -69,12 +69,12 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 	defer r.Close()
 	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), ".mlfnode-*")
 	if err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
 	}
 	defer func() { _ = projects.RemoveTree(tmp) }() // what is left is hidden
 	files := filepath.Join(tmp, "files")
 	if err := os.Mkdir(files, 0o755); err != nil { // with the mode that the user's umask gives
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
 	}
 	if _, err := projects.Unpack(r, files); err != nil {
 		for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
@@ -85,7 +85,7 @@ func fetchBundle(ctx context.Context, ui *console, c *api.Client, id grid.SweepI
 		return failed(fmt.Sprintf("the download is incomplete: %v", err), "run the command again")
 	}
 	if err := os.Rename(files, dir); err != nil {
-		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, bare(err)), "choose another folder with -o")
+		return failed(fmt.Sprintf("the folder %s can't be created: %v", dir, withoutPath(err)), "choose another folder with -o")
 	}
 	ui.say("the files of %s are in %s", v.Sweep, dir)
 	if len(v.Bundles) > 1 {
@@ -101,11 +101,11 @@ type sweepShown struct {
 }
 
 func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID) error {
-	d, told, err := described(ctx, c, id)
+	d, told, err := describeSweep(ctx, c, id)
 	if err != nil {
 		return err
 	}
-	failures, err := groupsOf(ctx, c, d.Sweep.Sweep)
+	failures, err := failureGroupsOf(ctx, c, d.Sweep.Sweep)
 	if err != nil {
 		return err
 	}
@@ -124,11 +124,11 @@ func showSweep(ctx context.Context, ui *console, c *api.Client, id grid.SweepID)
 	for _, g := range failures.Groups {
 		t.row("failed", fmt.Sprintf("%d × %s (%s), as %s", g.Count, g.Class, g.Cause, g.Trial))
 	}
-	return t.end()
+	return t.flush()
 }
 
-// described asks for the description of a sweep. Where the node may not or can't give it, there is only the sweep in it, and told says why.
-func described(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, told string, err error) {
+// describeSweep asks for the description of a sweep. Where the node may not or can't give it, there is only the sweep in it, and told says why.
+func describeSweep(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Description, told string, err error) {
 	v, err := c.Sweep(ctx, id)
 	if err != nil {
 		return d, "", err
@@ -144,29 +144,29 @@ func described(ctx context.Context, c *api.Client, id grid.SweepID) (d api.Descr
 	return d, "", err
 }
 
-// fact is a line about a sweep.
-type fact struct{ name, text string }
+// factLine is a line about a sweep.
+type factLine struct{ name, text string }
 
 // aboutSweep says how a sweep stands, where it came from and what it runs.
-func aboutSweep(d *api.Description) []fact {
+func aboutSweep(d *api.Description) []factLine {
 	v := &d.Sweep
-	_, stands, _ := strings.Cut(summary(v), " ")
+	_, stands, _ := strings.Cut(summaryLine(v), " ")
 	submitted := v.Submitted.Local().Format(time.DateTime)
 	if o := d.Origin; o != nil && o.User+o.Host != "" {
 		submitted += " by " + cmp.Or(o.User, "an unknown user") + " on " + cmp.Or(o.Host, "an unknown host")
 	}
-	all := []fact{{"state", stands}, {"submitted", submitted}}
+	all := []factLine{{"state", stands}, {"submitted", submitted}}
 	if o := d.Origin; o != nil {
-		all = append(all, fact{"command", grid.ShellWords(o.Command...)}, fact{"folder", o.Folder}, fact{"git", gitText(o.Git)})
+		all = append(all, factLine{"command", grid.ShellWords(o.Command...)}, factLine{"folder", o.Folder}, factLine{"git", gitText(o.Git)})
 	}
-	all = append(all, fact{"files", strings.Join(v.Bundles, ", then ")})
+	all = append(all, factLine{"files", strings.Join(v.Bundles, ", then ")})
 	return append(all, settingsOf(d)...)
 }
 
 // settingsOf says what a sweep runs. Texts of two sweeps are the same where they run the same.
-func settingsOf(d *api.Description) []fact {
+func settingsOf(d *api.Description) []factLine {
 	if d.Task.Name == "" {
-		return []fact{{"task", d.Sweep.Project + "." + d.Sweep.Task}, {"image", d.Sweep.Image}}
+		return []factLine{{"task", d.Sweep.Project + "." + d.Sweep.Task}, {"image", d.Sweep.Image}}
 	}
 	t := d.Task.Task()
 	env := make([]string, 0, len(t.Env))
@@ -179,21 +179,21 @@ func settingsOf(d *api.Description) []fact {
 	slices.Sort(env)
 	bare := t
 	bare.Constants = nil
-	all := []fact{
+	all := []factLine{
 		{"task", d.Sweep.Project + "." + t.Name},
 		{"program", bare.Display(nil)},
-		{"constants", assigned(t.Constants)},
+		{"constants", assignmentsText(t.Constants)},
 		{"setup", grid.ShellWords(t.Setup...)}, {"venv", t.Venv}, {"image", d.Sweep.Image},
 		{"environment", strings.Join(env, " ")},
 	}
 	all = append(all, parametersOf(&d.Space)...)
 	r := t.Resources
-	all = append(all, fact{"resources", resourcesText(&r)})
+	all = append(all, factLine{"resources", resourcesText(&r)})
 	if t.Timeout > 0 {
-		all = append(all, fact{"timeout", t.Timeout.String()})
+		all = append(all, factLine{"timeout", t.Timeout.String()})
 	}
 	if o := t.Objective; o != nil {
-		all = append(all, fact{"objective", o.Goal + " " + o.Metric})
+		all = append(all, factLine{"objective", o.Goal + " " + o.Metric})
 	}
 	return all
 }
@@ -201,12 +201,12 @@ func settingsOf(d *api.Description) []fact {
 // valuesShown is how many values of a parameter are named.
 const valuesShown = 8
 
-func parametersOf(spec *api.SpaceSpec) []fact {
+func parametersOf(spec *api.SpaceSpec) []factLine {
 	space, err := grid.NewSpace(spec.Axes, nil)
 	if err != nil {
 		return nil // of a newer version
 	}
-	var all []fact
+	var all []factLine
 	sizes := space.Sizes()
 	for k, key := range space.Keys() {
 		var values []string
@@ -217,13 +217,13 @@ func parametersOf(spec *api.SpaceSpec) []fact {
 		if sizes[k] > valuesShown {
 			text += fmt.Sprintf(", … (%d)", sizes[k])
 		}
-		all = append(all, fact{"parameter " + key, text})
+		all = append(all, factLine{"parameter " + key, text})
 	}
 	for _, condition := range spec.Exclude {
-		all = append(all, fact{"without", condition})
+		all = append(all, factLine{"without", condition})
 	}
 	if s := spec.Sample; s != nil {
-		all = append(all, fact{"sample", fmt.Sprintf("%d points with the seed %d", s.Size, s.Seed)})
+		all = append(all, factLine{"sample", fmt.Sprintf("%d points with the seed %d", s.Size, s.Seed)})
 	}
 	return all
 }
@@ -266,7 +266,7 @@ func gitText(g *grid.Checkout) string {
 	return text
 }
 
-func assigned(params grid.Params) string {
+func assignmentsText(params grid.Params) string {
 	all := make([]string, len(params))
 	for i, p := range params {
 		all[i] = p.Key + "=" + p.Value.Text

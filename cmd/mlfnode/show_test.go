@@ -89,7 +89,7 @@ func TestFetchOfATruncatedBundle(t *testing.T) {
 	to := t.TempDir()
 	var errs bytes.Buffer
 	ui := newConsole(io.Discard, &errs)
-	ui.report(fetchBundle(t.Context(), ui, c, "p-1", filepath.Join(to, "was")))
+	ui.printError(fetchBundle(t.Context(), ui, c, "p-1", filepath.Join(to, "was")))
 	if got := errs.String(); !strings.Contains(got, "mlfnode: the download is incomplete: ") || !strings.HasSuffix(got, "\n  try: run the command again\n") {
 		t.Errorf("got %q", got)
 	}

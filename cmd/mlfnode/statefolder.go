@@ -14,25 +14,25 @@ import (
 	"mlfnode/node/private"
 )
 
-// makeState makes the state folder, or refuses one that others have rights to.
-func makeState(ui *console, dir string) error {
+// makeStateFolder makes the state folder, or refuses one that others have rights to.
+func makeStateFolder(ui *console, dir string) error {
 	changed, err := node.MakeState(dir)
 	switch {
-	case errors.Is(err, private.ErrExposed) && os.Geteuid() == 0 && ownerOf(dir) != "":
-		name := ownerOf(dir)
-		return failed(fmt.Sprintf("the state folder %s belongs to the user %s", fromHere(dir), name), asOwner(name))
+	case errors.Is(err, private.ErrExposed) && os.Geteuid() == 0 && otherOwner(dir) != "":
+		name := otherOwner(dir)
+		return failed(fmt.Sprintf("the state folder %s belongs to the user %s", relativePath(dir), name), runAsHint(name))
 	case errors.Is(err, private.ErrExposed):
-		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+fromHere(dir))
+		return failed(strings.TrimPrefix(err.Error(), "make state folder: "), "choose a folder of your own with --state-dir, or, if this one should be yours: chown and chmod 700 "+relativePath(dir))
 	case err != nil:
-		return failed(fmt.Sprintf("the state folder %s can't be created: %v", fromHere(dir), bare(errors.Unwrap(err))), "choose another one with --state-dir")
+		return failed(fmt.Sprintf("the state folder %s can't be created: %v", relativePath(dir), withoutPath(errors.Unwrap(err))), "choose another one with --state-dir")
 	case changed:
-		ui.say("mlfnode: other users had access to the state folder %s; now only you do", fromHere(dir))
+		ui.say("mlfnode: other users had access to the state folder %s; now only you do", relativePath(dir))
 	}
 	return nil
 }
 
-// ownerOf names the user that a folder belongs to, "" where that is the user of this process.
-func ownerOf(dir string) string {
+// otherOwner names the user that a folder belongs to, "" where that is the user of this process.
+func otherOwner(dir string) string {
 	info, err := os.Stat(dir)
 	if err != nil {
 		return ""
@@ -48,13 +48,13 @@ func ownerOf(dir string) string {
 	return u.Username
 }
 
-// asOwner is what to try with the state of another user.
-func asOwner(name string) string {
+// runAsHint is what to try with the state of another user.
+func runAsHint(name string) string {
 	return fmt.Sprintf("run it as that user: sudo -u '%s' mlfnode …", name)
 }
 
-// fromHere shortens a path below the current folder.
-func fromHere(path string) string {
+// relativePath shortens a path below the current folder.
+func relativePath(path string) string {
 	if here, err := os.Getwd(); err == nil {
 		if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
 			return rel

@@ -182,7 +182,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 		return printDryRun(a.console, p, f.limit)
 	}
 	if !f.detach {
-		a.runNested(f.quiet)
+		a.useTrialNode(f.quiet)
 	}
 	cfg, err := a.settings()
 	if err != nil {
@@ -216,7 +216,7 @@ func runSweep(ctx context.Context, a *app, args, command []string, f *sweepFlags
 		Priority: f.priority, MaxParallel: f.maxParallel, Environ: environ, EnvironAdded: added,
 	}
 	var v api.Sweep
-	s, err := a.begin(ctx, f.detach, func(c *api.Client) (err error) {
+	s, err := a.openSession(ctx, f.detach, func(c *api.Client) (err error) {
 		if err := checkMaster(ctx, c, p.task.Order, grid.FeaturesOf(&p.task, p.space)); err != nil {
 			return err
 		}

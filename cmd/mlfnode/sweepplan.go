@@ -147,7 +147,7 @@ func (f *planFlags) axes(axes []grid.Axis) ([]grid.Axis, error) {
 	if f.parameters != "" {
 		data, err := os.ReadFile(f.parameters)
 		if err != nil {
-			return nil, fmt.Errorf("the parameter file %s can't be read: %w\n  try: a path from the folder you are in", f.parameters, bare(err))
+			return nil, fmt.Errorf("the parameter file %s can't be read: %w\n  try: a path from the folder you are in", f.parameters, withoutPath(err))
 		}
 		if axes, err = grid.ParseParameters(f.parameters, data); err != nil {
 			return nil, err
@@ -233,7 +233,7 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	if !r.NeedsGPU() {
 		return nil
 	}
-	ctx, stop := context.WithTimeout(ctx, driverTime)
+	ctx, stop := context.WithTimeout(ctx, gpuDriverTimeout)
 	defer stop()
 	never, problem := node.Never(ctx, &cfg, r)
 	switch {
@@ -245,8 +245,8 @@ func (p *plan) checkFits(ctx context.Context, cfg config.Config) error {
 	return usage(fmt.Sprintf("this machine %s", never), "lower resources in project.yaml, or ask for no GPU to use the processors alone")
 }
 
-// driverTime is how long a GPU driver may take to wake up.
-const driverTime = 20 * time.Second
+// gpuDriverTimeout is how long a GPU driver may take to wake up.
+const gpuDriverTimeout = 20 * time.Second
 
 // dryTrial is one trial of a dry run.
 type dryTrial struct {
@@ -264,9 +264,9 @@ func printDryRun(ui *console, p *plan, limit int64) error {
 	n := min(count, limit)
 	if ui.json {
 		out := struct {
-			Count  int64      `json:"count"`
-			Trials []dryTrial `json:"trials"`
-			Packed *packed    `json:"packed,omitempty"`
+			Count  int64        `json:"count"`
+			Trials []dryTrial   `json:"trials"`
+			Packed *packedFiles `json:"packed,omitempty"`
 		}{Count: count, Trials: make([]dryTrial, 0, n), Packed: packedOf(p.files)}
 		for i := range n {
 			params, err := p.space.At(i)

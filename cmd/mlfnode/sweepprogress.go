@@ -37,30 +37,30 @@ func (p *progress) update(s *api.Sweep, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sweep = s
-	if s.Running > 0 || ended(s) > p.ended {
+	if s.Running > 0 || endedTrials(s) > p.ended {
 		p.setup = nil
 	}
 	p.showLocked(now)
 }
 
-// settingUp takes what a setup step has printed. The last line is shown until a trial runs or has ended.
-func (p *progress) settingUp(data []byte, now time.Time) {
+// showSetup takes what a setup step has printed. The last line is shown until a trial runs or has ended.
+func (p *progress) showSetup(data []byte, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.sweep == nil || p.sweep.Running > 0 {
 		return
 	}
-	p.setup, p.ended = append(p.setup, data...), ended(p.sweep)
+	p.setup, p.ended = append(p.setup, data...), endedTrials(p.sweep)
 	p.setup = p.setup[max(0, len(p.setup)-maxSetup):]
 	p.showLocked(now)
 }
 
 func (p *progress) showLocked(now time.Time) {
-	text := describe(p.sweep, lastLine(p.setup), now)
+	text := progressLine(p.sweep, lastLine(p.setup), now)
 	switch {
 	case p.terminal:
 		p.clearLocked()
-		p.shown = fit(text, width(p.w)-1)
+		p.shown = truncate(text, terminalWidth(p.w)-1)
 		fmt.Fprint(p.w, p.shown)
 	case !p.quiet && now.Sub(p.last) >= plainInterval:
 		p.last = now
@@ -95,14 +95,14 @@ func (p *progress) print(w io.Writer, line string) {
 	}
 }
 
-// ended counts the trials that have come to their end.
-func ended(s *api.Sweep) int64 { return s.Succeeded + s.Failed + s.Cancelled }
+// endedTrials counts the trials that have come to their end.
+func endedTrials(s *api.Sweep) int64 { return s.Succeeded + s.Failed + s.Cancelled }
 
-// describe gives the counts, the rate and what is left. setup is the last line of a setup step that runs.
-func describe(s *api.Sweep, setup string, now time.Time) string {
-	done := ended(s)
+// progressLine gives the counts, the rate and what is left. setup is the last line of a setup step that runs.
+func progressLine(s *api.Sweep, setup string, now time.Time) string {
+	done := endedTrials(s)
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s %d/%d", s.Sweep, bar(done, s.Count), done, s.Count)
+	fmt.Fprintf(&b, "%s %s %d/%d", s.Sweep, progressBar(done, s.Count), done, s.Count)
 	if s.Running > 0 {
 		fmt.Fprintf(&b, " · %d running", s.Running)
 	}
@@ -116,7 +116,7 @@ func describe(s *api.Sweep, setup string, now time.Time) string {
 	}
 	if s.Started != nil && done > 0 {
 		if spent := now.Sub(*s.Started).Seconds(); spent > 0 && s.State == grid.SweepRunning {
-			fmt.Fprintf(&b, " · %s/s", short(float64(done)/spent))
+			fmt.Fprintf(&b, " · %s/s", rateText(float64(done)/spent))
 		}
 	}
 	if s.ETA != nil && s.State == grid.SweepRunning {
@@ -130,7 +130,7 @@ func describe(s *api.Sweep, setup string, now time.Time) string {
 
 const barWidth = 20
 
-func bar(done, count int64) string {
+func progressBar(done, count int64) string {
 	full := 0
 	if count > 0 {
 		full = int(float64(done) / float64(count) * barWidth)
@@ -138,7 +138,7 @@ func bar(done, count int64) string {
 	return "[" + strings.Repeat("#", full) + strings.Repeat("-", barWidth-full) + "]"
 }
 
-func short(v float64) string {
+func rateText(v float64) string {
 	if v >= 100 {
 		return fmt.Sprintf("%.0f", v)
 	}

@@ -29,7 +29,7 @@ func sweepsCommand(a *app) *cobra.Command {
 					return usage(fmt.Sprintf("%q is not a state of a sweep", s), "running, paused, cancelled or finished")
 				}
 			}
-			err := a.read(c.Context(), func(s *node.Session) error { return listSweeps(c.Context(), a.console, s.Client(), mine, states) })
+			err := a.withSession(c.Context(), func(s *node.Session) error { return listSweeps(c.Context(), a.console, s.Client(), mine, states) })
 			if errors.Is(err, errNoState) {
 				return printSweeps(a.console, nil)
 			}
@@ -87,7 +87,7 @@ func printSweeps(ui *console, all []api.Sweep) error {
 				return err
 			}
 		}
-		return out.end()
+		return out.close()
 	}
 	if len(all) == 0 {
 		ui.say("there is no sweep yet; start one with: mlfnode sweep PROJECT")
@@ -109,13 +109,13 @@ func printSweeps(ui *console, all []api.Sweep) error {
 		if stopped {
 			row = append(row, n(s.Stopped))
 		}
-		row = append(row, n(s.OnlyCancelled()), ago(s.Submitted))
+		row = append(row, n(s.OnlyCancelled()), timeAgo(s.Submitted))
 		if shared {
 			row = append(row, s.Owner)
 		}
 		t.row(append(row, s.Name)...)
 	}
-	return t.end()
+	return t.flush()
 }
 
 // printSweepNotes says what hinders a sweep, and what was or is about to be removed.

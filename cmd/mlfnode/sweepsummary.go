@@ -18,7 +18,7 @@ func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, f
 	if v == nil {
 		return nil
 	}
-	client := f.node().Client()
+	client := f.currentSession().Client()
 	if flags.csv != "" {
 		if err := writeCSVFile(ctx, client, flags.csv, selection{sweep: v}); err != nil {
 			return err
@@ -56,7 +56,7 @@ func printSummary(ctx context.Context, ui *console, f *follower, v *api.Sweep, f
 			return err
 		}
 	}
-	ui.say("%s", summary(v))
+	ui.say("%s", summaryLine(v))
 	if v.Problem != "" {
 		ui.say("%s: %s", v.Sweep, oneLine(v.Problem))
 	}
@@ -129,7 +129,7 @@ func printBest(ctx context.Context, ui *console, c *api.Client, v *api.Sweep) er
 	return nil
 }
 
-func summary(v *api.Sweep) string {
+func summaryLine(v *api.Sweep) string {
 	text := fmt.Sprintf("%s %s: %d of %d succeeded", v.Sweep, v.State, v.Succeeded, v.Count)
 	if v.Failed > 0 {
 		text += fmt.Sprintf(", %d failed", v.Failed)

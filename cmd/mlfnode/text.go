@@ -19,7 +19,7 @@ import (
 // sanitize makes a line from a program or another machine safe to show.
 func sanitize(line []byte) string { return printable.Line(line) }
 
-func fit(s string, n int) string {
+func truncate(s string, n int) string {
 	runes := []rune(s)
 	if len(runes) <= n {
 		return s
@@ -78,8 +78,8 @@ func timeText(t *time.Time) string {
 	return t.Format(time.RFC3339Nano)
 }
 
-// ago says how long ago something was that lies in the past, whatever the clocks of two machines, or of one that was set back, say.
-func ago(t time.Time) string {
+// timeAgo says how long ago something was that lies in the past, whatever the clocks of two machines, or of one that was set back, say.
+func timeAgo(t time.Time) string {
 	if now := time.Now(); t.After(now) {
 		t = now
 	}
@@ -114,8 +114,8 @@ func lastLine(text []byte) string {
 	return ""
 }
 
-// progressBar is a line as tqdm and its like draw it.
-var progressBar = lazyregexp.New(`^(.{0,60}: *)?\d{1,3}%[|\s[]`)
+// tqdmLine is a line as tqdm and its like draw it.
+var tqdmLine = lazyregexp.New(`^(.{0,60}: *)?\d{1,3}%[|\s[]`)
 
 // reasonLines are the lines of the reason of a failure, which has its cause in the first line and the last output behind it,
 // without the progress bars among that.
@@ -124,11 +124,11 @@ func reasonLines(reason string) []string {
 	if len(lines) == 0 {
 		return nil
 	}
-	return append(lines[:1], slices.DeleteFunc(lines[1:], progressBar.Get().MatchString)...)
+	return append(lines[:1], slices.DeleteFunc(lines[1:], tqdmLine.Get().MatchString)...)
 }
 
-// cause shortens the reason of a failure to its cause and the last line of output.
-func cause(reason string) string {
+// shortReason shortens the reason of a failure to its cause and the last line of output.
+func shortReason(reason string) string {
 	lines := reasonLines(reason)
 	if len(lines) > 2 {
 		lines = []string{lines[0], lines[len(lines)-1]}

@@ -28,13 +28,13 @@ func (t *table) row(cells ...string) {
 	for i, c := range cells {
 		clean[i] = strings.ReplaceAll(sanitize([]byte(c)), "\t", " ")
 		if i == 0 || i != t.whole {
-			clean[i] = fit(clean[i], cellWidth)
+			clean[i] = truncate(clean[i], cellWidth)
 		}
 	}
 	fmt.Fprintln(t.w, strings.TrimRight(strings.Join(clean, "\t"), "\t "))
 }
 
-func (t *table) end() error { return t.w.Flush() }
+func (t *table) flush() error { return t.w.Flush() }
 
 func newTable(w io.Writer, head ...string) *table {
 	t := &table{w: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}

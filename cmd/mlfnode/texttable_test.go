@@ -21,7 +21,7 @@ func TestCause(t *testing.T) {
 		"exit code 1\n90% of the files are gone":                                   "exit code 1",
 		"exit code 1\nloss is 90%":                                                 "exit code 1 · loss is 90%",
 	} {
-		if got := cause(reason); got != want {
+		if got := shortReason(reason); got != want {
 			t.Errorf("%q: got %q, want %q", reason, got, want)
 		}
 	}

@@ -48,7 +48,7 @@ the cluster's authority, so nobody can pose as the master.`,
 
 func createToken(a *app, c *cobra.Command, ask api.NewToken) error {
 	var t api.TokenMade
-	err := a.onMaster(c.Context(), func(client *api.Client) (err error) {
+	err := a.callMaster(c.Context(), func(client *api.Client) (err error) {
 		t, err = client.MakeToken(c.Context(), ask)
 		return err
 	})
@@ -76,7 +76,7 @@ func tokenListCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "list", Short: "List tokens, without their secrets", Args: noArgument, Example: "  mlfnode token list",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error {
+			return a.callMaster(c.Context(), func(client *api.Client) error {
 				all, err := client.Tokens(c.Context())
 				if err != nil {
 					return err
@@ -105,16 +105,16 @@ func printTokens(ui *console, all []api.TokenKnown) error {
 		if k.Uses > 0 {
 			used = fmt.Sprintf("%d of %d", k.Used, k.Uses)
 		}
-		t.row(k.ID, k.Role, k.State, ago(k.Made), expires, used, k.Note)
+		t.row(k.ID, k.Role, k.State, timeAgo(k.Made), expires, used, k.Note)
 	}
-	return t.end()
+	return t.flush()
 }
 
 func tokenRevokeCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "revoke ID", Short: "Revoke a token, and the access of people who joined with it", Args: oneArgument, Example: "  mlfnode token revoke 1a2b3c4d",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.onMaster(c.Context(), func(client *api.Client) error { return client.RevokeToken(c.Context(), args[0]) })
+			return a.callMaster(c.Context(), func(client *api.Client) error { return client.RevokeToken(c.Context(), args[0]) })
 		},
 	}
 }
@@ -155,7 +155,7 @@ func tokenRotateCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "rotate", Short: "Give the cluster a new gossip key, without a pause", Args: noArgument, Example: "  mlfnode token rotate",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return noteNewKey(a.console, a.onMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) }))
+			return noteNewKey(a.console, a.callMaster(c.Context(), func(client *api.Client) error { return client.RotateKeyring(c.Context()) }))
 		},
 	}
 }
@@ -185,7 +185,7 @@ func readTokenText(ctx context.Context, ui *console, file string) (string, error
 	case file != "":
 		b, err := os.ReadFile(file)
 		if err != nil {
-			return "", usage(fmt.Sprintf("the token file %s can't be read: %v", file, bare(err)), "")
+			return "", usage(fmt.Sprintf("the token file %s can't be read: %v", file, withoutPath(err)), "")
 		}
 		return string(b), nil
 	case text != "":

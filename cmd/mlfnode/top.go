@@ -29,7 +29,7 @@ node.`,
 }
 
 func runTop(ctx context.Context, a *app) error {
-	out, ok := file(a.stdout)
+	out, ok := fileOf(a.stdout)
 	if !ok || !isTerminal(out) || !isTerminal(os.Stdin) || os.Getenv("TERM") == "dumb" {
 		return usage("top needs a terminal to draw on and to read keys from", "mlfnode sweeps or mlfnode members, which print the same as text")
 	}
@@ -43,14 +43,14 @@ func runTop(ctx context.Context, a *app) error {
 	}
 	t := &topSession{connector: behind, session: s, failed: make(chan error, 1)}
 	defer said.release()
-	defer func() { t.now().Close() }()
+	defer func() { t.current().Close() }()
 	watching, stop := context.WithCancel(ctx)
 	defer t.watches.Wait()
 	defer stop()
-	t.watch(watching, s.Failed())
+	t.watchFailure(watching, s.Failed())
 	said.hold()
 	return top.Run(ctx, top.Config{
-		Client: func() *api.Client { return t.now().Client() }, Again: t.again, Hosts: func() bool { return t.now().Hosting() }, Failed: t.failed,
+		Client: func() *api.Client { return t.current().Client() }, Again: t.reconnect, Hosts: func() bool { return t.current().Hosting() }, Failed: t.failed,
 		Colours: a.colours(a.stdout), Input: os.Stdin, Output: out,
 	})
 }
@@ -65,14 +65,14 @@ type topSession struct {
 	session *node.Session
 }
 
-func (t *topSession) now() *node.Session {
+func (t *topSession) current() *node.Session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.session
 }
 
-// watch passes on the error of a session's node. It is the only reader: a node reports its error once.
-func (t *topSession) watch(ctx context.Context, failed <-chan error) {
+// watchFailure passes on the error of a session's node. It is the only reader: a node reports its error once.
+func (t *topSession) watchFailure(ctx context.Context, failed <-chan error) {
 	t.watches.Go(func() {
 		select {
 		case err := <-failed:
@@ -85,9 +85,9 @@ func (t *topSession) watch(ctx context.Context, failed <-chan error) {
 	})
 }
 
-// again finds the node that took over, or becomes it; a master is just tried again, on new connections.
-func (t *topSession) again(ctx context.Context) error {
-	s := t.now()
+// reconnect finds the node that took over, or becomes it; a master is just tried again, on new connections.
+func (t *topSession) reconnect(ctx context.Context) error {
+	s := t.current()
 	if s.InCluster() || s.Hosting() {
 		s.Client().Close()
 		return nil
@@ -97,7 +97,7 @@ func (t *topSession) again(ctx context.Context) error {
 		return err
 	}
 	s.Close()
-	t.watch(ctx, next.Failed())
+	t.watchFailure(ctx, next.Failed())
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.session = next

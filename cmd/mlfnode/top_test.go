@@ -38,8 +38,8 @@ func TestFailureAfterTakeover(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	s := &topSession{failed: make(chan error, 1)}
 	first, second := make(chan error, 1), make(chan error, 1)
-	s.watch(ctx, first)
-	s.watch(ctx, second)
+	s.watchFailure(ctx, first)
+	s.watchFailure(ctx, second)
 	want := errors.New("the log is broken")
 	second <- want
 	if got := <-s.failed; got != want {

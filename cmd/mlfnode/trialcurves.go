@@ -73,7 +73,7 @@ func printCurves(ctx context.Context, ui *console, c *api.Client, id grid.TrialI
 		}
 		t.row(row...)
 	}
-	return t.end()
+	return t.flush()
 }
 
 // sparklines draws the curves of a metric, by trial. There are none where the node can't give curves.

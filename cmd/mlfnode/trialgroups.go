@@ -120,8 +120,8 @@ type grouping struct {
 	place map[string]*group // by what equal gives
 }
 
-// equal gives a text that is the same for points that agree, whatever form their numbers are written in: 0.1 or 1e-1.
-func equal(params grid.Params) string {
+// pointKey gives a text that is the same for points that agree, whatever form their numbers are written in: 0.1 or 1e-1.
+func pointKey(params grid.Params) string {
 	var b []byte
 	for _, p := range params {
 		if f, err := strconv.ParseFloat(p.Value.Text, 64); err == nil && p.Value.Kind == grid.Number {
@@ -145,7 +145,7 @@ func groupTrials(ctx context.Context, c *api.Client, v *api.Sweep, keys []string
 				params = append(params, *p)
 			}
 		}
-		place := equal(params)
+		place := pointKey(params)
 		into := g.place[place]
 		if into == nil {
 			into = &group{params: params, best: math.NaN()}
@@ -195,7 +195,7 @@ func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group)
 	}
 	if key := slices.Index(keys, strings.TrimPrefix(sort, "parameter:")); key >= 0 && (figures[sort] == nil || keys[key] != sort) {
 		return func(a, b *group) int {
-			return signed(compareValues(paramValue(a.params, keys[key]), paramValue(b.params, keys[key])), descending)
+			return inDirection(compareValues(paramValue(a.params, keys[key]), paramValue(b.params, keys[key])), descending)
 		}, nil
 	}
 	by := figures[sort]
@@ -212,11 +212,11 @@ func groupOrder(f *listFlags, value *quantity, keys []string) (func(a, b *group)
 		case math.IsNaN(y):
 			return -1
 		}
-		return signed(cmp.Compare(x, y), descending)
+		return inDirection(cmp.Compare(x, y), descending)
 	}, nil
 }
 
-func signed(c int, turned bool) int {
+func inDirection(c int, turned bool) int {
 	if turned {
 		return -c
 	}
@@ -269,10 +269,10 @@ func (f *groupFlags) keys(v *api.Sweep) ([]string, error) {
 		}
 		return keys, nil
 	}
-	return without(v.Keys, f.over), nil
+	return withoutKeys(v.Keys, f.over), nil
 }
 
-func without(keys, others []string) []string {
+func withoutKeys(keys, others []string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return slices.Contains(others, key) })
 }
 
@@ -313,7 +313,7 @@ func printGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 				return err
 			}
 		}
-		return out.end()
+		return out.close()
 	case f.csv == "-":
 		return writeGroups(ui.stdout, keys, all)
 	case f.csv != "":
@@ -323,7 +323,7 @@ func printGroups(ctx context.Context, ui *console, c *api.Client, v *api.Sweep, 
 	for _, g := range all {
 		t.row(g.cells(keys, figure.text)...)
 	}
-	if err := t.end(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	if more > 0 {

@@ -109,7 +109,7 @@ func trialsCommand(a *app) *cobra.Command {
 		Use: "trials SWEEP[/TRIAL]", Short: "List the trials of a sweep, or the attempts of one", Args: oneArgument,
 		Example: "  mlfnode trials chainer-1 --state failed\n  mlfnode trials chainer-1 --class cuda_oom\n  mlfnode trials last --sort wall --desc --limit 10\n  mlfnode trials chainer-1/17\n  mlfnode trials --explain chainer-1/17",
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := target(args[0])
+			id, err := parseTarget(args[0])
 			if err != nil {
 				return err
 			}
@@ -120,7 +120,7 @@ func trialsCommand(a *app) *cobra.Command {
 			if explain && id.Index < 0 {
 				return usage("--explain takes one trial", fmt.Sprintf("name it as in: mlfnode trials --explain %s/0", id.Sweep))
 			}
-			return a.read(c.Context(), func(s *node.Session) error {
+			return a.withSession(c.Context(), func(s *node.Session) error {
 				if explain {
 					return printExplanation(c.Context(), a.console, s.Client(), id)
 				}
@@ -178,7 +178,7 @@ func listTrials(ctx context.Context, ui *console, c *api.Client, id grid.SweepID
 			return err
 		}
 	}
-	if err := t.end(ctx); err != nil {
+	if err := t.flush(ctx); err != nil {
 		return err
 	}
 	if q.Limit == tableRows+1 && shown > tableRows {
@@ -207,22 +207,22 @@ func (t *trialTable) add(ctx context.Context, tr *api.Trial) error {
 		t.first = append(t.first, *tr)
 		return nil
 	}
-	t.begin()
+	t.printHead()
 	return t.add(ctx, tr)
 }
 
-func (t *trialTable) end(ctx context.Context) (err error) {
+func (t *trialTable) flush(ctx context.Context) (err error) {
 	if t.rows == nil {
 		if t.curves, err = sparklines(ctx, t.client, t.sweep.Sweep, mainMetric(t.sweep), t.first); err != nil {
 			return err
 		}
-		t.begin()
+		t.printHead()
 	}
-	return t.rows.end()
+	return t.rows.flush()
 }
 
-// begin prints the head and the trials that were kept.
-func (t *trialTable) begin() {
+// printHead prints the head and the trials that were kept.
+func (t *trialTable) printHead() {
 	head := []string{"trial", "state", "attempts", "exit", "wall"}
 	if len(t.curves) > 0 {
 		head = append(head, "curve:"+mainMetric(t.sweep))
@@ -245,7 +245,7 @@ func (t *trialTable) cells(tr *api.Trial) []string {
 	if len(t.curves) > 0 {
 		row = append(row, t.curves[tr.Index])
 	}
-	row = append(row, string(tr.Node), fit(cause(tr.Reason), reasonWidth))
+	row = append(row, string(tr.Node), truncate(shortReason(tr.Reason), reasonWidth))
 	for _, key := range t.sweep.Keys {
 		row = append(row, paramText(tr.Params, key))
 	}
@@ -274,7 +274,7 @@ func writeTrialsJSON(ctx context.Context, ui *console, c *api.Client, all ...sel
 			}
 		}
 	}
-	if err := out.end(); err != nil {
+	if err := out.close(); err != nil {
 		return err
 	}
 	return w.Flush()
@@ -300,11 +300,11 @@ func printAttempts(ctx context.Context, ui *console, c *api.Client, id grid.Tria
 		}
 		t.row(strconv.Itoa(at.Attempt), at.Outcome, string(at.Class), exitText(at.ExitCode), started, printable.Seconds(at.Resources.Wall), string(at.Node), at.Run, at.Bundle)
 	}
-	if err := t.end(); err != nil {
+	if err := t.flush(); err != nil {
 		return err
 	}
 	for _, at := range all {
-		if text := outputText(&at.Output); text != "" {
+		if text := lostOutputText(&at.Output); text != "" {
 			fmt.Fprintf(ui.stdout, "attempt %d: %s\n", at.Attempt, text)
 		}
 		for _, g := range at.Resources.GPUs {

@@ -74,7 +74,7 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 	defer tick.Stop()
 	sees := func(c *api.Client, name string) bool {
 		all, err := c.Members(ctx)
-		return err == nil && alive(all, name) == nil
+		return err == nil && checkAlive(all, name) == nil
 	}
 	for !sees(s.Client(), "w") || !sees(at.Client(), "m") {
 		select {
@@ -83,7 +83,7 @@ func TestMasterOnTwoNetworks(t *testing.T) {
 			t.Fatal("master and worker do not see each other")
 		}
 	}
-	if err := alive(nil, "w"); err == nil {
+	if err := checkAlive(nil, "w"); err == nil {
 		t.Error("a node that gossip does not see is taken for well")
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func upCommand(a *app) *cobra.Command {
-	r := &remote{letters: map[string]*string{}}
+	r := &clusterFlags{letters: map[string]*string{}}
 	c := &cobra.Command{
 		Use: "up", Short: "Bring up a whole cluster over ssh", Args: noArgument,
 		Long: `up turns machines that you can reach by ssh into a cluster: it checks that they are suitable, installs mlfnode there, starts a
@@ -50,8 +50,8 @@ can't make is refused before anything is changed; --dry-run shows what would be 
 	return c
 }
 
-// given are the letters on the command line.
-func (r *remote) given(c *cobra.Command) (l bootstrap.Letters, any bool) {
+// changedFlags are the letters on the command line.
+func (r *clusterFlags) changedFlags(c *cobra.Command) (l bootstrap.Letters, any bool) {
 	to := map[string]**string{"a": &l.Hosts, "i": &l.Key, "r": &l.Root, "d": &l.Project, "m": &l.Master, "w": &l.Workers, "b": &l.Attach}
 	for letter, value := range r.letters {
 		if c.Flags().ShorthandLookup(letter).Changed {
@@ -61,9 +61,9 @@ func (r *remote) given(c *cobra.Command) (l bootstrap.Letters, any bool) {
 	return l, any
 }
 
-// described is the cluster that up is for: the file's, the letters', or both.
-func (r *remote) described(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
-	letters, any := r.given(c)
+// desired is the cluster that up is for: the file's, the letters', or both.
+func (r *clusterFlags) desired(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
+	letters, any := r.changedFlags(c)
 	cluster := &bootstrap.Cluster{}
 	switch {
 	case r.file != "":
@@ -82,10 +82,10 @@ func (r *remote) described(c *cobra.Command) (*bootstrap.Cluster, bool, error) {
 	return cluster, any, explainCluster(cluster.Validate())
 }
 
-func bringUp(a *app, c *cobra.Command, r *remote) error {
+func bringUp(a *app, c *cobra.Command, r *clusterFlags) error {
 	began := time.Now()
 	again := r.file != ""
-	cluster, changed, err := r.described(c)
+	cluster, changed, err := r.desired(c)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func bringUp(a *app, c *cobra.Command, r *remote) error {
 	defer release()
 	if changed && !r.dryRun {
 		// Before anything is started, so that down finds it however up ends.
-		if err := r.keep(a.console, cluster); err != nil {
+		if err := r.saveCluster(a.console, cluster); err != nil {
 			return err
 		}
 	}
@@ -109,7 +109,7 @@ func bringUp(a *app, c *cobra.Command, r *remote) error {
 }
 
 // completeOptions gives the options of Up what it needs beside the machines. again is for a file that Up may have worked by before.
-func completeOptions(a *app, o *bootstrap.Options, r *remote, again bool) (release func(), err error) {
+func completeOptions(a *app, o *bootstrap.Options, r *clusterFlags, again bool) (release func(), err error) {
 	if again {
 		if o.Applied, err = bootstrap.LoadApplied(r.file); err != nil {
 			return nil, err
@@ -133,8 +133,8 @@ func completeOptions(a *app, o *bootstrap.Options, r *remote, again bool) (relea
 	}, nil
 }
 
-// keep writes the file, and puts one with another cluster aside.
-func (r *remote) keep(ui *console, cluster *bootstrap.Cluster) error {
+// saveCluster writes the file, and puts one with another cluster aside.
+func (r *clusterFlags) saveCluster(ui *console, cluster *bootstrap.Cluster) error {
 	old, err := os.ReadFile(r.file)
 	if err := bootstrap.Save(r.file, cluster); err != nil {
 		return err
@@ -146,12 +146,12 @@ func (r *remote) keep(ui *console, cluster *bootstrap.Cluster) error {
 	if err := os.WriteFile(r.file+".old", old, 0o644); err != nil {
 		return fmt.Errorf("keep the last cluster: %w", err)
 	}
-	ui.say("the last %s is %[1]s.old now%s", r.file, endOf(r.file+".old", cluster))
+	ui.say("the last %s is %[1]s.old now%s", r.file, hintStopRemoved(r.file+".old", cluster))
 	return nil
 }
 
-// endOf says how to end what still runs on the machines of an old cluster: on all of them, or on those that the new one does not have.
-func endOf(file string, now *bootstrap.Cluster) string {
+// hintStopRemoved says how to end what still runs on the machines of an old cluster: on all of them, or on those that the new one does not have.
+func hintStopRemoved(file string, now *bootstrap.Cluster) string {
 	old, err := bootstrap.Load(file)
 	if err != nil {
 		return "" // it could not be used either
@@ -178,23 +178,23 @@ func projectFiles(a *app, project string) (*bootstrap.Files, error) {
 	if err != nil {
 		return nil, err
 	}
-	return packFiles(p)
+	return copyFiles(p)
 }
 
-// packFiles copies what a bundle of the project would hold.
-func packFiles(p *projects.Project) (*bootstrap.Files, error) {
+// copyFiles copies what a bundle of the project would hold.
+func copyFiles(p *projects.Project) (*bootstrap.Files, error) {
 	dir, err := os.MkdirTemp("", "mlfnode-push-")
 	if err != nil {
 		return nil, fmt.Errorf("copy the project: %w", err)
 	}
-	f, err := bundled(p, dir)
+	f, err := repack(p, dir)
 	if err != nil {
 		_ = os.RemoveAll(dir) // what went wrong is said
 	}
 	return f, err
 }
 
-func bundled(p *projects.Project, dir string) (*bootstrap.Files, error) {
+func repack(p *projects.Project, dir string) (*bootstrap.Files, error) {
 	pack, err := os.CreateTemp("", "mlfnode-push-*")
 	if err != nil {
 		return nil, fmt.Errorf("pack the project: %w", err)

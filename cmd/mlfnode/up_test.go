@@ -41,7 +41,7 @@ func TestOldClusterFile(t *testing.T) {
 				tt.want = "the last cluster.yaml is cluster.yaml.old now" + tt.want + "\n"
 			}
 			var said bytes.Buffer
-			if err := (&remote{file: "cluster.yaml"}).keep(&console{stderr: &said}, tt.now); err != nil {
+			if err := (&clusterFlags{file: "cluster.yaml"}).saveCluster(&console{stderr: &said}, tt.now); err != nil {
 				t.Fatal(err)
 			}
 			if said.String() != tt.want {

@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// sendingQuiet is how long files are sent before that is shown: most are there at once.
-	sendingQuiet = 2 * time.Second
-	// sendingInterval is the shortest time between two states of the line on a terminal.
-	sendingInterval = 200 * time.Millisecond
+	// uploadNoticeAfter is how long files are sent before that is shown: most are there at once.
+	uploadNoticeAfter = 2 * time.Second
+	// uploadRefresh is the shortest time between two states of the line on a terminal.
+	uploadRefresh = 200 * time.Millisecond
 )
 
-// sending reads a packed project that is sent to the master, and shows how much of it is read: on a terminal in a line that changes,
+// uploadProgress reads a packed project that is sent to the master, and shows how much of it is read: on a terminal in a line that changes,
 // elsewhere in one line at the beginning.
-type sending struct {
+type uploadProgress struct {
 	r        io.Reader
 	w        io.Writer
 	terminal bool
@@ -29,26 +29,26 @@ type sending struct {
 	began time.Time
 	last  time.Time // of the line, zero before the first
 	sent  int64
-	over  bool
+	done  bool
 }
 
 // Read implements io.Reader.
-func (s *sending) Read(p []byte) (int, error) {
+func (s *uploadProgress) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sent += int64(n); !s.over {
+	if s.sent += int64(n); !s.done {
 		s.showLocked(s.now())
 	}
 	return n, err
 }
 
-func (s *sending) showLocked(now time.Time) {
+func (s *uploadProgress) showLocked(now time.Time) {
 	if s.began.IsZero() {
 		s.began = now
 	}
 	switch shown := !s.last.IsZero(); {
-	case now.Sub(s.began) < sendingQuiet, shown && !s.terminal, shown && now.Sub(s.last) < sendingInterval:
+	case now.Sub(s.began) < uploadNoticeAfter, shown && !s.terminal, shown && now.Sub(s.last) < uploadRefresh:
 		return
 	case s.terminal:
 		fmt.Fprintf(s.w, "\r\x1b[Ksending the files: %s of %s", humanize.Bytes(uint64(s.sent)), humanize.Bytes(uint64(s.total)))
@@ -58,11 +58,11 @@ func (s *sending) showLocked(now time.Time) {
 	s.last = now
 }
 
-// end takes the line off the terminal.
-func (s *sending) end() {
+// clear takes the line off the terminal.
+func (s *uploadProgress) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over = true; s.terminal && !s.last.IsZero() {
+	if s.done = true; s.terminal && !s.last.IsZero() {
 		fmt.Fprint(s.w, "\r\x1b[K")
 	}
 }

@@ -27,7 +27,7 @@ func TestSending(t *testing.T) {
 			var out bytes.Buffer
 			now := time.Now()
 			text := strings.Repeat("x", tt.parts*part)
-			s := &sending{r: strings.NewReader(text), w: &out, terminal: tt.terminal, total: int64(len(text)), now: func() time.Time { return now }}
+			s := &uploadProgress{r: strings.NewReader(text), w: &out, terminal: tt.terminal, total: int64(len(text)), now: func() time.Time { return now }}
 			for buf := make([]byte, part); ; now = now.Add(tt.each) {
 				if _, err := s.Read(buf); err == io.EOF {
 					break
@@ -35,7 +35,7 @@ func TestSending(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s.end()
+			s.clear()
 			rest := out.String()
 			for _, want := range tt.want {
 				_, after, found := strings.Cut(rest, want)
