@@ -12,6 +12,8 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
+	"mlfnode/grid/space"
 )
 
 // Bounds of what a submission may name.
@@ -19,7 +21,7 @@ const (
 	maxProject = 40
 	maxLabel   = 200  // the user's own name of a sweep, a task's name
 	maxAmount  = 1e6  // processors or devices of one trial
-	maxOptions = 1000 // axes, and constants
+	maxOptions = 1000 // constants, and inputs of a setup step
 
 	// MaxRetries is how often one class may be retried: more is a loop that hides a broken program.
 	MaxRetries = 1000
@@ -33,7 +35,7 @@ var (
 // CheckProject says why a name can't be a project's: sweep ids, subjects of the store and folders are made of it.
 func CheckProject(name string) error {
 	if len(name) > maxProject || !projectName.Get().MatchString(name) {
-		return flawf("Use letters, digits and dashes, at most 40.", "%.60q is not a valid project name", name)
+		return problem.Errorf("Use letters, digits and dashes, at most 40.", "%.60q is not a valid project name", name)
 	}
 	return nil
 }
@@ -42,11 +44,11 @@ func CheckProject(name string) error {
 func CheckLabel(what, text string) error {
 	switch {
 	case !utf8.ValidString(text):
-		return flawf("Write it as UTF-8.", "%s is not valid UTF-8", what)
+		return problem.Errorf("Write it as UTF-8.", "%s is not valid UTF-8", what)
 	case utf8.RuneCountInString(text) > maxLabel:
-		return flawf("Use at most 200.", "%s has %d characters", what, utf8.RuneCountInString(text))
+		return problem.Errorf("Use at most 200.", "%s has %d characters", what, utf8.RuneCountInString(text))
 	case strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }):
-		return flawf("Take them out.", "%s %.60q contains control characters", what, text)
+		return problem.Errorf("Take them out.", "%s %.60q contains control characters", what, text)
 	}
 	return nil
 }
@@ -61,11 +63,11 @@ func CheckSweepName(project, name string) error {
 	number, numbered := strings.CutPrefix(name, project+"-")
 	switch {
 	case strings.TrimSpace(name) != name:
-		return flawf("Leave it out.", "%s %.60q begins or ends with white space", what, name)
+		return problem.Errorf("Leave it out.", "%s %.60q begins or ends with white space", what, name)
 	case name == "last", strings.Contains(name, "/"), strings.HasPrefix(name, "-"):
-		return flawf("Use a name without '/', like lr-search.", "%s %.60q means something else to commands", what, name)
+		return problem.Errorf("Use a name without '/', like lr-search.", "%s %.60q means something else to commands", what, name)
 	case numbered && number != "" && strings.Trim(number, "0123456789") == "":
-		return flawf("The sweeps of the project get such names themselves.", "%s %.60q may be that of another sweep", what, name)
+		return problem.Errorf("The sweeps of the project get such names themselves.", "%s %.60q may be that of another sweep", what, name)
 	}
 	return nil
 }
@@ -73,7 +75,7 @@ func CheckSweepName(project, name string) error {
 // CheckVariable says why a name can't be that of an environment variable.
 func CheckVariable(name string) error {
 	if !variableName.Get().MatchString(name) {
-		return flawf("Use letters, digits and '_'.", "%q is not a valid name of an environment variable", name)
+		return problem.Errorf("Use letters, digits and '_'.", "%q is not a valid name of an environment variable", name)
 	}
 	return nil
 }
@@ -87,11 +89,11 @@ func Relative(p string) bool {
 func CheckPattern(p string) error {
 	switch {
 	case p == "" || !doublestar.ValidatePattern(p):
-		return flawf("Write it like result/** or *.json.", "%q is not a valid pattern", p)
+		return problem.Errorf("Write it like result/** or *.json.", "%q is not a valid pattern", p)
 	case len(p) > maxPattern || choices(p) > maxChoices || strings.Count(p, "**") > maxStars:
-		return flawf("Give several shorter ones.", "the pattern %.60q stands for too many", p)
+		return problem.Errorf("Give several shorter ones.", "the pattern %.60q stands for too many", p)
 	case !Relative(p):
-		return flawf("Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
+		return problem.Errorf("Patterns start at the trial's folder: no leading '/' and no '..'.", "the pattern %q leaves the trial's folder", p)
 	}
 	return nil
 }
@@ -117,10 +119,10 @@ func CheckRegex(text string) error {
 	re, err := regexp.Compile(text)
 	if err != nil {
 		reason := strings.TrimPrefix(err.Error(), "error parsing regexp: ")
-		return flawf("Use the syntax of Go's regexp package, and single quotes around it.", "the regex does not work: %s", reason)
+		return problem.Errorf("Use the syntax of Go's regexp package, and single quotes around it.", "the regex does not work: %s", reason)
 	}
 	if !slices.ContainsFunc(re.SubexpNames(), func(name string) bool { return name != "" }) {
-		return flawf("Name each metric, like 'loss: (?P<loss>[0-9.]+)'.", "the regex has no named group")
+		return problem.Errorf("Name each metric, like 'loss: (?P<loss>[0-9.]+)'.", "the regex has no named group")
 	}
 	return nil
 }
@@ -129,7 +131,7 @@ func CheckRegex(text string) error {
 // elsewhere, mostly over the API.
 func (t *Task) Check() error {
 	if t.Name == "" {
-		return flawf("Give it one.", "the task has no name")
+		return problem.Errorf("Give it one.", "the task has no name")
 	}
 	for _, check := range []func() error{
 		func() error { return CheckLabel("the task's name", t.Name) },
@@ -144,7 +146,7 @@ func (t *Task) Check() error {
 
 func (t *Task) checkStopAfter() error {
 	if t.StopAfter < 0 {
-		return flawf("Write it like 5, or leave it out.", "stop_after is %d", t.StopAfter)
+		return problem.Errorf("Write it like 5, or leave it out.", "stop_after is %d", t.StopAfter)
 	}
 	return nil
 }
@@ -152,7 +154,7 @@ func (t *Task) checkStopAfter() error {
 // CheckMeasureBy says why the need of trials can't be measured as the task has it.
 func (t *Task) CheckMeasureBy() error {
 	if t.MeasureBy != "" && !t.Resources.Measured() {
-		return flawf("Set gpu_memory: auto, or leave measure_by out.", "measure_by is %.40q, but the memory of GPUs is not measured", t.MeasureBy)
+		return problem.Errorf("Set gpu_memory: auto, or leave measure_by out.", "measure_by is %.40q, but the memory of GPUs is not measured", t.MeasureBy)
 	}
 	return CheckLabel("measure_by", t.MeasureBy)
 }
@@ -161,23 +163,23 @@ func (t *Task) checkCommand() error {
 	const hint = `Give the program and its arguments, like ["python3", "main.py"].`
 	switch {
 	case len(t.Command) == 0 && strings.TrimSpace(t.Shell) == "":
-		return flawf(hint, "the task has no command")
+		return problem.Errorf(hint, "the task has no command")
 	case len(t.Command) > 0 && t.Shell != "":
-		return flawf("Give one of them.", "the task has both a program and a line for the shell")
+		return problem.Errorf("Give one of them.", "the task has both a program and a line for the shell")
 	case len(t.Command) > 0 && strings.TrimSpace(t.Command[0]) == "":
-		return flawf(hint, "command names no program")
+		return problem.Errorf(hint, "command names no program")
 	case len(t.Setup) > 0 && strings.TrimSpace(t.Setup[0]) == "":
-		return flawf(hint, "setup names no program")
+		return problem.Errorf(hint, "setup names no program")
 	case t.Venv != "" && t.Image != "":
-		return flawf("Take an image that has the packages, or a setup step that installs them.", "the task has venv and an image")
+		return problem.Errorf("Take an image that has the packages, or a setup step that installs them.", "the task has venv and an image")
 	case len(t.Inputs) > maxOptions:
-		return flawf("Give patterns, like deps/**.", "the setup step has %d inputs, more than %d", len(t.Inputs), maxOptions)
+		return problem.Errorf("Give patterns, like deps/**.", "the setup step has %d inputs, more than %d", len(t.Inputs), maxOptions)
 	case t.Venv != "" && (!Relative(t.Venv) || strings.ContainsAny(t.Venv, ":\x00") || len(t.Setup) == 0):
-		return flawf("Name the folder that the setup step makes, like .venv.", "venv is %.60q", t.Venv)
+		return problem.Errorf("Name the folder that the setup step makes, like .venv.", "venv is %.60q", t.Venv)
 	}
 	for what, texts := range map[string][]string{"command": append(slices.Clone(t.Command), t.Shell), "setup": t.Setup, "image": {t.Image}} {
 		if slices.ContainsFunc(texts, func(s string) bool { return strings.ContainsRune(s, 0) }) {
-			return flawf("Take it out.", "%s contains a zero byte", what)
+			return problem.Errorf("Take it out.", "%s contains a zero byte", what)
 		}
 	}
 	return nil
@@ -185,15 +187,15 @@ func (t *Task) checkCommand() error {
 
 func (t *Task) checkConstants() error {
 	if len(t.Constants) > maxOptions {
-		return flawf("Put them into a file of the project.", "the task has %d constants, more than %d", len(t.Constants), maxOptions)
+		return problem.Errorf("Put them into a file of the project.", "the task has %d constants, more than %d", len(t.Constants), maxOptions)
 	}
 	seen := map[string]bool{}
 	for _, c := range t.Constants {
-		if err := (Axis{Key: c.Key, Values: []Value{c.Value}}).Check(); err != nil {
+		if err := (space.Axis{Key: c.Key, Values: []space.Value{c.Value}}).Check(); err != nil {
 			return err
 		}
 		if seen[c.Key] {
-			return flawf("Keep one of them.", "the constant %s is given twice", c.Key)
+			return problem.Errorf("Keep one of them.", "the constant %s is given twice", c.Key)
 		}
 		seen[c.Key] = true
 	}
@@ -214,14 +216,14 @@ func (t *Task) checkEnv() error {
 
 func (t *Task) checkGPUIDs() error {
 	if t.GPUIDs != "" && t.GPUIDs != GPUIDsIndex {
-		return flawf("Leave it out, or write index.", "gpu_ids is %.40q", t.GPUIDs)
+		return problem.Errorf("Leave it out, or write index.", "gpu_ids is %.40q", t.GPUIDs)
 	}
 	return nil
 }
 
 func (t *Task) checkOrder() error {
 	if t.Order != OrderIndex && !slices.Contains(Orders(), t.Order) {
-		return flawf("Leave it out, or write spread or longest_first.", "order is %.40q", string(t.Order))
+		return problem.Errorf("Leave it out, or write spread or longest_first.", "order is %.40q", string(t.Order))
 	}
 	return nil
 }
@@ -229,11 +231,11 @@ func (t *Task) checkOrder() error {
 func (t *Task) checkTimes() error {
 	for what, d := range map[string]time.Duration{"timeout": t.Timeout, "idle_timeout": t.IdleTimeout, "grace": t.Grace} {
 		if d < 0 {
-			return flawf("Write it like 2h, 1h30m, 90s or 1d.", "%s is %s, which is not a duration", what, d)
+			return problem.Errorf("Write it like 2h, 1h30m, 90s or 1d.", "%s is %s, which is not a duration", what, d)
 		}
 	}
 	if t.LogLimit < 0 {
-		return flawf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is not a size", t.LogLimit)
+		return problem.Errorf("Write it like 1GiB, 500MB or as bytes.", "log_limit is %d, which is not a size", t.LogLimit)
 	}
 	return nil
 }
@@ -242,10 +244,10 @@ func (t *Task) checkTimes() error {
 func (r Retries) Check() error {
 	for class, n := range r {
 		if !slices.Contains(SettableClasses(), class) {
-			return flawf("", "retries names %.60q, which is not a failure class that a task may set", string(class))
+			return problem.Errorf("", "retries names %.60q, which is not a failure class that a task may set", string(class))
 		}
 		if n < 0 || n > MaxRetries {
-			return flawf("Give a whole number from 0 to 1000.", "retries of %s is %d", class, n)
+			return problem.Errorf("Give a whole number from 0 to 1000.", "retries of %s is %d", class, n)
 		}
 	}
 	return nil
@@ -268,7 +270,7 @@ func (t *Task) checkResults() error {
 		}
 	}
 	if o := t.Objective; o != nil && (o.Metric == "" || (o.Goal != "maximize" && o.Goal != "minimize")) {
-		return flawf("Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
+		return problem.Errorf("Write it like {metric: loss, goal: minimize}.", "the objective needs a metric and a goal")
 	}
 	return nil
 }
@@ -282,11 +284,11 @@ func (s *Source) check() error {
 	}
 	switch {
 	case given != 1:
-		return flawf("Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
+		return problem.Errorf("Give one of log, regex and json; several sources stand in a list.", "a source of metrics has %d fields", given)
 	case s.Log != "" && (!Relative(s.Log) || strings.ContainsRune(s.Log, 0)):
-		return flawf("Give the path from the folder itself, without leading '/' and without '..'.", "metrics.log is %q, which leaves the folder", s.Log)
+		return problem.Errorf("Give the path from the folder itself, without leading '/' and without '..'.", "metrics.log is %q, which leaves the folder", s.Log)
 	case s.JSON != "" && s.JSON != "stdout":
-		return flawf("Write json: stdout.", "metrics.json is %q", s.JSON)
+		return problem.Errorf("Write json: stdout.", "metrics.json is %q", s.JSON)
 	case s.Regex != "":
 		return CheckRegex(s.Regex)
 	}

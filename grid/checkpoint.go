@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mlfnode/grid/problem"
 )
 
 // Checkpoint says how a task saves its state, so that a trial which is stopped goes on from there instead of from its beginning. A
@@ -87,17 +89,17 @@ func (c *Checkpoint) Check() error {
 	case c == nil:
 		return nil
 	case !slices.Contains(checkpointSignals(), c.Signal):
-		return flawf("Use "+strings.Join(checkpointSignals(), ", ")+".", "checkpoint.signal is %.60q, which is not a signal for a notice", c.Signal)
+		return problem.Errorf("Use "+strings.Join(checkpointSignals(), ", ")+".", "checkpoint.signal is %.60q, which is not a signal for a notice", c.Signal)
 	case c.Grace < 0 || c.Grace > MaxCheckpointGrace:
-		return flawf("Give at most 10m.", "checkpoint.grace is %s", c.Grace)
+		return problem.Errorf("Give at most 10m.", "checkpoint.grace is %s", c.Grace)
 	case c.Every < 0 || c.Quiet < 0:
-		return flawf("Write them like 10m, or leave them out.", "checkpoint.every and checkpoint.quiet must not be below 0")
+		return problem.Errorf("Write them like 10m, or leave them out.", "checkpoint.every and checkpoint.quiet must not be below 0")
 	case c.MaxSize <= 0:
-		return flawf("Write it like 10GiB.", "checkpoint.max_size is %d", c.MaxSize)
+		return problem.Errorf("Write it like 10GiB.", "checkpoint.max_size is %d", c.MaxSize)
 	case c.Repeats < 0 || c.Repeats > MaxRepeats:
-		return flawf("Give a whole number from 0 to 1000000.", "checkpoint.repeats is %d", c.Repeats)
+		return problem.Errorf("Give a whole number from 0 to 1000000.", "checkpoint.repeats is %d", c.Repeats)
 	case c.OnTimeout != TimeoutFails && c.OnTimeout != TimeoutResumes:
-		return flawf("Write fail or resume.", "checkpoint.on_timeout is %.60q", c.OnTimeout)
+		return problem.Errorf("Write fail or resume.", "checkpoint.on_timeout is %.60q", c.OnTimeout)
 	}
 	return nil
 }

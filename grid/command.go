@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
+
+	"mlfnode/grid/problem"
+	"mlfnode/grid/space"
 )
 
 // Argv gives the program and arguments of one point. Constants come first, then the parameters; a parameter with the key of a
@@ -14,7 +17,7 @@ import (
 // becomes `/bin/sh -c script`; there, and in the script of a command like `bash -c script`, a value is quoted as its place asks,
 // so that it is never read as code, and `${key}` is the shell's own. A command that CheckCommand refuses becomes one that says
 // why and fails.
-func (t *Task) Argv(p Params) []string {
+func (t *Task) Argv(p space.Params) []string {
 	c := t.command(p)
 	argv, err := c.argv(t)
 	if err != nil {
@@ -26,9 +29,9 @@ func (t *Task) Argv(p Params) []string {
 // CheckCommand refuses a command with a placeholder for a key, or a constant, at a place where no shell can be kept from
 // reading a value as code, and one that takes no further options although a key is to be appended.
 func (t *Task) CheckCommand(keys []string) error {
-	p := make(Params, len(keys))
+	p := make(space.Params, len(keys))
 	for i, k := range keys {
-		p[i] = Param{Key: k, Value: Value{Text: "x"}}
+		p[i] = space.Param{Key: k, Value: space.Value{Text: "x"}}
 	}
 	_, err := t.command(p).argv(t)
 	return err
@@ -79,7 +82,7 @@ func (c *command) checkElement(words []string, at int, element, filled string) e
 	}
 	switch readingOf(words, at) {
 	case asCode:
-		return flawf("Give the value to a program as an argument, or run the script with sh -c.", "the command has a parameter in the arguments of %s, which would read its value as code",
+		return problem.Errorf("Give the value to a program as an argument, or run the script with sh -c.", "the command has a parameter in the arguments of %s, which would read its value as code",
 			words[commandAt(words)])
 	case asWords:
 		return checkPlain(c.valuesIn(element)...)
@@ -91,7 +94,7 @@ func (c *command) checkElement(words []string, at int, element, filled string) e
 func checkPlain(values ...string) error {
 	for _, v := range values {
 		if !isSafe(v) {
-			return flawf("Use values of letters, digits and any of _@%+:,./-= there.", "another shell reads the command's arguments again, and would read %s as more than text", quoteVisible(v))
+			return problem.Errorf("Use values of letters, digits and any of _@%+:,./-= there.", "another shell reads the command's arguments again, and would read %s as more than text", quoteVisible(v))
 		}
 	}
 	return nil
@@ -104,10 +107,10 @@ func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant)
 	}
 	s := readScript(text, func(key string) bool { return c.place(key) >= 0 }, dialects...)
 	if len(s.holes) > maxHoles {
-		return "", flawf("Put a value into a variable of the shell, and use that.", "the command has more than %d placeholders", maxHoles)
+		return "", problem.Errorf("Put a value into a variable of the shell, and use that.", "the command has more than %d placeholders", maxHoles)
 	}
 	if s.err != nil && len(s.holes) > 0 {
-		return "", flawf("Correct the script, or pass the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.holes[0].key, s.err)
+		return "", problem.Errorf("Correct the script, or pass the values as arguments.", "the command has {%s}, and a shell would not understand it: %v", s.holes[0].key, s.err)
 	}
 	for _, h := range s.holes {
 		if h.flaw != nil {
@@ -135,7 +138,7 @@ func (c *command) fill(text string, append bool, dialects ...syntax.LangVariant)
 	}
 	if options != "" && s.end != nil {
 		key, _, _ := strings.Cut(strings.TrimPrefix(c.options()[0], "--"), "=")
-		return "", flawf(fmt.Sprintf(s.end.hint, key), "%s", s.end.msg)
+		return "", problem.Errorf(fmt.Sprintf(s.end.Hint, key), "%s", s.end.Msg)
 	}
 	return s.fill(func(key string) string { return c.text(c.place(key)) }, options), nil
 }
@@ -147,7 +150,7 @@ func (c *command) text(k int) string { return strings.Join(c.params[k].Value.Wor
 func (c *command) alone(element string) int {
 	k := -1
 	if strings.HasPrefix(element, "{") {
-		if at, length := c.placeholder(element); at >= 0 && length == len(element) && c.params[at].Value.Kind == List {
+		if at, length := c.placeholder(element); at >= 0 && length == len(element) && c.params[at].Value.Kind == space.List {
 			k = at
 		}
 	}
@@ -156,11 +159,11 @@ func (c *command) alone(element string) int {
 
 // place gives the place of a parameter, or -1.
 func (c *command) place(key string) int {
-	return slices.IndexFunc(c.params, func(p Param) bool { return p.Key == key })
+	return slices.IndexFunc(c.params, func(p space.Param) bool { return p.Key == key })
 }
 
 // Display gives the command of one point as a line that a person can read and paste into a shell.
-func (t *Task) Display(p Params) string {
+func (t *Task) Display(p space.Params) string {
 	argv := t.Argv(p)
 	if t.Shell != "" && isVisible(argv[2]) {
 		return argv[2]
@@ -179,12 +182,12 @@ func ShellWords(words ...string) string {
 
 // command is the making of one point's arguments.
 type command struct {
-	params Params
+	params space.Params
 	used   []bool // the parameter stands in the command itself
 }
 
-func (t *Task) command(p Params) *command {
-	all := make(Params, 0, len(t.Constants)+len(p))
+func (t *Task) command(p space.Params) *command {
+	all := make(space.Params, 0, len(t.Constants)+len(p))
 	all = append(all, t.Constants...)
 	for _, q := range p {
 		if old := all.Find(q.Key); old != nil {
@@ -194,7 +197,7 @@ func (t *Task) command(p Params) *command {
 		}
 	}
 	c := &command{params: all, used: make([]bool, len(all))}
-	if k := c.place(RepeatKey); t.Repeat && k >= 0 {
+	if k := c.place(space.RepeatKey); t.Repeat && k >= 0 {
 		c.used[k] = true // it is no option
 	}
 	return c
@@ -253,10 +256,10 @@ func (c *command) options() []string { return c.appendOptions(nil) }
 func (c *command) appendOptions(out []string) []string {
 	for k, q := range c.params {
 		switch {
-		case c.used[k] || q.Value.Kind == False:
-		case q.Value.Kind == True:
+		case c.used[k] || q.Value.Kind == space.False:
+		case q.Value.Kind == space.True:
 			out = append(out, "--"+q.Key)
-		case q.Value.Kind == List:
+		case q.Value.Kind == space.List:
 			out = append(append(out, "--"+q.Key), q.Value.Words()...)
 		default:
 			out = append(out, "--"+q.Key+"="+q.Value.Text)

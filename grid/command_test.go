@@ -9,32 +9,37 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid/gridtest"
+	"mlfnode/grid/space"
 )
 
-func number(key, text string) Param { return Param{key, Value{text, Number}} }
-func plain(key, text string) Param  { return Param{key, Value{text, Text}} }
+func number(key, text string) space.Param {
+	return space.Param{Key: key, Value: space.Value{Text: text, Kind: space.Number}}
+}
+func plain(key, text string) space.Param {
+	return space.Param{Key: key, Value: space.Value{Text: text}}
+}
 
 func TestArgv(t *testing.T) {
-	on, off := Value{"true", True}, Value{"false", False}
+	on, off := space.Value{Text: "true", Kind: space.True}, space.Value{Text: "false", Kind: space.False}
 	for name, c := range map[string]struct {
 		task   Task
-		params Params
+		params space.Params
 		want   []string
 	}{
-		"options": {Task{Command: []string{"p", "-u"}}, Params{number("lr", "1e-3"), plain("s", "a b"), {"on", on}, {"off", off}, plain("e", "")},
+		"options": {Task{Command: []string{"p", "-u"}}, space.Params{number("lr", "1e-3"), plain("s", "a b"), {Key: "on", Value: on}, {Key: "off", Value: off}, plain("e", "")},
 			[]string{"p", "-u", "--lr=1e-3", "--s=a b", "--on", "--e="}},
-		"constants first, replaced in place": {Task{Command: []string{"p"}, Constants: Params{plain("out", "r"), number("n", "1"), plain("z", "z")}},
-			Params{number("lr", "1"), number("n", "2")}, []string{"p", "--out=r", "--n=2", "--z=z", "--lr=1"}},
-		"a flag replaces a constant": {Task{Command: []string{"p"}, Constants: Params{{"v", on}}}, Params{{"v", off}}, []string{"p"}},
-		"placeholders": {Task{Command: []string{"p", "{lr}", "x={n}/{lr}", "{other}", "{{lr}}", "{", "}", "{a {n}"}, Constants: Params{number("n", "7")}},
-			Params{number("lr", "0.1"), number("z", "1")}, []string{"p", "0.1", "x=7/0.1", "{other}", "{{lr}}", "{", "}", "{a 7", "--z=1"}},
-		"JSON":           {Task{Command: []string{"p", `{"a": {lr}, "b": {}}`}}, Params{number("lr", "1")}, []string{"p", `{"a": 1, "b": {}}`}},
-		"escaped only":   {Task{Command: []string{"p", "{{lr}}"}}, Params{number("lr", "1")}, []string{"p", "{{lr}}", "--lr=1"}},
-		"flag in place":  {Task{Command: []string{"p", "{on}", "{off}"}}, Params{{"on", on}, {"off", off}}, []string{"p", "true", "false"}},
-		"no second turn": {Task{Command: []string{"p", "{a}"}}, Params{plain("a", "{b}"), plain("b", "x")}, []string{"p", "{b}", "--b=x"}},
-		"shell": {Task{Shell: "a | p\n", Constants: Params{plain("o", "x")}}, Params{plain("s", "it's $x"), {"on", on}},
+		"constants first, replaced in place": {Task{Command: []string{"p"}, Constants: space.Params{plain("out", "r"), number("n", "1"), plain("z", "z")}},
+			space.Params{number("lr", "1"), number("n", "2")}, []string{"p", "--out=r", "--n=2", "--z=z", "--lr=1"}},
+		"a flag replaces a constant": {Task{Command: []string{"p"}, Constants: space.Params{{Key: "v", Value: on}}}, space.Params{{Key: "v", Value: off}}, []string{"p"}},
+		"placeholders": {Task{Command: []string{"p", "{lr}", "x={n}/{lr}", "{other}", "{{lr}}", "{", "}", "{a {n}"}, Constants: space.Params{number("n", "7")}},
+			space.Params{number("lr", "0.1"), number("z", "1")}, []string{"p", "0.1", "x=7/0.1", "{other}", "{{lr}}", "{", "}", "{a 7", "--z=1"}},
+		"JSON":           {Task{Command: []string{"p", `{"a": {lr}, "b": {}}`}}, space.Params{number("lr", "1")}, []string{"p", `{"a": 1, "b": {}}`}},
+		"escaped only":   {Task{Command: []string{"p", "{{lr}}"}}, space.Params{number("lr", "1")}, []string{"p", "{{lr}}", "--lr=1"}},
+		"flag in place":  {Task{Command: []string{"p", "{on}", "{off}"}}, space.Params{{Key: "on", Value: on}, {Key: "off", Value: off}}, []string{"p", "true", "false"}},
+		"no second turn": {Task{Command: []string{"p", "{a}"}}, space.Params{plain("a", "{b}"), plain("b", "x")}, []string{"p", "{b}", "--b=x"}},
+		"shell": {Task{Shell: "a | p\n", Constants: space.Params{plain("o", "x")}}, space.Params{plain("s", "it's $x"), {Key: "on", Value: on}},
 			[]string{"/bin/sh", "-c", `a | p --o=x --s='it'\''s $x' --on`}},
-		"shell placeholders": {Task{Shell: `p {a} "{a}" '{a}' "$(p {a})" ${a} {{a}} {b} # {a}`}, Params{plain("a", `$'"`)},
+		"shell placeholders": {Task{Shell: `p {a} "{a}" '{a}' "$(p {a})" ${a} {{a}} {b} # {a}`}, space.Params{plain("a", `$'"`)},
 			[]string{"/bin/sh", "-c", `p '$'\''"' "\$'\"" '$'\''"' "$(p '$'\''"')" ${a} {{a}} {b} # {a}`}},
 	} {
 		if got := c.task.Argv(c.params); !cmp.Equal(got, c.want) {
@@ -53,7 +58,7 @@ func TestShellKeepsValues(t *testing.T) {
 		value := rapid.StringMatching("[a-z '\"$`\\\\;&|()#~*{}!=\n\té-]{0,12}").Draw(t, "value")
 		for i, place := range places {
 			task := Task{Shell: place}
-			argv := task.Argv(Params{plain("v", value)})
+			argv := task.Argv(space.Params{plain("v", value)})
 			out, err := exec.Command(argv[0], argv[1:]...).Output()
 			if err != nil {
 				t.Fatalf("%s with %q: %v in %q", place, value, err, argv)
@@ -74,7 +79,7 @@ func TestDisplayIsOneLineThatRuns(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		value := strings.ReplaceAll(rapid.String().Draw(t, "value"), "\x00", "")
 		task := Task{Command: []string{"printf", "%s.", value, "{v}"}}
-		line := task.Display(Params{plain("v", value), plain("w", value)})
+		line := task.Display(space.Params{plain("v", value), plain("w", value)})
 		if !isVisible(line) {
 			t.Fatalf("line %q has characters that a terminal would act on", line)
 		}
@@ -86,7 +91,7 @@ func TestDisplayIsOneLineThatRuns(t *testing.T) {
 }
 
 func TestDisplay(t *testing.T) {
-	params := Params{number("lr", "0.1"), plain("s", "a b")}
+	params := space.Params{number("lr", "0.1"), plain("s", "a b")}
 	for _, c := range []struct {
 		task Task
 		want string
@@ -98,6 +103,46 @@ func TestDisplay(t *testing.T) {
 	} {
 		if got := c.task.Display(params); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)
+		}
+	}
+}
+
+// TestListsOfArguments puts them into commands.
+func TestListsOfArguments(t *testing.T) {
+	t.Parallel()
+	layers := space.Params{{Key: "layers", Value: space.Value{Text: `[64,"a b"]`, Kind: space.List}}, {Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}}
+	for _, c := range []struct {
+		task Task
+		want string
+	}{
+		{Task{Command: []string{"p"}}, `p|--layers|64|a b|--lr=1`},
+		{Task{Command: []string{"p", "{layers}", "-x"}}, `p|64|a b|-x|--lr=1`},
+		{Task{Command: []string{"p", "layers={layers}"}}, `p|layers=64 a b|--lr=1`},
+		{Task{Shell: "p {lr}"}, `/bin/sh|-c|p 1 --layers 64 'a b'`},
+		{Task{Shell: "p {layers}"}, `/bin/sh|-c|p '64 a b' --lr=1`},
+		{Task{Command: []string{"sh", "-c", "p {layers}"}}, `sh|-c|p '64 a b'|--lr=1`},
+	} {
+		if got := strings.Join(c.task.Argv(layers), "|"); got != c.want {
+			t.Errorf("%v%s: got %s, want %s", c.task.Command, c.task.Shell, got, c.want)
+		}
+	}
+}
+
+// TestRepeatIsNoOption leaves the axis that only repeats out of the command, except where the command names it.
+func TestRepeatIsNoOption(t *testing.T) {
+	t.Parallel()
+	p := space.Params{{Key: "lr", Value: space.Value{Text: "1", Kind: space.Number}}, {Key: space.RepeatKey, Value: space.Value{Text: "3", Kind: space.Number}}}
+	for _, c := range []struct {
+		task Task
+		want string
+	}{
+		{Task{Command: []string{"p"}, Repeat: true}, "p --lr=1"},
+		{Task{Command: []string{"p", "--seed={repeat}"}, Repeat: true}, "p --seed=3 --lr=1"},
+		{Task{Shell: "p", Repeat: true}, "/bin/sh -c p --lr=1"},
+		{Task{Command: []string{"p"}}, "p --lr=1 --repeat=3"},
+	} {
+		if got := strings.Join(c.task.Argv(p), " "); got != c.want {
+			t.Errorf("%+v: got %s, want %s", c.task, got, c.want)
 		}
 	}
 }

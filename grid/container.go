@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
 )
 
 // Container says how the container of a task with an image is made. The zero value suits most images.
@@ -60,7 +61,7 @@ var networkName = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$`)
 // CheckImage says why a text does not name an image.
 func CheckImage(ref string) error {
 	if len(ref) > maxReference || !imageName.Get().MatchString(ref) {
-		return flawf("Write it like python:3.12-slim or registry.lab:5000/team/train:1.", "%.80q does not name an image", ref)
+		return problem.Errorf("Write it like python:3.12-slim or registry.lab:5000/team/train:1.", "%.80q does not name an image", ref)
 	}
 	return nil
 }
@@ -79,7 +80,7 @@ func CheckGPUMode(v string) error { return oneOf("gpus", v, gpuModes) }
 
 func oneOf(what, v string, known []string) error {
 	if !slices.Contains(known, v) {
-		return flawf("Write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1]+".", "%s is %.60q", what, v)
+		return problem.Errorf("Write "+strings.Join(known[:len(known)-1], ", ")+" or "+known[len(known)-1]+".", "%s is %.60q", what, v)
 	}
 	return nil
 }
@@ -87,7 +88,7 @@ func oneOf(what, v string, known []string) error {
 // CheckNetwork says why a text can't name a network of containers.
 func CheckNetwork(v string) error {
 	if !networkName.Get().MatchString(v) {
-		return flawf("Write host, none, bridge or the name of a network that the nodes have.", "network is %.60q", v)
+		return problem.Errorf("Write host, none, bridge or the name of a network that the nodes have.", "network is %.60q", v)
 	}
 	return nil
 }
@@ -104,11 +105,11 @@ func ParseMount(text string) (Mount, error) {
 func (m *Mount) check(text string) error {
 	for _, p := range []string{m.Source, m.Target} {
 		if (p != "" || p == m.Source) && (!path.IsAbs(p) || path.Clean(p) != p || strings.ContainsAny(p, ":\x00\n")) {
-			return flawf("Write /FOLDER, /FOLDER:/INSIDE or either with :ro at its end, with plain absolute paths.", "the mount %.80q is not valid", text)
+			return problem.Errorf("Write /FOLDER, /FOLDER:/INSIDE or either with :ro at its end, with plain absolute paths.", "the mount %.80q is not valid", text)
 		}
 	}
 	if m.Target == "/" || m.Target == "" && m.Source == "/" {
-		return flawf("Mount it below a folder, like /:/host:ro.", "the mount %.80q hides all of the image", text)
+		return problem.Errorf("Mount it below a folder, like /:/host:ro.", "the mount %.80q hides all of the image", text)
 	}
 	return nil
 }
@@ -139,7 +140,7 @@ func ParseUlimit(name, text string) (Ulimit, error) {
 	u.Soft, err = strconv.ParseInt(soft, 10, 64)
 	u.Hard, err2 = strconv.ParseInt(hard, 10, 64)
 	if err != nil || err2 != nil {
-		return u, flawf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %.60q", name, text)
+		return u, problem.Errorf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %.60q", name, text)
 	}
 	return u, u.check()
 }
@@ -147,9 +148,9 @@ func ParseUlimit(name, text string) (Ulimit, error) {
 func (u *Ulimit) check() error {
 	switch {
 	case !slices.Contains(ulimitNames, u.Name):
-		return flawf("Known are "+strings.Join(ulimitNames, ", ")+".", "there is no ulimit %.60q", u.Name)
+		return problem.Errorf("Known are "+strings.Join(ulimitNames, ", ")+".", "there is no ulimit %.60q", u.Name)
 	case u.Soft < -1 || u.Hard < -1 || u.Hard >= 0 && (u.Soft < 0 || u.Soft > u.Hard):
-		return flawf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %d:%d", u.Name, u.Soft, u.Hard)
+		return problem.Errorf("Write a number, two like 1024:65536, or -1 for no limit.", "the ulimit %s is %d:%d", u.Name, u.Soft, u.Hard)
 	}
 	return nil
 }
@@ -159,7 +160,7 @@ func (t *Task) checkContainer() error {
 	c := t.Container
 	if t.Image == "" {
 		if c != nil {
-			return flawf("Name the image, or leave container out.", "the task has container, but no image")
+			return problem.Errorf("Name the image, or leave container out.", "the task has container, but no image")
 		}
 		return nil
 	}
@@ -177,10 +178,10 @@ func (t *Task) checkContainer() error {
 		}
 	}
 	if c.Shm < 0 {
-		return flawf("Write it like 8GiB.", "shm is %d", c.Shm)
+		return problem.Errorf("Write it like 8GiB.", "shm is %d", c.Shm)
 	}
 	if len(c.Mounts) > maxMounts || len(c.Ulimits) > len(ulimitNames) {
-		return flawf("Mount a folder that holds them.", "the container has %d mounts and %d ulimits", len(c.Mounts), len(c.Ulimits))
+		return problem.Errorf("Mount a folder that holds them.", "the container has %d mounts and %d ulimits", len(c.Mounts), len(c.Ulimits))
 	}
 	places := map[string]bool{}
 	for i := range c.Mounts {
@@ -189,7 +190,7 @@ func (t *Task) checkContainer() error {
 			return err
 		}
 		if inside = path.Clean(inside); places[inside] || inside == "/" {
-			return flawf("Give each mount a folder of its own in the container.", "two mounts, or a mount and the container itself, are at %s", inside)
+			return problem.Errorf("Give each mount a folder of its own in the container.", "two mounts, or a mount and the container itself, are at %s", inside)
 		}
 		places[inside] = true
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
 )
 
 // MergeEnviron gives the KEY=value entries of the lists as one environment in which each name occurs once: of several
@@ -116,7 +117,7 @@ func expandVariables(text string, known map[string]string) string {
 // CheckEnvValue says why a text can't be the value of a variable in a task's env.
 func CheckEnvValue(name, text string) error {
 	if strings.ContainsRune(text, 0) {
-		return flawf("Take it out.", "%s contains a zero byte", name)
+		return problem.Errorf("Take it out.", "%s contains a zero byte", name)
 	}
 	for i := range text {
 		if !strings.HasPrefix(text[i:], "${") {
@@ -124,7 +125,7 @@ func CheckEnvValue(name, text string) error {
 		}
 		dollars := len(text[:i+1]) - len(strings.TrimRight(text[:i+1], "$"))
 		if at := reference.Get().FindStringIndex(text[i:]); dollars%2 == 1 && (at == nil || at[0] != 0) {
-			return flawf("Write $$ for a dollar, or let a shell do it in the command.", "%s is %.60q, and of ${…} only ${NAME} is replaced", name, text)
+			return problem.Errorf("Write $$ for a dollar, or let a shell do it in the command.", "%s is %.60q, and of ${…} only ${NAME} is replaced", name, text)
 		}
 	}
 	return nil

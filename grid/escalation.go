@@ -1,6 +1,10 @@
 package grid
 
-import "math"
+import (
+	"math"
+
+	"mlfnode/grid/problem"
+)
 
 const (
 	// MaxEscalations is how many times a trial gets more memory than its last attempt had; further retries get as much as that.
@@ -59,16 +63,16 @@ func (t *Task) CheckEscalation() error {
 		case ClassCUDAMemory:
 			amount, what = t.Resources.GPUMemory, "gpu_memory"
 		default:
-			return flawf("Only oom and cuda_oom can.", "retries of %.60q can't get more memory", string(class))
+			return problem.Errorf("Only oom and cuda_oom can.", "retries of %.60q can't get more memory", string(class))
 		}
 		if !(factor > 1 && factor <= MaxEscalation) {
-			return flawf("Give a factor like 1.5.", "memory of the retries of %s is %g, which is not a number above 1 and up to %d", class, factor, MaxEscalation)
+			return problem.Errorf("Give a factor like 1.5.", "memory of the retries of %s is %g, which is not a number above 1 and up to %d", class, factor, MaxEscalation)
 		}
 		if amount <= 0 {
-			return flawf("Give resources."+what+" a size, like 4GiB.", "retries of %s are to get more memory, but the task does not say how much it needs", class)
+			return problem.Errorf("Give resources."+what+" a size, like 4GiB.", "retries of %s are to get more memory, but the task does not say how much it needs", class)
 		}
 		if t.Retries[class] == 0 {
-			return flawf("Give times, like {times: 2, memory: 1.5}.", "retries of %s are to get more memory, but there are none", class)
+			return problem.Errorf("Give times, like {times: 2, memory: 1.5}.", "retries of %s are to get more memory, but there are none", class)
 		}
 	}
 	return nil

@@ -1,6 +1,10 @@
 package grid
 
-import "slices"
+import (
+	"slices"
+
+	"mlfnode/grid/space"
+)
 
 // Feature is something that a sweep may have, or that a master may be asked to do with one, and that older programs don't know: a master
 // that does not name it must not be asked.
@@ -28,21 +32,11 @@ func Features() []Feature {
 }
 
 // FeaturesOf gives the features that a task over a space has.
-func FeaturesOf(t *Task, s Space) (all []Feature) {
-	lists, zip := false, false
-	for _, d := range s.dims {
-		for _, p := range d.pieces {
-			l, ok := p.(*list)
-			lists = lists || ok && l.lists
-		}
-	}
-	for _, w := range s.wheels {
-		zip = zip || w.together()
-	}
-	if lists {
+func FeaturesOf(t *Task, s space.Space) (all []Feature) {
+	if s.HasLists() {
 		all = append(all, FeatureLists)
 	}
-	if zip {
+	if s.HasZip() {
 		all = append(all, FeatureZip)
 	}
 	if _, _, ok := s.Sample(); ok {

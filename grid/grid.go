@@ -1,7 +1,7 @@
-// Package grid is the vocabulary of mlfnode and its pure logic: parameter spaces, sweeps, trials, events and the rules by
-// which events change trials.
+// Package grid is the vocabulary of mlfnode and its pure logic: sweeps, tasks, trials, events and the rules by which events
+// change trials.
 //
-// A Sweep runs one task over a Space. Each point of the space is a Trial; each run of a trial is an attempt. Workers state
+// A Sweep runs one task over a space.Space. Each point of the space is a Trial; each run of a trial is an attempt. Workers state
 // what happened to attempts as immutable Events, and Trial.Apply folds events, in stream order, into the one truth about a
 // trial. Nothing here does I/O, starts a goroutine or reads a clock, so every rule can be tested as algebra.
 package grid

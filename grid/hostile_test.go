@@ -3,6 +3,8 @@ package grid
 import (
 	"strings"
 	"testing"
+
+	"mlfnode/grid/space"
 )
 
 // TestSubmissionsThatNobodyCanRead has scripts, keys and names that would cost a master its stack or its time. Each is refused at once.
@@ -22,7 +24,7 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 			if err := task.CheckCommand([]string{"a"}); err == nil {
 				t.Errorf("%s: not refused", name)
 			}
-			if argv := task.Argv(Params{{Key: "a", Value: Value{Text: "1"}}}); len(argv) != 3 || !strings.Contains(argv[2], "exit 2") {
+			if argv := task.Argv(space.Params{{Key: "a", Value: space.Value{Text: "1"}}}); len(argv) != 3 || !strings.Contains(argv[2], "exit 2") {
 				t.Errorf("%s: a stored one does not say why it fails", name)
 			}
 		}
@@ -31,13 +33,13 @@ func TestSubmissionsThatNobodyCanRead(t *testing.T) {
 	if err := good.CheckCommand(nil); err != nil {
 		t.Errorf("a long script is refused: %v", err)
 	}
-	axes := make([]Axis, 20_000)
-	constants := make(Params, len(axes))
+	axes := make([]space.Axis, 20_000)
+	constants := make(space.Params, len(axes))
 	for i := range axes {
 		key := "k" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + many("y", i/182)
-		axes[i], constants[i] = Axis{Key: key, Values: []Value{{Text: "1"}}}, Param{Key: key, Value: Value{Text: "1"}}
+		axes[i], constants[i] = space.Axis{Key: key, Values: []space.Value{{Text: "1"}}}, space.Param{Key: key, Value: space.Value{Text: "1"}}
 	}
-	if _, err := NewSpace(axes, nil); err == nil {
+	if _, err := space.New(axes, nil); err == nil {
 		t.Error("20,000 axes are taken")
 	}
 	task := Task{Name: "t", Command: []string{"true"}, Resources: Resources{CPUs: One}}
@@ -68,6 +70,20 @@ func TestPatternsThatNeverEnd(t *testing.T) {
 	for _, p := range []string{"result/**", "**/*.{json,csv,png,pt,txt}", "{a,b,c}/{1,2,3}/**/model.{pt,ckpt}", "a,b,c", "out/**/x/**"} {
 		if err := CheckPattern(p); err != nil {
 			t.Errorf("%s: %v", p, err)
+		}
+	}
+}
+
+// TestSetupsOfSubmissions refuses what a project.yaml may not have either.
+func TestSetupsOfSubmissions(t *testing.T) {
+	t.Parallel()
+	for want, task := range map[string]Task{
+		"the task has venv and an image":                 {Image: "python:3.12", Venv: ".venv"},
+		"the setup step has 1001 inputs, more than 1000": {Inputs: make([]string, 1001)},
+	} {
+		task.Name, task.Command, task.Setup = "t", []string{"true"}, []string{"true"}
+		if err := task.Check(); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
 		}
 	}
 }

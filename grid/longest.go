@@ -5,6 +5,9 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"mlfnode/grid/ranges"
+	"mlfnode/grid/space"
 )
 
 const (
@@ -23,7 +26,7 @@ const (
 // when slots are idle. It learns from the trials that have ended: the logarithm of a run time is taken as a sum of effects, one for the value
 // of each axis. Until some have ended, and among equal ones, the order is that of Spread, whose blocks of neighbours are what is ordered.
 type Longest struct {
-	space  Space
+	space  space.Space
 	spread Spread
 	times  []runTime // at most knownTimes
 	noted  int64     // run times so far
@@ -37,12 +40,12 @@ type runTime struct {
 }
 
 // NewLongest begins with no run times.
-func NewLongest(s Space) *Longest {
+func NewLongest(s space.Space) *Longest {
 	return &Longest{space: s, spread: NewSpread(s.Count()), due: fewestTimes}
 }
 
 // Extend goes on with a space that has further points.
-func (l *Longest) Extend(s Space) {
+func (l *Longest) Extend(s space.Space) {
 	l.space, l.spread, l.order, l.due = s, NewSpread(s.Count()), nil, max(l.noted, fewestTimes)
 }
 
@@ -64,7 +67,7 @@ func (l *Longest) Known() bool { return l.order != nil }
 func (l *Longest) Blocks() int64 { return l.spread.Blocks() }
 
 // Block gives the trials of the block that is the nth in order, from 0 on.
-func (l *Longest) Block(n int64) Range {
+func (l *Longest) Block(n int64) ranges.Range {
 	if l.order != nil {
 		n = l.order[n]
 	}

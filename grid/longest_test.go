@@ -6,20 +6,22 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"mlfnode/grid/space"
 )
 
 // longestOf makes a space of some axes.
-func longestOf(t testing.TB, sets ...string) Space {
+func longestOf(t testing.TB, sets ...string) space.Space {
 	t.Helper()
-	var axes []Axis
+	var axes []space.Axis
 	for _, text := range sets {
-		a, err := ParseSet(text)
+		a, err := space.ParseSet(text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		axes = append(axes, a)
 	}
-	s, err := NewSpace(axes, nil)
+	s, err := space.New(axes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,11 +106,11 @@ func TestLongestOfUnseenValues(t *testing.T) {
 	if !l.Reorder() || l.Block(0).Lo != 18 {
 		t.Errorf("got trial %d first, want the last one", l.Block(0).Lo)
 	}
-	more, err := ParseSet("epoch=100,200")
+	more, err := space.ParseSet("epoch=100,200")
 	if err != nil {
 		t.Fatal(err)
 	}
-	wider, err := s.Extend([]Axis{more})
+	wider, err := s.Extend([]space.Axis{more})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
 )
 
 // NodeSet names the nodes that may run the trials of a task, by names and labels joined by commas: "gpu*,label=a100" are all nodes whose
@@ -53,12 +54,12 @@ func (s NodeSet) String() string { return strings.Join(s.List(), ", ") }
 func (s NodeSet) Check() error {
 	all := s.List()
 	if len(all) > maxNodeSet {
-		return flawf("Give the nodes a label in their node.yaml, and name that.", "nodes has %d entries, more than %d", len(all), maxNodeSet)
+		return problem.Errorf("Give the nodes a label in their node.yaml, and name that.", "nodes has %d entries, more than %d", len(all), maxNodeSet)
 	}
 	for _, one := range all {
 		label, isLabel := strings.CutPrefix(one, labelMark)
 		if pattern := nodePattern; isLabel && CheckNodeLabel(label) != nil || !isLabel && !pattern.Get().MatchString(one) {
-			return flawf("Write names as members lists them, which may have * and ?, and labels like label=a100.", "nodes has %.80q", one)
+			return problem.Errorf("Write names as members lists them, which may have * and ?, and labels like label=a100.", "nodes has %.80q", one)
 		}
 	}
 	return nil
@@ -67,7 +68,7 @@ func (s NodeSet) Check() error {
 // CheckNodeLabel says why a node can't have a label.
 func CheckNodeLabel(label string) error {
 	if !nodeLabel.Get().MatchString(label) {
-		return flawf("Write letters, digits, '.', '_' and '-'.", "the label %.80q is not valid", label)
+		return problem.Errorf("Write letters, digits, '.', '_' and '-'.", "the label %.80q is not valid", label)
 	}
 	return nil
 }

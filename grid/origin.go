@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"mlfnode/grid/problem"
 )
 
 // Origin says where a submission came from. The program that submitted it says so; nobody has checked it.
@@ -38,21 +40,21 @@ func (o *Origin) Check() error {
 	if g := o.Git; g != nil {
 		texts = append(append(texts, g.Commit, g.Branch), g.Changed...)
 		if len(g.Changed) > MaxChanged || g.More < 0 {
-			return flawf("Name the first 100, and count the others in more.", "origin.git names %d changed files", len(g.Changed))
+			return problem.Errorf("Name the first 100, and count the others in more.", "origin.git names %d changed files", len(g.Changed))
 		}
 	}
 	bytes := 0
 	for _, text := range texts {
 		bytes += len(text)
 		if !utf8.ValidString(text) {
-			return flawf("Write it as UTF-8.", "the origin of the sweep is not valid UTF-8")
+			return problem.Errorf("Write it as UTF-8.", "the origin of the sweep is not valid UTF-8")
 		}
 	}
 	if bytes > MaxOriginBytes {
-		return flawf("Use at most 32768.", "the origin of the sweep has %d bytes", bytes)
+		return problem.Errorf("Use at most 32768.", "the origin of the sweep has %d bytes", bytes)
 	}
 	if strings.ContainsFunc(o.User, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }) || len(o.User) > maxLabel {
-		return flawf("Use at most 200 visible characters.", "origin.user %.60q is not a user's name", o.User)
+		return problem.Errorf("Use at most 200 visible characters.", "origin.user %.60q is not a user's name", o.User)
 	}
 	return nil
 }

@@ -21,8 +21,8 @@ func quote(s string) string {
 func isSafe(s string) bool {
 	for i := range len(s) {
 		c := s[i]
-		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
-		if !letter && !isDigit(c) && strings.IndexByte("_@%+:,./-=", c) < 0 {
+		letter, digit := c|0x20 >= 'a' && c|0x20 <= 'z', c >= '0' && c <= '9'
+		if !letter && !digit && strings.IndexByte("_@%+:,./-=", c) < 0 {
 			return false
 		}
 	}

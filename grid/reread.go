@@ -35,7 +35,7 @@ func among(set, word string) bool {
 func commandAt(words []string) int {
 	i := 0
 	for i < len(words) && among(callers, words[i]) {
-		for i++; i < len(words) && (strings.HasPrefix(words[i], "-") || strings.Contains(words[i], "=") || words[i] != "" && isDigit(words[i][0])); i++ {
+		for i++; i < len(words) && (strings.HasPrefix(words[i], "-") || strings.Contains(words[i], "=") || words[i] != "" && words[i][0] >= '0' && words[i][0] <= '9'); i++ {
 		}
 	}
 	return i

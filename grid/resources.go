@@ -7,6 +7,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"mlfnode/grid/problem"
 )
 
 // Milli is an amount in thousandths, so that sums of fractions are exact: eight times 0.125 is one. JSON has it as a decimal
@@ -115,16 +117,16 @@ func (r Resources) Key() string {
 // Check says why no trial can reserve so much.
 func (r Resources) Check() error {
 	if r.CPUs <= 0 {
-		return flawf("Give the cores that one trial uses, like 1 or 0.5.", "cpus is %s", r.CPUs)
+		return problem.Errorf("Give the cores that one trial uses, like 1 or 0.5.", "cpus is %s", r.CPUs)
 	}
 	for what, v := range map[string]Milli{"cpus": r.CPUs, "gpus": r.GPUs} {
 		if v < 0 || v > MaxMilli {
-			return flawf("Give a number like 1 or 0.5.", "%s is %s, which is not a valid number", what, v)
+			return problem.Errorf("Give a number like 1 or 0.5.", "%s is %s, which is not a valid number", what, v)
 		}
 	}
 	for what, v := range map[string]int64{"memory": r.Memory, "gpu_memory": r.GPUMemory} {
 		if v < 0 && !(what == "gpu_memory" && r.Measured()) {
-			return flawf("Write it like 1GiB, 500MB or as bytes.", "%s is %d, which is not a size", what, v)
+			return problem.Errorf("Write it like 1GiB, 500MB or as bytes.", "%s is %d, which is not a size", what, v)
 		}
 	}
 	for what, text := range map[string]string{"gpu_profile": r.GPUProfile, "gpu_model": r.GPUModel} {
@@ -137,13 +139,13 @@ func (r Resources) Check() error {
 	}
 	switch {
 	case r.GPUs > One && r.GPUs%One != 0:
-		return flawf("Give a whole number, or a fraction below 1 for a share of one GPU.", "gpus is %s: more than one GPU must be whole ones", r.GPUs)
+		return problem.Errorf("Give a whole number, or a fraction below 1 for a share of one GPU.", "gpus is %s: more than one GPU must be whole ones", r.GPUs)
 	case r.GPUProfile != "" && r.GPUs != 0 && r.GPUs != One:
-		return flawf("Leave gpus out: a program sees one MIG instance.", "gpu_profile names a MIG instance, and gpus is %s", r.GPUs)
+		return problem.Errorf("Leave gpus out: a program sees one MIG instance.", "gpu_profile names a MIG instance, and gpus is %s", r.GPUs)
 	case r.Measured() && (r.GPUs != 0 || r.GPUProfile != ""):
-		return flawf("Leave gpus and gpu_profile out.", "gpu_memory is auto: trials share single GPUs, and get a whole one until that is measured")
+		return problem.Errorf("Leave gpus and gpu_profile out.", "gpu_memory is auto: trials share single GPUs, and get a whole one until that is measured")
 	case r.GPUModel != "" && !r.NeedsGPU():
-		return flawf("Give gpus, like 1 or 0.5.", "gpu_model is %q, but no GPU is asked for", r.GPUModel)
+		return problem.Errorf("Give gpus, like 1 or 0.5.", "gpu_model is %q, but no GPU is asked for", r.GPUModel)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
+
+	"mlfnode/grid/problem"
 )
 
 // script is a shell script with the placeholders that stand in it, read by a parser of the shell's language: how a value has
@@ -13,10 +15,10 @@ import (
 type script struct {
 	text  string // the script with a word of letters, its mark, in the place of each placeholder
 	holes []hole
-	tail  int   // offset in text behind the last command, where further options go
-	end   *flaw // why no option can be put there, if so
-	plain bool  // that command has another shell split the options again
-	err   error // the script can't be parsed
+	tail  int            // offset in text behind the last command, where further options go
+	end   *problem.Error // why no option can be put there, if so
+	plain bool           // that command has another shell split the options again
+	err   error          // the script can't be parsed
 }
 
 // hole is one placeholder of a script.
@@ -24,10 +26,10 @@ type hole struct {
 	key   string
 	mark  string
 	place place
-	here  bool  // it stands in a here-document, the lines of which no value may imitate
-	plain bool  // another shell splits the value again, so that it must not have special characters
-	bare  bool  // the value must not be without quotes even if no character asks for them
-	flaw  *flaw // why no value can be put in safely
+	here  bool           // it stands in a here-document, the lines of which no value may imitate
+	plain bool           // another shell splits the value again, so that it must not have special characters
+	bare  bool           // the value must not be without quotes even if no character asks for them
+	flaw  *problem.Error // why no value can be put in safely
 	found bool
 }
 
@@ -50,9 +52,9 @@ const (
 )
 
 // checkScript refuses a script that can't be run, or whose parser would not come to an end.
-func checkScript(text string) *flaw {
+func checkScript(text string) *problem.Error {
 	if len(text) > maxScript {
-		return flawf("Put it into a file of the project.", "the command's script has %d bytes, and the system runs none of more than %d", len(text), maxScript)
+		return problem.Errorf("Put it into a file of the project.", "the command's script has %d bytes, and the system runs none of more than %d", len(text), maxScript)
 	}
 	depth := 0
 	for i := range len(text) {
@@ -63,7 +65,7 @@ func checkScript(text string) *flaw {
 			depth = max(0, depth-1)
 		}
 		if depth > maxNested {
-			return flawf("Put it into a file of the project.", "the command's script has more than %d parentheses in each other", maxNested)
+			return problem.Errorf("Put it into a file of the project.", "the command's script has more than %d parentheses in each other", maxNested)
 		}
 	}
 	return nil
@@ -189,8 +191,8 @@ func (s *script) locate(stack []syntax.Node, text string) {
 	}
 }
 
-func (h *hole) refuse(where, hint string) *flaw {
-	return flawf(hint, "the command has {%s} %s", h.key, where)
+func (h *hole) refuse(where, hint string) *problem.Error {
+	return problem.Errorf(hint, "the command has {%s} %s", h.key, where)
 }
 
 // classify goes from the script down to the text that holds the placeholder. before is what stands before it in that text.
@@ -434,13 +436,13 @@ func (s *script) findTail(f *syntax.File) {
 	}
 	c, ok := last.Cmd.(*syntax.CallExpr)
 	if !ok || len(c.Args) == 0 || last.Background {
-		s.end = flawf(hint, "the command ends with something that takes no options, but parameters must be appended to it")
+		s.end = problem.Errorf(hint, "the command ends with something that takes no options, but parameters must be appended to it")
 		return
 	}
 	s.tail = int(c.Args[len(c.Args)-1].End().Offset())
 	switch words := literals(c.Args); readingOf(words, len(words)) {
 	case asCode:
-		s.end = flawf(hint, "the command ends with %s, which reads as code what is appended to it", words[commandAt(words)])
+		s.end = problem.Errorf(hint, "the command ends with %s, which reads as code what is appended to it", words[commandAt(words)])
 	case asWords:
 		s.plain = true
 	}

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid/gridtest"
+	"mlfnode/grid/space"
 )
 
 // accepted are scripts that print the value of {v}, each in another place, with what they print besides.
@@ -118,13 +119,13 @@ func TestPlaceholderIsText(t *testing.T) {
 			"shell": {Shell: a.script}, "sh -c": {Command: []string{"sh", "-ec", a.script}}, "bash": {Command: []string{bash, "-e", "-c", a.script, "bash", "x"}},
 		}
 		for name, task := range forms {
-			out, err := runScript(t, dir, task.Argv(Params{plain("v", value)}))
+			out, err := runScript(t, dir, task.Argv(space.Params{plain("v", value)}))
 			want := a.before + value + a.after
 			if a.before == "\x00" { // more than one value, or refused
 				want = out
 			}
 			if task.CheckCommand([]string{"v"}) == nil && (err != nil || out != want) {
-				t.Fatalf("%s of %s with %q: got %q, %v, want %q from %q", name, a.script, value, out, err, want, task.Argv(Params{plain("v", value)}))
+				t.Fatalf("%s of %s with %q: got %q, %v, want %q from %q", name, a.script, value, out, err, want, task.Argv(space.Params{plain("v", value)}))
 			}
 		}
 	})
@@ -142,7 +143,7 @@ func TestPlaceholderRefused(t *testing.T) {
 			continue
 		}
 		for _, value := range []string{"$(touch ran)", "`touch ran`", "a[$(touch ran)]", "x", "'; touch ran; '"} {
-			if _, e := runScript(t, dir, task.Argv(Params{plain("v", value)})); e == nil {
+			if _, e := runScript(t, dir, task.Argv(space.Params{plain("v", value)})); e == nil {
 				t.Errorf("%q with %q: got success, want a failure with the reason %q", text, value, err)
 			}
 		}
@@ -166,7 +167,7 @@ func TestScriptArgument(t *testing.T) {
 		{[]string{"prog", "{v}"}, []string{"prog", value}},
 	} {
 		task := Task{Command: c.command}
-		if got := task.Argv(Params{plain("v", value)}); strings.Join(got, "\x00") != strings.Join(c.want, "\x00") {
+		if got := task.Argv(space.Params{plain("v", value)}); strings.Join(got, "\x00") != strings.Join(c.want, "\x00") {
 			t.Errorf("%q:\ngot  %q\nwant %q", c.command, got, c.want)
 		}
 	}
@@ -187,7 +188,7 @@ func TestOptionsBehindLastCommand(t *testing.T) {
 		if (err == nil) != (c.want != "") {
 			t.Errorf("%q: got error %v", c.shell, err)
 		}
-		if got := task.Argv(Params{plain("k", "v")})[2]; c.want != "" && got != c.want {
+		if got := task.Argv(space.Params{plain("k", "v")})[2]; c.want != "" && got != c.want {
 			t.Errorf("%q: got %q, want %q", c.shell, got, c.want)
 		}
 		if err := task.CheckCommand(nil); err != nil {
@@ -209,12 +210,12 @@ func TestReadAgain(t *testing.T) {
 			t.Errorf("%v: got %v, want it to run with plain values", task, err)
 		}
 		for _, value := range []string{"0.1", "a,b", "x=/data/a-b_c@d:e"} {
-			if argv := task.Argv(Params{plain("v", value)}); !strings.Contains(strings.Join(argv, " "), value) || strings.Contains(argv[len(argv)-1], "exit 2") {
+			if argv := task.Argv(space.Params{plain("v", value)}); !strings.Contains(strings.Join(argv, " "), value) || strings.Contains(argv[len(argv)-1], "exit 2") {
 				t.Errorf("%v with %q: got %q", task, value, argv)
 			}
 		}
 		for _, value := range []string{"$(touch ran)", "`touch ran`", "a b", "x;touch ran", "*", "'"} {
-			if argv := task.Argv(Params{plain("v", value)}); !strings.Contains(argv[len(argv)-1], "exit 2") {
+			if argv := task.Argv(space.Params{plain("v", value)}); !strings.Contains(argv[len(argv)-1], "exit 2") {
 				t.Errorf("%v with %q: got %q, want a refusal", task, value, argv)
 			}
 		}
@@ -230,7 +231,7 @@ func TestReadAgain(t *testing.T) {
 		}
 	}
 	for _, command := range [][]string{{"python3", "script", "-c", "x={v}"}, {"prog", "watch", "{v}"}, {"python3", "ssh", "{v}"}, {"flock", "lock", "prog", "{v}"}} {
-		if argv := (&Task{Command: command}).Argv(Params{plain("v", "a $b")}); !strings.Contains(argv[len(argv)-1], "a $b") {
+		if argv := (&Task{Command: command}).Argv(space.Params{plain("v", "a $b")}); !strings.Contains(argv[len(argv)-1], "a $b") {
 			t.Errorf("%q: got %q, want the value as it is", command, argv)
 		}
 	}

@@ -1,6 +1,10 @@
 package grid
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"mlfnode/grid/ranges"
+)
 
 // Order is the order in which the trials of a sweep begin.
 type Order string
@@ -68,10 +72,10 @@ func divisor(a, b int64) int64 {
 func (s Spread) Blocks() int64 { return s.groups * groupSize }
 
 // Block gives the trials of the block that is the nth in order, from 0 on.
-func (s Spread) Block(n int64) Range {
+func (s Spread) Block(n int64) ranges.Range {
 	round, group := n/s.groups, n%s.groups*s.step%s.groups
 	lo := (group*groupSize + shuffled(group)[round]) * s.size
-	return Range{Lo: min(lo, s.count), Hi: min(lo+s.size, s.count)}
+	return ranges.Range{Lo: min(lo, s.count), Hi: min(lo+s.size, s.count)}
 }
 
 // shuffled gives the numbers below groupSize in an order that differs from group to group, by SplitMix64 (Steele, Lea and Flood 2014).

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"mlfnode/grid/ranges"
+	"mlfnode/grid/space"
 )
 
 // TestSpreadIsComplete has each trial in one block.
@@ -17,7 +20,7 @@ func TestSpreadIsComplete(t *testing.T) {
 		if s.Blocks() > manyBlocks+groupSize || count >= fewBlocks && s.Blocks() < fewBlocks {
 			t.Fatalf("got %d blocks", s.Blocks())
 		}
-		var all Ranges
+		var all ranges.Set
 		total := int64(0)
 		for n := range s.Blocks() {
 			r := s.Block(n)
@@ -31,7 +34,7 @@ func TestSpreadIsComplete(t *testing.T) {
 }
 
 // shares gives, for each axis, the share of each value's trials in the first blocks, and how many blocks the trials of a value fill.
-func shares(s Space, blocks func(Spread) int64) (shares [][]float64, fill []float64) {
+func shares(s space.Space, blocks func(Spread) int64) (shares [][]float64, fill []float64) {
 	order := NewSpread(s.Count())
 	sizes := s.Sizes()
 	at := make([][]int64, len(sizes))
@@ -65,10 +68,10 @@ func shares(s Space, blocks func(Spread) int64) (shares [][]float64, fill []floa
 
 func half(s Spread) int64 { return s.Blocks() / 2 }
 
-func axesOf(sizes ...int) []Axis {
-	var axes []Axis
+func axesOf(sizes ...int) []space.Axis {
+	var axes []space.Axis
 	for k, n := range sizes {
-		axes = append(axes, Axis{Key: fmt.Sprint("a", k), Interval: []json.Number{"0", json.Number(fmt.Sprint(n))}})
+		axes = append(axes, space.Axis{Key: fmt.Sprint("a", k), Interval: []json.Number{"0", json.Number(fmt.Sprint(n))}})
 	}
 	return axes
 }
@@ -85,7 +88,7 @@ func TestSpreadIsEven(t *testing.T) {
 				sizes, count = append(sizes, n), count*n
 			}
 		}
-		s, err := NewSpace(axesOf(sizes...), nil)
+		s, err := space.New(axesOf(sizes...), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +112,7 @@ func TestSpreadOfUsualGrids(t *testing.T) {
 		{[]int{5, 4, 5, 3, 5}, 0.12}, {[]int{10, 10, 10, 10}, 0.08}, {[]int{2, 3, 4, 5, 6, 7, 8}, 0.05}, {[]int{6, 8, 4, 10, 5, 104}, 0.08},
 		{[]int{4, 4, 4, 4, 4, 4, 4, 4}, 0.06}, {[]int{2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2}, 0.06}, {[]int{100, 1000}, 0.2},
 	} {
-		s, err := NewSpace(axesOf(c.sizes...), nil)
+		s, err := space.New(axesOf(c.sizes...), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

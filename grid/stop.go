@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"mlfnode/grid/problem"
 )
 
 // StopRule says which trials are stopped early.
@@ -49,13 +51,13 @@ func (s *EarlyStop) Check() error {
 	case s == nil:
 		return nil
 	case s.Metric == "":
-		return flawf("Write it like {metric: loss, rule: median, after: 5}, or set an objective.", "stop names no metric")
+		return problem.Errorf("Write it like {metric: loss, rule: median, after: 5}, or set an objective.", "stop names no metric")
 	case s.Goal != "maximize" && s.Goal != "minimize":
-		return flawf("Write goal: minimize or goal: maximize.", "stop does not say whether less or more of %.60s is better", s.Metric)
+		return problem.Errorf("Write goal: minimize or goal: maximize.", "stop does not say whether less or more of %.60s is better", s.Metric)
 	case s.Rule != StopMedian && s.Rule != StopHalving:
-		return flawf("Write median or asha.", "stop.rule is %.60q", string(s.Rule))
+		return problem.Errorf("Write median or asha.", "stop.rule is %.60q", string(s.Rule))
 	case !(s.After > 0) || math.IsInf(s.After, 0):
-		return flawf("Give a step from which trials may be stopped, like 5.", "stop.after is %v", s.After)
+		return problem.Errorf("Give a step from which trials may be stopped, like 5.", "stop.after is %v", s.After)
 	}
 	return CheckLabel("stop.metric", s.Metric)
 }

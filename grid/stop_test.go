@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"mlfnode/grid/space"
 )
 
 // levelled is the curve of a metric that has the value from the first step to the last.
@@ -151,7 +153,7 @@ func TestStopIsCompleted(t *testing.T) {
 
 // TestLevels gives leases of sweeps with newer features to newer nodes alone.
 func TestLevels(t *testing.T) {
-	plain, err := NewSpace([]Axis{{Key: "a", Values: []Value{{Text: "1", Kind: Number}}}}, nil)
+	plain, err := space.New([]space.Axis{{Key: "a", Values: []space.Value{{Text: "1", Kind: space.Number}}}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +165,9 @@ func TestLevels(t *testing.T) {
 	} {
 		for i := range tasks {
 			s := &Sweep{Task: tasks[i]}
-			check(t, s.SetSpace(plain))
+			if err := s.SetSpace(plain); err != nil {
+				t.Fatal(err)
+			}
 			if got := s.Level(); got != want {
 				t.Errorf("task %d of level %d: got %d", i, want, got)
 			}

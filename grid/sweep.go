@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"mlfnode/grid/space"
 )
 
 // RecordVersion is the version of the sweep record that this program writes.
@@ -12,20 +14,20 @@ const RecordVersion = 1
 
 // Sweep is the durable record of one submission. It is as small as its axes are, whatever the size of its space.
 type Sweep struct {
-	V       int        `json:"v"`
-	ID      SweepID    `json:"id"`
-	Number  int64      `json:"number,omitempty"` // counts the submissions to a master, whatever its clock says; 0 in older records
-	Project string     `json:"project"`
-	Name    string     `json:"name,omitempty"`  // the user's own name for it
-	Token   string     `json:"token,omitempty"` // of the submission, so that one that is sent twice makes one sweep
-	Origin  *Origin    `json:"origin,omitempty"`
-	Task    Task       `json:"task"`
-	Bundle  string     `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
-	Space   Space      `json:"space"`
-	Long    bool       `json:"long,omitempty"` // the record is stored compressed, since its axes list so many values
-	State   SweepState `json:"state"`
-	Save    bool       `json:"save,omitempty"` // with SweepCancelled: running trials may save their state first, which is kept for a retry
-	Halt    bool       `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
+	V       int         `json:"v"`
+	ID      SweepID     `json:"id"`
+	Number  int64       `json:"number,omitempty"` // counts the submissions to a master, whatever its clock says; 0 in older records
+	Project string      `json:"project"`
+	Name    string      `json:"name,omitempty"`  // the user's own name for it
+	Token   string      `json:"token,omitempty"` // of the submission, so that one that is sent twice makes one sweep
+	Origin  *Origin     `json:"origin,omitempty"`
+	Task    Task        `json:"task"`
+	Bundle  string      `json:"bundle,omitempty"` // SHA-256 of the project's files, in hex; empty when there are none
+	Space   space.Space `json:"space"`
+	Long    bool        `json:"long,omitempty"` // the record is stored compressed, since its axes list so many values
+	State   SweepState  `json:"state"`
+	Save    bool        `json:"save,omitempty"` // with SweepCancelled: running trials may save their state first, which is kept for a retry
+	Halt    bool        `json:"halt,omitempty"` // with SweepPaused: running trials are killed too, and run again on resume
 
 	// Pinned names the image that the first trial ran in, of a task with one: NAME@sha256:DIGEST, or the ID of an image that no registry
 	// has. All further trials run in the same, wherever the name in the task leads to by then.
@@ -65,12 +67,12 @@ type Sweep struct {
 const longSpace = 512 << 10
 
 // SetSpace gives the sweep a space. Once that lists a lot of values the sweep is a long one.
-func (s *Sweep) SetSpace(space Space) error {
-	text, err := json.Marshal(space)
+func (s *Sweep) SetSpace(points space.Space) error {
+	text, err := json.Marshal(points)
 	if err != nil {
 		return fmt.Errorf("measure the space: %w", err)
 	}
-	s.Space, s.Long = space, s.Long || len(text) > longSpace
+	s.Space, s.Long = points, s.Long || len(text) > longSpace
 	return nil
 }
 

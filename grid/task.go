@@ -2,6 +2,8 @@ package grid
 
 import (
 	"time"
+
+	"mlfnode/grid/space"
 )
 
 // Task is a named command of a project with everything that an executor needs to run it. Defaults are filled in by the
@@ -11,7 +13,7 @@ type Task struct {
 	Command []string `json:"command,omitempty"` // program and arguments; empty when Shell is set
 	Shell   string   `json:"shell,omitempty"`   // one string for `/bin/sh -c`
 
-	Constants Params            `json:"constants,omitempty"` // fixed options under the grid; an axis of the same key wins
+	Constants space.Params      `json:"constants,omitempty"` // fixed options under the grid; an axis of the same key wins
 	Setup     []string          `json:"setup,omitempty"`     // run once for each node and bundle, program and arguments
 	Inputs    []string          `json:"inputs,omitempty"`    // patterns of the files that the setup step reads; empty stands for all
 	Venv      string            `json:"venv,omitempty"`      // folder of a virtual environment that the setup step makes, which trials run in
@@ -50,9 +52,6 @@ type Task struct {
 	Metrics   []Source   `json:"metrics,omitempty"`
 	Objective *Objective `json:"objective,omitempty"`
 }
-
-// RepeatKey is the axis by which a task with Repeat runs the same point again.
-const RepeatKey = "repeat"
 
 // GPUIDsIndex has GPUs named by their index, for programs that take CUDA_VISIBLE_DEVICES for numbers.
 const GPUIDsIndex = "index"

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sort"
 	"time"
+
+	"mlfnode/grid/ranges"
 )
 
 // MaxUpdates bounds the updates of one sweep, and MaxUpdateRanges the ranges of trials in each, so that a record stays small.
@@ -20,7 +22,7 @@ type Update struct {
 }
 
 // NewUpdate makes an update of trials.
-func NewUpdate(bundle string, at time.Time, trials *Ranges) Update {
+func NewUpdate(bundle string, at time.Time, trials *ranges.Set) Update {
 	u := Update{Bundle: bundle, At: at}
 	for r := range trials.All() {
 		u.Trials = append(u.Trials, [2]int64{r.Lo, r.Hi})

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"mlfnode/grid/ranges"
 )
 
 // TestBundleOf compares updates with a plain table of which trial has which files, before and after they were stored.
@@ -68,8 +70,8 @@ func TestBundleOf(t *testing.T) {
 	}
 }
 
-func rangesOf(trials []int64) *Ranges {
-	all := &Ranges{}
+func rangesOf(trials []int64) *ranges.Set {
+	all := &ranges.Set{}
 	for _, i := range trials {
 		all.Add(i, i+1)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 func TestRecords(t *testing.T) {
@@ -71,7 +72,7 @@ func TestRecordTooLarge(t *testing.T) {
 // longSweep lists values that were drawn from a small alphabet, as names of molecules are: n of 37 characters each.
 func longSweep(t *testing.T, id string, n int) *grid.Sweep {
 	t.Helper()
-	a := grid.Axis{Key: "smiles", Values: make([]grid.Value, n)}
+	a := space.Axis{Key: "smiles", Values: make([]space.Value, n)}
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := range a.Values {
 		var b strings.Builder
@@ -79,14 +80,14 @@ func longSweep(t *testing.T, id string, n int) *grid.Sweep {
 		for b.Len() < 37 {
 			b.WriteString([...]string{"C", "CC", "c1ccccc1", "O", "N", "(=O)", "[C@@H]", "C(C)", "Cl", "S"}[random.IntN(10)])
 		}
-		a.Values[i] = grid.Value{Text: b.String()}
+		a.Values[i] = space.Value{Text: b.String()}
 	}
-	space, err := grid.NewSpace([]grid.Axis{a}, nil)
+	points, err := space.New([]space.Axis{a}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := sweep(id)
-	if err := s.SetSpace(space); err != nil {
+	if err := s.SetSpace(points); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -18,6 +18,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -45,15 +46,15 @@ func attach(t *testing.T, cfg config.Config) *node.Session {
 // script makes a submission of a shell script over the axes.
 func script(t *testing.T, text string, sets ...string) api.Submit {
 	t.Helper()
-	var axes []grid.Axis
+	var axes []space.Axis
 	for _, s := range sets {
-		a, err := grid.ParseSet(s)
+		a, err := space.ParseSet(s)
 		if err != nil {
 			t.Fatal(err)
 		}
 		axes = append(axes, a)
 	}
-	space, err := grid.NewSpace(axes, nil)
+	points, err := space.New(axes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +62,7 @@ func script(t *testing.T, text string, sets ...string) api.Submit {
 		Name: "test", Command: []string{"/bin/sh", "-c", text, "sh"}, Resources: grid.Resources{CPUs: grid.One},
 		Retries: grid.DefaultRetries(), Grace: time.Second,
 	}
-	return api.Submit{Project: "t", Task: task, Space: space, Environ: os.Environ()}
+	return api.Submit{Project: "t", Task: task, Space: points, Environ: os.Environ()}
 }
 
 func submit(t *testing.T, c *api.Client, s api.Submit) api.Sweep {
@@ -245,11 +246,11 @@ func TestExtendRunsOnlyNewPoints(t *testing.T) {
 	runs := filepath.Join(t.TempDir(), "runs")
 	s := submit(t, c, script(t, `echo "$@" >>`+runs, "a=1,2"))
 	wait(t, c, s.Sweep)
-	axis, err := grid.ParseSet("a=2,3")
+	axis, err := space.ParseSet("a=2,3")
 	if err != nil {
 		t.Fatal(err)
 	}
-	done, err := c.Extend(t.Context(), s.Sweep, api.Extend{Axes: []grid.Axis{axis}})
+	done, err := c.Extend(t.Context(), s.Sweep, api.Extend{Axes: []space.Axis{axis}})
 	if err != nil || done.Changed != 1 {
 		t.Fatalf("extend: got %+v, %v, want one new point", done, err)
 	}

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 
-	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/space"
 )
 
 // The statements that matter in a driver script.
@@ -164,7 +164,7 @@ func isConstant(p [2]any) bool {
 	if !ok || key == "<<" {
 		return false
 	}
-	v := grid.Value{}
+	v := space.Value{}
 	switch value := p[1].(type) {
 	case string:
 		v.Text = value
@@ -176,7 +176,7 @@ func isConstant(p [2]any) bool {
 	default:
 		return false
 	}
-	return grid.Axis{Key: key, Values: []grid.Value{v}}.Check() == nil
+	return space.Axis{Key: key, Values: []space.Value{v}}.Check() == nil
 }
 
 // driver finds what is submitted for a task: the driver that calls it, else the one that is not tied to another.

@@ -14,8 +14,8 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/yamlfile"
 )
 
 // Report says what Import has made of an old project folder.
@@ -97,8 +97,8 @@ func (im *importer) note(file string, line int, format string, v ...any) {
 // readPython gives a file with the line ends that Python gives it.
 func readPython(root *os.Root, name string) (string, error) {
 	data, err := readFile(root, name)
-	if len(data) > grid.MaxFile {
-		return "", fmt.Errorf("it has more than %d bytes", grid.MaxFile)
+	if len(data) > yamlfile.MaxFile {
+		return "", fmt.Errorf("it has more than %d bytes", yamlfile.MaxFile)
 	}
 	return strings.ReplaceAll(string(data), "\r\n", "\n"), err
 }

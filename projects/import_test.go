@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // runs is Python that leaves a file if anything runs it.
@@ -110,7 +110,7 @@ tasks:
 	if got, want := len(d.Axes), 4; got != want || d.Task.Name != "train" {
 		t.Errorf("got task %s with %d axes, want train with %d", d.Task.Name, got, want)
 	}
-	if diff := cmp.Diff(grid.Param{Key: "verbose", Value: grid.Value{Text: "true", Kind: grid.True}}, d.Task.Constants[3]); diff != "" {
+	if diff := cmp.Diff(space.Param{Key: "verbose", Value: space.Value{Text: "true", Kind: space.True}}, d.Task.Constants[3]); diff != "" {
 		t.Errorf("wrong constant (-want +got):\n%s", diff)
 	}
 }

@@ -18,6 +18,9 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/jsonschema"
+	"mlfnode/grid/problem"
+	"mlfnode/grid/space"
+	"mlfnode/grid/yamlfile"
 )
 
 // The files of a project that have a meaning.
@@ -44,14 +47,14 @@ type Project struct {
 // Definition is a task with the parameter space that its project gives it.
 type Definition struct {
 	Task    grid.Task
-	Axes    []grid.Axis
+	Axes    []space.Axis
 	Exclude []string
-	Repeat  int64        // how often each point runs; 0 is once, without an axis for it
-	Sample  *grid.Sample // the part of the points that runs; nil for all
-	Include []string     // patterns of files that travel although ignore files name them
+	Repeat  int64         // how often each point runs; 0 is once, without an axis for it
+	Sample  *space.Sample // the part of the points that runs; nil for all
+	Include []string      // patterns of files that travel although ignore files name them
 }
 
-// Load reads the project.yaml of a folder. An error about its content is of type grid.Problems and holds all that is wrong.
+// Load reads the project.yaml of a folder. An error about its content is of type problem.List and holds all that is wrong.
 func Load(dir string) (*Project, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -117,7 +120,7 @@ func (p *Project) Task(name string) (*Definition, error) {
 }
 
 // axes reads the parameters file of a task.
-func (p *Project) axes(t *task) ([]grid.Axis, error) {
+func (p *Project) axes(t *task) ([]space.Axis, error) {
 	name := t.parameters
 	if name == "" && t.Name == p.Default {
 		name = parametersFile
@@ -135,18 +138,18 @@ func (p *Project) axes(t *task) ([]grid.Axis, error) {
 	case errors.Is(err, fs.ErrNotExist) && t.parameters == "":
 		return nil, nil
 	case err != nil && t.place != nil:
-		return nil, grid.Problems{grid.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, bare(err)),
+		return nil, problem.List{yamlfile.ProblemAt(p.file, t.place, fmt.Sprintf("the parameters file %s can't be read: %v", name, bare(err)),
 			"Give the path of a file in the project's folder, or leave the field out.")}
 	case err != nil:
 		return nil, fmt.Errorf("read %s: %w", name, bare(err))
 	}
-	return grid.ParseParameters(filepath.Join(p.Dir, name), data)
+	return space.ParseParameters(filepath.Join(p.Dir, name), data)
 }
 
 // parse reads a project.yaml that stands in messages as file.
 func parse(file string, data []byte) (*Project, error) {
 	p := &Project{Bundled: true, file: file}
-	root, err := grid.ParseYAML(file, data)
+	root, err := yamlfile.Parse(file, data)
 	if err != nil || root == nil {
 		return p, err
 	}
@@ -205,19 +208,19 @@ func (s *schema) name(what string, n *yaml.Node) string {
 }
 
 // Space gives the space of a task over axes: its own, with those of the command line.
-func (d *Definition) Space(axes []grid.Axis) (grid.Space, error) {
+func (d *Definition) Space(axes []space.Axis) (space.Space, error) {
 	if d.Repeat > 0 {
 		end := json.Number(strconv.FormatInt(d.Repeat, 10))
-		axes = append(slices.Clip(axes), grid.Axis{Key: grid.RepeatKey, Interval: []json.Number{"0", end}})
+		axes = append(slices.Clip(axes), space.Axis{Key: space.RepeatKey, Interval: []json.Number{"0", end}})
 	}
-	s, err := grid.NewSpace(axes, d.Exclude)
+	s, err := space.New(axes, d.Exclude)
 	if err != nil || d.Sample == nil {
 		return s, err
 	}
 	return s.Sampled(*d.Sample, d.Repeat > 0)
 }
 
-// readFile reads a regular file, so that a pipe or a device can't block. Of one that has more than grid.MaxFile bytes, which is then
+// readFile reads a regular file, so that a pipe or a device can't block. Of one that has more than yamlfile.MaxFile bytes, which is then
 // refused, it gives one byte more than that.
 func readFile(root *os.Root, name string) ([]byte, error) {
 	info, err := root.Stat(name)
@@ -232,7 +235,7 @@ func readFile(root *os.Root, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, grid.MaxFile+1))
+	return io.ReadAll(io.LimitReader(f, yamlfile.MaxFile+1))
 }
 
 // missing explains what to write when there is no project.yaml.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // loaded is all that a project says of itself.
@@ -21,7 +22,7 @@ type loaded struct {
 	Tasks         []Definition
 }
 
-func number(text string) grid.Value { return grid.Value{Text: text, Kind: grid.Number} }
+func number(text string) space.Value { return space.Value{Text: text, Kind: space.Number} }
 
 // plain is a task with nothing but a command.
 func plain(name string, command ...string) Definition {
@@ -67,11 +68,11 @@ tasks:
 
 func TestLoad(t *testing.T) {
 	train := with(plain("train", "python3", "-u", "main.py", "--lr={lr}", ""), func(d *Definition) {
-		d.Axes = []grid.Axis{{Key: "lr", Values: []grid.Value{number("1e-3"), number("0.10")}}}
+		d.Axes = []space.Axis{{Key: "lr", Values: []space.Value{number("1e-3"), number("0.10")}}}
 		d.Exclude = []string{"lr > 1", "n == 2"}
-		d.Task.Constants = grid.Params{{Key: "out", Value: grid.Value{Text: "result"}}, {Key: "n", Value: grid.Value{Text: "010"}},
-			{Key: "on", Value: grid.Value{Text: "yes"}}, {Key: "flag", Value: grid.Value{Text: "true", Kind: grid.True}},
-			{Key: "off", Value: grid.Value{Text: "false", Kind: grid.False}}, {Key: "text", Value: grid.Value{Text: "1"}}, {Key: "empty"}}
+		d.Task.Constants = space.Params{{Key: "out", Value: space.Value{Text: "result"}}, {Key: "n", Value: space.Value{Text: "010"}},
+			{Key: "on", Value: space.Value{Text: "yes"}}, {Key: "flag", Value: space.Value{Text: "true", Kind: space.True}},
+			{Key: "off", Value: space.Value{Text: "false", Kind: space.False}}, {Key: "text", Value: space.Value{Text: "1"}}, {Key: "empty"}}
 		d.Task.Setup = []string{"sh", "setup.sh"}
 		d.Task.Env = map[string]string{"OMP_NUM_THREADS": "1", "HOME_OF": "$HOME", "NOTHING": ""}
 		d.Task.Resources = grid.Resources{CPUs: 500, Memory: 3 << 29}
@@ -109,7 +110,7 @@ func TestLoad(t *testing.T) {
 			loaded{"folder", "", true, []Definition{plain("z", "x"), plain("a", "y"), plain("1", "w")}}},
 		{"default parameters", "default: main\ntasks: {main: {command: [x]}, other: {command: [y]}}",
 			loaded{"folder", "main", true, []Definition{
-				with(plain("main", "x"), func(d *Definition) { d.Axes = []grid.Axis{{Key: "seed", Values: []grid.Value{number("1")}}} }),
+				with(plain("main", "x"), func(d *Definition) { d.Axes = []space.Axis{{Key: "seed", Values: []space.Value{number("1")}}} }),
 				plain("other", "y")}}},
 		{"alias", "tasks:\n  a: {command: [a], env: &e {A: \"1\"}}\n  b: {command: [a], env: *e}\n",
 			loaded{"folder", "", true, []Definition{shared("a"), shared("b")}}},

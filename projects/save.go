@@ -16,12 +16,13 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // Save writes the project.yaml of an ad-hoc command with its settings, and a parameters.yml of its axes: into the folder whose files
 // travel, else into a new one of the project's name. It gives the files. Nothing that is there is changed; of a parameters.yml that
 // says the same, nothing is written.
-func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (files []string, err error) {
+func (p *Project) Save(name string, axes []space.Axis, env map[string]string) (files []string, err error) {
 	if p.document == nil {
 		return nil, errors.New("there is already a project here: --save is for a command after --")
 	}
@@ -51,7 +52,7 @@ func (p *Project) Save(name string, axes []grid.Axis, env map[string]string) (fi
 	if len(axes) > 0 {
 		put(task, "parameters", scalar(parametersFile))
 		if data, err := os.ReadFile(filepath.Join(dir, parametersFile)); err == nil {
-			if old, err := grid.ParseParameters(parametersFile, data); err == nil && sameAxes(old, axes) {
+			if old, err := space.ParseParameters(parametersFile, data); err == nil && sameAxes(old, axes) {
 				parameters = nil
 			}
 		}
@@ -145,7 +146,7 @@ func writeProject(dir string, fresh bool, project, parameters []byte) (files []s
 }
 
 // parametersText writes axes as a parameters.yml, nil for none.
-func parametersText(axes []grid.Axis) ([]byte, error) {
+func parametersText(axes []space.Axis) ([]byte, error) {
 	if len(axes) == 0 {
 		return nil, nil
 	}
@@ -172,19 +173,19 @@ func parametersText(axes []grid.Axis) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if read, err := grid.ParseParameters(parametersFile, text); err != nil || !sameAxes(read, axes) {
+	if read, err := space.ParseParameters(parametersFile, text); err != nil || !sameAxes(read, axes) {
 		return nil, fmt.Errorf("a %s can't say the same as these parameters. Give them as a file, with --parameters, and write the project.yaml by hand", parametersFile)
 	}
 	return text, nil
 }
 
-func sameAxes(a, b []grid.Axis) bool {
+func sameAxes(a, b []space.Axis) bool {
 	x, err := json.Marshal(a)
 	y, err2 := json.Marshal(b)
 	return err == nil && err2 == nil && bytes.Equal(x, y)
 }
 
-func axisNode(a grid.Axis) *yaml.Node {
+func axisNode(a space.Axis) *yaml.Node {
 	formula := func(key string, numbers []json.Number) *yaml.Node {
 		n := &yaml.Node{Kind: yaml.MappingNode, Style: yaml.FlowStyle}
 		list := sequence()
@@ -216,13 +217,13 @@ func axisNode(a grid.Axis) *yaml.Node {
 // safeText is text that YAML takes for nothing else, wherever it stands.
 var safeText = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_./-]*$`)
 
-func valueNode(v grid.Value) *yaml.Node {
+func valueNode(v space.Value) *yaml.Node {
 	switch v.Kind {
-	case grid.Number, grid.True, grid.False:
+	case space.Number, space.True, space.False:
 		return &yaml.Node{Kind: yaml.ScalarNode, Value: v.Text}
-	case grid.List:
+	case space.List:
 		list := sequence()
-		var items []grid.Value
+		var items []space.Value
 		if err := json.Unmarshal([]byte(v.Text), &items); err == nil { // else the axes differ when they are read back
 			for _, item := range items {
 				list.Content = append(list.Content, valueNode(item))

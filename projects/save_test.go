@@ -11,13 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
-func axesOf(t *testing.T, sets ...string) (axes []grid.Axis) {
+func axesOf(t *testing.T, sets ...string) (axes []space.Axis) {
 	t.Helper()
 	for _, set := range sets {
-		a, err := grid.ParseSet(set)
+		a, err := space.ParseSet(set)
 		check(t, err)
 		axes = append(axes, a)
 	}
@@ -104,11 +104,11 @@ func TestSaveElsewhere(t *testing.T) {
 // TestSavedParameters reads back what is written of any values.
 func TestSavedParameters(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		var a grid.Axis
+		var a space.Axis
 		a.Key = rapid.StringMatching(`[a-zA-Z_.]{1,8}|zip|start|null|true`).Draw(rt, "key")
 		seen := map[string]bool{}
 		for range rapid.IntRange(1, 5).Draw(rt, "n") {
-			v := grid.Value{Text: rapid.OneOf(rapid.String(), rapid.StringMatching(`[-0-9a-z.:#,\[\]{}"' &*!|>%@~\n]{0,6}`),
+			v := space.Value{Text: rapid.OneOf(rapid.String(), rapid.StringMatching(`[-0-9a-z.:#,\[\]{}"' &*!|>%@~\n]{0,6}`),
 				rapid.SampledFrom([]string{"true", "null", "~", "1e-3", "0777", "yes", ".inf", "2001-01-01", "<<", "=", "-", "? a", "a: b", "a #b"})).Draw(rt, "value")}
 			if !seen[v.Text] {
 				seen[v.Text] = true
@@ -118,7 +118,7 @@ func TestSavedParameters(t *testing.T) {
 		if a.Check() != nil {
 			return
 		}
-		text, err := parametersText([]grid.Axis{a})
+		text, err := parametersText([]space.Axis{a})
 		if err != nil {
 			b, _ := json.Marshal(a)
 			rt.Fatal(fmt.Sprintf("%s: %v\n%s", b, err, text))

@@ -7,8 +7,9 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"mlfnode/grid"
 	"mlfnode/grid/jsonschema"
+	"mlfnode/grid/problem"
+	"mlfnode/grid/yamlfile"
 )
 
 // maxAliased bounds the values that come through aliases, so that a small file can't stand for a huge one.
@@ -17,7 +18,7 @@ const maxAliased = 100_000
 // schema reads the nodes of one strict YAML file and collects all that is wrong with them.
 type schema struct {
 	file     string
-	problems grid.Problems
+	problems problem.List
 	aliased  int
 }
 
@@ -28,7 +29,7 @@ type field struct {
 }
 
 func (s *schema) report(n *yaml.Node, hint, format string, args ...any) {
-	s.problems.Add(grid.ProblemAt(s.file, n, fmt.Sprintf(format, args...), hint))
+	s.problems.Add(yamlfile.ProblemAt(s.file, n, fmt.Sprintf(format, args...), hint))
 }
 
 // target follows an alias and counts what comes through it. It gives nil when that is too much.
@@ -53,7 +54,7 @@ func (s *schema) target(n *yaml.Node) *yaml.Node {
 }
 
 // full reports whether so much is wrong that reading on is pointless.
-func (s *schema) full() bool { return len(s.problems) >= grid.MaxProblems }
+func (s *schema) full() bool { return len(s.problems) >= problem.MaxListed }
 
 // entries walks a map with text keys and reports keys that are none or that come twice.
 func (s *schema) entries(what string, n *yaml.Node, example string, each func(key, value *yaml.Node)) {

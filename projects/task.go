@@ -11,6 +11,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/jsonschema"
+	"mlfnode/grid/space"
 )
 
 // task is a task as project.yaml defines it.
@@ -20,7 +21,7 @@ type task struct {
 	repeat  int64
 
 	requirements string // the file that venv names
-	sample       *grid.Sample
+	sample       *space.Sample
 	include      []string
 	parameters   string
 	place        *yaml.Node            // of parameters
@@ -83,7 +84,7 @@ func (s *schema) taskFields(t *task) map[string]field {
 		"objective":    {objectOf(s.objectiveFields(&grid.Objective{})), func(what string, n *yaml.Node) { s.objective(what, n, t) }},
 		"exclude":      {jsonschema.Any(jsonschema.Text, jsonschema.Texts), func(what string, n *yaml.Node) { s.exclude(what, n, t) }},
 		"repeat":       {jsonschema.Positive, func(what string, n *yaml.Node) { t.repeat = s.number(what, n, maxRepeats) }},
-		"sample":       {jsonschema.Any(jsonschema.Positive, objectOf(s.sampleFields(&grid.Sample{}))), func(what string, n *yaml.Node) { s.sample(what, n, t) }},
+		"sample":       {jsonschema.Any(jsonschema.Positive, objectOf(s.sampleFields(&space.Sample{}))), func(what string, n *yaml.Node) { s.sample(what, n, t) }},
 	}
 }
 
@@ -162,16 +163,16 @@ func (s *schema) constants(what string, n *yaml.Node, t *task) {
 			s.report(value, "Give one value; put several into the file that parameters names.", "the constant %s has more than one value", key.Value)
 			return
 		}
-		v, problem := grid.ScalarValue(s.file, key.Value, value)
+		v, problem := space.ScalarValue(s.file, key.Value, value)
 		if problem != nil {
 			s.problems.Add(*problem)
 			return
 		}
-		if err := (grid.Axis{Key: key.Value, Values: []grid.Value{v}}).Check(); err != nil {
+		if err := (space.Axis{Key: key.Value, Values: []space.Value{v}}).Check(); err != nil {
 			s.report(key, "", "%s", err) // it ends with a hint of its own
 			return
 		}
-		t.Constants = append(t.Constants, grid.Param{Key: key.Value, Value: v})
+		t.Constants = append(t.Constants, space.Param{Key: key.Value, Value: v})
 	})
 }
 
@@ -377,7 +378,7 @@ func (s *schema) failures(what string, n *yaml.Node) int64 {
 
 // sample reads the number of points, or a map with the seed by which they are drawn.
 func (s *schema) sample(what string, n *yaml.Node, t *task) {
-	t.sample = &grid.Sample{}
+	t.sample = &space.Sample{}
 	if isText(n) {
 		t.sample.Size = s.number(what, n, math.MaxInt64)
 		return
@@ -389,7 +390,7 @@ func (s *schema) sample(what string, n *yaml.Node, t *task) {
 	}
 }
 
-func (s *schema) sampleFields(sample *grid.Sample) map[string]field {
+func (s *schema) sampleFields(sample *space.Sample) map[string]field {
 	return map[string]field{
 		"size": {jsonschema.Positive, func(_ string, n *yaml.Node) { sample.Size = s.number("sample.size", n, math.MaxInt64) }},
 		"seed": {jsonschema.Count, func(_ string, n *yaml.Node) {

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
 )
 
 func TestTaskRefuses(t *testing.T) {
@@ -170,7 +171,7 @@ func TestCleanName(t *testing.T) {
 // The problems of a file can be told from other errors.
 func TestProblemsType(t *testing.T) {
 	_, err := parse("project.yaml", []byte("nmae: x\n"))
-	if problems, ok := err.(grid.Problems); !ok || len(problems) != 1 || problems[0].Line != 1 {
+	if problems, ok := err.(problem.List); !ok || len(problems) != 1 || problems[0].Line != 1 {
 		t.Errorf("got %#v, want one problem in line 1", err)
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"mlfnode/grid"
+	"mlfnode/grid/problem"
 )
 
 // TestVenvInputs follows the files that requirements name.
@@ -71,7 +71,7 @@ func TestSetupForms(t *testing.T) {
 			check(t, err)
 			got = fmt.Sprintf("%v %v %v", d.Task.Setup, d.Task.Inputs, d.Task.Share)
 		} else {
-			var problems grid.Problems
+			var problems problem.List
 			if errors.As(err, &problems) {
 				got = joined(problems[0].Msg, problems[0].Hint)
 			}

@@ -9,14 +9,14 @@ import (
 
 	"gopkg.in/yaml.v3"
 
-	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/yamlfile"
 )
 
 // oldValues notes the values of a parameter file that the old program got in another form: PyYAML reads YAML 1.1, where 0777 is
 // 511 and no is False. What is wrong with the file is said when the project is loaded.
 func (im *importer) oldValues(name string, data []byte) {
-	root, err := grid.ParseYAML(name, data)
+	root, err := yamlfile.Parse(name, data)
 	if err != nil || root == nil || slices.ContainsFunc(im.seen, func(s string) bool { return s == name }) {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // joinOptional joins a flag that can stand alone, as -f of up, with the word after it: pflag takes a value there as -f=FILE only.
@@ -126,10 +127,10 @@ func parseTargets(args []string) ([]grid.TrialID, error) {
 	return ids, nil
 }
 
-func parseSets(texts []string) ([]grid.Axis, error) {
-	sets := make([]grid.Axis, 0, len(texts))
+func parseSets(texts []string) ([]space.Axis, error) {
+	sets := make([]space.Axis, 0, len(texts))
 	for _, text := range texts {
-		axis, err := grid.ParseSet(text)
+		axis, err := space.ParseSet(text)
 		if err != nil {
 			return nil, err
 		}

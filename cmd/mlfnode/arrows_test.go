@@ -22,6 +22,10 @@ var layers = [][]string{
 	{"node/checkpoint"},
 	{"projects", "node/durable", "node/private", "node/processid", "node/parallel"},
 	{"grid"},
+	{"grid/space"},
+	{"grid/condition", "grid/ranges", "grid/yamlfile"},
+	{"grid/problem"},
+	{"grid/gridtest", "grid/jsonschema", "grid/lazyregexp", "grid/moments", "grid/printable"},
 }
 
 // sideways lists the imports within a line, each with its reason.
@@ -159,6 +163,8 @@ func TestRefusals(t *testing.T) {
 		{"node/executor/executortest", "mlfnode/node/executor", false},
 		{"grid", "mlfnode/projects", true},
 		{"projects", "mlfnode/grid", false},
+		{"grid", "mlfnode/grid/space", false},
+		{"grid/space", "mlfnode/grid", true},
 		{"elsewhere", "mlfnode/grid", true},
 		{"grid", "strings", false},
 	}

@@ -13,6 +13,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/moments"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 )
@@ -91,7 +92,7 @@ type difference struct {
 
 // comparedPoint is a point of either sweep.
 type comparedPoint struct {
-	Params     grid.Params      `json:"params"`
+	Params     space.Params     `json:"params"`
 	Sweeps     [2]*groupSummary `json:"sweeps"`     // null for a sweep without the point
 	Difference figure           `json:"difference"` // of the means, second less first
 }
@@ -145,7 +146,7 @@ func compared(ctx context.Context, c *api.Client, about *[2]api.Description, f *
 	var keys []string
 	over := []string{}
 	for _, key := range slices.Concat(first.Keys, withoutKeys(second.Keys, first.Keys)) {
-		repeats := key == grid.RepeatKey && (about[0].Task.Repeat || about[1].Task.Repeat)
+		repeats := key == space.RepeatKey && (about[0].Task.Repeat || about[1].Task.Repeat)
 		if repeats || slices.Contains(f.over, key) || !slices.Contains(first.Keys, key) || !slices.Contains(second.Keys, key) {
 			over = append(over, key)
 		} else {

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"mlfnode/cmd/mlfnode/parquet"
-	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
@@ -124,7 +124,7 @@ func parquetRow(v *api.Sweep, t *api.Trial, columns []parquet.Column) (row []par
 	}
 	for _, key := range v.Keys {
 		value := paramValue(t.Params, key)
-		add(t.Params.Find(key) != nil, value.Text, value.Kind == grid.Number)
+		add(t.Params.Find(key) != nil, value.Text, value.Kind == space.Number)
 	}
 	for _, name := range v.Metrics {
 		raw := t.Metrics[name]

@@ -9,27 +9,28 @@ import (
 
 	"mlfnode/cmd/mlfnode/parquet"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
 // TestParquetColumns finds the kind of a column by the values that come, whatever comes first.
 func TestParquetColumns(t *testing.T) {
-	number := func(text string) grid.Value { return grid.Value{Text: text, Kind: grid.Number} }
-	word := func(text string) grid.Value { return grid.Value{Text: text} }
+	number := func(text string) space.Value { return space.Value{Text: text, Kind: space.Number} }
+	word := func(text string) space.Value { return space.Value{Text: text} }
 	for _, tt := range []struct {
 		name    string
-		params  []grid.Value
+		params  []space.Value
 		metrics []string
 		param   parquet.Kind
 		metric  parquet.Kind
 	}{
-		{"whole numbers", []grid.Value{number("1"), number("-9223372036854775808")}, []string{"3", "4"}, parquet.Int, parquet.Int},
-		{"numbers", []grid.Value{number("1"), number("1e-3")}, []string{"3", "0.5"}, parquet.Double, parquet.Double},
-		{"great numbers", []grid.Value{number("9223372036854775808")}, []string{"1e999"}, parquet.Double, parquet.Double},
-		{"no numbers at the end", []grid.Value{number("1"), number("0.5"), word("auto")}, []string{"1", `"NaN"`, `"Infinity"`}, parquet.Text, parquet.Double},
-		{"digits that are text", []grid.Value{word("007")}, []string{`"12"`}, parquet.Text, parquet.Text},
-		{"flags", []grid.Value{{Text: "true", Kind: grid.True}, number("1")}, []string{"null", "true"}, parquet.Text, parquet.Text},
-		{"lists", []grid.Value{{Text: "[1,2]", Kind: grid.List}}, []string{"null"}, parquet.Text, parquet.Int},
+		{"whole numbers", []space.Value{number("1"), number("-9223372036854775808")}, []string{"3", "4"}, parquet.Int, parquet.Int},
+		{"numbers", []space.Value{number("1"), number("1e-3")}, []string{"3", "0.5"}, parquet.Double, parquet.Double},
+		{"great numbers", []space.Value{number("9223372036854775808")}, []string{"1e999"}, parquet.Double, parquet.Double},
+		{"no numbers at the end", []space.Value{number("1"), number("0.5"), word("auto")}, []string{"1", `"NaN"`, `"Infinity"`}, parquet.Text, parquet.Double},
+		{"digits that are text", []space.Value{word("007")}, []string{`"12"`}, parquet.Text, parquet.Text},
+		{"flags", []space.Value{{Text: "true", Kind: space.True}, number("1")}, []string{"null", "true"}, parquet.Text, parquet.Text},
+		{"lists", []space.Value{{Text: "[1,2]", Kind: space.List}}, []string{"null"}, parquet.Text, parquet.Int},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			v := &api.Sweep{Keys: []string{"p", "absent"}, Metrics: []string{"m"}}
@@ -37,7 +38,7 @@ func TestParquetColumns(t *testing.T) {
 			trials := make([]api.Trial, max(len(tt.params), len(tt.metrics)))
 			for i := range trials {
 				if i < len(tt.params) {
-					trials[i].Params = grid.Params{{Key: "p", Value: tt.params[i]}}
+					trials[i].Params = space.Params{{Key: "p", Value: tt.params[i]}}
 				}
 				if i < len(tt.metrics) {
 					trials[i].Metrics = grid.Metric{"m": json.RawMessage(tt.metrics[i])}

@@ -16,6 +16,7 @@ import (
 
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -110,15 +111,15 @@ func leaf(t *testing.T, cfg config.Config) string {
 // sleepers is a sweep of short trials.
 func sleepers(t *testing.T, n string) api.Submit {
 	t.Helper()
-	axis, err := grid.ParseSet("i=0:" + n)
+	axis, err := space.ParseSet("i=0:" + n)
 	if err != nil {
 		t.Fatal(err)
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	points, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return api.Submit{Project: "t", Space: space, Environ: os.Environ(), Task: grid.Task{
+	return api.Submit{Project: "t", Space: points, Environ: os.Environ(), Task: grid.Task{
 		Name: "test", Command: []string{"/bin/sh", "-c", "sleep 0.35", "sh"}, Resources: grid.Resources{CPUs: grid.One},
 		Retries: grid.DefaultRetries(), Grace: time.Second,
 	}}

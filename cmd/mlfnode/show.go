@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/projects"
@@ -202,16 +203,16 @@ func settingsOf(d *api.Description) []factLine {
 const valuesShown = 8
 
 func parametersOf(spec *api.SpaceSpec) []factLine {
-	space, err := grid.NewSpace(spec.Axes, nil)
+	points, err := space.New(spec.Axes, nil)
 	if err != nil {
 		return nil // of a newer version
 	}
 	var all []factLine
-	sizes := space.Sizes()
-	for k, key := range space.Keys() {
+	sizes := points.Sizes()
+	for k, key := range points.Keys() {
 		var values []string
 		for i := range min(sizes[k], valuesShown) {
-			values = append(values, space.Value(k, i).Text)
+			values = append(values, points.Value(k, i).Text)
 		}
 		text := strings.Join(values, ", ")
 		if sizes[k] > valuesShown {
@@ -266,7 +267,7 @@ func gitText(g *grid.Checkout) string {
 	return text
 }
 
-func assignmentsText(params grid.Params) string {
+func assignmentsText(params space.Params) string {
 	all := make([]string, len(params))
 	for i, p := range params {
 		all[i] = p.Key + "=" + p.Value.Text

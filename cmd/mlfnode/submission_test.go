@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
@@ -53,8 +54,8 @@ func fillFields(v reflect.Value) {
 	case time.Duration:
 		v.SetInt(int64(time.Second))
 		return
-	case grid.Value:
-		v.Set(reflect.ValueOf(grid.Value{Text: "x"}))
+	case space.Value:
+		v.Set(reflect.ValueOf(space.Value{Text: "x"}))
 		return
 	}
 	switch v.Kind() {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/config"
 	"mlfnode/projects"
@@ -24,8 +25,8 @@ import (
 type plan struct {
 	project *projects.Project
 	task    grid.Task
-	axes    []grid.Axis // of the space, without the one that repeats
-	space   grid.Space
+	axes    []space.Axis // of the space, without the one that repeats
+	space   space.Space
 	files   *projects.Files // that travel; nil when none do
 }
 
@@ -104,16 +105,16 @@ func loadPlan(a *app, args, command []string, f *planFlags) (*plan, error) {
 		return nil, asUsage(err)
 	}
 	for _, set := range f.sets {
-		if grid.LooksLikeTime(set) {
+		if space.LooksLikeTime(set) {
 			key, value, _ := strings.Cut(set, "=")
 			a.say("note: --set %s is an interval of numbers, from %s; for the text write %s='\"%s\"'", set, strings.Replace(value, ":", " up to ", 1), key, value)
 		}
 	}
-	space, err := def.Space(axes)
+	points, err := def.Space(axes)
 	if err != nil {
 		return nil, asUsage(err)
 	}
-	p := &plan{project: project, task: def.Task, axes: axes, space: space}
+	p := &plan{project: project, task: def.Task, axes: axes, space: points}
 	if err := listFiles(a, p, def.Include); err != nil {
 		return nil, err
 	}
@@ -122,7 +123,7 @@ func loadPlan(a *app, args, command []string, f *planFlags) (*plan, error) {
 			return nil, err
 		}
 	}
-	if err := errors.Join(p.task.Check(), p.task.CheckCommand(space.Keys())); err != nil { // as the master does again
+	if err := errors.Join(p.task.Check(), p.task.CheckCommand(points.Keys())); err != nil { // as the master does again
 		return nil, asUsage(err)
 	}
 	return p, p.checkCommand()
@@ -143,13 +144,13 @@ func findProject(a *app, args, command []string) (*projects.Project, error) {
 	return projects.Find(args[0], filepath.Join(cfg.StateDir, "examples"))
 }
 
-func (f *planFlags) axes(axes []grid.Axis) ([]grid.Axis, error) {
+func (f *planFlags) axes(axes []space.Axis) ([]space.Axis, error) {
 	if f.parameters != "" {
 		data, err := os.ReadFile(f.parameters)
 		if err != nil {
 			return nil, fmt.Errorf("the parameter file %s can't be read: %w\n  try: a path from the folder you are in", f.parameters, withoutPath(err))
 		}
-		if axes, err = grid.ParseParameters(f.parameters, data); err != nil {
+		if axes, err = space.ParseParameters(f.parameters, data); err != nil {
 			return nil, err
 		}
 	}
@@ -157,7 +158,7 @@ func (f *planFlags) axes(axes []grid.Axis) ([]grid.Axis, error) {
 	if err != nil {
 		return nil, err
 	}
-	return grid.MergeSets(axes, sets)
+	return space.MergeSets(axes, sets)
 }
 
 // checkCommand finds out whether a program of the project's own is there at all. A setup step may still bring it. Programs
@@ -250,9 +251,9 @@ const gpuDriverTimeout = 20 * time.Second
 
 // dryTrial is one trial of a dry run.
 type dryTrial struct {
-	Index   int64       `json:"index"`
-	Params  grid.Params `json:"params"`
-	Command []string    `json:"command"`
+	Index   int64        `json:"index"`
+	Params  space.Params `json:"params"`
+	Command []string     `json:"command"`
 }
 
 // dryLimit is how many commands a dry run shows unless told.

@@ -11,9 +11,9 @@ import (
 
 	"github.com/dustin/go-humanize"
 
-	"mlfnode/grid"
 	"mlfnode/grid/lazyregexp"
 	"mlfnode/grid/printable"
+	"mlfnode/grid/space"
 )
 
 // sanitize makes a line from a program or another machine safe to show.
@@ -61,7 +61,7 @@ func metricCell(raw json.RawMessage) string {
 	return string(raw)
 }
 
-func paramText(p grid.Params, key string) string { return paramValue(p, key).Text }
+func paramText(p space.Params, key string) string { return paramValue(p, key).Text }
 
 // exitText is empty where there is no exit code.
 func exitText(code *int) string {

@@ -14,6 +14,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/moments"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
@@ -61,7 +62,7 @@ func (q *quantity) better(a, b float64) bool {
 
 // group are the trials that agree in some parameters.
 type group struct {
-	params grid.Params // those
+	params space.Params // those
 	trials int64
 	failed int64
 	values moments.Moments // of those that succeeded
@@ -96,14 +97,14 @@ func (f figure) text() string {
 
 // groupSummary is a group as `results --group-by --json` prints it.
 type groupSummary struct {
-	Params grid.Params `json:"params"`
-	Trials int64       `json:"trials"`
-	Failed int64       `json:"failed"`
-	N      int64       `json:"n"` // trials with a value
-	Mean   figure      `json:"mean"`
-	SD     figure      `json:"sd"` // of a sample
-	Best   figure      `json:"best"`
-	Trial  string      `json:"trial"` // that has the best value
+	Params space.Params `json:"params"`
+	Trials int64        `json:"trials"`
+	Failed int64        `json:"failed"`
+	N      int64        `json:"n"` // trials with a value
+	Mean   figure       `json:"mean"`
+	SD     figure       `json:"sd"` // of a sample
+	Best   figure       `json:"best"`
+	Trial  string       `json:"trial"` // that has the best value
 }
 
 func (g *group) summary() groupSummary {
@@ -121,13 +122,13 @@ type grouping struct {
 }
 
 // pointKey gives a text that is the same for points that agree, whatever form their numbers are written in: 0.1 or 1e-1.
-func pointKey(params grid.Params) string {
+func pointKey(params space.Params) string {
 	var b []byte
 	for _, p := range params {
-		if f, err := strconv.ParseFloat(p.Value.Text, 64); err == nil && p.Value.Kind == grid.Number {
+		if f, err := strconv.ParseFloat(p.Value.Text, 64); err == nil && p.Value.Kind == space.Number {
 			p.Value.Text = strconv.FormatFloat(f, 'g', -1, 64)
 		}
-		b = grid.Params{p}.AppendJSON(b)
+		b = space.Params{p}.AppendJSON(b)
 	}
 	return string(b)
 }
@@ -139,7 +140,7 @@ func groupTrials(ctx context.Context, c *api.Client, v *api.Sweep, keys []string
 		if err != nil {
 			return nil, err
 		}
-		params := make(grid.Params, 0, len(keys))
+		params := make(space.Params, 0, len(keys))
 		for _, key := range keys {
 			if p := t.Params.Find(key); p != nil {
 				params = append(params, *p)
@@ -224,10 +225,10 @@ func inDirection(c int, turned bool) int {
 }
 
 // compareValues orders numbers before other values.
-func compareValues(a, b grid.Value) int {
-	number := func(v grid.Value) float64 {
+func compareValues(a, b space.Value) int {
+	number := func(v space.Value) float64 {
 		f, err := strconv.ParseFloat(v.Text, 64)
-		if v.Kind != grid.Number || err != nil {
+		if v.Kind != space.Number || err != nil {
 			return math.Inf(1)
 		}
 		return f
@@ -236,11 +237,11 @@ func compareValues(a, b grid.Value) int {
 }
 
 // paramValue is the zero value where a trial does not have the parameter.
-func paramValue(params grid.Params, key string) grid.Value {
+func paramValue(params space.Params, key string) space.Value {
 	if p := params.Find(key); p != nil {
 		return p.Value
 	}
-	return grid.Value{}
+	return space.Value{}
 }
 
 // groupFlags say how trials are grouped.

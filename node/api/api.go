@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // The prefixes of every path. A node answers under both. The client of this version asks under OldPrefix, so that a master of the
@@ -78,7 +79,7 @@ type Submit struct {
 	Origin       *grid.Origin
 	Task         grid.Task
 	Bundle       string
-	Space        grid.Space
+	Space        space.Space
 	Priority     int
 	MaxParallel  int
 	Environ      []string // of the submitting shell, KEY=value; empty: that of each node
@@ -149,24 +150,24 @@ type Sharing struct {
 
 // Trial is one trial, as `trials --json` and `results --json` print it.
 type Trial struct {
-	Trial     string      `json:"trial"`
-	Index     int64       `json:"index"`
-	State     grid.State  `json:"state"`
-	Attempt   int         `json:"attempt"`  // the attempt that gives the state; 0 before the first
-	Attempts  int         `json:"attempts"` // how many are known
-	Node      grid.NodeID `json:"node"`
-	ExitCode  *int        `json:"exit_code"`       // 128 + signal after a signal; null until an attempt has ended, and where no program did
-	Class     grid.Class  `json:"class,omitempty"` // how its last attempt failed
-	Reason    string      `json:"reason"`          // what went wrong, for a person; empty after a success
-	Params    grid.Params `json:"params"`
-	Metrics   grid.Metric `json:"metrics"`
-	Started   *time.Time  `json:"started"`
-	Ended     *time.Time  `json:"ended"`
-	Resources Resources   `json:"resources"`
-	Output    Printed     `json:"output"`
-	Left      int         `json:"left,omitempty"`    // files and folders that it made in its folder, of a task that keeps none of those
-	Devices   []string    `json:"devices,omitempty"` // UUIDs of the GPUs that the attempt has or had
-	Bundle    string      `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
+	Trial     string       `json:"trial"`
+	Index     int64        `json:"index"`
+	State     grid.State   `json:"state"`
+	Attempt   int          `json:"attempt"`  // the attempt that gives the state; 0 before the first
+	Attempts  int          `json:"attempts"` // how many are known
+	Node      grid.NodeID  `json:"node"`
+	ExitCode  *int         `json:"exit_code"`       // 128 + signal after a signal; null until an attempt has ended, and where no program did
+	Class     grid.Class   `json:"class,omitempty"` // how its last attempt failed
+	Reason    string       `json:"reason"`          // what went wrong, for a person; empty after a success
+	Params    space.Params `json:"params"`
+	Metrics   grid.Metric  `json:"metrics"`
+	Started   *time.Time   `json:"started"`
+	Ended     *time.Time   `json:"ended"`
+	Resources Resources    `json:"resources"`
+	Output    Printed      `json:"output"`
+	Left      int          `json:"left,omitempty"`    // files and folders that it made in its folder, of a task that keeps none of those
+	Devices   []string     `json:"devices,omitempty"` // UUIDs of the GPUs that the attempt has or had
+	Bundle    string       `json:"bundle,omitempty"`  // short digest of the files that it ran, where the sweep has more than one
 }
 
 // Printed says how much of an attempt's output is kept, once it has ended: Bytes and Cut together are what the program wrote.
@@ -308,8 +309,8 @@ type Update struct {
 
 // Extend asks for new values of axes, or for further points of a sample.
 type Extend struct {
-	Axes []grid.Axis `json:"axes,omitempty"`
-	Draw int64       `json:"draw,omitempty"` // how many points to add to the sample, at most as many as are left; goes without axes
+	Axes []space.Axis `json:"axes,omitempty"`
+	Draw int64        `json:"draw,omitempty"` // how many points to add to the sample, at most as many as are left; goes without axes
 }
 
 // Retry asks for trials to be run again.

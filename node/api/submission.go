@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // Submission is the body of a request for a new sweep. It says what is wanted, in the words of project.yaml, and not how the store
@@ -32,13 +33,13 @@ type Submission struct {
 
 // SpaceSpec is the space of a new sweep: all combinations of the axes' values, less those that are excluded, or a sample of them.
 type SpaceSpec struct {
-	Axes    []grid.Axis  `json:"axes,omitempty"`
-	Exclude []string     `json:"exclude,omitempty"`
-	Sample  *grid.Sample `json:"sample,omitempty"`
+	Axes    []space.Axis  `json:"axes,omitempty"`
+	Exclude []string      `json:"exclude,omitempty"`
+	Sample  *space.Sample `json:"sample,omitempty"`
 }
 
 // SpecOf gives the space as a request has it.
-func SpecOf(s grid.Space) SpaceSpec {
+func SpecOf(s space.Space) SpaceSpec {
 	spec := SpaceSpec{Axes: s.Axes(), Exclude: s.Exclude()}
 	if sample, _, ok := s.Sample(); ok {
 		spec.Sample = &sample
@@ -51,7 +52,7 @@ type TaskSpec struct {
 	Name        string                 `json:"name"`
 	Command     []string               `json:"command,omitempty"`
 	Shell       string                 `json:"shell,omitempty"`
-	Constants   grid.Params            `json:"constants,omitempty"`
+	Constants   space.Params           `json:"constants,omitempty"`
 	Setup       []string               `json:"setup,omitempty"`
 	Inputs      []string               `json:"inputs,omitempty"`
 	Venv        string                 `json:"venv,omitempty"`
@@ -213,7 +214,7 @@ func (q *Submission) Check() (*Submit, error) {
 		}
 	}
 	var err error
-	s.Space, err = grid.NewSpace(q.Space.Axes, q.Space.Exclude)
+	s.Space, err = space.New(q.Space.Axes, q.Space.Exclude)
 	if err == nil && q.Space.Sample != nil {
 		s.Space, err = s.Space.Sampled(*q.Space.Sample, s.Task.Repeat)
 	}

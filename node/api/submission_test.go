@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 const (
@@ -147,24 +148,24 @@ func TestSubmissionMakesItsOwnSpace(t *testing.T) {
 
 // TestSubmissionOfThisClient sends what the command line sends and gets it back, and older masters understand it.
 func TestSubmissionOfThisClient(t *testing.T) {
-	var axes []grid.Axis
+	var axes []space.Axis
 	for _, text := range []string{"lr=0.1,0.01", "epoch=5:20:5", "flag=true,false"} {
-		a, err := grid.ParseSet(text)
+		a, err := space.ParseSet(text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		axes = append(axes, a)
 	}
-	space, err := grid.NewSpace(axes, []string{"lr > 0.05 and epoch > 10"})
+	points, err := space.New(axes, []string{"lr > 0.05 and epoch > 10"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	checkpoint := grid.DefaultCheckpoint()
 	want := Submit{
-		Token: "ABC123", Project: "chainer", Name: "Ein Versuch äöü", Bundle: strings.Repeat("ab", 32), Space: space, Priority: -3, MaxParallel: 4,
+		Token: "ABC123", Project: "chainer", Name: "Ein Versuch äöü", Bundle: strings.Repeat("ab", 32), Space: points, Priority: -3, MaxParallel: 4,
 		Environ: []string{"PATH=/bin", "ODD"}, EnvironAdded: []string{"A=1"},
 		Task: grid.Task{
-			Name: "train", Command: []string{"python3", "-u", "x.py"}, Constants: grid.Params{{Key: "out", Value: grid.Value{Text: "r"}}},
+			Name: "train", Command: []string{"python3", "-u", "x.py"}, Constants: space.Params{{Key: "out", Value: space.Value{Text: "r"}}},
 			Setup: []string{"./setup.sh"}, Share: []string{"data/**"}, Links: []grid.Link{{Path: "far", To: "/mnt/x"}}, Env: map[string]string{"A": "b"}, Resources: grid.Resources{CPUs: 500, Memory: 1 << 30, GPUs: 250, GPUModel: "A100"}, GPUIDs: "index",
 			Timeout: 2 * time.Hour, IdleTimeout: time.Minute, Grace: time.Second, LogLimit: 1 << 20, Retries: grid.DefaultRetries(),
 			Artifacts: []string{"result/**"}, Metrics: []grid.Source{{Log: "result/log"}, {Regex: "(?P<a>x)"}, {JSON: "stdout"}},
@@ -181,29 +182,29 @@ func TestSubmissionOfThisClient(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(spaceless(want), spaceless(*got), cmp.AllowUnexported(grid.Space{})); diff != "" {
+	if diff := cmp.Diff(spaceless(want), spaceless(*got), cmp.AllowUnexported(space.Space{})); diff != "" {
 		t.Errorf("the submission has changed on its way (-sent +got):\n%s", diff)
 	}
-	if got.Space.Count() != space.Count() {
-		t.Errorf("points: got %d, want %d", got.Space.Count(), space.Count())
+	if got.Space.Count() != points.Count() {
+		t.Errorf("points: got %d, want %d", got.Space.Count(), points.Count())
 	}
 	// The form in which a master of the version before reads it.
 	var old struct {
-		Project string     `json:"project"`
-		Task    grid.Task  `json:"task"`
-		Space   grid.Space `json:"space"`
+		Project string      `json:"project"`
+		Task    grid.Task   `json:"task"`
+		Space   space.Space `json:"space"`
 	}
 	if err := json.Unmarshal(b, &old); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(want.Task, old.Task); diff != "" || old.Space.Count() != space.Count() {
+	if diff := cmp.Diff(want.Task, old.Task); diff != "" || old.Space.Count() != points.Count() {
 		t.Errorf("an older master reads %d points, and the task (-sent +read):\n%s", old.Space.Count(), diff)
 	}
 }
 
 // spaceless leaves out the space, which cmp can't look into.
 func spaceless(s Submit) Submit {
-	s.Space = grid.Space{}
+	s.Space = space.Space{}
 	return s
 }
 

@@ -17,6 +17,8 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/problem"
+	"mlfnode/grid/yamlfile"
 )
 
 //go:embed rules.yaml
@@ -99,11 +101,11 @@ type reader struct {
 	rules    *Rules
 	file     string
 	builtin  bool
-	problems grid.Problems
+	problems problem.List
 }
 
 func (d *reader) report(n *yaml.Node, hint, format string, args ...any) {
-	d.problems.Add(grid.ProblemAt(d.file, n, fmt.Sprintf(format, args...), hint))
+	d.problems.Add(yamlfile.ProblemAt(d.file, n, fmt.Sprintf(format, args...), hint))
 }
 
 func (d *reader) read(text []byte) error {

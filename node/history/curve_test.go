@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // curved gives an event the curve of a metric.
@@ -203,7 +204,7 @@ func checkEarlier(t *testing.T, version int, drop string) {
 	if o := d.Origin(); o != (Origin{}) { // which tells the master that an earlier version has folded it
 		t.Errorf("got origin %+v, want none", o)
 	}
-	for id, want := range map[grid.SweepID]grid.Range{"s-1": {Lo: 1, Hi: 2}, "a-1": {Lo: 0, Hi: 2 * blockTrials}} {
+	for id, want := range map[grid.SweepID]ranges.Range{"s-1": {Lo: 1, Hi: 2}, "a-1": {Lo: 0, Hi: 2 * blockTrials}} {
 		if got := slices.Collect(d.Known(id).All()); len(got) != 1 || got[0] != want {
 			t.Errorf("known of %s: got %v, want %v", id, got, want)
 		}

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // Fold applies batches, in stream order, in one transaction with the sequence of the last one, and returns what changed.
@@ -258,7 +259,7 @@ func (f *fold) load(g *folding, index int64) (*row, error) {
 		return r, nil
 	}
 	if g.sweep.known.Has(index) {
-		if err := f.find(g, grid.Range{Lo: index, Hi: index + 1}); err != nil {
+		if err := f.find(g, ranges.Range{Lo: index, Hi: index + 1}); err != nil {
 			return nil, err
 		}
 		if r := g.rows[index]; r != nil {
@@ -282,7 +283,7 @@ func (g *folding) row() *row {
 }
 
 // find reads the rows of trials, as far as they have any.
-func (f *fold) find(g *folding, trials grid.Range) error {
+func (f *fold) find(g *folding, trials ranges.Range) error {
 	rows, err := f.d.w.query(f.d.w.find, rowID(g.sweep.Number, trials.Lo), rowID(g.sweep.Number, trials.Hi-1))
 	if err == nil {
 		err = drain(rows, func(v []driver.Value) error {
@@ -319,7 +320,7 @@ func (f *fold) loadKnown(g *folding, b *grid.Batch) error {
 		for n < len(known) && known[n]-known[n-1] <= nearby {
 			n++
 		}
-		if err := f.find(g, grid.Range{Lo: known[0], Hi: known[n-1] + 1}); err != nil {
+		if err := f.find(g, ranges.Range{Lo: known[0], Hi: known[n-1] + 1}); err != nil {
 			return err
 		}
 		known = known[n:]

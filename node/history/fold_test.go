@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // model folds events with grid.Trial.Apply alone, in maps.
@@ -272,7 +273,7 @@ func checkSweep(t *rapid.T, m *model, got listing, id grid.SweepID) {
 		if !trial.State.Terminal() {
 			open = append(open, trial.Index)
 		}
-		if inside := slices.ContainsFunc(got.Terminal, func(r grid.Range) bool { return r.Lo <= trial.Index && trial.Index < r.Hi }); inside != trial.State.Terminal() {
+		if inside := slices.ContainsFunc(got.Terminal, func(r ranges.Range) bool { return r.Lo <= trial.Index && trial.Index < r.Hi }); inside != trial.State.Terminal() {
 			t.Fatalf("%s/%d in state %s: in the terminal ranges %v: got %t", id, trial.Index, trial.State, got.Terminal, inside)
 		}
 		checkAttempts(t, &trial, got.Attempts[i])

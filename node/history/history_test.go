@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 func TestMain(m *testing.M) {
@@ -84,7 +85,7 @@ type listing struct {
 	Attempts [][]Attempt
 	Counts   Counts
 	Names    []string
-	Terminal []grid.Range
+	Terminal []ranges.Range
 	Open     []int64
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // chunkBits says how many neighbouring trials share a row of the table known: 2^chunkBits. The row has a bit for each of them, set
@@ -36,7 +37,7 @@ func (w *writer) saveKnown(s *sweep, chunks []int64) error {
 	slices.Sort(chunks)
 	for _, chunk := range slices.Compact(chunks) {
 		lo, bits := chunk<<chunkBits, []byte{}
-		s.known.Gaps(lo, lo+chunkTrials, func(gap grid.Range) {
+		s.known.Gaps(lo, lo+chunkTrials, func(gap ranges.Range) {
 			if len(bits) == 0 {
 				bits = slices.Repeat([]byte{0xff}, chunkBytes)
 			}
@@ -52,7 +53,7 @@ func (w *writer) saveKnown(s *sweep, chunks []int64) error {
 }
 
 // addChunk adds what a row of the table known says to the set. Rows come by id.
-func addChunk(set *grid.Ranges, id int64, bits []byte) error {
+func addChunk(set *ranges.Set, id int64, bits []byte) error {
 	first := id << chunkBits & maxIndex
 	switch len(bits) {
 	case 0:

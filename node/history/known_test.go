@@ -9,6 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // TestKnownIsWhatHasRows folds trials near the bounds of chunks, in any order, opens the file again in between, and compares what is
@@ -19,7 +20,7 @@ func TestKnownIsWhatHasRows(t *testing.T) {
 		path := filepath.Join(dir, rapid.StringMatching("[a-z]{12}").Draw(t, "file"))
 		d := openAt(t, path)
 		defer func() { mustClose(t, d) }()
-		var want grid.Ranges
+		var want ranges.Set
 		for range rapid.IntRange(1, 3).Draw(t, "folds") {
 			var events []grid.Event
 			for range rapid.IntRange(1, 3).Draw(t, "runs of trials") {
@@ -38,7 +39,7 @@ func TestKnownIsWhatHasRows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for what, got := range map[string]*grid.Ranges{"known": d.Known("s-1"), "terminal": &left.Terminal} {
+			for what, got := range map[string]*ranges.Set{"known": d.Known("s-1"), "terminal": &left.Terminal} {
 				if diff := cmp.Diff(slices.Collect(want.All()), slices.Collect(got.All())); diff != "" {
 					t.Fatalf("%s (-want +got):\n%s", what, diff)
 				}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 const (
@@ -164,9 +165,9 @@ func (l *list) inTurn(ctx context.Context, find func(context.Context) ([]int64, 
 }
 
 // Known gives the indexes of the trials that have rows, without reading any. They are not to be changed.
-func (d *DB) Known(id grid.SweepID) *grid.Ranges {
+func (d *DB) Known(id grid.SweepID) *ranges.Set {
 	if s := d.sweep(id); s != nil {
 		return &s.known
 	}
-	return &grid.Ranges{}
+	return &ranges.Set{}
 }

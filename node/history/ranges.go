@@ -10,19 +10,20 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // Left is what is left to do of a sweep, as of one moment.
 type Left struct {
 	Applied  uint64       // the last event that it knows of
-	Terminal grid.Ranges  // trials that have ended
+	Terminal ranges.Set   // trials that have ended
 	Reopened []Reopened   // trials that a user has had run again, and of which nothing has run since
 	Open     []grid.Trial // other trials with rows that are not terminal, by index
 }
 
 // Reopened are trials that are reopened, and of which the next attempts have the same number.
 type Reopened struct {
-	grid.Range
+	ranges.Range
 	Attempts int // so far
 }
 
@@ -137,5 +138,5 @@ func (l *Left) reopen(i int64, attempts int) {
 		l.Reopened[n-1].Hi++
 		return
 	}
-	l.Reopened = append(l.Reopened, Reopened{grid.Range{Lo: i, Hi: i + 1}, attempts})
+	l.Reopened = append(l.Reopened, Reopened{ranges.Range{Lo: i, Hi: i + 1}, attempts})
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // Counts sums up the trials of a sweep that have rows. Trials without events are not in it.
@@ -73,7 +74,7 @@ type sweep struct {
 	Curved     bool           `json:"curved,omitempty"`      // some attempt has had a curve
 	ID         grid.SweepID   `json:"-"`
 	Number     int64          `json:"-"`
-	known      grid.Ranges    // trials that have rows, see the table known
+	known      ranges.Set     // trials that have rows, see the table known
 	named      map[string]int // places in Names
 	causes     *causes
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
@@ -237,19 +239,19 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 			return refuse(fmt.Sprintf("%s is cancelled and can't be extended", id), "submit a new sweep")
 		}
 		before := s.Space.Count()
-		extend := func() (grid.Space, error) { return s.Space.Extend(q.Axes) }
+		extend := func() (space.Space, error) { return s.Space.Extend(q.Axes) }
 		if q.Draw != 0 {
 			if len(q.Axes) > 0 {
 				return refuse("values can't be added to axes while points are added to the sample", "one after the other")
 			}
-			extend = func() (grid.Space, error) { return s.Space.Draw(q.Draw) }
+			extend = func() (space.Space, error) { return s.Space.Draw(q.Draw) }
 		}
-		space, err := extend()
+		points, err := extend()
 		if err != nil {
 			return refuse(err.Error(), "")
 		}
-		added = space.Count() - before
-		if err := setExtended(s, space, q); err != nil {
+		added = points.Count() - before
+		if err := setExtended(s, points, q); err != nil {
 			return err
 		}
 		if s.State == grid.SweepFinished {
@@ -265,13 +267,13 @@ func (m *Master) Extend(ctx context.Context, id grid.SweepID, q api.Extend) (jet
 
 // setExtended gives a sweep the space that q has made of its own. No sweep becomes a long one by that: older nodes that run trials of
 // it could not read its record any more, and would follow no order.
-func setExtended(s *grid.Sweep, space grid.Space, q api.Extend) error {
+func setExtended(s *grid.Sweep, points space.Space, q api.Extend) error {
 	if q.Draw != 0 { // it lists what it listed
-		s.Space = space
+		s.Space = points
 		return nil
 	}
 	wasLong := s.Long
-	if err := s.SetSpace(space); err != nil {
+	if err := s.SetSpace(points); err != nil {
 		return err
 	}
 	if s.Long && !wasLong {
@@ -368,7 +370,7 @@ func (m *Master) forgotten(ctx context.Context, s *grid.Sweep) (int64, error) {
 // update gives trials newer files, and gives the trials. It is stored before they are reopened, so that no attempt that follows runs
 // the older ones.
 func (m *Master) update(ctx context.Context, id grid.SweepID, bundle string, trials iter.Seq2[int64, error], now time.Time) (iter.Seq2[int64, error], error) {
-	var all grid.Ranges
+	var all ranges.Set
 	for i, err := range trials {
 		if err != nil {
 			return nil, err

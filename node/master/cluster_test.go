@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/checkpoint"
@@ -21,18 +22,18 @@ import (
 func points(t testing.TB, id grid.SweepID, n int) *grid.Sweep {
 	t.Helper()
 	return &grid.Sweep{
-		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: space(t, n),
+		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: spaceOf(t, n),
 		Task: grid.Task{Name: "test", Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()},
 	}
 }
 
-func space(t testing.TB, n int) grid.Space {
+func spaceOf(t testing.TB, n int) space.Space {
 	t.Helper()
-	axis, err := grid.ParseSet(fmt.Sprintf("i=0:%d", n))
+	axis, err := space.ParseSet(fmt.Sprintf("i=0:%d", n))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	s, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +123,7 @@ func prepare(t *testing.T, dir string, cpus float64, nodes *Nodes, snapshots *ch
 // submit stores a sweep of n points; edit may change the submission.
 func (c *stage) submit(n int, edit func(*api.Submit)) grid.SweepID {
 	c.t.Helper()
-	s := api.Submit{Project: "t", Space: space(c.t, n), Task: points(c.t, "", 1).Task}
+	s := api.Submit{Project: "t", Space: spaceOf(c.t, n), Task: points(c.t, "", 1).Task}
 	if edit != nil {
 		edit(&s)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 	"mlfnode/jetstream"
 	"mlfnode/node/history"
 )
@@ -33,8 +34,8 @@ type feed struct {
 	sweep  *grid.Sweep
 	task   string // TaskName of the sweep
 	count  int64
-	done   grid.Ranges // terminal
-	taken  grid.Ranges // done, leased, or in again
+	done   ranges.Set  // terminal
+	taken  ranges.Set  // done, leased, or in again
 	spread grid.Spread // with grid.OrderSpread
 
 	longest   *grid.Longest // with grid.OrderLongest; else nil
@@ -89,10 +90,10 @@ func (f *feed) follow(s *grid.Sweep) {
 }
 
 // block gives the nth block of trials in the order in which they are to begin; by index all trials are one. It is false behind the last.
-func (f *feed) block(n int64) (grid.Range, bool) {
+func (f *feed) block(n int64) (ranges.Range, bool) {
 	var order interface {
 		Blocks() int64
-		Block(n int64) grid.Range
+		Block(n int64) ranges.Range
 	}
 	switch f.sweep.Task.Order {
 	case grid.OrderSpread:
@@ -100,17 +101,17 @@ func (f *feed) block(n int64) (grid.Range, bool) {
 	case grid.OrderLongest:
 		order = f.longest
 	default:
-		return grid.Range{Lo: 0, Hi: f.count}, n == 0
+		return ranges.Range{Lo: 0, Hi: f.count}, n == 0
 	}
 	if n >= order.Blocks() {
-		return grid.Range{}, false
+		return ranges.Range{}, false
 	}
 	return order.Block(n), true
 }
 
 // missing yields the points that nobody has, in the order in which they are to begin.
-func (f *feed) missing() iter.Seq[grid.Range] {
-	return func(yield func(grid.Range) bool) {
+func (f *feed) missing() iter.Seq[ranges.Range] {
+	return func(yield func(ranges.Range) bool) {
 		for n := f.turn; ; n++ {
 			b, ok := f.block(n)
 			if !ok {
@@ -140,12 +141,12 @@ func (f *feed) load(known *history.Left, now time.Time) {
 	for r := range leased.All() {
 		f.taken.Add(r.Lo, r.Hi)
 	}
-	later := map[int]*grid.Ranges{}
+	later := map[int]*ranges.Set{}
 	for _, w := range known.Reopened {
 		if later[w.Attempts] == nil {
 			later[w.Attempts] = f.leasedAfter(w.Attempts)
 		}
-		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g grid.Range) {
+		later[w.Attempts].Gaps(w.Lo, min(w.Hi, f.count), func(g ranges.Range) {
 			f.taken.Add(g.Lo, g.Hi)
 			f.again.addRange(g, max(w.Attempts+1, 2), f.sweep.Task.Resources) // as wait has it
 		})
@@ -174,8 +175,8 @@ func (f *feed) load(known *history.Left, now time.Time) {
 
 // leasedAfter gives the trials that are leased for attempts after this one. What a lease of an earlier attempt still brings of a trial
 // that has failed since does not count.
-func (f *feed) leasedAfter(attempt int) *grid.Ranges {
-	later := &grid.Ranges{}
+func (f *feed) leasedAfter(attempt int) *ranges.Set {
+	later := &ranges.Set{}
 	for _, l := range f.leases {
 		if l.attempt > attempt {
 			later.Add(l.lo, l.hi)
@@ -313,7 +314,7 @@ const suspects = 16
 // begin is told before they run. So one that takes its node down at once is found out.
 func (f *feed) suspect(id grid.LeaseID) {
 	l, left := f.leases[id], suspects
-	f.done.Gaps(l.lo, l.hi, func(g grid.Range) {
+	f.done.Gaps(l.lo, l.hi, func(g ranges.Range) {
 		for i := g.Lo; i < g.Hi && left > 0; i++ {
 			if !f.again.has(i) {
 				f.wait(i, max(f.began[i], l.attempt)+1, time.Time{}, announced)
@@ -330,7 +331,7 @@ func (f *feed) drop(id grid.LeaseID) {
 		return
 	}
 	f.removeLease(id)
-	f.giveBack(grid.Range{Lo: l.lo, Hi: l.hi}, l)
+	f.giveBack(ranges.Range{Lo: l.lo, Hi: l.hi}, l)
 }
 
 // shorten takes the trials from hi on out of a lease, since its node gives them back.
@@ -339,7 +340,7 @@ func (f *feed) shorten(id grid.LeaseID, hi int64) {
 	if !ok || hi <= l.lo || hi >= l.hi {
 		return
 	}
-	rest := grid.Range{Lo: hi, Hi: l.hi}
+	rest := ranges.Range{Lo: hi, Hi: l.hi}
 	l.hi = hi
 	f.leases[id] = l
 	f.giveBack(rest, l)
@@ -347,9 +348,9 @@ func (f *feed) shorten(id grid.LeaseID, hi int64) {
 
 // giveBack makes those trials missing again that were in a lease, and neither are done nor in another one. A lease of an earlier attempt
 // has only those trials that are known to run under it: what it brings of others may count no more.
-func (f *feed) giveBack(trials grid.Range, was lease) {
-	var missing grid.Ranges
-	f.done.Gaps(trials.Lo, trials.Hi, func(g grid.Range) { missing.Add(g.Lo, g.Hi) })
+func (f *feed) giveBack(trials ranges.Range, was lease) {
+	var missing ranges.Set
+	f.done.Gaps(trials.Lo, trials.Hi, func(g ranges.Range) { missing.Add(g.Lo, g.Hi) })
 	if missing.Count() == 0 {
 		return
 	}

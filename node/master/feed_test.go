@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
@@ -160,7 +161,7 @@ func TestSpreadFeed(t *testing.T) {
 	thirds := func() (counts [3]int64) {
 		for k := range counts {
 			n := int64(0)
-			f.taken.Gaps(f.count*int64(k)/3, f.count*int64(k+1)/3, func(g grid.Range) { n += g.Hi - g.Lo })
+			f.taken.Gaps(f.count*int64(k)/3, f.count*int64(k+1)/3, func(g ranges.Range) { n += g.Hi - g.Lo })
 			counts[k] = f.count/3 - n
 		}
 		return counts

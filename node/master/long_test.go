@@ -10,16 +10,17 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
 
 // listed gives an axis of n values of 1 kB each, numbered from a first one.
-func listed(first, n int) grid.Axis {
-	a := grid.Axis{Key: "text"}
+func listed(first, n int) space.Axis {
+	a := space.Axis{Key: "text"}
 	for i := range n {
-		a.Values = append(a.Values, grid.Value{Text: fmt.Sprintf("%05d", first+i) + strings.Repeat("x", 1019)})
+		a.Values = append(a.Values, space.Value{Text: fmt.Sprintf("%05d", first+i) + strings.Repeat("x", 1019)})
 	}
 	return a
 }
@@ -28,7 +29,7 @@ func listed(first, n int) grid.Axis {
 func listing(t *testing.T, n int) func(*api.Submit) {
 	return func(s *api.Submit) {
 		var err error
-		if s.Space, err = grid.NewSpace([]grid.Axis{listed(0, n)}, nil); err != nil {
+		if s.Space, err = space.New([]space.Axis{listed(0, n)}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -41,7 +42,7 @@ func TestExtendMakesNoLongSweep(t *testing.T) {
 	c := start(t, 1)
 	id := c.submit(1, listing(t, 300))
 	add := func(ctx context.Context, id grid.SweepID, first, n int) error {
-		_, added, err := c.Extend(ctx, id, api.Extend{Axes: []grid.Axis{listed(first, n)}})
+		_, added, err := c.Extend(ctx, id, api.Extend{Axes: []space.Axis{listed(first, n)}})
 		if err == nil && added != int64(n) {
 			t.Errorf("extend %s by %d values: got %d points", id, n, added)
 		}
@@ -81,9 +82,9 @@ func TestDrawsOfLargeRecords(t *testing.T) {
 	t.Parallel()
 	c := start(t, 1)
 	s := points(t, "t-9", 1)
-	space, err := grid.NewSpace([]grid.Axis{listed(0, 600)}, nil)
+	points, err := space.New([]space.Axis{listed(0, 600)}, nil)
 	if err == nil {
-		s.Space, err = space.Sampled(grid.Sample{Size: 2, Seed: 1}, false)
+		s.Space, err = points.Sampled(space.Sample{Size: 2, Seed: 1}, false)
 	}
 	if err == nil {
 		_, err = c.store.Records.Create(t.Context(), s)

@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/packing"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
@@ -137,13 +138,13 @@ func TestMeasuredByValue(t *testing.T) {
 	c.gpus(map[string]int{"A100": 1})
 	id := c.submit(6, func(s *api.Submit) {
 		measuredSweep(s)
-		space, err := grid.NewSpace([]grid.Axis{
-			{Key: "batch", Values: []grid.Value{{Text: "1"}, {Text: "2"}, {Text: "4"}}}, {Key: "seed", Values: numbers(8)},
+		points, err := space.New([]space.Axis{
+			{Key: "batch", Values: []space.Value{{Text: "1"}, {Text: "2"}, {Text: "4"}}}, {Key: "seed", Values: numbers(8)},
 		}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Space, s.Task.MeasureBy = space, "batch"
+		s.Space, s.Task.MeasureBy = points, "batch"
 	})
 	ended := map[int64]bool{}
 	for value, peak := range []int64{10 * gib, 20 * gib, 60 * gib} {
@@ -177,9 +178,9 @@ func TestMeasuredByValue(t *testing.T) {
 	}
 }
 
-func numbers(n int) (all []grid.Value) {
+func numbers(n int) (all []space.Value) {
 	for i := range n {
-		all = append(all, grid.Value{Text: fmt.Sprint(i)})
+		all = append(all, space.Value{Text: fmt.Sprint(i)})
 	}
 	return all
 }
@@ -191,11 +192,11 @@ func TestSlotsAreAskedOnce(t *testing.T) {
 	c.gpus(map[string]int{"A100": 4, "T4": 4})
 	id := c.submit(900, func(s *api.Submit) {
 		measuredSweep(s)
-		space, err := grid.NewSpace([]grid.Axis{{Key: "batch", Values: numbers(30)}, {Key: "seed", Values: numbers(30)}}, nil)
+		points, err := space.New([]space.Axis{{Key: "batch", Values: numbers(30)}, {Key: "seed", Values: numbers(30)}}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Space, s.Task.MeasureBy = space, "batch"
+		s.Space, s.Task.MeasureBy = points, "batch"
 	})
 	c.heldIn(id, wholeGPU, 8)
 	for range 2 {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
@@ -247,7 +248,7 @@ func TestOutdated(t *testing.T) {
 		"ended-3":     {State: grid.SweepFinished, Ended: now.Add(-3 * time.Minute)},
 		"half-gone-1": {State: grid.SweepFinished, Ended: now, Removing: true},
 	} {
-		s.ID, s.Space = id, grid.Space{}
+		s.ID, s.Space = id, space.Space{}
 		m.note(jetstream.Change{ID: id, Record: jetstream.Record{Sweep: s, Rev: 1}})
 	}
 	got := map[grid.SweepID]bool{}

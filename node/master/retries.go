@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 // retries are the trials that wait for a further attempt, apart by what that is to get. Of those that need not wait for a time only
@@ -26,7 +27,7 @@ type waiting struct {
 type ready struct {
 	attempt int
 	manner  manner
-	trials  grid.Ranges
+	trials  ranges.Set
 }
 
 // manner says in which way a further attempt is leased.
@@ -94,7 +95,7 @@ func (r *retries) add(w waiter) {
 }
 
 // set gives the trials that are leased alike.
-func (q *waiting) set(attempt int, m manner) *grid.Ranges {
+func (q *waiting) set(attempt int, m manner) *ranges.Set {
 	for _, set := range q.ready {
 		if set.attempt == attempt && set.manner == m {
 			return &set.trials
@@ -106,7 +107,7 @@ func (q *waiting) set(attempt int, m manner) *grid.Ranges {
 }
 
 // addRange queues the same attempt of trials of which none is queued, to begin at once.
-func (r *retries) addRange(trials grid.Range, attempt int, need grid.Resources) {
+func (r *retries) addRange(trials ranges.Range, attempt int, need grid.Resources) {
 	first := waiter{index: trials.Lo, attempt: attempt, need: need}
 	r.add(first)
 	set := r.byNeed[need].set(attempt, inRanges)
@@ -147,7 +148,7 @@ func (r *retries) tidy(need grid.Resources) {
 }
 
 // due gives trials with this need whose time has come and that may be in one lease; they stay queued until removed.
-func (r *retries) due(need grid.Resources, now time.Time) (trials grid.Range, attempt int, m manner, ok bool) {
+func (r *retries) due(need grid.Resources, now time.Time) (trials ranges.Range, attempt int, m manner, ok bool) {
 	q := r.byNeed[need]
 	if q == nil {
 		return trials, 0, inRanges, false

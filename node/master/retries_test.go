@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 	"mlfnode/jetstream"
 	"mlfnode/node/history"
 )
@@ -218,7 +219,7 @@ func TestRetriesAgreeWithAMap(t *testing.T) {
 				delete(model, w.index)
 			case 3:
 				if hi := w.index + 4; len(model) == 0 {
-					r.addRange(grid.Range{Lo: w.index, Hi: hi}, w.attempt, w.need)
+					r.addRange(ranges.Range{Lo: w.index, Hi: hi}, w.attempt, w.need)
 					for i := w.index; i < hi; i++ {
 						model[i] = waiter{index: i, attempt: w.attempt, need: w.need}
 					}
@@ -265,7 +266,7 @@ func TestReopenedTrialsAreLeasedInRanges(t *testing.T) {
 		t.Run(fmt.Sprintf("restarted %t", restarted), func(t *testing.T) {
 			f, now := newFeed(points(t, "t-1", count)), time.Now()
 			if restarted {
-				f.load(&history.Left{Reopened: []history.Reopened{{Range: grid.Range{Hi: count}, Attempts: 1}}}, now)
+				f.load(&history.Left{Reopened: []history.Reopened{{Range: ranges.Range{Hi: count}, Attempts: 1}}}, now)
 			} else {
 				f.done.Add(0, count)
 				f.taken.Add(0, count)
@@ -383,7 +384,7 @@ func TestOlderLeaseCoversNoRetry(t *testing.T) {
 		f.restore(&whole, now)
 		f.load(&history.Left{
 			Open:     []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
-			Reopened: []history.Reopened{{Range: grid.Range{Hi: slow}, Attempts: 1}, {Range: grid.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
+			Reopened: []history.Reopened{{Range: ranges.Range{Hi: slow}, Attempts: 1}, {Range: ranges.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
 		}, now)
 		f.shorten("1", slow+1) // as its node did before
 		retried(t, f, count-1)
@@ -394,7 +395,7 @@ func TestOlderLeaseCoversNoRetry(t *testing.T) {
 		f.restore(&jetstream.QueuedLease{Lease: jetstream.Lease{ID: "2", Lo: 20, Hi: 30, Attempt: 2, Quiet: true}, Seq: 2}, now)
 		f.load(&history.Left{
 			Open:     []grid.Trial{{Index: slow, State: grid.Running, Attempt: 1, Attempts: 1}},
-			Reopened: []history.Reopened{{Range: grid.Range{Hi: slow}, Attempts: 1}, {Range: grid.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
+			Reopened: []history.Reopened{{Range: ranges.Range{Hi: slow}, Attempts: 1}, {Range: ranges.Range{Lo: slow + 1, Hi: count}, Attempts: 1}},
 		}, now)
 		f.drop("2")
 		f.shorten("1", slow+1)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
@@ -175,7 +176,7 @@ func TestReopenedTrialsAreKnownAsRanges(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, err := c.cfg.History.Left(t.Context(), id)
-	if err != nil || len(left.Open) != 0 || len(left.Reopened) != 1 || left.Reopened[0] != (history.Reopened{Range: grid.Range{Hi: count}, Attempts: 1}) {
+	if err != nil || len(left.Open) != 0 || len(left.Reopened) != 1 || left.Reopened[0] != (history.Reopened{Range: ranges.Range{Hi: count}, Attempts: 1}) {
 		t.Fatalf("history gives %+v, %v; want one range", left, err)
 	}
 	if left.Terminal.Count() != 0 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
@@ -60,11 +61,11 @@ func TestExtendAfterFailures(t *testing.T) {
 	id := c.submit(1, func(s *api.Submit) { s.Task.StopAfter = 1 })
 	c.finish(c.pull(id), grid.ClassExit, time.Second)
 	c.finished(id)
-	axis, err := grid.ParseSet("i=5")
+	axis, err := space.ParseSet("i=5")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, added, err := c.Extend(t.Context(), id, api.Extend{Axes: []grid.Axis{axis}})
+	r, added, err := c.Extend(t.Context(), id, api.Extend{Axes: []space.Axis{axis}})
 	if err != nil || added != 1 || r.Sweep.Accepted != 1 {
 		t.Fatalf("got %d new trials with %d failures accepted, %v; want one of each", added, r.Sweep.Accepted, err)
 	}

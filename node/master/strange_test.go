@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
@@ -64,7 +66,7 @@ func TestEventsOutsideOfTheSpace(t *testing.T) {
 // TestFeedLoadsOnlyItsOwn loads what an earlier version may have taken in.
 func TestFeedLoadsOnlyItsOwn(t *testing.T) {
 	f := newFeed(points(t, "t-1", 10))
-	left := &history.Left{Open: []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}}, Reopened: []history.Reopened{{Range: grid.Range{Lo: 600, Hi: 700}}}}
+	left := &history.Left{Open: []grid.Trial{{Index: 5, Attempts: 1}, {Index: 700, Attempts: 1}}, Reopened: []history.Reopened{{Range: ranges.Range{Lo: 600, Hi: 700}}}}
 	left.Terminal.Add(2, 4)
 	left.Terminal.Add(8, 500)
 	left.Terminal.Add(1000, 2000)
@@ -79,7 +81,7 @@ func TestExcludeIsEvaluatedOnce(t *testing.T) {
 	c := start(t, 1)
 	id := c.submit(10, func(s *api.Submit) {
 		var err error
-		if s.Space, err = grid.NewSpace(s.Space.Axes(), []string{"i > 4"}); err != nil {
+		if s.Space, err = space.New(s.Space.Axes(), []string{"i > 4"}); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -21,7 +21,7 @@ func TestSubmissionSentAgain(t *testing.T) {
 		ids, mu, wg := map[grid.SweepID]bool{}, sync.Mutex{}, sync.WaitGroup{}
 		for range n {
 			wg.Go(func() {
-				s := api.Submit{Token: token, Project: "t", Space: space(t, 1), Task: points(t, "", 1).Task}
+				s := api.Submit{Token: token, Project: "t", Space: spaceOf(t, 1), Task: points(t, "", 1).Task}
 				r, err := c.Submit(context.Background(), &s)
 				if err != nil {
 					t.Error(err)
@@ -77,7 +77,7 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 	c.submitting <- struct{}{}
 	c.doubtful("doubtful", "t-7")
 	<-c.submitting
-	r, err := c.Submit(t.Context(), &api.Submit{Token: "doubtful", Project: "t", Space: space(t, 1), Task: s.Task})
+	r, err := c.Submit(t.Context(), &api.Submit{Token: "doubtful", Project: "t", Space: spaceOf(t, 1), Task: s.Task})
 	if err != nil || r.Sweep.ID != "t-7" {
 		t.Errorf("got %v, %v; want the sweep that was stored", r.Sweep, err)
 	}
@@ -87,7 +87,7 @@ func TestSubmissionAfterADoubt(t *testing.T) {
 func TestSubmissionWithoutItsBundle(t *testing.T) {
 	c := start(t, 1)
 	digest := strings.Repeat("ab", 32)
-	s := api.Submit{Project: "t", Space: space(t, 1), Task: points(t, "", 1).Task, Bundle: digest}
+	s := api.Submit{Project: "t", Space: spaceOf(t, 1), Task: points(t, "", 1).Task, Bundle: digest}
 	_, err := c.Submit(t.Context(), &s)
 	if refusal := (*api.Error)(nil); !errors.As(err, &refusal) || refusal.Code != api.CodeNoBundle {
 		t.Errorf("got %v, want the code %s", err, api.CodeNoBundle)

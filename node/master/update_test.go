@@ -15,7 +15,7 @@ import (
 func TestRetryWithNewFiles(t *testing.T) {
 	c := start(t, 4)
 	older, newer := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
-	sub := api.Submit{Project: "t", Space: space(t, 3), Task: points(t, "", 1).Task, Bundle: older}
+	sub := api.Submit{Project: "t", Space: spaceOf(t, 3), Task: points(t, "", 1).Task, Bundle: older}
 	var id grid.SweepID
 	for id == "" { // a master that starts removes what belongs to no sweep, and the client sends it again
 		if err := c.store.Bundles.Put(t.Context(), older, strings.NewReader("old"), nil); err != nil {

@@ -1,13 +1,13 @@
 package monitor
 
-import "mlfnode/grid"
+import "mlfnode/grid/space"
 
 // axisOrder is the trials of a space in the order of the values of one axis, those with the same
 // value by index. Which trial stands in a place, and in which place a trial stands, is arithmetic,
 // so a page takes the same time of a space of any size.
 type axisOrder struct {
 	axis     int
-	products []grid.Product
+	products []space.Product
 	values   []int64 // of the axis, by their numbers, in their order
 	places   []int32 // of each value in that order
 }
@@ -18,7 +18,7 @@ const mostRuns = 1 << 20
 // newAxisOrder makes the order of an axis whose values have these places. It is not ok where some
 // combinations of values are left out, where values are equal, and where a page would take long, in a
 // space that was extended often.
-func newAxisOrder(s grid.Space, axis int, places []int32) (o *axisOrder, ok bool) {
+func newAxisOrder(s space.Space, axis int, places []int32) (o *axisOrder, ok bool) {
 	o = &axisOrder{axis: axis, products: s.Products(), values: make([]int64, len(places)), places: places}
 	if len(o.products)*len(places) > mostRuns {
 		return nil, false
@@ -40,7 +40,7 @@ func newAxisOrder(s grid.Space, axis int, places []int32) (o *axisOrder, ok bool
 
 // run gives how many neighbouring trials of a product have the same value, and after how many
 // trials the values come round again.
-func (o *axisOrder) run(p *grid.Product) (tail, width int64) {
+func (o *axisOrder) run(p *space.Product) (tail, width int64) {
 	tail = 1
 	for k := o.axis + 1; k < len(p.Lo); k++ {
 		tail *= p.Hi[k] - p.Lo[k]
@@ -49,7 +49,7 @@ func (o *axisOrder) run(p *grid.Product) (tail, width int64) {
 }
 
 // has gives how many trials of a product have a value.
-func (o *axisOrder) has(p *grid.Product, value int64) int64 {
+func (o *axisOrder) has(p *space.Product, value int64) int64 {
 	if value < p.Lo[o.axis] || value >= p.Hi[o.axis] {
 		return 0
 	}

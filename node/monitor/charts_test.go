@@ -20,13 +20,14 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 	"mlfnode/node/monitor/chart"
 )
 
 // folded gives a monitor of a history in which every point of a space has ended.
-func folded(t testing.TB, s grid.Space, result func(index int64) *grid.Result) (*Monitor, *grid.Sweep) {
+func folded(t testing.TB, s space.Space, result func(index int64) *grid.Result) (*Monitor, *grid.Sweep) {
 	t.Helper()
 	db, err := history.Open(filepath.Join(t.TempDir(), "history.db"), slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -58,13 +59,13 @@ func folded(t testing.TB, s grid.Space, result func(index int64) *grid.Result) (
 	return New(Config{History: db.Listings(), Logger: slog.New(slog.DiscardHandler)}), sweep
 }
 
-func spaceOf(t testing.TB, sizes ...int) grid.Space {
+func spaceOf(t testing.TB, sizes ...int) space.Space {
 	t.Helper()
-	var axes []grid.Axis
+	var axes []space.Axis
 	for k, n := range sizes {
-		axes = append(axes, grid.Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
+		axes = append(axes, space.Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
 	}
-	s, err := grid.NewSpace(axes, nil)
+	s, err := space.New(axes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 	"mlfnode/node/monitor/chart"
@@ -55,7 +56,7 @@ func cursorSweep(t testing.TB) (*Monitor, *grid.Sweep) {
 		return r
 	})
 	var err error
-	if s.Space, err = s.Space.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{{Text: "x", Kind: grid.Text}}}}); err != nil {
+	if s.Space, err = s.Space.Extend([]space.Axis{{Key: "a", Values: []space.Value{{Text: "x", Kind: space.Text}}}}); err != nil {
 		t.Fatal(err)
 	}
 	return m, s
@@ -189,7 +190,7 @@ func TestCursorsAcrossExtensions(t *testing.T) {
 		got, last := pageOf(t, m, s, q, 37)
 		extended := *s
 		var err error
-		if extended.Space, err = s.Space.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{{Text: "-1", Kind: grid.Number}, {Text: "9", Kind: grid.Number}}}}); err != nil {
+		if extended.Space, err = s.Space.Extend([]space.Axis{{Key: "a", Values: []space.Value{{Text: "-1", Kind: space.Number}, {Text: "9", Kind: space.Number}}}}); err != nil {
 			t.Fatal(err)
 		}
 		q.Set("after", last)

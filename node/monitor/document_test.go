@@ -23,6 +23,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/master"
 	"mlfnode/node/monitor/chart"
@@ -85,7 +86,7 @@ func pathOf(pattern string) string { return strings.ReplaceAll(pattern, "...}", 
 func describe(t *testing.T) *huma.OpenAPI {
 	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
 	for from, to := range map[reflect.Type]reflect.Type{ // types that write themselves as JSON
-		reflect.TypeFor[grid.Params](): reflect.TypeFor[map[string]any](), reflect.TypeFor[grid.Value](): reflect.TypeFor[any](),
+		reflect.TypeFor[space.Params](): reflect.TypeFor[map[string]any](), reflect.TypeFor[space.Value](): reflect.TypeFor[any](),
 		reflect.TypeFor[grid.Milli](): reflect.TypeFor[float64](), reflect.TypeFor[api.Duration](): reflect.TypeFor[any](),
 		reflect.TypeFor[json.Number](): reflect.TypeFor[float64](), reflect.TypeFor[grid.Metric](): reflect.TypeFor[map[string]any](),
 		reflect.TypeFor[chart.Number](): reflect.TypeFor[*float64](),

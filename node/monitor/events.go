@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
@@ -241,7 +242,7 @@ const (
 func (m *Monitor) trialState(ctx context.Context, id grid.TrialID) (*api.Trial, error) {
 	rec, ok := m.cfg.Master.Sweep(id.Sweep)
 	if !ok || rec.Sweep.Removing {
-		return &api.Trial{Trial: id.String(), Index: id.Index, State: trialRemoved, Params: grid.Params{}, Metrics: grid.Metric{}}, nil
+		return &api.Trial{Trial: id.String(), Index: id.Index, State: trialRemoved, Params: space.Params{}, Metrics: grid.Metric{}}, nil
 	}
 	t, known, err := m.cfg.History.Trial(ctx, id)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
@@ -163,7 +164,7 @@ func flowerMetricsOf(t *grid.Trial) string {
 func unixSeconds(us int64) float64 { return float64(us) / 1e6 }
 
 // pythonDict writes parameters as Python would.
-func pythonDict(params grid.Params) string {
+func pythonDict(params space.Params) string {
 	var b strings.Builder
 	for i, p := range params {
 		if i > 0 {
@@ -171,11 +172,11 @@ func pythonDict(params grid.Params) string {
 		}
 		b.WriteString(pythonString(p.Key) + ": ")
 		switch p.Value.Kind {
-		case grid.Number, grid.List:
+		case space.Number, space.List:
 			b.WriteString(p.Value.Text)
-		case grid.True:
+		case space.True:
 			b.WriteString("True")
-		case grid.False:
+		case space.False:
 			b.WriteString("False")
 		default:
 			b.WriteString(pythonString(p.Value.Text))

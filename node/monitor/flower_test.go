@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
@@ -32,14 +33,14 @@ func newSweepBench(t *testing.T) *sweepBench {
 // submit makes a sweep of count trials with a long parameter, of which the first run.
 func (b *sweepBench) submit(t *testing.T, project, long string, count, running int) grid.SweepID {
 	t.Helper()
-	space, err := grid.NewSpace([]grid.Axis{
-		{Key: "long", Values: []grid.Value{{Text: long, Kind: grid.Text}}},
+	points, err := space.New([]space.Axis{
+		{Key: "long", Values: []space.Value{{Text: long, Kind: space.Text}}},
 		{Key: "i", Interval: []json.Number{"0", json.Number(strconv.Itoa(count))}},
 	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := b.cfg.Master.Submit(t.Context(), &api.Submit{Project: project, Space: space, Task: grid.Task{
+	rec, err := b.cfg.Master.Submit(t.Context(), &api.Submit{Project: project, Space: points, Task: grid.Task{
 		Name: "t", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries(),
 	}})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 )
@@ -33,15 +34,15 @@ func TestMetrics(t *testing.T) {
 			}
 		}
 	})
-	axis, err := grid.ParseSet("i=0:5")
+	axis, err := space.ParseSet("i=0:5")
 	if err != nil {
 		t.Fatal(err)
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	points, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, err := f.cfg.Master.Submit(t.Context(), &api.Submit{Project: "p", Space: space, Task: grid.Task{
+	rec, err := f.cfg.Master.Submit(t.Context(), &api.Submit{Project: "p", Space: points, Task: grid.Task{
 		Name: "t", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries(),
 		Objective: &grid.Objective{Metric: "loss", Goal: "minimize"},
 	}})

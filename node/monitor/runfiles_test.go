@@ -17,6 +17,7 @@ import (
 
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/api"
 	"mlfnode/node/master"
@@ -36,16 +37,16 @@ func TestRunFilesAreTheNodesOwn(t *testing.T) {
 	}
 	defer store.Close()
 	decides := master.New(master.Config{Store: store, Logger: log, Slots: func(grid.Resources) int { return 1 }})
-	axis, err := grid.ParseSet("i=0:3")
+	axis, err := space.ParseSet("i=0:3")
 	if err != nil {
 		t.Fatal(err)
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	points, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	task := grid.Task{Name: "t", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
-	record, err := decides.Submit(t.Context(), &api.Submit{Project: "p", Task: task, Space: space})
+	record, err := decides.Submit(t.Context(), &api.Submit{Project: "p", Task: task, Space: points})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 )
@@ -140,14 +141,14 @@ type ranked struct {
 
 // byParameter sorts trials by the value of a parameter, equal ones by index.
 func (l *listing) byParameter(ctx context.Context, key string) error {
-	space := l.sweep.Space
-	axis := slices.Index(space.Keys(), key)
-	if len(l.q.States) == 0 && l.q.Class == "" && space.Sizes()[axis] <= mostValues {
-		if order, ok := newAxisOrder(space, axis, valuePlaces(space, axis, l.q.Desc)); ok {
+	points := l.sweep.Space
+	axis := slices.Index(points.Keys(), key)
+	if len(l.q.States) == 0 && l.q.Class == "" && points.Sizes()[axis] <= mostValues {
+		if order, ok := newAxisOrder(points, axis, valuePlaces(points, axis, l.q.Desc)); ok {
 			return l.inOrder(ctx, order)
 		}
 	}
-	if n := space.Count(); n > mostSorted {
+	if n := points.Count(); n > mostSorted {
 		return badRequest(fmt.Sprintf("%s has %d trials, and at most %d can be sorted by a parameter", l.sweep.ID, n, mostSorted),
 			"write all of them with --csv, and sort that file")
 	}
@@ -155,17 +156,17 @@ func (l *listing) byParameter(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	places := valuePlaces(space, axis, l.q.Desc)
-	at := make([][]int64, len(space.Sizes()))
+	places := valuePlaces(points, axis, l.q.Desc)
+	at := make([][]int64, len(points.Sizes()))
 	for k := range at {
 		at[k] = make([]int64, history.BlockTrials)
 	}
 	each := func(fn func(index int64, place int32)) error {
-		for lo := int64(0); lo < space.Count(); lo += history.BlockTrials {
-			if err := cmp.Or(space.Positions(lo, lo+history.BlockTrials, at), ctx.Err()); err != nil {
+		for lo := int64(0); lo < points.Count(); lo += history.BlockTrials {
+			if err := cmp.Or(points.Positions(lo, lo+history.BlockTrials, at), ctx.Err()); err != nil {
 				return err
 			}
-			for i := range min(history.BlockTrials, space.Count()-lo) {
+			for i := range min(history.BlockTrials, points.Count()-lo) {
 				if wanted(lo + i) {
 					fn(lo+i, places[at[axis][i]])
 				}
@@ -274,7 +275,7 @@ func (l *listing) wanted(ctx context.Context) (func(index int64) bool, error) {
 }
 
 // valuePlaces gives each value of an axis its place in their order: numbers, then texts, then flags. Values that are equal share one.
-func valuePlaces(s grid.Space, axis int, desc bool) []int32 {
+func valuePlaces(s space.Space, axis int, desc bool) []int32 {
 	all := make([]ranked, s.Sizes()[axis])
 	for i := range all {
 		all[i] = rank(s.Value(axis, int64(i)), int64(i))
@@ -324,13 +325,13 @@ func (l *listing) these(ctx context.Context, all []int64) error {
 	return nil
 }
 
-func rank(v grid.Value, place int64) ranked {
+func rank(v space.Value, place int64) ranked {
 	r := ranked{place: place, class: 2}
 	switch v.Kind {
-	case grid.Number:
+	case space.Number:
 		r.class = 0
 		r.number, _ = strconv.ParseFloat(v.Text, 64) // a number too great is infinite
-	case grid.Text:
+	case space.Text:
 		r.class, r.text = 1, v.Text
 	default:
 		r.text = v.Text

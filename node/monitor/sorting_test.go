@@ -10,21 +10,22 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
 // TestSortByParameter compares listings in the order of a parameter, with numbers, words and flags, of trials that have run and of ones
 // that have not, with a plain sort.
 func TestSortByParameter(t *testing.T) {
-	number := func(text string) grid.Value { return grid.Value{Text: text, Kind: grid.Number} }
-	space, err := grid.NewSpace([]grid.Axis{
+	number := func(text string) space.Value { return space.Value{Text: text, Kind: space.Number} }
+	points, err := space.New([]space.Axis{
 		{Key: "b", Interval: []json.Number{"0", "200"}},
-		{Key: "a", Values: []grid.Value{number("2"), {Text: "x", Kind: grid.Text}, number("10"), number("2.0"), {Kind: grid.True}, number("-1"), {Text: "m", Kind: grid.Text}}},
+		{Key: "a", Values: []space.Value{number("2"), {Text: "x", Kind: space.Text}, number("10"), number("2.0"), {Kind: space.True}, number("-1"), {Text: "m", Kind: space.Text}}},
 	}, []string{"b == 7"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, s := folded(t, space, func(i int64) *grid.Result {
+	m, s := folded(t, points, func(i int64) *grid.Result {
 		r := &grid.Result{Started: 1e15 + i}
 		if i%5 == 0 {
 			r.Class, r.ExitCode = grid.ClassExit, 1
@@ -34,8 +35,8 @@ func TestSortByParameter(t *testing.T) {
 		}
 		return r
 	})
-	ran := space.Count()
-	if s.Space, err = space.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{number("3"), number("0")}}}); err != nil {
+	ran := points.Count()
+	if s.Space, err = points.Extend([]space.Axis{{Key: "a", Values: []space.Value{number("3"), number("0")}}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -108,8 +109,8 @@ func TestAxisOrder(outer *testing.T) {
 		sizes := rapid.SliceOfN(rapid.IntRange(1, 5), 1, 4).Draw(t, "sizes")
 		s := spaceOf(outer, sizes...)
 		for _, axis := range rapid.SliceOfN(rapid.IntRange(0, len(sizes)-1), 0, 3).Draw(t, "extended") {
-			value := grid.Value{Text: strconv.Itoa(rapid.IntRange(-100, 100).Draw(t, "value")), Kind: grid.Number}
-			if wider, err := s.Extend([]grid.Axis{{Key: s.Keys()[axis], Values: []grid.Value{value}}}); err == nil {
+			value := space.Value{Text: strconv.Itoa(rapid.IntRange(-100, 100).Draw(t, "value")), Kind: space.Number}
+			if wider, err := s.Extend([]space.Axis{{Key: s.Keys()[axis], Values: []space.Value{value}}}); err == nil {
 				s = wider
 			}
 		}
@@ -152,7 +153,7 @@ func TestAxisOrderOfManyParts(t *testing.T) {
 	s := spaceOf(t, 1)
 	for i := range 1 << 10 {
 		var err error
-		if s, err = s.Extend([]grid.Axis{{Key: "a", Values: []grid.Value{{Text: strconv.Itoa(i + 1), Kind: grid.Number}}}}); err != nil {
+		if s, err = s.Extend([]space.Axis{{Key: "a", Values: []space.Value{{Text: strconv.Itoa(i + 1), Kind: space.Number}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/history"
 	"mlfnode/node/monitor/chart"
@@ -250,7 +252,7 @@ func (l *listing) merged(ctx context.Context) error {
 const farSkip = 500
 
 // jump passes over trials up to the first one without a row.
-func (l *listing) jump(ctx context.Context, rows *grid.Ranges, next *int64) error {
+func (l *listing) jump(ctx context.Context, rows *ranges.Set, next *int64) error {
 	end := l.sweep.Space.Count()
 	if gap, ok := rows.Gap(*next, end); ok {
 		end = gap.Lo
@@ -277,7 +279,7 @@ func (l *listing) jump(ctx context.Context, rows *grid.Ranges, next *int64) erro
 }
 
 // gaps emits the trials of [from,end) without a row.
-func (l *listing) gaps(rows *grid.Ranges, from, end int64) (err error) {
+func (l *listing) gaps(rows *ranges.Set, from, end int64) (err error) {
 	for gap, ok := rows.Gap(from, end); ok && err == nil && l.left > 0; gap, ok = rows.Gap(gap.Hi, end) {
 		hi := gap.Hi
 		err = l.fill(&gap.Lo, hi)
@@ -375,7 +377,7 @@ func state(t *grid.Trial) grid.State {
 func wire(s *grid.Sweep, t *grid.Trial) *api.Trial {
 	params, err := s.Space.At(t.Index)
 	if err != nil {
-		params = grid.Params{} // a trial is listed also where its sweep's record contradicts itself
+		params = space.Params{} // a trial is listed also where its sweep's record contradicts itself
 	}
 	v := &api.Trial{
 		Trial: grid.TrialID{Sweep: s.ID, Index: t.Index}.String(), Index: t.Index, State: state(t),

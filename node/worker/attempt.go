@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/docker"
 	"mlfnode/node/worker/allocator"
@@ -21,7 +22,7 @@ type attempt struct {
 	number int
 	run    string
 	task   *grid.Task
-	params grid.Params
+	params space.Params
 	spool  *spool
 	image  *docker.Image // nil for a process
 

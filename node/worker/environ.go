@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/worker/allocator"
 )
 
@@ -64,7 +65,7 @@ func (w *Worker) environ(s *sweep, a *attempt) []string {
 	}
 	if a.task.Repeat {
 		for _, p := range a.params {
-			if p.Key == grid.RepeatKey {
+			if p.Key == space.RepeatKey {
 				env = append(env, "MLF_REPEAT="+p.Value.Text)
 			}
 		}

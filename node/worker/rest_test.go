@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 )
 
@@ -60,15 +61,15 @@ func TestEndedSweepsCostNothing(t *testing.T) {
 
 // TestExcludeIsEvaluatedOnce has a record of a sweep with exclude expressions change: what they leave is not found out again.
 func TestExcludeIsEvaluatedOnce(t *testing.T) {
-	axis, err := grid.ParseSet("a=0:10")
+	axis, err := space.ParseSet("a=0:10")
 	if err != nil {
 		t.Fatal(err)
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, []string{"a > 4"})
+	points, err := space.New([]space.Axis{axis}, []string{"a > 4"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := json.Marshal(&grid.Sweep{ID: "t-1", State: grid.SweepRunning, Space: space})
+	data, err := json.Marshal(&grid.Sweep{ID: "t-1", State: grid.SweepRunning, Space: points})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node/executor"
 	"mlfnode/node/executor/shim"
@@ -134,16 +135,16 @@ func (s *stage) run() {
 // sweep stores the record of a running sweep of n trials with so many CPUs each; edit may change it.
 func (s *stage) sweep(id grid.SweepID, n int, cpus float64, edit func(*grid.Sweep)) *grid.Sweep {
 	s.t.Helper()
-	axis, err := grid.ParseSet(fmt.Sprintf("i=0:%d", n))
+	axis, err := space.ParseSet(fmt.Sprintf("i=0:%d", n))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	points, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	r := &grid.Sweep{
-		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: space, Environ: []string{"PATH=/bin:/usr/bin"},
+		V: grid.RecordVersion, ID: id, Project: "t", State: grid.SweepRunning, Space: points, Environ: []string{"PATH=/bin:/usr/bin"},
 		Task: grid.Task{Name: "test", Command: []string{string(id)}, Resources: grid.Resources{CPUs: grid.MilliOf(cpus)}, Grace: time.Second},
 	}
 	if edit != nil {

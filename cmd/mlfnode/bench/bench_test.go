@@ -22,6 +22,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -53,16 +54,16 @@ func open(b *testing.B, instant bool) *node.Session {
 
 // submission is a sweep of a command over n points.
 func submission(b *testing.B, n int64, command ...string) api.Submit {
-	axis, err := grid.ParseSet(fmt.Sprintf("i=0:%d", n))
+	axis, err := space.ParseSet(fmt.Sprintf("i=0:%d", n))
 	if err != nil {
 		b.Fatal(err)
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	points, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	task := grid.Task{Name: "bench", Command: command, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
-	return api.Submit{Project: "bench", Task: task, Space: space, Environ: []string{"PATH=/usr/bin:/bin"}}
+	return api.Submit{Project: "bench", Task: task, Space: points, Environ: []string{"PATH=/usr/bin:/bin"}}
 }
 
 // sweep runs a sweep to its end and returns how long it took.

@@ -24,6 +24,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/cluster/trust"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/jetstream/natsd"
 	"mlfnode/node/api"
@@ -210,17 +211,17 @@ func (h *headquarters) answer(ctx context.Context, words []string) (string, erro
 
 // sweep runs a sweep to its end; each trial must have one result.
 func (h *headquarters) sweep(ctx context.Context, n int64) (time.Duration, error) {
-	axis, err := grid.ParseSet(fmt.Sprintf("i=0:%d", n))
+	axis, err := space.ParseSet(fmt.Sprintf("i=0:%d", n))
 	if err != nil {
 		return 0, err
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	points, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		return 0, err
 	}
 	task := grid.Task{Name: "bench", Command: []string{"true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
 	begin := time.Now()
-	r, err := h.master.Submit(ctx, &api.Submit{Project: "bench", Task: task, Space: space})
+	r, err := h.master.Submit(ctx, &api.Submit{Project: "bench", Task: task, Space: points})
 	if err != nil {
 		return 0, err
 	}

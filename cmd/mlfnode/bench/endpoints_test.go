@@ -21,6 +21,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/grid/gridtest"
+	"mlfnode/grid/space"
 	"mlfnode/jetstream"
 	"mlfnode/node"
 	"mlfnode/node/api"
@@ -54,16 +55,16 @@ func BenchmarkEndpoints(b *testing.B) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		b.Fatal(err)
 	}
-	var axes []grid.Axis
+	var axes []space.Axis
 	for k, n := range []int{6, 8, 4, 10, 5, 104} {
-		axes = append(axes, grid.Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
+		axes = append(axes, space.Axis{Key: string(rune('a' + k)), Interval: []json.Number{"0", json.Number(strconv.Itoa(n))}})
 	}
-	space, err := grid.NewSpace(axes, nil)
+	points, err := space.New(axes, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	big := submission(b, 1, "/bin/true")
-	big.Space, big.Task.Objective = space, &grid.Objective{Metric: "accuracy", Goal: "maximize"}
+	big.Space, big.Task.Objective = points, &grid.Objective{Metric: "accuracy", Goal: "maximize"}
 	random := rand.New(rand.NewPCG(1, 2))
 	var first, last uint64
 	text := bytes.Repeat([]byte("epoch 12 of 90: loss 0.4132 accuracy 0.91\n"), 400_000) // 17 MB

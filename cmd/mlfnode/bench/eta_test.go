@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/monitor/chart"
@@ -68,21 +69,21 @@ func packed(b *testing.B, s *node.Session, dir string, order grid.Order, sets ..
 		}
 	}
 	sub := submission(b, 1, "python3", "-B", "busy.py")
-	var axes []grid.Axis
+	var axes []space.Axis
 	if p, err := projects.Load(dir); err == nil {
 		def, err := p.Task("")
 		check(err)
 		sub.Project, sub.Task, axes = p.Name, def.Task, def.Axes
 	}
-	var more []grid.Axis
+	var more []space.Axis
 	for _, set := range sets {
-		axis, err := grid.ParseSet(set)
+		axis, err := space.ParseSet(set)
 		check(err)
 		more = append(more, axis)
 	}
-	axes, err := grid.MergeSets(axes, more)
+	axes, err := space.MergeSets(axes, more)
 	check(err)
-	sub.Space, err = grid.NewSpace(axes, nil)
+	sub.Space, err = space.New(axes, nil)
 	check(err)
 	files, err := projects.List(dir, projects.ListOptions{Setup: len(sub.Task.Setup) > 0})
 	check(err)

@@ -12,6 +12,7 @@ import (
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
 	"mlfnode/grid/gridtest"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -93,20 +94,20 @@ func BenchmarkSweepBesidePages(b *testing.B) {
 
 // endless is a sweep that does not come to its end.
 func endless(b *testing.B) api.Submit {
-	axes := make([]grid.Axis, 0, 4)
+	axes := make([]space.Axis, 0, 4)
 	for _, text := range []string{"a=0:8", "b=0:6", "c=0:10", "d=0:1000000"} {
-		axis, err := grid.ParseSet(text)
+		axis, err := space.ParseSet(text)
 		if err != nil {
 			b.Fatal(err)
 		}
 		axes = append(axes, axis)
 	}
-	space, err := grid.NewSpace(axes, nil)
+	points, err := space.New(axes, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	task := grid.Task{Name: "bench", Command: []string{"/bin/true"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.DefaultRetries()}
-	return api.Submit{Project: "bench", Task: task, Space: space, Environ: []string{"PATH=/usr/bin:/bin"}}
+	return api.Submit{Project: "bench", Task: task, Space: points, Environ: []string{"PATH=/usr/bin:/bin"}}
 }
 
 func ended(b *testing.B, s *node.Session, id grid.SweepID) int64 {

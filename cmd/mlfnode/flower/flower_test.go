@@ -22,6 +22,7 @@ import (
 
 	"mlfnode/cluster/inventory"
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node"
 	"mlfnode/node/api"
 	"mlfnode/node/config"
@@ -113,15 +114,15 @@ func newOurs(t *testing.T) (*server, *api.Client) {
 // submit runs one trial of a task and gives its id.
 func submit(t *testing.T, c *api.Client, task, script string) string {
 	t.Helper()
-	axis, err := grid.ParseSet("i=1")
+	axis, err := space.ParseSet("i=1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	space, err := grid.NewSpace([]grid.Axis{axis}, nil)
+	points, err := space.New([]space.Axis{axis}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := c.Submit(t.Context(), api.Submit{Project: "proj", Space: space, Environ: os.Environ(), Task: grid.Task{
+	v, err := c.Submit(t.Context(), api.Submit{Project: "proj", Space: points, Environ: os.Environ(), Task: grid.Task{
 		Name: task, Command: []string{"/bin/sh", "-c", script, "sh"}, Resources: grid.Resources{CPUs: grid.One}, Retries: grid.Retries{}, Grace: time.Second,
 	}})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"mlfnode/grid"
 	"mlfnode/grid/printable"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
@@ -177,7 +178,7 @@ func (p *page) best(d *Data) {
 	p.printf("</table></div>\n")
 }
 
-func param(params grid.Params, key string) string {
+func param(params space.Params, key string) string {
 	for _, p := range params {
 		if p.Key == key {
 			return p.Value.Text

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 	"mlfnode/node/monitor/chart"
 )
@@ -23,24 +24,24 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // hand is a small sweep with values that are easy to check: loss = a + b/10, and one trial that failed.
 func hand(t *testing.T) *chart.Data {
 	t.Helper()
-	var axes []grid.Axis
+	var axes []space.Axis
 	for _, set := range []string{"a=1,2,3", "b=1,2,3,4", "c=x&y,z"} {
-		axis, err := grid.ParseSet(set)
+		axis, err := space.ParseSet(set)
 		if err != nil {
 			t.Fatal(err)
 		}
 		axes = append(axes, axis)
 	}
-	space, err := grid.NewSpace(axes, nil)
+	points, err := space.New(axes, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := &chart.Data{
-		Space: space, Blocks: []int64{0}, Done: space.Count(), Name: "loss", Base: 1e15, Now: 100, Nodes: []grid.NodeID{"n"}, Classes: []grid.Class{grid.ClassExit},
+		Space: points, Blocks: []int64{0}, Done: points.Count(), Name: "loss", Base: 1e15, Now: 100, Nodes: []grid.NodeID{"n"}, Classes: []grid.Class{grid.ClassExit},
 		State: make([]uint8, chart.BlockTrials), Class: make([]uint8, chart.BlockTrials), Cause: make([]uint8, chart.BlockTrials), Node: make([]uint16, chart.BlockTrials),
 		Started: make([]float32, chart.BlockTrials), Ended: make([]float32, chart.BlockTrials), Wall: make([]float32, chart.BlockTrials), Value: make([]float32, chart.BlockTrials),
 	}
-	for i := range space.Count() {
+	for i := range points.Count() {
 		d.State[i], d.Node[i], d.Started[i], d.Ended[i], d.Wall[i] = 3, 1, float32(i), float32(i+2), 2 // succeeded
 		d.Value[i] = float32(1+i/8) + float32(1+i/2%4)/10
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/api"
 )
 
@@ -144,7 +145,7 @@ func onTrial(width, height, lines int) *Model {
 	code, started := 1, noon.Add(-time.Minute)
 	send(m, states{{Trial: &api.Trial{
 		Trial: "chainer-3/1", Index: 1, State: grid.Failed, Attempt: 2, Attempts: 2, Node: "gpu-1", ExitCode: &code, Class: "cuda_oom", Reason: "exit code 1: a GPU ran out of memory\nCUDA error: out of memory",
-		Params:  grid.Params{{Key: "epoch", Value: grid.Value{Text: "5", Kind: grid.Number}}, {Key: "lr", Value: grid.Value{Text: "0.010", Kind: grid.Number}}, {Key: "opt", Value: grid.Value{Text: "sgd"}}},
+		Params:  space.Params{{Key: "epoch", Value: space.Value{Text: "5", Kind: space.Number}}, {Key: "lr", Value: space.Value{Text: "0.010", Kind: space.Number}}, {Key: "opt", Value: space.Value{Text: "sgd"}}},
 		Metrics: grid.Metric{"loss": json.RawMessage("1.23456789"), "accuracy": json.RawMessage("0.5"), "note": json.RawMessage(`"x"`)}, Started: &started, Resources: api.Resources{Wall: 61.5, Memory: 3 << 30},
 	}}})
 	var b strings.Builder
@@ -290,7 +291,7 @@ func TestHostileText(t *testing.T) {
 		}
 		if v := m.cluster.trial; v != nil {
 			v.Node, v.Reason, v.Class, v.Devices = evil, evil, evil, []string{evil}
-			v.Params = grid.Params{{Key: evil, Value: grid.Value{Text: evil}}}
+			v.Params = space.Params{{Key: evil, Value: space.Value{Text: evil}}}
 			v.Metrics = grid.Metric{evil: json.RawMessage(`"` + "\x1b[2J" + `"`)}
 			log := m.shown().(*trialScreen).log
 			log.text = evil

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strconv"
 
-	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // maxLevels bounds the levels of an axis: a longer one has several neighbouring values in each.
@@ -36,7 +36,7 @@ type axis struct {
 	place int // in the space
 }
 
-func newAxis(s grid.Space, place int, key string, size int64) *axis {
+func newAxis(s space.Space, place int, key string, size int64) *axis {
 	a := &axis{place: place, Axis: Axis{Key: key, Size: size}}
 	n := min(size, maxLevels)
 	a.Levels = make([]Level, n)
@@ -92,7 +92,7 @@ const (
 )
 
 // points counts the trials that have each level; of a large space with points taken out it estimates.
-func (a *axis) points(s grid.Space) {
+func (a *axis) points(s space.Space) {
 	for _, p := range s.Products() {
 		if !p.Whole {
 			a.sample(s, p)
@@ -109,7 +109,7 @@ func (a *axis) points(s grid.Space) {
 	}
 }
 
-func (a *axis) sample(s grid.Space, p grid.Product) {
+func (a *axis) sample(s space.Space, p space.Product) {
 	counts := make([]float64, len(a.Levels))
 	weight := eachPoint(s, p, func(at [][]int64, i int) { counts[a.levelOf(at[a.place][i])]++ })
 	for l := range counts {
@@ -119,7 +119,7 @@ func (a *axis) sample(s grid.Space, p grid.Product) {
 
 // eachPoint calls fn for the points of a part of a space, or for blocks of them spread evenly when there are many, and returns how many
 // points each of those stands for.
-func eachPoint(s grid.Space, p grid.Product, fn func(at [][]int64, i int)) (weight float64) {
+func eachPoint(s space.Space, p space.Product, fn func(at [][]int64, i int)) (weight float64) {
 	at := make([][]int64, len(p.Lo))
 	for k := range at {
 		at[k] = make([]int64, BlockTrials)
@@ -143,18 +143,18 @@ func eachPoint(s grid.Space, p grid.Product, fn func(at [][]int64, i int)) (weig
 	return float64(p.Count) / float64(max(seen, 1))
 }
 
-func label(v grid.Value) string {
+func label(v space.Value) string {
 	switch v.Kind {
-	case grid.True:
+	case space.True:
 		return "true"
-	case grid.False:
+	case space.False:
 		return "false"
 	}
 	return v.Text
 }
 
-func number(v grid.Value) Number {
-	if v.Kind != grid.Number {
+func number(v space.Value) Number {
+	if v.Kind != space.Number {
 		return Number(math.NaN())
 	}
 	f, err := strconv.ParseFloat(v.Text, 64)

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 	"mlfnode/node/parallel"
 )
 
@@ -21,7 +22,7 @@ const BlockTrials = 512
 
 // Data is what is known of the trials of a sweep, by column. Each column has BlockTrials entries for each block.
 type Data struct {
-	Space    grid.Space
+	Space    space.Space
 	Order    grid.Order // in which trials begin
 	Blocks   []int64    // the first index of each block, ascending
 	Stride   int        // of so many blocks one is here; 0 and 1 are all

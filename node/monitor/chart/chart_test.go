@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // tester is what a *testing.T and a *rapid.T share.
@@ -22,21 +23,21 @@ type tester interface {
 }
 
 // numbers makes an axis of values with their source texts.
-func numbers(key, texts string) grid.Axis {
-	a := grid.Axis{Key: key}
+func numbers(key, texts string) space.Axis {
+	a := space.Axis{Key: key}
 	for _, text := range strings.Fields(texts) {
-		v := grid.Value{Text: text, Kind: grid.Text}
+		v := space.Value{Text: text, Kind: space.Text}
 		if strings.ContainsAny(text[:1], "-0123456789") {
-			v.Kind = grid.Number
+			v.Kind = space.Number
 		}
 		a.Values = append(a.Values, v)
 	}
 	return a
 }
 
-func spaceOf(t tester, exclude []string, axes ...grid.Axis) grid.Space {
+func spaceOf(t tester, exclude []string, axes ...space.Axis) space.Space {
 	t.Helper()
-	s, err := grid.NewSpace(axes, exclude)
+	s, err := space.New(axes, exclude)
 	if err != nil {
 		t.Fatalf("make space: %v", err)
 	}
@@ -53,7 +54,7 @@ type trial struct {
 }
 
 // dataOf makes columns of what fn gives for each point.
-func dataOf(t tester, s grid.Space, fn func(index int64, p map[string]string) trial) *Data {
+func dataOf(t tester, s space.Space, fn func(index int64, p map[string]string) trial) *Data {
 	t.Helper()
 	n := int((s.Count() + BlockTrials - 1) / BlockTrials)
 	d := &Data{Space: s, Name: "loss", Metrics: map[string][]float32{}, Nodes: []grid.NodeID{"n1", "n2"}}
@@ -290,7 +291,7 @@ func TestSlicesOfAHandMadeGrid(t *testing.T) {
 func TestImportanceOfAKnownFunction(t *testing.T) {
 	s := spaceOf(t, nil, numbers("a", "-1 0 1"), numbers("b", "-1 0 1"), numbers("none", "1 2"), numbers("rep", "1 2 3 4 5 6"))
 	d := dataOf(t, s, func(_ int64, p map[string]string) trial {
-		a, b := float64(number(grid.Value{Text: p["a"], Kind: grid.Number})), float64(number(grid.Value{Text: p["b"], Kind: grid.Number}))
+		a, b := float64(number(space.Value{Text: p["a"], Kind: space.Number})), float64(number(space.Value{Text: p["b"], Kind: space.Number}))
 		return trial{state: grid.Succeeded, value: 2*a + b + a*b}
 	})
 	got := viewOf(t, d, "").Importance(true)
@@ -421,7 +422,7 @@ func TestTimeline(t *testing.T) {
 	if !slices.Equal(got.Bars.Lane, []int{0, 1, 0, 0, 0}) && !slices.Equal(got.Bars.Lane, []int{0, 1, 0, 1, 0}) {
 		t.Errorf("lanes: got %v", got.Bars.Lane)
 	}
-	s := spaceOf(t, nil, numbers("a", "1 2"), grid.Axis{Key: "b", Interval: []json.Number{"0", "2000"}})
+	s := spaceOf(t, nil, numbers("a", "1 2"), space.Axis{Key: "b", Interval: []json.Number{"0", "2000"}})
 	d := dataOf(t, s, func(i int64, _ map[string]string) trial {
 		return trial{state: grid.Succeeded, start: float64(i / 4), wall: 1, node: 1 + uint16(i%2)}
 	})
@@ -438,7 +439,7 @@ func TestTimeline(t *testing.T) {
 
 // simulate runs a sweep whose trials take what wall says on some slots in the given order, and gives what was known when share of them had
 // ended, with the true rest.
-func simulate(t tester, s grid.Space, order []int64, slots int, share float64, wall func(map[string]string) float64) (*Data, float64) {
+func simulate(t tester, s space.Space, order []int64, slots int, share float64, wall func(map[string]string) float64) (*Data, float64) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(3, 4))
 	n := s.Count()
@@ -487,7 +488,7 @@ func TestETAOfSimulatedSweeps(t *testing.T) {
 	s := spaceOf(t, nil, numbers("epoch", "5 10 20 40 80"), numbers("batch", "32 64 128 256"), numbers("lr", "1e-4 3e-4 1e-3 3e-3 1e-2"),
 		numbers("opt", "adam sgd rms"), numbers("seed", "1 2 3 4 5"))
 	slow := func(p map[string]string) float64 {
-		f := func(key string) float64 { return float64(number(grid.Value{Text: p[key], Kind: grid.Number})) }
+		f := func(key string) float64 { return float64(number(space.Value{Text: p[key], Kind: space.Number})) }
 		return f("epoch") * math.Pow(f("batch")/32, -0.4) * map[string]float64{"adam": 1.3, "sgd": 1, "rms": 1.1}[p["opt"]]
 	}
 	index := make([]int64, s.Count())
@@ -530,7 +531,7 @@ func TestPartsOfAFilter(t *testing.T) {
 		if rapid.Bool().Draw(t, "exclude") {
 			exclude = []string{"a == 1 and b == 2"}
 		}
-		s := spaceOf(t, exclude, numbers("a", "1 2 3"), numbers("b", "1 2"), grid.Axis{Key: "c", Interval: []json.Number{"0", "200"}})
+		s := spaceOf(t, exclude, numbers("a", "1 2 3"), numbers("b", "1 2"), space.Axis{Key: "c", Interval: []json.Number{"0", "200"}})
 		states := append([]grid.State{""}, grid.States[:]...)
 		d := dataOf(t, s, func(i int64, _ map[string]string) trial {
 			return trial{state: states[rapid.IntRange(0, len(states)-1).Draw(t, "state")], value: float64(i % 17), wall: 1, start: float64(i)}

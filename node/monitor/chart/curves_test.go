@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // TestCurveBand makes the band of four straight curves: between two points they are straight, and outside of their steps they are none.
@@ -51,7 +52,7 @@ func TestCurveBand(t *testing.T) {
 // TestCurveProperties draws any curves: the answer is bounded, its steps ascend within those of the curves, its quantiles are in order and
 // within the values, and the band of one curve is that curve.
 func TestCurveProperties(t *testing.T) {
-	s := spaceOf(t, nil, grid.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
+	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
 	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")
 	rapid.Check(t, func(t *rapid.T) {
 		points := map[int64][]grid.Point{}
@@ -87,7 +88,7 @@ func TestCurveProperties(t *testing.T) {
 
 // TestCurvesAreSmall answers with the most curves of the most points in less than 200 kB.
 func TestCurvesAreSmall(t *testing.T) {
-	s := spaceOf(t, nil, grid.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
+	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "3000"}})
 	v := viewOf(t, dataOf(t, s, func(i int64, _ map[string]string) trial { return trial{state: grid.Succeeded, value: float64(i)} }), "")
 	points, chosen := map[int64][]grid.Point{}, []int64{}
 	for i := range s.Count() {

@@ -9,11 +9,12 @@ import (
 	"testing"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // recording is how a sweep went: when each of its trials began and how long it took, by index.
 type recording struct {
-	space       grid.Space
+	space       space.Space
 	order       grid.Order
 	start, wall []float64
 	ends        []float64 // ascending
@@ -21,7 +22,7 @@ type recording struct {
 
 // record plays a sweep on some slots, with noise as a shared machine has it: trials vary, the machine is faster and slower for a while, and
 // the first trial of each slot reads its program from the disk.
-func record(t tester, s grid.Space, order grid.Order, slots int, seed uint64, wall func(get func(key string) string) float64) *recording {
+func record(t tester, s space.Space, order grid.Order, slots int, seed uint64, wall func(get func(key string) string) float64) *recording {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 4))
 	n := s.Count()
@@ -40,7 +41,7 @@ func record(t tester, s grid.Space, order grid.Order, slots int, seed uint64, wa
 			}
 		}
 		took := wall(func(key string) string {
-			return label(p[slices.IndexFunc(p, func(q grid.Param) bool { return q.Key == key })].Value)
+			return label(p[slices.IndexFunc(p, func(q space.Param) bool { return q.Key == key })].Value)
 		})
 		keeps := math.Exp(-(free[k] - at) / 20)
 		load, at = load*keeps+0.06*math.Sqrt(1-keeps*keeps)*r.NormFloat64(), free[k]
@@ -97,18 +98,18 @@ func TestETAOfRecordedSweeps(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		order grid.Order
-		axes  []grid.Axis
+		axes  []space.Axis
 		wall  func(get func(string) string) float64
 	}{
-		{"chainer", grid.OrderSpread, []grid.Axis{numbers("epoch", "5 10 15"), numbers("batchsize", "20 100"), numbers("unit", "100 1000"), numbers("seed", "0 1 2 3 4")},
+		{"chainer", grid.OrderSpread, []space.Axis{numbers("epoch", "5 10 15"), numbers("batchsize", "20 100"), numbers("unit", "100 1000"), numbers("seed", "0 1 2 3 4")},
 			func(get func(string) string) float64 {
 				return 0.5 + 0.1*num(get, "epoch")*math.Pow(num(get, "batchsize")/20, -0.7)*math.Pow(num(get, "unit")/100, 0.6)
 			}},
-		{"bowcnn", grid.OrderSpread, []grid.Axis{numbers("maxiter", "2 4 6"), numbers("minibatchsize", "50 100"), numbers("nfolds", "2 3"), numbers("seed", "0 1 2 3")},
+		{"bowcnn", grid.OrderSpread, []space.Axis{numbers("maxiter", "2 4 6"), numbers("minibatchsize", "50 100"), numbers("nfolds", "2 3"), numbers("seed", "0 1 2 3")},
 			func(get func(string) string) float64 {
 				return 0.4 + 0.3*num(get, "maxiter")*num(get, "nfolds")*math.Pow(num(get, "minibatchsize")/50, -0.3)
 			}},
-		{"slow axis first", grid.OrderIndex, []grid.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"), numbers("repeat", "0 1 2 3 4 5 6 7")},
+		{"slow axis first", grid.OrderIndex, []space.Axis{numbers("work", "1 2 3 4 5 6 7 8"), numbers("way", "1 2"), numbers("repeat", "0 1 2 3 4 5 6 7")},
 			func(get func(string) string) float64 { return 0.1 + 0.5*num(get, "work")*num(get, "way") }},
 	} {
 		s := spaceOf(t, nil, c.axes...)

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // TestOnlyResultsAreValues gives values to trials in every state, and infinite ones: what a trial that has not ended has reported is in no
@@ -65,7 +66,7 @@ func TestOnlyResultsAreValues(t *testing.T) {
 
 // TestBusyOfAPart looks at one of four blocks of a sweep whose running trials are all in blocks that are not looked at.
 func TestBusyOfAPart(t *testing.T) {
-	s := spaceOf(t, nil, grid.Axis{Key: "a", Interval: []json.Number{"0", "64"}}, grid.Axis{Key: "b", Interval: []json.Number{"0", "256"}})
+	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "64"}}, space.Axis{Key: "b", Interval: []json.Number{"0", "256"}})
 	index := make([]int64, s.Count())
 	for i := range index {
 		index[i] = int64(i)
@@ -109,14 +110,14 @@ func TestAxesAreNamedOnce(t *testing.T) {
 	if g, err := v.Groups([]string{"a", "a"}, false); err == nil {
 		t.Errorf("got groups over %v", g.Over)
 	}
-	var many []grid.Axis
+	var many []space.Axis
 	for k := range 100 {
 		many = append(many, numbers(fmt.Sprintf("k%d", k), "1"))
 	}
 	for k := range 50 {
 		many[k] = numbers(many[k].Key, "1 2")
 	}
-	s, err := grid.NewSpace(many[:60], nil)
+	s, err := space.New(many[:60], nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +132,7 @@ func TestAxesAreNamedOnce(t *testing.T) {
 func TestLevelsOfHugeAxes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.OneOf(rapid.Int64Range(2, 1000), rapid.Int64Range(1<<50, math.MaxInt64)).Draw(t, "size")
-		s := spaceOf(t, nil, grid.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size))}})
+		s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size))}})
 		a := newAxis(s, 0, "a", size)
 		at := int64(0)
 		for l, level := range a.Levels {
@@ -147,7 +148,7 @@ func TestLevelsOfHugeAxes(t *testing.T) {
 			t.Fatalf("the levels end at %d, want %d", at, size)
 		}
 		if size > 1<<50 { // and of one with points taken out a sample is looked at, which ends
-			large := spaceOf(t, nil, grid.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size / 3))}}, numbers("b", "1 2 3"))
+			large := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", json.Number(fmt.Sprint(size / 3))}}, numbers("b", "1 2 3"))
 			for _, p := range large.Products() {
 				if w := eachPoint(large, p, func([][]int64, int) {}); w < 1 {
 					t.Fatalf("each point stands for %v", w)
@@ -159,8 +160,8 @@ func TestLevelsOfHugeAxes(t *testing.T) {
 
 // TestFiltersOfLongAxes: an axis of more values than a table has is filtered as a short one is, also by words.
 func TestFiltersOfLongAxes(t *testing.T) {
-	s := spaceOf(t, nil, grid.Axis{Key: "a", Interval: []json.Number{"0", "70000"}})
-	s, err := s.Extend([]grid.Axis{numbers("a", "low -5 high")})
+	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "70000"}})
+	s, err := s.Extend([]space.Axis{numbers("a", "low -5 high")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +179,7 @@ func TestFiltersOfLongAxes(t *testing.T) {
 // TestChanceIsNotConfounding draws random points of a large space: that long axes have few trials of each pair of values does not mean that
 // they have run together.
 func TestChanceIsNotConfounding(t *testing.T) {
-	s := spaceOf(t, nil, grid.Axis{Key: "a", Interval: []json.Number{"0", "40"}}, grid.Axis{Key: "b", Interval: []json.Number{"0", "40"}}, numbers("c", "1 2 3"))
+	s := spaceOf(t, nil, space.Axis{Key: "a", Interval: []json.Number{"0", "40"}}, space.Axis{Key: "b", Interval: []json.Number{"0", "40"}}, numbers("c", "1 2 3"))
 	r := rand.New(rand.NewPCG(1, 2))
 	d := dataOf(t, s, func(i int64, p map[string]string) trial {
 		if r.IntN(8) > 0 {
@@ -200,7 +201,7 @@ func TestNoEffectNeedsPower(t *testing.T) {
 		reps  int
 		wants bool
 	}{{3, false}, {3000, true}} {
-		s := spaceOf(t, nil, numbers("x", "0 1"), numbers("y", "0 1"), numbers("none", "1 2"), grid.Axis{Key: "rep", Interval: []json.Number{"0", json.Number(fmt.Sprint(c.reps))}})
+		s := spaceOf(t, nil, numbers("x", "0 1"), numbers("y", "0 1"), numbers("none", "1 2"), space.Axis{Key: "rep", Interval: []json.Number{"0", json.Number(fmt.Sprint(c.reps))}})
 		for seed := range uint64(20) {
 			r := rand.New(rand.NewPCG(seed, 3))
 			d := dataOf(t, s, func(_ int64, p map[string]string) trial {
@@ -223,7 +224,7 @@ func TestNoEffectNeedsPower(t *testing.T) {
 
 // TestSelectAgain: what a filter selects of all trials is the same each time, whatever was selected before, and leaves the others alone.
 func TestSelectAgain(t *testing.T) {
-	s := spaceOf(t, nil, numbers("a", "1 2 3"), grid.Axis{Key: "b", Interval: []json.Number{"0", "300"}})
+	s := spaceOf(t, nil, numbers("a", "1 2 3"), space.Axis{Key: "b", Interval: []json.Number{"0", "300"}})
 	d := dataOf(t, s, func(i int64, _ map[string]string) trial {
 		return trial{state: grid.Succeeded, value: float64(i * 7 % 31), start: float64(i), wall: 1, node: uint16(1 + i%2)}
 	})

@@ -11,12 +11,13 @@ import (
 	"pgregory.net/rapid"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // TestLargeSelections compares charts of so many trials that their loops are divided with plain loops over the same trials.
 func TestLargeSelections(t *testing.T) {
-	interval := func(key, n string) grid.Axis {
-		return grid.Axis{Key: key, Interval: []json.Number{"0", json.Number(n)}}
+	interval := func(key, n string) space.Axis {
+		return space.Axis{Key: key, Interval: []json.Number{"0", json.Number(n)}}
 	}
 	s := spaceOf(t, nil, interval("a", "10"), interval("f", "100"), interval("b", "300"))
 	d := dataOf(t, s, func(int64, map[string]string) trial { return trial{state: grid.Succeeded} })

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // TestAgreesWithOptuna compares importances and marginals of a grid with those that Optuna finds in the same trials. It needs a Python
@@ -30,7 +31,7 @@ func TestAgreesWithOptuna(t *testing.T) {
 	}
 	var points []point
 	d := dataOf(t, s, func(_ int64, p map[string]string) trial {
-		f := func(key string) float64 { return float64(number(grid.Value{Text: p[key], Kind: grid.Number})) }
+		f := func(key string) float64 { return float64(number(space.Value{Text: p[key], Kind: space.Number})) }
 		lr := math.Log10(f("lr") / 1e-3)
 		value := 3*math.Exp(-f("epoch")/25) + 0.8*lr*lr + map[string]float64{"adam": 0, "rms": 0.2, "sgd": 0.5}[p["opt"]] + 0.1*r.NormFloat64()
 		points = append(points, point{p, value})

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
 )
 
 const (
@@ -92,7 +93,7 @@ func (v *View) waiting(m *model) []float64 {
 	for k := range at {
 		at[k] = make([]int64, BlockTrials)
 	}
-	add := func(r grid.Range) {
+	add := func(r ranges.Range) {
 		for lo := r.Lo; lo < r.Hi; lo += BlockTrials {
 			hi := min(r.Hi, lo+BlockTrials)
 			if v.d.Space.Positions(lo, hi, at) != nil {
@@ -111,7 +112,7 @@ func (v *View) waiting(m *model) []float64 {
 		}
 	}
 	if v.d.Order != grid.OrderSpread {
-		add(grid.Range{Hi: count})
+		add(ranges.Range{Hi: count})
 		if v.d.Order == grid.OrderLongest {
 			slices.SortFunc(means, func(a, b float64) int { return cmp.Compare(b, a) })
 		}

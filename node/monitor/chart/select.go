@@ -5,7 +5,7 @@ import (
 	"math"
 	"slices"
 
-	"mlfnode/grid"
+	"mlfnode/grid/space"
 )
 
 // Order is how Trials are sorted.
@@ -153,17 +153,17 @@ func (v *View) valuePlace(index int64, at int, places []int64) float64 {
 }
 
 // placesOf gives the place of each value of an axis in the order of its values.
-func placesOf(s grid.Space, at int, desc bool) []int64 {
+func placesOf(s space.Space, at int, desc bool) []int64 {
 	n := s.Sizes()[at]
 	order := make([]int64, n)
 	for i := range order {
 		order[i] = int64(i)
 	}
-	kind := func(v grid.Value) int {
+	kind := func(v space.Value) int {
 		switch v.Kind {
-		case grid.Number:
+		case space.Number:
 			return 0
-		case grid.Text:
+		case space.Text:
 			return 1
 		}
 		return 2

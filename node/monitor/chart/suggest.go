@@ -8,8 +8,8 @@ import (
 	"strconv"
 	"strings"
 
-	"mlfnode/grid"
 	"mlfnode/grid/moments"
+	"mlfnode/grid/space"
 	"mlfnode/node/parallel"
 )
 
@@ -142,7 +142,7 @@ func (v *View) integers(axis *axis) bool {
 // extension makes a suggestion out of values; false when they give no new trial.
 func (v *View) extension(kind string, axis *axis, values []float64, integers bool) (Suggestion, bool) {
 	s := Suggestion{Kind: kind, Key: axis.Key, Values: []json.Number{}, Work: Number(math.NaN())}
-	more := grid.Axis{Key: axis.Key}
+	more := space.Axis{Key: axis.Key}
 	var texts []string
 	for _, f := range values {
 		text := strconv.FormatFloat(f, 'g', 2, 64)
@@ -154,12 +154,12 @@ func (v *View) extension(kind string, axis *axis, values []float64, integers boo
 		}
 		texts = append(texts, text)
 		s.Values = append(s.Values, json.Number(text))
-		more.Values = append(more.Values, grid.Value{Text: text, Kind: grid.Number})
+		more.Values = append(more.Values, space.Value{Text: text, Kind: space.Number})
 	}
 	if len(texts) == 0 {
 		return s, false
 	}
-	extended, err := v.d.Space.Extend([]grid.Axis{more})
+	extended, err := v.d.Space.Extend([]space.Axis{more})
 	if err != nil {
 		return s, false
 	}

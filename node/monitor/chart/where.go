@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"mlfnode/grid"
+	"mlfnode/grid/ranges"
+	"mlfnode/grid/space"
 )
 
 // Where is a filter of trials. A trial has to match one condition of every part; a part is a parameter, a metric, the states and so on.
@@ -327,13 +329,13 @@ func (c *condition) parameter(v *View) (keeper, error) {
 }
 
 // positions gives the values of an axis that match, by their places.
-func (c *condition) positions(s grid.Space, axis int, spans []span) *grid.Ranges {
-	all := &grid.Ranges{}
+func (c *condition) positions(s space.Space, axis int, spans []span) *ranges.Set {
+	all := &ranges.Set{}
 	for _, span := range spans {
 		s.Within(axis, span.lo, span.hi, all)
 	}
 	for _, text := range c.texts {
-		for _, v := range []grid.Value{{Text: text, Kind: grid.Number}, {Text: text, Kind: grid.Text}, {Kind: grid.True}, {Kind: grid.False}, {Text: text, Kind: grid.List}} {
+		for _, v := range []space.Value{{Text: text, Kind: space.Number}, {Text: text, Kind: space.Text}, {Kind: space.True}, {Kind: space.False}, {Text: text, Kind: space.List}} {
 			if p, ok := s.Find(axis, v); ok && label(v) == text {
 				all.Add(p, p+1)
 			}

@@ -1,0 +1,78 @@
+// Package problem says what is wrong with something that a user wrote and what to try instead, in a file or elsewhere.
+package problem
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// InFile is one thing that is wrong in a file that the user wrote, with its place and what to try.
+type InFile struct {
+	File      string
+	Line, Col int    // from 1
+	Msg       string // what is wrong: one sentence without its period
+	Hint      string // what to try: one sentence with its period
+}
+
+// Error gives `parameters.yml:3:7: what is wrong. What to try.`
+func (p InFile) Error() string {
+	return fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Col, sentences(p.Msg, p.Hint))
+}
+
+// MaxListed is how many problems of one file are kept: more would scroll the first ones away.
+const MaxListed = 20
+
+// List is all that is wrong in a file. Use Err to return them as an error.
+type List []InFile
+
+// Add keeps a problem, unless MaxListed are known already.
+func (p *List) Add(q InFile) {
+	if len(*p) < MaxListed {
+		*p = append(*p, q)
+	}
+}
+
+// Err gives the problems in the order of their places, or nil when there are none.
+func (p List) Err() error {
+	if len(p) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(p, func(a, b InFile) int {
+		if a.Line != b.Line {
+			return a.Line - b.Line
+		}
+		return a.Col - b.Col
+	})
+	return p
+}
+
+// Error gives one line for each problem.
+func (p List) Error() string {
+	lines := make([]string, 0, len(p)+1)
+	for _, q := range p {
+		lines = append(lines, q.Error())
+	}
+	if len(p) >= MaxListed {
+		lines = append(lines, "There may be more problems after these.")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Error is a problem without a place: what is wrong, and what to try.
+type Error struct{ Msg, Hint string }
+
+// Error returns `what is wrong. What to try.`
+func (f *Error) Error() string { return sentences(f.Msg, f.Hint) }
+
+func sentences(msg, hint string) string {
+	if hint == "" {
+		return msg
+	}
+	return msg + ". " + hint
+}
+
+// Errorf returns a problem with a formatted message.
+func Errorf(hint, format string, args ...any) *Error {
+	return &Error{Msg: fmt.Sprintf(format, args...), Hint: hint}
+}

@@ -1,0 +1,62 @@
+package space
+
+import (
+	"math/bits"
+	"sort"
+)
+
+// bitmap is a set of point numbers, one bit a point, that finds its k-th member and counts the members below a point.
+type bitmap struct {
+	words []uint64
+	ranks []int64 // ranks[b] is how many members lie before block b
+}
+
+// blockWords is the number of words between two ranks: ranks add an eighth to the memory.
+const blockWords = 8
+
+func newBitmap(n int64) *bitmap {
+	return &bitmap{words: make([]uint64, (n+63)/64)}
+}
+
+func (b *bitmap) set(i int64) { b.words[i/64] |= 1 << (i % 64) }
+
+func (b *bitmap) has(i int64) bool { return b.words[i/64]>>(i%64)&1 == 1 }
+
+// seal counts the members once all are set.
+func (b *bitmap) seal() (members int64) {
+	for i, w := range b.words {
+		if i%blockWords == 0 {
+			b.ranks = append(b.ranks, members)
+		}
+		members += int64(bits.OnesCount64(w))
+	}
+	return members
+}
+
+// rank counts the members below i.
+func (b *bitmap) rank(i int64) int64 {
+	word := int(i / 64)
+	r := b.ranks[word/blockWords]
+	for _, w := range b.words[word/blockWords*blockWords : word] {
+		r += int64(bits.OnesCount64(w))
+	}
+	return r + int64(bits.OnesCount64(b.words[word]&(1<<(i%64)-1)))
+}
+
+// pick gives member k, counted from 0.
+func (b *bitmap) pick(k int64) int64 {
+	block := sort.Search(len(b.ranks), func(i int) bool { return b.ranks[i] > k }) - 1
+	k -= b.ranks[block]
+	for i := block * blockWords; ; i++ {
+		n := int64(bits.OnesCount64(b.words[i]))
+		if k >= n {
+			k -= n
+			continue
+		}
+		w := b.words[i]
+		for ; k > 0; k-- {
+			w &= w - 1
+		}
+		return int64(i)*64 + int64(bits.TrailingZeros64(w))
+	}
+}

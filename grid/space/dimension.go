@@ -1,0 +1,235 @@
+package space
+
+import (
+	"errors"
+	"math"
+	"math/big"
+	"sort"
+	"strconv"
+
+	"mlfnode/grid/problem"
+	"mlfnode/grid/ranges"
+)
+
+// dimension is an axis of a space with everything that was added to it: the values of its pieces, one after the other.
+type dimension struct {
+	key    string
+	axes   []Axis
+	pieces []series
+	ends   []int64 // ends[k] is how many values the pieces up to k have
+}
+
+func newDimension(a Axis) (*dimension, *problem.Error) {
+	if f := checkKey(a.Key); f != nil {
+		return nil, f
+	}
+	s, f := newSeries(a)
+	if f != nil {
+		return nil, f
+	}
+	return &dimension{key: a.Key, axes: []Axis{a}, pieces: []series{s}, ends: []int64{s.count()}}, nil
+}
+
+func (d *dimension) count() int64 { return d.ends[len(d.ends)-1] }
+
+func (d *dimension) at(i int64) Value {
+	k := 0
+	if len(d.ends) > 1 {
+		k = sort.Search(len(d.ends), func(k int) bool { return i < d.ends[k] })
+	}
+	if k > 0 {
+		i -= d.ends[k-1]
+	}
+	return d.pieces[k].at(i)
+}
+
+func (d *dimension) find(v Value) (int64, bool) {
+	for k, p := range d.pieces {
+		if i, ok := p.find(v); ok {
+			if k > 0 {
+				i += d.ends[k-1]
+			}
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// within adds the places of the numbers from lo to hi, both included.
+func (d *dimension) within(lo, hi float64, into *ranges.Set) {
+	base := int64(0)
+	for k, p := range d.pieces {
+		number := func(i int) float64 {
+			v := p.at(int64(i))
+			f, err := strconv.ParseFloat(v.Text, 64)
+			if v.Kind != Number || err != nil && !errors.Is(err, strconv.ErrRange) {
+				return math.NaN()
+			}
+			return f
+		}
+		n := int(p.count())
+		if _, ok := p.(*list); ok {
+			for i := range n {
+				if f := number(i); f >= lo && f <= hi {
+					into.Add(base+int64(i), base+int64(i)+1)
+				}
+			}
+		} else { // the numbers of a formula go up or down
+			up := number(0) <= number(n-1)
+			from := sort.Search(n, func(i int) bool { return up && number(i) >= lo || !up && number(i) <= hi })
+			to := sort.Search(n, func(i int) bool { return up && number(i) > hi || !up && number(i) < lo })
+			into.Add(base+int64(from), base+int64(to))
+		}
+		base = d.ends[k]
+	}
+}
+
+// plus gives the dimension with another one's values behind its own. They have no value in common.
+func (d *dimension) plus(e *dimension) (*dimension, *problem.Error) {
+	sum := &dimension{key: d.key}
+	sum.axes = append(append(sum.axes, d.axes...), e.axes...)
+	sum.pieces = append(append(sum.pieces, d.pieces...), e.pieces...)
+	sum.ends = append(sum.ends, d.ends...)
+	for _, end := range e.ends {
+		if end > math.MaxInt64-d.count() {
+			return nil, problem.Errorf("Use a larger step.", "%s has more values than 64 bits can count", d.key)
+		}
+		sum.ends = append(sum.ends, d.count()+end)
+	}
+	return sum, nil
+}
+
+// Axes that overlap are compared value by value up to maxCompared values; longer ones by arithmetic, which can leave at most
+// maxPieces pieces.
+const (
+	maxCompared = 1 << 16
+	maxPieces   = 1000
+)
+
+// fresh gives the part of the axis that d lacks, or nil when d has it all.
+func (d *dimension) fresh(a Axis) (*dimension, *problem.Error) {
+	e, f := newDimension(a)
+	if f != nil {
+		return nil, f
+	}
+	if e.count() <= maxCompared || a.Values != nil {
+		return d.freshValues(e)
+	}
+	known, f := d.overlap(a.Key, e.pieces[0])
+	if f != nil {
+		return nil, f
+	}
+	if known.Count() == 0 {
+		return e, nil
+	}
+	return freshSlices(e, known)
+}
+
+func (d *dimension) freshValues(e *dimension) (*dimension, *problem.Error) {
+	var values []Value
+	for i := range e.count() {
+		v := e.at(i)
+		if !holds(d, v) {
+			values = append(values, v)
+		}
+	}
+	if int64(len(values)) == e.count() {
+		return e, nil
+	}
+	if len(values) == 0 {
+		return nil, nil
+	}
+	return newDimension(Axis{Key: e.key, Values: values})
+}
+
+// overlap finds which values of a long series d has already.
+func (d *dimension) overlap(key string, s series) (*ranges.Set, *problem.Error) {
+	var known ranges.Set
+	for _, p := range d.pieces {
+		if p.count() <= maxCompared {
+			for i := range p.count() {
+				v := p.at(i)
+				if v.Kind == Text {
+					v.Kind = Number // the same argument
+				}
+				if at, ok := s.find(v); ok {
+					known.Add(at, at+1)
+				}
+			}
+			continue
+		}
+		old, okOld := p.(*interval)
+		long, okNew := s.(*interval)
+		r, ok := ranges.Range{}, okOld && okNew
+		if ok {
+			r, ok = long.shared(old)
+		}
+		if !ok {
+			return nil, problem.Errorf("Add values that start behind the old ones, or an interval with the same step.",
+				"%s has too many values to find those that are new", key)
+		}
+		known.Add(r.Lo, r.Hi)
+	}
+	return &known, nil
+}
+
+// shared gives the positions of v's values that old has too, if they lie side by side.
+func (v *interval) shared(old *interval) (ranges.Range, bool) {
+	scale := max(v.scale, old.scale)
+	up := func(x *big.Int, from int) *big.Int { return decimal{x, from}.at(scale) }
+	start, step := up(v.start, v.scale), up(v.step, v.scale)
+	lo, hi := up(old.start, old.scale), up(old.big(old.n-1), old.scale)
+	way := new(big.Int).Sub(start, lo)
+	if lo.Cmp(hi) > 0 {
+		lo, hi = hi, lo
+	}
+	if step.Sign() < 0 {
+		lo, hi = hi, lo
+	}
+	r := ranges.Range{
+		Lo: clampDiv(new(big.Int).Sub(lo, start), step, v.n, true), Hi: clampDiv(new(big.Int).Sub(hi, start), step, v.n, false),
+	}
+	if r.Lo >= r.Hi {
+		return ranges.Range{}, true
+	}
+	oldStep := up(old.step, old.scale)
+	aligned := new(big.Int).Rem(step, oldStep).Sign() == 0 && new(big.Int).Rem(way, oldStep).Sign() == 0
+	return r, aligned
+}
+
+// clampDiv divides x by step into 0..n: rounded up, or past the last whole step.
+func clampDiv(x, step *big.Int, n int64, up bool) int64 {
+	q, m := new(big.Int).DivMod(new(big.Int).Mul(x, big.NewInt(int64(step.Sign()))), new(big.Int).Abs(step), new(big.Int))
+	if m.Sign() != 0 || !up {
+		q.Add(q, big.NewInt(1))
+	}
+	switch {
+	case q.Sign() < 0:
+		return 0
+	case !q.IsInt64() || q.Int64() > n:
+		return n
+	}
+	return q.Int64()
+}
+
+// freshSlices cuts what is known out of a long interval.
+func freshSlices(e *dimension, known *ranges.Set) (*dimension, *problem.Error) {
+	long, ok := e.pieces[0].(*interval)
+	if !ok || known.Len() > maxPieces {
+		return nil, problem.Errorf("Add values that start behind the old ones, or an interval with the same step.",
+			"%s has too many values to take out those that are there already", e.key)
+	}
+	var rest *dimension
+	var failed *problem.Error
+	known.Gaps(0, long.n, func(g ranges.Range) {
+		if failed != nil {
+			return
+		}
+		piece, f := newDimension(Axis{Key: e.key, Interval: long.slice(g.Lo, g.Hi)})
+		if f == nil && rest != nil {
+			piece, f = rest.plus(piece)
+		}
+		rest, failed = piece, f
+	})
+	return rest, failed
+}

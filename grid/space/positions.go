@@ -1,0 +1,166 @@
+package space
+
+import (
+	"math/bits"
+
+	"mlfnode/grid/ranges"
+)
+
+// Product is a part of a space with its own range of indexes: all combinations of ranges of values, less those that exclude takes out.
+type Product struct {
+	Lo, Hi []int64 // which values of each axis
+	Start  int64   // the index of the first point
+	Count  int64   // of points
+	Whole  bool    // it is all combinations: nothing is excluded or not drawn, and no axes go together
+}
+
+// Products gives the parts of the space in the order of their points.
+func (s Space) Products() []Product {
+	all := make([]Product, len(s.blocks))
+	for i, b := range s.blocks {
+		p := Product{Lo: make([]int64, len(s.dims)), Hi: make([]int64, len(s.dims)), Start: b.start, Count: b.count(), Whole: true}
+		n := int64(1)
+		for k, w := range s.wheels {
+			n *= b.hi[k] - b.lo[k] // it was measured
+			if !w.together() {
+				p.Lo[w.at], p.Hi[w.at] = b.lo[k], b.hi[k]
+				continue
+			}
+			p.Whole = false
+			for c, d := range s.dims[w.at : w.at+w.n] {
+				p.Hi[w.at+c] = d.count()
+			}
+		}
+		p.Whole = p.Whole && n == p.Count
+		all[i] = p
+	}
+	return all
+}
+
+// Sizes gives how many values each axis has.
+func (s Space) Sizes() []int64 {
+	sizes := make([]int64, len(s.dims))
+	for k, d := range s.dims {
+		sizes[k] = d.count()
+	}
+	return sizes
+}
+
+// Value gives value number i of an axis; i is from 0 up to its size.
+func (s Space) Value(axis int, i int64) Value { return s.dims[axis].at(i) }
+
+// Find gives the number of a value of an axis.
+func (s Space) Find(axis int, v Value) (int64, bool) { return s.dims[axis].find(v) }
+
+// Within adds the numbers of those values of an axis that are numbers from lo to hi, both included.
+func (s Space) Within(axis int, lo, hi float64, into *ranges.Set) { s.dims[axis].within(lo, hi, into) }
+
+// IndexAt gives the index of the point with these values, as their numbers; ok is false when there is none.
+func (s Space) IndexAt(at []int64) (index int64, ok bool) {
+	if len(at) != len(s.dims) {
+		return 0, false
+	}
+	positions := make([]int64, len(s.wheels))
+	for k, w := range s.wheels {
+		if positions[k], ok = w.position(at); !ok {
+			return 0, false
+		}
+	}
+	for _, b := range s.blocks {
+		if i, ok := s.indexIn(b, positions); ok {
+			return i, true
+		}
+	}
+	return 0, len(s.dims) == 0
+}
+
+// Positions gives which value of each axis the points from lo up to hi have: dest holds for each axis as many numbers as there are points.
+// It is an error when the space was read from a record that contradicts itself. Points behind the last one get what is in dest.
+func (s Space) Positions(lo, hi int64, dest [][]int64) error {
+	hi = min(hi, s.Count())
+	if len(s.dims) == 0 {
+		return nil
+	}
+	for at := lo; at < hi; {
+		b := s.blocks[s.blockOf(at)]
+		end := min(hi, b.start+b.count())
+		if err := s.positions(b, at-b.start, end-b.start, at-lo, dest); err != nil {
+			return err
+		}
+		at = end
+	}
+	return nil
+}
+
+// positions fills in the points from lo up to hi of a block, from place to on.
+func (s *Space) positions(b *block, lo, hi, to int64, dest [][]int64) error {
+	n := len(s.wheels)
+	split := s.split()
+	var left *bitmap
+	if s.rules != nil {
+		var err error
+		if left, err = b.members(s); err != nil {
+			return err
+		}
+	}
+	digits := make([]int64, n)
+	var head int64
+	seek := func(i int64) {
+		i = b.combination(i)
+		if head = i / b.tail; left != nil {
+			head = left.pick(head)
+		}
+		b.digits(digits, 0, split, head)
+		b.digits(digits, split, n, i%b.tail)
+	}
+	seek(lo)
+	for at := lo; at < hi; at++ {
+		for k, w := range s.wheels {
+			for c := range w.n {
+				dest[w.at+c][to] = w.digit(digits[k], c)
+			}
+		}
+		to++
+		if b.drawn != nil {
+			if at+1 < hi {
+				seek(at + 1)
+			}
+			continue
+		}
+		k := n - 1
+		for ; k >= split; k-- {
+			if digits[k]++; digits[k] < b.hi[k] {
+				break
+			}
+			digits[k] = b.lo[k]
+		}
+		if k < split && left != nil && at+1 < hi {
+			head = left.after(head)
+			b.digits(digits, 0, split, head)
+		}
+	}
+	return nil
+}
+
+// digits sets the wheels from up to to from the number of their combination.
+func (b *block) digits(dest []int64, from, to int, i int64) {
+	for k := to - 1; k >= from; k-- {
+		n := b.hi[k] - b.lo[k]
+		dest[k] = b.lo[k] + i%n
+		i /= n
+	}
+}
+
+// after gives the member that follows i; there is one.
+func (b *bitmap) after(i int64) int64 {
+	i++
+	for w := i / 64; ; w++ {
+		word := b.words[w]
+		if w == i/64 {
+			word &= ^uint64(0) << (i % 64)
+		}
+		if word != 0 {
+			return w*64 + int64(bits.TrailingZeros64(word))
+		}
+	}
+}

@@ -1,0 +1,146 @@
+package space
+
+import (
+	"fmt"
+	"math/bits"
+
+	"mlfnode/grid/problem"
+)
+
+// Sample is a random part of a space: Size of its points, drawn without putting back. The same seed draws the same points in the same
+// order, so that a larger sample begins with a smaller one.
+type Sample struct {
+	Size int64  `json:"size"`
+	Seed uint64 `json:"seed,omitempty"`
+}
+
+// RepeatKey is the axis by which a task with Repeat runs the same point again.
+const RepeatKey = "repeat"
+
+// Sampled gives the sample of a space that has never been extended. A sample of all points is the space itself. With repeated the
+// last axis is RepeatKey: points are drawn without it, and each of them has all of its values.
+func (s Space) Sampled(sample Sample, repeated bool) (Space, error) {
+	each := int64(1)
+	if last := len(s.wheels) - 1; repeated {
+		switch {
+		case last < 0 || s.dims[len(s.dims)-1].key != RepeatKey || s.wheels[last].together():
+			return Space{}, problem.Errorf("Put it behind the others.", "the axis %s is not the last one", RepeatKey)
+		case s.split() > last:
+			return Space{}, problem.Errorf("Leave it out of exclude, or run all points.", "exclude names %s, but each point of a sample runs as often", RepeatKey)
+		}
+		each = s.wheels[last].count(s.dims)
+	}
+	switch {
+	case sample.Size < 1:
+		return Space{}, problem.Errorf("Give the number of points, from 1.", "the sample has %d points", sample.Size)
+	case sample.Size >= s.Count()/each:
+		return s, nil
+	case len(s.blocks) != 1 || s.blocks[0].drawn != nil:
+		return Space{}, problem.Errorf("Draw from the space as it was given.", "the space was sampled or extended already")
+	}
+	b := s.blocks[0]
+	part := &block{lo: b.lo, hi: b.hi, kept: b.kept, tail: b.tail, bits: b.bits}
+	part.drawn = &drawn{shuffle: newShuffle(b.count()/each, sample.Seed), hi: sample.Size, each: each}
+	s.blocks = []*block{part}
+	return s, nil
+}
+
+// Sample gives the sample that the space is, as far as it has been drawn, and how many points it was drawn from; ok is false for a
+// space that is not sampled.
+func (s Space) Sample() (sample Sample, of int64, ok bool) {
+	for _, b := range s.blocks {
+		if b.drawn != nil {
+			sample, of, ok = Sample{Size: b.drawn.hi, Seed: b.drawn.shuffle.seed}, b.drawn.shuffle.n, true
+		}
+	}
+	return sample, of, ok
+}
+
+// Draw adds further points to a sample, at most as many as there are left. The old ones keep their indexes.
+func (s Space) Draw(more int64) (Space, error) {
+	sample, of, ok := s.Sample()
+	switch {
+	case !ok:
+		return Space{}, problem.Errorf("Add values to an axis.", "the sweep is not a sample, so all points of its grid are there")
+	case more < 1:
+		return Space{}, problem.Errorf("Give the number of points, from 1.", "%d points are to be added to the sample", more)
+	case sample.Size >= of:
+		return Space{}, problem.Errorf("Add values to an axis.", "all %d points of the grid are there", of)
+	}
+	first := s.blocks[0]
+	b := &block{lo: first.lo, hi: first.hi, kept: first.kept, tail: first.tail, bits: first.bits}
+	b.drawn = &drawn{shuffle: first.drawn.shuffle, lo: sample.Size, hi: sample.Size + min(more, of-sample.Size), each: first.drawn.each}
+	return s, s.place(b)
+}
+
+// incomplete reports whether points of the grid are left that the sample does not have.
+func (s Space) incomplete() bool {
+	sample, of, ok := s.Sample()
+	return ok && sample.Size < of
+}
+
+// drawn is the part of a block that a sample has: the points that the shuffle has at lo up to hi.
+type drawn struct {
+	shuffle shuffle
+	lo, hi  int64
+	each    int64 // how often each of these points runs
+}
+
+// shuffle puts the numbers below n into an order by chance, without a list of them: a Feistel network over the next power of 4, which is
+// applied again while it leads to a number that is not below n (Black and Rogaway 2002, "Ciphers with arbitrary finite domains").
+type shuffle struct {
+	n    int64
+	seed uint64
+	half uint // bits of each half of a number
+}
+
+func newShuffle(n int64, seed uint64) shuffle {
+	return shuffle{n: n, seed: seed, half: uint(bits.Len64(uint64(n-1))+1) / 2}
+}
+
+// shuffleRounds is more than the 4 that make a Feistel network a good permutation, since its halves are small here.
+const shuffleRounds = 8
+
+// at gives the number at place i.
+func (s shuffle) at(i int64) int64 {
+	for x := uint64(i); ; {
+		left, right := x>>s.half, x&s.mask()
+		for round := range uint64(shuffleRounds) {
+			left, right = right, left^s.scramble(round, right)
+		}
+		if x = left<<s.half | right; x < uint64(s.n) {
+			return int64(x)
+		}
+	}
+}
+
+// place is the inverse of at.
+func (s shuffle) place(v int64) int64 {
+	for x := uint64(v); ; {
+		left, right := x>>s.half, x&s.mask()
+		for round := uint64(shuffleRounds); round > 0; round-- {
+			left, right = right^s.scramble(round-1, left), left
+		}
+		if x = left<<s.half | right; x < uint64(s.n) {
+			return int64(x)
+		}
+	}
+}
+
+func (s shuffle) mask() uint64 { return 1<<s.half - 1 }
+
+// scramble is the round function: the finalizer of SplitMix64 (Steele, Lea and Flood 2014) over seed, round and half.
+func (s shuffle) scramble(round, half uint64) uint64 {
+	z := s.seed + (half<<4|round+1)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return (z ^ z>>31) & s.mask()
+}
+
+// check says what is wrong with the part of a block that a record gives.
+func (d *drawn) check(of int64) error {
+	if d.lo < 0 || d.lo >= d.hi || d.hi > of {
+		return fmt.Errorf("a block has points %d to %d of a sample of %d", d.lo, d.hi, of)
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package space
+
+import (
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid/lazyregexp"
+	"mlfnode/grid/problem"
+	"mlfnode/grid/yamlfile"
+)
+
+// bracketed gives the length of the text up to the bracket that closes the first one. Without one the length is 1.
+func bracketed(s string) (n int, closed bool) {
+	var open []byte
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case (c == '"' || c == '\'') && strings.IndexByte("[({,: ", s[i-1]) >= 0: // i > 0: the first is a bracket
+			if end := strings.IndexByte(s[i+1:], c); end >= 0 {
+				i += end + 1
+			}
+		case c == '[':
+			open = append(open, ']')
+		case c == '(':
+			open = append(open, ')')
+		case c == '{':
+			open = append(open, '}')
+		case c == ']' || c == ')' || c == '}':
+			if open[len(open)-1] != c {
+				return 1, false
+			}
+			if open = open[:len(open)-1]; len(open) == 0 {
+				return i + 1, true
+			}
+		}
+	}
+	return 1, false
+}
+
+// formula is how a map begins that parameters.yml knows, or nearly so.
+var formula = lazyregexp.New(`^\{\s*["']?(start|end|stop|step|lin\w*|log\w*|\w*space)["']?\s*:`)
+
+// isFlow reports whether the whole of a --set is a list, a formula or a tagged value as a parameters file has them. A list
+// needs a comma, since a single text in brackets, like [NH4+], is more likely to be meant as it is.
+func isFlow(s string) bool {
+	if strings.HasPrefix(s, "!!") || formula.Get().MatchString(s) {
+		return true
+	}
+	return !strings.Contains(s, `\`) && (word{text: strings.TrimSpace(s)}).isList()
+}
+
+// isList reports whether the word is a list in brackets: of several values, or of one number.
+func (w word) isList() bool {
+	if w.literal || !strings.HasPrefix(w.text, "[") {
+		return false
+	}
+	n, closed := bracketed(w.text)
+	inner := w.text[1:max(n-1, 1)]
+	return closed && n == len(w.text) && (strings.Contains(inner, ",") || isNumber(strings.Trim(inner, " []")))
+}
+
+// flowAxis reads what stands behind a key as a parameters file has it.
+func flowAxis(key, text string) (Axis, *problem.Error) {
+	quoted := `If it is text, put it in quotes: ` + key + `='"` + text + `"'.`
+	a := Axis{Key: key}
+	if f := flowValue(text, quoted, func(p *parameters, n *yaml.Node) { p.values(&a, n) }); f != nil {
+		return Axis{}, f
+	}
+	return a, a.check()
+}
+
+// flowZip reads axes that go together.
+func flowZip(text string) (Axis, *problem.Error) {
+	const hint = "Write zip={lr: [0.1, 0.01], batch: [32, 64]}, with a space behind each colon."
+	var zips []Axis
+	if f := flowValue(text, hint, func(p *parameters, n *yaml.Node) { zips = p.zips([]*yaml.Node{n}) }); f != nil {
+		return Axis{}, f
+	}
+	return zips[0], nil
+}
+
+// flowValue reads a YAML value with read; hint stands behind the first problem.
+func flowValue(text, hint string, read func(p *parameters, n *yaml.Node)) *problem.Error {
+	if wrong := yamlfile.Check("", []byte(text)); wrong != nil {
+		return problem.Errorf(wrong.Hint, "%s", wrong.Msg)
+	}
+	doc, err := yamlfile.Decode(yaml.NewDecoder(strings.NewReader(text)))
+	if err != nil {
+		return problem.Errorf(hint, "%s is neither a list nor a formula of parameters.yml", text)
+	}
+	p := parameters{seen: map[string]int{}}
+	read(&p, doc.Content[0])
+	if len(p.problems) > 0 {
+		first := p.problems[0]
+		return problem.Errorf(strings.TrimSpace(first.Hint+" "+hint), "%s", first.Msg)
+	}
+	return nil
+}

@@ -1,0 +1,297 @@
+// Package space has the parameter spaces of sweeps: axes with their values, what is read of them from parameters.yml, tables and
+// --set, and the points, which are computed from their index and never written out.
+//
+// A Space is all combinations of the values of its Axes, less those that exclude expressions take out, or a random sample of
+// them. Extending a space keeps the index of each point that it has. Each Value keeps the text that the user wrote, which is
+// what programs get.
+package space
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"mlfnode/grid/problem"
+)
+
+// Space is the parameter space of a sweep: all combinations of its axes' values, less those that are excluded. The last axis
+// varies fastest. Points are computed from their index, so a space of 10^12 points takes as little memory as its axes do.
+// The zero value has one point without parameters. A Space never changes and may be used by several goroutines.
+type Space struct {
+	dims   []*dimension // one for each key
+	wheels []*wheel     // what combinations are made of
+	rules  *rules       // nil without exclude expressions
+	blocks []*block
+}
+
+// New makes the space of the axes without the points for which an exclude expression is true. Expressions name the axes
+// and compare numbers with numbers and text with text: `batchsize == 500 and unit > 100`.
+func New(axes []Axis, exclude []string) (Space, error) {
+	if len(axes) > maxAxes {
+		return Space{}, tooManyAxes(len(axes))
+	}
+	var s Space
+	for _, a := range axes {
+		if f := s.append(a); f != nil {
+			return Space{}, f
+		}
+	}
+	if len(exclude) > 0 {
+		r, err := compile(slices.Clone(exclude), s.dims)
+		if err != nil {
+			return Space{}, err
+		}
+		s.rules = r
+	}
+	if err := s.add(s.whole()); err != nil {
+		return Space{}, err
+	}
+	if s.Count() == 0 {
+		return Space{}, problem.Errorf("Loosen them.", "the exclude expressions leave no point of the space")
+	}
+	return s, nil
+}
+
+func tooManyAxes(n int) *problem.Error {
+	return problem.Errorf("Make those with one value constants in a file.", "the space has %d axes, more than %d", n, maxAxes)
+}
+
+// append adds an axis behind the others.
+func (s *Space) append(a Axis) *problem.Error {
+	if n := len(s.dims) + len(a.keys()); n > maxAxes {
+		return tooManyAxes(n)
+	}
+	w, dims, f := newWheel(a, len(s.dims))
+	if f != nil {
+		return f
+	}
+	for i, d := range dims {
+		if s.dim(d.key) >= 0 || slices.ContainsFunc(dims[:i], func(e *dimension) bool { return e.key == d.key }) {
+			return problem.Errorf("Put all its values in one place.", "the axis %s is given twice", d.key)
+		}
+	}
+	s.wheels, s.dims = append(s.wheels, w), append(s.dims, dims...)
+	return s.checkCells()
+}
+
+// checkCells bounds what the axes that go together take in memory.
+func (s *Space) checkCells() *problem.Error {
+	cells := 0
+	for _, w := range s.wheels {
+		cells += len(w.rows)
+	}
+	if cells > maxCells {
+		return tooManyCells()
+	}
+	return nil
+}
+
+// dim gives the place of an axis, or -1.
+func (s *Space) dim(key string) int {
+	return slices.IndexFunc(s.dims, func(d *dimension) bool { return d.key == key })
+}
+
+// whole is the block of all values of all axes.
+func (s Space) whole() *block {
+	b := &block{}
+	for _, w := range s.wheels {
+		b.lo, b.hi = append(b.lo, 0), append(b.hi, w.count(s.dims))
+	}
+	return b
+}
+
+// add appends a block and takes the excluded points out of it.
+func (s *Space) add(b *block) error {
+	if f := b.measure(s.split()); f != nil {
+		return f
+	}
+	if s.rules != nil {
+		left, kept, err := b.filter(s)
+		if err != nil {
+			return err
+		}
+		b.bits, b.kept = left, kept
+	}
+	return s.place(b)
+}
+
+// place puts a measured block behind the others.
+func (s *Space) place(b *block) error {
+	if b.start = s.Count(); len(s.blocks) == 0 {
+		b.start = 0
+	}
+	if b.count() > math.MaxInt64-b.start {
+		return tooMany()
+	}
+	s.blocks = append(s.blocks, b)
+	return nil
+}
+
+// split is the number of wheels that expressions look at.
+func (s *Space) split() int {
+	if s.rules == nil {
+		return 0
+	}
+	for k, w := range s.wheels {
+		if w.at > s.rules.last {
+			return k
+		}
+	}
+	return len(s.wheels)
+}
+
+// Keys are the axes in their order.
+func (s Space) Keys() []string {
+	keys := make([]string, len(s.dims))
+	for k, d := range s.dims {
+		keys[k] = d.key
+	}
+	return keys
+}
+
+// Axes gives the axes as they were given. Those that an extended space got later follow the one of the same key.
+func (s Space) Axes() []Axis {
+	var all []Axis
+	for _, w := range s.wheels {
+		if w.together() {
+			all = append(all, w.axes...)
+		} else {
+			all = append(all, s.dims[w.at].axes...)
+		}
+	}
+	return all
+}
+
+// Exclude gives the exclude expressions.
+func (s Space) Exclude() []string {
+	if s.rules == nil {
+		return nil
+	}
+	return slices.Clone(s.rules.sources)
+}
+
+// HasLists reports whether a value of the space is a list of arguments.
+func (s Space) HasLists() bool {
+	return slices.ContainsFunc(s.dims, func(d *dimension) bool {
+		return slices.ContainsFunc(d.pieces, func(p series) bool {
+			l, ok := p.(*list)
+			return ok && l.lists
+		})
+	})
+}
+
+// HasZip reports whether axes of the space go together.
+func (s Space) HasZip() bool { return slices.ContainsFunc(s.wheels, (*wheel).together) }
+
+// Count is the number of points.
+func (s Space) Count() int64 {
+	if len(s.blocks) == 0 {
+		return 1
+	}
+	last := s.blocks[len(s.blocks)-1]
+	return last.start + last.count()
+}
+
+// At gives the point with index i. It is an error when i is not from 0 up to Count, and when the space was read from a record that
+// contradicts itself.
+func (s Space) At(i int64) (Params, error) {
+	if i < 0 || i >= s.Count() {
+		return nil, fmt.Errorf("the space has %d points, so there is no point %d", s.Count(), i)
+	}
+	p := make(Params, len(s.dims))
+	if len(s.dims) == 0 {
+		return p, nil
+	}
+	b := s.blocks[s.blockOf(i)]
+	i = b.combination(i - b.start)
+	if s.rules != nil {
+		left, err := b.members(&s)
+		if err != nil {
+			return nil, err
+		}
+		head := left.pick(i / b.tail)
+		s.fill(p, b, s.split(), len(s.wheels), i%b.tail)
+		s.fill(p, b, 0, s.split(), head)
+		return p, nil
+	}
+	s.fill(p, b, 0, len(s.wheels), i)
+	return p, nil
+}
+
+func (s Space) blockOf(i int64) int {
+	k := len(s.blocks) - 1
+	for s.blocks[k].start > i {
+		k--
+	}
+	return k
+}
+
+// fill sets the axes of the wheels from up to to from the number of their combination.
+func (s *Space) fill(p Params, b *block, from, to int, i int64) {
+	for k := to - 1; k >= from; k-- {
+		n := b.hi[k] - b.lo[k]
+		w, position := s.wheels[k], b.lo[k]+i%n
+		for c, d := range s.dims[w.at : w.at+w.n] {
+			p[w.at+c] = Param{Key: d.key, Value: d.at(w.digit(position, c))}
+		}
+		i /= n
+	}
+}
+
+// Index is the inverse of At. The parameters may come in any order; ok is false when they are no point of the space.
+func (s Space) Index(p Params) (index int64, ok bool) {
+	if len(p) != len(s.dims) {
+		return 0, false
+	}
+	at := make([]int64, len(s.dims))
+	for k, d := range s.dims {
+		q := &p[k]
+		if q.Key != d.key {
+			if q = p.Find(d.key); q == nil {
+				return 0, false
+			}
+		}
+		if at[k], ok = d.find(q.Value); !ok {
+			return 0, false
+		}
+	}
+	return s.IndexAt(at)
+}
+
+// Find gives the parameter of that name, nil for none.
+func (p Params) Find(key string) *Param {
+	for k := range p {
+		if p[k].Key == key {
+			return &p[k]
+		}
+	}
+	return nil
+}
+
+// indexIn gives the index of a combination of positions of the wheels if the block holds it.
+func (s *Space) indexIn(b *block, at []int64) (int64, bool) {
+	for k := range at {
+		if at[k] < b.lo[k] || at[k] >= b.hi[k] {
+			return 0, false
+		}
+	}
+	head, tail := int64(0), int64(0)
+	split := s.split()
+	for k := range at {
+		n := b.hi[k] - b.lo[k]
+		if k < split {
+			head = head*n + at[k] - b.lo[k]
+		} else {
+			tail = tail*n + at[k] - b.lo[k]
+		}
+	}
+	if s.rules != nil {
+		left, err := b.members(s)
+		if err != nil || !left.has(head) {
+			return 0, false
+		}
+		head = left.rank(head)
+	}
+	i, ok := b.place(head*b.tail + tail)
+	return b.start + i, ok
+}

@@ -1,0 +1,163 @@
+package space
+
+import (
+	"encoding/json"
+	"math"
+	"math/big"
+	"strconv"
+
+	"mlfnode/grid/problem"
+)
+
+// spaced is n numbers at even distances from a to b, or 10 to the power of them.
+type spaced struct {
+	a, step *big.Rat
+	n       int64
+	power   bool
+}
+
+// The limits keep neighbours apart as 64-bit floats and powers within their range.
+const (
+	maxPower     = 300
+	minPowerStep = 1e-12
+	minLineStep  = 1.0 / (1 << 51) // as a share of the largest value: two units in the last place
+)
+
+func newSpaced(key, form string, numbers []json.Number) (series, *problem.Error) {
+	if len(numbers) != 3 {
+		return nil, problem.Errorf("Give a, b and n, like ["+spacedExample(form)+"].", "%s is a %s of %s", key, form, quantity(len(numbers), "number"))
+	}
+	a, okA := parseDecimal(string(numbers[0]))
+	b, okB := parseDecimal(string(numbers[1]))
+	n, err := strconv.ParseInt(string(numbers[2]), 10, 64)
+	switch {
+	case !okA:
+		return nil, notDecimal(key, "start", string(numbers[0]))
+	case !okB:
+		return nil, notDecimal(key, "end", string(numbers[1]))
+	case err != nil || n < 1:
+		return nil, problem.Errorf("Give the number of values as a whole number from 1.", "%s asks for %q values", key, numbers[2])
+	}
+	s := &spaced{a: a.rat(), step: new(big.Rat), n: n, power: form == "logspace"}
+	if n > 1 {
+		s.step.Sub(b.rat(), s.a)
+		s.step.Quo(s.step, new(big.Rat).SetInt64(n-1))
+	}
+	return s, s.check(key, b.rat())
+}
+
+func spacedExample(form string) string {
+	if form == "logspace" {
+		return "-4, -1, 4"
+	}
+	return "0, 1, 11"
+}
+
+// check refuses values that would run together or leave the range of floats.
+func (s *spaced) check(key string, b *big.Rat) *problem.Error {
+	first, _ := s.a.Float64()
+	last, _ := b.Float64()
+	size := max(math.Abs(first), math.Abs(last))
+	step, _ := s.step.Float64()
+	step = math.Abs(step)
+	switch {
+	case s.n > 1 && s.step.Sign() == 0:
+		return problem.Errorf("Give the one value alone.", "%s runs from a number to the same number, so its values are all the same", key)
+	case s.power && size > maxPower, math.IsInf(size, 0):
+		return problem.Errorf("A logspace holds 10^a to 10^b.", "%s leaves the range of 64-bit numbers", key)
+	case s.n > 1 && s.power && step < minPowerStep, s.n > 1 && !s.power && step < size*minLineStep:
+		return problem.Errorf("Ask for fewer.", "%s has values so close together that 64-bit numbers can't tell them apart", key)
+	}
+	return nil
+}
+
+func (s *spaced) count() int64 { return s.n }
+
+func (s *spaced) at(i int64) Value {
+	x := new(big.Rat).SetInt64(i)
+	x.Mul(x, s.step).Add(x, s.a)
+	var f float64
+	if s.power {
+		f = power(x)
+	} else {
+		f, _ = x.Float64()
+	}
+	return Value{Text: formatFloat(f), Kind: Number}
+}
+
+// powerBits is the precision of powers: far more than the 53 bits of a float, so that rounding twice does no harm.
+const powerBits = 192
+
+// ln10 is the natural logarithm of 10 (OEIS A002392).
+const ln10 = "2.302585092994045684017991454684364207601101488628772976033327900967572609677352480235997205"
+
+// power gives the float that is nearest to 10^x. It is the same on every machine, which math.Pow is not.
+func power(x *big.Rat) float64 {
+	whole, rest := new(big.Int).DivMod(x.Num(), x.Denom(), new(big.Int))
+	ten := new(big.Float).SetPrec(powerBits).SetInt(pow10(int(new(big.Int).Abs(whole).Int64())))
+	y := exp10(new(big.Rat).SetFrac(rest, x.Denom()))
+	if whole.Sign() < 0 {
+		y.Quo(y, ten)
+	} else {
+		y.Mul(y, ten)
+	}
+	f, _ := y.Float64()
+	return f
+}
+
+// exp10 gives 10^x for x from 0 up to 1: the series of e^z for a z that is made small by halving it, then squared as often.
+func exp10(x *big.Rat) *big.Float {
+	const halvings, terms = 16, 12 // the first term left out is below 2^-190
+	z, _, err := big.ParseFloat(ln10, 10, powerBits, big.ToNearestEven)
+	if err != nil {
+		panic("grid: " + err.Error()) // ln10 is a number
+	}
+	z.Mul(z, new(big.Float).SetPrec(powerBits).SetRat(x))
+	z.SetMantExp(z, -halvings)
+	one := big.NewFloat(1).SetPrec(powerBits)
+	y := new(big.Float).Copy(one)
+	for k := int64(terms); k > 0; k-- {
+		y.Mul(y, z)
+		y.Quo(y, new(big.Float).SetInt64(k))
+		y.Add(y, one)
+	}
+	for range halvings {
+		y.Mul(y, y)
+	}
+	return y
+}
+
+func (s *spaced) find(v Value) (int64, bool) {
+	d, ok := parseDecimal(v.Text)
+	if !ok || v.Kind != Number {
+		return 0, false
+	}
+	guess := s.guess(d)
+	for i := max(guess-1, 0); i <= guess+1 && i < s.n; i++ {
+		if s.at(i) == v {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// guess gives the position of a value, at most one off.
+func (s *spaced) guess(d decimal) int64 {
+	x := d.rat()
+	if s.power {
+		f, _ := x.Float64()
+		if f <= 0 || math.IsInf(f, 0) {
+			return -2
+		}
+		x.SetFloat64(math.Log10(f))
+	}
+	if s.step.Sign() == 0 {
+		return 0
+	}
+	x.Sub(x, s.a).Quo(x, s.step)
+	f, _ := x.Float64()
+	if math.Abs(f) > math.MaxInt64/2 {
+		return -2
+	}
+	return int64(math.Round(f))
+}

@@ -1,0 +1,269 @@
+package space
+
+import (
+	"encoding/binary"
+	"slices"
+	"sync"
+
+	"mlfnode/grid/problem"
+)
+
+// MaxRows bounds how many values each of the axes that go together has.
+const MaxRows = 100_000
+
+// maxCells bounds how many values all axes of a space that go together have in all: these are written out, even those of formulas.
+const maxCells = 1_000_000
+
+// wheel is what the combinations of a space are made of: one axis, or several that go together, row by row.
+type wheel struct {
+	at, n int     // its axes are those from at on
+	axes  []Axis  // as they were given, if they go together; nil for one axis
+	rows  []int64 // which value of each of its n axes a row has, row by row; nil for one axis
+
+	once  sync.Once
+	index map[string]int64 // the row of its values, made when it is first needed
+}
+
+// together reports whether several axes go together in the wheel.
+func (w *wheel) together() bool { return w.axes != nil }
+
+// count is how many positions the wheel has.
+func (w *wheel) count(dims []*dimension) int64 {
+	if !w.together() {
+		return dims[w.at].count()
+	}
+	return int64(len(w.rows) / w.n)
+}
+
+// digit gives which value its axis c has at a position.
+func (w *wheel) digit(position int64, c int) int64 {
+	if !w.together() {
+		return position
+	}
+	return w.rows[position*int64(w.n)+int64(c)]
+}
+
+// position is the inverse of digit, for all axes of the space.
+func (w *wheel) position(at []int64) (int64, bool) {
+	if !w.together() {
+		return at[w.at], true
+	}
+	w.once.Do(func() {
+		w.index = make(map[string]int64, len(w.rows)/w.n)
+		for r := range len(w.rows) / w.n {
+			w.index[rowKey(w.rows[r*w.n:(r+1)*w.n])] = int64(r)
+		}
+	})
+	r, ok := w.index[rowKey(at[w.at:w.at+w.n])]
+	return r, ok
+}
+
+func rowKey(digits []int64) string {
+	b := make([]byte, 0, 3*len(digits))
+	for _, d := range digits {
+		b = binary.AppendUvarint(b, uint64(d))
+	}
+	return string(b)
+}
+
+// keys are the axes of an Axis: its own, or those that go together.
+func (a Axis) keys() []string {
+	if a.Zip == nil {
+		return []string{a.Key}
+	}
+	keys := make([]string, len(a.Zip))
+	for k, z := range a.Zip {
+		keys[k] = z.Key
+	}
+	return keys
+}
+
+// unzipped gives the one axis of a zip of one, and any other axis as it is.
+func (a Axis) unzipped() Axis {
+	if len(a.Zip) == 1 && a.Zip[0].Zip == nil && a.checkZip() == nil {
+		return a.Zip[0]
+	}
+	return a
+}
+
+// newWheel reads an axis, or axes that go together, which become those from at on. A zip of one axis is this axis.
+func newWheel(a Axis, at int) (*wheel, []*dimension, *problem.Error) {
+	if a = a.unzipped(); a.Zip == nil {
+		d, f := newDimension(a)
+		return &wheel{at: at, n: 1}, []*dimension{d}, f
+	}
+	w := &wheel{at: at, n: len(a.Zip), axes: []Axis{a}}
+	columns, f := columnsOf(a)
+	if f != nil {
+		return nil, nil, f
+	}
+	dims := make([]*dimension, w.n)
+	w.rows = make([]int64, w.n*len(columns[0]))
+	for c, values := range columns {
+		l := &list{place: map[Value]int64{}}
+		for r, v := range values {
+			v = clean(v)
+			i, known := l.place[v]
+			if !known {
+				if f := checkValue(a.Zip[c].Key, v); f != nil {
+					return nil, nil, f
+				}
+				i = int64(len(l.values))
+				l.values, l.place[v], l.lists = append(l.values, v), i, l.lists || v.Kind == List
+			}
+			w.rows[r*w.n+c] = i
+		}
+		dims[c] = &dimension{key: a.Zip[c].Key, pieces: []series{l}, ends: []int64{l.count()}}
+	}
+	if len(columns[0]) == 1 {
+		return w, dims, nil
+	}
+	seen := make(map[string]int, len(columns[0]))
+	for r := range columns[0] {
+		key := rowKey(w.rows[r*w.n : (r+1)*w.n])
+		if first, twice := seen[key]; twice {
+			return nil, nil, problem.Errorf("Keep one of them: it would run the same point again. To repeat points, use repeat.", "the points %d and %d of %s are the same", first+1, r+1, namesOf(a))
+		}
+		seen[key] = r
+	}
+	return w, dims, nil
+}
+
+// checkZip refuses a zip beside which something else is given, and one of no axes or of too many.
+func (a Axis) checkZip() *problem.Error {
+	if a.Key != "" || a.Values != nil || a.Interval != nil || a.Linspace != nil || a.Logspace != nil || len(a.Zip) == 0 {
+		return problem.Errorf("Write zip: {lr: [0.1, 0.01], batch: [32, 64]}.", "a zip may contain only axes")
+	}
+	if len(a.Zip) > maxAxes {
+		return tooManyAxes(len(a.Zip))
+	}
+	return nil
+}
+
+// columnsOf gives the values of axes that go together: as many of each. Formulas are written out only after all axes were counted.
+func columnsOf(a Axis) ([][]Value, *problem.Error) {
+	if f := a.checkZip(); f != nil {
+		return nil, f
+	}
+	columns, formulas, rows := make([][]Value, len(a.Zip)), make([]series, len(a.Zip)), int64(0)
+	for c, z := range a.Zip {
+		if f := checkKey(z.Key); f != nil {
+			return nil, f
+		}
+		if z.Zip != nil {
+			return nil, problem.Errorf("Write all their axes in one.", "a zip holds another one")
+		}
+		columns[c] = z.Values
+		n := int64(len(z.Values))
+		if n == 0 || z.Interval != nil || z.Linspace != nil || z.Logspace != nil {
+			s, f := newSeries(z)
+			if f != nil {
+				return nil, f
+			}
+			formulas[c], n = s, s.count()
+		}
+		if c == 0 {
+			rows = n
+		}
+		switch {
+		case n > MaxRows:
+			return nil, tooManyRows(z.Key, n)
+		case n != rows:
+			return nil, problem.Errorf("Give each as many values: the first ones are one point, the second ones the next.", "%s has %s and %s has %s, but they go together",
+				a.Zip[0].Key, quantity(int(rows), "value"), z.Key, quantity(int(n), "value"))
+		}
+	}
+	if rows*int64(len(a.Zip)) > maxCells {
+		return nil, tooManyCells()
+	}
+	for c, s := range formulas {
+		if s == nil {
+			continue
+		}
+		columns[c] = make([]Value, rows)
+		for i := range rows {
+			columns[c][i] = s.at(i)
+		}
+	}
+	return columns, nil
+}
+
+func tooManyCells() *problem.Error {
+	return problem.Errorf("Put them into a file of the project, and go over its lines.", "axes that go together have more than %d values in all", maxCells)
+}
+
+func tooManyRows(key string, n int64) *problem.Error {
+	return problem.Errorf("Use a grid, or several sweeps.", "%s has %d values, and axes that go together have at most %d", key, n, MaxRows)
+}
+
+func namesOf(a Axis) string {
+	keys := a.keys()
+	text := keys[0]
+	for _, k := range keys[1:] {
+		text += ", " + k
+	}
+	return text
+}
+
+// plus gives a wheel with the rows of another one behind its own, and its axes' values with those that are new. Without known, rows
+// that it has already are left out; more is how many it got.
+func (w *wheel) plus(dims []*dimension, e *wheel, fresh []*dimension, known bool) (sum *wheel, all []*dimension, more int, f *problem.Error) {
+	all = make([]*dimension, w.n)
+	digits := make([][]int64, w.n)
+	for c := range w.n {
+		d := dims[w.at+c]
+		var added []Value
+		for i := range fresh[c].count() {
+			v := fresh[c].at(i)
+			at, ok := d.find(v)
+			if !ok {
+				at = d.count() + int64(len(added))
+				added = append(added, v)
+			}
+			digits[c] = append(digits[c], at)
+		}
+		all[c] = d
+		if len(added) > 0 {
+			e, f := newDimension(Axis{Key: d.key, Values: added})
+			if f != nil {
+				return nil, nil, 0, f
+			}
+			if all[c], f = d.plus(e); f != nil {
+				return nil, nil, 0, f
+			}
+		}
+	}
+	sum = &wheel{at: w.at, n: w.n, rows: slices.Clone(w.rows)}
+	at := make([]int64, w.at+w.n)
+	var kept []int64
+	for r := range len(e.rows) / w.n {
+		row := at[w.at:]
+		for c := range row {
+			row[c] = digits[c][e.rows[r*w.n+c]]
+		}
+		if _, ok := w.position(at); ok && !known {
+			continue
+		}
+		sum.rows, kept = append(sum.rows, row...), append(kept, int64(r))
+	}
+	if n := len(sum.rows) / w.n; n > MaxRows {
+		return nil, nil, 0, tooManyRows(namesOf(w.axes[0]), int64(n))
+	}
+	if len(sum.rows) > maxCells {
+		return nil, nil, 0, tooManyCells()
+	}
+	sum.axes = append(slices.Clone(w.axes), e.rowsOf(fresh, kept))
+	return sum, all, len(kept), nil
+}
+
+// rowsOf gives some rows as axes that go together.
+func (w *wheel) rowsOf(dims []*dimension, rows []int64) Axis {
+	a := Axis{Zip: make([]Axis, w.n)}
+	for c := range w.n {
+		a.Zip[c].Key = dims[c].key
+		for _, r := range rows {
+			a.Zip[c].Values = append(a.Zip[c].Values, dims[c].at(w.rows[r*int64(w.n)+int64(c)]))
+		}
+	}
+	return a
+}

@@ -1,0 +1,192 @@
+// Package yamlfile reads a YAML file that a user wrote into nodes, within limits that keep hostile files from costing time, and
+// says in which line and column it is wrong.
+package yamlfile
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"gopkg.in/yaml.v3"
+
+	"mlfnode/grid/problem"
+)
+
+// The limits keep hostile files from costing time: a file that people write is far below them.
+const (
+	MaxFile  = 4 << 20 // bytes of a parameters file or a project.yaml
+	maxDepth = 100     // lists and maps in each other
+)
+
+// Parse reads one YAML document into nodes and decodes nothing. It returns nil for a file without content. The error is of
+// type problem.List; name is the file's name in it.
+func Parse(name string, data []byte) (*yaml.Node, error) {
+	if p := Check(name, data); p != nil {
+		return nil, problem.List{*p}
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	doc, err := Decode(dec)
+	if errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, problem.List{syntaxProblem(name, data, err)}
+	}
+	second, err := Decode(dec)
+	switch {
+	case err == nil:
+		return nil, problem.List{ProblemAt(name, second, "a second document starts here", "Keep one document in the file, without '---' between parts.")}
+	case !errors.Is(err, io.EOF):
+		return nil, problem.List{syntaxProblem(name, data, err)}
+	}
+	root := doc.Content[0]
+	if root.Kind == yaml.ScalarNode && root.Value == "" && IsPlain(root) {
+		return nil, nil
+	}
+	return root, nil
+}
+
+// Decode reads the next document. A panic of the YAML library, of which fuzzing has found some over the years, becomes an error.
+func Decode(dec *yaml.Decoder) (doc *yaml.Node, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("yaml: %v", r)
+		}
+	}()
+	doc = new(yaml.Node)
+	if err := dec.Decode(doc); err != nil {
+		return nil, err
+	}
+	if len(doc.Content) == 0 {
+		return nil, io.EOF
+	}
+	return doc, nil
+}
+
+// Check refuses at once what could keep the YAML library busy.
+func Check(name string, data []byte) *problem.InFile {
+	if len(data) > MaxFile {
+		f := TooLong("Write long rows of numbers as an interval, like {start: 0, end: 1000000}.")
+		return &problem.InFile{File: name, Line: 1, Col: 1, Msg: f.Msg, Hint: f.Hint}
+	}
+	if !utf8.Valid(data) {
+		line, col := InvalidUTF8(data)
+		return &problem.InFile{File: name, Line: line, Col: col, Msg: "the file is not valid UTF-8", Hint: "Save it as UTF-8."}
+	}
+	if line, col, deep := tooDeep(data); deep {
+		return &problem.InFile{File: name, Line: line, Col: col, Msg: fmt.Sprintf("lists and maps lie in each other more than %d deep", maxDepth), Hint: "Write it flat."}
+	}
+	return nil
+}
+
+// byLine is what to do with more values than fit.
+const byLine = "Or keep the values in a file of the project and sweep over its lines: line=1:40001 for 40,000 of them, with $(sed -n {line}p FILE) in a command of sh -c."
+
+// TooLong is what is wrong with a file of more than MaxFile bytes.
+func TooLong(advice string) *problem.Error {
+	return problem.Errorf(advice+" "+byLine, "the file has more than %d MiB", MaxFile>>20)
+}
+
+// InvalidUTF8 finds the first byte that is not valid UTF-8.
+func InvalidUTF8(data []byte) (line, col int) {
+	line, col = 1, 1
+	for len(data) > 0 {
+		r, n := utf8.DecodeRune(data)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			return line, col
+		case r == '\n':
+			line, col = line+1, 1
+		default:
+			col++
+		}
+		data = data[n:]
+	}
+	return line, col
+}
+
+// tooDeep counts brackets, leading dashes and steps of indentation. It may count brackets in texts too, which is harmless
+// below such a limit.
+func tooDeep(data []byte) (line, col int, deep bool) {
+	flow := 0
+	indents := []int{0}
+	for text := range bytes.Lines(data) {
+		line++
+		body := bytes.TrimLeft(text, " -?\t")
+		indent := len(text) - len(body)
+		marks := bytes.Count(text[:indent], []byte("- ")) + bytes.Count(text[:indent], []byte("? "))
+		for len(indents) > 1 && indents[len(indents)-1] >= indent {
+			indents = indents[:len(indents)-1]
+		}
+		if len(bytes.TrimSpace(body)) > 0 {
+			indents = append(indents, indent)
+		}
+		if len(indents)-1 > maxDepth || marks > maxDepth {
+			return line, indent + 1, true
+		}
+		for i, c := range body {
+			switch c {
+			case '[', '{':
+				flow++
+			case ']', '}':
+				flow = max(flow-1, 0)
+			}
+			if flow > maxDepth {
+				return line, indent + i + 1, true
+			}
+		}
+	}
+	return 0, 0, false
+}
+
+// syntaxProblem places an error of the YAML library, which knows the line only.
+func syntaxProblem(name string, data []byte, err error) problem.InFile {
+	msg := strings.TrimPrefix(err.Error(), "yaml: ")
+	line := 0
+	if m := regexp.MustCompile(`^line (\d+): `).FindStringSubmatch(msg); m != nil {
+		line, _ = strconv.Atoi(m[1]) // digits
+		msg = msg[len(m[0]):]
+	}
+	if regexp.MustCompile(`^did not find expected (<|node|key|'-'|',')`).MatchString(msg) {
+		line++ // yaml.v3 counts the lines of its parser's errors from 0, those of its scanner's from 1
+	}
+	lines := bytes.Split(data, []byte("\n"))
+	if at, col, ok := tabAt(lines); ok && strings.Contains(msg, "cannot start any token") {
+		return problem.InFile{File: name, Line: at, Col: col, Msg: "a tab stands where YAML wants spaces", Hint: "Use spaces to indent."}
+	}
+	line = min(max(line, 1), len(lines))
+	text := lines[line-1]
+	col := len(text) - len(bytes.TrimLeft(text, " ")) + 1
+	hint := "Check this line and those before it for a missing colon, quote, bracket or space."
+	if strings.HasPrefix(msg, "unknown anchor") {
+		hint = "Mark the value that is meant with & and this name, above its first use, or put the text in quotes."
+	}
+	return problem.InFile{File: name, Line: line, Col: col, Msg: "this is not valid YAML: " + msg, Hint: hint}
+}
+
+// tabAt finds the first tab in an indentation.
+func tabAt(lines [][]byte) (line, col int, ok bool) {
+	for i, text := range lines {
+		indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
+		if k := bytes.IndexByte(indent, '\t'); k >= 0 && len(bytes.TrimSpace(text)) > 0 {
+			return i + 1, k + 1, true
+		}
+	}
+	return 0, 0, false
+}
+
+// IsPlain reports whether a scalar was written without quotes, block marks and tags.
+func IsPlain(n *yaml.Node) bool {
+	const marked = yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle | yaml.TaggedStyle
+	return n.Style&marked == 0
+}
+
+// ProblemAt places a problem at a YAML node.
+func ProblemAt(file string, n *yaml.Node, msg, hint string) problem.InFile {
+	return problem.InFile{File: file, Line: n.Line, Col: n.Column, Msg: msg, Hint: hint}
+}
